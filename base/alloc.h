@@ -1,0 +1,44 @@
+/* Memory by lifetime. Small host allocations abort with a message when the system has none left; sizes that come from
+ * input, config or a model are checked against a limit by the caller first.
+ *
+ * An arena holds everything of one connection or one request and is dropped in one call. */
+#ifndef BASE_ALLOC_H
+#define BASE_ALLOC_H
+
+#include <stddef.h>
+
+#include "base/error.h"
+
+void *spw_malloc(size_t bytes);               /* never NULL */
+void *spw_calloc(size_t count, size_t bytes); /* never NULL; aborts on overflow */
+void *spw_realloc(void *p, size_t bytes);     /* never NULL */
+char *spw_strdup(const char *s);
+char *spw_strndup(const char *s, size_t n);
+char *spw_asprintf(const char *format, ...) SPW_PRINTF(1, 2); /* caller frees */
+/* a * b + c, or false when that does not fit. */
+bool size_mul_add(size_t a, size_t b, size_t c, size_t *result) SPW_MUST_USE;
+
+struct arena;
+struct arena *arena_new(size_t bytes_max);        /* growth past bytes_max returns NULL from arena_alloc */
+void arena_free(struct arena *a);                 /* runs cleanup hooks, newest first; NULL is fine */
+void *arena_alloc(struct arena *a, size_t bytes); /* zeroed, aligned to 16; NULL at the bound */
+char *arena_strndup(struct arena *a, const char *s, size_t n);
+char *arena_printf(struct arena *a, const char *format, ...) SPW_PRINTF(2, 3);
+/* Call hook(arg) when the arena is freed: for what is not memory. */
+void arena_cleanup(struct arena *a, void (*hook)(void *arg), void *arg);
+size_t arena_bytes(const struct arena *a);
+
+/* A growing byte buffer born with its maximum. RC_FULL at the bound, contents unchanged. data is NUL-terminated. */
+struct strbuf {
+    char *data; /* owned; NULL until the first append */
+    size_t len, cap, max;
+};
+void strbuf_init(struct strbuf *b, size_t max);
+void strbuf_fini(struct strbuf *b);
+void strbuf_clear(struct strbuf *b);
+enum rc strbuf_append(struct strbuf *b, const void *data, size_t n);
+enum rc strbuf_puts(struct strbuf *b, const char *s);
+enum rc strbuf_printf(struct strbuf *b, const char *format, ...) SPW_PRINTF(2, 3);
+char *strbuf_take(struct strbuf *b); /* moves ownership out ("" if empty); b is empty afterwards */
+
+#endif

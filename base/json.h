@@ -1,0 +1,39 @@
+/* JSON on cJSON: bounded parsing of input from outside, typed access that says what is wrong, and writing.
+ *
+ * Parsing refuses: bytes that are not UTF-8, nesting deeper than `depth_max`, duplicate keys in objects (smuggling),
+ * trailing data, and unpaired surrogates. cJSON is wrapped, not hidden: callers walk the tree with cJSON's own calls. */
+#ifndef BASE_JSON_H
+#define BASE_JSON_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+
+#define JSON_DEPTH_MAX 64
+
+/* The caller owns *root: cJSON_Delete(). */
+enum rc json_parse(const char *text, size_t n, int depth_max, cJSON **root, struct error *e) SPW_MUST_USE;
+
+/* Typed members of an object. `found` may be NULL. A missing key or null leaves *v alone and is RC_OK; a wrong type or
+ * a value outside lo..hi is RC_INVALID with a text naming the key. */
+enum rc json_get_int(const cJSON *obj, const char *key, int64_t lo, int64_t hi, int64_t *v, bool *found,
+                     struct error *e) SPW_MUST_USE;
+enum rc json_get_double(const cJSON *obj, const char *key, double lo, double hi, double *v, bool *found,
+                        struct error *e) SPW_MUST_USE;
+enum rc json_get_bool(const cJSON *obj, const char *key, bool *v, bool *found, struct error *e) SPW_MUST_USE;
+/* *v is borrowed from the tree. */
+enum rc json_get_string(const cJSON *obj, const char *key, const char **v, bool *found, struct error *e) SPW_MUST_USE;
+
+/* Append s as a JSON string literal with quotes. Invalid UTF-8 becomes U+FFFD. For code that writes JSON by hand on
+ * hot paths. */
+enum rc json_append_string(struct strbuf *b, const char *s, size_t n);
+
+/* Length of the valid UTF-8 prefix of s; == n when all of it is valid. An incomplete sequence at the end is counted
+ * out, and *incomplete (may be NULL) says whether more bytes could complete it. */
+size_t utf8_valid_prefix(const char *s, size_t n, bool *incomplete);
+
+#endif

@@ -1,0 +1,39 @@
+# What every target shares: warnings, sanitizers, the include root, libraries by pkg-config.
+
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+pkg_check_modules(LIBEVENT REQUIRED IMPORTED_TARGET libevent libevent_pthreads libevent_openssl)
+pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET libssl libcrypto)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
+pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
+pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
+
+set(SPILLWAY_SANITIZE "" CACHE STRING "Sanitizers for -fsanitize=, e.g. address,undefined")
+mark_as_advanced(SPILLWAY_SANITIZE)
+
+add_library(spillway_flags INTERFACE)
+target_include_directories(spillway_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_definitions(spillway_flags INTERFACE _GNU_SOURCE SPILLWAY_VERSION="${PROJECT_VERSION}")
+target_compile_options(spillway_flags INTERFACE -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
+                       -Wmissing-prototypes -Wpointer-arith -Wvla -fno-strict-aliasing -ffp-contract=off
+                       -fstack-protector-strong)
+if(SPILLWAY_SANITIZE)
+  target_compile_options(spillway_flags INTERFACE -fsanitize=${SPILLWAY_SANITIZE} -fno-sanitize-recover=all
+                         -fno-omit-frame-pointer)
+  target_link_options(spillway_flags INTERFACE -fsanitize=${SPILLWAY_SANITIZE})
+endif()
+
+# spillway_library(name DIR dir LINK libs...): a static library of every .c file directly in dir. main.c is left out.
+function(spillway_library name)
+  cmake_parse_arguments(ARG "" "DIR" "LINK" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${ARG_DIR}/*.c)
+  list(FILTER sources EXCLUDE REGEX "/main\\.c$")
+  if(sources)
+    add_library(${name} STATIC ${sources})
+    target_link_libraries(${name} PUBLIC spillway_flags ${ARG_LINK})
+  else()
+    add_library(${name} INTERFACE)
+    target_link_libraries(${name} INTERFACE spillway_flags ${ARG_LINK})
+  endif()
+endfunction()

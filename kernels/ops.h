@@ -1,0 +1,192 @@
+/* The arithmetic of the engine: one table of operations, implemented once as a scalar reference, once for the CPU
+ * (AVX2 and wider, chosen at run time) and once for CUDA.
+ *
+ * What lives here: tensors, the table, and what each operation means. What does not: model graphs, files, threads'
+ * policy. kernels/ depends on nothing else of ours, so errors come back as enum k_status.
+ *
+ * Conventions. Activations are f32, row-major, shape [n_tok, dim]. Weights are GGUF tensors: ne[0] is the innermost
+ * (input) dimension, ne[1] the outputs, ne[2] the experts or heads. Positions are int32. `out` arguments come first
+ * and never overlap inputs unless the operation says so. All pointers inside one call belong to the same backend
+ * (host memory for CPU backends).
+ *
+ * The numerics law: what an operation writes for one token depends on that token's inputs alone, bit for bit: not on
+ * n_tok, not on the number of threads, not on whether the keys it attends to were written one by one or in a chunk.
+ * Every sum therefore has a fixed block size and a fixed order, defined by the implementation and named in its
+ * `numerics` string. */
+#ifndef KERNELS_OPS_H
+#define KERNELS_OPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum k_status { K_OK = 0, K_UNSUPPORTED, K_BAD_SHAPE, K_NO_MEMORY, K_DEVICE };
+
+/* Numbers are those of the GGUF specification. */
+enum k_type {
+    K_F32 = 0,
+    K_F16 = 1,
+    K_Q4_0 = 2,
+    K_Q4_1 = 3,
+    K_Q5_0 = 6,
+    K_Q5_1 = 7,
+    K_Q8_0 = 8,
+    K_Q2_K = 10,
+    K_Q3_K = 11,
+    K_Q4_K = 12,
+    K_Q5_K = 13,
+    K_Q6_K = 14,
+    K_IQ4_NL = 20,
+    K_IQ4_XS = 23,
+    K_BF16 = 30,
+    K_TYPE_COUNT = 40
+};
+
+/* Static facts of a type; name is NULL for a number that is no type. */
+struct k_type_info {
+    const char *name;
+    uint16_t block_elems; /* elements per block */
+    uint16_t block_bytes;
+    bool supported; /* the reference can dequantise and multiply it */
+};
+const struct k_type_info *k_type_info(uint32_t type); /* NULL for unknown numbers */
+size_t k_row_bytes(uint32_t type, uint64_t n);        /* bytes of n elements; n must be a multiple of block_elems */
+
+/* A weight matrix (or a stack of ne[2] of them), borrowed from a mapped file or a device pool. */
+struct k_tensor {
+    const void *data;
+    enum k_type type;
+    int64_t ne[4]; /* unused dimensions are 1 */
+};
+
+/* How a matmul treats its activations: FAST rounds them to the partner type of the weights (Q8 blocks), which is what
+ * integer dot products need; PRECISE keeps float32 throughout. */
+enum k_precision { K_FAST = 0, K_PRECISE = 1 };
+
+/* One sequence's keys and values: a list of fixed-size pages out of a pool. Position p lives in page page_ids[p /
+ * K_PAGE_TOKENS], row p % K_PAGE_TOKENS. A page holds K_PAGE_TOKENS rows of row_elems elements of `type` (F32 or F16). */
+#define K_PAGE_TOKENS 64
+struct k_kv_pool {
+    void *data;
+    enum k_type type;    /* K_F32 or K_F16 */
+    int32_t row_elems;   /* GQA: n_kv_head * (d_k + d_v), keys first; MLA: kv_lora + d_rope */
+    int64_t page_stride; /* bytes from one page to the next, >= K_PAGE_TOKENS * row bytes */
+};
+
+/* Which token of a batch belongs to which sequence. One per token. page_ids is borrowed for the call. */
+struct k_token_ref {
+    const int32_t *page_ids; /* the sequence's page list, host memory */
+    int32_t pos;             /* this token's position; it attends to positions 0..pos inclusive */
+};
+
+/* Rotary embedding. inv_freq[d_rope/2] already holds base, YaRN interpolation or llama3 factors: the engine computes
+ * it once at load (float64, rounded to float32); angle = pos * inv_freq[i]. */
+enum k_rope_style { K_ROPE_INTERLEAVED = 0 /* pairs (2i, 2i+1) */, K_ROPE_NEOX = 1 /* pairs (i, i + d/2) */ };
+struct k_rope {
+    const float *inv_freq;
+    float magnitude; /* multiplies cos and sin */
+    int32_t d_rope;  /* rotated elements, even */
+    int32_t offset;  /* first rotated element inside a head */
+    enum k_rope_style style;
+};
+
+struct k_gqa {
+    int32_t n_head, n_kv_head, d_k, d_v;
+    float scale;
+};
+struct k_mla {
+    int32_t n_head, kv_lora, d_rope; /* a query row is n_head * (kv_lora + d_rope), latent part first */
+    float scale;                     /* on the ORIGINAL head size, not kv_lora + d_rope */
+};
+
+enum k_gating { K_GATE_SOFTMAX = 1, K_GATE_SIGMOID = 2 };
+struct k_router {
+    int32_t n_expert, n_used, n_group, n_group_used; /* n_group <= 1: no groups */
+    enum k_gating gating;
+    bool normalise; /* divide the chosen weights by their sum */
+    float scale;
+    const float *bias; /* n_expert selection biases or NULL; selects, never weighs */
+    bool group_top2;   /* group score: sum of the two largest (V3) or the maximum (V2) */
+};
+
+struct k_ctx; /* a backend's run-time state: thread pool and scratch, or device and stream. One thread at a time. */
+
+struct k_ops {
+    const char *name; /* "reference", "cpu", "cuda" */
+
+    /* New state with `threads` workers (CPU) on device `device` (CUDA). NULL: out of memory or no such device. */
+    struct k_ctx *(*ctx_new)(int threads, int device);
+    void (*ctx_free)(struct k_ctx *c);
+    /* The order of sums and the instruction set, e.g. "cpu-avx2-1"; part of the engine's numerics class. */
+    const char *(*numerics)(const struct k_ctx *c);
+
+    /* y[n_tok, ne0] = rows ids[t] of w, dequantised. Ids are checked by the caller. */
+    enum k_status (*get_rows)(struct k_ctx *c, float *y, const struct k_tensor *w, const int32_t *ids, int32_t n_tok);
+
+    /* y = x / sqrt(mean(x^2) + eps) * w over each of `rows` rows of `dim`, rows `stride` floats apart in x and y
+     * (stride >= dim; lets MLA norm the latent part of a wider row in place). y may equal x. Sum in float64. */
+    enum k_status (*rms_norm)(struct k_ctx *c, float *y, const float *x, const float *w, int64_t rows, int32_t dim,
+                              int32_t stride, float eps);
+
+    /* y[n_tok, ne1] = x[n_tok, ne0] . transpose(w) (+ bias[ne1] unless NULL). x rows are x_stride floats apart. */
+    enum k_status (*matmul)(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
+                            const float *bias, int32_t n_tok, enum k_precision p);
+
+    /* Per-head products for MLA: for each head h: y[t, h, 0..ne1) = w[:, :, h] . x[t, h, 0..ne0).
+     * x: [n_tok, n_head, x_head_stride], y: [n_tok, n_head, y_head_stride]; ne[2] = n_head. */
+    enum k_status (*matmul_heads)(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x,
+                                  int32_t x_head_stride, const struct k_tensor *w, int32_t n_tok, enum k_precision p);
+
+    /* Experts: y[t, j, ne1] = w[:, :, ids[t, j]] . x[t, (x_per_expert ? j : 0), ne0] for j < n_used. Grouped by
+     * expert inside, so that an expert's weights are read once per call. */
+    enum k_status (*matmul_experts)(struct k_ctx *c, float *y, const float *x, bool x_per_expert,
+                                    const struct k_tensor *w, const int32_t *ids, int32_t n_used, int32_t n_tok,
+                                    enum k_precision p);
+
+    /* Choose experts. logits[n_tok, n_expert] -> ids[n_tok, n_used], weights[n_tok, n_used]. Order: by selection
+     * score, ties to the lower id. DeepSeek-V2 section 2.1.2 and DeepSeek-V3 section 2.1.2 (arXiv 2405.04434,
+     * 2412.19437). All in float32. */
+    enum k_status (*route)(struct k_ctx *c, int32_t *ids, float *weights, const float *logits, const struct k_router *r,
+                           int32_t n_tok);
+
+    /* y[t, :] += sum_j weights[t, j] * x[t, j, :], j ascending; x: [n_tok, n_used, dim]. */
+    enum k_status (*combine_experts)(struct k_ctx *c, float *y, const float *x, const float *weights, int32_t n_used,
+                                     int32_t dim, int32_t n_tok);
+
+    /* Rotate in place. x: n_tok rows `row_stride` floats apart, each with n_head heads `head_stride` apart. */
+    enum k_status (*rope)(struct k_ctx *c, float *x, int64_t row_stride, int32_t n_head, int32_t head_stride,
+                          const struct k_token_ref *tok, int32_t n_tok, const struct k_rope *r);
+
+    /* Write row[t] (row_elems floats, rows `stride` floats apart) at tok[t].pos of its sequence, rounding to the
+     * pool's type; `offset` elements into the row, `n` elements long. */
+    enum k_status (*kv_store)(struct k_ctx *c, const struct k_kv_pool *kv, const float *rows, int64_t stride,
+                              int32_t offset, int32_t n, const struct k_token_ref *tok, int32_t n_tok);
+
+    /* Causal attention over pages. q: [n_tok, n_head, d_k]; y: [n_tok, n_head, d_v]. Softmax in float32 with a fixed
+     * block of K_PAGE_TOKENS positions (online softmax, Milakov and Gimelshein, arXiv 1805.02867). */
+    enum k_status (*attention_gqa)(struct k_ctx *c, float *y, const float *q, const struct k_kv_pool *kv,
+                                   const struct k_gqa *a, const struct k_token_ref *tok, int32_t n_tok);
+    /* MLA in absorbed form: y: [n_tok, n_head, kv_lora] latent outputs. */
+    enum k_status (*attention_mla)(struct k_ctx *c, float *y, const float *q, const struct k_kv_pool *kv,
+                                   const struct k_mla *a, const struct k_token_ref *tok, int32_t n_tok);
+
+    /* y[i] = silu(gate[i]) * up[i], n values; y may equal gate. */
+    enum k_status (*silu_mul)(struct k_ctx *c, float *y, const float *gate, const float *up, int64_t n);
+    /* y[i] += x[i]. */
+    enum k_status (*add)(struct k_ctx *c, float *y, const float *x, int64_t n);
+};
+
+extern const struct k_ops k_reference_ops; /* scalar, defines what is right */
+extern const struct k_ops k_cpu_ops;       /* fastest instruction set this CPU has */
+
+/* Dequantise n elements (a multiple of the block) of one row: the definition of each type. K_UNSUPPORTED for types
+ * without support. Host memory. */
+enum k_status k_dequantise(float *y, const void *blocks, uint32_t type, int64_t n);
+/* Quantise n floats (F32, F16, BF16, Q8_0, Q4_0; Q4_K, Q5_0, Q6_K by simple per-block fits): for `synth` and tests. */
+enum k_status k_quantise(void *blocks, const float *x, uint32_t type, int64_t n);
+
+/* IEEE half conversions, round to nearest even. */
+float k_f16_to_f32(uint16_t h);
+uint16_t k_f32_to_f16(float f);
+
+#endif
