@@ -1,0 +1,82 @@
+/* A model: weights from a GGUF file, its graph, and sequences that it evaluates.
+ *
+ * model_open() -> immutable struct model (shared by all). engine_new() -> struct engine: one backend context, one KV
+ * page pool, scratch planned for max_batch_tokens; owned by one thread. seq_* -> a sequence: a list of KV pages and
+ * a length. engine_step() runs one batch of tokens from any number of sequences: decode tokens and prefill slices
+ * mixed. Nothing is allocated in a step.
+ *
+ * The numerics law of kernels/ops.h holds end to end: the logits after token i of a sequence depend on the sequence's
+ * ids 0..i alone. */
+#ifndef ENGINE_MODEL_MODEL_H
+#define ENGINE_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "engine/model/gguf.h"
+#include "kernels/ops.h"
+
+struct model;
+
+struct model_info {
+    char arch[32];  /* "llama", "qwen2", "deepseek2" */
+    char name[128]; /* general.name, or the file's stem */
+    int32_t n_layer, n_embd, n_head, n_kv_head, n_vocab, n_ctx_train;
+    int32_t n_expert, n_expert_used; /* 0 when dense */
+    bool mla;
+    uint64_t n_params, weight_bytes;
+    uint64_t active_bytes; /* weight bytes read to decode one token (chosen experts only) */
+    char quant[16];        /* type of most weight bytes: "Q8_0" */
+    char sha256[65];       /* of the metadata and tensor table (fast identity, not of all weights) */
+};
+
+enum rc model_open(struct model **m, const char *path, enum gguf_open_mode mode, struct error *e) SPW_MUST_USE;
+void model_close(struct model *m);
+const struct model_info *model_info(const struct model *m);
+const struct gguf *model_gguf(const struct model *m); /* vocabulary and templates are read from it */
+
+struct engine_options {
+    const struct k_ops *ops; /* NULL: k_cpu_ops */
+    int threads;             /* 0: all cores */
+    int device;
+    enum k_precision precision; /* K_PRECISE also keeps the KV cache in F32 */
+    int32_t n_ctx;              /* longest sequence; 0: n_ctx_train capped at 8192 */
+    int32_t kv_pages;           /* pool size in pages of K_PAGE_TOKENS; 0: max_seqs * ceil(n_ctx / page) */
+    int32_t max_seqs;           /* 0: 1 */
+    int32_t max_batch_tokens;   /* tokens in one step; 0: 256 */
+};
+
+struct engine;
+enum rc engine_new(struct engine **en, const struct model *m, const struct engine_options *o,
+                   struct error *e) SPW_MUST_USE;
+void engine_free(struct engine *en);
+const char *engine_numerics(const struct engine *en); /* backend, instruction set, KV type: see docs */
+int32_t engine_n_ctx(const struct engine *en);
+int32_t engine_max_batch_tokens(const struct engine *en);
+int32_t engine_pages_free(const struct engine *en);
+int32_t engine_pages_total(const struct engine *en);
+
+/* A sequence. Its pages are taken as it grows and given back by seq_free or seq_truncate. */
+struct seq;
+struct seq *seq_new(struct engine *en); /* NULL: max_seqs reached */
+void seq_free(struct seq *s);
+int32_t seq_len(const struct seq *s); /* tokens whose keys and values are stored */
+void seq_truncate(struct seq *s, int32_t len);
+/* Make room for n more tokens. RC_FULL: pool exhausted or n_ctx reached; nothing taken. */
+enum rc seq_reserve(struct seq *s, int32_t n, struct error *e) SPW_MUST_USE;
+
+/* One contiguous slice of one sequence in a step: `n` ids follow the sequence's present length. */
+struct step_slice {
+    struct seq *seq;
+    const int32_t *ids;
+    int32_t n;
+    bool all_logits;     /* logits for each of the n tokens, else for the last only */
+    bool want_logits;    /* false: a prefill slice that isn't the prompt's last */
+    const float *logits; /* result: [all_logits ? n : 1][n_vocab], borrowed until the next step */
+};
+/* Run one step. Sum of n <= max_batch_tokens; each seq appears once and has room reserved; ids in range (RC_INVALID
+ * otherwise). On failure no sequence has advanced. Blocks for the computation; call from the engine's thread. */
+enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e) SPW_MUST_USE;
+
+#endif
