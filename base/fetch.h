@@ -1,0 +1,36 @@
+/* Calls to the outside (price lists, cloud APIs, webhooks) by libcurl's multi interface on the loop. Never blocks. */
+#ifndef BASE_FETCH_H
+#define BASE_FETCH_H
+
+#include <event2/event.h>
+
+#include "base/http_parse.h"
+
+struct fetcher;
+struct fetch;
+
+enum rc fetcher_new(struct fetcher **f, struct event_base *loop, struct error *e) SPW_MUST_USE;
+void fetcher_free(struct fetcher *f); /* running fetches are dropped without a call */
+
+struct fetch_request {
+    const char *method, *url; /* http or https only */
+    const struct http_header *headers;
+    int n_headers;
+    const void *body; /* copied */
+    size_t body_len;
+    int64_t deadline_ms;     /* whole call; 0: 30 s */
+    size_t answer_bytes_max; /* 0: 16 MiB; more is RC_FULL */
+    const char *ca_file;     /* NULL: the system's */
+};
+struct fetch_answer {
+    int status;
+    const char *body; /* NUL-terminated, borrowed for the callback */
+    size_t n;
+};
+/* Exactly one of answer and error is not NULL. On the loop, never from inside fetch_start(). */
+typedef void fetch_cb(const struct fetch_answer *answer, const struct error *e, void *arg);
+enum rc fetch_start(struct fetcher *f, const struct fetch_request *r, fetch_cb *cb, void *arg, struct fetch **out,
+                    struct error *e) SPW_MUST_USE;
+void fetch_cancel(struct fetch *f);
+
+#endif

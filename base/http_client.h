@@ -1,0 +1,58 @@
+/* An HTTP/1.1 client on the loop for nodes: pooled keep-alive connections, streamed answers, cancel, back-pressure.
+ * (Calls to the outside world that are not on the data path go through libcurl: base/fetch.h.)
+ *
+ * Life of a call: http_call_start() -> on_head once -> on_body* -> exactly one of on_end or on_fail, all on the loop
+ * thread and never from inside http_call_start(). After on_end, on_fail or http_call_cancel() the call is gone.
+ * A pooled connection that the peer closed before any byte of the answer arrived is replaced once without telling the
+ * caller only when no byte of the request had been written on it or the close was seen before writing. */
+#ifndef BASE_HTTP_CLIENT_H
+#define BASE_HTTP_CLIENT_H
+
+#include <event2/event.h>
+#include <openssl/ssl.h>
+
+#include "base/http_parse.h"
+
+struct http_client; /* the pool for one address */
+struct http_call;
+
+struct http_client_options {
+    struct http_limits limits; /* body_bytes_max 0: unlimited (streamed through) */
+    int64_t connect_ms;        /* 0: 2 s */
+    int64_t head_ms;           /* from request written to head; 0: none */
+    int64_t idle_body_ms;      /* between body bytes; 0: none */
+    int64_t keep_idle_ms;      /* an idle pooled connection is closed after; 0: 30 s */
+    int connections_max;       /* RC_FULL beyond; 0: 4096 */
+    SSL_CTX *tls;              /* NULL: plain; SNI and host name are checked against `host` */
+};
+
+/* host: name or literal; names resolve without blocking (evdns). */
+enum rc http_client_new(struct http_client **c, struct event_base *loop, const char *host, int port,
+                        const struct http_client_options *o, struct error *e) SPW_MUST_USE;
+void http_client_free(struct http_client *c); /* running calls fail with RC_CANCELLED, from inside this call */
+
+enum http_phase { HTTP_PHASE_CONNECT, HTTP_PHASE_SEND, HTTP_PHASE_HEAD, HTTP_PHASE_BODY };
+
+struct http_call_handlers {
+    void (*on_head)(struct http_call *c, const struct http_head *head, void *arg);
+    void (*on_body)(struct http_call *c, const char *data, size_t n, void *arg);
+    void (*on_end)(struct http_call *c, void *arg);
+    /* phase says how far it came: before HTTP_PHASE_BODY nothing was delivered. e: RC_IO, RC_TIMEOUT, RC_INVALID (bad
+     * framing), RC_CANCELLED. */
+    void (*on_fail)(struct http_call *c, enum http_phase phase, const struct error *e, void *arg);
+};
+
+struct http_request {
+    const char *method, *target;
+    const struct http_header *headers; /* Host, Content-Length and Connection are added */
+    int n_headers;
+    const void *body; /* copied */
+    size_t body_len;
+};
+enum rc http_call_start(struct http_client *c, const struct http_request *r, const struct http_call_handlers *h,
+                        void *arg, struct http_call **call, struct error *e) SPW_MUST_USE;
+void http_call_cancel(struct http_call *c); /* closes its connection; no handler is called */
+void http_call_pause(struct http_call *c);  /* stop reading */
+void http_call_resume(struct http_call *c);
+
+#endif

@@ -1,0 +1,80 @@
+/* An HTTP/1.1 server on a libevent loop: keep-alive, pipelining (one exchange at a time, in order), chunked uploads,
+ * Expect: 100-continue, streamed answers with back-pressure, deadlines on slow heads, bodies and readers.
+ *
+ * Life of an exchange: the whole request (bounded by the limits) is read, then on_request(x) is called on the loop
+ * thread. The handler answers now or later: http_reply(), or http_reply_start() / http_reply_write()* /
+ * http_reply_end(). The exchange is valid until the answer has ended or on_abort is called (client gone: cancel the
+ * work), whichever is first; after either the handler must not touch it. TCP_NODELAY is set; each write leaves in the
+ * same loop turn. Everything on the loop's thread. */
+#ifndef BASE_HTTP_SERVER_H
+#define BASE_HTTP_SERVER_H
+
+#include <event2/event.h>
+#include <openssl/ssl.h>
+
+#include "base/alloc.h"
+#include "base/http_parse.h"
+
+struct http_server;
+struct http_exchange;
+
+struct http_server_options {
+    struct http_limits limits;
+    int64_t head_ms, body_ms;  /* deadlines for a whole head / body since its first byte; 0: 15 s / 120 s */
+    int64_t idle_ms;           /* keep-alive between requests; 0: 75 s */
+    int64_t write_ms;          /* no progress towards a reader; 0: 60 s */
+    int connections_max;       /* accepted beyond it: 503 and closed; 0: 20000 */
+    size_t retained_bytes_max; /* request bytes held over all connections; beyond: 503; 0: 1 GiB */
+    SSL_CTX *tls;              /* NULL: plain; borrowed */
+};
+
+struct http_server_handlers {
+    /* A complete request. head and body are valid while the exchange is. */
+    void (*on_request)(struct http_exchange *x, void *arg);
+};
+
+/* listen_on: "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:0" (port 0: any free one), "unix:/path" (mode 0660; a stale socket
+ * is replaced, a live one is RC_CONFLICT). Host names are resolved once, at start. */
+enum rc http_server_new(struct http_server **s, struct event_base *loop, const char *listen_on,
+                        const struct http_server_options *o, const struct http_server_handlers *h, void *arg,
+                        struct error *e) SPW_MUST_USE;
+void http_server_free(struct http_server *s);      /* closes everything at once */
+int http_server_port(const struct http_server *s); /* bound TCP port, 0 for unix */
+/* Stop accepting, answer what is running, close idle connections; `done` on the loop when none is left. */
+void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg);
+
+struct http_server_stats {
+    uint64_t accepted, requests, refused_framing, refused_full, timed_out, aborted;
+    int open_connections, active_exchanges;
+};
+struct http_server_stats http_server_stats(const struct http_server *s);
+
+/* The request. */
+const struct http_head *http_request_head(const struct http_exchange *x);
+const char *http_request_body(const struct http_exchange *x, size_t *n);    /* NUL-terminated; never NULL */
+bool http_request_path_is(const struct http_exchange *x, const char *path); /* target without its query */
+/* "key" of the query, percent-decoded into arena memory, or NULL. */
+const char *http_request_query(const struct http_exchange *x, const char *key);
+struct arena *http_exchange_arena(struct http_exchange *x);    /* memory that lives as long as the exchange */
+int64_t http_exchange_start_ns(const struct http_exchange *x); /* CLOCK_MONOTONIC at the request's first byte */
+const char *http_exchange_peer(const struct http_exchange *x); /* "127.0.0.1", "unix" */
+
+/* The handler's own state, and a call when the client goes away before the answer has ended. */
+void http_exchange_set(struct http_exchange *x, void *state, void (*on_abort)(struct http_exchange *x, void *state));
+void *http_exchange_get(const struct http_exchange *x);
+
+/* Answer. Content-Length, Date, Connection and Transfer-Encoding are the server's; header values may not hold CR or LF
+ * (our mistake: asserted). */
+void http_reply(struct http_exchange *x, int status, const struct http_header *headers, int n_headers, const void *body,
+                size_t n);
+void http_reply_start(struct http_exchange *x, int status, const struct http_header *headers, int n_headers);
+void http_reply_write(struct http_exchange *x, const void *data, size_t n); /* copied */
+void http_reply_end(struct http_exchange *x);
+/* Cut the answer off: the connection is closed without a proper end, so that the client sees it is incomplete. */
+void http_reply_abort(struct http_exchange *x);
+/* Bytes written and not yet taken by the kernel. */
+size_t http_reply_pending(const struct http_exchange *x);
+/* Call once when pending falls to `low` or below (also when it already is: from the loop). */
+void http_reply_on_drain(struct http_exchange *x, size_t low, void (*cb)(struct http_exchange *x, void *state));
+
+#endif
