@@ -1,0 +1,54 @@
+/* Which node answers a request: a pure function over a snapshot. No clock, no I/O, no globals, no allocation; the daemon,
+ * the simulator and the tests run this same code.
+ *
+ * The rule (objective cost): of the nodes that serve the model, are healthy, admit the request's privacy and are not
+ * full, the one whose predicted marginal charge for this request is lowest; ties go to fewer requests in flight per
+ * slot, then to the lower index (or, among exact equals, to the one `spread` selects, so that equals share load). */
+#ifndef POLICIES_ROUTE_H
+#define POLICIES_ROUTE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/money.h"
+
+#define ROUTE_CANDIDATES_MAX 64
+
+struct route_candidate {
+    bool serves_model, healthy, draining, local; /* local: on the organisation's own premises */
+    bool tried;                                  /* already failed for this request */
+    int32_t in_flight, slots;                    /* slots 0: unbounded */
+    struct token_prices prices;                  /* marginal, per token */
+};
+struct route_request {
+    int64_t input_tokens;  /* estimate */
+    int64_t output_tokens; /* estimate */
+    bool local_only;
+    uint32_t spread; /* any number; the same one gives the same answer */
+};
+
+enum route_reason { /* why a candidate was not chosen, most fundamental first */
+                    ROUTE_CHOSEN = 0,
+                    ROUTE_OTHER_MODEL,
+                    ROUTE_NOT_LOCAL,
+                    ROUTE_TRIED,
+                    ROUTE_DRAINING,
+                    ROUTE_UNHEALTHY,
+                    ROUTE_FULL,
+                    ROUTE_DEARER,
+                    ROUTE_BUSIER,
+                    ROUTE_TIE,
+};
+const char *route_reason_name(enum route_reason r);
+
+struct route_decision {
+    int32_t chosen; /* index, or -1: nobody */
+    /* When nobody: true if waiting could help (someone serves the model and is merely full or unhealthy). */
+    bool may_wait;
+    bool model_known; /* somebody serves the model at all */
+    enum route_reason reasons[ROUTE_CANDIDATES_MAX];
+};
+/* n <= ROUTE_CANDIDATES_MAX. */
+void route_choose(struct route_decision *d, const struct route_request *r, const struct route_candidate *c, int32_t n);
+
+#endif

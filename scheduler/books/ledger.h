@@ -1,0 +1,65 @@
+/* The ledger: one row per request in SQLite (WAL), written by a worker thread in group commits, so that the loop never
+ * waits for a disk. A row is durable before its request's last byte leaves.
+ *
+ * Loop thread: ledger_append() queues a row and returns; `done` is called on the loop once the row is committed (or
+ * with the error, after which the configured answer applies). The queue is bounded: RC_FULL says refuse new work.
+ * Readers (ledger_query, the command line) open the file read-only on their own connection. */
+#ifndef SCHEDULER_BOOKS_LEDGER_H
+#define SCHEDULER_BOOKS_LEDGER_H
+
+#include <event2/event.h>
+
+#include "base/clock.h"
+#include "base/money.h"
+
+enum ledger_outcome {
+    LEDGER_OK = 0,    /* answered whole */
+    LEDGER_CANCELLED, /* the client left; charged for what was generated */
+    LEDGER_FAILED,    /* cut off or refused by every node after it was accepted */
+};
+const char *ledger_outcome_name(enum ledger_outcome o);
+
+/* Strings are copied by ledger_append; NULL is stored as NULL. */
+struct ledger_row {
+    const char *request_id;
+    const char *tenant, *team, *key_id;
+    const char *model, *node, *provider;
+    bool streamed;
+    int attempts; /* nodes tried */
+    struct token_counts tokens;
+    const char *usage_source;   /* "provider": the node's own figures; "counted": ours, when it gave none */
+    struct token_prices prices; /* that the charge was computed with */
+    struct pusd charge;
+    struct wall accepted, first_byte, finished; /* first_byte 0: none */
+    enum ledger_outcome outcome;
+    int http_status;
+    const char *error; /* short code, no request content */
+};
+
+struct ledger;
+struct ledger_options {
+    const char *path;
+    int queue_max; /* rows waiting; 0: 65536 */
+    int group_ms;  /* longest wait to gather a group; 0: commit at once when idle (natural grouping) */
+};
+enum rc ledger_open(struct ledger **l, struct event_base *loop, const struct ledger_options *o,
+                    struct error *e) SPW_MUST_USE;
+/* Commits what is queued, then closes. Blocks; only at the end of a drain. */
+void ledger_close(struct ledger *l);
+
+typedef void ledger_done_cb(enum rc rc, void *arg);
+enum rc ledger_append(struct ledger *l, const struct ledger_row *row, ledger_done_cb *done, void *arg) SPW_MUST_USE;
+
+struct ledger_stats {
+    uint64_t rows, commits, failed;
+    int queued;
+    int64_t last_commit_ns; /* duration of the last commit */
+};
+struct ledger_stats ledger_stats(const struct ledger *l);
+
+/* Newest first. Opens `path` read-only; row strings live for the call of `each`. Blocks: command line and worker
+ * threads only. */
+enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger_row *row, void *arg), void *arg,
+                    struct error *e) SPW_MUST_USE;
+
+#endif
