@@ -2,7 +2,10 @@
  *
  * Every offset, count, length and type in the file is checked against the file's size before use; a bad file gives an
  * error naming the file, the byte offset or key, and what would be right. Split files (-00001-of-00003.gguf) open as
- * one. Strings are views into the mapping and are not NUL-terminated. Specification: GGUF (ggml docs/gguf.md). */
+ * one. Strings are views into the mapping and are not NUL-terminated. Keys and tensor names are printable ASCII; the
+ * contents of string values are whatever the file holds. Arrays inside arrays are refused: no known key needs them.
+ * A file that is truncated by someone else while it is mapped raises SIGBUS at the next access: replace model files
+ * by rename, never in place. Specification: GGUF (ggml docs/gguf.md). */
 #ifndef ENGINE_MODEL_GGUF_H
 #define ENGINE_MODEL_GGUF_H
 
@@ -39,7 +42,7 @@ enum gguf_open_mode { GGUF_MAP = 0 /* mmap and read ahead */, GGUF_MAP_LAZY /* p
 enum rc gguf_open(struct gguf **g, const char *path, enum gguf_open_mode mode, struct error *e) SPW_MUST_USE;
 void gguf_close(struct gguf *g);
 
-/* Typed look-ups of metadata. Any integer width is accepted where it fits. Missing: RC_NOT_FOUND (no error text set);
+/* Typed look-ups of metadata. Any integer width is accepted where it fits, integers also as f64. Missing: RC_NOT_FOUND (no error text set);
  * another type: RC_INVALID with text. */
 enum rc gguf_get_u64(const struct gguf *g, const char *key, uint64_t *v, struct error *e) SPW_MUST_USE;
 enum rc gguf_get_f64(const struct gguf *g, const char *key, double *v, struct error *e) SPW_MUST_USE;
@@ -68,5 +71,8 @@ uint64_t gguf_n_keys(const struct gguf *g);
 struct gguf_str gguf_key(const struct gguf *g, uint64_t i, enum gguf_value_type *type);
 uint32_t gguf_version(const struct gguf *g);
 uint64_t gguf_file_bytes(const struct gguf *g); /* all splits together */
+uint32_t gguf_n_files(const struct gguf *g);
+/* The metadata and tensor table of one file: what identifies a model without reading its weights. */
+const uint8_t *gguf_header(const struct gguf *g, uint32_t file, size_t *bytes);
 
 #endif
