@@ -1,0 +1,90 @@
+#include "base/money.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum rc money_charge(const struct token_prices *p, const struct token_counts *n, struct pusd *charge)
+{
+    if (n->input < 0 || n->cached_input < 0 || n->output < 0 || n->cached_input > n->input)
+        return RC_INVALID;
+    __int128 sum = (__int128)(n->input - n->cached_input) * p->input.uusd_per_mtok;
+    sum += (__int128)n->cached_input * p->cached_input.uusd_per_mtok;
+    sum += (__int128)n->output * p->output.uusd_per_mtok;
+    if (sum > INT64_MAX || sum < INT64_MIN)
+        return RC_FULL;
+    charge->v = (int64_t)sum;
+    return RC_OK;
+}
+
+enum rc price_parse(const char *text, struct price *p, struct error *e)
+{
+    const char *s = text[0] == '$' ? text + 1 : text;
+    int64_t micro = 0;
+    int digits = 0, decimals = -1; /* -1: no point seen */
+    for (; *s; s++) {
+        if (*s == '.' && decimals < 0) {
+            decimals = 0;
+            continue;
+        }
+        if (*s < '0' || *s > '9')
+            break;
+        if (decimals == 6 || micro > INT64_C(1000000000))
+            return error_set(e, RC_INVALID,
+                             "'%.40s' is no price: dollars per million tokens, at most 1000 and 6 decimals", text);
+        micro = micro * 10 + (*s - '0');
+        digits++;
+        if (decimals >= 0)
+            decimals++;
+    }
+    if (*s || !digits)
+        return error_set(e, RC_INVALID, "'%.40s' is no price: write dollars per million tokens, such as 0.55", text);
+    for (int i = decimals < 0 ? 0 : decimals; i < 6; i++)
+        micro *= 10;
+    if (micro > INT64_C(1000000000))
+        return error_set(e, RC_INVALID, "'%.40s' is too much: at most 1000 dollars per million tokens", text);
+    p->uusd_per_mtok = micro;
+    return RC_OK;
+}
+
+/* v in units of 10^-places, printed exactly; at least two decimals stay. */
+static char *format_decimal(__int128 v, int places, char *buf, size_t size)
+{
+    char digits[48];
+    int n = 0;
+    unsigned __int128 u = v < 0 ? -(unsigned __int128)v : (unsigned __int128)v;
+    do {
+        digits[n++] = (char)('0' + (int)(u % 10));
+        u /= 10;
+    } while (u || n <= places);
+    int low = 0; /* trailing zeros to leave out */
+    while (low < places - 2 && digits[low] == '0')
+        low++;
+    char text[64];
+    int m = 0;
+    if (v < 0)
+        text[m++] = '-';
+    for (int i = n - 1; i >= low; i--) {
+        text[m++] = digits[i];
+        if (i == places)
+            text[m++] = '.';
+    }
+    text[m] = '\0';
+    snprintf(buf, size, "%s", text);
+    return buf;
+}
+
+char *pusd_format(struct pusd a, char *buf, size_t size)
+{
+    return format_decimal(a.v, 12, buf, size);
+}
+
+char *pusd_sum_format(struct pusd_sum a, char *buf, size_t size)
+{
+    return format_decimal(a.v, 12, buf, size);
+}
+
+char *price_format(struct price p, char *buf, size_t size)
+{
+    return format_decimal(p.uusd_per_mtok, 6, buf, size);
+}
