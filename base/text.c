@@ -1,0 +1,156 @@
+#include "base/text.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define WORD_MAX 63
+
+static int min3(int a, int b, int c)
+{
+    int m = a < b ? a : b;
+    return m < c ? m : c;
+}
+
+/* Edits between a and b (Damerau-Levenshtein, restricted: a swapped pair is not edited again). Rows i-2, i-1 and i of
+ * the usual table are kept, so the space is bounded by WORD_MAX. */
+static int edit_distance(const char *a, size_t na, const char *b, size_t nb)
+{
+    int rows[3][WORD_MAX + 1];
+    int *before = rows[0], *last = rows[1], *row = rows[2];
+
+    for (size_t j = 0; j <= nb; j++)
+        last[j] = (int)j;
+    for (size_t i = 1; i <= na; i++) {
+        row[0] = (int)i;
+        for (size_t j = 1; j <= nb; j++) {
+            int change = tolower((unsigned char)a[i - 1]) != tolower((unsigned char)b[j - 1]);
+            row[j] = min3(row[j - 1] + 1, last[j] + 1, last[j - 1] + change);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < row[j])
+                row[j] = before[j - 2] + 1;
+        }
+        int *spare = before;
+        before = last;
+        last = row;
+        row = spare;
+    }
+    return last[nb];
+}
+
+const char *text_nearest(const char *word, const char *const *candidates, int n)
+{
+    size_t length = strlen(word);
+    const char *best = NULL;
+    int limit = length / 3 > 2 ? (int)(length / 3) : 2;
+    int best_distance = limit + 1;
+
+    if (length == 0 || length > WORD_MAX)
+        return NULL;
+    for (int i = 0; i < n; i++) {
+        size_t other = strlen(candidates[i]);
+        if (other == 0 || other > WORD_MAX)
+            continue;
+        int distance = edit_distance(word, length, candidates[i], other);
+        /* A short word shares nothing with another one of its length if every letter differs. */
+        if (distance < best_distance && (size_t)distance < length && (size_t)distance < other) {
+            best = candidates[i];
+            best_distance = distance;
+        }
+    }
+    return best;
+}
+
+/* Digits at *p into *v; moves *p behind them. */
+static enum rc take_digits(const char **p, int64_t *v)
+{
+    int64_t sum = 0;
+
+    if (**p < '0' || **p > '9')
+        return RC_INVALID;
+    for (; **p >= '0' && **p <= '9'; (*p)++)
+        if (__builtin_mul_overflow(sum, INT64_C(10), &sum) || __builtin_add_overflow(sum, (int64_t)(**p - '0'), &sum))
+            return RC_FULL;
+    *v = sum;
+    return RC_OK;
+}
+
+enum rc text_parse_int(const char *text, int64_t lo, int64_t hi, int64_t *v)
+{
+    bool negative = text[0] == '-';
+    const char *p = text + negative;
+    int64_t sum;
+    enum rc rc = take_digits(&p, &sum);
+
+    if (rc == RC_INVALID || (rc == RC_OK && *p != '\0'))
+        return RC_INVALID;
+    if (rc == RC_FULL) /* too many digits; still no number when something follows them */
+        return p[strspn(p, "0123456789")] == '\0' ? RC_FULL : RC_INVALID;
+    if (negative)
+        sum = -sum;
+    if (sum < lo || sum > hi)
+        return RC_FULL;
+    *v = sum;
+    return RC_OK;
+}
+
+struct unit {
+    const char *name;
+    int64_t factor;
+};
+
+/* Digits, then one of the units. "0" needs no unit; a unit named "" is the default. */
+static enum rc parse_with_unit(const char *text, const struct unit *units, int n_units, int64_t *v)
+{
+    const char *p = text;
+    int64_t number;
+    enum rc rc = take_digits(&p, &number);
+
+    if (rc != RC_OK)
+        return rc;
+    if (number == 0 && *p == '\0') {
+        *v = 0;
+        return RC_OK;
+    }
+    for (int i = 0; i < n_units; i++)
+        if (strcmp(p, units[i].name) == 0)
+            return __builtin_mul_overflow(number, units[i].factor, v) ? RC_FULL : RC_OK;
+    return RC_INVALID;
+}
+
+/* Largest first: formatting takes the first that divides. */
+static const struct unit durations[] = {{"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+static const struct unit sizes[] = {{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}};
+
+enum rc text_parse_duration_ms(const char *text, int64_t *ms)
+{
+    return parse_with_unit(text, durations, 4, ms);
+}
+
+enum rc text_parse_size(const char *text, int64_t *bytes)
+{
+    return parse_with_unit(text, sizes, 4, bytes);
+}
+
+static char *format_with_unit(int64_t v, const struct unit *units, int n_units, char *buf, size_t size)
+{
+    int i = 0;
+
+    while (i < n_units - 1 && v % units[i].factor != 0)
+        i++;
+    if (v == 0)
+        snprintf(buf, size, "0");
+    else
+        snprintf(buf, size, "%" PRId64 "%s", v / units[i].factor, units[i].name);
+    return buf;
+}
+
+char *text_format_duration_ms(int64_t ms, char *buf, size_t size)
+{
+    return format_with_unit(ms, durations, 4, buf, size);
+}
+
+char *text_format_size(int64_t bytes, char *buf, size_t size)
+{
+    return format_with_unit(bytes, sizes, 4, buf, size);
+}

@@ -1,0 +1,25 @@
+/* Small text helpers that both programs need: the nearest known word for a mistyped one, and numbers with units as
+ * people write them (durations, sizes). Pure functions. */
+#ifndef BASE_TEXT_H
+#define BASE_TEXT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* The candidate within a third of the word's length (at least 2 edits; insert, delete, change, swap neighbours) of
+ * `word`, or NULL: for "unknown key ...; did you mean ...?". The first of equals. Words over 63 bytes match nothing. */
+const char *text_nearest(const char *word, const char *const *candidates, int n);
+
+/* A whole decimal integer, nothing around it. RC_INVALID: no number; RC_FULL: outside lo..hi. *v untouched then. */
+enum rc text_parse_int(const char *text, int64_t lo, int64_t hi, int64_t *v) SPW_MUST_USE;
+/* "500ms", "2s", "5m", "1h" or "0". RC_INVALID, or RC_FULL when it does not fit. */
+enum rc text_parse_duration_ms(const char *text, int64_t *ms) SPW_MUST_USE;
+/* "4096", "64KiB", "32MiB", "2GiB" or "0". RC_INVALID, or RC_FULL when it does not fit. */
+enum rc text_parse_size(const char *text, int64_t *bytes) SPW_MUST_USE;
+/* The shortest exact form of the same; buf >= 32 bytes. Return buf. */
+char *text_format_duration_ms(int64_t ms, char *buf, size_t size);
+char *text_format_size(int64_t bytes, char *buf, size_t size);
+
+#endif
