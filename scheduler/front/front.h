@@ -1,0 +1,101 @@
+/* The front: the public OpenAI endpoint, the node table, routing, dispatch, settlement and the metrics of one process.
+ *
+ * Owns: the public listener (config.listen), the nodes and the engines that provider `process` starts for them, and
+ * every request between its arrival and its ledger row. Leaves to others: configuration, ledger and keys (borrowed), the
+ * admin API and the command line (which read it through the accessors below), signals and the loop itself (main).
+ *
+ * Life: front_new() -> serving -> front_drain() -> done(arg) -> front_free(). front_free() without a drain closes at
+ * once. Loop thread only, all of it; nothing blocks. Everything borrowed outlives the front.
+ *
+ * Public surface: POST /v1/chat/completions, POST /v1/completions, GET /v1/models, GET /v1/models/{id}, GET /healthz,
+ * GET /readyz. /metrics and /admin are never here.
+ * Answers carry x-request-id (ours; a client's is not believed) and x-spillway-node. The charge is in the header
+ * x-spillway-charge-usd, or, when streaming, in the final usage chunk as "spillway":{"node":NAME,"charge_usd":"0.0012"}
+ * (a string: exact decimal dollars). */
+#ifndef SCHEDULER_FRONT_FRONT_H
+#define SCHEDULER_FRONT_FRONT_H
+
+#include <event2/event.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/money.h"
+#include "scheduler/books/ledger.h"
+#include "scheduler/config/config.h"
+
+struct front;
+struct keys; /* scheduler/books/keys.h */
+
+struct front_options { /* all borrowed */
+    struct event_base *loop;
+    const struct config *config;
+    struct ledger *ledger;
+    struct keys *keys; /* NULL only with config->auth_off */
+    const struct log *log;
+    const struct clock *clock;
+};
+/* Binds the listener, starts the engines of provider `process` and the first health checks. RC_INVALID for a
+ * configuration that cannot be served (more nodes than routing can compare, unreadable key file, bad URL). */
+enum rc front_new(struct front **f, const struct front_options *o, struct error *e) SPW_MUST_USE;
+/* Stop accepting, finish what runs and what waits (at most config->drain_ms; then it is cut with an error event and
+ * settled), commit the rows, end our engines; then done(arg), once, on the loop. A second call is ignored. */
+void front_drain(struct front *f, void (*done)(void *arg), void *arg);
+void front_free(struct front *f);      /* engines that still run are killed and reaped; NULL is fine */
+int front_port(const struct front *f); /* bound TCP port */
+bool front_is_draining(const struct front *f);
+/* Ready: not draining, the ledger takes rows, at least one node is healthy. *why (may be NULL): static text, or "". */
+bool front_is_ready(const struct front *f, const char **why);
+
+/* ---- for the admin API -------------------------------------------------------------------------------------- */
+
+/* A node's state, in the order of its life (drawn in nodes.h). */
+enum node_state {
+    NODE_STARTING, /* not yet probed, or its engine is loading */
+    NODE_READY,    /* the last probe was good */
+    NODE_FAILING,  /* probes or requests fail: `reason` says how */
+    NODE_STOPPED,  /* its engine process is not running */
+};
+const char *node_state_name(enum node_state s);
+
+/* Borrowed from the front for the call that hands it out. */
+struct front_node {
+    const char *name, *provider, *address; /* address: "http://127.0.0.1:8081", or "" before an engine has a port */
+    const char **models;
+    int n_models;
+    enum node_state state;
+    bool draining, local;
+    const char *reason;      /* of the state; "" when ready */
+    struct wall state_since; /* last change of state */
+    int in_flight, slots;    /* slots 0: unbounded */
+    int watts;               /* declared; 0: unknown */
+    struct token_prices prices;
+    uint64_t requests, failures; /* legs sent to it, legs that failed on it */
+    int64_t probe_us;            /* duration of the last good probe; -1: none yet */
+    int pid, restarts;           /* provider process; pid 0: none */
+};
+int front_nodes_count(const struct front *f);
+void front_nodes_each(const struct front *f, void (*each)(const struct front_node *n, void *arg), void *arg);
+/* RC_NOT_FOUND when there is no such node. Otherwise each(), once. */
+enum rc front_node_get(const struct front *f, const char *name, void (*each)(const struct front_node *n, void *arg),
+                       void *arg) SPW_MUST_USE;
+/* A draining node finishes what it has and gets nothing new. Idempotent. RC_NOT_FOUND. */
+enum front_drain_mode { FRONT_NODE_DRAIN, FRONT_NODE_UNDRAIN };
+enum rc front_node_set_drain(struct front *f, const char *name, enum front_drain_mode mode,
+                             struct error *e) SPW_MUST_USE;
+
+/* Prometheus text (version 0.0.4) of the whole process. RC_FULL when `out` is too small. */
+enum rc front_metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE;
+#define FRONT_METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
+
+/* Totals since the start, for `spillway` without Prometheus. */
+struct front_totals {
+    uint64_t accepted, ok, cancelled, failed, refused; /* refused: answered 4xx/503 without a ledger row */
+    uint64_t retries;
+    int running, waiting;
+    struct token_counts tokens;
+    struct pusd_sum charge;
+};
+struct front_totals front_totals(const struct front *f);
+
+#endif
