@@ -7,33 +7,32 @@
 
 #include "base/json.h"
 
-#define LOG_LINE_MAX ((size_t)16384)
+#define LOG_LINE_MAX  ((size_t)32768)
+#define LOG_LINE_TAIL ((size_t)64) /* kept free for how a line ends */
 
 static const char *const level_names[] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error"};
 
-/* What does not fit the line is cut: a log may never grow without a bound or fail. */
-static void append_pair(struct strbuf *b, const char *key, const struct log_field *f)
+static enum rc append_value(struct strbuf *b, const struct log_field *f)
 {
-    strbuf_puts(b, ",");
-    json_append_string(b, key, strlen(key));
-    strbuf_puts(b, ":");
     switch (f->type) {
-    case LOG_FIELD_STRING:
-        if (f->s)
-            json_append_string(b, f->s, strnlen(f->s, 2048));
-        else
-            strbuf_puts(b, "null");
-        break;
-    case LOG_FIELD_INT: strbuf_printf(b, "%" PRId64, f->i); break;
-    case LOG_FIELD_DOUBLE:
-        if (isfinite(f->d))
-            strbuf_printf(b, "%.6g", f->d);
-        else
-            strbuf_puts(b, "null");
-        break;
-    case LOG_FIELD_BOOL: strbuf_puts(b, f->i ? "true" : "false"); break;
+    case LOG_FIELD_STRING: return f->s ? json_append_string(b, f->s, strnlen(f->s, 2048)) : strbuf_puts(b, "null");
+    case LOG_FIELD_INT: return strbuf_printf(b, "%" PRId64, f->i);
+    case LOG_FIELD_DOUBLE: return isfinite(f->d) ? strbuf_printf(b, "%.6g", f->d) : strbuf_puts(b, "null");
+    case LOG_FIELD_BOOL: return strbuf_puts(b, f->i ? "true" : "false");
     }
+    return RC_INTERNAL;
+}
+
+/* ,"key":value -- whole or not at all: a log may neither grow without a bound nor hold half a field. */
+static bool append_field(struct strbuf *b, const struct log_field *f)
+{
+    size_t before = b->len;
+    if (strbuf_puts(b, ",") == RC_OK && json_append_string(b, f->key, strlen(f->key)) == RC_OK &&
+        strbuf_puts(b, ":") == RC_OK && append_value(b, f) == RC_OK && b->len <= LOG_LINE_MAX - LOG_LINE_TAIL)
+        return true;
+    b->len = before;
+    return false;
 }
 
 void log_write(const struct log *l, enum log_level level, const char *area, const char *message,
@@ -46,12 +45,9 @@ void log_write(const struct log *l, enum log_level level, const char *area, cons
     strbuf_init(&b, LOG_LINE_MAX);
     strbuf_printf(&b, "{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"area\":\"%s\",\"message\":",
                   wall_format(clock_wall(l->clock), time, sizeof time), level_names[level], l->program, area);
-    json_append_string(&b, message, strlen(message));
+    json_append_string(&b, message, strnlen(message, 2048));
     for (int i = 0; i < n_fields; i++) {
-        size_t before = b.len;
-        append_pair(&b, fields[i].key, &fields[i]);
-        if (b.len > LOG_LINE_MAX - 64) { /* this field did not fit: leave it out and say so */
-            b.len = before;
+        if (!append_field(&b, &fields[i])) {
             strbuf_puts(&b, ",\"truncated\":true");
             break;
         }

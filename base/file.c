@@ -1,0 +1,41 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SECRET_BYTES_MAX ((size_t)64 << 10)
+
+enum rc file_read(struct strbuf *b, const char *path, size_t bytes_max, struct error *e)
+{
+    strbuf_init(b, bytes_max);
+    FILE *f = fopen(path, "rbe");
+    if (!f)
+        return error_set(e, errno == ENOENT ? RC_NOT_FOUND : RC_IO, "%s: %s", path, strerror(errno));
+    char chunk[16384];
+    enum rc rc = RC_OK;
+    size_t n;
+    while (rc == RC_OK && (n = fread(chunk, 1, sizeof chunk, f)) > 0)
+        rc = strbuf_append(b, chunk, n);
+    if (rc == RC_FULL)
+        error_set(e, RC_FULL, "%s: larger than %zu bytes", path, bytes_max);
+    else if (ferror(f))
+        rc = error_set(e, RC_IO, "%s: %s", path, strerror(errno));
+    fclose(f);
+    return rc;
+}
+
+enum rc file_read_secret(char **secret, const char *path, struct error *e)
+{
+    struct strbuf b;
+    *secret = NULL;
+    enum rc rc = file_read(&b, path, SECRET_BYTES_MAX, e);
+    while (rc == RC_OK && b.len && (b.data[b.len - 1] == '\n' || b.data[b.len - 1] == '\r'))
+        b.data[--b.len] = '\0';
+    if (rc == RC_OK && (!b.len || memchr(b.data, '\0', b.len)))
+        rc = error_set(e, RC_INVALID, "%s: holds no key: one line of text was expected", path);
+    if (rc == RC_OK)
+        *secret = strbuf_take(&b);
+    strbuf_fini(&b);
+    return rc;
+}

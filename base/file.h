@@ -1,0 +1,14 @@
+/* Small files, whole: configuration, keys, messages. Blocks; start-up and command line only. */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include "base/alloc.h"
+
+/* Read all of `path` (at most bytes_max) into *b, which is initialised here and the caller's to free even on failure.
+ * RC_NOT_FOUND, RC_IO, RC_FULL name the path and the reason. */
+enum rc file_read(struct strbuf *b, const char *path, size_t bytes_max, struct error *e) SPW_MUST_USE;
+/* The file's text without trailing newlines, for keys and tokens; empty files are RC_INVALID. Caller frees. The content
+ * never appears in errors. */
+enum rc file_read_secret(char **secret, const char *path, struct error *e) SPW_MUST_USE;
+
+#endif
