@@ -240,14 +240,14 @@ enum rc yaml_parse(struct yaml_doc **d, const char *text, size_t n, const char *
     doc->arena = arena_new((size_t)1 << 30);
     struct reader r = {.arena = doc->arena, .name = name, .e = e};
     if (!yaml_parser_initialize(&r.parser)) {
-        yaml_free(doc);
+        yaml_doc_free(doc);
         return error_set(e, RC_INTERNAL, "%s: the YAML parser could not start", name);
     }
     yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, n);
     enum rc rc = read_stream(&r, &doc->root);
     yaml_parser_delete(&r.parser);
     if (rc != RC_OK) {
-        yaml_free(doc);
+        yaml_doc_free(doc);
         return rc;
     }
     if (!doc->root || (doc->root->kind == YAML_KIND_SCALAR && !doc->root->scalar[0])) {
@@ -270,7 +270,7 @@ enum rc yaml_load(struct yaml_doc **d, const char *path, struct error *e)
     return rc;
 }
 
-void yaml_free(struct yaml_doc *d)
+void yaml_doc_free(struct yaml_doc *d)
 {
     if (!d)
         return;

@@ -23,7 +23,7 @@ struct yaml_doc;
 /* name is used in errors ("file:line: ..."). At most 4 MiB, depth 32. An empty file is an empty map. */
 enum rc yaml_parse(struct yaml_doc **d, const char *text, size_t n, const char *name, struct error *e) SPW_MUST_USE;
 enum rc yaml_load(struct yaml_doc **d, const char *path, struct error *e) SPW_MUST_USE;
-void yaml_free(struct yaml_doc *d);
+void yaml_doc_free(struct yaml_doc *d); /* yaml_free is libyaml's own */
 const struct yaml_node *yaml_root(const struct yaml_doc *d);
 const struct yaml_node *yaml_get(const struct yaml_node *map, const char *key); /* NULL when missing */
 
