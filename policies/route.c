@@ -1,0 +1,108 @@
+/* See route.h. Two passes over the snapshot: the first sorts out who may answer at all and finds the best price and the
+ * lowest load at that price, the second picks among those and names each loser's reason. */
+#include "policies/route.h"
+
+#include "base/error.h"
+
+/* Load is compared as requests per slot. A node without a declared bound counts as having this many slots, so that it
+ * neither attracts nor repels everything beside a bounded one. */
+#define SLOTS_WHEN_UNBOUNDED 256
+
+const char *route_reason_name(enum route_reason r)
+{
+    switch (r) {
+    case ROUTE_CHOSEN: return "chosen";
+    case ROUTE_OTHER_MODEL: return "other_model";
+    case ROUTE_NOT_LOCAL: return "not_local";
+    case ROUTE_TRIED: return "tried";
+    case ROUTE_DRAINING: return "draining";
+    case ROUTE_UNHEALTHY: return "unhealthy";
+    case ROUTE_FULL: return "full";
+    case ROUTE_DEARER: return "dearer";
+    case ROUTE_BUSIER: return "busier";
+    case ROUTE_TIE: return "tie";
+    }
+    return "unknown";
+}
+
+/* Why c may not answer r, or ROUTE_CHOSEN when it may. */
+static enum route_reason admit(const struct route_request *r, const struct route_candidate *c)
+{
+    if (!c->serves_model)
+        return ROUTE_OTHER_MODEL;
+    if (r->local_only && !c->local)
+        return ROUTE_NOT_LOCAL;
+    if (c->tried)
+        return ROUTE_TRIED;
+    if (c->draining)
+        return ROUTE_DRAINING;
+    if (!c->healthy)
+        return ROUTE_UNHEALTHY;
+    if (c->slots > 0 && c->in_flight >= c->slots)
+        return ROUTE_FULL;
+    return ROUTE_CHOSEN;
+}
+
+/* An estimate that does not fit is as dear as can be, not an error: somebody must still answer. */
+static int64_t predicted_charge(const struct route_request *r, const struct route_candidate *c)
+{
+    struct token_counts n = {
+        .input = r->input_tokens > 0 ? r->input_tokens : 0,
+        .output = r->output_tokens > 0 ? r->output_tokens : 0,
+    };
+    struct pusd charge;
+    return money_charge(&c->prices, &n, &charge) == RC_OK ? charge.v : INT64_MAX;
+}
+
+/* <0, 0, >0 as a carries less, the same or more load per slot than b. Products of two int32 fit int64. */
+static int compare_load(const struct route_candidate *a, const struct route_candidate *b)
+{
+    int64_t slots_a = a->slots > 0 ? a->slots : SLOTS_WHEN_UNBOUNDED;
+    int64_t slots_b = b->slots > 0 ? b->slots : SLOTS_WHEN_UNBOUNDED;
+    int64_t load_a = a->in_flight * slots_b, load_b = b->in_flight * slots_a;
+    return (load_a > load_b) - (load_a < load_b);
+}
+
+void route_choose(struct route_decision *d, const struct route_request *r, const struct route_candidate *c, int32_t n)
+{
+    SPW_ASSERT(n >= 0 && n <= ROUTE_CANDIDATES_MAX);
+    int64_t charge[ROUTE_CANDIDATES_MAX];
+    int32_t best = -1, equals = 0; /* best: the first of `equals` candidates that nobody beats */
+
+    d->chosen = -1;
+    d->may_wait = d->model_known = false;
+    for (int32_t i = 0; i < n; i++) {
+        d->reasons[i] = admit(r, &c[i]);
+        d->model_known = d->model_known || c[i].serves_model;
+        d->may_wait = d->may_wait || d->reasons[i] == ROUTE_UNHEALTHY || d->reasons[i] == ROUTE_FULL;
+        if (d->reasons[i] != ROUTE_CHOSEN)
+            continue;
+        charge[i] = predicted_charge(r, &c[i]);
+        int better = best < 0 ? -1 : (charge[i] > charge[best]) - (charge[i] < charge[best]);
+        if (better == 0)
+            better = compare_load(&c[i], &c[best]);
+        if (better < 0) {
+            best = i;
+            equals = 1;
+        } else if (better == 0) {
+            equals++;
+        }
+    }
+    if (best < 0)
+        return;
+
+    d->may_wait = false;
+    int32_t pick = (int32_t)(r->spread % (uint32_t)equals);
+    for (int32_t i = best, seen = 0; i < n && d->chosen < 0; i++) {
+        if (d->reasons[i] == ROUTE_CHOSEN && charge[i] == charge[best] && compare_load(&c[i], &c[best]) == 0 &&
+            seen++ == pick)
+            d->chosen = i;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        if (d->reasons[i] != ROUTE_CHOSEN || i == d->chosen)
+            continue;
+        d->reasons[i] = charge[i] > charge[best]            ? ROUTE_DEARER
+                        : compare_load(&c[i], &c[best]) > 0 ? ROUTE_BUSIER
+                                                            : ROUTE_TIE;
+    }
+}

@@ -1,0 +1,238 @@
+/* Routing's laws, over random snapshots and beside a naive model written the other way round: by elimination.
+ * links: spw_policies */
+#include "policies/route.h"
+#include "tests/unit/test.h"
+
+#define ROUNDS 20000
+
+/* splitmix64: the seed is fixed, so a failure repeats. */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+struct snapshot {
+    struct route_request request;
+    struct route_candidate c[ROUTE_CANDIDATES_MAX];
+    int32_t n;
+};
+
+/* Few distinct values, so that ties, full nodes and equal prices are common. */
+static void random_snapshot(struct snapshot *s, uint64_t *seed)
+{
+    memset(s, 0, sizeof(*s));
+    s->n = (int32_t)(next_random(seed) % (next_random(seed) % 4 ? 9 : ROUTE_CANDIDATES_MAX + 1));
+    s->request.input_tokens = (int64_t)(next_random(seed) % 3) * 500;
+    s->request.output_tokens = (int64_t)(next_random(seed) % 3) * 200;
+    s->request.local_only = next_random(seed) % 4 == 0;
+    s->request.spread = (uint32_t)next_random(seed);
+    for (int32_t i = 0; i < s->n; i++) {
+        struct route_candidate *c = &s->c[i];
+        c->serves_model = next_random(seed) % 4 != 0;
+        c->healthy = next_random(seed) % 5 != 0;
+        c->draining = next_random(seed) % 6 == 0;
+        c->local = next_random(seed) % 2 == 0;
+        c->tried = next_random(seed) % 6 == 0;
+        c->in_flight = (int32_t)(next_random(seed) % 5);
+        c->slots = (int32_t)(next_random(seed) % 4) * 2;
+        c->prices.input.uusd_per_mtok = (int64_t)(next_random(seed) % 3) * 100000;
+        c->prices.cached_input = c->prices.input;
+        c->prices.output.uusd_per_mtok = (int64_t)(next_random(seed) % 3) * 400000;
+    }
+}
+
+static int64_t model_charge(const struct snapshot *s, int32_t i)
+{
+    return s->request.input_tokens * s->c[i].prices.input.uusd_per_mtok +
+           s->request.output_tokens * s->c[i].prices.output.uusd_per_mtok;
+}
+
+static bool model_admits(const struct snapshot *s, int32_t i)
+{
+    const struct route_candidate *c = &s->c[i];
+    bool full = c->slots != 0 && c->in_flight >= c->slots;
+    return c->serves_model && c->healthy && !c->draining && !c->tried && !full && (c->local || !s->request.local_only);
+}
+
+/* Requests per slot, exact for the small numbers above (a double holds k/256 and k/6 apart). */
+static double model_load(const struct snapshot *s, int32_t i)
+{
+    return (double)s->c[i].in_flight / (s->c[i].slots ? s->c[i].slots : 256);
+}
+
+/* i beats j outright. */
+static bool model_beats(const struct snapshot *s, int32_t i, int32_t j)
+{
+    if (model_charge(s, i) != model_charge(s, j))
+        return model_charge(s, i) < model_charge(s, j);
+    return model_load(s, i) < model_load(s, j);
+}
+
+static int32_t model_choose(const struct snapshot *s)
+{
+    int32_t unbeaten[ROUTE_CANDIDATES_MAX], n = 0;
+    for (int32_t i = 0; i < s->n; i++) {
+        bool beaten = !model_admits(s, i);
+        for (int32_t j = 0; j < s->n && !beaten; j++)
+            beaten = model_admits(s, j) && model_beats(s, j, i);
+        if (!beaten)
+            unbeaten[n++] = i;
+    }
+    return n ? unbeaten[s->request.spread % (uint32_t)n] : -1;
+}
+
+static void agrees_with_naive_model(void)
+{
+    uint64_t seed = 1;
+    int answered = 0, nobody = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct snapshot s;
+        struct route_decision d;
+        random_snapshot(&s, &seed);
+        route_choose(&d, &s.request, s.c, s.n);
+        CHECK_INT(d.chosen, model_choose(&s));
+        d.chosen < 0 ? nobody++ : answered++;
+    }
+    CHECK(answered > ROUNDS / 10 && nobody > ROUNDS / 100); /* the generator reaches both */
+}
+
+static void chosen_may_answer(void)
+{
+    uint64_t seed = 2;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct snapshot s;
+        struct route_decision d;
+        random_snapshot(&s, &seed);
+        route_choose(&d, &s.request, s.c, s.n);
+        if (d.chosen < 0)
+            continue;
+        const struct route_candidate *c = &s.c[d.chosen];
+        CHECK(c->serves_model && c->healthy && !c->draining && !c->tried);
+        CHECK(c->slots == 0 || c->in_flight < c->slots);
+        CHECK(c->local || !s.request.local_only);
+    }
+}
+
+static void dominated_is_never_chosen(void)
+{
+    uint64_t seed = 3;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct snapshot s;
+        struct route_decision d;
+        random_snapshot(&s, &seed);
+        route_choose(&d, &s.request, s.c, s.n);
+        for (int32_t i = 0; d.chosen >= 0 && i < s.n; i++)
+            CHECK(!model_admits(&s, i) || !model_beats(&s, i, d.chosen));
+    }
+}
+
+static void same_input_same_answer(void)
+{
+    uint64_t seed = 4;
+    for (int round = 0; round < 1000; round++) {
+        struct snapshot s;
+        struct route_decision a, b;
+        random_snapshot(&s, &seed);
+        memset(&a, 0, sizeof(a));
+        memset(&b, 0xff, sizeof(b)); /* nothing is read from the result */
+        route_choose(&a, &s.request, s.c, s.n);
+        route_choose(&b, &s.request, s.c, s.n);
+        CHECK(a.chosen == b.chosen && a.may_wait == b.may_wait && a.model_known == b.model_known);
+        CHECK(memcmp(a.reasons, b.reasons, sizeof(a.reasons[0]) * (size_t)s.n) == 0);
+    }
+}
+
+static void reasons_are_true(void)
+{
+    uint64_t seed = 5;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct snapshot s;
+        struct route_decision d;
+        bool known = false, waitable = false;
+        random_snapshot(&s, &seed);
+        route_choose(&d, &s.request, s.c, s.n);
+        for (int32_t i = 0; i < s.n; i++) {
+            const struct route_candidate *c = &s.c[i];
+            known = known || c->serves_model;
+            CHECK((d.reasons[i] == ROUTE_CHOSEN) == (i == d.chosen));
+            CHECK((d.reasons[i] > ROUTE_FULL || d.reasons[i] == ROUTE_CHOSEN) == model_admits(&s, i));
+            CHECK(d.reasons[i] != ROUTE_OTHER_MODEL || !c->serves_model);
+            CHECK(d.reasons[i] != ROUTE_NOT_LOCAL || (s.request.local_only && !c->local));
+            CHECK(d.reasons[i] != ROUTE_FULL || (c->slots && c->in_flight >= c->slots));
+            CHECK(d.reasons[i] != ROUTE_DEARER || model_charge(&s, i) > model_charge(&s, d.chosen));
+            CHECK(d.reasons[i] != ROUTE_BUSIER ||
+                  (model_charge(&s, i) == model_charge(&s, d.chosen) && model_load(&s, i) > model_load(&s, d.chosen)));
+            /* Waiting helps only if one more slot or one recovery would make this one admissible. */
+            struct snapshot later = s;
+            later.c[i].healthy = true;
+            later.c[i].in_flight = 0;
+            waitable = waitable || model_admits(&later, i);
+        }
+        CHECK(d.model_known == known);
+        CHECK(d.may_wait == (d.chosen < 0 && waitable));
+    }
+}
+
+static void equals_share(void)
+{
+    struct route_candidate c[5];
+    int got[5] = {0};
+    memset(c, 0, sizeof(c));
+    for (int i = 0; i < 5; i++)
+        c[i] = (struct route_candidate){.serves_model = true, .healthy = true, .slots = 8, .in_flight = 2};
+    c[2].in_flight = 3; /* not an equal */
+    for (uint32_t spread = 0; spread < 400; spread++) {
+        struct route_decision d;
+        struct route_request r = {.input_tokens = 10, .output_tokens = 10, .spread = spread};
+        route_choose(&d, &r, c, 5);
+        got[d.chosen]++;
+    }
+    CHECK_INT(got[0], 100);
+    CHECK_INT(got[1], 100);
+    CHECK_INT(got[2], 0);
+    CHECK_INT(got[3], 100);
+    CHECK_INT(got[4], 100);
+}
+
+static void extremes_are_survived(void)
+{
+    struct route_candidate c[2];
+    struct route_decision d;
+    struct route_request r = {.input_tokens = INT64_MAX, .output_tokens = INT64_MAX};
+    memset(c, 0, sizeof(c));
+    c[0] =
+        (struct route_candidate){.serves_model = true, .healthy = true, .slots = INT32_MAX, .in_flight = INT32_MAX - 1};
+    c[0].prices.input.uusd_per_mtok = c[0].prices.output.uusd_per_mtok = INT64_MAX;
+    c[1] = c[0];
+    c[1].in_flight = 0;
+    route_choose(&d, &r, c, 2);
+    CHECK_INT(d.chosen, 1);
+    r.input_tokens = r.output_tokens = INT64_MIN;
+    route_choose(&d, &r, c, 2);
+    CHECK_INT(d.chosen, 1);
+    route_choose(&d, &r, c, 0);
+    CHECK_INT(d.chosen, -1);
+    CHECK(!d.model_known && !d.may_wait);
+}
+
+static void reasons_have_names(void)
+{
+    for (int r = ROUTE_CHOSEN; r <= ROUTE_TIE; r++)
+        CHECK(strcmp(route_reason_name((enum route_reason)r), "unknown") != 0);
+}
+
+int main(void)
+{
+    TEST(agrees_with_naive_model);
+    TEST(chosen_may_answer);
+    TEST(dominated_is_never_chosen);
+    TEST(same_input_same_answer);
+    TEST(reasons_are_true);
+    TEST(equals_share);
+    TEST(extremes_are_survived);
+    TEST(reasons_have_names);
+    return TEST_RESULT();
+}
