@@ -1,0 +1,51 @@
+/* What the files of kernels/ share: the common form of all quantised types, the checks at an operation's entry, and
+ * the router, which every host backend runs as one piece of scalar code. */
+#ifndef KERNELS_INTERNAL_H
+#define KERNELS_INTERNAL_H
+
+#include "kernels/ops.h"
+
+/* Every quantised type is a way to store the same thing: unsigned 8-bit numbers q in groups of 16 or 32, with
+ *     value = d * (q - offset) - m
+ * where d and m belong to the group. kernels/expand.h brings each type into this form. */
+struct quant_form {
+    uint8_t group;  /* elements that share d and m: 16 or 32 */
+    uint8_t offset; /* zero or a power of two */
+    bool has_min;   /* m may be other than zero; offset is zero then */
+};
+const struct quant_form *k_quant_form(uint32_t type); /* NULL for float types and unknown numbers */
+
+/* Checks at the entry of an operation. K_OK, K_BAD_SHAPE, or K_UNSUPPORTED for a type without support. */
+enum k_status k_check_get_rows(const void *y, const struct k_tensor *w, const int32_t *ids, int32_t n_tok);
+enum k_status k_check_norm(const void *y, const void *x, const void *w, int64_t rows, int32_t dim, int32_t stride);
+enum k_status k_check_matmul(const void *y, const void *x, int64_t x_stride, const struct k_tensor *w, int32_t n_tok);
+enum k_status k_check_heads(const void *y, int32_t y_head_stride, const void *x, int32_t x_head_stride,
+                            const struct k_tensor *w, int32_t n_tok);
+enum k_status k_check_experts(const void *y, const void *x, const struct k_tensor *w, const int32_t *ids,
+                              int32_t n_used, int32_t n_tok);
+enum k_status k_check_route(const void *ids, const void *weights, const void *logits, const struct k_router *r,
+                            int32_t n_tok);
+enum k_status k_check_combine(const void *y, const void *x, const void *weights, int32_t n_used, int32_t dim,
+                              int32_t n_tok);
+enum k_status k_check_rope(const void *x, int64_t row_stride, int32_t n_head, int32_t head_stride,
+                           const struct k_token_ref *tok, int32_t n_tok, const struct k_rope *r);
+enum k_status k_check_store(const struct k_kv_pool *kv, const void *rows, int64_t stride, int32_t offset, int32_t n,
+                            const struct k_token_ref *tok, int32_t n_tok);
+enum k_status k_check_gqa(const void *y, const void *q, const struct k_kv_pool *kv, const struct k_gqa *a,
+                          const struct k_token_ref *tok, int32_t n_tok);
+enum k_status k_check_mla(const void *y, const void *q, const struct k_kv_pool *kv, const struct k_mla *a,
+                          const struct k_token_ref *tok, int32_t n_tok);
+enum k_status k_check_values(const void *y, const void *a, const void *b, int64_t n);
+
+/* The router of one token; arguments are checked. ids and weights: n_used; scores: scratch of 2 * n_expert floats. */
+void k_route_token(int32_t *ids, float *weights, const float *logits, const struct k_router *r, float *scores);
+
+/* Address of a row in the pool. */
+static inline void *k_kv_row(const struct k_kv_pool *kv, const int32_t *page_ids, int32_t pos)
+{
+    size_t elem = kv->type == K_F16 ? 2 : 4;
+    return (uint8_t *)kv->data + (int64_t)page_ids[pos / K_PAGE_TOKENS] * kv->page_stride +
+           (size_t)(pos % K_PAGE_TOKENS) * (size_t)kv->row_elems * elem;
+}
+
+#endif
