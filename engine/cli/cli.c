@@ -1,0 +1,82 @@
+#include "engine/cli/cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int cli_fail(const char *verb, const struct error *e)
+{
+    fprintf(stderr, "spillway-engine %s: %s\n", verb, e->message);
+    return EXIT_FAILED;
+}
+
+bool cli_parse(const struct arg_spec *spec, int argc, char **argv, int *exit_code)
+{
+    struct error e = {0};
+    enum rc rc = args_parse(spec, argc, argv, &e);
+    if (rc == RC_OK)
+        return true;
+    if (rc == RC_CANCELLED) {
+        args_print_help(spec, stdout);
+        *exit_code = EXIT_OK;
+        return false;
+    }
+    fprintf(stderr, "spillway-engine %s: %s\n", spec->verb, e.message);
+    *exit_code = EXIT_USAGE;
+    return false;
+}
+
+enum rc cli_parse_ids(const char *text, struct tokens *ids, struct error *e)
+{
+    const char *p = text;
+    for (;;) {
+        char *end;
+        long v = *p >= '0' && *p <= '9' ? strtol(p, &end, 10) : -1;
+        if (v < 0 || v > INT32_MAX || (*end != ',' && *end != '\0'))
+            return error_set(e, RC_INVALID, "--tokens: byte %zu of \"%.40s\": expected ids like 1,2,3",
+                             (size_t)(p - text), text);
+        enum rc rc = tokens_push(ids, (int32_t)v);
+        if (rc)
+            return error_set(e, rc, "--tokens: more than %zu ids", ids->max);
+        if (*end == '\0')
+            return RC_OK;
+        p = end + 1;
+    }
+}
+
+enum rc cli_engine_open(struct cli_engine *ce, const char *path, enum gguf_open_mode mode,
+                        const struct engine_options *o, struct error *e)
+{
+    enum rc rc = model_open(&ce->model, path, mode, e);
+    if (!rc)
+        rc = engine_new(&ce->engine, ce->model, o, e);
+    if (rc)
+        cli_engine_close(ce);
+    return rc;
+}
+
+void cli_engine_close(struct cli_engine *ce)
+{
+    engine_free(ce->engine);
+    model_close(ce->model);
+    *ce = (struct cli_engine){0};
+}
+
+enum rc cli_feed(struct engine *en, struct seq *s, const int32_t *ids, size_t n, int32_t chunk, const float **logits,
+                 struct error *e)
+{
+    for (size_t i = 0; i < n;) {
+        size_t part = n - i < (size_t)chunk ? n - i : (size_t)chunk;
+        struct step_slice sl = {.seq = s, .ids = ids + i, .n = (int32_t)part, .want_logits = i + part == n};
+        enum rc rc = seq_reserve(s, sl.n, e);
+        if (!rc)
+            rc = engine_step(en, &sl, 1, e);
+        if (rc)
+            return rc;
+        if (logits)
+            *logits = sl.logits;
+        i += part;
+    }
+    return RC_OK;
+}

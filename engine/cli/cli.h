@@ -1,0 +1,30 @@
+/* What the verbs share: ending with a message, parsing lists, opening a model with an engine, and feeding a prompt. */
+#ifndef ENGINE_CLI_CLI_H
+#define ENGINE_CLI_CLI_H
+
+#include "base/args.h"
+#include "engine/cli/commands.h"
+#include "engine/model/model.h"
+#include "engine/text/tokenizer.h"
+
+/* "spillway-engine VERB: MESSAGE" on stderr; EXIT_FAILED. */
+int cli_fail(const char *verb, const struct error *e);
+/* args_parse() with its answers turned into exit codes: true to go on; else *exit_code is what to return. */
+bool cli_parse(const struct arg_spec *spec, int argc, char **argv, int *exit_code);
+/* "1,2,3" -> ids. Values 0..2^31-1; at least one. */
+enum rc cli_parse_ids(const char *text, struct tokens *ids, struct error *e) SPW_MUST_USE;
+
+struct cli_engine {
+    struct model *model;
+    struct engine *engine;
+};
+enum rc cli_engine_open(struct cli_engine *ce, const char *path, enum gguf_open_mode mode,
+                        const struct engine_options *o, struct error *e) SPW_MUST_USE;
+void cli_engine_close(struct cli_engine *ce);
+
+/* Append ids to the sequence in slices of at most `chunk` tokens. *logits: of the last one, borrowed until the next
+ * step. */
+enum rc cli_feed(struct engine *en, struct seq *s, const int32_t *ids, size_t n, int32_t chunk, const float **logits,
+                 struct error *e) SPW_MUST_USE;
+
+#endif

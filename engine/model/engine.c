@@ -1,0 +1,303 @@
+/* An engine: a backend context, a pool of KV pages and the buffers of a step, all made once by engine_new(). A step
+ * checks its slices, lays their tokens out as rows, runs the graph, and only then moves the sequences on. */
+#include "engine/model/model.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/alloc.h"
+#include "engine/model/model_internal.h"
+
+#define CTX_DEFAULT_MAX  8192
+#define BATCH_DEFAULT    256
+#define BATCH_TOKENS_MAX 65536
+#define SEQS_MAX         65536
+#define THREADS_MAX      1024
+#define PAGES_MAX        (1 << 24) /* a thousand million tokens */
+
+static int cores_available(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    int n = CPU_COUNT(&set);
+    return n < 1 ? 1 : n;
+}
+
+/* Anonymous memory that costs nothing until it is touched. NULL: the system refuses. */
+static void *map_anonymous(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* ---- scratch: one pass to add up the sizes, one to hand out the places ---- */
+
+struct carver {
+    uint8_t *base; /* NULL in the first pass */
+    size_t used;
+    bool fits;
+};
+
+static void *carve(struct carver *c, int64_t rows, int64_t elems)
+{
+    size_t bytes;
+    void *p = c->base ? c->base + c->used : NULL;
+    if (!size_mul_add((size_t)rows * 4, (size_t)elems, 63, &bytes) ||
+        __builtin_add_overflow(c->used, bytes & ~(size_t)63, &c->used))
+        c->fits = false;
+    return p;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void plan_scratch(struct carver *c, struct scratch *s, const struct hparams *hp, int64_t t)
+{
+    int64_t nh = hp->n_head, wide = max64(hp->n_ff, (int64_t)hp->n_ff_exp * max64(hp->n_used, hp->n_shared));
+    int64_t kv_a = hp->mla ? hp->kv_lora + hp->rope.d_rope : 0;
+    s->x = carve(c, t, hp->n_embd);
+    s->h = carve(c, t, hp->n_embd);
+    s->q = carve(c, t, nh * hp->d_k);
+    s->k = carve(c, t, hp->mla ? kv_a : (int64_t)hp->n_kv_head * hp->d_k);
+    s->v = carve(c, t, hp->mla ? 0 : (int64_t)hp->n_kv_head * hp->d_v);
+    s->q_a = carve(c, t, hp->q_lora);
+    s->q_abs = carve(c, t, nh * kv_a);
+    s->lat = carve(c, t, nh * hp->kv_lora);
+    s->att = carve(c, t, nh * hp->d_v);
+    s->o = carve(c, t, hp->n_embd);
+    s->gate = carve(c, t, wide);
+    s->up = carve(c, t, wide);
+    s->exp_out = carve(c, t, (int64_t)hp->n_used * hp->n_embd);
+    s->rt_logit = carve(c, t, hp->n_expert);
+    s->rt_w = carve(c, t, hp->n_used);
+    s->rt_id = carve(c, t, hp->n_used);
+    s->last = carve(c, t, hp->n_embd);
+    s->logits = carve(c, t, hp->n_vocab);
+}
+
+static enum rc make_scratch(struct engine *en, struct error *e)
+{
+    struct carver c = {.fits = true};
+    plan_scratch(&c, &en->s, &en->m->hp, en->max_batch_tokens);
+    if (c.fits)
+        en->scratch_mem = map_anonymous(c.used);
+    if (!en->scratch_mem)
+        return error_set(e, RC_FULL, "no memory for the work buffers of %d tokens in one step: lower max_batch_tokens",
+                         en->max_batch_tokens);
+    en->scratch_bytes = c.used;
+    c = (struct carver){.base = en->scratch_mem, .fits = true};
+    plan_scratch(&c, &en->s, &en->m->hp, en->max_batch_tokens);
+    size_t t = (size_t)en->max_batch_tokens;
+    en->ids = spw_calloc(t, sizeof *en->ids);
+    en->toks = spw_calloc(t, sizeof *en->toks);
+    en->last_rows = spw_calloc(t, sizeof *en->last_rows);
+    return RC_OK;
+}
+
+/* ---- KV pool ---- */
+
+static enum rc make_kv(struct engine *en, int32_t pages, struct error *e)
+{
+    const struct hparams *hp = &en->m->hp;
+    size_t stride;
+    en->kv_type = en->precision == K_PRECISE ? K_F32 : K_F16;
+    en->kv_row = hp->mla ? hp->kv_lora + hp->rope.d_rope : hp->n_kv_head * (hp->d_k + hp->d_v);
+    en->pages_per_seq = (en->n_ctx + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS;
+    int64_t wanted = pages > 0 ? pages : (int64_t)en->max_seqs * en->pages_per_seq;
+    if (wanted > PAGES_MAX || (int64_t)en->max_seqs * en->pages_per_seq > 16 * (int64_t)PAGES_MAX)
+        return error_set(e, RC_INVALID, "%d sequences of %d tokens pass %d KV pages: lower n_ctx or max_seqs",
+                         en->max_seqs, en->n_ctx, PAGES_MAX);
+    en->n_pages = (int32_t)wanted;
+    en->layer_bytes = k_row_bytes(en->kv_type, (uint64_t)en->kv_row) * K_PAGE_TOKENS;
+    if (!size_mul_add(en->layer_bytes, (size_t)hp->n_layer, 0, &stride) || stride > INT64_MAX ||
+        !size_mul_add(stride, (size_t)en->n_pages, 0, &en->kv_bytes) || !(en->kv = map_anonymous(en->kv_bytes)))
+        return error_set(e, RC_FULL, "no memory for %d KV pages of %zu bytes: lower n_ctx, max_seqs or kv_pages",
+                         en->n_pages, en->layer_bytes * (size_t)hp->n_layer);
+    en->page_stride = (int64_t)stride;
+    en->pages_free = spw_calloc((size_t)en->n_pages, sizeof *en->pages_free);
+    for (int32_t i = 0; i < en->n_pages; i++) /* a stack: the lowest numbers go out first */
+        en->pages_free[i] = en->n_pages - 1 - i;
+    en->n_pages_free = en->n_pages;
+    en->seqs = spw_calloc((size_t)en->max_seqs, sizeof *en->seqs);
+    en->seq_pages = spw_calloc((size_t)en->max_seqs * (size_t)en->pages_per_seq, sizeof *en->seq_pages);
+    return RC_OK;
+}
+
+struct k_kv_pool engine_kv_pool(const struct engine *en, int32_t layer)
+{
+    return (struct k_kv_pool){.data = en->kv + (size_t)layer * en->layer_bytes,
+                              .type = en->kv_type,
+                              .row_elems = en->kv_row,
+                              .page_stride = en->page_stride};
+}
+
+/* ---- life ---- */
+
+static enum rc check_options(const struct engine_options *o, const struct model *m, struct error *e)
+{
+    if (o->threads < 0 || o->threads > THREADS_MAX)
+        return error_set(e, RC_INVALID, "threads is %d, not 0 to %d", o->threads, THREADS_MAX);
+    if (o->n_ctx < 0 || o->n_ctx > m->hp.n_ctx_train)
+        return error_set(e, RC_INVALID, "n_ctx is %d, not 0 to the %d that the model was trained for", o->n_ctx,
+                         m->hp.n_ctx_train);
+    if (o->kv_pages < 0)
+        return error_set(e, RC_INVALID, "kv_pages is %d, not 0 or more", o->kv_pages);
+    if (o->max_seqs < 0 || o->max_seqs > SEQS_MAX)
+        return error_set(e, RC_INVALID, "max_seqs is %d, not 0 to %d", o->max_seqs, SEQS_MAX);
+    if (o->max_batch_tokens < 0 || o->max_batch_tokens > BATCH_TOKENS_MAX)
+        return error_set(e, RC_INVALID, "max_batch_tokens is %d, not 0 to %d", o->max_batch_tokens, BATCH_TOKENS_MAX);
+    return RC_OK;
+}
+
+enum rc engine_new(struct engine **out, const struct model *m, const struct engine_options *o, struct error *e)
+{
+    enum rc rc = check_options(o, m, e);
+    if (rc)
+        return rc;
+    struct engine *en = spw_calloc(1, sizeof *en);
+    int32_t ctx = m->hp.n_ctx_train < CTX_DEFAULT_MAX ? m->hp.n_ctx_train : CTX_DEFAULT_MAX;
+    en->magic = ENGINE_MAGIC;
+    en->m = m;
+    en->ops = o->ops ? o->ops : &k_cpu_ops;
+    en->precision = o->precision;
+    en->n_ctx = o->n_ctx ? o->n_ctx : ctx;
+    en->max_seqs = o->max_seqs ? o->max_seqs : 1;
+    en->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : BATCH_DEFAULT;
+    en->ctx = en->ops->ctx_new(o->threads ? o->threads : cores_available(), o->device);
+    if (!en->ctx)
+        rc = error_set(e, RC_UNSUPPORTED, "backend %s cannot start on device %d", en->ops->name, o->device);
+    if (!rc)
+        rc = make_kv(en, o->kv_pages, e);
+    if (!rc)
+        rc = make_scratch(en, e);
+    if (rc) {
+        engine_free(en);
+        return rc;
+    }
+    snprintf(en->numerics, sizeof en->numerics, "%s;act=%s;kv=%s", en->ops->numerics(en->ctx),
+             en->precision == K_PRECISE ? "f32" : "fast", k_type_info(en->kv_type)->name);
+    *out = en;
+    return RC_OK;
+}
+
+void engine_free(struct engine *en)
+{
+    if (!en)
+        return;
+    SPW_ASSERT(en->magic == ENGINE_MAGIC);
+    if (en->ctx)
+        en->ops->ctx_free(en->ctx);
+    if (en->kv)
+        munmap(en->kv, en->kv_bytes);
+    if (en->scratch_mem)
+        munmap(en->scratch_mem, en->scratch_bytes);
+    free(en->pages_free);
+    free(en->seqs);
+    free(en->seq_pages);
+    free(en->ids);
+    free(en->toks);
+    free(en->last_rows);
+    en->magic = 0;
+    free(en);
+}
+
+const char *engine_numerics(const struct engine *en)
+{
+    return en->numerics;
+}
+
+int32_t engine_n_ctx(const struct engine *en)
+{
+    return en->n_ctx;
+}
+
+int32_t engine_max_batch_tokens(const struct engine *en)
+{
+    return en->max_batch_tokens;
+}
+
+/* ---- a step ---- */
+
+static enum rc check_slice(const struct engine *en, const struct step_slice *sl, int32_t i, struct error *e)
+{
+    SPW_ASSERT(sl->seq && sl->seq->magic == SEQ_MAGIC && sl->seq->en == en);
+    if (sl->n < 1)
+        return error_set(e, RC_INVALID, "slice %d has %d tokens, not 1 or more", i, sl->n);
+    if (sl->seq->in_step)
+        return error_set(e, RC_INVALID, "slice %d: its sequence stands in this step already", i);
+    if (sl->n > sl->seq->n_pages * K_PAGE_TOKENS - sl->seq->len || sl->n > en->n_ctx - sl->seq->len)
+        return error_set(e, RC_INVALID, "slice %d: %d tokens after %d have no room reserved", i, sl->n, sl->seq->len);
+    for (int32_t j = 0; j < sl->n; j++)
+        if (sl->ids[j] < 0 || sl->ids[j] >= en->m->hp.n_vocab)
+            return error_set(e, RC_INVALID, "slice %d: id %d is not in the vocabulary of %d", i, sl->ids[j],
+                             en->m->hp.n_vocab);
+    return RC_OK;
+}
+
+static enum rc check_slices(const struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e)
+{
+    enum rc rc = RC_OK;
+    int64_t total = 0;
+    int32_t marked = 0;
+    for (; marked < n_slices && !rc; marked++) {
+        rc = check_slice(en, &slices[marked], marked, e);
+        if (rc)
+            break;
+        slices[marked].seq->in_step = true;
+        total += slices[marked].n;
+    }
+    for (int32_t i = 0; i < marked; i++)
+        slices[i].seq->in_step = false;
+    if (!rc && total > en->max_batch_tokens)
+        rc = error_set(e, RC_INVALID, "%lld tokens in one step, more than max_batch_tokens %d", (long long)total,
+                       en->max_batch_tokens);
+    return rc;
+}
+
+static enum rc step_failed(const struct engine *en, enum k_status s, struct error *e)
+{
+    static const struct {
+        enum rc rc;
+        const char *why;
+    } of[] = {[K_UNSUPPORTED] = {RC_UNSUPPORTED, "is not supported for these types"},
+              [K_BAD_SHAPE] = {RC_INVALID, "refuses these shapes"},
+              [K_NO_MEMORY] = {RC_FULL, "ran out of memory"},
+              [K_DEVICE] = {RC_IO, "failed on the device"}};
+    return error_set(e, of[s].rc, "backend %s: layer %d: %s %s", en->ops->name, en->op_layer, en->op, of[s].why);
+}
+
+enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e)
+{
+    int32_t row = 0, n_last = 0;
+    enum rc rc = check_slices(en, slices, n_slices, e);
+    if (rc || n_slices == 0)
+        return rc;
+    for (int32_t i = 0; i < n_slices; i++) {
+        struct step_slice *sl = &slices[i];
+        sl->logits = NULL;
+        for (int32_t j = 0; j < sl->n; j++, row++) {
+            en->ids[row] = sl->ids[j];
+            en->toks[row] = (struct k_token_ref){.page_ids = sl->seq->pages, .pos = sl->seq->len + j};
+            if (sl->all_logits || (sl->want_logits && j == sl->n - 1)) {
+                if (!sl->logits)
+                    sl->logits = en->s.logits + (size_t)n_last * (size_t)en->m->hp.n_vocab;
+                en->last_rows[n_last++] = row;
+            }
+        }
+    }
+    enum k_status s = graph_run(en, row, n_last);
+    if (s != K_OK) {
+        for (int32_t i = 0; i < n_slices; i++)
+            slices[i].logits = NULL;
+        return step_failed(en, s, e);
+    }
+    for (int32_t i = 0; i < n_slices; i++)
+        slices[i].seq->len += slices[i].n;
+    return RC_OK;
+}

@@ -1,0 +1,190 @@
+/* The forward pass: which operation of kernels/ops.h follows which. No arithmetic of its own.
+ *
+ *   x = rows of the embedding
+ *   per layer:  x += attention(norm(x));  x += ffn(norm(x))
+ *   logits = output . norm(x), for the rows that want them
+ *
+ * Sources: Llama (arXiv 2302.13971), Qwen2 (2407.10671), DeepSeek-V2 section 2.1 (2405.04434), DeepSeek-V3 section 2.1
+ * (2412.19437). MLA always works on the compressed cache with the up-projections absorbed, in prefill as in decode, so
+ * that a token's result does not depend on how its context was computed. */
+#include <string.h>
+
+#include "engine/model/model_internal.h"
+
+/* Name the operation for the message, run it, leave on failure. */
+#define RUN(en, name, call)                                                                                            \
+    do {                                                                                                               \
+        (en)->op = (name);                                                                                             \
+        enum k_status s_ = (call);                                                                                     \
+        if (s_ != K_OK)                                                                                                \
+            return s_;                                                                                                 \
+    } while (0)
+
+static enum k_status multiply(struct engine *en, float *y, const float *x, const struct k_tensor *w, const float *bias,
+                              int32_t n_tok)
+{
+    return en->ops->matmul(en->ctx, y, x, w->ne[0], w, bias, n_tok, en->precision);
+}
+
+static enum k_status norm(struct engine *en, float *y, const float *x, const float *w, int64_t rows, int32_t dim)
+{
+    return en->ops->rms_norm(en->ctx, y, x, w, rows, dim, dim, en->m->hp.eps);
+}
+
+/* s->h -> s->o */
+static enum k_status attention_gqa(struct engine *en, const struct layer *l, const struct k_kv_pool *kv, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    struct scratch *s = &en->s;
+    int32_t k_elems = hp->n_kv_head * hp->d_k, v_elems = hp->n_kv_head * hp->d_v;
+    struct k_gqa shape = {
+        .n_head = hp->n_head, .n_kv_head = hp->n_kv_head, .d_k = hp->d_k, .d_v = hp->d_v, .scale = hp->attn_scale};
+    RUN(en, "attn_q", multiply(en, s->q, s->h, &l->wq, l->bq, n));
+    RUN(en, "attn_k", multiply(en, s->k, s->h, &l->wk, l->bk, n));
+    RUN(en, "attn_v", multiply(en, s->v, s->h, &l->wv, l->bv, n));
+    if (hp->qk_norm) {
+        RUN(en, "attn_q_norm", norm(en, s->q, s->q, l->q_norm, (int64_t)n * hp->n_head, hp->d_k));
+        RUN(en, "attn_k_norm", norm(en, s->k, s->k, l->k_norm, (int64_t)n * hp->n_kv_head, hp->d_k));
+    }
+    RUN(en, "rope of q",
+        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &hp->rope));
+    RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, k_elems, hp->n_kv_head, hp->d_k, en->toks, n, &hp->rope));
+    RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, k_elems, 0, k_elems, en->toks, n));
+    RUN(en, "storing v", en->ops->kv_store(en->ctx, kv, s->v, v_elems, k_elems, v_elems, en->toks, n));
+    RUN(en, "attention", en->ops->attention_gqa(en->ctx, s->att, s->q, kv, &shape, en->toks, n));
+    RUN(en, "attn_output", multiply(en, s->o, s->att, &l->wo, NULL, n));
+    return K_OK;
+}
+
+/* Queries, s->h -> s->q [n, n_head, nope | rope]. */
+static enum k_status mla_queries(struct engine *en, const struct layer *l, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    struct scratch *s = &en->s;
+    if (hp->q_lora > 0) {
+        RUN(en, "attn_q_a", multiply(en, s->q_a, s->h, &l->wq_a, NULL, n));
+        RUN(en, "attn_q_a_norm", norm(en, s->q_a, s->q_a, l->q_a_norm, n, hp->q_lora));
+        RUN(en, "attn_q_b", multiply(en, s->q, s->q_a, &l->wq_b, NULL, n));
+    } else {
+        RUN(en, "attn_q", multiply(en, s->q, s->h, &l->wq, NULL, n));
+    }
+    RUN(en, "rope of q",
+        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &hp->rope));
+    return K_OK;
+}
+
+/* Behind the absorbed part of each head of s->q_abs stands the head's rotated part, unchanged. */
+static void copy_rope_part(struct scratch *s, const struct hparams *hp, int32_t n)
+{
+    int32_t rope = hp->rope.d_rope, wide = hp->kv_lora + rope;
+    for (int64_t i = 0; i < (int64_t)n * hp->n_head; i++)
+        memcpy(s->q_abs + i * wide + hp->kv_lora, s->q + i * hp->d_k + (hp->d_k - rope), (size_t)rope * sizeof(float));
+}
+
+/* s->h -> s->o */
+static enum k_status attention_mla(struct engine *en, const struct layer *l, const struct k_kv_pool *kv, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    struct scratch *s = &en->s;
+    int32_t wide = hp->kv_lora + hp->rope.d_rope;
+    struct k_mla shape = {
+        .n_head = hp->n_head, .kv_lora = hp->kv_lora, .d_rope = hp->rope.d_rope, .scale = hp->attn_scale};
+    struct k_rope rope_k = hp->rope;
+    rope_k.offset = hp->kv_lora;
+    enum k_status st = mla_queries(en, l, n);
+    if (st != K_OK)
+        return st;
+    RUN(en, "attn_kv_a", multiply(en, s->k, s->h, &l->wkv_a, NULL, n));
+    RUN(en, "attn_kv_a_norm", en->ops->rms_norm(en->ctx, s->k, s->k, l->kv_a_norm, n, hp->kv_lora, wide, hp->eps));
+    RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, wide, 1, wide, en->toks, n, &rope_k));
+    RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, wide, 0, wide, en->toks, n));
+    RUN(en, "attn_k_b", en->ops->matmul_heads(en->ctx, s->q_abs, wide, s->q, hp->d_k, &l->wk_b, n, en->precision));
+    copy_rope_part(s, hp, n);
+    RUN(en, "attention", en->ops->attention_mla(en->ctx, s->lat, s->q_abs, kv, &shape, en->toks, n));
+    RUN(en, "attn_v_b",
+        en->ops->matmul_heads(en->ctx, s->att, hp->d_v, s->lat, hp->kv_lora, &l->wv_b, n, en->precision));
+    RUN(en, "attn_output", multiply(en, s->o, s->att, &l->wo, NULL, n));
+    return K_OK;
+}
+
+/* s->h -> s->o, dense layers and shared experts */
+static enum k_status ffn(struct engine *en, const struct layer *l, int32_t n)
+{
+    struct scratch *s = &en->s;
+    RUN(en, "ffn_gate", multiply(en, s->gate, s->h, &l->gate, NULL, n));
+    RUN(en, "ffn_up", multiply(en, s->up, s->h, &l->up, NULL, n));
+    RUN(en, "silu", en->ops->silu_mul(en->ctx, s->gate, s->gate, s->up, (int64_t)n * l->gate.ne[1]));
+    RUN(en, "ffn_down", multiply(en, s->o, s->gate, &l->down, NULL, n));
+    return K_OK;
+}
+
+/* s->h -> added to s->x */
+static enum k_status moe(struct engine *en, const struct layer *l, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    struct scratch *s = &en->s;
+    struct k_router router = hp->router;
+    router.bias = l->router_bias;
+    /* Always precise: a rounding here can choose another expert. */
+    RUN(en, "ffn_gate_inp", en->ops->matmul(en->ctx, s->rt_logit, s->h, hp->n_embd, &l->router, NULL, n, K_PRECISE));
+    RUN(en, "routing", en->ops->route(en->ctx, s->rt_id, s->rt_w, s->rt_logit, &router, n));
+    RUN(en, "ffn_gate_exps",
+        en->ops->matmul_experts(en->ctx, s->gate, s->h, false, &l->gate_exps, s->rt_id, hp->n_used, n, en->precision));
+    RUN(en, "ffn_up_exps",
+        en->ops->matmul_experts(en->ctx, s->up, s->h, false, &l->up_exps, s->rt_id, hp->n_used, n, en->precision));
+    RUN(en, "silu", en->ops->silu_mul(en->ctx, s->gate, s->gate, s->up, (int64_t)n * hp->n_used * hp->n_ff_exp));
+    RUN(en, "ffn_down_exps",
+        en->ops->matmul_experts(en->ctx, s->exp_out, s->gate, true, &l->down_exps, s->rt_id, hp->n_used, n,
+                                en->precision));
+    RUN(en, "combining", en->ops->combine_experts(en->ctx, s->x, s->exp_out, s->rt_w, hp->n_used, hp->n_embd, n));
+    return K_OK;
+}
+
+static enum k_status run_layer(struct engine *en, int32_t il, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    const struct layer *l = &en->m->layers[il];
+    struct scratch *s = &en->s;
+    struct k_kv_pool kv = engine_kv_pool(en, il);
+    int64_t all = (int64_t)n * hp->n_embd;
+    en->op_layer = il;
+    RUN(en, "attn_norm", norm(en, s->h, s->x, l->attn_norm, n, hp->n_embd));
+    enum k_status st = hp->mla ? attention_mla(en, l, &kv, n) : attention_gqa(en, l, &kv, n);
+    if (st != K_OK)
+        return st;
+    RUN(en, "adding attention", en->ops->add(en->ctx, s->x, s->o, all));
+    RUN(en, "ffn_norm", norm(en, s->h, s->x, l->ffn_norm, n, hp->n_embd));
+    if (l->router.data) {
+        st = moe(en, l, n);
+        if (st != K_OK)
+            return st;
+    }
+    if (l->gate.data) {
+        st = ffn(en, l, n);
+        if (st != K_OK)
+            return st;
+        RUN(en, "adding ffn", en->ops->add(en->ctx, s->x, s->o, all));
+    }
+    return K_OK;
+}
+
+enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last)
+{
+    const struct model *m = en->m;
+    struct scratch *s = &en->s;
+    en->op_layer = 0;
+    RUN(en, "token_embd", en->ops->get_rows(en->ctx, s->x, &m->embd, en->ids, n_tok));
+    for (int32_t il = 0; il < m->hp.n_layer; il++) {
+        enum k_status st = run_layer(en, il, n_tok);
+        if (st != K_OK)
+            return st;
+    }
+    if (n_last == 0)
+        return K_OK;
+    /* Only these rows meet the output matrix, the largest of all. */
+    struct k_tensor x = {.data = s->x, .type = K_F32, .ne = {m->hp.n_embd, n_tok, 1, 1}};
+    RUN(en, "choosing rows", en->ops->get_rows(en->ctx, s->last, &x, en->last_rows, n_last));
+    RUN(en, "output_norm", norm(en, s->last, s->last, m->output_norm, n_last, m->hp.n_embd));
+    RUN(en, "output", multiply(en, s->logits, s->last, &m->output, NULL, n_last));
+    return K_OK;
+}

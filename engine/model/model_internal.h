@@ -1,0 +1,149 @@
+/* Inside of a model, shared by the files of this folder: what was read from the file's keys (hparams.c, rope.c), the
+ * tensors bound to their places (weights.c), an engine's buffers (engine.c), sequences and their pages (seq.c), and
+ * the computation itself (graph.c). */
+#ifndef ENGINE_MODEL_MODEL_INTERNAL_H
+#define ENGINE_MODEL_MODEL_INTERNAL_H
+
+#include "engine/model/model.h"
+
+#define MODEL_MAGIC  0x4c444f4du /* "MODL" */
+#define ENGINE_MAGIC 0x4e474e45u /* "ENGN" */
+#define SEQ_MAGIC    0x53514553u
+
+enum arch { ARCH_LLAMA, ARCH_QWEN2, ARCH_QWEN3, ARCH_QWEN3MOE, ARCH_DEEPSEEK2 };
+
+/* The shape of a model. All of it is bounded by hparams_read(), so that products of any two fields fit int64 with
+ * room to spare and no divisor is zero. */
+struct hparams {
+    enum arch arch;
+    char arch_name[32];
+    int32_t n_layer, n_embd, n_head, n_kv_head, n_ff, n_vocab, n_ctx_train;
+    int32_t d_k, d_v; /* per head, as the softmax sees them (MLA: before absorption) */
+    float eps;
+    float attn_scale;
+    bool qk_norm; /* each head of q and k is normed before rope (qwen3) */
+
+    bool mla;
+    int32_t q_lora, kv_lora; /* q_lora 0: queries are projected directly */
+
+    int32_t n_expert, n_used, n_shared, n_ff_exp; /* n_expert 0: dense */
+    int32_t n_dense_lead;                         /* layers before the first with experts */
+    struct k_router router;                       /* bias is set per layer */
+
+    struct k_rope rope; /* inv_freq points to inv_freq_owned */
+    float *inv_freq_owned;
+};
+
+/* Weights of one layer. A tensor that the architecture lacks has data NULL. */
+struct layer {
+    const float *attn_norm, *ffn_norm;
+    struct k_tensor wq, wk, wv, wo;
+    const float *bq, *bk, *bv;
+    const float *q_norm, *k_norm;
+
+    struct k_tensor wq_a, wq_b, wkv_a; /* MLA */
+    const float *q_a_norm, *kv_a_norm;
+    struct k_tensor wk_b; /* [d_nope, kv_lora, n_head]: absorbs a query into the latent space */
+    struct k_tensor wv_b; /* [kv_lora, d_v, n_head]: expands a latent output */
+
+    struct k_tensor gate, up, down;                /* dense; or the shared experts of a MoE layer */
+    struct k_tensor router;                        /* data NULL: a dense layer */
+    const float *router_bias;                      /* or NULL */
+    struct k_tensor gate_exps, up_exps, down_exps; /* stacks of n_expert */
+};
+
+struct model {
+    uint32_t magic;
+    struct gguf *gguf; /* owned */
+    char *path;        /* owned; for messages */
+    struct hparams hp;
+    struct model_info info;
+    struct k_tensor embd, output;
+    const float *output_norm;
+    struct layer *layers; /* owned, n_layer */
+    void **owned;         /* buffers made at load (converted vectors, split kv_b) */
+    size_t n_owned;
+};
+
+/* Read and check the keys. Messages are prefixed with the path. hparams_fini() is safe on zeroed storage. */
+enum rc hparams_read(struct hparams *hp, const struct gguf *g, const char *path, struct error *e) SPW_MUST_USE;
+void hparams_fini(struct hparams *hp);
+
+/* What the keys say about rotary embedding, before it is turned into frequencies. */
+enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_YARN };
+struct rope_params {
+    enum rope_scaling scaling;
+    int32_t d_rope;
+    double base, factor, n_ctx_orig, beta_fast, beta_slow;
+    const float *divisors; /* rope_freqs.weight, d_rope/2, or NULL */
+};
+/* inv[d_rope / 2]. */
+void rope_frequencies(float *inv, const struct rope_params *p);
+
+enum rc weights_bind(struct model *m, struct error *e) SPW_MUST_USE;
+
+struct seq {
+    uint32_t magic;
+    struct engine *en; /* NULL: free */
+    int32_t *pages;    /* owned by the engine: pages_max of them */
+    int32_t n_pages, len;
+    bool in_step; /* while engine_step() looks for a sequence that comes twice */
+};
+
+/* One allocation for all work buffers of a step, planned for max_batch_tokens (T). Rows are tokens. */
+struct scratch {
+    float *x;     /* [T, n_embd] residual stream */
+    float *h;     /* [T, n_embd] normed input of a block */
+    float *q;     /* [T, n_head * d_k] */
+    float *k, *v; /* [T, n_kv_head * d_k], [T, n_kv_head * d_v]; MLA: k is [T, kv_lora + d_rope] */
+    float *q_a;   /* [T, q_lora] */
+    float *q_abs; /* [T, n_head * (kv_lora + d_rope)] */
+    float *lat;   /* [T, n_head * kv_lora] */
+    float *att;   /* [T, n_head * d_v] */
+    float *o;     /* [T, n_embd] a block's output */
+    float *gate;  /* [T, max(n_ff, n_used * n_ff_exp, n_shared * n_ff_exp)] */
+    float *up;
+    float *exp_out;  /* [T, n_used, n_embd] */
+    float *rt_logit; /* [T, n_expert] */
+    float *rt_w;     /* [T, n_used] */
+    int32_t *rt_id;  /* [T, n_used] */
+    float *last;     /* [T, n_embd] rows that want logits */
+    float *logits;   /* [T, n_vocab]; pages that no step touches take no memory */
+};
+
+struct engine {
+    uint32_t magic;
+    const struct model *m;
+    const struct k_ops *ops;
+    struct k_ctx *ctx;
+    enum k_precision precision;
+    int32_t n_ctx, max_seqs, max_batch_tokens;
+    char numerics[160];
+
+    /* KV pages: page p of layer l starts at kv + p * page_stride + l * layer_bytes. */
+    uint8_t *kv;
+    size_t kv_bytes, layer_bytes;
+    int64_t page_stride;
+    enum k_type kv_type;
+    int32_t kv_row; /* elements */
+    int32_t n_pages, n_pages_free;
+    int32_t *pages_free; /* stack */
+    int32_t pages_per_seq;
+    struct seq *seqs;
+    int32_t *seq_pages;
+
+    uint8_t *scratch_mem;
+    size_t scratch_bytes;
+    struct scratch s;
+    int32_t *ids;             /* [T] */
+    struct k_token_ref *toks; /* [T] */
+    int32_t *last_rows;       /* [T] rows that want logits */
+    const char *op;           /* what the graph is doing, for the message when a backend refuses */
+    int32_t op_layer;
+};
+
+struct k_kv_pool engine_kv_pool(const struct engine *en, int32_t layer);
+/* Evaluate rows 0..n_tok-1 (en->ids, en->toks) and leave logits of en->last_rows in en->s.logits. */
+enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last);
+
+#endif
