@@ -1,0 +1,347 @@
+/* Conditions that no single row can see: names given twice, settings that need or exclude one another, files that must
+ * be there. And warnings: what is allowed, but probably not meant. */
+#include "scheduler/config/config_internal.h"
+
+#include <errno.h>
+#include <openssl/ssl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/tls.h"
+
+static int main_line(const struct config *c, const char *key)
+{
+    return c->lines[config_row(&config_tables[CONFIG_TABLE_MAIN], key)];
+}
+
+static int node_line(const struct config_node *n, const char *key)
+{
+    return n->lines[config_row(&config_tables[CONFIG_TABLE_NODES], key)];
+}
+
+static int key_line(const struct config_key *k, const char *key)
+{
+    return k->lines[config_row(&config_tables[CONFIG_TABLE_KEYS], key)];
+}
+
+bool config_is_loopback(const char *address)
+{
+    return strncmp(address, "unix:", 5) == 0 || strncmp(address, "127.", 4) == 0 ||
+           strncmp(address, "[::1]:", 6) == 0 || strncmp(address, "localhost:", 10) == 0;
+}
+
+/* --- listeners and TLS -------------------------------------------------------------------------------------- */
+
+/* Both files or none, and they fit together. True: TLS is on. */
+static bool check_tls_pair(struct config_loader *l, const char *cert_key, const char *cert, const char *key_key,
+                           const char *key)
+{
+    SSL_CTX *ctx;
+    struct error e;
+
+    if (!cert && !key)
+        return false;
+    if (!key) {
+        config_problem(l, main_line(l->c, cert_key), cert_key, "needs %s beside it: the certificate's private key",
+                       key_key);
+    } else if (!cert) {
+        config_problem(l, main_line(l->c, key_key), key_key, "needs %s beside it: the certificate of this key",
+                       cert_key);
+    } else if (tls_server_new(&ctx, cert, key, &e) != RC_OK) {
+        config_problem(l, main_line(l->c, cert_key), cert_key, "%s", e.message);
+    } else {
+        SSL_CTX_free(ctx);
+    }
+    return true;
+}
+
+static void check_listeners(struct config_loader *l)
+{
+    const struct config *c = l->c;
+    struct sockaddr_un un;
+
+    check_tls_pair(l, "tls.cert", c->tls_cert, "tls.key", c->tls_key);
+    bool admin_tls = check_tls_pair(l, "admin.tls_cert", c->admin_tls_cert, "admin.tls_key", c->admin_tls_key);
+    if (c->admin_listen && !admin_tls && !config_is_loopback(c->admin_listen))
+        config_problem(l, main_line(c, "admin.listen"), "admin.listen",
+                       "\"%.80s\" is reachable from other machines, so it needs TLS; set admin.tls_cert and "
+                       "admin.tls_key, or listen on 127.0.0.1",
+                       c->admin_listen);
+    if (c->admin_listen && strcmp(c->admin_listen, c->listen) == 0 && !strstr(c->listen, ":0"))
+        config_problem(l, main_line(c, "admin.listen"), "admin.listen",
+                       "the same address as listen; the admin API needs one of its own");
+    if (strlen(c->admin_socket) >= sizeof un.sun_path)
+        config_problem(
+            l, main_line(c, "admin.socket"), "admin.socket",
+            "\"%.120s\" is too long for a socket (%zu characters at most); set admin.socket to a shorter one",
+            c->admin_socket, sizeof un.sun_path - 1);
+}
+
+/* --- files -------------------------------------------------------------------------------------------------- */
+
+enum file_need { FILE_READABLE, FILE_EXECUTABLE };
+
+static void check_file(struct config_loader *l, int line, const char *key, const char *path, enum file_need need)
+{
+    struct stat st;
+
+    if (stat(path, &st) != 0)
+        config_problem(l, line, key, "%.200s: %s", path, strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        config_problem(l, line, key, "%.200s is not a file", path);
+    else if (access(path, need == FILE_EXECUTABLE ? X_OK : R_OK) != 0)
+        config_problem(l, line, key, "%.200s may not be %s by this user", path,
+                       need == FILE_EXECUTABLE ? "run" : "read");
+    else if (st.st_size == 0)
+        config_problem(l, line, key, "%.200s is empty", path);
+}
+
+/* --- nodes -------------------------------------------------------------------------------------------------- */
+
+static void name_of(char *buf, size_t size, const char *list, int i, const char *key)
+{
+    snprintf(buf, size, "%s[%d].%s", list, i, key);
+}
+
+/* A setting that only the other provider reads would be silently ignored: say so. */
+static void check_node_provider(struct config_loader *l, const struct config_node *n, int i)
+{
+    static const char *const of_process[] = {"engine", "model", "port", "threads", "ctx_size", "max_batch"};
+    static const char *const of_static[] = {"url", "api_key_file"};
+    bool process = n->provider == PROVIDER_PROCESS;
+    const char *const *foreign = process ? of_static : of_process;
+    int n_foreign = process ? 2 : 6;
+    char name[96];
+
+    for (int k = 0; k < n_foreign; k++) {
+        name_of(name, sizeof name, "nodes", i, foreign[k]);
+        if (node_line(n, foreign[k]))
+            config_problem(l, node_line(n, foreign[k]), name,
+                           "means nothing for provider %s; remove it, or set "
+                           "provider: %s",
+                           process ? "process" : "static", process ? "static" : "process");
+    }
+    const char *needed = process ? "model" : "url";
+    name_of(name, sizeof name, "nodes", i, needed);
+    if (!node_line(n, needed))
+        config_problem(l, n->line, name,
+                       process ? "this is missing; provider process needs the GGUF file to serve"
+                               : "this is missing; provider static needs the server's address, as in "
+                                 "http://10.0.0.5:8000");
+}
+
+static void check_node_files(struct config_loader *l, const struct config_node *n, int i)
+{
+    char name[96];
+
+    if (n->provider == PROVIDER_STATIC && n->api_key_file) {
+        name_of(name, sizeof name, "nodes", i, "api_key_file");
+        check_file(l, node_line(n, "api_key_file"), name, n->api_key_file, FILE_READABLE);
+    }
+    if (n->provider != PROVIDER_PROCESS)
+        return;
+    if (n->engine) {
+        name_of(name, sizeof name, "nodes", i, "engine");
+        check_file(l, node_line(n, "engine"), name, n->engine, FILE_EXECUTABLE);
+    }
+    if (n->model_path) {
+        name_of(name, sizeof name, "nodes", i, "model");
+        check_file(l, node_line(n, "model"), name, n->model_path, FILE_READABLE);
+    }
+}
+
+static void check_node_models(struct config_loader *l, const struct config_node *n, int i)
+{
+    char name[96];
+
+    name_of(name, sizeof name, "nodes", i, "models");
+    if (n->n_models == 0 && node_line(n, "models"))
+        config_problem(l, node_line(n, "models"), name, "there is no model in it; a node serves at least one");
+    for (int a = 0; a < n->n_models; a++)
+        for (int b = 0; b < a; b++)
+            if (strcmp(n->models[a], n->models[b]) == 0) {
+                config_problem(l, node_line(n, "models"), name, "\"%.80s\" is listed twice", n->models[a]);
+                b = a;
+            }
+}
+
+static void check_nodes(struct config_loader *l)
+{
+    const struct config *c = l->c;
+    char name[96];
+
+    if (c->n_nodes == 0)
+        config_problem(l, 0, "nodes", "there is no node; add at least one entry with name, url and models");
+    for (int i = 0; i < c->n_nodes; i++) {
+        const struct config_node *n = &c->nodes[i];
+        check_node_provider(l, n, i);
+        check_node_files(l, n, i);
+        check_node_models(l, n, i);
+        for (int k = 0; k < i; k++) {
+            const struct config_node *other = &c->nodes[k];
+            if (n->name && other->name && strcmp(n->name, other->name) == 0) {
+                name_of(name, sizeof name, "nodes", i, "name");
+                config_problem(l, node_line(n, "name"), name,
+                               "\"%s\" is also the name of the node at line %d; every "
+                               "node needs its own",
+                               n->name, other->line);
+            }
+            if (n->port && n->port == other->port && n->provider == other->provider) {
+                name_of(name, sizeof name, "nodes", i, "port");
+                config_problem(l, node_line(n, "port"), name, "%d is also the port of the node at line %d", n->port,
+                               other->line);
+            }
+        }
+    }
+}
+
+/* --- keys --------------------------------------------------------------------------------------------------- */
+
+static int by_id(const void *a, const void *b)
+{
+    const struct config_key *p = *(const struct config_key *const *)a, *q = *(const struct config_key *const *)b;
+    int order = strcmp(p->id, q->id);
+    return order ? order : p->line - q->line;
+}
+
+static int by_hash(const void *a, const void *b)
+{
+    const struct config_key *p = *(const struct config_key *const *)a, *q = *(const struct config_key *const *)b;
+    int order = strcmp(p->sha256, q->sha256);
+    return order ? order : p->line - q->line;
+}
+
+/* Sorted, so that ten thousand keys are not fifty million comparisons. */
+static void check_keys_twice(struct config_loader *l, const struct config_key **sorted, int n)
+{
+    char name[96];
+
+    qsort(sorted, (size_t)n, sizeof sorted[0], by_id);
+    for (int i = 1; i < n; i++)
+        if (strcmp(sorted[i]->id, sorted[i - 1]->id) == 0) {
+            name_of(name, sizeof name, "keys", (int)(sorted[i] - l->c->keys), "id");
+            config_problem(l, key_line(sorted[i], "id"), name,
+                           "\"%s\" is also the id of the key at line %d; every key "
+                           "needs its own",
+                           sorted[i]->id, sorted[i - 1]->line);
+        }
+    qsort(sorted, (size_t)n, sizeof sorted[0], by_hash);
+    for (int i = 1; i < n; i++)
+        if (strcmp(sorted[i]->sha256, sorted[i - 1]->sha256) == 0) {
+            name_of(name, sizeof name, "keys", (int)(sorted[i] - l->c->keys), "sha256");
+            config_problem(l, key_line(sorted[i], "sha256"), name,
+                           "the same key as the one at line %d; make another "
+                           "with `spillway keys create`",
+                           sorted[i - 1]->line);
+        }
+}
+
+static void check_keys(struct config_loader *l)
+{
+    const struct config *c = l->c;
+    const struct config_key **sorted = spw_calloc((size_t)c->n_keys + 1, sizeof *sorted);
+    int n = 0;
+    bool admin = false;
+
+    for (int i = 0; i < c->n_keys; i++) {
+        admin = admin || c->keys[i].admin;
+        if (c->keys[i].id && c->keys[i].sha256)
+            sorted[n++] = &c->keys[i];
+    }
+    check_keys_twice(l, sorted, n);
+    free(sorted);
+    if (!c->auth_off && c->n_keys == 0)
+        config_problem(l, main_line(c, "auth"), "auth",
+                       "there are no keys, so nobody could send a request; make one "
+                       "with `spillway keys create`, or say `auth: off`");
+    if (c->admin_listen && !admin)
+        config_problem(l, main_line(c, "admin.listen"), "admin.listen",
+                       "no key has the scope admin, so nobody could "
+                       "use it; make one with `spillway keys create --admin`, or use the unix socket alone");
+}
+
+void config_check(struct config_loader *l)
+{
+    const struct config *c = l->c;
+
+    check_listeners(l);
+    check_nodes(l);
+    check_keys(l);
+    if (c->health_timeout_ms > c->health_interval_ms &&
+        main_line(c, "health.timeout") + main_line(c, "health.interval"))
+        config_problem(l, main_line(c, main_line(c, "health.timeout") ? "health.timeout" : "health.interval"),
+                       main_line(c, "health.timeout") ? "health.timeout" : "health.interval",
+                       "the timeout (%lld ms) is longer than the interval (%lld ms); a check must end before the next",
+                       (long long)c->health_timeout_ms, (long long)c->health_interval_ms);
+}
+
+/* --- warnings ----------------------------------------------------------------------------------------------- */
+
+static void warn(const struct config *c, struct strbuf *out, int *n, int line, const char *format, ...)
+    SPW_PRINTF(5, 6);
+static void warn(const struct config *c, struct strbuf *out, int *n, int line, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    (*n)++;
+    if (line)
+        (void)strbuf_printf(out, "%s:%d: %s\n", c->path, line, text);
+    else
+        (void)strbuf_printf(out, "%s: %s\n", c->path, text);
+}
+
+/* A model that only nodes off the premises serve is dead for callers whose every key is local_only. */
+static void warn_dead_models(const struct config *c, struct strbuf *out, int *n)
+{
+    bool all_local = !c->auth_off && c->n_keys > 0, here = false;
+
+    for (int i = 0; i < c->n_keys; i++)
+        all_local = all_local && c->keys[i].local_only;
+    for (int i = 0; all_local && i < c->n_nodes; i++) {
+        if (c->nodes[i].local)
+            continue;
+        warn(c, out, n, c->nodes[i].line, "nodes[%d].local: every key is local_only, so node \"%s\" is never used", i,
+             c->nodes[i].name);
+    }
+    for (int i = 0; i < c->n_keys && !all_local; i++)
+        here = here || c->keys[i].local_only;
+    bool any_local = false;
+    for (int i = 0; i < c->n_nodes; i++)
+        any_local = any_local || c->nodes[i].local;
+    if (here && !any_local)
+        warn(c, out, n, 0, "keys: some keys are local_only, but no node is local: they can reach nothing");
+}
+
+int config_warnings(const struct config *c, struct strbuf *out)
+{
+    int n = 0;
+
+    if (c->auth_off && !config_is_loopback(c->listen))
+        warn(c, out, &n, main_line(c, "auth"), "auth: off, and listen is \"%s\": everybody who reaches it is served",
+             c->listen);
+    if (!c->tls_cert && !config_is_loopback(c->listen))
+        warn(c, out, &n, main_line(c, "listen"),
+             "listen: plain HTTP beyond loopback; set tls.cert and tls.key, or put "
+             "a TLS proxy before it");
+    for (int i = 0; i < c->n_nodes; i++) {
+        const struct config_node *node = &c->nodes[i];
+        if (!node->local && node->prices.input.uusd_per_mtok == 0 && node->prices.output.uusd_per_mtok == 0)
+            warn(c, out, &n, node->line,
+                 "nodes[%d].price: node \"%s\" is not local and has no price: it looks free "
+                 "of charge",
+                 i, node->name);
+        if (node->prices.cached_input.uusd_per_mtok > node->prices.input.uusd_per_mtok)
+            warn(c, out, &n, node_line(node, "price.cached_input"), "nodes[%d].price.cached_input: dearer than input",
+                 i);
+    }
+    warn_dead_models(c, out, &n);
+    return n;
+}

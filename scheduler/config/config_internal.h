@@ -1,0 +1,85 @@
+/* What schema.c, load.c, check.c, tls_check and the printers share. */
+#ifndef SCHEDULER_CONFIG_CONFIG_INTERNAL_H
+#define SCHEDULER_CONFIG_CONFIG_INTERNAL_H
+
+#include "scheduler/config/config.h"
+
+#include "base/yaml.h"
+
+#define CONFIG_NODES_MAX    64 /* what one routing decision looks at: ROUTE_CANDIDATES_MAX */
+#define CONFIG_KEYS_MAX     10000
+#define CONFIG_PROBLEMS_MAX 200 /* more mistakes than that are counted, not listed */
+
+enum setting_type {                   /* what the field at `offset` is */
+                    SETTING_TEXT,     /* const char * */
+                    SETTING_PATH,     /* const char *, made relative to the file's directory */
+                    SETTING_WORDS,    /* const char **, and an int count at count_offset */
+                    SETTING_BOOL,     /* bool */
+                    SETTING_EITHER,   /* bool: one of two words, true for the second */
+                    SETTING_CHOICE,   /* int (an enum): index of the word */
+                    SETTING_INT,      /* int */
+                    SETTING_DURATION, /* int64_t milliseconds */
+                    SETTING_SIZE,     /* int64_t bytes */
+                    SETTING_PRICE,    /* struct price */
+};
+
+#define SETTING_REQUIRED 1u
+#define SETTING_SECRET   2u /* masked wherever it is shown */
+#define SETTING_RELOAD   4u /* may change without a restart */
+
+struct setting {
+    const char *key; /* dotted: "tls.cert" */
+    enum setting_type type;
+    unsigned flags;
+    size_t offset, count_offset;
+    int64_t lo, hi;             /* numbers; both 0 for the others */
+    const char *unit;           /* of an INT: "requests"; else NULL, the type says it */
+    const char *def;            /* as the file would say it; NULL: none */
+    const char *def_text;       /* what happens without it, where def cannot say it; else NULL */
+    const char *const *choices; /* NULL-terminated */
+    /* Further conditions on a value of the right type. False: `why` says what is wrong and what would be right. */
+    bool (*check)(const void *field, char *why, size_t size);
+    const char *help; /* one sentence */
+};
+
+/* One table: the settings of the file itself, or of each item of a list in it. */
+struct settings {
+    const char *name; /* key of the list; NULL: the file itself */
+    const char *help;
+    const struct setting *rows;
+    int n_rows;
+    size_t item_size, lines_offset;    /* of the struct that the rows fill */
+    size_t items_offset, count_offset; /* lists: of the array and its count in struct config */
+    size_t line_offset;                /* lists: where the item's own line is kept */
+    int items_max;
+};
+
+enum { CONFIG_TABLE_MAIN, CONFIG_TABLE_NODES, CONFIG_TABLE_KEYS, CONFIG_N_TABLES };
+extern const struct settings config_tables[CONFIG_N_TABLES];
+/* Row number of a key, or -1. */
+int config_row(const struct settings *t, const char *key);
+
+struct config_problem {
+    int line, order;
+    char *text; /* in the loader's arena */
+};
+struct config_loader {
+    struct config *c; /* under construction */
+    const char *file, *dir;
+    struct config_problem *problems;
+    int n_problems, n_more;
+};
+/* Note "file:line: key: text". line 0: the file as a whole. */
+void config_problem(struct config_loader *l, int line, const char *key, const char *format, ...) SPW_PRINTF(4, 5);
+/* Memory that lives as long as the configuration; NULL is turned into a problem by the caller's bounds. */
+char *config_strdup(struct config_loader *l, const char *s);
+
+/* check.c: what no single row can see. */
+void config_check(struct config_loader *l);
+/* "HOST:PORT" names this machine only: 127.x, ::1, localhost, unix sockets. */
+bool config_is_loopback(const char *address);
+
+/* The value as the file would say it, appended to out; "" when there is none. Secrets are masked. */
+enum rc config_format_value(const struct setting *s, const void *base, struct strbuf *out);
+
+#endif
