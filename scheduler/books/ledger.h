@@ -17,7 +17,7 @@ enum ledger_outcome {
     LEDGER_CANCELLED, /* the client left; charged for what was generated */
     LEDGER_FAILED,    /* cut off or refused by every node after it was accepted */
 };
-const char *ledger_outcome_name(enum ledger_outcome o);
+const char *ledger_outcome_name(enum ledger_outcome o); /* "ok", "cancelled", "failed" */
 
 /* Strings are copied by ledger_append; NULL is stored as NULL. */
 struct ledger_row {
@@ -39,23 +39,36 @@ struct ledger_row {
 struct ledger;
 struct ledger_options {
     const char *path;
-    int queue_max; /* rows waiting; 0: 65536 */
-    int group_ms;  /* longest wait to gather a group; 0: commit at once when idle (natural grouping) */
+    int queue_max;   /* rows waiting; 0: 65536 */
+    int group_ms;    /* longest wait to gather a group; 0: commit at once when idle (natural grouping) */
+    int busy_ms;     /* longest wait for another process that holds the file; 0: 5 s */
+    const char *vfs; /* SQLite VFS; NULL: the system's. Tests put faults in here */
 };
+/* Makes the file (mode 0640) or brings its schema up to date. RC_UNSUPPORTED: written by a newer program. RC_INVALID:
+ * not a ledger. Blocks; at start. */
 enum rc ledger_open(struct ledger **l, struct event_base *loop, const struct ledger_options *o,
                     struct error *e) SPW_MUST_USE;
-/* Commits what is queued, then closes. Blocks; only at the end of a drain. */
+/* Commits what is queued, then closes; callbacks still due are called from inside. Blocks; only at the end of a drain.
+ * NULL is fine. */
 void ledger_close(struct ledger *l);
 
+/* In the order of the appends, on the loop, never from inside ledger_append(). RC_OK: durable. RC_CONFLICT: there is a
+ * row of this request_id already, which stays as it is. RC_INVALID: token counts that cannot be. RC_FULL: the disk; RC_AGAIN: another process held the file too
+ * long; RC_IO: anything else. After an error the row is not in the ledger and may be appended again (after RC_IO from
+ * a failing disk it may turn up nevertheless: the second append then ends with RC_CONFLICT). */
 typedef void ledger_done_cb(enum rc rc, void *arg);
+/* done may be NULL. RC_FULL: the queue's bound; RC_CANCELLED: the ledger is closing; nothing was queued. */
 enum rc ledger_append(struct ledger *l, const struct ledger_row *row, ledger_done_cb *done, void *arg) SPW_MUST_USE;
 
 struct ledger_stats {
     uint64_t rows, commits, failed;
     int queued;
     int64_t last_commit_ns; /* duration of the last commit */
+    bool failing;           /* the last group could not be committed: see ledger_last_error() */
 };
 struct ledger_stats ledger_stats(const struct ledger *l);
+/* Text of the newest failure, "" when there was none. Returns buf. */
+char *ledger_last_error(const struct ledger *l, char *buf, size_t size);
 
 /* Newest first. Opens `path` read-only; row strings live for the call of `each`. Blocks: command line and worker
  * threads only. */

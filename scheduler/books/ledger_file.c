@@ -1,0 +1,322 @@
+/* The ledger's file: its schema and the steps from each version to the next, one row in, rows out.
+ *
+ * PRAGMA application_id marks the file as a ledger; PRAGMA user_version counts the migrations applied to it. A
+ * migration and its number are one transaction, so a crash between them cannot be seen. Rows are never changed.
+ * Amounts are integers: pico-dollars, micro-dollars per million tokens, nanoseconds since 1970. */
+#include "scheduler/books/ledger_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+
+#define LEDGER_APPLICATION_ID 0x5370774c /* "SpwL" */
+
+/* migrations[i] leads from version i to i + 1. Never edited once released: a change is another entry. */
+static const char *const migrations[] = {
+    "CREATE TABLE ledger ("
+    " request_id TEXT NOT NULL PRIMARY KEY,"
+    " tenant TEXT, team TEXT, key_id TEXT,"
+    " model TEXT, node TEXT, provider TEXT,"
+    " streamed INTEGER NOT NULL, attempts INTEGER NOT NULL,"
+    " tokens_input INTEGER NOT NULL, tokens_cached_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL,"
+    " usage_source TEXT,"
+    " price_input_uusd_per_mtok INTEGER NOT NULL, price_cached_input_uusd_per_mtok INTEGER NOT NULL,"
+    " price_output_uusd_per_mtok INTEGER NOT NULL,"
+    " charge_pusd INTEGER NOT NULL,"
+    " accepted_ns INTEGER NOT NULL, first_byte_ns INTEGER NOT NULL, finished_ns INTEGER NOT NULL,"
+    " outcome INTEGER NOT NULL, http_status INTEGER NOT NULL, error TEXT,"
+    " CHECK (tokens_cached_input BETWEEN 0 AND tokens_input AND tokens_output >= 0)"
+    ") STRICT;",
+};
+#define LEDGER_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
+
+/* The order of columns is the order of bind_row() and read_row(). */
+#define LEDGER_COLUMNS                                                                                                 \
+    "request_id, tenant, team, key_id, model, node, provider, streamed, attempts, tokens_input, tokens_cached_input, " \
+    "tokens_output, usage_source, price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok, "                       \
+    "price_output_uusd_per_mtok, charge_pusd, accepted_ns, first_byte_ns, finished_ns, outcome, http_status, error"
+#define LEDGER_N_COLUMNS 23
+
+const char *ledger_outcome_name(enum ledger_outcome o)
+{
+    static const char *const names[] = {"ok", "cancelled", "failed"};
+    return (unsigned)o < 3 ? names[o] : "unknown";
+}
+
+enum rc ledger_rc(int sqlite_rc)
+{
+    switch (sqlite_rc & 0xff) {
+    case SQLITE_OK:
+    case SQLITE_ROW:
+    case SQLITE_DONE: return RC_OK;
+    case SQLITE_FULL: return RC_FULL;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED: return RC_AGAIN;
+    case SQLITE_CONSTRAINT: return RC_CONFLICT;
+    case SQLITE_NOTADB:
+    case SQLITE_CORRUPT: return RC_INVALID;
+    default: return RC_IO;
+    }
+}
+
+static enum rc fail(sqlite3 *db, int rc, const char *path, struct error *e)
+{
+    return error_set(e, ledger_rc(rc), "ledger %s: %s", path, db ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
+}
+
+static int get_pragma(sqlite3 *db, const char *sql, int *value)
+{
+    sqlite3_stmt *s;
+    int rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
+
+    if (rc != SQLITE_OK)
+        return rc;
+    rc = sqlite3_step(s);
+    if (rc == SQLITE_ROW)
+        *value = sqlite3_column_int(s, 0);
+    sqlite3_finalize(s);
+    return rc == SQLITE_ROW ? SQLITE_OK : rc;
+}
+
+/* Is this file ours, and of which version? Another program's database must not be touched. */
+static enum rc check_version(sqlite3 *db, const char *path, int *version, struct error *e)
+{
+    int id = 0, tables = 0;
+    int rc = get_pragma(db, "PRAGMA application_id", &id);
+
+    if (rc == SQLITE_OK)
+        rc = get_pragma(db, "PRAGMA user_version", version);
+    if (rc == SQLITE_OK)
+        rc = get_pragma(db, "SELECT count(*) FROM sqlite_schema", &tables);
+    if (rc != SQLITE_OK)
+        return fail(db, rc, path, e);
+    if (id != LEDGER_APPLICATION_ID && (tables > 0 || *version != 0))
+        return error_set(e, RC_INVALID,
+                         "ledger %s: this is a database of another program; give the ledger a file of "
+                         "its own",
+                         path);
+    if (*version > LEDGER_VERSION)
+        return error_set(e, RC_UNSUPPORTED,
+                         "ledger %s: has schema version %d, this program knows up to %d; use the "
+                         "newer program that wrote it",
+                         path, *version, LEDGER_VERSION);
+    return RC_OK;
+}
+
+static enum rc migrate(sqlite3 *db, const char *path, int version, struct error *e)
+{
+    char mark[128];
+
+    for (; version < LEDGER_VERSION; version++) {
+        snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = %d;", LEDGER_APPLICATION_ID,
+                 version + 1);
+        int rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+        if (rc == SQLITE_OK)
+            rc = sqlite3_exec(db, migrations[version], NULL, NULL, NULL);
+        if (rc == SQLITE_OK)
+            rc = sqlite3_exec(db, mark, NULL, NULL, NULL);
+        if (rc == SQLITE_OK)
+            rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+        if (rc != SQLITE_OK) {
+            enum rc code = fail(db, rc, path, e);
+            sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+            return code;
+        }
+    }
+    return RC_OK;
+}
+
+/* SQLite would make the file with the umask alone; who used what is not for everybody. Its -wal and -shm inherit. */
+static enum rc touch(const char *path, struct error *e)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+
+    if (fd < 0)
+        return error_set(e, RC_IO, "ledger %s: %s", path, strerror(errno));
+    close(fd);
+    return RC_OK;
+}
+
+enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct error *e)
+{
+    sqlite3 *db = NULL;
+    int version = 0;
+    enum rc code = touch(o->path, e);
+
+    *out = NULL;
+    if (code != RC_OK)
+        return code;
+    int rc = sqlite3_open_v2(o->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, o->vfs);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_busy_timeout(db, o->busy_ms ? o->busy_ms : 5000);
+    code = rc == SQLITE_OK ? check_version(db, o->path, &version, e) : fail(db, rc, o->path, e);
+    if (code != RC_OK)
+        goto out;
+    /* FULL: each commit is flushed. The log is folded back every 32 MiB, and its file kept small afterwards. */
+    rc = sqlite3_exec(db,
+                      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 8000;"
+                      "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF;",
+                      NULL, NULL, NULL);
+    code = rc == SQLITE_OK ? migrate(db, o->path, version, e) : fail(db, rc, o->path, e);
+out:
+    if (code == RC_OK)
+        *out = db;
+    else
+        sqlite3_close(db);
+    return code;
+}
+
+enum rc ledger_file_prepare(sqlite3 *db, sqlite3_stmt **insert, struct error *e)
+{
+    int rc = sqlite3_prepare_v3(db,
+                                "INSERT INTO ledger (" LEDGER_COLUMNS ") VALUES "
+                                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                                -1, SQLITE_PREPARE_PERSISTENT, insert, NULL);
+
+    return rc == SQLITE_OK ? RC_OK : fail(db, rc, "file", e);
+}
+
+static void bind_text(sqlite3_stmt *s, int *i, const char *text)
+{
+    /* Static for the statement's run: the row outlives it. NULL binds NULL. */
+    sqlite3_bind_text(s, ++*i, text, -1, SQLITE_STATIC);
+}
+
+static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
+{
+    const char *const texts[] = {r->request_id, r->tenant, r->team, r->key_id, r->model, r->node, r->provider};
+    const int64_t before[] = {r->streamed, r->attempts, r->tokens.input, r->tokens.cached_input, r->tokens.output};
+    const int64_t after[] = {r->prices.input.uusd_per_mtok,
+                             r->prices.cached_input.uusd_per_mtok,
+                             r->prices.output.uusd_per_mtok,
+                             r->charge.v,
+                             r->accepted.ns,
+                             r->first_byte.ns,
+                             r->finished.ns,
+                             r->outcome,
+                             r->http_status};
+    int i = 0;
+
+    for (size_t k = 0; k < sizeof texts / sizeof texts[0]; k++)
+        bind_text(s, &i, texts[k]);
+    for (size_t k = 0; k < sizeof before / sizeof before[0]; k++)
+        sqlite3_bind_int64(s, ++i, before[k]);
+    bind_text(s, &i, r->usage_source);
+    for (size_t k = 0; k < sizeof after / sizeof after[0]; k++)
+        sqlite3_bind_int64(s, ++i, after[k]);
+    bind_text(s, &i, r->error);
+    SPW_ASSERT(i == LEDGER_N_COLUMNS);
+}
+
+int ledger_file_insert(sqlite3_stmt *insert, const struct ledger_row *row)
+{
+    bind_row(insert, row);
+    int rc = sqlite3_step(insert);
+    sqlite3_reset(insert);
+    return rc;
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------ */
+
+static const char *text(sqlite3_stmt *s, int column)
+{
+    return (const char *)sqlite3_column_text(s, column);
+}
+
+static void read_row(sqlite3_stmt *s, struct ledger_row *r)
+{
+    *r = (struct ledger_row){
+        .request_id = text(s, 0),
+        .tenant = text(s, 1),
+        .team = text(s, 2),
+        .key_id = text(s, 3),
+        .model = text(s, 4),
+        .node = text(s, 5),
+        .provider = text(s, 6),
+        .streamed = sqlite3_column_int(s, 7) != 0,
+        .attempts = sqlite3_column_int(s, 8),
+        .tokens = {sqlite3_column_int64(s, 9), sqlite3_column_int64(s, 10), sqlite3_column_int64(s, 11)},
+        .usage_source = text(s, 12),
+        .prices = {{sqlite3_column_int64(s, 13)}, {sqlite3_column_int64(s, 14)}, {sqlite3_column_int64(s, 15)}},
+        .charge = {sqlite3_column_int64(s, 16)},
+        .accepted = {sqlite3_column_int64(s, 17)},
+        .first_byte = {sqlite3_column_int64(s, 18)},
+        .finished = {sqlite3_column_int64(s, 19)},
+        .outcome = (enum ledger_outcome)sqlite3_column_int(s, 20),
+        .http_status = sqlite3_column_int(s, 21),
+        .error = text(s, 22),
+    };
+}
+
+/* Rows, newest first, from an open connection. */
+static enum rc read_rows(sqlite3 *db, const char *path, int last, void (*each)(const struct ledger_row *, void *),
+                         void *arg, struct error *e)
+{
+    sqlite3_stmt *s = NULL;
+    int version = 0, rc;
+    enum rc code = check_version(db, path, &version, e);
+
+    if (code != RC_OK)
+        return code;
+    if (version == 0) /* made, and not yet filled */
+        return RC_OK;
+    rc = sqlite3_prepare_v2(db, "SELECT " LEDGER_COLUMNS " FROM ledger ORDER BY rowid DESC LIMIT ?", -1, &s, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int(s, 1, last);
+    while (rc == SQLITE_OK || rc == SQLITE_ROW) {
+        struct ledger_row row;
+        rc = sqlite3_step(s);
+        if (rc != SQLITE_ROW)
+            break;
+        read_row(s, &row);
+        each(&row, arg);
+    }
+    if (rc != SQLITE_DONE)
+        code = fail(db, rc, path, e);
+    sqlite3_finalize(s);
+    return code;
+}
+
+/* A file on a read-only disk that was closed cleanly has no -shm and none can be made: then it cannot change either,
+ * and may be read without one. */
+static enum rc open_read_only(sqlite3 **db, const char *path, struct error *e)
+{
+    int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, tables;
+    int rc = sqlite3_open_v2(path, db, flags, NULL);
+
+    if (rc == SQLITE_OK)
+        sqlite3_busy_timeout(*db, 5000);
+    if (rc == SQLITE_OK)
+        rc = get_pragma(*db, "SELECT count(*) FROM sqlite_schema", &tables);
+    if (rc == SQLITE_OK)
+        return RC_OK;
+    char *wal = spw_asprintf("%s-wal", path);
+    bool closed = access(wal, F_OK) != 0;
+    free(wal);
+    if ((rc & 0xff) == SQLITE_CANTOPEN && closed && !strpbrk(path, "?#%")) {
+        char *uri = spw_asprintf("file:%s?immutable=1", path);
+        sqlite3_close(*db);
+        rc = sqlite3_open_v2(uri, db, flags | SQLITE_OPEN_URI, NULL);
+        free(uri);
+    }
+    return rc == SQLITE_OK ? RC_OK : fail(*db, rc, path, e);
+}
+
+enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger_row *row, void *arg), void *arg,
+                    struct error *e)
+{
+    sqlite3 *db = NULL;
+
+    if (access(path, F_OK) != 0)
+        return error_set(e, RC_NOT_FOUND, "ledger %s: %s", path, strerror(errno));
+    enum rc code = open_read_only(&db, path, e);
+    if (code == RC_OK)
+        code = read_rows(db, path, last, each, arg, e);
+    sqlite3_close(db);
+    return code;
+}
