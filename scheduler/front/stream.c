@@ -1,0 +1,256 @@
+#include "scheduler/front/stream.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "scheduler/front/usage.h"
+
+#define HELD_BYTES_MAX  ((size_t)8 << 20)
+#define USAGE_BYTES_MAX ((size_t)64 << 10)
+
+void stream_init(struct stream *s, const char *model, bool usage_asked)
+{
+    memset(s, 0, sizeof(*s));
+    frames_init(&s->frames);
+    strbuf_init(&s->held, HELD_BYTES_MAX);
+    strbuf_init(&s->like, FRAME_BYTES_MAX);
+    strbuf_init(&s->usage, USAGE_BYTES_MAX);
+    s->model = model;
+    s->usage_asked = usage_asked;
+}
+
+void stream_fini(struct stream *s)
+{
+    frames_fini(&s->frames);
+    strbuf_fini(&s->held);
+    strbuf_fini(&s->like);
+    strbuf_fini(&s->usage);
+}
+
+/* What one chunk holds, as places in its text. */
+struct chunk {
+    struct span text, choices, usage, model, error;
+    int n_choices, n_content, n_finish;
+};
+
+static bool filled_array(struct span v)
+{
+    struct span element;
+    struct scan s = scan_array(v);
+    return scan_element(&s, &element);
+}
+
+static bool delta_has_content(struct span delta)
+{
+    static const char *const texts[] = {"content", "reasoning_content", "reasoning", "refusal"};
+    struct span key, value;
+    struct scan s = scan_object(delta);
+    while (scan_member(&s, &key, &value)) {
+        for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+            if (span_is(key, texts[i]) && span_is_filled_string(value))
+                return true;
+        }
+        if (span_is(key, "tool_calls") && filled_array(value))
+            return true;
+    }
+    return false;
+}
+
+static bool read_choices(struct chunk *c)
+{
+    struct span choice, key, value;
+    struct scan list = scan_array(c->choices);
+    while (scan_element(&list, &choice)) {
+        struct scan s = scan_object(choice);
+        bool content = false, finish = false;
+        while (scan_member(&s, &key, &value)) {
+            content = content || (span_is(key, "delta") && delta_has_content(value)) ||
+                      (span_is(key, "text") && span_is_filled_string(value));
+            finish = finish || (span_is(key, "finish_reason") && !span_is_null(value));
+        }
+        if (s.failed)
+            return false;
+        c->n_choices++;
+        c->n_content += content;
+        c->n_finish += finish;
+    }
+    return !list.failed;
+}
+
+static bool read_chunk(struct chunk *c, struct span text)
+{
+    struct span key, value;
+    struct scan s = scan_object(text);
+    *c = (struct chunk){.text = text};
+    while (scan_member(&s, &key, &value)) {
+        if (span_is(key, "choices"))
+            c->choices = value;
+        else if (span_is(key, "usage"))
+            c->usage = value;
+        else if (span_is(key, "model"))
+            c->model = value;
+        else if (span_is(key, "error"))
+            c->error = value;
+    }
+    return !s.failed && (span_is_null(c->choices) || read_choices(c));
+}
+
+static struct edit edit_of(struct span place, const struct strbuf *put)
+{
+    return (struct edit){place.p, place.n, put->data, put->len};
+}
+
+/* One frame: data, the edited text, a blank line. A line break between JSON tokens would end the frame early and is as
+ * good as a blank. */
+static enum rc write_frame(struct span text, struct edit *edits, int n_edits, struct strbuf *out)
+{
+    enum rc rc = strbuf_append(out, "data: ", 6);
+    size_t from = out->len;
+    if (rc == RC_OK)
+        rc = edits_apply(text, edits, n_edits, out);
+    for (char *p = out->data + from; rc == RC_OK && (p = memchr(p, '\n', (size_t)(out->data + out->len - p)));)
+        *p = ' ';
+    return rc == RC_OK ? strbuf_append(out, "\n\n", 2) : rc;
+}
+
+static enum rc model_edit(const struct stream *s, struct span place, struct strbuf *name, struct edit *edits, int *n)
+{
+    if (!s->model || !span_is_string(place))
+        return RC_OK;
+    enum rc rc = json_append_string(name, s->model, strlen(s->model));
+    if (rc == RC_OK)
+        edits[(*n)++] = edit_of(place, name);
+    return rc;
+}
+
+/* A chunk as the client shall see it: our model name, and no usage but in the chunk of its own at the end. */
+static enum rc forward(struct stream *s, const struct chunk *c, struct strbuf *out)
+{
+    struct edit edits[2];
+    struct strbuf name;
+    int n = 0;
+    strbuf_init(&name, 8192);
+    enum rc rc = model_edit(s, c->model, &name, edits, &n);
+    if (!span_is_null(c->usage))
+        edits[n++] = (struct edit){c->usage.p, c->usage.n, "null", 4};
+    /* Order is kept behind a held finish frame, but for text: that never waits. */
+    bool hold = c->n_finish > 0 || (s->held.len > 0 && c->n_content == 0);
+    if (rc == RC_OK)
+        rc = write_frame(c->text, edits, n, hold ? &s->held : out);
+    strbuf_fini(&name);
+    return rc;
+}
+
+static enum rc keep(struct strbuf *b, struct span text)
+{
+    strbuf_clear(b);
+    return strbuf_append(b, text.p, text.n);
+}
+
+static enum rc take_chunk(struct stream *s, const struct chunk *c, struct strbuf *out)
+{
+    bool usage = !span_is_null(c->usage), only_usage = usage && c->n_choices == 0;
+    enum rc rc = RC_OK;
+    if (s->like.len == 0 || only_usage)
+        rc = keep(&s->like, c->text);
+    if (rc == RC_OK && usage && usage_parse(c->usage, &s->counts) == RC_OK) {
+        s->usage_known = true;
+        rc = keep(&s->usage, c->usage);
+    }
+    s->content_chunks += c->n_content;
+    s->finished = s->finished || c->n_finish > 0;
+    return rc == RC_OK && !only_usage ? forward(s, c, out) : rc;
+}
+
+enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out)
+{
+    struct span text;
+    struct chunk c;
+    if (s->done)
+        return STREAM_DONE; /* whatever follows [DONE] is nobody's business */
+    if (frames_feed(&s->frames, data, n) != RC_OK)
+        return STREAM_BROKEN;
+    while (frames_next(&s->frames, &text)) {
+        if (span_is(text, "[DONE]")) {
+            s->done = true;
+            return s->like.len ? STREAM_DONE : STREAM_BROKEN;
+        }
+        if (!read_chunk(&c, text))
+            return STREAM_BROKEN;
+        if (!span_is_null(c.error))
+            return STREAM_ERROR;
+        if (take_chunk(s, &c, out) != RC_OK)
+            return STREAM_BROKEN;
+    }
+    return STREAM_MORE;
+}
+
+enum stream_status stream_eof(const struct stream *s)
+{
+    return s->done || (s->finished && !frames_partial(&s->frames)) ? STREAM_DONE : STREAM_BROKEN;
+}
+
+/* The usage chunk is one of the stream's own chunks with other choices and usage: id, created and whatever else the node
+ * puts beside them stay right. */
+static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct strbuf *extra, struct strbuf *out)
+{
+    struct span text = {s->like.data, s->like.len};
+    struct edit edits[5];
+    struct strbuf name;
+    struct chunk c;
+    int n = 0;
+    strbuf_init(&name, 8192);
+    bool readable = read_chunk(&c, text); /* it was, when it came */
+    enum rc rc = readable ? model_edit(s, c.model, &name, edits, &n) : RC_INTERNAL;
+    while (text.n && text.p[text.n - 1] != '}')
+        text.n--;
+    const char *end = text.p + text.n - 1;
+    if (c.choices.n)
+        edits[n++] = (struct edit){c.choices.p, c.choices.n, "[]", 2};
+    else
+        edits[n++] = (struct edit){end, 0, ",\"choices\":[]", 13};
+    if (c.usage.n) {
+        edits[n++] = edit_of(c.usage, usage);
+    } else {
+        edits[n++] = (struct edit){end, 0, ",\"usage\":", 9};
+        edits[n++] = (struct edit){end, 0, usage->data, usage->len};
+    }
+    edits[n++] = (struct edit){end, 0, extra->data, extra->len};
+    if (rc == RC_OK)
+        rc = write_frame(text, edits, n, out);
+    strbuf_fini(&name);
+    return rc;
+}
+
+static enum rc usage_text(const struct stream *s, const struct token_counts *counts, struct strbuf *b)
+{
+    if (s->usage_known)
+        return strbuf_append(b, s->usage.data, s->usage.len);
+    return strbuf_printf(
+        b, "{\"prompt_tokens\":%" PRId64 ",\"completion_tokens\":%" PRId64 ",\"total_tokens\":%" PRId64 "}",
+        counts->input, counts->output, counts->input + counts->output);
+}
+
+enum rc stream_final(const struct stream *s, const char *node, const char *charge_usd,
+                     const struct token_counts *counts, struct strbuf *out)
+{
+    struct strbuf usage, extra;
+    strbuf_init(&usage, USAGE_BYTES_MAX);
+    strbuf_init(&extra, 8192);
+    enum rc rc = strbuf_append(out, s->held.data, s->held.len);
+    if (rc == RC_OK && s->usage_asked) {
+        rc = usage_text(s, counts, &usage);
+        if (rc == RC_OK)
+            rc = strbuf_puts(&extra, ",\"spillway\":{\"node\":");
+        if (rc == RC_OK)
+            rc = json_append_string(&extra, node, strlen(node));
+        if (rc == RC_OK)
+            rc = strbuf_printf(&extra, ",\"charge_usd\":\"%s\"}", charge_usd);
+        if (rc == RC_OK)
+            rc = final_usage(s, &usage, &extra, out);
+    }
+    strbuf_fini(&usage);
+    strbuf_fini(&extra);
+    return rc == RC_OK ? strbuf_puts(out, "data: [DONE]\n\n") : rc;
+}

@@ -1,0 +1,44 @@
+/* A streamed answer on its way from a node to a client. Only whole frames are forwarded; text leaves at once; the finish
+ * frame, the usage frame and [DONE] are held back until the caller says that the ledger row is committed.
+ *
+ * Usage is asked of every node (request_splice) and believed in whichever chunk carries it. The client gets it only if
+ * it asked: in one last chunk without choices, as OpenAI sends it, with "spillway":{"node","charge_usd"} beside it.
+ *
+ * No I/O here: bytes in, bytes out. One struct stream per leg that has begun to answer. */
+#ifndef SCHEDULER_FRONT_STREAM_H
+#define SCHEDULER_FRONT_STREAM_H
+
+#include "base/money.h"
+#include "scheduler/front/frames.h"
+
+struct stream {
+    struct frames frames;
+    struct strbuf held;  /* finished frames that wait for the ledger */
+    struct strbuf like;  /* a chunk of this stream, after which the final usage chunk is made */
+    struct strbuf usage; /* the node's usage object, as it wrote it */
+    const char *model;   /* shown to the client instead of the node's own name, or NULL; borrowed */
+    bool usage_asked;    /* by the client */
+    bool usage_known;    /* counts are the node's figures */
+    bool finished, done; /* a finish_reason came; [DONE] came */
+    struct token_counts counts;
+    int64_t content_chunks; /* that carried text, thinking or tool calls: what we count when nobody else does */
+};
+
+enum stream_status {
+    STREAM_MORE,
+    STREAM_DONE,   /* the node has said everything */
+    STREAM_ERROR,  /* the node sent an error event */
+    STREAM_BROKEN, /* not what an OpenAI stream looks like, or over a bound */
+};
+
+void stream_init(struct stream *s, const char *model, bool usage_asked);
+void stream_fini(struct stream *s);
+/* Appends to `out` what may leave now: whole frames, ready to be written. */
+enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out) SPW_MUST_USE;
+/* The node closed its answer. Some end without [DONE] after a finish_reason: that is an end; anything else is a cut. */
+enum stream_status stream_eof(const struct stream *s);
+/* After the commit: held frames, the usage chunk if the client asked, [DONE]. counts: what the ledger says. */
+enum rc stream_final(const struct stream *s, const char *node, const char *charge_usd,
+                     const struct token_counts *counts, struct strbuf *out) SPW_MUST_USE;
+
+#endif
