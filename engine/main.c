@@ -13,10 +13,13 @@ struct command {
 
 static const struct command commands[] = {
     {"bench", cmd_bench, "measure prefill and decode speed"},
+    {"detokenize", cmd_detokenize, "turn token ids into text"},
     {"eval", cmd_eval, "run token ids through a model and write the logits"},
     {"generate", cmd_generate, "continue a prompt"},
     {"info", cmd_info, "say what a model file holds"},
+    {"render-chat", cmd_render_chat, "write the prompt that a chat turns into"},
     {"synth", cmd_synth, "write a model of random weights in a true shape"},
+    {"tokenize", cmd_tokenize, "cut texts into token ids"},
 };
 #define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 

@@ -11,7 +11,7 @@
 #include "base/alloc.h"
 #include "engine/text/vocab.h"
 
-#define TOKENIZER_TEXT_MAX (64 << 20) /* bytes of one text */
+#define TOKENIZER_TEXT_MAX (16 << 20) /* bytes of one text */
 
 /* A growing list of ids born with its maximum. */
 struct tokens {
