@@ -1,0 +1,49 @@
+/* What a client is told when it gets no answer: one table of OpenAI error objects, always with all four keys. */
+#ifndef SCHEDULER_FRONT_ERRORS_H
+#define SCHEDULER_FRONT_ERRORS_H
+
+#include "base/alloc.h"
+#include "base/http_server.h"
+
+enum api_code {
+    API_INVALID_BODY,      /* 400: not JSON, or a value of a wrong kind; param names it */
+    API_UNAUTHORIZED,      /* 401 */
+    API_NOT_FOUND,         /* 404: no such endpoint */
+    API_METHOD,            /* 405 */
+    API_MODEL_NOT_FOUND,   /* 404 */
+    API_QUEUE_FULL,        /* 429: the waiting room is full */
+    API_NO_CAPACITY,       /* 503: every node that could is full or failing, for longer than may be waited */
+    API_NO_LOCAL_CAPACITY, /* 503: the key is local_only and no node on the premises serves the model */
+    API_LEDGER,            /* 503: the books cannot be written */
+    API_DRAINING,          /* 503: this scheduler is going away */
+    API_UPSTREAM,          /* 502: nodes failed, none left to try */
+    API_UPSTREAM_BUSY,     /* 429: nodes refused for load, none left to try */
+    API_UPSTREAM_TIMEOUT,  /* 504: no byte in time */
+    API_INTERNAL,          /* 500 */
+    API_CODES,
+};
+
+struct api_error {
+    enum api_code code;
+    const char *param; /* or NULL */
+    char message[512];
+    /* A node's own refusal of the request (400, 413, 422...) is passed on instead: its status, type and code. */
+    int status;              /* 0: the table's */
+    char type[64], name[64]; /* "": the table's */
+};
+
+/* "": the table's own text. */
+void api_error_set(struct api_error *e, enum api_code code, const char *param, const char *format, ...)
+    SPW_PRINTF(4, 5);
+int api_error_status(const struct api_error *e);
+const char *api_error_name(const struct api_error *e); /* for ledger, log and metrics: "model_not_found" */
+/* {"error":{"message","type","param","code"}} */
+enum rc api_error_write(const struct api_error *e, struct strbuf *out) SPW_MUST_USE;
+/* The whole answer. 429 and 503 carry Retry-After, 401 WWW-Authenticate, 405 Allow (`allow`). node may be NULL. The
+ * exchange is over afterwards. */
+void api_error_reply(struct http_exchange *x, const struct api_error *e, const char *request_id, const char *node,
+                     const char *allow);
+/* Read a node's refusal of `status` into *e, whatever its shape. */
+void api_error_from_node(struct api_error *e, int status, const char *body, size_t n);
+
+#endif

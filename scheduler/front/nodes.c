@@ -1,0 +1,369 @@
+#include "scheduler/front/nodes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "base/tls.h"
+
+#define CONNECT_MS 2000
+
+struct nodes {
+    struct nodes_options o;
+    struct node *nodes;
+    int n;
+    SSL_CTX *tls;             /* for https addresses; made when the first one needs it */
+    struct provider *process; /* made when the first node needs it */
+    int stopping;             /* engines that nodes_stop() waits for */
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+    struct event *stop_event;
+};
+
+const struct nodes_options *nodes_options(const struct nodes *t)
+{
+    return &t->o;
+}
+
+const char *node_state_name(enum node_state s)
+{
+    switch (s) {
+    case NODE_STARTING: return "starting";
+    case NODE_READY: return "ready";
+    case NODE_FAILING: return "failing";
+    case NODE_STOPPED: return "stopped";
+    }
+    return "unknown";
+}
+
+void node_enter(struct node *n, enum node_state state, const char *reason)
+{
+    const struct nodes_options *o = &n->table->o;
+    bool changed = n->state != state;
+    if (!changed && strcmp(n->reason, reason) == 0)
+        return;
+    n->state = state;
+    snprintf(n->reason, sizeof n->reason, "%s", reason);
+    if (changed)
+        n->state_since = clock_wall(o->clock);
+    log_write(o->log, state == NODE_FAILING || state == NODE_STOPPED ? LOG_WARN : LOG_INFO, "node",
+              changed ? "state changed" : "reason changed",
+              (const struct log_field[]){LOG_S("node", n->config->name), LOG_S("state", node_state_name(state)),
+                                         LOG_S("reason", n->reason)},
+              3);
+    if (changed && state == NODE_READY)
+        o->on_capacity(o->arg);
+}
+
+/* ---- addresses -------------------------------------------------------------------------------------------------- */
+
+struct address {
+    char host[256];
+    int port;
+    bool tls;
+};
+
+/* "http://host[:port]" or "https://...", a trailing slash at most: the configuration has checked it already, but what
+ * follows depends on it. */
+static enum rc parse_url(struct address *a, const char *url, struct error *e)
+{
+    const char *p = url;
+    int64_t port;
+    a->tls = strncmp(url, "https://", 8) == 0;
+    if (!a->tls && strncmp(url, "http://", 7) != 0)
+        return error_set(e, RC_INVALID, "'%s' is no address: it starts with http:// or https://", url);
+    p += a->tls ? 8 : 7;
+    const char *end = p + strcspn(p, "/?#"), *close = *p == '[' ? memchr(p, ']', (size_t)(end - p)) : NULL;
+    const char *colon = memchr(close ? close : p, ':', (size_t)(end - (close ? close : p)));
+    const char *host = close ? p + 1 : p, *host_end = close ? close : colon ? colon : end;
+    if (host_end <= host || (size_t)(host_end - host) >= sizeof a->host || (*end && strcmp(end, "/") != 0))
+        return error_set(e, RC_INVALID, "'%s' is no base address: write it as in http://10.0.0.5:8000", url);
+    memcpy(a->host, host, (size_t)(host_end - host));
+    a->host[host_end - host] = '\0';
+    a->port = a->tls ? 443 : 80;
+    if (colon) {
+        char digits[16];
+        snprintf(digits, sizeof digits, "%.*s", (int)(end - colon - 1), colon + 1);
+        if (text_parse_int(digits, 1, 65535, &port) != RC_OK)
+            return error_set(e, RC_INVALID, "'%s': the port is from 1 to 65535", url);
+        a->port = (int)port;
+    }
+    return RC_OK;
+}
+
+static enum rc connect_to(struct node *n, const char *url, struct error *e)
+{
+    struct nodes *t = n->table;
+    struct address a;
+    enum rc rc = parse_url(&a, url, e);
+    if (rc == RC_OK && a.tls && !t->tls)
+        rc = tls_client_new(&t->tls, NULL, e);
+    if (rc != RC_OK)
+        return rc;
+    struct http_client_options o = {
+        .limits = http_limits_default,
+        .connect_ms = CONNECT_MS,
+        .idle_body_ms = t->o.config->idle_ms,
+        .tls = a.tls ? t->tls : NULL,
+    };
+    o.limits.body_bytes_max = 0;
+    rc = http_client_new(&n->client, t->o.loop, a.host, a.port, &o, e);
+    if (rc == RC_OK) {
+        n->address = spw_strdup(url);
+        health_start(n);
+    }
+    return rc;
+}
+
+static void disconnect(struct node *n)
+{
+    health_stop(n);
+    http_client_free(n->client);
+    free(n->address);
+    n->client = NULL;
+    n->address = NULL;
+}
+
+/* ---- provider process ------------------------------------------------------------------------------------------- */
+
+static void on_instance(const struct provider_instance *i, void *arg)
+{
+    struct nodes *t = arg;
+    struct node *n = nodes_find(t, i->name);
+    struct error e;
+    SPW_ASSERT(n);
+    n->pid = i->pid;
+    n->restarts = i->restarts;
+    if (i->state == INSTANCE_RUNNING) {
+        char url[64];
+        snprintf(url, sizeof url, "http://%s:%d", i->host, i->port);
+        node_enter(n, NODE_STARTING, "the engine is starting");
+        if (connect_to(n, url, &e) != RC_OK)
+            node_enter(n, NODE_FAILING, e.message);
+    } else if (i->state == INSTANCE_BACKOFF || i->state == INSTANCE_GONE) {
+        /* State first: what fails while its connections close shall not be sent here again. */
+        node_enter(n, NODE_STOPPED, i->reason[0] ? i->reason : "the engine has ended");
+        if (n->client)
+            disconnect(n);
+    }
+}
+
+static enum rc start_engine(struct node *n, struct error *e)
+{
+    struct nodes *t = n->table;
+    const struct config_node *c = n->config;
+    struct provider_env env = {
+        .loop = t->o.loop, .log = t->o.log, .clock = t->o.clock, .on_change = on_instance, .arg = t};
+    if (!t->process) {
+        enum rc rc = provider_process.open(&t->process, &env, e);
+        if (rc != RC_OK)
+            return rc;
+    }
+    struct provider_spec spec = {
+        .name = c->name,
+        .engine = c->engine,
+        .model_path = c->model_path,
+        .alias = node_upstream_model(n) ? node_upstream_model(n) : c->models[0],
+        .port = c->port,
+        .threads = c->threads,
+        .ctx_size = c->ctx_size,
+        .max_batch = c->max_batch,
+    };
+    return t->process->ops->launch(t->process, &spec, e);
+}
+
+static void one_stopped(enum rc rc, void *arg)
+{
+    struct nodes *t = arg;
+    (void)rc;
+    if (--t->stopping == 0)
+        event_active(t->stop_event, EV_TIMEOUT, 0);
+}
+
+static void on_stopped(evutil_socket_t fd, short what, void *arg)
+{
+    struct nodes *t = arg;
+    (void)fd;
+    (void)what;
+    t->stopped(t->stopped_arg);
+}
+
+void nodes_stop(struct nodes *t, int64_t grace_ms, void (*done)(void *arg), void *arg)
+{
+    t->stopped = done;
+    t->stopped_arg = arg;
+    t->stop_event = evtimer_new(t->o.loop, on_stopped, t);
+    for (int i = 0; i < t->n && t->process; i++) {
+        if (t->process->ops->terminate(t->process, t->nodes[i].config->name, grace_ms, one_stopped, t) == RC_OK)
+            t->stopping++;
+    }
+    if (t->stopping == 0)
+        event_active(t->stop_event, EV_TIMEOUT, 0);
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+
+static enum rc start_node(struct node *n, struct error *e)
+{
+    const struct config_node *c = n->config;
+    enum rc rc = RC_OK;
+    if (c->api_key_file) {
+        char *secret = NULL;
+        rc = file_read_secret(&secret, c->api_key_file, e);
+        if (rc == RC_OK)
+            n->authorization = spw_asprintf("Bearer %s", secret);
+        free(secret);
+    }
+    if (rc == RC_OK)
+        rc = c->provider == PROVIDER_PROCESS ? start_engine(n, e) : connect_to(n, c->url, e);
+    return rc == RC_OK ? rc : error_prefix(e, "node '%s'", c->name);
+}
+
+enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct error *e)
+{
+    const struct config *c = o->config;
+    enum rc rc = RC_OK;
+    if (c->n_nodes > ROUTE_CANDIDATES_MAX)
+        return error_set(e, RC_INVALID, "%d nodes are configured; at most %d can be routed", c->n_nodes,
+                         ROUTE_CANDIDATES_MAX);
+    struct nodes *t = spw_calloc(1, sizeof(*t));
+    t->o = *o;
+    t->nodes = spw_calloc((size_t)c->n_nodes + 1, sizeof *t->nodes);
+    for (; t->n < c->n_nodes && rc == RC_OK; t->n++) {
+        struct node *n = &t->nodes[t->n];
+        *n = (struct node){.table = t,
+                           .index = t->n,
+                           .config = &c->nodes[t->n],
+                           .state = NODE_STARTING,
+                           .state_since = clock_wall(o->clock),
+                           .probe_us = -1};
+        rc = start_node(n, e);
+    }
+    if (rc != RC_OK) {
+        nodes_free(t);
+        return rc;
+    }
+    *out = t;
+    return RC_OK;
+}
+
+void nodes_free(struct nodes *t)
+{
+    if (!t)
+        return;
+    if (t->process)
+        t->process->ops->close(t->process);
+    for (int i = 0; i < t->n; i++) {
+        if (t->nodes[i].client)
+            disconnect(&t->nodes[i]);
+        if (t->nodes[i].authorization)
+            OPENSSL_cleanse(t->nodes[i].authorization, strlen(t->nodes[i].authorization));
+        free(t->nodes[i].authorization);
+    }
+    if (t->stop_event)
+        event_free(t->stop_event);
+    SSL_CTX_free(t->tls);
+    free(t->nodes);
+    free(t);
+}
+
+int nodes_count(const struct nodes *t)
+{
+    return t->n;
+}
+
+struct node *nodes_at(const struct nodes *t, int index)
+{
+    SPW_ASSERT(index >= 0 && index < t->n);
+    return &t->nodes[index];
+}
+
+struct node *nodes_find(const struct nodes *t, const char *name)
+{
+    for (int i = 0; i < t->n; i++) {
+        if (strcmp(t->nodes[i].config->name, name) == 0)
+            return &t->nodes[i];
+    }
+    return NULL;
+}
+
+bool nodes_any_ready(const struct nodes *t)
+{
+    for (int i = 0; i < t->n; i++) {
+        if (t->nodes[i].state == NODE_READY)
+            return true;
+    }
+    return false;
+}
+
+bool node_serves(const struct node *n, const char *model)
+{
+    for (int i = 0; i < n->config->n_models; i++) {
+        if (strcmp(n->config->models[i], model) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* An engine of ours answers to one name only, its alias. */
+const char *node_upstream_model(const struct node *n)
+{
+    const struct config_node *c = n->config;
+    if (c->upstream_model)
+        return c->upstream_model;
+    return c->provider == PROVIDER_PROCESS && c->n_models > 1 ? c->models[0] : NULL;
+}
+
+void node_set_drain(struct node *n, bool draining)
+{
+    const struct nodes_options *o = &n->table->o;
+    if (n->draining == draining)
+        return;
+    n->draining = draining;
+    log_info(o->log, "node", draining ? "draining: gets nothing new" : "back in service",
+             LOG_S("node", n->config->name), LOG_I("in_flight", n->in_flight));
+    if (!draining)
+        o->on_capacity(o->arg);
+}
+
+int nodes_snapshot(const struct nodes *t, const char *model, uint64_t tried,
+                   struct route_candidate out[ROUTE_CANDIDATES_MAX])
+{
+    for (int i = 0; i < t->n; i++) {
+        const struct node *n = &t->nodes[i];
+        out[i] = (struct route_candidate){
+            .serves_model = node_serves(n, model),
+            .healthy = n->state == NODE_READY,
+            .draining = n->draining,
+            .local = n->config->local,
+            .tried = (tried >> i) & 1,
+            .in_flight = n->in_flight,
+            .slots = n->config->slots,
+            .prices = n->config->prices,
+        };
+    }
+    return t->n;
+}
+
+void node_take(struct node *n)
+{
+    n->in_flight++;
+    n->requests++;
+}
+
+void node_release(struct node *n)
+{
+    SPW_ASSERT(n->in_flight > 0);
+    n->in_flight--;
+    n->table->o.on_capacity(n->table->o.arg);
+}
+
+void node_failed(struct node *n, enum node_fault fault, const char *reason)
+{
+    n->failures++;
+    if (fault == NODE_FAULT_CONNECT && n->state == NODE_READY) {
+        node_enter(n, NODE_FAILING, reason);
+        health_probe_soon(n);
+    }
+}
