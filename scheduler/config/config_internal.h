@@ -1,4 +1,4 @@
-/* What schema.c, load.c, check.c, tls_check and the printers share. */
+/* What schema.c, load.c, check.c and print.c share. */
 #ifndef SCHEDULER_CONFIG_CONFIG_INTERNAL_H
 #define SCHEDULER_CONFIG_CONFIG_INTERNAL_H
 
@@ -61,17 +61,19 @@ int config_row(const struct settings *t, const char *key);
 
 struct config_problem {
     int line, order;
-    char *text; /* in the loader's arena */
+    char *key, *text; /* owned */
 };
 struct config_loader {
     struct config *c; /* under construction */
     const char *file, *dir;
     struct config_problem *problems;
     int n_problems, n_more;
+    int n_loaded; /* problems found before config_check() began; 0 until then */
 };
-/* Note "file:line: key: text". line 0: the file as a whole. */
+/* Note "file:line: key: text". line 0: the file as a whole. What follows from a mistake already noted while loading (no
+ * key because the key's line is wrong) is left out. */
 void config_problem(struct config_loader *l, int line, const char *key, const char *format, ...) SPW_PRINTF(4, 5);
-/* Memory that lives as long as the configuration; NULL is turned into a problem by the caller's bounds. */
+/* Memory that lives as long as the configuration. */
 char *config_strdup(struct config_loader *l, const char *s);
 
 /* check.c: what no single row can see. */

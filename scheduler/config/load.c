@@ -12,11 +12,24 @@
 #define CONFIG_WORDS_MAX 1000
 #define CONFIG_BYTES_MAX ((size_t)256 << 20) /* of everything the configuration owns */
 
+/* Was something wrong with this key, or with what it is part of, when it was read? */
+static bool is_consequence(const struct config_loader *l, const char *key)
+{
+    for (int i = 0; i < l->n_loaded; i++) {
+        size_t n = strlen(l->problems[i].key);
+        if (strncmp(key, l->problems[i].key, n) == 0 && (key[n] == '\0' || key[n] == '.'))
+            return true;
+    }
+    return false;
+}
+
 void config_problem(struct config_loader *l, int line, const char *key, const char *format, ...)
 {
     char what[768];
     va_list args;
 
+    if (is_consequence(l, key))
+        return;
     if (l->n_problems == CONFIG_PROBLEMS_MAX) {
         l->n_more++;
         return;
@@ -26,6 +39,7 @@ void config_problem(struct config_loader *l, int line, const char *key, const ch
     va_end(args);
     struct config_problem *p = &l->problems[l->n_problems];
     p->line = line;
+    p->key = spw_strdup(key);
     p->order = l->n_problems++;
     if (line > 0)
         p->text = spw_asprintf("%s:%d: %s: %s", l->file, line, key, what);
@@ -407,6 +421,7 @@ static void report(struct config_loader *l, struct strbuf *out)
     for (int i = 0; i < l->n_problems; i++) {
         (void)strbuf_printf(out, "%s\n", l->problems[i].text);
         free(l->problems[i].text);
+        free(l->problems[i].key);
     }
     if (l->n_more)
         (void)strbuf_printf(out, "%s: %d more mistakes\n", l->file, l->n_more);
@@ -444,6 +459,7 @@ static enum rc build(struct config **out, const struct yaml_doc *doc, const char
     else
         config_problem(&l, root->line, "file", "the file must be keys with values, as in \"listen: 127.0.0.1:8080\"");
     derive(&l);
+    l.n_loaded = l.n_problems;
     config_check(&l);
     report(&l, problems);
     free(list);

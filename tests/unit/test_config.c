@@ -1,0 +1,494 @@
+/* Proves that a configuration is read whole (defaults, types, nesting), that each kind of mistake is reported with its
+ * exact line and text, all of them at once, and that example, reference page and schema agree.
+ * links: spw_sched_config */
+#include "tests/unit/test.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/yaml.h"
+#include "scheduler/config/config_internal.h"
+
+static struct strbuf problems;
+
+static struct config *parse(const char *text)
+{
+    struct config *c = NULL;
+
+    strbuf_fini(&problems);
+    strbuf_init(&problems, 1 << 20);
+    enum rc rc = config_parse(&c, text, strlen(text), "f.yaml", &problems);
+    CHECK((rc == RC_OK) == (c != NULL));
+    CHECK((rc == RC_OK) == (problems.len == 0));
+    return c;
+}
+
+/* Parsing `text` fails with exactly `expected`. */
+#define WRONG(text, expected)                                                                                          \
+    do {                                                                                                               \
+        struct config *c_ = parse(text);                                                                               \
+        CHECK(c_ == NULL);                                                                                             \
+        CHECK_STR(problems.data ? problems.data : "", expected);                                                       \
+        config_free(c_);                                                                                               \
+    } while (0)
+
+#define NODE "nodes:\n- {name: a, url: 'http://h:1', models: [m]}\n"
+#define OFF  "auth: off\n"
+
+static void test_defaults(void)
+{
+    struct config *c = parse(OFF NODE);
+
+    if (!c) {
+        CHECK(!"parsed");
+        return;
+    }
+    CHECK_STR(c->listen, "127.0.0.1:8080");
+    CHECK_STR(c->state_dir, "state");
+    CHECK_STR(c->admin_socket, "state/admin.sock");
+    CHECK_STR(c->ledger_path, "state/ledger.db");
+    CHECK(c->admin_listen == NULL && c->tls_cert == NULL);
+    CHECK(c->auth_off);
+    CHECK_INT(c->health_interval_ms, 2000);
+    CHECK_INT(c->health_timeout_ms, 1000);
+    CHECK_INT(c->retries, 2);
+    CHECK_INT(c->queue_ms, 10000);
+    CHECK_INT(c->queue_max, 1024);
+    CHECK_INT(c->first_byte_ms, 120000);
+    CHECK_INT(c->idle_ms, 60000);
+    CHECK_INT(c->body_bytes_max, 32 << 20);
+    CHECK_INT(c->connections_max, 20000);
+    CHECK_INT(c->drain_ms, 30000);
+    CHECK_INT(c->log_level, LOG_INFO);
+    CHECK_INT(c->n_nodes, 1);
+    CHECK(c->nodes[0].local && c->nodes[0].provider == PROVIDER_STATIC && c->nodes[0].slots == 0);
+    config_free(c);
+}
+
+static void test_values(void)
+{
+    struct config *c = parse("listen: '[::1]:0'\n"
+                             "state_dir: /var/lib/spillway\n"
+                             "limits: {body: 64KiB, connections: 7}\n"
+                             "routing:\n"
+                             "  retries: 0\n"
+                             "  queue: 1500ms\n"
+                             "  first_byte: 1h\n"
+                             "log: {level: error}\n"
+                             "keys:\n"
+                             "- id: k1\n"
+                             "  sha256: 0000000000000000000000000000000000000000000000000000000000000001\n"
+                             "  tenant: acme\n"
+                             "  scope: admin\n"
+                             "  local_only: true\n"
+                             "nodes:\n"
+                             "- name: a\n"
+                             "  url: https://api.example.com\n"
+                             "  models: [m1, org/m2]\n"
+                             "  local: false\n"
+                             "  price: {input: 0.55, output: \"2.19\"}\n"
+                             "- name: b\n"
+                             "  url: http://[::1]:80\n"
+                             "  models: m1\n"
+                             "  price: {input: 1, cached_input: 0.0028}\n"
+                             "  slots: 4\n");
+
+    if (!c) {
+        CHECK_STR(problems.data, "");
+        return;
+    }
+    CHECK_STR(c->listen, "[::1]:0");
+    CHECK_STR(c->ledger_path, "/var/lib/spillway/ledger.db");
+    CHECK_INT(c->body_bytes_max, 65536);
+    CHECK_INT(c->retries, 0);
+    CHECK_INT(c->queue_ms, 1500);
+    CHECK_INT(c->first_byte_ms, 3600000);
+    CHECK_INT(c->log_level, LOG_ERROR);
+    CHECK(!c->auth_off && c->n_keys == 1 && c->keys[0].admin && c->keys[0].local_only);
+    CHECK_INT(c->keys[0].line, 10);
+    CHECK_INT(c->n_nodes, 2);
+    CHECK_INT(c->nodes[0].n_models, 2);
+    CHECK_STR(c->nodes[0].models[1], "org/m2");
+    CHECK(!c->nodes[0].local);
+    CHECK_INT(c->nodes[0].prices.input.uusd_per_mtok, 550000);
+    CHECK_INT(c->nodes[0].prices.cached_input.uusd_per_mtok, 550000);
+    CHECK_INT(c->nodes[0].prices.output.uusd_per_mtok, 2190000);
+    CHECK_STR(c->nodes[1].models[0], "m1");
+    CHECK_INT(c->nodes[1].prices.cached_input.uusd_per_mtok, 2800);
+    CHECK_INT(c->nodes[1].slots, 4);
+    config_free(c);
+}
+
+static void test_unknown_keys(void)
+{
+    WRONG(OFF NODE "lisen: 127.0.0.1:1\n", "f.yaml:4: lisen: unknown key; did you mean \"listen\"?\n");
+    WRONG(OFF NODE "routing:\n  retires: 1\n", "f.yaml:5: routing.retires: unknown key; did you mean \"retries\"?\n");
+    WRONG(OFF NODE "retries: 1\n",
+          "f.yaml:4: retries: unknown key; did you mean \"retries\" in the section \"routing\"?\n");
+    WRONG(OFF NODE "log:\n  colour: 1\n", "f.yaml:5: log.colour: unknown key; known here: level\n");
+    WRONG("auth: off\nnodes:\n- name: a\n  url: http://h:1\n  models: [m]\n  prize: {input: 1}\n",
+          "f.yaml:6: nodes[0].prize: unknown key; did you mean \"price\"?\n");
+    WRONG(OFF NODE "node: []\n", "f.yaml:4: node: unknown key; did you mean \"nodes\"?\n");
+}
+
+static void test_wrong_types(void)
+{
+    WRONG(OFF NODE "health: {interval: 2}\n",
+          "f.yaml:4: health.interval: \"2\" is not a duration, as in 500ms, 2s or 5m\n");
+    WRONG(OFF NODE "health: {interval: 1ms}\n",
+          "f.yaml:4: health.interval: 1ms is out of range; 50ms to 10m is allowed\n");
+    WRONG(OFF NODE "limits:\n  body: 32MB\n",
+          "f.yaml:5: limits.body: \"32MB\" is not a size, as in 4096, 64KiB or 32MiB\n");
+    WRONG(OFF NODE "limits:\n  body: 99999999999999999999\n",
+          "f.yaml:5: limits.body: 99999999999999999999 is out of range; 1KiB to 1GiB is allowed\n");
+    WRONG(OFF NODE "routing: {retries: two}\n", "f.yaml:4: routing.retries: \"two\" is not a whole number, as in 8\n");
+    WRONG(OFF NODE "routing: {retries: 17}\n", "f.yaml:4: routing.retries: 17 is out of range; 0 to 16 is allowed\n");
+    WRONG(OFF NODE "log: {level: warning}\n",
+          "f.yaml:4: log.level: \"warning\" is unknown; one of debug, info, warn, error is right\n");
+    WRONG(OFF NODE "log: {level: wran}\n",
+          "f.yaml:4: log.level: \"wran\" is unknown; did you mean \"warn\"? (debug, info, warn, error)\n");
+    WRONG("auth: off\nnodes: [{name: a, url: 'http://h', models: [m], local: yes}]\n",
+          "f.yaml:2: nodes[0].local: \"yes\" is neither true nor false\n");
+    WRONG(
+        "auth: off\nnodes: [{name: a, url: 'http://h', models: [m], price: {input: cheap}}]\n",
+        "f.yaml:2: nodes[0].price.input: \"cheap\" is not a price; dollars per million tokens, at most 6 decimals, as "
+        "in 0.55\n");
+    WRONG(OFF NODE "listen: [a]\n", "f.yaml:4: listen: this must be one value, not a list\n");
+    WRONG(OFF NODE "listen: {a: b}\n", "f.yaml:4: listen: this must be one value, not a section\n");
+    WRONG(OFF NODE "listen:\n", "f.yaml:4: listen: there is no value; give one or leave the line out\n");
+    WRONG(OFF NODE "listen: ''\n", "f.yaml:4: listen: the value is empty; give one or leave the line out\n");
+    WRONG(OFF NODE "tls: on\n", "f.yaml:4: tls: this is a section; write its keys indented below it\n");
+    WRONG(OFF "nodes: {name: a}\n", "f.yaml:2: nodes: this must be a list; start each entry with \"- \"\n");
+    WRONG(OFF "nodes:\n- gpu1\n",
+          "f.yaml:3: nodes[0]: an entry of nodes is a section of keys, as in \"- name: ...\"\n");
+    WRONG("- a\n", "f.yaml:1: file: the file must be keys with values, as in \"listen: 127.0.0.1:8080\"\n"
+                   "f.yaml: nodes: there is no node; add at least one entry with name, url and models\n"
+                   "f.yaml: auth: there are no keys, so nobody could send a request; make one with `spillway keys "
+                   "create`, or say `auth: off`\n");
+}
+
+static void test_addresses(void)
+{
+    WRONG(OFF NODE "listen: 8080\n",
+          "f.yaml:4: listen: \"8080\" is not an address; write HOST:PORT, as in 127.0.0.1:8080\n");
+    WRONG(OFF NODE "listen: 127.0.0.1:80800\n", "f.yaml:4: listen: \"80800\" is not a port; 0 to 65535 is allowed\n");
+    WRONG(OFF NODE "listen: ::1:80\n",
+          "f.yaml:4: listen: \"::1:80\" is ambiguous; put an IPv6 address into brackets, as in [::1]:8080\n");
+    WRONG(OFF NODE "listen: http://127.0.0.1:80\n",
+          "f.yaml:4: listen: \"http://127.0.0.1:80\" is ambiguous; put an IPv6 address into brackets, as in "
+          "[::1]:8080\n");
+    WRONG(OFF NODE "listen: unix:sock\n",
+          "f.yaml:4: listen: \"unix:sock\" needs an absolute path, as in unix:/run/spillway.sock\n");
+    WRONG(OFF NODE "admin: {listen: '0.0.0.0:9000'}\n",
+          "f.yaml:4: admin.listen: \"0.0.0.0:9000\" is reachable from other machines, so it needs TLS; set "
+          "admin.tls_cert and admin.tls_key, or listen on 127.0.0.1\n"
+          "f.yaml:4: admin.listen: no key has the scope admin, so nobody could use it; make one with `spillway keys "
+          "create --admin`, or use the unix socket alone\n");
+    WRONG(OFF NODE "tls: {cert: a.pem}\n",
+          "f.yaml:4: tls.cert: needs tls.key beside it: the certificate's private key\n");
+    WRONG(OFF NODE "admin: {tls_key: a.pem}\n",
+          "f.yaml:4: admin.tls_key: needs admin.tls_cert beside it: the certificate of this key\n");
+    WRONG(OFF NODE "tls: {cert: /no/c.pem, key: /no/k.pem}\n",
+          "f.yaml:4: tls.cert: /no/c.pem: cannot be read: No such file or directory\n");
+}
+
+static void test_node_mistakes(void)
+{
+    WRONG(OFF, "f.yaml: nodes: there is no node; add at least one entry with name, url and models\n");
+    WRONG(OFF "nodes:\n- {}\n", "f.yaml:3: nodes[0].name: this is missing; every entry of nodes needs it\n"
+                                "f.yaml:3: nodes[0].models: this is missing; every entry of nodes needs it\n"
+                                "f.yaml:3: nodes[0].url: this is missing; provider static needs the server's "
+                                "address, as in http://10.0.0.5:8000\n");
+    WRONG(OFF NODE "- {name: a, url: 'http://h:2', models: [m]}\n",
+          "f.yaml:4: nodes[1].name: \"a\" is also the name of the node at line 3; every node needs its own\n");
+    WRONG(OFF "nodes:\n- {name: a b, url: 'http://h:2', models: [m]}\n",
+          "f.yaml:3: nodes[0].name: \"a b\" is not a name; letters, digits, '-', '_' and '.' are allowed\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'ftp://h:2', models: [m]}\n",
+          "f.yaml:3: nodes[0].url: \"ftp://h:2\" is not a URL; write http://HOST:PORT or https://HOST:PORT\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h:2/v1', models: [m]}\n",
+          "f.yaml:3: nodes[0].url: \"http://h:2/v1\" has a path; write http://h:2, /v1/... is added\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://u:p@h:2', models: [m]}\n",
+          "f.yaml:3: nodes[0].url: a URL holds no credentials or blanks; put the node's key into api_key_file\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h:x', models: [m]}\n",
+          "f.yaml:3: nodes[0].url: \"x\" is not a port; 0 to 65535 is allowed\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h', models: []}\n",
+          "f.yaml:3: nodes[0].models: there is no model in it; a node serves at least one\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h', models: [m, n, m]}\n",
+          "f.yaml:3: nodes[0].models: \"m\" is listed twice\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h', models: [m], api_key_file: /no/such}\n",
+          "f.yaml:3: nodes[0].api_key_file: /no/such: No such file or directory\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h', models: [m], threads: 2}\n",
+          "f.yaml:3: nodes[0].threads: means nothing for provider static; remove it, or set provider: process\n");
+    WRONG(OFF "nodes:\n- name: a\n  provider: process\n  models: [m]\n  url: http://h\n",
+          "f.yaml:3: nodes[0].model: this is missing; provider process needs the GGUF file to serve\n"
+          "f.yaml:6: nodes[0].url: means nothing for provider process; remove it, or set provider: static\n");
+    WRONG(OFF "nodes:\n- {name: a, provider: process, models: [m], model: /tmp, engine: /no/engine}\n",
+          "f.yaml:3: nodes[0].engine: /no/engine: No such file or directory\n"
+          "f.yaml:3: nodes[0].model: /tmp is not a file\n");
+}
+
+#define HASH_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define HASH_B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+
+static void test_key_mistakes(void)
+{
+    WRONG(NODE, "f.yaml: auth: there are no keys, so nobody could send a request; make one with `spillway keys "
+                "create`, or say `auth: off`\n");
+    WRONG(NODE "keys:\n- {id: k, sha256: sk-123, tenant: t}\n",
+          "f.yaml:4: keys[0].sha256: not a SHA-256 in 64 lower-case hex digits; `spillway keys hash` prints it for a "
+          "key\n");
+    WRONG(NODE "keys:\n- {id: k, sha256: " HASH_A ", tenant: t}\n- {id: k, sha256: " HASH_B ", tenant: t}\n",
+          "f.yaml:5: keys[1].id: \"k\" is also the id of the key at line 4; every key needs its own\n");
+    WRONG(NODE "keys:\n- {id: k, sha256: " HASH_A ", tenant: t}\n- {id: l, sha256: " HASH_A ", tenant: t}\n",
+          "f.yaml:5: keys[1].sha256: the same key as the one at line 4; make another with `spillway keys create`\n");
+    WRONG(NODE "keys:\n- {id: k, sha256: " HASH_A "}\n",
+          "f.yaml:4: keys[0].tenant: this is missing; every entry of keys needs it\n");
+}
+
+static void test_all_at_once_in_order(void)
+{
+    WRONG("lisen: a\n"
+          "auth: of\n"
+          "health:\n"
+          "  timeout: 5s\n"
+          "nodes:\n"
+          "- name: a\n"
+          "  url: h\n"
+          "  models: [m]\n"
+          "  slots: -1\n"
+          "routing:\n"
+          "  queue: 1d\n",
+          "f.yaml:1: lisen: unknown key; did you mean \"listen\"?\n"
+          "f.yaml:2: auth: \"of\" is unknown; did you mean \"off\"? (keys, off)\n"
+          "f.yaml:4: health.timeout: the timeout (5000 ms) is longer than the interval (2000 ms); a check must end "
+          "before the next\n"
+          "f.yaml:7: nodes[0].url: \"h\" is not a URL; write http://HOST:PORT or https://HOST:PORT\n"
+          "f.yaml:9: nodes[0].slots: -1 is out of range; 0 to 100000 is allowed\n"
+          "f.yaml:11: routing.queue: \"1d\" is not a duration, as in 500ms, 2s or 5m\n");
+}
+
+static void test_not_yaml(void)
+{
+    struct config *c = parse("listen: [\n");
+
+    CHECK(c == NULL);
+    CHECK(strncmp(problems.data, "f.yaml:", 7) == 0);
+    c = parse("listen: a:1\nlisten: b:1\n");
+    CHECK(c == NULL);
+    CHECK(strncmp(problems.data, "f.yaml:2: listen: ", 18) == 0);
+}
+
+/* More mistakes than are listed: the count says so, nothing overruns. */
+static void test_many_problems(void)
+{
+    struct strbuf text;
+
+    strbuf_init(&text, 1 << 20);
+    for (int i = 0; i < CONFIG_PROBLEMS_MAX + 50; i++)
+        CHECK(strbuf_printf(&text, "zzzzzz%d: 1\n", i) == RC_OK);
+    CHECK(parse(text.data) == NULL);
+    CHECK(strstr(problems.data, "f.yaml: 52 more mistakes\n") != NULL);
+    strbuf_fini(&text);
+}
+
+static void test_warnings(void)
+{
+    struct config *c = parse("listen: 0.0.0.0:80\nauth: off\nnodes:\n- {name: a, url: 'http://h', models: [m], local: "
+                             "false}\n");
+    struct strbuf out;
+
+    strbuf_init(&out, 1 << 16);
+    CHECK_INT(config_warnings(c, &out), 3);
+    CHECK_STR(out.data,
+              "f.yaml:2: auth: off, and listen is \"0.0.0.0:80\": everybody who reaches it is served\n"
+              "f.yaml:1: listen: plain HTTP beyond loopback; set tls.cert and tls.key, or put a TLS proxy "
+              "before it\n"
+              "f.yaml:4: nodes[0].price: node \"a\" is not local and has no price: it looks free of charge\n");
+    config_free(c);
+    strbuf_clear(&out);
+    c = parse("keys: [{id: k, tenant: t, local_only: true, sha256: " HASH_A "}]\nnodes:\n"
+              "- {name: a, url: 'http://h', models: [m], local: false, price: {input: 1}}\n");
+    CHECK_INT(config_warnings(c, &out), 1);
+    CHECK(out.data && strstr(out.data, "f.yaml:3: nodes[0].local: every key is local_only, so node \"a\" is never"));
+    config_free(c);
+    strbuf_fini(&out);
+}
+
+static void test_dump(void)
+{
+    struct config *c = parse("routing: {queue: 90s}\n" NODE "keys: [{id: k, tenant: t, sha256: " HASH_A "}]\n");
+    struct strbuf json;
+    char *text = NULL;
+    size_t n = 0;
+    cJSON *root = NULL;
+    struct error e;
+
+    FILE *out = open_memstream(&text, &n);
+    config_dump(c, out);
+    fclose(out);
+    CHECK(strstr(text, "routing.queue: 90s  # line 1\n") != NULL);
+    CHECK(strstr(text, "routing.retries: 2  # default\n") != NULL);
+    CHECK(strstr(text, "    sha256: ***  # line 4\n") != NULL);
+    CHECK(strstr(text, HASH_A) == NULL);
+    free(text);
+    strbuf_init(&json, 1 << 20);
+    CHECK(config_dump_json(c, &json) == RC_OK);
+    CHECK(strstr(json.data, HASH_A) == NULL);
+    CHECK(json_parse(json.data, json.len, JSON_DEPTH_MAX, &root, &e) == RC_OK);
+    cJSON *queue = cJSON_GetObjectItem(root, "routing.queue");
+    CHECK_STR(cJSON_GetStringValue(cJSON_GetObjectItem(queue, "value")), "90s");
+    CHECK_STR(cJSON_GetStringValue(cJSON_GetObjectItem(queue, "source")), "line 1");
+    cJSON_Delete(root);
+    strbuf_fini(&json);
+    config_free(c);
+}
+
+/* Relative paths start at the folder of the file, wherever the program was started. */
+static void test_relative_paths(void)
+{
+    char dir[] = "/tmp/spw-config-XXXXXX", path[64];
+    struct config *c = NULL;
+
+    CHECK(mkdtemp(dir) != NULL);
+    snprintf(path, sizeof path, "%s/s.yaml", dir);
+    FILE *f = fopen(path, "w");
+    CHECK(f != NULL);
+    fputs(OFF NODE "state_dir: data\nledger: {path: /abs/l.db}\n", f);
+    fclose(f);
+    strbuf_clear(&problems);
+    CHECK(config_load(&c, path, &problems) == RC_OK);
+    if (c) {
+        char expected[128];
+        snprintf(expected, sizeof expected, "%s/data/admin.sock", dir);
+        CHECK_STR(c->admin_socket, expected);
+        CHECK_STR(c->ledger_path, "/abs/l.db");
+    }
+    config_free(c);
+    CHECK(config_load(&c, "/no/such.yaml", &problems) != RC_OK);
+    unlink(path);
+    rmdir(dir);
+}
+
+/* --- documents agree with the schema ------------------------------------------------------------------------ */
+
+/* Tests run anywhere: the tree is where this source is. */
+static char *read_from_root(const char *name)
+{
+    char path[256];
+    struct strbuf b;
+    struct error e;
+
+    int here = (int)(strlen(__FILE__) - strlen("tests/unit/test_config.c"));
+    snprintf(path, sizeof path, "%.*s%s", here, __FILE__, name);
+    if (file_read(&b, path, 1 << 20, &e) != RC_OK) {
+        fprintf(stderr, "%s\n", e.message);
+        strbuf_fini(&b);
+        return spw_strdup("");
+    }
+    return strbuf_take(&b);
+}
+
+/* '#' and a word without a blank between: a setting that is off. */
+static char *with_all_on(const char *text)
+{
+    char *out = spw_strdup(text), *to = out;
+
+    for (const char *p = text; *p; p++) {
+        const char *line = p;
+        while (line > text && line[-1] == ' ')
+            line--;
+        bool first = line == text || line[-1] == '\n';
+        if (*p == '#' && first && p[1] != ' ' && p[1] != '\n')
+            continue;
+        *to++ = *p;
+    }
+    *to = '\0';
+    return out;
+}
+
+/* Does some entry of `list` (or the root) hold the dotted key? */
+static bool has_key(const struct yaml_node *map, const char *key)
+{
+    char word[64];
+    size_t n = strcspn(key, ".");
+
+    snprintf(word, sizeof word, "%.*s", (int)n, key);
+    const struct yaml_node *v = yaml_get(map, word);
+    return v && (key[n] == '\0' || has_key(v, key + n + 1));
+}
+
+static void test_example_is_complete(void)
+{
+    char *text = read_from_root("spillway.example.yaml"), *all = with_all_on(text);
+    struct config *c = NULL;
+    struct yaml_doc *doc = NULL;
+    struct error e;
+
+    strbuf_clear(&problems);
+    CHECK(config_parse(&c, text, strlen(text), "spillway.example.yaml", &problems) == RC_OK);
+    CHECK_STR(problems.data ? problems.data : "", "");
+    config_free(c);
+    e.message[0] = '\0';
+    CHECK(yaml_parse(&doc, all, strlen(all), "example", &e) == RC_OK);
+    CHECK_STR(e.message, "");
+    for (int k = 0; doc && k < CONFIG_N_TABLES; k++) {
+        const struct settings *t = &config_tables[k];
+        const struct yaml_node *list = t->name ? yaml_get(yaml_root(doc), t->name) : NULL;
+        for (int i = 0; i < t->n_rows; i++) {
+            bool found = !t->name && has_key(yaml_root(doc), t->rows[i].key);
+            for (int j = 0; list && j < list->n_items; j++)
+                found = found || has_key(list->items[j], t->rows[i].key);
+            if (!found)
+                fprintf(stderr, "spillway.example.yaml lacks %s %s\n", t->name ? t->name : "", t->rows[i].key);
+            CHECK(found);
+        }
+    }
+    /* Nothing in it that the schema does not know, also in what is off. */
+    strbuf_clear(&problems);
+    CHECK(config_parse(&c, all, strlen(all), "example", &problems) != RC_OK);
+    CHECK(strstr(problems.data ? problems.data : "", "unknown") == NULL);
+    if (doc)
+        yaml_doc_free(doc);
+    free(text);
+    free(all);
+}
+
+static void test_reference_page(void)
+{
+    char *kept = read_from_root("docs/CONFIG.md"), *made = NULL;
+    size_t n = 0;
+    FILE *out = open_memstream(&made, &n);
+
+    config_print_markdown(out);
+    fclose(out);
+    if (strcmp(kept, made) != 0)
+        fprintf(stderr, "docs/CONFIG.md is stale: build/spillway help config --markdown > docs/CONFIG.md\n");
+    CHECK(strcmp(kept, made) == 0);
+    free(kept);
+    free(made);
+}
+
+int main(void)
+{
+    strbuf_init(&problems, 1 << 20);
+    TEST(test_defaults);
+    TEST(test_values);
+    TEST(test_unknown_keys);
+    TEST(test_wrong_types);
+    TEST(test_addresses);
+    TEST(test_node_mistakes);
+    TEST(test_key_mistakes);
+    TEST(test_all_at_once_in_order);
+    TEST(test_not_yaml);
+    TEST(test_many_problems);
+    TEST(test_warnings);
+    TEST(test_dump);
+    TEST(test_relative_paths);
+    TEST(test_example_is_complete);
+    TEST(test_reference_page);
+    strbuf_fini(&problems);
+    return TEST_RESULT();
+}
