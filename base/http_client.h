@@ -26,10 +26,16 @@ struct http_client_options {
     SSL_CTX *tls;              /* NULL: plain; SNI and host name are checked against `host` */
 };
 
-/* host: name or literal; names resolve without blocking (evdns). */
+/* host: name, literal or "unix:/path" (port ignored); names resolve without blocking (evdns). `loop` must outlive c. */
 enum rc http_client_new(struct http_client **c, struct event_base *loop, const char *host, int port,
                         const struct http_client_options *o, struct error *e) SPW_MUST_USE;
 void http_client_free(struct http_client *c); /* running calls fail with RC_CANCELLED, from inside this call */
+
+struct http_client_stats {
+    uint64_t calls, opened, reused, replaced; /* replaced: a stale pooled connection, before anything was written */
+    int open_connections, idle_connections;
+};
+struct http_client_stats http_client_stats(const struct http_client *c);
 
 enum http_phase { HTTP_PHASE_CONNECT, HTTP_PHASE_SEND, HTTP_PHASE_HEAD, HTTP_PHASE_BODY };
 
@@ -44,11 +50,12 @@ struct http_call_handlers {
 
 struct http_request {
     const char *method, *target;
-    const struct http_header *headers; /* Host, Content-Length and Connection are added */
+    const struct http_header *headers; /* Host, Content-Length and Connection are added; given ones are dropped */
     int n_headers;
     const void *body; /* copied */
     size_t body_len;
 };
+/* RC_INVALID: a line break or blank where none may be; RC_FULL: connections_max. All else is told through on_fail. */
 enum rc http_call_start(struct http_client *c, const struct http_request *r, const struct http_call_handlers *h,
                         void *arg, struct http_call **call, struct error *e) SPW_MUST_USE;
 void http_call_cancel(struct http_call *c); /* closes its connection; no handler is called */

@@ -19,7 +19,7 @@ struct http_limits {
     size_t head_bytes_max;   /* start line and headers; default 32 KiB */
     int headers_max;         /* default 100 */
     uint64_t body_bytes_max; /* default 32 MiB */
-};
+};                           /* 0: the default, but a response's body is not bounded */
 extern const struct http_limits http_limits_default;
 
 struct http_header {
@@ -64,8 +64,10 @@ enum http_event http_parser_feed(struct http_parser *p, const char *in, size_t n
 /* The peer closed: HTTP_END for a response that is delimited by the close, HTTP_ERROR inside a message,
  * HTTP_NEED_MORE between messages. */
 enum http_event http_parser_eof(struct http_parser *p);
+/* Bytes of memory held for a large head; 0 while it fits the buffer that is kept anyway. */
+size_t http_parser_held(const struct http_parser *p);
 const struct http_head *http_parser_head(const struct http_parser *p);
-/* Status to answer with (400, 413, 414, 431, 501, 505) and a text without input bytes in it. */
+/* Status to answer with (400, 413, 414, 417, 431, 501, 505) and a text without input bytes in it. */
 int http_parser_error(const struct http_parser *p, const char **text);
 
 #endif

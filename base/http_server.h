@@ -34,11 +34,16 @@ struct http_server_handlers {
 };
 
 /* listen_on: "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:0" (port 0: any free one), "unix:/path" (mode 0660; a stale socket
- * is replaced, a live one is RC_CONFLICT). Host names are resolved once, at start. */
+ * is replaced, a live one is RC_CONFLICT), "fd:N" (a listening socket that was inherited; it becomes the server's).
+ * Host names are resolved once, at start. */
 enum rc http_server_new(struct http_server **s, struct event_base *loop, const char *listen_on,
                         const struct http_server_options *o, const struct http_server_handlers *h, void *arg,
                         struct error *e) SPW_MUST_USE;
-void http_server_free(struct http_server *s);      /* closes everything at once */
+/* Closes everything at once; running exchanges get on_abort. Not from inside on_request or on_abort; drain's `done` may. */
+void http_server_free(struct http_server *s);
+/* Serve a connected socket that was accepted elsewhere (and handed over), whose first n bytes were already read. The
+ * socket becomes the server's even when it is refused. */
+void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n);
 int http_server_port(const struct http_server *s); /* bound TCP port, 0 for unix */
 /* Stop accepting, answer what is running, close idle connections; `done` on the loop when none is left. */
 void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg);
@@ -63,12 +68,14 @@ const char *http_exchange_peer(const struct http_exchange *x); /* "127.0.0.1", "
 void http_exchange_set(struct http_exchange *x, void *state, void (*on_abort)(struct http_exchange *x, void *state));
 void *http_exchange_get(const struct http_exchange *x);
 
-/* Answer. Content-Length, Date, Connection and Transfer-Encoding are the server's; header values may not hold CR or LF
- * (our mistake: asserted). */
+/* Answer. Content-Length, Date, Connection and Transfer-Encoding are the server's (given ones are dropped, so that a
+ * proxy may pass an upstream's headers on); names and values may not hold CR or LF (our mistake: asserted). */
 void http_reply(struct http_exchange *x, int status, const struct http_header *headers, int n_headers, const void *body,
                 size_t n);
 void http_reply_start(struct http_exchange *x, int status, const struct http_header *headers, int n_headers);
-void http_reply_write(struct http_exchange *x, const void *data, size_t n); /* copied */
+/* Copied. A handler that ignores http_reply_pending() is cut off (on_abort) at HTTP_REPLY_PENDING_MAX. */
+void http_reply_write(struct http_exchange *x, const void *data, size_t n);
+#define HTTP_REPLY_PENDING_MAX (64u * 1024 * 1024)
 void http_reply_end(struct http_exchange *x);
 /* Cut the answer off: the connection is closed without a proper end, so that the client sees it is incomplete. */
 void http_reply_abort(struct http_exchange *x);

@@ -1,0 +1,460 @@
+/* One server connection: reading and framing, the per-turn work, deadlines, closing. The state machine and the rule about
+ * lifetimes are in http_server_internal.h. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/http_server_internal.h"
+
+static void on_readable(evutil_socket_t fd, short what, void *arg);
+static void on_writable(evutil_socket_t fd, short what, void *arg);
+
+void conn_dirty(struct conn *c)
+{
+    struct http_server *s = c->s;
+    if (c->dirty_next)
+        return;
+    c->dirty_next = &s->dirty;
+    c->dirty_prev = s->dirty.dirty_prev;
+    c->dirty_prev->dirty_next = c;
+    s->dirty.dirty_prev = c;
+    s->n_dirty++;
+    if (!s->turn_queued) {
+        s->turn_queued = true;
+        event_active(s->turn, EV_TIMEOUT, 0);
+    }
+}
+
+void conn_clean(struct conn *c)
+{
+    if (!c->dirty_next)
+        return;
+    c->dirty_prev->dirty_next = c->dirty_next;
+    c->dirty_next->dirty_prev = c->dirty_prev;
+    c->dirty_prev = c->dirty_next = NULL;
+    c->s->n_dirty--;
+}
+
+/* Count what this connection holds of requests. False: the process holds too much. */
+static bool retain(struct conn *c)
+{
+    struct http_server *s = c->s;
+    size_t now = c->in.cap + c->body.cap + http_parser_held(c->parser);
+    s->retained = s->retained - c->retained + now;
+    c->retained = now;
+    return s->retained <= s->o.retained_bytes_max;
+}
+
+static void name_peer(struct conn *c, const struct sockaddr_storage *peer)
+{
+    if (peer->ss_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)peer)->sin_addr, c->peer, sizeof(c->peer));
+    else if (peer->ss_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)peer)->sin6_addr, c->peer, sizeof(c->peer));
+    else
+        memcpy(c->peer, "unix", 5);
+}
+
+struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_storage *peer)
+{
+    struct conn *c = spw_calloc(1, sizeof(*c));
+    c->magic = CONN_MAGIC;
+    c->s = s;
+    c->stream.fd = fd;
+    stream_no_delay(fd);
+    if (s->o.tls) {
+        c->stream.ssl = SSL_new(s->o.tls);
+        SPW_ASSERT(c->stream.ssl && SSL_set_fd(c->stream.ssl, fd) == 1);
+        SSL_set_mode(c->stream.ssl,
+                     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+        SSL_set_accept_state(c->stream.ssl);
+    }
+    c->parser = http_parser_new(HTTP_REQUEST, &s->o.limits);
+    name_peer(c, peer);
+    c->next = &s->all;
+    c->prev = s->all.prev;
+    c->prev->next = c;
+    s->all.prev = c;
+    s->stats.open_connections++;
+    event_assign(&c->rd, s->loop, fd, EV_READ | EV_PERSIST, on_readable, c);
+    event_assign(&c->wr, s->loop, fd, EV_WRITE, on_writable, c);
+    event_add(&c->rd, NULL);
+    /* A handshake that never comes is a slow head. */
+    deadline_start(&s->deadlines, &c->wait, s->o.tls ? WAIT_HEAD : WAIT_IDLE, s->now_ns);
+    return c;
+}
+
+static void exchange_fini(struct conn *c)
+{
+    if (c->x.arena)
+        arena_free(c->x.arena);
+    c->x = (struct http_exchange){0};
+}
+
+void conn_close(struct conn *c)
+{
+    struct http_server *s = c->s;
+    event_del(&c->rd);
+    event_del(&c->wr);
+    deadline_stop(&c->wait);
+    deadline_stop(&c->write_wait);
+    c->prev->next = c->next;
+    c->next->prev = c->prev;
+    conn_clean(c);
+    /* Marks it as dirty for good: what on_abort() calls may not queue it again. */
+    c->dirty_prev = c->dirty_next = c;
+    struct http_exchange *x = &c->x;
+    if (x->state == X_OPEN || x->state == X_STREAMING) {
+        s->stats.aborted++;
+        s->stats.active_exchanges--;
+        x->state = X_DONE;
+        if (x->on_abort)
+            x->on_abort(x, x->handler);
+    }
+    exchange_fini(c);
+    if (c->cut) { /* without a length or chunks, only a reset tells the peer that the end is not the end */
+        struct linger hard = {.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt(c->stream.fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+    }
+    stream_close(&c->stream);
+    bytes_fini(&c->in);
+    bytes_fini(&c->out);
+    bytes_fini(&c->body);
+    s->retained -= c->retained;
+    http_parser_free(c->parser);
+    c->magic = 0;
+    free(c);
+    server_conn_gone(s);
+}
+
+/* ---- reading ---- */
+
+void conn_refuse(struct conn *c, int status, const char *text)
+{
+    char body[512];
+    int n = snprintf(
+        body, sizeof(body),
+        "{\"error\":{\"message\":\"%s\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}\n", text);
+    static const struct http_header json = {.name = "Content-Type", .value = "application/json"};
+    deadline_stop(&c->wait);
+    c->state = CONN_LINGER;
+    c->close_after = true;
+    conn_put_head(c, status, &json, 1, n);
+    bytes_append(&c->out, body, (size_t)n);
+    bytes_fini(&c->in);
+    bytes_fini(&c->body);
+    retain(c);
+    conn_dirty(c);
+}
+
+static void refuse_framing(struct conn *c)
+{
+    const char *text = NULL;
+    int status = http_parser_error(c->parser, &text);
+    c->s->stats.refused_framing++;
+    conn_refuse(c, status, text);
+}
+
+static void refuse_full(struct conn *c)
+{
+    c->s->stats.refused_full++;
+    conn_refuse(c, 503, "too many requests are held in memory, try again later");
+}
+
+/* The head is complete. Tell a client that waits for leave to send its body to go on. */
+static void head_done(struct conn *c, bool more)
+{
+    const struct http_head *h = http_parser_head(c->parser);
+    c->in_body = true;
+    if (!h->keep_alive)
+        c->close_after = true;
+    if (h->expect_continue && !more && (h->chunked || h->content_length > 0)) {
+        static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+        bytes_append(&c->out, go_on, sizeof(go_on) - 1);
+        conn_dirty(c);
+    }
+    deadline_stop(&c->wait); /* the body's own deadline starts when the input runs out before the body does */
+}
+
+/* False: refused. */
+static bool take_body(struct conn *c, const char *data, size_t n)
+{
+    const struct http_head *h = http_parser_head(c->parser);
+    /* A length that is promised is believed only up to a bound: memory follows the bytes, not the claim. */
+    if (c->body.cap == 0 && h->content_length > 0)
+        bytes_reserve(&c->body, h->content_length < 65536 ? (size_t)h->content_length + 1 : n + 1);
+    bytes_append(&c->body, data, n);
+    if (retain(c))
+        return true;
+    refuse_full(c);
+    return false;
+}
+
+static void dispatch(struct conn *c)
+{
+    struct http_server *s = c->s;
+    *bytes_reserve(&c->body, 1) = '\0';
+    deadline_stop(&c->wait);
+    c->state = CONN_BUSY;
+    c->x.state = X_OPEN;
+    s->stats.requests++;
+    s->stats.active_exchanges++;
+    s->h.on_request(&c->x, s->arg);
+}
+
+/* Feed the parser until a request is complete (the rest is kept for later) or the input is used up. */
+void conn_read(struct conn *c, const char *data, size_t n)
+{
+    struct http_server *s = c->s;
+    const char *piece = NULL;
+    size_t used = 0, n_piece = 0;
+    if (!c->begun) {
+        c->begun = true;
+        c->x.start_ns = s->now_ns;
+        deadline_stop(&c->wait);
+    }
+    for (;;) {
+        enum http_event ev = http_parser_feed(c->parser, data, n, &used, &piece, &n_piece);
+        data += used;
+        n -= used;
+        switch (ev) {
+        case HTTP_HEAD: head_done(c, n > 0); break;
+        case HTTP_BODY:
+            if (!take_body(c, piece, n_piece))
+                return;
+            break;
+        case HTTP_END:
+            bytes_append(&c->in, data, n);
+            if (!retain(c))
+                refuse_full(c);
+            else
+                dispatch(c);
+            return;
+        case HTTP_ERROR: refuse_framing(c); return;
+        case HTTP_NEED_MORE:
+            if (!retain(c)) {
+                refuse_full(c);
+                return;
+            }
+            if (!c->wait.next) /* once per head and once per body: never restarted by more bytes */
+                deadline_start(&s->deadlines, &c->wait, c->in_body ? WAIT_BODY : WAIT_HEAD, s->now_ns);
+            return;
+        }
+    }
+}
+
+/* continue_pipeline() resumes. */
+static void pause_reading(struct conn *c)
+{
+    c->paused = true;
+    event_del(&c->rd);
+}
+
+/* Bytes behind a running request: kept in order, within a bound. */
+static void read_ahead(struct conn *c, const char *data, size_t n)
+{
+    bytes_append(&c->in, data, n);
+    if (!retain(c) || c->in.len >= PIPELINE_MAX)
+        pause_reading(c);
+}
+
+/* The peer sends no more. One that still waits for the rest of an answer gets it; a request that runs for nobody ends
+ * here (a peer that only closed its sending side is taken for gone: tokens cost money, and clients that wait for an
+ * answer keep their connection whole). */
+static void read_eof(struct conn *c)
+{
+    bool answered = c->x.state == X_DONE || (c->state == CONN_READ && !c->begun);
+    if (!answered || c->out.len == 0) {
+        conn_close(c);
+        return;
+    }
+    c->close_after = true;
+    pause_reading(c);
+    conn_dirty(c);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct conn *c = arg;
+    char buf[HTTP_READ_BYTES];
+    c->s->now_ns = http_now_ns();
+    do {
+        if (c->state == CONN_BUSY && c->s->retained >= c->s->o.retained_bytes_max) {
+            pause_reading(c);
+            return;
+        }
+        ptrdiff_t n = stream_read(&c->stream, buf, sizeof(buf));
+        if (n == STREAM_AGAIN_READ)
+            return;
+        if (n == STREAM_AGAIN_WRITE) {
+            event_add(&c->wr, NULL);
+            return;
+        }
+        if (n == STREAM_EOF) {
+            read_eof(c);
+            return;
+        }
+        if (n < 0) {
+            conn_close(c);
+            return;
+        }
+        switch (c->state) {
+        case CONN_READ: conn_read(c, buf, (size_t)n); break;
+        case CONN_BUSY: read_ahead(c, buf, (size_t)n); break;
+        case CONN_LINGER:
+            c->lingered += (size_t)n;
+            if (c->lingered > LINGER_BYTES_MAX) {
+                conn_close(c);
+                return;
+            }
+            break;
+        }
+    } while (!c->paused && stream_pending(&c->stream));
+}
+
+/* ---- the turn: recycle, write, close ---- */
+
+/* The answer has ended: make the connection ready for its next request. */
+static void recycle(struct conn *c)
+{
+    struct http_server *s = c->s;
+    exchange_fini(c);
+    http_parser_reset(c->parser);
+    bytes_consume(&c->body, c->body.len);
+    bytes_trim(&c->body, 0);
+    c->state = CONN_READ;
+    c->begun = c->in_body = false;
+    if (c->in.len == 0) {
+        bytes_trim(&c->in, 0);
+        deadline_start(&s->deadlines, &c->wait, WAIT_IDLE, s->now_ns);
+    }
+    retain(c);
+}
+
+/* Serve what is already here of the next requests. */
+static void continue_pipeline(struct conn *c)
+{
+    for (int i = 0; i < PIPELINE_PER_TURN; i++) {
+        if (c->x.state != X_DONE || c->close_after || c->out.len >= OUT_HIGH)
+            return;
+        recycle(c);
+        if (c->in.len) {
+            struct bytes in = c->in; /* conn_read() puts the rest back */
+            c->in = (struct bytes){0};
+            conn_read(c, bytes_at(&in), in.len);
+            bytes_fini(&in);
+        }
+        if (c->paused && c->in.len < PIPELINE_MAX) {
+            c->paused = false;
+            event_add(&c->rd, NULL);
+            if (stream_pending(&c->stream))
+                event_active(&c->rd, EV_READ, 0);
+        }
+    }
+    conn_dirty(c); /* the rest in the next run, so that one pipeline cannot starve the others */
+}
+
+/* False: the connection is gone. */
+static bool flush(struct conn *c)
+{
+    struct http_server *s = c->s;
+    bool progress = false;
+    while (c->out.len) {
+        ptrdiff_t n = stream_write(&c->stream, bytes_at(&c->out), c->out.len);
+        if (n > 0) {
+            bytes_consume(&c->out, (size_t)n);
+            progress = true;
+            continue;
+        }
+        if (n == STREAM_AGAIN_WRITE || n == STREAM_AGAIN_READ) {
+            if (n == STREAM_AGAIN_WRITE)
+                event_add(&c->wr, NULL);
+            if (progress || !c->write_wait.next)
+                deadline_start(&s->deadlines, &c->write_wait, WAIT_WRITE, s->now_ns);
+            return true;
+        }
+        conn_close(c);
+        return false;
+    }
+    deadline_stop(&c->write_wait);
+    bytes_trim(&c->out, OUT_KEEP);
+    return true;
+}
+
+static void begin_linger(struct conn *c)
+{
+    if (c->shut)
+        return;
+    c->shut = true;
+    if (c->stream.ssl)
+        SSL_shutdown(c->stream.ssl);
+    shutdown(c->stream.fd, SHUT_WR);
+    deadline_start(&c->s->deadlines, &c->wait, WAIT_LINGER, c->s->now_ns);
+}
+
+void conn_turn(struct conn *c)
+{
+    if (c->x.state == X_STREAMING && c->out.len > HTTP_REPLY_PENDING_MAX) {
+        conn_close(c);
+        return;
+    }
+    continue_pipeline(c);
+    if (!flush(c))
+        return;
+    struct http_exchange *x = &c->x;
+    if (x->on_drain && x->state == X_STREAMING && c->out.len <= x->drain_low) {
+        void (*cb)(struct http_exchange *, void *) = x->on_drain;
+        x->on_drain = NULL;
+        cb(x, x->handler);
+    }
+    if (c->out.len) {
+        return;
+    }
+    if (c->state == CONN_LINGER)
+        begin_linger(c);
+    else if (c->close_after && (x->state == X_DONE || (c->state == CONN_READ && !c->begun)))
+        conn_close(c);
+    else if (x->state == X_DONE)
+        conn_dirty(c); /* the pipeline waited for the answer to drain below the mark */
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct conn *c = arg;
+    c->s->now_ns = http_now_ns();
+    if (c->stream.ssl && !c->paused)
+        event_active(&c->rd, EV_READ, 0); /* TLS may have waited for room to write before it could read */
+    conn_turn(c);
+}
+
+void conn_expired(struct deadline *d, int kind, void *server)
+{
+    struct http_server *s = server;
+    s->now_ns = http_now_ns();
+    struct conn *c = kind == WAIT_WRITE ? (struct conn *)((char *)d - offsetof(struct conn, write_wait))
+                                        : (struct conn *)((char *)d - offsetof(struct conn, wait));
+    SPW_ASSERT(c->magic == CONN_MAGIC);
+    switch ((enum conn_wait)kind) {
+    case WAIT_IDLE:
+    case WAIT_LINGER: conn_close(c); return;
+    case WAIT_WRITE:
+        s->stats.timed_out++;
+        conn_close(c);
+        return;
+    case WAIT_HEAD:
+    case WAIT_BODY:
+        s->stats.timed_out++;
+        if (!c->begun) {
+            conn_close(c); /* a TLS handshake that never ended */
+            return;
+        }
+        conn_refuse(c, 408, kind == WAIT_HEAD ? "request head took too long" : "request body took too long");
+        return;
+    }
+}

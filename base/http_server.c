@@ -1,0 +1,218 @@
+/* The life of a server: options, accepting, the per-turn dirty list, drain. Connections are http_conn.c, what handlers
+ * call is http_reply.c, the picture of it all is in http_server_internal.h. */
+#include "base/http_server.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/http_server_internal.h"
+
+#define ACCEPT_PER_TURN 64
+
+static int64_t ms_or(int64_t ms, int64_t otherwise_ms)
+{
+    return (ms ? ms : otherwise_ms) * 1000000;
+}
+
+/* Beyond connections_max. The socket's send buffer is empty, so this is written whole or the peer is gone. */
+static void turn_away(struct http_server *s, int fd)
+{
+    static const char text[] =
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        "Content-Length: 118\r\nConnection: close\r\n\r\n"
+        "{\"error\":{\"message\":\"too many connections, try again later\",\"type\":"
+        "\"invalid_request_error\",\"param\":null,\"code\":null}}\n";
+    s->stats.refused_full++;
+    if (!s->o.tls) {
+        (void)!send(fd, text, sizeof(text) - 1, MSG_NOSIGNAL);
+        shutdown(fd, SHUT_WR);
+    }
+    close(fd);
+}
+
+static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
+{
+    (void)what;
+    struct http_server *s = arg;
+    s->now_ns = http_now_ns();
+    for (int i = 0; i < ACCEPT_PER_TURN; i++) {
+        struct sockaddr_storage peer;
+        socklen_t n = sizeof(peer);
+        memset(&peer, 0, sizeof(peer));
+        int fd = accept4(listen_fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+                /* The backlog stays readable and would spin the loop: wait until a connection closes. */
+                s->listener_paused = true;
+                event_del(s->listener);
+            }
+            if (errno != EINTR && errno != ECONNABORTED)
+                return;
+            continue;
+        }
+        s->stats.accepted++;
+        if (s->stats.open_connections >= s->o.connections_max) {
+            turn_away(s, fd);
+            continue;
+        }
+        conn_new(s, fd, &peer);
+    }
+}
+
+void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n)
+{
+    struct sockaddr_storage peer;
+    socklen_t n_peer = sizeof(peer);
+    memset(&peer, 0, sizeof(peer));
+    (void)getpeername(fd, (struct sockaddr *)&peer, &n_peer);
+    s->now_ns = http_now_ns();
+    s->stats.accepted++;
+    if (evutil_make_socket_nonblocking(fd) != 0 || s->draining || s->stats.open_connections >= s->o.connections_max) {
+        turn_away(s, fd);
+        return;
+    }
+    struct conn *c = conn_new(s, fd, &peer);
+    if (n)
+        conn_read(c, read, n);
+}
+
+/* Whatever the callbacks of this loop turn queued. Runs last: event_active() put it behind them. */
+static void turn_cb(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct http_server *s = arg;
+    s->turn_queued = false;
+    s->now_ns = http_now_ns();
+    /* Only as many as there are now: what gets dirty meanwhile waits for the next run, or one busy peer could keep us. */
+    for (int n = s->n_dirty; n > 0 && s->dirty.dirty_next != &s->dirty; n--) {
+        struct conn *c = s->dirty.dirty_next;
+        conn_clean(c);
+        conn_turn(c);
+    }
+}
+
+static void drained_cb(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct http_server *s = arg;
+    if (s->drain_done)
+        s->drain_done(s->drain_arg); /* may free the server: nothing after it */
+}
+
+void server_conn_gone(struct http_server *s)
+{
+    s->stats.open_connections--;
+    if (s->listener_paused && s->listener) {
+        s->listener_paused = false;
+        event_add(s->listener, NULL);
+    }
+    if (s->draining && s->stats.open_connections == 0)
+        event_active(s->drained, EV_TIMEOUT, 0);
+}
+
+static void stop_listening(struct http_server *s)
+{
+    if (!s->listener)
+        return;
+    event_free(s->listener);
+    s->listener = NULL;
+    close(s->listen_fd);
+    struct stat st;
+    if (s->unix_path && stat(s->unix_path, &st) == 0 && st.st_dev == s->unix_dev && st.st_ino == s->unix_ino)
+        unlink(s->unix_path); /* only while it is still ours: a successor may have replaced it */
+}
+
+enum rc http_server_new(struct http_server **out, struct event_base *loop, const char *listen_on,
+                        const struct http_server_options *o, const struct http_server_handlers *h, void *arg,
+                        struct error *e)
+{
+    int fd = -1, port = 0;
+    char *unix_path = NULL;
+    enum rc rc = http_listen(listen_on, &fd, &port, &unix_path, e);
+    if (rc != RC_OK)
+        return rc;
+    struct http_server *s = spw_calloc(1, sizeof(*s));
+    s->loop = loop;
+    s->o = o ? *o : (struct http_server_options){0};
+    s->h = *h;
+    s->arg = arg;
+    s->listen_fd = fd;
+    s->port = port;
+    s->unix_path = unix_path;
+    if (!s->o.connections_max)
+        s->o.connections_max = 20000;
+    if (!s->o.retained_bytes_max)
+        s->o.retained_bytes_max = (size_t)1 << 30;
+    if (s->o.tls)
+        signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
+    struct stat st;
+    if (unix_path && stat(unix_path, &st) == 0) {
+        s->unix_dev = st.st_dev;
+        s->unix_ino = st.st_ino;
+    }
+    s->all.prev = s->all.next = &s->all;
+    s->dirty.dirty_prev = s->dirty.dirty_next = &s->dirty;
+    deadlines_init(&s->deadlines, loop, conn_expired, s);
+    s->deadlines.kinds[WAIT_IDLE].after_ns = ms_or(s->o.idle_ms, 75000);
+    s->deadlines.kinds[WAIT_HEAD].after_ns = ms_or(s->o.head_ms, 15000);
+    s->deadlines.kinds[WAIT_BODY].after_ns = ms_or(s->o.body_ms, 120000);
+    s->deadlines.kinds[WAIT_WRITE].after_ns = ms_or(s->o.write_ms, 60000);
+    s->deadlines.kinds[WAIT_LINGER].after_ns = ms_or(LINGER_MS, 0);
+    s->turn = event_new(loop, -1, 0, turn_cb, s);
+    s->drained = event_new(loop, -1, 0, drained_cb, s);
+    s->listener = event_new(loop, fd, EV_READ | EV_PERSIST, accept_cb, s);
+    SPW_ASSERT(s->turn && s->drained && s->listener);
+    event_add(s->listener, NULL);
+    *out = s;
+    return RC_OK;
+}
+
+void http_server_free(struct http_server *s)
+{
+    if (!s)
+        return;
+    stop_listening(s);
+    s->draining = false; /* nobody waits any more */
+    while (s->all.next != &s->all)
+        conn_close(s->all.next);
+    event_free(s->turn);
+    event_free(s->drained);
+    deadlines_fini(&s->deadlines);
+    free(s->unix_path);
+    free(s);
+}
+
+int http_server_port(const struct http_server *s)
+{
+    return s->port;
+}
+
+void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg)
+{
+    stop_listening(s);
+    s->draining = true;
+    s->drain_done = done;
+    s->drain_arg = arg;
+    for (struct conn *c = s->all.next, *next; c != &s->all; c = next) {
+        next = c->next;
+        c->close_after = true;
+        /* No request is running here, so no handler runs inside conn_close() and `next` stays good. */
+        if (c->state == CONN_READ && !c->begun && c->out.len == 0)
+            conn_close(c);
+        else
+            conn_dirty(c);
+    }
+    if (s->stats.open_connections == 0)
+        event_active(s->drained, EV_TIMEOUT, 0);
+}
+
+struct http_server_stats http_server_stats(const struct http_server *s)
+{
+    return s->stats;
+}
