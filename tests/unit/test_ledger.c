@@ -1,0 +1,495 @@
+/* Proves that rows are durable when their callback comes, in order and once, that a duplicate id fails alone, that a
+ * full disk or a locked file fails the group and leaves nothing of it behind, that rows survive a reopening exactly, and
+ * that foreign and newer files are left untouched. With the argument `bench N` it measures instead.
+ * links: spw_sched_books */
+#include "tests/unit/test.h"
+
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "scheduler/books/ledger.h"
+
+static struct event_base *loop;
+static char dir[64], path[96];
+
+static void clean(void)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
+
+    for (int i = 0; i < 4; i++) {
+        char name[128];
+        snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
+        unlink(name);
+    }
+}
+
+static struct ledger_row row(const char *id)
+{
+    return (struct ledger_row){
+        .request_id = id,
+        .tenant = "acme",
+        .team = "search",
+        .key_id = "k1",
+        .model = "m",
+        .node = "gpu1",
+        .provider = "static",
+        .streamed = true,
+        .attempts = 2,
+        .tokens = {1000, 400, 77},
+        .usage_source = "provider",
+        .prices = {{550000}, {140000}, {2190000}},
+        .charge = {554630000},
+        .accepted = {1700000000000000001},
+        .first_byte = {1700000000000000002},
+        .finished = {1700000000000000003},
+        .outcome = LEDGER_CANCELLED,
+        .http_status = 200,
+        .error = "client_gone",
+    };
+}
+
+struct seen {
+    int n, ok, conflict, full, again, other;
+    int last;          /* index of the last callback */
+    bool out_of_order; /* an index came before its predecessor */
+};
+struct ticket {
+    struct seen *seen;
+    int index;
+};
+
+static void done_cb(enum rc rc, void *arg)
+{
+    struct ticket *t = arg;
+
+    t->seen->n++;
+    if (t->index != t->seen->last + 1)
+        t->seen->out_of_order = true;
+    t->seen->last = t->index;
+    t->seen->ok += rc == RC_OK;
+    t->seen->conflict += rc == RC_CONFLICT;
+    t->seen->full += rc == RC_FULL;
+    t->seen->again += rc == RC_AGAIN;
+    t->seen->other += rc != RC_OK && rc != RC_CONFLICT && rc != RC_FULL && rc != RC_AGAIN;
+}
+
+static void wait_for(struct seen *seen, int n)
+{
+    while (seen->n < n && event_base_loop(loop, EVLOOP_ONCE) == 0) {
+    }
+}
+
+static struct ledger *open_ledger(const struct ledger_options *o)
+{
+    struct ledger_options options = o ? *o : (struct ledger_options){0};
+    struct ledger *l = NULL;
+    struct error e;
+
+    options.path = path;
+    if (ledger_open(&l, loop, &options, &e) != RC_OK)
+        fprintf(stderr, "%s\n", e.message);
+    CHECK(l != NULL);
+    return l;
+}
+
+static void collect(const struct ledger_row *r, void *arg)
+{
+    struct strbuf *out = arg;
+    CHECK(strbuf_printf(out, "%s ", r->request_id) == RC_OK);
+}
+
+static void count(const struct ledger_row *r, void *arg)
+{
+    (void)r;
+    ++*(int *)arg;
+}
+
+static int rows_in_file(void)
+{
+    struct error e;
+    int n = 0;
+
+    CHECK(ledger_read(path, 1 << 30, count, &n, &e) == RC_OK);
+    return n;
+}
+
+static void test_order_and_reading(void)
+{
+    struct seen seen = {.last = -1};
+    struct ticket tickets[500];
+    struct ledger *l = open_ledger(NULL);
+    struct strbuf ids;
+    struct error e;
+
+    for (int i = 0; i < 500; i++) {
+        char id[32];
+        snprintf(id, sizeof id, "req-%d", i);
+        struct ledger_row r = row(id); /* its strings are gone after this turn: they were copied */
+        tickets[i] = (struct ticket){&seen, i};
+        CHECK(ledger_append(l, &r, done_cb, &tickets[i]) == RC_OK);
+        CHECK_INT(seen.n, 0); /* never from inside */
+    }
+    wait_for(&seen, 500);
+    CHECK_INT(seen.ok, 500);
+    CHECK(!seen.out_of_order);
+    struct ledger_stats s = ledger_stats(l);
+    CHECK_INT(s.rows, 500);
+    CHECK_INT(s.queued, 0);
+    CHECK(s.commits < 500 && s.commits > 0 && s.last_commit_ns > 0);
+    /* Another connection reads while the writer is open: newest first. */
+    strbuf_init(&ids, 4096);
+    CHECK(ledger_read(path, 3, collect, &ids, &e) == RC_OK);
+    CHECK_STR(ids.data, "req-499 req-498 req-497 ");
+    strbuf_fini(&ids);
+    ledger_close(l);
+    clean();
+}
+
+static void same_row(const struct ledger_row *r, void *arg)
+{
+    struct ledger_row w = row("one");
+
+    ++*(int *)arg;
+    CHECK_STR(r->request_id, w.request_id);
+    CHECK_STR(r->tenant, w.tenant);
+    CHECK_STR(r->team, w.team);
+    CHECK_STR(r->key_id, w.key_id);
+    CHECK_STR(r->model, w.model);
+    CHECK_STR(r->node, w.node);
+    CHECK_STR(r->provider, w.provider);
+    CHECK_STR(r->usage_source, w.usage_source);
+    CHECK_STR(r->error, w.error);
+    CHECK(r->streamed && r->attempts == 2);
+    CHECK(memcmp(&r->tokens, &w.tokens, sizeof w.tokens) == 0);
+    CHECK(memcmp(&r->prices, &w.prices, sizeof w.prices) == 0);
+    CHECK_INT(r->charge.v, w.charge.v);
+    CHECK_INT(r->accepted.ns, w.accepted.ns);
+    CHECK_INT(r->first_byte.ns, w.first_byte.ns);
+    CHECK_INT(r->finished.ns, w.finished.ns);
+    CHECK_INT(r->outcome, w.outcome);
+    CHECK_INT(r->http_status, 200);
+}
+
+static void test_restart(void)
+{
+    struct seen seen = {.last = -1};
+    struct ticket t = {&seen, 0};
+    struct ledger *l = open_ledger(NULL);
+    struct ledger_row r = row("one");
+    struct error e;
+    struct stat st;
+    int n = 0;
+
+    CHECK(ledger_append(l, &r, done_cb, &t) == RC_OK);
+    ledger_close(l); /* writes what is queued, calls back */
+    CHECK_INT(seen.ok, 1);
+    CHECK(stat(path, &st) == 0 && (st.st_mode & 0007) == 0);
+    CHECK(ledger_read(path, 10, same_row, &n, &e) == RC_OK);
+    CHECK_INT(n, 1);
+    l = open_ledger(NULL);
+    ledger_close(l);
+    CHECK_INT(rows_in_file(), 1);
+    clean();
+}
+
+static void null_row(const struct ledger_row *r, void *arg)
+{
+    ++*(int *)arg;
+    CHECK(r->tenant == NULL && r->team == NULL && r->error == NULL && r->node == NULL);
+}
+
+static void test_nulls(void)
+{
+    struct ledger *l = open_ledger(NULL);
+    struct ledger_row r = {.request_id = "x"};
+    struct error e;
+    int n = 0;
+
+    CHECK(ledger_append(l, &r, NULL, NULL) == RC_OK);
+    ledger_close(l);
+    CHECK(ledger_read(path, 10, null_row, &n, &e) == RC_OK);
+    CHECK_INT(n, 1);
+    clean();
+}
+
+static void test_duplicate_fails_alone(void)
+{
+    struct seen seen = {.last = -1};
+    const char *ids[] = {"a", "b", "a", "c", "b"};
+    struct ticket tickets[5];
+    struct ledger_options o = {.group_ms = 50}; /* all in one transaction */
+    struct ledger *l = open_ledger(&o);
+    char text[256];
+
+    for (int i = 0; i < 5; i++) {
+        struct ledger_row r = row(ids[i]);
+        tickets[i] = (struct ticket){&seen, i};
+        CHECK(ledger_append(l, &r, done_cb, &tickets[i]) == RC_OK);
+    }
+    wait_for(&seen, 5);
+    CHECK_INT(seen.ok, 3);
+    CHECK_INT(seen.conflict, 2);
+    CHECK(!seen.out_of_order);
+    CHECK(!ledger_stats(l).failing);
+    CHECK_INT(ledger_stats(l).commits, 1);
+    CHECK(strstr(ledger_last_error(l, text, sizeof text), "request b: UNIQUE") != NULL);
+    struct ledger_row impossible = row("d");
+    impossible.tokens.cached_input = impossible.tokens.input + 1;
+    struct ticket t = {&seen, 5};
+    CHECK(ledger_append(l, &impossible, done_cb, &t) == RC_OK);
+    wait_for(&seen, 6);
+    CHECK_INT(seen.other, 1);
+    ledger_close(l);
+    CHECK_INT(rows_in_file(), 3);
+    clean();
+}
+
+static void test_queue_bound(void)
+{
+    struct ledger_options o = {.queue_max = 3, .group_ms = 200};
+    struct ledger *l = open_ledger(&o);
+    struct ledger_row r = row("a");
+    int taken = 0;
+
+    for (int i = 0; i < 10; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "%d", i);
+        r.request_id = id;
+        enum rc rc = ledger_append(l, &r, NULL, NULL);
+        CHECK(rc == RC_OK || rc == RC_FULL);
+        taken += rc == RC_OK;
+    }
+    CHECK_INT(taken, 3);
+    ledger_close(l);
+    CHECK_INT(rows_in_file(), 3);
+    clean();
+}
+
+static void test_locked_file(void)
+{
+    struct seen seen = {.last = -1};
+    struct ticket t[2] = {{&seen, 0}, {&seen, 1}};
+    struct ledger_options o = {.busy_ms = 50};
+    struct ledger *l = open_ledger(&o);
+    struct ledger_row r = row("a");
+    sqlite3 *other = NULL;
+
+    CHECK(sqlite3_open(path, &other) == SQLITE_OK);
+    CHECK(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
+    CHECK(ledger_append(l, &r, done_cb, &t[0]) == RC_OK);
+    wait_for(&seen, 1);
+    CHECK_INT(seen.again, 1);
+    CHECK(ledger_stats(l).failing);
+    CHECK(sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_close(other);
+    CHECK(ledger_append(l, &r, done_cb, &t[1]) == RC_OK);
+    wait_for(&seen, 2);
+    CHECK_INT(seen.ok, 1);
+    CHECK(!ledger_stats(l).failing);
+    ledger_close(l);
+    CHECK_INT(rows_in_file(), 1);
+    clean();
+}
+
+/* --- a disk that fills up: a VFS in front of the system's whose writes fail when told to -------------------- */
+
+static int disk_full; /* the worker reads it while no test writes it */
+
+static sqlite3_vfs full_vfs;
+/* The system's VFS has one table of methods per kind of locking; each gets its twin. */
+static struct {
+    const sqlite3_io_methods *real;
+    sqlite3_io_methods twin;
+} variants[8];
+
+static int full_write(sqlite3_file *f, const void *data, int n, sqlite3_int64 at)
+{
+    if (__atomic_load_n(&disk_full, __ATOMIC_SEQ_CST))
+        return SQLITE_FULL;
+    for (int i = 0; i < 8; i++)
+        if (f->pMethods == &variants[i].twin)
+            return variants[i].real->xWrite(f, data, n, at);
+    return SQLITE_MISUSE;
+}
+
+static int full_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *f, int flags, int *out)
+{
+    sqlite3_vfs *real = vfs->pAppData;
+    int rc = real->xOpen(real, name, f, flags, out), i = 0;
+
+    if (rc != SQLITE_OK)
+        return rc;
+    while (variants[i].real && variants[i].real != f->pMethods)
+        i++;
+    variants[i].real = f->pMethods;
+    variants[i].twin = *f->pMethods;
+    variants[i].twin.xWrite = full_write;
+    f->pMethods = &variants[i].twin;
+    return rc;
+}
+
+static void test_disk_full(void)
+{
+    struct seen seen = {.last = -1};
+    struct ticket tickets[40];
+    char text[256];
+
+    full_vfs = *sqlite3_vfs_find(NULL);
+    full_vfs.zName = "full";
+    full_vfs.pAppData = sqlite3_vfs_find(NULL);
+    full_vfs.xOpen = full_open;
+    CHECK(sqlite3_vfs_register(&full_vfs, 0) == SQLITE_OK);
+    struct ledger_options o = {.vfs = "full", .group_ms = 20};
+    struct ledger *l = open_ledger(&o);
+    for (int i = 0; i < 40; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "r%d", i % 20); /* the second half repeats the failed first */
+        struct ledger_row r = row(id);
+        tickets[i] = (struct ticket){&seen, i};
+        if (i == 0)
+            __atomic_store_n(&disk_full, 1, __ATOMIC_SEQ_CST);
+        if (i == 20) {
+            wait_for(&seen, 20);
+            CHECK_INT(seen.full, 20);
+            CHECK(ledger_stats(l).failing);
+            CHECK(strstr(ledger_last_error(l, text, sizeof text), "full") != NULL);
+            __atomic_store_n(&disk_full, 0, __ATOMIC_SEQ_CST);
+        }
+        CHECK(ledger_append(l, &r, done_cb, &tickets[i]) == RC_OK);
+    }
+    wait_for(&seen, 40);
+    CHECK_INT(seen.ok, 20);
+    CHECK(!seen.out_of_order);
+    ledger_close(l);
+    CHECK_INT(rows_in_file(), 20);
+    sqlite3_vfs_unregister(&full_vfs);
+    clean();
+}
+
+/* --- files that are not ours -------------------------------------------------------------------------------- */
+
+static void make_database(const char *sql)
+{
+    sqlite3 *db = NULL;
+
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+    CHECK(sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_close(db);
+}
+
+static enum rc try_open(struct error *e)
+{
+    struct ledger_options o = {.path = path};
+    struct ledger *l = NULL;
+    enum rc rc = ledger_open(&l, loop, &o, e);
+
+    ledger_close(l);
+    return rc;
+}
+
+static void test_foreign_files(void)
+{
+    struct error e;
+    int n = 0;
+
+    CHECK(ledger_read(path, 1, count, &n, &e) == RC_NOT_FOUND);
+    make_database("CREATE TABLE cats (name TEXT)");
+    CHECK(try_open(&e) == RC_INVALID);
+    CHECK(strstr(e.message, "another program") != NULL);
+    CHECK(ledger_read(path, 1, count, &n, &e) == RC_INVALID);
+    clean();
+    struct ledger *l = open_ledger(NULL);
+    ledger_close(l);
+    make_database("PRAGMA user_version = 99");
+    CHECK(try_open(&e) == RC_UNSUPPORTED);
+    CHECK(strstr(e.message, "schema version 99") != NULL);
+    clean();
+    FILE *f = fopen(path, "w");
+    fputs("this is no database, but long enough to look like one to a careless reader, which we are not............",
+          f);
+    fclose(f);
+    CHECK(try_open(&e) == RC_INVALID);
+    CHECK(ledger_read(path, 1, count, &n, &e) == RC_INVALID);
+    clean();
+    snprintf(path, sizeof path, "%s/no/such/folder.db", dir);
+    CHECK(try_open(&e) == RC_IO);
+    snprintf(path, sizeof path, "%s/ledger.db", dir);
+}
+
+/* --- measuring ---------------------------------------------------------------------------------------------- */
+
+struct bench {
+    struct ledger *l;
+    int n, sent, finished, failed;
+};
+
+static void bench_fill(struct bench *b);
+
+static void bench_cb(enum rc rc, void *arg)
+{
+    struct bench *b = arg;
+
+    b->finished++;
+    b->failed += rc != RC_OK;
+    bench_fill(b);
+}
+
+/* 1,000 rows under way, as with a thousand requests ending. */
+static void bench_fill(struct bench *b)
+{
+    while (b->sent < b->n && b->sent - b->finished < 1000) {
+        char id[40];
+        snprintf(id, sizeof id, "req_%08x%08x%08x", rand(), rand(), b->sent++);
+        struct ledger_row r = row(id);
+        if (ledger_append(b->l, &r, bench_cb, b) != RC_OK)
+            b->failed++;
+    }
+}
+
+static int bench(int n)
+{
+    struct bench b = {.l = open_ledger(NULL), .n = n};
+    struct mono start = clock_now(&clock_system);
+
+    bench_fill(&b);
+    while (b.finished < n && event_base_loop(loop, EVLOOP_ONCE) == 0) {
+    }
+    double seconds = (double)mono_since(&clock_system, start) / 1e9;
+    struct ledger_stats s = ledger_stats(b.l);
+    printf("%d rows in %.2f s: %.0f rows/s, %.1f rows/commit, %d failed\n", n, seconds, n / seconds,
+           (double)n / (double)s.commits, b.failed);
+    ledger_close(b.l);
+    return b.failed != 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *tmp = getenv("TMPDIR");
+    int failed = 0;
+
+    snprintf(dir, sizeof dir, "%.40s/spw-ledger-XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(dir))
+        return 1;
+    snprintf(path, sizeof path, "%s/ledger.db", dir);
+    loop = event_base_new();
+    if (argc == 3 && strcmp(argv[1], "bench") == 0) {
+        failed = bench(atoi(argv[2]));
+        clean();
+    } else {
+        TEST(test_order_and_reading);
+        TEST(test_restart);
+        TEST(test_nulls);
+        TEST(test_duplicate_fails_alone);
+        TEST(test_queue_bound);
+        TEST(test_locked_file);
+        TEST(test_disk_full);
+        TEST(test_foreign_files);
+        failed = TEST_RESULT();
+    }
+    event_base_free(loop);
+    rmdir(dir);
+    return failed;
+}
