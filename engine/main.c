@@ -18,6 +18,7 @@ static const struct command commands[] = {
     {"generate", cmd_generate, "continue a prompt"},
     {"info", cmd_info, "say what a model file holds"},
     {"render-chat", cmd_render_chat, "write the prompt that a chat turns into"},
+    {"serve", cmd_serve, "serve a model over the OpenAI API"},
     {"synth", cmd_synth, "write a model of random weights in a true shape"},
     {"tokenize", cmd_tokenize, "cut texts into token ids"},
 };

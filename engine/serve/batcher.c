@@ -1,0 +1,662 @@
+#include "engine/serve/batcher.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define PREFILL_TOKENS_DEFAULT 32
+
+enum job_phase { JOB_WAITING, JOB_PREFILL, JOB_DECODE, JOB_DONE };
+
+struct batch_job {
+    /* Set before it is submitted, then the engine thread's. */
+    int32_t *ids;
+    int32_t n_prompt, max_tokens;
+    struct sampler *sampler;
+    struct answer *answer;
+    bool want_samples;
+    /* Loop thread. */
+    batch_output_fn *on_output;
+    void *arg;
+    bool detached;            /* cancelled: no more calls */
+    struct batch_output view; /* what on_output sees; swapped with `out` */
+    /* Under the lock. */
+    bool cancel, pause, dirty;
+    struct batch_job *next, *next_dirty; /* waiting list; list of jobs with output */
+    struct batch_output out;
+    /* Engine thread. */
+    enum job_phase phase;
+    struct seq *seq;
+    int32_t n_stored; /* prompt ids computed */
+    int32_t last_id;
+    bool skip; /* paused as of this step's plan */
+    bool news; /* has something to publish */
+    struct mono submitted, admitted, first_token, last_token;
+    int32_t n_new; /* ids of this step, not yet published: 0 or 1 */
+    struct sample sample;
+    enum batch_finish finish;
+    struct error error;
+};
+
+struct batcher {
+    struct batcher_options o;
+    pthread_t thread;
+    int fd;
+    /* Engine thread. */
+    struct batch_job **running; /* in order of admission */
+    int32_t n_running;
+    struct step_slice *slices;
+    struct batch_job **slice_jobs;
+    struct sampler_scratch *scratch;
+    /* Under the lock. */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct batch_job *waiting, **waiting_tail;
+    struct batch_job *dirty, **dirty_tail;
+    bool quit;
+    bool kick; /* something changed that the engine thread must look at */
+    struct batcher_stats stats;
+};
+
+const struct batch_engine_ops batch_engine_ops_real = {
+    .seq_new = seq_new,
+    .seq_free = seq_free,
+    .seq_reserve = seq_reserve,
+    .step = engine_step,
+    .pages_free = engine_pages_free,
+    .pages_total = engine_pages_total,
+};
+
+/* Jobs. */
+
+static void output_init(struct batch_output *o)
+{
+    *o = (struct batch_output){.finish = BATCH_RUNNING};
+    strbuf_init(&o->content, ANSWER_BYTES_MAX);
+    strbuf_init(&o->reasoning, ANSWER_BYTES_MAX);
+}
+
+static void output_fini(struct batch_output *o)
+{
+    strbuf_fini(&o->content);
+    strbuf_fini(&o->reasoning);
+    free(o->ids);
+    free(o->samples);
+}
+
+struct batch_job *batch_job_new(const struct batch_job_options *o)
+{
+    SPW_ASSERT(o->n_ids >= 1 && o->max_tokens >= 1);
+    struct batch_job *j = spw_calloc(1, sizeof *j);
+    j->ids = o->ids;
+    j->n_prompt = o->n_ids;
+    j->max_tokens = o->max_tokens;
+    j->sampler = o->sampler;
+    j->answer = o->answer;
+    j->want_samples = o->want_samples;
+    j->on_output = o->on_output;
+    j->arg = o->arg;
+    output_init(&j->out);
+    output_init(&j->view);
+    return j;
+}
+
+void batch_job_free(struct batch_job *j)
+{
+    if (!j)
+        return;
+    SPW_ASSERT(!j->seq);
+    free(j->ids);
+    sampler_free(j->sampler);
+    answer_free(j->answer);
+    output_fini(&j->out);
+    output_fini(&j->view);
+    free(j);
+}
+
+/* Engine thread: leaving. */
+
+static void job_leave(struct batcher *b, struct batch_job *j, enum batch_finish finish)
+{
+    if (j->seq)
+        b->o.ops->seq_free(j->seq);
+    j->seq = NULL;
+    j->phase = JOB_DONE;
+    j->finish = finish;
+    j->news = true;
+}
+
+static void job_fail(struct batcher *b, struct batch_job *j, const struct error *e)
+{
+    j->error = *e;
+    job_leave(b, j, BATCH_FAILED);
+}
+
+/* Engine thread: publishing. The lock is held. */
+
+static void output_add_id(struct batch_job *j)
+{
+    struct batch_output *o = &j->out;
+    if (o->n_ids == o->cap_ids) {
+        o->cap_ids = o->cap_ids ? 2 * o->cap_ids : 16;
+        o->ids = spw_realloc(o->ids, (size_t)o->cap_ids * sizeof *o->ids);
+        if (j->want_samples)
+            o->samples = spw_realloc(o->samples, (size_t)o->cap_ids * sizeof *o->samples);
+    }
+    if (j->want_samples)
+        o->samples[o->n_ids] = j->sample;
+    o->ids[o->n_ids++] = j->sample.id;
+}
+
+static enum rc move_text(struct strbuf *to, struct strbuf *from)
+{
+    enum rc rc = from->len ? strbuf_append(to, from->data, from->len) : RC_OK;
+    if (rc == RC_OK)
+        strbuf_clear(from);
+    return rc;
+}
+
+static void finish_count_locked(struct batcher *b, const struct batch_job *j)
+{
+    struct batcher_stats *s = &b->stats;
+    if (j->cancel) {
+        s->cancelled++;
+        return;
+    }
+    s->finished_stop += j->finish == BATCH_STOP;
+    s->finished_length += j->finish == BATCH_LENGTH;
+    s->finished_failed += j->finish == BATCH_FAILED;
+    if (j->first_token.ns)
+        histogram_observe(&s->decode, (double)(j->last_token.ns - j->first_token.ns) / NS_PER_S);
+}
+
+static void publish_job_locked(struct batcher *b, struct batch_job *j)
+{
+    struct batch_output *o = &j->out;
+    if (j->n_new)
+        output_add_id(j);
+    j->n_new = 0;
+    if (move_text(&o->content, &j->answer->content) || move_text(&o->reasoning, &j->answer->reasoning)) {
+        error_set(&j->error, RC_FULL, "the reader is too slow: %zu MiB of text wait for it", ANSWER_BYTES_MAX >> 20);
+        if (j->phase != JOB_DONE)
+            job_leave(b, j, BATCH_FAILED);
+        j->finish = BATCH_FAILED;
+    }
+    o->usage = (struct batch_usage){
+        .prompt = j->n_prompt,
+        .completion = j->answer->n_tokens,
+        .reasoning = j->answer->n_reasoning,
+    };
+    o->first_token = j->first_token;
+    if (j->phase == JOB_DONE) {
+        o->finish = j->finish;
+        o->error = j->error;
+        finish_count_locked(b, j);
+    }
+    if (!j->dirty) {
+        j->dirty = true;
+        j->next_dirty = NULL;
+        *b->dirty_tail = j;
+        b->dirty_tail = &j->next_dirty;
+    }
+    j->news = false;
+}
+
+static void ring(struct batcher *b)
+{
+    uint64_t one = 1;
+    ssize_t n;
+    do {
+        n = write(b->fd, &one, sizeof one);
+    } while (n < 0 && errno == EINTR); /* EAGAIN: already readable, which is all we want */
+}
+
+/* Publish what changed, and forget the jobs that have ended: from here on they are the loop thread's. */
+static void publish(struct batcher *b)
+{
+    bool any = false;
+    pthread_mutex_lock(&b->lock);
+    int32_t kept = 0;
+    for (int32_t i = 0; i < b->n_running; i++) {
+        struct batch_job *j = b->running[i];
+        if (j->news) {
+            publish_job_locked(b, j);
+            any = true;
+        }
+        if (j->phase != JOB_DONE)
+            b->running[kept++] = j;
+    }
+    if (kept < b->n_running)
+        b->kick = true; /* there is room: look at who waits */
+    b->n_running = b->stats.running = kept;
+    b->stats.pages_free = b->o.ops->pages_free(b->o.engine);
+    pthread_mutex_unlock(&b->lock);
+    if (any)
+        ring(b);
+}
+
+/* Engine thread: admission. The lock is held. */
+
+static int32_t room_needed(const struct batcher *b, const struct batch_job *j)
+{
+    int64_t n = (int64_t)j->n_prompt + j->max_tokens;
+    return n < b->o.n_ctx ? (int32_t)n : b->o.n_ctx;
+}
+
+static struct batch_job *waiting_pop_locked(struct batcher *b)
+{
+    struct batch_job *j = b->waiting;
+    b->waiting = j->next;
+    if (!b->waiting)
+        b->waiting_tail = &b->waiting;
+    b->stats.waiting--;
+    return j;
+}
+
+/* Drop the cancelled from both lists, note who is paused. */
+static void heed_flags_locked(struct batcher *b)
+{
+    for (int32_t i = 0; i < b->n_running; i++) {
+        struct batch_job *j = b->running[i];
+        j->skip = j->pause;
+        if (j->cancel && j->phase != JOB_DONE)
+            job_leave(b, j, BATCH_STOP);
+    }
+    struct batch_job **link = &b->waiting;
+    while (*link) {
+        struct batch_job *j = *link;
+        if (!j->cancel) {
+            link = &j->next;
+            continue;
+        }
+        *link = j->next;
+        b->stats.waiting--;
+        job_leave(b, j, BATCH_STOP);
+        publish_job_locked(b, j);
+    }
+    b->waiting_tail = link;
+}
+
+/* One job from the head of the queue gets a sequence and all the pages it can ever need. False: not now. */
+static bool admit_one_locked(struct batcher *b)
+{
+    struct batch_job *j = b->waiting;
+    struct error e = {0};
+    j->seq = b->o.ops->seq_new(b->o.engine);
+    if (!j->seq) {
+        if (b->n_running > 0)
+            return false;
+        error_set(&e, RC_FULL, "the engine has no sequence to give although none runs");
+    } else if (b->o.ops->seq_reserve(j->seq, room_needed(b, j), &e)) {
+        b->o.ops->seq_free(j->seq);
+        j->seq = NULL;
+        if (b->n_running > 0)
+            return false; /* someone will finish and give pages back */
+        /* With every page free it does not fit, so it never will. */
+    }
+    waiting_pop_locked(b);
+    b->running[b->n_running++] = j;
+    j->phase = JOB_PREFILL;
+    j->admitted = clock_now(b->o.clock);
+    j->skip = j->pause;
+    histogram_observe(&b->stats.queue, (double)(j->admitted.ns - j->submitted.ns) / NS_PER_S);
+    b->stats.prompt_tokens += (uint64_t)j->n_prompt;
+    if (!j->seq)
+        job_fail(b, j, &e);
+    return true;
+}
+
+static bool any_runnable(const struct batcher *b)
+{
+    for (int32_t i = 0; i < b->n_running; i++)
+        if (!b->running[i]->skip)
+            return true;
+    return false;
+}
+
+/* Wait until there is something to do, then take in what the loop thread left. False: quit. */
+static bool collect(struct batcher *b)
+{
+    pthread_mutex_lock(&b->lock);
+    while (!b->quit && !b->kick && !any_runnable(b))
+        pthread_cond_wait(&b->wake, &b->lock);
+    bool go = !b->quit;
+    if (go) {
+        b->kick = false;
+        heed_flags_locked(b);
+        while (b->waiting && b->n_running < b->o.max_seqs && admit_one_locked(b))
+            ;
+        b->stats.running = b->n_running;
+        if (b->dirty)
+            ring(b); /* jobs cancelled while they waited */
+    }
+    pthread_mutex_unlock(&b->lock);
+    return go;
+}
+
+/* Engine thread: a step. */
+
+static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const int32_t *ids, int32_t n_ids,
+                        bool want_logits)
+{
+    b->slices[n] = (struct step_slice){.seq = j->seq, .ids = ids, .n = n_ids, .want_logits = want_logits};
+    b->slice_jobs[n] = j;
+    return n + 1;
+}
+
+/* Fill slices: every decoding sequence, then prompts in order of age. Returns how many; *n_prefill tokens of prompts. */
+static int32_t plan(struct batcher *b, int32_t *n_prefill)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < b->n_running; i++) {
+        struct batch_job *j = b->running[i];
+        if (j->phase == JOB_DECODE && !j->skip)
+            n = plan_add(b, n, j, &j->last_id, 1, true);
+    }
+    int32_t budget = b->o.step_tokens - n;
+    if (n > 0 && budget > b->o.prefill_tokens)
+        budget = b->o.prefill_tokens;
+    *n_prefill = 0;
+    for (int32_t i = 0; i < b->n_running && budget > 0; i++) {
+        struct batch_job *j = b->running[i];
+        if (j->phase != JOB_PREFILL || j->skip)
+            continue;
+        int32_t left = j->n_prompt - j->n_stored;
+        int32_t take = left < budget ? left : budget;
+        n = plan_add(b, n, j, j->ids + j->n_stored, take, take == left);
+        budget -= take;
+        *n_prefill += take;
+    }
+    return n;
+}
+
+/* Choose one token for a job from its logits and see whether that ends it. */
+static void job_choose(struct batcher *b, struct batch_job *j, const float *logits, struct mono now)
+{
+    struct error e;
+    if (sampler_choose(j->sampler, logits, NULL, b->scratch, &j->sample, &e) != RC_OK) {
+        job_fail(b, j, &e);
+        return;
+    }
+    sampler_accept(j->sampler, j->sample.id);
+    j->last_id = j->sample.id;
+    j->n_new = 1;
+    j->news = true;
+    j->phase = JOB_DECODE;
+    if (!j->first_token.ns)
+        j->first_token = now;
+    enum rc rc = answer_push(j->answer, j->sample.id, &e);
+    if (rc == RC_OK && j->answer->state == ANSWER_ENDED) {
+        job_leave(b, j, BATCH_STOP);
+    } else if (rc == RC_OK &&
+               (j->answer->n_tokens >= j->max_tokens || j->n_prompt + j->answer->n_tokens >= b->o.n_ctx)) {
+        rc = answer_finish(j->answer, &e);
+        job_leave(b, j, BATCH_LENGTH);
+    }
+    if (rc)
+        job_fail(b, j, &e);
+}
+
+static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, struct mono start, struct mono now)
+{
+    pthread_mutex_lock(&b->lock);
+    struct batcher_stats *s = &b->stats;
+    int32_t n_tokens = 0;
+    for (int32_t i = 0; i < n_slices; i++) {
+        struct batch_job *j = b->slice_jobs[i];
+        n_tokens += b->slices[i].n;
+        if (!j->n_new)
+            continue;
+        s->generated_tokens++;
+        if (j->last_token.ns)
+            histogram_observe(&s->gap, (double)(now.ns - j->last_token.ns) / NS_PER_S);
+        else
+            histogram_observe(&s->prefill, (double)(now.ns - j->admitted.ns) / NS_PER_S);
+        j->last_token = now;
+    }
+    double seconds = (double)(now.ns - start.ns) / NS_PER_S;
+    s->steps++;
+    s->step_seconds += seconds;
+    s->prefill_tokens += (uint64_t)n_prefill;
+    s->decode_tokens += (uint64_t)(n_tokens - n_prefill);
+    histogram_observe(&s->step, seconds);
+    histogram_observe(&s->step_batch, n_tokens);
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* The step did not happen: its jobs end with its error, the others go on. */
+static void step_failed(struct batcher *b, int32_t n_slices, const struct error *e)
+{
+    for (int32_t i = 0; i < n_slices; i++)
+        job_fail(b, b->slice_jobs[i], e);
+    pthread_mutex_lock(&b->lock);
+    b->stats.step_failures++;
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void step(struct batcher *b)
+{
+    int32_t n_prefill;
+    int32_t n = plan(b, &n_prefill);
+    if (n == 0)
+        return;
+    struct error e = {0};
+    struct mono start = clock_now(b->o.clock);
+    if (b->o.ops->step(b->o.engine, b->slices, n, &e) != RC_OK) {
+        step_failed(b, n, &e);
+        return;
+    }
+    struct mono now = clock_now(b->o.clock);
+    for (int32_t i = 0; i < n; i++) {
+        struct batch_job *j = b->slice_jobs[i];
+        if (j->phase == JOB_PREFILL) {
+            if (j->n_stored == 0)
+                sampler_prompt(j->sampler, j->ids, (size_t)j->n_prompt);
+            j->n_stored += b->slices[i].n;
+        }
+        if (b->slices[i].want_logits)
+            job_choose(b, j, b->slices[i].logits, now);
+    }
+    count_step(b, n, n_prefill, start, now);
+}
+
+static void *engine_thread(void *arg)
+{
+    struct batcher *b = arg;
+    while (collect(b)) {
+        step(b);
+        publish(b);
+    }
+    return NULL;
+}
+
+/* Life. */
+
+static void stats_init(struct batcher *b)
+{
+    struct batcher_stats *s = &b->stats;
+    histogram_init(&s->gap, &histogram_gaps);
+    histogram_init(&s->queue, &histogram_seconds);
+    histogram_init(&s->prefill, &histogram_seconds);
+    histogram_init(&s->decode, &histogram_seconds);
+    histogram_init(&s->step, &histogram_gaps);
+    histogram_init(&s->step_batch, &histogram_tokens);
+    s->pages_total = b->o.ops->pages_total(b->o.engine);
+    s->pages_free = b->o.ops->pages_free(b->o.engine);
+}
+
+static void batcher_destroy(struct batcher *b)
+{
+    pthread_mutex_destroy(&b->lock);
+    pthread_cond_destroy(&b->wake);
+    if (b->fd >= 0)
+        close(b->fd);
+    sampler_scratch_free(b->scratch);
+    free(b->running);
+    free(b->slices);
+    free(b->slice_jobs);
+    free(b);
+}
+
+enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struct error *e)
+{
+    if (o->max_seqs < 1 || o->step_tokens < o->max_seqs)
+        return error_set(e, RC_INVALID,
+                         "%d sequences do not fit into a step of %d tokens; the step must hold one of each",
+                         (int)o->max_seqs, (int)o->step_tokens);
+    struct batcher *b = spw_calloc(1, sizeof *b);
+    b->o = *o;
+    if (b->o.prefill_tokens <= 0)
+        b->o.prefill_tokens = PREFILL_TOKENS_DEFAULT;
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->wake, NULL);
+    b->waiting_tail = &b->waiting;
+    b->dirty_tail = &b->dirty;
+    b->running = spw_calloc((size_t)o->max_seqs, sizeof *b->running);
+    b->slices = spw_calloc((size_t)o->max_seqs, sizeof *b->slices);
+    b->slice_jobs = spw_calloc((size_t)o->max_seqs, sizeof *b->slice_jobs);
+    b->scratch = sampler_scratch_new(o->n_vocab);
+    stats_init(b);
+    b->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (b->fd < 0) {
+        batcher_destroy(b);
+        return error_set(e, RC_IO, "cannot create an event descriptor: errno %d", errno);
+    }
+    int failed = pthread_create(&b->thread, NULL, engine_thread, b);
+    if (failed) {
+        batcher_destroy(b);
+        return error_set(e, RC_IO, "cannot start the engine thread: errno %d", failed);
+    }
+    *out = b;
+    return RC_OK;
+}
+
+/* After the engine thread has ended. A job can be both running and dirty; done ones are only dirty. */
+static void drop_jobs(struct batcher *b)
+{
+    struct batch_job *j = b->dirty;
+    while (j) {
+        struct batch_job *next = j->next_dirty;
+        if (j->out.finish != BATCH_RUNNING)
+            batch_job_free(j);
+        j = next;
+    }
+    for (int32_t i = 0; i < b->n_running; i++) {
+        if (b->running[i]->seq)
+            b->o.ops->seq_free(b->running[i]->seq);
+        b->running[i]->seq = NULL;
+        batch_job_free(b->running[i]);
+    }
+    while (b->waiting)
+        batch_job_free(waiting_pop_locked(b));
+}
+
+void batcher_free(struct batcher *b)
+{
+    if (!b)
+        return;
+    pthread_mutex_lock(&b->lock);
+    b->quit = true;
+    pthread_cond_signal(&b->wake);
+    pthread_mutex_unlock(&b->lock);
+    pthread_join(b->thread, NULL);
+    drop_jobs(b);
+    batcher_destroy(b);
+}
+
+/* Loop thread. */
+
+enum rc batcher_submit(struct batcher *b, struct batch_job *j, struct error *e)
+{
+    SPW_ASSERT(j->n_prompt < b->o.n_ctx);
+    pthread_mutex_lock(&b->lock);
+    /* Free slots count as room: the engine thread may not have had its turn yet. */
+    int32_t free_slots = b->o.max_seqs - b->stats.running;
+    bool full = b->stats.waiting >= b->o.waiting_max + free_slots;
+    if (full) {
+        b->stats.refused++;
+    } else {
+        j->phase = JOB_WAITING;
+        j->submitted = clock_now(b->o.clock);
+        j->next = NULL;
+        *b->waiting_tail = j;
+        b->waiting_tail = &j->next;
+        b->stats.waiting++;
+        b->kick = true;
+        pthread_cond_signal(&b->wake);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return full ? error_set(e, RC_FULL, "all %d slots are taken and %d requests wait already", (int)b->o.max_seqs,
+                            (int)b->o.waiting_max)
+                : RC_OK;
+}
+
+void batcher_cancel(struct batcher *b, struct batch_job *j)
+{
+    j->detached = true;
+    pthread_mutex_lock(&b->lock);
+    j->cancel = true;
+    b->kick = true;
+    pthread_cond_signal(&b->wake);
+    pthread_mutex_unlock(&b->lock);
+}
+
+void batcher_set_flow(struct batcher *b, struct batch_job *j, enum batch_flow flow)
+{
+    pthread_mutex_lock(&b->lock);
+    j->pause = flow == BATCH_PAUSE;
+    b->kick = true;
+    pthread_cond_signal(&b->wake);
+    pthread_mutex_unlock(&b->lock);
+}
+
+int batcher_fd(const struct batcher *b)
+{
+    return b->fd;
+}
+
+/* Take one job's output: swap the filled buffer for the emptied one. */
+static struct batch_job *dispatch_next(struct batcher *b)
+{
+    pthread_mutex_lock(&b->lock);
+    struct batch_job *j = b->dirty;
+    if (j) {
+        b->dirty = j->next_dirty;
+        if (!b->dirty)
+            b->dirty_tail = &b->dirty;
+        j->dirty = false;
+        struct batch_output t = j->view;
+        j->view = j->out;
+        j->out = t;
+        strbuf_clear(&j->out.content);
+        strbuf_clear(&j->out.reasoning);
+        j->out.n_ids = 0;
+    }
+    pthread_mutex_unlock(&b->lock);
+    return j;
+}
+
+void batcher_dispatch(struct batcher *b)
+{
+    uint64_t count;
+    if (read(b->fd, &count, sizeof count) < 0 && errno != EAGAIN && errno != EINTR)
+        return;
+    /* Bounded: only jobs that existed when a step ended are on the list, and each appears once per step. */
+    struct batch_job *j;
+    while ((j = dispatch_next(b))) {
+        bool last = j->view.finish != BATCH_RUNNING;
+        if (!j->detached)
+            j->on_output(j, &j->view, j->arg);
+        if (last)
+            batch_job_free(j);
+    }
+}
+
+void batcher_stats(struct batcher *b, struct batcher_stats *out)
+{
+    pthread_mutex_lock(&b->lock);
+    *out = b->stats;
+    pthread_mutex_unlock(&b->lock);
+}

@@ -1,0 +1,121 @@
+/* Continuous batching: many sequences share one engine, one step at a time.
+ *
+ * Owns: the engine thread, the jobs handed to it, the queue of those that wait. Leaves to others: the engine itself
+ * (borrowed, used by the engine thread alone from batcher_new() to batcher_free()), HTTP, JSON.
+ *
+ * Threads. The *loop thread* creates jobs, submits, cancels and pauses them, and receives their output from
+ * batcher_dispatch(), which it calls when batcher_fd() is readable. The *engine thread* admits, computes, samples, and
+ * turns ids into text. One lock, held only to exchange lists and flags, never over a step.
+ *
+ * A job:
+ *
+ *     new --submit--> WAITING --admit--> PREFILL --last slice--> DECODE --stop | limit | failure--> DONE
+ *                        \------------------cancel-----------------------------------------------> DONE
+ *
+ * Each step takes first one token of every decoding sequence, so that decoding never starves, then slices of prompts,
+ * oldest first, out of what the token budget leaves (less while others decode, which bounds the time between their
+ * tokens). By the numerics law what a sequence gets does not depend on its company, so the plan is free.
+ *
+ * Memory. Admission is in order of arrival and reserves the worst case at once: KV pages for min(prompt + max_tokens,
+ * n_ctx) tokens. A sequence once admitted therefore always finishes: there is no pre-emption, at the price of pages
+ * that short answers never touch. A job that does not fit waits and lets nobody overtake, so nobody starves either. */
+#ifndef ENGINE_SERVE_BATCHER_H
+#define ENGINE_SERVE_BATCHER_H
+
+#include "base/clock.h"
+#include "engine/model/model.h"
+#include "engine/serve/answer.h"
+#include "engine/serve/histogram.h"
+#include "engine/text/sampler.h"
+
+/* What the batcher asks of an engine: model.h's calls, or a test's stand-ins for them. */
+struct batch_engine_ops {
+    struct seq *(*seq_new)(struct engine *en);
+    void (*seq_free)(struct seq *s);
+    enum rc (*seq_reserve)(struct seq *s, int32_t n, struct error *e);
+    enum rc (*step)(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e);
+    int32_t (*pages_free)(const struct engine *en);
+    int32_t (*pages_total)(const struct engine *en);
+};
+extern const struct batch_engine_ops batch_engine_ops_real;
+
+struct batcher_options {
+    const struct batch_engine_ops *ops;
+    struct engine *engine;
+    const struct clock *clock;
+    int32_t n_vocab, n_ctx;
+    int32_t max_seqs;       /* sequences at once, 1 .. step_tokens */
+    int32_t step_tokens;    /* most tokens in one step; at most the engine's */
+    int32_t prefill_tokens; /* most prompt tokens in a step that also decodes; 0: 32 */
+    int32_t waiting_max;    /* jobs waiting for a slot; beyond: RC_FULL; 0: refuse what cannot start at once */
+};
+
+enum batch_finish { BATCH_RUNNING, BATCH_STOP, BATCH_LENGTH, BATCH_FAILED };
+
+struct batch_usage {
+    int32_t prompt, completion, reasoning, cached;
+};
+
+/* What came out of a job since the last call. Lent for the call. */
+struct batch_output {
+    struct strbuf content, reasoning;
+    int32_t *ids; /* tokens chosen, an end token included */
+    int32_t n_ids, cap_ids;
+    struct sample *samples; /* n_ids of them when asked for, else NULL */
+    enum batch_finish finish;
+    struct error error;       /* BATCH_FAILED */
+    struct batch_usage usage; /* so far */
+    struct mono first_token;  /* when the first token was chosen; 0 before */
+};
+
+struct batch_job;
+typedef void batch_output_fn(struct batch_job *job, const struct batch_output *out, void *arg);
+
+struct batch_job_options {
+    int32_t *ids; /* prompt, 1 .. n_ctx - 1 ids in range; ownership moves to the job */
+    int32_t n_ids;
+    int32_t max_tokens;      /* >= 1; clamped to the context's end */
+    struct sampler *sampler; /* moves; fresh: the job feeds it the prompt */
+    struct answer *answer;   /* moves; fresh */
+    bool want_samples;
+    batch_output_fn *on_output; /* loop thread; after a call with finish != BATCH_RUNNING the job is gone */
+    void *arg;
+};
+/* Any thread. Until it is submitted the job is the caller's: batch_job_free(). */
+struct batch_job *batch_job_new(const struct batch_job_options *o);
+void batch_job_free(struct batch_job *job); /* NULL is fine */
+
+struct batcher;
+enum rc batcher_new(struct batcher **b, const struct batcher_options *o, struct error *e) SPW_MUST_USE;
+/* Stops after the step that runs. Jobs left are dropped without a call. */
+void batcher_free(struct batcher *b);
+
+/* The following on the loop thread. None blocks for longer than it takes to exchange a few pointers. */
+
+/* RC_OK: the job is the batcher's. RC_FULL: the waiting room is full; the job is still the caller's. */
+enum rc batcher_submit(struct batcher *b, struct batch_job *job, struct error *e) SPW_MUST_USE;
+/* The client is gone: no further call for this job, its slot is free after the step that runs now. */
+void batcher_cancel(struct batcher *b, struct batch_job *job);
+/* Back-pressure: a paused job keeps its place and pages but chooses no tokens. */
+enum batch_flow { BATCH_FLOW, BATCH_PAUSE };
+void batcher_set_flow(struct batcher *b, struct batch_job *job, enum batch_flow flow);
+int batcher_fd(const struct batcher *b); /* readable when there is output; owned by the batcher */
+void batcher_dispatch(struct batcher *b);
+
+struct batcher_stats {
+    int32_t running, waiting, pages_free, pages_total;
+    uint64_t steps, step_failures;
+    uint64_t prefill_tokens, decode_tokens; /* computed */
+    uint64_t prompt_tokens, generated_tokens;
+    uint64_t finished_stop, finished_length, finished_failed, cancelled, refused;
+    double step_seconds;         /* wall time spent inside steps */
+    struct histogram gap;        /* seconds between two tokens of one sequence */
+    struct histogram queue;      /* seconds from submit to admission */
+    struct histogram prefill;    /* seconds from admission to the first token */
+    struct histogram decode;     /* seconds from the first token to the last */
+    struct histogram step;       /* seconds of one step */
+    struct histogram step_batch; /* tokens in one step */
+};
+void batcher_stats(struct batcher *b, struct batcher_stats *out); /* any thread */
+
+#endif

@@ -1,0 +1,209 @@
+#include "engine/serve/metrics.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/model/model.h"
+
+void serve_counters_init(struct serve_counters *c)
+{
+    *c = (struct serve_counters){0};
+    histogram_init(&c->ttft, &histogram_seconds);
+    histogram_init(&c->e2e, &histogram_seconds);
+    histogram_init(&c->prompt_tokens, &histogram_tokens);
+    histogram_init(&c->generation_tokens, &histogram_tokens);
+}
+
+/* The model's name as a label value: the format escapes backslash, quote and newline. */
+static void put_label_value(struct strbuf *b, const char *s)
+{
+    for (; *s; s++) {
+        if (*s == '\\' || *s == '"')
+            (void)strbuf_printf(b, "\\%c", *s);
+        else if (*s == '\n')
+            (void)strbuf_puts(b, "\\n");
+        else
+            (void)strbuf_append(b, s, 1);
+    }
+}
+
+static void put_label(struct strbuf *b, const char *name, const char *value)
+{
+    (void)strbuf_printf(b, "%s=\"", name);
+    put_label_value(b, value);
+    (void)strbuf_puts(b, "\"");
+}
+
+static void put_head(struct strbuf *b, const char *name, const char *type, const char *help)
+{
+    (void)strbuf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* One sample; extra is "key=\"value\"" or NULL. */
+static void put_sample(struct strbuf *b, const struct metrics_view *v, const char *name, const char *extra,
+                       double value)
+{
+    (void)strbuf_printf(b, "%s{", name);
+    put_label(b, "model_name", v->model_id);
+    (void)strbuf_printf(b, extra ? ",%s} %.17g\n" : "}%s %.17g\n", extra ? extra : "", value);
+}
+
+static void put_histogram(struct strbuf *b, const struct metrics_view *v, const char *name, const char *help,
+                          const struct histogram *h)
+{
+    char full[128], le[64];
+    put_head(b, name, "histogram", help);
+    snprintf(full, sizeof full, "%s_bucket", name);
+    uint64_t below = 0;
+    for (int i = 0; h->edges && i < h->edges->n; i++) {
+        below += h->counts[i];
+        snprintf(le, sizeof le, "le=\"%g\"", h->edges->le[i]);
+        put_sample(b, v, full, le, (double)below);
+    }
+    put_sample(b, v, full, "le=\"+Inf\"", (double)h->count);
+    snprintf(full, sizeof full, "%s_sum", name);
+    put_sample(b, v, full, NULL, h->sum);
+    snprintf(full, sizeof full, "%s_count", name);
+    put_sample(b, v, full, NULL, (double)h->count);
+}
+
+/* Single values: one row each. Rows of one name stand together; the head is written for the first. */
+
+enum row_source { FROM_BATCHER_U64, FROM_BATCHER_I32, FROM_BATCHER_DOUBLE, FROM_COUNTERS_U64, FROM_HTTP_U64 };
+struct row {
+    const char *name, *type, *extra;
+    enum row_source source;
+    size_t offset;
+    const char *help;
+};
+#define BATCHER(field)  offsetof(struct batcher_stats, field)
+#define COUNTERS(field) offsetof(struct serve_counters, field)
+#define HTTP(field)     offsetof(struct http_server_stats, field)
+static const struct row rows[] = {
+    {"vllm:num_requests_running", "gauge", NULL, FROM_BATCHER_I32, BATCHER(running), "Sequences in the batch."},
+    {"vllm:num_requests_waiting", "gauge", NULL, FROM_BATCHER_I32, BATCHER(waiting), "Requests waiting for a slot."},
+    {"vllm:prompt_tokens_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(prompt_tokens),
+     "Tokens of admitted prompts."},
+    {"vllm:generation_tokens_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(generated_tokens), "Tokens chosen."},
+    {"vllm:request_success_total", "counter", "finished_reason=\"stop\"", FROM_BATCHER_U64, BATCHER(finished_stop),
+     "Requests that ended, by reason."},
+    {"vllm:request_success_total", "counter", "finished_reason=\"length\"", FROM_BATCHER_U64, BATCHER(finished_length),
+     ""},
+    {"vllm:request_success_total", "counter", "finished_reason=\"abort\"", FROM_BATCHER_U64, BATCHER(cancelled), ""},
+    {"spillway_engine_requests_total", "counter", NULL, FROM_COUNTERS_U64, COUNTERS(requests),
+     "Completion requests begun."},
+    {"spillway_engine_requests_failed_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(finished_failed),
+     "Requests that ended with an error of the engine."},
+    {"spillway_engine_requests_refused_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(refused),
+     "Requests refused because the waiting room was full."},
+    {"spillway_engine_requests_aborted_total", "counter", NULL, FROM_COUNTERS_U64, COUNTERS(aborted),
+     "Requests whose client went away."},
+    {"spillway_engine_responses_total", "counter", "class=\"2xx\"", FROM_COUNTERS_U64, COUNTERS(responses[2]),
+     "HTTP answers by class of status."},
+    {"spillway_engine_responses_total", "counter", "class=\"4xx\"", FROM_COUNTERS_U64, COUNTERS(responses[4]), ""},
+    {"spillway_engine_responses_total", "counter", "class=\"5xx\"", FROM_COUNTERS_U64, COUNTERS(responses[5]), ""},
+    {"spillway_engine_steps_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(steps), "Steps computed."},
+    {"spillway_engine_step_failures_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(step_failures),
+     "Steps that failed."},
+    {"spillway_engine_busy_seconds_total", "counter", NULL, FROM_BATCHER_DOUBLE, BATCHER(step_seconds),
+     "Time spent inside steps."},
+    {"spillway_engine_step_tokens_total", "counter", "kind=\"prefill\"", FROM_BATCHER_U64, BATCHER(prefill_tokens),
+     "Tokens computed, by kind."},
+    {"spillway_engine_step_tokens_total", "counter", "kind=\"decode\"", FROM_BATCHER_U64, BATCHER(decode_tokens), ""},
+    {"spillway_engine_kv_pages", "gauge", "state=\"free\"", FROM_BATCHER_I32, BATCHER(pages_free),
+     "Pages of the KV pool."},
+    {"spillway_engine_kv_pages", "gauge", "state=\"all\"", FROM_BATCHER_I32, BATCHER(pages_total), ""},
+    {"spillway_engine_http_connections_total", "counter", NULL, FROM_HTTP_U64, HTTP(accepted), "Connections accepted."},
+    {"spillway_engine_http_refused_framing_total", "counter", NULL, FROM_HTTP_U64, HTTP(refused_framing),
+     "Requests refused for bad framing."},
+    {"spillway_engine_http_timed_out_total", "counter", NULL, FROM_HTTP_U64, HTTP(timed_out),
+     "Connections closed at a deadline."},
+};
+
+static double row_value(const struct row *r, const struct metrics_view *v)
+{
+    const char *base = r->source == FROM_COUNTERS_U64 ? (const char *)v->counters
+                       : r->source == FROM_HTTP_U64   ? (const char *)&v->http
+                                                      : (const char *)v->batcher;
+    const void *p = base + r->offset;
+    switch (r->source) {
+    case FROM_BATCHER_I32: return *(const int32_t *)p;
+    case FROM_BATCHER_DOUBLE: return *(const double *)p;
+    default: return (double)*(const uint64_t *)p;
+    }
+}
+
+static void put_rows(struct strbuf *b, const struct metrics_view *v)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct row *r = &rows[i];
+        if (i == 0 || strcmp(r->name, rows[i - 1].name) != 0)
+            put_head(b, r->name, r->type, r->help);
+        put_sample(b, v, r->name, r->extra, row_value(r, v));
+    }
+}
+
+static double resident_bytes(void)
+{
+    unsigned long total = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "re"); /* memory of the kernel's, never a disk: does not block */
+    if (!f)
+        return 0;
+    int n = fscanf(f, "%lu %lu", &total, &resident);
+    fclose(f);
+    return n == 2 ? (double)resident * (double)sysconf(_SC_PAGESIZE) : 0;
+}
+
+static void put_info(struct strbuf *b, const struct metrics_view *v)
+{
+    put_head(b, "spillway_engine_info", "gauge", "What runs here.");
+    (void)strbuf_puts(b, "spillway_engine_info{");
+    put_label(b, "model_name", v->model_id);
+    (void)strbuf_puts(b, ",version=\"" SPILLWAY_VERSION "\",");
+    put_label(b, "arch", v->arch);
+    (void)strbuf_puts(b, ",");
+    put_label(b, "quant", v->quant);
+    (void)strbuf_puts(b, ",");
+    put_label(b, "device", v->device);
+    (void)strbuf_puts(b, ",");
+    put_label(b, "numerics", v->numerics);
+    (void)strbuf_puts(b, "} 1\n");
+    put_head(b, "vllm:cache_config_info", "gauge", "Shape of the KV pool.");
+    (void)strbuf_puts(b, "vllm:cache_config_info{");
+    put_label(b, "model_name", v->model_id);
+    (void)strbuf_printf(b, ",block_size=\"%d\",num_gpu_blocks=\"%d\"} 1\n", K_PAGE_TOKENS,
+                        (int)v->batcher->pages_total);
+}
+
+static void put_gauge(struct strbuf *b, const struct metrics_view *v, const char *name, const char *help, double value)
+{
+    put_head(b, name, "gauge", help);
+    put_sample(b, v, name, NULL, value);
+}
+
+void metrics_write(struct strbuf *b, const struct metrics_view *v)
+{
+    const struct batcher_stats *s = v->batcher;
+    put_rows(b, v);
+    int used = s->pages_total - s->pages_free;
+    put_gauge(b, v, "vllm:kv_cache_usage_perc", "Share of the KV pool in use, 0 to 1.",
+              s->pages_total > 0 ? (double)used / s->pages_total : 0);
+    put_gauge(b, v, "spillway_engine_ready", "1 when requests are taken.", v->ready);
+    put_gauge(b, v, "spillway_engine_load_seconds", "Time from start to ready.", v->load_seconds);
+    put_gauge(b, v, "spillway_engine_resident_bytes", "Resident memory of the process.", resident_bytes());
+    put_info(b, v);
+    const struct serve_counters *c = v->counters;
+    put_histogram(b, v, "vllm:time_to_first_token_seconds", "From a request's first byte to its first token.",
+                  &c->ttft);
+    put_histogram(b, v, "vllm:e2e_request_latency_seconds", "From a request's first byte to its end.", &c->e2e);
+    put_histogram(b, v, "vllm:request_prompt_tokens", "Prompt tokens of a request.", &c->prompt_tokens);
+    put_histogram(b, v, "vllm:request_generation_tokens", "Tokens generated for a request.", &c->generation_tokens);
+    put_histogram(b, v, "vllm:inter_token_latency_seconds", "Between two tokens of one sequence.", &s->gap);
+    put_histogram(b, v, "vllm:request_queue_time_seconds", "From submission to admission.", &s->queue);
+    put_histogram(b, v, "vllm:request_prefill_time_seconds", "From admission to the first token.", &s->prefill);
+    put_histogram(b, v, "vllm:request_decode_time_seconds", "From the first token to the last.", &s->decode);
+    put_histogram(b, v, "spillway_engine_step_seconds", "One step.", &s->step);
+    put_histogram(b, v, "spillway_engine_step_tokens", "Tokens in one step.", &s->step_batch);
+}

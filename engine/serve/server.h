@@ -1,0 +1,67 @@
+/* The engine's HTTP server: the OpenAI surface, health, metrics, and an orderly end.
+ *
+ *     LOADING --load() ok--> READY --server_drain()--> DRAINING --last answer, or deadline--> done()
+ *        \--load() fails--> FAILED: done() at once, server_failed() says why
+ *
+ * It listens from the first moment: while the model loads on the worker thread, /health and all else answer 503 with
+ * Retry-After. Three threads: the loop (all of HTTP), the worker (load, then JSON, templates and tokenising of each
+ * request), the engine thread (batcher.h). Nothing blocks the loop.
+ *
+ * Everything but /health wants a bearer token when there are API keys. */
+#ifndef ENGINE_SERVE_SERVER_H
+#define ENGINE_SERVE_SERVER_H
+
+#include <event2/event.h>
+
+#include "base/http_server.h"
+#include "base/log.h"
+#include "engine/serve/api_keys.h"
+#include "engine/serve/batcher.h"
+#include "engine/text/chat_template.h"
+
+/* A loaded model, lent to the server until server_free(). */
+struct serve_model {
+    const struct batch_engine_ops *ops;
+    struct engine *engine;
+    const struct vocab *vocab;
+    const struct chat_template *chat; /* NULL: the file has no template; chat requests are refused with ... */
+    char chat_missing[512];           /* ... this */
+    int32_t n_vocab;                  /* of the logits; at least the vocabulary's */
+    int32_t n_ctx;
+    int32_t step_tokens; /* most tokens in one step */
+    int64_t created;     /* seconds since 1970: the file's age */
+    char fingerprint[40];
+    char arch[32], quant[16], device[32], numerics[128];
+};
+
+struct server_options {
+    const char *listen_on;       /* as http_server_new() */
+    const char *model_id;        /* the name requests use */
+    const struct api_keys *keys; /* NULL: no authentication; borrowed */
+    int32_t max_seqs;            /* sequences at once */
+    int32_t waiting_max;         /* requests waiting for a slot; beyond: 503 */
+    int64_t drain_ms;            /* how long a drain waits for answers */
+    const struct log *log;
+    const struct clock *clock;
+    /* Load the model: called once, on the worker thread. Fills *m; what it made is freed by whoever owns load_arg, after
+     * server_free(). */
+    enum rc (*load)(void *load_arg, struct serve_model *m, struct error *e);
+    void *load_arg;
+    /* The end, on the loop thread: drained, or load() failed. May be called once. */
+    void (*done)(void *done_arg);
+    void *done_arg;
+};
+
+struct server;
+/* Listens when it returns RC_OK. Strings in *o are borrowed for the server's life. */
+enum rc server_new(struct server **s, struct event_base *loop, const struct server_options *o,
+                   struct error *e) SPW_MUST_USE;
+/* Refuse new work, finish what runs, then done(). A second call ends at once. */
+void server_drain(struct server *s);
+/* Still inside load()? Then server_free() would wait for it. */
+bool server_loading(const struct server *s);
+const struct error *server_failed(const struct server *s); /* NULL: it did not fail */
+int server_port(const struct server *s);
+void server_free(struct server *s); /* NULL is fine */
+
+#endif

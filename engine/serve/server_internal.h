@@ -1,0 +1,42 @@
+/* Shared by server.c (life, routes) and server_call.c (one completion request from bytes to answer). */
+#ifndef ENGINE_SERVE_SERVER_INTERNAL_H
+#define ENGINE_SERVE_SERVER_INTERNAL_H
+
+#include "engine/serve/api.h"
+#include "engine/serve/metrics.h"
+#include "engine/serve/server.h"
+#include "engine/serve/worker.h"
+
+enum server_state { SERVER_LOADING, SERVER_READY, SERVER_FAILED, SERVER_DRAINING };
+
+#define SERVER_END_IDS_MAX 64
+
+struct server {
+    struct server_options o;
+    enum server_state state;
+    struct event_base *loop; /* borrowed */
+    struct http_server *http;
+    struct worker *worker;
+    struct event *worker_ev, *batcher_ev, *drain_ev;
+    struct batcher *batcher; /* from READY on */
+    bool loaded;             /* load() has come back */
+    bool done;               /* done() was called */
+    struct mono started;
+    int64_t load_ns; /* from start to the end of load() */
+    /* The load task. The worker fills model and error; the loop reads them once the task is done. */
+    struct worker_task load_task;
+    struct serve_model model;
+    struct error error;
+    enum rc load_rc;
+    int32_t end_ids[SERVER_END_IDS_MAX]; /* what ends an answer of this model */
+    size_t n_end_ids;
+    struct strbuf scratch; /* frames and small bodies; loop thread, empty between calls */
+    struct serve_counters counters;
+};
+
+/* Answer with an error object and close the books on the exchange. */
+void server_reply_error(struct server *s, struct http_exchange *x, const struct api_error *e);
+/* Take a POST to one of the two completion endpoints; it answers now or later. */
+void server_call_start(struct server *s, struct http_exchange *x, enum api_kind kind);
+
+#endif
