@@ -1,6 +1,16 @@
 /* Dequantise: the definition of every tensor type, in scalar code. */
 #include "kernels/expand.h"
 
+typedef void expand_fn(const uint8_t *block, uint8_t *q, float *d, float *m, int64_t stride);
+
+/* clang-format off */
+static expand_fn *const expand_table[K_TYPE_COUNT] = {
+    [K_Q4_0] = expand_q4_0, [K_Q4_1] = expand_q4_1, [K_Q5_0] = expand_q5_0,     [K_Q5_1] = expand_q5_1,
+    [K_Q8_0] = expand_q8_0, [K_Q2_K] = expand_q2_k, [K_Q3_K] = expand_q3_k,     [K_Q4_K] = expand_q4_k,
+    [K_Q5_K] = expand_q5_k, [K_Q6_K] = expand_q6_k, [K_IQ4_NL] = expand_iq4_nl, [K_IQ4_XS] = expand_iq4_xs,
+};
+/* clang-format on */
+
 static float bf16_to_f32(uint16_t h)
 {
     uint32_t bits = (uint32_t)h << 16;

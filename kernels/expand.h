@@ -17,8 +17,6 @@
 #define EXPAND_F16(h) k_f16_to_f32(h)
 #endif
 
-typedef void expand_fn(const uint8_t *b, uint8_t *q, float *d, float *m, int64_t stride);
-
 static inline float expand_half(const uint8_t *p)
 {
     uint16_t h;
@@ -210,13 +208,5 @@ static inline void expand_iq4_xs(const uint8_t *b, uint8_t *q, float *d, float *
         expand_iq4_nibbles(q + g * 32, b + 8 + g * 16);
     }
 }
-
-/* clang-format off */
-static expand_fn *const expand_table[K_TYPE_COUNT] = {
-    [K_Q4_0] = expand_q4_0, [K_Q4_1] = expand_q4_1, [K_Q5_0] = expand_q5_0,     [K_Q5_1] = expand_q5_1,
-    [K_Q8_0] = expand_q8_0, [K_Q2_K] = expand_q2_k, [K_Q3_K] = expand_q3_k,     [K_Q4_K] = expand_q4_k,
-    [K_Q5_K] = expand_q5_k, [K_Q6_K] = expand_q6_k, [K_IQ4_NL] = expand_iq4_nl, [K_IQ4_XS] = expand_iq4_xs,
-};
-/* clang-format on */
 
 #endif

@@ -237,24 +237,3 @@ const struct k_ops k_reference_ops = {
     .silu_mul = reference_silu_mul,
     .add = reference_add,
 };
-
-/* Until the vector backend stands, the CPU table is the reference. */
-const struct k_ops k_cpu_ops = {
-    .name = "cpu",
-    .ctx_new = reference_ctx_new,
-    .ctx_free = reference_ctx_free,
-    .numerics = reference_numerics,
-    .get_rows = reference_get_rows,
-    .rms_norm = reference_rms_norm,
-    .matmul = reference_matmul,
-    .matmul_heads = reference_matmul_heads,
-    .matmul_experts = reference_matmul_experts,
-    .route = reference_route,
-    .combine_experts = reference_combine_experts,
-    .rope = reference_rope,
-    .kv_store = reference_kv_store,
-    .attention_gqa = reference_attention_gqa,
-    .attention_mla = reference_attention_mla,
-    .silu_mul = reference_silu_mul,
-    .add = reference_add,
-};
