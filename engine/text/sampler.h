@@ -29,12 +29,13 @@ struct sampler_params {
     int32_t top_k;             /* 0: off */
     double top_p;              /* (0, 1]; 1: off */
     double min_p;              /* [0, 1]; 0: off; relative to the most likely token */
-    double repetition_penalty; /* (0, 10]; 1: off; prompt and answer (Keskar et al. 2019, arXiv 1909.05858) */
+    double repetition_penalty; /* [0.01, 10]; 1: off; prompt and answer (Keskar et al. 2019, arXiv 1909.05858) */
     double presence_penalty;   /* -2 .. 2; answer only, as in the OpenAI API */
     double frequency_penalty;  /* -2 .. 2; answer only */
     uint64_t seed;
-    int32_t min_tokens;              /* end ids are banned before this many tokens of the answer */
-    int n_top;                       /* alternatives to report, 0 .. SAMPLER_TOP_MAX */
+    int32_t min_tokens; /* end ids are banned before this many tokens of the answer */
+    int n_top;          /* alternatives to report, 0 .. SAMPLER_TOP_MAX */
+    bool skip_logprob;  /* nobody asks for sample.logprob: it is NaN, and a pass over the logits is saved */
     const struct sampler_bias *bias; /* borrowed until sampler_new() returns, like the two below */
     size_t n_bias;
     const int32_t *end_ids; /* what min_tokens bans */
