@@ -1,0 +1,184 @@
+/* The doors of the admin API: who may come in, where each request goes, and how answers look. */
+#include "scheduler/admin/admin_internal.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/tls.h"
+
+/* --- answers ------------------------------------------------------------------------------------------------ */
+
+static void reply(struct http_exchange *x, int status, const char *content_type, const struct strbuf *body,
+                  const char *extra_name, const char *extra_value)
+{
+    struct http_header headers[3] = {{"Content-Type", content_type}, {"Cache-Control", "no-store"}};
+
+    if (extra_name)
+        headers[2] = (struct http_header){extra_name, extra_value};
+    http_reply(x, status, headers, extra_name ? 3 : 2, body->data ? body->data : "", body->len);
+}
+
+void admin_reply(struct http_exchange *x, int status, const char *content_type, const struct strbuf *body)
+{
+    reply(x, status, content_type, body, NULL, NULL);
+}
+
+void admin_reply_json(struct http_exchange *x, int status, const struct json_writer *w)
+{
+    if (json_write_end(w) == RC_OK)
+        admin_reply(x, status, "application/json", w->out);
+    else
+        admin_reply_error(x, 500, "answer_too_large", "the answer is larger than %zu bytes; ask for less",
+                          ADMIN_ANSWER_MAX);
+    strbuf_fini(w->out);
+}
+
+static void write_error(struct strbuf *body, int status, const char *code, const char *message)
+{
+    struct json_writer w = json_write_begin(body);
+
+    json_open(&w, NULL, '{');
+    json_open(&w, "error", '{');
+    json_string(&w, "message", message);
+    json_string(&w, "type", status < 500 ? "invalid_request_error" : "server_error");
+    json_null(&w, "param");
+    json_string(&w, "code", code);
+    json_close(&w, '}');
+    json_close(&w, '}');
+    SPW_ASSERT(json_write_end(&w) == RC_OK);
+}
+
+static void reply_error(struct http_exchange *x, int status, const char *code, const char *extra_name,
+                        const char *extra_value, const char *message)
+{
+    struct strbuf body;
+
+    strbuf_init(&body, 16384); /* a message of 1 KiB, escaped at its worst */
+    write_error(&body, status, code, message);
+    reply(x, status, "application/json", &body, extra_name, extra_value);
+    strbuf_fini(&body);
+}
+
+void admin_reply_error(struct http_exchange *x, int status, const char *code, const char *format, ...)
+{
+    char message[1024];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    reply_error(x, status, code, status == 503 ? "Retry-After" : NULL, "1", message);
+}
+
+/* --- dispatch ----------------------------------------------------------------------------------------------- */
+
+/* Lets the caller in (true, *who) or answers. */
+static bool authorize(struct admin_door *door, struct http_exchange *x, const char **who)
+{
+    struct admin *a = door->admin;
+
+    *who = "socket";
+    if (!door->needs_key)
+        return true;
+    const char *header = http_head_get(http_request_head(x), "authorization");
+    const struct config_key *key = a->o.keys ? keys_authorize(a->o.keys, header) : NULL;
+    if (!key) {
+        log_warn(a->o.log, "admin", "refused: no known key", LOG_S("peer", http_exchange_peer(x)));
+        reply_error(x, 401, "unauthorized", "WWW-Authenticate", "Bearer",
+                    "no known key; send Authorization: Bearer KEY with a key of scope admin");
+        return false;
+    }
+    if (!key->admin) {
+        log_warn(a->o.log, "admin", "refused: key is not of scope admin", LOG_S("peer", http_exchange_peer(x)),
+                 LOG_S("key", key->id));
+        reply_error(x, 403, "forbidden", NULL, NULL, "this key has not the scope admin");
+        return false;
+    }
+    *who = key->id;
+    return true;
+}
+
+static void request_cb(struct http_exchange *x, void *arg)
+{
+    struct admin_door *door = arg;
+    const struct http_head *head = http_request_head(x);
+    char name[ADMIN_NAME_MAX + 1], allow[32];
+    struct admin_call call = {.admin = door->admin, .x = x};
+
+    if (!authorize(door, x, &call.who))
+        return;
+    const struct admin_route *r = admin_route_find(head->method, head->target, name, allow, sizeof allow);
+    if (!r && allow[0]) {
+        reply_error(x, 405, "method_not_allowed", "Allow", allow, "this path has other methods; see Allow");
+        return;
+    }
+    if (!r) {
+        reply_error(x, 404, "not_found", NULL, NULL, "no such path; docs/ADMIN_API.md has the list");
+        return;
+    }
+    if (strcmp(r->method, "GET") != 0) /* what changes something leaves a trace */
+        log_info(door->admin->o.log, "admin", "command", LOG_S("path", r->path), LOG_S("name", name[0] ? name : NULL),
+                 LOG_S("by", call.who), LOG_S("peer", http_exchange_peer(x)));
+    call.name = name[0] ? name : NULL;
+    r->handler(&call);
+}
+
+/* --- life --------------------------------------------------------------------------------------------------- */
+
+static enum rc open_door(struct admin *a, struct admin_door *door, const char *address, SSL_CTX *tls, struct error *e)
+{
+    static const struct http_server_handlers handlers = {.on_request = request_cb};
+    struct http_server_options o = {.limits = http_limits_default, .connections_max = 256, .tls = tls};
+
+    o.limits.body_bytes_max = 65536;
+    o.retained_bytes_max = (size_t)8 << 20;
+    door->admin = a;
+    enum rc rc = http_server_new(&door->server, a->o.loop, address, &o, &handlers, door, e);
+    return rc == RC_OK ? rc : error_prefix(e, "admin");
+}
+
+enum rc admin_new(struct admin **out, const struct admin_options *o, struct error *e)
+{
+    struct admin *a = spw_calloc(1, sizeof *a);
+    const struct config *c = o->config;
+    char *socket = spw_asprintf("unix:%s", c->admin_socket);
+
+    *out = NULL;
+    a->o = *o;
+    a->started = clock_wall(o->clock);
+    a->remote.needs_key = true;
+    enum rc rc = worker_new(&a->reader, o->loop, 16, e);
+    if (rc == RC_OK)
+        rc = open_door(a, &a->local, socket, NULL, e);
+    if (rc == RC_OK && c->admin_tls_cert)
+        rc = tls_server_new(&a->tls, c->admin_tls_cert, c->admin_tls_key, e);
+    if (rc == RC_OK && c->admin_listen)
+        rc = open_door(a, &a->remote, c->admin_listen, a->tls, e);
+    free(socket);
+    if (rc != RC_OK) {
+        admin_free(a);
+        return rc;
+    }
+    *out = a;
+    return RC_OK;
+}
+
+void admin_free(struct admin *a)
+{
+    if (!a)
+        return;
+    /* Doors first: their exchanges end (on_abort), so that the reader's last completions find nobody to answer. */
+    if (a->local.server)
+        http_server_free(a->local.server);
+    if (a->remote.server)
+        http_server_free(a->remote.server);
+    worker_free(a->reader);
+    SSL_CTX_free(a->tls);
+    free(a);
+}
+
+int admin_port(const struct admin *a)
+{
+    return a->remote.server ? http_server_port(a->remote.server) : 0;
+}

@@ -1,0 +1,35 @@
+/* The admin API `/admin/v1` and `/metrics`: on a unix socket, where the file's mode (0660) decides who may, and, where
+ * configured, on admin.listen for keys of scope admin.
+ *
+ * One table (routes.c) has a row per route; dispatch and docs/ADMIN_API.md come from it. Everything on the loop thread;
+ * what reads files runs on a worker. Owns its listeners; everything in the options is borrowed and outlives it. */
+#ifndef SCHEDULER_ADMIN_ADMIN_H
+#define SCHEDULER_ADMIN_ADMIN_H
+
+#include <stdio.h>
+
+#include "scheduler/books/keys.h"
+#include "scheduler/books/ledger.h"
+#include "scheduler/front/front.h"
+
+struct admin;
+
+struct admin_options {
+    struct event_base *loop;
+    const struct config *config;
+    struct front *front;
+    struct ledger *ledger;
+    struct keys *keys; /* NULL: nobody is let in on admin.listen */
+    const struct log *log;
+    const struct clock *clock;
+    void (*drain)(void *arg); /* POST /admin/v1/drain; may be called more than once */
+    void *drain_arg;
+};
+/* Binds the listeners. RC_CONFLICT: another process answers on the socket. */
+enum rc admin_new(struct admin **a, const struct admin_options *o, struct error *e) SPW_MUST_USE;
+void admin_free(struct admin *a);      /* closes everything at once; NULL is fine */
+int admin_port(const struct admin *a); /* of admin.listen; 0: off */
+
+void admin_print_markdown(FILE *out); /* docs/ADMIN_API.md */
+
+#endif

@@ -1,0 +1,60 @@
+/* What admin.c (doors and dispatch), routes.c (the table) and the handlers share. */
+#ifndef SCHEDULER_ADMIN_ADMIN_INTERNAL_H
+#define SCHEDULER_ADMIN_ADMIN_INTERNAL_H
+
+#include "base/http_server.h"
+#include "base/json_write.h"
+#include "base/worker.h"
+#include "scheduler/admin/admin.h"
+
+#define ADMIN_NAME_MAX   64 /* of a node, as the schema has it */
+#define ADMIN_ANSWER_MAX ((size_t)16 << 20)
+#define ADMIN_ROWS_MAX   10000 /* of the ledger in one answer */
+
+struct admin_door { /* one listener */
+    struct admin *admin;
+    struct http_server *server;
+    bool needs_key;
+};
+struct admin {
+    struct admin_options o;
+    struct admin_door local, remote;
+    SSL_CTX *tls;
+    struct worker *reader;
+    struct wall started;
+};
+
+/* One request that was let in, for the length of a handler. */
+struct admin_call {
+    struct admin *admin;
+    struct http_exchange *x;
+    const char *name; /* what stood for {name} in the path, percent-decoded; NULL without one */
+    const char *who;  /* id of the key; "socket" */
+};
+typedef void admin_handler(const struct admin_call *c);
+
+struct admin_route {
+    const char *method, *path; /* "/admin/v1/nodes/{name}/drain" */
+    admin_handler *handler;
+    const char *help;
+    const char *query;  /* markdown, or NULL */
+    const char *answer; /* status and an example */
+};
+extern const struct admin_route admin_routes[];
+extern const int admin_n_routes;
+
+/* The route of a request, and its {name} in `name` (ADMIN_NAME_MAX + 1 bytes). NULL: *allow holds the methods that the
+ * path has, or "" when there is no such path. */
+const struct admin_route *admin_route_find(const char *method, const char *target, char *name, char *allow,
+                                           size_t allow_size);
+
+/* Answers; the exchange is over afterwards. */
+void admin_reply(struct http_exchange *x, int status, const char *content_type, const struct strbuf *body);
+void admin_reply_json(struct http_exchange *x, int status, const struct json_writer *w); /* frees w->out's bytes */
+void admin_reply_error(struct http_exchange *x, int status, const char *code, const char *format, ...) SPW_PRINTF(4, 5);
+
+/* handlers.c, ledger_view.c */
+admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_node, admin_get_ledger, admin_get_config,
+    admin_get_status, admin_post_drain, admin_get_metrics;
+
+#endif

@@ -1,0 +1,207 @@
+/* The routes that answer from memory. */
+#include "scheduler/admin/admin_internal.h"
+
+#include <string.h>
+
+/* --- nodes -------------------------------------------------------------------------------------------------- */
+
+static void write_node_load(struct json_writer *w, const struct front_node *n)
+{
+    json_int(w, "in_flight", n->in_flight);
+    json_int(w, "slots", n->slots);
+    json_uint(w, "requests", n->requests);
+    json_uint(w, "failures", n->failures);
+    if (n->probe_us >= 0)
+        json_int(w, "probe_us", n->probe_us);
+    else
+        json_null(w, "probe_us");
+    json_int(w, "pid", n->pid);
+    json_int(w, "restarts", n->restarts);
+}
+
+static void write_node(const struct front_node *n, void *arg)
+{
+    struct json_writer *w = arg;
+    char buf[64];
+
+    json_open(w, NULL, '{');
+    json_string(w, "name", n->name);
+    json_string(w, "provider", n->provider);
+    json_string(w, "address", n->address);
+    json_open(w, "models", '[');
+    for (int i = 0; i < n->n_models; i++)
+        json_string(w, NULL, n->models[i]);
+    json_close(w, ']');
+    json_string(w, "state", node_state_name(n->state));
+    json_string(w, "reason", n->reason);
+    json_string(w, "since", wall_format(n->state_since, buf, sizeof buf));
+    json_bool(w, "draining", n->draining);
+    json_bool(w, "local", n->local);
+    json_int(w, "watts", n->watts);
+    json_open(w, "price_usd_per_mtok", '{');
+    json_string(w, "input", price_format(n->prices.input, buf, sizeof buf));
+    json_string(w, "cached_input", price_format(n->prices.cached_input, buf, sizeof buf));
+    json_string(w, "output", price_format(n->prices.output, buf, sizeof buf));
+    json_close(w, '}');
+    write_node_load(w, n);
+    json_close(w, '}');
+}
+
+void admin_get_nodes(const struct admin_call *c)
+{
+    struct strbuf out;
+
+    strbuf_init(&out, ADMIN_ANSWER_MAX);
+    struct json_writer w = json_write_begin(&out);
+    json_open(&w, NULL, '{');
+    json_open(&w, "nodes", '[');
+    front_nodes_each(c->admin->o.front, write_node, &w);
+    json_close(&w, ']');
+    json_close(&w, '}');
+    admin_reply_json(c->x, 200, &w);
+}
+
+void admin_get_node(const struct admin_call *c)
+{
+    struct strbuf out;
+
+    strbuf_init(&out, ADMIN_ANSWER_MAX);
+    struct json_writer w = json_write_begin(&out);
+    if (front_node_get(c->admin->o.front, c->name, write_node, &w) == RC_OK) {
+        admin_reply_json(c->x, 200, &w);
+        return;
+    }
+    strbuf_fini(&out);
+    admin_reply_error(c->x, 404, "not_found", "there is no node \"%s\"; GET /admin/v1/nodes lists them", c->name);
+}
+
+static void set_drain(const struct admin_call *c, enum front_drain_mode mode)
+{
+    struct error e;
+
+    if (front_node_set_drain(c->admin->o.front, c->name, mode, &e) == RC_OK)
+        admin_get_node(c);
+    else
+        admin_reply_error(c->x, e.code == RC_NOT_FOUND ? 404 : 400,
+                          e.code == RC_NOT_FOUND ? "not_found" : "invalid_request", "%s", e.message);
+}
+
+void admin_drain_node(const struct admin_call *c)
+{
+    set_drain(c, FRONT_NODE_DRAIN);
+}
+
+void admin_undrain_node(const struct admin_call *c)
+{
+    set_drain(c, FRONT_NODE_UNDRAIN);
+}
+
+/* --- the process -------------------------------------------------------------------------------------------- */
+
+static void write_totals(struct json_writer *w, const struct front_totals *t)
+{
+    char buf[64];
+
+    json_open(w, "requests", '{');
+    json_uint(w, "accepted", t->accepted);
+    json_uint(w, "ok", t->ok);
+    json_uint(w, "cancelled", t->cancelled);
+    json_uint(w, "failed", t->failed);
+    json_uint(w, "refused", t->refused);
+    json_uint(w, "retries", t->retries);
+    json_int(w, "running", t->running);
+    json_int(w, "waiting", t->waiting);
+    json_close(w, '}');
+    json_open(w, "tokens", '{');
+    json_int(w, "input", t->tokens.input);
+    json_int(w, "cached_input", t->tokens.cached_input);
+    json_int(w, "output", t->tokens.output);
+    json_close(w, '}');
+    json_string(w, "charge_usd", pusd_sum_format(t->charge, buf, sizeof buf));
+}
+
+static void write_ledger(struct json_writer *w, const struct ledger *l)
+{
+    struct ledger_stats s = ledger_stats(l);
+    char text[256];
+
+    json_open(w, "ledger", '{');
+    json_uint(w, "rows", s.rows);
+    json_uint(w, "commits", s.commits);
+    json_uint(w, "failed", s.failed);
+    json_int(w, "queued", s.queued);
+    json_int(w, "last_commit_us", s.last_commit_ns / NS_PER_US);
+    json_bool(w, "failing", s.failing);
+    json_string(w, "last_error", ledger_last_error(l, text, sizeof text));
+    json_close(w, '}');
+}
+
+static void count_ready(const struct front_node *n, void *arg)
+{
+    *(int *)arg += n->state == NODE_READY && !n->draining;
+}
+
+void admin_get_status(const struct admin_call *c)
+{
+    const struct admin *a = c->admin;
+    struct strbuf out;
+    const char *why = "";
+    char buf[64];
+    int ready = 0;
+
+    front_nodes_each(a->o.front, count_ready, &ready);
+    bool is_ready = front_is_ready(a->o.front, &why);
+    struct front_totals totals = front_totals(a->o.front);
+    strbuf_init(&out, ADMIN_ANSWER_MAX);
+    struct json_writer w = json_write_begin(&out);
+    json_open(&w, NULL, '{');
+    json_string(&w, "version", SPILLWAY_VERSION);
+    json_string(&w, "started", wall_format(a->started, buf, sizeof buf));
+    json_int(&w, "uptime_s", (clock_wall(a->o.clock).ns - a->started.ns) / NS_PER_S);
+    json_int(&w, "port", front_port(a->o.front));
+    json_bool(&w, "draining", front_is_draining(a->o.front));
+    json_bool(&w, "ready", is_ready);
+    json_string(&w, "reason", why);
+    json_int(&w, "nodes", front_nodes_count(a->o.front));
+    json_int(&w, "nodes_ready", ready);
+    write_totals(&w, &totals);
+    write_ledger(&w, a->o.ledger);
+    json_close(&w, '}');
+    admin_reply_json(c->x, 200, &w);
+}
+
+void admin_get_config(const struct admin_call *c)
+{
+    struct strbuf out;
+
+    strbuf_init(&out, ADMIN_ANSWER_MAX);
+    struct json_writer w = json_write_begin(&out);
+    w.rc = config_dump_json(c->admin->o.config, &out);
+    admin_reply_json(c->x, 200, &w);
+}
+
+void admin_post_drain(const struct admin_call *c)
+{
+    struct strbuf out;
+    struct admin *a = c->admin;
+
+    strbuf_init(&out, 256);
+    struct json_writer w = json_write_begin(&out);
+    json_open(&w, NULL, '{');
+    json_bool(&w, "draining", true);
+    json_close(&w, '}');
+    admin_reply_json(c->x, 202, &w); /* before the drain: with nothing to finish it may end this very server */
+    a->o.drain(a->o.drain_arg);
+}
+
+void admin_get_metrics(const struct admin_call *c)
+{
+    struct strbuf out;
+
+    strbuf_init(&out, ADMIN_ANSWER_MAX);
+    if (front_metrics_render(c->admin->o.front, &out) == RC_OK)
+        admin_reply(c->x, 200, FRONT_METRICS_CONTENT_TYPE, &out);
+    else
+        admin_reply_error(c->x, 500, "answer_too_large", "the metrics are larger than %zu bytes", ADMIN_ANSWER_MAX);
+    strbuf_fini(&out);
+}

@@ -1,0 +1,88 @@
+/* GET /admin/v1/ledger. Reading the file may wait for a disk, so it runs on the reader's thread:
+ *
+ *   loop: job made -> thread: ledger_read() fills job->rows -> loop: answered, or dropped when the client has left
+ *
+ * The job belongs to the worker until its completion; the exchange only tells it that nobody waits any more. */
+#include "scheduler/admin/admin_internal.h"
+
+#include <stdlib.h>
+
+#include "base/text.h"
+#include "scheduler/books/ledger_text.h"
+
+#define LEDGER_ROWS_DEFAULT 20
+
+struct ledger_job {
+    struct http_exchange *x; /* NULL: the client has left */
+    const char *path;        /* of the configuration */
+    int last;
+    struct strbuf rows; /* the thread's until completion */
+    struct json_writer w;
+    enum rc rc;
+    struct error e;
+};
+
+static void abort_cb(struct http_exchange *x, void *state)
+{
+    struct ledger_job *job = state;
+
+    (void)x;
+    job->x = NULL;
+}
+
+static void each_row(const struct ledger_row *row, void *arg)
+{
+    ledger_row_json(arg, row);
+}
+
+/* On the reader's thread. */
+static void read_rows(void *arg)
+{
+    struct ledger_job *job = arg;
+
+    json_open(&job->w, NULL, '{');
+    json_open(&job->w, "rows", '[');
+    job->rc = ledger_read(job->path, job->last, each_row, &job->w, &job->e);
+    json_close(&job->w, ']');
+    json_close(&job->w, '}');
+}
+
+static void read_rows_cb(enum rc rc, void *arg)
+{
+    struct ledger_job *job = arg;
+
+    if (job->x && rc == RC_OK) {
+        http_exchange_set(job->x, NULL, NULL);
+        if (job->rc == RC_OK)
+            admin_reply_json(job->x, 200, &job->w);
+        else
+            admin_reply_error(job->x, 500, "ledger_unreadable", "%s", job->e.message);
+    }
+    strbuf_fini(&job->rows);
+    free(job);
+}
+
+void admin_get_ledger(const struct admin_call *c)
+{
+    const char *text = http_request_query(c->x, "last");
+    int64_t last = LEDGER_ROWS_DEFAULT;
+
+    if (text && text_parse_int(text, 1, ADMIN_ROWS_MAX, &last) != RC_OK) {
+        admin_reply_error(c->x, 400, "invalid_request", "last: \"%.40s\" is not a number from 1 to %d", text,
+                          ADMIN_ROWS_MAX);
+        return;
+    }
+    struct ledger_job *job = spw_calloc(1, sizeof *job);
+    job->x = c->x;
+    job->path = c->admin->o.config->ledger_path;
+    job->last = (int)last;
+    strbuf_init(&job->rows, ADMIN_ANSWER_MAX);
+    job->w = json_write_begin(&job->rows);
+    if (worker_submit(c->admin->reader, read_rows, read_rows_cb, job) != RC_OK) {
+        strbuf_fini(&job->rows);
+        free(job);
+        admin_reply_error(c->x, 503, "busy", "other readers of the ledger are waiting; try again");
+        return;
+    }
+    http_exchange_set(c->x, job, abort_cb);
+}

@@ -1,0 +1,125 @@
+/* Every route of the admin API, one row each; dispatch and the reference page come from here. */
+#include "scheduler/admin/admin_internal.h"
+
+#include <string.h>
+
+#define V1 "/admin/v1"
+
+const struct admin_route admin_routes[] = {
+    {"GET", V1 "/status", admin_get_status, "What this scheduler is doing: readiness, totals since its start, ledger.",
+     NULL,
+     "200 `{\"version\":\"0.1.0\",\"started\":\"2026-11-24T06:47:05.123Z\",\"uptime_s\":12,\"port\":8080,"
+     "\"draining\":false,\"ready\":true,\"reason\":\"\",\"nodes\":2,\"nodes_ready\":2,\"requests\":{...},"
+     "\"tokens\":{...},\"charge_usd\":\"0.0123\",\"ledger\":{...}}`"},
+    {"GET", V1 "/nodes", admin_get_nodes, "The nodes with state, load, prices and counters.", NULL,
+     "200 `{\"nodes\":[{\"name\":\"gpu1\",\"provider\":\"static\",\"address\":\"http://10.0.0.5:8000\","
+     "\"models\":[\"m\"],\"state\":\"ready\",\"draining\":false,...}]}`"},
+    {"GET", V1 "/nodes/{name}", admin_get_node, "One node.", NULL, "200 an entry of the list above; 404 `not_found`"},
+    {"POST", V1 "/nodes/{name}/drain", admin_drain_node,
+     "The node finishes what it has and gets nothing new. May be repeated.", NULL, "200 the node; 404 `not_found`"},
+    {"POST", V1 "/nodes/{name}/undrain", admin_undrain_node, "The node gets requests again. May be repeated.", NULL,
+     "200 the node; 404 `not_found`"},
+    {"GET", V1 "/ledger", admin_get_ledger, "The newest rows of the ledger, newest first.",
+     "`last`: how many, 1 to 10000; default 20",
+     "200 `{\"rows\":[{\"request_id\":\"...\",\"accepted\":\"2026-11-24T06:47:05.123Z\",\"tenant\":\"acme\","
+     "\"model\":\"m\",\"node\":\"gpu1\",\"tokens_input\":12,\"tokens_cached_input\":0,\"tokens_output\":40,"
+     "\"charge_usd\":\"0.0000172\",\"outcome\":\"ok\",...}]}`; 503 `busy` while other readers wait"},
+    {"GET", V1 "/config", admin_get_config,
+     "The effective configuration, secrets masked, with the source of each value.", NULL,
+     "200 `{\"listen\":{\"value\":\"127.0.0.1:8080\",\"source\":\"line 3\"},...,\"nodes\":[{...}],\"keys\":[{...}]}`"},
+    {"POST", V1 "/drain", admin_post_drain,
+     "The scheduler stops accepting, finishes what runs (at most `drain` of the configuration) and ends. "
+     "May be repeated.",
+     NULL, "202 `{\"draining\":true}`"},
+    {"GET", "/metrics", admin_get_metrics, "Prometheus text of the whole process.", NULL, "200 text, version 0.0.4"},
+};
+const int admin_n_routes = (int)(sizeof admin_routes / sizeof admin_routes[0]);
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* One path segment [p, end) into `name`, percent-decoded. Names are plain (schema), so anything longer or stranger is
+ * nobody's: false. */
+static bool take_name(const char *p, const char *end, char *name)
+{
+    size_t n = 0;
+
+    while (p < end && n < ADMIN_NAME_MAX) {
+        int c = (unsigned char)*p++;
+        if (c == '%') {
+            if (end - p < 2 || hex(p[0]) < 0 || hex(p[1]) < 0)
+                return false;
+            c = hex(p[0]) * 16 + hex(p[1]);
+            p += 2;
+        }
+        if (c <= ' ' || c >= 127 || c == '/')
+            return false;
+        name[n++] = (char)c;
+    }
+    name[n] = '\0';
+    return p == end && n > 0;
+}
+
+/* Does the path [p, end) fit the pattern? */
+static bool fits(const char *pattern, const char *p, const char *end, char *name)
+{
+    for (; *pattern; pattern++) {
+        if (*pattern != '{') {
+            if (p == end || *p++ != *pattern)
+                return false;
+            continue;
+        }
+        const char *stop = memchr(p, '/', (size_t)(end - p));
+        stop = stop ? stop : end;
+        if (!take_name(p, stop, name))
+            return false;
+        p = stop;
+        pattern = strchr(pattern, '}');
+    }
+    return p == end;
+}
+
+const struct admin_route *admin_route_find(const char *method, const char *target, char *name, char *allow,
+                                           size_t allow_size)
+{
+    const char *end = target + strcspn(target, "?");
+
+    allow[0] = name[0] = '\0';
+    for (int i = 0; i < admin_n_routes; i++) {
+        const struct admin_route *r = &admin_routes[i];
+        if (!fits(r->path, target, end, name))
+            continue;
+        if (strcmp(r->method, method) == 0)
+            return r;
+        size_t used = strlen(allow);
+        snprintf(allow + used, allow_size - used, "%s%s", used ? ", " : "", r->method);
+    }
+    return NULL;
+}
+
+void admin_print_markdown(FILE *out)
+{
+    fprintf(out,
+            "# Admin API\n\n"
+            "<!-- Made from the route table by `spillway help admin --markdown`; a test compares. Edit "
+            "scheduler/admin/routes.c. -->\n\n"
+            "HTTP/1.1 and JSON on the unix socket `admin.socket` (mode 0660: the file's owner and group may), and on "
+            "`admin.listen`\nwhere configured, with `Authorization: Bearer KEY` and a key of scope `admin`. Never on "
+            "the public port.\n\n"
+            "    curl --unix-socket state/admin.sock http://localhost/admin/v1/status\n\n"
+            "Errors are `{\"error\":{\"message\",\"type\",\"param\",\"code\"}}`: 401 `unauthorized` without a key, 403 "
+            "`forbidden` with one of\nanother scope, 404 `not_found`, 405 `method_not_allowed` with `Allow`, 400 "
+            "`invalid_request`. Money is exact decimal\ndollars in strings; times are UTC.\n");
+    for (int i = 0; i < admin_n_routes; i++) {
+        const struct admin_route *r = &admin_routes[i];
+        fprintf(out, "\n## %s %s\n\n%s\n\n", r->method, r->path, r->help);
+        if (r->query)
+            fprintf(out, "Query: %s.\n\n", r->query);
+        fprintf(out, "Answer: %s\n", r->answer);
+    }
+}

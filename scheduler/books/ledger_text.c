@@ -1,0 +1,59 @@
+#include "scheduler/books/ledger_text.h"
+
+static void write_time(struct json_writer *w, const char *key, struct wall t)
+{
+    char buf[40];
+
+    if (t.ns)
+        json_string(w, key, wall_format(t, buf, sizeof buf));
+    else
+        json_null(w, key);
+}
+
+static void write_ms(struct json_writer *w, const char *key, struct wall from, struct wall to)
+{
+    if (from.ns && to.ns)
+        json_int(w, key, (to.ns - from.ns) / NS_PER_MS);
+    else
+        json_null(w, key);
+}
+
+static void write_prices(struct json_writer *w, const struct token_prices *p)
+{
+    char buf[64];
+
+    json_open(w, "price_usd_per_mtok", '{');
+    json_string(w, "input", price_format(p->input, buf, sizeof buf));
+    json_string(w, "cached_input", price_format(p->cached_input, buf, sizeof buf));
+    json_string(w, "output", price_format(p->output, buf, sizeof buf));
+    json_close(w, '}');
+}
+
+void ledger_row_json(struct json_writer *w, const struct ledger_row *r)
+{
+    char buf[64];
+
+    json_open(w, NULL, '{');
+    json_string(w, "request_id", r->request_id);
+    write_time(w, "accepted", r->accepted);
+    write_ms(w, "first_byte_ms", r->accepted, r->first_byte);
+    write_ms(w, "total_ms", r->accepted, r->finished);
+    json_string(w, "tenant", r->tenant);
+    json_string(w, "team", r->team);
+    json_string(w, "key_id", r->key_id);
+    json_string(w, "model", r->model);
+    json_string(w, "node", r->node);
+    json_string(w, "provider", r->provider);
+    json_bool(w, "streamed", r->streamed);
+    json_int(w, "attempts", r->attempts);
+    json_int(w, "tokens_input", r->tokens.input);
+    json_int(w, "tokens_cached_input", r->tokens.cached_input);
+    json_int(w, "tokens_output", r->tokens.output);
+    json_string(w, "usage_source", r->usage_source);
+    write_prices(w, &r->prices);
+    json_string(w, "charge_usd", pusd_format(r->charge, buf, sizeof buf));
+    json_string(w, "outcome", ledger_outcome_name(r->outcome));
+    json_int(w, "http_status", r->http_status);
+    json_string(w, "error", r->error);
+    json_close(w, '}');
+}
