@@ -12,9 +12,8 @@
 void stream_init(struct stream *s, const char *model, bool usage_asked)
 {
     memset(s, 0, sizeof(*s));
-    frames_init(&s->frames);
     strbuf_init(&s->held, HELD_BYTES_MAX);
-    strbuf_init(&s->like, FRAME_BYTES_MAX);
+    strbuf_init(&s->like, STREAM_FRAME_BYTES_MAX);
     strbuf_init(&s->usage, USAGE_BYTES_MAX);
     s->model = model;
     s->usage_asked = usage_asked;
@@ -22,7 +21,8 @@ void stream_init(struct stream *s, const char *model, bool usage_asked)
 
 void stream_fini(struct stream *s)
 {
-    frames_fini(&s->frames);
+    sse_free(s->frames);
+    s->frames = NULL;
     strbuf_fini(&s->held);
     strbuf_fini(&s->like);
     strbuf_fini(&s->usage);
@@ -163,32 +163,51 @@ static enum rc take_chunk(struct stream *s, const struct chunk *c, struct strbuf
     return rc == RC_OK && !only_usage ? forward(s, c, out) : rc;
 }
 
-enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out)
+struct feeding {
+    struct stream *s;
+    struct strbuf *out;
+    enum stream_status status;
+};
+
+static enum stream_status take_frame(struct stream *s, struct span text, struct strbuf *out)
 {
-    struct span text;
     struct chunk c;
-    if (s->done)
-        return STREAM_DONE; /* whatever follows [DONE] is nobody's business */
-    if (frames_feed(&s->frames, data, n) != RC_OK)
-        return STREAM_BROKEN;
-    while (frames_next(&s->frames, &text)) {
-        if (span_is(text, "[DONE]")) {
-            s->done = true;
-            return s->like.len ? STREAM_DONE : STREAM_BROKEN;
-        }
-        if (!read_chunk(&c, text))
-            return STREAM_BROKEN;
-        if (!span_is_null(c.error))
-            return STREAM_ERROR;
-        if (take_chunk(s, &c, out) != RC_OK)
-            return STREAM_BROKEN;
+    if (span_is(text, "[DONE]")) {
+        s->done = true;
+        return s->like.len ? STREAM_DONE : STREAM_BROKEN;
     }
-    return STREAM_MORE;
+    if (!read_chunk(&c, text))
+        return STREAM_BROKEN;
+    if (!span_is_null(c.error))
+        return STREAM_ERROR;
+    return take_chunk(s, &c, out) == RC_OK ? STREAM_MORE : STREAM_BROKEN;
 }
 
-enum stream_status stream_eof(const struct stream *s)
+static enum rc on_frame(const struct sse_frame *f, void *arg)
 {
-    return s->done || (s->finished && !frames_partial(&s->frames)) ? STREAM_DONE : STREAM_BROKEN;
+    struct feeding *feeding = arg;
+    if (f->has_data)
+        feeding->status = take_frame(feeding->s, (struct span){f->data, f->data_len}, feeding->out);
+    return feeding->status == STREAM_MORE ? RC_OK : RC_CANCELLED; /* whatever follows is nobody's business */
+}
+
+enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out)
+{
+    struct feeding feeding = {.s = s, .out = out, .status = STREAM_MORE};
+    if (s->done)
+        return STREAM_DONE;
+    if (!s->frames)
+        s->frames = sse_new(STREAM_FRAME_BYTES_MAX);
+    enum rc rc = sse_feed(s->frames, data, n, on_frame, &feeding);
+    return rc == RC_OK || rc == RC_CANCELLED ? feeding.status : STREAM_BROKEN;
+}
+
+enum stream_status stream_eof(struct stream *s, struct strbuf *out)
+{
+    struct feeding feeding = {.s = s, .out = out, .status = STREAM_MORE};
+    if (!s->done && s->frames && sse_finish(s->frames, on_frame, &feeding) == RC_IO)
+        return STREAM_BROKEN;
+    return s->done || (s->finished && feeding.status == STREAM_MORE) ? STREAM_DONE : STREAM_BROKEN;
 }
 
 /* The usage chunk is one of the stream's own chunks with other choices and usage: id, created and whatever else the node

@@ -9,10 +9,13 @@
 #define SCHEDULER_FRONT_STREAM_H
 
 #include "base/money.h"
-#include "scheduler/front/frames.h"
+#include "base/sse.h"
+#include "scheduler/front/scan.h"
+
+#define STREAM_FRAME_BYTES_MAX ((size_t)4 << 20)
 
 struct stream {
-    struct frames frames;
+    struct sse *frames;  /* owned; NULL until the first byte */
     struct strbuf held;  /* finished frames that wait for the ledger */
     struct strbuf like;  /* a chunk of this stream, after which the final usage chunk is made */
     struct strbuf usage; /* the node's usage object, as it wrote it */
@@ -36,7 +39,7 @@ void stream_fini(struct stream *s);
 /* Appends to `out` what may leave now: whole frames, ready to be written. */
 enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out) SPW_MUST_USE;
 /* The node closed its answer. Some end without [DONE] after a finish_reason: that is an end; anything else is a cut. */
-enum stream_status stream_eof(const struct stream *s);
+enum stream_status stream_eof(struct stream *s, struct strbuf *out);
 /* After the commit: held frames, the usage chunk if the client asked, [DONE]. counts: what the ledger says. */
 enum rc stream_final(const struct stream *s, const char *node, const char *charge_usd,
                      const struct token_counts *counts, struct strbuf *out) SPW_MUST_USE;

@@ -1,0 +1,288 @@
+/* The public surface: one table of routes, who may call them, and the checks that a request passes before it becomes
+ * work. /metrics and /admin are not here and never will be: they are another listener's. */
+#include <inttypes.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/json.h"
+#include "scheduler/front/front_internal.h"
+
+struct call { /* one request on its way through the checks */
+    struct front *f;
+    struct http_exchange *x;
+    const char *id;
+    const char *rest; /* of the path, behind a route that ends with '/' */
+    struct identity who;
+};
+
+enum access { ACCESS_OPEN, ACCESS_KEY };
+
+struct route {
+    const char *method, *path; /* a path that ends with '/' takes one more segment */
+    enum access access;
+    void (*handle)(struct call *c);
+};
+
+/* ---- ids -------------------------------------------------------------------------------------------------------- */
+
+/* As a ULID: 48 bits of milliseconds, 80 random bits, in Crockford's base 32. Sorts by time; cannot be guessed. */
+static void make_id(char id[REQUEST_ID_BYTES], struct wall now)
+{
+    static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    uint8_t random[10];
+    uint64_t ms = (uint64_t)(now.ns / NS_PER_MS), high, low;
+    SPW_ASSERT(getrandom(random, sizeof random, 0) == sizeof random); /* never short for so few bytes */
+    memcpy(&high, random, 5);
+    memcpy(&low, random + 5, 5);
+    memcpy(id, "req_", 4);
+    for (int i = 0; i < 10; i++)
+        id[4 + i] = digits[(ms >> (45 - 5 * i)) & 31];
+    for (int i = 0; i < 8; i++) {
+        id[14 + i] = digits[(high >> (5 * i)) & 31];
+        id[22 + i] = digits[(low >> (5 * i)) & 31];
+    }
+    id[REQUEST_ID_BYTES - 1] = '\0';
+}
+
+/* ---- small answers ---------------------------------------------------------------------------------------------- */
+
+static void refuse(struct call *c, const struct api_error *e, const char *allow)
+{
+    c->f->totals.refused++;
+    metrics_add(c->f->metrics, METRIC_REFUSED, (int)e->code, 0, 1);
+    log_debug(c->f->o.log, "request", "refused", LOG_S("request_id", c->id), LOG_S("error", api_error_name(e)),
+              LOG_I("status", api_error_status(e)));
+    api_error_reply(c->x, e, c->id, NULL, allow);
+}
+
+static void refuse_code(struct call *c, enum api_code code)
+{
+    struct api_error e;
+    api_error_set(&e, code, NULL, "%s", "");
+    refuse(c, &e, NULL);
+}
+
+static void reply_json(struct call *c, int status, const struct strbuf *body)
+{
+    struct http_header headers[] = {{"Content-Type", "application/json"}, {"x-request-id", c->id}};
+    http_reply(c->x, status, headers, 2, body->data, body->len);
+}
+
+static void handle_healthz(struct call *c)
+{
+    static const char body[] = "{\"status\":\"ok\"}\n";
+    struct http_header headers[] = {{"Content-Type", "application/json"}};
+    http_reply(c->x, 200, headers, 1, body, sizeof body - 1);
+}
+
+static void handle_readyz(struct call *c)
+{
+    const char *why;
+    bool ready = front_is_ready(c->f, &why);
+    struct strbuf body;
+    strbuf_init(&body, 1024);
+    enum rc rc = ready ? strbuf_puts(&body, "{\"status\":\"ready\"}\n")
+                       : strbuf_printf(&body, "{\"status\":\"not ready\",\"reason\":\"%s\"}\n", why);
+    SPW_ASSERT(rc == RC_OK);
+    reply_json(c, ready ? 200 : 503, &body);
+    strbuf_fini(&body);
+}
+
+/* ---- models ----------------------------------------------------------------------------------------------------- */
+
+struct room *front_room(const struct front *f, const char *model)
+{
+    for (int i = 0; i < f->n_rooms; i++) {
+        if (strcmp(f->rooms[i].model, model) == 0)
+            return &f->rooms[i];
+    }
+    return NULL;
+}
+
+static enum rc put_model(const struct front *f, const char *model, struct strbuf *out)
+{
+    enum rc rc = strbuf_puts(out, "{\"id\":");
+    if (rc == RC_OK)
+        rc = json_append_string(out, model, strlen(model));
+    return rc == RC_OK ? strbuf_printf(out, ",\"object\":\"model\",\"created\":%" PRId64 ",\"owned_by\":\"spillway\"}",
+                                       f->created_s)
+                       : rc;
+}
+
+/* May this caller ever get it? A key that is bound to the premises is not shown what it cannot have. */
+static bool visible(const struct call *c, const char *model)
+{
+    for (int i = 0; i < nodes_count(c->f->nodes); i++) {
+        const struct node *n = nodes_at(c->f->nodes, i);
+        if (node_serves(n, model) && (n->config->local || !c->who.local_only))
+            return true;
+    }
+    return false;
+}
+
+static void handle_models(struct call *c)
+{
+    struct strbuf body;
+    strbuf_init(&body, (size_t)16 << 20);
+    enum rc rc = strbuf_puts(&body, "{\"object\":\"list\",\"data\":[");
+    bool first = true;
+    for (int i = 0; i < c->f->n_rooms && rc == RC_OK; i++) {
+        if (!visible(c, c->f->rooms[i].model))
+            continue;
+        if (!first)
+            rc = strbuf_puts(&body, ",");
+        if (rc == RC_OK)
+            rc = put_model(c->f, c->f->rooms[i].model, &body);
+        first = false;
+    }
+    if (rc == RC_OK)
+        rc = strbuf_puts(&body, "]}");
+    SPW_ASSERT(rc == RC_OK); /* the configuration is bounded far below */
+    reply_json(c, 200, &body);
+    strbuf_fini(&body);
+}
+
+static int hex_digit(char ch)
+{
+    return ch >= '0' && ch <= '9' ? ch - '0' : (ch | 32) >= 'a' && (ch | 32) <= 'f' ? (ch | 32) - 'a' + 10 : -1;
+}
+
+/* The model's name from the path, percent-decoded; names may hold slashes. False: none that could exist. */
+static bool decode_model(const char *path, char *out, size_t size)
+{
+    size_t n = 0;
+    for (; *path && *path != '?'; path++) {
+        int c = (unsigned char)*path;
+        if (c == '%') {
+            int high = hex_digit(path[1]), low = high < 0 ? -1 : hex_digit(path[2]);
+            if (low < 0)
+                return false;
+            c = high * 16 + low;
+            path += 2;
+        }
+        if (c == 0 || n + 1 >= size)
+            return false;
+        out[n++] = (char)c;
+    }
+    out[n] = '\0';
+    return n > 0;
+}
+
+static void handle_model(struct call *c)
+{
+    char model[REQUEST_MODEL_BYTES_MAX + 1];
+    struct strbuf body;
+    if (!decode_model(c->rest, model, sizeof model) || !front_room(c->f, model) || !visible(c, model)) {
+        refuse_code(c, API_MODEL_NOT_FOUND);
+        return;
+    }
+    strbuf_init(&body, 8192);
+    enum rc rc = put_model(c->f, model, &body);
+    SPW_ASSERT(rc == RC_OK);
+    reply_json(c, 200, &body);
+    strbuf_fini(&body);
+}
+
+/* ---- generation ------------------------------------------------------------------------------------------------- */
+
+static void handle_generation(struct call *c, enum request_kind kind)
+{
+    struct front *f = c->f;
+    struct request_body body;
+    struct api_error refusal;
+    struct error e;
+    const char *param;
+    size_t n;
+    const char *text = http_request_body(c->x, &n);
+    if (f->ledger_failing || ledger_stats(f->o.ledger).failing) {
+        refuse_code(c, API_LEDGER);
+        return;
+    }
+    if (f->draining) {
+        refuse_code(c, API_DRAINING);
+        return;
+    }
+    if (request_parse(&body, kind, text, n, &param, &e) != RC_OK) {
+        api_error_set(&refusal, API_INVALID_BODY, param, "%s", e.message);
+        refuse(c, &refusal, NULL);
+        return;
+    }
+    if (!front_room(f, body.model)) {
+        api_error_set(&refusal, API_MODEL_NOT_FOUND, "model",
+                      "no node serves the model '%.200s'; GET /v1/models lists what is served", body.model);
+        refuse(c, &refusal, NULL);
+        return;
+    }
+    request_start(f, c->x, c->id, &body, &c->who);
+}
+
+static void handle_chat(struct call *c)
+{
+    handle_generation(c, REQUEST_CHAT);
+}
+
+static void handle_completion(struct call *c)
+{
+    handle_generation(c, REQUEST_COMPLETION);
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+
+static const struct route routes[] = {
+    {"POST", "/v1/chat/completions", ACCESS_KEY, handle_chat},
+    {"POST", "/v1/completions", ACCESS_KEY, handle_completion},
+    {"GET", "/v1/models", ACCESS_KEY, handle_models},
+    {"GET", "/v1/models/", ACCESS_KEY, handle_model},
+    {"GET", "/healthz", ACCESS_OPEN, handle_healthz},
+    {"GET", "/readyz", ACCESS_OPEN, handle_readyz},
+};
+
+/* The route of this path, whatever the method. */
+static const struct route *find_route(struct http_exchange *x, const char **rest)
+{
+    const char *target = http_request_head(x)->target;
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        size_t n = strlen(routes[i].path);
+        if (routes[i].path[n - 1] == '/' && strncmp(target, routes[i].path, n) == 0) {
+            *rest = target + n;
+            return &routes[i];
+        }
+        if (http_request_path_is(x, routes[i].path))
+            return &routes[i];
+    }
+    return NULL;
+}
+
+static bool identify(struct call *c)
+{
+    const struct front_options *o = &c->f->o;
+    if (o->config->auth_off) {
+        c->who = (struct identity){.tenant = "default"};
+        return true;
+    }
+    const struct config_key *key = keys_authorize(o->keys, http_head_get(http_request_head(c->x), "authorization"));
+    if (!key)
+        return false;
+    c->who =
+        (struct identity){.tenant = key->tenant, .team = key->team, .key_id = key->id, .local_only = key->local_only};
+    return true;
+}
+
+void endpoint_handle(struct http_exchange *x, void *arg)
+{
+    char id[REQUEST_ID_BYTES];
+    struct call c = {.f = arg, .x = x, .id = id};
+    make_id(id, clock_wall(c.f->o.clock));
+    const struct route *route = find_route(x, &c.rest);
+    if (!route) {
+        refuse_code(&c, API_NOT_FOUND);
+    } else if (strcmp(http_request_head(x)->method, route->method) != 0) {
+        struct api_error e;
+        api_error_set(&e, API_METHOD, NULL, "%s", "");
+        refuse(&c, &e, route->method);
+    } else if (route->access == ACCESS_KEY && !identify(&c)) {
+        refuse_code(&c, API_UNAUTHORIZED);
+    } else {
+        route->handle(&c);
+    }
+}

@@ -1,0 +1,491 @@
+#include "scheduler/front/metrics.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "scheduler/front/front_internal.h"
+
+enum dim { DIM_NONE, DIM_MODEL, DIM_NODE, DIM_OUTCOME, DIM_CODE, DIM_FAULT, DIM_KIND };
+enum unit { UNIT_COUNT, UNIT_SECONDS, UNIT_USD }; /* kept as: count, nanoseconds, pico-dollars */
+enum type { TYPE_COUNTER, TYPE_GAUGE, TYPE_HISTOGRAM };
+
+struct declaration {
+    const char *name, *help;
+    enum type type;
+    enum unit unit;
+    enum dim dims[2];
+    int64_t (*read)(const struct front *f, int i); /* instead of storage: what somebody else counts */
+};
+
+#define OUTCOMES 3
+#define KINDS    3
+#define BUCKETS  17
+
+/* Edges for anything from an added microsecond to a long answer; 0.5 s is an edge because alert rules ask for it. */
+static const int64_t bucket_us[BUCKETS] = {100,     250,     500,      1000,     2500,     5000,
+                                           10000,   25000,   50000,    100000,   250000,   500000,
+                                           1000000, 2500000, 10000000, 60000000, 600000000};
+struct histogram {
+    uint64_t counts[BUCKETS + 1]; /* the last: beyond every edge */
+    int64_t sum_ns;
+};
+
+/* ---- gauges and counters that others keep ----------------------------------------------------------------------- */
+
+static int64_t read_running(const struct front *f, int i)
+{
+    (void)i;
+    return f->n_running;
+}
+static int64_t read_waiting(const struct front *f, int i)
+{
+    return f->rooms[i].n;
+}
+static int64_t read_node_up(const struct front *f, int i)
+{
+    return nodes_at(f->nodes, i)->state == NODE_READY;
+}
+static int64_t read_node_draining(const struct front *f, int i)
+{
+    return nodes_at(f->nodes, i)->draining;
+}
+static int64_t read_node_in_flight(const struct front *f, int i)
+{
+    return nodes_at(f->nodes, i)->in_flight;
+}
+static int64_t read_node_slots(const struct front *f, int i)
+{
+    return nodes_at(f->nodes, i)->config->slots;
+}
+static int64_t read_node_legs(const struct front *f, int i)
+{
+    return (int64_t)nodes_at(f->nodes, i)->requests;
+}
+static int64_t read_node_restarts(const struct front *f, int i)
+{
+    return nodes_at(f->nodes, i)->restarts;
+}
+static int64_t read_ledger_rows(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)ledger_stats(f->o.ledger).rows;
+}
+static int64_t read_ledger_commits(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)ledger_stats(f->o.ledger).commits;
+}
+static int64_t read_ledger_failed(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)ledger_stats(f->o.ledger).failed;
+}
+static int64_t read_ledger_queued(const struct front *f, int i)
+{
+    (void)i;
+    return ledger_stats(f->o.ledger).queued;
+}
+static int64_t read_connections(const struct front *f, int i)
+{
+    (void)i;
+    return http_server_stats(f->server).open_connections;
+}
+static int64_t read_accepted(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)http_server_stats(f->server).accepted;
+}
+static int64_t read_http_requests(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)http_server_stats(f->server).requests;
+}
+static int64_t read_refused_framing(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)http_server_stats(f->server).refused_framing;
+}
+static int64_t read_refused_full(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)http_server_stats(f->server).refused_full;
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+
+static const struct declaration table[] = {
+    [METRIC_REQUESTS] = {"spillway_requests_total",
+                         "Requests with a ledger row, by outcome.",
+                         TYPE_COUNTER,
+                         UNIT_COUNT,
+                         {DIM_MODEL, DIM_OUTCOME},
+                         NULL},
+    [METRIC_REFUSED] = {"spillway_refused_total",
+                        "Requests answered with an error and without a ledger row.",
+                        TYPE_COUNTER,
+                        UNIT_COUNT,
+                        {DIM_CODE, DIM_NONE},
+                        NULL},
+    [METRIC_RETRIES] = {"spillway_retries_total",
+                        "Legs started because an earlier one failed before its first byte.",
+                        TYPE_COUNTER,
+                        UNIT_COUNT,
+                        {DIM_MODEL, DIM_NONE},
+                        NULL},
+    [METRIC_LEG_FAILURES] = {"spillway_leg_failures_total",
+                             "Attempts on a node that failed, by kind.",
+                             TYPE_COUNTER,
+                             UNIT_COUNT,
+                             {DIM_NODE, DIM_FAULT},
+                             NULL},
+    [METRIC_TOKENS] = {"spillway_tokens_total",
+                       "Tokens in the ledger; cached input is part of input.",
+                       TYPE_COUNTER,
+                       UNIT_COUNT,
+                       {DIM_MODEL, DIM_KIND},
+                       NULL},
+    [METRIC_CHARGE] = {"spillway_charge_usd_total",
+                       "Charges in the ledger, dollars.",
+                       TYPE_COUNTER,
+                       UNIT_USD,
+                       {DIM_MODEL, DIM_NODE},
+                       NULL},
+    [METRIC_TTFT] = {"spillway_time_to_first_byte_seconds",
+                     "From a whole request to the first byte of its answer.",
+                     TYPE_HISTOGRAM,
+                     UNIT_SECONDS,
+                     {DIM_MODEL, DIM_NONE},
+                     NULL},
+    [METRIC_DURATION] = {"spillway_request_duration_seconds",
+                         "From a whole request to the last byte of its answer.",
+                         TYPE_HISTOGRAM,
+                         UNIT_SECONDS,
+                         {DIM_MODEL, DIM_NONE},
+                         NULL},
+    [METRIC_WAIT] = {"spillway_wait_seconds",
+                     "Time of requests in the waiting room.",
+                     TYPE_HISTOGRAM,
+                     UNIT_SECONDS,
+                     {DIM_MODEL, DIM_NONE},
+                     NULL},
+    [METRIC_ADDED] = {"spillway_added_latency_seconds",
+                      "From a whole request to its dispatch to a node, without waiting for a slot.",
+                      TYPE_HISTOGRAM,
+                      UNIT_SECONDS,
+                      {DIM_NONE, DIM_NONE},
+                      NULL},
+    [METRIC_COMMIT] = {"spillway_commit_seconds",
+                       "From the end of a node's answer to its durable ledger row.",
+                       TYPE_HISTOGRAM,
+                       UNIT_SECONDS,
+                       {DIM_NONE, DIM_NONE},
+                       NULL},
+    {"spillway_requests_running",
+     "Requests that a node is answering.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_running},
+    {"spillway_requests_waiting",
+     "Requests that wait for a slot.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_MODEL, DIM_NONE},
+     read_waiting},
+    {"spillway_node_up",
+     "1: the node's last health check was good.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_up},
+    {"spillway_node_draining",
+     "1: the node gets nothing new.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_draining},
+    {"spillway_node_in_flight",
+     "Requests on the node.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_in_flight},
+    {"spillway_node_slots",
+     "Requests the node takes at once; 0: unbounded.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_slots},
+    {"spillway_node_legs_total",
+     "Attempts on the node.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_legs},
+    {"spillway_node_restarts_total",
+     "Times the node's engine ended by itself and was started again.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_restarts},
+    {"spillway_ledger_rows_total", "Rows committed.", TYPE_COUNTER, UNIT_COUNT, {DIM_NONE, DIM_NONE}, read_ledger_rows},
+    {"spillway_ledger_commits_total",
+     "Group commits.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_ledger_commits},
+    {"spillway_ledger_failures_total",
+     "Rows that could not be committed.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_ledger_failed},
+    {"spillway_ledger_queued",
+     "Rows that wait for the disk.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_ledger_queued},
+    {"spillway_http_connections",
+     "Open connections from applications.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_connections},
+    {"spillway_http_accepted_total",
+     "Connections accepted.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_accepted},
+    {"spillway_http_requests_total",
+     "Whole requests read, whatever became of them.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_http_requests},
+    {"spillway_http_refused_framing_total",
+     "Connections closed because of malformed HTTP.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_refused_framing},
+    {"spillway_http_refused_full_total",
+     "Connections or bodies refused at a bound.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_refused_full},
+};
+#define TABLE_SIZE ((int)(sizeof table / sizeof table[0]))
+
+struct metrics {
+    int n_models, n_nodes;
+    __int128 *values[METRIC_FIRST_GAUGE];             /* counters: [i * size of j + j] */
+    struct histogram *histograms[METRIC_FIRST_GAUGE]; /* [i] */
+};
+
+const char *leg_fault_name(enum leg_fault f)
+{
+    static const char *const names[FAULTS] = {
+        [FAULT_CONNECT] = "connect",        [FAULT_TIMEOUT] = "timeout", [FAULT_CUT] = "cut",
+        [FAULT_FRAMING] = "framing",        [FAULT_STATUS] = "status",   [FAULT_BUSY] = "busy",
+        [FAULT_ERROR_EVENT] = "error_event"};
+    return names[f];
+}
+
+static int dim_size(const struct metrics *m, enum dim d)
+{
+    switch (d) {
+    case DIM_NONE: return 1;
+    case DIM_MODEL: return m->n_models;
+    case DIM_NODE: return m->n_nodes;
+    case DIM_OUTCOME: return OUTCOMES;
+    case DIM_CODE: return API_CODES;
+    case DIM_FAULT: return FAULTS;
+    case DIM_KIND: return KINDS;
+    }
+    return 0;
+}
+
+static const char *dim_label(enum dim d)
+{
+    static const char *const labels[] = {"", "model", "node", "outcome", "code", "fault", "kind"};
+    return labels[d];
+}
+
+static const char *dim_value(const struct front *f, enum dim d, int i)
+{
+    static const char *const kinds[KINDS] = {"input", "cached_input", "output"};
+    switch (d) {
+    case DIM_NONE: return "";
+    case DIM_MODEL: return f->rooms[i].model;
+    case DIM_NODE: return nodes_at(f->nodes, i)->config->name;
+    case DIM_OUTCOME: return ledger_outcome_name((enum ledger_outcome)i);
+    case DIM_CODE: return api_error_name(&(struct api_error){.code = (enum api_code)i});
+    case DIM_FAULT: return leg_fault_name((enum leg_fault)i);
+    case DIM_KIND: return kinds[i];
+    }
+    return "";
+}
+
+struct metrics *metrics_new(int n_models, int n_nodes)
+{
+    struct metrics *m = spw_calloc(1, sizeof(*m));
+    m->n_models = n_models;
+    m->n_nodes = n_nodes;
+    for (int k = 0; k < METRIC_FIRST_GAUGE; k++) {
+        size_t n = (size_t)dim_size(m, table[k].dims[0]) * (size_t)dim_size(m, table[k].dims[1]);
+        if (table[k].type == TYPE_HISTOGRAM)
+            m->histograms[k] = spw_calloc(n + 1, sizeof(struct histogram));
+        else
+            m->values[k] = spw_calloc(n + 1, sizeof(__int128));
+    }
+    return m;
+}
+
+void metrics_free(struct metrics *m)
+{
+    if (!m)
+        return;
+    for (int k = 0; k < METRIC_FIRST_GAUGE; k++) {
+        free(m->values[k]);
+        free(m->histograms[k]);
+    }
+    free(m);
+}
+
+void metrics_add(struct metrics *m, enum metric id, int i, int j, int64_t n)
+{
+    int size_i = dim_size(m, table[id].dims[0]), size_j = dim_size(m, table[id].dims[1]);
+    SPW_ASSERT(m->values[id] && i >= 0 && i < size_i && j >= 0 && j < size_j);
+    m->values[id][i * size_j + j] += n;
+}
+
+void metrics_observe(struct metrics *m, enum metric id, int i, int64_t ns)
+{
+    SPW_ASSERT(m->histograms[id] && i >= 0 && i < dim_size(m, table[id].dims[0]));
+    struct histogram *h = &m->histograms[id][i];
+    int b = 0;
+    while (b < BUCKETS && ns > bucket_us[b] * NS_PER_US)
+        b++;
+    h->counts[b]++;
+    h->sum_ns += ns;
+}
+
+/* ---- Prometheus text -------------------------------------------------------------------------------------------- */
+
+struct writer {
+    struct strbuf *out;
+    enum rc rc; /* the first failure; the rest is skipped */
+};
+
+static void put(struct writer *w, const char *format, ...) SPW_PRINTF(2, 3);
+static void put(struct writer *w, const char *format, ...)
+{
+    char line[512];
+    va_list args;
+    if (w->rc != RC_OK)
+        return;
+    va_start(args, format);
+    int n = vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    w->rc = n < (int)sizeof line ? strbuf_append(w->out, line, (size_t)n) : RC_FULL;
+}
+
+static void put_label(struct writer *w, const char *label, const char *value, const char *before)
+{
+    put(w, "%s%s=\"", before, label);
+    for (const char *p = value; *p; p++) {
+        if (*p == '"' || *p == '\\')
+            put(w, "\\%c", *p);
+        else if (*p == '\n')
+            put(w, "\\n");
+        else
+            put(w, "%c", *p);
+    }
+    put(w, "\"");
+}
+
+/* {a="x",b="y",extra} or nothing. */
+static void put_labels(struct writer *w, const struct front *f, const struct declaration *d, int i, int j,
+                       const char *le)
+{
+    int index[2] = {i, j};
+    const char *before = "{";
+    for (int k = 0; k < 2; k++) {
+        if (d->dims[k] == DIM_NONE)
+            continue;
+        put_label(w, dim_label(d->dims[k]), dim_value(f, d->dims[k], index[k]), before);
+        before = ",";
+    }
+    if (le) {
+        put_label(w, "le", le, before);
+        before = ",";
+    }
+    if (*before == ',')
+        put(w, "}");
+}
+
+static void put_value(struct writer *w, enum unit unit, __int128 v)
+{
+    char text[64];
+    if (unit == UNIT_USD)
+        put(w, " %s\n", pusd_sum_format((struct pusd_sum){v}, text, sizeof text));
+    else if (unit == UNIT_SECONDS)
+        put(w, " %.9g\n", (double)v / 1e9);
+    else
+        put(w, " %" PRId64 "\n", (int64_t)v);
+}
+
+static void put_histogram(struct writer *w, const struct front *f, const struct declaration *d,
+                          const struct histogram *h, int i)
+{
+    uint64_t total = 0;
+    for (int b = 0; b <= BUCKETS; b++) {
+        char le[32] = "+Inf";
+        if (b < BUCKETS)
+            snprintf(le, sizeof le, "%g", (double)bucket_us[b] / 1e6);
+        total += h->counts[b];
+        put(w, "%s_bucket", d->name);
+        put_labels(w, f, d, i, 0, le);
+        put(w, " %" PRIu64 "\n", total);
+    }
+    put(w, "%s_sum", d->name);
+    put_labels(w, f, d, i, 0, NULL);
+    put_value(w, UNIT_SECONDS, h->sum_ns);
+    put(w, "%s_count", d->name);
+    put_labels(w, f, d, i, 0, NULL);
+    put(w, " %" PRIu64 "\n", total);
+}
+
+static void put_metric(struct writer *w, const struct metrics *m, const struct front *f, int k)
+{
+    static const char *const types[] = {"counter", "gauge", "histogram"};
+    const struct declaration *d = &table[k];
+    int size_i = dim_size(m, d->dims[0]), size_j = dim_size(m, d->dims[1]);
+    put(w, "# HELP %s %s\n# TYPE %s %s\n", d->name, d->help, d->name, types[d->type]);
+    for (int i = 0; i < size_i; i++) {
+        if (d->type == TYPE_HISTOGRAM) {
+            put_histogram(w, f, d, &m->histograms[k][i], i);
+            continue;
+        }
+        for (int j = 0; j < size_j; j++) {
+            put(w, "%s", d->name);
+            put_labels(w, f, d, i, j, NULL);
+            put_value(w, d->unit, d->read ? d->read(f, i) : m->values[k][i * size_j + j]);
+        }
+    }
+}
+
+enum rc metrics_render(const struct metrics *m, const struct front *f, struct strbuf *out)
+{
+    struct writer w = {.out = out, .rc = RC_OK};
+    put(&w, "# HELP spillway_build_info Version of the program.\n# TYPE spillway_build_info gauge\n"
+            "spillway_build_info{version=\"" SPILLWAY_VERSION "\"} 1\n");
+    for (int k = 0; k < TABLE_SIZE; k++)
+        put_metric(&w, m, f, k);
+    return w.rc;
+}

@@ -1,0 +1,47 @@
+/* Counters, histograms and gauges of the front: each is declared once, in the table of metrics.c, and that yields its
+ * storage and its lines in /metrics. Label values come from the configuration or from enums, so there is no way for a
+ * client to make more of them. */
+#ifndef SCHEDULER_FRONT_METRICS_H
+#define SCHEDULER_FRONT_METRICS_H
+
+#include <stdint.h>
+
+#include "base/alloc.h"
+
+struct front;
+struct metrics;
+
+enum metric {                      /* labels in the order of metrics_add's i, j */
+              METRIC_REQUESTS,     /* model, outcome (enum ledger_outcome) */
+              METRIC_REFUSED,      /* code (enum api_code): answered with an error and no ledger row */
+              METRIC_RETRIES,      /* model */
+              METRIC_LEG_FAILURES, /* node, fault (enum leg_fault) */
+              METRIC_TOKENS,       /* model, kind: 0 input (all of it), 1 cached input, 2 output */
+              METRIC_CHARGE,       /* model, node; pico-dollars */
+              METRIC_TTFT,         /* histogram: model; nanoseconds */
+              METRIC_DURATION,     /* histogram: model; nanoseconds */
+              METRIC_WAIT,         /* histogram: model; nanoseconds in the waiting room */
+              METRIC_ADDED,        /* histogram: from a whole request to its first leg, without waiting; nanoseconds */
+              METRIC_COMMIT,       /* histogram: from the end of an answer to its durable row; nanoseconds */
+              METRIC_FIRST_GAUGE,  /* the rest of the table is read when asked for */
+};
+
+enum leg_fault {
+    FAULT_CONNECT,
+    FAULT_TIMEOUT,
+    FAULT_CUT,
+    FAULT_FRAMING,
+    FAULT_STATUS,
+    FAULT_BUSY,
+    FAULT_ERROR_EVENT,
+    FAULTS
+};
+const char *leg_fault_name(enum leg_fault f);
+
+struct metrics *metrics_new(int n_models, int n_nodes);
+void metrics_free(struct metrics *m);
+void metrics_add(struct metrics *m, enum metric id, int i, int j, int64_t n);
+void metrics_observe(struct metrics *m, enum metric id, int i, int64_t ns);
+enum rc metrics_render(const struct metrics *m, const struct front *f, struct strbuf *out) SPW_MUST_USE;
+
+#endif

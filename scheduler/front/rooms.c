@@ -1,0 +1,94 @@
+/* Waiting rooms: one per model, in order of arrival, bounded in count and time. A freed slot goes to whoever has waited
+ * longest among those it can serve. */
+#include "scheduler/front/front_internal.h"
+
+static int64_t left_ms(const struct request *r)
+{
+    return r->front->o.config->queue_ms - r->waited_ns / NS_PER_MS;
+}
+
+void room_enter(struct request *r, enum room_side side)
+{
+    struct front *f = r->front;
+    struct room *room = r->room;
+    if (left_ms(r) <= 0) {
+        if (r->attempts == 0) /* else what the last leg failed with says more */
+            api_error_set(&r->error, API_NO_CAPACITY, NULL, "%s", "");
+        settle_failed(r);
+        return;
+    }
+    if (f->n_waiting >= f->o.config->queue_max) {
+        api_error_set(&r->error, API_QUEUE_FULL, NULL, "%s", "");
+        settle_failed(r);
+        return;
+    }
+    r->state = REQUEST_WAITING;
+    r->wait_since = clock_now(f->o.clock);
+    if (side == ROOM_HEAD)
+        TAILQ_INSERT_HEAD(&room->queue, r, waiting);
+    else
+        TAILQ_INSERT_TAIL(&room->queue, r, waiting);
+    room->n++;
+    f->n_waiting++;
+    request_arm(r, left_ms(r));
+}
+
+void room_leave(struct request *r)
+{
+    SPW_ASSERT(r->state == REQUEST_WAITING && r->room->n > 0);
+    TAILQ_REMOVE(&r->room->queue, r, waiting);
+    r->room->n--;
+    r->front->n_waiting--;
+    r->waited_ns += mono_since(r->front->o.clock, r->wait_since);
+    event_del(r->timer);
+    r->state = REQUEST_SETTLING; /* nobody's, until the caller moves it on */
+}
+
+/* Could a node take r right now? */
+static bool placeable(const struct request *r)
+{
+    struct route_candidate c[ROUTE_CANDIDATES_MAX];
+    struct route_request q = {.local_only = r->who.local_only};
+    struct route_decision d;
+    route_choose(&d, &q, c, nodes_snapshot(r->front->nodes, r->room->model, r->tried, c));
+    return d.chosen >= 0;
+}
+
+/* The first in the room whom a node can take. Behind one that only lacks a slot nobody can do better, unless the one in
+ * front is special: bound to the premises, or with nodes that failed for it already. */
+static struct request *first_placeable(const struct room *room)
+{
+    struct request *r;
+    TAILQ_FOREACH(r, &room->queue, waiting)
+    {
+        if (placeable(r))
+            return r;
+        if (!r->who.local_only && !r->tried)
+            return NULL;
+    }
+    return NULL;
+}
+
+/* Each round gives one slot to the longest wait of all rooms; a round without a taker ends it. */
+void rooms_wake(struct front *f)
+{
+    while (f->n_waiting > 0) {
+        struct request *longest = NULL;
+        for (int i = 0; i < f->n_rooms; i++) {
+            struct request *r = f->rooms[i].n ? first_placeable(&f->rooms[i]) : NULL;
+            if (r && (!longest || r->wait_since.ns < longest->wait_since.ns))
+                longest = r;
+        }
+        if (!longest)
+            return;
+        room_leave(longest);
+        dispatch(longest);
+    }
+}
+
+/* In a turn of its own: whoever frees a slot is in the middle of something else. */
+void rooms_wake_soon(struct front *f)
+{
+    if (f->n_waiting > 0)
+        event_active(f->wake, EV_TIMEOUT, 0);
+}

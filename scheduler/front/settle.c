@@ -1,0 +1,233 @@
+/* The end of a request: what it costs, its ledger row, and only then the rest of its answer. */
+#include <string.h>
+
+#include "scheduler/front/answer.h"
+#include "scheduler/front/front_internal.h"
+
+#define APPEND_AGAIN_MS 10  /* the ledger's queue is full */
+#define COMMIT_AGAIN_MS 250 /* the ledger could not be written */
+
+/* ---- the rest of the answer ------------------------------------------------------------------------------------- */
+
+static const char *charge_text(const struct request *r, char *buf, size_t size)
+{
+    return pusd_format(r->charge, buf, size);
+}
+
+static void finish_whole(struct request *r)
+{
+    char charge[64];
+    struct http_header headers[] = {
+        {"Content-Type", "application/json"},
+        {"x-request-id", r->id},
+        {"x-spillway-node", r->billed->config->name},
+        {"x-spillway-charge-usd", charge_text(r, charge, sizeof charge)},
+    };
+    const char *model = node_upstream_model(r->billed) ? r->body.model : NULL;
+    strbuf_clear(&r->out);
+    enum rc rc = answer_write((struct span){r->answer.data, r->answer.len}, model, &r->out);
+    if (rc == RC_OK)
+        http_reply(r->x, 200, headers, 4, r->out.data, r->out.len);
+    else
+        http_reply(r->x, 200, headers, 4, r->answer.data, r->answer.len); /* as it is rather than not at all */
+}
+
+/* The write may find the client gone, and on_abort then takes x away. */
+static void write_last(struct request *r)
+{
+    http_reply_write(r->x, r->out.data, r->out.len);
+    if (r->x)
+        http_reply_end(r->x);
+}
+
+static void finish_stream(struct request *r)
+{
+    char charge[64];
+    strbuf_clear(&r->out);
+    enum rc rc =
+        stream_final(&r->stream, r->billed->config->name, charge_text(r, charge, sizeof charge), &r->tokens, &r->out);
+    SPW_ASSERT(rc == RC_OK); /* out may be as large as everything that stream may hold */
+    write_last(r);
+}
+
+/* The status has left long ago: an error event, and no [DONE]. */
+static void finish_with_event(struct request *r)
+{
+    strbuf_clear(&r->out);
+    enum rc rc = strbuf_puts(&r->out, "data: ");
+    if (rc == RC_OK)
+        rc = api_error_write(&r->error, &r->out);
+    if (rc == RC_OK)
+        rc = strbuf_puts(&r->out, "\n\n");
+    SPW_ASSERT(rc == RC_OK);
+    write_last(r);
+}
+
+static void write_rest(struct request *r)
+{
+    if (!r->x)
+        return;
+    if (r->outcome == LEDGER_OK && r->body.stream)
+        finish_stream(r);
+    else if (r->outcome == LEDGER_OK)
+        finish_whole(r);
+    else if (r->replied)
+        finish_with_event(r);
+    else
+        api_error_reply(r->x, &r->error, r->id, r->last ? r->last->config->name : NULL, NULL);
+    r->x = NULL;
+}
+
+/* ---- figures ---------------------------------------------------------------------------------------------------- */
+
+static void count(struct request *r)
+{
+    struct front *f = r->front;
+    struct front_totals *t = &f->totals;
+    int model = r->room->index;
+    metrics_add(f->metrics, METRIC_REQUESTS, model, (int)r->outcome, 1);
+    metrics_add(f->metrics, METRIC_TOKENS, model, 0, r->tokens.input);
+    metrics_add(f->metrics, METRIC_TOKENS, model, 1, r->tokens.cached_input);
+    metrics_add(f->metrics, METRIC_TOKENS, model, 2, r->tokens.output);
+    if (r->billed)
+        metrics_add(f->metrics, METRIC_CHARGE, model, r->billed->index, r->charge.v);
+    if (r->outcome == LEDGER_OK)
+        metrics_observe(f->metrics, METRIC_DURATION, model, mono_since(f->o.clock, r->arrived));
+    if (r->waited_ns)
+        metrics_observe(f->metrics, METRIC_WAIT, model, r->waited_ns);
+    metrics_observe(f->metrics, METRIC_COMMIT, 0, mono_since(f->o.clock, r->ended));
+    t->ok += r->outcome == LEDGER_OK;
+    t->cancelled += r->outcome == LEDGER_CANCELLED;
+    t->failed += r->outcome == LEDGER_FAILED;
+    t->tokens.input += r->tokens.input;
+    t->tokens.cached_input += r->tokens.cached_input;
+    t->tokens.output += r->tokens.output;
+    pusd_sum_add(&t->charge, r->charge);
+}
+
+static void say(const struct request *r)
+{
+    char charge[64];
+    const struct front *f = r->front;
+    log_info(f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
+             LOG_S("tenant", r->who.tenant), LOG_S("model", r->room->model),
+             LOG_S("node", r->last ? r->last->config->name : NULL), LOG_I("status", r->http_status),
+             LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL),
+             LOG_B("stream", r->body.stream), LOG_I("attempts", r->attempts), LOG_I("input", r->tokens.input),
+             LOG_I("output", r->tokens.output), LOG_S("charge_usd", charge_text(r, charge, sizeof charge)),
+             LOG_I("waited_ms", r->waited_ns / NS_PER_MS),
+             LOG_I("took_ms", mono_since(f->o.clock, r->arrived) / NS_PER_MS));
+}
+
+static const struct token_prices free_of_charge = {.input = {0}, .cached_input = {0}, .output = {0}};
+
+/* ---- the row ---------------------------------------------------------------------------------------------------- */
+
+static void on_committed(enum rc rc, void *arg)
+{
+    struct request *r = arg;
+    struct front *f = r->front;
+    r->append_pending = false;
+    if (!f) { /* the front went away meanwhile; the row was all that was left to do */
+        request_free(r);
+        return;
+    }
+    if (rc == RC_INVALID)
+        log_error(f->o.log, "ledger", "a row was refused", LOG_S("request_id", r->id));
+    /* RC_CONFLICT: it was written by the attempt before, whose answer said otherwise. */
+    if (rc != RC_OK && rc != RC_CONFLICT && rc != RC_INVALID) {
+        if (!f->ledger_failing)
+            log_error(f->o.log, "ledger", "rows cannot be written: answers wait, new requests are refused",
+                      LOG_S("reason", rc_name(rc)));
+        f->ledger_failing = true;
+        request_arm(r, COMMIT_AGAIN_MS);
+        return;
+    }
+    if (f->ledger_failing)
+        log_info(f->o.log, "ledger", "rows are written again", LOG_S("request_id", r->id));
+    f->ledger_failing = false;
+    count(r);
+    say(r);
+    write_rest(r);
+    request_free(r);
+}
+
+void settle_append(struct request *r)
+{
+    struct front *f = r->front;
+    struct ledger_row row = {
+        .request_id = r->id,
+        .tenant = r->who.tenant,
+        .team = r->who.team,
+        .key_id = r->who.key_id,
+        .model = r->room->model,
+        .node = r->last ? r->last->config->name : NULL,
+        .provider = r->last ? (r->last->config->provider == PROVIDER_PROCESS ? "process" : "static") : NULL,
+        .streamed = r->body.stream,
+        .attempts = r->attempts,
+        .tokens = r->tokens,
+        .usage_source = r->usage_source,
+        .prices = r->billed ? r->billed->config->prices : free_of_charge,
+        .charge = r->charge,
+        .accepted = r->accepted,
+        .first_byte = r->first_byte,
+        .finished = r->finished,
+        .outcome = r->outcome,
+        .http_status = r->http_status,
+        .error = r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL,
+    };
+    enum rc rc = ledger_append(f->o.ledger, &row, on_committed, r);
+    r->append_pending = rc == RC_OK;
+    if (rc != RC_OK) /* full, or closing: the row is worth waiting for */
+        request_arm(r, APPEND_AGAIN_MS);
+}
+
+/* Tokens that nobody has counted for us: frames with text, and the prompt by its size. */
+static void count_ourselves(struct request *r)
+{
+    r->usage_source = "counted";
+    r->tokens.input = r->input_estimate;
+    r->tokens.cached_input = 0;
+    if (r->body.stream)
+        r->tokens.output = r->stream.content_chunks;
+}
+
+static void price(struct request *r)
+{
+    if (!r->billed) {
+        memset(&r->tokens, 0, sizeof r->tokens);
+        return;
+    }
+    if (r->body.stream && r->stream.usage_known) {
+        r->usage_source = "provider";
+        r->tokens = r->stream.counts;
+    } else if (!r->usage_source) {
+        count_ourselves(r);
+    }
+    if (money_charge(&r->billed->config->prices, &r->tokens, &r->charge) != RC_OK)
+        r->charge = (struct pusd){0}; /* counts are bounded by usage_parse and prices by the configuration */
+}
+
+void settle(struct request *r, enum ledger_outcome outcome)
+{
+    struct front *f = r->front;
+    if (r->timer)
+        event_del(r->timer);
+    r->state = REQUEST_SETTLING;
+    r->outcome = outcome;
+    r->ended = clock_now(f->o.clock);
+    r->finished = clock_wall(f->o.clock);
+    r->http_status = outcome == LEDGER_CANCELLED          ? 499
+                     : outcome == LEDGER_OK || r->replied ? 200
+                                                          : api_error_status(&r->error);
+    price(r);
+    settle_append(r);
+}
+
+void settle_failed(struct request *r)
+{
+    /* What left before the failure is the client's and is paid for; a request without a byte costs nothing. */
+    if (!r->replied)
+        r->billed = NULL;
+    settle(r, LEDGER_FAILED);
+}
