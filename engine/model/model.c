@@ -1,6 +1,7 @@
 /* Open and close a model file, and say what it is. */
 #include "engine/model/model.h"
 
+#include <ctype.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +57,8 @@ static void count_weights(struct model *m)
         if (by_type[t] > by_type[best])
             best = t;
     snprintf(m->info.quant, sizeof m->info.quant, "%s", k_type_info((uint32_t)best)->name);
+    for (char *c = m->info.quant; *c; c++)
+        *c = (char)toupper((unsigned char)*c);
 }
 
 static enum rc set_identity(struct model *m, struct error *e)

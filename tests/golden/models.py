@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Logits and greedy continuations of the golden models in ../shared/fixtures, and the trained story model.
+
+Proves, for every case of every model:
+  precise   eval --precise: max |difference| <= 1e-3 from the peer's float32 logits
+  greedy    generate --temp 0 --precise: the next 32 ids are the peer's
+  fast      the default path: relative RMS error <= 0.06; for mixtures of experts, whose router can tip over by a
+            rounding, <= max(0.06, 1.5 x the peer's own error) in all but one case in five
+
+    python3 tests/golden/models.py --build build [--shared ../shared] [--only NAME]
+"""
+import argparse
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+MAX_DIFF = 1e-3
+REL_RMS = 0.06
+
+
+class Run:
+    def __init__(self, engine, tmp):
+        self.engine, self.tmp = engine, tmp
+        self.passed = self.failed = 0
+
+    def check(self, ok, what):
+        self.passed += ok
+        self.failed += not ok
+        if not ok:
+            print("FAILED", what)
+
+    def call(self, *args):
+        """stdout, or None after printing why."""
+        p = subprocess.run([self.engine, *args], capture_output=True, text=True, timeout=600)
+        if p.returncode:
+            print("exit %d: %s: %s" % (p.returncode, " ".join(args)[:200], p.stderr.strip()))
+            return None
+        return p.stdout
+
+    def logits(self, model, tokens, n_vocab, *flags):
+        out = os.path.join(self.tmp, "logits")
+        if self.call("eval", "--model", model, "--tokens", csv(tokens), "--logits-out", out, *flags) is None:
+            return None
+        with open(out, "rb") as f:
+            data = f.read()
+        return struct.unpack("<%df" % n_vocab, data) if len(data) == 4 * n_vocab else None
+
+    def greedy(self, model, tokens, n, *flags):
+        out = self.call("generate", "--model", model, "--tokens", csv(tokens), "-n", str(n), "--temp", "0", "--print-ids",
+                        *flags)
+        return None if out is None else [int(w) for w in out.split()]
+
+
+def csv(ids):
+    return ",".join(map(str, ids))
+
+
+def max_diff(a, b):
+    return max(abs(x - y) for x, y in zip(a, b)) if a else math.inf
+
+
+def rel_rms(a, b):
+    if not a:
+        return math.inf
+    return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b)) / sum(y * y for y in b))
+
+
+def check_model(r, folder, name, worst):
+    model = os.path.join(folder, "model.gguf")
+    with open(os.path.join(folder, "cases.json")) as f:
+        doc = json.load(f)
+    moe = bool(doc["config"].get("experts"))
+    over = 0
+    for case in doc["cases"]:
+        what = "%s %s" % (name, case["name"])
+        precise = max_diff(r.logits(model, case["tokens"], doc["n_vocab"], "--precise"), case["logits"])
+        r.check(precise <= MAX_DIFF, "%s: precise logits differ by %.3g" % (what, precise))
+        ids = r.greedy(model, case["tokens"], len(case["greedy"]), "--precise")
+        r.check(ids == case["greedy"], "%s: greedy ids\n  %s, not\n  %s" % (what, ids, case["greedy"]))
+        fast = rel_rms(r.logits(model, case["tokens"], doc["n_vocab"]), case["logits"])
+        bound = max(REL_RMS, 1.5 * case.get("native_rel_rms", 0)) if moe else REL_RMS
+        over += fast > bound
+        if not moe:
+            r.check(fast <= bound, "%s: fast logits have a relative RMS error of %.4f" % (what, fast))
+        worst[name] = tuple(max(a, b) for a, b in zip(worst.get(name, (0, 0)), (precise, fast)))
+    if moe:
+        r.check(over <= len(doc["cases"]) // 5, "%s: fast logits past the bound in %d of %d cases" %
+                (name, over, len(doc["cases"])))
+
+
+def check_stories(r, folder):
+    with open(os.path.join(folder, "golden.json")) as f:
+        cases = json.load(f)["cases"]
+    for name in ("stories260K.gguf", "stories260K-tied.gguf"):
+        for case in cases:
+            for flags in (("--precise",), ()):
+                ids = r.greedy(os.path.join(folder, name), case["prompt_ids"], len(case["greedy_ids"]), *flags)
+                r.check(ids == case["greedy_ids"], "%s %r %s: greedy ids differ" % (name, case["prompt"], flags))
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--build", default="build")
+    ap.add_argument("--engine")
+    ap.add_argument("--shared", default="../shared")
+    ap.add_argument("--only", help="models whose name contains this")
+    ap.add_argument("--full", action="store_true")
+    ap.add_argument("--verbose", action="store_true", help="the largest differences of each model")
+    a = ap.parse_args()
+    fixtures = os.path.join(a.shared, "fixtures")
+    if not os.path.isdir(fixtures):
+        print("skipped: models: no %s" % fixtures)
+        return 0
+    worst = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        r = Run(a.engine or os.path.join(a.build, "spillway-engine"), tmp)
+        for name in sorted(os.listdir(fixtures)):
+            folder = os.path.join(fixtures, name)
+            if os.path.exists(os.path.join(folder, "cases.json")) and (a.only or "") in name:
+                check_model(r, folder, name, worst)
+        stories = os.path.join(a.shared, "stories260K")
+        if os.path.isdir(stories) and not a.only:
+            check_stories(r, stories)
+    if a.verbose:
+        for name, (precise, fast) in worst.items():
+            print("%-24s precise max |diff| %.2e   fast relative RMS %.4f" % (name, precise, fast))
+    print("%d passed, %d failed" % (r.passed, r.failed))
+    return r.failed != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+/* Proves the numerics law from end to end: the logits after a token depend on the ids before it and nothing else, bit
+ * for bit: not on how the prompt was cut into steps, not on which other sequences share a step, not on the number of
+ * threads, not on which pages hold the keys. Runs on small models of random weights, dense and DeepSeek, in both
+ * precisions and in quantised types. Also: what engine_step() refuses, and that pages come back.
+ * links: spw_engine_model */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "engine/model/model.h"
+#include "engine/model/synth.h"
+#include "tests/unit/test.h"
+
+#define N_TOK 75 /* past one page */
+
+static const struct synth_shape dense = {.arch = "llama",
+                                         .n_layer = 2,
+                                         .n_embd = 256,
+                                         .n_head = 4,
+                                         .n_kv_head = 2,
+                                         .n_ff = 512,
+                                         .n_vocab = 320,
+                                         .n_ctx = 256};
+static const struct synth_shape deepseek = {.arch = "deepseek2",
+                                            .n_layer = 2,
+                                            .n_embd = 256,
+                                            .n_head = 4,
+                                            .n_ff = 256,
+                                            .n_vocab = 320,
+                                            .n_ctx = 256,
+                                            .q_lora = 96,
+                                            .kv_lora = 64,
+                                            .d_nope = 32,
+                                            .d_rope = 16,
+                                            .d_v = 32,
+                                            .n_dense_lead = 1,
+                                            .n_expert = 8,
+                                            .n_used = 3,
+                                            .n_shared = 1,
+                                            .n_ff_exp = 64,
+                                            .sigmoid = 1,
+                                            .weights_norm = 1,
+                                            .weights_scale = 2.5,
+                                            .n_group = 4,
+                                            .n_group_used = 2,
+                                            .yarn_orig = 64,
+                                            .yarn_factor = 4,
+                                            .yarn_mscale = 1};
+
+static char path[] = "/tmp/spillway-law-XXXXXX";
+static struct model *model;
+static enum k_precision precision;
+static int32_t ids[N_TOK];
+static size_t n_vocab;
+
+static struct engine *new_engine(int threads, int32_t max_seqs)
+{
+    struct engine *en = NULL;
+    struct error e = {0};
+    struct engine_options o = {
+        .threads = threads, .precision = precision, .n_ctx = 128, .max_seqs = max_seqs, .max_batch_tokens = 256};
+    if (engine_new(&en, model, &o, &e) != RC_OK)
+        fprintf(stderr, "%s\n", e.message);
+    SPW_ASSERT(en);
+    return en;
+}
+
+static void step(struct engine *en, struct step_slice *sl, int32_t n)
+{
+    struct error e = {0};
+    for (int32_t i = 0; i < n; i++)
+        if (seq_reserve(sl[i].seq, sl[i].n, &e) != RC_OK)
+            fprintf(stderr, "%s\n", e.message);
+    enum rc rc = engine_step(en, sl, n, &e);
+    if (rc)
+        fprintf(stderr, "%s\n", e.message);
+    SPW_ASSERT(rc == RC_OK);
+}
+
+/* Logits of every position, computed in steps of `chunk` tokens on `threads` threads. Caller frees. */
+static float *run_chunks(int32_t chunk, int threads)
+{
+    struct engine *en = new_engine(threads, 1);
+    struct seq *s = seq_new(en);
+    float *all = spw_calloc(N_TOK * n_vocab, sizeof *all);
+    for (int32_t i = 0; i < N_TOK; i += chunk) {
+        int32_t n = N_TOK - i < chunk ? N_TOK - i : chunk;
+        struct step_slice sl = {.seq = s, .ids = ids + i, .n = n, .all_logits = true};
+        step(en, &sl, 1);
+        memcpy(all + (size_t)i * n_vocab, sl.logits, (size_t)n * n_vocab * sizeof *all);
+    }
+    seq_free(s);
+    CHECK_INT(engine_pages_free(en), engine_pages_total(en));
+    engine_free(en);
+    return all;
+}
+
+/* `batch` sequences at once; sequence j takes j + 1 tokens a step, so that they drift apart. Only sequence `probe`
+ * runs the probe's ids, the others run shifted ones. Compares its logits with `want`. */
+static void run_batch(int32_t batch, int32_t probe, const float *want)
+{
+    struct engine *en = new_engine(2, batch);
+    struct seq *seqs[8];
+    struct step_slice sl[8];
+    int32_t others[N_TOK], done = 0;
+    bool same = true;
+    for (int32_t i = 0; i < N_TOK; i++)
+        others[i] = ids[(i * 7 + 3) % N_TOK];
+    for (int32_t j = 0; j < batch; j++)
+        seqs[j] = seq_new(en);
+    while (done < N_TOK) {
+        int32_t n = 0;
+        for (int32_t j = 0; j < batch; j++) {
+            int32_t at = seq_len(seqs[j]), left = N_TOK - at, take = j + 1 < left ? j + 1 : left;
+            const int32_t *from = (j == probe ? ids : others) + at;
+            if (take > 0)
+                sl[n++] = (struct step_slice){.seq = seqs[j], .ids = from, .n = take, .all_logits = j == probe};
+        }
+        step(en, sl, n);
+        for (int32_t k = 0; k < n; k++)
+            if (sl[k].seq == seqs[probe]) {
+                size_t bytes = (size_t)sl[k].n * n_vocab * sizeof(float);
+                same = same && memcmp(sl[k].logits, want + (size_t)done * n_vocab, bytes) == 0;
+                done += sl[k].n;
+            }
+    }
+    CHECK(same);
+    for (int32_t j = 0; j < batch; j++)
+        seq_free(seqs[j]);
+    engine_free(en);
+}
+
+/* Truncate and go on: what is computed again is the same, on other pages too. */
+static void run_rewound(const float *want)
+{
+    struct engine *en = new_engine(1, 2);
+    struct seq *s = seq_new(en), *other = seq_new(en);
+    struct step_slice sl = {.seq = s, .ids = ids, .n = 70};
+    step(en, &sl, 1);
+    seq_truncate(s, 10);
+    CHECK_INT(seq_len(s), 10);
+    struct step_slice taker = {.seq = other, .ids = ids, .n = 3}; /* takes the page that s gave back */
+    step(en, &taker, 1);
+    sl = (struct step_slice){.seq = s, .ids = ids + 10, .n = N_TOK - 10, .want_logits = true};
+    step(en, &sl, 1);
+    CHECK(memcmp(sl.logits, want + (N_TOK - 1) * n_vocab, n_vocab * sizeof(float)) == 0);
+    seq_free(s);
+    seq_free(other);
+    CHECK_INT(engine_pages_free(en), engine_pages_total(en));
+    engine_free(en);
+}
+
+static void law(void)
+{
+    static const int32_t chunks[] = {1, 7, 64, N_TOK};
+    float *want = run_chunks(N_TOK, 1);
+    for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++)
+        for (int threads = 1; threads <= 2; threads++) {
+            float *got = run_chunks(chunks[i], threads);
+            CHECK(memcmp(got, want, N_TOK * n_vocab * sizeof *got) == 0);
+            free(got);
+        }
+    run_batch(1, 0, want);
+    run_batch(3, 1, want);
+    run_batch(8, 0, want);
+    run_batch(8, 6, want);
+    run_rewound(want);
+    bool finite = true, varied = false;
+    for (size_t i = 0; i < N_TOK * n_vocab; i++) {
+        finite = finite && want[i] - want[i] == 0.0f;
+        varied = varied || want[i] != want[0];
+    }
+    CHECK(finite && varied);
+    free(want);
+}
+
+static void refusals(void)
+{
+    struct engine *en = new_engine(1, 2);
+    struct error e = {0};
+    struct seq *s = seq_new(en), *t = seq_new(en);
+    CHECK(seq_new(en) == NULL);
+    struct step_slice sl[2] = {{.seq = s, .ids = ids, .n = 4}, {.seq = s, .ids = ids, .n = 4}};
+    CHECK_INT(engine_step(en, sl, 1, &e), RC_INVALID); /* nothing reserved */
+    CHECK(strstr(e.message, "no room reserved") != NULL);
+    CHECK_INT(seq_reserve(s, 8, &e), RC_OK);
+    CHECK_INT(engine_step(en, sl, 2, &e), RC_INVALID); /* twice in one step */
+    CHECK_INT(engine_step(en, sl, 1, &e), RC_OK);      /* and nothing is left behind by that */
+    int32_t odd[] = {1, (int32_t)n_vocab}, low[] = {-1};
+    sl[0] = (struct step_slice){.seq = s, .ids = odd, .n = 2};
+    CHECK_INT(engine_step(en, sl, 1, &e), RC_INVALID);
+    CHECK(strstr(e.message, "not in the vocabulary") != NULL);
+    sl[0] = (struct step_slice){.seq = s, .ids = low, .n = 1};
+    CHECK_INT(engine_step(en, sl, 1, &e), RC_INVALID);
+    CHECK_INT(seq_len(s), 4);
+    CHECK_INT(seq_reserve(s, 125, &e), RC_FULL); /* n_ctx is 128 */
+    CHECK_INT(seq_reserve(s, 124, &e), RC_OK);
+    seq_free(s);
+    seq_free(t);
+    engine_free(en);
+}
+
+static void pool_runs_out(void)
+{
+    struct engine *en = NULL;
+    struct error e = {0};
+    struct engine_options o = {.threads = 1, .n_ctx = 128, .max_seqs = 2, .kv_pages = 3};
+    CHECK_INT(engine_new(&en, model, &o, &e), RC_OK);
+    struct seq *s = seq_new(en), *t = seq_new(en);
+    CHECK_INT(seq_reserve(s, 65, &e), RC_OK);
+    CHECK_INT(engine_pages_free(en), 1);
+    CHECK_INT(seq_reserve(t, 65, &e), RC_FULL);
+    CHECK_INT(engine_pages_free(en), 1); /* nothing was taken */
+    CHECK_INT(seq_reserve(t, 64, &e), RC_OK);
+    seq_free(s);
+    CHECK_INT(engine_pages_free(en), 2);
+    seq_free(t);
+    engine_free(en);
+}
+
+static void with_model(const struct synth_shape *shape, enum synth_type type, void (*test)(void), const char *name)
+{
+    struct error e = {0};
+    if (synth_write(shape, type, 7, path, &e) != RC_OK || model_open(&model, path, GGUF_MAP, &e) != RC_OK) {
+        fprintf(stderr, "%s: %s\n", name, e.message);
+        test_run_.failed++;
+        return;
+    }
+    n_vocab = (size_t)model_info(model)->n_vocab;
+    TEST(test);
+    if (test_run_.group_failed)
+        fprintf(stderr, "... in %s, precision %d\n", name, (int)precision);
+    model_close(model);
+}
+
+int main(void)
+{
+    int fd = mkstemp(path);
+    SPW_ASSERT(fd >= 0);
+    close(fd);
+    for (int i = 0; i < N_TOK; i++)
+        ids[i] = (i * 37 + 11) % 300;
+    for (int p = 0; p < 2; p++) {
+        precision = p ? K_PRECISE : K_FAST;
+        with_model(&dense, SYNTH_F32, law, "dense F32");
+        with_model(&dense, SYNTH_Q8_0, law, "dense Q8_0");
+        with_model(&dense, SYNTH_Q4_K_M, law, "dense Q4_K_M");
+        with_model(&deepseek, SYNTH_F32, law, "deepseek F32");
+        with_model(&deepseek, SYNTH_Q8_0, law, "deepseek Q8_0");
+        with_model(&deepseek, SYNTH_Q4_K_M, law, "deepseek Q4_K_M");
+    }
+    with_model(&dense, SYNTH_Q4_0, refusals, "dense Q4_0");
+    with_model(&dense, SYNTH_Q4_0, pool_runs_out, "dense Q4_0");
+    unlink(path);
+    return TEST_RESULT();
+}
