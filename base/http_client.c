@@ -275,7 +275,7 @@ static void feed(struct link *l, const char *data, size_t n)
         case HTTP_END: call_end(call, http_parser_head(l->parser)->keep_alive && n == 0); return;
         case HTTP_ERROR: fail_framing(l); return;
         case HTTP_NEED_MORE:
-            if (call->phase == HTTP_PHASE_BODY && used)
+            if (call->phase == HTTP_PHASE_BODY)
                 start_wait(l);
             return;
         }

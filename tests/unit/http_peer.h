@@ -7,6 +7,7 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -45,6 +46,13 @@ static inline void peer_run_ms(struct event_base *loop, int ms)
         peer_pump(loop);
 }
 
+static inline int peer_no_delay(int fd)
+{
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    return fd;
+}
+
 static inline int peer_connect(int port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -53,7 +61,7 @@ static inline int peer_connect(int port)
     if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) != 0)
         abort();
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    return fd;
+    return peer_no_delay(fd);
 }
 
 static inline int peer_listen(int *port)
@@ -75,7 +83,7 @@ static inline int peer_accept(struct event_base *loop, int listen_fd, int ms)
     for (;;) {
         int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0 || peer_ms() >= end)
-            return fd;
+            return fd < 0 ? fd : peer_no_delay(fd);
         peer_pump(loop);
     }
 }
