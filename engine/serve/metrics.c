@@ -47,7 +47,7 @@ static void put_sample(struct strbuf *b, const struct metrics_view *v, const cha
 {
     (void)strbuf_printf(b, "%s{", name);
     put_label(b, "model_name", v->model_id);
-    (void)strbuf_printf(b, extra ? ",%s} %.17g\n" : "}%s %.17g\n", extra ? extra : "", value);
+    (void)strbuf_printf(b, extra ? ",%s} %.15g\n" : "}%s %.15g\n", extra ? extra : "", value);
 }
 
 static void put_histogram(struct strbuf *b, const struct metrics_view *v, const char *name, const char *help,

@@ -1,0 +1,728 @@
+/* The batcher over an engine made of glass: what a sequence gets does not depend on its company, decoding never starves,
+ * limits hold, the cancelled leave, and nobody is forgotten. The stand-in engine computes the next id from a hash of the
+ * sequence's ids, so any id lost, doubled or mixed up between sequences changes everything after it.
+ *
+ * links: spw_engine_serve */
+#include "engine/serve/batcher.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "tests/unit/test.h"
+
+#define N_VOCAB    259 /* <unk>, <s>, </s>, then one token per byte */
+#define EOS        2
+#define BYTE(c)    (3 + (unsigned char)(c))
+#define N_CTX      512
+#define SEQS_MAX   64
+#define PAGE       K_PAGE_TOKENS
+#define PATIENCE_S 20
+
+/* The stand-in engine. */
+
+struct seq {
+    struct engine *en;
+    uint64_t hash;
+    int32_t len, room, pages;
+};
+
+struct engine {
+    pthread_mutex_t lock; /* guards everything: tests look in while the engine thread runs */
+    pthread_cond_t changed;
+    int permits; /* steps that may begin; -1: any number */
+    int steps, seqs, fail_at;
+    int32_t pages_total, pages_free;
+    int32_t eos_at; /* sequences say EOS at this length; 0: never */
+    const char
+        *script; /* when set: the answer, byte by byte, whatever the prompt (position counted from script_from) */
+    int32_t script_from;
+    /* Of the last step. */
+    int32_t n_slices, n_ones, n_prompt_tokens;
+    int32_t most_mixed; /* most prompt tokens in a step that also had a slice of one token */
+    int broken;         /* our law was broken: room overrun, same sequence twice */
+    float logits[SEQS_MAX][N_VOCAB];
+};
+
+static struct seq *fake_seq_new(struct engine *en)
+{
+    struct seq *s = calloc(1, sizeof *s);
+    s->en = en;
+    s->hash = 1469598103934665603u;
+    pthread_mutex_lock(&en->lock);
+    en->seqs++;
+    pthread_mutex_unlock(&en->lock);
+    return s;
+}
+
+static void fake_seq_free(struct seq *s)
+{
+    pthread_mutex_lock(&s->en->lock);
+    s->en->seqs--;
+    s->en->pages_free += s->pages;
+    pthread_mutex_unlock(&s->en->lock);
+    free(s);
+}
+
+static enum rc fake_seq_reserve(struct seq *s, int32_t n, struct error *e)
+{
+    int32_t pages = (n + PAGE - 1) / PAGE;
+    enum rc rc = RC_OK;
+    pthread_mutex_lock(&s->en->lock);
+    if (pages > s->en->pages_free) {
+        rc = error_set(e, RC_FULL, "the pool has %d pages", (int)s->en->pages_total);
+    } else {
+        s->en->pages_free -= pages;
+        s->pages += pages;
+        s->room += n;
+    }
+    pthread_mutex_unlock(&s->en->lock);
+    return rc;
+}
+
+/* One id stands out by a little, the rest is noise: greedy and seeded sampling both have something to do. */
+static void fill_logits(const struct engine *en, const struct seq *s, float *out)
+{
+    uint64_t h = s->hash;
+    for (int i = 0; i < N_VOCAB; i++)
+        out[i] = -30.0f;
+    for (int c = 'a'; c <= 'z'; c++) {
+        h = h * 6364136223846793005u + 1442695040888963407u;
+        out[BYTE(c)] = (float)(h >> 40) / (float)(1 << 23);
+    }
+    if (en->script && s->len >= en->script_from && s->len - en->script_from < (int32_t)strlen(en->script))
+        out[BYTE(en->script[s->len - en->script_from])] = 50.0f;
+    if (en->eos_at && s->len >= en->eos_at)
+        out[EOS] = 100.0f;
+}
+
+static void step_slice(struct engine *en, struct step_slice *sl, int row)
+{
+    struct seq *s = sl->seq;
+    for (int32_t i = 0; i < sl->n; i++)
+        s->hash = (s->hash ^ (uint64_t)(sl->ids[i] + 1)) * 1099511628211u;
+    s->len += sl->n;
+    if (s->len > s->room)
+        en->broken++;
+    if (sl->want_logits) {
+        fill_logits(en, s, en->logits[row]);
+        sl->logits = en->logits[row];
+    }
+}
+
+static enum rc fake_step(struct engine *en, struct step_slice *slices, int32_t n, struct error *e)
+{
+    enum rc rc = RC_OK;
+    pthread_mutex_lock(&en->lock);
+    while (en->permits == 0)
+        pthread_cond_wait(&en->changed, &en->lock);
+    if (en->permits > 0)
+        en->permits--;
+    en->n_slices = n;
+    en->n_ones = en->n_prompt_tokens = 0;
+    for (int32_t i = 0; i < n; i++) {
+        for (int32_t j = 0; j < i; j++)
+            en->broken += slices[i].seq == slices[j].seq;
+        if (slices[i].n == 1)
+            en->n_ones++;
+        else
+            en->n_prompt_tokens += slices[i].n;
+    }
+    if (en->n_ones && en->n_prompt_tokens > en->most_mixed)
+        en->most_mixed = en->n_prompt_tokens;
+    if (++en->steps == en->fail_at)
+        rc = error_set(e, RC_INTERNAL, "the device fell over");
+    for (int32_t i = 0; i < n && !rc; i++)
+        step_slice(en, &slices[i], i);
+    pthread_cond_broadcast(&en->changed);
+    pthread_mutex_unlock(&en->lock);
+    return rc;
+}
+
+static int32_t fake_pages_free(const struct engine *en)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&en->lock;
+    pthread_mutex_lock(lock);
+    int32_t n = en->pages_free;
+    pthread_mutex_unlock(lock);
+    return n;
+}
+
+static int32_t fake_pages_total(const struct engine *en)
+{
+    return en->pages_total;
+}
+
+static const struct batch_engine_ops fake_ops = {
+    .seq_new = fake_seq_new,
+    .seq_free = fake_seq_free,
+    .seq_reserve = fake_seq_reserve,
+    .step = fake_step,
+    .pages_free = fake_pages_free,
+    .pages_total = fake_pages_total,
+};
+
+static void engine_init(struct engine *en)
+{
+    *en = (struct engine){.permits = -1, .pages_total = 1000, .pages_free = 1000};
+    pthread_mutex_init(&en->lock, NULL);
+    pthread_cond_init(&en->changed, NULL);
+}
+
+static void engine_set_permits(struct engine *en, int permits)
+{
+    pthread_mutex_lock(&en->lock);
+    en->permits = permits;
+    pthread_cond_broadcast(&en->changed);
+    pthread_mutex_unlock(&en->lock);
+}
+
+static int engine_get(struct engine *en, const int *what)
+{
+    pthread_mutex_lock(&en->lock);
+    int v = *what;
+    pthread_mutex_unlock(&en->lock);
+    return v;
+}
+
+/* The vocabulary: SentencePiece with nothing but bytes. */
+static struct vocab *make_vocab(void)
+{
+    static char names[256][8];
+    struct text_span tokens[N_VOCAB] = {{"<unk>", 5}, {"<s>", 3}, {"</s>", 4}};
+    float scores[N_VOCAB] = {0};
+    int32_t types[N_VOCAB] = {TOKEN_TYPE_UNKNOWN, TOKEN_TYPE_CONTROL, TOKEN_TYPE_CONTROL};
+    for (int i = 0; i < 256; i++) {
+        snprintf(names[i], sizeof names[i], "<0x%02X>", (unsigned)i);
+        tokens[3 + i] = (struct text_span){names[i], strlen(names[i])};
+        types[3 + i] = TOKEN_TYPE_BYTE;
+    }
+    struct vocab_source src;
+    struct vocab *v = NULL;
+    struct error e = {0};
+    vocab_source_init(&src);
+    src.model = (struct text_span){"llama", 5};
+    src.n_tokens = src.n_scores = src.n_types = N_VOCAB;
+    src.tokens = tokens;
+    src.scores = scores;
+    src.types = types;
+    src.bos = 1;
+    src.eos = EOS;
+    src.unk = 0;
+    if (vocab_new(&src, &v, &e)) {
+        fprintf(stderr, "cannot make the test's vocabulary: %s\n", e.message);
+        exit(1);
+    }
+    return v;
+}
+
+/* One bench for a test: engine, batcher, vocabulary. */
+struct bench {
+    struct engine en;
+    struct batcher *b;
+    struct vocab *vocab;
+};
+
+struct bench_options {
+    int32_t max_seqs, step_tokens, prefill_tokens, waiting_max;
+};
+
+static void bench_init(struct bench *t, const struct bench_options *bo)
+{
+    struct error e = {0};
+    t->vocab = make_vocab();
+    const struct batcher_options o = {
+        .ops = &fake_ops,
+        .engine = &t->en,
+        .clock = &clock_system,
+        .n_vocab = N_VOCAB,
+        .n_ctx = N_CTX,
+        .max_seqs = bo->max_seqs,
+        .step_tokens = bo->step_tokens ? bo->step_tokens : 128,
+        .prefill_tokens = bo->prefill_tokens,
+        .waiting_max = bo->waiting_max ? bo->waiting_max : 64,
+    };
+    CHECK_INT(batcher_new(&t->b, &o, &e), RC_OK);
+}
+
+static void bench_fini(struct bench *t)
+{
+    engine_set_permits(&t->en, -1);
+    batcher_free(t->b);
+    vocab_free(t->vocab);
+    CHECK_INT(t->en.seqs, 0);
+    CHECK_INT(t->en.pages_free, t->en.pages_total);
+    CHECK_INT(t->en.broken, 0);
+    pthread_mutex_destroy(&t->en.lock);
+    pthread_cond_destroy(&t->en.changed);
+}
+
+/* A job's answer as a client would hold it. */
+struct client {
+    struct batch_job *job; /* NULL once it has ended */
+    char text[4096];
+    size_t len;
+    int n_ids, n_samples, calls;
+    enum batch_finish finish;
+    char error[512];
+    struct batch_usage usage;
+    int *order, place; /* counts up as clients end */
+};
+
+struct ask {
+    int n_prompt, salt; /* ids are made from these */
+    int max_tokens;
+    double temperature;
+    uint64_t seed;
+    const char *stop;
+    bool ignore_eos, samples;
+};
+
+static void on_output(struct batch_job *job, const struct batch_output *out, void *arg)
+{
+    struct client *c = arg;
+    CHECK(job == c->job && c->finish == BATCH_RUNNING);
+    c->calls++;
+    c->n_ids += out->n_ids;
+    c->n_samples += out->samples ? out->n_ids : 0;
+    if (out->content.len && c->len + out->content.len < sizeof c->text) {
+        memcpy(c->text + c->len, out->content.data, out->content.len);
+        c->len += out->content.len;
+    }
+    c->usage = out->usage;
+    c->finish = out->finish;
+    if (out->finish != BATCH_RUNNING) {
+        c->job = NULL;
+        snprintf(c->error, sizeof c->error, "%s", out->error.message);
+        if (c->order)
+            c->place = ++*c->order;
+    }
+}
+
+static const int32_t end_ids[] = {EOS};
+
+static struct batch_job *make_job(struct bench *t, struct client *c, const struct ask *a)
+{
+    struct error e = {0};
+    struct text_span stop = {a->stop, a->stop ? strlen(a->stop) : 0};
+    const struct answer_options ao = {.vocab = t->vocab,
+                                      .stop = &stop,
+                                      .n_stop = a->stop != NULL,
+                                      .end_ids = end_ids,
+                                      .n_end_ids = 1,
+                                      .ignore_end = a->ignore_eos,
+                                      .reasoning = REASONING_OFF};
+    struct sampler_params sp;
+    sampler_params_init(&sp);
+    sp.temperature = a->temperature;
+    sp.seed = a->seed;
+    sp.frequency_penalty = a->temperature > 0 ? 0.5 : 0;
+    struct batch_job_options o = {.n_ids = a->n_prompt,
+                                  .max_tokens = a->max_tokens,
+                                  .want_samples = a->samples,
+                                  .on_output = on_output,
+                                  .arg = c};
+    o.ids = calloc((size_t)a->n_prompt, sizeof *o.ids);
+    for (int i = 0; i < a->n_prompt; i++)
+        o.ids[i] = BYTE('a' + (i * 7 + a->salt * 13) % 26);
+    CHECK_INT(answer_new(&ao, &o.answer, &e), RC_OK);
+    CHECK_INT(sampler_new(&sp, N_VOCAB, &o.sampler, &e), RC_OK);
+    return batch_job_new(&o);
+}
+
+static enum rc submit(struct bench *t, struct client *c, const struct ask *a)
+{
+    struct error e = {0};
+    struct batch_job *j = make_job(t, c, a);
+    enum rc rc = batcher_submit(t->b, j, &e);
+    if (rc)
+        batch_job_free(j);
+    else
+        c->job = j;
+    return rc;
+}
+
+/* Run the "loop" until `until` holds or patience ends. */
+static bool pump(struct bench *t, bool (*until)(void *arg), void *arg)
+{
+    struct mono start = clock_now(&clock_system);
+    while (!until(arg)) {
+        struct pollfd p = {.fd = batcher_fd(t->b), .events = POLLIN};
+        poll(&p, 1, 2);
+        batcher_dispatch(t->b);
+        if (mono_since(&clock_system, start) > PATIENCE_S * NS_PER_S)
+            return false;
+    }
+    return true;
+}
+
+static bool client_done(void *arg)
+{
+    return ((struct client *)arg)->finish != BATCH_RUNNING;
+}
+
+struct clients {
+    struct client *items;
+    int n;
+};
+static bool all_done(void *arg)
+{
+    struct clients *c = arg;
+    for (int i = 0; i < c->n; i++)
+        if (c->items[i].finish == BATCH_RUNNING)
+            return false;
+    return true;
+}
+
+static bool has_text(void *arg)
+{
+    return ((struct client *)arg)->len > 0;
+}
+
+static bool nothing_runs(void *arg)
+{
+    struct batcher_stats s;
+    batcher_stats(((struct bench *)arg)->b, &s);
+    return s.running == 0 && s.waiting == 0;
+}
+
+/* The tests. */
+
+#define COMPANY 12
+
+static void ask_of(int i, struct ask *a)
+{
+    *a = (struct ask){.n_prompt = 1 + i * 17 % 150, .salt = i, .max_tokens = 5 + i * 11 % 60, .seed = (uint64_t)i};
+    a->temperature = i % 3 ? 1.0 : 0;
+}
+
+static void run_company(const struct bench_options *bo, struct client *out)
+{
+    struct bench t;
+    engine_init(&t.en);
+    bench_init(&t, bo);
+    for (int i = 0; i < COMPANY; i++) {
+        struct ask a;
+        ask_of(i, &a);
+        CHECK_INT(submit(&t, &out[i], &a), RC_OK);
+    }
+    struct clients all = {out, COMPANY};
+    CHECK(pump(&t, all_done, &all));
+    bench_fini(&t);
+}
+
+/* The same twelve requests at batch sizes 1, 3, 8 and 12, prompts cut into slices of 1, 7 and 64: the same answers. */
+static void company_changes_nothing(void)
+{
+    static struct client alone[COMPANY], together[COMPANY];
+    memset(alone, 0, sizeof alone);
+    run_company(&(struct bench_options){.max_seqs = 1}, alone);
+    const int32_t seqs[] = {1, 3, 8, 12}, slices[] = {1, 7, 64};
+    for (int i = 0; i < 4; i++) {
+        for (int k = 0; k < 3; k++) {
+            memset(together, 0, sizeof together);
+            run_company(&(struct bench_options){.max_seqs = seqs[i], .step_tokens = 64, .prefill_tokens = slices[k]},
+                        together);
+            for (int c = 0; c < COMPANY; c++) {
+                CHECK_STR(together[c].text, alone[c].text);
+                CHECK_INT(together[c].usage.completion, alone[c].usage.completion);
+            }
+        }
+    }
+    CHECK(strcmp(alone[1].text, alone[2].text) != 0);
+}
+
+static void usage_is_exact(void)
+{
+    static struct client c;
+    struct bench t;
+    engine_init(&t.en);
+    bench_init(&t, &(struct bench_options){.max_seqs = 2});
+    c = (struct client){0};
+    CHECK_INT(submit(&t, &c, &(struct ask){.n_prompt = 33, .max_tokens = 20, .samples = true}), RC_OK);
+    CHECK(pump(&t, client_done, &c));
+    CHECK_INT(c.finish, BATCH_LENGTH);
+    CHECK_INT(c.usage.prompt, 33);
+    CHECK_INT(c.usage.completion, 20);
+    CHECK_INT(c.len, 20);
+    CHECK_INT(c.n_ids, 20);
+    CHECK_INT(c.n_samples, 20);
+    struct batcher_stats s;
+    batcher_stats(t.b, &s);
+    CHECK_INT(s.prefill_tokens, 33);
+    CHECK_INT(s.decode_tokens, 19); /* the first token comes from the prompt's last step */
+    CHECK_INT(s.gap.count, 19);
+    CHECK_INT(s.generated_tokens, 20);
+    bench_fini(&t);
+}
+
+/* While a prompt of 400 tokens prefills, the running sequence gets a token in every step, beside at most 16 others. */
+static void decode_never_starves(void)
+{
+    static struct client runner, newcomer;
+    struct bench t;
+    engine_init(&t.en);
+    t.en.permits = 0;
+    bench_init(&t, &(struct bench_options){.max_seqs = 4, .prefill_tokens = 16});
+    runner = newcomer = (struct client){0};
+    CHECK_INT(submit(&t, &runner, &(struct ask){.n_prompt = 8, .max_tokens = 200}), RC_OK);
+    engine_set_permits(&t.en, 3);
+    CHECK(pump(&t, has_text, &runner));
+    CHECK_INT(submit(&t, &newcomer, &(struct ask){.n_prompt = 400, .max_tokens = 4, .salt = 1}), RC_OK);
+    int steps = t.en.steps;
+    engine_set_permits(&t.en, -1);
+    CHECK(pump(&t, has_text, &newcomer));
+    CHECK(engine_get(&t.en, &t.en.steps) - steps >= 400 / 16);
+    CHECK_INT(t.en.most_mixed, 16);
+    CHECK(runner.n_ids >= 400 / 16);
+    bench_fini(&t);
+}
+
+static void waiting_room_is_bounded_and_fair(void)
+{
+    static struct client c[5];
+    struct bench t;
+    int order = 0;
+    engine_init(&t.en);
+    t.en.permits = 0;
+    bench_init(&t, &(struct bench_options){.max_seqs = 1, .waiting_max = 3});
+    memset(c, 0, sizeof c);
+    for (int i = 0; i < 5; i++) {
+        c[i].order = &order;
+        struct ask a = {.n_prompt = 4, .max_tokens = 3, .salt = i};
+        CHECK_INT(submit(&t, &c[i], &a), i < 4 ? RC_OK : RC_FULL);
+    }
+    c[4].finish = BATCH_FAILED;
+    struct batcher_stats s;
+    batcher_stats(t.b, &s);
+    CHECK_INT(s.refused, 1);
+    engine_set_permits(&t.en, -1);
+    struct clients all = {c, 5};
+    CHECK(pump(&t, all_done, &all));
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(c[i].place, i + 1);
+    bench_fini(&t);
+}
+
+/* A cancelled job is gone after the step that runs: the next step already belongs to the one that waited. */
+static void cancel_frees_the_slot(void)
+{
+    static struct client gone, next;
+    struct bench t;
+    engine_init(&t.en);
+    t.en.permits = 4;
+    bench_init(&t, &(struct bench_options){.max_seqs = 1});
+    gone = next = (struct client){0};
+    CHECK_INT(submit(&t, &gone, &(struct ask){.n_prompt = 4, .max_tokens = 400}), RC_OK);
+    CHECK_INT(submit(&t, &next, &(struct ask){.n_prompt = 4, .max_tokens = 2, .salt = 1}), RC_OK);
+    CHECK(pump(&t, has_text, &gone));
+    batcher_cancel(t.b, gone.job);
+    int calls = gone.calls;
+    engine_set_permits(&t.en, 4); /* at most one more for the cancelled (its step may have begun), two for the other */
+    CHECK(pump(&t, client_done, &next));
+    CHECK_INT(gone.calls, calls);
+    CHECK_INT(next.usage.completion, 2);
+    struct batcher_stats s;
+    batcher_stats(t.b, &s);
+    CHECK_INT(s.cancelled, 1);
+    bench_fini(&t);
+}
+
+static void cancel_while_waiting(void)
+{
+    static struct client runs, waits;
+    struct bench t;
+    engine_init(&t.en);
+    t.en.permits = 0;
+    bench_init(&t, &(struct bench_options){.max_seqs = 1});
+    runs = waits = (struct client){0};
+    CHECK_INT(submit(&t, &runs, &(struct ask){.n_prompt = 4, .max_tokens = 3}), RC_OK);
+    CHECK_INT(submit(&t, &waits, &(struct ask){.n_prompt = 4, .max_tokens = 3}), RC_OK);
+    batcher_cancel(t.b, waits.job);
+    engine_set_permits(&t.en, -1);
+    CHECK(pump(&t, client_done, &runs));
+    CHECK(pump(&t, nothing_runs, &t));
+    CHECK_INT(waits.calls, 0);
+    bench_fini(&t);
+}
+
+/* Pages for one request at a time: the second waits for them; one that can never fit is refused in words. */
+static void pages_gate_admission(void)
+{
+    static struct client c[3];
+    struct bench t;
+    engine_init(&t.en);
+    t.en.pages_total = t.en.pages_free = 2;
+    bench_init(&t, &(struct bench_options){.max_seqs = 4});
+    memset(c, 0, sizeof c);
+    CHECK_INT(submit(&t, &c[0], &(struct ask){.n_prompt = 60, .max_tokens = 60}), RC_OK);
+    CHECK_INT(submit(&t, &c[1], &(struct ask){.n_prompt = 60, .max_tokens = 60, .salt = 1}), RC_OK);
+    CHECK_INT(submit(&t, &c[2], &(struct ask){.n_prompt = 60, .max_tokens = 300, .salt = 2}), RC_OK);
+    struct clients all = {c, 3};
+    CHECK(pump(&t, all_done, &all));
+    CHECK_INT(c[0].finish, BATCH_LENGTH);
+    CHECK_INT(c[1].finish, BATCH_LENGTH);
+    CHECK_INT(c[2].finish, BATCH_FAILED);
+    CHECK_STR(c[2].error, "the pool has 2 pages");
+    bench_fini(&t);
+}
+
+static void pause_and_resume(void)
+{
+    static struct client slow, quick;
+    struct bench t;
+    engine_init(&t.en);
+    t.en.permits = 2;
+    bench_init(&t, &(struct bench_options){.max_seqs = 2});
+    slow = quick = (struct client){0};
+    CHECK_INT(submit(&t, &slow, &(struct ask){.n_prompt = 4, .max_tokens = 30}), RC_OK);
+    CHECK(pump(&t, has_text, &slow));
+    batcher_set_flow(t.b, slow.job, BATCH_PAUSE);
+    engine_set_permits(&t.en, -1);
+    CHECK_INT(submit(&t, &quick, &(struct ask){.n_prompt = 4, .max_tokens = 100, .salt = 1}), RC_OK);
+    CHECK(pump(&t, client_done, &quick));
+    CHECK(slow.n_ids <= 4); /* what had begun before the pause was heard */
+    CHECK_INT(slow.finish, BATCH_RUNNING);
+    batcher_set_flow(t.b, slow.job, BATCH_FLOW);
+    CHECK(pump(&t, client_done, &slow));
+    CHECK_INT(slow.usage.completion, 30);
+    bench_fini(&t);
+}
+
+static void failed_step_ends_its_jobs_only(void)
+{
+    static struct client first, second;
+    struct bench t;
+    engine_init(&t.en);
+    t.en.fail_at = 5;
+    bench_init(&t, &(struct bench_options){.max_seqs = 1});
+    first = second = (struct client){0};
+    CHECK_INT(submit(&t, &first, &(struct ask){.n_prompt = 4, .max_tokens = 50}), RC_OK);
+    CHECK_INT(submit(&t, &second, &(struct ask){.n_prompt = 4, .max_tokens = 6}), RC_OK);
+    CHECK(pump(&t, client_done, &second));
+    CHECK_INT(first.finish, BATCH_FAILED);
+    CHECK_STR(first.error, "the device fell over");
+    CHECK_INT(first.n_ids, 4);
+    CHECK_INT(second.finish, BATCH_LENGTH);
+    bench_fini(&t);
+}
+
+static void run_one(struct engine *en, const struct ask *a, struct client *c)
+{
+    struct bench t;
+    engine_init(&t.en);
+    t.en.eos_at = en->eos_at;
+    t.en.script = en->script;
+    t.en.script_from = en->script_from;
+    bench_init(&t, &(struct bench_options){.max_seqs = 1});
+    *c = (struct client){0};
+    CHECK_INT(submit(&t, c, a), RC_OK);
+    CHECK(pump(&t, client_done, c));
+    bench_fini(&t);
+}
+
+static void endings(void)
+{
+    static struct client c;
+    struct engine *en = calloc(1, sizeof *en);
+    en->eos_at = 20;
+    run_one(en, &(struct ask){.n_prompt = 10, .max_tokens = 100}, &c);
+    CHECK_INT(c.finish, BATCH_STOP);
+    CHECK_INT(c.usage.completion, 11); /* ten, and the end token */
+    CHECK_INT(c.len, 10);
+    run_one(en, &(struct ask){.n_prompt = 10, .max_tokens = 100, .ignore_eos = true}, &c);
+    CHECK_INT(c.finish, BATCH_LENGTH);
+    CHECK_INT(c.usage.completion, 100);
+    CHECK_INT(c.len, 10); /* end tokens are no text */
+    en->eos_at = 0;
+    en->script = "one two STOP three";
+    en->script_from = 10;
+    run_one(en, &(struct ask){.n_prompt = 10, .max_tokens = 100, .stop = "STOP"}, &c);
+    CHECK_INT(c.finish, BATCH_STOP);
+    CHECK_STR(c.text, "one two ");
+    CHECK_INT(c.usage.completion, 12);
+    run_one(en, &(struct ask){.n_prompt = 10, .max_tokens = 10, .stop = "STOP"}, &c); /* held back, then let go */
+    CHECK_INT(c.finish, BATCH_LENGTH);
+    CHECK_STR(c.text, "one two ST");
+    en->script = "\xe2\x82\xac\xe2\x82"; /* a euro sign, and two thirds of another */
+    run_one(en, &(struct ask){.n_prompt = 10, .max_tokens = 5}, &c);
+    CHECK_STR(c.text, "\xe2\x82\xac\xef\xbf\xbd");
+    run_one(en, &(struct ask){.n_prompt = N_CTX - 3, .max_tokens = 100}, &c);
+    CHECK_INT(c.finish, BATCH_LENGTH);
+    CHECK_INT(c.usage.completion, 3);
+    free(en);
+}
+
+/* Freed with jobs waiting, running, and ended but not fetched: nothing leaks (the sanitizer looks on), nobody is called. */
+static void free_in_the_middle(void)
+{
+    static struct client c[8];
+    struct bench t;
+    engine_init(&t.en);
+    bench_init(&t, &(struct bench_options){.max_seqs = 3});
+    memset(c, 0, sizeof c);
+    for (int i = 0; i < 8; i++)
+        CHECK_INT(submit(&t, &c[i], &(struct ask){.n_prompt = 4, .max_tokens = i < 2 ? 1 : 500, .salt = i}), RC_OK);
+    struct pollfd p = {.fd = batcher_fd(t.b), .events = POLLIN};
+    CHECK_INT(poll(&p, 1, PATIENCE_S * 1000), 1);
+    bench_fini(&t);
+    for (int i = 0; i < 8; i++)
+        CHECK_INT(c[i].calls, 0);
+}
+
+/* Hundreds of jobs, cancelled at random moments: all others end, and every page comes back. */
+static void churn(void)
+{
+    enum { N = 400 };
+    static struct client c[N];
+    struct bench t;
+    engine_init(&t.en);
+    bench_init(&t, &(struct bench_options){.max_seqs = 8, .waiting_max = N});
+    memset(c, 0, sizeof c);
+    unsigned rng = 1;
+    for (int i = 0; i < N; i++) {
+        CHECK_INT(submit(&t, &c[i], &(struct ask){.n_prompt = 1 + i % 70, .max_tokens = 1 + i % 40, .salt = i}), RC_OK);
+        batcher_dispatch(t.b);
+        rng = rng * 1103515245u + 12345u;
+        int victim = (int)(rng >> 16) % (i + 1);
+        if (i % 3 == 0 && c[victim].job) {
+            batcher_cancel(t.b, c[victim].job);
+            c[victim].job = NULL;
+            c[victim].finish = BATCH_STOP;
+        }
+    }
+    struct clients all = {c, N};
+    CHECK(pump(&t, all_done, &all));
+    CHECK(pump(&t, nothing_runs, &t));
+    int steps = engine_get(&t.en, &t.en.steps);
+    poll(NULL, 0, 30);
+    CHECK_INT(engine_get(&t.en, &t.en.steps), steps); /* idle is idle */
+    bench_fini(&t);
+}
+
+static void refuses_impossible_steps(void)
+{
+    struct error e = {0};
+    struct batcher *b;
+    const struct batcher_options o = {.ops = &fake_ops, .max_seqs = 8, .step_tokens = 4, .n_vocab = N_VOCAB};
+    CHECK_INT(batcher_new(&b, &o, &e), RC_INVALID);
+    CHECK_STR(e.message, "8 sequences do not fit into a step of 4 tokens; the step must hold one of each");
+}
+
+int main(void)
+{
+    TEST(company_changes_nothing);
+    TEST(usage_is_exact);
+    TEST(decode_never_starves);
+    TEST(waiting_room_is_bounded_and_fair);
+    TEST(cancel_frees_the_slot);
+    TEST(cancel_while_waiting);
+    TEST(pages_gate_admission);
+    TEST(pause_and_resume);
+    TEST(failed_step_ends_its_jobs_only);
+    TEST(endings);
+    TEST(free_in_the_middle);
+    TEST(churn);
+    TEST(refuses_impossible_steps);
+    return TEST_RESULT();
+}
