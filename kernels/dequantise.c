@@ -1,7 +1,7 @@
 /* Dequantise: the definition of every tensor type, in scalar code. */
 #include "kernels/expand.h"
 
-typedef void expand_fn(const uint8_t *block, uint8_t *q, float *d, float *m, int64_t stride);
+typedef void expand_fn(const uint8_t *block, uint8_t *q, float *d, float *m);
 
 /* clang-format off */
 static expand_fn *const expand_table[K_TYPE_COUNT] = {
@@ -32,7 +32,7 @@ static void dequantise_block(float *y, const uint8_t *block, uint32_t type, cons
 {
     uint8_t q[256];
     float d[16], m[16] = {0};
-    expand_table[type](block, q, d, m, 1);
+    expand_table[type](block, q, d, m);
     for (int i = 0; i < k_type_info(type)->block_elems; i++) {
         int g = i / form->group;
         y[i] = d[g] * (float)(q[i] - form->offset);

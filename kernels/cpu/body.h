@@ -8,13 +8,18 @@
 /* ---- expanding and packing ------------------------------------------------------------------------------------ */
 
 #define EXPAND_ROWS(name, elems, bytes, group)                                                                         \
-    static void rows_##name(uint8_t *q, float *d, float *m, const uint8_t *const rows[PANEL_ROWS], int64_t n)          \
+    static void rows_##name(uint8_t *q, float *d, float *m, const uint8_t *const rows[PANEL_ROWS], int64_t n,          \
+                            size_t ahead)                                                                              \
     {                                                                                                                  \
-        for (int r = 0; r < PANEL_ROWS; r++)                                                                           \
-            for (int64_t i = 0; i < n / (elems); i++) {                                                                \
-                int64_t at = i * ((elems) / (group)) * PANEL_ROWS + r;                                                 \
-                expand_##name(rows[r] + i * (bytes), q + r * EXPAND_ELEMS + i * (elems), d + at, m + at, PANEL_ROWS);  \
+        for (int r = 0; r < PANEL_ROWS; r++) {                                                                         \
+            const uint8_t *block = rows[r];                                                                            \
+            float *dr = d + r * EXPAND_GROUPS, *mr = m + r * EXPAND_GROUPS;                                            \
+            for (int64_t i = 0; i < n; i += (elems), block += (bytes)) {                                               \
+                for (int line = 0; line < (bytes); line += 64)                                                         \
+                    __builtin_prefetch(block + ahead + line, 0, 2);                                                    \
+                expand_##name(block, q + r * EXPAND_ELEMS + i, dr + i / (group), mr + i / (group));                    \
             }                                                                                                          \
+        }                                                                                                              \
     }
 
 EXPAND_ROWS(q4_0, 32, 18, 32)

@@ -11,7 +11,8 @@
 #include "kernels/internal.h"
 
 #define PANEL_ROWS    16
-#define EXPAND_ELEMS  256  /* elements of a row that are expanded at a time */
+#define EXPAND_ELEMS  512 /* elements of a row that are expanded at a time */
+#define EXPAND_GROUPS (EXPAND_ELEMS / 16)
 #define Q_CHUNK_ELEMS 2048 /* elements of a quantised panel that are packed before they are used */
 #define F_CHUNK_ELEMS 256  /* the same for float panels; a multiple of 32 */
 
@@ -29,8 +30,10 @@ struct q_panel {
     float *d, *m;
 };
 
-/* n elements (a multiple of the block, at most EXPAND_ELEMS) of 16 rows -> q[16][EXPAND_ELEMS], d and m as above. */
-typedef void expand_rows_fn(uint8_t *q, float *d, float *m, const uint8_t *const rows[PANEL_ROWS], int64_t n);
+/* n elements (a multiple of the block, at most EXPAND_ELEMS) of 16 rows -> q[16][EXPAND_ELEMS], and d and m of each
+ * group [16][EXPAND_GROUPS]. */
+typedef void expand_rows_fn(uint8_t *q, float *d, float *m, const uint8_t *const rows[PANEL_ROWS], int64_t n,
+                            size_t ahead);
 
 struct isa {
     const char *name;

@@ -1,8 +1,8 @@
 /* Matrix products of the CPU backend. All three operations are one job: a list of (x, y) row pairs per weight matrix.
  *
  *   1. Activations are brought to 8 bits once per distinct row (FAST, quantised weights), spread over the threads.
- *   2. Work is cut into items of one panel (16 weight rows) of one matrix. An item packs its panel piece by piece and
- *      multiplies each piece with all tokens, so weights are read from memory once, and packing is shared by tokens.
+ *   2. Work is cut into runs of panels (16 weight rows of one matrix). A panel is packed piece by piece, and each piece
+ *      multiplied with all tokens, so weights are read from memory once, and packing is shared by tokens.
  *
  * Every (row, token) sum runs along the row in one fixed order (isa.h), whatever the tiling: neither the number of
  * tokens nor that of threads can change it. */
@@ -10,7 +10,9 @@
 
 #include <string.h>
 
-#define TOKEN_BLOCK 256 /* tokens whose sums are kept beside the panel: 16 KiB */
+#define TOKEN_BLOCK     256 /* tokens whose sums are kept beside the panel: 16 KiB */
+#define RUNS_PER_THREAD 8   /* enough items to even out threads that run at different speeds */
+#define RUN_MAX         16
 
 struct matmul_job {
     const struct isa *isa;
@@ -18,7 +20,9 @@ struct matmul_job {
     const struct quant_form *form; /* NULL: float activations */
     struct act_layout layout;
     const float *bias;
+    size_t panel_bytes;
     int64_t n_panels;                /* per matrix */
+    int64_t run;                     /* panels per item */
     int32_t n_active;                /* matrices with rows to multiply */
     const int32_t *matrices, *first; /* per active matrix: its number, and its first pair; first[n_active] = n_pairs */
     const void **x;                  /* per pair */
@@ -37,7 +41,8 @@ struct panel_scratch {
     float acc[TOKEN_BLOCK * PANEL_ROWS];
     union {
         struct {
-            uint8_t rows[PANEL_ROWS * EXPAND_ELEMS];
+            uint8_t q_rows[PANEL_ROWS * EXPAND_ELEMS];
+            float d_rows[PANEL_ROWS * EXPAND_GROUPS], m_rows[PANEL_ROWS * EXPAND_GROUPS];
             uint8_t q[PANEL_ROWS * Q_CHUNK_ELEMS];
             float d[PANEL_ROWS * Q_CHUNK_ELEMS / 16], m[PANEL_ROWS * Q_CHUNK_ELEMS / 16];
         };
@@ -59,17 +64,24 @@ static const uint8_t *panel_row(const struct matmul_job *job, int32_t matrix, in
 static void pack_quantised(const struct matmul_job *job, struct panel_scratch *s, const uint8_t *const *rows,
                            int64_t k0, int64_t n)
 {
+    const void *q[PANEL_ROWS], *d[PANEL_ROWS], *m[PANEL_ROWS];
+    for (int r = 0; r < PANEL_ROWS; r++) {
+        q[r] = s->q_rows + r * EXPAND_ELEMS;
+        d[r] = s->d_rows + r * EXPAND_GROUPS;
+        m[r] = s->m_rows + r * EXPAND_GROUPS;
+    }
     for (int64_t k = 0; k < n; k += EXPAND_ELEMS) {
-        int64_t part = n - k < EXPAND_ELEMS ? n - k : EXPAND_ELEMS;
+        int64_t part = n - k < EXPAND_ELEMS ? n - k : EXPAND_ELEMS, groups = part / job->form->group;
+        int64_t group_at = k / job->form->group * PANEL_ROWS;
+        size_t bytes_at = k_row_bytes(job->w->type, (uint64_t)(k0 + k));
         const uint8_t *at[PANEL_ROWS];
-        const void *expanded[PANEL_ROWS];
-        for (int r = 0; r < PANEL_ROWS; r++) {
-            at[r] = rows[r] + k_row_bytes(job->w->type, (uint64_t)(k0 + k));
-            expanded[r] = s->rows + r * EXPAND_ELEMS;
-        }
-        int64_t group = k / job->form->group * PANEL_ROWS;
-        job->isa->expand[job->w->type](s->rows, s->d + group, s->m + group, at, part);
-        job->isa->pack((uint32_t *)(s->q + k * PANEL_ROWS), expanded, part / 4);
+        for (int r = 0; r < PANEL_ROWS; r++)
+            at[r] = rows[r] + bytes_at;
+        job->isa->expand[job->w->type](s->q_rows, s->d_rows, s->m_rows, at, part, job->panel_bytes);
+        job->isa->pack((uint32_t *)(s->q + k * PANEL_ROWS), q, part / 4);
+        job->isa->pack((uint32_t *)(s->d + group_at), d, groups);
+        if (job->form->has_min)
+            job->isa->pack((uint32_t *)(s->m + group_at), m, groups);
     }
 }
 
@@ -114,11 +126,9 @@ static void multiply_panel(const struct matmul_job *job, struct panel_scratch *s
     }
 }
 
-static void panel_item(void *arg, int thread, int64_t item)
+static void one_panel(const struct matmul_job *job, struct panel_scratch *s, int64_t active, int64_t panel)
 {
-    const struct matmul_job *job = arg;
-    struct panel_scratch *s = (void *)(job->scratch + (size_t)thread * job->scratch_bytes);
-    int64_t active = item / job->n_panels, panel = item % job->n_panels, row0 = panel * PANEL_ROWS;
+    int64_t row0 = panel * PANEL_ROWS;
     int64_t n_rows = job->w->ne[1] - row0 < PANEL_ROWS ? job->w->ne[1] - row0 : PANEL_ROWS;
     const uint8_t *rows[PANEL_ROWS];
     for (int r = 0; r < PANEL_ROWS; r++)
@@ -132,6 +142,23 @@ static void panel_item(void *arg, int thread, int64_t item)
                 y[r] = job->bias ? s->acc[t * PANEL_ROWS + r] + job->bias[row0 + r] : s->acc[t * PANEL_ROWS + r];
         }
     }
+}
+
+/* A run of neighbouring panels, which lie one after the other in memory. */
+static void panels_item(void *arg, int thread, int64_t item)
+{
+    const struct matmul_job *job = arg;
+    struct panel_scratch *s = (void *)(job->scratch + (size_t)thread * job->scratch_bytes);
+    int64_t n = job->n_panels * job->n_active, begin = item * job->run;
+    for (int64_t i = begin; i < n && i < begin + job->run; i++)
+        one_panel(job, s, i / job->n_panels, i % job->n_panels);
+}
+
+static void run_panels(struct k_ctx *c, struct matmul_job *job)
+{
+    int64_t n = job->n_panels * job->n_active, run = n / (pool_threads(c->pool) * RUNS_PER_THREAD);
+    job->run = run < 1 ? 1 : run > RUN_MAX ? RUN_MAX : run;
+    pool_run(c->pool, panels_item, job, (n + job->run - 1) / job->run);
 }
 
 static void quantise_item(void *arg, int thread, int64_t item)
@@ -178,6 +205,7 @@ static enum k_status prepare(struct k_ctx *c, struct matmul_job *job, int64_t n_
     job->first = *first = (int32_t *)(base + at_first);
     job->x_q = base + at_q;
     job->n_panels = (job->w->ne[1] + PANEL_ROWS - 1) / PANEL_ROWS;
+    job->panel_bytes = PANEL_ROWS * k_row_bytes(job->w->type, (uint64_t)job->w->ne[0]);
     if (job->form)
         pool_run(c->pool, quantise_item, job, n_x);
     return K_OK;
@@ -209,7 +237,7 @@ enum k_status cpu_matmul(struct k_ctx *c, float *y, const float *x, int64_t x_st
         job.x[t] = x_row(&job, t);
         job.y[t] = y + t * w->ne[1];
     }
-    pool_run(c->pool, panel_item, &job, job.n_panels);
+    run_panels(c, &job);
     return K_OK;
 }
 
@@ -238,7 +266,7 @@ enum k_status cpu_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride,
         }
     }
     first[n_head] = (int32_t)n_pairs;
-    pool_run(c->pool, panel_item, &job, n_head * job.n_panels);
+    run_panels(c, &job);
     return K_OK;
 }
 
@@ -283,6 +311,6 @@ enum k_status cpu_matmul_experts(struct k_ctx *c, float *y, const float *x, bool
     if (status != K_OK)
         return status;
     group_by_expert(&job, matrices, first, y, x_per_expert, ids, n_used, n_pairs);
-    pool_run(c->pool, panel_item, &job, job.n_active * job.n_panels);
+    run_panels(c, &job);
     return K_OK;
 }
