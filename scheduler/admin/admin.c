@@ -164,6 +164,25 @@ enum rc admin_new(struct admin **out, const struct admin_options *o, struct erro
     return RC_OK;
 }
 
+static void door_drained(void *arg)
+{
+    struct admin *a = arg;
+
+    if (--a->draining == 0)
+        a->drained(a->drained_arg); /* may free it */
+}
+
+void admin_drain(struct admin *a, void (*done)(void *arg), void *arg)
+{
+    SPW_ASSERT(!a->drained);
+    a->drained = done;
+    a->drained_arg = arg;
+    a->draining = a->remote.server ? 2 : 1;
+    http_server_drain(a->local.server, door_drained, a);
+    if (a->remote.server)
+        http_server_drain(a->remote.server, door_drained, a);
+}
+
 void admin_free(struct admin *a)
 {
     if (!a)

@@ -27,6 +27,8 @@ struct admin_options {
 };
 /* Binds the listeners. RC_CONFLICT: another process answers on the socket. */
 enum rc admin_new(struct admin **a, const struct admin_options *o, struct error *e) SPW_MUST_USE;
+/* Stop accepting and finish what is being answered; then done(arg), once, on the loop. */
+void admin_drain(struct admin *a, void (*done)(void *arg), void *arg);
 void admin_free(struct admin *a);      /* closes everything at once; NULL is fine */
 int admin_port(const struct admin *a); /* of admin.listen; 0: off */
 

@@ -22,6 +22,9 @@ struct admin {
     SSL_CTX *tls;
     struct worker *reader;
     struct wall started;
+    void (*drained)(void *arg); /* see admin_drain() */
+    void *drained_arg;
+    int draining; /* doors not yet empty */
 };
 
 /* One request that was let in, for the length of a handler. */

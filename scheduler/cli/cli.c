@@ -1,0 +1,167 @@
+#include "scheduler/cli/cli_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "scheduler/admin/admin.h"
+
+static int cli_help(int argc, char **argv);
+static int cli_version(int argc, char **argv);
+
+static const struct {
+    const char *name;
+    cli_verb *run;
+    const char *summary;
+} verbs[] = {
+    {"serve", cli_serve, "run the scheduler"},
+    {"check", cli_check, "find every mistake in a configuration"},
+    {"status", cli_status, "what a running scheduler is doing"},
+    {"nodes", cli_nodes, "list nodes, drain and undrain them"},
+    {"ledger", cli_ledger, "the newest requests and what they cost"},
+    {"keys", cli_keys, "make, hash and list API keys"},
+    {"help", cli_help, "help for a verb, the configuration or the admin API"},
+    {"version", cli_version, "the version"},
+};
+#define N_VERBS ((int)(sizeof verbs / sizeof verbs[0]))
+
+static int find_verb(const char *name)
+{
+    for (int i = 0; i < N_VERBS; i++)
+        if (strcmp(verbs[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+static void print_usage(FILE *out)
+{
+    fprintf(out,
+            "spillway %s: serves language models from your own machines, and spills over only when it pays\n\n"
+            "usage: spillway VERB [flags]\n\n",
+            SPILLWAY_VERSION);
+    for (int i = 0; i < N_VERBS; i++)
+        fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
+    fprintf(out, "\nspillway VERB --help has the flags of each and an example.\n"
+                 "Exit status: 0 done, 1 failed, 2 wrong command line or configuration.\n");
+}
+
+static int unknown_verb(const char *word)
+{
+    const char *names[N_VERBS], *near;
+
+    for (int i = 0; i < N_VERBS; i++)
+        names[i] = verbs[i].name;
+    near = text_nearest(word, names, N_VERBS);
+    if (near)
+        fprintf(stderr, "spillway: unknown verb \"%.80s\"; did you mean %s?\n", word, near);
+    else
+        fprintf(stderr, "spillway: unknown verb \"%.80s\"; spillway help lists them\n", word);
+    return CLI_USAGE;
+}
+
+static int cli_help(int argc, char **argv)
+{
+    const char *topic = NULL;
+    bool markdown = false;
+    int exit_code;
+    const struct arg_option options[] = {
+        {"markdown", 0, ARG_FLAG, &markdown, .help = "with config or admin: the reference page"}};
+    const struct arg_operand operands[] = {{"TOPIC", &topic, "a verb, or config, or admin", false}};
+    const struct arg_spec spec = {.program = "spillway",
+                                  .verb = "help",
+                                  .summary = "help for a verb, the configuration or the admin API",
+                                  .example = "spillway help config",
+                                  .options = options,
+                                  .n_options = 1,
+                                  .operands = operands,
+                                  .n_operands = 1};
+
+    if (!cli_parse(&spec, argc, argv, &exit_code))
+        return exit_code;
+    if (!topic) {
+        print_usage(stdout);
+        return CLI_OK;
+    }
+    if (strcmp(topic, "config") == 0) {
+        if (markdown)
+            config_print_markdown(stdout);
+        else
+            config_print_help(stdout);
+        return CLI_OK;
+    }
+    if (strcmp(topic, "admin") == 0) {
+        admin_print_markdown(stdout);
+        return CLI_OK;
+    }
+    int i = find_verb(topic);
+    char flag[] = "--help", *help_argv[] = {flag, NULL};
+    return i < 0 ? unknown_verb(topic) : verbs[i].run(1, help_argv);
+}
+
+static int cli_version(int argc, char **argv)
+{
+    int exit_code;
+    const struct arg_spec spec = {
+        .program = "spillway", .verb = "version", .summary = "the version", .example = "spillway version"};
+
+    if (!cli_parse(&spec, argc, argv, &exit_code))
+        return exit_code;
+    printf("spillway %s\n", SPILLWAY_VERSION);
+    return CLI_OK;
+}
+
+int cli_main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return CLI_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return cli_help(argc - 2, argv + 2);
+    if (strcmp(argv[1], "--version") == 0)
+        return cli_version(argc - 2, argv + 2);
+    int i = find_verb(argv[1]);
+    return i < 0 ? unknown_verb(argv[1]) : verbs[i].run(argc - 2, argv + 2);
+}
+
+/* --- shared by the verbs ------------------------------------------------------------------------------------ */
+
+bool cli_parse(const struct arg_spec *spec, int argc, char **argv, int *exit_code)
+{
+    struct error e;
+    enum rc rc = args_parse(spec, argc, argv, &e);
+
+    if (rc == RC_OK)
+        return true;
+    if (rc == RC_CANCELLED) {
+        args_print_help(spec, stdout);
+        *exit_code = CLI_OK;
+        return false;
+    }
+    fprintf(stderr, "spillway %s: %s\n", spec->verb, e.message);
+    *exit_code = CLI_USAGE;
+    return false;
+}
+
+int cli_fail(const char *verb, const struct error *e)
+{
+    fprintf(stderr, "spillway %s: %s\n", verb, e->message);
+    return e->code == RC_INVALID ? CLI_USAGE : CLI_FAILED;
+}
+
+struct config *cli_load_config(const char *verb, const char *path)
+{
+    struct strbuf problems;
+    struct config *c = NULL;
+    int n = 0;
+
+    strbuf_init(&problems, (size_t)1 << 20);
+    if (config_load(&c, path, &problems) != RC_OK) {
+        const char *text = problems.data ? problems.data : "";
+        for (const char *p = text; *p; p++)
+            n += *p == '\n';
+        fprintf(stderr, "%sspillway %s: %d mistake%s in %s\n", text, verb, n, n == 1 ? "" : "s", path);
+    }
+    strbuf_fini(&problems);
+    return c;
+}

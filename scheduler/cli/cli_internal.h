@@ -1,0 +1,88 @@
+/* What the verbs share. */
+#ifndef SCHEDULER_CLI_CLI_INTERNAL_H
+#define SCHEDULER_CLI_CLI_INTERNAL_H
+
+#include <cjson/cJSON.h>
+
+#include "base/alloc.h"
+#include "base/args.h"
+#include "scheduler/cli/cli.h"
+#include "scheduler/config/config.h"
+
+/* --- verbs: argv is what follows the verb; the exit code comes back ----------------------------------------- */
+
+typedef int cli_verb(int argc, char **argv);
+cli_verb cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status;
+
+/* True: the values are set. False: *exit_code is what to end with; help or the mistake has been printed. */
+bool cli_parse(const struct arg_spec *spec, int argc, char **argv, int *exit_code) SPW_MUST_USE;
+/* "spillway VERB: message" on stderr; CLI_USAGE for RC_INVALID, else CLI_FAILED. */
+int cli_fail(const char *verb, const struct error *e);
+/* Loads, or prints every mistake and returns NULL. */
+struct config *cli_load_config(const char *verb, const char *path);
+
+/* --- the daemon to talk to ---------------------------------------------------------------------------------- */
+
+#define CLI_CONFIG_DEFAULT "spillway.yaml"
+
+struct cli_target { /* as given; borrowed */
+    const char *config, *socket, *url, *key_file, *ca_file;
+};
+#define CLI_OPTION_CONFIG(field)                                                                                       \
+    {                                                                                                                  \
+        "config", 'c', ARG_STRING, &(field), .meta = "FILE", .help = "the configuration", .env = "SPILLWAY_CONFIG"     \
+    }
+#define CLI_OPTIONS_TARGET(t)                                                                                           \
+    CLI_OPTION_CONFIG((t).config),                                                                                      \
+        {"socket",                                                                                                      \
+         's',                                                                                                           \
+         ARG_STRING,                                                                                                    \
+         &(t).socket,                                                                                                   \
+         .meta = "PATH",                                                                                                \
+         .help = "admin socket, instead of the configuration's",                                                        \
+         .env = "SPILLWAY_SOCKET"},                                                                                     \
+        {"url",    'u',           ARG_STRING,                                                                           \
+         &(t).url, .meta = "URL", .help = "admin.listen of another machine, instead of a socket"},                      \
+        {"key-file", 0, ARG_STRING, &(t).key_file, .meta = "FILE", .help = "with --url: file that holds an admin key"}, \
+    {                                                                                                                   \
+        "ca-file", 0, ARG_STRING, &(t).ca_file,                                                                         \
+            .meta = "FILE", .help = "with --url https://...: certificates to trust, instead of the system's"            \
+    }
+#define CLI_N_OPTIONS_TARGET 5
+
+struct cli_client;
+/* Finds the daemon's address; connects with the first call. RC_INVALID: the target makes no sense. */
+enum rc cli_client_open(struct cli_client **c, const char *verb, const struct cli_target *t,
+                        struct error *e) SPW_MUST_USE;
+void cli_client_close(struct cli_client *c); /* NULL is fine */
+/* One call, waited for. RC_OK: a 2xx answer, *root (may be NULL: not wanted) is the caller's. Otherwise *e has the
+ * daemon's own message, or why there was no answer; RC_IO: nobody answers there. */
+enum rc cli_client_call(struct cli_client *c, const char *method, const char *path, cJSON **root,
+                        struct error *e) SPW_MUST_USE;
+
+/* --- output ------------------------------------------------------------------------------------------------- */
+
+enum cli_align { CLI_LEFT, CLI_RIGHT };
+struct cli_column {
+    const char *title;
+    enum cli_align align;
+};
+#define CLI_COLUMNS_MAX 16
+
+/* Rows of text in aligned columns. */
+struct cli_table {
+    const struct cli_column *columns;
+    int n_columns, n_cells, cap;
+    char **cells; /* owned */
+};
+void cli_table_init(struct cli_table *t, const struct cli_column *columns, int n_columns);
+void cli_table_add(struct cli_table *t, const char *text); /* the next cell; NULL is "-" */
+void cli_table_print(const struct cli_table *t, FILE *out);
+void cli_table_fini(struct cli_table *t);
+
+/* Members of a JSON object as text: strings as they are, numbers in full; NULL for null or missing. buf is used for
+ * numbers. */
+const char *cli_json_text(const cJSON *object, const char *key, char *buf, size_t size);
+void cli_print_json(const cJSON *root);
+
+#endif

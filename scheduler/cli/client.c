@@ -1,0 +1,227 @@
+/* Talks to a running scheduler's admin API and waits for the answer: the command line has nothing else to do, so a
+ * private loop runs until the call is over. */
+#include "scheduler/cli/cli_internal.h"
+
+#include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/http_client.h"
+#include "base/json.h"
+#include "base/text.h"
+#include "base/tls.h"
+#include "scheduler/config/config_internal.h"
+
+#define ANSWER_MAX ((size_t)32 << 20)
+#define ANSWER_MS  30000
+
+struct cli_client {
+    struct event_base *loop;
+    struct http_client *http;
+    SSL_CTX *tls;
+    char *token;   /* NULL on a socket */
+    char *address; /* for messages */
+    /* the call that runs */
+    int status;
+    struct strbuf body;
+    bool over;
+    enum rc rc;
+    struct error error;
+};
+
+/* --- where the daemon is ------------------------------------------------------------------------------------ */
+
+/* "https://host:8090" into host and port. */
+static enum rc split_url(const char *url, bool *https, char **host, int *port, struct error *e)
+{
+    int64_t number;
+
+    *https = strncmp(url, "https://", 8) == 0;
+    if (!*https && strncmp(url, "http://", 7) != 0)
+        return error_set(e, RC_INVALID, "--url: \"%.80s\" is not a URL; write https://HOST:PORT", url);
+    const char *start = url + (*https ? 8 : 7);
+    size_t n = strcspn(start, "/?#");
+    if (start[n] != '\0' && strcmp(start + n, "/") != 0)
+        return error_set(e, RC_INVALID, "--url: \"%.80s\" has a path; write https://HOST:PORT", url);
+    char *text = spw_strndup(start, n), *colon = strrchr(text, ':');
+    *port = *https ? 443 : 80;
+    if (colon && !strchr(colon, ']')) {
+        if (text_parse_int(colon + 1, 1, 65535, &number) != RC_OK) {
+            free(text);
+            return error_set(e, RC_INVALID, "--url: \"%.80s\": the port is not a number from 1 to 65535", url);
+        }
+        *port = (int)number;
+        *colon = '\0';
+    }
+    if (!*https && strcmp(text, "localhost") != 0 && strncmp(text, "127.", 4) != 0 && strcmp(text, "[::1]") != 0) {
+        free(text);
+        return error_set(e, RC_INVALID, "--url: \"%.80s\" would send the key in the clear; use https", url);
+    }
+    size_t length = strlen(text);
+    if (text[0] == '[' && text[length - 1] == ']') { /* the client wants the address alone */
+        memmove(text, text + 1, length - 2);
+        text[length - 2] = '\0';
+    }
+    *host = text;
+    return RC_OK;
+}
+
+static enum rc open_url(struct cli_client *c, const struct cli_target *t, struct error *e)
+{
+    struct http_client_options o = {.head_ms = ANSWER_MS, .idle_body_ms = ANSWER_MS};
+    char *host = NULL;
+    bool https;
+    int port = 0;
+
+    if (!t->key_file)
+        return error_set(e, RC_INVALID, "--url needs --key-file: a file that holds an admin key");
+    enum rc rc = split_url(t->url, &https, &host, &port, e);
+    if (rc == RC_OK)
+        rc = file_read_secret(&c->token, t->key_file, e);
+    if (rc == RC_OK && https)
+        rc = tls_client_new(&c->tls, t->ca_file, e);
+    o.tls = c->tls;
+    if (rc == RC_OK)
+        rc = http_client_new(&c->http, c->loop, host, port, &o, e);
+    c->address = spw_strdup(t->url);
+    free(host);
+    return rc;
+}
+
+static enum rc open_socket(struct cli_client *c, const char *path, struct error *e)
+{
+    struct http_client_options o = {.head_ms = ANSWER_MS, .idle_body_ms = ANSWER_MS};
+    char *host = spw_asprintf("unix:%s", path);
+    enum rc rc = http_client_new(&c->http, c->loop, host, 0, &o, e);
+
+    free(host);
+    c->address = spw_strdup(path);
+    return rc;
+}
+
+enum rc cli_client_open(struct cli_client **out, const char *verb, const struct cli_target *t, struct error *e)
+{
+    struct cli_client *c = spw_calloc(1, sizeof *c);
+    enum rc rc;
+
+    *out = NULL;
+    strbuf_init(&c->body, ANSWER_MAX);
+    c->loop = event_base_new();
+    SPW_ASSERT(c->loop);
+    if (t->url) {
+        rc = open_url(c, t, e);
+    } else if (t->socket) {
+        rc = open_socket(c, t->socket, e);
+    } else {
+        struct config *config = cli_load_config(verb, t->config);
+        rc = config ? open_socket(c, config->admin_socket, e)
+                    : error_set(e, RC_INVALID, "without it the admin socket is not known; give it with --socket");
+        config_free(config);
+    }
+    if (rc != RC_OK) {
+        cli_client_close(c);
+        return rc;
+    }
+    *out = c;
+    return RC_OK;
+}
+
+void cli_client_close(struct cli_client *c)
+{
+    if (!c)
+        return;
+    http_client_free(c->http);
+    SSL_CTX_free(c->tls);
+    if (c->token)
+        explicit_bzero(c->token, strlen(c->token));
+    free(c->token);
+    free(c->address);
+    strbuf_fini(&c->body);
+    event_base_free(c->loop);
+    free(c);
+}
+
+/* --- one call ----------------------------------------------------------------------------------------------- */
+
+static void on_head(struct http_call *call, const struct http_head *head, void *arg)
+{
+    (void)call;
+    ((struct cli_client *)arg)->status = head->status;
+}
+
+static void on_body(struct http_call *call, const char *data, size_t n, void *arg)
+{
+    struct cli_client *c = arg;
+
+    (void)call;
+    if (c->rc == RC_OK && strbuf_append(&c->body, data, n) != RC_OK)
+        c->rc = error_set(&c->error, RC_FULL, "%s: the answer is larger than %zu bytes", c->address, ANSWER_MAX);
+}
+
+static void on_end(struct http_call *call, void *arg)
+{
+    struct cli_client *c = arg;
+
+    (void)call;
+    c->over = true;
+    event_base_loopbreak(c->loop);
+}
+
+static void on_fail(struct http_call *call, enum http_phase phase, const struct error *e, void *arg)
+{
+    struct cli_client *c = arg;
+
+    (void)call;
+    c->over = true;
+    if (phase == HTTP_PHASE_CONNECT)
+        c->rc = error_set(&c->error, RC_IO, "%s: no scheduler answers there: %s", c->address, e->message);
+    else
+        c->rc = error_set(&c->error, e->code, "%s: %s", c->address, e->message);
+    event_base_loopbreak(c->loop);
+}
+
+/* The daemon's message out of its error object. */
+static enum rc refused(const struct cli_client *c, const cJSON *root, struct error *e)
+{
+    const cJSON *object = cJSON_GetObjectItemCaseSensitive(root, "error");
+    const cJSON *message = cJSON_GetObjectItemCaseSensitive(object, "message");
+    enum rc rc = c->status == 404                       ? RC_NOT_FOUND
+                 : c->status == 401 || c->status == 403 ? RC_DENIED
+                 : c->status == 503                     ? RC_AGAIN
+                                                        : RC_INTERNAL;
+
+    if (cJSON_IsString(message))
+        return error_set(e, rc, "%.480s", message->valuestring);
+    return error_set(e, rc, "%s answered with status %d", c->address, c->status);
+}
+
+enum rc cli_client_call(struct cli_client *c, const char *method, const char *path, cJSON **root, struct error *e)
+{
+    static const struct http_call_handlers handlers = {
+        .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_fail = on_fail};
+    char authorization[600];
+    struct http_header header = {"Authorization", authorization};
+    struct http_request r = {
+        .method = method, .target = path, .headers = &header, .n_headers = c->token ? 1 : 0, .body = ""};
+    struct http_call *call;
+    cJSON *tree = NULL;
+
+    snprintf(authorization, sizeof authorization, "Bearer %.512s", c->token ? c->token : "");
+    strbuf_clear(&c->body);
+    c->over = false;
+    c->rc = http_call_start(c->http, &r, &handlers, c, &call, &c->error);
+    explicit_bzero(authorization, sizeof authorization);
+    while (c->rc == RC_OK && !c->over && event_base_loop(c->loop, EVLOOP_ONCE) == 0) {
+    }
+    if (c->rc != RC_OK)
+        return error_set(e, c->error.code, "%s", c->error.message);
+    enum rc rc = json_parse(c->body.data ? c->body.data : "", c->body.len, JSON_DEPTH_MAX, &tree, e);
+    if (c->status < 200 || c->status > 299)
+        rc = refused(c, tree, e);
+    if (rc == RC_OK && root)
+        *root = tree;
+    else
+        cJSON_Delete(tree);
+    return rc;
+}

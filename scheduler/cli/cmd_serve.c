@@ -1,0 +1,272 @@
+/* `spillway serve`: puts the scheduler together, runs its loop and takes it apart again.
+ *
+ *   load config -> lock the state folder -> ledger -> keys -> front -> admin -> loop
+ *   SIGTERM, SIGINT, POST /admin/v1/drain: front drains -> admin drains -> loop ends -> exit 0
+ *   a second signal: loop ends at once -> exit 1
+ *
+ * Taken apart in reverse order; whatever was not built is NULL. The lock keeps a second scheduler off the same ledger;
+ * it goes with the process, however that ends. */
+#include "scheduler/cli/cli_internal.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "scheduler/admin/admin.h"
+
+#define ADMIN_DRAIN_MS 1000 /* for answers of the admin API once the front is empty */
+
+struct serve {
+    struct config *config;
+    struct log log;
+    int lock_fd;
+    struct event_base *loop;
+    struct ledger *ledger;
+    struct keys *keys;
+    struct front *front;
+    struct admin *admin;
+    struct event *signals[2], *deadline;
+    int n_signals; /* SIGTERM and SIGINT seen */
+    bool draining, forced;
+};
+
+/* --- the end ------------------------------------------------------------------------------------------------ */
+
+static void admin_drained_cb(void *arg)
+{
+    struct serve *s = arg;
+    event_base_loopexit(s->loop, NULL);
+}
+
+static void deadline_cb(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    admin_drained_cb(arg);
+}
+
+static void front_drained_cb(void *arg)
+{
+    struct serve *s = arg;
+    const struct timeval limit = {ADMIN_DRAIN_MS / 1000, ADMIN_DRAIN_MS % 1000 * 1000};
+
+    log_info(&s->log, "serve", "drained");
+    event_add(s->deadline, &limit);
+    admin_drain(s->admin, admin_drained_cb, s);
+}
+
+/* Also POST /admin/v1/drain. Again and again is once. */
+static void drain_cb(void *arg)
+{
+    struct serve *s = arg;
+
+    if (s->draining)
+        return;
+    s->draining = true;
+    log_info(&s->log, "serve", "draining", LOG_I("deadline_ms", s->config->drain_ms));
+    front_drain(s->front, front_drained_cb, s);
+}
+
+static void signal_cb(evutil_socket_t number, short what, void *arg)
+{
+    struct serve *s = arg;
+
+    (void)what;
+    if (++s->n_signals == 1) {
+        log_info(&s->log, "serve", "signal", LOG_S("name", strsignal((int)number)));
+        drain_cb(s);
+        return;
+    }
+    log_warn(&s->log, "serve", "second signal: ending at once", LOG_S("name", strsignal((int)number)));
+    s->forced = true;
+    event_base_loopbreak(s->loop);
+}
+
+/* --- the start ---------------------------------------------------------------------------------------------- */
+
+/* Every missing folder of `path`, as mkdir -p. */
+static enum rc make_folders(const char *path, struct error *e)
+{
+    char *copy = spw_strdup(path);
+    enum rc rc = RC_OK;
+
+    for (char *p = copy + 1; rc == RC_OK; p++) {
+        if (*p != '/' && *p != '\0')
+            continue;
+        char c = *p;
+        *p = '\0';
+        if (mkdir(copy, 0750) != 0 && errno != EEXIST)
+            rc = error_set(e, RC_IO, "state_dir %s: %s", copy, strerror(errno));
+        *p = c;
+        if (c == '\0')
+            break;
+    }
+    free(copy);
+    return rc;
+}
+
+static enum rc lock_state(struct serve *s, struct error *e)
+{
+    const char *dir = s->config->state_dir;
+    enum rc rc = make_folders(dir, e);
+
+    if (rc != RC_OK)
+        return rc;
+    char *path = spw_asprintf("%s/lock", dir);
+    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (s->lock_fd < 0)
+        rc = error_set(e, RC_IO, "%s: %s", path, strerror(errno));
+    else if (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        rc = error_set(e, RC_CONFLICT, "another scheduler runs with state_dir %s; give each its own", dir);
+    free(path);
+    return rc;
+}
+
+static enum rc open_ledger(struct serve *s, struct error *e)
+{
+    const struct ledger_options o = {.path = s->config->ledger_path, .queue_max = s->config->ledger_queue_max};
+
+    return ledger_open(&s->ledger, s->loop, &o, e);
+}
+
+static enum rc open_front(struct serve *s, struct error *e)
+{
+    const struct front_options o = {.loop = s->loop,
+                                    .config = s->config,
+                                    .ledger = s->ledger,
+                                    .keys = s->keys,
+                                    .log = &s->log,
+                                    .clock = &clock_system};
+
+    return front_new(&s->front, &o, e);
+}
+
+static enum rc open_admin(struct serve *s, struct error *e)
+{
+    const struct admin_options o = {.loop = s->loop,
+                                    .config = s->config,
+                                    .front = s->front,
+                                    .ledger = s->ledger,
+                                    .keys = s->keys,
+                                    .log = &s->log,
+                                    .clock = &clock_system,
+                                    .drain = drain_cb,
+                                    .drain_arg = s};
+
+    return admin_new(&s->admin, &o, e);
+}
+
+static enum rc watch_signals(struct serve *s, struct error *e)
+{
+    const int numbers[] = {SIGTERM, SIGINT};
+
+    signal(SIGPIPE, SIG_IGN);
+    s->deadline = evtimer_new(s->loop, deadline_cb, s);
+    for (int i = 0; i < 2; i++) {
+        s->signals[i] = evsignal_new(s->loop, numbers[i], signal_cb, s);
+        if (!s->deadline || !s->signals[i] || event_add(s->signals[i], NULL) != 0)
+            return error_set(e, RC_IO, "signals cannot be watched");
+    }
+    return RC_OK;
+}
+
+static enum rc build(struct serve *s, struct error *e)
+{
+    enum rc rc = lock_state(s, e);
+
+    s->loop = event_base_new();
+    if (!s->loop)
+        return error_set(e, RC_IO, "no event loop: %s", strerror(errno));
+    if (rc == RC_OK)
+        rc = watch_signals(s, e);
+    if (rc == RC_OK)
+        rc = open_ledger(s, e);
+    if (rc == RC_OK)
+        rc = keys_new(&s->keys, s->config, e);
+    if (rc == RC_OK)
+        rc = open_front(s, e);
+    if (rc == RC_OK)
+        rc = open_admin(s, e);
+    return rc;
+}
+
+/* Reverse order. The ledger comes after the front: it writes what the front has settled. */
+static void take_apart(struct serve *s)
+{
+    admin_free(s->admin);
+    front_free(s->front);
+    ledger_close(s->ledger);
+    keys_free(s->keys);
+    for (int i = 0; i < 2; i++)
+        if (s->signals[i])
+            event_free(s->signals[i]);
+    if (s->deadline)
+        event_free(s->deadline);
+    if (s->loop)
+        event_base_free(s->loop);
+    if (s->lock_fd >= 0)
+        close(s->lock_fd);
+    config_free(s->config);
+    libevent_global_shutdown();
+}
+
+static void log_warnings(const struct serve *s)
+{
+    struct strbuf warnings;
+
+    strbuf_init(&warnings, (size_t)1 << 20);
+    config_warnings(s->config, &warnings);
+    for (char *p = warnings.data, *end; p && (end = strchr(p, '\n')); p = end + 1) {
+        *end = '\0';
+        log_warn(&s->log, "config", p);
+    }
+    strbuf_fini(&warnings);
+}
+
+static int run(struct serve *s)
+{
+    struct error e;
+
+    log_warnings(s);
+    if (build(s, &e) != RC_OK) {
+        log_error(&s->log, "serve", e.message, LOG_S("code", rc_name(e.code)));
+        return e.code == RC_INVALID ? CLI_USAGE : CLI_FAILED;
+    }
+    log_info(&s->log, "serve", "listening", LOG_S("listen", s->config->listen), LOG_I("port", front_port(s->front)),
+             LOG_S("admin_socket", s->config->admin_socket), LOG_I("admin_port", admin_port(s->admin)),
+             LOG_I("nodes", s->config->n_nodes), LOG_S("version", SPILLWAY_VERSION), LOG_I("pid", getpid()));
+    event_base_dispatch(s->loop);
+    log_info(&s->log, "serve", "ended", LOG_B("forced", s->forced));
+    return s->forced ? CLI_FAILED : CLI_OK;
+}
+
+int cli_serve(int argc, char **argv)
+{
+    struct serve s = {.lock_fd = -1};
+    const char *path = CLI_CONFIG_DEFAULT;
+    int exit_code;
+    const struct arg_option options[] = {CLI_OPTION_CONFIG(path)};
+    const struct arg_spec spec = {.program = "spillway",
+                                  .verb = "serve",
+                                  .summary = "run the scheduler until SIGTERM or SIGINT, which drain it; a second "
+                                             "signal ends it at once (exit status 1)",
+                                  .example = "spillway serve --config spillway.yaml",
+                                  .options = options,
+                                  .n_options = 1};
+
+    if (!cli_parse(&spec, argc, argv, &exit_code))
+        return exit_code;
+    s.config = cli_load_config("serve", path);
+    if (!s.config)
+        return CLI_USAGE;
+    s.log =
+        (struct log){.fd = STDERR_FILENO, .level = s.config->log_level, .clock = &clock_system, .program = "spillway"};
+    exit_code = run(&s);
+    take_apart(&s);
+    return exit_code;
+}

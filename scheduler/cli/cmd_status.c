@@ -1,0 +1,76 @@
+#include "scheduler/cli/cli_internal.h"
+
+static const char *text(const cJSON *object, const char *key, char *buf, size_t size)
+{
+    const char *t = cli_json_text(object, key, buf, size);
+    return t && t[0] ? t : "-";
+}
+
+static void line(const char *title, const cJSON *object, const char *const *keys, int n)
+{
+    char buf[64];
+
+    printf("%-9s", title);
+    for (int i = 0; i < n; i++)
+        printf("%s%s %s", i ? ", " : " ", text(object, keys[i], buf, sizeof buf), keys[i]);
+    putchar('\n');
+}
+
+static void print_status(const cJSON *root)
+{
+    static const char *const requests[] = {"running", "waiting", "ok", "cancelled", "failed", "refused", "retries"};
+    static const char *const tokens[] = {"input", "cached_input", "output"};
+    static const char *const ledger[] = {"rows", "queued", "failed", "last_commit_us"};
+    char a[64], b[64], c[64];
+    const char *reason = cli_json_text(root, "reason", a, sizeof a);
+    bool draining = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "draining"));
+    bool ready = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "ready"));
+
+    printf("%-9s %s%s%s\n", "state",
+           draining ? "draining"
+           : ready  ? "ready"
+                    : "not ready",
+           reason && reason[0] ? ": " : "", reason ? reason : "");
+    printf("%-9s %s, up %s s since %s\n", "version", text(root, "version", a, sizeof a),
+           text(root, "uptime_s", b, sizeof b), text(root, "started", c, sizeof c));
+    printf("%-9s %s of %s ready\n", "nodes", text(root, "nodes_ready", a, sizeof a), text(root, "nodes", b, sizeof b));
+    line("requests", cJSON_GetObjectItemCaseSensitive(root, "requests"), requests, 7);
+    line("tokens", cJSON_GetObjectItemCaseSensitive(root, "tokens"), tokens, 3);
+    printf("%-9s $%s\n", "charge", text(root, "charge_usd", a, sizeof a));
+    line("ledger", cJSON_GetObjectItemCaseSensitive(root, "ledger"), ledger, 4);
+}
+
+int cli_status(int argc, char **argv)
+{
+    struct cli_target target = {.config = CLI_CONFIG_DEFAULT};
+    bool json = false;
+    int exit_code;
+    const struct arg_option options[] = {
+        {"json", 0, ARG_FLAG, &json, .help = "the admin API's answer as it is"},
+        CLI_OPTIONS_TARGET(target),
+    };
+    const struct arg_spec spec = {.program = "spillway",
+                                  .verb = "status",
+                                  .summary = "what a running scheduler is doing",
+                                  .example = "spillway status --socket state/admin.sock",
+                                  .options = options,
+                                  .n_options = 1 + CLI_N_OPTIONS_TARGET};
+    struct cli_client *c;
+    struct error e;
+    cJSON *root = NULL;
+
+    if (!cli_parse(&spec, argc, argv, &exit_code))
+        return exit_code;
+    if (cli_client_open(&c, "status", &target, &e) != RC_OK)
+        return cli_fail("status", &e);
+    enum rc rc = cli_client_call(c, "GET", "/admin/v1/status", &root, &e);
+    cli_client_close(c);
+    if (rc != RC_OK)
+        return cli_fail("status", &e);
+    if (json)
+        cli_print_json(root);
+    else
+        print_status(root);
+    cJSON_Delete(root);
+    return CLI_OK;
+}
