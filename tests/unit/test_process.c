@@ -48,7 +48,7 @@ static void on_end(enum rc rc, void *arg)
 static void setup(struct fixture *f, const char *script)
 {
     memset(f, 0, sizeof(*f));
-    strcpy(f->dir, "/tmp/spillway-test-XXXXXX");
+    snprintf(f->dir, sizeof f->dir, "/tmp/spillway-test-XXXXXX");
     CHECK(mkdtemp(f->dir) != NULL);
     snprintf(f->script, sizeof f->script, "%s/engine", f->dir);
     snprintf(f->log_path, sizeof f->log_path, "%s/log", f->dir);

@@ -1,0 +1,602 @@
+"""What the integration tests share: the real programs on free loopback ports, an OpenAI upstream that misbehaves on
+demand, a small client that keeps times, and the count of passed and failed. Standard library only."""
+
+import argparse
+import collections
+import hashlib
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_until(condition, seconds=5.0, what="condition"):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"waited {seconds} s for: {what}")
+
+
+# ---- the upstream -----------------------------------------------------------------------------------------------------
+
+
+class Script:
+    """How an upstream answers. Every field has the well-behaved default."""
+
+    def __init__(self, **fields):
+        self.words = ["Hello", " there", ",", " world", "!"]
+        self.head_delay = 0.0  # seconds before the head
+        self.word_delay = 0.0  # seconds before each word
+        self.status = 200  # anything else: an error body
+        self.retry_after = None
+        self.error_body = None  # bytes instead of the default error object
+        self.hang = None  # "head": never answers; "body": stops after cut_after words
+        self.cut_after = None  # words after which the connection is cut
+        self.error_event_after = None  # words after which an error event comes
+        self.usage = "final"  # "final", "none", "content" (in the last word's chunk), "finish" (in the finish chunk)
+        self.usage_fields = None  # the usage object instead of the true one
+        self.done = True  # ends with [DONE]
+        self.finish = True
+        self.bad = None  # "json": a chunk that is none; "type": wrong content type; "body": not JSON; "length": too short
+        self.crlf = False
+        self.frame_pieces = 1  # each frame is sent in so many writes
+        self.model = None  # name in the answer; default: the one asked for
+        self.repeat = 1  # the words so many times over
+        self.__dict__.update(fields)
+
+
+class Upstream:
+    """An OpenAI-compatible server with scripted faults. `scripts` is used up one per request, then `default` holds."""
+
+    def __init__(self, name="up", default=None, health=200, api_key=None):
+        self.name = name
+        self.default = default or Script()
+        self.scripts = collections.deque()
+        self.health = health
+        self.api_key = api_key
+        self.requests = []  # (path, headers, body as sent)
+        self.aborted = queue.Queue()  # monotonic time at which a client was seen to leave
+        self.active = 0
+        self.most_active = 0
+        self.sent_bytes = 0  # of streams
+        self.lock = threading.Lock()
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.listen(256)
+        self.port = self.socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.stopped = False
+        self.connections = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self):
+        self.stopped = True
+        self.socket.close()
+        with self.lock:
+            connections = list(self.connections)
+        for c in connections:
+            try:
+                c.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def generations(self):
+        return [r for r in self.requests if r[0].startswith("/v1/") and r[0] != "/v1/models"]
+
+    def _accept(self):
+        # Polling, because closing a socket does not wake a thread that waits in accept.
+        self.socket.settimeout(0.2)
+        while not self.stopped:
+            try:
+                c, _ = self.socket.accept()
+            except socket.timeout:
+                continue
+            except OSError:
+                return
+            c.settimeout(None)
+            with self.lock:
+                self.connections.add(c)
+            threading.Thread(target=self._serve, args=(c,), daemon=True).start()
+
+    def _serve(self, c):
+        c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reader = c.makefile("rb")
+        try:
+            while self._one(c, reader):
+                pass
+        except (OSError, ValueError):
+            pass
+        finally:
+            with self.lock:
+                self.connections.discard(c)
+            c.close()
+
+    def _one(self, c, reader):
+        line = reader.readline()
+        if not line:
+            return False
+        method, path, _ = line.decode().split()
+        headers = {}
+        while True:
+            h = reader.readline().decode().rstrip("\r\n")
+            if not h:
+                break
+            key, _, value = h.partition(":")
+            headers[key.lower()] = value.strip()
+        body = reader.read(int(headers.get("content-length", 0)))
+        if method == "GET":
+            return self._get(c, path, headers)
+        with self.lock:
+            self.requests.append((path, headers, body))
+            script = self.scripts.popleft() if self.scripts else self.default
+            self.active += 1
+            self.most_active = max(self.most_active, self.active)
+        try:
+            return self._answer(c, path, json.loads(body), script)
+        except (BrokenPipeError, ConnectionResetError):
+            self.aborted.put(time.monotonic())
+            raise
+        finally:
+            with self.lock:
+                self.active -= 1
+
+    def _get(self, c, path, headers):
+        status, body = 200, b'{"object":"list","data":[]}'
+        if path == "/health":
+            status, body = self.health, b"{}"
+        if self.api_key and headers.get("authorization") != f"Bearer {self.api_key}":
+            status, body = 401, b'{"error":{"message":"bad key"}}'
+        self._send(c, f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        return True
+
+    def _send(self, c, data):
+        c.sendall(data)
+
+    def _gone(self, c):
+        """Has the client closed? (It never pipelines, so readable means closed.)"""
+        c.setblocking(False)
+        try:
+            return c.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            c.setblocking(True)
+
+    def _sleep(self, c, seconds):
+        end = time.monotonic() + seconds
+        while True:
+            if self._gone(c):
+                self.aborted.put(time.monotonic())
+                raise OSError("client left")
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.005))
+
+    def _usage(self, body, script, words):
+        if script.usage_fields is not None:
+            return script.usage_fields
+        prompt = len(json.dumps(body.get("messages", body.get("prompt", "")))) // 4
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": words,
+            "total_tokens": prompt + words,
+            "prompt_tokens_details": {"cached_tokens": prompt // 2},
+        }
+
+    def _answer(self, c, path, body, script):
+        self._sleep(c, script.head_delay)
+        if script.hang == "head":
+            self._sleep(c, 3600)
+        if script.status != 200:
+            error = script.error_body or json.dumps(
+                {"error": {"message": "scripted", "type": "scripted_error", "param": None, "code": "scripted"}}).encode()
+            extra = f"Retry-After: {script.retry_after}\r\n" if script.retry_after else ""
+            self._send(c, f"HTTP/1.1 {script.status} X\r\n{extra}Content-Length: {len(error)}\r\n\r\n".encode() + error)
+            return True
+        chat = path.endswith("/chat/completions")
+        words = script.words * script.repeat
+        if body.get("stream"):
+            return self._stream(c, chat, body, script, words)
+        model = script.model or body["model"]
+        text = "".join(words)
+        choice = {"index": 0, "finish_reason": "stop"}
+        choice.update({"message": {"role": "assistant", "content": text}} if chat else {"text": text})
+        answer = {"id": "cmpl-1", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]}
+        if script.usage != "none":
+            answer["usage"] = self._usage(body, script, len(words))
+        data = b"<html>nope</html>" if script.bad == "body" else json.dumps(answer).encode()
+        length = len(data) + (10 if script.bad == "length" else 0)
+        for _ in words:
+            self._sleep(c, script.word_delay)
+        if script.cut_after is not None:
+            data = data[: script.cut_after]
+        self._send(c, f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode() + data)
+        return script.bad != "length" and script.cut_after is None
+
+    def _frame(self, c, text, script):
+        end = "\r\n" if script.crlf else "\n"
+        data = f"data: {text}{end}{end}".encode()
+        step = max(1, -(-len(data) // script.frame_pieces))
+        for i in range(0, len(data), step):
+            piece = data[i : i + step]
+            self._send(c, f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            self.sent_bytes += len(piece)
+            if script.frame_pieces > 1:
+                time.sleep(0.002)
+
+    def _stream(self, c, chat, body, script, words):
+        model = script.model or body["model"]
+        kind = "application/json" if script.bad == "type" else "text/event-stream"
+        self._send(c, f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        include = bool((body.get("stream_options") or {}).get("include_usage"))
+
+        def chunk(delta, finish=None, usage=None):
+            choice = {"index": 0, "finish_reason": finish}
+            choice.update({"delta": delta} if chat else {"text": delta.get("content", "")})
+            v = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}
+            if include and script.usage != "none":
+                v["usage"] = usage
+            return json.dumps(v)
+
+        usage = self._usage(body, script, len(words))
+        if chat and script.cut_after != 0:
+            self._frame(c, chunk({"role": "assistant", "content": ""}), script)
+        for i, word in enumerate(words):
+            self._sleep(c, script.word_delay)
+            if script.cut_after is not None and i >= script.cut_after:
+                if script.hang == "body":
+                    self._sleep(c, 3600)
+                c.shutdown(socket.SHUT_RDWR)
+                return False
+            if script.error_event_after is not None and i >= script.error_event_after:
+                self._frame(c, json.dumps({"error": {"message": "scripted", "type": "server_error", "code": 500}}), script)
+                return False
+            if script.bad == "json" and i == len(words) - 1:
+                self._frame(c, '{"id": "x", "choices": [}', script)
+                return False
+            last = i == len(words) - 1
+            self._frame(c, chunk({"content": word}, usage=usage if script.usage == "content" and last else None), script)
+        if script.finish:
+            self._frame(c, chunk({}, "stop", usage if script.usage == "finish" else None), script)
+        if include and script.usage == "final":
+            v = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [], "usage": usage}
+            self._frame(c, json.dumps(v), script)
+        if script.done:
+            self._frame(c, "[DONE]", script)
+        self._send(c, b"0\r\n\r\n")
+        return True
+
+
+# ---- the scheduler ----------------------------------------------------------------------------------------------------
+
+
+def key_hash(key):
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class Scheduler:
+    """`spillway serve` with a configuration that is written here. node(): one entry of `nodes`."""
+
+    def __init__(self, build, nodes, keys=None, env=None, **settings):
+        self.folder = tempfile.mkdtemp(prefix="spillway-it-")
+        self.log_path = os.path.join(self.folder, "log")
+        self.ledger_path = os.path.join(self.folder, "state", "ledger.db")
+        lines = ["listen: 127.0.0.1:0", "state_dir: state", f"auth: {'keys' if keys else 'off'}"]
+        defaults = {"health": {"interval": "300ms", "timeout": "300ms"}, "drain": "5s"}
+        for key, value in {**defaults, **settings}.items():
+            lines += to_yaml(key, value)
+        if keys:
+            lines += to_yaml("keys", keys)
+        lines += to_yaml("nodes", nodes)
+        self.config_path = os.path.join(self.folder, "spillway.yaml")
+        with open(self.config_path, "w") as f:
+            f.write("\n".join(lines) + "\n")
+        self.log = open(self.log_path, "wb")
+        self.process = subprocess.Popen(
+            [os.path.join(build, "spillway"), "serve", "--config", self.config_path],
+            stderr=self.log, stdout=self.log, cwd=self.folder, env={**os.environ, **(env or {})})
+        try:
+            self.port = wait_until(self._port, 10, "the scheduler listens")
+        except AssertionError:
+            print(self.log_text(), file=sys.stderr)
+            self.close()
+            raise
+
+    def _port(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"the scheduler ended with {self.process.returncode}:\n{self.log_text()}")
+        for line in self.log_lines():
+            if line.get("message") == "listening" and line.get("area") == "front":
+                return line["port"]
+        return None
+
+    def log_text(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def log_lines(self):
+        out = []
+        for line in self.log_text().splitlines():
+            try:
+                out.append(json.loads(line))
+            except ValueError:
+                pass
+        return out
+
+    def ready(self, seconds=5.0):
+        wait_until(lambda: request(self.port, "GET", "/readyz").status == 200, seconds, "the scheduler is ready")
+        return self
+
+    def rows(self):
+        with sqlite3.connect(f"file:{self.ledger_path}?mode=ro", uri=True) as db:
+            db.row_factory = sqlite3.Row
+            rows = [dict(r) for r in db.execute("select * from ledger order by accepted_ns")]
+        db.close()
+        return rows
+
+    def row(self, request_id, seconds=3.0):
+        return wait_until(lambda: next((r for r in self.rows() if r["request_id"] == request_id), None), seconds,
+                          f"a ledger row of {request_id}")
+
+    def rss_kib(self):
+        with open(f"/proc/{self.process.pid}/status") as f:
+            for line in f:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1])
+        return 0
+
+    def terminate(self, seconds=20.0):
+        """SIGTERM and the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is None and self.process.poll() is None:
+            # Every test ends with a clean drain, which under sanitizers includes the leak check.
+            status = self.terminate()
+            text = self.log_text()
+            self.close()
+            assert status == 0, f"the scheduler ended with status {status}:\n{text[-4000:]}"
+            return
+        if kind is not None:
+            print(self.log_text()[-4000:], file=sys.stderr)
+        self.close()
+
+
+def to_yaml(key, value, indent=0):
+    pad = "  " * indent
+    if isinstance(value, dict):
+        out = [f"{pad}{key}:"]
+        for k, v in value.items():
+            out += to_yaml(k, v, indent + 1)
+        return out
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        out = [f"{pad}{key}:"]
+        for item in value:
+            first = True
+            for k, v in item.items():
+                lines = to_yaml(k, v, indent + 2)
+                if first:
+                    lines[0] = "  " * (indent + 1) + "- " + lines[0].lstrip()
+                out += lines
+                first = False
+        return out
+    if isinstance(value, list):
+        return [f"{pad}{key}: [{', '.join(value)}]"]
+    if isinstance(value, bool):
+        return [f"{pad}{key}: {'true' if value else 'false'}"]
+    return [f"{pad}{key}: {value}"]
+
+
+def node(name, upstream, models=("m",), price=("0.5", "0.1", "1.5"), **fields):
+    return {"name": name, "url": upstream if isinstance(upstream, str) else upstream.url, "models": list(models),
+            "price": {"input": price[0], "cached_input": price[1], "output": price[2]}, **fields}
+
+
+# ---- the client -------------------------------------------------------------------------------------------------------
+
+
+class Answer:
+    def __init__(self):
+        self.status = 0
+        self.headers = {}
+        self.body = b""
+        self.events = []  # (monotonic time, data) of a stream
+        self.complete = False  # the message ended as HTTP says it must
+
+    def json(self):
+        return json.loads(self.body)
+
+    def chunks(self):
+        return [json.loads(d) for _, d in self.events if d != "[DONE]"]
+
+    def text(self):
+        if not self.events:
+            c = self.json()["choices"][0]
+            return c["message"]["content"] if "message" in c else c["text"]
+        out = ""
+        for chunk in self.chunks():
+            for choice in chunk.get("choices", []):
+                out += (choice.get("delta") or {}).get("content") or choice.get("text") or ""
+        return out
+
+    def usage(self):
+        if not self.events:
+            return self.json().get("usage")
+        found = [c["usage"] for c in self.chunks() if c.get("usage")]
+        return found[-1] if found else None
+
+
+class Connection:
+    """One request on its own connection, read piece by piece so that the test says when to stop."""
+
+    def __init__(self, port, method, path, body=None, headers=None, timeout=30.0, receive_buffer=None):
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(timeout)
+        self.socket.connect(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close"]
+        if data is not None:
+            lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
+        lines += [f"{k}: {v}" for k, v in (headers or {}).items()]
+        self.socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + (data or b""))
+        self.answer = Answer()
+        self.raw = b""
+        self.pending = ""
+
+    def close(self):
+        self.socket.close()
+
+    def _more(self):
+        piece = self.socket.recv(65536)
+        self.raw += piece
+        return bool(piece)
+
+    def head(self):
+        while b"\r\n\r\n" not in self.raw:
+            if not self._more():
+                raise AssertionError("closed before a head")
+        head, self.raw = self.raw.split(b"\r\n\r\n", 1)
+        lines = head.decode().split("\r\n")
+        self.answer.status = int(lines[0].split()[1])
+        for line in lines[1:]:
+            k, _, v = line.partition(":")
+            self.answer.headers[k.lower()] = v.strip()
+        return self.answer
+
+    def pieces(self):
+        """The decoded body as it arrives."""
+        a = self.answer
+        if a.headers.get("transfer-encoding") == "chunked":
+            while True:
+                while b"\r\n" not in self.raw:
+                    if not self._more():
+                        return
+                size, self.raw = self.raw.split(b"\r\n", 1)
+                n = int(size, 16)
+                while len(self.raw) < n + 2:
+                    if not self._more():
+                        return
+                piece, self.raw = self.raw[:n], self.raw[n + 2 :]
+                if n == 0:
+                    a.complete = True
+                    return
+                yield piece
+        left = int(a.headers.get("content-length", 0))
+        while left:
+            if not self.raw and not self._more():
+                return
+            piece, self.raw = self.raw[:left], self.raw[left:]
+            left -= len(piece)
+            yield piece
+        a.complete = True
+
+    def events(self):
+        """Data of each event as it arrives; they are kept in answer.events as well."""
+        pending = ""
+        for piece in self.pieces():
+            self.answer.body += piece
+            pending += piece.decode()
+            while "\n\n" in pending:
+                frame, pending = pending.split("\n\n", 1)
+                assert frame.startswith("data: "), frame
+                self.answer.events.append((time.monotonic(), frame[6:]))
+                yield frame[6:]
+        assert not pending, f"half a frame: {pending!r}"
+
+    def all(self):
+        self.head()
+        if self.answer.headers.get("content-type", "").startswith("text/event-stream"):
+            for _ in self.events():
+                pass
+        else:
+            self.answer.body = b"".join(self.pieces())
+        self.close()
+        return self.answer
+
+
+def request(port, method, path, body=None, headers=None, timeout=30.0):
+    return Connection(port, method, path, body, headers, timeout).all()
+
+
+def chat(port, text="hi", key=None, model="m", headers=None, timeout=30.0, **fields):
+    h = dict(headers or {})
+    if key:
+        h["Authorization"] = f"Bearer {key}"
+    body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+    return request(port, "POST", "/v1/chat/completions", body, h, timeout)
+
+
+# ---- the runner -------------------------------------------------------------------------------------------------------
+
+
+class Skip(Exception):
+    pass
+
+
+def main(doc, cases):
+    """Run the cases (functions of the arguments) and print 'N passed, N failed'."""
+    p = argparse.ArgumentParser(description=doc)
+    p.add_argument("--build", default="build")
+    p.add_argument("--shared", default="../shared")
+    p.add_argument("--full", action="store_true")
+    p.add_argument("--only", help="cases whose name holds this")
+    args = p.parse_args()
+    args.build = os.path.abspath(args.build)
+    args.sanitized = "asan" in os.path.basename(args.build) or "tsan" in os.path.basename(args.build)
+    passed = failed = 0
+    if not os.path.exists(os.path.join(args.build, "spillway")):
+        print(f"skipped: {os.path.basename(sys.argv[0])}: {args.build}/spillway is not built")
+        cases = []
+    for case in cases:
+        if args.only and args.only not in case.__name__:
+            continue
+        begin = time.monotonic()
+        try:
+            case(args)
+            passed += 1
+            print(f"ok      {case.__name__} ({time.monotonic() - begin:.2f} s)", flush=True)
+        except Skip as e:
+            print(f"skipped: {case.__name__}: {e}", flush=True)
+        except Exception:
+            failed += 1
+            print(f"FAILED  {case.__name__}", flush=True)
+            traceback.print_exc(file=sys.stdout)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
