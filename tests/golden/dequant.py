@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Dequantised values of every supported tensor type against published ones (../shared/dequant_vectors.json).
+
+    tests/golden/dequant.py BUILD_DIR     needs the target dequant-cli; skips by name when the vectors are absent
+"""
+import json
+import os
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+VECTORS = os.path.join(ROOT, "..", "shared", "dequant_vectors.json")
+# Types the engine must have; others in the file are counted as skipped until they are supported.
+REQUIRED = {"f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"}
+
+
+def main():
+    if not os.path.exists(VECTORS):
+        print("skipped: dequant (no ../shared/dequant_vectors.json)\n0 passed, 0 failed, 1 skipped")
+        return 0
+    with open(VECTORS, encoding="utf-8") as f:
+        vectors = json.load(f)
+    text = "".join("%d %d %s\n" % (v["id"], len(v["values"]), v["raw_hex"]) for v in vectors)
+    cli = os.path.join(sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build"), "dequant-cli")
+    lines = subprocess.run([cli], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+    passed = failed = skipped = 0
+    for vector, line in zip(vectors, lines, strict=True):
+        name = vector["type"].lower()
+        if line == "unsupported" and name not in REQUIRED:
+            print("skipped: dequant %s" % name)
+            skipped += 1
+            continue
+        # The file gives 9 digits, enough to tell every float32 from its neighbour.
+        got = [] if line == "unsupported" else [float(x) for x in line.split()]
+        same = len(got) == len(vector["values"]) and all(
+            abs(a - b) <= 6e-8 * abs(b) + 1e-44 for a, b in zip(got, vector["values"]))
+        if not same:
+            print("FAILED: dequant %s" % name)
+        passed, failed = passed + same, failed + (not same)
+    print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
+    return failed != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
