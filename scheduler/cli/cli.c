@@ -20,6 +20,7 @@ static const struct {
     {"nodes", cli_nodes, "list nodes, drain and undrain them"},
     {"ledger", cli_ledger, "the newest requests and what they cost"},
     {"keys", cli_keys, "make, hash and list API keys"},
+    {"ask", cli_ask, "send one chat request and show what it cost"},
     {"help", cli_help, "help for a verb, the configuration or the admin API"},
     {"version", cli_version, "the version"},
 };

@@ -12,7 +12,7 @@
 /* --- verbs: argv is what follows the verb; the exit code comes back ----------------------------------------- */
 
 typedef int cli_verb(int argc, char **argv);
-cli_verb cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status;
+cli_verb cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask;
 
 /* True: the values are set. False: *exit_code is what to end with; help or the mistake has been printed. */
 bool cli_parse(const struct arg_spec *spec, int argc, char **argv, int *exit_code) SPW_MUST_USE;
