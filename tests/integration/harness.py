@@ -78,6 +78,7 @@ class Upstream:
         self.most_active = 0
         self.sent_bytes = 0  # of streams
         self.lock = threading.Lock()
+        self.local = threading.local()
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(("127.0.0.1", 0))
@@ -149,6 +150,7 @@ class Upstream:
             self.requests.append((path, headers, body))
             script = self.scripts.popleft() if self.scripts else self.default
             self.active += 1
+            self.local.active = 1
             self.most_active = max(self.most_active, self.active)
         try:
             return self._answer(c, path, json.loads(body), script)
@@ -156,8 +158,13 @@ class Upstream:
             self.aborted.put(time.monotonic())
             raise
         finally:
-            with self.lock:
-                self.active -= 1
+            self._inactive()
+
+    def _inactive(self):
+        """Before the last bytes: who sees them may send the next request at once."""
+        with self.lock:
+            self.active -= self.local.active
+            self.local.active = 0
 
     def _get(self, c, path, headers):
         status, body = 200, b'{"object":"list","data":[]}'
@@ -232,6 +239,7 @@ class Upstream:
             self._sleep(c, script.word_delay)
         if script.cut_after is not None:
             data = data[: script.cut_after]
+        self._inactive()
         self._send(c, f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode() + data)
         return script.bad != "length" and script.cut_after is None
 
@@ -283,6 +291,7 @@ class Upstream:
         if include and script.usage == "final":
             v = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [], "usage": usage}
             self._frame(c, json.dumps(v), script)
+        self._inactive()
         if script.done:
             self._frame(c, "[DONE]", script)
         self._send(c, b"0\r\n\r\n")

@@ -1,0 +1,645 @@
+#!/usr/bin/env python3
+"""The engine's server as its clients see it: `spillway-engine serve` on a free loopback port, with a tiny model of the
+DeepSeek-V3 architecture that `spillway-engine synth` makes (random weights, real tokenizer and template)."""
+
+import atexit
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import Connection, Skip, main, request, wait_until  # noqa: E402
+
+SHAPE = {
+    "arch": "deepseek2", "n_layer": 3, "n_embd": 64, "n_head": 4, "n_ff": 128, "n_vocab": 512, "n_ctx": 65536,
+    "q_lora": 32, "kv_lora": 32, "d_nope": 16, "d_rope": 8, "d_v": 16, "n_dense_lead": 1, "n_expert": 8, "n_used": 2,
+    "n_shared": 1, "n_ff_exp": 32, "sigmoid": 1, "weights_norm": 1, "n_group": 2, "n_group_used": 1,
+    "weights_scale": 2.5,
+}
+FOLDER = tempfile.mkdtemp(prefix="spillway-engine-it-")
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+
+
+def engine(args):
+    return os.path.join(args.build, "spillway-engine")
+
+
+def make_model(args):
+    path = os.path.join(FOLDER, "tiny.gguf")
+    if not os.path.exists(path):
+        shape = os.path.join(FOLDER, "shape.json")
+        with open(shape, "w") as f:
+            json.dump(SHAPE, f)
+        subprocess.run([engine(args), "synth", "--shape", shape, "--type", "Q8_0", "--out", path], check=True)
+    return path
+
+
+class Server:
+    """`spillway-engine serve`. Leaving the block ends it with SIGTERM, and wants exit status 0 (under sanitizers that
+    includes the check for leaks)."""
+
+    count = 0
+
+    def __init__(self, args, *flags, model=None, wait=True, env=None):
+        Server.count += 1
+        self.log_path = os.path.join(FOLDER, f"log{Server.count}")
+        if model is None:
+            model = make_model(args)
+        command = [engine(args), "serve", "--port", "0", "--threads", "1", *flags]
+        if model:
+            command += ["--model", model]
+        if "--ctx-size" not in flags:
+            command += ["--ctx-size", "1024"]
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(command, stderr=log, stdout=log, env={**os.environ, **(env or {})})
+        try:
+            self.port = wait_until(self._port, 20, "the engine listens")
+            if wait:
+                wait_until(lambda: request(self.port, "GET", "/health").status == 200, 60, "the engine is ready")
+        except AssertionError:
+            self.process.kill()
+            raise AssertionError(f"no engine: {self.log_text()}") from None
+
+    def _port(self):
+        for line in self.log_lines():
+            if line.get("message") == "listening":
+                return line["port"]
+        assert self.process.poll() is None, f"the engine ended with {self.process.returncode}: {self.log_text()}"
+        return None
+
+    def log_text(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def log_lines(self):
+        out = []
+        for line in self.log_text().splitlines():
+            try:
+                out.append(json.loads(line))
+            except ValueError:
+                pass
+        return out
+
+    def chat(self, text="hello", **fields):
+        body = {"model": "tiny", "messages": [{"role": "user", "content": text}], "max_tokens": 16, **fields}
+        return request(self.port, "POST", "/v1/chat/completions", body)
+
+    def complete(self, prompt="hello", **fields):
+        return request(self.port, "POST", "/v1/completions", {"prompt": prompt, "max_tokens": 16, **fields})
+
+    def stream(self, prompt="hello", **fields):
+        body = {"prompt": prompt, "max_tokens": 16, "stream": True, **fields}
+        return Connection(self.port, "POST", "/v1/completions", body)
+
+    def metrics(self):
+        return parse_metrics(request(self.port, "GET", "/metrics").body.decode())
+
+    def metric(self, name, **labels):
+        return sum(v for (n, ls), v in self.metrics().items() if n == name and labels.items() <= dict(ls).items())
+
+    def end(self, signal_number=signal.SIGTERM, seconds=30):
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+        return self.process.wait(seconds)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            print(self.log_text()[-3000:])
+            self.process.kill()
+            self.process.wait()
+            return
+        try:
+            status = self.end()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"did not end at SIGTERM:\n{self.log_text()[-3000:]}") from None
+        assert status == 0, f"exit status {status}:\n{self.log_text()[-6000:]}"
+
+
+def parse_metrics(text):
+    """Prometheus' text format, strictly: every sample belongs to a TYPE that stands before it."""
+    samples, types = {}, {}
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name not in types, f"{name} is declared twice"
+            types[name] = kind
+        if line.startswith("#"):
+            continue
+        m = re.fullmatch(r'([a-zA-Z_:][a-zA-Z0-9_:]*)\{((?:[a-zA-Z_]+="(?:[^"\\\n]|\\.)*",?)*)\} (\S+)', line)
+        assert m, f"not a sample: {line}"
+        name, labels, value = m.groups()
+        base = re.sub(r"_(bucket|sum|count)$", "", name)
+        assert name in types or types.get(base) == "histogram", f"{name} has no TYPE"
+        key = (name, tuple(re.findall(r'([a-zA-Z_]+)="((?:[^"\\]|\\.)*)"', labels)))
+        assert key not in samples, f"{key} twice"
+        samples[key] = float(value)
+    return samples
+
+
+def in_parallel(jobs):
+    results = [None] * len(jobs)
+
+    def run(i):
+        try:
+            results[i] = jobs[i]()
+        except Exception as e:  # the main thread looks at it
+            results[i] = e
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(jobs))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for r in results:
+        if isinstance(r, Exception):
+            raise r
+    return results
+
+
+def same(a, b):
+    assert a == b, f"{a!r}\n  is not\n{b!r}"
+
+
+def error_of(answer, status, code=None, param=None):
+    same(answer.status, status)
+    e = answer.json()["error"]
+    same(sorted(e), ["code", "message", "param", "type"])
+    assert e["message"] and isinstance(e["type"], str)
+    same(e["code"], code)
+    same(e["param"], param)
+    return e
+
+
+# ---- the surface ----
+
+
+def surface(args):
+    with Server(args) as s:
+        same(request(s.port, "GET", "/health").json(), {"status": "ok", "model": "tiny"})
+        card = request(s.port, "GET", "/v1/models").json()["data"][0]
+        same((card["id"], card["object"], card["max_model_len"]), ("tiny", "model", 1024))
+        same(request(s.port, "GET", "/v1/models/tiny").json(), card)
+        same(request(s.port, "GET", "/v1/models/%74iny").json(), card)
+        a = s.chat(temperature=0)
+        j = a.json()
+        assert a.headers["x-request-id"] == j["id"] and j["id"].startswith("chatcmpl-")
+        same((j["object"], j["model"], j["choices"][0]["index"]), ("chat.completion", "tiny", 0))
+        same(j["choices"][0]["message"]["role"], "assistant")
+        same(j["choices"][0]["finish_reason"], "length")
+        assert abs(j["created"] - time.time()) < 60 and j["system_fingerprint"]
+        j = s.complete(temperature=0).json()
+        assert j["id"].startswith("cmpl-") and j["object"] == "text_completion"
+        # Content as parts is the same as a string; a developer is a system.
+        parts = request(s.port, "POST", "/v1/chat/completions", {
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}], "max_tokens": 16,
+            "temperature": 0})
+        same(parts.json()["choices"][0]["message"], s.chat(temperature=0).json()["choices"][0]["message"])
+
+
+def errors(args):
+    with Server(args) as s:
+        error_of(request(s.port, "GET", "/v1/models/other"), 404, "model_not_found", "model")
+        error_of(request(s.port, "GET", "/nothing"), 404, "not_found")
+        error_of(request(s.port, "GET", "/v1/completions"), 405, "method_not_allowed")
+        error_of(request(s.port, "POST", "/health", b""), 405, "method_not_allowed")
+        error_of(s.chat(model="gpt-4"), 404, "model_not_found", "model")
+        error_of(request(s.port, "POST", "/v1/completions", b"{"), 400, "invalid_json")
+        error_of(request(s.port, "POST", "/v1/completions", b""), 400, "invalid_json")
+        error_of(request(s.port, "POST", "/v1/completions", b"[1]"), 400)
+        error_of(request(s.port, "POST", "/v1/completions", b'{"prompt":"a","prompt":"b"}'), 400, "invalid_json")
+        error_of(s.complete(temperature=-1), 400, param="temperature")
+        error_of(s.complete(n=3), 400, "unsupported_parameter", "n")
+        error_of(s.complete(echo=True), 400, "unsupported_parameter", "echo")
+        error_of(s.complete([512]), 400, param="prompt")
+        error_of(s.complete([5] * 1024), 400, "context_length_exceeded", "prompt")
+        error_of(s.complete("word " * 1000), 400, "context_length_exceeded", "prompt")
+        error_of(s.chat("word " * 1000), 400, "context_length_exceeded", "messages")
+        error_of(s.chat(messages=[{"role": "wizard", "content": "x"}]), 400, param="messages")
+        error_of(s.chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), 400, param="messages")
+        same(s.complete([5] * 1023).json()["usage"]["completion_tokens"], 1)  # the last that fits
+        same(s.metric("vllm:num_requests_running"), 0)
+
+
+def keys(args):
+    path = os.path.join(FOLDER, "keys")
+    with open(path, "w") as f:
+        f.write("# the team's\nsecret-key-1\n\n  secret-key-2  \n")
+    with Server(args, "--api-key-file", path) as s:
+        same(request(s.port, "GET", "/health").status, 200)
+        for method, target in [("GET", "/metrics"), ("GET", "/v1/models"), ("POST", "/v1/completions"), ("GET", "/x")]:
+            for headers in [{}, {"Authorization": "Bearer secret-key-3"}, {"Authorization": "Bearer "},
+                            {"Authorization": "Basic secret-key-1"}]:
+                a = request(s.port, method, target, {} if method == "POST" else None, headers)
+                error_of(a, 401, "invalid_api_key")
+                same(a.headers["www-authenticate"], "Bearer")
+        for key in ["secret-key-1", "secret-key-2"]:
+            same(request(s.port, "GET", "/metrics", headers={"Authorization": f"Bearer {key}"}).status, 200)
+        assert "secret" not in s.log_text()
+
+
+def refused_starts(args):
+    def run(*flags, env=None):
+        r = subprocess.run([engine(args), "serve", "--port", "0", *flags], capture_output=True, text=True, timeout=60,
+                           env={**os.environ, **(env or {})})
+        return r.returncode, r.stderr
+
+    model = make_model(args)
+    for flags, status, words in [
+        ([], 2, "--model"),
+        (["--model", model, "--device", "cuda:0"], 1, "CUDA"),
+        (["--model", model, "--device", "tpu"], 1, "expected auto, cpu"),
+        (["--model", "/nowhere.gguf"], 1, "/nowhere.gguf"),
+        (["--model", model, "--chat-template", "klingon"], 1, "klingon"),
+        (["--model", model, "--api-key-file", "/nowhere"], 1, "/nowhere"),
+        (["--model", model, "--host", "300.1.1.1"], 1, "300.1.1.1"),
+        (["--model", model, "--max-batch", "0"], 2, "max-batch"),
+    ]:
+        if "cuda:0" in flags and "CUDA" not in run(*flags)[1]:
+            continue  # a build with CUDA serves instead
+        code, text = run(*flags)
+        assert code == status and words in text, f"{flags}: exit {code}:\n{text}"
+    text = run("--model", model, "--max-batch", "0")[1]
+    assert len(text.splitlines()) == 1, text
+
+
+def environment_stands_in(args):
+    with Server(args, model="", env={"MODEL_PATH": make_model(args), "MAX_BATCH_SIZE": "3"}) as s:
+        ready = wait_until(lambda: [x for x in s.log_lines() if x["message"] == "ready"], 5, "ready")[0]
+        same((ready["max_batch"], ready["model"]), (3, "tiny"))
+    with Server(args, "--alias", "my model/1") as s:
+        same(request(s.port, "GET", "/v1/models/my%20model%2F1").json()["id"], "my model/1")
+        same(request(s.port, "POST", "/v1/completions", {"model": "my model/1", "prompt": "x"}).status, 200)
+
+
+# ---- answers ----
+
+
+def streaming_equals_whole(args):
+    with Server(args) as s:
+        for fields in [{"temperature": 0}, {"seed": 5}, {"temperature": 0, "stop": "9"}]:
+            whole = s.complete(**fields, max_tokens=40)
+            streamed = s.stream(**fields, max_tokens=40, stream_options={"include_usage": True}).all()
+            assert streamed.complete and streamed.events[-1][1] == "[DONE]"
+            same(streamed.text(), whole.text())
+            same(streamed.usage(), whole.usage())
+            chunks = streamed.chunks()
+            same(len({c["id"] for c in chunks}), 1)
+            same(len({c["created"] for c in chunks}), 1)
+            same(chunks[-1]["choices"], [])
+            assert all(c["usage"] is None for c in chunks[:-1])
+            reasons = [c["choices"][0]["finish_reason"] for c in chunks[:-1]]
+            same([r for r in reasons if r], [whole.json()["choices"][0]["finish_reason"]])
+            assert all("usage" not in c for c in s.stream(**fields).all().chunks())
+
+
+def chat_streams(args):
+    with Server(args) as s:
+        whole = s.chat(temperature=0).json()["choices"][0]["message"]
+        a = s.chat(temperature=0, stream=True)
+        deltas = [c["choices"][0]["delta"] for c in a.chunks()]
+        same(deltas[0], {"role": "assistant", "content": ""})
+        assert all("role" not in d for d in deltas[1:])
+        same("".join(d.get("reasoning_content", "") for d in deltas), whole.get("reasoning_content", ""))
+        same("".join(d.get("content") or "" for d in deltas), whole["content"])
+
+
+def reasoning_is_split(args):
+    """The template opens <think>; a bias makes </think> the first and every following token: nothing was thought, one
+    token was spent on it, and the later tags are plain text."""
+    with Server(args) as s:
+        r = s.chat(temperature=0, logit_bias={"511": 100}, max_tokens=4).json()
+        message = r["choices"][0]["message"]
+        assert "reasoning_content" not in message
+        same(message["content"], "</think>" * 3)
+        same(r["usage"]["completion_tokens_details"]["reasoning_tokens"], 1)
+        r = s.chat(temperature=0, max_tokens=8).json()
+        same(r["choices"][0]["message"]["content"], "")
+        assert r["choices"][0]["message"]["reasoning_content"]
+        same(r["usage"]["completion_tokens_details"]["reasoning_tokens"], 8)
+
+
+def usage_is_exact(args):
+    with Server(args) as s:
+        for n in [1, 7, 64, 65, 300]:
+            u = s.complete([5] * n, max_tokens=n + 3, ignore_eos=True).usage()
+            same((u["prompt_tokens"], u["completion_tokens"], u["total_tokens"]), (n, n + 3, 2 * n + 3))
+            same(u["prompt_tokens_details"], {"cached_tokens": 0})
+        a = s.complete(logprobs=0, temperature=0, max_tokens=30)
+        same(len(a.json()["choices"][0]["logprobs"]["tokens"]), a.usage()["completion_tokens"])
+        # To the end of the context: the prompt and the answer fill it exactly.
+        u = s.chat(max_tokens=None, ignore_eos=True).usage()
+        same(u["total_tokens"], 1024)
+        prompt = s.metric("vllm:prompt_tokens_total")
+        generated = s.metric("vllm:generation_tokens_total")
+        assert prompt > 437 and generated == 4 + 10 + 67 + 68 + 303 + 30 + u["completion_tokens"], (prompt, generated)
+
+
+def stop_strings(args):
+    with Server(args) as s:
+        seen = 0
+        for seed in range(12):
+            a = s.complete(seed=seed, max_tokens=60, logprobs=0).json()["choices"][0]
+            tokens, text = a["logprobs"]["tokens"], a["text"]
+            for i in range(1, len(tokens) - 1):
+                pair = tokens[i] + tokens[i + 1]
+                if len(tokens[i]) < 3 or len(tokens[i + 1]) < 3 or not pair.isascii() or "\\" in pair:
+                    continue
+                stop = tokens[i][1:] + tokens[i + 1][:2]  # begins and ends inside tokens
+                assert stop in text
+                cut = s.complete(seed=seed, max_tokens=60, stop=["never comes", stop]).json()
+                same(cut["choices"][0]["text"], text[: text.index(stop)])
+                same(cut["choices"][0]["finish_reason"], "stop")
+                assert cut["usage"]["completion_tokens"] <= i + 2
+                streamed = s.stream(seed=seed, max_tokens=60, stop=stop).all()
+                same(streamed.text(), text[: text.index(stop)])
+                seen += 1
+                break
+        assert seen >= 3, f"only {seen} answers had two words in a row"
+
+
+def seeds(args):
+    with Server(args) as s:
+        once = [s.complete(seed=i, max_tokens=24).text() for i in range(6)]
+        same([s.complete(seed=i, max_tokens=24).text() for i in range(6)], once)
+        same(len(set(once)), 6)
+        assert s.complete(max_tokens=24).text() != s.complete(max_tokens=24).text()
+        same(s.complete(max_tokens=24, top_k=1).text(), s.complete(max_tokens=24, temperature=0).text())
+        same(s.chat(seed=-1).text(), s.chat(seed=-1).text())
+
+
+def bias_penalties_and_end(args):
+    with Server(args) as s:
+        same(s.complete(max_tokens=3, logit_bias={"97": 100}).text(), "aaa")
+        text = s.complete(max_tokens=4, temperature=0, logit_bias={"97": 50, "98": 49}, frequency_penalty=2).text()
+        same(text, "abab")
+        greedy = s.complete(max_tokens=1, temperature=0, logprobs=1).json()["choices"][0]["logprobs"]
+        same(list(greedy["top_logprobs"][0]), greedy["tokens"])
+        end = s.complete(max_tokens=50, logit_bias={"507": 100})  # <end of sentence>
+        same((end.text(), end.usage()["completion_tokens"]), ("", 1))
+        same(end.json()["choices"][0]["finish_reason"], "stop")
+        later = s.complete(max_tokens=50, logit_bias={"507": 100}, min_tokens=9)
+        same(later.usage()["completion_tokens"], 10)
+        never = s.complete(max_tokens=50, logit_bias={"507": 100}, ignore_eos=True)
+        same((never.text(), never.usage()["completion_tokens"]), ("", 50))
+
+
+def logprobs(args):
+    with Server(args) as s:
+        a = s.chat(temperature=0, logprobs=True, top_logprobs=3, max_tokens=12).json()["choices"][0]
+        content = a["logprobs"]["content"]
+        same(len(content), 12)
+        for t in content:
+            same(len(t["top_logprobs"]), 3)
+            same((t["top_logprobs"][0]["logprob"], t["top_logprobs"][0]["bytes"]), (t["logprob"], t["bytes"]))
+            assert 0 >= t["top_logprobs"][0]["logprob"] >= t["top_logprobs"][2]["logprob"] > -50
+        spelled = b"".join(bytes(t["bytes"]) for t in content).decode(errors="replace")
+        same(a["message"]["reasoning_content"].strip("\n"), spelled.strip("\n"))
+        streamed = s.chat(temperature=0, logprobs=True, top_logprobs=3, max_tokens=12, stream=True)
+        found = [t for c in streamed.chunks() for t in (c["choices"][0]["logprobs"] or {}).get("content", [])]
+        same(found, content)
+        legacy = s.complete(temperature=0, logprobs=2, max_tokens=12).json()["choices"][0]["logprobs"]
+        same({len(legacy[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")}, {12})
+        same(s.complete(temperature=0).json()["choices"][0]["logprobs"], None)
+
+
+def company_changes_nothing(args):
+    """Eight clients at once get, bit for bit in text and logprobs, what each gets alone."""
+    requests = []
+    for i in range(24):
+        prompt = [(i * 31 + k * 7) % 256 for k in range(1 + i * 53 % 400)]
+        fields = {"prompt": prompt, "max_tokens": 10 + i % 40, "logprobs": 2, "ignore_eos": True}
+        fields.update({"temperature": 0} if i % 2 else {"seed": i, "top_p": 0.95})
+        requests.append(fields)
+
+    def ask(s, fields):
+        a = request(s.port, "POST", "/v1/completions", fields)
+        same(a.status, 200)
+        return a.json()["choices"]
+
+    with Server(args, "--max-batch", "1") as s:
+        alone = [ask(s, f) for f in requests]
+    with Server(args, "--max-batch", "8") as s:
+        for _ in range(2):
+            got = [None] * len(requests)
+            todo = list(range(len(requests)))
+
+            def client():
+                while True:
+                    try:
+                        i = todo.pop()
+                    except IndexError:
+                        return
+                    got[i] = ask(s, requests[i])
+
+            in_parallel([client] * 8)
+            for i, (a, b) in enumerate(zip(alone, got)):
+                assert a == b, f"request {i} differs in company"
+        mixed = s.metric("spillway_engine_step_tokens_sum") / s.metric("spillway_engine_steps_total")
+        assert mixed > 2, f"nothing was batched: {mixed} tokens per step"
+
+
+# ---- life ----
+
+
+def leaving_frees_the_slot(args):
+    with Server(args, "--max-batch", "1", "--ctx-size", "60000") as s:
+        for _ in range(3):
+            c = s.stream(max_tokens=50000, ignore_eos=True)
+            c.head()
+            events = c.events()
+            for _ in range(20):
+                next(events)
+            same(s.metric("vllm:num_requests_running"), 1)
+            begin = time.monotonic()
+            c.close()
+            wait_until(lambda: s.metric("vllm:num_requests_running") == 0, 5, "the slot is free")
+            took = time.monotonic() - begin
+            assert took < (5 if args.sanitized else 0.5), f"the slot was free after {took} s"
+            generated = s.metric("vllm:generation_tokens_total")
+            same(s.complete(max_tokens=5, ignore_eos=True).usage()["completion_tokens"], 5)
+            same(s.metric("vllm:generation_tokens_total"), generated + 5)
+        # Not streamed, and gone while it still waits.
+        body = json.dumps({"prompt": "x", "max_tokens": 50000, "ignore_eos": True}).encode()
+        connections = [Connection(s.port, "POST", "/v1/completions", body) for _ in range(3)]
+        wait_until(lambda: s.metric("vllm:num_requests_waiting") == 2, 10, "two wait")
+        for c in reversed(connections):
+            c.close()
+        wait_until(lambda: s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting") == 0, 5, "idle")
+        same(s.metric("spillway_engine_requests_aborted_total"), 6)
+        same(s.metric("vllm:request_success_total", finished_reason="abort"), 6)
+        same(s.metric("vllm:kv_cache_usage_perc"), 0)
+
+
+def full_house(args):
+    """One slot and 32 places: of 40 endless requests the rest are refused at once, in words, with Retry-After."""
+    with Server(args, "--max-batch", "1", "--ctx-size", "60000") as s:
+        connections = [s.stream(max_tokens=50000, ignore_eos=True)]
+        connections[0].head()
+        connections += [s.stream(max_tokens=50000, ignore_eos=True) for _ in range(40)]
+        wait_until(lambda: s.metric("spillway_engine_requests_refused_total") == 8, 10, "8 refusals")
+        same(s.metric("vllm:num_requests_waiting"), 32)
+        refused = 0
+        for c in connections[1:]:
+            c.socket.settimeout(0.05)
+            try:
+                a = c.all()
+            except OSError:
+                c.close()
+                continue
+            error_of(a, 503, "queue_full")
+            same(a.headers["retry-after"], "1")
+            refused += 1
+        same(refused, 8)
+        connections[0].close()
+        wait_until(lambda: s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting") == 0, 10, "idle")
+
+
+def slow_reader(args):
+    """A client that stops reading stops its sequence, not the others, and not the memory."""
+    with Server(args, "--max-batch", "2", "--ctx-size", "60000") as s:
+        body = {"prompt": "x", "max_tokens": 50000, "ignore_eos": True, "stream": True}
+        c = Connection(s.port, "POST", "/v1/completions", body, receive_buffer=4096)
+        c.head()
+
+        def stalled():
+            before = s.metric("vllm:generation_tokens_total")
+            time.sleep(0.3)
+            return before > 0 and s.metric("vllm:generation_tokens_total") == before
+
+        wait_until(stalled, 60, "its sequence pauses")
+        same(s.metric("vllm:num_requests_running"), 1)
+        same(s.complete(max_tokens=20, ignore_eos=True).usage()["completion_tokens"], 20)
+        before = s.metric("vllm:generation_tokens_total")
+        events = c.events()
+        for _ in range(8000):
+            next(events)
+        wait_until(lambda: s.metric("vllm:generation_tokens_total") > before, 20, "it goes on")
+        c.close()
+
+
+def loading(args):
+    with Server(args, "--warmup", "1000", wait=False) as s:
+        a = request(s.port, "GET", "/health")
+        same((a.status, a.json()["status"]), (503, "loading"))
+        same(a.headers["retry-after"], "1")
+        error_of(s.chat(), 503, "loading")
+        error_of(request(s.port, "GET", "/v1/models"), 503, "loading")
+        same(s.metric("spillway_engine_ready"), 0)
+        wait_until(lambda: request(s.port, "GET", "/health").status == 200, 60, "ready")
+        same(s.metric("spillway_engine_ready"), 1)
+        same(s.chat().status, 200)
+    s = Server(args, "--warmup", "1000", wait=False)
+    same(s.end(), 0)  # told to go while it loads
+
+
+def drain(args):
+    with Server(args, "--ctx-size", "60000") as s:
+        c = s.stream(max_tokens=1500, ignore_eos=True, stream_options={"include_usage": True})
+        c.head()
+        events = c.events()
+        next(events)
+        begun = [Connection(s.port, "POST", "/v1/completions",
+                            {"prompt": "y", "max_tokens": 1000, "ignore_eos": True}) for _ in range(3)]
+        wait_until(lambda: s.metric("vllm:num_requests_running") == 4, 10, "all run")
+        s.process.send_signal(signal.SIGTERM)
+        for _ in events:
+            pass
+        assert c.answer.complete and c.answer.events[-1][1] == "[DONE]"
+        same(c.answer.usage()["completion_tokens"], 1500)
+        for b in begun:
+            same(b.all().usage()["completion_tokens"], 1000)
+        same(s.end(), 0)
+        try:
+            socket.create_connection(("127.0.0.1", s.port), 1).close()
+            raise AssertionError("still listening")
+        except ConnectionRefusedError:
+            pass
+
+
+def drain_deadline(args):
+    for second_signal in [False, True]:
+        with Server(args, "--ctx-size", "60000", "--drain-seconds", "60" if second_signal else "1") as s:
+            c = s.stream(max_tokens=55000, ignore_eos=True)
+            c.head()
+            next(c.events())
+            begin = time.monotonic()
+            s.process.send_signal(signal.SIGTERM)
+            if second_signal:
+                wait_until(lambda: "draining" in s.log_text(), 5, "draining")
+                s.process.send_signal(signal.SIGTERM)
+            same(s.process.wait(30), 0)
+            took = time.monotonic() - begin
+            assert took < 20, took
+            c.close()
+
+
+def metrics(args):
+    with Server(args) as s:
+        s.complete(max_tokens=10, ignore_eos=True)
+        s.chat(temperature=3)
+        s.complete(temperature=-3)
+        m = s.metrics()
+        names = {n for n, _ in m}
+        for name in ["vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc",
+                     "vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:request_success_total",
+                     "vllm:cache_config_info", "spillway_engine_info"]:
+            assert name in names, name
+        for name in ["vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds",
+                     "vllm:e2e_request_latency_seconds", "vllm:request_queue_time_seconds"]:
+            buckets = [v for (n, _), v in m.items() if n == f"{name}_bucket"]
+            same(buckets, sorted(buckets))
+            same(buckets[-1], s.metric(f"{name}_count"))
+            assert buckets[-1] >= 2 and s.metric(f"{name}_sum") > 0
+        same(s.metric("vllm:time_to_first_token_seconds_bucket", le="0.5") >= 0, True)
+        same(s.metric("spillway_engine_responses_total", **{"class": "4xx"}), 1)
+        same(s.metric("vllm:inter_token_latency_seconds_count"), 9 + 15)
+
+
+def idle(args):
+    """Awake and without work it uses no processor."""
+    with Server(args) as s:
+        s.complete(max_tokens=50)
+
+        def ticks():
+            with open(f"/proc/{s.process.pid}/stat") as f:
+                fields = f.read().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+
+        time.sleep(0.2)
+        before = ticks()
+        time.sleep(2)
+        used = (ticks() - before) / os.sysconf("SC_CLK_TCK") / 2
+        assert used <= 0.01, f"{used:.1%} of a core"
+
+
+def trained_model(args):
+    """The model that the project ships answers, and stops by itself."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "spillway-tiny.gguf")
+    if not os.path.exists(path):
+        raise Skip("models/spillway-tiny.gguf is not there")
+    with Server(args, model=path) as s:
+        j = request(s.port, "POST", "/v1/chat/completions", {
+            "messages": [{"role": "user", "content": "What is a spot instance?"}], "temperature": 0,
+            "max_tokens": 200}).json()
+        choice = j["choices"][0]
+        same(choice["finish_reason"], "stop")
+        assert len(choice["message"]["content"]) > 10, choice
+
+
+if __name__ == "__main__":
+    main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
+                   reasoning_is_split, usage_is_exact, stop_strings, seeds, bias_penalties_and_end, logprobs,
+                   company_changes_nothing, leaving_frees_the_slot, full_house, slow_reader, loading, drain,
+                   drain_deadline, metrics, idle, trained_model])
