@@ -182,6 +182,16 @@ static char *put(char *at, const char *s, size_t n)
 }
 #define PUT(at, literal) put(at, literal, sizeof(literal) - 1)
 
+static char *put_hex(char *at, size_t n)
+{
+    int shift = 0;
+    while (shift < 60 && n >> shift > 15)
+        shift += 4;
+    for (; shift >= 0; shift -= 4)
+        *at++ = "0123456789abcdef"[n >> shift & 15];
+    return at;
+}
+
 static void put_header(struct bytes *out, const struct http_header *h)
 {
     size_t n_name = strcspn(h->name, "\r\n"), n_value = strcspn(h->value, "\r\n");
@@ -264,7 +274,8 @@ void http_reply_write(struct http_exchange *x, const void *data, size_t n)
         return;
     if (x->chunked) {
         char *start = bytes_reserve(&c->out, n + 24), *at = start;
-        at += snprintf(at, 20, "%zx\r\n", n);
+        at = put_hex(at, n); /* once per token: printf is dear */
+        at = PUT(at, "\r\n");
         at = put(at, data, n);
         at = PUT(at, "\r\n");
         c->out.len += (size_t)(at - start);
