@@ -55,7 +55,6 @@ static void front_drained_cb(void *arg)
     struct serve *s = arg;
     const struct timeval limit = {ADMIN_DRAIN_MS / 1000, ADMIN_DRAIN_MS % 1000 * 1000};
 
-    log_info(&s->log, "serve", "drained");
     event_add(s->deadline, &limit);
     admin_drain(s->admin, admin_drained_cb, s);
 }
@@ -68,7 +67,6 @@ static void drain_cb(void *arg)
     if (s->draining)
         return;
     s->draining = true;
-    log_info(&s->log, "serve", "draining", LOG_I("deadline_ms", s->config->drain_ms));
     front_drain(s->front, front_drained_cb, s);
 }
 
@@ -237,9 +235,9 @@ static int run(struct serve *s)
         log_error(&s->log, "serve", e.message, LOG_S("code", rc_name(e.code)));
         return e.code == RC_INVALID ? CLI_USAGE : CLI_FAILED;
     }
-    log_info(&s->log, "serve", "listening", LOG_S("listen", s->config->listen), LOG_I("port", front_port(s->front)),
-             LOG_S("admin_socket", s->config->admin_socket), LOG_I("admin_port", admin_port(s->admin)),
-             LOG_I("nodes", s->config->n_nodes), LOG_S("version", SPILLWAY_VERSION), LOG_I("pid", getpid()));
+    log_info(&s->log, "serve", "serving", LOG_S("admin_socket", s->config->admin_socket),
+             LOG_I("admin_port", admin_port(s->admin)), LOG_I("nodes", s->config->n_nodes),
+             LOG_S("version", SPILLWAY_VERSION), LOG_I("pid", getpid()));
     event_base_dispatch(s->loop);
     log_info(&s->log, "serve", "ended", LOG_B("forced", s->forced));
     return s->forced ? CLI_FAILED : CLI_OK;

@@ -110,7 +110,7 @@ static void name_of(char *buf, size_t size, const char *list, int i, const char 
 /* A setting that only the other provider reads would be silently ignored: say so. */
 static void check_node_provider(struct config_loader *l, const struct config_node *n, int i)
 {
-    static const char *const of_process[] = {"engine", "model", "port", "threads", "ctx_size", "max_batch"};
+    static const char *const of_process[] = {"engine", "model_path", "port", "threads", "ctx_size", "max_batch"};
     static const char *const of_static[] = {"url", "api_key_file"};
     bool process = n->provider == PROVIDER_PROCESS;
     const char *const *foreign = process ? of_static : of_process;
@@ -125,7 +125,7 @@ static void check_node_provider(struct config_loader *l, const struct config_nod
                            "provider: %s",
                            process ? "process" : "static", process ? "static" : "process");
     }
-    const char *needed = process ? "model" : "url";
+    const char *needed = process ? "model_path" : "url";
     name_of(name, sizeof name, "nodes", i, needed);
     if (!node_line(n, needed))
         config_problem(l, n->line, name,
@@ -149,8 +149,8 @@ static void check_node_files(struct config_loader *l, const struct config_node *
         check_file(l, node_line(n, "engine"), name, n->engine, FILE_EXECUTABLE);
     }
     if (n->model_path) {
-        name_of(name, sizeof name, "nodes", i, "model");
-        check_file(l, node_line(n, "model"), name, n->model_path, FILE_READABLE);
+        name_of(name, sizeof name, "nodes", i, "model_path");
+        check_file(l, node_line(n, "model_path"), name, n->model_path, FILE_READABLE);
     }
 }
 

@@ -213,7 +213,7 @@ static const struct setting node_rows[] = {
      .help = "Declared draw under load; 0: unknown."},
     {"engine", SETTING_PATH, NODE(engine), .def_text = "spillway-engine beside spillway",
      .help = "process: the engine's program file."},
-    {"model", SETTING_PATH, NODE(model_path), .help = "process: the GGUF file to serve."},
+    {"model_path", SETTING_PATH, NODE(model_path), .help = "process: the GGUF file to serve."},
     {"port", SETTING_INT, NODE(port), .lo = 0, .hi = 65535, .unit = "port", .def = "0",
      .help = "process: loopback port of the engine; 0: any free one."},
     {"threads", SETTING_INT, NODE(threads), .lo = 0, .hi = 1024, .unit = "threads", .def = "0",

@@ -223,11 +223,11 @@ static void test_node_mistakes(void)
     WRONG(OFF "nodes:\n- {name: a, url: 'http://h', models: [m], threads: 2}\n",
           "f.yaml:3: nodes[0].threads: means nothing for provider static; remove it, or set provider: process\n");
     WRONG(OFF "nodes:\n- name: a\n  provider: process\n  models: [m]\n  url: http://h\n",
-          "f.yaml:3: nodes[0].model: this is missing; provider process needs the GGUF file to serve\n"
+          "f.yaml:3: nodes[0].model_path: this is missing; provider process needs the GGUF file to serve\n"
           "f.yaml:6: nodes[0].url: means nothing for provider process; remove it, or set provider: static\n");
-    WRONG(OFF "nodes:\n- {name: a, provider: process, models: [m], model: /tmp, engine: /no/engine}\n",
+    WRONG(OFF "nodes:\n- {name: a, provider: process, models: [m], model_path: /tmp, engine: /no/engine}\n",
           "f.yaml:3: nodes[0].engine: /no/engine: No such file or directory\n"
-          "f.yaml:3: nodes[0].model: /tmp is not a file\n");
+          "f.yaml:3: nodes[0].model_path: /tmp is not a file\n");
 }
 
 #define HASH_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
