@@ -369,6 +369,9 @@ const struct isa ISA_TABLE = {
             [K_IQ4_NL] = rows_iq4_nl,
             [K_IQ4_XS] = rows_iq4_xs,
         },
+#ifdef ISA_GEMV
+    .gemv = ISA_GEMV,
+#endif
     .pack = pack,
     .quantise = quantise,
     .gemm_q = gemm_q,

@@ -35,9 +35,16 @@ struct q_panel {
 typedef void expand_rows_fn(uint8_t *q, float *d, float *m, const uint8_t *const rows[PANEL_ROWS], int64_t n,
                             size_t ahead);
 
+/* acc[t * 16 + row] += whole rows of n elements times n_tok <= GEMV_TOKENS tokens, straight from the blocks; the order
+ * of gemm_q. `ahead` as above. */
+#define GEMV_TOKENS 2
+typedef void gemv_fn(float *acc, const uint8_t *const *rows, const uint8_t *const *x, int n_tok, int64_t n,
+                     const struct act_layout *l, size_t ahead);
+
 struct isa {
     const char *name;
     expand_rows_fn *expand[K_TYPE_COUNT]; /* NULL for float types */
+    gemv_fn *gemv[K_TYPE_COUNT];          /* NULL: packing is all there is */
 
     /* Re-order n words of 32 bits: panel[i][row] = rows[row][i]. */
     void (*pack)(uint32_t *panel, const void *const rows[PANEL_ROWS], int64_t n);

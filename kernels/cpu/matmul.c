@@ -112,6 +112,11 @@ static void multiply_panel(const struct matmul_job *job, struct panel_scratch *s
     if (job->form && n_pairs <= 8)
         chunk = EXPAND_ELEMS;
     memset(s->acc, 0, (size_t)n_pairs * PANEL_ROWS * sizeof *s->acc);
+    if (job->form && n_pairs <= GEMV_TOKENS && job->isa->gemv[job->w->type]) {
+        job->isa->gemv[job->w->type](s->acc, rows, (const uint8_t *const *)job->x + first_pair, (int)n_pairs, n,
+                                     &job->layout, job->panel_bytes);
+        return;
+    }
     for (int64_t k0 = 0; k0 < n; k0 += chunk) {
         int64_t part = n - k0 < chunk ? n - k0 : chunk;
         if (job->form) {

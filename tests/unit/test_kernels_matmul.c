@@ -86,7 +86,7 @@ static void numerics_law(enum k_type type, enum k_precision p)
     CHECK_INT(k_cpu_ops.matmul(base, y, x, n, &w, NULL, N_TOK, p), K_OK);
     for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++)
         for (int threads = 1; threads <= 2; threads++)
-            for (int32_t step = 1; step <= 64; step = step == 1 ? 7 : step == 7 ? 64 : 65) {
+            for (int32_t step = 1; step <= 64; step = step == 1 ? 2 : step == 2 ? 7 : step == 7 ? 64 : 65) {
                 struct k_ctx *c = cpu_ctx_new_isa(threads, isas[i]);
                 if (!c)
                     continue; /* this CPU lacks it */
