@@ -7,38 +7,45 @@
 
 #define BYTES_PER_TOKEN 4
 
-static size_t text_bytes(const cJSON *item)
+/* Bytes of the string literals under these keys, quotes left out. */
+static size_t text_bytes(struct span object, const char *const *keys, int n)
 {
-    return cJSON_IsString(item) ? strlen(item->valuestring) : 0;
+    struct span key, value;
+    struct scan s = scan_object(object);
+    size_t bytes = 0;
+    while (scan_member(&s, &key, &value)) {
+        for (int i = 0; i < n; i++) {
+            if (span_is(key, keys[i]) && span_is_string(value))
+                bytes += value.n - 2;
+        }
+    }
+    return bytes;
 }
 
-static int64_t count_output(const cJSON *choices)
+static int64_t count_output(struct span choices)
 {
+    static const char *const texts[] = {"text"}, *const contents[] = {"content", "reasoning_content"};
+    struct span choice;
+    struct scan s = scan_array(choices);
     size_t bytes = 0;
-    for (const cJSON *c = choices->child; c; c = c->next) {
-        const cJSON *message = cJSON_GetObjectItemCaseSensitive(c, "message");
-        bytes += text_bytes(cJSON_GetObjectItemCaseSensitive(c, "text"));
-        bytes += text_bytes(cJSON_GetObjectItemCaseSensitive(message, "content"));
-        bytes += text_bytes(cJSON_GetObjectItemCaseSensitive(message, "reasoning_content"));
-    }
+    while (scan_element(&s, &choice))
+        bytes += text_bytes(choice, texts, 1) + text_bytes(scan_find(choice, "message"), contents, 2);
     return (int64_t)((bytes + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN);
 }
 
+/* Scanned, not parsed as strictly as a request: an answer may hold what we refuse from clients (a model may well say
+ * U+0000), and it is passed on as it is. */
 enum rc answer_read(struct span body, struct token_counts *counts, bool *known)
 {
-    cJSON *root = NULL;
+    struct span choices = body.n ? scan_find(body, "choices") : (struct span){0}, choice;
+    struct scan s = scan_array(choices);
     *known = false;
-    if (!body.n || json_parse(body.p, body.n, JSON_DEPTH_MAX, &root, NULL) != RC_OK)
+    if (!choices.n || !scan_element(&s, &choice))
         return RC_INVALID;
-    const cJSON *choices = cJSON_GetObjectItemCaseSensitive(root, "choices");
-    enum rc rc = cJSON_IsArray(choices) && choices->child ? RC_OK : RC_INVALID;
-    if (rc == RC_OK) {
-        *known = usage_parse(scan_find(body, "usage"), counts) == RC_OK;
-        if (!*known)
-            counts->output = count_output(choices);
-    }
-    cJSON_Delete(root);
-    return rc;
+    *known = usage_parse(scan_find(body, "usage"), counts) == RC_OK;
+    if (!*known)
+        counts->output = count_output(choices);
+    return RC_OK;
 }
 
 enum rc answer_write(struct span body, const char *model, struct strbuf *out)

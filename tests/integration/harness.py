@@ -45,6 +45,7 @@ class Script:
         self.words = ["Hello", " there", ",", " world", "!"]
         self.head_delay = 0.0  # seconds before the head
         self.word_delay = 0.0  # seconds before each word
+        self.finish_delay = 0.0  # seconds before the finish frame
         self.status = 200  # anything else: an error body
         self.retry_after = None
         self.error_body = None  # bytes instead of the default error object
@@ -77,6 +78,7 @@ class Upstream:
         self.active = 0
         self.most_active = 0
         self.sent_bytes = 0  # of streams
+        self.sent_at = []  # times at which words, and then the finish frame, of all streams were sent
         self.lock = threading.Lock()
         self.local = threading.local()
         self.socket = socket.socket()
@@ -285,7 +287,10 @@ class Upstream:
                 self._frame(c, '{"id": "x", "choices": [}', script)
                 return False
             last = i == len(words) - 1
+            self.sent_at.append(time.monotonic())
             self._frame(c, chunk({"content": word}, usage=usage if script.usage == "content" and last else None), script)
+        self._sleep(c, script.finish_delay)
+        self.sent_at.append(time.monotonic())
         if script.finish:
             self._frame(c, chunk({}, "stop", usage if script.usage == "finish" else None), script)
         if include and script.usage == "final":

@@ -382,8 +382,10 @@ def seeds(args):
 def bias_penalties_and_end(args):
     with Server(args) as s:
         same(s.complete(max_tokens=3, logit_bias={"97": 100}).text(), "aaa")
-        text = s.complete(max_tokens=4, temperature=0, logit_bias={"97": 50, "98": 49}, frequency_penalty=2).text()
-        same(text, "abab")
+        often = {"max_tokens": 30, "temperature": 0, "logit_bias": {"97": 20}}
+        same(s.complete(**often).text(), "a" * 30)
+        for penalty in [{"frequency_penalty": 2}, {"repetition_penalty": 10}]:
+            assert s.complete(**often, **penalty).text() != "a" * 30, penalty
         greedy = s.complete(max_tokens=1, temperature=0, logprobs=1).json()["choices"][0]["logprobs"]
         same(list(greedy["top_logprobs"][0]), greedy["tokens"])
         end = s.complete(max_tokens=50, logit_bias={"507": 100})  # <end of sentence>
@@ -509,8 +511,9 @@ def full_house(args):
 def slow_reader(args):
     """A client that stops reading stops its sequence, not the others, and not the memory."""
     with Server(args, "--max-batch", "2", "--ctx-size", "60000") as s:
-        body = {"prompt": "x", "max_tokens": 50000, "ignore_eos": True, "stream": True}
-        c = Connection(s.port, "POST", "/v1/completions", body, receive_buffer=4096)
+        body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 50000, "ignore_eos": True, "stream": True,
+                "logprobs": True, "top_logprobs": 20}  # large frames fill the socket's buffers sooner
+        c = Connection(s.port, "POST", "/v1/chat/completions", body)
         c.head()
 
         def stalled():
@@ -523,7 +526,7 @@ def slow_reader(args):
         same(s.complete(max_tokens=20, ignore_eos=True).usage()["completion_tokens"], 20)
         before = s.metric("vllm:generation_tokens_total")
         events = c.events()
-        for _ in range(8000):
+        for _ in range(int(before)):
             next(events)
         wait_until(lambda: s.metric("vllm:generation_tokens_total") > before, 20, "it goes on")
         c.close()

@@ -213,18 +213,13 @@ def frames_stay_whole(args):
 
 
 def text_never_waits(args):
-    up = Upstream(default=Script(word_delay=0.1))
+    """Each word is with the client before the node sends what follows it, the last one before the finish frame."""
+    up = Upstream(default=Script(word_delay=0.2, finish_delay=0.2))
     with Scheduler(args.build, [node("a", up)]).ready() as s:
-        c = Connection(s.port, "POST", "/v1/chat/completions",
-                       {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True})
-        begin = time.monotonic()
-        c.head()
-        for _ in c.events():
-            pass
-        words = [t - begin for t, d in c.answer.events if '"content": "' in d and '"content": ""' not in d]
-        assert len(words) == 5
-        for i, t in enumerate(words):
-            assert t < 0.1 * (i + 1) + 0.08, words
+        a = chat(s.port, stream=True)
+        got = [t for t, d in a.events if '"content": "' in d and '"content": ""' not in d]
+        assert len(got) == 5 and len(up.sent_at) == 6
+        assert all(t < following for t, following in zip(got, up.sent_at[1:])), (got, up.sent_at)
 
 
 def keys(args):
