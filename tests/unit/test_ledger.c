@@ -442,7 +442,7 @@ static void bench_fill(struct bench *b)
 {
     while (b->sent < b->n && b->sent - b->finished < 1000) {
         char id[40];
-        snprintf(id, sizeof id, "req_%08x%08x%08x", rand(), rand(), b->sent++);
+        snprintf(id, sizeof id, "req_%012x%08x", b->sent++, rand()); /* ordered by time, as the front's are */
         struct ledger_row r = row(id);
         if (ledger_append(b->l, &r, bench_cb, b) != RC_OK)
             b->failed++;
