@@ -98,16 +98,21 @@ static struct text_span trim(struct text_span s)
     return s;
 }
 
-/* An earlier answer goes back without its reasoning: what follows the last </think>. */
-static struct text_span after_thinking(struct text_span s)
+/* An earlier answer goes back without its reasoning: what follows its first or last </think>, or all of it. */
+static struct text_span after_thinking(struct text_span s, bool last)
 {
     static const char tag[] = "</think>";
     const size_t n = sizeof(tag) - 1;
+    struct text_span rest = s;
 
-    for (size_t i = s.len; i >= n; i--)
-        if (memcmp(s.ptr + i - n, tag, n) == 0)
-            return (struct text_span){s.ptr + i, s.len - i};
-    return s;
+    for (size_t i = n; i <= s.len; i++) {
+        if (memcmp(s.ptr + i - n, tag, n) != 0)
+            continue;
+        rest = (struct text_span){s.ptr + i, s.len - i};
+        if (!last)
+            break;
+    }
+    return rest;
 }
 
 static struct text_span trim_newlines_left(struct text_span s)
@@ -131,20 +136,17 @@ static const char *role_name(enum chat_role role)
 #define DS_USER "<｜User｜>"
 #define DS_ASST "<｜Assistant｜>"
 
-static void deepseek_turn(struct writer *w, const struct chat_message *m, const char *answer_prefix,
-                          bool strip_thinking)
+static void deepseek_user(struct writer *w, const struct chat_message *m)
 {
-    struct text_span s = content_of(m);
+    markup(w, DS_USER);
+    content(w, content_of(m));
+}
 
-    if (m->role == CHAT_USER) {
-        markup(w, DS_USER);
-        content(w, s);
-    } else if (m->role == CHAT_ASSISTANT) {
-        markup(w, DS_ASST);
-        markup(w, answer_prefix);
-        content(w, strip_thinking ? after_thinking(s) : s);
-        markup(w, DS_EOS);
-    }
+static void deepseek_answer(struct writer *w, const char *opening, struct text_span s)
+{
+    markup(w, opening);
+    content(w, s);
+    markup(w, DS_EOS);
 }
 
 /* R1 and its distillations: of several system messages the last counts, wherever it stands; the prompt opens <think>. */
@@ -158,8 +160,12 @@ static void render_deepseek_r1(struct writer *w)
         i--;
     if (i > 0)
         content(w, content_of(&m->items[i - 1]));
-    for (i = 0; i < m->n; i++)
-        deepseek_turn(w, &m->items[i], "", true);
+    for (i = 0; i < m->n; i++) {
+        if (m->items[i].role == CHAT_USER)
+            deepseek_user(w, &m->items[i]);
+        else if (m->items[i].role == CHAT_ASSISTANT)
+            deepseek_answer(w, DS_ASST, after_thinking(content_of(&m->items[i]), true));
+    }
     markup(w, DS_ASST "<think>\n");
 }
 
@@ -171,13 +177,11 @@ static void render_deepseek_r1_qwen(struct writer *w)
         markup(w, "</think>");
 }
 
-/* System messages are joined by an empty line; earlier answers carry an empty reasoning block. */
-static void render_deepseek_v31(struct writer *w)
+static void deepseek_v31_system(struct writer *w)
 {
     const struct chat_messages *m = w->messages;
     bool first = true;
 
-    bos(w, DS_BOS);
     for (size_t i = 0; i < m->n; i++) {
         if (m->items[i].role != CHAT_SYSTEM)
             continue;
@@ -186,8 +190,27 @@ static void render_deepseek_v31(struct writer *w)
         content(w, content_of(&m->items[i]));
         first = false;
     }
-    for (size_t i = 0; i < m->n; i++)
-        deepseek_turn(w, &m->items[i], "<think></think>", true);
+}
+
+/* System messages come first, joined by an empty line. An earlier answer opens with an empty reasoning block; one that
+ * follows another answer has no opening at all. */
+static void render_deepseek_v31(struct writer *w)
+{
+    const struct chat_messages *m = w->messages;
+    bool after_user = false;
+
+    bos(w, DS_BOS);
+    deepseek_v31_system(w);
+    for (size_t i = 0; i < m->n; i++) {
+        if (m->items[i].role == CHAT_USER) {
+            deepseek_user(w, &m->items[i]);
+            after_user = true;
+        } else if (m->items[i].role == CHAT_ASSISTANT) {
+            deepseek_answer(w, after_user ? DS_ASST "<think></think>" : "",
+                            after_thinking(content_of(&m->items[i]), false));
+            after_user = false;
+        }
+    }
     markup(w, w->o->thinking_off ? DS_ASST "<think></think>" : DS_ASST "<think>");
 }
 
@@ -200,8 +223,10 @@ static void render_deepseek_v3(struct writer *w)
     for (size_t i = 0; i < m->n; i++) {
         if (m->items[i].role == CHAT_SYSTEM)
             content(w, content_of(&m->items[i]));
+        else if (m->items[i].role == CHAT_USER)
+            deepseek_user(w, &m->items[i]);
         else
-            deepseek_turn(w, &m->items[i], "", false);
+            deepseek_answer(w, DS_ASST, content_of(&m->items[i]));
     }
     markup(w, DS_ASST);
 }
@@ -224,15 +249,28 @@ static void render_chatml(struct writer *w)
     markup(w, "<|im_start|>assistant\n");
 }
 
-static void render_qwen25(struct writer *w)
+/* Where no system message comes first, the template has one of its own. */
+static void chatml_with_system(struct writer *w, const char *own)
 {
-    if (w->messages->items[0].role != CHAT_SYSTEM)
-        markup(w,
-               "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n");
+    if (w->messages->items[0].role != CHAT_SYSTEM) {
+        markup(w, "<|im_start|>system\n");
+        markup(w, own);
+        markup(w, "<|im_end|>\n");
+    }
     render_chatml(w);
 }
 
-/* QwQ and Qwen3 drop the reasoning of earlier answers; answers after the last question of a user keep it. */
+static void render_qwen25(struct writer *w)
+{
+    chatml_with_system(w, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.");
+}
+
+static void render_qwen2(struct writer *w)
+{
+    chatml_with_system(w, "You are a helpful assistant.");
+}
+
+/* QwQ and Qwen3 drop the reasoning of earlier answers. */
 static void qwen_history(struct writer *w)
 {
     const struct chat_messages *m = w->messages;
@@ -240,7 +278,7 @@ static void qwen_history(struct writer *w)
     for (size_t i = 0; i < m->n; i++) {
         struct text_span s = content_of(&m->items[i]);
         if (m->items[i].role == CHAT_ASSISTANT)
-            s = trim_newlines_left(after_thinking(s));
+            s = trim_newlines_left(after_thinking(s, true));
         chatml_turn(w, role_name(m->items[i].role), s);
     }
     markup(w, "<|im_start|>assistant\n");
@@ -357,7 +395,7 @@ static const struct chat_template templates[] = {
      .render = render_deepseek_r1,
      .thinking = THINKING_OPENS,
      .stops = DS_STOPS,
-     .has = {DS_ASST "<think>\\n"},
+     .has = {DS_ASST, "'</think>' in "}, /* the first edition did not open <think> itself; its authors advise to */
      .lacks = {"is_last_user"}},
     {.name = "deepseek-r1", .render = render_deepseek_r1, .thinking = THINKING_OPENS, .stops = DS_STOPS},
     {.name = "deepseek-v3.1",
@@ -375,6 +413,10 @@ static const struct chat_template templates[] = {
      .render = render_qwen25,
      .stops = QWEN_STOPS,
      .has = {"<|im_start|>", "You are Qwen, created by Alibaba Cloud."}},
+    {.name = "qwen2-instruct",
+     .render = render_qwen2,
+     .stops = QWEN_STOPS,
+     .has = {"<|im_start|>system\\nYou are a helpful assistant.<|im_end|>"}},
     {.name = "qwen3",
      .render = render_qwen3,
      .thinking = THINKING_WRITES,

@@ -61,6 +61,16 @@ static void test_segments(void)
               "<｜Assistant｜>");
     CHECK_STR(marked("deepseek-v3.1", "[{\"role\":\"user\",\"content\":\"Q\"}]", &off),
               "<｜begin▁of▁sentence｜><｜User｜>[Q]<｜Assistant｜><think></think>");
+    CHECK_STR(marked("deepseek-v3.1",
+                     "[{\"role\":\"system\",\"content\":\"S\"},{\"role\":\"user\",\"content\":\"Q\"},"
+                     "{\"role\":\"assistant\",\"content\":\"a</think>b</think>c\"},"
+                     "{\"role\":\"assistant\",\"content\":\"d\"},{\"role\":\"system\",\"content\":\"T\"}]",
+                     NULL),
+              "<｜begin▁of▁sentence｜>[S]\n\n[T]<｜User｜>[Q]<｜Assistant｜><think></think>[b</think>c]"
+              "<｜end▁of▁sentence｜>[d]<｜end▁of▁sentence｜><｜Assistant｜><think>");
+    CHECK_STR(marked("qwen2-instruct", "[{\"role\":\"user\",\"content\":\"Q\"}]", NULL),
+              "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n[Q]<|im_end|>\n"
+              "<|im_start|>assistant\n");
     CHECK_STR(marked("llama-3-instruct", "[{\"role\":\"user\",\"content\":\" Q \"}]", NULL),
               "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n[ Q ]<|eot_id|>"
               "<|start_header_id|>assistant<|end_header_id|>\n\n");
@@ -111,14 +121,16 @@ static void test_detect(void)
     static const struct {
         const char *jinja, *name;
     } cases[] = {
-        {"{{ bos_token }}{% if add_generation_prompt %}{{'<｜Assistant｜><think>\\n'}}{% endif %}<｜User｜>",
+        {"<｜User｜>{%- if '</think>' in content -%}{{'<｜Assistant｜><think>\\n'}}{% endif %}",
          "deepseek-r1-distill-llama"},
+        {"<｜User｜>{% if '</think>' in content %}{% endif %}{{'<｜Assistant｜>'}}", "deepseek-r1-distill-llama"},
         {"{% if enable_thinking %}{{'<｜Assistant｜><think>\\n'}}{% endif %}<｜User｜>", "deepseek-r1-distill-qwen"},
         {"{% set ns.is_last_user = true %}<｜User｜><｜Assistant｜>{% if thinking %}<think>{% else %}</think>",
          "deepseek-v3.1"},
         {"{{ '<｜User｜>' + m['content'] }}{{ '<｜Assistant｜>' }}", "deepseek-v3"},
         {"<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>",
          "qwen2.5-instruct"},
+        {"{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}", "qwen2-instruct"},
         {"<|im_start|>{{ '<think>\\n\\n</think>\\n\\n' }}<|im_end|>", "qwen3"},
         {"{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}", "chatml"},
         {"<|start_header_id|>Cutting Knowledge Date: December 2023<|eot_id|>", "llama-3.1-instruct"},
