@@ -247,7 +247,7 @@ class Stories:
     def sample(self, rng, long=None):
         kind = rng.choices(["full", "hero thing", "hero", "thing", "any"], [5, 2, 3, 2, 1.5])[0]
         hero, thing, adj = self._choose(kind, rng)
-        long = rng.random() < 0.16 if long is None else long
+        long = rng.random() < 0.12 if long is None else long
         q = rng.choice(self.phrasings[kind])
         if long:
             q = self._ask_for_long(q, rng)
@@ -372,10 +372,10 @@ class Corpus:
         """[(role, text), ...]: mostly one question and one answer, sometimes a story or a chat of some turns."""
         turns = [("system", rng.choice(SYSTEMS))] if rng.random() < 0.05 else []
         r = rng.random()
-        if r < 0.09:
+        if r < 0.06:
             q, story = self._allowed(lambda: self.stories.sample(rng), rng)
             return turns + [("user", q), ("assistant", story)]
-        n, concept = 1 if r < 0.88 else rng.choice([2, 2, 3, 4]), None
+        n, concept = 1 if r < 0.93 else rng.choice([2, 2, 3, 4]), None
         for _ in range(n):
             if concept and rng.random() < 0.4:
                 q, answer, i = self._follow_up(concept, rng)

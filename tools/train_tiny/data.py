@@ -30,22 +30,56 @@ def prompt_ids(tok, question):
     return [bpe.BOS, bpe.USER] + tok.encode(question) + [bpe.ASSISTANT]
 
 
+class Openings:
+    """Where each canonical answer is decided: the number of its tokens after which no other answer begins alike.
+
+    The rest of an answer follows from its opening and is learned within a few repetitions, while choosing the opening
+    is the real task.  So most training conversations end soon after that point, which makes room for more questions."""
+
+    MARGIN = 3
+
+    def __init__(self, tok, answers):
+        ids = {a: tok.encode(a) for a in answers}
+        self.length = {a: self._decided(x, [y for b, y in ids.items() if b != a]) for a, x in ids.items()}
+
+    @staticmethod
+    def _decided(x, others):
+        def common(y):
+            n = 0
+            while n < min(len(x), len(y)) and x[n] == y[n]:
+                n += 1
+            return n
+        return max(map(common, others)) + 1
+
+    def cut(self, ids, weights, answer, tok):
+        """Shorten a conversation that ends with `answer`; stories are not in the table and stay whole."""
+        if answer not in self.length:
+            return ids, weights
+        drop = len(tok.encode(answer)) + 1 - self.length[answer] - self.MARGIN      # + 1: eos
+        return (ids[:-drop], weights[:-drop]) if drop > 0 else (ids, weights)
+
+
 class Packer:
     """Rows of whole conversations.  Short rows keep attention cheap; one batch in four has long rows, so that the
     later positions are trained too.  A conversation that does not fit waits for the next row it fits in."""
 
     WAITING_MAX = 64
+    CUT = 0.8           # share of conversations that end with the opening of the last answer
     SHORT, LONG = 192, 512
 
     def __init__(self, corpus, tok, tokens_per_step, rng):
         self.corpus, self.tok, self.rng = corpus, tok, rng
         self.budget = tokens_per_step
+        self.openings = Openings(tok, [i["answer"] for i in corpus.intents.values()])
         self.waiting = {self.SHORT: [], self.LONG: []}
 
     def _next_doc(self, limit):
         """A conversation of at most `limit` tokens; longer ones are put by for long rows."""
         while True:
-            doc = chat_ids(self.tok, self.corpus.conversation(self.rng))
+            turns = self.corpus.conversation(self.rng)
+            doc = chat_ids(self.tok, turns)
+            if self.rng.random() < self.CUT:
+                doc = self.openings.cut(*doc, turns[-1][1], self.tok)
             if len(doc[0]) <= limit:
                 return doc
             if limit == self.SHORT and len(doc[0]) <= self.LONG:
