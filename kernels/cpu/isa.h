@@ -37,7 +37,7 @@ typedef void expand_rows_fn(uint8_t *q, float *d, float *m, const uint8_t *const
 
 /* acc[t * 16 + row] += whole rows of n elements times n_tok <= GEMV_TOKENS tokens, straight from the blocks; the order
  * of gemm_q. `ahead` as above. */
-#define GEMV_TOKENS 2
+#define GEMV_TOKENS 4
 typedef void gemv_fn(float *acc, const uint8_t *const *rows, const uint8_t *const *x, int n_tok, int64_t n,
                      const struct act_layout *l, size_t ahead);
 

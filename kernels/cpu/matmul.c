@@ -93,6 +93,8 @@ static void pack_float(const struct matmul_job *job, struct panel_scratch *s, co
     for (int r = 0; r < PANEL_ROWS; r++) {
         const uint8_t *at = rows[r] + k_row_bytes(job->w->type, (uint64_t)k0);
         float *wide = s->f_rows + r * F_CHUNK_ELEMS;
+        for (size_t i = 0; i < k_row_bytes(job->w->type, (uint64_t)n); i += 64)
+            __builtin_prefetch(at + job->panel_bytes + i, 0, 2);
         from[r] = job->w->type == K_F32 ? (const void *)at : wide;
         if (job->w->type == K_F16)
             job->isa->f16_to_f32(wide, (const uint16_t *)at, n);
