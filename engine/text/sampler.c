@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "engine/text/softmax.h"
 
 /* Arrays of n_vocab exist only for what the parameters use. */
 struct sampler {
@@ -17,6 +18,8 @@ struct sampler {
     size_t n_end_ids, n_banned;
     uint32_t *counts; /* owned; occurrences in the answer, NULL without penalties */
     uint8_t *prompt;  /* owned; 1: in the prompt, NULL without repetition penalty */
+    int32_t *seen;    /* owned; the ids that have a count or are in the prompt, each once */
+    int32_t n_seen;
 };
 
 struct candidate {
@@ -24,11 +27,19 @@ struct candidate {
     int32_t id;
 };
 
+#define BANDS       1024 /* of falling likelihood, see draw_filtered() */
+#define BAND_EFOLDS 30   /* from the first to the last */
+#define SCALE_MAX   1e30 /* temperatures below its inverse act like it: no product overflows to 0 * infinity */
+
 struct sampler_scratch {
     int32_t n_vocab;
-    float *logits;            /* owned; after penalties, bias and bans */
-    struct candidate *sorted; /* owned; a heap, then the likeliest in order from the back */
-    double *weights;          /* owned; of the kept candidates */
+    float *logits;          /* owned; after penalties, bias and bans */
+    float *weights;         /* owned; of every id, the likeliest having 1 */
+    struct candidate *heap; /* owned; those that can pass the filters */
+    double *kept;           /* owned; weights of those taken from the heap */
+    double total;           /* of the bands */
+    double band_weight[BANDS];
+    int32_t band_count[BANDS];
 };
 
 void sampler_params_init(struct sampler_params *p)
@@ -116,6 +127,8 @@ enum rc sampler_new(const struct sampler_params *p, int32_t n_vocab, struct samp
         s->prompt = spw_calloc((size_t)n_vocab, 1);
     if (p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0)
         s->counts = spw_calloc((size_t)n_vocab, sizeof(*s->counts));
+    if (s->counts)
+        s->seen = spw_calloc((size_t)n_vocab, sizeof(*s->seen));
     *sampler = s;
     return RC_OK;
 }
@@ -129,6 +142,7 @@ void sampler_free(struct sampler *s)
     free(s->banned);
     free(s->counts);
     free(s->prompt);
+    free(s->seen);
     free(s);
 }
 
@@ -138,8 +152,9 @@ struct sampler_scratch *sampler_scratch_new(int32_t n_vocab)
 
     scratch->n_vocab = n_vocab;
     scratch->logits = spw_calloc((size_t)n_vocab, sizeof(*scratch->logits));
-    scratch->sorted = spw_calloc((size_t)n_vocab, sizeof(*scratch->sorted));
     scratch->weights = spw_calloc((size_t)n_vocab, sizeof(*scratch->weights));
+    scratch->heap = spw_calloc((size_t)n_vocab, sizeof(*scratch->heap));
+    scratch->kept = spw_calloc((size_t)n_vocab, sizeof(*scratch->kept));
     return scratch;
 }
 
@@ -148,22 +163,34 @@ void sampler_scratch_free(struct sampler_scratch *scratch)
     if (!scratch)
         return;
     free(scratch->logits);
-    free(scratch->sorted);
     free(scratch->weights);
+    free(scratch->heap);
+    free(scratch->kept);
     free(scratch);
+}
+
+static void see(struct sampler *s, int32_t id)
+{
+    if (!s->counts[id] && !(s->prompt && s->prompt[id]))
+        s->seen[s->n_seen++] = id;
 }
 
 void sampler_prompt(struct sampler *s, const int32_t *ids, size_t n)
 {
-    for (size_t i = 0; s->prompt && i < n; i++)
-        if (ids[i] >= 0 && ids[i] < s->n_vocab)
-            s->prompt[ids[i]] = 1;
+    for (size_t i = 0; s->prompt && i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= s->n_vocab)
+            continue;
+        see(s, ids[i]);
+        s->prompt[ids[i]] = 1;
+    }
 }
 
 void sampler_accept(struct sampler *s, int32_t id)
 {
-    if (s->counts && id >= 0 && id < s->n_vocab && s->counts[id] < UINT32_MAX)
+    if (s->counts && id >= 0 && id < s->n_vocab && s->counts[id] < UINT32_MAX) {
+        see(s, id);
         s->counts[id]++;
+    }
     s->step++;
 }
 
@@ -226,8 +253,8 @@ static void ban(float *logits, const int32_t *ids, size_t n)
 static void adjust(const struct sampler *s, const float *raw, const uint8_t *allowed, float *logits)
 {
     memcpy(logits, raw, (size_t)s->n_vocab * sizeof(*logits));
-    for (int32_t id = 0; s->counts && id < s->n_vocab; id++)
-        logits[id] = penalised(s, id, logits[id]);
+    for (int32_t i = 0; i < s->n_seen; i++)
+        logits[s->seen[i]] = penalised(s, s->seen[i], logits[s->seen[i]]);
     for (size_t i = 0; i < s->n_bias; i++)
         logits[s->bias[i].id] = s->bias[i].bias <= -100 ? -INFINITY : logits[s->bias[i].id] + s->bias[i].bias;
     ban(logits, s->banned, s->n_banned);
@@ -236,20 +263,6 @@ static void adjust(const struct sampler *s, const float *raw, const uint8_t *all
     for (int32_t id = 0; allowed && id < s->n_vocab; id++)
         if (!(allowed[id / 8] >> (id & 7) & 1))
             logits[id] = -INFINITY;
-}
-
-/* The likeliest, ties to the lower id; -1 when everything is banned. */
-static int32_t best_of(const float *logits, int32_t n)
-{
-    int32_t best = -1;
-    float top = -INFINITY;
-
-    for (int32_t id = 0; id < n; id++)
-        if (logits[id] > top) {
-            top = logits[id];
-            best = id;
-        }
-    return best;
 }
 
 /* A total order, so that every step below is deterministic. */
@@ -276,24 +289,6 @@ static void sift_down(struct candidate *heap, size_t n, size_t i)
     heap[i] = c;
 }
 
-/* A candidate this many e-folds below the likeliest weighs under 1e-13 of it: all such together are less than what
- * 32-bit logits can tell, and filters would only sort them to drop them. */
-#define NEGLIGIBLE_EFOLDS 30
-
-/* Candidates that are possible at all, as a heap. */
-static size_t make_heap(const struct sampler *s, const float *logits, float top, struct candidate *heap)
-{
-    double floor = (double)top - s->p.temperature * NEGLIGIBLE_EFOLDS;
-    size_t n = 0;
-
-    for (int32_t id = 0; id < s->n_vocab; id++)
-        if (logits[id] > -INFINITY && (double)logits[id] >= floor)
-            heap[n++] = (struct candidate){logits[id], id};
-    for (size_t i = n / 2; i > 0; i--)
-        sift_down(heap, n, i - 1);
-    return n;
-}
-
 /* Take the likeliest out of the heap of n; it ends up behind the others, at heap[n - 1]. */
 static void pop_likeliest(struct candidate *heap, size_t n)
 {
@@ -305,82 +300,107 @@ static void pop_likeliest(struct candidate *heap, size_t n)
         sift_down(heap, n - 1, 0);
 }
 
-static double weight(const struct sampler *s, float logit, float top)
+/* No filter that needs an order: ids as they come. */
+static int32_t draw_unordered(const struct sampler *s, const struct sampler_scratch *scratch)
 {
-    return exp(((double)logit - (double)top) / s->p.temperature);
-}
-
-/* No filter: one pass over the ids in order, no sorting. */
-static int32_t draw_from_all(const struct sampler *s, const struct sampler_scratch *scratch, float top)
-{
+    const float *w = scratch->weights;
+    const float floor = (float)s->p.min_p;
     double total = 0, sum = 0;
     int32_t last = -1;
 
     for (int32_t id = 0; id < s->n_vocab; id++)
-        total += scratch->weights[id] = weight(s, scratch->logits[id], top);
+        total += w[id] >= floor ? (double)w[id] : 0;
     double target = draw(s) * total;
-    for (int32_t id = 0; id < s->n_vocab; id++) {
-        if (scratch->weights[id] <= 0)
+    for (int32_t id = 0; id < s->n_vocab && sum <= target; id++) {
+        if (w[id] < floor || w[id] <= 0)
             continue;
-        sum += scratch->weights[id];
+        sum += (double)w[id];
         last = id;
-        if (sum > target)
-            break;
     }
     return last;
 }
 
-/* Take the likeliest out of the heap of n into position `taken` of the order, counted from the back. */
-static double take(const struct sampler *s, const struct sampler_scratch *scratch, size_t n, size_t taken, float top)
+/* Count the ids into bands by their distance from the likeliest; the last band that top-k or top-p reaches into. */
+static int last_band(const struct sampler *s, struct sampler_scratch *scratch, float top, float bands_per_logit)
 {
-    pop_likeliest(scratch->sorted, n - taken);
-    return scratch->weights[taken] = weight(s, scratch->sorted[n - 1 - taken].logit, top);
+    double weight = 0;
+    int64_t count = 0;
+    int band = 0;
+
+    memset(scratch->band_weight, 0, sizeof(scratch->band_weight));
+    memset(scratch->band_count, 0, sizeof(scratch->band_count));
+    for (int32_t id = 0; id < s->n_vocab; id++) {
+        float at = (top - scratch->logits[id]) * bands_per_logit;
+        if (!(at < BANDS))
+            continue;
+        scratch->band_weight[(int)at] += (double)scratch->weights[id];
+        scratch->band_count[(int)at]++;
+    }
+    scratch->total = 0;
+    for (int i = 0; i < BANDS; i++)
+        scratch->total += scratch->band_weight[i];
+    for (; band < BANDS - 1; band++) {
+        weight += scratch->band_weight[band];
+        count += scratch->band_count[band];
+        if (s->p.top_k ? count >= s->p.top_k : weight > s->p.top_p * scratch->total)
+            break;
+    }
+    return band;
+}
+
+static size_t make_heap(const struct sampler *s, struct sampler_scratch *scratch, float top)
+{
+    float bands_per_logit = (float)fmin(BANDS / (BAND_EFOLDS * s->p.temperature), SCALE_MAX);
+    float reach = (float)(last_band(s, scratch, top, bands_per_logit) + 1);
+    size_t n = 0;
+
+    for (int32_t id = 0; id < s->n_vocab; id++)
+        if ((top - scratch->logits[id]) * bands_per_logit < reach)
+            scratch->heap[n++] = (struct candidate){scratch->logits[id], id};
+    for (size_t i = n / 2; i > 0; i--)
+        sift_down(scratch->heap, n, i - 1);
+    return n;
+}
+
+/* Take the likeliest out of the heap of n into position `taken` of the order, counted from the back. */
+static double take(struct sampler_scratch *scratch, size_t n, size_t taken)
+{
+    pop_likeliest(scratch->heap, n - taken);
+    return scratch->kept[taken] = (double)scratch->weights[scratch->heap[n - 1 - taken].id];
 }
 
 /* Candidates by falling weight, as many as top-k, top-p and min-p let through, then draw among those. top-p is a part
- * of the total of the top-k, as in the usual chain of filters. */
-static int32_t draw_filtered(const struct sampler *s, const struct sampler_scratch *scratch, float top)
+ * of the total of the top-k, as in the usual chain of filters.
+ *
+ * Sorting a vocabulary to keep a few of it would cost more than a model's step on a fast device. So the ids are counted
+ * into bands first, and only the bands that the filters reach into are put in order, as far as needed. What lies more
+ * than BAND_EFOLDS below the likeliest weighs under 1e-13 of it and is left out. */
+static int32_t draw_filtered(const struct sampler *s, struct sampler_scratch *scratch, float top)
 {
-    struct candidate *heap = scratch->sorted;
-    size_t n = make_heap(s, scratch->logits, top, heap), taken = 0, kept = 0;
+    size_t n = make_heap(s, scratch, top), taken = 0, kept = 0;
     size_t k = s->p.top_k && (size_t)s->p.top_k < n ? (size_t)s->p.top_k : n;
-    double total = 0, sum = 0;
+    double total = s->p.top_k ? 0 : scratch->total, sum = 0;
 
-    if (k < n)
-        while (taken < k)
-            total += take(s, scratch, n, taken++, top);
-    else if (s->p.top_p < 1)
-        for (size_t i = 0; i < n; i++)
-            total += weight(s, heap[i].logit, top);
+    while (s->p.top_k && taken < k)
+        total += take(scratch, n, taken++);
     for (; kept < k; kept++) {
         if (kept == taken)
-            take(s, scratch, n, taken++, top);
-        if (kept > 0 && (scratch->weights[kept] < s->p.min_p || (s->p.top_p < 1 && sum >= s->p.top_p * total)))
+            take(scratch, n, taken++);
+        if (kept > 0 && (scratch->kept[kept] < s->p.min_p || (s->p.top_p < 1 && sum >= s->p.top_p * total)))
             break;
-        sum += scratch->weights[kept];
+        sum += scratch->kept[kept];
     }
     double target = draw(s) * sum;
     sum = 0;
     for (size_t i = 0; i < kept; i++) {
-        sum += scratch->weights[i];
+        sum += scratch->kept[i];
         if (sum > target)
-            return heap[n - 1 - i].id;
+            return scratch->heap[n - 1 - i].id;
     }
-    return heap[n - kept].id;
+    return scratch->heap[n - kept].id;
 }
 
 /* ---- what is reported ---- */
-
-/* log of the sum of exp over the model's own logits; infinite and absent ones count nothing. */
-static double log_total(const float *logits, int32_t n)
-{
-    float top = logits[best_of(logits, n)];
-    double total = 0;
-
-    for (int32_t id = 0; id < n; id++)
-        total += exp((double)logits[id] - (double)top);
-    return (double)top + log(total);
-}
 
 /* The n_top likeliest by the model's logits, by insertion: n_top is at most 20. */
 static void report_top(const struct sampler *s, const float *logits, double total, struct sample *out)
@@ -407,28 +427,28 @@ static void report_top(const struct sampler *s, const float *logits, double tota
 enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8_t *allowed,
                        struct sampler_scratch *scratch, struct sample *out, struct error *e)
 {
+    int32_t model_best = softmax_best(logits, s->n_vocab);
+
     SPW_ASSERT(scratch->n_vocab == s->n_vocab);
-    for (int32_t id = 0; id < s->n_vocab; id++)
-        if (isnan(logits[id]) || logits[id] == INFINITY)
-            return error_set(e, RC_INVALID, "the logit of token %d is not a finite number", id);
+    if (model_best < 0)
+        return error_set(e, RC_INVALID, "the model's logits are not finite numbers");
     adjust(s, logits, allowed, scratch->logits);
-    int32_t best = best_of(scratch->logits, s->n_vocab);
-    if (best < 0)
+    int32_t best = softmax_best(scratch->logits, s->n_vocab);
+    if (best < 0 || scratch->logits[best] == -INFINITY)
         return error_set(e, RC_INVALID, "no token is left to choose from: all are banned");
 
     float top = scratch->logits[best];
-    if (s->p.temperature == 0)
-        out->id = best;
-    else if (s->p.top_k == 0 && s->p.top_p == 1 && s->p.min_p == 0)
-        out->id = draw_from_all(s, scratch, top);
-    else
-        out->id = draw_filtered(s, scratch, top);
-
+    out->id = best;
+    if (s->p.temperature > 0) {
+        float scale = (float)fmin(1 / s->p.temperature, SCALE_MAX);
+        softmax_weights(scratch->logits, s->n_vocab, top, scale, scratch->weights);
+        out->id = s->p.top_k == 0 && s->p.top_p == 1 ? draw_unordered(s, scratch) : draw_filtered(s, scratch, top);
+    }
     out->n_top = 0;
     out->logprob = NAN;
     if (s->p.skip_logprob && s->p.n_top == 0)
         return RC_OK;
-    double total = log_total(logits, s->n_vocab);
+    double total = softmax_log_total(logits, s->n_vocab, logits[model_best]);
     out->logprob = (float)((double)logits[out->id] - total);
     if (s->p.n_top)
         report_top(s, logits, total, out);

@@ -4,9 +4,11 @@
 #include "tests/unit/test.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "base/alloc.h"
 #include "engine/text/sampler.h"
+#include "engine/text/softmax.h"
 
 #define N 8
 static const float logits[N] = {0.5f, 2.0f, -1.0f, 2.0f, 1.0f, -3.0f, 0.0f, 1.5f};
@@ -321,7 +323,7 @@ static void test_bad_logits(void)
     struct sampler *s = make(&p);
     bad[4] = NAN;
     CHECK_INT(sampler_choose(s, bad, NULL, scratch, &out, &e), RC_INVALID);
-    CHECK(strstr(e.message, "token 4") != NULL);
+    CHECK(strstr(e.message, "not finite") != NULL);
     for (int i = 0; i < N; i++)
         bad[i] = -INFINITY;
     CHECK_INT(sampler_choose(s, bad, NULL, scratch, &out, &e), RC_INVALID);
@@ -330,6 +332,117 @@ static void test_bad_logits(void)
     CHECK_INT(out.id, 6);
     CHECK(out.logprob == 0);
     sampler_free(s);
+    sampler_scratch_free(scratch);
+}
+
+static uint32_t random_state = 1;
+static float random_unit(void)
+{
+    random_state = random_state * 1664525 + 1013904223;
+    return (float)(random_state >> 8) / 16777216.0f;
+}
+
+static void test_softmax(void)
+{
+    float x[37], w[37];
+
+    for (int n = 1; n <= 37; n++) {
+        double total = 0;
+        int best = 0;
+        for (int i = 0; i < n; i++) {
+            x[i] = random_unit() * 60 - 40;
+            best = x[i] > x[best] ? i : best;
+            total += exp((double)x[i]);
+        }
+        CHECK_INT(softmax_best(x, n), best);
+        CHECK(fabs(softmax_log_total(x, n, x[best]) - log(total)) < 1e-6);
+        softmax_weights(x, n, x[best], 1.25f, w);
+        for (int i = 0; i < n; i++) {
+            double right = exp((double)((x[i] - x[best]) * 1.25f));
+            CHECK(fabs(w[i] - right) <= 3e-7 * right);
+        }
+        CHECK(w[best] == 1);
+    }
+    x[0] = -INFINITY, x[1] = 5, x[2] = 5, x[3] = -90;
+    CHECK_INT(softmax_best(x, 4), 1);
+    softmax_weights(x, 4, 5, 1e30f, w);
+    CHECK(w[0] == 0 && w[1] == 1 && w[2] == 1 && w[3] == 0);
+    x[3] = INFINITY;
+    CHECK_INT(softmax_best(x, 4), -1);
+}
+
+#define MANY 1000
+static float many[MANY];
+static int by_logit(const void *a, const void *b)
+{
+    int x = *(const int *)a, y = *(const int *)b;
+
+    return many[x] != many[y] ? (many[x] < many[y] ? 1 : -1) : x - y;
+}
+
+/* How many of the ids sorted by likelihood the filters keep, by the plain definition; -1 when a threshold is too close
+ * to call in floating point. */
+static int plain_kept(const struct sampler_params *p, const int *order)
+{
+    int k = p->top_k ? p->top_k : MANY, kept = 0;
+    double total = 0, sum = 0;
+
+    for (int i = 0; i < k; i++)
+        total += exp((many[order[i]] - many[order[0]]) / p->temperature);
+    for (; kept < k; kept++) {
+        double w = exp((many[order[kept]] - many[order[0]]) / p->temperature);
+        if (fabs(sum / total - p->top_p) < 1e-5 || fabs(w - p->min_p) < 1e-5 * w)
+            return -1;
+        if (kept > 0 && (w < p->min_p || sum >= p->top_p * total))
+            break;
+        sum += w;
+    }
+    return kept;
+}
+
+/* Random filters over a vocabulary large enough for the bands to matter: nothing outside the kept set is ever chosen,
+ * and its last member is when it is likely enough. */
+static void test_filters_against_plain_definition(void)
+{
+    struct sampler_scratch *scratch = sampler_scratch_new(MANY);
+    int order[MANY], checked = 0;
+
+    for (int trial = 0; trial < 400; trial++) {
+        struct sampler_params p;
+        struct sampler *s;
+        struct sample out;
+        struct error e = {0};
+        float spread = random_unit() * 20;
+        bool last_seen = false;
+        for (int i = 0; i < MANY; i++) {
+            many[i] = (random_unit() + random_unit() + random_unit() - 1.5f) * spread;
+            order[i] = i;
+        }
+        qsort(order, MANY, sizeof(order[0]), by_logit);
+        sampler_params_init(&p);
+        p.temperature = 0.1 + (double)random_unit() * 2;
+        p.top_k = random_unit() < 0.5f ? 0 : 1 + (int)(random_unit() * 50);
+        p.top_p = random_unit() < 0.3f ? 1 : 0.01 + 0.98 * (double)random_unit();
+        p.min_p = random_unit() < 0.6f ? 0 : (double)random_unit() * 0.3;
+        p.seed = (uint64_t)trial;
+        int kept = plain_kept(&p, order);
+        if (kept < 0)
+            continue;
+        checked++;
+        CHECK_INT(sampler_new(&p, MANY, &s, &e), RC_OK);
+        for (int draw = 0; draw < 60; draw++) {
+            CHECK_INT(sampler_choose(s, many, NULL, scratch, &out, &e), RC_OK);
+            int place = 0;
+            while (place < kept && order[place] != out.id)
+                place++;
+            CHECK(place < kept);
+            last_seen = last_seen || place == kept - 1;
+            sampler_accept(s, out.id);
+        }
+        CHECK(last_seen || kept > 3);
+        sampler_free(s);
+    }
+    CHECK(checked > 200);
     sampler_scratch_free(scratch);
 }
 
@@ -347,5 +460,7 @@ int main(void)
     TEST(test_logprobs);
     TEST(test_parameters_are_checked);
     TEST(test_bad_logits);
+    TEST(test_softmax);
+    TEST(test_filters_against_plain_definition);
     return TEST_RESULT();
 }
