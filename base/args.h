@@ -19,7 +19,7 @@ enum arg_type {
 };
 
 /* What `value` points to holds the default before args_parse(), and help shows it. */
-struct arg_option {
+struct arg_option {   // NOLINT(clang-analyzer-optin.performance.Padding): rows are written by position
     const char *name; /* "max-batch": --max-batch */
     char letter;      /* 'n': -n as well; 0: none */
     enum arg_type type;

@@ -27,15 +27,18 @@ struct keys {
 /* "0a1b..." to bytes. The schema has checked length and alphabet; false is another caller's wrong text. */
 static bool from_hex(const char *hex, struct hash *h)
 {
+    static const char digits[] = "0123456789abcdef";
     unsigned char *bytes = (unsigned char *)h->w;
 
+    if (strlen(hex) != (size_t)2 * HASH_BYTES)
+        return false;
     for (size_t i = 0; i < HASH_BYTES; i++) {
-        unsigned int v;
-        if (strspn(hex + 2 * i, "0123456789abcdef") < 2 || sscanf(hex + 2 * i, "%2x", &v) != 1)
+        const char *high = strchr(digits, hex[2 * i]), *low = strchr(digits, hex[2 * i + 1]);
+        if (!high || !low)
             return false;
-        bytes[i] = (unsigned char)v;
+        bytes[i] = (unsigned char)((high - digits) << 4 | (low - digits));
     }
-    return hex[(size_t)2 * HASH_BYTES] == '\0';
+    return true;
 }
 
 enum rc keys_new(struct keys **out, const struct config *c, struct error *e)

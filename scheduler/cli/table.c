@@ -36,7 +36,7 @@ static void print_cell(const struct cli_column *c, const char *text, int width, 
 
 void cli_table_print(const struct cli_table *t, FILE *out)
 {
-    int width[CLI_COLUMNS_MAX];
+    int width[CLI_COLUMNS_MAX] = {0};
 
     for (int c = 0; c < t->n_columns; c++) {
         width[c] = (int)strlen(t->columns[c].title);

@@ -201,63 +201,67 @@ static void check_nodes(struct config_loader *l)
 
 /* --- keys --------------------------------------------------------------------------------------------------- */
 
+struct key_ref { /* what is sorted */
+    const struct config_key *key;
+};
+
 static int by_id(const void *a, const void *b)
 {
-    const struct config_key *p = *(const struct config_key *const *)a, *q = *(const struct config_key *const *)b;
+    const struct config_key *p = ((const struct key_ref *)a)->key, *q = ((const struct key_ref *)b)->key;
     int order = strcmp(p->id, q->id);
     return order ? order : p->line - q->line;
 }
 
 static int by_hash(const void *a, const void *b)
 {
-    const struct config_key *p = *(const struct config_key *const *)a, *q = *(const struct config_key *const *)b;
+    const struct config_key *p = ((const struct key_ref *)a)->key, *q = ((const struct key_ref *)b)->key;
     int order = strcmp(p->sha256, q->sha256);
     return order ? order : p->line - q->line;
 }
 
 /* Sorted, so that ten thousand keys are not fifty million comparisons. */
-static void check_keys_twice(struct config_loader *l, const struct config_key **sorted, int n)
+static void check_keys_twice(struct config_loader *l, struct key_ref *sorted, int n)
 {
     char name[96];
 
     qsort(sorted, (size_t)n, sizeof sorted[0], by_id);
-    for (int i = 1; i < n; i++)
-        if (strcmp(sorted[i]->id, sorted[i - 1]->id) == 0) {
-            name_of(name, sizeof name, "keys", (int)(sorted[i] - l->c->keys), "id");
-            config_problem(l, key_line(sorted[i], "id"), name,
-                           "\"%s\" is also the id of the key at line %d; every key "
-                           "needs its own",
-                           sorted[i]->id, sorted[i - 1]->line);
-        }
+    for (int i = 1; i < n; i++) {
+        const struct config_key *k = sorted[i].key, *before = sorted[i - 1].key;
+        name_of(name, sizeof name, "keys", (int)(k - l->c->keys), "id");
+        if (strcmp(k->id, before->id) == 0)
+            config_problem(l, key_line(k, "id"), name,
+                           "\"%s\" is also the id of the key at line %d; every key needs its own", k->id, before->line);
+    }
     qsort(sorted, (size_t)n, sizeof sorted[0], by_hash);
-    for (int i = 1; i < n; i++)
-        if (strcmp(sorted[i]->sha256, sorted[i - 1]->sha256) == 0) {
-            name_of(name, sizeof name, "keys", (int)(sorted[i] - l->c->keys), "sha256");
-            config_problem(l, key_line(sorted[i], "sha256"), name,
-                           "the same key as the one at line %d; make another "
-                           "with `spillway keys create`",
-                           sorted[i - 1]->line);
-        }
+    for (int i = 1; i < n; i++) {
+        const struct config_key *k = sorted[i].key, *before = sorted[i - 1].key;
+        name_of(name, sizeof name, "keys", (int)(k - l->c->keys), "sha256");
+        if (strcmp(k->sha256, before->sha256) == 0)
+            config_problem(l, key_line(k, "sha256"), name,
+                           "the same key as the one at line %d; make another with `spillway keys create`",
+                           before->line);
+    }
 }
 
 static void check_keys(struct config_loader *l)
 {
     const struct config *c = l->c;
-    const struct config_key **sorted = spw_calloc((size_t)c->n_keys + 1, sizeof *sorted);
+    struct key_ref *sorted = spw_calloc((size_t)c->n_keys + 1, sizeof *sorted);
     int n = 0;
     bool admin = false;
 
     for (int i = 0; i < c->n_keys; i++) {
         admin = admin || c->keys[i].admin;
         if (c->keys[i].id && c->keys[i].sha256)
-            sorted[n++] = &c->keys[i];
+            sorted[n++].key = &c->keys[i];
     }
     check_keys_twice(l, sorted, n);
     free(sorted);
     if (!c->auth_off && c->n_keys == 0)
-        config_problem(l, main_line(c, "auth"), "auth",
-                       "there are no keys, so nobody could send a request; make one "
-                       "with `spillway keys create`, or say `auth: off`");
+        config_problem(
+            l, main_line(c, "auth"), "auth",
+            "there are no keys, so nobody could send a request; make one with `spillway keys create`, or say "
+            "`auth: off`");
     if (c->admin_listen && !admin)
         config_problem(l, main_line(c, "admin.listen"), "admin.listen",
                        "no key has the scope admin, so nobody could "

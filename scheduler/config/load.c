@@ -327,6 +327,15 @@ static bool is_section(const struct settings *table, const char *path)
     return false;
 }
 
+/* The list of that name at the top of the file, or NULL. */
+static const struct settings *find_list(const struct settings *table, const char *path)
+{
+    for (int i = CONFIG_TABLE_MAIN + 1; i < CONFIG_N_TABLES && !table->name; i++)
+        if (config_tables[i].name && strcmp(config_tables[i].name, path) == 0)
+            return &config_tables[i];
+    return NULL;
+}
+
 /* Every key of one map. prefix: path inside the table, with its dot; shown: the same for messages, from the top. */
 static void load_map(struct config_loader *l, const struct settings *table, const struct yaml_node *map,
                      const char *prefix, const char *shown, char *base)
@@ -337,14 +346,16 @@ static void load_map(struct config_loader *l, const struct settings *table, cons
         snprintf(path, sizeof path, "%s%.60s", prefix, map->keys[i]);
         snprintf(name, sizeof name, "%s%.60s", shown, map->keys[i]);
         struct target t = {.key = name, .line = map->key_lines[i], .base = base};
-        int row = config_row(table, path), list = CONFIG_TABLE_MAIN + 1;
+        const struct settings *list = find_list(table, path);
+        int row = config_row(table, path);
 
-        while (list < CONFIG_N_TABLES && (table->name || strcmp(config_tables[list].name, path) != 0))
-            list++;
-        if (row >= 0) {
+        if (row >= 0 && strchr(map->keys[i], '.')) { /* one notation, so that nothing can be said twice */
+            config_problem(l, t.line, name, "write it nested: \"%s\" in the section \"%.*s\"", strrchr(name, '.') + 1,
+                           (int)(strrchr(path, '.') - path), path);
+        } else if (row >= 0) {
             set_value(l, table, row, &t, v);
-        } else if (list < CONFIG_N_TABLES) {
-            load_list(l, &config_tables[list], v, t.line);
+        } else if (list) {
+            load_list(l, list, v, t.line);
         } else if (!is_section(table, path)) {
             unknown_key(l, table, prefix, map->keys[i], name, t.line);
         } else if (v->kind == YAML_KIND_MAP) {

@@ -237,7 +237,7 @@ static const struct setting key_rows[] = {
      .help = "Requests with this key never leave the premises."},
 };
 
-#define ROWS(table) .rows = table, .n_rows = (int)(sizeof(table) / sizeof(table)[0])
+#define ROWS(table) .rows = (table), .n_rows = (int)(sizeof(table) / sizeof(table)[0])
 
 _Static_assert(sizeof main_rows / sizeof main_rows[0] <= CONFIG_SETTINGS_MAX, "room for the lines of every setting");
 _Static_assert(sizeof node_rows / sizeof node_rows[0] <= CONFIG_ITEM_SETTINGS_MAX, "room for the lines of a node");

@@ -131,6 +131,7 @@ static void test_unknown_keys(void)
     WRONG(OFF NODE "log:\n  colour: 1\n", "f.yaml:5: log.colour: unknown key; known here: level\n");
     WRONG("auth: off\nnodes:\n- name: a\n  url: http://h:1\n  models: [m]\n  prize: {input: 1}\n",
           "f.yaml:6: nodes[0].prize: unknown key; did you mean \"price\"?\n");
+    WRONG(OFF NODE "log.level: info\n", "f.yaml:4: log.level: write it nested: \"level\" in the section \"log\"\n");
     WRONG(OFF NODE "node: []\n", "f.yaml:4: node: unknown key; did you mean \"nodes\"?\n");
 }
 
