@@ -67,6 +67,7 @@ static enum rc prefill_once(struct bench *b, double *tok_s, struct error *e)
 
 static enum rc decode_steps(struct bench *b, int64_t batch, double *tok_s, struct error *e)
 {
+    SPW_ASSERT(b->n_ids > 0);
     struct mono start = clock_now(&clock_system);
     enum rc rc = RC_OK;
     for (int64_t i = 0; i < b->a->decode && !rc; i++) {

@@ -170,7 +170,6 @@ static enum rc read_scalar(struct cursor *c, struct gguf_kv *kv, struct error *e
 {
     union {
         uint8_t u8;
-        int8_t i8;
         uint16_t u16;
         int16_t i16;
         uint32_t u32;
@@ -190,7 +189,7 @@ static enum rc read_scalar(struct cursor *c, struct gguf_kv *kv, struct error *e
         kv->u = v.u8;
         break;
     case GGUF_U8: kv->u = v.u8; break;
-    case GGUF_I8: kv->i = v.i8; break;
+    case GGUF_I8: kv->i = v.u8 < 128 ? v.u8 : (int64_t)v.u8 - 256; break;
     case GGUF_U16: kv->u = v.u16; break;
     case GGUF_I16: kv->i = v.i16; break;
     case GGUF_U32: kv->u = v.u32; break;
@@ -374,7 +373,7 @@ static enum rc read_tensors(struct gguf *g, struct cursor *c, uint64_t n, uint64
 
 static enum rc read_magic(struct cursor *c, uint32_t *version, struct error *e)
 {
-    uint8_t magic[4];
+    uint8_t magic[4] = {0};
     enum rc rc = read_bytes(c, magic, sizeof magic, "the magic number", e);
     if (rc)
         return rc;

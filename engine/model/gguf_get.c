@@ -113,7 +113,10 @@ int64_t gguf_array_i64(const struct gguf_array *a, uint64_t i)
     switch (a->type) {
     case GGUF_U8:
     case GGUF_BOOL: LOAD(uint8_t, p, v); break;
-    case GGUF_I8: LOAD(int8_t, p, v); break;
+    case GGUF_I8:
+        LOAD(uint8_t, p, v);
+        v = v < 128 ? v : v - 256;
+        break;
     case GGUF_U16: LOAD(uint16_t, p, v); break;
     case GGUF_I16: LOAD(int16_t, p, v); break;
     case GGUF_U32: LOAD(uint32_t, p, v); break;

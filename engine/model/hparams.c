@@ -162,6 +162,7 @@ static void read_heads(struct reader *r, struct hparams *hp)
         return;
     }
     hp->n_kv_head = get_int(r, "attention.head_count_kv", hp->n_head, 1, 1024);
+    SPW_ASSERT(hp->n_head > 0 && hp->n_kv_head > 0); /* get_int() keeps its bounds even after an error */
     if (!r->rc && hp->n_head % hp->n_kv_head)
         fail(r, RC_INVALID, "key %s.attention.head_count_kv: %d heads cannot share %d heads of keys", r->arch,
              hp->n_head, hp->n_kv_head);

@@ -462,7 +462,8 @@ static enum rc write_matrix(struct weights *ws, const struct planned *t, struct 
 /* Llama 3.1's divisors: 1 for fast pairs, 8 for slow ones, a smooth passage between. */
 static float llama3_divisor(const struct synth_shape *s, int64_t i)
 {
-    double d = (double)(s->n_embd / s->n_head), orig = 8192, low = 1, high = 4, factor = 8;
+    int64_t d_head = s->n_embd / s->n_head;
+    double d = (double)d_head, orig = 8192, low = 1, high = 4, factor = 8;
     double base = s->rope_base > 0 ? s->rope_base : 10000.0;
     double turns = orig * pow(base, -2.0 * (double)i / d) / (2.0 * M_PI);
     if (turns > high)
