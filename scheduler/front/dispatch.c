@@ -82,7 +82,7 @@ static void start_reply(struct request *r)
         {"x-request-id", r->id},
         {"x-spillway-node", r->leg.node->config->name},
     };
-    event_del(r->timer); /* from here on the client's silence limit on the node counts, not the first byte's */
+    request_arm(r, f->o.config->idle_ms); /* from here on silence is what must end, not the wait for the first byte */
     r->replied = true;
     r->first_byte = clock_wall(f->o.clock);
     metrics_observe(f->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
@@ -93,8 +93,10 @@ static void on_client_drained(struct http_exchange *x, void *state)
 {
     struct request *r = state;
     (void)x;
-    if (r->paused && r->leg.call)
+    if (r->paused && r->leg.call) {
+        r->leg.heard = clock_now(r->front->o.clock);
         http_call_resume(r->leg.call);
+    }
     r->paused = false;
 }
 
@@ -158,6 +160,7 @@ static void on_body(struct http_call *c, const char *data, size_t n, void *arg)
     (void)c;
     if (r->state != REQUEST_RUNNING)
         return; /* after [DONE] */
+    r->leg.heard = clock_now(r->front->o.clock);
     if (r->leg.status != 200) {
         if (r->answer.len + n <= REFUSAL_BYTES_MAX && strbuf_append(&r->answer, data, n) != RC_OK)
             strbuf_clear(&r->answer);
@@ -400,6 +403,23 @@ void request_cut(struct request *r, enum api_code code)
     settle_failed(r);
 }
 
+/* The deadline of a running leg. Silence is measured when the timer fires instead of moving the timer with every read. */
+static void leg_late(struct request *r)
+{
+    struct front *f = r->front;
+    if (!r->replied) {
+        leg_failed(r, FAULT_TIMEOUT, "no first byte in time");
+        return;
+    }
+    int64_t silent_ms = mono_since(f->o.clock, r->leg.heard) / NS_PER_MS;
+    if (r->paused) /* it is the client who keeps us waiting */
+        request_arm(r, f->o.config->idle_ms);
+    else if (silent_ms < f->o.config->idle_ms)
+        request_arm(r, f->o.config->idle_ms - silent_ms);
+    else
+        leg_failed(r, FAULT_TIMEOUT, "its answer stalled");
+}
+
 static void request_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct request *r = arg;
@@ -412,9 +432,23 @@ static void request_timer(evutil_socket_t fd, short what, void *arg)
             api_error_set(&r->error, API_NO_CAPACITY, NULL, "%s", "");
         settle_failed(r);
         break;
-    case REQUEST_RUNNING: leg_failed(r, FAULT_TIMEOUT, "no first byte in time"); break;
+    case REQUEST_RUNNING: leg_late(r); break;
     case REQUEST_SETTLING: settle_append(r); break;
     }
+}
+
+/* What the client calls its request: for the log alone, and only if it is short and plain. */
+static void note_client_id(struct request *r)
+{
+    const char *v = http_head_get(http_request_head(r->x), "x-client-request-id");
+    size_t n = v ? strlen(v) : 0;
+    if (n == 0 || n >= sizeof r->client_id)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (v[i] <= ' ' || v[i] > '~')
+            return;
+    }
+    memcpy(r->client_id, v, n + 1);
 }
 
 void request_start(struct front *f, struct http_exchange *x, const char *id, const struct request_body *body,
@@ -425,6 +459,7 @@ void request_start(struct front *f, struct http_exchange *x, const char *id, con
     r->x = x;
     r->state = REQUEST_SETTLING; /* nobody's yet */
     snprintf(r->id, sizeof r->id, "%s", id);
+    note_client_id(r);
     r->body = *body;
     r->who = *who;
     r->room = front_room(f, body->model);

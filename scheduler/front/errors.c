@@ -32,11 +32,11 @@ static const struct row rows[API_CODES] = {
     [API_LEDGER] = {503, "server_error", "ledger_unavailable", NULL, 2,
                     "requests cannot be recorded at the moment; try again shortly"},
     [API_DRAINING] = {503, "overloaded_error", "draining", NULL, 1, "this scheduler is shutting down; try again"},
-    [API_UPSTREAM] = {502, "server_error", "upstream_error", NULL, 0, "the node that answered has failed"},
+    [API_UPSTREAM] = {502, "server_error", "upstream_error", NULL, 1, "the node that answered has failed"},
     [API_UPSTREAM_BUSY] = {429, "rate_limit_error", "upstream_busy", NULL, 2,
                            "every node that serves this model refuses for load; try again shortly"},
-    [API_UPSTREAM_TIMEOUT] = {504, "server_error", "upstream_timeout", NULL, 0, "no node answered in time"},
-    [API_INTERNAL] = {500, "server_error", "internal_error", NULL, 0, "the scheduler has failed"},
+    [API_UPSTREAM_TIMEOUT] = {504, "server_error", "upstream_timeout", NULL, 1, "no node answered in time"},
+    [API_INTERNAL] = {500, "server_error", "internal_error", NULL, 1, "the scheduler has failed"},
 };
 
 void api_error_set(struct api_error *e, enum api_code code, const char *param, const char *format, ...)

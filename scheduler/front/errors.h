@@ -39,7 +39,7 @@ int api_error_status(const struct api_error *e);
 const char *api_error_name(const struct api_error *e); /* for ledger, log and metrics: "model_not_found" */
 /* {"error":{"message","type","param","code"}} */
 enum rc api_error_write(const struct api_error *e, struct strbuf *out) SPW_MUST_USE;
-/* The whole answer. 429 and 503 carry Retry-After, 401 WWW-Authenticate, 405 Allow (`allow`). node may be NULL. The
+/* The whole answer. 429 and 5xx carry Retry-After, 401 WWW-Authenticate, 405 Allow (`allow`). node may be NULL. The
  * exchange is over afterwards. */
 void api_error_reply(struct http_exchange *x, const struct api_error *e, const char *request_id, const char *node,
                      const char *allow);

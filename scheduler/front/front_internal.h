@@ -38,6 +38,7 @@ struct leg {
     struct node *node;      /* NULL: no leg */
     struct http_call *call; /* NULL: it has ended */
     int status;             /* of the node's answer; 0 before its head */
+    struct mono heard;      /* last byte of its answer */
 };
 
 struct request {
@@ -45,8 +46,8 @@ struct request {
     struct front *front;     /* NULL: the front is gone, only the ledger still knows this request */
     struct http_exchange *x; /* NULL: the client is gone or answered */
     enum request_state state;
-    char id[REQUEST_ID_BYTES];
-    struct request_body body; /* its text belongs to x */
+    char id[REQUEST_ID_BYTES], client_id[65]; /* client_id: X-Client-Request-Id, for the log; "": none */
+    struct request_body body;                 /* its text belongs to x */
     struct identity who;
     struct room *room;
     int64_t input_estimate;

@@ -102,9 +102,9 @@ static enum rc connect_to(struct node *n, const char *url, struct error *e)
     if (rc != RC_OK)
         return rc;
     struct http_client_options o = {
+        /* no limits on silence here: requests and probes have their own */
         .limits = http_limits_default,
         .connect_ms = CONNECT_MS,
-        .idle_body_ms = t->o.config->idle_ms,
         .tls = a.tls ? t->tls : NULL,
     };
     o.limits.body_bytes_max = 0;

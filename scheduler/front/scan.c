@@ -80,11 +80,13 @@ static bool take_value(struct scan *s, struct span *value)
 
 static struct scan start(struct span text, char open, char close)
 {
-    struct scan s = {.at = text.p, .end = text.p + text.n, .close = close, .first = true};
-    if (!text.n) {
+    struct scan s = {.close = close, .first = true};
+    if (!text.n) { /* p may be NULL */
         s.failed = true;
         return s;
     }
+    s.at = text.p;
+    s.end = text.p + text.n;
     while (s.end > s.at && blank(s.end[-1]))
         s.end--;
     skip_blanks(&s);

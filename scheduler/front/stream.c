@@ -205,9 +205,11 @@ enum stream_status stream_feed(struct stream *s, const char *data, size_t n, str
 enum stream_status stream_eof(struct stream *s, struct strbuf *out)
 {
     struct feeding feeding = {.s = s, .out = out, .status = STREAM_MORE};
-    if (!s->done && s->frames && sse_finish(s->frames, on_frame, &feeding) == RC_IO)
+    if (s->frames && !s->done && sse_finish(s->frames, on_frame, &feeding) == RC_IO)
         return STREAM_BROKEN;
-    return s->done || (s->finished && feeding.status == STREAM_MORE) ? STREAM_DONE : STREAM_BROKEN;
+    if (feeding.status == STREAM_MORE && (s->done || s->finished) && s->like.len)
+        return STREAM_DONE;
+    return feeding.status == STREAM_MORE ? STREAM_BROKEN : feeding.status;
 }
 
 /* The usage chunk is one of the stream's own chunks with other choices and usage: id, created and whatever else the node

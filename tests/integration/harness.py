@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,7 @@ class Script:
         self.status = 200  # anything else: an error body
         self.retry_after = None
         self.error_body = None  # bytes instead of the default error object
+        self.gate = None  # a threading.Event that answers wait for
         self.hang = None  # "head": never answers; "body": stops after cut_after words
         self.cut_after = None  # words after which the connection is cut
         self.error_event_after = None  # words after which an error event comes
@@ -67,7 +69,7 @@ class Script:
 class Upstream:
     """An OpenAI-compatible server with scripted faults. `scripts` is used up one per request, then `default` holds."""
 
-    def __init__(self, name="up", default=None, health=200, api_key=None):
+    def __init__(self, name="up", default=None, health=200, api_key=None, tls=None):
         self.name = name
         self.default = default or Script()
         self.scripts = collections.deque()
@@ -86,7 +88,8 @@ class Upstream:
         self.socket.bind(("127.0.0.1", 0))
         self.socket.listen(256)
         self.port = self.socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.tls = tls  # (certificate file, key file)
+        self.url = f"https://localhost:{self.port}" if tls else f"http://127.0.0.1:{self.port}"
         self.stopped = False
         self.connections = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -122,6 +125,14 @@ class Upstream:
 
     def _serve(self, c):
         c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.tls)
+            try:
+                c = context.wrap_socket(c, server_side=True)
+            except OSError:
+                c.close()
+                return
         reader = c.makefile("rb")
         try:
             while self._one(c, reader):
@@ -182,6 +193,8 @@ class Upstream:
 
     def _gone(self, c):
         """Has the client closed? (It never pipelines, so readable means closed.)"""
+        if self.tls:
+            return False
         c.setblocking(False)
         try:
             return c.recv(1, socket.MSG_PEEK) == b""
@@ -216,6 +229,8 @@ class Upstream:
 
     def _answer(self, c, path, body, script):
         self._sleep(c, script.head_delay)
+        while script.gate and not script.gate.is_set():
+            self._sleep(c, 0.005)
         if script.hang == "head":
             self._sleep(c, 3600)
         if script.status != 200:
@@ -303,6 +318,15 @@ class Upstream:
         return True
 
 
+def certificate(folder, name="localhost"):
+    """A self-signed certificate for `name`: (certificate file, key file)."""
+    cert, key = os.path.join(folder, f"{name}.crt"), os.path.join(folder, f"{name}.key")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
+                    "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", cert],
+                   check=True, capture_output=True)
+    return cert, key
+
+
 # ---- the scheduler ----------------------------------------------------------------------------------------------------
 
 
@@ -373,6 +397,13 @@ class Scheduler:
     def row(self, request_id, seconds=3.0):
         return wait_until(lambda: next((r for r in self.rows() if r["request_id"] == request_id), None), seconds,
                           f"a ledger row of {request_id}")
+
+    def metrics(self):
+        """/metrics as {name{labels}: value}, from the admin socket."""
+        a = request(os.path.join(self.folder, "state", "admin.sock"), "GET", "/metrics")
+        assert a.status == 200, a.status
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+                for line in a.body.decode().splitlines() if not line.startswith("#")}
 
     def rss_kib(self):
         with open(f"/proc/{self.process.pid}/status") as f:
@@ -477,15 +508,20 @@ class Answer:
 class Connection:
     """One request on its own connection, read piece by piece so that the test says when to stop."""
 
-    def __init__(self, port, method, path, body=None, headers=None, timeout=30.0, receive_buffer=None):
-        self.socket = socket.socket()
+    def __init__(self, port, method, path, body=None, headers=None, timeout=30.0, receive_buffer=None, tls=None):
+        """port: a TCP port of loopback, or the path of a unix socket. tls: an ssl.SSLContext."""
+        unix = isinstance(port, str)
+        self.socket = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
-        self.socket.connect(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.connect(port if unix else ("127.0.0.1", port))
+        if not unix:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-        lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close"]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
         if data is not None:
             lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
         lines += [f"{k}: {v}" for k, v in (headers or {}).items()]
@@ -565,16 +601,16 @@ class Connection:
         return self.answer
 
 
-def request(port, method, path, body=None, headers=None, timeout=30.0):
-    return Connection(port, method, path, body, headers, timeout).all()
+def request(port, method, path, body=None, headers=None, timeout=30.0, tls=None):
+    return Connection(port, method, path, body, headers, timeout, tls=tls).all()
 
 
-def chat(port, text="hi", key=None, model="m", headers=None, timeout=30.0, **fields):
+def chat(port, text="hi", key=None, model="m", headers=None, timeout=30.0, tls=None, **fields):
     h = dict(headers or {})
     if key:
         h["Authorization"] = f"Bearer {key}"
     body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
-    return request(port, "POST", "/v1/chat/completions", body, h, timeout)
+    return request(port, "POST", "/v1/chat/completions", body, h, timeout, tls)
 
 
 # ---- the runner -------------------------------------------------------------------------------------------------------

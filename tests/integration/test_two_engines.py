@@ -14,7 +14,7 @@ from harness import Connection, Scheduler, Skip, main, request, wait_until
 
 REQUESTS, CLIENTS = 200, 16
 PRICES = {"cheap": ("0.2", "0.05", "0.6"), "dear": ("0.4", "0.1", "1.2")}  # dollars per million: input, cached, output
-SHAPE = {"arch": "qwen2", "name": "two-engines", "n_layer": 4, "n_embd": 256, "n_head": 4, "n_kv_head": 2, "n_ff": 768,
+SHAPE = {"arch": "qwen2", "name": "two-engines", "n_layer": 2, "n_embd": 256, "n_head": 4, "n_kv_head": 2, "n_ff": 768,
          "n_vocab": 512, "n_ctx": 2048, "rope_base": 10000, "eps": 1e-6, "weights_scale": 1}
 
 

@@ -1,0 +1,101 @@
+/* A request's body through parsing and splicing, and the same bytes as a node's stream and answer: nothing crashes, what
+ * was valid stays valid JSON and says the same but for what was spliced.
+ * links: spw_sched_front */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "scheduler/front/answer.h"
+#include "scheduler/front/request.h"
+#include "scheduler/front/stream.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static void must(bool condition)
+{
+    if (!condition)
+        abort();
+}
+
+/* Everything but the two members that may change is the same as before. */
+static void check_same(const cJSON *before, const cJSON *after)
+{
+    for (const cJSON *m = before->child; m; m = m->next) {
+        if (strcmp(m->string, "model") == 0 || strcmp(m->string, "stream_options") == 0)
+            continue;
+        must(cJSON_Compare(m, cJSON_GetObjectItemCaseSensitive(after, m->string), 1));
+    }
+}
+
+static void splice(const struct request_body *r, const char *model, const char *text, size_t n)
+{
+    struct strbuf out;
+    cJSON *before = NULL, *after = NULL;
+    struct error e;
+    strbuf_init(&out, n + 8192);
+    must(request_splice(r, model, &out) == RC_OK);
+    must(json_parse(text, n, JSON_DEPTH_MAX, &before, &e) == RC_OK);
+    must(json_parse(out.data, out.len, JSON_DEPTH_MAX, &after, &e) == RC_OK);
+    check_same(before, after);
+    must(strcmp(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(after, "model")), model ? model : r->model) == 0);
+    if (r->stream) {
+        const cJSON *options = cJSON_GetObjectItemCaseSensitive(after, "stream_options");
+        must(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(options, "include_usage")));
+    }
+    cJSON_Delete(before);
+    cJSON_Delete(after);
+    strbuf_fini(&out);
+}
+
+static void as_stream(const char *text, size_t n)
+{
+    struct stream s;
+    struct strbuf out;
+    struct token_counts counts = {.input = 1, .output = 1};
+    enum stream_status status = STREAM_MORE;
+    stream_init(&s, n % 2 ? "m" : NULL, n % 3 == 0);
+    strbuf_init(&out, (size_t)64 << 20);
+    for (size_t at = 0; at < n && status == STREAM_MORE; at += 37)
+        status = stream_feed(&s, text + at, n - at < 37 ? n - at : 37, &out);
+    if (status == STREAM_MORE)
+        status = stream_eof(&s, &out);
+    if (status == STREAM_DONE)
+        must(stream_final(&s, "node", "0.01", &counts, &out) == RC_OK);
+    /* Only whole frames leave. */
+    must(out.len == 0 ||
+         (out.len > 8 && memcmp(out.data, "data: ", 6) == 0 && memcmp(out.data + out.len - 2, "\n\n", 2) == 0));
+    strbuf_fini(&out);
+    stream_fini(&s);
+}
+
+static void as_answer(const char *text, size_t n)
+{
+    struct token_counts counts = {0};
+    struct strbuf out;
+    bool known;
+    strbuf_init(&out, n + 8192);
+    if (answer_read((struct span){text, n}, &counts, &known) == RC_OK)
+        must(answer_write((struct span){text, n}, "m", &out) == RC_OK);
+    strbuf_fini(&out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    struct request_body r;
+    const char *param;
+    struct error e;
+    char *text = malloc(n + 1); /* an end of its own, so that one byte too far is seen */
+    memcpy(text, data, n);
+    text[n] = '\0';
+    for (int kind = REQUEST_CHAT; kind <= REQUEST_COMPLETION; kind++) {
+        if (request_parse(&r, (enum request_kind)kind, text, n, &param, &e) != RC_OK)
+            continue;
+        splice(&r, NULL, text, n);
+        splice(&r, "other \"name\"", text, n);
+    }
+    as_stream(text, n);
+    as_answer(text, n);
+    free(text);
+    return 0;
+}

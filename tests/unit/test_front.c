@@ -1,0 +1,368 @@
+/* The pure parts of the front: places in JSON text, requests and how they are spliced, usage, whole answers, streams
+ * (whole frames, held finish, usage where it belongs), error objects.
+ * links: spw_sched_front */
+#include <stdlib.h>
+
+#include "base/json.h"
+#include "scheduler/front/answer.h"
+#include "scheduler/front/errors.h"
+#include "scheduler/front/request.h"
+#include "scheduler/front/stream.h"
+#include "scheduler/front/usage.h"
+#include "tests/unit/test.h"
+
+static struct span span_of(const char *text)
+{
+    return (struct span){text, strlen(text)};
+}
+
+/* ---- scan ------------------------------------------------------------------------------------------------------- */
+
+static void scan_finds_members(void)
+{
+    const char *text = " {\"a\" : 1 ,\"b\":\"x\\\"}\\\\\",\"c\":{\"a\":[1,{\"b\":2}]} , \"d\":[ ], \"e\":null}\n";
+    CHECK(span_is(scan_find(span_of(text), "a"), "1"));
+    CHECK(span_is(scan_find(span_of(text), "b"), "\"x\\\"}\\\\\""));
+    CHECK(span_is(scan_find(span_of(text), "c"), "{\"a\":[1,{\"b\":2}]}"));
+    CHECK(span_is(scan_find(span_of(text), "d"), "[ ]"));
+    CHECK(span_is_null(scan_find(span_of(text), "e")) && span_is_null(scan_find(span_of(text), "f")));
+    struct span v;
+    struct scan s = scan_array(span_of("[1, \"a,b\" ,[2,3],{}]"));
+    int n = 0;
+    while (scan_element(&s, &v))
+        n++;
+    CHECK(n == 4 && !s.failed);
+    s = scan_object(span_of("{}"));
+    CHECK(!scan_member(&s, &v, &v) && !s.failed);
+}
+
+static void scan_refuses_broken_text(void)
+{
+    static const char *const broken[] = {"",           "{",           "}",          "{]",        "[1,2]",
+                                         "{\"a\"}",    "{\"a\":}",    "{\"a\":1,}", "{,}",       "{\"a\":1 2}",
+                                         "{\"a:1}",    "{\"a\":\"x}", "{a:1}",      "{\"a\":[}", "{\"a\":{}",
+                                         "{\"a\"::1}", "{\"a\":1}}",  "null",       "\"{}\"",    "{\"a\":\"\\\"}"};
+    for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
+        struct span key, value;
+        struct scan s = scan_object(span_of(broken[i]));
+        while (scan_member(&s, &key, &value))
+            ;
+        if (!s.failed)
+            fprintf(stderr, "accepted: %s\n", broken[i]);
+        CHECK(s.failed);
+    }
+}
+
+/* A long prompt full of escapes must not cost the square of its length. */
+static void scan_is_linear(void)
+{
+    size_t n = 8 << 20;
+    char *text = malloc(n + 1);
+    memcpy(text, "{\"a\":\"", 6);
+    for (size_t i = 6; i < n - 2; i += 2)
+        memcpy(text + i, i % 4 ? "\\\\" : "\\\"", 2);
+    memcpy(text + n - 2, "\"}", 2);
+    CHECK(scan_find((struct span){text, n}, "a").n == n - 6);
+    free(text);
+}
+
+/* ---- requests --------------------------------------------------------------------------------------------------- */
+
+static enum rc parse(struct request_body *r, const char *text, const char **param)
+{
+    struct error e;
+    return request_parse(r, REQUEST_CHAT, text, strlen(text), param, &e);
+}
+
+/* in, spliced for `model`, is out. */
+static void check_splice(const char *in, const char *model, const char *out)
+{
+    struct request_body r;
+    const char *param;
+    struct strbuf b;
+    strbuf_init(&b, 4096);
+    CHECK_INT(parse(&r, in, &param), RC_OK);
+    CHECK_INT(request_splice(&r, model, &b), RC_OK);
+    CHECK_STR(b.data, out);
+    strbuf_fini(&b);
+}
+
+#define MESSAGES "\"messages\":[{\"role\":\"user\"}]"
+#define ASKED    "\"stream_options\":{\"include_usage\":true}"
+
+static void splices_touch_nothing_else(void)
+{
+    check_splice("{\"model\":\"m\"," MESSAGES ",\"x\":1.0e0}", NULL, "{\"model\":\"m\"," MESSAGES ",\"x\":1.0e0}");
+    check_splice("{ \"model\" : \"m\" ," MESSAGES "}", "a/\"b", "{ \"model\" : \"a/\\\"b\" ," MESSAGES "}");
+    check_splice("{\"mod\\u0065l\":\"m\"," MESSAGES "}", "n", "{\"mod\\u0065l\":\"n\"," MESSAGES "}");
+    check_splice("\n{ \"stream\":true,\"model\":\"m\"," MESSAGES "}", NULL,
+                 "\n{" ASKED ", \"stream\":true,\"model\":\"m\"," MESSAGES "}");
+    check_splice("{\"stream\":true,\"model\":\"m\"," MESSAGES "," ASKED "}", NULL,
+                 "{\"stream\":true,\"model\":\"m\"," MESSAGES "," ASKED "}");
+    check_splice("{\"stream_options\":null,\"stream\":true,\"model\":\"m\"," MESSAGES "}", "n",
+                 "{" ASKED ",\"stream\":true,\"model\":\"n\"," MESSAGES "}");
+    check_splice("{\"stream_options\":{ },\"stream\":true,\"model\":\"m\"," MESSAGES "}", NULL,
+                 "{" ASKED ",\"stream\":true,\"model\":\"m\"," MESSAGES "}");
+    check_splice("{\"stream\":true,\"model\":\"m\"," MESSAGES ",\"stream_options\":{\"include_usage\":false}}", "n",
+                 "{\"stream\":true,\"model\":\"n\"," MESSAGES "," ASKED "}");
+    check_splice("{\"stream\":true,\"model\":\"m\"," MESSAGES ",\"stream_options\":{ \"y\":2}}", NULL,
+                 "{\"stream\":true,\"model\":\"m\"," MESSAGES ",\"stream_options\":{\"include_usage\":true, \"y\":2}}");
+    /* The same words deeper down are somebody else's. */
+    check_splice("{\"metadata\":{\"model\":\"x\",\"stream_options\":{}},\"model\":\"m\"," MESSAGES "}", "n",
+                 "{\"metadata\":{\"model\":\"x\",\"stream_options\":{}},\"model\":\"n\"," MESSAGES "}");
+}
+
+static void requests_are_checked(void)
+{
+    struct request_body r;
+    const char *param;
+    CHECK_INT(parse(&r, "{\"model\":\"m\"," MESSAGES ",\"max_tokens\":7,\"stream\":true," ASKED "}", &param), RC_OK);
+    CHECK(r.stream && r.usage_asked && r.output_tokens_max == 7 && strcmp(r.model, "m") == 0);
+    CHECK_INT(request_estimate_output(&r), 7);
+    CHECK_INT(parse(&r, "{\"model\":\"m\"," MESSAGES ",\"max_completion_tokens\":9000}", &param), RC_OK);
+    CHECK_INT(request_estimate_output(&r), 256);
+    CHECK(request_estimate_input(&r) > 10);
+    CHECK_INT(parse(&r, "{\"model\":\"m\"," MESSAGES ",\"max_tokens\":-1}", &param), RC_INVALID);
+    CHECK_STR(param, "max_tokens");
+    CHECK_INT(parse(&r, "{\"model\":null," MESSAGES "}", &param), RC_INVALID);
+    CHECK_STR(param, "model");
+    CHECK_INT(parse(&r, "[]", &param), RC_INVALID);
+    CHECK(param == NULL);
+    char text[700];
+    snprintf(text, sizeof text, "{" MESSAGES ",\"model\":\"%0300d\"}", 0);
+    CHECK_INT(parse(&r, text, &param), RC_INVALID);
+    CHECK_STR(param, "model");
+}
+
+/* ---- usage and whole answers ------------------------------------------------------------------------------------ */
+
+static void usage_is_read_with_suspicion(void)
+{
+    struct token_counts c = {0};
+    CHECK_INT(usage_parse(span_of("{\"prompt_tokens\":10,\"completion_tokens\":3,\"total_tokens\":13,"
+                                  "\"prompt_tokens_details\":{\"cached_tokens\":4}}"),
+                          &c),
+              RC_OK);
+    CHECK(c.input == 10 && c.cached_input == 4 && c.output == 3);
+    CHECK_INT(usage_parse(span_of("{\"prompt_tokens\":10,\"prompt_cache_hit_tokens\":12}"), &c), RC_OK);
+    CHECK(c.input == 10 && c.cached_input == 10 && c.output == 0);
+    CHECK_INT(usage_parse(span_of("{\"prompt_tokens\":1,\"prompt_tokens_details\":null}"), &c), RC_OK);
+    static const char *const lies[] = {"null",
+                                       "[]",
+                                       "{}",
+                                       "{\"prompt_tokens\":-1}",
+                                       "{\"prompt_tokens\":1.5}",
+                                       "{\"prompt_tokens\":\"3\"}",
+                                       "{\"prompt_tokens\":1e300}",
+                                       "{\"prompt_tokens\":1,\"completion_tokens\":-2}",
+                                       "{\"prompt_tokens\":1,\"prompt_tokens_details\":{\"cached_tokens\":-2}}"};
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++)
+        CHECK_INT(usage_parse(span_of(lies[i]), &c), RC_INVALID);
+    CHECK_INT(usage_parse((struct span){NULL, 0}, &c), RC_INVALID);
+}
+
+static void whole_answers(void)
+{
+    struct token_counts c = {0};
+    bool known;
+    const char *text = "{\"model\":\"n\",\"choices\":[{\"message\":{\"content\":\"abcd\\u0000efgh\"}}]}";
+    CHECK_INT(answer_read(span_of(text), &c, &known), RC_OK);
+    CHECK(!known && c.output == 4);
+    CHECK_INT(
+        answer_read(span_of("{\"choices\":[{}],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":1}}"), &c, &known),
+        RC_OK);
+    CHECK(known && c.input == 2 && c.output == 1);
+    static const char *const none[] = {"", "[]", "<html>", "{\"choices\":[]}", "{\"error\":{}}", "{\"choices\":[{]}"};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
+        CHECK_INT(answer_read(span_of(none[i]), &c, &known), RC_INVALID);
+    struct strbuf b;
+    strbuf_init(&b, 4096);
+    CHECK_INT(answer_write(span_of(text), "m", &b), RC_OK);
+    CHECK(strncmp(b.data, "{\"model\":\"m\",\"choices\"", 21) == 0);
+    strbuf_fini(&b);
+}
+
+/* ---- streams ---------------------------------------------------------------------------------------------------- */
+
+#define HEAD           "{\"id\":\"c\",\"model\":\"n\",\"choices\":["
+#define WORD(w)        "data: " HEAD "{\"index\":0,\"delta\":{\"content\":\"" w "\"},\"finish_reason\":null}]}\n\n"
+#define FINISH(rest)   "data: " HEAD "{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]" rest "}\n\n"
+#define USAGE          "{\"prompt_tokens\":5,\"completion_tokens\":2}"
+#define USAGE_CHUNK    "data: " HEAD "],\"usage\":" USAGE "}\n\n"
+#define DONE           "data: [DONE]\n\n"
+#define SPILLWAY(cost) ",\"spillway\":{\"node\":\"a\",\"charge_usd\":\"" cost "\"}"
+
+struct fed {
+    struct stream s;
+    struct strbuf out;
+    enum stream_status status;
+};
+
+static void feed(struct fed *f, const char *text, size_t step, const char *model, bool usage_asked)
+{
+    stream_init(&f->s, model, usage_asked);
+    strbuf_init(&f->out, 1 << 20);
+    f->status = STREAM_MORE;
+    for (size_t at = 0, n = strlen(text); at < n && f->status == STREAM_MORE; at += step)
+        f->status = stream_feed(&f->s, text + at, n - at < step ? n - at : step, &f->out);
+}
+
+static void fed_free(struct fed *f)
+{
+    stream_fini(&f->s);
+    strbuf_fini(&f->out);
+}
+
+/* Whatever the cuts: `in` lets `now` leave at once and `later` after the commit. */
+static void check_stream(const char *in, const char *model, bool usage_asked, const char *now, const char *later)
+{
+    for (size_t step = 1; step < 400; step = step < 8 ? step + 1 : step * 2 + 1) {
+        struct fed f;
+        struct token_counts counts = {.input = 9, .output = 2};
+        feed(&f, in, step, model, usage_asked);
+        if (f.status == STREAM_MORE)
+            f.status = stream_eof(&f.s, &f.out);
+        CHECK_INT(f.status, STREAM_DONE);
+        CHECK_STR(f.out.data ? f.out.data : "", now);
+        strbuf_clear(&f.out);
+        CHECK_INT(stream_final(&f.s, "a", "0.01", &counts, &f.out), RC_OK);
+        CHECK_STR(f.out.data, later);
+        CHECK_INT(f.s.content_chunks, 2);
+        fed_free(&f);
+    }
+}
+
+static void finish_is_held_and_usage_is_placed(void)
+{
+    const char *usual = WORD("x") WORD("y") FINISH("") USAGE_CHUNK DONE;
+    check_stream(usual, NULL, false, WORD("x") WORD("y"), FINISH("") DONE);
+    check_stream(usual, NULL, true, WORD("x") WORD("y"),
+                 FINISH("") "data: " HEAD "],\"usage\":" USAGE SPILLWAY("0.01") "}\n\n" DONE);
+    /* Usage in the finish chunk, in a content chunk, nowhere; no [DONE]; comments; CRLF. */
+    check_stream(WORD("x") WORD("y") FINISH(",\"usage\":" USAGE) DONE, NULL, true, WORD("x") WORD("y"),
+                 FINISH(",\"usage\":null") "data: " HEAD "],\"usage\":" USAGE SPILLWAY("0.01") "}\n\n" DONE);
+    check_stream(WORD("x") WORD("y") FINISH(",\"usage\":" USAGE) DONE, NULL, false, WORD("x") WORD("y"),
+                 FINISH(",\"usage\":null") DONE);
+    check_stream(WORD("x") ": ping\n\n" WORD("y") FINISH(""), NULL, true, WORD("x") WORD("y"),
+                 FINISH("") "data: {\"id\":\"c\",\"model\":\"n\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,"
+                            "\"completion_tokens\":2,\"total_tokens\":11}" SPILLWAY("0.01") "}\n\n" DONE);
+}
+
+static void model_is_the_clients(void)
+{
+    struct fed f;
+    feed(&f, WORD("x"), 1000, "mine", false);
+    CHECK(strstr(f.out.data, "\"model\":\"mine\"") && !strstr(f.out.data, "\"n\""));
+    fed_free(&f);
+}
+
+/* Two choices: one ends early, the text of the other does not wait behind it. */
+static void text_passes_a_held_finish(void)
+{
+    struct fed f;
+    feed(&f, WORD("x") FINISH("") WORD("z"), 1000, NULL, false);
+    CHECK_STR(f.out.data, WORD("x") WORD("z"));
+    CHECK(f.status == STREAM_MORE && f.s.finished && !f.s.done);
+    fed_free(&f);
+}
+
+static void broken_streams_are_told(void)
+{
+    static const struct {
+        const char *text;
+        enum stream_status status;
+        const char *left; /* what had left before */
+    } cases[] = {
+        {WORD("x") "data: {\"choices\":[}\n\n", STREAM_BROKEN, WORD("x")},
+        {"data: <html>\n\n", STREAM_BROKEN, ""},
+        {"data: {\"choices\":{}}\n\n", STREAM_BROKEN, ""},
+        {DONE, STREAM_BROKEN, ""},
+        {WORD("x") "data: {\"error\":{\"message\":\"m\"}}\n\n" WORD("y"), STREAM_ERROR, WORD("x")},
+        {WORD("x"), STREAM_BROKEN, WORD("x")},
+        {WORD("x") FINISH("") "data: {\"id", STREAM_BROKEN, WORD("x")},
+        {"", STREAM_BROKEN, ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fed f;
+        feed(&f, cases[i].text, 7, NULL, false);
+        if (f.status == STREAM_MORE)
+            f.status = stream_eof(&f.s, &f.out);
+        CHECK_INT(f.status, cases[i].status);
+        CHECK_STR(f.out.data ? f.out.data : "", cases[i].left);
+        fed_free(&f);
+    }
+}
+
+static void what_counts_as_text(void)
+{
+    static const struct {
+        const char *choice;
+        int n;
+    } cases[] = {
+        {"{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}", 0},
+        {"{\"delta\":{\"reasoning_content\":\"hm\"}}", 1},
+        {"{\"delta\":{\"content\":null,\"tool_calls\":[{\"index\":0}]}}", 1},
+        {"{\"delta\":{\"tool_calls\":[]}}", 0},
+        {"{\"text\":\"a\"},{\"text\":\"b\"}", 2},
+        {"{\"text\":\"\"}", 0},
+        {"{\"delta\":null}", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[256];
+        struct fed f;
+        snprintf(text, sizeof text, "data: {\"choices\":[%s]}\n\n", cases[i].choice);
+        feed(&f, text, 1000, NULL, false);
+        CHECK_INT(f.s.content_chunks, cases[i].n);
+        fed_free(&f);
+    }
+}
+
+/* ---- errors ----------------------------------------------------------------------------------------------------- */
+
+static void errors_have_four_keys(void)
+{
+    for (int code = 0; code < API_CODES; code++) {
+        struct api_error e;
+        struct strbuf b;
+        cJSON *root;
+        struct error why;
+        strbuf_init(&b, 16384);
+        api_error_set(&e, (enum api_code)code, "p", "say \"%s\"\n", "it");
+        CHECK_INT(api_error_write(&e, &b), RC_OK);
+        CHECK_INT(json_parse(b.data, b.len, 4, &root, &why), RC_OK);
+        const cJSON *error = cJSON_GetObjectItem(root, "error");
+        CHECK_INT(cJSON_GetArraySize(error), 4);
+        CHECK_STR(cJSON_GetStringValue(cJSON_GetObjectItem(error, "message")), "say \"it\"\n");
+        CHECK(cJSON_HasObjectItem(error, "type") && cJSON_HasObjectItem(error, "code"));
+        CHECK(api_error_status(&e) >= 400 && api_error_name(&e) && *api_error_name(&e));
+        cJSON_Delete(root);
+        strbuf_fini(&b);
+    }
+    struct api_error e;
+    api_error_from_node(&e, 422, "{\"error\":{\"message\":\"no\",\"type\":\"t\",\"code\":\"c\"}}", 48);
+    CHECK(api_error_status(&e) == 422);
+    CHECK_STR(api_error_name(&e), "upstream_rejected");
+    struct strbuf b;
+    strbuf_init(&b, 16384);
+    CHECK_INT(api_error_write(&e, &b), RC_OK);
+    CHECK_STR(b.data, "{\"error\":{\"message\":\"no\",\"type\":\"t\",\"param\":null,\"code\":\"c\"}}");
+    strbuf_fini(&b);
+}
+
+int main(void)
+{
+    TEST(scan_finds_members);
+    TEST(scan_refuses_broken_text);
+    TEST(scan_is_linear);
+    TEST(splices_touch_nothing_else);
+    TEST(requests_are_checked);
+    TEST(usage_is_read_with_suspicion);
+    TEST(whole_answers);
+    TEST(finish_is_held_and_usage_is_placed);
+    TEST(model_is_the_clients);
+    TEST(text_passes_a_held_finish);
+    TEST(broken_streams_are_told);
+    TEST(what_counts_as_text);
+    TEST(errors_have_four_keys);
+    return TEST_RESULT();
+}
