@@ -114,12 +114,11 @@ static size_t on_data(char *data, size_t size, size_t count, void *arg)
 
 static void fetch_unlink(struct fetch *t)
 {
-    if (t->next) {
-        curl_multi_remove_handle(t->f->multi, t->easy);
-        t->prev->next = t->next;
-        t->next->prev = t->prev;
-        t->prev = t->next = NULL;
-    }
+    SPW_ASSERT(t->prev->next == t && t->next->prev == t);
+    curl_multi_remove_handle(t->f->multi, t->easy);
+    t->prev->next = t->next;
+    t->next->prev = t->prev;
+    t->prev = t->next = NULL;
 }
 
 static void fetch_dispose(struct fetch *t)
@@ -204,7 +203,7 @@ void fetcher_free(struct fetcher *f)
     if (!f)
         return;
     while (f->all.next != &f->all)
-        fetch_cancel(f->all.next);
+        fetch_cancel(f->all.next); /* NOLINT(clang-analyzer-unix.Malloc): it cannot follow the ring */
     if (f->gone)
         *f->gone = true;
     curl_multi_cleanup(f->multi);

@@ -18,7 +18,7 @@ struct http_call;
 
 struct http_client_options {
     struct http_limits limits; /* body_bytes_max 0: unlimited (streamed through) */
-    int64_t connect_ms;        /* 0: 2 s */
+    int64_t connect_ms;        /* for each address of the host; 0: 2 s */
     int64_t head_ms;           /* from request written to head; 0: none */
     int64_t idle_body_ms;      /* between body bytes; 0: none */
     int64_t keep_idle_ms;      /* an idle pooled connection is closed after; 0: 30 s */
@@ -59,7 +59,10 @@ struct http_request {
 enum rc http_call_start(struct http_client *c, const struct http_request *r, const struct http_call_handlers *h,
                         void *arg, struct http_call **call, struct error *e) SPW_MUST_USE;
 void http_call_cancel(struct http_call *c); /* closes its connection; no handler is called */
-void http_call_pause(struct http_call *c);  /* stop reading */
+/* Did it run on a pooled connection? In on_fail with HTTP_PHASE_SEND or HTTP_PHASE_HEAD and RC_IO: the peer probably
+ * closed that connection just before the request reached it. */
+bool http_call_reused(const struct http_call *c);
+void http_call_pause(struct http_call *c); /* stop reading */
 void http_call_resume(struct http_call *c);
 
 #endif

@@ -35,6 +35,7 @@ struct http_call {
     void *arg;
     struct bytes out; /* what is left of the request */
     bool no_body, paused;
+    bool reused;   /* it runs on a pooled connection */
     bool wrote;    /* a byte of it has left */
     bool replaced; /* its stale connection was replaced: once */
     enum http_phase phase;

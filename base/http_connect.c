@@ -1,5 +1,5 @@
 /* From a host to a connection that may be written to: name resolution, connecting, the TLS handshake. Addresses are
- * tried in the resolver's order, all within one connect_ms. */
+ * tried in the resolver's order; each has connect_ms. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/err.h>

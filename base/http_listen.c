@@ -14,7 +14,7 @@
 
 static int bound_port(int fd)
 {
-    struct sockaddr_storage a;
+    struct sockaddr_storage a = {0};
     socklen_t n = sizeof(a);
     if (getsockname(fd, (struct sockaddr *)&a, &n) != 0)
         return 0;

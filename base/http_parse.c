@@ -395,22 +395,19 @@ static bool finish_head(struct http_parser *p)
         if (!resolve_target(p))
             return false;
     }
-    if (h->content_length > 0 && (uint64_t)h->content_length > p->limits.body_bytes_max &&
-        !(p->kind == HTTP_RESPONSE && response_has_no_body(p)))
+    p->state = ST_DONE;
+    if (p->kind == HTTP_RESPONSE && response_has_no_body(p))
+        return true; /* whatever its headers promise */
+    if (h->content_length > 0 && (uint64_t)h->content_length > p->limits.body_bytes_max)
         return fail(p, 413, "body is too large");
-
-    if (p->kind == HTTP_RESPONSE && response_has_no_body(p)) {
-        p->state = ST_DONE;
-    } else if (h->chunked) {
+    if (h->chunked) {
         p->state = ST_CHUNK_SIZE;
-    } else if (h->content_length >= 0) {
+    } else if (h->content_length > 0) {
         p->left = (uint64_t)h->content_length;
-        p->state = p->left ? ST_BODY_LENGTH : ST_DONE;
-    } else if (p->kind == HTTP_RESPONSE) {
+        p->state = ST_BODY_LENGTH;
+    } else if (h->content_length < 0 && p->kind == HTTP_RESPONSE) {
         h->keep_alive = false;
         p->state = ST_BODY_CLOSE;
-    } else {
-        p->state = ST_DONE;
     }
     return true;
 }

@@ -4,7 +4,8 @@
  * Life of an exchange: the whole request (bounded by the limits) is read, then on_request(x) is called on the loop
  * thread. The handler answers now or later: http_reply(), or http_reply_start() / http_reply_write()* /
  * http_reply_end(). The exchange is valid until the answer has ended or on_abort is called (client gone: cancel the
- * work), whichever is first; after either the handler must not touch it. TCP_NODELAY is set; each write leaves in the
+ * work), whichever is first; after either the handler must not touch it. A client that closes only its sending side
+ * while its request runs is taken for gone, too. TCP_NODELAY is set; each write leaves in the
  * same loop turn. Everything on the loop's thread. */
 #ifndef BASE_HTTP_SERVER_H
 #define BASE_HTTP_SERVER_H

@@ -183,9 +183,10 @@ static void only_clean_connections_are_reused(void)
         CHECK_INT(http_client_stats(client).idle_connections, cases[i].idle);
         CHECK_INT(http_client_stats(client).open_connections, cases[i].idle);
         if (cases[i].idle) {
-            get(client, "/2");
+            struct http_call *call = get(client, "/2");
             request[0] = '\0';
             CHECK(peer_read(loop, peer, request, sizeof(request), "GET /2", NULL, 2000));
+            CHECK(http_call_reused(call));
             peer_send(loop, peer, cases[i].answer);
             CHECK(peer_wait(loop, &seen.ends, 1, 2000));
             CHECK_INT(http_client_stats(client).reused, 1);
@@ -278,7 +279,7 @@ static void a_pooled_connection_that_was_closed_is_not_used(void)
     struct timespec nap = {.tv_sec = 1, .tv_nsec = 50000000};
     nanosleep(&nap, NULL);
     close(peer); /* closed while the loop did not run: asked before it is written to */
-    get(client, "/");
+    CHECK(!http_call_reused(get(client, "/")));
     peer = serve(fd, OK "Content-Length: 0\r\n\r\n");
     CHECK(peer_wait(loop, &seen.ends, 1, 2000));
     CHECK_INT(http_client_stats(client).opened, 3);
@@ -438,6 +439,35 @@ static void requests_cannot_be_split(void)
     struct http_request r = {.method = "G T", .target = "/"};
     CHECK_INT(http_call_start(c, &r, &handlers, NULL, &call, &e), RC_INVALID);
     http_client_free(c);
+}
+
+/* A server may answer before it has read all, and close: what it said must arrive, and the connection is not kept. */
+static void an_early_answer_arrives(void)
+{
+    int port, fd = peer_listen(&port);
+    static char mass[16 << 20];
+    struct http_request r = {.method = "POST", .target = "/", .body = mass, .body_len = sizeof(mass)};
+    struct http_call *call;
+    struct error e;
+    client = client_for("127.0.0.1", port, NULL);
+    for (int i = 0; i < 2; i++) {
+        memset(&seen, 0, sizeof(seen));
+        CHECK_INT(http_call_start(client, &r, &handlers, NULL, &call, &e), RC_OK);
+        int peer = peer_accept(loop, fd, 2000);
+        peer_run_ms(loop, 20);
+        peer_send(loop, peer, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
+        if (i)
+            close(peer); /* with the upload unread: a reset follows the answer */
+        CHECK(peer_wait(loop, &seen.over, 1, 2000));
+        CHECK_INT(seen.ends, 1);
+        CHECK_INT(seen.status, 413);
+        CHECK_STR(seen.body, "no");
+        CHECK_INT(http_client_stats(client).open_connections, 0);
+        if (!i)
+            close(peer);
+    }
+    http_client_free(client);
+    close(fd);
 }
 
 /* ---- against our own server ---- */
@@ -646,6 +676,7 @@ int main(void)
     TEST(pausing_stops_the_peer);
     TEST(connecting_fails_with_words);
     TEST(requests_cannot_be_split);
+    TEST(an_early_answer_arrives);
     TEST(talks_to_our_server);
     TEST(resolves_names);
     TEST(talks_over_unix_sockets);
