@@ -192,7 +192,7 @@ static void stop(evutil_socket_t number, short what, void *arg)
 
 int main(int argc, char **argv)
 {
-    int port = argc >= 3 ? atoi(argv[2]) : 0, other = argc >= 4 ? atoi(argv[3]) : 0;
+    int port = argc >= 3 ? (int)strtol(argv[2], NULL, 10) : 0, other = argc >= 4 ? (int)strtol(argv[3], NULL, 10) : 0;
     struct http_server_handlers h = {.on_request = answer};
     char address[32];
     struct error e;

@@ -171,7 +171,8 @@ static void pipelines_in_order(void)
     struct http_server *s = start(NULL);
     char many[64 * 100] = "";
     for (int i = 0; i < 100; i++)
-        sprintf(many + strlen(many), "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n%03d", i);
+        snprintf(many + strlen(many), sizeof(many) - strlen(many),
+                 "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n%03d", i);
     int fd = talk(s, many, "\r\n\r\n099", NULL);
     const char *at = buf;
     for (int i = 0; i < 100; i++) {
@@ -415,7 +416,7 @@ static void bounds_connections_and_memory(void)
     int c = talk(s, "", NULL, &closed);
     const char *body = strstr(buf, "\r\n\r\n");
     CHECK(closed && strstr(buf, "HTTP/1.1 503 ") && body);
-    CHECK_INT(strlen(body ? body + 4 : ""), atoi(strstr(buf, "Content-Length: ") + 16));
+    CHECK_INT(strlen(body ? body + 4 : ""), strtol(strstr(buf, "Content-Length: ") + 16, NULL, 10));
     close(c);
     static char mass[200000];
     memset(mass, 'm', sizeof(mass));

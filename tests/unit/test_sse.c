@@ -1,5 +1,6 @@
 /* The event stream splitter: whole frames, whatever the line ends and wherever the input is cut.
  * links: spw_base */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -9,6 +10,16 @@
 /* Frames written down as "raw|data;" with CR and LF shown as r and n, data "-" when there is none. */
 static char log_text[1 << 16];
 static int stop_at, frames;
+
+static void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void tell(const char *format, ...)
+{
+    size_t at = strlen(log_text);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(log_text + at, sizeof(log_text) - at, format, args);
+    va_end(args);
+}
 
 static void show(const char *p, size_t n)
 {
@@ -25,16 +36,16 @@ static enum rc note(const struct sse_frame *f, void *arg)
 {
     (void)arg;
     show(f->raw, f->raw_len);
-    strcat(log_text, "|");
+    tell("|");
     if (f->event_len) {
         show(f->event, f->event_len);
-        strcat(log_text, ":");
+        tell(":");
     }
     if (f->has_data)
         show(f->data, f->data_len);
     else
-        strcat(log_text, "-");
-    strcat(log_text, ";");
+        tell("-");
+    tell(";");
     return ++frames == stop_at ? RC_CANCELLED : RC_OK;
 }
 
@@ -115,7 +126,7 @@ static void frames_are_bounded(void)
     }
     char *big = malloc(3 << 20);
     memset(big, 'x', 3 << 20);
-    memcpy(big, "data: ", 6);
+    memcpy(big, "data: x", 7);
     CHECK_INT(run(big, 3 << 20, 65536, 0, &finish), RC_FULL);
     free(big);
 }
