@@ -60,7 +60,7 @@ static void test_matching(void)
     char target[200] = "/admin/v1/nodes/";
     memset(target + strlen(target), 'a', ADMIN_NAME_MAX);
     CHECK(find("GET", target) != NULL);
-    strcat(target, "a");
+    target[strlen(target)] = 'a';
     CHECK(find("GET", target) == NULL && allow[0] == '\0');
 }
 
@@ -255,7 +255,8 @@ static const char *member(const char *path, char *buf, size_t size)
     const cJSON *v = root;
     snprintf(copy, sizeof copy, "%s", path);
     while ((word = strsep(&rest, "/")))
-        v = cJSON_IsArray(v) ? cJSON_GetArrayItem(v, atoi(word)) : cJSON_GetObjectItemCaseSensitive(v, word);
+        v = cJSON_IsArray(v) ? cJSON_GetArrayItem(v, (int)strtol(word, NULL, 10))
+                             : cJSON_GetObjectItemCaseSensitive(v, word);
     if (cJSON_IsString(v))
         snprintf(buf, size, "%s", v->valuestring);
     else if (cJSON_IsNumber(v))

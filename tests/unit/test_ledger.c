@@ -476,7 +476,7 @@ int main(int argc, char **argv)
     snprintf(path, sizeof path, "%s/ledger.db", dir);
     loop = event_base_new();
     if (argc == 3 && strcmp(argv[1], "bench") == 0) {
-        failed = bench(atoi(argv[2]));
+        failed = bench((int)strtol(argv[2], NULL, 10));
         clean();
     } else {
         TEST(test_order_and_reading);
