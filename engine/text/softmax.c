@@ -1,5 +1,6 @@
 #include "engine/text/softmax.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -96,5 +97,5 @@ double softmax_log_total(const float *logits, int32_t n, float top)
         for (int i = 0; i < LANES; i++)
             total += (double)sum[i];
     }
-    return (double)top + log(total);
+    return (double)top + log(fmax(total, DBL_MIN)); /* at least 1: top itself counts e^0 */
 }

@@ -23,9 +23,13 @@ def render(engine, name, thinking, messages):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--build", help="build folder that holds spillway-engine")
+    where.add_argument("--engine", help="the program itself")
     parser.add_argument("--shared", required=True)
+    parser.add_argument("--full", action="store_true", help="same as without: all cases always run")
     args = parser.parse_args()
+    engine = args.engine or os.path.join(args.build, "spillway-engine")
     path = os.path.join(args.shared, "chat_templates.json")
     if not os.path.exists(path):
         print("skipped: templates: no ../shared")
@@ -38,7 +42,7 @@ def main():
             continue
         for case, rendered in template["render"].items():
             for thinking, key in (("on", "expected"), ("off", "expected_thinking_off")):
-                got = render(args.engine, name, thinking, data["conversations"][case])
+                got = render(engine, name, thinking, data["conversations"][case])
                 if got == rendered[key].encode():
                     passed += 1
                 else:
@@ -48,4 +52,5 @@ def main():
     return failed != 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -60,29 +60,34 @@ def flags_of(case):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--build", help="build folder that holds spillway-engine")
+    where.add_argument("--engine", help="the program itself")
     parser.add_argument("--shared", required=True)
+    parser.add_argument("--full", action="store_true", help="same as without: all cases always run")
     args = parser.parse_args()
+    engine = args.engine or os.path.join(args.build, "spillway-engine")
     folder = os.path.join(args.shared, "tokenizers")
     if not os.path.isdir(folder):
         print("skipped: tokenizers: no ../shared")
         return 0
     count = Count()
     for inp in sorted(glob.glob(os.path.join(folder, "*.gguf.inp"))):
-        check(count, args.engine, inp[:-4], ["--no-bos"], real_cases(inp[:-4]))
+        check(count, engine, inp[:-4], ["--no-bos"], real_cases(inp[:-4]))
     for path in sorted(glob.glob(os.path.join(folder, "synth-*.json"))):
         with open(path, encoding="utf-8") as f:
             cases = [(c["text"], c["ids"]) for c in json.load(f)["cases"]]
-        check(count, args.engine, path[:-5] + ".gguf", ["--no-bos"], cases)
+        check(count, engine, path[:-5] + ".gguf", ["--no-bos"], cases)
     for path in sorted(glob.glob(os.path.join(args.shared, "fixtures", "*", "cases.json"))):
         with open(path, encoding="utf-8") as f:
             cases = json.load(f).get("tokenizer_cases", [])
         for flags in ([], ["--no-bos"], ["--parse-special"], ["--no-bos", "--parse-special"]):
             chosen = [(c["text"], c["ids"]) for c in cases if flags_of(c) == flags]
             if chosen:
-                check(count, args.engine, os.path.join(os.path.dirname(path), "model.gguf"), flags, chosen)
+                check(count, engine, os.path.join(os.path.dirname(path), "model.gguf"), flags, chosen)
     print(f"{count.passed} passed, {count.failed} failed")
     return count.failed != 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
