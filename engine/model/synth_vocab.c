@@ -36,7 +36,9 @@ static const struct family families[] = {
      {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"},
      true,
      "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '<｜User｜>' + m['content'] }}"
-     "{% elif m['role'] == 'assistant' %}{{ '<｜Assistant｜>' + m['content'] + '<｜end▁of▁sentence｜>' }}"
+     "{% elif m['role'] == 'assistant' %}{% set c = m['content'] %}"
+     "{% if '</think>' in c %}{% set c = c.split('</think>')[-1] %}{% endif %}"
+     "{{ '<｜Assistant｜>' + c + '<｜end▁of▁sentence｜>' }}"
      "{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
      "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}"},
 };

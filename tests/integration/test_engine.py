@@ -64,9 +64,10 @@ class Server:
             self.port = wait_until(self._port, 20, "the engine listens")
             if wait:
                 wait_until(lambda: request(self.port, "GET", "/health").status == 200, 60, "the engine is ready")
-        except AssertionError:
+        except (AssertionError, OSError) as e:
             self.process.kill()
-            raise AssertionError(f"no engine: {self.log_text()}") from None
+            self.process.wait()
+            raise AssertionError(f"no engine: {e}\n{self.log_text()}") from None
 
     def _port(self):
         for line in self.log_lines():
@@ -632,10 +633,10 @@ def trained_model(args):
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "spillway-tiny.gguf")
     if not os.path.exists(path):
         raise Skip("models/spillway-tiny.gguf is not there")
-    with Server(args, model=path) as s:
+    with Server(args, "--ctx-size", "0", model=path) as s:
         j = request(s.port, "POST", "/v1/chat/completions", {
             "messages": [{"role": "user", "content": "What is a spot instance?"}], "temperature": 0,
-            "max_tokens": 200}).json()
+            "max_tokens": 300}).json()
         choice = j["choices"][0]
         same(choice["finish_reason"], "stop")
         assert len(choice["message"]["content"]) > 10, choice
