@@ -16,13 +16,30 @@ struct hash {
     uint64_t w[HASH_BYTES / 8];
 };
 
+/* Entries stand in buckets of about BUCKET_KEYS. Which bucket a hash belongs to depends on a secret of this process, so
+ * that a caller who times many tokens learns nothing about the hashes that are stored. */
+#define BUCKET_KEYS 16
+
+struct entry {
+    struct hash hash;
+    int key; /* index into keys */
+};
 struct keys {
-    const struct config_key *keys; /* borrowed: the entry of hashes[i] is keys[i] */
-    struct hash *hashes;
+    const struct config_key *keys; /* borrowed */
     int n;
+    struct entry *entries; /* n, by bucket */
+    int *first;            /* n_buckets + 1: where each bucket begins */
+    uint32_t n_buckets;    /* a power of two */
+    uint64_t secret[2];
     EVP_MD *md; /* fetched once: looking the algorithm up costs more than a short hash */
     EVP_MD_CTX *ctx;
 };
+
+static uint32_t bucket_of(const struct keys *k, const struct hash *h)
+{
+    uint64_t mixed = (h->w[0] ^ k->secret[0]) * ((h->w[1] ^ k->secret[1]) | 1);
+    return (uint32_t)(mixed >> 32) & (k->n_buckets - 1);
+}
 
 /* "0a1b..." to bytes. The schema has checked length and alphabet; false is another caller's wrong text. */
 static bool from_hex(const char *hex, struct hash *h)
@@ -41,22 +58,46 @@ static bool from_hex(const char *hex, struct hash *h)
     return true;
 }
 
+/* Counting sort into buckets. False: keys[*bad] has no hash in hex. */
+static bool fill_buckets(struct keys *k, int *bad)
+{
+    struct hash *hashes = spw_calloc((size_t)k->n + 1, sizeof *hashes);
+    int *next = spw_calloc((size_t)k->n_buckets + 1, sizeof *next), i;
+
+    for (i = 0; i < k->n && from_hex(k->keys[i].sha256, &hashes[i]); i++)
+        k->first[bucket_of(k, &hashes[i]) + 1]++;
+    *bad = i;
+    for (uint32_t b = 0; b < k->n_buckets; b++)
+        next[b + 1] = k->first[b + 1] += k->first[b];
+    for (int j = 0; j < k->n && i == k->n; j++)
+        k->entries[next[bucket_of(k, &hashes[j])]++] = (struct entry){hashes[j], j};
+    free(hashes);
+    free(next);
+    return i == k->n;
+}
+
 enum rc keys_new(struct keys **out, const struct config *c, struct error *e)
 {
     struct keys *k = spw_calloc(1, sizeof *k);
     enum rc rc = RC_OK;
+    int bad;
 
     *out = NULL;
     k->keys = c->keys;
     k->n = c->n_keys;
-    k->hashes = spw_calloc((size_t)k->n + 1, sizeof *k->hashes);
+    k->n_buckets = 1;
+    while (k->n_buckets * BUCKET_KEYS < (uint32_t)k->n)
+        k->n_buckets *= 2;
+    k->entries = spw_calloc((size_t)k->n + 1, sizeof *k->entries);
+    k->first = spw_calloc((size_t)k->n_buckets + 1, sizeof *k->first);
     k->md = EVP_MD_fetch(NULL, "SHA256", NULL);
     k->ctx = EVP_MD_CTX_new();
     if (!k->md || !k->ctx)
         rc = error_set(e, RC_INTERNAL, "keys: OpenSSL offers no SHA-256");
-    for (int i = 0; i < k->n && rc == RC_OK; i++)
-        if (!from_hex(c->keys[i].sha256, &k->hashes[i]))
-            rc = error_set(e, RC_INVALID, "keys[%d].sha256: not 64 lower-case hex digits", i);
+    else if (getrandom(k->secret, sizeof k->secret, 0) != (ssize_t)sizeof k->secret)
+        rc = error_set(e, RC_IO, "no random bytes from the system: %s", strerror(errno));
+    else if (!fill_buckets(k, &bad))
+        rc = error_set(e, RC_INVALID, "keys[%d].sha256: not 64 lower-case hex digits", bad);
     if (rc != RC_OK) {
         keys_free(k);
         return rc;
@@ -71,7 +112,8 @@ void keys_free(struct keys *k)
         return;
     EVP_MD_CTX_free(k->ctx);
     EVP_MD_free(k->md);
-    free(k->hashes);
+    free(k->entries);
+    free(k->first);
     free(k);
 }
 
@@ -83,12 +125,13 @@ const struct config_key *keys_find(struct keys *k, const char *token, size_t n)
     if (n == 0 || n > TOKEN_BYTES_MAX || EVP_DigestInit_ex2(k->ctx, k->md, NULL) != 1 ||
         EVP_DigestUpdate(k->ctx, token, n) != 1 || EVP_DigestFinal_ex(k->ctx, (unsigned char *)h.w, NULL) != 1)
         return NULL;
-    for (int i = 0; i < k->n; i++) {
-        const uint64_t *w = k->hashes[i].w;
+    uint32_t bucket = bucket_of(k, &h);
+    for (int i = k->first[bucket]; i < k->first[bucket + 1]; i++) {
+        const uint64_t *w = k->entries[i].hash.w;
         uint64_t differs = (w[0] ^ h.w[0]) | (w[1] ^ h.w[1]) | (w[2] ^ h.w[2]) | (w[3] ^ h.w[3]);
         /* All ones when equal, else zero; no branch, no early way out. */
         int equal = (int)((((differs | (0 - differs)) >> 63) & 1) - 1);
-        found = (equal & i) | (~equal & found);
+        found = (equal & k->entries[i].key) | (~equal & found);
     }
     return found < 0 ? NULL : &k->keys[found];
 }

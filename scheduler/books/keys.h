@@ -15,8 +15,9 @@ struct keys;
 enum rc keys_new(struct keys **k, const struct config *c, struct error *e) SPW_MUST_USE;
 void keys_free(struct keys *k); /* NULL is fine */
 
-/* The key of this token, or NULL. Looks at every entry whatever it finds, so that the time taken tells nothing about
- * the table (32 bytes per key: 10,000 keys cost some microseconds). Loop thread; does not block. */
+/* The key of this token, or NULL. Hashes are compared whole and without an early way out, in a bucket that a secret of
+ * this process chooses: the time taken tells nothing about the table, and does not grow with it. Loop thread; does not
+ * block. */
 const struct config_key *keys_find(struct keys *k, const char *token, size_t n);
 /* The same for the value of an Authorization header: "Bearer TOKEN", scheme in any case. NULL is fine. */
 const struct config_key *keys_authorize(struct keys *k, const char *authorization);

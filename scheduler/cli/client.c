@@ -175,7 +175,7 @@ static void on_fail(struct http_call *call, enum http_phase phase, const struct 
     (void)call;
     c->over = true;
     if (phase == HTTP_PHASE_CONNECT)
-        c->rc = error_set(&c->error, RC_IO, "%s: no scheduler answers there: %s", c->address, e->message);
+        c->rc = error_set(&c->error, RC_IO, "%s: no scheduler can be reached there: %s", c->address, e->message);
     else
         c->rc = error_set(&c->error, e->code, "%s: %s", c->address, e->message);
     event_base_loopbreak(c->loop);

@@ -324,6 +324,20 @@ static void warn_dead_models(const struct config *c, struct strbuf *out, int *n)
         warn(c, out, n, 0, "keys: some keys are local_only, but no node is local: they can reach nothing");
 }
 
+/* A process node without `engine` runs the spillway-engine beside this program. */
+static bool engine_beside_us(void)
+{
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof "spillway-engine");
+
+    while (n > 0 && path[n - 1] != '/')
+        n--;
+    if (n <= 0)
+        return true; /* not known */
+    memcpy(path + n, "spillway-engine", sizeof "spillway-engine");
+    return access(path, X_OK) == 0;
+}
+
 int config_warnings(const struct config *c, struct strbuf *out)
 {
     int n = 0;
@@ -337,6 +351,9 @@ int config_warnings(const struct config *c, struct strbuf *out)
              "a TLS proxy before it");
     for (int i = 0; i < c->n_nodes; i++) {
         const struct config_node *node = &c->nodes[i];
+        if (node->provider == PROVIDER_PROCESS && !node->engine && !engine_beside_us())
+            warn(c, out, &n, node->line,
+                 "nodes[%d].engine: there is no spillway-engine beside this program; give its path", i);
         if (!node->local && node->prices.input.uusd_per_mtok == 0 && node->prices.output.uusd_per_mtok == 0)
             warn(c, out, &n, node->line,
                  "nodes[%d].price: node \"%s\" is not local and has no price: it looks free "

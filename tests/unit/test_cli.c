@@ -192,7 +192,7 @@ static void test_ledger(void)
     CHECK_INT(RUN("ledger", "--config", config, "-n", "1"), 0);
     CHECK(strstr(out, "req_2") != NULL && strstr(out, "req_1") == NULL);
     CHECK_INT(RUN("status", "--config", config), 1);
-    CHECK(strstr(err, "no scheduler answers there") != NULL);
+    CHECK(strstr(err, "no scheduler can be reached there") != NULL);
     unlink(config);
     unlink(path);
 }

@@ -8,7 +8,7 @@
 #include "base/alloc.h"
 #include "scheduler/books/keys.h"
 
-#define N_KEYS 100
+#define N_KEYS 300
 
 static char tokens[N_KEYS][KEY_TEXT_BYTES];
 
