@@ -362,6 +362,7 @@ void dispatch(struct request *r)
         }
         struct node *node = nodes_at(f->nodes, d.chosen);
         if (leg_start(r, node, &e) == RC_OK) {
+            f->totals.accepted += first;
             if (first)
                 metrics_observe(f->metrics, METRIC_ADDED, 0, mono_since(f->o.clock, r->arrived) - r->waited_ns);
             return;
@@ -381,10 +382,13 @@ static void on_abort(struct http_exchange *x, void *state)
     r->x = NULL;
     if (r->state == REQUEST_SETTLING)
         return;
-    if (r->state == REQUEST_WAITING) {
+    if (r->state == REQUEST_WAITING)
         room_leave(r);
-    } else {
+    else
         leg_drop(r);
+    if (r->attempts == 0) {
+        request_refuse(r);
+        return;
     }
     if (!r->stream.content_chunks && !r->stream.usage_known)
         r->billed = NULL;
@@ -471,7 +475,6 @@ void request_start(struct front *f, struct http_exchange *x, const char *id, con
     strbuf_init(&r->out, OUT_BYTES_MAX);
     stream_init(&r->stream, NULL, false);
     TAILQ_INSERT_TAIL(&f->requests, r, all);
-    f->totals.accepted++;
     http_exchange_set(x, r, on_abort);
     /* Nobody overtakes those who wait already; but they may all be waiting for something else, so look right away. */
     if (r->room->n > 0) {

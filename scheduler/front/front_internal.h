@@ -133,8 +133,11 @@ void rooms_wake(struct front *f);
 /* settle.c */
 void settle(struct request *r, enum ledger_outcome outcome);
 void settle_append(struct request *r);
-/* Fail: error object, or error event when the stream has begun, once the row is durable. r->error is set. */
+/* Fail: error object, or error event when the stream has begun, once the row is durable. r->error is set. r may be gone
+ * afterwards. */
 void settle_failed(struct request *r);
+/* The end of one that no node ever had: an answer at once, no row, and r is freed. */
+void request_refuse(struct request *r);
 
 /* front.c */
 void front_request_gone(struct front *f); /* a request was freed: a drain may be complete */

@@ -224,8 +224,28 @@ void settle(struct request *r, enum ledger_outcome outcome)
     settle_append(r);
 }
 
+/* No node ever had it: nothing was used, nothing is owed, and under overload refusals must not wait for a disk. */
+void request_refuse(struct request *r)
+{
+    struct front *f = r->front;
+    SPW_ASSERT(r->attempts == 0);
+    f->totals.refused++;
+    if (r->x) {
+        metrics_add(f->metrics, METRIC_REFUSED, (int)r->error.code, 0, 1);
+        api_error_reply(r->x, &r->error, r->id, NULL, NULL);
+    }
+    log_debug(f->o.log, "request", r->x ? "refused" : "left while waiting", LOG_S("request_id", r->id),
+              LOG_S("tenant", r->who.tenant), LOG_S("error", r->x ? api_error_name(&r->error) : NULL),
+              LOG_I("waited_ms", r->waited_ns / NS_PER_MS));
+    request_free(r);
+}
+
 void settle_failed(struct request *r)
 {
+    if (r->attempts == 0) {
+        request_refuse(r);
+        return;
+    }
     /* What left before the failure is the client's and is paid for; a request without a byte costs nothing. */
     if (!r->replied)
         r->billed = NULL;

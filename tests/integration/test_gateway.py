@@ -382,10 +382,10 @@ def client_leaves(args):
         b = Connection(s.port, "POST", "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}]})
         time.sleep(0.1)
         b.close()
-        wait_until(lambda: sum(r["outcome"] == 1 for r in s.rows()) == 3, 3)
-        assert len(up.generations()) == 3
+        wait_until(lambda: s.metrics()['spillway_requests_waiting{model="m"}'] == 0, 3)
         a.close()
-        wait_until(lambda: sum(r["outcome"] == 1 for r in s.rows()) == 4, 3)
+        wait_until(lambda: sum(r["outcome"] == 1 for r in s.rows()) == 3, 3)
+        assert len(up.generations()) == 3 and len(s.rows()) == 3
 
 
 def waiting(args):
@@ -404,7 +404,7 @@ def waiting(args):
         def arrived():
             m = s.metrics()
             return (m["spillway_requests_running"] + m['spillway_requests_waiting{model="m"}'] +
-                    m['spillway_requests_total{model="m",outcome="failed"}'])
+                    m['spillway_refused_total{code="queue_full"}'])
 
         threads = [threading.Thread(target=one, args=(i,)) for i in range(10)]
         for i, t in enumerate(threads):
@@ -437,6 +437,7 @@ def waiting(args):
         check_error(chat(s.port), 503, "no_capacity")
         assert time.monotonic() - begin < 0.1
         t.join()
+        assert len(s.rows()) == 1  # who was never served is not in the books
 
 
 def waits_for_a_node(args):
