@@ -43,7 +43,7 @@ enum rc http_server_new(struct http_server **s, struct event_base *loop, const c
 /* Closes everything at once; running exchanges get on_abort. Not from inside on_request or on_abort; drain's `done` may. */
 void http_server_free(struct http_server *s);
 /* Serve a connected socket that was accepted elsewhere (and handed over), whose first n bytes were already read. The
- * socket becomes the server's even when it is refused. */
+ * socket becomes the server's even when it is refused. on_request may run from inside. */
 void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n);
 int http_server_port(const struct http_server *s); /* bound TCP port, 0 for unix */
 /* Stop accepting, answer what is running, close idle connections; `done` on the loop when none is left. */

@@ -191,6 +191,8 @@ static void refuses_bad_heads(void)
         {"GET * HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
         {"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", "!400", 0},
         {"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
+        {"GET http://a/ HTTP/1.1\r\nHost: ab\r\n\r\n", "!400", 0},
+        {"GET http://ab/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
         {"GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
         {"GET http:/// HTTP/1.1\r\nHost: \r\n\r\n", "!400", 0},
         {"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
