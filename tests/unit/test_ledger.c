@@ -1,12 +1,14 @@
 /* Proves that rows are durable when their callback comes, in order and once, that a duplicate id fails alone, that a
- * full disk or a locked file fails the group and leaves nothing of it behind, that rows survive a reopening exactly, and
- * that foreign and newer files are left untouched. With the argument `bench N` it measures instead.
+ * full disk or a locked file fails the group and leaves nothing of it behind, that rows survive a reopening and a
+ * SIGKILL of the writer, and that foreign and newer files are left untouched. With `bench N` it measures instead.
  * links: spw_sched_books */
 #include "tests/unit/test.h"
 
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -419,6 +421,83 @@ static void test_foreign_files(void)
     snprintf(path, sizeof path, "%s/ledger.db", dir);
 }
 
+/* --- killed in the middle ----------------------------------------------------------------------------------- */
+
+struct told { /* what the child tells its parent: row `index` is durable */
+    int fd, index;
+};
+
+static void tell_cb(enum rc rc, void *arg)
+{
+    struct told *t = arg;
+
+    if (rc == RC_OK && write(t->fd, &t->index, sizeof t->index) != sizeof t->index)
+        _exit(1);
+}
+
+/* The child: rows without end, until it is killed. */
+static _Noreturn void write_rows(int fd, int round)
+{
+    struct event_base *own = event_base_new();
+    const struct ledger_options o = {.path = path};
+    static struct told told[100000];
+    struct ledger *l = NULL;
+    struct error e;
+
+    if (ledger_open(&l, own, &o, &e) != RC_OK)
+        _exit(1);
+    for (int i = 0; i < 100000; i++) {
+        char id[32];
+        snprintf(id, sizeof id, "k%d-%d", round, i);
+        struct ledger_row r = row(id);
+        told[i] = (struct told){fd, i};
+        while (ledger_append(l, &r, tell_cb, &told[i]) == RC_FULL)
+            event_base_loop(own, EVLOOP_ONCE);
+        if (i % 16 == 0)
+            event_base_loop(own, EVLOOP_NONBLOCK);
+    }
+    _exit(0);
+}
+
+static void count_round(const struct ledger_row *r, void *arg)
+{
+    int *of_round = arg; /* [0] the round, [1] its rows */
+    char prefix[16];
+
+    snprintf(prefix, sizeof prefix, "k%d-", of_round[0]);
+    of_round[1] += strncmp(r->request_id, prefix, strlen(prefix)) == 0;
+}
+
+/* SIGKILL at odd moments: every row that was called durable is there afterwards. */
+static void test_killed(void)
+{
+    for (int round = 0; round < 10; round++) {
+        int pipes[2], status, told = 0, index;
+        struct error e;
+
+        CHECK(pipe(pipes) == 0);
+        pid_t child = fork();
+        if (child == 0) {
+            close(pipes[0]);
+            write_rows(pipes[1], round);
+        }
+        close(pipes[1]);
+        /* The first word, so that there is something to lose, and then a little longer. */
+        told += read(pipes[0], &index, sizeof index) == sizeof index;
+        usleep(1000 * (useconds_t)(1 + 7 * round));
+        kill(child, SIGKILL);
+        CHECK(waitpid(child, &status, 0) == child);
+        while (read(pipes[0], &index, sizeof index) == sizeof index)
+            told++;
+        close(pipes[0]);
+        int of_round[2] = {round, 0};
+        CHECK(told > 0);
+        CHECK(ledger_read(path, 1 << 30, count_round, of_round, &e) == RC_OK);
+        CHECK(of_round[1] >= told);
+    }
+    clean();
+}
+
 /* --- measuring ---------------------------------------------------------------------------------------------- */
 
 struct bench {
@@ -487,6 +566,7 @@ int main(int argc, char **argv)
         TEST(test_locked_file);
         TEST(test_disk_full);
         TEST(test_foreign_files);
+        TEST(test_killed);
         failed = TEST_RESULT();
     }
     event_base_free(loop);
