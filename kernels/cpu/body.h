@@ -89,6 +89,20 @@ static void quantise(uint8_t *out, const float *x, int64_t n, const struct act_l
     }
 }
 
+/* Do TILE(width) at t for all n_tok tokens, in tiles as wide as the registers hold, then narrower. */
+#define EACH_TILE(n_tok, TILE)                                                                                         \
+    do {                                                                                                               \
+        int64_t t = 0;                                                                                                 \
+        for (; t + TILE_TOKENS <= (n_tok); t += TILE_TOKENS)                                                           \
+            TILE(TILE_TOKENS);                                                                                         \
+        for (; TILE_TOKENS > 4 && t + 4 <= (n_tok); t += 4)                                                            \
+            TILE(4);                                                                                                   \
+        for (; TILE_TOKENS > 2 && t + 2 <= (n_tok); t += 2)                                                            \
+            TILE(2);                                                                                                   \
+        for (; t < (n_tok); t++)                                                                                       \
+            TILE(1);                                                                                                   \
+    } while (0)
+
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
 /* Bounds of a tile: n_tok x 16 sums. The integer kernel is bound by the dot instructions, 32 / 4 per token and group. */
@@ -128,15 +142,9 @@ static ALWAYS_INLINE void gemm_q_form(float *acc, int64_t acc_stride, const stru
                                       int64_t n_tok, int64_t k0, int64_t n, const struct act_layout *l, int group,
                                       bool has_min, bool wide)
 {
-    int64_t t = 0;
-    for (; t + TILE_TOKENS <= n_tok; t += TILE_TOKENS)
-        gemm_q_tile(acc + t * acc_stride, acc_stride, w, x + t, k0, n, l, group, has_min, wide, TILE_TOKENS);
-#if TILE_TOKENS > 2
-    for (; t + 2 <= n_tok; t += 2)
-        gemm_q_tile(acc + t * acc_stride, acc_stride, w, x + t, k0, n, l, group, has_min, wide, 2);
-#endif
-    for (; t < n_tok; t++)
-        gemm_q_tile(acc + t * acc_stride, acc_stride, w, x + t, k0, n, l, group, has_min, wide, 1);
+#define TILE(width) gemm_q_tile(acc + t * acc_stride, acc_stride, w, x + t, k0, n, l, group, has_min, wide, width)
+    EACH_TILE(n_tok, TILE);
+#undef TILE
 }
 
 static void gemm_q(float *acc, int64_t acc_stride, const struct q_panel *w, const uint8_t *const *x, int64_t n_tok,
@@ -175,15 +183,9 @@ static ALWAYS_INLINE void gemm_f_tile(float *acc, int64_t acc_stride, const floa
 static void gemm_f(float *acc, int64_t acc_stride, const float *panel, const float *const *x, int64_t n_tok, int64_t k0,
                    int64_t n)
 {
-    int64_t t = 0;
-    for (; t + TILE_TOKENS <= n_tok; t += TILE_TOKENS)
-        gemm_f_tile(acc + t * acc_stride, acc_stride, panel, x + t, k0, n, TILE_TOKENS);
-#if TILE_TOKENS > 2
-    for (; t + 2 <= n_tok; t += 2)
-        gemm_f_tile(acc + t * acc_stride, acc_stride, panel, x + t, k0, n, 2);
-#endif
-    for (; t < n_tok; t++)
-        gemm_f_tile(acc + t * acc_stride, acc_stride, panel, x + t, k0, n, 1);
+#define TILE(width) gemm_f_tile(acc + t * acc_stride, acc_stride, panel, x + t, k0, n, width)
+    EACH_TILE(n_tok, TILE);
+#undef TILE
 }
 
 /* ---- conversions and elementwise ------------------------------------------------------------------------------- */
@@ -330,15 +332,9 @@ static ALWAYS_INLINE void weigh_tile(float *out, int64_t out_stride, const float
 static void weigh(float *out, int64_t out_stride, const float *p, int64_t n_query, const float *v, int64_t v_stride,
                   int64_t j0, int64_t j1, int64_t d_v)
 {
-    int64_t t = 0;
-    for (; t + TILE_TOKENS <= n_query; t += TILE_TOKENS)
-        weigh_tile(out + t * out_stride, out_stride, p + t * K_PAGE_TOKENS, v, v_stride, j0, j1, d_v, TILE_TOKENS);
-#if TILE_TOKENS > 2
-    for (; t + 2 <= n_query; t += 2)
-        weigh_tile(out + t * out_stride, out_stride, p + t * K_PAGE_TOKENS, v, v_stride, j0, j1, d_v, 2);
-#endif
-    for (; t < n_query; t++)
-        weigh_tile(out + t * out_stride, out_stride, p + t * K_PAGE_TOKENS, v, v_stride, j0, j1, d_v, 1);
+#define TILE(width) weigh_tile(out + t * out_stride, out_stride, p + t * K_PAGE_TOKENS, v, v_stride, j0, j1, d_v, width)
+    EACH_TILE(n_query, TILE);
+#undef TILE
 }
 
 static void merge(float *out, float *max, float *sum, const float *page_out, float page_max, float page_sum,
