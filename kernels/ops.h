@@ -69,7 +69,7 @@ enum k_precision { K_FAST = 0, K_PRECISE = 1 };
 struct k_kv_pool {
     void *data;
     enum k_type type;    /* K_F32 or K_F16 */
-    int32_t row_elems;   /* GQA: n_kv_head * (d_k + d_v), keys first; MLA: kv_lora + d_rope */
+    int32_t row_elems;   /* GQA: n_kv_head * d_k keys, then n_kv_head * d_v values; MLA: kv_lora + d_rope */
     int64_t page_stride; /* bytes from one page to the next, >= K_PAGE_TOKENS * row bytes */
 };
 
@@ -117,7 +117,8 @@ struct k_ops {
     /* New state with `threads` workers (CPU) on device `device` (CUDA). NULL: out of memory or no such device. */
     struct k_ctx *(*ctx_new)(int threads, int device);
     void (*ctx_free)(struct k_ctx *c);
-    /* The order of sums and the instruction set, e.g. "cpu-avx2-1"; part of the engine's numerics class. */
+    /* Names the order of sums and roundings, e.g. "cpu-1"; part of the engine's numerics class. The CPU backend's order
+     * is the same on every instruction set. */
     const char *(*numerics)(const struct k_ctx *c);
 
     /* y[n_tok, ne0] = rows ids[t] of w, dequantised. Ids are checked by the caller. */
@@ -157,8 +158,8 @@ struct k_ops {
     enum k_status (*rope)(struct k_ctx *c, float *x, int64_t row_stride, int32_t n_head, int32_t head_stride,
                           const struct k_token_ref *tok, int32_t n_tok, const struct k_rope *r);
 
-    /* Write row[t] (row_elems floats, rows `stride` floats apart) at tok[t].pos of its sequence, rounding to the
-     * pool's type; `offset` elements into the row, `n` elements long. */
+    /* Write n floats from rows + t * stride into the row of tok[t].pos of its sequence, `offset` elements into it,
+     * rounding to the pool's type. */
     enum k_status (*kv_store)(struct k_ctx *c, const struct k_kv_pool *kv, const float *rows, int64_t stride,
                               int32_t offset, int32_t n, const struct k_token_ref *tok, int32_t n_tok);
 
@@ -180,7 +181,7 @@ extern const struct k_ops k_reference_ops; /* scalar, defines what is right */
 extern const struct k_ops k_cpu_ops;       /* fastest instruction set this CPU has */
 
 /* Dequantise n elements (a multiple of the block) of one row: the definition of each type. K_UNSUPPORTED for types
- * without support. Host memory. */
+ * without support. `blocks` needs no alignment. Host memory. */
 enum k_status k_dequantise(float *y, const void *blocks, uint32_t type, int64_t n);
 /* Quantise n floats (F32, F16, BF16, Q8_0, Q4_0; Q4_K, Q5_0, Q6_K by simple per-block fits): for `synth` and tests. */
 enum k_status k_quantise(void *blocks, const float *x, uint32_t type, int64_t n);
