@@ -1,4 +1,5 @@
 /* info: what a model file holds. */
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +8,8 @@
 #include "engine/cli/cli.h"
 
 struct type_share {
-    const char *name;
+    uint32_t type;
+    char name[16]; /* "Q8_0" */
     uint64_t tensors, bytes;
 };
 
@@ -16,12 +18,16 @@ static int count_types(const struct gguf *g, struct type_share shares[K_TYPE_COU
     int n = 0;
     for (uint64_t i = 0; i < gguf_n_tensors(g); i++) {
         const struct k_tensor *t = gguf_tensor(g, i, NULL);
-        const char *name = k_type_info(t->type)->name;
         int at = 0;
-        while (at < n && strcmp(shares[at].name, name) != 0)
+        while (at < n && shares[at].type != (uint32_t)t->type)
             at++;
-        if (at == n)
-            shares[n++] = (struct type_share){.name = name};
+        if (at == n) {
+            shares[n] = (struct type_share){.type = t->type};
+            snprintf(shares[n].name, sizeof shares[n].name, "%s", k_type_info(t->type)->name);
+            for (char *c = shares[n].name; *c; c++)
+                *c = (char)toupper((unsigned char)*c);
+            n++;
+        }
         shares[at].tensors++;
         shares[at].bytes += gguf_tensor_bytes(t);
     }

@@ -118,8 +118,8 @@ static enum k_status ffn(struct engine *en, const struct layer *l, int32_t n)
     return K_OK;
 }
 
-/* s->h -> added to s->x */
-static enum k_status moe(struct engine *en, const struct layer *l, int32_t n)
+/* s->h -> added to x */
+static enum k_status moe(struct engine *en, const struct layer *l, float *x, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     struct scratch *s = &en->s;
@@ -136,35 +136,42 @@ static enum k_status moe(struct engine *en, const struct layer *l, int32_t n)
     RUN(en, "ffn_down_exps",
         en->ops->matmul_experts(en->ctx, s->exp_out, s->gate, true, &l->down_exps, s->rt_id, hp->n_used, n,
                                 en->precision));
-    RUN(en, "combining", en->ops->combine_experts(en->ctx, s->x, s->exp_out, s->rt_w, hp->n_used, hp->n_embd, n));
+    RUN(en, "combining", en->ops->combine_experts(en->ctx, x, s->exp_out, s->rt_w, hp->n_used, hp->n_embd, n));
     return K_OK;
 }
 
-static enum k_status run_layer(struct engine *en, int32_t il, int32_t n)
+/* x += attention(norm(x)), s->x */
+static enum k_status attention_block(struct engine *en, int32_t il, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     const struct layer *l = &en->m->layers[il];
     struct scratch *s = &en->s;
     struct k_kv_pool kv = engine_kv_pool(en, il);
-    int64_t all = (int64_t)n * hp->n_embd;
     en->op_layer = il;
     RUN(en, "attn_norm", norm(en, s->h, s->x, l->attn_norm, n, hp->n_embd));
     enum k_status st = hp->mla ? attention_mla(en, l, &kv, n) : attention_gqa(en, l, &kv, n);
     if (st != K_OK)
         return st;
-    RUN(en, "adding attention", en->ops->add(en->ctx, s->x, s->o, all));
-    RUN(en, "ffn_norm", norm(en, s->h, s->x, l->ffn_norm, n, hp->n_embd));
-    if (l->router.data) {
-        st = moe(en, l, n);
-        if (st != K_OK)
-            return st;
-    }
-    if (l->gate.data) {
-        st = ffn(en, l, n);
-        if (st != K_OK)
-            return st;
-        RUN(en, "adding ffn", en->ops->add(en->ctx, s->x, s->o, all));
-    }
+    RUN(en, "adding attention", en->ops->add(en->ctx, s->x, s->o, (int64_t)n * hp->n_embd));
+    return K_OK;
+}
+
+/* x += ffn(norm(x)), n rows of x */
+static enum k_status ffn_block(struct engine *en, int32_t il, float *x, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    const struct layer *l = &en->m->layers[il];
+    struct scratch *s = &en->s;
+    enum k_status st = K_OK;
+    RUN(en, "ffn_norm", norm(en, s->h, x, l->ffn_norm, n, hp->n_embd));
+    if (l->router.data)
+        st = moe(en, l, x, n);
+    if (st != K_OK || !l->gate.data)
+        return st;
+    st = ffn(en, l, n);
+    if (st != K_OK)
+        return st;
+    RUN(en, "adding ffn", en->ops->add(en->ctx, x, s->o, (int64_t)n * hp->n_embd));
     return K_OK;
 }
 
@@ -172,18 +179,26 @@ enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last)
 {
     const struct model *m = en->m;
     struct scratch *s = &en->s;
+    int32_t last = m->hp.n_layer - 1;
+    enum k_status st = K_OK;
     en->op_layer = 0;
     RUN(en, "token_embd", en->ops->get_rows(en->ctx, s->x, &m->embd, en->ids, n_tok));
-    for (int32_t il = 0; il < m->hp.n_layer; il++) {
-        enum k_status st = run_layer(en, il, n_tok);
+    for (int32_t il = 0; il <= last; il++) {
+        st = attention_block(en, il, n_tok);
+        if (st == K_OK && il < last)
+            st = ffn_block(en, il, s->x, n_tok);
         if (st != K_OK)
             return st;
     }
     if (n_last == 0)
         return K_OK;
-    /* Only these rows meet the output matrix, the largest of all. */
+    /* Past the last attention no row looks at another: only those that want logits go on, through the last block and
+     * the output matrix, the largest of all. */
     struct k_tensor x = {.data = s->x, .type = K_F32, .ne = {m->hp.n_embd, n_tok, 1, 1}};
     RUN(en, "choosing rows", en->ops->get_rows(en->ctx, s->last, &x, en->last_rows, n_last));
+    st = ffn_block(en, last, s->last, n_last);
+    if (st != K_OK)
+        return st;
     RUN(en, "output_norm", norm(en, s->last, s->last, m->output_norm, n_last, m->hp.n_embd));
     RUN(en, "output", multiply(en, s->logits, s->last, &m->output, NULL, n_last));
     return K_OK;
