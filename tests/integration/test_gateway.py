@@ -395,7 +395,7 @@ def waiting(args):
         order, lock = [], threading.Lock()
 
         def one(i):
-            a = chat(s.port, stream=True)
+            a = chat(s.port, str(i), stream=True)
             with lock:
                 order.append((i, a.status))
             if a.status != 200:
@@ -415,10 +415,10 @@ def waiting(args):
         gate.set()
         for t in threads:
             t.join()
-        ok = [i for i, status in order if status == 200]
-        assert sorted(ok) == list(range(8)) and up.most_active == 2, (ok, up.most_active)
-        for k, i in enumerate(ok):  # two at a time, in order of arrival
-            assert abs(k - i) <= 1, ok
+        sent = [int(json.loads(body)["messages"][0]["content"]) for _, _, body in up.generations()]
+        assert sorted(sent) == list(range(8)) and up.most_active == 2, (sent, up.most_active)
+        for k, i in enumerate(sent):  # two at a time, in order of arrival
+            assert abs(k - i) <= 1, sent
     with Scheduler(args.build, [node("a", up, slots=1)], routing={"queue": "200ms"}).ready() as s:
         up.default = Script(word_delay=0.2)
         t = threading.Thread(target=chat, args=(s.port,))
