@@ -58,7 +58,9 @@ class Script:
         self.usage_fields = None  # the usage object instead of the true one
         self.done = True  # ends with [DONE]
         self.finish = True
-        self.bad = None  # "json": a chunk that is none; "type": wrong content type; "body": not JSON; "length": too short
+        # "json": a chunk that is no JSON; "chunk": broken HTTP; "type": wrong content type; "body": no JSON; "length":
+        # a body shorter than it says
+        self.bad = None
         self.crlf = False
         self.frame_pieces = 1  # each frame is sent in so many writes
         self.model = None  # name in the answer; default: the one asked for
@@ -257,7 +259,8 @@ class Upstream:
         if script.cut_after is not None:
             data = data[: script.cut_after]
         self._inactive()
-        self._send(c, f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode() + data)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        self._send(c, head.encode() + data)
         return script.bad != "length" and script.cut_after is None
 
     def _frame(self, c, text, script):
@@ -298,6 +301,9 @@ class Upstream:
             if script.error_event_after is not None and i >= script.error_event_after:
                 self._frame(c, json.dumps({"error": {"message": "scripted", "type": "server_error", "code": 500}}), script)
                 return False
+            if script.bad == "chunk" and i == len(words) - 1:
+                self._send(c, b"zz\r\n")
+                return False
             if script.bad == "json" and i == len(words) - 1:
                 self._frame(c, '{"id": "x", "choices": [}', script)
                 return False
@@ -309,7 +315,8 @@ class Upstream:
         if script.finish:
             self._frame(c, chunk({}, "stop", usage if script.usage == "finish" else None), script)
         if include and script.usage == "final":
-            v = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [], "usage": usage}
+            v = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [],
+                 "usage": usage}
             self._frame(c, json.dumps(v), script)
         self._inactive()
         if script.done:

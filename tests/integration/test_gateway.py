@@ -27,6 +27,10 @@ def dollars(pusd):
     return f"{whole}.{rest.ljust(2, '0')}"
 
 
+def message(text="x"):
+    return [{"role": "user", "content": text}]
+
+
 def check_error(answer, status, code, kind=None):
     assert answer.status == status, (answer.status, answer.body)
     error = answer.json()["error"]
@@ -337,7 +341,8 @@ def dead_node(args):
 def failures_in_the_middle(args):
     up = Upstream()
     with Scheduler(args.build, [node("a", up)], routing={"idle": "300ms"}).ready() as s:
-        for fault in (Script(cut_after=3), Script(error_event_after=3), Script(bad="json"), Script(hang="body", cut_after=3),
+        for fault in (Script(cut_after=3), Script(error_event_after=3), Script(bad="json"), Script(bad="chunk"),
+                      Script(hang="body", cut_after=3),
                       Script(finish=False, done=False, usage="none")):
             up.scripts.append(fault)
             a = chat(s.port, stream=True)
@@ -357,7 +362,7 @@ def client_leaves(args):
     with Scheduler(args.build, [node("a", up, slots=1)]).ready() as s:
         for stream in (True, False):
             c = Connection(s.port, "POST", "/v1/chat/completions",
-                           {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": stream})
+                           {"model": "m", "messages": message(), "stream": stream})
             if stream:
                 c.head()
                 for i, _ in enumerate(c.events()):
@@ -377,9 +382,9 @@ def client_leaves(args):
                 assert row["charge_pusd"] == 0
         # One that waits for the slot and leaves takes nothing.
         a = Connection(s.port, "POST", "/v1/chat/completions",
-                       {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True})
+                       {"model": "m", "messages": message(), "stream": True})
         a.head()
-        b = Connection(s.port, "POST", "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}]})
+        b = Connection(s.port, "POST", "/v1/chat/completions", {"model": "m", "messages": message()})
         time.sleep(0.1)
         b.close()
         wait_until(lambda: s.metrics()['spillway_requests_waiting{model="m"}'] == 0, 3)
@@ -440,6 +445,25 @@ def waiting(args):
         assert len(s.rows()) == 1  # who was never served is not in the books
 
 
+def drained_node(args):
+    """A node that an operator drains finishes what it has and gets nothing new."""
+    ups = [Upstream("a", default=Script(word_delay=0.1)), Upstream("b")]
+    nodes = [node("a", ups[0], price=("0", "0", "0")), node("b", ups[1])]
+    with Scheduler(args.build, nodes).ready() as s:
+        admin = os.path.join(s.folder, "state", "admin.sock")
+        wait_until(lambda: s.metrics()['spillway_node_up{node="a"}'] == 1, 3)
+        c = Connection(s.port, "POST", "/v1/chat/completions", {"model": "m", "messages": message(), "stream": True})
+        assert c.head().headers["x-spillway-node"] == "a"
+        assert request(admin, "POST", "/admin/v1/nodes/a/drain").status == 200
+        for _ in range(5):
+            assert chat(s.port).headers["x-spillway-node"] == "b"
+        assert list(c.events())[-1] == "[DONE]" and c.answer.text() == "Hello there, world!"
+        assert request(admin, "POST", "/admin/v1/nodes/b/drain").status == 200
+        check_error(chat(s.port), 503, "no_capacity")
+        assert request(admin, "POST", "/admin/v1/nodes/a/undrain").status == 200
+        assert chat(s.port).headers["x-spillway-node"] == "a"
+
+
 def waits_for_a_node(args):
     """With nobody healthy a request waits for one that comes back."""
     up = Upstream(health=503)
@@ -466,7 +490,7 @@ def drain(args):
     s = Scheduler(args.build, [node("a", up)]).ready()
     try:
         c = Connection(s.port, "POST", "/v1/chat/completions",
-                       {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True})
+                       {"model": "m", "messages": message(), "stream": True})
         c.head()
         s.process.send_signal(15)
         time.sleep(0.1)
@@ -486,7 +510,7 @@ def drain(args):
     s = Scheduler(args.build, [node("a", up)], drain="500ms").ready()
     try:
         c = Connection(s.port, "POST", "/v1/chat/completions",
-                       {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True})
+                       {"model": "m", "messages": message(), "stream": True})
         c.head()
         begin = time.monotonic()
         s.process.send_signal(15)
@@ -523,7 +547,7 @@ def slow_reader(args):
     with Scheduler(args.build, [node("a", up)]).ready() as s:
         before = s.rss_kib()
         c = Connection(s.port, "POST", "/v1/chat/completions",
-                       {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True},
+                       {"model": "m", "messages": message(), "stream": True},
                        receive_buffer=65536)
         c.head()
 
@@ -554,9 +578,9 @@ def ledger_is_locked(args):
         lock = sqlite3.connect(s.ledger_path, isolation_level=None)
         lock.execute("begin immediate")
         c = Connection(s.port, "POST", "/v1/chat/completions",
-                       {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True})
+                       {"model": "m", "messages": message(), "stream": True})
         c.head()
-        whole = Connection(s.port, "POST", "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}]})
+        whole = Connection(s.port, "POST", "/v1/chat/completions", {"model": "m", "messages": message()})
         ended = []
         reader = threading.Thread(target=lambda: (list(c.events()), ended.append(time.monotonic())))
         reader.start()
@@ -647,7 +671,8 @@ def many_at_once(args):
 
         def client(k):
             for i in range(5):
-                a = chat(s.port, f"{k} {i}", stream=i % 2 == 0, **({"stream_options": {"include_usage": True}} if i % 2 == 0 else {}))
+                asked = {"stream": True, "stream_options": {"include_usage": True}} if i % 2 == 0 else {}
+                a = chat(s.port, f"{k} {i}", **asked)
                 with lock:
                     answers.append(a)
 
@@ -669,7 +694,7 @@ def many_at_once(args):
 def keep_alive_and_pipelining(args):
     up = Upstream()
     with Scheduler(args.build, [node("a", up)]).ready() as s:
-        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]}).encode()
+        body = json.dumps({"model": "m", "messages": message()}).encode()
         one = (f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
         c = socket.create_connection(("127.0.0.1", s.port))
         c.settimeout(5)
@@ -687,6 +712,7 @@ if __name__ == "__main__":
     main(__doc__, [surface, request_errors, whole_answer, passes_through_untouched, model_is_renamed,
                    stream_without_usage_asked, stream_with_usage_asked, usage_in_odd_places, frames_stay_whole,
                    text_never_waits, keys, cheapest_first, retries, dead_node, failures_in_the_middle, client_leaves,
-                   waiting, waits_for_a_node, no_health_endpoint, drain, big_prompt, slow_reader, ledger_is_locked, metrics,
+                   waiting, drained_node,
+                   waits_for_a_node, no_health_endpoint, drain, big_prompt, slow_reader, ledger_is_locked, metrics,
                    tls_to_nodes, tls_to_clients, many_at_once,
                    keep_alive_and_pipelining])
