@@ -1,7 +1,8 @@
 /* Speed of the CPU backend's products by weight type: GB/s of weights for 1 and 4 tokens, Gop/s for 512, beside a plain
  * read of memory. Medians; a share of processor time, so that other load on the machine distorts less.
  *
- *     bench-kernels [THREADS [ISA]]        ISA: avx512, avx2, scalar; the fastest by default */
+ *     build/bench/bench_kernels [THREADS [ISA]]        ISA: avx512, avx2, scalar; the fastest by default
+ * links: spw_kernels */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -97,7 +98,7 @@ int main(int argc, char **argv)
     n_threads = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 1;
     struct k_ctx *c = n_threads > 0 ? cpu_ctx_new_isa(n_threads, argc > 2 ? argv[2] : NULL) : NULL;
     if (!c) {
-        fprintf(stderr, "bench-kernels: no such instruction set on this CPU, or bad thread count\n");
+        fprintf(stderr, "bench_kernels: no such instruction set on this CPU, or bad thread count\n");
         return 2;
     }
     printf("%s, %d thread(s); seconds are processor time over threads\n", c->isa->name, n_threads);

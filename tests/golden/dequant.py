@@ -1,27 +1,33 @@
 #!/usr/bin/env python3
 """Dequantised values of every supported tensor type against published ones (../shared/dequant_vectors.json).
 
-    tests/golden/dequant.py BUILD_DIR     needs the target dequant-cli; skips by name when the vectors are absent
+    python3 tests/golden/dequant.py --build build [--shared ../shared]     (needs the target dequant_cli)
 """
+import argparse
 import json
 import os
 import subprocess
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-VECTORS = os.path.join(ROOT, "..", "shared", "dequant_vectors.json")
 # Types the engine must have; others in the file are counted as skipped until they are supported.
 REQUIRED = {"f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"}
 
 
 def main():
-    if not os.path.exists(VECTORS):
-        print("skipped: dequant (no ../shared/dequant_vectors.json)\n0 passed, 0 failed, 1 skipped")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--shared", default="../shared")
+    parser.add_argument("--full", action="store_true", help="accepted, and the same: this test is short")
+    args = parser.parse_args()
+    path = os.path.join(args.shared, "dequant_vectors.json")
+    if not os.path.exists(path):
+        print("skipped: dequant: no %s" % path)
+        print("0 passed, 0 failed, 1 skipped")
         return 0
-    with open(VECTORS, encoding="utf-8") as f:
+    with open(path, encoding="utf-8") as f:
         vectors = json.load(f)
     text = "".join("%d %d %s\n" % (v["id"], len(v["values"]), v["raw_hex"]) for v in vectors)
-    cli = os.path.join(sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build"), "dequant-cli")
+    cli = os.path.join(args.build, "golden", "dequant_cli")
     lines = subprocess.run([cli], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
     passed = failed = skipped = 0
     for vector, line in zip(vectors, lines, strict=True):

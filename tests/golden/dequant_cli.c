@@ -1,4 +1,5 @@
-/* Dequantise from the command line, for tests/golden/dequant.py: lines "TYPE COUNT HEX" in, one line of values out. */
+/* Dequantise from the command line, for tests/golden/dequant.py: lines "TYPE COUNT HEX" in, one line of values out.
+ * links: spw_kernels */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
