@@ -197,14 +197,17 @@ static void refused_prompts(void)
         CHECK(!rd.ok && strcmp(rd.e.param, "messages") == 0);
         done_reading(&rd);
     }
-    char text[1024] = "{\"prompt\":[";
+    struct strbuf text;
+    strbuf_init(&text, 1024);
+    CHECK_INT(strbuf_puts(&text, "{\"prompt\":["), RC_OK);
     for (int i = 0; i < N_CTX; i++)
-        strcat(text, i ? ",1" : "1");
-    strcat(text, "]}");
-    read_request(&rd, API_COMPLETION, text);
+        CHECK_INT(strbuf_puts(&text, i ? ",1" : "1"), RC_OK);
+    CHECK_INT(strbuf_puts(&text, "]}"), RC_OK);
+    read_request(&rd, API_COMPLETION, text.data);
     CHECK(!rd.ok);
     CHECK_STR(rd.e.code, "context_length_exceeded");
     done_reading(&rd);
+    strbuf_fini(&text);
 }
 
 /* Writing. */
@@ -367,9 +370,9 @@ static void errors(void)
     CHECK_INT(api_write_error(&b, &e), RC_OK);
     CHECK_STR(b.data, "{\"error\":{\"message\":\"no \\\"x\\\"\\n\",\"type\":\"invalid_request_error\",\"param\":null,"
                       "\"code\":\"model_not_found\"}}");
-    char wide[1024] = {0};
-    for (int i = 0; i < 340; i++)
-        strcat(wide, "\xe2\x82\xac");
+    char wide[1021] = {0};
+    for (size_t i = 0; i + 3 < sizeof wide; i += 3)
+        memcpy(wide + i, "\xe2\x82\xac", 3);
     CHECK(!api_fail(&e, 400, "p", NULL, "%s", wide)); /* cut between characters */
     CHECK_INT(strlen(e.message) % 3, 0);
     strbuf_fini(&b);
