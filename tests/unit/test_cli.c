@@ -173,11 +173,11 @@ static void test_ledger(void)
     CHECK(strstr(err, "No such file") != NULL);
     fill_ledger(path);
     CHECK_INT(RUN("ledger", "--db", path), 0);
-    CHECK_STR(
-        out, "TIME                      REQUEST  TENANT    MODEL  NODE    IN  CACHED  OUT    MS    CHARGE $  OUTCOME\n"
-             "2023-11-14T22:13:20.000Z  req_2    evil?[2J  m      -     1200     200   34  1234  0.00062446  failed "
-             "(no_capacity)\n"
-             "2023-11-14T22:13:20.000Z  req_1    acme      m      gpu1  1200     200   34  1234  0.00062446  ok\n");
+    CHECK_STR(out,
+              "TIME                      REQUEST  TENANT    MODEL  NODE    IN  CACHED  OUT    MS    CHARGE $  OUTCOME\n"
+              "2023-11-14T22:13:20.000Z  req_2    evil?[2J  m      -     1200     200   34  1234  0.00062446  failed "
+              "(no_capacity)\n"
+              "2023-11-14T22:13:20.000Z  req_1    acme      m      gpu1  1200     200   34  1234  0.00062446  ok\n");
     CHECK_INT(RUN("ledger", "--db", path, "--last", "1", "--json"), 0);
     cJSON *root = cJSON_Parse(out);
     const cJSON *rows = cJSON_GetObjectItem(root, "rows");
