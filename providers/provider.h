@@ -76,7 +76,7 @@ struct provider_ops {
     unsigned caps;
 
     /* Required. Nothing is contacted yet. */
-    enum rc (*open)(struct provider **p, const struct provider_env *env, struct error *e) SPW_MUST_USE;
+    enum rc (*open)(struct provider **p, const struct provider_env *env, struct error *e);
     /* Required. Instances of a provider with PROVIDER_ENDS_WITH_US are killed and reaped at once (the one place where a
      * few milliseconds may pass); others are left alone. No callback follows. NULL is fine. */
     void (*close)(struct provider *p);
@@ -84,12 +84,11 @@ struct provider_ops {
     /* With CAN_LAUNCH. RC_CONFLICT: an instance of that name is there and not GONE. RC_INVALID, RC_IO: it could not be
      * started at all (no such program). RC_OK: on_change tells the rest. May be called again for another name at any
      * time. */
-    enum rc (*launch)(struct provider *p, const struct provider_spec *spec, struct error *e) SPW_MUST_USE;
+    enum rc (*launch)(struct provider *p, const struct provider_spec *spec, struct error *e);
     /* With CAN_LAUNCH. Ends it kindly, and after grace_ms by force; then cb (may be NULL), after on_change said GONE.
      * RC_NOT_FOUND: no such instance; cb is not called. A second call for one that is already stopping adds its cb to
      * the same end and may only shorten the grace. */
-    enum rc (*terminate)(struct provider *p, const char *name, int64_t grace_ms, provider_terminate_cb *cb,
-                         void *arg) SPW_MUST_USE;
+    enum rc (*terminate)(struct provider *p, const char *name, int64_t grace_ms, provider_terminate_cb *cb, void *arg);
     /* Required. Every instance that is not GONE. */
     void (*list)(struct provider *p, void (*each)(const struct provider_instance *i, void *arg), void *arg);
 };

@@ -6,37 +6,36 @@
 #include "base/json.h"
 
 struct row {
-    int status;
     const char *type, *name; /* name: the object's `code`, or NULL for null */
     const char *label;       /* for ledger and metrics when name is NULL */
-    int retry_after_s;       /* 0: no header */
     const char *text;
+    int status, retry_after_s; /* retry_after_s 0: no header */
 };
 
 static const struct row rows[API_CODES] = {
-    [API_INVALID_BODY] = {400, "invalid_request_error", NULL, "invalid_request", 0, "the request is not valid"},
-    [API_UNAUTHORIZED] = {401, "invalid_request_error", "invalid_api_key", NULL, 0,
-                          "no valid API key; send it as 'Authorization: Bearer KEY'"},
-    [API_NOT_FOUND] = {404, "invalid_request_error", NULL, "not_found", 0, "there is no such endpoint"},
-    [API_METHOD] = {405, "invalid_request_error", "method_not_allowed", NULL, 0,
-                    "this endpoint does not take this method"},
-    [API_MODEL_NOT_FOUND] = {404, "invalid_request_error", "model_not_found", NULL, 0,
-                             "no node serves this model; GET /v1/models lists what is served"},
-    [API_QUEUE_FULL] = {429, "rate_limit_error", "queue_full", NULL, 1,
-                        "too many requests are waiting already; try again shortly"},
-    [API_NO_CAPACITY] = {503, "overloaded_error", "no_capacity", NULL, 1,
-                         "every node that serves this model is busy or failing; try again shortly"},
+    [API_INVALID_BODY] = {"invalid_request_error", NULL, "invalid_request", "the request is not valid", 400, 0},
+    [API_UNAUTHORIZED] = {"invalid_request_error", "invalid_api_key", NULL,
+                          "no valid API key; send it as 'Authorization: Bearer KEY'", 401, 0},
+    [API_NOT_FOUND] = {"invalid_request_error", NULL, "not_found", "there is no such endpoint", 404, 0},
+    [API_METHOD] = {"invalid_request_error", "method_not_allowed", NULL, "this endpoint does not take this method", 405,
+                    0},
+    [API_MODEL_NOT_FOUND] = {"invalid_request_error", "model_not_found", NULL,
+                             "no node serves this model; GET /v1/models lists what is served", 404, 0},
+    [API_QUEUE_FULL] = {"rate_limit_error", "queue_full", NULL,
+                        "too many requests are waiting already; try again shortly", 429, 1},
+    [API_NO_CAPACITY] = {"overloaded_error", "no_capacity", NULL,
+                         "every node that serves this model is busy or failing; try again shortly", 503, 1},
     [API_NO_LOCAL_CAPACITY] =
-        {503, "overloaded_error", "no_local_capacity", NULL, 5,
-         "this key may only use nodes on the premises, and none of them can answer for this model"},
-    [API_LEDGER] = {503, "server_error", "ledger_unavailable", NULL, 2,
-                    "requests cannot be recorded at the moment; try again shortly"},
-    [API_DRAINING] = {503, "overloaded_error", "draining", NULL, 1, "this scheduler is shutting down; try again"},
-    [API_UPSTREAM] = {502, "server_error", "upstream_error", NULL, 1, "the node that answered has failed"},
-    [API_UPSTREAM_BUSY] = {429, "rate_limit_error", "upstream_busy", NULL, 2,
-                           "every node that serves this model refuses for load; try again shortly"},
-    [API_UPSTREAM_TIMEOUT] = {504, "server_error", "upstream_timeout", NULL, 1, "no node answered in time"},
-    [API_INTERNAL] = {500, "server_error", "internal_error", NULL, 1, "the scheduler has failed"},
+        {"overloaded_error", "no_local_capacity", NULL,
+         "this key may only use nodes on the premises, and none of them can answer for this model", 503, 5},
+    [API_LEDGER] = {"server_error", "ledger_unavailable", NULL,
+                    "requests cannot be recorded at the moment; try again shortly", 503, 2},
+    [API_DRAINING] = {"overloaded_error", "draining", NULL, "this scheduler is shutting down; try again", 503, 1},
+    [API_UPSTREAM] = {"server_error", "upstream_error", NULL, "the node that answered has failed", 502, 1},
+    [API_UPSTREAM_BUSY] = {"rate_limit_error", "upstream_busy", NULL,
+                           "every node that serves this model refuses for load; try again shortly", 429, 2},
+    [API_UPSTREAM_TIMEOUT] = {"server_error", "upstream_timeout", NULL, "no node answered in time", 504, 1},
+    [API_INTERNAL] = {"server_error", "internal_error", NULL, "the scheduler has failed", 500, 1},
 };
 
 void api_error_set(struct api_error *e, enum api_code code, const char *param, const char *format, ...)

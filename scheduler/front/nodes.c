@@ -95,7 +95,7 @@ static enum rc parse_url(struct address *a, const char *url, struct error *e)
 static enum rc connect_to(struct node *n, const char *url, struct error *e)
 {
     struct nodes *t = n->table;
-    struct address a;
+    struct address a = {.port = 0};
     enum rc rc = parse_url(&a, url, e);
     if (rc == RC_OK && a.tls && !t->tls)
         rc = tls_client_new(&t->tls, NULL, e);
@@ -136,7 +136,7 @@ static void on_instance(const struct provider_instance *i, void *arg)
     n->pid = i->pid;
     n->restarts = i->restarts;
     if (i->state == INSTANCE_RUNNING) {
-        char url[64];
+        char url[64] = "";
         snprintf(url, sizeof url, "http://%s:%d", i->host, i->port);
         node_enter(n, NODE_STARTING, "the engine is starting");
         if (connect_to(n, url, &e) != RC_OK)

@@ -58,9 +58,7 @@ static bool placeable(const struct request *r)
  * front is special: bound to the premises, or with nodes that failed for it already. */
 static struct request *first_placeable(const struct room *room)
 {
-    struct request *r;
-    TAILQ_FOREACH(r, &room->queue, waiting)
-    {
+    for (struct request *r = TAILQ_FIRST(&room->queue); r; r = TAILQ_NEXT(r, waiting)) {
         if (placeable(r))
             return r;
         if (!r->who.local_only && !r->tried)

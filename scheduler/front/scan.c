@@ -160,7 +160,9 @@ struct span scan_find(struct span text, const char *key)
         if (span_is(k, key))
             found = v;
     }
-    return s.failed ? (struct span){0} : found;
+    if (s.failed)
+        found.n = 0;
+    return found;
 }
 
 bool span_is(struct span s, const char *text)
