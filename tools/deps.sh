@@ -4,8 +4,8 @@
 set -euo pipefail
 
 build=(gcc cmake ninja-build pkg-config libc6-dev libevent-dev libcurl4-openssl-dev libssl-dev libcjson-dev libyaml-dev
-       libsqlite3-dev libcjose-dev libjansson-dev ca-certificates)
-test=(clang clang-format libclang-rt-14-dev llvm-14 cppcheck python3 git)
+       libsqlite3-dev libhiredis-dev libcjose-dev libjansson-dev ca-certificates)
+test=(clang clang-format libclang-rt-14-dev llvm-14 cppcheck python3 git redis-server)
 
 wanted=()
 for group in "$@"; do

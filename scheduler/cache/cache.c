@@ -1,0 +1,192 @@
+/* The core: lookups and their turn of the loop, what may be stored, the counters. */
+#include "scheduler/cache/cache.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "scheduler/cache/cache_internal.h"
+#include "scheduler/cache/replay.h"
+
+#define GET_MAGIC 0x43474554u /* "CGET" */
+
+struct cache {
+    struct backend *backend;
+    const struct clock *clock;
+    size_t entry_bytes_max;
+    struct get_list waiting, ready, delivering;
+    struct event *turn; /* delivers what is ready */
+    struct cache_stats stats;
+};
+
+static void get_free(struct cache_get *g)
+{
+    TAILQ_REMOVE(g->list, g, entry);
+    blob_unref(g->blob);
+    g->magic = 0;
+    free(g);
+}
+
+static void get_list_add(struct get_list *list, struct cache_get *g)
+{
+    TAILQ_INSERT_TAIL(list, g, entry);
+    g->list = list;
+}
+
+/* Is what was found an answer to be shown? *entry borrows from the blob. */
+static bool read_found(struct cache *c, const struct cache_get *g, struct cache_entry *entry)
+{
+    if (!g->blob)
+        return false;
+    if (entry_decode(g->blob, &g->key, c->backend->ops->trust, entry) == RC_OK)
+        return true;
+    c->stats.errors++;
+    return false;
+}
+
+static void deliver(struct cache *c, struct cache_get *g)
+{
+    struct cache_entry entry;
+    bool hit = read_found(c, g, &entry);
+    if (hit) {
+        c->stats.hits++;
+        pusd_sum_add(&c->stats.saved, entry.charge);
+    } else {
+        c->stats.misses++;
+    }
+    struct blob *blob = g->blob; /* must outlive g, which must be gone before its callback runs */
+    cache_get_cb *cb = g->cb;
+    void *arg = g->arg;
+    g->blob = NULL;
+    get_free(g);
+    cb(hit ? &entry : NULL, arg);
+    blob_unref(blob);
+}
+
+/* What callbacks ask for is answered in the next turn: one of them cannot keep the loop here for ever. */
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+    struct cache *c = arg;
+    struct cache_get *g;
+    (void)fd, (void)what;
+    while ((g = TAILQ_FIRST(&c->ready))) {
+        TAILQ_REMOVE(&c->ready, g, entry);
+        get_list_add(&c->delivering, g);
+    }
+    while ((g = TAILQ_FIRST(&c->delivering)))
+        deliver(c, g);
+}
+
+void get_ready(struct cache_get *g, struct blob *blob)
+{
+    SPW_ASSERT(g->magic == GET_MAGIC && g->list == &g->cache->waiting);
+    g->blob = blob;
+    g->command = NULL;
+    TAILQ_REMOVE(g->list, g, entry);
+    get_list_add(&g->cache->ready, g);
+    event_active(g->cache->turn, EV_TIMEOUT, 0);
+}
+
+enum rc cache_new(struct cache **out, const struct cache_options *o, struct error *e)
+{
+    struct cache *c = spw_calloc(1, sizeof *c);
+    *out = NULL;
+    c->clock = o->clock;
+    c->entry_bytes_max = (size_t)o->entry_bytes_max;
+    TAILQ_INIT(&c->waiting);
+    TAILQ_INIT(&c->ready);
+    TAILQ_INIT(&c->delivering);
+    c->turn = event_new(o->loop, -1, 0, on_turn, c);
+    enum rc rc = c->turn ? RC_OK : error_set(e, RC_IO, "cache: the event loop takes no event");
+    if (rc == RC_OK)
+        rc = o->mode == CACHE_REDIS ? redis_new(&c->backend, o, e) : lru_new(&c->backend, o, e);
+    if (rc != RC_OK) {
+        cache_free(c);
+        return rc;
+    }
+    *out = c;
+    return RC_OK;
+}
+
+static void drop_all(struct get_list *list)
+{
+    struct cache_get *g;
+    while ((g = TAILQ_FIRST(list)))
+        cache_get_cancel(g);
+}
+
+void cache_free(struct cache *c)
+{
+    if (!c)
+        return;
+    SPW_ASSERT(TAILQ_EMPTY(&c->delivering));
+    drop_all(&c->waiting);
+    drop_all(&c->ready);
+    if (c->backend)
+        c->backend->ops->free(c->backend);
+    if (c->turn)
+        event_free(c->turn);
+    free(c);
+}
+
+struct cache_get *cache_get(struct cache *c, const struct cache_key *key, cache_get_cb *cb, void *arg)
+{
+    struct cache_get *g = spw_calloc(1, sizeof *g);
+    g->magic = GET_MAGIC;
+    g->cache = c;
+    g->key = *key;
+    g->cb = cb;
+    g->arg = arg;
+    get_list_add(&c->waiting, g);
+    c->backend->ops->get(c->backend, g);
+    return g;
+}
+
+void cache_get_cancel(struct cache_get *g)
+{
+    SPW_ASSERT(g->magic == GET_MAGIC);
+    struct backend *b = g->cache->backend;
+    if (g->list == &g->cache->waiting && b->ops->cancel)
+        b->ops->cancel(b, g);
+    get_free(g);
+}
+
+static enum rc store(struct cache *c, const struct cache_key *key, const struct cache_entry *entry)
+{
+    struct cache_entry e = *entry;
+    struct blob *blob = NULL;
+    if (entry->body_len > c->entry_bytes_max)
+        return RC_FULL;
+    enum rc rc = replay_check(entry->body, entry->body_len);
+    if (rc != RC_OK)
+        return rc;
+    e.stored = clock_wall(c->clock);
+    rc = entry_encode(key, &e, c->entry_bytes_max, &blob);
+    if (rc != RC_OK)
+        return rc;
+    c->backend->ops->put(c->backend, key, blob);
+    blob_unref(blob);
+    return RC_OK;
+}
+
+enum rc cache_put(struct cache *c, const struct cache_key *key, const struct cache_entry *entry)
+{
+    enum rc rc = store(c, key, entry);
+    if (rc == RC_OK)
+        c->stats.stores++;
+    else
+        c->stats.refused++;
+    return rc;
+}
+
+void cache_count_collapsed(struct cache *c, struct pusd saved)
+{
+    c->stats.collapsed++;
+    pusd_sum_add(&c->stats.saved, saved);
+}
+
+struct cache_stats cache_stats(const struct cache *c)
+{
+    struct cache_stats s = c->stats;
+    c->backend->ops->stats(c->backend, &s);
+    return s;
+}
