@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -147,13 +148,14 @@ static void put_rows(struct strbuf *b, const struct metrics_view *v)
 
 static double resident_bytes(void)
 {
-    unsigned long total = 0, resident = 0;
+    char text[128] = "";
     FILE *f = fopen("/proc/self/statm", "re"); /* memory of the kernel's, never a disk: does not block */
     if (!f)
         return 0;
-    int n = fscanf(f, "%lu %lu", &total, &resident);
+    char *line = fgets(text, sizeof text, f);
     fclose(f);
-    return n == 2 ? (double)resident * (double)sysconf(_SC_PAGESIZE) : 0;
+    const char *second = line ? strchr(text, ' ') : NULL; /* pages: all, resident, ... */
+    return second ? (double)strtoul(second, NULL, 10) * (double)sysconf(_SC_PAGESIZE) : 0;
 }
 
 static void put_info(struct strbuf *b, const struct metrics_view *v)
