@@ -91,26 +91,30 @@ then from by as can could should would may must will have has had about into up 
 please also only just all any each every own after before""".split())
 
 
+ABBREVIATION = re.compile(r"\b(kv|gpu|api|ttft|gguf|moe|llm|http)(s?)\b")
+
+
 def normalise(text):
     """The form in which questions are compared: lower case, letters and digits, single spaces."""
     return " ".join(re.sub(r"[^a-z0-9]+", " ", text.lower()).split())
 
 
+def check_frozen(folder):
+    """Stop if a held-out file is not the one whose hash stands in FROZEN.sha256 (format of sha256sum)."""
+    with open(os.path.join(folder, "FROZEN.sha256"), encoding="utf-8") as f:
+        entries = [line.split() for line in f if line.strip() and not line.startswith("#")]
+    for want, name in entries:
+        with open(os.path.join(folder, name), "rb") as f:
+            if hashlib.sha256(f.read()).hexdigest() != want:
+                raise SystemExit("questions/%s differs from its hash in FROZEN.sha256: held-out questions may not "
+                                 "change" % name)
+
+
 def read_banned(folder):
-    """Normalised texts of all held-out questions, after checking the files against FROZEN.sha256."""
-    frozen = os.path.join(folder, "FROZEN.sha256")
-    if os.path.exists(frozen):
-        for line in open(frozen, encoding="utf-8"):
-            if not line.strip() or line.startswith("#"):
-                continue
-            want, name = line.split()[:2]
-            path = os.path.join(folder, os.path.basename(name.lstrip("*")))
-            with open(path, "rb") as f:
-                if hashlib.sha256(f.read()).hexdigest() != want:
-                    raise SystemExit("%s differs from its hash in FROZEN.sha256: held-out questions may not change"
-                                     % path)
+    """Normalised texts of all held-out questions."""
+    check_frozen(folder)
     banned = set()
-    for path in glob.glob(os.path.join(folder, "*.json")):
+    for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
         with open(path, encoding="utf-8") as f:
             banned.update(normalise(q["q"]) for q in json.load(f))
     return banned
@@ -197,17 +201,13 @@ class Augment:
         return text + ("." if r < 0.3 else "" if r < 0.6 else "?" if r < 0.85 else "!")
 
     def _case(self, text, rng):
+        """Mostly as one learns it at school, else all small, seldom all capitals."""
         r = rng.random()
         if r < 0.62:
-            text = text[0].upper() + text[1:]
-            text = re.sub(r"\bi\b", "I", text)
-            for name in ("kv", "gpu", "api", "ttft", "gguf", "moe", "llm", "http", "gpus", "apis"):
-                text = re.sub(r"\b%s\b" % name, name[:3].upper() + name[3:] if name in ("gpus", "apis")
-                              else name.upper(), text)
+            text = re.sub(r"\bi\b", "I", text[0].upper() + text[1:])
+            text = ABBREVIATION.sub(lambda m: m.group(1).upper() + m.group(2), text)
             return text.replace(" spillway", " Spillway") if rng.random() < 0.7 else text
-        if r < 0.97:
-            return text
-        return text.upper()
+        return text if r < 0.97 else text.upper()
 
     def __call__(self, text, rng):
         text = self._frame(self._words(text, rng), rng)

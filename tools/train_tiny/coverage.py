@@ -11,11 +11,10 @@ generated questions, finds the intent.
 import argparse
 import json
 import math
-import os
 import random
 from collections import Counter, defaultdict
 
-from corpus import HERE, STOP_WORDS, Corpus, normalise
+from corpus import STOP_WORDS, Corpus, normalise
 
 SAMPLES = 60_000
 
@@ -44,16 +43,12 @@ class NaiveBayes:
         return max(score, key=score.get)
 
 
-def story_intents(question):
-    return question["intent"].startswith("story")
-
-
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("questions")
     ap.add_argument("--blind", action="store_true")
     args = ap.parse_args()
-    corpus, rng, nb = Corpus(HERE), random.Random(3), NaiveBayes()
+    corpus, rng, nb = Corpus(), random.Random(3), NaiveBayes()
     seen = defaultdict(set)
     for _ in range(SAMPLES):
         q, _, intent = corpus.exchange(rng)
@@ -63,12 +58,12 @@ def main():
         q, _ = corpus.stories.sample(rng)
         nb.add(q, "story")
         seen["story"].update(normalise(q).split())
-    with open(os.path.join(HERE, args.questions) if not os.path.exists(args.questions) else args.questions) as f:
+    with open(args.questions, encoding="utf-8") as f:
         questions = json.load(f)
     vocabulary = set().union(*seen.values())
     found = covered = 0
     for q in questions:
-        intent = "story" if story_intents(q) else q["intent"]
+        intent = "story" if q["intent"].startswith("story") else q["intent"]
         words = [w for w in normalise(q["q"]).split() if w not in STOP_WORDS]
         share = sum(w in seen[intent] for w in words) / max(1, len(words))
         guess = nb.classify(q["q"])
