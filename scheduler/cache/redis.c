@@ -176,14 +176,14 @@ bool redis_send(struct redis *r, struct command *like, int argc, const char **ar
         free(c);
         return false;
     }
-    bool first = TAILQ_EMPTY(&r->commands);
     TAILQ_INSERT_TAIL(&r->commands, c, entry);
     r->n_commands++;
     r->bytes_out += c->bytes;
     r->replies_due++;
     if (c->get)
         c->get->command = c;
-    if (first && r->state == REDIS_UP)
+    /* Not only for the first one: those before it may be late already, and nobody waits for them. */
+    if (r->state == REDIS_UP && !event_pending(r->timer, EV_TIMEOUT, NULL))
         redis_arm(r, c->deadline_ns);
     return true;
 }

@@ -57,6 +57,7 @@ struct redis {
     int replies_due;
     struct evdns_base *dns; /* NULL: the host is no name */
     struct resolve *resolving;
+    unsigned attempts;   /* with a name */
     struct event *timer; /* DOWN: end of the back-off; OPENING: of the connect time; UP: the first command's deadline */
     int64_t backoff_ms;
     bool told; /* that it is down has been logged */

@@ -232,21 +232,44 @@ static void connect_to(struct redis *r, const char *address)
         redis_link_lost(r, "the event loop takes no event");
 }
 
+/* Each attempt takes the next of the host's addresses. */
+static const struct evutil_addrinfo *choose(const struct redis *r, const struct evutil_addrinfo *list)
+{
+    const struct evutil_addrinfo *a;
+    unsigned n = 0;
+    for (a = list; a; a = a->ai_next)
+        n++;
+    a = list;
+    for (unsigned i = n ? r->attempts % n : 0; i; i--)
+        a = a->ai_next;
+    return a;
+}
+
+static void print_address(const struct evutil_addrinfo *a, char *text, size_t size)
+{
+    const void *sa = a->ai_addr;
+    if (a->ai_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)sa)->sin_addr, text, (socklen_t)size);
+    else if (a->ai_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)sa)->sin6_addr, text, (socklen_t)size);
+}
+
 static void on_resolved(int result, struct evutil_addrinfo *list, void *arg)
 {
     struct resolve *resolve = arg;
     struct redis *r = resolve->redis;
     char address[INET6_ADDRSTRLEN] = "";
     free(resolve);
-    if (list && list->ai_family == AF_INET)
-        inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)list->ai_addr)->sin_addr, address, sizeof address);
-    else if (list && list->ai_family == AF_INET6)
-        inet_ntop(AF_INET6, &((struct sockaddr_in6 *)(void *)list->ai_addr)->sin6_addr, address, sizeof address);
+    if (r && list)
+        print_address(choose(r, list), address, sizeof address);
     if (list)
         evutil_freeaddrinfo(list);
     if (!r)
         return;
     r->resolving = NULL;
+    if (r->state != REDIS_OPENING) /* too late for this attempt */
+        return;
+    r->attempts++;
     if (address[0])
         connect_to(r, address);
     else

@@ -1,0 +1,136 @@
+/* Any bytes as a request, as an answer, and as a stream's chunk: nothing crashes; the canonical form of a canonical form
+ * is itself and is JSON; what replay_check() accepts can be replayed, and what the assembler makes of its stream says the
+ * same again.
+ * links: spw_sched_cache */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/sse.h"
+#include "scheduler/cache/assemble.h"
+#include "scheduler/cache/cache.h"
+#include "scheduler/cache/replay.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static void must(bool condition)
+{
+    if (!condition)
+        abort();
+}
+
+static void as_request(const char *text, size_t n)
+{
+    struct canonical c;
+    struct strbuf once, twice;
+    struct cache_key a, b;
+    struct cache_key_input in = {CACHE_CHAT, "t", "m"};
+    canonical_init(&c);
+    strbuf_init(&once, 4 * n + 64);
+    strbuf_init(&twice, 4 * n + 64);
+    if (canonical_read(&c, text, n) == RC_OK && canonical_write(&c, &once) == RC_OK) {
+        bool deterministic = canonical_is_deterministic(&c);
+        must(once.len <= 2 * n + 64);
+        must(canonical_key(&c, &in, &a) == RC_OK);
+        must(canonical_read(&c, once.data, once.len) == RC_OK);
+        must(canonical_write(&c, &twice) == RC_OK);
+        must(once.len == twice.len && memcmp(once.data, twice.data, once.len) == 0);
+        must(canonical_is_deterministic(&c) == deterministic);
+        must(canonical_key(&c, &in, &b) == RC_OK);
+        must(memcmp(&a, &b, sizeof a) == 0);
+    }
+    canonical_fini(&c);
+    strbuf_fini(&once);
+    strbuf_fini(&twice);
+}
+
+static enum rc on_frame(const struct sse_frame *f, void *arg)
+{
+    if (f->data_len == 6 && memcmp(f->data, "[DONE]", 6) == 0)
+        return RC_OK;
+    must(f->has_data);
+    must(assembler_feed(arg, f->data, f->data_len) == RC_OK);
+    return RC_OK;
+}
+
+/* Answer -> stream -> answer. Twice, as the first round drops what we do not know (stop_reason and the like). */
+static void round_trip(const char *text, size_t n, const struct replay *how, struct strbuf *whole)
+{
+    struct token_counts counts = {.input = 1};
+    struct strbuf stream;
+    struct assembler a;
+    struct sse *sse = sse_new(n + 65536);
+    strbuf_init(&stream, 1000 * n + 65536);
+    assembler_init(&a, 4 * n + 1024);
+    must(replay_stream(text, n, how, &stream) == RC_OK);
+    must(sse_feed(sse, stream.data, stream.len, on_frame, &a) == RC_OK);
+    must(sse_finish(sse, on_frame, &a) == RC_OK);
+    must(assembler_finish(&a, &counts, whole) == RC_OK);
+    must(replay_check(whole->data, whole->len) == RC_OK);
+    assembler_fini(&a);
+    sse_free(sse);
+    strbuf_fini(&stream);
+}
+
+static void as_answer(const char *text, size_t n)
+{
+    struct replay how = {.id = "i", .created_s = 1, .model = "m", .usage_asked = n % 2, .piece_bytes = n % 7};
+    struct strbuf body, once, twice;
+    strbuf_init(&body, n + 4096);
+    strbuf_init(&once, 4 * n + 65536);
+    strbuf_init(&twice, 4 * n + 65536);
+    if (replay_check(text, n) == RC_OK) {
+        must(replay_body(text, n, &how, &body) == RC_OK);
+        must(replay_check(body.data, body.len) == RC_OK);
+        round_trip(text, n, &how, &once);
+        round_trip(once.data, once.len, &how, &twice);
+        if (how.usage_asked)
+            must(once.len == twice.len && memcmp(once.data, twice.data, once.len) == 0);
+    }
+    strbuf_fini(&body);
+    strbuf_fini(&once);
+    strbuf_fini(&twice);
+}
+
+/* Lines as chunks. */
+static void as_chunks(const char *text, size_t n)
+{
+    struct token_counts counts = {.input = 1};
+    struct assembler a;
+    struct strbuf whole;
+    const char *end = text + n;
+    strbuf_init(&whole, 4 * n + 65536);
+    assembler_init(&a, n / 2 + 16);
+    while (text < end && a.rc == RC_OK) {
+        const char *line = memchr(text, '\n', (size_t)(end - text));
+        line = line ? line : end;
+        (void)assembler_feed(&a, text, (size_t)(line - text));
+        text = line + (line < end);
+    }
+    if (assembler_finish(&a, &counts, &whole) == RC_OK) /* a tool without a name may still be refused */
+        must(replay_check(whole.data, whole.len) != RC_INVALID);
+    assembler_fini(&a);
+    strbuf_fini(&whole);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    struct cache_ask ask;
+    char *text = malloc(n + 1); /* an end of its own, so that one byte too far is seen */
+    if (!text)
+        return 0;
+    memcpy(text, data, n);
+    text[n] = '\0';
+    (void)!cache_ask_parse(&ask, text, NULL, NULL);
+    (void)!cache_ask_parse(&ask, NULL, text, NULL);
+    free(text);
+    text = malloc(n ? n : 1);
+    if (!text)
+        return 0;
+    memcpy(text, data, n);
+    as_request(text, n);
+    as_answer(text, n);
+    as_chunks(text, n);
+    free(text);
+    return 0;
+}
