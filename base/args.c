@@ -263,3 +263,15 @@ void args_print_help(const struct arg_spec *s, FILE *out)
     if (s->example)
         fputc('\n', out);
 }
+
+bool args_run(const struct arg_spec *s, int argc, char **argv, int *exit_code)
+{
+    struct error e = {0};
+    enum rc rc = args_parse(s, argc, argv, &e);
+    *exit_code = rc == RC_OK || rc == RC_CANCELLED ? ARGS_EXIT_OK : ARGS_EXIT_USAGE;
+    if (rc == RC_CANCELLED)
+        args_print_help(s, stdout);
+    else if (rc != RC_OK)
+        fprintf(stderr, "%s %s: %s\n", s->program, s->verb, e.message);
+    return rc == RC_OK;
+}

@@ -54,6 +54,15 @@ struct arg_spec {
 /* argv: what follows the verb. RC_OK; RC_CANCELLED: --help or -h was asked for, nothing else was checked (print it and
  * end with 0); RC_INVALID: *e says what is wrong and what would be right. */
 enum rc args_parse(const struct arg_spec *s, int argc, char **argv, struct error *e) SPW_MUST_USE;
+/* The exit codes of both programs. */
+enum args_exit {
+    ARGS_EXIT_OK = 0,
+    ARGS_EXIT_FAILED = 1, /* it was understood, and did not work */
+    ARGS_EXIT_USAGE = 2,  /* the command line or the configuration is wrong */
+};
+/* args_parse() for a main function. True: go on. False: help or the mistake has been printed, *exit_code is what to end
+ * with. */
+bool args_run(const struct arg_spec *s, int argc, char **argv, int *exit_code) SPW_MUST_USE;
 /* Usage, flags with defaults and bounds, example. */
 void args_print_help(const struct arg_spec *s, FILE *out);
 

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/args.h"
 #include "base/text.h"
 #include "engine/cli/commands.h"
 
@@ -40,16 +41,16 @@ int main(int argc, char **argv)
     const char *names[N_COMMANDS];
     if (argc < 2) {
         print_help(stderr);
-        return EXIT_USAGE;
+        return ARGS_EXIT_USAGE;
     }
     const char *verb = argv[1];
     if (strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0 || strcmp(verb, "help") == 0) {
         print_help(stdout);
-        return EXIT_OK;
+        return ARGS_EXIT_OK;
     }
     if (strcmp(verb, "--version") == 0) {
         printf("spillway-engine %s\n", SPILLWAY_VERSION);
-        return EXIT_OK;
+        return ARGS_EXIT_OK;
     }
     for (int i = 0; i < N_COMMANDS; i++) {
         if (strcmp(verb, commands[i].name) == 0)
@@ -61,5 +62,5 @@ int main(int argc, char **argv)
             near ? "spillway-engine: unknown verb \"%s\"; did you mean \"%s\"?\n"
                  : "spillway-engine: unknown verb \"%s\"; see spillway-engine --help\n",
             verb, near);
-    return EXIT_USAGE;
+    return ARGS_EXIT_USAGE;
 }

@@ -8,23 +8,7 @@
 int cli_fail(const char *verb, const struct error *e)
 {
     fprintf(stderr, "spillway-engine %s: %s\n", verb, e->message);
-    return EXIT_FAILED;
-}
-
-bool cli_parse(const struct arg_spec *spec, int argc, char **argv, int *exit_code)
-{
-    struct error e = {0};
-    enum rc rc = args_parse(spec, argc, argv, &e);
-    if (rc == RC_OK)
-        return true;
-    if (rc == RC_CANCELLED) {
-        args_print_help(spec, stdout);
-        *exit_code = EXIT_OK;
-        return false;
-    }
-    fprintf(stderr, "spillway-engine %s: %s\n", spec->verb, e.message);
-    *exit_code = EXIT_USAGE;
-    return false;
+    return ARGS_EXIT_FAILED;
 }
 
 enum rc cli_parse_ids(const char *text, struct tokens *ids, struct error *e)

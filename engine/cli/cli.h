@@ -7,10 +7,8 @@
 #include "engine/model/model.h"
 #include "engine/text/tokenizer.h"
 
-/* "spillway-engine VERB: MESSAGE" on stderr; EXIT_FAILED. */
+/* "spillway-engine VERB: MESSAGE" on stderr; ARGS_EXIT_FAILED. */
 int cli_fail(const char *verb, const struct error *e);
-/* args_parse() with its answers turned into exit codes: true to go on; else *exit_code is what to return. */
-bool cli_parse(const struct arg_spec *spec, int argc, char **argv, int *exit_code);
 /* "1,2,3" -> ids. Values 0..2^31-1; at least one. */
 enum rc cli_parse_ids(const char *text, struct tokens *ids, struct error *e) SPW_MUST_USE;
 

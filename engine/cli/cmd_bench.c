@@ -222,11 +222,11 @@ int cmd_bench(int argc, char **argv)
                                   .n_options = sizeof options / sizeof options[0]};
     struct error e = {0};
     int code;
-    if (!cli_parse(&spec, argc, argv, &code))
+    if (!args_run(&spec, argc, argv, &code))
         return code;
     if (parse_batches(&a, &e) != RC_OK || (a.prompt == 0 && a.decode == 0)) {
         fprintf(stderr, "spillway-engine bench: %s\n", e.code ? e.message : "-p and -n are both 0");
-        return EXIT_USAGE;
+        return ARGS_EXIT_USAGE;
     }
-    return bench(&a, &e) ? cli_fail("bench", &e) : EXIT_OK;
+    return bench(&a, &e) ? cli_fail("bench", &e) : ARGS_EXIT_OK;
 }

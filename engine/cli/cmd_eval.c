@@ -87,13 +87,13 @@ int cmd_eval(int argc, char **argv)
     struct error e = {0};
     struct tokens ids;
     int code;
-    if (!cli_parse(&spec, argc, argv, &code))
+    if (!args_run(&spec, argc, argv, &code))
         return code;
     tokens_init(&ids, EVAL_TOKENS_MAX);
     enum rc rc = cli_parse_ids(a.tokens, &ids, &e);
-    code = rc ? EXIT_USAGE : EXIT_OK;
+    code = rc ? ARGS_EXIT_USAGE : ARGS_EXIT_OK;
     if (!rc && (rc = eval(&a, &ids, &e)) != RC_OK)
-        code = EXIT_FAILED;
+        code = ARGS_EXIT_FAILED;
     if (rc)
         fprintf(stderr, "spillway-engine eval: %s\n", e.message);
     tokens_fini(&ids);

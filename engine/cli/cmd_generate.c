@@ -234,15 +234,15 @@ int cmd_generate(int argc, char **argv)
                                   .n_options = sizeof options / sizeof options[0]};
     struct error e = {0};
     int code;
-    if (!cli_parse(&spec, argc, argv, &code))
+    if (!args_run(&spec, argc, argv, &code))
         return code;
     if ((a.prompt != NULL) + (a.chat != NULL) + (a.tokens != NULL) != 1) {
         fprintf(stderr, "spillway-engine generate: exactly one of --prompt, --chat and --tokens is needed\n");
-        return EXIT_USAGE;
+        return ARGS_EXIT_USAGE;
     }
     if (a.chat_template && !a.chat) {
         fprintf(stderr, "spillway-engine generate: --chat-template goes with --chat\n");
-        return EXIT_USAGE;
+        return ARGS_EXIT_USAGE;
     }
-    return generate(&a, &e) ? cli_fail("generate", &e) : EXIT_OK;
+    return generate(&a, &e) ? cli_fail("generate", &e) : ARGS_EXIT_OK;
 }

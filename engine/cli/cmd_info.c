@@ -108,7 +108,7 @@ int cmd_info(int argc, char **argv)
     struct error e = {0};
     struct model *m = NULL;
     int code;
-    if (!cli_parse(&spec, argc, argv, &code))
+    if (!args_run(&spec, argc, argv, &code))
         return code;
     enum rc rc = model_open(&m, path, GGUF_MAP_LAZY, &e);
     if (!rc && json && print_json(m))
@@ -116,5 +116,5 @@ int cmd_info(int argc, char **argv)
     else if (!rc && !json)
         print_text(m);
     model_close(m);
-    return rc ? cli_fail("info", &e) : EXIT_OK;
+    return rc ? cli_fail("info", &e) : ARGS_EXIT_OK;
 }

@@ -81,7 +81,7 @@ int cmd_render_chat(int argc, char **argv)
     struct error e = {0};
     int exit_code;
 
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
-    return render(&a, &e) == RC_OK ? EXIT_OK : cli_fail(spec.verb, &e);
+    return render(&a, &e) == RC_OK ? ARGS_EXIT_OK : cli_fail(spec.verb, &e);
 }

@@ -238,7 +238,7 @@ static int serve(struct serving *v)
     }
     event_base_dispatch(v->loop);
     const struct error *failed = server_failed(v->server);
-    int code = failed ? EXIT_FAILED : EXIT_OK;
+    int code = failed ? ARGS_EXIT_FAILED : ARGS_EXIT_OK;
     if (failed)
         log_error(&v->log, AREA, "the model could not be loaded", LOG_S("error", failed->message));
     log_info(&v->log, AREA, "stopped", LOG_I("exit_code", code));
@@ -282,7 +282,7 @@ int cmd_serve(int argc, char **argv)
         .n_options = sizeof options / sizeof options[0],
     };
     int code;
-    if (!cli_parse(&spec, argc, argv, &code))
+    if (!args_run(&spec, argc, argv, &code))
         return code;
     (void)log_level_parse(v.a.log_level, &v.log.level); /* one of the choices */
     return serve(&v);

@@ -127,7 +127,7 @@ int cmd_synth(int argc, char **argv)
     struct synth_shape s = {0};
     cJSON *root = NULL;
     int code, t = 0;
-    if (!cli_parse(&spec, argc, argv, &code))
+    if (!args_run(&spec, argc, argv, &code))
         return code;
     while (strcmp(type_names[t], type) != 0)
         t++;
@@ -137,5 +137,5 @@ int cmd_synth(int argc, char **argv)
     if (!rc)
         rc = synth_write(&s, (enum synth_type)t, (uint64_t)seed, out, &e);
     cJSON_Delete(root);
-    return rc ? cli_fail("synth", &e) : EXIT_OK;
+    return rc ? cli_fail("synth", &e) : ARGS_EXIT_OK;
 }

@@ -117,12 +117,12 @@ static int run(const struct arg_spec *spec, struct tokenize_args *a, convert_fn 
     struct error e = {0};
     int exit_code;
 
-    if (!cli_parse(spec, argc, argv, &exit_code))
+    if (!args_run(spec, argc, argv, &exit_code))
         return exit_code;
     unsigned flags = (a->no_bos ? 0 : base_flags) | (a->parse_special ? special_flag : 0);
     if (convert_stdin(a, convert, flags, &e) != RC_OK)
         return cli_fail(spec->verb, &e);
-    return EXIT_OK;
+    return ARGS_EXIT_OK;
 }
 
 #define MODEL_OPTION(args)                                                                                             \

@@ -1,9 +1,7 @@
 /* The verbs of spillway-engine. Each gets what follows its name, prints results on stdout and the rest on stderr, and
- * returns the exit code: 0 done, 1 failed, 2 wrong usage. */
+ * returns the exit code (base/args.h): 0 done, 1 failed, 2 wrong usage. */
 #ifndef ENGINE_CLI_COMMANDS_H
 #define ENGINE_CLI_COMMANDS_H
-
-enum exit_code { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 int cmd_bench(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);

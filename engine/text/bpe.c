@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/text/merge_heap.h"
 #include "engine/text/text_internal.h"
 
 /* ---- the byte alphabet: printable Latin-1 stands for itself, the other 68 bytes follow from U+0100 on ---- */
@@ -116,58 +117,15 @@ struct symbol {
     uint32_t prev, next; /* NONE at the ends; a symbol merged away has id -2 */
 };
 
-struct candidate {
-    uint32_t rank, left;
-    int32_t left_id, right_id; /* as they were when queued */
-};
-
 struct bpe_run {
     const struct vocab *v;
     struct tokens *out;
     struct error *e;
     struct symbol *symbols; /* owned */
     size_t symbols_cap;
-    struct candidate *heap; /* owned */
-    size_t n_heap, heap_cap;
-    char *spelled; /* owned; text_max bytes: a word in the byte alphabet */
+    struct merge_heap heap; /* a, b of a candidate: the two ids */
+    char *spelled;          /* owned; text_max bytes: a word in the byte alphabet */
 };
-
-static bool better(const struct candidate *a, const struct candidate *b)
-{
-    return a->rank != b->rank ? a->rank < b->rank : a->left < b->left;
-}
-
-static void heap_push(struct bpe_run *r, struct candidate c)
-{
-    if (r->n_heap == r->heap_cap) {
-        r->heap_cap = r->heap_cap ? r->heap_cap * 2 : 64;
-        r->heap = spw_realloc(r->heap, r->heap_cap * sizeof(*r->heap));
-    }
-    size_t i = r->n_heap++;
-    for (; i > 0 && better(&c, &r->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        r->heap[i] = r->heap[(i - 1) / 2];
-    r->heap[i] = c;
-}
-
-static struct candidate heap_pop(struct bpe_run *r)
-{
-    struct candidate top = r->heap[0], last = r->heap[--r->n_heap];
-    size_t i = 0;
-
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= r->n_heap)
-            break;
-        if (child + 1 < r->n_heap && better(&r->heap[child + 1], &r->heap[child]))
-            child++;
-        if (!better(&r->heap[child], &last))
-            break;
-        r->heap[i] = r->heap[child];
-        i = child;
-    }
-    r->heap[i] = last;
-    return top;
-}
 
 static void queue_pair(struct bpe_run *r, uint32_t left)
 {
@@ -178,19 +136,19 @@ static void queue_pair(struct bpe_run *r, uint32_t left)
         return;
     const struct merge *m = &r->v->bpe.merges[merge_slot(&r->v->bpe, a, b)];
     if (m->left >= 0)
-        heap_push(r, (struct candidate){m->rank, left, a, b});
+        merge_heap_push(&r->heap, (struct merge_candidate){m->rank, left, a, b});
 }
 
 static void merge_all(struct bpe_run *r)
 {
     struct symbol *s = r->symbols;
 
-    while (r->n_heap) {
-        struct candidate c = heap_pop(r);
+    struct merge_candidate c;
+    while (merge_heap_pop(&r->heap, &c)) {
         uint32_t right = s[c.left].next;
-        if (s[c.left].id != c.left_id || right == NONE || s[right].id != c.right_id)
+        if (s[c.left].id != c.a || right == NONE || s[right].id != c.b)
             continue;
-        s[c.left].id = r->v->bpe.merges[merge_slot(&r->v->bpe, c.left_id, c.right_id)].result;
+        s[c.left].id = r->v->bpe.merges[merge_slot(&r->v->bpe, c.a, c.b)].result;
         s[c.left].next = s[right].next;
         if (s[right].next != NONE)
             s[s[right].next].prev = c.left;
@@ -246,7 +204,7 @@ static enum rc encode_word(void *arg, const char *word, size_t n)
     for (size_t i = 0; i < n; i++)
         r->symbols[i] = (struct symbol){r->v->byte_token[(unsigned char)word[i]], i ? (uint32_t)i - 1 : NONE,
                                         i + 1 < n ? (uint32_t)i + 1 : NONE};
-    r->n_heap = 0;
+    r->heap.n = 0;
     for (size_t i = 0; i + 1 < n; i++)
         queue_pair(r, (uint32_t)i);
     merge_all(r);
@@ -261,7 +219,7 @@ enum rc bpe_encode(const struct vocab *v, const char *text, size_t n, struct tok
     enum rc rc = pretokenize(v->pre, text, n, encode_word, &r);
 
     free(r.symbols);
-    free(r.heap);
+    merge_heap_fini(&r.heap);
     free(r.spelled);
     return rc;
 }

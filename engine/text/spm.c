@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/text/merge_heap.h"
 #include "engine/text/text_internal.h"
 
 #define NONE UINT32_MAX
@@ -19,55 +20,13 @@ struct piece {
     uint32_t prev, next;
 };
 
-struct candidate {
-    float score;
-    uint32_t left, len; /* len of both together: tells a stale one */
-};
-
 struct spm_run {
     const struct vocab *v;
     char *text;             /* owned; spaces spelled out */
     struct piece *pieces;   /* owned */
-    struct candidate *heap; /* owned */
-    size_t n, n_pieces, n_heap, heap_cap;
+    struct merge_heap heap; /* a of a candidate: the length of both halves together, which tells a stale one */
+    size_t n, n_pieces;
 };
-
-static bool better(const struct candidate *a, const struct candidate *b)
-{
-    return a->score != b->score ? a->score > b->score : a->left < b->left;
-}
-
-static void heap_push(struct spm_run *r, struct candidate c)
-{
-    if (r->n_heap == r->heap_cap) {
-        r->heap_cap = r->heap_cap ? r->heap_cap * 2 : 64;
-        r->heap = spw_realloc(r->heap, r->heap_cap * sizeof(*r->heap));
-    }
-    size_t i = r->n_heap++;
-    for (; i > 0 && better(&c, &r->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        r->heap[i] = r->heap[(i - 1) / 2];
-    r->heap[i] = c;
-}
-
-static struct candidate heap_pop(struct spm_run *r)
-{
-    struct candidate top = r->heap[0], last = r->heap[--r->n_heap];
-    size_t i = 0;
-
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= r->n_heap)
-            break;
-        if (child + 1 < r->n_heap && better(&r->heap[child + 1], &r->heap[child]))
-            child++;
-        if (!better(&r->heap[child], &last))
-            break;
-        r->heap[i] = r->heap[child];
-        i = child;
-    }
-    r->heap[i] = last;
-    return top;
-}
 
 static void queue_pair(struct spm_run *r, uint32_t left)
 {
@@ -77,7 +36,7 @@ static void queue_pair(struct spm_run *r, uint32_t left)
     uint32_t len = p->len + r->pieces[p->next].len;
     int32_t id = vocab_find_mergeable(r->v, r->text + p->at, len);
     if (id >= 0)
-        heap_push(r, (struct candidate){r->v->score[id], left, len});
+        merge_heap_push(&r->heap, (struct merge_candidate){-(double)r->v->score[id], left, (int32_t)len, 0});
 }
 
 static void spell(struct spm_run *r, const char *text, size_t n, bool space_prefix)
@@ -116,12 +75,12 @@ static void merge_all(struct spm_run *r)
 
     for (size_t i = 0; i + 1 < r->n_pieces; i++)
         queue_pair(r, (uint32_t)i);
-    while (r->n_heap) {
-        struct candidate c = heap_pop(r);
+    struct merge_candidate c;
+    while (merge_heap_pop(&r->heap, &c)) {
         uint32_t right = p[c.left].next;
-        if (p[c.left].len == 0 || right == NONE || p[c.left].len + p[right].len != c.len)
+        if (p[c.left].len == 0 || right == NONE || p[c.left].len + p[right].len != (uint32_t)c.a)
             continue;
-        p[c.left].len = c.len;
+        p[c.left].len = (uint32_t)c.a;
         p[c.left].next = p[right].next;
         if (p[right].next != NONE)
             p[p[right].next].prev = c.left;
@@ -171,6 +130,6 @@ enum rc spm_encode(const struct vocab *v, const char *text, size_t n, bool space
     enum rc rc = emit(&r, out, e);
     free(r.text);
     free(r.pieces);
-    free(r.heap);
+    merge_heap_fini(&r.heap);
     return rc;
 }

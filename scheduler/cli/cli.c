@@ -57,7 +57,7 @@ static int unknown_verb(const char *word)
         fprintf(stderr, "spillway: unknown verb \"%.80s\"; did you mean %s?\n", word, near);
     else
         fprintf(stderr, "spillway: unknown verb \"%.80s\"; spillway help lists them\n", word);
-    return CLI_USAGE;
+    return ARGS_EXIT_USAGE;
 }
 
 static int cli_help(int argc, char **argv)
@@ -77,22 +77,22 @@ static int cli_help(int argc, char **argv)
                                   .operands = operands,
                                   .n_operands = 1};
 
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     if (!topic) {
         print_usage(stdout);
-        return CLI_OK;
+        return ARGS_EXIT_OK;
     }
     if (strcmp(topic, "config") == 0) {
         if (markdown)
             config_print_markdown(stdout);
         else
             config_print_help(stdout);
-        return CLI_OK;
+        return ARGS_EXIT_OK;
     }
     if (strcmp(topic, "admin") == 0) {
         admin_print_markdown(stdout);
-        return CLI_OK;
+        return ARGS_EXIT_OK;
     }
     int i = find_verb(topic);
     char flag[] = "--help", *help_argv[] = {flag, NULL};
@@ -105,17 +105,17 @@ static int cli_version(int argc, char **argv)
     const struct arg_spec spec = {
         .program = "spillway", .verb = "version", .summary = "the version", .example = "spillway version"};
 
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     printf("spillway %s\n", SPILLWAY_VERSION);
-    return CLI_OK;
+    return ARGS_EXIT_OK;
 }
 
 int cli_main(int argc, char **argv)
 {
     if (argc < 2) {
         print_usage(stderr);
-        return CLI_USAGE;
+        return ARGS_EXIT_USAGE;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return cli_help(argc - 2, argv + 2);
@@ -127,27 +127,10 @@ int cli_main(int argc, char **argv)
 
 /* --- shared by the verbs ------------------------------------------------------------------------------------ */
 
-bool cli_parse(const struct arg_spec *spec, int argc, char **argv, int *exit_code)
-{
-    struct error e;
-    enum rc rc = args_parse(spec, argc, argv, &e);
-
-    if (rc == RC_OK)
-        return true;
-    if (rc == RC_CANCELLED) {
-        args_print_help(spec, stdout);
-        *exit_code = CLI_OK;
-        return false;
-    }
-    fprintf(stderr, "spillway %s: %s\n", spec->verb, e.message);
-    *exit_code = CLI_USAGE;
-    return false;
-}
-
 int cli_fail(const char *verb, const struct error *e)
 {
     fprintf(stderr, "spillway %s: %s\n", verb, e->message);
-    return e->code == RC_INVALID ? CLI_USAGE : CLI_FAILED;
+    return e->code == RC_INVALID ? ARGS_EXIT_USAGE : ARGS_EXIT_FAILED;
 }
 
 struct config *cli_load_config(const char *verb, const char *path)

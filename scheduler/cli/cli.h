@@ -3,12 +3,7 @@
 #ifndef SCHEDULER_CLI_CLI_H
 #define SCHEDULER_CLI_CLI_H
 
-enum cli_exit {
-    CLI_OK = 0,
-    CLI_FAILED = 1, /* it was understood, and did not work */
-    CLI_USAGE = 2,  /* the command line or the configuration is wrong */
-};
-/* All of main(). */
+/* All of main(); exit codes are those of base/args.h. */
 int cli_main(int argc, char **argv);
 
 #endif

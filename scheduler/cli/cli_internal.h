@@ -14,9 +14,7 @@
 typedef int cli_verb(int argc, char **argv);
 cli_verb cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask;
 
-/* True: the values are set. False: *exit_code is what to end with; help or the mistake has been printed. */
-bool cli_parse(const struct arg_spec *spec, int argc, char **argv, int *exit_code) SPW_MUST_USE;
-/* "spillway VERB: message" on stderr; CLI_USAGE for RC_INVALID, else CLI_FAILED. */
+/* "spillway VERB: message" on stderr; ARGS_EXIT_USAGE for RC_INVALID, else ARGS_EXIT_FAILED. */
 int cli_fail(const char *verb, const struct error *e);
 /* Loads, or prints every mistake and returns NULL. */
 struct config *cli_load_config(const char *verb, const char *path);

@@ -82,11 +82,11 @@ int cli_ask(int argc, char **argv)
                                   .operands = operands,
                                   .n_operands = 1};
     int exit_code;
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     struct error e = {0};
     if (ready)
-        return ask_ready(o.url, &e) == RC_OK ? CLI_OK : CLI_FAILED;
+        return ask_ready(o.url, &e) == RC_OK ? ARGS_EXIT_OK : ARGS_EXIT_FAILED;
     if (!o.question) {
         error_set(&e, RC_INVALID, "no question given; see spillway ask --help");
         return cli_fail("ask", &e);
@@ -106,5 +106,5 @@ int cli_ask(int argc, char **argv)
         putchar('\n');
     else
         print_result(&r);
-    return CLI_OK;
+    return ARGS_EXIT_OK;
 }

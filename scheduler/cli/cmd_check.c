@@ -35,11 +35,11 @@ int cli_check(int argc, char **argv)
                                   .n_options = 2};
     struct strbuf warnings;
 
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     struct config *c = cli_load_config("check", path);
     if (!c)
-        return CLI_USAGE;
+        return ARGS_EXIT_USAGE;
     strbuf_init(&warnings, (size_t)1 << 20);
     int n_warnings = config_warnings(c, &warnings);
     if (warnings.len)
@@ -52,5 +52,5 @@ int cli_check(int argc, char **argv)
                c->n_nodes == 1 ? "" : "s", count_models(c), count_models(c) == 1 ? "" : "s", c->n_keys,
                c->n_keys == 1 ? "" : "s", n_warnings, n_warnings == 1 ? "" : "s");
     config_free(c);
-    return CLI_OK;
+    return ARGS_EXIT_OK;
 }

@@ -82,7 +82,7 @@ static int create(const struct request *r)
                         "it keeps only the hash.\n");
     }
     explicit_bzero(key, sizeof key);
-    return CLI_OK;
+    return ARGS_EXIT_OK;
 }
 
 static int hash_stdin(void)
@@ -102,7 +102,7 @@ static int hash_stdin(void)
     if (rc != RC_OK)
         return cli_fail("keys", &e);
     puts(hash);
-    return CLI_OK;
+    return ARGS_EXIT_OK;
 }
 
 static int list(const struct request *r)
@@ -113,7 +113,7 @@ static int list(const struct request *r)
     struct cli_table t;
 
     if (!c)
-        return CLI_USAGE;
+        return ARGS_EXIT_USAGE;
     cli_table_init(&t, columns, 5);
     for (int i = 0; i < c->n_keys; i++) {
         cli_table_add(&t, c->keys[i].id);
@@ -125,7 +125,7 @@ static int list(const struct request *r)
     cli_table_print(&t, stdout);
     cli_table_fini(&t);
     config_free(c);
-    return CLI_OK;
+    return ARGS_EXIT_OK;
 }
 
 int cli_keys(int argc, char **argv)
@@ -154,7 +154,7 @@ int cli_keys(int argc, char **argv)
                                   .n_operands = 1};
     struct error e;
 
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     if (strcmp(r.action, "create") == 0)
         return create(&r);

@@ -115,7 +115,7 @@ int cli_ledger(int argc, char **argv)
     cJSON *root = NULL;
     enum rc rc;
 
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     if (db)
         rc = read_file(db, (int)last, &root, &e);
@@ -130,5 +130,5 @@ int cli_ledger(int argc, char **argv)
     else
         print_rows(root);
     cJSON_Delete(root);
-    return CLI_OK;
+    return ARGS_EXIT_OK;
 }

@@ -103,7 +103,7 @@ int cli_nodes(int argc, char **argv)
     struct error e;
     cJSON *root = NULL;
 
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     if (!plan(action, name, &method, path, sizeof path, &e) || cli_client_open(&c, "nodes", &target, &e) != RC_OK)
         return cli_fail("nodes", &e);
@@ -116,5 +116,5 @@ int cli_nodes(int argc, char **argv)
     else
         print_nodes(root);
     cJSON_Delete(root);
-    return CLI_OK;
+    return ARGS_EXIT_OK;
 }

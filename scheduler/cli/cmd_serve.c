@@ -233,14 +233,14 @@ static int run(struct serve *s)
     log_warnings(s);
     if (build(s, &e) != RC_OK) {
         log_error(&s->log, "serve", e.message, LOG_S("code", rc_name(e.code)));
-        return e.code == RC_INVALID ? CLI_USAGE : CLI_FAILED;
+        return e.code == RC_INVALID ? ARGS_EXIT_USAGE : ARGS_EXIT_FAILED;
     }
     log_info(&s->log, "serve", "serving", LOG_S("admin_socket", s->config->admin_socket),
              LOG_I("admin_port", admin_port(s->admin)), LOG_I("nodes", s->config->n_nodes),
              LOG_S("version", SPILLWAY_VERSION), LOG_I("pid", getpid()));
     event_base_dispatch(s->loop);
     log_info(&s->log, "serve", "ended", LOG_B("forced", s->forced));
-    return s->forced ? CLI_FAILED : CLI_OK;
+    return s->forced ? ARGS_EXIT_FAILED : ARGS_EXIT_OK;
 }
 
 int cli_serve(int argc, char **argv)
@@ -257,11 +257,11 @@ int cli_serve(int argc, char **argv)
                                   .options = options,
                                   .n_options = 1};
 
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     s.config = cli_load_config("serve", path);
     if (!s.config)
-        return CLI_USAGE;
+        return ARGS_EXIT_USAGE;
     s.log =
         (struct log){.fd = STDERR_FILENO, .level = s.config->log_level, .clock = &clock_system, .program = "spillway"};
     exit_code = run(&s);

@@ -59,7 +59,7 @@ int cli_status(int argc, char **argv)
     struct error e;
     cJSON *root = NULL;
 
-    if (!cli_parse(&spec, argc, argv, &exit_code))
+    if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     if (cli_client_open(&c, "status", &target, &e) != RC_OK)
         return cli_fail("status", &e);
@@ -72,5 +72,5 @@ int cli_status(int argc, char **argv)
     else
         print_status(root);
     cJSON_Delete(root);
-    return CLI_OK;
+    return ARGS_EXIT_OK;
 }

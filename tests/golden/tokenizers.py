@@ -60,10 +60,10 @@ def flags_of(case):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    where = parser.add_mutually_exclusive_group(required=True)
+    where = parser.add_mutually_exclusive_group(default="../shared")
     where.add_argument("--build", help="build folder that holds spillway-engine")
     where.add_argument("--engine", help="the program itself")
-    parser.add_argument("--shared", required=True)
+    parser.add_argument("--shared", default="../shared")
     parser.add_argument("--full", action="store_true", help="same as without: all cases always run")
     args = parser.parse_args()
     engine = args.engine or os.path.join(args.build, "spillway-engine")
