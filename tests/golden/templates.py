@@ -23,7 +23,7 @@ def render(engine, name, thinking, messages):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    where = parser.add_mutually_exclusive_group(default="../shared")
+    where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--build", help="build folder that holds spillway-engine")
     where.add_argument("--engine", help="the program itself")
     parser.add_argument("--shared", default="../shared")
