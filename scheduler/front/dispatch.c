@@ -45,11 +45,23 @@ void request_free(struct request *r)
 
 /* ---- legs ------------------------------------------------------------------------------------------------------- */
 
+/* A node's draw, shared among the requests that it has at the leg's end: as good a guess as there is without a meter. */
+static void note_energy(struct request *r)
+{
+    const struct node *node = r->leg.node;
+    int64_t us = mono_since(r->front->o.clock, r->leg.started) / NS_PER_US;
+    if (node->config->watts <= 0)
+        r->millijoules = -1;
+    else if (r->millijoules >= 0)
+        r->millijoules += us / node->in_flight * node->config->watts / 1000;
+}
+
 /* The slot goes back; a call that still runs keeps running. */
 static void leg_over(struct request *r)
 {
     struct node *node = r->leg.node;
     SPW_ASSERT(node);
+    note_energy(r);
     r->leg.node = NULL;
     r->front->n_running--;
     node_release(node);
@@ -272,6 +284,7 @@ static enum rc leg_start(struct request *r, struct node *node, struct error *e)
     r->state = REQUEST_RUNNING;
     r->leg.node = r->last = r->billed = node;
     r->leg.status = 0;
+    r->leg.started = clock_now(f->o.clock);
     f->n_running++;
     node_take(node);
     int64_t whole_ms = f->o.config->first_byte_ms > WHOLE_ANSWER_MS ? f->o.config->first_byte_ms : WHOLE_ANSWER_MS;

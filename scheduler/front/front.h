@@ -10,8 +10,10 @@
  * Public surface: POST /v1/chat/completions, POST /v1/completions, GET /v1/models, GET /v1/models/{id}, GET /healthz,
  * GET /readyz. /metrics and /admin are never here.
  * Answers carry x-request-id (ours; a client's is not believed) and x-spillway-node. The charge is in the header
- * x-spillway-charge-usd, or, when streaming, in the final usage chunk as "spillway":{"node":NAME,"charge_usd":"0.0012"}
- * (a string: exact decimal dollars). */
+ * x-spillway-charge-usd, or, when streaming, in the final usage chunk as
+ * "spillway":{"node":NAME,"charge_usd":"0.0012","joules_estimated":41.25} (charge: a string, exact decimal dollars).
+ * Joules, in a whole answer the header x-spillway-joules-estimated: the node's declared watts x the seconds it worked /
+ * the requests it had at the end; left out where no watts are declared. */
 #ifndef SCHEDULER_FRONT_FRONT_H
 #define SCHEDULER_FRONT_FRONT_H
 

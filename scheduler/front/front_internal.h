@@ -35,10 +35,10 @@ struct identity { /* who asks; borrowed from the configuration */
 };
 
 struct leg {
-    struct node *node;      /* NULL: no leg */
-    struct http_call *call; /* NULL: it has ended */
-    int status;             /* of the node's answer; 0 before its head */
-    struct mono heard;      /* last byte of its answer */
+    struct node *node;          /* NULL: no leg */
+    struct http_call *call;     /* NULL: it has ended */
+    int status;                 /* of the node's answer; 0 before its head */
+    struct mono started, heard; /* heard: last byte of its answer */
 };
 
 struct request {
@@ -76,6 +76,7 @@ struct request {
     struct token_counts tokens;
     const char *usage_source;
     struct pusd charge;
+    int64_t millijoules; /* estimated, of all legs so far; -1: a node that had one declares no watts */
 };
 
 /* A waiting room: the requests for one model that have no slot. In order of arrival. */

@@ -1,4 +1,5 @@
 /* The end of a request: what it costs, its ledger row, and only then the rest of its answer. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "scheduler/front/answer.h"
@@ -16,20 +17,21 @@ static const char *charge_text(const struct request *r, char *buf, size_t size)
 
 static void finish_whole(struct request *r)
 {
-    char charge[64];
+    char charge[64], joules[32];
     struct http_header headers[] = {
-        {"Content-Type", "application/json"},
-        {"x-request-id", r->id},
-        {"x-spillway-node", r->billed->config->name},
-        {"x-spillway-charge-usd", charge_text(r, charge, sizeof charge)},
+        {"Content-Type", "application/json"},         {"x-request-id", r->id},
+        {"x-spillway-node", r->billed->config->name}, {"x-spillway-charge-usd", charge_text(r, charge, sizeof charge)},
+        {"x-spillway-joules-estimated", joules},
     };
+    int n = r->millijoules >= 0 ? 5 : 4;
+    snprintf(joules, sizeof joules, "%" PRId64 ".%03d", r->millijoules / 1000, (int)(r->millijoules % 1000));
     const char *model = node_upstream_model(r->billed) ? r->body.model : NULL;
     strbuf_clear(&r->out);
     enum rc rc = answer_write((struct span){r->answer.data, r->answer.len}, model, &r->out);
     if (rc == RC_OK)
-        http_reply(r->x, 200, headers, 4, r->out.data, r->out.len);
+        http_reply(r->x, 200, headers, n, r->out.data, r->out.len);
     else
-        http_reply(r->x, 200, headers, 4, r->answer.data, r->answer.len); /* as it is rather than not at all */
+        http_reply(r->x, 200, headers, n, r->answer.data, r->answer.len); /* as it is rather than not at all */
 }
 
 /* The write may find the client gone, and on_abort then takes x away. */
@@ -44,8 +46,10 @@ static void finish_stream(struct request *r)
 {
     char charge[64];
     strbuf_clear(&r->out);
-    enum rc rc =
-        stream_final(&r->stream, r->billed->config->name, charge_text(r, charge, sizeof charge), &r->tokens, &r->out);
+    struct stream_bill bill = {.node = r->billed->config->name,
+                               .charge_usd = charge_text(r, charge, sizeof charge),
+                               .millijoules = r->millijoules};
+    enum rc rc = stream_final(&r->stream, &bill, &r->tokens, &r->out);
     SPW_ASSERT(rc == RC_OK); /* out may be as large as everything that stream may hold */
     write_last(r);
 }

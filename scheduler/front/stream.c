@@ -253,8 +253,21 @@ static enum rc usage_text(const struct stream *s, const struct token_counts *cou
         counts->input, counts->output, counts->input + counts->output);
 }
 
-enum rc stream_final(const struct stream *s, const char *node, const char *charge_usd,
-                     const struct token_counts *counts, struct strbuf *out)
+static enum rc bill_text(const struct stream_bill *bill, struct strbuf *b)
+{
+    enum rc rc = strbuf_puts(b, ",\"spillway\":{\"node\":");
+    if (rc == RC_OK)
+        rc = json_append_string(b, bill->node, strlen(bill->node));
+    if (rc == RC_OK)
+        rc = strbuf_printf(b, ",\"charge_usd\":\"%s\"", bill->charge_usd);
+    if (rc == RC_OK && bill->millijoules >= 0)
+        rc = strbuf_printf(b, ",\"joules_estimated\":%" PRId64 ".%03d", bill->millijoules / 1000,
+                           (int)(bill->millijoules % 1000));
+    return rc == RC_OK ? strbuf_puts(b, "}") : rc;
+}
+
+enum rc stream_final(const struct stream *s, const struct stream_bill *bill, const struct token_counts *counts,
+                     struct strbuf *out)
 {
     struct strbuf usage, extra;
     strbuf_init(&usage, USAGE_BYTES_MAX);
@@ -263,11 +276,7 @@ enum rc stream_final(const struct stream *s, const char *node, const char *charg
     if (rc == RC_OK && s->usage_asked) {
         rc = usage_text(s, counts, &usage);
         if (rc == RC_OK)
-            rc = strbuf_puts(&extra, ",\"spillway\":{\"node\":");
-        if (rc == RC_OK)
-            rc = json_append_string(&extra, node, strlen(node));
-        if (rc == RC_OK)
-            rc = strbuf_printf(&extra, ",\"charge_usd\":\"%s\"}", charge_usd);
+            rc = bill_text(bill, &extra);
         if (rc == RC_OK)
             rc = final_usage(s, &usage, &extra, out);
     }

@@ -2,7 +2,8 @@
  * frame, the usage frame and [DONE] are held back until the caller says that the ledger row is committed.
  *
  * Usage is asked of every node (request_splice) and believed in whichever chunk carries it. The client gets it only if
- * it asked: in one last chunk without choices, as OpenAI sends it, with "spillway":{"node","charge_usd"} beside it.
+ * it asked: in one last chunk without choices, as OpenAI sends it, with "spillway":{"node","charge_usd"} and, where it is
+ * known, "joules_estimated" beside it.
  *
  * No I/O here: bytes in, bytes out. One struct stream per leg that has begun to answer. */
 #ifndef SCHEDULER_FRONT_STREAM_H
@@ -40,8 +41,13 @@ void stream_fini(struct stream *s);
 enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out) SPW_MUST_USE;
 /* The node closed its answer. Some end without [DONE] after a finish_reason: that is an end; anything else is a cut. */
 enum stream_status stream_eof(struct stream *s, struct strbuf *out);
+/* What stands beside the usage. */
+struct stream_bill {
+    const char *node, *charge_usd;
+    int64_t millijoules; /* estimated; -1: unknown */
+};
 /* After the commit: held frames, the usage chunk if the client asked, [DONE]. counts: what the ledger says. */
-enum rc stream_final(const struct stream *s, const char *node, const char *charge_usd,
-                     const struct token_counts *counts, struct strbuf *out) SPW_MUST_USE;
+enum rc stream_final(const struct stream *s, const struct stream_bill *bill, const struct token_counts *counts,
+                     struct strbuf *out) SPW_MUST_USE;
 
 #endif

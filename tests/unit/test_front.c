@@ -214,7 +214,8 @@ static void fed_free(struct fed *f)
 }
 
 /* Whatever the cuts: `in` lets `now` leave at once and `later` after the commit. */
-static void check_stream(const char *in, const char *model, bool usage_asked, const char *now, const char *later)
+static void check_bill(const char *in, const char *model, bool usage_asked, int64_t joules, const char *now,
+                       const char *later)
 {
     for (size_t step = 1; step < 400; step = step < 8 ? step + 1 : step * 2 + 1) {
         struct fed f;
@@ -225,11 +226,16 @@ static void check_stream(const char *in, const char *model, bool usage_asked, co
         CHECK_INT(f.status, STREAM_DONE);
         CHECK_STR(f.out.data ? f.out.data : "", now);
         strbuf_clear(&f.out);
-        CHECK_INT(stream_final(&f.s, "a", "0.01", &counts, &f.out), RC_OK);
+        CHECK_INT(stream_final(&f.s, &(struct stream_bill){"a", "0.01", joules}, &counts, &f.out), RC_OK);
         CHECK_STR(f.out.data, later);
         CHECK_INT(f.s.content_chunks, 2);
         fed_free(&f);
     }
+}
+
+static void check_stream(const char *in, const char *model, bool usage_asked, const char *now, const char *later)
+{
+    check_bill(in, model, usage_asked, -1, now, later);
 }
 
 static void finish_is_held_and_usage_is_placed(void)
@@ -238,6 +244,9 @@ static void finish_is_held_and_usage_is_placed(void)
     check_stream(usual, NULL, false, WORD("x") WORD("y"), FINISH("") DONE);
     check_stream(usual, NULL, true, WORD("x") WORD("y"),
                  FINISH("") "data: " HEAD "],\"usage\":" USAGE SPILLWAY("0.01") "}\n\n" DONE);
+    check_bill(usual, NULL, true, 41007, WORD("x") WORD("y"),
+               FINISH("") "data: " HEAD "],\"usage\":" USAGE ",\"spillway\":{\"node\":\"a\",\"charge_usd\":\"0.01\","
+                          "\"joules_estimated\":41.007}}\n\n" DONE);
     /* Usage in the finish chunk, in a content chunk, nowhere; no [DONE]; comments; CRLF. */
     check_stream(WORD("x") WORD("y") FINISH(",\"usage\":" USAGE) DONE, NULL, true, WORD("x") WORD("y"),
                  FINISH(",\"usage\":null") "data: " HEAD "],\"usage\":" USAGE SPILLWAY("0.01") "}\n\n" DONE);
