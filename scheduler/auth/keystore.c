@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "scheduler/auth/base64url.h"
 #include "scheduler/auth/keystore_internal.h"
 
 struct record {           /* one key in memory */
@@ -214,21 +215,6 @@ enum rc keystore_reload(struct keystore *k, struct error *e)
 
 /* ---- changes ---------------------------------------------------------------------------------------------------- */
 
-static void base64url(const unsigned char *bytes, size_t n, char *out)
-{
-    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    unsigned bits = 0;
-    int held = 0;
-    for (size_t i = 0; i < n; i++) {
-        bits = (bits << 8 | bytes[i]) & 0xffff;
-        for (held += 8; held >= 6; held -= 6)
-            *out++ = alphabet[bits >> (held - 6) & 63];
-    }
-    if (held)
-        *out++ = alphabet[bits << (6 - held) & 63];
-    *out = '\0';
-}
-
 static enum rc make_text(struct keystore *k, char text[KEYSTORE_TEXT_BYTES], struct hash *h, char tail[5],
                          struct error *e)
 {
@@ -236,7 +222,7 @@ static enum rc make_text(struct keystore *k, char text[KEYSTORE_TEXT_BYTES], str
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
         return error_set(e, RC_IO, "no random bytes from the system: %s", strerror(errno));
     memcpy(text, KEYSTORE_PREFIX, sizeof KEYSTORE_PREFIX);
-    base64url(random, sizeof random, text + strlen(KEYSTORE_PREFIX));
+    base64url_encode(random, sizeof random, text + strlen(KEYSTORE_PREFIX));
     explicit_bzero(random, sizeof random);
     memcpy(tail, text + KEYSTORE_TEXT_BYTES - 5, 5);
     if (hmac(k, text, strlen(text), h))
