@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "scheduler/auth/identity.h"
+#include "scheduler/auth/jwt.h"
 #include "scheduler/auth/refusal.h"
 
 /* An issuer of tokens, as configured. Claim names are looked up whole first ("https://acme.example/tenant"), then as a
