@@ -53,8 +53,8 @@ void flights_free(struct flights *f)
         struct flight *flight;
         while ((flight = LIST_FIRST(&f->buckets[i]))) {
             struct flight_ticket *t;
-            TAILQ_FOREACH(t, &flight->followers, entry)
-            t->flight = NULL;
+            for (t = TAILQ_FIRST(&flight->followers); t; t = TAILQ_NEXT(t, entry))
+                t->flight = NULL;
             flight->leader->flight = NULL;
             free_flight(flight);
         }
@@ -79,8 +79,7 @@ static struct flight_chain *bucket(const struct flights *f, const struct cache_k
 static struct flight *find(const struct flights *f, const struct cache_key *key)
 {
     struct flight *flight;
-    LIST_FOREACH(flight, bucket(f, key), chain)
-    {
+    for (flight = LIST_FIRST(bucket(f, key)); flight; flight = LIST_NEXT(flight, chain)) {
         if (memcmp(&flight->key, key, sizeof *key) == 0)
             return flight;
     }

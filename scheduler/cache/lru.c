@@ -47,8 +47,7 @@ static struct item_chain *bucket(const struct lru *l, const struct cache_key *ke
 static struct item *find(const struct lru *l, const struct cache_key *key)
 {
     struct item *i;
-    LIST_FOREACH(i, bucket(l, key), chain)
-    {
+    for (i = LIST_FIRST(bucket(l, key)); i; i = LIST_NEXT(i, chain)) {
         if (memcmp(&i->key, key, sizeof *key) == 0)
             return i;
     }
@@ -100,7 +99,8 @@ static void lru_put(struct backend *b, const struct cache_key *key, struct blob 
         return;
     }
     while (l->entries && (l->bytes + bytes > l->bytes_max || l->entries >= l->entries_max)) {
-        remove_item(l, TAILQ_LAST(&l->use, use_list));
+        struct item *eldest = TAILQ_LAST(&l->use, use_list);
+        remove_item(l, eldest); /* NOLINT(clang-analyzer-unix.Malloc): it cannot follow the list */
         l->evictions++;
     }
     struct item *i = spw_calloc(1, sizeof *i);
@@ -128,7 +128,7 @@ static void lru_free(struct backend *b)
     struct lru *l = lru_of(b);
     struct item *i;
     while ((i = TAILQ_FIRST(&l->use)))
-        remove_item(l, i);
+        remove_item(l, i); /* NOLINT(clang-analyzer-unix.Malloc): it cannot follow the list */
     free(l->buckets);
     free(l);
 }

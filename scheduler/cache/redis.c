@@ -40,8 +40,7 @@ void redis_arm(struct redis *r, int64_t until_ns)
 static void arm_commands(struct redis *r)
 {
     const struct command *c;
-    TAILQ_FOREACH(c, &r->commands, entry)
-    {
+    for (c = TAILQ_FIRST(&r->commands); c; c = TAILQ_NEXT(c, entry)) {
         if (!c->late) {
             redis_arm(r, c->deadline_ns);
             return;
@@ -64,7 +63,7 @@ static void forget(struct command *c)
 {
     struct redis *r = c->redis;
     TAILQ_REMOVE(&r->commands, c, entry);
-    r->n_commands--;
+    r->n_commands--; /* NOLINT(clang-analyzer-core.NullDereference): on the list, so not NULL */
     r->bytes_out -= c->bytes;
     c->redis = NULL;
 }
@@ -82,8 +81,7 @@ void redis_expire(struct redis *r)
 {
     int64_t now = clock_now(r->clock).ns;
     struct command *c;
-    TAILQ_FOREACH(c, &r->commands, entry)
-    {
+    for (c = TAILQ_FIRST(&r->commands); c; c = TAILQ_NEXT(c, entry)) {
         if (c->deadline_ns > now)
             break;
         if (c->late)

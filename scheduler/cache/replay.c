@@ -341,17 +341,17 @@ static size_t piece_bytes(const char *p, const char *end, size_t want)
 /* A text in chunks that read before PIECE after. */
 static enum rc write_pieces(const struct chunks *c, struct bytes text, struct bytes before, struct bytes after)
 {
-    const char *p = text.p, *end = text.p + text.n;
     struct strbuf inside;
     enum rc rc = RC_OK;
     strbuf_init(&inside, text.n + AROUND_BYTES);
-    while (text.n && p < end && rc == RC_OK) {
-        size_t n = piece_bytes(p, end, c->piece);
+    while (text.n && rc == RC_OK) {
+        const char *p = text.p;
+        size_t n = piece_bytes(p, p + text.n, c->piece);
         strbuf_clear(&inside);
         rc = PUT(&inside, before, (struct bytes){p, n}, after);
         if (rc == RC_OK)
             rc = write_chunk(c, BYTES_OF(inside), LITERAL("null"));
-        p += n;
+        text = (struct bytes){p + n, text.n - n};
     }
     strbuf_fini(&inside);
     return rc;
