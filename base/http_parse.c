@@ -61,7 +61,7 @@ struct http_parser {
     uint64_t left;    /* of a body by length, or of a chunk */
     uint64_t body;    /* bytes so far, chunked */
     size_t chunk_line, extensions;
-    bool have_host, have_te, have_cl, connection_close, connection_keep, cr;
+    bool have_host, have_te, have_cl, have_credential, connection_close, connection_keep, cr;
     int chunk_digits;
     bool chunk_extension;
     struct http_head head;
@@ -290,7 +290,16 @@ static bool take_expect(struct http_parser *p, const char *v)
     return true;
 }
 
-/* The fields that steer framing. First letter and length keep the common header to one comparison. */
+/* Two credentials: whoever reads the other one of them lets somebody else in. */
+static bool take_authorization(struct http_parser *p)
+{
+    if (p->kind == HTTP_REQUEST && p->have_credential)
+        return fail(p, 400, "more than one Authorization");
+    p->have_credential = true;
+    return true;
+}
+
+/* The fields that steer framing, and the credential. The length keeps the common header to one comparison. */
 static bool take_special(struct http_parser *p, const char *name, size_t n_name, const char *value)
 {
     switch (n_name) {
@@ -300,6 +309,7 @@ static bool take_special(struct http_parser *p, const char *name, size_t n_name,
         if (strcasecmp(name, "Connection") == 0)
             take_connection(p, value);
         return true;
+    case 13: return strcasecmp(name, "Authorization") == 0 ? take_authorization(p) : true;
     case 14: return strcasecmp(name, "Content-Length") == 0 ? take_content_length(p, value) : true;
     case 17: return strcasecmp(name, "Transfer-Encoding") == 0 ? take_transfer_encoding(p, value) : true;
     default: return true;

@@ -210,6 +210,7 @@ static void refuses_bad_heads(void)
         {"GET / HTTP/1.1\r\n\r\n", "!400", 0},
         {"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", "!400", 0},
         {"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", "!400", 0},
+        {"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: a\r\nauthorization: a\r\n\r\n", "!400", 0},
         {"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", "!400", 0},
         {"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "!400", 0},
         {"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", "!400", 0},
