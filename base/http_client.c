@@ -12,9 +12,8 @@
 
 #include "base/http_client_internal.h"
 
-#define PEEK_AFTER_NS INT64_C(1000000000) /* a connection idle for longer is asked whether it still stands */
-#define TARGET_MAX    8192
-#define HEADER_FIXED  64
+#define TARGET_MAX   8192
+#define HEADER_FIXED 64
 
 /* NOLINTBEGIN(clang-analyzer-unix.Malloc,clang-analyzer-core.NullDereference): the analyzer follows neither rings (after
  * an unlink it still sees the old head) nor `busy`, which puts off the free. The tests run under a sanitizer instead. */
@@ -74,18 +73,16 @@ static void link_leave(struct link *l)
 static void link_pool(struct link *l)
 {
     struct http_client *c = l->client;
-    int64_t now = http_now_ns();
     http_parser_reset(l->parser);
     link_unlink(l);
     l->call = NULL;
     l->state = LINK_IDLE;
-    l->idle_since_ns = now;
     l->prev = &c->idle;
     l->next = c->idle.next;
     l->next->prev = l;
     c->idle.next = l;
     c->stats.idle_connections++;
-    deadline_start(&c->deadlines, &l->wait, WAIT_KEEP, now);
+    deadline_start(&c->deadlines, &l->wait, WAIT_KEEP, http_now_ns());
 }
 
 /* ---- the end of a call ---- */
@@ -440,7 +437,8 @@ static enum rc put_request(struct http_call *call, const struct http_request *r,
     return RC_OK;
 }
 
-/* False: the peer has closed it, or says something nobody asked for. */
+/* False: the peer has closed it, or says something nobody asked for. Asked before each use, since the loop may not have
+ * come to it yet, and an answer that is there already would be taken for the next request's. */
 static bool still_stands(const struct link *l)
 {
     char byte;
@@ -452,10 +450,9 @@ static bool still_stands(const struct link *l)
 
 static struct link *take_idle(struct http_client *c)
 {
-    int64_t now = http_now_ns();
     while (c->idle.next != &c->idle) {
         struct link *l = c->idle.next;
-        if (now - l->idle_since_ns > PEEK_AFTER_NS && !still_stands(l)) {
+        if (!still_stands(l)) {
             link_close(l);
             continue;
         }

@@ -58,7 +58,6 @@ struct link {
     struct bytes in;            /* read, not delivered: its call is paused */
     struct http_call *call;     /* NULL when idle */
     int address;                /* index of the next address to try */
-    int64_t idle_since_ns;
 };
 
 /* What a name was resolved to, and the request while it runs. Outlives the client when its answer comes too late. */

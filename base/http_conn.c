@@ -125,6 +125,7 @@ void conn_close(struct conn *c)
     s->retained -= c->retained;
     http_parser_free(c->parser);
     c->magic = 0;
+    s->turned_away -= c->turned_away;
     free(c);
     server_conn_gone(s);
 }
@@ -134,14 +135,16 @@ void conn_close(struct conn *c)
 void conn_refuse(struct conn *c, int status, const char *text)
 {
     char body[512];
-    int n = snprintf(
-        body, sizeof(body),
-        "{\"error\":{\"message\":\"%s\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}\n", text);
-    static const struct http_header json = {.name = "Content-Type", .value = "application/json"};
+    bool full = status == 503; /* ours to mend, not the client's */
+    int n =
+        snprintf(body, sizeof(body), "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}\n",
+                 text, full ? "overloaded_error" : "invalid_request_error");
+    static const struct http_header headers[] = {{.name = "Content-Type", .value = "application/json"},
+                                                 {.name = "Retry-After", .value = "1"}};
     deadline_stop(&c->wait);
     c->state = CONN_LINGER;
     c->close_after = true;
-    conn_put_head(c, status, &json, 1, n);
+    conn_put_head(c, status, headers, full ? 2 : 1, n);
     bytes_append(&c->out, body, (size_t)n);
     bytes_fini(&c->in);
     bytes_fini(&c->body);

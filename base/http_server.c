@@ -18,20 +18,24 @@ static int64_t ms_or(int64_t ms, int64_t otherwise_ms)
     return (ms ? ms : otherwise_ms) * 1000000;
 }
 
-/* Beyond connections_max. The socket's send buffer is empty, so this is written whole or the peer is gone. */
-static void turn_away(struct http_server *s, int fd)
+/* Beyond connections_max: told so, and let go of within LINGER_MS. A few at a time, since they cost a connection, too; the
+ * rest, and who has to shake hands first, are closed without a word. */
+static void turn_away(struct http_server *s, int fd, const struct sockaddr_storage *peer)
 {
-    static const char text[] =
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-        "Content-Length: 118\r\nConnection: close\r\n\r\n"
-        "{\"error\":{\"message\":\"too many connections, try again later\",\"type\":"
-        "\"invalid_request_error\",\"param\":null,\"code\":null}}\n";
     s->stats.refused_full++;
-    if (!s->o.tls) {
-        (void)!send(fd, text, sizeof(text) - 1, MSG_NOSIGNAL);
-        shutdown(fd, SHUT_WR);
+    if (s->o.tls || s->turned_away >= TURNED_AWAY_MAX) {
+        close(fd);
+        return;
     }
-    close(fd);
+    struct conn *c = conn_new(s, fd, peer);
+    c->turned_away = true;
+    s->turned_away++;
+    conn_refuse(c, 503, "too many connections, try again later");
+}
+
+static bool is_full(const struct http_server *s)
+{
+    return s->stats.open_connections - s->turned_away >= s->o.connections_max;
 }
 
 static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
@@ -55,11 +59,10 @@ static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
             continue;
         }
         s->stats.accepted++;
-        if (s->stats.open_connections >= s->o.connections_max) {
-            turn_away(s, fd);
-            continue;
-        }
-        conn_new(s, fd, &peer);
+        if (is_full(s))
+            turn_away(s, fd, &peer);
+        else
+            conn_new(s, fd, &peer);
     }
 }
 
@@ -71,8 +74,13 @@ void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n
     (void)getpeername(fd, (struct sockaddr *)&peer, &n_peer);
     s->now_ns = http_now_ns();
     s->stats.accepted++;
-    if (evutil_make_socket_nonblocking(fd) != 0 || s->draining || s->stats.open_connections >= s->o.connections_max) {
-        turn_away(s, fd);
+    if (evutil_make_socket_nonblocking(fd) != 0 || s->draining) {
+        s->stats.refused_full++;
+        close(fd);
+        return;
+    }
+    if (is_full(s)) {
+        turn_away(s, fd, &peer);
         return;
     }
     struct conn *c = conn_new(s, fd, &peer);

@@ -31,6 +31,7 @@
 #define LINGER_BYTES_MAX  (256u * 1024 * 1024)
 #define ARENA_BYTES_MAX   (16u * 1024 * 1024)
 #define PIPELINE_PER_TURN 16
+#define TURNED_AWAY_MAX   64 /* connections beyond connections_max that are being told so */
 
 enum conn_wait { WAIT_IDLE, WAIT_HEAD, WAIT_BODY, WAIT_WRITE, WAIT_LINGER };
 enum conn_state { CONN_READ, CONN_BUSY, CONN_LINGER };
@@ -59,7 +60,7 @@ struct conn {
     bool close_after; /* the answer */
     bool cut;         /* close, and make sure the peer sees that the answer is incomplete */
     bool shut;        /* LINGER: our side is closed */
-    bool continued;   /* 100 Continue is queued for this request */
+    bool turned_away; /* beyond connections_max */
     struct stream stream;
     struct event rd, wr;
     struct deadline wait, write_wait;
@@ -84,7 +85,7 @@ struct http_server {
     ino_t unix_ino;
     struct conn all, dirty; /* ring heads */
     struct event *turn;     /* owned; runs the dirty list */
-    int n_dirty;
+    int n_dirty, turned_away;
     bool turn_queued;
     struct deadlines deadlines;
     size_t retained;

@@ -201,6 +201,28 @@ static void only_clean_connections_are_reused(void)
     close(fd);
 }
 
+/* A second answer that arrives after the connection was put by, and before the loop has looked at it, is not the answer
+ * to the next request: that request may be another tenant's. */
+static void a_late_second_answer_is_nobodys(void)
+{
+    int port, fd = peer_listen(&port);
+    client = client_for("127.0.0.1", port, NULL);
+    get(client, "/1");
+    int peer = serve(fd, OK "Content-Length: 2\r\n\r\nhi");
+    CHECK(peer_wait(loop, &seen.ends, 1, 2000));
+    CHECK_INT(http_client_stats(client).idle_connections, 1);
+    static const char evil[] = OK "Content-Length: 4\r\n\r\nEVIL";
+    CHECK_INT(send(peer, evil, sizeof(evil) - 1, MSG_NOSIGNAL), sizeof(evil) - 1);
+    CHECK(!http_call_reused(get(client, "/2")));
+    int other = serve(fd, OK "Content-Length: 4\r\n\r\nmine");
+    CHECK(peer_wait(loop, &seen.ends, 1, 2000));
+    CHECK_STR(seen.body, "mine");
+    close(peer);
+    close(other);
+    http_client_free(client);
+    close(fd);
+}
+
 static void a_body_may_end_with_the_connection(void)
 {
     int port, fd = peer_listen(&port);
@@ -668,6 +690,7 @@ int main(void)
     loop = event_base_new();
     TEST(broken_answers_fail);
     TEST(only_clean_connections_are_reused);
+    TEST(a_late_second_answer_is_nobodys);
     TEST(a_body_may_end_with_the_connection);
     TEST(stalls_time_out);
     TEST(a_pooled_connection_that_was_closed_is_not_used);
