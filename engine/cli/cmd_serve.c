@@ -19,7 +19,7 @@
 #define WARMUP_TOKENS    16
 
 struct serve_args {
-    const char *model, *host, *device, *alias, *key_file, *chat_template, *log_level;
+    const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level;
     int64_t port, threads, n_ctx, max_batch, warmup, drain_s;
     bool lazy;
 };
@@ -30,7 +30,7 @@ struct serving {
     struct log log;
     char device[32];    /* what --device came to */
     char model_id[128]; /* what requests call the model */
-    struct api_keys *keys;
+    struct api_keys *keys, *node_key;
     struct event_base *loop;
     struct event *on_term, *on_int;
     struct server *server;
@@ -143,6 +143,8 @@ static enum rc load(void *arg, struct serve_model *m, struct error *e)
     rc = load_engine(v, m, e);
     for (int64_t i = 0; i < v->a.warmup && !rc; i++)
         rc = warm_up_once(v, m, e);
+    if (!rc)
+        rc = engine_class(v->engine, m->chat ? chat_template_name(m->chat) : NULL, m->numerics_class, e);
     struct stat st;
     m->created = stat(v->a.model, &st) == 0 ? (int64_t)st.st_mtime : 0;
     snprintf(m->fingerprint, sizeof m->fingerprint, "fp_%.16s", info->sha256);
@@ -181,6 +183,7 @@ static void serving_fini(struct serving *v)
     if (v->loop)
         event_base_free(v->loop);
     api_keys_free(v->keys);
+    api_keys_free(v->node_key);
 }
 
 static enum rc start(struct serving *v, struct error *e)
@@ -189,7 +192,9 @@ static enum rc start(struct serving *v, struct error *e)
     char listen_on[300];
     enum rc rc = choose_device(v->a.device, v->device, sizeof v->device, &why, e);
     if (!rc && v->a.key_file)
-        rc = api_keys_open(&v->keys, v->a.key_file, e);
+        rc = api_keys_open(&v->keys, v->a.key_file, API_KEYS_MAX, e);
+    if (!rc && v->a.node_key_file)
+        rc = api_keys_open(&v->node_key, v->a.node_key_file, 1, e);
     if (rc)
         return rc;
     log_info(&v->log, AREA, "device chosen", LOG_S("device", v->device), LOG_S("reason", why));
@@ -210,6 +215,7 @@ static enum rc start(struct serving *v, struct error *e)
         .listen_on = listen_on,
         .model_id = v->model_id,
         .keys = v->keys,
+        .node_key = v->node_key,
         .max_seqs = (int32_t)v->a.max_batch,
         .waiting_max = (int32_t)v->a.max_batch * WAITING_PER_SLOT,
         .drain_ms = v->a.drain_s * 1000,
@@ -261,6 +267,7 @@ static int serve(struct serving *v)
     {.name = "warmup", .type = ARG_INT, .value = &(a).warmup, .meta = "N", .lo = 0, .hi = 1000, .help = "empty passes before it is ready"}, \
     {.name = "alias", .type = ARG_STRING, .value = &(a).alias, .meta = "NAME", .help = "the name requests use; default: the file's name"}, \
     {.name = "api-key-file", .type = ARG_STRING, .value = &(a).key_file, .meta = "FILE", .help = "bearer keys, one per line; without it anybody may ask"}, \
+    {.name = "node-key-file", .type = ARG_STRING, .value = &(a).node_key_file, .meta = "FILE", .help = "the key of the scheduler, one line: opens what docs/NODE_API.md describes"}, \
     {.name = "chat-template", .type = ARG_STRING, .value = &(a).chat_template, .meta = "NAME", .help = "instead of the one the file names"}, \
     {.name = "drain-seconds", .type = ARG_INT, .value = &(a).drain_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long running answers may take after SIGTERM"}, \
     {.name = "log-level", .type = ARG_STRING, .value = &(a).log_level, .meta = "LEVEL", .choices = (const char *const[]){"debug", "info", "warn", "error", NULL}, .help = "least level that is logged"}

@@ -2,7 +2,6 @@
 #include "engine/model/model.h"
 
 #include <ctype.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,26 +60,6 @@ static void count_weights(struct model *m)
         *c = (char)toupper((unsigned char)*c);
 }
 
-static enum rc set_identity(struct model *m, struct error *e)
-{
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned n = 0;
-    EVP_MD_CTX *md = EVP_MD_CTX_new();
-    bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
-    for (uint32_t f = 0; ok && f < gguf_n_files(m->gguf); f++) {
-        size_t bytes;
-        const uint8_t *header = gguf_header(m->gguf, f, &bytes);
-        ok = EVP_DigestUpdate(md, header, bytes) == 1;
-    }
-    ok = ok && EVP_DigestFinal_ex(md, digest, &n) == 1 && n == 32;
-    EVP_MD_CTX_free(md);
-    if (!ok)
-        return error_set(e, RC_INTERNAL, "%s: SHA-256 is not available", m->path);
-    for (unsigned i = 0; i < n; i++)
-        snprintf(m->info.sha256 + 2 * i, 3, "%02x", digest[i]);
-    return RC_OK;
-}
-
 enum rc model_open(struct model **out, const char *path, enum gguf_open_mode mode, struct error *e)
 {
     struct model *m = spw_calloc(1, sizeof *m);
@@ -92,7 +71,7 @@ enum rc model_open(struct model **out, const char *path, enum gguf_open_mode mod
     if (!rc)
         rc = weights_bind(m, e);
     if (!rc)
-        rc = set_identity(m, e);
+        rc = model_set_identity(m, e);
     if (rc) {
         model_close(m);
         return rc;

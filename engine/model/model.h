@@ -52,6 +52,9 @@ enum rc engine_new(struct engine **en, const struct model *m, const struct engin
                    struct error *e) SPW_MUST_USE;
 void engine_free(struct engine *en);
 const char *engine_numerics(const struct engine *en); /* backend, instruction set, KV type: see docs */
+/* The numerics class, 32 hex digits: a hash of the above, the name of the chat template (NULL: none), the files' headers
+ * (metadata, so the vocabulary and the file's own template too) and blocks of every tensor. Reads those blocks. */
+enum rc engine_class(const struct engine *en, const char *template_name, char hex[33], struct error *e) SPW_MUST_USE;
 int32_t engine_n_ctx(const struct engine *en);
 int32_t engine_max_batch_tokens(const struct engine *en);
 int32_t engine_pages_free(const struct engine *en);

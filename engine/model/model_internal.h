@@ -81,6 +81,7 @@ struct rope_params {
 void rope_frequencies(float *inv, const struct rope_params *p);
 
 enum rc weights_bind(struct model *m, struct error *e) SPW_MUST_USE;
+enum rc model_set_identity(struct model *m, struct error *e) SPW_MUST_USE; /* info.sha256 */
 
 struct seq {
     uint32_t magic;

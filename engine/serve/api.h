@@ -17,6 +17,8 @@
 #define API_COMPLETION_TOP_MAX  5                  /* logprobs of /v1/completions */
 #define API_RETRY_SECONDS       1                  /* Retry-After of 503s */
 #define API_REQUEST_ARENA_BYTES ((size_t)64 << 20)
+#define API_RESUME_IDS_MAX      131072 /* ids of spillway_resume */
+#define API_SALT_BYTES_MAX      64
 
 /* An OpenAI error object and the status it travels with. param and code may be empty: null in JSON. */
 struct api_error {
@@ -30,6 +32,10 @@ bool api_fail(struct api_error *e, int status, const char *param, const char *co
 
 enum api_kind { API_CHAT, API_COMPLETION };
 
+/* Who asks: anybody, or a scheduler that has shown the node key. Only the latter may send fields that begin with
+ * "spillway_", and only it gets any (docs/NODE_API.md). */
+enum api_caller { API_CALLER_CLIENT, API_CALLER_SCHEDULER };
+
 struct api_request {
     enum api_kind kind;
     const char *model; /* NULL: not given */
@@ -42,7 +48,11 @@ struct api_request {
     bool stream, include_usage;
     bool ignore_eos, thinking_off;
     bool logprobs;
-    bool has_seed;                           /* else sampling.seed is for the caller to choose */
+    bool has_seed;             /* else sampling.seed is for the caller to choose */
+    bool resumed;              /* goes on after resume_ids, of which there may be none */
+    const int32_t *resume_ids; /* the answer so far (arena) */
+    int32_t n_resume_ids;
+    const char *salt;                        /* NULL: none; for the prefix cache when it comes */
     int32_t max_tokens;                      /* 0: to the end of the context */
     struct text_span stop[STOP_STRINGS_MAX]; /* borrowed from the tree */
     size_t n_stop;
@@ -51,6 +61,7 @@ struct api_request {
 
 struct api_limits {
     int32_t n_vocab, n_ctx;
+    enum api_caller caller;
 };
 
 /* root outlives the request; arrays are allocated in arena. False: *e says what is wrong with which parameter. */
@@ -69,15 +80,19 @@ struct api_answer {
     bool include_usage, logprobs;
     int32_t n_top;
     const struct vocab *vocab;
+    enum api_caller caller; /* the scheduler's chunks carry ids */
 };
 
 enum rc api_write_error(struct strbuf *b, const struct api_error *e);
 /* SSE frames "data: {...}\n\n" for new output, possibly none: one with the role when it is a chat's first, one with
  * text (or logprobs), one with finish_reason when out->finish is final. *text_offset: characters of the tokens that
- * went before; moved on. */
+ * went before; moved on. To a scheduler out's ids go with the text, all of them in one frame, or in the last frame when
+ * they made none: whoever cuts the stream between two frames then has the text of exactly the ids it has. */
 enum api_chunk_place { API_CHUNK_FIRST, API_CHUNK_LATER };
 enum rc api_write_chunk(struct strbuf *b, const struct api_answer *a, const struct batch_output *out,
                         enum api_chunk_place place, size_t *text_offset);
+/* Characters of these tokens: where text_offset of a resumed answer begins. */
+size_t api_text_offset(const struct vocab *v, const int32_t *ids, int32_t n);
 /* The extra chunk with usage and no choices, and "[DONE]". */
 enum rc api_write_usage_chunk(struct strbuf *b, const struct api_answer *a, const struct batch_usage *u);
 enum rc api_write_done(struct strbuf *b);
@@ -88,6 +103,9 @@ struct api_model_card {
     const char *id;
     int64_t created;
     int32_t n_ctx;
+    enum api_caller caller; /* the scheduler also gets what follows */
+    const char *numerics;   /* the class, 32 hex digits */
+    int32_t n_slots;
 };
 enum rc api_write_model(struct strbuf *b, const struct api_model_card *m);
 enum rc api_write_models(struct strbuf *b, const struct api_model_card *m);

@@ -12,7 +12,7 @@
 #define KEY_FILE_BYTES ((size_t)1 << 20)
 
 struct api_keys {
-    int n;
+    int n, max;
     unsigned char digests[API_KEYS_MAX][SHA256_DIGEST_LENGTH];
 };
 
@@ -33,16 +33,18 @@ static enum rc add_line(struct api_keys *k, const char *line, size_t n, const ch
         return RC_OK;
     if (n < KEY_BYTES_MIN)
         return error_set(e, RC_INVALID, "%s:%d: a key must have at least %d bytes", path, number, KEY_BYTES_MIN);
-    if (k->n == API_KEYS_MAX)
-        return error_set(e, RC_INVALID, "%s:%d: more than %d keys", path, number, API_KEYS_MAX);
+    if (k->n == k->max)
+        return error_set(e, RC_INVALID, "%s:%d: more than %d key%s", path, number, k->max, k->max == 1 ? "" : "s");
     SHA256((const unsigned char *)line, n, k->digests[k->n++]);
     return RC_OK;
 }
 
-enum rc api_keys_open(struct api_keys **keys, const char *path, struct error *e)
+enum rc api_keys_open(struct api_keys **keys, const char *path, int keys_max, struct error *e)
 {
     struct strbuf text;
+    SPW_ASSERT(keys_max >= 1 && keys_max <= API_KEYS_MAX);
     struct api_keys *k = spw_calloc(1, sizeof *k);
+    k->max = keys_max;
     enum rc rc = file_read(&text, path, KEY_FILE_BYTES, e);
     const char *p = text.data ? text.data : "", *end = p + text.len;
     for (int number = 1; !rc && p < end; number++) {
@@ -71,12 +73,17 @@ void api_keys_free(struct api_keys *k)
 
 bool api_keys_allow(const struct api_keys *k, const char *authorization)
 {
-    unsigned char digest[SHA256_DIGEST_LENGTH];
     if (!authorization || strncasecmp(authorization, "Bearer ", 7) != 0)
         return false;
     const char *key = authorization + 7;
     while (*key == ' ')
         key++;
+    return api_keys_have(k, key);
+}
+
+bool api_keys_have(const struct api_keys *k, const char *key)
+{
+    unsigned char digest[SHA256_DIGEST_LENGTH];
     SHA256((const unsigned char *)key, strlen(key), digest);
     int found = 0;
     for (int i = 0; i < k->n; i++)

@@ -182,6 +182,14 @@ static size_t characters(struct text_span t)
     return n;
 }
 
+size_t api_text_offset(const struct vocab *v, const int32_t *ids, int32_t n)
+{
+    size_t offset = 0;
+    for (int32_t i = 0; i < n; i++)
+        offset += characters(vocab_token_bytes(v, ids[i]));
+    return offset;
+}
+
 static void put_legacy_logprobs(struct writer *w, const struct api_answer *a, const struct batch_output *out,
                                 size_t *text_offset)
 {
@@ -238,10 +246,18 @@ static void frame_open(struct writer *w, const struct api_answer *a)
     put(w, ",\"choices\":[");
 }
 
-/* Every frame but the usage chunk says usage: null when usage was asked for. */
-static void frame_close(struct writer *w, const struct api_answer *a)
+/* The ids a frame stands for; out is NULL: none. Every frame but the usage chunk says usage: null when usage was asked
+ * for. */
+static void frame_close(struct writer *w, const struct api_answer *a, const struct batch_output *out)
 {
-    put(w, a->include_usage ? "}],\"usage\":null}\n\n" : "}]}\n\n");
+    put(w, "}]");
+    if (out && a->caller == API_CALLER_SCHEDULER && out->n_ids) {
+        put(w, ",\"spillway_ids\":[");
+        for (int32_t i = 0; i < out->n_ids; i++)
+            put_format(w, i ? ",%d" : "%d", (int)out->ids[i]);
+        put(w, "]");
+    }
+    put(w, a->include_usage ? ",\"usage\":null}\n\n" : "}\n\n");
 }
 
 static void put_delta(struct writer *w, const struct batch_output *out)
@@ -271,7 +287,7 @@ static void write_text_frame(struct writer *w, const struct api_answer *a, const
     put(w, ",\"logprobs\":");
     put_logprobs(w, a, out, text_offset);
     put(w, ",\"finish_reason\":null");
-    frame_close(w, a);
+    frame_close(w, a, out);
 }
 
 enum rc api_write_chunk(struct strbuf *b, const struct api_answer *a, const struct batch_output *out,
@@ -282,16 +298,18 @@ enum rc api_write_chunk(struct strbuf *b, const struct api_answer *a, const stru
         frame_open(w, a);
         put(w, "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
                "\"finish_reason\":null");
-        frame_close(w, a);
+        frame_close(w, a, NULL);
     }
-    if (out->content.len || out->reasoning.len || (a->logprobs && out->n_ids))
+    bool last = out->finish == BATCH_STOP || out->finish == BATCH_LENGTH;
+    bool text = out->content.len || out->reasoning.len || (a->logprobs && out->n_ids);
+    if (text || (!last && out->n_ids && a->caller == API_CALLER_SCHEDULER))
         write_text_frame(w, a, out, text_offset);
-    if (out->finish == BATCH_STOP || out->finish == BATCH_LENGTH) {
+    if (last) {
         frame_open(w, a);
         put(w, a->kind == API_CHAT ? "{\"index\":0,\"delta\":{}" : "{\"index\":0,\"text\":\"\"");
         put(w, ",\"logprobs\":null,\"finish_reason\":");
         put(w, finish_name(out->finish));
-        frame_close(w, a);
+        frame_close(w, a, text ? NULL : out);
     }
     return writer.full ? RC_FULL : RC_OK;
 }
@@ -347,8 +365,14 @@ static void put_model(struct writer *w, const struct api_model_card *m)
 {
     put(w, "{\"id\":");
     put_cstring(w, m->id);
-    put_format(w, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"spillway\",\"max_model_len\":%d}",
+    put_format(w, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"spillway\",\"max_model_len\":%d",
                (long long)m->created, (int)m->n_ctx);
+    if (m->caller == API_CALLER_SCHEDULER)
+        put_format(w,
+                   ",\"spillway_numerics\":\"%s\",\"spillway_resume\":true,\"spillway_context\":%d,"
+                   "\"spillway_slots\":%d",
+                   m->numerics, (int)m->n_ctx, (int)m->n_slots);
+    put(w, "}");
 }
 
 enum rc api_write_model(struct strbuf *b, const struct api_model_card *m)

@@ -158,6 +158,90 @@ static bool refuse_unsupported(const cJSON *root, struct api_request *r, struct 
     return true;
 }
 
+static bool read_ids(const cJSON *array, const char *param, const struct api_limits *limits, struct arena *arena,
+                     const int32_t **out, struct api_error *e)
+{
+    int32_t *ids = arena_alloc(arena, (size_t)cJSON_GetArraySize(array) * sizeof *ids);
+    if (!ids)
+        return api_fail(e, 413, param, "request_too_large", "%s is too large", param);
+    const cJSON *item;
+    int32_t i = 0;
+    cJSON_ArrayForEach(item, array)
+    {
+        double v = cJSON_IsNumber(item) ? item->valuedouble : -1;
+        if (!(v >= 0 && v < limits->n_vocab) || v != floor(v))
+            return api_fail(e, 400, param, NULL, "%s[%d] must be a token id from 0 to %d", param, (int)i,
+                            (int)limits->n_vocab - 1);
+        ids[i++] = (int32_t)v;
+    }
+    *out = ids;
+    return true;
+}
+
+/* What only a scheduler may send. An unknown field of this kind is an error and not somebody else's affair: it would
+ * change what the answer means. */
+
+static bool read_resume(const cJSON *v, const struct api_limits *limits, struct arena *arena, struct api_request *r,
+                        struct api_error *e)
+{
+    const cJSON *ids = cJSON_GetObjectItemCaseSensitive(v, "ids");
+    if (!cJSON_IsArray(ids))
+        return bad(e, "spillway_resume", "spillway_resume must be {\"ids\": [...]}");
+    int n = cJSON_GetArraySize(ids);
+    if (n > API_RESUME_IDS_MAX)
+        return api_fail(e, 400, "spillway_resume", NULL, "spillway_resume has %d ids; at most %d are allowed", n,
+                        API_RESUME_IDS_MAX);
+    r->resumed = true;
+    r->n_resume_ids = n;
+    return read_ids(ids, "spillway_resume", limits, arena, &r->resume_ids, e);
+}
+
+static bool read_salt(const cJSON *v, struct api_request *r, struct api_error *e)
+{
+    if (!cJSON_IsString(v) || strlen(v->valuestring) > API_SALT_BYTES_MAX)
+        return api_fail(e, 400, "spillway_salt", NULL, "spillway_salt must be a text of at most %d bytes",
+                        API_SALT_BYTES_MAX);
+    r->salt = v->valuestring;
+    return true;
+}
+
+static bool read_node_seed(const cJSON *v, struct api_request *r, struct api_error *e)
+{
+    double seed = cJSON_IsNumber(v) ? v->valuedouble : -1;
+    if (!(seed >= 0 && seed < 0x1p53) || seed != floor(seed))
+        return bad(e, "spillway_seed", "spillway_seed must be an integer from 0 to 2^53 - 1");
+    r->sampling.seed = (uint64_t)seed; /* the client's own, read later, wins */
+    r->has_seed = true;
+    return true;
+}
+
+static bool read_node_fields(const cJSON *root, const struct api_limits *limits, struct arena *arena,
+                             struct api_request *r, struct api_error *e)
+{
+    const cJSON *v;
+    cJSON_ArrayForEach(v, root)
+    {
+        bool ok = true;
+        if (strncmp(v->string, "spillway_", 9) != 0)
+            continue;
+        if (limits->caller != API_CALLER_SCHEDULER)
+            return api_fail(e, 400, v->string, "node_key_required", "%.60s can be sent only with the node key",
+                            v->string);
+        if (strcmp(v->string, "spillway_resume") == 0)
+            ok = read_resume(v, limits, arena, r, e);
+        else if (strcmp(v->string, "spillway_seed") == 0)
+            ok = read_node_seed(v, r, e);
+        else if (strcmp(v->string, "spillway_salt") == 0)
+            ok = read_salt(v, r, e);
+        else
+            ok =
+                api_fail(e, 400, v->string, "unsupported_parameter", "%.60s: this engine has no such field", v->string);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
 /* stop, seed, logit_bias, stream_options. */
 
 static bool read_stop_string(const cJSON *item, struct api_request *r, struct api_error *e)
@@ -257,8 +341,8 @@ static bool read_objects(const cJSON *root, struct api_request *r, struct api_er
 
 /* The prompt. */
 
-static bool read_ids(const cJSON *array, const struct api_limits *limits, struct arena *arena, struct api_request *r,
-                     struct api_error *e)
+static bool read_prompt_ids(const cJSON *array, const struct api_limits *limits, struct arena *arena,
+                            struct api_request *r, struct api_error *e)
 {
     int n = cJSON_GetArraySize(array);
     if (n >= limits->n_ctx)
@@ -266,22 +350,8 @@ static bool read_ids(const cJSON *array, const struct api_limits *limits, struct
                         "the prompt has %d tokens; this model's context holds %d, of which at least one is for the "
                         "answer",
                         n, (int)limits->n_ctx);
-    int32_t *ids = arena_alloc(arena, (size_t)n * sizeof *ids);
-    if (!ids)
-        return api_fail(e, 413, "prompt", "request_too_large", "the prompt is too large");
-    const cJSON *item;
-    int32_t i = 0;
-    cJSON_ArrayForEach(item, array)
-    {
-        double v = cJSON_IsNumber(item) ? item->valuedouble : -1;
-        if (!(v >= 0 && v < limits->n_vocab) || v != floor(v))
-            return api_fail(e, 400, "prompt", NULL, "prompt[%d] must be a token id from 0 to %d", (int)i,
-                            (int)limits->n_vocab - 1);
-        ids[i++] = (int32_t)v;
-    }
-    r->prompt_ids = ids;
-    r->n_prompt_ids = i;
-    return true;
+    r->n_prompt_ids = n;
+    return read_ids(array, "prompt", limits, arena, &r->prompt_ids, e);
 }
 
 /* A string, an array of ids, or either of them alone in an array. */
@@ -300,7 +370,7 @@ static bool read_prompt(const cJSON *root, const struct api_limits *limits, stru
         return true;
     }
     if (cJSON_IsArray(p) && p->child)
-        return read_ids(p, limits, arena, r, e);
+        return read_prompt_ids(p, limits, arena, r, e);
     return bad(e, "prompt",
                p ? "prompt must be a string or an array of token ids, and not empty"
                  : "prompt is missing: a string or an array of token ids");
@@ -323,6 +393,8 @@ bool api_request_read(const cJSON *root, enum api_kind kind, const struct api_li
     sampler_params_init(&r->sampling);
     if (!cJSON_IsObject(root))
         return bad(e, NULL, "the request body must be a JSON object");
+    if (!read_node_fields(root, limits, arena, r, e))
+        return false;
     struct error err = {0};
     if (json_get_string(root, "model", &r->model, NULL, &err))
         return bad(e, "model", err.message);
@@ -330,6 +402,8 @@ bool api_request_read(const cJSON *root, enum api_kind kind, const struct api_li
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if ((rows[i].kinds & bit) && !read_row(root, &rows[i], r, e))
             return false;
+    if (r->resumed && !r->stream)
+        return bad(e, "spillway_resume", "spillway_resume is allowed only with stream: true");
     if (!check_numbers(root, r, e) || !refuse_unsupported(root, r, e) || !read_stop(root, r, e) ||
         !read_seed(root, r, e) || !read_bias(root, limits, arena, r, e) || !read_objects(root, r, e))
         return false;

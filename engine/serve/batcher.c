@@ -13,7 +13,9 @@ enum job_phase { JOB_WAITING, JOB_PREFILL, JOB_DECODE, JOB_DONE };
 struct batch_job {
     /* Set before it is submitted, then the engine thread's. */
     int32_t *ids;
-    int32_t n_prompt, max_tokens;
+    int32_t n_ids;    /* to be computed before the first choice: the prompt, then the answer so far */
+    int32_t n_prompt; /* of them */
+    int32_t max_tokens;
     struct sampler *sampler;
     struct answer *answer;
     bool want_samples;
@@ -29,7 +31,7 @@ struct batch_job {
     /* Engine thread. */
     enum job_phase phase;
     struct seq *seq;
-    int32_t n_stored; /* prompt ids computed */
+    int32_t n_stored; /* of ids, computed */
     int32_t last_id;
     bool skip; /* paused as of this step's plan */
     bool news; /* has something to publish */
@@ -88,10 +90,11 @@ static void output_fini(struct batch_output *o)
 
 struct batch_job *batch_job_new(const struct batch_job_options *o)
 {
-    SPW_ASSERT(o->n_ids >= 1 && o->max_tokens >= 1);
+    SPW_ASSERT(o->n_resumed >= 0 && o->n_ids > o->n_resumed && o->max_tokens > o->n_resumed);
     struct batch_job *j = spw_calloc(1, sizeof *j);
     j->ids = o->ids;
-    j->n_prompt = o->n_ids;
+    j->n_ids = o->n_ids;
+    j->n_prompt = o->n_ids - o->n_resumed;
     j->max_tokens = o->max_tokens;
     j->sampler = o->sampler;
     j->answer = o->answer;
@@ -363,7 +366,7 @@ static int32_t plan(struct batcher *b, int32_t *n_prefill)
         struct batch_job *j = b->running[i];
         if (j->phase != JOB_PREFILL || j->skip)
             continue;
-        int32_t left = j->n_prompt - j->n_stored;
+        int32_t left = j->n_ids - j->n_stored;
         int32_t take = left < budget ? left : budget;
         n = plan_add(b, n, j, j->ids + j->n_stored, take, take == left);
         budget -= take;
@@ -436,6 +439,14 @@ static void step_failed(struct batcher *b, int32_t n_slices, const struct error 
     pthread_mutex_unlock(&b->lock);
 }
 
+/* Bring a fresh sampler to where the answer stands. */
+static void feed_sampler(struct batch_job *j)
+{
+    sampler_prompt(j->sampler, j->ids, (size_t)j->n_prompt);
+    for (int32_t i = j->n_prompt; i < j->n_ids; i++)
+        sampler_accept(j->sampler, j->ids[i]);
+}
+
 static void step(struct batcher *b)
 {
     int32_t n_prefill;
@@ -453,7 +464,7 @@ static void step(struct batcher *b)
         struct batch_job *j = b->slice_jobs[i];
         if (j->phase == JOB_PREFILL) {
             if (j->n_stored == 0)
-                sampler_prompt(j->sampler, j->ids, (size_t)j->n_prompt);
+                feed_sampler(j);
             j->n_stored += b->slices[i].n;
         }
         if (b->slices[i].want_logits)
@@ -570,7 +581,7 @@ void batcher_free(struct batcher *b)
 
 enum rc batcher_submit(struct batcher *b, struct batch_job *j, struct error *e)
 {
-    SPW_ASSERT(j->n_prompt < b->o.n_ctx);
+    SPW_ASSERT(j->n_ids < b->o.n_ctx);
     pthread_mutex_lock(&b->lock);
     /* Free slots count as room: the engine thread may not have had its turn yet. */
     int32_t free_slots = b->o.max_seqs - b->stats.running;

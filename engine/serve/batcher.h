@@ -74,9 +74,10 @@ typedef void batch_output_fn(struct batch_job *job, const struct batch_output *o
 struct batch_job_options {
     int32_t *ids; /* prompt, 1 .. n_ctx - 1 ids in range; ownership moves to the job */
     int32_t n_ids;
-    int32_t max_tokens;      /* >= 1; clamped to the context's end */
+    int32_t n_resumed;       /* the last so many of ids are the answer's first, and `answer` has seen them */
+    int32_t max_tokens;      /* of the whole answer, > n_resumed; clamped to the context's end */
     struct sampler *sampler; /* moves; fresh: the job feeds it the prompt */
-    struct answer *answer;   /* moves; fresh */
+    struct answer *answer;   /* moves; open */
     bool want_samples;
     batch_output_fn *on_output; /* loop thread; after a call with finish != BATCH_RUNNING the job is gone */
     void *arg;

@@ -44,12 +44,18 @@ void server_reply_error(struct server *s, struct http_exchange *x, const struct 
 
 /* Routes. */
 
-static void get_health(struct server *s, struct http_exchange *x)
+static void put_health(struct server *s)
 {
     static const char *const names[] = {"loading", "ok", "failed", "draining"};
     (void)strbuf_printf(&s->scratch, "{\"status\":\"%s\",\"model\":", names[s->state]);
     (void)json_append_string(&s->scratch, s->o.model_id, strlen(s->o.model_id));
     (void)strbuf_puts(&s->scratch, "}");
+}
+
+static void get_health(struct server *s, struct http_exchange *x, enum api_caller caller)
+{
+    (void)caller;
+    put_health(s);
     if (s->state == SERVER_READY) {
         reply_json(s, x, 200);
         return;
@@ -60,8 +66,9 @@ static void get_health(struct server *s, struct http_exchange *x)
     strbuf_clear(&s->scratch);
 }
 
-static void get_metrics(struct server *s, struct http_exchange *x)
+static void get_metrics(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
+    (void)caller;
     struct batcher_stats stats = {0};
     if (s->batcher)
         batcher_stats(s->batcher, &stats);
@@ -83,24 +90,23 @@ static void get_metrics(struct server *s, struct http_exchange *x)
     reply(s, x, 200, "text/plain; version=0.0.4; charset=utf-8");
 }
 
-static struct api_model_card model_card(const struct server *s)
+static struct api_model_card model_card(const struct server *s, enum api_caller caller)
 {
-    return (struct api_model_card){.id = s->o.model_id, .created = s->model.created, .n_ctx = s->model.n_ctx};
+    return (struct api_model_card){
+        .id = s->o.model_id,
+        .created = s->model.created,
+        .n_ctx = s->model.n_ctx,
+        .caller = caller,
+        .numerics = s->model.numerics_class,
+        .n_slots = s->o.max_seqs,
+    };
 }
 
-static void get_models(struct server *s, struct http_exchange *x)
+static void get_models(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
-    struct api_model_card card = model_card(s);
+    struct api_model_card card = model_card(s, caller);
     (void)api_write_models(&s->scratch, &card);
     reply_json(s, x, 200);
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* Is the percent-encoded text up to a '?' this name? */
@@ -108,16 +114,15 @@ static bool path_names(const char *encoded, const char *name)
 {
     const char *p = encoded;
     for (; *p && *p != '?'; name++) {
-        int hi = *p == '%' ? hex_digit(p[1]) : -1, lo = hi >= 0 ? hex_digit(p[2]) : -1;
-        unsigned char c = lo >= 0 ? (unsigned char)(hi << 4 | lo) : (unsigned char)*p;
-        if (c != (unsigned char)*name || c == '\0')
+        char c;
+        p = server_percent_decode(p, &c);
+        if (c != *name || c == '\0')
             return false;
-        p += lo >= 0 ? 3 : 1;
     }
     return *name == '\0';
 }
 
-static void get_model(struct server *s, struct http_exchange *x)
+static void get_model(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
     const char *id = http_request_head(x)->target + strlen("/v1/models/");
     struct api_error e;
@@ -127,27 +132,35 @@ static void get_model(struct server *s, struct http_exchange *x)
         server_reply_error(s, x, &e);
         return;
     }
-    struct api_model_card card = model_card(s);
+    struct api_model_card card = model_card(s, caller);
     (void)api_write_model(&s->scratch, &card);
     reply_json(s, x, 200);
 }
 
-static void post_chat(struct server *s, struct http_exchange *x)
+static void post_chat(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
-    server_call_start(s, x, API_CHAT);
+    server_call_start(s, x, API_CHAT, caller);
 }
 
-static void post_completion(struct server *s, struct http_exchange *x)
+static void post_completion(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
-    server_call_start(s, x, API_COMPLETION);
+    server_call_start(s, x, API_COMPLETION, caller);
 }
 
-enum route_needs { NEEDS_NOTHING = 0, NEEDS_KEY = 1, NEEDS_READY = 2 };
+static void post_drain(struct server *s, struct http_exchange *x, enum api_caller caller)
+{
+    (void)caller;
+    server_begin_drain(s);
+    put_health(s);
+    reply_json(s, x, 200);
+}
+
+enum route_needs { NEEDS_NOTHING = 0, NEEDS_KEY = 1, NEEDS_READY = 2, NEEDS_NODE_KEY = 4 };
 struct route {
     const char *method, *path;
     bool is_prefix;
     unsigned needs;
-    void (*run)(struct server *s, struct http_exchange *x);
+    void (*run)(struct server *s, struct http_exchange *x, enum api_caller caller);
 };
 static const struct route routes[] = {
     {"GET", "/health", false, NEEDS_NOTHING, get_health},
@@ -156,6 +169,7 @@ static const struct route routes[] = {
     {"GET", "/v1/models/", true, NEEDS_KEY | NEEDS_READY, get_model},
     {"POST", "/v1/chat/completions", false, NEEDS_KEY | NEEDS_READY, post_chat},
     {"POST", "/v1/completions", false, NEEDS_KEY | NEEDS_READY, post_completion},
+    {"POST", "/drain", false, NEEDS_KEY | NEEDS_NODE_KEY, post_drain},
 };
 
 static bool not_ready(const struct server *s, struct api_error *e)
@@ -203,17 +217,24 @@ static void on_request(struct http_exchange *x, void *arg)
     struct api_error e;
     const char *allowed;
     const struct route *r = find_route(x, &allowed);
+    enum api_caller caller;
     /* The key comes first: without one nobody learns which paths there are. */
-    bool needs_key = s->o.keys && (!r || (r->needs & NEEDS_KEY));
-    if (needs_key && !api_keys_allow(s->o.keys, http_head_get(http_request_head(x), "authorization"))) {
+    bool caller_ok = server_caller(s, x, &caller, &e);
+    bool needs_key = s->o.keys && caller == API_CALLER_CLIENT && (!r || (r->needs & NEEDS_KEY));
+    if (!caller_ok) {
+        server_reply_error(s, x, &e);
+    } else if (needs_key && !api_keys_allow(s->o.keys, http_head_get(http_request_head(x), "authorization"))) {
         api_fail(&e, 401, NULL, "invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY");
         server_reply_error(s, x, &e);
     } else if (!r) {
         refuse_route(s, x, allowed);
+    } else if ((r->needs & NEEDS_NODE_KEY) && caller != API_CALLER_SCHEDULER) {
+        api_fail(&e, 401, NULL, "node_key_required", "this path is open only to a scheduler that sends the node key");
+        server_reply_error(s, x, &e);
     } else if ((r->needs & NEEDS_READY) && not_ready(s, &e)) {
         server_reply_error(s, x, &e);
     } else {
-        r->run(s, x);
+        r->run(s, x, caller);
     }
 }
 
@@ -245,7 +266,7 @@ static void find_end_ids(struct server *s)
     }
 }
 
-static void server_done(struct server *s)
+void server_done(struct server *s)
 {
     if (s->done)
         return;
@@ -301,7 +322,8 @@ static void load_done(struct worker_task *t)
     s->state = SERVER_READY;
     log_info(s->o.log, AREA, "ready", LOG_S("model", s->o.model_id), LOG_S("arch", s->model.arch),
              LOG_S("quant", s->model.quant), LOG_S("device", s->model.device), LOG_S("numerics", s->model.numerics),
-             LOG_I("n_ctx", s->model.n_ctx), LOG_I("max_batch", s->o.max_seqs),
+             LOG_S("numerics_class", s->model.numerics_class), LOG_I("n_ctx", s->model.n_ctx),
+             LOG_I("max_batch", s->o.max_seqs),
              LOG_S("chat_template", s->model.chat ? chat_template_name(s->model.chat) : NULL),
              LOG_I("load_ms", s->load_ns / NS_PER_MS));
 }
@@ -353,31 +375,16 @@ static void drained(void *arg)
     server_done(arg);
 }
 
-static void drain_deadline_cb(evutil_socket_t fd, short what, void *arg)
-{
-    struct server *s = arg;
-    (void)fd;
-    (void)what;
-    log_warn(s->o.log, AREA, "drain deadline reached; cutting off what still runs",
-             LOG_I("exchanges", http_server_stats(s->http).active_exchanges));
-    server_done(s);
-}
-
 void server_drain(struct server *s)
 {
-    if (s->state == SERVER_DRAINING || s->state == SERVER_FAILED) {
+    if (s->ending || s->state == SERVER_FAILED) {
         server_done(s);
         return;
     }
-    s->state = SERVER_DRAINING;
-    log_info(s->o.log, AREA, "draining", LOG_I("exchanges", http_server_stats(s->http).active_exchanges));
-    struct timeval limit = {.tv_sec = s->o.drain_ms / 1000, .tv_usec = s->o.drain_ms % 1000 * 1000};
-    s->drain_ev = event_new(s->loop, -1, 0, drain_deadline_cb, s);
-    if (!s->drain_ev || event_add(s->drain_ev, &limit)) {
-        server_done(s); /* no deadline, no drain */
-        return;
-    }
-    http_server_drain(s->http, drained, s);
+    s->ending = true;
+    server_begin_drain(s);
+    if (!s->done)
+        http_server_drain(s->http, drained, s);
 }
 
 bool server_loading(const struct server *s)

@@ -7,7 +7,10 @@
  * Retry-After. Three threads: the loop (all of HTTP), the worker (load, then JSON, templates and tokenising of each
  * request), the engine thread (batcher.h). Nothing blocks the loop.
  *
- * Everything but /health wants a bearer token when there are API keys. */
+ * POST /drain also goes from READY to DRAINING, but ends nothing: the process waits for its signal.
+ *
+ * Everything but /health wants a bearer token when there are API keys. The node key stands in for one and opens what
+ * docs/NODE_API.md describes. */
 #ifndef ENGINE_SERVE_SERVER_H
 #define ENGINE_SERVE_SERVER_H
 
@@ -32,15 +35,17 @@ struct serve_model {
     int64_t created;     /* seconds since 1970: the file's age */
     char fingerprint[40];
     char arch[32], quant[16], device[32], numerics[128];
+    char numerics_class[33]; /* 32 hex digits, docs/NODE_API.md */
 };
 
 struct server_options {
-    const char *listen_on;       /* as http_server_new() */
-    const char *model_id;        /* the name requests use */
-    const struct api_keys *keys; /* NULL: no authentication; borrowed */
-    int32_t max_seqs;            /* sequences at once */
-    int32_t waiting_max;         /* requests waiting for a slot; beyond: 503 */
-    int64_t drain_ms;            /* how long a drain waits for answers */
+    const char *listen_on;           /* as http_server_new() */
+    const char *model_id;            /* the name requests use */
+    const struct api_keys *keys;     /* NULL: no authentication; borrowed */
+    const struct api_keys *node_key; /* NULL: no scheduler may ask for more than a client; borrowed */
+    int32_t max_seqs;                /* sequences at once */
+    int32_t waiting_max;             /* requests waiting for a slot; beyond: 503 */
+    int64_t drain_ms;                /* how long a drain waits for answers */
     const struct log *log;
     const struct clock *clock;
     /* Load the model: called once, on the worker thread. Fills *m; what it made is freed by whoever owns load_arg, after

@@ -21,6 +21,7 @@
 
 struct call {
     unsigned magic;
+    struct call *next, **link; /* in the server's list; *link is this */
     struct worker_task task;
     struct server *s;
     struct http_exchange *x; /* NULL: the client is gone */
@@ -34,6 +35,8 @@ struct call {
     bool prepared; /* else error */
     struct api_error error;
     bool stream;
+    bool resumed;
+    enum batch_finish ended;              /* what a resumed answer had come to already; BATCH_RUNNING: it goes on */
     struct batch_job_options job_options; /* ids, sampler and answer owned until the job is made */
     /* Running. */
     struct batch_job *job; /* the batcher's; NULL before and after */
@@ -52,6 +55,9 @@ static struct call *call_of(struct worker_task *t)
 static void call_free(struct call *c)
 {
     SPW_ASSERT(c->magic == CALL_MAGIC && !c->job);
+    *c->link = c->next;
+    if (c->next)
+        c->next->link = c->link;
     c->magic = 0;
     free(c->body);
     free(c->job_options.ids);
@@ -166,6 +172,37 @@ static bool make_answer(struct call *c, const struct api_request *r, enum reason
     return true;
 }
 
+/* Take the answer through the ids it has, without their text. Whatever it held back after them it holds back again. */
+static bool replay(struct call *c, const struct api_request *r, struct tokens *ids)
+{
+    struct answer *a = c->job_options.answer;
+    struct error e = {0};
+    if (r->n_resume_ids > c->s->model.n_ctx - (int32_t)ids->n)
+        return api_fail(&c->error, 400, "spillway_resume", "context_length_exceeded",
+                        "the prompt has %zu tokens and the answer so far %d; this model's context holds %d", ids->n,
+                        (int)r->n_resume_ids, (int)c->s->model.n_ctx);
+    for (int32_t i = 0; i < r->n_resume_ids; i++) {
+        if (c->ended != BATCH_RUNNING)
+            return api_fail(&c->error, 400, "spillway_resume", NULL, "spillway_resume: the answer ends before ids[%d]",
+                            (int)i);
+        enum rc rc = tokens_push(ids, r->resume_ids[i]);
+        if (!rc)
+            rc = answer_push(a, r->resume_ids[i], &e);
+        if (rc)
+            return fail_rc(&c->error, "spillway_resume", &e);
+        if (a->state == ANSWER_ENDED)
+            c->ended = BATCH_STOP;
+        else if (a->n_tokens >= c->job_options.max_tokens)
+            c->ended = BATCH_LENGTH; /* what was held back went out with this id */
+        strbuf_clear(&a->content);
+        strbuf_clear(&a->reasoning);
+    }
+    c->resumed = r->resumed;
+    c->job_options.n_resumed = r->n_resume_ids;
+    c->text_offset = api_text_offset(c->s->model.vocab, r->resume_ids, r->n_resume_ids);
+    return true;
+}
+
 static bool prepare_request(struct call *c, struct api_request *r)
 {
     const struct serve_model *m = &c->s->model;
@@ -175,14 +212,18 @@ static bool prepare_request(struct call *c, struct api_request *r)
         return api_fail(&c->error, 404, "model", "model_not_found",
                         "the model '%.100s' does not exist; this engine serves '%.200s'", r->model, c->s->o.model_id);
     tokens_init(&ids, PROMPT_TOKENS_MAX);
-    if (!make_ids(m, r, &ids, &reasoning, &c->error) || !make_sampler(c, r) || !make_answer(c, r, reasoning)) {
+    bool ok = make_ids(m, r, &ids, &reasoning, &c->error) && make_sampler(c, r) && make_answer(c, r, reasoning);
+    if (ok) {
+        int32_t room = m->n_ctx - (int32_t)ids.n;
+        c->job_options.max_tokens = r->max_tokens && r->max_tokens < room ? r->max_tokens : room;
+        ok = replay(c, r, &ids);
+    }
+    if (!ok) {
         tokens_fini(&ids);
         return false;
     }
-    int32_t room = m->n_ctx - (int32_t)ids.n;
     c->job_options.ids = ids.ids;
     c->job_options.n_ids = (int32_t)ids.n;
-    c->job_options.max_tokens = r->max_tokens && r->max_tokens < room ? r->max_tokens : room;
     c->job_options.want_samples = r->logprobs;
     c->stream = r->stream;
     c->answer.include_usage = r->include_usage;
@@ -198,7 +239,8 @@ static void prepare_run(struct worker_task *t)
     cJSON *root = NULL;
     struct arena *arena = arena_new(API_REQUEST_ARENA_BYTES);
     struct api_request r;
-    const struct api_limits limits = {.n_vocab = vocab_size(c->s->model.vocab), .n_ctx = c->s->model.n_ctx};
+    const struct api_limits limits = {
+        .n_vocab = vocab_size(c->s->model.vocab), .n_ctx = c->s->model.n_ctx, .caller = c->answer.caller};
     if (json_parse(c->body, c->body_len, JSON_DEPTH_MAX, &root, &e))
         api_fail(&c->error, 400, NULL, "invalid_json", "the request body is not valid JSON: %s", e.message);
     else
@@ -278,7 +320,7 @@ static void fail_answer(struct call *c, const char *message)
 static enum rc stream_output(struct call *c, const struct batch_output *out)
 {
     struct strbuf *b = &c->s->scratch;
-    enum api_chunk_place place = c->begun ? API_CHUNK_LATER : API_CHUNK_FIRST;
+    enum api_chunk_place place = c->begun || c->resumed ? API_CHUNK_LATER : API_CHUNK_FIRST;
     if (!c->begun)
         begin_stream(c);
     bool last = out->finish != BATCH_RUNNING;
@@ -400,6 +442,22 @@ static void reply_and_end(struct call *c)
     call_end(c);
 }
 
+/* Nothing is left to compute of a resumed answer: the client lacks only its end. */
+static void answer_ended(struct call *c)
+{
+    const struct answer *a = c->job_options.answer;
+    struct batch_output out = {.finish = c->ended};
+    out.usage = (struct batch_usage){
+        .prompt = c->job_options.n_ids - c->job_options.n_resumed,
+        .completion = a->n_tokens,
+        .reasoning = a->n_reasoning,
+    };
+    account(c, &out);
+    if (stream_output(c, &out))
+        fail_answer(c, "the answer is larger than this server can hold");
+    call_end(c);
+}
+
 static void prepare_done(struct worker_task *t)
 {
     struct call *c = call_of(t);
@@ -412,6 +470,10 @@ static void prepare_done(struct worker_task *t)
         if (!c->error.status) /* never ran: the server is going down */
             api_fail(&c->error, 503, NULL, "draining", "this engine is shutting down");
         reply_and_end(c);
+        return;
+    }
+    if (c->ended != BATCH_RUNNING) {
+        answer_ended(c);
         return;
     }
     c->job_options.on_output = on_output;
@@ -435,11 +497,42 @@ static void make_id(char *buf, size_t size, const char *prefix)
              (unsigned long long)(random_u64() & 0xffffffff));
 }
 
-void server_call_start(struct server *s, struct http_exchange *x, enum api_kind kind)
+static void call_link(struct call *c, struct server *s)
+{
+    c->s = s;
+    c->next = s->calls;
+    c->link = &s->calls;
+    if (c->next)
+        c->next->link = &c->next;
+    s->calls = c;
+}
+
+void server_calls_cut(struct server *s)
+{
+    struct api_error e;
+    api_fail(&e, 503, NULL, "draining", "this engine is shutting down, and its time for answers is over");
+    for (struct call *c = s->calls, *next; c; c = next) {
+        next = c->next;
+        if (!c->x)
+            continue; /* only its task is left */
+        if (c->begun)
+            http_reply_abort(c->x);
+        else
+            server_reply_error(s, c->x, &e);
+        c->x = NULL;
+        if (!c->job)
+            continue; /* with the worker, which gives it back to prepare_done() */
+        batcher_cancel(s->batcher, c->job);
+        c->job = NULL;
+        call_free(c);
+    }
+}
+
+void server_call_start(struct server *s, struct http_exchange *x, enum api_kind kind, enum api_caller caller)
 {
     struct call *c = spw_calloc(1, sizeof *c);
     c->magic = CALL_MAGIC;
-    c->s = s;
+    call_link(c, s);
     c->x = x;
     c->start.ns = http_exchange_start_ns(x);
     make_id(c->id, sizeof c->id, kind == API_CHAT ? "chatcmpl" : "cmpl");
@@ -450,6 +543,7 @@ void server_call_start(struct server *s, struct http_exchange *x, enum api_kind 
         .fingerprint = s->model.fingerprint,
         .created = clock_wall(s->o.clock).ns / NS_PER_S,
         .vocab = s->model.vocab,
+        .caller = caller,
     };
     strbuf_init(&c->whole.content, ANSWER_BYTES_MAX);
     strbuf_init(&c->whole.reasoning, ANSWER_BYTES_MAX);

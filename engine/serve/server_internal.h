@@ -1,4 +1,5 @@
-/* Shared by server.c (life, routes) and server_call.c (one completion request from bytes to answer). */
+/* Shared by server.c (life, routes), server_node.c (what a scheduler may ask for) and server_call.c (one completion
+ * request from bytes to answer). */
 #ifndef ENGINE_SERVE_SERVER_INTERNAL_H
 #define ENGINE_SERVE_SERVER_INTERNAL_H
 
@@ -20,6 +21,7 @@ struct server {
     struct event *worker_ev, *batcher_ev, *drain_ev;
     struct batcher *batcher; /* from READY on */
     bool loaded;             /* load() has come back */
+    bool ending;             /* server_drain() was called: done() follows the last answer */
     bool done;               /* done() was called */
     struct mono started;
     int64_t load_ns; /* from start to the end of load() */
@@ -32,11 +34,23 @@ struct server {
     size_t n_end_ids;
     struct strbuf scratch; /* frames and small bodies; loop thread, empty between calls */
     struct serve_counters counters;
+    struct call *calls; /* all that have no answer yet, newest first */
 };
 
+void server_done(struct server *s); /* tell the owner, once */
 /* Answer with an error object and close the books on the exchange. */
 void server_reply_error(struct server *s, struct http_exchange *x, const struct api_error *e);
 /* Take a POST to one of the two completion endpoints; it answers now or later. */
-void server_call_start(struct server *s, struct http_exchange *x, enum api_kind kind);
+void server_call_start(struct server *s, struct http_exchange *x, enum api_kind kind, enum api_caller caller);
+/* End every call now: a stream without [DONE], the others with 503. */
+void server_calls_cut(struct server *s);
+
+/* server_node.c: who sends x? False: a node key that is none, or a client's request with something of the node API in
+ * its query; *e says so. */
+bool server_caller(const struct server *s, const struct http_exchange *x, enum api_caller *caller, struct api_error *e);
+/* One character of a percent-encoded text; where the next one begins. */
+const char *server_percent_decode(const char *p, char *c);
+/* Refuse new work from now on; calls that still run when the deadline passes are cut. */
+void server_begin_drain(struct server *s);
 
 #endif

@@ -53,7 +53,9 @@ class Server:
         self.log_path = os.path.join(FOLDER, f"log{Server.count}")
         if model is None:
             model = make_model(args)
-        command = [engine(args), "serve", "--port", "0", "--threads", "1", *flags]
+        command = [engine(args), "serve", "--port", "0", *flags]
+        if "--threads" not in flags:
+            command += ["--threads", "1"]
         if model:
             command += ["--model", model]
         if "--ctx-size" not in flags:
