@@ -166,6 +166,8 @@ static enum rc watch_signals(struct serve *s, struct error *e)
     signal(SIGPIPE, SIG_IGN);
     s->deadline = evtimer_new(s->loop, deadline_cb, s);
     for (int i = 0; i < 2; i++) {
+        /* What the event restores when it is freed: a late second signal must not turn a clean end into a killed one. */
+        signal(numbers[i], SIG_IGN);
         s->signals[i] = evsignal_new(s->loop, numbers[i], signal_cb, s);
         if (!s->deadline || !s->signals[i] || event_add(s->signals[i], NULL) != 0)
             return error_set(e, RC_IO, "signals cannot be watched");
