@@ -165,7 +165,7 @@ static bool looks_signed(const char *text)
 static enum rc check_credential(struct auth *a, const struct auth_credential *c, struct identity **who,
                                 struct auth_refusal *r, auth_cb *cb, void *arg, struct auth_wait **wait)
 {
-    const char *text = NULL;
+    const char *text = "";
     size_t n = 0;
     enum rc rc = find_credential(c, &text, &n, r);
     if (rc != RC_OK)

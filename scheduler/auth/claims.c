@@ -159,10 +159,10 @@ static bool name_of(const cJSON *claims, const char *name, const char *what, boo
     if (!m && !needed)
         return true;
     if (!m)
-        auth_refuse(r, AUTH_TOKEN_CLAIMS, "the token names no %s (claim %.64s)", what, name);
+        auth_refusal_set(r, AUTH_TOKEN_CLAIMS, "the token names no %s (claim %.64s)", what, name);
     else if (!cJSON_IsString(m) || !ok(m->valuestring))
-        auth_refuse(r, AUTH_TOKEN_CLAIMS, "the token's %s (claim %.64s) is not a name that is allowed here", what,
-                    name);
+        auth_refusal_set(r, AUTH_TOKEN_CLAIMS, "the token's %s (claim %.64s) is not a name that is allowed here", what,
+                         name);
     else
         *value = m->valuestring;
     return m && *value;
@@ -186,7 +186,7 @@ static bool words_next(struct words *w, const char **word, size_t *n)
     if (!w->item)
         return false;
     if (!w->at) {
-        *word = cJSON_IsString(w->item) ? w->item->valuestring : "";
+        *word = cJSON_IsString(w->item) && w->item->valuestring ? w->item->valuestring : "";
         *n = strlen(*word);
         w->item = w->item->next;
         return true;
@@ -228,14 +228,14 @@ static bool models_of(const cJSON *claims, const struct oidc_issuer *i, char *te
     struct words w = words_begin(claim(claims, i->models_claim));
     while (words_next(&w, &word, &n)) {
         if (*n_models == MODELS_MAX || n + 1 > size - used) {
-            auth_refuse(r, AUTH_TOKEN_CLAIMS, "the token names more than %d models", MODELS_MAX);
+            auth_refusal_set(r, AUTH_TOKEN_CLAIMS, "the token names more than %d models", MODELS_MAX);
             return false;
         }
         memcpy(text + used, word, n);
         text[used + n] = '\0';
         if (!identity_model_ok(text + used)) {
-            auth_refuse(r, AUTH_TOKEN_CLAIMS, "the token's models (claim %.64s) are not names of models",
-                        i->models_claim);
+            auth_refusal_set(r, AUTH_TOKEN_CLAIMS, "the token's models (claim %.64s) are not names of models",
+                             i->models_claim);
             return false;
         }
         models[(*n_models)++] = text + used;
@@ -243,7 +243,7 @@ static bool models_of(const cJSON *claims, const struct oidc_issuer *i, char *te
     }
     if (*n_models > 0) /* none at all would read as "all" */
         return true;
-    auth_refuse(r, AUTH_TOKEN_CLAIMS, "the token allows no model (claim %.64s)", i->models_claim);
+    auth_refusal_set(r, AUTH_TOKEN_CLAIMS, "the token allows no model (claim %.64s)", i->models_claim);
     return false;
 }
 

@@ -240,6 +240,6 @@ enum rc jwks_find(const struct jwks *s, const struct jwt *t, const struct jwk **
     }
     if (known)
         return auth_refuse(r, AUTH_TOKEN_INVALID, "the token's algorithm does not fit the issuer's key");
-    (void)auth_refuse(r, AUTH_TOKEN_INVALID, "the issuer has no key of the token's key id");
+    auth_refusal_set(r, AUTH_TOKEN_INVALID, "the issuer has no key of the token's key id");
     return RC_NOT_FOUND;
 }

@@ -66,7 +66,10 @@ static enum rc check_header(struct jwt *t, struct auth_refusal *r)
 
 static enum rc parse_object(const unsigned char *text, size_t n, int depth_max, cJSON **root)
 {
-    struct error e; /* would quote the token; the caller says it in our words */
+    struct error e;                /* would quote the token; the caller says it in our words */
+    for (size_t i = 0; i < n; i++) /* cJSON takes any of them for a blank; other readers of JSON do not */
+        if (text[i] < ' ' && text[i] != '\t' && text[i] != '\n' && text[i] != '\r')
+            return RC_INVALID;
     enum rc rc = json_parse((const char *)text, n, depth_max, root, &e);
     if (rc == RC_OK && !cJSON_IsObject(*root)) {
         cJSON_Delete(*root);

@@ -28,15 +28,14 @@ const char *auth_code_name(enum auth_code c)
     return (unsigned)c < AUTH_CODE_COUNT ? codes[c].name : "unknown";
 }
 
-enum rc auth_refuse(struct auth_refusal *r, enum auth_code code, const char *format, ...)
+void auth_refusal_set(struct auth_refusal *r, enum auth_code code, const char *format, ...)
 {
-    va_list ap;
-
     SPW_ASSERT(code > AUTH_OK && code < AUTH_CODE_COUNT);
     *r = (struct auth_refusal){.code = code, .status = codes[code].status};
-    va_start(ap, format);
-    vsnprintf(r->message, sizeof r->message, format, ap);
-    va_end(ap);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(r->message, sizeof r->message, format, args); // NOLINT(clang-analyzer-valist.Uninitialized)
+    va_end(args);
     for (char *p = r->message; *p; p++) /* it goes into a quoted header value */
         if (*p == '"' || *p == '\\' || (unsigned char)*p < ' ' || (unsigned char)*p >= 0x7f)
             *p = '?';
@@ -46,5 +45,4 @@ enum rc auth_refuse(struct auth_refusal *r, enum auth_code code, const char *for
                  "Bearer realm=\"spillway\", error=\"%s\", error_description=\"%s\"", codes[code].error, r->message);
     else if (codes[code].status == 401)
         snprintf(r->www_authenticate, sizeof r->www_authenticate, "Bearer realm=\"spillway\"");
-    return RC_DENIED;
 }

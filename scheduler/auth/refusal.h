@@ -28,8 +28,9 @@ struct auth_refusal {
     char message[200];          /* for the answer's body */
     char www_authenticate[320]; /* RFC 6750, section 3; "": no such header */
 };
-/* Fill *r; always returns RC_DENIED, so that `return auth_refuse(...)` reads well. In the text, what may not stand in a
- * quoted header value becomes '?'. */
-enum rc auth_refuse(struct auth_refusal *r, enum auth_code code, const char *format, ...) SPW_PRINTF(3, 4);
+/* Fill *r. In the text, what may not stand in a quoted header value becomes '?'. */
+void auth_refusal_set(struct auth_refusal *r, enum auth_code code, const char *format, ...) SPW_PRINTF(3, 4);
+/* The same as a value: `return auth_refuse(...)` reads well, and analyzers see what is returned. */
+#define auth_refuse(...) (auth_refusal_set(__VA_ARGS__), RC_DENIED)
 
 #endif

@@ -270,6 +270,9 @@ static void headers(void)
     REFUSED(with_header("\"RS256\""), "JSON object");
     REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\""), "JSON object");
     REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\"}x"), "JSON object");
+    REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\"\x1a}"), "JSON object");
+    REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\",\"a\":01}"),
+            "signature"); /* the library's reader is stricter */
     REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\",\"a\":[[[[[1]]]]]}"), "JSON object");
     REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\",\"a\":\"\xff\"}"), "JSON object");
 }
@@ -502,6 +505,11 @@ static int usable(const char *format, const char *jwk)
     return n;
 }
 
+/* A point that is not on its curve. */
+#define OFF_CURVE                                                                                                      \
+    "{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE\","                         \
+    "\"y\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE\"}"
+
 static void unfit_keys_are_left_out(void)
 {
     EVP_PKEY *weak = make_rsa(1024);
@@ -528,9 +536,7 @@ static void unfit_keys_are_left_out(void)
         "null",
         "{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AAAA\",\"y\":\"AAAA\"}",
         "{\"kty\":\"EC\",\"crv\":\"secp256k1\",\"x\":\"AAAA\",\"y\":\"AAAA\"}",
-        /* a point that is not on the curve */
-        "{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE\","
-        "\"y\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE\"}",
+        OFF_CURVE,
         "{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"AAAA\"}",
         "{\"kty\":\"OKP\",\"crv\":\"X25519\",\"x\":\"AAAA\"}",
     };
@@ -602,9 +608,9 @@ static void refusals(void)
     CHECK_STR(r.www_authenticate, "Bearer realm=\"spillway\", error=\"invalid_token\", "
                                   "error_description=\"a ?quoted? ? text??X: y\"");
     CHECK_INT(r.status, 401);
-    (void)auth_refuse(&r, AUTH_MISSING, "no");
+    auth_refusal_set(&r, AUTH_MISSING, "no");
     CHECK_STR(r.www_authenticate, "Bearer realm=\"spillway\"");
-    (void)auth_refuse(&r, AUTH_UNAVAILABLE, "no");
+    auth_refusal_set(&r, AUTH_UNAVAILABLE, "no");
     CHECK_STR(r.www_authenticate, "");
     CHECK_INT(r.status, 503);
     CHECK_INT(r.retry_after_s, 1);
