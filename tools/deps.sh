@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
-# Install the Debian packages that are missing and say which: tools/deps.sh build [test].
+# Install the Debian packages that are missing and say which: tools/deps.sh build [test [full]].
 # Names are Debian 12's; Ubuntu 24.04 uses the same ones (not tested there).
 set -euo pipefail
 
 build=(gcc cmake ninja-build pkg-config libc6-dev libevent-dev libcurl4-openssl-dev libssl-dev libcjson-dev libyaml-dev
        libsqlite3-dev libhiredis-dev libcjose-dev libjansson-dev ca-certificates)
 test=(clang clang-format libclang-rt-14-dev llvm-14 cppcheck python3 git redis-server)
+# Heavy ones whose tests are skipped by name without them. prometheus (for promtool) is 100 MB and, where systemd runs,
+# starts a server on port 9090.
+full=(prometheus)
 
 wanted=()
 for group in "$@"; do
     case $group in
     build) wanted+=("${build[@]}") ;;
     test) wanted+=("${test[@]}") ;;
-    *) echo "tools/deps.sh: '$group' is no group: build, test" >&2; exit 2 ;;
+    full) wanted+=("${full[@]}") ;;
+    *) echo "tools/deps.sh: '$group' is no group: build, test, full" >&2; exit 2 ;;
     esac
 done
 
