@@ -75,7 +75,7 @@ void tracer_init(struct tracer *t, const uint8_t seed[16], enum trace_mode mode,
 
 struct span_id tracer_span_id(struct tracer *t)
 {
-    struct span_id id;
+    struct span_id id = {{0}};
     put_word(id.b, next_word(t));
     return id;
 }
@@ -145,7 +145,7 @@ enum rc trace_parent_parse(const char *text, size_t n, struct trace_parent *p)
     *p = (struct trace_parent){0};
     if (n < LENGTH || text[AT_ID - 1] != '-' || text[AT_SPAN - 1] != '-' || text[AT_FLAGS - 1] != '-')
         return RC_INVALID;
-    struct trace_parent got;
+    struct trace_parent got = {0};
     if (!get_hex(text, &version, 1) || version == 0xff || !get_hex(text + AT_ID, got.id.b, sizeof got.id.b) ||
         !get_hex(text + AT_SPAN, got.span.b, sizeof got.span.b) || !get_hex(text + AT_FLAGS, &flags, 1))
         return RC_INVALID;
