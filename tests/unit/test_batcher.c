@@ -263,6 +263,8 @@ struct client {
     char text[4096];
     size_t len;
     int n_ids, n_samples, calls;
+    int32_t ids[256];
+    size_t len_at[256]; /* text there was when so many ids were; SIZE_MAX: that many were never seen alone */
     enum batch_finish finish;
     char error[512];
     struct batch_usage usage;
@@ -276,6 +278,8 @@ struct ask {
     uint64_t seed;
     const char *stop;
     bool ignore_eos, samples;
+    const int32_t *resume; /* the answer so far */
+    int n_resume;
 };
 
 static void on_output(struct batch_job *job, const struct batch_output *out, void *arg)
@@ -283,12 +287,16 @@ static void on_output(struct batch_job *job, const struct batch_output *out, voi
     struct client *c = arg;
     CHECK(job == c->job && c->finish == BATCH_RUNNING);
     c->calls++;
-    c->n_ids += out->n_ids;
+    for (int i = 0; i < out->n_ids && c->n_ids < 255; i++) {
+        c->len_at[c->n_ids] = i ? SIZE_MAX : c->len_at[c->n_ids];
+        c->ids[c->n_ids++] = out->ids[i];
+    }
     c->n_samples += out->samples ? out->n_ids : 0;
     if (out->content.len && c->len + out->content.len < sizeof c->text) {
         memcpy(c->text + c->len, out->content.data, out->content.len);
         c->len += out->content.len;
     }
+    c->len_at[c->n_ids] = c->len;
     c->usage = out->usage;
     c->finish = out->finish;
     if (out->finish != BATCH_RUNNING) {
@@ -317,15 +325,21 @@ static struct batch_job *make_job(struct bench *t, struct client *c, const struc
     sp.temperature = a->temperature;
     sp.seed = a->seed;
     sp.frequency_penalty = a->temperature > 0 ? 0.5 : 0;
-    struct batch_job_options o = {.n_ids = a->n_prompt,
+    struct batch_job_options o = {.n_ids = a->n_prompt + a->n_resume,
+                                  .n_resumed = a->n_resume,
                                   .max_tokens = a->max_tokens,
                                   .want_samples = a->samples,
                                   .on_output = on_output,
                                   .arg = c};
-    o.ids = calloc((size_t)a->n_prompt, sizeof *o.ids);
+    o.ids = calloc((size_t)o.n_ids, sizeof *o.ids);
     for (int i = 0; i < a->n_prompt; i++)
         o.ids[i] = BYTE('a' + (i * 7 + a->salt * 13) % 26);
     CHECK_INT(answer_new(&ao, &o.answer, &e), RC_OK);
+    for (int i = 0; i < a->n_resume; i++) {
+        o.ids[a->n_prompt + i] = a->resume[i];
+        CHECK_INT(answer_push(o.answer, a->resume[i], &e), RC_OK);
+    }
+    strbuf_clear(&o.answer->content);
     CHECK_INT(sampler_new(&sp, N_VOCAB, &o.sampler, &e), RC_OK);
     return batch_job_new(&o);
 }
@@ -700,6 +714,44 @@ static void churn(void)
     bench_fini(&t);
 }
 
+/* An answer that is handed over after any of its ids goes on as if nothing had happened: ids, text from where the first
+ * leg's ended, usage. However many steps one call of on_output took in, the text it brought is that of the ids it brought.
+ */
+static void resumed_goes_on(void)
+{
+    static struct client whole, rest;
+    static const struct ask asks[] = {
+        {.n_prompt = 90, .salt = 1, .max_tokens = 40},
+        {.n_prompt = 3, .salt = 2, .max_tokens = 70, .temperature = 1, .seed = 5, .stop = "never"},
+        {.n_prompt = 1, .salt = 3, .max_tokens = 200, .temperature = 1.3, .seed = 6, .ignore_eos = true},
+        {.n_prompt = 70, .salt = 4, .max_tokens = 90, .temperature = 1, .seed = 7, .samples = true},
+    };
+    for (size_t k = 0; k < sizeof asks / sizeof *asks; k++) {
+        struct bench t;
+        struct ask a = asks[k];
+        engine_init(&t.en);
+        t.en.eos_at = k == 3 ? 120 : 0;
+        bench_init(&t, &(struct bench_options){.max_seqs = 2});
+        memset(&whole, 0, sizeof whole);
+        CHECK_INT(submit(&t, &whole, &a), RC_OK);
+        CHECK(pump(&t, client_done, &whole));
+        a.resume = whole.ids;
+        for (a.n_resume = 0; a.n_resume < whole.n_ids; a.n_resume += 3) {
+            size_t from = whole.len_at[a.n_resume];
+            memset(&rest, 0, sizeof rest);
+            CHECK_INT(submit(&t, &rest, &a), RC_OK);
+            CHECK(pump(&t, client_done, &rest));
+            CHECK_INT(rest.n_ids, whole.n_ids - a.n_resume);
+            CHECK(memcmp(rest.ids, whole.ids + a.n_resume, (size_t)rest.n_ids * sizeof *rest.ids) == 0);
+            CHECK(from == SIZE_MAX ||
+                  (rest.len == whole.len - from && memcmp(rest.text, whole.text + from, rest.len) == 0));
+            CHECK_INT(rest.n_samples, a.samples ? rest.n_ids : 0);
+            CHECK(memcmp(&rest.usage, &whole.usage, sizeof rest.usage) == 0 && rest.finish == whole.finish);
+        }
+        bench_fini(&t);
+    }
+}
+
 static void refuses_impossible_steps(void)
 {
     struct error e = {0};
@@ -723,6 +775,7 @@ int main(void)
     TEST(endings);
     TEST(free_in_the_middle);
     TEST(churn);
+    TEST(resumed_goes_on);
     TEST(refuses_impossible_steps);
     return TEST_RESULT();
 }

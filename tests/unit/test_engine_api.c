@@ -19,15 +19,20 @@ struct reading {
     bool ok;
 };
 
-static void read_request(struct reading *rd, enum api_kind kind, const char *text)
+static void read_request_of(struct reading *rd, enum api_caller caller, enum api_kind kind, const char *text)
 {
     struct error e = {0};
-    const struct api_limits limits = {.n_vocab = N_VOCAB, .n_ctx = N_CTX};
+    const struct api_limits limits = {.n_vocab = N_VOCAB, .n_ctx = N_CTX, .caller = caller};
     *rd = (struct reading){.arena = arena_new(1 << 20)};
     if (json_parse(text, strlen(text), JSON_DEPTH_MAX, &rd->root, &e))
         fprintf(stderr, "the test's own JSON is wrong: %s: %s\n", text, e.message);
     else
         rd->ok = api_request_read(rd->root, kind, &limits, rd->arena, &rd->r, &rd->e);
+}
+
+static void read_request(struct reading *rd, enum api_kind kind, const char *text)
+{
+    read_request_of(rd, API_CALLER_CLIENT, kind, text);
 }
 
 static void done_reading(struct reading *rd)
@@ -210,6 +215,58 @@ static void refused_prompts(void)
     strbuf_fini(&text);
 }
 
+/* What a scheduler may send, and nobody else. */
+
+static void node_fields(void)
+{
+    struct reading rd;
+    read_request_of(&rd, API_CALLER_SCHEDULER, API_COMPLETION,
+                    "{\"prompt\":\"p\",\"stream\":true,\"spillway_seed\":9007199254740991,\"spillway_salt\":\"s\","
+                    "\"spillway_resume\":{\"ids\":[5,0,299]}}");
+    CHECK(rd.ok && rd.r.resumed && rd.r.n_resume_ids == 3 && rd.r.resume_ids[2] == 299);
+    CHECK(rd.r.has_seed && rd.r.sampling.seed == 9007199254740991u);
+    CHECK_STR(rd.r.salt, "s");
+    done_reading(&rd);
+    read_request_of(&rd, API_CALLER_SCHEDULER, API_CHAT,
+                    "{" MESSAGES ",\"stream\":true,\"seed\":4,\"spillway_seed\":5,\"spillway_resume\":{\"ids\":[]}}");
+    CHECK(rd.ok && rd.r.resumed && rd.r.n_resume_ids == 0 && rd.r.sampling.seed == 4);
+    done_reading(&rd);
+}
+
+static void refused_node_fields(void)
+{
+    static const struct {
+        enum api_caller caller;
+        const char *members, *param, *code;
+    } rows[] = {
+        {API_CALLER_CLIENT, "\"spillway_seed\":1", "spillway_seed", "node_key_required"},
+        {API_CALLER_CLIENT, "\"spillway_resume\":{\"ids\":[1]}", "spillway_resume", "node_key_required"},
+        {API_CALLER_CLIENT, "\"spillway_\":null", "spillway_", "node_key_required"},
+        {API_CALLER_SCHEDULER, "\"spillway_other\":1", "spillway_other", "unsupported_parameter"},
+        {API_CALLER_SCHEDULER, "\"spillway_seed\":9007199254740992", "spillway_seed", ""},
+        {API_CALLER_SCHEDULER, "\"spillway_seed\":-1", "spillway_seed", ""},
+        {API_CALLER_SCHEDULER, "\"spillway_seed\":\"1\"", "spillway_seed", ""},
+        {API_CALLER_SCHEDULER, "\"spillway_salt\":1", "spillway_salt", ""},
+        {API_CALLER_SCHEDULER, "\"spillway_resume\":[1]", "spillway_resume", ""},
+        {API_CALLER_SCHEDULER, "\"spillway_resume\":{\"ids\":[300]}", "spillway_resume", ""},
+        {API_CALLER_SCHEDULER, "\"spillway_resume\":{\"ids\":{}}", "spillway_resume", ""},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[256];
+        struct reading rd;
+        snprintf(text, sizeof text, "{\"prompt\":\"p\",\"stream\":true,%s}", rows[i].members);
+        read_request_of(&rd, rows[i].caller, API_COMPLETION, text);
+        CHECK(!rd.ok && rd.e.status == 400);
+        CHECK_STR(rd.e.param, rows[i].param);
+        CHECK_STR(rd.e.code, rows[i].code);
+        done_reading(&rd);
+    }
+    struct reading rd;
+    read_request_of(&rd, API_CALLER_SCHEDULER, API_COMPLETION, "{\"prompt\":\"p\",\"spillway_resume\":{\"ids\":[]}}");
+    CHECK(!rd.ok && strstr(rd.e.message, "stream: true"));
+    done_reading(&rd);
+}
+
 /* Writing. */
 
 static struct vocab *make_vocab(void)
@@ -361,6 +418,73 @@ static void frames(void)
     vocab_free(v);
 }
 
+/* Each id goes out once, with the text that it made: never in a frame after that text. */
+static void ids_of_chunks(void)
+{
+    static const struct {
+        bool text, logprobs;
+        enum batch_finish finish;
+        const char *frames; /* T: text with ids, t: text without, F and f: the same of the finish frame */
+    } rows[] = {
+        {true, false, BATCH_RUNNING, "T"}, {false, false, BATCH_RUNNING, "T"}, {false, true, BATCH_RUNNING, "T"},
+        {true, false, BATCH_STOP, "Tf"},   {false, false, BATCH_STOP, "F"},    {false, true, BATCH_STOP, "Tf"},
+        {true, false, BATCH_LENGTH, "Tf"}, {false, false, BATCH_LENGTH, "F"},
+    };
+    struct vocab *v = make_vocab();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct sample samples[6];
+        int32_t ids[6];
+        struct batch_output out;
+        struct strbuf b;
+        size_t offset = 0, n = 0;
+        char seen[8] = "";
+        struct api_answer a = {.kind = API_CHAT, .id = "x", .model = "m", .fingerprint = "", .vocab = v};
+        a.caller = API_CALLER_SCHEDULER;
+        a.logprobs = rows[i].logprobs;
+        fill_output(&out, samples, ids);
+        if (!rows[i].text)
+            strbuf_clear(&out.content);
+        out.finish = rows[i].finish;
+        strbuf_init(&b, 1 << 20);
+        CHECK_INT(api_write_chunk(&b, &a, &out, API_CHUNK_LATER, &offset), RC_OK);
+        for (const char *p = b.data, *end; *p; p = end + 2) {
+            end = strstr(p, "\n\n");
+            cJSON *root = parse(p + 6, (size_t)(end - p) - 6);
+            bool has_ids = get(root, "spillway_ids") != NULL;
+            bool finish = cJSON_IsString(get(get(root, "choices")->child, "finish_reason"));
+            CHECK(!has_ids || cJSON_GetArraySize(get(root, "spillway_ids")) == 6);
+            seen[n++] = (char)(finish ? (has_ids ? 'F' : 'f') : (has_ids ? 'T' : 't'));
+            cJSON_Delete(root);
+        }
+        CHECK_STR(seen, rows[i].frames);
+        strbuf_clear(&b);
+        a.caller = API_CALLER_CLIENT;
+        CHECK_INT(api_write_chunk(&b, &a, &out, API_CHUNK_LATER, &offset), RC_OK);
+        CHECK(!b.data || !strstr(b.data, "spillway_"));
+        strbuf_fini(&b);
+        strbuf_fini(&out.content);
+    }
+    vocab_free(v);
+}
+
+static void cards(void)
+{
+    struct strbuf b;
+    struct api_model_card m = {.id = "m", .n_ctx = 7, .numerics = "0123456789abcdef0123456789abcdef", .n_slots = 3};
+    strbuf_init(&b, 4096);
+    CHECK_INT(api_write_models(&b, &m), RC_OK);
+    CHECK(!strstr(b.data, "spillway_"));
+    strbuf_clear(&b);
+    m.caller = API_CALLER_SCHEDULER;
+    CHECK_INT(api_write_model(&b, &m), RC_OK);
+    cJSON *root = parse(b.data, b.len);
+    CHECK_STR(cJSON_GetStringValue(get(root, "spillway_numerics")), m.numerics);
+    CHECK(cJSON_IsTrue(get(root, "spillway_resume")) && get(root, "spillway_context")->valueint == 7);
+    CHECK(get(root, "spillway_slots")->valueint == 3);
+    cJSON_Delete(root);
+    strbuf_fini(&b);
+}
+
 static void errors(void)
 {
     struct api_error e;
@@ -385,8 +509,12 @@ int main(void)
     TEST(prompts);
     TEST(refusals);
     TEST(refused_prompts);
+    TEST(node_fields);
+    TEST(refused_node_fields);
     TEST(bodies);
     TEST(frames);
+    TEST(ids_of_chunks);
+    TEST(cards);
     TEST(errors);
     return TEST_RESULT();
 }
