@@ -59,8 +59,11 @@ static void batch_free(struct batch *b)
     free(b);
 }
 
-static struct batch *batch_open(struct otlp *o)
+/* The one that takes spans, or NULL: no more may be begun. */
+static struct batch *open_batch(struct otlp *o)
 {
+    if (o->last && !o->last->closed)
+        return o->last;
     if (o->n_batches == o->batches_max)
         return NULL;
     struct batch *b = spw_calloc(1, sizeof(*b));
@@ -111,11 +114,9 @@ static bool batch_add(struct batch *b, const struct span *s)
 
 void otlp_submit(struct otlp *o, const struct span *s)
 {
-    struct batch *b = o->last && !o->last->closed ? o->last : NULL;
+    struct batch *b = o->stats.queued < o->o.queue_max ? open_batch(o) : NULL;
     o->stats.submitted++;
-    if (o->stats.queued < o->o.queue_max && !b)
-        b = batch_open(o);
-    if (o->stats.queued >= o->o.queue_max || !b || !batch_add(b, s)) {
+    if (!b || !batch_add(b, s)) {
         o->stats.dropped_full++;
         return;
     }
