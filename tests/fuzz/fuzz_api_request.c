@@ -21,6 +21,9 @@ static void use(const struct api_request *r)
     SPW_ASSERT(r->kind == API_CHAT ? r->messages != NULL : (r->prompt != NULL) != (r->prompt_ids != NULL));
     for (int32_t i = 0; i < r->n_prompt_ids; i++)
         SPW_ASSERT(r->prompt_ids[i] >= 0 && r->prompt_ids[i] < N_VOCAB);
+    SPW_ASSERT(r->n_resume_ids >= 0 && r->n_resume_ids <= API_RESUME_IDS_MAX && (r->resumed || !r->n_resume_ids));
+    for (int32_t i = 0; i < r->n_resume_ids; i++)
+        SPW_ASSERT(r->resume_ids[i] >= 0 && r->resume_ids[i] < N_VOCAB);
     SPW_ASSERT(sampler_new(&r->sampling, N_VOCAB, &sampler, &e) == RC_OK);
     sampler_free(sampler);
     SPW_ASSERT(stop_new(r->stop, r->n_stop, &stop, &e) == RC_OK);
@@ -31,7 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1)
         return 0;
-    const struct api_limits limits = {.n_vocab = N_VOCAB, .n_ctx = N_CTX};
+    struct api_limits limits = {.n_vocab = N_VOCAB, .n_ctx = N_CTX};
+    limits.caller = data[0] & 2 ? API_CALLER_SCHEDULER : API_CALLER_CLIENT; /* '{' and '\n' are set, ' ' and '\t' not */
     enum api_kind kind = data[0] & 1 ? API_COMPLETION : API_CHAT; /* '{' is odd, ' ' is even: both parse as a start */
     struct error e = {0};
     struct api_error fault = {0};
@@ -41,6 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct arena *arena = arena_new(1 << 20);
     if (json_parse(text, size, JSON_DEPTH_MAX, &root, &e) == RC_OK) {
         if (api_request_read(root, kind, &limits, arena, &r, &fault)) {
+            SPW_ASSERT(limits.caller == API_CALLER_SCHEDULER || !r.resumed);
             use(&r);
         } else {
             struct strbuf b;

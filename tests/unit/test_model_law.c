@@ -1,7 +1,8 @@
 /* Proves the numerics law from end to end: the logits after a token depend on the ids before it and nothing else, bit
  * for bit: not on how the prompt was cut into steps, not on which other sequences share a step, not on the number of
- * threads, not on which pages hold the keys. Runs on small models of random weights, dense and DeepSeek, in both
- * precisions and in quantised types. Also: what engine_step() refuses, and that pages come back.
+ * threads, not on which pages hold the keys, not on whether an id was decoded or came back as part of a prompt. Runs on
+ * small models of random weights, dense and DeepSeek, in both precisions and in quantised types, and on the trained one.
+ * Also: what engine_step() refuses, that pages come back, and what makes a numerics class.
  * links: spw_engine_model */
 #include <stdlib.h>
 #include <unistd.h>
@@ -97,9 +98,9 @@ static float *run_chunks(int32_t chunk, int threads)
 
 /* `batch` sequences at once; sequence j takes j + 1 tokens a step, so that they drift apart. Only sequence `probe`
  * runs the probe's ids, the others run shifted ones. Compares its logits with `want`. */
-static void run_batch(int32_t batch, int32_t probe, const float *want)
+static void run_batch(int32_t batch, int32_t probe, int threads, const float *want)
 {
-    struct engine *en = new_engine(2, batch);
+    struct engine *en = new_engine(threads, batch);
     struct seq *seqs[8];
     struct step_slice sl[8];
     int32_t others[N_TOK], done = 0;
@@ -150,22 +151,49 @@ static void run_rewound(const float *want)
     engine_free(en);
 }
 
+/* What a stream that goes on elsewhere does: prompt and answer so far come as one prompt, in slices that are cut anywhere
+ * and share steps with another sequence that decodes; from there on it decodes, and every row is the undisturbed one's. */
+static void run_handed_over(int threads, const float *want)
+{
+    for (int32_t at = 1; at < N_TOK; at += 13) {
+        struct engine *en = new_engine(threads, 2);
+        struct seq *s = seq_new(en), *other = seq_new(en);
+        bool same = true;
+        for (int32_t done = 0; done < N_TOK;) {
+            int32_t left = at - done, n = left > 20 ? 20 : left > 0 ? left : 1;
+            struct step_slice sl[2] = {{.seq = other, .ids = ids + seq_len(other), .n = 1, .want_logits = true},
+                                       {.seq = s, .ids = ids + done, .n = n, .want_logits = done + n >= at}};
+            step(en, sl, 2);
+            done += n;
+            if (done >= at)
+                same = same && memcmp(sl[1].logits, want + (size_t)(done - 1) * n_vocab, n_vocab * sizeof(float)) == 0;
+        }
+        CHECK(same);
+        seq_free(s);
+        seq_free(other);
+        engine_free(en);
+    }
+}
+
 static void law(void)
 {
     static const struct {
         int32_t chunk;
         int threads;
-    } cuts[] = {{1, 1}, {1, 2}, {7, 2}, {64, 1}, {64, 2}, {N_TOK, 2}};
+    } cuts[] = {{1, 1}, {1, 2}, {7, 1}, {7, 2}, {64, 1}, {64, 2}, {N_TOK, 2}};
     float *want = run_chunks(N_TOK, 1);
     for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
         float *got = run_chunks(cuts[i].chunk, cuts[i].threads);
         CHECK(memcmp(got, want, N_TOK * n_vocab * sizeof *got) == 0);
         free(got);
     }
-    run_batch(1, 0, want);
-    run_batch(3, 1, want);
-    run_batch(8, 0, want);
-    run_batch(8, 6, want);
+    for (int threads = 1; threads <= 2; threads++) {
+        run_batch(1, 0, threads, want);
+        run_batch(3, 1, threads, want);
+        run_batch(8, 0, threads, want);
+        run_batch(8, 6, threads, want);
+        run_handed_over(threads, want);
+    }
     run_rewound(want);
     bool finite = true, varied = false;
     for (size_t i = 0; i < N_TOK * n_vocab; i++) {
@@ -220,10 +248,10 @@ static void pool_runs_out(void)
     engine_free(en);
 }
 
-static void with_model(const struct synth_shape *shape, enum synth_type type, void (*test)(void), const char *name)
+static void with_file(const char *file, void (*test)(void), const char *name)
 {
     struct error e = {0};
-    if (synth_write(shape, type, 7, path, &e) != RC_OK || model_open(&model, path, GGUF_MAP, &e) != RC_OK) {
+    if (model_open(&model, file, GGUF_MAP, &e) != RC_OK) {
         fprintf(stderr, "%s: %s\n", name, e.message);
         test_run_.failed++;
         return;
@@ -234,6 +262,46 @@ static void with_model(const struct synth_shape *shape, enum synth_type type, vo
         fprintf(stderr, "... in %s, precision %d\n", name, (int)precision);
     model_close(model);
 }
+
+static void with_model(const struct synth_shape *shape, enum synth_type type, void (*test)(void), const char *name)
+{
+    struct error e = {0};
+    if (synth_write(shape, type, 7, path, &e) != RC_OK) {
+        fprintf(stderr, "%s: %s\n", name, e.message);
+        test_run_.failed++;
+        return;
+    }
+    with_file(path, test, name);
+}
+
+/* The same weights, another file name, other threads and slots: one class. One bit of one weight, another template,
+ * other activations: another. */
+static void classes(void)
+{
+    struct error e = {0};
+    char a[33], b[33];
+    struct engine *en = new_engine(1, 1);
+    CHECK_INT(engine_class(en, "chatml", a, &e), RC_OK);
+    CHECK_INT(strlen(a), 32);
+    CHECK_INT(engine_class(en, "llama3", b, &e), RC_OK);
+    CHECK(strcmp(a, b) != 0);
+    CHECK_INT(engine_class(en, NULL, b, &e), RC_OK);
+    CHECK(strcmp(a, b) != 0);
+    engine_free(en);
+    en = new_engine(2, 5);
+    CHECK_INT(engine_class(en, "chatml", b, &e), RC_OK);
+    CHECK_STR(b, a);
+    engine_free(en);
+    precision = K_PRECISE;
+    en = new_engine(1, 1);
+    CHECK_INT(engine_class(en, "chatml", b, &e), RC_OK);
+    CHECK(strcmp(a, b) != 0);
+    engine_free(en);
+    precision = K_FAST;
+}
+
+/* Not found when a test is run from elsewhere: run it from the root of the sources. */
+#define TRAINED "models/spillway-tiny.gguf"
 
 int main(void)
 {
@@ -248,12 +316,19 @@ int main(void)
     with_model(&dense, SYNTH_Q4_K_M, law, "dense Q4_K_M");
     with_model(&deepseek, SYNTH_Q8_0, law, "deepseek Q8_0");
     with_model(&deepseek, SYNTH_Q4_K_M, law, "deepseek Q4_K_M");
+    with_model(&dense, SYNTH_Q4_0, law, "dense Q4_0");
+    with_model(&deepseek, SYNTH_BF16, law, "deepseek BF16");
+    if (access(TRAINED, R_OK) == 0)
+        with_file(TRAINED, law, "the trained model, Q8_0");
+    else
+        printf("skipped: test_model_law: there is no " TRAINED " here\n");
     precision = K_PRECISE;
     with_model(&dense, SYNTH_Q4_K_M, law, "dense Q4_K_M");
     with_model(&deepseek, SYNTH_F32, law, "deepseek F32");
     precision = K_FAST;
     with_model(&dense, SYNTH_Q4_0, refusals, "dense Q4_0");
     with_model(&dense, SYNTH_Q4_0, pool_runs_out, "dense Q4_0");
+    with_model(&dense, SYNTH_Q8_0, classes, "dense Q8_0");
     unlink(path);
     return TEST_RESULT();
 }
