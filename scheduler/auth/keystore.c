@@ -336,10 +336,14 @@ enum rc keystore_create(struct keystore *k, const struct key_spec *s, char text[
     return rc;
 }
 
-/* Is there such a key, as far as memory knows? `revoked`, `expired` may be NULL. */
-static bool look_up(struct keystore *k, const char *id, bool *revoked, bool *expired)
+/* Under file_lock: read the key's row anew, since another process may have changed it, and say what state it is in.
+ * RC_NOT_FOUND. */
+static enum rc look_up(struct keystore *k, const char *id, bool *revoked, bool *expired, struct error *e)
 {
     int64_t now = now_s(k);
+    enum rc rc = keyfile_read(k->file, id, NULL, replace_row, k, e);
+    if (rc != RC_OK)
+        return rc;
     pthread_mutex_lock(&k->lock);
     int i = table_index(&k->table, id);
     if (i >= 0) {
@@ -348,7 +352,7 @@ static bool look_up(struct keystore *k, const char *id, bool *revoked, bool *exp
         *expired = r->expires_s && now >= r->expires_s;
     }
     pthread_mutex_unlock(&k->lock);
-    return i >= 0;
+    return i >= 0 ? RC_OK : error_set(e, RC_NOT_FOUND, "there is no key '%.64s'", id);
 }
 
 enum rc keystore_rotate(struct keystore *k, const char *id, int64_t grace_s, char text[KEYSTORE_TEXT_BYTES],
@@ -364,9 +368,8 @@ enum rc keystore_rotate(struct keystore *k, const char *id, int64_t grace_s, cha
     if (rc != RC_OK)
         return rc;
     pthread_mutex_lock(&k->file_lock);
-    if (!look_up(k, id, &revoked, &expired))
-        rc = error_set(e, RC_NOT_FOUND, "there is no key '%.64s'", id);
-    else if (revoked || expired)
+    rc = look_up(k, id, &revoked, &expired, e);
+    if (rc == RC_OK && (revoked || expired))
         rc =
             error_set(e, RC_CONFLICT, "key '%.64s' is %s; make a new one instead", id, revoked ? "revoked" : "expired");
     if (rc == RC_OK)
@@ -382,12 +385,10 @@ enum rc keystore_rotate(struct keystore *k, const char *id, int64_t grace_s, cha
 enum rc keystore_revoke(struct keystore *k, const char *id, struct error *e)
 {
     bool revoked = false, expired = false;
-    enum rc rc = RC_OK;
 
     pthread_mutex_lock(&k->file_lock);
-    if (!look_up(k, id, &revoked, &expired))
-        rc = error_set(e, RC_NOT_FOUND, "there is no key '%.64s'", id);
-    else if (!revoked)
+    enum rc rc = look_up(k, id, &revoked, &expired, e);
+    if (rc == RC_OK && !revoked)
         rc = keyfile_revoke(k->file, id, now_s(k), e);
     if (rc == RC_OK && !revoked)
         rc = refresh(k, id, e);

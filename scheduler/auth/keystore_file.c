@@ -312,13 +312,14 @@ enum rc keyfile_read(struct keyfile *f, const char *id, const char *tenant, key_
     struct key_row row;
     int step;
     enum rc rc = prepare(f, &s,
-                         "SELECT " COLUMNS " FROM keys WHERE (?1 IS NULL OR id = ?1) AND (?2 IS NULL OR tenant = ?2)"
-                         " ORDER BY id",
+                         id ? "SELECT " COLUMNS " FROM keys WHERE id = ?1 AND (?2 IS NULL OR tenant = ?2)"
+                            : "SELECT " COLUMNS " FROM keys WHERE (?2 IS NULL OR tenant = ?2) ORDER BY id",
                          e);
     if (rc != RC_OK)
         return rc;
     struct row_space *space = spw_calloc(1, sizeof *space);
-    bind_text(s, 1, id);
+    if (id)
+        bind_text(s, 1, id);
     bind_text(s, 2, tenant);
     while (rc == RC_OK && (step = sqlite3_step(s)) == SQLITE_ROW) {
         if (take_row(s, &row, space, e)) {
@@ -405,7 +406,10 @@ enum rc keyfile_rotate(struct keyfile *f, const char *id, const struct hash *has
     bind_text(s, 3, tail);
     sqlite3_bind_int64(s, 4, now_s);
     sqlite3_bind_int64(s, 5, old_until_s);
-    return finish(f, s, e);
+    rc = finish(f, s, e);
+    if (rc == RC_OK && sqlite3_changes(f->db) != 1) /* or a text would be shown that opens nothing */
+        rc = error_set(e, RC_CONFLICT, "key '%.64s' was revoked in this moment", id);
+    return rc;
 }
 
 enum rc keyfile_revoke(struct keyfile *f, const char *id, int64_t now_s, struct error *e)

@@ -200,6 +200,19 @@ static void no_algorithm_confusion(void)
     REFUSED(make_token(rsa_other, "RS256", "{\"alg\":\"RS256\",\"kid\":\"rsa\"}", good_claims), "signature");
 }
 
+/* The library would verify ES256 with a P-384 key: jwt_verify() itself must not, whoever picked the key. */
+static void a_key_of_another_curve_never_verifies(void)
+{
+    struct jwt t;
+    struct auth_refusal r;
+    char *token = make_token(p384, "ES256", "{\"alg\":\"ES256\",\"kid\":\"p384\"}", good_claims);
+    CHECK_INT(jwt_parse(&t, token, strlen(token), &r), RC_OK);
+    for (int i = 0; i < set->n; i++)
+        CHECK_INT(jwt_verify(&t, &set->keys[i], &r), RC_DENIED);
+    jwt_fini(&t);
+    free(token);
+}
+
 static void key_ids(void)
 {
     char big[600], header[700];
@@ -624,6 +637,7 @@ int main(void)
     TEST(every_algorithm);
     TEST(no_algorithm_none);
     TEST(no_algorithm_confusion);
+    TEST(a_key_of_another_curve_never_verifies);
     TEST(key_ids);
     TEST(brought_keys_are_ignored);
     TEST(headers);

@@ -5,6 +5,7 @@
 #include "tests/unit/test.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -229,13 +230,72 @@ static void lists(void)
     CHECK_INT(find(k, text), KEY_UNKNOWN); /* made by another process: known after a reload */
     CHECK_INT(keystore_reload(k, &e), RC_OK);
     CHECK_INT(find(k, text), KEY_VALID);
+    /* A change looks at the file first, whatever memory says. */
+    char elsewhere[KEYSTORE_ID_BYTES], scratch[KEYSTORE_TEXT_BYTES];
+    CHECK_INT(keystore_create(other, &(struct key_spec){.tenant = "one"}, scratch, elsewhere, &e), RC_OK);
+    CHECK_INT(keystore_rotate(k, elsewhere, 0, scratch, &e), RC_OK);
+    CHECK_INT(find(k, scratch), KEY_VALID);
+    CHECK_INT(keystore_revoke(other, elsewhere, &e), RC_OK);
+    CHECK_INT(keystore_rotate(k, elsewhere, 0, scratch, &e), RC_CONFLICT);
     keystore_close(other);
     listed = 0;
     CHECK_INT(keystore_list(k, NULL, on_listed, NULL, &e), RC_OK);
-    CHECK_INT(listed, 301);
+    CHECK_INT(listed, 302);
     listed = 0;
     CHECK_INT(keystore_list(k, "two", on_listed, tenant, &e), RC_OK);
     CHECK_INT(listed, 1);
+    keystore_close(k);
+    forget_files();
+}
+
+struct finder {
+    struct keystore *k;
+    const char *valid;
+    atomic_bool stop;
+    int found, other;
+};
+
+static void *find_all_the_time(void *arg)
+{
+    struct finder *f = arg;
+    struct identity *who;
+    while (!atomic_load(&f->stop)) {
+        if (keystore_find(f->k, f->valid, strlen(f->valid), &who) == KEY_VALID && strcmp(who->tenant, "t") == 0)
+            f->found++;
+        else
+            f->other++;
+        identity_unref(who);
+    }
+    return NULL;
+}
+
+/* Two threads look a key up while it and others are made, rotated with grace, reloaded and revoked. */
+static void threads_agree(void)
+{
+    struct keystore *k = open_store();
+    char text[KEYSTORE_TEXT_BYTES], next[KEYSTORE_TEXT_BYTES], id[KEYSTORE_ID_BYTES];
+    struct error e;
+    struct key_spec s = {.tenant = "t"};
+    pthread_t threads[2];
+    struct finder finders[2];
+    CHECK_INT(keystore_create(k, &s, text, id, &e), RC_OK);
+    for (int i = 0; i < 2; i++) {
+        finders[i] = (struct finder){.k = k, .valid = text};
+        CHECK_INT(pthread_create(&threads[i], NULL, find_all_the_time, &finders[i]), 0);
+    }
+    CHECK_INT(keystore_rotate(k, id, 1000, next, &e), RC_OK);
+    for (int i = 0; i < 40; i++) {
+        char other[KEYSTORE_TEXT_BYTES], other_id[KEYSTORE_ID_BYTES];
+        CHECK_INT(keystore_create(k, &s, other, other_id, &e), RC_OK);
+        CHECK_INT(keystore_revoke(k, other_id, &e), RC_OK);
+        CHECK_INT(keystore_reload(k, &e), RC_OK);
+    }
+    for (int i = 0; i < 2; i++) {
+        atomic_store(&finders[i].stop, true);
+        pthread_join(threads[i], NULL);
+        CHECK(finders[i].found > 0);
+        CHECK_INT(finders[i].other, 0);
+    }
     keystore_close(k);
     forget_files();
 }
@@ -390,6 +450,7 @@ int main(void)
     TEST(expires_and_is_revoked);
     TEST(rotates_with_grace);
     TEST(lists);
+    TEST(threads_agree);
     TEST(files_are_private);
     TEST(damage_is_told);
     TEST(networks_match);

@@ -325,6 +325,24 @@ static void running_is_pinned(void)
     limit_table_free(t);
 }
 
+/* Making room for one scope of a request may not forget another of the same request, though it is at rest. */
+static void room_is_not_made_at_ones_own_cost(void)
+{
+    struct limit_table *t = limit_table_new(1);
+    struct limit_spec l = {.requests_per_min = 1};
+    struct limit_scope scopes[] = {{'k', "a", l}, {'t', "b", l}};
+    struct limit_ticket k;
+    struct limit_verdict v;
+    CHECK_INT(limit_table_admit(t, scopes, 1, 0, 0, &k, &v), RC_OK);
+    limit_table_settle(t, &k, 0, 0);
+    CHECK_INT(limit_table_admit(t, scopes, 2, 61000000, 0, &k, &v), RC_FULL);
+    CHECK_INT(limit_table_stats(t).evicted, 0);
+    CHECK_INT(limit_table_admit(t, scopes + 1, 1, 61000000, 0, &k, &v), RC_OK);
+    CHECK_INT(limit_table_stats(t).evicted, 1);
+    limit_table_settle(t, &k, 61000000, 0);
+    limit_table_free(t);
+}
+
 static void kinds_do_not_meet(void)
 {
     struct limit_table *t = limit_table_new(0);
@@ -382,6 +400,7 @@ int main(void)
     TEST(formats);
     TEST(eviction_resets_nothing);
     TEST(running_is_pinned);
+    TEST(room_is_not_made_at_ones_own_cost);
     TEST(kinds_do_not_meet);
     TEST(a_small_table_is_never_looser);
     return TEST_RESULT();
