@@ -390,10 +390,11 @@ def the_real_one(args):
                 ("slow body", ["-B", "-i", "1", "-s", "8192", "-x", "10", "-f", "application/json",
                                "-u", url + "/v1/chat/completions", "-t", "POST"]),
                 ("range", ["-R", "-a", "5", "-b", "3000", "-t", "HEAD", "-u", url + "/v1/models"]),
-                ("slow read", ["-X", "-k", "100", "-n", "1", "-w", "1", "-y", "64", "-z", "5", "-u", url + "/v1/models"])):
+                ("slow read", ["-X", "-k", "10", "-n", "1", "-w", "1", "-y", "64", "-z", "5", "-u", url + "/v1/models"])):
             p = subprocess.Popen(base + flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             try:
                 time.sleep(4)  # all its connections are there
+                assert p.poll() is None, p.communicate()[0][-2000:]
                 undisturbed(s.port, before, f"slowhttptest, {name}")
                 out = p.communicate(timeout=60)[0]
                 assert p.returncode in (0, 1), out[-2000:]  # 1: all its connections were closed

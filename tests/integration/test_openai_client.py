@@ -1,0 +1,394 @@
+#!/usr/bin/env python3
+"""The `openai` Python package, as applications use it, against the scheduler (with nodes that misbehave on demand), against
+the engine alone, and against the engine behind the scheduler. The package goes into a virtual environment in the build
+folder; where it cannot be installed, the cases are skipped."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from harness import Scheduler, Script, Skip, Upstream, key_hash, main, node, request, wait_until
+
+PACKAGE = "openai==3.54.0"
+KEY = "spw_openai"
+os.environ["NO_PROXY"] = "127.0.0.1"
+for name in [n for n in os.environ if n.startswith("OPENAI_")]:
+    del os.environ[name]
+
+try:
+    import openai
+except ImportError:
+    openai = None
+
+
+def enter_environment(build):
+    """Start this script again with the package. Returns why that cannot be."""
+    home = os.path.join(os.path.abspath(build), "venv-openai")
+    python, mark = os.path.join(home, "bin", "python"), os.path.join(home, PACKAGE)
+    if not os.path.exists(mark):
+        shutil.rmtree(home, ignore_errors=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
+        for command in ([sys.executable, "-m", "venv", home], pip + [PACKAGE]):
+            try:
+                p = subprocess.run(command, capture_output=True, text=True, timeout=240)
+            except (OSError, subprocess.TimeoutExpired) as e:
+                return f"{command[0]}: {e}"
+            if p.returncode:
+                return (p.stderr or p.stdout).strip().splitlines()[-1]
+        with open(mark, "w") as f:
+            f.write("complete\n")
+    os.execve(python, [python, *sys.argv], {**os.environ, "SPILLWAY_TEST_VENV": "1"})
+
+
+def client(port, key=KEY, **options):
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, **{"max_retries": 0, "timeout": 20, **options})
+
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+TEXT = "Hello there, world!"
+
+
+def ask(c, **fields):
+    return c.chat.completions.create(**{"model": "m", "messages": MESSAGES, **fields})
+
+
+def serve(args, *nodes, **settings):
+    keys = [{"id": "k", "sha256": key_hash(KEY), "tenant": "t"}]
+    s = Scheduler(args.build, list(nodes), keys=keys, **settings).ready()
+    wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) >= len(nodes), 5, "the nodes")
+    return s
+
+
+def raises(kind, call, status=None, code="any"):
+    try:
+        call()
+    except kind as e:
+        assert not status or e.status_code == status, e
+        assert code == "any" or e.code == code, (e.code, e)
+        return e
+    raise AssertionError(f"no {kind.__name__}")
+
+
+# ---- against the scheduler --------------------------------------------------------------------------------------------
+
+
+def whole_answers(args):
+    with serve(args, node("a", Upstream())) as s, client(s.port) as c:
+        a = ask(c)
+        assert a.choices[0].message.content == TEXT and a.choices[0].finish_reason == "stop"
+        assert a.usage.completion_tokens == 5 and a.usage.total_tokens == a.usage.prompt_tokens + 5
+        assert a.usage.prompt_tokens_details.cached_tokens == a.usage.prompt_tokens // 2
+        assert a._request_id.startswith("req_")
+        row = s.row(a._request_id)
+        assert (row["tokens_output"], row["tenant"]) == (5, "t")
+        raw = c.chat.completions.with_raw_response.create(model="m", messages=MESSAGES)
+        assert raw.headers["x-spillway-node"] == "a" and float(raw.headers["x-spillway-charge-usd"]) > 0
+        assert raw.parse().choices[0].message.content == TEXT
+        b = c.completions.create(model="m", prompt="x")
+        assert b.choices[0].text == TEXT and b.usage.completion_tokens == 5
+
+
+def streams(args):
+    with serve(args, node("a", Upstream())) as s, client(s.port) as c:
+        chunks = list(ask(c, stream=True))
+        assert "".join(x.choices[0].delta.content or "" for x in chunks) == TEXT
+        assert all(x.choices and x.usage is None for x in chunks), "nobody asked for usage"
+        assert len({x.id for x in chunks}) == 1 and chunks[-1].choices[0].finish_reason == "stop"
+        chunks = list(ask(c, stream=True, stream_options={"include_usage": True}))
+        assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == 5
+        assert all(x.usage is None and len(x.choices) == 1 for x in chunks[:-1])
+        assert float(chunks[-1].spillway["charge_usd"]) > 0  # an extra field of ours
+        with c.chat.completions.stream(model="m", messages=MESSAGES) as stream:  # the package's own accumulator
+            assert stream.get_final_completion().choices[0].message.content == TEXT
+        parts = list(c.completions.create(model="m", prompt="x", stream=True))
+        assert "".join(x.choices[0].text for x in parts) == TEXT
+
+
+def models(args):
+    with serve(args, node("a", Upstream(), models=("m", "org/big-model"))) as s, client(s.port) as c:
+        assert [m.id for m in c.models.list()] == ["m", "org/big-model"]
+        assert c.models.retrieve("m").id == "m" and c.models.retrieve("org/big-model").object == "model"
+        raises(openai.NotFoundError, lambda: c.models.retrieve("gpt-0"), 404, "model_not_found")
+
+
+def every_option(args):
+    """What the package can say arrives as it was said."""
+    up = Upstream()
+    tool = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {
+        "type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}}}
+    options = {
+        "temperature": 0.25, "top_p": 0.5, "n": 1, "max_tokens": 9, "presence_penalty": -1.5, "frequency_penalty": 1.5,
+        "logit_bias": {"5": -100, "6": 100}, "logprobs": True, "top_logprobs": 5, "seed": 2**53 - 1, "stop": ["a", "\n"],
+        "user": "somebody", "tools": [tool], "tool_choice": "auto", "parallel_tool_calls": False, "store": False,
+        "metadata": {"a": "b"}, "reasoning_effort": "low", "service_tier": "auto", "modalities": ["text"],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
+        "prediction": {"type": "content", "content": "x"}, "verbosity": "low",
+    }
+    with serve(args, node("a", up)) as s, client(s.port) as c:
+        for stream in (False, True):
+            a = ask(c, **options, stream=stream, extra_body={"unknown": {"deep": [1, None]}},
+                    extra_headers={"X-Mine": "1"}, extra_query={"q": "1"})
+            assert not stream or len(list(a)) > 5
+            path, headers, body = up.generations()[-1]
+            sent = json.loads(body)
+            assert sent.pop("stream_options", None) == ({"include_usage": True} if stream else None)
+            assert sent == {"model": "m", "messages": MESSAGES, "stream": stream, "unknown": {"deep": [1, None]}, **options}
+            assert path == "/v1/chat/completions" and "x-mine" not in headers and "authorization" not in headers
+        ask(c, max_tokens=openai.omit if hasattr(openai, "omit") else openai.NOT_GIVEN, max_completion_tokens=7)
+        assert json.loads(up.generations()[-1][2])["max_completion_tokens"] == 7
+        parts = [{"role": "system", "content": "s"}, {"role": "user", "content": [
+            {"type": "text", "text": "\u00e9\U0001f600\u2028"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]
+        assert ask(c, messages=parts).choices and json.loads(up.generations()[-1][2])["messages"] == parts
+
+
+def errors(args):
+    up = Upstream()
+    with serve(args, node("a", up), routing={"retries": 0, "queue": 0}) as s, client(s.port) as c:
+        e = raises(openai.AuthenticationError, lambda: ask(client(s.port, key="wrong")), 401, "invalid_api_key")
+        assert e.request_id.startswith("req_") and e.type == "invalid_request_error" and e.response.headers["www-authenticate"].startswith("Bearer")
+        raises(openai.NotFoundError, lambda: ask(c, model="gpt-0"), 404, "model_not_found")
+        e = raises(openai.BadRequestError, lambda: ask(c, messages=[]), 400, None)
+        assert e.param == "messages" and "messages" in e.message
+        e = raises(openai.BadRequestError, lambda: ask(c, max_tokens=-1), 400)
+        assert e.param == "max_tokens"
+        raises(openai.NotFoundError, lambda: c.embeddings.create(model="m", input="x"), 404)
+        error = {"error": {"message": "too long", "type": "invalid_request_error", "param": None,
+                           "code": "context_length_exceeded"}}
+        up.scripts.append(Script(status=400, error_body=json.dumps(error).encode()))
+        raises(openai.BadRequestError, lambda: ask(c), 400, "context_length_exceeded")
+        up.scripts.append(Script(status=422))
+        raises(openai.UnprocessableEntityError, lambda: ask(c), 422)
+        up.scripts.append(Script(status=429, retry_after=7))
+        e = raises(openai.RateLimitError, lambda: ask(c), 429, "upstream_busy")
+        assert e.response.headers["retry-after"].isdigit()
+        up.scripts.append(Script(status=500))
+        raises(openai.InternalServerError, lambda: ask(c), 502, "upstream_error")
+        up.scripts.append(Script(bad="body"))
+        raises(openai.InternalServerError, lambda: ask(c), 502, "upstream_error")
+        up.stop()
+        wait_until(lambda: request(s.port, "GET", "/readyz").status == 503, 5, "the node is seen to be gone")
+        e = raises(openai.InternalServerError, lambda: ask(c), 503, "no_capacity")
+        assert e.response.headers["retry-after"].isdigit()
+    with_nobody = client(s.port)  # the scheduler is gone
+    raises(openai.APIConnectionError, lambda: ask(with_nobody))
+
+
+def broken_streams(args):
+    """A stream that breaks raises; it never looks like an answer that has ended."""
+    up = Upstream()
+    with serve(args, node("a", up), routing={"retries": 0}) as s, client(s.port) as c:
+        for script in (Script(cut_after=3), Script(error_event_after=3), Script(bad="chunk"), Script(bad="json")):
+            up.scripts.append(script)
+            seen = []
+
+            def read():
+                for x in ask(c, stream=True):
+                    seen.append(x.choices[0].delta.content or "")
+
+            e = raises(openai.APIError, read)
+            assert TEXT.startswith("".join(seen)) and "".join(seen) != "" and e.message, seen
+
+
+def retries(args):
+    """The package tries again by itself, and waits as long as it is told."""
+    up = Upstream()
+    with serve(args, node("a", up, slots=1), routing={"retries": 0, "queue": 0, "queue_max": 0}) as s:
+        c = client(s.port, max_retries=2)
+        for status in (429, 503, 500):
+            asked = len(up.generations())
+            up.scripts.append(Script(status=status, retry_after=1))
+            told = raises((openai.RateLimitError, openai.InternalServerError), lambda: ask(client(s.port)))
+            wait = int(told.response.headers["retry-after"])
+            up.scripts.append(Script(status=status, retry_after=1))
+            begin = time.monotonic()
+            assert ask(c).choices[0].message.content == TEXT
+            took = time.monotonic() - begin
+            assert took >= wait * 0.95, f"{status}: told to wait {wait} s, waited {took:.2f} s"
+            assert len(up.generations()) == asked + 3
+        asked = len(up.generations())
+        up.scripts.append(Script(status=400))
+        raises(openai.BadRequestError, lambda: ask(c), 400)
+        assert len(up.generations()) == asked + 1, "a refusal of the request is not tried again"
+        # All slots are taken: refused with the time to come back, and served when it does.
+        gate = threading.Event()
+        up.scripts.append(Script(gate=gate))
+        first = threading.Thread(target=lambda: ask(client(s.port)))
+        first.start()
+        wait_until(lambda: up.active == 1, 5, "the slot is taken")
+        e = raises((openai.RateLimitError, openai.InternalServerError), lambda: ask(client(s.port)))
+        assert e.status_code in (429, 503) and int(e.response.headers["retry-after"]) >= 1
+        threading.Timer(0.3, gate.set).start()
+        assert ask(c).choices[0].message.content == TEXT
+        first.join()
+
+
+def timeouts(args):
+    """A client that gives up, whole or in the middle of a stream, ends the work on the node."""
+    up = Upstream()
+    with serve(args, node("a", up)) as s:
+        up.scripts.append(Script(hang="head"))
+        raises(openai.APITimeoutError, lambda: ask(client(s.port, timeout=0.5)))
+        up.aborted.get(timeout=5)
+        up.scripts.append(Script(repeat=1000, word_delay=0.01))
+        with client(s.port) as c:
+            stream = ask(c, stream=True)
+            for i, _ in enumerate(stream):
+                if i == 5:
+                    left = time.monotonic()
+                    stream.close()
+                    break
+            assert up.aborted.get(timeout=5) - left < 1
+        wait_until(lambda: up.active == 0, 5, "no work goes on")
+        assert ask(client(s.port)).choices[0].message.content == TEXT
+
+
+def asynchronous_and_parallel(args):
+    import asyncio
+
+    async def run(port):
+        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0) as c:
+
+            async def one(i):
+                if i % 2:
+                    return (await c.chat.completions.create(model="m", messages=MESSAGES)).choices[0].message.content
+                out = ""
+                async for x in await c.chat.completions.create(model="m", messages=MESSAGES, stream=True):
+                    out += x.choices[0].delta.content or ""
+                return out
+
+            return await asyncio.gather(*(one(i) for i in range(40)))
+
+    with serve(args, node("a", Upstream(default=Script(word_delay=0.002)))) as s:
+        assert asyncio.run(run(s.port)) == [TEXT] * 40
+        assert len(s.rows()) == 40
+
+
+# ---- the engine, alone and behind the scheduler -----------------------------------------------------------------------
+
+
+class Engine:
+    def __init__(self, args):
+        model = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "spillway-tiny.gguf")
+        if not os.path.exists(model):
+            raise Skip("models/spillway-tiny.gguf is not there")
+        self.log = tempfile.NamedTemporaryFile(prefix="spillway-openai-")
+        self.process = subprocess.Popen(
+            [os.path.join(args.build, "spillway-engine"), "serve", "--model", model, "--port", "0", "--threads", "1",
+             "--alias", "m", "--ctx-size", "512"], stdout=self.log, stderr=self.log)
+        try:
+            self.port = wait_until(self._port, 20, "the engine listens")
+            wait_until(lambda: request(self.port, "GET", "/health").status == 200, 60, "the engine is ready")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def _port(self):
+        with open(self.log.name) as f:
+            text = f.read()
+        assert self.process.poll() is None, text
+        for line in text.splitlines():
+            if line.startswith("{") and '"listening"' in line:
+                return json.loads(line)["port"]
+        return None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.process.terminate()
+        try:
+            status = self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        with open(self.log.name) as f:
+            assert kind or status == 0, f.read()[-4000:]
+        self.log.close()
+
+
+def engine_options(c):
+    """The options of an answer, each by what it does."""
+    def chat(**fields):
+        return ask(c, **{"max_completion_tokens": 24, "messages": [{"role": "user", "content": "What is a spot instance?"}],
+                         **fields})
+
+    def words(a):
+        m = a.choices[0].message
+        return (getattr(m, "reasoning_content", None) or "") + (m.content or "")
+
+    assert [m.id for m in c.models.list()] == ["m"]
+    greedy = chat(temperature=0)
+    assert words(greedy) and words(chat(temperature=0)) == words(greedy)
+    assert words(chat(seed=7)) == words(chat(seed=7)), "a seed is a seed"
+    assert len({words(chat(seed=i, temperature=1.5)) for i in range(5)}) > 1
+
+    for n in (1, 5):
+        a = chat(temperature=0, max_completion_tokens=n)
+        assert a.usage.completion_tokens == n and a.choices[0].finish_reason == "length"
+    a = ask(c, max_tokens=3, temperature=0)
+    assert a.usage.completion_tokens == 3
+
+    plain = c.completions.create(model="m", prompt="The cloud", temperature=0, max_tokens=24)
+    text = plain.choices[0].text
+    stop = text[len(text) // 2:len(text) // 2 + 4]
+    cut = c.completions.create(model="m", prompt="The cloud", temperature=0, max_tokens=24, stop=["never comes", stop])
+    assert cut.choices[0].text == text[:text.index(stop)] and cut.choices[0].finish_reason == "stop"
+
+    biased = chat(temperature=0, logit_bias={"300": 100}, max_completion_tokens=4, logprobs=True)
+    spelled = {t.token for t in biased.choices[0].logprobs.content}
+    assert len(spelled) == 1, spelled
+    never = chat(temperature=0, logit_bias={"300": -100}, max_completion_tokens=4, logprobs=True)
+    assert not spelled & {t.token for t in never.choices[0].logprobs.content}
+
+    a = chat(temperature=0, logprobs=True, top_logprobs=3, max_completion_tokens=6)
+    content = a.choices[0].logprobs.content
+    assert len(content) == 6
+    for t in content:
+        assert len(t.top_logprobs) == 3 and t.top_logprobs[0].logprob == t.logprob <= 0  # greedy takes the first
+    old = c.completions.create(model="m", prompt="The cloud", temperature=0, max_tokens=4, logprobs=2)
+    assert len(old.choices[0].logprobs.tokens) == 4 and len(old.choices[0].logprobs.top_logprobs[0]) >= 2
+
+    chunks = list(chat(temperature=0, stream=True, stream_options={"include_usage": True}))
+    streamed = "".join((getattr(x.choices[0].delta, "reasoning_content", None) or "") + (x.choices[0].delta.content or "")
+                       for x in chunks if x.choices)
+    assert streamed == words(greedy)
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == greedy.usage.completion_tokens
+    assert chunks[-1].usage.prompt_tokens == greedy.usage.prompt_tokens
+
+    raises(openai.NotFoundError, lambda: ask(c, model="gpt-0"), 404, "model_not_found")
+    e = raises(openai.BadRequestError, lambda: ask(c, temperature=-1), 400)
+    assert "temperature" in e.message
+    raises(openai.BadRequestError, lambda: ask(c, messages=[{"role": "user", "content": "word " * 2000}]), 400,
+           "context_length_exceeded")
+    raises(openai.BadRequestError, lambda: ask(c, n=3), 400, "unsupported_parameter")
+
+
+def engine_alone(args):
+    with Engine(args) as e, client(e.port, timeout=60) as c:
+        engine_options(c)
+
+
+def engine_behind_the_scheduler(args):
+    with Engine(args) as e, serve(args, node("a", f"http://127.0.0.1:{e.port}")) as s, client(s.port, timeout=60) as c:
+        engine_options(c)
+        assert all(r["usage_source"] == "provider" for r in s.rows() if r["http_status"] == 200)
+
+
+if __name__ == "__main__":
+    cases = [whole_answers, streams, models, every_option, errors, broken_streams, retries, timeouts,
+             asynchronous_and_parallel, engine_alone, engine_behind_the_scheduler]
+    if not os.environ.get("SPILLWAY_TEST_VENV"):
+        build = next((sys.argv[i + 1] for i, a in enumerate(sys.argv[:-1]) if a == "--build"), "build")
+        if os.path.exists(os.path.join(build, "spillway")):
+            why = enter_environment(build)
+            print(f"skipped: test_openai_client: {PACKAGE} cannot be installed: {why}")
+            cases = []
+    main(__doc__, cases)
