@@ -20,7 +20,7 @@
 
 struct serve_args {
     const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level;
-    int64_t port, threads, n_ctx, max_batch, warmup, drain_s;
+    int64_t port, threads, n_ctx, max_batch, warmup, drain_s, queue_s;
     bool lazy;
 };
 
@@ -205,6 +205,9 @@ static enum rc start(struct serving *v, struct error *e)
     v->loop = event_base_new();
     if (!v->loop)
         return error_set(e, RC_IO, "cannot create an event loop");
+    /* What the events restore when they are freed: a late second signal must not turn a clean end into a killed one. */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
     v->on_term = evsignal_new(v->loop, SIGTERM, on_signal, v);
     v->on_int = evsignal_new(v->loop, SIGINT, on_signal, v);
     if (!v->on_term || !v->on_int || event_add(v->on_term, NULL) || event_add(v->on_int, NULL))
@@ -218,6 +221,7 @@ static enum rc start(struct serving *v, struct error *e)
         .node_key = v->node_key,
         .max_seqs = (int32_t)v->a.max_batch,
         .waiting_max = (int32_t)v->a.max_batch * WAITING_PER_SLOT,
+        .queue_ms = v->a.queue_s * 1000,
         .drain_ms = v->a.drain_s * 1000,
         .log = &v->log,
         .clock = &clock_system,
@@ -269,6 +273,7 @@ static int serve(struct serving *v)
     {.name = "api-key-file", .type = ARG_STRING, .value = &(a).key_file, .meta = "FILE", .help = "bearer keys, one per line; without it anybody may ask"}, \
     {.name = "node-key-file", .type = ARG_STRING, .value = &(a).node_key_file, .meta = "FILE", .help = "the key of the scheduler, one line: opens what docs/NODE_API.md describes"}, \
     {.name = "chat-template", .type = ARG_STRING, .value = &(a).chat_template, .meta = "NAME", .help = "instead of the one the file names"}, \
+    {.name = "queue-seconds", .type = ARG_INT, .value = &(a).queue_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long a request may wait for a slot before it gets 503; 0: no limit"}, \
     {.name = "drain-seconds", .type = ARG_INT, .value = &(a).drain_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long running answers may take after SIGTERM"}, \
     {.name = "log-level", .type = ARG_STRING, .value = &(a).log_level, .meta = "LEVEL", .choices = (const char *const[]){"debug", "info", "warn", "error", NULL}, .help = "least level that is logged"}
 /* clang-format on */
@@ -276,7 +281,13 @@ static int serve(struct serving *v)
 int cmd_serve(int argc, char **argv)
 {
     struct serving v = {
-        .a = {.host = "127.0.0.1", .port = 8081, .device = "auto", .max_batch = 8, .drain_s = 30, .log_level = "info"},
+        .a = {.host = "127.0.0.1",
+              .port = 8081,
+              .device = "auto",
+              .max_batch = 8,
+              .drain_s = 30,
+              .queue_s = 300,
+              .log_level = "info"},
         .log = {.fd = STDERR_FILENO, .clock = &clock_system, .program = "spillway-engine"},
     };
     const struct arg_option options[] = {SERVE_OPTIONS(v.a)};

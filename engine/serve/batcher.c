@@ -614,6 +614,26 @@ void batcher_cancel(struct batcher *b, struct batch_job *j)
     pthread_mutex_unlock(&b->lock);
 }
 
+bool batcher_withdraw(struct batcher *b, struct batch_job *j)
+{
+    pthread_mutex_lock(&b->lock);
+    struct batch_job **link = &b->waiting;
+    while (*link && *link != j)
+        link = &(*link)->next;
+    bool found = *link == j;
+    if (found) {
+        *link = j->next;
+        if (!j->next)
+            b->waiting_tail = link;
+        b->stats.waiting--;
+        b->stats.withdrawn++;
+        b->kick = true; /* whoever stood behind it may fit */
+        pthread_cond_signal(&b->wake);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return found;
+}
+
 void batcher_set_flow(struct batcher *b, struct batch_job *j, enum batch_flow flow)
 {
     pthread_mutex_lock(&b->lock);

@@ -11,6 +11,7 @@
  *
  *     new --submit--> WAITING --admit--> PREFILL --last slice--> DECODE --stop | limit | failure--> DONE
  *                        \------------------cancel-----------------------------------------------> DONE
+ *                         \--withdraw--> the caller's again
  *
  * Each step takes first one token of every decoding sequence, so that decoding never starves, then slices of prompts,
  * oldest first, out of what the token budget leaves (less while others decode, which bounds the time between their
@@ -97,6 +98,9 @@ void batcher_free(struct batcher *b);
 enum rc batcher_submit(struct batcher *b, struct batch_job *job, struct error *e) SPW_MUST_USE;
 /* The client is gone: no further call for this job, its slot is free after the step that runs now. */
 void batcher_cancel(struct batcher *b, struct batch_job *job);
+/* Take a job back that nobody has begun. True: it waited, and is the caller's again: batch_job_free(). False: it runs or
+ * has ended, and nothing has changed. */
+bool batcher_withdraw(struct batcher *b, struct batch_job *job);
 /* Back-pressure: a paused job keeps its place and pages but chooses no tokens. */
 enum batch_flow { BATCH_FLOW, BATCH_PAUSE };
 void batcher_set_flow(struct batcher *b, struct batch_job *job, enum batch_flow flow);
@@ -108,7 +112,7 @@ struct batcher_stats {
     uint64_t steps, step_failures;
     uint64_t prefill_tokens, decode_tokens; /* computed */
     uint64_t prompt_tokens, generated_tokens;
-    uint64_t finished_stop, finished_length, finished_failed, cancelled, refused;
+    uint64_t finished_stop, finished_length, finished_failed, cancelled, refused, withdrawn;
     double step_seconds;         /* wall time spent inside steps */
     struct histogram gap;        /* seconds between two tokens of one sequence */
     struct histogram queue;      /* seconds from submit to admission */

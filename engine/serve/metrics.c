@@ -99,6 +99,8 @@ static const struct row rows[] = {
      "Requests that ended with an error of the engine."},
     {"spillway_engine_requests_refused_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(refused),
      "Requests refused because the waiting room was full."},
+    {"spillway_engine_requests_expired_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(withdrawn),
+     "Requests that waited for a slot as long as a request may."},
     {"spillway_engine_requests_aborted_total", "counter", NULL, FROM_COUNTERS_U64, COUNTERS(aborted),
      "Requests whose client went away."},
     {"spillway_engine_responses_total", "counter", "class=\"2xx\"", FROM_COUNTERS_U64, COUNTERS(responses[2]),

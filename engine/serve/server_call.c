@@ -39,8 +39,9 @@ struct call {
     enum batch_finish ended;              /* what a resumed answer had come to already; BATCH_RUNNING: it goes on */
     struct batch_job_options job_options; /* ids, sampler and answer owned until the job is made */
     /* Running. */
-    struct batch_job *job; /* the batcher's; NULL before and after */
-    bool begun;            /* the head of the answer is out */
+    struct batch_job *job;  /* the batcher's; NULL before and after */
+    struct event *queue_ev; /* the end of its patience while it waits for a slot, or NULL */
+    bool begun;             /* the head of the answer is out */
     size_t text_offset;
     struct batch_output whole; /* of an answer that is not streamed */
 };
@@ -55,6 +56,8 @@ static struct call *call_of(struct worker_task *t)
 static void call_free(struct call *c)
 {
     SPW_ASSERT(c->magic == CALL_MAGIC && !c->job);
+    if (c->queue_ev)
+        event_free(c->queue_ev);
     *c->link = c->next;
     if (c->next)
         c->next->link = c->link;
@@ -442,6 +445,33 @@ static void reply_and_end(struct call *c)
     call_end(c);
 }
 
+/* It may run by now: only the batcher knows. */
+static void queue_deadline_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct call *c = arg;
+    (void)fd;
+    (void)what;
+    SPW_ASSERT(c->magic == CALL_MAGIC);
+    if (!c->job || !batcher_withdraw(c->s->batcher, c->job))
+        return;
+    batch_job_free(c->job);
+    c->job = NULL;
+    api_fail(&c->error, 503, NULL, "queue_timeout", "no slot was free for %lld seconds; try again shortly",
+             (long long)c->s->o.queue_ms / 1000);
+    reply_and_end(c);
+}
+
+static void arm_queue_deadline(struct call *c)
+{
+    int64_t ms = c->s->o.queue_ms;
+    struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    if (ms == 0)
+        return;
+    c->queue_ev = event_new(c->s->loop, -1, 0, queue_deadline_cb, c);
+    if (c->queue_ev)
+        (void)event_add(c->queue_ev, &limit);
+}
+
 /* Nothing is left to compute of a resumed answer: the client lacks only its end. */
 static void answer_ended(struct call *c)
 {
@@ -489,6 +519,7 @@ static void prepare_done(struct worker_task *t)
         return;
     }
     c->job = job;
+    arm_queue_deadline(c);
 }
 
 static void make_id(char *buf, size_t size, const char *prefix)

@@ -511,6 +511,29 @@ def full_house(args):
         wait_until(lambda: s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting") == 0, 10, "idle")
 
 
+def waiting_has_an_end(args):
+    """A request that no slot took in time gets 503 with Retry-After; one that runs by then is not touched."""
+    with Server(args, "--max-batch", "1", "--ctx-size", "60000", "--queue-seconds", "1") as s:
+        c = s.stream(max_tokens=50000, ignore_eos=True)
+        c.head()
+        begin = time.monotonic()
+        waiting = [s.stream(max_tokens=5), Connection(s.port, "POST", "/v1/completions", {"prompt": "x"})]
+        gone = s.stream(max_tokens=5)
+        wait_until(lambda: s.metric("vllm:num_requests_waiting") == 3, 10, "three wait")
+        gone.close()
+        for w in waiting:
+            a = w.all()
+            error_of(a, 503, "queue_timeout")
+            same(a.headers["retry-after"], "1")
+        assert 0.9 < time.monotonic() - begin < (20 if args.sanitized else 3)
+        same(s.metric("spillway_engine_requests_expired_total"), 2)
+        same((s.metric("vllm:num_requests_running"), s.metric("vllm:num_requests_waiting")), (1, 0))
+        late = s.stream(max_tokens=5, ignore_eos=True, stream_options={"include_usage": True})
+        wait_until(lambda: s.metric("vllm:num_requests_waiting") == 1, 10, "one waits")
+        c.close()  # it gets the slot in time
+        same(late.all().usage()["completion_tokens"], 5)
+
+
 def slow_reader(args):
     """A client that stops reading stops its sequence, not the others, and not the memory."""
     with Server(args, "--max-batch", "2", "--ctx-size", "60000") as s:
@@ -649,5 +672,5 @@ def trained_model(args):
 if __name__ == "__main__":
     main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
                    reasoning_is_split, usage_is_exact, stop_strings, seeds, bias_penalties_and_end, logprobs,
-                   company_changes_nothing, leaving_frees_the_slot, full_house, slow_reader, loading, drain,
+                   company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
                    drain_deadline, metrics, idle, trained_model])

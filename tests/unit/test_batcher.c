@@ -667,6 +667,46 @@ static void endings(void)
     free(en);
 }
 
+/* The first, the middle and the last of those that wait leave; who runs stays, who is left is served in order. */
+static void withdrawn_while_waiting(void)
+{
+    static struct client c[5];
+    struct bench t;
+    int order = 0;
+    memset(c, 0, sizeof c);
+    engine_init(&t.en);
+    t.en.permits = 0;
+    bench_init(&t, &(struct bench_options){.max_seqs = 1});
+    for (int i = 0; i < 5; i++) {
+        struct ask a = {.n_prompt = 3, .salt = i, .max_tokens = 4};
+        c[i].order = &order;
+        CHECK_INT(submit(&t, &c[i], &a), RC_OK);
+    }
+    struct mono start = clock_now(&clock_system);
+    struct batcher_stats s = {0};
+    while (s.running == 0 && mono_since(&clock_system, start) < PATIENCE_S * NS_PER_S)
+        batcher_stats(t.b, &s);
+    CHECK(!batcher_withdraw(t.b, c[0].job));
+    const int leaves[] = {2, 1, 4};
+    for (int k = 0; k < 3; k++) {
+        struct client *who = &c[leaves[k]];
+        CHECK(batcher_withdraw(t.b, who->job));
+        batch_job_free(who->job);
+        who->finish = BATCH_STOP;
+    }
+    struct ask a = {.n_prompt = 3, .salt = 9, .max_tokens = 4};
+    c[4] = (struct client){.order = &order};
+    CHECK_INT(submit(&t, &c[4], &a), RC_OK); /* the tail is where it should be */
+    engine_set_permits(&t.en, -1);
+    struct clients all = {c, 5};
+    CHECK(pump(&t, all_done, &all));
+    CHECK(c[0].place == 1 && c[3].place == 2 && c[4].place == 3);
+    batcher_stats(t.b, &s);
+    CHECK_INT(s.withdrawn, 3);
+    CHECK_INT(s.waiting, 0);
+    bench_fini(&t);
+}
+
 /* Freed with jobs waiting, running, and ended but not fetched: nothing leaks (the sanitizer looks on), nobody is called. */
 static void free_in_the_middle(void)
 {
@@ -769,6 +809,7 @@ int main(void)
     TEST(waiting_room_is_bounded_and_fair);
     TEST(cancel_frees_the_slot);
     TEST(cancel_while_waiting);
+    TEST(withdrawn_while_waiting);
     TEST(pages_gate_admission);
     TEST(pause_and_resume);
     TEST(failed_step_ends_its_jobs_only);
