@@ -181,6 +181,35 @@ static void head_done(struct conn *c, bool more)
     deadline_stop(&c->wait); /* the body's own deadline starts when the input runs out before the body does */
 }
 
+/* True: the handler has answered without the body, which may still be on its way. */
+static bool refused_at_head(struct conn *c)
+{
+    struct http_server *s = c->s;
+    const struct http_head *h = http_parser_head(c->parser);
+    bool close_after = c->close_after;
+    if (!s->h.on_head || (!h->chunked && h->content_length <= 0))
+        return false;
+    c->close_after = true; /* the answer shall say so */
+    c->state = CONN_BUSY;
+    c->x.state = X_OPEN;
+    s->stats.active_exchanges++;
+    s->h.on_head(&c->x, s->arg);
+    if (c->x.state == X_OPEN) {
+        s->stats.active_exchanges--;
+        c->x.state = X_NONE;
+        c->state = CONN_READ;
+        c->close_after = close_after;
+        return false;
+    }
+    SPW_ASSERT(c->x.state == X_DONE);
+    s->stats.requests++;
+    deadline_stop(&c->wait);
+    c->state = CONN_LINGER;
+    bytes_fini(&c->in);
+    retain(c);
+    return true;
+}
+
 /* False: refused. */
 static bool take_body(struct conn *c, const char *data, size_t n)
 {
@@ -223,7 +252,11 @@ void conn_read(struct conn *c, const char *data, size_t n)
         data += used;
         n -= used;
         switch (ev) {
-        case HTTP_HEAD: head_done(c, n > 0); break;
+        case HTTP_HEAD:
+            if (refused_at_head(c))
+                return;
+            head_done(c, n > 0);
+            break;
         case HTTP_BODY:
             if (!take_body(c, piece, n_piece))
                 return;

@@ -11,7 +11,7 @@
 
 static struct event_base *loop;
 static struct {
-    int requests, aborts, drained, drains_done;
+    int heads, requests, aborts, drained, drains_done;
     struct http_exchange *held; /* of "/hold" */
     size_t streamed, stream_max;
     size_t pending_peak;
@@ -81,17 +81,22 @@ static void on_request(struct http_exchange *x, void *arg)
     }
 }
 
-static struct http_server *start_on(const char *address, const struct http_server_options *o)
+static struct http_server *start_with(const char *address, const struct http_server_options *o,
+                                      const struct http_server_handlers *h)
 {
-    static const struct http_server_handlers h = {.on_request = on_request};
     struct http_server *s = NULL;
     struct error e;
     memset(&seen, 0, sizeof(seen));
-    if (http_server_new(&s, loop, address, o, &h, NULL, &e) != RC_OK) {
+    if (http_server_new(&s, loop, address, o, h, NULL, &e) != RC_OK) {
         fprintf(stderr, "%s\n", e.message);
         abort();
     }
     return s;
+}
+static struct http_server *start_on(const char *address, const struct http_server_options *o)
+{
+    static const struct http_server_handlers h = {.on_request = on_request};
+    return start_with(address, o, &h);
 }
 static struct http_server *start(const struct http_server_options *o)
 {
@@ -446,6 +451,52 @@ static void bounds_connections_and_memory(void)
     http_server_free(s);
 }
 
+static void on_head(struct http_exchange *x, void *arg)
+{
+    (void)arg;
+    seen.heads++;
+    CHECK_STR(http_request_head(x)->method, "POST");
+    if (!http_head_get(http_request_head(x), "Authorization"))
+        http_reply(x, 401, NULL, 0, "who?", 4);
+}
+
+/* A stranger's body is not held, not even asked for, and what stands in it or behind it is no request. */
+static void strangers_are_refused_at_the_head(void)
+{
+    static const struct http_server_handlers h = {.on_request = on_request, .on_head = on_head};
+    struct http_server *s = start_with("127.0.0.1:0", NULL, &h);
+    static const char *const strange[] = {
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello" GET("/"),
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n" GET("/") GET("/"),
+    };
+    bool closed;
+    for (int i = 0; i < 5; i++) {
+        close(talk(s, strange[i], NULL, &closed));
+        CHECK(closed && strncmp(buf, "HTTP/1.1 401 ", 13) == 0 && count(buf, "HTTP/1.1") == 1);
+        CHECK(strstr(buf, "Connection: close\r\n") && strstr(buf, "who?"));
+    }
+    CHECK_INT(seen.heads, 5);
+    CHECK_INT(http_server_stats(s).active_exchanges, 0);
+    int fd = talk(s, GET("/"), "hello", NULL); /* without a body there is nothing to refuse early */
+    CHECK_INT(seen.heads, 5);
+    CHECK_INT(seen.requests, 1);
+    buf[0] = '\0';
+    peer_send(loop, fd,
+              "POST /echo HTTP/1.1\r\nHost: a\r\nAuthorization: me\r\nExpect: 100-continue\r\n"
+              "Content-Length: 4\r\n\r\n");
+    CHECK(peer_read(loop, fd, buf, sizeof(buf), "100 Continue\r\n\r\n", NULL, 3000));
+    peer_send(loop, fd, "body");
+    CHECK(peer_read(loop, fd, buf, sizeof(buf), "\r\n\r\nbody", NULL, 3000));
+    CHECK(!strstr(buf, "Connection:"));
+    CHECK_INT(seen.heads, 6);
+    CHECK_INT(seen.requests, 2);
+    close(fd);
+    http_server_free(s);
+}
+
 static void drained_cb(void *arg)
 {
     http_server_free(*(struct http_server **)arg);
@@ -617,6 +668,7 @@ int main(void)
     TEST(a_cut_answer_has_no_proper_end);
     TEST(a_slow_reader_holds_the_source_back);
     TEST(bounds_connections_and_memory);
+    TEST(strangers_are_refused_at_the_head);
     TEST(bounds_the_pipeline);
     TEST(drains);
     TEST(listens_on_unix_sockets);
