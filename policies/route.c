@@ -14,10 +14,13 @@ const char *route_reason_name(enum route_reason r)
     case ROUTE_CHOSEN: return "chosen";
     case ROUTE_OTHER_MODEL: return "other_model";
     case ROUTE_NOT_LOCAL: return "not_local";
+    case ROUTE_UNFIT: return "unfit";
     case ROUTE_TRIED: return "tried";
     case ROUTE_DRAINING: return "draining";
     case ROUTE_UNHEALTHY: return "unhealthy";
+    case ROUTE_KEPT: return "kept";
     case ROUTE_FULL: return "full";
+    case ROUTE_LESS_FIT: return "less_fit";
     case ROUTE_DEARER: return "dearer";
     case ROUTE_BUSIER: return "busier";
     case ROUTE_TIE: return "tie";
@@ -32,13 +35,17 @@ static enum route_reason admit(const struct route_request *r, const struct route
         return ROUTE_OTHER_MODEL;
     if (r->local_only && !c->local)
         return ROUTE_NOT_LOCAL;
+    if (c->unfit)
+        return ROUTE_UNFIT;
     if (c->tried)
         return ROUTE_TRIED;
     if (c->draining)
         return ROUTE_DRAINING;
     if (!c->healthy)
         return ROUTE_UNHEALTHY;
-    if (c->slots > 0 && c->in_flight >= c->slots)
+    if (c->kept)
+        return ROUTE_KEPT;
+    if ((c->slots > 0 && c->in_flight >= c->slots) || (r->alone && c->in_flight > 0))
         return ROUTE_FULL;
     return ROUTE_CHOSEN;
 }
@@ -52,6 +59,11 @@ static int64_t predicted_charge(const struct route_request *r, const struct rout
     };
     struct pusd charge;
     return money_charge(&c->prices, &n, &charge) == RC_OK ? charge.v : INT64_MAX;
+}
+
+static bool may_come(enum route_reason r)
+{
+    return r == ROUTE_UNHEALTHY || r == ROUTE_KEPT || r == ROUTE_FULL;
 }
 
 /* <0, 0, >0 as a carries less, the same or more load per slot than b. Products of two int32 fit int64. */
@@ -74,11 +86,13 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
     for (int32_t i = 0; i < n; i++) {
         d->reasons[i] = admit(r, &c[i]);
         d->model_known = d->model_known || c[i].serves_model;
-        d->may_wait = d->may_wait || d->reasons[i] == ROUTE_UNHEALTHY || d->reasons[i] == ROUTE_FULL;
+        d->may_wait = d->may_wait || may_come(d->reasons[i]);
         if (d->reasons[i] != ROUTE_CHOSEN)
             continue;
         charge[i] = predicted_charge(r, &c[i]);
-        int better = best < 0 ? -1 : (charge[i] > charge[best]) - (charge[i] < charge[best]);
+        int better = best < 0 ? -1 : (c[i].rank > c[best].rank) - (c[i].rank < c[best].rank);
+        if (better == 0)
+            better = (charge[i] > charge[best]) - (charge[i] < charge[best]);
         if (better == 0)
             better = compare_load(&c[i], &c[best]);
         if (better < 0) {
@@ -94,14 +108,15 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
     d->may_wait = false;
     int32_t pick = (int32_t)(r->spread % (uint32_t)equals);
     for (int32_t i = best, seen = 0; i < n && d->chosen < 0; i++) {
-        if (d->reasons[i] == ROUTE_CHOSEN && charge[i] == charge[best] && compare_load(&c[i], &c[best]) == 0 &&
-            seen++ == pick)
+        if (d->reasons[i] == ROUTE_CHOSEN && c[i].rank == c[best].rank && charge[i] == charge[best] &&
+            compare_load(&c[i], &c[best]) == 0 && seen++ == pick)
             d->chosen = i;
     }
     for (int32_t i = 0; i < n; i++) {
         if (d->reasons[i] != ROUTE_CHOSEN || i == d->chosen)
             continue;
-        d->reasons[i] = charge[i] > charge[best]            ? ROUTE_DEARER
+        d->reasons[i] = c[i].rank > c[best].rank            ? ROUTE_LESS_FIT
+                        : charge[i] > charge[best]          ? ROUTE_DEARER
                         : compare_load(&c[i], &c[best]) > 0 ? ROUTE_BUSIER
                                                             : ROUTE_TIE;
     }

@@ -2,8 +2,9 @@
  * the simulator and the tests run this same code.
  *
  * The rule (objective cost): of the nodes that serve the model, are healthy, admit the request's privacy and are not
- * full, the one whose predicted marginal charge for this request is lowest; ties go to fewer requests in flight per
- * slot, then to the lower index (or, among exact equals, to the one `spread` selects, so that equals share load). */
+ * full, those that suit the request best (rank); of these the one whose predicted marginal charge for this request is
+ * lowest; ties go to fewer requests in flight per slot, then to the lower index (or, among exact equals, to the one
+ * `spread` selects, so that equals share load). */
 #ifndef POLICIES_ROUTE_H
 #define POLICIES_ROUTE_H
 
@@ -17,6 +18,9 @@
 struct route_candidate {
     bool serves_model, healthy, draining, local; /* local: on the organisation's own premises */
     bool tried;                                  /* already failed for this request */
+    bool unfit;                                  /* cannot take an answer up where this one stands */
+    bool kept;                                   /* for another request, which must be alone there */
+    int32_t rank;                                /* how well it suits, 0 best: a lower rank goes before any price */
     int32_t in_flight, slots;                    /* slots 0: unbounded */
     struct token_prices prices;                  /* marginal, per token */
 };
@@ -24,6 +28,7 @@ struct route_request {
     int64_t input_tokens;  /* estimate */
     int64_t output_tokens; /* estimate */
     bool local_only;
+    bool alone;      /* takes only a node with nothing in flight */
     uint32_t spread; /* any number; the same one gives the same answer */
 };
 
@@ -31,10 +36,13 @@ enum route_reason { /* why a candidate was not chosen, most fundamental first */
                     ROUTE_CHOSEN = 0,
                     ROUTE_OTHER_MODEL,
                     ROUTE_NOT_LOCAL,
+                    ROUTE_UNFIT,
                     ROUTE_TRIED,
                     ROUTE_DRAINING,
                     ROUTE_UNHEALTHY,
-                    ROUTE_FULL,
+                    ROUTE_KEPT,
+                    ROUTE_FULL, /* or, for one that must be alone, not empty */
+                    ROUTE_LESS_FIT,
                     ROUTE_DEARER,
                     ROUTE_BUSIER,
                     ROUTE_TIE,
@@ -43,7 +51,7 @@ const char *route_reason_name(enum route_reason r);
 
 struct route_decision {
     int32_t chosen; /* index, or -1: nobody */
-    /* When nobody: true if waiting could help (someone serves the model and is merely full or unhealthy). */
+    /* When nobody: true if waiting could help (someone serves the model and is merely full, kept or unhealthy). */
     bool may_wait;
     bool model_known; /* somebody serves the model at all */
     enum route_reason reasons[ROUTE_CANDIDATES_MAX];

@@ -22,14 +22,14 @@
 #define LEDGER_QUEUE_MAX  65536
 #define LEDGER_GROUP_ROWS 8192 /* of one transaction: bounds what a failure takes along */
 
-/* One queued row; its strings stand behind it in the same allocation. */
+/* One queued row; its legs and strings stand behind it in the same allocation. */
 struct entry {
     struct entry *next;
     struct ledger_row row;
     ledger_done_cb *done;
     void *arg;
     enum rc rc;
-    char text[];
+    struct ledger_leg legs[];
 };
 struct entries {
     struct entry *head, **tail;
@@ -38,8 +38,8 @@ struct entries {
 
 struct ledger {
     uint32_t magic;
-    sqlite3 *db;          /* the worker's, once it runs */
-    sqlite3_stmt *insert; /* the worker's */
+    sqlite3 *db;                   /* the worker's, once it runs */
+    struct ledger_inserts inserts; /* the worker's */
     int group_ms, queue_max;
     pthread_t worker;
     bool worker_runs;
@@ -102,8 +102,12 @@ static struct entry *entry_new(const struct ledger_row *row, ledger_done_cb *don
     row_texts(&copy, texts);
     for (int i = 0; i < ROW_TEXTS; i++)
         bytes += *texts[i] ? strlen(*texts[i]) + 1 : 0;
-    struct entry *x = spw_malloc(sizeof *x + bytes);
-    char *p = x->text;
+    size_t legs = (size_t)row->n_legs;
+    struct entry *x = spw_malloc(sizeof *x + legs * sizeof *row->legs + bytes);
+    char *p = (char *)(x->legs + legs);
+    if (legs)
+        memcpy(x->legs, row->legs, legs * sizeof *row->legs);
+    copy.legs = x->legs;
     for (int i = 0; i < ROW_TEXTS; i++) {
         if (!*texts[i])
             continue;
@@ -161,7 +165,7 @@ static bool commit_group(struct ledger *l, struct entries *group, char *text, si
     int rc = run_sql(l, "BEGIN IMMEDIATE");
 
     for (struct entry *x = group->head; x && rc == SQLITE_OK; x = x->next) {
-        int step = ledger_file_insert(l->insert, &x->row);
+        int step = ledger_file_insert(&l->inserts, &x->row);
         if ((step & 0xff) == SQLITE_CONSTRAINT) {
             int kind = sqlite3_extended_errcode(l->db);
             x->rc = kind == SQLITE_CONSTRAINT_PRIMARYKEY || kind == SQLITE_CONSTRAINT_UNIQUE ? RC_CONFLICT : RC_INVALID;
@@ -314,7 +318,7 @@ enum rc ledger_open(struct ledger **out, struct event_base *loop, const struct l
 
     enum rc rc = ledger_file_open(&l->db, o, e);
     if (rc == RC_OK)
-        rc = ledger_file_prepare(l->db, &l->insert, e);
+        rc = ledger_file_prepare(l->db, &l->inserts, e);
     if (rc == RC_OK)
         rc = start_worker(l, loop, e);
     if (rc != RC_OK) {
@@ -342,7 +346,7 @@ void ledger_close(struct ledger *l)
         event_free(l->wake);
     if (l->wake_fd >= 0)
         close(l->wake_fd);
-    sqlite3_finalize(l->insert);
+    ledger_file_finalize(&l->inserts);
     sqlite3_close(l->db);
     pthread_cond_destroy(&l->more);
     pthread_mutex_destroy(&l->lock);

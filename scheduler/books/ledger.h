@@ -19,13 +19,24 @@ enum ledger_outcome {
 };
 const char *ledger_outcome_name(enum ledger_outcome o); /* "ok", "cancelled", "failed" */
 
-/* Strings are copied by ledger_append; NULL is stored as NULL. */
+/* One attempt on one node, in order from 1. */
+struct ledger_leg {
+    int leg;
+    char node[68], numerics[36];    /* numerics: class of an engine; "": a node of no known class */
+    const char *provider, *outcome; /* static text: "ok", "cancelled", or how it failed */
+    int64_t tokens_output;          /* of this leg; over all legs of an answer they add up to the row's */
+    struct wall started, ended;
+};
+
+/* Strings and legs are copied by ledger_append; NULL is stored as NULL. */
 struct ledger_row {
     const char *request_id;
     const char *tenant, *team, *key_id;
     const char *model, *node, *provider;
     bool streamed;
-    int attempts; /* nodes tried */
+    int attempts;      /* nodes tried */
+    int continuations; /* times the answer went on on another node */
+    bool cross_class;  /* ... and once or more in another numerics class: the text may differ from an undisturbed one */
     struct token_counts tokens;
     const char *usage_source;   /* "provider": the node's own figures; "counted": ours, when it gave none */
     struct token_prices prices; /* that the charge was computed with */
@@ -33,7 +44,9 @@ struct ledger_row {
     struct wall accepted, first_byte, finished; /* first_byte 0: none */
     enum ledger_outcome outcome;
     int http_status;
-    const char *error; /* short code, no request content */
+    const char *error;             /* short code, no request content */
+    const struct ledger_leg *legs; /* to be appended; rows that are read have none: ledger_read_legs() */
+    int n_legs;
 };
 
 struct ledger;
@@ -74,5 +87,9 @@ char *ledger_last_error(const struct ledger *l, char *buf, size_t size);
  * threads only. */
 enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger_row *row, void *arg), void *arg,
                     struct error *e) SPW_MUST_USE;
+/* The legs of one request, in order; none when it is not known, or was written before there were any. As above. */
+enum rc ledger_read_legs(const char *path, const char *request_id,
+                         void (*each)(const struct ledger_leg *leg, void *arg), void *arg,
+                         struct error *e) SPW_MUST_USE;
 
 #endif

@@ -32,15 +32,25 @@ static const char *const migrations[] = {
     " outcome INTEGER NOT NULL, http_status INTEGER NOT NULL, error TEXT,"
     " CHECK (tokens_cached_input BETWEEN 0 AND tokens_input AND tokens_output >= 0)"
     ") STRICT;",
+    "ALTER TABLE ledger ADD COLUMN continuations INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE ledger ADD COLUMN cross_class INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE legs ("
+    " request_id TEXT NOT NULL, leg INTEGER NOT NULL, node TEXT NOT NULL, provider TEXT,"
+    " tokens_output INTEGER NOT NULL, outcome TEXT NOT NULL,"
+    " started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL, numerics TEXT,"
+    " PRIMARY KEY (request_id, leg)"
+    ") STRICT, WITHOUT ROWID;",
 };
 #define LEDGER_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 
 /* The order of columns is the order of bind_row() and read_row(). */
-#define LEDGER_COLUMNS                                                                                                 \
+#define LEDGER_COLUMNS_1                                                                                               \
     "request_id, tenant, team, key_id, model, node, provider, streamed, attempts, tokens_input, tokens_cached_input, " \
     "tokens_output, usage_source, price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok, "                       \
     "price_output_uusd_per_mtok, charge_pusd, accepted_ns, first_byte_ns, finished_ns, outcome, http_status, error"
-#define LEDGER_N_COLUMNS 23
+#define LEDGER_COLUMNS   LEDGER_COLUMNS_1 ", continuations, cross_class"
+#define LEDGER_N_COLUMNS 25
+#define LEG_COLUMNS      "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
 
 const char *ledger_outcome_name(enum ledger_outcome o)
 {
@@ -171,13 +181,16 @@ out:
     return code;
 }
 
-enum rc ledger_file_prepare(sqlite3 *db, sqlite3_stmt **insert, struct error *e)
+enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error *e)
 {
     int rc = sqlite3_prepare_v3(db,
                                 "INSERT INTO ledger (" LEDGER_COLUMNS ") VALUES "
-                                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                                -1, SQLITE_PREPARE_PERSISTENT, insert, NULL);
+                                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                                -1, SQLITE_PREPARE_PERSISTENT, &s->row, NULL);
 
+    if (rc == SQLITE_OK)
+        rc = sqlite3_prepare_v3(db, "INSERT INTO legs (" LEG_COLUMNS ", request_id) VALUES (?,?,?,?,?,?,?,?,?)", -1,
+                                SQLITE_PREPARE_PERSISTENT, &s->leg, NULL);
     return rc == SQLITE_OK ? RC_OK : fail(db, rc, "file", e);
 }
 
@@ -210,15 +223,48 @@ static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
     for (size_t k = 0; k < sizeof after / sizeof after[0]; k++)
         sqlite3_bind_int64(s, ++i, after[k]);
     bind_text(s, &i, r->error);
+    sqlite3_bind_int64(s, ++i, r->continuations);
+    sqlite3_bind_int64(s, ++i, r->cross_class);
     SPW_ASSERT(i == LEDGER_N_COLUMNS);
 }
 
-int ledger_file_insert(sqlite3_stmt *insert, const struct ledger_row *row)
+static int insert_leg(sqlite3_stmt *s, const struct ledger_leg *leg, const char *request_id)
 {
-    bind_row(insert, row);
-    int rc = sqlite3_step(insert);
-    sqlite3_reset(insert);
+    int i = 0;
+
+    sqlite3_bind_int64(s, ++i, leg->leg);
+    bind_text(s, &i, leg->node);
+    bind_text(s, &i, leg->provider);
+    sqlite3_bind_int64(s, ++i, leg->tokens_output);
+    bind_text(s, &i, leg->outcome);
+    sqlite3_bind_int64(s, ++i, leg->started.ns);
+    sqlite3_bind_int64(s, ++i, leg->ended.ns);
+    bind_text(s, &i, leg->numerics[0] ? leg->numerics : NULL);
+    bind_text(s, &i, request_id);
+    int rc = sqlite3_step(s);
+    sqlite3_reset(s);
     return rc;
+}
+
+/* The row first: when it breaks a constraint, nothing of it is there. A leg cannot: there is no row for it yet. */
+int ledger_file_insert(const struct ledger_inserts *s, const struct ledger_row *row)
+{
+    bind_row(s->row, row);
+    int rc = sqlite3_step(s->row);
+    sqlite3_reset(s->row);
+    for (int i = 0; i < row->n_legs && rc == SQLITE_DONE; i++) {
+        rc = insert_leg(s->leg, &row->legs[i], row->request_id);
+        if ((rc & 0xff) == SQLITE_CONSTRAINT)
+            rc = SQLITE_CORRUPT;
+    }
+    return rc;
+}
+
+void ledger_file_finalize(struct ledger_inserts *s)
+{
+    sqlite3_finalize(s->row);
+    sqlite3_finalize(s->leg);
+    *s = (struct ledger_inserts){0};
 }
 
 /* --- reading ------------------------------------------------------------------------------------------------ */
@@ -250,7 +296,17 @@ static void read_row(sqlite3_stmt *s, struct ledger_row *r)
         .outcome = (enum ledger_outcome)sqlite3_column_int(s, 20),
         .http_status = sqlite3_column_int(s, 21),
         .error = text(s, 22),
+        .continuations = sqlite3_column_int(s, 23),
+        .cross_class = sqlite3_column_int(s, 24) != 0,
     };
+}
+
+/* A file that nobody has opened for writing since the program was renewed has the older columns only. */
+static const char *rows_sql(int version)
+{
+    if (version == 1)
+        return "SELECT " LEDGER_COLUMNS_1 ", 0, 0 FROM ledger ORDER BY rowid DESC LIMIT ?";
+    return "SELECT " LEDGER_COLUMNS " FROM ledger ORDER BY rowid DESC LIMIT ?";
 }
 
 /* Rows, newest first, from an open connection. */
@@ -265,7 +321,7 @@ static enum rc read_rows(sqlite3 *db, const char *path, int last, void (*each)(c
         return code;
     if (version == 0) /* made, and not yet filled */
         return RC_OK;
-    rc = sqlite3_prepare_v2(db, "SELECT " LEDGER_COLUMNS " FROM ledger ORDER BY rowid DESC LIMIT ?", -1, &s, NULL);
+    rc = sqlite3_prepare_v2(db, rows_sql(version), -1, &s, NULL);
     if (rc == SQLITE_OK)
         rc = sqlite3_bind_int(s, 1, last);
     while (rc == SQLITE_OK || rc == SQLITE_ROW) {
@@ -305,6 +361,62 @@ static enum rc open_read_only(sqlite3 **db, const char *path, struct error *e)
         free(uri);
     }
     return rc == SQLITE_OK ? RC_OK : fail(*db, rc, path, e);
+}
+
+static void read_leg(sqlite3_stmt *s, struct ledger_leg *leg)
+{
+    const char *numerics = text(s, 7);
+
+    *leg = (struct ledger_leg){
+        .leg = sqlite3_column_int(s, 0),
+        .provider = text(s, 2),
+        .tokens_output = sqlite3_column_int64(s, 3),
+        .outcome = text(s, 4),
+        .started = {sqlite3_column_int64(s, 5)},
+        .ended = {sqlite3_column_int64(s, 6)},
+    };
+    snprintf(leg->node, sizeof leg->node, "%s", text(s, 1));
+    snprintf(leg->numerics, sizeof leg->numerics, "%s", numerics ? numerics : "");
+}
+
+static enum rc read_legs(sqlite3 *db, const char *path, const char *request_id,
+                         void (*each)(const struct ledger_leg *, void *), void *arg, struct error *e)
+{
+    sqlite3_stmt *s = NULL;
+    int version = 0;
+    enum rc code = check_version(db, path, &version, e);
+
+    if (code != RC_OK || version < 2)
+        return code;
+    int rc = sqlite3_prepare_v2(db, "SELECT " LEG_COLUMNS " FROM legs WHERE request_id = ? ORDER BY leg", -1, &s, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_text(s, 1, request_id, -1, SQLITE_STATIC);
+    while (rc == SQLITE_OK || rc == SQLITE_ROW) {
+        struct ledger_leg leg;
+        rc = sqlite3_step(s);
+        if (rc != SQLITE_ROW)
+            break;
+        read_leg(s, &leg);
+        each(&leg, arg);
+    }
+    if (rc != SQLITE_DONE)
+        code = fail(db, rc, path, e);
+    sqlite3_finalize(s);
+    return code;
+}
+
+enum rc ledger_read_legs(const char *path, const char *request_id,
+                         void (*each)(const struct ledger_leg *leg, void *arg), void *arg, struct error *e)
+{
+    sqlite3 *db = NULL;
+
+    if (access(path, F_OK) != 0)
+        return error_set(e, RC_NOT_FOUND, "ledger %s: %s", path, strerror(errno));
+    enum rc code = open_read_only(&db, path, e);
+    if (code == RC_OK)
+        code = read_legs(db, path, request_id, each, arg, e);
+    sqlite3_close(db);
+    return code;
 }
 
 enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger_row *row, void *arg), void *arg,

@@ -8,10 +8,16 @@
 
 /* Open for writing, schema up to date. The connection may be used by one thread at a time. */
 enum rc ledger_file_open(sqlite3 **db, const struct ledger_options *o, struct error *e) SPW_MUST_USE;
-/* The statement that ledger_file_insert() runs; the caller finalizes it. */
-enum rc ledger_file_prepare(sqlite3 *db, sqlite3_stmt **insert, struct error *e) SPW_MUST_USE;
-/* SQLite's result: SQLITE_DONE, SQLITE_CONSTRAINT for a known request_id, or an error of the file. */
-int ledger_file_insert(sqlite3_stmt *insert, const struct ledger_row *row);
+/* What ledger_file_insert() runs. */
+struct ledger_inserts {
+    sqlite3_stmt *row, *leg;
+};
+/* Also on failure the caller ends them with ledger_file_finalize(). */
+enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error *e) SPW_MUST_USE;
+void ledger_file_finalize(struct ledger_inserts *s);
+/* A row and its legs. SQLite's result: SQLITE_DONE, SQLITE_CONSTRAINT for a known request_id (nothing was inserted), or an
+ * error of the file. */
+int ledger_file_insert(const struct ledger_inserts *s, const struct ledger_row *row);
 /* A failure of SQLite in our terms. */
 enum rc ledger_rc(int sqlite_rc);
 

@@ -46,6 +46,8 @@ void ledger_row_json(struct json_writer *w, const struct ledger_row *r)
     json_string(w, "provider", r->provider);
     json_bool(w, "streamed", r->streamed);
     json_int(w, "attempts", r->attempts);
+    json_int(w, "continuations", r->continuations);
+    json_bool(w, "cross_class", r->cross_class);
     json_int(w, "tokens_input", r->tokens.input);
     json_int(w, "tokens_cached_input", r->tokens.cached_input);
     json_int(w, "tokens_output", r->tokens.output);
@@ -55,5 +57,19 @@ void ledger_row_json(struct json_writer *w, const struct ledger_row *r)
     json_string(w, "outcome", ledger_outcome_name(r->outcome));
     json_int(w, "http_status", r->http_status);
     json_string(w, "error", r->error);
+    json_close(w, '}');
+}
+
+void ledger_leg_json(struct json_writer *w, const struct ledger_leg *leg)
+{
+    json_open(w, NULL, '{');
+    json_int(w, "leg", leg->leg);
+    json_string(w, "node", leg->node);
+    json_string(w, "provider", leg->provider);
+    json_string(w, "outcome", leg->outcome);
+    json_int(w, "tokens_output", leg->tokens_output);
+    write_time(w, "started", leg->started);
+    write_ms(w, "total_ms", leg->started, leg->ended);
+    json_string(w, "numerics", leg->numerics[0] ? leg->numerics : NULL);
     json_close(w, '}');
 }

@@ -9,4 +9,7 @@
 /* One object, as an entry of a list. */
 void ledger_row_json(struct json_writer *w, const struct ledger_row *r);
 
+/* The same for one leg. */
+void ledger_leg_json(struct json_writer *w, const struct ledger_leg *leg);
+
 #endif

@@ -111,10 +111,10 @@ static void name_of(char *buf, size_t size, const char *list, int i, const char 
 static void check_node_provider(struct config_loader *l, const struct config_node *n, int i)
 {
     static const char *const of_process[] = {"engine", "model_path", "port", "threads", "ctx_size", "max_batch"};
-    static const char *const of_static[] = {"url", "api_key_file"};
+    static const char *const of_static[] = {"url", "api_key_file", "node_key_file"};
     bool process = n->provider == PROVIDER_PROCESS;
     const char *const *foreign = process ? of_static : of_process;
-    int n_foreign = process ? 2 : 6;
+    int n_foreign = process ? 3 : 6;
     char name[96];
 
     for (int k = 0; k < n_foreign; k++) {
@@ -141,6 +141,10 @@ static void check_node_files(struct config_loader *l, const struct config_node *
     if (n->provider == PROVIDER_STATIC && n->api_key_file) {
         name_of(name, sizeof name, "nodes", i, "api_key_file");
         check_file(l, node_line(n, "api_key_file"), name, n->api_key_file, FILE_READABLE);
+    }
+    if (n->provider == PROVIDER_STATIC && n->node_key_file) {
+        name_of(name, sizeof name, "nodes", i, "node_key_file");
+        check_file(l, node_line(n, "node_key_file"), name, n->node_key_file, FILE_READABLE);
     }
     if (n->provider != PROVIDER_PROCESS)
         return;

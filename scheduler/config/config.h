@@ -11,6 +11,8 @@
 #include "base/money.h"
 
 enum provider_kind { PROVIDER_STATIC, PROVIDER_PROCESS };
+/* How a node that cannot resume by token ids takes up an answer that another one began. */
+enum continue_kind { CONTINUE_OFF, CONTINUE_PREFIX };
 
 /* Where each value came from: one line number per row of the table the struct is filled from, 0: the default. */
 #define CONFIG_SETTINGS_MAX      48
@@ -24,6 +26,8 @@ struct config_node {
     int n_models;
     const char *upstream_model; /* sent upstream instead, or NULL */
     const char *api_key_file;   /* bearer token towards the node, or NULL */
+    const char *node_key_file;  /* static, an engine of ours: the key of docs/NODE_API.md, or NULL */
+    enum continue_kind continue_by;
     bool local;                 /* on the premises; default true */
     int slots;                  /* requests at once; 0: unbounded */
     struct token_prices prices; /* cached_input: the price of input when the file gives none */
@@ -65,6 +69,7 @@ struct config {
     int64_t queue_ms; /* longest wait for a slot; 0: refuse at once */
     int queue_max;
     int64_t first_byte_ms, idle_ms; /* towards nodes */
+    int64_t token_ms;               /* silence after which an answer that can continue elsewhere does */
     int64_t body_bytes_max;
     int connections_max;
     int64_t drain_ms;

@@ -133,6 +133,7 @@ static bool check_hash(const void *field, char *why, size_t size)
 static const char *const auth_words[] = {"keys", "off", NULL};
 static const char *const scope_words[] = {"inference", "admin", NULL};
 static const char *const provider_words[] = {"static", "process", NULL};
+static const char *const continue_words[] = {"off", "prefix", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
 #define MAIN(field) .offset = offsetof(struct config, field)
@@ -181,6 +182,8 @@ static const struct setting main_rows[] = {
      .help = "Longest wait for the first byte of a node's answer; then another node is tried."},
     {"routing.idle", SETTING_DURATION, SETTING_RELOAD, MAIN(idle_ms), .lo = 100, .hi = 3600000, .def = "1m",
      .help = "Longest silence of a node in the middle of an answer; then the answer is cut off."},
+    {"routing.token", SETTING_DURATION, SETTING_RELOAD, MAIN(token_ms), .lo = 100, .hi = 3600000, .def = "20s",
+     .help = "Longest wait for the next token of an answer that can continue on another node; then it does."},
     {"drain", SETTING_DURATION, SETTING_RELOAD, MAIN(drain_ms), .lo = 0, .hi = 3600000, .def = "30s",
      .help = "After SIGTERM running answers get this long to end."},
     {"log.level", SETTING_CHOICE, SETTING_RELOAD, MAIN(log_level), .choices = level_words, .def = "info",
@@ -200,6 +203,12 @@ static const struct setting node_rows[] = {
      .help = "Model name sent to the node instead."},
     {"api_key_file", SETTING_PATH, NODE(api_key_file), .def_text = "none",
      .help = "static: file whose first line is the bearer token for the node."},
+    {"node_key_file", SETTING_PATH, NODE(node_key_file), .def_text = "none",
+     .help = "static: for a spillway-engine, the file of its --node-key-file: answers can then continue on another "
+             "engine when one dies. Engines of provider process get a key by themselves."},
+    {"continue", SETTING_CHOICE, NODE(continue_by), .choices = continue_words, .def = "off",
+     .help = "`prefix`: the node may go on with plain text that another node began, given as the beginning of the "
+             "assistant's message (vLLM, llama-server). `off`: an answer that cannot continue ends with an error."},
     {"local", SETTING_BOOL, NODE(local), .def = "true",
      .help = "On the organisation's own premises; requests marked local_only go nowhere else."},
     {"slots", SETTING_INT, NODE(slots), .lo = 0, .hi = 100000, .unit = "requests", .def = "0",

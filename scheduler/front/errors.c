@@ -35,6 +35,8 @@ static const struct row rows[API_CODES] = {
     [API_UPSTREAM_BUSY] = {"rate_limit_error", "upstream_busy", NULL,
                            "every node that serves this model refuses for load; try again shortly", 429, 2},
     [API_UPSTREAM_TIMEOUT] = {"server_error", "upstream_timeout", NULL, "no node answered in time", 504, 1},
+    [API_POISON] = {"server_error", "poison_request", NULL,
+                    "nodes that computed this request have died again and again; it is not tried any more", 500, 0},
     [API_INTERNAL] = {"server_error", "internal_error", NULL, "the scheduler has failed", 500, 1},
 };
 

@@ -19,6 +19,7 @@ enum api_code {
     API_UPSTREAM,          /* 502: nodes failed, none left to try */
     API_UPSTREAM_BUSY,     /* 429: nodes refused for load, none left to try */
     API_UPSTREAM_TIMEOUT,  /* 504: no byte in time */
+    API_POISON,            /* 500: nodes died under it again and again */
     API_INTERNAL,          /* 500 */
     API_CODES,
 };

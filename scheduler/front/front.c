@@ -84,7 +84,8 @@ static void abandon_requests(struct front *f)
     struct request *r;
     while ((r = TAILQ_FIRST(&f->requests))) {
         TAILQ_REMOVE(&f->requests, r, all);
-        leg_drop(r);
+        leg_drop(r, "cancelled");
+        alone_release(r);
         event_free(r->timer);
         r->timer = NULL;
         r->front = NULL;

@@ -93,7 +93,7 @@ enum rc front_metrics_render(const struct front *f, struct strbuf *out) SPW_MUST
 /* Totals since the start, for `spillway` without Prometheus. */
 struct front_totals {
     uint64_t accepted, ok, cancelled, failed, refused; /* refused: answered 4xx/503 without a ledger row */
-    uint64_t retries;
+    uint64_t retries, continuations;
     int running, waiting;
     struct token_counts tokens;
     struct pusd_sum charge;

@@ -12,8 +12,10 @@
 #include "scheduler/front/nodes.h"
 #include "scheduler/front/request.h"
 #include "scheduler/front/stream.h"
+#include "scheduler/front/survive.h"
 
-#define REQUEST_ID_BYTES 31 /* "req_", 26 characters, NUL */
+#define REQUEST_ID_BYTES 31  /* "req_", 26 characters, NUL */
+#define LEGS_MAX         256 /* of one request */
 
 /* ---- one request -------------------------------------------------------------------------------------------------
  *
@@ -22,11 +24,12 @@
  *            |                             |   ^                                                  ^   the row is
  *            | none is                     |   | leg_start()                                      |   durable and the
  *            v       slot, or recovery     v   |                 waited too long, cancelled       |   rest is written
- *         WAITING ----------------------> dispatch() <--- leg_failed() before the first byte      |
+ *         WAITING ----------------------> dispatch() <--- leg_failed()                            |
  *            +------------------------------------------------------------------------------------+
  *
  * It outlives its exchange: a client that leaves takes x away, but the row is still written. One leg at a time; a leg is
- * one attempt on one node. Continuing after the first byte will be another edge from leg_failed() to dispatch(). */
+ * one attempt on one node. leg_failed() is also the way on after the first byte: what has been said so far is in `trail`,
+ * and the next leg goes on from there (survive.h says when). */
 enum request_state { REQUEST_WAITING, REQUEST_RUNNING, REQUEST_SETTLING };
 
 struct identity { /* who asks; borrowed from the configuration */
@@ -35,10 +38,20 @@ struct identity { /* who asks; borrowed from the configuration */
 };
 
 struct leg {
-    struct node *node;          /* NULL: no leg */
-    struct http_call *call;     /* NULL: it has ended */
-    int status;                 /* of the node's answer; 0 before its head */
-    struct mono started, heard; /* heard: last byte of its answer */
+    struct node *node;      /* NULL: no leg */
+    struct http_call *call; /* NULL: it has ended */
+    int status;             /* of the node's answer; 0 before its head */
+    bool streamed;          /* a stream is asked of the node, whatever the client wants */
+    bool to_engine;         /* it can be resumed by its ids */
+    bool by_text;           /* it goes on with a text that other nodes began */
+    bool spoke;             /* the first token's deadline is met */
+    bool died;              /* how it ended: the node is gone or hangs */
+    int position;           /* requests on the node as it began, with this one */
+    int ids_before;         /* what the trail held as it began: ids, chunks, both */
+    int64_t chunks_before, said_before;
+    struct wall begun;
+    char numerics[NUMERICS_DIGITS + 1];
+    struct mono started, heard, token; /* heard: last byte of its answer; token: last chunk that brought it on */
 };
 
 struct request {
@@ -52,16 +65,28 @@ struct request {
     struct room *room;
     int64_t input_estimate;
 
-    uint64_t tried; /* bit per node that failed for this request */
+    uint64_t tried; /* bit per node that failed for this request since its last new token */
     int attempts;   /* legs so far */
     struct leg leg;
-    struct stream stream; /* of the running leg, when streaming */
-    struct strbuf answer; /* body of a whole answer, or of a node's refusal */
-    struct strbuf out;    /* scratch for what leaves */
-    bool replied;         /* the first byte has left */
-    bool paused;          /* the client reads slower than the node writes */
-    bool append_pending;  /* the ledger will call back */
-    struct event *timer;  /* what it means is the state's business: see request_timer() */
+    struct stream stream; /* of the running leg, when it is streamed */
+    struct trail trail;   /* what has been said, over all legs */
+    struct whole whole;   /* the same for a client that wants it whole */
+    struct survival survival;
+    uint64_t seed;                      /* of the whole answer, for engines */
+    char numerics[NUMERICS_DIGITS + 1]; /* class of what has been said; "": of no known class */
+    int continuations;
+    bool gathered;            /* a whole answer that came as a stream */
+    bool cross_class;         /* parts of the answer come from different classes */
+    struct ledger_leg *legs;  /* owned */
+    int n_legs, legs_cap;     /* n_legs <= LEGS_MAX */
+    struct node *kept;        /* kept free of others for this request, which must be alone */
+    int64_t wait_forgiven_ns; /* of waited_ns: before the last new token */
+    struct strbuf answer;     /* body of a whole answer, or of a node's refusal */
+    struct strbuf out;        /* scratch for what leaves */
+    bool replied;             /* the first byte has left */
+    bool paused;              /* the client reads slower than the node writes */
+    bool append_pending;      /* the ledger will call back */
+    struct event *timer;      /* what it means is the state's business: see request_timer() */
 
     struct mono arrived, wait_since, ended;
     struct wall accepted, first_byte, finished;
@@ -112,17 +137,33 @@ struct front {
 void endpoint_handle(struct http_exchange *x, void *arg);
 struct room *front_room(const struct front *f, const char *model); /* NULL: nobody serves it */
 
-/* dispatch.c. request_start takes an exchange that has been checked; everything else follows by itself. */
+/* dispatch.c: the request's life, and which node is next. request_start takes an exchange that has been checked; everything else follows by itself. */
 void request_start(struct front *f, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct identity *who);
 /* Choose a node and start a leg, or wait, or fail. */
 void dispatch(struct request *r);
 /* End whatever runs and settle with this error (drain's deadline). */
 void request_cut(struct request *r, enum api_code code);
-/* Cancel the running call, give the slot back. */
-void leg_drop(struct request *r);
+/* What routing says for r now. */
+void dispatch_look(const struct request *r, uint32_t spread, struct route_decision *d);
+/* The running leg is over and has not answered: on to another node, or the end of r. */
+void leg_failed(struct request *r, enum leg_fault fault, const char *reason);
 void request_arm(struct request *r, int64_t ms);
 void request_free(struct request *r);
+
+/* leg.c: one leg, from the request that is sent to the last byte that is read. */
+enum rc leg_start(struct request *r, struct node *node, struct error *e) SPW_MUST_USE;
+/* The slot goes back; a call that still runs keeps running. outcome: static text for the ledger. */
+void leg_over(struct request *r, const char *outcome);
+/* The same, and the call is cancelled. Without a leg: nothing happens. */
+void leg_drop(struct request *r, const char *outcome);
+void leg_late(struct request *r); /* the timer of a running leg */
+bool leg_has_progress(const struct request *r);
+
+/* alone.c: a node of one's own. */
+void alone_keep(struct request *r);    /* the emptiest node that could take r is kept for it, unless one is already */
+void alone_take(struct request *r);    /* r's leg has begun on its node: nobody else's may */
+void alone_release(struct request *r); /* without one: nothing happens */
 
 /* rooms.c */
 enum room_side { ROOM_TAIL, ROOM_HEAD };                 /* a request that was already under way goes to the head */

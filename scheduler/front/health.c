@@ -1,5 +1,7 @@
 /* Health checks: one small request per node and interval. GET /health, or GET /v1/models where there is no /health. A
- * node that is loading or failing is asked more often than one that is well, so that it is used as soon as it can be. */
+ * node that is loading or failing is asked more often than one that is well, so that it is used as soon as it can be.
+ * An engine of ours is then asked for its card, in GET /v1/models under the node key: ready means that it is known
+ * whether answers can be resumed there, also after a restart with another model. */
 #include <string.h>
 
 #include "scheduler/front/nodes.h"
@@ -65,11 +67,27 @@ static void on_head(struct http_call *c, const struct http_head *head, void *arg
 
 static void on_body(struct http_call *c, const char *data, size_t len, void *arg)
 {
+    struct node *n = arg;
     (void)c;
-    (void)data;
-    (void)len;
-    (void)arg;
+    if (n->probe_card && strbuf_append(&n->probe_body, data, len) != RC_OK)
+        strbuf_clear(&n->probe_body); /* far too long: then it is no card */
 }
+
+static void take_card(struct node *n)
+{
+    struct node_card card;
+    const char *name = node_upstream_model(n) ? node_upstream_model(n) : n->config->models[0];
+    if (node_card_read(&card, n->probe_body.data ? n->probe_body.data : "", n->probe_body.len, name) != RC_OK)
+        card = (struct node_card){.slots = 0};
+    if (card.resume != n->card.resume || strcmp(card.numerics, n->card.numerics) != 0)
+        log_info(nodes_options(n->table)->log, "node",
+                 card.resume ? "answers can be resumed here" : "answers cannot be resumed here",
+                 LOG_S("node", n->config->name), LOG_S("numerics", card.numerics), LOG_I("slots", card.slots));
+    n->card = card;
+}
+
+enum probe_kind { PROBE_HEALTH, PROBE_CARD };
+static void probe(struct node *n, enum probe_kind kind);
 
 static void on_end(struct http_call *c, void *arg)
 {
@@ -78,8 +96,14 @@ static void on_end(struct http_call *c, void *arg)
     int status = n->probe_status;
     (void)c;
     n->probe = NULL;
-    if (status >= 200 && status < 300) {
+    if (status >= 200 && status < 300 && n->node_key && !n->probe_card) {
+        probe(n, PROBE_CARD);
+    } else if (status >= 200 && status < 300) {
+        if (n->probe_card)
+            take_card(n);
         good(n);
+    } else if (n->probe_card && status == 401) {
+        bad(n, BAD_FAILED, "it refuses our node key (401); check node_key_file");
     } else if ((status == 404 || status == 405 || status == 501) && !n->probe_models) {
         n->probe_models = true;
         arm(n, 0);
@@ -105,18 +129,26 @@ static void on_fail(struct http_call *c, enum http_phase phase, const struct err
 static const struct http_call_handlers handlers = {
     .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_fail = on_fail};
 
-static void probe(struct node *n)
+static void probe(struct node *n, enum probe_kind kind)
 {
     const struct nodes_options *o = nodes_options(n->table);
     struct error e;
-    struct http_header headers[2] = {{"Accept", "application/json"}, {"Authorization", n->authorization}};
+    struct http_header headers[3] = {{"Accept", "application/json"}};
+    int n_headers = 1;
+    n->probe_card = kind == PROBE_CARD || (n->node_key && n->probe_models);
+    strbuf_clear(&n->probe_body);
+    if (n->authorization)
+        headers[n_headers++] = (struct http_header){"Authorization", n->authorization};
+    if (n->probe_card)
+        headers[n_headers++] = (struct http_header){"x-spillway-node-key", n->node_key};
     struct http_request r = {
         .method = "GET",
-        .target = n->probe_models ? "/v1/models" : "/health",
+        .target = n->probe_models || n->probe_card ? "/v1/models" : "/health",
         .headers = headers,
-        .n_headers = n->authorization ? 2 : 1,
+        .n_headers = n_headers,
     };
-    n->probe_started = clock_now(o->clock);
+    if (kind == PROBE_HEALTH)
+        n->probe_started = clock_now(o->clock);
     n->probe_status = 0;
     if (http_call_start(n->client, &r, &handlers, n, &n->probe, &e) == RC_OK) {
         arm(n, o->config->health_timeout_ms);
@@ -133,7 +165,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     if (!n->probe) {
-        probe(n);
+        probe(n, PROBE_HEALTH);
         return;
     }
     http_call_cancel(n->probe);

@@ -7,7 +7,8 @@
 #include "base/text.h"
 #include "base/tls.h"
 
-#define CONNECT_MS 2000
+#define CONNECT_MS      2000
+#define PROBE_BYTES_MAX ((size_t)256 << 10)
 
 struct nodes {
     struct nodes_options o;
@@ -207,8 +208,8 @@ void nodes_stop(struct nodes *t, int64_t grace_ms, void (*done)(void *arg), void
 static enum rc start_node(struct node *n, struct error *e)
 {
     const struct config_node *c = n->config;
-    enum rc rc = RC_OK;
-    if (c->api_key_file) {
+    enum rc rc = c->node_key_file ? file_read_secret(&n->node_key, c->node_key_file, e) : RC_OK;
+    if (rc == RC_OK && c->api_key_file) {
         char *secret = NULL;
         rc = file_read_secret(&secret, c->api_key_file, e);
         if (rc == RC_OK)
@@ -238,6 +239,7 @@ enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct erro
                            .state = NODE_STARTING,
                            .state_since = clock_wall(o->clock),
                            .probe_us = -1};
+        strbuf_init(&n->probe_body, PROBE_BYTES_MAX);
         rc = start_node(n, e);
     }
     if (rc != RC_OK) {
@@ -260,6 +262,10 @@ void nodes_free(struct nodes *t)
         if (t->nodes[i].authorization)
             OPENSSL_cleanse(t->nodes[i].authorization, strlen(t->nodes[i].authorization));
         free(t->nodes[i].authorization);
+        if (t->nodes[i].node_key)
+            OPENSSL_cleanse(t->nodes[i].node_key, strlen(t->nodes[i].node_key));
+        free(t->nodes[i].node_key);
+        strbuf_fini(&t->nodes[i].probe_body);
     }
     if (t->stop_event)
         event_free(t->stop_event);
@@ -327,17 +333,31 @@ void node_set_drain(struct node *n, bool draining)
         o->on_capacity(o->arg);
 }
 
-int nodes_snapshot(const struct nodes *t, const char *model, uint64_t tried,
+enum { RANK_SAME = 0, RANK_OTHER_CLASS, RANK_TEXT, RANK_UNFIT };
+
+static int32_t rank(const struct node *n, const struct nodes_need *need)
+{
+    if (!need->said)
+        return RANK_SAME;
+    if (need->by_ids && n->card.resume)
+        return strcmp(n->card.numerics, need->numerics) == 0 ? RANK_SAME : RANK_OTHER_CLASS;
+    return need->by_text && n->config->continue_by == CONTINUE_PREFIX ? RANK_TEXT : RANK_UNFIT;
+}
+
+int nodes_snapshot(const struct nodes *t, const struct nodes_need *need,
                    struct route_candidate out[ROUTE_CANDIDATES_MAX])
 {
     for (int i = 0; i < t->n; i++) {
         const struct node *n = &t->nodes[i];
         out[i] = (struct route_candidate){
-            .serves_model = node_serves(n, model),
+            .serves_model = node_serves(n, need->model),
             .healthy = n->state == NODE_READY,
             .draining = n->draining,
             .local = n->config->local,
-            .tried = (tried >> i) & 1,
+            .tried = (need->tried >> i) & 1,
+            .unfit = rank(n, need) == RANK_UNFIT,
+            .kept = n->kept_for && n->kept_for != need->who,
+            .rank = rank(n, need),
             .in_flight = n->in_flight,
             .slots = n->config->slots,
             .prices = n->config->prices,

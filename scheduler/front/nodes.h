@@ -19,6 +19,7 @@
 #include "base/http_client.h"
 #include "policies/route.h"
 #include "providers/provider.h"
+#include "scheduler/front/card.h"
 #include "scheduler/front/front.h"
 
 struct nodes;
@@ -29,6 +30,9 @@ struct node {
     const struct config_node *config; /* borrowed */
     char *address;                    /* owned: "http://host:port"; NULL before there is one */
     char *authorization;              /* owned: "Bearer ..." towards the node, or NULL. Never logged */
+    char *node_key;                   /* owned: see docs/NODE_API.md; NULL: it is no engine of ours. Never logged */
+    struct node_card card;            /* of the last good health check */
+    const void *kept_for;             /* the one request that may start here, or NULL: any may */
     struct http_client *client;       /* NULL before there is an address */
     enum node_state state;
     bool draining;
@@ -42,6 +46,8 @@ struct node {
     struct http_call *probe; /* NULL: none runs */
     int probe_status, probe_misses;
     bool probe_models; /* it has no /health: ask /v1/models */
+    bool probe_card;   /* the running probe asks /v1/models under the node key */
+    struct strbuf probe_body;
     struct mono probe_started;
     int64_t probe_us;
 };
@@ -72,8 +78,18 @@ bool node_serves(const struct node *n, const char *model);
 const char *node_upstream_model(const struct node *n);
 void node_set_drain(struct node *n, bool draining);
 
-/* What route_choose() sees. tried: bit i set when node i has failed for this request. Returns the count. */
-int nodes_snapshot(const struct nodes *t, const char *model, uint64_t tried,
+/* What a request needs of a node. */
+struct nodes_need {
+    const char *model;
+    uint64_t tried;       /* bit i: node i has failed for this request */
+    const void *who;      /* whom a node may be kept for */
+    bool said;            /* something has been said: the node must go on from there... */
+    bool by_ids, by_text; /* ... and this is known of it */
+    const char *numerics; /* the class of what has been said */
+};
+/* What route_choose() sees. Best suited to go on is a node of the same numerics class, then one of another class, then
+ * one that goes on by text. Returns the count. */
+int nodes_snapshot(const struct nodes *t, const struct nodes_need *need,
                    struct route_candidate out[ROUTE_CANDIDATES_MAX]);
 
 /* A slot, from choosing the node until its leg ends. */

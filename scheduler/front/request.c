@@ -1,5 +1,6 @@
 #include "scheduler/front/request.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -76,6 +77,70 @@ static enum rc check_input(const struct request_body *r, const cJSON *root, cons
     return error_set(e, RC_INVALID, "'prompt' must be a string or an array");
 }
 
+/* What is between scheduler and engines no client may say. */
+static enum rc check_reserved(const cJSON *root, const char **param, struct error *e)
+{
+    static const char *const known[] = {"spillway_resume", "spillway_seed", "spillway_salt"};
+    for (const cJSON *m = root->child; m; m = m->next) {
+        if (strncmp(m->string, "spillway_", 9) != 0)
+            continue;
+        for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+            if (strcmp(m->string, known[i]) == 0)
+                wrong(param, known[i]);
+        }
+        return error_set(e, RC_INVALID, "'%.64s': fields that start with 'spillway_' are reserved", m->string);
+    }
+    return RC_OK;
+}
+
+static bool is_off(const cJSON *root, const char *key)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(root, key);
+    return !v || cJSON_IsNull(v) || cJSON_IsFalse(v) || (cJSON_IsArray(v) && !v->child);
+}
+
+static bool is_one(const cJSON *root, const char *key)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(root, key);
+    return !v || cJSON_IsNull(v) || (cJSON_IsNumber(v) && v->valuedouble == 1);
+}
+
+static bool wants_plain_text(const cJSON *root)
+{
+    const cJSON *format = cJSON_GetObjectItemCaseSensitive(root, "response_format");
+    const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(format, "type"));
+    return !format || cJSON_IsNull(format) || (type && strcmp(type, "text") == 0);
+}
+
+/* The last word is the client's: an assistant's message that it has begun itself is already a prefix. */
+static bool ends_with_client(const struct request_body *r, const cJSON *root)
+{
+    if (r->kind == REQUEST_COMPLETION)
+        return cJSON_IsString(cJSON_GetObjectItemCaseSensitive(root, "prompt"));
+    const cJSON *last = NULL, *m;
+    cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(root, "messages")) last = m;
+    const char *role = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(last, "role"));
+    return role && strcmp(role, "assistant") != 0;
+}
+
+/* How an answer to this could go on elsewhere once it has begun. */
+static void find_continuations(struct request_body *r, const cJSON *root)
+{
+    static const char *const never[] = {"tools", "functions", "echo", "suffix"};
+    static const char *const never_by_text[] = {
+        "logprobs",     "continue_final_message", "add_generation_prompt", "guided_json",
+        "guided_regex", "guided_grammar",         "guided_choice",         "grammar",
+        "json_schema",  "structured_outputs"};
+    const cJSON *prompt = cJSON_GetObjectItemCaseSensitive(root, "prompt");
+    bool many = r->kind == REQUEST_COMPLETION && cJSON_IsArray(prompt) && !cJSON_IsNumber(prompt->child);
+    r->resumable = is_one(root, "n") && is_one(root, "best_of") && !many;
+    for (size_t i = 0; i < sizeof never / sizeof never[0]; i++)
+        r->resumable = r->resumable && is_off(root, never[i]);
+    r->prefixable = r->resumable && wants_plain_text(root) && ends_with_client(r, root);
+    for (size_t i = 0; i < sizeof never_by_text / sizeof never_by_text[0]; i++)
+        r->prefixable = r->prefixable && is_off(root, never_by_text[i]);
+}
+
 /* The places to cut. The n-th member of the text is the n-th child of the tree, so a key that is written with escapes is
  * found by its meaning, not by its spelling. */
 static bool find_members(const cJSON *object, struct span text, const char *const *keys, struct span *values, int n)
@@ -96,12 +161,18 @@ static bool find_members(const cJSON *object, struct span text, const char *cons
 
 static enum rc find_cuts(struct request_body *r, const cJSON *root, struct error *e)
 {
-    static const char *const outer[] = {"model", "stream_options"};
+    const char *const outer[] = {"model",      "stream_options",
+                                 "stream",     r->kind == REQUEST_CHAT ? "messages" : "prompt",
+                                 "max_tokens", "max_completion_tokens"};
     static const char *const inner[] = {"include_usage"};
-    struct span found[2] = {{0}};
-    bool ok = find_members(root, (struct span){r->text, r->n}, outer, found, 2);
+    struct span found[6] = {{0}};
+    bool ok = find_members(root, (struct span){r->text, r->n}, outer, found, 6);
     r->model_value = found[0];
     r->options_value = found[1];
+    r->stream_value = found[2];
+    r->input_value = found[3];
+    r->bound_values[0] = found[4];
+    r->bound_values[1] = found[5];
     if (ok && r->options_value.n && !span_is_null(r->options_value))
         ok = find_members(cJSON_GetObjectItemCaseSensitive(root, "stream_options"), r->options_value, inner,
                           &r->usage_value, 1);
@@ -135,7 +206,11 @@ enum rc request_parse(struct request_body *r, enum request_kind kind, const char
     if (rc == RC_OK)
         rc = check_input(r, root, param, e);
     if (rc == RC_OK)
+        rc = check_reserved(root, param, e);
+    if (rc == RC_OK)
         rc = find_cuts(r, root, e);
+    if (rc == RC_OK)
+        find_continuations(r, root);
     cJSON_Delete(root);
     return rc;
 }
@@ -161,23 +236,101 @@ static struct edit usage_edit(const struct request_body *r)
     return (struct edit){r->options_value.p + 1, 0, member, sizeof member - 1};
 }
 
-enum rc request_splice(const struct request_body *r, const char *upstream_model, struct strbuf *out)
+/* The edits of one leg and the texts that they put in. */
+struct splice {
+    struct edit edits[10];
+    int n;
+    struct strbuf name, fields, bounds[2];
+};
+
+static void put_edit(struct splice *s, const char *at, size_t cut, const char *put, size_t put_n)
 {
-    struct edit edits[2];
-    struct strbuf name;
-    int n = 0;
-    strbuf_init(&name, 8192);
-    enum rc rc = RC_OK;
-    if (upstream_model) {
-        rc = json_append_string(&name, upstream_model, strlen(upstream_model));
+    s->edits[s->n++] = (struct edit){at, cut, put, put_n};
+}
+
+static void stream_edits(struct splice *s, const struct request_body *r)
+{
+    static const char member[] = "\"stream\":true,";
+    if (!r->stream && r->stream_value.n)
+        put_edit(s, r->stream_value.p, r->stream_value.n, "true", 4);
+    else if (!r->stream)
+        put_edit(s, r->inside, 0, member, sizeof member - 1);
+    if (!r->usage_asked)
+        s->edits[s->n++] = usage_edit(r);
+}
+
+/* The fields between us and our engines. */
+static enum rc engine_edits(struct splice *s, const struct request_body *r, const struct request_leg *leg)
+{
+    enum rc rc = strbuf_printf(&s->fields, "\"spillway_seed\":%" PRIu64 ",", leg->seed);
+    if (rc == RC_OK && leg->ids && leg->ids->len) {
+        rc = strbuf_puts(&s->fields, "\"spillway_resume\":{\"ids\":[");
         if (rc == RC_OK)
-            edits[n++] = (struct edit){r->model_value.p, r->model_value.n, name.data, name.len};
+            rc = strbuf_append(&s->fields, leg->ids->data, leg->ids->len);
+        if (rc == RC_OK)
+            rc = strbuf_puts(&s->fields, "]},");
     }
-    if (r->stream && !r->usage_asked)
-        edits[n++] = usage_edit(r);
+    put_edit(s, r->inside, 0, s->fields.data, s->fields.len);
+    return rc;
+}
+
+/* The text so far as the beginning of the assistant's message, as vLLM and llama-server take it, or at the end of the
+ * prompt; and what may still be said. */
+static enum rc text_edits(struct splice *s, const struct request_body *r, const struct request_leg *leg)
+{
+    static const char flags[] = "\"continue_final_message\":true,\"add_generation_prompt\":false,";
+    const char *last = r->input_value.p + r->input_value.n - 1; /* the closing bracket or quote */
+    enum rc rc = RC_OK;
+    if (r->kind == REQUEST_COMPLETION) {
+        put_edit(s, last, 0, leg->text->data, leg->text->len);
+    } else {
+        rc = strbuf_puts(&s->fields, ",{\"role\":\"assistant\",\"content\":\"");
+        if (rc == RC_OK)
+            rc = strbuf_append(&s->fields, leg->text->data, leg->text->len);
+        if (rc == RC_OK)
+            rc = strbuf_puts(&s->fields, "\"}");
+        put_edit(s, r->inside, 0, flags, sizeof flags - 1);
+        put_edit(s, last, 0, s->fields.data, s->fields.len);
+    }
+    int64_t left = r->output_tokens_max - leg->said;
+    for (int i = 0; i < 2 && rc == RC_OK; i++) {
+        if (span_is_null(r->bound_values[i]))
+            continue;
+        rc = strbuf_printf(&s->bounds[i], "%" PRId64, left > 1 ? left : 1);
+        put_edit(s, r->bound_values[i].p, r->bound_values[i].n, s->bounds[i].data, s->bounds[i].len);
+    }
+    return rc;
+}
+
+size_t request_splice_bytes_max(const struct request_body *r, const struct request_leg *leg)
+{
+    return r->n + 8192 + (leg->ids ? leg->ids->len : 0) + (leg->text ? leg->text->len : 0);
+}
+
+enum rc request_splice(const struct request_body *r, const struct request_leg *leg, struct strbuf *out)
+{
+    struct splice s = {.n = 0};
+    strbuf_init(&s.name, 8192);
+    strbuf_init(&s.fields, request_splice_bytes_max(r, leg));
+    strbuf_init(&s.bounds[0], 32);
+    strbuf_init(&s.bounds[1], 32);
+    enum rc rc = RC_OK;
+    if (leg->upstream_model) {
+        rc = json_append_string(&s.name, leg->upstream_model, strlen(leg->upstream_model));
+        put_edit(&s, r->model_value.p, r->model_value.n, s.name.data, s.name.len);
+    }
+    if (leg->stream)
+        stream_edits(&s, r);
+    if (rc == RC_OK && leg->to_engine)
+        rc = engine_edits(&s, r, leg);
+    else if (rc == RC_OK && leg->text && leg->text->len)
+        rc = text_edits(&s, r, leg);
     if (rc == RC_OK)
-        rc = edits_apply((struct span){r->text, r->n}, edits, n, out);
-    strbuf_fini(&name);
+        rc = edits_apply((struct span){r->text, r->n}, s.edits, s.n, out);
+    strbuf_fini(&s.name);
+    strbuf_fini(&s.fields);
+    strbuf_fini(&s.bounds[0]);
+    strbuf_fini(&s.bounds[1]);
     return rc;
 }
 

@@ -19,8 +19,12 @@ struct request_body {
     char model[REQUEST_MODEL_BYTES_MAX + 1]; /* decoded */
     bool stream, usage_asked;                /* usage_asked: stream_options.include_usage */
     int64_t output_tokens_max;               /* -1: not given */
+    bool resumable;                          /* one choice of plain tokens: it may go on by its ids */
+    bool prefixable;                         /* ... or by its text so far: no JSON, logprobs or message begun already */
     /* Where to cut. */
     struct span model_value, options_value, usage_value; /* n 0: not there */
+    struct span stream_value, input_value;               /* input: messages or prompt */
+    struct span bound_values[2];                         /* max_tokens, max_completion_tokens */
     const char *inside;                                  /* behind the outer '{' */
 };
 
@@ -28,9 +32,21 @@ struct request_body {
 enum rc request_parse(struct request_body *r, enum request_kind kind, const char *text, size_t n, const char **param,
                       struct error *e) SPW_MUST_USE;
 
-/* What goes to a node: the same body with the model's name replaced by `upstream_model` (NULL: kept) and, for a stream,
- * stream_options.include_usage set. Appends to `out`; RC_FULL at its bound. */
-enum rc request_splice(const struct request_body *r, const char *upstream_model, struct strbuf *out) SPW_MUST_USE;
+/* What one leg's request differs in from the client's. */
+struct request_leg {
+    const char *upstream_model; /* NULL: kept */
+    bool stream;                /* asked of the node; true whenever the client streams */
+    bool to_engine;             /* one of ours: the fields of docs/NODE_API.md are added */
+    uint64_t seed;              /* below 2^53 */
+    const struct strbuf *ids;   /* to an engine: the answer's ids so far, or NULL */
+    const struct strbuf *text;  /* to others: the answer's text so far, or NULL */
+    int64_t said;               /* tokens of that text, taken off the client's max_tokens */
+};
+/* What goes to a node: the same body with only that changed, and for a stream with stream_options.include_usage set.
+ * Appends to `out`; RC_FULL at its bound. */
+enum rc request_splice(const struct request_body *r, const struct request_leg *leg, struct strbuf *out) SPW_MUST_USE;
+/* No body of a leg is larger. */
+size_t request_splice_bytes_max(const struct request_body *r, const struct request_leg *leg);
 
 /* Tokens before anybody has counted them. */
 int64_t request_estimate_input(const struct request_body *r);

@@ -2,9 +2,20 @@
  * longest among those it can serve. */
 #include "scheduler/front/front_internal.h"
 
+/* An answer that has begun waits for a node to go on with at least this long. */
+#define CONTINUE_WAIT_MS 30000
+
+static bool has_begun(const struct request *r)
+{
+    return r->replied || trail_has_said(&r->trail);
+}
+
 static int64_t left_ms(const struct request *r)
 {
-    return r->front->o.config->queue_ms - r->waited_ns / NS_PER_MS;
+    int64_t most = r->front->o.config->queue_ms;
+    if (has_begun(r) && most < CONTINUE_WAIT_MS)
+        most = CONTINUE_WAIT_MS;
+    return most - (r->waited_ns - r->wait_forgiven_ns) / NS_PER_MS;
 }
 
 void room_enter(struct request *r, enum room_side side)
@@ -17,7 +28,8 @@ void room_enter(struct request *r, enum room_side side)
         settle_failed(r);
         return;
     }
-    if (f->n_waiting >= f->o.config->queue_max) {
+    /* An answer that has begun was let in long ago. */
+    if (f->n_waiting >= f->o.config->queue_max && !has_begun(r)) {
         api_error_set(&r->error, API_QUEUE_FULL, NULL, "%s", "");
         settle_failed(r);
         return;
@@ -31,6 +43,8 @@ void room_enter(struct request *r, enum room_side side)
     room->n++;
     f->n_waiting++;
     request_arm(r, left_ms(r));
+    if (r->survival.alone)
+        alone_keep(r);
 }
 
 void room_leave(struct request *r)
@@ -47,21 +61,22 @@ void room_leave(struct request *r)
 /* Could a node take r right now? */
 static bool placeable(const struct request *r)
 {
-    struct route_candidate c[ROUTE_CANDIDATES_MAX];
-    struct route_request q = {.local_only = r->who.local_only};
     struct route_decision d;
-    route_choose(&d, &q, c, nodes_snapshot(r->front->nodes, r->room->model, r->tried, c));
+    dispatch_look(r, 0, &d);
     return d.chosen >= 0;
 }
 
 /* The first in the room whom a node can take. Behind one that only lacks a slot nobody can do better, unless the one in
- * front is special: bound to the premises, or with nodes that failed for it already. */
+ * front is special: bound to the premises, with nodes that failed for it already, in the middle of an answer, or in need
+ * of a node to itself. */
 static struct request *first_placeable(const struct room *room)
 {
     for (struct request *r = TAILQ_FIRST(&room->queue); r; r = TAILQ_NEXT(r, waiting)) {
         if (placeable(r))
             return r;
-        if (!r->who.local_only && !r->tried)
+        if (r->survival.alone)
+            alone_keep(r);
+        else if (!r->who.local_only && !r->tried && !has_begun(r))
             return NULL;
     }
     return NULL;

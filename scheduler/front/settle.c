@@ -15,6 +15,25 @@ static const char *charge_text(const struct request *r, char *buf, size_t size)
     return pusd_format(r->charge, buf, size);
 }
 
+/* The chunks of a stream as the body that a client asked for. */
+static enum rc put_together(struct request *r)
+{
+    struct strbuf usage;
+    strbuf_init(&usage, (size_t)64 << 10);
+    strbuf_clear(&r->answer);
+    enum rc rc = stream_usage(&r->stream, &r->tokens, &usage);
+    struct whole_head head = {
+        .like = {r->stream.like.data, r->stream.like.len},
+        .id = {r->trail.id.data, r->trail.id.len},
+        .created = {r->trail.created.data, r->trail.created.len},
+        .usage = {usage.data, usage.len},
+    };
+    if (rc == RC_OK)
+        rc = whole_write(&r->whole, &head, &r->answer);
+    strbuf_fini(&usage);
+    return rc;
+}
+
 static void finish_whole(struct request *r)
 {
     char charge[64], joules[32];
@@ -27,6 +46,12 @@ static void finish_whole(struct request *r)
     snprintf(joules, sizeof joules, "%" PRId64 ".%03d", r->millijoules / 1000, (int)(r->millijoules % 1000));
     const char *model = node_upstream_model(r->billed) ? r->body.model : NULL;
     strbuf_clear(&r->out);
+    if (r->gathered && put_together(r) != RC_OK) { /* its parts are bounded one by one, so this is very large */
+        struct api_error e;
+        api_error_set(&e, API_INTERNAL, NULL, "the answer is too large to be sent whole; ask for a stream");
+        api_error_reply(r->x, &e, r->id, r->billed->config->name, NULL);
+        return;
+    }
     enum rc rc = answer_write((struct span){r->answer.data, r->answer.len}, model, &r->out);
     if (rc == RC_OK)
         http_reply(r->x, 200, headers, n, r->out.data, r->out.len);
@@ -113,14 +138,15 @@ static void say(const struct request *r)
 {
     char charge[64];
     const struct front *f = r->front;
-    log_info(
-        f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
-        LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL), LOG_S("tenant", r->who.tenant),
-        LOG_S("model", r->room->model), LOG_S("node", r->last ? r->last->config->name : NULL),
-        LOG_I("status", r->http_status), LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL),
-        LOG_B("stream", r->body.stream), LOG_I("attempts", r->attempts), LOG_I("input", r->tokens.input),
-        LOG_I("output", r->tokens.output), LOG_S("charge_usd", charge_text(r, charge, sizeof charge)),
-        LOG_I("waited_ms", r->waited_ns / NS_PER_MS), LOG_I("took_ms", mono_since(f->o.clock, r->arrived) / NS_PER_MS));
+    log_info(f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
+             LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL), LOG_S("tenant", r->who.tenant),
+             LOG_S("model", r->room->model), LOG_S("node", r->last ? r->last->config->name : NULL),
+             LOG_I("status", r->http_status),
+             LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL),
+             LOG_B("stream", r->body.stream), LOG_I("attempts", r->attempts), LOG_I("continuations", r->continuations),
+             LOG_I("input", r->tokens.input), LOG_I("output", r->tokens.output),
+             LOG_S("charge_usd", charge_text(r, charge, sizeof charge)), LOG_I("waited_ms", r->waited_ns / NS_PER_MS),
+             LOG_I("took_ms", mono_since(f->o.clock, r->arrived) / NS_PER_MS));
 }
 
 static const struct token_prices free_of_charge = {.input = {0}, .cached_input = {0}, .output = {0}};
@@ -169,6 +195,10 @@ void settle_append(struct request *r)
         .provider = r->last ? (r->last->config->provider == PROVIDER_PROCESS ? "process" : "static") : NULL,
         .streamed = r->body.stream,
         .attempts = r->attempts,
+        .continuations = r->continuations,
+        .cross_class = r->cross_class,
+        .legs = r->legs,
+        .n_legs = r->n_legs,
         .tokens = r->tokens,
         .usage_source = r->usage_source,
         .prices = r->billed ? r->billed->config->prices : free_of_charge,
@@ -192,8 +222,32 @@ static void count_ourselves(struct request *r)
     r->usage_source = "counted";
     r->tokens.input = r->input_estimate;
     r->tokens.cached_input = 0;
-    if (r->body.stream)
-        r->tokens.output = r->stream.content_chunks;
+    if (r->leg.to_engine)
+        r->tokens.output = r->leg.ids_before + r->stream.tokens;
+    else if (r->leg.streamed)
+        r->tokens.output = r->leg.chunks_before + r->stream.content_chunks;
+}
+
+/* Who goes on by text counts the text so far as input, and only its own part as output. */
+static void count_by_text(struct request *r)
+{
+    int64_t before = r->leg.chunks_before;
+    r->usage_source = "counted";
+    r->stream.usage_known = false; /* its own words about it would mislead */
+    r->tokens.output += before;
+    r->tokens.input = r->tokens.input > before ? r->tokens.input - before : 0;
+    if (r->tokens.cached_input > r->tokens.input)
+        r->tokens.cached_input = r->tokens.input;
+}
+
+/* The last leg brought what the others did not. */
+static void settle_legs(struct request *r)
+{
+    int64_t others = 0;
+    for (int i = 0; i + 1 < r->n_legs; i++)
+        others += r->legs[i].tokens_output;
+    if (r->n_legs && r->outcome == LEDGER_OK)
+        r->legs[r->n_legs - 1].tokens_output = r->tokens.output > others ? r->tokens.output - others : 0;
 }
 
 static void price(struct request *r)
@@ -202,9 +256,11 @@ static void price(struct request *r)
         memset(&r->tokens, 0, sizeof r->tokens);
         return;
     }
-    if (r->body.stream && r->stream.usage_known) {
+    if (r->leg.streamed && r->stream.usage_known) {
         r->usage_source = "provider";
         r->tokens = r->stream.counts;
+        if (r->leg.by_text)
+            count_by_text(r);
     } else if (!r->usage_source) {
         count_ourselves(r);
     }
@@ -225,6 +281,8 @@ void settle(struct request *r, enum ledger_outcome outcome)
                      : outcome == LEDGER_OK || r->replied ? 200
                                                           : api_error_status(&r->error);
     price(r);
+    settle_legs(r);
+    alone_release(r);
     settle_append(r);
 }
 

@@ -19,6 +19,13 @@ void stream_init(struct stream *s, const char *model, bool usage_asked)
     s->usage_asked = usage_asked;
 }
 
+void stream_follow(struct stream *s, struct trail *trail, struct whole *whole)
+{
+    s->trail = trail;
+    s->whole = whole;
+    s->later = trail->begun;
+}
+
 void stream_fini(struct stream *s)
 {
     sse_free(s->frames);
@@ -30,8 +37,12 @@ void stream_fini(struct stream *s)
 
 /* What one chunk holds, as places in its text. */
 struct chunk {
-    struct span text, choices, usage, model, error;
+    struct span text, choices, usage, model, error, id, created;
+    struct span ids, ids_member; /* ids_member: from the opening quote of its key to the end of its value */
+    struct span plain;           /* the literal of the newest plain text */
     int n_choices, n_content, n_finish;
+    bool only_plain; /* nothing but plain text, in one choice */
+    bool role, logprobs;
 };
 
 static bool filled_array(struct span v)
@@ -41,20 +52,38 @@ static bool filled_array(struct span v)
     return scan_element(&s, &element);
 }
 
-static bool delta_has_content(struct span delta)
+static void take_plain(struct chunk *c, struct span literal)
 {
-    static const char *const texts[] = {"content", "reasoning_content", "reasoning", "refusal"};
+    c->only_plain = c->only_plain && !c->plain.n;
+    c->plain = literal;
+}
+
+static bool delta_has_content(struct chunk *c, struct span delta)
+{
+    static const char *const thoughts[] = {"reasoning_content", "reasoning", "refusal"};
     struct span key, value;
     struct scan s = scan_object(delta);
+    bool content = false, other = false;
     while (scan_member(&s, &key, &value)) {
-        for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-            if (span_is(key, texts[i]) && span_is_filled_string(value))
-                return true;
+        if (span_is(key, "content") && span_is_filled_string(value)) {
+            content = true;
+            take_plain(c, value);
         }
-        if (span_is(key, "tool_calls") && filled_array(value))
-            return true;
+        for (size_t i = 0; i < sizeof thoughts / sizeof thoughts[0]; i++)
+            other = other || (span_is(key, thoughts[i]) && span_is_filled_string(value));
+        other = other || (span_is(key, "tool_calls") && filled_array(value));
+        c->role = c->role || (span_is(key, "role") && !span_is_null(value));
     }
-    return false;
+    c->only_plain = c->only_plain && !other;
+    return content || other;
+}
+
+static bool text_has_content(struct chunk *c, struct span text)
+{
+    bool filled = span_is_filled_string(text);
+    if (filled)
+        take_plain(c, text);
+    return filled;
 }
 
 static bool read_choices(struct chunk *c)
@@ -65,8 +94,11 @@ static bool read_choices(struct chunk *c)
         struct scan s = scan_object(choice);
         bool content = false, finish = false;
         while (scan_member(&s, &key, &value)) {
-            content = content || (span_is(key, "delta") && delta_has_content(value)) ||
-                      (span_is(key, "text") && span_is_filled_string(value));
+            if (span_is(key, "delta"))
+                content = delta_has_content(c, value) || content;
+            else if (span_is(key, "text"))
+                content = text_has_content(c, value) || content;
+            c->logprobs = c->logprobs || (span_is(key, "logprobs") && !span_is_null(value));
             finish = finish || (span_is(key, "finish_reason") && !span_is_null(value));
         }
         if (s.failed)
@@ -82,7 +114,7 @@ static bool read_chunk(struct chunk *c, struct span text)
 {
     struct span key, value;
     struct scan s = scan_object(text);
-    *c = (struct chunk){.text = text};
+    *c = (struct chunk){.text = text, .only_plain = true};
     while (scan_member(&s, &key, &value)) {
         if (span_is(key, "choices"))
             c->choices = value;
@@ -92,6 +124,14 @@ static bool read_chunk(struct chunk *c, struct span text)
             c->model = value;
         else if (span_is(key, "error"))
             c->error = value;
+        else if (span_is(key, "id"))
+            c->id = value;
+        else if (span_is(key, "created"))
+            c->created = value;
+        else if (span_is(key, "spillway_ids")) {
+            c->ids = value;
+            c->ids_member = (struct span){key.p - 1, (size_t)(value.p + value.n - (key.p - 1))};
+        }
     }
     return !s.failed && (span_is_null(c->choices) || read_choices(c));
 }
@@ -124,22 +164,103 @@ static enum rc model_edit(const struct stream *s, struct span place, struct strb
     return rc;
 }
 
-/* A chunk as the client shall see it: our model name, and no usage but in the chunk of its own at the end. */
-static enum rc forward(struct stream *s, const struct chunk *c, struct strbuf *out)
+/* Without the member of ids, and without one of the commas beside it. */
+static struct edit ids_edit(const struct chunk *c)
 {
-    struct edit edits[2];
+    const char *from = c->ids_member.p, *to = from + c->ids_member.n, *end = c->text.p + c->text.n;
+    while (to < end && *to != ',' && *to != '}')
+        to++;
+    if (to < end && *to == ',')
+        return (struct edit){from, (size_t)(to + 1 - from), "", 0};
+    to = c->ids_member.p + c->ids_member.n;
+    while (from > c->text.p && *from != ',' && *from != '{')
+        from--;
+    from += *from == '{';
+    return (struct edit){from, (size_t)(to - from), "", 0};
+}
+
+/* The first leg's id and created. */
+static void identity_edits(const struct stream *s, const struct chunk *c, struct edit *edits, int *n)
+{
+    if (!s->later)
+        return;
+    if (c->id.n && s->trail->id.len)
+        edits[(*n)++] = edit_of(c->id, &s->trail->id);
+    if (c->created.n && s->trail->created.len)
+        edits[(*n)++] = edit_of(c->created, &s->trail->created);
+}
+
+/* What the client has no use for: the role, said once more, and tokens whose text is still held back on the node. */
+static bool is_silent(const struct stream *s, const struct chunk *c)
+{
+    if (c->n_content || c->n_finish)
+        return false;
+    return (s->later && c->role) || (c->ids.n && !c->role && !c->logprobs);
+}
+
+/* A chunk as the client shall see it: our model name, the answer's own id, and no usage but in the chunk of its own at
+ * the end. */
+static enum rc write_chunk(const struct stream *s, const struct chunk *c, struct strbuf *out)
+{
+    struct edit edits[5];
     struct strbuf name;
     int n = 0;
     strbuf_init(&name, 8192);
     enum rc rc = model_edit(s, c->model, &name, edits, &n);
     if (!span_is_null(c->usage))
         edits[n++] = (struct edit){c->usage.p, c->usage.n, "null", 4};
-    /* Order is kept behind a held finish frame, but for text: that never waits. */
-    bool hold = c->n_finish > 0 || (s->held.len > 0 && c->n_content == 0);
+    if (c->ids.n)
+        edits[n++] = ids_edit(c);
+    identity_edits(s, c, edits, &n);
     if (rc == RC_OK)
-        rc = write_frame(c->text, edits, n, hold ? &s->held : out);
+        rc = write_frame(c->text, edits, n, out);
     strbuf_fini(&name);
     return rc;
+}
+
+/* It has been passed on, and will not be said again. */
+static void note_taken(struct stream *s, const struct chunk *c)
+{
+    struct trail_chunk t = {
+        .id = c->id, .created = c->created, .ids = c->ids, .contents = c->n_content, .text = c->plain};
+    if (!c->only_plain || c->n_content > 1 || c->logprobs)
+        t.text.n = 0;
+    if (s->held.len) /* out of order: only with several choices, where ids say nothing anyhow */
+        s->trail->ids_known = s->trail->text_known = false;
+    trail_take(s->trail, &t);
+}
+
+static int count_ids(struct span ids)
+{
+    struct span id;
+    struct scan s = scan_array(ids);
+    int n = 0;
+    while (scan_element(&s, &id))
+        n++;
+    return n;
+}
+
+static enum rc forward(struct stream *s, const struct chunk *c, struct strbuf *out)
+{
+    /* Order is kept behind a held finish frame, but for text: that never waits. */
+    bool hold = c->n_finish > 0 || (s->held.len > 0 && c->n_content == 0);
+    enum rc rc = RC_OK;
+    s->pieces += c->n_content > 0 || c->n_finish > 0 || c->ids.n > 0;
+    s->tokens += c->ids.n ? count_ids(c->ids) : 0;
+    if (s->whole && hold)
+        rc = s->held.len ? RC_OK : strbuf_append(&s->held, c->text.p, c->text.n);
+    else if (s->whole)
+        rc = whole_take(s->whole, c->text);
+    else if (!is_silent(s, c))
+        rc = write_chunk(s, c, hold ? &s->held : out);
+    if (rc == RC_OK && s->trail && !hold)
+        note_taken(s, c);
+    return rc;
+}
+
+enum rc stream_gather_held(struct stream *s)
+{
+    return s->held.len ? whole_take(s->whole, (struct span){s->held.data, s->held.len}) : RC_OK;
 }
 
 static enum rc keep(struct strbuf *b, struct span text)
@@ -217,7 +338,7 @@ enum stream_status stream_eof(struct stream *s, struct strbuf *out)
 static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct strbuf *extra, struct strbuf *out)
 {
     struct span text = {s->like.data, s->like.len};
-    struct edit edits[5];
+    struct edit edits[8];
     struct strbuf name;
     struct chunk c;
     int n = 0;
@@ -238,13 +359,17 @@ static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct 
         edits[n++] = (struct edit){end, 0, usage->data, usage->len};
     }
     edits[n++] = (struct edit){end, 0, extra->data, extra->len};
+    if (readable && c.ids.n)
+        edits[n++] = ids_edit(&c);
+    if (readable)
+        identity_edits(s, &c, edits, &n);
     if (rc == RC_OK)
         rc = write_frame(text, edits, n, out);
     strbuf_fini(&name);
     return rc;
 }
 
-static enum rc usage_text(const struct stream *s, const struct token_counts *counts, struct strbuf *b)
+enum rc stream_usage(const struct stream *s, const struct token_counts *counts, struct strbuf *b)
 {
     if (s->usage_known)
         return strbuf_append(b, s->usage.data, s->usage.len);
@@ -274,7 +399,7 @@ enum rc stream_final(const struct stream *s, const struct stream_bill *bill, con
     strbuf_init(&extra, 8192);
     enum rc rc = strbuf_append(out, s->held.data, s->held.len);
     if (rc == RC_OK && s->usage_asked) {
-        rc = usage_text(s, counts, &usage);
+        rc = stream_usage(s, counts, &usage);
         if (rc == RC_OK)
             rc = bill_text(bill, &extra);
         if (rc == RC_OK)

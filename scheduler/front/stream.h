@@ -5,6 +5,10 @@
  * it asked: in one last chunk without choices, as OpenAI sends it, with "spillway":{"node","charge_usd"} and, where it is
  * known, "joules_estimated" beside it.
  *
+ * An answer may take several legs. What has left is noted in the trail; a later leg's chunks get the first one's id and
+ * created, its role chunk is dropped, and token ids, which are the scheduler's business, are cut out. With a `whole` the
+ * chunks are gathered there instead of being written.
+ *
  * No I/O here: bytes in, bytes out. One struct stream per leg that has begun to answer. */
 #ifndef SCHEDULER_FRONT_STREAM_H
 #define SCHEDULER_FRONT_STREAM_H
@@ -12,12 +16,17 @@
 #include "base/money.h"
 #include "base/sse.h"
 #include "scheduler/front/scan.h"
+#include "scheduler/front/trail.h"
+#include "scheduler/front/whole.h"
 
 #define STREAM_FRAME_BYTES_MAX ((size_t)4 << 20)
 
 struct stream {
     struct sse *frames;  /* owned; NULL until the first byte */
-    struct strbuf held;  /* finished frames that wait for the ledger */
+    struct trail *trail; /* borrowed; NULL: there is this leg and no other */
+    struct whole *whole; /* borrowed; NULL: frames are written */
+    bool later;          /* the client has chunks of an earlier leg */
+    struct strbuf held;  /* finished frames that wait for the ledger; with a whole: the finish chunk's JSON */
     struct strbuf like;  /* a chunk of this stream, after which the final usage chunk is made */
     struct strbuf usage; /* the node's usage object, as it wrote it */
     const char *model;   /* shown to the client instead of the node's own name, or NULL; borrowed */
@@ -26,6 +35,8 @@ struct stream {
     bool finished, done; /* a finish_reason came; [DONE] came */
     struct token_counts counts;
     int64_t content_chunks; /* that carried text, thinking or tool calls: what we count when nobody else does */
+    int64_t tokens;         /* ids that came with them */
+    int64_t pieces;         /* chunks that brought the answer on: with text, ids or a finish_reason */
 };
 
 enum stream_status {
@@ -36,16 +47,22 @@ enum stream_status {
 };
 
 void stream_init(struct stream *s, const char *model, bool usage_asked);
+/* Before the first byte: what the chunks belong to. whole may be NULL. */
+void stream_follow(struct stream *s, struct trail *trail, struct whole *whole);
 void stream_fini(struct stream *s);
 /* Appends to `out` what may leave now: whole frames, ready to be written. */
 enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out) SPW_MUST_USE;
 /* The node closed its answer. Some end without [DONE] after a finish_reason: that is an end; anything else is a cut. */
 enum stream_status stream_eof(struct stream *s, struct strbuf *out);
+/* The usage object that the client is told: the node's, else counts. */
+enum rc stream_usage(const struct stream *s, const struct token_counts *counts, struct strbuf *out) SPW_MUST_USE;
 /* What stands beside the usage. */
 struct stream_bill {
     const char *node, *charge_usd;
     int64_t millijoules; /* estimated; -1: unknown */
 };
+/* With a whole, after STREAM_DONE: what was held goes there, too. */
+enum rc stream_gather_held(struct stream *s) SPW_MUST_USE;
 /* After the commit: held frames, the usage chunk if the client asked, [DONE]. counts: what the ledger says. */
 enum rc stream_final(const struct stream *s, const struct stream_bill *bill, const struct token_counts *counts,
                      struct strbuf *out) SPW_MUST_USE;

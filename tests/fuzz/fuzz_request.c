@@ -34,7 +34,7 @@ static void splice(const struct request_body *r, const char *model, const char *
     cJSON *before = NULL, *after = NULL;
     struct error e;
     strbuf_init(&out, n + 8192);
-    must(request_splice(r, model, &out) == RC_OK);
+    must(request_splice(r, &(struct request_leg){.upstream_model = model, .stream = r->stream}, &out) == RC_OK);
     must(json_parse(text, n, JSON_DEPTH_MAX, &before, &e) == RC_OK);
     must(json_parse(out.data, out.len, JSON_DEPTH_MAX, &after, &e) == RC_OK);
     check_same(before, after);
@@ -61,7 +61,7 @@ static void as_stream(const char *text, size_t n)
     if (status == STREAM_MORE)
         status = stream_eof(&s, &out);
     if (status == STREAM_DONE)
-        must(stream_final(&s, "node", "0.01", &counts, &out) == RC_OK);
+        must(stream_final(&s, &(struct stream_bill){"node", "0.01", 12345}, &counts, &out) == RC_OK);
     /* Only whole frames leave. */
     must(out.len == 0 ||
          (out.len > 8 && memcmp(out.data, "data: ", 6) == 0 && memcmp(out.data + out.len - 2, "\n\n", 2) == 0));

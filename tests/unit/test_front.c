@@ -82,7 +82,7 @@ static void check_splice(const char *in, const char *model, const char *out)
     struct strbuf b;
     strbuf_init(&b, 4096);
     CHECK_INT(parse(&r, in, &param), RC_OK);
-    CHECK_INT(request_splice(&r, model, &b), RC_OK);
+    CHECK_INT(request_splice(&r, &(struct request_leg){.upstream_model = model, .stream = r.stream}, &b), RC_OK);
     CHECK_STR(b.data, out);
     strbuf_fini(&b);
 }

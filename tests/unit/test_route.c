@@ -28,7 +28,9 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed)
     s->request.input_tokens = (int64_t)(next_random(seed) % 3) * 500;
     s->request.output_tokens = (int64_t)(next_random(seed) % 3) * 200;
     s->request.local_only = next_random(seed) % 4 == 0;
+    s->request.alone = next_random(seed) % 8 == 0;
     s->request.spread = (uint32_t)next_random(seed);
+    bool ranks = next_random(seed) % 3 == 0;
     for (int32_t i = 0; i < s->n; i++) {
         struct route_candidate *c = &s->c[i];
         c->serves_model = next_random(seed) % 4 != 0;
@@ -36,6 +38,9 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed)
         c->draining = next_random(seed) % 6 == 0;
         c->local = next_random(seed) % 2 == 0;
         c->tried = next_random(seed) % 6 == 0;
+        c->unfit = next_random(seed) % 8 == 0;
+        c->kept = next_random(seed) % 8 == 0;
+        c->rank = ranks ? (int32_t)(next_random(seed) % 3) : 0;
         c->in_flight = (int32_t)(next_random(seed) % 5);
         c->slots = (int32_t)(next_random(seed) % 4) * 2;
         c->prices.input.uusd_per_mtok = (int64_t)(next_random(seed) % 3) * 100000;
@@ -53,8 +58,9 @@ static int64_t model_charge(const struct snapshot *s, int32_t i)
 static bool model_admits(const struct snapshot *s, int32_t i)
 {
     const struct route_candidate *c = &s->c[i];
-    bool full = c->slots != 0 && c->in_flight >= c->slots;
-    return c->serves_model && c->healthy && !c->draining && !c->tried && !full && (c->local || !s->request.local_only);
+    bool full = (c->slots != 0 && c->in_flight >= c->slots) || (s->request.alone && c->in_flight != 0);
+    bool fit = c->serves_model && !c->unfit && !c->tried && (c->local || !s->request.local_only);
+    return fit && c->healthy && !c->draining && !c->kept && !full;
 }
 
 /* Requests per slot, exact for the small numbers above (a double holds k/256 and k/6 apart). */
@@ -66,6 +72,8 @@ static double model_load(const struct snapshot *s, int32_t i)
 /* i beats j outright. */
 static bool model_beats(const struct snapshot *s, int32_t i, int32_t j)
 {
+    if (s->c[i].rank != s->c[j].rank)
+        return s->c[i].rank < s->c[j].rank;
     if (model_charge(s, i) != model_charge(s, j))
         return model_charge(s, i) < model_charge(s, j);
     return model_load(s, i) < model_load(s, j);
@@ -110,7 +118,8 @@ static void chosen_may_answer(void)
         if (d.chosen < 0)
             continue;
         const struct route_candidate *c = &s.c[d.chosen];
-        CHECK(c->serves_model && c->healthy && !c->draining && !c->tried);
+        CHECK(c->serves_model && c->healthy && !c->draining && !c->tried && !c->unfit && !c->kept);
+        CHECK(!s.request.alone || c->in_flight == 0);
         CHECK(c->slots == 0 || c->in_flight < c->slots);
         CHECK(c->local || !s.request.local_only);
     }
@@ -161,7 +170,10 @@ static void reasons_are_true(void)
             CHECK((d.reasons[i] > ROUTE_FULL || d.reasons[i] == ROUTE_CHOSEN) == model_admits(&s, i));
             CHECK(d.reasons[i] != ROUTE_OTHER_MODEL || !c->serves_model);
             CHECK(d.reasons[i] != ROUTE_NOT_LOCAL || (s.request.local_only && !c->local));
-            CHECK(d.reasons[i] != ROUTE_FULL || (c->slots && c->in_flight >= c->slots));
+            CHECK(d.reasons[i] != ROUTE_FULL || (c->slots && c->in_flight >= c->slots) ||
+                  (s.request.alone && c->in_flight));
+            CHECK((d.reasons[i] == ROUTE_KEPT) <= c->kept && (d.reasons[i] == ROUTE_UNFIT) <= c->unfit);
+            CHECK((d.reasons[i] == ROUTE_LESS_FIT) == (model_admits(&s, i) && c->rank > s.c[d.chosen].rank));
             CHECK(d.reasons[i] != ROUTE_DEARER || model_charge(&s, i) > model_charge(&s, d.chosen));
             CHECK(d.reasons[i] != ROUTE_BUSIER ||
                   (model_charge(&s, i) == model_charge(&s, d.chosen) && model_load(&s, i) > model_load(&s, d.chosen)));
@@ -169,6 +181,7 @@ static void reasons_are_true(void)
             struct snapshot later = s;
             later.c[i].healthy = true;
             later.c[i].in_flight = 0;
+            later.c[i].kept = false;
             waitable = waitable || model_admits(&later, i);
         }
         CHECK(d.model_known == known);

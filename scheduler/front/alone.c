@@ -1,0 +1,47 @@
+/* A node to itself, for a request under which nodes have died: what it does next it does to nobody else.
+ *
+ * While it waits, the emptiest node that could take it is kept for it: what runs there ends, nothing new begins
+ * (nodes_snapshot() says so to everybody else), and once the node is empty the request goes there. */
+#include "scheduler/front/front_internal.h"
+
+void alone_release(struct request *r)
+{
+    if (!r->kept)
+        return;
+    r->kept->kept_for = NULL;
+    r->kept = NULL;
+    if (r->front)
+        rooms_wake_soon(r->front);
+}
+
+static void keep(struct request *r, struct node *node)
+{
+    if (r->kept == node)
+        return;
+    alone_release(r);
+    r->kept = node;
+    node->kept_for = r;
+}
+
+void alone_keep(struct request *r)
+{
+    struct front *f = r->front;
+    struct route_decision d;
+    struct node *best = NULL;
+    if (r->kept && r->kept->state == NODE_READY && !r->kept->draining)
+        return;
+    alone_release(r);
+    dispatch_look(r, 0, &d);
+    for (int i = 0; i < nodes_count(f->nodes); i++) {
+        struct node *n = nodes_at(f->nodes, i);
+        if (d.reasons[i] == ROUTE_FULL && (!best || n->in_flight < best->in_flight))
+            best = n;
+    }
+    if (best)
+        keep(r, best);
+}
+
+void alone_take(struct request *r)
+{
+    keep(r, r->leg.node);
+}

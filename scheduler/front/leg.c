@@ -1,0 +1,445 @@
+/* One leg: a request on one node, from its first byte out to the last byte in.
+ *
+ *   leg_start() -> node computes: silence until the first token (routing.first_byte)
+ *               -> it speaks: silence between bytes (routing.idle) and, where the answer can continue elsewhere, between
+ *                  tokens (routing.token)
+ *               -> leg_done(), or leg_failed() in dispatch.c
+ *
+ * Invariants: a slot is held exactly while r->leg.node is set (and given back by leg_drop() or leg_over()); r->body's
+ * text is only read while r->x is there, which is as long as legs can start; after settle() nothing here touches r but
+ * the end of a call that still runs (on_end of a stream that has said [DONE]). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "scheduler/front/answer.h"
+#include "scheduler/front/front_internal.h"
+
+#define REFUSAL_BYTES_MAX ((size_t)64 << 10)  /* of a node's error body; what is beyond is not read */
+#define PENDING_HIGH      ((size_t)256 << 10) /* towards the client: above it the node is not read... */
+#define PENDING_LOW       ((size_t)64 << 10)  /* ...until it falls below this */
+#define WHOLE_ANSWER_MS   600000              /* a whole answer's first byte comes after its last token */
+#define STALE_MS          50 /* a pooled connection that breaks sooner than this was closed before we wrote */
+
+/* ---- its end ---------------------------------------------------------------------------------------------------- */
+
+/* What the answer has grown by; both only grow, and one of them does with every token that is taken. */
+static int64_t said(const struct request *r)
+{
+    return r->trail.n_ids + r->trail.chunks;
+}
+
+bool leg_has_progress(const struct request *r)
+{
+    return said(r) > r->leg.said_before;
+}
+
+/* A node's draw, shared among the requests that it has at the leg's end: as good a guess as there is without a meter. */
+static void note_energy(struct request *r)
+{
+    const struct node *node = r->leg.node;
+    int64_t us = mono_since(r->front->o.clock, r->leg.started) / NS_PER_US;
+    if (node->config->watts <= 0)
+        r->millijoules = -1;
+    else if (r->millijoules >= 0)
+        r->millijoules += us / node->in_flight * node->config->watts / 1000;
+}
+
+/* For the ledger. How many tokens it brought is settled for the last leg when the row's own figure is. */
+static void note_leg(struct request *r, const char *outcome)
+{
+    if (r->n_legs == LEGS_MAX)
+        return;
+    if (r->n_legs == r->legs_cap) {
+        r->legs_cap = r->legs_cap ? r->legs_cap * 4 : 1;
+        r->legs = spw_realloc(r->legs, (size_t)r->legs_cap * sizeof *r->legs);
+    }
+    const struct config_node *c = r->leg.node->config;
+    struct ledger_leg *leg = &r->legs[r->n_legs++];
+    *leg = (struct ledger_leg){
+        .leg = r->n_legs,
+        .provider = c->provider == PROVIDER_PROCESS ? provider_process.name : provider_static.name,
+        .outcome = outcome,
+        .started = r->leg.begun,
+        .ended = clock_wall(r->front->o.clock),
+        .tokens_output = r->leg.to_engine ? r->trail.n_ids - r->leg.ids_before : r->stream.content_chunks,
+    };
+    snprintf(leg->node, sizeof leg->node, "%s", c->name);
+    snprintf(leg->numerics, sizeof leg->numerics, "%s", r->leg.numerics);
+}
+
+/* Which class has the answer's newest part? */
+static void note_class(struct request *r)
+{
+    if (!leg_has_progress(r))
+        return;
+    if (r->leg.said_before > 0 && strcmp(r->numerics, r->leg.numerics) != 0)
+        r->cross_class = true;
+    r->cross_class = r->cross_class || r->leg.by_text;
+    memcpy(r->numerics, r->leg.numerics, sizeof r->numerics);
+}
+
+void leg_over(struct request *r, const char *outcome)
+{
+    struct node *node = r->leg.node;
+    SPW_ASSERT(node);
+    note_energy(r);
+    note_leg(r, outcome);
+    note_class(r);
+    alone_release(r);
+    r->leg.node = NULL;
+    r->front->n_running--;
+    node_release(node);
+}
+
+void leg_drop(struct request *r, const char *outcome)
+{
+    if (r->leg.call)
+        http_call_cancel(r->leg.call);
+    r->leg.call = NULL;
+    r->paused = false;
+    if (r->leg.node)
+        leg_over(r, outcome);
+}
+
+/* The answer is complete: everything is known. */
+static void leg_done(struct request *r)
+{
+    struct front *f = r->front;
+    if (!r->body.stream) {
+        r->first_byte = clock_wall(f->o.clock);
+        metrics_observe(f->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
+    }
+    leg_over(r, "ok");
+    settle(r, LEDGER_OK);
+}
+
+/* ---- towards the client ----------------------------------------------------------------------------------------- */
+
+static void start_reply(struct request *r)
+{
+    struct front *f = r->front;
+    struct http_header headers[] = {
+        {"Content-Type", "text/event-stream"},
+        {"Cache-Control", "no-cache"},
+        {"X-Accel-Buffering", "no"}, /* proxies in front of us shall not gather what we hurry to send */
+        {"x-request-id", r->id},
+        {"x-spillway-node", r->leg.node->config->name},
+    };
+    r->replied = true;
+    r->first_byte = clock_wall(f->o.clock);
+    metrics_observe(f->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
+    http_reply_start(r->x, 200, headers, 5);
+}
+
+static void on_client_drained(struct http_exchange *x, void *state)
+{
+    struct request *r = state;
+    (void)x;
+    if (r->paused && r->leg.call) {
+        r->leg.heard = r->leg.token = clock_now(r->front->o.clock);
+        http_call_resume(r->leg.call);
+    }
+    r->paused = false;
+}
+
+/* What may leave, leaves: one write per read from the node. */
+static void pass_on(struct request *r)
+{
+    if (!r->out.len)
+        return;
+    if (!r->replied)
+        start_reply(r);
+    http_reply_write(r->x, r->out.data, r->out.len);
+    strbuf_clear(&r->out);
+    /* The write may have found the client gone, and then on_abort has already dropped the leg. */
+    if (r->x && r->leg.call && !r->paused && http_reply_pending(r->x) > PENDING_HIGH) {
+        r->paused = true;
+        http_call_pause(r->leg.call);
+        http_reply_on_drain(r->x, PENDING_LOW, on_client_drained);
+    }
+}
+
+/* ---- silence ---------------------------------------------------------------------------------------------------- */
+
+/* Could another node go on from here? (Whether there is one is dispatch's business.) */
+static bool may_continue(const struct request *r)
+{
+    return r->leg.to_engine || (r->trail.text_known && r->body.prefixable);
+}
+
+/* Milliseconds that the running leg may still be silent; *why: what it is then. */
+static int64_t patience_ms(const struct request *r, const char **why)
+{
+    const struct config *c = r->front->o.config;
+    const struct clock *clock = r->front->o.clock;
+    int64_t idle = c->idle_ms - mono_since(clock, r->leg.heard) / NS_PER_MS;
+    int64_t token = c->token_ms - mono_since(clock, r->leg.token) / NS_PER_MS;
+    int64_t most = c->first_byte_ms;
+    if (!r->leg.spoke) {
+        if (!r->leg.streamed && most < WHOLE_ANSWER_MS)
+            most = WHOLE_ANSWER_MS;
+        *why = "no first byte in time";
+        return most - mono_since(clock, r->leg.started) / NS_PER_MS;
+    }
+    bool hurry = may_continue(r) && token < idle;
+    *why = hurry ? "no token in time" : "its answer stalled";
+    return hurry ? token : idle;
+}
+
+/* Silence is measured when the timer fires instead of moving the timer with every read. */
+void leg_late(struct request *r)
+{
+    struct front *f = r->front;
+    const char *why;
+    int64_t left_ms = patience_ms(r, &why);
+    if (r->paused && r->leg.spoke) { /* it is the client who keeps us waiting */
+        request_arm(r, f->o.config->idle_ms);
+    } else if (left_ms > 0) {
+        request_arm(r, left_ms);
+    } else {
+        if (r->leg.spoke)
+            metrics_add(f->metrics, METRIC_HANGS, r->leg.node->index, 0, 1);
+        r->leg.died = true;
+        leg_failed(r, FAULT_TIMEOUT, why);
+    }
+}
+
+/* Bytes have come, and with them (pieces) perhaps a token. An engine's role chunk says nothing about its prefill. */
+static void note_heard(struct request *r, int64_t pieces)
+{
+    const char *why;
+    r->leg.heard = clock_now(r->front->o.clock);
+    if (pieces)
+        r->leg.token = r->leg.heard;
+    if (r->leg.spoke || (r->leg.to_engine && !pieces))
+        return;
+    r->leg.spoke = true;
+    r->leg.token = r->leg.heard;
+    request_arm(r, patience_ms(r, &why));
+}
+
+/* ---- from the node ---------------------------------------------------------------------------------------------- */
+
+static void take_done(struct request *r)
+{
+    if (!r->body.stream && stream_gather_held(&r->stream) != RC_OK) {
+        leg_failed(r, FAULT_FRAMING, "the node's answer is not understood");
+        return;
+    }
+    r->gathered = !r->body.stream;
+    leg_done(r);
+}
+
+static void take_stream(struct request *r, const char *data, size_t n)
+{
+    int64_t before = r->stream.pieces;
+    enum stream_status status = stream_feed(&r->stream, data, n, &r->out);
+    int64_t pieces = r->stream.pieces - before;
+    if (status == STREAM_MORE || pieces)
+        note_heard(r, pieces);
+    pass_on(r);
+    if (r->state != REQUEST_RUNNING)
+        return;
+    switch (status) {
+    case STREAM_MORE: break;
+    case STREAM_DONE: take_done(r); break;
+    case STREAM_ERROR: leg_failed(r, FAULT_ERROR_EVENT, "the node sent an error event"); break;
+    case STREAM_BROKEN: leg_failed(r, FAULT_FRAMING, "the node's stream is not understood"); break;
+    }
+}
+
+static void take_stream_end(struct request *r)
+{
+    bool whole = stream_eof(&r->stream, &r->out) == STREAM_DONE;
+    pass_on(r);
+    if (r->state != REQUEST_RUNNING)
+        return;
+    if (whole && (r->stream.usage_known || !r->leg.to_engine))
+        take_done(r);
+    else
+        leg_failed(r, FAULT_CUT, "the node ended its stream early");
+}
+
+static void on_head(struct http_call *c, const struct http_head *head, void *arg)
+{
+    struct request *r = arg;
+    (void)c;
+    r->leg.status = head->status;
+    strbuf_clear(&r->answer);
+    if (head->status != 200 || !r->leg.streamed)
+        return;
+    const char *type = http_head_get(head, "content-type");
+    if (!type || strncasecmp(type, "text/event-stream", 17) != 0)
+        leg_failed(r, FAULT_FRAMING, "the node did not answer with an event stream");
+}
+
+static void on_body(struct http_call *c, const char *data, size_t n, void *arg)
+{
+    struct request *r = arg;
+    (void)c;
+    if (r->state != REQUEST_RUNNING)
+        return; /* after [DONE] */
+    if (r->leg.status == 200 && r->leg.streamed) {
+        take_stream(r, data, n);
+    } else if (r->leg.status != 200) {
+        if (r->answer.len + n <= REFUSAL_BYTES_MAX && strbuf_append(&r->answer, data, n) != RC_OK)
+            strbuf_clear(&r->answer);
+    } else if (strbuf_append(&r->answer, data, n) != RC_OK) {
+        leg_failed(r, FAULT_FRAMING, "the node's answer is too large");
+    }
+}
+
+/* The node has answered with an error. Its own faults (load, keys, crashes) are worth another node; a refusal of the
+ * request itself is the client's to read, unless another node has taken this very request before. */
+static void take_refusal(struct request *r)
+{
+    int status = r->leg.status;
+    char reason[64];
+    bool of_request = status >= 400 && status < 500 && status != 401 && status != 403 && status != 404 &&
+                      status != 408 && status != 409 && status != 429;
+    if (of_request && !r->replied && !trail_has_said(&r->trail)) {
+        api_error_from_node(&r->error, status, r->answer.data, r->answer.len);
+        leg_over(r, "refused");
+        settle_failed(r);
+        return;
+    }
+    snprintf(reason, sizeof reason, "the node answered with status %d", status);
+    leg_failed(r, status == 429 || status == 503 ? FAULT_BUSY : FAULT_STATUS, reason);
+}
+
+static void take_whole(struct request *r)
+{
+    bool known = false;
+    if (answer_read((struct span){r->answer.data, r->answer.len}, &r->tokens, &known) != RC_OK) {
+        leg_failed(r, FAULT_FRAMING, "the node's answer is not understood");
+        return;
+    }
+    r->usage_source = known ? "provider" : "counted";
+    if (!known)
+        r->tokens.input = r->input_estimate;
+    leg_done(r);
+}
+
+static void on_end(struct http_call *c, void *arg)
+{
+    struct request *r = arg;
+    (void)c;
+    r->leg.call = NULL;
+    if (r->state != REQUEST_RUNNING)
+        return; /* the tail of a stream that had said [DONE] */
+    if (r->leg.status != 200)
+        take_refusal(r);
+    else if (r->leg.streamed)
+        take_stream_end(r);
+    else
+        take_whole(r);
+}
+
+static void on_fail(struct http_call *c, enum http_phase phase, const struct error *e, void *arg)
+{
+    struct request *r = arg;
+    bool reused = http_call_reused(c);
+    r->leg.call = NULL;
+    if (r->state != REQUEST_RUNNING)
+        return;
+    enum leg_fault fault = phase == HTTP_PHASE_CONNECT ? FAULT_CONNECT
+                           : e->code == RC_TIMEOUT     ? FAULT_TIMEOUT
+                           : e->code == RC_INVALID     ? FAULT_FRAMING
+                                                       : FAULT_CUT;
+    bool stale =
+        reused && phase < HTTP_PHASE_BODY && mono_since(r->front->o.clock, r->leg.started) < STALE_MS * NS_PER_MS;
+    r->leg.died = fault == FAULT_CUT && !stale;
+    /* Only the usage is missing, and whoever cannot be resumed will not say it. */
+    if (fault == FAULT_CUT && !r->leg.to_engine && r->leg.streamed && r->stream.finished)
+        take_done(r);
+    else
+        leg_failed(r, fault, e->message);
+}
+
+static const struct http_call_handlers leg_handlers = {
+    .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_fail = on_fail};
+
+/* ---- its start -------------------------------------------------------------------------------------------------- */
+
+/* How this node is asked. */
+static struct request_leg ask_for(const struct request *r, const struct node *node)
+{
+    bool begun = trail_has_said(&r->trail);
+    bool to_engine = node->card.resume && r->body.resumable && (!begun || r->trail.ids_known);
+    return (struct request_leg){
+        .upstream_model = node_upstream_model(node),
+        .stream = r->body.stream || to_engine || begun,
+        .to_engine = to_engine,
+        .seed = r->seed,
+        .ids = begun && to_engine ? &r->trail.ids : NULL,
+        .text = begun && !to_engine ? &r->trail.text : NULL,
+        .said = r->trail.chunks,
+    };
+}
+
+static enum rc send_request(struct request *r, struct node *node, const struct request_leg *leg, struct error *e)
+{
+    struct http_header headers[5] = {
+        {"Content-Type", "application/json"},
+        {"Accept", leg->stream ? "text/event-stream" : "application/json"},
+        {"X-Request-Id", r->id},
+    };
+    struct http_request q = {
+        .method = "POST",
+        .target = r->body.kind == REQUEST_CHAT ? "/v1/chat/completions" : "/v1/completions",
+        .headers = headers,
+        .n_headers = 3,
+    };
+    if (node->authorization) /* the node's; a client's key never leaves */
+        headers[q.n_headers++] = (struct http_header){"Authorization", node->authorization};
+    if (node->node_key)
+        headers[q.n_headers++] = (struct http_header){"x-spillway-node-key", node->node_key};
+    struct strbuf body;
+    strbuf_init(&body, request_splice_bytes_max(&r->body, leg));
+    enum rc rc = request_splice(&r->body, leg, &body);
+    q.body = body.data;
+    q.body_len = body.len;
+    if (rc == RC_OK)
+        rc = http_call_start(node->client, &q, &leg_handlers, r, &r->leg.call, e);
+    else
+        error_set(e, rc, "the request cannot be written for the node");
+    strbuf_fini(&body);
+    return rc;
+}
+
+enum rc leg_start(struct request *r, struct node *node, struct error *e)
+{
+    struct front *f = r->front;
+    struct request_leg ask = ask_for(r, node);
+    const char *why;
+    r->leg = (struct leg){
+        .streamed = ask.stream,
+        .to_engine = ask.to_engine,
+        .by_text = ask.text != NULL,
+        .said_before = said(r),
+        .ids_before = r->trail.n_ids,
+        .chunks_before = r->trail.chunks,
+        .started = clock_now(f->o.clock),
+        .begun = clock_wall(f->o.clock),
+    };
+    if (ask.to_engine)
+        memcpy(r->leg.numerics, node->card.numerics, sizeof r->leg.numerics);
+    r->attempts++;
+    enum rc rc = send_request(r, node, &ask, e);
+    if (rc != RC_OK) {
+        r->leg.call = NULL;
+        return rc;
+    }
+    stream_fini(&r->stream);
+    stream_init(&r->stream, ask.upstream_model ? r->body.model : NULL, r->body.usage_asked);
+    stream_follow(&r->stream, &r->trail, r->body.stream ? NULL : &r->whole);
+    r->state = REQUEST_RUNNING;
+    r->leg.node = r->last = r->billed = node;
+    f->n_running++;
+    node_take(node);
+    r->leg.position = node->in_flight;
+    if (r->survival.alone)
+        alone_take(r);
+    request_arm(r, patience_ms(r, &why));
+    return RC_OK;
+}
