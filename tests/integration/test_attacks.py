@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 
 from harness import Scheduler, free_port, key_hash, main, node, wait_until
 
@@ -679,7 +680,7 @@ for i, (extra, fields) in enumerate((
         ("", {}), ("X-Spillway-Local-Only: false\r\n", {}), ("", {"local_only": False, "spillway_local_only": False}),
         ("X-Spillway-Node: remote\r\n", {"node": "remote"}), ("X-Tenant: t\r\nX-Spillway-Tenant: t\r\n", {"tenant": "t"}),
         ("OpenAI-Organization: t\r\n", {"user": "t"}))):
-    refused(f"local_only_{i}", post(chat_body("SMUGGLED", "far", **fields), LOCAL + extra), 404, 503)
+    refused(f"local_only_{i}", post(chat_body("SMUGGLED", "far", **fields), LOCAL + extra), 400, 404, 503)
 
 
 def local_only_and_anothers_key(_):
@@ -826,6 +827,60 @@ def many_values(_):
 
 args_sanitized = False
 case("json_of_many_values", many_values)
+
+
+
+def values_have_a_bound(args):
+    """32 MiB of nothing but values, for a model that is not even there: refused or not, others wait less than a quarter of
+    a second for it, and it takes memory like its own size, not forty times that."""
+    most = (4 if args.sanitized else 1) * 0.25
+    for piece in (b"0,", b"[],", b'{"a":0},'):
+        with Scheduler(args.build, [node("a", stage.good)]) as s:
+            text = b'{"model":"nobody","messages":[{}],"a":[' + piece * ((31 << 20) // len(piece)) + b"0]}"
+            waits, done = [], threading.Event()
+
+            def others():
+                c = Client(s.port)
+                while not done.is_set():
+                    begin = time.monotonic()
+                    c.send(b"GET /healthz HTTP/1.1\r\n" + HOST.encode() + b"\r\n")
+                    assert c.reply().status == 200
+                    waits.append(time.monotonic() - begin)
+                    done.wait(0.005)
+                c.close()
+
+            t = threading.Thread(target=others)
+            t.start()
+            c = Client(s.port)
+            c.send(post(text))
+            assert c.reply().status in (400, 404, 413)
+            c.close()
+            done.set()
+            t.join()
+            grown = s.rss_kib() >> 10
+            assert max(waits) < most, f"{piece!r}: others waited {max(waits):.2f} s"
+            assert args.sanitized or grown < 300, f"{piece!r}: {grown} MiB resident"
+
+
+case("json_values_have_a_bound", values_have_a_bound)
+
+
+def strangers_bodies(_):
+    """Who has no key is told so before a body is asked for or held: else strangers could fill the memory that bounds all
+    requests together, and everybody would get 503."""
+    for lines in (["Content-Length: 1000000", "Expect: 100-continue"], ["Content-Length: 1000000"], [TE]):
+        c = stage.connect()
+        c.socket.settimeout(2)
+        c.send(head(*lines, auth="").encode())
+        r = c.reply()
+        assert r.status == 401, r.status
+        assert r.headers["connection"] == "close"
+        c.closed()
+        c.close()
+    stage.unharmed()
+
+
+case("auth_before_the_body", strangers_bodies)
 
 # ---- a hostile node ---------------------------------------------------------------------------------------------------
 
