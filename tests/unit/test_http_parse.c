@@ -148,6 +148,20 @@ static void takes_good_requests(void)
          "H POST / 1.1 Host=a Transfer-Encoding=CHUNKED chunked;E;", 0},
         {"GET / HTTP/1.1\r\nHost: a\r\nX: \xc3\xa4\tb\r\n\r\n", "H GET / 1.1 Host=a X=\xc3\xa4\tb;E;", 0},
         {"POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\nx", "H POST / 1.0 Content-Length=1 close;xE;", 0},
+        {"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nconnection:close\r\n\r\n",
+         "H GET / 1.1 Host=a Connection=keep-alive connection=close close;E;", 0},
+        {"GET / HTTP/1.0\r\nConnection: close, Keep-Alive\r\n\r\n", "H GET / 1.0 Connection=close, Keep-Alive close;E;",
+         0},
+        {"GET / HTTP/1.1\r\nHost: a\r\nConnection: closed, xclose, close-\r\n\r\n",
+         "H GET / 1.1 Host=a Connection=closed, xclose, close-;E;", 0},
+        {"GET / HTTP/1.1\r\nHost: a\r\n1:\r\n2:\r\n3:\r\n4:\r\n5:\r\n\r\n", "H GET / 1.1 Host=a 1= 2= 3= 4= 5=;E;",
+         0}, /* as many as may be */
+        {"ABCDEFGHIJKLMNO / HTTP/1.1\r\nHost: a\r\n\r\n", "H ABCDEFGHIJKLMNO / 1.1 Host=a;E;", 0},
+        {"GET / HTTP/1.1\r\nHost:\r\n\r\n", "H GET / 1.1 Host=;E;", 0}, /* RFC 9112 3.2 */
+        {"OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n", "H OPTIONS / 1.1 Host=a;E;", 0},
+        {"GET //x HTTP/1.1\r\nHost: a\r\n\r\n", "H GET //x 1.1 Host=a;E;", 0}, /* a path, no authority */
+        {"GET / HTTP/1.1\r\nHost: a\r\nTransfer_Encoding: chunked\r\nContent_Length: 5\r\n\r\n",
+         "H GET / 1.1 Host=a Transfer_Encoding=chunked Content_Length=5;E;", 0}, /* other names, as far as we know */
     };
     CHECK_ALL(HTTP_REQUEST, cases);
 }
@@ -194,6 +208,13 @@ static void refuses_bad_heads(void)
         {"GET http://a/ HTTP/1.1\r\nHost: ab\r\n\r\n", "!400", 0},
         {"GET http://ab/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
         {"GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
+        {"GET http://a@b/ HTTP/1.1\r\nHost: a@b\r\n\r\n", "!400", 0},
+        {"GET http://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
+        {"GET http://a\\b/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
+        {"GET http:a/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
+        {"GET \x7f/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
+        {"GET /\t HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
+        {"POST * HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
         {"GET http:/// HTTP/1.1\r\nHost: \r\n\r\n", "!400", 0},
         {"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "!400", 0},
         {"GET http://a/ HTTP/1.0\r\n\r\n", "!400", 0},
@@ -215,6 +236,11 @@ static void refuses_bad_heads(void)
         {"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "!400", 0},
         {"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", "!400", 0},
         {"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", "!400", 0},
+        {"GET / HTTP/1.1\r\nHost: a\\b\r\n\r\n", "!400", 0},
+        {"GET / HTTP/1.1\r\nHost: a?b\r\n\r\n", "!400", 0},
+        {"GET / HTTP/1.1\r\nHost: a#b\r\n\r\n", "!400", 0},
+        {"GET / HTTP/1.1\r\nHost: a\r\nHost:\r\n\r\n", "!400", 0},
+        {"GET / HTTP/1.1\r\nHost: \xc3\xa4\r\n\r\n", "!400", 0},
         {"GET / HTTP/1.1\r\nHost: a\r\n1:\r\n2:\r\n3:\r\n4:\r\n5:\r\n6:\r\n\r\n", "!431", 0},
         {POST "Expect: everything\r\n\r\n", "!417", 0},
         {"GET / HTTP/1.1\r\nHost: a", "!cut", 0},
@@ -229,6 +255,15 @@ static void refuses_bad_lengths(void)
         {POST "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "!400", 0},
         {POST "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc", "!400", 0},
         {POST "Content-Length: 3, 3\r\n\r\nabc", "!400", 0},
+        {POST "content-length: 3\r\nCONTENT-LENGTH: 3\r\n\r\nabc", "!400", 0},
+        {POST "Content-Length: 0\r\nContent-Length: 3\r\n\r\nabc", "!400", 0},
+        {POST "Content-Length:\x0b"
+              "3\r\n\r\nabc",
+         "!400", 0},
+        {POST "Content-Length: \xb3\r\n\r\nabc", "!400", 0},
+        {POST "Content-Length: 3;\r\n\r\nabc", "!400", 0},
+        {POST "Content-Length: 1_0\r\n\r\nabc", "!400", 0},
+        {POST "Content-Length\t: 3\r\n\r\nabc", "!400", 0},
         {POST "Content-Length: +3\r\n\r\nabc", "!400", 0},
         {POST "Content-Length: -3\r\n\r\nabc", "!400", 0},
         {POST "Content-Length: 3 3\r\n\r\nabc", "!400", 0},
@@ -247,6 +282,13 @@ static void refuses_bad_lengths(void)
         {POST "Transfer-Encoding: identity\r\n\r\n", "!501", 0},
         {POST "Transfer-Encoding: xchunked\r\n\r\n", "!501", 0},
         {POST "Transfer-Encoding: \"chunked\"\r\n\r\n", "!501", 0},
+        {POST "Transfer-Encoding:\r\n\r\n", "!501", 0},
+        {POST "Transfer-Encoding: chunked,\r\n\r\n", "!501", 0},
+        {POST "Transfer-Encoding: ,chunked\r\n\r\n", "!501", 0},
+        {POST "Transfer-Encoding: chunked, chunked\r\n\r\n", "!501", 0},
+        {POST "Transfer-Encoding:\r\nTransfer-Encoding: chunked\r\n\r\n", "!501", 0},
+        {POST "TRANSFER-ENCODING: chunked\r\ncontent-length: 0\r\n\r\n", "!400", 0},
+        {"POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "!400", 0},
         {POST "Transfer-Encoding: chunked;q=1\r\n\r\n", "!501", 0},
         {POST "Transfer-Encoding:\x0b"
               "chunked\r\n\r\n",
@@ -279,6 +321,11 @@ static void refuses_bad_lengths(void)
         {CHUNKED "2\r\nx\r\n0\r\n\r\n", HC "x\r!400", 0},
         {CHUNKED "1\r\nx\n0\r\n\r\n", HC "x!400", 0},
         {CHUNKED "0\r\nX: trailer\r\n\r\n", HC "!400", 0},
+        {CHUNKED "0\r\nContent-Length: 5\r\n\r\n", HC "!400", 0},
+        {CHUNKED "0\r\n folded\r\n\r\n", HC "!400", 0},
+        {CHUNKED "1\t\r\nx\r\n0\r\n\r\n", HC "!400", 0},
+        {CHUNKED "1_0\r\nx\r\n0\r\n\r\n", HC "!400", 0},
+        {CHUNKED "1;\x7f\r\nx\r\n0\r\n\r\n", HC "!400", 0},
         {CHUNKED "0\r\n\n", HC "!400", 0},
         {CHUNKED "0\n\r\n", HC "!400", 0},
         {CHUNKED "1\r\nx\r\n", HC "x!cut", 0},
@@ -347,6 +394,10 @@ static void takes_good_responses(void)
         {"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "H 200 1.1 Content-Length=0;E;", 0},
         {"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", "H 200 1.1 Content-Length=0;E;", 0},
         {"HTTP/1.1 599 \xc3\xa4\r\nContent-Length: 0\r\n\r\n", "H 599 1.1 Content-Length=0;E;", 0},
+        {OK "Authorization: a\r\nAuthorization: b\r\nContent-Length: 0\r\n\r\n",
+         "H 200 1.1 Authorization=a Authorization=b Content-Length=0;E;", 0},
+        {"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n" OK "Content-Length: 1\r\n\r\nx",
+         "H 204 1.1 Content-Length=5;E;H 200 1.1 Content-Length=1;xE;", 0}, /* what follows is the next answer */
         {OK "Host: a\r\nHost: b\r\nContent-Length: 0\r\n\r\n", "H 200 1.1 Host=a Host=b Content-Length=0;E;", 0},
     };
     CHECK_ALL(HTTP_RESPONSE, cases);
@@ -391,6 +442,34 @@ static void refuses_bad_responses(void)
     CHECK_ALL(HTTP_RESPONSE, cases);
 }
 
+/* A big head is given back with the next message, and an end stays the end until then. */
+static void ends_are_final_and_memory_goes(void)
+{
+    static const struct http_limits wide = {.head_bytes_max = 65536, .headers_max = 100};
+    struct http_parser *p = http_parser_new(HTTP_REQUEST, &wide);
+    char *big = malloc(20000);
+    memset(big, 'v', 20000);
+    memcpy(big, "GET / HTTP/1.1\r\nHost: a\r\nX: ", 28);
+    memcpy(big + 20000 - 4, "\r\n\r\n", 4);
+    const char *data;
+    size_t used, n_data;
+    CHECK_INT(http_parser_held(p), 0);
+    CHECK_INT(http_parser_feed(p, big, 20000, &used, &data, &n_data), HTTP_HEAD);
+    CHECK_INT(used, 20000);
+    CHECK(http_parser_held(p) >= 20000);
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(http_parser_feed(p, "GET / HTTP/1.1\r\n", 16, &used, &data, &n_data), HTTP_END);
+        CHECK_INT(used, 0); /* the next message is not begun behind anybody's back */
+    }
+    CHECK_INT(http_parser_eof(p), HTTP_END);
+    http_parser_reset(p);
+    CHECK_INT(http_parser_held(p), 0);
+    CHECK_INT(http_parser_feed(p, "GET / HTTP/1.0\r\n\r\n", 18, &used, &data, &n_data), HTTP_HEAD);
+    CHECK_INT(http_parser_head(p)->n_headers, 0); /* nothing of the last one */
+    free(big);
+    http_parser_free(p);
+}
+
 static void defaults_apply(void)
 {
     struct http_parser *p = http_parser_new(HTTP_RESPONSE, &(struct http_limits){0}); /* a response may be endless */
@@ -417,6 +496,7 @@ int main(void)
     TEST(bounds_heads);
     TEST(takes_good_responses);
     TEST(refuses_bad_responses);
+    TEST(ends_are_final_and_memory_goes);
     TEST(defaults_apply);
     return TEST_RESULT();
 }
