@@ -19,13 +19,7 @@ static const char *const pieces[] = {
     "\n",       "\n\n",     "<",   "STOP", "ST",       "OP",           "O",
     "xSTO",     "a",        "b",   "ab",   "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x8c\x8a",
     "a\xc3\xa9"};
-static const char *const stops[] = {"STOP",
-                                    "TOx",
-                                    "\xc3\xa9\xe2\x82\xac",
-                                    "abab",
-                                    "</think>\n\na",
-                                    "\xef\xbf\xbd"
-                                    "a"};
+static const char *const stops[] = {"STOP", "TOx", "\xc3\xa9\xe2\x82\xac", "abab", "</think>\n\na", "\357\277\275a"};
 #define N_PIECES (sizeof pieces / sizeof *pieces)
 #define N_STOPS  (sizeof stops / sizeof *stops)
 
