@@ -59,14 +59,17 @@ size_t utf8_valid_prefix(const char *s, size_t n, bool *incomplete)
     return n;
 }
 
-/* One pass before cJSON sees the text: nesting depth, control bytes in strings, and \u escapes (cJSON would take \u0000
- * as the end of the string and lone surrogates as an error without a place). */
+/* One pass before cJSON sees the text: nesting depth, number of values (each becomes 64 bytes and more, so that 32 MiB of
+ * "0," would take a gigabyte and seconds), control bytes in strings, and \u escapes (cJSON would take \u0000 as the end of
+ * the string and lone surrogates as an error without a place). */
 static enum rc check_text(const char *s, size_t n, int depth_max, struct error *e)
 {
-    int depth = 0;
+    int depth = 0, values = 0; /* values: commas and openings, which is all of them but one */
     bool in_string = false;
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)s[i];
+        if (!in_string && (c == ',' || c == '{' || c == '[') && ++values > JSON_VALUES_MAX)
+            return error_set(e, RC_INVALID, "JSON: more than %d values at byte %zu", JSON_VALUES_MAX, i);
         if (in_string) {
             if (c < 0x20)
                 return error_set(e, RC_INVALID, "JSON: control byte in a string at byte %zu; write it as an escape", i);

@@ -1,6 +1,6 @@
 /* JSON on cJSON: bounded parsing of input from outside, typed access that says what is wrong, and writing.
  *
- * Parsing refuses: bytes that are not UTF-8, nesting deeper than `depth_max`, duplicate keys in objects (smuggling),
+ * Parsing refuses: bytes that are not UTF-8, nesting deeper than `depth_max`, too many values, duplicate keys in objects (smuggling),
  * trailing data, and unpaired surrogates. cJSON is wrapped, not hidden: callers walk the tree with cJSON's own calls. */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
@@ -14,6 +14,8 @@
 #include "base/error.h"
 
 #define JSON_DEPTH_MAX 64
+/* Values in one text: a prompt of 131,072 token ids fits twice; the tree stays below 32 MiB. */
+#define JSON_VALUES_MAX 300000
 
 /* The caller owns *root: cJSON_Delete(). */
 enum rc json_parse(const char *text, size_t n, int depth_max, cJSON **root, struct error *e) SPW_MUST_USE;

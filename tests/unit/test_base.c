@@ -169,6 +169,18 @@ static void json_from_outside_is_bounded(void)
         CHECK_INT(parse(bad[i]), RC_INVALID);
     cJSON *root;
     CHECK_INT(json_parse("[1]\0", 4, 8, &root, NULL), RC_INVALID);
+    struct strbuf many;
+    strbuf_init(&many, (size_t)4 << 20);
+    CHECK_INT(strbuf_puts(&many, "[0"), RC_OK);
+    for (int i = 1; i < JSON_VALUES_MAX; i++)
+        CHECK_INT(strbuf_puts(&many, ",0"), RC_OK);
+    CHECK_INT(strbuf_puts(&many, "]"), RC_OK);
+    CHECK_INT(json_parse(many.data, many.len, 8, &root, NULL), RC_OK);
+    cJSON_Delete(root);
+    many.len--;
+    CHECK_INT(strbuf_puts(&many, ",0]"), RC_OK);
+    CHECK_INT(json_parse(many.data, many.len, 8, &root, NULL), RC_INVALID);
+    strbuf_fini(&many);
 }
 
 static void json_members_say_what_is_wrong(void)
