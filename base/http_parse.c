@@ -598,12 +598,15 @@ static bool crlf_byte(struct http_parser *p, char c)
     return true;
 }
 
-static bool body_by_close_fits(struct http_parser *p, size_t n)
+/* How much of n may be delivered; what fits goes out first, so that the refusal does not depend on how reads were cut. */
+static size_t body_by_close_room(struct http_parser *p, size_t n)
 {
-    if (n > p->limits.body_bytes_max - p->body)
-        return fail(p, 413, "body is too large");
+    uint64_t room = p->limits.body_bytes_max - p->body;
+    if (n > 0 && room == 0)
+        fail(p, 413, "body is too large");
+    n = n < room ? n : (size_t)room;
     p->body += n;
-    return true;
+    return n;
 }
 
 enum http_event http_parser_feed(struct http_parser *p, const char *in, size_t n, size_t *used, const char **data,
@@ -635,12 +638,10 @@ enum http_event http_parser_feed(struct http_parser *p, const char *in, size_t n
             }
             return HTTP_BODY;
         case ST_BODY_CLOSE:
-            if (!body_by_close_fits(p, avail))
-                return HTTP_ERROR;
             *data = in + *used;
-            *data_len = avail;
-            *used = n;
-            return HTTP_BODY;
+            *data_len = body_by_close_room(p, avail);
+            *used += *data_len;
+            return p->state == ST_FAILED ? HTTP_ERROR : HTTP_BODY;
         case ST_CHUNK_SIZE: chunk_size_byte(p, in[(*used)++]); break;
         case ST_CHUNK_CRLF:
         case ST_LAST_CRLF: crlf_byte(p, in[(*used)++]); break;

@@ -433,6 +433,11 @@ static void refuses_bad_responses(void)
         {OK "Content-Length: 5\r\n\r\nabc", "H 200 1.1 Content-Length=5;abc!cut", 0},
         {OK "Content-Le", "!cut", 0},
         {OK "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", "H 200 1.1 Transfer-Encoding=chunked chunked;hi!cut", 0},
+        {OK "\r\n01234567890123456789012345678901234567890123456789"
+            "01234567890123456789012345678901234567890123456789x",
+         "H 200 1.1 close;01234567890123456789012345678901234567890123456789"
+         "01234567890123456789012345678901234567890123456789!413",
+         0}, /* by close: what fits first, wherever it is cut */
         {OK "Transfer-Encoding: chunked\r\n\r\n0\r\nX: 1\r\n\r\n", "H 200 1.1 Transfer-Encoding=chunked chunked;!400",
          0},
         {"HTTP/1.1 100 \r\n\r\nHTTP/1.1 100 \r\n\r\nHTTP/1.1 100 \r\n\r\nHTTP/1.1 100 \r\n\r\nHTTP/1.1 100 "
