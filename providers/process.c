@@ -39,7 +39,7 @@ struct waiter { /* a terminate() that has not been answered */
 struct engine {
     struct engine *next;
     struct process_provider *provider;
-    char *name, *program, *model_path, *alias; /* owned */
+    char *name, *program, *model_path, *alias, *node_key_file; /* owned */
     int port_asked, threads, ctx_size, max_batch;
 
     enum provider_instance_state state;
@@ -204,6 +204,7 @@ static void build_argv(const struct engine *e, struct argv *a)
     push(a, "--host", "127.0.0.1");
     push_number(a, "--port", e->port);
     push(a, "--alias", e->alias);
+    push(a, "--node-key-file", e->node_key_file);
     push_number(a, "--threads", e->threads);
     push_number(a, "--ctx-size", e->ctx_size);
     push_number(a, "--max-batch", e->max_batch);
@@ -303,6 +304,7 @@ static void engine_free(struct engine *e)
     free(e->program);
     free(e->model_path);
     free(e->alias);
+    free(e->node_key_file);
     free(e);
 }
 
@@ -475,6 +477,7 @@ static enum rc process_launch(struct provider *base, const struct provider_spec 
         .name = spw_strdup(spec->name),
         .program = program,
         .model_path = spw_strdup(spec->model_path),
+        .node_key_file = spec->node_key_file ? spw_strdup(spec->node_key_file) : NULL,
         .alias = spec->alias ? spw_strdup(spec->alias) : NULL,
         .port_asked = spec->port,
         .threads = spec->threads,

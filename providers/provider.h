@@ -42,6 +42,7 @@ struct provider_spec {
     const char *engine;               /* program; NULL: "spillway-engine" beside our own binary */
     const char *model_path;           /* for --model */
     const char *alias;                /* model name that the engine answers to, or NULL */
+    const char *node_key_file;        /* of docs/NODE_API.md, or NULL */
     int port;                         /* 0: any free one */
     int threads, ctx_size, max_batch; /* 0: the engine's default */
 };

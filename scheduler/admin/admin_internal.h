@@ -57,7 +57,7 @@ void admin_reply_json(struct http_exchange *x, int status, const struct json_wri
 void admin_reply_error(struct http_exchange *x, int status, const char *code, const char *format, ...) SPW_PRINTF(4, 5);
 
 /* handlers.c, ledger_view.c */
-admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_node, admin_get_ledger, admin_get_config,
-    admin_get_status, admin_post_drain, admin_get_metrics;
+admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_node, admin_get_ledger, admin_get_legs,
+    admin_get_config, admin_get_status, admin_post_drain, admin_get_metrics;
 
 #endif

@@ -1,6 +1,7 @@
-/* GET /admin/v1/ledger. Reading the file may wait for a disk, so it runs on the reader's thread:
+/* GET /admin/v1/ledger and /admin/v1/ledger/{id}/legs. Reading the file may wait for a disk, so it runs on the reader's
+ * thread:
  *
- *   loop: job made -> thread: ledger_read() fills job->rows -> loop: answered, or dropped when the client has left
+ *   loop: job made -> thread: ledger_read() or ledger_read_legs() fills job->rows -> loop: answered, or dropped when the client has left
  *
  * The job belongs to the worker until its completion; the exchange only tells it that nobody waits any more. */
 #include "scheduler/admin/admin_internal.h"
@@ -16,7 +17,8 @@ struct ledger_job {
     struct http_exchange *x; /* NULL: the client has left */
     const char *path;        /* of the configuration */
     int last;
-    struct strbuf rows; /* the thread's until completion */
+    char request_id[ADMIN_NAME_MAX + 1]; /* whose legs; "": the newest rows */
+    struct strbuf rows;                  /* the thread's until completion */
     struct json_writer w;
     enum rc rc;
     struct error e;
@@ -35,14 +37,21 @@ static void each_row(const struct ledger_row *row, void *arg)
     ledger_row_json(arg, row);
 }
 
+static void each_leg(const struct ledger_leg *leg, void *arg)
+{
+    ledger_leg_json(arg, leg);
+}
+
 /* On the reader's thread. */
 static void read_rows(void *arg)
 {
     struct ledger_job *job = arg;
+    bool legs = job->request_id[0] != '\0';
 
     json_open(&job->w, NULL, '{');
-    json_open(&job->w, "rows", '[');
-    job->rc = ledger_read(job->path, job->last, each_row, &job->w, &job->e);
+    json_open(&job->w, legs ? "legs" : "rows", '[');
+    job->rc = legs ? ledger_read_legs(job->path, job->request_id, each_leg, &job->w, &job->e)
+                   : ledger_read(job->path, job->last, each_row, &job->w, &job->e);
     json_close(&job->w, ']');
     json_close(&job->w, '}');
 }
@@ -62,6 +71,29 @@ static void read_rows_cb(enum rc rc, void *arg)
     free(job);
 }
 
+static void start_job(const struct admin_call *c, int last, const char *request_id)
+{
+    struct ledger_job *job = spw_calloc(1, sizeof *job);
+    job->x = c->x;
+    job->path = c->admin->o.config->ledger_path;
+    job->last = last;
+    snprintf(job->request_id, sizeof job->request_id, "%s", request_id);
+    strbuf_init(&job->rows, ADMIN_ANSWER_MAX);
+    job->w = json_write_begin(&job->rows);
+    if (worker_submit(c->admin->reader, read_rows, read_rows_cb, job) != RC_OK) {
+        strbuf_fini(&job->rows);
+        free(job);
+        admin_reply_error(c->x, 503, "busy", "other readers of the ledger are waiting; try again");
+        return;
+    }
+    http_exchange_set(c->x, job, abort_cb);
+}
+
+void admin_get_legs(const struct admin_call *c)
+{
+    start_job(c, 0, c->name);
+}
+
 void admin_get_ledger(const struct admin_call *c)
 {
     const char *text = http_request_query(c->x, "last");
@@ -72,17 +104,5 @@ void admin_get_ledger(const struct admin_call *c)
                           ADMIN_ROWS_MAX);
         return;
     }
-    struct ledger_job *job = spw_calloc(1, sizeof *job);
-    job->x = c->x;
-    job->path = c->admin->o.config->ledger_path;
-    job->last = (int)last;
-    strbuf_init(&job->rows, ADMIN_ANSWER_MAX);
-    job->w = json_write_begin(&job->rows);
-    if (worker_submit(c->admin->reader, read_rows, read_rows_cb, job) != RC_OK) {
-        strbuf_fini(&job->rows);
-        free(job);
-        admin_reply_error(c->x, 503, "busy", "other readers of the ledger are waiting; try again");
-        return;
-    }
-    http_exchange_set(c->x, job, abort_cb);
+    start_job(c, (int)last, "");
 }

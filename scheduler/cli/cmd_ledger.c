@@ -8,6 +8,8 @@
 #include "scheduler/books/ledger_text.h"
 
 #define ROWS_BYTES_MAX ((size_t)1 << 30)
+#define REQUEST_ID_MAX 64
+#define ID_CHARACTERS  "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
 static const struct cli_column columns[] = {
     {"TIME", CLI_LEFT}, {"REQUEST", CLI_LEFT},   {"TENANT", CLI_LEFT},  {"MODEL", CLI_LEFT},
@@ -17,6 +19,35 @@ static const struct cli_column columns[] = {
 static const char *const keys[] = {"accepted",     "request_id",          "tenant",        "model",    "node",
                                    "tokens_input", "tokens_cached_input", "tokens_output", "total_ms", "charge_usd"};
 #define N_COLUMNS ((int)(sizeof columns / sizeof columns[0]))
+
+static const struct cli_column leg_columns[] = {
+    {"LEG", CLI_RIGHT}, {"NODE", CLI_LEFT},    {"OUT", CLI_RIGHT},     {"STARTED", CLI_LEFT},
+    {"MS", CLI_RIGHT},  {"OUTCOME", CLI_LEFT}, {"NUMERICS", CLI_LEFT},
+};
+static const char *const leg_keys[] = {"leg", "node", "tokens_output", "started", "total_ms", "outcome", "numerics"};
+#define N_LEG_COLUMNS ((int)(sizeof leg_columns / sizeof leg_columns[0]))
+
+/* What is asked for: the newest rows, or the legs of one request. */
+struct wanted {
+    int last;
+    const char *legs; /* request id, or NULL */
+};
+
+static void print_legs(const cJSON *root)
+{
+    const cJSON *r;
+    struct cli_table t;
+    char buf[64];
+
+    cli_table_init(&t, leg_columns, N_LEG_COLUMNS);
+    cJSON_ArrayForEach(r, cJSON_GetObjectItemCaseSensitive(root, "legs"))
+    {
+        for (int i = 0; i < N_LEG_COLUMNS; i++)
+            cli_table_add(&t, cli_json_text(r, leg_keys[i], buf, sizeof buf));
+    }
+    cli_table_print(&t, stdout);
+    cli_table_fini(&t);
+}
 
 static void print_rows(const cJSON *root)
 {
@@ -43,16 +74,22 @@ static void each_row(const struct ledger_row *row, void *arg)
     ledger_row_json(arg, row);
 }
 
+static void each_leg(const struct ledger_leg *leg, void *arg)
+{
+    ledger_leg_json(arg, leg);
+}
+
 /* The same answer as the admin API's, from the file. */
-static enum rc read_file(const char *path, int last, cJSON **root, struct error *e)
+static enum rc read_file(const char *path, const struct wanted *wanted, cJSON **root, struct error *e)
 {
     struct strbuf text;
 
     strbuf_init(&text, ROWS_BYTES_MAX);
     struct json_writer w = json_write_begin(&text);
     json_open(&w, NULL, '{');
-    json_open(&w, "rows", '[');
-    enum rc rc = ledger_read(path, last, each_row, &w, e);
+    json_open(&w, wanted->legs ? "legs" : "rows", '[');
+    enum rc rc = wanted->legs ? ledger_read_legs(path, wanted->legs, each_leg, &w, e)
+                              : ledger_read(path, wanted->last, each_row, &w, e);
     json_close(&w, ']');
     json_close(&w, '}');
     if (rc == RC_OK && json_write_end(&w) != RC_OK)
@@ -63,31 +100,34 @@ static enum rc read_file(const char *path, int last, cJSON **root, struct error 
     return rc;
 }
 
-static enum rc ask_daemon(const struct cli_target *target, int last, cJSON **root, struct error *e)
+static enum rc ask_daemon(const struct cli_target *target, const struct wanted *wanted, cJSON **root, struct error *e)
 {
     struct cli_client *c;
-    char path[64];
+    char path[128];
     enum rc rc = cli_client_open(&c, "ledger", target, e);
 
     if (rc != RC_OK)
         return rc;
-    snprintf(path, sizeof path, "/admin/v1/ledger?last=%d", last);
+    if (wanted->legs)
+        snprintf(path, sizeof path, "/admin/v1/ledger/%s/legs", wanted->legs);
+    else
+        snprintf(path, sizeof path, "/admin/v1/ledger?last=%d", wanted->last);
     rc = cli_client_call(c, "GET", path, root, e);
     cli_client_close(c);
     return rc;
 }
 
 /* By the configuration: the daemon if it answers, else its file. */
-static enum rc by_config(const char *config_path, int last, cJSON **root, struct error *e)
+static enum rc by_config(const char *config_path, const struct wanted *wanted, cJSON **root, struct error *e)
 {
     struct config *c = cli_load_config("ledger", config_path);
 
     if (!c)
         return error_set(e, RC_INVALID, "without it the ledger is not known; give --db FILE or --socket PATH");
     struct cli_target socket = {.socket = c->admin_socket};
-    enum rc rc = ask_daemon(&socket, last, root, e);
+    enum rc rc = ask_daemon(&socket, wanted, root, e);
     if (rc == RC_IO)
-        rc = read_file(c->ledger_path, last, root, e);
+        rc = read_file(c->ledger_path, wanted, root, e);
     config_free(c);
     return rc;
 }
@@ -95,12 +135,13 @@ static enum rc by_config(const char *config_path, int last, cJSON **root, struct
 int cli_ledger(int argc, char **argv)
 {
     struct cli_target target = {.config = CLI_CONFIG_DEFAULT};
-    const char *db = NULL;
+    const char *db = NULL, *legs = NULL;
     bool json = false;
     int64_t last = 10;
     int exit_code;
     const struct arg_option options[] = {
         {"last", 'n', ARG_INT, &last, .meta = "N", .help = "the newest N requests", .lo = 1, .hi = 10000},
+        {"legs", 0, ARG_STRING, &legs, .meta = "REQUEST_ID", .help = "the nodes that this request was on, in order"},
         {"json", 0, ARG_FLAG, &json, .help = "all fields, as JSON"},
         {"db", 0, ARG_STRING, &db, .meta = "FILE", .help = "read this ledger file; no scheduler needs to run"},
         CLI_OPTIONS_TARGET(target),
@@ -110,23 +151,31 @@ int cli_ledger(int argc, char **argv)
                                   .summary = "the newest requests and what they cost, newest first",
                                   .example = "spillway ledger --last 10\nspillway ledger --db state/ledger.db --json",
                                   .options = options,
-                                  .n_options = 3 + CLI_N_OPTIONS_TARGET};
+                                  .n_options = 4 + CLI_N_OPTIONS_TARGET};
     struct error e;
     cJSON *root = NULL;
     enum rc rc;
 
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
+    if (legs && (strlen(legs) > REQUEST_ID_MAX || strspn(legs, ID_CHARACTERS) != strlen(legs))) {
+        error_set(&e, RC_INVALID, "--legs: \"%.80s\" is no request id; they look like req_01M86BJ8M257CGR4M2YNXMEK7G",
+                  legs);
+        return cli_fail("ledger", &e);
+    }
+    struct wanted wanted = {.last = (int)last, .legs = legs};
     if (db)
-        rc = read_file(db, (int)last, &root, &e);
+        rc = read_file(db, &wanted, &root, &e);
     else if (target.url || target.socket)
-        rc = ask_daemon(&target, (int)last, &root, &e);
+        rc = ask_daemon(&target, &wanted, &root, &e);
     else
-        rc = by_config(target.config, (int)last, &root, &e);
+        rc = by_config(target.config, &wanted, &root, &e);
     if (rc != RC_OK)
         return cli_fail("ledger", &e);
     if (json)
         cli_print_json(root);
+    else if (legs)
+        print_legs(root);
     else
         print_rows(root);
     cJSON_Delete(root);

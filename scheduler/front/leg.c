@@ -349,8 +349,9 @@ static void on_fail(struct http_call *c, enum http_phase phase, const struct err
     bool stale =
         reused && phase < HTTP_PHASE_BODY && mono_since(r->front->o.clock, r->leg.started) < STALE_MS * NS_PER_MS;
     r->leg.died = fault == FAULT_CUT && !stale;
-    /* Only the usage is missing, and whoever cannot be resumed will not say it. */
-    if (fault == FAULT_CUT && !r->leg.to_engine && r->leg.streamed && r->stream.finished)
+    /* At most the usage is missing, and whoever cannot be resumed will not say it. */
+    bool complete = r->leg.streamed && r->stream.finished && (r->stream.usage_known || !r->leg.to_engine);
+    if (fault == FAULT_CUT && complete)
         take_done(r);
     else
         leg_failed(r, fault, e->message);

@@ -2,10 +2,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/text.h"
 #include "base/tls.h"
+#include "scheduler/front/node_key.h"
 
 #define CONNECT_MS      2000
 #define PROBE_BYTES_MAX ((size_t)256 << 10)
@@ -16,6 +18,7 @@ struct nodes {
     int n;
     SSL_CTX *tls;             /* for https addresses; made when the first one needs it */
     struct provider *process; /* made when the first node needs it */
+    char *key_file, *key;     /* of the engines that it starts; owned */
     int stopping;             /* engines that nodes_stop() waits for */
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -157,15 +160,20 @@ static enum rc start_engine(struct node *n, struct error *e)
     struct provider_env env = {
         .loop = t->o.loop, .log = t->o.log, .clock = t->o.clock, .on_change = on_instance, .arg = t};
     if (!t->process) {
-        enum rc rc = provider_process.open(&t->process, &env, e);
+        t->key_file = spw_asprintf("%s/node.key", t->o.config->state_dir);
+        enum rc rc = node_key_make(&t->key, t->key_file, e);
+        if (rc == RC_OK)
+            rc = provider_process.open(&t->process, &env, e);
         if (rc != RC_OK)
             return rc;
     }
+    n->node_key = spw_strdup(t->key);
     struct provider_spec spec = {
         .name = c->name,
         .engine = c->engine,
         .model_path = c->model_path,
         .alias = node_upstream_model(n) ? node_upstream_model(n) : c->models[0],
+        .node_key_file = t->key_file,
         .port = c->port,
         .threads = c->threads,
         .ctx_size = c->ctx_size,
@@ -250,6 +258,13 @@ enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct erro
     return RC_OK;
 }
 
+static void forget_secret(char *secret)
+{
+    if (secret)
+        OPENSSL_cleanse(secret, strlen(secret));
+    free(secret);
+}
+
 void nodes_free(struct nodes *t)
 {
     if (!t)
@@ -259,16 +274,16 @@ void nodes_free(struct nodes *t)
     for (int i = 0; i < t->n; i++) {
         if (t->nodes[i].client)
             disconnect(&t->nodes[i]);
-        if (t->nodes[i].authorization)
-            OPENSSL_cleanse(t->nodes[i].authorization, strlen(t->nodes[i].authorization));
-        free(t->nodes[i].authorization);
-        if (t->nodes[i].node_key)
-            OPENSSL_cleanse(t->nodes[i].node_key, strlen(t->nodes[i].node_key));
-        free(t->nodes[i].node_key);
+        forget_secret(t->nodes[i].authorization);
+        forget_secret(t->nodes[i].node_key);
         strbuf_fini(&t->nodes[i].probe_body);
     }
     if (t->stop_event)
         event_free(t->stop_event);
+    if (t->key_file)
+        unlink(t->key_file);
+    free(t->key_file);
+    forget_secret(t->key);
     SSL_CTX_free(t->tls);
     free(t->nodes);
     free(t);
