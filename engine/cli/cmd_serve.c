@@ -234,7 +234,7 @@ static enum rc start(struct serving *v, struct error *e)
     if (!rc)
         log_info(&v->log, AREA, "listening", LOG_S("host", v->a.host), LOG_I("port", server_port(v->server)),
                  LOG_S("model", v->model_id), LOG_S("path", v->a.model), LOG_B("api_keys", v->keys != NULL),
-                 LOG_S("version", SPILLWAY_VERSION));
+                 LOG_B("node_key", v->node_key != NULL), LOG_S("version", SPILLWAY_VERSION));
     return rc;
 }
 

@@ -16,9 +16,9 @@ struct batch_job {
     int32_t n_ids;    /* to be computed before the first choice: the prompt, then the answer so far */
     int32_t n_prompt; /* of them */
     int32_t max_tokens;
+    bool want_samples;
     struct sampler *sampler;
     struct answer *answer;
-    bool want_samples;
     /* Loop thread. */
     batch_output_fn *on_output;
     void *arg;
@@ -620,7 +620,7 @@ bool batcher_withdraw(struct batcher *b, struct batch_job *j)
     struct batch_job **link = &b->waiting;
     while (*link && *link != j)
         link = &(*link)->next;
-    bool found = *link == j;
+    bool found = *link != NULL;
     if (found) {
         *link = j->next;
         if (!j->next)

@@ -172,15 +172,15 @@ static const struct route routes[] = {
     {"POST", "/drain", false, NEEDS_KEY | NEEDS_NODE_KEY, post_drain},
 };
 
-static bool not_ready(const struct server *s, struct api_error *e)
+static bool ready(const struct server *s, struct api_error *e)
 {
     switch (s->state) {
-    case SERVER_READY: return false;
-    case SERVER_LOADING: api_fail(e, 503, NULL, "loading", "the model is still loading; try again shortly"); break;
-    case SERVER_FAILED: api_fail(e, 503, NULL, "load_failed", "the model could not be loaded"); break;
-    case SERVER_DRAINING: api_fail(e, 503, NULL, "draining", "this engine is shutting down"); break;
+    case SERVER_READY: return true;
+    case SERVER_LOADING: return api_fail(e, 503, NULL, "loading", "the model is still loading; try again shortly");
+    case SERVER_FAILED: return api_fail(e, 503, NULL, "load_failed", "the model could not be loaded");
+    case SERVER_DRAINING: break;
     }
-    return true;
+    return api_fail(e, 503, NULL, "draining", "this engine is shutting down");
 }
 
 static const struct route *find_route(const struct http_exchange *x, const char **allowed)
@@ -199,43 +199,44 @@ static const struct route *find_route(const struct http_exchange *x, const char 
     return NULL;
 }
 
-static void refuse_route(struct server *s, struct http_exchange *x, const char *allowed)
+static bool no_route(struct api_error *e, const char *allowed)
 {
-    struct api_error e;
-    if (!allowed)
-        api_fail(&e, 404, NULL, "not_found",
-                 "there is nothing at this path; see /v1/chat/completions, /v1/completions, /v1/models, /health and "
-                 "/metrics");
-    else
-        api_fail(&e, 405, NULL, "method_not_allowed", "this path wants the method %s", allowed);
-    server_reply_error(s, x, &e);
+    if (allowed)
+        return api_fail(e, 405, NULL, "method_not_allowed", "this path wants the method %s", allowed);
+    return api_fail(e, 404, NULL, "not_found",
+                    "there is nothing at this path; see /v1/chat/completions, /v1/completions, /v1/models, /health and "
+                    "/metrics");
+}
+
+/* May x have what it asks for? r is NULL: there is no such route, at most one for another method. The key comes first:
+ * without one nobody learns which paths there are. */
+static bool admit(const struct server *s, const struct http_exchange *x, const struct route *r, const char *allowed,
+                  enum api_caller *caller, struct api_error *e)
+{
+    if (!server_caller(s, x, caller, e))
+        return false;
+    bool needs_key = s->o.keys && *caller == API_CALLER_CLIENT && (!r || (r->needs & NEEDS_KEY));
+    if (needs_key && !api_keys_allow(s->o.keys, http_head_get(http_request_head(x), "authorization")))
+        return api_fail(e, 401, NULL, "invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY");
+    if (!r)
+        return no_route(e, allowed);
+    if ((r->needs & NEEDS_NODE_KEY) && *caller != API_CALLER_SCHEDULER)
+        return api_fail(e, 401, NULL, "node_key_required",
+                        "this path is open only to a scheduler that sends the node key");
+    return !(r->needs & NEEDS_READY) || ready(s, e);
 }
 
 static void on_request(struct http_exchange *x, void *arg)
 {
     struct server *s = arg;
     struct api_error e;
+    enum api_caller caller;
     const char *allowed;
     const struct route *r = find_route(x, &allowed);
-    enum api_caller caller;
-    /* The key comes first: without one nobody learns which paths there are. */
-    bool caller_ok = server_caller(s, x, &caller, &e);
-    bool needs_key = s->o.keys && caller == API_CALLER_CLIENT && (!r || (r->needs & NEEDS_KEY));
-    if (!caller_ok) {
-        server_reply_error(s, x, &e);
-    } else if (needs_key && !api_keys_allow(s->o.keys, http_head_get(http_request_head(x), "authorization"))) {
-        api_fail(&e, 401, NULL, "invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY");
-        server_reply_error(s, x, &e);
-    } else if (!r) {
-        refuse_route(s, x, allowed);
-    } else if ((r->needs & NEEDS_NODE_KEY) && caller != API_CALLER_SCHEDULER) {
-        api_fail(&e, 401, NULL, "node_key_required", "this path is open only to a scheduler that sends the node key");
-        server_reply_error(s, x, &e);
-    } else if ((r->needs & NEEDS_READY) && not_ready(s, &e)) {
-        server_reply_error(s, x, &e);
-    } else {
+    if (admit(s, x, r, allowed, &caller, &e))
         r->run(s, x, caller);
-    }
+    else
+        server_reply_error(s, x, &e);
 }
 
 /* Loading. */

@@ -5,6 +5,7 @@ is refused to everybody else; a drained node finishes its work and takes no more
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import Connection, Skip, main, request, wait_until  # noqa: E402
-from test_engine import FOLDER, SHAPE, Server, engine, error_of, make_model, same  # noqa: E402
+from test_engine import FOLDER, SHAPE, Server, engine, error_of, in_parallel, make_model, same  # noqa: E402
 
 KEY = "a-node-key-for-tests"
 NODE = {"x-spillway-node-key": KEY}
@@ -199,6 +200,41 @@ def three_legs(args):
             c.close()
 
 
+def legs_in_company(args):
+    """Sixteen answers at once that change the engine at random places, again and again: each is what it is alone."""
+    dice = random.Random(7)
+    model = make_model(args)
+    requests = []
+    for i in range(8 if args.sanitized else 32):
+        prompt = [dice.randrange(256) for _ in range(1 + i * 53 % 300)]
+        body = {"prompt": prompt, "max_tokens": 40 + i * 7 % 90, "logprobs": 1, "stop": ["qz", "\ufffd\ufffd\ufffd"]}
+        body.update({"temperature": 0} if i % 3 == 0 else {"spillway_seed": i, "frequency_penalty": 0.3})
+        requests.append((body, [dice.randrange(1, 20) for _ in range(200)]))
+    with node(args, "--max-batch", "8", model=model) as one, node(args, "--max-batch", "5", model=model) as two:
+        alone = [ask(one, COMPLETION, body)[0] for body, _ in requests]
+
+        legs = []
+        todo = list(range(len(requests)))
+
+        def client():
+            while True:
+                try:
+                    i = todo.pop()
+                except IndexError:
+                    return
+                body, steps = requests[i]
+                out, leg = Stream(), 0
+                while not out.done:
+                    ask((one, two)[(i + leg) % 2], COMPLETION, body, until=len(out.ids) + steps[leg],
+                        ids=list(out.ids) if leg else None, into=out)
+                    leg += 1
+                legs.append(leg)
+                assert out.state() == alone[i].state(), f"request {i} differs after {leg} legs"
+
+        in_parallel([client] * 16)
+        assert len(legs) == len(requests) and sum(legs) > 2 * len(requests), legs
+
+
 # ---- what a resume may be ----
 
 
@@ -373,6 +409,26 @@ def drain_cuts(args):
         assert time.monotonic() - begin < (10 if args.sanitized else 0.9)
 
 
+def drain_then_end(args):
+    """SIGTERM on a drained node: what runs still finishes, then the process ends; a second one ends it at once."""
+    for impatient in [False, True]:
+        with node(args, "--ctx-size", "60000", "--drain-seconds", "60") as s:
+            n = 50000 if impatient else 100 if args.sanitized else 1000
+            c = s.stream(max_tokens=n, ignore_eos=True)
+            c.head()
+            events = c.events()
+            next(events)
+            same(request(s.port, "POST", "/drain", b"", NODE).status, 200)
+            s.process.send_signal(signal.SIGTERM)
+            if impatient:
+                wait_until(lambda: "signal received" in s.log_text(), 5, "the first signal")
+                s.process.send_signal(signal.SIGTERM)
+            for _ in events:
+                pass
+            same(c.answer.complete, not impatient)
+            same(s.process.wait(30), 0)
+
+
 def drain_while_loading(args):
     passes = "100" if args.sanitized else "1000"
     with node(args, "--warmup", passes, wait=False) as s:
@@ -382,5 +438,6 @@ def drain_while_loading(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [answers_continue, stops_continue, odd_bytes_and_thoughts_continue, three_legs, ends_and_refusals,
-                   seeds_of_the_scheduler, node_key, numerics_class, drain, drain_cuts, drain_while_loading])
+    main(__doc__, [answers_continue, stops_continue, odd_bytes_and_thoughts_continue, three_legs, legs_in_company,
+                   ends_and_refusals, seeds_of_the_scheduler, node_key, numerics_class, drain, drain_cuts, drain_then_end,
+                   drain_while_loading])
