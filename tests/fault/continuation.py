@@ -1,0 +1,176 @@
+"""Streams over four real engines of which one is killed (SIGKILL) again and again and started anew: none fails, and what
+each client got is what it gets undisturbed, token for token, with one id and exact usage. Greedy and seeded, some with
+log probabilities (equal ones mean equal ids and equal logits), and whole answers among them.
+
+    tests/fault/continuation.py --build build          60 streams
+    tests/fault/continuation.py --build build --full   1,000 streams, 32 at a time, one kill a second"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+from harness import Connection, Scheduler, Skip, free_port, main, node, wait_until  # noqa: E402
+
+ENGINES = 4
+CLIENTS = 32
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+
+
+class Engines:
+    def __init__(self, args, folder):
+        self.program = os.path.join(args.build, "spillway-engine")
+        self.model = os.path.join(ROOT, "models", "spillway-tiny.gguf")
+        if not os.path.exists(self.program) or not os.path.exists(self.model):
+            raise Skip("spillway-engine or models/spillway-tiny.gguf is not there")
+        self.key_file = os.path.join(folder, "node-key")
+        with open(self.key_file, "w") as f:
+            f.write("a key between scheduler and engines\n")
+        self.log = open(os.path.join(folder, "engines.log"), "ab")
+        self.ports = [free_port() for _ in range(ENGINES)]
+        self.processes = [self.start(p) for p in self.ports]
+        self.kills = 0
+
+    def start(self, port):
+        return subprocess.Popen([self.program, "serve", "--model", self.model, "--host", "127.0.0.1", "--port", str(port),
+                                 "--alias", "tiny", "--threads", "1", "--max-batch", "16",
+                                 "--node-key-file", self.key_file], stdout=self.log, stderr=self.log)
+
+    def kill(self, i):
+        self.processes[i].kill()
+        self.processes[i].wait()
+        self.processes[i] = self.start(self.ports[i])
+        self.kills += 1
+
+    def nodes(self):
+        return [{**node(f"e{i}", f"http://127.0.0.1:{p}", models=("tiny",)), "node_key_file": self.key_file, "slots": 16}
+                for i, p in enumerate(self.ports)]
+
+    def stop(self):
+        for p in self.processes:
+            p.kill()
+            p.wait()
+        self.log.close()
+
+
+def tokens(k):
+    return 200 + k % 65
+
+
+def body(k):
+    """Request k. Every one is different."""
+    b = {"model": "tiny", "messages": [{"role": "user", "content": f"Tell me about nodes and budgets, number {k}, please."}],
+         "max_tokens": tokens(k), "ignore_eos": True, "stream": k % 9 != 8}
+    b.update({"temperature": 0} if k % 2 else {"temperature": 0.8, "top_p": 0.95, "seed": k})
+    if b["stream"]:
+        b["stream_options"] = {"include_usage": True}
+    if k % 4 >= 2:
+        b.update({"logprobs": True, "top_logprobs": 1})
+    return b
+
+
+class Got:
+    """What one client was told."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.text, self.logprobs, self.finish, self.ids, self.created = "", [], [], set(), set()
+        self.whole = answer.status == 200 and answer.complete
+        for c in answer.chunks() if answer.events else [answer.json()]:
+            self.whole = self.whole and "error" not in c
+            self.ids.add(c.get("id"))
+            self.created.add(c.get("created"))
+            for choice in c.get("choices", []):
+                said = choice["delta"] if "delta" in choice else choice["message"]
+                self.text += (said.get("reasoning_content") or "") + (said.get("content") or "")
+                self.logprobs += (choice.get("logprobs") or {}).get("content") or []
+                self.finish += [choice["finish_reason"]] if choice["finish_reason"] else []
+        self.whole = self.whole and (not answer.events or answer.events[-1][1] == "[DONE]")
+        self.usage = answer.usage() if self.whole else None
+
+    def same(self, other):
+        return (self.text, self.logprobs, self.finish, self.usage and {**self.usage, "prompt_tokens_details": None}) == (
+            other.text, other.logprobs, other.finish, other.usage and {**other.usage, "prompt_tokens_details": None})
+
+
+def run(port, n):
+    """Requests 0 to n-1, CLIENTS at a time."""
+    got, numbers, lock = {}, iter(range(n)), threading.Lock()
+
+    def client():
+        while True:
+            with lock:
+                k = next(numbers, None)
+            if k is None:
+                return
+            try:
+                answer = Got(Connection(port, "POST", "/v1/chat/completions", body(k), timeout=300).all())
+            except (OSError, AssertionError, ValueError, KeyError) as e:
+                answer = e
+            with lock:
+                got[k] = answer
+
+    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return got
+
+
+def disturb(engines, every, stop):
+    i = 0
+    while not stop.wait(every):
+        engines.kill(i % ENGINES)
+        i += 1
+
+
+def check(s, calm, rough):
+    assert len(rough) == len(calm)
+    failed = [k for k, g in rough.items() if not isinstance(g, Got) or not g.whole]
+    assert not failed, f"{len(failed)} failed: {[(k, getattr(rough[k], 'answer', rough[k])) for k in failed[:3]]}"
+    different = [k for k, g in rough.items() if not g.same(calm[k])]
+    assert not different, f"{len(different)} differ, e.g. {different[0]}: {calm[different[0]].text!r} {rough[different[0]].text!r}"
+    assert all(len(g.ids) == 1 and len(g.created) == 1 for g in rough.values()), "one id and one time each"
+    rows = {r["request_id"]: r for r in s.rows()}
+    for k, g in rough.items():
+        row = rows[g.answer.headers["x-request-id"]]
+        assert g.usage["completion_tokens"] == tokens(k) == row["tokens_output"], (k, g.usage, row)
+        assert (row["outcome"], row["usage_source"], row["cross_class"]) == (0, "provider", 0), row
+        assert row["tokens_input"] == calm[k].usage["prompt_tokens"]
+
+
+def nobody_notices(args):
+    n, every = (1000 + 125, 1.0) if args.full else (60 + 7, 0.15)
+    with tempfile.TemporaryDirectory() as folder:
+        engines = Engines(args, folder)
+        try:
+            with Scheduler(args.build, engines.nodes(), routing={"queue": "120s", "token": "10s"},
+                           health={"interval": "200ms", "timeout": "200ms"}).ready(60) as s:
+                wait_until(lambda: sum(m.startswith("spillway_node_up{") and v == 1 for m, v in s.metrics().items())
+                           == ENGINES, 60, "all engines are ready")
+                calm = run(s.port, n)
+                assert all(isinstance(g, Got) and g.whole for g in calm.values()), "undisturbed"
+                stop = threading.Event()
+                killer = threading.Thread(target=disturb, args=(engines, every, stop))
+                begin = time.monotonic()
+                killer.start()
+                rough = run(s.port, n)
+                stop.set()
+                killer.join()
+                continued, retried = (s.metrics()[f'spillway_{what}_total{{model="tiny"}}']
+                                      for what in ("continuations", "retries"))
+                print(f"        {n} answers in {time.monotonic() - begin:.1f} s: {engines.kills} kills, "
+                      f"{continued:.0f} continuations, {retried:.0f} retries, "
+                      f"{sum(isinstance(g, Got) and g.whole for g in rough.values())} whole", flush=True)
+                check(s, calm, rough)
+                assert continued > 0, "nothing was disturbed"
+        finally:
+            engines.stop()
+
+
+if __name__ == "__main__":
+    main(__doc__, [nobody_notices])
