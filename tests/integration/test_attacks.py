@@ -428,9 +428,13 @@ def body_waits_for_nobody(_):
     for path, status in (("/healthz", 405), ("/nope", 404), ("/metrics", 404), ("/v1/models", 405)):
         c = stage.connect()
         c.send(post(SMUGGLED, path=path))
-        assert c.reply().status == status, path
-        c.send(b"GET /healthz HTTP/1.1\r\n" + HOST.encode() + b"\r\n")
-        assert b'"ok"' in c.reply().body
+        r = c.reply()
+        assert r.status == status, path
+        if r.headers.get("connection") == "close":  # refused at its head: nothing more is read
+            c.closed()
+        else:
+            c.send(b"GET /healthz HTTP/1.1\r\n" + HOST.encode() + b"\r\n")
+            assert b'"ok"' in c.reply().body
         c.close()
     stage.unharmed()
 
@@ -812,9 +816,9 @@ for name, text in (
 
 
 def many_values(_):
-    """A body of a mebibyte that is nothing but values costs memory in proportion, and is gone afterwards."""
+    """As many values as are allowed cost memory in proportion, and are gone afterwards."""
     before = stage.scheduler.rss_kib()
-    text = BODY[:-1] + ',"a":[' + ",".join("[]" for _ in range(300000)) + "]}"
+    text = BODY[:-1] + ',"a":[' + ",".join("[]" for _ in range(140000)) + "]}"
     for _ in range(4):
         c = stage.connect()
         c.send(post(text.encode()))

@@ -394,7 +394,8 @@ def the_real_one(args):
             p = subprocess.Popen(base + flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             try:
                 time.sleep(4)  # all its connections are there
-                assert p.poll() is None, p.communicate()[0][-2000:]
+                # Ranges are answered at once, and that is the end of them; the others must still hang.
+                assert name == "range" or p.poll() is None, p.communicate()[0][-2000:]
                 undisturbed(s.port, before, f"slowhttptest, {name}")
                 out = p.communicate(timeout=60)[0]
                 assert p.returncode in (0, 1), out[-2000:]  # 1: all its connections were closed
