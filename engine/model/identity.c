@@ -86,6 +86,7 @@ enum rc model_set_identity(struct model *m, struct error *e)
 enum rc engine_class(const struct engine *en, const char *template_name, char hex[33], struct error *e)
 {
     const struct gguf *g = en->m->gguf;
+    const struct k_rope *rope = &en->m->hp.rope;
     char version[32];
     struct hasher h;
     hash_begin(&h);
@@ -93,6 +94,8 @@ enum rc engine_class(const struct engine *en, const char *template_name, char he
     hash_text(&h, version);
     hash_text(&h, en->numerics);
     hash_text(&h, template_name ? template_name : "");
+    /* The one thing that comes from the system's libm: where that differs in a bit, the class does. */
+    hash(&h, rope->inv_freq, (size_t)rope->d_rope / 2 * sizeof *rope->inv_freq);
     hash_headers(&h, g);
     for (uint64_t i = 0; i < gguf_n_tensors(g); i++)
         hash_tensor(&h, gguf_tensor(g, i, NULL));
