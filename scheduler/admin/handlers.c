@@ -37,6 +37,8 @@ static void write_node(const struct front_node *n, void *arg)
     json_string(w, "since", wall_format(n->state_since, buf, sizeof buf));
     json_bool(w, "draining", n->draining);
     json_bool(w, "local", n->local);
+    json_bool(w, "resumes", n->resumes);
+    json_string(w, "numerics", n->numerics[0] ? n->numerics : NULL);
     json_int(w, "watts", n->watts);
     json_open(w, "price_usd_per_mtok", '{');
     json_string(w, "input", price_format(n->prices.input, buf, sizeof buf));

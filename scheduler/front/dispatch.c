@@ -116,7 +116,7 @@ static bool goes_on(struct request *r, const struct leg_end *end)
 static bool can_continue(const struct request *r)
 {
     const struct trail *t = &r->trail;
-    bool known = !trail_has_said(t) || (t->ids_known && r->body.resumable) || (t->text_known && r->body.prefixable);
+    bool known = !trail_has_said(t) || (t->ids_known && r->body.resumable) || t->text_known;
     return known && r->n_legs < LEGS_MAX && r->x;
 }
 
@@ -157,7 +157,7 @@ void dispatch_look(const struct request *r, uint32_t spread, struct route_decisi
         .who = r,
         .said = trail_has_said(&r->trail),
         .by_ids = r->trail.ids_known && r->body.resumable,
-        .by_text = r->trail.text_known && r->body.prefixable,
+        .by_text = r->trail.text_known,
         .numerics = r->numerics,
     };
     route_choose(d, &q, candidates, nodes_snapshot(r->front->nodes, &need, candidates));
@@ -307,6 +307,18 @@ static void note_client_id(struct request *r)
     memcpy(r->client_id, v, n + 1);
 }
 
+/* Is there a node that would take its text so far? */
+static bool may_go_on_by_text(const struct request *r)
+{
+    const struct front *f = r->front;
+    bool any = false;
+    for (int i = 0; i < nodes_count(f->nodes); i++) {
+        const struct node *n = nodes_at(f->nodes, i);
+        any = any || (n->config->continue_by == CONTINUE_PREFIX && node_serves(n, r->room->model));
+    }
+    return any && r->body.prefixable;
+}
+
 void request_start(struct front *f, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct identity *who)
 {
@@ -326,7 +338,7 @@ void request_start(struct front *f, struct http_exchange *x, const char *id, con
     strbuf_init(&r->answer, ANSWER_BYTES_MAX);
     strbuf_init(&r->out, OUT_BYTES_MAX);
     stream_init(&r->stream, NULL, false);
-    trail_init(&r->trail);
+    trail_init(&r->trail, may_go_on_by_text(r) ? TRAIL_TEXT : TRAIL_IDS);
     whole_init(&r->whole, body->kind == REQUEST_CHAT);
     SPW_ASSERT(getrandom(&r->seed, sizeof r->seed, 0) == sizeof r->seed); /* never short for so few bytes */
     r->seed >>= 64 - SEED_BITS;

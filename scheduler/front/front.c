@@ -225,6 +225,8 @@ static void show_node(const struct node *n, void (*each)(const struct front_node
         .probe_us = n->probe_us,
         .pid = n->pid,
         .restarts = n->restarts,
+        .resumes = n->card.resume,
+        .numerics = n->card.numerics,
     };
     each(&view, arg);
 }

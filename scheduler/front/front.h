@@ -75,6 +75,8 @@ struct front_node {
     uint64_t requests, failures; /* legs sent to it, legs that failed on it */
     int64_t probe_us;            /* duration of the last good probe; -1: none yet */
     int pid, restarts;           /* provider process; pid 0: none */
+    bool resumes;                /* answers can be resumed there by their token ids */
+    const char *numerics;        /* its numerics class; "": none is known */
 };
 int front_nodes_count(const struct front *f);
 void front_nodes_each(const struct front *f, void (*each)(const struct front_node *n, void *arg), void *arg);

@@ -164,7 +164,7 @@ static void pass_on(struct request *r)
 /* Could another node go on from here? (Whether there is one is dispatch's business.) */
 static bool may_continue(const struct request *r)
 {
-    return r->leg.to_engine || (r->trail.text_known && r->body.prefixable);
+    return r->leg.to_engine || r->trail.text_known;
 }
 
 /* Milliseconds that the running leg may still be silent; *why: what it is then. */
@@ -426,14 +426,14 @@ enum rc leg_start(struct request *r, struct node *node, struct error *e)
     if (ask.to_engine)
         memcpy(r->leg.numerics, node->card.numerics, sizeof r->leg.numerics);
     r->attempts++;
+    stream_fini(&r->stream);
+    stream_init(&r->stream, ask.upstream_model ? r->body.model : NULL, r->body.usage_asked);
+    stream_follow(&r->stream, &r->trail, r->body.stream ? NULL : &r->whole);
     enum rc rc = send_request(r, node, &ask, e);
     if (rc != RC_OK) {
         r->leg.call = NULL;
         return rc;
     }
-    stream_fini(&r->stream);
-    stream_init(&r->stream, ask.upstream_model ? r->body.model : NULL, r->body.usage_asked);
-    stream_follow(&r->stream, &r->trail, r->body.stream ? NULL : &r->whole);
     r->state = REQUEST_RUNNING;
     r->leg.node = r->last = r->billed = node;
     f->n_running++;

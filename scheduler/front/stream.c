@@ -225,8 +225,8 @@ static void note_taken(struct stream *s, const struct chunk *c)
         .id = c->id, .created = c->created, .ids = c->ids, .contents = c->n_content, .text = c->plain};
     if (!c->only_plain || c->n_content > 1 || c->logprobs)
         t.text.n = 0;
-    if (s->held.len) /* out of order: only with several choices, where ids say nothing anyhow */
-        s->trail->ids_known = s->trail->text_known = false;
+    if (s->held.len) /* out of order: only with several choices, where neither says anything */
+        t.ids.n = t.text.n = 0;
     trail_take(s->trail, &t);
 }
 

@@ -5,14 +5,16 @@
 #define ID_DIGITS_MAX   10
 #define VALUE_BYTES_MAX 4096
 
-void trail_init(struct trail *t)
+void trail_init(struct trail *t, enum trail_keep keep)
 {
     memset(t, 0, sizeof(*t));
+    t->keep = keep;
     strbuf_init(&t->id, VALUE_BYTES_MAX);
     strbuf_init(&t->created, VALUE_BYTES_MAX);
     strbuf_init(&t->ids, (size_t)TRAIL_IDS_MAX * (ID_DIGITS_MAX + 1));
     strbuf_init(&t->text, TRAIL_TEXT_MAX);
-    t->ids_known = t->text_known = true;
+    t->ids_known = true;
+    t->text_known = keep == TRAIL_TEXT;
 }
 
 void trail_fini(struct trail *t)
@@ -25,8 +27,9 @@ void trail_fini(struct trail *t)
 
 void trail_reset(struct trail *t)
 {
+    enum trail_keep keep = t->keep;
     trail_fini(t);
-    trail_init(t);
+    trail_init(t, keep);
 }
 
 bool trail_has_said(const struct trail *t)
@@ -67,6 +70,15 @@ static void keep_value(struct strbuf *b, struct span v)
         strbuf_clear(b);
 }
 
+/* A part of what has been said is as good as nothing of it. */
+static void forget(struct strbuf *b, bool *known)
+{
+    size_t max = b->max;
+    strbuf_fini(b);
+    strbuf_init(b, max);
+    *known = false;
+}
+
 void trail_take(struct trail *t, const struct trail_chunk *c)
 {
     if (!t->begun) {
@@ -74,11 +86,13 @@ void trail_take(struct trail *t, const struct trail_chunk *c)
         keep_value(&t->id, c->id);
         keep_value(&t->created, c->created);
     }
-    if (c->ids.n && t->ids_known)
-        t->ids_known = add_ids(t, c->ids);
+    if (c->ids.n && t->ids_known && !add_ids(t, c->ids))
+        forget(&t->ids, &t->ids_known);
     t->chunks += c->contents;
     if (c->contents == 0)
         return;
-    t->ids_known = t->ids_known && c->ids.n;
-    t->text_known = t->text_known && c->text.n && strbuf_append(&t->text, c->text.p + 1, c->text.n - 2) == RC_OK;
+    if (t->ids_known && !c->ids.n)
+        forget(&t->ids, &t->ids_known);
+    if (t->text_known && (!c->text.n || strbuf_append(&t->text, c->text.p + 1, c->text.n - 2) != RC_OK))
+        forget(&t->text, &t->text_known);
 }

@@ -15,7 +15,11 @@
 #define TRAIL_IDS_MAX  131072 /* what an engine takes: docs/NODE_API.md */
 #define TRAIL_TEXT_MAX ((size_t)8 << 20)
 
+/* What is kept; with TRAIL_IDS the text, which nobody could use, is not, and text_known is false from the start. */
+enum trail_keep { TRAIL_IDS, TRAIL_TEXT };
+
 struct trail {
+    enum trail_keep keep;
     bool begun;                /* a chunk has been taken: id and created are settled */
     struct strbuf id, created; /* of the first chunk, JSON values as written; empty: it had none */
     bool ids_known, text_known;
@@ -25,7 +29,7 @@ struct trail {
     int64_t chunks;     /* that carried text, thinking or tool calls */
 };
 
-void trail_init(struct trail *t);
+void trail_init(struct trail *t, enum trail_keep keep);
 void trail_fini(struct trail *t);
 void trail_reset(struct trail *t); /* nothing has been said after all */
 /* Has anything been said? */

@@ -6,6 +6,7 @@ log probabilities (equal ones mean equal ids and equal logits), and whole answer
     tests/fault/continuation.py --build build --full   1,000 streams, 32 at a time, one kill a second"""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,7 @@ class Engines:
     def start(self, port):
         return subprocess.Popen([self.program, "serve", "--model", self.model, "--host", "127.0.0.1", "--port", str(port),
                                  "--alias", "tiny", "--threads", "1", "--max-batch", "16",
-                                 "--node-key-file", self.key_file], stdout=self.log, stderr=self.log)
+                                 "--node-key-file", self.key_file, "--drain-seconds", "0"], stdout=self.log, stderr=self.log)
 
     def kill(self, i):
         self.processes[i].kill()
@@ -51,7 +52,7 @@ class Engines:
 
     def stop(self):
         for p in self.processes:
-            p.kill()
+            p.kill()  # one that was stopped dies of it, too
             p.wait()
         self.log.close()
 
@@ -121,10 +122,30 @@ def run(port, n):
     return got
 
 
-def disturb(engines, every, stop):
+def kill(engines, i):
+    engines.kill(i)
+
+
+def hang(engines, i):
+    """It stands still for longer than a token may take, and goes on as if nothing had been."""
+    engines.processes[i].send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    engines.processes[i].send_signal(signal.SIGCONT)
+    engines.kills += 1
+
+
+def drain(engines, i):
+    """SIGTERM: what runs is cut at the drain's end, which is soon; then a new one."""
+    engines.processes[i].terminate()
+    engines.processes[i].wait()
+    engines.processes[i] = engines.start(engines.ports[i])
+    engines.kills += 1
+
+
+def disturb(engines, how, every, stop):
     i = 0
     while not stop.wait(every):
-        engines.kill(i % ENGINES)
+        how(engines, i % ENGINES)
         i += 1
 
 
@@ -143,19 +164,18 @@ def check(s, calm, rough):
         assert row["tokens_input"] == calm[k].usage["prompt_tokens"]
 
 
-def nobody_notices(args):
-    n, every = (1000 + 125, 1.0) if args.full else (60 + 7, 0.15)
+def survive(args, how, n, every, token="10s"):
     with tempfile.TemporaryDirectory() as folder:
         engines = Engines(args, folder)
         try:
-            with Scheduler(args.build, engines.nodes(), routing={"queue": "120s", "token": "10s"},
+            with Scheduler(args.build, engines.nodes(), routing={"queue": "120s", "token": token},
                            health={"interval": "200ms", "timeout": "200ms"}).ready(60) as s:
                 wait_until(lambda: sum(m.startswith("spillway_node_up{") and v == 1 for m, v in s.metrics().items())
                            == ENGINES, 60, "all engines are ready")
                 calm = run(s.port, n)
                 assert all(isinstance(g, Got) and g.whole for g in calm.values()), "undisturbed"
                 stop = threading.Event()
-                killer = threading.Thread(target=disturb, args=(engines, every, stop))
+                killer = threading.Thread(target=disturb, args=(engines, how, every, stop))
                 begin = time.monotonic()
                 killer.start()
                 rough = run(s.port, n)
@@ -163,7 +183,7 @@ def nobody_notices(args):
                 killer.join()
                 continued, retried = (s.metrics()[f'spillway_{what}_total{{model="tiny"}}']
                                       for what in ("continuations", "retries"))
-                print(f"        {n} answers in {time.monotonic() - begin:.1f} s: {engines.kills} kills, "
+                print(f"        {n} answers in {time.monotonic() - begin:.1f} s: {engines.kills} disturbances, "
                       f"{continued:.0f} continuations, {retried:.0f} retries, "
                       f"{sum(isinstance(g, Got) and g.whole for g in rough.values())} whole", flush=True)
                 check(s, calm, rough)
@@ -172,5 +192,17 @@ def nobody_notices(args):
             engines.stop()
 
 
+def engines_die(args):
+    survive(args, kill, *((1000 + 125, 1.0) if args.full else (60 + 7, 0.15)))
+
+
+def engines_hang(args):
+    survive(args, hang, *((500, 0.2) if args.full else (60, 0.05)), token="500ms")
+
+
+def engines_drain(args):
+    survive(args, drain, *((500, 0.5) if args.full else (60, 0.15)))
+
+
 if __name__ == "__main__":
-    main(__doc__, [nobody_notices])
+    main(__doc__, [engines_die, engines_hang, engines_drain])

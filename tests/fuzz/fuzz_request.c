@@ -69,6 +69,57 @@ static void as_stream(const char *text, size_t n)
     stream_fini(&s);
 }
 
+/* Later legs say more, and the body stays JSON. */
+static void splice_later(const struct request_body *r)
+{
+    static char so_far[] = "a\\n\\ud83d\\ude00", known[] = "1,22,333";
+    const struct strbuf text = {.data = so_far, .len = sizeof so_far - 1, .max = 64},
+                        ids = {.data = known, .len = sizeof known - 1, .max = 64};
+    const struct request_leg legs[] = {{.stream = true, .to_engine = true, .seed = 7, .ids = &ids},
+                                       {.stream = true, .text = &text, .said = 2}};
+    for (int i = 0; i < 2; i++) {
+        struct strbuf out;
+        cJSON *after = NULL;
+        struct error e;
+        if (!(i ? r->prefixable : r->resumable))
+            continue;
+        strbuf_init(&out, request_splice_bytes_max(r, &legs[i]));
+        must(request_splice(r, &legs[i], &out) == RC_OK);
+        must(json_parse(out.data, out.len, JSON_DEPTH_MAX, &after, &e) == RC_OK);
+        must(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(after, "stream")));
+        must(i || cJSON_GetObjectItemCaseSensitive(after, "spillway_resume"));
+        cJSON_Delete(after);
+        strbuf_fini(&out);
+    }
+}
+
+/* The same bytes as two legs of one answer, streamed and gathered. */
+static void as_legs(const char *text, size_t n)
+{
+    struct trail trail;
+    struct whole whole;
+    struct strbuf out;
+    strbuf_init(&out, (size_t)64 << 20);
+    for (int gather = 0; gather < 2; gather++) {
+        trail_init(&trail, n % 2 ? TRAIL_TEXT : TRAIL_IDS);
+        whole_init(&whole, n % 3 == 0);
+        for (int leg = 0; leg < 2; leg++) {
+            struct stream s;
+            size_t from = leg ? n / 2 : 0, to = leg ? n : n / 2;
+            stream_init(&s, NULL, true);
+            stream_follow(&s, &trail, gather ? &whole : NULL);
+            enum stream_status status = stream_feed(&s, text + from, to - from, &out);
+            if (status == STREAM_DONE && gather && stream_gather_held(&s) == RC_OK)
+                must(whole_write(&whole, &(struct whole_head){.like = {s.like.data, s.like.len}}, &out) == RC_OK);
+            stream_fini(&s);
+        }
+        must(trail.ids_known || !trail.ids.len);
+        trail_fini(&trail);
+        whole_fini(&whole);
+    }
+    strbuf_fini(&out);
+}
+
 static void as_answer(const char *text, size_t n)
 {
     struct token_counts counts = {0};
@@ -93,8 +144,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
             continue;
         splice(&r, NULL, text, n);
         splice(&r, "other \"name\"", text, n);
+        splice_later(&r);
     }
     as_stream(text, n);
+    as_legs(text, n);
     as_answer(text, n);
     free(text);
     return 0;
