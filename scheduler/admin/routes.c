@@ -25,11 +25,13 @@ const struct admin_route admin_routes[] = {
      "\"model\":\"m\",\"node\":\"gpu1\",\"tokens_input\":12,\"tokens_cached_input\":0,\"tokens_output\":40,"
      "\"charge_usd\":\"0.0000172\",\"outcome\":\"ok\",...}]}`; 503 `busy` while other readers wait"},
     {"GET", V1 "/ledger/{id}/legs", admin_get_legs,
-     "The legs of one request, in order: one per node that it was on. Their tokens add up to the row's; `numerics` is the "
+     "The legs of one request, in order: one per node that it was on. Their tokens add up to the row's; `numerics` is "
+     "the "
      "class of an engine, inside of which an answer goes on as if nothing had happened.",
      NULL,
      "200 `{\"legs\":[{\"leg\":1,\"node\":\"gpu1\",\"provider\":\"static\",\"outcome\":\"cut\",\"tokens_output\":17,"
-     "\"started\":\"2026-11-24T06:47:05.123Z\",\"total_ms\":412,\"numerics\":\"...\"}]}`, empty when the request is not "
+     "\"started\":\"2026-11-24T06:47:05.123Z\",\"total_ms\":412,\"numerics\":\"...\"}]}`, empty when the request is "
+     "not "
      "known; 503 `busy`"},
     {"GET", V1 "/config", admin_get_config,
      "The effective configuration, secrets masked, with the source of each value.", NULL,

@@ -544,6 +544,67 @@ static int bench(int n)
     return b.failed != 0;
 }
 
+static void see_legs(const struct ledger_leg *leg, void *arg)
+{
+    struct strbuf *out = arg;
+    CHECK(strbuf_printf(out, "%d:%s:%s:%lld:%s ", leg->leg, leg->node, leg->outcome, (long long)leg->tokens_output,
+                        leg->numerics) == RC_OK);
+}
+
+/* A file of the first version is read as it is, and brought up to date by its first writer; then rows have legs. */
+static void test_first_version_and_legs(void)
+{
+    static const char first[] =
+        "CREATE TABLE ledger (request_id TEXT NOT NULL PRIMARY KEY, tenant TEXT, team TEXT, key_id TEXT, model TEXT, "
+        "node "
+        "TEXT, provider TEXT, streamed INTEGER NOT NULL, attempts INTEGER NOT NULL, tokens_input INTEGER NOT NULL, "
+        "tokens_cached_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL, usage_source TEXT, "
+        "price_input_uusd_per_mtok "
+        "INTEGER NOT NULL, price_cached_input_uusd_per_mtok INTEGER NOT NULL, price_output_uusd_per_mtok INTEGER NOT "
+        "NULL, "
+        "charge_pusd INTEGER NOT NULL, accepted_ns INTEGER NOT NULL, first_byte_ns INTEGER NOT NULL, finished_ns "
+        "INTEGER "
+        "NOT NULL, outcome INTEGER NOT NULL, http_status INTEGER NOT NULL, error TEXT) STRICT;"
+        "INSERT INTO ledger VALUES "
+        "('old',NULL,NULL,NULL,'m','n','static',1,1,2,0,3,'provider',1,1,1,5,1,2,3,0,200,NULL);"
+        "PRAGMA application_id = 1399879500; PRAGMA user_version = 1;";
+    struct ledger_leg legs[] = {{.leg = 1,
+                                 .node = "a",
+                                 .provider = "static",
+                                 .outcome = "cut",
+                                 .tokens_output = 5,
+                                 .numerics = "0123456789abcdef0123456789abcdef"},
+                                {.leg = 2, .node = "b", .provider = "process", .outcome = "ok", .tokens_output = 72}};
+    struct ledger_row r = row("new");
+    struct seen seen = {.last = -1};
+    struct ticket ticket = {&seen, 0};
+    struct strbuf out;
+    struct error e;
+    sqlite3 *db;
+
+    clean();
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK && sqlite3_exec(db, first, NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_close(db);
+    strbuf_init(&out, 4096);
+    CHECK_INT(rows_in_file(), 1);
+    CHECK_INT(ledger_read_legs(path, "old", see_legs, &out, &e), RC_OK);
+    CHECK_INT(out.len, 0);
+    struct ledger *l = open_ledger(NULL);
+    r.legs = legs;
+    r.n_legs = 2;
+    r.continuations = 1;
+    CHECK_INT(ledger_append(l, &r, done_cb, &ticket), RC_OK);
+    memset(legs, 0, sizeof legs); /* they were copied */
+    wait_for(&seen, 1);
+    CHECK_INT(seen.ok, 1);
+    ledger_close(l);
+    CHECK_INT(rows_in_file(), 2);
+    CHECK_INT(ledger_read_legs(path, "new", see_legs, &out, &e), RC_OK);
+    CHECK_STR(out.data, "1:a:cut:5:0123456789abcdef0123456789abcdef 2:b:ok:72: ");
+    strbuf_fini(&out);
+    clean();
+}
+
 int main(int argc, char **argv)
 {
     const char *tmp = getenv("TMPDIR");
@@ -567,6 +628,7 @@ int main(int argc, char **argv)
         TEST(test_disk_full);
         TEST(test_foreign_files);
         TEST(test_killed);
+        TEST(test_first_version_and_legs);
         failed = TEST_RESULT();
     }
     event_base_free(loop);
