@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define WORD_MAX 63
 
@@ -153,4 +154,42 @@ char *text_format_duration_ms(int64_t ms, char *buf, size_t size)
 char *text_format_size(int64_t bytes, char *buf, size_t size)
 {
     return format_with_unit(bytes, sizes, 4, buf, size);
+}
+
+/* Exactly n digits as a number from lo to hi; -1: something else. */
+static int digits(const char *p, int n, int lo, int hi)
+{
+    int v = 0;
+    for (int i = 0; i < n; i++) {
+        if (p[i] < '0' || p[i] > '9')
+            return -1;
+        v = v * 10 + (p[i] - '0');
+    }
+    return v >= lo && v <= hi ? v : -1;
+}
+
+enum rc text_parse_utc(const char *text, int64_t *seconds)
+{
+    size_t n = strlen(text);
+    struct tm t = {0}, back;
+    bool marks = n == 10 || (n == 20 && text[10] == 'T' && text[13] == ':' && text[16] == ':' && text[19] == 'Z');
+    if (!marks || text[4] != '-' || text[7] != '-')
+        return RC_INVALID;
+    int year = digits(text, 4, 1970, 9999), month = digits(text + 5, 2, 1, 12), day = digits(text + 8, 2, 1, 31);
+    int hour = n == 20 ? digits(text + 11, 2, 0, 23) : 0, minute = n == 20 ? digits(text + 14, 2, 0, 59) : 0;
+    int second = n == 20 ? digits(text + 17, 2, 0, 59) : 0;
+    if (year < 0 || month < 0 || day < 0 || hour < 0 || minute < 0 || second < 0)
+        return RC_INVALID;
+    t = (struct tm){.tm_year = year - 1900,
+                    .tm_mon = month - 1,
+                    .tm_mday = day,
+                    .tm_hour = hour,
+                    .tm_min = minute,
+                    .tm_sec = second};
+    back = t;
+    time_t v = timegm(&back);
+    if (back.tm_mday != day) /* the 31st of a shorter month */
+        return RC_INVALID;
+    *seconds = v;
+    return RC_OK;
 }

@@ -18,6 +18,8 @@ enum rc text_parse_int(const char *text, int64_t lo, int64_t hi, int64_t *v) SPW
 enum rc text_parse_duration_ms(const char *text, int64_t *ms) SPW_MUST_USE;
 /* "4096", "64KiB", "32MiB", "2GiB" or "0". RC_INVALID, or RC_FULL when it does not fit. */
 enum rc text_parse_size(const char *text, int64_t *bytes) SPW_MUST_USE;
+/* A UTC time, "2027-01-01" or "2027-01-01T12:00:00Z", as Unix seconds. */
+enum rc text_parse_utc(const char *text, int64_t *seconds) SPW_MUST_USE;
 /* The shortest exact form of the same; buf >= 32 bytes. Return buf. */
 char *text_format_duration_ms(int64_t ms, char *buf, size_t size);
 char *text_format_size(int64_t bytes, char *buf, size_t size);

@@ -252,24 +252,13 @@ static void check_keys(struct config_loader *l)
     const struct config *c = l->c;
     struct key_ref *sorted = spw_calloc((size_t)c->n_keys + 1, sizeof *sorted);
     int n = 0;
-    bool admin = false;
 
     for (int i = 0; i < c->n_keys; i++) {
-        admin = admin || c->keys[i].admin;
         if (c->keys[i].id && c->keys[i].sha256)
             sorted[n++].key = &c->keys[i];
     }
     check_keys_twice(l, sorted, n);
     free(sorted);
-    if (!c->auth_off && c->n_keys == 0)
-        config_problem(
-            l, main_line(c, "auth"), "auth",
-            "there are no keys, so nobody could send a request; make one with `spillway keys create`, or say "
-            "`auth: off`");
-    if (c->admin_listen && !admin)
-        config_problem(l, main_line(c, "admin.listen"), "admin.listen",
-                       "no key has the scope admin, so nobody could "
-                       "use it; make one with `spillway keys create --admin`, or use the unix socket alone");
 }
 
 void config_check(struct config_loader *l)
@@ -279,6 +268,7 @@ void config_check(struct config_loader *l)
     check_listeners(l);
     check_nodes(l);
     check_keys(l);
+    config_check_who(l);
     if (c->health_timeout_ms > c->health_interval_ms &&
         main_line(c, "health.timeout") + main_line(c, "health.interval"))
         config_problem(l, main_line(c, main_line(c, "health.timeout") ? "health.timeout" : "health.interval"),
@@ -316,8 +306,8 @@ static void warn_dead_models(const struct config *c, struct strbuf *out, int *n)
     for (int i = 0; all_local && i < c->n_nodes; i++) {
         if (c->nodes[i].local)
             continue;
-        warn(c, out, n, c->nodes[i].line, "nodes[%d].local: every key is local_only, so node \"%s\" is never used", i,
-             c->nodes[i].name);
+        warn(c, out, n, c->nodes[i].line, "nodes[%d].local: every key is local_only, so node \"%s\" is never used",
+             i, c->nodes[i].name);
     }
     for (int i = 0; i < c->n_keys && !all_local; i++)
         here = here || c->keys[i].local_only;
@@ -347,8 +337,11 @@ int config_warnings(const struct config *c, struct strbuf *out)
     int n = 0;
 
     if (c->auth_off && !config_is_loopback(c->listen))
-        warn(c, out, &n, main_line(c, "auth"), "auth: off, and listen is \"%s\": everybody who reaches it is served",
-             c->listen);
+        warn(c, out, &n, main_line(c, "auth.mode"),
+             "auth: off, and listen is \"%s\": everybody who reaches it is served", c->listen);
+    if (!c->auth_off && c->n_keys + c->n_issuers == 0)
+        warn(c, out, &n, main_line(c, "auth.mode"),
+             "auth: neither keys nor issuers here: only keys made by `spillway keys create` are let in");
     if (!c->tls_cert && !config_is_loopback(c->listen))
         warn(c, out, &n, main_line(c, "listen"),
              "listen: plain HTTP beyond loopback; set tls.cert and tls.key, or put "

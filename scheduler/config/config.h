@@ -43,9 +43,37 @@ struct config_node {
 
 struct config_key {          /* an application's key: only its hash is kept */
     const char *id, *sha256; /* hex, lower case */
-    const char *tenant, *team;
-    bool admin; /* `scope: admin`: the admin API, beside everything else */
+    const char *tenant, *team, *project, *user;
+    bool admin;          /* `scope: admin`, the short form: everything */
+    const char **scopes; /* n_scopes 0: what `admin` says */
+    int n_scopes;
+    const char **models, **networks; /* none: all */
+    int n_models, n_networks;
+    const char *expires; /* as given, or NULL; see config_key_identity() */
+    const char *rate_class;
     bool local_only;
+    int line;
+    int lines[CONFIG_ITEM_SETTINGS_MAX];
+};
+
+struct config_issuer { /* of signed tokens; config_issuer_oidc() makes scheduler/auth's form of it */
+    const char *name, *issuer, *discovery_url, *jwks_url, *ca_file;
+    const char **audiences, **algs, **default_scopes;
+    int n_audiences, n_algs, n_default_scopes;
+    int64_t skew_ms;
+    const char *tenant, *tenant_claim, *team_claim, *project_claim, *user_claim, *models_claim;
+    const char *scope_claim, *scope_prefix, *rate_class;
+    bool local_only;
+    int64_t refresh_ms, stale_ms;
+    int line;
+    int lines[CONFIG_ITEM_SETTINGS_MAX];
+};
+
+struct config_class { /* numbers under a name, for rate limits; 0: no such limit */
+    const char *name;
+    int requests_per_min, tokens_per_min;
+    int requests_burst, tokens_burst; /* 0: what a minute allows */
+    int concurrent;
     int line;
     int lines[CONFIG_ITEM_SETTINGS_MAX];
 };
@@ -62,6 +90,11 @@ struct config {
     bool auth_off;           /* `auth: off`, said aloud; else keys are needed */
     struct config_key *keys;
     int n_keys;
+    struct config_issuer *issuers;
+    int n_issuers;
+    struct config_class *classes;
+    int n_classes;
+    const char *class_key, *class_team, *class_model; /* the class of each that names none itself; NULL: no limit */
     struct config_node *nodes;
     int n_nodes;
     int64_t health_interval_ms, health_timeout_ms;
@@ -89,6 +122,16 @@ void config_free(struct config *c);
 /* What is allowed but probably not meant (a key that can reach nothing, a node that is free of charge), one per line
  * in the form of the mistakes. Returns how many. */
 int config_warnings(const struct config *c, struct strbuf *out);
+
+struct identity; /* scheduler/auth/identity.h */
+struct network;
+struct oidc_issuer;
+/* A key in scheduler/auth's form. Borrows from k; networks has room for k->n_networks. Never fails for a configuration
+ * that was loaded. */
+enum rc config_key_identity(const struct config_key *k, struct identity *who, struct network *networks,
+                            int64_t *expires_s, struct error *e) SPW_MUST_USE;
+void config_issuer_oidc(const struct config_issuer *c, struct oidc_issuer *out);   /* borrows from c */
+const struct config_class *config_class(const struct config *c, const char *name); /* NULL: none, or name is NULL */
 
 void config_dump(const struct config *c, FILE *out); /* effective values, secrets masked, source of each */
 /* The same as JSON, appended to `out`: {"listen":{"value":"...","source":"line 3"},...}. RC_FULL at out's bound. */

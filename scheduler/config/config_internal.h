@@ -8,6 +8,7 @@
 
 #define CONFIG_NODES_MAX    64 /* what one routing decision looks at: ROUTE_CANDIDATES_MAX */
 #define CONFIG_KEYS_MAX     10000
+#define CONFIG_CLASSES_MAX  64
 #define CONFIG_PROBLEMS_MAX 200 /* more mistakes than that are counted, not listed */
 
 enum setting_type {                   /* what the field at `offset` is */
@@ -44,7 +45,7 @@ struct setting {
 
 /* One table: the settings of the file itself, or of each item of a list in it. */
 struct settings {
-    const char *name; /* key of the list; NULL: the file itself */
+    const char *name; /* key of the list, from the top: "nodes", "auth.issuers"; NULL: the file itself */
     const char *help;
     const struct setting *rows;
     int n_rows;
@@ -54,7 +55,14 @@ struct settings {
     int items_max;
 };
 
-enum { CONFIG_TABLE_MAIN, CONFIG_TABLE_NODES, CONFIG_TABLE_KEYS, CONFIG_N_TABLES };
+enum {
+    CONFIG_TABLE_MAIN,
+    CONFIG_TABLE_NODES,
+    CONFIG_TABLE_KEYS,
+    CONFIG_TABLE_ISSUERS,
+    CONFIG_TABLE_CLASSES,
+    CONFIG_N_TABLES,
+};
 extern const struct settings config_tables[CONFIG_N_TABLES];
 /* Row number of a key, or -1. */
 int config_row(const struct settings *t, const char *key);
@@ -78,6 +86,8 @@ char *config_strdup(struct config_loader *l, const char *s);
 
 /* check.c: what no single row can see. */
 void config_check(struct config_loader *l);
+/* who.c: the same for keys, issuers and classes of limits. */
+void config_check_who(struct config_loader *l);
 /* "HOST:PORT" names this machine only: 127.x, ::1, localhost, unix sockets. */
 bool config_is_loopback(const char *address);
 

@@ -282,9 +282,11 @@ static int known_words(const struct settings *table, const char *prefix, const c
             n++;
         }
     }
-    if (prefix[0] == '\0' && !table->name)
-        for (int i = CONFIG_TABLE_MAIN + 1; i < CONFIG_N_TABLES && n < max; i++)
-            words[n++] = config_tables[i].name;
+    for (int i = CONFIG_TABLE_MAIN + 1; i < CONFIG_N_TABLES && n < max && !table->name; i++) {
+        const char *name = config_tables[i].name;
+        if (strncmp(name, prefix, n_prefix) == 0 && !strchr(name + n_prefix, '.'))
+            words[n++] = name + n_prefix;
+    }
     return n;
 }
 
@@ -327,7 +329,15 @@ static bool is_section(const struct settings *table, const char *path)
     return false;
 }
 
-/* The list of that name at the top of the file, or NULL. */
+/* "auth: off" for "auth: {mode: off}": the row that a word alone in place of the section means, or -1. */
+static int row_in_short(const struct settings *table, const char *path)
+{
+    char key[160];
+    snprintf(key, sizeof key, "%s.mode", path);
+    return config_row(table, key);
+}
+
+/* The list of that path from the top of the file, or NULL. */
 static const struct settings *find_list(const struct settings *table, const char *path)
 {
     for (int i = CONFIG_TABLE_MAIN + 1; i < CONFIG_N_TABLES && !table->name; i++)
@@ -349,7 +359,7 @@ static void load_map(struct config_loader *l, const struct settings *table, cons
         const struct settings *list = find_list(table, path);
         int row = config_row(table, path);
 
-        if (row >= 0 && strchr(map->keys[i], '.')) { /* one notation, so that nothing can be said twice */
+        if ((row >= 0 || list) && strchr(map->keys[i], '.')) { /* one notation, so that nothing can be said twice */
             config_problem(l, t.line, name, "write it nested: \"%s\" in the section \"%.*s\"", strrchr(name, '.') + 1,
                            (int)(strrchr(path, '.') - path), path);
         } else if (row >= 0) {
@@ -362,6 +372,8 @@ static void load_map(struct config_loader *l, const struct settings *table, cons
             snprintf(path + strlen(path), sizeof path - strlen(path), ".");
             snprintf(name + strlen(name), sizeof name - strlen(name), ".");
             load_map(l, table, v, path, name, base);
+        } else if (v->kind == YAML_KIND_SCALAR && !is_empty(v) && row_in_short(table, path) >= 0) {
+            set_value(l, table, row_in_short(table, path), &t, v);
         } else if (!is_empty(v)) { /* a section whose lines are all commented out is fine */
             config_problem(l, t.line, name, "this is a section; write its keys indented below it");
         }

@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "policies/route.h"
+#include "scheduler/auth/oidc.h"
 
 _Static_assert(CONFIG_NODES_MAX == ROUTE_CANDIDATES_MAX, "the router must see every node");
 
@@ -136,9 +137,11 @@ static const char *const provider_words[] = {"static", "process", NULL};
 static const char *const continue_words[] = {"off", "prefix", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
-#define MAIN(field) .offset = offsetof(struct config, field)
-#define NODE(field) .offset = offsetof(struct config_node, field)
-#define KEY(field)  .offset = offsetof(struct config_key, field)
+#define MAIN(field)   .offset = offsetof(struct config, field)
+#define NODE(field)   .offset = offsetof(struct config_node, field)
+#define KEY(field)    .offset = offsetof(struct config_key, field)
+#define ISSUER(field) .offset = offsetof(struct config_issuer, field)
+#define CLASS(field)  .offset = offsetof(struct config_class, field)
 
 static const struct setting main_rows[] = {
     {"listen", SETTING_TEXT, MAIN(listen), .def = "127.0.0.1:8080", .check = check_address,
@@ -162,12 +165,20 @@ static const struct setting main_rows[] = {
      .help = "The ledger's SQLite file."},
     {"ledger.queue_max", SETTING_INT, MAIN(ledger_queue_max), .lo = 64, .hi = 1000000, .unit = "rows", .def = "65536",
      .help = "Rows that may wait for the disk; beyond it new work is refused."},
-    {"auth", SETTING_EITHER, SETTING_RELOAD, MAIN(auth_off), .choices = auth_words, .def = "keys",
-     .help = "`keys`: requests need one of the keys below. `off`: everybody who reaches `listen` is served."},
+    {"auth.mode", SETTING_EITHER, SETTING_RELOAD, MAIN(auth_off), .choices = auth_words, .def = "keys",
+     .help =
+         "`keys`: requests need a key (of `keys` below, or made by `spillway keys create`) or a token of one of the "
+         "issuers. `off`: everybody who reaches `listen` is served. `auth: off` is short for it."},
     {"limits.body", SETTING_SIZE, SETTING_RELOAD, MAIN(body_bytes_max), .lo = 1024, .hi = INT64_C(1) << 30,
      .def = "32MiB", .help = "Largest request body; a larger one is answered with 413."},
     {"limits.connections", SETTING_INT, MAIN(connections_max), .lo = 1, .hi = 1000000, .unit = "connections",
      .def = "20000", .help = "Open connections from applications; one more is answered with 503."},
+    {"limits.key", SETTING_TEXT, SETTING_RELOAD, MAIN(class_key), .check = check_name, .def_text = "no limit",
+     .help = "Class of limits for each key, and each user of an issuer, that has no rate_class itself."},
+    {"limits.team", SETTING_TEXT, SETTING_RELOAD, MAIN(class_team), .check = check_name, .def_text = "no limit",
+     .help = "Class of limits for each team, all its keys together; what a tenant has outside of teams counts as one."},
+    {"limits.model", SETTING_TEXT, SETTING_RELOAD, MAIN(class_model), .check = check_name, .def_text = "no limit",
+     .help = "Class of limits for what each tenant asks of each model."},
     {"health.interval", SETTING_DURATION, SETTING_RELOAD, MAIN(health_interval_ms), .lo = 50, .hi = 600000, .def = "2s",
      .help = "Time between two health checks of a node."},
     {"health.timeout", SETTING_DURATION, SETTING_RELOAD, MAIN(health_timeout_ms), .lo = 50, .hi = 60000, .def = "1s",
@@ -240,15 +251,90 @@ static const struct setting key_rows[] = {
      .help = "SHA-256 of the key in hex; `spillway keys create` makes a key and prints this."},
     {"tenant", SETTING_TEXT, SETTING_REQUIRED, KEY(tenant), .check = check_name, .help = "Who pays."},
     {"team", SETTING_TEXT, KEY(team), .check = check_name, .def_text = "none", .help = "Part of the tenant."},
+    {"project", SETTING_TEXT, KEY(project), .check = check_name, .def_text = "none", .help = "Part of the team."},
+    {"user", SETTING_TEXT, KEY(user), .def_text = "none", .help = "A person or program, for the books."},
     {"scope", SETTING_EITHER, KEY(admin), .choices = scope_words, .def = "inference",
      .help = "`inference`: the endpoint for applications. `admin`: the admin API as well."},
+    {"scopes", SETTING_WORDS, KEY(scopes), .count_offset = offsetof(struct config_key, n_scopes),
+     .def_text = "what `scope` says",
+     .help = "Instead of `scope`, exactly these: `inference`, `usage` (one's own usage), `admin`."},
+    {"models", SETTING_WORDS, KEY(models), .count_offset = offsetof(struct config_key, n_models), .def_text = "all",
+     .help = "Models it may use; a `*` at the end takes any rest."},
+    {"networks", SETTING_WORDS, KEY(networks), .count_offset = offsetof(struct config_key, n_networks),
+     .def_text = "all", .help = "Addresses it may be used from, as in 10.0.0.0/8 or 2001:db8::/32."},
+    {"expires", SETTING_TEXT, KEY(expires), .def_text = "never",
+     .help = "UTC time from which it is refused, as in 2027-01-01 or 2027-01-01T12:00:00Z."},
+    {"rate_class", SETTING_TEXT, KEY(rate_class), .check = check_name, .def_text = "limits.key",
+     .help = "Class of `limits.classes` that holds for this key."},
     {"local_only", SETTING_BOOL, KEY(local_only), .def = "false",
      .help = "Requests with this key never leave the premises."},
+};
+
+static const struct setting issuer_rows[] = {
+    {"name", SETTING_TEXT, SETTING_REQUIRED, ISSUER(name), .check = check_name,
+     .help = "What the issuer is called in ledger and logs; unique."},
+    {"issuer", SETTING_TEXT, SETTING_REQUIRED, ISSUER(issuer),
+     .help = "Equal to `iss` of its tokens, character by character; a URL, https but for tests."},
+    {"discovery_url", SETTING_TEXT, ISSUER(discovery_url), .def_text = "ISSUER/.well-known/openid-configuration",
+     .help = "Document that says where the keys are."},
+    {"jwks_url", SETTING_TEXT, ISSUER(jwks_url), .def_text = "from the discovery document",
+     .help = "The issuer's keys, without a discovery document."},
+    {"ca_file", SETTING_PATH, ISSUER(ca_file), .def_text = "the system's",
+     .help = "Certificates (PEM) to trust when keys are fetched."},
+    {"audiences", SETTING_WORDS, SETTING_REQUIRED, ISSUER(audiences),
+     .count_offset = offsetof(struct config_issuer, n_audiences), .help = "One of these must be in `aud` of a token."},
+    {"algs", SETTING_WORDS, ISSUER(algs), .count_offset = offsetof(struct config_issuer, n_algs),
+     .def_text = "all of them",
+     .help = "Signatures that are taken: RS256 to RS512, PS256 to PS512, ES256 to ES512, EdDSA."},
+    {"skew", SETTING_DURATION, ISSUER(skew_ms), .lo = 0, .hi = 600000, .def = "1m",
+     .help = "What the issuer's clock and ours may differ; whole seconds."},
+    {"tenant", SETTING_TEXT, ISSUER(tenant), .check = check_name,
+     .help = "Who pays for everybody's tokens. Either this or tenant_claim."},
+    {"tenant_claim", SETTING_TEXT, ISSUER(tenant_claim),
+     .help = "Claim that names who pays; a path as in realm_access.tenant, like the other claims."},
+    {"team_claim", SETTING_TEXT, ISSUER(team_claim), .def_text = "none", .help = "Claim that names the team."},
+    {"project_claim", SETTING_TEXT, ISSUER(project_claim), .def_text = "none", .help = "Claim that names the project."},
+    {"user_claim", SETTING_TEXT, ISSUER(user_claim), .def = "sub", .help = "Claim that names the user."},
+    {"models_claim", SETTING_TEXT, ISSUER(models_claim), .def_text = "all models",
+     .help = "Claim that lists the models a token may use; it must be there then."},
+    {"scope_claim", SETTING_TEXT, ISSUER(scope_claim), .def = "scope",
+     .help = "Claim that lists scopes: a string of words, or a list."},
+    {"scope_prefix", SETTING_TEXT, ISSUER(scope_prefix),
+     .def = "spillway:", .help = "Words of it that mean us begin so: spillway:admin gives the scope admin."},
+    {"default_scopes", SETTING_WORDS, ISSUER(default_scopes),
+     .count_offset = offsetof(struct config_issuer, n_default_scopes), .def_text = "inference",
+     .help = "Scopes of a token that has no word of that prefix."},
+    {"rate_class", SETTING_TEXT, ISSUER(rate_class), .check = check_name, .def_text = "limits.key",
+     .help = "Class of `limits.classes` that holds for each of its users."},
+    {"local_only", SETTING_BOOL, ISSUER(local_only), .def = "false",
+     .help = "Requests with its tokens never leave the premises."},
+    {"refresh", SETTING_DURATION, ISSUER(refresh_ms), .lo = 1000, .hi = 86400000, .def = "10m",
+     .help = "Keys older than this are fetched again."},
+    {"stale", SETTING_DURATION, ISSUER(stale_ms), .lo = 1000, .hi = 604800000, .def = "24h",
+     .help = "Keys that cannot be fetched again are believed for so long."},
+};
+
+#define RATE(key, field, what, text)                                                                                   \
+    {                                                                                                                  \
+        key, SETTING_INT, CLASS(field), .lo = 0, .hi = 2000000000, .unit = what, .def = "0", .help = text              \
+    }
+
+static const struct setting class_rows[] = {
+    {"name", SETTING_TEXT, SETTING_REQUIRED, CLASS(name), .check = check_name,
+     .help = "What rate_class, limits.key, limits.team and limits.model call it; unique."},
+    RATE("requests_per_min", requests_per_min, "requests", "Requests per minute; 0: no such limit."),
+    RATE("tokens_per_min", tokens_per_min, "tokens",
+         "Tokens per minute, input and output; estimated at first, exact at the end; 0: no such limit."),
+    RATE("requests_burst", requests_burst, "requests", "Requests at once after a pause; 0: what a minute allows."),
+    RATE("tokens_burst", tokens_burst, "tokens", "Tokens at once after a pause; 0: what a minute allows."),
+    RATE("concurrent", concurrent, "requests", "Requests at the same time; 0: no such limit."),
 };
 
 #define ROWS(table) .rows = (table), .n_rows = (int)(sizeof(table) / sizeof(table)[0])
 
 _Static_assert(sizeof main_rows / sizeof main_rows[0] <= CONFIG_SETTINGS_MAX, "room for the lines of every setting");
+_Static_assert(sizeof issuer_rows / sizeof issuer_rows[0] <= CONFIG_ITEM_SETTINGS_MAX, "room for an issuer's lines");
+_Static_assert(sizeof key_rows / sizeof key_rows[0] <= CONFIG_ITEM_SETTINGS_MAX, "room for the lines of a key");
 _Static_assert(sizeof node_rows / sizeof node_rows[0] <= CONFIG_ITEM_SETTINGS_MAX, "room for the lines of a node");
 
 const struct settings config_tables[CONFIG_N_TABLES] = {
@@ -265,6 +351,21 @@ const struct settings config_tables[CONFIG_N_TABLES] = {
                            .items_offset = offsetof(struct config, keys),
                            .count_offset = offsetof(struct config, n_keys),
                            .line_offset = offsetof(struct config_key, line), .items_max = CONFIG_KEYS_MAX},
+    [CONFIG_TABLE_ISSUERS] = {"auth.issuers",
+                              "OpenID Connect issuers whose signed tokens (JWT) are taken as credentials.",
+                              ROWS(issuer_rows), .item_size = sizeof(struct config_issuer),
+                              .lines_offset = offsetof(struct config_issuer, lines),
+                              .items_offset = offsetof(struct config, issuers),
+                              .count_offset = offsetof(struct config, n_issuers),
+                              .line_offset = offsetof(struct config_issuer, line), .items_max = OIDC_ISSUERS_MAX},
+    [CONFIG_TABLE_CLASSES] = {"limits.classes",
+                              "Rate limits under a name. A request must fit the limits of its key, its team, and its "
+                              "tenant's use of the model; else it is answered with 429.",
+                              ROWS(class_rows), .item_size = sizeof(struct config_class),
+                              .lines_offset = offsetof(struct config_class, lines),
+                              .items_offset = offsetof(struct config, classes),
+                              .count_offset = offsetof(struct config, n_classes),
+                              .line_offset = offsetof(struct config_class, line), .items_max = CONFIG_CLASSES_MAX},
 };
 
 int config_row(const struct settings *t, const char *key)

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/yaml.h"
+#include "scheduler/auth/oidc.h"
 #include "scheduler/config/config_internal.h"
 
 static struct strbuf problems;
@@ -166,9 +167,7 @@ static void test_wrong_types(void)
     WRONG(OFF "nodes:\n- gpu1\n",
           "f.yaml:3: nodes[0]: an entry of nodes is a section of keys, as in \"- name: ...\"\n");
     WRONG("- a\n", "f.yaml:1: file: the file must be keys with values, as in \"listen: 127.0.0.1:8080\"\n"
-                   "f.yaml: nodes: there is no node; add at least one entry with name, url and models\n"
-                   "f.yaml: auth: there are no keys, so nobody could send a request; make one with `spillway keys "
-                   "create`, or say `auth: off`\n");
+                   "f.yaml: nodes: there is no node; add at least one entry with name, url and models\n");
 }
 
 static void test_addresses(void)
@@ -185,9 +184,7 @@ static void test_addresses(void)
           "f.yaml:4: listen: \"unix:sock\" needs an absolute path, as in unix:/run/spillway.sock\n");
     WRONG(OFF NODE "admin: {listen: '0.0.0.0:9000'}\n",
           "f.yaml:4: admin.listen: \"0.0.0.0:9000\" is reachable from other machines, so it needs TLS; set "
-          "admin.tls_cert and admin.tls_key, or listen on 127.0.0.1\n"
-          "f.yaml:4: admin.listen: no key has the scope admin, so nobody could use it; make one with `spillway keys "
-          "create --admin`, or use the unix socket alone\n");
+          "admin.tls_cert and admin.tls_key, or listen on 127.0.0.1\n");
     WRONG(OFF NODE "tls: {cert: a.pem}\n",
           "f.yaml:4: tls.cert: needs tls.key beside it: the certificate's private key\n");
     WRONG(OFF NODE "admin: {tls_key: a.pem}\n",
@@ -236,8 +233,6 @@ static void test_node_mistakes(void)
 
 static void test_key_mistakes(void)
 {
-    WRONG(NODE, "f.yaml: auth: there are no keys, so nobody could send a request; make one with `spillway keys "
-                "create`, or say `auth: off`\n");
     WRONG(NODE "keys:\n- {id: k, sha256: sk-123, tenant: t}\n",
           "f.yaml:4: keys[0].sha256: not a SHA-256 in 64 lower-case hex digits; `spillway keys hash` prints it for a "
           "key\n");
@@ -247,6 +242,61 @@ static void test_key_mistakes(void)
           "f.yaml:5: keys[1].sha256: the same key as the one at line 4; make another with `spillway keys create`\n");
     WRONG(NODE "keys:\n- {id: k, sha256: " HASH_A "}\n",
           "f.yaml:4: keys[0].tenant: this is missing; every entry of keys needs it\n");
+}
+
+#define KEY_A NODE "keys:\n- {id: k, sha256: " HASH_A ", tenant: t, "
+
+static void test_who(void)
+{
+    struct config *c = parse(NODE "auth: {mode: off}\n");
+    CHECK(c && c->auth_off);
+    config_free(c);
+    c = parse("auth:\n  mode: keys\n  issuers: [{name: i, issuer: 'https://i.example', audiences: [a], tenant: t,"
+              " algs: [ES256, EdDSA], skew: 0, default_scopes: [usage]}]\n"
+              "limits: {key: c, classes: [{name: c, requests_per_min: 5, concurrent: 2}]}\n" KEY_A
+              "scopes: [usage], models: ['m*'], networks: [10.0.0.0/8], expires: 2030-01-01, rate_class: c}\n");
+    CHECK_STR(problems.data ? problems.data : "", "");
+    if (c) {
+        struct network networks[1];
+        struct identity who;
+        struct oidc_issuer issuer;
+        struct error e;
+        int64_t expires_s = 0;
+        CHECK(config_key_identity(&c->keys[0], &who, networks, &expires_s, &e) == RC_OK);
+        CHECK_INT(who.scopes, AUTH_SCOPE_USAGE);
+        CHECK_INT(expires_s, 1893456000);
+        CHECK(identity_may_use(&who, "m1") && !identity_may_use(&who, "n"));
+        CHECK(network_allows(who.networks, who.n_networks, "10.1.2.3") &&
+              !network_allows(who.networks, who.n_networks, "11.1.2.3"));
+        config_issuer_oidc(&c->issuers[0], &issuer);
+        CHECK(issuer.skew_s < 0 && issuer.default_scopes == AUTH_SCOPE_USAGE);
+        CHECK_INT(issuer.algs, 1u << JWT_ES256 | 1u << JWT_EDDSA);
+        CHECK(config_class(c, c->class_key) == &c->classes[0] && !config_class(c, NULL));
+    }
+    config_free(c);
+}
+
+static void test_who_mistakes(void)
+{
+    WRONG(KEY_A "models: []}\n", "f.yaml:4: keys[0].models: the list is empty, so the key could do nothing; leave the "
+                                 "line out to allow all\n");
+    WRONG(KEY_A "scopes: [root]}\n",
+          "f.yaml:4: keys[0].scopes: \"root\" is not a scope; inference, usage and admin are\n");
+    WRONG(KEY_A "scopes: [usage], scope: admin}\n", "f.yaml:4: keys[0].scopes: give either `scope` or `scopes`\n");
+    WRONG(KEY_A "expires: 2030-02-30}\n",
+          "f.yaml:4: keys[0].expires: not a time; write 2027-01-01 or 2027-01-01T12:00:00Z (UTC)\n");
+    WRONG(KEY_A "rate_class: c}\n", "f.yaml:4: keys[0].rate_class: there is no class \"c\" in limits.classes\n");
+    WRONG(OFF NODE "limits: {team: c}\n", "f.yaml:4: limits.team: there is no class \"c\" in limits.classes\n");
+    WRONG(OFF NODE "limits: {classes: [{name: c, tokens_burst: 5}]}\n",
+          "f.yaml:4: limits.classes[0].tokens_burst: means nothing without tokens_per_min\n");
+    WRONG(OFF NODE "limits.classes: []\n",
+          "f.yaml:4: limits.classes: write it nested: \"classes\" in the section \"limits\"\n");
+    WRONG(NODE "auth: {issuer: []}\n", "f.yaml:3: auth.issuer: unknown key; did you mean \"issuers\"?\n");
+    WRONG(NODE "auth:\n  issuers:\n  - {name: i, issuer: 'https://i.example', audiences: [a]}\n",
+          "f.yaml:5: auth.issuers[0].issuer: issuer i: give either `tenant` or `tenant_claim`\n");
+    WRONG(NODE
+          "auth:\n  issuers:\n  - {name: i, issuer: 'https://i.example', audiences: [a], tenant: t, algs: [none]}\n",
+          "f.yaml:5: auth.issuers[0].algs: \"none\" is not an algorithm that is taken\n");
 }
 
 static void test_all_at_once_in_order(void)
@@ -291,7 +341,7 @@ static void test_many_problems(void)
     for (int i = 0; i < CONFIG_PROBLEMS_MAX + 50; i++)
         CHECK(strbuf_printf(&text, "zzzzzz%d: 1\n", i) == RC_OK);
     CHECK(parse(text.data) == NULL);
-    CHECK(strstr(problems.data, "f.yaml: 52 more mistakes\n") != NULL);
+    CHECK(strstr(problems.data, "f.yaml: 51 more mistakes\n") != NULL);
     strbuf_fini(&text);
 }
 
@@ -410,15 +460,15 @@ static char *with_all_on(const char *text)
     return out;
 }
 
-/* Does some entry of `list` (or the root) hold the dotted key? */
-static bool has_key(const struct yaml_node *map, const char *key)
+/* What stands under the dotted key, or NULL. */
+static const struct yaml_node *find_key(const struct yaml_node *map, const char *key)
 {
     char word[64];
     size_t n = strcspn(key, ".");
 
     snprintf(word, sizeof word, "%.*s", (int)n, key);
     const struct yaml_node *v = yaml_get(map, word);
-    return v && (key[n] == '\0' || has_key(v, key + n + 1));
+    return v && key[n] ? find_key(v, key + n + 1) : v;
 }
 
 static void test_example_is_complete(void)
@@ -437,11 +487,11 @@ static void test_example_is_complete(void)
     CHECK_STR(e.message, "");
     for (int k = 0; doc && k < CONFIG_N_TABLES; k++) {
         const struct settings *t = &config_tables[k];
-        const struct yaml_node *list = t->name ? yaml_get(yaml_root(doc), t->name) : NULL;
+        const struct yaml_node *list = t->name ? find_key(yaml_root(doc), t->name) : NULL;
         for (int i = 0; i < t->n_rows; i++) {
-            bool found = !t->name && has_key(yaml_root(doc), t->rows[i].key);
+            bool found = !t->name && find_key(yaml_root(doc), t->rows[i].key);
             for (int j = 0; list && j < list->n_items; j++)
-                found = found || has_key(list->items[j], t->rows[i].key);
+                found = found || find_key(list->items[j], t->rows[i].key);
             if (!found)
                 fprintf(stderr, "spillway.example.yaml lacks %s %s\n", t->name ? t->name : "", t->rows[i].key);
             CHECK(found);
@@ -482,6 +532,8 @@ int main(void)
     TEST(test_addresses);
     TEST(test_node_mistakes);
     TEST(test_key_mistakes);
+    TEST(test_who);
+    TEST(test_who_mistakes);
     TEST(test_all_at_once_in_order);
     TEST(test_not_yaml);
     TEST(test_many_problems);
