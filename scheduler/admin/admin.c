@@ -73,42 +73,13 @@ void admin_reply_error(struct http_exchange *x, int status, const char *code, co
 
 /* --- dispatch ----------------------------------------------------------------------------------------------- */
 
-/* Lets the caller in (true, *who) or answers. */
-static bool authorize(struct admin_door *door, struct http_exchange *x, const char **who)
+static void route(struct admin_door *door, struct http_exchange *x, const char *who)
 {
-    struct admin *a = door->admin;
-
-    *who = "socket";
-    if (!door->needs_key)
-        return true;
-    const char *header = http_head_get(http_request_head(x), "authorization");
-    const struct config_key *key = a->o.keys ? keys_authorize(a->o.keys, header) : NULL;
-    if (!key) {
-        log_warn(a->o.log, "admin", "refused: no known key", LOG_S("peer", http_exchange_peer(x)));
-        reply_error(x, 401, "unauthorized", "WWW-Authenticate", "Bearer",
-                    "no known key; send Authorization: Bearer KEY with a key of scope admin");
-        return false;
-    }
-    if (!key->admin) {
-        log_warn(a->o.log, "admin", "refused: key is not of scope admin", LOG_S("peer", http_exchange_peer(x)),
-                 LOG_S("key", key->id));
-        reply_error(x, 403, "forbidden", NULL, NULL, "this key has not the scope admin");
-        return false;
-    }
-    *who = key->id;
-    return true;
-}
-
-static void request_cb(struct http_exchange *x, void *arg)
-{
-    struct admin_door *door = arg;
     const struct http_head *head = http_request_head(x);
     char name[ADMIN_NAME_MAX + 1], allow[32];
-    struct admin_call call = {.admin = door->admin, .x = x};
-
-    if (!authorize(door, x, &call.who))
-        return;
+    struct admin_call call = {.admin = door->admin, .x = x, .who = who};
     const struct admin_route *r = admin_route_find(head->method, head->target, name, allow, sizeof allow);
+
     if (!r && allow[0]) {
         reply_error(x, 405, "method_not_allowed", "Allow", allow, "this path has other methods; see Allow");
         return;
@@ -122,6 +93,86 @@ static void request_cb(struct http_exchange *x, void *arg)
                  LOG_S("by", call.who), LOG_S("peer", http_exchange_peer(x)));
     call.name = name[0] ? name : NULL;
     r->handler(&call);
+}
+
+static void refuse(struct admin_door *door, struct http_exchange *x, const struct auth_refusal *r, const char *key)
+{
+    const char *code = r->status == 401 ? "unauthorized" : r->status == 403 ? "forbidden" : "unavailable";
+    const char *header = r->www_authenticate[0] ? "WWW-Authenticate" : r->retry_after_s ? "Retry-After" : NULL;
+
+    log_warn(door->admin->o.log, "admin", "refused", LOG_S("reason", auth_code_name(r->code)),
+             LOG_S("peer", http_exchange_peer(x)), LOG_S("key", key));
+    reply_error(x, r->status, code, header, r->www_authenticate[0] ? r->www_authenticate : "1", r->message);
+}
+
+/* Takes the reference. */
+static void let_in(struct admin_door *door, struct http_exchange *x, struct identity *who)
+{
+    struct auth_refusal r;
+
+    if (auth_require(who, AUTH_SCOPE_ADMIN, &r) == RC_OK)
+        route(door, x, who->key_id ? who->key_id : "?");
+    else
+        refuse(door, x, &r, who->key_id);
+    identity_unref(who);
+}
+
+struct parked { /* waits for an issuer's keys; ends with its exchange or with the answer */
+    struct admin_door *door;
+    struct http_exchange *x;
+    struct auth_wait *wait;
+};
+
+static void parked_abort_cb(struct http_exchange *x, void *state)
+{
+    struct parked *p = state;
+
+    (void)x;
+    auth_cancel(p->wait);
+    free(p);
+}
+
+static void auth_done_cb(struct identity *who, const struct auth_refusal *refusal, void *arg)
+{
+    struct parked p = *(struct parked *)arg;
+
+    free(arg);
+    http_exchange_set(p.x, NULL, NULL);
+    if (who)
+        let_in(p.door, p.x, who);
+    else
+        refuse(p.door, p.x, refusal, NULL);
+}
+
+static void request_cb(struct http_exchange *x, void *arg)
+{
+    struct admin_door *door = arg;
+    struct auth_credential credential = {.authorization = http_head_get(http_request_head(x), "authorization"),
+                                         .peer = http_exchange_peer(x)};
+    struct auth_refusal r;
+    struct identity *who;
+
+    if (!door->needs_key) {
+        route(door, x, "socket");
+        return;
+    }
+    if (!door->admin->o.auth) {
+        auth_refusal_set(&r, AUTH_KEY_UNKNOWN, "there are no keys");
+        refuse(door, x, &r, NULL);
+        return;
+    }
+    struct parked *p = spw_calloc(1, sizeof *p);
+    *p = (struct parked){.door = door, .x = x};
+    enum rc rc = auth_check(door->admin->o.auth, &credential, &who, &r, auth_done_cb, p, &p->wait);
+    if (rc == RC_AGAIN) {
+        http_exchange_set(x, p, parked_abort_cb);
+        return;
+    }
+    free(p);
+    if (rc == RC_OK)
+        let_in(door, x, who);
+    else
+        refuse(door, x, &r, NULL);
 }
 
 /* --- life --------------------------------------------------------------------------------------------------- */

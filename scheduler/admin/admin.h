@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-#include "scheduler/books/keys.h"
+#include "scheduler/auth/auth.h"
 #include "scheduler/books/ledger.h"
 #include "scheduler/front/front.h"
 
@@ -19,7 +19,8 @@ struct admin_options {
     const struct config *config;
     struct front *front;
     struct ledger *ledger;
-    struct keys *keys; /* NULL: nobody is let in on admin.listen */
+    struct auth *auth; /* NULL: nobody is let in on admin.listen */
+    struct keystore *keystore;
     const struct log *log;
     const struct clock *clock;
     void (*drain)(void *arg); /* POST /admin/v1/drain; may be called more than once */

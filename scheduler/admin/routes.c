@@ -33,6 +33,31 @@ const struct admin_route admin_routes[] = {
      "\"started\":\"2026-11-24T06:47:05.123Z\",\"total_ms\":412,\"numerics\":\"...\"}]}`, empty when the request is "
      "not "
      "known; 503 `busy`"},
+    {"GET", V1 "/keys", admin_get_keys,
+     "The keys: those of the configuration, then those made here, revoked ones too. Never a key's text or hash.",
+     "`tenant`: only this tenant's",
+     "200 `{\"keys\":[{\"id\":\"key-1\",\"source\":\"store\",\"tail\":\"x7Qa\",\"tenant\":\"acme\",\"team\":null,"
+     "\"project\":null,\"user\":null,\"scopes\":[\"inference\"],\"models\":[],\"networks\":[],\"rate_class\":null,"
+     "\"local_only\":false,\"created\":\"2026-11-24T06:47:05.000Z\",\"expires\":null,\"rotated\":null,"
+     "\"old_until\":null,\"revoked\":null,\"used\":null}]}`; 503 `busy`"},
+    {"POST", V1 "/keys", admin_create_key,
+     "Makes a key; it works at once. Body: `{\"tenant\":\"acme\"}` and, as wanted, `id`, `team`, `project`, `user`, "
+     "`rate_class` (strings), `scopes`, `models`, `networks` (lists of strings), `local_only` (bool), `expires` "
+     "(`2027-01-01` or `2027-01-01T12:00:00Z`).",
+     NULL,
+     "201 `{\"id\":\"key-1\",\"key\":\"sk-spw-...\"}`, the key this once; 400 `invalid_request`; 409 `conflict`: the "
+     "id "
+     "was used before"},
+    {"POST", V1 "/keys/{id}/revoke", admin_revoke_key,
+     "Refused from now on, for good; what runs goes on. May be repeated.", NULL,
+     "200 `{\"id\":\"key-1\",\"revoked\":true}`; 404 `not_found`"},
+    {"POST", V1 "/keys/{id}/rotate", admin_rotate_key,
+     "A new text for the key. Body: `{\"grace_s\":86400}`, seconds for which the old text still works (at most 30 "
+     "days); "
+     "empty: not any more.",
+     NULL,
+     "200 `{\"id\":\"key-1\",\"key\":\"sk-spw-...\"}`, the key this once; 404 `not_found`; 409 `conflict`: revoked or "
+     "expired"},
     {"GET", V1 "/config", admin_get_config,
      "The effective configuration, secrets masked, with the source of each value.", NULL,
      "200 `{\"listen\":{\"value\":\"127.0.0.1:8080\",\"source\":\"line 3\"},...,\"nodes\":[{...}],\"keys\":[{...}]}`"},

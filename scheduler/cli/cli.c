@@ -19,7 +19,7 @@ static const struct {
     {"status", cli_status, "what a running scheduler is doing"},
     {"nodes", cli_nodes, "list nodes, drain and undrain them"},
     {"ledger", cli_ledger, "the newest requests and what they cost"},
-    {"keys", cli_keys, "make, hash and list API keys"},
+    {"keys", cli_keys, "make, list, revoke, rotate and hash API keys"},
     {"ask", cli_ask, "send one chat request and show what it cost"},
     {"help", cli_help, "help for a verb, the configuration or the admin API"},
     {"version", cli_version, "the version"},

@@ -58,6 +58,10 @@ void cli_client_close(struct cli_client *c); /* NULL is fine */
 enum rc cli_client_call(struct cli_client *c, const char *method, const char *path, cJSON **root,
                         struct error *e) SPW_MUST_USE;
 
+/* The same with a JSON body, by POST. */
+enum rc cli_client_post(struct cli_client *c, const char *path, const char *body, cJSON **root,
+                        struct error *e) SPW_MUST_USE;
+
 /* --- output ------------------------------------------------------------------------------------------------- */
 
 enum cli_align { CLI_LEFT, CLI_RIGHT };

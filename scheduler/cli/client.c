@@ -137,6 +137,8 @@ void cli_client_close(struct cli_client *c)
         explicit_bzero(c->token, strlen(c->token));
     free(c->token);
     free(c->address);
+    if (c->body.data) /* answers may hold a new key */
+        explicit_bzero(c->body.data, c->body.len);
     strbuf_fini(&c->body);
     event_base_free(c->loop);
     free(c);
@@ -188,6 +190,8 @@ static enum rc refused(const struct cli_client *c, const cJSON *root, struct err
     const cJSON *message = cJSON_GetObjectItemCaseSensitive(object, "message");
     enum rc rc = c->status == 404                       ? RC_NOT_FOUND
                  : c->status == 401 || c->status == 403 ? RC_DENIED
+                 : c->status == 400                     ? RC_INVALID
+                 : c->status == 409                     ? RC_CONFLICT
                  : c->status == 503                     ? RC_AGAIN
                                                         : RC_INTERNAL;
 
@@ -196,14 +200,19 @@ static enum rc refused(const struct cli_client *c, const cJSON *root, struct err
     return error_set(e, rc, "%s answered with status %d", c->address, c->status);
 }
 
-enum rc cli_client_call(struct cli_client *c, const char *method, const char *path, cJSON **root, struct error *e)
+static enum rc run_call(struct cli_client *c, const char *method, const char *path, const char *body, cJSON **root,
+                        struct error *e)
 {
     static const struct http_call_handlers handlers = {
         .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_fail = on_fail};
     char authorization[600];
-    struct http_header header = {"Authorization", authorization};
-    struct http_request r = {
-        .method = method, .target = path, .headers = &header, .n_headers = c->token ? 1 : 0, .body = ""};
+    struct http_header headers[] = {{"Content-Type", "application/json"}, {"Authorization", authorization}};
+    struct http_request r = {.method = method,
+                             .target = path,
+                             .headers = headers,
+                             .n_headers = c->token ? 2 : 1,
+                             .body = body,
+                             .body_len = strlen(body)};
     struct http_call *call;
     cJSON *tree = NULL;
 
@@ -224,4 +233,14 @@ enum rc cli_client_call(struct cli_client *c, const char *method, const char *pa
     else
         cJSON_Delete(tree);
     return rc;
+}
+
+enum rc cli_client_call(struct cli_client *c, const char *method, const char *path, cJSON **root, struct error *e)
+{
+    return run_call(c, method, path, "", root, e);
+}
+
+enum rc cli_client_post(struct cli_client *c, const char *path, const char *body, cJSON **root, struct error *e)
+{
+    return run_call(c, "POST", path, body, root, e);
 }

@@ -1,6 +1,6 @@
 /* `spillway serve`: puts the scheduler together, runs its loop and takes it apart again.
  *
- *   load config -> lock the state folder -> ledger -> keys -> front -> admin -> loop
+ *   load config -> lock the state folder -> ledger -> keys, auth -> front -> admin -> loop
  *   SIGTERM, SIGINT, POST /admin/v1/drain: front drains -> admin drains -> loop ends -> exit 0
  *   a second signal: loop ends at once -> exit 1
  *
@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "scheduler/admin/admin.h"
+#include "scheduler/front/who.h"
 
 #define ADMIN_DRAIN_MS 1000 /* for answers of the admin API once the front is empty */
 
@@ -28,7 +29,9 @@ struct serve {
     int lock_fd;
     struct event_base *loop;
     struct ledger *ledger;
-    struct keys *keys;
+    struct keystore *keystore;
+    struct fetcher *fetcher;        /* of the issuers' keys; NULL: no issuers */
+    struct auth *auth, *admin_auth; /* the same, but with `auth: off`: the admin API's door stays */
     struct front *front;
     struct admin *admin;
     struct event *signals[2], *deadline;
@@ -132,12 +135,47 @@ static enum rc open_ledger(struct serve *s, struct error *e)
     return ledger_open(&s->ledger, s->loop, &o, e);
 }
 
+static enum rc open_keystore(struct serve *s, struct error *e)
+{
+    char *path = spw_asprintf("%s/keys.db", s->config->state_dir);
+    char *secret = spw_asprintf("%s/keys.secret", s->config->state_dir);
+    enum rc rc = keystore_open(&s->keystore, path, secret, &clock_system, e);
+
+    free(path);
+    free(secret);
+    return rc;
+}
+
+static enum rc open_auth(struct serve *s, struct error *e)
+{
+    enum rc rc = open_keystore(s, e);
+
+    if (rc == RC_OK && s->config->n_issuers)
+        rc = fetcher_new(&s->fetcher, s->loop, e);
+    if (rc != RC_OK)
+        return rc;
+    struct who_options o = {.config = s->config,
+                            .off = s->config->auth_off,
+                            .keystore = s->keystore,
+                            .loop = s->loop,
+                            .fetcher = s->fetcher,
+                            .clock = &clock_system,
+                            .log = &s->log};
+    rc = who_auth_new(&s->auth, &o, e);
+    s->admin_auth = s->auth;
+    if (rc == RC_OK && o.off) {
+        o.off = false;
+        rc = who_auth_new(&s->admin_auth, &o, e);
+    }
+    return rc;
+}
+
 static enum rc open_front(struct serve *s, struct error *e)
 {
     const struct front_options o = {.loop = s->loop,
                                     .config = s->config,
                                     .ledger = s->ledger,
-                                    .keys = s->keys,
+                                    .auth = s->auth,
                                     .log = &s->log,
                                     .clock = &clock_system};
 
@@ -150,7 +188,8 @@ static enum rc open_admin(struct serve *s, struct error *e)
                                     .config = s->config,
                                     .front = s->front,
                                     .ledger = s->ledger,
-                                    .keys = s->keys,
+                                    .auth = s->admin_auth,
+                                    .keystore = s->keystore,
                                     .log = &s->log,
                                     .clock = &clock_system,
                                     .drain = drain_cb,
@@ -187,7 +226,7 @@ static enum rc build(struct serve *s, struct error *e)
     if (rc == RC_OK)
         rc = open_ledger(s, e);
     if (rc == RC_OK)
-        rc = keys_new(&s->keys, s->config, e);
+        rc = open_auth(s, e);
     if (rc == RC_OK)
         rc = open_front(s, e);
     if (rc == RC_OK)
@@ -201,7 +240,12 @@ static void take_apart(struct serve *s)
     admin_free(s->admin);
     front_free(s->front);
     ledger_close(s->ledger);
-    keys_free(s->keys);
+    if (s->admin_auth != s->auth)
+        auth_free(s->admin_auth);
+    auth_free(s->auth);
+    if (s->fetcher)
+        fetcher_free(s->fetcher);
+    keystore_close(s->keystore);
     for (int i = 0; i < 2; i++)
         if (s->signals[i])
             event_free(s->signals[i]);

@@ -242,7 +242,7 @@ static void check_keys_twice(struct config_loader *l, struct key_ref *sorted, in
         name_of(name, sizeof name, "keys", (int)(k - l->c->keys), "sha256");
         if (strcmp(k->sha256, before->sha256) == 0)
             config_problem(l, key_line(k, "sha256"), name,
-                           "the same key as the one at line %d; make another with `spillway keys create`",
+                           "the same key as the one at line %d; make another with `spillway keys create --offline`",
                            before->line);
     }
 }
@@ -306,8 +306,8 @@ static void warn_dead_models(const struct config *c, struct strbuf *out, int *n)
     for (int i = 0; all_local && i < c->n_nodes; i++) {
         if (c->nodes[i].local)
             continue;
-        warn(c, out, n, c->nodes[i].line, "nodes[%d].local: every key is local_only, so node \"%s\" is never used",
-             i, c->nodes[i].name);
+        warn(c, out, n, c->nodes[i].line, "nodes[%d].local: every key is local_only, so node \"%s\" is never used", i,
+             c->nodes[i].name);
     }
     for (int i = 0; i < c->n_keys && !all_local; i++)
         here = here || c->keys[i].local_only;

@@ -248,7 +248,7 @@ static const struct setting key_rows[] = {
     {"id", SETTING_TEXT, SETTING_REQUIRED, KEY(id), .check = check_name,
      .help = "What the key is called in ledger and logs; unique."},
     {"sha256", SETTING_TEXT, SETTING_REQUIRED | SETTING_SECRET, KEY(sha256), .check = check_hash,
-     .help = "SHA-256 of the key in hex; `spillway keys create` makes a key and prints this."},
+     .help = "SHA-256 of the key in hex; `spillway keys create --offline` makes a key and prints this."},
     {"tenant", SETTING_TEXT, SETTING_REQUIRED, KEY(tenant), .check = check_name, .help = "Who pays."},
     {"team", SETTING_TEXT, KEY(team), .check = check_name, .def_text = "none", .help = "Part of the tenant."},
     {"project", SETTING_TEXT, KEY(project), .check = check_name, .def_text = "none", .help = "Part of the team."},

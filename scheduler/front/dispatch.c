@@ -28,7 +28,9 @@ void request_free(struct request *r)
     strbuf_fini(&r->out);
     if (r->timer)
         event_free(r->timer);
+    identity_unref(r->who);
     if (f) {
+        admit_settle(f, &r->ticket, 0); /* refused before any node had it */
         TAILQ_REMOVE(&f->requests, r, all);
         front_request_gone(f);
     }
@@ -105,7 +107,7 @@ static bool goes_on(struct request *r, const struct leg_end *end)
     case VERDICT_GIVE_UP: return false;
     case VERDICT_POISON:
         log_error(f->o.log, "dispatch", "nodes keep dying under this request: it is refused",
-                  LOG_S("request_id", r->id), LOG_S("tenant", r->who.tenant), LOG_I("attempts", r->attempts));
+                  LOG_S("request_id", r->id), LOG_S("tenant", r->who->tenant), LOG_I("attempts", r->attempts));
         metrics_add(f->metrics, METRIC_POISON, r->room->index, 0, 1);
         api_error_set(&r->error, API_POISON, NULL, "%s", "");
         return false;
@@ -147,7 +149,7 @@ void dispatch_look(const struct request *r, uint32_t spread, struct route_decisi
     struct route_request q = {
         .input_tokens = r->input_estimate,
         .output_tokens = request_estimate_output(&r->body),
-        .local_only = r->who.local_only,
+        .local_only = r->who->local_only,
         .alone = r->survival.alone,
         .spread = spread,
     };
@@ -320,7 +322,7 @@ static bool may_go_on_by_text(const struct request *r)
 }
 
 void request_start(struct front *f, struct http_exchange *x, const char *id, const struct request_body *body,
-                   const struct identity *who)
+                   const struct admission *a)
 {
     struct request *r = spw_calloc(1, sizeof(*r));
     r->front = f;
@@ -329,7 +331,9 @@ void request_start(struct front *f, struct http_exchange *x, const char *id, con
     snprintf(r->id, sizeof r->id, "%s", id);
     note_client_id(r);
     r->body = *body;
-    r->who = *who;
+    r->who = a->who;
+    r->ticket = a->ticket;
+    r->limits = a->limits;
     r->room = front_room(f, body->model);
     r->input_estimate = request_estimate_input(body);
     r->arrived = clock_now(f->o.clock);

@@ -1,6 +1,7 @@
 /* The public surface: one table of routes, who may call them, and the checks that a request passes before it becomes
  * work. /metrics and /admin are not here and never will be: they are another listener's. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -11,8 +12,8 @@ struct call { /* one request on its way through the checks */
     struct front *f;
     struct http_exchange *x;
     const char *id;
-    const char *rest; /* of the path, behind a route that ends with '/' */
-    struct identity who;
+    const char *rest;     /* of the path, behind a route that ends with '/' */
+    struct identity *who; /* NULL on routes that are open */
 };
 
 enum access { ACCESS_OPEN, ACCESS_KEY };
@@ -46,12 +47,17 @@ static void make_id(char id[REQUEST_ID_BYTES], struct wall now)
 
 /* ---- small answers ---------------------------------------------------------------------------------------------- */
 
-static void refuse(struct call *c, const struct api_error *e, const char *allow)
+static void count_refusal(struct call *c, const struct api_error *e)
 {
     c->f->totals.refused++;
     metrics_add(c->f->metrics, METRIC_REFUSED, (int)e->code, 0, 1);
     log_debug(c->f->o.log, "request", "refused", LOG_S("request_id", c->id), LOG_S("error", api_error_name(e)),
-              LOG_I("status", api_error_status(e)));
+              LOG_I("status", api_error_status(e)), LOG_S("tenant", c->who ? c->who->tenant : NULL));
+}
+
+static void refuse(struct call *c, const struct api_error *e, const char *allow)
+{
+    count_refusal(c, e);
     api_error_reply(c->x, e, c->id, NULL, allow);
 }
 
@@ -109,12 +115,15 @@ static enum rc put_model(const struct front *f, const char *model, struct strbuf
                        : rc;
 }
 
-/* May this caller ever get it? A key that is bound to the premises is not shown what it cannot have. */
+/* May this caller ever get it? Nobody is shown what he cannot have: other models than his, or, for a credential that is
+ * bound to the premises, what is served elsewhere. */
 static bool visible(const struct call *c, const char *model)
 {
+    if (!identity_may_use(c->who, model))
+        return false;
     for (int i = 0; i < nodes_count(c->f->nodes); i++) {
         const struct node *n = nodes_at(c->f->nodes, i);
-        if (node_serves(n, model) && (n->config->local || !c->who.local_only))
+        if (node_serves(n, model) && (n->config->local || !c->who->local_only))
             return true;
     }
     return false;
@@ -185,6 +194,23 @@ static void handle_model(struct call *c)
 
 /* ---- generation ------------------------------------------------------------------------------------------------- */
 
+/* Against its limits; then it is a request. */
+static void start_admitted(struct call *c, const struct request_body *body)
+{
+    struct admission a = {0};
+    struct api_error refusal;
+    if (admit(c->f, c->who, body, &a.ticket, &a.limits, &refusal) == RC_OK) {
+        a.who = identity_ref(c->who);
+        request_start(c->f, c->x, c->id, body, &a);
+        return;
+    }
+    struct http_header headers[LIMIT_HEADERS_MAX];
+    struct limit_texts texts;
+    int n = limit_headers(&a.limits, &texts, headers);
+    count_refusal(c, &refusal);
+    api_error_reply_with(c->x, &refusal, c->id, headers, n);
+}
+
 static void handle_generation(struct call *c, enum request_kind kind)
 {
     struct front *f = c->f;
@@ -213,7 +239,11 @@ static void handle_generation(struct call *c, enum request_kind kind)
         refuse(c, &refusal, NULL);
         return;
     }
-    request_start(f, c->x, c->id, &body, &c->who);
+    if (!identity_may_use(c->who, body.model)) {
+        refuse_code(c, API_MODEL_NOT_ALLOWED);
+        return;
+    }
+    start_admitted(c, &body);
 }
 
 static void handle_chat(struct call *c)
@@ -253,19 +283,89 @@ static const struct route *find_route(struct http_exchange *x, const char **rest
     return NULL;
 }
 
-static bool identify(struct call *c)
+/* ---- who asks --------------------------------------------------------------------------------------------------- */
+
+static enum api_code code_of(const struct auth_refusal *r)
 {
-    const struct front_options *o = &c->f->o;
-    if (o->config->auth_off) {
-        c->who = (struct identity){.tenant = "default"};
-        return true;
+    return r->status == 401 ? API_UNAUTHORIZED : r->status == 403 ? API_FORBIDDEN : API_AUTH_UNAVAILABLE;
+}
+
+static void refuse_caller(struct call *c, const struct auth_refusal *r)
+{
+    struct http_header challenge = {"WWW-Authenticate", r->www_authenticate};
+    struct api_error e;
+    api_error_set(&e, code_of(r), NULL, "%s", r->message);
+    e.retry_after_s = r->retry_after_s;
+    metrics_add(c->f->metrics, METRIC_AUTH_REFUSED, (int)r->code, 0, 1);
+    count_refusal(c, &e);
+    api_error_reply_with(c->x, &e, c->id, &challenge, r->www_authenticate[0] ? 1 : 0);
+}
+
+/* The caller is known (a reference that ends here): may it do this? */
+static void handle_known(struct call *c, const struct route *route, struct identity *who)
+{
+    struct auth_refusal r;
+    c->who = who;
+    if (auth_require(who, AUTH_SCOPE_INFERENCE, &r) == RC_OK)
+        route->handle(c);
+    else
+        refuse_caller(c, &r);
+    identity_unref(who);
+}
+
+/* An exchange that waits until somebody's public keys are fetched. Owned by its exchange and by the question, which end
+ * together: the answer comes, or the client leaves and the question is cancelled. */
+struct parked {
+    struct call call;
+    char id[REQUEST_ID_BYTES];
+    const struct route *route;
+    struct auth_wait *wait;
+};
+
+static void on_parked_abort(struct http_exchange *x, void *state)
+{
+    struct parked *p = state;
+    (void)x;
+    auth_cancel(p->wait);
+    free(p);
+}
+
+static void on_auth(struct identity *who, const struct auth_refusal *refusal, void *arg)
+{
+    struct parked *p = arg;
+    http_exchange_set(p->call.x, NULL, NULL);
+    if (who)
+        handle_known(&p->call, p->route, who);
+    else
+        refuse_caller(&p->call, refusal);
+    free(p);
+}
+
+/* c->rest points into the request's head, which stays as long as the exchange does. */
+static void identify(struct call *c, const struct route *route)
+{
+    const struct http_head *head = http_request_head(c->x);
+    const char *api_key = http_head_get(head, "api-key");
+    struct auth_credential credential = {.authorization = http_head_get(head, "authorization"),
+                                         .api_key = api_key ? api_key : http_head_get(head, "x-api-key"),
+                                         .peer = http_exchange_peer(c->x)};
+    struct parked *p = spw_calloc(1, sizeof *p);
+    struct identity *who;
+    struct auth_refusal r;
+    enum rc rc = auth_check(c->f->o.auth, &credential, &who, &r, on_auth, p, &p->wait);
+    if (rc == RC_AGAIN) {
+        p->call = *c;
+        memcpy(p->id, c->id, sizeof p->id);
+        p->call.id = p->id;
+        p->route = route;
+        http_exchange_set(c->x, p, on_parked_abort);
+        return;
     }
-    const struct config_key *key = keys_authorize(o->keys, http_head_get(http_request_head(c->x), "authorization"));
-    if (!key)
-        return false;
-    c->who =
-        (struct identity){.tenant = key->tenant, .team = key->team, .key_id = key->id, .local_only = key->local_only};
-    return true;
+    free(p);
+    if (rc == RC_OK)
+        handle_known(c, route, who);
+    else
+        refuse_caller(c, &r);
 }
 
 void endpoint_handle(struct http_exchange *x, void *arg)
@@ -280,8 +380,8 @@ void endpoint_handle(struct http_exchange *x, void *arg)
         struct api_error e;
         api_error_set(&e, API_METHOD, NULL, "%s", "");
         refuse(&c, &e, route->method);
-    } else if (route->access == ACCESS_KEY && !identify(&c)) {
-        refuse_code(&c, API_UNAUTHORIZED);
+    } else if (route->access == ACCESS_KEY) {
+        identify(&c, route);
     } else {
         route->handle(&c);
     }

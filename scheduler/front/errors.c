@@ -16,6 +16,13 @@ static const struct row rows[API_CODES] = {
     [API_INVALID_BODY] = {"invalid_request_error", NULL, "invalid_request", "the request is not valid", 400, 0},
     [API_UNAUTHORIZED] = {"invalid_request_error", "invalid_api_key", NULL,
                           "no valid API key; send it as 'Authorization: Bearer KEY'", 401, 0},
+    [API_FORBIDDEN] = {"invalid_request_error", "permission_denied", NULL,
+                       "this credential does not open this endpoint", 403, 0},
+    [API_MODEL_NOT_ALLOWED] = {"invalid_request_error", "model_not_allowed", NULL,
+                               "this credential may not use this model; GET /v1/models lists what it may", 403, 0},
+    [API_AUTH_UNAVAILABLE] = {"server_error", "auth_unavailable", NULL,
+                              "the token cannot be verified at the moment; try again shortly", 503, 1},
+    [API_RATE_LIMITED] = {"rate_limit_error", "rate_limit_exceeded", NULL, "the rate limit is reached", 429, 1},
     [API_NOT_FOUND] = {"invalid_request_error", NULL, "not_found", "there is no such endpoint", 404, 0},
     [API_METHOD] = {"invalid_request_error", "method_not_allowed", NULL, "this endpoint does not take this method", 405,
                     0},
@@ -94,31 +101,42 @@ enum rc api_error_write(const struct api_error *e, struct strbuf *out)
     return rc == RC_OK ? strbuf_puts(out, "}}") : rc;
 }
 
-void api_error_reply(struct http_exchange *x, const struct api_error *e, const char *request_id, const char *node,
-                     const char *allow)
+void api_error_reply_with(struct http_exchange *x, const struct api_error *e, const char *request_id,
+                          const struct http_header *more, int n_more)
 {
-    const struct row *row = &rows[e->code];
-    struct http_header headers[6];
+    struct http_header headers[3 + API_HEADERS_MAX];
+    int retry_after_s = e->retry_after_s ? e->retry_after_s : rows[e->code].retry_after_s;
     char retry_after[16];
     struct strbuf body;
     int n = 0;
     strbuf_init(&body, 16384);
     headers[n++] = (struct http_header){"Content-Type", "application/json"};
     headers[n++] = (struct http_header){"x-request-id", request_id};
-    if (node)
-        headers[n++] = (struct http_header){"x-spillway-node", node};
-    if (row->retry_after_s) {
-        snprintf(retry_after, sizeof retry_after, "%d", row->retry_after_s);
+    if (retry_after_s > 0) {
+        snprintf(retry_after, sizeof retry_after, "%d", retry_after_s);
         headers[n++] = (struct http_header){"Retry-After", retry_after};
+    } else if (!e->status) { /* of a node's refusal we cannot tell */
+        headers[n++] = (struct http_header){"x-should-retry", "false"};
     }
-    if (e->code == API_UNAUTHORIZED)
-        headers[n++] = (struct http_header){"WWW-Authenticate", "Bearer error=\"invalid_token\""};
-    if (allow)
-        headers[n++] = (struct http_header){"Allow", allow};
+    SPW_ASSERT(n_more <= API_HEADERS_MAX);
+    for (int i = 0; i < n_more; i++)
+        headers[n++] = more[i];
     enum rc rc = api_error_write(e, &body);
     SPW_ASSERT(rc == RC_OK); /* every text in it is bounded well below the buffer's maximum */
     http_reply(x, api_error_status(e), headers, n, body.data, body.len);
     strbuf_fini(&body);
+}
+
+void api_error_reply(struct http_exchange *x, const struct api_error *e, const char *request_id, const char *node,
+                     const char *allow)
+{
+    struct http_header more[2];
+    int n = 0;
+    if (node)
+        more[n++] = (struct http_header){"x-spillway-node", node};
+    if (allow)
+        more[n++] = (struct http_header){"Allow", allow};
+    api_error_reply_with(x, e, request_id, more, n);
 }
 
 static void copy_text(char *to, size_t size, const cJSON *object, const char *key)

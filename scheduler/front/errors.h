@@ -8,6 +8,10 @@
 enum api_code {
     API_INVALID_BODY,      /* 400: not JSON, or a value of a wrong kind; param names it */
     API_UNAUTHORIZED,      /* 401 */
+    API_FORBIDDEN,         /* 403: a credential that does not open this, or not from there */
+    API_MODEL_NOT_ALLOWED, /* 403: not for this credential */
+    API_AUTH_UNAVAILABLE,  /* 503: whether a token is genuine cannot be told at the moment */
+    API_RATE_LIMITED,      /* 429: more than its limits allow */
     API_NOT_FOUND,         /* 404: no such endpoint */
     API_METHOD,            /* 405 */
     API_MODEL_NOT_FOUND,   /* 404 */
@@ -30,6 +34,7 @@ struct api_error {
     char message[512];
     /* A node's own refusal of the request (400, 413, 422...) is passed on instead: its status, type and code. */
     int status;              /* 0: the table's */
+    int retry_after_s;       /* 0: the table's; -1: retrying is pointless */
     char type[64], name[64]; /* "": the table's */
 };
 
@@ -40,10 +45,14 @@ int api_error_status(const struct api_error *e);
 const char *api_error_name(const struct api_error *e); /* for ledger, log and metrics: "model_not_found" */
 /* {"error":{"message","type","param","code"}} */
 enum rc api_error_write(const struct api_error *e, struct strbuf *out) SPW_MUST_USE;
-/* The whole answer. 429 and 5xx carry Retry-After, 401 WWW-Authenticate, 405 Allow (`allow`). node may be NULL. The
- * exchange is over afterwards. */
+/* The whole answer. 429 and 5xx carry Retry-After where retrying may help, our own others x-should-retry: false; 405
+ * Allow (`allow`). node may be NULL. The exchange is over afterwards. */
 void api_error_reply(struct http_exchange *x, const struct api_error *e, const char *request_id, const char *node,
                      const char *allow);
+/* The same with further headers, at most API_HEADERS_MAX. */
+#define API_HEADERS_MAX 8
+void api_error_reply_with(struct http_exchange *x, const struct api_error *e, const char *request_id,
+                          const struct http_header *more, int n_more);
 /* Read a node's refusal of `status` into *e, whatever its shape. */
 void api_error_from_node(struct api_error *e, int status, const char *body, size_t n);
 

@@ -56,8 +56,9 @@ static enum rc listen_for_clients(struct front *f, struct error *e)
 enum rc front_new(struct front **out, const struct front_options *o, struct error *e)
 {
     struct front *f = spw_calloc(1, sizeof(*f));
-    SPW_ASSERT(o->keys || o->config->auth_off);
+    SPW_ASSERT(o->auth);
     f->o = *o;
+    f->limits = limit_table_new(0);
     f->created_s = clock_wall(o->clock).ns / NS_PER_S;
     TAILQ_INIT(&f->requests);
     make_rooms(f);
@@ -86,6 +87,7 @@ static void abandon_requests(struct front *f)
         TAILQ_REMOVE(&f->requests, r, all);
         leg_drop(r, "cancelled");
         alone_release(r);
+        r->ticket = (struct limit_ticket){0}; /* void: the table goes as well */
         event_free(r->timer);
         r->timer = NULL;
         r->front = NULL;
@@ -105,6 +107,7 @@ void front_free(struct front *f)
     abandon_requests(f);
     nodes_free(f->nodes);
     metrics_free(f->metrics);
+    limit_table_free(f->limits);
     SSL_CTX_free(f->tls);
     if (f->wake)
         event_free(f->wake);

@@ -27,13 +27,13 @@
 #include "scheduler/config/config.h"
 
 struct front;
-struct keys; /* scheduler/books/keys.h */
+struct auth; /* scheduler/auth/auth.h */
 
 struct front_options { /* all borrowed */
     struct event_base *loop;
     const struct config *config;
     struct ledger *ledger;
-    struct keys *keys; /* NULL only with config->auth_off */
+    struct auth *auth;
     const struct log *log;
     const struct clock *clock;
 };

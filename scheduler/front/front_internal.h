@@ -5,7 +5,8 @@
 #include <sys/queue.h>
 
 #include "base/http_server.h"
-#include "scheduler/books/keys.h"
+#include "scheduler/auth/auth.h"
+#include "scheduler/auth/limit_table.h"
 #include "scheduler/front/errors.h"
 #include "scheduler/front/front.h"
 #include "scheduler/front/metrics.h"
@@ -32,11 +33,6 @@
  * and the next leg goes on from there (survive.h says when). */
 enum request_state { REQUEST_WAITING, REQUEST_RUNNING, REQUEST_SETTLING };
 
-struct identity { /* who asks; borrowed from the configuration */
-    const char *tenant, *team, *key_id;
-    bool local_only;
-};
-
 struct leg {
     struct node *node;      /* NULL: no leg */
     struct http_call *call; /* NULL: it has ended */
@@ -61,7 +57,9 @@ struct request {
     enum request_state state;
     char id[REQUEST_ID_BYTES], client_id[65]; /* client_id: X-Client-Request-Id, for the log; "": none */
     struct request_body body;                 /* its text belongs to x */
-    struct identity who;
+    struct identity *who;                     /* a reference */
+    struct limit_ticket ticket;               /* held until settled, or refused */
+    struct limit_verdict limits;              /* as it was let in: what the headers tell */
     struct room *room;
     int64_t input_estimate;
 
@@ -118,6 +116,7 @@ struct front {
     struct http_server *server;
     SSL_CTX *tls;
     struct metrics *metrics;
+    struct limit_table *limits;
     struct room *rooms; /* one per model that the configuration names */
     int n_rooms, n_waiting, n_running;
     TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
@@ -137,9 +136,28 @@ struct front {
 void endpoint_handle(struct http_exchange *x, void *arg);
 struct room *front_room(const struct front *f, const char *model); /* NULL: nobody serves it */
 
-/* dispatch.c: the request's life, and which node is next. request_start takes an exchange that has been checked; everything else follows by itself. */
+/* admit.c: how much somebody may ask, and what the limits' headers say. */
+#define LIMIT_HEADERS_MAX 6 /* x-ratelimit-{limit,remaining,reset}-{requests,tokens} */
+struct limit_texts {
+    char text[LIMIT_HEADERS_MAX][32];
+};
+/* Appends to headers, whose values stand in *t. Returns how many: 0 where nothing is limited. */
+int limit_headers(const struct limit_verdict *v, struct limit_texts *t, struct http_header *headers);
+/* RC_OK: *ticket and *v are the request's. RC_DENIED: it was not admitted; *v and *e say why. */
+enum rc admit(struct front *f, const struct identity *who, const struct request_body *body, struct limit_ticket *ticket,
+              struct limit_verdict *v, struct api_error *e) SPW_MUST_USE;
+/* It used so many tokens. Again and again is once. */
+void admit_settle(struct front *f, struct limit_ticket *ticket, int64_t tokens);
+
+/* dispatch.c: the request's life, and which node is next. request_start takes an exchange that
+ * has been checked and admitted, and a reference of the caller's; everything else follows by itself. */
+struct admission {
+    struct identity *who; /* the reference goes over */
+    struct limit_ticket ticket;
+    struct limit_verdict limits;
+};
 void request_start(struct front *f, struct http_exchange *x, const char *id, const struct request_body *body,
-                   const struct identity *who);
+                   const struct admission *a);
 /* Choose a node and start a leg, or wait, or fail. */
 void dispatch(struct request *r);
 /* End whatever runs and settle with this error (drain's deadline). */

@@ -118,7 +118,8 @@ static void leg_done(struct request *r)
 static void start_reply(struct request *r)
 {
     struct front *f = r->front;
-    struct http_header headers[] = {
+    struct limit_texts limits;
+    struct http_header headers[5 + LIMIT_HEADERS_MAX] = {
         {"Content-Type", "text/event-stream"},
         {"Cache-Control", "no-cache"},
         {"X-Accel-Buffering", "no"}, /* proxies in front of us shall not gather what we hurry to send */
@@ -128,7 +129,7 @@ static void start_reply(struct request *r)
     r->replied = true;
     r->first_byte = clock_wall(f->o.clock);
     metrics_observe(f->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
-    http_reply_start(r->x, 200, headers, 5);
+    http_reply_start(r->x, 200, headers, 5 + limit_headers(&r->limits, &limits, headers + 5));
 }
 
 static void on_client_drained(struct http_exchange *x, void *state)

@@ -6,7 +6,7 @@
 
 #include "scheduler/front/front_internal.h"
 
-enum dim { DIM_NONE, DIM_MODEL, DIM_NODE, DIM_OUTCOME, DIM_CODE, DIM_FAULT, DIM_KIND };
+enum dim { DIM_NONE, DIM_MODEL, DIM_NODE, DIM_OUTCOME, DIM_CODE, DIM_FAULT, DIM_KIND, DIM_REASON, DIM_LIMIT };
 enum unit { UNIT_COUNT, UNIT_SECONDS, UNIT_USD }; /* kept as: count, nanoseconds, pico-dollars */
 enum type { TYPE_COUNTER, TYPE_GAUGE, TYPE_HISTOGRAM };
 
@@ -126,6 +126,18 @@ static const struct declaration table[] = {
                         TYPE_COUNTER,
                         UNIT_COUNT,
                         {DIM_CODE, DIM_NONE},
+                        NULL},
+    [METRIC_AUTH_REFUSED] = {"spillway_auth_refused_total",
+                             "Credentials that were not taken, by reason.",
+                             TYPE_COUNTER,
+                             UNIT_COUNT,
+                             {DIM_REASON, DIM_NONE},
+                             NULL},
+    [METRIC_LIMITED] = {"spillway_rate_limited_total",
+                        "Requests beyond a rate limit, by what it counts; none: no room to count.",
+                        TYPE_COUNTER,
+                        UNIT_COUNT,
+                        {DIM_LIMIT, DIM_NONE},
                         NULL},
     [METRIC_RETRIES] = {"spillway_retries_total",
                         "Legs started because an earlier one failed before its first byte.",
@@ -324,13 +336,15 @@ static int dim_size(const struct metrics *m, enum dim d)
     case DIM_CODE: return API_CODES;
     case DIM_FAULT: return FAULTS;
     case DIM_KIND: return KINDS;
+    case DIM_REASON: return AUTH_CODE_COUNT;
+    case DIM_LIMIT: return LIMIT_CONCURRENT + 1;
     }
     return 0;
 }
 
 static const char *dim_label(enum dim d)
 {
-    static const char *const labels[] = {"", "model", "node", "outcome", "code", "fault", "kind"};
+    static const char *const labels[] = {"", "model", "node", "outcome", "code", "fault", "kind", "reason", "limit"};
     return labels[d];
 }
 
@@ -345,6 +359,8 @@ static const char *dim_value(const struct front *f, enum dim d, int i)
     case DIM_CODE: return api_error_name(&(struct api_error){.code = (enum api_code)i});
     case DIM_FAULT: return leg_fault_name((enum leg_fault)i);
     case DIM_KIND: return kinds[i];
+    case DIM_REASON: return auth_code_name((enum auth_code)i);
+    case DIM_LIMIT: return limit_kind_name((enum limit_kind)i);
     }
     return "";
 }

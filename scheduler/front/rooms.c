@@ -76,7 +76,7 @@ static struct request *first_placeable(const struct room *room)
             return r;
         if (r->survival.alone)
             alone_keep(r);
-        else if (!r->who.local_only && !r->tried && !has_begun(r))
+        else if (!r->who->local_only && !r->tried && !has_begun(r))
             return NULL;
     }
     return NULL;

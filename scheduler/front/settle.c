@@ -37,12 +37,14 @@ static enum rc put_together(struct request *r)
 static void finish_whole(struct request *r)
 {
     char charge[64], joules[32];
-    struct http_header headers[] = {
+    struct limit_texts limits;
+    struct http_header headers[5 + LIMIT_HEADERS_MAX] = {
         {"Content-Type", "application/json"},         {"x-request-id", r->id},
         {"x-spillway-node", r->billed->config->name}, {"x-spillway-charge-usd", charge_text(r, charge, sizeof charge)},
         {"x-spillway-joules-estimated", joules},
     };
     int n = r->millijoules >= 0 ? 5 : 4;
+    n += limit_headers(&r->limits, &limits, headers + n);
     snprintf(joules, sizeof joules, "%" PRId64 ".%03d", r->millijoules / 1000, (int)(r->millijoules % 1000));
     const char *model = node_upstream_model(r->billed) ? r->body.model : NULL;
     strbuf_clear(&r->out);
@@ -139,7 +141,7 @@ static void say(const struct request *r)
     char charge[64];
     const struct front *f = r->front;
     log_info(f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
-             LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL), LOG_S("tenant", r->who.tenant),
+             LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL), LOG_S("tenant", r->who->tenant),
              LOG_S("model", r->room->model), LOG_S("node", r->last ? r->last->config->name : NULL),
              LOG_I("status", r->http_status),
              LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL),
@@ -187,9 +189,9 @@ void settle_append(struct request *r)
     struct front *f = r->front;
     struct ledger_row row = {
         .request_id = r->id,
-        .tenant = r->who.tenant,
-        .team = r->who.team,
-        .key_id = r->who.key_id,
+        .tenant = r->who->tenant,
+        .team = r->who->team,
+        .key_id = r->who->key_id,
         .model = r->room->model,
         .node = r->last ? r->last->config->name : NULL,
         .provider = r->last ? (r->last->config->provider == PROVIDER_PROCESS ? "process" : "static") : NULL,
@@ -282,6 +284,7 @@ void settle(struct request *r, enum ledger_outcome outcome)
                                                           : api_error_status(&r->error);
     price(r);
     settle_legs(r);
+    admit_settle(f, &r->ticket, r->tokens.input + r->tokens.output);
     alone_release(r);
     settle_append(r);
 }
@@ -297,7 +300,7 @@ void request_refuse(struct request *r)
         api_error_reply(r->x, &r->error, r->id, NULL, NULL);
     }
     log_debug(f->o.log, "request", r->x ? "refused" : "left while waiting", LOG_S("request_id", r->id),
-              LOG_S("tenant", r->who.tenant), LOG_S("error", r->x ? api_error_name(&r->error) : NULL),
+              LOG_S("tenant", r->who->tenant), LOG_S("error", r->x ? api_error_name(&r->error) : NULL),
               LOG_I("waited_ms", r->waited_ns / NS_PER_MS));
     request_free(r);
 }

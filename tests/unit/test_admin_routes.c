@@ -12,6 +12,8 @@
 #include "base/http_client.h"
 #include "base/json.h"
 #include "scheduler/admin/admin_internal.h"
+#include "scheduler/auth/key_text.h"
+#include "scheduler/front/who.h"
 
 /* --- the table ---------------------------------------------------------------------------------------------- */
 
@@ -91,7 +93,8 @@ static struct {
     struct event_base *loop;
     struct config *config;
     struct ledger *ledger;
-    struct keys *keys;
+    struct keystore *keystore;
+    struct auth *auth;
     struct front *front;
     struct admin *admin;
     struct log log;
@@ -127,6 +130,17 @@ static void world_config(void)
     strbuf_fini(&problems);
 }
 
+static enum rc open_auth(struct error *e)
+{
+    char path[96], secret[96];
+
+    snprintf(path, sizeof path, "%s/keys.db", w.dir);
+    snprintf(secret, sizeof secret, "%s/keys.secret", w.dir);
+    enum rc rc = keystore_open(&w.keystore, path, secret, &clock_system, e);
+    const struct who_options o = {.config = w.config, .keystore = w.keystore, .clock = &clock_system};
+    return rc == RC_OK ? who_auth_new(&w.auth, &o, e) : rc;
+}
+
 static bool world_open(void)
 {
     struct error e = {0};
@@ -140,16 +154,17 @@ static bool world_open(void)
     const struct ledger_options lo = {.path = w.config->ledger_path};
     enum rc rc = ledger_open(&w.ledger, w.loop, &lo, &e);
     if (rc == RC_OK)
-        rc = keys_new(&w.keys, w.config, &e);
+        rc = open_auth(&e);
     const struct front_options fo = {
-        .loop = w.loop, .config = w.config, .ledger = w.ledger, .keys = w.keys, .log = &w.log, .clock = &clock_system};
+        .loop = w.loop, .config = w.config, .ledger = w.ledger, .auth = w.auth, .log = &w.log, .clock = &clock_system};
     if (rc == RC_OK)
         rc = front_new(&w.front, &fo, &e);
     const struct admin_options ao = {.loop = w.loop,
                                      .config = w.config,
                                      .front = w.front,
                                      .ledger = w.ledger,
-                                     .keys = w.keys,
+                                     .auth = w.auth,
+                                     .keystore = w.keystore,
                                      .log = &w.log,
                                      .clock = &clock_system,
                                      .drain = drain_cb};
@@ -162,16 +177,18 @@ static bool world_open(void)
 
 static void world_close(void)
 {
-    static const char *const files[] = {"ledger.db", "ledger.db-wal", "ledger.db-shm", "admin.sock"};
+    static const char *const files[] = {"ledger.db", "ledger.db-wal", "ledger.db-shm", "admin.sock",
+                                        "keys.db",   "keys.db-wal",   "keys.db-shm",   "keys.secret"};
     char path[128];
 
     admin_free(w.admin);
     front_free(w.front);
     ledger_close(w.ledger);
-    keys_free(w.keys);
+    auth_free(w.auth);
+    keystore_close(w.keystore);
     config_free(w.config);
     event_base_free(w.loop);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 8; i++) {
         snprintf(path, sizeof path, "%s/%s", w.dir, files[i]);
         unlink(path);
     }
@@ -183,7 +200,7 @@ static struct {
     int status;
     bool over;
     struct strbuf body;
-    char challenge[32], allow[32];
+    char challenge[64], allow[32];
 } answer;
 
 static void on_head(struct http_call *call, const struct http_head *head, void *arg)
@@ -216,14 +233,18 @@ static void on_fail(struct http_call *call, enum http_phase phase, const struct 
 }
 
 /* token NULL: over the socket; otherwise on admin.listen. Returns the status. */
-static int call(const char *method, const char *target, const char *token)
+static int call_with(const char *method, const char *target, const char *token, const char *body)
 {
     static const struct http_call_handlers handlers = {
         .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_fail = on_fail};
     char host[128], authorization[128];
     struct http_header header = {"Authorization", authorization};
-    struct http_request r = {
-        .method = method, .target = target, .headers = &header, .n_headers = token && token[0], .body = ""};
+    struct http_request r = {.method = method,
+                             .target = target,
+                             .headers = &header,
+                             .n_headers = token && token[0],
+                             .body = body,
+                             .body_len = strlen(body)};
     struct http_client *c = NULL;
     struct http_call *running;
     struct error e;
@@ -240,6 +261,11 @@ static int call(const char *method, const char *target, const char *token)
     }
     http_client_free(c);
     return answer.status;
+}
+
+static int call(const char *method, const char *target, const char *token)
+{
+    return call_with(method, target, token, "");
 }
 
 /* A member of the last answer, as "nodes.0.name". */
@@ -330,6 +356,71 @@ static void test_ledger(void)
     CHECK_INT(call("GET", "/admin/v1/ledger?last=10001", NULL), 400);
 }
 
+#define KEYS "/admin/v1/keys"
+
+static void test_keys(void)
+{
+    char key[80], again[80];
+
+    CHECK_INT(call_with("POST", KEYS, NULL,
+                        "{\"tenant\":\"acme\",\"id\":\"k1\",\"scopes\":[\"admin\"],"
+                        "\"models\":[\"m*\"],\"networks\":[\"127.0.0.0/8\"],"
+                        "\"expires\":\"2099-01-01\"}"),
+              201);
+    CHECK_STR(MEMBER("id"), "k1");
+    snprintf(key, sizeof key, "%s", MEMBER("key"));
+    CHECK(strncmp(key, KEYSTORE_PREFIX, strlen(KEYSTORE_PREFIX)) == 0);
+    CHECK_INT(call("GET", "/admin/v1/status", key), 200); /* at once */
+    CHECK_INT(call_with("POST", KEYS, NULL, "{\"tenant\":\"acme\",\"id\":\"k1\"}"), 409);
+    CHECK_INT(call("GET", KEYS "?tenant=acme", NULL), 200);
+    CHECK(strstr(answer.body.data, key) == NULL && strstr(answer.body.data, "sha256") == NULL);
+    CHECK_STR(MEMBER("keys/0/id"), "k1");
+    CHECK_STR(MEMBER("keys/0/models/0"), "m*");
+    CHECK_STR(MEMBER("keys/0/networks/0"), "127.0.0.0/8");
+    CHECK_STR(MEMBER("keys/0/expires"), "2099-01-01T00:00:00.000Z");
+    CHECK_STR(MEMBER("keys/1/id"), "");
+    CHECK_INT(call("GET", KEYS, NULL), 200);
+    CHECK_STR(MEMBER("keys/0/source"), "config");
+    CHECK_STR(MEMBER("keys/2/source"), "store");
+    CHECK_INT(call_with("POST", KEYS "/k1/rotate", NULL, "{\"grace_s\":60}"), 200);
+    snprintf(again, sizeof again, "%s", MEMBER("key"));
+    CHECK(strcmp(key, again) != 0);
+    CHECK_INT(call("GET", "/admin/v1/status", key), 200);
+    CHECK_INT(call("GET", "/admin/v1/status", again), 200);
+    CHECK_INT(call("POST", KEYS "/k1/revoke", again), 200);
+    CHECK_INT(call("GET", "/admin/v1/status", key), 401);
+    CHECK_INT(call("GET", "/admin/v1/status", again), 401);
+    CHECK_INT(call("POST", KEYS "/k1/rotate", NULL), 409);
+    CHECK_INT(call("POST", KEYS "/k2/revoke", NULL), 404);
+}
+
+static void test_key_mistakes(void)
+{
+    static const char *const bodies[] = {
+        "",
+        "[]",
+        "{\"tenant\":5}",
+        "{\"tenant\":\"a b\"}",
+        "{\"tenant\":\"a\",\"scope\":\"admin\"}",
+        "{\"tenant\":\"a\",\"scopes\":[\"root\"]}",
+        "{\"tenant\":\"a\",\"scopes\":[]}",
+        "{\"tenant\":\"a\",\"models\":[]}",
+        "{\"tenant\":\"a\",\"models\":[\"*x\"]}",
+        "{\"tenant\":\"a\",\"networks\":[\"10.1.0.0/8\"]}",
+        "{\"tenant\":\"a\",\"expires\":\"tomorrow\"}",
+        "{\"tenant\":\"a\",\"expires\":\"2027-02-29\"}",
+        "{\"tenant\":\"a\",\"rate_class\":\"none\"}",
+        "{\"tenant\":\"a\",\"local_only\":\"yes\"}",
+    };
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        CHECK_INT(call_with("POST", KEYS, NULL, bodies[i]), 400);
+        CHECK_STR(MEMBER("error/code"), "invalid_request");
+    }
+    CHECK_INT(call_with("POST", KEYS "/k1/rotate", NULL, "{\"grace_s\":-1}"), 400);
+    CHECK_INT(call_with("POST", KEYS "/k1/rotate", NULL, "{\"grace\":1}"), 400);
+    CHECK_INT(call_with("POST", KEYS, w.app_key, "{\"tenant\":\"a\"}"), 403);
+}
+
 /* A client that leaves before its rows are read, and a shutdown with a read under way: nothing leaks, nothing crashes
  * (the sanitizers' word). */
 static void test_leaving(void)
@@ -360,7 +451,7 @@ static void test_who_may(void)
 {
     CHECK(admin_port(w.admin) > 0);
     CHECK_INT(call("GET", "/admin/v1/status", ""), 401);
-    CHECK_STR(answer.challenge, "Bearer");
+    CHECK_STR(answer.challenge, "Bearer realm=\"spillway\"");
     CHECK_STR(MEMBER("error/code"), "unauthorized");
     CHECK_INT(call("GET", "/metrics", ""), 401);
     CHECK_INT(call("GET", "/nothing", "spw_wrong"), 401); /* what exists is nobody's business either */
@@ -385,6 +476,8 @@ int main(void)
         TEST(test_answers);
         TEST(test_ledger);
         TEST(test_who_may);
+        TEST(test_keys);
+        TEST(test_key_mistakes);
         TEST(test_leaving);
         world_close();
     } else {

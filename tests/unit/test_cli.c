@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "scheduler/books/keys.h"
 #include "scheduler/books/ledger.h"
 #include "scheduler/cli/cli.h"
 
@@ -107,7 +106,7 @@ static void test_check(void)
              "%s:3: nodes[0].models: this is missing; every entry of nodes needs it\n",
              path, path);
     CHECK(strncmp(err, expected, strlen(expected)) == 0);
-    CHECK(strstr(err, "spillway check: 3 mistakes in ") != NULL);
+    CHECK(strstr(err, "spillway check: 2 mistakes in ") != NULL);
     CHECK_INT(RUN("serve", "--config", path), 2);
     CHECK_INT(RUN("nodes", "--config", path), 2);
     unlink(path);
@@ -118,20 +117,27 @@ static void test_keys(void)
 {
     char key[64];
 
-    CHECK_INT(RUN("keys", "create", "--tenant", "acme", "--team", "search", "--json"), 0);
+    CHECK_INT(RUN("keys", "create", "--tenant", "acme", "--team", "search", "--offline", "--json"), 0);
     cJSON *made = cJSON_Parse(out);
     snprintf(key, sizeof key, "%s\n", cJSON_GetStringValue(cJSON_GetObjectItem(made, "key")));
     CHECK_INT(run(key, 3, (const char *[]){"spillway", "keys", "hash", NULL}), 0);
     out[strcspn(out, "\n")] = '\0';
     CHECK_STR(out, cJSON_GetStringValue(cJSON_GetObjectItem(made, "sha256")));
     cJSON_Delete(made);
-    CHECK_INT(RUN("keys", "create", "--tenant", "acme", "--id", "k1", "--admin", "--local-only"), 0);
+    CHECK_INT(RUN("keys", "create", "--tenant", "acme", "--id", "k1", "--admin", "--local-only", "--offline"), 0);
     CHECK(strncmp(out, "spw_", 4) == 0);
     CHECK(strstr(out, "\nkeys:\n  - id: k1\n    sha256: ") != NULL);
     CHECK(strstr(out, "    tenant: acme\n    scope: admin\n    local_only: true\n") != NULL);
     CHECK_INT(RUN("keys", "create"), 2);
     CHECK_STR(err, "spillway keys: --tenant NAME is missing: who pays\n");
-    CHECK_INT(RUN("keys", "create", "--tenant", "a b"), 2);
+    CHECK_INT(RUN("keys", "create", "--offline", "--tenant", "a b"), 2);
+    CHECK_INT(RUN("keys", "create", "--offline", "--tenant", "a", "--models", "m"), 2);
+    CHECK_INT(RUN("keys", "create", "--tenant", "a", "--socket", "/no/such"), 1);
+    CHECK(strstr(err, "/no/such: no scheduler can be reached there") != NULL);
+    CHECK_INT(RUN("keys", "revoke"), 2);
+    CHECK_INT(RUN("keys", "rotate", "k", "--grace", "soon"), 2);
+    CHECK_INT(RUN("keys", "revoke", "sk-spw-x/y"), 2);
+    CHECK(strstr(err, "sk-spw") == NULL); /* a key given by mistake is not repeated */
     CHECK_INT(RUN("keys", "destroy"), 2);
     CHECK_INT(RUN("keys"), 2);
     CHECK_INT(RUN("keys", "hash"), 2); /* nothing on stdin */

@@ -239,7 +239,8 @@ static void test_key_mistakes(void)
     WRONG(NODE "keys:\n- {id: k, sha256: " HASH_A ", tenant: t}\n- {id: k, sha256: " HASH_B ", tenant: t}\n",
           "f.yaml:5: keys[1].id: \"k\" is also the id of the key at line 4; every key needs its own\n");
     WRONG(NODE "keys:\n- {id: k, sha256: " HASH_A ", tenant: t}\n- {id: l, sha256: " HASH_A ", tenant: t}\n",
-          "f.yaml:5: keys[1].sha256: the same key as the one at line 4; make another with `spillway keys create`\n");
+          "f.yaml:5: keys[1].sha256: the same key as the one at line 4; make another with `spillway keys create "
+          "--offline`\n");
     WRONG(NODE "keys:\n- {id: k, sha256: " HASH_A "}\n",
           "f.yaml:4: keys[0].tenant: this is missing; every entry of keys needs it\n");
 }

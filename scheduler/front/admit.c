@@ -1,0 +1,117 @@
+/* How much somebody may ask: the request against the limits of its key, its team, and its tenant's use of the model. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "scheduler/front/front_internal.h"
+
+static int64_t now_us(const struct front *f)
+{
+    return clock_now(f->o.clock).ns / NS_PER_US;
+}
+
+static struct limit_spec spec_of(const struct front *f, const char *class_name)
+{
+    const struct config_class *c = config_class(f->o.config, class_name);
+    if (!c)
+        return (struct limit_spec){0};
+    return (struct limit_spec){.requests_per_min = c->requests_per_min,
+                               .tokens_per_min = c->tokens_per_min,
+                               .requests_burst = c->requests_burst,
+                               .tokens_burst = c->tokens_burst,
+                               .concurrent = c->concurrent};
+}
+
+/* What a client would have to do to itself to get around a limit is the operator's to grant: another key, another user.
+ * Names
+ * that are longer than their checks allow are cut, which only makes two of them share a limit. */
+#define SCOPES 3
+struct names {
+    char text[SCOPES][LIMIT_NAME_MAX + 1];
+};
+
+static void fill_scopes(const struct front *f, const struct identity *who, const char *model, struct names *n,
+                        struct limit_scope *scopes)
+{
+    const struct config *c = f->o.config;
+    /* All users of an issuer share its key id; each has the limits of a key. */
+    bool token = who->key_id && strncmp(who->key_id, "oidc:", 5) == 0 && who->user;
+    snprintf(n->text[0], sizeof n->text[0], "%s%s%s", who->key_id ? who->key_id : "", token ? "/" : "",
+             token ? who->user : "");
+    snprintf(n->text[1], sizeof n->text[1], "%.64s/%.64s", who->tenant, who->team ? who->team : "");
+    snprintf(n->text[2], sizeof n->text[2], "%.64s/%.190s", who->tenant, model);
+    /* A class that the configuration lost must not mean "no limits" for keys that name it. */
+    bool known = config_class(c, who->rate_class) != NULL;
+    scopes[0] = (struct limit_scope){'k', n->text[0], spec_of(f, known ? who->rate_class : c->class_key)};
+    scopes[1] = (struct limit_scope){'t', n->text[1], spec_of(f, c->class_team)};
+    scopes[2] = (struct limit_scope){'m', n->text[2], spec_of(f, c->class_model)};
+}
+
+static void explain(const struct limit_verdict *v, enum rc rc, int64_t tokens, const char *model, struct api_error *e)
+{
+    static const char *const whose[] = {"this key", "this team", "this tenant"};
+    char of[64] = "";
+    const char *who = v->scope >= 0 && v->scope < SCOPES ? whose[v->scope] : "this key";
+
+    if (rc == RC_FULL) {
+        api_error_set(e, API_RATE_LIMITED, NULL, "too many callers to count at the moment; try again shortly");
+        return;
+    }
+    if (v->scope == 2)
+        snprintf(of, sizeof of, " of model '%.40s'", model);
+    if (v->never)
+        api_error_set(e, API_RATE_LIMITED, NULL,
+                      "the request may take about %" PRId64 " tokens, more than %s may use%s at once; make it shorter, "
+                      "or bound max_tokens",
+                      tokens, who, of);
+    else if (v->kind == LIMIT_CONCURRENT)
+        api_error_set(e, API_RATE_LIMITED, NULL, "%s may have %" PRId64 " requests%s at the same time", who, v->limit,
+                      of);
+    else
+        api_error_set(e, API_RATE_LIMITED, NULL, "%s may use %" PRId64 " %s%s per minute; try again in %" PRId64 " s",
+                      who, v->limit, limit_kind_name(v->kind), of, limit_retry_after_s(v));
+    e->retry_after_s = v->never ? -1 : (int)limit_retry_after_s(v);
+}
+
+enum rc admit(struct front *f, const struct identity *who, const struct request_body *body, struct limit_ticket *ticket,
+              struct limit_verdict *v, struct api_error *e)
+{
+    struct limit_scope scopes[SCOPES];
+    struct names names;
+    int64_t tokens = request_estimate_input(body) + request_estimate_output(body);
+
+    fill_scopes(f, who, body->model, &names, scopes);
+    enum rc rc = limit_table_admit(f->limits, scopes, SCOPES, now_us(f), tokens, ticket, v);
+    if (rc == RC_OK)
+        return RC_OK;
+    metrics_add(f->metrics, METRIC_LIMITED, (int)v->kind, 0, 1);
+    explain(v, rc, tokens, body->model, e);
+    return RC_DENIED;
+}
+
+void admit_settle(struct front *f, struct limit_ticket *ticket, int64_t tokens)
+{
+    limit_table_settle(f->limits, ticket, now_us(f), tokens);
+}
+
+static int put_view(const struct limit_view *view, const char *const names[3], char (*text)[32],
+                    struct http_header *headers)
+{
+    if (!view->limit)
+        return 0;
+    snprintf(text[0], sizeof text[0], "%" PRId64, view->limit);
+    snprintf(text[1], sizeof text[1], "%" PRId64, view->remaining);
+    limit_format_reset(view->reset_us, text[2], sizeof text[2]);
+    for (int i = 0; i < 3; i++)
+        headers[i] = (struct http_header){names[i], text[i]};
+    return 3;
+}
+
+int limit_headers(const struct limit_verdict *v, struct limit_texts *t, struct http_header *headers)
+{
+    static const char *const requests[] = {"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
+                                           "x-ratelimit-reset-requests"};
+    static const char *const tokens[] = {"x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens",
+                                         "x-ratelimit-reset-tokens"};
+    int n = put_view(&v->requests, requests, t->text, headers);
+    return n + put_view(&v->tokens, tokens, t->text + n, headers + n);
+}
