@@ -348,7 +348,9 @@ class Scheduler:
         self.folder = tempfile.mkdtemp(prefix="spillway-it-")
         self.log_path = os.path.join(self.folder, "log")
         self.ledger_path = os.path.join(self.folder, "state", "ledger.db")
-        lines = ["listen: 127.0.0.1:0", "state_dir: state", f"auth: {'keys' if keys else 'off'}"]
+        lines = ["listen: 127.0.0.1:0", "state_dir: state"]
+        if "auth" not in settings:
+            lines.append(f"auth: {'keys' if keys else 'off'}")
         defaults = {"health": {"interval": "300ms", "timeout": "300ms"}, "drain": "5s"}
         for key, value in {**defaults, **settings}.items():
             lines += to_yaml(key, value)
