@@ -341,14 +341,19 @@ static void on_auth(struct identity *who, const struct auth_refusal *refusal, vo
     free(p);
 }
 
+static struct auth_credential credential_of(struct http_exchange *x)
+{
+    const struct http_head *head = http_request_head(x);
+    const char *api_key = http_head_get(head, "api-key");
+    return (struct auth_credential){.authorization = http_head_get(head, "authorization"),
+                                    .api_key = api_key ? api_key : http_head_get(head, "x-api-key"),
+                                    .peer = http_exchange_peer(x)};
+}
+
 /* c->rest points into the request's head, which stays as long as the exchange does. */
 static void identify(struct call *c, const struct route *route)
 {
-    const struct http_head *head = http_request_head(c->x);
-    const char *api_key = http_head_get(head, "api-key");
-    struct auth_credential credential = {.authorization = http_head_get(head, "authorization"),
-                                         .api_key = api_key ? api_key : http_head_get(head, "x-api-key"),
-                                         .peer = http_exchange_peer(c->x)};
+    struct auth_credential credential = credential_of(c->x);
     struct parked *p = spw_calloc(1, sizeof *p);
     struct identity *who;
     struct auth_refusal r;
@@ -368,19 +373,63 @@ static void identify(struct call *c, const struct route *route)
         refuse_caller(c, &r);
 }
 
+/* The call's route, or NULL: it was answered that there is none. */
+static const struct route *take_route(struct call *c)
+{
+    struct api_error e;
+    const struct route *route = find_route(c->x, &c->rest);
+    if (!route) {
+        refuse_code(c, API_NOT_FOUND);
+        return NULL;
+    }
+    if (strcmp(http_request_head(c->x)->method, route->method) == 0)
+        return route;
+    api_error_set(&e, API_METHOD, NULL, "%s", "");
+    refuse(c, &e, route->method);
+    return NULL;
+}
+
+static void never_called(struct identity *who, const struct auth_refusal *refusal, void *arg)
+{
+    (void)refusal;
+    (void)arg;
+    identity_unref(who);
+}
+
+/* Before a body is read: what will be refused for its head alone is refused now, so that strangers cannot make us hold
+ * bodies. Who he is, is asked once more when the body is there: a key may have been revoked meanwhile, and nothing has to
+ * be kept until then. Tokens whose issuer's keys are not there yet pass: endpoint_handle() waits for them. */
+void endpoint_head(struct http_exchange *x, void *arg)
+{
+    char id[REQUEST_ID_BYTES];
+    struct call c = {.f = arg, .x = x, .id = id};
+    struct auth_credential credential = credential_of(x);
+    struct auth_wait *wait;
+    struct identity *who;
+    struct auth_refusal r;
+    make_id(id, clock_wall(c.f->o.clock));
+    const struct route *route = take_route(&c);
+    if (!route || route->access == ACCESS_OPEN)
+        return;
+    enum rc rc = auth_check(c.f->o.auth, &credential, &who, &r, never_called, NULL, &wait);
+    if (rc == RC_OK)
+        rc = auth_require(who, AUTH_SCOPE_INFERENCE, &r);
+    else if (rc == RC_AGAIN)
+        auth_cancel(wait);
+    if (rc == RC_DENIED)
+        refuse_caller(&c, &r);
+    identity_unref(who);
+}
+
 void endpoint_handle(struct http_exchange *x, void *arg)
 {
     char id[REQUEST_ID_BYTES];
     struct call c = {.f = arg, .x = x, .id = id};
     make_id(id, clock_wall(c.f->o.clock));
-    const struct route *route = find_route(x, &c.rest);
-    if (!route) {
-        refuse_code(&c, API_NOT_FOUND);
-    } else if (strcmp(http_request_head(x)->method, route->method) != 0) {
-        struct api_error e;
-        api_error_set(&e, API_METHOD, NULL, "%s", "");
-        refuse(&c, &e, route->method);
-    } else if (route->access == ACCESS_KEY) {
+    const struct route *route = take_route(&c);
+    if (!route)
+        return;
+    if (route->access == ACCESS_KEY) {
         identify(&c, route);
     } else {
         route->handle(&c);

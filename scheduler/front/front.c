@@ -43,7 +43,7 @@ static void make_rooms(struct front *f)
 static enum rc listen_for_clients(struct front *f, struct error *e)
 {
     const struct config *c = f->o.config;
-    struct http_server_handlers handlers = {.on_request = endpoint_handle};
+    struct http_server_handlers handlers = {.on_head = endpoint_head, .on_request = endpoint_handle};
     enum rc rc = c->tls_cert ? tls_server_new(&f->tls, c->tls_cert, c->tls_key, e) : RC_OK;
     if (rc != RC_OK)
         return rc;

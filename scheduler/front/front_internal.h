@@ -133,6 +133,7 @@ struct front {
 };
 
 /* endpoint.c */
+void endpoint_head(struct http_exchange *x, void *arg);
 void endpoint_handle(struct http_exchange *x, void *arg);
 struct room *front_room(const struct front *f, const char *model); /* NULL: nobody serves it */
 

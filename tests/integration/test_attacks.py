@@ -303,7 +303,7 @@ credential("high_bytes", ["Authorization: Bearer \xff\xfe\xc0\xaf"])
 credential("sixteen_kib", ["Authorization: Bearer " + "k" * 16384])
 credential("of_the_node", ["Authorization: Bearer node-secret"])
 credential("in_the_query", [], path=f"/v1/chat/completions?key={KEY}&api_key={KEY}&access_token={KEY}")
-credential("in_other_headers", [f"X-Api-Key: {KEY}", f"Proxy-Authorization: Bearer {KEY}", f"Cookie: key={KEY}",
+credential("in_other_headers", [f"X-Key: {KEY}", f"Proxy-Authorization: Bearer {KEY}", f"Cookie: key={KEY}",
                                 f"X-Authorization: Bearer {KEY}"])
 credential("name_with_underscore", [f"Authorization_: Bearer {KEY}"])
 credential("in_the_body", [], body=json.dumps({"api_key": KEY, "authorization": f"Bearer {KEY}", "model": "m",
@@ -698,7 +698,7 @@ def admin_port(args):
     keys = [{"id": "k", "sha256": key_hash(KEY), "tenant": "t"},
             {"id": "a", "sha256": key_hash(OTHER_KEY), "tenant": "t", "scope": "admin"}]
     port = free_port()
-    with Scheduler(args.build, [node("a", stage.good)], keys=keys, admin={"listen": f"127.0.0.1:{port}"}):
+    with Scheduler(args.build, [node("a", stage.good)], keys=keys, admin={"listen": f"127.0.0.1:{port}"}).ready():
         for lines, want in ((["X: y"], 401), ([AUTH.strip()], (401, 403)), ([f"Authorization: Bearer {OTHER_KEY}"], 200),
                             ([f"Authorization: Bearer {OTHER_KEY}", AUTH.strip()], 400)):
             for path in ("/metrics", "/admin/v1/nodes"):
