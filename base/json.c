@@ -59,8 +59,39 @@ size_t utf8_valid_prefix(const char *s, size_t n, bool *incomplete)
     return n;
 }
 
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* What cJSON reads more widely than JSON: a number that begins with a needless 0, and a '.' without digits on both sides.
+ * Byte i is a '0' or '.' outside of strings. */
+static bool odd_number(const char *s, size_t n, size_t i)
+{
+    char before = i > 0 ? s[i - 1] : ' ', earlier = i > 1 ? s[i - 2] : ' ';
+    bool digit_follows = i + 1 < n && is_digit(s[i + 1]);
+    if (s[i] == '.')
+        return !is_digit(before) || !digit_follows;
+    if (!digit_follows || is_digit(before) || before == '.')
+        return false;
+    /* In an exponent zeros may lead: 1e01, 1e-01. */
+    char sign_of = before == '-' || before == '+' ? earlier : before;
+    return sign_of != 'e' && sign_of != 'E';
+}
+
+/* One byte outside of strings. */
+static enum rc check_byte(const char *s, size_t n, size_t i, struct error *e)
+{
+    unsigned char c = (unsigned char)s[i];
+    if (c < 0x20 && c != '\t' && c != '\n' && c != '\r')
+        return error_set(e, RC_INVALID, "JSON: control byte between values at byte %zu", i);
+    if ((c == '0' || c == '.') && odd_number(s, n, i))
+        return error_set(e, RC_INVALID, "JSON: not a number at byte %zu", i);
+    return RC_OK;
+}
+
 /* One pass before cJSON sees the text: nesting depth, number of values (each becomes 64 bytes and more, so that 32 MiB of
- * "0," would take a gigabyte and seconds), control bytes in strings, and \u escapes (cJSON would take \u0000 as the end of
+ * "0," would take a gigabyte and seconds), control bytes, numbers, and \u escapes (cJSON would take \u0000 as the end of
  * the string and lone surrogates as an error without a place). */
 static enum rc check_text(const char *s, size_t n, int depth_max, struct error *e)
 {
@@ -82,6 +113,9 @@ static enum rc check_text(const char *s, size_t n, int depth_max, struct error *
             }
             continue;
         }
+        enum rc rc = check_byte(s, n, i, e);
+        if (rc != RC_OK)
+            return rc;
         if (c == '"')
             in_string = true;
         else if ((c == '{' || c == '[') && ++depth > depth_max)

@@ -1,7 +1,8 @@
 /* JSON on cJSON: bounded parsing of input from outside, typed access that says what is wrong, and writing.
  *
- * Parsing refuses: bytes that are not UTF-8, nesting deeper than `depth_max`, too many values, duplicate keys in objects (smuggling),
- * trailing data, and unpaired surrogates. cJSON is wrapped, not hidden: callers walk the tree with cJSON's own calls. */
+ * Parsing refuses: bytes that are not UTF-8, nesting deeper than `depth_max`, too many values, duplicate keys in objects
+ * (smuggling), trailing data, unpaired surrogates, control bytes as blanks, and numbers like 01, 1. and -.5. cJSON is
+ * wrapped, not hidden: callers walk the tree with cJSON's own calls. */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
 

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/money.h"
+#include "base/text.h"
 #include "base/yaml.h"
 #include "tests/unit/test.h"
 
@@ -146,6 +147,21 @@ static enum rc parse(const char *text)
     return rc;
 }
 
+static void times_are_strict(void)
+{
+    const char *bad[] = {
+        "",           "2027-1-01",           "2027-13-01",           "2027-02-29",           "2027-04-31",
+        "1969-12-31", "2027-01-01T",         "2027-01-01 00:00:00Z", "2027-01-01T24:00:00Z", "2027-01-01T00:00:00",
+        "+027-01-01", "2027-01-01T00:00:0xZ"};
+    int64_t s = 0;
+    CHECK_INT(text_parse_utc("1970-01-01", &s), RC_OK);
+    CHECK_INT(s, 0);
+    CHECK_INT(text_parse_utc("2028-02-29T23:59:59Z", &s), RC_OK);
+    CHECK_INT(s, 1835481599);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        CHECK_INT(text_parse_utc(bad[i], &s), RC_INVALID);
+}
+
 static void json_from_outside_is_bounded(void)
 {
     CHECK_INT(parse("{\"a\":[1,2,{\"b\":null}]}"), RC_OK);
@@ -164,7 +180,25 @@ static void json_from_outside_is_bounded(void)
                          "\"\\ud800\"",
                          "\"a\\u0000b\"",
                          "\"line\nbreak\"",
-                         "nul"};
+                         "nul",
+                         "[1,\v2]",
+                         "\f{}",
+                         "[\x01]",
+                         "[1\x1f]",
+                         "01",
+                         "-01",
+                         "[00]",
+                         "{\"a\":-00.5}",
+                         "[1,010]",
+                         "1.",
+                         "[1.]",
+                         "-.5",
+                         "1.e5",
+                         ".5"};
+    const char *good[] = {"0",          "-0",       "[0,-0,0.0,-0.01]", "[10,100,1.05,1.0e05,2E-007,3e+01]",
+                          "\t[ 1\r\n]", "\"01 .5\""};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        CHECK_INT(parse(good[i]), RC_OK);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         CHECK_INT(parse(bad[i]), RC_INVALID);
     cJSON *root;
@@ -326,6 +360,7 @@ int main(void)
     TEST(clocks_scale_and_step);
     TEST(charges_are_exact_integers);
     TEST(prices_parse_and_print);
+    TEST(times_are_strict);
     TEST(json_from_outside_is_bounded);
     TEST(json_members_say_what_is_wrong);
     TEST(json_strings_escape);
