@@ -284,8 +284,7 @@ static void headers(void)
     REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\""), "JSON object");
     REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\"}x"), "JSON object");
     REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\"\x1a}"), "JSON object");
-    REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\",\"a\":01}"),
-            "signature"); /* the library's reader is stricter */
+    REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\",\"a\":01}"), "JSON object");
     REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\",\"a\":[[[[[1]]]]]}"), "JSON object");
     REFUSED(with_header("{\"alg\":\"RS256\",\"kid\":\"rsa\",\"a\":\"\xff\"}"), "JSON object");
 }
