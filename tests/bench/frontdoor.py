@@ -145,7 +145,7 @@ def spillway(args, folder, upstream, full):
     text = SPILLWAY.format(port=port, upstream=upstream)
     extra = args.full_settings if full else args.pure_settings
     if full:
-        made = json.loads(subprocess.run([program, "keys", "create", "--offline", "--json", "--tenant", "bench", "--id", "bench"],
+        made = json.loads(subprocess.run([program, "keys", "create", "--json", "--tenant", "bench", "--id", "bench"],
                                          check=True, capture_output=True, text=True).stdout)
         key = made["key"]
         text += (f"auth: keys\nkeys:\n  - id: bench\n    sha256: {made['sha256']}\n    tenant: bench\n"
