@@ -14,6 +14,8 @@ over the rounds are shown with their ranges. Every request has a different body.
 Nothing here is a test: it prints, and the reader judges. Standard library only, loopback only."""
 
 import argparse
+import base64
+import hashlib
 import http.client
 import json
 import os
@@ -49,7 +51,7 @@ def machine_s():
     return (sum(ticks[:3]) + sum(ticks[5:7])) / TICK, ticks[7] / TICK
 
 
-# ---- what is measured -------------------------------------------------------------------------------------------------
+# ---- what is measured ------------------------------------------------------------------------------------------------
 
 
 class Proxy:
@@ -139,19 +141,29 @@ nodes:
 """
 
 
+LIMITS = """limits:
+  key: wide
+  team: wide
+  model: wide
+  classes:
+    - name: wide
+      requests_per_min: 2000000000
+      tokens_per_min: 2000000000
+      concurrent: 2000000000
+"""
+
+
 def spillway(args, folder, upstream, full):
-    """full: keys, and --full-settings; else auth off and errors only."""
+    """full: keys, rate limits that are counted and never met, and --full-settings; else auth off and errors only."""
     port, key, program = free_port(), None, os.path.join(args.build, "spillway")
     text = SPILLWAY.format(port=port, upstream=upstream)
     extra = args.full_settings if full else args.pure_settings
     if full:
-        made = json.loads(subprocess.run([program, "keys", "create", "--json", "--tenant", "bench", "--id", "bench"],
-                                         check=True, capture_output=True, text=True).stdout)
-        key = made["key"]
-        text += (f"auth: keys\nkeys:\n  - id: bench\n    sha256: {made['sha256']}\n    tenant: bench\n"
-                 "log:\n  level: info\n")
+        key = "spw_" + base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
+        text += f"auth:\n  mode: keys\nkeys:\n  - id: bench\n    sha256: {hashlib.sha256(key.encode()).hexdigest()}\n"
+        text += "    tenant: bench\nlog:\n  level: info\n" + ("" if args.no_limits else LIMITS)
     else:
-        text += "auth: off\nlog:\n  level: error\n"
+        text += "auth:\n  mode: off\nlog:\n  level: error\n"
     if extra:
         with open(extra) as f:
             text += f.read()
@@ -162,12 +174,13 @@ def spillway(args, folder, upstream, full):
 
 
 def litellm(args, folder, upstream):
-    port = free_port()
+    port, key = free_port(), "sk-" + os.urandom(24).hex()
     with open(os.path.join(folder, "litellm.yaml"), "w") as f:
         f.write("model_list:\n  - model_name: m\n    litellm_params:\n      model: openai/m\n"
-                f"      api_base: http://127.0.0.1:{upstream}/v1\n      api_key: none\n")
+                f"      api_base: http://127.0.0.1:{upstream}/v1\n      api_key: none\n"
+                f"general_settings:\n  master_key: {key}\n")
     command = [args.litellm, "--config", "litellm.yaml", "--host", "127.0.0.1", "--port", str(port)]
-    return Proxy("LiteLLM", command, port, "/health/liveliness", folder)
+    return Proxy("LiteLLM", command, port, "/health/liveliness", folder, key)
 
 
 class Bench:
@@ -342,7 +355,7 @@ def note(text):
     print(f"# {time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-# ---- the table --------------------------------------------------------------------------------------------------------
+# ---- the table -------------------------------------------------------------------------------------------------------
 
 
 def spread(values, digits):
@@ -428,8 +441,7 @@ def percentile(values, q):
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
 
 
-SETTINGS = {"limits per key": ("rate", "keys.limits", "limits.requests"), "LRU cache": ("cache.",),
-            "sampled spans": ("otlp.", "trace.", "tracing."), "worker loops": ("workers",)}
+SETTINGS = {"LRU cache": ("cache.",), "sampled spans": ("otlp.", "trace.", "tracing."), "worker loops": ("workers",)}
 
 
 def absent(args):
@@ -454,7 +466,8 @@ def report(bench, args):
         f"Peers: {version([args.haproxy, '-v'])}; {ours}.",
         f"Rounds: {args.rounds}, interleaved, {args.seconds} s each; median (least-most). "
         f"Kernel {platform.release().split('-')[0]}, {os.cpu_count()} cores.",
-        "full: ledger, API keys, metrics and JSON log at info are on"
+        f"full: ledger, API keys, {'' if args.no_limits else 'rate limits of key, team and model, '}metrics and JSON "
+        "log at info are on"
         + (f"; settings from {os.path.basename(args.full_settings)}" if args.full_settings else "")
         + (f"; not in this build: {', '.join(missing)}." if missing else "."),
         f"pure: auth and log off; this build cannot switch off the ledger, the metrics and {switched}.",
@@ -479,6 +492,7 @@ def main():
     p.add_argument("--build", default="build")
     p.add_argument("--haproxy", default="/usr/sbin/haproxy")
     p.add_argument("--litellm", help="the litellm program: one more row")
+    p.add_argument("--no-limits", action="store_true", help="no rate limits in the full row")
     p.add_argument("--full-settings", help="YAML that is added to the configuration of the full row")
     p.add_argument("--pure-settings", help="the same for the pure row")
     p.add_argument("--rounds", type=int, default=9)
