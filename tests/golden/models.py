@@ -34,8 +34,9 @@ class Run:
             print("FAILED", what)
 
     def call(self, *args):
-        """stdout, or None after printing why."""
-        p = subprocess.run([self.engine, *args], capture_output=True, text=True, timeout=600)
+        """stdout, or None after printing why. One thread: the bits are the same, and two of them would mostly wait for each
+        other over models this small."""
+        p = subprocess.run([self.engine, *args, "--threads", "1"], capture_output=True, text=True, timeout=600)
         if p.returncode:
             print("exit %d: %s: %s" % (p.returncode, " ".join(args)[:200], p.stderr.strip()))
             return None

@@ -641,8 +641,7 @@ def main(doc, cases):
     args.sanitized = "asan" in os.path.basename(args.build) or "tsan" in os.path.basename(args.build)
     passed = failed = 0
     if not os.path.exists(os.path.join(args.build, "spillway")):
-        print(f"skipped: {os.path.basename(sys.argv[0])}: {args.build}/spillway is not built")
-        cases = []
+        sys.exit(f"{args.build}/spillway is not built; nothing was tested")
     for case in cases:
         if args.only and args.only not in case.__name__:
             continue
