@@ -15,8 +15,8 @@ enum provider_kind { PROVIDER_STATIC, PROVIDER_PROCESS };
 enum continue_kind { CONTINUE_OFF, CONTINUE_PREFIX };
 
 /* Where each value came from: one line number per row of the table the struct is filled from, 0: the default. */
-#define CONFIG_SETTINGS_MAX      48
-#define CONFIG_ITEM_SETTINGS_MAX 24
+#define CONFIG_SETTINGS_MAX      160
+#define CONFIG_ITEM_SETTINGS_MAX 48
 
 struct config_node {
     const char *name;
