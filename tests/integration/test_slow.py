@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# runtest: alone
 """Clients that take their time on purpose: slow heads, slow bodies, slow readers, silence. Hundreds of them hang, and the
 p99 of those who behave stays within twice what it was; each is let go of at its deadline; past the cap there is a 503.
 With --full the real slowhttptest does the same in its modes, for longer."""
