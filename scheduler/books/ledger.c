@@ -1,15 +1,19 @@
-/* The ledger's writer: a bounded queue, one worker thread that owns the SQLite connection, and the way back to the loop.
+/* The ledger's writer: one worker thread that owns the SQLite connection, a bounded queue to it, and a port per event
+ * loop for the way there and back.
  *
- *   loop: ledger_append() -> waiting -> worker: BEGIN, insert each, COMMIT -> finished -> eventfd -> loop: done(rc)
+ *   loop: ledger_append() -> port.gathered -> end of the turn -> waiting -> worker: BEGIN, insert each, COMMIT
+ *         done(rc) <- loop <- eventfd <- port.finished <-----------------------------+
  *
  * While a commit waits for the disk, the next rows gather in `waiting`: the group is as large as the disk is slow.
- * Order: both lists are first in, first out, and there is one worker, so callbacks come in the order of appends.
- * The lock guards the lists and the counters; it is never held over I/O. */
+ * Order: all lists are first in, first out, and there is one worker, so a port's callbacks come in the order of its
+ * appends. The lock guards `waiting`, the ports' `finished` and the counters; it is never held over I/O, nor while a
+ * thread is woken, which on a busy core would run at once and wait for it. */
 #include "scheduler/books/ledger_internal.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -19,12 +23,14 @@
 #include "base/alloc.h"
 
 #define LEDGER_MAGIC      0x4c444752u
+#define PORT_MAGIC        0x4c445054u
 #define LEDGER_QUEUE_MAX  65536
 #define LEDGER_GROUP_ROWS 8192 /* of one transaction: bounds what a failure takes along */
 
 /* One queued row; its legs and strings stand behind it in the same allocation. */
 struct entry {
     struct entry *next;
+    struct ledger_port *port;
     struct ledger_row row;
     ledger_done_cb *done;
     void *arg;
@@ -36,6 +42,12 @@ struct entries {
     int n;
 };
 
+enum worker_state {
+    WORKER_BUSY,      /* it will look at `waiting` before it sleeps */
+    WORKER_IDLE,      /* asleep until `waiting` is not empty */
+    WORKER_GATHERING, /* asleep until the group is large, or its time is over */
+};
+
 struct ledger {
     uint32_t magic;
     sqlite3 *db;                   /* the worker's, once it runs */
@@ -43,15 +55,34 @@ struct ledger {
     int group_ms, queue_max;
     pthread_t worker;
     bool worker_runs;
+    atomic_int queued; /* rows in any list before `finished` */
+    atomic_bool failing;
+
+    pthread_mutex_t lock; /* guards everything below, and in each port what is marked so */
+    pthread_cond_t more;  /* for the worker: waiting is not empty, or stopping */
+    pthread_cond_t less;  /* for ports that are being freed: rows have come back */
+    enum worker_state worker_state;
+    struct entries waiting;
+    int n_ports;
+    bool stopping;
+    struct ledger_stats stats; /* without queued and failing, which are above */
+    char last_error[256];
+};
+
+struct ledger_port {
+    uint32_t magic;
+    struct ledger *ledger;
+    struct event *turn;      /* behind everything that is due in this turn of the loop: passes on what was gathered */
+    struct entries gathered; /* in this turn */
+    bool closing;
     int wake_fd; /* eventfd: finished is not empty */
     struct event *wake;
 
-    pthread_mutex_t lock; /* guards everything below */
-    pthread_cond_t more;  /* waiting is not empty, or stopping */
-    struct entries waiting, finished;
-    bool stopping;
-    struct ledger_stats stats;
-    char last_error[256];
+    /* Under the ledger's lock. */
+    struct entries finished;
+    int under_way;            /* rows in `waiting` or with the worker */
+    bool to_wake;             /* the worker is about to write to wake_fd */
+    struct ledger_port *next; /* the worker's list of ports to wake */
 };
 
 static void entries_init(struct entries *q)
@@ -84,12 +115,13 @@ static void entries_move(struct entries *to, struct entries *q, int max)
 
 /* --- rows in ------------------------------------------------------------------------------------------------ */
 
-#define ROW_TEXTS 9
+#define ROW_TEXTS 13
 /* Where the strings of a row are; the same order for measuring and copying. */
 static void row_texts(struct ledger_row *r, const char **texts[ROW_TEXTS])
 {
-    const char **const all[ROW_TEXTS] = {&r->request_id, &r->tenant,   &r->team,         &r->key_id, &r->model,
-                                         &r->node,       &r->provider, &r->usage_source, &r->error};
+    const char **const all[ROW_TEXTS] = {
+        &r->request_id,   &r->tenant, &r->team,        &r->key_id,        &r->model, &r->node,           &r->provider,
+        &r->usage_source, &r->error,  &r->asked_model, &r->service_class, &r->cache, &r->idempotency_key};
     memcpy(texts, all, sizeof all);
 }
 
@@ -122,23 +154,49 @@ static struct entry *entry_new(const struct ledger_row *row, ledger_done_cb *don
     return x;
 }
 
-enum rc ledger_append(struct ledger *l, const struct ledger_row *row, ledger_done_cb *done, void *arg)
+enum rc ledger_append(struct ledger_port *p, const struct ledger_row *row, ledger_done_cb *done, void *arg)
 {
-    SPW_ASSERT(l->magic == LEDGER_MAGIC && row->request_id);
-    pthread_mutex_lock(&l->lock);
-    enum rc rc = l->stopping ? RC_CANCELLED : l->stats.queued >= l->queue_max ? RC_FULL : RC_OK;
-    if (rc == RC_OK)
-        l->stats.queued++; /* reserves the place while the copy is made without the lock */
-    pthread_mutex_unlock(&l->lock);
-    if (rc != RC_OK)
-        return rc;
+    SPW_ASSERT(p->magic == PORT_MAGIC && row->request_id);
+    struct ledger *l = p->ledger;
+
+    if (p->closing)
+        return RC_CANCELLED;
+    if (atomic_fetch_add_explicit(&l->queued, 1, memory_order_relaxed) >= l->queue_max) {
+        atomic_fetch_sub_explicit(&l->queued, 1, memory_order_relaxed);
+        return RC_FULL;
+    }
     struct entry *x = entry_new(row, done, arg);
-    pthread_mutex_lock(&l->lock);
-    entries_push(&l->waiting, x);
-    if (l->waiting.n == 1)
-        pthread_cond_signal(&l->more);
-    pthread_mutex_unlock(&l->lock);
+    x->port = p;
+    if (!p->gathered.n)
+        event_active(p->turn, EV_TIMEOUT, 0);
+    entries_push(&p->gathered, x);
     return RC_OK;
+}
+
+/* What this turn has gathered goes to the writer, which is woken only if it would not look by itself. */
+static void pass_on(struct ledger_port *p)
+{
+    struct ledger *l = p->ledger;
+
+    if (!p->gathered.n)
+        return;
+    pthread_mutex_lock(&l->lock);
+    p->under_way += p->gathered.n;
+    entries_move(&l->waiting, &p->gathered, p->gathered.n);
+    bool wake =
+        l->worker_state == WORKER_IDLE || (l->worker_state == WORKER_GATHERING && l->waiting.n >= LEDGER_GROUP_ROWS);
+    if (wake)
+        l->worker_state = WORKER_BUSY;
+    pthread_mutex_unlock(&l->lock);
+    if (wake)
+        pthread_cond_signal(&l->more);
+}
+
+static void turn_cb(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    pass_on(arg);
 }
 
 /* --- worker thread ------------------------------------------------------------------------------------------ */
@@ -181,54 +239,87 @@ static bool commit_group(struct ledger *l, struct entries *group, char *text, si
     return rc == SQLITE_OK;
 }
 
-/* Rows trickle in while the loop is busy: give a group up to group_ms to gather. With the lock. */
-static void gather_locked(struct ledger *l)
+static struct timespec from_now_ms(int ms)
 {
-    struct timespec until;
+    struct timespec t;
 
-    if (l->group_ms <= 0)
-        return;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += l->group_ms / 1000;
-    until.tv_nsec += (long)(l->group_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
     }
-    while (!l->stopping && l->waiting.n < LEDGER_GROUP_ROWS)
-        if (pthread_cond_timedwait(&l->more, &l->lock, &until) == ETIMEDOUT)
-            break;
+    return t;
 }
 
-/* Book the result and hand the group to the loop. With the lock. */
-static void finish_locked(struct ledger *l, struct entries *group, bool committed, int64_t took_ns, const char *text)
+/* Wait for rows, and then up to group_ms for more of them. With the lock; false: stopping, and all is written. */
+static bool gather_locked(struct ledger *l)
 {
-    l->stats.failing = !committed;
+    while (!l->waiting.n && !l->stopping) {
+        l->worker_state = WORKER_IDLE;
+        pthread_cond_wait(&l->more, &l->lock);
+    }
+    if (l->group_ms > 0 && !l->stopping) {
+        struct timespec until = from_now_ms(l->group_ms);
+        l->worker_state = WORKER_GATHERING;
+        while (!l->stopping && l->waiting.n < LEDGER_GROUP_ROWS)
+            if (pthread_cond_timedwait(&l->more, &l->lock, &until) == ETIMEDOUT)
+                break;
+    }
+    l->worker_state = WORKER_BUSY;
+    return l->waiting.n > 0;
+}
+
+/* Book the result and hand each row to its port. With the lock. Returns the ports to be woken. */
+static struct ledger_port *finish_locked(struct ledger *l, struct entries *group, bool committed, int64_t took_ns,
+                                         const char *text)
+{
+    struct ledger_port *wake = NULL;
+    struct entry *next;
+
+    atomic_store_explicit(&l->failing, !committed, memory_order_relaxed);
     l->stats.commits += committed;
     if (committed)
         l->stats.last_commit_ns = took_ns;
-    for (struct entry *x = group->head; x; x = x->next) {
-        l->stats.rows += x->rc == RC_OK;
-        l->stats.failed += x->rc != RC_OK;
-    }
     if (text[0])
         snprintf(l->last_error, sizeof l->last_error, "%s", text);
-    l->stats.queued -= group->n;
-    entries_move(&l->finished, group, group->n);
+    atomic_fetch_sub_explicit(&l->queued, group->n, memory_order_relaxed);
+    for (struct entry *x = group->head; x; x = next) {
+        struct ledger_port *p = x->port;
+        next = x->next;
+        l->stats.rows += x->rc == RC_OK;
+        l->stats.failed += x->rc != RC_OK;
+        if (!p->finished.n && !p->to_wake) { /* else its loop has been told already */
+            p->to_wake = true;
+            p->next = wake;
+            wake = p;
+        }
+        p->under_way--;
+        entries_push(&p->finished, x);
+    }
+    return wake;
+}
+
+/* Without the lock; with it again, the ports may go. */
+static void wake_ports(struct ledger *l, struct ledger_port *ports)
+{
+    const uint64_t one = 1;
+
+    for (struct ledger_port *p = ports; p; p = p->next) /* cannot fail: the loop reads the counter to zero */
+        SPW_ASSERT(write(p->wake_fd, &one, sizeof one) == sizeof one);
+    pthread_mutex_lock(&l->lock);
+    for (struct ledger_port *p = ports; p; p = p->next)
+        p->to_wake = false;
+    pthread_cond_broadcast(&l->less);
 }
 
 static void *worker_main(void *arg)
 {
     struct ledger *l = arg;
-    const uint64_t one = 1;
 
     pthread_mutex_lock(&l->lock);
-    for (;;) {
-        while (!l->waiting.n && !l->stopping)
-            pthread_cond_wait(&l->more, &l->lock);
-        if (!l->waiting.n)
-            break; /* stopping, and all is written */
-        gather_locked(l);
+    while (gather_locked(l)) {
         struct entries group;
         char text[256] = "";
         entries_init(&group);
@@ -240,23 +331,24 @@ static void *worker_main(void *arg)
         int64_t took_ns = mono_since(&clock_system, start);
 
         pthread_mutex_lock(&l->lock);
-        finish_locked(l, &group, committed, took_ns, text);
-        /* Cannot fail: the counter is far from its bound, and the loop reads it to zero. */
-        SPW_ASSERT(write(l->wake_fd, &one, sizeof one) == sizeof one);
+        struct ledger_port *wake = finish_locked(l, &group, committed, took_ns, text);
+        pthread_mutex_unlock(&l->lock);
+        wake_ports(l, wake); /* and takes the lock */
     }
     pthread_mutex_unlock(&l->lock);
     return NULL;
 }
 
-/* --- back on the loop --------------------------------------------------------------------------------------- */
+/* --- ports -------------------------------------------------------------------------------------------------- */
 
-static void deliver(struct ledger *l)
+static void deliver(struct ledger_port *p)
 {
+    struct ledger *l = p->ledger;
     struct entries finished;
 
     entries_init(&finished);
     pthread_mutex_lock(&l->lock);
-    entries_move(&finished, &l->finished, l->finished.n);
+    entries_move(&finished, &p->finished, p->finished.n);
     pthread_mutex_unlock(&l->lock);
     while (finished.head) {
         struct entry *x = finished.head;
@@ -276,16 +368,65 @@ static void wake_cb(evutil_socket_t fd, short what, void *arg)
         deliver(arg);
 }
 
+enum rc ledger_port_new(struct ledger_port **out, struct ledger *l, struct event_base *loop, struct error *e)
+{
+    struct ledger_port *p = spw_calloc(1, sizeof *p);
+
+    *out = NULL;
+    p->magic = PORT_MAGIC;
+    p->ledger = l;
+    entries_init(&p->gathered);
+    entries_init(&p->finished);
+    pthread_mutex_lock(&l->lock);
+    l->n_ports++;
+    pthread_mutex_unlock(&l->lock);
+    enum rc rc = RC_OK;
+    p->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (p->wake_fd < 0)
+        rc = error_set(e, RC_IO, "ledger: no event descriptor: %s", strerror(errno));
+    p->turn = event_new(loop, -1, 0, turn_cb, p);
+    p->wake = event_new(loop, p->wake_fd, EV_READ | EV_PERSIST, wake_cb, p);
+    if (rc == RC_OK && (!p->turn || !p->wake || event_add(p->wake, NULL) != 0))
+        rc = error_set(e, RC_IO, "ledger: the loop takes no event");
+    if (rc != RC_OK) {
+        ledger_port_free(p);
+        return rc;
+    }
+    *out = p;
+    return RC_OK;
+}
+
+void ledger_port_free(struct ledger_port *p)
+{
+    if (!p)
+        return;
+    SPW_ASSERT(p->magic == PORT_MAGIC);
+    struct ledger *l = p->ledger;
+
+    p->closing = true;
+    pass_on(p);
+    pthread_mutex_lock(&l->lock);
+    while (p->under_way || p->to_wake)
+        pthread_cond_wait(&l->less, &l->lock);
+    pthread_mutex_unlock(&l->lock);
+    deliver(p);
+    pthread_mutex_lock(&l->lock);
+    l->n_ports--;
+    pthread_mutex_unlock(&l->lock);
+    if (p->turn)
+        event_free(p->turn);
+    if (p->wake)
+        event_free(p->wake);
+    if (p->wake_fd >= 0)
+        close(p->wake_fd);
+    p->magic = 0;
+    free(p);
+}
+
 /* --- open and close ----------------------------------------------------------------------------------------- */
 
-static enum rc start_worker(struct ledger *l, struct event_base *loop, struct error *e)
+static enum rc start_worker(struct ledger *l, struct error *e)
 {
-    l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (l->wake_fd < 0)
-        return error_set(e, RC_IO, "ledger: no event descriptor: %s", strerror(errno));
-    l->wake = event_new(loop, l->wake_fd, EV_READ | EV_PERSIST, wake_cb, l);
-    if (!l->wake || event_add(l->wake, NULL) != 0)
-        return error_set(e, RC_IO, "ledger: the loop takes no event");
     /* Signals are the loop thread's. */
     sigset_t all, before;
     sigfillset(&all);
@@ -298,29 +439,28 @@ static enum rc start_worker(struct ledger *l, struct event_base *loop, struct er
     return RC_OK;
 }
 
-enum rc ledger_open(struct ledger **out, struct event_base *loop, const struct ledger_options *o, struct error *e)
+enum rc ledger_open(struct ledger **out, const struct ledger_options *o, struct error *e)
 {
     struct ledger *l = spw_calloc(1, sizeof *l);
     pthread_condattr_t attr;
 
     *out = NULL;
     l->magic = LEDGER_MAGIC;
-    l->wake_fd = -1;
     l->group_ms = o->group_ms;
     l->queue_max = o->queue_max ? o->queue_max : LEDGER_QUEUE_MAX;
     entries_init(&l->waiting);
-    entries_init(&l->finished);
     pthread_mutex_init(&l->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&l->more, &attr);
     pthread_condattr_destroy(&attr);
+    pthread_cond_init(&l->less, NULL);
 
     enum rc rc = ledger_file_open(&l->db, o, e);
     if (rc == RC_OK)
         rc = ledger_file_prepare(l->db, &l->inserts, e);
     if (rc == RC_OK)
-        rc = start_worker(l, loop, e);
+        rc = start_worker(l, e);
     if (rc != RC_OK) {
         ledger_close(l);
         return rc;
@@ -333,25 +473,26 @@ void ledger_close(struct ledger *l)
 {
     if (!l)
         return;
-    SPW_ASSERT(l->magic == LEDGER_MAGIC);
+    SPW_ASSERT(l->magic == LEDGER_MAGIC && l->n_ports == 0);
     if (l->worker_runs) {
         pthread_mutex_lock(&l->lock);
         l->stopping = true;
         pthread_cond_signal(&l->more);
         pthread_mutex_unlock(&l->lock);
         pthread_join(l->worker, NULL);
-        deliver(l);
     }
-    if (l->wake)
-        event_free(l->wake);
-    if (l->wake_fd >= 0)
-        close(l->wake_fd);
     ledger_file_finalize(&l->inserts);
     sqlite3_close(l->db);
     pthread_cond_destroy(&l->more);
+    pthread_cond_destroy(&l->less);
     pthread_mutex_destroy(&l->lock);
     l->magic = 0;
     free(l);
+}
+
+bool ledger_is_failing(const struct ledger *l)
+{
+    return atomic_load_explicit(&l->failing, memory_order_relaxed);
 }
 
 struct ledger_stats ledger_stats(const struct ledger *shared)
@@ -361,6 +502,8 @@ struct ledger_stats ledger_stats(const struct ledger *shared)
     pthread_mutex_lock(&l->lock);
     struct ledger_stats s = l->stats;
     pthread_mutex_unlock(&l->lock);
+    s.queued = atomic_load_explicit(&l->queued, memory_order_relaxed);
+    s.failing = ledger_is_failing(l);
     return s;
 }
 

@@ -1,9 +1,14 @@
-/* The ledger: one row per request in SQLite (WAL), written by a worker thread in group commits, so that the loop never
+/* The ledger: one row per request in SQLite (WAL), written by a worker thread in group commits, so that no loop ever
  * waits for a disk. A row is durable before its request's last byte leaves.
  *
- * Loop thread: ledger_append() queues a row and returns; `done` is called on the loop once the row is committed (or
- * with the error, after which the configured answer applies). The queue is bounded: RC_FULL says refuse new work.
- * Readers (ledger_query, the command line) open the file read-only on their own connection. */
+ * One ledger per process, one port per event loop. ledger_append() gathers a row in the loop's port and returns; at the
+ * end of the loop's turn all that was gathered goes to the writer at once, and what a commit has finished comes back as
+ * one batch: `done` is called on the port's loop once the row is committed (or with the error, after which the
+ * configured answer applies). The queue is bounded over all ports: RC_FULL says refuse new work.
+ *
+ * Threads: a port belongs to its loop's thread, from ledger_port_new() to ledger_port_free(); ledger_stats(),
+ * ledger_is_failing() and ledger_last_error() are for any thread; the others are for the thread that opened the ledger.
+ * Readers (ledger_read, the command line) open the file read-only on their own connection. */
 #ifndef SCHEDULER_BOOKS_LEDGER_H
 #define SCHEDULER_BOOKS_LEDGER_H
 
@@ -33,6 +38,12 @@ struct ledger_row {
     const char *request_id;
     const char *tenant, *team, *key_id;
     const char *model, *node, *provider;
+    const char *asked_model;     /* what the client wrote, where that was another name for `model` */
+    const char *service_class;   /* NULL: the ordinary one */
+    const char *cache;           /* "hit": from the cache; "collapsed": from a like request under way; NULL: computed */
+    struct pusd saved;           /* what the answer would have cost, where it was not computed for this request */
+    const char *idempotency_key; /* the client's */
+    int repeat;                  /* 0: the first under its idempotency key; n: computed again for the nth time */
     bool streamed;
     int attempts;      /* nodes tried */
     int continuations; /* times the answer went on on another node */
@@ -59,19 +70,27 @@ struct ledger_options {
 };
 /* Makes the file (mode 0640) or brings its schema up to date. RC_UNSUPPORTED: written by a newer program. RC_INVALID:
  * not a ledger. Blocks; at start. */
-enum rc ledger_open(struct ledger **l, struct event_base *loop, const struct ledger_options *o,
-                    struct error *e) SPW_MUST_USE;
-/* Commits what is queued, then closes; callbacks still due are called from inside. Blocks; only at the end of a drain.
- * NULL is fine. */
+enum rc ledger_open(struct ledger **l, const struct ledger_options *o, struct error *e) SPW_MUST_USE;
+/* After the last of its ports is free. NULL is fine. */
 void ledger_close(struct ledger *l);
 
-/* In the order of the appends, on the loop, never from inside ledger_append(). RC_OK: durable. RC_CONFLICT: there is a
- * row of this request_id already, which stays as it is. RC_INVALID: token counts that cannot be. RC_FULL: the disk; RC_AGAIN: another process held the file too
- * long; RC_IO: anything else. After an error the row is not in the ledger and may be appended again (after RC_IO from
+/* A loop's way to the writer and back. */
+struct ledger_port;
+enum rc ledger_port_new(struct ledger_port **p, struct ledger *l, struct event_base *loop,
+                        struct error *e) SPW_MUST_USE;
+/* Waits until all that was appended here is committed, or has failed, and calls back for it from inside. Blocks; only
+ * at the end of a drain. NULL is fine. */
+void ledger_port_free(struct ledger_port *p);
+
+/* In the order of the port's appends, on its loop, never from inside ledger_append(). RC_OK: durable. RC_CONFLICT: there is a
+ * row of this request_id already, which stays as it is. RC_INVALID: token counts that cannot be. RC_FULL: the disk;
+ * RC_AGAIN: another process held the file too long; RC_IO: anything else. After an error the row is not in the ledger and may be appended again (after RC_IO from
  * a failing disk it may turn up nevertheless: the second append then ends with RC_CONFLICT). */
 typedef void ledger_done_cb(enum rc rc, void *arg);
-/* done may be NULL. RC_FULL: the queue's bound; RC_CANCELLED: the ledger is closing; nothing was queued. */
-enum rc ledger_append(struct ledger *l, const struct ledger_row *row, ledger_done_cb *done, void *arg) SPW_MUST_USE;
+/* done may be NULL. RC_FULL: the queue's bound; RC_CANCELLED: the port is being freed; nothing was queued. Takes no lock
+ * and makes no system call. */
+enum rc ledger_append(struct ledger_port *p, const struct ledger_row *row, ledger_done_cb *done,
+                      void *arg) SPW_MUST_USE;
 
 struct ledger_stats {
     uint64_t rows, commits, failed;
@@ -80,6 +99,8 @@ struct ledger_stats {
     bool failing;           /* the last group could not be committed: see ledger_last_error() */
 };
 struct ledger_stats ledger_stats(const struct ledger *l);
+/* The same as stats.failing, for every request: no lock. */
+bool ledger_is_failing(const struct ledger *l);
 /* Text of the newest failure, "" when there was none. Returns buf. */
 char *ledger_last_error(const struct ledger *l, char *buf, size_t size);
 

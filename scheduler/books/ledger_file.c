@@ -40,6 +40,13 @@ static const char *const migrations[] = {
     " started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL, numerics TEXT,"
     " PRIMARY KEY (request_id, leg)"
     ") STRICT, WITHOUT ROWID;",
+    "ALTER TABLE ledger ADD COLUMN asked_model TEXT;"
+    "ALTER TABLE ledger ADD COLUMN service_class TEXT;"
+    "ALTER TABLE ledger ADD COLUMN cache TEXT;"
+    "ALTER TABLE ledger ADD COLUMN saved_pusd INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE ledger ADD COLUMN idempotency_key TEXT;"
+    "ALTER TABLE ledger ADD COLUMN repeat INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX ledger_by_idempotency_key ON ledger (idempotency_key, tenant) WHERE idempotency_key IS NOT NULL;",
 };
 #define LEDGER_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 
@@ -48,8 +55,9 @@ static const char *const migrations[] = {
     "request_id, tenant, team, key_id, model, node, provider, streamed, attempts, tokens_input, tokens_cached_input, " \
     "tokens_output, usage_source, price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok, "                       \
     "price_output_uusd_per_mtok, charge_pusd, accepted_ns, first_byte_ns, finished_ns, outcome, http_status, error"
-#define LEDGER_COLUMNS   LEDGER_COLUMNS_1 ", continuations, cross_class"
-#define LEDGER_N_COLUMNS 25
+#define LEDGER_COLUMNS_2 LEDGER_COLUMNS_1 ", continuations, cross_class"
+#define LEDGER_COLUMNS   LEDGER_COLUMNS_2 ", asked_model, service_class, cache, saved_pusd, idempotency_key, repeat"
+#define LEDGER_N_COLUMNS 31
 #define LEG_COLUMNS      "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
 
 const char *ledger_outcome_name(enum ledger_outcome o)
@@ -185,7 +193,7 @@ enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error 
 {
     int rc = sqlite3_prepare_v3(db,
                                 "INSERT INTO ledger (" LEDGER_COLUMNS ") VALUES "
-                                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                                 -1, SQLITE_PREPARE_PERSISTENT, &s->row, NULL);
 
     if (rc == SQLITE_OK)
@@ -225,6 +233,12 @@ static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
     bind_text(s, &i, r->error);
     sqlite3_bind_int64(s, ++i, r->continuations);
     sqlite3_bind_int64(s, ++i, r->cross_class);
+    bind_text(s, &i, r->asked_model);
+    bind_text(s, &i, r->service_class);
+    bind_text(s, &i, r->cache);
+    sqlite3_bind_int64(s, ++i, r->saved.v);
+    bind_text(s, &i, r->idempotency_key);
+    sqlite3_bind_int64(s, ++i, r->repeat);
     SPW_ASSERT(i == LEDGER_N_COLUMNS);
 }
 
@@ -298,15 +312,25 @@ static void read_row(sqlite3_stmt *s, struct ledger_row *r)
         .error = text(s, 22),
         .continuations = sqlite3_column_int(s, 23),
         .cross_class = sqlite3_column_int(s, 24) != 0,
+        .asked_model = text(s, 25),
+        .service_class = text(s, 26),
+        .cache = text(s, 27),
+        .saved = {sqlite3_column_int64(s, 28)},
+        .idempotency_key = text(s, 29),
+        .repeat = sqlite3_column_int(s, 30),
     };
 }
 
 /* A file that nobody has opened for writing since the program was renewed has the older columns only. */
 static const char *rows_sql(int version)
 {
-    if (version == 1)
-        return "SELECT " LEDGER_COLUMNS_1 ", 0, 0 FROM ledger ORDER BY rowid DESC LIMIT ?";
-    return "SELECT " LEDGER_COLUMNS " FROM ledger ORDER BY rowid DESC LIMIT ?";
+#define NEWEST_FIRST " FROM ledger ORDER BY rowid DESC LIMIT ?"
+#define NONE_OF_3    ", NULL, NULL, NULL, 0, NULL, 0"
+    switch (version) {
+    case 1: return "SELECT " LEDGER_COLUMNS_1 ", 0, 0" NONE_OF_3 NEWEST_FIRST;
+    case 2: return "SELECT " LEDGER_COLUMNS_2 NONE_OF_3 NEWEST_FIRST;
+    default: return "SELECT " LEDGER_COLUMNS NEWEST_FIRST;
+    }
 }
 
 /* Rows, newest first, from an open connection. */

@@ -42,6 +42,8 @@ void ledger_row_json(struct json_writer *w, const struct ledger_row *r)
     json_string(w, "team", r->team);
     json_string(w, "key_id", r->key_id);
     json_string(w, "model", r->model);
+    json_string(w, "asked_model", r->asked_model);
+    json_string(w, "service_class", r->service_class);
     json_string(w, "node", r->node);
     json_string(w, "provider", r->provider);
     json_bool(w, "streamed", r->streamed);
@@ -54,6 +56,10 @@ void ledger_row_json(struct json_writer *w, const struct ledger_row *r)
     json_string(w, "usage_source", r->usage_source);
     write_prices(w, &r->prices);
     json_string(w, "charge_usd", pusd_format(r->charge, buf, sizeof buf));
+    json_string(w, "cache", r->cache);
+    json_string(w, "saved_usd", pusd_format(r->saved, buf, sizeof buf));
+    json_string(w, "idempotency_key", r->idempotency_key);
+    json_int(w, "repeat", r->repeat);
     json_string(w, "outcome", ledger_outcome_name(r->outcome));
     json_int(w, "http_status", r->http_status);
     json_string(w, "error", r->error);

@@ -18,7 +18,8 @@ static const struct cli_column columns[] = {
 };
 static const char *const keys[] = {"accepted",     "request_id",          "tenant",        "model",    "node",
                                    "tokens_input", "tokens_cached_input", "tokens_output", "total_ms", "charge_usd"};
-#define N_COLUMNS ((int)(sizeof columns / sizeof columns[0]))
+#define COLUMN_MODEL 3
+#define N_COLUMNS    ((int)(sizeof columns / sizeof columns[0]))
 
 static const struct cli_column leg_columns[] = {
     {"LEG", CLI_RIGHT}, {"NODE", CLI_LEFT},    {"OUT", CLI_RIGHT},     {"STARTED", CLI_LEFT},
@@ -49,20 +50,62 @@ static void print_legs(const cJSON *root)
     cli_table_fini(&t);
 }
 
+/* The outcome and what is remarkable about it: "ok (cache hit)", "failed (no_capacity, flex)". */
+static void outcome_text(const cJSON *row, char *out, size_t size)
+{
+    char numbers[2][64];
+    const char *text = cli_json_text(row, "outcome", NULL, 0);
+    const char *cache = cli_json_text(row, "cache", NULL, 0);
+    const char *repeat = cli_json_text(row, "repeat", numbers[0], sizeof numbers[0]);
+    const struct {
+        const char *before, *value;
+    } marks[] = {
+        {"", cli_json_text(row, "error", NULL, 0)},
+        {cache && strcmp(cache, "hit") == 0 ? "cache " : "", cache},
+        {"saved $ ", cache ? cli_json_text(row, "saved_usd", numbers[1], sizeof numbers[1]) : NULL},
+        {"repeat ", repeat && strcmp(repeat, "0") != 0 ? repeat : NULL},
+        {"", cli_json_text(row, "service_class", NULL, 0)},
+    };
+    size_t n = 0;
+    const char *between = " (";
+
+    snprintf(out, size, "%s", text ? text : "-");
+    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
+        if (!marks[i].value || !marks[i].value[0])
+            continue;
+        n = strlen(out);
+        snprintf(out + n, size - n, "%s%s%s", between, marks[i].before, marks[i].value);
+        between = ", ";
+    }
+    n = strlen(out);
+    if (between[0] == ',')
+        snprintf(out + n, size - n, ")");
+}
+
+static const char *model_text(const cJSON *row, char *out, size_t size)
+{
+    const char *model = cli_json_text(row, "model", NULL, 0);
+    const char *asked = cli_json_text(row, "asked_model", NULL, 0);
+
+    if (!asked)
+        return model;
+    snprintf(out, size, "%s (%s)", model ? model : "-", asked);
+    return out;
+}
+
 static void print_rows(const cJSON *root)
 {
     const cJSON *r;
     struct cli_table t;
-    char buf[64], outcome[128];
+    char buf[64], outcome[256], model[256];
 
     cli_table_init(&t, columns, N_COLUMNS);
     cJSON_ArrayForEach(r, cJSON_GetObjectItemCaseSensitive(root, "rows"))
     {
         for (int i = 0; i < N_COLUMNS - 1; i++)
-            cli_table_add(&t, cli_json_text(r, keys[i], buf, sizeof buf));
-        const char *error = cli_json_text(r, "error", buf, sizeof buf);
-        const char *text = cli_json_text(r, "outcome", buf, sizeof buf);
-        snprintf(outcome, sizeof outcome, error && error[0] ? "%s (%s)" : "%s", text ? text : "-", error);
+            cli_table_add(&t, i == COLUMN_MODEL ? model_text(r, model, sizeof model)
+                                                : cli_json_text(r, keys[i], buf, sizeof buf));
+        outcome_text(r, outcome, sizeof outcome);
         cli_table_add(&t, outcome);
     }
     cli_table_print(&t, stdout);

@@ -132,7 +132,7 @@ static enum rc open_ledger(struct serve *s, struct error *e)
 {
     const struct ledger_options o = {.path = s->config->ledger_path, .queue_max = s->config->ledger_queue_max};
 
-    return ledger_open(&s->ledger, s->loop, &o, e);
+    return ledger_open(&s->ledger, &o, e);
 }
 
 static enum rc open_keystore(struct serve *s, struct error *e)
@@ -234,7 +234,7 @@ static enum rc build(struct serve *s, struct error *e)
     return rc;
 }
 
-/* Reverse order. The ledger comes after the front: it writes what the front has settled. */
+/* Reverse order. The ledger comes after the front, whose port still brings it what was settled. */
 static void take_apart(struct serve *s)
 {
     admin_free(s->admin);

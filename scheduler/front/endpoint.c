@@ -220,7 +220,7 @@ static void handle_generation(struct call *c, enum request_kind kind)
     const char *param;
     size_t n;
     const char *text = http_request_body(c->x, &n);
-    if (f->ledger_failing || ledger_stats(f->o.ledger).failing) {
+    if (f->ledger_failing || ledger_is_failing(f->o.ledger)) {
         refuse_code(c, API_LEDGER);
         return;
     }

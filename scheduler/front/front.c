@@ -66,7 +66,9 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     f->wake = evtimer_new(o->loop, on_wake, f);
     struct nodes_options nodes = {
         .loop = o->loop, .config = o->config, .log = o->log, .clock = o->clock, .on_capacity = on_capacity, .arg = f};
-    enum rc rc = nodes_new(&f->nodes, &nodes, e);
+    enum rc rc = ledger_port_new(&f->port, o->ledger, o->loop, e);
+    if (rc == RC_OK)
+        rc = nodes_new(&f->nodes, &nodes, e);
     if (rc == RC_OK)
         rc = listen_for_clients(f, e);
     if (rc != RC_OK) {
@@ -105,6 +107,7 @@ void front_free(struct front *f)
     f->stopping = true;          /* no request that ends now may start the last steps of a drain */
     http_server_free(f->server); /* running requests are cancelled and settled by their on_abort */
     abandon_requests(f);
+    ledger_port_free(f->port); /* waits for the rows of those that were settled */
     nodes_free(f->nodes);
     metrics_free(f->metrics);
     limit_table_free(f->limits);
@@ -191,7 +194,7 @@ bool front_is_ready(const struct front *f, const char **why)
     const char *reason = "";
     if (f->draining)
         reason = "draining";
-    else if (f->ledger_failing || ledger_stats(f->o.ledger).failing)
+    else if (f->ledger_failing || ledger_is_failing(f->o.ledger))
         reason = "the ledger cannot be written";
     else if (!nodes_any_ready(f->nodes))
         reason = "no node is ready";

@@ -117,7 +117,8 @@ struct front {
     SSL_CTX *tls;
     struct metrics *metrics;
     struct limit_table *limits;
-    struct room *rooms; /* one per model that the configuration names */
+    struct ledger_port *port; /* the loop's */
+    struct room *rooms;       /* one per model that the configuration names */
     int n_rooms, n_waiting, n_running;
     TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
     struct event *wake;                         /* rooms_wake() in a turn of its own */

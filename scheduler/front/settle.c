@@ -212,7 +212,7 @@ void settle_append(struct request *r)
         .http_status = r->http_status,
         .error = r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL,
     };
-    enum rc rc = ledger_append(f->o.ledger, &row, on_committed, r);
+    enum rc rc = ledger_append(f->port, &row, on_committed, r);
     r->append_pending = rc == RC_OK;
     if (rc != RC_OK) /* full, or closing: the row is worth waiting for */
         request_arm(r, APPEND_AGAIN_MS);

@@ -148,9 +148,10 @@ static void fill_ledger(const char *path)
     struct event_base *loop = event_base_new();
     const struct ledger_options o = {.path = path};
     struct ledger *l = NULL;
+    struct ledger_port *port = NULL;
     struct error e;
 
-    CHECK(ledger_open(&l, loop, &o, &e) == RC_OK);
+    CHECK(ledger_open(&l, &o, &e) == RC_OK && ledger_port_new(&port, l, loop, &e) == RC_OK);
     struct ledger_row r = {.request_id = "req_1",
                            .tenant = "acme",
                            .model = "m",
@@ -159,13 +160,19 @@ static void fill_ledger(const char *path)
                            .charge = {624460000},
                            .accepted = {1700000000 * NS_PER_S},
                            .finished = {1700000000 * NS_PER_S + 1234 * NS_PER_MS}};
-    CHECK(ledger_append(l, &r, NULL, NULL) == RC_OK);
+    CHECK(ledger_append(port, &r, NULL, NULL) == RC_OK);
     r.request_id = "req_2";
     r.node = NULL;
     r.tenant = "evil\x1b[2J"; /* may not reach the terminal as it is */
     r.outcome = LEDGER_FAILED;
     r.error = "no_capacity";
-    CHECK(ledger_append(l, &r, NULL, NULL) == RC_OK);
+    r.asked_model = "fast";
+    r.service_class = "flex";
+    r.cache = "hit";
+    r.saved = (struct pusd){5000000000};
+    r.repeat = 2;
+    CHECK(ledger_append(port, &r, NULL, NULL) == RC_OK);
+    ledger_port_free(port);
     ledger_close(l);
     event_base_free(loop);
 }
@@ -179,11 +186,12 @@ static void test_ledger(void)
     CHECK(strstr(err, "No such file") != NULL);
     fill_ledger(path);
     CHECK_INT(RUN("ledger", "--db", path), 0);
-    CHECK_STR(out,
-              "TIME                      REQUEST  TENANT    MODEL  NODE    IN  CACHED  OUT    MS    CHARGE $  OUTCOME\n"
-              "2023-11-14T22:13:20.000Z  req_2    evil?[2J  m      -     1200     200   34  1234  0.00062446  failed "
-              "(no_capacity)\n"
-              "2023-11-14T22:13:20.000Z  req_1    acme      m      gpu1  1200     200   34  1234  0.00062446  ok\n");
+    CHECK_STR(
+        out,
+        "TIME                      REQUEST  TENANT    MODEL     NODE    IN  CACHED  OUT    MS    CHARGE $  OUTCOME\n"
+        "2023-11-14T22:13:20.000Z  req_2    evil?[2J  m (fast)  -     1200     200   34  1234  0.00062446  failed "
+        "(no_capacity, cache hit, saved $ 0.005, repeat 2, flex)\n"
+        "2023-11-14T22:13:20.000Z  req_1    acme      m         gpu1  1200     200   34  1234  0.00062446  ok\n");
     CHECK_INT(RUN("ledger", "--db", path, "--last", "1", "--json"), 0);
     cJSON *root = cJSON_Parse(out);
     const cJSON *rows = cJSON_GetObjectItem(root, "rows");

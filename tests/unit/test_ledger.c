@@ -1,11 +1,14 @@
 /* Proves that rows are durable when their callback comes, in order and once, that a duplicate id fails alone, that a
  * full disk or a locked file fails the group and leaves nothing of it behind, that rows survive a reopening and a
  * SIGKILL of the writer, and that foreign and newer files are left untouched. With `bench N` it measures instead.
+ * Several loops share one writer, each with callbacks in its own order on its own thread.
  * links: spw_sched_books */
 #include "tests/unit/test.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <sqlite3.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -15,6 +18,7 @@
 #include "scheduler/books/ledger.h"
 
 static struct event_base *loop;
+static struct ledger_port *port; /* of the ledger that open_ledger() has opened */
 static char dir[64], path[96];
 
 static void clean(void)
@@ -50,6 +54,12 @@ static struct ledger_row row(const char *id)
         .outcome = LEDGER_CANCELLED,
         .http_status = 200,
         .error = "client_gone",
+        .asked_model = "fast",
+        .service_class = "flex",
+        .cache = "collapsed",
+        .saved = {123456789012},
+        .idempotency_key = "order-7",
+        .repeat = 2,
     };
 }
 
@@ -91,10 +101,17 @@ static struct ledger *open_ledger(const struct ledger_options *o)
     struct error e;
 
     options.path = path;
-    if (ledger_open(&l, loop, &options, &e) != RC_OK)
+    if (ledger_open(&l, &options, &e) != RC_OK || ledger_port_new(&port, l, loop, &e) != RC_OK)
         fprintf(stderr, "%s\n", e.message);
-    CHECK(l != NULL);
+    CHECK(l != NULL && port != NULL);
     return l;
+}
+
+static void close_ledger(struct ledger *l)
+{
+    ledger_port_free(port);
+    port = NULL;
+    ledger_close(l);
 }
 
 static void collect(const struct ledger_row *r, void *arg)
@@ -131,7 +148,7 @@ static void test_order_and_reading(void)
         snprintf(id, sizeof id, "req-%d", i);
         struct ledger_row r = row(id); /* its strings are gone after this turn: they were copied */
         tickets[i] = (struct ticket){&seen, i};
-        CHECK(ledger_append(l, &r, done_cb, &tickets[i]) == RC_OK);
+        CHECK(ledger_append(port, &r, done_cb, &tickets[i]) == RC_OK);
         CHECK_INT(seen.n, 0); /* never from inside */
     }
     wait_for(&seen, 500);
@@ -146,7 +163,7 @@ static void test_order_and_reading(void)
     CHECK(ledger_read(path, 3, collect, &ids, &e) == RC_OK);
     CHECK_STR(ids.data, "req-499 req-498 req-497 ");
     strbuf_fini(&ids);
-    ledger_close(l);
+    close_ledger(l);
     clean();
 }
 
@@ -173,6 +190,12 @@ static void same_row(const struct ledger_row *r, void *arg)
     CHECK_INT(r->finished.ns, w.finished.ns);
     CHECK_INT(r->outcome, w.outcome);
     CHECK_INT(r->http_status, 200);
+    CHECK_STR(r->asked_model, w.asked_model);
+    CHECK_STR(r->service_class, w.service_class);
+    CHECK_STR(r->cache, w.cache);
+    CHECK_INT(r->saved.v, w.saved.v);
+    CHECK_STR(r->idempotency_key, w.idempotency_key);
+    CHECK_INT(r->repeat, 2);
 }
 
 static void test_restart(void)
@@ -185,14 +208,14 @@ static void test_restart(void)
     struct stat st;
     int n = 0;
 
-    CHECK(ledger_append(l, &r, done_cb, &t) == RC_OK);
-    ledger_close(l); /* writes what is queued, calls back */
+    CHECK(ledger_append(port, &r, done_cb, &t) == RC_OK);
+    close_ledger(l); /* writes what is queued, calls back */
     CHECK_INT(seen.ok, 1);
     CHECK(stat(path, &st) == 0 && (st.st_mode & 0007) == 0);
     CHECK(ledger_read(path, 10, same_row, &n, &e) == RC_OK);
     CHECK_INT(n, 1);
     l = open_ledger(NULL);
-    ledger_close(l);
+    close_ledger(l);
     CHECK_INT(rows_in_file(), 1);
     clean();
 }
@@ -201,6 +224,8 @@ static void null_row(const struct ledger_row *r, void *arg)
 {
     ++*(int *)arg;
     CHECK(r->tenant == NULL && r->team == NULL && r->error == NULL && r->node == NULL);
+    CHECK(r->asked_model == NULL && r->service_class == NULL && r->cache == NULL && r->idempotency_key == NULL);
+    CHECK(r->saved.v == 0 && r->repeat == 0);
 }
 
 static void test_nulls(void)
@@ -210,8 +235,8 @@ static void test_nulls(void)
     struct error e;
     int n = 0;
 
-    CHECK(ledger_append(l, &r, NULL, NULL) == RC_OK);
-    ledger_close(l);
+    CHECK(ledger_append(port, &r, NULL, NULL) == RC_OK);
+    close_ledger(l);
     CHECK(ledger_read(path, 10, null_row, &n, &e) == RC_OK);
     CHECK_INT(n, 1);
     clean();
@@ -229,7 +254,7 @@ static void test_duplicate_fails_alone(void)
     for (int i = 0; i < 5; i++) {
         struct ledger_row r = row(ids[i]);
         tickets[i] = (struct ticket){&seen, i};
-        CHECK(ledger_append(l, &r, done_cb, &tickets[i]) == RC_OK);
+        CHECK(ledger_append(port, &r, done_cb, &tickets[i]) == RC_OK);
     }
     wait_for(&seen, 5);
     CHECK_INT(seen.ok, 3);
@@ -241,10 +266,10 @@ static void test_duplicate_fails_alone(void)
     struct ledger_row impossible = row("d");
     impossible.tokens.cached_input = impossible.tokens.input + 1;
     struct ticket t = {&seen, 5};
-    CHECK(ledger_append(l, &impossible, done_cb, &t) == RC_OK);
+    CHECK(ledger_append(port, &impossible, done_cb, &t) == RC_OK);
     wait_for(&seen, 6);
     CHECK_INT(seen.other, 1);
-    ledger_close(l);
+    close_ledger(l);
     CHECK_INT(rows_in_file(), 3);
     clean();
 }
@@ -260,12 +285,12 @@ static void test_queue_bound(void)
         char id[8];
         snprintf(id, sizeof id, "%d", i);
         r.request_id = id;
-        enum rc rc = ledger_append(l, &r, NULL, NULL);
+        enum rc rc = ledger_append(port, &r, NULL, NULL);
         CHECK(rc == RC_OK || rc == RC_FULL);
         taken += rc == RC_OK;
     }
     CHECK_INT(taken, 3);
-    ledger_close(l);
+    close_ledger(l);
     CHECK_INT(rows_in_file(), 3);
     clean();
 }
@@ -281,17 +306,17 @@ static void test_locked_file(void)
 
     CHECK(sqlite3_open(path, &other) == SQLITE_OK);
     CHECK(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
-    CHECK(ledger_append(l, &r, done_cb, &t[0]) == RC_OK);
+    CHECK(ledger_append(port, &r, done_cb, &t[0]) == RC_OK);
     wait_for(&seen, 1);
     CHECK_INT(seen.again, 1);
     CHECK(ledger_stats(l).failing);
     CHECK(sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK);
     sqlite3_close(other);
-    CHECK(ledger_append(l, &r, done_cb, &t[1]) == RC_OK);
+    CHECK(ledger_append(port, &r, done_cb, &t[1]) == RC_OK);
     wait_for(&seen, 2);
     CHECK_INT(seen.ok, 1);
     CHECK(!ledger_stats(l).failing);
-    ledger_close(l);
+    close_ledger(l);
     CHECK_INT(rows_in_file(), 1);
     clean();
 }
@@ -360,12 +385,12 @@ static void test_disk_full(void)
             CHECK(strstr(ledger_last_error(l, text, sizeof text), "full") != NULL);
             __atomic_store_n(&disk_full, 0, __ATOMIC_SEQ_CST);
         }
-        CHECK(ledger_append(l, &r, done_cb, &tickets[i]) == RC_OK);
+        CHECK(ledger_append(port, &r, done_cb, &tickets[i]) == RC_OK);
     }
     wait_for(&seen, 40);
     CHECK_INT(seen.ok, 20);
     CHECK(!seen.out_of_order);
-    ledger_close(l);
+    close_ledger(l);
     CHECK_INT(rows_in_file(), 20);
     sqlite3_vfs_unregister(&full_vfs);
     clean();
@@ -386,7 +411,7 @@ static enum rc try_open(struct error *e)
 {
     struct ledger_options o = {.path = path};
     struct ledger *l = NULL;
-    enum rc rc = ledger_open(&l, loop, &o, e);
+    enum rc rc = ledger_open(&l, &o, e);
 
     ledger_close(l);
     return rc;
@@ -404,7 +429,7 @@ static void test_foreign_files(void)
     CHECK(ledger_read(path, 1, count, &n, &e) == RC_INVALID);
     clean();
     struct ledger *l = open_ledger(NULL);
-    ledger_close(l);
+    close_ledger(l);
     make_database("PRAGMA user_version = 99");
     CHECK(try_open(&e) == RC_UNSUPPORTED);
     CHECK(strstr(e.message, "schema version 99") != NULL);
@@ -444,14 +469,14 @@ static _Noreturn void write_rows(int fd, int round)
     struct ledger *l = NULL;
     struct error e;
 
-    if (ledger_open(&l, own, &o, &e) != RC_OK)
+    if (ledger_open(&l, &o, &e) != RC_OK || ledger_port_new(&port, l, own, &e) != RC_OK)
         _exit(1);
     for (int i = 0; i < 100000; i++) {
         char id[32];
         snprintf(id, sizeof id, "k%d-%d", round, i);
         struct ledger_row r = row(id);
         told[i] = (struct told){fd, i};
-        while (ledger_append(l, &r, tell_cb, &told[i]) == RC_FULL)
+        while (ledger_append(port, &r, tell_cb, &told[i]) == RC_FULL)
             event_base_loop(own, EVLOOP_ONCE);
         if (i % 16 == 0)
             event_base_loop(own, EVLOOP_NONBLOCK);
@@ -523,7 +548,7 @@ static void bench_fill(struct bench *b)
         char id[40];
         snprintf(id, sizeof id, "req_%012x%08x", b->sent++, rand()); /* ordered by time, as the front's are */
         struct ledger_row r = row(id);
-        if (ledger_append(b->l, &r, bench_cb, b) != RC_OK)
+        if (ledger_append(port, &r, bench_cb, b) != RC_OK)
             b->failed++;
     }
 }
@@ -540,7 +565,7 @@ static int bench(int n)
     struct ledger_stats s = ledger_stats(b.l);
     printf("%d rows in %.2f s: %.0f rows/s, %.1f rows/commit, %d failed\n", n, seconds, n / seconds,
            (double)n / (double)s.commits, b.failed);
-    ledger_close(b.l);
+    close_ledger(b.l);
     return b.failed != 0;
 }
 
@@ -589,19 +614,194 @@ static void test_first_version_and_legs(void)
     CHECK_INT(rows_in_file(), 1);
     CHECK_INT(ledger_read_legs(path, "old", see_legs, &out, &e), RC_OK);
     CHECK_INT(out.len, 0);
+    close_ledger(open_ledger(NULL));
+    CHECK_INT(rows_in_file(), 1);
     struct ledger *l = open_ledger(NULL);
     r.legs = legs;
     r.n_legs = 2;
     r.continuations = 1;
-    CHECK_INT(ledger_append(l, &r, done_cb, &ticket), RC_OK);
+    CHECK_INT(ledger_append(port, &r, done_cb, &ticket), RC_OK);
     memset(legs, 0, sizeof legs); /* they were copied */
     wait_for(&seen, 1);
     CHECK_INT(seen.ok, 1);
-    ledger_close(l);
+    close_ledger(l);
     CHECK_INT(rows_in_file(), 2);
     CHECK_INT(ledger_read_legs(path, "new", see_legs, &out, &e), RC_OK);
     CHECK_STR(out.data, "1:a:cut:5:0123456789abcdef0123456789abcdef 2:b:ok:72: ");
     strbuf_fini(&out);
+    clean();
+}
+
+static int schema_version(void)
+{
+    sqlite3_stmt *s = NULL;
+    sqlite3 *db = NULL;
+    int version = -1;
+
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+    CHECK(sqlite3_prepare_v2(db, "PRAGMA user_version", -1, &s, NULL) == SQLITE_OK);
+    if (sqlite3_step(s) == SQLITE_ROW)
+        version = sqlite3_column_int(s, 0);
+    sqlite3_finalize(s);
+    sqlite3_close(db);
+    return version;
+}
+
+static void second_row(const struct ledger_row *r, void *arg)
+{
+    ++*(int *)arg;
+    CHECK_STR(r->request_id, "one");
+    CHECK_INT(r->continuations, 3);
+    CHECK(r->asked_model == NULL && r->service_class == NULL && r->cache == NULL && r->idempotency_key == NULL);
+    CHECK(r->saved.v == 0 && r->repeat == 0);
+}
+
+/* A file of the second version, which has no column of the third: made from one of today by taking them away. */
+static void test_second_version(void)
+{
+    static const char back[] =
+        "DROP INDEX ledger_by_idempotency_key; ALTER TABLE ledger DROP COLUMN asked_model;"
+        "ALTER TABLE ledger DROP COLUMN service_class; ALTER TABLE ledger DROP COLUMN cache;"
+        "ALTER TABLE ledger DROP COLUMN saved_pusd; ALTER TABLE ledger DROP COLUMN idempotency_key;"
+        "ALTER TABLE ledger DROP COLUMN repeat; PRAGMA user_version = 2;";
+    struct ledger *l = open_ledger(NULL);
+    struct ledger_row r = row("one");
+    struct error e;
+    int n = 0;
+
+    r.continuations = 3;
+    CHECK(ledger_append(port, &r, NULL, NULL) == RC_OK);
+    close_ledger(l);
+    make_database(back);
+    CHECK(ledger_read(path, 10, second_row, &n, &e) == RC_OK); /* as it is */
+    CHECK_INT(n, 1);
+    CHECK_INT(schema_version(), 2);
+    close_ledger(open_ledger(NULL)); /* the first writer brings it up to date */
+    CHECK_INT(schema_version(), 3);
+    CHECK(ledger_read(path, 10, second_row, &n, &e) == RC_OK);
+    CHECK_INT(n, 2);
+    clean();
+}
+
+/* --- several loops ------------------------------------------------------------------------------------------ */
+
+#define LOOPS          3
+#define ROWS_PER_LOOP  2000
+#define ROWS_UNDER_WAY 50
+
+struct looper {
+    struct ledger *l;
+    struct ledger_port *port;
+    struct seen seen;
+    struct ticket tickets[ROWS_PER_LOOP];
+    pthread_t thread, self; /* self: as the thread itself knows it */
+    bool foreign_thread;    /* a callback came elsewhere */
+    int name, sent;
+};
+
+static void looper_fill(struct looper *w);
+
+static void looper_cb(enum rc rc, void *arg)
+{
+    struct ticket *t = arg;
+    struct looper *w = (struct looper *)((char *)t->seen - offsetof(struct looper, seen));
+
+    done_cb(rc, t);
+    if (!pthread_equal(pthread_self(), w->self))
+        w->foreign_thread = true;
+    looper_fill(w);
+}
+
+static void looper_fill(struct looper *w)
+{
+    while (w->sent < ROWS_PER_LOOP && w->sent - w->seen.n < ROWS_UNDER_WAY) {
+        char id[32];
+        snprintf(id, sizeof id, "l%d-%d", w->name, w->sent);
+        struct ledger_row r = row(id);
+        w->tickets[w->sent] = (struct ticket){&w->seen, w->sent};
+        enum rc rc = ledger_append(w->port, &r, looper_cb, &w->tickets[w->sent]);
+        w->sent++;
+        CHECK_INT(rc, RC_OK);
+    }
+}
+
+/* Rows until all but the last are back; those are waited for by the port's end. */
+static void *looper_main(void *arg)
+{
+    struct looper *w = arg;
+    struct event_base *own = event_base_new();
+    struct error e;
+
+    w->self = pthread_self();
+    CHECK(ledger_port_new(&w->port, w->l, own, &e) == RC_OK);
+    looper_fill(w);
+    while (w->sent < ROWS_PER_LOOP && event_base_loop(own, EVLOOP_ONCE) == 0) {
+    }
+    ledger_port_free(w->port);
+    event_base_free(own);
+    return NULL;
+}
+
+/* Loops of their own threads share one writer: each has its callbacks in its order, on its thread, and no row is lost. */
+static void test_ports(void)
+{
+    static struct looper loopers[LOOPS];
+    struct ledger_options o = {.path = path};
+    struct ledger *l = NULL;
+    struct error e;
+
+    CHECK(ledger_open(&l, &o, &e) == RC_OK);
+    for (int i = 0; i < LOOPS; i++) {
+        loopers[i] = (struct looper){.l = l, .name = i, .seen = {.last = -1}};
+        CHECK(pthread_create(&loopers[i].thread, NULL, looper_main, &loopers[i]) == 0);
+    }
+    for (int i = 0; i < LOOPS; i++) {
+        pthread_join(loopers[i].thread, NULL);
+        CHECK_INT(loopers[i].seen.ok, ROWS_PER_LOOP);
+        CHECK(!loopers[i].seen.out_of_order && !loopers[i].foreign_thread);
+    }
+    struct ledger_stats s = ledger_stats(l);
+    CHECK_INT(s.rows, LOOPS * ROWS_PER_LOOP);
+    CHECK_INT(s.queued, 0);
+    CHECK(s.commits < s.rows);
+    ledger_close(l);
+    CHECK_INT(rows_in_file(), LOOPS * ROWS_PER_LOOP);
+    clean();
+}
+
+static void *free_port(void *arg)
+{
+    ledger_port_free(arg);
+    return NULL;
+}
+
+/* A port that goes takes only its own rows along, and while it goes it takes no more. */
+static void again_cb(enum rc rc, void *arg)
+{
+    struct ledger_row r = row("too-late");
+
+    CHECK_INT(rc, RC_OK);
+    ++*(int *)arg;
+    CHECK_INT(ledger_append(port, &r, NULL, NULL), RC_CANCELLED);
+}
+
+static void test_port_ends(void)
+{
+    struct ledger *l = open_ledger(NULL);
+    struct ledger_port *other = NULL;
+    struct ledger_row r = row("mine");
+    struct error e;
+    int mine = 0;
+    pthread_t t;
+
+    CHECK(ledger_port_new(&other, l, loop, &e) == RC_OK);
+    CHECK(ledger_append(port, &r, again_cb, &mine) == RC_OK);
+    CHECK(pthread_create(&t, NULL, free_port, other) == 0); /* has nothing to wait for */
+    pthread_join(t, NULL);
+    CHECK_INT(mine, 0);
+    close_ledger(l); /* no turn of the loop has passed it on: that is done here */
+    CHECK_INT(mine, 1);
+    CHECK_INT(rows_in_file(), 1);
     clean();
 }
 
@@ -629,6 +829,9 @@ int main(int argc, char **argv)
         TEST(test_foreign_files);
         TEST(test_killed);
         TEST(test_first_version_and_legs);
+        TEST(test_second_version);
+        TEST(test_ports);
+        TEST(test_port_ends);
         failed = TEST_RESULT();
     }
     event_base_free(loop);
