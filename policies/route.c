@@ -18,6 +18,8 @@ const char *route_reason_name(enum route_reason r)
     case ROUTE_TRIED: return "tried";
     case ROUTE_DRAINING: return "draining";
     case ROUTE_UNHEALTHY: return "unhealthy";
+    case ROUTE_BREAKER_OPEN: return "breaker_open";
+    case ROUTE_COOLING_DOWN: return "cooling_down";
     case ROUTE_KEPT: return "kept";
     case ROUTE_FULL: return "full";
     case ROUTE_LESS_FIT: return "less_fit";
@@ -43,6 +45,10 @@ static enum route_reason admit(const struct route_request *r, const struct route
         return ROUTE_DRAINING;
     if (!c->healthy)
         return ROUTE_UNHEALTHY;
+    if (c->broken)
+        return ROUTE_BREAKER_OPEN;
+    if (c->cooling)
+        return ROUTE_COOLING_DOWN;
     if (c->kept)
         return ROUTE_KEPT;
     if ((c->slots > 0 && c->in_flight >= c->slots) || (r->alone && c->in_flight > 0))
@@ -61,9 +67,20 @@ static int64_t predicted_charge(const struct route_request *r, const struct rout
     return money_charge(&c->prices, &n, &charge) == RC_OK ? charge.v : INT64_MAX;
 }
 
-static bool may_come(enum route_reason r)
+static bool is_put_off(enum route_reason r)
 {
-    return r == ROUTE_UNHEALTHY || r == ROUTE_KEPT || r == ROUTE_FULL;
+    return r == ROUTE_BREAKER_OPEN || r == ROUTE_COOLING_DOWN;
+}
+
+/* c may not answer now, for this reason: could waiting help, and from when on? */
+static void note_wait(struct route_decision *d, enum route_reason reason, const struct route_candidate *c)
+{
+    if (reason != ROUTE_UNHEALTHY && reason != ROUTE_KEPT && reason != ROUTE_FULL && !is_put_off(reason))
+        return;
+    int64_t back_us = is_put_off(reason) && c->back_us > 0 ? c->back_us : 0;
+    if (!d->may_wait || back_us < d->back_us)
+        d->back_us = back_us;
+    d->may_wait = true;
 }
 
 /* <0, 0, >0 as a carries less, the same or more load per slot than b. Products of two int32 fit int64. */
@@ -83,10 +100,11 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
 
     d->chosen = -1;
     d->may_wait = d->model_known = false;
+    d->back_us = 0;
     for (int32_t i = 0; i < n; i++) {
         d->reasons[i] = admit(r, &c[i]);
         d->model_known = d->model_known || c[i].serves_model;
-        d->may_wait = d->may_wait || may_come(d->reasons[i]);
+        note_wait(d, d->reasons[i], &c[i]);
         if (d->reasons[i] != ROUTE_CHOSEN)
             continue;
         charge[i] = predicted_charge(r, &c[i]);
@@ -106,6 +124,7 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
         return;
 
     d->may_wait = false;
+    d->back_us = 0;
     int32_t pick = (int32_t)(r->spread % (uint32_t)equals);
     for (int32_t i = best, seen = 0; i < n && d->chosen < 0; i++) {
         if (d->reasons[i] == ROUTE_CHOSEN && c[i].rank == c[best].rank && charge[i] == charge[best] &&

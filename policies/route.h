@@ -20,6 +20,9 @@ struct route_candidate {
     bool tried;                                  /* already failed for this request */
     bool unfit;                                  /* cannot take an answer up where this one stands */
     bool kept;                                   /* for another request, which must be alone there */
+    bool broken;                                 /* its breaker is open: it failed too often */
+    bool cooling;                                /* it asked to be left alone for a while */
+    int64_t back_us;                             /* broken, cooling: for how long still; 0: that is not known */
     int32_t rank;                                /* how well it suits, 0 best: a lower rank goes before any price */
     int32_t in_flight, slots;                    /* slots 0: unbounded */
     struct token_prices prices;                  /* marginal, per token */
@@ -40,6 +43,8 @@ enum route_reason { /* why a candidate was not chosen, most fundamental first */
                     ROUTE_TRIED,
                     ROUTE_DRAINING,
                     ROUTE_UNHEALTHY,
+                    ROUTE_BREAKER_OPEN,
+                    ROUTE_COOLING_DOWN,
                     ROUTE_KEPT,
                     ROUTE_FULL, /* or, for one that must be alone, not empty */
                     ROUTE_LESS_FIT,
@@ -51,8 +56,10 @@ const char *route_reason_name(enum route_reason r);
 
 struct route_decision {
     int32_t chosen; /* index, or -1: nobody */
-    /* When nobody: true if waiting could help (someone serves the model and is merely full, kept or unhealthy). */
+    /* When nobody: true if waiting could help (someone serves the model and is merely full, kept, unhealthy, broken or
+     * cooling down). */
     bool may_wait;
+    int64_t back_us;  /* may_wait: it is known that nobody can before so long; 0: any moment */
     bool model_known; /* somebody serves the model at all */
     enum route_reason reasons[ROUTE_CANDIDATES_MAX];
 };

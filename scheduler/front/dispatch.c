@@ -73,7 +73,7 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
  * they have begun to answer. */
 static bool was_computed(const struct request *r, const struct node *node)
 {
-    if (leg_has_progress(r))
+    if (leg_has_progress(r) || r->leg.alone)
         return true;
     if (r->leg.to_engine && node->card.slots > 0)
         return r->leg.position <= node->card.slots;
@@ -128,6 +128,7 @@ void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
     struct leg_end end = {
         .died = r->leg.died,
         .computed = was_computed(r, node),
+        .alone = r->leg.alone,
         .progress = leg_has_progress(r),
         .said = r->replied || trail_has_said(&r->trail),
         .retries_max = r->front->o.config->retries,

@@ -42,6 +42,7 @@ struct leg {
     bool by_text;           /* it goes on with a text that other nodes began */
     bool spoke;             /* the first token's deadline is met */
     bool died;              /* how it ended: the node is gone or hangs */
+    bool alone;             /* the node was kept for it */
     int position;           /* requests on the node as it began, with this one */
     int ids_before;         /* what the trail held as it began: ids, chunks, both */
     int64_t chunks_before, said_before;

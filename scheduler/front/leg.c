@@ -418,6 +418,7 @@ enum rc leg_start(struct request *r, struct node *node, struct error *e)
         .streamed = ask.stream,
         .to_engine = ask.to_engine,
         .by_text = ask.text != NULL,
+        .alone = r->survival.alone,
         .said_before = said(r),
         .ids_before = r->trail.n_ids,
         .chunks_before = r->trail.chunks,

@@ -3,12 +3,13 @@
 enum verdict survive_judge(struct survival *s, const struct leg_end *end)
 {
     if (end->progress)
-        s->deaths = s->fruitless = 0;
+        s->deaths = s->deaths_alone = s->fruitless = 0;
     else
         s->fruitless++;
-    s->deaths += end->died && end->computed;
-    s->alone = s->deaths >= SURVIVE_DEATHS_ALONE;
-    if (s->deaths >= SURVIVE_DEATHS_POISON)
+    if (end->died && end->computed)
+        *(end->alone ? &s->deaths_alone : &s->deaths) += 1;
+    s->alone = s->deaths + s->deaths_alone >= SURVIVE_DEATHS_ALONE;
+    if (s->deaths_alone >= SURVIVE_DEATHS_POISON)
         return VERDICT_POISON;
     if (s->fruitless > SURVIVE_FRUITLESS_MAX)
         return VERDICT_GIVE_UP;

@@ -83,6 +83,7 @@ static enum verdict judge(struct survival *s, const char *what)
     struct leg_end end = {
         .died = strchr(what, 'd') != NULL,         /* died */
         .computed = strchr(what, 'c') != NULL,     /* while being computed */
+        .alone = strchr(what, 'a') != NULL,        /* alone */
         .progress = strchr(what, 'p') != NULL,     /* a new token */
         .said = strchr(what, 's') != NULL,         /* something has been said */
         .can_continue = strchr(what, 'k') != NULL, /* and is known */
@@ -111,13 +112,26 @@ static void poison_goes_alone_and_then_not_at_all(void)
     CHECK(!s.alone);
     CHECK_INT(judge(&s, "dcsk"), VERDICT_CONTINUE); /* the second death, no token between */
     CHECK(s.alone);
-    CHECK_INT(judge(&s, "dcsk"), VERDICT_CONTINUE);
-    CHECK_INT(judge(&s, "dcsk"), VERDICT_POISON);
+    CHECK_INT(judge(&s, "dcask"), VERDICT_CONTINUE);
+    CHECK_INT(judge(&s, "dcask"), VERDICT_POISON);
     struct survival early = {0}; /* in prefill: not for want of retries does it go on */
     CHECK_INT(judge(&early, "dc"), VERDICT_RETRY);
     CHECK_INT(judge(&early, "dc"), VERDICT_RETRY);
-    CHECK_INT(judge(&early, "dc"), VERDICT_RETRY);
-    CHECK_INT(judge(&early, "dc"), VERDICT_POISON);
+    CHECK_INT(judge(&early, "dca"), VERDICT_RETRY);
+    CHECK_INT(judge(&early, "dca"), VERDICT_POISON);
+}
+
+/* Engines that die faster than a token comes are not this request's fault, as long as it has company. */
+static void deaths_in_company_do_not_refuse_it(void)
+{
+    struct survival s = {0};
+    for (int i = 0; i < SURVIVE_FRUITLESS_MAX - 1; i++)
+        CHECK_INT(judge(&s, "dcsk"), VERDICT_CONTINUE);
+    CHECK(s.alone);
+    CHECK_INT(judge(&s, "dcask"), VERDICT_CONTINUE);
+    CHECK(s.alone);
+    CHECK_INT(judge(&s, "dcapsk"), VERDICT_CONTINUE); /* it speaks: all of that is forgotten */
+    CHECK(!s.alone && s.deaths == 0 && s.deaths_alone == 1);
 }
 
 static void a_token_clears_it_and_a_queue_is_no_guilt(void)
@@ -391,6 +405,7 @@ int main(void)
     TEST(trail_believes_no_nonsense);
     TEST(before_the_first_token_it_costs_a_retry);
     TEST(poison_goes_alone_and_then_not_at_all);
+    TEST(deaths_in_company_do_not_refuse_it);
     TEST(a_token_clears_it_and_a_queue_is_no_guilt);
     TEST(whole_is_gathered);
     TEST(whole_has_no_place_for_more);

@@ -40,6 +40,9 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed)
         c->tried = next_random(seed) % 6 == 0;
         c->unfit = next_random(seed) % 8 == 0;
         c->kept = next_random(seed) % 8 == 0;
+        c->broken = next_random(seed) % 8 == 0;
+        c->cooling = next_random(seed) % 8 == 0;
+        c->back_us = (int64_t)(next_random(seed) % 3) * 1000;
         c->rank = ranks ? (int32_t)(next_random(seed) % 3) : 0;
         c->in_flight = (int32_t)(next_random(seed) % 5);
         c->slots = (int32_t)(next_random(seed) % 4) * 2;
@@ -60,7 +63,7 @@ static bool model_admits(const struct snapshot *s, int32_t i)
     const struct route_candidate *c = &s->c[i];
     bool full = (c->slots != 0 && c->in_flight >= c->slots) || (s->request.alone && c->in_flight != 0);
     bool fit = c->serves_model && !c->unfit && !c->tried && (c->local || !s->request.local_only);
-    return fit && c->healthy && !c->draining && !c->kept && !full;
+    return fit && c->healthy && !c->draining && !c->broken && !c->cooling && !c->kept && !full;
 }
 
 /* Requests per slot, exact for the small numbers above (a double holds k/256 and k/6 apart). */
@@ -119,6 +122,7 @@ static void chosen_may_answer(void)
             continue;
         const struct route_candidate *c = &s.c[d.chosen];
         CHECK(c->serves_model && c->healthy && !c->draining && !c->tried && !c->unfit && !c->kept);
+        CHECK(!c->broken && !c->cooling);
         CHECK(!s.request.alone || c->in_flight == 0);
         CHECK(c->slots == 0 || c->in_flight < c->slots);
         CHECK(c->local || !s.request.local_only);
@@ -172,6 +176,8 @@ static void reasons_are_true(void)
             CHECK(d.reasons[i] != ROUTE_NOT_LOCAL || (s.request.local_only && !c->local));
             CHECK(d.reasons[i] != ROUTE_FULL || (c->slots && c->in_flight >= c->slots) ||
                   (s.request.alone && c->in_flight));
+            CHECK((d.reasons[i] == ROUTE_BREAKER_OPEN) <= c->broken &&
+                  (d.reasons[i] == ROUTE_COOLING_DOWN) <= c->cooling);
             CHECK((d.reasons[i] == ROUTE_KEPT) <= c->kept && (d.reasons[i] == ROUTE_UNFIT) <= c->unfit);
             CHECK((d.reasons[i] == ROUTE_LESS_FIT) == (model_admits(&s, i) && c->rank > s.c[d.chosen].rank));
             CHECK(d.reasons[i] != ROUTE_DEARER || model_charge(&s, i) > model_charge(&s, d.chosen));
@@ -181,12 +187,45 @@ static void reasons_are_true(void)
             struct snapshot later = s;
             later.c[i].healthy = true;
             later.c[i].in_flight = 0;
-            later.c[i].kept = false;
+            later.c[i].kept = later.c[i].broken = later.c[i].cooling = false;
             waitable = waitable || model_admits(&later, i);
         }
         CHECK(d.model_known == known);
         CHECK(d.may_wait == (d.chosen < 0 && waitable));
     }
+}
+
+/* When is the first time that somebody could be sent to? */
+static void a_wait_is_as_long_as_the_shortest(void)
+{
+    struct route_candidate c[4];
+    struct route_decision d;
+    struct route_request r = {.input_tokens = 10};
+    memset(c, 0, sizeof(c));
+    for (int i = 0; i < 4; i++)
+        c[i] = (struct route_candidate){.serves_model = true, .healthy = true, .cooling = true, .back_us = 9000 - i};
+    c[1].broken = true;
+    c[1].back_us = 300;
+    c[2].serves_model = false; /* whom nobody waits for */
+    c[2].back_us = 1;
+    route_choose(&d, &r, c, 4);
+    CHECK(d.chosen < 0 && d.may_wait);
+    CHECK_INT(d.back_us, 300);
+    CHECK_INT(d.reasons[0], ROUTE_COOLING_DOWN);
+    CHECK_INT(d.reasons[1], ROUTE_BREAKER_OPEN);
+    c[1].back_us = 0; /* it hangs on the one that tries it */
+    route_choose(&d, &r, c, 4);
+    CHECK_INT(d.back_us, 0);
+    c[1].back_us = 300;
+    c[3].cooling = false; /* merely full: any moment */
+    c[3].slots = c[3].in_flight = 1;
+    route_choose(&d, &r, c, 4);
+    CHECK(d.may_wait);
+    CHECK_INT(d.back_us, 0);
+    c[3].in_flight = 0;
+    route_choose(&d, &r, c, 4);
+    CHECK_INT(d.chosen, 3);
+    CHECK_INT(d.back_us, 0);
 }
 
 static void equals_share(void)
@@ -244,6 +283,7 @@ int main(void)
     TEST(dominated_is_never_chosen);
     TEST(same_input_same_answer);
     TEST(reasons_are_true);
+    TEST(a_wait_is_as_long_as_the_shortest);
     TEST(equals_share);
     TEST(extremes_are_survived);
     TEST(reasons_have_names);
