@@ -42,9 +42,12 @@ static bool retain(struct conn *c)
 {
     struct http_server *s = c->s;
     size_t now = c->in.cap + c->body.cap + http_parser_held(c->parser);
-    s->retained = s->retained - c->retained + now;
+    size_t total = atomic_load_explicit(&s->held->retained, memory_order_relaxed);
+    if (now != c->retained) /* modulo 2^64: less is more, too */
+        total =
+            atomic_fetch_add_explicit(&s->held->retained, now - c->retained, memory_order_relaxed) + now - c->retained;
     c->retained = now;
-    return s->retained <= s->o.retained_bytes_max;
+    return total <= s->o.retained_bytes_max;
 }
 
 static void name_peer(struct conn *c, const struct sockaddr_storage *peer)
@@ -77,7 +80,8 @@ struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_stora
     c->prev = s->all.prev;
     c->prev->next = c;
     s->all.prev = c;
-    s->stats.open_connections++;
+    counter_add(&s->stats.open_connections, 1);
+    atomic_fetch_add_explicit(&s->held->connections, 1, memory_order_relaxed);
     event_assign(&c->rd, s->loop, fd, EV_READ | EV_PERSIST, on_readable, c);
     event_assign(&c->wr, s->loop, fd, EV_WRITE, on_writable, c);
     event_add(&c->rd, NULL);
@@ -107,8 +111,8 @@ void conn_close(struct conn *c)
     c->dirty_prev = c->dirty_next = c;
     struct http_exchange *x = &c->x;
     if (x->state == X_OPEN || x->state == X_STREAMING) {
-        s->stats.aborted++;
-        s->stats.active_exchanges--;
+        counter_add(&s->stats.aborted, 1);
+        counter_add(&s->stats.active_exchanges, -1);
         x->state = X_DONE;
         if (x->on_abort)
             x->on_abort(x, x->handler);
@@ -122,10 +126,13 @@ void conn_close(struct conn *c)
     bytes_fini(&c->in);
     bytes_fini(&c->out);
     bytes_fini(&c->body);
-    s->retained -= c->retained;
+    if (c->retained)
+        atomic_fetch_sub_explicit(&s->held->retained, c->retained, memory_order_relaxed);
     http_parser_free(c->parser);
     c->magic = 0;
     s->turned_away -= c->turned_away;
+    if (!c->turned_away)
+        atomic_fetch_sub_explicit(&s->held->connections, 1, memory_order_relaxed);
     free(c);
     server_conn_gone(s);
 }
@@ -156,13 +163,13 @@ static void refuse_framing(struct conn *c)
 {
     const char *text = NULL;
     int status = http_parser_error(c->parser, &text);
-    c->s->stats.refused_framing++;
+    counter_add(&c->s->stats.refused_framing, 1);
     conn_refuse(c, status, text);
 }
 
 static void refuse_full(struct conn *c)
 {
-    c->s->stats.refused_full++;
+    counter_add(&c->s->stats.refused_full, 1);
     conn_refuse(c, 503, "too many requests are held in memory, try again later");
 }
 
@@ -192,17 +199,17 @@ static bool refused_at_head(struct conn *c)
     c->close_after = true; /* the answer shall say so */
     c->state = CONN_BUSY;
     c->x.state = X_OPEN;
-    s->stats.active_exchanges++;
+    counter_add(&s->stats.active_exchanges, 1);
     s->h.on_head(&c->x, s->arg);
     if (c->x.state == X_OPEN) {
-        s->stats.active_exchanges--;
+        counter_add(&s->stats.active_exchanges, -1);
         c->x.state = X_NONE;
         c->state = CONN_READ;
         c->close_after = close_after;
         return false;
     }
     SPW_ASSERT(c->x.state == X_DONE);
-    s->stats.requests++;
+    counter_add(&s->stats.requests, 1);
     deadline_stop(&c->wait);
     c->state = CONN_LINGER;
     bytes_fini(&c->in);
@@ -231,8 +238,8 @@ static void dispatch(struct conn *c)
     deadline_stop(&c->wait);
     c->state = CONN_BUSY;
     c->x.state = X_OPEN;
-    s->stats.requests++;
-    s->stats.active_exchanges++;
+    counter_add(&s->stats.requests, 1);
+    counter_add(&s->stats.active_exchanges, 1);
     s->h.on_request(&c->x, s->arg);
 }
 
@@ -319,7 +326,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     char buf[HTTP_READ_BYTES];
     c->s->now_ns = http_now_ns();
     do {
-        if (c->state == CONN_BUSY && c->s->retained >= c->s->o.retained_bytes_max) {
+        if (c->state == CONN_BUSY &&
+            atomic_load_explicit(&c->s->held->retained, memory_order_relaxed) >= c->s->o.retained_bytes_max) {
             pause_reading(c);
             return;
         }
@@ -480,12 +488,12 @@ void conn_expired(struct deadline *d, int kind, void *server)
     case WAIT_IDLE:
     case WAIT_LINGER: conn_close(c); return;
     case WAIT_WRITE:
-        s->stats.timed_out++;
+        counter_add(&s->stats.timed_out, 1);
         conn_close(c);
         return;
     case WAIT_HEAD:
     case WAIT_BODY:
-        s->stats.timed_out++;
+        counter_add(&s->stats.timed_out, 1);
         if (!c->begun) {
             conn_close(c); /* a TLS handshake that never ended */
             return;

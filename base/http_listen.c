@@ -85,14 +85,15 @@ static enum rc listen_inherited(const char *number, int *out, struct error *e)
     return RC_OK;
 }
 
-static int listen_tcp_at(const struct addrinfo *a)
+static int listen_tcp_at(const struct addrinfo *a, enum http_sharing sharing)
 {
     int one = 1;
     int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
+    bool may = sharing == HTTP_LISTEN_ALONE || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) == 0;
+    if (may && bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
         return fd;
     int code = errno;
     close(fd);
@@ -100,7 +101,7 @@ static int listen_tcp_at(const struct addrinfo *a)
     return -1;
 }
 
-static enum rc listen_tcp(const char *listen_on, int *out, struct error *e)
+static enum rc listen_tcp(const char *listen_on, enum http_sharing sharing, int *out, struct error *e)
 {
     const char *colon = strrchr(listen_on, ':');
     size_t n = colon ? (size_t)(colon - listen_on) : 0;
@@ -121,8 +122,14 @@ static enum rc listen_tcp(const char *listen_on, int *out, struct error *e)
     if (code != 0)
         return error_set(e, RC_IO, "%s: %s", host, gai_strerror(code));
     int fd = -1;
-    for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next)
-        fd = listen_tcp_at(a);
+    for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
+        /* A port that is shared would be shared with any process of ours: ask for it alone before. */
+        if (sharing == HTTP_LISTEN_FIRST && port && (fd = listen_tcp_at(a, HTTP_LISTEN_ALONE)) < 0)
+            continue;
+        if (fd >= 0)
+            close(fd);
+        fd = listen_tcp_at(a, sharing);
+    }
     code = errno;
     freeaddrinfo(list);
     if (fd < 0)
@@ -131,7 +138,8 @@ static enum rc listen_tcp(const char *listen_on, int *out, struct error *e)
     return RC_OK;
 }
 
-enum rc http_listen(const char *listen_on, int *fd, int *port, char **unix_path, struct error *e)
+enum rc http_listen(const char *listen_on, enum http_sharing sharing, int *fd, int *port, char **unix_path,
+                    struct error *e)
 {
     enum rc rc;
     *unix_path = NULL;
@@ -140,7 +148,7 @@ enum rc http_listen(const char *listen_on, int *fd, int *port, char **unix_path,
     else if (strncmp(listen_on, "fd:", 3) == 0)
         rc = listen_inherited(listen_on + 3, fd, e);
     else
-        rc = listen_tcp(listen_on, fd, e);
+        rc = listen_tcp(listen_on, sharing, fd, e);
     if (rc == RC_OK)
         *port = bound_port(*fd);
     return rc;

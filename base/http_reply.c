@@ -239,7 +239,7 @@ static bool answer_has_no_body(const struct conn *c, int status)
 static void answer_done(struct conn *c)
 {
     c->x.state = X_DONE;
-    c->s->stats.active_exchanges--;
+    counter_add(&c->s->stats.active_exchanges, -1);
     conn_dirty(c);
 }
 

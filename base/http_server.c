@@ -22,20 +22,21 @@ static int64_t ms_or(int64_t ms, int64_t otherwise_ms)
  * rest, and who has to shake hands first, are closed without a word. */
 static void turn_away(struct http_server *s, int fd, const struct sockaddr_storage *peer)
 {
-    s->stats.refused_full++;
+    counter_add(&s->stats.refused_full, 1);
     if (s->o.tls || s->turned_away >= TURNED_AWAY_MAX) {
         close(fd);
         return;
     }
     struct conn *c = conn_new(s, fd, peer);
-    c->turned_away = true;
+    c->turned_away = true; /* does not count as held */
+    atomic_fetch_sub_explicit(&s->held->connections, 1, memory_order_relaxed);
     s->turned_away++;
     conn_refuse(c, 503, "too many connections, try again later");
 }
 
 static bool is_full(const struct http_server *s)
 {
-    return s->stats.open_connections - s->turned_away >= s->o.connections_max;
+    return atomic_load_explicit(&s->held->connections, memory_order_relaxed) >= s->o.connections_max;
 }
 
 static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
@@ -58,7 +59,7 @@ static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
                 return;
             continue;
         }
-        s->stats.accepted++;
+        counter_add(&s->stats.accepted, 1);
         if (is_full(s))
             turn_away(s, fd, &peer);
         else
@@ -73,9 +74,9 @@ void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n
     memset(&peer, 0, sizeof(peer));
     (void)getpeername(fd, (struct sockaddr *)&peer, &n_peer);
     s->now_ns = http_now_ns();
-    s->stats.accepted++;
+    counter_add(&s->stats.accepted, 1);
     if (evutil_make_socket_nonblocking(fd) != 0 || s->draining) {
-        s->stats.refused_full++;
+        counter_add(&s->stats.refused_full, 1);
         close(fd);
         return;
     }
@@ -115,12 +116,12 @@ static void drained_cb(evutil_socket_t fd, short what, void *arg)
 
 void server_conn_gone(struct http_server *s)
 {
-    s->stats.open_connections--;
+    counter_add(&s->stats.open_connections, -1);
     if (s->listener_paused && s->listener) {
         s->listener_paused = false;
         event_add(s->listener, NULL);
     }
-    if (s->draining && s->stats.open_connections == 0)
+    if (s->draining && counter_get(&s->stats.open_connections) == 0)
         event_active(s->drained, EV_TIMEOUT, 0);
 }
 
@@ -142,13 +143,14 @@ enum rc http_server_new(struct http_server **out, struct event_base *loop, const
 {
     int fd = -1, port = 0;
     char *unix_path = NULL;
-    enum rc rc = http_listen(listen_on, &fd, &port, &unix_path, e);
+    enum rc rc = http_listen(listen_on, o ? o->sharing : HTTP_LISTEN_ALONE, &fd, &port, &unix_path, e);
     if (rc != RC_OK)
         return rc;
     struct http_server *s = spw_calloc(1, sizeof(*s));
     s->loop = loop;
     s->o = o ? *o : (struct http_server_options){0};
     s->h = *h;
+    s->held = s->o.held ? s->o.held : &s->own;
     s->arg = arg;
     s->listen_fd = fd;
     s->port = port;
@@ -216,11 +218,26 @@ void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg
         else
             conn_dirty(c);
     }
-    if (s->stats.open_connections == 0)
+    if (counter_get(&s->stats.open_connections) == 0)
         event_active(s->drained, EV_TIMEOUT, 0);
 }
 
 struct http_server_stats http_server_stats(const struct http_server *s)
 {
-    return s->stats;
+    const struct server_counts *c = &s->stats;
+    return (struct http_server_stats){
+        .accepted = (uint64_t)counter_get(&c->accepted),
+        .requests = (uint64_t)counter_get(&c->requests),
+        .refused_framing = (uint64_t)counter_get(&c->refused_framing),
+        .refused_full = (uint64_t)counter_get(&c->refused_full),
+        .timed_out = (uint64_t)counter_get(&c->timed_out),
+        .aborted = (uint64_t)counter_get(&c->aborted),
+        .open_connections = (int)counter_get(&c->open_connections),
+        .active_exchanges = (int)counter_get(&c->active_exchanges),
+    };
+}
+
+int http_server_fd(const struct http_server *s)
+{
+    return s->listener ? s->listen_fd : -1;
 }

@@ -13,11 +13,24 @@
 #include <event2/event.h>
 #include <openssl/ssl.h>
 
+#include <stdatomic.h>
+
 #include "base/alloc.h"
 #include "base/http_parse.h"
 
 struct http_server;
 struct http_exchange;
+
+/* What several servers of one process hold together, so that a bound is the process's however many loops it has.
+ * Zeroed at first; outlives them all. */
+struct http_held {
+    _Atomic int connections;
+    _Atomic size_t retained;
+};
+
+/* Several servers of a process may listen on one TCP port, each with a socket of its own, among which the kernel spreads
+ * the clients. The first of them still finds out when somebody else listens there. */
+enum http_sharing { HTTP_LISTEN_ALONE, HTTP_LISTEN_FIRST, HTTP_LISTEN_JOIN };
 
 struct http_server_options {
     struct http_limits limits;
@@ -27,6 +40,8 @@ struct http_server_options {
     int connections_max;       /* accepted beyond it: 503 and closed; 0: 20000 */
     size_t retained_bytes_max; /* request bytes held over all connections; beyond: 503; 0: 1 GiB */
     SSL_CTX *tls;              /* NULL: plain; borrowed */
+    struct http_held *held;    /* NULL: the two bounds above are this server's alone; borrowed */
+    enum http_sharing sharing; /* of a TCP port */
 };
 
 struct http_server_handlers {
@@ -50,6 +65,8 @@ void http_server_free(struct http_server *s);
  * socket becomes the server's even when it is refused. on_request may run from inside. */
 void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n);
 int http_server_port(const struct http_server *s); /* bound TCP port, 0 for unix */
+/* Its listening socket, -1 once it is closed. A dup() of it, as "fd:N", lets another server accept from the same queue. */
+int http_server_fd(const struct http_server *s);
 /* Stop accepting, answer what is running, close idle connections; `done` on the loop when none is left. */
 void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg);
 
@@ -57,7 +74,7 @@ struct http_server_stats {
     uint64_t accepted, requests, refused_framing, refused_full, timed_out, aborted;
     int open_connections, active_exchanges;
 };
-struct http_server_stats http_server_stats(const struct http_server *s);
+struct http_server_stats http_server_stats(const struct http_server *s); /* any thread */
 
 /* The request. */
 const struct http_head *http_request_head(const struct http_exchange *x);

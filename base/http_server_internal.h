@@ -20,6 +20,7 @@
 #include <event2/event_struct.h>
 #include <sys/types.h>
 
+#include "base/counter.h"
 #include "base/http_internal.h"
 #include "base/http_server.h"
 
@@ -66,10 +67,15 @@ struct conn {
     struct deadline wait, write_wait;
     struct http_parser *parser; /* owned */
     struct bytes in, out, body;
-    size_t retained; /* counted in s->retained */
+    size_t retained; /* counted in s->held->retained */
     size_t lingered;
     struct http_exchange x;
     char peer[46];
+};
+
+struct server_counts { /* read by any thread */
+    struct counter accepted, requests, refused_framing, refused_full, timed_out, aborted;
+    struct counter open_connections, active_exchanges;
 };
 
 struct http_server {
@@ -88,13 +94,13 @@ struct http_server {
     int n_dirty, turned_away;
     bool turn_queued;
     struct deadlines deadlines;
-    size_t retained;
-    int64_t now_ns; /* of the callback that runs */
+    struct http_held own, *held; /* held: o.held, or &own */
+    int64_t now_ns;              /* of the callback that runs */
     bool draining;
     struct event *drained; /* owned */
     void (*drain_done)(void *arg);
     void *drain_arg;
-    struct http_server_stats stats;
+    struct server_counts stats;
     int64_t date_s;
     char date[32];
 };
@@ -119,6 +125,7 @@ void conn_refuse(struct conn *c, int status, const char *text);
 void conn_put_head(struct conn *c, int status, const struct http_header *headers, int n_headers, int64_t length);
 void server_conn_gone(struct http_server *s);
 /* A listening socket for listen_on. *unix_path is owned by the caller. */
-enum rc http_listen(const char *listen_on, int *fd, int *port, char **unix_path, struct error *e);
+enum rc http_listen(const char *listen_on, enum http_sharing sharing, int *fd, int *port, char **unix_path,
+                    struct error *e);
 
 #endif

@@ -1,19 +1,19 @@
-/*   loop: submit -> waiting -> thread: run -> finished -> eventfd -> loop: done
- * The lock guards both lists and the count; it is never held while a task runs. */
+/*   loop: submit -> waiting -> thread: run -> mailbox -> loop: done
+ * The lock guards the list and the count; it is never held while a task runs. */
 #include "base/worker.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/mailbox.h"
 
 struct task {
+    struct mail mail; /* back to the loop; first, so that it is the task's address too */
     struct task *next;
+    struct worker *worker;
     void (*run)(void *arg);
     void (*done)(enum rc rc, void *arg);
     void *arg;
@@ -26,14 +26,13 @@ struct tasks {
 struct worker {
     pthread_t thread;
     bool runs;
-    int wake_fd; /* eventfd: finished is not empty */
-    struct event *wake;
+    struct mailbox *finished;
     int queue_max;
 
     pthread_mutex_t lock; /* guards everything below */
     pthread_cond_t more;
-    struct tasks waiting, finished;
-    int n; /* in both lists or running */
+    struct tasks waiting;
+    int n; /* waiting, running, or on the way back */
     bool stopping;
 };
 
@@ -56,7 +55,6 @@ static struct task *pop(struct tasks *q)
 static void *thread_main(void *arg)
 {
     struct worker *w = arg;
-    const uint64_t one = 1;
 
     pthread_mutex_lock(&w->lock);
     for (;;) {
@@ -67,49 +65,31 @@ static void *thread_main(void *arg)
             break;
         pthread_mutex_unlock(&w->lock);
         t->run(t->arg);
+        mailbox_post(w->finished, &t->mail);
         pthread_mutex_lock(&w->lock);
-        push(&w->finished, t);
-        SPW_ASSERT(write(w->wake_fd, &one, sizeof one) == sizeof one);
     }
     pthread_mutex_unlock(&w->lock);
     return NULL;
 }
 
-/* Call back for every task in `from`, without the lock: done() may submit the next. */
-static void deliver(struct worker *w, struct tasks *from)
+/* Without the lock: done() may submit the next. */
+static void deliver(struct mail *m)
 {
-    for (;;) {
-        pthread_mutex_lock(&w->lock);
-        struct task *t = pop(from);
-        w->n -= t != NULL;
-        pthread_mutex_unlock(&w->lock);
-        if (!t)
-            return;
-        t->done(t->rc, t->arg);
-        free(t);
-    }
-}
-
-static void wake_cb(evutil_socket_t fd, short what, void *arg)
-{
-    struct worker *w = arg;
-    uint64_t count;
-
-    (void)what;
-    if (read(fd, &count, sizeof count) == sizeof count)
-        deliver(w, &w->finished);
+    struct task *t = (struct task *)m;
+    pthread_mutex_lock(&t->worker->lock);
+    t->worker->n--;
+    pthread_mutex_unlock(&t->worker->lock);
+    t->done(t->rc, t->arg);
+    free(t);
 }
 
 static enum rc start(struct worker *w, struct event_base *loop, struct error *e)
 {
     sigset_t all, before;
 
-    w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (w->wake_fd < 0)
-        return error_set(e, RC_IO, "worker: no event descriptor: %s", strerror(errno));
-    w->wake = event_new(loop, w->wake_fd, EV_READ | EV_PERSIST, wake_cb, w);
-    if (!w->wake || event_add(w->wake, NULL) != 0)
-        return error_set(e, RC_IO, "worker: the loop takes no event");
+    enum rc rc = mailbox_new(&w->finished, loop, e);
+    if (rc != RC_OK)
+        return error_prefix(e, "worker");
     /* Signals are the loop thread's. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -126,10 +106,8 @@ enum rc worker_new(struct worker **out, struct event_base *loop, int queue_max, 
     struct worker *w = spw_calloc(1, sizeof *w);
 
     *out = NULL;
-    w->wake_fd = -1;
     w->queue_max = queue_max;
     w->waiting.tail = &w->waiting.head;
-    w->finished.tail = &w->finished.head;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->more, NULL);
     enum rc rc = start(w, loop, e);
@@ -153,12 +131,11 @@ void worker_free(struct worker *w)
     pthread_mutex_unlock(&w->lock);
     if (w->runs)
         pthread_join(w->thread, NULL);
-    deliver(w, &w->finished);
-    deliver(w, &w->waiting);
-    if (w->wake)
-        event_free(w->wake);
-    if (w->wake_fd >= 0)
-        close(w->wake_fd);
+    if (w->finished)
+        mailbox_deliver(w->finished);
+    for (struct task *t; (t = pop(&w->waiting));)
+        deliver(&t->mail);
+    mailbox_free(w->finished);
     pthread_cond_destroy(&w->more);
     pthread_mutex_destroy(&w->lock);
     free(w);
@@ -171,7 +148,7 @@ enum rc worker_submit(struct worker *w, void (*run)(void *arg), void (*done)(enu
     pthread_mutex_lock(&w->lock);
     if (w->n < w->queue_max && !w->stopping) {
         t = spw_calloc(1, sizeof *t);
-        *t = (struct task){.run = run, .done = done, .arg = arg};
+        *t = (struct task){.mail = {.deliver = deliver}, .worker = w, .run = run, .done = done, .arg = arg};
         push(&w->waiting, t);
         w->n++;
         pthread_cond_signal(&w->more);
