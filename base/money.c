@@ -17,6 +17,45 @@ enum rc money_charge(const struct token_prices *p, const struct token_counts *n,
     return RC_OK;
 }
 
+int64_t money_output_within(const struct token_prices *p, struct pusd max, int64_t input)
+{
+    int64_t dearest =
+        p->input.uusd_per_mtok > p->cached_input.uusd_per_mtok ? p->input.uusd_per_mtok : p->cached_input.uusd_per_mtok;
+    __int128 left = (__int128)max.v - (__int128)input * dearest;
+    if (left < 0)
+        return -1;
+    return p->output.uusd_per_mtok ? (int64_t)(left / p->output.uusd_per_mtok) : INT64_MAX;
+}
+
+enum rc pusd_parse(const char *text, struct pusd *a, struct error *e)
+{
+    const char *s = text[0] == '$' ? text + 1 : text;
+    const int64_t most = INT64_C(9000000) * INT64_C(1000000000000);
+    int64_t v = 0;
+    int digits = 0, decimals = -1; /* -1: no point seen */
+    for (; (*s >= '0' && *s <= '9') || (*s == '.' && decimals < 0); s++) {
+        if (*s == '.') {
+            decimals = 0;
+            continue;
+        }
+        if (decimals == 12 || v > most / 10)
+            return error_set(e, RC_INVALID, "'%.40s' is out of range: up to 9000000 dollars and 12 decimals", text);
+        v = v * 10 + (*s - '0');
+        digits++;
+        if (decimals >= 0)
+            decimals++;
+    }
+    if (*s || !digits)
+        return error_set(e, RC_INVALID, "'%.40s' is no amount: write dollars, such as 0.05", text);
+    for (int i = decimals < 0 ? 0 : decimals; i < 12; i++) {
+        if (v > most / 10)
+            return error_set(e, RC_INVALID, "'%.40s' is out of range: up to 9000000 dollars and 12 decimals", text);
+        v *= 10;
+    }
+    a->v = v;
+    return RC_OK;
+}
+
 enum rc price_parse(const char *text, struct price *p, struct error *e)
 {
     const char *s = text[0] == '$' ? text + 1 : text;

@@ -14,6 +14,7 @@ const char *route_reason_name(enum route_reason r)
     case ROUTE_CHOSEN: return "chosen";
     case ROUTE_OTHER_MODEL: return "other_model";
     case ROUTE_NOT_LOCAL: return "not_local";
+    case ROUTE_TOO_DEAR: return "too_dear";
     case ROUTE_UNFIT: return "unfit";
     case ROUTE_TRIED: return "tried";
     case ROUTE_DRAINING: return "draining";
@@ -30,6 +31,11 @@ const char *route_reason_name(enum route_reason r)
     return "unknown";
 }
 
+static bool too_dear(const struct route_request *r, const struct route_candidate *c)
+{
+    return r->bounded && money_output_within(&c->prices, r->charge_max, r->input_max) < r->output_min;
+}
+
 /* Why c may not answer r, or ROUTE_CHOSEN when it may. */
 static enum route_reason admit(const struct route_request *r, const struct route_candidate *c)
 {
@@ -37,6 +43,8 @@ static enum route_reason admit(const struct route_request *r, const struct route
         return ROUTE_OTHER_MODEL;
     if (r->local_only && !c->local)
         return ROUTE_NOT_LOCAL;
+    if (too_dear(r, c))
+        return ROUTE_TOO_DEAR;
     if (c->unfit)
         return ROUTE_UNFIT;
     if (c->tried)
@@ -99,11 +107,12 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
     int32_t best = -1, equals = 0; /* best: the first of `equals` candidates that nobody beats */
 
     d->chosen = -1;
-    d->may_wait = d->model_known = false;
+    d->may_wait = d->busy = d->model_known = false;
     d->back_us = 0;
     for (int32_t i = 0; i < n; i++) {
         d->reasons[i] = admit(r, &c[i]);
         d->model_known = d->model_known || c[i].serves_model;
+        d->busy = d->busy || d->reasons[i] == ROUTE_FULL || d->reasons[i] == ROUTE_KEPT;
         note_wait(d, d->reasons[i], &c[i]);
         if (d->reasons[i] != ROUTE_CHOSEN)
             continue;
@@ -123,7 +132,7 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
     if (best < 0)
         return;
 
-    d->may_wait = false;
+    d->may_wait = d->busy = false;
     d->back_us = 0;
     int32_t pick = (int32_t)(r->spread % (uint32_t)equals);
     for (int32_t i = best, seen = 0; i < n && d->chosen < 0; i++) {

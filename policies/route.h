@@ -31,14 +31,19 @@ struct route_request {
     int64_t input_tokens;  /* estimate */
     int64_t output_tokens; /* estimate */
     bool local_only;
-    bool alone;      /* takes only a node with nothing in flight */
-    uint32_t spread; /* any number; the same one gives the same answer */
+    bool bounded; /* nobody is asked who could come to more than charge_max for the least that is worth asking: */
+    struct pusd charge_max;
+    int64_t input_max;  /* the prompt cannot have more tokens */
+    int64_t output_min; /* fewer output tokens, over all choices, would be no answer, or less than has been said */
+    bool alone;         /* takes only a node with nothing in flight */
+    uint32_t spread;    /* any number; the same one gives the same answer */
 };
 
 enum route_reason { /* why a candidate was not chosen, most fundamental first */
                     ROUTE_CHOSEN = 0,
                     ROUTE_OTHER_MODEL,
                     ROUTE_NOT_LOCAL,
+                    ROUTE_TOO_DEAR, /* for charge_max */
                     ROUTE_UNFIT,
                     ROUTE_TRIED,
                     ROUTE_DRAINING,
@@ -60,6 +65,7 @@ struct route_decision {
      * cooling down). */
     bool may_wait;
     int64_t back_us;  /* may_wait: it is known that nobody can before so long; 0: any moment */
+    bool busy;        /* may_wait, and somebody in service is merely full, or kept */
     bool model_known; /* somebody serves the model at all */
     enum route_reason reasons[ROUTE_CANDIDATES_MAX];
 };

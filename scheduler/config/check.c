@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/tls.h"
+#include "scheduler/auth/identity.h"
 
 static int main_line(const struct config *c, const char *key)
 {
@@ -165,12 +166,17 @@ static void check_node_models(struct config_loader *l, const struct config_node 
     name_of(name, sizeof name, "nodes", i, "models");
     if (n->n_models == 0 && node_line(n, "models"))
         config_problem(l, node_line(n, "models"), name, "there is no model in it; a node serves at least one");
-    for (int a = 0; a < n->n_models; a++)
+    for (int a = 0; a < n->n_models; a++) {
+        if (!identity_model_ok(n->models[a]) || strchr(n->models[a], '*'))
+            config_problem(l, node_line(n, "models"), name,
+                           "\"%.80s\" is not a model name; 1 to 128 printable characters without blanks, quotes or '*'",
+                           n->models[a]);
         for (int b = 0; b < a; b++)
             if (strcmp(n->models[a], n->models[b]) == 0) {
                 config_problem(l, node_line(n, "models"), name, "\"%.80s\" is listed twice", n->models[a]);
                 b = a;
             }
+    }
 }
 
 static void check_nodes(struct config_loader *l)
@@ -268,6 +274,7 @@ void config_check(struct config_loader *l)
     check_listeners(l);
     check_nodes(l);
     check_keys(l);
+    config_check_models(l);
     config_check_who(l);
     if (c->health_timeout_ms > c->health_interval_ms &&
         main_line(c, "health.timeout") + main_line(c, "health.interval"))
@@ -318,6 +325,19 @@ static void warn_dead_models(const struct config *c, struct strbuf *out, int *n)
         warn(c, out, n, 0, "keys: some keys are local_only, but no node is local: they can reach nothing");
 }
 
+/* A key's models are compared with what a name stands for. */
+static void warn_alias_models(const struct config *c, struct strbuf *out, int *n)
+{
+    for (int i = 0; i < c->n_keys && c->n_models; i++)
+        for (int k = 0; k < c->keys[i].n_models; k++) {
+            const struct config_model *m = config_alias(c, c->keys[i].models[k]);
+            if (m)
+                warn(c, out, n, key_line(&c->keys[i], "models"),
+                     "keys[%d].models: \"%s\" is an alias and opens nothing; write \"%s\"", i, c->keys[i].models[k],
+                     m->name);
+        }
+}
+
 /* A process node without `engine` runs the spillway-engine beside this program. */
 static bool engine_beside_us(void)
 {
@@ -361,5 +381,6 @@ int config_warnings(const struct config *c, struct strbuf *out)
                  i);
     }
     warn_dead_models(c, out, &n);
+    warn_alias_models(c, out, &n);
     return n;
 }

@@ -41,6 +41,27 @@ struct config_node {
     int lines[CONFIG_ITEM_SETTINGS_MAX];
 };
 
+/* When a model's fallbacks are tried: when no node of it is in service, or also when all that are have no slot free. */
+enum fallback_when { FALLBACK_WHEN_DOWN, FALLBACK_WHEN_FULL };
+
+struct config_model { /* what is said of a model, or of a name that stands for a chain of them */
+    const char *name;
+    const char **aliases;   /* other names that applications may use for it */
+    const char **fallbacks; /* models that answer in its place, in order */
+    int n_aliases, n_fallbacks;
+    enum fallback_when fallback_when;
+    int64_t fallback_after_ms; /* FALLBACK_WHEN_FULL: waited for a slot so long first */
+    const char *description;   /* NULL: none */
+    const char *owned_by;
+    const char **capabilities; /* shown beside those we know of */
+    int n_capabilities;
+    int context;     /* tokens; 0: what its engines say */
+    int max_output;  /* tokens of one answer; 0: no bound */
+    bool local_only; /* its requests never leave the premises */
+    int line;
+    int lines[CONFIG_ITEM_SETTINGS_MAX];
+};
+
 struct config_key {          /* an application's key: only its hash is kept */
     const char *id, *sha256; /* hex, lower case */
     const char *tenant, *team, *project, *user;
@@ -97,6 +118,9 @@ struct config {
     const char *class_key, *class_team, *class_model; /* the class of each that names none itself; NULL: no limit */
     struct config_node *nodes;
     int n_nodes;
+    struct config_model *models; /* those of which something is said; nodes may serve others */
+    int n_models;
+    bool prefix_share_all; /* tenants may share prefixes in the caches of our engines */
     int64_t health_interval_ms, health_timeout_ms;
     int retries;      /* other nodes tried before the first byte */
     int64_t queue_ms; /* longest wait for a slot; 0: refuse at once */
@@ -132,6 +156,14 @@ enum rc config_key_identity(const struct config_key *k, struct identity *who, st
                             int64_t *expires_s, struct error *e) SPW_MUST_USE;
 void config_issuer_oidc(const struct config_issuer *c, struct oidc_issuer *out);   /* borrows from c */
 const struct config_class *config_class(const struct config *c, const char *name); /* NULL: none, or name is NULL */
+
+const struct config_model *config_model(const struct config *c, const char *name); /* the entry, or NULL; no aliases */
+bool config_model_served(const struct config *c, const char *name);                /* does a node serve it? */
+/* The models that a request for `name` may come to, in order, each served by some node and none twice: itself, then its
+ * fallbacks, each followed by its own. Returns how many, or -1 for what no loaded configuration has: a circle, or more
+ * than CONFIG_CHAIN_MAX. Borrows from c. */
+#define CONFIG_CHAIN_MAX 16
+int config_model_chain(const struct config *c, const char *name, const char *chain[CONFIG_CHAIN_MAX]);
 
 void config_dump(const struct config *c, FILE *out); /* effective values, secrets masked, source of each */
 /* The same as JSON, appended to `out`: {"listen":{"value":"...","source":"line 3"},...}. RC_FULL at out's bound. */

@@ -9,6 +9,7 @@
 #define CONFIG_NODES_MAX    64 /* what one routing decision looks at: ROUTE_CANDIDATES_MAX */
 #define CONFIG_KEYS_MAX     10000
 #define CONFIG_CLASSES_MAX  64
+#define CONFIG_MODELS_MAX   256
 #define CONFIG_PROBLEMS_MAX 200 /* more mistakes than that are counted, not listed */
 
 enum setting_type {                   /* what the field at `offset` is */
@@ -58,6 +59,7 @@ struct settings {
 enum {
     CONFIG_TABLE_MAIN,
     CONFIG_TABLE_NODES,
+    CONFIG_TABLE_MODELS,
     CONFIG_TABLE_KEYS,
     CONFIG_TABLE_ISSUERS,
     CONFIG_TABLE_CLASSES,
@@ -88,6 +90,10 @@ char *config_strdup(struct config_loader *l, const char *s);
 void config_check(struct config_loader *l);
 /* who.c: the same for keys, issuers and classes of limits. */
 void config_check_who(struct config_loader *l);
+/* models.c: the same for models, their aliases and their fallbacks. */
+void config_check_models(struct config_loader *l);
+/* The entry that has this alias, or NULL. */
+const struct config_model *config_alias(const struct config *c, const char *alias);
 /* "HOST:PORT" names this machine only: 127.x, ::1, localhost, unix sockets. */
 bool config_is_loopback(const char *address);
 

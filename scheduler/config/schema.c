@@ -135,10 +135,13 @@ static const char *const auth_words[] = {"keys", "off", NULL};
 static const char *const scope_words[] = {"inference", "admin", NULL};
 static const char *const provider_words[] = {"static", "process", NULL};
 static const char *const continue_words[] = {"off", "prefix", NULL};
+static const char *const when_words[] = {"down", "full", NULL};
+static const char *const share_words[] = {"tenant", "all", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
 #define MAIN(field)   .offset = offsetof(struct config, field)
 #define NODE(field)   .offset = offsetof(struct config_node, field)
+#define MODEL(field)  .offset = offsetof(struct config_model, field)
 #define KEY(field)    .offset = offsetof(struct config_key, field)
 #define ISSUER(field) .offset = offsetof(struct config_issuer, field)
 #define CLASS(field)  .offset = offsetof(struct config_class, field)
@@ -195,6 +198,9 @@ static const struct setting main_rows[] = {
      .help = "Longest silence of a node in the middle of an answer; then the answer is cut off."},
     {"routing.token", SETTING_DURATION, SETTING_RELOAD, MAIN(token_ms), .lo = 100, .hi = 3600000, .def = "20s",
      .help = "Longest wait for the next token of an answer that can continue on another node; then it does."},
+    {"prefix_share", SETTING_EITHER, SETTING_RELOAD, MAIN(prefix_share_all), .choices = share_words, .def = "tenant",
+     .help = "Who shares what engines keep of prompts they have seen: `tenant`: nobody with another tenant. `all`: "
+             "everybody; then answers' times can tell one tenant what another has asked."},
     {"drain", SETTING_DURATION, SETTING_RELOAD, MAIN(drain_ms), .lo = 0, .hi = 3600000, .def = "30s",
      .help = "After SIGTERM running answers get this long to end."},
     {"log.level", SETTING_CHOICE, SETTING_RELOAD, MAIN(log_level), .choices = level_words, .def = "info",
@@ -242,6 +248,34 @@ static const struct setting node_rows[] = {
      .help = "process: longest context; 0: the model's."},
     {"max_batch", SETTING_INT, NODE(max_batch), .lo = 0, .hi = 4096, .unit = "sequences", .def = "0",
      .help = "process: sequences computed together; 0: the engine's own default."},
+};
+
+static const struct setting model_rows[] = {
+    {"name", SETTING_TEXT, SETTING_REQUIRED, MODEL(name), .check = check_model,
+     .help = "A model that nodes serve, or a name of its own that stands for its fallbacks; unique."},
+    {"aliases", SETTING_WORDS, MODEL(aliases), .count_offset = offsetof(struct config_model, n_aliases),
+     .def_text = "none",
+     .help = "Further names that applications may ask for. Keys, limits, metrics and ledger know it by `name`."},
+    {"fallbacks", SETTING_WORDS, MODEL(fallbacks), .count_offset = offsetof(struct config_model, n_fallbacks),
+     .def_text = "none",
+     .help = "Models that answer in its place, tried in this order: names that nodes serve, or other entries with "
+             "fallbacks of their own. Never beyond what the caller's key may use, nor, for local_only, the premises."},
+    {"fallback_when", SETTING_CHOICE, MODEL(fallback_when), .choices = when_words, .def = "down",
+     .help = "`down`: when no node of the model is in service (requests wait for busy ones). `full`: also when those "
+             "in service have no slot free."},
+    {"fallback_after", SETTING_DURATION, MODEL(fallback_after_ms), .lo = 0, .hi = 600000, .def = "0",
+     .help = "With fallback_when `full`: a request waits so long for a slot first."},
+    {"description", SETTING_TEXT, MODEL(description), .def_text = "none", .help = "Shown at /v1/models."},
+    {"owned_by", SETTING_TEXT, MODEL(owned_by), .def = "spillway", .help = "Shown at /v1/models."},
+    {"capabilities", SETTING_WORDS, MODEL(capabilities), .count_offset = offsetof(struct config_model, n_capabilities),
+     .def_text = "none", .help = "Words shown at /v1/models beside what is known by itself, as in [tools, reasoning]."},
+    {"context", SETTING_INT, MODEL(context), .lo = 0, .hi = 100000000, .unit = "tokens", .def = "0",
+     .help = "Longest prompt and answer together, shown at /v1/models; 0: what its engines say."},
+    {"max_output", SETTING_INT, MODEL(max_output), .lo = 0, .hi = 100000000, .unit = "tokens", .def = "0",
+     .help = "Most tokens of one answer: nodes are sent it as max_tokens where a request names none, or more. 0: no "
+             "bound."},
+    {"local_only", SETTING_BOOL, MODEL(local_only), .def = "false",
+     .help = "Requests for it never leave the premises, whatever its fallbacks are."},
 };
 
 static const struct setting key_rows[] = {
@@ -334,6 +368,7 @@ static const struct setting class_rows[] = {
 
 _Static_assert(sizeof main_rows / sizeof main_rows[0] <= CONFIG_SETTINGS_MAX, "room for the lines of every setting");
 _Static_assert(sizeof issuer_rows / sizeof issuer_rows[0] <= CONFIG_ITEM_SETTINGS_MAX, "room for an issuer's lines");
+_Static_assert(sizeof model_rows / sizeof model_rows[0] <= CONFIG_ITEM_SETTINGS_MAX, "room for the lines of a model");
 _Static_assert(sizeof key_rows / sizeof key_rows[0] <= CONFIG_ITEM_SETTINGS_MAX, "room for the lines of a key");
 _Static_assert(sizeof node_rows / sizeof node_rows[0] <= CONFIG_ITEM_SETTINGS_MAX, "room for the lines of a node");
 
@@ -346,6 +381,14 @@ const struct settings config_tables[CONFIG_N_TABLES] = {
                             .items_offset = offsetof(struct config, nodes),
                             .count_offset = offsetof(struct config, n_nodes),
                             .line_offset = offsetof(struct config_node, line), .items_max = CONFIG_NODES_MAX},
+    [CONFIG_TABLE_MODELS] = {"models",
+                             "What is said of models beyond who serves them: other names, who answers in their place, "
+                             "and what /v1/models shows. A model that nodes serve needs no entry.",
+                             ROWS(model_rows), .item_size = sizeof(struct config_model),
+                             .lines_offset = offsetof(struct config_model, lines),
+                             .items_offset = offsetof(struct config, models),
+                             .count_offset = offsetof(struct config, n_models),
+                             .line_offset = offsetof(struct config_model, line), .items_max = CONFIG_MODELS_MAX},
     [CONFIG_TABLE_KEYS] = {"keys", "The API keys of applications and operators; only hashes are kept.", ROWS(key_rows),
                            .item_size = sizeof(struct config_key), .lines_offset = offsetof(struct config_key, lines),
                            .items_offset = offsetof(struct config, keys),

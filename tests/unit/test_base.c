@@ -106,6 +106,60 @@ static void charges_are_exact_integers(void)
     CHECK_INT(money_charge(&p, &(struct token_counts){INT64_MAX, 0, 0}, &charge), RC_FULL);
 }
 
+static void amounts_parse(void)
+{
+    static const struct {
+        const char *text;
+        int64_t v;
+    } good[] = {{"0", 0},
+                {"0.05", INT64_C(50000000000)},
+                {"$2", INT64_C(2000000000000)},
+                {"0.000000000001", 1},
+                {".5", INT64_C(500000000000)},
+                {"1.", INT64_C(1000000000000)},
+                {"9000000", INT64_C(9000000000000000000)},
+                {"8999999.999999999999", INT64_C(8999999999999999999)}};
+    static const char *const bad[] = {"",   ".",  "-1",  "+1",  "1e3",     "0.0000000000001",      "1,5",  "$",
+                                      " 1", "1 ", "nan", "0x1", "9000001", "99999999999999999999", "1.2.3"};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        struct pusd a = {-1};
+        CHECK_INT(pusd_parse(good[i].text, &a, NULL), RC_OK);
+        CHECK_INT(a.v, good[i].v);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct pusd a = {-1};
+        struct error e;
+        CHECK_INT(pusd_parse(bad[i], &a, &e), RC_INVALID);
+        CHECK(a.v == -1 && strstr(e.message, bad[i]));
+    }
+}
+
+/* The most that fits, and one more does not: by the charge itself. */
+static void output_within_an_amount(void)
+{
+    static const struct token_prices prices[] = {
+        {{550000}, {140000}, {2190000}}, {{1}, {3}, {7}}, {{0}, {0}, {1000000000}}};
+    for (size_t i = 0; i < sizeof prices / sizeof prices[0]; i++) {
+        const struct token_prices *p = &prices[i];
+        for (int64_t max = 0; max < INT64_C(40000000000); max = max * 3 + 1) {
+            for (int64_t input = 0; input < 20000; input = input * 5 + 1) {
+                int64_t n = money_output_within(p, (struct pusd){max}, input);
+                bool cached = p->cached_input.uusd_per_mtok > p->input.uusd_per_mtok;
+                struct token_counts all = {input, cached ? input : 0, n < 0 ? 0 : n};
+                struct pusd charge;
+                CHECK_INT(money_charge(p, &all, &charge), RC_OK);
+                CHECK(n < 0 ? charge.v > max : charge.v <= max);
+                all.output++;
+                CHECK_INT(money_charge(p, &all, &charge), RC_OK);
+                CHECK(charge.v > max);
+            }
+        }
+    }
+    CHECK_INT(money_output_within(&(struct token_prices){{5}, {5}, {0}}, (struct pusd){10}, 2), INT64_MAX);
+    CHECK_INT(money_output_within(&(struct token_prices){{5}, {5}, {0}}, (struct pusd){9}, 2), -1);
+    CHECK_INT(money_output_within(&prices[0], (struct pusd){INT64_MAX}, INT64_MAX), -1);
+}
+
 static void prices_parse_and_print(void)
 {
     struct {
@@ -360,6 +414,8 @@ int main(void)
     TEST(clocks_scale_and_step);
     TEST(charges_are_exact_integers);
     TEST(prices_parse_and_print);
+    TEST(amounts_parse);
+    TEST(output_within_an_amount);
     TEST(times_are_strict);
     TEST(json_from_outside_is_bounded);
     TEST(json_members_say_what_is_wrong);

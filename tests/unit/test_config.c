@@ -300,6 +300,74 @@ static void test_who_mistakes(void)
           "f.yaml:5: auth.issuers[0].algs: \"none\" is not an algorithm that is taken\n");
 }
 
+#define MODELS OFF NODE "- {name: b, url: 'http://h:2', models: [x, y]}\nmodels:\n"
+
+static void test_models(void)
+{
+    const char *chain[CONFIG_CHAIN_MAX];
+    struct config *c = parse(MODELS "- {name: m, aliases: [gpt-4, g], fallbacks: [v, x], max_output: 7}\n"
+                                    "- name: v\n"
+                                    "  fallbacks: [y, x]\n"
+                                    "  fallback_when: full\n"
+                                    "  fallback_after: 2s\n");
+    if (!c) {
+        CHECK(!"parsed");
+        return;
+    }
+    CHECK_INT(c->n_models, 2);
+    CHECK(config_model(c, "m") == &c->models[0] && !config_model(c, "x") && !config_model(c, "g"));
+    CHECK(config_alias(c, "g") == &c->models[0] && !config_alias(c, "m"));
+    CHECK(config_model_served(c, "y") && !config_model_served(c, "v"));
+    CHECK_INT(c->models[0].max_output, 7);
+    CHECK_INT(c->models[1].fallback_after_ms, 2000);
+    CHECK_STR(c->models[0].owned_by, "spillway");
+    CHECK_INT(config_model_chain(c, "m", chain), 3); /* v is nobody's own, and x comes but once */
+    CHECK_STR(chain[0], "m");
+    CHECK_STR(chain[1], "y");
+    CHECK_STR(chain[2], "x");
+    CHECK_INT(config_model_chain(c, "v", chain), 2);
+    CHECK_INT(config_model_chain(c, "x", chain), 1);
+    CHECK_INT(config_model_chain(c, "nobody", chain), 0);
+    config_free(c);
+}
+
+static void test_model_mistakes(void)
+{
+    WRONG(MODELS "- {name: m}\n- {name: m}\n",
+          "f.yaml:7: models[1].name: \"m\" is also the name of the entry at line 6; a name means one model\n");
+    WRONG(MODELS "- {name: m, aliases: [x]}\n",
+          "f.yaml:6: models[0].aliases: \"x\" is also a model of the node at line 4; a name means one model\n");
+    WRONG(MODELS "- {name: m, aliases: [a]}\n- {name: x, aliases: [a, m]}\n",
+          "f.yaml:7: models[1].aliases: \"a\" is also an alias of the entry at line 6; a name means one model\n"
+          "f.yaml:7: models[1].aliases: \"m\" is also the name of the entry at line 6; a name means one model\n");
+    WRONG(MODELS "- {name: m, aliases: ['a b', 'c*']}\n",
+          "f.yaml:6: models[0].aliases: \"a b\" is not a name; 1 to 128 printable characters without blanks, quotes "
+          "or '*'\n"
+          "f.yaml:6: models[0].aliases: \"c*\" is not a name; 1 to 128 printable characters without blanks, quotes or "
+          "'*'\n");
+    WRONG(MODELS "- {name: m}\n- {name: nobodys}\n",
+          "f.yaml:7: models[1].name: no node serves it, and it has no fallbacks that one serves\n");
+    WRONG(MODELS "- {name: m, aliases: [a], fallbacks: [y, distil, a, y]}\n- {name: distill, fallbacks: [a]}\n",
+          "f.yaml:6: models[0].fallbacks: \"distil\" is served by no node, and is no entry of models; did you mean "
+          "\"distill\"?\n"
+          "f.yaml:6: models[0].fallbacks: \"a\" is an alias; write \"m\"\n"
+          "f.yaml:6: models[0].fallbacks: \"y\" is listed twice\n"
+          "f.yaml:7: models[1].fallbacks: \"a\" is an alias; write \"m\"\n");
+    WRONG(MODELS "- {name: m, fallbacks: [x]}\n- {name: x, fallbacks: [y, m]}\n- {name: y, fallbacks: [y]}\n",
+          "f.yaml:6: models[0].fallbacks: they lead back to themselves, or to more than 16 models\n"
+          "f.yaml:7: models[1].fallbacks: they lead back to themselves, or to more than 16 models\n"
+          "f.yaml:8: models[2].fallbacks: they lead back to themselves, or to more than 16 models\n");
+    WRONG(MODELS "- {name: m, fallback_when: full}\n- {name: x, fallbacks: [y], fallback_after: 1s}\n",
+          "f.yaml:6: models[0].fallback_when: means nothing without fallbacks\n"
+          "f.yaml:7: models[1].fallback_after: means nothing unless fallback_when is full\n");
+    WRONG(MODELS "- {name: m, context: -1}\n- {aliases: [q]}\n",
+          "f.yaml:6: models[0].context: -1 is out of range; 0 to 100000000 is allowed\n"
+          "f.yaml:7: models[1].name: this is missing; every entry of models needs it\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h', models: ['m\\r\\n', ok]}\n",
+          "f.yaml:3: nodes[0].models: \"m\\r\\n\" is not a model name; 1 to 128 printable characters without blanks, "
+          "quotes or '*'\n");
+}
+
 static void test_all_at_once_in_order(void)
 {
     WRONG("lisen: a\n"
@@ -535,6 +603,8 @@ int main(void)
     TEST(test_key_mistakes);
     TEST(test_who);
     TEST(test_who_mistakes);
+    TEST(test_models);
+    TEST(test_model_mistakes);
     TEST(test_all_at_once_in_order);
     TEST(test_not_yaml);
     TEST(test_many_problems);

@@ -30,6 +30,10 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed)
     s->request.local_only = next_random(seed) % 4 == 0;
     s->request.alone = next_random(seed) % 8 == 0;
     s->request.spread = (uint32_t)next_random(seed);
+    s->request.bounded = next_random(seed) % 3 == 0;
+    s->request.charge_max.v = (int64_t)(next_random(seed) % 4) * 100000000;
+    s->request.input_max = (int64_t)(next_random(seed) % 3) * 1000;
+    s->request.output_min = (int64_t)(next_random(seed) % 2) * 100;
     bool ranks = next_random(seed) % 3 == 0;
     for (int32_t i = 0; i < s->n; i++) {
         struct route_candidate *c = &s->c[i];
@@ -58,11 +62,18 @@ static int64_t model_charge(const struct snapshot *s, int32_t i)
            s->request.output_tokens * s->c[i].prices.output.uusd_per_mtok;
 }
 
+static bool model_affords(const struct snapshot *s, int32_t i)
+{
+    return !s->request.bounded || s->request.input_max * s->c[i].prices.input.uusd_per_mtok +
+                                          s->request.output_min * s->c[i].prices.output.uusd_per_mtok <=
+                                      s->request.charge_max.v;
+}
+
 static bool model_admits(const struct snapshot *s, int32_t i)
 {
     const struct route_candidate *c = &s->c[i];
     bool full = (c->slots != 0 && c->in_flight >= c->slots) || (s->request.alone && c->in_flight != 0);
-    bool fit = c->serves_model && !c->unfit && !c->tried && (c->local || !s->request.local_only);
+    bool fit = c->serves_model && model_affords(s, i) && !c->unfit && !c->tried && (c->local || !s->request.local_only);
     return fit && c->healthy && !c->draining && !c->broken && !c->cooling && !c->kept && !full;
 }
 
@@ -126,6 +137,7 @@ static void chosen_may_answer(void)
         CHECK(!s.request.alone || c->in_flight == 0);
         CHECK(c->slots == 0 || c->in_flight < c->slots);
         CHECK(c->local || !s.request.local_only);
+        CHECK(model_affords(&s, d.chosen));
     }
 }
 
@@ -164,7 +176,7 @@ static void reasons_are_true(void)
     for (int round = 0; round < ROUNDS; round++) {
         struct snapshot s;
         struct route_decision d;
-        bool known = false, waitable = false;
+        bool known = false, waitable = false, busy = false;
         random_snapshot(&s, &seed);
         route_choose(&d, &s.request, s.c, s.n);
         for (int32_t i = 0; i < s.n; i++) {
@@ -174,6 +186,7 @@ static void reasons_are_true(void)
             CHECK((d.reasons[i] > ROUTE_FULL || d.reasons[i] == ROUTE_CHOSEN) == model_admits(&s, i));
             CHECK(d.reasons[i] != ROUTE_OTHER_MODEL || !c->serves_model);
             CHECK(d.reasons[i] != ROUTE_NOT_LOCAL || (s.request.local_only && !c->local));
+            CHECK(d.reasons[i] != ROUTE_TOO_DEAR || !model_affords(&s, i));
             CHECK(d.reasons[i] != ROUTE_FULL || (c->slots && c->in_flight >= c->slots) ||
                   (s.request.alone && c->in_flight));
             CHECK((d.reasons[i] == ROUTE_BREAKER_OPEN) <= c->broken &&
@@ -189,9 +202,14 @@ static void reasons_are_true(void)
             later.c[i].in_flight = 0;
             later.c[i].kept = later.c[i].broken = later.c[i].cooling = false;
             waitable = waitable || model_admits(&later, i);
+            later.c[i].healthy = c->healthy;
+            later.c[i].broken = c->broken;
+            later.c[i].cooling = c->cooling;
+            busy = busy || model_admits(&later, i);
         }
         CHECK(d.model_known == known);
         CHECK(d.may_wait == (d.chosen < 0 && waitable));
+        CHECK(d.busy == (d.chosen < 0 && busy));
     }
 }
 

@@ -1,0 +1,27 @@
+/* The models that applications may ask for: every name that a node serves and every entry of `models`, with their aliases
+ * and the chain that each stands for. Built once from a configuration, which it borrows from; read-only afterwards, so
+ * any thread may read it. */
+#ifndef SCHEDULER_FRONT_MODEL_TABLE_H
+#define SCHEDULER_FRONT_MODEL_TABLE_H
+
+#include "policies/fallback.h"
+#include "scheduler/config/config.h"
+
+struct model {
+    const char *name;
+    int index;                                   /* in the table */
+    const struct config_model *config;           /* NULL: nodes alone speak of it */
+    const struct model *chain[CONFIG_CHAIN_MAX]; /* who answers for it, in order; each is served by a node */
+    int n_chain;                                 /* at least 1 */
+    struct fallback_rule rule;
+};
+
+struct model_table;
+struct model_table *model_table_new(const struct config *c);
+void model_table_free(struct model_table *t); /* NULL is fine */
+int model_table_count(const struct model_table *t);
+const struct model *model_table_at(const struct model_table *t, int index);
+/* By name or alias; NULL: there is none. */
+const struct model *model_table_find(const struct model_table *t, const char *name);
+
+#endif
