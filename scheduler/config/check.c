@@ -276,6 +276,11 @@ void config_check(struct config_loader *l)
     check_keys(l);
     config_check_models(l);
     config_check_who(l);
+    if (c->breaker_open_max_ms < c->breaker_open_ms)
+        config_problem(l, main_line(c, main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max"),
+                       main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max",
+                       "breaker.open (%lld ms) is longer than breaker.open_max (%lld ms)",
+                       (long long)c->breaker_open_ms, (long long)c->breaker_open_max_ms);
     if (c->health_timeout_ms > c->health_interval_ms &&
         main_line(c, "health.timeout") + main_line(c, "health.interval"))
         config_problem(l, main_line(c, main_line(c, "health.timeout") ? "health.timeout" : "health.interval"),

@@ -1,6 +1,7 @@
 /* The configuration: one YAML file, one schema table (schema.c). From a row of the table come parsing, checking, the
  * masked dump, `--help` and docs/CONFIG.md. All mistakes are reported at once, each as
- * "file:line: key: what is wrong, what would be right". Built whole, then used read-only (process lifetime). */
+ * "file:line: key: what is wrong, what would be right". Built whole, then used read-only; a reload builds another one beside it
+ * (change.h). */
 #ifndef SCHEDULER_CONFIG_CONFIG_H
 #define SCHEDULER_CONFIG_CONFIG_H
 
@@ -131,8 +132,14 @@ struct config {
     int connections_max;
     int64_t drain_ms;
     enum log_level log_level;
+    /* breakers, cool-downs and retries: see policies/breaker.h, policies/retry_budget.h */
+    int breaker_failures, breaker_percent, breaker_volume;
+    int64_t breaker_window_ms, breaker_open_ms, breaker_open_max_ms, breaker_slow_ms;
+    int64_t cool_down_ms, cool_down_max_ms;
+    int retry_percent, retry_per_s;
     int lines[CONFIG_SETTINGS_MAX];
     struct arena *arena; /* owns every string and array above */
+    int refs;            /* config_ref() */
 };
 
 /* Load and check. On mistakes: RC_INVALID and every one of them in *problems (one per line), *c is NULL. Otherwise *c
@@ -141,7 +148,10 @@ enum rc config_load(struct config **c, const char *path, struct strbuf *problems
 /* The same from text in memory; `name` stands for the file in messages. Paths in it are taken as they are. */
 enum rc config_parse(struct config **c, const char *text, size_t n, const char *name,
                      struct strbuf *problems) SPW_MUST_USE;
-void config_free(struct config *c);
+/* It is counted: whoever needs it for longer than the scheduler runs with it (a request, a node) holds a reference. From
+ * any thread. */
+struct config *config_ref(const struct config *c);
+void config_free(struct config *c); /* gives a reference back, the loader's or one of config_ref(); NULL is fine */
 
 /* What is allowed but probably not meant (a key that can reach nothing, a node that is free of charge), one per line
  * in the form of the mistakes. Returns how many. */

@@ -27,7 +27,7 @@ enum setting_type {                   /* what the field at `offset` is */
 
 #define SETTING_REQUIRED 1u
 #define SETTING_SECRET   2u /* masked wherever it is shown */
-#define SETTING_RELOAD   4u /* may change without a restart */
+#define SETTING_RELOAD   4u /* may change without a restart; of a node: without making it a new one */
 
 struct setting {
     const char *key; /* dotted: "tls.cert" */

@@ -475,6 +475,7 @@ static enum rc build(struct config **out, const struct yaml_doc *doc, const char
     const struct yaml_node *root = yaml_root(doc);
 
     l.c->arena = arena;
+    l.c->refs = 1;
     l.c->path = config_strdup(&l, name);
     set_defaults(&l, top, l.c);
     if (root->kind == YAML_KIND_MAP)
@@ -533,8 +534,15 @@ enum rc config_load(struct config **c, const char *path, struct strbuf *problems
     return rc;
 }
 
+struct config *config_ref(const struct config *c)
+{
+    struct config *counted = (struct config *)c; /* read-only but for the count */
+    __atomic_fetch_add(&counted->refs, 1, __ATOMIC_RELAXED);
+    return counted;
+}
+
 void config_free(struct config *c)
 {
-    if (c)
+    if (c && __atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL) == 0)
         arena_free(c->arena); /* c itself lives in it */
 }

@@ -211,8 +211,9 @@ static void print_rows_markdown(const struct settings *t, FILE *out)
     for (int i = 0; i < t->n_rows; i++) {
         const struct setting *s = &t->rows[i];
         describe_type(s, type, sizeof type);
-        fprintf(out, "| `%s` | %s | %s%s%s | %s%s |\n", s->key, type, s->def ? "`" : "", describe_default(s),
-                s->def ? "`" : "", s->help, s->flags & SETTING_SECRET ? " Masked wherever it is shown." : "");
+        fprintf(out, "| `%s` | %s | %s%s%s | %s%s%s |\n", s->key, type, s->def ? "`" : "", describe_default(s),
+                s->def ? "`" : "", s->help, s->flags & SETTING_SECRET ? " Masked wherever it is shown." : "",
+                t->name || s->flags & SETTING_RELOAD ? "" : " Needs a restart.");
     }
 }
 
@@ -229,6 +230,8 @@ void config_print_markdown(FILE *out)
             "A dotted key stands for nesting: `tls.cert` is `cert` in the section `tls`. Relative paths start at the "
             "folder of\nthe file. Durations: `500ms`, `2s`, `5m`, `1h`. Sizes: `4096`, `64KiB`, `32MiB`. Prices: "
             "dollars per million\ntokens with at most 6 decimals. Anchors, aliases and tags are refused.\n\n"
+            "A running scheduler takes the file over on SIGHUP, `spillway reload` or `POST /admin/v1/reload`, all of "
+            "it or, if\nthere is a mistake, nothing; what needs a restart says so below.\n\n"
             "## The file itself\n\n");
     for (int k = 0; k < CONFIG_N_TABLES; k++) {
         const struct settings *t = &config_tables[k];
