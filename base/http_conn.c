@@ -146,12 +146,14 @@ void conn_refuse(struct conn *c, int status, const char *text)
     int n =
         snprintf(body, sizeof(body), "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}\n",
                  text, full ? "overloaded_error" : "invalid_request_error");
-    static const struct http_header headers[] = {{.name = "Content-Type", .value = "application/json"},
-                                                 {.name = "Retry-After", .value = "1"}};
+    struct http_header headers[] = {{.name = "Content-Type", .value = "application/json"},
+                                    full ? (struct http_header){.name = "Retry-After", .value = "1"}
+                                         : (struct http_header){.name = "x-should-retry", .value = "false"}};
+    bool pointless = !full && status != 408; /* slow is not wrong */
     deadline_stop(&c->wait);
     c->state = CONN_LINGER;
     c->close_after = true;
-    conn_put_head(c, status, headers, full ? 2 : 1, n);
+    conn_put_head(c, status, headers, full || pointless ? 2 : 1, n);
     bytes_append(&c->out, body, (size_t)n);
     bytes_fini(&c->in);
     bytes_fini(&c->body);

@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "scheduler/admin/admin.h"
+#include "scheduler/front/errors.h"
 
 static int cli_help(int argc, char **argv);
 static int cli_version(int argc, char **argv);
@@ -21,7 +22,7 @@ static const struct {
     {"ledger", cli_ledger, "the newest requests and what they cost"},
     {"keys", cli_keys, "make, list, revoke, rotate and hash API keys"},
     {"ask", cli_ask, "send one chat request and show what it cost"},
-    {"help", cli_help, "help for a verb, the configuration or the admin API"},
+    {"help", cli_help, "help for a verb, the configuration, the admin API or the errors"},
     {"version", cli_version, "the version"},
 };
 #define N_VERBS ((int)(sizeof verbs / sizeof verbs[0]))
@@ -66,8 +67,8 @@ static int cli_help(int argc, char **argv)
     bool markdown = false;
     int exit_code;
     const struct arg_option options[] = {
-        {"markdown", 0, ARG_FLAG, &markdown, .help = "with config or admin: the reference page"}};
-    const struct arg_operand operands[] = {{"TOPIC", &topic, "a verb, or config, or admin", false}};
+        {"markdown", 0, ARG_FLAG, &markdown, .help = "with config, admin or errors: the reference page"}};
+    const struct arg_operand operands[] = {{"TOPIC", &topic, "a verb, or config, admin or errors", false}};
     const struct arg_spec spec = {.program = "spillway",
                                   .verb = "help",
                                   .summary = "help for a verb, the configuration or the admin API",
@@ -92,6 +93,10 @@ static int cli_help(int argc, char **argv)
     }
     if (strcmp(topic, "admin") == 0) {
         admin_print_markdown(stdout);
+        return ARGS_EXIT_OK;
+    }
+    if (strcmp(topic, "errors") == 0) {
+        api_errors_print_markdown(stdout);
         return ARGS_EXIT_OK;
     }
     int i = find_verb(topic);

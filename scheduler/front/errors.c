@@ -5,47 +5,157 @@
 
 #include "base/json.h"
 
-struct row {
-    const char *type, *name; /* name: the object's `code`, or NULL for null */
-    const char *label;       /* for ledger and metrics when name is NULL */
-    const char *text;
-    int status, retry_after_s; /* retry_after_s 0: no header */
+static const struct api_error_kind rows[API_CODES] = {
+    [API_INVALID_BODY] =
+        {.type = "invalid_request_error",
+         .label = "invalid_request",
+         .status = 400,
+         .text = "the request is not valid",
+         .when = "The body is not JSON, or a field or header that Spillway reads has a wrong value; `param` names it.",
+         .remedy = "Change what the message names."},
+    [API_UNAUTHORIZED] =
+        {.type = "invalid_request_error",
+         .name = "invalid_api_key",
+         .status = 401,
+         .text = "no valid API key; send it as 'Authorization: Bearer KEY'",
+         .when = "There is no credential, or it is unknown, expired or revoked. `WWW-Authenticate` says which.",
+         .remedy = "Send a valid key or token as `Authorization: Bearer ...`."},
+    [API_FORBIDDEN] =
+        {.type = "invalid_request_error",
+         .name = "permission_denied",
+         .status = 403,
+         .text = "this credential does not open this endpoint",
+         .when =
+             "The credential is genuine, but lacks the scope, comes from a network that it may not be used from, or "
+             "lacks a claim that its issuer must give.",
+         .remedy = "Ask the operator for another key, scope or network."},
+    [API_MODEL_NOT_ALLOWED] = {.type = "invalid_request_error",
+                               .name = "model_not_allowed",
+                               .status = 403,
+                               .text = "this credential may not use this model; GET /v1/models lists what it may",
+                               .when = "The model exists, and the key's list of models does not have it.",
+                               .remedy = "Use a model of `GET /v1/models`."},
+    [API_MAX_CHARGE] =
+        {.type = "invalid_request_error",
+         .name = "max_charge_too_low",
+         .status = 402,
+         .text = "x-spillway-max-charge-usd is too low for this prompt on every node that could answer it",
+         .when = "`x-spillway-max-charge-usd` does not pay for the prompt, reckoned at its most, and one token of an "
+                 "answer, on any node that could take the request.",
+         .remedy = "Raise the bound, shorten the prompt, or ask for a cheaper model."},
+    [API_AUTH_UNAVAILABLE] = {.type = "server_error",
+                              .name = "auth_unavailable",
+                              .status = 503,
+                              .retry_after_s = 1,
+                              .text = "the token cannot be verified at the moment; try again shortly",
+                              .when = "The public keys of the token's issuer cannot be fetched.",
+                              .remedy = "Try again; if it stays, the operator looks at the issuer's address."},
+    [API_RATE_LIMITED] =
+        {.type = "rate_limit_error",
+         .name = "rate_limit_exceeded",
+         .status = 429,
+         .retry_after_s = 1,
+         .text = "the rate limit is reached",
+         .when = "A limit of the key, its team, or its tenant's use of the model. `x-ratelimit-*` show them. A request "
+                 "that no wait would let through has `x-should-retry: false` instead of `Retry-After`.",
+         .remedy = "Wait as long as `Retry-After` says; bound `max_tokens`."},
+    [API_NOT_FOUND] = {.type = "invalid_request_error",
+                       .label = "not_found",
+                       .status = 404,
+                       .text = "there is no such endpoint",
+                       .when = "The path is none of Spillway's.",
+                       .remedy = "Use `/v1/chat/completions`, `/v1/completions` or `/v1/models`."},
+    [API_METHOD] = {.type = "invalid_request_error",
+                    .name = "method_not_allowed",
+                    .status = 405,
+                    .text = "this endpoint does not take this method",
+                    .when = "The path exists, for the method that `Allow` names.",
+                    .remedy = "Use that method."},
+    [API_MODEL_NOT_FOUND] = {.type = "invalid_request_error",
+                             .name = "model_not_found",
+                             .status = 404,
+                             .text = "no node serves this model; GET /v1/models lists what is served",
+                             .when = "The configuration has no such model or alias, or this caller may not know of it.",
+                             .remedy = "Use a model of `GET /v1/models`."},
+    [API_QUEUE_FULL] = {.type = "rate_limit_error",
+                        .name = "queue_full",
+                        .status = 429,
+                        .retry_after_s = 1,
+                        .text = "too many requests are waiting already; try again shortly",
+                        .when = "All nodes for the model are busy, and the waiting room is full.",
+                        .remedy = "Wait as long as `Retry-After` says."},
+    [API_NO_CAPACITY] =
+        {.type = "overloaded_error",
+         .name = "no_capacity",
+         .status = 503,
+         .retry_after_s = 1,
+         .text = "every node that serves this model is busy or failing; try again shortly",
+         .when = "No node for the model, or for its fallbacks, could take the request in the time it may wait.",
+         .remedy = "Wait as long as `Retry-After` says."},
+    [API_NO_LOCAL_CAPACITY] =
+        {.type = "overloaded_error",
+         .name = "no_local_capacity",
+         .status = 503,
+         .retry_after_s = 5,
+         .text = "this request may only use nodes on the premises, and none of them can answer for this model",
+         .when = "The key, issuer or model is `local_only`, and only nodes elsewhere could answer.",
+         .remedy = "Wait as long as `Retry-After` says, or use another model."},
+    [API_LEDGER] = {.type = "server_error",
+                    .name = "ledger_unavailable",
+                    .status = 503,
+                    .retry_after_s = 2,
+                    .text = "requests cannot be recorded at the moment; try again shortly",
+                    .when = "The ledger cannot be written: a full or broken disk.",
+                    .remedy = "Try again; the operator has an alert."},
+    [API_DRAINING] = {.type = "overloaded_error",
+                      .name = "draining",
+                      .status = 503,
+                      .retry_after_s = 1,
+                      .text = "this scheduler is shutting down; try again",
+                      .when = "The scheduler was told to end.",
+                      .remedy = "Try again: another instance, or the restarted one, answers."},
+    [API_UPSTREAM] = {.type = "server_error",
+                      .name = "upstream_error",
+                      .status = 502,
+                      .retry_after_s = 1,
+                      .text = "the node that answered has failed",
+                      .when = "Nodes failed, and no other was left to try or allowed to.",
+                      .remedy = "Try again. In the middle of a stream: what came is all there is."},
+    [API_UPSTREAM_BUSY] = {.type = "rate_limit_error",
+                           .name = "upstream_busy",
+                           .status = 429,
+                           .retry_after_s = 2,
+                           .text = "every node that serves this model refuses for load; try again shortly",
+                           .when = "Every node that could answer refused for load (429 or 503).",
+                           .remedy = "Wait as long as `Retry-After` says."},
+    [API_UPSTREAM_TIMEOUT] =
+        {.type = "server_error",
+         .name = "upstream_timeout",
+         .status = 504,
+         .retry_after_s = 1,
+         .text = "no node answered in time",
+         .when = "A node was silent for longer than `routing.first_byte`, `routing.idle` or `routing.token` allows.",
+         .remedy = "Try again; bound `max_tokens`, or stream."},
+    [API_POISON] = {.type = "server_error",
+                    .name = "poison_request",
+                    .status = 500,
+                    .text = "nodes that computed this request have died again and again; it is not tried any more",
+                    .when = "Nodes died one after the other while they computed this very request.",
+                    .remedy = "Do not send it again; tell the operator the request id."},
+    [API_INTERNAL] = {.type = "server_error",
+                      .name = "internal_error",
+                      .status = 500,
+                      .retry_after_s = 1,
+                      .text = "the scheduler has failed",
+                      .when = "A fault of Spillway, or an answer too large to be held.",
+                      .remedy = "Try again once; tell the operator the request id."},
 };
 
-static const struct row rows[API_CODES] = {
-    [API_INVALID_BODY] = {"invalid_request_error", NULL, "invalid_request", "the request is not valid", 400, 0},
-    [API_UNAUTHORIZED] = {"invalid_request_error", "invalid_api_key", NULL,
-                          "no valid API key; send it as 'Authorization: Bearer KEY'", 401, 0},
-    [API_FORBIDDEN] = {"invalid_request_error", "permission_denied", NULL,
-                       "this credential does not open this endpoint", 403, 0},
-    [API_MODEL_NOT_ALLOWED] = {"invalid_request_error", "model_not_allowed", NULL,
-                               "this credential may not use this model; GET /v1/models lists what it may", 403, 0},
-    [API_AUTH_UNAVAILABLE] = {"server_error", "auth_unavailable", NULL,
-                              "the token cannot be verified at the moment; try again shortly", 503, 1},
-    [API_RATE_LIMITED] = {"rate_limit_error", "rate_limit_exceeded", NULL, "the rate limit is reached", 429, 1},
-    [API_NOT_FOUND] = {"invalid_request_error", NULL, "not_found", "there is no such endpoint", 404, 0},
-    [API_METHOD] = {"invalid_request_error", "method_not_allowed", NULL, "this endpoint does not take this method", 405,
-                    0},
-    [API_MODEL_NOT_FOUND] = {"invalid_request_error", "model_not_found", NULL,
-                             "no node serves this model; GET /v1/models lists what is served", 404, 0},
-    [API_QUEUE_FULL] = {"rate_limit_error", "queue_full", NULL,
-                        "too many requests are waiting already; try again shortly", 429, 1},
-    [API_NO_CAPACITY] = {"overloaded_error", "no_capacity", NULL,
-                         "every node that serves this model is busy or failing; try again shortly", 503, 1},
-    [API_NO_LOCAL_CAPACITY] =
-        {"overloaded_error", "no_local_capacity", NULL,
-         "this key may only use nodes on the premises, and none of them can answer for this model", 503, 5},
-    [API_LEDGER] = {"server_error", "ledger_unavailable", NULL,
-                    "requests cannot be recorded at the moment; try again shortly", 503, 2},
-    [API_DRAINING] = {"overloaded_error", "draining", NULL, "this scheduler is shutting down; try again", 503, 1},
-    [API_UPSTREAM] = {"server_error", "upstream_error", NULL, "the node that answered has failed", 502, 1},
-    [API_UPSTREAM_BUSY] = {"rate_limit_error", "upstream_busy", NULL,
-                           "every node that serves this model refuses for load; try again shortly", 429, 2},
-    [API_UPSTREAM_TIMEOUT] = {"server_error", "upstream_timeout", NULL, "no node answered in time", 504, 1},
-    [API_POISON] = {"server_error", "poison_request", NULL,
-                    "nodes that computed this request have died again and again; it is not tried any more", 500, 0},
-    [API_INTERNAL] = {"server_error", "internal_error", NULL, "the scheduler has failed", 500, 1},
-};
+const struct api_error_kind *api_error_kind(enum api_code code)
+{
+    SPW_ASSERT((unsigned)code < API_CODES);
+    return &rows[code];
+}
 
 void api_error_set(struct api_error *e, enum api_code code, const char *param, const char *format, ...)
 {
@@ -65,7 +175,7 @@ int api_error_status(const struct api_error *e)
 
 const char *api_error_name(const struct api_error *e)
 {
-    const struct row *row = &rows[e->code];
+    const struct api_error_kind *row = &rows[e->code];
     if (e->status) /* a node's own words are not a bounded set */
         return "upstream_rejected";
     return row->name ? row->name : row->label;
@@ -81,7 +191,7 @@ static enum rc put_member(struct strbuf *out, const char *key, const char *value
 
 enum rc api_error_write(const struct api_error *e, struct strbuf *out)
 {
-    const struct row *row = &rows[e->code];
+    const struct api_error_kind *row = &rows[e->code];
     const char *name = e->status ? (e->name[0] ? e->name : NULL) : row->name;
     enum rc rc = strbuf_puts(out, "{\"error\":{");
     if (rc == RC_OK)

@@ -2,6 +2,8 @@
 #ifndef SCHEDULER_FRONT_ERRORS_H
 #define SCHEDULER_FRONT_ERRORS_H
 
+#include <stdio.h>
+
 #include "base/alloc.h"
 #include "base/http_server.h"
 
@@ -10,6 +12,7 @@ enum api_code {
     API_UNAUTHORIZED,      /* 401 */
     API_FORBIDDEN,         /* 403: a credential that does not open this, or not from there */
     API_MODEL_NOT_ALLOWED, /* 403: not for this credential */
+    API_MAX_CHARGE,        /* 402: the client's own bound pays for nobody's answer */
     API_AUTH_UNAVAILABLE,  /* 503: whether a token is genuine cannot be told at the moment */
     API_RATE_LIMITED,      /* 429: more than its limits allow */
     API_NOT_FOUND,         /* 404: no such endpoint */
@@ -27,6 +30,17 @@ enum api_code {
     API_INTERNAL,          /* 500 */
     API_CODES,
 };
+
+/* What is told, and documented, of a code. */
+struct api_error_kind {
+    const char *type, *name;   /* of the error object; name: its `code`, NULL for null */
+    const char *label;         /* for ledger and metrics when name is NULL */
+    const char *text;          /* where nothing better is known */
+    int status, retry_after_s; /* retry_after_s 0: retrying is pointless */
+    const char *when, *remedy; /* for people: whole sentences, Markdown */
+};
+const struct api_error_kind *api_error_kind(enum api_code code);
+void api_errors_print_markdown(FILE *out); /* docs/ERRORS.md */
 
 struct api_error {
     enum api_code code;

@@ -3,6 +3,7 @@
  * links: spw_sched_front */
 #include <stdlib.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "scheduler/front/answer.h"
 #include "scheduler/front/errors.h"
@@ -358,6 +359,34 @@ static void errors_have_four_keys(void)
     strbuf_fini(&b);
 }
 
+/* What is documented is what is told. */
+static void errors_have_a_page(void)
+{
+    char path[256], *made = NULL;
+    int here = (int)(strlen(__FILE__) - strlen("tests/unit/test_front.c"));
+    struct strbuf kept;
+    struct error e;
+    size_t n = 0;
+    FILE *out = open_memstream(&made, &n);
+
+    for (int i = 0; i < API_CODES; i++) {
+        const struct api_error_kind *k = api_error_kind((enum api_code)i);
+        CHECK(k->when && k->remedy && k->text && k->type && (k->name || k->label));
+        CHECK(k->status < 500 ? k->status == 429 || !k->retry_after_s : k->retry_after_s || k->status == 500);
+        for (int j = 0; j < i && k->name; j++)
+            CHECK(!api_error_kind((enum api_code)j)->name || strcmp(api_error_kind((enum api_code)j)->name, k->name));
+    }
+    api_errors_print_markdown(out);
+    fclose(out);
+    snprintf(path, sizeof path, "%.*sdocs/ERRORS.md", here, __FILE__);
+    CHECK(file_read(&kept, path, 1 << 20, &e) == RC_OK);
+    if (!kept.data || strcmp(kept.data, made) != 0)
+        fprintf(stderr, "docs/ERRORS.md is stale: build/spillway help errors --markdown > docs/ERRORS.md\n");
+    CHECK(kept.data && strcmp(kept.data, made) == 0);
+    strbuf_fini(&kept);
+    free(made);
+}
+
 int main(void)
 {
     TEST(scan_finds_members);
@@ -373,5 +402,6 @@ int main(void)
     TEST(broken_streams_are_told);
     TEST(what_counts_as_text);
     TEST(errors_have_four_keys);
+    TEST(errors_have_a_page);
     return TEST_RESULT();
 }
