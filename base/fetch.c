@@ -145,9 +145,13 @@ static void finish(struct fetch *t, CURLcode code)
     fetch_unlink(t);
     if (code == CURLE_OK) {
         long status = 0;
+        curl_off_t retry_after_s = 0; /* curl reads both forms and bounds them to six hours */
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-        struct fetch_answer a = {
-            .status = (int)status, .body = t->answer.data ? t->answer.data : "", .n = t->answer.len};
+        curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
+        struct fetch_answer a = {.status = (int)status,
+                                 .body = t->answer.data ? t->answer.data : "",
+                                 .n = t->answer.len,
+                                 .retry_after_s = retry_after_s};
         t->cb(&a, NULL, t->arg);
     } else {
         struct error e;

@@ -26,6 +26,7 @@ struct fetch_answer {
     int status;
     const char *body; /* NUL-terminated, borrowed for the callback */
     size_t n;
+    int64_t retry_after_s; /* of its Retry-After, seconds or date; 0: none */
 };
 /* Exactly one of answer and error is not NULL. On the loop, never from inside fetch_start(). */
 typedef void fetch_cb(const struct fetch_answer *answer, const struct error *e, void *arg);

@@ -14,8 +14,8 @@ struct cache {
     const struct clock *clock;
     size_t entry_bytes_max;
     struct get_list waiting, ready, delivering;
-    struct event *turn; /* delivers what is ready */
-    struct cache_stats stats;
+    struct event *turn;                                     /* delivers what is ready */
+    _Atomic uint64_t hits, misses, stores, refused, errors; /* others may read them */
 };
 
 static void get_free(struct cache_get *g)
@@ -39,7 +39,7 @@ static bool read_found(struct cache *c, const struct cache_get *g, struct cache_
         return false;
     if (entry_decode(g->blob, &g->key, c->backend->ops->trust, entry) == RC_OK)
         return true;
-    c->stats.errors++;
+    c->errors++;
     return false;
 }
 
@@ -48,10 +48,9 @@ static void deliver(struct cache *c, struct cache_get *g)
     struct cache_entry entry;
     bool hit = read_found(c, g, &entry);
     if (hit) {
-        c->stats.hits++;
-        pusd_sum_add(&c->stats.saved, entry.charge);
+        c->hits++;
     } else {
-        c->stats.misses++;
+        c->misses++;
     }
     struct blob *blob = g->blob; /* must outlive g, which must be gone before its callback runs */
     cache_get_cb *cb = g->cb;
@@ -141,6 +140,13 @@ struct cache_get *cache_get(struct cache *c, const struct cache_key *key, cache_
     return g;
 }
 
+bool cache_misses(struct cache *c, const struct cache_key *key)
+{
+    bool misses = c->backend->ops->misses(c->backend, key);
+    c->misses += misses;
+    return misses;
+}
+
 void cache_get_cancel(struct cache_get *g)
 {
     SPW_ASSERT(g->magic == GET_MAGIC);
@@ -172,21 +178,16 @@ enum rc cache_put(struct cache *c, const struct cache_key *key, const struct cac
 {
     enum rc rc = store(c, key, entry);
     if (rc == RC_OK)
-        c->stats.stores++;
+        c->stores++;
     else
-        c->stats.refused++;
+        c->refused++;
     return rc;
-}
-
-void cache_count_collapsed(struct cache *c, struct pusd saved)
-{
-    c->stats.collapsed++;
-    pusd_sum_add(&c->stats.saved, saved);
 }
 
 struct cache_stats cache_stats(const struct cache *c)
 {
-    struct cache_stats s = c->stats;
+    struct cache_stats s = {
+        .hits = c->hits, .misses = c->misses, .stores = c->stores, .refused = c->refused, .errors = c->errors};
     c->backend->ops->stats(c->backend, &s);
     return s;
 }

@@ -2,7 +2,9 @@
  * under the keys of canonical.h; replay.h turns them into what a client gets.
  *
  * Two back ends behind one small table: `memory` (an LRU of our own, lru.c) and `redis` (redis.c). A cache never makes a
- * request fail: whatever goes wrong is a miss, counted. Loop thread; nothing blocks.
+ * request fail: whatever goes wrong is a miss, counted. A cache belongs to one loop and its thread, and nothing blocks;
+ * with several loops each has its own, and those of mode memory share what they keep (struct cache_memory). cache_stats()
+ * alone may be called from any thread.
  *
  * The life of a request in it (dispatch's side of each step is in scheduler/cache/README.md):
  *
@@ -51,13 +53,23 @@ struct cache_entry { /* texts without control bytes, never NULL */
     struct wall stored; /* set by cache_put() */
 };
 
+/* What is kept in our own memory, for the caches of all loops. Behind a short lock of its own that is never held over
+ * anything that waits. Outlives every cache that uses it. */
+struct cache_memory;
+struct cache_memory_options {
+    int64_t ttl_ms, bytes_max; /* bytes: of all entries with their book-keeping */
+    const struct clock *clock; /* borrowed */
+};
+enum rc cache_memory_new(struct cache_memory **m, const struct cache_memory_options *o, struct error *e) SPW_MUST_USE;
+void cache_memory_free(struct cache_memory *m); /* NULL is fine */
+
 enum cache_mode { CACHE_MEMORY, CACHE_REDIS };
 struct cache_options { // NOLINT(clang-analyzer-optin.performance.Padding): grouped by subject
     enum cache_mode mode;
-    int64_t ttl_ms;
-    int64_t bytes_max;       /* memory: of all entries with their book-keeping */
-    int64_t entry_bytes_max; /* a larger answer is not kept */
-    struct event_base *loop; /* these three outlive the cache */
+    struct cache_memory *memory; /* memory: borrowed */
+    int64_t ttl_ms;              /* redis */
+    int64_t entry_bytes_max;     /* a larger answer is not kept */
+    struct event_base *loop;     /* these three outlive the cache */
     const struct clock *clock;
     const struct log *log;
     struct {
@@ -82,25 +94,28 @@ void cache_free(struct cache *c);
 typedef void cache_get_cb(const struct cache_entry *entry, void *arg);
 struct cache_get *cache_get(struct cache *c, const struct cache_key *key, cache_get_cb *cb, void *arg);
 void cache_get_cancel(struct cache_get *get);
+/* Is it certain, at once and without a turn of the loop, that cache_get() would miss? Then it is counted as a miss, and
+ * need not be called. False: ask. */
+bool cache_misses(struct cache *c, const struct cache_key *key);
 
 /* Keep an answer; all of it is copied. RC_FULL: larger than entry_bytes_max; RC_UNSUPPORTED: an answer that could not be
  * replayed both ways (replay_check()); RC_INVALID: impossible figures or texts. Whether it then reaches a Redis is told
  * by nobody but the counters. */
 enum rc cache_put(struct cache *c, const struct cache_key *key, const struct cache_entry *entry);
 
-/* A follower of flight.h was served from its leader's answer. */
-void cache_count_collapsed(struct cache *c, struct pusd saved);
-
 struct cache_stats {
-    uint64_t hits, misses, collapsed, stores;
+    uint64_t hits, misses, stores;
     uint64_t refused;                   /* answers not kept: too large, or not to be replayed */
-    uint64_t evictions, expired;        /* memory */
     uint64_t errors, timeouts, dropped; /* redis: bad replies and values; commands too late; stores not sent */
     uint64_t connects, disconnects;
-    int64_t entries, bytes; /* memory, now */
-    bool reachable;         /* memory: always */
-    struct pusd_sum saved;
+    bool reachable; /* memory: always */
 };
 struct cache_stats cache_stats(const struct cache *c);
+/* Of the memory that caches share; any thread. */
+struct cache_memory_stats {
+    uint64_t evictions, expired;
+    int64_t entries, bytes; /* now */
+};
+struct cache_memory_stats cache_memory_stats(struct cache_memory *m);
 
 #endif

@@ -12,9 +12,9 @@
  * time of storing (ns) 8 each, lengths of the four texts 4 each, length of the body 8, then texts and body, each with a
  * NUL behind it. The magic changes with the layout: values of another version are misses. */
 
-/* Counted, never changed once it is shared; loop thread. */
+/* Counted, never changed once it is shared; the last reference may be any loop's. */
 struct blob {
-    int refs;
+    _Atomic int refs;
     size_t n;
     char data[];
 };
@@ -51,6 +51,8 @@ struct backend;
 struct backend_ops {
     const char *name;
     enum entry_trust trust;
+    /* Is it certain without waiting that this would be a miss? */
+    bool (*misses)(struct backend *b, const struct cache_key *key);
     /* Answers with get_ready(), from inside or later; exactly once, unless cancelled. */
     void (*get)(struct backend *b, struct cache_get *get);
     void (*cancel)(struct backend *b, struct cache_get *get); /* it will be freed now. NULL: nothing is ever pending */

@@ -1,6 +1,7 @@
 #include <endian.h>
 #include <limits.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,20 +19,20 @@
 struct blob *blob_new(size_t n)
 {
     struct blob *b = spw_malloc(sizeof *b + n);
-    b->refs = 1;
+    atomic_init(&b->refs, 1);
     b->n = n;
     return b;
 }
 
 struct blob *blob_ref(struct blob *b)
 {
-    b->refs++;
+    atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
     return b;
 }
 
 void blob_unref(struct blob *b)
 {
-    if (b && --b->refs == 0)
+    if (b && atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) == 1)
         free(b);
 }
 

@@ -23,7 +23,10 @@ struct flights {
     struct flight_options o;
     struct flight_chain *buckets;
     uint32_t n_buckets; /* a power of two */
-    struct flight_stats stats;
+    struct {            /* struct flight_stats, that others may read */
+        _Atomic uint64_t led, followed, promoted, alone;
+        _Atomic int flights, followers;
+    } stats;
 };
 
 struct flights *flights_new(const struct flight_options *o)
@@ -65,7 +68,12 @@ void flights_free(struct flights *f)
 
 struct flight_stats flights_stats(const struct flights *f)
 {
-    return f->stats;
+    return (struct flight_stats){.led = f->stats.led,
+                                 .followed = f->stats.followed,
+                                 .promoted = f->stats.promoted,
+                                 .alone = f->stats.alone,
+                                 .flights = f->stats.flights,
+                                 .followers = f->stats.followers};
 }
 
 /* The key is a hash already. */

@@ -51,8 +51,8 @@ struct flight_stats {
 };
 
 struct flights *flights_new(const struct flight_options *o);
-void flights_free(struct flights *f); /* tickets become idle without a call; NULL is fine */
-struct flight_stats flights_stats(const struct flights *f);
+void flights_free(struct flights *f);                       /* tickets become idle without a call; NULL is fine */
+struct flight_stats flights_stats(const struct flights *f); /* any thread */
 
 enum flight_role flight_join(struct flights *f, const struct cache_key *key, struct flight_ticket *t, flight_cb *cb,
                              void *arg) SPW_MUST_USE;

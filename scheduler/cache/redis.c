@@ -199,6 +199,13 @@ static size_t key_text(const struct cache_key *key, char text[KEY_TEXT_BYTES])
     return (size_t)(p - text);
 }
 
+static bool redis_misses(struct backend *b, const struct cache_key *key)
+{
+    const struct redis *r = redis_of(b);
+    (void)key;
+    return r->state != REDIS_UP || r->n_commands >= COMMANDS_MAX;
+}
+
 static void redis_get(struct backend *b, struct cache_get *get)
 {
     struct redis *r = redis_of(b);
@@ -266,6 +273,7 @@ static void redis_free(struct backend *b)
 
 static const struct backend_ops redis_ops = {.name = "redis",
                                              .trust = ENTRY_FOREIGN,
+                                             .misses = redis_misses,
                                              .get = redis_get,
                                              .cancel = redis_cancel,
                                              .put = redis_put,

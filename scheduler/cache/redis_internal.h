@@ -49,8 +49,8 @@ struct redis {
     size_t reply_bytes_max;
     int64_t timeout_ns, connect_ns;
 
-    enum redis_state state;
-    redisAsyncContext *ac; /* NULL: none */
+    _Atomic enum redis_state state; /* others may read it, and the counters below */
+    redisAsyncContext *ac;          /* NULL: none */
     struct event *readable, *writable;
     redisReplyObjectFunctions makers; /* hiredis' own with our checks before them */
     const redisReplyObjectFunctions *makers_own;
@@ -65,7 +65,7 @@ struct redis {
     struct command_list commands; /* in the order of their replies, and of their deadlines */
     int n_commands, late_in_a_row;
     size_t bytes_out; /* of stores not yet answered */
-    uint64_t errors, timeouts, dropped, connects, disconnects;
+    _Atomic uint64_t errors, timeouts, dropped, connects, disconnects;
 };
 
 /* redis_link.c */

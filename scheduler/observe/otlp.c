@@ -14,9 +14,10 @@
 #include "base/file.h"
 #include "base/json.h"
 
-#define AREA             "otlp"
-#define ANSWER_MAX       ((size_t)64 * 1024)
-#define HEADERS_FILE_MAX ((size_t)16 * 1024)
+#define AREA              "otlp"
+#define ANSWER_MAX        ((size_t)64 * 1024)
+#define HEADERS_FILE_MAX  ((size_t)16 * 1024)
+#define RETRY_AFTER_MAX_S INT64_C(300) /* a collector that asks for more is asked again after this */
 
 struct batch {
     struct batch *next;
@@ -44,7 +45,10 @@ struct otlp {
         void *arg;
         struct mono deadline;
     } flush;
-    struct otlp_stats stats;
+    struct { /* struct otlp_stats, that others may read */
+        _Atomic uint64_t submitted, exported, rejected, dropped_full, dropped_failed, batches, retries;
+        _Atomic int queued;
+    } stats;
 };
 
 _Static_assert(SPAN_JSON_MAX < OTLP_BATCH_BYTES / 2, "any span fits an empty batch beside the head");
@@ -100,7 +104,7 @@ static void drop_first(struct otlp *o)
 }
 
 /* The comma and the span, whole or not at all. */
-static bool batch_add(struct batch *b, const struct span *s)
+static bool batch_add(struct batch *b, const struct trace_span *s)
 {
     size_t before = b->text.len;
     if ((b->n_spans == 0 || strbuf_puts(&b->text, ",") == RC_OK) && otlp_write_span(&b->text, s) == RC_OK &&
@@ -112,7 +116,7 @@ static bool batch_add(struct batch *b, const struct span *s)
     return false;
 }
 
-void otlp_submit(struct otlp *o, const struct span *s)
+void otlp_submit(struct otlp *o, const struct trace_span *s)
 {
     struct batch *b = o->stats.queued < o->o.queue_max ? open_batch(o) : NULL;
     o->stats.submitted++;
@@ -153,12 +157,17 @@ static int64_t backoff_ms(const struct otlp *o)
     return ms + ms * jitter / 1024;
 }
 
-static void fail(struct otlp *o, bool again, const char *reason)
+static void fail(struct otlp *o, bool again, const char *reason, int64_t retry_after_s)
 {
     struct batch *b = o->first;
     o->failures++;
     report(o, reason);
-    o->retry_at.ns = clock_now(o->o.clock).ns + backoff_ms(o) * NS_PER_MS;
+    int64_t wait_ms = backoff_ms(o);
+    if (retry_after_s > RETRY_AFTER_MAX_S)
+        retry_after_s = RETRY_AFTER_MAX_S;
+    if (retry_after_s * 1000 > wait_ms) /* it may ask for more patience than we have, not for less */
+        wait_ms = retry_after_s * 1000;
+    o->retry_at.ns = clock_now(o->o.clock).ns + wait_ms * NS_PER_MS;
     if (again && b->tries < o->o.tries_max)
         return;
     o->stats.dropped_failed += (uint64_t)b->n_spans;
@@ -198,12 +207,13 @@ static void on_answer(const struct fetch_answer *a, const struct error *e, void 
     char reason[64];
     o->flying = NULL;
     if (!a) {
-        fail(o, e->code != RC_FULL, e->message); /* full: it answered, with too much; whether it took them is unknown */
+        fail(o, e->code != RC_FULL, e->message,
+             0); /* full: it answered, with too much; whether it took them is unknown */
     } else if (a->status >= 200 && a->status < 300) {
         succeed(o, a);
     } else {
         snprintf(reason, sizeof reason, "it answered %d", a->status);
-        fail(o, a->status == 429 || (a->status >= 502 && a->status <= 504), reason);
+        fail(o, a->status == 429 || (a->status >= 502 && a->status <= 504), reason, a->retry_after_s);
     }
     proceed(o);
 }
@@ -227,7 +237,7 @@ static void send_first(struct otlp *o)
         o->stats.retries++;
     if (fetch_start(o->o.fetcher, &r, on_answer, o, &o->flying, &e) != RC_OK) {
         o->flying = NULL;
-        fail(o, true, e.message);
+        fail(o, true, e.message, 0);
     }
 }
 
@@ -292,7 +302,14 @@ void otlp_flush(struct otlp *o, int64_t ms, void (*done)(void *arg), void *arg)
 
 struct otlp_stats otlp_stats(const struct otlp *o)
 {
-    return o->stats;
+    return (struct otlp_stats){.submitted = o->stats.submitted,
+                               .exported = o->stats.exported,
+                               .rejected = o->stats.rejected,
+                               .dropped_full = o->stats.dropped_full,
+                               .dropped_failed = o->stats.dropped_failed,
+                               .batches = o->stats.batches,
+                               .retries = o->stats.retries,
+                               .queued = o->stats.queued};
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */

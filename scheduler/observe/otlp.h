@@ -3,7 +3,8 @@
  * Life of a span: otlp_submit() writes it into the open batch at once (the caller's struct is free again) -> the batch
  * closes when it is full, long enough or delay_ms old -> it waits its turn -> one POST at a time -> gone, or tried
  * again. Answers 429, 502, 503, 504 and a collector that cannot be reached are tried again with exponential back-off and
- * jitter, at most tries_max times; every other answer ends the batch, as the specification demands.
+ * jitter, and not before the time that the collector's Retry-After asks for (up to five minutes), at most tries_max
+ * times; every other answer ends the batch, as the specification demands.
  *
  * Bounds: queue_max spans in all batches together, the one under way included; OTLP_BATCH_BYTES of text per batch. A
  * span that finds no place is dropped and counted: the collector's troubles never become the requests'. Texts of the
@@ -50,7 +51,7 @@ enum rc otlp_new(struct otlp **out, const struct otlp_options *o, struct error *
 void otlp_free(struct otlp *o);
 
 /* s: finished, with start and end set. Copied. */
-void otlp_submit(struct otlp *o, const struct span *s);
+void otlp_submit(struct otlp *o, const struct trace_span *s);
 
 /* Send what there is now. `done` once, on the loop, when nothing is left or ms have passed: for the end of the program.
  * Not twice. */
@@ -65,9 +66,9 @@ struct otlp_stats {
     uint64_t batches, retries;
     int queued;
 };
-struct otlp_stats otlp_stats(const struct otlp *o);
+struct otlp_stats otlp_stats(const struct otlp *o); /* any thread */
 
 /* One span as a JSON object of the OTLP schema. RC_FULL at the buffer's bound. */
-enum rc otlp_write_span(struct strbuf *out, const struct span *s) SPW_MUST_USE;
+enum rc otlp_write_span(struct strbuf *out, const struct trace_span *s) SPW_MUST_USE;
 
 #endif

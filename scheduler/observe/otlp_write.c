@@ -46,7 +46,7 @@ static void put_list(struct json_writer *w, const char *value)
     json_close(w, '}');
 }
 
-static void put_attr(struct json_writer *w, const struct span *s, const struct span_attr *a)
+static void put_attr(struct json_writer *w, const struct trace_span *s, const struct span_attr *a)
 {
     json_open(w, NULL, '{');
     json_string(w, "key", a->key);
@@ -62,7 +62,7 @@ static void put_attr(struct json_writer *w, const struct span *s, const struct s
     json_close(w, '}');
 }
 
-static void put_status(struct json_writer *w, const struct span *s)
+static void put_status(struct json_writer *w, const struct trace_span *s)
 {
     if (s->status == SPAN_UNSET)
         return;
@@ -73,7 +73,7 @@ static void put_status(struct json_writer *w, const struct span *s)
     json_close(w, '}');
 }
 
-enum rc otlp_write_span(struct strbuf *out, const struct span *s)
+enum rc otlp_write_span(struct strbuf *out, const struct trace_span *s)
 {
     char trace[33], id[17];
     struct json_writer w = json_write_begin(out);

@@ -6,7 +6,7 @@
 #include "base/json.h"
 
 /* Copy into the span's own text. Cut at SPAN_VALUE_MAX between characters; 0 (the empty text) when there is no room. */
-static uint16_t keep(struct span *s, const char *text)
+static uint16_t keep(struct trace_span *s, const char *text)
 {
     size_t n = strnlen(text, SPAN_VALUE_MAX + 1);
     if (n > SPAN_VALUE_MAX) {
@@ -23,14 +23,14 @@ static uint16_t keep(struct span *s, const char *text)
     return at;
 }
 
-static void init(struct span *s, const struct trace *t, enum span_kind kind, const char *name)
+static void init(struct trace_span *s, const struct trace *t, enum span_kind kind, const char *name)
 {
-    *s = (struct span){.trace = t->id, .flags = t->flags, .kind = kind};
+    *s = (struct trace_span){.trace = t->id, .flags = t->flags, .kind = kind};
     s->text_len = 1;
     s->name = keep(s, name);
 }
 
-void span_init_server(struct span *s, const struct trace *t, const char *name)
+void span_init_server(struct trace_span *s, const struct trace *t, const char *name)
 {
     init(s, t, SPAN_SERVER, name);
     s->id = t->span;
@@ -38,7 +38,8 @@ void span_init_server(struct span *s, const struct trace *t, const char *name)
     s->has_parent = s->parent_is_remote = trace_has_parent(t);
 }
 
-void span_init_child(struct span *s, const struct trace *t, struct span_id id, enum span_kind kind, const char *name)
+void span_init_child(struct trace_span *s, const struct trace *t, struct span_id id, enum span_kind kind,
+                     const char *name)
 {
     init(s, t, kind, name);
     s->id = id;
@@ -47,7 +48,7 @@ void span_init_child(struct span *s, const struct trace *t, struct span_id id, e
 }
 
 /* A free attribute, or NULL and counted. */
-static struct span_attr *add(struct span *s, const char *key, enum span_type type)
+static struct span_attr *add(struct trace_span *s, const char *key, enum span_type type)
 {
     if (s->n_attrs == SPAN_ATTRS_MAX) {
         s->attrs_dropped++;
@@ -58,7 +59,7 @@ static struct span_attr *add(struct span *s, const char *key, enum span_type typ
     return a;
 }
 
-static void add_text(struct span *s, const char *key, enum span_type type, const char *value)
+static void add_text(struct trace_span *s, const char *key, enum span_type type, const char *value)
 {
     if (!value)
         return;
@@ -72,51 +73,51 @@ static void add_text(struct span *s, const char *key, enum span_type type, const
         a->text = at;
 }
 
-void span_set_string(struct span *s, const char *key, const char *value)
+void span_set_string(struct trace_span *s, const char *key, const char *value)
 {
     add_text(s, key, SPAN_STRING, value);
 }
 
-void span_set_list(struct span *s, const char *key, const char *value)
+void span_set_list(struct trace_span *s, const char *key, const char *value)
 {
     add_text(s, key, SPAN_LIST, value);
 }
 
-void span_set_int(struct span *s, const char *key, int64_t value)
+void span_set_int(struct trace_span *s, const char *key, int64_t value)
 {
     struct span_attr *a = add(s, key, SPAN_INT);
     if (a)
         a->i = value;
 }
 
-void span_set_double(struct span *s, const char *key, double value)
+void span_set_double(struct trace_span *s, const char *key, double value)
 {
     struct span_attr *a = isfinite(value) ? add(s, key, SPAN_DOUBLE) : NULL;
     if (a)
         a->d = value;
 }
 
-void span_set_bool(struct span *s, const char *key, bool value)
+void span_set_bool(struct trace_span *s, const char *key, bool value)
 {
     struct span_attr *a = add(s, key, SPAN_BOOL);
     if (a)
         a->i = value;
 }
 
-void span_fail(struct span *s, const char *type, const char *message)
+void span_fail(struct trace_span *s, const char *type, const char *message)
 {
     s->status = SPAN_ERROR;
     span_set_string(s, SPAN_ERROR_TYPE, type);
     s->message = message ? keep(s, message) : 0;
 }
 
-static void set_known(struct span *s, const char *key, int64_t value)
+static void set_known(struct trace_span *s, const char *key, int64_t value)
 {
     if (value >= 0)
         span_set_int(s, key, value);
 }
 
-void span_genai(struct span *s, const struct span_genai *g)
+void span_genai(struct trace_span *s, const struct span_genai *g)
 {
     span_set_string(s, SPAN_GENAI_OPERATION, g->operation);
     span_set_string(s, SPAN_GENAI_PROVIDER, g->provider);

@@ -1,7 +1,7 @@
 /* A span: one timed piece of work of a recorded trace, with attributes under OpenTelemetry's names (GenAI semantic
  * conventions, status Development, as of 2026). Plain data of fixed size, on the stack of whoever has the facts:
  *
- *     struct span s;
+ *     struct trace_span s;
  *     span_init_server(&s, &r->trace, "POST /v1/chat/completions");
  *     s.start = r->arrived_wall, s.end = clock_wall(clock);
  *     span_set_int(&s, SPAN_HTTP_STATUS, 200);
@@ -64,7 +64,7 @@ struct span_attr {
     int64_t i;
     double d;
 };
-struct span {
+struct trace_span {
     struct trace_id trace;
     struct span_id id, parent;
     bool has_parent, parent_is_remote;
@@ -80,19 +80,20 @@ struct span {
 };
 
 /* The request as this server saw it: id and parent are the trace's. */
-void span_init_server(struct span *s, const struct trace *t, const char *name);
+void span_init_server(struct trace_span *s, const struct trace *t, const char *name);
 /* A child of it under an id of its own: the leg whose id went to the node, or something inside (a wait, a commit). */
-void span_init_child(struct span *s, const struct trace *t, struct span_id id, enum span_kind kind, const char *name);
+void span_init_child(struct trace_span *s, const struct trace *t, struct span_id id, enum span_kind kind,
+                     const char *name);
 
 /* key: a string constant. value: copied; NULL sets nothing. */
-void span_set_string(struct span *s, const char *key, const char *value);
-void span_set_list(struct span *s, const char *key, const char *value);
-void span_set_int(struct span *s, const char *key, int64_t value);
-void span_set_double(struct span *s, const char *key, double value); /* not finite: nothing */
-void span_set_bool(struct span *s, const char *key, bool value);
+void span_set_string(struct trace_span *s, const char *key, const char *value);
+void span_set_list(struct trace_span *s, const char *key, const char *value);
+void span_set_int(struct trace_span *s, const char *key, int64_t value);
+void span_set_double(struct trace_span *s, const char *key, double value); /* not finite: nothing */
+void span_set_bool(struct trace_span *s, const char *key, bool value);
 /* Status error: type ("timeout", "502") becomes error.type; message may be NULL. Not for a server span of a 4xx: that
  * is the client's error, and the conventions leave it unset. */
-void span_fail(struct span *s, const char *type, const char *message);
+void span_fail(struct trace_span *s, const char *type, const char *message);
 
 /* What is known of a generation; the rest stays NULL, 0 or -1 and is not written. */
 struct span_genai {
@@ -105,6 +106,6 @@ struct span_genai {
     int64_t first_chunk_ns;                                         /* since the request was sent; -1: none */
     bool stream;
 };
-void span_genai(struct span *s, const struct span_genai *g);
+void span_genai(struct trace_span *s, const struct span_genai *g);
 
 #endif

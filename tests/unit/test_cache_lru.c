@@ -4,6 +4,8 @@
  * links: spw_sched_cache */
 #include "tests/unit/test.h"
 
+#include <pthread.h>
+
 #include "scheduler/cache/cache_internal.h"
 #include "tests/unit/cache_help.h"
 
@@ -12,19 +14,30 @@ static struct clock_manual manual;
 static struct clock clock_;
 static struct log log_;
 
-static struct cache *cache_in_memory(int64_t bytes_max, int64_t ttl_ms)
+static struct cache_memory *memory;
+
+static struct cache *cache_on(struct event_base *its_loop)
 {
     struct cache *c = NULL;
     struct error e;
     struct cache_options o = {.mode = CACHE_MEMORY,
-                              .ttl_ms = ttl_ms,
-                              .bytes_max = bytes_max,
+                              .memory = memory,
                               .entry_bytes_max = 20000,
-                              .loop = loop,
+                              .loop = its_loop,
                               .clock = &clock_,
                               .log = &log_};
     CHECK(cache_new(&c, &o, &e) == RC_OK);
     return c;
+}
+
+static struct cache *cache_in_memory(int64_t bytes_max, int64_t ttl_ms)
+{
+    struct error e;
+    cache_memory_free(memory); /* of the test before */
+    memory = NULL;
+    struct cache_memory_options m = {.ttl_ms = ttl_ms, .bytes_max = bytes_max, .clock = &clock_};
+    CHECK(cache_memory_new(&memory, &m, &e) == RC_OK);
+    return cache_on(loop);
 }
 
 static void turn(void)
@@ -52,10 +65,13 @@ static void test_basics(void)
     clock_advance(&manual, 1000 * NS_PER_MS);
     CHECK(!help_hit(loop, c, 1, NULL));
     struct cache_stats s = cache_stats(c);
-    CHECK(s.hits == 2 && s.misses == 2 && s.stores == 2 && s.expired == 1 && s.entries == 0 && s.bytes == 0);
-    CHECK(s.reachable && (int64_t)s.saved.v == 107);
-    cache_count_collapsed(c, (struct pusd){3});
-    CHECK((int64_t)cache_stats(c).saved.v == 110 && cache_stats(c).collapsed == 1);
+    struct cache_memory_stats m = cache_memory_stats(memory);
+    CHECK(s.hits == 2 && s.misses == 2 && s.stores == 2 && s.reachable);
+    CHECK(m.expired == 1 && m.entries == 0 && m.bytes == 0);
+    struct cache_key k = help_key(1);
+    CHECK(cache_misses(c, &k) && cache_stats(c).misses == 3); /* known at once */
+    CHECK(help_put(c, 1, 5, 100) == RC_OK);
+    CHECK(!cache_misses(c, &k) && cache_stats(c).misses == 3);
     (void)help_get(c, 1, &a); /* dropped without a call */
     cache_free(c);
     CHECK(a.called == 0);
@@ -141,7 +157,7 @@ static void test_model(void)
     unsigned seed = 99;
     CHECK(help_put(c, 0, 10, 0) == RC_OK);
     m.bytes_max = 65536;
-    m.base = cache_stats(c).bytes - 10;
+    m.base = cache_memory_stats(memory).bytes - 10;
     model_put(&m, 0, 10, manual.mono.ns + ttl_ms * NS_PER_MS);
     for (int step = 0; step < 30000; step++) {
         seed = seed * 1103515245u + 12345u;
@@ -158,15 +174,15 @@ static void test_model(void)
         } else {
             clock_advance(&manual, 40 * NS_PER_MS);
         }
-        struct cache_stats s = cache_stats(c);
+        struct cache_memory_stats s = cache_memory_stats(memory);
         if (s.entries != m.entries || s.bytes != m.bytes) {
             CHECK_INT(s.entries, m.entries);
             CHECK_INT(s.bytes, m.bytes);
             break;
         }
     }
-    struct cache_stats s = cache_stats(c);
-    CHECK(s.evictions > 1000 && s.expired > 100 && s.hits > 1000 && s.bytes <= 65536);
+    struct cache_memory_stats s = cache_memory_stats(memory);
+    CHECK(s.evictions > 1000 && s.expired > 100 && cache_stats(c).hits > 1000 && s.bytes <= 65536);
     cache_free(c);
 }
 
@@ -208,6 +224,60 @@ static void test_inside(void)
     CHECK_INT(inside.calls, 2);
     CHECK(never.called == 0);
     cache_free(inside.c);
+}
+
+/* ---- several loops ---- */
+
+/* Whatever one of them finds is what somebody has put there, whole. Run under a thread sanitizer this proves the lock. */
+struct worker {
+    pthread_t thread;
+    struct event_base *loop;
+    struct cache *c;
+    unsigned seed;
+    int hits, damaged;
+};
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    for (int step = 0; step < 4000; step++) {
+        struct lookup l;
+        w->seed = w->seed * 1103515245u + 12345u;
+        int k = (int)(w->seed >> 16) % 40;
+        if (step % 3 == 0) {
+            (void)!help_put(w->c, k, k * 20, 0);
+            continue;
+        }
+        (void)help_get(w->c, k, &l);
+        event_base_loop(w->loop, EVLOOP_NONBLOCK);
+        w->hits += l.hit;
+        w->damaged += l.called != 1 || (l.hit && (!l.intact || l.output != k * 20));
+    }
+    return NULL;
+}
+
+static void test_shared(void)
+{
+    struct worker w[3] = {{.seed = 1}, {.seed = 2}, {.seed = 3}};
+    cache_free(cache_in_memory(12000, 1000)); /* some 15 of the 40 fit */
+    for (int i = 0; i < 3; i++) {
+        w[i].loop = event_base_new();
+        w[i].c = cache_on(w[i].loop);
+        CHECK(pthread_create(&w[i].thread, NULL, work, &w[i]) == 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        pthread_join(w[i].thread, NULL);
+        CHECK(w[i].hits > 100);
+        CHECK_INT(w[i].damaged, 0);
+    }
+    CHECK(help_put(w[0].c, 1, 33, 0) == RC_OK);
+    int64_t output;
+    CHECK(help_hit(w[2].loop, w[2].c, 1, &output) && output == 33); /* what one keeps, the others find */
+    for (int i = 0; i < 3; i++) {
+        cache_free(w[i].c);
+        event_base_free(w[i].loop);
+    }
+    CHECK(cache_memory_stats(memory).bytes <= 12000);
 }
 
 /* ---- entries as bytes ---- */
@@ -254,7 +324,9 @@ int main(void)
     TEST(test_refused);
     TEST(test_model);
     TEST(test_inside);
+    TEST(test_shared);
     TEST(test_entry_damage);
+    cache_memory_free(memory);
     event_base_free(loop);
     return TEST_RESULT();
 }

@@ -170,10 +170,10 @@ static void end(struct otlp *o)
     collector.server = NULL;
 }
 
-static struct span make_span(const char *name)
+static struct trace_span make_span(const char *name)
 {
     struct trace t;
-    struct span s;
+    struct trace_span s;
     trace_begin(&tracer, NULL, &t);
     span_init_server(&s, &t, name);
     s.start.ns = INT64_C(1767225600000000001);
@@ -184,7 +184,7 @@ static struct span make_span(const char *name)
 static void submit(struct otlp *o, int n)
 {
     for (int i = 0; i < n; i++) {
-        struct span s = make_span("POST /v1/chat/completions");
+        struct trace_span s = make_span("POST /v1/chat/completions");
         otlp_submit(o, &s);
     }
 }
@@ -210,7 +210,7 @@ static void a_span_as_the_schema_says(void)
 {
     const struct http_header parent = {"traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"};
     struct trace t;
-    struct span s;
+    struct trace_span s;
     struct strbuf out;
     trace_begin(&tracer, &(struct http_head){.headers = &parent, .n_headers = 1}, &t);
     span_init_server(&s, &t, "chat \"x\"\n");
@@ -245,7 +245,7 @@ static void a_span_as_the_schema_says(void)
 
 static void the_biggest_span_has_its_place(void)
 {
-    struct span s = make_span("x");
+    struct trace_span s = make_span("x");
     char value[SPAN_VALUE_MAX + 1];
     memset(value, 1, SPAN_VALUE_MAX); /* each byte becomes six */
     value[SPAN_VALUE_MAX] = '\0';
@@ -287,7 +287,7 @@ static void a_batch_closes_by_its_length(void)
     memset(value, 1, SPAN_VALUE_MAX);
     value[SPAN_VALUE_MAX] = '\0';
     for (int i = 0; i < 40; i++) {
-        struct span s = make_span("long");
+        struct trace_span s = make_span("long");
         for (int j = 0; j < 7; j++)
             span_set_string(&s, SPAN_TENANT, value);
         otlp_submit(o, &s);
@@ -317,14 +317,14 @@ static void what_may_be_retried_is(void)
     }
 }
 
-/* A collector that asks for a second gets it with the default back-off. */
-static void one_second_is_left_to_a_busy_collector(void)
+/* A collector that asks for a second gets it, however eager we are. */
+static void a_busy_collector_says_when(void)
 {
     collector_start();
     collector.statuses[0] = 503;
     collector.n_statuses = 1;
     collector.retry_after = "1";
-    struct otlp *o = exporter((struct otlp_options){.delay_ms = 1});
+    struct otlp *o = exporter((struct otlp_options){.delay_ms = 1, .backoff_ms = 5});
     submit(o, 1);
     CHECK(peer_wait(loop, &collector.spans, 1, 4000));
     CHECK(collector.at_ms[1] - collector.at_ms[0] >= 999);
@@ -537,7 +537,7 @@ int main(void)
     TEST(spans_leave_in_batches);
     TEST(a_batch_closes_by_its_length);
     TEST(what_may_be_retried_is);
-    TEST(one_second_is_left_to_a_busy_collector);
+    TEST(a_busy_collector_says_when);
     TEST(what_may_not_be_retried_is_not);
     TEST(tries_end);
     TEST(rejected_spans_are_counted_and_gone);

@@ -272,7 +272,7 @@ static void doubtful_headers_start_anew(void)
     CHECK(!trace_has_parent(&x) && trace_recorded(&x));
 }
 
-static const char *text_of(const struct span *s, const char *key)
+static const char *text_of(const struct trace_span *s, const char *key)
 {
     for (int i = 0; i < s->n_attrs; i++)
         if (strcmp(s->attrs[i].key, key) == 0)
@@ -284,7 +284,7 @@ static void spans_stay_within_bounds(void)
 {
     struct tracer t;
     struct trace x;
-    struct span s;
+    struct trace_span s;
     char big[400];
     memset(big, 'x', sizeof big - 1);
     big[sizeof big - 1] = '\0';
