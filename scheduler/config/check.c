@@ -267,6 +267,47 @@ static void check_keys(struct config_loader *l)
     free(sorted);
 }
 
+/* --- cache and spans ---------------------------------------------------------------------------------------- */
+
+static void check_main_file(struct config_loader *l, const char *key, const char *path)
+{
+    if (path)
+        check_file(l, main_line(l->c, key), key, path, FILE_READABLE);
+}
+
+static void check_cache(struct config_loader *l)
+{
+    static const char *const of_redis[] = {"cache.redis.address",       "cache.redis.db",
+                                           "cache.redis.username",      "cache.redis.timeout",
+                                           "cache.redis.password_file", "cache.redis.local"};
+    struct config_cache *c = &l->c->cache;
+
+    if (!main_line(l->c, "cache.redis.local"))
+        c->redis_local = config_is_loopback(c->redis_address);
+    for (size_t i = 0; i < sizeof of_redis / sizeof of_redis[0] && c->mode != CONFIG_CACHE_REDIS; i++) {
+        if (main_line(l->c, of_redis[i]))
+            config_problem(l, main_line(l->c, of_redis[i]), of_redis[i],
+                           "means nothing unless cache.mode is redis; remove it, or set cache.mode: redis");
+    }
+    check_main_file(l, "cache.redis.password_file", c->redis_password_file);
+    if (c->redis_username && !c->redis_password_file)
+        config_problem(l, main_line(l->c, "cache.redis.username"), "cache.redis.username",
+                       "needs cache.redis.password_file beside it");
+    if (c->mode == CONFIG_CACHE_LRU && c->entry_bytes_max > c->bytes_max)
+        config_problem(l, main_line(l->c, main_line(l->c, "cache.max_entry") ? "cache.max_entry" : "cache.max_bytes"),
+                       main_line(l->c, "cache.max_entry") ? "cache.max_entry" : "cache.max_bytes",
+                       "one answer may be larger (%lld bytes) than all of them together (%lld bytes)",
+                       (long long)c->entry_bytes_max, (long long)c->bytes_max);
+}
+
+static void check_tracing(struct config_loader *l)
+{
+    const struct config_tracing *t = &l->c->tracing;
+
+    check_main_file(l, "tracing.headers_file", t->headers_file);
+    check_main_file(l, "tracing.ca_file", t->ca_file);
+}
+
 void config_check(struct config_loader *l)
 {
     const struct config *c = l->c;
@@ -275,6 +316,8 @@ void config_check(struct config_loader *l)
     check_nodes(l);
     check_keys(l);
     config_check_models(l);
+    check_cache(l);
+    check_tracing(l);
     config_check_who(l);
     if (c->breaker_open_max_ms < c->breaker_open_ms)
         config_problem(l, main_line(c, main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max"),
@@ -385,6 +428,10 @@ int config_warnings(const struct config *c, struct strbuf *out)
             warn(c, out, &n, node_line(node, "price.cached_input"), "nodes[%d].price.cached_input: dearer than input",
                  i);
     }
+    if (c->cache.mode == CONFIG_CACHE_REDIS && !config_is_loopback(c->cache.redis_address))
+        warn(c, out, &n, main_line(c, "cache.redis.address"),
+             "cache.redis.address: answers travel to \"%s\" in plain text; put a TLS tunnel between",
+             c->cache.redis_address);
     warn_dead_models(c, out, &n);
     warn_alias_models(c, out, &n);
     return n;

@@ -100,6 +100,26 @@ struct config_class { /* numbers under a name, for rate limits; 0: no such limit
     int lines[CONFIG_ITEM_SETTINGS_MAX];
 };
 
+enum config_cache_mode { CONFIG_CACHE_OFF, CONFIG_CACHE_LRU, CONFIG_CACHE_REDIS };
+struct config_cache { /* scheduler/cache */
+    enum config_cache_mode mode;
+    int64_t ttl_ms, bytes_max, entry_bytes_max;
+    int64_t collapse_ms; /* 0: identical requests in flight are not collapsed */
+    const char *redis_address, *redis_username, *redis_password_file;
+    int redis_db;
+    int64_t redis_timeout_ms;
+    bool redis_local; /* on the premises */
+};
+
+enum config_tracing_mode { CONFIG_TRACING_RATIO, CONFIG_TRACING_PARENT };
+struct config_tracing {   /* scheduler/observe */
+    const char *endpoint; /* NULL: no spans; traceparent is passed on all the same */
+    int sample_ppm;
+    enum config_tracing_mode mode;
+    const char *headers_file, *ca_file, *service_name, *environment;
+    int queue_max;
+};
+
 struct config {
     const char *path;
     const char *listen;       /* default 127.0.0.1:8080 */
@@ -131,6 +151,8 @@ struct config {
     int64_t body_bytes_max;
     int connections_max;
     int64_t drain_ms;
+    struct config_cache cache;
+    struct config_tracing tracing;
     enum log_level log_level;
     /* breakers, cool-downs and retries: see policies/breaker.h, policies/retry_budget.h */
     int breaker_failures, breaker_percent, breaker_volume;

@@ -23,6 +23,7 @@ enum setting_type {                   /* what the field at `offset` is */
                     SETTING_DURATION, /* int64_t milliseconds */
                     SETTING_SIZE,     /* int64_t bytes */
                     SETTING_PRICE,    /* struct price */
+                    SETTING_RATIO,    /* int, parts per million: 0 to 1 in the file */
 };
 
 #define SETTING_REQUIRED 1u

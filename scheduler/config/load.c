@@ -154,6 +154,20 @@ static bool set_price(struct config_loader *l, const struct target *t, const cha
     return false;
 }
 
+/* A decimal of at most 6 digits, which is how prices are written, too. */
+static bool set_ratio(struct config_loader *l, const struct target *t, const char *text)
+{
+    struct price p;
+    struct error e;
+
+    if (price_parse(text, &p, &e) == RC_OK && p.uusd_per_mtok <= 1000000) {
+        *(int *)(t->base + t->row->offset) = (int)p.uusd_per_mtok;
+        return true;
+    }
+    config_problem(l, t->line, t->key, "\"%.40s\" is not a share; 0 to 1 with at most 6 decimals, as in 0.01", text);
+    return false;
+}
+
 static bool set_bool(struct config_loader *l, const struct target *t, const char *text)
 {
     bool *field = (bool *)(t->base + t->row->offset);
@@ -181,6 +195,7 @@ static bool set_scalar(struct config_loader *l, const struct target *t, const ch
     case SETTING_DURATION:
     case SETTING_SIZE: return set_number(l, t, text);
     case SETTING_PRICE: return set_price(l, t, text);
+    case SETTING_RATIO: return set_ratio(l, t, text);
     case SETTING_WORDS: break;
     }
     SPW_ASSERT(!"a scalar's type");

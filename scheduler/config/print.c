@@ -39,6 +39,7 @@ enum rc config_format_value(const struct setting *s, const void *from, struct st
     case SETTING_DURATION: text = text_format_duration_ms(*(const int64_t *)(base + s->offset), buf, sizeof buf); break;
     case SETTING_SIZE: text = text_format_size(*(const int64_t *)(base + s->offset), buf, sizeof buf); break;
     case SETTING_PRICE: text = price_format(*(const struct price *)(base + s->offset), buf, sizeof buf); break;
+    case SETTING_RATIO: text = price_format((struct price){*(const int *)(base + s->offset)}, buf, sizeof buf); break;
     }
     if (text && (s->flags & SETTING_SECRET))
         text = "***";
@@ -162,6 +163,7 @@ static void describe_type(const struct setting *s, char *buf, size_t size)
         [SETTING_DURATION] = "duration",
         [SETTING_SIZE] = "size",
         [SETTING_PRICE] = "dollars per million tokens",
+        [SETTING_RATIO] = "share, 0 to 1",
     };
     char lo[32], hi[32];
 

@@ -80,6 +80,24 @@ static bool check_url(const void *field, char *why, size_t size)
     return !colon || check_port(colon + (host[0] == '[' ? 2 : 1), why, size);
 }
 
+/* http://HOST:4318 or with a path before /v1/traces. */
+static bool check_collector(const void *field, char *why, size_t size)
+{
+    const char *text = *(const char *const *)field;
+
+    if (strncmp(text, "http://", 7) != 0 && strncmp(text, "https://", 8) != 0) {
+        snprintf(why, size, "\"%.80s\" is not a URL; write http://HOST:4318 or https://HOST:4318", text);
+        return false;
+    }
+    if (strcspn(text, "?#@ \t") != strlen(text)) {
+        snprintf(why, size,
+                 "a collector's address holds no query, blanks or credentials; put a token into "
+                 "tracing.headers_file");
+        return false;
+    }
+    return true;
+}
+
 /* Names show up in headers, metrics labels, paths and columns: keep them plain. */
 static bool check_name(const void *field, char *why, size_t size)
 {
@@ -137,6 +155,8 @@ static const char *const provider_words[] = {"static", "process", NULL};
 static const char *const continue_words[] = {"off", "prefix", NULL};
 static const char *const when_words[] = {"down", "full", NULL};
 static const char *const share_words[] = {"tenant", "all", NULL};
+static const char *const cache_words[] = {"off", "lru", "redis", NULL};
+static const char *const tracing_words[] = {"ratio", "parent", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
 #define MAIN(field)   .offset = offsetof(struct config, field)
@@ -227,6 +247,50 @@ static const struct setting main_rows[] = {
      .def = "5m", .help = "At most so long, whatever it says."},
     {"drain", SETTING_DURATION, SETTING_RELOAD, MAIN(drain_ms), .lo = 0, .hi = 3600000, .def = "30s",
      .help = "After SIGTERM running answers get this long to end."},
+    {"cache.mode", SETTING_CHOICE, MAIN(cache.mode), .choices = cache_words, .def = "lru",
+     .help = "Where finished answers are kept, to answer the same request of the same tenant again: `lru`, in the "
+             "scheduler's own memory; `redis`, in the one of cache.redis; `off`."},
+    {"cache.ttl", SETTING_DURATION, MAIN(cache.ttl_ms), .lo = 1000, .hi = INT64_C(2592000000), .def = "1h",
+     .help = "Answers older than this are forgotten."},
+    {"cache.max_bytes", SETTING_SIZE, MAIN(cache.bytes_max), .lo = 65536, .hi = INT64_C(1) << 40, .def = "64MiB",
+     .help = "mode lru: all that is kept; what was used longest ago goes first."},
+    {"cache.max_entry", SETTING_SIZE, MAIN(cache.entry_bytes_max), .lo = 1024, .hi = INT64_C(32) << 20, .def = "1MiB",
+     .help = "A larger answer is not kept."},
+    {"cache.collapse", SETTING_DURATION, SETTING_RELOAD, MAIN(cache.collapse_ms), .lo = 0, .hi = 3600000, .def = "30s",
+     .help =
+         "Longest wait of a request for the answer to an identical one that is being computed; then it goes its own "
+         "way. 0: each is computed by itself."},
+    {"cache.redis.address", SETTING_TEXT, MAIN(cache.redis_address), .check = check_address, .def = "127.0.0.1:6379",
+     .help = "mode redis: HOST:PORT or unix:PATH. Plain text; beyond loopback put a TLS tunnel between."},
+    {"cache.redis.db", SETTING_INT, MAIN(cache.redis_db), .lo = 0, .hi = 65535, .unit = "database", .def = "0",
+     .help = "mode redis: number of the database."},
+    {"cache.redis.username", SETTING_TEXT, MAIN(cache.redis_username), .def_text = "none",
+     .help = "mode redis: the user of its access lists."},
+    {"cache.redis.password_file", SETTING_PATH, MAIN(cache.redis_password_file), .def_text = "none",
+     .help = "mode redis: file whose first line is the password."},
+    {"cache.redis.timeout", SETTING_DURATION, MAIN(cache.redis_timeout_ms), .lo = 1, .hi = 10000, .def = "50ms",
+     .help = "mode redis: a lookup without an answer after this long is a miss; several in a row, and it is left alone "
+             "for a while."},
+    {"cache.redis.local", SETTING_BOOL, MAIN(cache.redis_local), .def_text = "true on loopback, else false",
+     .help = "mode redis: it stands on the premises. If not, requests marked local_only never touch it."},
+    {"tracing.endpoint", SETTING_TEXT, MAIN(tracing.endpoint), .check = check_collector, .def_text = "off",
+     .help =
+         "OpenTelemetry collector that takes spans by OTLP/HTTP, as in http://127.0.0.1:4318; /v1/traces is added."},
+    {"tracing.sample", SETTING_RATIO, MAIN(tracing.sample_ppm), .def = "0.01",
+     .help = "Share of requests that are recorded."},
+    {"tracing.mode", SETTING_CHOICE, MAIN(tracing.mode), .choices = tracing_words, .def = "parent",
+     .help = "`parent`: a request whose traceparent says so is recorded, too, and one whose traceparent denies it is "
+             "not. `ratio`: tracing.sample alone decides."},
+    {"tracing.headers_file", SETTING_PATH, MAIN(tracing.headers_file), .def_text = "none",
+     .help = "File of lines `Name: value` that are sent with every batch of spans (a token, as a rule)."},
+    {"tracing.ca_file", SETTING_PATH, MAIN(tracing.ca_file), .def_text = "the system's",
+     .help = "Certificates (PEM) to trust when the collector's address is https."},
+    {"tracing.service_name", SETTING_TEXT, MAIN(tracing.service_name), .def = "spillway",
+     .help = "service.name of the spans."},
+    {"tracing.environment", SETTING_TEXT, MAIN(tracing.environment), .def_text = "none",
+     .help = "deployment.environment.name of the spans."},
+    {"tracing.queue_max", SETTING_INT, MAIN(tracing.queue_max), .lo = 64, .hi = 1000000, .unit = "spans", .def = "2048",
+     .help = "Spans that may wait for the collector, per event loop; more are dropped and counted."},
     {"log.level", SETTING_CHOICE, SETTING_RELOAD, MAIN(log_level), .choices = level_words, .def = "info",
      .help = "Lines below this level are dropped."},
 };

@@ -368,6 +368,31 @@ static void test_model_mistakes(void)
           "quotes or '*'\n");
 }
 
+static void test_cache_and_tracing(void)
+{
+    struct config *c = parse(OFF NODE);
+    CHECK(c && c->cache.mode == CONFIG_CACHE_LRU && c->cache.redis_local && !c->tracing.endpoint);
+    CHECK(c && c->tracing.sample_ppm == 10000 && c->tracing.mode == CONFIG_TRACING_PARENT);
+    config_free(c);
+    c = parse(OFF NODE "cache: {mode: redis, redis: {address: 'far:6379'}}\n"
+                       "tracing: {endpoint: 'https://c:4318/otlp', sample: 1, mode: ratio}\n");
+    CHECK(c && c->cache.mode == CONFIG_CACHE_REDIS && !c->cache.redis_local && c->cache.redis_timeout_ms == 50);
+    CHECK(c && c->tracing.sample_ppm == 1000000 && c->tracing.mode == CONFIG_TRACING_RATIO);
+    config_free(c);
+    WRONG(
+        OFF NODE "cache: {redis: {local: true}}\n",
+        "f.yaml:4: cache.redis.local: means nothing unless cache.mode is redis; remove it, or set cache.mode: redis\n");
+    WRONG(OFF NODE "cache: {max_bytes: 1MiB, max_entry: 2MiB}\n",
+          "f.yaml:4: cache.max_entry: one answer may be larger (2097152 bytes) than all of them together (1048576 "
+          "bytes)\n");
+    WRONG(OFF NODE "cache: {mode: redis, redis: {username: u}}\n",
+          "f.yaml:4: cache.redis.username: needs cache.redis.password_file beside it\n");
+    WRONG(OFF NODE "tracing: {sample: 1.5}\n",
+          "f.yaml:4: tracing.sample: \"1.5\" is not a share; 0 to 1 with at most 6 decimals, as in 0.01\n");
+    WRONG(OFF NODE "tracing: {endpoint: 'c:4318'}\n",
+          "f.yaml:4: tracing.endpoint: \"c:4318\" is not a URL; write http://HOST:4318 or https://HOST:4318\n");
+}
+
 static void test_all_at_once_in_order(void)
 {
     WRONG("lisen: a\n"
@@ -605,6 +630,7 @@ int main(void)
     TEST(test_who_mistakes);
     TEST(test_models);
     TEST(test_model_mistakes);
+    TEST(test_cache_and_tracing);
     TEST(test_all_at_once_in_order);
     TEST(test_not_yaml);
     TEST(test_many_problems);
