@@ -54,6 +54,7 @@ static size_t size_of(enum setting_type type)
     case SETTING_BOOL:
     case SETTING_EITHER: return sizeof(bool);
     case SETTING_CHOICE:
+    case SETTING_RATIO:
     case SETTING_INT: return sizeof(int);
     case SETTING_DURATION:
     case SETTING_SIZE: return sizeof(int64_t);
