@@ -168,16 +168,17 @@ static int digits(const char *p, int n, int lo, int hi)
     return v >= lo && v <= hi ? v : -1;
 }
 
-enum rc text_parse_utc(const char *text, int64_t *seconds)
+/* Exactly "2027-01-01" and, if it goes on, exactly "T12:00:00" behind it. */
+static enum rc parse_civil(const char *text, bool with_time, int64_t *seconds)
 {
-    size_t n = strlen(text);
-    struct tm t = {0}, back;
-    bool marks = n == 10 || (n == 20 && text[10] == 'T' && text[13] == ':' && text[16] == ':' && text[19] == 'Z');
-    if (!marks || text[4] != '-' || text[7] != '-')
+    struct tm t, back;
+    if (text[4] != '-' || text[7] != '-')
+        return RC_INVALID;
+    if (with_time && ((text[10] | 32) != 't' || text[13] != ':' || text[16] != ':'))
         return RC_INVALID;
     int year = digits(text, 4, 1970, 9999), month = digits(text + 5, 2, 1, 12), day = digits(text + 8, 2, 1, 31);
-    int hour = n == 20 ? digits(text + 11, 2, 0, 23) : 0, minute = n == 20 ? digits(text + 14, 2, 0, 59) : 0;
-    int second = n == 20 ? digits(text + 17, 2, 0, 59) : 0;
+    int hour = with_time ? digits(text + 11, 2, 0, 23) : 0, minute = with_time ? digits(text + 14, 2, 0, 59) : 0;
+    int second = with_time ? digits(text + 17, 2, 0, 60) : 0;
     if (year < 0 || month < 0 || day < 0 || hour < 0 || minute < 0 || second < 0)
         return RC_INVALID;
     t = (struct tm){.tm_year = year - 1900,
@@ -185,11 +186,54 @@ enum rc text_parse_utc(const char *text, int64_t *seconds)
                     .tm_mday = day,
                     .tm_hour = hour,
                     .tm_min = minute,
-                    .tm_sec = second};
+                    .tm_sec = second == 60 ? 59 : second};
     back = t;
     time_t v = timegm(&back);
     if (back.tm_mday != day) /* the 31st of a shorter month */
         return RC_INVALID;
     *seconds = v;
+    return RC_OK;
+}
+
+enum rc text_parse_utc(const char *text, int64_t *seconds)
+{
+    size_t n = strlen(text);
+    if (n == 20 && (text[10] != 'T' || text[19] != 'Z' || digits(text + 17, 2, 0, 59) < 0))
+        return RC_INVALID;
+    return n == 10 || n == 20 ? parse_civil(text, n == 20, seconds) : RC_INVALID;
+}
+
+/* "Z", "+01:00", "-07:30". */
+static enum rc parse_zone(const char *p, int64_t *offset_s)
+{
+    if ((*p | 32) == 'z' && !p[1]) {
+        *offset_s = 0;
+        return RC_OK;
+    }
+    if ((*p != '+' && *p != '-') || strlen(p) != 6 || p[3] != ':')
+        return RC_INVALID;
+    int hours = digits(p + 1, 2, 0, 23), minutes = digits(p + 4, 2, 0, 59);
+    if (hours < 0 || minutes < 0)
+        return RC_INVALID;
+    *offset_s = (*p == '-' ? -60 : 60) * (hours * 60 + minutes);
+    return RC_OK;
+}
+
+enum rc text_parse_time_ms(const char *text, int64_t *ms)
+{
+    int64_t seconds, offset_s, fraction = 0;
+    if (strlen(text) < 20 || parse_civil(text, true, &seconds) != RC_OK)
+        return RC_INVALID;
+    const char *p = text + 19;
+    if (*p == '.') {
+        int64_t scale = 100;
+        if (p[1] < '0' || p[1] > '9')
+            return RC_INVALID;
+        for (p++; *p >= '0' && *p <= '9'; p++, scale /= 10)
+            fraction += scale * (*p - '0');
+    }
+    if (parse_zone(p, &offset_s) != RC_OK)
+        return RC_INVALID;
+    *ms = (seconds - offset_s) * 1000 + fraction;
     return RC_OK;
 }

@@ -20,6 +20,9 @@ enum rc text_parse_duration_ms(const char *text, int64_t *ms) SPW_MUST_USE;
 enum rc text_parse_size(const char *text, int64_t *bytes) SPW_MUST_USE;
 /* A UTC time, "2027-01-01" or "2027-01-01T12:00:00Z", as Unix seconds. */
 enum rc text_parse_utc(const char *text, int64_t *seconds) SPW_MUST_USE;
+/* A time as RFC 3339 writes it, "2027-01-01T12:00:00Z", "2027-01-01t13:00:00.25+01:00", as Unix milliseconds (rounded
+ * down). A leap second counts as the second before it. */
+enum rc text_parse_time_ms(const char *text, int64_t *ms) SPW_MUST_USE;
 /* The shortest exact form of the same; buf >= 32 bytes. Return buf. */
 char *text_format_duration_ms(int64_t ms, char *buf, size_t size);
 char *text_format_size(int64_t bytes, char *buf, size_t size);

@@ -63,6 +63,15 @@ static enum rc check_bounds(struct request_body *r, const cJSON *root, const cha
     return RC_OK;
 }
 
+static enum rc check_tier(struct request_body *r, const cJSON *root, const char **param, struct error *e)
+{
+    const char *text = NULL;
+    enum rc rc = json_get_string(root, "service_tier", &text, NULL, e);
+    if (rc == RC_OK && text)
+        rc = tier_read(text, &r->tier, e);
+    return rc == RC_OK ? RC_OK : wrong(param, "service_tier");
+}
+
 static enum rc check_input(const struct request_body *r, const cJSON *root, const char **param, struct error *e)
 {
     const char *key = r->kind == REQUEST_CHAT ? "messages" : "prompt";
@@ -203,6 +212,8 @@ enum rc request_parse(struct request_body *r, enum request_kind kind, const char
         rc = check_stream(r, root, param, e);
     if (rc == RC_OK)
         rc = check_bounds(r, root, param, e);
+    if (rc == RC_OK)
+        rc = check_tier(r, root, param, e);
     if (rc == RC_OK)
         rc = check_input(r, root, param, e);
     if (rc == RC_OK)

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "scheduler/front/scan.h"
+#include "scheduler/front/urgency.h"
 
 #define REQUEST_MODEL_BYTES_MAX 256
 
@@ -19,8 +20,9 @@ struct request_body {
     char model[REQUEST_MODEL_BYTES_MAX + 1]; /* decoded */
     bool stream, usage_asked;                /* usage_asked: stream_options.include_usage */
     int64_t output_tokens_max;               /* -1: not given */
-    bool resumable;                          /* one choice of plain tokens: it may go on by its ids */
-    bool prefixable;                         /* ... or by its text so far: no JSON, logprobs or message begun already */
+    enum service_tier tier;
+    bool resumable;  /* one choice of plain tokens: it may go on by its ids */
+    bool prefixable; /* ... or by its text so far: no JSON, logprobs or message begun already */
     /* Where to cut. */
     struct span model_value, options_value, usage_value; /* n 0: not there */
     struct span stream_value, input_value;               /* input: messages or prompt */

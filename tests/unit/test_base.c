@@ -216,6 +216,35 @@ static void times_are_strict(void)
         CHECK_INT(text_parse_utc(bad[i], &s), RC_INVALID);
 }
 
+static void times_with_zones_are_read(void)
+{
+    static const struct {
+        const char *text;
+        int64_t ms;
+    } good[] = {{"1970-01-01T00:00:00Z", 0},
+                {"1970-01-01t01:30:00.5+01:30", 500},
+                {"1969-12-31T23:59:59Z", -1},
+                {"1970-01-01T00:00:00-00:01", 60000},
+                {"2028-02-29T23:59:60.123456789z", 1835481599123}};
+    const char *bad[] = {"1970-01-01",
+                         "1970-01-01T00:00:00",
+                         "1970-01-01T00:00:00.Z",
+                         "1970-01-01 00:00:00Z",
+                         "1970-01-01T00:00:00+0100",
+                         "1970-01-01T00:00:00+24:00",
+                         "1970-01-01T00:00:00Zx",
+                         "2027-02-29T00:00:00Z"};
+    int64_t ms = 0;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        bool fine = good[i].ms >= 0; /* nothing before 1970 */
+        CHECK_INT(text_parse_time_ms(good[i].text, &ms), fine ? RC_OK : RC_INVALID);
+        if (fine)
+            CHECK_INT(ms, good[i].ms);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        CHECK_INT(text_parse_time_ms(bad[i], &ms), RC_INVALID);
+}
+
 static void json_from_outside_is_bounded(void)
 {
     CHECK_INT(parse("{\"a\":[1,2,{\"b\":null}]}"), RC_OK);
@@ -417,6 +446,7 @@ int main(void)
     TEST(amounts_parse);
     TEST(output_within_an_amount);
     TEST(times_are_strict);
+    TEST(times_with_zones_are_read);
     TEST(json_from_outside_is_bounded);
     TEST(json_members_say_what_is_wrong);
     TEST(json_strings_escape);

@@ -127,6 +127,14 @@ static void requests_are_checked(void)
     CHECK_STR(param, "max_tokens");
     CHECK_INT(parse(&r, "{\"model\":null," MESSAGES "}", &param), RC_INVALID);
     CHECK_STR(param, "model");
+    CHECK_INT(parse(&r, "{\"model\":\"m\"," MESSAGES ",\"service_tier\":\"flex\"}", &param), RC_OK);
+    CHECK_INT(r.tier, TIER_FLEX);
+    CHECK_INT(parse(&r, "{\"model\":\"m\"," MESSAGES ",\"service_tier\":null}", &param), RC_OK);
+    CHECK_INT(r.tier, TIER_AUTO);
+    CHECK_INT(parse(&r, "{\"model\":\"m\"," MESSAGES ",\"service_tier\":\"fast\"}", &param), RC_INVALID);
+    CHECK_STR(param, "service_tier");
+    CHECK_INT(parse(&r, "{\"model\":\"m\"," MESSAGES ",\"service_tier\":1}", &param), RC_INVALID);
+    CHECK_STR(param, "service_tier");
     CHECK_INT(parse(&r, "[]", &param), RC_INVALID);
     CHECK(param == NULL);
     char text[700];
