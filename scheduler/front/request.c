@@ -8,6 +8,8 @@
 #define BYTES_PER_TOKEN         4   /* of prompts, until a learned figure replaces it */
 #define OUTPUT_TOKENS_ASSUMED   256 /* for a request that names no bound, or a larger one */
 #define OUTPUT_TOKENS_MAX_LIMIT INT64_C(1000000000)
+#define TEMPLATE_TOKENS_MAX     512 /* a template's own words, such as a system message for those who have none */
+#define CHOICES_MAX             1000000
 
 static enum rc wrong(const char **param, const char *key)
 {
@@ -54,12 +56,15 @@ static enum rc check_stream(struct request_body *r, const cJSON *root, const cha
 
 static enum rc check_bounds(struct request_body *r, const cJSON *root, const char **param, struct error *e)
 {
+    static const char *const keys[] = {"max_tokens", "max_completion_tokens"};
     r->output_tokens_max = -1;
-    if (json_get_int(root, "max_tokens", 0, OUTPUT_TOKENS_MAX_LIMIT, &r->output_tokens_max, NULL, e) != RC_OK)
-        return wrong(param, "max_tokens");
-    if (json_get_int(root, "max_completion_tokens", 0, OUTPUT_TOKENS_MAX_LIMIT, &r->output_tokens_max, NULL, e) !=
-        RC_OK)
-        return wrong(param, "max_completion_tokens");
+    for (int i = 0; i < 2; i++) {
+        r->bounds[i] = -1;
+        if (json_get_int(root, keys[i], 0, OUTPUT_TOKENS_MAX_LIMIT, &r->bounds[i], NULL, e) != RC_OK)
+            return wrong(param, keys[i]);
+        if (r->bounds[i] >= 0)
+            r->output_tokens_max = r->bounds[i];
+    }
     return RC_OK;
 }
 
@@ -130,6 +135,24 @@ static bool ends_with_client(const struct request_body *r, const cJSON *root)
     cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(root, "messages")) last = m;
     const char *role = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(last, "role"));
     return role && strcmp(role, "assistant") != 0;
+}
+
+static int64_t count_of(const cJSON *root, const char *key)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(root, key);
+    if (!cJSON_IsNumber(v) || !(v->valuedouble > 1))
+        return 1;
+    return v->valuedouble < CHOICES_MAX ? (int64_t)v->valuedouble : CHOICES_MAX;
+}
+
+static void count_choices(struct request_body *r, const cJSON *root)
+{
+    const cJSON *prompt = cJSON_GetObjectItemCaseSensitive(root, "prompt");
+    bool list = r->kind == REQUEST_COMPLETION && cJSON_IsArray(prompt) && prompt->child;
+    int64_t n = count_of(root, "n"), best_of = count_of(root, "best_of");
+    r->choices = best_of > n ? best_of : n;
+    if (list && !cJSON_IsNumber(prompt->child))
+        r->choices *= cJSON_GetArraySize(prompt);
 }
 
 /* How an answer to this could go on elsewhere once it has begun. */
@@ -220,8 +243,10 @@ enum rc request_parse(struct request_body *r, enum request_kind kind, const char
         rc = check_reserved(root, param, e);
     if (rc == RC_OK)
         rc = find_cuts(r, root, e);
-    if (rc == RC_OK)
+    if (rc == RC_OK) {
         find_continuations(r, root);
+        count_choices(r, root);
+    }
     cJSON_Delete(root);
     return rc;
 }
@@ -249,7 +274,7 @@ static struct edit usage_edit(const struct request_body *r)
 
 /* The edits of one leg and the texts that they put in. */
 struct splice {
-    struct edit edits[10];
+    struct edit edits[12];
     int n;
     struct strbuf name, fields, bounds[2];
 };
@@ -274,6 +299,8 @@ static void stream_edits(struct splice *s, const struct request_body *r)
 static enum rc engine_edits(struct splice *s, const struct request_body *r, const struct request_leg *leg)
 {
     enum rc rc = strbuf_printf(&s->fields, "\"spillway_seed\":%" PRIu64 ",", leg->seed);
+    if (rc == RC_OK && leg->salt)
+        rc = strbuf_printf(&s->fields, "\"spillway_salt\":\"%s\",", leg->salt);
     if (rc == RC_OK && leg->ids && leg->ids->len) {
         rc = strbuf_puts(&s->fields, "\"spillway_resume\":{\"ids\":[");
         if (rc == RC_OK)
@@ -286,7 +313,7 @@ static enum rc engine_edits(struct splice *s, const struct request_body *r, cons
 }
 
 /* The text so far as the beginning of the assistant's message, as vLLM and llama-server take it, or at the end of the
- * prompt; and what may still be said. */
+ * prompt. */
 static enum rc text_edits(struct splice *s, const struct request_body *r, const struct request_leg *leg)
 {
     static const char flags[] = "\"continue_final_message\":true,\"add_generation_prompt\":false,";
@@ -303,11 +330,31 @@ static enum rc text_edits(struct splice *s, const struct request_body *r, const 
         put_edit(s, r->inside, 0, flags, sizeof flags - 1);
         put_edit(s, last, 0, s->fields.data, s->fields.len);
     }
-    int64_t left = r->output_tokens_max - leg->said;
+    return rc;
+}
+
+/* max_tokens where the client names no bound at all: of the two names the one that every server knows. */
+static enum rc add_bound(struct splice *s, const struct request_body *r, int64_t max)
+{
+    struct span at = r->bound_values[0]; /* there may be a null */
+    enum rc rc = strbuf_printf(&s->bounds[0], at.n ? "%" PRId64 : "\"max_tokens\":%" PRId64 ",", max);
+    put_edit(s, at.n ? at.p : r->inside, at.n, s->bounds[0].data, s->bounds[0].len);
+    return rc;
+}
+
+/* What may still be said: what the client, the model and the money allow. A node that goes on by ids counts from the
+ * answer's beginning, one that goes on by text only its own. */
+static enum rc bound_edits(struct splice *s, const struct request_body *r, const struct request_leg *leg)
+{
+    int64_t said = !leg->to_engine && leg->text ? leg->said : 0;
+    enum rc rc = RC_OK;
+    if (leg->bounded && r->bounds[0] < 0 && r->bounds[1] < 0)
+        return add_bound(s, r, leg->output_max - said);
     for (int i = 0; i < 2 && rc == RC_OK; i++) {
-        if (span_is_null(r->bound_values[i]))
+        int64_t max = leg->bounded && r->bounds[i] > leg->output_max ? leg->output_max : r->bounds[i];
+        if (r->bounds[i] < 0 || (max == r->bounds[i] && !said))
             continue;
-        rc = strbuf_printf(&s->bounds[i], "%" PRId64, left > 1 ? left : 1);
+        rc = strbuf_printf(&s->bounds[i], "%" PRId64, max - said > 1 ? max - said : 1);
         put_edit(s, r->bound_values[i].p, r->bound_values[i].n, s->bounds[i].data, s->bounds[i].len);
     }
     return rc;
@@ -323,8 +370,8 @@ enum rc request_splice(const struct request_body *r, const struct request_leg *l
     struct splice s = {.n = 0};
     strbuf_init(&s.name, 8192);
     strbuf_init(&s.fields, request_splice_bytes_max(r, leg));
-    strbuf_init(&s.bounds[0], 32);
-    strbuf_init(&s.bounds[1], 32);
+    strbuf_init(&s.bounds[0], 64);
+    strbuf_init(&s.bounds[1], 64);
     enum rc rc = RC_OK;
     if (leg->upstream_model) {
         rc = json_append_string(&s.name, leg->upstream_model, strlen(leg->upstream_model));
@@ -337,12 +384,19 @@ enum rc request_splice(const struct request_body *r, const struct request_leg *l
     else if (rc == RC_OK && leg->text && leg->text->len)
         rc = text_edits(&s, r, leg);
     if (rc == RC_OK)
+        rc = bound_edits(&s, r, leg);
+    if (rc == RC_OK)
         rc = edits_apply((struct span){r->text, r->n}, s.edits, s.n, out);
     strbuf_fini(&s.name);
     strbuf_fini(&s.fields);
     strbuf_fini(&s.bounds[0]);
     strbuf_fini(&s.bounds[1]);
     return rc;
+}
+
+int64_t request_input_max(const struct request_body *r)
+{
+    return (int64_t)r->n + TEMPLATE_TOKENS_MAX;
 }
 
 int64_t request_estimate_input(const struct request_body *r)

@@ -20,6 +20,8 @@ struct request_body {
     char model[REQUEST_MODEL_BYTES_MAX + 1]; /* decoded */
     bool stream, usage_asked;                /* usage_asked: stream_options.include_usage */
     int64_t output_tokens_max;               /* -1: not given */
+    int64_t bounds[2];                       /* the same of max_tokens and of max_completion_tokens */
+    int64_t choices;                         /* answers that are asked for: n or best_of, for each prompt */
     enum service_tier tier;
     bool resumable;  /* one choice of plain tokens: it may go on by its ids */
     bool prefixable; /* ... or by its text so far: no JSON, logprobs or message begun already */
@@ -40,6 +42,9 @@ struct request_leg {
     bool stream;                /* asked of the node; true whenever the client streams */
     bool to_engine;             /* one of ours: the fields of docs/NODE_API.md are added */
     uint64_t seed;              /* below 2^53 */
+    const char *salt;           /* to an engine: whose prefixes it may share, plain text; NULL: everybody's */
+    bool bounded;               /* output_max holds, whatever the client allows */
+    int64_t output_max;         /* tokens of each choice, over all legs; > said */
     const struct strbuf *ids;   /* to an engine: the answer's ids so far, or NULL */
     const struct strbuf *text;  /* to others: the answer's text so far, or NULL */
     int64_t said;               /* tokens of that text, taken off the client's max_tokens */
@@ -50,6 +55,9 @@ enum rc request_splice(const struct request_body *r, const struct request_leg *l
 /* No body of a leg is larger. */
 size_t request_splice_bytes_max(const struct request_body *r, const struct request_leg *leg);
 
+/* The prompt cannot have more tokens: none is shorter than a byte, and templates add little. (What stands behind the
+ * address of a picture is not in it.) */
+int64_t request_input_max(const struct request_body *r);
 /* Tokens before anybody has counted them. */
 int64_t request_estimate_input(const struct request_body *r);
 int64_t request_estimate_output(const struct request_body *r);

@@ -113,6 +113,104 @@ static void splices_touch_nothing_else(void)
                  "{\"metadata\":{\"model\":\"x\",\"stream_options\":{}},\"model\":\"n\"," MESSAGES "}");
 }
 
+/* in, as it goes to an engine or another node under these conditions, is out. */
+static void check_leg(const char *in, const struct request_leg *leg, const char *out)
+{
+    struct request_body r;
+    const char *param;
+    struct strbuf b;
+    CHECK_INT(parse(&r, in, &param), RC_OK);
+    strbuf_init(&b, request_splice_bytes_max(&r, leg));
+    CHECK_INT(request_splice(&r, leg, &b), RC_OK);
+    CHECK_STR(b.data, out);
+    strbuf_fini(&b);
+}
+
+#define M          "{\"model\":\"m\"," MESSAGES
+#define AT_MOST(n) "\"max_tokens\":" #n
+#define OR(n)      "\"max_completion_tokens\":" #n
+
+/* What we do not know passes as it was written: numbers that no double holds, escapes, blanks, words of ours deep down. */
+static void odd_json_passes_untouched(void)
+{
+    static const char odd[] =
+        "\"a\":[1.0e0,-0,-0.0,1E+2,123456789012345678901234567890,0.1000000000000000055511151231257827,1e-400],\n"
+        "\t\"b\" :  {\"max_tokens\":9,\"model\":\"x\",\"spillway_salt\":\"s\",\"\":{\"\":[[],[[]],{}]}},\r\n"
+        "\"c\\u00e9\":\"\\u0041\\/\\ud83d\\ude00\xc3\xa9\",\"max_\\u0074okens_x\":null, \"stream \":true";
+    char in[1024], out[1024];
+    struct strbuf deep;
+    snprintf(in, sizeof in, "{%s,\"model\":\"m\"," MESSAGES "}", odd);
+    snprintf(out, sizeof out, "{" AT_MOST(5) ",%s,\"model\":\"n\"," MESSAGES "}", odd);
+    check_leg(in, &(struct request_leg){0}, in);
+    check_leg(in, &(struct request_leg){.bounded = true, .output_max = 5, .upstream_model = "n"}, out);
+    strbuf_init(&deep, 4096);
+    CHECK_INT(strbuf_puts(&deep, M ",\"deep\":"), RC_OK);
+    for (int i = 0; i < 60; i++)
+        CHECK_INT(strbuf_puts(&deep, i % 2 ? "{\"k\": " : "[ 1.50 , "), RC_OK);
+    CHECK_INT(strbuf_puts(&deep, "0.10"), RC_OK);
+    for (int i = 59; i >= 0; i--)
+        CHECK_INT(strbuf_puts(&deep, i % 2 ? " }" : "]"), RC_OK);
+    CHECK_INT(strbuf_puts(&deep, "}"), RC_OK);
+    check_leg(deep.data, &(struct request_leg){0}, deep.data);
+    strbuf_fini(&deep);
+}
+
+static void bounds_are_lowered_and_never_raised(void)
+{
+    struct request_leg five = {.bounded = true, .output_max = 5};
+    check_leg(M "}", &five, "{" AT_MOST(5) ",\"model\":\"m\"," MESSAGES "}");
+    check_leg(M "," AT_MOST(null) "}", &five, M "," AT_MOST(5) "}");
+    check_leg(M "," OR(null) "}", &five, "{" AT_MOST(5) ",\"model\":\"m\"," MESSAGES "," OR(null) "}");
+    check_leg(M "," AT_MOST(6) "}", &five, M "," AT_MOST(5) "}");
+    check_leg(M "," AT_MOST(5) "}", &five, M "," AT_MOST(5) "}");
+    check_leg(M "," AT_MOST(0) "}", &five, M "," AT_MOST(0) "}");
+    check_leg(M "," OR(9) "}", &five, M "," OR(5) "}");
+    check_leg(M "," AT_MOST(3) "," OR(9) "}", &five, M "," AT_MOST(3) "," OR(5) "}");
+    check_leg(M "," AT_MOST(null) "," OR(4) "}", &five, M "," AT_MOST(null) "," OR(4) "}");
+    check_leg(M "," AT_MOST(6) "}", &(struct request_leg){.output_max = 5}, M "," AT_MOST(6) "}");
+    /* An engine counts from the answer's beginning, who goes on by text only its own part. */
+    struct strbuf text;
+    strbuf_init(&text, 64);
+    CHECK_INT(strbuf_puts(&text, "Hi"), RC_OK);
+    struct request_leg on = {.bounded = true, .output_max = 5, .text = &text, .said = 2};
+    const char *flags = "{\"continue_final_message\":true,\"add_generation_prompt\":false,";
+    const char *messages = "\"messages\":[{\"role\":\"user\"},{\"role\":\"assistant\",\"content\":\"Hi\"}]";
+    char out[512];
+    snprintf(out, sizeof out, "%s\"model\":\"m\",%s,\"max_tokens\":3}", flags, messages);
+    check_leg(M "," AT_MOST(9) "}", &on, out);
+    snprintf(out, sizeof out, "%s\"model\":\"m\",%s,\"max_tokens\":2}", flags, messages);
+    check_leg(M "," AT_MOST(4) "}", &on, out);
+    strbuf_fini(&text);
+    struct request_leg engine = {
+        .to_engine = true, .seed = 7, .salt = "abc", .bounded = true, .output_max = 5, .said = 2};
+    check_leg(M "," AT_MOST(9) "}", &engine,
+              "{\"spillway_seed\":7,\"spillway_salt\":\"abc\",\"model\":\"m\"," MESSAGES "," AT_MOST(5) "}");
+}
+
+static int64_t choices_of(enum request_kind kind, const char *text)
+{
+    struct request_body r;
+    struct error e;
+    const char *param;
+    CHECK_INT(request_parse(&r, kind, text, strlen(text), &param, &e), RC_OK);
+    CHECK(request_input_max(&r) > (int64_t)strlen(text));
+    return r.choices;
+}
+
+static void choices_are_counted(void)
+{
+    CHECK_INT(choices_of(REQUEST_CHAT, M "}"), 1);
+    CHECK_INT(choices_of(REQUEST_CHAT, M ",\"n\":3}"), 3);
+    CHECK_INT(choices_of(REQUEST_CHAT, M ",\"n\":null,\"prompt\":[\"a\",\"b\"]}"), 1);
+    CHECK_INT(choices_of(REQUEST_CHAT, M ",\"n\":-4}"), 1);
+    CHECK_INT(choices_of(REQUEST_CHAT, M ",\"n\":1e300}"), 1000000);
+    CHECK_INT(choices_of(REQUEST_COMPLETION, "{\"model\":\"m\",\"prompt\":\"a\",\"n\":2,\"best_of\":5}"), 5);
+    CHECK_INT(choices_of(REQUEST_COMPLETION, "{\"model\":\"m\",\"prompt\":[\"a\",\"b\"],\"n\":2}"), 4);
+    CHECK_INT(choices_of(REQUEST_COMPLETION, "{\"model\":\"m\",\"prompt\":[[1],[2,3],[4]]}"), 3);
+    CHECK_INT(choices_of(REQUEST_COMPLETION, "{\"model\":\"m\",\"prompt\":[1,2,3]}"), 1);
+    CHECK_INT(choices_of(REQUEST_COMPLETION, "{\"model\":\"m\",\"prompt\":[]}"), 1);
+}
+
 static void requests_are_checked(void)
 {
     struct request_body r;
@@ -401,6 +499,9 @@ int main(void)
     TEST(scan_refuses_broken_text);
     TEST(scan_is_linear);
     TEST(splices_touch_nothing_else);
+    TEST(odd_json_passes_untouched);
+    TEST(bounds_are_lowered_and_never_raised);
+    TEST(choices_are_counted);
     TEST(requests_are_checked);
     TEST(usage_is_read_with_suspicion);
     TEST(whole_answers);
