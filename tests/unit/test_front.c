@@ -8,6 +8,7 @@
 #include "scheduler/front/answer.h"
 #include "scheduler/front/errors.h"
 #include "scheduler/front/request.h"
+#include "scheduler/front/retry_after.h"
 #include "scheduler/front/stream.h"
 #include "scheduler/front/usage.h"
 #include "tests/unit/test.h"
@@ -493,6 +494,33 @@ static void errors_have_a_page(void)
     free(made);
 }
 
+/* ---- how long a node wants to be left alone ----------------------------------------------------------------------- */
+
+static int64_t asked_ms(const char *name, const char *value)
+{
+    struct http_header h = {name, value};
+    struct http_head head = {.headers = &h, .n_headers = 1};
+    bool said;
+    int64_t us = retry_after_us(&head, (struct wall){INT64_C(784111777) * NS_PER_S}, &said);
+    return said ? us / 1000 : -1;
+}
+
+static void retry_after_is_read(void)
+{
+    CHECK_INT(asked_ms("Retry-After", "7"), 7000);
+    CHECK_INT(asked_ms("Retry-After", "0"), 0);
+    CHECK_INT(asked_ms("retry-after", "1.5"), 1500);
+    CHECK_INT(asked_ms("retry-after-ms", "250"), 250);
+    CHECK_INT(asked_ms("Retry-After", "Sun, 06 Nov 1994 08:49:47 GMT"), 10000);
+    CHECK_INT(asked_ms("Retry-After", "Sun, 06 Nov 1994 08:49:27 GMT"), 0);  /* past */
+    CHECK_INT(asked_ms("Retry-After", "99999999999999999999999"), 86400000); /* not believed */
+    CHECK_INT(asked_ms("Retry-After", "1.00000000000000000000000000001"), 1000);
+    static const char *const wrong[] = {"", "-1", "soon", "7s", "1,5", "0x10", "7 8"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        CHECK_INT(asked_ms("Retry-After", wrong[i]), -1);
+    CHECK_INT(asked_ms("X-Other", "7"), -1);
+}
+
 int main(void)
 {
     TEST(scan_finds_members);
@@ -512,5 +540,6 @@ int main(void)
     TEST(what_counts_as_text);
     TEST(errors_have_four_keys);
     TEST(errors_have_a_page);
+    TEST(retry_after_is_read);
     return TEST_RESULT();
 }
