@@ -197,6 +197,7 @@ enum rc admin_new(struct admin **out, const struct admin_options *o, struct erro
 
     *out = NULL;
     a->o = *o;
+    a->config = config_ref(c);
     a->started = clock_wall(o->clock);
     a->remote.needs_key = true;
     enum rc rc = worker_new(&a->reader, o->loop, 16, e);
@@ -213,6 +214,15 @@ enum rc admin_new(struct admin **out, const struct admin_options *o, struct erro
     }
     *out = a;
     return RC_OK;
+}
+
+void admin_take(struct admin *a, const struct config *config, struct auth *auth)
+{
+    struct config *before = a->config;
+
+    a->config = config_ref(config);
+    a->o.auth = auth;
+    config_free(before);
 }
 
 static void door_drained(void *arg)
@@ -245,6 +255,7 @@ void admin_free(struct admin *a)
         http_server_free(a->remote.server);
     worker_free(a->reader);
     SSL_CTX_free(a->tls);
+    config_free(a->config);
     free(a);
 }
 

@@ -10,6 +10,7 @@
 
 #include "scheduler/auth/auth.h"
 #include "scheduler/books/ledger.h"
+#include "scheduler/config/reload.h"
 #include "scheduler/front/front.h"
 
 struct admin;
@@ -23,11 +24,14 @@ struct admin_options {
     struct keystore *keystore;
     const struct log *log;
     const struct clock *clock;
+    struct reload *reload;    /* POST /admin/v1/reload; NULL: there is no file to take over */
     void (*drain)(void *arg); /* POST /admin/v1/drain; may be called more than once */
     void *drain_arg;
 };
 /* Binds the listeners. RC_CONFLICT: another process answers on the socket. */
 enum rc admin_new(struct admin **a, const struct admin_options *o, struct error *e) SPW_MUST_USE;
+/* From now on these: another configuration (a reference of its own is taken), other keys. */
+void admin_take(struct admin *a, const struct config *config, struct auth *auth);
 /* Stop accepting and finish what is being answered; then done(arg), once, on the loop. */
 void admin_drain(struct admin *a, void (*done)(void *arg), void *arg);
 void admin_free(struct admin *a);      /* closes everything at once; NULL is fine */

@@ -18,6 +18,7 @@ struct admin_door { /* one listener */
 };
 struct admin {
     struct admin_options o;
+    struct config *config; /* a reference; what runs on a thread holds its own */
     struct admin_door local, remote;
     SSL_CTX *tls;
     struct worker *reader;
@@ -58,7 +59,7 @@ void admin_reply_error(struct http_exchange *x, int status, const char *code, co
 
 /* handlers.c, ledger_view.c, keys_view.c */
 admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_node, admin_get_ledger, admin_get_legs,
-    admin_get_config, admin_get_status, admin_post_drain, admin_get_metrics, admin_get_keys, admin_create_key,
-    admin_revoke_key, admin_rotate_key;
+    admin_get_config, admin_get_status, admin_post_drain, admin_post_reload, admin_get_metrics, admin_get_keys,
+    admin_create_key, admin_revoke_key, admin_rotate_key;
 
 #endif

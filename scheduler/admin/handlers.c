@@ -1,6 +1,7 @@
 /* The routes that answer from memory. */
 #include "scheduler/admin/admin_internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* --- nodes -------------------------------------------------------------------------------------------------- */
@@ -178,7 +179,7 @@ void admin_get_config(const struct admin_call *c)
 
     strbuf_init(&out, ADMIN_ANSWER_MAX);
     struct json_writer w = json_write_begin(&out);
-    w.rc = config_dump_json(c->admin->o.config, &out);
+    w.rc = config_dump_json(c->admin->config, &out);
     admin_reply_json(c->x, 200, &w);
 }
 
@@ -194,6 +195,53 @@ void admin_post_drain(const struct admin_call *c)
     json_close(&w, '}');
     admin_reply_json(c->x, 202, &w); /* before the drain: with nothing to finish it may end this very server */
     a->o.drain(a->o.drain_arg);
+}
+
+/* The exchange and the question end together: it is told, or its client leaves and nobody is. */
+struct reload_question {
+    struct http_exchange *x; /* NULL: the client has left */
+};
+
+static void reload_abort_cb(struct http_exchange *x, void *state)
+{
+    (void)x;
+    ((struct reload_question *)state)->x = NULL;
+}
+
+static void reload_told_cb(const struct reload_report *r, void *arg)
+{
+    struct reload_question *q = arg;
+    int status = r->rc == RC_OK ? 200 : r->rc == RC_INVALID ? 400 : r->rc == RC_CANCELLED ? 503 : 409;
+    struct strbuf body;
+
+    if (q->x) {
+        http_exchange_set(q->x, NULL, NULL);
+        strbuf_init(&body, r->json_len + 1);
+        if (strbuf_append(&body, r->json, r->json_len) == RC_OK)
+            admin_reply(q->x, status, "application/json", &body);
+        else
+            admin_reply_error(q->x, 500, "answer_too_large", "the report is too large");
+        strbuf_fini(&body);
+    }
+    free(q);
+}
+
+void admin_post_reload(const struct admin_call *c)
+{
+    struct reload_question *q;
+
+    if (!c->admin->o.reload) {
+        admin_reply_error(c->x, 409, "reload_failed", "this scheduler was not started from a file");
+        return;
+    }
+    q = spw_calloc(1, sizeof *q);
+    q->x = c->x;
+    if (reload_ask(c->admin->o.reload, reload_told_cb, q) != RC_OK) {
+        free(q);
+        admin_reply_error(c->x, 503, "busy", "too many reloads are waiting already; try again");
+        return;
+    }
+    http_exchange_set(c->x, q, reload_abort_cb);
 }
 
 void admin_get_metrics(const struct admin_call *c)

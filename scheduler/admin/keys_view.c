@@ -17,8 +17,8 @@
 struct key_job {
     struct http_exchange *x; /* NULL: the client has left */
     struct keystore *keystore;
-    const struct config *config;
-    cJSON *body; /* what spec borrows from; NULL: none */
+    struct config *config; /* a reference */
+    cJSON *body;           /* what spec borrows from; NULL: none */
     struct key_spec spec;
     const char *words[3][KEYSTORE_MODELS_MAX];
     char id[KEYSTORE_ID_BYTES], tenant[ADMIN_NAME_MAX + 1]; /* tenant "": all */
@@ -36,6 +36,7 @@ static void job_free(struct key_job *job)
         explicit_bzero(job->out.data, job->out.len);
     strbuf_fini(&job->out);
     cJSON_Delete(job->body);
+    config_free(job->config);
     free(job);
 }
 
@@ -79,7 +80,7 @@ static struct key_job *job_new(const struct admin_call *c)
 
     job->x = c->x;
     job->keystore = c->admin->o.keystore;
-    job->config = c->admin->o.config;
+    job->config = config_ref(c->admin->config);
     job->status = 200;
     snprintf(job->id, sizeof job->id, "%s", c->name ? c->name : "");
     strbuf_init(&job->out, ADMIN_ANSWER_MAX);

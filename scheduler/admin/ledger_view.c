@@ -15,7 +15,7 @@
 
 struct ledger_job {
     struct http_exchange *x; /* NULL: the client has left */
-    const char *path;        /* of the configuration */
+    struct config *config;   /* a reference */
     int last;
     char request_id[ADMIN_NAME_MAX + 1]; /* whose legs; "": the newest rows */
     struct strbuf rows;                  /* the thread's until completion */
@@ -50,10 +50,17 @@ static void read_rows(void *arg)
 
     json_open(&job->w, NULL, '{');
     json_open(&job->w, legs ? "legs" : "rows", '[');
-    job->rc = legs ? ledger_read_legs(job->path, job->request_id, each_leg, &job->w, &job->e)
-                   : ledger_read(job->path, job->last, each_row, &job->w, &job->e);
+    job->rc = legs ? ledger_read_legs(job->config->ledger_path, job->request_id, each_leg, &job->w, &job->e)
+                   : ledger_read(job->config->ledger_path, job->last, each_row, &job->w, &job->e);
     json_close(&job->w, ']');
     json_close(&job->w, '}');
+}
+
+static void free_job(struct ledger_job *job)
+{
+    strbuf_fini(&job->rows);
+    config_free(job->config);
+    free(job);
 }
 
 static void read_rows_cb(enum rc rc, void *arg)
@@ -67,22 +74,20 @@ static void read_rows_cb(enum rc rc, void *arg)
         else
             admin_reply_error(job->x, 500, "ledger_unreadable", "%s", job->e.message);
     }
-    strbuf_fini(&job->rows);
-    free(job);
+    free_job(job);
 }
 
 static void start_job(const struct admin_call *c, int last, const char *request_id)
 {
     struct ledger_job *job = spw_calloc(1, sizeof *job);
     job->x = c->x;
-    job->path = c->admin->o.config->ledger_path;
+    job->config = config_ref(c->admin->config);
     job->last = last;
     snprintf(job->request_id, sizeof job->request_id, "%s", request_id);
     strbuf_init(&job->rows, ADMIN_ANSWER_MAX);
     job->w = json_write_begin(&job->rows);
     if (worker_submit(c->admin->reader, read_rows, read_rows_cb, job) != RC_OK) {
-        strbuf_fini(&job->rows);
-        free(job);
+        free_job(job);
         admin_reply_error(c->x, 503, "busy", "other readers of the ledger are waiting; try again");
         return;
     }

@@ -61,6 +61,16 @@ const struct admin_route admin_routes[] = {
     {"GET", V1 "/config", admin_get_config,
      "The effective configuration, secrets masked, with the source of each value.", NULL,
      "200 `{\"listen\":{\"value\":\"127.0.0.1:8080\",\"source\":\"line 3\"},...,\"nodes\":[{...}],\"keys\":[{...}]}`"},
+    {"POST", V1 "/reload", admin_post_reload,
+     "Takes the configuration file over as it is now: nodes, models, limits, keys, issuers, timeouts, certificates, "
+     "without dropping a connection or a request. All of it or, if there is a mistake, nothing. What needs a restart "
+     "is "
+     "named and stays as it is.",
+     NULL,
+     "200 `{\"reloaded\":true,\"changes\":[{\"list\":\"nodes\",\"name\":\"gpu2\",\"change\":\"added\",\"keys\":null,"
+     "\"needs_restart\":false}],\"needs_restart\":[]}`; 400 `invalid_config` with `problems`, one text per mistake; "
+     "409 "
+     "`reload_failed`: it cannot be taken over, the message says why; 503 `busy`"},
     {"POST", V1 "/drain", admin_post_drain,
      "The scheduler stops accepting, finishes what runs (at most `drain` of the configuration) and ends. "
      "May be repeated.",

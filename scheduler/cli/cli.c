@@ -18,6 +18,7 @@ static const struct {
     {"serve", cli_serve, "run the scheduler"},
     {"check", cli_check, "find every mistake in a configuration"},
     {"status", cli_status, "what a running scheduler is doing"},
+    {"reload", cli_reload, "let a running scheduler take its changed configuration over"},
     {"nodes", cli_nodes, "list nodes, drain and undrain them"},
     {"ledger", cli_ledger, "the newest requests and what they cost"},
     {"keys", cli_keys, "make, list, revoke, rotate and hash API keys"},

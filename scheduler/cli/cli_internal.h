@@ -12,7 +12,7 @@
 /* --- verbs: argv is what follows the verb; the exit code comes back ----------------------------------------- */
 
 typedef int cli_verb(int argc, char **argv);
-cli_verb cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask;
+cli_verb cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask, cli_reload;
 
 /* "spillway VERB: message" on stderr; ARGS_EXIT_USAGE for RC_INVALID, else ARGS_EXIT_FAILED. */
 int cli_fail(const char *verb, const struct error *e);
@@ -57,6 +57,9 @@ void cli_client_close(struct cli_client *c); /* NULL is fine */
  * daemon's own message, or why there was no answer; RC_IO: nobody answers there. */
 enum rc cli_client_call(struct cli_client *c, const char *method, const char *path, cJSON **root,
                         struct error *e) SPW_MUST_USE;
+
+/* The body of the last answer, whatever its status; NULL: it was no JSON. The caller's. */
+cJSON *cli_client_answer(const struct cli_client *c);
 
 /* The same with a JSON body, by POST. */
 enum rc cli_client_post(struct cli_client *c, const char *path, const char *body, cJSON **root,

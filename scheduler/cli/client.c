@@ -235,6 +235,13 @@ static enum rc run_call(struct cli_client *c, const char *method, const char *pa
     return rc;
 }
 
+cJSON *cli_client_answer(const struct cli_client *c)
+{
+    cJSON *tree = NULL;
+
+    return c->body.len && json_parse(c->body.data, c->body.len, JSON_DEPTH_MAX, &tree, NULL) == RC_OK ? tree : NULL;
+}
+
 enum rc cli_client_call(struct cli_client *c, const char *method, const char *path, cJSON **root, struct error *e)
 {
     return run_call(c, method, path, "", root, e);
