@@ -214,6 +214,13 @@ enum rc auth_require(const struct identity *who, enum auth_scope scope, struct a
     return auth_refuse(r, AUTH_SCOPE, "this needs the scope %s", auth_scopes_format(scope, word, sizeof word));
 }
 
+void auth_salt(const struct auth *a, const char *tenant, char salt[KEYSTORE_SALT_BYTES])
+{
+    salt[0] = '\0';
+    if (a->keystore)
+        keystore_salt(a->keystore, tenant, salt);
+}
+
 struct auth_stats auth_stats(const struct auth *a)
 {
     struct auth_stats s = a->stats;

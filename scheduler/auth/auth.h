@@ -56,6 +56,9 @@ void auth_cancel(struct auth_wait *wait);
 /* Has it this scope? RC_DENIED fills *r (403). */
 enum rc auth_require(const struct identity *who, enum auth_scope scope, struct auth_refusal *r) SPW_MUST_USE;
 
+/* keystore_salt() of the store behind it; without one "", which shares with nobody who has a salt. */
+void auth_salt(const struct auth *a, const char *tenant, char salt[KEYSTORE_SALT_BYTES]);
+
 struct auth_stats {
     uint64_t checks, refused[AUTH_CODE_COUNT]; /* refused: at once, by reason; by callback: oidc.refused */
     struct oidc_stats oidc;

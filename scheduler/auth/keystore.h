@@ -76,4 +76,9 @@ enum key_verdict { KEY_VALID, KEY_UNKNOWN, KEY_EXPIRED, KEY_REVOKED };
 enum key_verdict keystore_find(struct keystore *k, const char *text, size_t n, struct identity **who) SPW_MUST_USE;
 int keystore_count(struct keystore *k);
 
+/* What keeps this tenant's prefixes apart from others' in the engines' caches: 128 bits in hex that nobody can compute
+ * without the instance secret, the same over restarts. Any thread. */
+#define KEYSTORE_SALT_BYTES 33
+void keystore_salt(const struct keystore *k, const char *tenant, char salt[KEYSTORE_SALT_BYTES]);
+
 #endif

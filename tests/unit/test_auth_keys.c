@@ -340,6 +340,27 @@ static void files_are_private(void)
     forget_files();
 }
 
+/* A tenant's salt is its own, and the same after a restart; another instance has others. */
+static void salts_are_apart(void)
+{
+    char a[KEYSTORE_SALT_BYTES], b[KEYSTORE_SALT_BYTES], again[KEYSTORE_SALT_BYTES];
+    struct keystore *k = open_store();
+    keystore_salt(k, "acme", a);
+    keystore_salt(k, "acme2", b);
+    CHECK(strlen(a) == 32 && strspn(a, "0123456789abcdef") == 32 && strcmp(a, b) != 0);
+    keystore_close(k);
+    k = open_store();
+    keystore_salt(k, "acme", again);
+    CHECK_STR(again, a);
+    keystore_close(k);
+    forget_files();
+    k = open_store();
+    keystore_salt(k, "acme", again);
+    CHECK(strcmp(again, a) != 0);
+    keystore_close(k);
+    forget_files();
+}
+
 static void run_sql(const char *sql)
 {
     sqlite3 *raw = NULL;
@@ -452,6 +473,7 @@ int main(void)
     TEST(lists);
     TEST(threads_agree);
     TEST(files_are_private);
+    TEST(salts_are_apart);
     TEST(damage_is_told);
     TEST(networks_match);
     TEST(hash_table_holds);
