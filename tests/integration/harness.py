@@ -65,6 +65,8 @@ class Script:
         self.frame_pieces = 1  # each frame is sent in so many writes
         self.model = None  # name in the answer; default: the one asked for
         self.repeat = 1  # the words so many times over
+        self.choices = None  # the whole answer's choices instead of one with the words
+        self.deltas = None  # choices of the stream's chunks, chunk by chunk, instead of the words
         self.__dict__.update(fields)
 
 
@@ -249,7 +251,8 @@ class Upstream:
         text = "".join(words)
         choice = {"index": 0, "finish_reason": "stop"}
         choice.update({"message": {"role": "assistant", "content": text}} if chat else {"text": text})
-        answer = {"id": "cmpl-1", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]}
+        answer = {"id": "cmpl-1", "object": "chat.completion", "created": 1, "model": model,
+                  "choices": script.choices or [choice]}
         if script.usage != "none":
             answer["usage"] = self._usage(body, script, len(words))
         data = b"<html>nope</html>" if script.bad == "body" else json.dumps(answer).encode()
@@ -289,6 +292,16 @@ class Upstream:
             return json.dumps(v)
 
         usage = self._usage(body, script, len(words))
+        if script.deltas:
+            for choices in script.deltas:
+                self._frame(c, json.dumps({"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model,
+                                           "choices": choices}), script)
+            self._frame(c, json.dumps({"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model,
+                                       "choices": [], "usage": usage}), script)
+            self._inactive()
+            self._frame(c, "[DONE]", script)
+            self._send(c, b"0\r\n\r\n")
+            return True
         if chat and script.cut_after != 0:
             self._frame(c, chunk({"role": "assistant", "content": ""}), script)
         for i, word in enumerate(words):

@@ -147,6 +147,163 @@ def every_option(args):
         assert ask(c, messages=parts).choices and json.loads(up.generations()[-1][2])["messages"] == parts
 
 
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "K\u00f6ln"}'}}
+LOGPROB = {"token": "Hi", "logprob": -0.25, "bytes": [72, 105], "top_logprobs": [{"token": "Hi", "logprob": -0.25,
+                                                                                    "bytes": [72, 105]}]}
+
+
+def what_foreign_nodes_answer(args):
+    """Several choices, tool calls, log probabilities, refusals, structured output: from a foreign node, whole and
+    streamed, as the package reads them."""
+    import pydantic
+
+    class City(pydantic.BaseModel):
+        city: str
+
+    def delta(index, finish=None, **fields):
+        return {"index": index, "delta": fields, "finish_reason": finish}
+
+    def call(index, text, **head):
+        return {"index": index, **head, "function": {"arguments": text, **({"name": "weather"} if head else {})}}
+
+    up = Upstream()
+    with serve(args, node("a", up)) as s, client(s.port) as c:
+        up.scripts.append(Script(choices=[
+            {"index": i, "finish_reason": finish, "message": {"role": "assistant", "content": text}, "logprobs": logprobs}
+            for i, (text, finish, logprobs) in enumerate([("Hi", "stop", {"content": [LOGPROB], "refusal": None}),
+                                                          ("Ho", "length", None)])]))
+        a = ask(c, n=2, logprobs=True, top_logprobs=1)
+        assert [(x.message.content, x.finish_reason) for x in a.choices] == [("Hi", "stop"), ("Ho", "length")]
+        assert a.choices[0].logprobs.content[0].top_logprobs[0].token == "Hi" and a.choices[0].logprobs.content[0].bytes
+        up.scripts.append(Script(deltas=[
+            [delta(0, role="assistant", content="")], [delta(1, role="assistant", content="")],
+            [{**delta(0, content="Hi"), "logprobs": {"content": [LOGPROB], "refusal": None}}], [delta(1, content="H")],
+            [delta(1, content="o"), delta(0, "stop")], [delta(1, "length")]]))
+        texts, ends, logprobs = ["", ""], {}, []
+        for x in ask(c, n=2, logprobs=True, top_logprobs=1, stream=True):
+            for choice in x.choices:
+                texts[choice.index] += choice.delta.content or ""
+                ends.update({choice.index: choice.finish_reason} if choice.finish_reason else {})
+                logprobs += choice.logprobs.content if choice.logprobs else []
+        assert texts == ["Hi", "Ho"] and ends == {0: "stop", 1: "length"} and len(logprobs) == 1
+        tools = [{"type": "function", "function": {"name": "weather", "parameters": City.model_json_schema()}}]
+        up.scripts.append(Script(choices=[{"index": 0, "finish_reason": "tool_calls", "message": {
+            "role": "assistant", "content": None, "tool_calls": [CALL]}}]))
+        a = ask(c, tools=tools, tool_choice="required").choices[0]
+        assert a.finish_reason == "tool_calls" and a.message.tool_calls[0].function.arguments == CALL["function"]["arguments"]
+        up.scripts.append(Script(deltas=[
+            [delta(0, role="assistant", content=None, tool_calls=[call(0, "", id="call_1", type="function")])],
+            [delta(0, tool_calls=[call(0, '{"city": ')])], [delta(0, tool_calls=[call(0, '"K\u00f6ln"}')])],
+            [delta(0, "tool_calls")]]))
+        with c.chat.completions.stream(model="m", messages=MESSAGES, tools=tools) as stream:
+            message = stream.get_final_completion().choices[0].message
+        assert json.loads(message.tool_calls[0].function.arguments) == {"city": "K\u00f6ln"}
+        done = {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
+        assert ask(c, messages=MESSAGES + [{"role": "assistant", "tool_calls": [CALL]}, done]).choices
+        assert json.loads(up.generations()[-1][2])["messages"][1:] == [{"role": "assistant", "tool_calls": [CALL]}, done]
+        up.scripts.append(Script(words=['{"city": "Rome"}']))
+        parsed = c.chat.completions.parse(model="m", messages=MESSAGES, response_format=City)
+        assert parsed.choices[0].message.parsed.city == "Rome"
+        assert json.loads(up.generations()[-1][2])["response_format"]["type"] == "json_schema"
+        up.scripts.append(Script(choices=[{"index": 0, "finish_reason": "stop", "message": {
+            "role": "assistant", "content": None, "refusal": "no"}}]))
+        assert ask(c).choices[0].message.refusal == "no"
+        assert c.completions.create(model="m", prompt=["a", "b"], n=1, echo=False, suffix="z").choices
+        sent = json.loads(up.generations()[-1][2])
+        assert (sent["prompt"], sent["suffix"]) == (["a", "b"], "z")
+
+
+def settings_of_a_client(args):
+    """Headers, queries, time-outs and raw answers, by client and by request."""
+    up = Upstream()
+    classes = [{"name": "c", "requests_per_min": 1000, "tokens_per_min": 100000}]
+    with serve(args, node("a", up), limits={"key": "c", "classes": classes}) as s:
+        c = client(s.port, organization="org", project="p", default_headers={"X-Client-Request-Id": "mine-1"},
+                   default_query={"v": "1"})
+        raw = c.chat.completions.with_raw_response.create(model="m", messages=MESSAGES)
+        assert raw.status_code == 200 and raw.request_id.startswith("req_")
+        assert raw.headers["x-ratelimit-limit-requests"] == "1000" and int(raw.headers["x-ratelimit-remaining-tokens"]) > 0
+        assert "mine-1" in s.log_text()
+        path, headers, _ = up.generations()[-1]
+        assert path == "/v1/chat/completions" and not {"openai-organization", "x-client-request-id"} & set(headers)
+        with c.chat.completions.with_streaming_response.create(model="m", messages=MESSAGES, stream=True) as raw:
+            assert raw.headers["content-type"].startswith("text/event-stream") and raw.headers["x-spillway-node"] == "a"
+            assert list(raw.iter_lines())[-2:] == ["data: [DONE]", ""]
+        up.scripts.append(Script(head_delay=2))
+        begin = time.monotonic()
+        raises(openai.APITimeoutError, lambda: ask(c.with_options(timeout=0.3)))
+        assert time.monotonic() - begin < 1.5
+        up.scripts.append(Script(head_delay=2))
+        raises(openai.APITimeoutError, lambda: ask(c, timeout=0.3))
+        assert openai.OpenAI(base_url=f"http://127.0.0.1:{s.port}/v1/", api_key=KEY).models.list().data  # a slash too many
+
+
+def refusals(args):
+    """Each status is the exception that the package has for it, and what cannot help is not tried again."""
+    keys = [{"id": "k", "sha256": key_hash(KEY), "tenant": "t"},
+            {"id": "few", "sha256": key_hash("few"), "tenant": "t", "models": ["m"]},
+            {"id": "small", "sha256": key_hash("small"), "tenant": "u", "rate_class": "small"}]
+    limits = {"body": "4KiB", "classes": [{"name": "small", "tokens_per_min": 10}]}
+
+    def refused(s, code):
+        return s.metrics().get(f'spillway_refused_total{{code="{code}"}}', 0)
+
+    with Scheduler(args.build, [node("a", Upstream(), models=("m", "other"))], keys=keys, limits=limits).ready() as s:
+        wait_until(lambda: any(line.get("state") == "ready" for line in s.log_lines()), 5, "the node")
+        c = client(s.port, max_retries=3)
+        raises(openai.PermissionDeniedError, lambda: ask(client(s.port, key="few"), model="other"), 403, "model_not_allowed")
+        e = raises(openai.APIStatusError, lambda: ask(c, messages=[{"role": "user", "content": "x" * 5000}]), 413)
+        assert e.response.headers["x-should-retry"] == "false"
+        begin = time.monotonic()
+        e = raises(openai.RateLimitError, lambda: ask(client(s.port, key="small", max_retries=3), max_tokens=50), 429,
+                   "rate_limit_exceeded")
+        assert e.response.headers["x-should-retry"] == "false" and "retry-after" not in e.response.headers
+        assert time.monotonic() - begin < 1 and refused(s, "rate_limit_exceeded") == 1, "asked once"
+        raises(openai.NotFoundError, lambda: ask(c, model="gpt-0"), 404, "model_not_found")
+        assert refused(s, "model_not_found") == 1
+        e = raises(openai.BadRequestError, lambda: ask(c, stream_options={"include_usage": True}), 400)
+        assert e.param == "stream_options"
+        e = raises(openai.BadRequestError, lambda: ask(c, extra_body={"spillway_salt": "x"}), 400)
+        assert e.param == "spillway_salt"
+
+
+def cancelled_tasks(args):
+    """An asynchronous client whose task is cancelled, whole or in the middle of a stream, ends the work on the node."""
+    import asyncio
+
+    async def run(port, stream):
+        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0) as c:
+            got = asyncio.Event()
+
+            async def read():
+                answer = await c.chat.completions.create(model="m", messages=MESSAGES, stream=stream)
+                async for x in answer:
+                    if x.choices[0].delta.content:
+                        got.set()
+
+            task = asyncio.create_task(read())
+            if stream:
+                await got.wait()
+            else:
+                await asyncio.sleep(0.3)
+            left = time.monotonic()
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return left
+            raise AssertionError("not cancelled")
+
+    up = Upstream(default=Script(repeat=1000, word_delay=0.01))
+    with serve(args, node("a", up)) as s:
+        for stream in (True, False):
+            left = asyncio.run(run(s.port, stream))
+            assert up.aborted.get(timeout=5) - left < 0.5
+        wait_until(lambda: len(s.rows()) == 2, 5, "two rows")
+        rows = s.rows()
+        assert [r["http_status"] for r in rows] == [499, 499] and rows[0]["tokens_output"] > 0, rows
+
+
 def errors(args):
     up = Upstream()
     with serve(args, node("a", up), routing={"retries": 0, "queue": 0}) as s, client(s.port) as c:
@@ -383,7 +540,8 @@ def engine_behind_the_scheduler(args):
 
 
 if __name__ == "__main__":
-    cases = [whole_answers, streams, models, every_option, errors, broken_streams, retries, timeouts,
+    cases = [whole_answers, streams, models, every_option, what_foreign_nodes_answer, settings_of_a_client, refusals,
+             cancelled_tasks, errors, broken_streams, retries, timeouts,
              asynchronous_and_parallel, engine_alone, engine_behind_the_scheduler]
     if not os.environ.get("SPILLWAY_TEST_VENV"):
         build = next((sys.argv[i + 1] for i, a in enumerate(sys.argv[:-1]) if a == "--build"), "build")
