@@ -386,6 +386,28 @@ static void warn_alias_models(const struct config *c, struct strbuf *out, int *n
         }
 }
 
+/* A key that may ask for a model, and may use nobody who would answer for it. */
+static void warn_closed_chains(const struct config *c, struct strbuf *out, int *n)
+{
+    const char *chain[CONFIG_CHAIN_MAX];
+
+    for (int m = 0; m < c->n_models; m++) {
+        int n_chain = config_model_chain(c, c->models[m].name, chain);
+        for (int i = 0; i < c->n_keys; i++) {
+            const struct config_key *k = &c->keys[i];
+            struct identity who = {.models = k->models, .n_models = k->n_models};
+            bool opens = !identity_may_use(&who, c->models[m].name);
+            for (int s = 0; s < n_chain && !opens; s++)
+                opens = identity_may_use(&who, chain[s]);
+            if (!opens)
+                warn(c, out, n, key_line(k, "models"),
+                     "keys[%d].models: \"%s\" stands for models that this key may not use, so it opens nothing; add "
+                     "\"%s\"",
+                     i, c->models[m].name, chain[0]);
+        }
+    }
+}
+
 /* A process node without `engine` runs the spillway-engine beside this program. */
 static bool engine_beside_us(void)
 {
@@ -434,5 +456,6 @@ int config_warnings(const struct config *c, struct strbuf *out)
              c->cache.redis_address);
     warn_dead_models(c, out, &n);
     warn_alias_models(c, out, &n);
+    warn_closed_chains(c, out, &n);
     return n;
 }

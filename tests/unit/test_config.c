@@ -459,6 +459,15 @@ static void test_warnings(void)
     CHECK_INT(config_warnings(c, &out), 1);
     CHECK(out.data && strstr(out.data, "f.yaml:3: nodes[0].local: every key is local_only, so node \"a\" is never"));
     config_free(c);
+    strbuf_clear(&out);
+    c = parse(NODE "keys:\n"
+                   "- {id: k, tenant: t, sha256: " HASH_A ", models: [v, al]}\n"
+                   "models:\n- {name: v, aliases: [al], fallbacks: [m]}\n");
+    CHECK_INT(config_warnings(c, &out), 2);
+    CHECK_STR(out.data, "f.yaml:4: keys[0].models: \"al\" is an alias and opens nothing; write \"v\"\n"
+                        "f.yaml:4: keys[0].models: \"v\" stands for models that this key may not use, so it opens "
+                        "nothing; add \"m\"\n");
+    config_free(c);
     strbuf_fini(&out);
 }
 

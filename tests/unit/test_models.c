@@ -1,9 +1,9 @@
 /* When a request leaves its model for the next of the chain: every combination of what routing can say and what the rule
- * allows. And the table of models: names, aliases and chains as the configuration gives them.
+ * allows. And the table of models: names, aliases and chains as the configuration gives them, and what is shown of them.
  * links: spw_sched_front */
 #include "policies/fallback.h"
 #include "scheduler/config/config.h"
-#include "scheduler/front/model_table.h"
+#include "scheduler/front/model_page.h"
 #include "tests/unit/test.h"
 
 static const struct fallback_rule down = {.when_full = false}, full = {.when_full = true},
@@ -84,10 +84,70 @@ static void names_and_chains(void)
     config_free(c);
 }
 
+static struct model_facts facts_of(const struct config *c, int n)
+{
+    struct model_facts f = {0};
+    for (int i = 0; i < n; i++)
+        model_facts_add(&f, &c->nodes[i], &(struct node_card){.context = i ? 4096 : 8192, .resume = i > 0});
+    return f;
+}
+
+static void pages_say_what_the_caller_may_have(void)
+{
+    struct config *c = parse("auth: off\n"
+                             "nodes:\n"
+                             "- {name: a, url: 'http://h:1', models: [local], price: {input: 0.1, output: 0.4}}\n"
+                             "- {name: b, url: 'http://h:2', models: [api], local: false,\n"
+                             "   price: {input: 0.55, cached_input: 0.14, output: 2.19}}\n"
+                             "models:\n"
+                             "- {name: r1, aliases: [gpt-4], fallbacks: [local, api], description: 'a \"b\"',\n"
+                             "   owned_by: deepseek, capabilities: [reasoning], max_output: 100}\n");
+    struct model_table *t = c ? model_table_new(c) : NULL;
+    if (!t) {
+        CHECK(!"a table");
+        return;
+    }
+    const char *most[] = {"r1", "local"};
+    struct identity all = {.tenant = "t"}, some = {.tenant = "t", .models = most, .n_models = 2},
+                    none = {.tenant = "t", .models = most + 1, .n_models = 1},
+                    home = {.tenant = "t", .local_only = true};
+    const struct model *r1 = model_table_find(t, "r1"), *local = model_table_find(t, "local"),
+                       *api = model_table_find(t, "api");
+    CHECK(model_may_step(r1, local, &all) && model_may_step(r1, api, &all));
+    CHECK(model_may_step(r1, local, &some) && !model_may_step(r1, api, &some));
+    CHECK(!model_may_step(r1, local, &none) && model_may_step(local, local, &none));
+    CHECK(model_stays_local(r1, local, &home) && !model_stays_local(r1, local, &all));
+
+    struct strbuf out;
+    struct model_facts f = facts_of(c, 2);
+    strbuf_init(&out, 65536);
+    CHECK_INT(model_page_write(r1, "gpt-4", &all, &f, 7, &out), RC_OK);
+    CHECK_STR(out.data, "{\"id\":\"gpt-4\",\"object\":\"model\",\"created\":7,\"owned_by\":\"deepseek\","
+                        "\"description\":\"a \\\"b\\\"\",\"alias_of\":\"r1\",\"aliases\":[\"gpt-4\"],"
+                        "\"fallbacks\":[\"local\",\"api\"],\"context_length\":4096,\"max_output_tokens\":100,"
+                        "\"local\":\"some\",\"capabilities\":[\"chat\",\"completions\",\"streaming\",\"continuation\","
+                        "\"reasoning\"],\"pricing\":{\"currency\":\"USD\",\"unit\":\"1M tokens\",\"input\":\"0.10\","
+                        "\"cached_input\":\"0.10\",\"output\":\"0.40\",\"at_most\":{\"input\":\"0.55\","
+                        "\"cached_input\":\"0.14\",\"output\":\"2.19\"}}}");
+    f = facts_of(c, 1);
+    strbuf_clear(&out);
+    CHECK_INT(model_page_write(r1, "r1", &some, &f, 7, &out), RC_OK);
+    CHECK(strstr(out.data, "\"fallbacks\":[\"local\"]") && !strstr(out.data, "at_most") &&
+          !strstr(out.data, "alias_of"));
+    CHECK(strstr(out.data, "\"local\":\"all\"") && !strstr(out.data, "continuation"));
+    strbuf_fini(&out);
+    strbuf_init(&out, 40);
+    CHECK_INT(model_page_write(r1, "r1", &some, &f, 7, &out), RC_FULL);
+    strbuf_fini(&out);
+    model_table_free(t);
+    config_free(c);
+}
+
 int main(void)
 {
     TEST(leaves_when_the_rule_says);
     TEST(wakes_for_the_rule);
     TEST(names_and_chains);
+    TEST(pages_say_what_the_caller_may_have);
     return TEST_RESULT();
 }
