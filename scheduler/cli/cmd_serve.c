@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/loop.h"
 #include "scheduler/admin/admin.h"
 #include "scheduler/front/who.h"
 
@@ -176,6 +177,7 @@ static enum rc open_front(struct serve *s, struct error *e)
                                     .config = s->config,
                                     .ledger = s->ledger,
                                     .auth = s->auth,
+                                    .keystore = s->keystore,
                                     .log = &s->log,
                                     .clock = &clock_system};
 
@@ -218,7 +220,8 @@ static enum rc build(struct serve *s, struct error *e)
 {
     enum rc rc = lock_state(s, e);
 
-    s->loop = event_base_new();
+    loop_threads_init();
+    s->loop = loop_new();
     if (!s->loop)
         return error_set(e, RC_IO, "no event loop: %s", strerror(errno));
     if (rc == RC_OK)

@@ -150,6 +150,7 @@ struct config {
     int64_t token_ms;               /* silence after which an answer that can continue elsewhere does */
     int64_t body_bytes_max;
     int connections_max;
+    int workers; /* event loops that serve requests; 0: auto */
     int64_t drain_ms;
     struct config_cache cache;
     struct config_tracing tracing;

@@ -19,7 +19,7 @@ enum setting_type {                   /* what the field at `offset` is */
                     SETTING_BOOL,     /* bool */
                     SETTING_EITHER,   /* bool: one of two words, true for the second */
                     SETTING_CHOICE,   /* int (an enum): index of the word */
-                    SETTING_INT,      /* int */
+                    SETTING_INT,      /* int; with choices, the first word of them stands for 0, which is below lo */
                     SETTING_DURATION, /* int64_t milliseconds */
                     SETTING_SIZE,     /* int64_t bytes */
                     SETTING_PRICE,    /* struct price */

@@ -95,6 +95,10 @@ static bool set_number(struct config_loader *l, const struct target *t, const ch
     int64_t v = 0;
     enum rc rc;
 
+    if (t->row->choices && strcmp(text, t->row->choices[0]) == 0) {
+        *(int *)(t->base + t->row->offset) = 0;
+        return true;
+    }
     if (t->row->type == SETTING_DURATION)
         rc = text_parse_duration_ms(text, &v);
     else if (t->row->type == SETTING_SIZE)

@@ -34,7 +34,7 @@ enum rc config_format_value(const struct setting *s, const void *from, struct st
     case SETTING_CHOICE: text = s->choices[*(const int *)(base + s->offset)]; break;
     case SETTING_INT:
         snprintf(buf, sizeof buf, "%d", *(const int *)(base + s->offset));
-        text = buf;
+        text = s->choices && *(const int *)(base + s->offset) == 0 ? s->choices[0] : buf;
         break;
     case SETTING_DURATION: text = text_format_duration_ms(*(const int64_t *)(base + s->offset), buf, sizeof buf); break;
     case SETTING_SIZE: text = text_format_size(*(const int64_t *)(base + s->offset), buf, sizeof buf); break;
@@ -179,7 +179,8 @@ static void describe_type(const struct setting *s, char *buf, size_t size)
         snprintf(buf, size, "size, %s to %s", text_format_size(s->lo, lo, sizeof lo),
                  text_format_size(s->hi, hi, sizeof hi));
     else if (s->type == SETTING_INT)
-        snprintf(buf, size, "%s, %" PRId64 " to %" PRId64, s->unit, s->lo, s->hi);
+        snprintf(buf, size, "%s%s%s, %" PRId64 " to %" PRId64, s->choices ? s->choices[0] : "",
+                 s->choices ? " or " : "", s->unit, s->lo, s->hi);
 }
 
 static const char *describe_default(const struct setting *s)

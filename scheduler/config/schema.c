@@ -157,6 +157,7 @@ static const char *const when_words[] = {"down", "full", NULL};
 static const char *const share_words[] = {"tenant", "all", NULL};
 static const char *const cache_words[] = {"off", "lru", "redis", NULL};
 static const char *const tracing_words[] = {"ratio", "parent", NULL};
+static const char *const auto_words[] = {"auto", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
 #define MAIN(field)   .offset = offsetof(struct config, field)
@@ -169,6 +170,10 @@ static const char *const level_words[] = {"debug", "info", "warn", "error", NULL
 static const struct setting main_rows[] = {
     {"listen", SETTING_TEXT, MAIN(listen), .def = "127.0.0.1:8080", .check = check_address,
      .help = "Where applications connect: HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0 takes any free one."},
+    {"workers", SETTING_INT, MAIN(workers), .lo = 1, .hi = 64, .unit = "event loops", .choices = auto_words,
+     .def = "auto",
+     .help = "Threads that serve requests, each with its own listening socket and its own connections to the nodes; "
+             "`auto`: one less than the cores that this process may use, at least 1."},
     {"tls.cert", SETTING_PATH, SETTING_RELOAD, MAIN(tls_cert), .def_text = "plain HTTP",
      .help = "Certificate chain (PEM) for `listen`; with tls.key, turns TLS on."},
     {"tls.key", SETTING_PATH, SETTING_RELOAD, MAIN(tls_key), .def_text = "plain HTTP",

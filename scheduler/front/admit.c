@@ -72,25 +72,34 @@ static void explain(const struct limit_verdict *v, enum rc rc, int64_t tokens, c
     e->retry_after_s = v->never ? -1 : (int)limit_retry_after_s(v);
 }
 
-enum rc admit(struct front *f, const struct identity *who, const struct request_body *body, struct limit_ticket *ticket,
+enum rc admit(struct lane *l, const struct identity *who, const struct request_body *body, struct limit_ticket *ticket,
               struct limit_verdict *v, struct api_error *e)
 {
+    struct front *f = l->front;
     struct limit_scope scopes[SCOPES];
     struct names names;
     int64_t tokens = request_estimate_input(body) + request_estimate_output(body);
 
     fill_scopes(f, who, body->model, &names, scopes);
-    enum rc rc = limit_table_admit(f->limits, scopes, SCOPES, now_us(f), tokens, ticket, v);
+    int64_t now = now_us(f);
+    pthread_mutex_lock(&f->limits_lock);
+    enum rc rc = limit_table_admit(f->limits, scopes, SCOPES, now, tokens, ticket, v);
+    pthread_mutex_unlock(&f->limits_lock);
     if (rc == RC_OK)
         return RC_OK;
-    metrics_add(f->metrics, METRIC_LIMITED, (int)v->kind, 0, 1);
+    metrics_add(l->metrics, METRIC_LIMITED, (int)v->kind, 0, 1);
     explain(v, rc, tokens, body->model, e);
     return RC_DENIED;
 }
 
 void admit_settle(struct front *f, struct limit_ticket *ticket, int64_t tokens)
 {
-    limit_table_settle(f->limits, ticket, now_us(f), tokens);
+    int64_t now = now_us(f);
+    if (ticket->n == 0)
+        return;
+    pthread_mutex_lock(&f->limits_lock);
+    limit_table_settle(f->limits, ticket, now, tokens);
+    pthread_mutex_unlock(&f->limits_lock);
 }
 
 static int put_view(const struct limit_view *view, const char *const names[3], char (*text)[32],

@@ -1,37 +1,46 @@
 /* A node to itself, for a request under which nodes have died: what it does next it does to nobody else.
  *
  * While it waits, the emptiest node that could take it is kept for it: what runs there ends, nothing new begins
- * (nodes_snapshot() says so to everybody else), and once the node is empty the request goes there. */
+ * (nodes_snapshot_locked() says so to everybody else), and once the node is empty the request goes there. */
 #include "scheduler/front/front_internal.h"
 
-void alone_release(struct request *r)
+void alone_release_locked(struct request *r)
 {
     if (!r->kept)
         return;
     r->kept->kept_for = NULL;
     r->kept = NULL;
-    if (r->front)
-        rooms_wake_soon(r->front);
+}
+
+void alone_release(struct request *r)
+{
+    if (!r->kept)
+        return;
+    struct front *f = r->lane->front;
+    front_lock(f);
+    alone_release_locked(r);
+    rooms_grant_locked(f);
+    front_unlock(f);
 }
 
 static void keep(struct request *r, struct node *node)
 {
     if (r->kept == node)
         return;
-    alone_release(r);
+    alone_release_locked(r);
     r->kept = node;
     node->kept_for = r;
 }
 
-void alone_keep(struct request *r)
+void alone_keep_locked(struct request *r)
 {
-    struct front *f = r->front;
+    struct front *f = r->lane->front;
     struct route_decision d;
     struct node *best = NULL;
     if (r->kept && r->kept->state == NODE_READY && !r->kept->draining)
         return;
-    alone_release(r);
-    dispatch_look(r, 0, &d);
+    alone_release_locked(r);
+    slot_look_locked(r, 0, &d);
     for (int i = 0; i < nodes_count(f->nodes); i++) {
         struct node *n = nodes_at(f->nodes, i);
         if (d.reasons[i] == ROUTE_FULL && (!best || n->in_flight < best->in_flight))
@@ -41,7 +50,7 @@ void alone_keep(struct request *r)
         keep(r, best);
 }
 
-void alone_take(struct request *r)
+void alone_take_locked(struct request *r)
 {
-    keep(r, r->leg.node);
+    keep(r, r->slot.node);
 }

@@ -17,7 +17,7 @@ void request_arm(struct request *r, int64_t ms)
 
 void request_free(struct request *r)
 {
-    struct front *f = r->front;
+    struct lane *l = r->lane;
     leg_drop(r, "cancelled");
     alone_release(r);
     stream_fini(&r->stream);
@@ -29,12 +29,10 @@ void request_free(struct request *r)
     if (r->timer)
         event_free(r->timer);
     identity_unref(r->who);
-    if (f) {
-        admit_settle(f, &r->ticket, 0); /* refused before any node had it */
-        TAILQ_REMOVE(&f->requests, r, all);
-        front_request_gone(f);
-    }
+    admit_settle(l->front, &r->ticket, 0); /* refused before any node had it */
+    TAILQ_REMOVE(&l->requests, r, all);
     free(r);
+    lane_check_empty(l);
 }
 
 /* ---- when a leg has failed -------------------------------------------------------------------------------------- */
@@ -51,13 +49,13 @@ static enum api_code code_of(enum leg_fault fault)
 /* What a failure on this node means for the node, for the books and for trying it again. */
 static void note_failure(struct request *r, struct node *node, enum leg_fault fault, const char *reason)
 {
-    struct front *f = r->front;
+    struct lane *l = r->lane;
     /* An engine that breaks off is most likely gone: nobody is sent there until it answers again. */
     bool gone = fault == FAULT_CONNECT || (fault == FAULT_CUT && r->leg.died && r->leg.to_engine);
-    log_warn(f->o.log, "dispatch", "a leg has failed", LOG_S("request_id", r->id), LOG_S("node", node->config->name),
-             LOG_S("fault", leg_fault_name(fault)), LOG_S("reason", reason), LOG_B("after_first_byte", r->replied),
-             LOG_I("attempts", r->attempts));
-    metrics_add(f->metrics, METRIC_LEG_FAILURES, node->index, (int)fault, 1);
+    log_warn(l->front->o.log, "dispatch", "a leg has failed", LOG_S("request_id", r->id),
+             LOG_S("node", node->config->name), LOG_S("fault", leg_fault_name(fault)), LOG_S("reason", reason),
+             LOG_B("after_first_byte", r->replied), LOG_I("attempts", r->attempts));
+    metrics_add(l->metrics, METRIC_LEG_FAILURES, node->index, (int)fault, 1);
     node_failed(node, gone ? NODE_FAULT_CONNECT : NODE_FAULT_ANSWER, reason);
     if (leg_has_progress(r)) {
         r->tried = 0;
@@ -71,12 +69,12 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
 
 /* Was it being computed, and not merely queued? An engine says how many it computes at once; of others we know only that
  * they have begun to answer. */
-static bool was_computed(const struct request *r, const struct node *node)
+static bool was_computed(const struct request *r)
 {
     if (leg_has_progress(r) || r->leg.alone)
         return true;
-    if (r->leg.to_engine && node->card.slots > 0)
-        return r->leg.position <= node->card.slots;
+    if (r->leg.to_engine && r->slot.card.slots > 0)
+        return r->slot.position <= r->slot.card.slots;
     return r->leg.status == 200;
 }
 
@@ -90,14 +88,12 @@ static void start_over(struct request *r)
 
 static void count_retry(struct request *r)
 {
-    r->front->totals.retries++;
-    metrics_add(r->front->metrics, METRIC_RETRIES, r->room->index, 0, 1);
+    metrics_add(r->lane->metrics, METRIC_RETRIES, r->room->index, 0, 1);
 }
 
 /* Judged by survive.h. False: r->error says why it ends here. */
 static bool goes_on(struct request *r, const struct leg_end *end)
 {
-    struct front *f = r->front;
     switch (survive_judge(&r->survival, end)) {
     case VERDICT_RETRY:
         count_retry(r);
@@ -106,9 +102,9 @@ static bool goes_on(struct request *r, const struct leg_end *end)
     case VERDICT_CONTINUE: return true;
     case VERDICT_GIVE_UP: return false;
     case VERDICT_POISON:
-        log_error(f->o.log, "dispatch", "nodes keep dying under this request: it is refused",
+        log_error(r->lane->front->o.log, "dispatch", "nodes keep dying under this request: it is refused",
                   LOG_S("request_id", r->id), LOG_S("tenant", r->who->tenant), LOG_I("attempts", r->attempts));
-        metrics_add(f->metrics, METRIC_POISON, r->room->index, 0, 1);
+        metrics_add(r->lane->metrics, METRIC_POISON, r->room->index, 0, 1);
         api_error_set(&r->error, API_POISON, NULL, "%s", "");
         return false;
     }
@@ -127,11 +123,11 @@ void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
     struct node *node = r->leg.node;
     struct leg_end end = {
         .died = r->leg.died,
-        .computed = was_computed(r, node),
+        .computed = was_computed(r),
         .alone = r->leg.alone,
         .progress = leg_has_progress(r),
         .said = r->replied || trail_has_said(&r->trail),
-        .retries_max = r->front->o.config->retries,
+        .retries_max = r->lane->front->o.config->retries,
     };
     note_failure(r, node, fault, reason);
     leg_drop(r, leg_fault_name(fault));
@@ -144,28 +140,6 @@ void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
 
 /* ---- choosing --------------------------------------------------------------------------------------------------- */
 
-void dispatch_look(const struct request *r, uint32_t spread, struct route_decision *d)
-{
-    struct route_candidate candidates[ROUTE_CANDIDATES_MAX];
-    struct route_request q = {
-        .input_tokens = r->input_estimate,
-        .output_tokens = request_estimate_output(&r->body),
-        .local_only = r->who->local_only,
-        .alone = r->survival.alone,
-        .spread = spread,
-    };
-    struct nodes_need need = {
-        .model = r->room->model,
-        .tried = r->tried,
-        .who = r,
-        .said = trail_has_said(&r->trail),
-        .by_ids = r->trail.ids_known && r->body.resumable,
-        .by_text = r->trail.text_known,
-        .numerics = r->numerics,
-    };
-    route_choose(d, &q, candidates, nodes_snapshot(r->front->nodes, &need, candidates));
-}
-
 /* Nobody can take it, ever. Could somebody, if something of what is known about it were forgotten? */
 static bool second_look(struct request *r)
 {
@@ -175,7 +149,7 @@ static bool second_look(struct request *r)
         return true;
     }
     /* Of a whole answer the client has seen nothing yet: it may as well begin again. */
-    if (begun && !r->replied && r->survival.retries < r->front->o.config->retries) {
+    if (begun && !r->replied && r->survival.retries < r->lane->front->o.config->retries) {
         r->survival.retries++;
         count_retry(r);
         start_over(r);
@@ -187,12 +161,8 @@ static bool second_look(struct request *r)
 static void nobody(struct request *r, const struct route_decision *d)
 {
     bool kept_home = false;
-    for (int i = 0; i < nodes_count(r->front->nodes); i++)
+    for (int i = 0; i < nodes_count(r->lane->front->nodes); i++)
         kept_home = kept_home || d->reasons[i] == ROUTE_NOT_LOCAL;
-    if (d->may_wait) {
-        room_enter(r, r->attempts ? ROOM_HEAD : ROOM_TAIL);
-        return;
-    }
     if (r->attempts == 0)
         api_error_set(&r->error, kept_home ? API_NO_LOCAL_CAPACITY : API_NO_CAPACITY, NULL, "%s", "");
     settle_failed(r);
@@ -200,51 +170,88 @@ static void nobody(struct request *r, const struct route_decision *d)
 
 static void count_start(struct request *r)
 {
-    struct front *f = r->front;
+    struct lane *l = r->lane;
+    struct front *f = l->front;
     if (r->attempts == 1) {
-        f->totals.accepted++;
-        metrics_observe(f->metrics, METRIC_ADDED, 0, mono_since(f->o.clock, r->arrived) - r->waited_ns);
+        counter_add(&l->accepted, 1);
+        metrics_observe(l->metrics, METRIC_ADDED, 0, mono_since(f->o.clock, r->arrived) - r->waited_ns);
     }
     if (!r->replied && !trail_has_said(&r->trail))
         return;
     r->continuations++;
-    f->totals.continuations++;
-    metrics_add(f->metrics, METRIC_CONTINUATIONS, r->room->index, 0, 1);
+    metrics_add(l->metrics, METRIC_CONTINUATIONS, r->room->index, 0, 1);
     log_info(f->o.log, "dispatch", "an answer goes on on another node", LOG_S("request_id", r->id),
              LOG_S("node", r->leg.node->config->name), LOG_I("ids", r->trail.n_ids), LOG_B("by_text", r->leg.by_text),
              LOG_B("alone", r->survival.alone));
 }
 
-void dispatch(struct request *r)
+/* It has waited for as long as it may; what its last leg failed with, if there was one, says more. */
+static void no_time(struct request *r)
 {
-    struct front *f = r->front;
-    struct route_decision d;
-    struct error e;
-    for (;;) {
-        dispatch_look(r, f->spread++, &d);
-        if (d.chosen < 0 && !d.may_wait && second_look(r))
-            continue;
-        if (d.chosen < 0) {
-            nobody(r, &d);
-            return;
-        }
-        struct node *node = nodes_at(f->nodes, d.chosen);
-        if (leg_start(r, node, &e) == RC_OK) {
-            count_start(r);
-            return;
-        }
-        /* Nothing was sent: its pool is full, or the request unfit. */
-        struct leg_end end = {.said = r->replied || trail_has_said(&r->trail),
-                              .can_continue = can_continue(r),
-                              .retries_max = f->o.config->retries};
-        note_failure(r, node, FAULT_BUSY, e.message);
-        if (!goes_on(r, &end))
-            break;
-    }
+    if (r->attempts == 0)
+        api_error_set(&r->error, API_NO_CAPACITY, NULL, "%s", "");
     settle_failed(r);
 }
 
+/* To the node whose slot it holds. False: nothing could be sent (the pool is full, the address gone, the request unfit),
+ * and it is to look for another. */
+static bool use_slot(struct request *r)
+{
+    struct node *node = r->slot.node;
+    struct error e;
+    if (leg_start(r, &e) == RC_OK) {
+        count_start(r);
+        return true;
+    }
+    slot_return(r, SLOT_UNUSED);
+    struct leg_end end = {.said = r->replied || trail_has_said(&r->trail),
+                          .can_continue = can_continue(r),
+                          .retries_max = r->lane->front->o.config->retries};
+    note_failure(r, node, FAULT_BUSY, e.message);
+    if (goes_on(r, &end))
+        return false;
+    settle_failed(r);
+    return true;
+}
+
+void dispatch(struct request *r)
+{
+    struct route_decision d;
+    for (;;) {
+        switch (slot_find(r, &d)) {
+        case FOUND_SLOT:
+            if (use_slot(r))
+                return;
+            break;
+        case FOUND_ROOM: return;
+        case FOUND_NO_TIME: no_time(r); return;
+        case FOUND_QUEUE_FULL:
+            api_error_set(&r->error, API_QUEUE_FULL, NULL, "%s", "");
+            settle_failed(r);
+            return;
+        case FOUND_NOBODY:
+            if (second_look(r))
+                break;
+            nobody(r, &d);
+            return;
+        }
+    }
+}
+
+void dispatch_granted(struct request *r)
+{
+    if (!use_slot(r))
+        dispatch(r);
+}
+
 /* ---- the request's own life ------------------------------------------------------------------------------------- */
+
+/* It was not there long enough: what it was granted meanwhile goes to somebody else. */
+static void leave_room(struct request *r)
+{
+    if (room_leave(r))
+        slot_return(r, SLOT_UNUSED);
+}
 
 /* The client is gone: the node stops at once, and what the client has got until now is paid for. */
 static void on_abort(struct http_exchange *x, void *state)
@@ -255,7 +262,7 @@ static void on_abort(struct http_exchange *x, void *state)
     if (r->state == REQUEST_SETTLING)
         return;
     if (r->state == REQUEST_WAITING)
-        room_leave(r);
+        leave_room(r);
     else
         leg_drop(r, "cancelled");
     if (r->attempts == 0) {
@@ -272,7 +279,7 @@ void request_cut(struct request *r, enum api_code code)
     if (r->state == REQUEST_SETTLING)
         return;
     if (r->state == REQUEST_WAITING)
-        room_leave(r);
+        leave_room(r);
     else
         leg_drop(r, "cut");
     api_error_set(&r->error, code, NULL, "%s", "");
@@ -286,10 +293,10 @@ static void request_timer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     switch (r->state) {
     case REQUEST_WAITING:
-        room_leave(r);
-        if (r->attempts == 0)
-            api_error_set(&r->error, API_NO_CAPACITY, NULL, "%s", "");
-        settle_failed(r);
+        if (room_leave(r)) /* at the last moment */
+            dispatch_granted(r);
+        else
+            no_time(r);
         break;
     case REQUEST_RUNNING: leg_late(r); break;
     case REQUEST_SETTLING: settle_append(r); break;
@@ -313,7 +320,7 @@ static void note_client_id(struct request *r)
 /* Is there a node that would take its text so far? */
 static bool may_go_on_by_text(const struct request *r)
 {
-    const struct front *f = r->front;
+    const struct front *f = r->lane->front;
     bool any = false;
     for (int i = 0; i < nodes_count(f->nodes); i++) {
         const struct node *n = nodes_at(f->nodes, i);
@@ -322,11 +329,12 @@ static bool may_go_on_by_text(const struct request *r)
     return any && r->body.prefixable;
 }
 
-void request_start(struct front *f, struct http_exchange *x, const char *id, const struct request_body *body,
+void request_start(struct lane *l, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct admission *a)
 {
+    struct front *f = l->front;
     struct request *r = spw_calloc(1, sizeof(*r));
-    r->front = f;
+    r->lane = l;
     r->x = x;
     r->state = REQUEST_SETTLING; /* nobody's yet */
     snprintf(r->id, sizeof r->id, "%s", id);
@@ -339,7 +347,7 @@ void request_start(struct front *f, struct http_exchange *x, const char *id, con
     r->input_estimate = request_estimate_input(body);
     r->arrived = clock_now(f->o.clock);
     r->accepted = clock_wall(f->o.clock);
-    r->timer = evtimer_new(f->o.loop, request_timer, r);
+    r->timer = evtimer_new(l->loop, request_timer, r);
     strbuf_init(&r->answer, ANSWER_BYTES_MAX);
     strbuf_init(&r->out, OUT_BYTES_MAX);
     stream_init(&r->stream, NULL, false);
@@ -347,13 +355,7 @@ void request_start(struct front *f, struct http_exchange *x, const char *id, con
     whole_init(&r->whole, body->kind == REQUEST_CHAT);
     SPW_ASSERT(getrandom(&r->seed, sizeof r->seed, 0) == sizeof r->seed); /* never short for so few bytes */
     r->seed >>= 64 - SEED_BITS;
-    TAILQ_INSERT_TAIL(&f->requests, r, all);
+    TAILQ_INSERT_TAIL(&l->requests, r, all);
     http_exchange_set(x, r, on_abort);
-    /* Nobody overtakes those who wait already; but they may all be waiting for something else, so look right away. */
-    if (r->room->n > 0) {
-        room_enter(r, ROOM_TAIL);
-        rooms_wake_soon(f);
-    } else {
-        dispatch(r);
-    }
+    dispatch(r);
 }

@@ -9,7 +9,8 @@
 #include "scheduler/front/front_internal.h"
 
 struct call { /* one request on its way through the checks */
-    struct front *f;
+    struct lane *l;
+    struct front *f; /* l->front */
     struct http_exchange *x;
     const char *id;
     const char *rest;     /* of the path, behind a route that ends with '/' */
@@ -49,8 +50,8 @@ static void make_id(char id[REQUEST_ID_BYTES], struct wall now)
 
 static void count_refusal(struct call *c, const struct api_error *e)
 {
-    c->f->totals.refused++;
-    metrics_add(c->f->metrics, METRIC_REFUSED, (int)e->code, 0, 1);
+    counter_add(&c->l->refused, 1);
+    metrics_add(c->l->metrics, METRIC_REFUSED, (int)e->code, 0, 1);
     log_debug(c->f->o.log, "request", "refused", LOG_S("request_id", c->id), LOG_S("error", api_error_name(e)),
               LOG_I("status", api_error_status(e)), LOG_S("tenant", c->who ? c->who->tenant : NULL));
 }
@@ -199,9 +200,9 @@ static void start_admitted(struct call *c, const struct request_body *body)
 {
     struct admission a = {0};
     struct api_error refusal;
-    if (admit(c->f, c->who, body, &a.ticket, &a.limits, &refusal) == RC_OK) {
+    if (admit(c->l, c->who, body, &a.ticket, &a.limits, &refusal) == RC_OK) {
         a.who = identity_ref(c->who);
-        request_start(c->f, c->x, c->id, body, &a);
+        request_start(c->l, c->x, c->id, body, &a);
         return;
     }
     struct http_header headers[LIMIT_HEADERS_MAX];
@@ -296,7 +297,7 @@ static void refuse_caller(struct call *c, const struct auth_refusal *r)
     struct api_error e;
     api_error_set(&e, code_of(r), NULL, "%s", r->message);
     e.retry_after_s = r->retry_after_s;
-    metrics_add(c->f->metrics, METRIC_AUTH_REFUSED, (int)r->code, 0, 1);
+    metrics_add(c->l->metrics, METRIC_AUTH_REFUSED, (int)r->code, 0, 1);
     count_refusal(c, &e);
     api_error_reply_with(c->x, &e, c->id, &challenge, r->www_authenticate[0] ? 1 : 0);
 }
@@ -357,7 +358,7 @@ static void identify(struct call *c, const struct route *route)
     struct parked *p = spw_calloc(1, sizeof *p);
     struct identity *who;
     struct auth_refusal r;
-    enum rc rc = auth_check(c->f->o.auth, &credential, &who, &r, on_auth, p, &p->wait);
+    enum rc rc = auth_check(c->l->auth, &credential, &who, &r, on_auth, p, &p->wait);
     if (rc == RC_AGAIN) {
         p->call = *c;
         memcpy(p->id, c->id, sizeof p->id);
@@ -402,7 +403,8 @@ static void never_called(struct identity *who, const struct auth_refusal *refusa
 void endpoint_head(struct http_exchange *x, void *arg)
 {
     char id[REQUEST_ID_BYTES];
-    struct call c = {.f = arg, .x = x, .id = id};
+    struct lane *l = arg;
+    struct call c = {.l = l, .f = l->front, .x = x, .id = id};
     struct auth_credential credential = credential_of(x);
     struct auth_wait *wait;
     struct identity *who;
@@ -411,7 +413,7 @@ void endpoint_head(struct http_exchange *x, void *arg)
     const struct route *route = take_route(&c);
     if (!route || route->access == ACCESS_OPEN)
         return;
-    enum rc rc = auth_check(c.f->o.auth, &credential, &who, &r, never_called, NULL, &wait);
+    enum rc rc = auth_check(c.l->auth, &credential, &who, &r, never_called, NULL, &wait);
     if (rc == RC_OK)
         rc = auth_require(who, AUTH_SCOPE_INFERENCE, &r);
     else if (rc == RC_AGAIN)
@@ -424,7 +426,8 @@ void endpoint_head(struct http_exchange *x, void *arg)
 void endpoint_handle(struct http_exchange *x, void *arg)
 {
     char id[REQUEST_ID_BYTES];
-    struct call c = {.f = arg, .x = x, .id = id};
+    struct lane *l = arg;
+    struct call c = {.l = l, .f = l->front, .x = x, .id = id};
     make_id(id, clock_wall(c.f->o.clock));
     const struct route *route = take_route(&c);
     if (!route)

@@ -1,5 +1,5 @@
 /* The front as a whole: put together, drained, taken apart, and looked at from outside. */
-#include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,14 +10,12 @@
 
 static void on_capacity(void *arg)
 {
-    rooms_wake_soon(arg);
+    rooms_grant(arg);
 }
 
-static void on_wake(evutil_socket_t fd, short what, void *arg)
+static void on_gone(struct node *n, unsigned generation, void *arg)
 {
-    (void)fd;
-    (void)what;
-    rooms_wake(arg);
+    lanes_drop_node(arg, n, generation);
 }
 
 /* One room per model that any node names. */
@@ -40,63 +38,49 @@ static void make_rooms(struct front *f)
     }
 }
 
-static enum rc listen_for_clients(struct front *f, struct error *e)
+static enum rc make_nodes(struct front *f, struct error *e)
 {
-    const struct config *c = f->o.config;
-    struct http_server_handlers handlers = {.on_head = endpoint_head, .on_request = endpoint_handle};
-    enum rc rc = c->tls_cert ? tls_server_new(&f->tls, c->tls_cert, c->tls_key, e) : RC_OK;
-    if (rc != RC_OK)
-        return rc;
-    struct http_server_options o = {
-        .limits = http_limits_default, .connections_max = c->connections_max, .tls = f->tls};
-    o.limits.body_bytes_max = (uint64_t)c->body_bytes_max;
-    return http_server_new(&f->server, f->o.loop, c->listen, &o, &handlers, f, e);
+    const struct nodes_options o = {.loop = f->o.loop,
+                                    .config = f->o.config,
+                                    .log = f->o.log,
+                                    .clock = f->o.clock,
+                                    .lock = &f->lock,
+                                    .mail = f->lanes[0].mail,
+                                    .on_capacity = on_capacity,
+                                    .on_gone = on_gone,
+                                    .arg = f};
+    return nodes_new(&f->nodes, &o, e);
 }
 
 enum rc front_new(struct front **out, const struct front_options *o, struct error *e)
 {
+    const struct config *c = o->config;
     struct front *f = spw_calloc(1, sizeof(*f));
     SPW_ASSERT(o->auth);
     f->o = *o;
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_mutex_init(&f->limits_lock, NULL);
     f->limits = limit_table_new(0);
     f->created_s = clock_wall(o->clock).ns / NS_PER_S;
-    TAILQ_INIT(&f->requests);
     make_rooms(f);
-    f->metrics = metrics_new(f->n_rooms, o->config->n_nodes);
-    f->wake = evtimer_new(o->loop, on_wake, f);
-    struct nodes_options nodes = {
-        .loop = o->loop, .config = o->config, .log = o->log, .clock = o->clock, .on_capacity = on_capacity, .arg = f};
-    enum rc rc = ledger_port_new(&f->port, o->ledger, o->loop, e);
+    enum rc rc = lanes_new(f, e);
     if (rc == RC_OK)
-        rc = nodes_new(&f->nodes, &nodes, e);
+        rc = make_nodes(f, e);
+    if (rc == RC_OK && c->tls_cert)
+        rc = tls_server_new(&f->tls, c->tls_cert, c->tls_key, e);
     if (rc == RC_OK)
-        rc = listen_for_clients(f, e);
+        rc = lanes_listen(f, e);
+    if (rc == RC_OK)
+        rc = lanes_start(f, e);
     if (rc != RC_OK) {
         front_free(f);
         return rc;
     }
-    log_info(o->log, "front", "listening", LOG_S("address", o->config->listen), LOG_I("port", front_port(f)),
-             LOG_I("nodes", o->config->n_nodes), LOG_I("models", f->n_rooms), LOG_B("auth", !o->config->auth_off));
+    log_info(o->log, "front", "listening", LOG_S("address", c->listen), LOG_I("port", front_port(f)),
+             LOG_I("nodes", c->n_nodes), LOG_I("models", f->n_rooms), LOG_B("auth", !c->auth_off),
+             LOG_I("workers", f->n_lanes));
     *out = f;
     return RC_OK;
-}
-
-/* Requests whose row the ledger is still writing free themselves when it is done. */
-static void abandon_requests(struct front *f)
-{
-    struct request *r;
-    while ((r = TAILQ_FIRST(&f->requests))) {
-        TAILQ_REMOVE(&f->requests, r, all);
-        leg_drop(r, "cancelled");
-        alone_release(r);
-        r->ticket = (struct limit_ticket){0}; /* void: the table goes as well */
-        event_free(r->timer);
-        r->timer = NULL;
-        r->front = NULL;
-        r->x = NULL;
-        if (!r->append_pending)
-            request_free(r);
-    }
 }
 
 void front_free(struct front *f)
@@ -104,19 +88,17 @@ void front_free(struct front *f)
     if (!f)
         return;
     f->draining = true;
-    f->stopping = true;          /* no request that ends now may start the last steps of a drain */
-    http_server_free(f->server); /* running requests are cancelled and settled by their on_abort */
-    abandon_requests(f);
-    ledger_port_free(f->port); /* waits for the rows of those that were settled */
+    f->stopping = true; /* no request that ends now may start the last steps of a drain */
+    lanes_stop(f);
+    lanes_free(f);
     nodes_free(f->nodes);
-    metrics_free(f->metrics);
     limit_table_free(f->limits);
     SSL_CTX_free(f->tls);
-    if (f->wake)
-        event_free(f->wake);
     if (f->drain_timer)
         event_free(f->drain_timer);
     free(f->rooms);
+    pthread_mutex_destroy(&f->limits_lock);
+    pthread_mutex_destroy(&f->lock);
     free(f);
 }
 
@@ -125,13 +107,16 @@ void front_free(struct front *f)
 static void on_engines_gone(void *arg)
 {
     struct front *f = arg;
-    log_info(f->o.log, "front", "drained", LOG_I("ok", f->totals.ok), LOG_I("failed", f->totals.failed));
+    struct front_totals t = front_totals(f);
+    log_info(f->o.log, "front", "drained", LOG_I("ok", t.ok), LOG_I("failed", t.failed));
     f->drained(f->drained_arg);
 }
 
-void front_request_gone(struct front *f)
+/* On lane 0. */
+void front_lane_empty(struct mail *m)
 {
-    if (!f->draining || f->stopping || !f->server_drained || !TAILQ_EMPTY(&f->requests))
+    struct front *f = ((struct lane *)((char *)m - offsetof(struct lane, emptied)))->front;
+    if (++f->n_empty < f->n_lanes || f->stopping)
         return;
     f->stopping = true;
     event_del(f->drain_timer);
@@ -140,25 +125,38 @@ void front_request_gone(struct front *f)
 
 static void on_server_drained(void *arg)
 {
-    struct front *f = arg;
-    f->server_drained = true;
-    front_request_gone(f);
+    struct lane *l = arg;
+    l->server_drained = true;
+    lane_check_empty(l);
 }
 
-/* Out of patience: what still runs is cut, which lets the server end its connections. */
-static void on_drain_deadline(evutil_socket_t fd, short what, void *arg)
+static void drain_lane(void *arg)
 {
-    struct front *f = arg;
+    struct lane *l = arg;
+    http_server_drain(l->server, on_server_drained, l);
+}
+
+/* Cutting lets the server end its connections. */
+static void cut_lane(void *arg)
+{
+    struct lane *l = arg;
     struct request *r, *next;
     int cut = 0;
-    (void)fd;
-    (void)what;
-    for (r = TAILQ_FIRST(&f->requests); r; r = next) {
+    for (r = TAILQ_FIRST(&l->requests); r; r = next) {
         next = TAILQ_NEXT(r, all);
         cut += r->state != REQUEST_SETTLING;
         request_cut(r, API_DRAINING);
     }
-    log_warn(f->o.log, "front", "the drain's time is over, running requests were cut", LOG_I("requests", cut));
+    log_warn(l->front->o.log, "front", "the drain's time is over, running requests were cut", LOG_I("requests", cut),
+             LOG_I("worker", l->index));
+}
+
+/* Out of patience. */
+static void on_drain_deadline(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    lanes_each(arg, cut_lane);
 }
 
 void front_drain(struct front *f, void (*done)(void *arg), void *arg)
@@ -167,21 +165,22 @@ void front_drain(struct front *f, void (*done)(void *arg), void *arg)
         return;
     int64_t ms = f->o.config->drain_ms;
     struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000};
+    struct front_totals t = front_totals(f);
     f->draining = true;
     f->drained = done;
     f->drained_arg = arg;
     f->drain_timer = evtimer_new(f->o.loop, on_drain_deadline, f);
     event_add(f->drain_timer, &tv);
-    log_info(f->o.log, "front", "draining", LOG_I("running", f->n_running), LOG_I("waiting", f->n_waiting),
+    log_info(f->o.log, "front", "draining", LOG_I("running", t.running), LOG_I("waiting", t.waiting),
              LOG_I("at_most_ms", ms));
-    http_server_drain(f->server, on_server_drained, f);
+    lanes_each(f, drain_lane);
 }
 
 /* ---- seen from outside ------------------------------------------------------------------------------------------ */
 
 int front_port(const struct front *f)
 {
-    return http_server_port(f->server);
+    return http_server_port(f->lanes[0].server);
 }
 
 bool front_is_draining(const struct front *f)
@@ -208,9 +207,16 @@ int front_nodes_count(const struct front *f)
     return nodes_count(f->nodes);
 }
 
-static void show_node(const struct node *n, void (*each)(const struct front_node *n, void *arg), void *arg)
+/* What other lanes change is copied under the lock, which each() may not be called with. */
+static void show_node(const struct front *shared, const struct node *n,
+                      void (*each)(const struct front_node *n, void *arg), void *arg)
 {
+    struct front *f = (struct front *)shared; /* the lock is ours to take; nothing else changes */
     const struct config_node *c = n->config;
+    char reason[sizeof n->reason], numerics[sizeof n->card.numerics];
+    front_lock(f);
+    memcpy(reason, n->reason, sizeof reason);
+    memcpy(numerics, n->card.numerics, sizeof numerics);
     struct front_node view = {
         .name = c->name,
         .provider = c->provider == PROVIDER_PROCESS ? provider_process.name : provider_static.name,
@@ -220,7 +226,7 @@ static void show_node(const struct node *n, void (*each)(const struct front_node
         .state = n->state,
         .draining = n->draining,
         .local = c->local,
-        .reason = n->reason,
+        .reason = reason,
         .state_since = n->state_since,
         .in_flight = n->in_flight,
         .slots = c->slots,
@@ -232,15 +238,16 @@ static void show_node(const struct node *n, void (*each)(const struct front_node
         .pid = n->pid,
         .restarts = n->restarts,
         .resumes = n->card.resume,
-        .numerics = n->card.numerics,
+        .numerics = numerics,
     };
+    front_unlock(f);
     each(&view, arg);
 }
 
 void front_nodes_each(const struct front *f, void (*each)(const struct front_node *n, void *arg), void *arg)
 {
     for (int i = 0; i < nodes_count(f->nodes); i++)
-        show_node(nodes_at(f->nodes, i), each, arg);
+        show_node(f, nodes_at(f->nodes, i), each, arg);
 }
 
 enum rc front_node_get(const struct front *f, const char *name, void (*each)(const struct front_node *n, void *arg),
@@ -249,7 +256,7 @@ enum rc front_node_get(const struct front *f, const char *name, void (*each)(con
     const struct node *n = nodes_find(f->nodes, name);
     if (!n)
         return RC_NOT_FOUND;
-    show_node(n, each, arg);
+    show_node(f, n, each, arg);
     return RC_OK;
 }
 
@@ -264,13 +271,29 @@ enum rc front_node_set_drain(struct front *f, const char *name, enum front_drain
 
 enum rc front_metrics_render(const struct front *f, struct strbuf *out)
 {
-    return metrics_render(f->metrics, f, out);
+    return metrics_render(f, out);
 }
 
-struct front_totals front_totals(const struct front *f)
+struct front_totals front_totals(const struct front *shared)
 {
-    struct front_totals t = f->totals;
-    t.running = f->n_running;
+    struct front *f = (struct front *)shared; /* for the lock */
+    struct front_totals t = {.ok = (uint64_t)metrics_total(f, METRIC_REQUESTS, LEDGER_OK),
+                             .cancelled = (uint64_t)metrics_total(f, METRIC_REQUESTS, LEDGER_CANCELLED),
+                             .failed = (uint64_t)metrics_total(f, METRIC_REQUESTS, LEDGER_FAILED),
+                             .retries = (uint64_t)metrics_total(f, METRIC_RETRIES, 0),
+                             .continuations = (uint64_t)metrics_total(f, METRIC_CONTINUATIONS, 0),
+                             .tokens = {.input = metrics_total(f, METRIC_TOKENS, 0),
+                                        .cached_input = metrics_total(f, METRIC_TOKENS, 1),
+                                        .output = metrics_total(f, METRIC_TOKENS, 2)},
+                             .charge = metrics_charge(f)};
+    for (int i = 0; i < f->n_lanes; i++) {
+        t.accepted += (uint64_t)counter_get(&f->lanes[i].accepted);
+        t.refused += (uint64_t)counter_get(&f->lanes[i].refused);
+    }
+    front_lock(f);
     t.waiting = f->n_waiting;
+    for (int i = 0; i < nodes_count(f->nodes); i++)
+        t.running += nodes_at(f->nodes, i)->in_flight;
+    front_unlock(f);
     return t;
 }

@@ -5,7 +5,11 @@
  * admin API and the command line (which read it through the accessors below), signals and the loop itself (main).
  *
  * Life: front_new() -> serving -> front_drain() -> done(arg) -> front_free(). front_free() without a drain closes at
- * once. Loop thread only, all of it; nothing blocks. Everything borrowed outlives the front.
+ * once. Everything borrowed outlives the front; nothing blocks but front_free(), for the rows still to be written.
+ *
+ * Threads: config.workers event loops ("lanes") serve requests, each on a thread of its own but for the first, which is
+ * the loop given here. The functions below are for that loop's thread. Taken apart in this order: the threads end, then
+ * listeners (what runs is cancelled and settled), ledger ports (rows are written), connections to nodes, node table.
  *
  * Public surface: POST /v1/chat/completions, POST /v1/completions, GET /v1/models, GET /v1/models/{id}, GET /healthz,
  * GET /readyz. /metrics and /admin are never here.
@@ -27,13 +31,15 @@
 #include "scheduler/config/config.h"
 
 struct front;
-struct auth; /* scheduler/auth/auth.h */
+struct auth;     /* scheduler/auth/auth.h */
+struct keystore; /* scheduler/auth/keystore.h */
 
 struct front_options { /* all borrowed */
     struct event_base *loop;
     const struct config *config;
     struct ledger *ledger;
-    struct auth *auth;
+    struct auth *auth;         /* of the first loop; the others make theirs from the configuration and keystore */
+    struct keystore *keystore; /* NULL: none */
     const struct log *log;
     const struct clock *clock;
 };

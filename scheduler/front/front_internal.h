@@ -4,7 +4,9 @@
 
 #include <sys/queue.h>
 
+#include "base/counter.h"
 #include "base/http_server.h"
+#include "base/mailbox.h"
 #include "scheduler/auth/auth.h"
 #include "scheduler/auth/limit_table.h"
 #include "scheduler/front/errors.h"
@@ -33,6 +35,15 @@
  * and the next leg goes on from there (survive.h says when). */
 enum request_state { REQUEST_WAITING, REQUEST_RUNNING, REQUEST_SETTLING };
 
+/* A place on a node, from the choice of the node until the leg ends, or until it is given back unused. What routing knew
+ * of the node as it was taken goes with it, so that nothing of the node has to be read afterwards. */
+struct slot {
+    struct node *node;     /* NULL: none is held; the rest then tells of the last one */
+    int position;          /* requests on the node as it was taken, with this one */
+    unsigned generation;   /* of the node's address */
+    struct node_card card; /* what the node could do */
+};
+
 struct leg {
     struct node *node;      /* NULL: no leg */
     struct http_call *call; /* NULL: it has ended */
@@ -43,7 +54,6 @@ struct leg {
     bool spoke;             /* the first token's deadline is met */
     bool died;              /* how it ended: the node is gone or hangs */
     bool alone;             /* the node was kept for it */
-    int position;           /* requests on the node as it began, with this one */
     int ids_before;         /* what the trail held as it began: ids, chunks, both */
     int64_t chunks_before, said_before;
     struct wall begun;
@@ -52,8 +62,9 @@ struct leg {
 };
 
 struct request {
-    TAILQ_ENTRY(request) all, waiting;
-    struct front *front;     /* NULL: the front is gone, only the ledger still knows this request */
+    TAILQ_ENTRY(request) all;
+    TAILQ_ENTRY(request) waiting; /* in its room or, with a slot, in its lane's `granted`; under the lock */
+    struct lane *lane;
     struct http_exchange *x; /* NULL: the client is gone or answered */
     enum request_state state;
     char id[REQUEST_ID_BYTES], client_id[65]; /* client_id: X-Client-Request-Id, for the log; "": none */
@@ -64,8 +75,9 @@ struct request {
     struct room *room;
     int64_t input_estimate;
 
-    uint64_t tried; /* bit per node that failed for this request since its last new token */
-    int attempts;   /* legs so far */
+    uint64_t tried;   /* bit per node that failed for this request since its last new token */
+    int attempts;     /* legs so far */
+    struct slot slot; /* under the lock while it waits */
     struct leg leg;
     struct stream stream; /* of the running leg, when it is streamed */
     struct trail trail;   /* what has been said, over all legs */
@@ -74,11 +86,11 @@ struct request {
     uint64_t seed;                      /* of the whole answer, for engines */
     char numerics[NUMERICS_DIGITS + 1]; /* class of what has been said; "": of no known class */
     int continuations;
-    bool gathered;            /* a whole answer that came as a stream */
-    bool cross_class;         /* parts of the answer come from different classes */
-    struct ledger_leg *legs;  /* owned */
-    int n_legs, legs_cap;     /* n_legs <= LEGS_MAX */
-    struct node *kept;        /* kept free of others for this request, which must be alone */
+    bool gathered;           /* a whole answer that came as a stream */
+    bool cross_class;        /* parts of the answer come from different classes */
+    struct ledger_leg *legs; /* owned */
+    int n_legs, legs_cap;    /* n_legs <= LEGS_MAX */
+    struct node *kept; /* kept free of others for this request, which must be alone; under the lock while it waits */
     int64_t wait_forgiven_ns; /* of waited_ns: before the last new token */
     struct strbuf answer;     /* body of a whole answer, or of a node's refusal */
     struct strbuf out;        /* scratch for what leaves */
@@ -107,32 +119,100 @@ struct request {
 struct room {
     const char *model; /* borrowed from the configuration */
     int index;
-    TAILQ_HEAD(room_queue, request) queue;
+    TAILQ_HEAD(room_queue, request) queue; /* under the lock, like n */
     int n;
+};
+
+/* ---- lanes -------------------------------------------------------------------------------------------------------
+ *
+ * A lane is one event loop with all that its requests need: listener, connections to the nodes, callers' credentials,
+ * metrics. Lane 0 is the loop of front_options and does what there is once: nodes, health checks, providers, the admin API,
+ * the drain. The others have a thread each. What a lane holds is touched by its own thread only, but for counts, its
+ * mailbox and `granted`.
+ *
+ * What the lanes share stands behind front.lock: routing's part of the nodes (nodes.h), the rooms, the lanes' `granted`.
+ * It is held for one decision and never over I/O, a log line or anybody's callback. Looking for a slot, taking it or else
+ * queueing for one is one decision, so that no slot can come free in between unseen.
+ *
+ * A waiting request is, under the lock, in exactly one list: its room's queue or, once whichever lane gave a slot back has
+ * taken that slot for it, its own lane's `granted`. Any lane moves it from the one to the other; only its own takes it out
+ * of either. What routing reads of a request does not change while it is in the queue; and who leaves early gives back the
+ * slot that he was granted. */
+#define LANES_MAX 64 /* they are bits of front.to_tell */
+
+struct lane_pool {
+    struct http_client *client; /* NULL: none yet */
+    unsigned generation;        /* of the node's address */
+};
+struct lane {
+    struct front *front;
+    int index;
+    struct event_base *loop; /* lane 0: borrowed */
+    pthread_t thread;
+    bool runs; /* it has a thread */
+    struct mailbox *mail;
+    struct http_server *server;
+    struct auth *auth; /* lane 0: borrowed */
+    struct fetcher *fetcher;
+    struct ledger_port *port;
+    struct lane_pool *pools;                    /* one per node */
+    struct metrics *metrics;                    /* changed by this lane, read by all */
+    struct counter accepted, refused;           /* for front_totals */
+    TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
+    struct room_queue granted;                  /* under front.lock: have a slot and do not know it yet */
+    struct mail told;                           /* that there are some */
+    bool telling;                               /* under front.lock: it is on its way */
+    bool server_drained;
+    bool empty; /* said to lane 0: nothing is left here */
+    struct mail emptied;
 };
 
 struct front {
     struct front_options o;
     struct nodes *nodes;
-    struct http_server *server;
+    struct lane *lanes; /* the array is whole before the first thread starts */
+    int n_lanes;
+    struct http_held held; /* bounds on connections and request bytes, over all lanes */
     SSL_CTX *tls;
-    struct metrics *metrics;
-    struct limit_table *limits;
-    struct ledger_port *port; /* the loop's */
-    struct room *rooms;       /* one per model that the configuration names */
-    int n_rooms, n_waiting, n_running;
-    TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
-    struct event *wake;                         /* rooms_wake() in a turn of its own */
-    uint32_t spread;                            /* counts up: equals share by turns */
-    bool ledger_failing;                        /* rows cannot be written: no new work until one can */
-    int64_t created_s;                          /* for /v1/models */
-    struct front_totals totals;
-    /* drain */
-    bool draining, server_drained, stopping;
+
+    pthread_mutex_t lock;
+    struct room *rooms; /* one per model that the configuration names; the array is constant */
+    int n_rooms;        /* constant */
+    int n_waiting;      /* in the queues; under the lock */
+    uint32_t spread;    /* counts up: equals share by turns; under the lock */
+    uint64_t to_tell;   /* lanes that got requests with a slot; under the lock, see front_unlock() */
+
+    pthread_mutex_t limits_lock;
+    struct limit_table *limits;  /* under limits_lock */
+    _Atomic bool ledger_failing; /* rows cannot be written: no new work until one can */
+    int64_t created_s;           /* for /v1/models */
+    /* drain; lane 0 but for the first */
+    _Atomic bool draining;
+    bool stopping;
+    int n_empty; /* lanes that have nothing left */
     void (*drained)(void *arg);
     void *drained_arg;
     struct event *drain_timer;
 };
+
+void front_lock(struct front *f);
+/* Lanes that were granted slots meanwhile are told, after the lock is free. */
+void front_unlock(struct front *f);
+
+/* lane.c */
+enum rc lanes_new(struct front *f, struct error *e) SPW_MUST_USE; /* f->nodes does not exist yet */
+enum rc lanes_listen(struct front *f, struct error *e) SPW_MUST_USE;
+enum rc lanes_start(struct front *f, struct error *e) SPW_MUST_USE; /* the threads: from here on the lock matters */
+void lanes_stop(struct front *f);         /* the threads end; afterwards the caller's is every lane's */
+void lanes_free(struct front *f);         /* requests, pools and whatever is left */
+int lanes_wanted(const struct config *c); /* `workers`: auto is one less than there are cores for us */
+/* call(lane) on each lane's own thread: at once for the caller's, lane 0. */
+void lanes_each(struct front *f, void (*call)(void *lane));
+/* The pool towards the node, made when the first leg needs it and again when the node has moved. */
+enum rc lane_client(struct lane *l, struct node *node, unsigned generation, struct http_client **c,
+                    struct error *e) SPW_MUST_USE;
+void lanes_drop_node(struct front *f, struct node *n, unsigned generation); /* its address is no longer good */
+void lane_check_empty(struct lane *l); /* a request was freed, or the listener is drained: a drain may be complete */
 
 /* endpoint.c */
 void endpoint_head(struct http_exchange *x, void *arg);
@@ -147,7 +227,7 @@ struct limit_texts {
 /* Appends to headers, whose values stand in *t. Returns how many: 0 where nothing is limited. */
 int limit_headers(const struct limit_verdict *v, struct limit_texts *t, struct http_header *headers);
 /* RC_OK: *ticket and *v are the request's. RC_DENIED: it was not admitted; *v and *e say why. */
-enum rc admit(struct front *f, const struct identity *who, const struct request_body *body, struct limit_ticket *ticket,
+enum rc admit(struct lane *l, const struct identity *who, const struct request_body *body, struct limit_ticket *ticket,
               struct limit_verdict *v, struct api_error *e) SPW_MUST_USE;
 /* It used so many tokens. Again and again is once. */
 void admit_settle(struct front *f, struct limit_ticket *ticket, int64_t tokens);
@@ -159,21 +239,21 @@ struct admission {
     struct limit_ticket ticket;
     struct limit_verdict limits;
 };
-void request_start(struct front *f, struct http_exchange *x, const char *id, const struct request_body *body,
+void request_start(struct lane *l, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct admission *a);
 /* Choose a node and start a leg, or wait, or fail. */
 void dispatch(struct request *r);
+/* The same for one that holds a slot already. */
+void dispatch_granted(struct request *r);
 /* End whatever runs and settle with this error (drain's deadline). */
 void request_cut(struct request *r, enum api_code code);
-/* What routing says for r now. */
-void dispatch_look(const struct request *r, uint32_t spread, struct route_decision *d);
 /* The running leg is over and has not answered: on to another node, or the end of r. */
 void leg_failed(struct request *r, enum leg_fault fault, const char *reason);
 void request_arm(struct request *r, int64_t ms);
 void request_free(struct request *r);
 
 /* leg.c: one leg, from the request that is sent to the last byte that is read. */
-enum rc leg_start(struct request *r, struct node *node, struct error *e) SPW_MUST_USE;
+enum rc leg_start(struct request *r, struct error *e) SPW_MUST_USE; /* on the node whose slot r holds */
 /* The slot goes back; a call that still runs keeps running. outcome: static text for the ledger. */
 void leg_over(struct request *r, const char *outcome);
 /* The same, and the call is cancelled. Without a leg: nothing happens. */
@@ -182,16 +262,35 @@ void leg_late(struct request *r); /* the timer of a running leg */
 bool leg_has_progress(const struct request *r);
 
 /* alone.c: a node of one's own. */
-void alone_keep(struct request *r);    /* the emptiest node that could take r is kept for it, unless one is already */
-void alone_take(struct request *r);    /* r's leg has begun on its node: nobody else's may */
-void alone_release(struct request *r); /* without one: nothing happens */
+void alone_keep_locked(
+    struct request *r); /* the emptiest node that could take r is kept for it, unless one is already */
+void alone_take_locked(struct request *r);    /* r has got a slot: on that node nobody else may begin */
+void alone_release_locked(struct request *r); /* without one: nothing happens. Others may place requests afterwards */
+void alone_release(struct request *r);        /* of one that does not wait */
+
+/* slots.c: who gets which slot. */
+/* What routing says for r now. */
+void slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d);
+void slot_take_locked(struct request *r, struct node *node);
+enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_NO_TIME, FOUND_QUEUE_FULL };
+/* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. */
+enum found slot_find(struct request *r, struct route_decision *d);
+enum slot_use { SLOT_UNUSED, SLOT_USED };
+/* r's slot goes to whoever waits for it, or back. Returns how many requests the node had, with r. */
+int slot_return(struct request *r, enum slot_use use);
 
 /* rooms.c */
-enum room_side { ROOM_TAIL, ROOM_HEAD };                 /* a request that was already under way goes to the head */
-void room_enter(struct request *r, enum room_side side); /* or fails it, when there is no room or no time left */
-void room_leave(struct request *r);
-void rooms_wake_soon(struct front *f);
-void rooms_wake(struct front *f);
+enum room_side { ROOM_TAIL, ROOM_HEAD }; /* a request that was already under way goes to the head */
+/* FOUND_ROOM: r waits, and room_entered() is called once the lock is free. Else there is no place or no time left. */
+enum found room_enter_locked(struct request *r, enum room_side side);
+void room_entered(struct request *r);
+/* r waits no longer. True: it was granted a slot, which it now holds. */
+bool room_leave(struct request *r);
+/* Slots that are free go to those that wait: taken for them, and their lanes are told by front_unlock(). */
+void rooms_grant_locked(struct front *f);
+void rooms_grant(struct front *f);
+/* The lane's own, on its thread: go on with those that were granted slots. */
+void rooms_take_granted(struct lane *l);
 
 /* settle.c */
 void settle(struct request *r, enum ledger_outcome outcome);
@@ -203,6 +302,6 @@ void settle_failed(struct request *r);
 void request_refuse(struct request *r);
 
 /* front.c */
-void front_request_gone(struct front *f); /* a request was freed: a drain may be complete */
+void front_lane_empty(struct mail *m); /* a lane's `emptied` */
 
 #endif

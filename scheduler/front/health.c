@@ -13,9 +13,8 @@
 static int64_t interval_ms(const struct node *n)
 {
     int64_t ms = nodes_options(n->table)->config->health_interval_ms;
-    int64_t most = n->state == NODE_STARTING  ? STARTING_INTERVAL_MS
-                   : n->state == NODE_FAILING ? FAILING_INTERVAL_MS
-                                              : ms;
+    enum node_state state = node_state_now(n);
+    int64_t most = state == NODE_STARTING ? STARTING_INTERVAL_MS : state == NODE_FAILING ? FAILING_INTERVAL_MS : ms;
     return ms < most ? ms : most;
 }
 
@@ -40,7 +39,7 @@ enum bad_kind { BAD_LOADING, BAD_FAILED };
 static void bad(struct node *n, enum bad_kind kind, const char *reason)
 {
     bool ours = n->config->provider == PROVIDER_PROCESS; /* an engine that does not listen yet is starting */
-    if (n->state == NODE_STARTING && (ours || kind == BAD_LOADING))
+    if (node_state_now(n) == NODE_STARTING && (ours || kind == BAD_LOADING))
         node_enter(n, NODE_STARTING, reason);
     else
         node_enter(n, NODE_FAILING, reason);
@@ -52,7 +51,7 @@ static void missed(struct node *n)
     char reason[96];
     snprintf(reason, sizeof reason, "no answer to a health check within %lld ms",
              (long long)nodes_options(n->table)->config->health_timeout_ms);
-    if (++n->probe_misses < MISSES_MAX && n->state == NODE_READY)
+    if (++n->probe_misses < MISSES_MAX && node_state_now(n) == NODE_READY)
         arm(n, interval_ms(n));
     else
         bad(n, BAD_FAILED, reason);
@@ -83,7 +82,9 @@ static void take_card(struct node *n)
         log_info(nodes_options(n->table)->log, "node",
                  card.resume ? "answers can be resumed here" : "answers cannot be resumed here",
                  LOG_S("node", n->config->name), LOG_S("numerics", card.numerics), LOG_I("slots", card.slots));
+    pthread_mutex_lock(nodes_options(n->table)->lock);
     n->card = card;
+    pthread_mutex_unlock(nodes_options(n->table)->lock);
 }
 
 enum probe_kind { PROBE_HEALTH, PROBE_CARD };

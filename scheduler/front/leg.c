@@ -5,7 +5,7 @@
  *                  tokens (routing.token)
  *               -> leg_done(), or leg_failed() in dispatch.c
  *
- * Invariants: a slot is held exactly while r->leg.node is set (and given back by leg_drop() or leg_over()); r->body's
+ * Invariants: a slot is held exactly while r->leg.node is set (and given back by leg_drop() or leg_over()), and before that by whoever called leg_start(); r->body's
  * text is only read while r->x is there, which is as long as legs can start; after settle() nothing here touches r but
  * the end of a call that still runs (on_end of a stream that has said [DONE]). */
 #include <stdlib.h>
@@ -34,14 +34,13 @@ bool leg_has_progress(const struct request *r)
 }
 
 /* A node's draw, shared among the requests that it has at the leg's end: as good a guess as there is without a meter. */
-static void note_energy(struct request *r)
+static void note_energy(struct request *r, const struct node *node, int together)
 {
-    const struct node *node = r->leg.node;
-    int64_t us = mono_since(r->front->o.clock, r->leg.started) / NS_PER_US;
+    int64_t us = mono_since(r->lane->front->o.clock, r->leg.started) / NS_PER_US;
     if (node->config->watts <= 0)
         r->millijoules = -1;
     else if (r->millijoules >= 0)
-        r->millijoules += us / node->in_flight * node->config->watts / 1000;
+        r->millijoules += us / together * node->config->watts / 1000;
 }
 
 /* For the ledger. How many tokens it brought is settled for the last leg when the row's own figure is. */
@@ -60,7 +59,7 @@ static void note_leg(struct request *r, const char *outcome)
         .provider = c->provider == PROVIDER_PROCESS ? provider_process.name : provider_static.name,
         .outcome = outcome,
         .started = r->leg.begun,
-        .ended = clock_wall(r->front->o.clock),
+        .ended = clock_wall(r->lane->front->o.clock),
         .tokens_output = r->leg.to_engine ? r->trail.n_ids - r->leg.ids_before : r->stream.content_chunks,
     };
     snprintf(leg->node, sizeof leg->node, "%s", c->name);
@@ -82,13 +81,10 @@ void leg_over(struct request *r, const char *outcome)
 {
     struct node *node = r->leg.node;
     SPW_ASSERT(node);
-    note_energy(r);
     note_leg(r, outcome);
     note_class(r);
-    alone_release(r);
     r->leg.node = NULL;
-    r->front->n_running--;
-    node_release(node);
+    note_energy(r, node, slot_return(r, SLOT_USED));
 }
 
 void leg_drop(struct request *r, const char *outcome)
@@ -104,10 +100,10 @@ void leg_drop(struct request *r, const char *outcome)
 /* The answer is complete: everything is known. */
 static void leg_done(struct request *r)
 {
-    struct front *f = r->front;
+    struct front *f = r->lane->front;
     if (!r->body.stream) {
         r->first_byte = clock_wall(f->o.clock);
-        metrics_observe(f->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
+        metrics_observe(r->lane->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
     }
     leg_over(r, "ok");
     settle(r, LEDGER_OK);
@@ -117,7 +113,7 @@ static void leg_done(struct request *r)
 
 static void start_reply(struct request *r)
 {
-    struct front *f = r->front;
+    struct front *f = r->lane->front;
     struct limit_texts limits;
     struct http_header headers[5 + LIMIT_HEADERS_MAX] = {
         {"Content-Type", "text/event-stream"},
@@ -128,7 +124,7 @@ static void start_reply(struct request *r)
     };
     r->replied = true;
     r->first_byte = clock_wall(f->o.clock);
-    metrics_observe(f->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
+    metrics_observe(r->lane->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
     http_reply_start(r->x, 200, headers, 5 + limit_headers(&r->limits, &limits, headers + 5));
 }
 
@@ -137,7 +133,7 @@ static void on_client_drained(struct http_exchange *x, void *state)
     struct request *r = state;
     (void)x;
     if (r->paused && r->leg.call) {
-        r->leg.heard = r->leg.token = clock_now(r->front->o.clock);
+        r->leg.heard = r->leg.token = clock_now(r->lane->front->o.clock);
         http_call_resume(r->leg.call);
     }
     r->paused = false;
@@ -171,8 +167,8 @@ static bool may_continue(const struct request *r)
 /* Milliseconds that the running leg may still be silent; *why: what it is then. */
 static int64_t patience_ms(const struct request *r, const char **why)
 {
-    const struct config *c = r->front->o.config;
-    const struct clock *clock = r->front->o.clock;
+    const struct config *c = r->lane->front->o.config;
+    const struct clock *clock = r->lane->front->o.clock;
     int64_t idle = c->idle_ms - mono_since(clock, r->leg.heard) / NS_PER_MS;
     int64_t token = c->token_ms - mono_since(clock, r->leg.token) / NS_PER_MS;
     int64_t most = c->first_byte_ms;
@@ -190,16 +186,16 @@ static int64_t patience_ms(const struct request *r, const char **why)
 /* Silence is measured when the timer fires instead of moving the timer with every read. */
 void leg_late(struct request *r)
 {
-    struct front *f = r->front;
+    struct lane *l = r->lane;
     const char *why;
     int64_t left_ms = patience_ms(r, &why);
     if (r->paused && r->leg.spoke) { /* it is the client who keeps us waiting */
-        request_arm(r, f->o.config->idle_ms);
+        request_arm(r, l->front->o.config->idle_ms);
     } else if (left_ms > 0) {
         request_arm(r, left_ms);
     } else {
         if (r->leg.spoke)
-            metrics_add(f->metrics, METRIC_HANGS, r->leg.node->index, 0, 1);
+            metrics_add(l->metrics, METRIC_HANGS, r->leg.node->index, 0, 1);
         r->leg.died = true;
         leg_failed(r, FAULT_TIMEOUT, why);
     }
@@ -209,7 +205,7 @@ void leg_late(struct request *r)
 static void note_heard(struct request *r, int64_t pieces)
 {
     const char *why;
-    r->leg.heard = clock_now(r->front->o.clock);
+    r->leg.heard = clock_now(r->lane->front->o.clock);
     if (pieces)
         r->leg.token = r->leg.heard;
     if (r->leg.spoke || (r->leg.to_engine && !pieces))
@@ -348,7 +344,7 @@ static void on_fail(struct http_call *c, enum http_phase phase, const struct err
                            : e->code == RC_INVALID     ? FAULT_FRAMING
                                                        : FAULT_CUT;
     bool stale =
-        reused && phase < HTTP_PHASE_BODY && mono_since(r->front->o.clock, r->leg.started) < STALE_MS * NS_PER_MS;
+        reused && phase < HTTP_PHASE_BODY && mono_since(r->lane->front->o.clock, r->leg.started) < STALE_MS * NS_PER_MS;
     r->leg.died = fault == FAULT_CUT && !stale;
     /* At most the usage is missing, and whoever cannot be resumed will not say it. */
     bool complete = r->leg.streamed && r->stream.finished && (r->stream.usage_known || !r->leg.to_engine);
@@ -364,12 +360,12 @@ static const struct http_call_handlers leg_handlers = {
 /* ---- its start -------------------------------------------------------------------------------------------------- */
 
 /* How this node is asked. */
-static struct request_leg ask_for(const struct request *r, const struct node *node)
+static struct request_leg ask_for(const struct request *r)
 {
     bool begun = trail_has_said(&r->trail);
-    bool to_engine = node->card.resume && r->body.resumable && (!begun || r->trail.ids_known);
+    bool to_engine = r->slot.card.resume && r->body.resumable && (!begun || r->trail.ids_known);
     return (struct request_leg){
-        .upstream_model = node_upstream_model(node),
+        .upstream_model = node_upstream_model(r->slot.node),
         .stream = r->body.stream || to_engine || begun,
         .to_engine = to_engine,
         .seed = r->seed,
@@ -379,8 +375,10 @@ static struct request_leg ask_for(const struct request *r, const struct node *no
     };
 }
 
-static enum rc send_request(struct request *r, struct node *node, const struct request_leg *leg, struct error *e)
+static enum rc send_request(struct request *r, const struct request_leg *leg, struct error *e)
 {
+    struct node *node = r->slot.node;
+    struct http_client *client;
     struct http_header headers[5] = {
         {"Content-Type", "application/json"},
         {"Accept", leg->stream ? "text/event-stream" : "application/json"},
@@ -401,18 +399,20 @@ static enum rc send_request(struct request *r, struct node *node, const struct r
     enum rc rc = request_splice(&r->body, leg, &body);
     q.body = body.data;
     q.body_len = body.len;
-    if (rc == RC_OK)
-        rc = http_call_start(node->client, &q, &leg_handlers, r, &r->leg.call, e);
-    else
+    if (rc != RC_OK)
         error_set(e, rc, "the request cannot be written for the node");
+    if (rc == RC_OK)
+        rc = lane_client(r->lane, node, r->slot.generation, &client, e);
+    if (rc == RC_OK)
+        rc = http_call_start(client, &q, &leg_handlers, r, &r->leg.call, e);
     strbuf_fini(&body);
     return rc;
 }
 
-enum rc leg_start(struct request *r, struct node *node, struct error *e)
+enum rc leg_start(struct request *r, struct error *e)
 {
-    struct front *f = r->front;
-    struct request_leg ask = ask_for(r, node);
+    struct front *f = r->lane->front;
+    struct request_leg ask = ask_for(r);
     const char *why;
     r->leg = (struct leg){
         .streamed = ask.stream,
@@ -426,23 +426,18 @@ enum rc leg_start(struct request *r, struct node *node, struct error *e)
         .begun = clock_wall(f->o.clock),
     };
     if (ask.to_engine)
-        memcpy(r->leg.numerics, node->card.numerics, sizeof r->leg.numerics);
+        memcpy(r->leg.numerics, r->slot.card.numerics, sizeof r->leg.numerics);
     r->attempts++;
     stream_fini(&r->stream);
     stream_init(&r->stream, ask.upstream_model ? r->body.model : NULL, r->body.usage_asked);
     stream_follow(&r->stream, &r->trail, r->body.stream ? NULL : &r->whole);
-    enum rc rc = send_request(r, node, &ask, e);
+    enum rc rc = send_request(r, &ask, e);
     if (rc != RC_OK) {
         r->leg.call = NULL;
         return rc;
     }
     r->state = REQUEST_RUNNING;
-    r->leg.node = r->last = r->billed = node;
-    f->n_running++;
-    node_take(node);
-    r->leg.position = node->in_flight;
-    if (r->survival.alone)
-        alone_take(r);
+    r->leg.node = r->last = r->billed = r->slot.node;
     request_arm(r, patience_ms(r, &why));
     return RC_OK;
 }

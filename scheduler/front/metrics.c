@@ -27,32 +27,51 @@ static const int64_t bucket_us[BUCKETS] = {100,     250,     500,      1000,    
                                            10000,   25000,   50000,    100000,   250000,   500000,
                                            1000000, 2500000, 10000000, 60000000, 600000000};
 struct histogram {
-    uint64_t counts[BUCKETS + 1]; /* the last: beyond every edge */
-    int64_t sum_ns;
+    struct counter counts[BUCKETS + 1]; /* the last: beyond every edge */
+    struct counter sum_ns;
 };
 
 /* ---- gauges and counters that others keep ----------------------------------------------------------------------- */
 
+/* The lock is ours to take, and nothing else changes. */
+static void lock(const struct front *f)
+{
+    front_lock((struct front *)f);
+}
+static void unlock(const struct front *f)
+{
+    front_unlock((struct front *)f);
+}
+
 static int64_t read_running(const struct front *f, int i)
 {
     (void)i;
-    return f->n_running;
+    return front_totals(f).running;
 }
 static int64_t read_waiting(const struct front *f, int i)
 {
-    return f->rooms[i].n;
+    lock(f);
+    int n = f->rooms[i].n;
+    unlock(f);
+    return n;
 }
 static int64_t read_node_up(const struct front *f, int i)
 {
-    return nodes_at(f->nodes, i)->state == NODE_READY;
+    return node_state_now(nodes_at(f->nodes, i)) == NODE_READY;
 }
 static int64_t read_node_draining(const struct front *f, int i)
 {
-    return nodes_at(f->nodes, i)->draining;
+    lock(f);
+    bool draining = nodes_at(f->nodes, i)->draining;
+    unlock(f);
+    return draining;
 }
 static int64_t read_node_in_flight(const struct front *f, int i)
 {
-    return nodes_at(f->nodes, i)->in_flight;
+    lock(f);
+    int in_flight = nodes_at(f->nodes, i)->in_flight;
+    unlock(f);
+    return in_flight;
 }
 static int64_t read_node_slots(const struct front *f, int i)
 {
@@ -60,7 +79,10 @@ static int64_t read_node_slots(const struct front *f, int i)
 }
 static int64_t read_node_legs(const struct front *f, int i)
 {
-    return (int64_t)nodes_at(f->nodes, i)->requests;
+    lock(f);
+    uint64_t requests = nodes_at(f->nodes, i)->requests;
+    unlock(f);
+    return (int64_t)requests;
 }
 static int64_t read_node_restarts(const struct front *f, int i)
 {
@@ -86,30 +108,49 @@ static int64_t read_ledger_queued(const struct front *f, int i)
     (void)i;
     return ledger_stats(f->o.ledger).queued;
 }
+/* Over all lanes. */
+static struct http_server_stats http_stats(const struct front *f)
+{
+    struct http_server_stats sum = {0};
+    for (int i = 0; i < f->n_lanes; i++) {
+        struct http_server_stats s = http_server_stats(f->lanes[i].server);
+        sum.open_connections += s.open_connections;
+        sum.accepted += s.accepted;
+        sum.requests += s.requests;
+        sum.refused_framing += s.refused_framing;
+        sum.refused_full += s.refused_full;
+    }
+    return sum;
+}
 static int64_t read_connections(const struct front *f, int i)
 {
     (void)i;
-    return http_server_stats(f->server).open_connections;
+    return http_stats(f).open_connections;
 }
 static int64_t read_accepted(const struct front *f, int i)
 {
     (void)i;
-    return (int64_t)http_server_stats(f->server).accepted;
+    return (int64_t)http_stats(f).accepted;
 }
 static int64_t read_http_requests(const struct front *f, int i)
 {
     (void)i;
-    return (int64_t)http_server_stats(f->server).requests;
+    return (int64_t)http_stats(f).requests;
 }
 static int64_t read_refused_framing(const struct front *f, int i)
 {
     (void)i;
-    return (int64_t)http_server_stats(f->server).refused_framing;
+    return (int64_t)http_stats(f).refused_framing;
 }
 static int64_t read_refused_full(const struct front *f, int i)
 {
     (void)i;
-    return (int64_t)http_server_stats(f->server).refused_full;
+    return (int64_t)http_stats(f).refused_full;
+}
+static int64_t read_workers(const struct front *f, int i)
+{
+    (void)i;
+    return f->n_lanes;
 }
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
@@ -278,6 +319,12 @@ static const struct declaration table[] = {
      UNIT_COUNT,
      {DIM_NONE, DIM_NONE},
      read_ledger_queued},
+    {"spillway_workers",
+     "Event loops that serve requests.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_workers},
     {"spillway_http_connections",
      "Open connections from applications.",
      TYPE_GAUGE,
@@ -313,8 +360,11 @@ static const struct declaration table[] = {
 
 struct metrics {
     int n_models, n_nodes;
-    __int128 *values[METRIC_FIRST_GAUGE];             /* counters: [i * size of j + j] */
+    struct counter *values[METRIC_FIRST_GAUGE];       /* counters: [i * size of j + j] */
     struct histogram *histograms[METRIC_FIRST_GAUGE]; /* [i] */
+    /* Charges as [model][node], which one machine word does not hold for long. The lock is uncontended but when read. */
+    pthread_mutex_t charges_lock;
+    __int128 *charges;
 };
 
 const char *leg_fault_name(enum leg_fault f)
@@ -370,12 +420,14 @@ struct metrics *metrics_new(int n_models, int n_nodes)
     struct metrics *m = spw_calloc(1, sizeof(*m));
     m->n_models = n_models;
     m->n_nodes = n_nodes;
+    pthread_mutex_init(&m->charges_lock, NULL);
+    m->charges = spw_calloc((size_t)n_models * (size_t)n_nodes + 1, sizeof *m->charges);
     for (int k = 0; k < METRIC_FIRST_GAUGE; k++) {
         size_t n = (size_t)dim_size(m, table[k].dims[0]) * (size_t)dim_size(m, table[k].dims[1]);
         if (table[k].type == TYPE_HISTOGRAM)
             m->histograms[k] = spw_calloc(n + 1, sizeof(struct histogram));
         else
-            m->values[k] = spw_calloc(n + 1, sizeof(__int128));
+            m->values[k] = spw_calloc(n + 1, sizeof(struct counter));
     }
     return m;
 }
@@ -388,6 +440,8 @@ void metrics_free(struct metrics *m)
         free(m->values[k]);
         free(m->histograms[k]);
     }
+    pthread_mutex_destroy(&m->charges_lock);
+    free(m->charges);
     free(m);
 }
 
@@ -395,7 +449,13 @@ void metrics_add(struct metrics *m, enum metric id, int i, int j, int64_t n)
 {
     int size_i = dim_size(m, table[id].dims[0]), size_j = dim_size(m, table[id].dims[1]);
     SPW_ASSERT(m->values[id] && i >= 0 && i < size_i && j >= 0 && j < size_j);
-    m->values[id][i * size_j + j] += n;
+    if (id != METRIC_CHARGE) {
+        counter_add(&m->values[id][i * size_j + j], n);
+        return;
+    }
+    pthread_mutex_lock(&m->charges_lock);
+    m->charges[i * size_j + j] += n;
+    pthread_mutex_unlock(&m->charges_lock);
 }
 
 void metrics_observe(struct metrics *m, enum metric id, int i, int64_t ns)
@@ -405,8 +465,46 @@ void metrics_observe(struct metrics *m, enum metric id, int i, int64_t ns)
     int b = 0;
     while (b < BUCKETS && ns > bucket_us[b] * NS_PER_US)
         b++;
-    h->counts[b]++;
-    h->sum_ns += ns;
+    counter_add(&h->counts[b], 1);
+    counter_add(&h->sum_ns, ns);
+}
+
+/* ---- over all lanes --------------------------------------------------------------------------------------------- */
+
+/* One cell of a counter. */
+static __int128 value_of(const struct front *f, int id, int cell)
+{
+    __int128 sum = 0;
+    for (int l = 0; l < f->n_lanes; l++) {
+        struct metrics *m = f->lanes[l].metrics;
+        if (id != METRIC_CHARGE) {
+            sum += counter_get(&m->values[id][cell]);
+            continue;
+        }
+        pthread_mutex_lock(&m->charges_lock);
+        sum += m->charges[cell];
+        pthread_mutex_unlock(&m->charges_lock);
+    }
+    return sum;
+}
+
+int64_t metrics_total(const struct front *f, enum metric id, int j)
+{
+    const struct metrics *m = f->lanes[0].metrics; /* they are all of the same size */
+    int size_i = dim_size(m, table[id].dims[0]), size_j = dim_size(m, table[id].dims[1]);
+    __int128 sum = 0;
+    for (int i = 0; i < size_i; i++)
+        sum += value_of(f, (int)id, i * size_j + j);
+    return (int64_t)sum;
+}
+
+struct pusd_sum metrics_charge(const struct front *f)
+{
+    const struct metrics *m = f->lanes[0].metrics;
+    struct pusd_sum sum = {0};
+    for (int i = 0; i < m->n_models * m->n_nodes; i++)
+        sum.v += value_of(f, METRIC_CHARGE, i);
+    return sum;
 }
 
 /* ---- Prometheus text -------------------------------------------------------------------------------------------- */
@@ -474,52 +572,56 @@ static void put_value(struct writer *w, enum unit unit, __int128 v)
         put(w, " %" PRId64 "\n", (int64_t)v);
 }
 
-static void put_histogram(struct writer *w, const struct front *f, const struct declaration *d,
-                          const struct histogram *h, int i)
+static void put_histogram(struct writer *w, const struct front *f, int k, int i)
 {
-    uint64_t total = 0;
+    const struct declaration *d = &table[k];
+    int64_t total = 0, sum_ns = 0;
     for (int b = 0; b <= BUCKETS; b++) {
         char le[32] = "+Inf";
         if (b < BUCKETS)
             snprintf(le, sizeof le, "%g", (double)bucket_us[b] / 1e6);
-        total += h->counts[b];
+        for (int l = 0; l < f->n_lanes; l++)
+            total += counter_get(&f->lanes[l].metrics->histograms[k][i].counts[b]);
         put(w, "%s_bucket", d->name);
         put_labels(w, f, d, i, 0, le);
-        put(w, " %" PRIu64 "\n", total);
+        put(w, " %" PRId64 "\n", total);
     }
+    for (int l = 0; l < f->n_lanes; l++)
+        sum_ns += counter_get(&f->lanes[l].metrics->histograms[k][i].sum_ns);
     put(w, "%s_sum", d->name);
     put_labels(w, f, d, i, 0, NULL);
-    put_value(w, UNIT_SECONDS, h->sum_ns);
+    put_value(w, UNIT_SECONDS, sum_ns);
     put(w, "%s_count", d->name);
     put_labels(w, f, d, i, 0, NULL);
-    put(w, " %" PRIu64 "\n", total);
+    put(w, " %" PRId64 "\n", total);
 }
 
-static void put_metric(struct writer *w, const struct metrics *m, const struct front *f, int k)
+static void put_metric(struct writer *w, const struct front *f, int k)
 {
+    const struct metrics *m = f->lanes[0].metrics; /* for the sizes, which all have */
     static const char *const types[] = {"counter", "gauge", "histogram"};
     const struct declaration *d = &table[k];
     int size_i = dim_size(m, d->dims[0]), size_j = dim_size(m, d->dims[1]);
     put(w, "# HELP %s %s\n# TYPE %s %s\n", d->name, d->help, d->name, types[d->type]);
     for (int i = 0; i < size_i; i++) {
         if (d->type == TYPE_HISTOGRAM) {
-            put_histogram(w, f, d, &m->histograms[k][i], i);
+            put_histogram(w, f, k, i);
             continue;
         }
         for (int j = 0; j < size_j; j++) {
             put(w, "%s", d->name);
             put_labels(w, f, d, i, j, NULL);
-            put_value(w, d->unit, d->read ? d->read(f, i) : m->values[k][i * size_j + j]);
+            put_value(w, d->unit, d->read ? d->read(f, i) : value_of(f, k, i * size_j + j));
         }
     }
 }
 
-enum rc metrics_render(const struct metrics *m, const struct front *f, struct strbuf *out)
+enum rc metrics_render(const struct front *f, struct strbuf *out)
 {
     struct writer w = {.out = out, .rc = RC_OK};
     put(&w, "# HELP spillway_build_info Version of the program.\n# TYPE spillway_build_info gauge\n"
             "spillway_build_info{version=\"" SPILLWAY_VERSION "\"} 1\n");
     for (int k = 0; k < TABLE_SIZE; k++)
-        put_metric(&w, m, f, k);
+        put_metric(&w, f, k);
     return w.rc;
 }

@@ -1,12 +1,15 @@
 /* Counters, histograms and gauges of the front: each is declared once, in the table of metrics.c, and that yields its
  * storage and its lines in /metrics. Label values come from the configuration or from enums, so there is no way for a
- * client to make more of them. */
+ * client to make more of them.
+ *
+ * Each lane has a set of its own, which only its thread changes and which costs it no lock; who reads adds them up. */
 #ifndef SCHEDULER_FRONT_METRICS_H
 #define SCHEDULER_FRONT_METRICS_H
 
 #include <stdint.h>
 
 #include "base/alloc.h"
+#include "base/money.h"
 
 struct front;
 struct metrics;
@@ -47,6 +50,10 @@ struct metrics *metrics_new(int n_models, int n_nodes);
 void metrics_free(struct metrics *m);
 void metrics_add(struct metrics *m, enum metric id, int i, int j, int64_t n);
 void metrics_observe(struct metrics *m, enum metric id, int i, int64_t ns);
-enum rc metrics_render(const struct metrics *m, const struct front *f, struct strbuf *out) SPW_MUST_USE;
+/* Over all lanes; on any thread. */
+enum rc metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE;
+/* Of a counter, over all lanes and all values of its first label, at the value j of its second. */
+int64_t metrics_total(const struct front *f, enum metric id, int j);
+struct pusd_sum metrics_charge(const struct front *f);
 
 #endif

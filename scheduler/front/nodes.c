@@ -44,13 +44,16 @@ const char *node_state_name(enum node_state s)
 void node_enter(struct node *n, enum node_state state, const char *reason)
 {
     const struct nodes_options *o = &n->table->o;
-    bool changed = n->state != state;
-    if (!changed && strcmp(n->reason, reason) == 0)
-        return;
+    pthread_mutex_lock(o->lock);
+    bool changed = n->state != state, other_reason = strcmp(n->reason, reason) != 0;
     n->state = state;
-    snprintf(n->reason, sizeof n->reason, "%s", reason);
+    if (other_reason)
+        snprintf(n->reason, sizeof n->reason, "%s", reason);
     if (changed)
         n->state_since = clock_wall(o->clock);
+    pthread_mutex_unlock(o->lock);
+    if (!changed && !other_reason)
+        return;
     log_write(o->log, state == NODE_FAILING || state == NODE_STOPPED ? LOG_WARN : LOG_INFO, "node",
               changed ? "state changed" : "reason changed",
               (const struct log_field[]){LOG_S("node", n->config->name), LOG_S("state", node_state_name(state)),
@@ -60,17 +63,19 @@ void node_enter(struct node *n, enum node_state state, const char *reason)
         o->on_capacity(o->arg);
 }
 
-/* ---- addresses -------------------------------------------------------------------------------------------------- */
+enum node_state node_state_now(const struct node *n)
+{
+    pthread_mutex_lock(n->table->o.lock);
+    enum node_state state = n->state;
+    pthread_mutex_unlock(n->table->o.lock);
+    return state;
+}
 
-struct address {
-    char host[256];
-    int port;
-    bool tls;
-};
+/* ---- addresses -------------------------------------------------------------------------------------------------- */
 
 /* "http://host[:port]" or "https://...", a trailing slash at most: the configuration has checked it already, but what
  * follows depends on it. */
-static enum rc parse_url(struct address *a, const char *url, struct error *e)
+static enum rc parse_url(struct node_target *a, const char *url, struct error *e)
 {
     const char *p = url;
     int64_t port;
@@ -96,23 +101,49 @@ static enum rc parse_url(struct address *a, const char *url, struct error *e)
     return RC_OK;
 }
 
+enum rc node_client_new(struct node *n, struct event_base *loop, struct http_client **c, unsigned *generation,
+                        struct error *e)
+{
+    struct nodes *t = n->table;
+    pthread_mutex_lock(t->o.lock);
+    struct node_target target = n->target;
+    pthread_mutex_unlock(t->o.lock);
+    if (!target.host[0])
+        return error_set(e, RC_AGAIN, "node '%s' has no address at the moment", n->config->name);
+    struct http_client_options o = {
+        /* no limits on silence here: requests and probes have their own */
+        .limits = http_limits_default,
+        .connect_ms = CONNECT_MS,
+        .tls = target.tls ? t->tls : NULL,
+    };
+    o.limits.body_bytes_max = 0;
+    *generation = target.generation;
+    return http_client_new(c, loop, target.host, target.port, &o, e);
+}
+
+/* From now on the node is at this place, or (host "") nowhere. Returns the generation that ends. */
+static unsigned move_to(struct node *n, struct node_target target)
+{
+    pthread_mutex_lock(n->table->o.lock);
+    unsigned before = n->target.generation;
+    target.generation = before + 1;
+    n->target = target;
+    pthread_mutex_unlock(n->table->o.lock);
+    return before;
+}
+
 static enum rc connect_to(struct node *n, const char *url, struct error *e)
 {
     struct nodes *t = n->table;
-    struct address a = {.port = 0};
+    struct node_target a = {.port = 0};
+    unsigned generation;
     enum rc rc = parse_url(&a, url, e);
     if (rc == RC_OK && a.tls && !t->tls)
         rc = tls_client_new(&t->tls, NULL, e);
     if (rc != RC_OK)
         return rc;
-    struct http_client_options o = {
-        /* no limits on silence here: requests and probes have their own */
-        .limits = http_limits_default,
-        .connect_ms = CONNECT_MS,
-        .tls = a.tls ? t->tls : NULL,
-    };
-    o.limits.body_bytes_max = 0;
-    rc = http_client_new(&n->client, t->o.loop, a.host, a.port, &o, e);
+    move_to(n, a);
+    rc = node_client_new(n, t->o.loop, &n->client, &generation, e);
     if (rc == RC_OK) {
         n->address = spw_strdup(url);
         health_start(n);
@@ -122,11 +153,13 @@ static enum rc connect_to(struct node *n, const char *url, struct error *e)
 
 static void disconnect(struct node *n)
 {
+    unsigned generation = move_to(n, (struct node_target){.host = ""});
     health_stop(n);
     http_client_free(n->client);
     free(n->address);
     n->client = NULL;
     n->address = NULL;
+    n->table->o.on_gone(n, generation, n->table->o.arg);
 }
 
 /* ---- provider process ------------------------------------------------------------------------------------------- */
@@ -312,7 +345,7 @@ struct node *nodes_find(const struct nodes *t, const char *name)
 bool nodes_any_ready(const struct nodes *t)
 {
     for (int i = 0; i < t->n; i++) {
-        if (t->nodes[i].state == NODE_READY)
+        if (node_state_now(&t->nodes[i]) == NODE_READY)
             return true;
     }
     return false;
@@ -339,11 +372,15 @@ const char *node_upstream_model(const struct node *n)
 void node_set_drain(struct node *n, bool draining)
 {
     const struct nodes_options *o = &n->table->o;
-    if (n->draining == draining)
-        return;
+    pthread_mutex_lock(o->lock);
+    bool changed = n->draining != draining;
+    int in_flight = n->in_flight;
     n->draining = draining;
+    pthread_mutex_unlock(o->lock);
+    if (!changed)
+        return;
     log_info(o->log, "node", draining ? "draining: gets nothing new" : "back in service",
-             LOG_S("node", n->config->name), LOG_I("in_flight", n->in_flight));
+             LOG_S("node", n->config->name), LOG_I("in_flight", in_flight));
     if (!draining)
         o->on_capacity(o->arg);
 }
@@ -359,8 +396,8 @@ static int32_t rank(const struct node *n, const struct nodes_need *need)
     return need->by_text && n->config->continue_by == CONTINUE_PREFIX ? RANK_TEXT : RANK_UNFIT;
 }
 
-int nodes_snapshot(const struct nodes *t, const struct nodes_need *need,
-                   struct route_candidate out[ROUTE_CANDIDATES_MAX])
+int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
+                          struct route_candidate out[ROUTE_CANDIDATES_MAX])
 {
     for (int i = 0; i < t->n; i++) {
         const struct node *n = &t->nodes[i];
@@ -381,24 +418,20 @@ int nodes_snapshot(const struct nodes *t, const struct nodes_need *need,
     return t->n;
 }
 
-void node_take(struct node *n)
+static void probe_soon(void *arg)
 {
-    n->in_flight++;
-    n->requests++;
-}
-
-void node_release(struct node *n)
-{
-    SPW_ASSERT(n->in_flight > 0);
-    n->in_flight--;
-    n->table->o.on_capacity(n->table->o.arg);
+    health_probe_soon(arg);
 }
 
 void node_failed(struct node *n, enum node_fault fault, const char *reason)
 {
+    const struct nodes_options *o = &n->table->o;
+    pthread_mutex_lock(o->lock);
     n->failures++;
-    if (fault == NODE_FAULT_CONNECT && n->state == NODE_READY) {
-        node_enter(n, NODE_FAILING, reason);
-        health_probe_soon(n);
-    }
+    bool out = fault == NODE_FAULT_CONNECT && n->state == NODE_READY;
+    pthread_mutex_unlock(o->lock);
+    if (!out)
+        return;
+    node_enter(n, NODE_FAILING, reason);
+    mailbox_call(o->mail, probe_soon, n);
 }

@@ -1,8 +1,12 @@
 /* The node table: who there is, whether it answers, what it carries.
  *
- * Owns the nodes, their upstream connection pools, health checks and the providers that start them. Everything that
- * takes decisions reads it through nodes_snapshot(). One loop for now; with several, this table stays with one owner and
- * only the connection pools (`client`) become one per loop.
+ * Owns the nodes, their health checks and the providers that start them, all on one loop; the upstream connection pools
+ * belong to the loops that use them (node_client_new()). Everything that takes decisions reads it through
+ * nodes_snapshot().
+ *
+ * Threads: the fields under "routing" are read and written by every loop and stand behind the lock of nodes_options,
+ * which is never held over I/O. A function whose name ends with _locked wants it held; the others take it themselves
+ * where they need it. What is neither under "routing" nor constant belongs to the table's own loop.
  *
  * A node's state and what moves it:
  *
@@ -16,7 +20,10 @@
 #ifndef SCHEDULER_FRONT_NODES_H
 #define SCHEDULER_FRONT_NODES_H
 
+#include <pthread.h>
+
 #include "base/http_client.h"
+#include "base/mailbox.h"
 #include "policies/route.h"
 #include "providers/provider.h"
 #include "scheduler/front/card.h"
@@ -24,22 +31,32 @@
 
 struct nodes;
 
+struct node_target {
+    unsigned generation; /* counts up with each change of the rest; 0: there was no address yet */
+    char host[256];      /* "": nowhere at the moment */
+    int port;
+    bool tls;
+};
+
 struct node {
     struct nodes *table;
     int index;
     const struct config_node *config; /* borrowed */
-    char *address;                    /* owned: "http://host:port"; NULL before there is one */
-    char *authorization;              /* owned: "Bearer ..." towards the node, or NULL. Never logged */
-    char *node_key;                   /* owned: see docs/NODE_API.md; NULL: it is no engine of ours. Never logged */
-    struct node_card card;            /* of the last good health check */
-    const void *kept_for;             /* the one request that may start here, or NULL: any may */
-    struct http_client *client;       /* NULL before there is an address */
+    char *authorization;              /* owned: "Bearer ..." towards the node, or NULL. Constant. Never logged */
+    char *node_key;                   /* owned: see docs/NODE_API.md; NULL: no engine of ours. Constant. Never logged */
+    /* routing */
+    struct node_card card; /* of the last good health check */
+    const void *kept_for;  /* the one request that may start here, or NULL: any may */
     enum node_state state;
     bool draining;
     char reason[160];
     struct wall state_since;
     int in_flight;
     uint64_t requests, failures;
+    struct node_target target; /* where it is now */
+    /* the table's loop */
+    char *address;              /* owned: "http://host:port"; NULL before there is one */
+    struct http_client *client; /* of health checks; NULL before there is an address */
     int pid, restarts;
     /* health check (health.c) */
     struct event *timer;     /* next probe, or the deadline of the running one */
@@ -57,14 +74,17 @@ struct nodes_options { /* all borrowed */
     const struct config *config;
     const struct log *log;
     const struct clock *clock;
-    /* Capacity may have come: a node became ready, got undrained, or a slot was given back. On the loop, also from inside
-     * node_release(). */
+    pthread_mutex_t *lock; /* of the fields under "routing" */
+    struct mailbox *mail;  /* of `loop` */
+    /* Capacity may have come: a node became ready or got undrained. Without the lock; on any loop that calls in here. */
     void (*on_capacity)(void *arg);
+    /* The node is not where it was up to this generation: pools with connections to there are to be dropped. On `loop`. */
+    void (*on_gone)(struct node *n, unsigned generation, void *arg);
     void *arg;
 };
 
 enum rc nodes_new(struct nodes **t, const struct nodes_options *o, struct error *e) SPW_MUST_USE;
-/* No call may be running on any node's client any more. */
+/* After the pools of all loops. */
 void nodes_free(struct nodes *t);
 /* End the engines that we started; done(arg) on the loop once all are gone, also when there are none. */
 void nodes_stop(struct nodes *t, int64_t grace_ms, void (*done)(void *arg), void *arg);
@@ -77,6 +97,10 @@ bool node_serves(const struct node *n, const char *model);
 /* The name to send to the node instead of the one asked for, or NULL: the same. */
 const char *node_upstream_model(const struct node *n);
 void node_set_drain(struct node *n, bool draining);
+/* A pool of connections to where the node is now, for `loop`; *generation says which place that is. RC_AGAIN: it is
+ * nowhere at the moment. */
+enum rc node_client_new(struct node *n, struct event_base *loop, struct http_client **c, unsigned *generation,
+                        struct error *e) SPW_MUST_USE;
 
 /* What a request needs of a node. */
 struct nodes_need {
@@ -89,19 +113,18 @@ struct nodes_need {
 };
 /* What route_choose() sees. Best suited to go on is a node of the same numerics class, then one of another class, then
  * one that goes on by text. Returns the count. */
-int nodes_snapshot(const struct nodes *t, const struct nodes_need *need,
-                   struct route_candidate out[ROUTE_CANDIDATES_MAX]);
+int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
+                          struct route_candidate out[ROUTE_CANDIDATES_MAX]);
 
-/* A slot, from choosing the node until its leg ends. */
-void node_take(struct node *n);
-void node_release(struct node *n);
-/* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe is good. */
+/* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe is good. Any loop. */
 enum node_fault { NODE_FAULT_CONNECT, NODE_FAULT_ANSWER };
 void node_failed(struct node *n, enum node_fault fault, const char *reason);
 
 /* ---- between nodes.c and health.c ---------------------------------------------------------------------------- */
 
+/* Any loop. */
 void node_enter(struct node *n, enum node_state state, const char *reason);
+enum node_state node_state_now(const struct node *n);
 const struct nodes_options *nodes_options(const struct nodes *t);
 void health_start(struct node *n);      /* the first probe, at once; n has a client */
 void health_stop(struct node *n);       /* cancels what runs */

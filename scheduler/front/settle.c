@@ -113,33 +113,26 @@ static void write_rest(struct request *r)
 
 static void count(struct request *r)
 {
-    struct front *f = r->front;
-    struct front_totals *t = &f->totals;
+    struct front *f = r->lane->front;
+    struct metrics *m = r->lane->metrics;
     int model = r->room->index;
-    metrics_add(f->metrics, METRIC_REQUESTS, model, (int)r->outcome, 1);
-    metrics_add(f->metrics, METRIC_TOKENS, model, 0, r->tokens.input);
-    metrics_add(f->metrics, METRIC_TOKENS, model, 1, r->tokens.cached_input);
-    metrics_add(f->metrics, METRIC_TOKENS, model, 2, r->tokens.output);
+    metrics_add(m, METRIC_REQUESTS, model, (int)r->outcome, 1);
+    metrics_add(m, METRIC_TOKENS, model, 0, r->tokens.input);
+    metrics_add(m, METRIC_TOKENS, model, 1, r->tokens.cached_input);
+    metrics_add(m, METRIC_TOKENS, model, 2, r->tokens.output);
     if (r->billed)
-        metrics_add(f->metrics, METRIC_CHARGE, model, r->billed->index, r->charge.v);
+        metrics_add(m, METRIC_CHARGE, model, r->billed->index, r->charge.v);
     if (r->outcome == LEDGER_OK)
-        metrics_observe(f->metrics, METRIC_DURATION, model, mono_since(f->o.clock, r->arrived));
+        metrics_observe(m, METRIC_DURATION, model, mono_since(f->o.clock, r->arrived));
     if (r->waited_ns)
-        metrics_observe(f->metrics, METRIC_WAIT, model, r->waited_ns);
-    metrics_observe(f->metrics, METRIC_COMMIT, 0, mono_since(f->o.clock, r->ended));
-    t->ok += r->outcome == LEDGER_OK;
-    t->cancelled += r->outcome == LEDGER_CANCELLED;
-    t->failed += r->outcome == LEDGER_FAILED;
-    t->tokens.input += r->tokens.input;
-    t->tokens.cached_input += r->tokens.cached_input;
-    t->tokens.output += r->tokens.output;
-    pusd_sum_add(&t->charge, r->charge);
+        metrics_observe(m, METRIC_WAIT, model, r->waited_ns);
+    metrics_observe(m, METRIC_COMMIT, 0, mono_since(f->o.clock, r->ended));
 }
 
 static void say(const struct request *r)
 {
     char charge[64];
-    const struct front *f = r->front;
+    const struct front *f = r->lane->front;
     log_info(f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
              LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL), LOG_S("tenant", r->who->tenant),
              LOG_S("model", r->room->model), LOG_S("node", r->last ? r->last->config->name : NULL),
@@ -158,12 +151,8 @@ static const struct token_prices free_of_charge = {.input = {0}, .cached_input =
 static void on_committed(enum rc rc, void *arg)
 {
     struct request *r = arg;
-    struct front *f = r->front;
+    struct front *f = r->lane->front;
     r->append_pending = false;
-    if (!f) { /* the front went away meanwhile; the row was all that was left to do */
-        request_free(r);
-        return;
-    }
     if (rc == RC_INVALID)
         log_error(f->o.log, "ledger", "a row was refused", LOG_S("request_id", r->id));
     /* RC_CONFLICT: it was written by the attempt before, whose answer said otherwise. */
@@ -186,7 +175,6 @@ static void on_committed(enum rc rc, void *arg)
 
 void settle_append(struct request *r)
 {
-    struct front *f = r->front;
     struct ledger_row row = {
         .request_id = r->id,
         .tenant = r->who->tenant,
@@ -212,7 +200,7 @@ void settle_append(struct request *r)
         .http_status = r->http_status,
         .error = r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL,
     };
-    enum rc rc = ledger_append(f->port, &row, on_committed, r);
+    enum rc rc = ledger_append(r->lane->port, &row, on_committed, r);
     r->append_pending = rc == RC_OK;
     if (rc != RC_OK) /* full, or closing: the row is worth waiting for */
         request_arm(r, APPEND_AGAIN_MS);
@@ -272,7 +260,7 @@ static void price(struct request *r)
 
 void settle(struct request *r, enum ledger_outcome outcome)
 {
-    struct front *f = r->front;
+    struct front *f = r->lane->front;
     if (r->timer)
         event_del(r->timer);
     r->state = REQUEST_SETTLING;
@@ -292,11 +280,11 @@ void settle(struct request *r, enum ledger_outcome outcome)
 /* No node ever had it: nothing was used, nothing is owed, and under overload refusals must not wait for a disk. */
 void request_refuse(struct request *r)
 {
-    struct front *f = r->front;
+    struct front *f = r->lane->front;
     SPW_ASSERT(r->attempts == 0);
-    f->totals.refused++;
+    counter_add(&r->lane->refused, 1);
     if (r->x) {
-        metrics_add(f->metrics, METRIC_REFUSED, (int)r->error.code, 0, 1);
+        metrics_add(r->lane->metrics, METRIC_REFUSED, (int)r->error.code, 0, 1);
         api_error_reply(r->x, &r->error, r->id, NULL, NULL);
     }
     log_debug(f->o.log, "request", r->x ? "refused" : "left while waiting", LOG_S("request_id", r->id),

@@ -1,0 +1,13 @@
+/* Event loops for a program with several of them: each belongs to one thread, and only mailboxes (mailbox.h) reach into
+ * it from outside. So the loops need no locks of their own; what libevent shares between them behind our back does. */
+#ifndef BASE_LOOP_H
+#define BASE_LOOP_H
+
+#include <event2/event.h>
+
+/* Before the first loop is made, once per process. */
+void loop_threads_init(void);
+/* A loop without locks. NULL: the system has no descriptor for it (errno). */
+struct event_base *loop_new(void);
+
+#endif

@@ -1,0 +1,74 @@
+/* Slots on nodes: looked for, taken, and given back to whoever waits for them. All of it is decided under the front's lock. */
+#include "scheduler/front/front_internal.h"
+
+void slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d)
+{
+    struct route_candidate candidates[ROUTE_CANDIDATES_MAX];
+    struct route_request q = {
+        .input_tokens = r->input_estimate,
+        .output_tokens = request_estimate_output(&r->body),
+        .local_only = r->who->local_only,
+        .alone = r->survival.alone,
+        .spread = spread,
+    };
+    struct nodes_need need = {
+        .model = r->room->model,
+        .tried = r->tried,
+        .who = r,
+        .said = trail_has_said(&r->trail),
+        .by_ids = r->trail.ids_known && r->body.resumable,
+        .by_text = r->trail.text_known,
+        .numerics = r->numerics,
+    };
+    route_choose(d, &q, candidates, nodes_snapshot_locked(r->lane->front->nodes, &need, candidates));
+}
+
+void slot_take_locked(struct request *r, struct node *node)
+{
+    node->in_flight++;
+    node->requests++;
+    r->slot = (struct slot){
+        .node = node, .position = node->in_flight, .generation = node->target.generation, .card = node->card};
+    if (r->survival.alone)
+        alone_take_locked(r);
+}
+
+enum found slot_find(struct request *r, struct route_decision *d)
+{
+    struct front *f = r->lane->front;
+    enum found found = FOUND_NOBODY;
+    front_lock(f);
+    slot_look_locked(r, f->spread++, d);
+    /* Nobody overtakes those who wait already, unless he comes from a node. */
+    bool behind = r->attempts == 0 && r->room->n > 0;
+    if (d->chosen >= 0 && !behind) {
+        slot_take_locked(r, nodes_at(f->nodes, d->chosen));
+        found = FOUND_SLOT;
+        if (r->survival.alone) /* it may have kept another node until now */
+            rooms_grant_locked(f);
+    } else if (d->chosen >= 0 || d->may_wait) {
+        found = room_enter_locked(r, r->attempts ? ROOM_HEAD : ROOM_TAIL);
+        if (found == FOUND_ROOM && d->chosen >= 0) /* those before may all be waiting for something else */
+            rooms_grant_locked(f);
+    }
+    front_unlock(f);
+    if (found == FOUND_ROOM)
+        room_entered(r);
+    return found;
+}
+
+int slot_return(struct request *r, enum slot_use use)
+{
+    struct front *f = r->lane->front;
+    struct node *node = r->slot.node;
+    SPW_ASSERT(node);
+    front_lock(f);
+    int together = node->in_flight--;
+    SPW_ASSERT(together > 0);
+    node->requests -= use == SLOT_UNUSED;
+    r->slot.node = NULL;
+    alone_release_locked(r);
+    rooms_grant_locked(f);
+    front_unlock(f);
+    return together;
+}
