@@ -364,7 +364,9 @@ class Scheduler:
         lines = ["listen: 127.0.0.1:0", "state_dir: state"]
         if "auth" not in settings:
             lines.append(f"auth: {'keys' if keys else 'off'}")
-        defaults = {"health": {"interval": "300ms", "timeout": "300ms"}, "drain": "5s"}
+        # One worker wherever a suite runs; SPILLWAY_TEST_WORKERS=3 runs it over several.
+        defaults = {"workers": os.environ.get("SPILLWAY_TEST_WORKERS", "1"),
+                    "health": {"interval": "300ms", "timeout": "300ms"}, "drain": "5s"}
         for key, value in {**defaults, **settings}.items():
             lines += to_yaml(key, value)
         if keys:
