@@ -89,6 +89,7 @@ struct conn {
     int fd;
     struct http_parser *parser;
     bool busy, first_seen;
+    bool refused; /* this answer is a 429 or 503 that is counted */
     enum size size;
     char begin[BEGIN_BYTES];   /* head and the part of the body that differs */
     struct iovec out[3];       /* what is left to write */
@@ -101,15 +102,16 @@ struct conn {
 };
 
 static struct load {
-    const char *key;
+    const char *key, *tier;
     int64_t port, connections, frames, interval_us, big_bytes;
     double seconds, warm, rate, big_rate;
-    bool stream;
+    bool stream, refusals;
     int epoll;
     TAILQ_HEAD(, conn) unused;
-    int64_t n_open, under_way, counter, requests, errors, record_from;
+    int64_t n_open, under_way, counter, requests, errors, record_from, record_to;
+    int64_t good, without_retry_after; /* answers that ended in the measured time */
     char *filler;
-    struct histogram first, end, big, gap, late;
+    struct histogram first, end, big, gap, late, refused;
     void (*finished)(struct conn *c);
 } g = {.connections = 64, .seconds = 2, .warm = 0.3, .frames = 8, .big_bytes = 400000, .rate = 5000};
 
@@ -170,7 +172,9 @@ static void conn_done(struct conn *c, bool good)
     if (!good)
         g.errors++;
     else if (c->due >= g.record_from)
-        histogram_add(c->size == BIG ? &g.big : &g.end, now - c->due);
+        histogram_add(c->refused ? &g.refused : c->size == BIG ? &g.big : &g.end, now - c->due);
+    if (good && !c->refused && now >= g.record_from && now < g.record_to)
+        g.good++;
     if (good && c->sent)
         histogram_add(&g.gap, c->gap);
     TAILQ_INSERT_HEAD(&g.unused, c, entry);
@@ -223,11 +227,12 @@ static void request_send(struct conn *c, enum size size, int64_t due)
     char body[512];
     size_t filler = size == BIG ? (size_t)g.big_bytes : 64;
     char *p = c->begin;
-    int n = snprintf(body, sizeof(body),
-                     "{\"model\":\"m\",\"stream\":%s,\"max_tokens\":%lld,\"bench_interval_us\":%lld,\"messages\":[{"
-                     "\"role\":\"user\",\"content\":\"question %lld of a run that began at %lld: ",
-                     g.stream ? "true" : "false", (long long)g.frames, (long long)g.interval_us, (long long)g.counter++,
-                     (long long)g.record_from);
+    int n = snprintf(
+        body, sizeof(body),
+        "{\"model\":\"m\",%s%s%s\"stream\":%s,\"max_tokens\":%lld,\"bench_interval_us\":%lld,\"messages\":[{"
+        "\"role\":\"user\",\"content\":\"question %lld of a run that began at %lld: ",
+        g.tier ? "\"service_tier\":\"" : "", g.tier ? g.tier : "", g.tier ? "\"," : "", g.stream ? "true" : "false",
+        (long long)g.frames, (long long)g.interval_us, (long long)g.counter++, (long long)g.record_from);
     int k = snprintf(p, BEGIN_BYTES,
                      "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n%s%s%s"
                      "Content-Length: %zu\r\n\r\n%s",
@@ -242,7 +247,7 @@ static void request_send(struct conn *c, enum size size, int64_t due)
     c->size = size;
     c->due = due;
     c->busy = true;
-    c->first_seen = false;
+    c->first_seen = c->refused = false;
     c->line_len = 0;
     c->received = c->sent = c->gap = 0;
     g.under_way++;
@@ -267,6 +272,8 @@ static void take_line(struct conn *c, int64_t now)
 
 static void take_body(struct conn *c, const char *data, size_t n, int64_t now)
 {
+    if (c->refused)
+        return;
     if (!c->first_seen) {
         c->first_seen = true;
         if (c->size == SMALL && c->due >= g.record_from)
@@ -288,6 +295,17 @@ static void take_body(struct conn *c, const char *data, size_t n, int64_t now)
     }
 }
 
+/* Under overload a refusal is an answer: with --refusals it is timed instead of being an error. */
+static bool is_refusal(struct conn *c, const struct http_head *head)
+{
+    if (!g.refusals || (head->status != 429 && head->status != 503))
+        return false;
+    c->refused = true;
+    if (!http_head_get(head, "retry-after"))
+        g.without_retry_after++;
+    return true;
+}
+
 static void conn_read(struct conn *c)
 {
     ssize_t n = recv(c->fd, read_buffer, sizeof(read_buffer), 0);
@@ -304,6 +322,8 @@ static void conn_read(struct conn *c)
         switch (http_parser_feed(c->parser, read_buffer + off, (size_t)n - off, &used, &data, &data_len)) {
         case HTTP_NEED_MORE: return;
         case HTTP_HEAD:
+            if (is_refusal(c, http_parser_head(c->parser)))
+                break;
             if (http_parser_head(c->parser)->status != 200) {
                 if (g.errors < 3)
                     fprintf(stderr, "status %d\n", http_parser_head(c->parser)->status);
@@ -360,6 +380,7 @@ static double run_closed(void)
 {
     int64_t begin = now_ns(), end = begin + (int64_t)((g.warm + g.seconds) * 1e9), base = 0;
     g.record_from = begin + (int64_t)(g.warm * 1e9);
+    g.record_to = end;
     g.finished = again;
     for (int64_t i = 0; i < g.connections; i++)
         request_send(conn_new(), SMALL, now_ns());
@@ -381,6 +402,7 @@ static double run_open(void)
     int64_t step = (int64_t)(1e9 / g.rate), big_step = g.big_rate > 0 ? (int64_t)(1e9 / g.big_rate) : 0;
     int64_t next = begin, next_big = big_step ? begin + step / 2 : INT64_MAX;
     g.record_from = begin + (int64_t)(g.warm * 1e9);
+    g.record_to = end;
     while (next < end) {
         int64_t now = now_ns();
         while (next <= now || next_big <= now) {
@@ -470,6 +492,8 @@ int main(int argc, char **argv)
         REAL("warm", 'w', warm, "S", "time before it", 0, 60),
         REAL("rate", 'r', rate, "R", "open: requests per second", 1, 1e6),
         {.name = "stream", .type = ARG_FLAG, .value = &g.stream, .help = "ask for streams"},
+        {.name = "refusals", .type = ARG_FLAG, .value = &g.refusals, .help = "429 and 503 are answers, and timed"},
+        {.name = "tier", .type = ARG_STRING, .value = &g.tier, .meta = "T", .help = "service_tier of requests"},
         WHOLE("frames", 'f', frames, "N", "tokens of a stream", 1, 100000),
         WHOLE("interval-us", 'i', interval_us, "N", "between them; 0: at once", 0, 1000000),
         REAL("big-rate", 0, big_rate, "R", "open: large prompts per second", 0, 1e5),
@@ -505,6 +529,8 @@ int main(int argc, char **argv)
         histogram_print("big_us", &g.big);
         histogram_print("gap_us", &g.gap);
         histogram_print("late_us", &g.late);
+        histogram_print("refused_us", &g.refused);
+        printf(", \"good\": %lld, \"without_retry_after\": %lld", (long long)g.good, (long long)g.without_retry_after);
         printf("}\n");
         return 0;
     }
