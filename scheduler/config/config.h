@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/money.h"
+#include "policies/waiting.h"
 
 enum provider_kind { PROVIDER_STATIC, PROVIDER_PROCESS };
 /* How a node that cannot resume by token ids takes up an answer that another one began. */
@@ -120,6 +121,11 @@ struct config_tracing {   /* scheduler/observe */
     int queue_max;
 };
 
+struct config_queue { /* bounds of each model's waiting room, for one class */
+    int max;
+    int64_t bytes, wait_ms; /* wait_ms 0: refuse at once */
+};
+
 struct config {
     const char *path;
     const char *listen;       /* default 127.0.0.1:8080 */
@@ -143,9 +149,10 @@ struct config {
     int n_models;
     bool prefix_share_all; /* tenants may share prefixes in the caches of our engines */
     int64_t health_interval_ms, health_timeout_ms;
-    int retries;      /* other nodes tried before the first byte */
-    int64_t queue_ms; /* longest wait for a slot; 0: refuse at once */
-    int queue_max;
+    int retries; /* other nodes tried before the first byte */
+    struct config_queue queue[WAITING_CLASSES];
+    int64_t batch_after_ms; /* a deadline at least so far away makes a request batch, if nothing else says what it is */
+    int64_t keep_alive_ms;  /* between two comments on a stream that waits; 0: none */
     int64_t first_byte_ms, idle_ms; /* towards nodes */
     int64_t token_ms;               /* silence after which an answer that can continue elsewhere does */
     int64_t body_bytes_max;

@@ -309,6 +309,17 @@ static int known_words(const struct settings *table, const char *prefix, const c
     return n;
 }
 
+/* Does `path` ("tls") name a section of the table? */
+static bool is_section(const struct settings *table, const char *path)
+{
+    size_t n = strlen(path);
+
+    for (int i = 0; i < table->n_rows; i++)
+        if (strncmp(table->rows[i].key, path, n) == 0 && table->rows[i].key[n] == '.')
+            return true;
+    return false;
+}
+
 static void unknown_key(struct config_loader *l, const struct settings *table, const char *prefix, const char *word,
                         const char *shown, int line)
 {
@@ -330,22 +341,15 @@ static void unknown_key(struct config_loader *l, const struct settings *table, c
             return;
         }
     }
+    if (*prefix && is_section(table, word)) {
+        config_problem(l, line, shown, "unknown key; \"%s\" is a section at the top of the file", word);
+        return;
+    }
     for (int i = 0; i < n; i++) {
         size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", words[i]);
     }
     config_problem(l, line, shown, "unknown key; known here: %s", list);
-}
-
-/* Does `path` ("tls") name a section of the table? */
-static bool is_section(const struct settings *table, const char *path)
-{
-    size_t n = strlen(path);
-
-    for (int i = 0; i < table->n_rows; i++)
-        if (strncmp(table->rows[i].key, path, n) == 0 && table->rows[i].key[n] == '.')
-            return true;
-    return false;
 }
 
 /* "auth: off" for "auth: {mode: off}": the row that a word alone in place of the section means, or -1. */

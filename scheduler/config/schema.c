@@ -160,12 +160,13 @@ static const char *const tracing_words[] = {"ratio", "parent", NULL};
 static const char *const auto_words[] = {"auto", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
-#define MAIN(field)   .offset = offsetof(struct config, field)
-#define NODE(field)   .offset = offsetof(struct config_node, field)
-#define MODEL(field)  .offset = offsetof(struct config_model, field)
-#define KEY(field)    .offset = offsetof(struct config_key, field)
-#define ISSUER(field) .offset = offsetof(struct config_issuer, field)
-#define CLASS(field)  .offset = offsetof(struct config_class, field)
+#define MAIN(field)         .offset = offsetof(struct config, field)
+#define QUEUE(class, field) MAIN(queue[WAITING_##class].field)
+#define NODE(field)         .offset = offsetof(struct config_node, field)
+#define MODEL(field)        .offset = offsetof(struct config_model, field)
+#define KEY(field)          .offset = offsetof(struct config_key, field)
+#define ISSUER(field)       .offset = offsetof(struct config_issuer, field)
+#define CLASS(field)        .offset = offsetof(struct config_class, field)
 
 static const struct setting main_rows[] = {
     {"listen", SETTING_TEXT, MAIN(listen), .def = "127.0.0.1:8080", .check = check_address,
@@ -211,12 +212,26 @@ static const struct setting main_rows[] = {
      .help = "Time between two health checks of a node."},
     {"health.timeout", SETTING_DURATION, SETTING_RELOAD, MAIN(health_timeout_ms), .lo = 50, .hi = 60000, .def = "1s",
      .help = "A health check without an answer after this long has failed."},
+    {"queue.interactive.wait", SETTING_DURATION, SETTING_RELOAD, QUEUE(INTERACTIVE, wait_ms), .lo = 0, .hi = 3600000,
+     .def = "10s", .help = "Longest wait of an interactive request for a free slot; 0 refuses at once."},
+    {"queue.interactive.max", SETTING_INT, SETTING_RELOAD, QUEUE(INTERACTIVE, max), .lo = 0, .hi = 100000,
+     .unit = "requests", .def = "1024",
+     .help = "Interactive requests that may wait for each model; one more is answered with 429."},
+    {"queue.interactive.bytes", SETTING_SIZE, SETTING_RELOAD, QUEUE(INTERACTIVE, bytes), .lo = 0,
+     .hi = INT64_C(1) << 40, .def = "256MiB", .help = "Bytes of their bodies, likewise."},
+    {"queue.batch.wait", SETTING_DURATION, SETTING_RELOAD, QUEUE(BATCH, wait_ms), .lo = 0, .hi = 86400000, .def = "10m",
+     .help = "Longest wait of a batch request (`service_tier: flex`, or a deadline far away)."},
+    {"queue.batch.max", SETTING_INT, SETTING_RELOAD, QUEUE(BATCH, max), .lo = 0, .hi = 100000, .unit = "requests",
+     .def = "1024", .help = "Batch requests that may wait for each model."},
+    {"queue.batch.bytes", SETTING_SIZE, SETTING_RELOAD, QUEUE(BATCH, bytes), .lo = 0, .hi = INT64_C(1) << 40,
+     .def = "256MiB", .help = "Bytes of their bodies, likewise."},
+    {"queue.batch_after", SETTING_DURATION, SETTING_RELOAD, MAIN(batch_after_ms), .lo = 0, .hi = 86400000, .def = "5m",
+     .help = "A request without a service_tier is batch when its x-spillway-deadline is at least so far away."},
+    {"queue.keep_alive", SETTING_DURATION, SETTING_RELOAD, MAIN(keep_alive_ms), .lo = 0, .hi = 600000, .def = "15s",
+     .help = "A stream that waits gets its head and a comment after so long, and again; later failures are then error "
+             "events. 0: never."},
     {"routing.retries", SETTING_INT, SETTING_RELOAD, MAIN(retries), .lo = 0, .hi = 16, .unit = "nodes", .def = "2",
      .help = "Other nodes tried for a request that fails before its first byte."},
-    {"routing.queue", SETTING_DURATION, SETTING_RELOAD, MAIN(queue_ms), .lo = 0, .hi = 600000, .def = "10s",
-     .help = "Longest wait of a request for a free slot; 0 refuses at once."},
-    {"routing.queue_max", SETTING_INT, SETTING_RELOAD, MAIN(queue_max), .lo = 0, .hi = 100000, .unit = "requests",
-     .def = "1024", .help = "Requests that may wait for a slot; one more is answered with 429."},
     {"routing.first_byte", SETTING_DURATION, SETTING_RELOAD, MAIN(first_byte_ms), .lo = 100, .hi = 3600000, .def = "2m",
      .help = "Longest wait for the first byte of a node's answer; then another node is tried."},
     {"routing.idle", SETTING_DURATION, SETTING_RELOAD, MAIN(idle_ms), .lo = 100, .hi = 3600000, .def = "1m",

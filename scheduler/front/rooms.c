@@ -12,7 +12,7 @@ static bool has_begun(const struct request *r)
 
 static int64_t left_ms(const struct request *r)
 {
-    int64_t most = r->lane->front->o.config->queue_ms;
+    int64_t most = r->lane->front->o.config->queue[WAITING_INTERACTIVE].wait_ms;
     if (has_begun(r) && most < CONTINUE_WAIT_MS)
         most = CONTINUE_WAIT_MS;
     return most - (r->waited_ns - r->wait_forgiven_ns) / NS_PER_MS;
@@ -25,7 +25,7 @@ enum found room_enter_locked(struct request *r, enum room_side side)
     if (left_ms(r) <= 0)
         return FOUND_NO_TIME;
     /* An answer that has begun was let in long ago. */
-    if (f->n_waiting >= f->o.config->queue_max && !has_begun(r))
+    if (f->n_waiting >= f->o.config->queue[WAITING_INTERACTIVE].max && !has_begun(r))
         return FOUND_QUEUE_FULL;
     r->wait_since = clock_now(f->o.clock);
     if (side == ROOM_HEAD)

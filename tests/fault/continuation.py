@@ -170,7 +170,7 @@ def survive(args, how, n, every, token="10s"):
     with tempfile.TemporaryDirectory() as folder:
         engines = Engines(args, folder)
         try:
-            with Scheduler(args.build, engines.nodes(), routing={"queue": "120s", "token": token},
+            with Scheduler(args.build, engines.nodes(), routing={"token": token}, queue={"interactive": {"wait": "120s"}},
                            health={"interval": "200ms", "timeout": "200ms"}).ready(60) as s:
                 wait_until(lambda: sum(m.startswith("spillway_node_up{") and v == 1 for m, v in s.metrics().items())
                            == ENGINES, 60, "all engines are ready")

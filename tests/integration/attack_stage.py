@@ -213,8 +213,8 @@ class Stage:
         nodes = [node("good", self.good, api_key_file=secret),
                  node("remote", self.remote, models=("far",), local=False, api_key_file=secret),
                  node("hostile", self.hostile, models=("h",), api_key_file=secret)]
-        self.scheduler = Scheduler(args.build, nodes, keys=keys, routing={"retries": 0, "queue": "5s"},
-                                   limits={"body": "1MiB"})
+        self.scheduler = Scheduler(args.build, nodes, keys=keys, routing={"retries": 0},
+                                   queue={"interactive": {"wait": "5s"}}, limits={"body": "1MiB"})
         self.scheduler.ready()
         wait_until(lambda: sum(line.get("state") == "ready" for line in self.scheduler.log_lines()) == 3, 5, "nodes")
         self.witness = Client(self.scheduler.port)

@@ -27,7 +27,8 @@ class Fleet:
             f.write("node-secret\n")
         nodes = [node(e.name, e, price=(str(k), str(k), str(k)), node_key_file=self.key_file, **(fields or {}).get(e.name, {}))
                  for k, e in enumerate(engines)]
-        routing = {"queue": "5s", "token": "400ms", "first_byte": "3s", **settings.pop("routing", {})}
+        routing = {"token": "400ms", "first_byte": "3s", **settings.pop("routing", {})}
+        settings.setdefault("queue", {"interactive": {"wait": "5s"}})
         self.s = Scheduler(args.build, nodes + list(extra), keys=keys, routing=routing, **settings)
         count = len(nodes) + len(extra)
         wait_until(lambda: sum(line.get("state") == "ready" for line in self.s.log_lines()) >= count, 10, "all are ready")
@@ -159,7 +160,7 @@ def length_is_exact(args):
 def again_and_again(args):
     """Each leg brings a token or two and dies: the answer gets there, whatever the retry budget."""
     engines = [Engine(n, tokens=30) for n in "abc"]
-    with Fleet(args, engines, routing={"retries": "0", "queue": "5s"}) as fleet:
+    with Fleet(args, engines, routing={"retries": "0"}) as fleet:
         for stream in (True, False):
             for e in engines:
                 e.faults.clear()
@@ -173,7 +174,7 @@ def again_and_again(args):
 def one_engine_comes_back(args):
     """Nobody else is there: the answer waits for the engine to come back and goes on."""
     a = Engine("a", delay=0.02)
-    with Fleet(args, [a], routing={"queue": "0"}) as fleet:
+    with Fleet(args, [a], queue={"interactive": {"wait": 0}}) as fleet:
         a.faults.append(Fault(die=5))
         fleet.check(ask(fleet, seed=2, stream=True, **USAGE), Expected("hi", 2, 12), 2)
 

@@ -396,7 +396,7 @@ def client_leaves(args):
 def waiting(args):
     gate = threading.Event()
     up = Upstream(default=Script(word_delay=0.01, gate=gate))
-    with Scheduler(args.build, [node("a", up, slots=2)], routing={"queue": "10s", "queue_max": 6}).ready() as s:
+    with Scheduler(args.build, [node("a", up, slots=2)], queue={"interactive": {"wait": "10s", "max": 6}}).ready() as s:
         order, lock = [], threading.Lock()
 
         def one(i):
@@ -424,7 +424,7 @@ def waiting(args):
         assert sorted(sent) == list(range(8)) and up.most_active == 2, (sent, up.most_active)
         for k, i in enumerate(sent):  # two at a time, in order of arrival
             assert abs(k - i) <= 1, sent
-    with Scheduler(args.build, [node("a", up, slots=1)], routing={"queue": "200ms"}).ready() as s:
+    with Scheduler(args.build, [node("a", up, slots=1)], queue={"interactive": {"wait": "200ms"}}).ready() as s:
         up.default = Script(word_delay=0.2)
         t = threading.Thread(target=chat, args=(s.port,))
         t.start()
@@ -433,7 +433,7 @@ def waiting(args):
         check_error(chat(s.port), 503, "no_capacity")
         assert 0.15 < time.monotonic() - begin < 0.6
         t.join()
-    with Scheduler(args.build, [node("a", up, slots=1)], routing={"queue": "0"}).ready() as s:
+    with Scheduler(args.build, [node("a", up, slots=1)], queue={"interactive": {"wait": 0}}).ready() as s:
         up.default = Script(word_delay=0.1)
         t = threading.Thread(target=chat, args=(s.port,))
         t.start()
@@ -662,7 +662,7 @@ def tls_to_nodes(args):
             # On a busy machine a check may be late before one gets as far as the certificate.
             wait_until(lambda: any(line.get("node") == "bad" and "certificate" in line.get("reason", "")
                                    for line in s.log_lines()), 15, "the bad certificate is the reason")
-        with Scheduler(args.build, [node("good", good)], routing={"queue": "200ms"}) as s:  # nobody vouches for it
+        with Scheduler(args.build, [node("good", good)], queue={"interactive": {"wait": "200ms"}}) as s:  # nobody vouches for it
             check_error(chat(s.port), 503, "no_capacity")
 
 

@@ -306,7 +306,7 @@ def cancelled_tasks(args):
 
 def errors(args):
     up = Upstream()
-    with serve(args, node("a", up), routing={"retries": 0, "queue": 0}) as s, client(s.port) as c:
+    with serve(args, node("a", up), routing={"retries": 0}, queue={"interactive": {"wait": 0}}) as s, client(s.port) as c:
         e = raises(openai.AuthenticationError, lambda: ask(client(s.port, key="wrong")), 401, "invalid_api_key")
         assert e.request_id.startswith("req_") and e.type == "invalid_request_error" and e.response.headers["www-authenticate"].startswith("Bearer")
         raises(openai.NotFoundError, lambda: ask(c, model="gpt-0"), 404, "model_not_found")
@@ -355,7 +355,7 @@ def broken_streams(args):
 def retries(args):
     """The package tries again by itself, and waits as long as it is told."""
     up = Upstream()
-    with serve(args, node("a", up, slots=1), routing={"retries": 0, "queue": 0, "queue_max": 0}) as s:
+    with serve(args, node("a", up, slots=1), routing={"retries": 0}, queue={"interactive": {"wait": 0, "max": 0}}) as s:
         c = client(s.port, max_retries=2)
         for status in (429, 503, 500):
             asked = len(up.generations())

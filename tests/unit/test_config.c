@@ -56,8 +56,11 @@ static void test_defaults(void)
     CHECK_INT(c->health_interval_ms, 2000);
     CHECK_INT(c->health_timeout_ms, 1000);
     CHECK_INT(c->retries, 2);
-    CHECK_INT(c->queue_ms, 10000);
-    CHECK_INT(c->queue_max, 1024);
+    CHECK_INT(c->queue[WAITING_INTERACTIVE].wait_ms, 10000);
+    CHECK_INT(c->queue[WAITING_INTERACTIVE].max, 1024);
+    CHECK_INT(c->queue[WAITING_BATCH].wait_ms, 600000);
+    CHECK_INT(c->queue[WAITING_BATCH].bytes, 256 << 20);
+    CHECK_INT(c->keep_alive_ms, 15000);
     CHECK_INT(c->first_byte_ms, 120000);
     CHECK_INT(c->idle_ms, 60000);
     CHECK_INT(c->body_bytes_max, 32 << 20);
@@ -76,9 +79,9 @@ static void test_values(void)
                              "limits: {body: 64KiB, connections: 7}\n"
                              "routing:\n"
                              "  retries: 0\n"
-                             "  queue: 1500ms\n"
                              "  first_byte: 1h\n"
                              "log: {level: error}\n"
+                             "queue: {interactive: {wait: 1500ms}, batch: {max: 3}}\n"
                              "keys:\n"
                              "- id: k1\n"
                              "  sha256: 0000000000000000000000000000000000000000000000000000000000000001\n"
@@ -105,7 +108,8 @@ static void test_values(void)
     CHECK_STR(c->ledger_path, "/var/lib/spillway/ledger.db");
     CHECK_INT(c->body_bytes_max, 65536);
     CHECK_INT(c->retries, 0);
-    CHECK_INT(c->queue_ms, 1500);
+    CHECK_INT(c->queue[WAITING_INTERACTIVE].wait_ms, 1500);
+    CHECK_INT(c->queue[WAITING_BATCH].max, 3);
     CHECK_INT(c->first_byte_ms, 3600000);
     CHECK_INT(c->log_level, LOG_ERROR);
     CHECK(!c->auth_off && c->n_keys == 1 && c->keys[0].admin && c->keys[0].local_only);
@@ -395,6 +399,8 @@ static void test_cache_and_tracing(void)
 
 static void test_all_at_once_in_order(void)
 {
+    WRONG(OFF NODE "routing: {queue: 10s}\n",
+          "f.yaml:4: routing.queue: unknown key; \"queue\" is a section at the top of the file\n");
     WRONG("lisen: a\n"
           "auth: of\n"
           "health:\n"
@@ -404,15 +410,15 @@ static void test_all_at_once_in_order(void)
           "  url: h\n"
           "  models: [m]\n"
           "  slots: -1\n"
-          "routing:\n"
-          "  queue: 1d\n",
+          "queue:\n"
+          "  batch_after: 1w\n",
           "f.yaml:1: lisen: unknown key; did you mean \"listen\"?\n"
           "f.yaml:2: auth: \"of\" is unknown; did you mean \"off\"? (keys, off)\n"
           "f.yaml:4: health.timeout: the timeout (5000 ms) is longer than the interval (2000 ms); a check must end "
           "before the next\n"
           "f.yaml:7: nodes[0].url: \"h\" is not a URL; write http://HOST:PORT or https://HOST:PORT\n"
           "f.yaml:9: nodes[0].slots: -1 is out of range; 0 to 100000 is allowed\n"
-          "f.yaml:11: routing.queue: \"1d\" is not a duration, as in 500ms, 2s or 5m\n");
+          "f.yaml:11: queue.batch_after: \"1w\" is not a duration, as in 500ms, 2s or 5m\n");
 }
 
 static void test_not_yaml(void)
@@ -473,7 +479,8 @@ static void test_warnings(void)
 
 static void test_dump(void)
 {
-    struct config *c = parse("routing: {queue: 90s}\n" NODE "keys: [{id: k, tenant: t, sha256: " HASH_A "}]\n");
+    struct config *c =
+        parse("queue: {interactive: {wait: 90s}}\n" NODE "keys: [{id: k, tenant: t, sha256: " HASH_A "}]\n");
     struct strbuf json;
     char *text = NULL;
     size_t n = 0;
@@ -483,7 +490,7 @@ static void test_dump(void)
     FILE *out = open_memstream(&text, &n);
     config_dump(c, out);
     fclose(out);
-    CHECK(strstr(text, "routing.queue: 90s  # line 1\n") != NULL);
+    CHECK(strstr(text, "queue.interactive.wait: 90s  # line 1\n") != NULL);
     CHECK(strstr(text, "routing.retries: 2  # default\n") != NULL);
     CHECK(strstr(text, "    sha256: ***  # line 4\n") != NULL);
     CHECK(strstr(text, HASH_A) == NULL);
@@ -492,7 +499,7 @@ static void test_dump(void)
     CHECK(config_dump_json(c, &json) == RC_OK);
     CHECK(strstr(json.data, HASH_A) == NULL);
     CHECK(json_parse(json.data, json.len, JSON_DEPTH_MAX, &root, &e) == RC_OK);
-    cJSON *queue = cJSON_GetObjectItem(root, "routing.queue");
+    cJSON *queue = cJSON_GetObjectItem(root, "queue.interactive.wait");
     CHECK_STR(cJSON_GetStringValue(cJSON_GetObjectItem(queue, "value")), "90s");
     CHECK_STR(cJSON_GetStringValue(cJSON_GetObjectItem(queue, "source")), "line 1");
     cJSON_Delete(root);
