@@ -1,8 +1,11 @@
 #include "base/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SECRET_BYTES_MAX ((size_t)64 << 10)
 
@@ -38,4 +41,16 @@ enum rc file_read_secret(char **secret, const char *path, struct error *e)
         *secret = strbuf_take(&b);
     strbuf_fini(&b);
     return rc;
+}
+
+void file_sync_folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash && slash > path ? spw_strndup(path, (size_t)(slash - path)) : spw_strdup(slash ? "/" : ".");
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+    free(folder);
 }

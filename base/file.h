@@ -10,5 +10,8 @@ enum rc file_read(struct strbuf *b, const char *path, size_t bytes_max, struct e
 /* The file's text without trailing newlines, for keys and tokens; empty files are RC_INVALID. Caller frees. The content
  * never appears in errors. */
 enum rc file_read_secret(char **secret, const char *path, struct error *e) SPW_MUST_USE;
+/* The folder that holds `path` is flushed: a name that was just made in it survives a power cut. Some file systems can't
+ * do that, and nothing is to be done about it then. */
+void file_sync_folder_of(const char *path);
 
 #endif

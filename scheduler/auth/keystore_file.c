@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "scheduler/auth/keystore_internal.h"
 
 #define FORMAT_VERSION 1
@@ -37,18 +38,6 @@ static enum rc write_all(int fd, const unsigned char *bytes, size_t n)
     return fsync(fd) == 0 ? RC_OK : RC_IO;
 }
 
-static void sync_folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = slash && slash > path ? spw_strndup(path, (size_t)(slash - path)) : spw_strdup(slash ? "/" : ".");
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        (void)fsync(fd);
-        close(fd);
-    }
-    free(folder);
-}
-
 /* Whole under its final name or not there: written beside it, then linked. Of two that make it at once one wins, and
  * both go on with the winner's. */
 static enum rc make_secret(const char *path, struct error *e)
@@ -70,7 +59,7 @@ static enum rc make_secret(const char *path, struct error *e)
     if (fd >= 0) {
         close(fd);
         (void)unlink(beside);
-        sync_folder_of(path);
+        file_sync_folder_of(path);
     }
     explicit_bzero(bytes, sizeof bytes);
     free(beside);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/file.h"
 
 #define LEDGER_APPLICATION_ID 0x5370774c /* "SpwL" */
 
@@ -157,6 +158,7 @@ static enum rc touch(const char *path, struct error *e)
     if (fd < 0)
         return error_set(e, RC_IO, "ledger %s: %s", path, strerror(errno));
     close(fd);
+    file_sync_folder_of(path);
     return RC_OK;
 }
 

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/loop.h"
 #include "scheduler/admin/admin.h"
 #include "scheduler/front/who.h"
@@ -102,7 +103,9 @@ static enum rc make_folders(const char *path, struct error *e)
             continue;
         char c = *p;
         *p = '\0';
-        if (mkdir(copy, 0750) != 0 && errno != EEXIST)
+        if (mkdir(copy, 0750) == 0)
+            file_sync_folder_of(copy); /* what is durable in a folder is so only if the folder is */
+        else if (errno != EEXIST)
             rc = error_set(e, RC_IO, "state_dir %s: %s", copy, strerror(errno));
         *p = c;
         if (c == '\0')

@@ -375,10 +375,13 @@ class Scheduler:
         self.config_path = os.path.join(self.folder, "spillway.yaml")
         with open(self.config_path, "w") as f:
             f.write("\n".join(lines) + "\n")
-        self.log = open(self.log_path, "wb")
-        self.process = subprocess.Popen(
-            [os.path.join(build, "spillway"), "serve", "--config", self.config_path],
-            stderr=self.log, stdout=self.log, cwd=self.folder, env={**os.environ, **(env or {})})
+        self.program, self.env = os.path.join(build, "spillway"), {**os.environ, **(env or {})}
+        self.log = open(self.log_path, "ab")
+        self._start()
+
+    def _start(self):
+        self.process = subprocess.Popen([self.program, "serve", "--config", self.config_path],
+                                        stderr=self.log, stdout=self.log, cwd=self.folder, env=self.env)
         try:
             self.port = wait_until(self._port, 10, "the scheduler listens")
         except AssertionError:
@@ -442,10 +445,20 @@ class Scheduler:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
+    def kill(self):
+        """SIGKILL: nothing is tidied up."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self):
+        """Once it has ended: anew, with the same configuration and state. The log begins anew, too."""
+        assert self.process.poll() is not None
+        os.truncate(self.log_path, 0)
+        self._start()
+
     def close(self):
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -119,10 +119,7 @@ def keys_outlive_a_restart(args):
         lost, _ = create(s, id="lost")
         admin(s, "POST", "/keys/lost/revoke", {}, 200)
         s.terminate()
-        os.truncate(s.log_path, 0)
-        s.process = subprocess.Popen([os.path.join(args.build, "spillway"), "serve", "--config", s.config_path],
-                                     stderr=s.log, stdout=s.log, cwd=s.folder)
-        s.port = wait_until(s._port, 10, "the scheduler listens again")
+        s.restart()
         s.ready()
         assert chat(s.port, key=key).status == 200
         refused(chat(s.port, key=lost), 401, "invalid_api_key")

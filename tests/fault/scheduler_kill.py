@@ -1,0 +1,89 @@
+"""The scheduler is killed (SIGKILL) under load and started anew, again and again: each request that was answered is in the
+ledger, once, with the tokens and the charge that its client was told; it is ready again within a second; the engine it
+had started dies with it; its admin socket is taken over by the next.
+
+    tests/fault/scheduler_kill.py --build build          6 times
+    tests/fault/scheduler_kill.py --build build --full   50 times"""
+
+import os
+import random
+import time
+
+from books import Load, compare, read_books, summary
+from harness import Scheduler, Script, Upstream, main, node, request, wait_until
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+READY_S = 1.0
+
+
+def engine_node(args):
+    """An engine that the scheduler starts, where one is built."""
+    program, model = os.path.join(args.build, "spillway-engine"), os.path.join(ROOT, "models", "spillway-tiny.gguf")
+    if not os.path.exists(program) or not os.path.exists(model):
+        return None
+    return {"name": "own", "provider": "process", "models": ["tiny"], "engine": program,
+            "model_path": os.path.abspath(model), "threads": 1,
+            "price": {"input": "0.2", "cached_input": "0.1", "output": "0.7"}}
+
+
+def admin(s, path):
+    a = request(os.path.join(s.folder, "state", "admin.sock"), "GET", f"/admin/v1{path}")
+    assert a.status == 200, (a.status, a.body)
+    return a.json()
+
+
+def is_alive(pid):
+    """Not even as a zombie that somebody has yet to reap."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def engine_pids(s):
+    return [n["pid"] for n in admin(s, "/nodes")["nodes"] if n.get("pid")]
+
+
+def start(s, args):
+    """Anew; seconds from the start of the process until it takes requests."""
+    begin = time.monotonic()
+    s.restart()
+    s.ready()
+    took = time.monotonic() - begin
+    assert args.sanitized or took < READY_S, f"ready after {took:.2f} s"
+    assert admin(s, "/status")["ready"], "the admin socket is the new one's"
+    return took
+
+
+def killed_under_load(args):
+    rng = random.Random(6)
+    kills = 50 if args.full else 6
+    up = Upstream(default=Script(word_delay=0.001))
+    own = engine_node(args)
+    told, took, broken, engines = [], [], 0, 0
+    with Scheduler(args.build, [node("a", up)] + ([own] if own else [])) as s:
+        s.ready()
+        for k in range(kills):
+            load = Load(s.port, models=("m", "m", "m", "tiny") if own else ("m",))
+            time.sleep(rng.uniform(0.15, 0.7))
+            pids = engine_pids(s)
+            s.kill()
+            told += load.stop()
+            broken += load.broken
+            for pid in pids:
+                wait_until(lambda: not is_alive(pid), 3, "the engine dies with its scheduler")
+            engines += len(pids)
+            took.append(start(s, args))
+            if k % 5 == 0 or k == kills - 1:
+                compare(read_books(s.ledger_path), told)
+        print(f"        {kills} kills, {len(told)} requests answered, {broken} broken off, {engines} engines died along; "
+              f"{summary('ready again', took)}", flush=True)
+        assert len(told) > 10 * kills and broken > 0
+        assert s.terminate() == 0
+        compare(read_books(s.ledger_path), told)
+    up.stop()
+
+
+if __name__ == "__main__":
+    main(__doc__, [killed_under_load])
