@@ -361,11 +361,11 @@ class Scheduler:
         self.folder = tempfile.mkdtemp(prefix="spillway-it-")
         self.log_path = os.path.join(self.folder, "log")
         self.ledger_path = os.path.join(self.folder, "state", "ledger.db")
-        lines = ["listen: 127.0.0.1:0", "state_dir: state"]
+        lines = ["state_dir: state"]
         if "auth" not in settings:
             lines.append(f"auth: {'keys' if keys else 'off'}")
         # One worker wherever a suite runs; SPILLWAY_TEST_WORKERS=3 runs it over several.
-        defaults = {"workers": os.environ.get("SPILLWAY_TEST_WORKERS", "1"),
+        defaults = {"listen": "127.0.0.1:0", "workers": os.environ.get("SPILLWAY_TEST_WORKERS", "1"),
                     "health": {"interval": "300ms", "timeout": "300ms"}, "drain": "5s"}
         for key, value in {**defaults, **settings}.items():
             lines += to_yaml(key, value)
@@ -394,7 +394,7 @@ class Scheduler:
             raise AssertionError(f"the scheduler ended with {self.process.returncode}:\n{self.log_text()}")
         for line in self.log_lines():
             if line.get("message") == "listening" and line.get("area") == "front":
-                return line["port"]
+                return line["port"] or line["address"].removeprefix("unix:")
         return None
 
     def log_text(self):
