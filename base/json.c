@@ -269,7 +269,7 @@ enum rc json_get_string(const cJSON *obj, const char *key, const char **v, bool 
     return RC_OK;
 }
 
-/* The escape of one ASCII byte, or NULL where it stands for itself. buf holds 7 bytes. */
+/* The escape of one ASCII byte that needs one. buf holds 7 bytes. */
 static const char *escape_of(unsigned char c, char *buf)
 {
     static const char hex[] = "0123456789abcdef";
@@ -281,8 +281,6 @@ static const char *escape_of(unsigned char c, char *buf)
     case '\t': return "\\t";
     default: break;
     }
-    if (c >= 0x20 && c != 0x7f)
-        return NULL;
     memcpy(buf, "\\u00", 4);
     buf[4] = hex[c >> 4];
     buf[5] = hex[c & 15];
@@ -290,17 +288,36 @@ static const char *escape_of(unsigned char c, char *buf)
     return buf;
 }
 
+/* Stands for itself in a string literal: printable ASCII but the quote and the backslash. */
+static bool is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
 enum rc json_append_string(struct strbuf *b, const char *s, size_t n)
 {
-    enum rc rc = strbuf_append(b, "\"", 1);
     size_t i = 0;
+    while (i < n && is_plain((unsigned char)s[i]))
+        i++;
+    if (i == n && strbuf_reserve(b, n + 2) == RC_OK) { /* as nearly always */
+        char *at = b->data + b->len;
+        *at++ = '"';
+        memcpy(at, s, n);
+        memcpy(at + n, "\"", 2);
+        b->len += n + 2;
+        return RC_OK;
+    }
+    enum rc rc = strbuf_append(b, "\"", 1);
+    i = 0;
     while (i < n && rc == RC_OK) {
         size_t start = i;
         char buf[8];
         const char *escape = NULL;
         /* The longest run that needs no change goes out in one piece. */
-        while (i < n && (unsigned char)s[i] < 0x80 && !(escape = escape_of((unsigned char)s[i], buf)))
+        while (i < n && is_plain((unsigned char)s[i]))
             i++;
+        if (i < n && (unsigned char)s[i] < 0x80)
+            escape = escape_of((unsigned char)s[i], buf);
         if (i < n && (unsigned char)s[i] >= 0x80) {
             size_t end = i;
             while (end < n && (unsigned char)s[end] >= 0x80)
