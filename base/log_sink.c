@@ -48,7 +48,7 @@ static void gather_locked(struct log_sink *s)
 {
     struct timespec until;
 
-    while (!s->n && !s->stopping) {
+    while (!s->n && s->dropped == s->told && !s->stopping) {
         s->asleep = true;
         pthread_cond_wait(&s->more, &s->lock);
     }
