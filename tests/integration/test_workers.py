@@ -19,6 +19,10 @@ WORKERS = 3
 OK, CANCELLED, FAILED = range(3)  # in the ledger
 
 
+def wait(longest):
+    return {"interactive": {"wait": longest}}
+
+
 def lane_switches(s):
     """How often each worker but the first has woken up."""
     out = {}
@@ -90,10 +94,10 @@ def limits_are_shared(args):
 
 
 def rooms_are_shared(args):
-    """Two slots, 60 requests over all workers; then a third of them leave while they wait or run. Nobody starves, and no
-    slot is lost: afterwards there are two again."""
+    """Two slots, 60 requests over all workers; then a third of them leave while they wait or run. Nobody starves, and
+    no slot is lost: afterwards there are two again."""
     up = Upstream(default=Script(word_delay=0.003))
-    with Scheduler(args.build, [node("a", up, slots=2)], workers=WORKERS, routing={"queue": "30s"}).ready() as s:
+    with Scheduler(args.build, [node("a", up, slots=2)], workers=WORKERS, queue=wait("30s")).ready() as s:
         def stays(i):
             return chat(s.port, str(i), stream=i % 2 == 0).status
 
@@ -125,7 +129,7 @@ def order_over_workers(args):
     """Whoever waits longest is next, on whichever worker that is."""
     gate = threading.Event()
     up = Upstream(default=Script(gate=gate))
-    with Scheduler(args.build, [node("a", up, slots=1)], workers=WORKERS, routing={"queue": "30s"}).ready() as s:
+    with Scheduler(args.build, [node("a", up, slots=1)], workers=WORKERS, queue=wait("30s")).ready() as s:
         threads = []
         for i in range(16):
             threads.append(threading.Thread(target=chat, args=(s.port, str(i))))
@@ -140,9 +144,9 @@ def order_over_workers(args):
 
 
 def waits_end_in_time(args):
-    """Deadlines of waits race with slots that come free on other workers: each request has one end, and no slot is lost."""
+    """Deadlines of waits race with slots that come free on other workers: each request has one end, no slot is lost."""
     up = Upstream(default=Script(words=["x"], word_delay=0.02))
-    with Scheduler(args.build, [node("a", up, slots=1)], workers=WORKERS, routing={"queue": "120ms"}).ready() as s:
+    with Scheduler(args.build, [node("a", up, slots=1)], workers=WORKERS, queue=wait("120ms")).ready() as s:
         for _ in range(20 if args.full else 4):
             with concurrent.futures.ThreadPoolExecutor(24) as pool:
                 statuses = list(pool.map(lambda i: chat(s.port, str(i)).status, range(24)))
@@ -182,7 +186,7 @@ def drain_cuts_all(args):
 def forced_end(args):
     """A second signal ends it at once with requests on every worker; their rows are written nevertheless."""
     up = Upstream(default=Script(word_delay=1.0))
-    with Scheduler(args.build, [node("a", up, slots=10)], workers=WORKERS, routing={"queue": "30s"}).ready() as s:
+    with Scheduler(args.build, [node("a", up, slots=10)], workers=WORKERS, queue=wait("30s")).ready() as s:
         def one(i):
             try:
                 return chat(s.port, str(i), stream=True)
