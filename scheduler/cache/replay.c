@@ -427,7 +427,7 @@ static enum rc write_usage(const struct chunks *c)
     return rc == RC_OK ? PUT(c->out, LITERAL("}\n\n")) : rc;
 }
 
-enum rc replay_stream(const char *body, size_t n, const struct replay *r, struct strbuf *out)
+enum rc replay_stream(const char *body, size_t n, const struct replay *r, struct strbuf *out, size_t *tail)
 {
     struct answer a;
     struct chunks c = {.a = &a, .r = r, .out = out, .piece = r->piece_bytes ? r->piece_bytes : PIECE_BYTES};
@@ -438,6 +438,8 @@ enum rc replay_stream(const char *body, size_t n, const struct replay *r, struct
         rc = write_around(&c);
     if (rc == RC_OK)
         rc = write_answer(&c);
+    if (tail)
+        *tail = out->len;
     if (rc == RC_OK)
         rc = write_finish(&c);
     if (rc == RC_OK && r->usage_asked)

@@ -27,7 +27,9 @@ struct replay {
 /* Append to out. RC_FULL at its bound, RC_INVALID and RC_UNSUPPORTED as replay_check(): out then holds rubbish, and the
  * hit is better taken for a miss. */
 enum rc replay_body(const char *body, size_t n, const struct replay *r, struct strbuf *out) SPW_MUST_USE;
-/* The whole stream: role, text in pieces, tool calls, finish, usage when asked, [DONE]. */
-enum rc replay_stream(const char *body, size_t n, const struct replay *r, struct strbuf *out) SPW_MUST_USE;
+/* The whole stream: role, text in pieces, tool calls, finish, usage when asked, [DONE]. *tail (may be NULL): where in out
+ * the finish begins, which must not leave before the books are written. */
+enum rc replay_stream(const char *body, size_t n, const struct replay *r, struct strbuf *out,
+                      size_t *tail) SPW_MUST_USE;
 
 #endif

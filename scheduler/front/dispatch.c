@@ -15,10 +15,27 @@ void request_arm(struct request *r, int64_t ms)
     event_add(r->timer, &tv);
 }
 
+void request_observe(const struct request *r, const struct node *node, enum route_metric what, int64_t value)
+{
+    struct route_labels labels = {.operation = r->body.kind == REQUEST_CHAT ? "chat" : "text_completion",
+                                  .model = r->room->model,
+                                  .node = node ? node->config->name : "cache"};
+    route_metrics_observe(r->lane->front->routes, &labels, what, value);
+}
+
+void request_note_first_byte(struct request *r)
+{
+    const struct clock *clock = r->lane->front->o.clock;
+    r->first_byte = clock_wall(clock);
+    r->ttft_ns = mono_since(clock, r->arrived);
+    request_observe(r, r->leg.node, ROUTE_TTFT, r->ttft_ns);
+}
+
 void request_free(struct request *r)
 {
     struct lane *l = r->lane;
     leg_drop(r, "cancelled");
+    cached_fini(r);
     alone_release(r);
     stream_fini(&r->stream);
     trail_fini(&r->trail);
@@ -56,17 +73,13 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
              LOG_S("node", node->config->name), LOG_S("fault", leg_fault_name(fault)), LOG_S("reason", reason),
              LOG_B("after_first_byte", r->replied), LOG_I("attempts", r->attempts));
     metrics_add(l->metrics, METRIC_LEG_FAILURES, node->index, (int)fault, 1);
-    if (r->leg.put_off) /* it is well, and will be again */
-        r->slot.word = (struct leg_word){.outcome = BREAKER_NO_WORD, .cool = true, .cool_us = r->leg.put_off_us};
-    else if (node_failed(node, gone ? NODE_FAULT_CONNECT : NODE_FAULT_ANSWER, reason) || (!gone && !r->leg.stale))
-        r->slot.word = (struct leg_word){.outcome = BREAKER_FAILED, .reason = reason};
+    node_failed(node, gone ? NODE_FAULT_CONNECT : NODE_FAULT_ANSWER, reason);
     if (leg_has_progress(r)) {
         r->tried = 0;
         r->wait_forgiven_ns = r->waited_ns;
     }
-    /* A node that took nothing, is started anew or cools down may be asked again once it is back; any other has had its
-     * chance. */
-    if (!gone && !r->leg.put_off)
+    /* A node that took nothing, or is started anew, may be asked again once it is back; any other has had its chance. */
+    if (!gone)
         r->tried |= UINT64_C(1) << node->index;
     api_error_set(&r->error, code_of(fault), NULL, "%s", "");
 }
@@ -86,6 +99,7 @@ static void start_over(struct request *r)
 {
     trail_reset(&r->trail);
     whole_reset(&r->whole);
+    cached_restart(r);
     r->numerics[0] = '\0';
     r->cross_class = false;
 }
@@ -95,23 +109,11 @@ static void count_retry(struct request *r)
     metrics_add(r->lane->metrics, METRIC_RETRIES, r->room->index, 0, 1);
 }
 
-/* May what a node has had already be sent again? Where somebody must find out whether it is poison no budget stands in
- * the way. */
-static bool within_budget(struct request *r)
-{
-    if (r->survival.alone || retry_take(r->lane->front->nodes))
-        return true;
-    metrics_add(r->lane->metrics, METRIC_RETRIES_REFUSED, 0, 0, 1);
-    return false;
-}
-
-/* Judged by survive.h. sent: a node has had it. False: r->error says why it ends here. */
-static bool goes_on(struct request *r, const struct leg_end *end, bool sent)
+/* Judged by survive.h. False: r->error says why it ends here. */
+static bool goes_on(struct request *r, const struct leg_end *end)
 {
     switch (survive_judge(&r->survival, end)) {
     case VERDICT_RETRY:
-        if (sent && !within_budget(r))
-            return false;
         count_retry(r);
         start_over(r); /* a role chunk at most */
         return true;
@@ -134,17 +136,9 @@ static bool can_continue(const struct request *r)
     return known && r->n_legs < LEGS_MAX && r->x;
 }
 
-/* Whoever is told "not now" is told when, in whole seconds. */
-static void tell_when(struct request *r, int64_t us)
-{
-    if (us > 0)
-        r->error.retry_after_s = (int)((us + 999999) / 1000000);
-}
-
 void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
 {
     struct node *node = r->leg.node;
-    struct route_decision d;
     struct leg_end end = {
         .died = r->leg.died,
         .computed = was_computed(r),
@@ -156,13 +150,10 @@ void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
     note_failure(r, node, fault, reason);
     leg_drop(r, leg_fault_name(fault));
     end.can_continue = can_continue(r);
-    if (goes_on(r, &end, fault != FAULT_CONNECT)) {
+    if (goes_on(r, &end))
         dispatch(r);
-        return;
-    }
-    if (fault == FAULT_BUSY)
-        tell_when(r, slot_back_us(r, &d));
-    settle_failed(r);
+    else
+        settle_failed(r);
 }
 
 /* ---- choosing --------------------------------------------------------------------------------------------------- */
@@ -201,7 +192,7 @@ static void count_start(struct request *r)
     struct front *f = l->front;
     if (r->attempts == 1) {
         counter_add(&l->accepted, 1);
-        metrics_observe(l->metrics, METRIC_ADDED, 0, mono_since(f->o.clock, r->arrived) - r->waited_ns);
+        request_observe(r, r->leg.node, ROUTE_ADDED, mono_since(f->o.clock, r->arrived) - r->waited_ns);
     }
     if (!r->replied && !trail_has_said(&r->trail))
         return;
@@ -212,25 +203,11 @@ static void count_start(struct request *r)
              LOG_B("alone", r->survival.alone));
 }
 
-/* All that could are held for longer than it may wait. What its last leg failed with, if there was one, says more. */
-static void too_late(struct request *r, const struct route_decision *d)
-{
-    bool cooling = false;
-    for (int i = 0; i < nodes_count(r->lane->front->nodes); i++)
-        cooling = cooling || d->reasons[i] == ROUTE_COOLING_DOWN;
-    if (r->attempts == 0)
-        api_error_set(&r->error, cooling ? API_UPSTREAM_BUSY : API_NO_CAPACITY, NULL, "%s", "");
-    tell_when(r, d->back_us);
-    settle_failed(r);
-}
-
 /* It has waited for as long as it may; what its last leg failed with, if there was one, says more. */
 static void no_time(struct request *r)
 {
-    struct route_decision d;
     if (r->attempts == 0)
         api_error_set(&r->error, API_NO_CAPACITY, NULL, "%s", "");
-    tell_when(r, slot_back_us(r, &d));
     settle_failed(r);
 }
 
@@ -249,7 +226,7 @@ static bool use_slot(struct request *r)
                           .can_continue = can_continue(r),
                           .retries_max = r->lane->front->o.config->retries};
     note_failure(r, node, FAULT_BUSY, e.message);
-    if (goes_on(r, &end, false))
+    if (goes_on(r, &end))
         return false;
     settle_failed(r);
     return true;
@@ -265,7 +242,6 @@ void dispatch(struct request *r)
                 return;
             break;
         case FOUND_ROOM: return;
-        case FOUND_TOO_LATE: too_late(r, &d); return;
         case FOUND_NO_TIME: no_time(r); return;
         case FOUND_QUEUE_FULL:
             api_error_set(&r->error, API_QUEUE_FULL, NULL, "%s", "");
@@ -303,7 +279,9 @@ static void on_abort(struct http_exchange *x, void *state)
     r->x = NULL;
     if (r->state == REQUEST_SETTLING)
         return;
-    if (r->state == REQUEST_WAITING)
+    if (r->state == REQUEST_ASKING)
+        cached_leave(r);
+    else if (r->state == REQUEST_WAITING)
         leave_room(r);
     else
         leg_drop(r, "cancelled");
@@ -320,7 +298,9 @@ void request_cut(struct request *r, enum api_code code)
 {
     if (r->state == REQUEST_SETTLING)
         return;
-    if (r->state == REQUEST_WAITING)
+    if (r->state == REQUEST_ASKING)
+        cached_leave(r);
+    else if (r->state == REQUEST_WAITING)
         leave_room(r);
     else
         leg_drop(r, "cut");
@@ -340,6 +320,7 @@ static void request_timer(evutil_socket_t fd, short what, void *arg)
         else
             no_time(r);
         break;
+    case REQUEST_ASKING: cached_turn(r); break;
     case REQUEST_RUNNING: leg_late(r); break;
     case REQUEST_SETTLING: settle_append(r); break;
     }
@@ -385,6 +366,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->who = a->who;
     r->ticket = a->ticket;
     r->limits = a->limits;
+    r->cached.ask = a->ask;
     r->room = front_room(f, body->model);
     r->input_estimate = request_estimate_input(body);
     r->arrived = clock_now(f->o.clock);
@@ -399,5 +381,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->seed >>= 64 - SEED_BITS;
     TAILQ_INSERT_TAIL(&l->requests, r, all);
     http_exchange_set(x, r, on_abort);
-    dispatch(r);
+    spans_begin(r);
+    if (!cached_begin(r))
+        dispatch(r);
 }

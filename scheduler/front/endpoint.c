@@ -200,6 +200,10 @@ static void start_admitted(struct call *c, const struct request_body *body)
 {
     struct admission a = {0};
     struct api_error refusal;
+    if (cached_ask(c->x, &a.ask, &refusal) != RC_OK) {
+        refuse(c, &refusal, NULL);
+        return;
+    }
     if (admit(c->l, c->who, body, &a.ticket, &a.limits, &refusal) == RC_OK) {
         a.who = identity_ref(c->who);
         request_start(c->l, c->x, c->id, body, &a);

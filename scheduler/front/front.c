@@ -63,7 +63,10 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     f->limits = limit_table_new(0);
     f->created_s = clock_wall(o->clock).ns / NS_PER_S;
     make_rooms(f);
-    enum rc rc = lanes_new(f, e);
+    f->routes = route_metrics_new();
+    enum rc rc = cached_shared_new(&f->cached, c, o->clock, e);
+    if (rc == RC_OK)
+        rc = lanes_new(f, e);
     if (rc == RC_OK)
         rc = make_nodes(f, e);
     if (rc == RC_OK && c->tls_cert)
@@ -93,6 +96,8 @@ void front_free(struct front *f)
     lanes_free(f);
     nodes_free(f->nodes);
     limit_table_free(f->limits);
+    cached_shared_free(f->cached);
+    route_metrics_free(f->routes);
     SSL_CTX_free(f->tls);
     if (f->drain_timer)
         event_free(f->drain_timer);
@@ -216,8 +221,6 @@ static void show_node(const struct front *shared, const struct node *n,
     char reason[sizeof n->reason], numerics[sizeof n->card.numerics];
     front_lock(f);
     memcpy(reason, n->reason, sizeof reason);
-    if (n->state == NODE_READY)
-        node_hold_text_locked(n, reason, sizeof reason);
     memcpy(numerics, n->card.numerics, sizeof numerics);
     struct front_node view = {
         .name = c->name,
@@ -229,7 +232,6 @@ static void show_node(const struct front *shared, const struct node *n,
         .draining = n->draining,
         .local = c->local,
         .reason = reason,
-        .breaker = breaker_state_name(n->breaker.state),
         .state_since = n->state_since,
         .in_flight = n->in_flight,
         .slots = c->slots,

@@ -9,13 +9,16 @@
 #include "base/mailbox.h"
 #include "scheduler/auth/auth.h"
 #include "scheduler/auth/limit_table.h"
+#include "scheduler/front/cached.h"
 #include "scheduler/front/errors.h"
 #include "scheduler/front/front.h"
 #include "scheduler/front/metrics.h"
 #include "scheduler/front/nodes.h"
 #include "scheduler/front/request.h"
+#include "scheduler/front/spans.h"
 #include "scheduler/front/stream.h"
 #include "scheduler/front/survive.h"
+#include "scheduler/observe/route_metrics.h"
 
 #define REQUEST_ID_BYTES 31  /* "req_", 26 characters, NUL */
 #define LEGS_MAX         256 /* of one request */
@@ -30,10 +33,16 @@
  *         WAITING ----------------------> dispatch() <--- leg_failed()                            |
  *            +------------------------------------------------------------------------------------+
  *
+ * Before all that it may be ASKING whether its answer is known already, or about to be: then no node has it at all.
  * It outlives its exchange: a client that leaves takes x away, but the row is still written. One leg at a time; a leg is
  * one attempt on one node. leg_failed() is also the way on after the first byte: what has been said so far is in `trail`,
  * and the next leg goes on from there (survive.h says when). */
-enum request_state { REQUEST_WAITING, REQUEST_RUNNING, REQUEST_SETTLING };
+enum request_state {
+    REQUEST_ASKING, /* the cache, or a like request's answer: cached.h */
+    REQUEST_WAITING,
+    REQUEST_RUNNING,
+    REQUEST_SETTLING
+};
 
 /* A place on a node, from the choice of the node until the leg ends, or until it is given back unused. What routing knew
  * of the node as it was taken goes with it, so that nothing of the node has to be read afterwards. */
@@ -42,8 +51,6 @@ struct slot {
     int position;          /* requests on the node as it was taken, with this one */
     unsigned generation;   /* of the node's address */
     struct node_card card; /* what the node could do */
-    struct breaker_leg breaker;
-    struct leg_word word; /* what its end says about the node, as it is given back */
 };
 
 struct leg {
@@ -56,14 +63,13 @@ struct leg {
     bool spoke;             /* the first token's deadline is met */
     bool died;              /* how it ended: the node is gone or hangs */
     bool alone;             /* the node was kept for it */
-    bool stale;             /* how it ended: on a connection that the node had closed before, which says nothing */
-    bool put_off;           /* the node said "not now"... */
-    int64_t put_off_us;     /* ...and for how long; 0: it does not say */
     int ids_before;         /* what the trail held as it began: ids, chunks, both */
     int64_t chunks_before, said_before;
     struct wall begun;
     char numerics[NUMERICS_DIGITS + 1];
     struct mono started, heard, token; /* heard: last byte of its answer; token: last chunk that brought it on */
+    int64_t first_ns;                  /* from its start to the first of its answer; 0: none yet */
+    struct span_id span;               /* what its node was told */
 };
 
 struct request {
@@ -92,6 +98,7 @@ struct request {
     char numerics[NUMERICS_DIGITS + 1]; /* class of what has been said; "": of no known class */
     int continuations;
     bool gathered;           /* a whole answer that came as a stream */
+    bool whole_is_out;       /* its body stands in `out` */
     bool cross_class;        /* parts of the answer come from different classes */
     struct ledger_leg *legs; /* owned */
     int n_legs, legs_cap;    /* n_legs <= LEGS_MAX */
@@ -104,7 +111,11 @@ struct request {
     bool append_pending;      /* the ledger will call back */
     struct event *timer;      /* what it means is the state's business: see request_timer() */
 
+    struct cached_request cached;
+    struct trace trace;
+
     struct mono arrived, wait_since, ended;
+    int64_t ttft_ns; /* from arrived to first_byte */
     struct wall accepted, first_byte, finished;
     int64_t waited_ns;
 
@@ -161,6 +172,8 @@ struct lane {
     struct fetcher *fetcher;
     struct ledger_port *port;
     struct lane_pool *pools;                    /* one per node */
+    struct cached *cached;                      /* NULL: there is no cache */
+    struct spans *spans;                        /* */
     struct metrics *metrics;                    /* changed by this lane, read by all */
     struct counter accepted, refused;           /* for front_totals */
     TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
@@ -188,9 +201,11 @@ struct front {
     uint64_t to_tell;   /* lanes that got requests with a slot; under the lock, see front_unlock() */
 
     pthread_mutex_t limits_lock;
-    struct limit_table *limits;  /* under limits_lock */
-    _Atomic bool ledger_failing; /* rows cannot be written: no new work until one can */
-    int64_t created_s;           /* for /v1/models */
+    struct limit_table *limits;   /* under limits_lock */
+    struct cached_shared *cached; /* NULL: there is no cache */
+    struct route_metrics *routes; /* of all lanes */
+    _Atomic bool ledger_failing;  /* rows cannot be written: no new work until one can */
+    int64_t created_s;            /* for /v1/models */
     /* drain; lane 0 but for the first */
     _Atomic bool draining;
     bool stopping;
@@ -241,6 +256,7 @@ void admit_settle(struct front *f, struct limit_ticket *ticket, int64_t tokens);
  * has been checked and admitted, and a reference of the caller's; everything else follows by itself. */
 struct admission {
     struct identity *who; /* the reference goes over */
+    struct cache_ask ask;
     struct limit_ticket ticket;
     struct limit_verdict limits;
 };
@@ -255,6 +271,10 @@ void request_cut(struct request *r, enum api_code code);
 /* The running leg is over and has not answered: on to another node, or the end of r. */
 void leg_failed(struct request *r, enum leg_fault fault, const char *reason);
 void request_arm(struct request *r, int64_t ms);
+/* The first of its answer leaves, or is there to be sent whole. */
+void request_note_first_byte(struct request *r);
+/* One observation under the request's labels. node NULL: no node. */
+void request_observe(const struct request *r, const struct node *node, enum route_metric what, int64_t value);
 void request_free(struct request *r);
 
 /* leg.c: one leg, from the request that is sent to the last byte that is read. */
@@ -277,14 +297,9 @@ void alone_release(struct request *r);        /* of one that does not wait */
 /* What routing says for r now. */
 void slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d);
 void slot_take_locked(struct request *r, struct node *node);
-enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_TOO_LATE, FOUND_NO_TIME, FOUND_QUEUE_FULL };
-/* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. FOUND_TOO_LATE: all that could are held
- * (nodes.h) for longer than r may wait, d->back_us. */
+enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_NO_TIME, FOUND_QUEUE_FULL };
+/* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. */
 enum found slot_find(struct request *r, struct route_decision *d);
-/* When can somebody be asked again? Microseconds; 0: that is not known, or at any moment. */
-int64_t slot_back_us(const struct request *r, struct route_decision *d);
-/* The leg's first token has come. */
-void slot_spoke(struct request *r);
 enum slot_use { SLOT_UNUSED, SLOT_USED };
 /* r's slot goes to whoever waits for it, or back. Returns how many requests the node had, with r. */
 int slot_return(struct request *r, enum slot_use use);
@@ -294,7 +309,6 @@ enum room_side { ROOM_TAIL, ROOM_HEAD }; /* a request that was already under way
 /* FOUND_ROOM: r waits, and room_entered() is called once the lock is free. Else there is no place or no time left. */
 enum found room_enter_locked(struct request *r, enum room_side side);
 void room_entered(struct request *r);
-int64_t room_left_ms(const struct request *r); /* that r may still wait */
 /* r waits no longer. True: it was granted a slot, which it now holds. */
 bool room_leave(struct request *r);
 /* Slots that are free go to those that wait: taken for them, and their lanes are told by front_unlock(). */

@@ -104,12 +104,19 @@ void lanes_drop_node(struct front *f, struct node *n, unsigned generation)
 
 /* ---- its life --------------------------------------------------------------------------------------------------- */
 
+static void say_empty(void *arg)
+{
+    struct lane *l = arg;
+    mailbox_post(l->front->lanes[0].mail, &l->emptied);
+}
+
 void lane_check_empty(struct lane *l)
 {
     if (l->empty || !l->server_drained || !TAILQ_EMPTY(&l->requests))
         return;
     l->empty = true;
-    mailbox_post(l->front->lanes[0].mail, &l->emptied);
+    if (l->front->stopping || !spans_flush(l->spans, say_empty, l))
+        say_empty(l);
 }
 
 /* Callers of other lanes are known by the same keys and issuers as those of lane 0. */
@@ -125,6 +132,16 @@ static enum rc open_auth(struct lane *l, struct error *e)
                               .clock = o->clock,
                               .log = o->log};
     return rc == RC_OK ? who_auth_new(&l->auth, &who, e) : rc;
+}
+
+static enum rc open_extras(struct lane *l, struct error *e)
+{
+    const struct front_options *o = &l->front->o;
+    struct cached_options cached = {
+        .shared = l->front->cached, .config = o->config, .loop = l->loop, .clock = o->clock, .log = o->log};
+    struct spans_options spans = {.config = o->config, .loop = l->loop, .clock = o->clock, .log = o->log};
+    enum rc rc = cached_new(&l->cached, &cached, e);
+    return rc == RC_OK ? spans_new(&l->spans, &spans, e) : rc;
 }
 
 static enum rc lane_init(struct lane *l, struct error *e)
@@ -143,6 +160,8 @@ static enum rc lane_init(struct lane *l, struct error *e)
     rc = mailbox_new(&l->mail, l->loop, e);
     if (rc == RC_OK)
         rc = ledger_port_new(&l->port, f->o.ledger, l->loop, e);
+    if (rc == RC_OK)
+        rc = open_extras(l, e);
     if (l->index == 0)
         l->auth = f->o.auth;
     else if (rc == RC_OK)
@@ -261,6 +280,8 @@ static void lane_fini(struct lane *l)
         drop_pool(&l->pools[i]);
     free(l->pools);
     metrics_free(l->metrics);
+    cached_free(l->cached);
+    spans_free(l->spans);
     if (l->index == 0)
         return;
     auth_free(l->auth);

@@ -13,7 +13,6 @@
 
 #include "scheduler/front/answer.h"
 #include "scheduler/front/front_internal.h"
-#include "scheduler/front/retry_after.h"
 
 #define REFUSAL_BYTES_MAX ((size_t)64 << 10)  /* of a node's error body; what is beyond is not read */
 #define PENDING_HIGH      ((size_t)256 << 10) /* towards the client: above it the node is not read... */
@@ -84,6 +83,7 @@ void leg_over(struct request *r, const char *outcome)
     SPW_ASSERT(node);
     note_leg(r, outcome);
     note_class(r);
+    spans_leg(r, outcome);
     r->leg.node = NULL;
     note_energy(r, node, slot_return(r, SLOT_USED));
 }
@@ -98,26 +98,13 @@ void leg_drop(struct request *r, const char *outcome)
         leg_over(r, outcome);
 }
 
-/* The answer is complete: everything is known. */
-static void leg_done(struct request *r)
-{
-    struct front *f = r->lane->front;
-    if (!r->body.stream) {
-        r->first_byte = clock_wall(f->o.clock);
-        metrics_observe(r->lane->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
-    }
-    r->slot.word.outcome = BREAKER_OK;
-    leg_over(r, "ok");
-    settle(r, LEDGER_OK);
-}
-
 /* ---- towards the client ----------------------------------------------------------------------------------------- */
 
 static void start_reply(struct request *r)
 {
-    struct front *f = r->lane->front;
     struct limit_texts limits;
-    struct http_header headers[5 + LIMIT_HEADERS_MAX] = {
+    struct cached_texts cached;
+    struct http_header headers[5 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
         {"Content-Type", "text/event-stream"},
         {"Cache-Control", "no-cache"},
         {"X-Accel-Buffering", "no"}, /* proxies in front of us shall not gather what we hurry to send */
@@ -125,9 +112,22 @@ static void start_reply(struct request *r)
         {"x-spillway-node", r->leg.node->config->name},
     };
     r->replied = true;
-    r->first_byte = clock_wall(f->o.clock);
-    metrics_observe(r->lane->metrics, METRIC_TTFT, r->room->index, mono_since(f->o.clock, r->arrived));
-    http_reply_start(r->x, 200, headers, 5 + limit_headers(&r->limits, &limits, headers + 5));
+    request_note_first_byte(r);
+    int n = 5;
+    n += limit_headers(&r->limits, &limits, headers + n);
+    n += cached_headers(r, &cached, headers + n);
+    http_reply_start(r->x, 200, headers, n);
+}
+
+/* The answer is complete: everything is known. */
+static void leg_done(struct request *r)
+{
+    if (!r->body.stream)
+        request_note_first_byte(r);
+    else if (!r->replied) /* all of it stands in the chunk that is held back */
+        start_reply(r);
+    leg_over(r, "ok");
+    settle(r, LEDGER_OK);
 }
 
 static void on_client_drained(struct http_exchange *x, void *state)
@@ -208,13 +208,14 @@ static void note_heard(struct request *r, int64_t pieces)
 {
     const char *why;
     r->leg.heard = clock_now(r->lane->front->o.clock);
+    if (!r->leg.first_ns)
+        r->leg.first_ns = r->leg.heard.ns - r->leg.started.ns;
     if (pieces)
         r->leg.token = r->leg.heard;
     if (r->leg.spoke || (r->leg.to_engine && !pieces))
         return;
     r->leg.spoke = true;
     r->leg.token = r->leg.heard;
-    slot_spoke(r);
     request_arm(r, patience_ms(r, &why));
 }
 
@@ -260,24 +261,11 @@ static void take_stream_end(struct request *r)
         leg_failed(r, FAULT_CUT, "the node ended its stream early");
 }
 
-/* Does it say "not now"? */
-static void note_put_off(struct request *r, const struct http_head *head)
-{
-    const struct config *c = r->lane->front->o.config;
-    bool said;
-    if (head->status != 429 && head->status != 503)
-        return;
-    int64_t us = retry_after_us(head, clock_wall(r->lane->front->o.clock), &said);
-    r->leg.put_off_us = us;
-    r->leg.put_off = (said || head->status == 429) && c->cool_down_max_ms > 0 && (us > 0 || c->cool_down_ms > 0);
-}
-
 static void on_head(struct http_call *c, const struct http_head *head, void *arg)
 {
     struct request *r = arg;
     (void)c;
     r->leg.status = head->status;
-    note_put_off(r, head);
     strbuf_clear(&r->answer);
     if (head->status != 200 || !r->leg.streamed)
         return;
@@ -362,7 +350,6 @@ static void on_fail(struct http_call *c, enum http_phase phase, const struct err
     bool stale =
         reused && phase < HTTP_PHASE_BODY && mono_since(r->lane->front->o.clock, r->leg.started) < STALE_MS * NS_PER_MS;
     r->leg.died = fault == FAULT_CUT && !stale;
-    r->leg.stale = fault == FAULT_CUT && stale;
     /* At most the usage is missing, and whoever cannot be resumed will not say it. */
     bool complete = r->leg.streamed && r->stream.finished && (r->stream.usage_known || !r->leg.to_engine);
     if (fault == FAULT_CUT && complete)
@@ -396,7 +383,8 @@ static enum rc send_request(struct request *r, const struct request_leg *leg, st
 {
     struct node *node = r->slot.node;
     struct http_client *client;
-    struct http_header headers[5] = {
+    struct spans_texts texts;
+    struct http_header headers[5 + SPANS_HEADERS_MAX] = {
         {"Content-Type", "application/json"},
         {"Accept", leg->stream ? "text/event-stream" : "application/json"},
         {"X-Request-Id", r->id},
@@ -411,6 +399,7 @@ static enum rc send_request(struct request *r, const struct request_leg *leg, st
         headers[q.n_headers++] = (struct http_header){"Authorization", node->authorization};
     if (node->node_key)
         headers[q.n_headers++] = (struct http_header){"x-spillway-node-key", node->node_key};
+    q.n_headers += spans_headers(r, &texts, headers + q.n_headers);
     struct strbuf body;
     strbuf_init(&body, request_splice_bytes_max(&r->body, leg));
     enum rc rc = request_splice(&r->body, leg, &body);
@@ -448,6 +437,7 @@ enum rc leg_start(struct request *r, struct error *e)
     stream_fini(&r->stream);
     stream_init(&r->stream, ask.upstream_model ? r->body.model : NULL, r->body.usage_asked);
     stream_follow(&r->stream, &r->trail, r->body.stream ? NULL : &r->whole);
+    cached_follow(r);
     enum rc rc = send_request(r, &ask, e);
     if (rc != RC_OK) {
         r->leg.call = NULL;

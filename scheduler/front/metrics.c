@@ -5,8 +5,9 @@
 #include <string.h>
 
 #include "scheduler/front/front_internal.h"
+#include "scheduler/observe/process_metrics.h"
 
-enum dim { DIM_NONE, DIM_MODEL, DIM_NODE, DIM_OUTCOME, DIM_CODE, DIM_FAULT, DIM_KIND, DIM_REASON, DIM_LIMIT };
+enum dim { DIM_NONE, DIM_MODEL, DIM_NODE, DIM_OUTCOME, DIM_CODE, DIM_FAULT, DIM_KIND, DIM_REASON, DIM_LIMIT, DIM_WAY };
 enum unit { UNIT_COUNT, UNIT_SECONDS, UNIT_USD }; /* kept as: count, nanoseconds, pico-dollars */
 enum type { TYPE_COUNTER, TYPE_GAUGE, TYPE_HISTOGRAM };
 
@@ -84,34 +85,6 @@ static int64_t read_node_legs(const struct front *f, int i)
     unlock(f);
     return (int64_t)requests;
 }
-static int64_t read_node_breaker_open(const struct front *f, int i)
-{
-    lock(f);
-    bool open = nodes_at(f->nodes, i)->breaker.state != BREAKER_CLOSED;
-    unlock(f);
-    return open;
-}
-static int64_t read_node_breaker_opened(const struct front *f, int i)
-{
-    lock(f);
-    uint64_t opened = nodes_at(f->nodes, i)->opened;
-    unlock(f);
-    return (int64_t)opened;
-}
-static int64_t read_node_cooling(const struct front *f, int i)
-{
-    lock(f);
-    enum node_hold hold = node_hold_locked(nodes_at(f->nodes, i), NULL);
-    unlock(f);
-    return hold == HOLD_COOLING;
-}
-static int64_t read_node_cooled(const struct front *f, int i)
-{
-    lock(f);
-    uint64_t cooled = nodes_at(f->nodes, i)->cooled;
-    unlock(f);
-    return (int64_t)cooled;
-}
 static int64_t read_node_restarts(const struct front *f, int i)
 {
     return nodes_at(f->nodes, i)->restarts;
@@ -181,6 +154,122 @@ static int64_t read_workers(const struct front *f, int i)
     return f->n_lanes;
 }
 
+/* Over all lanes. */
+static struct cached_figures cached_figures(const struct front *f)
+{
+    struct cached_figures sum = {0};
+    for (int i = 0; i < f->n_lanes; i++)
+        cached_figures_add(&sum, f->lanes[i].cached);
+    return sum;
+}
+static struct otlp_stats span_figures(const struct front *f)
+{
+    struct otlp_stats sum = {0};
+    for (int i = 0; i < f->n_lanes; i++)
+        (void)spans_figures_add(&sum, f->lanes[i].spans);
+    return sum;
+}
+static int64_t read_cache_lookups_hit(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_figures(f).cache.hits;
+}
+static int64_t read_cache_lookups_missed(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_figures(f).cache.misses;
+}
+static int64_t read_cache_stores(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_figures(f).cache.stores;
+}
+static int64_t read_cache_refused(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_figures(f).cache.refused;
+}
+static int64_t read_cache_errors(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_figures(f).cache.errors;
+}
+static int64_t read_cache_timeouts(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_figures(f).cache.timeouts;
+}
+static int64_t read_cache_dropped(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_figures(f).cache.dropped;
+}
+static int64_t read_cache_disconnects(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_figures(f).cache.disconnects;
+}
+static int64_t read_cache_up(const struct front *f, int i)
+{
+    (void)i;
+    return cached_figures(f).cache.reachable;
+}
+static int64_t read_cache_entries(const struct front *f, int i)
+{
+    (void)i;
+    return cached_memory_figures(f->cached).entries;
+}
+static int64_t read_cache_bytes(const struct front *f, int i)
+{
+    (void)i;
+    return cached_memory_figures(f->cached).bytes;
+}
+static int64_t read_cache_evictions(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_memory_figures(f->cached).evictions;
+}
+static int64_t read_cache_expired(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_memory_figures(f->cached).expired;
+}
+static int64_t read_flights(const struct front *f, int i)
+{
+    (void)i;
+    return cached_figures(f).flights.flights;
+}
+static int64_t read_followers(const struct front *f, int i)
+{
+    (void)i;
+    return cached_figures(f).flights.followers;
+}
+static int64_t read_promoted(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)cached_figures(f).flights.promoted;
+}
+static int64_t read_spans_exported(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)span_figures(f).exported;
+}
+static int64_t read_spans_dropped(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)(span_figures(f).dropped_full + span_figures(f).dropped_failed + span_figures(f).rejected);
+}
+static int64_t read_spans_retries(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)span_figures(f).retries;
+}
+static int64_t read_spans_queued(const struct front *f, int i)
+{
+    (void)i;
+    return span_figures(f).queued;
+}
+
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static const struct declaration table[] = {
@@ -214,12 +303,6 @@ static const struct declaration table[] = {
                         UNIT_COUNT,
                         {DIM_MODEL, DIM_NONE},
                         NULL},
-    [METRIC_RETRIES_REFUSED] = {"spillway_retries_refused_total",
-                                "Requests that were not tried again because the budget of retries was used up.",
-                                TYPE_COUNTER,
-                                UNIT_COUNT,
-                                {DIM_NONE, DIM_NONE},
-                                NULL},
     [METRIC_CONTINUATIONS] = {"spillway_continuations_total",
                               "Answers that went on on another node, each time.",
                               TYPE_COUNTER,
@@ -256,30 +339,24 @@ static const struct declaration table[] = {
                        UNIT_USD,
                        {DIM_MODEL, DIM_NODE},
                        NULL},
-    [METRIC_TTFT] = {"spillway_time_to_first_byte_seconds",
-                     "From a whole request to the first byte of its answer.",
-                     TYPE_HISTOGRAM,
-                     UNIT_SECONDS,
-                     {DIM_MODEL, DIM_NONE},
-                     NULL},
-    [METRIC_DURATION] = {"spillway_request_duration_seconds",
-                         "From a whole request to the last byte of its answer.",
-                         TYPE_HISTOGRAM,
-                         UNIT_SECONDS,
-                         {DIM_MODEL, DIM_NONE},
-                         NULL},
+    [METRIC_CACHE] = {"spillway_cache_requests_total",
+                      "Requests by what the cache had for them.",
+                      TYPE_COUNTER,
+                      UNIT_COUNT,
+                      {DIM_MODEL, DIM_WAY},
+                      NULL},
+    [METRIC_CACHE_SAVED] = {"spillway_cache_saved_usd_total",
+                            "What answers that were found would have cost, dollars.",
+                            TYPE_COUNTER,
+                            UNIT_USD,
+                            {DIM_MODEL, DIM_NONE},
+                            NULL},
     [METRIC_WAIT] = {"spillway_wait_seconds",
                      "Time of requests in the waiting room.",
                      TYPE_HISTOGRAM,
                      UNIT_SECONDS,
                      {DIM_MODEL, DIM_NONE},
                      NULL},
-    [METRIC_ADDED] = {"spillway_added_latency_seconds",
-                      "From a whole request to its dispatch to a node, without waiting for a slot.",
-                      TYPE_HISTOGRAM,
-                      UNIT_SECONDS,
-                      {DIM_NONE, DIM_NONE},
-                      NULL},
     [METRIC_COMMIT] = {"spillway_commit_seconds",
                        "From the end of a node's answer to its durable ledger row.",
                        TYPE_HISTOGRAM,
@@ -328,30 +405,6 @@ static const struct declaration table[] = {
      UNIT_COUNT,
      {DIM_NODE, DIM_NONE},
      read_node_legs},
-    {"spillway_node_breaker_open",
-     "1: the node failed too often and is left alone, or is being tried by one request.",
-     TYPE_GAUGE,
-     UNIT_COUNT,
-     {DIM_NODE, DIM_NONE},
-     read_node_breaker_open},
-    {"spillway_node_breaker_opened_total",
-     "Times the node's breaker opened.",
-     TYPE_COUNTER,
-     UNIT_COUNT,
-     {DIM_NODE, DIM_NONE},
-     read_node_breaker_opened},
-    {"spillway_node_cooling_down",
-     "1: the node asked to be left alone (429, or 503 with Retry-After) and is.",
-     TYPE_GAUGE,
-     UNIT_COUNT,
-     {DIM_NODE, DIM_NONE},
-     read_node_cooling},
-    {"spillway_node_cool_downs_total",
-     "Times the node asked to be left alone.",
-     TYPE_COUNTER,
-     UNIT_COUNT,
-     {DIM_NODE, DIM_NONE},
-     read_node_cooled},
     {"spillway_node_restarts_total",
      "Times the node's engine ended by itself and was started again.",
      TYPE_COUNTER,
@@ -413,6 +466,126 @@ static const struct declaration table[] = {
      UNIT_COUNT,
      {DIM_NONE, DIM_NONE},
      read_refused_full},
+    {"spillway_cache_lookup_hits_total",
+     "Lookups that found an answer.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_lookups_hit},
+    {"spillway_cache_lookup_misses_total",
+     "Lookups that found none.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_lookups_missed},
+    {"spillway_cache_stores_total",
+     "Answers that were kept.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_stores},
+    {"spillway_cache_refused_total",
+     "Answers that were not kept: too large, or not to be replayed.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_refused},
+    {"spillway_cache_errors_total",
+     "Replies and values of the Redis that could not be used.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_errors},
+    {"spillway_cache_timeouts_total",
+     "Lookups and stores that the Redis did not answer in time.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_timeouts},
+    {"spillway_cache_stores_dropped_total",
+     "Answers that were not sent to the Redis.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_dropped},
+    {"spillway_cache_disconnects_total",
+     "Connections to the Redis that were lost.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_disconnects},
+    {"spillway_cache_up",
+     "1: the cache can be asked, by every worker.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_up},
+    {"spillway_cache_entries",
+     "Answers in our own memory.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_entries},
+    {"spillway_cache_bytes",
+     "Their bytes, with the book-keeping.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_bytes},
+    {"spillway_cache_evictions_total",
+     "Answers that made room for newer ones.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_evictions},
+    {"spillway_cache_expired_total",
+     "Answers that became too old.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_cache_expired},
+    {"spillway_cache_flights",
+     "Different requests that are being computed and may be shared.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_flights},
+    {"spillway_cache_followers",
+     "Requests that wait for the answer to an identical one.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_followers},
+    {"spillway_cache_promoted_total",
+     "Followers that had to compute it because the first one failed.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_promoted},
+    {"spillway_spans_exported_total",
+     "Spans that the collector has taken.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_spans_exported},
+    {"spillway_spans_dropped_total",
+     "Spans that found no place, were given up, or were rejected by the collector.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_spans_dropped},
+    {"spillway_spans_retries_total",
+     "Batches of spans that were sent again.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_spans_retries},
+    {"spillway_spans_queued",
+     "Spans that wait for the collector.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_spans_queued},
 };
 #define TABLE_SIZE ((int)(sizeof table / sizeof table[0]))
 
@@ -446,13 +619,15 @@ static int dim_size(const struct metrics *m, enum dim d)
     case DIM_KIND: return KINDS;
     case DIM_REASON: return AUTH_CODE_COUNT;
     case DIM_LIMIT: return LIMIT_CONCURRENT + 1;
+    case DIM_WAY: return CACHED_WAYS;
     }
     return 0;
 }
 
 static const char *dim_label(enum dim d)
 {
-    static const char *const labels[] = {"", "model", "node", "outcome", "code", "fault", "kind", "reason", "limit"};
+    static const char *const labels[] = {"",      "model", "node",   "outcome", "code",
+                                         "fault", "kind",  "reason", "limit",   "result"};
     return labels[d];
 }
 
@@ -469,6 +644,7 @@ static const char *dim_value(const struct front *f, enum dim d, int i)
     case DIM_KIND: return kinds[i];
     case DIM_REASON: return auth_code_name((enum auth_code)i);
     case DIM_LIMIT: return limit_kind_name((enum limit_kind)i);
+    case DIM_WAY: return cached_way_name((enum cached_way)i);
     }
     return "";
 }
@@ -681,5 +857,9 @@ enum rc metrics_render(const struct front *f, struct strbuf *out)
             "spillway_build_info{version=\"" SPILLWAY_VERSION "\"} 1\n");
     for (int k = 0; k < TABLE_SIZE; k++)
         put_metric(&w, f, k);
+    if (w.rc == RC_OK)
+        w.rc = route_metrics_render(f->routes, out);
+    if (w.rc == RC_OK)
+        w.rc = process_metrics_render(out);
     return w.rc;
 }

@@ -14,23 +14,21 @@
 struct front;
 struct metrics;
 
-enum metric {                      /* labels in the order of metrics_add's i, j */
-              METRIC_REQUESTS,     /* model, outcome (enum ledger_outcome) */
-              METRIC_REFUSED,      /* code (enum api_code): answered with an error and no ledger row */
-              METRIC_AUTH_REFUSED, /* reason (enum auth_code) */
-              METRIC_LIMITED,      /* limit (enum limit_kind) */
-              METRIC_RETRIES,      /* model */
-              METRIC_RETRIES_REFUSED,
+enum metric {                       /* labels in the order of metrics_add's i, j */
+              METRIC_REQUESTS,      /* model, outcome (enum ledger_outcome) */
+              METRIC_REFUSED,       /* code (enum api_code): answered with an error and no ledger row */
+              METRIC_AUTH_REFUSED,  /* reason (enum auth_code) */
+              METRIC_LIMITED,       /* limit (enum limit_kind) */
+              METRIC_RETRIES,       /* model */
               METRIC_CONTINUATIONS, /* model */
               METRIC_HANGS,         /* node */
               METRIC_POISON,        /* model */
               METRIC_LEG_FAILURES,  /* node, fault (enum leg_fault) */
               METRIC_TOKENS,        /* model, kind: 0 input (all of it), 1 cached input, 2 output */
               METRIC_CHARGE,        /* model, node; pico-dollars */
-              METRIC_TTFT,          /* histogram: model; nanoseconds */
-              METRIC_DURATION,      /* histogram: model; nanoseconds */
+              METRIC_CACHE,         /* model, way (enum cached_way) */
+              METRIC_CACHE_SAVED,   /* model; pico-dollars: what answers that were found would have cost */
               METRIC_WAIT,          /* histogram: model; nanoseconds in the waiting room */
-              METRIC_ADDED,         /* histogram: from a whole request to its first leg, without waiting; nanoseconds */
               METRIC_COMMIT,        /* histogram: from the end of an answer to its durable row; nanoseconds */
               METRIC_FIRST_GAUGE,   /* the rest of the table is read when asked for */
 };

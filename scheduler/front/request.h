@@ -23,8 +23,9 @@ struct request_body {
     int64_t bounds[2];                       /* the same of max_tokens and of max_completion_tokens */
     int64_t choices;                         /* answers that are asked for: n or best_of, for each prompt */
     enum service_tier tier;
-    bool resumable;  /* one choice of plain tokens: it may go on by its ids */
-    bool prefixable; /* ... or by its text so far: no JSON, logprobs or message begun already */
+    bool resumable;        /* one choice of plain tokens: it may go on by its ids */
+    bool maybe_determined; /* it looks as if there were one right answer: worth a look in the cache */
+    bool prefixable;       /* ... or by its text so far: no JSON, logprobs or message begun already */
     /* Where to cut. */
     struct span model_value, options_value, usage_value; /* n 0: not there */
     struct span stream_value, input_value;               /* input: messages or prompt */

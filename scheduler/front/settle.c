@@ -34,31 +34,45 @@ static enum rc put_together(struct request *r)
     return rc;
 }
 
+/* The body as it leaves; in r->out or, rather as it is than not at all, in r->answer. Again and again is once. */
+static enum rc whole_body(struct request *r, struct span *body)
+{
+    const char *model = node_upstream_model(r->billed) ? r->body.model : NULL;
+    if (r->whole_is_out) {
+        *body = (struct span){r->out.data, r->out.len};
+        return RC_OK;
+    }
+    strbuf_clear(&r->out);
+    if (r->gathered && put_together(r) != RC_OK)
+        return RC_FULL;
+    r->whole_is_out = answer_write((struct span){r->answer.data, r->answer.len}, model, &r->out) == RC_OK;
+    const struct strbuf *b = r->whole_is_out ? &r->out : &r->answer;
+    *body = (struct span){b->data, b->len};
+    return RC_OK;
+}
+
 static void finish_whole(struct request *r)
 {
     char charge[64], joules[32];
     struct limit_texts limits;
-    struct http_header headers[5 + LIMIT_HEADERS_MAX] = {
+    struct cached_texts cached;
+    struct http_header headers[5 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
         {"Content-Type", "application/json"},         {"x-request-id", r->id},
         {"x-spillway-node", r->billed->config->name}, {"x-spillway-charge-usd", charge_text(r, charge, sizeof charge)},
         {"x-spillway-joules-estimated", joules},
     };
     int n = r->millijoules >= 0 ? 5 : 4;
     n += limit_headers(&r->limits, &limits, headers + n);
+    n += cached_headers(r, &cached, headers + n);
     snprintf(joules, sizeof joules, "%" PRId64 ".%03d", r->millijoules / 1000, (int)(r->millijoules % 1000));
-    const char *model = node_upstream_model(r->billed) ? r->body.model : NULL;
-    strbuf_clear(&r->out);
-    if (r->gathered && put_together(r) != RC_OK) { /* its parts are bounded one by one, so this is very large */
-        struct api_error e;
-        api_error_set(&e, API_INTERNAL, NULL, "the answer is too large to be sent whole; ask for a stream");
-        api_error_reply(r->x, &e, r->id, r->billed->config->name, NULL);
+    struct span body;
+    if (whole_body(r, &body) == RC_OK) {
+        http_reply(r->x, 200, headers, n, body.p, body.n);
         return;
     }
-    enum rc rc = answer_write((struct span){r->answer.data, r->answer.len}, model, &r->out);
-    if (rc == RC_OK)
-        http_reply(r->x, 200, headers, n, r->out.data, r->out.len);
-    else
-        http_reply(r->x, 200, headers, n, r->answer.data, r->answer.len); /* as it is rather than not at all */
+    struct api_error e; /* its parts are bounded one by one, so this is very large */
+    api_error_set(&e, API_INTERNAL, NULL, "the answer is too large to be sent whole; ask for a stream");
+    api_error_reply(r->x, &e, r->id, r->billed->config->name, NULL);
 }
 
 /* The write may find the client gone, and on_abort then takes x away. */
@@ -98,7 +112,9 @@ static void write_rest(struct request *r)
 {
     if (!r->x)
         return;
-    if (r->outcome == LEDGER_OK && r->body.stream)
+    if (r->outcome == LEDGER_OK && cached_answered(&r->cached))
+        cached_write_rest(r);
+    else if (r->outcome == LEDGER_OK && r->body.stream)
         finish_stream(r);
     else if (r->outcome == LEDGER_OK)
         finish_whole(r);
@@ -110,6 +126,20 @@ static void write_rest(struct request *r)
 }
 
 /* ---- figures ---------------------------------------------------------------------------------------------------- */
+
+/* Of one that was answered. Tokens of an answer that was found have not been made a second time. */
+static void observe_whole(const struct request *r)
+{
+    int64_t took = mono_since(r->lane->front->o.clock, r->arrived);
+    int64_t generating = r->ended.ns - r->arrived.ns - r->ttft_ns;
+    request_observe(r, r->billed, ROUTE_DURATION, took);
+    if (!r->billed)
+        return;
+    request_observe(r, r->billed, ROUTE_INPUT, r->tokens.input);
+    request_observe(r, r->billed, ROUTE_OUTPUT, r->tokens.output);
+    if (r->body.stream && r->tokens.output > 1)
+        request_observe(r, r->billed, ROUTE_TPOT, generating / (r->tokens.output - 1));
+}
 
 static void count(struct request *r)
 {
@@ -123,7 +153,10 @@ static void count(struct request *r)
     if (r->billed)
         metrics_add(m, METRIC_CHARGE, model, r->billed->index, r->charge.v);
     if (r->outcome == LEDGER_OK)
-        metrics_observe(m, METRIC_DURATION, model, mono_since(f->o.clock, r->arrived));
+        observe_whole(r);
+    if (r->cached.way != CACHED_OFF)
+        metrics_add(m, METRIC_CACHE, model, (int)r->cached.way, 1);
+    metrics_add(m, METRIC_CACHE_SAVED, model, 0, r->cached.saved.v);
     if (r->waited_ns)
         metrics_observe(m, METRIC_WAIT, model, r->waited_ns);
     metrics_observe(m, METRIC_COMMIT, 0, mono_since(f->o.clock, r->ended));
@@ -148,6 +181,17 @@ static const struct token_prices free_of_charge = {.input = {0}, .cached_input =
 
 /* ---- the row ---------------------------------------------------------------------------------------------------- */
 
+/* To the cache, and to whoever waits for a like answer. */
+static void hand_on(struct request *r)
+{
+    struct span body = {0};
+    if (r->outcome != LEDGER_OK || !cached_wants(r))
+        return;
+    if (!r->body.stream && whole_body(r, &body) != RC_OK)
+        body.n = 0;
+    cached_done(r, (struct bytes){body.p, body.n});
+}
+
 static void on_committed(enum rc rc, void *arg)
 {
     struct request *r = arg;
@@ -169,7 +213,9 @@ static void on_committed(enum rc rc, void *arg)
     f->ledger_failing = false;
     count(r);
     say(r);
+    spans_end(r);
     write_rest(r);
+    hand_on(r);
     request_free(r);
 }
 
@@ -199,6 +245,8 @@ void settle_append(struct request *r)
         .outcome = r->outcome,
         .http_status = r->http_status,
         .error = r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL,
+        .cache = cached_answered(&r->cached) ? cached_way_name(r->cached.way) : NULL,
+        .saved = r->cached.saved,
     };
     enum rc rc = ledger_append(r->lane->port, &row, on_committed, r);
     r->append_pending = rc == RC_OK;
@@ -242,6 +290,8 @@ static void settle_legs(struct request *r)
 
 static void price(struct request *r)
 {
+    if (cached_answered(&r->cached)) /* free of charge, and what it took is known */
+        return;
     if (!r->billed) {
         memset(&r->tokens, 0, sizeof r->tokens);
         return;
@@ -272,8 +322,10 @@ void settle(struct request *r, enum ledger_outcome outcome)
                                                           : api_error_status(&r->error);
     price(r);
     settle_legs(r);
-    admit_settle(f, &r->ticket, r->tokens.input + r->tokens.output);
+    admit_settle(f, &r->ticket, cached_answered(&r->cached) ? 0 : r->tokens.input + r->tokens.output);
     alone_release(r);
+    if (outcome != LEDGER_OK)
+        cached_failed(r);
     settle_append(r);
 }
 
@@ -285,6 +337,7 @@ void request_refuse(struct request *r)
     counter_add(&r->lane->refused, 1);
     if (r->x) {
         metrics_add(r->lane->metrics, METRIC_REFUSED, (int)r->error.code, 0, 1);
+        spans_refused(r);
         api_error_reply(r->x, &r->error, r->id, NULL, NULL);
     }
     log_debug(f->o.log, "request", r->x ? "refused" : "left while waiting", LOG_S("request_id", r->id),

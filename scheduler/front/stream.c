@@ -26,6 +26,23 @@ void stream_follow(struct stream *s, struct trail *trail, struct whole *whole)
     s->later = trail->begun;
 }
 
+void stream_tap(struct stream *s, void (*tap)(struct span chunk, void *arg), void *arg)
+{
+    s->tap = tap;
+    s->tap_arg = arg;
+}
+
+/* Frames as write_frame() makes them: there is no line break inside. */
+void stream_tap_held(const struct stream *s)
+{
+    const char *p = s->held.data, *end = p ? p + s->held.len : NULL;
+    while (s->tap && p < end) {
+        const char *stop = memchr(p, '\n', (size_t)(end - p));
+        s->tap((struct span){p + 6, (size_t)(stop - p) - 6}, s->tap_arg); /* behind "data: " */
+        p = stop + 2;
+    }
+}
+
 void stream_fini(struct stream *s)
 {
     sse_free(s->frames);
@@ -255,6 +272,8 @@ static enum rc forward(struct stream *s, const struct chunk *c, struct strbuf *o
         rc = write_chunk(s, c, hold ? &s->held : out);
     if (rc == RC_OK && s->trail && !hold)
         note_taken(s, c);
+    if (rc == RC_OK && s->tap && !hold)
+        s->tap(c->text, s->tap_arg);
     return rc;
 }
 

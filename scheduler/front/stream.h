@@ -22,9 +22,11 @@
 #define STREAM_FRAME_BYTES_MAX ((size_t)4 << 20)
 
 struct stream {
-    struct sse *frames;  /* owned; NULL until the first byte */
-    struct trail *trail; /* borrowed; NULL: there is this leg and no other */
-    struct whole *whole; /* borrowed; NULL: frames are written */
+    struct sse *frames;                        /* owned; NULL until the first byte */
+    struct trail *trail;                       /* borrowed; NULL: there is this leg and no other */
+    struct whole *whole;                       /* borrowed; NULL: frames are written */
+    void (*tap)(struct span chunk, void *arg); /* NULL: nobody listens */
+    void *tap_arg;
     bool later;          /* the client has chunks of an earlier leg */
     struct strbuf held;  /* finished frames that wait for the ledger; with a whole: the finish chunk's JSON */
     struct strbuf like;  /* a chunk of this stream, after which the final usage chunk is made */
@@ -49,6 +51,10 @@ enum stream_status {
 void stream_init(struct stream *s, const char *model, bool usage_asked);
 /* Before the first byte: what the chunks belong to. whole may be NULL. */
 void stream_follow(struct stream *s, struct trail *trail, struct whole *whole);
+/* Before the first byte: each chunk that is written is told, as the node wrote it. What is held is told by
+ * stream_tap_held(), once it is certain that it counts. Not with a whole. */
+void stream_tap(struct stream *s, void (*tap)(struct span chunk, void *arg), void *arg);
+void stream_tap_held(const struct stream *s);
 void stream_fini(struct stream *s);
 /* Appends to `out` what may leave now: whole frames, ready to be written. */
 enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out) SPW_MUST_USE;

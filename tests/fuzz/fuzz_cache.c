@@ -62,7 +62,7 @@ static void round_trip(const char *text, size_t n, const struct replay *how, str
     struct sse *sse = sse_new(n + 65536);
     strbuf_init(&stream, 1000 * n + 65536);
     assembler_init(&a, 4 * n + 1024);
-    must(replay_stream(text, n, how, &stream) == RC_OK);
+    must(replay_stream(text, n, how, &stream, NULL) == RC_OK);
     must(sse_feed(sse, stream.data, stream.len, on_frame, &a) == RC_OK);
     must(sse_finish(sse, on_frame, &a) == RC_OK);
     must(assembler_finish(&a, &counts, whole) == RC_OK);

@@ -52,12 +52,16 @@ def metrics_of(expr):
 def exported():
     """({name}, {histogram: [edges]}) as the two metrics.c files declare them."""
     front, engine = read("scheduler", "front", "metrics.c"), read("engine", "serve", "metrics.c")
-    names = set(re.findall(r'"((?:spillway_|vllm:)\w+)"', front + engine))
+    routes = read("scheduler", "observe", "route_metrics.c")
+    names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + engine + routes))
     us = re.search(r"bucket_us\[BUCKETS\] = \{([^}]*)\}", front).group(1)
     front_edges = [int(v) / 1e6 for v in us.split(",")]
     tables = dict(re.findall(r"histogram_(\w+) = \{\s*\.n = \d+,\s*\.le = \{([^}]*)\}", read("engine", "serve", "histogram.c")))
     engine_edges = [float(v) for v in tables["seconds"].split(",")]
     histograms = {n: front_edges for n in re.findall(r'"(spillway_\w+)",\s*"[^"]*",\s*TYPE_HISTOGRAM', front)}
+    ours = re.search(r"#define EDGES_OURS.*?\{(.*?)\}", routes, re.S).group(1).replace("\\", " ")
+    route_edges = [float(v) for v in ours.split(",")]
+    histograms.update({n: route_edges for n in re.findall(r'"(spillway_\w+)", *\n? *"', routes)})
     histograms.update({n: engine_edges for n in re.findall(r'put_histogram\(b, v, "([\w:]+)"', engine)})
     assert len(histograms) >= 10 and len(names) >= 50, "the declarations are no longer read right"
     return names, histograms
@@ -92,7 +96,7 @@ def every_label_value_exists(_):
     assert re.search(r'names\[\] = \{"ok", "cancelled", "failed"\}', read("scheduler", "books", "ledger_file.c"))
     front = read("scheduler", "front", "metrics.c")
     faults = set(re.findall(r'\[FAULT_\w+\] = "(\w+)"', front))
-    known = {"code": codes, "outcome": outcomes, "fault": faults, "job": set()}
+    known = {"code": codes, "outcome": outcomes, "fault": faults, "job": set(), "node": {"cache"}}
     known["job"] = set(re.findall(r"job_name: ([\w-]+)", read(PROMETHEUS, "prometheus.yml")))
     for rule in rules():
         for label, values in re.findall(r'(\w+)\s*(?:=~|=|!=)\s*"([^"]*)"', rule["expr"]):

@@ -640,8 +640,16 @@ def metrics(args):
         charge = sum(r["charge_pusd"] for r in rows)
         assert abs(values['spillway_charge_usd_total{model="m",node="a"}'] - charge / 1e12) < 1e-12
         assert values['spillway_node_up{node="a"}'] == 1 and values["spillway_requests_running"] == 0
-        assert values['spillway_time_to_first_byte_seconds_bucket{model="m",le="+Inf"}'] == 7
-        assert 'spillway_time_to_first_byte_seconds_bucket{model="m",le="0.5"}' in values
+        first = 'spillway_time_to_first_byte_seconds_bucket{operation="chat",model="m",node="a",le='
+        assert values[first + '"+Inf"}'] == 7 and first + '"0.5"}' in values
+        genai = ('{gen_ai_operation_name="chat",gen_ai_request_model="m",server_address="a",'
+                 'gen_ai_provider_name="spillway"')
+        for name in ("request_duration", "time_to_first_token"):
+            assert values[f"gen_ai_server_{name}_seconds_count{genai}}}"] == 7, name
+        assert values[f'gen_ai_client_token_usage_sum{genai},gen_ai_token_type="output"}}'] == sum(
+            r["tokens_output"] for r in rows)
+        assert values["process_resident_memory_bytes"] > 1e6 and values["process_open_fds"] > 5
+        assert abs(values["process_start_time_seconds"] - time.time()) < 60
         assert values["spillway_ledger_rows_total"] == 8
 
 

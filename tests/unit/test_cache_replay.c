@@ -97,7 +97,7 @@ static void stream_back(const char *body, const struct replay *how, struct readi
     strbuf_init(&stream, 1 << 20);
     memset(r, 0, sizeof *r);
     assembler_init(&r->a, 1 << 20);
-    CHECK(replay_stream(body, strlen(body), how, &stream) == RC_OK);
+    CHECK(replay_stream(body, strlen(body), how, &stream, NULL) == RC_OK);
     CHECK(sse_feed(sse, stream.data, stream.len, on_frame, r) == RC_OK);
     CHECK(sse_finish(sse, on_frame, r) == RC_OK);
     CHECK_INT(r->done, 1);
@@ -151,7 +151,7 @@ static void test_stream_text(void)
     const char *body =
         "{\"system_fingerprint\":\"fp\",\"choices\":[{\"index\":0,\"text\":\"ab\",\"finish_reason\":\"length\"}],"
         "\"usage\":{\n\"prompt_tokens\":3,\r\n\"completion_tokens\":2}}";
-    CHECK(replay_stream(body, strlen(body), &how, &out) == RC_OK);
+    CHECK(replay_stream(body, strlen(body), &how, &out, NULL) == RC_OK);
 #define HEAD                                                                                                           \
     "data: {\"id\":\"chatcmpl-1\",\"object\":\"text_completion\",\"created\":1700000000,\"model\":\"m\","              \
     "\"system_fingerprint\":\"fp\",\"choices\":["
@@ -163,7 +163,7 @@ static void test_stream_text(void)
 #undef HEAD
     strbuf_fini(&out);
     strbuf_init(&out, 500);
-    CHECK(replay_stream(body, strlen(body), &how, &out) == RC_FULL);
+    CHECK(replay_stream(body, strlen(body), &how, &out, NULL) == RC_FULL);
     strbuf_fini(&out);
 }
 

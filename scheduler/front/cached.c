@@ -1,0 +1,602 @@
+#include "scheduler/front/cached.h"
+
+#include <inttypes.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "scheduler/cache/replay.h"
+#include "scheduler/front/front_internal.h"
+
+#define PIECES_PER_ANSWER 1000u /* a long answer is replayed in larger pieces, not in more of them */
+#define PIECE_BYTES       96u
+#define CHUNK_BYTES_MAX   ((size_t)128 << 10)
+
+struct cached_shared {
+    struct cache_memory *memory;
+    char *password;
+};
+
+struct cached {
+    struct cached_options o;
+    struct cache *cache;
+    struct flights *flights;
+    struct canonical canonical;
+};
+
+static struct cached *cached_of(const struct request *r)
+{
+    return r->lane->cached;
+}
+
+const char *cached_way_name(enum cached_way w)
+{
+    static const char *const names[CACHED_WAYS] = {"off", "bypass", "miss", "hit", "collapsed"};
+    return names[w];
+}
+
+/* ---- what there is once, and once per loop ------------------------------------------------------------------------ */
+
+enum rc cached_shared_new(struct cached_shared **out, const struct config *c, const struct clock *clock,
+                          struct error *e)
+{
+    const struct config_cache *o = &c->cache;
+    *out = NULL;
+    if (o->mode == CONFIG_CACHE_OFF)
+        return RC_OK;
+    struct cached_shared *s = spw_calloc(1, sizeof *s);
+    struct cache_memory_options memory = {.ttl_ms = o->ttl_ms, .bytes_max = o->bytes_max, .clock = clock};
+    enum rc rc = o->mode == CONFIG_CACHE_LRU      ? cache_memory_new(&s->memory, &memory, e)
+                 : o->redis_password_file != NULL ? file_read_secret(&s->password, o->redis_password_file, e)
+                                                  : RC_OK;
+    if (rc != RC_OK) {
+        cached_shared_free(s);
+        return rc;
+    }
+    *out = s;
+    return RC_OK;
+}
+
+void cached_shared_free(struct cached_shared *s)
+{
+    if (!s)
+        return;
+    if (s->password)
+        explicit_bzero(s->password, strlen(s->password));
+    free(s->password);
+    cache_memory_free(s->memory);
+    free(s);
+}
+
+/* "HOST:PORT", "[V6]:PORT" or "unix:PATH", as the configuration has checked it. */
+static char *split_address(const char *address, int *port)
+{
+    *port = 0;
+    if (strncmp(address, "unix:", 5) == 0)
+        return spw_strdup(address);
+    const char *colon = strrchr(address, ':'), *host = address;
+    size_t n = (size_t)(colon - address);
+    *port = (int)strtol(colon + 1, NULL, 10);
+    if (n > 2 && host[0] == '[') {
+        host++;
+        n -= 2;
+    }
+    return spw_asprintf("%.*s", (int)n, host);
+}
+
+static enum rc open_cache(struct cached *c, struct error *e)
+{
+    const struct config_cache *o = &c->o.config->cache;
+    int port;
+    char *host = split_address(o->redis_address, &port);
+    struct cache_options options = {
+        .mode = o->mode == CONFIG_CACHE_REDIS ? CACHE_REDIS : CACHE_MEMORY,
+        .memory = c->o.shared->memory,
+        .ttl_ms = o->ttl_ms,
+        .entry_bytes_max = o->entry_bytes_max,
+        .loop = c->o.loop,
+        .clock = c->o.clock,
+        .log = c->o.log,
+        .redis = {.host = host,
+                  .port = port,
+                  .db = o->redis_db,
+                  .username = o->redis_username,
+                  .password = c->o.shared->password,
+                  .timeout_ms = o->redis_timeout_ms},
+    };
+    enum rc rc = cache_new(&c->cache, &options, e);
+    free(host);
+    return rc;
+}
+
+enum rc cached_new(struct cached **out, const struct cached_options *o, struct error *e)
+{
+    *out = NULL;
+    if (!o->shared)
+        return RC_OK;
+    struct cached *c = spw_calloc(1, sizeof *c);
+    c->o = *o;
+    c->flights = flights_new(&(struct flight_options){0});
+    canonical_init(&c->canonical);
+    enum rc rc = open_cache(c, e);
+    if (rc != RC_OK) {
+        cached_free(c);
+        return rc;
+    }
+    *out = c;
+    return RC_OK;
+}
+
+void cached_free(struct cached *c)
+{
+    if (!c)
+        return;
+    flights_free(c->flights);
+    cache_free(c->cache);
+    canonical_fini(&c->canonical);
+    free(c);
+}
+
+void cached_figures_add(struct cached_figures *sum, const struct cached *c)
+{
+    if (!c)
+        return;
+    struct cache_stats s = cache_stats(c->cache), *t = &sum->cache;
+    struct flight_stats f = flights_stats(c->flights), *g = &sum->flights;
+    t->reachable = s.reachable && (t->reachable || !sum->on);
+    sum->on = true;
+    t->hits += s.hits, t->misses += s.misses, t->stores += s.stores, t->refused += s.refused;
+    t->errors += s.errors, t->timeouts += s.timeouts, t->dropped += s.dropped;
+    t->connects += s.connects, t->disconnects += s.disconnects;
+    g->led += f.led, g->followed += f.followed, g->promoted += f.promoted, g->alone += f.alone;
+    g->flights += f.flights, g->followers += f.followers;
+}
+
+struct cache_memory_stats cached_memory_figures(struct cached_shared *s)
+{
+    return s && s->memory ? cache_memory_stats(s->memory) : (struct cache_memory_stats){0};
+}
+
+/* ---- what it asks, and its key ------------------------------------------------------------------------------------ */
+
+enum rc cached_ask(struct http_exchange *x, struct cache_ask *ask, struct api_error *e)
+{
+    const struct http_head *head = http_request_head(x);
+    struct error why;
+    if (cache_ask_parse(ask, http_head_get(head, "cache-control"), http_head_get(head, "x-spillway-cache"), &why) ==
+        RC_OK)
+        return RC_OK;
+    api_error_set(e, API_INVALID_BODY, "x-spillway-cache", "%s", why.message);
+    return RC_DENIED;
+}
+
+#define DIGEST_BYTES 32
+struct digest {
+    uint8_t b[DIGEST_BYTES];
+};
+
+static int compare_digests(const void *a, const void *b)
+{
+    return memcmp(a, b, DIGEST_BYTES);
+}
+
+static struct digest digest_of(const void *data, size_t n)
+{
+    struct digest d;
+    SPW_ASSERT(EVP_Digest(data, n, d.b, NULL, EVP_sha256(), NULL));
+    return d;
+}
+
+/* What decides an answer beside the request: the model's public name, and of each node that serves it what it calls the
+ * model and, from engines, the numerics class, which has the hash of the weights in it. Each once and in an order that
+ * does not depend on the configuration's, so that schedulers with one Redis agree. */
+static struct digest model_identity(const struct request *r)
+{
+    struct front *f = r->lane->front;
+    const char *model = r->room->model;
+    struct digest parts[1 + ROUTE_CANDIDATES_MAX];
+    int n = 1;
+    parts[0] = digest_of(model, strlen(model));
+    for (int i = 0; i < nodes_count(f->nodes); i++) {
+        const struct node *node = nodes_at(f->nodes, i);
+        char text[REQUEST_MODEL_BYTES_MAX + NUMERICS_DIGITS + 4], numerics[NUMERICS_DIGITS + 1];
+        if (!node_serves(node, model))
+            continue;
+        const char *upstream = node_upstream_model(node);
+        front_lock(f);
+        memcpy(numerics, node->card.numerics, sizeof numerics);
+        front_unlock(f);
+        int length = snprintf(text, sizeof text, "%s\n%s", upstream ? upstream : model, numerics);
+        parts[n++] = digest_of(text, (size_t)length);
+    }
+    qsort(parts + 1, (size_t)(n - 1), sizeof parts[0], compare_digests);
+    int kept = 1;
+    for (int i = 1; i < n; i++) {
+        if (i == 1 || compare_digests(&parts[i], &parts[kept - 1]) != 0)
+            parts[kept++] = parts[i];
+    }
+    return digest_of(parts, (size_t)kept * sizeof parts[0]);
+}
+
+static uint64_t short_of(const struct digest *d)
+{
+    uint64_t v;
+    memcpy(&v, d->b, sizeof v);
+    return v;
+}
+
+static enum rc make_key(struct cached *c, struct request *r)
+{
+    static const char hex[] = "0123456789abcdef";
+    struct digest d = model_identity(r);
+    char identity[2 * DIGEST_BYTES + 1];
+    for (int i = 0; i < DIGEST_BYTES; i++) {
+        identity[2 * i] = hex[d.b[i] >> 4];
+        identity[2 * i + 1] = hex[d.b[i] & 15];
+    }
+    identity[2 * DIGEST_BYTES] = '\0';
+    struct cache_key_input in = {.kind = r->body.kind == REQUEST_CHAT ? CACHE_CHAT : CACHE_COMPLETION,
+                                 .tenant = r->who->tenant,
+                                 .model_identity = identity};
+    r->cached.identity = short_of(&d);
+    return canonical_key(&c->canonical, &in, &r->cached.key);
+}
+
+/* What r may do here; its key is made if that is anything. Most requests are not determined: a glance at what was parsed
+ * already spares them the second parse that a key takes. */
+static unsigned use_of(struct cached *c, struct request *r)
+{
+    const struct config_cache *o = &c->o.config->cache;
+    if (!r->body.maybe_determined && r->cached.ask.asked != CACHE_SWITCH_ON)
+        return 0;
+    if (canonical_read(&c->canonical, r->body.text, r->body.n) != RC_OK)
+        return 0;
+    unsigned use = cache_use(&r->cached.ask, &c->canonical);
+    if (r->who->local_only && o->mode == CONFIG_CACHE_REDIS && !o->redis_local)
+        use &= ~(CACHE_READ | CACHE_STORE);
+    if (!o->collapse_ms)
+        use &= ~CACHE_COLLAPSE;
+    return use && make_key(c, r) == RC_OK ? use : 0;
+}
+
+/* ---- an answer that was found ------------------------------------------------------------------------------------- */
+
+static struct replay replay_of(const struct request *r, const struct cache_entry *entry, char *id, size_t id_size,
+                               const char *bill)
+{
+    /* Behind "req_": the same characters, so that whoever sees the one can find the other. */
+    snprintf(id, id_size, "%s-%s", r->body.kind == REQUEST_CHAT ? "chatcmpl" : "cmpl", r->id + 4);
+    size_t piece = entry->body_len / PIECES_PER_ANSWER;
+    return (struct replay){.id = id,
+                           .created_s = clock_wall(cached_of(r)->o.clock).ns / NS_PER_S,
+                           .model = r->body.model,
+                           .spillway = bill,
+                           .counts = &entry->tokens,
+                           .usage_asked = r->body.usage_asked,
+                           .piece_bytes = piece > PIECE_BYTES ? piece : PIECE_BYTES};
+}
+
+/* {"node":"n1","charge_usd":"0","cache":"hit"}: what stands beside the usage of a stream. */
+static enum rc write_bill(const struct cache_entry *entry, enum cached_way way, struct strbuf *out)
+{
+    enum rc rc = strbuf_puts(out, "{\"node\":");
+    if (rc == RC_OK)
+        rc = json_append_string(out, entry->node, strlen(entry->node));
+    return rc == RC_OK ? strbuf_printf(out, ",\"charge_usd\":\"0\",\"cache\":\"%s\"}", cached_way_name(way)) : rc;
+}
+
+static enum rc write_replay(struct request *r, const struct cache_entry *entry, enum cached_way way)
+{
+    struct strbuf bill;
+    char id[64];
+    strbuf_init(&bill, 8192);
+    strbuf_clear(&r->out);
+    enum rc rc = write_bill(entry, way, &bill);
+    struct replay how = replay_of(r, entry, id, sizeof id, r->body.stream ? bill.data : NULL);
+    r->cached.tail = 0;
+    if (rc == RC_OK)
+        rc = r->body.stream ? replay_stream(entry->body, entry->body_len, &how, &r->out, &r->cached.tail)
+                            : replay_body(entry->body, entry->body_len, &how, &r->out);
+    strbuf_fini(&bill);
+    return rc;
+}
+
+static void note_found(struct request *r, const struct cache_entry *entry, enum cached_way way)
+{
+    struct cached_request *c = &r->cached;
+    int64_t age_ns = clock_wall(cached_of(r)->o.clock).ns - entry->stored.ns;
+    c->way = way;
+    c->saved = entry->charge;
+    c->age_s = way == CACHED_HIT && age_ns > 0 ? age_ns / NS_PER_S : 0;
+    snprintf(c->node, sizeof c->node, "%s", entry->node);
+    r->tokens = entry->tokens;
+    r->usage_source = strcmp(entry->usage_source, "provider") == 0 ? "provider" : "counted";
+}
+
+int cached_headers(const struct request *r, struct cached_texts *t, struct http_header *headers)
+{
+    const struct cached_request *c = &r->cached;
+    int n = 0;
+    if (c->way == CACHED_OFF)
+        return 0;
+    headers[n++] = (struct http_header){"x-spillway-cache", cached_way_name(c->way)};
+    if (cached_answered(c)) {
+        snprintf(t->age, sizeof t->age, "%" PRId64, c->age_s);
+        headers[n++] = (struct http_header){"Age", t->age};
+    }
+    return n;
+}
+
+/* A stream's text leaves at once, like any other; its end, or a whole body, when the row is durable. */
+static void begin_stream(struct request *r)
+{
+    struct limit_texts limits;
+    struct cached_texts texts;
+    struct http_header headers[5 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
+        {"Content-Type", "text/event-stream"}, {"Cache-Control", "no-cache"},
+        {"X-Accel-Buffering", "no"},           {"x-request-id", r->id},
+        {"x-spillway-node", r->cached.node},
+    };
+    int n = 5;
+    n += limit_headers(&r->limits, &limits, headers + n);
+    n += cached_headers(r, &texts, headers + n);
+    r->replied = true;
+    http_reply_start(r->x, 200, headers, n);
+    http_reply_write(r->x, r->out.data, r->cached.tail); /* may find the client gone: on_abort then takes x away */
+}
+
+static bool answer(struct request *r, const struct cache_entry *entry, enum cached_way way)
+{
+    if (write_replay(r, entry, way) != RC_OK)
+        return false;
+    note_found(r, entry, way);
+    r->state = REQUEST_SETTLING;
+    request_note_first_byte(r);
+    if (r->body.stream)
+        begin_stream(r);
+    settle(r, r->x ? LEDGER_OK : LEDGER_CANCELLED);
+    return true;
+}
+
+static void write_whole(struct request *r)
+{
+    struct limit_texts limits;
+    struct cached_texts texts;
+    struct http_header headers[4 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
+        {"Content-Type", "application/json"},
+        {"x-request-id", r->id},
+        {"x-spillway-node", r->cached.node},
+        {"x-spillway-charge-usd", "0"},
+    };
+    int n = 4;
+    n += limit_headers(&r->limits, &limits, headers + n);
+    n += cached_headers(r, &texts, headers + n);
+    http_reply(r->x, 200, headers, n, r->out.data, r->out.len);
+}
+
+void cached_write_rest(struct request *r)
+{
+    if (!r->body.stream) {
+        write_whole(r);
+        return;
+    }
+    http_reply_write(r->x, r->out.data + r->cached.tail, r->out.len - r->cached.tail);
+    if (r->x)
+        http_reply_end(r->x);
+}
+
+/* ---- asking ------------------------------------------------------------------------------------------------------- */
+
+static void on_flight(enum flight_event event, const void *result, void *arg);
+
+/* Nobody has it. Somebody who is just computing it may be waited for. True: so it is. */
+static bool missed(struct cached *c, struct request *r)
+{
+    struct cached_request *q = &r->cached;
+    q->way = CACHED_MISS;
+    if (!(q->use & CACHE_COLLAPSE) ||
+        flight_join(c->flights, &q->key, &q->ticket, on_flight, r) != FLIGHT_ROLE_FOLLOWER)
+        return false;
+    r->state = REQUEST_ASKING;
+    q->next = CACHED_WAIT;
+    request_arm(r, c->o.config->cache.collapse_ms);
+    return true;
+}
+
+static void go(struct request *r)
+{
+    event_del(r->timer);
+    r->state = REQUEST_SETTLING; /* nobody's yet */
+    dispatch(r);
+}
+
+static void on_found(const struct cache_entry *entry, void *arg)
+{
+    struct request *r = arg;
+    struct cached *c = cached_of(r);
+    int64_t most = r->cached.ask.age_s_max;
+    r->cached.get = NULL;
+    bool fresh = entry && (most < 0 || clock_wall(c->o.clock).ns - entry->stored.ns <= most * NS_PER_S);
+    if (fresh && answer(r, entry, CACHED_HIT))
+        return;
+    if (!missed(c, r))
+        go(r);
+}
+
+/* From inside the leader's own steps: whatever takes longer than writing an answer gets a turn of its own. A thousand
+ * followers that each fail and make the next one lead would otherwise do so on one stack. */
+static void on_flight(enum flight_event event, const void *result, void *arg)
+{
+    struct request *r = arg;
+    if (event == FLIGHT_RESULT && result && answer(r, result, CACHED_COLLAPSED))
+        return;
+    if (event == FLIGHT_RESULT && !result) {
+        api_error_set(&r->error, API_POISON, NULL, "%s", "");
+        request_refuse(r);
+        return;
+    }
+    r->cached.next = CACHED_GO;
+    request_arm(r, 0);
+}
+
+bool cached_begin(struct request *r)
+{
+    struct cached *c = cached_of(r);
+    struct cached_request *q = &r->cached;
+    if (!c)
+        return false;
+    q->way = CACHED_BYPASS;
+    q->use = use_of(c, r);
+    if (!(q->use & CACHE_READ) || cache_misses(c->cache, &q->key)) {
+        if (q->use & CACHE_READ)
+            q->way = CACHED_MISS;
+        return (q->use & CACHE_COLLAPSE) && missed(c, r);
+    }
+    r->state = REQUEST_ASKING;
+    q->next = CACHED_WAIT;
+    q->get = cache_get(c->cache, &q->key, on_found, r); /* has its own deadline */
+    return true;
+}
+
+void cached_turn(struct request *r)
+{
+    if (r->cached.next == CACHED_WAIT)
+        flight_leave(&r->cached.ticket); /* the leader takes too long */
+    go(r);
+}
+
+void cached_leave(struct request *r)
+{
+    if (r->cached.get)
+        cache_get_cancel(r->cached.get);
+    r->cached.get = NULL;
+    flight_leave(&r->cached.ticket);
+}
+
+void cached_fini(struct request *r)
+{
+    cached_leave(r);
+    if (r->cached.parts)
+        assembler_fini(r->cached.parts);
+    free(r->cached.parts);
+    r->cached.parts = NULL;
+}
+
+/* ---- keeping ------------------------------------------------------------------------------------------------------ */
+
+bool cached_wants(const struct request *r)
+{
+    if (!cached_of(r) || cached_answered(&r->cached))
+        return false;
+    return (r->cached.use & CACHE_STORE) || flight_leads(&r->cached.ticket);
+}
+
+static void on_chunk(struct span chunk, void *arg)
+{
+    struct request *r = arg;
+    (void)assembler_feed(r->cached.parts, chunk.p, chunk.n); /* its first failure sticks */
+}
+
+void cached_follow(struct request *r)
+{
+    struct cached *c = cached_of(r);
+    if (!r->body.stream || !cached_wants(r))
+        return;
+    if (!r->cached.parts) {
+        r->cached.parts = spw_malloc(sizeof *r->cached.parts);
+        assembler_init(r->cached.parts, (size_t)c->o.config->cache.entry_bytes_max);
+    }
+    stream_tap(&r->stream, on_chunk, r);
+}
+
+void cached_restart(struct request *r)
+{
+    struct assembler *a = r->cached.parts;
+    if (!a)
+        return;
+    size_t most = a->bytes_max;
+    assembler_fini(a);
+    assembler_init(a, most);
+}
+
+void cached_failed(struct request *r)
+{
+    struct flight_ticket *t = &r->cached.ticket;
+    /* What one was refused for would meet the others too; and what has killed its nodes must not be tried on more of them.
+     * Any other failure says nothing about the next try. */
+    bool failed = r->outcome == LEDGER_FAILED && flight_leads(t);
+    if (failed && r->error.code == API_POISON)
+        flight_finish(t, NULL);
+    else if (failed && r->error.status >= 400 && r->error.status < 500)
+        flight_dissolve(t);
+    cached_leave(r);
+}
+
+/* A chunk with the node's own words about usage, which had not been forwarded. */
+static void feed_usage(struct request *r)
+{
+    struct strbuf chunk, usage;
+    strbuf_init(&chunk, CHUNK_BYTES_MAX);
+    strbuf_init(&usage, CHUNK_BYTES_MAX);
+    if (stream_usage(&r->stream, &r->tokens, &usage) == RC_OK &&
+        strbuf_printf(&chunk, "{\"choices\":[],\"usage\":") == RC_OK &&
+        strbuf_append(&chunk, usage.data, usage.len) == RC_OK && strbuf_puts(&chunk, "}") == RC_OK)
+        (void)assembler_feed(r->cached.parts, chunk.data, chunk.len);
+    strbuf_fini(&chunk);
+    strbuf_fini(&usage);
+}
+
+/* The body of r's answer; *made holds it where it had to be put together. */
+static enum rc whole_of(struct request *r, struct bytes body, struct strbuf *made, struct bytes *out)
+{
+    *out = body;
+    if (!r->body.stream)
+        return body.n ? RC_OK : RC_UNSUPPORTED;
+    if (!r->cached.parts)
+        return RC_UNSUPPORTED;
+    stream_tap_held(&r->stream);
+    feed_usage(r);
+    enum rc rc = assembler_finish(r->cached.parts, &r->tokens, made);
+    *out = (struct bytes){made->data, made->len};
+    return rc;
+}
+
+/* May it be kept under the key that was made when it began? Not if the model's nodes have changed meanwhile, if another
+ * model has answered, or if it is a piece of one class and a piece of another, which nobody would get again. */
+static bool keeps(const struct request *r)
+{
+    struct digest now = model_identity(r);
+    return (r->cached.use & CACHE_STORE) && !r->cross_class && short_of(&now) == r->cached.identity;
+}
+
+void cached_done(struct request *r, struct bytes body)
+{
+    struct cached *c = cached_of(r);
+    struct strbuf made;
+    struct bytes whole;
+    strbuf_init(&made, (size_t)c->o.config->cache.entry_bytes_max + CHUNK_BYTES_MAX);
+    bool fine = whole_of(r, body, &made, &whole) == RC_OK;
+    struct cache_entry entry = {
+        .status = 200,
+        .content_type = "application/json",
+        .model = r->room->model,
+        .node = r->billed->config->name,
+        .usage_source = r->usage_source,
+        .body = fine ? whole.p : "",
+        .body_len = fine ? whole.n : 0,
+        .tokens = r->tokens,
+        .charge = r->charge,
+        .stored = r->finished,
+    };
+    if (fine && keeps(r))
+        (void)cache_put(c->cache, &r->cached.key, &entry); /* refusals are counted there */
+    if (flight_leads(&r->cached.ticket)) {
+        if (fine && replay_check(entry.body, entry.body_len) == RC_OK)
+            flight_finish(&r->cached.ticket, &entry);
+        else
+            flight_dissolve(&r->cached.ticket);
+    }
+    strbuf_fini(&made);
+}

@@ -1,0 +1,47 @@
+/* Traces of requests: what a client's traceparent says is passed on to nodes; requests that are recorded become a span of
+ * ours and one per leg, which go to the collector of tracing.endpoint. scheduler/observe has the parts.
+ *
+ *     spans_begin() -> spans_headers() per leg -> spans_leg() as it ends -> spans_end() when the request is settled
+ *
+ * A request that is not recorded costs two calls that touch no memory but its own. A collector that is slow or dead costs
+ * spans. What is refused before it becomes a request (no credential, beyond a limit, malformed) has none; it is counted
+ * in the metrics. On the request's own loop. */
+#ifndef SCHEDULER_FRONT_SPANS_H
+#define SCHEDULER_FRONT_SPANS_H
+
+#include <event2/event.h>
+
+#include "base/log.h"
+#include "scheduler/config/config.h"
+#include "scheduler/observe/otlp.h"
+
+struct request;
+
+struct spans;          /* of one loop */
+struct spans_options { /* all borrowed */
+    const struct config *config;
+    struct event_base *loop;
+    const struct clock *clock;
+    const struct log *log;
+};
+enum rc spans_new(struct spans **s, const struct spans_options *o, struct error *e) SPW_MUST_USE;
+void spans_free(struct spans *s); /* NULL is fine */
+/* Send what there is; done(arg) on the loop when that has been tried, at most a few seconds later. False: there is
+ * nothing to send, and done is not called. */
+bool spans_flush(struct spans *s, void (*done)(void *arg), void *arg);
+/* Add one loop's figures; false: no collector is configured. Any thread. */
+bool spans_figures_add(struct otlp_stats *sum, const struct spans *s);
+
+/* A client's head belongs to r, if it has one. */
+void spans_begin(struct request *r);
+/* What the leg that is about to start tells its node. Returns how many of at most SPANS_HEADERS_MAX. */
+#define SPANS_HEADERS_MAX 2
+struct spans_texts {
+    char parent[TRACE_PARENT_SIZE];
+};
+int spans_headers(struct request *r, struct spans_texts *t, struct http_header *headers);
+void spans_leg(struct request *r, const char *outcome); /* the newest of r->legs is it */
+void spans_end(struct request *r);                      /* settled */
+void spans_refused(struct request *r);                  /* r->error: no node ever had it */
+
+#endif
