@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 static _Noreturn void out_of_memory(size_t bytes)
 {
     fprintf(stderr, "out of memory: %zu bytes refused by the system\n", bytes);
@@ -213,9 +215,9 @@ static enum rc strbuf_grow(struct strbuf *b, size_t n)
     size_t need = b->len + n + 1;
     if (need <= b->cap)
         return RC_OK;
-    size_t cap = b->cap ? b->cap : 64;
-    while (cap < need)
-        cap = cap > SIZE_MAX / 2 ? need : cap * 2;
+    size_t cap = b->cap > SIZE_MAX / 2 ? need : b->cap * 2;
+    if (cap < need)
+        cap = need < 64 ? 64 : need;
     b->data = spw_realloc(b->data, cap);
     b->cap = cap;
     return RC_OK;
@@ -231,6 +233,17 @@ enum rc strbuf_append(struct strbuf *b, const void *data, size_t n)
     b->len += n;
     b->data[b->len] = '\0';
     return RC_OK;
+}
+
+enum rc strbuf_reserve(struct strbuf *b, size_t n)
+{
+    return strbuf_grow(b, n);
+}
+
+enum rc strbuf_int(struct strbuf *b, int64_t v)
+{
+    char digits[TEXT_INT_MAX];
+    return strbuf_append(b, digits, (size_t)(text_put_int(digits, v) - digits));
 }
 
 enum rc strbuf_puts(struct strbuf *b, const char *s)

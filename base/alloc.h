@@ -6,6 +6,7 @@
 #define BASE_ALLOC_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -39,6 +40,9 @@ void strbuf_clear(struct strbuf *b);
 enum rc strbuf_append(struct strbuf *b, const void *data, size_t n);
 enum rc strbuf_puts(struct strbuf *b, const char *s);
 enum rc strbuf_printf(struct strbuf *b, const char *format, ...) SPW_PRINTF(2, 3);
+enum rc strbuf_int(struct strbuf *b, int64_t v); /* decimal; on hot paths, where printf is dear */
+/* Room for n more bytes in one piece, for who knows how many will come. */
+enum rc strbuf_reserve(struct strbuf *b, size_t n);
 char *strbuf_take(struct strbuf *b); /* moves ownership out ("" if empty); b is empty afterwards */
 
 #endif

@@ -59,151 +59,20 @@ size_t utf8_valid_prefix(const char *s, size_t n, bool *incomplete)
     return n;
 }
 
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-/* What cJSON reads more widely than JSON: a number that begins with a needless 0, and a '.' without digits on both sides.
- * Byte i is a '0' or '.' outside of strings. */
-static bool odd_number(const char *s, size_t n, size_t i)
-{
-    char before = i > 0 ? s[i - 1] : ' ', earlier = i > 1 ? s[i - 2] : ' ';
-    bool digit_follows = i + 1 < n && is_digit(s[i + 1]);
-    if (s[i] == '.')
-        return !is_digit(before) || !digit_follows;
-    if (!digit_follows || is_digit(before) || before == '.')
-        return false;
-    /* In an exponent zeros may lead: 1e01, 1e-01. */
-    char sign_of = before == '-' || before == '+' ? earlier : before;
-    return sign_of != 'e' && sign_of != 'E';
-}
-
-/* One byte outside of strings. */
-static enum rc check_byte(const char *s, size_t n, size_t i, struct error *e)
-{
-    unsigned char c = (unsigned char)s[i];
-    if (c < 0x20 && c != '\t' && c != '\n' && c != '\r')
-        return error_set(e, RC_INVALID, "JSON: control byte between values at byte %zu", i);
-    if ((c == '0' || c == '.') && odd_number(s, n, i))
-        return error_set(e, RC_INVALID, "JSON: not a number at byte %zu", i);
-    return RC_OK;
-}
-
-/* One pass before cJSON sees the text: nesting depth, number of values (each becomes 64 bytes and more, so that 32 MiB of
- * "0," would take a gigabyte and seconds), control bytes, numbers, and \u escapes (cJSON would take \u0000 as the end of
- * the string and lone surrogates as an error without a place). */
-static enum rc check_text(const char *s, size_t n, int depth_max, struct error *e)
-{
-    int depth = 0, values = 0; /* values: commas and openings, which is all of them but one */
-    bool in_string = false;
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (!in_string && (c == ',' || c == '{' || c == '[') && ++values > JSON_VALUES_MAX)
-            return error_set(e, RC_INVALID, "JSON: more than %d values at byte %zu", JSON_VALUES_MAX, i);
-        if (in_string) {
-            if (c < 0x20)
-                return error_set(e, RC_INVALID, "JSON: control byte in a string at byte %zu; write it as an escape", i);
-            if (c == '\\') {
-                if (n - i > 5 && s[i + 1] == 'u' && memcmp(s + i + 2, "0000", 4) == 0)
-                    return error_set(e, RC_INVALID, "JSON: \\u0000 in a string at byte %zu is not accepted", i);
-                i++;
-            } else if (c == '"') {
-                in_string = false;
-            }
-            continue;
-        }
-        enum rc rc = check_byte(s, n, i, e);
-        if (rc != RC_OK)
-            return rc;
-        if (c == '"')
-            in_string = true;
-        else if ((c == '{' || c == '[') && ++depth > depth_max)
-            return error_set(e, RC_INVALID, "JSON: nested deeper than %d at byte %zu", depth_max, i);
-        else if (c == '}' || c == ']')
-            depth--;
-    }
-    return RC_OK;
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static enum rc check_names_of(const cJSON *object, struct error *e)
-{
-    size_t n = 0;
-    for (const cJSON *m = object->child; m; m = m->next)
-        n++;
-    if (n < 2)
-        return RC_OK;
-    const char **names = spw_calloc(n, sizeof *names);
-    size_t i = 0;
-    for (const cJSON *m = object->child; m; m = m->next)
-        names[i++] = m->string;
-    qsort(names, n, sizeof *names, compare_names);
-    enum rc rc = RC_OK;
-    for (i = 1; i < n && rc == RC_OK; i++) {
-        if (strcmp(names[i - 1], names[i]) == 0)
-            rc = error_set(e, RC_INVALID, "JSON: key '%.64s' appears twice in one object", names[i]);
-    }
-    free(names);
-    return rc;
-}
-
-/* Two readers that pick different ones of two equal keys disagree about the request: refused. Depth is bounded by
- * check_text, so recursion is too. */
-static enum rc check_names(const cJSON *item, struct error *e)
-{
-    if (cJSON_IsObject(item)) {
-        enum rc rc = check_names_of(item, e);
-        if (rc != RC_OK)
-            return rc;
-    }
-    for (const cJSON *m = item->child; m; m = m->next) {
-        if (m->child) {
-            enum rc rc = check_names(m, e);
-            if (rc != RC_OK)
-                return rc;
-        }
-    }
-    return RC_OK;
-}
-
-static bool only_blanks(const char *s, const char *end)
-{
-    while (s < end && (*s == ' ' || *s == '\t' || *s == '\n' || *s == '\r'))
-        s++;
-    return s == end;
-}
-
 enum rc json_parse(const char *text, size_t n, int depth_max, cJSON **root, struct error *e)
 {
+    struct json_doc d;
     *root = NULL;
-    size_t valid = utf8_valid_prefix(text, n, NULL);
-    if (valid != n)
-        return error_set(e, RC_INVALID, "JSON: byte %zu is not UTF-8", valid);
-    if (memchr(text, '\0', n))
-        return error_set(e, RC_INVALID, "JSON: NUL byte in the text");
-    enum rc rc = check_text(text, n, depth_max, e);
+    if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark may be ignored (RFC 8259 8.1) */
+        text += 3;
+        n -= 3;
+    }
+    enum rc rc = json_doc_parse(&d, text, n, depth_max, e);
     if (rc != RC_OK)
         return rc;
-    const char *end = NULL;
-    cJSON *tree = cJSON_ParseWithLengthOpts(text, n, &end, 0);
-    if (!tree)
-        return error_set(e, RC_INVALID, "JSON: cannot be understood at byte %zu",
-                         end && end >= text && end <= text + n ? (size_t)(end - text) : (size_t)0);
-    if (!only_blanks(end, text + n))
-        rc = error_set(e, RC_INVALID, "JSON: more text after the value at byte %zu", (size_t)(end - text));
-    else
-        rc = check_names(tree, e);
-    if (rc != RC_OK) {
-        cJSON_Delete(tree);
-        return rc;
-    }
-    *root = tree;
-    return RC_OK;
+    *root = cJSON_Duplicate(d.root, true);
+    json_doc_fini(&d);
+    return *root ? RC_OK : error_set(e, RC_INTERNAL, "JSON: no memory");
 }
 
 /* The member, or NULL when it is missing or null. Sets *found. */
@@ -269,7 +138,7 @@ enum rc json_get_string(const cJSON *obj, const char *key, const char **v, bool 
     return RC_OK;
 }
 
-/* The escape of one ASCII byte, or NULL where it stands for itself. buf holds 7 bytes. */
+/* The escape of one ASCII byte that needs one. buf holds 7 bytes. */
 static const char *escape_of(unsigned char c, char *buf)
 {
     static const char hex[] = "0123456789abcdef";
@@ -281,8 +150,6 @@ static const char *escape_of(unsigned char c, char *buf)
     case '\t': return "\\t";
     default: break;
     }
-    if (c >= 0x20 && c != 0x7f)
-        return NULL;
     memcpy(buf, "\\u00", 4);
     buf[4] = hex[c >> 4];
     buf[5] = hex[c & 15];
@@ -290,17 +157,36 @@ static const char *escape_of(unsigned char c, char *buf)
     return buf;
 }
 
+/* Stands for itself in a string literal: printable ASCII but the quote and the backslash. */
+static bool is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
 enum rc json_append_string(struct strbuf *b, const char *s, size_t n)
 {
-    enum rc rc = strbuf_append(b, "\"", 1);
     size_t i = 0;
+    while (i < n && is_plain((unsigned char)s[i]))
+        i++;
+    if (i == n && strbuf_reserve(b, n + 2) == RC_OK) { /* as nearly always */
+        char *at = b->data + b->len;
+        *at++ = '"';
+        memcpy(at, s, n);
+        memcpy(at + n, "\"", 2);
+        b->len += n + 2;
+        return RC_OK;
+    }
+    enum rc rc = strbuf_append(b, "\"", 1);
+    i = 0;
     while (i < n && rc == RC_OK) {
         size_t start = i;
         char buf[8];
         const char *escape = NULL;
         /* The longest run that needs no change goes out in one piece. */
-        while (i < n && (unsigned char)s[i] < 0x80 && !(escape = escape_of((unsigned char)s[i], buf)))
+        while (i < n && is_plain((unsigned char)s[i]))
             i++;
+        if (i < n && (unsigned char)s[i] < 0x80)
+            escape = escape_of((unsigned char)s[i], buf);
         if (i < n && (unsigned char)s[i] >= 0x80) {
             size_t end = i;
             while (end < n && (unsigned char)s[end] >= 0x80)

@@ -18,7 +18,22 @@
 /* Values in one text: a prompt of 131,072 token ids fits twice; the tree stays below 32 MiB. */
 #define JSON_VALUES_MAX 300000
 
-/* The caller owns *root: cJSON_Delete(). */
+/* A text, parsed for a short life: the tree is cJSON's to walk, but it and its strings stand in a few blocks of memory
+ * that go with the document. Nothing of it may be changed or cJSON_Delete()d. For hot paths; also says where in the text
+ * each value stands. */
+struct json_block;
+struct json_doc {
+    cJSON *root;               /* borrowed from the document */
+    struct json_block *blocks; /* owned: nodes */
+    char *strings;             /* owned: decoded */
+};
+/* On failure nothing is held. */
+enum rc json_doc_parse(struct json_doc *d, const char *text, size_t n, int depth_max, struct error *e) SPW_MUST_USE;
+void json_doc_fini(struct json_doc *d); /* {0} is fine */
+/* The value's bytes in the text that was parsed, without blanks around them. item: of a document. */
+const char *json_doc_text(const cJSON *item, size_t *n);
+
+/* The same as a tree of its own. The caller owns *root: cJSON_Delete(). */
 enum rc json_parse(const char *text, size_t n, int depth_max, cJSON **root, struct error *e) SPW_MUST_USE;
 
 /* Typed members of an object. `found` may be NULL. A missing key or null leaves *v alone and is RC_OK; a wrong type or

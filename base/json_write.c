@@ -61,7 +61,7 @@ void json_int(struct json_writer *w, const char *key, int64_t v)
 {
     begin_value(w, key);
     if (w->rc == RC_OK)
-        w->rc = strbuf_printf(w->out, "%" PRId64, v);
+        w->rc = strbuf_int(w->out, v);
 }
 
 void json_uint(struct json_writer *w, const char *key, uint64_t v)

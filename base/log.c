@@ -1,14 +1,15 @@
 #include "base/log.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/log_sink.h"
 
-#define LOG_LINE_MAX  ((size_t)32768)
-#define LOG_LINE_TAIL ((size_t)64) /* kept free for how a line ends */
+#define LOG_LINE_MAX   ((size_t)32768)
+#define LOG_LINE_USUAL ((size_t)640)
+#define LOG_LINE_TAIL  ((size_t)64) /* kept free for how a line ends */
 
 static const char *const level_names[] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error"};
@@ -17,7 +18,7 @@ static enum rc append_value(struct strbuf *b, const struct log_field *f)
 {
     switch (f->type) {
     case LOG_FIELD_STRING: return f->s ? json_append_string(b, f->s, strnlen(f->s, 2048)) : strbuf_puts(b, "null");
-    case LOG_FIELD_INT: return strbuf_printf(b, "%" PRId64, f->i);
+    case LOG_FIELD_INT: return strbuf_int(b, f->i);
     case LOG_FIELD_DOUBLE: return isfinite(f->d) ? strbuf_printf(b, "%.6g", f->d) : strbuf_puts(b, "null");
     case LOG_FIELD_BOOL: return strbuf_puts(b, f->i ? "true" : "false");
     }
@@ -35,16 +36,34 @@ static bool append_field(struct strbuf *b, const struct log_field *f)
     return false;
 }
 
+static void put_line(const struct log *l, enum log_level level, const struct strbuf *line)
+{
+    if (l->sink) {
+        log_sink_put(l->sink, line->data, line->len, level >= LOG_WARN ? LOG_SINK_NOW : LOG_SINK_GATHER);
+        return;
+    }
+    ssize_t ignored = write(l->fd, line->data, line->len); /* a dead log reader must not stop the program */
+    (void)ignored;
+}
+
 void log_write(const struct log *l, enum log_level level, const char *area, const char *message,
                const struct log_field *fields, int n_fields)
 {
     if (!l || level < l->level)
         return;
     char time[32];
+    const char *const head[] = {
+        "{\"time\":\"",      wall_format(clock_wall(l->clock), time, sizeof time),
+        "\",\"level\":\"",   level_names[level],
+        "\",\"program\":\"", l->program,
+        "\",\"area\":\"",    area,
+        "\",\"message\":",
+    };
     struct strbuf b;
     strbuf_init(&b, LOG_LINE_MAX);
-    strbuf_printf(&b, "{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"area\":\"%s\",\"message\":",
-                  wall_format(clock_wall(l->clock), time, sizeof time), level_names[level], l->program, area);
+    strbuf_reserve(&b, LOG_LINE_USUAL);
+    for (size_t i = 0; i < sizeof head / sizeof head[0]; i++)
+        strbuf_puts(&b, head[i]);
     json_append_string(&b, message, strnlen(message, 2048));
     for (int i = 0; i < n_fields; i++) {
         if (!append_field(&b, &fields[i])) {
@@ -53,8 +72,7 @@ void log_write(const struct log *l, enum log_level level, const char *area, cons
         }
     }
     strbuf_puts(&b, "}\n");
-    ssize_t ignored = write(l->fd, b.data, b.len); /* a dead log reader must not stop the program */
-    (void)ignored;
+    put_line(l, level, &b);
     strbuf_fini(&b);
 }
 

@@ -3,7 +3,7 @@
  *
  *     log_info(l, "node", "node is healthy", LOG_S("node", name), LOG_I("took_ms", ms));
  *
- * Thread-safe: a line is one write(2). */
+ * Thread-safe: a line is one write(2), or goes to a sink, which gathers lines off the thread that says them. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -13,9 +13,12 @@
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
+struct log_sink; /* base/log_sink.h */
+
 struct log {
     int fd;
-    enum log_level level; /* lines below it are dropped */
+    struct log_sink *sink; /* borrowed; NULL: the line is written to fd at once */
+    enum log_level level;  /* lines below it are dropped */
     const struct clock *clock;
     const char *program; /* "spillway", "spillway-engine" */
 };

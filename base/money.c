@@ -92,15 +92,20 @@ static char *format_decimal(__int128 v, int places, char *buf, size_t size)
     char digits[48];
     int n = 0;
     unsigned __int128 u = v < 0 ? -(unsigned __int128)v : (unsigned __int128)v;
-    do {
+    while (u > UINT64_MAX) { /* division of 128 bits is a call: once in a lifetime */
         digits[n++] = (char)('0' + (int)(u % 10));
         u /= 10;
-    } while (u || n <= places);
+    }
+    uint64_t small = (uint64_t)u;
+    do {
+        digits[n++] = (char)('0' + (int)(small % 10));
+        small /= 10;
+    } while (small || n <= places);
     int low = 0; /* trailing zeros to leave out */
     while (low < places - 2 && digits[low] == '0')
         low++;
     char text[64];
-    int m = 0;
+    size_t m = 0;
     if (v < 0)
         text[m++] = '-';
     for (int i = n - 1; i >= low; i--) {
@@ -108,8 +113,12 @@ static char *format_decimal(__int128 v, int places, char *buf, size_t size)
         if (i == places)
             text[m++] = '.';
     }
-    text[m] = '\0';
-    snprintf(buf, size, "%s", text);
+    text[m++] = '\0';
+    if (size) {
+        m = m < size ? m : size;
+        memcpy(buf, text, m);
+        buf[m - 1] = '\0';
+    }
     return buf;
 }
 

@@ -237,3 +237,19 @@ enum rc text_parse_time_ms(const char *text, int64_t *ms)
     *ms = (seconds - offset_s) * 1000 + fraction;
     return RC_OK;
 }
+
+char *text_put_int(char *at, int64_t v)
+{
+    char digits[TEXT_INT_MAX], *p = digits + sizeof digits;
+    uint64_t u = v < 0 ? -(uint64_t)v : (uint64_t)v;
+
+    do {
+        *--p = (char)('0' + u % 10);
+        u /= 10;
+    } while (u);
+    if (v < 0)
+        *at++ = '-';
+    size_t n = (size_t)(digits + sizeof digits - p);
+    memcpy(at, p, n);
+    return at + n;
+}

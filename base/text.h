@@ -18,6 +18,10 @@ enum rc text_parse_int(const char *text, int64_t lo, int64_t hi, int64_t *v) SPW
 enum rc text_parse_duration_ms(const char *text, int64_t *ms) SPW_MUST_USE;
 /* "4096", "64KiB", "32MiB", "2GiB" or "0". RC_INVALID, or RC_FULL when it does not fit. */
 enum rc text_parse_size(const char *text, int64_t *bytes) SPW_MUST_USE;
+/* v in decimal at `at`, which has room for TEXT_INT_MAX bytes. No NUL. Returns the end. For hot paths, where printf is
+ * dear. */
+#define TEXT_INT_MAX 20
+char *text_put_int(char *at, int64_t v);
 /* A UTC time, "2027-01-01" or "2027-01-01T12:00:00Z", as Unix seconds. */
 enum rc text_parse_utc(const char *text, int64_t *seconds) SPW_MUST_USE;
 /* A time as RFC 3339 writes it, "2027-01-01T12:00:00Z", "2027-01-01t13:00:00.25+01:00", as Unix milliseconds (rounded

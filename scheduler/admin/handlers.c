@@ -35,6 +35,7 @@ static void write_node(const struct front_node *n, void *arg)
     json_close(w, ']');
     json_string(w, "state", node_state_name(n->state));
     json_string(w, "reason", n->reason);
+    json_string(w, "breaker", n->breaker);
     json_string(w, "since", wall_format(n->state_since, buf, sizeof buf));
     json_bool(w, "draining", n->draining);
     json_bool(w, "local", n->local);

@@ -20,6 +20,7 @@
 
 #include "base/file.h"
 #include "base/loop.h"
+#include "base/log_sink.h"
 #include "scheduler/admin/admin.h"
 #include "scheduler/front/who.h"
 
@@ -298,6 +299,8 @@ static int run(struct serve *s)
 int cli_serve(int argc, char **argv)
 {
     struct serve s = {.lock_fd = -1};
+    struct log_sink *sink = NULL;
+    struct error e;
     const char *path = CLI_CONFIG_DEFAULT;
     int exit_code;
     const struct arg_option options[] = {CLI_OPTION_CONFIG(path)};
@@ -316,7 +319,12 @@ int cli_serve(int argc, char **argv)
         return ARGS_EXIT_USAGE;
     s.log =
         (struct log){.fd = STDERR_FILENO, .level = s.config->log_level, .clock = &clock_system, .program = "spillway"};
+    /* Without the sink's thread each line is written where it is said. */
+    if (log_sink_new(&sink, STDERR_FILENO, &e) != RC_OK)
+        log_warn(&s.log, "serve", e.message, LOG_S("code", rc_name(e.code)));
+    s.log.sink = sink;
     exit_code = run(&s);
     take_apart(&s);
+    log_sink_free(sink); /* writes the last lines */
     return exit_code;
 }

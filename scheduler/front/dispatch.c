@@ -73,13 +73,17 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
              LOG_S("node", node->config->name), LOG_S("fault", leg_fault_name(fault)), LOG_S("reason", reason),
              LOG_B("after_first_byte", r->replied), LOG_I("attempts", r->attempts));
     metrics_add(l->metrics, METRIC_LEG_FAILURES, node->index, (int)fault, 1);
-    node_failed(node, gone ? NODE_FAULT_CONNECT : NODE_FAULT_ANSWER, reason);
+    if (r->leg.put_off) /* it is well, and will be again */
+        r->slot.word = (struct leg_word){.outcome = BREAKER_NO_WORD, .cool = true, .cool_us = r->leg.put_off_us};
+    else if (node_failed(node, gone ? NODE_FAULT_CONNECT : NODE_FAULT_ANSWER, reason) || (!gone && !r->leg.stale))
+        r->slot.word = (struct leg_word){.outcome = BREAKER_FAILED, .reason = reason};
     if (leg_has_progress(r)) {
         r->tried = 0;
         r->wait_forgiven_ns = r->waited_ns;
     }
-    /* A node that took nothing, or is started anew, may be asked again once it is back; any other has had its chance. */
-    if (!gone)
+    /* A node that took nothing, is started anew or cools down may be asked again once it is back; any other has had its
+     * chance. */
+    if (!gone && !r->leg.put_off)
         r->tried |= UINT64_C(1) << node->index;
     api_error_set(&r->error, code_of(fault), NULL, "%s", "");
 }
@@ -109,11 +113,23 @@ static void count_retry(struct request *r)
     metrics_add(r->lane->metrics, METRIC_RETRIES, r->room->index, 0, 1);
 }
 
-/* Judged by survive.h. False: r->error says why it ends here. */
-static bool goes_on(struct request *r, const struct leg_end *end)
+/* May what a node has had already be sent again? Where somebody must find out whether it is poison no budget stands in
+ * the way. */
+static bool within_budget(struct request *r)
+{
+    if (r->survival.alone || retry_take(r->lane->front->nodes))
+        return true;
+    metrics_add(r->lane->metrics, METRIC_RETRIES_REFUSED, 0, 0, 1);
+    return false;
+}
+
+/* Judged by survive.h. sent: a node has had it. False: r->error says why it ends here. */
+static bool goes_on(struct request *r, const struct leg_end *end, bool sent)
 {
     switch (survive_judge(&r->survival, end)) {
     case VERDICT_RETRY:
+        if (sent && !within_budget(r))
+            return false;
         count_retry(r);
         start_over(r); /* a role chunk at most */
         return true;
@@ -136,9 +152,17 @@ static bool can_continue(const struct request *r)
     return known && r->n_legs < LEGS_MAX && r->x;
 }
 
+/* Whoever is told "not now" is told when, in whole seconds. */
+static void tell_when(struct request *r, int64_t us)
+{
+    if (us > 0)
+        r->error.retry_after_s = (int)((us + 999999) / 1000000);
+}
+
 void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
 {
     struct node *node = r->leg.node;
+    struct route_decision d;
     struct leg_end end = {
         .died = r->leg.died,
         .computed = was_computed(r),
@@ -150,10 +174,13 @@ void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
     note_failure(r, node, fault, reason);
     leg_drop(r, leg_fault_name(fault));
     end.can_continue = can_continue(r);
-    if (goes_on(r, &end))
+    if (goes_on(r, &end, fault != FAULT_CONNECT)) {
         dispatch(r);
-    else
-        settle_failed(r);
+        return;
+    }
+    if (fault == FAULT_BUSY)
+        tell_when(r, slot_back_us(r, &d));
+    settle_failed(r);
 }
 
 /* ---- choosing --------------------------------------------------------------------------------------------------- */
@@ -203,11 +230,25 @@ static void count_start(struct request *r)
              LOG_B("alone", r->survival.alone));
 }
 
+/* All that could are held for longer than it may wait. What its last leg failed with, if there was one, says more. */
+static void too_late(struct request *r, const struct route_decision *d)
+{
+    bool cooling = false;
+    for (int i = 0; i < nodes_count(r->lane->front->nodes); i++)
+        cooling = cooling || d->reasons[i] == ROUTE_COOLING_DOWN;
+    if (r->attempts == 0)
+        api_error_set(&r->error, cooling ? API_UPSTREAM_BUSY : API_NO_CAPACITY, NULL, "%s", "");
+    tell_when(r, d->back_us);
+    settle_failed(r);
+}
+
 /* It has waited for as long as it may; what its last leg failed with, if there was one, says more. */
 static void no_time(struct request *r)
 {
+    struct route_decision d;
     if (r->attempts == 0)
         api_error_set(&r->error, API_NO_CAPACITY, NULL, "%s", "");
+    tell_when(r, slot_back_us(r, &d));
     settle_failed(r);
 }
 
@@ -226,7 +267,7 @@ static bool use_slot(struct request *r)
                           .can_continue = can_continue(r),
                           .retries_max = r->lane->front->o.config->retries};
     note_failure(r, node, FAULT_BUSY, e.message);
-    if (goes_on(r, &end))
+    if (goes_on(r, &end, false))
         return false;
     settle_failed(r);
     return true;
@@ -242,6 +283,7 @@ void dispatch(struct request *r)
                 return;
             break;
         case FOUND_ROOM: return;
+        case FOUND_TOO_LATE: too_late(r, &d); return;
         case FOUND_NO_TIME: no_time(r); return;
         case FOUND_QUEUE_FULL:
             api_error_set(&r->error, API_QUEUE_FULL, NULL, "%s", "");

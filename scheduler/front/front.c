@@ -221,6 +221,8 @@ static void show_node(const struct front *shared, const struct node *n,
     char reason[sizeof n->reason], numerics[sizeof n->card.numerics];
     front_lock(f);
     memcpy(reason, n->reason, sizeof reason);
+    if (n->state == NODE_READY)
+        node_hold_text_locked(n, reason, sizeof reason);
     memcpy(numerics, n->card.numerics, sizeof numerics);
     struct front_node view = {
         .name = c->name,
@@ -232,6 +234,7 @@ static void show_node(const struct front *shared, const struct node *n,
         .draining = n->draining,
         .local = c->local,
         .reason = reason,
+        .breaker = breaker_state_name(n->breaker.state),
         .state_since = n->state_since,
         .in_flight = n->in_flight,
         .slots = c->slots,

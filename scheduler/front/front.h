@@ -73,7 +73,8 @@ struct front_node {
     int n_models;
     enum node_state state;
     bool draining, local;
-    const char *reason;      /* of the state; "" when ready */
+    const char *reason;      /* of the state, or why a ready one gets nothing; "" when all is well */
+    const char *breaker;     /* "closed", "open", "half_open" */
     struct wall state_since; /* last change of state */
     int in_flight, slots;    /* slots 0: unbounded */
     int watts;               /* declared; 0: unknown */

@@ -51,6 +51,8 @@ struct slot {
     int position;          /* requests on the node as it was taken, with this one */
     unsigned generation;   /* of the node's address */
     struct node_card card; /* what the node could do */
+    struct breaker_leg breaker;
+    struct leg_word word; /* what its end says about the node, as it is given back */
 };
 
 struct leg {
@@ -63,6 +65,9 @@ struct leg {
     bool spoke;             /* the first token's deadline is met */
     bool died;              /* how it ended: the node is gone or hangs */
     bool alone;             /* the node was kept for it */
+    bool stale;             /* how it ended: on a connection that the node had closed before, which says nothing */
+    bool put_off;           /* the node said "not now"... */
+    int64_t put_off_us;     /* ...and for how long; 0: it does not say */
     int ids_before;         /* what the trail held as it began: ids, chunks, both */
     int64_t chunks_before, said_before;
     struct wall begun;
@@ -297,9 +302,14 @@ void alone_release(struct request *r);        /* of one that does not wait */
 /* What routing says for r now. */
 void slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d);
 void slot_take_locked(struct request *r, struct node *node);
-enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_NO_TIME, FOUND_QUEUE_FULL };
-/* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. */
+enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_TOO_LATE, FOUND_NO_TIME, FOUND_QUEUE_FULL };
+/* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. FOUND_TOO_LATE: all that could are held
+ * (nodes.h) for longer than r may wait, d->back_us. */
 enum found slot_find(struct request *r, struct route_decision *d);
+/* When can somebody be asked again? Microseconds; 0: that is not known, or at any moment. */
+int64_t slot_back_us(const struct request *r, struct route_decision *d);
+/* The leg's first token has come. */
+void slot_spoke(struct request *r);
 enum slot_use { SLOT_UNUSED, SLOT_USED };
 /* r's slot goes to whoever waits for it, or back. Returns how many requests the node had, with r. */
 int slot_return(struct request *r, enum slot_use use);
@@ -309,6 +319,7 @@ enum room_side { ROOM_TAIL, ROOM_HEAD }; /* a request that was already under way
 /* FOUND_ROOM: r waits, and room_entered() is called once the lock is free. Else there is no place or no time left. */
 enum found room_enter_locked(struct request *r, enum room_side side);
 void room_entered(struct request *r);
+int64_t room_left_ms(const struct request *r); /* that r may still wait */
 /* r waits no longer. True: it was granted a slot, which it now holds. */
 bool room_leave(struct request *r);
 /* Slots that are free go to those that wait: taken for them, and their lanes are told by front_unlock(). */

@@ -13,6 +13,7 @@
 
 #include "scheduler/front/answer.h"
 #include "scheduler/front/front_internal.h"
+#include "scheduler/front/retry_after.h"
 
 #define REFUSAL_BYTES_MAX ((size_t)64 << 10)  /* of a node's error body; what is beyond is not read */
 #define PENDING_HIGH      ((size_t)256 << 10) /* towards the client: above it the node is not read... */
@@ -126,6 +127,7 @@ static void leg_done(struct request *r)
         request_note_first_byte(r);
     else if (!r->replied) /* all of it stands in the chunk that is held back */
         start_reply(r);
+    r->slot.word.outcome = BREAKER_OK;
     leg_over(r, "ok");
     settle(r, LEDGER_OK);
 }
@@ -216,6 +218,7 @@ static void note_heard(struct request *r, int64_t pieces)
         return;
     r->leg.spoke = true;
     r->leg.token = r->leg.heard;
+    slot_spoke(r);
     request_arm(r, patience_ms(r, &why));
 }
 
@@ -261,11 +264,24 @@ static void take_stream_end(struct request *r)
         leg_failed(r, FAULT_CUT, "the node ended its stream early");
 }
 
+/* Does it say "not now"? */
+static void note_put_off(struct request *r, const struct http_head *head)
+{
+    const struct config *c = r->lane->front->o.config;
+    bool said;
+    if (head->status != 429 && head->status != 503)
+        return;
+    int64_t us = retry_after_us(head, clock_wall(r->lane->front->o.clock), &said);
+    r->leg.put_off_us = us;
+    r->leg.put_off = (said || head->status == 429) && c->cool_down_max_ms > 0 && (us > 0 || c->cool_down_ms > 0);
+}
+
 static void on_head(struct http_call *c, const struct http_head *head, void *arg)
 {
     struct request *r = arg;
     (void)c;
     r->leg.status = head->status;
+    note_put_off(r, head);
     strbuf_clear(&r->answer);
     if (head->status != 200 || !r->leg.streamed)
         return;
@@ -350,6 +366,7 @@ static void on_fail(struct http_call *c, enum http_phase phase, const struct err
     bool stale =
         reused && phase < HTTP_PHASE_BODY && mono_since(r->lane->front->o.clock, r->leg.started) < STALE_MS * NS_PER_MS;
     r->leg.died = fault == FAULT_CUT && !stale;
+    r->leg.stale = fault == FAULT_CUT && stale;
     /* At most the usage is missing, and whoever cannot be resumed will not say it. */
     bool complete = r->leg.streamed && r->stream.finished && (r->stream.usage_known || !r->leg.to_engine);
     if (fault == FAULT_CUT && complete)

@@ -85,6 +85,34 @@ static int64_t read_node_legs(const struct front *f, int i)
     unlock(f);
     return (int64_t)requests;
 }
+static int64_t read_node_breaker_open(const struct front *f, int i)
+{
+    lock(f);
+    bool open = nodes_at(f->nodes, i)->breaker.state != BREAKER_CLOSED;
+    unlock(f);
+    return open;
+}
+static int64_t read_node_breaker_opened(const struct front *f, int i)
+{
+    lock(f);
+    uint64_t opened = nodes_at(f->nodes, i)->opened;
+    unlock(f);
+    return (int64_t)opened;
+}
+static int64_t read_node_cooling(const struct front *f, int i)
+{
+    lock(f);
+    enum node_hold hold = node_hold_locked(nodes_at(f->nodes, i), NULL);
+    unlock(f);
+    return hold == HOLD_COOLING;
+}
+static int64_t read_node_cooled(const struct front *f, int i)
+{
+    lock(f);
+    uint64_t cooled = nodes_at(f->nodes, i)->cooled;
+    unlock(f);
+    return (int64_t)cooled;
+}
 static int64_t read_node_restarts(const struct front *f, int i)
 {
     return nodes_at(f->nodes, i)->restarts;
@@ -303,6 +331,12 @@ static const struct declaration table[] = {
                         UNIT_COUNT,
                         {DIM_MODEL, DIM_NONE},
                         NULL},
+    [METRIC_RETRIES_REFUSED] = {"spillway_retries_refused_total",
+                                "Requests that were not tried again because the budget of retries was used up.",
+                                TYPE_COUNTER,
+                                UNIT_COUNT,
+                                {DIM_NONE, DIM_NONE},
+                                NULL},
     [METRIC_CONTINUATIONS] = {"spillway_continuations_total",
                               "Answers that went on on another node, each time.",
                               TYPE_COUNTER,
@@ -405,6 +439,30 @@ static const struct declaration table[] = {
      UNIT_COUNT,
      {DIM_NODE, DIM_NONE},
      read_node_legs},
+    {"spillway_node_breaker_open",
+     "1: the node failed too often and is left alone, or is being tried by one request.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_breaker_open},
+    {"spillway_node_breaker_opened_total",
+     "Times the node's breaker opened.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_breaker_opened},
+    {"spillway_node_cooling_down",
+     "1: the node asked to be left alone (429, or 503 with Retry-After) and is.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_cooling},
+    {"spillway_node_cool_downs_total",
+     "Times the node asked to be left alone.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_cooled},
     {"spillway_node_restarts_total",
      "Times the node's engine ended by itself and was started again.",
      TYPE_COUNTER,

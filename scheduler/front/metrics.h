@@ -14,12 +14,13 @@
 struct front;
 struct metrics;
 
-enum metric {                       /* labels in the order of metrics_add's i, j */
-              METRIC_REQUESTS,      /* model, outcome (enum ledger_outcome) */
-              METRIC_REFUSED,       /* code (enum api_code): answered with an error and no ledger row */
-              METRIC_AUTH_REFUSED,  /* reason (enum auth_code) */
-              METRIC_LIMITED,       /* limit (enum limit_kind) */
-              METRIC_RETRIES,       /* model */
+enum metric {                      /* labels in the order of metrics_add's i, j */
+              METRIC_REQUESTS,     /* model, outcome (enum ledger_outcome) */
+              METRIC_REFUSED,      /* code (enum api_code): answered with an error and no ledger row */
+              METRIC_AUTH_REFUSED, /* reason (enum auth_code) */
+              METRIC_LIMITED,      /* limit (enum limit_kind) */
+              METRIC_RETRIES,      /* model */
+              METRIC_RETRIES_REFUSED,
               METRIC_CONTINUATIONS, /* model */
               METRIC_HANGS,         /* node */
               METRIC_POISON,        /* model */

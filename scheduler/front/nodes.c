@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -19,7 +20,8 @@ struct nodes {
     SSL_CTX *tls;             /* for https addresses; made when the first one needs it */
     struct provider *process; /* made when the first node needs it */
     char *key_file, *key;     /* of the engines that it starts; owned */
-    int stopping;             /* engines that nodes_stop() waits for */
+    struct holds holds;
+    int stopping; /* engines that nodes_stop() waits for */
     void (*stopped)(void *arg);
     void *stopped_arg;
     struct event *stop_event;
@@ -28,6 +30,11 @@ struct nodes {
 const struct nodes_options *nodes_options(const struct nodes *t)
 {
     return &t->o;
+}
+
+struct holds *nodes_holds(const struct nodes *t)
+{
+    return (struct holds *)&t->holds; /* under the lock, not part of what const says */
 }
 
 const char *node_state_name(enum node_state s)
@@ -175,6 +182,10 @@ static void on_instance(const struct provider_instance *i, void *arg)
     if (i->state == INSTANCE_RUNNING) {
         char url[64] = "";
         snprintf(url, sizeof url, "http://%s:%d", i->host, i->port);
+        pthread_mutex_lock(t->o.lock);
+        node_forget_locked(n);
+        pthread_mutex_unlock(t->o.lock);
+        node_tell(n);
         node_enter(n, NODE_STARTING, "the engine is starting");
         if (connect_to(n, url, &e) != RC_OK)
             node_enter(n, NODE_FAILING, e.message);
@@ -271,6 +282,9 @@ enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct erro
                          ROUTE_CANDIDATES_MAX);
     struct nodes *t = spw_calloc(1, sizeof(*t));
     t->o = *o;
+    holds_configure(&t->holds, c);
+    SPW_ASSERT(getrandom(&t->holds.random, sizeof t->holds.random, 0) == sizeof t->holds.random);
+    t->holds.random |= 1;
     t->nodes = spw_calloc((size_t)c->n_nodes + 1, sizeof *t->nodes);
     for (; t->n < c->n_nodes && rc == RC_OK; t->n++) {
         struct node *n = &t->nodes[t->n];
@@ -307,6 +321,7 @@ void nodes_free(struct nodes *t)
     for (int i = 0; i < t->n; i++) {
         if (t->nodes[i].client)
             disconnect(&t->nodes[i]);
+        node_hold_stop(&t->nodes[i]);
         forget_secret(t->nodes[i].authorization);
         forget_secret(t->nodes[i].node_key);
         strbuf_fini(&t->nodes[i].probe_body);
@@ -401,6 +416,7 @@ int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
 {
     for (int i = 0; i < t->n; i++) {
         const struct node *n = &t->nodes[i];
+        struct breaker_look look = breaker_look(&n->breaker, need->now_us);
         out[i] = (struct route_candidate){
             .serves_model = node_serves(n, need->model),
             .healthy = n->state == NODE_READY,
@@ -409,6 +425,9 @@ int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
             .tried = (need->tried >> i) & 1,
             .unfit = rank(n, need) == RANK_UNFIT,
             .kept = n->kept_for && n->kept_for != need->who,
+            .broken = look.word == BREAKER_BLOCKED,
+            .cooling = look.word == BREAKER_COOLING,
+            .back_us = look.wait_us,
             .rank = rank(n, need),
             .in_flight = n->in_flight,
             .slots = n->config->slots,
@@ -423,7 +442,7 @@ static void probe_soon(void *arg)
     health_probe_soon(arg);
 }
 
-void node_failed(struct node *n, enum node_fault fault, const char *reason)
+bool node_failed(struct node *n, enum node_fault fault, const char *reason)
 {
     const struct nodes_options *o = &n->table->o;
     pthread_mutex_lock(o->lock);
@@ -431,7 +450,8 @@ void node_failed(struct node *n, enum node_fault fault, const char *reason)
     bool out = fault == NODE_FAULT_CONNECT && n->state == NODE_READY;
     pthread_mutex_unlock(o->lock);
     if (!out)
-        return;
+        return false;
     node_enter(n, NODE_FAILING, reason);
     mailbox_call(o->mail, probe_soon, n);
+    return true;
 }

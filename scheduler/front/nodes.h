@@ -24,12 +24,17 @@
 
 #include "base/http_client.h"
 #include "base/mailbox.h"
+#include "policies/breaker.h"
+#include "policies/retry_budget.h"
 #include "policies/route.h"
 #include "providers/provider.h"
 #include "scheduler/front/card.h"
 #include "scheduler/front/front.h"
 
 struct nodes;
+
+/* Why a node that is ready gets nothing all the same (holds.c). */
+enum node_hold { HOLD_NONE, HOLD_BREAKER, HOLD_COOLING };
 
 struct node_target {
     unsigned generation; /* counts up with each change of the rest; 0: there was no address yet */
@@ -54,10 +59,15 @@ struct node {
     int in_flight;
     uint64_t requests, failures;
     struct node_target target; /* where it is now */
+    struct breaker breaker;    /* of a node that is ready: is it well enough to be sent anything? */
+    char breaker_reason[160];  /* why it opened last */
+    enum node_hold told;       /* what the log said last */
+    uint64_t opened, cooled;   /* times that its breaker opened, that it asked to be left alone */
     /* the table's loop */
     char *address;              /* owned: "http://host:port"; NULL before there is one */
     struct http_client *client; /* of health checks; NULL before there is an address */
     int pid, restarts;
+    struct event *hold_timer; /* a hold ends by itself; NULL until there was one */
     /* health check (health.c) */
     struct event *timer;     /* next probe, or the deadline of the running one */
     struct http_call *probe; /* NULL: none runs */
@@ -110,22 +120,58 @@ struct nodes_need {
     bool said;            /* something has been said: the node must go on from there... */
     bool by_ids, by_text; /* ... and this is known of it */
     const char *numerics; /* the class of what has been said */
+    int64_t now_us;
 };
 /* What route_choose() sees. Best suited to go on is a node of the same numerics class, then one of another class, then
  * one that goes on by text. Returns the count. */
 int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
                           struct route_candidate out[ROUTE_CANDIDATES_MAX]);
 
-/* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe is good. Any loop. */
+/* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe is good: true for the leg that
+ * did so, of all that break off together. Any loop. */
 enum node_fault { NODE_FAULT_CONNECT, NODE_FAULT_ANSWER };
-void node_failed(struct node *n, enum node_fault fault, const char *reason);
+bool node_failed(struct node *n, enum node_fault fault, const char *reason);
 
-/* ---- between nodes.c and health.c ---------------------------------------------------------------------------- */
+/* ---- holds.c: breakers, cool-downs and the budget of retries ---------------------------------------------------- */
+
+/* How a leg ended, as far as that says something about the node. */
+struct leg_word {
+    enum breaker_outcome outcome;
+    const char *reason; /* BREAKER_FAILED: static or the caller's; else NULL */
+    bool cool;          /* the node wants to be left alone... */
+    int64_t cool_us;    /* ...for so long; 0: it does not say */
+};
+struct breaker_leg node_begin_locked(struct node *n);
+/* True: node_tell() has something to say once the lock is free. */
+bool node_end_locked(struct node *n, const struct breaker_leg *leg, const struct leg_word *word);
+/* Its first token came after took_us. Locked; the rest as above. Others may be placed there afterwards. */
+bool node_spoke_locked(struct node *n, struct breaker_leg *leg, int64_t took_us);
+/* Log what has changed, once, and see to it that a hold that ends by itself is noticed. Any loop, without the lock. */
+void node_tell(struct node *n);
+/* What holds it now, and (if wait_us is not NULL) for how long still; 0: it hangs on the request that tries it. */
+enum node_hold node_hold_locked(const struct node *n, int64_t *wait_us);
+void node_hold_text_locked(const struct node *n, char *text, size_t size); /* for people; "" when nothing holds it */
+/* Another process is there now. */
+void node_forget_locked(struct node *n);
+void retry_count_request_locked(struct nodes *t);
+bool retry_take(struct nodes *t); /* takes the lock */
+int64_t nodes_now_us(const struct nodes *t);
+
+/* ---- between nodes.c, health.c and holds.c ---------------------------------------------------------------------------- */
 
 /* Any loop. */
 void node_enter(struct node *n, enum node_state state, const char *reason);
 enum node_state node_state_now(const struct node *n);
 const struct nodes_options *nodes_options(const struct nodes *t);
+struct holds { /* of the whole table, under the lock */
+    struct breaker_spec breaker;
+    struct retry_spec retry;
+    struct retry_budget budget;
+    uint64_t random; /* state of a generator; never 0 */
+};
+struct holds *nodes_holds(const struct nodes *t);
+void holds_configure(struct holds *h, const struct config *c);
+void node_hold_stop(struct node *n);
 void health_start(struct node *n);      /* the first probe, at once; n has a client */
 void health_stop(struct node *n);       /* cancels what runs */
 void health_probe_soon(struct node *n); /* an interval is too long to wait */

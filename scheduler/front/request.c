@@ -179,60 +179,50 @@ static void find_continuations(struct request_body *r, const cJSON *root)
         r->prefixable = r->prefixable && is_off(root, never_by_text[i]);
 }
 
-/* The places to cut. The n-th member of the text is the n-th child of the tree, so a key that is written with escapes is
- * found by its meaning, not by its spelling. */
-static bool find_members(const cJSON *object, struct span text, const char *const *keys, struct span *values, int n)
+/* The places to cut: by the key's meaning, however it is spelt. */
+static void find_members(const cJSON *object, const char *const *keys, struct span *values, int n)
 {
-    struct scan s = scan_object(text);
-    struct span key, value;
-    const cJSON *child = object->child;
-    for (; scan_member(&s, &key, &value); child = child->next) {
-        if (!child)
-            return false;
+    for (const cJSON *m = object->child; m; m = m->next) {
         for (int i = 0; i < n; i++) {
-            if (strcmp(child->string, keys[i]) == 0)
-                values[i] = value;
+            if (strcmp(m->string, keys[i]) == 0)
+                values[i].p = json_doc_text(m, &values[i].n);
         }
     }
-    return !s.failed && !child;
 }
 
-static enum rc find_cuts(struct request_body *r, const cJSON *root, struct error *e)
+static void find_cuts(struct request_body *r, const cJSON *root)
 {
     const char *const outer[] = {"model",      "stream_options",
                                  "stream",     r->kind == REQUEST_CHAT ? "messages" : "prompt",
                                  "max_tokens", "max_completion_tokens"};
     static const char *const inner[] = {"include_usage"};
     struct span found[6] = {{0}};
-    bool ok = find_members(root, (struct span){r->text, r->n}, outer, found, 6);
+    find_members(root, outer, found, 6);
     r->model_value = found[0];
     r->options_value = found[1];
     r->stream_value = found[2];
     r->input_value = found[3];
     r->bound_values[0] = found[4];
     r->bound_values[1] = found[5];
-    if (ok && r->options_value.n && !span_is_null(r->options_value))
-        ok = find_members(cJSON_GetObjectItemCaseSensitive(root, "stream_options"), r->options_value, inner,
-                          &r->usage_value, 1);
-    /* The strict parse accepted it, so the scan must have understood it as well; if the two ever differ, refuse. */
-    if (!ok || !r->model_value.n)
-        return error_set(e, RC_INVALID, "the body is not JSON as RFC 8259 defines it");
+    const cJSON *options = cJSON_GetObjectItemCaseSensitive(root, "stream_options");
+    if (options)
+        find_members(options, inner, &r->usage_value, 1);
     r->inside = (const char *)memchr(r->text, '{', r->n) + 1;
-    return RC_OK;
 }
 
 enum rc request_parse(struct request_body *r, enum request_kind kind, const char *text, size_t n, const char **param,
                       struct error *e)
 {
-    cJSON *root = NULL;
+    struct json_doc doc;
     *param = NULL;
     memset(r, 0, sizeof(*r));
     r->text = text;
     r->n = n;
     r->kind = kind;
-    enum rc rc = json_parse(text, n, JSON_DEPTH_MAX, &root, e);
+    enum rc rc = json_doc_parse(&doc, text, n, JSON_DEPTH_MAX, e);
     if (rc != RC_OK)
         return RC_INVALID;
+    const cJSON *root = doc.root;
     if (!cJSON_IsObject(root))
         rc = error_set(e, RC_INVALID, "the body must be a JSON object");
     if (rc == RC_OK)
@@ -247,14 +237,13 @@ enum rc request_parse(struct request_body *r, enum request_kind kind, const char
         rc = check_input(r, root, param, e);
     if (rc == RC_OK)
         rc = check_reserved(root, param, e);
-    if (rc == RC_OK)
-        rc = find_cuts(r, root, e);
     if (rc == RC_OK) {
+        find_cuts(r, root);
         find_continuations(r, root);
         count_choices(r, root);
         r->maybe_determined = is_number(root, "temperature", 0) || is_number(root, "top_k", 1);
     }
-    cJSON_Delete(root);
+    json_doc_fini(&doc);
     return rc;
 }
 

@@ -10,7 +10,7 @@ static bool has_begun(const struct request *r)
     return r->replied || trail_has_said(&r->trail);
 }
 
-static int64_t left_ms(const struct request *r)
+int64_t room_left_ms(const struct request *r)
 {
     int64_t most = r->lane->front->o.config->queue[WAITING_INTERACTIVE].wait_ms;
     if (has_begun(r) && most < CONTINUE_WAIT_MS)
@@ -22,7 +22,7 @@ enum found room_enter_locked(struct request *r, enum room_side side)
 {
     struct front *f = r->lane->front;
     struct room *room = r->room;
-    if (left_ms(r) <= 0)
+    if (room_left_ms(r) <= 0)
         return FOUND_NO_TIME;
     /* An answer that has begun was let in long ago. */
     if (f->n_waiting >= f->o.config->queue[WAITING_INTERACTIVE].max && !has_begun(r))
@@ -42,7 +42,7 @@ enum found room_enter_locked(struct request *r, enum room_side side)
 void room_entered(struct request *r)
 {
     r->state = REQUEST_WAITING;
-    request_arm(r, left_ms(r));
+    request_arm(r, room_left_ms(r));
 }
 
 static void leave_queue_locked(struct request *r)

@@ -19,6 +19,7 @@ void slot_look_locked(const struct request *r, uint32_t spread, struct route_dec
         .by_ids = r->trail.ids_known && r->body.resumable,
         .by_text = r->trail.text_known,
         .numerics = r->numerics,
+        .now_us = nodes_now_us(r->lane->front->nodes),
     };
     route_choose(d, &q, candidates, nodes_snapshot_locked(r->lane->front->nodes, &need, candidates));
 }
@@ -27,8 +28,14 @@ void slot_take_locked(struct request *r, struct node *node)
 {
     node->in_flight++;
     node->requests++;
-    r->slot = (struct slot){
-        .node = node, .position = node->in_flight, .generation = node->target.generation, .card = node->card};
+    r->slot = (struct slot){.node = node,
+                            .position = node->in_flight,
+                            .generation = node->target.generation,
+                            .card = node->card,
+                            .breaker = node_begin_locked(node),
+                            .word = {.outcome = BREAKER_NO_WORD}};
+    if (r->attempts == 0)
+        retry_count_request_locked(node->table);
     if (r->survival.alone)
         alone_take_locked(r);
 }
@@ -46,6 +53,8 @@ enum found slot_find(struct request *r, struct route_decision *d)
         found = FOUND_SLOT;
         if (r->survival.alone) /* it may have kept another node until now */
             rooms_grant_locked(f);
+    } else if (d->chosen < 0 && d->may_wait && d->back_us / 1000 > room_left_ms(r)) {
+        found = FOUND_TOO_LATE;
     } else if (d->chosen >= 0 || d->may_wait) {
         found = room_enter_locked(r, r->attempts ? ROOM_HEAD : ROOM_TAIL);
         if (found == FOUND_ROOM && d->chosen >= 0) /* those before may all be waiting for something else */
@@ -57,6 +66,30 @@ enum found slot_find(struct request *r, struct route_decision *d)
     return found;
 }
 
+int64_t slot_back_us(const struct request *r, struct route_decision *d)
+{
+    struct front *f = r->lane->front;
+    front_lock(f);
+    slot_look_locked(r, 0, d);
+    front_unlock(f);
+    return d->chosen < 0 ? d->back_us : 0;
+}
+
+/* Only where it can change something does it take the lock. */
+void slot_spoke(struct request *r)
+{
+    struct front *f = r->lane->front;
+    struct node *node = r->slot.node;
+    if (!r->slot.breaker.trial && !f->o.config->breaker_slow_ms)
+        return;
+    front_lock(f);
+    bool news = node_spoke_locked(node, &r->slot.breaker, mono_since(f->o.clock, r->leg.started) / NS_PER_US);
+    rooms_grant_locked(f);
+    front_unlock(f);
+    if (news)
+        node_tell(node);
+}
+
 int slot_return(struct request *r, enum slot_use use)
 {
     struct front *f = r->lane->front;
@@ -66,9 +99,12 @@ int slot_return(struct request *r, enum slot_use use)
     int together = node->in_flight--;
     SPW_ASSERT(together > 0);
     node->requests -= use == SLOT_UNUSED;
+    bool news = node_end_locked(node, &r->slot.breaker, &r->slot.word);
     r->slot.node = NULL;
     alone_release_locked(r);
     rooms_grant_locked(f);
     front_unlock(f);
+    if (news)
+        node_tell(node);
     return together;
 }

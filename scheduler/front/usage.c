@@ -6,10 +6,11 @@
 
 enum rc usage_parse(struct span object, struct token_counts *counts)
 {
-    cJSON *root = NULL;
+    struct json_doc doc = {0};
     struct token_counts c = {.input = -1};
     bool cached = false;
-    enum rc rc = object.n ? json_parse(object.p, object.n, 16, &root, NULL) : RC_INVALID;
+    enum rc rc = object.n ? json_doc_parse(&doc, object.p, object.n, 16, NULL) : RC_INVALID;
+    const cJSON *root = doc.root;
     if (rc == RC_OK && !cJSON_IsObject(root))
         rc = RC_INVALID;
     if (rc == RC_OK)
@@ -21,7 +22,7 @@ enum rc usage_parse(struct span object, struct token_counts *counts)
         rc = json_get_int(details, "cached_tokens", 0, TOKENS_MAX, &c.cached_input, &cached, NULL);
     if (rc == RC_OK && !cached)
         rc = json_get_int(root, "prompt_cache_hit_tokens", 0, TOKENS_MAX, &c.cached_input, NULL, NULL);
-    cJSON_Delete(root);
+    json_doc_fini(&doc);
     if (rc != RC_OK || c.input < 0)
         return RC_INVALID;
     if (c.cached_input > c.input)

@@ -300,6 +300,63 @@ static void json_from_outside_is_bounded(void)
     strbuf_fini(&many);
 }
 
+/* A document is the tree that cJSON itself makes, and knows where its values stand. */
+static void json_documents_are_cjsons_trees(void)
+{
+    const char *texts[] = {
+        "{\"a\":[1,-2,3.25,1e3,true,false,null,\"x\",[],{}],\"b\":{\"c\":\"d\"}}",
+        " [ 123456789012345 , 1234567890123456789, -0.001, 1.5E-7, 9007199254740993 ] ",
+        "\"\\u00e9\\ud83d\\ude00\\n\\t\\/\\\\\\\"\\b\\f\\r \xc3\xa9 plain text that is longer than a word\"",
+        "{\"\":\"\",\"k\\u0065y\":\"\\u0041\"}",
+        "[[[[1,2],[3]],[]],{\"a\":{\"a\":{\"a\":0}}}]",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        struct json_doc d;
+        struct error e;
+        cJSON *want = cJSON_Parse(texts[i]), *copy = NULL;
+        CHECK_INT(json_doc_parse(&d, texts[i], strlen(texts[i]), 8, &e), RC_OK);
+        CHECK(want && cJSON_Compare(want, d.root, true));
+        CHECK_INT(json_parse(texts[i], strlen(texts[i]), 8, &copy, &e), RC_OK);
+        CHECK(cJSON_Compare(want, copy, true));
+        json_doc_fini(&d);
+        cJSON_Delete(want);
+        cJSON_Delete(copy);
+    }
+    const char *text = "{ \"a\" : [1, 2 ] ,\"\\u0062\":\"x\\n\" , \"c\":-1.5e3}";
+    const char *wants[] = {"[1, 2 ]", "\"x\\n\"", "-1.5e3"}, *names[] = {"a", "b", "c"};
+    struct json_doc d;
+    CHECK_INT(json_doc_parse(&d, text, strlen(text), 8, NULL), RC_OK);
+    for (int i = 0; i < 3; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(d.root, names[i]);
+        size_t n = 0;
+        const char *at = item ? json_doc_text(item, &n) : "";
+        CHECK(n == strlen(wants[i]) && memcmp(at, wants[i], n) == 0);
+    }
+    json_doc_fini(&d);
+}
+
+/* Whatever is cut off or changed, nothing is read beyond the end, and what is refused leaves nothing behind. */
+static void json_cut_anywhere_is_refused(void)
+{
+    const char *text =
+        "{\"a\":[1,-2.5e+3,true,\"\\ud83d\\ude00\xc3\xa9\",{\"k\":null}],\"b\":\"0123456789abcdef\\u0041\"}";
+    size_t n = strlen(text);
+    for (size_t cut = 0; cut < n; cut++) {
+        char *part = spw_malloc(cut); /* of its very size, for the sanitizer */
+        memcpy(part, text, cut);
+        struct json_doc d;
+        CHECK_INT(json_doc_parse(&d, part, cut, 8, NULL), RC_INVALID);
+        for (size_t i = 0; i < cut; i++) {
+            char kept = part[i];
+            part[i] ^= 0x80;
+            if (json_doc_parse(&d, part, cut, 8, NULL) == RC_OK)
+                json_doc_fini(&d);
+            part[i] = kept;
+        }
+        free(part);
+    }
+}
+
 static void json_members_say_what_is_wrong(void)
 {
     cJSON *o;
@@ -448,6 +505,8 @@ int main(void)
     TEST(times_are_strict);
     TEST(times_with_zones_are_read);
     TEST(json_from_outside_is_bounded);
+    TEST(json_documents_are_cjsons_trees);
+    TEST(json_cut_anywhere_is_refused);
     TEST(json_members_say_what_is_wrong);
     TEST(json_strings_escape);
     TEST(yaml_keeps_lines);
