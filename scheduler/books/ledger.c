@@ -115,13 +115,14 @@ static void entries_move(struct entries *to, struct entries *q, int max)
 
 /* --- rows in ------------------------------------------------------------------------------------------------ */
 
-#define ROW_TEXTS 13
+#define ROW_TEXTS 14
 /* Where the strings of a row are; the same order for measuring and copying. */
 static void row_texts(struct ledger_row *r, const char **texts[ROW_TEXTS])
 {
-    const char **const all[ROW_TEXTS] = {
-        &r->request_id,   &r->tenant, &r->team,        &r->key_id,        &r->model, &r->node,           &r->provider,
-        &r->usage_source, &r->error,  &r->asked_model, &r->service_class, &r->cache, &r->idempotency_key};
+    const char **const all[ROW_TEXTS] = {&r->request_id,      &r->tenant,      &r->team,          &r->key_id,
+                                         &r->model,           &r->node,        &r->provider,      &r->usage_source,
+                                         &r->error,           &r->asked_model, &r->service_class, &r->cache,
+                                         &r->idempotency_key, &r->request_hash};
     memcpy(texts, all, sizeof all);
 }
 

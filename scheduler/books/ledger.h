@@ -44,6 +44,7 @@ struct ledger_row {
     struct pusd saved;           /* what the answer would have cost, where it was not computed for this request */
     const char *idempotency_key; /* the client's */
     int repeat;                  /* 0: the first under its idempotency key; n: computed again for the nth time */
+    const char *request_hash;    /* with a key: tells it from another request */
     bool streamed;
     int attempts;      /* nodes tried */
     int continuations; /* times the answer went on on another node */
@@ -108,6 +109,11 @@ char *ledger_last_error(const struct ledger *l, char *buf, size_t size);
  * threads only. */
 enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger_row *row, void *arg), void *arg,
                     struct error *e) SPW_MUST_USE;
+/* Rows with an idempotency key that were finished since then, oldest first; of more than `most` the newest. The file
+ * exists. As above, but for the start, too. */
+enum rc ledger_read_repeats(const char *path, struct wall since, int most,
+                            void (*each)(const struct ledger_row *row, void *arg), void *arg,
+                            struct error *e) SPW_MUST_USE;
 /* The legs of one request, in order; none when it is not known, or was written before there were any. As above. */
 enum rc ledger_read_legs(const char *path, const char *request_id,
                          void (*each)(const struct ledger_leg *leg, void *arg), void *arg,

@@ -48,6 +48,10 @@ static const char *const migrations[] = {
     "ALTER TABLE ledger ADD COLUMN idempotency_key TEXT;"
     "ALTER TABLE ledger ADD COLUMN repeat INTEGER NOT NULL DEFAULT 0;"
     "CREATE INDEX ledger_by_idempotency_key ON ledger (idempotency_key, tenant) WHERE idempotency_key IS NOT NULL;",
+    /* By time instead: what is asked for, at each start, is the last minutes' keys. */
+    "ALTER TABLE ledger ADD COLUMN request_hash TEXT;"
+    "DROP INDEX ledger_by_idempotency_key;"
+    "CREATE INDEX ledger_repeats ON ledger (finished_ns) WHERE idempotency_key IS NOT NULL;",
 };
 #define LEDGER_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 
@@ -57,8 +61,9 @@ static const char *const migrations[] = {
     "tokens_output, usage_source, price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok, "                       \
     "price_output_uusd_per_mtok, charge_pusd, accepted_ns, first_byte_ns, finished_ns, outcome, http_status, error"
 #define LEDGER_COLUMNS_2 LEDGER_COLUMNS_1 ", continuations, cross_class"
-#define LEDGER_COLUMNS   LEDGER_COLUMNS_2 ", asked_model, service_class, cache, saved_pusd, idempotency_key, repeat"
-#define LEDGER_N_COLUMNS 31
+#define LEDGER_COLUMNS_3 LEDGER_COLUMNS_2 ", asked_model, service_class, cache, saved_pusd, idempotency_key, repeat"
+#define LEDGER_COLUMNS   LEDGER_COLUMNS_3 ", request_hash"
+#define LEDGER_N_COLUMNS 32
 #define LEG_COLUMNS      "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
 
 const char *ledger_outcome_name(enum ledger_outcome o)
@@ -195,7 +200,7 @@ enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error 
 {
     int rc = sqlite3_prepare_v3(db,
                                 "INSERT INTO ledger (" LEDGER_COLUMNS ") VALUES "
-                                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                                 -1, SQLITE_PREPARE_PERSISTENT, &s->row, NULL);
 
     if (rc == SQLITE_OK)
@@ -241,6 +246,7 @@ static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
     sqlite3_bind_int64(s, ++i, r->saved.v);
     bind_text(s, &i, r->idempotency_key);
     sqlite3_bind_int64(s, ++i, r->repeat);
+    bind_text(s, &i, r->request_hash);
     SPW_ASSERT(i == LEDGER_N_COLUMNS);
 }
 
@@ -320,6 +326,7 @@ static void read_row(sqlite3_stmt *s, struct ledger_row *r)
         .saved = {sqlite3_column_int64(s, 28)},
         .idempotency_key = text(s, 29),
         .repeat = sqlite3_column_int(s, 30),
+        .request_hash = text(s, 31),
     };
 }
 
@@ -327,29 +334,24 @@ static void read_row(sqlite3_stmt *s, struct ledger_row *r)
 static const char *rows_sql(int version)
 {
 #define NEWEST_FIRST " FROM ledger ORDER BY rowid DESC LIMIT ?"
-#define NONE_OF_3    ", NULL, NULL, NULL, 0, NULL, 0"
+#define NONE_OF_4    ", NULL"
+#define NONE_OF_3    ", NULL, NULL, NULL, 0, NULL, 0" NONE_OF_4
     switch (version) {
     case 1: return "SELECT " LEDGER_COLUMNS_1 ", 0, 0" NONE_OF_3 NEWEST_FIRST;
     case 2: return "SELECT " LEDGER_COLUMNS_2 NONE_OF_3 NEWEST_FIRST;
+    case 3: return "SELECT " LEDGER_COLUMNS_3 NONE_OF_4 NEWEST_FIRST;
     default: return "SELECT " LEDGER_COLUMNS NEWEST_FIRST;
     }
 }
 
-/* Rows, newest first, from an open connection. */
-static enum rc read_rows(sqlite3 *db, const char *path, int last, void (*each)(const struct ledger_row *, void *),
-                         void *arg, struct error *e)
-{
-    sqlite3_stmt *s = NULL;
-    int version = 0, rc;
-    enum rc code = check_version(db, path, &version, e);
+typedef void row_cb(const struct ledger_row *row, void *arg);
 
-    if (code != RC_OK)
-        return code;
-    if (version == 0) /* made, and not yet filled */
-        return RC_OK;
-    rc = sqlite3_prepare_v2(db, rows_sql(version), -1, &s, NULL);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int(s, 1, last);
+/* The rows of a statement, which ends here. rc: of its preparation. */
+static enum rc each_row(sqlite3 *db, const char *path, int rc, sqlite3_stmt *s, row_cb *each, void *arg,
+                        struct error *e)
+{
+    enum rc code = RC_OK;
+
     while (rc == SQLITE_OK || rc == SQLITE_ROW) {
         struct ledger_row row;
         rc = sqlite3_step(s);
@@ -362,6 +364,41 @@ static enum rc read_rows(sqlite3 *db, const char *path, int last, void (*each)(c
         code = fail(db, rc, path, e);
     sqlite3_finalize(s);
     return code;
+}
+
+/* Rows, newest first, from an open connection. */
+static enum rc read_rows(sqlite3 *db, const char *path, int last, row_cb *each, void *arg, struct error *e)
+{
+    sqlite3_stmt *s = NULL;
+    int version = 0;
+    enum rc code = check_version(db, path, &version, e);
+
+    if (code != RC_OK || version == 0) /* 0: made, and not yet filled */
+        return code;
+    int rc = sqlite3_prepare_v2(db, rows_sql(version), -1, &s, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int(s, 1, last);
+    return each_row(db, path, rc, s, each, arg, e);
+}
+
+static enum rc read_repeats(sqlite3 *db, const char *path, struct wall since, int most, row_cb *each, void *arg,
+                            struct error *e)
+{
+    sqlite3_stmt *s = NULL;
+    int version = 0;
+    enum rc code = check_version(db, path, &version, e);
+
+    if (code != RC_OK || version < 4) /* nobody has written such rows */
+        return code;
+    int rc = sqlite3_prepare_v2(db,
+                                "SELECT " LEDGER_COLUMNS " FROM (SELECT * FROM ledger WHERE idempotency_key IS NOT NULL"
+                                " AND finished_ns >= ?1 ORDER BY finished_ns DESC LIMIT ?2) ORDER BY finished_ns",
+                                -1, &s, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int64(s, 1, since.ns);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int(s, 2, most);
+    return each_row(db, path, rc, s, each, arg, e);
 }
 
 /* A file on a read-only disk that was closed cleanly has no -shm and none can be made: then it cannot change either,
@@ -455,6 +492,17 @@ enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger
     enum rc code = open_read_only(&db, path, e);
     if (code == RC_OK)
         code = read_rows(db, path, last, each, arg, e);
+    sqlite3_close(db);
+    return code;
+}
+
+enum rc ledger_read_repeats(const char *path, struct wall since, int most,
+                            void (*each)(const struct ledger_row *row, void *arg), void *arg, struct error *e)
+{
+    sqlite3 *db = NULL;
+    enum rc code = open_read_only(&db, path, e);
+    if (code == RC_OK)
+        code = read_repeats(db, path, since, most, each, arg, e);
     sqlite3_close(db);
     return code;
 }

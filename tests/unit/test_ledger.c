@@ -660,7 +660,8 @@ static void second_row(const struct ledger_row *r, void *arg)
 static void test_second_version(void)
 {
     static const char back[] =
-        "DROP INDEX ledger_by_idempotency_key; ALTER TABLE ledger DROP COLUMN asked_model;"
+        "DROP INDEX ledger_repeats; ALTER TABLE ledger DROP COLUMN request_hash;"
+        "ALTER TABLE ledger DROP COLUMN asked_model;"
         "ALTER TABLE ledger DROP COLUMN service_class; ALTER TABLE ledger DROP COLUMN cache;"
         "ALTER TABLE ledger DROP COLUMN saved_pusd; ALTER TABLE ledger DROP COLUMN idempotency_key;"
         "ALTER TABLE ledger DROP COLUMN repeat; PRAGMA user_version = 2;";
@@ -677,9 +678,42 @@ static void test_second_version(void)
     CHECK_INT(n, 1);
     CHECK_INT(schema_version(), 2);
     close_ledger(open_ledger(NULL)); /* the first writer brings it up to date */
-    CHECK_INT(schema_version(), 3);
+    CHECK_INT(schema_version(), 4);
     CHECK(ledger_read(path, 10, second_row, &n, &e) == RC_OK);
     CHECK_INT(n, 2);
+    clean();
+}
+
+static void see_key(const struct ledger_row *r, void *arg)
+{
+    CHECK(strbuf_printf(arg, "%s:%s:%d:%s ", r->tenant, r->idempotency_key, r->repeat, r->request_hash) == RC_OK);
+}
+
+static void test_repeats(void)
+{
+    static const char *const keys[] = {"a", NULL, "b", "c", "a"};
+    struct ledger *l = open_ledger(NULL);
+    struct strbuf out;
+    struct error e;
+
+    strbuf_init(&out, 4096);
+    for (int i = 0; i < 5; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "r%d", i);
+        struct ledger_row r = row(id);
+        r.idempotency_key = keys[i];
+        r.repeat = i;
+        r.request_hash = keys[i] ? "0f" : NULL;
+        r.finished.ns = 1000 - i; /* not in the order of the rows */
+        CHECK(ledger_append(port, &r, NULL, NULL) == RC_OK);
+    }
+    close_ledger(l);
+    CHECK_INT(ledger_read_repeats(path, (struct wall){0}, 100, see_key, &out, &e), RC_OK);
+    CHECK_STR(out.data, "acme:a:4:0f acme:c:3:0f acme:b:2:0f acme:a:0:0f ");
+    strbuf_clear(&out);
+    CHECK_INT(ledger_read_repeats(path, (struct wall){997}, 2, see_key, &out, &e), RC_OK);
+    CHECK_STR(out.data, "acme:b:2:0f acme:a:0:0f ");
+    strbuf_fini(&out);
     clean();
 }
 
@@ -830,6 +864,7 @@ int main(int argc, char **argv)
         TEST(test_killed);
         TEST(test_first_version_and_legs);
         TEST(test_second_version);
+        TEST(test_repeats);
         TEST(test_ports);
         TEST(test_port_ends);
         failed = TEST_RESULT();
