@@ -549,6 +549,10 @@ enum rc http_client_new(struct http_client **out, struct event_base *loop, const
     c->loop = loop;
     c->o = o ? *o : (struct http_client_options){0};
     c->host = spw_strdup(host);
+    c->tls_name = spw_strdup(o && o->tls_name ? o->tls_name : host);
+    c->o.tls_name = c->tls_name;
+    if (c->o.tls)
+        SSL_CTX_up_ref(c->o.tls);
     c->port = port;
     if (!c->o.connections_max)
         c->o.connections_max = 4096;
@@ -601,6 +605,9 @@ void http_client_free(struct http_client *c)
     deadlines_fini(&c->deadlines);
     free(c->host);
     free(c->host_header);
+    free(c->tls_name);
+    SSL_SESSION_free(c->session); /* after the connections, which may put one there */
+    SSL_CTX_free(c->o.tls);
     free(c);
 }
 

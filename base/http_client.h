@@ -23,7 +23,8 @@ struct http_client_options {
     int64_t idle_body_ms;      /* between body bytes; 0: none */
     int64_t keep_idle_ms;      /* an idle pooled connection is closed after; 0: 30 s */
     int connections_max;       /* RC_FULL beyond; 0: 4096 */
-    SSL_CTX *tls;              /* NULL: plain; SNI and host name are checked against `host` */
+    SSL_CTX *tls;              /* of tls_client_new(), NULL: plain. The pool holds a reference */
+    const char *tls_name;      /* what the certificate must be for, and SNI says; NULL: `host`. Copied */
 };
 
 /* host: name, literal or "unix:/path" (port ignored); names resolve without blocking (evdns). `loop` must outlive c. */
@@ -33,6 +34,7 @@ void http_client_free(struct http_client *c); /* running calls fail with RC_CANC
 
 struct http_client_stats {
     uint64_t calls, opened, reused, replaced; /* replaced: a stale pooled connection, before anything was written */
+    uint64_t tls_resumed;                     /* handshakes that went on with an earlier session */
     int open_connections, idle_connections;
 };
 struct http_client_stats http_client_stats(const struct http_client *c);

@@ -69,6 +69,8 @@ struct http_client {
     struct event_base *loop;
     struct http_client_options o;
     char *host, *host_header; /* owned */
+    char *tls_name;           /* owned */
+    SSL_SESSION *session;     /* owned; the newest that may be resumed, or NULL */
     int port;
     struct http_address addresses[ADDRESSES_MAX];
     int n_addresses;

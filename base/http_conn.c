@@ -68,11 +68,8 @@ struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_stora
     c->stream.fd = fd;
     stream_no_delay(fd);
     if (s->o.tls) {
-        c->stream.ssl = SSL_new(s->o.tls);
+        c->stream.ssl = tls_door_open(s->o.tls);
         SPW_ASSERT(c->stream.ssl && SSL_set_fd(c->stream.ssl, fd) == 1);
-        SSL_set_mode(c->stream.ssl,
-                     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-        SSL_set_accept_state(c->stream.ssl);
     }
     c->parser = http_parser_new(HTTP_REQUEST, &s->o.limits);
     name_peer(c, peer);
@@ -133,6 +130,8 @@ void conn_close(struct conn *c)
     s->turned_away -= c->turned_away;
     if (!c->turned_away)
         atomic_fetch_sub_explicit(&s->held->connections, 1, memory_order_relaxed);
+    if (s->o.peers)
+        peers_leave(s->o.peers, &c->client);
     free(c);
     server_conn_gone(s);
 }
@@ -142,10 +141,12 @@ void conn_close(struct conn *c)
 void conn_refuse(struct conn *c, int status, const char *text)
 {
     char body[512];
-    bool full = status == 503; /* ours to mend, not the client's */
-    int n =
-        snprintf(body, sizeof(body), "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}\n",
-                 text, full ? "overloaded_error" : "invalid_request_error");
+    bool full = status == 503 || status == 429; /* mended by waiting */
+    const char *type = status == 503   ? "overloaded_error"
+                       : status == 429 ? "rate_limit_error"
+                                       : "invalid_request_error";
+    int n = snprintf(body, sizeof(body),
+                     "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}\n", text, type);
     struct http_header headers[] = {{.name = "Content-Type", .value = "application/json"},
                                     full ? (struct http_header){.name = "Retry-After", .value = "1"}
                                          : (struct http_header){.name = "x-should-retry", .value = "false"}};
@@ -345,6 +346,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
             return;
         }
         if (n < 0) {
+            if (c->stream.ssl && !SSL_is_init_finished(c->stream.ssl))
+                counter_add(&c->s->stats.tls_failed, 1);
             conn_close(c);
             return;
         }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/http_client_internal.h"
+#include "base/tls.h"
 
 #define RESOLVED_FOR_NS                                                                                                \
     (10 * INT64_C(1000000000)) /* a burst of new connections asks once; a moved host is found soon */
@@ -185,11 +186,16 @@ static enum rc tls_start(struct link *l, struct error *e)
     SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
     struct in6_addr literal;
-    bool is_literal = inet_pton(AF_INET, c->host, &literal) == 1 || inet_pton(AF_INET6, c->host, &literal) == 1;
-    int ok = is_literal ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), c->host)
-                        : SSL_set1_host(ssl, c->host) && SSL_set_tlsext_host_name(ssl, c->host);
+    const char *name = c->tls_name;
+    bool is_literal = inet_pton(AF_INET, name, &literal) == 1 || inet_pton(AF_INET6, name, &literal) == 1;
+    int ok = is_literal ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name)
+                        : SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name);
     if (!ok)
-        return error_set(e, RC_INVALID, "\"%s\" is no host name that TLS can check", c->host);
+        return error_set(e, RC_INVALID, "\"%s\" is no host name that TLS can check", name);
+    /* Verified once, for this name, by this context: whoever resumes it has the keys of whoever was verified. */
+    tls_client_keep_session(ssl, &c->session);
+    if (c->session && SSL_set_session(ssl, c->session) != 1)
+        ERR_clear_error();
     SSL_set_connect_state(ssl);
     return RC_OK;
 }
@@ -227,6 +233,7 @@ void link_handshake(struct link *l)
     errno = 0;
     int result = SSL_do_handshake(l->stream.ssl);
     if (result == 1) {
+        l->client->stats.tls_resumed += tls_client_connected(l->stream.ssl);
         link_active(l);
         return;
     }
@@ -239,5 +246,8 @@ void link_handshake(struct link *l)
     }
     struct error e;
     stream_error(&l->stream, l->client->host, &e);
+    /* In case it was the session that the server did not like: the next one begins anew. */
+    SSL_SESSION_free(l->client->session);
+    l->client->session = NULL;
     call_fail_later(l->call, &e);
 }

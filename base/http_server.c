@@ -18,11 +18,11 @@ static int64_t ms_or(int64_t ms, int64_t otherwise_ms)
     return (ms ? ms : otherwise_ms) * 1000000;
 }
 
-/* Beyond connections_max: told so, and let go of within LINGER_MS. A few at a time, since they cost a connection, too; the
- * rest, and who has to shake hands first, are closed without a word. */
-static void turn_away(struct http_server *s, int fd, const struct sockaddr_storage *peer)
+/* Beyond a bound on connections: told so, and let go of within LINGER_MS. A few at a time, since they cost a connection,
+ * too; the rest, and who has to shake hands first, are closed without a word. */
+static void turn_away(struct http_server *s, int fd, const struct sockaddr_storage *peer, bool client_full)
 {
-    counter_add(&s->stats.refused_full, 1);
+    counter_add(client_full ? &s->stats.refused_client : &s->stats.refused_full, 1);
     if (s->o.tls || s->turned_away >= TURNED_AWAY_MAX) {
         close(fd);
         return;
@@ -31,12 +31,29 @@ static void turn_away(struct http_server *s, int fd, const struct sockaddr_stora
     c->turned_away = true; /* does not count as held */
     atomic_fetch_sub_explicit(&s->held->connections, 1, memory_order_relaxed);
     s->turned_away++;
-    conn_refuse(c, 503, "too many connections, try again later");
+    if (client_full)
+        conn_refuse(c, 429, "too many connections from this address; reuse them, or close some");
+    else
+        conn_refuse(c, 503, "too many connections, try again later");
 }
 
-static bool is_full(const struct http_server *s)
+/* fd is the server's whatever comes of it; NULL: it was turned away. */
+static struct conn *admit(struct http_server *s, int fd, const struct sockaddr_storage *peer)
 {
-    return atomic_load_explicit(&s->held->connections, memory_order_relaxed) >= s->o.connections_max;
+    struct peer_key client = peer_key(peer);
+    counter_add(&s->stats.accepted, 1);
+    if (atomic_load_explicit(&s->held->connections, memory_order_relaxed) >= s->o.connections_max) {
+        turn_away(s, fd, peer, false);
+        return NULL;
+    }
+    if (s->o.peers && !peers_enter(s->o.peers, &client)) {
+        turn_away(s, fd, peer, true);
+        return NULL;
+    }
+    struct conn *c = conn_new(s, fd, peer);
+    if (s->o.peers)
+        c->client = client;
+    return c;
 }
 
 static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
@@ -59,11 +76,7 @@ static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
                 return;
             continue;
         }
-        counter_add(&s->stats.accepted, 1);
-        if (is_full(s))
-            turn_away(s, fd, &peer);
-        else
-            conn_new(s, fd, &peer);
+        (void)admit(s, fd, &peer);
     }
 }
 
@@ -74,18 +87,14 @@ void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n
     memset(&peer, 0, sizeof(peer));
     (void)getpeername(fd, (struct sockaddr *)&peer, &n_peer);
     s->now_ns = http_now_ns();
-    counter_add(&s->stats.accepted, 1);
     if (evutil_make_socket_nonblocking(fd) != 0 || s->draining) {
+        counter_add(&s->stats.accepted, 1);
         counter_add(&s->stats.refused_full, 1);
         close(fd);
         return;
     }
-    if (is_full(s)) {
-        turn_away(s, fd, &peer);
-        return;
-    }
-    struct conn *c = conn_new(s, fd, &peer);
-    if (n)
+    struct conn *c = admit(s, fd, &peer);
+    if (c && n)
         conn_read(c, read, n);
 }
 
@@ -230,6 +239,8 @@ struct http_server_stats http_server_stats(const struct http_server *s)
         .requests = (uint64_t)counter_get(&c->requests),
         .refused_framing = (uint64_t)counter_get(&c->refused_framing),
         .refused_full = (uint64_t)counter_get(&c->refused_full),
+        .refused_client = (uint64_t)counter_get(&c->refused_client),
+        .tls_failed = (uint64_t)counter_get(&c->tls_failed),
         .timed_out = (uint64_t)counter_get(&c->timed_out),
         .aborted = (uint64_t)counter_get(&c->aborted),
         .open_connections = (int)counter_get(&c->open_connections),

@@ -11,12 +11,12 @@
 #define BASE_HTTP_SERVER_H
 
 #include <event2/event.h>
-#include <openssl/ssl.h>
-
 #include <stdatomic.h>
 
 #include "base/alloc.h"
 #include "base/http_parse.h"
+#include "base/peers.h"
+#include "base/tls_door.h"
 
 struct http_server;
 struct http_exchange;
@@ -39,7 +39,8 @@ struct http_server_options {
     int64_t write_ms;          /* no progress towards a reader; 0: 60 s */
     int connections_max;       /* accepted beyond it: 503 and closed; 0: 20000 */
     size_t retained_bytes_max; /* request bytes held over all connections; beyond: 503; 0: 1 GiB */
-    SSL_CTX *tls;              /* NULL: plain; borrowed */
+    struct tls_door *tls;      /* NULL: plain; borrowed */
+    struct peers *peers;       /* NULL: no bound on one client's connections; beyond it: 429 and closed; borrowed */
     struct http_held *held;    /* NULL: the two bounds above are this server's alone; borrowed */
     enum http_sharing sharing; /* of a TCP port */
 };
@@ -71,7 +72,8 @@ int http_server_fd(const struct http_server *s);
 void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg);
 
 struct http_server_stats {
-    uint64_t accepted, requests, refused_framing, refused_full, timed_out, aborted;
+    uint64_t accepted, requests, refused_framing, refused_full, refused_client, timed_out, aborted;
+    uint64_t tls_failed; /* handshakes */
     int open_connections, active_exchanges;
 };
 struct http_server_stats http_server_stats(const struct http_server *s); /* any thread */

@@ -55,13 +55,14 @@ struct conn {
     struct conn *prev, *next;             /* ring of all */
     struct conn *dirty_prev, *dirty_next; /* ring of those with work for this turn; NULL: not on it */
     enum conn_state state;
-    bool begun;       /* a byte of the next request was read */
-    bool in_body;     /* its head is complete */
-    bool paused;      /* not reading: PIPELINE_MAX */
-    bool close_after; /* the answer */
-    bool cut;         /* close, and make sure the peer sees that the answer is incomplete */
-    bool shut;        /* LINGER: our side is closed */
-    bool turned_away; /* beyond connections_max */
+    bool begun;             /* a byte of the next request was read */
+    bool in_body;           /* its head is complete */
+    bool paused;            /* not reading: PIPELINE_MAX */
+    bool close_after;       /* the answer */
+    bool cut;               /* close, and make sure the peer sees that the answer is incomplete */
+    bool shut;              /* LINGER: our side is closed */
+    bool turned_away;       /* beyond connections_max, or what its client may have */
+    struct peer_key client; /* for whom it is counted in s->o.peers */
     struct stream stream;
     struct event rd, wr;
     struct deadline wait, write_wait;
@@ -74,7 +75,7 @@ struct conn {
 };
 
 struct server_counts { /* read by any thread */
-    struct counter accepted, requests, refused_framing, refused_full, timed_out, aborted;
+    struct counter accepted, requests, refused_framing, refused_full, refused_client, timed_out, aborted, tls_failed;
     struct counter open_connections, active_exchanges;
 };
 

@@ -2,9 +2,14 @@
 
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Of TLS 1.2: forward secrecy and authenticated encryption alone. TLS 1.3 has no others. */
+#define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!aPSK"
+#define ALPN        "\x08http/1.1"
 
 /* OpenSSL's newest reason in words; empties its queue, so that no later call reads a stale error. */
 static const char *reason(void)
@@ -36,13 +41,14 @@ static enum rc check_file(const char *path, struct error *e)
 static enum rc new_context(SSL_CTX **ctx, const SSL_METHOD *method, struct error *e)
 {
     *ctx = SSL_CTX_new(method);
-    if (!*ctx || !SSL_CTX_set_min_proto_version(*ctx, TLS1_2_VERSION)) {
+    if (!*ctx || !SSL_CTX_set_min_proto_version(*ctx, TLS1_2_VERSION) || !SSL_CTX_set_cipher_list(*ctx, CIPHERS_1_2)) {
         SSL_CTX_free(*ctx);
         *ctx = NULL;
         return error_set(e, RC_INTERNAL, "TLS cannot be set up: %s", reason());
     }
     SSL_CTX_set_options(*ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_default_passwd_cb(*ctx, no_password);
+    SSL_CTX_set_timeout(*ctx, TLS_SESSION_S);
     return RC_OK;
 }
 
@@ -64,13 +70,89 @@ static enum rc load_pair(SSL_CTX *ctx, const char *cert_file, const char *key_fi
     return RC_OK;
 }
 
-enum rc tls_server_new(SSL_CTX **ctx, const char *cert_file, const char *key_file, struct error *e)
+static enum rc load_ca(SSL_CTX *ctx, const char *ca_file, struct error *e)
+{
+    enum rc rc = check_file(ca_file, e);
+
+    if (rc == RC_OK && SSL_CTX_load_verify_locations(ctx, ca_file, NULL) != 1)
+        rc = error_set(e, RC_INVALID, "%s: no certificates in PEM form: %s", ca_file, reason());
+    return rc;
+}
+
+/* ---- listeners -------------------------------------------------------------------------------------------------- */
+
+/* We speak HTTP/1.1: who offers a list without it is told so by the handshake, not by a broken answer. */
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+                           unsigned in_len, void *arg)
+{
+    unsigned char *chosen;
+
+    (void)ssl, (void)arg;
+    if (SSL_select_next_proto(&chosen, out_len, (const unsigned char *)ALPN, sizeof ALPN - 1, in, in_len) !=
+        OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static enum rc ask_clients(SSL_CTX *ctx, const struct tls_server_files *f, struct error *e)
+{
+    enum rc rc = load_ca(ctx, f->client_ca, e);
+
+    if (rc != RC_OK)
+        return rc;
+    STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(f->client_ca);
+    if (!names)
+        return error_set(e, RC_INVALID, "%s: no certificates in PEM form: %s", f->client_ca, reason());
+    SSL_CTX_set_client_CA_list(ctx, names); /* takes them */
+    SSL_CTX_set_verify(
+        ctx, SSL_VERIFY_PEER | (f->client_certs == TLS_CLIENT_CERTS_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+        NULL);
+    return RC_OK;
+}
+
+static bool add_store(EVP_MD_CTX *digest, SSL_CTX *ctx)
+{
+    STACK_OF(X509) *all = X509_STORE_get1_all_certs(SSL_CTX_get_cert_store(ctx));
+    unsigned char fingerprint[EVP_MAX_MD_SIZE];
+    unsigned n;
+    bool ok = all != NULL;
+
+    for (int i = 0; ok && i < sk_X509_num(all); i++)
+        ok = X509_digest(sk_X509_value(all, i), EVP_sha256(), fingerprint, &n) == 1 &&
+             EVP_DigestUpdate(digest, fingerprint, n) == 1;
+    sk_X509_pop_free(all, X509_free);
+    return ok;
+}
+
+/* A session is resumed only where the same is asked of clients: one that began before a certificate was demanded, or
+ * under an authority that is believed no more, is none of ours. */
+static enum rc name_sessions(SSL_CTX *ctx, const struct tls_server_files *f, struct error *e)
+{
+    unsigned char id[EVP_MAX_MD_SIZE] = {0}, mode = (unsigned char)f->client_certs;
+    EVP_MD_CTX *digest = EVP_MD_CTX_new();
+    unsigned n = 0;
+    bool ok = digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) == 1 &&
+              EVP_DigestUpdate(digest, &mode, sizeof mode) == 1 && add_store(digest, ctx) &&
+              EVP_DigestFinal_ex(digest, id, &n) == 1 && SSL_CTX_set_session_id_context(ctx, id, n) == 1;
+
+    EVP_MD_CTX_free(digest);
+    return ok ? RC_OK : error_set(e, RC_INTERNAL, "TLS sessions cannot be set up: %s", reason());
+}
+
+enum rc tls_server_new(SSL_CTX **ctx, const struct tls_server_files *f, struct error *e)
 {
     enum rc rc = new_context(ctx, TLS_server_method(), e);
 
     if (rc != RC_OK)
         return rc;
-    rc = load_pair(*ctx, cert_file, key_file, e);
+    SSL_CTX_set_session_cache_mode(*ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_alpn_select_cb(*ctx, choose_protocol, NULL);
+    rc = load_pair(*ctx, f->cert, f->key, e);
+    if (rc == RC_OK && f->client_certs != TLS_CLIENT_CERTS_OFF)
+        rc = ask_clients(*ctx, f, e);
+    if (rc == RC_OK)
+        rc = name_sessions(*ctx, f, e);
     if (rc != RC_OK) {
         SSL_CTX_free(*ctx);
         *ctx = NULL;
@@ -78,17 +160,64 @@ enum rc tls_server_new(SSL_CTX **ctx, const char *cert_file, const char *key_fil
     return rc;
 }
 
-enum rc tls_client_new(SSL_CTX **ctx, const char *ca_file, struct error *e)
+/* ---- connections out -------------------------------------------------------------------------------------------- */
+
+static int on_session(SSL *ssl, SSL_SESSION *session)
+{
+    SSL_SESSION **slot = SSL_get_app_data(ssl);
+
+    if (!slot || !SSL_SESSION_is_resumable(session))
+        return 0; /* not taken */
+    SSL_SESSION_free(*slot);
+    *slot = session;
+    return 1;
+}
+
+void tls_client_keep_session(SSL *ssl, SSL_SESSION **slot)
+{
+    SSL_set_app_data(ssl, slot);
+}
+
+bool tls_client_connected(SSL *ssl)
+{
+    SSL_SESSION **slot = SSL_get_app_data(ssl);
+    bool resumed = SSL_session_reused(ssl) != 0;
+
+    /* With TLS 1.2 a ticket that was renewed in resuming spoils the old session, and on_session() is not called. */
+    if (resumed && slot && SSL_version(ssl) < TLS1_3_VERSION) {
+        SSL_SESSION_free(*slot);
+        *slot = SSL_get1_session(ssl);
+    }
+    return resumed;
+}
+
+static enum rc believe(SSL_CTX *ctx, const char *ca, struct error *e)
+{
+    if (ca)
+        return load_ca(ctx, ca, e);
+    if (SSL_CTX_set_default_verify_paths(ctx) == 1)
+        return RC_OK;
+    return error_set(e, RC_INVALID, "the system's roots cannot be read: %s", reason());
+}
+
+enum rc tls_client_new(SSL_CTX **ctx, const struct tls_client_files *f, struct error *e)
 {
     enum rc rc = new_context(ctx, TLS_client_method(), e);
 
     if (rc != RC_OK)
         return rc;
     SSL_CTX_set_verify(*ctx, SSL_VERIFY_PEER, NULL);
-    if (ca_file ? SSL_CTX_load_verify_locations(*ctx, ca_file, NULL) == 1 : SSL_CTX_set_default_verify_paths(*ctx) == 1)
-        return RC_OK;
-    SSL_CTX_free(*ctx);
-    *ctx = NULL;
-    return error_set(e, RC_INVALID, "%s: no certificates in PEM form: %s", ca_file ? ca_file : "the system's roots",
-                     reason());
+    SSL_CTX_set_session_cache_mode(*ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(*ctx, on_session);
+    if (SSL_CTX_set_alpn_protos(*ctx, (const unsigned char *)ALPN, sizeof ALPN - 1) != 0) /* 0: done */
+        rc = error_set(e, RC_INTERNAL, "TLS cannot be set up: %s", reason());
+    if (rc == RC_OK)
+        rc = believe(*ctx, f->ca, e);
+    if (rc == RC_OK && f->cert)
+        rc = load_pair(*ctx, f->cert, f->key, e);
+    if (rc != RC_OK) {
+        SSL_CTX_free(*ctx);
+        *ctx = NULL;
+    }
+    return rc;
 }

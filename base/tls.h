@@ -1,5 +1,6 @@
-/* TLS 1.2 and 1.3 contexts on OpenSSL. The caller frees a context with SSL_CTX_free() once nothing uses it any more.
- * Reads files (blocks): start, `check` and reload only. */
+/* TLS 1.2 and 1.3 contexts on OpenSSL: what is taken, what is shown, whom one believes. The caller frees a context with
+ * SSL_CTX_free() once nothing uses it any more (an SSL holds its own reference). Reads files (blocks): start, `check`
+ * and reload only. A listener whose files may be replaced while it serves is a tls_door (base/tls_door.h). */
 #ifndef BASE_TLS_H
 #define BASE_TLS_H
 
@@ -7,10 +8,33 @@
 
 #include "base/error.h"
 
-/* For a listener: the certificate chain and its private key, both PEM. Errors name the file and what would be right;
- * RC_INVALID when the two do not belong together. */
-enum rc tls_server_new(SSL_CTX **ctx, const char *cert_file, const char *key_file, struct error *e) SPW_MUST_USE;
-/* For connections out: the peer's chain is verified against ca_file, or the system's roots when NULL. */
-enum rc tls_client_new(SSL_CTX **ctx, const char *ca_file, struct error *e) SPW_MUST_USE;
+/* Must a client show a certificate of its own? OPTIONAL: it may; a bad one ends the connection all the same. */
+enum tls_client_certs { TLS_CLIENT_CERTS_OFF, TLS_CLIENT_CERTS_OPTIONAL, TLS_CLIENT_CERTS_REQUIRED };
+
+struct tls_server_files {  /* all PEM, borrowed */
+    const char *cert;      /* the chain, leaf first */
+    const char *key;       /* of the leaf, not encrypted */
+    const char *client_ca; /* who signs the certificates of clients; NULL only with OFF */
+    enum tls_client_certs client_certs;
+};
+struct tls_client_files {   /* all PEM, borrowed */
+    const char *ca;         /* whom to believe; NULL: the system's roots */
+    const char *cert, *key; /* what is shown to a server that asks; both or neither */
+};
+
+/* For a listener. Errors name the file and what would be right; RC_INVALID when two files do not belong together. Its
+ * sessions live in tickets that clients keep, not in our memory. */
+enum rc tls_server_new(SSL_CTX **ctx, const struct tls_server_files *f, struct error *e) SPW_MUST_USE;
+/* For connections out: the peer's chain is always verified. */
+enum rc tls_client_new(SSL_CTX **ctx, const struct tls_client_files *f, struct error *e) SPW_MUST_USE;
+
+/* Keep the newest session that the server of `ssl` offers in *slot, which holds a reference (SSL_SESSION_free()) and must
+ * outlive ssl; ssl of a context of tls_client_new(). tls_client_connected(), called when the handshake is done, says
+ * whether an earlier session went on. */
+void tls_client_keep_session(SSL *ssl, SSL_SESSION **slot);
+bool tls_client_connected(SSL *ssl);
+
+/* How long a session may be resumed, after which both sides show their certificates again. */
+#define TLS_SESSION_S 3600
 
 #endif

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/tls.h"
+#include "scheduler/front/tls_watch.h"
 
 /* --- answers ------------------------------------------------------------------------------------------------ */
 
@@ -177,7 +177,8 @@ static void request_cb(struct http_exchange *x, void *arg)
 
 /* --- life --------------------------------------------------------------------------------------------------- */
 
-static enum rc open_door(struct admin *a, struct admin_door *door, const char *address, SSL_CTX *tls, struct error *e)
+static enum rc open_door(struct admin *a, struct admin_door *door, const char *address, struct tls_door *tls,
+                         struct error *e)
 {
     static const struct http_server_handlers handlers = {.on_request = request_cb};
     struct http_server_options o = {.limits = http_limits_default, .connections_max = 256, .tls = tls};
@@ -187,6 +188,25 @@ static enum rc open_door(struct admin *a, struct admin_door *door, const char *a
     door->admin = a;
     enum rc rc = http_server_new(&door->server, a->o.loop, address, &o, &handlers, door, e);
     return rc == RC_OK ? rc : error_prefix(e, "admin");
+}
+
+static enum rc open_remote(struct admin *a, struct error *e)
+{
+    const struct tls_server_files files = config_admin_tls(a->config);
+    enum rc rc = files.cert ? tls_door_new(&a->tls, &files, a->o.clock, e) : RC_OK;
+    const struct tls_watch_options watch = {.loop = a->o.loop, .door = a->tls, .log = a->o.log, .name = "admin.listen"};
+
+    if (rc == RC_OK && a->tls)
+        rc = tls_watch_new(&a->tls_watch, &watch, e);
+    return rc == RC_OK ? open_door(a, &a->remote, a->config->admin_listen, a->tls, e) : rc;
+}
+
+enum rc admin_take_doors(struct admin *a, const struct config *config, struct error *e)
+{
+    const struct tls_server_files files = config_admin_tls(config);
+    if (a->remote.server && !files.cert != !a->tls)
+        return error_set(e, RC_INVALID, "admin.tls_cert: TLS is turned on or off by a restart only");
+    return a->tls ? tls_door_replace(a->tls, &files, e) : RC_OK;
 }
 
 enum rc admin_new(struct admin **out, const struct admin_options *o, struct error *e)
@@ -203,10 +223,8 @@ enum rc admin_new(struct admin **out, const struct admin_options *o, struct erro
     enum rc rc = worker_new(&a->reader, o->loop, 16, e);
     if (rc == RC_OK)
         rc = open_door(a, &a->local, socket, NULL, e);
-    if (rc == RC_OK && c->admin_tls_cert)
-        rc = tls_server_new(&a->tls, c->admin_tls_cert, c->admin_tls_key, e);
     if (rc == RC_OK && c->admin_listen)
-        rc = open_door(a, &a->remote, c->admin_listen, a->tls, e);
+        rc = open_remote(a, e);
     free(socket);
     if (rc != RC_OK) {
         admin_free(a);
@@ -254,7 +272,8 @@ void admin_free(struct admin *a)
     if (a->remote.server)
         http_server_free(a->remote.server);
     worker_free(a->reader);
-    SSL_CTX_free(a->tls);
+    tls_watch_free(a->tls_watch);
+    tls_door_free(a->tls);
     config_free(a->config);
     free(a);
 }

@@ -32,6 +32,9 @@ struct admin_options {
 enum rc admin_new(struct admin **a, const struct admin_options *o, struct error *e) SPW_MUST_USE;
 /* From now on these: another configuration (a reference of its own is taken), other keys. */
 void admin_take(struct admin *a, const struct config *config, struct auth *auth);
+/* Show the certificate of admin.listen that `config` names, read anew, and ask what it asks of operators' certificates.
+ * All of it or, with *e, nothing. Reads the files (blocks for as long as that takes). */
+enum rc admin_take_doors(struct admin *a, const struct config *config, struct error *e) SPW_MUST_USE;
 /* Stop accepting and finish what is being answered; then done(arg), once, on the loop. */
 void admin_drain(struct admin *a, void (*done)(void *arg), void *arg);
 void admin_free(struct admin *a);      /* closes everything at once; NULL is fine */

@@ -20,7 +20,8 @@ struct admin {
     struct admin_options o;
     struct config *config; /* a reference; what runs on a thread holds its own */
     struct admin_door local, remote;
-    SSL_CTX *tls;
+    struct tls_door *tls; /* of admin.listen; NULL: plain HTTP */
+    struct tls_watch *tls_watch;
     struct worker *reader;
     struct wall started;
     void (*drained)(void *arg); /* see admin_drain() */

@@ -286,7 +286,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct redis *r = arg;
     (void)fd, (void)what;
-    switch (r->state) {
+    switch ((enum redis_state)r->state) {
     case REDIS_DOWN: redis_link_open(r); break;
     case REDIS_OPENING: redis_link_lost(r, "no connection in time"); break;
     case REDIS_UP: redis_expire(r); break;

@@ -80,7 +80,7 @@ static enum rc open_url(struct cli_client *c, const struct cli_target *t, struct
     if (rc == RC_OK)
         rc = file_read_secret(&c->token, t->key_file, e);
     if (rc == RC_OK && https)
-        rc = tls_client_new(&c->tls, t->ca_file, e);
+        rc = tls_client_new(&c->tls, &(struct tls_client_files){.ca = t->ca_file}, e);
     o.tls = c->tls;
     if (rc == RC_OK)
         rc = http_client_new(&c->http, c->loop, host, port, &o, e);

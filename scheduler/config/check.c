@@ -35,12 +35,44 @@ bool config_is_loopback(const char *address)
            strncmp(address, "[::1]:", 6) == 0 || strncmp(address, "localhost:", 10) == 0;
 }
 
+struct tls_server_files config_tls(const struct config *c)
+{
+    return (struct tls_server_files){c->tls_cert, c->tls_key, c->tls_client_ca, c->tls_client_certs};
+}
+
+struct tls_server_files config_admin_tls(const struct config *c)
+{
+    return (struct tls_server_files){c->admin_tls_cert, c->admin_tls_key, c->admin_tls_client_ca,
+                                     c->admin_tls_client_certs};
+}
+
 /* --- listeners and TLS -------------------------------------------------------------------------------------- */
 
-/* Both files or none, and they fit together. True: TLS is on. */
-static bool check_tls_pair(struct config_loader *l, const char *cert_key, const char *cert, const char *key_key,
-                           const char *key)
+/* Certificates of clients are asked for with an authority, and where there is TLS. False: a problem was told. */
+static bool check_client_certs(struct config_loader *l, const struct tls_server_files *f, const char *ca_key,
+                               const char *certs_key)
 {
+    bool wanted = f->client_certs != TLS_CLIENT_CERTS_OFF;
+
+    if (wanted == (f->client_ca != NULL) && (!wanted || f->cert || f->key))
+        return true;
+    if (wanted && !f->client_ca)
+        config_problem(l, main_line(l->c, certs_key), certs_key, "needs %s beside it: who signs these certificates",
+                       ca_key);
+    else if (!wanted)
+        config_problem(l, main_line(l->c, ca_key), ca_key,
+                       "means nothing while %s is off; set it to optional or required", certs_key);
+    else
+        config_problem(l, main_line(l->c, certs_key), certs_key,
+                       "certificates are shown over TLS alone; set a certificate and key of our own, too");
+    return false;
+}
+
+/* Both files or none, and they fit together. True: TLS is on. */
+static bool check_tls_pair(struct config_loader *l, const char *cert_key, const char *key_key,
+                           const struct tls_server_files *f)
+{
+    const char *cert = f->cert, *key = f->key;
     SSL_CTX *ctx;
     struct error e;
 
@@ -52,7 +84,7 @@ static bool check_tls_pair(struct config_loader *l, const char *cert_key, const 
     } else if (!cert) {
         config_problem(l, main_line(l->c, key_key), key_key, "needs %s beside it: the certificate of this key",
                        cert_key);
-    } else if (tls_server_new(&ctx, cert, key, &e) != RC_OK) {
+    } else if (tls_server_new(&ctx, f, &e) != RC_OK) {
         config_problem(l, main_line(l->c, cert_key), cert_key, "%s", e.message);
     } else {
         SSL_CTX_free(ctx);
@@ -65,8 +97,13 @@ static void check_listeners(struct config_loader *l)
     const struct config *c = l->c;
     struct sockaddr_un un;
 
-    check_tls_pair(l, "tls.cert", c->tls_cert, "tls.key", c->tls_key);
-    bool admin_tls = check_tls_pair(l, "admin.tls_cert", c->admin_tls_cert, "admin.tls_key", c->admin_tls_key);
+    struct tls_server_files front = config_tls(c), admin = config_admin_tls(c);
+    bool admin_tls = admin.cert || admin.key;
+
+    if (check_client_certs(l, &front, "tls.client_ca", "tls.client_certs"))
+        check_tls_pair(l, "tls.cert", "tls.key", &front);
+    if (check_client_certs(l, &admin, "admin.tls_client_ca", "admin.tls_client_certs"))
+        check_tls_pair(l, "admin.tls_cert", "admin.tls_key", &admin);
     if (c->admin_listen && !admin_tls && !config_is_loopback(c->admin_listen))
         config_problem(l, main_line(c, "admin.listen"), "admin.listen",
                        "\"%.80s\" is reachable from other machines, so it needs TLS; set admin.tls_cert and "
@@ -112,10 +149,11 @@ static void name_of(char *buf, size_t size, const char *list, int i, const char 
 static void check_node_provider(struct config_loader *l, const struct config_node *n, int i)
 {
     static const char *const of_process[] = {"engine", "model_path", "port", "threads", "ctx_size", "max_batch"};
-    static const char *const of_static[] = {"url", "api_key_file", "node_key_file"};
+    static const char *const of_static[] = {"url",      "api_key_file", "node_key_file",  "tls.ca",
+                                            "tls.cert", "tls.key",      "tls.server_name"};
     bool process = n->provider == PROVIDER_PROCESS;
     const char *const *foreign = process ? of_static : of_process;
-    int n_foreign = process ? 3 : 6;
+    int n_foreign = process ? 7 : 6;
     char name[96];
 
     for (int k = 0; k < n_foreign; k++) {
@@ -159,6 +197,35 @@ static void check_node_files(struct config_loader *l, const struct config_node *
     }
 }
 
+/* What is said of TLS fits together, and the node is spoken to over it. */
+static void check_node_tls(struct config_loader *l, const struct config_node *n, int i)
+{
+    static const char *const keys[] = {"tls.ca", "tls.cert", "tls.key", "tls.server_name"};
+    const struct tls_client_files files = {n->tls_ca, n->tls_cert, n->tls_key};
+    bool https = n->url && strncmp(n->url, "https://", 8) == 0;
+    const char *first = NULL;
+    char name[96];
+    SSL_CTX *ctx;
+    struct error e;
+
+    for (int k = 3; k >= 0; k--)
+        first = node_line(n, keys[k]) ? keys[k] : first;
+    if (!first || n->provider == PROVIDER_PROCESS)
+        return;
+    name_of(name, sizeof name, "nodes", i, first);
+    if (!https) {
+        config_problem(l, node_line(n, first), name, "means nothing unless url begins with https://");
+    } else if (!n->tls_cert != !n->tls_key) {
+        name_of(name, sizeof name, "nodes", i, n->tls_cert ? "tls.cert" : "tls.key");
+        config_problem(l, node_line(n, n->tls_cert ? "tls.cert" : "tls.key"), name, "needs %s beside it",
+                       n->tls_cert ? "tls.key" : "tls.cert");
+    } else if (tls_client_new(&ctx, &files, &e) != RC_OK) {
+        config_problem(l, node_line(n, first), name, "%s", e.message);
+    } else {
+        SSL_CTX_free(ctx);
+    }
+}
+
 static void check_node_models(struct config_loader *l, const struct config_node *n, int i)
 {
     char name[96];
@@ -190,6 +257,7 @@ static void check_nodes(struct config_loader *l)
         const struct config_node *n = &c->nodes[i];
         check_node_provider(l, n, i);
         check_node_files(l, n, i);
+        check_node_tls(l, n, i);
         check_node_models(l, n, i);
         for (int k = 0; k < i; k++) {
             const struct config_node *other = &c->nodes[k];

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/money.h"
+#include "base/tls.h"
 #include "policies/waiting.h"
 
 enum provider_kind { PROVIDER_STATIC, PROVIDER_PROCESS };
@@ -39,7 +40,10 @@ struct config_node {
     const char *model_path;
     int port;                         /* 0: any free one */
     int threads, ctx_size, max_batch; /* 0: the engine's own default */
-    int line;                         /* of the item in the file */
+    /* static, https */
+    const char *tls_ca, *tls_cert, *tls_key; /* NULL: the system's roots; nothing is shown */
+    const char *tls_name;                    /* the certificate's; NULL: the host of url */
+    int line;                                /* of the item in the file */
     int lines[CONFIG_ITEM_SETTINGS_MAX];
 };
 
@@ -132,6 +136,8 @@ struct config {
     const char *admin_socket; /* default STATE_DIR/admin.sock */
     const char *admin_listen; /* NULL: off; beyond loopback only with TLS */
     const char *tls_cert, *tls_key, *admin_tls_cert, *admin_tls_key;
+    const char *tls_client_ca, *admin_tls_client_ca;
+    enum tls_client_certs tls_client_certs, admin_tls_client_certs;
     const char *state_dir;   /* ledger and sockets; default ./state */
     const char *ledger_path; /* default STATE_DIR/ledger.db */
     int ledger_queue_max;    /* rows waiting for the disk */
@@ -157,7 +163,10 @@ struct config {
     int64_t token_ms;               /* silence after which an answer that can continue elsewhere does */
     int64_t body_bytes_max;
     int connections_max;
-    int workers; /* event loops that serve requests; 0: auto */
+    int connections_per_client;                         /* 0: no such bound */
+    int64_t head_ms, body_ms, reader_ms, client_idle_ms; /* patience with clients */
+    int64_t held_bytes_max;                             /* of requests, over all connections */
+    int workers;                                        /* event loops that serve requests; 0: auto */
     int64_t drain_ms;
     struct config_cache cache;
     struct config_tracing tracing;
@@ -186,6 +195,10 @@ void config_free(struct config *c); /* gives a reference back, the loader's or o
 /* What is allowed but probably not meant (a key that can reach nothing, a node that is free of charge), one per line
  * in the form of the mistakes. Returns how many. */
 int config_warnings(const struct config *c, struct strbuf *out);
+
+/* What the two listeners show and whom they let in; cert NULL: plain HTTP. Borrows from c. */
+struct tls_server_files config_tls(const struct config *c);
+struct tls_server_files config_admin_tls(const struct config *c);
 
 struct identity; /* scheduler/auth/identity.h */
 struct network;

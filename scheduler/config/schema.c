@@ -80,6 +80,24 @@ static bool check_url(const void *field, char *why, size_t size)
     return !colon || check_port(colon + (host[0] == '[' ? 2 : 1), why, size);
 }
 
+/* A host name or an address, for TLS. */
+static bool check_host(const void *field, char *why, size_t size)
+{
+    const char *text = *(const char *const *)field;
+    size_t n = strlen(text);
+
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)text[i]) && !strchr("-_.:", text[i])) {
+            snprintf(why, size, "\"%.80s\" is not a host name; write it as in api.example.com", text);
+            return false;
+        }
+    if (n > 253) {
+        snprintf(why, size, "the host name has %zu characters; up to 253 are allowed", n);
+        return false;
+    }
+    return true;
+}
+
 /* http://HOST:4318 or with a path before /v1/traces. */
 static bool check_collector(const void *field, char *why, size_t size)
 {
@@ -149,6 +167,7 @@ static bool check_hash(const void *field, char *why, size_t size)
     return true;
 }
 
+static const char *const certs_words[] = {"off", "optional", "required", NULL}; /* enum tls_client_certs */
 static const char *const auth_words[] = {"keys", "off", NULL};
 static const char *const scope_words[] = {"inference", "admin", NULL};
 static const char *const provider_words[] = {"static", "process", NULL};
@@ -179,6 +198,11 @@ static const struct setting main_rows[] = {
      .help = "Certificate chain (PEM) for `listen`; with tls.key, turns TLS on."},
     {"tls.key", SETTING_PATH, SETTING_RELOAD, MAIN(tls_key), .def_text = "plain HTTP",
      .help = "Private key (PEM) of tls.cert."},
+    {"tls.client_certs", SETTING_CHOICE, SETTING_RELOAD, MAIN(tls_client_certs), .choices = certs_words, .def = "off",
+     .help = "Certificates of applications: `required`: who shows none that tls.client_ca has signed is not let in, "
+             "whatever key he has. `optional`: one that is shown must be good. A certificate does not replace a key."},
+    {"tls.client_ca", SETTING_PATH, SETTING_RELOAD, MAIN(tls_client_ca), .def_text = "none",
+     .help = "Authorities (PEM) for the certificates of applications."},
     {"admin.socket", SETTING_PATH, MAIN(admin_socket), .def_text = "STATE_DIR/admin.sock",
      .help = "Unix socket (mode 0660) of the admin API and /metrics; the command line connects to it."},
     {"admin.listen", SETTING_TEXT, MAIN(admin_listen), .check = check_address, .def_text = "off",
@@ -188,6 +212,10 @@ static const struct setting main_rows[] = {
      .help = "Certificate chain (PEM) for admin.listen."},
     {"admin.tls_key", SETTING_PATH, SETTING_RELOAD, MAIN(admin_tls_key), .def_text = "plain HTTP",
      .help = "Private key (PEM) of admin.tls_cert."},
+    {"admin.tls_client_certs", SETTING_CHOICE, SETTING_RELOAD, MAIN(admin_tls_client_certs), .choices = certs_words,
+     .def = "off", .help = "The same as tls.client_certs for admin.listen."},
+    {"admin.tls_client_ca", SETTING_PATH, SETTING_RELOAD, MAIN(admin_tls_client_ca), .def_text = "none",
+     .help = "Authorities (PEM) for the certificates of operators."},
     {"state_dir", SETTING_PATH, MAIN(state_dir), .def = "state",
      .help = "Folder for ledger and sockets; made (mode 0750) when it is missing."},
     {"ledger.path", SETTING_PATH, MAIN(ledger_path), .def_text = "STATE_DIR/ledger.db",
@@ -202,6 +230,22 @@ static const struct setting main_rows[] = {
      .def = "32MiB", .help = "Largest request body; a larger one is answered with 413."},
     {"limits.connections", SETTING_INT, MAIN(connections_max), .lo = 1, .hi = 1000000, .unit = "connections",
      .def = "20000", .help = "Open connections from applications; one more is answered with 503."},
+    {"limits.connections_per_client", SETTING_INT, SETTING_RELOAD, MAIN(connections_per_client), .lo = 0, .hi = 1000000,
+     .unit = "connections", .def = "0",
+     .help =
+         "Open connections from one IPv4 address or IPv6 /64 network; one more is answered with 429. Behind a proxy "
+         "all come from its address. 0: no such bound."},
+    {"limits.slow_head", SETTING_DURATION, MAIN(head_ms), .lo = 100, .hi = 600000, .def = "15s",
+     .help = "A request's head (and the TLS handshake) must be there so long after its first byte; else 408."},
+    {"limits.slow_body", SETTING_DURATION, MAIN(body_ms), .lo = 100, .hi = 3600000, .def = "2m",
+     .help = "The same for its body; else 408."},
+    {"limits.slow_reader", SETTING_DURATION, MAIN(reader_ms), .lo = 100, .hi = 3600000, .def = "1m",
+     .help = "A client that takes no byte of its answer for so long is cut off."},
+    {"limits.keep_alive", SETTING_DURATION, MAIN(client_idle_ms), .lo = 100, .hi = 86400000, .def = "75s",
+     .help = "A connection without a request is closed after so long."},
+    {"limits.held", SETTING_SIZE, MAIN(held_bytes_max), .lo = 1048576, .hi = INT64_C(1) << 40, .def = "1GiB",
+     .help = "Bytes of requests held in memory at once, over all connections; beyond it requests are answered with "
+             "503."},
     {"limits.key", SETTING_TEXT, SETTING_RELOAD, MAIN(class_key), .check = check_name, .def_text = "no limit",
      .help = "Class of limits for each key, and each user of an issuer, that has no rate_class itself."},
     {"limits.team", SETTING_TEXT, SETTING_RELOAD, MAIN(class_team), .check = check_name, .def_text = "no limit",
@@ -332,6 +376,13 @@ static const struct setting node_rows[] = {
     {"node_key_file", SETTING_PATH, SETTING_RELOAD, NODE(node_key_file), .def_text = "none",
      .help = "static: for a spillway-engine, the file of its --node-key-file: answers can then continue on another "
              "engine when one dies. Engines of provider process get a key by themselves."},
+    {"tls.ca", SETTING_PATH, NODE(tls_ca), .def_text = "the system's",
+     .help = "static, https: authorities (PEM) that the node's certificate must be signed by."},
+    {"tls.cert", SETTING_PATH, NODE(tls_cert), .def_text = "none",
+     .help = "static, https: certificate chain (PEM) shown to a node that asks for one; with tls.key."},
+    {"tls.key", SETTING_PATH, NODE(tls_key), .def_text = "none", .help = "Private key (PEM) of tls.cert."},
+    {"tls.server_name", SETTING_TEXT, NODE(tls_name), .check = check_host, .def_text = "the host of url",
+     .help = "static, https: name that the certificate must be for, and that is asked for (SNI)."},
     {"continue", SETTING_CHOICE, SETTING_RELOAD, NODE(continue_by), .choices = continue_words, .def = "off",
      .help = "`prefix`: the node may go on with plain text that another node began, given as the beginning of the "
              "assistant's message (vLLM, llama-server). `off`: an answer that cannot continue ends with an error."},

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/tls.h"
 #include "scheduler/front/front_internal.h"
+#include "scheduler/front/tls_watch.h"
 
 #define ENGINE_GRACE_MS 5000
 
@@ -52,6 +52,29 @@ static enum rc make_nodes(struct front *f, struct error *e)
     return nodes_new(&f->nodes, &o, e);
 }
 
+static enum rc make_doors(struct front *f, struct error *e)
+{
+    const struct config *c = f->o.config;
+    const struct tls_server_files files = config_tls(c);
+    f->peers = peers_new(c->connections_per_client);
+    if (!files.cert)
+        return RC_OK;
+    enum rc rc = tls_door_new(&f->tls, &files, f->o.clock, e);
+    const struct tls_watch_options o = {.loop = f->o.loop, .door = f->tls, .log = f->o.log, .name = "listen"};
+    return rc == RC_OK ? tls_watch_new(&f->tls_watch, &o, e) : rc;
+}
+
+enum rc front_take_doors(struct front *f, const struct config *c, struct error *e)
+{
+    const struct tls_server_files files = config_tls(c);
+    if (!files.cert != !f->tls)
+        return error_set(e, RC_INVALID, "tls.cert: TLS is turned on or off by a restart only");
+    enum rc rc = f->tls ? tls_door_replace(f->tls, &files, e) : RC_OK;
+    if (rc == RC_OK)
+        peers_set_max(f->peers, c->connections_per_client);
+    return rc;
+}
+
 enum rc front_new(struct front **out, const struct front_options *o, struct error *e)
 {
     const struct config *c = o->config;
@@ -69,8 +92,8 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
         rc = lanes_new(f, e);
     if (rc == RC_OK)
         rc = make_nodes(f, e);
-    if (rc == RC_OK && c->tls_cert)
-        rc = tls_server_new(&f->tls, c->tls_cert, c->tls_key, e);
+    if (rc == RC_OK)
+        rc = make_doors(f, e);
     if (rc == RC_OK)
         rc = lanes_listen(f, e);
     if (rc == RC_OK)
@@ -98,7 +121,9 @@ void front_free(struct front *f)
     limit_table_free(f->limits);
     cached_shared_free(f->cached);
     route_metrics_free(f->routes);
-    SSL_CTX_free(f->tls);
+    tls_watch_free(f->tls_watch);
+    tls_door_free(f->tls);
+    peers_free(f->peers);
     if (f->drain_timer)
         event_free(f->drain_timer);
     free(f->rooms);

@@ -52,6 +52,10 @@ void front_drain(struct front *f, void (*done)(void *arg), void *arg);
 void front_free(struct front *f);      /* engines that still run are killed and reaped; NULL is fine */
 int front_port(const struct front *f); /* bound TCP port */
 bool front_is_draining(const struct front *f);
+/* Show the certificate of `config`, read anew, ask what it asks of clients' certificates, and allow each client as many
+ * connections as it says. Connections that are open stay as they are. All of it or, with *e, nothing. Reads the files of
+ * the certificate (blocks for as long as that takes); the loop of front_options. */
+enum rc front_take_doors(struct front *f, const struct config *config, struct error *e) SPW_MUST_USE;
 /* Ready: not draining, the ledger takes rows, at least one node is healthy. *why (may be NULL): static text, or "". */
 bool front_is_ready(const struct front *f, const char **why);
 

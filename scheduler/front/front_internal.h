@@ -161,6 +161,8 @@ struct room {
  * slot that he was granted. */
 #define LANES_MAX 64 /* they are bits of front.to_tell */
 
+struct tls_watch; /* tls_watch.h */
+
 struct lane_pool {
     struct http_client *client; /* NULL: none yet */
     unsigned generation;        /* of the node's address */
@@ -196,7 +198,9 @@ struct front {
     struct lane *lanes; /* the array is whole before the first thread starts */
     int n_lanes;
     struct http_held held; /* bounds on connections and request bytes, over all lanes */
-    SSL_CTX *tls;
+    struct tls_door *tls;  /* NULL: plain HTTP */
+    struct tls_watch *tls_watch;
+    struct peers *peers;
 
     pthread_mutex_t lock;
     struct room *rooms; /* one per model that the configuration names; the array is constant */

@@ -204,6 +204,12 @@ enum rc lanes_listen(struct front *f, struct error *e)
     struct http_server_options o = {.limits = http_limits_default,
                                     .connections_max = c->connections_max,
                                     .tls = f->tls,
+                                    .peers = f->peers,
+                                    .head_ms = c->head_ms,
+                                    .body_ms = c->body_ms,
+                                    .write_ms = c->reader_ms,
+                                    .idle_ms = c->client_idle_ms,
+                                    .retained_bytes_max = (size_t)c->held_bytes_max,
                                     .held = &f->held,
                                     .sharing = f->n_lanes > 1 ? HTTP_LISTEN_FIRST : HTTP_LISTEN_ALONE};
     char address[300];

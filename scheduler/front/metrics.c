@@ -148,6 +148,9 @@ static struct http_server_stats http_stats(const struct front *f)
         sum.requests += s.requests;
         sum.refused_framing += s.refused_framing;
         sum.refused_full += s.refused_full;
+        sum.refused_client += s.refused_client;
+        sum.timed_out += s.timed_out;
+        sum.tls_failed += s.tls_failed;
     }
     return sum;
 }
@@ -175,6 +178,21 @@ static int64_t read_refused_full(const struct front *f, int i)
 {
     (void)i;
     return (int64_t)http_stats(f).refused_full;
+}
+static int64_t read_refused_client(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)http_stats(f).refused_client;
+}
+static int64_t read_timed_out(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)http_stats(f).timed_out;
+}
+static int64_t read_tls_failed(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)http_stats(f).tls_failed;
 }
 static int64_t read_workers(const struct front *f, int i)
 {
@@ -644,6 +662,24 @@ static const struct declaration table[] = {
      UNIT_COUNT,
      {DIM_NONE, DIM_NONE},
      read_spans_queued},
+    {"spillway_http_refused_client_total",
+     "Connections refused because their address has as many as one client may have.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_refused_client},
+    {"spillway_http_timed_out_total",
+     "Connections closed because the client was too slow.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_timed_out},
+    {"spillway_tls_failed_total",
+     "TLS handshakes of clients that failed.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_tls_failed},
 };
 #define TABLE_SIZE ((int)(sizeof table / sizeof table[0]))
 

@@ -17,7 +17,7 @@ struct nodes {
     struct nodes_options o;
     struct node *nodes;
     int n;
-    SSL_CTX *tls;             /* for https addresses; made when the first one needs it */
+    SSL_CTX *tls;             /* for https addresses that say no more; made when the first one needs it */
     struct provider *process; /* made when the first node needs it */
     char *key_file, *key;     /* of the engines that it starts; owned */
     struct holds holds;
@@ -121,7 +121,8 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
         /* no limits on silence here: requests and probes have their own */
         .limits = http_limits_default,
         .connect_ms = CONNECT_MS,
-        .tls = target.tls ? t->tls : NULL,
+        .tls = target.tls ? n->tls : NULL,
+        .tls_name = n->config->tls_name,
     };
     o.limits.body_bytes_max = 0;
     *generation = target.generation;
@@ -139,14 +140,27 @@ static unsigned move_to(struct node *n, struct node_target target)
     return before;
 }
 
+/* The system's roots are read once for all nodes. */
+static enum rc open_tls(struct node *n, struct error *e)
+{
+    struct nodes *t = n->table;
+    const struct tls_client_files own = {n->config->tls_ca, n->config->tls_cert, n->config->tls_key};
+    if (own.ca || own.cert)
+        return tls_client_new(&n->tls, &own, e);
+    enum rc rc = t->tls ? RC_OK : tls_client_new(&t->tls, &(struct tls_client_files){.ca = NULL}, e);
+    if (rc == RC_OK && SSL_CTX_up_ref(t->tls) == 1)
+        n->tls = t->tls;
+    return rc;
+}
+
 static enum rc connect_to(struct node *n, const char *url, struct error *e)
 {
     struct nodes *t = n->table;
     struct node_target a = {.port = 0};
     unsigned generation;
     enum rc rc = parse_url(&a, url, e);
-    if (rc == RC_OK && a.tls && !t->tls)
-        rc = tls_client_new(&t->tls, NULL, e);
+    if (rc == RC_OK && a.tls && !n->tls)
+        rc = open_tls(n, e);
     if (rc != RC_OK)
         return rc;
     move_to(n, a);
@@ -324,6 +338,7 @@ void nodes_free(struct nodes *t)
         node_hold_stop(&t->nodes[i]);
         forget_secret(t->nodes[i].authorization);
         forget_secret(t->nodes[i].node_key);
+        SSL_CTX_free(t->nodes[i].tls);
         strbuf_fini(&t->nodes[i].probe_body);
     }
     if (t->stop_event)

@@ -63,6 +63,7 @@ struct node {
     char breaker_reason[160];  /* why it opened last */
     enum node_hold told;       /* what the log said last */
     uint64_t opened, cooled;   /* times that its breaker opened, that it asked to be left alone */
+    SSL_CTX *tls;              /* owned; set before target.tls says so, then constant */
     /* the table's loop */
     char *address;              /* owned: "http://host:port"; NULL before there is one */
     struct http_client *client; /* of health checks; NULL before there is an address */

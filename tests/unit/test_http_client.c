@@ -1,14 +1,15 @@
 /* The HTTP client against rude raw peers (cut, stalled, lying) and against our own server: streaming, back-pressure,
  * pooling, cancelling, names, unix sockets, TLS.
  * links: spw_base */
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "base/http_client.h"
 #include "base/http_server.h"
 #include "http_peer.h"
 #include "test.h"
+#include "tls_make.h"
 
 static struct event_base *loop;
 static struct {
@@ -507,7 +508,7 @@ static void on_request(struct http_exchange *x, void *arg)
     http_reply_end(x);
 }
 
-static struct http_server *server_on(const char *address, SSL_CTX *tls)
+static struct http_server *server_on(const char *address, struct tls_door *tls)
 {
     static const struct http_server_handlers h = {.on_request = on_request};
     struct http_server_options o = {.tls = tls};
@@ -605,37 +606,37 @@ static void talks_over_unix_sockets(void)
     http_server_free(s);
 }
 
-/* A certificate of our own for "localhost" and 127.0.0.1. */
-static SSL_CTX *make_certificate(X509 **out)
+static char dir[64], cert[96], key[96];
+
+static struct tls_door *make_door(void)
 {
-    EVP_PKEY *key = EVP_EC_gen("P-256");
-    X509 *x = X509_new();
-    ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
-    X509_gmtime_adj(X509_getm_notBefore(x), -60);
-    X509_gmtime_adj(X509_getm_notAfter(x), 3600);
-    X509_set_pubkey(x, key);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_ASC, (const unsigned char *)"test", -1, -1, 0);
-    X509_set_issuer_name(x, X509_get_subject_name(x));
-    X509V3_CTX ctx;
-    X509V3_set_ctx(&ctx, x, x, NULL, NULL, 0);
-    X509_EXTENSION *names = X509V3_EXT_conf_nid(NULL, &ctx, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
-    X509_add_ext(x, names, -1);
-    X509_EXTENSION_free(names);
-    X509_sign(x, key, EVP_sha256());
-    SSL_CTX *tls = SSL_CTX_new(TLS_server_method());
-    CHECK(SSL_CTX_use_certificate(tls, x) == 1 && SSL_CTX_use_PrivateKey(tls, key) == 1);
-    EVP_PKEY_free(key);
-    *out = x;
-    return tls;
+    struct tls_door *door = NULL;
+    struct error e;
+    snprintf(dir, sizeof dir, "/tmp/spw-client-XXXXXX");
+    CHECK(mkdtemp(dir));
+    snprintf(cert, sizeof cert, "%s/cert.pem", dir);
+    snprintf(key, sizeof key, "%s/key.pem", dir);
+    tls_write_pair(cert, key, "test", "DNS:localhost,DNS:other.test,IP:127.0.0.1", NULL);
+    CHECK(tls_door_new(&door, &(struct tls_server_files){.cert = cert, .key = key}, &clock_system, &e) == RC_OK);
+    return door;
+}
+
+static void drop_door(struct tls_door *door)
+{
+    tls_door_free(door);
+    unlink(cert);
+    unlink(key);
+    rmdir(dir);
 }
 
 static void talks_tls_and_checks_names(void)
 {
-    X509 *certificate;
-    SSL_CTX *server_tls = make_certificate(&certificate);
-    SSL_CTX *trusting = SSL_CTX_new(TLS_client_method()), *doubting = SSL_CTX_new(TLS_client_method());
-    X509_STORE_add_cert(SSL_CTX_get_cert_store(trusting), certificate);
-    struct http_server *s = server_on("127.0.0.1:0", server_tls);
+    struct tls_door *door = make_door();
+    SSL_CTX *trusting = NULL, *doubting = NULL;
+    struct error e;
+    CHECK(tls_client_new(&trusting, &(struct tls_client_files){.ca = cert}, &e) == RC_OK);
+    CHECK(tls_client_new(&doubting, &(struct tls_client_files){.ca = NULL}, &e) == RC_OK);
+    struct http_server *s = server_on("127.0.0.1:0", door);
     static const char *const hosts[] = {"127.0.0.1", "localhost"};
     static char mass[3 << 20];
     memset(mass, 'm', sizeof(mass));
@@ -679,10 +680,65 @@ static void talks_tls_and_checks_names(void)
     CHECK_INT(seen.phase, HTTP_PHASE_CONNECT);
     http_client_free(client);
     http_server_free(s);
-    SSL_CTX_free(server_tls);
     SSL_CTX_free(trusting);
     SSL_CTX_free(doubting);
-    X509_free(certificate);
+    drop_door(door);
+}
+
+/* A second connection goes on with the first one's session, and one whose session nobody knows any more still works. */
+static void resumes_tls_sessions(void)
+{
+    struct tls_door *door = make_door(), *other = NULL;
+    SSL_CTX *trusting = NULL;
+    struct error e;
+    CHECK(tls_client_new(&trusting, &(struct tls_client_files){.ca = cert}, &e) == RC_OK);
+    CHECK(tls_door_new(&other, &(struct tls_server_files){.cert = cert, .key = key}, &clock_system, &e) == RC_OK);
+    struct http_server *s = server_on("127.0.0.1:0", door);
+    char address[32];
+    snprintf(address, sizeof address, "127.0.0.1:%d", http_server_port(s));
+    struct http_client_options o = {.tls = trusting, .keep_idle_ms = 30};
+    client = client_for("127.0.0.1", http_server_port(s), &o);
+    SSL_CTX_free(trusting); /* the pool has its own reference */
+    for (int i = 0; i < 3; i++) {
+        post(client, "q", 1);
+        CHECK_INT(seen.body_len, 5);
+        peer_run_ms(loop, 80); /* until the pooled connection is let go */
+    }
+    CHECK_INT(http_client_stats(client).opened, 3);
+    CHECK_INT(http_client_stats(client).tls_resumed, 2);
+    http_server_free(s);
+    s = server_on(address, other); /* a server that was started again: other ticket keys */
+    post(client, "q", 1);
+    CHECK_INT(seen.body_len, 5);
+    CHECK_INT(http_client_stats(client).tls_resumed, 2);
+    http_client_free(client);
+    http_server_free(s);
+    tls_door_free(other);
+    drop_door(door);
+}
+
+/* What the certificate must be for may be another name than where one connects to. */
+static void checks_the_name_it_is_told(void)
+{
+    struct tls_door *door = make_door();
+    SSL_CTX *trusting = NULL;
+    struct error e;
+    CHECK(tls_client_new(&trusting, &(struct tls_client_files){.ca = cert}, &e) == RC_OK);
+    struct http_server *s = server_on("127.0.0.2:0", door);
+    struct http_client_options o = {.tls = trusting, .tls_name = "other.test"};
+    client = client_for("127.0.0.2", http_server_port(s), &o);
+    post(client, "q", 1);
+    CHECK_INT(seen.body_len, 5);
+    http_client_free(client);
+    o.tls_name = "wrong.test";
+    client = client_for("127.0.0.2", http_server_port(s), &o);
+    get(client, "/");
+    CHECK(peer_wait(loop, &seen.fails, 1, 2000));
+    CHECK(strstr(seen.message, "certificate refused") && strstr(seen.message, "mismatch"));
+    http_client_free(client);
+    http_server_free(s);
+    SSL_CTX_free(trusting);
+    drop_door(door);
 }
 
 int main(void)
@@ -704,6 +760,8 @@ int main(void)
     TEST(resolves_names);
     TEST(talks_over_unix_sockets);
     TEST(talks_tls_and_checks_names);
+    TEST(resumes_tls_sessions);
+    TEST(checks_the_name_it_is_told);
     event_base_free(loop);
     return TEST_RESULT();
 }

@@ -1,70 +1,54 @@
-/* Proves that a listener's certificate and key are loaded when they fit, that each way in which they do not says so, and
- * that a client believes the certificate it was given for the right name and no other.
+/* Proves that a listener's certificate and key are loaded when they fit, that each way in which they do not says so; that
+ * a client believes the certificate it was given for the right name and no other; that clients' certificates are asked
+ * for and checked; and that a door's files are replaced while sessions live on, unless something else is asked of
+ * clients now.
  * links: spw_base spw_sched_config */
 #include "tests/unit/test.h"
 
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/tls.h"
+#include "base/tls_door.h"
 #include "scheduler/config/config.h"
+#include "tests/unit/tls_make.h"
 
 static char dir[64], cert[96], key[96], other_key[96], text[96];
-
-static EVP_PKEY *write_key(const char *path)
-{
-    EVP_PKEY *k = EVP_EC_gen("P-256");
-    FILE *f = fopen(path, "w");
-
-    CHECK(k && f && PEM_write_PrivateKey(f, k, NULL, NULL, 0, NULL, NULL) == 1);
-    fclose(f);
-    return k;
-}
-
-/* Self-signed, for the name "localhost", an hour long. */
-static void write_cert(const char *path, EVP_PKEY *k)
-{
-    X509 *x = X509_new();
-    X509_NAME *name = X509_get_subject_name(x);
-    FILE *f = fopen(path, "w");
-
-    X509_set_version(x, X509_VERSION_3);
-    ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
-    X509_gmtime_adj(X509_getm_notBefore(x), -60);
-    X509_gmtime_adj(X509_getm_notAfter(x), 3600);
-    X509_set_pubkey(x, k);
-    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"localhost", -1, -1, 0);
-    X509_set_issuer_name(x, name);
-    X509_EXTENSION *san = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, "DNS:localhost");
-    X509_add_ext(x, san, -1);
-    X509_EXTENSION_free(san);
-    CHECK(X509_sign(x, k, EVP_sha256()) != 0);
-    CHECK(f && PEM_write_X509(f, x) == 1);
-    fclose(f);
-    X509_free(x);
-}
+static char ca[96], ca_key[96], client_cert[96], client_key[96], stranger_cert[96], stranger_key[96];
 
 static void make_files(void)
 {
-    snprintf(cert, sizeof cert, "%s/cert.pem", dir);
-    snprintf(key, sizeof key, "%s/key.pem", dir);
-    snprintf(other_key, sizeof other_key, "%s/other.pem", dir);
-    snprintf(text, sizeof text, "%s/text.pem", dir);
-    EVP_PKEY *k = write_key(key);
-    write_cert(cert, k);
-    EVP_PKEY_free(k);
-    EVP_PKEY_free(write_key(other_key));
+    const struct {
+        char *path;
+        const char *name;
+    } all[] = {{cert, "cert"},
+               {key, "key"},
+               {other_key, "other"},
+               {text, "text"},
+               {ca, "ca"},
+               {ca_key, "ca_key"},
+               {client_cert, "client"},
+               {client_key, "client_key"},
+               {stranger_cert, "alien"},
+               {stranger_key, "alien_key"}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        snprintf(all[i].path, sizeof cert, "%s/%s.pem", dir, all[i].name);
+    tls_write_pair(cert, key, "localhost", "DNS:localhost", NULL);
+    EVP_PKEY_free(tls_write_key(other_key));
+    struct tls_maker authority = tls_make_authority(ca, ca_key, "our clients");
+    tls_write_pair(client_cert, client_key, "client", "DNS:client.test", &authority);
+    tls_maker_free(&authority);
+    tls_write_pair(stranger_cert, stranger_key, "stranger", "DNS:client.test", NULL);
     FILE *f = fopen(text, "w");
     fputs("not PEM\n", f);
     fclose(f);
 }
 
-static enum rc open_server(const char *c, const char *k, struct error *e)
+static enum rc open_server(const char *c, const char *k, const char *client_ca, struct error *e)
 {
     SSL_CTX *ctx = NULL;
-    enum rc rc = tls_server_new(&ctx, c, k, e);
+    const struct tls_server_files f = {c, k, client_ca, client_ca ? TLS_CLIENT_CERTS_REQUIRED : TLS_CLIENT_CERTS_OFF};
+    enum rc rc = tls_server_new(&ctx, &f, e);
 
     CHECK((rc == RC_OK) == (ctx != NULL));
     SSL_CTX_free(ctx);
@@ -75,40 +59,92 @@ static void test_pairs(void)
 {
     struct error e;
 
-    CHECK(open_server(cert, key, &e) == RC_OK);
-    CHECK(open_server(cert, other_key, &e) == RC_INVALID && strstr(e.message, other_key));
-    CHECK(open_server(text, key, &e) == RC_INVALID && strstr(e.message, "no certificate chain"));
-    CHECK(open_server(cert, text, &e) == RC_INVALID && strstr(e.message, "no unencrypted private key"));
-    CHECK(open_server("/no/such", key, &e) == RC_IO && strstr(e.message, "No such file"));
-    CHECK(open_server(dir, key, &e) == RC_INVALID && strstr(e.message, "not a file"));
+    CHECK(open_server(cert, key, NULL, &e) == RC_OK);
+    CHECK(open_server(cert, other_key, NULL, &e) == RC_INVALID && strstr(e.message, other_key));
+    CHECK(open_server(text, key, NULL, &e) == RC_INVALID && strstr(e.message, "no certificate chain"));
+    CHECK(open_server(cert, text, NULL, &e) == RC_INVALID && strstr(e.message, "no unencrypted private key"));
+    CHECK(open_server("/no/such", key, NULL, &e) == RC_IO && strstr(e.message, "No such file"));
+    CHECK(open_server(dir, key, NULL, &e) == RC_INVALID && strstr(e.message, "not a file"));
+    CHECK(open_server(cert, key, ca, &e) == RC_OK);
+    CHECK(open_server(cert, key, text, &e) == RC_INVALID && strstr(e.message, text));
     SSL_CTX *ctx = NULL;
-    CHECK(tls_client_new(&ctx, text, &e) == RC_INVALID && ctx == NULL);
+    CHECK(tls_client_new(&ctx, &(struct tls_client_files){.ca = text}, &e) == RC_INVALID && ctx == NULL);
+    CHECK(tls_client_new(&ctx, &(struct tls_client_files){.ca = ca, .cert = cert, .key = other_key}, &e) ==
+              RC_INVALID &&
+          ctx == NULL);
+}
+
+static bool config_says(const char *yaml, const char *problem)
+{
+    struct strbuf problems;
+    struct config *c = NULL;
+
+    strbuf_init(&problems, 4096);
+    enum rc rc = config_parse(&c, yaml, strlen(yaml), "f", &problems);
+    bool ok = problem ? rc == RC_INVALID && problems.data && strstr(problems.data, problem) : rc == RC_OK;
+    if (!ok)
+        fprintf(stderr, "%s\n-> %s\n", yaml, problems.data ? problems.data : "nothing");
+    config_free(c);
+    strbuf_fini(&problems);
+    return ok;
 }
 
 static void test_in_configuration(void)
 {
-    struct strbuf problems;
-    struct config *c = NULL;
-    char yaml[512];
+    static const char nodes[] = "nodes: [{name: a, url: 'http://h', models: [m]}]\n";
+    char yaml[1024];
 
-    strbuf_init(&problems, 4096);
-    snprintf(yaml, sizeof yaml,
-             "auth: off\ntls: {cert: %s, key: %s}\nnodes: [{name: a, url: 'http://h', models: [m]}]\n", cert, key);
-    CHECK(config_parse(&c, yaml, strlen(yaml), "f", &problems) == RC_OK);
-    config_free(c);
-    snprintf(yaml, sizeof yaml,
-             "auth: off\ntls: {cert: %s, key: %s}\nnodes: [{name: a, url: 'http://h', models: [m]}]\n", cert,
-             other_key);
-    CHECK(config_parse(&c, yaml, strlen(yaml), "f", &problems) == RC_INVALID);
-    CHECK(problems.data && strncmp(problems.data, "f:2: tls.cert: ", 15) == 0);
-    strbuf_fini(&problems);
+    snprintf(yaml, sizeof yaml, "auth: off\ntls: {cert: %s, key: %s}\n%s", cert, key, nodes);
+    CHECK(config_says(yaml, NULL));
+    snprintf(yaml, sizeof yaml, "auth: off\ntls: {cert: %s, key: %s}\n%s", cert, other_key, nodes);
+    CHECK(config_says(yaml, "f:2: tls.cert: "));
+    snprintf(yaml, sizeof yaml, "auth: off\ntls: {cert: %s, key: %s, client_certs: required, client_ca: %s}\n%s", cert,
+             key, ca, nodes);
+    CHECK(config_says(yaml, NULL));
+    snprintf(yaml, sizeof yaml, "auth: off\ntls: {cert: %s, key: %s, client_certs: required}\n%s", cert, key, nodes);
+    CHECK(config_says(yaml, "f:2: tls.client_certs: needs tls.client_ca"));
+    snprintf(yaml, sizeof yaml, "auth: off\ntls: {cert: %s, key: %s, client_ca: %s}\n%s", cert, key, ca, nodes);
+    CHECK(config_says(yaml, "f:2: tls.client_ca: means nothing"));
+    snprintf(yaml, sizeof yaml, "auth: off\ntls: {client_certs: optional, client_ca: %s}\n%s", ca, nodes);
+    CHECK(config_says(yaml, "f:2: tls.client_certs: certificates are shown over TLS alone"));
+    snprintf(yaml, sizeof yaml, "auth: off\ntls: {cert: %s, key: %s, client_certs: required, client_ca: %s}\n%s", cert,
+             key, text, nodes);
+    CHECK(config_says(yaml, text));
 }
 
-/* Shake hands in memory. True: both sides are done. */
+static void test_node_configuration(void)
+{
+    char yaml[1024];
+    const char *form = "auth: off\nnodes:\n  - {name: a, url: '%s', models: [m], tls: {%s%s%s%s}}\n";
+
+    snprintf(yaml, sizeof yaml, form, "https://h", "ca: ", ca, "", "");
+    CHECK(config_says(yaml, NULL));
+    snprintf(yaml, sizeof yaml, form, "https://h", "cert: ", client_cert, ", key: ", client_key);
+    CHECK(config_says(yaml, NULL));
+    snprintf(yaml, sizeof yaml, form, "https://h", "server_name: api.test", "", "", "");
+    CHECK(config_says(yaml, NULL));
+    snprintf(yaml, sizeof yaml, form, "http://h", "ca: ", ca, "", "");
+    CHECK(config_says(yaml, "f:3: nodes[0].tls.ca: means nothing unless url begins with https://"));
+    snprintf(yaml, sizeof yaml, form, "https://h", "cert: ", client_cert, "", "");
+    CHECK(config_says(yaml, "f:3: nodes[0].tls.cert: needs tls.key"));
+    snprintf(yaml, sizeof yaml, form, "https://h", "key: ", client_key, "", "");
+    CHECK(config_says(yaml, "f:3: nodes[0].tls.key: needs tls.cert"));
+    snprintf(yaml, sizeof yaml, form, "https://h", "cert: ", client_cert, ", key: ", other_key);
+    CHECK(config_says(yaml, other_key));
+    snprintf(yaml, sizeof yaml, form, "https://h", "ca: ", text, "", "");
+    CHECK(config_says(yaml, text));
+    snprintf(yaml, sizeof yaml, form, "https://h", "server_name: 'a b'", "", "", "");
+    CHECK(config_says(yaml, "not a host name"));
+}
+
+/* ---- handshakes in memory ----------------------------------------------------------------------------------------- */
+
+/* True: both sides are done, and what the server still had to say (tickets) has arrived. */
 static bool shake(SSL *client, SSL *server)
 {
     BIO *a = NULL, *b = NULL;
     int done = 0;
+    char byte;
 
     CHECK(BIO_new_bio_pair(&a, 0, &b, 0) == 1);
     SSL_set_bio(client, a, a);
@@ -122,37 +158,190 @@ static bool shake(SSL *client, SSL *server)
             (s < 0 && SSL_get_error(server, s) == SSL_ERROR_SSL))
             break;
     }
+    if (done == 3)
+        CHECK(SSL_read(client, &byte, 1) < 0 && SSL_read(server, &byte, 1) < 0);
     return done == 3;
 }
 
-static bool connects(const char *ca, const char *name, int max_version)
-{
-    SSL_CTX *s_ctx = NULL, *c_ctx = NULL;
-    struct error e;
+struct visit {
+    const char *ca, *name, *cert, *key;
+    int max_version;
+    const char *ciphers;
+    const unsigned char *alpn;
+    unsigned alpn_len;
+    SSL_SESSION **session; /* to go on with, and then to be kept */
+};
 
-    CHECK(tls_server_new(&s_ctx, cert, key, &e) == RC_OK);
-    CHECK(tls_client_new(&c_ctx, ca, &e) == RC_OK);
-    SSL *server = SSL_new(s_ctx), *client = SSL_new(c_ctx);
-    if (max_version) {
+struct outcome {
+    bool ok, resumed;
+    long serial; /* of the certificate that was shown */
+    int version;
+};
+
+static struct outcome visit(struct tls_door *d, const struct visit *v)
+{
+    SSL_CTX *ctx = NULL;
+    struct error e;
+    struct outcome o = {.ok = false};
+
+    CHECK(tls_client_new(&ctx, &(struct tls_client_files){v->ca, v->cert, v->key}, &e) == RC_OK);
+    SSL *server = tls_door_open(d), *client = SSL_new(ctx);
+    if (v->max_version) {
         SSL_set_min_proto_version(client, 0);
-        SSL_set_max_proto_version(client, max_version);
+        SSL_set_max_proto_version(client, v->max_version);
     }
-    SSL_set1_host(client, name);
-    bool ok = shake(client, server);
+    if (v->ciphers)
+        CHECK(SSL_set_cipher_list(client, v->ciphers) == 1);
+    if (v->alpn)
+        SSL_set_alpn_protos(client, v->alpn, v->alpn_len);
+    SSL_set1_host(client, v->name ? v->name : "localhost");
+    if (v->session) {
+        tls_client_keep_session(client, v->session);
+        if (*v->session)
+            CHECK(SSL_set_session(client, *v->session) == 1);
+    }
+    o.ok = shake(client, server);
+    o.resumed = o.ok && tls_client_connected(client);
+    o.version = SSL_version(client);
+    X509 *shown = o.ok ? SSL_get1_peer_certificate(client) : NULL;
+    o.serial = shown ? ASN1_INTEGER_get(X509_get0_serialNumber(shown)) : 0;
+    X509_free(shown);
+    /* Else the session of a connection that ends so is taken for spoilt. */
+    SSL_set_shutdown(client, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(server);
     SSL_free(client);
-    SSL_CTX_free(s_ctx);
-    SSL_CTX_free(c_ctx);
-    return ok;
+    SSL_CTX_free(ctx);
+    return o;
+}
+
+static struct tls_door *door_with(const char *client_ca, enum tls_client_certs certs, const struct clock *clock)
+{
+    struct tls_door *d = NULL;
+    struct error e;
+
+    CHECK(tls_door_new(&d, &(struct tls_server_files){cert, key, client_ca, certs}, clock, &e) == RC_OK);
+    return d;
 }
 
 static void test_handshake(void)
 {
-    CHECK(connects(cert, "localhost", 0));
-    CHECK(connects(cert, "localhost", TLS1_2_VERSION));
-    CHECK(!connects(cert, "localhost", TLS1_1_VERSION));
-    CHECK(!connects(cert, "example.com", 0));
-    CHECK(!connects(NULL, "localhost", 0)); /* no authority of the system signed it */
+    struct tls_door *d = door_with(NULL, TLS_CLIENT_CERTS_OFF, &clock_system);
+    static const unsigned char h2[] = "\x02h2", both[] = "\x02h2\x08http/1.1";
+
+    CHECK_INT(visit(d, &(struct visit){.ca = cert}).version, TLS1_3_VERSION);
+    CHECK(visit(d, &(struct visit){.ca = cert, .max_version = TLS1_2_VERSION}).ok);
+    CHECK(!visit(d, &(struct visit){.ca = cert, .max_version = TLS1_1_VERSION, .ciphers = "ALL:@SECLEVEL=0"}).ok);
+    /* no forward secrecy, no authenticated encryption */
+    CHECK(!visit(d, &(struct visit){.ca = cert, .max_version = TLS1_2_VERSION, .ciphers = "RSA+AES"}).ok);
+    CHECK(!visit(d, &(struct visit){.ca = cert, .max_version = TLS1_2_VERSION, .ciphers = "ECDHE+AES:!AESGCM:!AESCCM"})
+               .ok);
+    CHECK(!visit(d, &(struct visit){.ca = cert, .name = "example.com"}).ok);
+    CHECK(!visit(d, &(struct visit){.ca = NULL}).ok); /* no authority of the system signed it */
+    CHECK(!visit(d, &(struct visit){.ca = cert, .alpn = h2, .alpn_len = sizeof h2 - 1}).ok);
+    CHECK(visit(d, &(struct visit){.ca = cert, .alpn = both, .alpn_len = sizeof both - 1}).ok);
+    tls_door_free(d);
+}
+
+static void test_client_certificates(void)
+{
+    const struct visit none = {.ca = cert}, good = {.ca = cert, .cert = client_cert, .key = client_key},
+                       bad = {.ca = cert, .cert = stranger_cert, .key = stranger_key};
+    struct tls_door *required = door_with(ca, TLS_CLIENT_CERTS_REQUIRED, &clock_system);
+    struct tls_door *optional = door_with(ca, TLS_CLIENT_CERTS_OPTIONAL, &clock_system);
+
+    CHECK(!visit(required, &none).ok && visit(required, &good).ok && !visit(required, &bad).ok);
+    CHECK(visit(optional, &none).ok && visit(optional, &good).ok && !visit(optional, &bad).ok);
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) { /* resumed sessions keep it */
+        struct visit again = good;
+        SSL_SESSION *session = NULL;
+        again.max_version = version;
+        again.session = &session;
+        CHECK(visit(required, &again).ok && visit(required, &again).resumed);
+        SSL_SESSION_free(session);
+    }
+    tls_door_free(required);
+    tls_door_free(optional);
+}
+
+static void resume_over_replacements(int version)
+{
+    struct clock_manual storage = {0};
+    struct clock clock = clock_manual(&storage);
+    struct tls_door *d = door_with(NULL, TLS_CLIENT_CERTS_OFF, &clock);
+    SSL_SESSION *session = NULL;
+    const struct visit v = {.ca = cert, .session = &session, .max_version = version};
+    struct error e;
+
+    CHECK(visit(d, &v).ok && session);
+    CHECK(visit(d, &v).resumed);
+    CHECK(tls_door_reread(d, &e) == RC_OK);
+    CHECK(visit(d, &v).resumed); /* a key from before the replacement */
+    clock_advance(&storage, (TLS_SESSION_S + 1) * NS_PER_S);
+    CHECK(visit(d, &v).resumed);
+    SSL_SESSION *old = session;
+    SSL_SESSION_up_ref(old);
+    for (int i = 0; i < 3; i++)
+        CHECK(tls_door_reread(d, &e) == RC_OK);
+    SSL_SESSION_free(session);
+    session = old;
+    struct outcome o = visit(d, &v); /* its key is gone: from the beginning */
+    CHECK(o.ok && !o.resumed);
+    clock_advance(&storage, (2 * TLS_SESSION_S + 1) * NS_PER_S);
+    o = visit(d, &v); /* nobody came for so long: no key from then is taken */
+    CHECK(o.ok && !o.resumed);
+    SSL_SESSION_free(session);
+    tls_door_free(d);
+}
+
+static void test_tickets(void)
+{
+    resume_over_replacements(TLS1_2_VERSION);
+    resume_over_replacements(TLS1_3_VERSION);
+}
+
+/* Who came in before certificates were demanded, or under an authority that is believed no more, begins anew. */
+static void test_tickets_do_not_open_other_doors(void)
+{
+    struct tls_door *d = door_with(NULL, TLS_CLIENT_CERTS_OFF, &clock_system);
+    SSL_SESSION *session = NULL;
+    struct error e;
+
+    CHECK(visit(d, &(struct visit){.ca = cert, .session = &session}).ok && session);
+    CHECK(tls_door_replace(d, &(struct tls_server_files){cert, key, ca, TLS_CLIENT_CERTS_REQUIRED}, &e) == RC_OK);
+    CHECK(!visit(d, &(struct visit){.ca = cert, .session = &session}).ok);
+    SSL_SESSION_free(session);
+    session = NULL;
+    const struct visit good = {.ca = cert, .cert = client_cert, .key = client_key, .session = &session};
+    CHECK(visit(d, &good).ok && visit(d, &good).resumed);
+    CHECK(tls_door_replace(d, &(struct tls_server_files){cert, key, cert, TLS_CLIENT_CERTS_REQUIRED}, &e) == RC_OK);
+    CHECK(!visit(d, &good).ok);
+    SSL_SESSION_free(session);
+    tls_door_free(d);
+}
+
+static void test_replacement(void)
+{
+    struct tls_door *d = door_with(NULL, TLS_CLIENT_CERTS_OFF, &clock_system);
+    const struct visit v = {.ca = cert};
+    struct error e;
+    char kept[128];
+
+    long before = visit(d, &v).serial;
+    CHECK(!tls_door_stale(d));
+    SSL *open = tls_door_open(d); /* in the middle of its handshake */
+    snprintf(kept, sizeof kept, "%s.new", cert);
+    tls_write_pair(kept, other_key, "localhost", "DNS:localhost", NULL);
+    CHECK(rename(kept, cert) == 0);
+    CHECK(tls_door_stale(d));
+    CHECK(tls_door_reread(d, &e) == RC_INVALID); /* the key is still the old one's */
+    CHECK(tls_door_stale(d));
+    CHECK(rename(other_key, key) == 0);
+    CHECK(tls_door_reread(d, &e) == RC_OK && !tls_door_stale(d));
+    long after = visit(d, &v).serial;
+    CHECK(before && after && before != after);
+    CHECK(unlink(cert) == 0 && tls_door_stale(d) && tls_door_reread(d, &e) == RC_IO);
+    SSL_free(open);
+    tls_door_free(d);
 }
 
 int main(void)
@@ -163,11 +352,16 @@ int main(void)
     make_files();
     TEST(test_pairs);
     TEST(test_in_configuration);
+    TEST(test_node_configuration);
     TEST(test_handshake);
-    unlink(cert);
-    unlink(key);
-    unlink(other_key);
-    unlink(text);
+    TEST(test_client_certificates);
+    TEST(test_tickets);
+    TEST(test_tickets_do_not_open_other_doors);
+    TEST(test_replacement);
+    const char *const all[] = {cert,   key,         other_key,  text,          ca,
+                               ca_key, client_cert, client_key, stranger_cert, stranger_key};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        unlink(all[i]);
     rmdir(dir);
     return TEST_RESULT();
 }
