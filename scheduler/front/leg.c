@@ -84,7 +84,7 @@ void leg_over(struct request *r, const char *outcome)
     SPW_ASSERT(node);
     note_leg(r, outcome);
     note_class(r);
-    spans_leg(r, outcome);
+    spans_leg(r);
     r->leg.node = NULL;
     note_energy(r, node, slot_return(r, SLOT_USED));
 }

@@ -164,17 +164,18 @@ static void count(struct request *r)
 
 static void say(const struct request *r)
 {
-    char charge[64];
+    char charge[64], trace[SPANS_TRACE_ID_BYTES];
     const struct front *f = r->lane->front;
-    log_info(f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
-             LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL), LOG_S("tenant", r->who->tenant),
-             LOG_S("model", r->room->model), LOG_S("node", r->last ? r->last->config->name : NULL),
-             LOG_I("status", r->http_status),
-             LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL),
-             LOG_B("stream", r->body.stream), LOG_I("attempts", r->attempts), LOG_I("continuations", r->continuations),
-             LOG_I("input", r->tokens.input), LOG_I("output", r->tokens.output),
-             LOG_S("charge_usd", charge_text(r, charge, sizeof charge)), LOG_I("waited_ms", r->waited_ns / NS_PER_MS),
-             LOG_I("took_ms", mono_since(f->o.clock, r->arrived) / NS_PER_MS));
+    log_info(
+        f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
+        LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL), LOG_S("trace_id", spans_trace_id(r, trace)),
+        LOG_S("tenant", r->who->tenant), LOG_S("model", r->room->model),
+        LOG_S("node", r->last ? r->last->config->name : NULL), LOG_I("status", r->http_status),
+        LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL), LOG_B("stream", r->body.stream),
+        LOG_S("cache", r->cached.way != CACHED_OFF ? cached_way_name(r->cached.way) : NULL),
+        LOG_I("attempts", r->attempts), LOG_I("continuations", r->continuations), LOG_I("input", r->tokens.input),
+        LOG_I("output", r->tokens.output), LOG_S("charge_usd", charge_text(r, charge, sizeof charge)),
+        LOG_I("waited_ms", r->waited_ns / NS_PER_MS), LOG_I("took_ms", mono_since(f->o.clock, r->arrived) / NS_PER_MS));
 }
 
 static const struct token_prices free_of_charge = {.input = {0}, .cached_input = {0}, .output = {0}};

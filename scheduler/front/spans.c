@@ -103,6 +103,11 @@ void spans_begin(struct request *r)
     trace_begin(&spans_of(r)->tracer, r->x ? http_request_head(r->x) : NULL, &r->trace);
 }
 
+const char *spans_trace_id(const struct request *r, char buf[SPANS_TRACE_ID_BYTES])
+{
+    return recorded(r) || trace_has_parent(&r->trace) ? trace_id_text(r->trace.id, buf) : NULL;
+}
+
 int spans_headers(struct request *r, struct spans_texts *t, struct http_header *headers)
 {
     int n = 0;
@@ -125,15 +130,16 @@ static const char *route_of(const struct request *r)
     return r->body.kind == REQUEST_CHAT ? "/v1/chat/completions" : "/v1/completions";
 }
 
-void spans_leg(struct request *r, const char *outcome)
+static bool ended_well(const struct ledger_leg *leg)
+{
+    return strcmp(leg->outcome, "ok") == 0;
+}
+
+static void submit_leg(const struct request *r, const struct ledger_leg *leg)
 {
     struct trace_span s;
     char name[REQUEST_MODEL_BYTES_MAX + 32];
-    if (!recorded(r))
-        return;
-    const struct ledger_leg *leg = &r->legs[r->n_legs - 1];
-    const struct node *node = r->leg.node;
-    const char *upstream = node_upstream_model(node);
+    const char *upstream = node_upstream_model(r->last);
     snprintf(name, sizeof name, "%s %s", operation_of(r), r->room->model);
     span_init_child(&s, &r->trace, r->leg.span, SPAN_CLIENT, name);
     s.start = leg->started;
@@ -148,13 +154,25 @@ void spans_leg(struct request *r, const char *outcome)
                                         .first_chunk_ns = r->leg.first_ns ? r->leg.first_ns : -1,
                                         .stream = r->leg.streamed});
     span_set_string(&s, SPAN_REQUEST_ID, r->id);
-    span_set_string(&s, SPAN_NODE, node->config->name);
+    span_set_string(&s, SPAN_NODE, leg->node);
     span_set_int(&s, SPAN_ATTEMPT, r->attempts);
     if (r->leg.status)
         span_set_int(&s, SPAN_HTTP_STATUS, r->leg.status);
-    if (strcmp(outcome, "ok") != 0 && strcmp(outcome, "cancelled") != 0)
-        span_fail(&s, outcome, NULL);
+    if (!ended_well(leg) && strcmp(leg->outcome, "cancelled") != 0)
+        span_fail(&s, leg->outcome, NULL);
     otlp_submit(spans_of(r)->otlp, &s);
+}
+
+static const struct ledger_leg *newest_leg(const struct request *r)
+{
+    return r->n_legs ? &r->legs[r->n_legs - 1] : NULL;
+}
+
+void spans_leg(struct request *r)
+{
+    const struct ledger_leg *leg = newest_leg(r);
+    if (recorded(r) && leg && !ended_well(leg))
+        submit_leg(r, leg);
 }
 
 static void begin_server(const struct request *r, struct trace_span *s)
@@ -180,6 +198,9 @@ void spans_end(struct request *r)
     char charge[64];
     if (!recorded(r))
         return;
+    const struct ledger_leg *leg = newest_leg(r);
+    if (leg && ended_well(leg))
+        submit_leg(r, leg);
     begin_server(r, &s);
     s.end = clock_wall(spans_of(r)->clock);
     span_set_int(&s, SPAN_HTTP_STATUS, r->http_status);

@@ -34,14 +34,18 @@ bool spans_figures_add(struct otlp_stats *sum, const struct spans *s);
 
 /* A client's head belongs to r, if it has one. */
 void spans_begin(struct request *r);
+/* For the log: the id of r's trace in hex, or NULL: nobody outside knows of it. Returns buf. */
+#define SPANS_TRACE_ID_BYTES 33
+const char *spans_trace_id(const struct request *r, char buf[SPANS_TRACE_ID_BYTES]);
 /* What the leg that is about to start tells its node. Returns how many of at most SPANS_HEADERS_MAX. */
 #define SPANS_HEADERS_MAX 2
 struct spans_texts {
     char parent[TRACE_PARENT_SIZE];
 };
 int spans_headers(struct request *r, struct spans_texts *t, struct http_header *headers);
-void spans_leg(struct request *r, const char *outcome); /* the newest of r->legs is it */
-void spans_end(struct request *r);                      /* settled */
-void spans_refused(struct request *r);                  /* r->error: no node ever had it */
+/* The newest of r->legs has ended. One that ended well is told by spans_end(), when its figures are settled. */
+void spans_leg(struct request *r);
+void spans_end(struct request *r);     /* settled */
+void spans_refused(struct request *r); /* r->error: no node ever had it */
 
 #endif

@@ -20,7 +20,7 @@ TEXT_AS_NUMBER = {"charge_usd"}  # exact as text in the log, a number in charts
 # The ECS fields we use and their kinds (ECS 8.17).
 ECS = {
     "@timestamp": "date", "message": "string", "log.level": "string", "log.logger": "string",
-    "service.name": "string", "service.version": "string", "http.request.id": "string",
+    "service.name": "string", "service.version": "string", "http.request.id": "string", "trace.id": "string",
     "http.response.status_code": "number", "organization.name": "string", "gen_ai.request.model": "string",
     "gen_ai.usage.input_tokens": "number", "gen_ai.usage.output_tokens": "number", "gen_ai.response.id": "string",
     "client.address": "string", "user.name": "string", "event.reason": "string", "event.duration": "number",
