@@ -301,7 +301,7 @@ enum waiting_verdict waiting_enter(struct waiting *room, struct waiter *w, int64
     if (w->under_way) {
         w->until_ns = w->start_by_ns;
         TAILQ_INSERT_TAIL(&room->under_way, w, age);
-        room->n_under_way++;
+        room->n_under_way[w->class]++;
         w->waits = true;
         return WAITING_IN;
     }
@@ -355,7 +355,7 @@ static bool leave_under_way(struct waiting *room, struct waiter *w)
     if (!w->under_way)
         return false;
     TAILQ_REMOVE(&room->under_way, w, age);
-    room->n_under_way--;
+    room->n_under_way[w->class]--;
     return true;
 }
 
@@ -466,9 +466,14 @@ struct waiter *waiting_best(const struct waiting *room, int64_t now_ns, waiting_
 
 /* ---- figures ---------------------------------------------------------------------------------------------------- */
 
+int64_t waiting_count_of(const struct waiting *room, enum waiting_class c)
+{
+    return room->n_under_way[c] + room->lines[c].n;
+}
+
 int64_t waiting_count(const struct waiting *room)
 {
-    return room->n_under_way + room->lines[WAITING_INTERACTIVE].n + room->lines[WAITING_BATCH].n;
+    return waiting_count_of(room, WAITING_INTERACTIVE) + waiting_count_of(room, WAITING_BATCH);
 }
 
 int64_t waiting_oldest_ns(const struct waiting *room, enum waiting_class c, int64_t now_ns)

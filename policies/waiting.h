@@ -95,7 +95,7 @@ struct waiting_line { /* of one class */
 struct waiting {
     struct waiting_line lines[WAITING_CLASSES];
     struct waiter_list under_way;
-    int64_t n_under_way, order;
+    int64_t n_under_way[WAITING_CLASSES], order;
     int in_row; /* slots to interactive waiters, one after the other, while batch waited */
 };
 
@@ -135,7 +135,8 @@ struct waiter *waiting_best(const struct waiting *room, int64_t now_ns, waiting_
  * said. Nothing happens if the room has forgotten what the tenant had. */
 void waiting_correct(struct waiting *room, enum waiting_class c, const char *tenant, int64_t more);
 
-int64_t waiting_count(const struct waiting *room); /* of all classes, and under way */
+int64_t waiting_count_of(const struct waiting *room, enum waiting_class c); /* with those of it that are under way */
+int64_t waiting_count(const struct waiting *room);                          /* of all classes, and under way */
 int64_t waiting_oldest_ns(const struct waiting *room, enum waiting_class c, int64_t now_ns); /* 0: nobody waits */
 /* Slots per second of late, or 0: unknown. */
 double waiting_rate(const struct waiting *room, enum waiting_class c, int64_t now_ns);

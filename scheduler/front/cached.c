@@ -332,18 +332,8 @@ int cached_headers(const struct request *r, struct cached_texts *t, struct http_
 /* A stream's text leaves at once, like any other; its end, or a whole body, when the row is durable. */
 static void begin_stream(struct request *r)
 {
-    struct limit_texts limits;
-    struct cached_texts texts;
-    struct http_header headers[5 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
-        {"Content-Type", "text/event-stream"}, {"Cache-Control", "no-cache"},
-        {"X-Accel-Buffering", "no"},           {"x-request-id", r->id},
-        {"x-spillway-node", r->cached.node},
-    };
-    int n = 5;
-    n += limit_headers(&r->limits, &limits, headers + n);
-    n += cached_headers(r, &texts, headers + n);
     r->replied = true;
-    http_reply_start(r->x, 200, headers, n);
+    reply_head(r, r->cached.node);
     http_reply_write(r->x, r->out.data, r->cached.tail); /* may find the client gone: on_abort then takes x away */
 }
 

@@ -47,6 +47,7 @@ void request_free(struct request *r)
         event_free(r->timer);
     identity_unref(r->who);
     admit_settle(l->front, &r->ticket, 0); /* refused before any node had it */
+    room_correct(r);
     TAILQ_REMOVE(&l->requests, r, all);
     free(r);
     lane_check_empty(l);
@@ -242,13 +243,11 @@ static void too_late(struct request *r, const struct route_decision *d)
     settle_failed(r);
 }
 
-/* It has waited for as long as it may; what its last leg failed with, if there was one, says more. */
-static void no_time(struct request *r)
+/* It may not wait (v), or has waited for as long as it may (WAITING_IN). */
+static void no_room(struct request *r, enum waiting_verdict v, int64_t back_us)
 {
-    struct route_decision d;
-    if (r->attempts == 0)
-        api_error_set(&r->error, API_NO_CAPACITY, NULL, "%s", "");
-    tell_when(r, slot_back_us(r, &d));
+    room_explain(r, v);
+    tell_when(r, back_us);
     settle_failed(r);
 }
 
@@ -276,19 +275,16 @@ static bool use_slot(struct request *r)
 void dispatch(struct request *r)
 {
     struct route_decision d;
+    enum waiting_verdict v;
     for (;;) {
-        switch (slot_find(r, &d)) {
+        switch (slot_find(r, &d, &v)) {
         case FOUND_SLOT:
             if (use_slot(r))
                 return;
             break;
         case FOUND_ROOM: return;
         case FOUND_TOO_LATE: too_late(r, &d); return;
-        case FOUND_NO_TIME: no_time(r); return;
-        case FOUND_QUEUE_FULL:
-            api_error_set(&r->error, API_QUEUE_FULL, NULL, "%s", "");
-            settle_failed(r);
-            return;
+        case FOUND_NO_ROOM: no_room(r, v, d.back_us); return;
         case FOUND_NOBODY:
             if (second_look(r))
                 break;
@@ -353,14 +349,17 @@ void request_cut(struct request *r, enum api_code code)
 static void request_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct request *r = arg;
+    struct route_decision d;
     (void)fd;
     (void)what;
     switch (r->state) {
     case REQUEST_WAITING:
+        if (!room_is_over(r))
+            break;
         if (room_leave(r)) /* at the last moment */
             dispatch_granted(r);
         else
-            no_time(r);
+            no_room(r, WAITING_IN, slot_back_us(r, &d));
         break;
     case REQUEST_ASKING: cached_turn(r); break;
     case REQUEST_RUNNING: leg_late(r); break;
@@ -409,6 +408,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->ticket = a->ticket;
     r->limits = a->limits;
     r->cached.ask = a->ask;
+    r->urgency = a->urgency;
     r->room = front_room(f, body->model);
     r->input_estimate = request_estimate_input(body);
     r->arrived = clock_now(f->o.clock);

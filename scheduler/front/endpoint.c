@@ -196,9 +196,9 @@ static void handle_model(struct call *c)
 /* ---- generation ------------------------------------------------------------------------------------------------- */
 
 /* Against its limits; then it is a request. */
-static void start_admitted(struct call *c, const struct request_body *body)
+static void start_admitted(struct call *c, const struct request_body *body, const struct urgency *urgency)
 {
-    struct admission a = {0};
+    struct admission a = {.urgency = *urgency};
     struct api_error refusal;
     if (cached_ask(c->x, &a.ask, &refusal) != RC_OK) {
         refuse(c, &refusal, NULL);
@@ -220,6 +220,7 @@ static void handle_generation(struct call *c, enum request_kind kind)
 {
     struct front *f = c->f;
     struct request_body body;
+    struct urgency urgency;
     struct api_error refusal;
     struct error e;
     const char *param;
@@ -248,7 +249,13 @@ static void handle_generation(struct call *c, enum request_kind kind)
         refuse_code(c, API_MODEL_NOT_ALLOWED);
         return;
     }
-    start_admitted(c, &body);
+    const char *deadline = http_head_get(http_request_head(c->x), URGENCY_HEADER);
+    if (urgency_read(&urgency, body.tier, deadline, clock_wall(f->o.clock), f->o.config->batch_after_ms, &e) != RC_OK) {
+        api_error_set(&refusal, API_INVALID_BODY, URGENCY_HEADER, "%s", e.message);
+        refuse(c, &refusal, NULL);
+        return;
+    }
+    start_admitted(c, &body, &urgency);
 }
 
 static void handle_chat(struct call *c)

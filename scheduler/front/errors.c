@@ -92,6 +92,15 @@ static const struct api_error_kind rows[API_CODES] = {
          .text = "every node that serves this model is busy or failing; try again shortly",
          .when = "No node for the model, or for its fallbacks, could take the request in the time it may wait.",
          .remedy = "Wait as long as `Retry-After` says."},
+    [API_DEADLINE] =
+        {.type = "overloaded_error",
+         .name = "deadline_unreachable",
+         .status = 503,
+         .retry_after_s = 1,
+         .text = "the answer would most likely come after x-spillway-deadline; give more time, or try again shortly",
+         .when = "The request had to wait for a slot, and would have had to wait too long for an answer before its "
+                 "`x-spillway-deadline`.",
+         .remedy = "Give a later deadline, or wait as long as `Retry-After` says."},
     [API_NO_LOCAL_CAPACITY] =
         {.type = "overloaded_error",
          .name = "no_local_capacity",

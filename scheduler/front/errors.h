@@ -20,6 +20,7 @@ enum api_code {
     API_MODEL_NOT_FOUND,   /* 404 */
     API_QUEUE_FULL,        /* 429: the waiting room is full */
     API_NO_CAPACITY,       /* 503: every node that could is full or failing, for longer than may be waited */
+    API_DEADLINE,          /* 503: it would most likely not be answered before the client's deadline */
     API_NO_LOCAL_CAPACITY, /* 503: the key is local_only and no node on the premises serves the model */
     API_LEDGER,            /* 503: the books cannot be written */
     API_DRAINING,          /* 503: this scheduler is going away */

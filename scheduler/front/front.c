@@ -33,7 +33,7 @@ static void make_rooms(struct front *f)
             struct room *room = &f->rooms[f->n_rooms];
             room->model = c->nodes[i].models[k];
             room->index = f->n_rooms++;
-            TAILQ_INIT(&room->queue);
+            waiting_init(&room->waiting);
         }
     }
 }
@@ -86,6 +86,7 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     f->limits = limit_table_new(0);
     f->created_s = clock_wall(o->clock).ns / NS_PER_S;
     make_rooms(f);
+    rooms_set_bounds(f, c);
     f->routes = route_metrics_new();
     enum rc rc = cached_shared_new(&f->cached, c, o->clock, e);
     if (rc == RC_OK)
@@ -126,6 +127,8 @@ void front_free(struct front *f)
     peers_free(f->peers);
     if (f->drain_timer)
         event_free(f->drain_timer);
+    for (int i = 0; i < f->n_rooms; i++)
+        waiting_fini(&f->rooms[i].waiting);
     free(f->rooms);
     pthread_mutex_destroy(&f->limits_lock);
     pthread_mutex_destroy(&f->lock);

@@ -18,6 +18,7 @@
 #include "scheduler/front/spans.h"
 #include "scheduler/front/stream.h"
 #include "scheduler/front/survive.h"
+#include "scheduler/front/urgency.h"
 #include "scheduler/observe/route_metrics.h"
 
 #define REQUEST_ID_BYTES 31  /* "req_", 26 characters, NUL */
@@ -68,6 +69,7 @@ struct leg {
     bool stale;             /* how it ended: on a connection that the node had closed before, which says nothing */
     bool put_off;           /* the node said "not now"... */
     int64_t put_off_us;     /* ...and for how long; 0: it does not say */
+    bool answered;          /* how it ended: whole */
     int ids_before;         /* what the trail held as it began: ids, chunks, both */
     int64_t chunks_before, said_before;
     struct wall begun;
@@ -79,7 +81,8 @@ struct leg {
 
 struct request {
     TAILQ_ENTRY(request) all;
-    TAILQ_ENTRY(request) waiting; /* in its room or, with a slot, in its lane's `granted`; under the lock */
+    struct waiter waiter;         /* in its room; under the lock while it waits */
+    TAILQ_ENTRY(request) granted; /* with a slot, in its lane's `granted`; under the lock */
     struct lane *lane;
     struct http_exchange *x; /* NULL: the client is gone or answered */
     enum request_state state;
@@ -88,6 +91,7 @@ struct request {
     struct identity *who;                     /* a reference */
     struct limit_ticket ticket;               /* held until settled, or refused */
     struct limit_verdict limits;              /* as it was let in: what the headers tell */
+    struct urgency urgency;
     struct room *room;
     int64_t input_estimate;
 
@@ -111,7 +115,9 @@ struct request {
     int64_t wait_forgiven_ns; /* of waited_ns: before the last new token */
     struct strbuf answer;     /* body of a whole answer, or of a node's refusal */
     struct strbuf out;        /* scratch for what leaves */
-    bool replied;             /* the first byte has left */
+    bool headed;              /* the head has left: from here on a failure is an event */
+    bool replied;             /* the first byte of the answer has left */
+    bool charged;             /* its tenant, in the waiting room, for its estimated work */
     bool paused;              /* the client reads slower than the node writes */
     bool append_pending;      /* the ledger will call back */
     struct event *timer;      /* what it means is the state's business: see request_timer() */
@@ -119,10 +125,11 @@ struct request {
     struct cached_request cached;
     struct trace trace;
 
-    struct mono arrived, wait_since, ended;
-    int64_t ttft_ns; /* from arrived to first_byte */
+    struct mono arrived, wait_since, beat, ended; /* beat: the last comment */
+    int64_t ttft_ns;                              /* from arrived to first_byte */
     struct wall accepted, first_byte, finished;
     int64_t waited_ns;
+    int retry_after_s; /* if it is not let in, or waits in vain */
 
     /* Settlement. */
     enum ledger_outcome outcome;
@@ -136,13 +143,14 @@ struct request {
     int64_t millijoules; /* estimated, of all legs so far; -1: a node that had one declares no watts */
 };
 
-/* A waiting room: the requests for one model that have no slot. In order of arrival. */
+/* A waiting room: the requests for one model that have no slot. */
 struct room {
     const char *model; /* borrowed from the configuration */
     int index;
-    TAILQ_HEAD(room_queue, request) queue; /* under the lock, like n */
-    int n;
+    struct waiting waiting; /* under the lock, as is the rest */
+    int64_t typical_ns;     /* what answers have taken of late, from the slot to the end; 0: unknown */
 };
+TAILQ_HEAD(request_queue, request);
 
 /* ---- lanes -------------------------------------------------------------------------------------------------------
  *
@@ -184,7 +192,7 @@ struct lane {
     struct metrics *metrics;                    /* changed by this lane, read by all */
     struct counter accepted, refused;           /* for front_totals */
     TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
-    struct room_queue granted;                  /* under front.lock: have a slot and do not know it yet */
+    struct request_queue granted;               /* under front.lock: have a slot and do not know it yet */
     struct mail told;                           /* that there are some */
     bool telling;                               /* under front.lock: it is on its way */
     bool server_drained;
@@ -268,6 +276,7 @@ struct admission {
     struct cache_ask ask;
     struct limit_ticket ticket;
     struct limit_verdict limits;
+    struct urgency urgency;
 };
 void request_start(struct lane *l, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct admission *a);
@@ -295,6 +304,14 @@ void leg_drop(struct request *r, const char *outcome);
 void leg_late(struct request *r); /* the timer of a running leg */
 bool leg_has_progress(const struct request *r);
 
+/* reply.c: the head of a stream, and comments on one that has nothing to say yet. */
+/* node: who answers, or NULL: nobody yet. The second time: nothing happens. */
+void reply_head(struct request *r, const char *node);
+/* Milliseconds until the client of a stream without an answer should hear something; -1: it need not. */
+int64_t reply_beat_ms(const struct request *r);
+/* Tell it, if it is time. */
+void reply_beat(struct request *r);
+
 /* alone.c: a node of one's own. */
 void alone_keep_locked(
     struct request *r); /* the emptiest node that could take r is kept for it, unless one is already */
@@ -306,26 +323,35 @@ void alone_release(struct request *r);        /* of one that does not wait */
 /* What routing says for r now. */
 void slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d);
 void slot_take_locked(struct request *r, struct node *node);
-enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_TOO_LATE, FOUND_NO_TIME, FOUND_QUEUE_FULL };
+enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_TOO_LATE, FOUND_NO_ROOM };
 /* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. FOUND_TOO_LATE: all that could are held
- * (nodes.h) for longer than r may wait, d->back_us. */
-enum found slot_find(struct request *r, struct route_decision *d);
+ * (nodes.h) for longer than r may wait, d->back_us. FOUND_NO_ROOM: *v says why, and r->retry_after_s until when. */
+enum found slot_find(struct request *r, struct route_decision *d, enum waiting_verdict *v);
 /* When can somebody be asked again? Microseconds; 0: that is not known, or at any moment. */
 int64_t slot_back_us(const struct request *r, struct route_decision *d);
 /* The leg's first token has come. */
 void slot_spoke(struct request *r);
-enum slot_use { SLOT_UNUSED, SLOT_USED };
+enum slot_use { SLOT_UNUSED, SLOT_USED, SLOT_ANSWERED };
 /* r's slot goes to whoever waits for it, or back. Returns how many requests the node had, with r. */
 int slot_return(struct request *r, enum slot_use use);
 
 /* rooms.c */
-enum room_side { ROOM_TAIL, ROOM_HEAD }; /* a request that was already under way goes to the head */
-/* FOUND_ROOM: r waits, and room_entered() is called once the lock is free. Else there is no place or no time left. */
-enum found room_enter_locked(struct request *r, enum room_side side);
+void rooms_set_bounds(struct front *f, const struct config *c);
+/* WAITING_IN: r waits, and room_entered() is called once the lock is free. */
+enum waiting_verdict room_enter_locked(struct request *r);
 void room_entered(struct request *r);
-int64_t room_left_ms(const struct request *r); /* that r may still wait */
+int64_t room_left_ms_locked(const struct request *r); /* that r may still wait */
+/* The timer of one that waits: is its time over? Else it sleeps on. */
+bool room_is_over(struct request *r);
 /* r waits no longer. True: it was granted a slot, which it now holds. */
 bool room_leave(struct request *r);
+/* r was answered: how long that takes is what deadlines are judged by. */
+void room_note_answer_locked(struct request *r);
+/* Why it may not wait, or (WAITING_IN) has waited in vain: into r->error, unless what its last leg failed with says
+ * more; and counted. */
+void room_explain(struct request *r, enum waiting_verdict v);
+/* r is settled: what it really used counts for its tenant. */
+void room_correct(struct request *r);
 /* Slots that are free go to those that wait: taken for them, and their lanes are told by front_unlock(). */
 void rooms_grant_locked(struct front *f);
 void rooms_grant(struct front *f);

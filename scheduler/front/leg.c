@@ -86,7 +86,7 @@ void leg_over(struct request *r, const char *outcome)
     note_class(r);
     spans_leg(r);
     r->leg.node = NULL;
-    note_energy(r, node, slot_return(r, SLOT_USED));
+    note_energy(r, node, slot_return(r, r->leg.answered ? SLOT_ANSWERED : SLOT_USED));
 }
 
 void leg_drop(struct request *r, const char *outcome)
@@ -103,21 +103,9 @@ void leg_drop(struct request *r, const char *outcome)
 
 static void start_reply(struct request *r)
 {
-    struct limit_texts limits;
-    struct cached_texts cached;
-    struct http_header headers[5 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
-        {"Content-Type", "text/event-stream"},
-        {"Cache-Control", "no-cache"},
-        {"X-Accel-Buffering", "no"}, /* proxies in front of us shall not gather what we hurry to send */
-        {"x-request-id", r->id},
-        {"x-spillway-node", r->leg.node->config->name},
-    };
     r->replied = true;
     request_note_first_byte(r);
-    int n = 5;
-    n += limit_headers(&r->limits, &limits, headers + n);
-    n += cached_headers(r, &cached, headers + n);
-    http_reply_start(r->x, 200, headers, n);
+    reply_head(r, r->leg.node->config->name);
 }
 
 /* The answer is complete: everything is known. */
@@ -128,6 +116,7 @@ static void leg_done(struct request *r)
     else if (!r->replied) /* all of it stands in the chunk that is held back */
         start_reply(r);
     r->slot.word.outcome = BREAKER_OK;
+    r->leg.answered = true;
     leg_over(r, "ok");
     settle(r, LEDGER_OK);
 }
@@ -187,6 +176,12 @@ static int64_t patience_ms(const struct request *r, const char **why)
     return hurry ? token : idle;
 }
 
+static void arm_patience(struct request *r, int64_t ms)
+{
+    int64_t beat = reply_beat_ms(r);
+    request_arm(r, beat >= 0 && beat < ms ? beat : ms);
+}
+
 /* Silence is measured when the timer fires instead of moving the timer with every read. */
 void leg_late(struct request *r)
 {
@@ -196,7 +191,8 @@ void leg_late(struct request *r)
     if (r->paused && r->leg.spoke) { /* it is the client who keeps us waiting */
         request_arm(r, l->front->o.config->idle_ms);
     } else if (left_ms > 0) {
-        request_arm(r, left_ms);
+        reply_beat(r);
+        arm_patience(r, left_ms);
     } else {
         if (r->leg.spoke)
             metrics_add(l->metrics, METRIC_HANGS, r->leg.node->index, 0, 1);
@@ -219,7 +215,7 @@ static void note_heard(struct request *r, int64_t pieces)
     r->leg.spoke = true;
     r->leg.token = r->leg.heard;
     slot_spoke(r);
-    request_arm(r, patience_ms(r, &why));
+    arm_patience(r, patience_ms(r, &why));
 }
 
 /* ---- from the node ---------------------------------------------------------------------------------------------- */
@@ -462,6 +458,6 @@ enum rc leg_start(struct request *r, struct error *e)
     }
     r->state = REQUEST_RUNNING;
     r->leg.node = r->last = r->billed = r->slot.node;
-    request_arm(r, patience_ms(r, &why));
+    arm_patience(r, patience_ms(r, &why));
     return RC_OK;
 }

@@ -7,7 +7,20 @@
 #include "scheduler/front/front_internal.h"
 #include "scheduler/observe/process_metrics.h"
 
-enum dim { DIM_NONE, DIM_MODEL, DIM_NODE, DIM_OUTCOME, DIM_CODE, DIM_FAULT, DIM_KIND, DIM_REASON, DIM_LIMIT, DIM_WAY };
+enum dim {
+    DIM_NONE,
+    DIM_MODEL,
+    DIM_NODE,
+    DIM_OUTCOME,
+    DIM_CODE,
+    DIM_FAULT,
+    DIM_KIND,
+    DIM_REASON,
+    DIM_LIMIT,
+    DIM_WAY,
+    DIM_CLASS,
+    DIM_VERDICT
+};
 enum unit { UNIT_COUNT, UNIT_SECONDS, UNIT_USD }; /* kept as: count, nanoseconds, pico-dollars */
 enum type { TYPE_COUNTER, TYPE_GAUGE, TYPE_HISTOGRAM };
 
@@ -16,7 +29,7 @@ struct declaration {
     enum type type;
     enum unit unit;
     enum dim dims[2];
-    int64_t (*read)(const struct front *f, int i); /* instead of storage: what somebody else counts */
+    int64_t (*read)(const struct front *f, int cell); /* instead of storage: what somebody else counts */
 };
 
 #define OUTCOMES 3
@@ -49,12 +62,29 @@ static int64_t read_running(const struct front *f, int i)
     (void)i;
     return front_totals(f).running;
 }
+/* Of the model and class that cell i stands for. */
 static int64_t read_waiting(const struct front *f, int i)
 {
     lock(f);
-    int n = f->rooms[i].n;
+    int64_t n = waiting_count_of(&f->rooms[i / WAITING_CLASSES].waiting, (enum waiting_class)(i % WAITING_CLASSES));
     unlock(f);
     return n;
+}
+static int64_t read_waiting_bytes(const struct front *f, int i)
+{
+    lock(f);
+    int64_t n = f->rooms[i / WAITING_CLASSES].waiting.lines[i % WAITING_CLASSES].bytes;
+    unlock(f);
+    return n;
+}
+static int64_t read_waiting_oldest(const struct front *f, int i)
+{
+    int64_t now_ns = clock_now(f->o.clock).ns;
+    lock(f);
+    int64_t ns =
+        waiting_oldest_ns(&f->rooms[i / WAITING_CLASSES].waiting, (enum waiting_class)(i % WAITING_CLASSES), now_ns);
+    unlock(f);
+    return ns > 0 ? ns : 0;
 }
 static int64_t read_node_up(const struct front *f, int i)
 {
@@ -407,8 +437,14 @@ static const struct declaration table[] = {
                      "Time of requests in the waiting room.",
                      TYPE_HISTOGRAM,
                      UNIT_SECONDS,
-                     {DIM_MODEL, DIM_NONE},
+                     {DIM_MODEL, DIM_CLASS},
                      NULL},
+    [METRIC_NOT_WAITED] = {"spillway_waiting_refused_total",
+                           "Requests that were not let into the waiting room, or (timeout) waited there in vain.",
+                           TYPE_COUNTER,
+                           UNIT_COUNT,
+                           {DIM_CLASS, DIM_VERDICT},
+                           NULL},
     [METRIC_COMMIT] = {"spillway_commit_seconds",
                        "From the end of a node's answer to its durable ledger row.",
                        TYPE_HISTOGRAM,
@@ -425,8 +461,20 @@ static const struct declaration table[] = {
      "Requests that wait for a slot.",
      TYPE_GAUGE,
      UNIT_COUNT,
-     {DIM_MODEL, DIM_NONE},
+     {DIM_MODEL, DIM_CLASS},
      read_waiting},
+    {"spillway_waiting_bytes",
+     "Bytes of the bodies of requests that wait.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_MODEL, DIM_CLASS},
+     read_waiting_bytes},
+    {"spillway_waiting_oldest_seconds",
+     "How long the request that has waited longest waits already.",
+     TYPE_GAUGE,
+     UNIT_SECONDS,
+     {DIM_MODEL, DIM_CLASS},
+     read_waiting_oldest},
     {"spillway_node_up",
      "1: the node's last health check was good.",
      TYPE_GAUGE,
@@ -714,14 +762,16 @@ static int dim_size(const struct metrics *m, enum dim d)
     case DIM_REASON: return AUTH_CODE_COUNT;
     case DIM_LIMIT: return LIMIT_CONCURRENT + 1;
     case DIM_WAY: return CACHED_WAYS;
+    case DIM_CLASS: return WAITING_CLASSES;
+    case DIM_VERDICT: return WAITING_VERDICTS;
     }
     return 0;
 }
 
 static const char *dim_label(enum dim d)
 {
-    static const char *const labels[] = {"",      "model", "node",   "outcome", "code",
-                                         "fault", "kind",  "reason", "limit",   "result"};
+    static const char *const labels[] = {"",     "model",  "node",  "outcome", "code",  "fault",
+                                         "kind", "reason", "limit", "result",  "class", "reason"};
     return labels[d];
 }
 
@@ -739,6 +789,8 @@ static const char *dim_value(const struct front *f, enum dim d, int i)
     case DIM_REASON: return auth_code_name((enum auth_code)i);
     case DIM_LIMIT: return limit_kind_name((enum limit_kind)i);
     case DIM_WAY: return cached_way_name((enum cached_way)i);
+    case DIM_CLASS: return waiting_class_name((enum waiting_class)i);
+    case DIM_VERDICT: return i == WAITING_IN ? "timeout" : waiting_verdict_name((enum waiting_verdict)i);
     }
     return "";
 }
@@ -788,8 +840,14 @@ void metrics_add(struct metrics *m, enum metric id, int i, int j, int64_t n)
 
 void metrics_observe(struct metrics *m, enum metric id, int i, int64_t ns)
 {
-    SPW_ASSERT(m->histograms[id] && i >= 0 && i < dim_size(m, table[id].dims[0]));
-    struct histogram *h = &m->histograms[id][i];
+    metrics_observe_at(m, id, i, 0, ns);
+}
+
+void metrics_observe_at(struct metrics *m, enum metric id, int i, int j, int64_t ns)
+{
+    int size_i = dim_size(m, table[id].dims[0]), size_j = dim_size(m, table[id].dims[1]);
+    SPW_ASSERT(m->histograms[id] && i >= 0 && i < size_i && j >= 0 && j < size_j);
+    struct histogram *h = &m->histograms[id][i * size_j + j];
     int b = 0;
     while (b < BUCKETS && ns > bucket_us[b] * NS_PER_US)
         b++;
@@ -900,27 +958,28 @@ static void put_value(struct writer *w, enum unit unit, __int128 v)
         put(w, " %" PRId64 "\n", (int64_t)v);
 }
 
-static void put_histogram(struct writer *w, const struct front *f, int k, int i)
+static void put_histogram(struct writer *w, const struct front *f, int k, int i, int j)
 {
     const struct declaration *d = &table[k];
+    int cell = i * dim_size(f->lanes[0].metrics, d->dims[1]) + j;
     int64_t total = 0, sum_ns = 0;
     for (int b = 0; b <= BUCKETS; b++) {
         char le[32] = "+Inf";
         if (b < BUCKETS)
             snprintf(le, sizeof le, "%g", (double)bucket_us[b] / 1e6);
         for (int l = 0; l < f->n_lanes; l++)
-            total += counter_get(&f->lanes[l].metrics->histograms[k][i].counts[b]);
+            total += counter_get(&f->lanes[l].metrics->histograms[k][cell].counts[b]);
         put(w, "%s_bucket", d->name);
-        put_labels(w, f, d, i, 0, le);
+        put_labels(w, f, d, i, j, le);
         put(w, " %" PRId64 "\n", total);
     }
     for (int l = 0; l < f->n_lanes; l++)
-        sum_ns += counter_get(&f->lanes[l].metrics->histograms[k][i].sum_ns);
+        sum_ns += counter_get(&f->lanes[l].metrics->histograms[k][cell].sum_ns);
     put(w, "%s_sum", d->name);
-    put_labels(w, f, d, i, 0, NULL);
+    put_labels(w, f, d, i, j, NULL);
     put_value(w, UNIT_SECONDS, sum_ns);
     put(w, "%s_count", d->name);
-    put_labels(w, f, d, i, 0, NULL);
+    put_labels(w, f, d, i, j, NULL);
     put(w, " %" PRId64 "\n", total);
 }
 
@@ -932,14 +991,14 @@ static void put_metric(struct writer *w, const struct front *f, int k)
     int size_i = dim_size(m, d->dims[0]), size_j = dim_size(m, d->dims[1]);
     put(w, "# HELP %s %s\n# TYPE %s %s\n", d->name, d->help, d->name, types[d->type]);
     for (int i = 0; i < size_i; i++) {
-        if (d->type == TYPE_HISTOGRAM) {
-            put_histogram(w, f, k, i);
-            continue;
-        }
         for (int j = 0; j < size_j; j++) {
+            if (d->type == TYPE_HISTOGRAM) {
+                put_histogram(w, f, k, i, j);
+                continue;
+            }
             put(w, "%s", d->name);
             put_labels(w, f, d, i, j, NULL);
-            put_value(w, d->unit, d->read ? d->read(f, i) : value_of(f, k, i * size_j + j));
+            put_value(w, d->unit, d->read ? d->read(f, i * size_j + j) : value_of(f, k, i * size_j + j));
         }
     }
 }

@@ -29,7 +29,8 @@ enum metric {                      /* labels in the order of metrics_add's i, j 
               METRIC_CHARGE,        /* model, node; pico-dollars */
               METRIC_CACHE,         /* model, way (enum cached_way) */
               METRIC_CACHE_SAVED,   /* model; pico-dollars: what answers that were found would have cost */
-              METRIC_WAIT,          /* histogram: model; nanoseconds in the waiting room */
+              METRIC_WAIT,          /* histogram: model, class; nanoseconds in the waiting room */
+              METRIC_NOT_WAITED,    /* class, verdict (enum waiting_verdict; IN: has waited in vain) */
               METRIC_COMMIT,        /* histogram: from the end of an answer to its durable row; nanoseconds */
               METRIC_FIRST_GAUGE,   /* the rest of the table is read when asked for */
 };
@@ -49,7 +50,8 @@ const char *leg_fault_name(enum leg_fault f);
 struct metrics *metrics_new(int n_models, int n_nodes);
 void metrics_free(struct metrics *m);
 void metrics_add(struct metrics *m, enum metric id, int i, int j, int64_t n);
-void metrics_observe(struct metrics *m, enum metric id, int i, int64_t ns);
+void metrics_observe(struct metrics *m, enum metric id, int i, int64_t ns); /* of one label, at most */
+void metrics_observe_at(struct metrics *m, enum metric id, int i, int j, int64_t ns);
 /* Over all lanes; on any thread. */
 enum rc metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE;
 /* Of a counter, over all lanes and all values of its first label, at the value j of its second. */

@@ -1,58 +1,162 @@
-/* Waiting rooms: one per model, in order of arrival, bounded in count and time. A freed slot goes to whoever has waited
- * longest among those it can serve, on whichever lane that is. */
+/* Waiting rooms: one per model, by the rules of policies/waiting.h. A freed slot goes to the best waiter whom it suits, on
+ * whichever lane that is. Between rooms, for nodes that serve several models: answers under way first, interactive before
+ * batch, then the longest wait.
+ *
+ * A stream that waits for longer than queue.keep_alive gets its head and a comment, and then a comment each time: proxies
+ * and load balancers cut connections on which nothing happens. From then on a failure is an error event in the stream,
+ * and the node's name, which nobody knows yet, is not among the headers. */
+#include <inttypes.h>
+
 #include "scheduler/front/front_internal.h"
 
 /* An answer that has begun waits for a node to go on with at least this long. */
 #define CONTINUE_WAIT_MS 30000
+#define TYPICAL_OF       16 /* answers, about, that the typical one is the mean of */
+#define OUTPUT_WEIGHT    4  /* what an output token costs, in input tokens: about what everybody's prices say */
 
 static bool has_begun(const struct request *r)
 {
     return r->replied || trail_has_said(&r->trail);
 }
 
-int64_t room_left_ms(const struct request *r)
+void rooms_set_bounds(struct front *f, const struct config *c)
 {
-    int64_t most = r->lane->front->o.config->queue[WAITING_INTERACTIVE].wait_ms;
-    if (has_begun(r) && most < CONTINUE_WAIT_MS)
-        most = CONTINUE_WAIT_MS;
-    return most - (r->waited_ns - r->wait_forgiven_ns) / NS_PER_MS;
+    front_lock(f);
+    for (int i = 0; i < f->n_rooms; i++) {
+        for (int k = 0; k < WAITING_CLASSES; k++) {
+            const struct config_queue *q = &c->queue[k];
+            struct waiting_bounds b = {.count = q->max, .bytes = q->bytes, .wait_ns = q->wait_ms * NS_PER_MS};
+            waiting_set_bounds(&f->rooms[i].waiting, (enum waiting_class)k, &b);
+        }
+    }
+    front_unlock(f);
 }
 
-enum found room_enter_locked(struct request *r, enum room_side side)
+/* ---- coming ----------------------------------------------------------------------------------------------------- */
+
+/* Until when a request that is under way may wait: what it may in all, less what it has waited. */
+static int64_t patience_ns(const struct request *r)
+{
+    int64_t most = r->room->waiting.lines[r->urgency.class].bounds.wait_ns;
+    if (has_begun(r) && most < CONTINUE_WAIT_MS * NS_PER_MS)
+        most = CONTINUE_WAIT_MS * NS_PER_MS;
+    return most - (r->waited_ns - r->wait_forgiven_ns);
+}
+
+int64_t room_left_ms_locked(const struct request *r)
+{
+    return patience_ns(r) / NS_PER_MS;
+}
+
+/* The latest start that lets it end before its deadline, as long as answers of this model have taken of late. */
+static int64_t start_by_ns(const struct request *r)
+{
+    if (!r->urgency.has_deadline || has_begun(r))
+        return INT64_MAX;
+    return r->arrived.ns + r->urgency.left_ns - r->room->typical_ns;
+}
+
+static struct waiter waiter_of(const struct request *r, int64_t now_ns)
+{
+    struct waiter w = {
+        .tenant = r->who->tenant,
+        .class = r->urgency.class,
+        .reach = r->who->local_only ? WAITING_LOCAL : WAITING_ANYWHERE,
+        .under_way = r->attempts > 0,
+        .cost = r->input_estimate + OUTPUT_WEIGHT * request_estimate_output(&r->body),
+        .bytes = (int64_t)r->body.n,
+        .start_by_ns = start_by_ns(r),
+    };
+    if (w.under_way && w.start_by_ns > now_ns + patience_ns(r))
+        w.start_by_ns = now_ns + patience_ns(r);
+    return w;
+}
+
+enum waiting_verdict room_enter_locked(struct request *r)
 {
     struct front *f = r->lane->front;
-    struct room *room = r->room;
-    if (room_left_ms(r) <= 0)
-        return FOUND_NO_TIME;
-    /* An answer that has begun was let in long ago. */
-    if (f->n_waiting >= f->o.config->queue[WAITING_INTERACTIVE].max && !has_begun(r))
-        return FOUND_QUEUE_FULL;
     r->wait_since = clock_now(f->o.clock);
-    if (side == ROOM_HEAD)
-        TAILQ_INSERT_HEAD(&room->queue, r, waiting);
-    else
-        TAILQ_INSERT_TAIL(&room->queue, r, waiting);
-    room->n++;
+    r->waiter = waiter_of(r, r->wait_since.ns);
+    if (r->waiter.under_way && patience_ns(r) <= 0)
+        return WAITING_NO_WAIT;
+    enum waiting_verdict v = waiting_enter(&r->room->waiting, &r->waiter, r->wait_since.ns);
+    if (v != WAITING_IN) {
+        r->retry_after_s = waiting_retry_after_s(&r->room->waiting, r->urgency.class, r->wait_since.ns);
+        return v;
+    }
     f->n_waiting++;
     if (r->survival.alone)
         alone_keep_locked(r);
-    return FOUND_ROOM;
+    return v;
+}
+
+/* What a client is told. */
+static void explain(const struct request *r, enum waiting_verdict v, struct api_error *e)
+{
+    const struct config_queue *q = &r->lane->front->o.config->queue[r->urgency.class];
+    switch (v) {
+    case WAITING_FULL: api_error_set(e, API_QUEUE_FULL, NULL, "%s", ""); break;
+    case WAITING_BYTES:
+        api_error_set(e, API_QUEUE_FULL, NULL,
+                      "the requests that wait for this model hold too many bytes already; "
+                      "try again shortly");
+        break;
+    case WAITING_CROWDED:
+        api_error_set(e, API_QUEUE_FULL, NULL,
+                      "this tenant has as many requests waiting for this model as it may; "
+                      "try again shortly");
+        break;
+    case WAITING_TOO_LATE: api_error_set(e, API_DEADLINE, NULL, "%s", ""); break;
+    case WAITING_TOO_LONG:
+        api_error_set(e, API_NO_CAPACITY, NULL,
+                      "every node that serves this model is busy, and a slot would most "
+                      "likely be free after more than the %" PRId64 " ms that a request may wait; try again shortly",
+                      q->wait_ms);
+        break;
+    default: api_error_set(e, API_NO_CAPACITY, NULL, "%s", ""); break;
+    }
+    e->retry_after_s = r->retry_after_s;
+}
+
+void room_explain(struct request *r, enum waiting_verdict v)
+{
+    bool late = v == WAITING_IN && r->waiter.until_ns == start_by_ns(r);
+    metrics_add(r->lane->metrics, METRIC_NOT_WAITED, (int)r->urgency.class, (int)v, 1);
+    if (r->attempts == 0)
+        explain(r, late ? WAITING_TOO_LATE : v, &r->error);
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------------------------- */
+
+static int64_t ms_up(int64_t ns)
+{
+    return ns <= 0 ? 0 : (ns + NS_PER_MS - 1) / NS_PER_MS;
+}
+
+/* Of its own lane: it sleeps until its time is over, or until the next comment. */
+static void sleep_on(struct request *r, int64_t now_ns)
+{
+    int64_t ms = ms_up(r->waiter.until_ns - now_ns), beat = reply_beat_ms(r);
+    request_arm(r, beat >= 0 && beat < ms ? beat : ms);
 }
 
 void room_entered(struct request *r)
 {
     r->state = REQUEST_WAITING;
-    request_arm(r, room_left_ms(r));
+    sleep_on(r, r->wait_since.ns);
 }
 
-static void leave_queue_locked(struct request *r)
+bool room_is_over(struct request *r)
 {
-    struct front *f = r->lane->front;
-    SPW_ASSERT(r->room->n > 0 && f->n_waiting > 0);
-    TAILQ_REMOVE(&r->room->queue, r, waiting);
-    r->room->n--;
-    f->n_waiting--;
+    int64_t now_ns = clock_now(r->lane->front->o.clock).ns;
+    if (now_ns >= r->waiter.until_ns)
+        return true;
+    reply_beat(r);
+    sleep_on(r, now_ns);
+    return false;
 }
+
+/* ---- going ------------------------------------------------------------------------------------------------------ */
 
 /* On its own lane: out of whichever list. */
 static void waited(struct request *r)
@@ -68,10 +172,13 @@ bool room_leave(struct request *r)
     SPW_ASSERT(r->state == REQUEST_WAITING);
     front_lock(f);
     bool granted = r->slot.node != NULL;
-    if (granted)
-        TAILQ_REMOVE(&r->lane->granted, r, waiting);
-    else
-        leave_queue_locked(r);
+    if (granted) {
+        TAILQ_REMOVE(&r->lane->granted, r, granted);
+    } else {
+        r->retry_after_s = waiting_retry_after_s(&r->room->waiting, r->urgency.class, clock_now(f->o.clock).ns);
+        waiting_leave(&r->room->waiting, &r->waiter);
+        f->n_waiting--;
+    }
     front_unlock(f);
     waited(r);
     return granted;
@@ -85,7 +192,7 @@ void rooms_take_granted(struct lane *l)
         l->telling = false;
         struct request *r = TAILQ_FIRST(&l->granted);
         if (r)
-            TAILQ_REMOVE(&l->granted, r, waiting);
+            TAILQ_REMOVE(&l->granted, r, granted);
         front_unlock(f);
         if (!r)
             return;
@@ -94,58 +201,86 @@ void rooms_take_granted(struct lane *l)
     }
 }
 
-/* Could a node take r right now? */
-static bool placeable_locked(const struct request *r)
+void room_note_answer_locked(struct request *r)
 {
+    struct room *room = r->room;
+    int64_t ns = mono_since(r->lane->front->o.clock, r->leg.started);
+    room->typical_ns = room->typical_ns ? room->typical_ns + (ns - room->typical_ns) / TYPICAL_OF : ns;
+}
+
+void room_correct(struct request *r)
+{
+    struct front *f = r->lane->front;
+    if (!r->charged)
+        return;
+    r->charged = false;
+    front_lock(f);
+    waiting_correct(&r->room->waiting, r->urgency.class, r->who->tenant,
+                    r->tokens.input + OUTPUT_WEIGHT * r->tokens.output - r->waiter.cost);
+    front_unlock(f);
+}
+
+/* ---- slots for those who wait ----------------------------------------------------------------------------------- */
+
+static struct request *request_of(const struct waiter *w)
+{
+    return (struct request *)(void *)((char *)w - offsetof(struct request, waiter));
+}
+
+/* Could a node take it right now? */
+static bool fits_locked(const struct waiter *w, void *arg)
+{
+    struct request *r = request_of(w);
     struct route_decision d;
+    (void)arg;
     slot_look_locked(r, 0, &d);
+    if (d.chosen < 0 && r->survival.alone)
+        alone_keep_locked(r);
     return d.chosen >= 0;
 }
 
-/* The first in the room whom a node can take. Behind one that only lacks a slot nobody can do better, unless the one in
- * front is special: bound to the premises, with nodes that failed for it already, in the middle of an answer, or in need
- * of a node to itself. */
-static struct request *first_placeable_locked(const struct room *room)
-{
-    for (struct request *r = TAILQ_FIRST(&room->queue); r; r = TAILQ_NEXT(r, waiting)) {
-        if (placeable_locked(r))
-            return r;
-        if (r->survival.alone)
-            alone_keep_locked(r);
-        else if (!r->who->local_only && !r->tried && !has_begun(r))
-            return NULL;
-    }
-    return NULL;
-}
-
-static void grant_locked(struct request *r)
+static void grant_locked(struct request *r, int64_t now_ns)
 {
     struct lane *l = r->lane;
     struct front *f = l->front;
     struct route_decision d;
     slot_look_locked(r, f->spread++, &d);
     SPW_ASSERT(d.chosen >= 0); /* for other values of `spread` another node, but never none */
-    leave_queue_locked(r);
+    waiting_take(&r->room->waiting, &r->waiter, now_ns);
+    r->charged = !r->waiter.under_way;
+    f->n_waiting--;
     slot_take_locked(r, nodes_at(f->nodes, d.chosen));
-    TAILQ_INSERT_TAIL(&l->granted, r, waiting);
+    TAILQ_INSERT_TAIL(&l->granted, r, granted);
     if (!l->telling)
         f->to_tell |= UINT64_C(1) << l->index;
     l->telling = true;
 }
 
-/* Each round gives one slot to the longest wait of all rooms; a round without a taker ends it. */
+/* Of two rooms' best. */
+static bool goes_before(const struct waiter *a, const struct waiter *b)
+{
+    if (a->under_way != b->under_way)
+        return a->under_way;
+    if (a->class != b->class)
+        return a->class == WAITING_INTERACTIVE;
+    return a->entered_ns < b->entered_ns;
+}
+
+/* Each round gives one slot to the best of all rooms; a round without a taker ends it. */
 void rooms_grant_locked(struct front *f)
 {
+    int64_t now_ns = f->n_waiting > 0 ? clock_now(f->o.clock).ns : 0;
     while (f->n_waiting > 0) {
-        struct request *longest = NULL;
+        struct waiter *best = NULL;
         for (int i = 0; i < f->n_rooms; i++) {
-            struct request *r = f->rooms[i].n ? first_placeable_locked(&f->rooms[i]) : NULL;
-            if (r && (!longest || r->wait_since.ns < longest->wait_since.ns))
-                longest = r;
+            struct waiting *waiting = &f->rooms[i].waiting;
+            struct waiter *w = waiting_count(waiting) ? waiting_best(waiting, now_ns, fits_locked, NULL) : NULL;
+            if (w && (!best || goes_before(w, best)))
+                best = w;
         }
-        if (!longest)
+        if (!best)
             return;
-        grant_locked(longest);
+        grant_locked(request_of(best), now_ns);
     }
 }
 

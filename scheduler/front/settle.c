@@ -108,6 +108,14 @@ static void finish_with_event(struct request *r)
     write_last(r);
 }
 
+static void finish_with_error(struct request *r)
+{
+    if (r->headed)
+        finish_with_event(r);
+    else
+        api_error_reply(r->x, &r->error, r->id, r->last ? r->last->config->name : NULL, NULL);
+}
+
 static void write_rest(struct request *r)
 {
     if (!r->x)
@@ -118,10 +126,8 @@ static void write_rest(struct request *r)
         finish_stream(r);
     else if (r->outcome == LEDGER_OK)
         finish_whole(r);
-    else if (r->replied)
-        finish_with_event(r);
     else
-        api_error_reply(r->x, &r->error, r->id, r->last ? r->last->config->name : NULL, NULL);
+        finish_with_error(r);
     r->x = NULL;
 }
 
@@ -158,7 +164,7 @@ static void count(struct request *r)
         metrics_add(m, METRIC_CACHE, model, (int)r->cached.way, 1);
     metrics_add(m, METRIC_CACHE_SAVED, model, 0, r->cached.saved.v);
     if (r->waited_ns)
-        metrics_observe(m, METRIC_WAIT, model, r->waited_ns);
+        metrics_observe_at(m, METRIC_WAIT, model, (int)r->urgency.class, r->waited_ns);
     metrics_observe(m, METRIC_COMMIT, 0, mono_since(f->o.clock, r->ended));
 }
 
@@ -230,6 +236,7 @@ void settle_append(struct request *r)
         .model = r->room->model,
         .node = r->last ? r->last->config->name : NULL,
         .provider = r->last ? (r->last->config->provider == PROVIDER_PROCESS ? "process" : "static") : NULL,
+        .service_class = waiting_class_name(r->urgency.class),
         .streamed = r->body.stream,
         .attempts = r->attempts,
         .continuations = r->continuations,
@@ -318,12 +325,13 @@ void settle(struct request *r, enum ledger_outcome outcome)
     r->outcome = outcome;
     r->ended = clock_now(f->o.clock);
     r->finished = clock_wall(f->o.clock);
-    r->http_status = outcome == LEDGER_CANCELLED          ? 499
-                     : outcome == LEDGER_OK || r->replied ? 200
-                                                          : api_error_status(&r->error);
+    r->http_status = outcome == LEDGER_CANCELLED         ? 499
+                     : outcome == LEDGER_OK || r->headed ? 200
+                                                         : api_error_status(&r->error);
     price(r);
     settle_legs(r);
     admit_settle(f, &r->ticket, cached_answered(&r->cached) ? 0 : r->tokens.input + r->tokens.output);
+    room_correct(r);
     alone_release(r);
     if (outcome != LEDGER_OK)
         cached_failed(r);
@@ -339,7 +347,7 @@ void request_refuse(struct request *r)
     if (r->x) {
         metrics_add(r->lane->metrics, METRIC_REFUSED, (int)r->error.code, 0, 1);
         spans_refused(r);
-        api_error_reply(r->x, &r->error, r->id, NULL, NULL);
+        finish_with_error(r);
     }
     log_debug(f->o.log, "request", r->x ? "refused" : "left while waiting", LOG_S("request_id", r->id),
               LOG_S("tenant", r->who->tenant), LOG_S("error", r->x ? api_error_name(&r->error) : NULL),

@@ -40,25 +40,27 @@ void slot_take_locked(struct request *r, struct node *node)
         alone_take_locked(r);
 }
 
-enum found slot_find(struct request *r, struct route_decision *d)
+enum found slot_find(struct request *r, struct route_decision *d, enum waiting_verdict *v)
 {
     struct front *f = r->lane->front;
     enum found found = FOUND_NOBODY;
     front_lock(f);
     slot_look_locked(r, f->spread++, d);
-    /* Nobody overtakes those who wait already, unless he comes from a node. */
-    bool behind = r->attempts == 0 && r->room->n > 0;
-    if (d->chosen >= 0 && !behind) {
+    /* Nobody overtakes those who wait already, unless he comes from a node, or what is free suits none of them. */
+    if (d->chosen >= 0 && r->attempts == 0 && waiting_count(&r->room->waiting) > 0) {
+        rooms_grant_locked(f);
+        slot_look_locked(r, f->spread++, d);
+    }
+    if (d->chosen >= 0) {
         slot_take_locked(r, nodes_at(f->nodes, d->chosen));
         found = FOUND_SLOT;
         if (r->survival.alone) /* it may have kept another node until now */
             rooms_grant_locked(f);
-    } else if (d->chosen < 0 && d->may_wait && d->back_us / 1000 > room_left_ms(r)) {
+    } else if (d->may_wait && d->back_us / 1000 > room_left_ms_locked(r)) {
         found = FOUND_TOO_LATE;
-    } else if (d->chosen >= 0 || d->may_wait) {
-        found = room_enter_locked(r, r->attempts ? ROOM_HEAD : ROOM_TAIL);
-        if (found == FOUND_ROOM && d->chosen >= 0) /* those before may all be waiting for something else */
-            rooms_grant_locked(f);
+    } else if (d->may_wait) {
+        *v = room_enter_locked(r);
+        found = *v == WAITING_IN ? FOUND_ROOM : FOUND_NO_ROOM;
     }
     front_unlock(f);
     if (found == FOUND_ROOM)
@@ -99,6 +101,8 @@ int slot_return(struct request *r, enum slot_use use)
     int together = node->in_flight--;
     SPW_ASSERT(together > 0);
     node->requests -= use == SLOT_UNUSED;
+    if (use == SLOT_ANSWERED)
+        room_note_answer_locked(r);
     bool news = node_end_locked(node, &r->slot.breaker, &r->slot.word);
     r->slot.node = NULL;
     alone_release_locked(r);

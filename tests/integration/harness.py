@@ -519,6 +519,7 @@ class Answer:
         self.headers = {}
         self.body = b""
         self.events = []  # (monotonic time, data) of a stream
+        self.comments = []  # (monotonic time, line), likewise
         self.complete = False  # the message ended as HTTP says it must
 
     def json(self):
@@ -624,6 +625,9 @@ class Connection:
             pending += piece.decode()
             while "\n\n" in pending:
                 frame, pending = pending.split("\n\n", 1)
+                if frame.startswith(":"):
+                    self.answer.comments.append((time.monotonic(), frame))
+                    continue
                 assert frame.startswith("data: "), frame
                 self.answer.events.append((time.monotonic(), frame[6:]))
                 yield frame[6:]

@@ -365,7 +365,7 @@ def client_leaves(args):
                        {"model": "m", "messages": [{"role": "user", "content": "hi"}], "seed": 4, "stream": True})
         c.head()
         a.health = 503
-        wait_until(lambda: fleet.s.metrics()['spillway_requests_waiting{model="m"}'] == 1, 5)
+        wait_until(lambda: fleet.s.metrics()['spillway_requests_waiting{model="m",class="interactive"}'] == 1, 5)
         c.close()
         row = wait_until(lambda: next(iter(fleet.s.rows()), None), 3)
         assert (row["outcome"], row["tokens_output"], row["http_status"]) == (1, 5, 499), row

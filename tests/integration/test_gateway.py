@@ -387,7 +387,7 @@ def client_leaves(args):
         b = Connection(s.port, "POST", "/v1/chat/completions", {"model": "m", "messages": message()})
         time.sleep(0.1)
         b.close()
-        wait_until(lambda: s.metrics()['spillway_requests_waiting{model="m"}'] == 0, 3)
+        wait_until(lambda: s.metrics()['spillway_requests_waiting{model="m",class="interactive"}'] == 0, 3)
         a.close()
         wait_until(lambda: sum(r["outcome"] == 1 for r in s.rows()) == 3, 3)
         assert len(up.generations()) == 3 and len(s.rows()) == 3
@@ -408,7 +408,7 @@ def waiting(args):
 
         def arrived():
             m = s.metrics()
-            return (m["spillway_requests_running"] + m['spillway_requests_waiting{model="m"}'] +
+            return (m["spillway_requests_running"] + m['spillway_requests_waiting{model="m",class="interactive"}'] +
                     m['spillway_refused_total{code="queue_full"}'])
 
         threads = [threading.Thread(target=one, args=(i,)) for i in range(10)]
