@@ -39,7 +39,7 @@ def at_rest(s, nodes=("a",)):
     """Nothing runs, nothing waits, no slot is lost."""
     def quiet():
         m = s.metrics()
-        return (m["spillway_requests_running"] == 0 and m['spillway_requests_waiting{model="m"}'] == 0 and
+        return (m["spillway_requests_running"] == 0 and m['spillway_requests_waiting{model="m",class="interactive"}'] == 0 and
                 all(m[f'spillway_node_in_flight{{node="{n}"}}'] == 0 for n in nodes))
     wait_until(quiet, 5, "all slots are back")
 
@@ -135,7 +135,7 @@ def order_over_workers(args):
             threads.append(threading.Thread(target=chat, args=(s.port, str(i))))
             threads[-1].start()
             wait_until(lambda: sum(s.metrics()[k] for k in ("spillway_requests_running",
-                                                            'spillway_requests_waiting{model="m"}')) == i + 1, 5)
+                                                            'spillway_requests_waiting{model="m",class="interactive"}')) == i + 1, 5)
         gate.set()
         for t in threads:
             t.join()
@@ -196,7 +196,7 @@ def forced_end(args):
             for i in range(30):
                 pool.submit(one, i)
             wait_until(lambda: up.active == 10, 5, "all slots are taken")
-            wait_until(lambda: s.metrics()['spillway_requests_waiting{model="m"}'] == 20, 5, "the others wait")
+            wait_until(lambda: s.metrics()['spillway_requests_waiting{model="m",class="interactive"}'] == 20, 5, "the others wait")
             s.process.terminate()
             wait_until(lambda: "draining" in s.log_text(), 5)
             assert s.terminate() == 1
