@@ -97,7 +97,10 @@ static void route(struct admin_door *door, struct http_exchange *x, const char *
 
 static void refuse(struct admin_door *door, struct http_exchange *x, const struct auth_refusal *r, const char *key)
 {
-    const char *code = r->status == 401 ? "unauthorized" : r->status == 403 ? "forbidden" : "unavailable";
+    const char *code = r->status == 401   ? "unauthorized"
+                       : r->status == 403 ? "forbidden"
+                       : r->status == 429 ? "too_many_bad_tokens"
+                                          : "unavailable";
     const char *header = r->www_authenticate[0] ? "WWW-Authenticate" : r->retry_after_s ? "Retry-After" : NULL;
 
     log_warn(door->admin->o.log, "admin", "refused", LOG_S("reason", auth_code_name(r->code)),

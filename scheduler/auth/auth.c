@@ -174,7 +174,7 @@ static enum rc check_credential(struct auth *a, const struct auth_credential *c,
     if (rc == RC_NOT_FOUND)
         rc = check_store(a, text, n, who, r);
     if (rc == RC_NOT_FOUND && a->oidc && looks_signed(text))
-        return oidc_check(a->oidc, text, n, who, r, cb, arg, wait);
+        return oidc_check(a->oidc, &(struct oidc_question){text, n, c->peer}, who, r, cb, arg, wait);
     if (rc == RC_NOT_FOUND)
         return auth_refuse(r, AUTH_KEY_UNKNOWN, "the API key is not known here");
     if (rc == RC_OK && !network_allows((*who)->networks, (*who)->n_networks, c->peer)) {

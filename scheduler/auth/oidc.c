@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "scheduler/auth/forgery.h"
 #include "scheduler/auth/jwks.h"
 #include "scheduler/auth/token_cache.h"
 
@@ -31,6 +32,7 @@ struct auth_wait {
     struct issuer *i;
     char *token; /* owned */
     size_t n;
+    char peer[46];
     bool ready; /* in o->ready, else in o->waits */
     auth_cb *cb;
     void *arg;
@@ -45,6 +47,7 @@ struct oidc {
     const struct clock *clock;
     const struct log *log;
     struct token_cache *cache;
+    struct forgery *forgery;
     EVP_MD *sha256;
     struct waits waits, ready;
     struct event *turn;
@@ -155,6 +158,7 @@ static void on_keys(const struct fetch_answer *a, const struct error *fetch_erro
     bool hashed = EVP_Digest(a->body, a->n, (unsigned char *)&h, NULL, o->sha256, NULL) == 1;
     if (!hashed || !i->keys || !hash_equal(&h, &i->keys_hash)) {
         token_cache_clear(o->cache);
+        forgery_forget_tokens(o->forgery);
         if (o->log)
             log_info(o->log, "auth", "an issuer's keys were read", LOG_S("issuer", i->c.name), LOG_I("keys", keys->n),
                      LOG_I("left_out", keys->skipped));
@@ -231,10 +235,37 @@ static struct issuer *issuer_of(struct oidc *o, const struct jwt *t)
     return NULL;
 }
 
+/* The costly part. */
+static enum rc check_signature(struct oidc *o, const struct jwt *t, const struct jwk *key, const struct hash *h,
+                               const char *peer, struct auth_refusal *r)
+{
+    int wait_s = forgery_wait_s(o->forgery, peer);
+    if (wait_s) {
+        auth_refusal_set(r, AUTH_TOO_MANY_BAD,
+                         "too many tokens with a bad signature from this address; try again in %d s", wait_s);
+        r->retry_after_s = wait_s;
+        return RC_DENIED;
+    }
+    o->stats.signatures++;
+    enum rc rc = jwt_verify(t, key, r);
+    if (rc != RC_OK)
+        forgery_found(o->forgery, h, peer);
+    return rc;
+}
+
+struct asked { /* what is judged */
+    const struct jwt *t;
+    const struct hash *hash;
+    const char *peer;
+    int64_t now_s;
+};
+
 /* RC_NOT_FOUND: refused with *r, but fetching the issuer's keys may change that. */
-static enum rc judge(struct issuer *i, const struct jwt *t, int64_t now_s, struct identity **who, int64_t *until_s,
+static enum rc judge(struct issuer *i, const struct asked *a, struct identity **who, int64_t *until_s,
                      struct auth_refusal *r)
 {
+    const struct jwt *t = a->t;
+    int64_t now_s = a->now_s;
     const struct jwk *key;
     enum rc rc = claims_check(t->claims, &i->c, now_s, NULL, until_s, r);
     if (rc == RC_OK && i->c.algs && !(i->c.algs & 1u << t->alg))
@@ -246,16 +277,18 @@ static enum rc judge(struct issuer *i, const struct jwt *t, int64_t now_s, struc
     if (rc == RC_OK)
         rc = jwks_find(i->keys, t, &key, r);
     if (rc == RC_OK)
-        rc = jwt_verify(t, key, r);
+        rc = check_signature(i->o, t, key, a->hash, a->peer, r);
     if (rc == RC_OK)
         rc = claims_check(t->claims, &i->c, now_s, who, until_s, r);
     return rc;
 }
 
 /* *i: the issuer, once it is known. */
-static enum rc check(struct oidc *o, const char *token, size_t n, struct issuer **i, struct identity **who,
+static enum rc check(struct oidc *o, const struct oidc_question *q, struct issuer **i, struct identity **who,
                      struct auth_refusal *r)
 {
+    const char *token = q->token;
+    size_t n = q->n;
     struct jwt t;
     struct hash h;
     int64_t now_s = clock_wall(o->clock).ns / NS_PER_S, until_s = 0;
@@ -270,14 +303,17 @@ static enum rc check(struct oidc *o, const char *token, size_t n, struct issuer 
         o->stats.hits++;
         return RC_OK;
     }
+    if (forgery_known(o->forgery, &h))
+        return auth_refuse(r, AUTH_TOKEN_INVALID, "the token's signature is not valid");
     enum rc rc = jwt_parse(&t, token, n, r);
     if (rc != RC_OK)
         return rc;
+    const struct asked a = {.t = &t, .hash = &h, .peer = q->peer, .now_s = now_s};
     *i = issuer_of(o, &t);
     if (!*i)
         rc = auth_refuse(r, AUTH_TOKEN_INVALID, "the token's issuer is not one that is trusted here");
     else
-        rc = judge(*i, &t, now_s, who, &until_s, r);
+        rc = judge(*i, &a, who, &until_s, r);
     if (rc == RC_OK) {
         o->stats.verified++;
         token_cache_put(o->cache, &h, *who, until_s < now_s + OIDC_CACHE_S ? until_s : now_s + OIDC_CACHE_S);
@@ -286,11 +322,11 @@ static enum rc check(struct oidc *o, const char *token, size_t n, struct issuer 
     return rc;
 }
 
-enum rc oidc_check(struct oidc *o, const char *token, size_t n, struct identity **who, struct auth_refusal *r,
+enum rc oidc_check(struct oidc *o, const struct oidc_question *q, struct identity **who, struct auth_refusal *r,
                    auth_cb *cb, void *arg, struct auth_wait **wait)
 {
     struct issuer *i;
-    enum rc rc = check(o, token, n, &i, who, r);
+    enum rc rc = check(o, q, &i, who, r);
 
     *wait = NULL;
     if (rc == RC_OK && i && keys_due(i))
@@ -298,7 +334,9 @@ enum rc oidc_check(struct oidc *o, const char *token, size_t n, struct identity 
     if (rc == RC_NOT_FOUND && i && fetch_helps(i)) {
         if (o->stats.waiting < OIDC_WAITS_MAX) {
             struct auth_wait *w = spw_calloc(1, sizeof *w);
-            *w = (struct auth_wait){.o = o, .i = i, .token = spw_strndup(token, n), .n = n, .cb = cb, .arg = arg};
+            *w = (struct auth_wait){
+                .o = o, .i = i, .token = spw_strndup(q->token, q->n), .n = q->n, .cb = cb, .arg = arg};
+            snprintf(w->peer, sizeof w->peer, "%s", q->peer ? q->peer : "");
             TAILQ_INSERT_TAIL(&o->waits, w, link);
             o->stats.waiting++;
             *wait = w;
@@ -340,7 +378,8 @@ static void turn_cb(evutil_socket_t fd, short what, void *arg)
         struct issuer *i;
         auth_cb *cb = w->cb;
         void *cb_arg = w->arg;
-        enum rc rc = check(o, w->token, w->n, &i, &who, &r); /* does not wait again, whatever it finds */
+        const struct oidc_question q = {w->token, w->n, w->peer};
+        enum rc rc = check(o, &q, &i, &who, &r); /* does not wait again, whatever it finds */
         wait_free(w);
         if (rc != RC_OK)
             o->stats.refused++;
@@ -419,6 +458,8 @@ enum rc oidc_new(struct oidc **out, const struct oidc_issuer *issuers, int n, st
     o->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
     o->turn = event_new(loop, -1, 0, turn_cb, o);
     rc = token_cache_new(&o->cache, OIDC_CACHE_MAX, e);
+    if (rc == RC_OK)
+        rc = forgery_new(&o->forgery, clock, e);
     if (rc == RC_OK && (!o->sha256 || !o->turn))
         rc = error_set(e, RC_INTERNAL, "OpenSSL offers no SHA-256, or the loop takes no event");
     if (rc != RC_OK) {
@@ -459,6 +500,7 @@ void oidc_free(struct oidc *o)
         jwks_free(o->issuers[i].keys);
     }
     token_cache_free(o->cache);
+    forgery_free(o->forgery);
     EVP_MD_free(o->sha256);
     if (o->turn)
         event_free(o->turn);

@@ -9,7 +9,8 @@
  *
  * Claims that refuse a token (expired, another audience) are looked at before its key is, so that an old token never
  * causes a fetch; a made-up key id causes one per refetch_ms at most. Identities are cached for as long as the token is
- * valid but at most OIDC_CACHE_S, and dropped when the issuer's key set changes. One loop; never blocks. */
+ * valid but at most OIDC_CACHE_S, and dropped when the issuer's key set changes. Signatures that turn out bad are paid
+ * for (forgery.h). One loop; never blocks. */
 #ifndef SCHEDULER_AUTH_OIDC_H
 #define SCHEDULER_AUTH_OIDC_H
 
@@ -38,13 +39,19 @@ enum rc oidc_new(struct oidc **o, const struct oidc_issuer *issuers, int n, stru
 /* What waits is refused (503), from inside this call. NULL is fine. */
 void oidc_free(struct oidc *o);
 
+struct oidc_question { /* borrowed for the call */
+    const char *token;
+    size_t n;
+    const char *peer; /* the client's address as text, or NULL */
+};
 /* RC_OK: *who is the caller's. RC_DENIED: *r. RC_AGAIN: cb will be called, unless *wait is cancelled first. */
-enum rc oidc_check(struct oidc *o, const char *token, size_t n, struct identity **who, struct auth_refusal *r,
+enum rc oidc_check(struct oidc *o, const struct oidc_question *q, struct identity **who, struct auth_refusal *r,
                    auth_cb *cb, void *arg, struct auth_wait **wait) SPW_MUST_USE;
 void oidc_cancel(struct auth_wait *wait);
 
 struct oidc_stats {
     uint64_t hits, verified, refused, fetches, fetches_failed;
+    uint64_t signatures; /* checked */
     int cached, waiting;
 };
 struct oidc_stats oidc_stats(const struct oidc *o);

@@ -21,6 +21,7 @@ static const struct {
     [AUTH_NETWORK] = {"network", 403, NULL},
     [AUTH_SCOPE] = {"scope", 403, "insufficient_scope"},
     [AUTH_UNAVAILABLE] = {"unavailable", 503, NULL},
+    [AUTH_TOO_MANY_BAD] = {"too_many_bad", 429, NULL},
 };
 
 const char *auth_code_name(enum auth_code c)
@@ -39,7 +40,7 @@ void auth_refusal_set(struct auth_refusal *r, enum auth_code code, const char *f
     for (char *p = r->message; *p; p++) /* it goes into a quoted header value */
         if (*p == '"' || *p == '\\' || (unsigned char)*p < ' ' || (unsigned char)*p >= 0x7f)
             *p = '?';
-    r->retry_after_s = code == AUTH_UNAVAILABLE;
+    r->retry_after_s = code == AUTH_UNAVAILABLE || code == AUTH_TOO_MANY_BAD;
     if (codes[code].error)
         snprintf(r->www_authenticate, sizeof r->www_authenticate,
                  "Bearer realm=\"spillway\", error=\"%s\", error_description=\"%s\"", codes[code].error, r->message);

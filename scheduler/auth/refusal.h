@@ -17,13 +17,14 @@ enum auth_code {
     AUTH_NETWORK,       /* 403: not from there */
     AUTH_SCOPE,         /* 403: the credential does not open this */
     AUTH_UNAVAILABLE,   /* 503: the issuer's keys can't be had; retry */
+    AUTH_TOO_MANY_BAD,  /* 429: too many forged tokens from there; later */
     AUTH_CODE_COUNT,
 };
 const char *auth_code_name(enum auth_code c); /* for metrics and logs: "key_unknown" ... */
 
 struct auth_refusal {
     enum auth_code code;
-    int status;                 /* 401, 403 or 503 */
+    int status;                 /* 401, 403, 429 or 503 */
     int retry_after_s;          /* 0: retrying is pointless */
     char message[200];          /* for the answer's body */
     char www_authenticate[320]; /* RFC 6750, section 3; "": no such header */

@@ -299,7 +299,12 @@ static const struct route *find_route(struct http_exchange *x, const char **rest
 
 static enum api_code code_of(const struct auth_refusal *r)
 {
-    return r->status == 401 ? API_UNAUTHORIZED : r->status == 403 ? API_FORBIDDEN : API_AUTH_UNAVAILABLE;
+    switch (r->status) {
+    case 401: return API_UNAUTHORIZED;
+    case 403: return API_FORBIDDEN;
+    case 429: return API_AUTH_TOO_MANY;
+    default: return API_AUTH_UNAVAILABLE;
+    }
 }
 
 static void refuse_caller(struct call *c, const struct auth_refusal *r)

@@ -50,6 +50,15 @@ static const struct api_error_kind rows[API_CODES] = {
                               .text = "the token cannot be verified at the moment; try again shortly",
                               .when = "The public keys of the token's issuer cannot be fetched.",
                               .remedy = "Try again; if it stays, the operator looks at the issuer's address."},
+    [API_AUTH_TOO_MANY] =
+        {.type = "rate_limit_error",
+         .name = "too_many_bad_tokens",
+         .status = 429,
+         .retry_after_s = 1,
+         .text = "too many tokens with a bad signature from this address",
+         .when = "Tokens whose signature is not their issuer's came from this address again and again; no further "
+                 "signature from there is checked for a while. Tokens that were let in before still are.",
+         .remedy = "Wait as long as `Retry-After` says; find out who sends such tokens."},
     [API_RATE_LIMITED] =
         {.type = "rate_limit_error",
          .name = "rate_limit_exceeded",

@@ -14,6 +14,7 @@ enum api_code {
     API_MODEL_NOT_ALLOWED, /* 403: not for this credential */
     API_MAX_CHARGE,        /* 402: the client's own bound pays for nobody's answer */
     API_AUTH_UNAVAILABLE,  /* 503: whether a token is genuine cannot be told at the moment */
+    API_AUTH_TOO_MANY,     /* 429: too many forged tokens from the client's address */
     API_RATE_LIMITED,      /* 429: more than its limits allow */
     API_NOT_FOUND,         /* 404: no such endpoint */
     API_METHOD,            /* 405 */

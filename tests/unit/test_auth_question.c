@@ -6,6 +6,7 @@
 #include "http_peer.h"
 #include "jwt_make.h"
 #include "scheduler/auth/auth.h"
+#include "scheduler/auth/forgery.h"
 #include "test.h"
 
 #define START_S INT64_C(1800000000)
@@ -209,6 +210,41 @@ static void cache_ends(void)
     CHECK_INT(auth_stats(a).oidc.verified, 3);
     free(longer);
     free(shorter);
+    auth_free(a);
+}
+
+/* A forger's tokens cost a bounded number of signatures, and do not lock out who was let in before. */
+static void forged_signatures_are_paid_for(void)
+{
+    reset();
+    struct oidc_issuer i = idp_issuer();
+    struct auth *a = open_auth(&i);
+    char *good = token_of(key_a, "a", 600, ""), *again = NULL;
+    CHECK_INT(judge(a, good), AUTH_OK);
+    CHECK_INT(auth_stats(a).oidc.signatures, 1);
+    for (int k = 0; k < 3 * FORGERY_BURST; k++) {
+        char more[32];
+        snprintf(more, sizeof more, ",\"n\":%d", k);
+        char *forged = token_of(key_b, "a", 600, more);
+        CHECK_INT(judge(a, forged), k < FORGERY_BURST ? AUTH_TOKEN_INVALID : AUTH_TOO_MANY_BAD);
+        CHECK_INT(got.status, k < FORGERY_BURST ? 401 : 429);
+        if (k == 1)
+            again = forged;
+        else
+            free(forged);
+    }
+    CHECK_INT(auth_stats(a).oidc.signatures, 1 + FORGERY_BURST);
+    CHECK_INT(judge(a, good), AUTH_OK);
+    char *fresh = token_of(key_a, "a", 500, "");
+    CHECK_INT(judge(a, fresh), AUTH_TOO_MANY_BAD);
+    CHECK_INT(judge(a, again), AUTH_TOKEN_INVALID); /* known to be bad: told without a signature */
+    step_s(2);
+    CHECK_INT(judge(a, fresh), AUTH_OK);
+    CHECK_INT(judge(a, again), AUTH_TOKEN_INVALID);
+    CHECK_INT(auth_stats(a).oidc.signatures, 2 + FORGERY_BURST);
+    free(good);
+    free(fresh);
+    free(again);
     auth_free(a);
 }
 
@@ -607,6 +643,7 @@ int main(void)
     snprintf(base, sizeof base, "http://127.0.0.1:%d", http_server_port(server));
     TEST(first_token_waits_for_keys);
     TEST(cache_ends);
+    TEST(forged_signatures_are_paid_for);
     TEST(keys_rotate);
     TEST(made_up_key_ids_cause_no_flood);
     TEST(issuer_down);
