@@ -156,31 +156,43 @@ void cache_get_cancel(struct cache_get *g)
     get_free(g);
 }
 
-static enum rc store(struct cache *c, const struct cache_key *key, const struct cache_entry *entry)
+static enum rc encode(const struct cache *c, const struct cache_key *key, const struct cache_entry *entry,
+                      struct blob **kept)
 {
     struct cache_entry e = *entry;
-    struct blob *blob = NULL;
     if (entry->body_len > c->entry_bytes_max)
         return RC_FULL;
     enum rc rc = replay_check(entry->body, entry->body_len);
-    if (rc != RC_OK)
-        return rc;
     e.stored = clock_wall(c->clock);
-    rc = entry_encode(key, &e, c->entry_bytes_max, &blob);
-    if (rc != RC_OK)
-        return rc;
-    c->backend->ops->put(c->backend, key, blob);
-    blob_unref(blob);
-    return RC_OK;
+    return rc == RC_OK ? entry_encode(key, &e, c->entry_bytes_max, kept) : rc;
+}
+
+enum rc cache_keep(struct cache *c, const struct cache_key *key, const struct cache_entry *entry, struct blob **kept)
+{
+    *kept = NULL;
+    enum rc rc = encode(c, key, entry, kept);
+    c->refused += rc != RC_OK;
+    return rc;
+}
+
+void cache_put_kept(struct cache *c, const struct cache_key *key, struct blob *kept)
+{
+    c->backend->ops->put(c->backend, key, kept);
+    c->stores++;
+}
+
+enum rc cache_read_kept(const struct blob *kept, const struct cache_key *key, struct cache_entry *entry)
+{
+    return entry_decode(kept, key, ENTRY_OURS, entry);
 }
 
 enum rc cache_put(struct cache *c, const struct cache_key *key, const struct cache_entry *entry)
 {
-    enum rc rc = store(c, key, entry);
+    struct blob *kept;
+    enum rc rc = cache_keep(c, key, entry, &kept);
     if (rc == RC_OK)
-        c->stores++;
-    else
-        c->refused++;
+        cache_put_kept(c, key, kept);
+    blob_unref(kept);
     return rc;
 }
 

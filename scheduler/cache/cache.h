@@ -98,7 +98,17 @@ void cache_get_cancel(struct cache_get *get);
  * need not be called. False: ask. */
 bool cache_misses(struct cache *c, const struct cache_key *key);
 
-/* Keep an answer; all of it is copied. RC_FULL: larger than entry_bytes_max; RC_UNSUPPORTED: an answer that could not be
+/* An answer as it is kept: bytes, counted, never changed. Any thread. */
+struct blob;
+void blob_unref(struct blob *b); /* NULL is fine */
+/* Make one of entry, all of it copied. Errors as cache_put(). */
+enum rc cache_keep(struct cache *c, const struct cache_key *key, const struct cache_entry *entry,
+                   struct blob **kept) SPW_MUST_USE;
+void cache_put_kept(struct cache *c, const struct cache_key *key, struct blob *kept);
+/* *entry borrows from it. RC_INVALID: of another key. */
+enum rc cache_read_kept(const struct blob *kept, const struct cache_key *key, struct cache_entry *entry) SPW_MUST_USE;
+
+/* Both at once. Keep an answer; all of it is copied. RC_FULL: larger than entry_bytes_max; RC_UNSUPPORTED: an answer that could not be
  * replayed both ways (replay_check()); RC_INVALID: impossible figures or texts. Whether it then reaches a Redis is told
  * by nobody but the counters. */
 enum rc cache_put(struct cache *c, const struct cache_key *key, const struct cache_entry *entry);

@@ -20,7 +20,6 @@ struct blob {
 };
 struct blob *blob_new(size_t n); /* one reference, the caller's */
 struct blob *blob_ref(struct blob *b);
-void blob_unref(struct blob *b); /* NULL is fine */
 
 enum entry_trust { ENTRY_OURS, ENTRY_FOREIGN }; /* foreign: it came from outside, its hash is checked */
 

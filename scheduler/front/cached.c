@@ -15,14 +15,14 @@
 #define CHUNK_BYTES_MAX   ((size_t)128 << 10)
 
 struct cached_shared {
-    struct cache_memory *memory;
+    struct flights *flights;
+    struct cache_memory *memory; /* mode lru */
     char *password;
 };
 
 struct cached {
     struct cached_options o;
     struct cache *cache;
-    struct flights *flights;
     struct canonical canonical;
 };
 
@@ -47,6 +47,7 @@ enum rc cached_shared_new(struct cached_shared **out, const struct config *c, co
     if (o->mode == CONFIG_CACHE_OFF)
         return RC_OK;
     struct cached_shared *s = spw_calloc(1, sizeof *s);
+    s->flights = flights_new(&(struct flight_options){0});
     struct cache_memory_options memory = {.ttl_ms = o->ttl_ms, .bytes_max = o->bytes_max, .clock = clock};
     enum rc rc = o->mode == CONFIG_CACHE_LRU      ? cache_memory_new(&s->memory, &memory, e)
                  : o->redis_password_file != NULL ? file_read_secret(&s->password, o->redis_password_file, e)
@@ -67,6 +68,7 @@ void cached_shared_free(struct cached_shared *s)
         explicit_bzero(s->password, strlen(s->password));
     free(s->password);
     cache_memory_free(s->memory);
+    flights_free(s->flights);
     free(s);
 }
 
@@ -118,7 +120,6 @@ enum rc cached_new(struct cached **out, const struct cached_options *o, struct e
         return RC_OK;
     struct cached *c = spw_calloc(1, sizeof *c);
     c->o = *o;
-    c->flights = flights_new(&(struct flight_options){0});
     canonical_init(&c->canonical);
     enum rc rc = open_cache(c, e);
     if (rc != RC_OK) {
@@ -133,7 +134,6 @@ void cached_free(struct cached *c)
 {
     if (!c)
         return;
-    flights_free(c->flights);
     cache_free(c->cache);
     canonical_fini(&c->canonical);
     free(c);
@@ -144,14 +144,16 @@ void cached_figures_add(struct cached_figures *sum, const struct cached *c)
     if (!c)
         return;
     struct cache_stats s = cache_stats(c->cache), *t = &sum->cache;
-    struct flight_stats f = flights_stats(c->flights), *g = &sum->flights;
     t->reachable = s.reachable && (t->reachable || !sum->on);
     sum->on = true;
     t->hits += s.hits, t->misses += s.misses, t->stores += s.stores, t->refused += s.refused;
     t->errors += s.errors, t->timeouts += s.timeouts, t->dropped += s.dropped;
     t->connects += s.connects, t->disconnects += s.disconnects;
-    g->led += f.led, g->followed += f.followed, g->promoted += f.promoted, g->alone += f.alone;
-    g->flights += f.flights, g->followers += f.followers;
+}
+
+struct flight_stats cached_flight_figures(struct cached_shared *s)
+{
+    return s ? flights_stats(s->flights) : (struct flight_stats){0};
 }
 
 struct cache_memory_stats cached_memory_figures(struct cached_shared *s)
@@ -379,7 +381,7 @@ void cached_write_rest(struct request *r)
 
 /* ---- asking ------------------------------------------------------------------------------------------------------- */
 
-static void on_flight(enum flight_event event, const void *result, void *arg);
+static void on_flight(enum flight_event event, const struct blob *result, void *arg);
 
 /* Nobody has it. Somebody who is just computing it may be waited for. True: so it is. */
 static bool missed(struct cached *c, struct request *r)
@@ -387,10 +389,9 @@ static bool missed(struct cached *c, struct request *r)
     struct cached_request *q = &r->cached;
     q->way = CACHED_MISS;
     if (!(q->use & CACHE_COLLAPSE) ||
-        flight_join(c->flights, &q->key, &q->ticket, on_flight, r) != FLIGHT_ROLE_FOLLOWER)
+        flight_join(c->o.shared->flights, &q->key, &q->ticket, r->lane->mail, on_flight, r) != FLIGHT_ROLE_FOLLOWER)
         return false;
     r->state = REQUEST_ASKING;
-    q->next = CACHED_WAIT;
     request_arm(r, c->o.config->cache.collapse_ms);
     return true;
 }
@@ -415,20 +416,20 @@ static void on_found(const struct cache_entry *entry, void *arg)
         go(r);
 }
 
-/* From inside the leader's own steps: whatever takes longer than writing an answer gets a turn of its own. A thousand
- * followers that each fail and make the next one lead would otherwise do so on one stack. */
-static void on_flight(enum flight_event event, const void *result, void *arg)
+/* In a turn of its own. */
+static void on_flight(enum flight_event event, const struct blob *result, void *arg)
 {
     struct request *r = arg;
-    if (event == FLIGHT_RESULT && result && answer(r, result, CACHED_COLLAPSED))
-        return;
-    if (event == FLIGHT_RESULT && !result) {
+    struct cache_entry entry;
+    if (event == FLIGHT_REFUSED) {
         api_error_set(&r->error, API_POISON, NULL, "%s", "");
         request_refuse(r);
         return;
     }
-    r->cached.next = CACHED_GO;
-    request_arm(r, 0);
+    if (event == FLIGHT_RESULT && cache_read_kept(result, &r->cached.key, &entry) == RC_OK &&
+        answer(r, &entry, CACHED_COLLAPSED))
+        return;
+    go(r);
 }
 
 bool cached_begin(struct request *r)
@@ -445,15 +446,13 @@ bool cached_begin(struct request *r)
         return (q->use & CACHE_COLLAPSE) && missed(c, r);
     }
     r->state = REQUEST_ASKING;
-    q->next = CACHED_WAIT;
     q->get = cache_get(c->cache, &q->key, on_found, r); /* has its own deadline */
     return true;
 }
 
 void cached_turn(struct request *r)
 {
-    if (r->cached.next == CACHED_WAIT)
-        flight_leave(&r->cached.ticket); /* the leader takes too long */
+    flight_leave(&r->cached.ticket); /* the leader takes too long */
     go(r);
 }
 
@@ -518,7 +517,7 @@ void cached_failed(struct request *r)
      * Any other failure says nothing about the next try. */
     bool failed = r->outcome == LEDGER_FAILED && flight_leads(t);
     if (failed && r->error.code == API_POISON)
-        flight_finish(t, NULL);
+        flight_refuse(t);
     else if (failed && r->error.status >= 400 && r->error.status < 500)
         flight_dissolve(t);
     cached_leave(r);
@@ -567,26 +566,27 @@ void cached_done(struct request *r, struct bytes body)
     struct strbuf made;
     struct bytes whole;
     strbuf_init(&made, (size_t)c->o.config->cache.entry_bytes_max + CHUNK_BYTES_MAX);
-    bool fine = whole_of(r, body, &made, &whole) == RC_OK;
+    struct blob *kept = NULL;
+    enum rc rc = whole_of(r, body, &made, &whole);
     struct cache_entry entry = {
         .status = 200,
         .content_type = "application/json",
         .model = r->room->model,
         .node = r->billed->config->name,
         .usage_source = r->usage_source,
-        .body = fine ? whole.p : "",
-        .body_len = fine ? whole.n : 0,
+        .body = whole.p,
+        .body_len = whole.n,
         .tokens = r->tokens,
         .charge = r->charge,
-        .stored = r->finished,
     };
-    if (fine && keeps(r))
-        (void)cache_put(c->cache, &r->cached.key, &entry); /* refusals are counted there */
-    if (flight_leads(&r->cached.ticket)) {
-        if (fine && replay_check(entry.body, entry.body_len) == RC_OK)
-            flight_finish(&r->cached.ticket, &entry);
-        else
-            flight_dissolve(&r->cached.ticket);
-    }
+    if (rc == RC_OK)
+        rc = cache_keep(c->cache, &r->cached.key, &entry, &kept);
+    if (rc == RC_OK && keeps(r))
+        cache_put_kept(c->cache, &r->cached.key, kept);
+    if (rc == RC_OK && flight_leads(&r->cached.ticket))
+        flight_finish(&r->cached.ticket, kept);
+    else if (flight_leads(&r->cached.ticket))
+        flight_dissolve(&r->cached.ticket);
+    blob_unref(kept);
     strbuf_fini(&made);
 }

@@ -4,7 +4,7 @@
  *     cached_begin() --+-> BYPASS or MISS: dispatch, as if there were no cache
  *                      |
  *                      +-> REQUEST_ASKING: a lookup, or the answer to an identical request, is awaited
- *                              |         cached_turn(): too late, or its leader has failed: dispatch after all
+ *                              |         too late, or its leader has failed: dispatch after all
  *                              |
  *                              +-> answered: settled with charge 0; the rest leaves when its row is durable
  *
@@ -48,8 +48,7 @@ struct cached_request {
     uint64_t identity;    /* digest of that */
     struct cache_get *get;
     struct flight_ticket ticket;
-    enum { CACHED_WAIT, CACHED_GO } next; /* while it is REQUEST_ASKING: what its timer means */
-    struct assembler *parts;              /* owned; NULL: not a stream that is kept */
+    struct assembler *parts; /* owned; NULL: not a stream that is kept */
     /* Of an answer that was found. */
     size_t tail; /* of out: what waits for the row */
     struct pusd saved;
@@ -59,12 +58,12 @@ struct cached_request {
 
 /* ---- what there is once, and once per loop ------------------------------------------------------------------------ */
 
-struct cached_shared; /* the memory of mode lru, the password of mode redis; NULL for mode off */
+struct cached_shared; /* flights, the memory of mode lru, the password of mode redis; NULL for mode off */
 enum rc cached_shared_new(struct cached_shared **s, const struct config *c, const struct clock *clock,
                           struct error *e) SPW_MUST_USE;
 void cached_shared_free(struct cached_shared *s);
 
-struct cached; /* of one loop: its cache, its flights. NULL: mode off */
+struct cached; /* of one loop: its cache. NULL: mode off */
 struct cached_options {
     struct cached_shared *shared; /* all borrowed */
     const struct config *config;
@@ -77,11 +76,11 @@ void cached_free(struct cached *c); /* no request may have a lookup under way */
 
 struct cached_figures { /* sums */
     struct cache_stats cache;
-    struct flight_stats flights;
     bool on;
 };
 /* Add what one loop's part has counted; any thread. */
 void cached_figures_add(struct cached_figures *sum, const struct cached *c);
+struct flight_stats cached_flight_figures(struct cached_shared *s);
 /* Entries, bytes, evictions; zero without mode lru. Any thread. */
 struct cache_memory_stats cached_memory_figures(struct cached_shared *s);
 
@@ -91,7 +90,7 @@ struct cache_memory_stats cached_memory_figures(struct cached_shared *s);
 enum rc cached_ask(struct http_exchange *x, struct cache_ask *ask, struct api_error *e) SPW_MUST_USE;
 /* True: r is taken: it waits, or is answered and gone. False: dispatch it. */
 bool cached_begin(struct request *r);
-/* The timer of a request that is REQUEST_ASKING. */
+/* The timer of a request that is REQUEST_ASKING: it has waited for long enough. */
 void cached_turn(struct request *r);
 /* It goes no further here: whatever it waits for is let go, and whoever waits for it hears so. Idempotent. */
 void cached_leave(struct request *r);

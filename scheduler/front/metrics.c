@@ -313,17 +313,17 @@ static int64_t read_cache_expired(const struct front *f, int i)
 static int64_t read_flights(const struct front *f, int i)
 {
     (void)i;
-    return cached_figures(f).flights.flights;
+    return cached_flight_figures(f->cached).flights;
 }
 static int64_t read_followers(const struct front *f, int i)
 {
     (void)i;
-    return cached_figures(f).flights.followers;
+    return cached_flight_figures(f->cached).followers;
 }
 static int64_t read_promoted(const struct front *f, int i)
 {
     (void)i;
-    return (int64_t)cached_figures(f).flights.promoted;
+    return (int64_t)cached_flight_figures(f->cached).promoted;
 }
 static int64_t read_spans_exported(const struct front *f, int i)
 {
