@@ -13,6 +13,8 @@
  *
  * Public surface: POST /v1/chat/completions, POST /v1/completions, GET /v1/models, GET /v1/models/{id}, GET /healthz,
  * GET /readyz. /metrics and /admin are never here.
+ * `service_tier` and x-spillway-deadline say how urgent a request is (urgency.h). A stream that had to wait may begin with
+ * comments, and then lacks x-spillway-node.
  * Answers carry x-request-id (ours; a client's is not believed) and x-spillway-node. The charge is in the header
  * x-spillway-charge-usd, or, when streaming, in the final usage chunk as
  * "spillway":{"node":NAME,"charge_usd":"0.0012","joules_estimated":41.25} (charge: a string, exact decimal dollars).

@@ -178,6 +178,7 @@ static void say(const struct request *r)
         LOG_S("tenant", r->who->tenant), LOG_S("model", r->room->model),
         LOG_S("node", r->last ? r->last->config->name : NULL), LOG_I("status", r->http_status),
         LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL), LOG_B("stream", r->body.stream),
+        LOG_S("service_class", waiting_class_name(r->urgency.class)),
         LOG_S("cache", r->cached.way != CACHED_OFF ? cached_way_name(r->cached.way) : NULL),
         LOG_I("attempts", r->attempts), LOG_I("continuations", r->continuations), LOG_I("input", r->tokens.input),
         LOG_I("output", r->tokens.output), LOG_S("charge_usd", charge_text(r, charge, sizeof charge)),
