@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "base/http_client_internal.h"
+#include "base/text.h"
 
-#define TARGET_MAX   8192
-#define HEADER_FIXED 64
+#define TARGET_MAX 8192
 
 /* NOLINTBEGIN(clang-analyzer-unix.Malloc,clang-analyzer-core.NullDereference): the analyzer follows neither rings (after
  * an unlink it still sees the old head) nor `busy`, which puts off the free. The tests run under a sanitizer instead. */
@@ -428,9 +428,10 @@ static enum rc put_request(struct http_call *call, const struct http_request *r,
     }
     if (r->body_len || strcmp(r->method, "POST") == 0 || strcmp(r->method, "PUT") == 0 ||
         strcmp(r->method, "PATCH") == 0) {
-        char line[HEADER_FIXED];
-        snprintf(line, sizeof(line), "Content-Length: %zu\r\n", r->body_len);
-        append_text(out, line);
+        char length[TEXT_INT_MAX];
+        append_text(out, "Content-Length: ");
+        bytes_append(out, length, (size_t)(text_put_int(length, (int64_t)r->body_len) - length));
+        append_text(out, "\r\n");
     }
     append_text(out, "\r\n");
     bytes_append(out, r->body, r->body_len);

@@ -192,12 +192,12 @@ static void head_done(struct conn *c, bool more)
 }
 
 /* True: the handler has answered without the body, which may still be on its way. */
-static bool refused_at_head(struct conn *c)
+static bool refused_at_head(struct conn *c, size_t here)
 {
     struct http_server *s = c->s;
     const struct http_head *h = http_parser_head(c->parser);
     bool close_after = c->close_after;
-    if (!s->h.on_head || (!h->chunked && h->content_length <= 0))
+    if (!s->h.on_head || (!h->chunked && h->content_length <= (int64_t)here)) /* its body is read already */
         return false;
     c->close_after = true; /* the answer shall say so */
     c->state = CONN_BUSY;
@@ -263,7 +263,7 @@ void conn_read(struct conn *c, const char *data, size_t n)
         n -= used;
         switch (ev) {
         case HTTP_HEAD:
-            if (refused_at_head(c))
+            if (refused_at_head(c, n))
                 return;
             head_done(c, n > 0);
             break;

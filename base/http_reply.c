@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/http_server_internal.h"
+#include "base/text.h"
 
 /* ---- the request ---- */
 
@@ -213,16 +214,26 @@ void conn_put_head(struct conn *c, int status, const struct http_header *headers
     bool old = c->state != CONN_LINGER && request->minor == 0;
     if (length == -1 && old)
         c->close_after = true;
-    char *start = bytes_reserve(&c->out, 160), *at = start;
-    int n = snprintf(at, 160, "HTTP/1.1 %03d %s\r\nDate: %s\r\n", status, reason_phrase(status), date_now(c->s));
-    c->out.len += (size_t)n;
+    const char *reason = reason_phrase(status), *date = date_now(c->s);
+    char *start = bytes_reserve(&c->out, 512), *at = start; /* for most heads at once */
+    at = PUT(at, "HTTP/1.1 ");
+    at = text_put_int(at, status);
+    *at++ = ' ';
+    at = put(at, reason, strlen(reason));
+    at = PUT(at, "\r\nDate: ");
+    at = put(at, date, strlen(date));
+    at = PUT(at, "\r\n");
+    c->out.len += (size_t)(at - start);
     for (int i = 0; i < n_headers; i++)
         put_header(&c->out, &headers[i]);
     start = at = bytes_reserve(&c->out, 160);
-    if (length >= 0)
-        at += snprintf(at, 64, "Content-Length: %lld\r\n", (long long)length);
-    else if (length == -1 && !old)
+    if (length >= 0) {
+        at = PUT(at, "Content-Length: ");
+        at = text_put_int(at, length);
+        at = PUT(at, "\r\n");
+    } else if (length == -1 && !old) {
         at = PUT(at, "Transfer-Encoding: chunked\r\n");
+    }
     if (c->close_after)
         at = PUT(at, "Connection: close\r\n");
     else if (old)

@@ -46,8 +46,8 @@ struct http_server_options {
 };
 
 struct http_server_handlers {
-    /* NULL, or called with the head of a request that has a body, before the body is read (and before the client is told
-     * to go on): may refuse it with http_reply(), so that strangers cannot make us hold what they send. The body is then
+    /* NULL, or called with the head of a request whose body is still to come, before it is read (and before the client is
+     * told to go on; a small body that came with its head is here already): may refuse it with http_reply(), so that strangers cannot make us hold what they send. The body is then
      * not read, the connection is closed after the answer, and on_request is not called. */
     void (*on_head)(struct http_exchange *x, void *arg);
     /* A complete request. head and body are valid while the exchange is. */

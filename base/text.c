@@ -253,3 +253,12 @@ char *text_put_int(char *at, int64_t v)
     memcpy(at, p, n);
     return at + n;
 }
+
+char *text_put(char *at, const char *end, const char *s)
+{
+    size_t room = (size_t)(end - at) - 1, n = strnlen(s, room);
+
+    memcpy(at, s, n);
+    at[n] = '\0';
+    return at + n;
+}

@@ -1,10 +1,10 @@
 /* See limits.h. Every number fits: units are at most 6e7 times 1e10 (a burst), and `used` saturates below INT64_MAX. */
 #include "policies/limits.h"
 
-#include <inttypes.h>
-#include <stdio.h>
+#include <string.h>
 
 #include "base/error.h"
+#include "base/text.h"
 
 #define USED_MAX (INT64_MAX / 2) /* reached by nothing but absurd settlements; then it takes years to drain anyway */
 
@@ -173,13 +173,17 @@ int64_t limit_retry_after_s(const struct limit_verdict *v)
 char *limit_format_reset(int64_t us, char *buf, size_t size)
 {
     int64_t ms = divide_up(us > 0 ? us : 0, 1000), s = divide_up(ms, 1000);
-    if (ms < 1000)
-        snprintf(buf, size, "%" PRId64 "ms", ms);
-    else if (s < 60)
-        snprintf(buf, size, "%" PRId64 "s", s);
-    else if (s < 3600)
-        snprintf(buf, size, "%" PRId64 "m%" PRId64 "s", s / 60, s % 60);
-    else
-        snprintf(buf, size, "%" PRId64 "h%" PRId64 "m%" PRId64 "s", s / 3600, s / 60 % 60, s % 60);
+    char text[3 * (TEXT_INT_MAX + 2)], *at = text; /* by hand: two of these are in every answer's head */
+    if (s >= 3600) {
+        at = text_put_int(at, s / 3600);
+        *at++ = 'h';
+    }
+    if (s >= 60) {
+        at = text_put_int(at, s / 60 % 60);
+        *at++ = 'm';
+    }
+    at = text_put_int(at, ms < 1000 ? ms : s % 60);
+    memcpy(at, ms < 1000 ? "ms" : "s", ms < 1000 ? 3 : 2);
+    text_put(buf, buf + size, text);
     return buf;
 }

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "scheduler/front/front_internal.h"
 
 static int64_t now_us(const struct front *f)
@@ -24,10 +25,18 @@ static struct limit_spec spec_of(const struct front *f, const char *class_name)
 /* What a client would have to do to itself to get around a limit is the operator's to grant: another key, another user.
  * Names
  * that are longer than their checks allow are cut, which only makes two of them share a limit. */
-#define SCOPES 3
+#define SCOPES         3
+#define FIRST_NAME_MAX 128 /* a tenant has 64 characters at most, a key id hardly more */
 struct names {
     char text[SCOPES][LIMIT_NAME_MAX + 1];
 };
+
+static void put_name(char name[LIMIT_NAME_MAX + 1], const char *first, const char *between, const char *second)
+{
+    const char *end = name + LIMIT_NAME_MAX + 1;
+    char *at = text_put(name, name + FIRST_NAME_MAX + 1, first);
+    text_put(text_put(at, end, between), end, second);
+}
 
 static void fill_scopes(const struct front *f, const struct identity *who, const char *model, struct names *n,
                         struct limit_scope *scopes)
@@ -35,10 +44,9 @@ static void fill_scopes(const struct front *f, const struct identity *who, const
     const struct config *c = f->o.config;
     /* All users of an issuer share its key id; each has the limits of a key. */
     bool token = who->key_id && strncmp(who->key_id, "oidc:", 5) == 0 && who->user;
-    snprintf(n->text[0], sizeof n->text[0], "%s%s%s", who->key_id ? who->key_id : "", token ? "/" : "",
-             token ? who->user : "");
-    snprintf(n->text[1], sizeof n->text[1], "%.64s/%.64s", who->tenant, who->team ? who->team : "");
-    snprintf(n->text[2], sizeof n->text[2], "%.64s/%.190s", who->tenant, model);
+    put_name(n->text[0], who->key_id ? who->key_id : "", token ? "/" : "", token ? who->user : "");
+    put_name(n->text[1], who->tenant, "/", who->team ? who->team : "");
+    put_name(n->text[2], who->tenant, "/", model);
     /* A class that the configuration lost must not mean "no limits" for keys that name it. */
     bool known = config_class(c, who->rate_class) != NULL;
     scopes[0] = (struct limit_scope){'k', n->text[0], spec_of(f, known ? who->rate_class : c->class_key)};
@@ -107,8 +115,8 @@ static int put_view(const struct limit_view *view, const char *const names[3], c
 {
     if (!view->limit)
         return 0;
-    snprintf(text[0], sizeof text[0], "%" PRId64, view->limit);
-    snprintf(text[1], sizeof text[1], "%" PRId64, view->remaining);
+    *text_put_int(text[0], view->limit) = '\0';
+    *text_put_int(text[1], view->remaining) = '\0';
     limit_format_reset(view->reset_us, text[2], sizeof text[2]);
     for (int i = 0; i < 3; i++)
         headers[i] = (struct http_header){names[i], text[i]};

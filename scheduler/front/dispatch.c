@@ -1,8 +1,8 @@
 /* Requests under way: from a snapshot to a node, one leg (leg.c) after the other, until somebody has answered. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
+#include "base/text.h"
 #include "scheduler/front/front_internal.h"
 
 #define ANSWER_BYTES_MAX ((size_t)64 << 20) /* a whole answer is held until its row is durable */
@@ -401,7 +401,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->lane = l;
     r->x = x;
     r->state = REQUEST_SETTLING; /* nobody's yet */
-    snprintf(r->id, sizeof r->id, "%s", id);
+    text_put(r->id, r->id + sizeof r->id, id);
     note_client_id(r);
     r->body = *body;
     r->who = a->who;
@@ -419,7 +419,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     stream_init(&r->stream, NULL, false);
     trail_init(&r->trail, may_go_on_by_text(r) ? TRAIL_TEXT : TRAIL_IDS);
     whole_init(&r->whole, body->kind == REQUEST_CHAT);
-    SPW_ASSERT(getrandom(&r->seed, sizeof r->seed, 0) == sizeof r->seed); /* never short for so few bytes */
+    random_take(&l->random, &r->seed, sizeof r->seed);
     r->seed >>= 64 - SEED_BITS;
     TAILQ_INSERT_TAIL(&l->requests, r, all);
     http_exchange_set(x, r, on_abort);

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/json.h"
 #include "scheduler/front/front_internal.h"
@@ -28,12 +27,12 @@ struct route {
 /* ---- ids -------------------------------------------------------------------------------------------------------- */
 
 /* As a ULID: 48 bits of milliseconds, 80 random bits, in Crockford's base 32. Sorts by time; cannot be guessed. */
-static void make_id(char id[REQUEST_ID_BYTES], struct wall now)
+static void make_id(char id[REQUEST_ID_BYTES], struct lane *l)
 {
     static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     uint8_t random[10];
-    uint64_t ms = (uint64_t)(now.ns / NS_PER_MS), high, low;
-    SPW_ASSERT(getrandom(random, sizeof random, 0) == sizeof random); /* never short for so few bytes */
+    uint64_t ms = (uint64_t)(clock_wall(l->front->o.clock).ns / NS_PER_MS), high, low;
+    random_take(&l->random, random, sizeof random);
     memcpy(&high, random, 5);
     memcpy(&low, random + 5, 5);
     memcpy(id, "req_", 4);
@@ -425,7 +424,7 @@ void endpoint_head(struct http_exchange *x, void *arg)
     struct auth_wait *wait;
     struct identity *who;
     struct auth_refusal r;
-    make_id(id, clock_wall(c.f->o.clock));
+    make_id(id, c.l);
     const struct route *route = take_route(&c);
     if (!route || route->access == ACCESS_OPEN)
         return;
@@ -444,7 +443,7 @@ void endpoint_handle(struct http_exchange *x, void *arg)
     char id[REQUEST_ID_BYTES];
     struct lane *l = arg;
     struct call c = {.l = l, .f = l->front, .x = x, .id = id};
-    make_id(id, clock_wall(c.f->o.clock));
+    make_id(id, c.l);
     const struct route *route = take_route(&c);
     if (!route)
         return;

@@ -6,6 +6,7 @@
 
 #include "base/counter.h"
 #include "base/http_server.h"
+#include "base/random.h"
 #include "base/mailbox.h"
 #include "scheduler/auth/auth.h"
 #include "scheduler/auth/limit_table.h"
@@ -186,6 +187,7 @@ struct lane {
     struct auth *auth; /* lane 0: borrowed */
     struct fetcher *fetcher;
     struct ledger_port *port;
+    struct random_pool random;
     struct lane_pool *pools;                    /* one per node */
     struct cached *cached;                      /* NULL: there is no cache */
     struct spans *spans;                        /* */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "scheduler/front/answer.h"
 #include "scheduler/front/front_internal.h"
 #include "scheduler/front/retry_after.h"
@@ -63,8 +64,8 @@ static void note_leg(struct request *r, const char *outcome)
         .ended = clock_wall(r->lane->front->o.clock),
         .tokens_output = r->leg.to_engine ? r->trail.n_ids - r->leg.ids_before : r->stream.content_chunks,
     };
-    snprintf(leg->node, sizeof leg->node, "%s", c->name);
-    snprintf(leg->numerics, sizeof leg->numerics, "%s", r->leg.numerics);
+    text_put(leg->node, leg->node + sizeof leg->node, c->name);
+    text_put(leg->numerics, leg->numerics + sizeof leg->numerics, r->leg.numerics);
 }
 
 /* Which class has the answer's newest part? */

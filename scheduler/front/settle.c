@@ -64,7 +64,8 @@ static void finish_whole(struct request *r)
     int n = r->millijoules >= 0 ? 5 : 4;
     n += limit_headers(&r->limits, &limits, headers + n);
     n += cached_headers(r, &cached, headers + n);
-    snprintf(joules, sizeof joules, "%" PRId64 ".%03d", r->millijoules / 1000, (int)(r->millijoules % 1000));
+    if (r->millijoules >= 0)
+        snprintf(joules, sizeof joules, "%" PRId64 ".%03d", r->millijoules / 1000, (int)(r->millijoules % 1000));
     struct span body;
     if (whole_body(r, &body) == RC_OK) {
         http_reply(r->x, 200, headers, n, body.p, body.n);

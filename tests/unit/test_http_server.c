@@ -469,8 +469,8 @@ static void strangers_are_refused_at_the_head(void)
         "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n",
         "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n",
         "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello" GET("/"),
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n" GET("/") GET("/"),
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nhello",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 600\r\n\r\n" GET("/") GET("/"),
     };
     bool closed;
     for (int i = 0; i < 5; i++) {
@@ -483,6 +483,10 @@ static void strangers_are_refused_at_the_head(void)
     int fd = talk(s, GET("/"), "hello", NULL); /* without a body there is nothing to refuse early */
     CHECK_INT(seen.heads, 5);
     CHECK_INT(seen.requests, 1);
+    close(fd); /* nor with one that is here already: whoever answers the request sees the head as well */
+    fd = talk(s, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nwhole", "whole", NULL);
+    CHECK_INT(seen.heads, 5);
+    CHECK_INT(seen.requests, 2);
     buf[0] = '\0';
     peer_send(loop, fd,
               "POST /echo HTTP/1.1\r\nHost: a\r\nAuthorization: me\r\nExpect: 100-continue\r\n"
@@ -492,7 +496,7 @@ static void strangers_are_refused_at_the_head(void)
     CHECK(peer_read(loop, fd, buf, sizeof(buf), "\r\n\r\nbody", NULL, 3000));
     CHECK(!strstr(buf, "Connection:"));
     CHECK_INT(seen.heads, 6);
-    CHECK_INT(seen.requests, 2);
+    CHECK_INT(seen.requests, 3);
     close(fd);
     http_server_free(s);
 }
