@@ -7,6 +7,12 @@ static bool blank(char c)
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
+/* What a number or word ends before. */
+static bool ends_word(char c)
+{
+    return c == ',' || c == '}' || c == ']' || c == ':' || c == '{' || c == '[' || c == '"' || c == '\0';
+}
+
 static void skip_blanks(struct scan *s)
 {
     while (s->at < s->end && blank(*s->at))
@@ -71,7 +77,7 @@ static bool take_value(struct scan *s, struct span *value)
         if (!skip_nested(s))
             return false;
     } else {
-        while (s->at < s->end && !blank(*s->at) && !strchr(",:]}[{\"", *s->at))
+        while (s->at < s->end && !blank(*s->at) && !ends_word(*s->at))
             s->at++;
     }
     value->n = (size_t)(s->at - value->p);
@@ -163,27 +169,6 @@ struct span scan_find(struct span text, const char *key)
     if (s.failed)
         found.n = 0;
     return found;
-}
-
-bool span_is(struct span s, const char *text)
-{
-    size_t n = strlen(text);
-    return s.n == n && memcmp(s.p, text, n) == 0;
-}
-
-bool span_is_null(struct span s)
-{
-    return s.n == 0 || span_is(s, "null");
-}
-
-bool span_is_string(struct span s)
-{
-    return s.n >= 2 && s.p[0] == '"' && s.p[s.n - 1] == '"';
-}
-
-bool span_is_filled_string(struct span s)
-{
-    return s.n > 2 && span_is_string(s);
 }
 
 enum rc edits_apply(struct span text, struct edit *edits, int n, struct strbuf *out)

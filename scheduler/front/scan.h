@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "base/alloc.h"
 
@@ -33,10 +34,26 @@ bool scan_element(struct scan *s, struct span *value);
 /* Value of `key` in the object `text`; n 0 when it is missing or the text is broken. */
 struct span scan_find(struct span text, const char *key);
 
-bool span_is(struct span s, const char *text);
-bool span_is_null(struct span s); /* null, or missing (n 0) */
-bool span_is_string(struct span s);
-bool span_is_filled_string(struct span s); /* a string literal with something in it */
+/* Here and not in scan.c: `text` is a literal nearly everywhere, whose length and comparison the compiler then knows. */
+static inline bool span_is(struct span s, const char *text)
+{
+    size_t n = strlen(text);
+    return s.n == n && memcmp(s.p, text, n) == 0;
+}
+/* null, or missing (n 0) */
+static inline bool span_is_null(struct span s)
+{
+    return s.n == 0 || span_is(s, "null");
+}
+static inline bool span_is_string(struct span s)
+{
+    return s.n >= 2 && s.p[0] == '"' && s.p[s.n - 1] == '"';
+}
+/* A string literal with something in it. */
+static inline bool span_is_filled_string(struct span s)
+{
+    return s.n > 2 && span_is_string(s);
+}
 
 /* Cut `cut` bytes at `at` and put others there. */
 struct edit {

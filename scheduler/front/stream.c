@@ -15,6 +15,7 @@ void stream_init(struct stream *s, const char *model, bool usage_asked)
     strbuf_init(&s->held, HELD_BYTES_MAX);
     strbuf_init(&s->like, STREAM_FRAME_BYTES_MAX);
     strbuf_init(&s->usage, USAGE_BYTES_MAX);
+    pattern_init(&s->pattern);
     s->model = model;
     s->usage_asked = usage_asked;
 }
@@ -50,6 +51,7 @@ void stream_fini(struct stream *s)
     strbuf_fini(&s->held);
     strbuf_fini(&s->like);
     strbuf_fini(&s->usage);
+    pattern_fini(&s->pattern);
 }
 
 /* What one chunk holds, as places in its text. */
@@ -247,6 +249,38 @@ static void note_taken(struct stream *s, const struct chunk *c)
     trail_take(s->trail, &t);
 }
 
+/* Nothing but one piece of text in one choice: what all but a few chunks of a stream are. */
+static bool is_plain(const struct chunk *c)
+{
+    return c->only_plain && c->n_choices == 1 && c->n_content == 1 && !c->n_finish && !c->role && !c->logprobs &&
+           !c->ids.n && span_is_null(c->usage) && c->plain.n;
+}
+
+/* It was just written as out[from..]. The edits of a plain chunk keep off its text, so that is found from whichever end is
+ * written as it came. */
+static void learn(struct stream *s, const struct chunk *c, const struct strbuf *out, size_t from)
+{
+    struct span put = {out->data + from, out->len - from};
+    const char *at = memmem(put.p, put.n, c->plain.p, c->plain.n);
+    /* A text that stands there twice ("1" may be the id as well) is not the one to learn from. */
+    if (at && !memmem(at + 1, put.n - (size_t)(at + 1 - put.p), c->plain.p, c->plain.n))
+        pattern_learn(&s->pattern, c->text, c->plain, put, (size_t)(at - put.p));
+}
+
+/* The same as take_chunk() of a chunk that is_plain(). */
+static enum rc take_like_the_last(struct stream *s, struct span text, struct span literal, struct strbuf *out)
+{
+    struct trail_chunk t = {.contents = 1, .text = literal};
+    enum rc rc = pattern_write(&s->pattern, literal, out);
+    s->content_chunks++;
+    s->pieces++;
+    if (rc == RC_OK && s->trail)
+        trail_take(s->trail, &t);
+    if (rc == RC_OK && s->tap)
+        s->tap(text, s->tap_arg);
+    return rc;
+}
+
 static int count_ids(struct span ids)
 {
     struct span id;
@@ -262,6 +296,7 @@ static enum rc forward(struct stream *s, const struct chunk *c, struct strbuf *o
     /* Order is kept behind a held finish frame, but for text: that never waits. */
     bool hold = c->n_finish > 0 || (s->held.len > 0 && c->n_content == 0);
     enum rc rc = RC_OK;
+    size_t from = out->len;
     s->pieces += c->n_content > 0 || c->n_finish > 0 || c->ids.n > 0;
     s->tokens += c->ids.n ? count_ids(c->ids) : 0;
     if (s->whole && hold)
@@ -270,6 +305,8 @@ static enum rc forward(struct stream *s, const struct chunk *c, struct strbuf *o
         rc = whole_take(s->whole, c->text);
     else if (!is_silent(s, c))
         rc = write_chunk(s, c, hold ? &s->held : out);
+    if (rc == RC_OK && !s->whole && !s->held.len && is_plain(c) && pattern_wanted(&s->pattern))
+        learn(s, c, out, from);
     if (rc == RC_OK && s->trail && !hold)
         note_taken(s, c);
     if (rc == RC_OK && s->tap && !hold)
@@ -312,6 +349,9 @@ struct feeding {
 static enum stream_status take_frame(struct stream *s, struct span text, struct strbuf *out)
 {
     struct chunk c;
+    struct span literal;
+    if (!s->held.len && pattern_match(&s->pattern, text, &literal))
+        return take_like_the_last(s, text, literal, out) == RC_OK ? STREAM_MORE : STREAM_BROKEN;
     if (span_is(text, "[DONE]")) {
         s->done = true;
         return s->like.len ? STREAM_DONE : STREAM_BROKEN;

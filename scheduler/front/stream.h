@@ -15,6 +15,7 @@
 
 #include "base/money.h"
 #include "base/sse.h"
+#include "scheduler/front/pattern.h"
 #include "scheduler/front/scan.h"
 #include "scheduler/front/trail.h"
 #include "scheduler/front/whole.h"
@@ -27,9 +28,10 @@ struct stream {
     struct whole *whole;                       /* borrowed; NULL: frames are written */
     void (*tap)(struct span chunk, void *arg); /* NULL: nobody listens */
     void *tap_arg;
-    bool later;          /* the client has chunks of an earlier leg */
-    struct strbuf held;  /* finished frames that wait for the ledger; with a whole: the finish chunk's JSON */
-    struct strbuf like;  /* a chunk of this stream, after which the final usage chunk is made */
+    bool later;         /* the client has chunks of an earlier leg */
+    struct strbuf held; /* finished frames that wait for the ledger; with a whole: the finish chunk's JSON */
+    struct strbuf like; /* a chunk of this stream, after which the final usage chunk is made */
+    struct pattern pattern;
     struct strbuf usage; /* the node's usage object, as it wrote it */
     const char *model;   /* shown to the client instead of the node's own name, or NULL; borrowed */
     bool usage_asked;    /* by the client */
