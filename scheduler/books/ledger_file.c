@@ -52,6 +52,17 @@ static const char *const migrations[] = {
     "ALTER TABLE ledger ADD COLUMN request_hash TEXT;"
     "DROP INDEX ledger_by_idempotency_key;"
     "CREATE INDEX ledger_repeats ON ledger (finished_ns) WHERE idempotency_key IS NOT NULL;",
+    /* Nearly all requests have one leg, and it stands in their row: a second insert would cost as much as the first. */
+    "ALTER TABLE legs RENAME TO more_legs;"
+    "ALTER TABLE ledger ADD COLUMN leg_tokens_output INTEGER;"
+    "ALTER TABLE ledger ADD COLUMN leg_outcome TEXT;"
+    "ALTER TABLE ledger ADD COLUMN leg_started_ns INTEGER;"
+    "ALTER TABLE ledger ADD COLUMN leg_ended_ns INTEGER;"
+    "ALTER TABLE ledger ADD COLUMN leg_numerics TEXT;"
+    "CREATE VIEW legs AS"
+    " SELECT request_id, leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics FROM more_legs"
+    " UNION ALL SELECT request_id, 1, node, provider, leg_tokens_output, leg_outcome, leg_started_ns, leg_ended_ns,"
+    " leg_numerics FROM ledger WHERE leg_outcome IS NOT NULL;",
 };
 #define LEDGER_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 
@@ -63,7 +74,8 @@ static const char *const migrations[] = {
 #define LEDGER_COLUMNS_2 LEDGER_COLUMNS_1 ", continuations, cross_class"
 #define LEDGER_COLUMNS_3 LEDGER_COLUMNS_2 ", asked_model, service_class, cache, saved_pusd, idempotency_key, repeat"
 #define LEDGER_COLUMNS   LEDGER_COLUMNS_3 ", request_hash"
-#define LEDGER_N_COLUMNS 32
+#define LEDGER_N_COLUMNS 37 /* with the leg of the row */
+#define LEG_OF_ROW       ", leg_tokens_output, leg_outcome, leg_started_ns, leg_ended_ns, leg_numerics" /* written only */
 #define LEG_COLUMNS      "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
 
 const char *ledger_outcome_name(enum ledger_outcome o)
@@ -198,14 +210,20 @@ out:
 
 enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error *e)
 {
-    int rc = sqlite3_prepare_v3(db,
-                                "INSERT INTO ledger (" LEDGER_COLUMNS ") VALUES "
-                                "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                                -1, SQLITE_PREPARE_PERSISTENT, &s->row, NULL);
+#define VALUES_32 "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?"
+    const struct {
+        const char *sql;
+        sqlite3_stmt **to;
+    } all[] = {
+        {"BEGIN IMMEDIATE", &s->begin},
+        {"COMMIT", &s->commit},
+        {"INSERT INTO ledger (" LEDGER_COLUMNS LEG_OF_ROW ") VALUES (" VALUES_32 ",?,?,?,?,?)", &s->row},
+        {"INSERT INTO more_legs (" LEG_COLUMNS ", request_id) VALUES (?,?,?,?,?,?,?,?,?)", &s->leg},
+    };
+    int rc = SQLITE_OK;
 
-    if (rc == SQLITE_OK)
-        rc = sqlite3_prepare_v3(db, "INSERT INTO legs (" LEG_COLUMNS ", request_id) VALUES (?,?,?,?,?,?,?,?,?)", -1,
-                                SQLITE_PREPARE_PERSISTENT, &s->leg, NULL);
+    for (size_t i = 0; i < sizeof all / sizeof all[0] && rc == SQLITE_OK; i++)
+        rc = sqlite3_prepare_v3(db, all[i].sql, -1, SQLITE_PREPARE_PERSISTENT, all[i].to, NULL);
     return rc == SQLITE_OK ? RC_OK : fail(db, rc, "file", e);
 }
 
@@ -213,6 +231,29 @@ static void bind_text(sqlite3_stmt *s, int *i, const char *text)
 {
     /* Static for the statement's run: the row outlives it. NULL binds NULL. */
     sqlite3_bind_text(s, ++*i, text, -1, SQLITE_STATIC);
+}
+
+/* The leg that stands in the row itself, whose node and provider are the row's; NULL: there are none, or several. */
+static const struct ledger_leg *only_leg(const struct ledger_row *r)
+{
+    const struct ledger_leg *leg = r->legs;
+    bool same = r->n_legs == 1 && leg->leg == 1 && r->node && strcmp(leg->node, r->node) == 0 && leg->outcome &&
+                leg->provider && r->provider && strcmp(leg->provider, r->provider) == 0;
+    return same ? leg : NULL;
+}
+
+static void bind_leg_of_row(sqlite3_stmt *s, int *i, const struct ledger_leg *leg)
+{
+    if (!leg) {
+        for (int k = 0; k < 5; k++)
+            sqlite3_bind_null(s, ++*i);
+        return;
+    }
+    sqlite3_bind_int64(s, ++*i, leg->tokens_output);
+    bind_text(s, i, leg->outcome);
+    sqlite3_bind_int64(s, ++*i, leg->started.ns);
+    sqlite3_bind_int64(s, ++*i, leg->ended.ns);
+    bind_text(s, i, leg->numerics[0] ? leg->numerics : NULL);
 }
 
 static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
@@ -247,6 +288,7 @@ static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
     bind_text(s, &i, r->idempotency_key);
     sqlite3_bind_int64(s, ++i, r->repeat);
     bind_text(s, &i, r->request_hash);
+    bind_leg_of_row(s, &i, only_leg(r));
     SPW_ASSERT(i == LEDGER_N_COLUMNS);
 }
 
@@ -274,6 +316,8 @@ int ledger_file_insert(const struct ledger_inserts *s, const struct ledger_row *
     bind_row(s->row, row);
     int rc = sqlite3_step(s->row);
     sqlite3_reset(s->row);
+    if (only_leg(row))
+        return rc;
     for (int i = 0; i < row->n_legs && rc == SQLITE_DONE; i++) {
         rc = insert_leg(s->leg, &row->legs[i], row->request_id);
         if ((rc & 0xff) == SQLITE_CONSTRAINT)
@@ -282,8 +326,16 @@ int ledger_file_insert(const struct ledger_inserts *s, const struct ledger_row *
     return rc;
 }
 
+int ledger_file_run(sqlite3_stmt *s)
+{
+    sqlite3_step(s);
+    return sqlite3_reset(s); /* says how the step ended */
+}
+
 void ledger_file_finalize(struct ledger_inserts *s)
 {
+    sqlite3_finalize(s->begin);
+    sqlite3_finalize(s->commit);
     sqlite3_finalize(s->row);
     sqlite3_finalize(s->leg);
     *s = (struct ledger_inserts){0};
