@@ -86,7 +86,7 @@ static struct json_node *new_node(struct json_doc *d)
         d->blocks = b = grown;
     }
     struct json_node *node = &b->nodes[b->used++];
-    memset(node, 0, sizeof *node);
+    *node = (struct json_node){.n = 0};
     return node;
 }
 

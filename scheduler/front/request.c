@@ -107,10 +107,18 @@ static enum rc check_reserved(const cJSON *root, const char **param, struct erro
     return RC_OK;
 }
 
-static bool is_off(const cJSON *root, const char *key)
+/* Is each of these absent, null, false or empty? A request has few members, so they are looked up in the keys. */
+static bool all_off(const cJSON *root, const char *const *keys, size_t n)
 {
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(root, key);
-    return !v || cJSON_IsNull(v) || cJSON_IsFalse(v) || (cJSON_IsArray(v) && !v->child);
+    for (const cJSON *m = root->child; m; m = m->next) {
+        if (cJSON_IsNull(m) || cJSON_IsFalse(m) || (cJSON_IsArray(m) && !m->child))
+            continue;
+        for (size_t i = 0; i < n; i++) {
+            if (m->string[0] == keys[i][0] && strcmp(m->string, keys[i]) == 0)
+                return false;
+        }
+    }
+    return true;
 }
 
 static bool is_one(const cJSON *root, const char *key)
@@ -172,11 +180,9 @@ static void find_continuations(struct request_body *r, const cJSON *root)
     const cJSON *prompt = cJSON_GetObjectItemCaseSensitive(root, "prompt");
     bool many = r->kind == REQUEST_COMPLETION && cJSON_IsArray(prompt) && !cJSON_IsNumber(prompt->child);
     r->resumable = is_one(root, "n") && is_one(root, "best_of") && !many;
-    for (size_t i = 0; i < sizeof never / sizeof never[0]; i++)
-        r->resumable = r->resumable && is_off(root, never[i]);
+    r->resumable = r->resumable && all_off(root, never, sizeof never / sizeof never[0]);
     r->prefixable = r->resumable && wants_plain_text(root) && ends_with_client(r, root);
-    for (size_t i = 0; i < sizeof never_by_text / sizeof never_by_text[0]; i++)
-        r->prefixable = r->prefixable && is_off(root, never_by_text[i]);
+    r->prefixable = r->prefixable && all_off(root, never_by_text, sizeof never_by_text / sizeof never_by_text[0]);
 }
 
 /* The places to cut: by the key's meaning, however it is spelt. */
