@@ -321,7 +321,7 @@ int cached_headers(const struct request *r, struct cached_texts *t, struct http_
 {
     const struct cached_request *c = &r->cached;
     int n = 0;
-    if (c->way == CACHED_OFF)
+    if (c->way == CACHED_OFF || r->state == REQUEST_ASKING) /* it may still turn out one way or the other */
         return 0;
     headers[n++] = (struct http_header){"x-spillway-cache", cached_way_name(c->way)};
     if (cached_answered(c)) {
@@ -334,8 +334,8 @@ int cached_headers(const struct request *r, struct cached_texts *t, struct http_
 /* A stream's text leaves at once, like any other; its end, or a whole body, when the row is durable. */
 static void begin_stream(struct request *r)
 {
-    r->replied = true;
     reply_head(r, r->cached.node);
+    r->replied = true;
     http_reply_write(r->x, r->out.data, r->cached.tail); /* may find the client gone: on_abort then takes x away */
 }
 
@@ -383,6 +383,21 @@ void cached_write_rest(struct request *r)
 
 static void on_flight(enum flight_event event, const struct blob *result, void *arg);
 
+/* Until when it may follow: not so long that it could not meet its deadline by itself. */
+static int64_t follow_until_ns(const struct request *r, const struct cached *c)
+{
+    int64_t until = r->wait_since.ns + c->o.config->cache.collapse_ms * NS_PER_MS, start_by = room_start_by_ns(r);
+    return until < start_by ? until : start_by;
+}
+
+/* A stream hears a comment now and then, as in a waiting room. */
+static void sleep_on(struct request *r, const struct cached *c)
+{
+    int64_t ns = follow_until_ns(r, c) - clock_now(c->o.clock).ns, beat = reply_beat_ms(r);
+    int64_t ms = ns > 0 ? (ns + NS_PER_MS - 1) / NS_PER_MS : 0;
+    request_arm(r, beat >= 0 && beat < ms ? beat : ms);
+}
+
 /* Nobody has it. Somebody who is just computing it may be waited for. True: so it is. */
 static bool missed(struct cached *c, struct request *r)
 {
@@ -392,12 +407,16 @@ static bool missed(struct cached *c, struct request *r)
         flight_join(c->o.shared->flights, &q->key, &q->ticket, r->lane->mail, on_flight, r) != FLIGHT_ROLE_FOLLOWER)
         return false;
     r->state = REQUEST_ASKING;
-    request_arm(r, c->o.config->cache.collapse_ms);
+    r->wait_since = clock_now(c->o.clock);
+    sleep_on(r, c);
     return true;
 }
 
 static void go(struct request *r)
 {
+    int64_t waited = r->wait_since.ns ? mono_since(cached_of(r)->o.clock, r->wait_since) : 0;
+    r->waited_ns += waited;
+    r->wait_forgiven_ns += waited; /* it may still wait for a slot as long as anybody */
     event_del(r->timer);
     r->state = REQUEST_SETTLING; /* nobody's yet */
     dispatch(r);
@@ -452,6 +471,12 @@ bool cached_begin(struct request *r)
 
 void cached_turn(struct request *r)
 {
+    const struct cached *c = cached_of(r);
+    if (clock_now(c->o.clock).ns < follow_until_ns(r, c)) {
+        reply_beat(r);
+        sleep_on(r, c);
+        return;
+    }
     flight_leave(&r->cached.ticket); /* the leader takes too long */
     go(r);
 }

@@ -343,6 +343,8 @@ void rooms_set_bounds(struct front *f, const struct config *c);
 enum waiting_verdict room_enter_locked(struct request *r);
 void room_entered(struct request *r);
 int64_t room_left_ms_locked(const struct request *r); /* that r may still wait */
+/* The latest start that lets it end before its deadline, as long as answers of this model have taken of late. */
+int64_t room_start_by_ns(const struct request *r);
 /* The timer of one that waits: is its time over? Else it sleeps on. */
 bool room_is_over(struct request *r);
 /* r waits no longer. True: it was granted a slot, which it now holds. */

@@ -29,7 +29,7 @@ void reply_head(struct request *r, const char *node)
 static bool has_beat(const struct request *r)
 {
     return r->x && r->body.stream && !r->replied && r->lane->front->o.config->keep_alive_ms > 0 &&
-           (r->headed || r->state == REQUEST_WAITING);
+           (r->headed || r->state == REQUEST_WAITING || r->state == REQUEST_ASKING);
 }
 
 /* The client has heard something last. */

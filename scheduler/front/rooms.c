@@ -48,8 +48,7 @@ int64_t room_left_ms_locked(const struct request *r)
     return patience_ns(r) / NS_PER_MS;
 }
 
-/* The latest start that lets it end before its deadline, as long as answers of this model have taken of late. */
-static int64_t start_by_ns(const struct request *r)
+int64_t room_start_by_ns(const struct request *r)
 {
     if (!r->urgency.has_deadline || has_begun(r))
         return INT64_MAX;
@@ -65,7 +64,7 @@ static struct waiter waiter_of(const struct request *r, int64_t now_ns)
         .under_way = r->attempts > 0,
         .cost = r->input_estimate + OUTPUT_WEIGHT * request_estimate_output(&r->body),
         .bytes = (int64_t)r->body.n,
-        .start_by_ns = start_by_ns(r),
+        .start_by_ns = room_start_by_ns(r),
     };
     if (w.under_way && w.start_by_ns > now_ns + patience_ns(r))
         w.start_by_ns = now_ns + patience_ns(r);
@@ -120,7 +119,7 @@ static void explain(const struct request *r, enum waiting_verdict v, struct api_
 
 void room_explain(struct request *r, enum waiting_verdict v)
 {
-    bool late = v == WAITING_IN && r->waiter.until_ns == start_by_ns(r);
+    bool late = v == WAITING_IN && r->waiter.until_ns == room_start_by_ns(r);
     metrics_add(r->lane->metrics, METRIC_NOT_WAITED, (int)r->urgency.class, (int)v, 1);
     if (r->attempts == 0)
         explain(r, late ? WAITING_TOO_LATE : v, &r->error);

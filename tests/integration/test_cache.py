@@ -361,6 +361,21 @@ def waiting_has_an_end(args):
         g.start(3)
         assert g.up.active == 3
         g.open()
+    # Whoever has a deadline does not wait so long that it could not be met; a stream hears a comment meanwhile.
+    g = Gated(args, queue={"keep_alive": "100ms"})
+    with g.s:
+        g.start(1)
+        hasty = Connection(g.s.port, "POST", "/v1/chat/completions", body, {"x-spillway-deadline": "400ms"})
+        wait_until(lambda: len(g.up.generations()) == 2, 3, "the hasty one goes its own way")
+        patient = Connection(g.s.port, "POST", "/v1/chat/completions", {**body, "stream": True})
+        patient.head()
+        pieces = patient.pieces()
+        assert next(pieces) == b": waiting\n\n" and "x-spillway-cache" not in patient.answer.headers
+        g.open()
+        rest = b"".join(pieces)
+        assert b"data: [DONE]" in rest and b"world" in rest and patient.answer.complete
+        assert g.s.metrics()['spillway_cache_requests_total{model="m",result="collapsed"}'] == 1
+        hasty.all()
     # A drain ends what waits like anything else.
     g = Gated(args)
     g.start(1)
