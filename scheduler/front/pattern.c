@@ -54,11 +54,11 @@ static bool is_one_literal(struct span s)
 
 bool pattern_match(struct pattern *p, struct span text, struct span *literal)
 {
-    const char *head = p->text.data, *tail = head + p->n[0];
     size_t around = p->n[0] + p->n[1];
 
     if (!p->known)
         return false;
+    const char *head = p->text.data, *tail = head + p->n[0];
     *literal = (struct span){text.p + p->n[0], text.n - around};
     if (text.n > around && memcmp(text.p, head, p->n[0]) == 0 &&
         memcmp(text.p + text.n - p->n[1], tail, p->n[1]) == 0 && is_one_literal(*literal)) {

@@ -97,7 +97,8 @@ static inline bool help_reachable(struct event_base *loop, const struct cache *c
 
 static inline struct log help_log(void)
 {
-    return (struct log){.fd = open("/dev/null", O_WRONLY | O_CLOEXEC), .level = LOG_DEBUG, .clock = &clock_system};
+    return (struct log){
+        .fd = open("/dev/null", O_WRONLY | O_CLOEXEC), .level = LOG_DEBUG, .clock = &clock_system, .program = "test"};
 }
 
 #endif
