@@ -207,7 +207,8 @@ struct oidc_issuer;
  * that was loaded. */
 enum rc config_key_identity(const struct config_key *k, struct identity *who, struct network *networks,
                             int64_t *expires_s, struct error *e) SPW_MUST_USE;
-void config_issuer_oidc(const struct config_issuer *c, struct oidc_issuer *out);   /* borrows from c */
+void config_issuer_oidc(const struct config_issuer *c, struct oidc_issuer *out); /* borrows from c */
+bool config_node_serves(const struct config_node *n, const char *model);
 const struct config_class *config_class(const struct config *c, const char *name); /* NULL: none, or name is NULL */
 
 const struct config_model *config_model(const struct config *c, const char *name); /* the entry, or NULL; no aliases */

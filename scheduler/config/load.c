@@ -557,6 +557,15 @@ enum rc config_load(struct config **c, const char *path, struct strbuf *problems
     return rc;
 }
 
+bool config_node_serves(const struct config_node *n, const char *model)
+{
+    for (int i = 0; i < n->n_models; i++) {
+        if (strcmp(n->models[i], model) == 0)
+            return true;
+    }
+    return false;
+}
+
 struct config *config_ref(const struct config *c)
 {
     struct config *counted = (struct config *)c; /* read-only but for the count */

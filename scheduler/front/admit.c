@@ -10,9 +10,9 @@ static int64_t now_us(const struct front *f)
     return clock_now(f->o.clock).ns / NS_PER_US;
 }
 
-static struct limit_spec spec_of(const struct front *f, const char *class_name)
+static struct limit_spec spec_of(const struct config *config, const char *class_name)
 {
-    const struct config_class *c = config_class(f->o.config, class_name);
+    const struct config_class *c = config_class(config, class_name);
     if (!c)
         return (struct limit_spec){0};
     return (struct limit_spec){.requests_per_min = c->requests_per_min,
@@ -38,10 +38,9 @@ static void put_name(char name[LIMIT_NAME_MAX + 1], const char *first, const cha
     text_put(text_put(at, end, between), end, second);
 }
 
-static void fill_scopes(const struct front *f, const struct identity *who, const char *model, struct names *n,
+static void fill_scopes(const struct config *c, const struct identity *who, const char *model, struct names *n,
                         struct limit_scope *scopes)
 {
-    const struct config *c = f->o.config;
     /* All users of an issuer share its key id; each has the limits of a key. */
     bool token = who->key_id && strncmp(who->key_id, "oidc:", 5) == 0 && who->user;
     put_name(n->text[0], who->key_id ? who->key_id : "", token ? "/" : "", token ? who->user : "");
@@ -49,9 +48,9 @@ static void fill_scopes(const struct front *f, const struct identity *who, const
     put_name(n->text[2], who->tenant, "/", model);
     /* A class that the configuration lost must not mean "no limits" for keys that name it. */
     bool known = config_class(c, who->rate_class) != NULL;
-    scopes[0] = (struct limit_scope){'k', n->text[0], spec_of(f, known ? who->rate_class : c->class_key)};
-    scopes[1] = (struct limit_scope){'t', n->text[1], spec_of(f, c->class_team)};
-    scopes[2] = (struct limit_scope){'m', n->text[2], spec_of(f, c->class_model)};
+    scopes[0] = (struct limit_scope){'k', n->text[0], spec_of(c, known ? who->rate_class : c->class_key)};
+    scopes[1] = (struct limit_scope){'t', n->text[1], spec_of(c, c->class_team)};
+    scopes[2] = (struct limit_scope){'m', n->text[2], spec_of(c, c->class_model)};
 }
 
 static void explain(const struct limit_verdict *v, enum rc rc, int64_t tokens, const char *model, struct api_error *e)
@@ -88,7 +87,7 @@ enum rc admit(struct lane *l, const struct identity *who, const struct request_b
     struct names names;
     int64_t tokens = request_estimate_input(body) + request_estimate_output(body);
 
-    fill_scopes(f, who, body->model, &names, scopes);
+    fill_scopes(l->config, who, body->model, &names, scopes);
     int64_t now = now_us(f);
     pthread_mutex_lock(&f->limits_lock);
     enum rc rc = limit_table_admit(f->limits, scopes, SCOPES, now, tokens, ticket, v);

@@ -203,15 +203,16 @@ static struct digest model_identity(const struct request *r)
     parts[0] = digest_of(model, strlen(model));
     for (int i = 0; i < nodes_count(f->nodes); i++) {
         const struct node *node = nodes_at(f->nodes, i);
-        char text[REQUEST_MODEL_BYTES_MAX + NUMERICS_DIGITS + 4], numerics[NUMERICS_DIGITS + 1];
-        if (!node_serves(node, model))
-            continue;
-        const char *upstream = node_upstream_model(node);
+        char text[REQUEST_MODEL_BYTES_MAX + NUMERICS_DIGITS + 4];
+        int length = 0;
         front_lock(f);
-        memcpy(numerics, node->card.numerics, sizeof numerics);
+        if (node_serves(node, model)) {
+            const char *upstream = node_upstream_model(node->config);
+            length = snprintf(text, sizeof text, "%s\n%s", upstream ? upstream : model, node->card.numerics);
+        }
         front_unlock(f);
-        int length = snprintf(text, sizeof text, "%s\n%s", upstream ? upstream : model, numerics);
-        parts[n++] = digest_of(text, (size_t)length);
+        if (length)
+            parts[n++] = digest_of(text, (size_t)length);
     }
     qsort(parts + 1, (size_t)(n - 1), sizeof parts[0], compare_digests);
     int kept = 1;

@@ -15,7 +15,7 @@ void request_arm(struct request *r, int64_t ms)
     event_add(r->timer, &tv);
 }
 
-void request_observe(const struct request *r, const struct node *node, enum route_metric what, int64_t value)
+void request_observe(const struct request *r, const struct node_spec *node, enum route_metric what, int64_t value)
 {
     struct route_labels labels = {.operation = r->body.kind == REQUEST_CHAT ? "chat" : "text_completion",
                                   .model = r->room->model,
@@ -28,7 +28,7 @@ void request_note_first_byte(struct request *r)
     const struct clock *clock = r->lane->front->o.clock;
     r->first_byte = clock_wall(clock);
     r->ttft_ns = mono_since(clock, r->arrived);
-    request_observe(r, r->leg.node, ROUTE_TTFT, r->ttft_ns);
+    request_observe(r, r->leg.node ? r->slot.spec : NULL, ROUTE_TTFT, r->ttft_ns);
 }
 
 void request_free(struct request *r)
@@ -46,6 +46,9 @@ void request_free(struct request *r)
     if (r->timer)
         event_free(r->timer);
     identity_unref(r->who);
+    node_spec_unref(r->slot.spec);
+    node_spec_unref(r->last);
+    config_free(r->config);
     admit_settle(l->front, &r->ticket, 0); /* refused before any node had it */
     room_correct(r);
     TAILQ_REMOVE(&l->requests, r, all);
@@ -70,9 +73,9 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
     struct lane *l = r->lane;
     /* An engine that breaks off is most likely gone: nobody is sent there until it answers again. */
     bool gone = fault == FAULT_CONNECT || (fault == FAULT_CUT && r->leg.died && r->leg.to_engine);
-    log_warn(l->front->o.log, "dispatch", "a leg has failed", LOG_S("request_id", r->id),
-             LOG_S("node", node->config->name), LOG_S("fault", leg_fault_name(fault)), LOG_S("reason", reason),
-             LOG_B("after_first_byte", r->replied), LOG_I("attempts", r->attempts));
+    log_warn(l->front->o.log, "dispatch", "a leg has failed", LOG_S("request_id", r->id), LOG_S("node", node->name),
+             LOG_S("fault", leg_fault_name(fault)), LOG_S("reason", reason), LOG_B("after_first_byte", r->replied),
+             LOG_I("attempts", r->attempts));
     metrics_add(l->metrics, METRIC_LEG_FAILURES, node->index, (int)fault, 1);
     if (r->leg.put_off) /* it is well, and will be again */
         r->slot.word = (struct leg_word){.outcome = BREAKER_NO_WORD, .cool = true, .cool_us = r->leg.put_off_us};
@@ -170,7 +173,7 @@ void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
         .alone = r->leg.alone,
         .progress = leg_has_progress(r),
         .said = r->replied || trail_has_said(&r->trail),
-        .retries_max = r->lane->front->o.config->retries,
+        .retries_max = r->config->retries,
     };
     note_failure(r, node, fault, reason);
     leg_drop(r, leg_fault_name(fault));
@@ -195,7 +198,7 @@ static bool second_look(struct request *r)
         return true;
     }
     /* Of a whole answer the client has seen nothing yet: it may as well begin again. */
-    if (begun && !r->replied && r->survival.retries < r->lane->front->o.config->retries) {
+    if (begun && !r->replied && r->survival.retries < r->config->retries) {
         r->survival.retries++;
         count_retry(r);
         start_over(r);
@@ -220,14 +223,15 @@ static void count_start(struct request *r)
     struct front *f = l->front;
     if (r->attempts == 1) {
         counter_add(&l->accepted, 1);
-        request_observe(r, r->leg.node, ROUTE_ADDED, mono_since(f->o.clock, r->arrived) - r->waited_ns);
+        request_observe(r, r->leg.node ? r->slot.spec : NULL, ROUTE_ADDED,
+                        mono_since(f->o.clock, r->arrived) - r->waited_ns);
     }
     if (!r->replied && !trail_has_said(&r->trail))
         return;
     r->continuations++;
     metrics_add(l->metrics, METRIC_CONTINUATIONS, r->room->index, 0, 1);
     log_info(f->o.log, "dispatch", "an answer goes on on another node", LOG_S("request_id", r->id),
-             LOG_S("node", r->leg.node->config->name), LOG_I("ids", r->trail.n_ids), LOG_B("by_text", r->leg.by_text),
+             LOG_S("node", r->leg.node->name), LOG_I("ids", r->trail.n_ids), LOG_B("by_text", r->leg.by_text),
              LOG_B("alone", r->survival.alone));
 }
 
@@ -264,7 +268,7 @@ static bool use_slot(struct request *r)
     slot_return(r, SLOT_UNUSED);
     struct leg_end end = {.said = r->replied || trail_has_said(&r->trail),
                           .can_continue = can_continue(r),
-                          .retries_max = r->lane->front->o.config->retries};
+                          .retries_max = r->config->retries};
     note_failure(r, node, FAULT_BUSY, e.message);
     if (goes_on(r, &end, false))
         return false;
@@ -384,11 +388,10 @@ static void note_client_id(struct request *r)
 /* Is there a node that would take its text so far? */
 static bool may_go_on_by_text(const struct request *r)
 {
-    const struct front *f = r->lane->front;
     bool any = false;
-    for (int i = 0; i < nodes_count(f->nodes); i++) {
-        const struct node *n = nodes_at(f->nodes, i);
-        any = any || (n->config->continue_by == CONTINUE_PREFIX && node_serves(n, r->room->model));
+    for (int i = 0; i < r->config->n_nodes; i++) {
+        const struct config_node *c = &r->config->nodes[i];
+        any = any || (c->continue_by == CONTINUE_PREFIX && config_node_serves(c, r->room->model));
     }
     return any && r->body.prefixable;
 }
@@ -404,6 +407,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     text_put(r->id, r->id + sizeof r->id, id);
     note_client_id(r);
     r->body = *body;
+    r->config = config_ref(l->config);
     r->who = a->who;
     r->ticket = a->ticket;
     r->limits = a->limits;

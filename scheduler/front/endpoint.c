@@ -121,9 +121,10 @@ static bool visible(const struct call *c, const char *model)
 {
     if (!identity_may_use(c->who, model))
         return false;
-    for (int i = 0; i < nodes_count(c->f->nodes); i++) {
-        const struct node *n = nodes_at(c->f->nodes, i);
-        if (node_serves(n, model) && (n->config->local || !c->who->local_only))
+    const struct config *config = c->l->config;
+    for (int i = 0; i < config->n_nodes; i++) {
+        const struct config_node *n = &config->nodes[i];
+        if (config_node_serves(n, model) && (n->local || !c->who->local_only))
             return true;
     }
     return false;
@@ -249,7 +250,8 @@ static void handle_generation(struct call *c, enum request_kind kind)
         return;
     }
     const char *deadline = http_head_get(http_request_head(c->x), URGENCY_HEADER);
-    if (urgency_read(&urgency, body.tier, deadline, clock_wall(f->o.clock), f->o.config->batch_after_ms, &e) != RC_OK) {
+    if (urgency_read(&urgency, body.tier, deadline, clock_wall(f->o.clock), c->l->config->batch_after_ms, &e) !=
+        RC_OK) {
         api_error_set(&refusal, API_INVALID_BODY, URGENCY_HEADER, "%s", e.message);
         refuse(c, &refusal, NULL);
         return;

@@ -196,7 +196,7 @@ void front_drain(struct front *f, void (*done)(void *arg), void *arg)
 {
     if (f->draining)
         return;
-    int64_t ms = f->o.config->drain_ms;
+    int64_t ms = front_config(f)->drain_ms;
     struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000};
     struct front_totals t = front_totals(f);
     f->draining = true;

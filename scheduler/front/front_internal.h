@@ -6,8 +6,8 @@
 
 #include "base/counter.h"
 #include "base/http_server.h"
-#include "base/random.h"
 #include "base/mailbox.h"
+#include "base/random.h"
 #include "scheduler/auth/auth.h"
 #include "scheduler/auth/limit_table.h"
 #include "scheduler/front/cached.h"
@@ -49,10 +49,11 @@ enum request_state {
 /* A place on a node, from the choice of the node until the leg ends, or until it is given back unused. What routing knew
  * of the node as it was taken goes with it, so that nothing of the node has to be read afterwards. */
 struct slot {
-    struct node *node;     /* NULL: none is held; the rest then tells of the last one */
-    int position;          /* requests on the node as it was taken, with this one */
-    unsigned generation;   /* of the node's address */
-    struct node_card card; /* what the node could do */
+    struct node *node;      /* NULL: none is held; the rest then tells of the last one */
+    int position;           /* requests on the node as it was taken, with this one */
+    unsigned generation;    /* of the node's address */
+    struct node_card card;  /* what the node could do */
+    struct node_spec *spec; /* a reference, also when the slot has been given back */
     struct breaker_leg breaker;
     struct leg_word word; /* what its end says about the node, as it is given back */
 };
@@ -90,6 +91,7 @@ struct request {
     char id[REQUEST_ID_BYTES], client_id[65]; /* client_id: X-Client-Request-Id, for the log; "": none */
     struct request_body body;                 /* its text belongs to x */
     struct identity *who;                     /* a reference */
+    struct config *config;                    /* the one that it began with; a reference */
     struct limit_ticket ticket;               /* held until settled, or refused */
     struct limit_verdict limits;              /* as it was let in: what the headers tell */
     struct urgency urgency;
@@ -136,8 +138,8 @@ struct request {
     enum ledger_outcome outcome;
     struct api_error error; /* why it failed, or the last leg's failure so far */
     int http_status;
-    struct node *last;   /* of the newest leg; NULL: none was started */
-    struct node *billed; /* whose prices count; NULL: nothing is charged */
+    struct node_spec *last;   /* of the newest leg, a reference; NULL: none was started */
+    struct node_spec *billed; /* whose prices count: `last`; NULL: nothing is charged */
     struct token_counts tokens;
     const char *usage_source;
     struct pusd charge;
@@ -184,7 +186,8 @@ struct lane {
     bool runs; /* it has a thread */
     struct mailbox *mail;
     struct http_server *server;
-    struct auth *auth; /* lane 0: borrowed */
+    struct config *config; /* what its requests begin with; a reference */
+    struct auth *auth;     /* lane 0: borrowed */
     struct fetcher *fetcher;
     struct ledger_port *port;
     struct random_pool random;
@@ -233,6 +236,13 @@ struct front {
     void *drained_arg;
     struct event *drain_timer;
 };
+
+/* The newest configuration, for what belongs to no request. It stays where it is until every lane has been through its
+ * loop once more after a reload. */
+static inline const struct config *front_config(const struct front *f)
+{
+    return __atomic_load_n(&f->o.config, __ATOMIC_ACQUIRE);
+}
 
 void front_lock(struct front *f);
 /* Lanes that were granted slots meanwhile are told, after the lock is free. */
@@ -294,7 +304,7 @@ void request_arm(struct request *r, int64_t ms);
 /* The first of its answer leaves, or is there to be sent whole. */
 void request_note_first_byte(struct request *r);
 /* One observation under the request's labels. node NULL: no node. */
-void request_observe(const struct request *r, const struct node *node, enum route_metric what, int64_t value);
+void request_observe(const struct request *r, const struct node_spec *node, enum route_metric what, int64_t value);
 void request_free(struct request *r);
 
 /* leg.c: one leg, from the request that is sent to the last byte that is read. */

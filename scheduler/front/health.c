@@ -75,13 +75,13 @@ static void on_body(struct http_call *c, const char *data, size_t len, void *arg
 static void take_card(struct node *n)
 {
     struct node_card card;
-    const char *name = node_upstream_model(n) ? node_upstream_model(n) : n->config->models[0];
+    const char *name = node_upstream_model(n->config) ? node_upstream_model(n->config) : n->config->models[0];
     if (node_card_read(&card, n->probe_body.data ? n->probe_body.data : "", n->probe_body.len, name) != RC_OK)
         card = (struct node_card){.slots = 0};
     if (card.resume != n->card.resume || strcmp(card.numerics, n->card.numerics) != 0)
         log_info(nodes_options(n->table)->log, "node",
-                 card.resume ? "answers can be resumed here" : "answers cannot be resumed here",
-                 LOG_S("node", n->config->name), LOG_S("numerics", card.numerics), LOG_I("slots", card.slots));
+                 card.resume ? "answers can be resumed here" : "answers cannot be resumed here", LOG_S("node", n->name),
+                 LOG_S("numerics", card.numerics), LOG_I("slots", card.slots));
     pthread_mutex_lock(nodes_options(n->table)->lock);
     n->card = card;
     pthread_mutex_unlock(nodes_options(n->table)->lock);
@@ -97,7 +97,7 @@ static void on_end(struct http_call *c, void *arg)
     int status = n->probe_status;
     (void)c;
     n->probe = NULL;
-    if (status >= 200 && status < 300 && n->node_key && !n->probe_card) {
+    if (status >= 200 && status < 300 && n->spec->node_key && !n->probe_card) {
         probe(n, PROBE_CARD);
     } else if (status >= 200 && status < 300) {
         if (n->probe_card)
@@ -136,12 +136,12 @@ static void probe(struct node *n, enum probe_kind kind)
     struct error e;
     struct http_header headers[3] = {{"Accept", "application/json"}};
     int n_headers = 1;
-    n->probe_card = kind == PROBE_CARD || (n->node_key && n->probe_models);
+    n->probe_card = kind == PROBE_CARD || (n->spec->node_key && n->probe_models);
     strbuf_clear(&n->probe_body);
-    if (n->authorization)
-        headers[n_headers++] = (struct http_header){"Authorization", n->authorization};
+    if (n->spec->authorization)
+        headers[n_headers++] = (struct http_header){"Authorization", n->spec->authorization};
     if (n->probe_card)
-        headers[n_headers++] = (struct http_header){"x-spillway-node-key", n->node_key};
+        headers[n_headers++] = (struct http_header){"x-spillway-node-key", n->spec->node_key};
     struct http_request r = {
         .method = "GET",
         .target = n->probe_models || n->probe_card ? "/v1/models" : "/health",

@@ -73,13 +73,13 @@ static void say(const struct node *n, enum node_hold before, enum node_hold now,
 {
     const struct log *log = nodes_options(n->table)->log;
     if (now == HOLD_BREAKER)
-        log_warn(log, "node", "breaker open", LOG_S("node", n->config->name), LOG_S("reason", reason));
+        log_warn(log, "node", "breaker open", LOG_S("node", n->name), LOG_S("reason", reason));
     else if (now == HOLD_COOLING)
-        log_info(log, "node", "cooling down", LOG_S("node", n->config->name), LOG_S("reason", reason));
+        log_info(log, "node", "cooling down", LOG_S("node", n->name), LOG_S("reason", reason));
     else if (before == HOLD_BREAKER)
-        log_info(log, "node", "breaker closed", LOG_S("node", n->config->name));
+        log_info(log, "node", "breaker closed", LOG_S("node", n->name));
     else
-        log_info(log, "node", "cooled down", LOG_S("node", n->config->name));
+        log_info(log, "node", "cooled down", LOG_S("node", n->name));
 }
 
 static void on_hold_timer(evutil_socket_t fd, short what, void *arg)

@@ -152,6 +152,7 @@ static enum rc lane_init(struct lane *l, struct error *e)
     TAILQ_INIT(&l->granted);
     l->told.deliver = on_told;
     l->emptied.deliver = front_lane_empty;
+    l->config = config_ref(f->o.config);
     l->metrics = metrics_new(f->n_rooms, f->o.config->n_nodes);
     l->pools = spw_calloc((size_t)f->o.config->n_nodes + 1, sizeof *l->pools);
     l->loop = l->index == 0 ? f->o.loop : loop_new();
@@ -286,6 +287,7 @@ static void lane_fini(struct lane *l)
         drop_pool(&l->pools[i]);
     free(l->pools);
     metrics_free(l->metrics);
+    config_free(l->config);
     cached_free(l->cached);
     spans_free(l->spans);
     if (l->index == 0)

@@ -36,13 +36,13 @@ bool leg_has_progress(const struct request *r)
 }
 
 /* A node's draw, shared among the requests that it has at the leg's end: as good a guess as there is without a meter. */
-static void note_energy(struct request *r, const struct node *node, int together)
+static void note_energy(struct request *r, int together)
 {
     int64_t us = mono_since(r->lane->front->o.clock, r->leg.started) / NS_PER_US;
-    if (node->config->watts <= 0)
+    if (r->slot.spec->config->watts <= 0)
         r->millijoules = -1;
     else if (r->millijoules >= 0)
-        r->millijoules += us / together * node->config->watts / 1000;
+        r->millijoules += us / together * r->slot.spec->config->watts / 1000;
 }
 
 /* For the ledger. How many tokens it brought is settled for the last leg when the row's own figure is. */
@@ -54,7 +54,7 @@ static void note_leg(struct request *r, const char *outcome)
         r->legs_cap = r->legs_cap ? r->legs_cap * 4 : 1;
         r->legs = spw_realloc(r->legs, (size_t)r->legs_cap * sizeof *r->legs);
     }
-    const struct config_node *c = r->leg.node->config;
+    const struct config_node *c = r->slot.spec->config;
     struct ledger_leg *leg = &r->legs[r->n_legs++];
     *leg = (struct ledger_leg){
         .leg = r->n_legs,
@@ -81,13 +81,12 @@ static void note_class(struct request *r)
 
 void leg_over(struct request *r, const char *outcome)
 {
-    struct node *node = r->leg.node;
-    SPW_ASSERT(node);
+    SPW_ASSERT(r->leg.node);
     note_leg(r, outcome);
     note_class(r);
     spans_leg(r);
     r->leg.node = NULL;
-    note_energy(r, node, slot_return(r, r->leg.answered ? SLOT_ANSWERED : SLOT_USED));
+    note_energy(r, slot_return(r, r->leg.answered ? SLOT_ANSWERED : SLOT_USED));
 }
 
 void leg_drop(struct request *r, const char *outcome)
@@ -106,7 +105,7 @@ static void start_reply(struct request *r)
 {
     r->replied = true;
     request_note_first_byte(r);
-    reply_head(r, r->leg.node->config->name);
+    reply_head(r, r->slot.spec->config->name);
 }
 
 /* The answer is complete: everything is known. */
@@ -161,7 +160,7 @@ static bool may_continue(const struct request *r)
 /* Milliseconds that the running leg may still be silent; *why: what it is then. */
 static int64_t patience_ms(const struct request *r, const char **why)
 {
-    const struct config *c = r->lane->front->o.config;
+    const struct config *c = r->config;
     const struct clock *clock = r->lane->front->o.clock;
     int64_t idle = c->idle_ms - mono_since(clock, r->leg.heard) / NS_PER_MS;
     int64_t token = c->token_ms - mono_since(clock, r->leg.token) / NS_PER_MS;
@@ -190,7 +189,7 @@ void leg_late(struct request *r)
     const char *why;
     int64_t left_ms = patience_ms(r, &why);
     if (r->paused && r->leg.spoke) { /* it is the client who keeps us waiting */
-        request_arm(r, l->front->o.config->idle_ms);
+        request_arm(r, r->config->idle_ms);
     } else if (left_ms > 0) {
         reply_beat(r);
         arm_patience(r, left_ms);
@@ -264,7 +263,7 @@ static void take_stream_end(struct request *r)
 /* Does it say "not now"? */
 static void note_put_off(struct request *r, const struct http_head *head)
 {
-    const struct config *c = r->lane->front->o.config;
+    const struct config *c = r->config;
     bool said;
     if (head->status != 429 && head->status != 503)
         return;
@@ -383,7 +382,7 @@ static struct request_leg ask_for(const struct request *r)
     bool begun = trail_has_said(&r->trail);
     bool to_engine = r->slot.card.resume && r->body.resumable && (!begun || r->trail.ids_known);
     return (struct request_leg){
-        .upstream_model = node_upstream_model(r->slot.node),
+        .upstream_model = node_upstream_model(r->slot.spec->config),
         .stream = r->body.stream || to_engine || begun,
         .to_engine = to_engine,
         .seed = r->seed,
@@ -409,10 +408,11 @@ static enum rc send_request(struct request *r, const struct request_leg *leg, st
         .headers = headers,
         .n_headers = 3,
     };
-    if (node->authorization) /* the node's; a client's key never leaves */
-        headers[q.n_headers++] = (struct http_header){"Authorization", node->authorization};
-    if (node->node_key)
-        headers[q.n_headers++] = (struct http_header){"x-spillway-node-key", node->node_key};
+    const struct node_spec *spec = r->slot.spec;
+    if (spec->authorization) /* the node's; a client's key never leaves */
+        headers[q.n_headers++] = (struct http_header){"Authorization", spec->authorization};
+    if (spec->node_key)
+        headers[q.n_headers++] = (struct http_header){"x-spillway-node-key", spec->node_key};
     q.n_headers += spans_headers(r, &texts, headers + q.n_headers);
     struct strbuf body;
     strbuf_init(&body, request_splice_bytes_max(&r->body, leg));
@@ -458,7 +458,9 @@ enum rc leg_start(struct request *r, struct error *e)
         return rc;
     }
     r->state = REQUEST_RUNNING;
-    r->leg.node = r->last = r->billed = r->slot.node;
+    r->leg.node = r->slot.node;
+    node_spec_unref(r->last);
+    r->last = r->billed = node_spec_ref(r->slot.spec);
     arm_patience(r, patience_ms(r, &why));
     return RC_OK;
 }

@@ -63,7 +63,7 @@ void node_enter(struct node *n, enum node_state state, const char *reason)
         return;
     log_write(o->log, state == NODE_FAILING || state == NODE_STOPPED ? LOG_WARN : LOG_INFO, "node",
               changed ? "state changed" : "reason changed",
-              (const struct log_field[]){LOG_S("node", n->config->name), LOG_S("state", node_state_name(state)),
+              (const struct log_field[]){LOG_S("node", n->name), LOG_S("state", node_state_name(state)),
                                          LOG_S("reason", n->reason)},
               3);
     if (changed && state == NODE_READY)
@@ -116,7 +116,7 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
     struct node_target target = n->target;
     pthread_mutex_unlock(t->o.lock);
     if (!target.host[0])
-        return error_set(e, RC_AGAIN, "node '%s' has no address at the moment", n->config->name);
+        return error_set(e, RC_AGAIN, "node '%s' has no address at the moment", n->name);
     struct http_client_options o = {
         /* no limits on silence here: requests and probes have their own */
         .limits = http_limits_default,
@@ -211,26 +211,28 @@ static void on_instance(const struct provider_instance *i, void *arg)
     }
 }
 
+/* The key that our engines are started with, and the provider that starts them. */
+static enum rc open_process(struct nodes *t, struct error *e)
+{
+    struct provider_env env = {
+        .loop = t->o.loop, .log = t->o.log, .clock = t->o.clock, .on_change = on_instance, .arg = t};
+    if (t->process)
+        return RC_OK;
+    if (!t->key_file)
+        t->key_file = spw_asprintf("%s/node.key", t->o.config->state_dir);
+    enum rc rc = t->key ? RC_OK : node_key_make(&t->key, t->key_file, e);
+    return rc == RC_OK ? provider_process.open(&t->process, &env, e) : rc;
+}
+
 static enum rc start_engine(struct node *n, struct error *e)
 {
     struct nodes *t = n->table;
     const struct config_node *c = n->config;
-    struct provider_env env = {
-        .loop = t->o.loop, .log = t->o.log, .clock = t->o.clock, .on_change = on_instance, .arg = t};
-    if (!t->process) {
-        t->key_file = spw_asprintf("%s/node.key", t->o.config->state_dir);
-        enum rc rc = node_key_make(&t->key, t->key_file, e);
-        if (rc == RC_OK)
-            rc = provider_process.open(&t->process, &env, e);
-        if (rc != RC_OK)
-            return rc;
-    }
-    n->node_key = spw_strdup(t->key);
     struct provider_spec spec = {
         .name = c->name,
         .engine = c->engine,
         .model_path = c->model_path,
-        .alias = node_upstream_model(n) ? node_upstream_model(n) : c->models[0],
+        .alias = node_upstream_model(c) ? node_upstream_model(c) : c->models[0],
         .node_key_file = t->key_file,
         .port = c->port,
         .threads = c->threads,
@@ -271,19 +273,61 @@ void nodes_stop(struct nodes *t, int64_t grace_ms, void (*done)(void *arg), void
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
-static enum rc start_node(struct node *n, struct error *e)
+static void forget_secret(char *secret)
 {
-    const struct config_node *c = n->config;
-    enum rc rc = c->node_key_file ? file_read_secret(&n->node_key, c->node_key_file, e) : RC_OK;
+    if (secret)
+        OPENSSL_cleanse(secret, strlen(secret));
+    free(secret);
+}
+
+struct node_spec *node_spec_ref(struct node_spec *s)
+{
+    if (s)
+        __atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);
+    return s;
+}
+
+void node_spec_unref(struct node_spec *s)
+{
+    if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    forget_secret(s->authorization);
+    forget_secret(s->node_key);
+    config_free(s->owner);
+    free(s);
+}
+
+/* Reads the node's secrets from their files. A reference is the caller's. */
+static enum rc make_spec(struct nodes *t, const struct config *owner, const struct config_node *c, int index,
+                         struct node_spec **out, struct error *e)
+{
+    struct node_spec *s = spw_calloc(1, sizeof *s);
+    *s = (struct node_spec){.refs = 1, .owner = config_ref(owner), .config = c, .index = index};
+    enum rc rc = c->node_key_file ? file_read_secret(&s->node_key, c->node_key_file, e) : RC_OK;
     if (rc == RC_OK && c->api_key_file) {
         char *secret = NULL;
         rc = file_read_secret(&secret, c->api_key_file, e);
         if (rc == RC_OK)
-            n->authorization = spw_asprintf("Bearer %s", secret);
-        free(secret);
+            s->authorization = spw_asprintf("Bearer %s", secret);
+        forget_secret(secret);
     }
-    if (rc == RC_OK)
-        rc = c->provider == PROVIDER_PROCESS ? start_engine(n, e) : connect_to(n, c->url, e);
+    if (rc == RC_OK && c->provider == PROVIDER_PROCESS) {
+        rc = open_process(t, e);
+        if (rc == RC_OK)
+            s->node_key = spw_strdup(t->key);
+    }
+    if (rc != RC_OK) {
+        node_spec_unref(s);
+        return error_prefix(e, "node '%s'", c->name);
+    }
+    *out = s;
+    return RC_OK;
+}
+
+static enum rc start_node(struct node *n, struct error *e)
+{
+    const struct config_node *c = n->config;
+    enum rc rc = c->provider == PROVIDER_PROCESS ? start_engine(n, e) : connect_to(n, c->url, e);
     return rc == RC_OK ? rc : error_prefix(e, "node '%s'", c->name);
 }
 
@@ -308,8 +352,11 @@ enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct erro
                            .state = NODE_STARTING,
                            .state_since = clock_wall(o->clock),
                            .probe_us = -1};
+        snprintf(n->name, sizeof n->name, "%s", n->config->name);
         strbuf_init(&n->probe_body, PROBE_BYTES_MAX);
-        rc = start_node(n, e);
+        rc = make_spec(t, c, n->config, t->n, &n->spec, e);
+        if (rc == RC_OK)
+            rc = start_node(n, e);
     }
     if (rc != RC_OK) {
         nodes_free(t);
@@ -317,13 +364,6 @@ enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct erro
     }
     *out = t;
     return RC_OK;
-}
-
-static void forget_secret(char *secret)
-{
-    if (secret)
-        OPENSSL_cleanse(secret, strlen(secret));
-    free(secret);
 }
 
 void nodes_free(struct nodes *t)
@@ -336,9 +376,8 @@ void nodes_free(struct nodes *t)
         if (t->nodes[i].client)
             disconnect(&t->nodes[i]);
         node_hold_stop(&t->nodes[i]);
-        forget_secret(t->nodes[i].authorization);
-        forget_secret(t->nodes[i].node_key);
         SSL_CTX_free(t->nodes[i].tls);
+        node_spec_unref(t->nodes[i].spec);
         strbuf_fini(&t->nodes[i].probe_body);
     }
     if (t->stop_event)
@@ -366,7 +405,7 @@ struct node *nodes_at(const struct nodes *t, int index)
 struct node *nodes_find(const struct nodes *t, const char *name)
 {
     for (int i = 0; i < t->n; i++) {
-        if (strcmp(t->nodes[i].config->name, name) == 0)
+        if (strcmp(t->nodes[i].name, name) == 0)
             return &t->nodes[i];
     }
     return NULL;
@@ -383,17 +422,12 @@ bool nodes_any_ready(const struct nodes *t)
 
 bool node_serves(const struct node *n, const char *model)
 {
-    for (int i = 0; i < n->config->n_models; i++) {
-        if (strcmp(n->config->models[i], model) == 0)
-            return true;
-    }
-    return false;
+    return config_node_serves(n->config, model);
 }
 
 /* An engine of ours answers to one name only, its alias. */
-const char *node_upstream_model(const struct node *n)
+const char *node_upstream_model(const struct config_node *c)
 {
-    const struct config_node *c = n->config;
     if (c->upstream_model)
         return c->upstream_model;
     return c->provider == PROVIDER_PROCESS && c->n_models > 1 ? c->models[0] : NULL;
@@ -409,8 +443,8 @@ void node_set_drain(struct node *n, bool draining)
     pthread_mutex_unlock(o->lock);
     if (!changed)
         return;
-    log_info(o->log, "node", draining ? "draining: gets nothing new" : "back in service",
-             LOG_S("node", n->config->name), LOG_I("in_flight", in_flight));
+    log_info(o->log, "node", draining ? "draining: gets nothing new" : "back in service", LOG_S("node", n->name),
+             LOG_I("in_flight", in_flight));
     if (!draining)
         o->on_capacity(o->arg);
 }

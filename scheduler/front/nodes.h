@@ -43,15 +43,30 @@ struct node_target {
     bool tls;
 };
 
+/* What the configuration says of a node. Counted and never changed: a reload gives the node another one, and a leg keeps
+ * the one that it began with, and with it its prices and names. Any thread. */
+struct node_spec {
+    int refs;
+    struct config *owner; /* a reference; config is part of it */
+    const struct config_node *config;
+    int index;           /* of the node */
+    char *authorization; /* owned: "Bearer ..." towards the node, or NULL. Never logged */
+    char *node_key;      /* owned: see docs/NODE_API.md; NULL: no engine of ours. Never logged */
+};
+struct node_spec *node_spec_ref(struct node_spec *s); /* NULL is fine, here and there */
+void node_spec_unref(struct node_spec *s);
+/* The name to send to the node instead of the one asked for, or NULL: the same. */
+const char *node_upstream_model(const struct config_node *c);
+
 struct node {
     struct nodes *table;
     int index;
-    const struct config_node *config; /* borrowed */
-    char *authorization;              /* owned: "Bearer ..." towards the node, or NULL. Constant. Never logged */
-    char *node_key;                   /* owned: see docs/NODE_API.md; NULL: no engine of ours. Constant. Never logged */
+    char name[65]; /* constant as long as anybody holds a slot on it */
     /* routing */
-    struct node_card card; /* of the last good health check */
-    const void *kept_for;  /* the one request that may start here, or NULL: any may */
+    struct node_spec *spec;           /* a reference */
+    const struct config_node *config; /* its: for the table's loop and under the lock; others hold the spec */
+    struct node_card card;            /* of the last good health check */
+    const void *kept_for;             /* the one request that may start here, or NULL: any may */
     enum node_state state;
     bool draining;
     char reason[160];
@@ -105,8 +120,6 @@ struct node *nodes_at(const struct nodes *t, int index);
 struct node *nodes_find(const struct nodes *t, const char *name);
 bool nodes_any_ready(const struct nodes *t);
 bool node_serves(const struct node *n, const char *model);
-/* The name to send to the node instead of the one asked for, or NULL: the same. */
-const char *node_upstream_model(const struct node *n);
 void node_set_drain(struct node *n, bool draining);
 /* A pool of connections to where the node is now, for `loop`; *generation says which place that is. RC_AGAIN: it is
  * nowhere at the moment. */

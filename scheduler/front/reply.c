@@ -28,7 +28,7 @@ void reply_head(struct request *r, const char *node)
 /* Of a request that waits, and of one whose waiting has been told: it goes on until the first token. */
 static bool has_beat(const struct request *r)
 {
-    return r->x && r->body.stream && !r->replied && r->lane->front->o.config->keep_alive_ms > 0 &&
+    return r->x && r->body.stream && !r->replied && r->config->keep_alive_ms > 0 &&
            (r->headed || r->state == REQUEST_WAITING || r->state == REQUEST_ASKING);
 }
 
@@ -43,7 +43,7 @@ int64_t reply_beat_ms(const struct request *r)
     const struct front *f = r->lane->front;
     if (!has_beat(r))
         return -1;
-    int64_t left = f->o.config->keep_alive_ms - mono_since(f->o.clock, heard_last(r)) / NS_PER_MS;
+    int64_t left = r->config->keep_alive_ms - mono_since(f->o.clock, heard_last(r)) / NS_PER_MS;
     return left > 0 ? left : 0;
 }
 

@@ -92,7 +92,7 @@ enum waiting_verdict room_enter_locked(struct request *r)
 /* What a client is told. */
 static void explain(const struct request *r, enum waiting_verdict v, struct api_error *e)
 {
-    const struct config_queue *q = &r->lane->front->o.config->queue[r->urgency.class];
+    const struct config_queue *q = &r->config->queue[r->urgency.class];
     switch (v) {
     case WAITING_FULL: api_error_set(e, API_QUEUE_FULL, NULL, "%s", ""); break;
     case WAITING_BYTES:

@@ -37,7 +37,7 @@ static enum rc put_together(struct request *r)
 /* The body as it leaves; in r->out or, rather as it is than not at all, in r->answer. Again and again is once. */
 static enum rc whole_body(struct request *r, struct span *body)
 {
-    const char *model = node_upstream_model(r->billed) ? r->body.model : NULL;
+    const char *model = node_upstream_model(r->billed->config) ? r->body.model : NULL;
     if (r->whole_is_out) {
         *body = (struct span){r->out.data, r->out.len};
         return RC_OK;

@@ -28,12 +28,15 @@ void slot_take_locked(struct request *r, struct node *node)
 {
     node->in_flight++;
     node->requests++;
+    struct node_spec *before = r->slot.spec;
     r->slot = (struct slot){.node = node,
                             .position = node->in_flight,
                             .generation = node->target.generation,
                             .card = node->card,
+                            .spec = node_spec_ref(node->spec),
                             .breaker = node_begin_locked(node),
                             .word = {.outcome = BREAKER_NO_WORD}};
+    node_spec_unref(before);
     if (r->attempts == 0)
         retry_count_request_locked(node->table);
     if (r->survival.alone)
@@ -82,7 +85,7 @@ void slot_spoke(struct request *r)
 {
     struct front *f = r->lane->front;
     struct node *node = r->slot.node;
-    if (!r->slot.breaker.trial && !f->o.config->breaker_slow_ms)
+    if (!r->slot.breaker.trial && !r->config->breaker_slow_ms)
         return;
     front_lock(f);
     bool news = node_spoke_locked(node, &r->slot.breaker, mono_since(f->o.clock, r->leg.started) / NS_PER_US);

@@ -139,7 +139,7 @@ static void submit_leg(const struct request *r, const struct ledger_leg *leg)
 {
     struct trace_span s;
     char name[REQUEST_MODEL_BYTES_MAX + 32];
-    const char *upstream = node_upstream_model(r->last);
+    const char *upstream = node_upstream_model(r->last->config);
     snprintf(name, sizeof name, "%s %s", operation_of(r), r->room->model);
     span_init_child(&s, &r->trace, r->leg.span, SPAN_CLIENT, name);
     s.start = leg->started;

@@ -68,6 +68,7 @@ def opens_and_closes(args):
         assert trial[0].headers["x-spillway-node"] == "bad"
         wait_until(lambda: state(s, "bad")[1] == "closed", 3, "it is well again")
         assert chat(s.port).headers["x-spillway-node"] == "bad"
+        wait_until(lambda: count(s, "breaker closed", "bad"), 3, "the log says so")
         assert count(s, "breaker open", "bad") == 1 and count(s, "breaker closed", "bad") == 1
 
 
