@@ -130,6 +130,7 @@ static void write_ledger(struct json_writer *w, const struct ledger *l)
     char text[256];
 
     json_open(w, "ledger", '{');
+    json_bool(w, "off", s.off);
     json_uint(w, "rows", s.rows);
     json_uint(w, "commits", s.commits);
     json_uint(w, "failed", s.failed);
@@ -249,6 +250,10 @@ void admin_get_metrics(const struct admin_call *c)
 {
     struct strbuf out;
 
+    if (c->admin->config->metrics_off) {
+        admin_reply_error(c->x, 404, "metrics_off", "the configuration says metrics: off");
+        return;
+    }
     strbuf_init(&out, ADMIN_ANSWER_MAX);
     if (front_metrics_render(c->admin->o.front, &out) == RC_OK)
         admin_reply(c->x, 200, FRONT_METRICS_CONTENT_TYPE, &out);

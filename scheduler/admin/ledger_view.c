@@ -79,6 +79,10 @@ static void read_rows_cb(enum rc rc, void *arg)
 
 static void start_job(const struct admin_call *c, int last, const char *request_id)
 {
+    if (ledger_stats(c->admin->o.ledger).off) {
+        admin_reply_error(c->x, 404, "ledger_off", "the configuration says ledger: off");
+        return;
+    }
     struct ledger_job *job = spw_calloc(1, sizeof *job);
     job->x = c->x;
     job->config = config_ref(c->admin->config);

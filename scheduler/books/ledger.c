@@ -53,6 +53,7 @@ struct ledger {
     uint32_t magic;
     sqlite3 *db;                   /* the worker's, once it runs */
     struct ledger_inserts inserts; /* the worker's */
+    bool off;                      /* there is no file and no worker */
     int group_ms, queue_max;
     pthread_t worker;
     bool worker_runs;
@@ -114,6 +115,8 @@ static void entries_move(struct entries *to, struct entries *q, int max)
         q->tail = &q->head;
 }
 
+static void deliver(struct ledger_port *p);
+
 /* --- rows in ------------------------------------------------------------------------------------------------ */
 
 #define ROW_TEXTS 14
@@ -167,12 +170,31 @@ enum rc ledger_append(struct ledger_port *p, const struct ledger_row *row, ledge
         atomic_fetch_sub_explicit(&l->queued, 1, memory_order_relaxed);
         return RC_FULL;
     }
-    struct entry *x = entry_new(row, done, arg);
+    const struct ledger_row none = {0};
+    struct entry *x = entry_new(l->off ? &none : row, done, arg);
     x->port = p;
     if (!p->gathered.n)
         event_active(p->turn, EV_TIMEOUT, 0);
     entries_push(&p->gathered, x);
     return RC_OK;
+}
+
+/* Without a file: back they go. */
+static void forget(struct ledger_port *p)
+{
+    struct ledger *l = p->ledger;
+
+    pthread_mutex_lock(&l->lock);
+    atomic_fetch_sub_explicit(&l->queued, p->gathered.n, memory_order_relaxed);
+    entries_move(&p->finished, &p->gathered, p->gathered.n);
+    pthread_mutex_unlock(&l->lock);
+    deliver(p);
+}
+
+void ledger_expect(struct ledger_port *p)
+{
+    if (p->ledger->off)
+        event_active(p->turn, EV_TIMEOUT, 0);
 }
 
 /* What this turn has gathered goes to the writer, which is woken only if it would not look by itself. */
@@ -182,6 +204,10 @@ static void pass_on(struct ledger_port *p)
 
     if (!p->gathered.n)
         return;
+    if (l->off) {
+        forget(p);
+        return;
+    }
     pthread_mutex_lock(&l->lock);
     p->under_way += p->gathered.n;
     entries_move(&l->waiting, &p->gathered, p->gathered.n);
@@ -462,6 +488,11 @@ enum rc ledger_open(struct ledger **out, const struct ledger_options *o, struct 
     pthread_condattr_destroy(&attr);
     pthread_cond_init(&l->less, NULL);
 
+    l->off = !o->path;
+    if (l->off) {
+        *out = l;
+        return RC_OK;
+    }
     enum rc rc = ledger_file_open(&l->db, o, e);
     if (rc == RC_OK)
         rc = ledger_file_prepare(l->db, &l->inserts, e);
@@ -510,6 +541,7 @@ struct ledger_stats ledger_stats(const struct ledger *shared)
     pthread_mutex_unlock(&l->lock);
     s.queued = atomic_load_explicit(&l->queued, memory_order_relaxed);
     s.failing = ledger_is_failing(l);
+    s.off = l->off;
     return s;
 }
 

@@ -63,7 +63,7 @@ struct ledger_row {
 
 struct ledger;
 struct ledger_options {
-    const char *path;
+    const char *path; /* NULL: off. Rows are taken, forgotten, and called durable in the same turn of the loop */
     int queue_max;   /* rows waiting; 0: 65536 */
     int group_ms;    /* longest wait to gather a group; 0: commit at once when idle (natural grouping) */
     int busy_ms;     /* longest wait for another process that holds the file; 0: 5 s */
@@ -93,10 +93,15 @@ typedef void ledger_done_cb(enum rc rc, void *arg);
 enum rc ledger_append(struct ledger_port *p, const struct ledger_row *row, ledger_done_cb *done,
                       void *arg) SPW_MUST_USE;
 
+/* Whoever is about to write to clients in this turn and then to append: without a disk to wait for, `done` is called before
+ * those writes leave, and both leave together. */
+void ledger_expect(struct ledger_port *p);
+
 struct ledger_stats {
     uint64_t rows, commits, failed;
     int queued;
     int64_t last_commit_ns; /* duration of the last commit */
+    bool off;               /* there is no file */
     bool failing;           /* the last group could not be committed: see ledger_last_error() */
 };
 struct ledger_stats ledger_stats(const struct ledger *l);

@@ -19,8 +19,8 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/loop.h"
 #include "base/log_sink.h"
+#include "base/loop.h"
 #include "scheduler/admin/admin.h"
 #include "scheduler/front/who.h"
 
@@ -135,7 +135,8 @@ static enum rc lock_state(struct serve *s, struct error *e)
 
 static enum rc open_ledger(struct serve *s, struct error *e)
 {
-    const struct ledger_options o = {.path = s->config->ledger_path, .queue_max = s->config->ledger_queue_max};
+    const struct ledger_options o = {.path = s->config->ledger_off ? NULL : s->config->ledger_path,
+                                     .queue_max = s->config->ledger_queue_max};
 
     return ledger_open(&s->ledger, &o, e);
 }

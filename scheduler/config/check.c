@@ -500,6 +500,8 @@ int config_warnings(const struct config *c, struct strbuf *out)
     if (!c->auth_off && c->n_keys + c->n_issuers == 0)
         warn(c, out, &n, main_line(c, "auth.mode"),
              "auth: neither keys nor issuers here: only keys made by `spillway keys create` are let in");
+    if (c->ledger_off)
+        warn(c, out, &n, main_line(c, "ledger.mode"), "ledger: off: nothing is written of who used what");
     if (!c->tls_cert && !config_is_loopback(c->listen))
         warn(c, out, &n, main_line(c, "listen"),
              "listen: plain HTTP beyond loopback; set tls.cert and tls.key, or put "

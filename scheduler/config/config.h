@@ -141,6 +141,8 @@ struct config {
     const char *state_dir;   /* ledger and sockets; default ./state */
     const char *ledger_path; /* default STATE_DIR/ledger.db */
     int ledger_queue_max;    /* rows waiting for the disk */
+    bool ledger_off;         /* `ledger: off`, said aloud; else each request has a row */
+    bool metrics_off;        /* `metrics: off`: nothing is measured and /metrics is not there */
     bool auth_off;           /* `auth: off`, said aloud; else keys are needed */
     struct config_key *keys;
     int n_keys;
@@ -163,10 +165,10 @@ struct config {
     int64_t token_ms;               /* silence after which an answer that can continue elsewhere does */
     int64_t body_bytes_max;
     int connections_max;
-    int connections_per_client;                         /* 0: no such bound */
+    int connections_per_client;                          /* 0: no such bound */
     int64_t head_ms, body_ms, reader_ms, client_idle_ms; /* patience with clients */
-    int64_t held_bytes_max;                             /* of requests, over all connections */
-    int workers;                                        /* event loops that serve requests; 0: auto */
+    int64_t held_bytes_max;                              /* of requests, over all connections */
+    int workers;                                         /* event loops that serve requests; 0: auto */
     int64_t drain_ms;
     struct config_cache cache;
     struct config_tracing tracing;

@@ -328,11 +328,7 @@ static void unknown_key(struct config_loader *l, const struct settings *table, c
     int n = known_words(table, prefix, words, store, CONFIG_SETTINGS_MAX);
     const char *near = text_nearest(word, words, n);
 
-    if (near) {
-        config_problem(l, line, shown, "unknown key; did you mean \"%s\"?", near);
-        return;
-    }
-    /* Right word, wrong section? */
+    /* Right word, wrong section? That is nearer than any other word. */
     for (int i = 0; i < table->n_rows; i++) {
         const char *dot = strrchr(table->rows[i].key, '.');
         if (dot && strcmp(dot + 1, word) == 0) {
@@ -340,6 +336,10 @@ static void unknown_key(struct config_loader *l, const struct settings *table, c
                            (int)(dot - table->rows[i].key), table->rows[i].key);
             return;
         }
+    }
+    if (near) {
+        config_problem(l, line, shown, "unknown key; did you mean \"%s\"?", near);
+        return;
     }
     if (*prefix && is_section(table, word)) {
         config_problem(l, line, shown, "unknown key; \"%s\" is a section at the top of the file", word);

@@ -168,6 +168,7 @@ static bool check_hash(const void *field, char *why, size_t size)
 }
 
 static const char *const certs_words[] = {"off", "optional", "required", NULL}; /* enum tls_client_certs */
+static const char *const on_words[] = {"on", "off", NULL};
 static const char *const auth_words[] = {"keys", "off", NULL};
 static const char *const scope_words[] = {"inference", "admin", NULL};
 static const char *const provider_words[] = {"static", "process", NULL};
@@ -218,10 +219,16 @@ static const struct setting main_rows[] = {
      .help = "Authorities (PEM) for the certificates of operators."},
     {"state_dir", SETTING_PATH, MAIN(state_dir), .def = "state",
      .help = "Folder for ledger and sockets; made (mode 0750) when it is missing."},
+    {"ledger.mode", SETTING_EITHER, MAIN(ledger_off), .choices = on_words, .def = "on",
+     .help =
+         "`off`: nobody writes down who asked what of which node for how much, and answers do not wait for a disk: a "
+         "pure proxy. `ledger: off` is short for it."},
     {"ledger.path", SETTING_PATH, MAIN(ledger_path), .def_text = "STATE_DIR/ledger.db",
      .help = "The ledger's SQLite file."},
     {"ledger.queue_max", SETTING_INT, MAIN(ledger_queue_max), .lo = 64, .hi = 1000000, .unit = "rows", .def = "65536",
      .help = "Rows that may wait for the disk; beyond it new work is refused."},
+    {"metrics.mode", SETTING_EITHER, MAIN(metrics_off), .choices = on_words, .def = "on",
+     .help = "`off`: nothing is measured for /metrics, which is not there then. `metrics: off` is short for it."},
     {"auth.mode", SETTING_EITHER, SETTING_RELOAD, MAIN(auth_off), .choices = auth_words, .def = "keys",
      .help =
          "`keys`: requests need a key (of `keys` below, or made by `spillway keys create`) or a token of one of the "

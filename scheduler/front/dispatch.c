@@ -17,6 +17,8 @@ void request_arm(struct request *r, int64_t ms)
 
 void request_observe(const struct request *r, const struct node_spec *node, enum route_metric what, int64_t value)
 {
+    if (!r->lane->front->routes)
+        return;
     struct route_labels labels = {.operation = r->body.kind == REQUEST_CHAT ? "chat" : "text_completion",
                                   .model = r->room->model,
                                   .node = node ? node->config->name : "cache"};

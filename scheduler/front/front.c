@@ -87,7 +87,7 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     f->created_s = clock_wall(o->clock).ns / NS_PER_S;
     make_rooms(f);
     rooms_set_bounds(f, c);
-    f->routes = route_metrics_new();
+    f->routes = o->config->metrics_off ? NULL : route_metrics_new();
     enum rc rc = cached_shared_new(&f->cached, c, o->clock, e);
     if (rc == RC_OK)
         rc = lanes_new(f, e);

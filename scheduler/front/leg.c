@@ -237,6 +237,8 @@ static void take_stream(struct request *r, const char *data, size_t n)
     int64_t pieces = r->stream.pieces - before;
     if (status == STREAM_MORE || pieces)
         note_heard(r, pieces);
+    if (status == STREAM_DONE)
+        ledger_expect(r->lane->port);
     pass_on(r);
     if (r->state != REQUEST_RUNNING)
         return;

@@ -1010,7 +1010,7 @@ enum rc metrics_render(const struct front *f, struct strbuf *out)
             "spillway_build_info{version=\"" SPILLWAY_VERSION "\"} 1\n");
     for (int k = 0; k < TABLE_SIZE; k++)
         put_metric(&w, f, k);
-    if (w.rc == RC_OK)
+    if (w.rc == RC_OK && f->routes)
         w.rc = route_metrics_render(f->routes, out);
     if (w.rc == RC_OK)
         w.rc = process_metrics_render(out);

@@ -841,6 +841,32 @@ static void test_ports(void)
     clean();
 }
 
+/* Off: rows are called durable in the same turn, none is kept, and there is no file. */
+static void test_off(void)
+{
+    const struct ledger_options o = {0};
+    struct seen seen = {.last = -1};
+    struct ticket tickets[3];
+    struct ledger *l = NULL;
+    struct error e;
+
+    CHECK(ledger_open(&l, &o, &e) == RC_OK && ledger_port_new(&port, l, loop, &e) == RC_OK);
+    for (int i = 0; i < 3; i++) {
+        struct ledger_row r = row("one"); /* not even twice the same is noticed */
+        tickets[i] = (struct ticket){&seen, i};
+        ledger_expect(port);
+        CHECK(ledger_append(port, &r, done_cb, &tickets[i]) == RC_OK);
+        CHECK_INT(seen.n, i > 1 ? 2 : 0); /* never from inside */
+        if (i == 1)
+            event_base_loop(loop, EVLOOP_NONBLOCK);
+    }
+    struct ledger_stats s = ledger_stats(l);
+    CHECK(s.off && !s.failing && s.rows == 0 && s.queued == 1);
+    close_ledger(l);
+    CHECK_INT(seen.ok, 3);
+    CHECK(!seen.out_of_order && access(path, F_OK) != 0);
+}
+
 static void *free_port(void *arg)
 {
     ledger_port_free(arg);
@@ -904,6 +930,7 @@ int main(int argc, char **argv)
         TEST(test_second_version);
         TEST(test_repeats);
         TEST(test_ports);
+        TEST(test_off);
         TEST(test_port_ends);
         failed = TEST_RESULT();
     }
