@@ -150,8 +150,9 @@ struct request {
 struct room {
     const char *model; /* borrowed from the configuration */
     int index;
-    struct waiting waiting; /* under the lock, as is the rest */
-    int64_t typical_ns;     /* what answers have taken of late, from the slot to the end; 0: unknown */
+    struct waiting waiting; /* under the lock */
+    /* What answers have taken of late, from the slot to the end; 0: unknown. Written under the lock. */
+    _Atomic int64_t typical_ns;
 };
 TAILQ_HEAD(request_queue, request);
 

@@ -35,7 +35,7 @@ void rooms_set_bounds(struct front *f, const struct config *c)
 /* ---- coming ----------------------------------------------------------------------------------------------------- */
 
 /* Until when a request that is under way may wait: what it may in all, less what it has waited. */
-static int64_t patience_ns(const struct request *r)
+static int64_t patience_ns_locked(const struct request *r)
 {
     int64_t most = r->room->waiting.lines[r->urgency.class].bounds.wait_ns;
     if (has_begun(r) && most < CONTINUE_WAIT_MS * NS_PER_MS)
@@ -45,7 +45,7 @@ static int64_t patience_ns(const struct request *r)
 
 int64_t room_left_ms_locked(const struct request *r)
 {
-    return patience_ns(r) / NS_PER_MS;
+    return patience_ns_locked(r) / NS_PER_MS;
 }
 
 int64_t room_start_by_ns(const struct request *r)
@@ -55,7 +55,7 @@ int64_t room_start_by_ns(const struct request *r)
     return r->arrived.ns + r->urgency.left_ns - r->room->typical_ns;
 }
 
-static struct waiter waiter_of(const struct request *r, int64_t now_ns)
+static struct waiter waiter_of_locked(const struct request *r, int64_t now_ns)
 {
     struct waiter w = {
         .tenant = r->who->tenant,
@@ -66,8 +66,8 @@ static struct waiter waiter_of(const struct request *r, int64_t now_ns)
         .bytes = (int64_t)r->body.n,
         .start_by_ns = room_start_by_ns(r),
     };
-    if (w.under_way && w.start_by_ns > now_ns + patience_ns(r))
-        w.start_by_ns = now_ns + patience_ns(r);
+    if (w.under_way && w.start_by_ns > now_ns + patience_ns_locked(r))
+        w.start_by_ns = now_ns + patience_ns_locked(r);
     return w;
 }
 
@@ -75,8 +75,8 @@ enum waiting_verdict room_enter_locked(struct request *r)
 {
     struct front *f = r->lane->front;
     r->wait_since = clock_now(f->o.clock);
-    r->waiter = waiter_of(r, r->wait_since.ns);
-    if (r->waiter.under_way && patience_ns(r) <= 0)
+    r->waiter = waiter_of_locked(r, r->wait_since.ns);
+    if (r->waiter.under_way && patience_ns_locked(r) <= 0)
         return WAITING_NO_WAIT;
     enum waiting_verdict v = waiting_enter(&r->room->waiting, &r->waiter, r->wait_since.ns);
     if (v != WAITING_IN) {
@@ -119,7 +119,7 @@ static void explain(const struct request *r, enum waiting_verdict v, struct api_
 
 void room_explain(struct request *r, enum waiting_verdict v)
 {
-    bool late = v == WAITING_IN && r->waiter.until_ns == room_start_by_ns(r);
+    bool late = v == WAITING_IN && r->urgency.has_deadline && r->waiter.until_ns == r->waiter.start_by_ns;
     metrics_add(r->lane->metrics, METRIC_NOT_WAITED, (int)r->urgency.class, (int)v, 1);
     if (r->attempts == 0)
         explain(r, late ? WAITING_TOO_LATE : v, &r->error);
@@ -204,7 +204,8 @@ void room_note_answer_locked(struct request *r)
 {
     struct room *room = r->room;
     int64_t ns = mono_since(r->lane->front->o.clock, r->leg.started);
-    room->typical_ns = room->typical_ns ? room->typical_ns + (ns - room->typical_ns) / TYPICAL_OF : ns;
+    int64_t before = room->typical_ns;
+    room->typical_ns = before ? before + (ns - before) / TYPICAL_OF : ns;
 }
 
 void room_correct(struct request *r)
