@@ -34,12 +34,12 @@ static void fini_buffer(struct strbuf *b, size_t max)
     strbuf_fini(b);
 }
 
-void assembler_init(struct assembler *a, size_t bytes_max)
+void assembler_init(struct assembler *a, size_t bytes_max, struct tree *scratch)
 {
     memset(a, 0, sizeof *a);
     a->bytes_max = bytes_max;
     a->chat = true;
-    tree_init(&a->tree);
+    a->tree = scratch;
     each_buffer(a, strbuf_init, bytes_max);
 }
 
@@ -49,7 +49,6 @@ void assembler_fini(struct assembler *a)
     free(a->tools);
     a->tools = NULL;
     a->n_tools = 0;
-    tree_fini(&a->tree);
 }
 
 static enum rc keep(struct assembler *a, struct strbuf *b, struct bytes text)
@@ -72,7 +71,7 @@ static enum rc keep_once(struct assembler *a, struct strbuf *b, struct bytes tex
 
 static struct assembled_tool *tool_at(struct assembler *a, const struct tree_node *index)
 {
-    struct bytes text = tree_text(&a->tree, index);
+    struct bytes text = tree_text(a->tree, index);
     char number[8];
     int64_t i;
     if (!text.n || text.n >= sizeof number)
@@ -93,7 +92,7 @@ static struct assembled_tool *tool_at(struct assembler *a, const struct tree_nod
 
 static enum rc take_function(struct assembler *a, struct assembled_tool *tool, const struct tree_node *f)
 {
-    const struct tree *t = &a->tree;
+    const struct tree *t = a->tree;
     enum rc rc = RC_OK;
     for (const struct tree_node *m = tree_first(t, f); m && rc == RC_OK; m = tree_next(t, m)) {
         if (tree_key_is(t, m, "name"))
@@ -108,7 +107,7 @@ static enum rc take_function(struct assembler *a, struct assembled_tool *tool, c
 
 static enum rc take_tool(struct assembler *a, const struct tree_node *node)
 {
-    const struct tree *t = &a->tree;
+    const struct tree *t = a->tree;
     struct assembled_tool *tool = tool_at(a, tree_find(t, node, "index"));
     enum rc rc = tool ? RC_OK : RC_UNSUPPORTED;
     for (const struct tree_node *m = tree_first(t, node); m && rc == RC_OK; m = tree_next(t, m)) {
@@ -127,7 +126,7 @@ static enum rc take_tool(struct assembler *a, const struct tree_node *node)
 static enum rc take_tools(struct assembler *a, const struct tree_node *list)
 {
     enum rc rc = tree_is_empty(list) || tree_is(list, TREE_ARRAY) ? RC_OK : RC_UNSUPPORTED;
-    for (const struct tree_node *m = tree_first(&a->tree, list); m && rc == RC_OK; m = tree_next(&a->tree, m))
+    for (const struct tree_node *m = tree_first(a->tree, list); m && rc == RC_OK; m = tree_next(a->tree, m))
         rc = take_tool(a, m);
     return rc;
 }
@@ -136,7 +135,7 @@ static enum rc take_tools(struct assembler *a, const struct tree_node *list)
 
 static enum rc take_delta(struct assembler *a, const struct tree_node *delta)
 {
-    const struct tree *t = &a->tree;
+    const struct tree *t = a->tree;
     enum rc rc = RC_OK;
     for (const struct tree_node *m = tree_first(t, delta); m && rc == RC_OK; m = tree_next(t, m)) {
         int i = answer_text_index(t, m);
@@ -157,15 +156,15 @@ static enum rc take_finish(struct assembler *a, const struct tree_node *m)
 {
     if (tree_is(m, TREE_NULL))
         return RC_OK;
-    if (!answer_finish_ok(tree_inside(&a->tree, m)))
+    if (!answer_finish_ok(tree_inside(a->tree, m)))
         return RC_UNSUPPORTED;
     a->finished = true;
-    return keep_once(a, &a->finish, tree_text(&a->tree, m));
+    return keep_once(a, &a->finish, tree_text(a->tree, m));
 }
 
 static enum rc take_choice(struct assembler *a, const struct tree_node *choice)
 {
-    const struct tree *t = &a->tree;
+    const struct tree *t = a->tree;
     const struct tree_node *delta = tree_find(t, choice, "delta"), *text = tree_find(t, choice, "text");
     enum rc rc = RC_OK;
     bool chat = tree_is(delta, TREE_OBJECT);
@@ -192,13 +191,13 @@ static enum rc take_choices(struct assembler *a, const struct tree_node *list)
         return RC_OK;
     if (!tree_is(list, TREE_ARRAY) || list->count != 1)
         return RC_UNSUPPORTED;
-    const struct tree_node *choice = tree_first(&a->tree, list);
+    const struct tree_node *choice = tree_first(a->tree, list);
     return tree_is(choice, TREE_OBJECT) ? take_choice(a, choice) : RC_INVALID;
 }
 
 static void take_created(struct assembler *a, const struct tree_node *m)
 {
-    struct bytes text = tree_text(&a->tree, m);
+    struct bytes text = tree_text(a->tree, m);
     char number[24];
     if (a->created_s || !tree_is(m, TREE_NUMBER) || text.n >= sizeof number)
         return;
@@ -211,12 +210,12 @@ static void take_created(struct assembler *a, const struct tree_node *m)
 /* The first chunk that has it decides; some servers leave it empty later on. */
 static enum rc keep_first(struct assembler *a, struct strbuf *b, const struct tree_node *m)
 {
-    return b->len || !tree_is(m, TREE_STRING) ? RC_OK : keep(a, b, tree_text(&a->tree, m));
+    return b->len || !tree_is(m, TREE_STRING) ? RC_OK : keep(a, b, tree_text(a->tree, m));
 }
 
 static enum rc take_chunk(struct assembler *a, const struct tree_node *root)
 {
-    const struct tree *t = &a->tree;
+    const struct tree *t = a->tree;
     enum rc rc = RC_OK;
     for (const struct tree_node *m = tree_first(t, root); m && rc == RC_OK; m = tree_next(t, m)) {
         if (tree_key_is(t, m, "choices")) {
@@ -244,9 +243,9 @@ enum rc assembler_feed(struct assembler *a, const char *chunk, size_t n)
 {
     if (a->rc != RC_OK)
         return a->rc;
-    a->rc = tree_parse(&a->tree, chunk, n);
+    a->rc = tree_parse(a->tree, chunk, n);
     if (a->rc == RC_OK)
-        a->rc = tree_is(tree_root(&a->tree), TREE_OBJECT) ? take_chunk(a, tree_root(&a->tree)) : RC_INVALID;
+        a->rc = tree_is(tree_root(a->tree), TREE_OBJECT) ? take_chunk(a, tree_root(a->tree)) : RC_INVALID;
     if (a->rc != RC_OK)
         assembler_fini(a);
     return a->rc;

@@ -18,7 +18,7 @@ struct assembler {
     size_t bytes_max; /* of everything kept */
     size_t bytes;
     bool chat, begun, finished;
-    struct tree tree;
+    struct tree *tree;                                         /* borrowed: scratch, that those of one loop may share */
     struct strbuf id, model, fingerprint, usage, role, finish; /* as written */
     struct strbuf texts[4];                                    /* insides of strings; see assemble.c */
     struct assembled_tool *tools;                              /* owned; NULL until the first */
@@ -26,7 +26,7 @@ struct assembler {
     int64_t created_s;
 };
 
-void assembler_init(struct assembler *a, size_t bytes_max);
+void assembler_init(struct assembler *a, size_t bytes_max, struct tree *scratch);
 void assembler_fini(struct assembler *a);
 /* One chunk's JSON (the data of one SSE frame, not "[DONE]"). RC_UNSUPPORTED: this stream cannot be kept (several
  * choices, logprobs, fields of a delta that we do not know); RC_FULL: over bytes_max; RC_INVALID: no chunk. Anything but

@@ -12,6 +12,7 @@
 
 #define PIECES_PER_ANSWER 1000u /* a long answer is replayed in larger pieces, not in more of them */
 #define PIECE_BYTES       96u
+#define SCRATCH_NODES_MAX 4096u /* of one odd chunk: given back */
 #define CHUNK_BYTES_MAX   ((size_t)128 << 10)
 
 struct cached_shared {
@@ -24,6 +25,9 @@ struct cached {
     struct cached_options o;
     struct cache *cache;
     struct canonical canonical;
+    struct tree scratch; /* of the assemblers */
+    bool far;            /* a Redis that is not said to be on the premises */
+    size_t entry_bytes_max;
 };
 
 static struct cached *cached_of(const struct request *r)
@@ -121,7 +125,11 @@ enum rc cached_new(struct cached **out, const struct cached_options *o, struct e
     struct cached *c = spw_calloc(1, sizeof *c);
     c->o = *o;
     canonical_init(&c->canonical);
+    tree_init(&c->scratch);
+    c->far = o->config->cache.mode == CONFIG_CACHE_REDIS && !o->config->cache.redis_local;
+    c->entry_bytes_max = (size_t)o->config->cache.entry_bytes_max;
     enum rc rc = open_cache(c, e);
+    c->o.config = NULL; /* a reload gives requests another one */
     if (rc != RC_OK) {
         cached_free(c);
         return rc;
@@ -136,6 +144,7 @@ void cached_free(struct cached *c)
         return;
     cache_free(c->cache);
     canonical_fini(&c->canonical);
+    tree_fini(&c->scratch);
     free(c);
 }
 
@@ -251,15 +260,14 @@ static enum rc make_key(struct cached *c, struct request *r)
  * already spares them the second parse that a key takes. */
 static unsigned use_of(struct cached *c, struct request *r)
 {
-    const struct config_cache *o = &c->o.config->cache;
     if (!r->body.maybe_determined && r->cached.ask.asked != CACHE_SWITCH_ON)
         return 0;
     if (canonical_read(&c->canonical, r->body.text, r->body.n) != RC_OK)
         return 0;
     unsigned use = cache_use(&r->cached.ask, &c->canonical);
-    if (r->who->local_only && o->mode == CONFIG_CACHE_REDIS && !o->redis_local)
+    if (r->who->local_only && c->far)
         use &= ~(CACHE_READ | CACHE_STORE);
-    if (!o->collapse_ms)
+    if (!r->config->cache.collapse_ms)
         use &= ~CACHE_COLLAPSE;
     return use && make_key(c, r) == RC_OK ? use : 0;
 }
@@ -385,16 +393,16 @@ void cached_write_rest(struct request *r)
 static void on_flight(enum flight_event event, const struct blob *result, void *arg);
 
 /* Until when it may follow: not so long that it could not meet its deadline by itself. */
-static int64_t follow_until_ns(const struct request *r, const struct cached *c)
+static int64_t follow_until_ns(const struct request *r)
 {
-    int64_t until = r->wait_since.ns + c->o.config->cache.collapse_ms * NS_PER_MS, start_by = room_start_by_ns(r);
+    int64_t until = r->wait_since.ns + r->config->cache.collapse_ms * NS_PER_MS, start_by = room_start_by_ns(r);
     return until < start_by ? until : start_by;
 }
 
 /* A stream hears a comment now and then, as in a waiting room. */
 static void sleep_on(struct request *r, const struct cached *c)
 {
-    int64_t ns = follow_until_ns(r, c) - clock_now(c->o.clock).ns, beat = reply_beat_ms(r);
+    int64_t ns = follow_until_ns(r) - clock_now(c->o.clock).ns, beat = reply_beat_ms(r);
     int64_t ms = ns > 0 ? (ns + NS_PER_MS - 1) / NS_PER_MS : 0;
     request_arm(r, beat >= 0 && beat < ms ? beat : ms);
 }
@@ -473,7 +481,7 @@ bool cached_begin(struct request *r)
 void cached_turn(struct request *r)
 {
     const struct cached *c = cached_of(r);
-    if (clock_now(c->o.clock).ns < follow_until_ns(r, c)) {
+    if (clock_now(c->o.clock).ns < follow_until_ns(r)) {
         reply_beat(r);
         sleep_on(r, c);
         return;
@@ -521,7 +529,7 @@ void cached_follow(struct request *r)
         return;
     if (!r->cached.parts) {
         r->cached.parts = spw_malloc(sizeof *r->cached.parts);
-        assembler_init(r->cached.parts, (size_t)c->o.config->cache.entry_bytes_max);
+        assembler_init(r->cached.parts, c->entry_bytes_max, &c->scratch);
     }
     stream_tap(&r->stream, on_chunk, r);
 }
@@ -532,8 +540,9 @@ void cached_restart(struct request *r)
     if (!a)
         return;
     size_t most = a->bytes_max;
+    struct tree *scratch = a->tree;
     assembler_fini(a);
-    assembler_init(a, most);
+    assembler_init(a, most, scratch);
 }
 
 void cached_failed(struct request *r)
@@ -591,7 +600,7 @@ void cached_done(struct request *r, struct bytes body)
     struct cached *c = cached_of(r);
     struct strbuf made;
     struct bytes whole;
-    strbuf_init(&made, (size_t)c->o.config->cache.entry_bytes_max + CHUNK_BYTES_MAX);
+    strbuf_init(&made, c->entry_bytes_max + CHUNK_BYTES_MAX);
     struct blob *kept = NULL;
     enum rc rc = whole_of(r, body, &made, &whole);
     struct cache_entry entry = {
@@ -609,6 +618,8 @@ void cached_done(struct request *r, struct bytes body)
         rc = cache_keep(c->cache, &r->cached.key, &entry, &kept);
     if (rc == RC_OK && keeps(r))
         cache_put_kept(c->cache, &r->cached.key, kept);
+    if (c->scratch.cap > SCRATCH_NODES_MAX)
+        tree_fini(&c->scratch);
     if (rc == RC_OK && flight_leads(&r->cached.ticket))
         flight_finish(&r->cached.ticket, kept);
     else if (flight_leads(&r->cached.ticket))

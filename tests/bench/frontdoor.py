@@ -17,6 +17,7 @@ import argparse
 import base64
 import hashlib
 import http.client
+import http.server
 import json
 import os
 import platform
@@ -29,6 +30,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -162,8 +164,9 @@ def spillway(args, folder, upstream, full):
         key = "spw_" + base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
         text += f"auth:\n  mode: keys\nkeys:\n  - id: bench\n    sha256: {hashlib.sha256(key.encode()).hexdigest()}\n"
         text += "    tenant: bench\nlog:\n  level: info\n" + ("" if args.no_limits else LIMITS)
+        text += f"cache:\n  mode: lru\ntracing:\n  endpoint: http://127.0.0.1:{collector()}\n  sample: 0.01\n"
     else:
-        text += "auth:\n  mode: off\nlog:\n  level: error\n"
+        text += "auth:\n  mode: off\nlog:\n  level: error\ncache:\n  mode: off\n"
     if extra:
         with open(extra) as f:
             text += f.read()
@@ -181,6 +184,29 @@ def litellm(args, folder, upstream):
                 f"general_settings:\n  master_key: {key}\n")
     command = [args.litellm, "--config", "litellm.yaml", "--host", "127.0.0.1", "--port", str(port)]
     return Proxy("LiteLLM", command, port, "/health/liveliness", folder, key)
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes spans and forgets them, on the load's core."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+
+def collector():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_address[1]
 
 
 class Bench:
@@ -236,6 +262,9 @@ class Bench:
         self.count(row, answer)
         return answer
 
+    def determined(self):
+        return {"determined": True} if self.args.determined else {}
+
     # ---- the parts
 
     def probe_sync(self):
@@ -269,7 +298,7 @@ class Bench:
         p.wait()
 
     def throughput(self, row):
-        a = self.load(row, "closed", connections=64, seconds=self.args.seconds)
+        a = self.load(row, "closed", connections=64, seconds=self.args.seconds, **self.determined())
         self.add(row, "rate", a["rate"])
         self.add(row, "cpu", a["cpu_us"])
         self.add(row, "busy", a["busy"] * 100)
@@ -277,7 +306,8 @@ class Bench:
         self.add(row, "p99", a["end_us"]["p99"])
 
     def open_streams(self, row):
-        a = self.load(row, "open", rate=5000, stream=True, connections=4000, seconds=self.args.seconds)
+        a = self.load(row, "open", rate=5000, stream=True, connections=4000, seconds=self.args.seconds,
+                      **self.determined())
         for measure, which, q in [("first50", "first_us", "p50"), ("first99", "first_us", "p99"),
                                   ("end50", "end_us", "p50"), ("end99", "end_us", "p99")]:
             self.add(row, measure, a[which][q])
@@ -466,8 +496,10 @@ def report(bench, args):
         f"Peers: {version([args.haproxy, '-v'])}; {ours}.",
         f"Rounds: {args.rounds}, interleaved, {args.seconds} s each; median (least-most). "
         f"Kernel {platform.release().split('-')[0]}, {os.cpu_count()} cores.",
-        f"full: ledger, API keys, {'' if args.no_limits else 'rate limits of key, team and model, '}metrics and JSON "
-        "log at info are on"
+        f"full: ledger, API keys, {'' if args.no_limits else 'rate limits of key, team and model, '}LRU cache, metrics, "
+        "JSON log at info and spans of 1 % are on; requests "
+        + ("of temperature 0 are looked up in the cache, missed and kept" if args.determined else
+           "name no temperature, so the cache passes them by")
         + (f"; settings from {os.path.basename(args.full_settings)}" if args.full_settings else "")
         + (f"; not in this build: {', '.join(missing)}." if missing else "."),
         f"pure: auth and log off; this build cannot switch off the ledger, the metrics and {switched}.",
@@ -495,6 +527,8 @@ def main():
     p.add_argument("--no-limits", action="store_true", help="no rate limits in the full row")
     p.add_argument("--full-settings", help="YAML that is added to the configuration of the full row")
     p.add_argument("--pure-settings", help="the same for the pure row")
+    p.add_argument("--determined", action="store_true",
+                   help="throughput and streams with temperature 0: each is looked up in the cache, computed and kept")
     p.add_argument("--rounds", type=int, default=9)
     p.add_argument("--slow-rounds", type=int, default=3, help="of paced streams and large prompts")
     p.add_argument("--seconds", type=float, default=2.5, help="of each measurement")

@@ -13,6 +13,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
+static struct tree scratch; /* kept, as on a loop */
+
 static void must(bool condition)
 {
     if (!condition)
@@ -61,7 +63,7 @@ static void round_trip(const char *text, size_t n, const struct replay *how, str
     struct assembler a;
     struct sse *sse = sse_new(n + 65536);
     strbuf_init(&stream, 1000 * n + 65536);
-    assembler_init(&a, 4 * n + 1024);
+    assembler_init(&a, 4 * n + 1024, &scratch);
     must(replay_stream(text, n, how, &stream, NULL) == RC_OK);
     must(sse_feed(sse, stream.data, stream.len, on_frame, &a) == RC_OK);
     must(sse_finish(sse, on_frame, &a) == RC_OK);
@@ -100,7 +102,7 @@ static void as_chunks(const char *text, size_t n)
     struct strbuf whole;
     const char *end = text + n;
     strbuf_init(&whole, 4 * n + 65536);
-    assembler_init(&a, n / 2 + 16);
+    assembler_init(&a, n / 2 + 16, &scratch);
     while (text < end && a.rc == RC_OK) {
         const char *line = memchr(text, '\n', (size_t)(end - text));
         line = line ? line : end;

@@ -89,6 +89,8 @@ static enum rc on_frame(const struct sse_frame *f, void *arg)
     return RC_OK;
 }
 
+static struct tree scratch; /* one for all, as on a loop */
+
 /* body -> stream -> assembler -> whole. */
 static void stream_back(const char *body, const struct replay *how, struct reading *r, struct strbuf *whole)
 {
@@ -96,7 +98,7 @@ static void stream_back(const char *body, const struct replay *how, struct readi
     struct sse *sse = sse_new(0);
     strbuf_init(&stream, 1 << 20);
     memset(r, 0, sizeof *r);
-    assembler_init(&r->a, 1 << 20);
+    assembler_init(&r->a, 1 << 20, &scratch);
     CHECK(replay_stream(body, strlen(body), how, &stream, NULL) == RC_OK);
     CHECK(sse_feed(sse, stream.data, stream.len, on_frame, r) == RC_OK);
     CHECK(sse_finish(sse, on_frame, r) == RC_OK);
@@ -248,7 +250,7 @@ static void test_assemble(void)
     struct assembler a;
     struct strbuf out;
     strbuf_init(&out, 65536);
-    assembler_init(&a, 4096);
+    assembler_init(&a, 4096, &scratch);
     CHECK(assembler_finish(&a, &counts, &out) == RC_AGAIN);
     CHECK(feed_all(&a, chunks) == RC_OK);
     CHECK(assembler_finish(&a, &counts, &out) == RC_OK);
@@ -292,7 +294,7 @@ static void test_assemble_refused(void)
         struct assembler a;
         struct strbuf out;
         strbuf_init(&out, 4096);
-        assembler_init(&a, 32);
+        assembler_init(&a, 32, &scratch);
         enum rc rc = feed_all(&a, cases[i].chunks);
         if (rc != cases[i].rc)
             fprintf(stderr, "case %zu\n", i);
@@ -315,5 +317,6 @@ int main(void)
     TEST(test_refused);
     TEST(test_assemble);
     TEST(test_assemble_refused);
+    tree_fini(&scratch);
     return TEST_RESULT();
 }
