@@ -34,8 +34,7 @@ void mailbox_deliver(struct mailbox *b)
 static void wake_cb(evutil_socket_t fd, short what, void *arg)
 {
     uint64_t count;
-    (void)what;
-    if (read(fd, &count, sizeof count) == sizeof count)
+    if (!(what & EV_READ) || read(fd, &count, sizeof count) == sizeof count)
         mailbox_deliver(arg);
 }
 
@@ -74,18 +73,30 @@ void mailbox_free(struct mailbox *b)
     free(b);
 }
 
-void mailbox_post(struct mailbox *b, struct mail *m)
+/* True: the list was empty, so that nobody has woken the loop yet. */
+static bool append(struct mailbox *b, struct mail *m)
 {
-    const uint64_t one = 1;
     m->next = NULL;
     pthread_mutex_lock(&b->lock);
     bool first = b->head == NULL;
     *b->tail = m;
     b->tail = &m->next;
     pthread_mutex_unlock(&b->lock);
+    return first;
+}
+
+void mailbox_post(struct mailbox *b, struct mail *m)
+{
+    const uint64_t one = 1;
     /* Whoever empties the list in between leaves one wake-up for nothing. */
-    if (first)
+    if (append(b, m))
         SPW_ASSERT(write(b->wake_fd, &one, sizeof one) == sizeof one);
+}
+
+void mailbox_post_here(struct mailbox *b, struct mail *m)
+{
+    if (append(b, m))
+        event_active(b->wake, EV_TIMEOUT, 0);
 }
 
 struct called {

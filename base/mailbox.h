@@ -22,6 +22,8 @@ enum rc mailbox_new(struct mailbox **b, struct event_base *loop, struct error *e
  * is fine. */
 void mailbox_free(struct mailbox *b);
 void mailbox_post(struct mailbox *b, struct mail *m); /* any thread */
+/* The same from the loop's own thread, without a system call. */
+void mailbox_post_here(struct mailbox *b, struct mail *m);
 /* Deliver now what has been posted so far. As mailbox_free(): on the loop's thread, or when that has ended. */
 void mailbox_deliver(struct mailbox *b);
 /* For a message that is about no object: call(arg) on the loop. Allocates. */

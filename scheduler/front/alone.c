@@ -20,7 +20,7 @@ void alone_release(struct request *r)
     front_lock(f);
     alone_release_locked(r);
     rooms_grant_locked(f);
-    front_unlock(f);
+    front_unlock_on(r->lane);
 }
 
 static void keep(struct request *r, struct node *node)

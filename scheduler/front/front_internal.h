@@ -248,6 +248,7 @@ static inline const struct config *front_config(const struct front *f)
 void front_lock(struct front *f);
 /* Lanes that were granted slots meanwhile are told, after the lock is free. */
 void front_unlock(struct front *f);
+void front_unlock_on(struct lane *l); /* the same, cheaper, on l's thread */
 
 /* lane.c */
 enum rc lanes_new(struct front *f, struct error *e) SPW_MUST_USE; /* f->nodes does not exist yet */

@@ -30,15 +30,29 @@ void front_lock(struct front *f)
     pthread_mutex_lock(&f->lock);
 }
 
-void front_unlock(struct front *f)
+/* here: the caller's lane, or NULL: he does not know. */
+static void unlock(struct front *f, const struct lane *here)
 {
     uint64_t tell = f->to_tell;
     f->to_tell = 0;
     pthread_mutex_unlock(&f->lock);
     for (; tell; tell &= tell - 1) {
         struct lane *l = &f->lanes[__builtin_ctzll(tell)];
-        mailbox_post(l->mail, &l->told);
+        if (l == here)
+            mailbox_post_here(l->mail, &l->told);
+        else
+            mailbox_post(l->mail, &l->told);
     }
+}
+
+void front_unlock(struct front *f)
+{
+    unlock(f, NULL);
+}
+
+void front_unlock_on(struct lane *l)
+{
+    unlock(l->front, l);
 }
 
 /* ---- messages to a lane ----------------------------------------------------------------------------------------- */

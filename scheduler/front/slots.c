@@ -65,7 +65,7 @@ enum found slot_find(struct request *r, struct route_decision *d, enum waiting_v
         *v = room_enter_locked(r);
         found = *v == WAITING_IN ? FOUND_ROOM : FOUND_NO_ROOM;
     }
-    front_unlock(f);
+    front_unlock_on(r->lane);
     if (found == FOUND_ROOM)
         room_entered(r);
     return found;
@@ -76,7 +76,7 @@ int64_t slot_back_us(const struct request *r, struct route_decision *d)
     struct front *f = r->lane->front;
     front_lock(f);
     slot_look_locked(r, 0, d);
-    front_unlock(f);
+    front_unlock_on(r->lane);
     return d->chosen < 0 ? d->back_us : 0;
 }
 
@@ -90,7 +90,7 @@ void slot_spoke(struct request *r)
     front_lock(f);
     bool news = node_spoke_locked(node, &r->slot.breaker, mono_since(f->o.clock, r->leg.started) / NS_PER_US);
     rooms_grant_locked(f);
-    front_unlock(f);
+    front_unlock_on(r->lane);
     if (news)
         node_tell(node);
 }
@@ -110,7 +110,7 @@ int slot_return(struct request *r, enum slot_use use)
     r->slot.node = NULL;
     alone_release_locked(r);
     rooms_grant_locked(f);
-    front_unlock(f);
+    front_unlock_on(r->lane);
     if (news)
         node_tell(node);
     return together;

@@ -69,6 +69,8 @@ static void deliver_again(struct mail *m)
 {
     if (++again < 3)
         mailbox_post(box, m);
+    else if (again < 5)
+        mailbox_post_here(box, m);
 }
 
 static int called;
@@ -85,13 +87,13 @@ static void test_again_and_free(void)
     again = called = 0;
     CHECK(mailbox_new(&box, loop, &e) == RC_OK);
     mailbox_post(box, &m);
-    while (again < 2)
+    while (again < 4)
         CHECK(event_base_loop(loop, EVLOOP_ONCE) == 0);
     mailbox_call(box, call, &two);
     mailbox_call(box, call, &two);
     CHECK_INT(called, 0);
     mailbox_free(box);
-    CHECK_INT(again, 3);
+    CHECK_INT(again, 5);
     CHECK_INT(called, 4);
     mailbox_free(NULL);
 }
