@@ -114,8 +114,8 @@ char *ledger_last_error(const struct ledger *l, char *buf, size_t size);
  * threads only. */
 enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger_row *row, void *arg), void *arg,
                     struct error *e) SPW_MUST_USE;
-/* Rows with an idempotency key that were finished since then, oldest first; of more than `most` the newest. The file
- * exists. As above, but for the start, too. */
+/* Rows with an idempotency key that were finished since then, oldest first; of more than `most` the newest. No file:
+ * none. As above, but for the start, too. */
 enum rc ledger_read_repeats(const char *path, struct wall since, int most,
                             void (*each)(const struct ledger_row *row, void *arg), void *arg,
                             struct error *e) SPW_MUST_USE;

@@ -552,6 +552,9 @@ enum rc ledger_read_repeats(const char *path, struct wall since, int most,
                             void (*each)(const struct ledger_row *row, void *arg), void *arg, struct error *e)
 {
     sqlite3 *db = NULL;
+
+    if (access(path, F_OK) != 0)
+        return RC_OK; /* and no row */
     enum rc code = open_read_only(&db, path, e);
     if (code == RC_OK)
         code = read_repeats(db, path, since, most, each, arg, e);

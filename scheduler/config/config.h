@@ -170,6 +170,10 @@ struct config {
     int64_t held_bytes_max;                              /* of requests, over all connections */
     int workers;                                         /* event loops that serve requests; 0: auto */
     int64_t drain_ms;
+    struct {
+        int64_t keep_ms, bytes_max; /* keep_ms 0: keys are not honoured */
+        int keys_max;
+    } idempotency;
     struct config_cache cache;
     struct config_tracing tracing;
     enum log_level log_level;

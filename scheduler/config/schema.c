@@ -318,6 +318,15 @@ static const struct setting main_rows[] = {
      .def = "5m", .help = "At most so long, whatever it says."},
     {"drain", SETTING_DURATION, SETTING_RELOAD, MAIN(drain_ms), .lo = 0, .hi = 3600000, .def = "30s",
      .help = "After SIGTERM running answers get this long to end."},
+    {"idempotency.keep", SETTING_DURATION, MAIN(idempotency.keep_ms), .lo = 0, .hi = 86400000, .def = "10m",
+     .help = "A request with the same Idempotency-Key, tenant and body as one that was answered so short ago gets that "
+             "answer again, free of charge; 0: such keys mean nothing."},
+    {"idempotency.keys", SETTING_INT, MAIN(idempotency.keys_max), .lo = 1, .hi = 10000000, .unit = "keys",
+     .def = "100000", .help = "More are not remembered; those answered longest ago are forgotten first."},
+    {"idempotency.max_bytes", SETTING_SIZE, MAIN(idempotency.bytes_max), .lo = 65536, .hi = INT64_C(1) << 40,
+     .def = "64MiB",
+     .help = "Answers that are kept for it. Those kept longest make room; whoever asks for one again has it computed "
+             "again, free of charge."},
     {"cache.mode", SETTING_CHOICE, MAIN(cache.mode), .choices = cache_words, .def = "lru",
      .help = "Where finished answers are kept, to answer the same request of the same tenant again: `lru`, in the "
              "scheduler's own memory; `redis`, in the one of cache.redis; `off`."},

@@ -345,7 +345,7 @@ static void begin_stream(struct request *r)
 {
     reply_head(r, r->cached.node);
     r->replied = true;
-    http_reply_write(r->x, r->out.data, r->cached.tail); /* may find the client gone: on_abort then takes x away */
+    reply_write(r, r->out.data, r->cached.tail);
 }
 
 static bool answer(struct request *r, const struct cache_entry *entry, enum cached_way way)
@@ -357,7 +357,7 @@ static bool answer(struct request *r, const struct cache_entry *entry, enum cach
     request_note_first_byte(r);
     if (r->body.stream)
         begin_stream(r);
-    settle(r, r->x ? LEDGER_OK : LEDGER_CANCELLED);
+    settle(r, r->x || idempotency_wants(r->idempotency) ? LEDGER_OK : LEDGER_CANCELLED);
     return true;
 }
 
@@ -374,7 +374,7 @@ static void write_whole(struct request *r)
     int n = 4;
     n += limit_headers(&r->limits, &limits, headers + n);
     n += cached_headers(r, &texts, headers + n);
-    http_reply(r->x, 200, headers, n, r->out.data, r->out.len);
+    reply_whole(r, headers, n, r->out.data, r->out.len);
 }
 
 void cached_write_rest(struct request *r)
@@ -383,9 +383,8 @@ void cached_write_rest(struct request *r)
         write_whole(r);
         return;
     }
-    http_reply_write(r->x, r->out.data + r->cached.tail, r->out.len - r->cached.tail);
-    if (r->x)
-        http_reply_end(r->x);
+    reply_write(r, r->out.data + r->cached.tail, r->out.len - r->cached.tail);
+    reply_end(r);
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------- */

@@ -38,6 +38,7 @@ void request_free(struct request *r)
     struct lane *l = r->lane;
     leg_drop(r, "cancelled");
     cached_fini(r);
+    idempotency_fini(r);
     alone_release(r);
     stream_fini(&r->stream);
     trail_fini(&r->trail);
@@ -155,7 +156,7 @@ static bool can_continue(const struct request *r)
 {
     const struct trail *t = &r->trail;
     bool known = !trail_has_said(t) || (t->ids_known && r->body.resumable) || t->text_known;
-    return known && r->n_legs < LEGS_MAX && r->x;
+    return known && r->n_legs < LEGS_MAX && (r->x || idempotency_wants(r->idempotency));
 }
 
 /* Whoever is told "not now" is told when, in whole seconds. */
@@ -315,14 +316,9 @@ static void leave_room(struct request *r)
         slot_return(r, SLOT_UNUSED);
 }
 
-/* The client is gone: the node stops at once, and what the client has got until now is paid for. */
-static void on_abort(struct http_exchange *x, void *state)
+/* The node stops at once, and what the client has got until now is paid for. */
+static void cancel(struct request *r)
 {
-    struct request *r = state;
-    (void)x;
-    r->x = NULL;
-    if (r->state == REQUEST_SETTLING)
-        return;
     if (r->state == REQUEST_ASKING)
         cached_leave(r);
     else if (r->state == REQUEST_WAITING)
@@ -336,6 +332,33 @@ static void on_abort(struct http_exchange *x, void *state)
     if (!trail_has_said(&r->trail) && !r->stream.content_chunks && !r->stream.usage_known)
         r->billed = NULL;
     settle(r, LEDGER_CANCELLED);
+}
+
+static void resume(struct request *r)
+{
+    if (r->paused && r->leg.call)
+        http_call_resume(r->leg.call);
+    r->paused = false;
+}
+
+/* The client is gone. */
+static void on_abort(struct http_exchange *x, void *state)
+{
+    struct request *r = state;
+    (void)x;
+    r->x = NULL;
+    if (r->state == REQUEST_SETTLING)
+        return;
+    if (!r->lane->front->stopping && idempotency_goes_on(r))
+        resume(r);
+    else
+        cancel(r);
+}
+
+void request_unwanted(struct request *r)
+{
+    if (!r->x && r->state != REQUEST_SETTLING && !idempotency_goes_on(r))
+        cancel(r);
 }
 
 void request_cut(struct request *r, enum api_code code)
@@ -415,6 +438,8 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->limits = a->limits;
     r->cached.ask = a->ask;
     r->urgency = a->urgency;
+    r->idempotency = a->idempotency;
+    idempotency_start(r);
     r->room = front_room(f, body->model);
     r->input_estimate = request_estimate_input(body);
     r->arrived = clock_now(f->o.clock);

@@ -204,6 +204,11 @@ static void start_admitted(struct call *c, const struct request_body *body, cons
         refuse(c, &refusal, NULL);
         return;
     }
+    enum rc rc = idempotency_begin(c->l, c->x, c->id, body, c->who, &a.idempotency, &refusal);
+    if (rc == RC_DENIED)
+        refuse(c, &refusal, NULL);
+    if (rc != RC_OK)
+        return;
     if (admit(c->l, c->who, body, &a.ticket, &a.limits, &refusal) == RC_OK) {
         a.who = identity_ref(c->who);
         request_start(c->l, c->x, c->id, body, &a);
@@ -212,6 +217,7 @@ static void start_admitted(struct call *c, const struct request_body *body, cons
     struct http_header headers[LIMIT_HEADERS_MAX];
     struct limit_texts texts;
     int n = limit_headers(&a.limits, &texts, headers);
+    idempotency_refused(c->l, a.idempotency, &refusal);
     count_refusal(c, &refusal);
     api_error_reply_with(c->x, &refusal, c->id, headers, n);
 }

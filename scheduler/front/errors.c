@@ -43,6 +43,34 @@ static const struct api_error_kind rows[API_CODES] = {
          .when = "`x-spillway-max-charge-usd` does not pay for the prompt, reckoned at its most, and one token of an "
                  "answer, on any node that could take the request.",
          .remedy = "Raise the bound, shorten the prompt, or ask for a cheaper model."},
+    [API_REPEAT_OTHER] =
+        {.type = "invalid_request_error",
+         .name = "idempotency_key_reused",
+         .status = 422,
+         .text = "this Idempotency-Key was sent with another request before; take a new key for a new request",
+         .when =
+             "The tenant has used the `Idempotency-Key` in the last minutes (`idempotency.keep`), with another body, "
+             "on another endpoint, or with a credential that is bound to the premises where this one is not.",
+         .remedy = "A key means one request: take a new one."},
+    [API_REPEAT_SPENT] =
+        {.type = "invalid_request_error",
+         .name = "idempotency_repeats_spent",
+         .status = 409,
+         .text = "the answer under this Idempotency-Key is no longer there, and was computed again as often as may be",
+         .when =
+             "The answer was too large to be kept, had to make room for others, or was lost by a restart. It was paid "
+             "for, so it is computed again free of charge, but not more than three times.",
+         .remedy = "Send the request with a new key; it is a new request then, and charged."},
+    [API_REPEAT_BUSY] =
+        {.type = "rate_limit_error",
+         .name = "idempotency_busy",
+         .status = 429,
+         .retry_after_s = 1,
+         .text = "the answer under this Idempotency-Key cannot be waited for; try again shortly",
+         .when =
+             "The first request under the key is being answered and too many wait for it already, it was too large to "
+             "be shared, or there are more keys than `idempotency.keys`.",
+         .remedy = "Try again with the same key."},
     [API_AUTH_UNAVAILABLE] = {.type = "server_error",
                               .name = "auth_unavailable",
                               .status = 503,

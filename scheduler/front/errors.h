@@ -13,6 +13,9 @@ enum api_code {
     API_FORBIDDEN,         /* 403: a credential that does not open this, or not from there */
     API_MODEL_NOT_ALLOWED, /* 403: not for this credential */
     API_MAX_CHARGE,        /* 402: the client's own bound pays for nobody's answer */
+    API_REPEAT_OTHER,      /* 422: an idempotency key that stands for another request */
+    API_REPEAT_SPENT,      /* 409: its answer is lost, and was computed again as often as may be */
+    API_REPEAT_BUSY,       /* 429: its answer can't be waited for */
     API_AUTH_UNAVAILABLE,  /* 503: whether a token is genuine cannot be told at the moment */
     API_AUTH_TOO_MANY,     /* 429: too many forged tokens from the client's address */
     API_RATE_LIMITED,      /* 429: more than its limits allow */

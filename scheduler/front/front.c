@@ -88,7 +88,9 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     make_rooms(f);
     rooms_set_bounds(f, c);
     f->routes = o->config->metrics_off ? NULL : route_metrics_new();
-    enum rc rc = cached_shared_new(&f->cached, c, o->clock, e);
+    enum rc rc = idempotency_open(f, e);
+    if (rc == RC_OK)
+        rc = cached_shared_new(&f->cached, c, o->clock, e);
     if (rc == RC_OK)
         rc = lanes_new(f, e);
     if (rc == RC_OK)
@@ -120,6 +122,7 @@ void front_free(struct front *f)
     lanes_free(f);
     nodes_free(f->nodes);
     limit_table_free(f->limits);
+    repeats_free(f->repeats);
     cached_shared_free(f->cached);
     route_metrics_free(f->routes);
     tls_watch_free(f->tls_watch);

@@ -13,8 +13,10 @@
 #include "scheduler/front/cached.h"
 #include "scheduler/front/errors.h"
 #include "scheduler/front/front.h"
+#include "scheduler/front/idempotency.h"
 #include "scheduler/front/metrics.h"
 #include "scheduler/front/nodes.h"
+#include "scheduler/front/reply.h"
 #include "scheduler/front/request.h"
 #include "scheduler/front/spans.h"
 #include "scheduler/front/stream.h"
@@ -36,7 +38,8 @@
  *            +------------------------------------------------------------------------------------+
  *
  * Before all that it may be ASKING whether its answer is known already, or about to be: then no node has it at all.
- * It outlives its exchange: a client that leaves takes x away, but the row is still written. One leg at a time; a leg is
+ * It outlives its exchange: a client that leaves takes x away, but the row is still written, and what others wait for
+ * (idempotency.h) goes on. One leg at a time; a leg is
  * one attempt on one node. leg_failed() is also the way on after the first byte: what has been said so far is in `trail`,
  * and the next leg goes on from there (survive.h says when). */
 enum request_state {
@@ -89,12 +92,13 @@ struct request {
     struct http_exchange *x; /* NULL: the client is gone or answered */
     enum request_state state;
     char id[REQUEST_ID_BYTES], client_id[65]; /* client_id: X-Client-Request-Id, for the log; "": none */
-    struct request_body body;                 /* its text belongs to x */
+    struct request_body body;                 /* its text belongs to x, or to idempotency */
     struct identity *who;                     /* a reference */
     struct config *config;                    /* the one that it began with; a reference */
     struct limit_ticket ticket;               /* held until settled, or refused */
     struct limit_verdict limits;              /* as it was let in: what the headers tell */
     struct urgency urgency;
+    struct idempotency *idempotency; /* owned; NULL: it has no key */
     struct room *room;
     int64_t input_estimate;
 
@@ -223,6 +227,8 @@ struct front {
     uint32_t spread;    /* counts up: equals share by turns; under the lock */
     uint64_t to_tell;   /* lanes that got requests with a slot; under the lock, see front_unlock() */
 
+    struct repeats *repeats; /* has a lock of its own; NULL: idempotency keys are not honoured */
+
     pthread_mutex_t limits_lock;
     struct limit_table *limits;   /* under limits_lock */
     struct cached_shared *cached; /* NULL: there is no cache */
@@ -231,7 +237,7 @@ struct front {
     int64_t created_s;            /* for /v1/models */
     /* drain; lane 0 but for the first */
     _Atomic bool draining;
-    bool stopping;
+    _Atomic bool stopping;
     int n_empty; /* lanes that have nothing left */
     void (*drained)(void *arg);
     void *drained_arg;
@@ -286,7 +292,8 @@ void admit_settle(struct front *f, struct limit_ticket *ticket, int64_t tokens);
 /* dispatch.c: the request's life, and which node is next. request_start takes an exchange that
  * has been checked and admitted, and a reference of the caller's; everything else follows by itself. */
 struct admission {
-    struct identity *who; /* the reference goes over */
+    struct identity *who;            /* the reference goes over */
+    struct idempotency *idempotency; /* goes over; NULL: it has no key */
     struct cache_ask ask;
     struct limit_ticket ticket;
     struct limit_verdict limits;
@@ -298,6 +305,8 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
 void dispatch(struct request *r);
 /* The same for one that holds a slot already. */
 void dispatch_granted(struct request *r);
+/* Its client had left before, and now nobody waits for its answer any more. */
+void request_unwanted(struct request *r);
 /* End whatever runs and settle with this error (drain's deadline). */
 void request_cut(struct request *r, enum api_code code);
 /* The running leg is over and has not answered: on to another node, or the end of r. */
@@ -317,14 +326,6 @@ void leg_over(struct request *r, const char *outcome);
 void leg_drop(struct request *r, const char *outcome);
 void leg_late(struct request *r); /* the timer of a running leg */
 bool leg_has_progress(const struct request *r);
-
-/* reply.c: the head of a stream, and comments on one that has nothing to say yet. */
-/* node: who answers, or NULL: nobody yet. The second time: nothing happens. */
-void reply_head(struct request *r, const char *node);
-/* Milliseconds until the client of a stream without an answer should hear something; -1: it need not. */
-int64_t reply_beat_ms(const struct request *r);
-/* Tell it, if it is time. */
-void reply_beat(struct request *r);
 
 /* alone.c: a node of one's own. */
 void alone_keep_locked(

@@ -5,9 +5,10 @@
  *                  tokens (routing.token)
  *               -> leg_done(), or leg_failed() in dispatch.c
  *
- * Invariants: a slot is held exactly while r->leg.node is set (and given back by leg_drop() or leg_over()), and before that by whoever called leg_start(); r->body's
- * text is only read while r->x is there, which is as long as legs can start; after settle() nothing here touches r but
- * the end of a call that still runs (on_end of a stream that has said [DONE]). */
+ * Invariants: a slot is held exactly while r->leg.node is set (and given back by leg_drop() or leg_over()), and before that
+ * by whoever called leg_start(); r->body's text is only read while somebody wants the answer (r->x, or repeats that wait:
+ * idempotency.h), which is as long as legs can start; after settle() nothing here touches r but the end of a call that
+ * still runs (on_end of a stream that has said [DONE]). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,7 +140,7 @@ static void pass_on(struct request *r)
         return;
     if (!r->replied)
         start_reply(r);
-    http_reply_write(r->x, r->out.data, r->out.len);
+    reply_write(r, r->out.data, r->out.len);
     strbuf_clear(&r->out);
     /* The write may have found the client gone, and then on_abort has already dropped the leg. */
     if (r->x && r->leg.call && !r->paused && http_reply_pending(r->x) > PENDING_HIGH) {

@@ -230,6 +230,42 @@ static int64_t read_workers(const struct front *f, int i)
     return f->n_lanes;
 }
 
+/* All zero where keys are not honoured. */
+static struct repeats_stats repeats_figures(const struct front *f)
+{
+    return f->repeats ? repeats_stats(f->repeats) : (struct repeats_stats){0};
+}
+static int64_t read_idempotent_keys(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)repeats_figures(f).keys;
+}
+static int64_t read_idempotent_bytes(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)repeats_figures(f).bytes;
+}
+static int64_t read_idempotent_replayed(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)repeats_figures(f).replayed;
+}
+static int64_t read_idempotent_waited(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)repeats_figures(f).waited;
+}
+static int64_t read_idempotent_computed_again(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)repeats_figures(f).computed_again;
+}
+static int64_t read_idempotent_forgotten(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)repeats_figures(f).forgotten;
+}
+
 /* Over all lanes. */
 static struct cached_figures cached_figures(const struct front *f)
 {
@@ -554,6 +590,42 @@ static const struct declaration table[] = {
      UNIT_COUNT,
      {DIM_NONE, DIM_NONE},
      read_ledger_queued},
+    {"spillway_idempotent_keys",
+     "Idempotency keys that are remembered, those of running requests too.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_idempotent_keys},
+    {"spillway_idempotent_bytes",
+     "Bytes of answers that are kept for repeats, and of those that grow.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_idempotent_bytes},
+    {"spillway_idempotent_replays_total",
+     "Repeats that got a kept answer at once.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_idempotent_replayed},
+    {"spillway_idempotent_waits_total",
+     "Repeats that waited for the first.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_idempotent_waited},
+    {"spillway_idempotent_repeats_total",
+     "Repeats that were computed again, free of charge, because the answer was lost.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_idempotent_computed_again},
+    {"spillway_idempotent_forgotten_total",
+     "Keys and answers that had to make room before their time.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_idempotent_forgotten},
     {"spillway_workers",
      "Event loops that serve requests.",
      TYPE_GAUGE,

@@ -323,15 +323,6 @@ bool repeats_grow(struct repeats *t, struct repeat_ticket *k, size_t n)
     return fits;
 }
 
-bool repeats_is_wanted(struct repeats *t, struct repeat_ticket *k)
-{
-    pthread_mutex_lock(&t->lock);
-    bool wanted = k->entry->n_waiting > 0;
-    k->entry->orphaned = wanted;
-    pthread_mutex_unlock(&t->lock);
-    return wanted;
-}
-
 /* Those who wait, each with a reference, leave the line; they are told when the lock is free. */
 static void take_waiting(struct repeat_entry *x, struct repeat_answer *answer, struct wait_list *list)
 {
@@ -393,21 +384,39 @@ void repeats_finish(struct repeats *t, struct repeat_ticket *k, struct repeat_an
     repeat_answer_unref(answer);
 }
 
+/* Back to what it was before it was asked for. */
+static void not_answered(struct repeats *t, struct repeat_entry *x, enum repeat_use use)
+{
+    if (!x->was_answered) {
+        forget(t, x);
+        return;
+    }
+    x->number -= use == REPEAT_UNUSED;
+    now_answered(t, x, t->o.keep_ms * NS_PER_MS);
+}
+
+bool repeats_give_up(struct repeats *t, struct repeat_ticket *k, enum repeat_use use)
+{
+    pthread_mutex_lock(&t->lock);
+    bool wanted = k->entry->n_waiting > 0;
+    if (wanted)
+        k->entry->orphaned = true;
+    else
+        not_answered(t, end_ticket(t, k), use);
+    pthread_mutex_unlock(&t->lock);
+    return !wanted;
+}
+
 void repeats_fail(struct repeats *t, struct repeat_ticket *k, enum repeat_use use, const struct api_error *why)
 {
     struct repeat_answer *answer = repeat_answer_new(api_error_status(why), NULL, 0);
+    struct wait_list waiting;
     answer->failed = true;
     answer->error = *why;
-    struct wait_list waiting;
     pthread_mutex_lock(&t->lock);
     struct repeat_entry *x = end_ticket(t, k);
     take_waiting(x, answer, &waiting);
-    if (x->was_answered) {
-        x->number -= use == REPEAT_UNUSED;
-        now_answered(t, x, t->o.keep_ms * NS_PER_MS);
-    } else {
-        forget(t, x);
-    }
+    not_answered(t, x, use);
     pthread_mutex_unlock(&t->lock);
     tell(&waiting);
     repeat_answer_unref(answer);

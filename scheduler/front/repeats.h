@@ -7,7 +7,7 @@
  *     unknown ---------------> RUNNING ------------------------> KEPT ----.
  *        ^                      |   ^ \                            |      | the answer had to make room,
  *        |   repeats_fail(), or |   |  `-- repeats_finish(NULL) -. |      | or a restart lost it
- *        |   nobody waits       |   |                            v v      v
+ *        |   repeats_give_up()  |   |                            v v      v
  *        +----------------------+   +----- repeats_ask() ------- ANSWERED
  *        |                                 at most REPEATS_MAX times
  *        +------------------ `keep_ms` after the answer: forgotten ------- (KEPT, ANSWERED)
@@ -16,8 +16,8 @@
  * that is ANSWERED is computed again, free of charge: the first time was paid for. A failure is not kept: it is told to
  * those who wait, and whoever asks next begins anew.
  *
- * A computation whose client has left goes on while somebody waits for it (repeats_is_wanted()); when the last of them
- * leaves too, its owner is told (`unwanted`) and may stop.
+ * A computation whose client has left goes on while somebody waits for it (repeats_give_up()); when the last of them
+ * leaves too, its owner is told (`unwanted`) and gives up.
  *
  * Bounds: `keys_max` keys, of which those answered longest ago are forgotten first; `bytes_max` bytes of answers, kept
  * and growing, of which those kept longest lose theirs first; REPEAT_WAITERS_MAX waiters per key. */
@@ -94,7 +94,7 @@ enum repeat_role {
     REPEAT_SPENT,   /* computed again as often as may be */
     REPEAT_CROWD,   /* a bound is reached */
 };
-/* After repeats_is_wanted() said yes: unwanted(arg) is called on box's loop when the last who waited has left; not after
+/* After repeats_give_up() said no: unwanted(arg) is called on box's loop when the last who waited has left; not after
  * the ticket's end. */
 struct repeat_owner {
     struct mailbox *box;
@@ -111,12 +111,12 @@ bool repeats_leave(struct repeats *t, struct repeat_wait *w) SPW_MUST_USE;
 void repeat_ticket_for(struct repeat_ticket *k, void *arg);
 /* The answer will grow by n bytes. False: there is no room; it can't be kept. */
 bool repeats_grow(struct repeats *t, struct repeat_ticket *k, size_t n) SPW_MUST_USE;
-/* Does anybody wait for it? */
-bool repeats_is_wanted(struct repeats *t, struct repeat_ticket *k);
 /* Answered and in the books. answer: the reference goes over; NULL: not kept. */
 void repeats_finish(struct repeats *t, struct repeat_ticket *k, struct repeat_answer *answer);
-/* Not answered. used: a computation that was given up by its client counts as one of REPEATS_MAX. */
-enum repeat_use { REPEAT_UNUSED, REPEAT_USED };
+enum repeat_use { REPEAT_UNUSED, REPEAT_USED }; /* USED: it counts as one of REPEATS_MAX, though it gave no answer */
+/* The owner's client is gone. True: nobody waits, and the ticket has ended as by repeats_fail(). False: somebody does. */
+bool repeats_give_up(struct repeats *t, struct repeat_ticket *k, enum repeat_use use) SPW_MUST_USE;
+/* Not answered: those who wait are told why. */
 void repeats_fail(struct repeats *t, struct repeat_ticket *k, enum repeat_use use, const struct api_error *why);
 
 /* At start: what the ledger knows. ago_ns: since it was answered. In the order of the answers. */

@@ -1,5 +1,10 @@
-/* Towards the client of a stream, before there is an answer: its head, and comments so that nobody in between takes the
- * connection for dead. A comment is a line that begins with a colon; clients skip it (the event stream format of HTML). */
+/* Towards the client. Every byte of an answer passes here, and what has to be kept of it for repeats (idempotency.h) is
+ * kept here, whether or not the client is still there to read it.
+ *
+ * Before there is an answer, a stream has its head, and comments so that nobody in between takes the connection for dead.
+ * A comment is a line that begins with a colon; clients skip it (the event stream format of HTML), and nobody keeps it. */
+#include "scheduler/front/reply.h"
+
 #include "scheduler/front/front_internal.h"
 
 static const char comment[] = ": waiting\n\n";
@@ -22,7 +27,43 @@ void reply_head(struct request *r, const char *node)
     n += limit_headers(&r->limits, &limits, headers + n);
     n += cached_headers(r, &cached, headers + n);
     r->headed = true;
-    http_reply_start(r->x, 200, headers, n);
+    idempotency_keep_head(r, 200, headers, n);
+    if (r->x)
+        http_reply_start(r->x, 200, headers, n);
+}
+
+void reply_write(struct request *r, const void *data, size_t n)
+{
+    idempotency_keep(r, data, n);
+    if (r->x)
+        http_reply_write(r->x, data, n);
+}
+
+void reply_end(struct request *r)
+{
+    idempotency_keep_end(r);
+    if (r->x)
+        http_reply_end(r->x);
+    r->x = NULL;
+}
+
+void reply_whole(struct request *r, const struct http_header *headers, int n, const void *body, size_t bytes)
+{
+    struct http_exchange *x = r->x;
+    idempotency_keep_head(r, 200, headers, n);
+    idempotency_keep(r, body, bytes);
+    idempotency_keep_end(r);
+    r->x = NULL;
+    if (x)
+        http_reply(x, 200, headers, n, body, bytes);
+}
+
+void reply_error(struct request *r, const char *node)
+{
+    struct http_exchange *x = r->x;
+    r->x = NULL;
+    if (x)
+        api_error_reply(x, &r->error, r->id, node, NULL);
 }
 
 /* Of a request that waits, and of one whose waiting has been told: it goes on until the first token. */

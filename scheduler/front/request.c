@@ -253,6 +253,17 @@ enum rc request_parse(struct request_body *r, enum request_kind kind, const char
     return rc;
 }
 
+void request_move(struct request_body *r, const char *text)
+{
+    const char **places[] = {&r->model_value.p, &r->options_value.p,   &r->usage_value.p,     &r->stream_value.p,
+                             &r->input_value.p, &r->bound_values[0].p, &r->bound_values[1].p, &r->inside};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        if (*places[i])
+            *places[i] = text + (*places[i] - r->text);
+    }
+    r->text = text;
+}
+
 /* ---- splicing --------------------------------------------------------------------------------------------------- */
 
 /* The edit that sets stream_options.include_usage, whatever is there now. */

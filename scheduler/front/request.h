@@ -37,6 +37,9 @@ struct request_body {
 enum rc request_parse(struct request_body *r, enum request_kind kind, const char *text, size_t n, const char **param,
                       struct error *e) SPW_MUST_USE;
 
+/* The text stands elsewhere now, byte for byte. */
+void request_move(struct request_body *r, const char *text);
+
 /* What one leg's request differs in from the client's. */
 struct request_leg {
     const char *upstream_model; /* NULL: kept */

@@ -68,20 +68,18 @@ static void finish_whole(struct request *r)
         snprintf(joules, sizeof joules, "%" PRId64 ".%03d", r->millijoules / 1000, (int)(r->millijoules % 1000));
     struct span body;
     if (whole_body(r, &body) == RC_OK) {
-        http_reply(r->x, 200, headers, n, body.p, body.n);
+        reply_whole(r, headers, n, body.p, body.n);
         return;
     }
-    struct api_error e; /* its parts are bounded one by one, so this is very large */
-    api_error_set(&e, API_INTERNAL, NULL, "the answer is too large to be sent whole; ask for a stream");
-    api_error_reply(r->x, &e, r->id, r->billed->config->name, NULL);
+    /* Its parts are bounded one by one, so this is very large. */
+    api_error_set(&r->error, API_INTERNAL, NULL, "the answer is too large to be sent whole; ask for a stream");
+    reply_error(r, r->billed->config->name);
 }
 
-/* The write may find the client gone, and on_abort then takes x away. */
 static void write_last(struct request *r)
 {
-    http_reply_write(r->x, r->out.data, r->out.len);
-    if (r->x)
-        http_reply_end(r->x);
+    reply_write(r, r->out.data, r->out.len);
+    reply_end(r);
 }
 
 static void finish_stream(struct request *r)
@@ -114,12 +112,12 @@ static void finish_with_error(struct request *r)
     if (r->headed)
         finish_with_event(r);
     else
-        api_error_reply(r->x, &r->error, r->id, r->last ? r->last->config->name : NULL, NULL);
+        reply_error(r, r->last ? r->last->config->name : NULL);
 }
 
 static void write_rest(struct request *r)
 {
-    if (!r->x)
+    if (!r->x && !idempotency_wants(r->idempotency))
         return;
     if (r->outcome == LEDGER_OK && cached_answered(&r->cached))
         cached_write_rest(r);
@@ -129,7 +127,6 @@ static void write_rest(struct request *r)
         finish_whole(r);
     else
         finish_with_error(r);
-    r->x = NULL;
 }
 
 /* ---- figures ---------------------------------------------------------------------------------------------------- */
@@ -225,6 +222,7 @@ static void on_committed(enum rc rc, void *arg)
     spans_end(r);
     write_rest(r);
     hand_on(r);
+    idempotency_settled(r);
     request_free(r);
 }
 
@@ -247,7 +245,7 @@ void settle_append(struct request *r)
         .n_legs = r->n_legs,
         .tokens = r->tokens,
         .usage_source = r->usage_source,
-        .prices = r->billed ? r->billed->config->prices : free_of_charge,
+        .prices = r->billed && !idempotency_is_free(r->idempotency) ? r->billed->config->prices : free_of_charge,
         .charge = r->charge,
         .accepted = r->accepted,
         .first_byte = r->first_byte,
@@ -257,6 +255,9 @@ void settle_append(struct request *r)
         .error = r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL,
         .cache = cached_answered(&r->cached) ? cached_way_name(r->cached.way) : NULL,
         .saved = r->cached.saved,
+        .idempotency_key = r->idempotency ? r->idempotency->key : NULL,
+        .request_hash = r->idempotency ? r->idempotency->hash : NULL,
+        .repeat = r->idempotency ? r->idempotency->number : 0,
     };
     enum rc rc = ledger_append(r->lane->port, &row, on_committed, r);
     r->append_pending = rc == RC_OK;
@@ -314,6 +315,8 @@ static void price(struct request *r)
     } else if (!r->usage_source) {
         count_ourselves(r);
     }
+    if (idempotency_is_free(r->idempotency))
+        return;
     if (money_charge(&r->billed->config->prices, &r->tokens, &r->charge) != RC_OK)
         r->charge = (struct pusd){0}; /* counts are bounded by usage_parse and prices by the configuration */
 }
@@ -349,11 +352,14 @@ void request_refuse(struct request *r)
     if (r->x) {
         metrics_add(r->lane->metrics, METRIC_REFUSED, (int)r->error.code, 0, 1);
         spans_refused(r);
-        finish_with_error(r);
     }
     log_debug(f->o.log, "request", r->x ? "refused" : "left while waiting", LOG_S("request_id", r->id),
               LOG_S("tenant", r->who->tenant), LOG_S("error", r->x ? api_error_name(&r->error) : NULL),
               LOG_I("waited_ms", r->waited_ns / NS_PER_MS));
+    if (r->x)
+        finish_with_error(r);
+    r->outcome = LEDGER_FAILED;
+    idempotency_settled(r);
     request_free(r);
 }
 

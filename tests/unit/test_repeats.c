@@ -221,13 +221,12 @@ static void test_leaving(void)
     struct api_error e = failure();
     struct asked a = ask(t, "k", NULL);
     n_unwanted = 0;
-    CHECK(!repeats_is_wanted(t, a.ticket));
     CHECK(ask(t, "k", &w[0]).role == REPEAT_WAIT && ask(t, "k", &w[1]).role == REPEAT_WAIT);
     CHECK(repeats_leave(t, &w[0].wait) && repeats_leave(t, &w[1].wait));
     mailbox_deliver(box);
     CHECK_INT(n_unwanted, 0); /* its own client is there */
     CHECK_INT(ask(t, "k", &w[0]).role, REPEAT_WAIT);
-    CHECK(repeats_is_wanted(t, a.ticket));
+    CHECK(!repeats_give_up(t, a.ticket, REPEAT_USED)); /* and now it is gone */
     CHECK(repeats_leave(t, &w[0].wait));
     CHECK_INT(ask(t, "k", &w[1]).role, REPEAT_WAIT); /* before the mail is read */
     mailbox_deliver(box);
@@ -236,10 +235,14 @@ static void test_leaving(void)
     mailbox_deliver(box);
     CHECK_INT(n_unwanted, 1);
     CHECK_INT(ask(t, "k", &w[0]).role, REPEAT_WAIT);
+    CHECK(!repeats_give_up(t, a.ticket, REPEAT_USED));
     CHECK(repeats_leave(t, &w[0].wait));
     repeats_fail(t, a.ticket, REPEAT_USED, &e); /* the mail is on its way to a ticket that has ended */
     mailbox_deliver(box);
     CHECK_INT(n_unwanted, 1);
+    a = ask(t, "k", NULL);
+    CHECK(repeats_give_up(t, a.ticket, REPEAT_USED)); /* nobody waits: who asks next begins anew */
+    CHECK_INT(repeats_stats(t).keys, 0);
     a = ask(t, "k", NULL);
     CHECK_INT(ask(t, "k", &w[0]).role, REPEAT_WAIT);
     finish(t, a.ticket, 1);
@@ -315,8 +318,9 @@ static void lane_ask(struct lane *l)
         return;
     case REPEAT_COMPUTE:
         l->computed++;
-        repeats_is_wanted(l->t, ticket);
-        if (rand_r(&l->seed) % 2) {
+        if (repeats_give_up(l->t, ticket, REPEAT_USED)) {
+            break;
+        } else if (rand_r(&l->seed) % 2) {
             finish(l->t, ticket, 10);
         } else {
             struct api_error e = failure();
