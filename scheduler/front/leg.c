@@ -238,8 +238,7 @@ static void take_stream(struct request *r, const char *data, size_t n)
     int64_t pieces = r->stream.pieces - before;
     if (status == STREAM_MORE || pieces)
         note_heard(r, pieces);
-    if (status == STREAM_DONE)
-        ledger_expect(r->lane->port);
+    ledger_expect(r->lane->port); /* its end may be in the same read */
     pass_on(r);
     if (r->state != REQUEST_RUNNING)
         return;
