@@ -8,8 +8,8 @@ over the rounds are shown with their ranges. Every request has a different body.
 
     upstream   the load straight on the upstream: what the harness itself costs
     HAProxy    one thread, keep-alive on both sides, no log
-    full       Spillway with everything on that this build has a setting for
-    pure       Spillway with everything off that this build can switch off
+    full       Spillway with ledger, keys, limits, cache, metrics, log and spans on
+    pure       Spillway with all of that off
 
 Nothing here is a test: it prints, and the reader judges. Standard library only, loopback only."""
 
@@ -155,8 +155,28 @@ LIMITS = """limits:
 """
 
 
+FULL = """ledger: on
+metrics: on
+workers: auto
+cache:
+  mode: lru
+tracing:
+  endpoint: http://127.0.0.1:{collector}
+  sample: 0.01
+"""
+PURE = """ledger: off
+metrics: off
+auth: off
+workers: auto
+cache:
+  mode: off
+log:
+  level: error
+"""
+
+
 def spillway(args, folder, upstream, full):
-    """full: keys, rate limits that are counted and never met, and --full-settings; else auth off and errors only."""
+    """full: keys, rate limits that are counted and never met, cache, spans and --full-settings; else all of it off."""
     port, key, program = free_port(), None, os.path.join(args.build, "spillway")
     text = SPILLWAY.format(port=port, upstream=upstream)
     extra = args.full_settings if full else args.pure_settings
@@ -164,9 +184,9 @@ def spillway(args, folder, upstream, full):
         key = "spw_" + base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
         text += f"auth:\n  mode: keys\nkeys:\n  - id: bench\n    sha256: {hashlib.sha256(key.encode()).hexdigest()}\n"
         text += "    tenant: bench\nlog:\n  level: info\n" + ("" if args.no_limits else LIMITS)
-        text += f"cache:\n  mode: lru\ntracing:\n  endpoint: http://127.0.0.1:{collector()}\n  sample: 0.01\n"
+        text += FULL.format(collector=collector())
     else:
-        text += "auth:\n  mode: off\nlog:\n  level: error\ncache:\n  mode: off\n"
+        text += PURE
     if extra:
         with open(extra) as f:
             text += f.read()
@@ -263,7 +283,7 @@ class Bench:
         return answer
 
     def determined(self):
-        return {"determined": True} if self.args.determined else {}
+        return {} if self.args.undetermined else {"determined": True}
 
     # ---- the parts
 
@@ -374,6 +394,8 @@ class Bench:
 
     def ledger_rows(self, row):
         path = os.path.join(row.folder, "state", "ledger.db")
+        if not os.path.exists(path):
+            return 0
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         try:
             return db.execute("select count(*) from ledger").fetchone()[0]
@@ -471,16 +493,6 @@ def percentile(values, q):
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
 
 
-SETTINGS = {"LRU cache": ("cache.",), "sampled spans": ("otlp.", "trace.", "tracing."), "worker loops": ("workers",)}
-
-
-def absent(args):
-    """What the full row should have and this build has no setting for."""
-    text = subprocess.run([os.path.join(args.build, "spillway"), "help", "config", "--markdown"], capture_output=True,
-                          text=True).stdout
-    return [what for what, names in SETTINGS.items() if not any(f"| `{n}" in text for n in names)]
-
-
 def version(command):
     out = subprocess.run(command, capture_output=True, text=True)
     return ((out.stdout or out.stderr).splitlines() or ["?"])[0]
@@ -490,19 +502,17 @@ def report(bench, args):
     t = Table(bench)
     t.fill()
     t.print(args.markdown)
-    missing, switched = absent(args), "the admin endpoint"
     ours = version([os.path.join(args.build, "spillway"), "version"])
     lines = [
         f"Peers: {version([args.haproxy, '-v'])}; {ours}.",
         f"Rounds: {args.rounds}, interleaved, {args.seconds} s each; median (least-most). "
         f"Kernel {platform.release().split('-')[0]}, {os.cpu_count()} cores.",
         f"full: ledger, API keys, {'' if args.no_limits else 'rate limits of key, team and model, '}LRU cache, metrics, "
-        "JSON log at info and spans of 1 % are on; requests "
-        + ("of temperature 0 are looked up in the cache, missed and kept" if args.determined else
-           "name no temperature, so the cache passes them by")
-        + (f"; settings from {os.path.basename(args.full_settings)}" if args.full_settings else "")
-        + (f"; not in this build: {', '.join(missing)}." if missing else "."),
-        f"pure: auth and log off; this build cannot switch off the ledger, the metrics and {switched}.",
+        "JSON log at info, spans of 1%, workers: auto are on; requests "
+        + ("name no temperature, so the cache passes them by" if args.undetermined else
+           "of temperature 0 are looked up in the cache, missed and kept")
+        + (f"; settings from {os.path.basename(args.full_settings)}." if args.full_settings else "."),
+        "pure: ledger, auth, limits, cache, metrics, spans off, the log at error; the admin socket stays.",
         f"fdatasync of 4 KiB in the same run: p50 {percentile(bench.sync_us, 0.5):,.0f} us, p99 "
         f"{percentile(bench.sync_us, 0.99):,.0f} us ({len(bench.sync_us)} of them).",
     ]
@@ -527,8 +537,8 @@ def main():
     p.add_argument("--no-limits", action="store_true", help="no rate limits in the full row")
     p.add_argument("--full-settings", help="YAML that is added to the configuration of the full row")
     p.add_argument("--pure-settings", help="the same for the pure row")
-    p.add_argument("--determined", action="store_true",
-                   help="throughput and streams with temperature 0: each is looked up in the cache, computed and kept")
+    p.add_argument("--undetermined", action="store_true",
+                   help="requests without a temperature, which the cache passes by; else each is looked up and kept")
     p.add_argument("--rounds", type=int, default=9)
     p.add_argument("--slow-rounds", type=int, default=3, help="of paced streams and large prompts")
     p.add_argument("--seconds", type=float, default=2.5, help="of each measurement")
