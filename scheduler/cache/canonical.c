@@ -1,9 +1,10 @@
 #include "scheduler/cache/canonical.h"
 
 #include <inttypes.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/sha256.h"
 
 #define KEEP_BYTES_MAX   ((size_t)1 << 20) /* scratch beyond this goes back after use */
 #define OUT_BYTES_MAX    (2 * TREE_BYTES_MAX + 65536)
@@ -349,7 +350,9 @@ enum rc canonical_write(const struct canonical *c, struct strbuf *out)
 static enum rc put_part(struct strbuf *out, const char *text)
 {
     size_t n = strlen(text);
-    enum rc rc = strbuf_printf(out, "%zu:", n);
+    enum rc rc = strbuf_int(out, (int64_t)n);
+    if (rc == RC_OK)
+        rc = strbuf_append(out, ":", 1);
     return rc == RC_OK ? strbuf_append(out, text, n) : rc;
 }
 
@@ -366,15 +369,15 @@ enum rc canonical_key(struct canonical *c, const struct cache_key_input *in, str
 {
     SPW_ASSERT(in->model_identity[0]);
     strbuf_clear(&c->out);
-    enum rc rc = strbuf_printf(&c->out, KEY_VERSION " %d ", (int)in->kind);
+    enum rc rc = strbuf_puts(&c->out, in->kind == CACHE_CHAT ? KEY_VERSION " 0 " : KEY_VERSION " 1 ");
     if (rc == RC_OK)
         rc = put_part(&c->out, in->tenant);
     if (rc == RC_OK)
         rc = put_part(&c->out, in->model_identity);
     if (rc == RC_OK)
         rc = canonical_write(c, &c->out);
-    if (rc == RC_OK && !EVP_Digest(c->out.data, c->out.len, key->bytes, NULL, EVP_sha256(), NULL))
-        rc = RC_INTERNAL;
+    if (rc == RC_OK)
+        sha256(c->out.data, c->out.len, key->bytes);
     trim(c);
     return rc;
 }

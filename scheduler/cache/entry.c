@@ -1,10 +1,10 @@
 #include <endian.h>
 #include <limits.h>
-#include <openssl/evp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sha256.h"
 #include "scheduler/cache/cache_internal.h"
 
 #define MAGIC        "SPWCACH1"
@@ -124,7 +124,7 @@ enum rc entry_encode(const struct cache_key *key, const struct cache_entry *e, s
 
 static void hash(const struct blob *b, unsigned char out[HASH_BYTES])
 {
-    SPW_ASSERT(EVP_Digest(b->data + HASHED_FROM, b->n - HASHED_FROM, out, NULL, EVP_sha256(), NULL));
+    sha256(b->data + HASHED_FROM, b->n - HASHED_FROM, out);
 }
 
 void entry_seal(struct blob *b)

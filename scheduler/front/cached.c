@@ -1,12 +1,12 @@
 #include "scheduler/front/cached.h"
 
 #include <inttypes.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/sha256.h"
 #include "scheduler/cache/replay.h"
 #include "scheduler/front/front_internal.h"
 
@@ -21,12 +21,26 @@ struct cached_shared {
     char *password;
 };
 
+#define DIGEST_BYTES 32
+struct digest {
+    uint8_t b[DIGEST_BYTES];
+};
+
+#define IDENTITIES          16
+#define IDENTITY_TEXT_BYTES ((size_t)64 << 10)
+struct identity_memo {
+    struct strbuf texts; /* owned */
+    struct digest digest;
+};
+
 struct cached {
     struct cached_options o;
     struct cache *cache;
     struct canonical canonical;
     struct tree scratch; /* of the assemblers */
-    bool far;            /* a Redis that is not said to be on the premises */
+    struct identity_memo identities[IDENTITIES];
+    struct strbuf identity; /* scratch */
+    bool far;               /* a Redis that is not said to be on the premises */
     size_t entry_bytes_max;
 };
 
@@ -126,6 +140,9 @@ enum rc cached_new(struct cached **out, const struct cached_options *o, struct e
     c->o = *o;
     canonical_init(&c->canonical);
     tree_init(&c->scratch);
+    strbuf_init(&c->identity, IDENTITY_TEXT_BYTES);
+    for (int i = 0; i < IDENTITIES; i++)
+        strbuf_init(&c->identities[i].texts, IDENTITY_TEXT_BYTES);
     c->far = o->config->cache.mode == CONFIG_CACHE_REDIS && !o->config->cache.redis_local;
     c->entry_bytes_max = (size_t)o->config->cache.entry_bytes_max;
     enum rc rc = open_cache(c, e);
@@ -145,6 +162,9 @@ void cached_free(struct cached *c)
     cache_free(c->cache);
     canonical_fini(&c->canonical);
     tree_fini(&c->scratch);
+    strbuf_fini(&c->identity);
+    for (int i = 0; i < IDENTITIES; i++)
+        strbuf_fini(&c->identities[i].texts);
     free(c);
 }
 
@@ -183,11 +203,6 @@ enum rc cached_ask(struct http_exchange *x, struct cache_ask *ask, struct api_er
     return RC_DENIED;
 }
 
-#define DIGEST_BYTES 32
-struct digest {
-    uint8_t b[DIGEST_BYTES];
-};
-
 static int compare_digests(const void *a, const void *b)
 {
     return memcmp(a, b, DIGEST_BYTES);
@@ -196,32 +211,43 @@ static int compare_digests(const void *a, const void *b)
 static struct digest digest_of(const void *data, size_t n)
 {
     struct digest d;
-    SPW_ASSERT(EVP_Digest(data, n, d.b, NULL, EVP_sha256(), NULL));
+    sha256(data, n, d.b);
     return d;
 }
 
 /* What decides an answer beside the request: the model's public name, and of each node that serves it what it calls the
- * model and, from engines, the numerics class, which has the hash of the weights in it. Each once and in an order that
- * does not depend on the configuration's, so that schedulers with one Redis agree. */
-static struct digest model_identity(const struct request *r)
+ * model and, from engines, the numerics class, which has the hash of the weights in it. One text each, ended by a NUL, in
+ * the order of the configuration. */
+static void identity_texts(const struct request *r, struct strbuf *out)
 {
     struct front *f = r->lane->front;
     const char *model = r->room->model;
-    struct digest parts[1 + ROUTE_CANDIDATES_MAX];
-    int n = 1;
-    parts[0] = digest_of(model, strlen(model));
-    for (int i = 0; i < nodes_count(f->nodes); i++) {
+    strbuf_clear(out);
+    enum rc rc = strbuf_append(out, model, strlen(model) + 1);
+    front_lock(f);
+    for (int i = 0; i < nodes_count(f->nodes) && rc == RC_OK; i++) {
         const struct node *node = nodes_at(f->nodes, i);
-        char text[REQUEST_MODEL_BYTES_MAX + NUMERICS_DIGITS + 4];
-        int length = 0;
-        front_lock(f);
-        if (node_serves(node, model)) {
-            const char *upstream = node_upstream_model(node->config);
-            length = snprintf(text, sizeof text, "%s\n%s", upstream ? upstream : model, node->card.numerics);
-        }
-        front_unlock(f);
-        if (length)
-            parts[n++] = digest_of(text, (size_t)length);
+        if (!node_serves(node, model))
+            continue;
+        const char *upstream = node_upstream_model(node->config);
+        rc = strbuf_puts(out, upstream ? upstream : model);
+        if (rc == RC_OK)
+            rc = strbuf_append(out, "\n", 1);
+        if (rc == RC_OK)
+            rc = strbuf_append(out, node->card.numerics, strlen(node->card.numerics) + 1);
+    }
+    front_unlock(f);
+    SPW_ASSERT(rc == RC_OK); /* names and nodes are bounded far below */
+}
+
+/* Each once and in an order that does not depend on the configuration's, so that schedulers with one Redis agree. */
+static struct digest digest_of_texts(const struct strbuf *texts)
+{
+    struct digest parts[1 + ROUTE_CANDIDATES_MAX];
+    int n = 0;
+    for (const char *p = texts->data, *end = p + texts->len; p < end; p += strlen(p) + 1) {
+        SPW_ASSERT(n < 1 + ROUTE_CANDIDATES_MAX);
+        parts[n++] = digest_of(p, strlen(p));
     }
     qsort(parts + 1, (size_t)(n - 1), sizeof parts[0], compare_digests);
     int kept = 1;
@@ -230,6 +256,25 @@ static struct digest model_identity(const struct request *r)
             parts[kept++] = parts[i];
     }
     return digest_of(parts, (size_t)kept * sizeof parts[0]);
+}
+
+/* It is the same for all requests of a model until a node comes, goes or changes, so what it was made from is kept with
+ * it; a few models have a place each. */
+static struct digest model_identity(const struct request *r)
+{
+    struct cached *c = cached_of(r);
+    unsigned hash = 0;
+    for (const char *p = r->room->model; *p; p++)
+        hash = hash * 31 + (unsigned char)*p;
+    struct identity_memo *memo = &c->identities[hash % IDENTITIES];
+    identity_texts(r, &c->identity);
+    if (memo->texts.len != c->identity.len || memcmp(memo->texts.data, c->identity.data, c->identity.len) != 0) {
+        strbuf_clear(&memo->texts);
+        enum rc rc = strbuf_append(&memo->texts, c->identity.data, c->identity.len);
+        SPW_ASSERT(rc == RC_OK);
+        memo->digest = digest_of_texts(&memo->texts);
+    }
+    return memo->digest;
 }
 
 static uint64_t short_of(const struct digest *d)
