@@ -63,7 +63,7 @@ static void put_line(const struct log *l, enum log_level level, const struct str
 void log_write(const struct log *l, enum log_level level, const char *area, const char *message,
                const struct log_field *fields, int n_fields)
 {
-    if (!l || level < l->level)
+    if (!l || level < (enum log_level)__atomic_load_n(&l->level, __ATOMIC_RELAXED))
         return;
     char time[32];
     const char *const head[] = {

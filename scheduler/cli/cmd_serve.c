@@ -3,6 +3,8 @@
  *   load config -> lock the state folder -> ledger -> keys, auth -> front -> admin -> loop
  *   SIGTERM, SIGINT, POST /admin/v1/drain: front drains -> admin drains -> loop ends -> exit 0
  *   a second signal: loop ends at once -> exit 1
+ *   SIGHUP, POST /admin/v1/reload: the file is read and checked on a thread, then taken over by front and admin, whole or
+ *   not at all
  *
  * Taken apart in reverse order; whatever was not built is NULL. The lock keeps a second scheduler off the same ledger;
  * it goes with the process, however that ends. */
@@ -22,11 +24,14 @@
 #include "base/log_sink.h"
 #include "base/loop.h"
 #include "scheduler/admin/admin.h"
+#include "scheduler/config/change.h"
+#include "scheduler/config/reload.h"
 #include "scheduler/front/who.h"
 
 #define ADMIN_DRAIN_MS 1000 /* for answers of the admin API once the front is empty */
 
 struct serve {
+    const char *path; /* of the configuration */
     struct config *config;
     struct log log;
     int lock_fd;
@@ -37,7 +42,10 @@ struct serve {
     struct auth *auth, *admin_auth; /* the same, but with `auth: off`: the admin API's door stays */
     struct front *front;
     struct admin *admin;
-    struct event *signals[2], *deadline;
+    struct auth *old_auth,
+        *old_admin_auth; /* before the last reload that changed keys: somebody may still wait there */
+    struct reload *reload;
+    struct event *signals[2], *hangup, *deadline;
     int n_signals; /* SIGTERM and SIGINT seen */
     bool draining, forced;
 };
@@ -152,28 +160,122 @@ static enum rc open_keystore(struct serve *s, struct error *e)
     return rc;
 }
 
-static enum rc open_auth(struct serve *s, struct error *e)
+/* Who is let in by this configuration. *admin_auth is the same but with `auth: off`. */
+static enum rc make_auth(struct serve *s, const struct config *c, struct auth **auth, struct auth **admin_auth,
+                         struct error *e)
 {
-    enum rc rc = open_keystore(s, e);
+    enum rc rc = c->n_issuers && !s->fetcher ? fetcher_new(&s->fetcher, s->loop, e) : RC_OK;
 
-    if (rc == RC_OK && s->config->n_issuers)
-        rc = fetcher_new(&s->fetcher, s->loop, e);
     if (rc != RC_OK)
         return rc;
-    struct who_options o = {.config = s->config,
-                            .off = s->config->auth_off,
+    struct who_options o = {.config = c,
+                            .off = c->auth_off,
                             .keystore = s->keystore,
                             .loop = s->loop,
                             .fetcher = s->fetcher,
                             .clock = &clock_system,
                             .log = &s->log};
-    rc = who_auth_new(&s->auth, &o, e);
-    s->admin_auth = s->auth;
-    if (rc == RC_OK && o.off) {
-        o.off = false;
-        rc = who_auth_new(&s->admin_auth, &o, e);
-    }
+    rc = who_auth_new(auth, &o, e);
+    *admin_auth = *auth;
+    if (rc != RC_OK || !o.off)
+        return rc;
+    o.off = false;
+    rc = who_auth_new(admin_auth, &o, e);
+    if (rc != RC_OK)
+        auth_free(*auth);
     return rc;
+}
+
+static void drop_auth(struct auth *auth, struct auth *admin_auth)
+{
+    if (admin_auth != auth)
+        auth_free(admin_auth);
+    auth_free(auth);
+}
+
+static enum rc open_auth(struct serve *s, struct error *e)
+{
+    enum rc rc = open_keystore(s, e);
+
+    if (rc == RC_OK)
+        rc = make_auth(s, s->config, &s->auth, &s->admin_auth, e);
+    if (rc != RC_OK)
+        s->auth = s->admin_auth = NULL;
+    return rc;
+}
+
+static void log_warnings(const struct serve *s)
+{
+    struct strbuf warnings;
+
+    strbuf_init(&warnings, (size_t)1 << 20);
+    config_warnings(s->config, &warnings);
+    for (char *p = warnings.data, *end; p && (end = strchr(p, '\n')); p = end + 1) {
+        *end = '\0';
+        log_warn(&s->log, "config", p);
+    }
+    strbuf_fini(&warnings);
+}
+
+/* --- reload ------------------------------------------------------------------------------------------------- */
+
+static const struct config *current_cb(void *arg)
+{
+    return ((struct serve *)arg)->config;
+}
+
+static bool who_changes(const struct config *from, const struct config *to)
+{
+    return config_list_differs(from, to, "keys") || config_list_differs(from, to, "auth.issuers") ||
+           config_settings_differ(from, to, "auth.");
+}
+
+static enum rc apply_cb(struct config *next, struct error *e, void *arg)
+{
+    struct serve *s = arg;
+    struct auth *auth = s->auth, *admin_auth = s->admin_auth;
+    bool other = who_changes(s->config, next);
+    enum rc rc = other ? make_auth(s, next, &auth, &admin_auth, e) : RC_OK;
+
+    if (rc != RC_OK)
+        return rc;
+    rc = front_take(s->front, next, auth, other, e);
+    if (rc != RC_OK) {
+        if (other)
+            drop_auth(auth, admin_auth);
+        return rc;
+    }
+    admin_take(s->admin, next, admin_auth);
+    if (other) { /* who has waited there since the reload before is refused */
+        drop_auth(s->old_auth, s->old_admin_auth);
+        s->old_auth = s->auth;
+        s->old_admin_auth = s->admin_auth;
+    }
+    s->auth = auth;
+    s->admin_auth = admin_auth;
+    config_free(s->config);
+    s->config = next;
+    __atomic_store_n(&s->log.level, next->log_level, __ATOMIC_RELAXED);
+    log_warnings(s);
+    return RC_OK;
+}
+
+static void hangup_cb(evutil_socket_t number, short what, void *arg)
+{
+    struct serve *s = arg;
+
+    (void)number, (void)what;
+    log_info(&s->log, "serve", "signal", LOG_S("name", strsignal(SIGHUP)));
+    if (reload_ask(s->reload, NULL, NULL) != RC_OK) /* those that wait will read the file as well */
+        log_warn(&s->log, "serve", "a reload is waiting already");
+}
+
+static void open_reload(struct serve *s)
+{
+    const struct reload_options o = {
+        .loop = s->loop, .path = s->path, .log = &s->log, .current = current_cb, .apply = apply_cb, .arg = s};
+
+    reload_new(&s->reload, &o);
 }
 
 static enum rc open_front(struct serve *s, struct error *e)
@@ -199,6 +301,7 @@ static enum rc open_admin(struct serve *s, struct error *e)
                                     .keystore = s->keystore,
                                     .log = &s->log,
                                     .clock = &clock_system,
+                                    .reload = s->reload,
                                     .drain = drain_cb,
                                     .drain_arg = s};
 
@@ -218,6 +321,10 @@ static enum rc watch_signals(struct serve *s, struct error *e)
         if (!s->deadline || !s->signals[i] || event_add(s->signals[i], NULL) != 0)
             return error_set(e, RC_IO, "signals cannot be watched");
     }
+    signal(SIGHUP, SIG_IGN);
+    s->hangup = evsignal_new(s->loop, SIGHUP, hangup_cb, s);
+    if (!s->hangup || event_add(s->hangup, NULL) != 0)
+        return error_set(e, RC_IO, "SIGHUP cannot be watched");
     return RC_OK;
 }
 
@@ -229,6 +336,7 @@ static enum rc build(struct serve *s, struct error *e)
     s->loop = loop_new();
     if (!s->loop)
         return error_set(e, RC_IO, "no event loop: %s", strerror(errno));
+    open_reload(s);
     if (rc == RC_OK)
         rc = watch_signals(s, e);
     if (rc == RC_OK)
@@ -245,12 +353,14 @@ static enum rc build(struct serve *s, struct error *e)
 /* Reverse order. The ledger comes after the front, whose port still brings it what was settled. */
 static void take_apart(struct serve *s)
 {
+    if (s->hangup)
+        event_free(s->hangup);
+    reload_free(s->reload); /* who waits at the admin API is told */
     admin_free(s->admin);
     front_free(s->front);
     ledger_close(s->ledger);
-    if (s->admin_auth != s->auth)
-        auth_free(s->admin_auth);
-    auth_free(s->auth);
+    drop_auth(s->old_auth, s->old_admin_auth);
+    drop_auth(s->auth, s->admin_auth);
     if (s->fetcher)
         fetcher_free(s->fetcher);
     keystore_close(s->keystore);
@@ -265,19 +375,6 @@ static void take_apart(struct serve *s)
         close(s->lock_fd);
     config_free(s->config);
     libevent_global_shutdown();
-}
-
-static void log_warnings(const struct serve *s)
-{
-    struct strbuf warnings;
-
-    strbuf_init(&warnings, (size_t)1 << 20);
-    config_warnings(s->config, &warnings);
-    for (char *p = warnings.data, *end; p && (end = strchr(p, '\n')); p = end + 1) {
-        *end = '\0';
-        log_warn(&s->log, "config", p);
-    }
-    strbuf_fini(&warnings);
 }
 
 static int run(struct serve *s)
@@ -315,6 +412,7 @@ int cli_serve(int argc, char **argv)
 
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
+    s.path = path;
     s.config = cli_load_config("serve", path);
     if (!s.config)
         return ARGS_EXIT_USAGE;

@@ -37,7 +37,7 @@ void alone_keep_locked(struct request *r)
     struct front *f = r->lane->front;
     struct route_decision d;
     struct node *best = NULL;
-    if (r->kept && r->kept->state == NODE_READY && !r->kept->draining)
+    if (r->kept && r->kept->state == NODE_READY && !r->kept->draining && !r->kept->leaving)
         return;
     alone_release_locked(r);
     slot_look_locked(r, 0, &d);

@@ -99,7 +99,7 @@ static void handle_readyz(struct call *c)
 struct room *front_room(const struct front *f, const char *model)
 {
     for (int i = 0; i < f->n_rooms; i++) {
-        if (strcmp(f->rooms[i].model, model) == 0)
+        if (f->rooms[i].served && strcmp(f->rooms[i].model, model) == 0)
             return &f->rooms[i];
     }
     return NULL;

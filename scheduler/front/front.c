@@ -18,24 +18,65 @@ static void on_gone(struct node *n, unsigned generation, void *arg)
     lanes_drop_node(arg, n, generation);
 }
 
-/* One room per model that any node names. */
-static void make_rooms(struct front *f)
+#define MODELS_MORE 256 /* that reloads may add */
+
+static struct room *find_room(struct front *f, const char *model)
 {
-    const struct config *c = f->o.config;
-    int most = 0;
-    for (int i = 0; i < c->n_nodes; i++)
-        most += c->nodes[i].n_models;
-    f->rooms = spw_calloc((size_t)most + 1, sizeof *f->rooms);
+    for (int i = 0; i < f->n_rooms; i++) {
+        if (strcmp(f->rooms[i].model, model) == 0)
+            return &f->rooms[i];
+    }
+    return NULL;
+}
+
+static void add_room(struct front *f, const char *model)
+{
+    SPW_ASSERT(f->n_rooms < f->rooms_max);
+    struct room *room = &f->rooms[f->n_rooms];
+    room->model = spw_strdup(model);
+    room->index = f->n_rooms;
+    waiting_init(&room->waiting);
+    f->n_rooms++; /* seen by the lanes only now */
+}
+
+/* One room per model that any node names, now or before. */
+static void make_rooms(struct front *f, const struct config *c)
+{
     for (int i = 0; i < c->n_nodes; i++) {
         for (int k = 0; k < c->nodes[i].n_models; k++) {
-            if (front_room(f, c->nodes[i].models[k]))
-                continue;
-            struct room *room = &f->rooms[f->n_rooms];
-            room->model = c->nodes[i].models[k];
-            room->index = f->n_rooms++;
-            waiting_init(&room->waiting);
+            if (!find_room(f, c->nodes[i].models[k]))
+                add_room(f, c->nodes[i].models[k]);
         }
     }
+    for (int m = 0; m < f->n_rooms; m++) {
+        bool served = false;
+        for (int i = 0; i < c->n_nodes; i++)
+            served = served || config_node_serves(&c->nodes[i], f->rooms[m].model);
+        f->rooms[m].served = served;
+    }
+}
+
+/* Models that c names and that have no room yet; one that two nodes name may count twice. */
+static int count_new_models(struct front *f, const struct config *c)
+{
+    int n = 0;
+    for (int i = 0; i < c->n_nodes; i++) {
+        for (int k = 0; k < c->nodes[i].n_models; k++)
+            n += !find_room(f, c->nodes[i].models[k]);
+    }
+    return n;
+}
+
+static void rest(struct node *n, void (*done)(void *n), void *arg)
+{
+    lanes_rest(arg, done, n);
+}
+
+static void on_new_name(struct node *n, void *arg)
+{
+    const struct front *f = arg;
+    for (int i = 0; i < f->n_lanes; i++)
+        metrics_forget_node(f->lanes[i].metrics, n->index);
 }
 
 static enum rc make_nodes(struct front *f, struct error *e)
@@ -48,6 +89,8 @@ static enum rc make_nodes(struct front *f, struct error *e)
                                     .mail = f->lanes[0].mail,
                                     .on_capacity = on_capacity,
                                     .on_gone = on_gone,
+                                    .rest = rest,
+                                    .on_new_name = on_new_name,
                                     .arg = f};
     return nodes_new(&f->nodes, &o, e);
 }
@@ -85,7 +128,11 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     pthread_mutex_init(&f->limits_lock, NULL);
     f->limits = limit_table_new(0);
     f->created_s = clock_wall(o->clock).ns / NS_PER_S;
-    make_rooms(f);
+    f->first = config_ref(c);
+    f->o.config = config_ref(c);
+    f->rooms_max = count_new_models(f, c) + MODELS_MORE;
+    f->rooms = spw_calloc((size_t)f->rooms_max, sizeof *f->rooms);
+    make_rooms(f, c);
     rooms_set_bounds(f, c);
     f->routes = o->config->metrics_off ? NULL : route_metrics_new();
     enum rc rc = idempotency_open(f, e);
@@ -132,10 +179,41 @@ void front_free(struct front *f)
         event_free(f->drain_timer);
     for (int i = 0; i < f->n_rooms; i++)
         waiting_fini(&f->rooms[i].waiting);
+    for (int i = 0; i < f->n_rooms; i++)
+        free(f->rooms[i].model);
+    config_free(f->first);
+    config_free((struct config *)f->o.config);
     free(f->rooms);
     pthread_mutex_destroy(&f->limits_lock);
     pthread_mutex_destroy(&f->lock);
     free(f);
+}
+
+enum rc front_take(struct front *f, const struct config *c, struct auth *auth, bool new_auth, struct error *e)
+{
+    struct nodes_plan *plan = NULL;
+    if (f->draining)
+        return error_set(e, RC_CONFLICT, "this scheduler is shutting down");
+    if (f->n_rooms + count_new_models(f, c) > f->rooms_max)
+        return error_set(e, RC_FULL,
+                         "%d models have been served since the start; for more new ones it must be restarted",
+                         f->rooms_max);
+    enum rc rc = nodes_prepare(f->nodes, c, &plan, e);
+    if (rc == RC_OK)
+        rc = front_take_doors(f, c, e);
+    if (rc != RC_OK) {
+        nodes_discard(plan);
+        return rc;
+    }
+    struct config *before = (struct config *)f->o.config;
+    __atomic_store_n(&f->o.config, config_ref(c), __ATOMIC_RELEASE);
+    f->o.auth = f->lanes[0].auth = auth;
+    make_rooms(f, c);
+    rooms_set_bounds(f, c);
+    lanes_take_config(f, new_auth);
+    nodes_commit(f->nodes, plan);
+    config_free(before); /* lanes and requests have references of their own */
+    return RC_OK;
 }
 
 /* ---- drain ------------------------------------------------------------------------------------------------------ */
@@ -240,7 +318,10 @@ bool front_is_ready(const struct front *f, const char **why)
 
 int front_nodes_count(const struct front *f)
 {
-    return nodes_count(f->nodes);
+    int n = 0;
+    for (int i = 0; i < nodes_count(f->nodes); i++)
+        n += node_is_there(nodes_at(f->nodes, i));
+    return n;
 }
 
 /* What other lanes change is copied under the lock, which each() may not be called with. */
@@ -262,7 +343,7 @@ static void show_node(const struct front *shared, const struct node *n,
         .models = c->models,
         .n_models = c->n_models,
         .state = n->state,
-        .draining = n->draining,
+        .draining = n->draining || n->leaving,
         .local = c->local,
         .reason = reason,
         .breaker = breaker_state_name(n->breaker.state),
@@ -285,8 +366,10 @@ static void show_node(const struct front *shared, const struct node *n,
 
 void front_nodes_each(const struct front *f, void (*each)(const struct front_node *n, void *arg), void *arg)
 {
-    for (int i = 0; i < nodes_count(f->nodes); i++)
-        show_node(f, nodes_at(f->nodes, i), each, arg);
+    for (int i = 0; i < nodes_count(f->nodes); i++) {
+        if (node_is_there(nodes_at(f->nodes, i)))
+            show_node(f, nodes_at(f->nodes, i), each, arg);
+    }
 }
 
 enum rc front_node_get(const struct front *f, const char *name, void (*each)(const struct front_node *n, void *arg),

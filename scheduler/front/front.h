@@ -51,7 +51,12 @@ enum rc front_new(struct front **f, const struct front_options *o, struct error 
 /* Stop accepting, finish what runs and what waits (at most config->drain_ms; then it is cut with an error event and
  * settled), commit the rows, end our engines; then done(arg), once, on the loop. A second call is ignored. */
 void front_drain(struct front *f, void (*done)(void *arg), void *arg);
-void front_free(struct front *f);      /* engines that still run are killed and reaped; NULL is fine */
+void front_free(struct front *f); /* engines that still run are killed and reaped; NULL is fine */
+/* A configuration that was checked and whose restart-only settings are as before is taken over, all of it or, with *e,
+ * nothing. auth: lane 0's, as in front_options; new_auth says that it is another one, and that the others are to be made
+ * anew. What is under way ends with what it began with. */
+enum rc front_take(struct front *f, const struct config *c, struct auth *auth, bool new_auth,
+                   struct error *e) SPW_MUST_USE;
 int front_port(const struct front *f); /* bound TCP port */
 bool front_is_draining(const struct front *f);
 /* Show the certificate of `config`, read anew, ask what it asks of clients' certificates, and allow each client as many

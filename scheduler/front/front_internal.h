@@ -152,8 +152,9 @@ struct request {
 
 /* A waiting room: the requests for one model that have no slot. */
 struct room {
-    const char *model; /* borrowed from the configuration */
+    char *model; /* owned */
     int index;
+    _Atomic bool served;    /* some node of the configuration names it */
     struct waiting waiting; /* under the lock */
     /* What answers have taken of late, from the slot to the end; 0: unknown. Written under the lock. */
     _Atomic int64_t typical_ns;
@@ -193,6 +194,7 @@ struct lane {
     struct http_server *server;
     struct config *config; /* what its requests begin with; a reference */
     struct auth *auth;     /* lane 0: borrowed */
+    struct auth *old_auth; /* the one before, for those who still wait for an answer from it; NULL: none */
     struct fetcher *fetcher;
     struct ledger_port *port;
     struct random_pool random;
@@ -221,11 +223,13 @@ struct front {
     struct peers *peers;
 
     pthread_mutex_t lock;
-    struct room *rooms; /* one per model that the configuration names; the array is constant */
-    int n_rooms;        /* constant */
-    int n_waiting;      /* in the queues; under the lock */
-    uint32_t spread;    /* counts up: equals share by turns; under the lock */
-    uint64_t to_tell;   /* lanes that got requests with a slot; under the lock, see front_unlock() */
+    struct room *rooms;  /* one per model that a configuration has named; room for rooms_max */
+    _Atomic int n_rooms; /* only grows */
+    int rooms_max;
+    struct config *first; /* the one that we were started with; a reference, for what needs a restart */
+    int n_waiting;        /* in the queues; under the lock */
+    uint32_t spread;      /* counts up: equals share by turns; under the lock */
+    uint64_t to_tell;     /* lanes that got requests with a slot; under the lock, see front_unlock() */
 
     struct repeats *repeats; /* has a lock of its own; NULL: idempotency keys are not honoured */
 
@@ -263,6 +267,10 @@ enum rc lanes_start(struct front *f, struct error *e) SPW_MUST_USE; /* the threa
 void lanes_stop(struct front *f);         /* the threads end; afterwards the caller's is every lane's */
 void lanes_free(struct front *f);         /* requests, pools and whatever is left */
 int lanes_wanted(const struct config *c); /* `workers`: auto is one less than there are cores for us */
+/* Every lane takes the front's configuration over, at its next turn; with new_auth also its keys and issuers. */
+void lanes_take_config(struct front *f, bool new_auth);
+/* done(arg) on lane 0, once every lane has been through the messages that it has now. */
+void lanes_rest(struct front *f, void (*done)(void *arg), void *arg);
 /* call(lane) on each lane's own thread: at once for the caller's, lane 0. */
 void lanes_each(struct front *f, void (*call)(void *lane));
 /* The pool towards the node, made when the first leg needs it and again when the node has moved. */

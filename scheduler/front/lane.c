@@ -69,6 +69,89 @@ void lanes_each(struct front *f, void (*call)(void *lane))
     call(&f->lanes[0]);
 }
 
+/* ---- reloads ---------------------------------------------------------------------------------------------------- */
+
+/* Callers of other lanes are known by the same keys and issuers as those of lane 0. */
+static enum rc open_auth(struct lane *l, struct auth **auth, struct error *e)
+{
+    const struct front_options *o = &l->front->o;
+    enum rc rc = l->config->n_issuers && !l->fetcher ? fetcher_new(&l->fetcher, l->loop, e) : RC_OK;
+    struct who_options who = {.config = l->config,
+                              .off = l->config->auth_off,
+                              .keystore = o->keystore,
+                              .loop = l->loop,
+                              .fetcher = l->fetcher,
+                              .clock = o->clock,
+                              .log = o->log};
+    return rc == RC_OK ? who_auth_new(auth, &who, e) : rc;
+}
+
+struct taking {
+    struct lane *lane;
+    struct config *config; /* a reference */
+    bool new_auth;
+};
+
+/* On the lane's thread. Lane 0's auth was made, and is kept, by whoever made the front. */
+static void take_config(void *arg)
+{
+    struct taking *t = arg;
+    struct lane *l = t->lane;
+    struct auth *auth = NULL;
+    struct error e;
+    config_free(l->config);
+    l->config = t->config;
+    if (t->new_auth && l->index > 0 && open_auth(l, &auth, &e) == RC_OK) {
+        auth_free(l->old_auth); /* who has waited for it since the reload before is refused */
+        l->old_auth = l->auth;
+        l->auth = auth;
+    } else if (t->new_auth && l->index > 0) { /* lane 0's could be made from the same */
+        log_error(l->front->o.log, "front", "a worker keeps its old keys", LOG_S("reason", e.message),
+                  LOG_I("worker", l->index));
+    }
+    free(t);
+}
+
+void lanes_take_config(struct front *f, bool new_auth)
+{
+    for (int i = f->n_lanes - 1; i >= 0; i--) {
+        struct taking *t = spw_malloc(sizeof *t);
+        *t = (struct taking){.lane = &f->lanes[i], .config = config_ref(f->o.config), .new_auth = new_auth};
+        if (i > 0)
+            mailbox_call(f->lanes[i].mail, take_config, t);
+        else
+            take_config(t);
+    }
+}
+
+struct resting {
+    struct front *front;
+    int next; /* lane that is asked, from the last to the first */
+    void (*done)(void *arg);
+    void *arg;
+};
+
+/* From lane to lane, and to lane 0 last: what each was sent before has then been delivered. */
+static void pass_rest(void *arg)
+{
+    struct resting *r = arg;
+    struct mailbox *next = r->next-- > 0 ? r->front->lanes[r->next].mail : NULL;
+    if (next) {
+        mailbox_call(next, pass_rest, r);
+        return;
+    }
+    if (r->next < 0) /* else it is all being taken apart */
+        r->done(r->arg);
+    free(r);
+}
+
+void lanes_rest(struct front *f, void (*done)(void *arg), void *arg)
+{
+    struct resting *r = spw_malloc(sizeof *r);
+    *r = (struct resting){.front = f, .next = f->n_lanes, .done = done, .arg = arg};
+    pass_rest(r);
+}
+
 /* ---- connections to the nodes ----------------------------------------------------------------------------------- */
 
 /* Requests that run there fail from inside, and may look for the pool again: it is gone already by then. */
@@ -133,27 +216,12 @@ void lane_check_empty(struct lane *l)
         say_empty(l);
 }
 
-/* Callers of other lanes are known by the same keys and issuers as those of lane 0. */
-static enum rc open_auth(struct lane *l, struct error *e)
-{
-    const struct front_options *o = &l->front->o;
-    enum rc rc = o->config->n_issuers ? fetcher_new(&l->fetcher, l->loop, e) : RC_OK;
-    struct who_options who = {.config = o->config,
-                              .off = o->config->auth_off,
-                              .keystore = o->keystore,
-                              .loop = l->loop,
-                              .fetcher = l->fetcher,
-                              .clock = o->clock,
-                              .log = o->log};
-    return rc == RC_OK ? who_auth_new(&l->auth, &who, e) : rc;
-}
-
 static enum rc open_extras(struct lane *l, struct error *e)
 {
     const struct front_options *o = &l->front->o;
     struct cached_options cached = {
-        .shared = l->front->cached, .config = o->config, .loop = l->loop, .clock = o->clock, .log = o->log};
-    struct spans_options spans = {.config = o->config, .loop = l->loop, .clock = o->clock, .log = o->log};
+        .shared = l->front->cached, .config = l->front->first, .loop = l->loop, .clock = o->clock, .log = o->log};
+    struct spans_options spans = {.config = l->front->first, .loop = l->loop, .clock = o->clock, .log = o->log};
     enum rc rc = cached_new(&l->cached, &cached, e);
     return rc == RC_OK ? spans_new(&l->spans, &spans, e) : rc;
 }
@@ -167,8 +235,8 @@ static enum rc lane_init(struct lane *l, struct error *e)
     l->told.deliver = on_told;
     l->emptied.deliver = front_lane_empty;
     l->config = config_ref(f->o.config);
-    l->metrics = metrics_new(f->n_rooms, f->o.config->n_nodes);
-    l->pools = spw_calloc((size_t)f->o.config->n_nodes + 1, sizeof *l->pools);
+    l->metrics = metrics_new(f->rooms_max, ROUTE_CANDIDATES_MAX);
+    l->pools = spw_calloc(ROUTE_CANDIDATES_MAX, sizeof *l->pools);
     l->loop = l->index == 0 ? f->o.loop : loop_new();
     if (!l->loop)
         return error_set(e, RC_IO, "no event loop: %s", strerror(errno));
@@ -180,7 +248,7 @@ static enum rc lane_init(struct lane *l, struct error *e)
     if (l->index == 0)
         l->auth = f->o.auth;
     else if (rc == RC_OK)
-        rc = open_auth(l, e);
+        rc = open_auth(l, &l->auth, e);
     return rc;
 }
 
@@ -297,7 +365,7 @@ static void abandon_requests(struct lane *l)
 
 static void lane_fini(struct lane *l)
 {
-    for (int i = 0; l->pools && i < l->front->o.config->n_nodes; i++)
+    for (int i = 0; l->pools && i < ROUTE_CANDIDATES_MAX; i++)
         drop_pool(&l->pools[i]);
     free(l->pools);
     metrics_free(l->metrics);
@@ -306,6 +374,7 @@ static void lane_fini(struct lane *l)
     spans_free(l->spans);
     if (l->index == 0)
         return;
+    auth_free(l->old_auth);
     auth_free(l->auth);
     if (l->fetcher)
         fetcher_free(l->fetcher);

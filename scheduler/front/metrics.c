@@ -810,6 +810,7 @@ struct metrics {
     /* Charges as [model][node], which one machine word does not hold for long. The lock is uncontended but when read. */
     pthread_mutex_t charges_lock;
     __int128 *charges;
+    __int128 charges_gone; /* of nodes whose place is another one's now */
 };
 
 const char *leg_fault_name(enum leg_fault f)
@@ -897,6 +898,21 @@ void metrics_free(struct metrics *m)
     free(m);
 }
 
+void metrics_forget_node(struct metrics *m, int node)
+{
+    for (int k = 0; k < METRIC_FIRST_GAUGE; k++) {
+        int size_j = dim_size(m, table[k].dims[1]);
+        for (int j = 0; j < size_j && table[k].dims[0] == DIM_NODE && m->values[k]; j++)
+            atomic_store_explicit(&m->values[k][node * size_j + j].v, 0, memory_order_relaxed);
+    }
+    pthread_mutex_lock(&m->charges_lock);
+    for (int i = 0; i < m->n_models; i++) {
+        m->charges_gone += m->charges[i * m->n_nodes + node];
+        m->charges[i * m->n_nodes + node] = 0;
+    }
+    pthread_mutex_unlock(&m->charges_lock);
+}
+
 void metrics_add(struct metrics *m, enum metric id, int i, int j, int64_t n)
 {
     int size_i = dim_size(m, table[id].dims[0]), size_j = dim_size(m, table[id].dims[1]);
@@ -960,8 +976,14 @@ struct pusd_sum metrics_charge(const struct front *f)
 {
     const struct metrics *m = f->lanes[0].metrics;
     struct pusd_sum sum = {0};
-    for (int i = 0; i < m->n_models * m->n_nodes; i++)
-        sum.v += value_of(f, METRIC_CHARGE, i);
+    for (int l = 0; l < f->n_lanes; l++) {
+        struct metrics *of = f->lanes[l].metrics;
+        pthread_mutex_lock(&of->charges_lock);
+        sum.v += of->charges_gone;
+        for (int i = 0; i < m->n_models * m->n_nodes; i++)
+            sum.v += of->charges[i];
+        pthread_mutex_unlock(&of->charges_lock);
+    }
     return sum;
 }
 
@@ -1055,6 +1077,14 @@ static void put_histogram(struct writer *w, const struct front *f, int k, int i,
     put(w, " %" PRId64 "\n", total);
 }
 
+/* Is there such a model or node, at the moment? */
+static bool is_there(const struct front *f, enum dim d, int i)
+{
+    if (d == DIM_NODE)
+        return i < nodes_count(f->nodes) && node_is_there(nodes_at(f->nodes, i));
+    return d != DIM_MODEL || i < f->n_rooms;
+}
+
 static void put_metric(struct writer *w, const struct front *f, int k)
 {
     const struct metrics *m = f->lanes[0].metrics; /* for the sizes, which all have */
@@ -1064,6 +1094,8 @@ static void put_metric(struct writer *w, const struct front *f, int k)
     put(w, "# HELP %s %s\n# TYPE %s %s\n", d->name, d->help, d->name, types[d->type]);
     for (int i = 0; i < size_i; i++) {
         for (int j = 0; j < size_j; j++) {
+            if (!is_there(f, d->dims[0], i) || !is_there(f, d->dims[1], j))
+                continue;
             if (d->type == TYPE_HISTOGRAM) {
                 put_histogram(w, f, k, i, j);
                 continue;

@@ -49,6 +49,9 @@ const char *leg_fault_name(enum leg_fault f);
 
 struct metrics *metrics_new(int n_models, int n_nodes);
 void metrics_free(struct metrics *m);
+/* The node of this index is another one from now on: its counts begin anew, what was charged stays in the totals. Any
+ * thread; a count that another lane adds at this very moment may be lost. */
+void metrics_forget_node(struct metrics *m, int node);
 void metrics_add(struct metrics *m, enum metric id, int i, int j, int64_t n);
 void metrics_observe(struct metrics *m, enum metric id, int i, int64_t ns); /* of one label, at most */
 void metrics_observe_at(struct metrics *m, enum metric id, int i, int j, int64_t ns);

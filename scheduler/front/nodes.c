@@ -11,16 +11,19 @@
 #include "scheduler/front/node_key.h"
 
 #define CONNECT_MS      2000
+#define ENGINE_GRACE_MS 5000
 #define PROBE_BYTES_MAX ((size_t)256 << 10)
 
 struct nodes {
     struct nodes_options o;
-    struct node *nodes;
-    int n;
+    struct node *nodes;       /* ROUTE_CANDIDATES_MAX places */
+    int n;                    /* that have ever been taken; atomic, and only grows */
     SSL_CTX *tls;             /* for https addresses that say no more; made when the first one needs it */
     struct provider *process; /* made when the first node needs it */
     char *key_file, *key;     /* of the engines that it starts; owned */
     struct holds holds;
+    struct config *config; /* a reference; o.config is it */
+    struct changes changes;
     int stopping; /* engines that nodes_stop() waits for */
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -30,6 +33,11 @@ struct nodes {
 const struct nodes_options *nodes_options(const struct nodes *t)
 {
     return &t->o;
+}
+
+struct changes *nodes_changes(struct nodes *t)
+{
+    return &t->changes;
 }
 
 struct holds *nodes_holds(const struct nodes *t)
@@ -114,19 +122,24 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
     struct nodes *t = n->table;
     pthread_mutex_lock(t->o.lock);
     struct node_target target = n->target;
+    struct node_spec *spec = node_spec_ref(n->spec);
     pthread_mutex_unlock(t->o.lock);
-    if (!target.host[0])
+    if (!target.host[0]) {
+        node_spec_unref(spec);
         return error_set(e, RC_AGAIN, "node '%s' has no address at the moment", n->name);
+    }
     struct http_client_options o = {
         /* no limits on silence here: requests and probes have their own */
         .limits = http_limits_default,
         .connect_ms = CONNECT_MS,
         .tls = target.tls ? n->tls : NULL,
-        .tls_name = n->config->tls_name,
+        .tls_name = spec->config->tls_name,
     };
     o.limits.body_bytes_max = 0;
     *generation = target.generation;
-    return http_client_new(c, loop, target.host, target.port, &o, e);
+    enum rc rc = http_client_new(c, loop, target.host, target.port, &o, e);
+    node_spec_unref(spec);
+    return rc;
 }
 
 /* From now on the node is at this place, or (host "") nowhere. Returns the generation that ends. */
@@ -172,7 +185,7 @@ static enum rc connect_to(struct node *n, const char *url, struct error *e)
     return rc;
 }
 
-static void disconnect(struct node *n)
+void node_disconnect(struct node *n)
 {
     unsigned generation = move_to(n, (struct node_target){.host = ""});
     health_stop(n);
@@ -190,7 +203,8 @@ static void on_instance(const struct provider_instance *i, void *arg)
     struct nodes *t = arg;
     struct node *n = nodes_find(t, i->name);
     struct error e;
-    SPW_ASSERT(n);
+    if (!n) /* the last word of one that has left */
+        return;
     n->pid = i->pid;
     n->restarts = i->restarts;
     if (i->state == INSTANCE_RUNNING) {
@@ -207,7 +221,7 @@ static void on_instance(const struct provider_instance *i, void *arg)
         /* State first: what fails while its connections close shall not be sent here again. */
         node_enter(n, NODE_STOPPED, i->reason[0] ? i->reason : "the engine has ended");
         if (n->client)
-            disconnect(n);
+            node_disconnect(n);
     }
 }
 
@@ -239,7 +253,18 @@ static enum rc start_engine(struct node *n, struct error *e)
         .ctx_size = c->ctx_size,
         .max_batch = c->max_batch,
     };
-    return t->process->ops->launch(t->process, &spec, e);
+    enum rc rc = t->process->ops->launch(t->process, &spec, e);
+    n->engine = rc == RC_OK;
+    return rc;
+}
+
+enum rc node_end_engine(struct node *n, void (*done)(enum rc rc, void *n))
+{
+    struct nodes *t = n->table;
+    if (!n->engine)
+        return RC_NOT_FOUND;
+    n->engine = false;
+    return t->process->ops->terminate(t->process, n->name, ENGINE_GRACE_MS, done, n);
 }
 
 static void one_stopped(enum rc rc, void *arg)
@@ -264,7 +289,8 @@ void nodes_stop(struct nodes *t, int64_t grace_ms, void (*done)(void *arg), void
     t->stopped_arg = arg;
     t->stop_event = evtimer_new(t->o.loop, on_stopped, t);
     for (int i = 0; i < t->n && t->process; i++) {
-        if (t->process->ops->terminate(t->process, t->nodes[i].config->name, grace_ms, one_stopped, t) == RC_OK)
+        if (node_is_there(&t->nodes[i]) &&
+            t->process->ops->terminate(t->process, t->nodes[i].name, grace_ms, one_stopped, t) == RC_OK)
             t->stopping++;
     }
     if (t->stopping == 0)
@@ -298,11 +324,11 @@ void node_spec_unref(struct node_spec *s)
 }
 
 /* Reads the node's secrets from their files. A reference is the caller's. */
-static enum rc make_spec(struct nodes *t, const struct config *owner, const struct config_node *c, int index,
-                         struct node_spec **out, struct error *e)
+enum rc node_spec_make(struct nodes *t, const struct config *owner, const struct config_node *c, struct node_spec **out,
+                       struct error *e)
 {
     struct node_spec *s = spw_calloc(1, sizeof *s);
-    *s = (struct node_spec){.refs = 1, .owner = config_ref(owner), .config = c, .index = index};
+    *s = (struct node_spec){.refs = 1, .owner = config_ref(owner), .config = c};
     enum rc rc = c->node_key_file ? file_read_secret(&s->node_key, c->node_key_file, e) : RC_OK;
     if (rc == RC_OK && c->api_key_file) {
         char *secret = NULL;
@@ -324,11 +350,75 @@ static enum rc make_spec(struct nodes *t, const struct config *owner, const stru
     return RC_OK;
 }
 
-static enum rc start_node(struct node *n, struct error *e)
+enum rc node_start(struct node *n, struct error *e)
 {
     const struct config_node *c = n->config;
     enum rc rc = c->provider == PROVIDER_PROCESS ? start_engine(n, e) : connect_to(n, c->url, e);
     return rc == RC_OK ? rc : error_prefix(e, "node '%s'", c->name);
+}
+
+static const struct config_node nobody = {.name = ""};
+
+bool node_is_there(const struct node *n)
+{
+    return n->place == PLACE_TAKEN || n->place == PLACE_ENDING || n->place == PLACE_ENDED;
+}
+
+void nodes_set_config(struct nodes *t, const struct config *c)
+{
+    struct config *before = t->config;
+    t->config = config_ref(c);
+    t->o.config = t->config;
+    holds_configure(&t->holds, c);
+    config_free(before);
+}
+
+void node_take_place(struct nodes *t, int index, struct node_spec *spec)
+{
+    struct node *n = &t->nodes[index];
+    bool same_name = strcmp(n->name, spec->config->name) == 0;
+    spec->index = index;
+    pthread_mutex_lock(t->o.lock);
+    *n = (struct node){.table = t,
+                       .index = index,
+                       .spec = spec,
+                       .config = spec->config,
+                       .state = NODE_STARTING,
+                       .state_since = clock_wall(t->o.clock),
+                       .place = PLACE_TAKEN,
+                       .target = {.generation = n->target.generation},
+                       .requests = same_name ? n->requests : 0,
+                       .failures = same_name ? n->failures : 0,
+                       .opened = same_name ? n->opened : 0,
+                       .cooled = same_name ? n->cooled : 0,
+                       .probe_us = -1};
+    snprintf(n->name, sizeof n->name, "%s", spec->config->name);
+    if (index >= t->n)
+        __atomic_store_n(&t->n, index + 1, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(t->o.lock);
+    strbuf_init(&n->probe_body, PROBE_BYTES_MAX);
+    if (!same_name)
+        t->o.on_new_name(n, t->o.arg);
+}
+
+void node_clear_place(struct node *n)
+{
+    struct nodes *t = n->table;
+    if (n->client)
+        node_disconnect(n);
+    node_hold_stop(n);
+    SSL_CTX_free(n->tls);
+    n->tls = NULL;
+    strbuf_fini(&n->probe_body);
+    pthread_mutex_lock(t->o.lock);
+    struct node_spec *spec = n->spec;
+    n->spec = NULL;
+    n->config = &nobody;
+    n->leaving = n->draining = false;
+    n->state = NODE_STOPPED;
+    n->place = PLACE_RESTS;
+    pthread_mutex_unlock(t->o.lock);
+    node_spec_unref(spec);
 }
 
 enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct error *e)
@@ -340,23 +430,17 @@ enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct erro
                          ROUTE_CANDIDATES_MAX);
     struct nodes *t = spw_calloc(1, sizeof(*t));
     t->o = *o;
-    holds_configure(&t->holds, c);
+    nodes_set_config(t, c);
     SPW_ASSERT(getrandom(&t->holds.random, sizeof t->holds.random, 0) == sizeof t->holds.random);
     t->holds.random |= 1;
-    t->nodes = spw_calloc((size_t)c->n_nodes + 1, sizeof *t->nodes);
-    for (; t->n < c->n_nodes && rc == RC_OK; t->n++) {
-        struct node *n = &t->nodes[t->n];
-        *n = (struct node){.table = t,
-                           .index = t->n,
-                           .config = &c->nodes[t->n],
-                           .state = NODE_STARTING,
-                           .state_since = clock_wall(o->clock),
-                           .probe_us = -1};
-        snprintf(n->name, sizeof n->name, "%s", n->config->name);
-        strbuf_init(&n->probe_body, PROBE_BYTES_MAX);
-        rc = make_spec(t, c, n->config, t->n, &n->spec, e);
-        if (rc == RC_OK)
-            rc = start_node(n, e);
+    t->nodes = spw_calloc(ROUTE_CANDIDATES_MAX, sizeof *t->nodes);
+    for (int i = 0; i < c->n_nodes && rc == RC_OK; i++) {
+        struct node_spec *spec = NULL;
+        rc = node_spec_make(t, c, &c->nodes[i], &spec, e);
+        if (rc != RC_OK)
+            break;
+        node_take_place(t, i, spec);
+        rc = node_start(&t->nodes[i], e);
     }
     if (rc != RC_OK) {
         nodes_free(t);
@@ -372,13 +456,10 @@ void nodes_free(struct nodes *t)
         return;
     if (t->process)
         t->process->ops->close(t->process);
+    changes_stop(t);
     for (int i = 0; i < t->n; i++) {
-        if (t->nodes[i].client)
-            disconnect(&t->nodes[i]);
-        node_hold_stop(&t->nodes[i]);
-        SSL_CTX_free(t->nodes[i].tls);
-        node_spec_unref(t->nodes[i].spec);
-        strbuf_fini(&t->nodes[i].probe_body);
+        if (node_is_there(&t->nodes[i]))
+            node_clear_place(&t->nodes[i]);
     }
     if (t->stop_event)
         event_free(t->stop_event);
@@ -387,34 +468,41 @@ void nodes_free(struct nodes *t)
     free(t->key_file);
     forget_secret(t->key);
     SSL_CTX_free(t->tls);
+    config_free(t->config);
     free(t->nodes);
     free(t);
 }
 
 int nodes_count(const struct nodes *t)
 {
-    return t->n;
+    return __atomic_load_n(&t->n, __ATOMIC_ACQUIRE);
 }
 
 struct node *nodes_at(const struct nodes *t, int index)
 {
-    SPW_ASSERT(index >= 0 && index < t->n);
+    SPW_ASSERT(index >= 0 && index < nodes_count(t));
     return &t->nodes[index];
 }
 
+/* One that leaves is found as long as no other of its name is there. */
 struct node *nodes_find(const struct nodes *t, const char *name)
 {
+    struct node *leaving = NULL;
     for (int i = 0; i < t->n; i++) {
-        if (strcmp(t->nodes[i].name, name) == 0)
-            return &t->nodes[i];
+        struct node *n = &t->nodes[i];
+        if (!node_is_there(n) || strcmp(n->name, name) != 0)
+            continue;
+        if (!n->leaving)
+            return n;
+        leaving = n;
     }
-    return NULL;
+    return leaving;
 }
 
 bool nodes_any_ready(const struct nodes *t)
 {
     for (int i = 0; i < t->n; i++) {
-        if (node_state_now(&t->nodes[i]) == NODE_READY)
+        if (node_is_there(&t->nodes[i]) && node_state_now(&t->nodes[i]) == NODE_READY)
             return true;
     }
     return false;
@@ -469,7 +557,7 @@ int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
         out[i] = (struct route_candidate){
             .serves_model = node_serves(n, need->model),
             .healthy = n->state == NODE_READY,
-            .draining = n->draining,
+            .draining = n->draining || n->leaving,
             .local = n->config->local,
             .tried = (need->tried >> i) & 1,
             .unfit = rank(n, need) == RANK_UNFIT,

@@ -33,6 +33,15 @@
 
 struct nodes;
 
+/* Of a place in the table. Names and counts stay where they are when a node goes, for the case that it comes back. */
+enum node_place {
+    PLACE_FREE, /* config is an empty one, so that whoever looks at all nodes needs no exception */
+    PLACE_TAKEN,
+    PLACE_ENDING, /* its engine is being ended */
+    PLACE_ENDED,  /* and is gone */
+    PLACE_RESTS,  /* some loop may still know of it */
+};
+
 /* Why a node that is ready gets nothing all the same (holds.c). */
 enum node_hold { HOLD_NONE, HOLD_BREAKER, HOLD_COOLING };
 
@@ -69,6 +78,7 @@ struct node {
     const void *kept_for;             /* the one request that may start here, or NULL: any may */
     enum node_state state;
     bool draining;
+    bool leaving; /* the configuration has lost it: it finishes what it has, and goes */
     char reason[160];
     struct wall state_since;
     int in_flight;
@@ -83,6 +93,8 @@ struct node {
     char *address;              /* owned: "http://host:port"; NULL before there is one */
     struct http_client *client; /* of health checks; NULL before there is an address */
     int pid, restarts;
+    enum node_place place;
+    bool engine;              /* provider process has an instance of its name */
     struct event *hold_timer; /* a hold ends by itself; NULL until there was one */
     /* health check (health.c) */
     struct event *timer;     /* next probe, or the deadline of the running one */
@@ -106,6 +118,10 @@ struct nodes_options { /* all borrowed */
     void (*on_capacity)(void *arg);
     /* The node is not where it was up to this generation: pools with connections to there are to be dropped. On `loop`. */
     void (*on_gone)(struct node *n, unsigned generation, void *arg);
+    /* Once every loop has been through its messages: done(n), on `loop`. */
+    void (*rest)(struct node *n, void (*done)(void *n), void *arg);
+    /* The place has been another node's: its counts are to begin anew. */
+    void (*on_new_name)(struct node *n, void *arg);
     void *arg;
 };
 
@@ -115,7 +131,16 @@ void nodes_free(struct nodes *t);
 /* End the engines that we started; done(arg) on the loop once all are gone, also when there are none. */
 void nodes_stop(struct nodes *t, int64_t grace_ms, void (*done)(void *arg), void *arg);
 
-int nodes_count(const struct nodes *t);
+/* A reload, in two steps: what can fail, and what cannot. The plan is for one commit or discard. Nodes that are named as
+ * before and differ only in what a running node can take over get the new specification; those that are gone or differ in
+ * more leave; new ones are started, when there is a place and no engine of that name left. */
+struct nodes_plan;
+enum rc nodes_prepare(struct nodes *t, const struct config *c, struct nodes_plan **plan, struct error *e) SPW_MUST_USE;
+void nodes_commit(struct nodes *t, struct nodes_plan *plan);
+void nodes_discard(struct nodes_plan *plan); /* NULL is fine */
+
+int nodes_count(const struct nodes *t); /* of places, free ones too; it only grows */
+bool node_is_there(const struct node *n);
 struct node *nodes_at(const struct nodes *t, int index);
 struct node *nodes_find(const struct nodes *t, const char *name);
 bool nodes_any_ready(const struct nodes *t);
@@ -186,8 +211,26 @@ struct holds { /* of the whole table, under the lock */
 struct holds *nodes_holds(const struct nodes *t);
 void holds_configure(struct holds *h, const struct config *c);
 void node_hold_stop(struct node *n);
-void health_start(struct node *n);      /* the first probe, at once; n has a client */
-void health_stop(struct node *n);       /* cancels what runs */
-void health_probe_soon(struct node *n); /* an interval is too long to wait */
+/* ---- between nodes.c and changes.c ------------------------------------------------------------------------------- */
+
+struct changes {                                     /* of the table, by reloads */
+    struct node_spec *pending[ROUTE_CANDIDATES_MAX]; /* not started yet; references */
+    int n_pending;
+    struct event *sweep; /* while nodes leave or wait to be started */
+};
+struct changes *nodes_changes(struct nodes *t);
+void changes_stop(struct nodes *t);
+enum rc node_spec_make(struct nodes *t, const struct config *owner, const struct config_node *c, struct node_spec **out,
+                       struct error *e) SPW_MUST_USE;
+void node_take_place(struct nodes *t, int index, struct node_spec *spec); /* the reference goes over; not yet started */
+enum rc node_start(struct node *n, struct error *e) SPW_MUST_USE;
+void node_disconnect(struct node *n);
+/* Ends its engine; RC_NOT_FOUND: there is none. done(n) when it is gone. */
+enum rc node_end_engine(struct node *n, void (*done)(enum rc rc, void *n)) SPW_MUST_USE;
+void nodes_set_config(struct nodes *t, const struct config *c); /* under the lock */
+void node_clear_place(struct node *n);                          /* its memory goes */
+void health_start(struct node *n);                              /* the first probe, at once; n has a client */
+void health_stop(struct node *n);                               /* cancels what runs */
+void health_probe_soon(struct node *n);                         /* an interval is too long to wait */
 
 #endif

@@ -361,6 +361,14 @@ class Scheduler:
         self.folder = tempfile.mkdtemp(prefix="spillway-it-")
         self.log_path = os.path.join(self.folder, "log")
         self.ledger_path = os.path.join(self.folder, "state", "ledger.db")
+        self.config_path = os.path.join(self.folder, "spillway.yaml")
+        self.configure(nodes, keys, **settings)
+        self.program, self.env = os.path.join(build, "spillway"), {**os.environ, **(env or {})}
+        self.log = open(self.log_path, "ab")
+        self._start()
+
+    def configure(self, nodes, keys=None, **settings):
+        """Write the configuration, whole or not at all."""
         lines = ["state_dir: state"]
         if "auth" not in settings:
             lines.append(f"auth: {'keys' if keys else 'off'}")
@@ -374,12 +382,12 @@ class Scheduler:
         if keys:
             lines += to_yaml("keys", keys)
         lines += to_yaml("nodes", nodes)
-        self.config_path = os.path.join(self.folder, "spillway.yaml")
-        with open(self.config_path, "w") as f:
-            f.write("\n".join(lines) + "\n")
-        self.program, self.env = os.path.join(build, "spillway"), {**os.environ, **(env or {})}
-        self.log = open(self.log_path, "ab")
-        self._start()
+        self.write_config("\n".join(lines) + "\n")
+
+    def write_config(self, text):
+        with open(self.config_path + ".new", "w") as f:
+            f.write(text)
+        os.rename(self.config_path + ".new", self.config_path)
 
     def _start(self):
         self.process = subprocess.Popen([self.program, "serve", "--config", self.config_path],
