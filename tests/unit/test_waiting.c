@@ -168,13 +168,13 @@ static void a_tenant_that_returns_is_not_paid_twice(void)
 static void work_is_corrected(void)
 {
     struct waiting room;
-    struct waiter a[3], b[4];
+    struct waiter a[3], b[5], c = waiter("c", WAITING_INTERACTIVE);
     make_room(&room, 100, 1000, 10 * S);
     for (int i = 0; i < 3; i++) {
         a[i] = waiter("a", WAITING_INTERACTIVE);
         CHECK_INT(waiting_enter(&room, &a[i], 0), WAITING_IN);
     }
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         b[i] = waiter("b", WAITING_INTERACTIVE);
         CHECK_INT(waiting_enter(&room, &b[i], 0), WAITING_IN);
     }
@@ -187,8 +187,11 @@ static void work_is_corrected(void)
     CHECK(give(&room, 0) == &a[1]);
     waiting_correct(&room, WAITING_INTERACTIVE, "b",
                     -1000000); /* nobody gets ahead of the others by what he gave back */
+    CHECK_INT(waiting_enter(&room, &c, 0), WAITING_IN);
     CHECK(give(&room, 0) == &b[3]);
-    CHECK(give(&room, 0) == &a[2]);
+    struct waiter *next[] = {give(&room, 0), give(&room, 0)};
+    CHECK(next[0] == &c || next[1] == &c);
+    CHECK(next[0] != &b[4] && next[1] != &b[4]);
     empty(&room);
 }
 
