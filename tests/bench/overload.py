@@ -1,14 +1,15 @@
-"""Three times more than the nodes can do: what still gets through, how fast the rest is refused, and whether anything grows.
+"""Three times more than the nodes can do: what gets through, how fast the rest is refused, and whether anything grows.
 
     cmake -S . -B build -G Ninja && ninja -C build spillway frontdoor_upstream frontdoor_load
     python3 tests/bench/overload.py --build build --markdown
 
 The load is an open loop: requests come at a fixed rate whatever becomes of the earlier ones. The nodes have a capacity
 that is known, slots / time of an answer, and it is set to a quarter of the peak of the proxy itself, which is measured
-first. Load and upstream share one core, the proxy has the other to itself. Parts:
+at the beginning of each round: a machine that is slower at the moment is so for all parts of the round. Load and
+upstream share one core, the proxy has the other to itself. Parts:
 
-    peak       the proxy with nodes that have no bound: 64 connections, each with one request under way
-    capacity   as much as the nodes can do, and a little less; the better of both is the peak that goodput is held against
+    peak       a proxy with nodes that have no bound: 64 connections, each with one request under way
+    capacity   as much as the nodes can do, and a little less; the better of both is what goodput is held against
     overload   three times as much: answers, refusals, memory and waiting rooms
     two        the same beside a tenant that asks for a tenth of the capacity
     refusals   no slot is ever free and nobody may wait: what saying no costs
@@ -21,6 +22,7 @@ import hashlib
 import http.client
 import json
 import os
+import resource
 import shutil
 import socket
 import statistics
@@ -30,10 +32,11 @@ import tempfile
 import threading
 import time
 
-from frontdoor import Proxy, free_port, note, pinned, version
+from frontdoor import Proxy, free_port, machine_s, note, pinned, version
 
 TENANTS = ("crowd", "guest")
 FRAMES = 4
+SLOTS = 64
 
 CONFIG = """listen: 127.0.0.1:{port}
 state_dir: state
@@ -154,20 +157,6 @@ class Overload:
 
     # ---- the parts
 
-    def peak(self):
-        row = self.spillway("peak", 4, 0, "10s")
-        rates = [self.load(row, "crowd", "closed", connections=64)["rate"] for _ in range(self.args.rounds)]
-        row.stop()
-        return statistics.median(rates)
-
-    def bounded(self, peak):
-        """A proxy whose nodes can do a quarter of its peak: (row, answers per second, time between frames)."""
-        capacity = peak / 4
-        slots = 4 * max(1, round(capacity * 0.025 / 4))  # an answer takes about 25 ms
-        interval_us = round(slots / capacity * 1e6 / FRAMES)
-        row = self.spillway("bounded", 4, slots, f"{self.args.wait_ms}ms")
-        return row, slots / (interval_us * FRAMES / 1e6), interval_us
-
     def two_tenants(self, row, capacity, interval_us):
         crowd = self.begin(row, "crowd", "open", rate=3 * capacity, connections=15000, interval_us=interval_us,
                            seconds=self.args.seconds)
@@ -197,24 +186,33 @@ class Overload:
         row.stop()
         return [statistics.median(v) for v in zip(*rounds)]
 
+    def round(self, free, row):
+        peak = self.load(free, "crowd", "closed", connections=64)["rate"]
+        interval_us = round(SLOTS * 4 / peak * 1e6 / FRAMES)  # so that an answer takes as long as makes it a quarter
+        capacity = SLOTS / (interval_us * FRAMES / 1e6)
+        same = dict(connections=15000, interval_us=interval_us)
+        at = [self.load(row, "crowd", "open", rate=times * capacity, **same) for times in (0.95, 1.0)]
+        over = self.load(row, "crowd", "open", rate=3 * capacity, **same)
+        over["peak"], over["capacity"], over["best"] = peak, capacity, max(a["goodput"] for a in at)
+        over["share"] = over["goodput"] / over["best"]
+        over["errors"] += sum(a["errors"] for a in at)
+        over["guest"] = self.two_tenants(row, capacity, interval_us)[1]
+        return over
+
     def run(self):
-        a, r = self.args, {}
-        r["peak"] = self.peak()
-        note(f"the proxy's own peak: {r['peak']:.0f}/s")
-        row, capacity, interval_us = self.bounded(r["peak"])
-        r["capacity"], r["at"], r["over"], r["two"] = capacity, [], [], []
+        a, r = self.args, {"over": []}
+        free = self.spillway("free", 4, 0, "10s")
+        row = self.spillway("bounded", 4, SLOTS, f"{a.wait_ms}ms")
         r["rss_before"] = row.rss_mib()
+        busy, begin = machine_s()[0], time.monotonic()
         with Sampler(row) as sampler:
             for i in range(a.rounds):
-                at = [self.load(row, "crowd", "open", rate=times * capacity, connections=15000,
-                                interval_us=interval_us) for times in (0.95, 1.0)]
-                over = self.load(row, "crowd", "open", rate=3 * capacity, connections=15000, interval_us=interval_us)
-                over["share"] = over["goodput"] / max(a["goodput"] for a in at)  # of the same minute
-                r["at"] += at
+                over = self.round(free, row)
                 r["over"].append(over)
-                r["two"].append(self.two_tenants(row, capacity, interval_us))
-                note(f"round {i + 1} of {a.rounds}: {r['over'][-1]['goodput']:.0f}/s of {capacity:.0f}/s, refused in "
-                     f"{r['over'][-1]['refused_us']['p99'] / 1e3:.1f} ms")
+                note(f"round {i + 1} of {a.rounds}: peak {over['peak']:.0f}/s, goodput {over['goodput']:.0f}/s of "
+                     f"{over['capacity']:.0f}/s, refused in {over['refused_us']['p99'] / 1e3:.1f} ms (p99)")
+        ours = sum(p.cpu_s() for p in self.started) + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        r["others"] = (machine_s()[0] - busy - ours) / (time.monotonic() - begin) / os.cpu_count()
         time.sleep(1)
         r["rss"], r["waiting"], r["rss_after"] = sampler.rss, sampler.waiting, row.rss_mib()
         r["left"] = scrape(row).get("spillway_requests_waiting", 0)
@@ -228,15 +226,15 @@ def middle(values, of):
 
 
 def report(r, args):
-    over, two = r["over"], r["two"]
-    best = max(a["goodput"] for a in r["at"])
-    goodput = middle(over, lambda a: a["goodput"])
+    over = r["over"]
+    guests = [a["guest"] for a in over]
     tenth = max(1, len(r["rss"]) // 10)
     rows = [
-        ("the proxy's own peak, answers/s", f"{r['peak']:,.0f}", ""),
-        ("the nodes' capacity (slots / time of an answer), answers/s", f"{r['capacity']:,.0f}", "a quarter of it"),
-        ("peak goodput at that rate, answers/s", f"{best:,.0f}", ""),
-        ("goodput at three times the capacity, answers/s", f"{goodput:,.0f}", ""),
+        ("the proxy's own peak, answers/s", f"{middle(over, lambda a: a['peak']):,.0f}", ""),
+        ("the nodes' capacity (slots / time of an answer), answers/s",
+         f"{middle(over, lambda a: a['capacity']):,.0f}", "a quarter of it"),
+        ("peak goodput at that rate, answers/s", f"{middle(over, lambda a: a['best']):,.0f}", ""),
+        ("goodput at three times the capacity, answers/s", f"{middle(over, lambda a: a['goodput']):,.0f}", ""),
         ("the same of the peak of its own round, median and least", f"{middle(over, lambda a: a['share']):.1%}, "
             f"{min(a['share'] for a in over):.1%}", "90%"),
         ("answers of that, p50 / p99 from request to end, ms", " / ".join(
@@ -246,17 +244,17 @@ def report(r, args):
             f"{f(a['refused_us'][q] for a in over) / 1e3:,.1f}" for q, f in
             (("p50", statistics.median), ("p99", statistics.median), ("max", max))), "20"),
         ("refusals without Retry-After", f"{sum(a['without_retry_after'] for a in over)}", "0"),
-        ("requests without any answer", f"{sum(a['errors'] for a in over + r['at'])}", "0"),
+        ("requests without any answer", f"{sum(a['errors'] for a in over)}", "0"),
         ("CPU for each request that came, us", f"{middle(over, lambda a: a['cpu_us']):.0f}", ""),
         ("most that waited at once", f"{max(r['waiting']):,.0f}", ""),
         ("waiting a second after the last round", f"{r['left']:.0f}", "0"),
         ("RSS before / first tenth / last tenth / most / after, MiB", " / ".join(f"{v:.1f}" for v in (
             r["rss_before"], statistics.mean(r["rss"][:tenth]), statistics.mean(r["rss"][-tenth:]), max(r["rss"]),
             r["rss_after"])), "does not grow"),
-        ("a small tenant beside it: answered", f"{sum(g['good'] for _, g in two)} of "
-            f"{sum(g['good'] + g['refused_us']['n'] for _, g in two)}", ""),
+        ("a small tenant beside it: answered", f"{sum(g['end_us']['n'] for g in guests):,} of "
+            f"{sum(g['end_us']['n'] + g['refused_us']['n'] for g in guests):,}", ""),
         ("its p50 / p99 to the end, ms", " / ".join(
-            f"{middle(two, lambda p, q=q: p[1]['end_us'][q]) / 1e3:,.0f}" for q in ("p50", "p99")), ""),
+            f"{middle(guests, lambda g, q=q: g['end_us'][q]) / 1e3:,.0f}" for q in ("p50", "p99")), ""),
         ("refusals alone: at most per second, CPU each us, p99 us",
          "{:,.0f}, {:.1f}, {:,.0f}".format(*r["refusals"]), ""),
     ]
@@ -266,8 +264,9 @@ def report(r, args):
         print("| " + " | ".join(row) + " |" if args.markdown else f"{row[0]:{width}}  {row[1]}  {row[2]}".rstrip())
         if i == 0 and args.markdown:
             print("|---|---|---|")
-    print(f"\n{version([os.path.join(args.build, 'spillway'), 'version'])}, {os.cpu_count()} cores, {args.rounds} rounds "
-          f"of {args.seconds} s, a wait of at most {args.wait_ms} ms; load average {os.getloadavg()[0]:.1f}.")
+    ours = version([os.path.join(args.build, "spillway"), "version"])
+    print(f"\n{ours}, {os.cpu_count()} cores, {args.rounds} rounds of {args.seconds} s; a request waits at most "
+          f"{args.wait_ms} ms; other programs took {r['others']:.0%} of the cores meanwhile.")
 
 
 def main():
