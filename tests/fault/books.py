@@ -102,6 +102,16 @@ def compare(books, told):
     assert not orphans, f"legs without a row: {sorted(orphans)[:3]}"
 
 
+READY_S = 1.0  # from the start of the process until it takes requests
+
+
+def check_ready(args, durations):
+    """In the short form, which runs beside other tests, half of them tell whether it is the program that takes long."""
+    d = sorted(durations)
+    longest = d[-1] if args.full else d[len(d) // 2]
+    assert args.sanitized or longest < READY_S, f"ready only after {longest:.2f} s"
+
+
 def summary(name, durations):
     d = sorted(durations)
     return f"{name}: median {d[len(d) // 2] * 1000:.0f} ms, longest {d[-1] * 1000:.0f} ms"
