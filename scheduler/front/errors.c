@@ -257,6 +257,14 @@ enum rc api_error_write(const struct api_error *e, struct strbuf *out)
     return rc == RC_OK ? strbuf_puts(out, "}}") : rc;
 }
 
+enum rc api_error_write_event(const struct api_error *e, struct strbuf *out)
+{
+    enum rc rc = strbuf_puts(out, "data: ");
+    if (rc == RC_OK)
+        rc = api_error_write(e, out);
+    return rc == RC_OK ? strbuf_puts(out, "\n\n") : rc;
+}
+
 void api_error_reply_with(struct http_exchange *x, const struct api_error *e, const char *request_id,
                           const struct http_header *more, int n_more)
 {

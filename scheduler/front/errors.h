@@ -64,6 +64,8 @@ int api_error_status(const struct api_error *e);
 const char *api_error_name(const struct api_error *e); /* for ledger, log and metrics: "model_not_found" */
 /* {"error":{"message","type","param","code"}} */
 enum rc api_error_write(const struct api_error *e, struct strbuf *out) SPW_MUST_USE;
+/* The same as an event of a stream. */
+enum rc api_error_write_event(const struct api_error *e, struct strbuf *out) SPW_MUST_USE;
 /* The whole answer. 429 and 5xx carry Retry-After where retrying may help, our own others x-should-retry: false; 405
  * Allow (`allow`). node may be NULL. The exchange is over afterwards. */
 void api_error_reply(struct http_exchange *x, const struct api_error *e, const char *request_id, const char *node,

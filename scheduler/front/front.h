@@ -13,6 +13,7 @@
  *
  * Public surface: POST /v1/chat/completions, POST /v1/completions, GET /v1/models, GET /v1/models/{id}, GET /healthz,
  * GET /readyz. /metrics and /admin are never here.
+ * A request with an Idempotency-Key is computed and charged once (idempotency.h).
  * `service_tier` and x-spillway-deadline say how urgent a request is (urgency.h). A stream that had to wait may begin with
  * comments, and then lacks x-spillway-node.
  * Answers carry x-request-id (ours; a client's is not believed) and x-spillway-node. The charge is in the header

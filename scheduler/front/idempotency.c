@@ -84,18 +84,23 @@ static void replay(struct http_exchange *x, const struct repeat_answer *a)
 }
 
 /* a: NULL for one that could not be kept. */
-static void answer_again(struct lane *l, struct http_exchange *x, const char *id, const struct repeat_answer *a)
+static struct api_error why_not(const struct repeat_answer *a)
 {
     struct api_error e;
+    if (a)
+        return a->error;
+    api_error_set(&e, API_REPEAT_BUSY, NULL, "%s", "");
+    return e;
+}
+
+static void answer_again(struct lane *l, struct http_exchange *x, const char *id, const struct repeat_answer *a)
+{
     if (a && !a->failed) {
         log_info(l->front->o.log, "request", "answered again", LOG_S("request_id", id), LOG_I("status", a->status));
         replay(x, a);
         return;
     }
-    if (a)
-        e = a->error;
-    else
-        api_error_set(&e, API_REPEAT_BUSY, NULL, "%s", "");
+    struct api_error e = why_not(a);
     counter_add(&l->refused, 1);
     metrics_add(l->metrics, METRIC_REFUSED, (int)e.code, 0, 1);
     api_error_reply(x, &e, id, NULL, NULL);
@@ -108,17 +113,76 @@ struct in_line {
     struct lane *lane;
     struct http_exchange *x; /* NULL: the client is gone, and the mail will end it */
     char id[REQUEST_ID_BYTES];
+    struct event *timer; /* owned; NULL: a client that hears nothing while it waits */
+    bool headed;         /* it has heard that it waits */
 };
+
+static void in_line_free(struct in_line *w)
+{
+    if (w->timer)
+        event_free(w->timer);
+    repeat_answer_unref(w->wait.answer);
+    free(w);
+}
+
+static void arm(struct in_line *w)
+{
+    int64_t ms = w->lane->config->keep_alive_ms;
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000};
+    if (ms > 0)
+        event_add(w->timer, &tv);
+}
+
+/* A stream that has nothing to say yet says so, as in a waiting room. The head is its own: the first's is not known. */
+static void on_beat(evutil_socket_t fd, short what, void *arg)
+{
+    struct in_line *w = arg;
+    (void)fd;
+    (void)what;
+    if (!w->headed) {
+        const struct http_header headers[] = {
+            {"Content-Type", "text/event-stream"},
+            {"Cache-Control", "no-cache"},
+            {"X-Accel-Buffering", "no"},
+            {"x-request-id", w->id},
+            {"x-spillway-idempotent-replay", "true"},
+        };
+        http_reply_start(w->x, 200, headers, 5);
+        w->headed = true;
+    }
+    if (http_reply_pending(w->x) < 65536) /* who does not read need not be told */
+        http_reply_write(w->x, REPLY_COMMENT, sizeof REPLY_COMMENT - 1);
+    arm(w);
+}
+
+/* The head has left: the rest of it, or an error event. */
+static void answer_headed(struct in_line *w, const struct repeat_answer *a)
+{
+    struct api_error e;
+    struct strbuf event;
+    strbuf_init(&event, 16384);
+    if (a && !a->failed) {
+        http_reply_write(w->x, a->body.data, a->body.len);
+    } else {
+        e = why_not(a);
+        if (api_error_write_event(&e, &event) == RC_OK)
+            http_reply_write(w->x, event.data, event.len);
+    }
+    http_reply_end(w->x);
+    strbuf_fini(&event);
+}
 
 static void on_told(struct mail *m)
 {
     struct in_line *w = (struct in_line *)((char *)m - offsetof(struct in_line, wait.mail));
     if (w->x) {
         http_exchange_set(w->x, NULL, NULL);
-        answer_again(w->lane, w->x, w->id, w->wait.answer);
+        if (w->headed)
+            answer_headed(w, w->wait.answer);
+        else
+            answer_again(w->lane, w->x, w->id, w->wait.answer);
     }
-    repeat_answer_unref(w->wait.answer);
-    free(w);
+    in_line_free(w);
 }
 
 static void on_waiter_abort(struct http_exchange *x, void *state)
@@ -126,8 +190,10 @@ static void on_waiter_abort(struct http_exchange *x, void *state)
     struct in_line *w = state;
     (void)x;
     w->x = NULL;
+    if (w->timer)
+        event_del(w->timer);
     if (repeats_leave(w->lane->front->repeats, &w->wait))
-        free(w);
+        in_line_free(w);
 }
 
 /* ---- asking ----------------------------------------------------------------------------------------------------- */
@@ -173,7 +239,7 @@ static void on_unwanted(void *arg)
 }
 
 static enum rc ask(struct lane *l, struct http_exchange *x, const char *id, const struct repeat_question *q,
-                   struct idempotency **part, struct api_error *refusal)
+                   bool stream, struct idempotency **part, struct api_error *refusal)
 {
     const struct repeat_owner owner = {.box = l->mail, .unwanted = on_unwanted};
     struct in_line *w = spw_calloc(1, sizeof *w);
@@ -184,6 +250,9 @@ static enum rc ask(struct lane *l, struct http_exchange *x, const char *id, cons
     enum repeat_role role = repeats_ask(l->front->repeats, q, &owner, &ticket, &w->wait, &answer);
     if (role == REPEAT_WAIT) { /* nothing is delivered before this turn has ended */
         http_exchange_set(x, w, on_waiter_abort);
+        w->timer = stream ? evtimer_new(l->loop, on_beat, w) : NULL;
+        if (w->timer)
+            arm(w);
         return RC_AGAIN;
     }
     free(w);
@@ -211,7 +280,7 @@ enum rc idempotency_begin(struct lane *l, struct http_exchange *x, const char *i
     if (rc != RC_OK || !q.key)
         return rc;
     q.what = hash_of(body, who);
-    return ask(l, x, id, &q, part, refusal);
+    return ask(l, x, id, &q, body->stream, part, refusal);
 }
 
 static void part_free(struct idempotency *p)

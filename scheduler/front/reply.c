@@ -7,8 +7,6 @@
 
 #include "scheduler/front/front_internal.h"
 
-static const char comment[] = ": waiting\n\n";
-
 void reply_head(struct request *r, const char *node)
 {
     if (r->headed)
@@ -96,5 +94,5 @@ void reply_beat(struct request *r)
     r->beat = clock_now(r->lane->front->o.clock);
     reply_head(r, NULL);
     if (reads)
-        http_reply_write(r->x, comment, sizeof comment - 1);
+        http_reply_write(r->x, REPLY_COMMENT, sizeof REPLY_COMMENT - 1);
 }

@@ -20,6 +20,7 @@ void reply_whole(struct request *r, const struct http_header *headers, int n, co
 /* r->error, which nobody keeps, before any head. node may be NULL. r->x is over. */
 void reply_error(struct request *r, const char *node);
 
+#define REPLY_COMMENT ": waiting\n\n" /* keeps a stream's connection alive; clients skip it */
 /* Milliseconds until the client of a stream without an answer should hear something; -1: it need not. */
 int64_t reply_beat_ms(const struct request *r);
 /* Tell it, if it is time. */

@@ -98,11 +98,7 @@ static void finish_stream(struct request *r)
 static void finish_with_event(struct request *r)
 {
     strbuf_clear(&r->out);
-    enum rc rc = strbuf_puts(&r->out, "data: ");
-    if (rc == RC_OK)
-        rc = api_error_write(&r->error, &r->out);
-    if (rc == RC_OK)
-        rc = strbuf_puts(&r->out, "\n\n");
+    enum rc rc = api_error_write_event(&r->error, &r->out);
     SPW_ASSERT(rc == RC_OK);
     write_last(r);
 }

@@ -164,6 +164,28 @@ def first_leaves(args):
         up.stop()
 
 
+def streams_hear_comments(args):
+    """Who waits for long hears so, and gets the frames, or an error event."""
+    up = Upstream(default=Script(head_delay=0.6))
+    with served(args, up, queue={"keep_alive": "100ms"}, routing={"retries": 0}).ready() as s:
+        for script, last in ((Script(head_delay=0.6), "[DONE]"), (Script(head_delay=0.6, status=500), "upstream_error")):
+            up.scripts.append(script)
+            first = start(s, last, stream=True)
+            waits = s.metrics()["spillway_idempotent_waits_total"]
+            wait_until(lambda: up.active == 1, 3, "it runs")
+            waiter = start(s, last, stream=True)
+            wait_until(lambda: s.metrics()["spillway_idempotent_waits_total"] == waits + 1, 3, "it waits")
+            assert waiter.head().status == 200 and is_replay(waiter.answer), waiter.answer.headers
+            raw = b"".join(waiter.pieces()).decode()
+            waiter.close()
+            assert waiter.answer.complete and raw.count(": waiting\n\n") >= 3, raw
+            frames = [f[6:] for f in raw.split("\n\n") if f.startswith("data: ")]
+            assert last in frames[-1], raw
+            got = first.all()
+            if last == "[DONE]":
+                assert frames == [d for _, d in got.events]
+
+
 def orphan_changes_nodes(args):
     """The client is gone, and then the node: what is sent to the next one is the request's own copy."""
     bad, good = Upstream("bad"), Upstream("good")
@@ -286,5 +308,6 @@ def drained(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [same_again, bad_keys, hundred_at_once, failures_are_not_kept, first_leaves, orphan_changes_nodes,
+    main(__doc__, [same_again, bad_keys, hundred_at_once, failures_are_not_kept, first_leaves, streams_hear_comments,
+                   orphan_changes_nodes,
                    after_a_restart, killed_while_it_runs, answers_make_room, with_the_cache, drained])
