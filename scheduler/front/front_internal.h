@@ -200,7 +200,7 @@ struct lane {
     struct random_pool random;
     struct lane_pool *pools;                    /* one per node */
     struct cached *cached;                      /* NULL: there is no cache */
-    struct spans *spans;                        /* */
+    struct spans *spans;                        /* never NULL: traceparent is passed on in any case */
     struct metrics *metrics;                    /* changed by this lane, read by all */
     struct counter accepted, refused;           /* for front_totals */
     TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
