@@ -159,7 +159,8 @@ void forgery_found(struct forgery *f, const struct hash *token, const char *peer
     struct peer_key k = key_of(peer);
     int64_t now_ns = clock_now(f->clock).ns;
 
-    f->tokens[place_of(f, token)] = (struct bad_token){*token, now_ns + FORGERY_MEMORY_S * NS_PER_S};
+    if (token)
+        f->tokens[place_of(f, token)] = (struct bad_token){*token, now_ns + FORGERY_MEMORY_S * NS_PER_S};
     charge(take_place(f, &k, now_ns), now_ns, 1);
     charge(&f->all, now_ns, FORGERY_ALL);
 }

@@ -28,7 +28,7 @@ bool forgery_known(const struct forgery *f, const struct hash *token);
 /* May a signature from this address (as text; "unix", or NULL: those have one in common) be checked? 0: yes; else no, not
  * for so many seconds. */
 int forgery_wait_s(const struct forgery *f, const char *peer);
-/* It was bad. */
+/* It was bad. token: NULL where it shall not be known again. */
 void forgery_found(struct forgery *f, const struct hash *token, const char *peer);
 /* The keys have changed: what was bad may be good now. */
 void forgery_forget_tokens(struct forgery *f);

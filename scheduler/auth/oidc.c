@@ -235,7 +235,7 @@ static struct issuer *issuer_of(struct oidc *o, const struct jwt *t)
     return NULL;
 }
 
-/* The costly part. */
+/* The costly part. RC_NOT_FOUND as in judge(). */
 static enum rc check_signature(struct oidc *o, const struct jwt *t, const struct jwk *key, const struct hash *h,
                                const char *peer, struct auth_refusal *r)
 {
@@ -248,9 +248,12 @@ static enum rc check_signature(struct oidc *o, const struct jwt *t, const struct
     }
     o->stats.signatures++;
     enum rc rc = jwt_verify(t, key, r);
-    if (rc != RC_OK)
-        forgery_found(o->forgery, h, peer);
-    return rc;
+    if (rc == RC_OK)
+        return rc;
+    /* One that names no key may be signed with a key that is newer than ours: worth a look, like an unknown key id, and
+     * not yet a bad token for good. */
+    forgery_found(o->forgery, t->kid ? h : NULL, peer);
+    return t->kid ? rc : RC_NOT_FOUND;
 }
 
 struct asked { /* what is judged */

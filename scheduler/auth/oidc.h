@@ -3,7 +3,8 @@
  * Keys come from the issuer's JWKS (through its discovery document, unless the JWKS is configured), fetched on the loop:
  *
  *     no keys --fetch--> keys --refresh_ms later, at the next token: fetch behind the request's back--> keys
- *        |                 +--a key id that is not among them: fetch, at most every refetch_ms; the request waits--> keys
+ *        |                 +--a key id that is not among them, or a bad signature that names no key:
+ *        |                 |  fetch, at most every refetch_ms; the request waits--> keys
  *        +--fetch failed: again after 1, 2, 4 ... 30 s; what waits is refused (503)
  *     keys --no fetch has succeeded for stale_ms--> no keys
  *

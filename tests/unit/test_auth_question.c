@@ -60,7 +60,8 @@ static void publish(EVP_PKEY *first, const char *kid, EVP_PKEY *second, const ch
 static char *token_of(EVP_PKEY *key, const char *kid, int64_t valid_s, const char *more)
 {
     char header[64];
-    snprintf(header, sizeof header, "{\"alg\":\"ES256\",\"kid\":\"%s\"}", kid);
+    snprintf(header, sizeof header, "{\"alg\":\"ES256\"%s%s%s}", kid ? ",\"kid\":\"" : "", kid ? kid : "",
+             kid ? "\"" : "");
     char *claims =
         spw_asprintf("{\"iss\":\"%s\",\"aud\":\"spillway\",\"sub\":\"u\",\"tenant\":\"acme\",\"exp\":%lld%s}", base,
                      (long long)(hands.wall.ns / NS_PER_S + valid_s), more);
@@ -245,6 +246,27 @@ static void forged_signatures_are_paid_for(void)
     free(good);
     free(fresh);
     free(again);
+    auth_free(a);
+}
+
+/* An issuer with one key at a time, which its tokens do not name: a bad signature may mean that there is a new one. */
+static void a_key_without_name_rotates(void)
+{
+    reset();
+    struct oidc_issuer i = idp_issuer();
+    struct auth *a = open_auth(&i);
+    char *old = token_of(key_a, NULL, 6000, ""), *fresh = token_of(key_b, NULL, 6000, "");
+    CHECK_INT(judge(a, old), AUTH_OK);
+    publish(key_b, "b", NULL, "");
+    CHECK_INT(judge(a, fresh), AUTH_TOKEN_INVALID); /* the keys were fetched a moment ago */
+    step_s(31);
+    CHECK_INT(ask(a, fresh), RC_AGAIN);
+    CHECK(peer_wait(loop, &got.called, 1, 5000));
+    CHECK_INT(got.code, AUTH_OK);
+    CHECK_INT(judge(a, old), AUTH_TOKEN_INVALID);
+    CHECK_INT(idp.keys_served, 2);
+    free(old);
+    free(fresh);
     auth_free(a);
 }
 
@@ -645,6 +667,7 @@ int main(void)
     TEST(cache_ends);
     TEST(forged_signatures_are_paid_for);
     TEST(keys_rotate);
+    TEST(a_key_without_name_rotates);
     TEST(made_up_key_ids_cause_no_flood);
     TEST(issuer_down);
     TEST(issuer_lies);
