@@ -239,16 +239,29 @@ static enum rc take_chunk(struct assembler *a, const struct tree_node *root)
     return rc;
 }
 
+static enum rc fail_once(struct assembler *a, enum rc rc)
+{
+    a->rc = rc;
+    if (rc != RC_OK)
+        assembler_fini(a);
+    return rc;
+}
+
 enum rc assembler_feed(struct assembler *a, const char *chunk, size_t n)
 {
     if (a->rc != RC_OK)
         return a->rc;
-    a->rc = tree_parse(a->tree, chunk, n);
-    if (a->rc == RC_OK)
-        a->rc = tree_is(tree_root(a->tree), TREE_OBJECT) ? take_chunk(a, tree_root(a->tree)) : RC_INVALID;
+    enum rc rc = tree_parse(a->tree, chunk, n);
+    if (rc == RC_OK)
+        rc = tree_is(tree_root(a->tree), TREE_OBJECT) ? take_chunk(a, tree_root(a->tree)) : RC_INVALID;
+    return fail_once(a, rc);
+}
+
+enum rc assembler_text(struct assembler *a, struct bytes inside)
+{
     if (a->rc != RC_OK)
-        assembler_fini(a);
-    return a->rc;
+        return a->rc;
+    return fail_once(a, a->begun ? keep(a, &a->texts[ANSWER_CONTENT], inside) : RC_INVALID);
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */

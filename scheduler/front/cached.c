@@ -560,10 +560,14 @@ bool cached_wants(const struct request *r)
     return (r->cached.use & CACHE_STORE) || flight_leads(&r->cached.ticket);
 }
 
-static void on_chunk(struct span chunk, void *arg)
+/* Their first failure sticks. */
+static void on_chunk(struct span chunk, struct span plain, void *arg)
 {
     struct request *r = arg;
-    (void)assembler_feed(r->cached.parts, chunk.p, chunk.n); /* its first failure sticks */
+    if (plain.n)
+        (void)assembler_text(r->cached.parts, (struct bytes){plain.p + 1, plain.n - 2});
+    else
+        (void)assembler_feed(r->cached.parts, chunk.p, chunk.n);
 }
 
 void cached_follow(struct request *r)

@@ -27,7 +27,7 @@ void stream_follow(struct stream *s, struct trail *trail, struct whole *whole)
     s->later = trail->begun;
 }
 
-void stream_tap(struct stream *s, void (*tap)(struct span chunk, void *arg), void *arg)
+void stream_tap(struct stream *s, void (*tap)(struct span chunk, struct span plain, void *arg), void *arg)
 {
     s->tap = tap;
     s->tap_arg = arg;
@@ -39,7 +39,7 @@ void stream_tap_held(const struct stream *s)
     const char *p = s->held.data, *end = p ? p + s->held.len : NULL;
     while (s->tap && p < end) {
         const char *stop = memchr(p, '\n', (size_t)(end - p));
-        s->tap((struct span){p + 6, (size_t)(stop - p) - 6}, s->tap_arg); /* behind "data: " */
+        s->tap((struct span){p + 6, (size_t)(stop - p) - 6}, (struct span){0}, s->tap_arg); /* behind "data: " */
         p = stop + 2;
     }
 }
@@ -277,7 +277,7 @@ static enum rc take_like_the_last(struct stream *s, struct span text, struct spa
     if (rc == RC_OK && s->trail)
         trail_take(s->trail, &t);
     if (rc == RC_OK && s->tap)
-        s->tap(text, s->tap_arg);
+        s->tap(text, literal, s->tap_arg);
     return rc;
 }
 
@@ -310,7 +310,7 @@ static enum rc forward(struct stream *s, const struct chunk *c, struct strbuf *o
     if (rc == RC_OK && s->trail && !hold)
         note_taken(s, c);
     if (rc == RC_OK && s->tap && !hold)
-        s->tap(c->text, s->tap_arg);
+        s->tap(c->text, (struct span){0}, s->tap_arg);
     return rc;
 }
 

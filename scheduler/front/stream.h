@@ -23,10 +23,10 @@
 #define STREAM_FRAME_BYTES_MAX ((size_t)4 << 20)
 
 struct stream {
-    struct sse *frames;                        /* owned; NULL until the first byte */
-    struct trail *trail;                       /* borrowed; NULL: there is this leg and no other */
-    struct whole *whole;                       /* borrowed; NULL: frames are written */
-    void (*tap)(struct span chunk, void *arg); /* NULL: nobody listens */
+    struct sse *frames;                                           /* owned; NULL until the first byte */
+    struct trail *trail;                                          /* borrowed; NULL: there is this leg and no other */
+    struct whole *whole;                                          /* borrowed; NULL: frames are written */
+    void (*tap)(struct span chunk, struct span plain, void *arg); /* NULL: nobody listens */
     void *tap_arg;
     bool later;         /* the client has chunks of an earlier leg */
     struct strbuf held; /* finished frames that wait for the ledger; with a whole: the finish chunk's JSON */
@@ -53,9 +53,10 @@ enum stream_status {
 void stream_init(struct stream *s, const char *model, bool usage_asked);
 /* Before the first byte: what the chunks belong to. whole may be NULL. */
 void stream_follow(struct stream *s, struct trail *trail, struct whole *whole);
-/* Before the first byte: each chunk that is written is told, as the node wrote it. What is held is told by
+/* Before the first byte: each chunk that is written is told, as the node wrote it; with plain, the literal of its text,
+ * where it is like one before it in all but that. What is held is told by
  * stream_tap_held(), once it is certain that it counts. Not with a whole. */
-void stream_tap(struct stream *s, void (*tap)(struct span chunk, void *arg), void *arg);
+void stream_tap(struct stream *s, void (*tap)(struct span chunk, struct span plain, void *arg), void *arg);
 void stream_tap_held(const struct stream *s);
 void stream_fini(struct stream *s);
 /* Appends to `out` what may leave now: whole frames, ready to be written. */

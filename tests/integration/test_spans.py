@@ -225,6 +225,7 @@ def what_is_passed_on(args):
 
 
 def the_collectors_troubles(args):
+    """The bound on what waits is each worker's own: one of them."""
     up = Upstream()
     limit = 2.0 if args.sanitized else 0.5
 
@@ -233,14 +234,15 @@ def the_collectors_troubles(args):
             begun = time.monotonic()
             assert chat(s.port).status == 200
             assert time.monotonic() - begun < limit
-    with Scheduler(args.build, [node("a", up)], tracing=tracing(f"http://127.0.0.1:{free_port()}", queue_max=64)).ready() as s:
+    with Scheduler(args.build, [node("a", up)], workers=1,
+                   tracing=tracing(f"http://127.0.0.1:{free_port()}", queue_max=64)).ready() as s:
         quick(s, 60)
         assert s.metrics()["spillway_spans_dropped_total"] > 0 and s.metrics()["spillway_spans_queued"] <= 64
         begun = time.monotonic()
         assert s.terminate() == 0 and time.monotonic() - begun < 4
     with Collector() as c:
         c.hang.set()
-        with Scheduler(args.build, [node("a", up)], tracing=tracing(c, queue_max=64)).ready() as s:
+        with Scheduler(args.build, [node("a", up)], workers=1, tracing=tracing(c, queue_max=64)).ready() as s:
             quick(s, 60)
             wait_until(lambda: c.posts, 5, "it has been asked")
             quick(s)

@@ -265,6 +265,33 @@ static void test_assemble(void)
 #define DELTA(d)   "{\"choices\":[{\"index\":0,\"delta\":{" d "}}]}"
 #define TOOL(i, t) DELTA("\"tool_calls\":[{\"index\":" i "," t "}]")
 
+/* Texts of chunks that need no look at the rest: joined like the others, bounded like the others. */
+static void test_assemble_texts(void)
+{
+    struct assembler a;
+    struct strbuf out;
+    const char *begin[] = {DELTA("\"role\":\"assistant\",\"content\":\"a\""), NULL};
+    const char *end[] = {"{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}", NULL};
+    strbuf_init(&out, 65536);
+    assembler_init(&a, 100, &scratch);
+    CHECK(assembler_text(&a, (struct bytes){"b", 1}) == RC_INVALID); /* like which one? */
+    assembler_fini(&a);
+    assembler_init(&a, 100, &scratch);
+    CHECK(feed_all(&a, begin) == RC_OK);
+    CHECK(assembler_text(&a, (struct bytes){"\\n\\u00e9", 8}) == RC_OK);
+    CHECK(assembler_text(&a, (struct bytes){"c", 1}) == RC_OK);
+    CHECK(feed_all(&a, end) == RC_OK);
+    CHECK(assembler_finish(&a, &counts, &out) == RC_OK);
+    CHECK(strstr(out.data, "\"content\":\"a\\n\\u00e9c\"") != NULL);
+    assembler_fini(&a);
+    assembler_init(&a, 20, &scratch);
+    CHECK(feed_all(&a, begin) == RC_OK);
+    CHECK(assembler_text(&a, (struct bytes){"0123456789abcdef", 16}) == RC_FULL);
+    CHECK(assembler_text(&a, (struct bytes){"", 0}) == RC_FULL); /* sticks */
+    assembler_fini(&a);
+    strbuf_fini(&out);
+}
+
 static void test_assemble_refused(void)
 {
     static const struct {
@@ -316,6 +343,7 @@ int main(void)
     TEST(test_tools);
     TEST(test_refused);
     TEST(test_assemble);
+    TEST(test_assemble_texts);
     TEST(test_assemble_refused);
     tree_fini(&scratch);
     return TEST_RESULT();
