@@ -37,6 +37,11 @@ size_t utf8_valid_prefix(const char *s, size_t n, bool *incomplete)
     if (incomplete)
         *incomplete = false;
     while (i < n) {
+        uint64_t eight;
+        while (n - i >= 8 && (memcpy(&eight, p + i, 8), (eight & UINT64_C(0x8080808080808080)) == 0))
+            i += 8; /* ASCII, as nearly everything is */
+        if (i == n)
+            break;
         if (p[i] < 0x80) {
             i++;
             continue;

@@ -50,6 +50,10 @@ enum rc json_get_string(const cJSON *obj, const char *key, const char **v, bool 
  * hot paths. */
 enum rc json_append_string(struct strbuf *b, const char *s, size_t n);
 
+/* How many bytes from s on stand for themselves in a string literal and are ASCII: no quote, backslash or control byte. For
+ * who walks over literals that may be large. */
+size_t json_plain_bytes(const char *s, const char *end);
+
 /* Length of the valid UTF-8 prefix of s; == n when all of it is valid. An incomplete sequence at the end is counted
  * out, and *incomplete (may be NULL) says whether more bytes could complete it. */
 size_t utf8_valid_prefix(const char *s, size_t n, bool *incomplete);

@@ -112,9 +112,9 @@ static void skip_blanks(struct parser *p)
 
 /* ---- strings ----------------------------------------------------------------------------------------------------- */
 
-/* Bytes from s on that stand for themselves in a literal: no quote, backslash, control byte or UTF-8 beyond ASCII. Eight
- * at a time: a set high bit in `odd` marks one that needs a look (or, rarely, its neighbour; the slow loop decides). */
-static size_t plain_bytes(const char *s, const char *end)
+/* Eight bytes at a time: a set high bit in `odd` marks one that needs a look (or, rarely, its neighbour; the slow loop
+ * decides). */
+size_t json_plain_bytes(const char *s, const char *end)
 {
     const char *p = s;
     const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones << 7;
@@ -232,7 +232,7 @@ static bool string(struct parser *p, char **text)
     const char *open = p->at++;
     *text = p->put;
     for (;;) {
-        size_t n = plain_bytes(p->at, p->end);
+        size_t n = json_plain_bytes(p->at, p->end);
         memcpy(p->put, p->at, n);
         p->put += n;
         p->at += n;

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
+
 #define NODES_FIRST 128u
 
 void tree_init(struct tree *t)
@@ -56,6 +58,9 @@ static bool skip_string(struct parser *p)
         return false;
     p->at++;
     while (p->at < p->end) {
+        p->at += json_plain_bytes(p->at, p->end);
+        if (p->at == p->end)
+            break;
         unsigned char c = (unsigned char)*p->at;
         if (c == '"') {
             p->at++;
