@@ -55,9 +55,10 @@ struct run {
     enum stream_status status;
 };
 
-static void tell(struct span chunk, void *arg)
+static void tell(struct span chunk, struct span plain, void *arg)
 {
     struct run *r = arg;
+    CHECK(!plain.n || (plain.p > chunk.p && plain.p + plain.n < chunk.p + chunk.n && span_is_filled_string(plain)));
     CHECK(strbuf_append(&r->told, chunk.p, chunk.n) == RC_OK && strbuf_puts(&r->told, "\n") == RC_OK);
 }
 
