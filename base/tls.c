@@ -168,9 +168,13 @@ static int on_session(SSL *ssl, SSL_SESSION *session)
 
     if (!slot || !SSL_SESSION_is_resumable(session))
         return 0; /* not taken */
-    SSL_SESSION_free(*slot);
-    *slot = session;
-    return 1;
+    /* A copy: OpenSSL spoils the session of a connection whose peer closes it without a word of TLS, as many do. */
+    SSL_SESSION *copy = SSL_SESSION_dup(session);
+    if (copy) {
+        SSL_SESSION_free(*slot);
+        *slot = copy;
+    }
+    return 0; /* theirs stays theirs */
 }
 
 void tls_client_keep_session(SSL *ssl, SSL_SESSION **slot)

@@ -239,7 +239,14 @@ static enum rc apply_cb(struct config *next, struct error *e, void *arg)
 
     if (rc != RC_OK)
         return rc;
-    rc = front_take(s->front, next, auth, other, e);
+    rc = admin_take_doors(s->admin, next, e);
+    if (rc == RC_OK) {
+        rc = front_take(s->front, next, auth, other, e);
+        if (rc != RC_OK) {
+            struct error ignored; /* the certificate that it showed until now was good then */
+            (void)!admin_take_doors(s->admin, s->config, &ignored);
+        }
+    }
     if (rc != RC_OK) {
         if (other)
             drop_auth(auth, admin_auth);

@@ -206,6 +206,21 @@ static bool set_scalar(struct config_loader *l, const struct target *t, const ch
     return false;
 }
 
+/* Texts end up in headers, log lines, paths and requests to nodes: a line break in one is nobody's intention. The bad
+ * value is not quoted, it would break the message as well. */
+static bool is_printable(struct config_loader *l, int line, const char *key, const char *text)
+{
+    size_t i = 0;
+
+    while (text[i] && (unsigned char)text[i] >= ' ' && text[i] != 0x7f)
+        i++;
+    if (!text[i])
+        return true;
+    config_problem(l, line, key, "there is a control character (0x%02x) at place %zu; write it without",
+                   (unsigned char)text[i], i + 1);
+    return false;
+}
+
 static bool is_empty(const struct yaml_node *v)
 {
     return v->kind == YAML_KIND_SCALAR && v->plain &&
@@ -232,6 +247,8 @@ static bool set_words(struct config_loader *l, const struct target *t, const str
             config_problem(l, items[i]->line, t->key, "every entry must be a name");
             return false;
         }
+        if (!is_printable(l, items[i]->line, t->key, items[i]->scalar))
+            return false;
         words[i] = config_strdup(l, items[i]->scalar);
     }
     *(const char ***)(t->base + t->row->offset) = words;
@@ -263,6 +280,8 @@ static void set_value(struct config_loader *l, const struct settings *table, int
         config_problem(l, t->line, t->key, "the value is empty; give one or leave the line out");
         return;
     }
+    if (!is_printable(l, t->line, t->key, v->scalar))
+        return;
     if (set_scalar(l, t, v->scalar) && t->row->check && !t->row->check(t->base + t->row->offset, why, sizeof why))
         config_problem(l, t->line, t->key, "%s", why);
 }

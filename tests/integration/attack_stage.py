@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import tempfile
 import threading
 
-from harness import Scheduler, key_hash, node, wait_until
+from harness import Scheduler, certificate, key_hash, node, wait_until
 
 KEY, LOCAL_KEY, OTHER_KEY = "spw_attack_0123456789abcdef", "spw_local_0123456789abcdef", "spw_other_0123456789abcdef"
 AUTH = f"Authorization: Bearer {KEY}\r\n"
@@ -130,21 +131,23 @@ class Reply:
 class Client:
     """A raw connection; what arrives is read as strictly as the scheduler should write it."""
 
-    def __init__(self, port):
+    def __init__(self, port, tls=None):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.data = b""
 
     def send(self, data):
         try:
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             pass  # refused and closed before all was written
 
     def _more(self):
         try:
             piece = self.socket.recv(65536)
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLError):
             piece = b""
         self.data += piece
         return bool(piece)
@@ -194,10 +197,10 @@ class Client:
 
 
 class Stage:
-    """One scheduler for all attacks: what one of them breaks, the next ones see."""
+    """One scheduler for all attacks: what one of them breaks, the next ones see. https: over TLS, with several workers."""
 
-    def __init__(self):
-        self.scheduler = None
+    def __init__(self, https=False):
+        self.scheduler, self.https, self.tls = None, https, None
 
     def set_up(self, args):
         if self.scheduler:
@@ -213,15 +216,19 @@ class Stage:
         nodes = [node("good", self.good, api_key_file=secret),
                  node("remote", self.remote, models=("far",), local=False, api_key_file=secret),
                  node("hostile", self.hostile, models=("h",), api_key_file=secret)]
+        more = {}
+        if self.https:
+            cert, key = certificate(self.folder)
+            self.tls = ssl.create_default_context(cafile=cert)
+            more = {"tls": {"cert": cert, "key": key}, "workers": 3}
         self.scheduler = Scheduler(args.build, nodes, keys=keys, routing={"retries": 0},
-                                   queue={"interactive": {"wait": "5s"}}, limits={"body": "1MiB"})
-        self.scheduler.ready()
+                                   queue={"interactive": {"wait": "5s"}}, limits={"body": "1MiB"}, **more)
         wait_until(lambda: sum(line.get("state") == "ready" for line in self.scheduler.log_lines()) == 3, 5, "nodes")
-        self.witness = Client(self.scheduler.port)
+        self.witness = self.connect()
         self.served = 0
 
     def connect(self):
-        return Client(self.scheduler.port)
+        return Client(self.scheduler.port, self.tls)
 
     def unharmed(self, reached=()):
         """The node got these bodies of the attack (none, as a rule), no header of anybody's, and serves others."""
@@ -264,12 +271,12 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-stage = Stage()
-cases = []
+stage, https_stage = Stage(), Stage(https=True)
+cases, https_cases = [], []
 
 
-def case(name, run):
-    assert name not in {c.__name__ for c in cases}, name
+def stand(name, stage, run, where):
+    assert name not in {c.__name__ for c in where}, name
 
     def f(args):
         stage.set_up(args)
@@ -280,7 +287,17 @@ def case(name, run):
             raise
 
     f.__name__ = name
-    cases.append(f)
+    where.append(f)
+
+
+def case(name, run):
+    stand(name, stage, run, cases)
+
+
+def everywhere(name, run):
+    """run(stage): once in plain text with one worker, once over TLS with several."""
+    stand(name, stage, lambda _: run(stage), cases)
+    stand("https_" + name, https_stage, lambda _: run(https_stage), https_cases)
 
 
 def is_error(r):
@@ -292,7 +309,7 @@ def is_error(r):
 def framing(name, raw, *statuses, end="closed"):
     """Refused once; a good request right behind it is never looked at, because nothing behind a bad byte is believed."""
 
-    def run(_):
+    def run(stage):
         c = stage.connect()
         c.send((raw.encode("latin-1") if isinstance(raw, str) else raw) + SMUGGLED)
         r = c.reply()
@@ -304,13 +321,13 @@ def framing(name, raw, *statuses, end="closed"):
         c.close()
         stage.unharmed()
 
-    case(name, run)
+    everywhere(name, run)
 
 
 def refused(name, raw, *statuses, where=None, check=None):
     """Understood and refused, so that the connection may live; what looks like a request in the body stays a body."""
 
-    def run(_):
+    def run(stage):
         c = stage.connect()
         c.send(raw.encode("latin-1") if isinstance(raw, str) else raw)
         r = c.reply()
@@ -328,13 +345,13 @@ def refused(name, raw, *statuses, where=None, check=None):
         c.close()
         stage.unharmed()
 
-    case(name, run)
+    everywhere(name, run)
 
 
 def harmless(name, raw, *reached):
     """Allowed by the standard; the node gets exactly these bodies, each as one request with our own headers."""
 
-    def run(_):
+    def run(stage):
         c = stage.connect()
         c.send(raw.encode("latin-1") if isinstance(raw, str) else raw)
         for _ in reached:
@@ -344,7 +361,7 @@ def harmless(name, raw, *reached):
         c.close()
         stage.unharmed(reached)
 
-    case(name, run)
+    everywhere(name, run)
 
 
 def head(*lines, method="POST", path="/v1/chat/completions", version="HTTP/1.1", host=HOST, auth=AUTH):

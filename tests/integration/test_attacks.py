@@ -2,7 +2,7 @@
 """Attacks on the scheduler's public port, and by a node on the scheduler: framing, request smuggling, response splitting,
 header injection, credentials, JSON. One row, one attack. Each must be refused, the connection closed where nothing on it
 can be believed any more; of the attack nothing may reach a node as a second request or as a header, which is read off
-the bytes that a recording node gets; and a client that was there before goes on undisturbed."""
+the bytes that a recording node gets; and a client that was there before goes on undisturbed. The rows about bytes run a second time over TLS with several workers."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import time
 
 from attack_stage import (
     AUTH, BODY, CHUNKS, Client, GOOD, HOST, KEY, LENGTH, LOCAL_KEY, OTHER_KEY, Reply, SMUGGLED, TE, case, cases,
-    chat_body, chunked, framing, harmless, head, is_error, post, refused, stage)
+    chat_body, chunked, framing, harmless, head, https_cases, https_stage, is_error, post, refused, stage)
 from harness import Scheduler, free_port, key_hash, main, node
 
 # ---- who is right about the length ------------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ for i, lines in enumerate((
 
 def odd_configuration(args):
     """Names that would become headers are refused before anything starts."""
-    bad = {"upstream_model": '"x\\r\\nX-Evil: 1"', "name": '"a\\r\\nX-Evil: 1"',
+    bad = {"upstream_model": '"x\\r\\nX-Evil: 1"', "name": '"a\\r\\nX-Evil: 1"', "models": '["m\\r\\nX-Evil: 1"]',
            "url": '"http://127.0.0.1:1/\\r\\nX-Evil:1"'}
     for key, value in bad.items():
         fields = {"name": "a", "url": "http://127.0.0.1:1", "models": "[m]", **{key: value}}
@@ -713,13 +713,24 @@ case("admin_port_wants_an_admin", admin_port)
 case("nothing_came_late", nothing_came_late)
 case("drains_cleanly", lambda _: stage.tear_down())
 
+
+def nothing_came_late_over_https(_):
+    https_stage.unharmed()
+    assert len(https_stage.good.posts) == https_stage.served
+    assert not https_stage.remote.posts
+    https_stage.tear_down()
+
+
+https_cases.append(nothing_came_late_over_https)
+
 if __name__ == "__main__":
     import sys
 
     build = [a for i, a in enumerate(sys.argv) if i and sys.argv[i - 1] == "--build"]
     args_sanitized = bool(build) and any(w in build[0] for w in ("asan", "tsan"))
     try:
-        main(__doc__, cases)
+        main(__doc__, cases + https_cases)
     finally:
-        if stage.scheduler:
-            stage.scheduler.close()
+        for s in (stage, https_stage):
+            if s.scheduler:
+                s.scheduler.close()

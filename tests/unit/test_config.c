@@ -137,6 +137,12 @@ static void test_unknown_keys(void)
     WRONG("auth: off\nnodes:\n- name: a\n  url: http://h:1\n  models: [m]\n  prize: {input: 1}\n",
           "f.yaml:6: nodes[0].prize: unknown key; did you mean \"price\"?\n");
     WRONG(OFF NODE "log.level: info\n", "f.yaml:4: log.level: write it nested: \"level\" in the section \"log\"\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h:1', models: [\"m\\r\\nX: y\"]}\n",
+          "f.yaml:3: nodes[0].models: there is a control character (0x0d) at place 2; write it without\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h:1', models: [m], api_key_file: \"/etc/\\x1b[2J\"}\n",
+          "f.yaml:3: nodes[0].api_key_file: there is a control character (0x1b) at place 6; write it without\n");
+    WRONG(OFF NODE "models: [{name: m, description: \"two\\nlines\"}]\n",
+          "f.yaml:4: models[0].description: there is a control character (0x0a) at place 4; write it without\n");
     WRONG(OFF NODE "node: []\n", "f.yaml:4: node: unknown key; did you mean \"nodes\"?\n");
 }
 

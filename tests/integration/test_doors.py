@@ -1,0 +1,329 @@
+#!/usr/bin/env python3
+"""Who is let in at all, before any key is looked at: TLS versions, certificates of clients and their replacement while
+streams run, sessions that go on; how many connections one address may have, over all workers; and the same towards nodes:
+whose certificate is believed, which one is shown, and what an operator reads when it is refused."""
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import warnings
+
+from harness import Scheduler, Script, Skip, Upstream, certificate, chat, main, node, request, wait_until
+
+
+warnings.simplefilter("ignore", DeprecationWarning)  # TLS 1.1 is asked for to see it refused
+
+
+class Authority:
+    """Signs certificates of clients and servers."""
+
+    def __init__(self, folder, name):
+        self.folder, self.name = folder, name
+        self.cert, self.key = self.path(name, "crt"), self.path(name, "key")
+        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                     f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", self.key, "-out", self.cert)
+
+    def path(self, name, kind):
+        return os.path.join(self.folder, f"{name}.{kind}")
+
+    @staticmethod
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+    def sign(self, name):
+        """(certificate file, key file) for the host or client `name`."""
+        cert, key, request_file, names = (self.path(f"{self.name}-{name}", k) for k in ("crt", "key", "csr", "ext"))
+        with open(names, "w") as f:
+            f.write(f"subjectAltName=DNS:{name}\n")
+        self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout",
+                     key, "-out", request_file)
+        self.openssl("x509", "-req", "-in", request_file, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", "2",
+                     "-extfile", names, "-out", cert)
+        return cert, key
+
+
+class Folder:
+    def __enter__(self):
+        self.path = tempfile.mkdtemp(prefix="spillway-doors-")
+        return self.path
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def believing(ca, pair=None):
+    context = ssl.create_default_context(cafile=ca)
+    if pair:
+        context.load_cert_chain(*pair)
+    return context
+
+
+def turned_away(port, context):
+    """The handshake, or the first read after it (TLS 1.3: the client is done before he is refused), fails."""
+    try:
+        chat(port, tls=context, timeout=5)
+    except (OSError, AssertionError):
+        return True
+    return False
+
+
+def ready(s, context):
+    wait_until(lambda: request(s.port, "GET", "/readyz", tls=context).status == 200, 5, "the scheduler is ready")
+
+
+def versions_and_protocols(args):
+    up = Upstream()
+    with Folder() as folder:
+        cert, key = certificate(folder)
+        with Scheduler(args.build, [node("a", up)], tls={"cert": cert, "key": key}) as s:
+            ready(s, believing(cert))
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                context = believing(cert)
+                context.minimum_version = context.maximum_version = version
+                assert chat(s.port, tls=context).status == 200
+            old = believing(cert)
+            old.set_ciphers("ALL:@SECLEVEL=0")
+            old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+            assert turned_away(s.port, old)
+            weak = believing(cert)
+            weak.maximum_version = ssl.TLSVersion.TLSv1_2
+            weak.set_ciphers("ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA")
+            assert turned_away(s.port, weak)
+            wrong = believing(cert)
+            wrong.set_alpn_protocols(["h2"])
+            assert turned_away(s.port, wrong)
+            right = believing(cert)
+            right.set_alpn_protocols(["h2", "http/1.1"])
+            assert chat(s.port, tls=right).status == 200
+            assert s.metrics()["spillway_tls_failed_total"] >= 3
+    up.stop()
+
+
+def sessions_go_on(args):
+    """Over several workers, which share the keys of the tickets."""
+    up = Upstream()
+    with Folder() as folder:
+        cert, key = certificate(folder)
+        with Scheduler(args.build, [node("a", up)], tls={"cert": cert, "key": key}, workers=3) as s:
+            context = believing(cert)
+            ready(s, context)
+            session, resumed = None, 0
+            for _ in range(12):
+                raw = socket.create_connection(("127.0.0.1", s.port), timeout=10)
+                c = context.wrap_socket(raw, server_hostname="localhost", session=session)
+                c.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert c.recv(4096).startswith(b"HTTP/1.1 200 ")
+                session, resumed = c.session, resumed + c.session_reused
+                c.close()
+            assert resumed == 11, resumed
+    up.stop()
+
+
+def certificates_of_clients(args):
+    up = Upstream()
+    with Folder() as folder:
+        ours, theirs = Authority(folder, "ours"), Authority(folder, "theirs")
+        pair = ours.sign("localhost")
+        good, bad = ours.sign("app"), theirs.sign("app")
+        tls = {"cert": pair[0], "key": pair[1], "client_ca": ours.cert}
+        with Scheduler(args.build, [node("a", up)], tls={**tls, "client_certs": "required"}) as s:
+            ready(s, believing(ours.cert, good))
+            assert turned_away(s.port, believing(ours.cert))
+            assert turned_away(s.port, believing(ours.cert, bad))
+            assert chat(s.port, tls=believing(ours.cert, good)).status == 200
+        with Scheduler(args.build, [node("a", up)], tls={**tls, "client_certs": "optional"}) as s:
+            ready(s, believing(ours.cert))
+            assert chat(s.port, tls=believing(ours.cert, good)).status == 200
+            assert turned_away(s.port, believing(ours.cert, bad))
+    up.stop()
+
+
+def the_admin_port(args):
+    """admin.listen over TLS, with certificates of operators: not without one, and not with one alone."""
+    up = Upstream()
+    with Folder() as folder:
+        ours = Authority(folder, "ours")
+        pair, operator = ours.sign("localhost"), ours.sign("operator")
+        admin = {"listen": "127.0.0.1:0", "tls_cert": pair[0], "tls_key": pair[1], "tls_client_ca": ours.cert,
+                 "tls_client_certs": "required"}
+        with Scheduler(args.build, [node("a", up)], admin=admin) as s:
+            s.ready()
+            port = next(line["admin_port"] for line in s.log_lines() if line.get("message") == "serving")
+            with_one = believing(ours.cert, operator)
+            assert request(port, "GET", "/admin/v1/status", tls=with_one).status == 401
+            try:
+                status = request(port, "GET", "/admin/v1/status", tls=believing(ours.cert), timeout=5).status
+            except (OSError, AssertionError):
+                status = None
+            assert status is None, status
+
+            def serial():
+                with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+                    with with_one.wrap_socket(raw, server_hostname="localhost") as c:
+                        return c.getpeercert()["serialNumber"]
+
+            first = serial()
+            ours.sign("localhost")  # renewed in place
+            s.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: serial() != first, 5, "the new certificate")
+    up.stop()
+
+
+def a_certificate_is_replaced(args):
+    """By SIGHUP, while a stream runs: it goes on undisturbed, who comes then sees the new one."""
+    up = Upstream(default=Script(word_delay=0.3))
+    with Folder() as folder:
+        cert, key = os.path.join(folder, "tls.crt"), os.path.join(folder, "tls.key")
+        first, second = certificate(folder, "first"), certificate(folder, "second")
+        shutil.copy(first[0], cert), shutil.copy(first[1], key)
+
+        def shown(s):
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with socket.create_connection(("127.0.0.1", s.port), timeout=5) as raw:
+                with context.wrap_socket(raw, server_hostname="localhost") as c:
+                    return ssl.DER_cert_to_PEM_cert(c.getpeercert(binary_form=True))
+
+        def pem(path):
+            with open(path) as f:
+                return f.read()
+
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with Scheduler(args.build, [node("a", up)], tls={"cert": cert, "key": key}) as s:
+            ready(s, context)
+            assert shown(s) == pem(first[0])
+            answers = []
+            t = threading.Thread(target=lambda: answers.append(chat(s.port, tls=context, stream=True)))
+            t.start()
+            wait_until(lambda: up.active, 5, "the stream runs")
+            shutil.copy(second[1], key)  # half of it: refused, and the old pair stays
+            s.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: "tls.cert" in s.log_text(), 5, "the mistake is told")
+            assert shown(s) == pem(first[0])
+            shutil.copy(second[0], cert)
+            s.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: shown(s) == pem(second[0]), 5, "the new certificate")
+            t.join()
+            assert answers[0].text() == "Hello there, world!" and answers[0].complete, answers[0].body
+    up.stop()
+
+
+def a_certificate_is_noticed(args):
+    """Without anybody's asking, within a minute."""
+    if not args.full:
+        raise Skip("takes a minute; --full runs it")
+    up = Upstream()
+    with Folder() as folder:
+        cert, key = certificate(folder)
+        with Scheduler(args.build, [node("a", up)], tls={"cert": cert, "key": key}) as s:
+            ready(s, believing(cert))
+            certificate(folder)
+            wait_until(lambda: not turned_away(s.port, believing(cert)), 70, "the new certificate")
+            assert "the certificate was replaced" in s.log_text()
+    up.stop()
+
+
+def one_client_has_so_many(args):
+    """Over all workers together; what others have is not touched, and places come free again."""
+    up = Upstream()
+    limits = {"connections_per_client": 5}
+    with Scheduler(args.build, [node("a", up)], limits=limits, workers=3) as s:
+        s.ready()
+
+        def held(n, source="127.0.0.1"):
+            """Connections that have been answered once."""
+            out = []
+            for _ in range(n):
+                c = socket.create_connection(("127.0.0.1", s.port), timeout=5, source_address=(source, 0))
+                c.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                out.append((c, c.recv(4096)))
+            return out
+
+        wait_until(lambda: s.metrics()["spillway_http_connections"] == 0, 5, "nobody is there")
+        mine = held(5)
+        assert all(a.startswith(b"HTTP/1.1 200 ") for _, a in mine), mine
+        for c, a in held(4):
+            assert a.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 1\r\n" in a and b"rate_limit_error" in a, a
+            c.settimeout(5)
+            while a:
+                a = c.recv(4096)  # and closed
+            c.close()
+        others = held(5, "127.0.0.2")
+        assert all(a.startswith(b"HTTP/1.1 200 ") for _, a in others), others
+        assert s.metrics()["spillway_http_refused_client_total"] == 4
+        mine.pop()[0].close()
+        wait_until(lambda: held(1)[0][1].startswith(b"HTTP/1.1 200 "), 5, "the place is free again")
+        for c, _ in mine + others:
+            c.close()
+    up.stop()
+
+
+class Strict(Upstream):
+    """A node over TLS that asks for a certificate, and counts the handshakes and those that went on with a session."""
+
+    def __init__(self, pair, ca):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(*pair)
+        self.context.load_verify_locations(ca)
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        self.handshakes, self.resumed, self.names, self.shown = 0, 0, set(), set()
+        self.context.sni_callback = lambda _, name, __: self.names.add(name)
+        super().__init__("strict", tls=pair)
+
+    def _serve(self, c):
+        try:
+            c = self.context.wrap_socket(c, server_side=True)
+        except OSError:
+            c.close()
+            return
+        self.handshakes += 1
+        self.resumed += bool(c.session_reused)
+        self.shown.add(dict(pair[0] for pair in c.getpeercert()["subject"])["commonName"])
+        reader = c.makefile("rb")
+        try:
+            while self._one(c, reader):
+                break  # one request per connection, so that the next one shakes hands again
+        except (OSError, ValueError):
+            pass
+        finally:
+            c.close()
+
+
+def nodes_of_their_own(args):
+    with Folder() as folder:
+        ours, theirs = Authority(folder, "ours"), Authority(folder, "theirs")
+        up = Strict(theirs.sign("gpu1.test"), ours.cert)
+        cert, key = ours.sign("scheduler")
+        good = {"ca": theirs.cert, "cert": cert, "key": key, "server_name": "gpu1.test"}
+        nodes = [node("good", up, tls=good),
+                 node("wrong-name", up, models=("b",), tls={**good, "server_name": "gpu2.test"}),
+                 node("wrong-ca", up, models=("c",), tls={**good, "ca": ours.cert}),
+                 node("nothing-shown", up, models=("d",), tls={"ca": theirs.cert, "server_name": "gpu1.test"})]
+        with Scheduler(args.build, nodes) as s:
+            s.ready()
+            for _ in range(3):
+                assert chat(s.port).text() == "Hello there, world!"
+            assert up.names == {"gpu1.test", "gpu2.test"} and up.shown == {"scheduler"}, (up.names, up.shown)
+            wait_until(lambda: up.resumed >= 2, 5, "sessions that go on")
+
+            def reasons():
+                a = request(os.path.join(s.folder, "state", "admin.sock"), "GET", "/admin/v1/nodes").json()
+                return {n["name"]: n.get("reason") or "" for n in a["nodes"]}
+
+            wait_until(lambda: all(reasons()[n] for n in ("wrong-name", "wrong-ca", "nothing-shown")), 5, "reasons")
+            told = reasons()
+            assert "certificate refused" in told["wrong-name"] and "mismatch" in told["wrong-name"].lower(), told
+            assert "certificate refused" in told["wrong-ca"] and "issuer" in told["wrong-ca"], told
+            assert "certificate required" in told["nothing-shown"], told
+        up.stop()
+
+
+if __name__ == "__main__":
+    main(__doc__, [versions_and_protocols, sessions_go_on, certificates_of_clients, the_admin_port, a_certificate_is_replaced,
+                   a_certificate_is_noticed, one_client_has_so_many, nodes_of_their_own])
