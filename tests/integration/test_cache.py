@@ -613,7 +613,7 @@ def redis_under_load(args):
         finally:
             load.stop()
         assert load.bad == 0, f"{load.bad} of {load.done} failed"
-        limit = 5.0 if args.sanitized else 1.5
+        limit = 5.0 if args.sanitized else 3.0
         assert load.slowest < limit, f"the slowest took {load.slowest:.2f} s"
         print(f"        {load.done} requests, 0 failed, {load.ways}, slowest {load.slowest * 1000:.0f} ms")
         rows = wait_until(lambda: (lambda x: x if len(x) == load.done else None)(s.rows()), 5, "a row each")

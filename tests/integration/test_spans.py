@@ -227,7 +227,7 @@ def what_is_passed_on(args):
 def the_collectors_troubles(args):
     """The bound on what waits is each worker's own: one of them."""
     up = Upstream()
-    limit = 2.0 if args.sanitized else 0.5
+    limit = 3.0  # on a busy machine; whoever waited for the collector would take ten seconds
 
     def quick(s, n=20):
         for _ in range(n):
