@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 
-from harness import Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, wait_until
+from harness import Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, request, wait_until
 
 KEYS = {"crowd": "sk-crowd", "guest": "sk-guest"}
 WAITING = 'spillway_requests_waiting{model="m",class="%s"}'
@@ -155,6 +155,19 @@ def bounds_are_told(args):
         assert time.monotonic() - begin < 1
 
 
+def bounds_change_without_a_restart(args):
+    with Crowd(args, interactive={"max": 2, "wait": "20s"}) as c:
+        c.ask("one")
+        c.ask("two")
+        error_of(chat(c.s.port, key=KEYS["guest"]), 429, "queue_full")
+        c.s.configure([node("a", c.up, slots=1)], keys(), queue={"interactive": {"max": 3, "wait": "20s"}})
+        a = request(f"{c.s.folder}/state/admin.sock", "POST", "/admin/v1/reload")
+        assert a.status == 200 and "queue.interactive.max" in a.body.decode(), a.body
+        c.ask("three")
+        error_of(chat(c.s.port, key=KEYS["guest"]), 429, "queue_full")
+        assert c.order() == ["one", "two", "three"], c.order()
+
+
 def streams_that_wait_hear_comments(args):
     with Crowd(args, keep_alive="200ms") as c:
         c.ask("stream", stream=True)
@@ -283,5 +296,6 @@ def saturate(s, n, seconds):
 
 if __name__ == "__main__":
     main(__doc__, [interactive_goes_before_batch, a_crowd_delays_others_by_one, deadlines_order_and_refuse,
-                   what_cannot_be_understood, bounds_are_told, streams_that_wait_hear_comments,
-                   a_told_stream_fails_with_an_event, a_comment_goes_on_until_the_first_token, three_times_too_much])
+                   what_cannot_be_understood, bounds_are_told, bounds_change_without_a_restart,
+                   streams_that_wait_hear_comments, a_told_stream_fails_with_an_event,
+                   a_comment_goes_on_until_the_first_token, three_times_too_much])
