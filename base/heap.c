@@ -50,7 +50,7 @@ void heap_push(struct heap *h, struct heap_place *p)
     SPW_ASSERT(!heap_has(p));
     if (h->n == h->cap) {
         h->cap = h->cap ? h->cap * 2 : 4;
-        h->items = spw_realloc(h->items, h->cap * sizeof *h->items);
+        h->items = spw_realloc(h->items, h->cap * sizeof(struct heap_place *));
     }
     h->n++;
     rise(h, h->n - 1, p);

@@ -120,13 +120,10 @@ static struct waiting_flows *bucket_of(struct waiting_line *l, const char *tenan
 
 static struct waiting_flow *flow_find(const struct waiting_line *l, const char *tenant)
 {
-    struct waiting_flow *f;
-    TAILQ_FOREACH(f, bucket_of((struct waiting_line *)l, tenant), entry)
-    {
-        if (strcmp(f->tenant, tenant) == 0)
-            return f;
-    }
-    return NULL;
+    struct waiting_flow *f = TAILQ_FIRST(bucket_of((struct waiting_line *)l, tenant));
+    while (f && strcmp(f->tenant, tenant) != 0)
+        f = TAILQ_NEXT(f, entry);
+    return f;
 }
 
 static void flow_free(struct waiting_line *l, struct waiting_flow *f)

@@ -158,6 +158,7 @@ struct config {
     bool prefix_share_all; /* tenants may share prefixes in the caches of our engines */
     int64_t health_interval_ms, health_timeout_ms;
     int retries; /* other nodes tried before the first byte */
+    int workers; /* event loops that serve requests; 0: auto */
     struct config_queue queue[WAITING_CLASSES];
     int64_t batch_after_ms; /* a deadline at least so far away makes a request batch, if nothing else says what it is */
     int64_t keep_alive_ms;  /* between two comments on a stream that waits; 0: none */
@@ -168,7 +169,6 @@ struct config {
     int connections_per_client;                          /* 0: no such bound */
     int64_t head_ms, body_ms, reader_ms, client_idle_ms; /* patience with clients */
     int64_t held_bytes_max;                              /* of requests, over all connections */
-    int workers;                                         /* event loops that serve requests; 0: auto */
     int64_t drain_ms;
     struct {
         int64_t keep_ms, bytes_max; /* keep_ms 0: keys are not honoured */

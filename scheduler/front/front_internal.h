@@ -91,6 +91,7 @@ struct request {
     struct lane *lane;
     struct http_exchange *x; /* NULL: the client is gone or answered */
     enum request_state state;
+    int attempts;                             /* legs so far */
     char id[REQUEST_ID_BYTES], client_id[65]; /* client_id: X-Client-Request-Id, for the log; "": none */
     struct request_body body;                 /* its text belongs to x, or to idempotency */
     struct identity *who;                     /* a reference */
@@ -103,7 +104,6 @@ struct request {
     int64_t input_estimate;
 
     uint64_t tried;   /* bit per node that failed for this request since its last new token */
-    int attempts;     /* legs so far */
     struct slot slot; /* under the lock while it waits */
     struct leg leg;
     struct stream stream; /* of the running leg, when it is streamed */
@@ -116,17 +116,17 @@ struct request {
     bool gathered;           /* a whole answer that came as a stream */
     bool whole_is_out;       /* its body stands in `out` */
     bool cross_class;        /* parts of the answer come from different classes */
+    bool headed;             /* the head has left: from here on a failure is an event */
+    bool replied;            /* the first byte of the answer has left */
+    bool charged;            /* its tenant, in the waiting room, for its estimated work */
+    bool paused;             /* the client reads slower than the node writes */
+    bool append_pending;     /* the ledger will call back */
     struct ledger_leg *legs; /* owned */
     int n_legs, legs_cap;    /* n_legs <= LEGS_MAX */
     struct node *kept; /* kept free of others for this request, which must be alone; under the lock while it waits */
     int64_t wait_forgiven_ns; /* of waited_ns: before the last new token */
     struct strbuf answer;     /* body of a whole answer, or of a node's refusal */
     struct strbuf out;        /* scratch for what leaves */
-    bool headed;              /* the head has left: from here on a failure is an event */
-    bool replied;             /* the first byte of the answer has left */
-    bool charged;             /* its tenant, in the waiting room, for its estimated work */
-    bool paused;              /* the client reads slower than the node writes */
-    bool append_pending;      /* the ledger will call back */
     struct event *timer;      /* what it means is the state's business: see request_timer() */
 
     struct cached_request cached;
