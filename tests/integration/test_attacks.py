@@ -2,7 +2,8 @@
 """Attacks on the scheduler's public port, and by a node on the scheduler: framing, request smuggling, response splitting,
 header injection, credentials, JSON. One row, one attack. Each must be refused, the connection closed where nothing on it
 can be believed any more; of the attack nothing may reach a node as a second request or as a header, which is read off
-the bytes that a recording node gets; and a client that was there before goes on undisturbed. The rows about bytes run a second time over TLS with several workers."""
+the bytes that a recording node gets; and a client that was there before goes on undisturbed. The rows about bytes run a
+second time over TLS with several workers."""
 
 import json
 import os

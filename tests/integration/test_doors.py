@@ -19,14 +19,16 @@ from harness import Scheduler, Script, Skip, Upstream, certificate, chat, main, 
 warnings.simplefilter("ignore", DeprecationWarning)  # TLS 1.1 is asked for to see it refused
 
 
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+
+
 class Authority:
     """Signs certificates of clients and servers."""
 
     def __init__(self, folder, name):
         self.folder, self.name = folder, name
         self.cert, self.key = self.path(name, "crt"), self.path(name, "key")
-        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
-                     f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", self.key, "-out", self.cert)
+        self.openssl("req", "-x509", *NEW_KEY, "-days", "2", "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", self.key, "-out", self.cert)
 
     def path(self, name, kind):
         return os.path.join(self.folder, f"{name}.{kind}")
@@ -40,10 +42,9 @@ class Authority:
         cert, key, request_file, names = (self.path(f"{self.name}-{name}", k) for k in ("crt", "key", "csr", "ext"))
         with open(names, "w") as f:
             f.write(f"subjectAltName=DNS:{name}\n")
-        self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout",
-                     key, "-out", request_file)
-        self.openssl("x509", "-req", "-in", request_file, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", "2",
-                     "-extfile", names, "-out", cert)
+        self.openssl("req", *NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request_file)
+        self.openssl("x509", "-req", "-in", request_file, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial",
+                     "-days", "2", "-extfile", names, "-out", cert)
         return cert, key
 
 
@@ -325,5 +326,5 @@ def nodes_of_their_own(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [versions_and_protocols, sessions_go_on, certificates_of_clients, the_admin_port, a_certificate_is_replaced,
-                   a_certificate_is_noticed, one_client_has_so_many, nodes_of_their_own])
+    main(__doc__, [versions_and_protocols, sessions_go_on, certificates_of_clients, the_admin_port,
+                   a_certificate_is_replaced, a_certificate_is_noticed, one_client_has_so_many, nodes_of_their_own])
