@@ -268,9 +268,10 @@ def three_times_too_much(args):
         took = statistics.median(d[1] - d[0] for d in refused)
         print(f"        peak {peak:.0f}/s, goodput {goodput:.0f}/s, {len(refused)} refused in {took * 1e3:.1f} ms (median),"
               f" {late:.0f} after a wait in vain, at most {most:.0f} waited, {s.rss_kib() - rss} KiB more")
-        assert goodput >= (0.8 if args.sanitized else 0.9) * peak, (goodput, peak)
+        exact = args.full and not args.sanitized  # the short form runs beside other tests
+        assert goodput >= (0.9 if exact else 0.8) * peak, (goodput, peak)
         assert all(d[2] in (429, 503) and int(d[3]) >= 1 for d in refused), {d[2:] for d in refused}
-        assert took < (0.2 if args.sanitized else 0.02), took
+        assert took < (0.02 if exact else 0.2), took
         assert late <= 0.02 * len(refused), (late, len(refused))
         assert most <= 2 * capacity and s.metrics()[WAITING % "interactive"] == 0
         assert args.sanitized or s.rss_kib() - rss < 8192, s.rss_kib() - rss
