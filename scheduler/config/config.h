@@ -144,6 +144,8 @@ struct config {
     bool ledger_off;         /* `ledger: off`, said aloud; else each request has a row */
     bool metrics_off;        /* `metrics: off`: nothing is measured and /metrics is not there */
     bool auth_off;           /* `auth: off`, said aloud; else keys are needed */
+    const char **local_only_tenants; /* whose requests never leave the premises */
+    int n_local_only_tenants;
     struct config_key *keys;
     int n_keys;
     struct config_issuer *issuers;

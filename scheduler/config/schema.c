@@ -233,8 +233,13 @@ static const struct setting main_rows[] = {
      .help =
          "`keys`: requests need a key (of `keys` below, or made by `spillway keys create`) or a token of one of the "
          "issuers. `off`: everybody who reaches `listen` is served. `auth: off` is short for it."},
-    {"limits.body", SETTING_SIZE, SETTING_RELOAD, MAIN(body_bytes_max), .lo = 1024, .hi = INT64_C(1) << 30,
-     .def = "32MiB", .help = "Largest request body; a larger one is answered with 413."},
+    {"auth.local_only_tenants", SETTING_WORDS, SETTING_RELOAD, MAIN(local_only_tenants),
+     .count_offset = offsetof(struct config, n_local_only_tenants), .def_text = "none",
+     .help =
+         "Tenants whose requests never leave the premises, whatever their keys say. A single request is bound by the "
+         "header `x-spillway-local-only: true`."},
+    {"limits.body", SETTING_SIZE, MAIN(body_bytes_max), .lo = 1024, .hi = INT64_C(1) << 30, .def = "32MiB",
+     .help = "Largest request body; a larger one is answered with 413."},
     {"limits.connections", SETTING_INT, MAIN(connections_max), .lo = 1, .hi = 1000000, .unit = "connections",
      .def = "20000", .help = "Open connections from applications; one more is answered with 503."},
     {"limits.connections_per_client", SETTING_INT, SETTING_RELOAD, MAIN(connections_per_client), .lo = 0, .hi = 1000000,

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "scheduler/front/front_internal.h"
+#include "scheduler/front/premises.h"
 
 struct call { /* one request on its way through the checks */
     struct lane *l;
@@ -329,11 +330,18 @@ static void refuse_caller(struct call *c, const struct auth_refusal *r)
 static void handle_known(struct call *c, const struct route *route, struct identity *who)
 {
     struct auth_refusal r;
+    struct api_error refusal;
+    struct error e;
+    enum rc bound = premises_bind(c->l->config, http_request_head(c->x), &who, &e);
     c->who = who;
-    if (auth_require(who, AUTH_SCOPE_INFERENCE, &r) == RC_OK)
-        route->handle(c);
-    else
+    if (auth_require(who, AUTH_SCOPE_INFERENCE, &r) != RC_OK) {
         refuse_caller(c, &r);
+    } else if (bound != RC_OK) {
+        api_error_set(&refusal, API_INVALID_BODY, PREMISES_HEADER, "%s", e.message);
+        refuse(c, &refusal, NULL);
+    } else {
+        route->handle(c);
+    }
     identity_unref(who);
 }
 
