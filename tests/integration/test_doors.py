@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
+import time
 import warnings
 
 from harness import Scheduler, Script, Skip, Upstream, certificate, chat, main, node, request, wait_until
@@ -28,7 +29,8 @@ class Authority:
     def __init__(self, folder, name):
         self.folder, self.name = folder, name
         self.cert, self.key = self.path(name, "crt"), self.path(name, "key")
-        self.openssl("req", "-x509", *NEW_KEY, "-days", "2", "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", self.key, "-out", self.cert)
+        self.openssl("req", "-x509", *NEW_KEY, "-days", "2", "-subj", f"/CN={name}",
+                     "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", self.key, "-out", self.cert)
 
     def path(self, name, kind):
         return os.path.join(self.folder, f"{name}.{kind}")
@@ -260,8 +262,58 @@ def one_client_has_so_many(args):
         assert s.metrics()["spillway_http_refused_client_total"] == 4
         mine.pop()[0].close()
         wait_until(lambda: held(1)[0][1].startswith(b"HTTP/1.1 200 "), 5, "the place is free again")
+        with open(s.config_path) as f:
+            text = f.read()
+        with open(s.config_path, "w") as f:
+            f.write(text.replace("connections_per_client: 5", "connections_per_client: 9"))
+        s.process.send_signal(signal.SIGHUP)
+
+        def one_more():
+            others.extend(held(1, "127.0.0.2"))
+            return others[-1][1].startswith(b"HTTP/1.1 200 ")
+
+        wait_until(one_more, 5, "more room")
+        others += held(4, "127.0.0.2")
+        assert [a[9:12] for _, a in others[-4:]] == [b"200"] * 3 + [b"429"], others[-4:]
         for c, _ in mine + others:
             c.close()
+    up.stop()
+
+
+def patience_is_configured(args):
+    """Each deadline and bound that the configuration gives holds; 408 and 503 where an answer can be read."""
+    up = Upstream(default=Script(words=["x" * 65536] * 400))
+    limits = {"slow_head": "300ms", "slow_body": "300ms", "slow_reader": "500ms", "keep_alive": "300ms", "held": "1MiB"}
+    post = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+
+    def ends(s, sent, status, within=4.0):
+        c = socket.create_connection(("127.0.0.1", s.port), timeout=10)
+        begin, got = time.monotonic(), b""
+        c.sendall(sent)
+        while piece := c.recv(65536):
+            got += piece
+        took = time.monotonic() - begin
+        assert got.startswith(status) and 0.2 < took < within, (sent[:60], got[:200], took)
+        c.close()
+
+    with Scheduler(args.build, [node("a", up)], limits=limits) as s:
+        s.ready()
+        ends(s, b"GET /healthz HTTP/1.1\r\nHost: ", b"HTTP/1.1 408 ")
+        ends(s, post + b"100\r\n\r\n{", b"HTTP/1.1 408 ")
+        ends(s, b"", b"")  # nothing said at all
+        ends(s, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"HTTP/1.1 200 ")  # and nothing more
+        assert s.metrics()["spillway_http_timed_out_total"] == 2
+        body = b'{"model":"m","messages":[{"role":"user","content":"' + b"y" * (3 << 20) + b'"}]}'
+        a = request(s.port, "POST", "/v1/chat/completions", body)
+        assert a.status == 503 and a.headers["retry-after"] == "1", (a.status, a.body)
+        c = socket.socket()
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        c.connect(("127.0.0.1", s.port))
+        ask = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"x"}]}'
+        c.sendall(post + b"%d\r\n\r\n" % len(ask) + ask)
+        wait_until(lambda: up.active, 5, "the answer begins")
+        wait_until(lambda: not up.active, 10, "a reader that takes nothing is cut off, and the node is freed")
+        c.close()
     up.stop()
 
 
@@ -327,4 +379,5 @@ def nodes_of_their_own(args):
 
 if __name__ == "__main__":
     main(__doc__, [versions_and_protocols, sessions_go_on, certificates_of_clients, the_admin_port,
-                   a_certificate_is_replaced, a_certificate_is_noticed, one_client_has_so_many, nodes_of_their_own])
+                   a_certificate_is_replaced, a_certificate_is_noticed, one_client_has_so_many, patience_is_configured,
+                   nodes_of_their_own])
