@@ -64,10 +64,10 @@ struct ledger_row {
 struct ledger;
 struct ledger_options {
     const char *path; /* NULL: off. Rows are taken, forgotten, and called durable in the same turn of the loop */
-    int queue_max;   /* rows waiting; 0: 65536 */
-    int group_ms;    /* longest wait to gather a group; 0: commit at once when idle (natural grouping) */
-    int busy_ms;     /* longest wait for another process that holds the file; 0: 5 s */
-    const char *vfs; /* SQLite VFS; NULL: the system's. Tests put faults in here */
+    int queue_max;    /* rows waiting; 0: 65536 */
+    int group_ms;     /* longest wait to gather a group; 0: commit at once when idle (natural grouping) */
+    int busy_ms;      /* longest wait for another process that holds the file; 0: 5 s */
+    const char *vfs;  /* SQLite VFS; NULL: the system's. Tests put faults in here */
 };
 /* Makes the file (mode 0640) or brings its schema up to date. RC_UNSUPPORTED: written by a newer program. RC_INVALID:
  * not a ledger. Blocks; at start. */

@@ -9,9 +9,10 @@
  *     row durable, rest written ---+-> idempotency_settled(): kept, and given to those who wait
  *     client gone -----------------+-> idempotency_goes_on(): for those who wait, with a body of its own; or not at all
  *
- * A repeat is the same when tenant, key, endpoint, body and whether it is bound to the premises are the same. It gets the
- * bytes and the headers of the first answer, with the first's x-request-id and charge, and x-spillway-idempotent-replay;
- * it has no ledger row of its own and uses none of the limits. One that is computed again has a row, charge 0.
+ * A repeat is the same when tenant, key, endpoint, body and whether it is bound to the premises are the same. It gets
+ * the bytes and the headers of the first answer, with the first's x-request-id and charge, and
+ * x-spillway-idempotent-replay; it has no ledger row of its own and uses none of the limits. One that is computed again
+ * has a row, charge 0.
  * On the request's own loop. */
 #ifndef SCHEDULER_FRONT_IDEMPOTENCY_H
 #define SCHEDULER_FRONT_IDEMPOTENCY_H

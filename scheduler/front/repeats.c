@@ -1,5 +1,5 @@
-/* See repeats.h. Entries that are answered stand in `answered`, in the order of their answers, which is the order in which
- * they expire; those of them that keep an answer stand in `kept`, too, in the same order. */
+/* See repeats.h. Entries that are answered stand in `answered`, in the order of their answers, which is the order in
+ * which they expire; those of them that keep an answer stand in `kept`, too, in the same order. */
 #include "scheduler/front/repeats.h"
 
 #include <openssl/evp.h>
@@ -105,23 +105,31 @@ static void drop_answer(struct repeats *t, struct repeat_entry *x)
     x->answer = NULL;
 }
 
-static void forget(struct repeats *t, struct repeat_entry *x)
+/* It is in no list any more. */
+static void erase(struct repeats *t, struct repeat_entry *x)
 {
-    SPW_ASSERT(TAILQ_EMPTY(&x->waiting));
-    if (x->state == ENTRY_ANSWERED)
-        TAILQ_REMOVE(&t->answered, x, answered);
-    drop_answer(t, x);
+    SPW_ASSERT(x->n_waiting == 0);
     hash_table_remove(t->by_name, &x->name);
     t->stats.keys--;
     free(x);
+}
+
+static void forget_answered(struct repeats *t, struct repeat_entry *x)
+{
+    TAILQ_REMOVE(&t->answered, x, answered);
+    drop_answer(t, x);
+    erase(t, x);
 }
 
 void repeats_free(struct repeats *t)
 {
     if (!t)
         return;
-    while (!TAILQ_EMPTY(&t->answered))
-        forget(t, TAILQ_FIRST(&t->answered));
+    struct repeat_entry *x, *next;
+    for (x = TAILQ_FIRST(&t->answered); x; x = next) {
+        next = TAILQ_NEXT(x, answered);
+        forget_answered(t, x);
+    }
     SPW_ASSERT(t->stats.keys == 0);
     hash_table_free(t->by_name);
     pthread_mutex_destroy(&t->lock);
@@ -131,9 +139,11 @@ void repeats_free(struct repeats *t)
 static void expire(struct repeats *t)
 {
     struct mono now = clock_now(t->o.clock);
-    struct repeat_entry *x;
-    while ((x = TAILQ_FIRST(&t->answered)) && x->until.ns <= now.ns)
-        forget(t, x);
+    struct repeat_entry *x, *next;
+    for (x = TAILQ_FIRST(&t->answered); x && x->until.ns <= now.ns; x = next) {
+        next = TAILQ_NEXT(x, answered);
+        forget_answered(t, x);
+    }
 }
 
 /* Room for n more bytes of answers. False: there is none, even without all that is kept. */
@@ -152,7 +162,7 @@ static struct repeat_entry *entry_new(struct repeats *t, const struct hash *name
         struct repeat_entry *oldest = TAILQ_FIRST(&t->answered);
         if (!oldest)
             return NULL;
-        forget(t, oldest);
+        forget_answered(t, oldest);
         t->stats.forgotten++;
     }
     struct repeat_entry *x = spw_calloc(1, sizeof *x);
@@ -388,7 +398,7 @@ void repeats_finish(struct repeats *t, struct repeat_ticket *k, struct repeat_an
 static void not_answered(struct repeats *t, struct repeat_entry *x, enum repeat_use use)
 {
     if (!x->was_answered) {
-        forget(t, x);
+        erase(t, x);
         return;
     }
     x->number -= use == REPEAT_UNUSED;

@@ -1,5 +1,5 @@
-/* Requests that may come twice: those with an Idempotency-Key. One table per process, for all lanes, behind a short lock
- * of its own that is never held over I/O or a callback.
+/* Requests that may come twice: those with an Idempotency-Key. One table per process, for all lanes, behind a short
+ * lock of its own that is never held over I/O or a callback.
  *
  * A key means one request of one tenant. Its life:
  *
@@ -73,7 +73,8 @@ struct repeat_question {
 /* Hash of the parts, in order. */
 struct hash repeat_hash(const struct iovec *parts, int n);
 
-/* The owner of a key that is RUNNING: whoever computes it. One thread's; ends with repeats_finish() or repeats_fail(). */
+/* The owner of a key that is RUNNING: whoever computes it. One thread's; ends with repeats_finish(), repeats_fail() or
+ * repeats_give_up(). */
 struct repeat_ticket;
 int repeat_number(const struct repeat_ticket *k); /* 0: the first; n: free of charge, for the nth time */
 
@@ -114,7 +115,8 @@ bool repeats_grow(struct repeats *t, struct repeat_ticket *k, size_t n) SPW_MUST
 /* Answered and in the books. answer: the reference goes over; NULL: not kept. */
 void repeats_finish(struct repeats *t, struct repeat_ticket *k, struct repeat_answer *answer);
 enum repeat_use { REPEAT_UNUSED, REPEAT_USED }; /* USED: it counts as one of REPEATS_MAX, though it gave no answer */
-/* The owner's client is gone. True: nobody waits, and the ticket has ended as by repeats_fail(). False: somebody does. */
+/* The owner's client is gone. True: nobody waits, and the ticket has ended as by repeats_fail(). False: somebody
+ * does. */
 bool repeats_give_up(struct repeats *t, struct repeat_ticket *k, enum repeat_use use) SPW_MUST_USE;
 /* Not answered: those who wait are told why. */
 void repeats_fail(struct repeats *t, struct repeat_ticket *k, enum repeat_use use, const struct api_error *why);

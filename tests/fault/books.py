@@ -50,8 +50,9 @@ class Load:
                     "messages": [{"role": "user", "content": "x" * rng.randrange(1, 2000)}], "stream": streamed}
             if streamed:
                 body["stream_options"] = {"include_usage": True}
+            named = {"Idempotency-Key": f"{k}-{time.monotonic_ns()}"} if rng.random() < 0.3 else {}
             try:
-                answer = Connection(port, "POST", "/v1/chat/completions", body, headers, timeout=20).all()
+                answer = Connection(port, "POST", "/v1/chat/completions", body, {**headers, **named}, timeout=20).all()
                 told = told_by(answer, streamed)
             except (OSError, AssertionError, ValueError, KeyError, IndexError):
                 told = None

@@ -1,7 +1,7 @@
-"""Power cuts under load, simulated. The real scheduler runs with powercut_vfs.c as SQLite's file system, which writes down
-what is written and what is flushed. From that trace a disk is made as a cut at any place may leave it: what was flushed
-stands; of the rest, sectors of 512 bytes are lost, torn and written in any order. The scheduler is started on each of these
-disks: each request that was answered before the cut is in the ledger once, as it was told; no row or leg is there by
+"""Power cuts under load, simulated. The real scheduler runs with powercut_vfs.c as SQLite's file system, which writes
+down what is written and what is flushed. From that trace a disk is made as a cut at any place may leave it: what was
+flushed stands; of the rest, sectors of 512 bytes are lost, torn and written in any order. The scheduler is started on each
+of these disks: each request that was answered before the cut is in the ledger once, as it was told; no row or leg is there by
 half; keys that were shown work and revoked ones do not; and the books go on. Cuts follow cuts: each disk comes from a
 run that began on one.
 
@@ -24,7 +24,7 @@ SECTOR = 512
 RECORD = struct.Struct("<IBBHqq")
 CLIENT = "sk-client"
 
-# ---- the disk ---------------------------------------------------------------------------------------------------------
+# ---- the disk --------------------------------------------------------------------------------------------------------
 
 
 def records(trace):
@@ -173,7 +173,7 @@ class Disk:
         return fate.__name__
 
 
-# ---- what was told ----------------------------------------------------------------------------------------------------
+# ---- what was told ---------------------------------------------------------------------------------------------------
 
 
 class Keys:
@@ -233,12 +233,12 @@ def look(s, text):
     return request(s.port, "GET", "/v1/models", headers={"Authorization": f"Bearer {text}"}).status
 
 
-# ---- one run, and what its cuts leave ---------------------------------------------------------------------------------
+# ---- one run, and what its cuts leave --------------------------------------------------------------------------------
 
 
 def scheduler(args, up, env=None):
     key = {"id": "client", "sha256": key_hash(CLIENT), "tenant": "acme"}
-    return Scheduler(args.build, [node("a", up)], keys=[key], env=env)
+    return Scheduler(args.build, [node("a", up)], keys=[key], env=env, workers=2)
 
 
 def state_of(s):
@@ -298,7 +298,8 @@ class Generation:
     def __init__(self, args, up, base, number, scratch, rng):
         self.folder = os.path.join(scratch, f"base-{number}")  # the disk before this run
         self.trace = os.path.join(scratch, f"trace-{number}")
-        env = {"LD_PRELOAD": os.path.join(args.build, "tests", "powercut_vfs.so"), "SPILLWAY_POWERCUT_TRACE": self.trace,
+        env = {"LD_PRELOAD": os.path.join(args.build, "tests", "powercut_vfs.so"),
+               "SPILLWAY_POWERCUT_TRACE": self.trace,
                "SPILLWAY_POWERCUT_SYNC_US": str(rng.choice([0, 300, 3000]))}
         os.mkdir(self.folder)
         self.how = "drained" if number % 3 == 1 else "killed"
@@ -333,7 +334,8 @@ class Generation:
     def cuts(self, rng, n, scratch):
         """n disks, as (folder, moment of the cut, fate): cuts fall anywhere, one of them in the start."""
         all_records = list(records(self.trace))
-        places = sorted([rng.randrange(min(40, len(all_records)))] + [rng.randrange(len(all_records)) for _ in range(n - 1)])
+        most = len(all_records)
+        places = sorted([rng.randrange(min(40, most))] + [rng.randrange(most) for _ in range(n - 1)])
         disk, at = Disk(self.folder), 0
         for k, place in enumerate(places):
             for _, *record in all_records[at : place + 1]:
@@ -369,8 +371,8 @@ def power_cuts(args):
                 fates[fate] = fates.get(fate, 0) + 1
                 base, last = folder, then
             promises = last
-        print(f"        {len(took)} cuts in {generations} runs {fates}: {told} requests answered, {lines} writes and flushes; "
-              f"{summary('ready again', took)}", flush=True)
+        print(f"        {len(took)} cuts in {generations} runs {fates}: {told} requests answered, {lines} writes and "
+              f"flushes; {summary('ready again', took)}", flush=True)
         check_ready(args, took)
         assert told > 20 * generations and len(took) == generations * per
     up.stop()

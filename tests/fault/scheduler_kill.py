@@ -1,5 +1,5 @@
-"""The scheduler is killed (SIGKILL) under load and started anew, again and again: each request that was answered is in the
-ledger, once, with the tokens and the charge that its client was told; it is ready again within a second; the engine it
+"""The scheduler is killed (SIGKILL) under load and started anew, again and again: each request that was answered is in
+the ledger, once, with the tokens and the charge that its client was told; it is ready again within a second; the engine it
 had started dies with it; its admin socket is taken over by the next.
 
     tests/fault/scheduler_kill.py --build build          6 times
@@ -60,7 +60,7 @@ def killed_under_load(args):
     up = Upstream(default=Script(word_delay=0.001))
     own = engine_node(args)
     told, took, broken, engines = [], [], 0, 0
-    with Scheduler(args.build, [node("a", up)] + ([own] if own else [])) as s:
+    with Scheduler(args.build, [node("a", up)] + ([own] if own else []), workers=2) as s:
         s.ready()
         for k in range(kills):
             load = Load(s.port, models=("m", "m", "m", "tiny") if own else ("m",))
@@ -75,8 +75,8 @@ def killed_under_load(args):
             took.append(start(s))
             if k % 5 == 0 or k == kills - 1:
                 compare(read_books(s.ledger_path), told)
-        print(f"        {kills} kills, {len(told)} requests answered, {broken} broken off, {engines} engines died along; "
-              f"{summary('ready again', took)}", flush=True)
+        print(f"        {kills} kills, {len(told)} requests answered, {broken} broken off, {engines} engines died "
+              f"along; {summary('ready again', took)}", flush=True)
         check_ready(args, took)
         assert len(told) > 10 * kills and broken > 0
         assert s.terminate() == 0

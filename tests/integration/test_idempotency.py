@@ -1,6 +1,7 @@
-"""Idempotency-Key: a request that comes twice is computed and charged once. Repeats get the same bytes, wait for the first
-while it runs (on whatever loop), and are refused with another body; failures are not kept; what a restart lost is computed
-again, free of charge, at most three times; a first whose client has left goes on for those who wait, and only for them."""
+"""Idempotency-Key: a request that comes twice is computed and charged once. Repeats get the same bytes, wait for the
+first while it runs (on whatever loop), and are refused with another body; failures are not kept; what a restart lost is
+computed again, free of charge, at most three times; a first whose client has left goes on for those who wait, and only for
+them."""
 
 import concurrent.futures
 import json
@@ -168,7 +169,8 @@ def streams_hear_comments(args):
     """Who waits for long hears so, and gets the frames, or an error event."""
     up = Upstream(default=Script(head_delay=0.6))
     with served(args, up, queue={"keep_alive": "100ms"}, routing={"retries": 0}).ready() as s:
-        for script, last in ((Script(head_delay=0.6), "[DONE]"), (Script(head_delay=0.6, status=500), "upstream_error")):
+        fails = Script(head_delay=0.6, status=500)
+        for script, last in ((Script(head_delay=0.6), "[DONE]"), (fails, "upstream_error")):
             up.scripts.append(script)
             first = start(s, last, stream=True)
             waits = s.metrics()["spillway_idempotent_waits_total"]
