@@ -22,10 +22,15 @@
  * that go with the document. Nothing of it may be changed or cJSON_Delete()d. For hot paths; also says where in the text
  * each value stands. */
 struct json_block;
-struct json_doc {
+#define JSON_DOC_NODES_BYTES 2576 /* 32 nodes */
+#define JSON_DOC_TEXT_BYTES  512
+struct json_doc {              /* may not be moved */
     cJSON *root;               /* borrowed from the document */
-    struct json_block *blocks; /* owned: nodes */
-    char *strings;             /* owned: decoded */
+    struct json_block *blocks; /* nodes, newest first; owned, but for the one inside */
+    char *strings;             /* decoded; owned, unless it is the one inside */
+    /* What suffices for small texts, so that they need no other memory. */
+    _Alignas(16) unsigned char first_nodes[JSON_DOC_NODES_BYTES];
+    char first_text[JSON_DOC_TEXT_BYTES];
 };
 /* On failure nothing is held. */
 enum rc json_doc_parse(struct json_doc *d, const char *text, size_t n, int depth_max, struct error *e) SPW_MUST_USE;

@@ -1,7 +1,8 @@
 /* The parser: one pass over the text that checks and builds at once, as RFC 8259 has it, with the refusals of json.h.
  *
  * Nodes are taken from blocks that double; the strings, decoded, fit into one buffer of the text's own size, since none
- * grows when its escapes go. So a small text costs two allocations, and dropping a tree does not walk it.
+ * grows when its escapes go. The first block and a small buffer are inside the document: a small text costs no
+ * allocation, and dropping a tree does not walk it.
  *
  *   value() -> string() | number() | literal | array() | object() -> value() ...      (bounded by depth_max)
  *
@@ -13,10 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRST_BLOCK_NODES 48
-#define BLOCK_NODES_MAX   16384
-#define NAMES_COMPARED    16 /* with this many members or fewer all pairs are compared; beyond, they are sorted */
-#define FAST_INT_DIGITS   15 /* exact in a double */
+#define BLOCK_NODES_MAX 16384
+#define NAMES_COMPARED  16 /* with this many members or fewer all pairs are compared; beyond, they are sorted */
+#define FAST_INT_DIGITS 15 /* exact in a double */
 
 struct json_node {
     cJSON item; /* first, so that a node is its item */
@@ -75,8 +75,8 @@ static bool unexpected(struct parser *p, const char *at)
 static struct json_node *new_node(struct json_doc *d)
 {
     struct json_block *b = d->blocks;
-    if (!b || b->used == b->size) {
-        size_t size = b ? b->size * 2 : FIRST_BLOCK_NODES;
+    if (b->used == b->size) {
+        size_t size = b->size * 2;
         if (size > BLOCK_NODES_MAX)
             size = BLOCK_NODES_MAX;
         struct json_block *grown = spw_malloc(sizeof *grown + size * sizeof grown->nodes[0]);
@@ -488,6 +488,18 @@ static bool value(struct parser *p, struct json_node *node)
 
 /* ---- documents --------------------------------------------------------------------------------------------------- */
 
+static void init(struct json_doc *d, size_t n)
+{
+    struct json_block *b = (struct json_block *)d->first_nodes;
+    _Static_assert(_Alignof(struct json_block) <= 16, "first_nodes is aligned for it");
+    b->next = NULL;
+    b->used = 0;
+    b->size = (sizeof d->first_nodes - sizeof *b) / sizeof b->nodes[0];
+    d->root = NULL;
+    d->blocks = b;
+    d->strings = n < sizeof d->first_text ? d->first_text : spw_malloc(n + 1);
+}
+
 enum rc json_doc_parse(struct json_doc *d, const char *text, size_t n, int depth_max, struct error *e)
 {
     struct parser p = {.d = d,
@@ -499,7 +511,7 @@ enum rc json_doc_parse(struct json_doc *d, const char *text, size_t n, int depth
                        .e = e,
                        .rc = RC_OK};
 
-    *d = (struct json_doc){.strings = spw_malloc(n + 1)};
+    init(d, n);
     p.put = d->strings;
     struct json_node *root = new_node(d);
     skip_blanks(&p);
@@ -520,10 +532,14 @@ void json_doc_fini(struct json_doc *d)
 {
     for (struct json_block *b = d->blocks, *next; b; b = next) {
         next = b->next;
-        free(b);
+        if (next) /* the last one is inside */
+            free(b);
     }
-    free(d->strings);
-    *d = (struct json_doc){0};
+    if (d->strings != d->first_text)
+        free(d->strings);
+    d->root = NULL;
+    d->blocks = NULL;
+    d->strings = NULL;
 }
 
 const char *json_doc_text(const cJSON *item, size_t *n)

@@ -37,12 +37,19 @@ static int64_t count_output(struct span choices)
  * U+0000), and it is passed on as it is. */
 enum rc answer_read(struct span body, struct token_counts *counts, bool *known)
 {
-    struct span choices = body.n ? scan_find(body, "choices") : (struct span){0}, choice;
-    struct scan s = scan_array(choices);
+    struct span choices = {0}, usage = {0}, choice, key, value;
+    struct scan members = scan_object(body);
     *known = false;
-    if (!choices.n || !scan_element(&s, &choice))
+    while (scan_member(&members, &key, &value)) {
+        if (span_is(key, "choices"))
+            choices = value;
+        else if (span_is(key, "usage"))
+            usage = value;
+    }
+    struct scan s = scan_array(choices);
+    if (members.failed || !choices.n || !scan_element(&s, &choice))
         return RC_INVALID;
-    *known = usage_parse(scan_find(body, "usage"), counts) == RC_OK;
+    *known = usage_parse(usage, counts) == RC_OK;
     if (!*known)
         counts->output = count_output(choices);
     return RC_OK;
@@ -50,7 +57,7 @@ enum rc answer_read(struct span body, struct token_counts *counts, bool *known)
 
 enum rc answer_write(struct span body, const char *model, struct strbuf *out)
 {
-    struct span place = scan_find(body, "model");
+    struct span place = model ? scan_find(body, "model") : (struct span){0};
     struct strbuf name;
     struct edit edit;
     if (!model || !span_is_string(place))

@@ -42,6 +42,10 @@ static enum rc whole_body(struct request *r, struct span *body)
         *body = (struct span){r->out.data, r->out.len};
         return RC_OK;
     }
+    if (!r->gathered && !model) { /* as the node wrote it */
+        *body = (struct span){r->answer.data, r->answer.len};
+        return RC_OK;
+    }
     strbuf_clear(&r->out);
     if (r->gathered && put_together(r) != RC_OK)
         return RC_FULL;

@@ -6,10 +6,12 @@
 
 enum rc usage_parse(struct span object, struct token_counts *counts)
 {
-    struct json_doc doc = {0};
+    struct json_doc doc;
     struct token_counts c = {.input = -1};
     bool cached = false;
-    enum rc rc = object.n ? json_doc_parse(&doc, object.p, object.n, 16, NULL) : RC_INVALID;
+    if (!object.n)
+        return RC_INVALID;
+    enum rc rc = json_doc_parse(&doc, object.p, object.n, 16, NULL);
     const cJSON *root = doc.root;
     if (rc == RC_OK && !cJSON_IsObject(root))
         rc = RC_INVALID;
