@@ -223,7 +223,7 @@ def settings_of_a_client(args):
         raw = c.chat.completions.with_raw_response.create(model="m", messages=MESSAGES)
         assert raw.status_code == 200 and raw.request_id.startswith("req_")
         assert raw.headers["x-ratelimit-limit-requests"] == "1000" and int(raw.headers["x-ratelimit-remaining-tokens"]) > 0
-        assert "mine-1" in s.log_text()
+        wait_until(lambda: "mine-1" in s.log_text(), 5, "the log has the name that the client gave its request")
         path, headers, _ = up.generations()[-1]
         assert path == "/v1/chat/completions" and not {"openai-organization", "x-client-request-id"} & set(headers)
         with c.chat.completions.with_streaming_response.create(model="m", messages=MESSAGES, stream=True) as raw:
