@@ -374,6 +374,12 @@ def nodes_of_their_own(args):
             assert "certificate refused" in told["wrong-name"] and "mismatch" in told["wrong-name"].lower(), told
             assert "certificate refused" in told["wrong-ca"] and "issuer" in told["wrong-ca"], told
             assert "certificate required" in told["nothing-shown"], told
+            with open(s.config_path) as f:
+                text = f.read()
+            with open(s.config_path, "w") as f:
+                f.write(text.replace("gpu2.test", "gpu1.test"))
+            s.process.send_signal(signal.SIGHUP)  # mended while it runs
+            wait_until(lambda: chat(s.port, model="b").status == 200, 5, "the node with the right name")
         up.stop()
 
 
