@@ -530,6 +530,9 @@ def local_only_and_redis(args):
             wait_until(lambda: r.entries() == 1, 5, "it is kept")
             assert way(ask(s, key="t-local")) == "miss" and way(ask(s, key="t-any")) == "hit"
             before = r.say("DBSIZE")
+            bound = {"x-spillway-local-only": "true"}  # one request of a key that is not bound
+            assert way(ask(s, key="t-any", headers=bound)) == "miss"
+            assert way(ask(s, "another", key="t-any", headers=bound)) == "miss"
             together(4, lambda i: ask(s, f"x{i % 2}", key="t-local"))
             assert r.say("DBSIZE") == before
         with Scheduler(args.build, [node("a", up)], keys=keys, cache=r.settings("0.0.0.0", timeout="2s", local=True)).ready() as s:
