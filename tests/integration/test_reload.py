@@ -20,6 +20,7 @@ class World:
         self.s = Scheduler(args.build, nodes, keys=keys, **self.settings)
         self.keys = keys
         self.nodes = nodes
+        wait_until(lambda: any(x.get("message") == "serving" for x in self.s.log_lines()), 10, "the admin API is there")
         self.ready(*[n["name"] for n in nodes])
 
     def __enter__(self):
