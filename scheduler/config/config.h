@@ -138,12 +138,12 @@ struct config {
     const char *tls_cert, *tls_key, *admin_tls_cert, *admin_tls_key;
     const char *tls_client_ca, *admin_tls_client_ca;
     enum tls_client_certs tls_client_certs, admin_tls_client_certs;
-    const char *state_dir;   /* ledger and sockets; default ./state */
-    const char *ledger_path; /* default STATE_DIR/ledger.db */
-    int ledger_queue_max;    /* rows waiting for the disk */
-    bool ledger_off;         /* `ledger: off`, said aloud; else each request has a row */
-    bool metrics_off;        /* `metrics: off`: nothing is measured and /metrics is not there */
-    bool auth_off;           /* `auth: off`, said aloud; else keys are needed */
+    const char *state_dir;           /* ledger and sockets; default ./state */
+    const char *ledger_path;         /* default STATE_DIR/ledger.db */
+    int ledger_queue_max;            /* rows waiting for the disk */
+    bool ledger_off;                 /* `ledger: off`, said aloud; else each request has a row */
+    bool metrics_off;                /* `metrics: off`: nothing is measured and /metrics is not there */
+    bool auth_off;                   /* `auth: off`, said aloud; else keys are needed */
     const char **local_only_tenants; /* whose requests never leave the premises */
     int n_local_only_tenants;
     struct config_key *keys;

@@ -228,13 +228,13 @@ static void request_send(struct conn *c, enum size size, int64_t due)
     char body[512];
     size_t filler = size == BIG ? (size_t)g.big_bytes : 64;
     char *p = c->begin;
-    int n = snprintf(
-        body, sizeof(body),
-        "{\"model\":\"m\",%s%s%s%s\"stream\":%s,\"max_tokens\":%lld,\"bench_interval_us\":%lld,\"messages\":[{"
-        "\"role\":\"user\",\"content\":\"question %lld of a run that began at %lld: ",
-        g.tier ? "\"service_tier\":\"" : "", g.tier ? g.tier : "", g.tier ? "\"," : "",
-        g.determined ? "\"temperature\":0," : "", g.stream ? "true" : "false",
-        (long long)g.frames, (long long)g.interval_us, (long long)g.counter++, (long long)g.record_from);
+    int n =
+        snprintf(body, sizeof(body),
+                 "{\"model\":\"m\",%s%s%s%s\"stream\":%s,\"max_tokens\":%lld,\"bench_interval_us\":%lld,\"messages\":[{"
+                 "\"role\":\"user\",\"content\":\"question %lld of a run that began at %lld: ",
+                 g.tier ? "\"service_tier\":\"" : "", g.tier ? g.tier : "", g.tier ? "\"," : "",
+                 g.determined ? "\"temperature\":0," : "", g.stream ? "true" : "false", (long long)g.frames,
+                 (long long)g.interval_us, (long long)g.counter++, (long long)g.record_from);
     int k = snprintf(p, BEGIN_BYTES,
                      "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n%s%s%s"
                      "Content-Length: %zu\r\n\r\n%s",
@@ -494,7 +494,9 @@ int main(int argc, char **argv)
         REAL("warm", 'w', warm, "S", "time before it", 0, 60),
         REAL("rate", 'r', rate, "R", "open: requests per second", 1, 1e6),
         {.name = "stream", .type = ARG_FLAG, .value = &g.stream, .help = "ask for streams"},
-        {.name = "determined", .type = ARG_FLAG, .value = &g.determined,
+        {.name = "determined",
+         .type = ARG_FLAG,
+         .value = &g.determined,
          .help = "of temperature 0: each is looked up in a cache and kept there, and none is found"},
         {.name = "refusals", .type = ARG_FLAG, .value = &g.refusals, .help = "429 and 503 are answers, and timed"},
         {.name = "tier", .type = ARG_STRING, .value = &g.tier, .meta = "T", .help = "service_tier of requests"},
