@@ -416,6 +416,7 @@ static bool flush(struct conn *c)
         ptrdiff_t n = stream_write(&c->stream, bytes_at(&c->out), c->out.len);
         if (n > 0) {
             bytes_consume(&c->out, (size_t)n);
+            counter_add(&s->stats.writes, 1);
             progress = true;
             continue;
         }

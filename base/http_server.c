@@ -237,6 +237,7 @@ struct http_server_stats http_server_stats(const struct http_server *s)
     return (struct http_server_stats){
         .accepted = (uint64_t)counter_get(&c->accepted),
         .requests = (uint64_t)counter_get(&c->requests),
+        .writes = (uint64_t)counter_get(&c->writes),
         .refused_framing = (uint64_t)counter_get(&c->refused_framing),
         .refused_full = (uint64_t)counter_get(&c->refused_full),
         .refused_client = (uint64_t)counter_get(&c->refused_client),

@@ -74,6 +74,7 @@ void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg
 struct http_server_stats {
     uint64_t accepted, requests, refused_framing, refused_full, refused_client, timed_out, aborted;
     uint64_t tls_failed; /* handshakes */
+    uint64_t writes;     /* that took bytes: one for all that was written in a turn of the loop */
     int open_connections, active_exchanges;
 };
 struct http_server_stats http_server_stats(const struct http_server *s); /* any thread */

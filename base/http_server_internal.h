@@ -75,7 +75,8 @@ struct conn {
 };
 
 struct server_counts { /* read by any thread */
-    struct counter accepted, requests, refused_framing, refused_full, refused_client, timed_out, aborted, tls_failed;
+    struct counter accepted, requests, refused_framing, refused_full, refused_client, timed_out, aborted, tls_failed,
+        writes;
     struct counter open_connections, active_exchanges;
 };
 

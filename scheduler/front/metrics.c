@@ -177,6 +177,7 @@ static struct http_server_stats http_stats(const struct front *f)
         sum.accepted += s.accepted;
         sum.requests += s.requests;
         sum.refused_framing += s.refused_framing;
+        sum.writes += s.writes;
         sum.refused_full += s.refused_full;
         sum.refused_client += s.refused_client;
         sum.timed_out += s.timed_out;
@@ -198,6 +199,11 @@ static int64_t read_http_requests(const struct front *f, int i)
 {
     (void)i;
     return (int64_t)http_stats(f).requests;
+}
+static int64_t read_http_writes(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)http_stats(f).writes;
 }
 static int64_t read_refused_framing(const struct front *f, int i)
 {
@@ -650,6 +656,12 @@ static const struct declaration table[] = {
      UNIT_COUNT,
      {DIM_NONE, DIM_NONE},
      read_http_requests},
+    {"spillway_http_writes_total",
+     "Writes to applications: one for whatever one read from a node brought.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_http_writes},
     {"spillway_http_refused_framing_total",
      "Connections closed because of malformed HTTP.",
      TYPE_COUNTER,

@@ -146,6 +146,7 @@ static void streams_in_chunks(void)
     int fd = talk(s, GET("/stream"), "0\r\n\r\n", NULL);
     CHECK(strstr(buf, "Transfer-Encoding: chunked\r\n") && !strstr(buf, "Content-Length"));
     CHECK(strstr(buf, "\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"));
+    CHECK_INT(http_server_stats(s).writes, 1); /* head, two pieces and the end, written in one turn */
     close(fd);
     bool closed;
     fd = talk(s, "GET /stream HTTP/1.0\r\n\r\n", NULL, &closed); /* HTTP/1.0 knows no chunks: the close ends it */
