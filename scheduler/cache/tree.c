@@ -5,7 +5,7 @@
 
 #include "base/json.h"
 
-#define NODES_FIRST 128u
+#define NODES_FIRST 24u /* a small one, which malloc has at hand */
 
 void tree_init(struct tree *t)
 {

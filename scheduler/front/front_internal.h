@@ -204,6 +204,8 @@ struct lane {
     struct metrics *metrics;                    /* changed by this lane, read by all */
     struct counter accepted, refused;           /* for front_totals */
     TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
+    struct request_list spare;                  /* memory of some that are over */
+    int n_spare;
     struct request_queue granted;               /* under front.lock: have a slot and do not know it yet */
     struct mail told;                           /* that there are some */
     bool telling;                               /* under front.lock: it is on its way */
@@ -325,6 +327,7 @@ void request_note_first_byte(struct request *r);
 /* One observation under the request's labels. node NULL: no node. */
 void request_observe(const struct request *r, const struct node_spec *node, enum route_metric what, int64_t value);
 void request_free(struct request *r);
+void requests_drop_spare(struct lane *l);
 
 /* leg.c: one leg, from the request that is sent to the last byte that is read. */
 enum rc leg_start(struct request *r, struct error *e) SPW_MUST_USE; /* on the node whose slot r holds */

@@ -231,6 +231,7 @@ static enum rc lane_init(struct lane *l, struct error *e)
     struct front *f = l->front;
     enum rc rc = RC_OK;
     TAILQ_INIT(&l->requests);
+    TAILQ_INIT(&l->spare);
     TAILQ_INIT(&l->granted);
     l->told.deliver = on_told;
     l->emptied.deliver = front_lane_empty;
@@ -365,6 +366,7 @@ static void abandon_requests(struct lane *l)
 
 static void lane_fini(struct lane *l)
 {
+    requests_drop_spare(l);
     for (int i = 0; l->pools && i < ROUTE_CANDIDATES_MAX; i++)
         drop_pool(&l->pools[i]);
     free(l->pools);
