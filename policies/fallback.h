@@ -1,5 +1,5 @@
-/* Which model of a chain answers: a pure function over what routing says of each in turn. Models that fall back have a
- * rule of their own; the request is where it is in the chain only as long as this call.
+/* Which model of a chain answers: a pure function over what routing says of each in turn, by the rule of the model that
+ * was asked for. Nothing is remembered: each look begins with the first.
  *
  *     the first model ---> chosen: it answers
  *                     ---> busy, and the rule says wait: it waits for a slot of this one (or of any that is better)
@@ -12,11 +12,11 @@
 
 struct fallback_rule {
     bool when_full;   /* nodes in service that are all busy are a reason, too */
-    int64_t after_ms; /* ... once the request has waited so long */
+    int64_t after_ms; /* ... once the request has been here so long */
 };
 
 enum fallback_step { FALLBACK_TAKE, FALLBACK_WAIT, FALLBACK_NEXT };
-/* d: of one model of the chain. waited_ms: of the request, so far. */
+/* d: of one model of the chain. waited_ms: since the request came. */
 enum fallback_step fallback_judge(const struct fallback_rule *rule, const struct route_decision *d, int64_t waited_ms);
 
 /* Milliseconds after which a waiting request has to be looked at again for its rule alone; -1: never. */

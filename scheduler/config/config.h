@@ -130,6 +130,8 @@ struct config_queue { /* bounds of each model's waiting room, for one class */
     int64_t bytes, wait_ms; /* wait_ms 0: refuse at once */
 };
 
+struct model_table; /* scheduler/front/model_table.h */
+
 struct config {
     const char *path;
     const char *listen;       /* default 127.0.0.1:8080 */
@@ -157,7 +159,8 @@ struct config {
     int n_nodes;
     struct config_model *models; /* those of which something is said; nodes may serve others */
     int n_models;
-    bool prefix_share_all; /* tenants may share prefixes in the caches of our engines */
+    struct model_table *model_table; /* made by the front as it takes the configuration over; in `arena` */
+    bool prefix_share_all;           /* tenants may share prefixes in the caches of our engines */
     int64_t health_interval_ms, health_timeout_ms;
     int retries; /* other nodes tried before the first byte */
     int workers; /* event loops that serve requests; 0: auto */

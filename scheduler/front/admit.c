@@ -79,15 +79,15 @@ static void explain(const struct limit_verdict *v, enum rc rc, int64_t tokens, c
     e->retry_after_s = v->never ? -1 : (int)limit_retry_after_s(v);
 }
 
-enum rc admit(struct lane *l, const struct identity *who, const struct request_body *body, struct limit_ticket *ticket,
-              struct limit_verdict *v, struct api_error *e)
+enum rc admit(struct lane *l, const struct identity *who, const struct model *model, const struct request_body *body,
+              struct limit_ticket *ticket, struct limit_verdict *v, struct api_error *e)
 {
     struct front *f = l->front;
     struct limit_scope scopes[SCOPES];
     struct names names;
     int64_t tokens = request_estimate_input(body) + request_estimate_output(body);
 
-    fill_scopes(l->config, who, body->model, &names, scopes);
+    fill_scopes(l->config, who, model->name, &names, scopes);
     int64_t now = now_us(f);
     pthread_mutex_lock(&f->limits_lock);
     enum rc rc = limit_table_admit(f->limits, scopes, SCOPES, now, tokens, ticket, v);
@@ -95,7 +95,7 @@ enum rc admit(struct lane *l, const struct identity *who, const struct request_b
     if (rc == RC_OK)
         return RC_OK;
     metrics_add(l->metrics, METRIC_LIMITED, (int)v->kind, 0, 1);
-    explain(v, rc, tokens, body->model, e);
+    explain(v, rc, tokens, model->name, e);
     return RC_DENIED;
 }
 

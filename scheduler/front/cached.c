@@ -221,7 +221,7 @@ static struct digest digest_of(const void *data, size_t n)
 static void identity_texts(const struct request *r, struct strbuf *out)
 {
     struct front *f = r->lane->front;
-    const char *model = r->room->model;
+    const char *model = r->model->chain[0]->name; /* what its fallbacks say is not kept */
     strbuf_clear(out);
     enum rc rc = strbuf_append(out, model, strlen(model) + 1);
     front_lock(f);
@@ -312,6 +312,10 @@ static unsigned use_of(struct cached *c, struct request *r)
     unsigned use = cache_use(&r->cached.ask, &c->canonical);
     if (r->who->local_only && c->far)
         use &= ~(CACHE_READ | CACHE_STORE);
+    if (r->charge_bounded) /* it may be shorter than others would have it */
+        use &= ~(CACHE_STORE | CACHE_COLLAPSE);
+    if (!model_may_step(r->model, r->model->chain[0], r->who))
+        use = 0;
     if (!r->config->cache.collapse_ms)
         use &= ~CACHE_COLLAPSE;
     return use && make_key(c, r) == RC_OK ? use : 0;
@@ -410,13 +414,12 @@ static void write_whole(struct request *r)
 {
     struct limit_texts limits;
     struct cached_texts texts;
-    struct http_header headers[4 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
-        {"Content-Type", "application/json"},
-        {"x-request-id", r->id},
-        {"x-spillway-node", r->cached.node},
+    struct http_header headers[5 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
+        {"Content-Type", "application/json"}, {"x-request-id", r->id},
+        {"x-spillway-node", r->cached.node},  {"x-spillway-model", request_model(r)->name},
         {"x-spillway-charge-usd", "0"},
     };
-    int n = 4;
+    int n = 5;
     n += limit_headers(&r->limits, &limits, headers + n);
     n += cached_headers(r, &texts, headers + n);
     reply_whole(r, headers, n, r->out.data, r->out.len);
@@ -635,12 +638,18 @@ static enum rc whole_of(struct request *r, struct bytes body, struct strbuf *mad
     return rc;
 }
 
+/* Then it is this request's answer alone: others may not be allowed that model. */
+static bool fell_back(const struct request *r)
+{
+    return request_model(r) != r->model->chain[0];
+}
+
 /* May it be kept under the key that was made when it began? Not if the model's nodes have changed meanwhile, if another
  * model has answered, or if it is a piece of one class and a piece of another, which nobody would get again. */
 static bool keeps(const struct request *r)
 {
     struct digest now = model_identity(r);
-    return (r->cached.use & CACHE_STORE) && !r->cross_class && short_of(&now) == r->cached.identity;
+    return (r->cached.use & CACHE_STORE) && !r->cross_class && !fell_back(r) && short_of(&now) == r->cached.identity;
 }
 
 void cached_done(struct request *r, struct bytes body)
@@ -654,7 +663,7 @@ void cached_done(struct request *r, struct bytes body)
     struct cache_entry entry = {
         .status = 200,
         .content_type = "application/json",
-        .model = r->room->model,
+        .model = request_model(r)->name,
         .node = r->billed->config->name,
         .usage_source = r->usage_source,
         .body = whole.p,
@@ -668,7 +677,7 @@ void cached_done(struct request *r, struct bytes body)
         cache_put_kept(c->cache, &r->cached.key, kept);
     if (c->scratch.cap > SCRATCH_NODES_MAX)
         tree_fini(&c->scratch);
-    if (rc == RC_OK && flight_leads(&r->cached.ticket))
+    if (rc == RC_OK && !fell_back(r) && flight_leads(&r->cached.ticket))
         flight_finish(&r->cached.ticket, kept);
     else if (flight_leads(&r->cached.ticket))
         flight_dissolve(&r->cached.ticket);

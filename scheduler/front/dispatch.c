@@ -15,6 +15,11 @@ void request_arm(struct request *r, int64_t ms)
     event_add(r->timer, &tv);
 }
 
+const struct model *request_model(const struct request *r)
+{
+    return r->served ? r->served : r->model->chain[0];
+}
+
 void request_observe(const struct request *r, const struct node_spec *node, enum route_metric what, int64_t value)
 {
     if (!r->lane->front->routes)
@@ -281,10 +286,14 @@ static bool second_look(struct request *r)
 
 static void nobody(struct request *r, const struct route_decision *d)
 {
-    bool kept_home = false;
-    for (int i = 0; i < nodes_count(r->lane->front->nodes); i++)
+    bool kept_home = false, too_dear = false;
+    for (int i = 0; i < nodes_count(r->lane->front->nodes); i++) {
         kept_home = kept_home || d->reasons[i] == ROUTE_NOT_LOCAL;
-    if (r->attempts == 0)
+        too_dear = too_dear || d->reasons[i] == ROUTE_TOO_DEAR;
+    }
+    if (too_dear)
+        bound_refused(r);
+    else if (r->attempts == 0)
         api_error_set(&r->error, kept_home ? API_NO_LOCAL_CAPACITY : API_NO_CAPACITY, NULL, "%s", "");
     settle_failed(r);
 }
@@ -482,12 +491,16 @@ static void note_client_id(struct request *r)
 /* Is there a node that would take its text so far? */
 static bool may_go_on_by_text(const struct request *r)
 {
-    bool any = false;
+    if (!r->body.prefixable)
+        return false;
     for (int i = 0; i < r->config->n_nodes; i++) {
         const struct config_node *c = &r->config->nodes[i];
-        any = any || (c->continue_by == CONTINUE_PREFIX && config_node_serves(c, r->room->model));
+        for (int k = 0; c->continue_by == CONTINUE_PREFIX && k < r->model->n_chain; k++) {
+            if (config_node_serves(c, r->model->chain[k]->name))
+                return true;
+        }
     }
-    return any && r->body.prefixable;
+    return false;
 }
 
 void request_start(struct lane *l, struct http_exchange *x, const char *id, const struct request_body *body,
@@ -509,7 +522,11 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->urgency = a->urgency;
     r->idempotency = a->idempotency;
     idempotency_start(r);
-    r->room = front_room(f, body->model);
+    r->model = a->model;
+    r->room = front_room(f, a->model->name);
+    r->charge_bounded = a->charge_bounded;
+    r->charge_max = a->charge_max;
+    r->picky = a->charge_bounded || (a->who->n_models && a->model->n_chain > 1);
     r->input_estimate = request_estimate_input(body);
     r->arrived = clock_now(f->o.clock);
     r->accepted = clock_wall(f->o.clock);

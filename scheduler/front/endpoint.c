@@ -8,6 +8,8 @@
 #include "scheduler/front/front_internal.h"
 #include "scheduler/front/premises.h"
 
+#define CATALOGUE_BYTES_MAX ((size_t)64 << 20)
+
 struct call { /* one request on its way through the checks */
     struct lane *l;
     struct front *f; /* l->front */
@@ -106,50 +108,14 @@ struct room *front_room(const struct front *f, const char *model)
     return NULL;
 }
 
-static enum rc put_model(const struct front *f, const char *model, struct strbuf *out)
-{
-    enum rc rc = strbuf_puts(out, "{\"id\":");
-    if (rc == RC_OK)
-        rc = json_append_string(out, model, strlen(model));
-    return rc == RC_OK ? strbuf_printf(out, ",\"object\":\"model\",\"created\":%" PRId64 ",\"owned_by\":\"spillway\"}",
-                                       f->created_s)
-                       : rc;
-}
-
-/* May this caller ever get it? Nobody is shown what he cannot have: other models than his, or, for a credential that is
- * bound to the premises, what is served elsewhere. */
-static bool visible(const struct call *c, const char *model)
-{
-    if (!identity_may_use(c->who, model))
-        return false;
-    const struct config *config = c->l->config;
-    for (int i = 0; i < config->n_nodes; i++) {
-        const struct config_node *n = &config->nodes[i];
-        if (config_node_serves(n, model) && (n->local || !c->who->local_only))
-            return true;
-    }
-    return false;
-}
-
 static void handle_models(struct call *c)
 {
     struct strbuf body;
-    strbuf_init(&body, (size_t)16 << 20);
-    enum rc rc = strbuf_puts(&body, "{\"object\":\"list\",\"data\":[");
-    bool first = true;
-    for (int i = 0; i < c->f->n_rooms && rc == RC_OK; i++) {
-        if (!visible(c, c->f->rooms[i].model))
-            continue;
-        if (!first)
-            rc = strbuf_puts(&body, ",");
-        if (rc == RC_OK)
-            rc = put_model(c->f, c->f->rooms[i].model, &body);
-        first = false;
-    }
-    if (rc == RC_OK)
-        rc = strbuf_puts(&body, "]}");
-    SPW_ASSERT(rc == RC_OK); /* the configuration is bounded far below */
-    reply_json(c, 200, &body);
+    strbuf_init(&body, CATALOGUE_BYTES_MAX);
+    if (catalogue_list(c->l, c->who, &body) == RC_OK)
+        reply_json(c, 200, &body);
+    else
+        refuse_code(c, API_INTERNAL); /* tens of thousands of names */
     strbuf_fini(&body);
 }
 
@@ -183,25 +149,34 @@ static void handle_model(struct call *c)
 {
     char model[REQUEST_MODEL_BYTES_MAX + 1];
     struct strbuf body;
-    if (!decode_model(c->rest, model, sizeof model) || !front_room(c->f, model) || !visible(c, model)) {
+    strbuf_init(&body, CATALOGUE_BYTES_MAX);
+    if (decode_model(c->rest, model, sizeof model) && catalogue_one(c->l, c->who, model, &body) == RC_OK)
+        reply_json(c, 200, &body);
+    else
         refuse_code(c, API_MODEL_NOT_FOUND);
-        return;
-    }
-    strbuf_init(&body, 8192);
-    enum rc rc = put_model(c->f, model, &body);
-    SPW_ASSERT(rc == RC_OK);
-    reply_json(c, 200, &body);
     strbuf_fini(&body);
 }
 
 /* ---- generation ------------------------------------------------------------------------------------------------- */
 
-/* Against its limits; then it is a request. */
-static void start_admitted(struct call *c, const struct request_body *body, const struct urgency *urgency)
+/* The model, and somebody who answers for it. */
+static bool may_ask(const struct identity *who, const struct model *model)
 {
-    struct admission a = {.urgency = *urgency};
+    for (int i = 0; i < model->n_chain; i++) {
+        if (model_may_step(model, model->chain[i], who))
+            return true;
+    }
+    return false;
+}
+
+/* Against its limits; then it is a request. */
+static void start_admitted(struct call *c, const struct request_body *body, const struct model *model,
+                           const struct urgency *urgency)
+{
+    struct admission a = {.model = model, .urgency = *urgency};
     struct api_error refusal;
-    if (cached_ask(c->x, &a.ask, &refusal) != RC_OK) {
+    if (cached_ask(c->x, &a.ask, &refusal) != RC_OK ||
+        bound_read(c->x, &a.charge_bounded, &a.charge_max, &refusal) != RC_OK) {
         refuse(c, &refusal, NULL);
         return;
     }
@@ -210,7 +185,7 @@ static void start_admitted(struct call *c, const struct request_body *body, cons
         refuse(c, &refusal, NULL);
     if (rc != RC_OK)
         return;
-    if (admit(c->l, c->who, body, &a.ticket, &a.limits, &refusal) == RC_OK) {
+    if (admit(c->l, c->who, model, body, &a.ticket, &a.limits, &refusal) == RC_OK) {
         a.who = identity_ref(c->who);
         request_start(c->l, c->x, c->id, body, &a);
         return;
@@ -246,13 +221,14 @@ static void handle_generation(struct call *c, enum request_kind kind)
         refuse(c, &refusal, NULL);
         return;
     }
-    if (!front_room(f, body.model)) {
+    const struct model *model = model_table_find(c->l->config->model_table, body.model);
+    if (!model) {
         api_error_set(&refusal, API_MODEL_NOT_FOUND, "model",
                       "no node serves the model '%.200s'; GET /v1/models lists what is served", body.model);
         refuse(c, &refusal, NULL);
         return;
     }
-    if (!identity_may_use(c->who, body.model)) {
+    if (!may_ask(c->who, model)) {
         refuse_code(c, API_MODEL_NOT_ALLOWED);
         return;
     }
@@ -263,7 +239,7 @@ static void handle_generation(struct call *c, enum request_kind kind)
         refuse(c, &refusal, NULL);
         return;
     }
-    start_admitted(c, &body, &urgency);
+    start_admitted(c, &body, model, &urgency);
 }
 
 static void handle_chat(struct call *c)

@@ -40,16 +40,21 @@ static void add_room(struct front *f, const char *model)
 }
 
 /* One room per model that any node names, now or before. */
-static void make_rooms(struct front *f, const struct config *c)
+static void make_rooms(struct front *f, struct config *c)
 {
+    c->model_table = model_table_new(c);
     for (int i = 0; i < c->n_nodes; i++) {
         for (int k = 0; k < c->nodes[i].n_models; k++) {
             if (!find_room(f, c->nodes[i].models[k]))
                 add_room(f, c->nodes[i].models[k]);
         }
     }
+    for (int i = 0; i < c->n_models; i++) {
+        if (!find_room(f, c->models[i].name))
+            add_room(f, c->models[i].name);
+    }
     for (int m = 0; m < f->n_rooms; m++) {
-        bool served = false;
+        bool served = config_model(c, f->rooms[m].model) != NULL;
         for (int i = 0; i < c->n_nodes; i++)
             served = served || config_node_serves(&c->nodes[i], f->rooms[m].model);
         f->rooms[m].served = served;
@@ -64,6 +69,8 @@ static int count_new_models(struct front *f, const struct config *c)
         for (int k = 0; k < c->nodes[i].n_models; k++)
             n += !find_room(f, c->nodes[i].models[k]);
     }
+    for (int i = 0; i < c->n_models; i++)
+        n += !find_room(f, c->models[i].name);
     return n;
 }
 
@@ -132,7 +139,7 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     f->o.config = config_ref(c);
     f->rooms_max = count_new_models(f, c) + MODELS_MORE;
     f->rooms = spw_calloc((size_t)f->rooms_max, sizeof *f->rooms);
-    make_rooms(f, c);
+    make_rooms(f, (struct config *)c);
     rooms_set_bounds(f, c);
     f->routes = o->config->metrics_off ? NULL : route_metrics_new();
     enum rc rc = idempotency_open(f, e);
@@ -208,7 +215,7 @@ enum rc front_take(struct front *f, const struct config *c, struct auth *auth, b
     struct config *before = (struct config *)f->o.config;
     __atomic_store_n(&f->o.config, config_ref(c), __ATOMIC_RELEASE);
     f->o.auth = f->lanes[0].auth = auth;
-    make_rooms(f, c);
+    make_rooms(f, (struct config *)c);
     rooms_set_bounds(f, c);
     lanes_take_config(f, new_auth);
     nodes_commit(f->nodes, plan);

@@ -15,6 +15,8 @@
 #include "scheduler/front/front.h"
 #include "scheduler/front/idempotency.h"
 #include "scheduler/front/metrics.h"
+#include "scheduler/front/model_page.h"
+#include "scheduler/front/model_table.h"
 #include "scheduler/front/nodes.h"
 #include "scheduler/front/reply.h"
 #include "scheduler/front/request.h"
@@ -58,7 +60,8 @@ struct slot {
     struct node_card card;  /* what the node could do */
     struct node_spec *spec; /* a reference, also when the slot has been given back */
     struct breaker_leg breaker;
-    struct leg_word word; /* what its end says about the node, as it is given back */
+    struct leg_word word;      /* what its end says about the node, as it is given back */
+    const struct model *model; /* the one of the chain that it is to answer as */
 };
 
 struct leg {
@@ -101,6 +104,10 @@ struct request {
     struct urgency urgency;
     struct idempotency *idempotency; /* owned; NULL: it has no key */
     struct room *room;
+    const struct model *model; /* that was asked for: by the room, and by metrics and limits */
+    bool picky;                /* fewer nodes may take it than others who ask for the model */
+    bool charge_bounded;       /* by the client: never charged more than charge_max */
+    struct pusd charge_max;
     int64_t input_estimate;
 
     uint64_t tried;   /* bit per node that failed for this request since its last new token */
@@ -142,8 +149,9 @@ struct request {
     enum ledger_outcome outcome;
     struct api_error error; /* why it failed, or the last leg's failure so far */
     int http_status;
-    struct node_spec *last;   /* of the newest leg, a reference; NULL: none was started */
-    struct node_spec *billed; /* whose prices count: `last`; NULL: nothing is charged */
+    struct node_spec *last;     /* of the newest leg, a reference; NULL: none was started */
+    struct node_spec *billed;   /* whose prices count: `last`; NULL: nothing is charged */
+    const struct model *served; /* as what the newest leg's node answers; NULL: none was started */
     struct token_counts tokens;
     const char *usage_source;
     struct pusd charge;
@@ -284,7 +292,12 @@ void lane_check_empty(struct lane *l); /* a request was freed, or the listener i
 /* endpoint.c */
 void endpoint_head(struct http_exchange *x, void *arg);
 void endpoint_handle(struct http_exchange *x, void *arg);
-struct room *front_room(const struct front *f, const char *model); /* NULL: nobody serves it */
+
+struct room *front_room(const struct front *f, const char *model); /* endpoint.c. NULL: nobody serves it */
+/* catalogue.c: GET /v1/models, as one caller sees it. */
+enum rc catalogue_list(struct lane *l, const struct identity *who, struct strbuf *out) SPW_MUST_USE;
+/* RC_NOT_FOUND: there is no such model, or it is not for him. */
+enum rc catalogue_one(struct lane *l, const struct identity *who, const char *name, struct strbuf *out) SPW_MUST_USE;
 
 /* admit.c: how much somebody may ask, and what the limits' headers say. */
 #define LIMIT_HEADERS_MAX 6 /* x-ratelimit-{limit,remaining,reset}-{requests,tokens} */
@@ -294,8 +307,8 @@ struct limit_texts {
 /* Appends to headers, whose values stand in *t. Returns how many: 0 where nothing is limited. */
 int limit_headers(const struct limit_verdict *v, struct limit_texts *t, struct http_header *headers);
 /* RC_OK: *ticket and *v are the request's. RC_DENIED: it was not admitted; *v and *e say why. */
-enum rc admit(struct lane *l, const struct identity *who, const struct request_body *body, struct limit_ticket *ticket,
-              struct limit_verdict *v, struct api_error *e) SPW_MUST_USE;
+enum rc admit(struct lane *l, const struct identity *who, const struct model *model, const struct request_body *body,
+              struct limit_ticket *ticket, struct limit_verdict *v, struct api_error *e) SPW_MUST_USE;
 /* It used so many tokens. Again and again is once. */
 void admit_settle(struct front *f, struct limit_ticket *ticket, int64_t tokens);
 
@@ -308,6 +321,9 @@ struct admission {
     struct limit_ticket ticket;
     struct limit_verdict limits;
     struct urgency urgency;
+    const struct model *model;
+    bool charge_bounded;
+    struct pusd charge_max;
 };
 void request_start(struct lane *l, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct admission *a);
@@ -322,6 +338,8 @@ void request_cut(struct request *r, enum api_code code);
 /* The running leg is over and has not answered: on to another node, or the end of r. */
 void leg_failed(struct request *r, enum leg_fault fault, const char *reason);
 void request_arm(struct request *r, int64_t ms);
+/* As what it was answered, or would be first. */
+const struct model *request_model(const struct request *r);
 /* The first of its answer leaves, or is there to be sent whole. */
 void request_note_first_byte(struct request *r);
 /* One observation under the request's labels. node NULL: no node. */
@@ -346,9 +364,10 @@ void alone_release_locked(struct request *r); /* without one: nothing happens. O
 void alone_release(struct request *r);        /* of one that does not wait */
 
 /* slots.c: who gets which slot. */
-/* What routing says for r now. */
-void slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d);
-void slot_take_locked(struct request *r, struct node *node);
+/* What routing says for r now. Returns the model of its chain that d->chosen is to answer as; NULL: nobody is chosen, and
+ * *d then speaks of all models that r may come to. */
+const struct model *slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d);
+void slot_take_locked(struct request *r, struct node *node, const struct model *as);
 enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_TOO_LATE, FOUND_NO_ROOM };
 /* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. FOUND_TOO_LATE: all that could are held
  * (nodes.h) for longer than r may wait, d->back_us. FOUND_NO_ROOM: *v says why, and r->retry_after_s until when. */
@@ -385,6 +404,16 @@ void rooms_grant_locked(struct front *f);
 void rooms_grant(struct front *f);
 /* The lane's own, on its thread: go on with those that were granted slots. */
 void rooms_take_granted(struct lane *l);
+
+/* bound.c: what an answer may come to. */
+/* "x-spillway-max-charge-usd" of x. RC_INVALID: it is no amount, *e says so. */
+enum rc bound_read(struct http_exchange *x, bool *bounded, struct pusd *max, struct api_error *e) SPW_MUST_USE;
+/* Tokens of each choice, over all legs, at these prices; INT64_MAX: as many as the client wants. */
+int64_t bound_output(const struct request *r, const struct token_prices *p);
+int64_t
+bound_output_min(const struct request *r); /* fewer, over all choices, would add nothing to what has been said */
+void bound_charge(struct request *r);      /* r->charge is what it came to: it is not more than the bound */
+void bound_refused(struct request *r);     /* sets r->error: no node is cheap enough */
 
 /* settle.c */
 void settle(struct request *r, enum ledger_outcome outcome);

@@ -378,19 +378,29 @@ static const struct http_call_handlers leg_handlers = {
 
 /* ---- its start -------------------------------------------------------------------------------------------------- */
 
+/* What the node calls the model: its own name for it, else the one that it serves; NULL: what the client calls it. */
+static const char *name_for(const struct request *r)
+{
+    const char *own = node_upstream_model(r->slot.spec->config);
+    return own || strcmp(r->slot.model->name, r->body.model) == 0 ? own : r->slot.model->name;
+}
+
 /* How this node is asked. */
 static struct request_leg ask_for(const struct request *r)
 {
+    int64_t most = bound_output(r, &r->slot.spec->config->prices);
     bool begun = trail_has_said(&r->trail);
     bool to_engine = r->slot.card.resume && r->body.resumable && (!begun || r->trail.ids_known);
     return (struct request_leg){
-        .upstream_model = node_upstream_model(r->slot.spec->config),
+        .upstream_model = name_for(r),
         .stream = r->body.stream || to_engine || begun,
         .to_engine = to_engine,
         .seed = r->seed,
         .ids = begun && to_engine ? &r->trail.ids : NULL,
         .text = begun && !to_engine ? &r->trail.text : NULL,
         .said = r->trail.chunks,
+        .bounded = most != INT64_MAX,
+        .output_max = most,
     };
 }
 
@@ -435,7 +445,12 @@ enum rc leg_start(struct request *r, struct error *e)
 {
     struct front *f = r->lane->front;
     struct request_leg ask = ask_for(r);
+    char salt[KEYSTORE_SALT_BYTES];
     const char *why;
+    if (r->slot.spec->node_key && !r->config->prefix_share_all) {
+        auth_salt(r->lane->auth, r->who->tenant, salt);
+        ask.salt = salt;
+    }
     r->leg = (struct leg){
         .streamed = ask.stream,
         .to_engine = ask.to_engine,
@@ -464,5 +479,6 @@ enum rc leg_start(struct request *r, struct error *e)
     node_spec_unref(r->last);
     r->last = r->billed = node_spec_ref(r->slot.spec);
     arm_patience(r, patience_ms(r, &why));
+    r->served = r->slot.model;
     return RC_OK;
 }

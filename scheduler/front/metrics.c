@@ -445,6 +445,13 @@ static const struct declaration table[] = {
                        UNIT_COUNT,
                        {DIM_MODEL, DIM_NONE},
                        NULL},
+    [METRIC_CAPPED] =
+        {"spillway_charges_capped_total",
+         "Charges cut to the client's x-spillway-max-charge-usd: a node counted more tokens than could be.",
+         TYPE_COUNTER,
+         UNIT_COUNT,
+         {DIM_NONE, DIM_NONE},
+         NULL},
     [METRIC_LEG_FAILURES] = {"spillway_leg_failures_total",
                              "Attempts on a node that failed, by kind.",
                              TYPE_COUNTER,

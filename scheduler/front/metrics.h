@@ -24,6 +24,7 @@ enum metric {                      /* labels in the order of metrics_add's i, j 
               METRIC_CONTINUATIONS, /* model */
               METRIC_HANGS,         /* node */
               METRIC_POISON,        /* model */
+              METRIC_CAPPED,        /* charges that were cut to their bound */
               METRIC_LEG_FAILURES,  /* node, fault (enum leg_fault) */
               METRIC_TOKENS,        /* model, kind: 0 input (all of it), 1 cached input, 2 output */
               METRIC_CHARGE,        /* model, node; pico-dollars */

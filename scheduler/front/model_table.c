@@ -61,10 +61,10 @@ static void link_chain(struct model_table *t, const struct config *c, struct mod
 
 struct model_table *model_table_new(const struct config *c)
 {
-    struct model_table *t = spw_calloc(1, sizeof *t);
+    struct model_table *t = arena_alloc(c->arena, sizeof *t);
     size_t most = count_names(c) + 1;
-    t->models = spw_calloc(most, sizeof *t->models);
-    t->names = spw_calloc(most, sizeof *t->names);
+    t->models = arena_alloc(c->arena, most * sizeof *t->models);
+    t->names = arena_alloc(c->arena, most * sizeof *t->names);
     for (int i = 0; i < c->n_nodes; i++) {
         for (int k = 0; k < c->nodes[i].n_models; k++)
             add_model(t, c->nodes[i].models[k], config_model(c, c->nodes[i].models[k]));
@@ -80,15 +80,6 @@ struct model_table *model_table_new(const struct config *c)
     for (int i = 0; i < t->n; i++)
         link_chain(t, c, &t->models[i]);
     return t;
-}
-
-void model_table_free(struct model_table *t)
-{
-    if (!t)
-        return;
-    free(t->models);
-    free(t->names);
-    free(t);
 }
 
 int model_table_count(const struct model_table *t)

@@ -17,8 +17,8 @@ struct model {
 };
 
 struct model_table;
+/* In the memory of c. */
 struct model_table *model_table_new(const struct config *c);
-void model_table_free(struct model_table *t); /* NULL is fine */
 int model_table_count(const struct model_table *t);
 const struct model *model_table_at(const struct model_table *t, int index);
 /* By name or alias; NULL: there is none. */

@@ -543,8 +543,10 @@ static int32_t rank(const struct node *n, const struct nodes_need *need)
 {
     if (!need->said)
         return RANK_SAME;
-    if (need->by_ids && n->card.resume)
-        return strcmp(n->card.numerics, need->numerics) == 0 ? RANK_SAME : RANK_OTHER_CLASS;
+    if (need->by_ids && n->card.resume && strcmp(n->card.numerics, need->numerics) == 0)
+        return RANK_SAME;
+    if (need->by_ids && n->card.resume && !need->same_class)
+        return RANK_OTHER_CLASS;
     return need->by_text && n->config->continue_by == CONTINUE_PREFIX ? RANK_TEXT : RANK_UNFIT;
 }
 

@@ -159,6 +159,7 @@ struct nodes_need {
     bool said;            /* something has been said: the node must go on from there... */
     bool by_ids, by_text; /* ... and this is known of it */
     const char *numerics; /* the class of what has been said */
+    bool same_class;      /* it was said as another model: ids of another class would mean nothing */
     int64_t now_us;
 };
 /* What route_choose() sees. Best suited to go on is a node of the same numerics class, then one of another class, then

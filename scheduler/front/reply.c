@@ -13,7 +13,7 @@ void reply_head(struct request *r, const char *node)
         return;
     struct limit_texts limits;
     struct cached_texts cached;
-    struct http_header headers[5 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
+    struct http_header headers[6 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
         {"Content-Type", "text/event-stream"},
         {"Cache-Control", "no-cache"},
         {"X-Accel-Buffering", "no"}, /* proxies in front of us shall not gather what we hurry to send */
@@ -22,6 +22,8 @@ void reply_head(struct request *r, const char *node)
     int n = 4;
     if (node)
         headers[n++] = (struct http_header){"x-spillway-node", node};
+    if (node)
+        headers[n++] = (struct http_header){"x-spillway-model", request_model(r)->name};
     n += limit_headers(&r->limits, &limits, headers + n);
     n += cached_headers(r, &cached, headers + n);
     r->headed = true;

@@ -289,7 +289,7 @@ static struct edit usage_edit(const struct request_body *r)
 struct splice {
     struct edit edits[12];
     int n;
-    struct strbuf name, fields, bounds[2];
+    struct strbuf name, salt, fields, bounds[2];
 };
 
 static void put_edit(struct splice *s, const char *at, size_t cut, const char *put, size_t put_n)
@@ -312,8 +312,6 @@ static void stream_edits(struct splice *s, const struct request_body *r)
 static enum rc engine_edits(struct splice *s, const struct request_body *r, const struct request_leg *leg)
 {
     enum rc rc = strbuf_printf(&s->fields, "\"spillway_seed\":%" PRIu64 ",", leg->seed);
-    if (rc == RC_OK && leg->salt)
-        rc = strbuf_printf(&s->fields, "\"spillway_salt\":\"%s\",", leg->salt);
     if (rc == RC_OK && leg->ids && leg->ids->len) {
         rc = strbuf_puts(&s->fields, "\"spillway_resume\":{\"ids\":[");
         if (rc == RC_OK)
@@ -362,7 +360,7 @@ static enum rc bound_edits(struct splice *s, const struct request_body *r, const
     int64_t said = !leg->to_engine && leg->text ? leg->said : 0;
     enum rc rc = RC_OK;
     if (leg->bounded && r->bounds[0] < 0 && r->bounds[1] < 0)
-        return add_bound(s, r, leg->output_max - said);
+        return add_bound(s, r, leg->output_max - said > 1 ? leg->output_max - said : 1);
     for (int i = 0; i < 2 && rc == RC_OK; i++) {
         int64_t max = leg->bounded && r->bounds[i] > leg->output_max ? leg->output_max : r->bounds[i];
         if (r->bounds[i] < 0 || (max == r->bounds[i] && !said))
@@ -382,6 +380,7 @@ enum rc request_splice(const struct request_body *r, const struct request_leg *l
 {
     struct splice s = {.n = 0};
     strbuf_init(&s.name, 8192);
+    strbuf_init(&s.salt, 256);
     strbuf_init(&s.fields, request_splice_bytes_max(r, leg));
     strbuf_init(&s.bounds[0], 64);
     strbuf_init(&s.bounds[1], 64);
@@ -392,6 +391,10 @@ enum rc request_splice(const struct request_body *r, const struct request_leg *l
     }
     if (leg->stream)
         stream_edits(&s, r);
+    if (rc == RC_OK && leg->salt) {
+        rc = strbuf_printf(&s.salt, "\"spillway_salt\":\"%s\",", leg->salt);
+        put_edit(&s, r->inside, 0, s.salt.data, s.salt.len);
+    }
     if (rc == RC_OK && leg->to_engine)
         rc = engine_edits(&s, r, leg);
     else if (rc == RC_OK && leg->text && leg->text->len)
@@ -401,6 +404,7 @@ enum rc request_splice(const struct request_body *r, const struct request_leg *l
     if (rc == RC_OK)
         rc = edits_apply((struct span){r->text, r->n}, s.edits, s.n, out);
     strbuf_fini(&s.name);
+    strbuf_fini(&s.salt);
     strbuf_fini(&s.fields);
     strbuf_fini(&s.bounds[0]);
     strbuf_fini(&s.bounds[1]);

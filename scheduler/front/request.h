@@ -46,7 +46,7 @@ struct request_leg {
     bool stream;                /* asked of the node; true whenever the client streams */
     bool to_engine;             /* one of ours: the fields of docs/NODE_API.md are added */
     uint64_t seed;              /* below 2^53 */
-    const char *salt;           /* to an engine: whose prefixes it may share, plain text; NULL: everybody's */
+    const char *salt;           /* to an engine: whose prefixes it may share, plain text; NULL: it is not told */
     bool bounded;               /* output_max holds, whatever the client allows */
     int64_t output_max;         /* tokens of each choice, over all legs; > said */
     const struct strbuf *ids;   /* to an engine: the answer's ids so far, or NULL */

@@ -60,7 +60,9 @@ static struct waiter waiter_of_locked(const struct request *r, int64_t now_ns)
     struct waiter w = {
         .tenant = r->who->tenant,
         .class = r->urgency.class,
-        .reach = r->who->local_only ? WAITING_LOCAL : WAITING_ANYWHERE,
+        .reach = r->picky             ? WAITING_PICKY
+                 : r->who->local_only ? WAITING_LOCAL
+                                      : WAITING_ANYWHERE,
         .under_way = r->attempts > 0,
         .cost = r->input_estimate + OUTPUT_WEIGHT * request_estimate_output(&r->body),
         .bytes = (int64_t)r->body.n,
@@ -136,6 +138,10 @@ static int64_t ms_up(int64_t ns)
 static void sleep_on(struct request *r, int64_t now_ns)
 {
     int64_t ms = ms_up(r->waiter.until_ns - now_ns), beat = reply_beat_ms(r);
+    int64_t here_ms = (now_ns - r->arrived.ns) / NS_PER_MS;
+    int64_t turn = r->model->n_chain > 1 ? fallback_wake_ms(&r->model->rule, here_ms) : -1;
+    if (turn >= 0 && turn < ms) /* then it may look further down its model's chain */
+        ms = turn + 1;
     request_arm(r, beat >= 0 && beat < ms ? beat : ms);
 }
 
@@ -152,6 +158,8 @@ bool room_is_over(struct request *r)
         return true;
     reply_beat(r);
     sleep_on(r, now_ns);
+    if (r->model->n_chain > 1)
+        rooms_grant(r->lane->front);
     return false;
 }
 
@@ -244,12 +252,12 @@ static void grant_locked(struct request *r, int64_t now_ns)
     struct lane *l = r->lane;
     struct front *f = l->front;
     struct route_decision d;
-    slot_look_locked(r, f->spread++, &d);
+    const struct model *as = slot_look_locked(r, f->spread++, &d);
     SPW_ASSERT(d.chosen >= 0); /* for other values of `spread` another node, but never none */
     waiting_take(&r->room->waiting, &r->waiter, now_ns);
     r->charged = !r->waiter.under_way;
     f->n_waiting--;
-    slot_take_locked(r, nodes_at(f->nodes, d.chosen));
+    slot_take_locked(r, nodes_at(f->nodes, d.chosen), as);
     TAILQ_INSERT_TAIL(&l->granted, r, granted);
     if (!l->telling)
         f->to_tell |= UINT64_C(1) << l->index;

@@ -37,7 +37,8 @@ static enum rc put_together(struct request *r)
 /* The body as it leaves; in r->out or, rather as it is than not at all, in r->answer. Again and again is once. */
 static enum rc whole_body(struct request *r, struct span *body)
 {
-    const char *model = node_upstream_model(r->billed->config) ? r->body.model : NULL;
+    bool renamed = node_upstream_model(r->billed->config) || strcmp(r->served->name, r->body.model) != 0;
+    const char *model = renamed ? r->body.model : NULL;
     if (r->whole_is_out) {
         *body = (struct span){r->out.data, r->out.len};
         return RC_OK;
@@ -60,12 +61,15 @@ static void finish_whole(struct request *r)
     char charge[64], joules[32];
     struct limit_texts limits;
     struct cached_texts cached;
-    struct http_header headers[5 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
-        {"Content-Type", "application/json"},         {"x-request-id", r->id},
-        {"x-spillway-node", r->billed->config->name}, {"x-spillway-charge-usd", charge_text(r, charge, sizeof charge)},
+    struct http_header headers[6 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
+        {"Content-Type", "application/json"},
+        {"x-request-id", r->id},
+        {"x-spillway-node", r->billed->config->name},
+        {"x-spillway-model", r->served->name},
+        {"x-spillway-charge-usd", charge_text(r, charge, sizeof charge)},
         {"x-spillway-joules-estimated", joules},
     };
-    int n = r->millijoules >= 0 ? 5 : 4;
+    int n = r->millijoules >= 0 ? 6 : 5;
     n += limit_headers(&r->limits, &limits, headers + n);
     n += cached_headers(r, &cached, headers + n);
     if (r->millijoules >= 0)
@@ -166,6 +170,12 @@ static void count(struct request *r)
     metrics_observe(m, METRIC_COMMIT, 0, mono_since(f->o.clock, r->ended));
 }
 
+/* What the client called it, where that is another name. */
+static const char *asked_model(const struct request *r)
+{
+    return strcmp(request_model(r)->name, r->body.model) != 0 ? r->body.model : NULL;
+}
+
 static void say(const struct request *r)
 {
     char charge[64], trace[SPANS_TRACE_ID_BYTES];
@@ -173,7 +183,7 @@ static void say(const struct request *r)
     log_info(
         f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
         LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL), LOG_S("trace_id", spans_trace_id(r, trace)),
-        LOG_S("tenant", r->who->tenant), LOG_S("model", r->room->model),
+        LOG_S("tenant", r->who->tenant), LOG_S("model", request_model(r)->name), LOG_S("asked_model", asked_model(r)),
         LOG_S("node", r->last ? r->last->config->name : NULL), LOG_I("status", r->http_status),
         LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL), LOG_B("stream", r->body.stream),
         LOG_S("service_class", waiting_class_name(r->urgency.class)),
@@ -233,7 +243,8 @@ void settle_append(struct request *r)
         .tenant = r->who->tenant,
         .team = r->who->team,
         .key_id = r->who->key_id,
-        .model = r->room->model,
+        .model = request_model(r)->name,
+        .asked_model = asked_model(r),
         .node = r->last ? r->last->config->name : NULL,
         .provider = r->last ? (r->last->config->provider == PROVIDER_PROCESS ? "process" : "static") : NULL,
         .service_class = waiting_class_name(r->urgency.class),
@@ -319,6 +330,7 @@ static void price(struct request *r)
         return;
     if (money_charge(&r->billed->config->prices, &r->tokens, &r->charge) != RC_OK)
         r->charge = (struct pusd){0}; /* counts are bounded by usage_parse and prices by the configuration */
+    bound_charge(r);
 }
 
 void settle(struct request *r, enum ledger_outcome outcome)

@@ -1,18 +1,24 @@
 /* Slots on nodes: looked for, taken, and given back to whoever waits for them. All of it is decided under the front's lock. */
 #include "scheduler/front/front_internal.h"
 
-void slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d)
+/* One model of the chain. */
+static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
+                                 struct route_decision *d)
 {
     struct route_candidate candidates[ROUTE_CANDIDATES_MAX];
     struct route_request q = {
         .input_tokens = r->input_estimate,
         .output_tokens = request_estimate_output(&r->body),
-        .local_only = r->who->local_only,
+        .local_only = model_stays_local(r->model, m, r->who),
+        .bounded = r->charge_bounded,
+        .charge_max = r->charge_max,
+        .input_max = request_input_max(&r->body),
+        .output_min = bound_output_min(r),
         .alone = r->survival.alone,
         .spread = spread,
     };
     struct nodes_need need = {
-        .model = r->room->model,
+        .model = m->name,
         .tried = r->tried,
         .who = r,
         .said = trail_has_said(&r->trail),
@@ -20,11 +26,51 @@ void slot_look_locked(const struct request *r, uint32_t spread, struct route_dec
         .by_text = r->trail.text_known,
         .numerics = r->numerics,
         .now_us = nodes_now_us(r->lane->front->nodes),
+        .same_class = r->served && r->served != m,
     };
     route_choose(d, &q, candidates, nodes_snapshot_locked(r->lane->front->nodes, &need, candidates));
 }
 
-void slot_take_locked(struct request *r, struct node *node)
+/* Nobody is chosen in either; *d is to speak of both. */
+static void add_decision(struct route_decision *d, const struct route_decision *more, int n_nodes)
+{
+    if (more->may_wait && (!d->may_wait || more->back_us < d->back_us))
+        d->back_us = more->back_us;
+    d->may_wait = d->may_wait || more->may_wait;
+    d->busy = d->busy || more->busy;
+    d->model_known = d->model_known || more->model_known;
+    for (int i = 0; i < n_nodes; i++) {
+        if (d->reasons[i] == ROUTE_OTHER_MODEL)
+            d->reasons[i] = more->reasons[i];
+    }
+}
+
+const struct model *slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d)
+{
+    const struct front *f = r->lane->front;
+    const struct model *asked = r->model;
+    int64_t waited_ms = asked->n_chain > 1 ? mono_since(f->o.clock, r->arrived) / NS_PER_MS : 0;
+    int n_nodes = nodes_count(f->nodes);
+    bool first = true;
+    for (int i = 0; i < asked->n_chain; i++) {
+        struct route_decision one;
+        if (!model_may_step(asked, asked->chain[i], r->who))
+            continue;
+        look_at_model_locked(r, asked->chain[i], spread, &one);
+        enum fallback_step step = fallback_judge(&asked->rule, &one, waited_ms);
+        if (first || step == FALLBACK_TAKE)
+            *d = one;
+        else
+            add_decision(d, &one, n_nodes);
+        first = false;
+        if (step != FALLBACK_NEXT)
+            return step == FALLBACK_TAKE ? asked->chain[i] : NULL;
+    }
+    SPW_ASSERT(!first); /* who may use nobody of the chain was refused at the door */
+    return NULL;
+}
+
+void slot_take_locked(struct request *r, struct node *node, const struct model *as)
 {
     node->in_flight++;
     node->requests++;
@@ -35,7 +81,8 @@ void slot_take_locked(struct request *r, struct node *node)
                             .card = node->card,
                             .spec = node_spec_ref(node->spec),
                             .breaker = node_begin_locked(node),
-                            .word = {.outcome = BREAKER_NO_WORD}};
+                            .word = {.outcome = BREAKER_NO_WORD},
+                            .model = as};
     node_spec_unref(before);
     if (r->attempts == 0)
         retry_count_request_locked(node->table);
@@ -48,14 +95,14 @@ enum found slot_find(struct request *r, struct route_decision *d, enum waiting_v
     struct front *f = r->lane->front;
     enum found found = FOUND_NOBODY;
     front_lock(f);
-    slot_look_locked(r, f->spread++, d);
+    const struct model *as = slot_look_locked(r, f->spread++, d);
     /* Nobody overtakes those who wait already, unless he comes from a node, or what is free suits none of them. */
     if (d->chosen >= 0 && r->attempts == 0 && waiting_count(&r->room->waiting) > 0) {
         rooms_grant_locked(f);
-        slot_look_locked(r, f->spread++, d);
+        as = slot_look_locked(r, f->spread++, d);
     }
     if (d->chosen >= 0) {
-        slot_take_locked(r, nodes_at(f->nodes, d->chosen));
+        slot_take_locked(r, nodes_at(f->nodes, d->chosen), as);
         found = FOUND_SLOT;
         if (r->survival.alone) /* it may have kept another node until now */
             rooms_grant_locked(f);

@@ -140,13 +140,13 @@ static void submit_leg(const struct request *r, const struct ledger_leg *leg)
     struct trace_span s;
     char name[REQUEST_MODEL_BYTES_MAX + 32];
     const char *upstream = node_upstream_model(r->last->config);
-    snprintf(name, sizeof name, "%s %s", operation_of(r), r->room->model);
+    snprintf(name, sizeof name, "%s %s", operation_of(r), r->served->name);
     span_init_child(&s, &r->trace, r->leg.span, SPAN_CLIENT, name);
     s.start = leg->started;
     s.end = leg->ended;
     span_genai(&s, &(struct span_genai){.operation = operation_of(r),
                                         .provider = r->leg.to_engine ? "spillway" : "openai",
-                                        .request_model = upstream ? upstream : r->room->model,
+                                        .request_model = upstream ? upstream : r->served->name,
                                         .max_tokens = -1,
                                         .input_tokens = -1,
                                         .cached_tokens = -1,

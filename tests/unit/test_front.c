@@ -185,7 +185,7 @@ static void bounds_are_lowered_and_never_raised(void)
     struct request_leg engine = {
         .to_engine = true, .seed = 7, .salt = "abc", .bounded = true, .output_max = 5, .said = 2};
     check_leg(M "," AT_MOST(9) "}", &engine,
-              "{\"spillway_seed\":7,\"spillway_salt\":\"abc\",\"model\":\"m\"," MESSAGES "," AT_MOST(5) "}");
+              "{\"spillway_salt\":\"abc\",\"spillway_seed\":7,\"model\":\"m\"," MESSAGES "," AT_MOST(5) "}");
 }
 
 static int64_t choices_of(enum request_kind kind, const char *text)

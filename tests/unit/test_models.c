@@ -80,7 +80,6 @@ static void names_and_chains(void)
     CHECK(both->chain[0] == both && !both->rule.when_full);
     CHECK_INT(model_table_find(t, "api")->n_chain, 1);
     CHECK(!model_table_find(t, "api")->config);
-    model_table_free(t);
     config_free(c);
 }
 
@@ -139,7 +138,6 @@ static void pages_say_what_the_caller_may_have(void)
     strbuf_init(&out, 40);
     CHECK_INT(model_page_write(r1, "r1", &some, &f, 7, &out), RC_FULL);
     strbuf_fini(&out);
-    model_table_free(t);
     config_free(c);
 }
 
