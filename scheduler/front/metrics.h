@@ -1,4 +1,4 @@
-/* Counters, histograms and gauges of the front: each is declared once, in the table of metrics.c, and that yields its
+/* Counters, histograms and gauges of the front: each is declared once, in metrics_table.c, and that yields its
  * storage and its lines in /metrics. Label values come from the configuration or from enums, so there is no way for a
  * client to make more of them.
  *

@@ -671,6 +671,27 @@ class Skip(Exception):
     pass
 
 
+def environment_with(build, package):
+    """A Python that has this package ("name==version"), in the build folder; made once. Skip, where that cannot be."""
+    home = os.path.join(os.path.abspath(build), "venv-" + package.partition("==")[0])
+    python, mark = os.path.join(home, "bin", "python"), os.path.join(home, package)
+    if os.path.exists(mark):
+        return python
+    shutil.rmtree(home, ignore_errors=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
+    for command in ([sys.executable, "-m", "venv", home], pip + [package]):
+        try:
+            p = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        except (OSError, subprocess.TimeoutExpired) as e:
+            raise Skip(f"{package} cannot be installed: {e}")
+        if p.returncode:
+            why = (p.stderr or p.stdout).strip().splitlines() or [f"{command[0]} ended with {p.returncode}"]
+            raise Skip(f"{package} cannot be installed: {why[-1]}")
+    with open(mark, "w") as f:
+        f.write("complete\n")
+    return python
+
+
 def main(doc, cases):
     """Run the cases (functions of the arguments) and print 'N passed, N failed'."""
     p = argparse.ArgumentParser(description=doc)

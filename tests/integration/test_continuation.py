@@ -4,6 +4,7 @@ known; tests/fault/continuation.py does the same to real ones."""
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import tempfile
@@ -40,6 +41,7 @@ class Fleet:
         if kind is not None:
             print([e.bad for e in self.engines])
         self.s.__exit__(kind, value, trace)
+        shutil.rmtree(self.folder, ignore_errors=True)
         for e in self.engines:
             assert not e.bad, (e.name, e.bad)
 

@@ -7,36 +7,14 @@ import base64
 import http.client
 import json
 import os
-import shutil
 import subprocess
-import sys
 import time
 import urllib.parse
 
-from harness import Scheduler, Skip, Upstream, chat, free_port, main, node, request, wait_until
+from harness import Scheduler, Skip, Upstream, chat, environment_with, free_port, main, node, request, wait_until
 
 PACKAGE = "oidc-provider-mock==0.3.4"
 CLIENT, REDIRECT = "spillway-app", "http://127.0.0.1:1/callback"
-
-
-def environment(build):
-    """The Python that has the package."""
-    home = os.path.join(os.path.abspath(build), "venv-oidc")
-    python, mark = os.path.join(home, "bin", "python"), os.path.join(home, PACKAGE)
-    if os.path.exists(mark):
-        return python
-    shutil.rmtree(home, ignore_errors=True)
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
-    for command in ([sys.executable, "-m", "venv", home], pip + [PACKAGE]):
-        try:
-            p = subprocess.run(command, capture_output=True, text=True, timeout=240)
-        except (OSError, subprocess.TimeoutExpired) as e:
-            raise Skip(f"{command[0]}: {e}")
-        if p.returncode:
-            raise Skip((p.stderr or p.stdout).strip().splitlines()[-1])
-    with open(mark, "w") as f:
-        f.write("complete\n")
-    return python
 
 
 class Provider:
@@ -45,7 +23,7 @@ class Provider:
         self.issuer = f"http://127.0.0.1:{self.port}"
         claims = [{"sub": "ada", "org": "acme", "groups": ["engines"]}, {"sub": "eve", "org": "../../etc"}]
         self.process = subprocess.Popen(
-            [environment(build), "-W", "ignore", "-m", "oidc_provider_mock", "--port", str(self.port), "--token-max-age",
+            [environment_with(build, PACKAGE), "-W", "ignore", "-m", "oidc_provider_mock", "--port", str(self.port), "--token-max-age",
              str(max_age)] + [a for c in claims for a in ("--user-claims", json.dumps(c))],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:

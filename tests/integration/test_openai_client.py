@@ -5,14 +5,14 @@ folder; where it cannot be installed, the cases are skipped."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from harness import Scheduler, Script, Skip, Upstream, key_hash, main, node, request, wait_until
+from harness import (Scheduler, Script, Skip, Upstream, environment_with, key_hash, main, node, request,
+                     wait_until)
 
 PACKAGE = "openai==3.54.0"
 KEY = "spw_openai"
@@ -28,20 +28,10 @@ except ImportError:
 
 def enter_environment(build):
     """Start this script again with the package. Returns why that cannot be."""
-    home = os.path.join(os.path.abspath(build), "venv-openai")
-    python, mark = os.path.join(home, "bin", "python"), os.path.join(home, PACKAGE)
-    if not os.path.exists(mark):
-        shutil.rmtree(home, ignore_errors=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
-        for command in ([sys.executable, "-m", "venv", home], pip + [PACKAGE]):
-            try:
-                p = subprocess.run(command, capture_output=True, text=True, timeout=240)
-            except (OSError, subprocess.TimeoutExpired) as e:
-                return f"{command[0]}: {e}"
-            if p.returncode:
-                return (p.stderr or p.stdout).strip().splitlines()[-1]
-        with open(mark, "w") as f:
-            f.write("complete\n")
+    try:
+        python = environment_with(build, PACKAGE)
+    except Skip as e:
+        return e
     os.execve(python, [python, *sys.argv], {**os.environ, "SPILLWAY_TEST_VENV": "1"})
 
 
@@ -547,6 +537,6 @@ if __name__ == "__main__":
         build = next((sys.argv[i + 1] for i, a in enumerate(sys.argv[:-1]) if a == "--build"), "build")
         if os.path.exists(os.path.join(build, "spillway")):
             why = enter_environment(build)
-            print(f"skipped: test_openai_client: {PACKAGE} cannot be installed: {why}")
+            print(f"skipped: test_openai_client: {why}")
             cases = []
     main(__doc__, cases)
