@@ -167,9 +167,11 @@ int http_parser_error(const struct http_parser *p, const char **text)
 
 const char *http_head_get(const struct http_head *h, const char *name)
 {
-    for (int i = 0; i < h->n_headers; i++)
-        if (strcasecmp(h->headers[i].name, name) == 0)
+    for (int i = 0; i < h->n_headers; i++) {
+        const char *other = h->headers[i].name;
+        if ((*other | 0x20) == (*name | 0x20) && strcasecmp(other, name) == 0) /* most differ in their first letter */
             return h->headers[i].value;
+    }
     return NULL;
 }
 

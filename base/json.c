@@ -80,10 +80,21 @@ enum rc json_parse(const char *text, size_t n, int depth_max, cJSON **root, stru
     return *root ? RC_OK : error_set(e, RC_INTERNAL, "JSON: no memory");
 }
 
+const cJSON *json_find(const cJSON *object, const char *key)
+{
+    if (!cJSON_IsObject(object))
+        return NULL;
+    for (const cJSON *m = object->child; m; m = m->next) {
+        if (m->string[0] == key[0] && strcmp(m->string, key) == 0)
+            return m;
+    }
+    return NULL;
+}
+
 /* The member, or NULL when it is missing or null. Sets *found. */
 static const cJSON *member(const cJSON *obj, const char *key, bool *found)
 {
-    const cJSON *m = cJSON_GetObjectItemCaseSensitive(obj, key);
+    const cJSON *m = json_find(obj, key);
     if (m && cJSON_IsNull(m))
         m = NULL;
     if (found)

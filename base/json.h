@@ -41,6 +41,10 @@ const char *json_doc_text(const cJSON *item, size_t *n);
 /* The same as a tree of its own. The caller owns *root: cJSON_Delete(). */
 enum rc json_parse(const char *text, size_t n, int depth_max, cJSON **root, struct error *e) SPW_MUST_USE;
 
+/* The member of this name, as written, or NULL: also of NULL and of what is no object. As cJSON's own call, without a
+ * function call for each member that it is not. */
+const cJSON *json_find(const cJSON *object, const char *key);
+
 /* Typed members of an object. `found` may be NULL. A missing key or null leaves *v alone and is RC_OK; a wrong type or
  * a value outside lo..hi is RC_INVALID with a text naming the key. */
 enum rc json_get_int(const cJSON *obj, const char *key, int64_t lo, int64_t hi, int64_t *v, bool *found,

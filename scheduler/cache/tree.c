@@ -280,11 +280,6 @@ bool tree_is_empty(const struct tree_node *node)
     return (node->type == TREE_OBJECT || node->type == TREE_ARRAY) && node->count == 0;
 }
 
-bool tree_key_is(const struct tree *t, const struct tree_node *node, const char *key)
-{
-    return bytes_are((struct bytes){t->text + node->key, node->key_n}, key);
-}
-
 struct bytes tree_text(const struct tree *t, const struct tree_node *node)
 {
     return node ? (struct bytes){t->text + node->start, node->n} : (struct bytes){0};
@@ -293,10 +288,4 @@ struct bytes tree_text(const struct tree *t, const struct tree_node *node)
 struct bytes tree_inside(const struct tree *t, const struct tree_node *node)
 {
     return tree_is(node, TREE_STRING) ? (struct bytes){t->text + node->start + 1, node->n - 2} : (struct bytes){0};
-}
-
-bool bytes_are(struct bytes b, const char *text)
-{
-    size_t n = strlen(text);
-    return b.n == n && memcmp(b.p, text, n) == 0;
 }

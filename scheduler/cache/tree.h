@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/alloc.h"
 
@@ -53,9 +54,17 @@ const struct tree_node *tree_find(const struct tree *t, const struct tree_node *
 bool tree_is(const struct tree_node *node, enum tree_type type);
 /* Missing, null, or an empty string, array or object. */
 bool tree_is_empty(const struct tree_node *node);
-bool tree_key_is(const struct tree *t, const struct tree_node *node, const char *key);
+/* Here, so that the compiler knows the length of a literal. */
+static inline bool bytes_are(struct bytes b, const char *text)
+{
+    size_t n = strlen(text);
+    return b.n == n && memcmp(b.p, text, n) == 0;
+}
+static inline bool tree_key_is(const struct tree *t, const struct tree_node *node, const char *key)
+{
+    return bytes_are((struct bytes){t->text + node->key, node->key_n}, key);
+}
 struct bytes tree_text(const struct tree *t, const struct tree_node *node);   /* the value as written; n 0: missing */
 struct bytes tree_inside(const struct tree *t, const struct tree_node *node); /* of a string, without its quotes */
-bool bytes_are(struct bytes b, const char *text);
 
 #endif

@@ -38,7 +38,7 @@ static enum rc check_stream(struct request_body *r, const cJSON *root, const cha
 {
     if (json_get_bool(root, "stream", &r->stream, NULL, e) != RC_OK)
         return wrong(param, "stream");
-    const cJSON *options = cJSON_GetObjectItemCaseSensitive(root, "stream_options");
+    const cJSON *options = json_find(root, "stream_options");
     if (!options || cJSON_IsNull(options))
         return RC_OK;
     if (!cJSON_IsObject(options)) {
@@ -80,7 +80,7 @@ static enum rc check_tier(struct request_body *r, const cJSON *root, const char 
 static enum rc check_input(const struct request_body *r, const cJSON *root, const char **param, struct error *e)
 {
     const char *key = r->kind == REQUEST_CHAT ? "messages" : "prompt";
-    const cJSON *input = cJSON_GetObjectItemCaseSensitive(root, key);
+    const cJSON *input = json_find(root, key);
     bool fine =
         r->kind == REQUEST_CHAT ? cJSON_IsArray(input) && input->child : cJSON_IsString(input) || cJSON_IsArray(input);
     if (fine)
@@ -123,20 +123,20 @@ static bool all_off(const cJSON *root, const char *const *keys, size_t n)
 
 static bool is_one(const cJSON *root, const char *key)
 {
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(root, key);
+    const cJSON *v = json_find(root, key);
     return !v || cJSON_IsNull(v) || (cJSON_IsNumber(v) && v->valuedouble == 1);
 }
 
 static bool is_number(const cJSON *root, const char *key, double value)
 {
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(root, key);
+    const cJSON *v = json_find(root, key);
     return cJSON_IsNumber(v) && v->valuedouble == value;
 }
 
 static bool wants_plain_text(const cJSON *root)
 {
-    const cJSON *format = cJSON_GetObjectItemCaseSensitive(root, "response_format");
-    const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(format, "type"));
+    const cJSON *format = json_find(root, "response_format");
+    const char *type = cJSON_GetStringValue(json_find(format, "type"));
     return !format || cJSON_IsNull(format) || (type && strcmp(type, "text") == 0);
 }
 
@@ -144,16 +144,16 @@ static bool wants_plain_text(const cJSON *root)
 static bool ends_with_client(const struct request_body *r, const cJSON *root)
 {
     if (r->kind == REQUEST_COMPLETION)
-        return cJSON_IsString(cJSON_GetObjectItemCaseSensitive(root, "prompt"));
+        return cJSON_IsString(json_find(root, "prompt"));
     const cJSON *last = NULL, *m;
-    cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(root, "messages")) last = m;
-    const char *role = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(last, "role"));
+    cJSON_ArrayForEach(m, json_find(root, "messages")) last = m;
+    const char *role = cJSON_GetStringValue(json_find(last, "role"));
     return role && strcmp(role, "assistant") != 0;
 }
 
 static int64_t count_of(const cJSON *root, const char *key)
 {
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(root, key);
+    const cJSON *v = json_find(root, key);
     if (!cJSON_IsNumber(v) || !(v->valuedouble > 1))
         return 1;
     return v->valuedouble < CHOICES_MAX ? (int64_t)v->valuedouble : CHOICES_MAX;
@@ -161,7 +161,7 @@ static int64_t count_of(const cJSON *root, const char *key)
 
 static void count_choices(struct request_body *r, const cJSON *root)
 {
-    const cJSON *prompt = cJSON_GetObjectItemCaseSensitive(root, "prompt");
+    const cJSON *prompt = json_find(root, "prompt");
     bool list = r->kind == REQUEST_COMPLETION && cJSON_IsArray(prompt) && prompt->child;
     int64_t n = count_of(root, "n"), best_of = count_of(root, "best_of");
     r->choices = best_of > n ? best_of : n;
@@ -177,7 +177,7 @@ static void find_continuations(struct request_body *r, const cJSON *root)
         "logprobs",     "continue_final_message", "add_generation_prompt", "guided_json",
         "guided_regex", "guided_grammar",         "guided_choice",         "grammar",
         "json_schema",  "structured_outputs"};
-    const cJSON *prompt = cJSON_GetObjectItemCaseSensitive(root, "prompt");
+    const cJSON *prompt = json_find(root, "prompt");
     bool many = r->kind == REQUEST_COMPLETION && cJSON_IsArray(prompt) && !cJSON_IsNumber(prompt->child);
     r->resumable = is_one(root, "n") && is_one(root, "best_of") && !many;
     r->resumable = r->resumable && all_off(root, never, sizeof never / sizeof never[0]);
@@ -210,7 +210,7 @@ static void find_cuts(struct request_body *r, const cJSON *root)
     r->input_value = found[3];
     r->bound_values[0] = found[4];
     r->bound_values[1] = found[5];
-    const cJSON *options = cJSON_GetObjectItemCaseSensitive(root, "stream_options");
+    const cJSON *options = json_find(root, "stream_options");
     if (options)
         find_members(options, inner, &r->usage_value, 1);
     r->inside = (const char *)memchr(r->text, '{', r->n) + 1;

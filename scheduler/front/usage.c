@@ -19,7 +19,7 @@ enum rc usage_parse(struct span object, struct token_counts *counts)
         rc = json_get_int(root, "prompt_tokens", 0, TOKENS_MAX, &c.input, NULL, NULL);
     if (rc == RC_OK)
         rc = json_get_int(root, "completion_tokens", 0, TOKENS_MAX, &c.output, NULL, NULL);
-    const cJSON *details = rc == RC_OK ? cJSON_GetObjectItemCaseSensitive(root, "prompt_tokens_details") : NULL;
+    const cJSON *details = rc == RC_OK ? json_find(root, "prompt_tokens_details") : NULL;
     if (cJSON_IsObject(details))
         rc = json_get_int(details, "cached_tokens", 0, TOKENS_MAX, &c.cached_input, &cached, NULL);
     if (rc == RC_OK && !cached)
