@@ -310,7 +310,7 @@ static unsigned use_of(struct cached *c, struct request *r)
     if (canonical_read(&c->canonical, r->body.text, r->body.n) != RC_OK)
         return 0;
     unsigned use = cache_use(&r->cached.ask, &c->canonical);
-    if (r->who->local_only && c->far)
+    if (c->far && model_stays_local(r->model, r->model->chain[0], r->who))
         use &= ~(CACHE_READ | CACHE_STORE);
     if (r->charge_bounded) /* it may be shorter than others would have it */
         use &= ~(CACHE_STORE | CACHE_COLLAPSE);

@@ -535,6 +535,11 @@ def local_only_and_redis(args):
             assert way(ask(s, "another", key="t-any", headers=bound)) == "miss"
             together(4, lambda i: ask(s, f"x{i % 2}", key="t-local"))
             assert r.say("DBSIZE") == before
+        with Scheduler(args.build, [node("a", up)], keys=keys, cache=far, models=[{"name": "m", "local_only": True}]).ready() as s:
+            redis_up(s)
+            for _ in range(2):  # a model that is bound binds whoever asks for it
+                assert way(ask(s, "of a bound model", key="t-any")) == "miss"
+            assert r.say("DBSIZE") == before
         with Scheduler(args.build, [node("a", up)], keys=keys, cache=r.settings("0.0.0.0", timeout="2s", local=True)).ready() as s:
             redis_up(s)
             assert way(ask(s, key="t-local")) == "hit"
