@@ -27,6 +27,11 @@
 #define PORT_MAGIC        0x4c445054u
 #define LEDGER_QUEUE_MAX  65536
 #define LEDGER_GROUP_ROWS 8192 /* of one transaction: bounds what a failure takes along */
+/* See patience_us_locked(). */
+#define GATHER_US         1000
+#define GATHER_ENOUGH     16
+#define GATHER_FOUND      6
+#define GATHER_ROWS_PER_S 2000
 
 /* One queued row; its legs and strings stand behind it in the same allocation. */
 struct entry {
@@ -64,6 +69,10 @@ struct ledger {
     pthread_cond_t more;  /* for the worker: waiting is not empty, or stopping */
     pthread_cond_t less;  /* for ports that are being freed: rows have come back */
     enum worker_state worker_state;
+    int enough;        /* rows, of the group that gathers */
+    double rows_per_s; /* lately */
+    double found;      /* rows that were there when the worker looked, lately */
+    struct mono taken; /* when the newest group was */
     struct entries waiting;
     int n_ports;
     bool stopping;
@@ -211,8 +220,7 @@ static void pass_on(struct ledger_port *p)
     pthread_mutex_lock(&l->lock);
     p->under_way += p->gathered.n;
     entries_move(&l->waiting, &p->gathered, p->gathered.n);
-    bool wake =
-        l->worker_state == WORKER_IDLE || (l->worker_state == WORKER_GATHERING && l->waiting.n >= LEDGER_GROUP_ROWS);
+    bool wake = l->worker_state == WORKER_IDLE || (l->worker_state == WORKER_GATHERING && l->waiting.n >= l->enough);
     if (wake)
         l->worker_state = WORKER_BUSY;
     pthread_mutex_unlock(&l->lock);
@@ -262,13 +270,13 @@ static bool commit_group(struct ledger *l, struct entries *group, char *text, si
     return rc == SQLITE_OK;
 }
 
-static struct timespec from_now_ms(int ms)
+static struct timespec from_now_us(int64_t us)
 {
     struct timespec t;
 
     clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += ms / 1000;
-    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    t.tv_sec += us / 1000000;
+    t.tv_nsec += us % 1000000 * 1000;
     if (t.tv_nsec >= 1000000000) {
         t.tv_sec++;
         t.tv_nsec -= 1000000000;
@@ -276,19 +284,45 @@ static struct timespec from_now_ms(int ms)
     return t;
 }
 
-/* Wait for rows, and then up to group_ms for more of them. With the lock; false: stopping, and all is written. */
+/* How long a group may gather. A quick disk makes for small groups, each of which costs a flush, a wake-up of the writer
+ * and one of the loop: where rows come thick and fast, a little patience makes one of many. Where they do not, or where
+ * groups are large by themselves (as where a fixed number of clients waits for its rows: patience would only keep them from
+ * asking anew), nobody waits. */
+static int64_t patience_us_locked(const struct ledger *l)
+{
+    if (l->group_ms > 0)
+        return (int64_t)l->group_ms * 1000;
+    bool small = l->waiting.n < GATHER_ENOUGH && l->found < GATHER_FOUND;
+    return small && l->rows_per_s >= GATHER_ROWS_PER_S ? GATHER_US : 0;
+}
+
+/* After a group was taken: how thick and fast? The newest group counts for a quarter. */
+static void note_rate_locked(struct ledger *l, int rows)
+{
+    struct mono now = clock_now(&clock_system);
+    int64_t ns = now.ns - l->taken.ns;
+
+    l->taken = now;
+    l->rows_per_s += ((double)rows * 1e9 / (double)(ns > 0 ? ns : 1) - l->rows_per_s) / 4;
+}
+
+/* Wait for rows, and then a little for more of them. With the lock; false: stopping, and all is written. */
 static bool gather_locked(struct ledger *l)
 {
     while (!l->waiting.n && !l->stopping) {
         l->worker_state = WORKER_IDLE;
         pthread_cond_wait(&l->more, &l->lock);
     }
-    if (l->group_ms > 0 && !l->stopping) {
-        struct timespec until = from_now_ms(l->group_ms);
-        l->worker_state = WORKER_GATHERING;
-        while (!l->stopping && l->waiting.n < LEDGER_GROUP_ROWS)
+    l->found += (l->waiting.n - l->found) / 4;
+    int64_t us = l->stopping ? 0 : patience_us_locked(l);
+    if (us) {
+        struct timespec until = from_now_us(us);
+        l->enough = l->group_ms > 0 ? LEDGER_GROUP_ROWS : GATHER_ENOUGH;
+        while (!l->stopping && l->waiting.n < l->enough) {
+            l->worker_state = WORKER_GATHERING;
             if (pthread_cond_timedwait(&l->more, &l->lock, &until) == ETIMEDOUT)
                 break;
+        }
     }
     l->worker_state = WORKER_BUSY;
     return l->waiting.n > 0;
@@ -347,6 +381,7 @@ static void *worker_main(void *arg)
         char text[256] = "";
         entries_init(&group);
         entries_move(&group, &l->waiting, LEDGER_GROUP_ROWS);
+        note_rate_locked(l, group.n);
         pthread_mutex_unlock(&l->lock);
 
         struct mono start = clock_now(&clock_system);
