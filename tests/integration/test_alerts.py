@@ -50,15 +50,15 @@ def metrics_of(expr):
 
 
 def exported():
-    """({name}, {histogram: [edges]}) as the two metrics.c files declare them."""
+    """({name}, {histogram: [edges]}) as the files of metrics declare them."""
     front, engine = read("scheduler", "front", "metrics.c"), read("engine", "serve", "metrics.c")
-    routes = read("scheduler", "observe", "route_metrics.c")
-    names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + engine + routes))
+    table, routes = read("scheduler", "front", "metrics_table.c"), read("scheduler", "observe", "route_metrics.c")
+    names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + table + engine + routes))
     us = re.search(r"bucket_us\[BUCKETS\] = \{([^}]*)\}", front).group(1)
     front_edges = [int(v) / 1e6 for v in us.split(",")]
     tables = dict(re.findall(r"histogram_(\w+) = \{\s*\.n = \d+,\s*\.le = \{([^}]*)\}", read("engine", "serve", "histogram.c")))
     engine_edges = [float(v) for v in tables["seconds"].split(",")]
-    histograms = {n: front_edges for n in re.findall(r'"(spillway_\w+)",\s*"[^"]*",\s*TYPE_HISTOGRAM', front)}
+    histograms = {n: front_edges for n in re.findall(r'"(spillway_\w+)",\s*"[^"]*",\s*TYPE_HISTOGRAM', table)}
     ours = re.search(r"#define EDGES_OURS.*?\{(.*?)\}", routes, re.S).group(1).replace("\\", " ")
     route_edges = [float(v) for v in ours.split(",")]
     histograms.update({n: route_edges for n in re.findall(r'"(spillway_\w+)", *\n? *"', routes)})
