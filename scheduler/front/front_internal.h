@@ -214,9 +214,9 @@ struct lane {
     TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
     struct request_list spare;                  /* memory of some that are over */
     int n_spare;
-    struct request_queue granted;               /* under front.lock: have a slot and do not know it yet */
-    struct mail told;                           /* that there are some */
-    bool telling;                               /* under front.lock: it is on its way */
+    struct request_queue granted; /* under front.lock: have a slot and do not know it yet */
+    struct mail told;             /* that there are some */
+    bool telling;                 /* under front.lock: it is on its way */
     bool server_drained;
     bool empty; /* said to lane 0: nothing is left here */
     struct mail emptied;
