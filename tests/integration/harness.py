@@ -420,6 +420,10 @@ class Scheduler:
                 pass
         return out
 
+    def line(self, **fields):
+        """The first line of the log with these fields; lines come a moment after what they tell."""
+        return wait_until(lambda: next((x for x in self.log_lines() if fields.items() <= x.items()), None), 5, f"a line {fields}")
+
     def ready(self, seconds=5.0):
         wait_until(lambda: request(self.port, "GET", "/readyz").status == 200, seconds, "the scheduler is ready")
         return self

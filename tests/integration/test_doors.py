@@ -156,7 +156,7 @@ def the_admin_port(args):
                  "tls_client_certs": "required"}
         with Scheduler(args.build, [node("a", up)], admin=admin) as s:
             s.ready()
-            port = next(line["admin_port"] for line in s.log_lines() if line.get("message") == "serving")
+            port = s.line(message="serving")["admin_port"]
             with_one = believing(ours.cert, operator)
             assert request(port, "GET", "/admin/v1/status", tls=with_one).status == 401
             try:
@@ -228,7 +228,7 @@ def a_certificate_is_noticed(args):
             ready(s, believing(cert))
             certificate(folder)
             wait_until(lambda: not turned_away(s.port, believing(cert)), 70, "the new certificate")
-            assert "the certificate was replaced" in s.log_text()
+            wait_until(lambda: "the certificate was replaced" in s.log_text(), 5, "it is told")
     up.stop()
 
 

@@ -334,8 +334,7 @@ def dead_node(args):
         for _ in range(20):
             a = chat(s.port)
             assert a.status == 200 and a.headers["x-spillway-node"] == "alive"
-        states = [(line["node"], line["state"]) for line in s.log_lines() if line.get("message") == "state changed"]
-        assert ("dead", "failing") in states, states
+        s.line(message="state changed", node="dead", state="failing")
 
 
 def failures_in_the_middle(args):
