@@ -18,6 +18,11 @@ struct cache {
     _Atomic uint64_t hits, misses, stores, refused, errors; /* others may read them */
 };
 
+struct backend *get_backend(const struct cache_get *get)
+{
+    return get->cache->backend;
+}
+
 static void get_free(struct cache_get *g)
 {
     TAILQ_REMOVE(g->list, g, entry);

@@ -66,6 +66,7 @@ struct backend { /* first member of each */
 enum rc lru_new(struct backend **b, const struct cache_options *o, struct error *e) SPW_MUST_USE;
 enum rc redis_new(struct backend **b, const struct cache_options *o, struct error *e) SPW_MUST_USE;
 
+struct backend *get_backend(const struct cache_get *get); /* that works on it */
 /* blob: a reference that is taken over; NULL: a miss. The caller of cache_get() hears of it in a turn of its own. */
 void get_ready(struct cache_get *get, struct blob *blob);
 
