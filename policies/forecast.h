@@ -1,0 +1,63 @@
+/* How much will be asked for: tokens (or requests) per second of one model, from its recent rate and from what the week
+ * usually brings at that time, with a spread that was earned: the error of the forecasts this very struct made before.
+ *
+ * The rule, for `h` seconds ahead:
+ *   level   the rate of late (exponential average, FORECAST_LEVEL_S)
+ *   usual   the mean rate of this half hour of the week, over the weeks seen
+ *   mean(h) = usual(then) * (level / usual(now)) ^ exp(-h / FORECAST_FADE_S)
+ * so today's deviation from the usual counts in full for the next minutes and fades over the next hours. Where the week
+ * isn't known yet (either half hour never seen) the level and its damped trend stand in (Gardner & McKenzie, "Forecasting
+ * trends in time series", 1985). The spread at h is the mean squared error of past forecasts at the nearest
+ * horizons kept, and never less than what counting so few requests leaves open.
+ *
+ * A plain struct of the caller's (about 14 KiB), no allocation; one thread's. Time is an argument: monotonic nanoseconds,
+ * and beside it the second of the local week, which is the caller's to know (time zone, daylight saving). */
+#ifndef POLICIES_FORECAST_H
+#define POLICIES_FORECAST_H
+
+#include <stdint.h>
+
+#define FORECAST_WEEK_S    (7 * 86400)
+#define FORECAST_WEEK_BINS 336 /* half hours */
+#define FORECAST_BUCKET_S  10  /* rates are looked at every so often */
+#define FORECAST_LEVEL_S   60
+#define FORECAST_SLOW_S    600 /* the trend is level against this average */
+#define FORECAST_FADE_S    7200
+#define FORECAST_HORIZONS  4   /* 1, 5, 15, 60 minutes */
+#define FORECAST_PENDING   486 /* forecasts that wait to be compared: 6 + 30 + 90 + 360 buckets */
+
+enum forecast_signal { FORECAST_TOKENS, FORECAST_QPS }; /* what observe() is fed with */
+
+struct forecast {
+    enum forecast_signal signal;
+    int64_t bucket_end_ns, first_ns; /* first_ns: of the first observation; -1: none yet */
+    int32_t week_s;                  /* second of the week at bucket_end_ns */
+    double bucket_sum;               /* in the open bucket */
+    double level, slow;              /* per second */
+    double event_mean;               /* mean amount of one observation: a request's tokens; for the noise of counting */
+    /* The week. */
+    double bin_mean[FORECAST_WEEK_BINS]; /* per second */
+    int32_t bin_weeks[FORECAST_WEEK_BINS];
+    double bin_sum, bin_s; /* the half hour under way */
+    int32_t bin;
+    double week_mean; /* over the bins seen */
+    /* Forecasts made and how they did. */
+    float pending[FORECAST_PENDING];
+    int32_t pending_at[FORECAST_HORIZONS];
+    int64_t buckets;                    /* closed since the start */
+    double error_sq[FORECAST_HORIZONS]; /* exponential mean of squared errors, (per second)^2 */
+    int64_t error_n[FORECAST_HORIZONS];
+};
+struct forecast_value {
+    double mean, sd; /* per second; mean >= 0 */
+};
+
+void forecast_init(struct forecast *f, enum forecast_signal signal);
+/* `amount` (tokens, or requests; >= 0) arrived at now_ns. amount 0 only lets time pass: call it before forecast_at() when
+ * nothing came for a while. A time before the last one counts as the last one. 0 <= week_s < FORECAST_WEEK_S. */
+void forecast_observe(struct forecast *f, int64_t now_ns, int32_t week_s, double amount);
+/* As seen from the last observation. horizon_s >= 0. Before the first bucket is full: what has come so far, with a spread
+ * as large as itself. */
+struct forecast_value forecast_at(const struct forecast *f, double horizon_s);
+
+#endif
