@@ -290,7 +290,7 @@ static void on_resolved(int result, struct evutil_addrinfo *list, void *arg)
         redis_link_lose(l, result ? evutil_gai_strerror(result) : "the name has no address");
 }
 
-void link_open(struct redis_link *l)
+void redis_link_open(struct redis_link *l)
 {
     l->state = REDIS_OPENING;
     link_arm(l, clock_now(l->o.clock).ns + l->connect_ns);

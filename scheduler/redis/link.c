@@ -181,7 +181,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     struct redis_link *l = arg;
     (void)fd, (void)what;
     switch ((enum redis_state)l->state) {
-    case REDIS_DOWN: link_open(l); break;
+    case REDIS_DOWN: redis_link_open(l); break;
     case REDIS_OPENING: redis_link_lose(l, "no connection in time"); break;
     case REDIS_UP: expire(l); break;
     }

@@ -53,7 +53,7 @@ struct redis_link {
 /* connect.c */
 enum rc link_connect_init(struct redis_link *l, struct error *e) SPW_MUST_USE;
 void link_connect_fini(struct redis_link *l);
-void link_open(struct redis_link *l);
+void redis_link_open(struct redis_link *l);
 void link_up(struct redis_link *l);
 
 /* link.c */
