@@ -40,3 +40,20 @@ function(spillway_library name)
     target_link_libraries(${name} INTERFACE spillway_flags ${ARG_LINK})
   endif()
 endfunction()
+
+# spillway_text(target file stem): the file's bytes as STEM_text and STEM_length in the target.
+function(spillway_text target file stem)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+  file(READ ${file} bytes HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
+  string(REGEX REPLACE "((0x..,){20})" "\\1\n" bytes "${bytes}")
+  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/${stem}.c @ONLY CONTENT
+"#include <stddef.h>
+extern const char ${stem}_text[];
+extern const size_t ${stem}_length;
+const char ${stem}_text[] = {
+@bytes@0};
+const size_t ${stem}_length = sizeof ${stem}_text - 1;
+")
+  target_sources(${target} PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/${stem}.c)
+endfunction()
