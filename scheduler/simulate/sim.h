@@ -25,7 +25,9 @@
 #include "base/error.h"
 #include "base/money.h"
 #include "policies/curve.h"
+#include "policies/power.h"
 #include "policies/scale.h"
+#include "policies/tariff.h"
 #include "policies/waiting.h"
 #include "scheduler/simulate/hist.h"
 
@@ -35,7 +37,6 @@
 #define SIM_APIS_MAX   64
 #define SIM_NODES_MAX  100000 /* alive at once */
 #define SIM_TEAMS_MAX  65536
-#define SIM_WATTS_MAX  12
 
 /* A value over time: value[i] holds from at_us[i] on (at_us[0] is 0, rising); before the span it is over, after it, it
  * starts again. n 0: there is no such series. */
@@ -67,12 +68,6 @@ struct sim_model { /* what a request asks for, with its route's rules */
     struct scale_api api;       /* per_token and tokens_per_s_max are filled in from the API */
 };
 
-struct sim_watts { /* of a whole node, all GPUs; also of machines that are not ours, for the kWh */
-    double off, sleep, idle;
-    double prefill; /* while a prompt is computed and nothing else; 0: as of the largest batch */
-    int32_t n;      /* decoding, by batch, rising; between them a straight line, before the first from `idle` */
-    double batch[SIM_WATTS_MAX], watts[SIM_WATTS_MAX];
-};
 struct sim_type { /* one kind of machine as it serves one model */
     const char *name;
     uint32_t model;
@@ -81,10 +76,11 @@ struct sim_type { /* one kind of machine as it serves one model */
     int32_t sequences_max; /* computed at once, 1 to 4096 */
     int32_t slots;         /* requests it is sent at once; 0: sequences_max */
     int64_t kv_tokens;     /* memory for so many tokens; 0: never short */
-    struct sim_watts watts;
-    int64_t wake_us, wake_mj; /* from sleep */
-    double mtbf_h;            /* mean time between failures; 0: it does not fail */
-    int64_t repair_us;        /* own machines */
+    /* Draws of a whole node, by sequences in its batch; wake times. Cloud machines have one too, for the kWh: ACTIVE alone. */
+    struct power_levels levels;
+    int64_t prefill_mw; /* at least, while a prompt is computed */
+    double mtbf_h;      /* mean time between failures; 0: it does not fail */
+    int64_t repair_us;  /* own machines */
 };
 
 struct sim_offer {
@@ -100,14 +96,20 @@ struct sim_offer {
     int64_t boot_us, notice_us;
     int32_t billing_min_s;
     double losses_per_hour; /* what the policy believes of one node */
-    /* At the start: so many run; of own machines so many are owned, `asleep` of them asleep. */
-    int32_t running, asleep;
+    /* At the start. Of own machines so many are owned: running + asleep. */
+    int32_t running, asleep;   /* asleep: beside those that run */
     struct pusd purchase_hour; /* own machines: write-off per hour of each that is owned, running or not */
 };
 struct sim_site {
     const char *name;
-    struct sim_steps uusd_per_kwh; /* micro-dollars */
-    double overhead;               /* of power beside the machines: PUE; 0: 1 */
+    const struct tariff *tariff;
+    double overhead;         /* of power beside the machines: PUE; 0: 1 */
+    int64_t cap_mw, base_mw; /* policies/power.h; cap 0: none */
+    /* power_plan() decides which of its machines are awake. Else those of scaled models wake and sleep by scale_plan() alone,
+     * and the others stay as they are. */
+    bool powered;
+    int32_t keep_warm; /* of each model */
+    int32_t trust;     /* in the forecast, 0 to 1000 */
 };
 struct sim_api {
     const char *provider;
