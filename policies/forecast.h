@@ -1,16 +1,17 @@
 /* How much will be asked for: tokens (or requests) per second of one model, from its recent rate and from what the week
  * usually brings at that time, with a spread that was earned: the error of the forecasts this very struct made before.
  *
- * The rule, for `h` seconds ahead:
- *   level   the rate of late (exponential average, FORECAST_LEVEL_S)
- *   usual   the mean rate of this half hour of the week, over the weeks seen
- *   mean(h) = usual(then) * (level / usual(now)) ^ exp(-h / FORECAST_FADE_S)
- * so today's deviation from the usual counts in full for the next minutes and fades over the next hours. Where the week
- * isn't known yet (either half hour never seen) the level and its damped trend stand in (Gardner & McKenzie, "Forecasting
- * trends in time series", 1985). The spread at h is the mean squared error of past forecasts at the nearest
- * horizons kept, and never less than what counting so few requests leaves open.
+ * Three simple forecasts for `h` seconds ahead,
+ *   as now    the level: the rate of late (exponential average, FORECAST_LEVEL_S)
+ *   trend     the level and its damped slope (Gardner & McKenzie, "Forecasting trends in time series", 1985)
+ *   week      usual(then) * (level / usual(now)) ^ exp(-h / FORECAST_FADE_S), where usual() is the mean of that half
+ *             hour of the week, or of the days so far where that half hour was never seen: today's deviation from the
+ *             usual counts in full for the next minutes and fades over the next hours
+ * are weighed by how well each has done of late at that horizon (inverse fourth power of its error; Bates & Granger, "The
+ * combination of forecasts", 1969). The spread is the error of that combination so far, and never less than what
+ * counting so few requests leaves open.
  *
- * A plain struct of the caller's (about 14 KiB), no allocation; one thread's. Time is an argument: monotonic nanoseconds,
+ * A plain struct of the caller's (about 12 KiB), no allocation; one thread's. Time is an argument: monotonic nanoseconds,
  * and beside it the second of the local week, which is the caller's to know (time zone, daylight saving). */
 #ifndef POLICIES_FORECAST_H
 #define POLICIES_FORECAST_H
@@ -26,6 +27,7 @@
 #define FORECAST_HORIZONS  4   /* 1, 5, 15, 60 minutes */
 #define FORECAST_PENDING   486 /* forecasts that wait to be compared: 6 + 30 + 90 + 360 buckets */
 
+enum forecast_model { FORECAST_AS_NOW, FORECAST_TREND, FORECAST_WEEK, FORECAST_BLEND, FORECAST_MODELS };
 enum forecast_signal { FORECAST_TOKENS, FORECAST_QPS }; /* what observe() is fed with */
 
 struct forecast {
@@ -42,10 +44,10 @@ struct forecast {
     int32_t bin;
     double week_mean; /* over the bins seen */
     /* Forecasts made and how they did. */
-    float pending[FORECAST_PENDING];
+    float pending[FORECAST_MODELS][FORECAST_PENDING];
     int32_t pending_at[FORECAST_HORIZONS];
-    int64_t buckets;                    /* closed since the start */
-    double error_sq[FORECAST_HORIZONS]; /* exponential mean of squared errors, (per second)^2 */
+    int64_t buckets;                                     /* closed since the start */
+    double error_sq[FORECAST_MODELS][FORECAST_HORIZONS]; /* exponential mean of squared errors, (per second)^2 */
     int64_t error_n[FORECAST_HORIZONS];
 };
 struct forecast_value {

@@ -1,0 +1,146 @@
+#include "policies/capacity.h"
+
+#include <math.h>
+
+#include "base/error.h"
+
+#define LOAD_MAX     0.95 /* where no SLO ends it sooner */
+#define BISECTIONS   60
+#define US_PER_S     1e6
+#define TOKENS_LEAST 1e-9
+
+/* --- memory ---------------------------------------------------------------------------------------------------- */
+
+double capacity_weights_bytes(const struct model_shape *m)
+{
+    return m->params * m->bits_per_weight / 8;
+}
+
+double capacity_kv_bytes_per_tok(const struct model_shape *m)
+{
+    double values = m->kv_latent > 0 ? m->kv_latent : 2.0 * m->kv_heads * m->head_dim;
+    return values * m->layers * m->kv_bits / 8;
+}
+
+void capacity_memory(struct capacity_memory *out, const struct model_shape *m, const struct gpu_facts *g,
+                     const struct workload_mix *mix)
+{
+    double usable = g->gpus * g->memory_bytes * CAPACITY_MEMORY_USABLE, length = mix->prompt + mix->output;
+
+    out->weights_bytes = capacity_weights_bytes(m);
+    out->kv_bytes_per_tok = capacity_kv_bytes_per_tok(m);
+    out->kv_bytes = fmax(usable - out->weights_bytes, 0);
+    out->kv_tokens = out->kv_bytes_per_tok > 0 ? (int64_t)fmin(out->kv_bytes / out->kv_bytes_per_tok, 9e15) : 0;
+    double sequences = length > 0 ? floor((double)out->kv_tokens / length) : 0;
+    out->sequences = (int32_t)fmin(sequences, 1 << 20);
+    out->fits = out->sequences >= 1;
+}
+
+void capacity_curve(struct node_curve *out, const struct model_shape *m, const struct gpu_facts *g,
+                    const struct workload_mix *mix)
+{
+    double flops_s = g->gpus * g->flops * g->flops_share, bytes_s = g->gpus * g->bandwidth_bytes_s * g->bandwidth_share;
+    double tok_us = 2 * m->active_params / flops_s * US_PER_S;
+    double held = mix->prompt + mix->output / 2; /* of KV, by a sequence halfway through its answer */
+
+    SPW_ASSERT(flops_s > 0 && bytes_s > 0);
+    out->base_us = 0;
+    out->prefill_us_per_tok = tok_us;
+    out->decode_us_base = capacity_weights_bytes(m) / bytes_s * US_PER_S;
+    out->decode_us_per_seq = tok_us + held * capacity_kv_bytes_per_tok(m) / bytes_s * US_PER_S;
+}
+
+/* --- speed ----------------------------------------------------------------------------------------------------- */
+
+/* Device time of one request: its prefill, and its part in the steps that give its tokens. */
+static double prefill_us(const struct node_curve *c, const struct workload_mix *mix)
+{
+    return c->prefill_us_per_tok * fmax(mix->prompt - mix->cached, 0);
+}
+static double work_us(const struct node_curve *c, const struct workload_mix *mix)
+{
+    return prefill_us(c, mix) + c->decode_us_per_seq * mix->output;
+}
+
+/* The asked quantile of the time behind other prompts. */
+static double wait_us(const struct node_curve *c, const struct capacity_slo *slo, const struct workload_mix *mix,
+                      double per_us)
+{
+    double p = prefill_us(c, mix), u = per_us * p, late = 1 - (slo->probability > 0 ? slo->probability : 0.5);
+
+    if (u >= 1)
+        return HUGE_VAL;
+    double mean = per_us * p * p * (1 + mix->prompt_cv * mix->prompt_cv) / (2 * (1 - u));
+    if (u <= late || mean <= 0) /* so seldom does anybody wait */
+        return 0;
+    return mean / u * log(u / fmax(late, 1e-9));
+}
+
+bool capacity_at_rate(struct capacity *out, const struct node_curve *c, const struct capacity_slo *slo,
+                      const struct workload_mix *mix, double requests_per_s)
+{
+    double per_us = requests_per_s / US_PER_S, load = per_us * work_us(c, mix);
+
+    if (!(load < 1))
+        return false;
+    out->requests_per_s = requests_per_s;
+    out->tokens_per_s = requests_per_s * (mix->prompt + mix->output);
+    out->output_tokens_per_s = requests_per_s * mix->output;
+    out->load = load;
+    /* b / (1 - load) is a step of a batch; one sequence alone takes b + s, whatever the formula says of a fraction. */
+    out->tpot_us = fmax(c->decode_us_base / (1 - load), c->decode_us_base + c->decode_us_per_seq);
+    out->concurrency = per_us * mix->output * out->tpot_us;
+    double wait = wait_us(c, slo, mix, per_us);
+    out->ttft_us = c->base_us + prefill_us(c, mix) + wait + out->tpot_us;
+    return true;
+}
+
+/* What, if anything, is broken at this rate. */
+static bool holds(struct capacity *out, const struct node_curve *c, const struct capacity_slo *slo,
+                  const struct workload_mix *mix, int32_t sequences_max, double rate, enum capacity_limit *limit)
+{
+    *limit = CAPACITY_BY_COMPUTE;
+    if (!capacity_at_rate(out, c, slo, mix, rate) || out->load > LOAD_MAX)
+        return false;
+    if (slo->tpot_us > 0 && out->tpot_us > slo->tpot_us)
+        *limit = CAPACITY_BY_TPOT;
+    else if (slo->ttft_us > 0 && out->ttft_us > slo->ttft_us)
+        *limit = CAPACITY_BY_TTFT;
+    else if (sequences_max > 0 && out->concurrency > sequences_max)
+        *limit = CAPACITY_BY_SEQUENCES;
+    else
+        return true;
+    return false;
+}
+
+void capacity_at_slo(struct capacity *out, const struct node_curve *c, const struct capacity_slo *slo,
+                     const struct workload_mix *mix, int32_t sequences_max)
+{
+    double work = work_us(c, mix), low = 0, high = US_PER_S / fmax(work, TOKENS_LEAST);
+    struct capacity at;
+    enum capacity_limit limit, last = CAPACITY_BY_COMPUTE;
+
+    if (!holds(&at, c, slo, mix, sequences_max, 0, &limit)) {
+        *out = at;
+        out->requests_per_s = out->tokens_per_s = out->output_tokens_per_s = out->concurrency = out->load = 0;
+        out->limit = CAPACITY_NONE;
+        return;
+    }
+    for (int i = 0; i < BISECTIONS; i++) { /* everything that is bounded grows with the rate */
+        double middle = (low + high) / 2;
+        if (holds(&at, c, slo, mix, sequences_max, middle, &limit)) {
+            low = middle;
+        } else {
+            high = middle;
+            last = limit;
+        }
+    }
+    (void)holds(out, c, slo, mix, sequences_max, low, &limit);
+    out->limit = last;
+}
+
+const char *capacity_limit_name(enum capacity_limit l)
+{
+    static const char *const names[] = {"compute", "ttft", "tpot", "sequences", "none"};
+    return names[l];
+}
