@@ -13,9 +13,9 @@
  *     drawn, nothing is admitted and nodes are let run empty until it holds again.
  *  2. Nothing leaves eco for something deeper with work on it, and nothing that an operator has pinned is moved.
  *  3. keep_warm: at least so many nodes of a model are awake, whatever the forecast says.
- *  4. Consolidation. The nodes of a model stand in one order: awake before asleep before off, the busiest first, then
- *     fewer watts per capacity, then lower index. The first that cover the need get all the work; the others are sent
- *     nothing new, so that they run empty. (A node that serves one request draws most of what it draws with a full batch:
+ *  4. Consolidation. The nodes of a model stand in one order: awake before asleep before off, fewer watts per capacity
+ *     first, then the busiest, then the lower index. The first that cover the need get all the work; the others get new
+ *     work only when those are full, so that they run empty. (A node that serves one request draws most of what it draws with a full batch:
  *     486 of 690 W measured for 8B on one H100, so few full nodes cost far less than many that are half empty.)
  *  5. Waking. A node is woken when the capacity needed by the time it would be up is more than what is awake, on its way, or
  *     shallower. So the shallow levels carry what may come soon and the deep ones what comes late.
@@ -88,8 +88,9 @@ enum power_state power_offline(const struct power_levels *l, int64_t idle_us, in
 struct power_forecast {
     bool known;
     int64_t left_us; /* it lasts so long still, as far as can be told; INT64_MAX: no end in sight */
-    /* How much it is believed, 1 to 1000: a level whose break-even the forecast passes is entered after (1 - trust/1000) of
-     * it, another not before 1 / (1 - trust/1000) times it. 0: not at all, ski rental. 1000: at once, or not at all. */
+    /* How much it is believed, 0 to 1000. lambda = 1 - trust/1000. A level that pays after T is entered when the node has been
+     * idle for lambda T and (1 - lambda) T or more is left; else not before T / lambda. 0: not at all, ski rental. 1000: at
+     * once, or not at all. */
     int32_t trust;
 };
 /* The level for a node that has been idle for idle_us.
@@ -98,9 +99,9 @@ struct power_forecast {
  * points of the ladder). Whatever happens then, the energy is at most twice the offline optimum's: Karlin, Manasse,
  * McGeoch and Owicki, "Competitive randomized algorithms for nonuniform problems" (1994), and for several levels Irani,
  * Shukla and Gupta, "Online strategies for dynamic power management in systems with multiple power-saving states" (2003).
- * With one: Purohit, Svitkina and Kumar, "Improving online algorithms via ML predictions" (2018), sec. 2, with
- * lambda = 1 - trust/1000, for each point of the ladder: at most 1 + lambda times the optimum if the forecast was right, at
- * most 1 + 1 / lambda times if it was wrong. */
+ * With one: Purohit, Svitkina and Kumar, "Improving online algorithms via ML predictions" (2018), sec. 2, for each point of
+ * the ladder, with lambda = 1 - trust/1000: at most 1 + lambda times the optimum if the forecast was right, at most
+ * 1 + 1 / lambda times if it was wrong. What the forecast says may change meanwhile: it is asked for what is left. */
 enum power_state power_depth(const struct power_ladder *ladder, int64_t idle_us, const struct power_forecast *f);
 /* When power_depth() will next say something deeper if the node stays idle; INT64_MAX: never. For a timer. */
 int64_t power_next_us(const struct power_ladder *ladder, int64_t idle_us, const struct power_forecast *f);
@@ -175,7 +176,7 @@ const char *power_reason_name(enum power_reason r); /* "long_idle": for labels *
 
 struct power_choice {
     enum power_state target;
-    bool accepts; /* may be sent new work */
+    bool accepts; /* gets new work; false: only when nobody who accepts has room */
     enum power_reason reason;
     int64_t idle_left_us; /* what the forecast says; -1: nothing */
 };
@@ -207,7 +208,7 @@ struct power_ask {
     bool spills;                       /* another place, outside the limit, may and can serve it */
 };
 /* ceiling_mw: of the site, everything already admitted, told or under way counted. freed_us: when draw is expected to be
- * given back; INT64_MAX: not known. Batch queues before it spills; interactive work spills before it queues, and queues
+ * given back, -1: not known. Batch queues before it spills; interactive work spills before it queues, and queues
  * only if it is expected to get its turn in time. */
 enum power_verdict power_admit(int64_t cap_mw, int64_t ceiling_mw, int64_t freed_us, const struct power_ask *a);
 /* What admitting it can add to the ceiling. */
