@@ -24,8 +24,6 @@ static void each_buffer(struct assembler *a, void (*call)(struct strbuf *b, size
         call(own[i], max);
     for (int i = 0; i < ANSWER_N_TEXTS; i++)
         call(&a->texts[i], max);
-    for (int i = 0; a->tools && i < ASSEMBLE_TOOLS_MAX; i++)
-        each_of_tool(&a->tools[i], call, max);
 }
 
 static void fini_buffer(struct strbuf *b, size_t max)
@@ -43,12 +41,41 @@ void assembler_init(struct assembler *a, size_t bytes_max, struct tree *scratch)
     each_buffer(a, strbuf_init, bytes_max);
 }
 
-void assembler_fini(struct assembler *a)
+static void free_tools(struct assembler *a)
 {
-    each_buffer(a, fini_buffer, 0);
+    for (int i = 0; a->tools && i < ASSEMBLE_TOOLS_MAX; i++)
+        each_of_tool(&a->tools[i], fini_buffer, 0);
     free(a->tools);
     a->tools = NULL;
     a->n_tools = 0;
+}
+
+void assembler_fini(struct assembler *a)
+{
+    free_tools(a);
+    each_buffer(a, fini_buffer, 0);
+}
+
+#define SPARE_BYTES_MAX ((size_t)16 << 10) /* of one buffer that is kept for the next stream */
+
+static void reset_buffer(struct strbuf *b, size_t max)
+{
+    (void)max;
+    if (b->cap > SPARE_BYTES_MAX)
+        strbuf_fini(b);
+    else
+        strbuf_clear(b);
+}
+
+void assembler_reset(struct assembler *a)
+{
+    free_tools(a); /* few streams have them, and they are many buffers */
+    each_buffer(a, reset_buffer, 0);
+    a->rc = RC_OK;
+    a->bytes = 0;
+    a->chat = true;
+    a->begun = a->finished = false;
+    a->created_s = 0;
 }
 
 static enum rc keep(struct assembler *a, struct strbuf *b, struct bytes text)

@@ -34,8 +34,10 @@ void assembler_fini(struct assembler *a);
 enum rc assembler_feed(struct assembler *a, const char *chunk, size_t n);
 /* A chunk like one before it, but for its plain text (the inside of a string): the same without a look at the rest. */
 enum rc assembler_text(struct assembler *a, struct bytes inside);
-/* Append the whole answer: what replay_check() accepts. counts: put in when the node gave no usage of its own. RC_AGAIN:
- * no finish_reason has come. */
+/* For another stream, with the same bounds: nothing is kept, but the memory it took. */
+void assembler_reset(struct assembler *a);
+/* Append the whole answer: what replay_check() accepts; of tools alone, it may not. counts: put in when the node gave no
+ * usage of its own. RC_AGAIN: no finish_reason has come. */
 enum rc assembler_finish(const struct assembler *a, const struct token_counts *counts, struct strbuf *out) SPW_MUST_USE;
 
 #endif

@@ -51,6 +51,7 @@ struct cache_entry { /* texts without control bytes, never NULL */
     struct token_counts tokens;
     struct pusd charge; /* of the request that paid for it: what a hit saves */
     struct wall stored; /* set by cache_put() */
+    bool replays;       /* it is known that replay_check() takes the body: it is not read again to be kept */
 };
 
 /* What is kept in our own memory, for the caches of all loops. Behind a short lock of its own that is never held over

@@ -14,6 +14,8 @@
 #define PIECE_BYTES       96u
 #define SCRATCH_NODES_MAX 4096u /* of one odd chunk: given back */
 #define CHUNK_BYTES_MAX   ((size_t)128 << 10)
+#define SPARE_ASSEMBLERS  32
+#define MADE_BYTES_KEPT   ((size_t)64 << 10)
 
 struct cached_shared {
     struct flights *flights;
@@ -37,9 +39,12 @@ struct cached {
     struct cached_options o;
     struct cache *cache;
     struct canonical canonical;
-    struct tree scratch; /* of the assemblers */
+    struct tree scratch;                       /* of the assemblers */
+    struct assembler *spare[SPARE_ASSEMBLERS]; /* owned; with the memory they had, for streams to come */
+    int n_spare;
     struct identity_memo identities[IDENTITIES];
     struct strbuf identity; /* scratch */
+    struct strbuf made;     /* scratch: a stream's whole answer */
     bool far;               /* a Redis that is not said to be on the premises */
     size_t entry_bytes_max;
 };
@@ -141,6 +146,7 @@ enum rc cached_new(struct cached **out, const struct cached_options *o, struct e
     canonical_init(&c->canonical);
     tree_init(&c->scratch);
     strbuf_init(&c->identity, IDENTITY_TEXT_BYTES);
+    strbuf_init(&c->made, (size_t)o->config->cache.entry_bytes_max + CHUNK_BYTES_MAX);
     for (int i = 0; i < IDENTITIES; i++)
         strbuf_init(&c->identities[i].texts, IDENTITY_TEXT_BYTES);
     c->far = o->config->cache.mode == CONFIG_CACHE_REDIS && !o->config->cache.redis_local;
@@ -160,9 +166,14 @@ void cached_free(struct cached *c)
     if (!c)
         return;
     cache_free(c->cache);
+    while (c->n_spare) {
+        assembler_fini(c->spare[--c->n_spare]);
+        free(c->spare[c->n_spare]);
+    }
     canonical_fini(&c->canonical);
     tree_fini(&c->scratch);
     strbuf_fini(&c->identity);
+    strbuf_fini(&c->made);
     for (int i = 0; i < IDENTITIES; i++)
         strbuf_fini(&c->identities[i].texts);
     free(c);
@@ -545,12 +556,31 @@ void cached_leave(struct request *r)
     flight_leave(&r->cached.ticket);
 }
 
+static struct assembler *take_parts(struct cached *c)
+{
+    if (c->n_spare)
+        return c->spare[--c->n_spare];
+    struct assembler *a = spw_malloc(sizeof *a);
+    assembler_init(a, c->entry_bytes_max, &c->scratch);
+    return a;
+}
+
+static void give_back_parts(struct cached *c, struct assembler *a)
+{
+    if (c->n_spare < SPARE_ASSEMBLERS) {
+        assembler_reset(a);
+        c->spare[c->n_spare++] = a;
+        return;
+    }
+    assembler_fini(a);
+    free(a);
+}
+
 void cached_fini(struct request *r)
 {
     cached_leave(r);
     if (r->cached.parts)
-        assembler_fini(r->cached.parts);
-    free(r->cached.parts);
+        give_back_parts(cached_of(r), r->cached.parts);
     r->cached.parts = NULL;
 }
 
@@ -578,22 +608,15 @@ void cached_follow(struct request *r)
     struct cached *c = cached_of(r);
     if (!r->body.stream || !cached_wants(r))
         return;
-    if (!r->cached.parts) {
-        r->cached.parts = spw_malloc(sizeof *r->cached.parts);
-        assembler_init(r->cached.parts, c->entry_bytes_max, &c->scratch);
-    }
+    if (!r->cached.parts)
+        r->cached.parts = take_parts(c);
     stream_tap(&r->stream, on_chunk, r);
 }
 
 void cached_restart(struct request *r)
 {
-    struct assembler *a = r->cached.parts;
-    if (!a)
-        return;
-    size_t most = a->bytes_max;
-    struct tree *scratch = a->tree;
-    assembler_fini(a);
-    assembler_init(a, most, scratch);
+    if (r->cached.parts)
+        assembler_reset(r->cached.parts);
 }
 
 void cached_failed(struct request *r)
@@ -655,11 +678,10 @@ static bool keeps(const struct request *r)
 void cached_done(struct request *r, struct bytes body)
 {
     struct cached *c = cached_of(r);
-    struct strbuf made;
     struct bytes whole;
-    strbuf_init(&made, c->entry_bytes_max + CHUNK_BYTES_MAX);
     struct blob *kept = NULL;
-    enum rc rc = whole_of(r, body, &made, &whole);
+    strbuf_clear(&c->made);
+    enum rc rc = whole_of(r, body, &c->made, &whole);
     struct cache_entry entry = {
         .status = 200,
         .content_type = "application/json",
@@ -670,6 +692,7 @@ void cached_done(struct request *r, struct bytes body)
         .body_len = whole.n,
         .tokens = r->tokens,
         .charge = r->charge,
+        .replays = r->body.stream && r->cached.parts && !r->cached.parts->n_tools,
     };
     if (rc == RC_OK)
         rc = cache_keep(c->cache, &r->cached.key, &entry, &kept);
@@ -682,5 +705,6 @@ void cached_done(struct request *r, struct bytes body)
     else if (flight_leads(&r->cached.ticket))
         flight_dissolve(&r->cached.ticket);
     blob_unref(kept);
-    strbuf_fini(&made);
+    if (c->made.cap > MADE_BYTES_KEPT)
+        strbuf_fini(&c->made);
 }

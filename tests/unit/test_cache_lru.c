@@ -83,7 +83,7 @@ static void test_refused(void)
     struct cache *c = cache_in_memory(1 << 20, 1000);
     struct cache_key k = help_key(1);
     const char *body = "{\"choices\":[{\"text\":\"x\",\"finish_reason\":\"stop\"}]}";
-    struct cache_entry good = {200, "a", "b", "c", "d", body, strlen(body), {5, 5, 1}, {0}, {0}}, e;
+    struct cache_entry good = {200, "a", "b", "c", "d", body, strlen(body), {5, 5, 1}, {0}, {0}, false}, e;
     CHECK(cache_put(c, &k, &good) == RC_OK);
     e = good, e.content_type = "a\r\nx: y";
     CHECK(cache_put(c, &k, &e) == RC_INVALID);
@@ -286,7 +286,8 @@ static void test_entry_damage(void)
 {
     struct cache_key k = help_key(1), other = help_key(2);
     const char *body = "{\"choices\":[{\"text\":\"x\",\"finish_reason\":\"stop\"}]}";
-    struct cache_entry e = {200, "type", "model", "node", "provider", body, strlen(body), {5, 2, 1}, {77}, {42}}, back;
+    struct cache_entry e = {200, "type", "model", "node", "provider", body, strlen(body), {5, 2, 1}, {77}, {42}, false},
+                       back;
     struct blob *b = NULL;
     CHECK(entry_encode(&k, &e, 1 << 16, &b) == RC_OK);
     CHECK(entry_decode(b, &k, ENTRY_OURS, &back) == RC_OK);
