@@ -1,6 +1,6 @@
 """The front door beside HAProxy: throughput, CPU, latency, pauses, memory and start, with the bars of the project.
 
-    cmake -S . -B build -G Ninja && ninja -C build spillway frontdoor_upstream frontdoor_load
+    cmake -S . -B build -G Ninja && ninja -C build spillway frontdoor_upstream frontdoor_load disk_flush
     python3 tests/bench/frontdoor.py --build build --haproxy /usr/sbin/haproxy --markdown
 
 Load and upstream share one core, the proxy has the other to itself; the rows take turns in every round, and the medians
@@ -325,13 +325,43 @@ class Bench:
         self.add(row, "p50", a["end_us"]["p50"])
         self.add(row, "p99", a["end_us"]["p99"])
 
-    def open_streams(self, row):
+    def open_streams(self, row, beside=""):
+        stolen, begin = machine_s()[1], time.monotonic()
         a = self.load(row, "open", rate=5000, stream=True, connections=4000, seconds=self.args.seconds,
                       **self.determined())
         for measure, which, q in [("first50", "first_us", "p50"), ("first99", "first_us", "p99"),
                                   ("end50", "end_us", "p50"), ("end99", "end_us", "p99")]:
-            self.add(row, measure, a[which][q])
-        self.add(row, "cpu_stream", a["cpu_us"])
+            self.add(row, measure + beside, a[which][q])
+        self.add(row, "cpu_stream" + beside, a["cpu_us"])
+        self.add(row, "stolen" + beside, (machine_s()[1] - stolen) * 1e3 / (time.monotonic() - begin))
+
+    def commits(self, row):
+        """How often the ledger has flushed so far, by its own count."""
+        c = http.client.HTTPConnection("localhost")
+        c.sock = socket.socket(socket.AF_UNIX)
+        c.sock.connect(os.path.join(row.folder, "state", "admin.sock"))
+        c.request("GET", "/metrics")
+        lines = c.getresponse().read().decode().splitlines()
+        c.close()
+        return next(int(float(line.split()[1])) for line in lines if line.startswith("spillway_ledger_commits_total"))
+
+    def streams_and_flushes(self, row):
+        before, begin = self.commits(row), time.monotonic()
+        self.open_streams(row)
+        self.add(row, "flushes", (self.commits(row) - before) / (time.monotonic() - begin))
+
+    def beside_flushes(self, row):
+        """The control: a bystander on the proxy's core flushes about as often as the ledger of `full` did. On a machine
+        whose host charges its guests for their disk, that alone makes tails, whoever the proxy is."""
+        program = os.path.join(self.args.build, "bench", "disk_flush")
+        pause = str(int(1e6 / max(1.0, self.results["full", "flushes"][-1]) * 2 / 3))
+        p = subprocess.Popen(pinned(self.args.proxy_core, [program, os.path.join(self.folder, "flushed"), pause, "20480"]),
+                             stdout=subprocess.PIPE, text=True)
+        time.sleep(0.3)
+        begin = time.monotonic()
+        self.open_streams(row, " beside flushes")
+        p.terminate()
+        self.add(row, "flushes", int(p.communicate()[0]) / (time.monotonic() - begin + 0.3))
 
     def paced(self, row):
         a = self.load(row, "streams", connections=1000, frames=int(30 * self.args.paced_seconds), interval_us=33333)
@@ -378,7 +408,11 @@ class Bench:
             k = i % len(self.rows)
             for row in self.rows[k:] + self.rows[:k]:
                 self.throughput(row)
-                self.open_streams(row)
+                if row.name == "full":
+                    self.streams_and_flushes(row)
+                else:
+                    self.open_streams(row)
+            self.beside_flushes(self.rows[1])
             if self.litellm:
                 self.throughput(self.litellm)
             self.probe_sync()
@@ -458,6 +492,7 @@ class Table:
         self.add("5,000 streams/s: p50 to end, us", "end50", 0, "minus")
         self.add("5,000 streams/s: p99 to end, us", "end99", 0, "minus", end, "")
         self.add("5,000 streams/s: CPU per stream, us", "cpu_stream", 1, "ratio")
+        self.add("5,000 streams/s: the host took, ms of each second", "stolen", 0)
         self.add("1,000 streams x 30/s: longest pause beyond the upstream's, ms", "gap", 1, "", "100 ms", "",
                  lambda v, d: f"{max(v):.{d}f}" if v else "-")
         self.add("the same, p99 of the streams, ms", "gap99", 1)
@@ -498,6 +533,18 @@ def version(command):
     return ((out.stdout or out.stderr).splitlines() or ["?"])[0]
 
 
+def control(bench):
+    """What the disk alone does to whoever shares the core with it."""
+    r = bench.results
+    beside = {m: r["HAProxy", f"{m} beside flushes"] for m in ("first50", "first99", "end99", "stolen")}
+    more = {m: statistics.median(x - y for x, y in zip(r["full", m], beside[m])) for m in ("first99", "end99")}
+    return (f"The control, HAProxy at 5,000 streams/s beside a program that does nothing but flush 20 KiB "
+            f"{spread(r['HAProxy', 'flushes'], 0)} times a second (full's ledger: {spread(r['full', 'flushes'], 0)}): p50 to "
+            f"first byte {spread(beside['first50'], 0)} us, p99 {spread(beside['first99'], 0)} us, p99 to end "
+            f"{spread(beside['end99'], 0)} us, the host took {spread(beside['stolen'], 0)} ms of each second. "
+            f"full minus that: p99 to first byte {more['first99']:+,.0f} us, p99 to end {more['end99']:+,.0f} us.")
+
+
 def report(bench, args):
     t = Table(bench)
     t.fill()
@@ -518,6 +565,7 @@ def report(bench, args):
     ]
     lines.append(f"On the machine: load average {bench.load_average:.2f} before the run; in it, other programs and the "
                  f"system took {bench.others:.1f}% of the cores, the host took {bench.stolen:.1f}%.")
+    lines.append(control(bench))
     for row in bench.rows[2:]:
         lines.append(f"{row.name}: {bench.ledger_rows(row):,} rows in the ledger for {bench.sent[row.name]:,} answers.")
     if bench.litellm:
