@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# runtest: release
 """Logs in Elasticsearch: every field the code logs has an ECS name in the ingest pipeline or a type in the index
 template, of the kind the code gives it; the pipeline, run here on lines as base/log.c writes them, yields the ECS
 document it should."""

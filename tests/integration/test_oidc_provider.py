@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# runtest: release
 """Tokens of a real OpenID Connect provider (`oidc-provider-mock` from PyPI: Authlib behind Flask) open the front door:
 discovery, key set, a user's sign-in by the code flow, expiry, another client's token, new keys, a provider that is away.
 The package goes into a virtual environment in the build folder; where it cannot be installed, the cases are skipped."""
