@@ -87,7 +87,8 @@ bool capacity_at_rate(struct capacity *out, const struct node_curve *c, const st
     out->tokens_per_s = requests_per_s * (mix->prompt + mix->output);
     out->output_tokens_per_s = requests_per_s * mix->output;
     out->load = load;
-    /* b / (1 - load) is a step of a batch; one sequence alone takes b + s, whatever the formula says of a fraction. */
+    /* b / (1 - load) is a step of a batch; one sequence alone takes b + s, whatever the formula says of a fraction.
+     * */
     out->tpot_us = fmax(c->decode_us_base / (1 - load), c->decode_us_base + c->decode_us_per_seq);
     out->concurrency = per_us * mix->output * out->tpot_us;
     double wait = wait_us(c, slo, mix, per_us);

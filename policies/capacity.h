@@ -1,8 +1,8 @@
 /* What a node type can do: memory for weights and KV, a curve where none was measured, and tokens/s at the SLO.
  *
- * Capacity at the SLO. Requests of the mix come at rate x to a node that batches continuously. A prompt takes the device
- * for P = prefill_us_per_tok * (prompt - cached); the rest of the time goes to steps of b + s * batch. With Little's law
- * (batch = x * output * TPOT) the batch drops out:
+ * Capacity at the SLO. Requests of the mix come at rate x to a node that batches continuously. A prompt takes the
+ * device for P = prefill_us_per_tok * (prompt - cached); the rest of the time goes to steps of b + s * batch. With
+ * Little's law (batch = x * output * TPOT) the batch drops out:
  *     rho  = x * (P + s * output)        the load; 1 is the most that could ever be
  *     TPOT = b / (1 - rho)
  *     batch = x * output * TPOT
@@ -52,8 +52,8 @@ double capacity_kv_bytes_per_tok(const struct model_shape *m);
 void capacity_memory(struct capacity_memory *out, const struct model_shape *m, const struct gpu_facts *g,
                      const struct workload_mix *mix);
 
-/* Prefill from FLOPs (2 per active parameter and token), a step from the bytes it must read: all weights once, and the KV
- * of each sequence (the mix's mean length), beside 2 FLOPs per active parameter and sequence. */
+/* Prefill from FLOPs (2 per active parameter and token), a step from the bytes it must read: all weights once, and
+ * the KV of each sequence (the mix's mean length), beside 2 FLOPs per active parameter and sequence. */
 void capacity_curve(struct node_curve *out, const struct model_shape *m, const struct gpu_facts *g,
                     const struct workload_mix *mix);
 
@@ -73,7 +73,8 @@ struct capacity {
     double load;               /* rho */
     enum capacity_limit limit; /* what ends it; CAPACITY_NONE: the SLO can't be met even by one request alone */
 };
-/* sequences_max: KV memory or configured slots; 0: not bounded. An unbounded SLO ends at 95% of what could ever be. */
+/* sequences_max: KV memory or configured slots; 0: not bounded. An unbounded SLO ends at 95% of what could ever be.
+ * */
 void capacity_at_slo(struct capacity *out, const struct node_curve *curve, const struct capacity_slo *slo,
                      const struct workload_mix *mix, int32_t sequences_max);
 /* The same figures at a given load of requests_per_s; false: more than the node can ever do (nothing is set). */

@@ -1,5 +1,6 @@
 /* How fast a node type computes a model: four numbers, measured (`spillway nodes calibrate`), cited, or derived from
- * bandwidth and FLOPs (capacity.h). Predictions, capacity at the SLO, autoscaling and the simulator read the same four.
+ * bandwidth and FLOPs (capacity.h). Predictions, capacity at the SLO, autoscaling and the simulator read the same
+ * four.
  *
  *   one prompt alone:     TTFT = base_us + prefill_us_per_tok * (prompt - cached)
  *   one step of a batch:  each of `batch` sequences gets a token in decode_us_base + decode_us_per_seq * batch

@@ -100,7 +100,8 @@ static int32_t nearest_horizon(const struct forecast *f, double h_s)
     return best;
 }
 
-/* All models' forecasts, the combination last. A model that knows nothing says what "as now" says, and weighs nothing. */
+/* All models' forecasts, the combination last. A model that knows nothing says what "as now" says, and weighs
+ * nothing. */
 static void all_at(const struct forecast *f, double h_s, double out[FORECAST_MODELS])
 {
     int32_t h = nearest_horizon(f, h_s);
@@ -213,8 +214,8 @@ void forecast_observe(struct forecast *f, int64_t now_ns, int32_t week_s, double
 
 /* --- the answer -------------------------------------------------------------------------------------------------- */
 
-/* The error kept at the horizon, between the two nearest that have one; past the last it grows with the root of time, as a
- * walk's would. -1: none yet. */
+/* The error kept at the horizon, between the two nearest that have one; past the last it grows with the root of
+ * time, as a walk's would. -1: none yet. */
 static double error_at(const struct forecast *f, double h_s)
 {
     int32_t below = -1, above = -1;
@@ -251,8 +252,8 @@ struct forecast_value forecast_at(const struct forecast *f, double h_s)
     double said[FORECAST_MODELS];
     all_at(f, h_s, said);
     v.mean = said[FORECAST_BLEND];
-    /* Counting: events of mean size m at rate v.mean/m, averaged over about two time constants, with sizes that vary as
-     * much as they are large (factor 2). */
+    /* Counting: events of mean size m at rate v.mean/m, averaged over about two time constants, with sizes that
+     * vary as much as they are large (factor 2). */
     double counting = 2 * f->event_mean * v.mean / (2 * FORECAST_LEVEL_S), error = error_at(f, h_s);
     if (error < 0) /* nothing to go by: a quarter, and more the further ahead */
         error = v.mean * v.mean * 0.0625 * fmax(h_s / 300, 1);

@@ -1,5 +1,6 @@
-/* How much will be asked for: tokens (or requests) per second of one model, from its recent rate and from what the week
- * usually brings at that time, with a spread that was earned: the error of the forecasts this very struct made before.
+/* How much will be asked for: tokens (or requests) per second of one model, from its recent rate and from what the
+ * week usually brings at that time, with a spread that was earned: the error of the forecasts this very struct made
+ * before.
  *
  * Three simple forecasts for `h` seconds ahead,
  *   as now    the level: the rate of late (exponential average, FORECAST_LEVEL_S)
@@ -7,12 +8,13 @@
  *   week      usual(then) * (level / usual(now)) ^ exp(-h / FORECAST_FADE_S), where usual() is the mean of that half
  *             hour of the week, or of the days so far where that half hour was never seen: today's deviation from the
  *             usual counts in full for the next minutes and fades over the next hours
- * are weighed by how well each has done of late at that horizon (inverse fourth power of its error; Bates & Granger, "The
- * combination of forecasts", 1969). The spread is the error of that combination so far, and never less than what
- * counting so few requests leaves open.
+ * are weighed by how well each has done of late at that horizon (inverse fourth power of its error; Bates &
+ * Granger, "The combination of forecasts", 1969). The spread is the error of that combination so far, and never
+ * less than what counting so few requests leaves open.
  *
- * A plain struct of the caller's (about 12 KiB), no allocation; one thread's. Time is an argument: monotonic nanoseconds,
- * and beside it the second of the local week, which is the caller's to know (time zone, daylight saving). */
+ * A plain struct of the caller's (about 12 KiB), no allocation; one thread's. Time is an argument: monotonic
+ * nanoseconds, and beside it the second of the local week, which is the caller's to know (time zone, daylight
+ * saving). */
 #ifndef POLICIES_FORECAST_H
 #define POLICIES_FORECAST_H
 
@@ -55,11 +57,12 @@ struct forecast_value {
 };
 
 void forecast_init(struct forecast *f, enum forecast_signal signal);
-/* `amount` (tokens, or requests; >= 0) arrived at now_ns. amount 0 only lets time pass: call it before forecast_at() when
- * nothing came for a while. A time before the last one counts as the last one. 0 <= week_s < FORECAST_WEEK_S. */
+/* `amount` (tokens, or requests; >= 0) arrived at now_ns. amount 0 only lets time pass: call it before
+ * forecast_at() when nothing came for a while. A time before the last one counts as the last one. 0 <= week_s <
+ * FORECAST_WEEK_S. */
 void forecast_observe(struct forecast *f, int64_t now_ns, int32_t week_s, double amount);
-/* As seen from the last observation. horizon_s >= 0. Before the first bucket is full: what has come so far, with a spread
- * as large as itself. */
+/* As seen from the last observation. horizon_s >= 0. Before the first bucket is full: what has come so far, with a
+ * spread as large as itself. */
 struct forecast_value forecast_at(const struct forecast *f, double horizon_s);
 
 #endif

@@ -1,16 +1,18 @@
-/* When batch work runs: it fills what is idle, waits for cheap hours and for spot as long as its deadline allows, and never
- * misses a deadline that on-demand could have met.
+/* When batch work runs: it fills what is idle, waits for cheap hours and for spot as long as its deadline allows,
+ * and never misses a deadline that on-demand could have met.
  *
- * The uniform-progress rule of Wu et al., "Can't Be Late: Optimizing Spot Instance Savings under Deadlines" (NSDI'24),
- * over all the batch work of one model. Work that came at A with deadline D is expected to be done evenly over D - A:
+ * The uniform-progress rule of Wu et al., "Can't Be Late: Optimizing Spot Instance Savings under Deadlines"
+ * (NSDI'24), over all the batch work of one model. Work that came at A with deadline D is expected to be done
+ * evenly over D - A:
  *   exploit   idle capacity (already paid) and spot that is there are used at once, whatever the progress
  *   thrifty   nothing is left to do: nothing runs
  *   uniform   without spot: on or ahead of even progress it waits; behind, it runs on demand
  *   steady    once on demand it stays until it is ahead by two change-overs (hysteresis)
- *   net       when what is left, on demand, with two change-overs and one tick, just fits before a deadline: on demand,
+ *   net       when what is left, on demand, with two change-overs and one tick, just fits before a deadline: on
+ *   demand,
  *             and nothing else, until it is done
- * Added to the paper: many deadlines at once (for each, all work due by it must fit; earliest deadline first), and hours
- * of different prices (an hour that isn't among the cheapest ones needed before the deadline is treated as one
+ * Added to the paper: many deadlines at once (for each, all work due by it must fit; earliest deadline first), and
+ * hours of different prices (an hour that isn't among the cheapest ones needed before the deadline is treated as one
  * without spot).
  *
  * Pure; the little memory is the caller's struct. */

@@ -1,23 +1,24 @@
-/* Autoscaling: which machines should run for one model. A snapshot of offers, nodes and demand goes in; launches, wakes,
- * drains, sleeps and terminations come out, each with its reason. The daemon, the simulator and the tests call it
- * every `tick` seconds.
+/* Autoscaling: which machines should run for one model. A snapshot of offers, nodes and demand goes in; launches,
+ * wakes, drains, sleeps and terminations come out, each with its reason. The daemon, the simulator and the tests
+ * call it every `tick` seconds.
  *
  * The rules, strongest first:
- *  1. Never more than nodes_max nodes nor more dollars per hour than hour_max: whatever is alive counts (also booting and
- *     draining), and so does what the API is planned to be paid. Above the limit (it was lowered, a price rose) the
- *     dearest capacity is drained until it holds.
- *  2. need = (max(now, mean) + z * sd of the forecast) * (1 + over_provision) + queue / drain time. It falls only after
- *     it has been lower for down_after_s (the largest need of one to two such windows counts): no flapping.
+ *  1. Never more than nodes_max nodes nor more dollars per hour than hour_max: whatever is alive counts (also
+ *     booting and draining), and so does what the API is planned to be paid. Above the limit (it was lowered, a
+ *     price rose) the dearest capacity is drained until it holds.
+ *  2. need = (max(now, mean + z * sd) + batch) * (1 + over_provision) + queued / queue_drain_s. It falls only
+ *     after it has been lower, by more than down_band, for down_after_s (the largest need of one to two such
+ *     windows counts): no flapping.
  *  3. Own machines first: awake, then asleep, by marginal price. What they can't cover comes from the cheapest set of
- *     offers (types x zones x markets; a knapsack by dynamic programming), at prices that include what a pre-emption costs.
- *     Nodes on their way count. What runs is kept unless the better set saves `replace_saving`, and time that is paid for
- *     already is free.
- *  4. Loss of any one failure domain that can be pre-empted leaves `survive` of the mean demand (more than half of recorded
- *     losses took at least half of a zone's fleet): domains are bounded, and spares stand in another domain than
- *     what they stand in for. Gives way to 1 and 2.
+ *     offers (types x zones x markets; a knapsack by dynamic programming), at prices that include what a
+ *     pre-emption costs. Nodes on their way count. What runs is kept unless the better set saves `replace_saving`,
+ *     and time that is paid for already is free.
+ *  4. Loss of any one failure domain that can be pre-empted leaves `survive` of the mean demand (more than half of
+ *     recorded losses took at least half of a zone's fleet): domains are bounded, and spares stand in another
+ *     domain than what they stand in for. Gives way to 1 and 2.
  *  5. Spot that isn't there is replaced by on-demand (or the next zone) at once. The way back: when spot has been
- *     launchable for return_after_s, its nodes are launched beside the on-demand ones, which are drained once those are
- *     ready. (SkyServe, arXiv 2411.01438, sec. 3; its on-demand fallback.)
+ *     launchable for return_after_s, its nodes are launched beside the on-demand ones, which are drained once those
+ *     are ready. (SkyServe, arXiv 2411.01438, sec. 3; its on-demand fallback.)
  *  6. A node isn't drained before its paid time (billing minimum, paid hour) is nearly over.
  *  7. While nodes boot, what can't be served yet is bridged by the API where that is allowed; and where the API is
  *     cheaper than the last node would be, it takes that node's share for good.
@@ -75,6 +76,7 @@ struct scale_limits {
     double survive;               /* of the mean demand, after any one domain is lost; 0: don't care */
     int32_t queue_drain_s;        /* the queue shall be gone in so long */
     int32_t down_after_s;
+    double down_band; /* 0.1: need that is lower by less than a tenth isn't followed down */
     int32_t return_after_s;
     double replace_saving; /* 0.15: another set must be cheaper by so much */
     int32_t drain_max_s;   /* then it is ended although requests are on it */
@@ -101,7 +103,7 @@ struct scale_snapshot {
 struct scale_memory { /* {0} at the start; one per model */
     bool begun;
     int64_t window_s; /* when the window under way began */
-    double need_window, need_before;
+    double need_window, need_before, held;
 };
 
 enum scale_verb { SCALE_LAUNCH, SCALE_WAKE, SCALE_DRAIN, SCALE_SLEEP, SCALE_TERMINATE };
@@ -147,21 +149,35 @@ struct scale_plan {
     bool by_budget, by_nodes; /* a limit kept it from more */
 };
 
-/* The workspace. Its content means nothing between calls. */
-#define SCALE_CELLS 768
-#define SCALE_ITEMS 1024
+/* The workspace; its content means nothing between calls. (The members are scale.c's and scale_cover.c's.) */
+#define SCALE_CELLS  768 /* of the knapsack; the last 24 nodes of a set are chosen exactly to about a thousandth */
+#define SCALE_MARGIN 16
+#define SCALE_ITEMS  1024
+#define SCALE_GROUPS (SCALE_OFFERS_MAX * 3)
+enum scale_supply {
+    SCALE_RUNNING,
+    SCALE_SLEEPING,
+    SCALE_NEW
+};                   /* where nodes of an offer can come from, in this order */
+struct scale_group { /* nodes that are alike */
+    int32_t offer, n, taken;
+    enum scale_supply supply;
+    bool in;         /* takes part in the set under way */
+    double cost;     /* of one: dollars per hour, with what a loss costs, less what keeping saves */
+    double capacity; /* of one */
+};
 struct scale_work {
-    double cost[SCALE_CELLS + 1];
-    uint64_t taken[SCALE_ITEMS][(SCALE_CELLS + 64) / 64];
+    struct scale_group groups[SCALE_GROUPS];
+    int32_t n_groups;
+    int32_t spare[SCALE_OFFERS_MAX]; /* of the wanted: as spares */
+    int32_t active[SCALE_OFFERS_MAX], draining[SCALE_OFFERS_MAX], asleep[SCALE_OFFERS_MAX], paid[SCALE_OFFERS_MAX];
+    int32_t want[SCALE_OFFERS_MAX];
     struct scale_item {
-        int32_t offer, n;
-        int32_t cells;
-        bool running;
-        double cost, capacity;
+        int32_t group, n, cells;
     } items[SCALE_ITEMS];
     int32_t n_items;
-    int32_t have[SCALE_OFFERS_MAX], want[SCALE_OFFERS_MAX], launch_max[SCALE_OFFERS_MAX];
-    double domain_bound[SCALE_OFFERS_MAX];
+    double cost[SCALE_CELLS + SCALE_MARGIN + 1];
+    uint64_t taken[SCALE_ITEMS][(SCALE_CELLS + SCALE_MARGIN + 64) / 64];
 };
 
 /* Node and offer indices must be in range, rates >= 0 and finite, nodes_max >= nodes_min >= 0. */

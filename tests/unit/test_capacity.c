@@ -45,8 +45,8 @@ static void memory(void)
     CHECK(capacity_kv_bytes_per_tok(&mla) == 70272); /* DeepSeek-V3 */
 }
 
-/* ML.ENERGY v3, Qwen3-8B on one H100: 128 sequences give 20.7 ms a token and 5,930 tokens/s. The curve fitted to its rows
- * must say so too (its prompts are short). */
+/* ML.ENERGY v3, Qwen3-8B on one H100: 128 sequences give 20.7 ms a token and 5,930 tokens/s. The curve fitted to
+ * its rows must say so too (its prompts are short). */
 static void measured_row(void)
 {
     struct node_curve c = {.prefill_us_per_tok = 41, .decode_us_base = 8200, .decode_us_per_seq = 88};

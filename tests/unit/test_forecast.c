@@ -88,8 +88,8 @@ static void silence_ends_demand(void)
     CHECK(v.mean < 0.001);
 }
 
-/* Three weeks of days; an hour ahead in the morning, what is known of the week beats "as it is now", and the spread that
- * it states holds. */
+/* Three weeks of days; an hour ahead in the morning, what is known of the week beats "as it is now", and the spread
+ * that it states holds. */
 static void the_week_is_learnt(void)
 {
     static struct forecast f;

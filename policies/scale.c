@@ -1,0 +1,524 @@
+/* What should run: need, the set that covers it, spares, limits, and the API's share. */
+#include "policies/scale.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "policies/scale_internal.h"
+
+#define LOSS_OVERHEAD_S 120 /* beside the boot of its successor: streams that are computed again */
+#define SPARES_MAX      256
+#define HOUR_S          3600.0
+
+static bool at_risk(const struct scale_offer *o)
+{
+    return o->losses_per_hour > 0;
+}
+
+/* Dollars per hour, and what its losses cost: for so long, each time, its money buys nothing. */
+static double true_price(const struct scale_offer *o)
+{
+    return scale_dollars(o->price_hour) * (1 + o->losses_per_hour * (o->boot_s + LOSS_OVERHEAD_S) / HOUR_S);
+}
+
+/* --- need ------------------------------------------------------------------------------------------------------ */
+
+static double mean_demand(const struct scale_snapshot *s)
+{
+    return fmax(s->demand.now, s->demand.mean) + s->demand.batch;
+}
+
+static double need_now(const struct scale_snapshot *s)
+{
+    const struct scale_demand *d = &s->demand;
+    const struct scale_limits *l = &s->limits;
+
+    if (d->queued <= 0 && d->batch <= 0 && fmax(d->now, d->mean) <= l->idle_rate)
+        return 0;
+    double forecast = fmax(d->now, d->mean + l->z * d->sd);
+    return (forecast + d->batch) * (1 + l->over_provision) + d->queued / fmax(l->queue_drain_s, 1);
+}
+
+/* The largest need of this window and the one before: it rises at once, and falls when it was lower for one to two
+ * windows, and by more than the band. */
+static double held_need(struct scale_memory *m, const struct scale_snapshot *s, double need)
+{
+    int64_t window = s->limits.down_after_s > 0 ? s->limits.down_after_s : 1;
+
+    if (!m->begun) {
+        *m = (struct scale_memory){.begun = true, .window_s = s->now_s};
+    } else if (s->now_s - m->window_s >= window) {
+        m->need_before = s->now_s - m->window_s >= 2 * window ? 0 : m->need_window;
+        m->window_s = s->now_s;
+        m->need_window = 0;
+    }
+    m->need_window = fmax(m->need_window, need);
+    double most = fmax(m->need_window, m->need_before);
+    if (most > m->held || most <= m->held * (1 - s->limits.down_band))
+        m->held = most;
+    return m->held;
+}
+
+/* --- supply ---------------------------------------------------------------------------------------------------- */
+
+static void count_nodes(struct scale_work *w, const struct scale_snapshot *s)
+{
+    memset(w->active, 0, sizeof(w->active));
+    memset(w->draining, 0, sizeof(w->draining));
+    memset(w->asleep, 0, sizeof(w->asleep));
+    memset(w->paid, 0, sizeof(w->paid));
+    for (int32_t i = 0; i < s->n_nodes; i++) {
+        const struct scale_node *n = &s->nodes[i];
+        SPW_ASSERT(n->offer >= 0 && n->offer < s->n_offers);
+        const struct scale_offer *o = &s->offers[n->offer];
+        w->asleep[n->offer] += n->state == SCALE_ASLEEP;
+        w->draining[n->offer] += n->state == SCALE_DRAINING && !n->leaving;
+        w->active[n->offer] += n->state == SCALE_BOOTING || n->state == SCALE_READY;
+        /* Paid for so long still that a successor needn't be thought of yet. */
+        w->paid[n->offer] += n->state != SCALE_ASLEEP && !n->leaving && n->paid_s > o->boot_s + s->limits.tick_s;
+    }
+}
+
+static void add_group(struct scale_work *w, const struct scale_snapshot *s, int32_t offer, enum scale_supply supply,
+                      int32_t n, double cost)
+{
+    if (n > 0 && s->offers[offer].tokens_per_s > 0 && w->n_groups < SCALE_GROUPS)
+        w->groups[w->n_groups++] = (struct scale_group){
+            .offer = offer, .supply = supply, .n = n, .cost = cost, .capacity = s->offers[offer].tokens_per_s};
+}
+
+static double active_capacity(const struct scale_work *w, const struct scale_snapshot *s)
+{
+    double sum = 0;
+
+    for (int32_t i = 0; i < s->n_offers; i++)
+        sum += (w->active[i] + w->draining[i]) * s->offers[i].tokens_per_s;
+    return sum;
+}
+
+/* How many could be launched. An offer that was dry until lately may fill a gap, and may not replace what runs. */
+static int32_t launchable(const struct scale_work *w, const struct scale_snapshot *s, int32_t offer, double need)
+{
+    const struct scale_offer *o = &s->offers[offer];
+    double gap = fmax(need - active_capacity(w, s), 0);
+
+    if (!at_risk(o) || o->steady_s >= s->limits.return_after_s || o->tokens_per_s <= 0)
+        return o->launch_max;
+    return (int32_t)fmin(ceil(gap / o->tokens_per_s), o->launch_max);
+}
+
+static void build_groups(struct scale_work *w, const struct scale_snapshot *s, double need)
+{
+    w->n_groups = 0;
+    for (int32_t i = 0; i < s->n_offers; i++) {
+        double price = true_price(&s->offers[i]), keep = price * (1 - s->limits.replace_saving);
+        int32_t running = w->active[i] + w->draining[i];
+        double paid = running ? fmin((double)w->paid[i] / running, 1) : 0;
+        /* Nodes of one offer are alike to the set; those with paid time lower what keeping them costs. */
+        add_group(w, s, i, SCALE_RUNNING, running, keep * (1 - paid));
+        if (s->offers[i].market == SCALE_ON_PREM)
+            add_group(w, s, i, SCALE_SLEEPING, w->asleep[i], price);
+        add_group(w, s, i, SCALE_NEW, launchable(w, s, i, need), price);
+    }
+}
+
+/* --- the set --------------------------------------------------------------------------------------------------- */
+
+/* Groups of domains at risk are cut so that losing one leaves enough. */
+static void bound_domains(struct scale_work *w, const struct scale_snapshot *s, double most)
+{
+    for (int32_t i = 0; i < w->n_groups; i++) {
+        struct scale_group *g = &w->groups[i];
+        double used = 0;
+        if (!at_risk(&s->offers[g->offer]))
+            continue;
+        for (int32_t k = 0; k < i; k++)
+            if (scale_same_domain(s, w->groups[k].offer, g->offer) && at_risk(&s->offers[w->groups[k].offer]))
+                used += w->groups[k].n * w->groups[k].capacity;
+        double fits = floor((most - used) / g->capacity + SCALE_EPSILON);
+        g->n = (int32_t)fmin(g->n, fmax(fits, used > 0 ? 0 : 1));
+    }
+}
+
+static void select_groups(struct scale_work *w, const struct scale_snapshot *s, bool on_prem, bool cloud)
+{
+    for (int32_t i = 0; i < w->n_groups; i++)
+        w->groups[i].in = s->offers[w->groups[i].offer].market == SCALE_ON_PREM ? on_prem : cloud;
+}
+
+static void add_taken(struct scale_work *w)
+{
+    for (int32_t i = 0; i < w->n_groups; i++)
+        if (w->groups[i].in)
+            w->want[w->groups[i].offer] += w->groups[i].taken;
+}
+
+/* Own machines, then the cheapest of the rest, first within what diversity allows. Returns the capacity. */
+static double cover_need(struct scale_work *w, const struct scale_snapshot *s, double need)
+{
+    double keep = s->limits.survive * mean_demand(s);
+
+    memset(w->want, 0, sizeof(w->want));
+    build_groups(w, s, need);
+    select_groups(w, s, true, false);
+    double own = scale_cover(w, need, HUGE_VAL);
+    add_taken(w);
+    if (own >= need * (1 - SCALE_EPSILON))
+        return own;
+    if (s->limits.survive > 0)
+        bound_domains(w, s, fmax(need - keep, 0));
+    select_groups(w, s, false, true);
+    double rest = scale_cover(w, need - own, HUGE_VAL);
+    if (own + rest <
+        need * (1 - SCALE_EPSILON)) { /* there aren't enough domains: better one too full than too little */
+        build_groups(w, s, need);
+        select_groups(w, s, false, true);
+        rest = scale_cover(w, need - own, HUGE_VAL);
+    }
+    add_taken(w);
+    return own + rest;
+}
+
+static double wanted_capacity(const struct scale_work *w, const struct scale_snapshot *s)
+{
+    double sum = 0;
+
+    for (int32_t i = 0; i < s->n_offers; i++)
+        sum += w->want[i] * s->offers[i].tokens_per_s;
+    return sum;
+}
+
+/* Capacity of the wanted set that the worst loss leaves; *offer: one of that domain, or -1. */
+static double after_loss(const struct scale_work *w, const struct scale_snapshot *s, int32_t *offer)
+{
+    double all = wanted_capacity(w, s), worst = 0;
+
+    *offer = -1;
+    for (int32_t i = 0; i < s->n_offers; i++) {
+        double lost = 0;
+        if (!at_risk(&s->offers[i]) || w->want[i] == 0)
+            continue;
+        for (int32_t k = 0; k < s->n_offers; k++)
+            if (scale_same_domain(s, i, k) && at_risk(&s->offers[k]))
+                lost += w->want[k] * s->offers[k].tokens_per_s;
+        if (lost > worst) {
+            worst = lost;
+            *offer = i;
+        }
+    }
+    return all - worst;
+}
+
+/* How many of an offer can be had in all. */
+static int32_t available(const struct scale_work *w, const struct scale_snapshot *s, int32_t i)
+{
+    const struct scale_offer *o = &s->offers[i];
+    int64_t n = (int64_t)w->active[i] + w->draining[i] + o->launch_max;
+
+    if (o->market == SCALE_ON_PREM)
+        n += w->asleep[i];
+    return n < INT32_MAX ? (int32_t)n : INT32_MAX;
+}
+
+/* One more node: the cheapest of those outside `avoid`'s domain (-1: of all); own machines before others. -1: none. */
+static int32_t one_more(const struct scale_work *w, const struct scale_snapshot *s, int32_t avoid)
+{
+    int32_t best = -1;
+    double best_cost = 0;
+
+    for (int32_t i = 0; i < s->n_offers; i++) {
+        if (s->offers[i].tokens_per_s <= 0 || w->want[i] >= available(w, s, i) ||
+            (avoid >= 0 && scale_same_domain(s, i, avoid)))
+            continue;
+        bool runs = w->want[i] < w->active[i] + w->draining[i];
+        double cost = true_price(&s->offers[i]) * (runs ? 1 - s->limits.replace_saving : 1);
+        bool own = s->offers[i].market == SCALE_ON_PREM,
+             best_own = best >= 0 && s->offers[best].market == SCALE_ON_PREM;
+        if (best < 0 || (own && !best_own) || (own == best_own && cost < best_cost)) {
+            best = i;
+            best_cost = cost;
+        }
+    }
+    return best;
+}
+
+static void add_spares(struct scale_work *w, const struct scale_snapshot *s)
+{
+    double keep = s->limits.survive * mean_demand(s);
+    int32_t worst, more;
+
+    for (int32_t k = 0; k < SPARES_MAX && after_loss(w, s, &worst) < keep * (1 - SCALE_EPSILON) && worst >= 0; k++) {
+        more = one_more(w, s, worst);
+        if (more < 0)
+            return;
+        w->want[more]++;
+        w->spare[more]++;
+    }
+}
+
+static int32_t wanted_nodes(const struct scale_work *w, const struct scale_snapshot *s)
+{
+    int32_t n = 0;
+
+    for (int32_t i = 0; i < s->n_offers; i++)
+        n += w->want[i];
+    return n;
+}
+
+static void add_minimum(struct scale_work *w, const struct scale_snapshot *s)
+{
+    for (int32_t n = wanted_nodes(w, s); n < s->limits.nodes_min; n++) {
+        int32_t more = one_more(w, s, -1);
+        if (more < 0)
+            return;
+        w->want[more]++;
+    }
+}
+
+/* --- limits ---------------------------------------------------------------------------------------------------- */
+
+static __int128 wanted_price(const struct scale_work *w, const struct scale_snapshot *s)
+{
+    __int128 sum = 0;
+
+    for (int32_t i = 0; i < s->n_offers; i++)
+        sum += (__int128)w->want[i] * s->offers[i].price_hour.v;
+    return sum;
+}
+
+static bool within(const struct scale_work *w, const struct scale_snapshot *s)
+{
+    return wanted_nodes(w, s) <= s->limits.nodes_max &&
+           (s->limits.hour_max.v < 0 || wanted_price(w, s) <= s->limits.hour_max.v);
+}
+
+/* Until both limits hold: the nodes that give least for what is short. */
+static void trim(struct scale_work *w, const struct scale_snapshot *s)
+{
+    while (!within(w, s)) {
+        bool by_money = s->limits.hour_max.v >= 0 && wanted_price(w, s) > s->limits.hour_max.v;
+        int32_t worst = -1;
+        double worst_worth = 0;
+        for (int32_t i = 0; i < s->n_offers; i++) {
+            double price = scale_dollars(s->offers[i].price_hour);
+            double worth = by_money ? s->offers[i].tokens_per_s / fmax(price, 1e-12) : s->offers[i].tokens_per_s;
+            if (w->want[i] > 0 && (!by_money || price > 0) && (worst < 0 || worth < worst_worth)) {
+                worst = i;
+                worst_worth = worth;
+            }
+        }
+        if (worst < 0)
+            return;
+        w->want[worst]--;
+    }
+}
+
+/* Under limits that bind no set is kept for its own sake. `place` dollars are reckoned for each node beside its
+ * price: 0 where only money is short, much where only places are. */
+static void cover_scarce(struct scale_work *w, const struct scale_snapshot *s, double need, double place)
+{
+    double most = place <= 0 && s->limits.hour_max.v >= 0 ? scale_dollars(s->limits.hour_max) * 1.000002 : HUGE_VAL;
+
+    memset(w->want, 0, sizeof(w->want));
+    build_groups(w, s, need);
+    for (int32_t i = 0; i < w->n_groups; i++) {
+        struct scale_group *g = &w->groups[i];
+        g->in = true;
+        g->cost = (scale_dollars(s->offers[g->offer].price_hour) + place) * (g->supply == SCALE_RUNNING ? 1 : 1.000001);
+    }
+    (void)scale_cover(w, need, most);
+    add_taken(w);
+    trim(w, s);
+}
+
+/* What the limits leave over goes to the minimum and to spares, as far as it goes. */
+static void use_what_is_left(struct scale_work *w, const struct scale_snapshot *s)
+{
+    for (int32_t k = 0; k < SPARES_MAX; k++) {
+        int32_t worst, more = -1;
+        bool spare = wanted_nodes(w, s) >= s->limits.nodes_min;
+        if (!spare)
+            more = one_more(w, s, -1);
+        else if (after_loss(w, s, &worst) < s->limits.survive * mean_demand(s) && worst >= 0)
+            more = one_more(w, s, worst);
+        if (more < 0)
+            return;
+        w->want[more]++;
+        if (!within(w, s)) {
+            w->want[more]--;
+            return;
+        }
+        w->spare[more] += spare;
+    }
+}
+
+/* The best set that the limits allow: one that covers, the cheapest of those; else the one that covers most. */
+static void obey_limits(struct scale_work *w, const struct scale_snapshot *s, double need, struct scale_plan *plan)
+{
+    static const double places[] = {0, 0.125, 0.25, 0.5, 1, 2, 4, 1000}; /* of the dearest node's price */
+    int32_t best[SCALE_OFFERS_MAX] = {0};
+    double dearest = 1e-3, best_capacity = -1;
+    __int128 best_price = 0;
+
+    plan->by_budget = s->limits.hour_max.v >= 0 && wanted_price(w, s) > s->limits.hour_max.v;
+    plan->by_nodes = wanted_nodes(w, s) > s->limits.nodes_max;
+    if (!plan->by_budget && !plan->by_nodes)
+        return;
+    memset(w->spare, 0, sizeof(w->spare));
+    for (int32_t i = 0; i < s->n_offers; i++)
+        dearest = fmax(dearest, scale_dollars(s->offers[i].price_hour));
+    for (size_t k = 0; k < sizeof(places) / sizeof(places[0]); k++) {
+        cover_scarce(w, s, need, places[k] * dearest);
+        double capacity = fmin(wanted_capacity(w, s), need * (1 - SCALE_EPSILON));
+        __int128 price = wanted_price(w, s);
+        if (capacity > best_capacity * (1 + SCALE_EPSILON) ||
+            (capacity >= best_capacity * (1 - SCALE_EPSILON) && price < best_price)) {
+            memcpy(best, w->want, sizeof(best));
+            best_capacity = capacity;
+            best_price = price;
+        }
+    }
+    memcpy(w->want, best, sizeof(best));
+    use_what_is_left(w, s);
+}
+
+/* --- the API's share ------------------------------------------------------------------------------------------- */
+
+/* Of demand with this mean and spread, the mean rate above a capacity (normal loss function). */
+static double overflow(double mean, double sd, double capacity)
+{
+    if (sd <= 0)
+        return fmax(mean - capacity, 0);
+    double z = (capacity - mean) / sd;
+    double loss = exp(-z * z / 2) / sqrt(2 * M_PI) - z * 0.5 * erfc(z / sqrt(2));
+    return fmax(loss, 0) * sd;
+}
+
+/* Takes the last cloud nodes away as long as the API would do their part for less. What runs is kept unless that
+ * saves. */
+static void leave_to_api(struct scale_work *w, const struct scale_snapshot *s)
+{
+    double mean = mean_demand(s), per_hour = scale_dollars(s->api.per_token) * HOUR_S;
+
+    if (!s->api.allowed || !s->api.steady)
+        return;
+    while (wanted_nodes(w, s) > s->limits.nodes_min) {
+        int32_t last = -1;
+        double last_worth = 0;
+        for (int32_t i = 0; i < s->n_offers; i++) {
+            double worth = s->offers[i].tokens_per_s / fmax(true_price(&s->offers[i]), 1e-12);
+            if (w->want[i] > 0 && s->offers[i].market != SCALE_ON_PREM && (last < 0 || worth < last_worth)) {
+                last = i;
+                last_worth = worth;
+            }
+        }
+        if (last < 0)
+            return;
+        double without = wanted_capacity(w, s) - s->offers[last].tokens_per_s;
+        double more = overflow(mean, s->demand.sd, without) - overflow(mean, s->demand.sd, wanted_capacity(w, s));
+        bool runs = w->want[last] <= w->active[last];
+        double node = true_price(&s->offers[last]) * (runs ? 1 - s->limits.replace_saving : 1);
+        if (more * per_hour >= node ||
+            (s->api.tokens_per_s_max > 0 && mean + s->demand.sd - without > s->api.tokens_per_s_max))
+            return;
+        w->want[last]--;
+    }
+}
+
+/* --- the plan -------------------------------------------------------------------------------------------------- */
+
+/* Rate for which what is left of the budget pays at the API. */
+static double api_affords(const struct scale_plan *plan, const struct scale_snapshot *s)
+{
+    double most = s->api.tokens_per_s_max > 0 ? s->api.tokens_per_s_max : HUGE_VAL;
+
+    if (!s->api.allowed)
+        return 0;
+    if (s->limits.hour_max.v >= 0 && s->api.per_token.v > 0) {
+        double left = fmax((double)(s->limits.hour_max.v - plan->hour.v), 0);
+        most = fmin(most, left / ((double)s->api.per_token.v * HOUR_S) * (1 - SCALE_EPSILON));
+    }
+    return most;
+}
+
+static void share_with_api(struct scale_plan *plan, const struct scale_snapshot *s, const struct scale_work *w)
+{
+    double wanted = wanted_capacity(w, s), mean = mean_demand(s), most = api_affords(plan, s);
+    double lacks_now = s->demand.now + s->demand.queued / fmax(s->limits.queue_drain_s, 1) - plan->ready;
+
+    if (s->api.allowed && s->api.steady)
+        plan->api_steady = fmin(most, fmax(fmax(plan->need, mean) - fmin(wanted, plan->ready + plan->coming), 0));
+    if (s->api.allowed && s->api.bridge && plan->coming > 0)
+        plan->api_bridge = fmin(most - plan->api_steady, fmax(lacks_now - plan->api_steady, 0));
+    if (plan->api_bridge <= 0)
+        plan->api_bridge_s = 0;
+    plan->uncovered = fmax(plan->need - plan->ready - plan->coming - plan->api_steady, 0);
+    if (plan->uncovered <= plan->need * 1e-6)
+        plan->uncovered = 0;
+    /* Against a limit the most that it may be counts, else what is to be expected. */
+    double paid =
+        s->limits.hour_max.v >= 0 ? plan->api_steady : fmin(plan->api_steady, overflow(mean, s->demand.sd, wanted));
+    plan->hour.v += (int64_t)((paid + plan->api_bridge) * HOUR_S * (double)s->api.per_token.v);
+}
+
+void scale_plan(struct scale_plan *plan, struct scale_memory *memory, struct scale_work *w,
+                const struct scale_snapshot *s)
+{
+    int32_t worst;
+
+    SPW_ASSERT(s->n_offers >= 0 && s->n_offers <= SCALE_OFFERS_MAX);
+    SPW_ASSERT(s->limits.nodes_min >= 0 && s->limits.nodes_max >= s->limits.nodes_min);
+    plan->n_actions = 0;
+    plan->more = plan->by_budget = plan->by_nodes = false;
+    plan->ready = plan->coming = plan->api_bridge = plan->api_steady = 0;
+    plan->api_bridge_s = 0;
+    plan->need_now = need_now(s);
+    plan->need = held_need(memory, s, plan->need_now);
+    memset(w->spare, 0, sizeof(w->spare));
+    count_nodes(w, s);
+    (void)cover_need(w, s, plan->need);
+    leave_to_api(w, s);
+    add_spares(w, s);
+    add_minimum(w, s);
+    obey_limits(w, s, plan->need, plan);
+    plan->survives = after_loss(w, s, &worst);
+    scale_moves(plan, w, s);
+    share_with_api(plan, s, w);
+}
+
+/* --- names ----------------------------------------------------------------------------------------------------- */
+
+const char *scale_verb_name(enum scale_verb v)
+{
+    static const char *const names[] = {"launch", "wake", "drain", "sleep", "terminate"};
+    return names[v];
+}
+
+const char *scale_market_name(enum scale_market m)
+{
+    static const char *const names[] = {"on_prem", "spot", "on_demand"};
+    return names[m];
+}
+
+const char *scale_reason_text(enum scale_reason r)
+{
+    static const char *const texts[] = {
+        [SCALE_FOR_DEMAND] = "needed for the forecast demand",
+        [SCALE_FROM_ZERO] = "there are requests, and nothing runs",
+        [SCALE_FOR_MINIMUM] = "the least number of nodes",
+        [SCALE_AS_FALLBACK] = "cheaper spot cannot be had now",
+        [SCALE_AS_SPARE] = "a spare in another failure domain",
+        [SCALE_FOR_RETURN] = "spot is back: it will take over from on-demand",
+        [SCALE_CHEAPER] = "will take over from dearer nodes",
+        [SCALE_STILL_UP] = "it was draining, and is needed again",
+        [SCALE_SURPLUS] = "not needed any more",
+        [SCALE_REPLACED] = "cheaper nodes are ready in its place",
+        [SCALE_OVER_BUDGET] = "more dollars per hour than allowed",
+        [SCALE_OVER_NODES] = "more nodes than allowed",
+        [SCALE_MAKES_ROOM] = "makes room, under a limit, for capacity that is worth more",
+        [SCALE_EMPTY] = "drained and empty",
+        [SCALE_DRAIN_TOO_LONG] = "still not empty after the longest drain",
+    };
+    return texts[r];
+}

@@ -1,0 +1,26 @@
+/* What scale.c (what should run), scale_cover.c (the cheapest set) and scale_moves.c (how to get there) share. */
+#ifndef POLICIES_SCALE_INTERNAL_H
+#define POLICIES_SCALE_INTERNAL_H
+
+#include "policies/scale.h"
+
+#define SCALE_EPSILON 1e-9
+
+/* Of the groups that are `in`: the cheapest nodes whose capacity is at least target, for at most spend_max
+ * (HUGE_VAL: any) by their `cost`; or, where that can't be, the most capacity. `taken` of these groups is set;
+ * returns the capacity. */
+double scale_cover(struct scale_work *w, double target, double spend_max);
+
+static inline bool scale_same_domain(const struct scale_snapshot *s, int32_t a, int32_t b)
+{
+    return s->offers[a].domain == s->offers[b].domain;
+}
+static inline double scale_dollars(struct pusd p)
+{
+    return (double)p.v * 1e-12;
+}
+
+/* From what is to what should be (work->want): fills the plan's actions and sums. */
+void scale_moves(struct scale_plan *plan, struct scale_work *w, const struct scale_snapshot *s);
+
+#endif

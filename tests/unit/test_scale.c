@@ -1,0 +1,733 @@
+/* Autoscaling's laws, over random worlds that carry the plans out: machines boot, are lost, are billed; and beside
+ * a search of every set where the world is small.
+ * links: spw_policies */
+#include "policies/scale.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "tests/unit/test.h"
+
+#define TICK      20
+#define NODES_MAX 12000
+#define DOLLAR    1000000000000ll
+
+/* The long form: SCALE_ROUNDS=10 ./test_scale */
+static int rounds_factor = 1;
+#define ROUNDS(n) ((n)*rounds_factor)
+
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+static int32_t below(uint64_t *seed, int32_t n)
+{
+    return (int32_t)(next_random(seed) % (uint64_t)n);
+}
+static double unit(uint64_t *state)
+{
+    return (double)(next_random(state) >> 11) / 9007199254740992.0;
+}
+
+/* --- a world that does what plans say --------------------------------------------------------------------------- */
+
+struct world {
+    struct scale_snapshot s;
+    struct scale_offer offers[SCALE_OFFERS_MAX];
+    struct scale_node nodes[NODES_MAX];
+    int32_t age_s[NODES_MAX];
+    struct scale_memory memory;
+    struct scale_plan plan;
+    int32_t launches, drains, actions;
+};
+static struct world w;
+static struct scale_work work;
+
+static void world_init(void)
+{
+    memset(&w, 0, sizeof(w));
+    w.s.offers = w.offers;
+    w.s.nodes = w.nodes;
+    w.s.limits = (struct scale_limits){.nodes_max = NODES_MAX,
+                                       .hour_max = {-1},
+                                       .queue_drain_s = 300,
+                                       .down_after_s = 600,
+                                       .return_after_s = 600,
+                                       .replace_saving = 0.15,
+                                       .drain_max_s = 300,
+                                       .tick_s = TICK,
+                                       .idle_rate = 0.01};
+}
+
+static int32_t add_offer(enum scale_market market, int32_t domain, double rate, double dollars, double losses)
+{
+    w.offers[w.s.n_offers] = (struct scale_offer){.market = market,
+                                                  .domain = domain,
+                                                  .tokens_per_s = rate,
+                                                  .price_hour = {(int64_t)(dollars * 1e6) * 1000000},
+                                                  .boot_s = 180,
+                                                  .billing_min_s = 60,
+                                                  .losses_per_hour = losses,
+                                                  .launch_max = market == SCALE_ON_PREM ? 0 : 1000,
+                                                  .steady_s = 100000};
+    return w.s.n_offers++;
+}
+
+static int32_t add_node(int32_t offer, enum scale_state state)
+{
+    w.nodes[w.s.n_nodes] =
+        (struct scale_node){.offer = offer, .state = state, .ready_s = state == SCALE_ASLEEP ? 60 : 0};
+    w.age_s[w.s.n_nodes] = 0;
+    return w.s.n_nodes++;
+}
+
+static void remove_node(int32_t i)
+{
+    w.s.n_nodes--;
+    memmove(&w.nodes[i], &w.nodes[i + 1], (size_t)(w.s.n_nodes - i) * sizeof(w.nodes[0]));
+    memmove(&w.age_s[i], &w.age_s[i + 1], (size_t)(w.s.n_nodes - i) * sizeof(w.age_s[0]));
+}
+
+static void carry_out(void)
+{
+    int32_t n = w.s.n_nodes;
+    static bool gone[NODES_MAX];
+
+    memset(gone, 0, sizeof(gone));
+    for (int32_t k = 0; k < w.plan.n_actions; k++) {
+        const struct scale_action *a = &w.plan.actions[k];
+        struct scale_node *node = a->node >= 0 ? &w.nodes[a->node] : NULL;
+        w.actions++;
+        w.launches += a->verb == SCALE_LAUNCH ? a->n : 0;
+        w.drains += a->verb == SCALE_DRAIN;
+        switch (a->verb) {
+        case SCALE_LAUNCH:
+            for (int32_t i = 0; i < a->n; i++) {
+                int32_t id = add_node(a->offer, SCALE_BOOTING);
+                w.nodes[id].ready_s = w.offers[a->offer].boot_s;
+                w.nodes[id].paid_s = w.offers[a->offer].billing_min_s;
+                if (w.offers[a->offer].launch_max < 1000)
+                    w.offers[a->offer].launch_max--;
+            }
+            break;
+        case SCALE_WAKE:
+            CHECK(node->state == SCALE_ASLEEP || node->state == SCALE_DRAINING);
+            node->state = node->state == SCALE_DRAINING ? SCALE_READY : SCALE_BOOTING;
+            break;
+        case SCALE_DRAIN:
+            CHECK(node->state == SCALE_READY || node->state == SCALE_BOOTING);
+            node->state = SCALE_DRAINING;
+            node->draining_s = 0;
+            break;
+        case SCALE_SLEEP:
+            CHECK(node->state == SCALE_DRAINING && w.offers[node->offer].market == SCALE_ON_PREM);
+            node->state = SCALE_ASLEEP;
+            node->ready_s = 60;
+            break;
+        case SCALE_TERMINATE:
+            CHECK(node->state == SCALE_DRAINING && w.offers[node->offer].market != SCALE_ON_PREM);
+            gone[a->node] = true;
+            break;
+        }
+    }
+    for (int32_t i = n - 1; i >= 0; i--)
+        if (gone[i]) {
+            if (w.offers[w.nodes[i].offer].launch_max < 1000)
+                w.offers[w.nodes[i].offer].launch_max++;
+            remove_node(i);
+        }
+}
+
+static void pass_time(void)
+{
+    w.s.now_s += TICK;
+    for (int32_t i = 0; i < w.s.n_nodes; i++) {
+        struct scale_node *n = &w.nodes[i];
+        int32_t period = w.offers[n->offer].billing_min_s;
+        w.age_s[i] += TICK;
+        n->paid_s = w.age_s[i] < period ? period - w.age_s[i] : 0;
+        if (period >= 3600 && n->paid_s == 0) /* hours are billed whole */
+            n->paid_s = period - w.age_s[i] % period;
+        if (n->state == SCALE_BOOTING && (n->ready_s -= TICK) <= 0)
+            n->state = SCALE_READY;
+        if (n->state == SCALE_DRAINING)
+            n->draining_s += TICK;
+    }
+}
+
+static double capacity(bool booting)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < w.s.n_nodes; i++)
+        if (w.nodes[i].state == SCALE_READY || (booting && w.nodes[i].state == SCALE_BOOTING))
+            sum += w.offers[w.nodes[i].offer].tokens_per_s;
+    return sum;
+}
+static int32_t alive(void)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < w.s.n_nodes; i++)
+        n += w.nodes[i].state != SCALE_ASLEEP;
+    return n;
+}
+static int64_t bill(void)
+{
+    int64_t sum = 0;
+    for (int32_t i = 0; i < w.s.n_nodes; i++)
+        sum += w.nodes[i].state != SCALE_ASLEEP ? w.offers[w.nodes[i].offer].price_hour.v : 0;
+    return sum;
+}
+static int32_t count(int32_t offer)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < w.s.n_nodes; i++)
+        n += w.nodes[i].offer == offer && (w.nodes[i].state == SCALE_READY || w.nodes[i].state == SCALE_BOOTING);
+    return n;
+}
+
+static void step(void)
+{
+    scale_plan(&w.plan, &w.memory, &work, &w.s);
+    carry_out();
+    pass_time();
+}
+static void steps(int32_t n)
+{
+    while (n-- > 0)
+        step();
+}
+static void demand(double rate, double sd)
+{
+    w.s.demand.now = w.s.demand.mean = rate;
+    w.s.demand.sd = sd;
+}
+
+/* --- random worlds ----------------------------------------------------------------------------------------------- */
+
+static void random_world(uint64_t *seed, int32_t n_offers)
+{
+    world_init();
+    for (int32_t i = 0; i < n_offers; i++) {
+        enum scale_market market = (enum scale_market)below(seed, 3);
+        double rate = 100 * (1 + below(seed, 8)), price = rate / 100 * (0.5 + unit(seed));
+        int32_t o = add_offer(market, below(seed, 4), rate, market == SCALE_SPOT ? price * 0.4 : price,
+                              market == SCALE_SPOT ? 0.05 + unit(seed) * 0.2 : 0);
+        w.offers[o].boot_s = TICK * (1 + below(seed, 15));
+        w.offers[o].billing_min_s = below(seed, 3) ? 60 : 3600;
+        if (market == SCALE_ON_PREM) {
+            w.offers[o].billing_min_s = 0;
+            w.offers[o].price_hour.v /= 10;
+            for (int32_t k = below(seed, 4); k > 0; k--)
+                add_node(o, SCALE_ASLEEP);
+        } else if (below(seed, 3) == 0) {
+            w.offers[o].launch_max = below(seed, 4);
+        }
+    }
+    w.s.limits.over_provision = unit(seed) * 0.3;
+    w.s.limits.survive = below(seed, 2) ? 0.6 : 0;
+    w.s.limits.z = unit(seed) * 2;
+    w.s.limits.nodes_max = below(seed, 2) ? NODES_MAX / 4 : 1 + below(seed, 10);
+    w.s.limits.nodes_min = below(seed, 3) ? 0 : 1;
+    if (below(seed, 2))
+        w.s.limits.hour_max.v = (int64_t)(unit(seed) * 40 * 1e6) * 1000000;
+    w.s.api = (struct scale_api){.allowed = below(seed, 2),
+                                 .bridge = below(seed, 2),
+                                 .steady = below(seed, 2),
+                                 .per_token = {(int64_t)(unit(seed) * 3e6)}};
+}
+
+/* Demand that jumps about, nodes that get lost, offers that dry up: whatever happens, the limits hold. */
+static void limits_always_hold(void)
+{
+    uint64_t seed = 1;
+
+    for (int round = 0; round < ROUNDS(80); round++) {
+        random_world(&seed, 1 + below(&seed, 8));
+        for (int t = 0; t < 120; t++) {
+            if (below(&seed, 8) == 0)
+                demand(below(&seed, 3000), below(&seed, 300));
+            w.s.demand.queued = below(&seed, 6) ? 0 : below(&seed, 100000);
+            if (w.s.n_nodes && below(&seed, 15) == 0) {
+                int32_t lost = w.offers[w.nodes[below(&seed, w.s.n_nodes)].offer].domain;
+                for (int32_t i = w.s.n_nodes - 1; i >= 0; i--)
+                    if (w.offers[w.nodes[i].offer].domain == lost && w.offers[w.nodes[i].offer].market == SCALE_SPOT)
+                        remove_node(i);
+            }
+            for (int32_t i = 0; i < w.s.n_nodes; i++)
+                w.nodes[i].in_flight = below(&seed, 3);
+            step();
+            CHECK(alive() <= w.s.limits.nodes_max);
+            CHECK(w.s.limits.hour_max.v < 0 || bill() <= w.s.limits.hour_max.v);
+            CHECK(w.s.limits.hour_max.v < 0 || w.plan.hour.v <= w.s.limits.hour_max.v);
+            CHECK(w.s.api.allowed || (w.plan.api_bridge == 0 && w.plan.api_steady == 0));
+            CHECK_INT(w.plan.nodes, alive());
+        }
+    }
+}
+
+/* The best of all sets, by trying every one: the cheapest that covers within the limits; HUGE_VAL: there is none. */
+static double try_all(int32_t offer, double cap, double price, int32_t nodes, double need)
+{
+    double best = HUGE_VAL;
+
+    if (nodes > w.s.limits.nodes_max ||
+        (w.s.limits.hour_max.v >= 0 && price > (double)w.s.limits.hour_max.v * 1e-12 + 1e-9))
+        return HUGE_VAL;
+    if (cap >= need * (1 - 1e-9))
+        return price;
+    if (offer == w.s.n_offers)
+        return HUGE_VAL;
+    int32_t most = w.offers[offer].launch_max;
+    for (int32_t i = 0; i < w.s.n_nodes; i++)
+        most += w.nodes[i].offer == offer;
+    double dollars = (double)w.offers[offer].price_hour.v * 1e-12;
+    for (int32_t n = 0; n <= most && n <= 12; n++)
+        best = fmin(best,
+                    try_all(offer + 1, cap + n * w.offers[offer].tokens_per_s, price + n * dollars, nodes + n, need));
+    return best;
+}
+
+/* With demand that stays, the fleet covers it whenever some set within the limits does; and then nothing changes
+ * any more. */
+static void covers_when_affordable_and_rests(void)
+{
+    uint64_t seed = 2;
+    int affordable = 0, rested = 0;
+
+    for (int round = 0; round < ROUNDS(80); round++) {
+        random_world(&seed, 1 + below(&seed, 4));
+        w.s.api.allowed = false;
+        demand(100 + below(&seed, 2000), below(&seed, 200));
+        double least = 0;
+        scale_plan(&w.plan, &w.memory, &work, &w.s);
+        least = try_all(0, 0, 0, 0, w.plan.need);
+        w.memory = (struct scale_memory){0};
+        steps(200);
+        if (least < HUGE_VAL) {
+            affordable++;
+            CHECK(capacity(false) >= w.plan.need * (1 - 1e-6));
+            CHECK(w.plan.uncovered == 0);
+        }
+        w.actions = 0;
+        steps(90); /* half an hour, of which anything would show in the first minutes */
+        CHECK_INT(w.actions, 0);
+        rested += w.actions == 0;
+    }
+    CHECK(affordable > ROUNDS(40));
+    CHECK_INT(rested, ROUNDS(80));
+}
+
+/* Without risk, own machines and limits, from nothing: as cheap as the best of all sets. */
+static void as_cheap_as_can_be(void)
+{
+    uint64_t seed = 3;
+    double ours = 0, best = 0;
+
+    for (int round = 0; round < ROUNDS(200); round++) {
+        world_init();
+        for (int32_t i = 0; i < 4; i++) {
+            double rate = 50 * (1 + below(&seed, 20));
+            int32_t o = add_offer(SCALE_ON_DEMAND, i, rate, rate / 100 * (0.5 + unit(&seed)), 0);
+            w.offers[o].launch_max = 1 + below(&seed, 6);
+        }
+        demand(100 + below(&seed, 3000), 0);
+        scale_plan(&w.plan, &w.memory, &work, &w.s);
+        double least = try_all(0, 0, 0, 0, w.plan.need);
+        if (least == HUGE_VAL)
+            continue;
+        CHECK((double)w.plan.hour.v * 1e-12 <= least * 1.01 + 1e-6);
+        ours += (double)w.plan.hour.v * 1e-12;
+        best += least;
+    }
+    CHECK(ours <= best * 1.0005);
+}
+
+static void booting_counts(void)
+{
+    uint64_t seed = 4;
+
+    for (int round = 0; round < ROUNDS(80); round++) {
+        random_world(&seed, 1 + below(&seed, 6));
+        w.s.limits.nodes_max = NODES_MAX;
+        w.s.limits.hour_max.v = -1;
+        demand(100 + below(&seed, 3000), 0);
+        step();
+        int32_t launches = w.launches;
+        for (int t = 0; t < 3; t++) { /* before the slowest is up, and after */
+            step();
+            CHECK(w.launches == launches);
+        }
+    }
+}
+
+static void noise_does_not_flap(void)
+{
+    uint64_t seed = 5;
+
+    world_init();
+    add_offer(SCALE_SPOT, 0, 300, 1, 0.1);
+    add_offer(SCALE_SPOT, 1, 300, 1.1, 0.1);
+    add_offer(SCALE_ON_DEMAND, 2, 300, 3, 0);
+    w.s.limits.over_provision = 0.1;
+    w.s.limits.down_band = 0.1;
+    demand(2000, 0);
+    steps(50);
+    w.actions = 0;
+    for (int t = 0; t < 180 * 6; t++) { /* six hours of noise of 10% */
+        demand(2000 * (0.9 + 0.2 * unit(&seed)), 50);
+        step();
+    }
+    CHECK(w.actions < 6);
+}
+
+static void own_machines_first(void)
+{
+    uint64_t seed = 6;
+
+    for (int round = 0; round < ROUNDS(80); round++) {
+        random_world(&seed, 6);
+        w.s.limits.nodes_max = NODES_MAX;
+        w.s.limits.hour_max.v = -1;
+        w.s.limits.nodes_min = 0;
+        int32_t own = add_offer(SCALE_ON_PREM, 99, 400, 0.5, 0);
+        for (int k = 0; k < 8; k++)
+            add_node(own, SCALE_ASLEEP);
+        demand(100 + below(&seed, 2000), 0);
+        steps(30);
+        for (int32_t i = 0; i < w.s.n_nodes; i++)
+            CHECK(w.offers[w.nodes[i].offer].market == SCALE_ON_PREM);
+    }
+}
+
+/* What the loss of the worst domain at risk leaves of what is ready. */
+static double left_after_loss(void)
+{
+    double all = capacity(false), least = all;
+    for (int32_t i = 0; i < w.s.n_offers; i++) {
+        double lost = 0;
+        if (w.offers[i].losses_per_hour <= 0)
+            continue;
+        for (int32_t k = 0; k < w.s.n_nodes; k++) {
+            const struct scale_offer *o = &w.offers[w.nodes[k].offer];
+            lost += o->domain == w.offers[i].domain && o->losses_per_hour > 0 && w.nodes[k].state == SCALE_READY
+                        ? o->tokens_per_s
+                        : 0;
+        }
+        least = fmin(least, all - lost);
+    }
+    return least;
+}
+
+static void spares_stand_elsewhere(void)
+{
+    uint64_t seed = 7;
+
+    for (int round = 0; round < ROUNDS(80); round++) {
+        world_init();
+        for (int32_t i = 0; i < 5; i++)
+            add_offer(SCALE_SPOT, i / 2, 100 * (1 + below(&seed, 4)), 0.3 + unit(&seed), 0.05 + 0.2 * unit(&seed));
+        w.s.limits.survive = 0.3 + 0.7 * unit(&seed);
+        demand(50 + below(&seed, 3000), 0);
+        steps(60);
+        CHECK(left_after_loss() >= w.s.limits.survive * w.s.demand.mean * (1 - 1e-6));
+        CHECK(w.plan.survives >= w.s.limits.survive * w.s.demand.mean * (1 - 1e-6));
+    }
+}
+
+/* Spot dries up: on-demand takes over at once. It comes back, and when it has been there for long enough the fleet
+ * goes back, never with less ready than is needed. */
+static void fallback_and_the_way_back(void)
+{
+    world_init();
+    int32_t spot = add_offer(SCALE_SPOT, 0, 100, 1, 0.1), sure = add_offer(SCALE_ON_DEMAND, 1, 100, 3, 0);
+    demand(950, 0);
+    steps(30);
+    CHECK_INT(count(spot), 10);
+    CHECK_INT(count(sure), 0);
+    for (int32_t i = w.s.n_nodes - 1; i >= 0; i--)
+        remove_node(i);
+    w.offers[spot].launch_max = 0;
+    w.offers[spot].steady_s = 0;
+    step();
+    CHECK_INT(count(sure), 10);
+    CHECK_INT(w.plan.actions[0].reason, SCALE_FROM_ZERO);
+    steps(60);
+    w.offers[spot].launch_max = 1000;
+    w.launches = 0;
+    steps(20); /* it has been back for 400 of 600 s: not yet */
+    CHECK_INT(w.launches, 0);
+    w.offers[spot].steady_s = 600;
+    step();
+    CHECK_INT(w.plan.actions[0].verb, SCALE_LAUNCH);
+    CHECK_INT(w.plan.actions[0].reason, SCALE_FOR_RETURN);
+    for (int t = 0; t < 100; t++) {
+        step();
+        CHECK(capacity(false) >= w.plan.need);
+        for (int32_t k = 0; k < w.plan.n_actions; k++)
+            CHECK(w.plan.actions[k].verb != SCALE_DRAIN || w.plan.actions[k].reason == SCALE_REPLACED);
+    }
+    CHECK_INT(count(spot), 10);
+    CHECK_INT(count(sure), 0);
+}
+
+static void part_of_a_fleet_is_lost(void)
+{
+    world_init();
+    int32_t a = add_offer(SCALE_SPOT, 0, 100, 1, 0.1), b = add_offer(SCALE_SPOT, 1, 100, 1.2, 0.1);
+    int32_t sure = add_offer(SCALE_ON_DEMAND, 2, 100, 3, 0);
+    w.s.limits.survive = 0.5;
+    demand(1000, 0);
+    steps(30);
+    CHECK(count(a) <= 5 && count(b) >= 5 && count(a) + count(b) == 10);
+    for (int32_t i = w.s.n_nodes - 1; i >= 0; i--)
+        if (w.nodes[i].offer == a)
+            remove_node(i);
+    CHECK(capacity(false) >= 500);
+    w.offers[a].launch_max = w.offers[b].launch_max = 0;
+    step();
+    CHECK_INT(count(sure), 5);
+    CHECK_INT(w.plan.actions[0].reason, SCALE_AS_FALLBACK);
+}
+
+/* An hour that is paid is used: nothing leaves before its end is near, and what leaves early is what costs by the
+ * second. */
+static void paid_time_is_used(void)
+{
+    uint64_t seed = 8;
+
+    for (int round = 0; round < ROUNDS(30); round++) {
+        random_world(&seed, 1 + below(&seed, 6));
+        w.s.limits.nodes_max = NODES_MAX;
+        w.s.limits.hour_max.v = -1;
+        for (int t = 0; t < 300; t++) {
+            if (below(&seed, 40) == 0)
+                demand(below(&seed, 3000), below(&seed, 100));
+            scale_plan(&w.plan, &w.memory, &work, &w.s);
+            for (int32_t k = 0; k < w.plan.n_actions; k++)
+                if (w.plan.actions[k].verb == SCALE_DRAIN)
+                    CHECK(w.nodes[w.plan.actions[k].node].paid_s <= TICK);
+            carry_out();
+            pass_time();
+        }
+    }
+}
+
+/* Drains never take what is needed: ready capacity falls below need only by losses and growth, never by a plan. */
+static void drains_leave_enough(void)
+{
+    uint64_t seed = 9;
+
+    for (int round = 0; round < ROUNDS(60); round++) {
+        random_world(&seed, 1 + below(&seed, 8));
+        w.s.limits.nodes_max = NODES_MAX;
+        w.s.limits.hour_max.v = -1;
+        w.s.api.allowed = false;
+        for (int t = 0; t < 150; t++) {
+            if (below(&seed, 20) == 0)
+                demand(below(&seed, 3000), below(&seed, 100));
+            int32_t o = below(&seed, w.s.n_offers);
+            if (below(&seed, 10) == 0)
+                w.offers[o].price_hour.v += w.offers[o].price_hour.v / 4 * (below(&seed, 3) - 1);
+            double before = capacity(false);
+            scale_plan(&w.plan, &w.memory, &work, &w.s);
+            carry_out();
+            CHECK(capacity(false) >= fmin(before, w.plan.need_now) * (1 - 1e-6));
+            pass_time();
+        }
+    }
+}
+
+static void from_zero_and_back(void)
+{
+    world_init();
+    int32_t o = add_offer(SCALE_ON_DEMAND, 0, 500, 2, 0);
+    w.s.api = (struct scale_api){.allowed = true, .bridge = true, .per_token = {1000000}};
+    steps(5);
+    CHECK_INT(w.s.n_nodes, 0);
+    w.s.demand.queued = 200; /* one request waits, and the forecast knows nothing of it */
+    step();
+    CHECK_INT(count(o), 1);
+    CHECK_INT(w.plan.actions[0].reason, SCALE_FROM_ZERO);
+    CHECK(w.plan.api_bridge > 0 && w.plan.api_bridge_s == 180);
+    w.s.demand.queued = 0;
+    demand(20, 0);
+    steps(100);
+    CHECK_INT(count(o), 1);
+    CHECK(w.plan.api_bridge == 0);
+    demand(0, 0);
+    steps(29); /* not before down_after_s */
+    CHECK_INT(count(o), 1);
+    steps(60);
+    CHECK_INT(w.s.n_nodes, 0);
+}
+
+/* The last node's part is left to the API where that is cheaper; and not where it isn't. */
+static void the_api_takes_a_small_share(void)
+{
+    world_init();
+    int32_t o = add_offer(SCALE_ON_DEMAND, 0, 1000, 3, 0);
+    demand(100, 0); /* 360,000 tokens an hour */
+    w.s.api =
+        (struct scale_api){.allowed = true, .steady = true, .per_token = {2000000}}; /* 2 dollars a million: 0.72 */
+    step();
+    CHECK_INT(count(o), 0);
+    CHECK(w.plan.api_steady >= 100 && w.plan.uncovered == 0);
+    CHECK(w.plan.hour.v == 720000000000);
+    w.s.api.per_token.v = 10000000; /* 3.60 an hour */
+    step();
+    CHECK_INT(count(o), 1);
+    CHECK(w.plan.actions[0].reason == SCALE_FROM_ZERO);
+    steps(20);
+    w.s.api.per_token.v = 7600000; /* 2.74: cheaper, but not by the 15% for which a running node is let go */
+    steps(100);
+    CHECK_INT(count(o), 1);
+}
+
+static void over_a_lowered_limit(void)
+{
+    world_init();
+    int32_t o = add_offer(SCALE_ON_DEMAND, 0, 100, 2, 0);
+    demand(1000, 0);
+    steps(20);
+    CHECK_INT(count(o), 10);
+    w.s.limits.hour_max.v = 9 * DOLLAR;
+    step();
+    CHECK_INT(count(o), 4);
+    CHECK(w.plan.n_actions > 0 && w.plan.actions[0].reason == SCALE_OVER_BUDGET);
+    steps(20);
+    CHECK(bill() <= 9 * DOLLAR && w.plan.by_budget && w.plan.uncovered > 0);
+    w.s.limits.nodes_max = 3;
+    step();
+    CHECK_INT(w.plan.actions[0].reason, SCALE_OVER_NODES);
+    steps(20);
+    CHECK_INT(count(o), 3);
+}
+
+static void draining_nodes_are_taken_back(void)
+{
+    world_init();
+    int32_t o = add_offer(SCALE_ON_DEMAND, 0, 100, 2, 0);
+    w.s.limits.drain_max_s = 10000;
+    demand(1000, 0);
+    steps(20);
+    demand(500, 0);
+    for (int t = 0; t < 80; t++) {
+        for (int32_t i = 0; i < w.s.n_nodes; i++)
+            w.nodes[i].in_flight = 1;
+        step();
+    }
+    CHECK_INT(count(o), 5);
+    CHECK_INT(w.s.n_nodes, 10);
+    demand(800, 0);
+    w.launches = 0;
+    step();
+    CHECK_INT(count(o), 8);
+    CHECK_INT(w.launches, 0);
+    CHECK_INT(w.plan.actions[0].reason, SCALE_STILL_UP);
+    w.s.limits.drain_max_s = 0;
+    step();
+    CHECK_INT(w.s.n_nodes, 8);
+    CHECK_INT(w.plan.actions[0].reason, SCALE_DRAIN_TOO_LONG);
+}
+
+static void the_same_again(void)
+{
+    uint64_t seed = 10;
+    static struct scale_plan a, b;
+    static struct scale_work other;
+
+    for (int round = 0; round < ROUNDS(60); round++) {
+        random_world(&seed, 1 + below(&seed, 10));
+        demand(below(&seed, 3000), 10);
+        steps(below(&seed, 20));
+        struct scale_memory m1 = w.memory, m2 = w.memory;
+        memset(&a, 0, sizeof(a));
+        memset(&b, 0, sizeof(b));
+        memset(&other, 0xa5, sizeof(other));
+        scale_plan(&a, &m1, &work, &w.s);
+        scale_plan(&b, &m2, &other, &w.s);
+        CHECK(memcmp(&a, &b, sizeof(a)) == 0);
+    }
+}
+
+/* 10,000 nodes of 128 offers: near the bound of the best price per capacity, and how long a plan takes. */
+static void a_large_fleet(void)
+{
+    uint64_t seed = 11;
+    double best = HUGE_VAL;
+    struct timespec t0, t1;
+
+    world_init();
+    for (int32_t i = 0; i < SCALE_OFFERS_MAX; i++) {
+        double rate = 500 + below(&seed, 2000), price = rate / 1000 * (1 + unit(&seed));
+        add_offer(SCALE_ON_DEMAND, i, rate, price, 0);
+        w.offers[i].launch_max = 100000;
+        best = fmin(best, price / rate);
+    }
+    demand(9e6, 0);
+    scale_plan(&w.plan, &w.memory, &work, &w.s);
+    CHECK((double)w.plan.hour.v * 1e-12 <= best * 9e6 * 1.005);
+    carry_out();
+    pass_time();
+    clock_gettime(CLOCK_MONOTONIC, &t0);
+    scale_plan(&w.plan, &w.memory, &work, &w.s);
+    clock_gettime(CLOCK_MONOTONIC, &t1);
+    CHECK_INT(w.plan.n_actions, 0);
+    CHECK(w.s.n_nodes > 3000);
+    if (getenv("VERBOSE"))
+        printf("%d nodes, %d offers: a plan in %.2f ms\n", w.s.n_nodes, w.s.n_offers,
+               (double)(t1.tv_sec - t0.tv_sec) * 1e3 + (double)(t1.tv_nsec - t0.tv_nsec) / 1e6);
+}
+
+/* The examples of docs/POLICIES.md. */
+static void the_worked_example(void)
+{
+    world_init();
+    int32_t own = add_offer(SCALE_ON_PREM, 0, 2000, 0.25, 0);
+    int32_t east = add_offer(SCALE_SPOT, 1, 2000, 2.20, 0.10), west = add_offer(SCALE_SPOT, 2, 2000, 2.60, 0.05);
+    int32_t sure = add_offer(SCALE_ON_DEMAND, 3, 2000, 6.88, 0);
+    for (int i = 0; i < 3; i++)
+        add_node(own, SCALE_ASLEEP);
+    w.s.limits.z = 1.28;
+    w.s.limits.over_provision = 0.1;
+    w.s.limits.survive = 0.8;
+    demand(10000, 1000);
+    step();
+    CHECK(fabs(w.plan.need - (10000 + 1.28 * 1000) * 1.1) < 1e-6); /* 12,408 */
+    CHECK_INT(count(own), 3);
+    CHECK_INT(count(east), 2);
+    CHECK_INT(count(west), 2);
+    CHECK_INT(count(sure), 0);
+    CHECK(w.plan.hour.v == 10350000000000); /* 3 x 0.25 + 2 x 2.20 + 2 x 2.60 */
+}
+
+int main(void)
+{
+    const char *factor = getenv("SCALE_ROUNDS");
+
+    if (factor && strtol(factor, NULL, 10) > 0)
+        rounds_factor = (int)strtol(factor, NULL, 10);
+    TEST(limits_always_hold);
+    TEST(covers_when_affordable_and_rests);
+    TEST(as_cheap_as_can_be);
+    TEST(booting_counts);
+    TEST(noise_does_not_flap);
+    TEST(own_machines_first);
+    TEST(spares_stand_elsewhere);
+    TEST(fallback_and_the_way_back);
+    TEST(part_of_a_fleet_is_lost);
+    TEST(paid_time_is_used);
+    TEST(drains_leave_enough);
+    TEST(from_zero_and_back);
+    TEST(the_api_takes_a_small_share);
+    TEST(over_a_lowered_limit);
+    TEST(draining_nodes_are_taken_back);
+    TEST(the_same_again);
+    TEST(a_large_fleet);
+    TEST(the_worked_example);
+    return TEST_RESULT();
+}
