@@ -1,0 +1,325 @@
+/* What is planned every few seconds: demand is forecast, batch work gets its pace, autoscaling says which machines there shall
+ * be. Snapshots are put together here; policies/ decide. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "scheduler/simulate/sim_internal.h"
+
+#define TICK_S_DEFAULT 10
+
+int32_t sim_week_s(const struct sim *x)
+{
+    /* 1970 began on a Thursday; weeks begin on Monday. */
+    const int64_t s = (x->s->start_unix_s + x->now_us / SIM_US_PER_S + 3 * 86400) % FORECAST_WEEK_S;
+    return (int32_t)(s < 0 ? s + FORECAST_WEEK_S : s);
+}
+
+void sim_observe(struct sim *x, int32_t model, double tokens)
+{
+    forecast_observe(&x->models[model].forecast, x->now_us * 1000, sim_week_s(x), tokens);
+}
+
+/* --- capacity ----------------------------------------------------------------------------------------------------------- */
+
+static void capacities(struct sim *x, int32_t model)
+{
+    struct sim_model_state *m = &x->models[model];
+    const struct sim_slo *slo = &x->s->models[model].slo;
+    const double var = m->prompt_sq - m->prompt * m->prompt;
+    const struct workload_mix mix = {.prompt = m->prompt,
+                                     .cached = m->cached,
+                                     .output = m->output,
+                                     .prompt_cv = var > 0 && m->prompt > 0 ? sqrt(var) / m->prompt : 0};
+    for (int32_t i = 0; i < m->n_offers; i++) {
+        const struct sim_type *t = &x->s->types[x->s->offers[m->offers[i]].type];
+        const struct capacity_slo bound = {.ttft_us = slo->ttft_us ? (double)slo->ttft_us - t->curve.base_us : 0,
+                                           .tpot_us = (double)slo->tpot_us,
+                                           .probability = slo->probability};
+        int32_t sequences = t->slots && t->slots < t->sequences_max ? t->slots : t->sequences_max;
+        const double each = m->prompt + m->output;
+        if (t->kv_tokens && each > 0 && (double)t->kv_tokens / each < sequences)
+            sequences = (int32_t)((double)t->kv_tokens / each);
+        struct capacity c = {0};
+        capacity_at_slo(&c, &t->curve, &bound, &mix, sequences > 0 ? sequences : 1);
+        m->capacity[i] = c.limit == CAPACITY_NONE ? 0 : c.tokens_per_s;
+    }
+}
+
+/* --- snapshots ---------------------------------------------------------------------------------------------------------- */
+
+static struct pusd running_price(const struct sim *x, int32_t offer)
+{
+    const struct sim_offer *o = &x->s->offers[offer];
+    if (o->market != SCALE_ON_PREM)
+        return x->offers[offer].price;
+    if (o->site < 0)
+        return (struct pusd){0};
+    /* Its energy for an hour of full work, beside what it draws asleep. */
+    const struct power_levels *l = &x->s->types[o->type].levels;
+    const int64_t asleep = l->of[POWER_SLEEP].allowed ? l->of[POWER_SLEEP].idle_mw : 0;
+    const double mw = x->specs[o->type].mw[x->specs[o->type].sequences] - (double)asleep;
+    return tariff_energy_cost((int64_t)(mw * 3600), x->site_uusd[o->site]);
+}
+
+static void snapshot_offers(struct sim *x, const struct sim_model_state *m)
+{
+    for (int32_t i = 0; i < m->n_offers; i++) {
+        const int32_t offer = m->offers[i];
+        const struct sim_offer *o = &x->s->offers[offer];
+        const struct sim_offer_state *s = &x->offers[offer];
+        const int32_t more = s->available - (s->alive - s->leaving);
+        x->plan_offers[i] = (struct scale_offer){
+            .market = o->market,
+            .domain = o->domain,
+            .tokens_per_s = m->capacity[i],
+            .price_hour = running_price(x, offer),
+            .boot_s = (int32_t)((o->boot_us + SIM_US_PER_S - 1) / SIM_US_PER_S),
+            .billing_min_s = o->billing_min_s,
+            .losses_per_hour = o->losses_per_hour,
+            .launch_max = o->market == SCALE_ON_PREM || more < 0 ? 0 : more,
+            .steady_s = s->launchable_since_us < 0 ? 0 : (int32_t)((x->now_us - s->launchable_since_us) / SIM_US_PER_S),
+        };
+    }
+}
+
+static bool snapshot_node(const struct sim *x, int32_t node, int32_t local, struct scale_node *out)
+{
+    const struct sim_node *n = &x->nodes[node];
+    const struct sim_offer *o = &x->s->offers[n->offer];
+    const struct power_levels *l = &x->s->types[o->type].levels;
+    const int64_t alive_s = (x->now_us - n->launched_us) / SIM_US_PER_S;
+    *out = (struct scale_node){.offer = local, .leaving = n->leaving, .in_flight = node_model_in_flight(&n->m)};
+    if (o->market != SCALE_ON_PREM && o->billing_min_s > alive_s)
+        out->paid_s = (int32_t)(o->billing_min_s - alive_s);
+    switch (n->state) {
+    case SIM_ASLEEP:
+    case SIM_FALLING_ASLEEP:
+        out->state = SCALE_ASLEEP;
+        out->ready_s = (int32_t)(l->of[n->asleep_in].wake_us / SIM_US_PER_S) + 1;
+        return true;
+    case SIM_BOOTING:
+    case SIM_WAKING:
+        out->state = SCALE_BOOTING;
+        out->ready_s = (int32_t)((n->life_us - x->now_us) / SIM_US_PER_S) + 1;
+        return true;
+    case SIM_READY: out->state = SCALE_READY; return true;
+    case SIM_DRAINING:
+        out->state = SCALE_DRAINING;
+        out->draining_s = (int32_t)((x->now_us - n->drain_us) / SIM_US_PER_S);
+        return true;
+    default: return false;
+    }
+}
+
+static int32_t snapshot_nodes(struct sim *x, int32_t model)
+{
+    const struct sim_model_state *m = &x->models[model];
+    int32_t n = 0;
+    for (int32_t i = 0; i < x->n_nodes; i++) {
+        if (x->nodes[i].state == SIM_GONE || sim_model_of(x, i) != model)
+            continue;
+        int32_t at = 0;
+        while (m->offers[at] != x->nodes[i].offer)
+            at++;
+        if (snapshot_node(x, i, at, &x->plan_nodes[n]))
+            x->plan_index[n++] = i;
+    }
+    return n;
+}
+
+/* --- batch work --------------------------------------------------------------------------------------------------------- */
+
+#define ROWS_MAX 64
+struct rows {
+    struct progress_work work[ROWS_MAX];
+    int32_t n;
+};
+
+static int by_due(const void *a, const void *b)
+{
+    const struct progress_work *v = a, *w = b;
+    return (v->due_us > w->due_us) - (v->due_us < w->due_us);
+}
+
+/* Waiting batch work by deadline; those within a 64th of the span between the first and the last stand together. */
+static void batch_rows(struct sim *x, struct sim_model_state *m, struct rows *r)
+{
+    int64_t first = INT64_MAX, last = 0;
+    const struct waiter *w;
+    r->n = 0;
+    TAILQ_FOREACH(w, &m->room.lines[WAITING_BATCH].by_age, age)
+    {
+        const struct sim_live *l = &x->live[sim_waiter_of(w)->live];
+        const int64_t due = l->due_us == INT64_MAX ? w->until_ns / 1000 : l->due_us;
+        first = due < first ? due : first;
+        last = due > last ? due : last;
+    }
+    int32_t at[ROWS_MAX];
+    memset(at, -1, sizeof(at));
+    const int64_t width = first <= last ? (last - first) / (ROWS_MAX - 1) + 1 : 1;
+    TAILQ_FOREACH(w, &m->room.lines[WAITING_BATCH].by_age, age)
+    {
+        const struct sim_live *l = &x->live[sim_waiter_of(w)->live];
+        const int64_t due = l->due_us == INT64_MAX ? w->until_ns / 1000 : l->due_us;
+        const int64_t k = (due - first) / width;
+        if (at[k] < 0) {
+            at[k] = r->n;
+            r->work[r->n++] = (struct progress_work){.came_us = l->at_us, .due_us = due};
+        }
+        struct progress_work *row = &r->work[at[k]];
+        row->tokens += l->prompt + m->output;
+        row->came_us = l->at_us < row->came_us ? l->at_us : row->came_us;
+        row->due_us = due < row->due_us ? due : row->due_us; /* all of it by the first of them: none is late */
+        if (row->due_us <= row->came_us)
+            row->due_us = row->came_us + 1;
+    }
+    qsort(r->work, (size_t)r->n, sizeof(r->work[0]), by_due);
+}
+
+/* How fast batch work shall go, and where. */
+static double batch_pace(struct sim *x, int32_t model, double demand, int32_t tick_s)
+{
+    struct sim_model_state *m = &x->models[model];
+    struct rows rows;
+    batch_rows(x, m, &rows);
+    m->batch_goes = m->batch_urgent = false;
+    if (!rows.n)
+        return 0;
+    struct progress_market market = {.tick_us = tick_s * SIM_US_PER_S};
+    double ready = 0;
+    for (int32_t i = 0; i < m->n_offers; i++) {
+        const struct scale_offer *o = &x->plan_offers[i];
+        ready += x->offers[m->offers[i]].n_accepting * o->tokens_per_s;
+        if (o->market == SCALE_SPOT && x->s->models[model].scaled)
+            market.spot_tokens_per_s += o->launch_max * o->tokens_per_s;
+        if (o->market == SCALE_ON_DEMAND && x->s->models[model].scaled) {
+            market.on_demand_tokens_per_s += o->launch_max * o->tokens_per_s;
+            const int64_t boot = o->boot_s * SIM_US_PER_S;
+            market.changeover_us = boot > market.changeover_us ? boot : market.changeover_us;
+        }
+    }
+    market.idle_tokens_per_s = ready > demand ? ready - demand : 0;
+    struct progress_decision d;
+    progress_decide(&d, &m->progress, x->now_us, rows.work, rows.n, &market);
+    m->batch_goes = d.where == PROGRESS_SPOT || d.where == PROGRESS_ON_DEMAND;
+    m->batch_urgent = d.reason == PROGRESS_DEADLINE || d.reason == PROGRESS_LATE || d.reason == PROGRESS_NO_CAPACITY;
+    return m->batch_goes ? d.tokens_per_s : 0;
+}
+
+/* --- autoscaling -------------------------------------------------------------------------------------------------------- */
+
+static void act(struct sim *x, const struct sim_model_state *m, const struct scale_action *a)
+{
+    const int32_t node = a->node >= 0 ? x->plan_index[a->node] : -1;
+    switch (a->verb) {
+    case SCALE_LAUNCH:
+        for (int32_t i = 0; i < a->n; i++)
+            if (sim_launch(x, m->offers[a->offer], SIM_BOOTING) < 0)
+                return;
+        break;
+    case SCALE_WAKE:
+        if (x->nodes[node].state == SIM_ASLEEP)
+            sim_wake(x, node);
+        else
+            sim_undrain(x, node);
+        break;
+    case SCALE_DRAIN: sim_drain(x, node); break;
+    case SCALE_SLEEP:
+        if (!node_model_in_flight(&x->nodes[node].m) && x->nodes[node].state == SIM_DRAINING)
+            sim_sleep(x, node, POWER_SLEEP);
+        break;
+    case SCALE_TERMINATE:
+        if (x->nodes[node].state != SIM_GONE && !x->nodes[node].leaving)
+            sim_terminate(x, node);
+        break;
+    }
+}
+
+static struct pusd api_per_token(const struct sim *x, const struct sim_model_state *m)
+{
+    if (!m->n_apis || m->prompt + m->output < 1)
+        return (struct pusd){0};
+    const struct token_prices *p = &x->s->apis[m->apis[0]].prices;
+    const double all = (m->prompt - m->cached) * (double)p->input.uusd_per_mtok +
+                       m->cached * (double)p->cached_input.uusd_per_mtok + m->output * (double)p->output.uusd_per_mtok;
+    return (struct pusd){(int64_t)(all / (m->prompt + m->output))};
+}
+
+static double horizon_s(const struct sim *x, const struct sim_model_state *m, int32_t tick_s)
+{
+    int32_t boot = 0;
+    for (int32_t i = 0; i < m->n_offers; i++)
+        if (x->plan_offers[i].launch_max > 0 && x->plan_offers[i].boot_s > boot)
+            boot = x->plan_offers[i].boot_s;
+    return boot + tick_s;
+}
+
+static void scale(struct sim *x, int32_t model, double batch, int32_t tick_s)
+{
+    struct sim_model_state *m = &x->models[model];
+    const struct sim_model *config = &x->s->models[model];
+    const struct forecast_value now = forecast_at(&m->forecast, 0);
+    const struct forecast_value then = forecast_at(&m->forecast, horizon_s(x, m, tick_s));
+    const double waiting = (double)waiting_count_of(&m->room, WAITING_INTERACTIVE) * (m->prompt + m->output);
+    struct scale_snapshot s = {
+        .now_s = x->now_us / SIM_US_PER_S,
+        .demand = {.now = now.mean, .mean = then.mean, .sd = then.sd, .queued = waiting, .batch = batch},
+        .limits = config->limits,
+        .api = config->api,
+        .offers = x->plan_offers,
+        .n_offers = m->n_offers,
+        .nodes = x->plan_nodes,
+    };
+    s.limits.tick_s = tick_s;
+    s.api.allowed = s.api.allowed && m->n_apis > 0;
+    s.api.per_token = api_per_token(x, m);
+    s.n_nodes = snapshot_nodes(x, model);
+    m->demand_now = now.mean;
+    m->demand_mean = then.mean;
+    scale_plan(x->plan, &m->memory, x->work, &s);
+    m->out->plans++;
+    m->out->actions += x->plan->n_actions;
+    for (int32_t i = 0; i < x->plan->n_actions; i++)
+        act(x, m, &x->plan->actions[i]);
+}
+
+void sim_plan_event(struct sim *x, int32_t model)
+{
+    struct sim_model_state *m = &x->models[model];
+    const struct sim_model *config = &x->s->models[model];
+    const int32_t tick_s = config->limits.tick_s > 0 ? config->limits.tick_s : TICK_S_DEFAULT;
+    event_queue_set(&x->queue, x->at_plans + model, x->now_us + tick_s * SIM_US_PER_S);
+    if (!m->n_seen) /* nothing is known of what will come: the fleet stays as it is */
+        return;
+    sim_observe(x, model, 0);
+    if (config->scaled || waiting_count_of(&m->room, WAITING_BATCH)) {
+        capacities(x, model);
+        snapshot_offers(x, m);
+        const double batch = batch_pace(x, model, forecast_at(&m->forecast, 0).mean, tick_s);
+        if (config->scaled)
+            scale(x, model, batch, tick_s);
+    }
+    sim_serve_waiting(x, model);
+}
+
+void sim_plan_init(struct sim *x)
+{
+    x->plan = spw_calloc(1, sizeof(*x->plan));
+    x->work = spw_calloc(1, sizeof(*x->work));
+    x->plan_nodes = spw_calloc((size_t)x->nodes_max + 1, sizeof(*x->plan_nodes));
+    x->plan_index = spw_calloc((size_t)x->nodes_max + 1, sizeof(*x->plan_index));
+    x->plan_offers = spw_calloc(SCALE_OFFERS_MAX, sizeof(*x->plan_offers));
+    for (int32_t i = 0; i < x->s->n_models; i++)
+        event_queue_set(&x->queue, x->at_plans + i, 0);
+}
+
+void sim_plan_fini(struct sim *x)
+{
+    free(x->plan);
+    free(x->work);
+    free(x->plan_nodes);
+    free(x->plan_index);
+    free(x->plan_offers);
+}

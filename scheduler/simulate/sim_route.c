@@ -1,0 +1,127 @@
+/* Which node, or which API: the candidates are gathered here, policies/route.h decides among them. */
+#include "policies/route.h"
+#include "scheduler/simulate/sim_internal.h"
+
+#define NODES_MAX 14 /* of ROUTE_CANDIDATES_MAX; the rest is for APIs */
+#define APIS_MAX  2
+
+struct gathered {
+    struct route_candidate c[NODES_MAX + APIS_MAX];
+    int32_t node[NODES_MAX + APIS_MAX], api[NODES_MAX + APIS_MAX];
+    int32_t n;
+};
+
+static bool has_slot(const struct sim_node *n)
+{
+    return node_model_in_flight(&n->m) < n->slots;
+}
+
+static void add_node(struct sim *x, struct gathered *g, int32_t node)
+{
+    const struct sim_node *n = &x->nodes[node];
+    g->node[g->n] = node;
+    g->api[g->n] = -1;
+    g->c[g->n++] = (struct route_candidate){
+        .serves_model = true,
+        .healthy = true,
+        .local = sim_local(x, n->offer),
+        .in_flight = node_model_in_flight(&n->m),
+        .slots = n->slots,
+        .prices = x->offers[n->offer].marginal,
+    };
+}
+
+/* A few nodes of each offer, from a place that chance says; where all of them are full, on from there to one that is not. */
+static void gather_nodes(struct sim *x, struct gathered *g, const struct sim_model_state *m, uint32_t spread)
+{
+    int32_t serving = 0;
+    for (int32_t i = 0; i < m->n_offers; i++)
+        serving += x->offers[m->offers[i]].n_accepting > 0;
+    if (!serving)
+        return;
+    const int32_t each = NODES_MAX / serving > 1 ? NODES_MAX / serving : 1;
+    for (int32_t i = 0; i < m->n_offers && g->n < NODES_MAX; i++) {
+        const struct sim_offer_state *o =
+            &x->offers[m->offers[(i + (int32_t)(spread % (uint32_t)m->n_offers)) % m->n_offers]];
+        const int32_t most = g->n + each < NODES_MAX ? g->n + each : NODES_MAX;
+        int32_t at = o->n_accepting ? (int32_t)(spread % (uint32_t)o->n_accepting) : 0;
+        for (int32_t seen = 0; seen < o->n_accepting && g->n < most; seen++) {
+            const int32_t node = o->accepting[at];
+            if (has_slot(&x->nodes[node]))
+                add_node(x, g, node);
+            else if (seen > 4 * each && g->n)
+                break;
+            at = at + 1 < o->n_accepting ? at + 1 : 0;
+        }
+    }
+}
+
+static void gather_apis(struct sim *x, struct gathered *g, const struct sim_model_state *m)
+{
+    for (int32_t i = 0; i < m->n_apis && i < APIS_MAX; i++) {
+        g->node[g->n] = -1;
+        g->api[g->n] = m->apis[i];
+        g->c[g->n++] =
+            (struct route_candidate){.serves_model = true, .healthy = true, .prices = x->s->apis[m->apis[i]].prices};
+    }
+}
+
+/* The baseline that looks at nothing: in turn, past those that are full. */
+static struct sim_pick in_turn(struct sim *x, const struct sim_live *l, const struct sim_model_state *m)
+{
+    int64_t total = l->local_only ? 0 : m->n_apis;
+    for (int32_t i = 0; i < m->n_offers; i++)
+        if (!l->local_only || sim_local(x, m->offers[i]))
+            total += x->offers[m->offers[i]].n_accepting;
+    for (int64_t tried = 0; tried < total; tried++) {
+        int64_t at = (int64_t)(x->turn++ % (uint64_t)total);
+        for (int32_t i = 0; i < m->n_offers; i++) {
+            const struct sim_offer_state *o = &x->offers[m->offers[i]];
+            if (l->local_only && !sim_local(x, m->offers[i]))
+                continue;
+            if (at < o->n_accepting) {
+                if (has_slot(&x->nodes[o->accepting[at]]))
+                    return (struct sim_pick){.node = o->accepting[at], .api = -1};
+                at = -1;
+                break;
+            }
+            at -= o->n_accepting;
+        }
+        if (at >= 0)
+            return (struct sim_pick){.node = -1, .api = m->apis[at]};
+    }
+    return (struct sim_pick){.node = -1, .api = -1, .may_wait = true};
+}
+
+struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread)
+{
+    const struct sim_model_state *m = &x->models[l->model];
+    struct gathered g;
+    const bool batch = l->class == WAITING_BATCH && !l->moved;
+    g.n = 0;
+    if (batch && !sim_batch_may(m))
+        return (struct sim_pick){.node = -1, .api = -1, .may_wait = true};
+    if (x->s->routing == SIM_ROUND_ROBIN)
+        return in_turn(x, l, m);
+    if (m->free_slots[l->local_only] > 0)
+        gather_nodes(x, &g, m, spread);
+    if (!l->local_only && x->s->models[l->model].api.allowed && (!batch || m->batch_urgent || !m->n_offers))
+        gather_apis(x, &g, m);
+    const struct route_request r = {
+        .input_tokens = l->prompt + l->said,
+        .output_tokens = (int64_t)m->output + 1,
+        .local_only = l->local_only,
+        .spread = spread,
+    };
+    struct route_decision d;
+    route_choose(&d, &r, g.c, g.n);
+    if (d.chosen < 0)
+        return (struct sim_pick){.node = -1, .api = -1, .may_wait = true};
+    return (struct sim_pick){.node = g.node[d.chosen], .api = g.api[d.chosen]};
+}
+
+void sim_route_changed(struct sim *x, int32_t node)
+{
+    (void)x;
+    (void)node;
+}
