@@ -130,6 +130,15 @@ static void plan(struct node_model *m, const struct node_job *jobs)
     set_rate(m);
 }
 
+void node_model_set_spec(struct node_model *m, const struct node_spec *spec, int64_t now_us)
+{
+    node_model_pass(m, now_us);
+    if (m->spec->curve.prefill_us_per_tok > 0)
+        m->group_us *= spec->curve.prefill_us_per_tok / m->spec->curve.prefill_us_per_tok;
+    m->spec = spec;
+    set_rate(m);
+}
+
 void node_model_add(struct node_model *m, struct node_job *jobs, int32_t job, int64_t now_us)
 {
     node_model_pass(m, now_us);

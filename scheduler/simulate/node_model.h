@@ -66,6 +66,8 @@ struct node_model {
 void node_model_init(struct node_model *m, const struct node_spec *spec, struct node_entry *heap, int64_t now_us);
 /* Time passes without an event: to read the integrals, or before idle_mw changes. now_us <= node_model_next(). */
 void node_model_pass(struct node_model *m, int64_t now_us);
+/* Another speed and draw from now on (same chunk, sequences and memory). */
+void node_model_set_spec(struct node_model *m, const struct node_spec *spec, int64_t now_us);
 /* A request comes. jobs[job].fresh, .output and .kv are set. */
 void node_model_add(struct node_model *m, struct node_job *jobs, int32_t job, int64_t now_us);
 /* When something will happen, or INT64_MAX. */

@@ -51,6 +51,10 @@ static void result_init(struct sim *x)
     r->bills = spw_calloc((size_t)r->n_bills + 1, sizeof(*r->bills));
     r->models = spw_calloc((size_t)r->n_models + 1, sizeof(*r->models));
     r->samples = spw_calloc(SIM_SAMPLES, sizeof(*r->samples));
+    r->n_sites = s->n_sites;
+    r->sites = spw_calloc((size_t)r->n_sites + 1, sizeof(*r->sites));
+    for (int32_t i = 0; i < s->n_sites; i++)
+        r->sites[i] = (struct sim_site_result){.name = s->sites[i].name, .cap_mw = s->sites[i].cap_mw};
     x->api_bills = r->bills + s->n_offers;
     for (int32_t i = 0; i < s->n_apis; i++) {
         const struct sim_api *a = &s->apis[i];
@@ -76,7 +80,8 @@ static void sources_init(struct sim *x)
     x->at_sites = x->at_offers + s->n_offers;
     x->at_rooms = x->at_sites + s->n_sites;
     x->at_plans = x->at_rooms + s->n_models;
-    x->at_samples = x->at_plans + s->n_models;
+    x->at_power = x->at_plans + s->n_models; /* after the plans: they reckon capacities */
+    x->at_samples = x->at_power + s->n_sites;
     x->n_sources = x->at_samples + 1;
     event_queue_init(&x->queue, x->n_sources);
 }
@@ -102,8 +107,10 @@ static void happen(struct sim *x, int32_t source)
         sim_site_event(x, source - x->at_sites);
     } else if (source < x->at_plans) {
         sim_expire(x, source - x->at_rooms);
-    } else if (source < x->at_samples) {
+    } else if (source < x->at_power) {
         sim_plan_event(x, source - x->at_plans);
+    } else if (source < x->at_samples) {
+        sim_power_event(x, source - x->at_power);
     } else {
         sample_event(x);
     }
@@ -173,6 +180,7 @@ static void sim_init(struct sim *x)
     sim_serve_init(x);
     sim_fleet_init(x);
     sim_plan_init(x);
+    sim_power_init(x);
     sim_fleet_start(x);
     event_queue_set(&x->queue, x->at_samples, 0);
 }
@@ -181,6 +189,7 @@ static void sim_fini(struct sim *x)
 {
     sim_serve_fini(x);
     sim_plan_fini(x);
+    sim_power_fini(x);
     sim_fleet_fini(x);
     event_queue_fini(&x->queue);
     free(x->models);

@@ -209,6 +209,10 @@ struct sim_team_result {
     struct pusd_sum money; /* its share of every bill, by the device time it used there; sums up to the total exactly */
     int64_t requests, prompt_tokens, output_tokens;
 };
+struct sim_site_result {
+    const char *name;
+    int64_t cap_mw, peak_mw; /* peak: the most that could have been drawn at any instant; kept where there is a cap */
+};
 struct sim_sample { /* the fleet over time, for charts: at most SIM_SAMPLES, evenly spaced */
     int64_t at_us;
     int32_t on_prem, asleep, spot, on_demand, booting;
@@ -226,7 +230,9 @@ struct sim_result {
     int32_t n_models;
     struct sim_team_result *teams; /* owned; by the source's index; the last row, [n_teams - 1], is what nobody used */
     int32_t n_teams;
-    struct sim_sample *samples; /* owned */
+    struct sim_sample *samples;    /* owned */
+    struct sim_site_result *sites; /* owned */
+    int32_t n_sites;
     int32_t n_samples;
     struct pusd_sum total;
     double kwh;

@@ -53,6 +53,14 @@ static enum rc check_offer(const struct sim_scenario *s, int32_t i, int *of_mode
         rc = error_set(e, RC_INVALID, "prices and availability must begin at 0 and rise in time, within their span");
     else if (of_model[s->types[o->type].model]++ >= SCALE_OFFERS_MAX)
         rc = error_set(e, RC_FULL, "at most %d offers may serve one model", SCALE_OFFERS_MAX);
+    else if (o->market == SCALE_ON_PREM && o->site >= 0 && s->sites[o->site].cap_mw &&
+             s->types[o->type].prefill_mw > power_draw_mw(&s->types[o->type].levels, POWER_ACTIVE, 1))
+        rc = error_set(
+            e, RC_INVALID,
+            "its site has a limit in watts: draws by requests must count prefill in (%lld mW with one request, "
+            "%lld mW in prefill)",
+            (long long)power_draw_mw(&s->types[o->type].levels, POWER_ACTIVE, 1),
+            (long long)s->types[o->type].prefill_mw);
     if (rc == RC_OK)
         return rc;
     return error_prefix(e, "offer %d (%s %s)", i, o->provider ? o->provider : "?", o->zone ? o->zone : "?");

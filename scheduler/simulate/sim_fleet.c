@@ -182,6 +182,7 @@ static void enter(struct sim *x, int32_t node, enum sim_state state, int64_t for
     if (x->n_alive > x->r->nodes_peak)
         x->r->nodes_peak = x->n_alive;
     sim_reschedule(x, node);
+    sim_power_changed(x, node);
 }
 
 static void draws(struct sim *x, struct sim_node *n, int64_t mw)
@@ -253,9 +254,10 @@ void sim_wake(struct sim *x, int32_t node)
     const struct power_levels *l = &type_of(x, n)->levels;
     SPW_ASSERT(n->state == SIM_ASLEEP);
     x->offers[n->offer].bill.wakes++;
-    const int64_t us = l->of[n->asleep_in].wake_us;
+    const int64_t us = power_move_us(l, n->asleep_in, POWER_ACTIVE);
+    const int64_t mw = power_move_mw(l, n->asleep_in, POWER_ACTIVE, 0);
     enter(x, node, SIM_WAKING, us > 0 ? us : 1);
-    draws(x, n, l->of[n->asleep_in].wake_mw ? l->of[n->asleep_in].wake_mw : l->of[POWER_ACTIVE].idle_mw);
+    draws(x, n, mw);
 }
 
 void sim_sleep(struct sim *x, int32_t node, enum power_state into)
@@ -264,10 +266,12 @@ void sim_sleep(struct sim *x, int32_t node, enum power_state into)
     const struct power_levels *l = &type_of(x, n)->levels;
     SPW_ASSERT(!node_model_in_flight(&n->m));
     stops_being_ready(x, node);
+    n->from = n->state == SIM_ASLEEP ? n->asleep_in : POWER_ACTIVE;
     n->asleep_in = into;
     n->fails_us = EVENT_NEVER;
-    enter(x, node, SIM_FALLING_ASLEEP, l->of[into].down_us > 0 ? l->of[into].down_us : 1);
-    draws(x, n, l->of[into].down_mw ? l->of[into].down_mw : l->of[POWER_ACTIVE].idle_mw);
+    const int64_t us = power_move_us(l, n->from, into), mw = power_move_mw(l, n->from, into, 0);
+    enter(x, node, SIM_FALLING_ASLEEP, us > 0 ? us : 1);
+    draws(x, n, mw);
 }
 
 void sim_drain(struct sim *x, int32_t node)
@@ -428,26 +432,37 @@ void sim_offer_event(struct sim *x, int32_t offer)
 
 /* --- the start ----------------------------------------------------------------------------------------------------------- */
 
-static void spec_init(struct node_spec *spec, const struct sim_type *t)
+/* In eco everything takes longer by the same factor. */
+static void spec_init(struct node_spec *spec, const struct sim_type *t, enum power_state state)
 {
     float *mw = spw_calloc((size_t)t->sequences_max + 1, sizeof(*mw));
+    const double speed = state == POWER_ECO && t->levels.of[POWER_ECO].speed > 0 ? t->levels.of[POWER_ECO].speed : 1;
     for (int32_t i = 0; i <= t->sequences_max; i++)
-        mw[i] = (float)power_draw_mw(&t->levels, POWER_ACTIVE, i);
+        mw[i] = (float)power_draw_mw(&t->levels, state, i);
+    const double prefill = state == POWER_ECO ? mw[t->sequences_max] : (double)t->prefill_mw;
     *spec = (struct node_spec){
-        .curve = t->curve,
+        .curve = {.base_us = t->curve.base_us,
+                  .prefill_us_per_tok = t->curve.prefill_us_per_tok / speed,
+                  .decode_us_base = t->curve.decode_us_base / speed,
+                  .decode_us_per_seq = t->curve.decode_us_per_seq / speed},
         .chunk = t->chunk_tokens ? t->chunk_tokens : NODE_CHUNK_TOKENS,
         .sequences = t->sequences_max,
         .kv_tokens = t->kv_tokens,
         .mw = mw,
-        .prefill_mw = (float)t->prefill_mw,
+        .prefill_mw = (float)prefill,
     };
 }
 
 void sim_fleet_init(struct sim *x)
 {
     x->specs = spw_calloc((size_t)x->s->n_types + 1, sizeof(*x->specs));
-    for (int32_t i = 0; i < x->s->n_types; i++)
-        spec_init(&x->specs[i], &x->s->types[i]);
+    x->eco_specs = spw_calloc((size_t)x->s->n_types + 1, sizeof(*x->eco_specs));
+    for (int32_t i = 0; i < x->s->n_types; i++) {
+        spec_init(&x->specs[i], &x->s->types[i], POWER_ACTIVE);
+        spec_init(&x->eco_specs[i], &x->s->types[i], POWER_ECO);
+    }
+    for (int32_t i = 0; i < x->s->n_sites; i++)
+        x->powered |= x->s->sites[i].powered;
     x->offers = spw_calloc((size_t)x->s->n_offers + 1, sizeof(*x->offers));
     x->nodes = spw_calloc((size_t)x->nodes_max + 1, sizeof(*x->nodes));
     x->free_nodes = spw_calloc((size_t)x->nodes_max + 1, sizeof(*x->free_nodes));
@@ -479,13 +494,16 @@ void sim_fleet_start(struct sim *x)
 
 void sim_fleet_fini(struct sim *x)
 {
-    for (int32_t i = 0; x->specs && i < x->s->n_types; i++)
+    for (int32_t i = 0; x->specs && i < x->s->n_types; i++) {
         free((void *)(uintptr_t)x->specs[i].mw);
+        free((void *)(uintptr_t)x->eco_specs[i].mw);
+    }
     for (int32_t i = 0; x->nodes && i < x->nodes_max; i++)
         free(x->nodes[i].m.heap);
     for (int32_t i = 0; x->offers && i < x->s->n_offers; i++)
         free(x->offers[i].accepting);
     free(x->specs);
+    free(x->eco_specs);
     free(x->offers);
     free(x->nodes);
     free(x->free_nodes);

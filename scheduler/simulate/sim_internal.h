@@ -81,13 +81,16 @@ struct sim_node {
     int64_t launched_us, billed_us, drain_us, idle_us; /* idle: since when */
     int64_t awake_us;                                  /* since when it counts as alive; -1: it does not */
     double flushed_mj;                                 /* of m.mj, already in the bill */
-    enum power_state asleep_in;
+    enum power_state asleep_in, from;                  /* falling asleep: from this level */
+    bool eco;
+    int64_t ceiling_mw; /* counted in the site's */
 };
 
 struct sim_offer_state {
     int32_t alive, booting, asleep, broken; /* broken: in repair. alive: all but asleep, broken */
     int32_t leaving;
     int32_t available;            /* now; INT32_MAX: no series */
+    double capacity;              /* of one node: tokens/s at the SLO, as last reckoned */
     struct pusd price;            /* per hour, now */
     struct token_prices marginal; /* of one more request on a node that is awake: its energy, by the tariff of now */
     int64_t launchable_since_us;  /* -1: not now */
@@ -119,10 +122,11 @@ struct sim_model_state {
     double capacity[SCALE_OFFERS_MAX]; /* tokens/s at the SLO of one node of offers[i] */
     double demand_now, demand_mean;
     struct progress_state progress;
-    bool batch_goes;   /* on what is being, or was, launched for it: batch may fill every slot */
-    bool batch_urgent; /* it may go to an API, too */
-    bool serving;      /* waiters are being served: no recursion */
-    int32_t slots;     /* of all nodes that accept */
+    int64_t planned_us; /* last */
+    bool batch_goes;    /* on what is being, or was, launched for it: batch may fill every slot */
+    bool batch_urgent;  /* it may go to an API, too */
+    bool serving;       /* waiters are being served: no recursion */
+    int32_t slots;      /* of all nodes that accept */
     struct sim_model_result *out;
 };
 
@@ -132,9 +136,9 @@ struct sim {
     int64_t now_us;
     uint64_t random;
     struct event_queue queue;
-    int32_t at_rooms, at_plans, at_offers, at_sites, at_samples, n_sources; /* first of each kind of source */
+    int32_t at_rooms, at_plans, at_offers, at_sites, at_power, at_samples, n_sources; /* first of each kind of source */
 
-    struct node_spec *specs;             /* by type; owned, with mw */
+    struct node_spec *specs, *eco_specs; /* by type; owned, with mw */
     struct sim_node *nodes;              /* owned: nodes_max */
     int32_t nodes_max, n_nodes, n_alive; /* n_nodes: one past the highest that was ever used */
     int32_t *free_nodes, n_free_nodes;   /* owned */
@@ -170,7 +174,8 @@ struct sim {
     struct sim_result *r;
     uint64_t turn;                    /* round robin */
     int64_t site_uusd[SIM_SITES_MAX]; /* per kWh, now */
-    bool site_known;
+    int64_t site_ceiling_mw[SIM_SITES_MAX], power_last_us[SIM_SITES_MAX];
+    bool site_known, powered; /* powered: some site is */
     struct error *e;
 };
 
@@ -221,12 +226,29 @@ static inline bool sim_local(const struct sim *x, int32_t offer)
     return x->s->offers[offer].market == SCALE_ON_PREM;
 }
 
+static inline bool sim_powered(const struct sim *x, int32_t node)
+{
+    const struct sim_offer *o = &x->s->offers[x->nodes[node].offer];
+    return o->market == SCALE_ON_PREM && o->site >= 0 && x->s->sites[o->site].powered;
+}
+
 /* sim_plan.c */
 void sim_plan_init(struct sim *x);
 void sim_plan_fini(struct sim *x);
 void sim_plan_event(struct sim *x, int32_t model);
+void sim_plan_soon(struct sim *x, int32_t model);              /* somebody waits, and nothing runs */
 void sim_observe(struct sim *x, int32_t model, double tokens); /* demand, now */
 int32_t sim_week_s(const struct sim *x);
+
+/* sim_power.c */
+void sim_power_init(struct sim *x);
+void sim_power_fini(struct sim *x);
+void sim_power_event(struct sim *x, int32_t site);
+void sim_power_soon(struct sim *x);
+/* The node's load or state changed: its part of the site's ceiling does. */
+void sim_power_changed(struct sim *x, int32_t node);
+/* May it take one more request under its site's limit? */
+bool sim_power_admits(const struct sim *x, int32_t node, const struct sim_live *l);
 
 /* sim_result.c */
 void sim_sample(struct sim *x);

@@ -44,6 +44,7 @@ static void capacities(struct sim *x, int32_t model)
         struct capacity c = {0};
         capacity_at_slo(&c, &t->curve, &bound, &mix, sequences > 0 ? sequences : 1);
         m->capacity[i] = c.limit == CAPACITY_NONE ? 0 : c.tokens_per_s;
+        x->offers[m->offers[i]].capacity = m->capacity[i];
     }
 }
 
@@ -213,6 +214,8 @@ static double batch_pace(struct sim *x, int32_t model, double demand, int32_t ti
 static void act(struct sim *x, const struct sim_model_state *m, const struct scale_action *a)
 {
     const int32_t node = a->node >= 0 ? x->plan_index[a->node] : -1;
+    if (node >= 0 && sim_powered(x, node)) /* power_plan() decides, by the same forecast */
+        return;
     switch (a->verb) {
     case SCALE_LAUNCH:
         for (int32_t i = 0; i < a->n; i++)
@@ -285,16 +288,23 @@ static void scale(struct sim *x, int32_t model, double batch, int32_t tick_s)
         act(x, m, &x->plan->actions[i]);
 }
 
+void sim_plan_soon(struct sim *x, int32_t model)
+{
+    if (x->now_us - x->models[model].planned_us >= SIM_US_PER_S)
+        event_queue_set(&x->queue, x->at_plans + model, x->now_us);
+}
+
 void sim_plan_event(struct sim *x, int32_t model)
 {
     struct sim_model_state *m = &x->models[model];
     const struct sim_model *config = &x->s->models[model];
     const int32_t tick_s = config->limits.tick_s > 0 ? config->limits.tick_s : TICK_S_DEFAULT;
     event_queue_set(&x->queue, x->at_plans + model, x->now_us + tick_s * SIM_US_PER_S);
+    m->planned_us = x->now_us;
     if (!m->n_seen) /* nothing is known of what will come: the fleet stays as it is */
         return;
     sim_observe(x, model, 0);
-    if (config->scaled || waiting_count_of(&m->room, WAITING_BATCH)) {
+    if (config->scaled || x->powered || waiting_count_of(&m->room, WAITING_BATCH)) {
         capacities(x, model);
         snapshot_offers(x, m);
         const double batch = batch_pace(x, model, forecast_at(&m->forecast, 0).mean, tick_s);

@@ -129,5 +129,6 @@ void sim_result_fini(struct sim_result *r)
     free(r->models);
     free(r->teams);
     free(r->samples);
+    free(r->sites);
     *r = (struct sim_result){0};
 }

@@ -32,7 +32,8 @@ static void add_node(struct sim *x, struct gathered *g, int32_t node)
 }
 
 /* A few nodes of each offer, from a place that chance says; where all of them are full, on from there to one that is not. */
-static void gather_nodes(struct sim *x, struct gathered *g, const struct sim_model_state *m, uint32_t spread)
+static void gather_nodes(struct sim *x, struct gathered *g, const struct sim_model_state *m, const struct sim_live *l,
+                         uint32_t spread)
 {
     int32_t serving = 0;
     for (int32_t i = 0; i < m->n_offers; i++)
@@ -47,7 +48,7 @@ static void gather_nodes(struct sim *x, struct gathered *g, const struct sim_mod
         int32_t at = o->n_accepting ? (int32_t)(spread % (uint32_t)o->n_accepting) : 0;
         for (int32_t seen = 0; seen < o->n_accepting && g->n < most; seen++) {
             const int32_t node = o->accepting[at];
-            if (has_slot(&x->nodes[node]))
+            if (has_slot(&x->nodes[node]) && sim_power_admits(x, node, l))
                 add_node(x, g, node);
             else if (seen > 4 * each && g->n)
                 break;
@@ -80,7 +81,7 @@ static struct sim_pick in_turn(struct sim *x, const struct sim_live *l, const st
             if (l->local_only && !sim_local(x, m->offers[i]))
                 continue;
             if (at < o->n_accepting) {
-                if (has_slot(&x->nodes[o->accepting[at]]))
+                if (has_slot(&x->nodes[o->accepting[at]]) && sim_power_admits(x, o->accepting[at], l))
                     return (struct sim_pick){.node = o->accepting[at], .api = -1};
                 at = -1;
                 break;
@@ -104,7 +105,7 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
     if (x->s->routing == SIM_ROUND_ROBIN)
         return in_turn(x, l, m);
     if (m->free_slots[l->local_only] > 0)
-        gather_nodes(x, &g, m, spread);
+        gather_nodes(x, &g, m, l, spread);
     if (!l->local_only && x->s->models[l->model].api.allowed && (!batch || m->batch_urgent || !m->n_offers))
         gather_apis(x, &g, m);
     const struct route_request r = {
@@ -122,6 +123,5 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
 
 void sim_route_changed(struct sim *x, int32_t node)
 {
-    (void)x;
-    (void)node;
+    sim_power_changed(x, node);
 }

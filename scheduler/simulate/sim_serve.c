@@ -269,6 +269,9 @@ static void wait(struct sim *x, int32_t live)
     x->n_waiting++;
     heap_push(&m->until, &w->by_until);
     room_clock(x, l->model);
+    sim_power_soon(x);
+    if (!m->ready)
+        sim_plan_soon(x, l->model);
 }
 
 static void leave_room(struct sim *x, struct sim_waiter *w)

@@ -254,6 +254,51 @@ static void batch_waits_and_is_in_time(void)
     sim_result_fini(&r);
 }
 
+/* A hall of own machines that may sleep: less energy than when all are awake, the SLO kept, and a limit in watts that is never
+ * exceeded: who does not fit waits, or goes to the API. */
+static void machines_sleep_under_a_limit(void)
+{
+    struct world w;
+    world_init(&w);
+    struct sim_site hall = site;
+    w.s.sites = &hall;
+    w.s.n_offers = 1;
+    w.s.n_apis = 1;
+    w.model.scaled = false;
+    w.model.api.allowed = true;
+    w.offers[0].running = 8;
+    w.offers[0].asleep = 0;
+    w.trace.rate = 20;
+    w.trace.wave = 0.8;
+    w.trace.wave_us = HOUR / 3;
+    struct sim_result all = run(&w);
+    laws(&w, &all);
+    hall.powered = true;
+    hall.trust = 500;
+    struct sim_result some = run(&w);
+    laws(&w, &some);
+    CHECK(some.kwh < all.kwh * 0.7);
+    CHECK(some.bills[0].wakes > 0);
+    const struct sim_class_result *k = &some.models[0].of[0];
+    CHECK(k->in_slo > k->requests * 98 / 100);
+    hall.cap_mw = 1600000;
+    hall.base_mw = 100000;
+    w.type.prefill_mw = 480000;
+    w.offers[0].running = 1;
+    w.offers[0].asleep = 7;
+    struct sim_result capped = run(&w);
+    laws(&w, &capped);
+    CHECK(capped.sites[0].peak_mw <= hall.cap_mw && capped.sites[0].peak_mw > hall.cap_mw / 2);
+    for (int32_t i = 0; i < capped.n_samples; i++)
+        CHECK(capped.samples[i].watts + 100 <= 1600);
+    w.type.prefill_mw = 650000;
+    struct error e;
+    CHECK_INT(sim_check(&w.s, &e), RC_INVALID);
+    sim_result_fini(&all);
+    sim_result_fini(&some);
+    sim_result_fini(&capped);
+}
+
 static void baselines_are_what_they_say(void)
 {
     struct world w;
@@ -333,6 +378,7 @@ int main(void)
     TEST(own_machines_fail_and_come_back);
     TEST(local_only_stays);
     TEST(batch_waits_and_is_in_time);
+    TEST(machines_sleep_under_a_limit);
     TEST(baselines_are_what_they_say);
     return TEST_RESULT();
 }

@@ -1,0 +1,206 @@
+/* A site's own machines: which are awake, how deep the others sleep, and its limit in watts. The snapshot is put together here;
+ * policies/power.h decides, and what it says is done. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "scheduler/simulate/sim_internal.h"
+
+#define TICK_US    (10 * SIM_US_PER_S)
+#define MARGIN_SD  2.0
+#define HYSTERESIS 0.1
+
+/* --- the limit: every node with the most it can draw until it has done what it is told ---------------------------------- */
+
+/* The nodes a plan speaks of are those that are at the site and ours. */
+static bool at_site(const struct sim *x, const struct sim_node *n, int32_t site)
+{
+    const struct sim_offer *o = &x->s->offers[n->offer];
+    return n->state != SIM_GONE && o->site == site && o->market == SCALE_ON_PREM;
+}
+
+static struct power_node node_of(const struct sim *x, const struct sim_node *n)
+{
+    const struct sim_offer *o = &x->s->offers[n->offer];
+    const struct sim_type *t = &x->s->types[o->type];
+    const int32_t in_flight = node_model_in_flight(&n->m);
+    const enum power_state awake = n->eco ? POWER_ECO : POWER_ACTIVE;
+    struct power_node p = {.state = awake,
+                           .to = awake,
+                           .in_flight = in_flight,
+                           .idle_us = in_flight ? 0 : x->now_us - n->idle_us,
+                           .slots = n->slots,
+                           .capacity = x->offers[n->offer].capacity,
+                           .group = (int32_t)t->model,
+                           .usable = n->state != SIM_REPAIR && n->state != SIM_DRAINING,
+                           .wakes = true,
+                           .accepts = n->accepts,
+                           .levels = &t->levels};
+    if (n->state == SIM_ASLEEP)
+        p.state = p.to = n->asleep_in;
+    if (n->state == SIM_REPAIR)
+        p.state = p.to = POWER_OFF;
+    if (n->state == SIM_WAKING || n->state == SIM_FALLING_ASLEEP) {
+        p.state = n->state == SIM_WAKING ? n->asleep_in : n->from;
+        p.to = n->state == SIM_WAKING ? POWER_ACTIVE : n->asleep_in;
+        p.moved_us = n->life_us > x->now_us ? n->life_us - x->now_us : 1;
+    }
+    return p;
+}
+
+/* Kept up to date node by node: asking for one more request must not cost a walk over the site. */
+void sim_power_changed(struct sim *x, int32_t node)
+{
+    struct sim_node *n = &x->nodes[node];
+    const int32_t site = x->s->offers[n->offer].site;
+    if (site < 0 || !x->s->sites[site].cap_mw)
+        return;
+    int64_t mw = 0;
+    if (at_site(x, n, site)) {
+        const struct power_node p = node_of(x, n);
+        mw = power_ceiling_mw(&p, p.to);
+    }
+    x->site_ceiling_mw[site] += mw - n->ceiling_mw;
+    n->ceiling_mw = mw;
+    const int64_t all = x->site_ceiling_mw[site] + x->s->sites[site].base_mw;
+    if (all > x->r->sites[site].peak_mw)
+        x->r->sites[site].peak_mw = all;
+}
+
+bool sim_power_admits(const struct sim *x, int32_t node, const struct sim_live *l)
+{
+    const struct sim_node *n = &x->nodes[node];
+    const int32_t site = x->s->offers[n->offer].site;
+    if (site < 0 || !x->s->sites[site].cap_mw || x->s->offers[n->offer].market != SCALE_ON_PREM)
+        return true;
+    const struct sim_site *s = &x->s->sites[site];
+    const struct sim_type *t = &x->s->types[x->s->offers[n->offer].type];
+    const struct power_ask ask = {.levels = &t->levels,
+                                  .state = n->eco ? POWER_ECO : POWER_ACTIVE,
+                                  .in_flight = node_model_in_flight(&n->m),
+                                  .wait_us = x->s->models[l->model].waiting[l->class].wait_ns / 1000,
+                                  .batch = l->class == WAITING_BATCH,
+                                  .spills = x->s->models[l->model].api.allowed && !l->local_only};
+    return power_admit(s->cap_mw, x->site_ceiling_mw[site] + s->base_mw, INT64_MAX, &ask) == POWER_ADMIT;
+}
+
+/* --- the plan ----------------------------------------------------------------------------------------------------------- */
+
+/* Needs from the forecast: an upper quantile, step by step. */
+static void group_of(const struct sim *x, int32_t model, const struct sim_site *site, struct power_group *g)
+{
+    static const int64_t horizons_s[] = {0, 60, 180, 300, 900, 1800, 3600};
+    const struct sim_model_state *m = &x->models[model];
+    const struct forecast_value now = forecast_at(&m->forecast, 0);
+    const double waiting = (double)waiting_count(&m->room) * (m->prompt + m->output);
+    const double z = x->s->models[model].limits.z, over = 1 + x->s->models[model].limits.over_provision;
+    *g = (struct power_group){.keep_warm = site->keep_warm,
+                              .now = now.mean + waiting / 10,
+                              .margin = MARGIN_SD * now.sd,
+                              .until_us = 3600 * SIM_US_PER_S,
+                              .trust = site->trust,
+                              .steady = 0.7,
+                              .spills = m->n_apis > 0 && x->s->models[model].api.allowed};
+    for (int i = 0; i < (int)(sizeof horizons_s / sizeof *horizons_s) && site->trust > 0; i++) {
+        const struct forecast_value v = forecast_at(&m->forecast, (double)horizons_s[i]);
+        g->steps[g->n_steps++] =
+            (struct power_need){.in_us = horizons_s[i] * SIM_US_PER_S, .capacity = (v.mean + z * v.sd) * over};
+    }
+}
+
+static void set_eco(struct sim *x, struct sim_node *n, bool eco)
+{
+    if (n->eco == eco)
+        return;
+    n->eco = eco;
+    const int32_t type = (int32_t)x->s->offers[n->offer].type;
+    node_model_set_spec(&n->m, eco ? &x->eco_specs[type] : &x->specs[type], x->now_us);
+    n->m.idle_mw = (float)x->s->types[type].levels.of[eco ? POWER_ECO : POWER_ACTIVE].idle_mw;
+}
+
+static void obey(struct sim *x, int32_t node, const struct power_choice *c)
+{
+    struct sim_node *n = &x->nodes[node];
+    const bool down = c->target == POWER_SLEEP || c->target == POWER_OFF;
+    if (n->state == SIM_ASLEEP && !down)
+        sim_wake(x, node);
+    else if (n->state == SIM_ASLEEP && c->target == POWER_OFF && n->asleep_in != POWER_OFF)
+        sim_sleep(x, node, POWER_OFF);
+    if (n->state != SIM_READY)
+        return;
+    if (down && !node_model_in_flight(&n->m)) {
+        set_eco(x, n, false);
+        sim_sleep(x, node, c->target);
+        return;
+    }
+    set_eco(x, n, c->target == POWER_ECO);
+    sim_set_accepts(x, node, c->accepts);
+    sim_reschedule(x, node);
+    sim_power_changed(x, node);
+}
+
+static void next_plan(struct sim *x, int32_t site, int64_t at_us)
+{
+    event_queue_set(&x->queue, x->at_power + site, at_us);
+}
+
+/* Somebody waits: planned anew, but not more often than once a second. */
+void sim_power_soon(struct sim *x)
+{
+    for (int32_t i = 0; x->powered && i < x->s->n_sites; i++)
+        if (x->s->sites[i].powered && x->now_us - x->power_last_us[i] >= SIM_US_PER_S)
+            next_plan(x, i, x->now_us);
+}
+
+void sim_power_event(struct sim *x, int32_t site)
+{
+    const struct sim_site *s = &x->s->sites[site];
+    struct power_group groups[SIM_MODELS_MAX];
+    next_plan(x, site, x->now_us + TICK_US);
+    x->power_last_us[site] = x->now_us;
+    int32_t n = 0, seen = 0;
+    for (int32_t m = 0; m < x->s->n_models; m++)
+        seen += x->models[m].n_seen > 0;
+    if (!seen) /* nothing is known of what will come */
+        return;
+    for (int32_t i = 0; i < x->n_nodes; i++)
+        if (at_site(x, &x->nodes[i], site)) {
+            x->power_nodes[n] = node_of(x, &x->nodes[i]);
+            x->power_index[n++] = i;
+        }
+    for (int32_t m = 0; m < x->s->n_models; m++)
+        group_of(x, m, s, &groups[m]);
+    const struct power_snapshot snapshot = {.nodes = x->power_nodes,
+                                            .n_nodes = n,
+                                            .groups = groups,
+                                            .n_groups = x->s->n_models,
+                                            .cap_mw = s->cap_mw,
+                                            .base_mw = s->base_mw,
+                                            .hysteresis = HYSTERESIS};
+    struct power_plan plan;
+    power_plan(&plan, x->power_choices, x->power_order, &snapshot);
+    for (int32_t i = 0; i < n; i++)
+        obey(x, x->power_index[i], &x->power_choices[i]);
+    for (int32_t m = 0; m < x->s->n_models; m++)
+        sim_serve_waiting(x, m);
+}
+
+void sim_power_init(struct sim *x)
+{
+    const size_t n = (size_t)x->nodes_max + 1;
+    x->power_nodes = spw_calloc(n, sizeof(*x->power_nodes));
+    x->power_choices = spw_calloc(n, sizeof(*x->power_choices));
+    x->power_order = spw_calloc(n, sizeof(*x->power_order));
+    x->power_index = spw_calloc(n, sizeof(*x->power_index));
+    for (int32_t i = 0; i < x->s->n_sites; i++)
+        if (x->s->sites[i].powered)
+            event_queue_set(&x->queue, x->at_power + i, TICK_US);
+}
+
+void sim_power_fini(struct sim *x)
+{
+    free(x->power_nodes);
+    free(x->power_choices);
+    free(x->power_order);
+    free(x->power_index);
+}
