@@ -1,0 +1,42 @@
+/* A scenario as a file says it (YAML), with the tables it names, made into what sim_run() takes. docs/SIMULATE.md describes
+ * the file; a configuration may stand beside it and brings the own machines, the paid APIs with their price lists, and the bounds
+ * of the waiting rooms.
+ *
+ * One thread. Blocks (files). */
+#ifndef SCHEDULER_SIMULATE_SCENARIO_H
+#define SCHEDULER_SIMULATE_SCENARIO_H
+
+#include "base/alloc.h"
+#include "scheduler/simulate/sim.h"
+#include "scheduler/simulate/trace.h"
+
+/* What a configuration (config.h) says of one node; the command fills it in, so that this folder knows no configuration. */
+struct scenario_node {
+    const char *name;
+    const char *model; /* the first that it serves */
+    bool local;
+    int32_t slots;
+    struct token_prices prices;
+    int32_t watts;
+};
+struct scenario_inputs {
+    const char *path;                                /* the scenario; needed */
+    const char *prices, *spot, *power, *electricity; /* instead of what the scenario names; NULL: as it says */
+    const struct scenario_node *nodes;               /* NULL, 0: there is no configuration */
+    int n_nodes;
+    const struct waiting_bounds *waiting; /* of a configuration: [WAITING_CLASSES]; NULL: as the scenario says */
+    const uint64_t *seed;                 /* NULL: as the scenario says */
+};
+
+struct scenario;
+enum rc scenario_load(struct scenario **s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;
+void scenario_free(struct scenario *s); /* NULL is fine */
+/* Borrowed. start_unix_s is -1 where the file does not say when the trace starts. */
+struct sim_scenario *scenario_sim(struct scenario *s);
+/* The traces that the file names, for trace_open(); n 0: none. Paths are made good: relative ones start at the file's folder. */
+const struct trace_file *scenario_traces(const struct scenario *s, int *n);
+int64_t scenario_span_us(const struct scenario *s); /* `span`, or 0 */
+/* A text on what was left out of the tables, for people; "" if nothing. */
+const char *scenario_notes(const struct scenario *s);
+
+#endif

@@ -1,0 +1,394 @@
+/* Models, node types, sites and APIs of a scenario, out of its file and tables. */
+#include "scheduler/simulate/scenario_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* --- models ------------------------------------------------------------------------------------------------------------ */
+
+static void make_scale(struct sim_model *m, const struct file_scale *f)
+{
+    m->scaled = f->on;
+    m->limits = (struct scale_limits){
+        .nodes_min = f->nodes_min,
+        .nodes_max = f->nodes_max,
+        .hour_max = f->hour_max.v > 0 ? f->hour_max : (struct pusd){-1},
+        .z = f->z,
+        .over_provision = f->over_provision,
+        .survive = f->survive,
+        .queue_drain_s = (int32_t)(f->queue_drain_us / 1000000),
+        .down_after_s = (int32_t)(f->down_after_us / 1000000),
+        .return_after_s = (int32_t)(f->return_after_us / 1000000),
+        .replace_saving = f->replace_saving,
+        .drain_max_s = (int32_t)(f->drain_max_us / 1000000),
+        .tick_s = (int32_t)(f->tick_us / 1000000),
+        .idle_rate = f->idle_rate,
+    };
+    m->api =
+        (struct scale_api){.allowed = f->api, .bridge = f->api && f->api_bridge, .steady = f->api && f->api_steady};
+}
+
+enum rc scenario_make_models(struct scenario *s, const struct scenario_inputs *in, struct error *e)
+{
+    const struct file_model *f = s->file.models.items;
+    struct sim_model *models;
+    int n = s->file.models.n;
+
+    if (n < 1 || n > SIM_MODELS_MAX)
+        return scenario_error(s, s->file.line, e, "models: %d are out of bounds; 1 to %d are allowed", n,
+                              SIM_MODELS_MAX);
+    enum rc rc = scenario_array(s, &models, n, sizeof *models, e);
+    for (int i = 0; rc == RC_OK && i < n; i++) {
+        for (int k = 0; k < i; k++)
+            if (strcmp(f[k].name, f[i].name) == 0)
+                return scenario_error(s, f[i].line, e, "model %s stands here a second time", f[i].name);
+        if (f[i].scale.tick_us < 1000000 || f[i].scale.nodes_min > f[i].scale.nodes_max)
+            return scenario_error(s, f[i].line, e, "autoscale: tick is 1s at least, nodes_min no more than nodes_max");
+        models[i] = (struct sim_model){.name = f[i].name, .objective = (enum sim_objective)f[i].objective};
+        models[i].slo = (struct sim_slo){.ttft_us = f[i].slo.ttft_us,
+                                         .tpot_us = f[i].slo.tpot_us,
+                                         .ttft_us_per_tok = (double)f[i].slo.ttft_per_1k_us / 1000,
+                                         .ttft_free_tokens = f[i].slo.free_tokens,
+                                         .probability = f[i].slo.probability};
+        for (int k = 0; k < WAITING_CLASSES; k++)
+            models[i].waiting[k] = in->waiting ? in->waiting[k]
+                                               : (struct waiting_bounds){.count = f[i].rooms[k].max,
+                                                                         .bytes = INT64_MAX,
+                                                                         .wait_ns = f[i].rooms[k].wait_us * 1000};
+        make_scale(&models[i], &f[i].scale);
+    }
+    s->sim.models = models;
+    s->sim.n_models = n;
+    return rc;
+}
+
+static enum rc find_model(const struct scenario *s, const char *name, int line, uint32_t *model, struct error *e)
+{
+    for (int i = 0; i < s->sim.n_models; i++)
+        if (!name || strcmp(s->sim.models[i].name, name) == 0) {
+            *model = (uint32_t)i;
+            if (!name && s->sim.n_models > 1)
+                return scenario_error(s, line, e, "model is missing, and there are several");
+            return RC_OK;
+        }
+    return scenario_error(s, line, e, "model %.80s is none of `models`", name);
+}
+
+/* --- types --------------------------------------------------------------------------------------------------------------- */
+
+/* A straight line through the measured steps, by least squares: time between tokens against batch. Weighted by 1/step, so that
+ * a small batch's error counts as much in per cent. */
+static void fit_steps(const struct power_row *rows, int n, double *base_us, double *per_seq_us)
+{
+    double w = 0, x = 0, y = 0, xx = 0, xy = 0;
+
+    for (int i = 0; i < n; i++) {
+        double step = rows[i].itl_ms * 1000, k = step > 0 ? 1 / step : 0;
+        w += k;
+        x += k * rows[i].batch;
+        y += k * step;
+        xx += k * rows[i].batch * rows[i].batch;
+        xy += k * rows[i].batch * step;
+    }
+    double d = w * xx - x * x;
+    *per_seq_us = d > 0 ? fmax(0, (w * xy - x * y) / d) : 0;
+    *base_us = w > 0 ? fmax(0, (y - *per_seq_us * x) / w) : 0;
+}
+
+static void measured_watts(struct sim_watts *watts, const struct power_row *rows, int n)
+{
+    int stride = (n + SIM_WATTS_MAX - 1) / SIM_WATTS_MAX;
+
+    for (int i = (n - 1) % stride; i < n; i += stride) { /* with the largest batch among them */
+        if (watts->n && rows[i].batch <= watts->batch[watts->n - 1])
+            continue;
+        watts->batch[watts->n] = rows[i].batch;
+        watts->watts[watts->n++] = rows[i].watts;
+    }
+}
+
+static enum rc make_watts(struct scenario *s, const struct file_type *f, struct sim_type *t, struct error *e)
+{
+    const struct file_point *points = f->watts.points.items;
+
+    t->watts.off = fmax(0, f->watts.off);
+    t->watts.idle = f->watts.idle;
+    t->watts.sleep = f->watts.sleep;
+    t->watts.prefill = f->watts.prefill;
+    if (f->watts.points.n > SIM_WATTS_MAX)
+        return scenario_error(s, f->watts.line, e, "decode: %d points are at most", SIM_WATTS_MAX);
+    if (f->watts.points.n)
+        t->watts.n = 0;
+    for (int i = 0; i < f->watts.points.n; i++) {
+        if (i && points[i].batch <= points[i - 1].batch)
+            return scenario_error(s, points[i].line, e, "batch: is not larger than the one before");
+        t->watts.batch[i] = points[i].batch;
+        t->watts.watts[i] = points[i].watts;
+        t->watts.n = i + 1;
+    }
+    if (t->watts.idle < 0)
+        t->watts.idle = 0;
+    if (t->watts.sleep < 0)
+        t->watts.sleep = t->watts.off;
+    return RC_OK;
+}
+
+/* From the measured rows: steps, watts, the largest batch. */
+static enum rc take_measured(struct scenario *s, const struct file_type *f, struct sim_type *t, struct error *e)
+{
+    int n;
+
+    if (!f->measured.model)
+        return RC_OK;
+    if (!s->power.n)
+        return scenario_error(s, f->measured.line, e,
+                              "measured: no table of power is named; use `power:` or --power FILE");
+    const struct power_row *rows =
+        power_rows(&s->power, f->measured.model, f->measured.gpu, f->measured.gpus, f->measured.task, &n);
+    if (n < 2)
+        return scenario_error(s, f->measured.line, e,
+                              "measured: the power table has %d rows of %.60s on %d x %.20s; "
+                              "two are needed",
+                              n, f->measured.model, (int)f->measured.gpus, f->measured.gpu);
+    fit_steps(rows, n, &t->curve.decode_us_base, &t->curve.decode_us_per_seq);
+    measured_watts(&t->watts, rows, n);
+    t->sequences_max = rows[n - 1].max_seqs < 4096 ? rows[n - 1].max_seqs : 4096;
+    return RC_OK;
+}
+
+static const struct workload_mix usual_mix = {.prompt = 1000, .output = 300};
+
+/* From the model's shape and the GPU's data sheet: prefill, steps where nothing was measured, and KV memory. */
+static void take_data_sheet(const struct file_type *f, struct sim_type *t)
+{
+    const struct file_shape *m = &f->shape;
+    const struct file_gpu *g = &f->gpu;
+    const struct model_shape shape = {.params = m->params_b * 1e9,
+                                      .active_params =
+                                          (m->active_params_b > 0 ? m->active_params_b : m->params_b) * 1e9,
+                                      .bits_per_weight = m->bits_per_weight,
+                                      .layers = m->layers,
+                                      .kv_heads = m->kv_heads,
+                                      .head_dim = m->head_dim,
+                                      .kv_latent = m->kv_latent,
+                                      .kv_bits = m->kv_bits};
+    const struct gpu_facts gpu = {.gpus = g->gpus,
+                                  .memory_bytes = g->memory_gb * 1e9,
+                                  .bandwidth_bytes_s = g->bandwidth_gb_s * 1e9,
+                                  .flops = g->tflops * 1e12,
+                                  .flops_share = g->flops_share,
+                                  .bandwidth_share = g->bandwidth_share};
+    struct capacity_memory memory;
+
+    if (m->params_b <= 0 || g->gpus < 1)
+        return;
+    t->curve.prefill_us_per_tok = 2 * shape.active_params / (gpu.flops * gpu.flops_share * gpu.gpus) * 1e6;
+    if (m->layers > 0 && g->memory_gb > 0 && (m->kv_latent > 0 || (m->kv_heads > 0 && m->head_dim > 0))) {
+        capacity_memory(&memory, &shape, &gpu, &usual_mix);
+        t->kv_tokens = memory.fits ? memory.kv_tokens : 0;
+        if (t->curve.decode_us_base <= 0 && g->bandwidth_gb_s > 0)
+            capacity_curve(&t->curve, &shape, &gpu, &usual_mix);
+    }
+}
+
+static void take_written(const struct file_type *f, struct sim_type *t)
+{
+    const struct file_curve *c = &f->curve;
+
+    t->curve.base_us = c->base >= 0 ? c->base : t->curve.base_us;
+    t->curve.prefill_us_per_tok = c->prefill_per_token >= 0 ? c->prefill_per_token : t->curve.prefill_us_per_tok;
+    t->curve.decode_us_base = c->decode_base >= 0 ? c->decode_base : t->curve.decode_us_base;
+    t->curve.decode_us_per_seq = c->decode_per_sequence >= 0 ? c->decode_per_sequence : t->curve.decode_us_per_seq;
+    t->kv_tokens = f->kv_tokens > 0 ? (int64_t)f->kv_tokens : t->kv_tokens;
+    t->sequences_max = f->sequences_max ? f->sequences_max : t->sequences_max ? t->sequences_max : 256;
+}
+
+static enum rc make_type(struct scenario *s, const struct file_type *f, struct sim_type *t, struct error *e)
+{
+    *t = (struct sim_type){.name = f->name,
+                           .chunk_tokens = f->chunk_tokens,
+                           .slots = f->slots,
+                           .wake_us = f->wake_us,
+                           .wake_mj = (int64_t)(f->wake_joules * 1000),
+                           .mtbf_h = f->mtbf_h,
+                           .repair_us = f->repair_us};
+    enum rc rc = find_model(s, f->model, f->line, &t->model, e);
+    if (rc == RC_OK)
+        rc = take_measured(s, f, t, e);
+    if (rc == RC_OK)
+        rc = make_watts(s, f, t, e);
+    if (rc != RC_OK)
+        return rc;
+    take_data_sheet(f, t);
+    take_written(f, t);
+    if (t->curve.prefill_us_per_tok <= 0)
+        return scenario_error(s, f->line, e,
+                              "type %.60s: how fast it reads prompts is not said; give "
+                              "curve.prefill_us_per_token, or shape and gpu",
+                              f->name);
+    if (t->curve.decode_us_base <= 0)
+        return scenario_error(s, f->line, e,
+                              "type %.60s: how fast it writes is not said; give curve.decode_us, measured, or "
+                              "shape and gpu with layers, memory and bandwidth",
+                              f->name);
+    return RC_OK;
+}
+
+enum rc scenario_make_types(struct scenario *s, struct error *e)
+{
+    const struct file_type *f = s->file.types.items;
+    struct sim_type *types;
+    int n = s->file.types.n;
+
+    if (n > SIM_TYPES_MAX)
+        return scenario_error(s, s->file.line, e, "types: %d are at most", SIM_TYPES_MAX);
+    enum rc rc = scenario_array(s, &types, n, sizeof *types, e);
+    for (int i = 0; rc == RC_OK && i < n; i++)
+        rc = make_type(s, &f[i], &types[i], e);
+    s->sim.types = types;
+    s->sim.n_types = n;
+    return rc;
+}
+
+/* --- sites ------------------------------------------------------------------------------------------------------------------ */
+
+/* The hours from the trace's start on, round again at the table's end. */
+static enum rc take_hours(struct scenario *s, const struct file_site *f, const char *path, struct sim_site *site,
+                          struct error *e)
+{
+    struct electricity table;
+    int64_t *at, *value;
+    enum rc rc = electricity_read(&table, scenario_path(s, path), f->zone, e);
+
+    if (rc != RC_OK)
+        return rc;
+    int64_t from = f->from_s >= 0 ? f->from_s : s->file.start_s >= 0 ? s->file.start_s : table.start_unix_s;
+    rc = scenario_array(s, &at, table.n, sizeof *at, e);
+    if (rc == RC_OK)
+        rc = scenario_array(s, &value, table.n, sizeof *value, e);
+    for (int i = 0; rc == RC_OK && i < table.n; i++) {
+        at[i] = i ? (INT64_C(3600) * i - from % 3600) * 1000000 : 0;
+        value[i] = (int64_t)llround((double)electricity_at(&table, from + INT64_C(3600) * i - from % 3600) * f->factor);
+    }
+    if (rc == RC_OK)
+        site->uusd_per_kwh = (struct sim_steps){at, value, table.n, INT64_C(3600000000) * table.n};
+    if (rc == RC_OK && table.gaps)
+        rc = strbuf_printf(&s->notes, "electricity %s: %d hours without a price count as the hour before\n", f->zone,
+                           table.gaps);
+    electricity_fini(&table);
+    return rc;
+}
+
+enum rc scenario_make_sites(struct scenario *s, const struct scenario_inputs *in, struct error *e)
+{
+    const struct file_site *f = s->file.sites.items;
+    const char *path = in->electricity ? in->electricity : s->file.electricity;
+    struct sim_site *sites;
+    int n = s->file.sites.n;
+
+    if (n > SIM_SITES_MAX)
+        return scenario_error(s, s->file.line, e, "sites: %d are at most", SIM_SITES_MAX);
+    enum rc rc = scenario_array(s, &sites, n, sizeof *sites, e);
+    for (int i = 0; rc == RC_OK && i < n; i++) {
+        sites[i] = (struct sim_site){.name = f[i].name, .overhead = f[i].overhead};
+        if ((f[i].zone != NULL) == (f[i].usd_per_kwh >= 0))
+            return scenario_error(s, f[i].line, e,
+                                  "site %.60s: either zone, for the hours of an electricity table, or "
+                                  "usd_per_kwh",
+                                  f[i].name);
+        if (f[i].zone && !path)
+            return scenario_error(s, f[i].line, e, "site %.60s: no table is named; use `electricity:` or --power FILE",
+                                  f[i].name);
+        if (f[i].zone) {
+            rc = take_hours(s, &f[i], path, &sites[i], e);
+            continue;
+        }
+        int64_t *one;
+        rc = scenario_array(s, &one, 2, sizeof *one, e);
+        if (rc != RC_OK)
+            break;
+        one[1] = llround(f[i].usd_per_kwh * f[i].factor * 1e6);
+        sites[i].uusd_per_kwh = (struct sim_steps){one, one + 1, 1, 0};
+    }
+    s->sim.sites = sites;
+    s->sim.n_sites = n;
+    return rc;
+}
+
+/* --- APIs --------------------------------------------------------------------------------------------------------------------- */
+
+static const struct scenario_node *node_of(const struct scenario_inputs *in, const char *name)
+{
+    for (int i = 0; name && i < in->n_nodes; i++)
+        if (strcmp(in->nodes[i].name, name) == 0)
+            return &in->nodes[i];
+    return NULL;
+}
+
+static enum rc make_api(struct scenario *s, const struct scenario_inputs *in, const struct file_api *f,
+                        struct sim_api *a, struct error *e)
+{
+    const struct scenario_node *node = node_of(in, f->node);
+
+    if (f->node && !node)
+        return scenario_error(s, f->line, e, "node %.60s: the configuration has none of this name", f->node);
+    if (!node && (f->input.uusd_per_mtok < 0 || f->output.uusd_per_mtok < 0))
+        return scenario_error(s, f->line, e, "an API needs input and output, dollars per million tokens, or a node");
+    *a = (struct sim_api){.provider = f->provider ? f->provider
+                                      : node      ? node->name
+                                                  : "api",
+                          .ttft_us = f->ttft_us,
+                          .tpot_us = f->tpot_us,
+                          .ttft_us_per_tok = (double)f->ttft_per_1k_us / 1000,
+                          .spread = f->spread};
+    if (node)
+        a->prices = node->prices;
+    if (f->input.uusd_per_mtok >= 0)
+        a->prices.input = a->prices.cached_input = f->input;
+    if (f->cached_input.uusd_per_mtok >= 0)
+        a->prices.cached_input = f->cached_input;
+    if (f->output.uusd_per_mtok >= 0)
+        a->prices.output = f->output;
+    return find_model(s, f->model ? f->model : node ? node->model : NULL, f->line, &a->model, e);
+}
+
+/* A node of the configuration that is off the premises, that no API of the file stands for, and whose model is simulated. */
+static bool is_api_of_its_own(const struct scenario *s, const struct scenario_node *n, uint32_t *model)
+{
+    const struct file_api *f = s->file.apis.items;
+    struct error ignored;
+
+    for (int i = 0; i < s->file.apis.n; i++)
+        if (f[i].node && strcmp(f[i].node, n->name) == 0)
+            return false;
+    return !n->local && find_model(s, n->model, 0, model, &ignored) == RC_OK;
+}
+
+enum rc scenario_make_apis(struct scenario *s, const struct scenario_inputs *in, struct error *e)
+{
+    const struct file_api *f = s->file.apis.items;
+    struct sim_api *apis;
+    int n = s->file.apis.n;
+    uint32_t model;
+
+    if (n + in->n_nodes > SIM_APIS_MAX + 4096)
+        return scenario_error(s, s->file.line, e, "apis: %d are at most", SIM_APIS_MAX);
+    enum rc rc = scenario_array(s, &apis, n + in->n_nodes, sizeof *apis, e);
+    for (int i = 0; rc == RC_OK && i < n; i++)
+        rc = make_api(s, in, &f[i], &apis[i], e);
+    for (int i = 0; rc == RC_OK && i < in->n_nodes; i++)
+        if (is_api_of_its_own(s, &in->nodes[i], &model))
+            apis[n++] = (struct sim_api){.provider = in->nodes[i].name,
+                                         .model = model,
+                                         .prices = in->nodes[i].prices,
+                                         .ttft_us = 400000,
+                                         .tpot_us = 20000,
+                                         .spread = 0.5};
+    if (rc == RC_OK && n > SIM_APIS_MAX)
+        rc = scenario_error(s, s->file.line, e, "apis: %d are at most, with the configuration's", SIM_APIS_MAX);
+    s->sim.apis = apis;
+    s->sim.n_apis = n;
+    return rc;
+}
