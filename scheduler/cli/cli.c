@@ -22,6 +22,7 @@ static const struct {
     {"nodes", cli_nodes, "list nodes, drain and undrain them"},
     {"ledger", cli_ledger, "the newest requests and what they cost"},
     {"keys", cli_keys, "make, list, revoke, rotate and hash API keys"},
+    {"simulate", cli_simulate, "what a recorded load would have cost, and how fast it would have been answered"},
     {"ask", cli_ask, "send one chat request and show what it cost"},
     {"help", cli_help, "help for a verb, the configuration, the admin API or the errors"},
     {"version", cli_version, "the version"},

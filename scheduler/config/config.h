@@ -143,6 +143,7 @@ struct config {
     const char *state_dir;           /* ledger and sockets; default ./state */
     const char *ledger_path;         /* default STATE_DIR/ledger.db */
     int ledger_queue_max;            /* rows waiting for the disk */
+    const char *simulate_scenario;   /* of `spillway simulate`; NULL: none */
     bool ledger_off;                 /* `ledger: off`, said aloud; else each request has a row */
     bool metrics_off;                /* `metrics: off`: nothing is measured and /metrics is not there */
     bool auth_off;                   /* `auth: off`, said aloud; else keys are needed */

@@ -376,6 +376,8 @@ static const struct setting main_rows[] = {
      .help = "deployment.environment.name of the spans."},
     {"tracing.queue_max", SETTING_INT, MAIN(tracing.queue_max), .lo = 64, .hi = 1000000, .unit = "spans", .def = "2048",
      .help = "Spans that may wait for the collector, per event loop; more are dropped and counted."},
+    {"simulate.scenario", SETTING_PATH, SETTING_RELOAD, MAIN(simulate_scenario), .def_text = "none",
+     .help = "What `spillway simulate` adds to this configuration: how fast machines are, markets, SLOs (docs/SIMULATE.md)."},
     {"log.level", SETTING_CHOICE, SETTING_RELOAD, MAIN(log_level), .choices = level_words, .def = "info",
      .help = "Lines below this level are dropped."},
 };

@@ -150,6 +150,7 @@ static const struct field watts_fields[] = {
     KEY("sleep", FIELD_DOUBLE, file_watts, sleep, .lo = 0, .hi = 1e7),
     KEY("idle", FIELD_DOUBLE, file_watts, idle, .lo = 0, .hi = 1e7),
     KEY("prefill", FIELD_DOUBLE, file_watts, prefill, .lo = 0, .hi = 1e7),
+    KEY("wake", FIELD_DOUBLE, file_watts, wake, .lo = 0, .hi = 1e7),
     KEY("decode", FIELD_LIST, file_watts, points, .nested = &point_table),
 };
 TABLE(watts_table, watts_fields, file_watts);
@@ -169,14 +170,15 @@ static const struct field type_fields[] = {
     KEY("mtbf_hours", FIELD_DOUBLE, file_type, mtbf_h, .lo = 0.001, .hi = 1e9),
     KEY("repair", FIELD_DURATION, file_type, repair_us),
     KEY("wake", FIELD_DURATION, file_type, wake_us),
-    KEY("wake_joules", FIELD_DOUBLE, file_type, wake_joules, .lo = 0, .hi = 1e12),
+    KEY("boot", FIELD_DURATION, file_type, boot_us),
 };
 static const struct file_type type_defaults = {
     .curve = {-1, -1, -1, -1, 0},
     .shape = {.bits_per_weight = 16, .kv_bits = 16},
     .gpu = {.flops_share = 0.4, .bandwidth_share = 0.6},
-    .watts = {.off = -1, .sleep = -1, .idle = -1},
+    .watts = {.off = -1, .sleep = -1, .idle = -1, .wake = -1},
     .wake_us = 20 * SECONDS,
+    .boot_us = 240 * SECONDS,
     .repair_us = 4 * 3600 * SECONDS,
 };
 TABLE_WITH(type_table, type_fields, file_type, &type_defaults);
@@ -241,6 +243,11 @@ static const struct field site_fields[] = {
     KEY("from", FIELD_TIME, file_site, from_s),
     KEY("factor", FIELD_DOUBLE, file_site, factor, .lo = 0, .hi = 1000),
     KEY("usd_per_kwh", FIELD_DOUBLE, file_site, usd_per_kwh, .lo = 0, .hi = 1000),
+    KEY("cap_watts", FIELD_DOUBLE, file_site, cap_watts, .lo = 0, .hi = 1e9),
+    KEY("base_watts", FIELD_DOUBLE, file_site, base_watts, .lo = 0, .hi = 1e9),
+    KEY("powered", FIELD_BOOL, file_site, powered),
+    KEY("keep_warm", FIELD_INT, file_site, keep_warm, .lo = 0, .hi = 100000),
+    KEY("trust", FIELD_INT, file_site, trust, .lo = 0, .hi = 1000),
     KEY("overhead", FIELD_DOUBLE, file_site, overhead, .lo = 1, .hi = 10),
 };
 static const struct file_site site_defaults = {.usd_per_kwh = -1, .overhead = 1, .factor = 1, .from_s = -1};

@@ -63,8 +63,8 @@ struct file_gpu {
     int line;
 };
 struct file_watts {
-    double off, sleep, idle, prefill;
-    struct field_list points; /* of struct file_point */
+    double off, sleep, idle, prefill, wake; /* negative: not given */
+    struct field_list points;               /* of struct file_point */
     int line;
 };
 struct file_point {
@@ -79,8 +79,8 @@ struct file_type {
     struct file_gpu gpu;
     struct file_watts watts;
     int32_t chunk_tokens, sequences_max, slots;
-    double kv_tokens, mtbf_h, wake_joules;
-    int64_t wake_us, repair_us;
+    double kv_tokens, mtbf_h;
+    int64_t wake_us, boot_us, repair_us; /* from sleep; from off */
     int line;
 };
 struct file_list_price { /* looked up in the price table */
@@ -109,8 +109,10 @@ struct file_offer {
 };
 struct file_site {
     const char *name, *zone;
-    double usd_per_kwh, overhead, factor;
+    double usd_per_kwh, overhead, factor, cap_watts, base_watts;
     int64_t from_s;
+    bool powered;
+    int32_t keep_warm, trust;
     int line;
 };
 struct file_api {

@@ -97,64 +97,78 @@ static void fit_steps(const struct power_row *rows, int n, double *base_us, doub
     *base_us = w > 0 ? fmax(0, (y - *per_seq_us * x) / w) : 0;
 }
 
-static void measured_watts(struct sim_watts *watts, const struct power_row *rows, int n)
+/* Draws by batch: never falling, as policies/power.h wants them. */
+static void add_point(struct power_level *l, double batch, double watts)
 {
-    int stride = (n + SIM_WATTS_MAX - 1) / SIM_WATTS_MAX;
+    int32_t at = (int32_t)ceil(batch);
+    int64_t mw = llround(watts * 1000), before = l->n_points ? l->points[l->n_points - 1].mw : l->idle_mw;
 
-    for (int i = (n - 1) % stride; i < n; i += stride) { /* with the largest batch among them */
-        if (watts->n && rows[i].batch <= watts->batch[watts->n - 1])
-            continue;
-        watts->batch[watts->n] = rows[i].batch;
-        watts->watts[watts->n++] = rows[i].watts;
+    if (at < 1 || (l->n_points && at <= l->points[l->n_points - 1].in_flight))
+        return;
+    l->points[l->n_points++] = (struct power_point){at, mw > before ? mw : before};
+}
+
+static void measured_watts(struct power_level *l, const struct power_row *rows, int n)
+{
+    int stride = (n + POWER_POINTS_MAX - 1) / POWER_POINTS_MAX;
+
+    for (int i = (n - 1) % stride; i < n; i += stride) /* with the largest batch among them */
+        add_point(l, rows[i].batch, rows[i].watts);
+}
+
+static void allow_level(struct power_level *l, double watts, int64_t wake_us, double wake_watts)
+{
+    *l = (struct power_level){.allowed = watts >= 0, .idle_mw = watts >= 0 ? llround(watts * 1000) : 0};
+    if (l->allowed) {
+        l->wake_us = wake_us;
+        l->wake_mw = llround(wake_watts * 1000);
     }
 }
 
-static enum rc make_watts(struct scenario *s, const struct file_type *f, struct sim_type *t, struct error *e)
+static enum rc make_watts(struct scenario *s, const struct file_type *f, struct sim_type *t,
+                          const struct power_row *rows, int n_rows, struct error *e)
 {
     const struct file_point *points = f->watts.points.items;
+    struct power_level *active = &t->levels.of[POWER_ACTIVE];
+    double wake = f->watts.wake >= 0 ? f->watts.wake : fmax(0, f->watts.idle);
 
-    t->watts.off = fmax(0, f->watts.off);
-    t->watts.idle = f->watts.idle;
-    t->watts.sleep = f->watts.sleep;
-    t->watts.prefill = f->watts.prefill;
-    if (f->watts.points.n > SIM_WATTS_MAX)
-        return scenario_error(s, f->watts.line, e, "decode: %d points are at most", SIM_WATTS_MAX);
-    if (f->watts.points.n)
-        t->watts.n = 0;
+    allow_level(active, fmax(0, f->watts.idle), 0, 0);
+    allow_level(&t->levels.of[POWER_SLEEP], f->watts.sleep, f->wake_us, wake);
+    allow_level(&t->levels.of[POWER_OFF], f->watts.off, f->boot_us, wake);
+    t->prefill_mw = llround(f->watts.prefill * 1000);
+    if (f->watts.points.n > POWER_POINTS_MAX)
+        return scenario_error(s, f->watts.line, e, "decode: %d points are at most", POWER_POINTS_MAX);
     for (int i = 0; i < f->watts.points.n; i++) {
         if (i && points[i].batch <= points[i - 1].batch)
             return scenario_error(s, points[i].line, e, "batch: is not larger than the one before");
-        t->watts.batch[i] = points[i].batch;
-        t->watts.watts[i] = points[i].watts;
-        t->watts.n = i + 1;
+        add_point(active, points[i].batch, points[i].watts);
     }
-    if (t->watts.idle < 0)
-        t->watts.idle = 0;
-    if (t->watts.sleep < 0)
-        t->watts.sleep = t->watts.off;
+    if (!f->watts.points.n && n_rows)
+        measured_watts(active, rows, n_rows);
+    struct error why;
+    if (power_levels_check(&t->levels, &why) != RC_OK)
+        return scenario_error(s, f->watts.line ? f->watts.line : f->line, e, "watts: %s", why.message);
     return RC_OK;
 }
 
-/* From the measured rows: steps, watts, the largest batch. */
-static enum rc take_measured(struct scenario *s, const struct file_type *f, struct sim_type *t, struct error *e)
+/* From the measured rows: steps, and the largest batch. */
+static enum rc take_measured(struct scenario *s, const struct file_type *f, struct sim_type *t,
+                             const struct power_row **rows, int *n, struct error *e)
 {
-    int n;
-
+    *rows = NULL;
+    *n = 0;
     if (!f->measured.model)
         return RC_OK;
     if (!s->power.n)
         return scenario_error(s, f->measured.line, e,
                               "measured: no table of power is named; use `power:` or --power FILE");
-    const struct power_row *rows =
-        power_rows(&s->power, f->measured.model, f->measured.gpu, f->measured.gpus, f->measured.task, &n);
-    if (n < 2)
+    *rows = power_rows(&s->power, f->measured.model, f->measured.gpu, f->measured.gpus, f->measured.task, n);
+    if (*n < 2)
         return scenario_error(s, f->measured.line, e,
-                              "measured: the power table has %d rows of %.60s on %d x %.20s; "
-                              "two are needed",
-                              n, f->measured.model, (int)f->measured.gpus, f->measured.gpu);
-    fit_steps(rows, n, &t->curve.decode_us_base, &t->curve.decode_us_per_seq);
-    measured_watts(&t->watts, rows, n);
-    t->sequences_max = rows[n - 1].max_seqs < 4096 ? rows[n - 1].max_seqs : 4096;
+                              "measured: the power table has %d rows of %.60s on %d x %.20s; two are needed", *n,
+                              f->measured.model, (int)f->measured.gpus, f->measured.gpu);
+    fit_steps(*rows, *n, &t->curve.decode_us_base, &t->curve.decode_us_per_seq);
+    t->sequences_max = (*rows)[*n - 1].max_seqs < 4096 ? (*rows)[*n - 1].max_seqs : 4096;
     return RC_OK;
 }
 
@@ -210,15 +224,15 @@ static enum rc make_type(struct scenario *s, const struct file_type *f, struct s
     *t = (struct sim_type){.name = f->name,
                            .chunk_tokens = f->chunk_tokens,
                            .slots = f->slots,
-                           .wake_us = f->wake_us,
-                           .wake_mj = (int64_t)(f->wake_joules * 1000),
                            .mtbf_h = f->mtbf_h,
                            .repair_us = f->repair_us};
+    const struct power_row *rows;
+    int n_rows;
     enum rc rc = find_model(s, f->model, f->line, &t->model, e);
     if (rc == RC_OK)
-        rc = take_measured(s, f, t, e);
+        rc = take_measured(s, f, t, &rows, &n_rows, e);
     if (rc == RC_OK)
-        rc = make_watts(s, f, t, e);
+        rc = make_watts(s, f, t, rows, n_rows, e);
     if (rc != RC_OK)
         return rc;
     take_data_sheet(f, t);
@@ -254,26 +268,27 @@ enum rc scenario_make_types(struct scenario *s, struct error *e)
 
 /* --- sites ------------------------------------------------------------------------------------------------------------------ */
 
-/* The hours from the trace's start on, round again at the table's end. */
-static enum rc take_hours(struct scenario *s, const struct file_site *f, const char *path, struct sim_site *site,
+/* The table's hours; `from` moves them, so that the trace starts in that hour. */
+static enum rc take_hours(struct scenario *s, const struct file_site *f, const char *path, struct tariff *t,
                           struct error *e)
 {
     struct electricity table;
-    int64_t *at, *value;
-    enum rc rc = electricity_read(&table, scenario_path(s, path), f->zone, e);
+    int64_t *series;
+    enum rc rc = electricity_read(&table, path, f->zone, e);
 
     if (rc != RC_OK)
         return rc;
-    int64_t from = f->from_s >= 0 ? f->from_s : s->file.start_s >= 0 ? s->file.start_s : table.start_unix_s;
-    rc = scenario_array(s, &at, table.n, sizeof *at, e);
+    rc = scenario_array(s, &series, table.n, sizeof *series, e);
+    for (int i = 0; rc == RC_OK && i < table.n; i++)
+        series[i] = llround((double)table.uusd_per_kwh[i] * f->factor);
     if (rc == RC_OK)
-        rc = scenario_array(s, &value, table.n, sizeof *value, e);
-    for (int i = 0; rc == RC_OK && i < table.n; i++) {
-        at[i] = i ? (INT64_C(3600) * i - from % 3600) * 1000000 : 0;
-        value[i] = (int64_t)llround((double)electricity_at(&table, from + INT64_C(3600) * i - from % 3600) * f->factor);
-    }
-    if (rc == RC_OK)
-        site->uusd_per_kwh = (struct sim_steps){at, value, table.n, INT64_C(3600000000) * table.n};
+        *t = (struct tariff){.series = series,
+                             .n_series = table.n,
+                             .series_from_s = table.start_unix_s,
+                             .series_step_s = 3600,
+                             .series_repeats = true};
+    if (rc == RC_OK && f->from_s >= 0)
+        t->series_from_s += s->file.start_s - f->from_s;
     if (rc == RC_OK && table.gaps)
         rc = strbuf_printf(&s->notes, "electricity %s: %d hours without a price count as the hour before\n", f->zone,
                            table.gaps);
@@ -281,37 +296,55 @@ static enum rc take_hours(struct scenario *s, const struct file_site *f, const c
     return rc;
 }
 
+static enum rc make_site(struct scenario *s, const struct file_site *f, const char *path, struct sim_site *site,
+                         struct error *e)
+{
+    struct tariff *t;
+    struct error why;
+    enum rc rc = scenario_array(s, &t, 1, sizeof *t, e);
+
+    if (rc != RC_OK)
+        return rc;
+    *site = (struct sim_site){.name = f->name,
+                              .tariff = t,
+                              .overhead = f->overhead,
+                              .cap_mw = llround(f->cap_watts * 1000),
+                              .base_mw = llround(f->base_watts * 1000),
+                              .powered = f->powered,
+                              .keep_warm = f->keep_warm,
+                              .trust = f->trust};
+    if ((f->zone != NULL) == (f->usd_per_kwh >= 0))
+        return scenario_error(
+            s, f->line, e, "site %.60s: either zone, for the hours of an electricity table, or usd_per_kwh", f->name);
+    if (f->zone && !path)
+        return scenario_error(s, f->line, e, "site %.60s: no table is named; use `electricity:` or --power FILE",
+                              f->name);
+    if (f->from_s >= 0 && s->file.start_s < 0)
+        return scenario_error(s, f->line, e, "site %.60s: `from` needs `start`, the time at which the trace starts",
+                              f->name);
+    if (f->zone)
+        rc = take_hours(s, f, path, t, e);
+    else
+        t->uusd_per_kwh = llround(f->usd_per_kwh * f->factor * 1e6);
+    if (rc == RC_OK && tariff_check(t, &why) != RC_OK)
+        rc = scenario_error(s, f->line, e, "site %.60s: %s", f->name, why.message);
+    return rc;
+}
+
 enum rc scenario_make_sites(struct scenario *s, const struct scenario_inputs *in, struct error *e)
 {
     const struct file_site *f = s->file.sites.items;
-    const char *path = in->electricity ? in->electricity : s->file.electricity;
+    const char *path = in->electricity       ? in->electricity
+                       : s->file.electricity ? scenario_path(s, s->file.electricity)
+                                             : NULL;
     struct sim_site *sites;
     int n = s->file.sites.n;
 
     if (n > SIM_SITES_MAX)
         return scenario_error(s, s->file.line, e, "sites: %d are at most", SIM_SITES_MAX);
     enum rc rc = scenario_array(s, &sites, n, sizeof *sites, e);
-    for (int i = 0; rc == RC_OK && i < n; i++) {
-        sites[i] = (struct sim_site){.name = f[i].name, .overhead = f[i].overhead};
-        if ((f[i].zone != NULL) == (f[i].usd_per_kwh >= 0))
-            return scenario_error(s, f[i].line, e,
-                                  "site %.60s: either zone, for the hours of an electricity table, or "
-                                  "usd_per_kwh",
-                                  f[i].name);
-        if (f[i].zone && !path)
-            return scenario_error(s, f[i].line, e, "site %.60s: no table is named; use `electricity:` or --power FILE",
-                                  f[i].name);
-        if (f[i].zone) {
-            rc = take_hours(s, &f[i], path, &sites[i], e);
-            continue;
-        }
-        int64_t *one;
-        rc = scenario_array(s, &one, 2, sizeof *one, e);
-        if (rc != RC_OK)
-            break;
-        one[1] = llround(f[i].usd_per_kwh * f[i].factor * 1e6);
-        sites[i].uusd_per_kwh = (struct sim_steps){one, one + 1, 1, 0};
-    }
+    for (int i = 0; rc == RC_OK && i < n; i++)
+        rc = make_site(s, &f[i], path, &sites[i], e);
     s->sim.sites = sites;
     s->sim.n_sites = n;
     return rc;

@@ -139,6 +139,10 @@ enum rc trace_open(struct trace **out, const struct trace_file *files, int n, co
     t->options = *o;
     t->given = -1;
     t->inputs = spw_calloc((size_t)n, sizeof *t->inputs);
+    for (int i = 0; rc == RC_OK && i < o->n_models; i++) {
+        uint32_t index;
+        rc = trace_names_intern(&t->names[TRACE_MODELS], o->models[i], &index, e);
+    }
     for (int i = 0; rc == RC_OK && i < n; i++) {
         rc = trace_stream_open(&t->inputs[i].stream, &files[i], (uint32_t)i, t->names, &t->options, e);
         if (rc != RC_OK)

@@ -71,6 +71,8 @@ struct trace_file { /* all but path may be left 0 */
 };
 struct trace_options {
     uint64_t seed;
+    const char *const *models; /* get the indices 0 .. n_models - 1, whether or not they are asked for */
+    int n_models;
     int64_t span_us; /* ends after so much; 0: where the files end */
     int bad_rows_max;
     void (*bad_row)(const struct error *e, void *arg);
