@@ -1,0 +1,571 @@
+/* See shortlist.h. Blocks are laid out term by term with the eight children side by side, so that all eight are rated in
+ * one go. */
+#include "policies/shortlist.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+#define WIDTH        8
+#define WORDS        (SHORTLIST_MODELS_MAX / 64)
+#define LEVELS_MAX   6 /* 8^6 > SHORTLIST_NODES_MAX */
+#define VISITS_MAX   384
+#define FRONTIER_MAX 256
+#define FASTEST      2
+#define TERM_MAX     1e18f
+#define NOTHING      1e30f /* the least of no terms */
+
+enum { T_STATE, T_MONEY, T_MONEY_IN, T_MONEY_OUT, T_FIRST, T_FIRST_IN, T_NEXT, T_TAIL, T_MJ, T_MJ_IN, T_MJ_OUT, TERMS };
+
+struct block {
+    float least[TERMS][WIDTH];
+    uint64_t models[WORDS][WIDTH]; /* somebody below serves it; 0: nobody is there */
+    uint64_t local_models[WORDS][WIDTH];
+};
+
+struct leaf {
+    int32_t node; /* -1: none */
+    struct shortlist_kind kind;
+    float terms[TERMS];
+};
+
+struct shortlist {
+    int32_t capacity, n, top; /* top: first leaf that was never used */
+    int levels;               /* levels[0] above the leaves */
+    struct block *level[LEVELS_MAX];
+    struct leaf *leaves;
+    int32_t *leaf_of; /* by node; -1: not there */
+    int32_t *unused;  /* stack of leaves */
+    int32_t n_unused;
+    int32_t *order; /* scratch of shortlist_order() */
+    struct leaf *moved;
+};
+
+/* ---- set-up ------------------------------------------------------------------------------------------------------ */
+
+static int32_t blocks_for(int32_t children)
+{
+    return (children + WIDTH - 1) / WIDTH;
+}
+
+static void clear_blocks(struct shortlist *s)
+{
+    int32_t children = s->capacity;
+    for (int l = 0; l < s->levels; l++) {
+        children = blocks_for(children);
+        memset(s->level[l], 0, (size_t)children * sizeof *s->level[l]);
+        for (int32_t b = 0; b < children; b++) {
+            for (int i = 0; i < TERMS * WIDTH; i++)
+                s->level[l][b].least[i / WIDTH][i % WIDTH] = NOTHING;
+        }
+    }
+}
+
+static void clear_leaf(struct leaf *leaf)
+{
+    *leaf = (struct leaf){.node = -1};
+    for (int t = 0; t < TERMS; t++)
+        leaf->terms[t] = NOTHING;
+}
+
+enum rc shortlist_new(struct shortlist **out, int32_t capacity, struct error *e)
+{
+    if (capacity < 1 || capacity > SHORTLIST_NODES_MAX)
+        return error_set(e, RC_INVALID, "a shortlist is for 1 to %d nodes, not %d", SHORTLIST_NODES_MAX, capacity);
+    struct shortlist *s = spw_calloc(1, sizeof *s);
+    size_t n = (size_t)capacity;
+    s->capacity = capacity;
+    s->leaves = spw_calloc(n, sizeof *s->leaves);
+    s->moved = spw_calloc(n, sizeof *s->moved);
+    s->leaf_of = spw_calloc(n, sizeof *s->leaf_of);
+    s->unused = spw_calloc(n, sizeof *s->unused);
+    s->order = spw_calloc(n, sizeof *s->order);
+    for (int32_t children = capacity; s->levels == 0 || children > 1; s->levels++) {
+        children = blocks_for(children);
+        s->level[s->levels] = spw_calloc((size_t)children, sizeof *s->level[0]);
+    }
+    for (int32_t i = 0; i < capacity; i++) {
+        s->leaf_of[i] = -1;
+        clear_leaf(&s->leaves[i]);
+    }
+    clear_blocks(s);
+    *out = s;
+    return RC_OK;
+}
+
+void shortlist_free(struct shortlist *s)
+{
+    if (!s)
+        return;
+    for (int l = 0; l < s->levels; l++)
+        free(s->level[l]);
+    free(s->leaves);
+    free(s->moved);
+    free(s->leaf_of);
+    free(s->unused);
+    free(s->order);
+    free(s);
+}
+
+/* ---- updates ----------------------------------------------------------------------------------------------------- */
+
+static float sane(float x)
+{
+    return x > 0 ? (x < TERM_MAX ? x : TERM_MAX) : 0; /* what is no number compares false */
+}
+
+static void read_terms(float out[TERMS], const struct shortlist_terms *t)
+{
+    const float terms[TERMS] = {[T_STATE] = (float)t->state,
+                                [T_MONEY] = t->money,
+                                [T_MONEY_IN] = t->money_per_input,
+                                [T_MONEY_OUT] = t->money_per_output,
+                                [T_FIRST] = t->first_us,
+                                [T_FIRST_IN] = t->first_us_per_input,
+                                [T_NEXT] = t->next_us,
+                                [T_TAIL] = t->tail > 1 ? t->tail : 1,
+                                [T_MJ] = t->mj,
+                                [T_MJ_IN] = t->mj_per_input,
+                                [T_MJ_OUT] = t->mj_per_output};
+    for (int i = 0; i < TERMS; i++)
+        out[i] = sane(terms[i]);
+}
+
+/* The least of b's children, of each term. */
+static void fold_terms(const struct block *b, float out[TERMS])
+{
+    for (int t = 0; t < TERMS; t++) {
+        const float *x = b->least[t];
+        float low[WIDTH / 2];
+        for (int i = 0; i < WIDTH / 2; i++)
+            low[i] = x[i] < x[i + WIDTH / 2] ? x[i] : x[i + WIDTH / 2];
+        float a = low[0] < low[1] ? low[0] : low[1], c = low[2] < low[3] ? low[2] : low[3];
+        out[t] = a < c ? a : c;
+    }
+}
+
+/* True: the child was something else before. */
+static bool set_terms(struct block *b, int child, const float terms[TERMS])
+{
+    bool changed = false;
+    for (int t = 0; t < TERMS; t++) {
+        changed = changed || b->least[t][child] != terms[t];
+        b->least[t][child] = terms[t];
+    }
+    return changed;
+}
+
+/* A leaf's terms have changed: so have those above it, up to where it is not the least of any. */
+static void raise_terms(struct shortlist *s, int32_t leaf)
+{
+    float terms[TERMS];
+    int32_t child = leaf;
+    memcpy(terms, s->leaves[leaf].terms, sizeof terms);
+    for (int l = 0; l < s->levels; l++) {
+        struct block *b = &s->level[l][child / WIDTH];
+        if (!set_terms(b, child % WIDTH, terms))
+            return;
+        if (l + 1 < s->levels)
+            fold_terms(b, terms);
+        child /= WIDTH;
+    }
+}
+
+static void raise_kind(struct shortlist *s, int32_t leaf)
+{
+    const struct leaf *from = &s->leaves[leaf];
+    for (int w = 0; w < WORDS; w++) {
+        uint64_t all = from->node >= 0 ? from->kind.models[w] : 0, local = from->kind.local ? all : 0;
+        int32_t child = leaf;
+        for (int l = 0; l < s->levels; l++) {
+            struct block *b = &s->level[l][child / WIDTH];
+            b->models[w][child % WIDTH] = all;
+            b->local_models[w][child % WIDTH] = local;
+            all = local = 0;
+            for (int i = 0; i < WIDTH; i++) {
+                all |= b->models[w][i];
+                local |= b->local_models[w][i];
+            }
+            child /= WIDTH;
+        }
+    }
+}
+
+void shortlist_put(struct shortlist *s, int32_t node, const struct shortlist_kind *kind,
+                   const struct shortlist_terms *terms)
+{
+    SPW_ASSERT(node >= 0 && node < s->capacity);
+    int32_t leaf = s->leaf_of[node];
+    if (leaf < 0) {
+        leaf = s->n_unused > 0 ? s->unused[--s->n_unused] : s->top++;
+        s->leaf_of[node] = leaf;
+        s->n++;
+    }
+    s->leaves[leaf].node = node;
+    s->leaves[leaf].kind = *kind;
+    read_terms(s->leaves[leaf].terms, terms);
+    raise_terms(s, leaf);
+    raise_kind(s, leaf);
+}
+
+void shortlist_update(struct shortlist *s, int32_t node, const struct shortlist_terms *terms)
+{
+    SPW_ASSERT(node >= 0 && node < s->capacity && s->leaf_of[node] >= 0);
+    int32_t leaf = s->leaf_of[node];
+    read_terms(s->leaves[leaf].terms, terms);
+    raise_terms(s, leaf);
+}
+
+void shortlist_drop(struct shortlist *s, int32_t node)
+{
+    SPW_ASSERT(node >= 0 && node < s->capacity);
+    int32_t leaf = s->leaf_of[node];
+    if (leaf < 0)
+        return;
+    s->leaf_of[node] = -1;
+    s->n--;
+    clear_leaf(&s->leaves[leaf]);
+    raise_terms(s, leaf);
+    raise_kind(s, leaf);
+    s->unused[s->n_unused++] = leaf;
+}
+
+int32_t shortlist_count(const struct shortlist *s)
+{
+    return s->n;
+}
+
+/* ---- order: a k-d tree's, by the terms that say what a node is ---------------------------------------------------- */
+
+/* Load moves the fixed terms; these stay. */
+static const int lasting[] = {T_MONEY_OUT, T_MONEY_IN, T_FIRST_IN, T_MJ_OUT};
+
+static int compare_kinds(const struct leaf *a, const struct leaf *b)
+{
+    for (int w = 0; w < WORDS; w++) {
+        if (a->kind.models[w] != b->kind.models[w])
+            return a->kind.models[w] < b->kind.models[w] ? -1 : 1;
+    }
+    return (a->kind.local > b->kind.local) - (a->kind.local < b->kind.local);
+}
+
+/* term < 0: by kind. */
+static bool goes_before(const struct leaf *a, const struct leaf *b, int term)
+{
+    int c = term < 0 ? compare_kinds(a, b) : (a->terms[term] > b->terms[term]) - (a->terms[term] < b->terms[term]);
+    return c < 0 || (c == 0 && a->node < b->node);
+}
+
+static void swap(int32_t *a, int32_t *b)
+{
+    int32_t t = *a;
+    *a = *b;
+    *b = t;
+}
+
+/* order[k] becomes what it would be if order[0..n) were sorted, those before it go before it (Hoare's quickselect). */
+static void select_nth(const struct leaf *leaves, int32_t *order, int32_t n, int32_t k, int term)
+{
+    for (int32_t lo = 0, hi = n - 1; lo < hi;) {
+        swap(&order[(lo + hi) / 2], &order[hi]);
+        int32_t put = lo;
+        for (int32_t i = lo; i < hi; i++) {
+            if (goes_before(&leaves[order[i]], &leaves[order[hi]], term))
+                swap(&order[i], &order[put++]);
+        }
+        swap(&order[put], &order[hi]);
+        if (put == k)
+            return;
+        if (put < k)
+            lo = put + 1;
+        else
+            hi = put - 1;
+    }
+}
+
+/* The term in which they differ most, as a ratio; -1: they differ in kind; -2: in nothing. */
+static int widest(const struct leaf *leaves, const int32_t *order, int32_t n)
+{
+    int best = -2;
+    float best_ratio = 1;
+    for (int32_t i = 1; i < n; i++) {
+        if (compare_kinds(&leaves[order[0]], &leaves[order[i]]) != 0)
+            return -1;
+    }
+    for (size_t t = 0; t < sizeof lasting / sizeof lasting[0]; t++) {
+        float low = NOTHING, high = 0;
+        for (int32_t i = 0; i < n; i++) {
+            float x = leaves[order[i]].terms[lasting[t]];
+            low = x < low ? x : low;
+            high = x > high ? x : high;
+        }
+        float ratio = high / (low > high * 1e-3f ? low : high * 1e-3f);
+        if (high > 0 && ratio > best_ratio) {
+            best_ratio = ratio;
+            best = lasting[t];
+        }
+    }
+    return best;
+}
+
+/* Halves that are whole blocks, and whole blocks of blocks, all the way up. */
+static int32_t half(int32_t n)
+{
+    int32_t unit = WIDTH;
+    while (unit * WIDTH < n)
+        unit *= WIDTH;
+    return (n / 2 + unit - 1) / unit * unit;
+}
+
+static void order_range(const struct leaf *leaves, int32_t *order, int32_t n)
+{
+    while (n > WIDTH) {
+        int term = widest(leaves, order, n);
+        if (term == -2)
+            return;
+        int32_t left = half(n);
+        select_nth(leaves, order, n, left, term);
+        order_range(leaves, order, left); /* halves: as deep as the logarithm */
+        order += left;
+        n -= left;
+    }
+}
+
+void shortlist_order(struct shortlist *s)
+{
+    int32_t n = 0;
+    for (int32_t node = 0; node < s->capacity; node++) { /* by node, so that the order before does not matter */
+        if (s->leaf_of[node] >= 0)
+            s->order[n++] = s->leaf_of[node];
+    }
+    order_range(s->leaves, s->order, n);
+    for (int32_t i = 0; i < n; i++)
+        s->moved[i] = s->leaves[s->order[i]];
+    clear_blocks(s);
+    s->top = n;
+    s->n_unused = 0;
+    for (int32_t i = 0; i < s->capacity; i++) {
+        if (i < n)
+            s->leaves[i] = s->moved[i];
+        else
+            clear_leaf(&s->leaves[i]);
+        if (i < n) {
+            s->leaf_of[s->leaves[i].node] = i;
+            raise_terms(s, i);
+            raise_kind(s, i);
+        }
+    }
+}
+
+/* ---- search ------------------------------------------------------------------------------------------------------ */
+
+/* Less is better: the level first, then the value. */
+struct rating {
+    float level, value;
+};
+struct found {
+    struct rating rating;
+    int32_t leaf;
+};
+struct open { /* a block that was not looked into yet; rating: nobody in it is better */
+    struct rating rating;
+    int32_t block;
+    int level;
+};
+struct search {
+    const struct shortlist *s;
+    const struct shortlist_query *q;
+    float w_money, w_us, w_mj;
+    struct found best[SHORTLIST_MAX]; /* best first */
+    int n, want;
+    struct open frontier[FRONTIER_MAX]; /* a heap */
+    int n_open;
+    int32_t visits;
+    bool cut;
+};
+
+static bool better(struct rating a, struct rating b)
+{
+    return a.level < b.level || (a.level == b.level && a.value < b.value);
+}
+
+/* Of the eight children at once. Every operation grows with every term, which is what makes the least terms a bound. */
+static void rate_children(const struct search *x, const struct block *b, struct rating out[WIDTH])
+{
+    const struct shortlist_query *q = x->q;
+    const float in = q->input_tokens, n_out = q->output_tokens;
+    const float first_limit = q->first_limit_us > 0 ? q->first_limit_us : NOTHING * 1e6f;
+    const float next_limit = q->next_limit_us > 0 ? q->next_limit_us : NOTHING * 1e6f;
+    float level[WIDTH], value[WIDTH];
+    for (int i = 0; i < WIDTH; i++) {
+        float first = b->least[T_FIRST][i] + b->least[T_FIRST_IN][i] * in;
+        float next = b->least[T_NEXT][i], tail = b->least[T_TAIL][i];
+        float money = b->least[T_MONEY][i] + b->least[T_MONEY_IN][i] * in + b->least[T_MONEY_OUT][i] * n_out;
+        float mj = b->least[T_MJ][i] + b->least[T_MJ_IN][i] * in + b->least[T_MJ_OUT][i] * n_out;
+        float late = first * tail > first_limit ? 1.0f : 0.0f;
+        late = next * tail > next_limit ? 1.0f : late;
+        level[i] = b->least[T_STATE][i] * 2 + late;
+        value[i] = money * x->w_money + (first + next * n_out) * x->w_us + mj * x->w_mj;
+    }
+    for (int i = 0; i < WIDTH; i++)
+        out[i] = (struct rating){level[i], value[i]};
+}
+
+static bool is_skipped(const struct shortlist_query *q, int32_t node)
+{
+    for (int i = 0; i < q->n_skip; i++) {
+        if (q->skip[i] == node)
+            return true;
+    }
+    return false;
+}
+
+/* Worse than all that there is room for? */
+static bool hopeless(const struct search *x, struct rating r)
+{
+    return x->n == x->want && !better(r, x->best[x->n - 1].rating);
+}
+
+static void keep(struct search *x, int32_t leaf, struct rating r)
+{
+    if (hopeless(x, r) || is_skipped(x->q, x->s->leaves[leaf].node))
+        return;
+    int i = x->n < x->want ? x->n++ : x->n - 1;
+    for (; i > 0 &&
+           (better(r, x->best[i - 1].rating) || (!better(x->best[i - 1].rating, r) && leaf < x->best[i - 1].leaf));
+         i--)
+        x->best[i] = x->best[i - 1];
+    x->best[i] = (struct found){r, leaf};
+}
+
+static void push(struct search *x, struct open o)
+{
+    if (x->n_open == FRONTIER_MAX) {
+        x->cut = true;
+        return;
+    }
+    int i = x->n_open++;
+    for (; i > 0 && better(o.rating, x->frontier[(i - 1) / 2].rating); i = (i - 1) / 2)
+        x->frontier[i] = x->frontier[(i - 1) / 2];
+    x->frontier[i] = o;
+}
+
+static struct open pop(struct search *x)
+{
+    struct open top = x->frontier[0], last = x->frontier[--x->n_open];
+    int i = 0;
+    for (;;) {
+        int c = 2 * i + 1;
+        if (c >= x->n_open)
+            break;
+        if (c + 1 < x->n_open && better(x->frontier[c + 1].rating, x->frontier[c].rating))
+            c++;
+        if (!better(x->frontier[c].rating, last.rating))
+            break;
+        x->frontier[i] = x->frontier[c];
+        i = c;
+    }
+    x->frontier[i] = last;
+    return top;
+}
+
+static void look_into(struct search *x, int level, int32_t block)
+{
+    const struct block *b = &x->s->level[level][block];
+    const uint64_t(*models)[WIDTH] = x->q->local_only ? b->local_models : b->models;
+    int word = x->q->model / 64, bit = x->q->model % 64;
+    struct rating ratings[WIDTH];
+    rate_children(x, b, ratings);
+    x->visits++;
+    for (int i = 0; i < WIDTH; i++) {
+        if (!((models[word][i] >> bit) & 1) || hopeless(x, ratings[i]))
+            continue;
+        if (level == 0)
+            keep(x, block * WIDTH + i, ratings[i]);
+        else
+            push(x, (struct open){ratings[i], block * WIDTH + i, level - 1});
+    }
+}
+
+static void search(struct search *x)
+{
+    x->n = x->n_open = 0;
+    look_into(x, x->s->levels - 1, 0);
+    while (x->n_open > 0) {
+        struct open o = pop(x);
+        if (hopeless(x, o.rating))
+            return;
+        if (x->visits >= VISITS_MAX) {
+            x->cut = true;
+            return;
+        }
+        look_into(x, o.level, o.block);
+    }
+}
+
+static bool admits(const struct shortlist *s, const struct shortlist_query *q, int32_t node)
+{
+    if (node < 0 || node >= s->capacity || s->leaf_of[node] < 0)
+        return false;
+    const struct shortlist_kind *k = &s->leaves[s->leaf_of[node]].kind;
+    return ((k->models[q->model / 64] >> (q->model % 64)) & 1) && (k->local || !q->local_only);
+}
+
+static void list(struct shortlist_result *out, int32_t node, int want)
+{
+    for (int32_t i = 0; i < out->n; i++) {
+        if (out->nodes[i] == node)
+            return;
+    }
+    if (out->n < want)
+        out->nodes[out->n++] = node;
+}
+
+static void list_best(struct shortlist_result *out, struct search *x, int want)
+{
+    search(x);
+    for (int i = 0; i < x->n; i++)
+        list(out, x->s->leaves[x->best[i].leaf].node, want);
+}
+
+void shortlist_pick(const struct shortlist *s, const struct shortlist_query *q, struct shortlist_result *out)
+{
+    SPW_ASSERT(q->model >= 0 && q->model < SHORTLIST_MODELS_MAX && q->want >= 1 && q->want <= SHORTLIST_MAX);
+    struct search x;
+    x.s = s;
+    x.q = q;
+    x.visits = 0;
+    x.cut = false;
+    out->n = 0;
+    for (int i = 0; i < q->n_hints; i++) {
+        if (admits(s, q, q->hints[i]) && !is_skipped(q, q->hints[i]))
+            list(out, q->hints[i], q->want);
+    }
+    if ((q->first_limit_us > 0 || q->next_limit_us > 0) && q->want > FASTEST) {
+        x.w_money = x.w_mj = 0;
+        x.w_us = 1;
+        x.want = FASTEST;
+        list_best(out, &x, q->want);
+    }
+    x.w_money = q->w_money;
+    x.w_us = q->w_us;
+    x.w_mj = q->w_mj;
+    x.want = q->want;
+    list_best(out, &x, q->want);
+    out->visits = x.visits;
+    out->cut = x.cut;
+}
+
+bool shortlist_rate(const struct shortlist *s, const struct shortlist_query *q, int32_t node, int *level, float *value)
+{
+    if (!admits(s, q, node))
+        return false;
+    int32_t leaf = s->leaf_of[node];
+    struct search x = {.s = s, .q = q, .w_money = q->w_money, .w_us = q->w_us, .w_mj = q->w_mj};
+    struct rating r[WIDTH];
+    rate_children(&x, &s->level[0][leaf / WIDTH], r);
+    *level = (int)r[leaf % WIDTH].level;
+    *value = r[leaf % WIDTH].value;
+    return true;
+}
