@@ -74,8 +74,8 @@ struct sim_type { /* one kind of machine as it serves one model */
     struct node_curve curve;
     int32_t chunk_tokens;  /* of prefill in one step; 0: 2048 */
     int32_t sequences_max; /* computed at once, 1 to 4096 */
-    int32_t slots;         /* requests it is sent at once; 0: sequences_max */
-    int64_t kv_tokens;     /* memory for so many tokens; 0: never short */
+    int32_t slots; /* requests it is sent at once; 0: as many as meet the SLO (capacity.h, by what has come so far) */
+    int64_t kv_tokens; /* memory for so many tokens; 0: never short */
     /* Draws of a whole node, by sequences in its batch; wake times. Cloud machines have one too, for the kWh: ACTIVE alone. */
     struct power_levels levels;
     int64_t prefill_mw; /* at least, while a prompt is computed */

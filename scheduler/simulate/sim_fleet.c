@@ -37,15 +37,9 @@ void sim_set_accepts(struct sim *x, int32_t node, bool accepts)
 {
     struct sim_node *n = &x->nodes[node];
     struct sim_offer_state *o = &x->offers[n->offer];
-    struct sim_model_state *m = &x->models[sim_model_of(x, node)];
     if (n->accepts == accepts)
         return;
     n->accepts = accepts;
-    const int32_t free_slots = n->slots - node_model_in_flight(&n->m);
-    m->free_slots[0] += accepts ? free_slots : -free_slots;
-    m->slots += accepts ? n->slots : -n->slots;
-    if (own(x, n))
-        m->free_slots[1] += accepts ? free_slots : -free_slots;
     if (accepts) {
         if (o->n_accepting == o->cap_accepting) {
             o->cap_accepting = o->cap_accepting ? 2 * o->cap_accepting : 16;
@@ -226,7 +220,7 @@ int32_t sim_launch(struct sim *x, int32_t offer, enum sim_state state)
     if (cap > n->heap_cap)
         heap = spw_realloc(heap, (size_t)cap * sizeof(*heap));
     *n = (struct sim_node){.offer = offer,
-                           .slots = x->s->types[o->type].slots ? x->s->types[o->type].slots : spec->sequences,
+                           .slots = x->offers[offer].slots,
                            .state = SIM_GONE,
                            .life_us = EVENT_NEVER,
                            .fails_us = EVENT_NEVER,
@@ -469,7 +463,9 @@ void sim_fleet_init(struct sim *x)
     for (int32_t i = 0; i < x->s->n_offers; i++) {
         const struct sim_offer *o = &x->s->offers[i];
         struct sim_offer_state *s = &x->offers[i];
+        const struct sim_type *t = &x->s->types[o->type];
         s->launchable_since_us = -1;
+        s->slots = t->slots ? t->slots : t->sequences_max;
         s->bill = (struct sim_bill){
             .provider = o->provider, .zone = o->zone, .what = x->s->types[o->type].name, .market = o->market};
     }

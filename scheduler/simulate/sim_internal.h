@@ -73,6 +73,7 @@ struct sim_node {
     int64_t life_us;  /* when the state under way ends; EVENT_NEVER */
     int64_t fails_us; /* EVENT_NEVER: it does not */
     int32_t offer, slots;
+    int32_t free, counted; /* slots in the model's sums: free ones, all */
     enum sim_state state;
     bool leaving;      /* the market takes it back, at life_us */
     bool accepts;      /* gets new work; ready or draining nodes alone */
@@ -91,6 +92,7 @@ struct sim_offer_state {
     int32_t leaving;
     int32_t available;            /* now; INT32_MAX: no series */
     double capacity;              /* of one node: tokens/s at the SLO, as last reckoned */
+    int32_t slots;                /* of one node */
     struct pusd price;            /* per hour, now */
     struct token_prices marginal; /* of one more request on a node that is awake: its energy, by the tariff of now */
     int64_t launchable_since_us;  /* -1: not now */

@@ -23,6 +23,23 @@ void sim_observe(struct sim *x, int32_t model, double tokens)
 
 /* --- capacity ----------------------------------------------------------------------------------------------------------- */
 
+/* Where the scenario leaves it to us, a node is sent what it can decode at the SLO at its capacity, and as much beside as chance
+ * brings together: the number in service swings by its square root (Poisson). */
+static void set_slots(struct sim *x, int32_t offer, double concurrency)
+{
+    const struct sim_type *t = &x->s->types[x->s->offers[offer].type];
+    const double most = ceil(concurrency + 2 * sqrt(concurrency)) + 1;
+    const int32_t slots = most < t->sequences_max ? (int32_t)most : t->sequences_max;
+    if (t->slots || concurrency <= 0 || slots == x->offers[offer].slots)
+        return;
+    x->offers[offer].slots = slots;
+    for (int32_t i = 0; i < x->n_nodes; i++)
+        if (x->nodes[i].state != SIM_GONE && x->nodes[i].offer == offer) {
+            x->nodes[i].slots = slots;
+            sim_route_changed(x, i);
+        }
+}
+
 static void capacities(struct sim *x, int32_t model)
 {
     struct sim_model_state *m = &x->models[model];
@@ -45,6 +62,7 @@ static void capacities(struct sim *x, int32_t model)
         capacity_at_slo(&c, &t->curve, &bound, &mix, sequences > 0 ? sequences : 1);
         m->capacity[i] = c.limit == CAPACITY_NONE ? 0 : c.tokens_per_s;
         x->offers[m->offers[i]].capacity = m->capacity[i];
+        set_slots(x, m->offers[i], c.limit == CAPACITY_NONE ? 0 : c.concurrency + c.requests_per_s * c.ttft_us * 1e-6);
     }
 }
 
@@ -304,8 +322,8 @@ void sim_plan_event(struct sim *x, int32_t model)
     if (!m->n_seen) /* nothing is known of what will come: the fleet stays as it is */
         return;
     sim_observe(x, model, 0);
-    if (config->scaled || x->powered || waiting_count_of(&m->room, WAITING_BATCH)) {
-        capacities(x, model);
+    capacities(x, model);
+    if (config->scaled || waiting_count_of(&m->room, WAITING_BATCH)) {
         snapshot_offers(x, m);
         const double batch = batch_pace(x, model, forecast_at(&m->forecast, 0).mean, tick_s);
         if (config->scaled)

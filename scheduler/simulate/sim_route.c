@@ -123,5 +123,15 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
 
 void sim_route_changed(struct sim *x, int32_t node)
 {
+    struct sim_node *n = &x->nodes[node];
+    struct sim_model_state *m = &x->models[sim_model_of(x, node)];
+    const int32_t counted = n->accepts ? n->slots : 0, busy = node_model_in_flight(&n->m);
+    const int32_t free_slots = counted > busy ? counted - busy : 0;
+    m->slots += counted - n->counted;
+    m->free_slots[0] += free_slots - n->free;
+    if (sim_local(x, n->offer))
+        m->free_slots[1] += free_slots - n->free;
+    n->counted = counted;
+    n->free = free_slots;
     sim_power_changed(x, node);
 }

@@ -202,9 +202,6 @@ static void serve_by_node(struct sim *x, int32_t live, int32_t node)
     if (l->said && l->measured)
         m->out->replayed_tokens += fresh;
     node_model_add(&n->m, x->jobs, live, x->now_us);
-    m->free_slots[0]--;
-    if (sim_local(x, n->offer))
-        m->free_slots[1]--;
     sim_route_changed(x, node);
     sim_reschedule(x, node);
 }
@@ -405,17 +402,6 @@ void sim_arrive(struct sim *x, const struct sim_request *r)
     dispatch(x, live);
 }
 
-static void freed(struct sim *x, int32_t node)
-{
-    const struct sim_node *n = &x->nodes[node];
-    struct sim_model_state *m = &x->models[sim_model_of(x, node)];
-    if (!n->accepts)
-        return;
-    m->free_slots[0]++;
-    if (sim_local(x, n->offer))
-        m->free_slots[1]++;
-}
-
 void sim_node_event(struct sim *x, int32_t node)
 {
     struct sim_node *n = &x->nodes[node];
@@ -433,7 +419,6 @@ void sim_node_event(struct sim *x, int32_t node)
             x->models[l->model].out->continued++;
         account(x, l, x->now_us + (int64_t)curve->base_us, n->offer);
         live_end(x, job);
-        freed(x, node);
         any = true;
     }
     if (any) {
