@@ -38,6 +38,8 @@ struct entry {
     struct entry *next;
     struct ledger_port *port;
     struct ledger_row row;
+    bool is_event; /* of a budget, whose texts stand in the row: see event_of() */
+    struct ledger_budget_event event;
     ledger_done_cb *done;
     void *arg;
     enum rc rc;
@@ -128,14 +130,14 @@ static void deliver(struct ledger_port *p);
 
 /* --- rows in ------------------------------------------------------------------------------------------------ */
 
-#define ROW_TEXTS 14
+#define ROW_TEXTS 18
 /* Where the strings of a row are; the same order for measuring and copying. */
 static void row_texts(struct ledger_row *r, const char **texts[ROW_TEXTS])
 {
-    const char **const all[ROW_TEXTS] = {&r->request_id,      &r->tenant,      &r->team,          &r->key_id,
-                                         &r->model,           &r->node,        &r->provider,      &r->usage_source,
-                                         &r->error,           &r->asked_model, &r->service_class, &r->cache,
-                                         &r->idempotency_key, &r->request_hash};
+    const char **const all[ROW_TEXTS] = {
+        &r->request_id,      &r->tenant,       &r->team,    &r->key_id,      &r->model,         &r->node,
+        &r->provider,        &r->usage_source, &r->error,   &r->asked_model, &r->service_class, &r->cache,
+        &r->idempotency_key, &r->request_hash, &r->project, &r->user,        &r->tags,          &r->budgets};
     memcpy(texts, all, sizeof all);
 }
 
@@ -162,15 +164,17 @@ static struct entry *entry_new(const struct ledger_row *row, ledger_done_cb *don
         p += n;
     }
     x->row = copy;
+    x->is_event = false;
     x->done = done;
     x->arg = arg;
     x->rc = RC_OK;
     return x;
 }
 
-enum rc ledger_append(struct ledger_port *p, const struct ledger_row *row, ledger_done_cb *done, void *arg)
+/* Queued, with an event instead of the row if there is one. */
+static enum rc append(struct ledger_port *p, const struct ledger_row *row, const struct ledger_budget_event *event,
+                      ledger_done_cb *done, void *arg)
 {
-    SPW_ASSERT(p->magic == PORT_MAGIC && row->request_id);
     struct ledger *l = p->ledger;
 
     if (p->closing)
@@ -182,10 +186,30 @@ enum rc ledger_append(struct ledger_port *p, const struct ledger_row *row, ledge
     const struct ledger_row none = {0};
     struct entry *x = entry_new(l->off ? &none : row, done, arg);
     x->port = p;
+    if (event && !l->off) {
+        x->is_event = true;
+        x->event = *event;
+        x->event.id = x->row.request_id;
+        x->event.budgets = x->row.budgets;
+    }
     if (!p->gathered.n)
         event_active(p->turn, EV_TIMEOUT, 0);
     entries_push(&p->gathered, x);
     return RC_OK;
+}
+
+enum rc ledger_append(struct ledger_port *p, const struct ledger_row *row, ledger_done_cb *done, void *arg)
+{
+    SPW_ASSERT(p->magic == PORT_MAGIC && row->request_id);
+    return append(p, row, NULL, done, arg);
+}
+
+enum rc ledger_append_budget(struct ledger_port *p, const struct ledger_budget_event *ev, ledger_done_cb *done,
+                             void *arg)
+{
+    SPW_ASSERT(p->magic == PORT_MAGIC && ev->budgets);
+    const struct ledger_row texts = {.request_id = ev->id, .budgets = ev->budgets};
+    return append(p, &texts, ev, done, arg);
 }
 
 /* Without a file: back they go. */
@@ -254,8 +278,9 @@ static bool commit_group(struct ledger *l, struct entries *group, char *text, si
     int rc = ledger_file_run(l->inserts.begin);
 
     for (struct entry *x = group->head; x && rc == SQLITE_OK; x = x->next) {
-        int step = ledger_file_insert(&l->inserts, &x->row);
-        if ((step & 0xff) == SQLITE_CONSTRAINT) {
+        int step = x->is_event ? ledger_budgets_write(&l->inserts.budgets, &x->event)
+                               : ledger_file_insert(&l->inserts, &x->row);
+        if (!x->is_event && (step & 0xff) == SQLITE_CONSTRAINT) {
             int kind = sqlite3_extended_errcode(l->db);
             x->rc = kind == SQLITE_CONSTRAINT_PRIMARYKEY || kind == SQLITE_CONSTRAINT_UNIQUE ? RC_CONFLICT : RC_INVALID;
             snprintf(text, size, "request %.64s: %s", x->row.request_id, sqlite3_errmsg(l->db));
@@ -345,7 +370,7 @@ static struct ledger_port *finish_locked(struct ledger *l, struct entries *group
     for (struct entry *x = group->head; x; x = next) {
         struct ledger_port *p = x->port;
         next = x->next;
-        l->stats.rows += x->rc == RC_OK;
+        l->stats.rows += x->rc == RC_OK && !x->is_event;
         l->stats.failed += x->rc != RC_OK;
         if (!p->finished.n && !p->to_wake) { /* else its loop has been told already */
             p->to_wake = true;

@@ -45,6 +45,9 @@ struct ledger_row {
     const char *idempotency_key; /* the client's */
     int repeat;                  /* 0: the first under its idempotency key; n: computed again for the nth time */
     const char *request_hash;    /* with a key: tells it from another request */
+    const char *project, *user;  /* of the team; written, and searched by ledger_spent_since() */
+    const char *tags;            /* ",name=value,name=value,": the request's labels; likewise */
+    const char *budgets;         /* whose periods the charge counts in: see ledger_budgets.h; NULL: none */
     bool streamed;
     int attempts;      /* nodes tried */
     int continuations; /* times the answer went on on another node */

@@ -63,6 +63,29 @@ static const char *const migrations[] = {
     " SELECT request_id, leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics FROM more_legs"
     " UNION ALL SELECT request_id, 1, node, provider, leg_tokens_output, leg_outcome, leg_started_ns, leg_ended_ns,"
     " leg_numerics FROM ledger WHERE leg_outcome IS NOT NULL;",
+    /* What budgets are kept by: ledger_budgets.h. */
+    "ALTER TABLE ledger ADD COLUMN project TEXT;"
+    "ALTER TABLE ledger ADD COLUMN user TEXT;"
+    "ALTER TABLE ledger ADD COLUMN tags TEXT;"
+    "ALTER TABLE ledger ADD COLUMN budgets TEXT;"
+    "CREATE TABLE budget_totals ("
+    " name TEXT NOT NULL, start_s INTEGER NOT NULL, spent_pusd INTEGER NOT NULL DEFAULT 0,"
+    " waste_pusd INTEGER NOT NULL DEFAULT 0, carried_in_pusd INTEGER NOT NULL DEFAULT 0,"
+    " carried_out_pusd INTEGER NOT NULL DEFAULT 0, topped_up_pusd INTEGER NOT NULL DEFAULT 0,"
+    " PRIMARY KEY (name, start_s)"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE TABLE budget_holds ("
+    " request_id TEXT NOT NULL PRIMARY KEY, granted_pusd INTEGER NOT NULL, budgets TEXT NOT NULL, at_ns INTEGER NOT "
+    "NULL"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE TABLE budget_limits ("
+    " name TEXT NOT NULL PRIMARY KEY, hard_pusd INTEGER NOT NULL, soft_pusd INTEGER NOT NULL"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE TABLE budget_changes ("
+    " at_ns INTEGER NOT NULL, name TEXT NOT NULL, start_s INTEGER NOT NULL, change TEXT NOT NULL,"
+    " amount_pusd INTEGER NOT NULL, soft_pusd INTEGER, request_id TEXT"
+    ") STRICT;"
+    "CREATE INDEX budget_changes_by_name ON budget_changes (name, at_ns);",
 };
 #define LEDGER_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 
@@ -74,8 +97,9 @@ static const char *const migrations[] = {
 #define LEDGER_COLUMNS_2 LEDGER_COLUMNS_1 ", continuations, cross_class"
 #define LEDGER_COLUMNS_3 LEDGER_COLUMNS_2 ", asked_model, service_class, cache, saved_pusd, idempotency_key, repeat"
 #define LEDGER_COLUMNS   LEDGER_COLUMNS_3 ", request_hash"
-#define LEDGER_N_COLUMNS 37 /* with the leg of the row */
+#define LEDGER_N_COLUMNS 41 /* with the leg of the row, and whose money it is */
 #define LEG_OF_ROW       ", leg_tokens_output, leg_outcome, leg_started_ns, leg_ended_ns, leg_numerics" /* written only */
+#define WHOSE_MONEY      ", project, user, tags, budgets"                                               /* likewise */
 #define LEG_COLUMNS      "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
 
 const char *ledger_outcome_name(enum ledger_outcome o)
@@ -120,7 +144,7 @@ static int get_pragma(sqlite3 *db, const char *sql, int *value)
 }
 
 /* Is this file ours, and of which version? Another program's database must not be touched. */
-static enum rc check_version(sqlite3 *db, const char *path, int *version, struct error *e)
+enum rc ledger_file_version(sqlite3 *db, const char *path, int *version, struct error *e)
 {
     int id = 0, tables = 0;
     int rc = get_pragma(db, "PRAGMA application_id", &id);
@@ -191,7 +215,7 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
     int rc = sqlite3_open_v2(o->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, o->vfs);
     if (rc == SQLITE_OK)
         rc = sqlite3_busy_timeout(db, o->busy_ms ? o->busy_ms : 5000);
-    code = rc == SQLITE_OK ? check_version(db, o->path, &version, e) : fail(db, rc, o->path, e);
+    code = rc == SQLITE_OK ? ledger_file_version(db, o->path, &version, e) : fail(db, rc, o->path, e);
     if (code != RC_OK)
         goto out;
     /* FULL: each commit is flushed. The log is folded back every 8 MiB: often, since rows wait while that is done, and since
@@ -218,14 +242,15 @@ enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error 
     } all[] = {
         {"BEGIN IMMEDIATE", &s->begin},
         {"COMMIT", &s->commit},
-        {"INSERT INTO ledger (" LEDGER_COLUMNS LEG_OF_ROW ") VALUES (" VALUES_32 ",?,?,?,?,?)", &s->row},
+        {"INSERT INTO ledger (" LEDGER_COLUMNS LEG_OF_ROW WHOSE_MONEY ") VALUES (" VALUES_32 ",?,?,?,?,?,?,?,?,?)",
+         &s->row},
         {"INSERT INTO more_legs (" LEG_COLUMNS ", request_id) VALUES (?,?,?,?,?,?,?,?,?)", &s->leg},
     };
     int rc = SQLITE_OK;
 
     for (size_t i = 0; i < sizeof all / sizeof all[0] && rc == SQLITE_OK; i++)
         rc = sqlite3_prepare_v3(db, all[i].sql, -1, SQLITE_PREPARE_PERSISTENT, all[i].to, NULL);
-    return rc == SQLITE_OK ? RC_OK : fail(db, rc, "file", e);
+    return rc == SQLITE_OK ? ledger_budgets_prepare(db, &s->budgets, e) : fail(db, rc, "file", e);
 }
 
 static void bind_text(sqlite3_stmt *s, int *i, const char *text)
@@ -290,6 +315,10 @@ static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
     sqlite3_bind_int64(s, ++i, r->repeat);
     bind_text(s, &i, r->request_hash);
     bind_leg_of_row(s, &i, only_leg(r));
+    bind_text(s, &i, r->project);
+    bind_text(s, &i, r->user);
+    bind_text(s, &i, r->tags);
+    bind_text(s, &i, r->budgets);
     SPW_ASSERT(i == LEDGER_N_COLUMNS);
 }
 
@@ -317,6 +346,8 @@ int ledger_file_insert(const struct ledger_inserts *s, const struct ledger_row *
     bind_row(s->row, row);
     int rc = sqlite3_step(s->row);
     sqlite3_reset(s->row);
+    if (rc == SQLITE_DONE && row->budgets)
+        rc = ledger_budgets_settle(&s->budgets, row);
     if (only_leg(row))
         return rc;
     for (int i = 0; i < row->n_legs && rc == SQLITE_DONE; i++) {
@@ -339,6 +370,7 @@ void ledger_file_finalize(struct ledger_inserts *s)
     sqlite3_finalize(s->commit);
     sqlite3_finalize(s->row);
     sqlite3_finalize(s->leg);
+    ledger_budgets_finalize(&s->budgets);
     *s = (struct ledger_inserts){0};
 }
 
@@ -424,7 +456,7 @@ static enum rc read_rows(sqlite3 *db, const char *path, int last, row_cb *each, 
 {
     sqlite3_stmt *s = NULL;
     int version = 0;
-    enum rc code = check_version(db, path, &version, e);
+    enum rc code = ledger_file_version(db, path, &version, e);
 
     if (code != RC_OK || version == 0) /* 0: made, and not yet filled */
         return code;
@@ -439,7 +471,7 @@ static enum rc read_repeats(sqlite3 *db, const char *path, struct wall since, in
 {
     sqlite3_stmt *s = NULL;
     int version = 0;
-    enum rc code = check_version(db, path, &version, e);
+    enum rc code = ledger_file_version(db, path, &version, e);
 
     if (code != RC_OK || version < 4) /* nobody has written such rows */
         return code;
@@ -456,7 +488,7 @@ static enum rc read_repeats(sqlite3 *db, const char *path, struct wall since, in
 
 /* A file on a read-only disk that was closed cleanly has no -shm and none can be made: then it cannot change either,
  * and may be read without one. */
-static enum rc open_read_only(sqlite3 **db, const char *path, struct error *e)
+enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error *e)
 {
     int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, tables;
     int rc = sqlite3_open_v2(path, db, flags, NULL);
@@ -500,7 +532,7 @@ static enum rc read_legs(sqlite3 *db, const char *path, const char *request_id,
 {
     sqlite3_stmt *s = NULL;
     int version = 0;
-    enum rc code = check_version(db, path, &version, e);
+    enum rc code = ledger_file_version(db, path, &version, e);
 
     if (code != RC_OK || version < 2)
         return code;
@@ -528,7 +560,7 @@ enum rc ledger_read_legs(const char *path, const char *request_id,
 
     if (access(path, F_OK) != 0)
         return error_set(e, RC_NOT_FOUND, "ledger %s: %s", path, strerror(errno));
-    enum rc code = open_read_only(&db, path, e);
+    enum rc code = ledger_file_open_read_only(&db, path, e);
     if (code == RC_OK)
         code = read_legs(db, path, request_id, each, arg, e);
     sqlite3_close(db);
@@ -542,7 +574,7 @@ enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger
 
     if (access(path, F_OK) != 0)
         return error_set(e, RC_NOT_FOUND, "ledger %s: %s", path, strerror(errno));
-    enum rc code = open_read_only(&db, path, e);
+    enum rc code = ledger_file_open_read_only(&db, path, e);
     if (code == RC_OK)
         code = read_rows(db, path, last, each, arg, e);
     sqlite3_close(db);
@@ -556,7 +588,7 @@ enum rc ledger_read_repeats(const char *path, struct wall since, int most,
 
     if (access(path, F_OK) != 0)
         return RC_OK; /* and no row */
-    enum rc code = open_read_only(&db, path, e);
+    enum rc code = ledger_file_open_read_only(&db, path, e);
     if (code == RC_OK)
         code = read_repeats(db, path, since, most, each, arg, e);
     sqlite3_close(db);

@@ -5,13 +5,30 @@
 #include <sqlite3.h>
 
 #include "scheduler/books/ledger.h"
+#include "scheduler/books/ledger_budgets.h"
 
 /* Open for writing, schema up to date. The connection may be used by one thread at a time. */
 enum rc ledger_file_open(sqlite3 **db, const struct ledger_options *o, struct error *e) SPW_MUST_USE;
+/* ledger_budgets.c: what keeps the budgets' tables. */
+struct ledger_budget_inserts {
+    sqlite3_stmt *spend, *hold, *drop, *top_up, *carry_in, *carry_out, *limits, *change;
+};
+enum rc ledger_budgets_prepare(sqlite3 *db, struct ledger_budget_inserts *s, struct error *e) SPW_MUST_USE;
+void ledger_budgets_finalize(struct ledger_budget_inserts *s);
+/* A request's charge, into the totals of row->budgets; its hold ends. SQLITE_DONE or an error of the file. */
+int ledger_budgets_settle(const struct ledger_budget_inserts *s, const struct ledger_row *row);
+/* One event, likewise. */
+int ledger_budgets_write(const struct ledger_budget_inserts *s, const struct ledger_budget_event *ev);
+
 /* What a group commit runs. */
 struct ledger_inserts {
     sqlite3_stmt *begin, *row, *leg, *commit;
+    struct ledger_budget_inserts budgets;
 };
+enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error *e) SPW_MUST_USE;
+/* Is this file ours, and of which version (0: empty)? */
+enum rc ledger_file_version(sqlite3 *db, const char *path, int *version, struct error *e) SPW_MUST_USE;
+#define LEDGER_VERSION_BUDGETS 6 /* the first that has their tables */
 /* Also on failure the caller ends them with ledger_file_finalize(). */
 enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error *e) SPW_MUST_USE;
 void ledger_file_finalize(struct ledger_inserts *s);

@@ -702,7 +702,11 @@ static void test_second_version(void)
         "ALTER TABLE ledger DROP COLUMN asked_model;"
         "ALTER TABLE ledger DROP COLUMN service_class; ALTER TABLE ledger DROP COLUMN cache;"
         "ALTER TABLE ledger DROP COLUMN saved_pusd; ALTER TABLE ledger DROP COLUMN idempotency_key;"
-        "ALTER TABLE ledger DROP COLUMN repeat; PRAGMA user_version = 2;";
+        "ALTER TABLE ledger DROP COLUMN repeat; ALTER TABLE ledger DROP COLUMN project;"
+        "ALTER TABLE ledger DROP COLUMN user; ALTER TABLE ledger DROP COLUMN tags; ALTER TABLE ledger DROP COLUMN "
+        "budgets;"
+        "DROP TABLE budget_totals; DROP TABLE budget_holds; DROP TABLE budget_limits; DROP TABLE budget_changes;"
+        "PRAGMA user_version = 2;";
     struct ledger *l = open_ledger(NULL);
     struct ledger_row r = row("one");
     struct error e;
@@ -716,7 +720,7 @@ static void test_second_version(void)
     CHECK_INT(n, 1);
     CHECK_INT(schema_version(), 2);
     close_ledger(open_ledger(NULL)); /* the first writer brings it up to date */
-    CHECK_INT(schema_version(), 5);
+    CHECK_INT(schema_version(), 6);
     CHECK(ledger_read(path, 10, second_row, &n, &e) == RC_OK);
     CHECK_INT(n, 2);
     clean();
