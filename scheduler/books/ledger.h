@@ -47,6 +47,8 @@ struct ledger_row {
     const char *request_hash;    /* with a key: tells it from another request */
     const char *project, *user;  /* of the team; written, and searched by ledger_spent_since() */
     const char *tags;            /* ",name=value,name=value,": the request's labels; likewise */
+    const char *hold_id;         /* of the hold that ends with the row; NULL: request_id. Not kept */
+    struct pusd budget_waste;    /* beside the charge, what counts as spent in its budgets. Not kept */
     const char *budgets;         /* whose periods the charge counts in: see ledger_budgets.h; NULL: none */
     bool streamed;
     int attempts;      /* nodes tried */

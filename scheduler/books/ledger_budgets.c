@@ -37,6 +37,7 @@ enum rc ledger_budgets_prepare(sqlite3 *db, struct ledger_budget_inserts *s, str
         sqlite3_stmt **to;
     } all[] = {
         {ADD("spent_pusd"), &s->spend},
+        {ADD("waste_pusd"), &s->waste},
         {ADD("topped_up_pusd"), &s->top_up},
         {ADD("carried_in_pusd"), &s->carry_in},
         {ADD("carried_out_pusd"), &s->carry_out},
@@ -56,7 +57,7 @@ enum rc ledger_budgets_prepare(sqlite3 *db, struct ledger_budget_inserts *s, str
 
 void ledger_budgets_finalize(struct ledger_budget_inserts *s)
 {
-    sqlite3_stmt *const all[] = {s->spend,    s->hold,      s->drop,   s->top_up,
+    sqlite3_stmt *const all[] = {s->spend,    s->waste,     s->hold,   s->drop,  s->top_up,
                                  s->carry_in, s->carry_out, s->limits, s->change};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         sqlite3_finalize(all[i]);
@@ -95,8 +96,10 @@ static int drop(const struct ledger_budget_inserts *s, const char *id)
 
 int ledger_budgets_settle(const struct ledger_budget_inserts *s, const struct ledger_row *row)
 {
-    int rc = add(s->spend, row->budgets, row->charge);
-    return rc == SQLITE_DONE ? drop(s, row->request_id) : rc;
+    int rc = add(s->spend, row->budgets, (struct pusd){row->charge.v + row->budget_waste.v});
+    if (rc == SQLITE_DONE && row->budget_waste.v)
+        rc = add(s->waste, row->budgets, row->budget_waste);
+    return rc == SQLITE_DONE ? drop(s, row->hold_id ? row->hold_id : row->request_id) : rc;
 }
 
 static int note_change(const struct ledger_budget_inserts *s, const struct ledger_budget_event *ev, const char *change)
@@ -302,6 +305,27 @@ enum rc ledger_book_waste(const char *path, struct wall at, struct pusd_sum *was
         rc = sqlite3_exec(db, "DELETE FROM budget_holds; COMMIT", NULL, NULL, NULL);
     if (rc != SQLITE_OK)
         code = error_set(e, ledger_rc(rc), "ledger %s: %s", path, sqlite3_errmsg(db));
+    sqlite3_close(db);
+    return code;
+}
+
+enum rc ledger_begin_budget(const char *path, const char *name, int64_t start_s, struct pusd spent, struct error *e)
+{
+    sqlite3 *db;
+    sqlite3_stmt *s = NULL;
+    const struct ledger_options o = {.path = path};
+    enum rc code = ledger_file_open(&db, &o, e);
+    if (code != RC_OK)
+        return code;
+    int rc = sqlite3_prepare_v2(
+        db, "INSERT OR IGNORE INTO budget_totals (name, start_s, spent_pusd) VALUES (?1, ?2, ?3)", -1, &s, NULL);
+    if (rc == SQLITE_OK) {
+        sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
+        sqlite3_bind_int64(s, 2, start_s);
+        sqlite3_bind_int64(s, 3, spent.v);
+        rc = sqlite3_step(s);
+    }
+    code = finish(db, path, s, rc, e);
     sqlite3_close(db);
     return code;
 }

@@ -53,6 +53,10 @@ enum rc ledger_read_budgets(const char *path, int64_t since_s, const struct ledg
  * ledger is opened for writing, or at least before anything is held. *waste: what was booked, once per hold. Blocks. */
 enum rc ledger_book_waste(const char *path, struct wall at, struct pusd_sum *waste, struct error *e) SPW_MUST_USE;
 
+/* A budget that is new begins its period with what was spent before; where the period is known nothing is changed. Before
+ * the ledger is opened for writing. Blocks. */
+enum rc ledger_begin_budget(const char *path, const char *name, int64_t start_s, struct pusd spent,
+                            struct error *e) SPW_MUST_USE;
 /* What rows say was spent by requests like these since then; NULL: any. For a budget that is new. Blocks, reads every row. */
 struct ledger_spender {
     const char *tenant, *team, *project, *user, *key_id, *model, *provider; /* provider: or a node's name */

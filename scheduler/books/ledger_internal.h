@@ -11,7 +11,7 @@
 enum rc ledger_file_open(sqlite3 **db, const struct ledger_options *o, struct error *e) SPW_MUST_USE;
 /* ledger_budgets.c: what keeps the budgets' tables. */
 struct ledger_budget_inserts {
-    sqlite3_stmt *spend, *hold, *drop, *top_up, *carry_in, *carry_out, *limits, *change;
+    sqlite3_stmt *spend, *waste, *hold, *drop, *top_up, *carry_in, *carry_out, *limits, *change;
 };
 enum rc ledger_budgets_prepare(sqlite3 *db, struct ledger_budget_inserts *s, struct error *e) SPW_MUST_USE;
 void ledger_budgets_finalize(struct ledger_budget_inserts *s);

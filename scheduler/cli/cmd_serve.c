@@ -24,6 +24,7 @@
 #include "base/log_sink.h"
 #include "base/loop.h"
 #include "scheduler/admin/admin.h"
+#include "scheduler/budgets/start.h"
 #include "scheduler/config/change.h"
 #include "scheduler/config/reload.h"
 #include "scheduler/front/who.h"
@@ -37,6 +38,7 @@ struct serve {
     int lock_fd;
     struct event_base *loop;
     struct ledger *ledger;
+    struct budget_store *budgets;
     struct keystore *keystore;
     struct fetcher *fetcher;        /* of the issuers' keys; NULL: no issuers */
     struct auth *auth, *admin_auth; /* the same, but with `auth: off`: the admin API's door stays */
@@ -147,6 +149,13 @@ static enum rc open_ledger(struct serve *s, struct error *e)
                                      .queue_max = s->config->ledger_queue_max};
 
     return ledger_open(&s->ledger, &o, e);
+}
+
+static enum rc open_budgets(struct serve *s, struct error *e)
+{
+    const struct config *c = s->config;
+    return budgets_start(&s->budgets, c->ledger_off ? NULL : c->ledger_path, c->budget_rules, c->n_budgets,
+                         &clock_system, &s->log, e);
 }
 
 static enum rc open_keystore(struct serve *s, struct error *e)
@@ -290,6 +299,7 @@ static enum rc open_front(struct serve *s, struct error *e)
     const struct front_options o = {.loop = s->loop,
                                     .config = s->config,
                                     .ledger = s->ledger,
+                                    .budgets = s->budgets,
                                     .auth = s->auth,
                                     .keystore = s->keystore,
                                     .log = &s->log,
@@ -347,6 +357,8 @@ static enum rc build(struct serve *s, struct error *e)
     if (rc == RC_OK)
         rc = watch_signals(s, e);
     if (rc == RC_OK)
+        rc = open_budgets(s, e);
+    if (rc == RC_OK)
         rc = open_ledger(s, e);
     if (rc == RC_OK)
         rc = open_auth(s, e);
@@ -366,6 +378,8 @@ static void take_apart(struct serve *s)
     admin_free(s->admin);
     front_free(s->front);
     ledger_close(s->ledger);
+    if (s->budgets)
+        s->budgets->ops->free(s->budgets);
     drop_auth(s->old_auth, s->old_admin_auth);
     drop_auth(s->auth, s->admin_auth);
     if (s->fetcher)

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/money.h"
 #include "base/tls.h"
+#include "policies/period.h"
 #include "policies/waiting.h"
 
 enum provider_kind { PROVIDER_STATIC, PROVIDER_PROCESS };
@@ -105,6 +106,19 @@ struct config_class { /* numbers under a name, for rate limits; 0: no such limit
     int lines[CONFIG_ITEM_SETTINGS_MAX];
 };
 
+struct config_budget { /* who may spend how much; budget_rules is scheduler/budgets' form of it */
+    const char *name;
+    const char **match; /* "team=search" */
+    int n_match;
+    enum period_kind period;
+    const char *start, *time_zone;        /* NULL: midnight, the first, Monday; UTC */
+    const char *hard, *soft, *carry_over; /* dollars, or a share of `hard`; NULL: none */
+    const char **soft_actions, **hard_actions;
+    int n_soft_actions, n_hard_actions;
+    int line;
+    int lines[CONFIG_ITEM_SETTINGS_MAX];
+};
+
 enum config_cache_mode { CONFIG_CACHE_OFF, CONFIG_CACHE_LRU, CONFIG_CACHE_REDIS };
 struct config_cache { /* scheduler/cache */
     enum config_cache_mode mode;
@@ -131,6 +145,7 @@ struct config_queue { /* bounds of each model's waiting room, for one class */
 };
 
 struct model_table; /* scheduler/front/model_table.h */
+struct budget_rule; /* scheduler/budgets/rules.h */
 
 struct config {
     const char *path;
@@ -156,6 +171,11 @@ struct config {
     struct config_class *classes;
     int n_classes;
     const char *class_key, *class_team, *class_model; /* the class of each that names none itself; NULL: no limit */
+    struct config_budget *budgets;
+    int n_budgets;
+    const struct budget_rule *budget_rules; /* n_budgets; in `arena` */
+    int budget_slice, budget_wait_ms;       /* tokens; how long a request waits for others' settlements */
+    const char *budget_webhook, *budget_webhook_token_file, *budget_webhook_ca;
     struct config_node *nodes;
     int n_nodes;
     struct config_model *models; /* those of which something is said; nodes may serve others */

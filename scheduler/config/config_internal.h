@@ -10,6 +10,7 @@
 #define CONFIG_KEYS_MAX     10000
 #define CONFIG_CLASSES_MAX  64
 #define CONFIG_MODELS_MAX   256
+#define CONFIG_BUDGETS_MAX  1000
 #define CONFIG_PROBLEMS_MAX 200 /* more mistakes than that are counted, not listed */
 
 enum setting_type {                   /* what the field at `offset` is */
@@ -64,6 +65,7 @@ enum {
     CONFIG_TABLE_KEYS,
     CONFIG_TABLE_ISSUERS,
     CONFIG_TABLE_CLASSES,
+    CONFIG_TABLE_BUDGETS,
     CONFIG_N_TABLES,
 };
 extern const struct settings config_tables[CONFIG_N_TABLES];
@@ -91,6 +93,8 @@ char *config_strdup(struct config_loader *l, const char *s);
 void config_check(struct config_loader *l);
 /* who.c: the same for keys, issuers and classes of limits. */
 void config_check_who(struct config_loader *l);
+/* budgets.c: the same for budgets, and their rules. */
+void config_check_budgets(struct config_loader *l);
 /* models.c: the same for models, their aliases and their fallbacks. */
 void config_check_models(struct config_loader *l);
 /* The entry that has this alias, or NULL. */

@@ -116,6 +116,18 @@ static bool check_collector(const void *field, char *why, size_t size)
     return true;
 }
 
+static bool check_webhook(const void *field, char *why, size_t size)
+{
+    const char *text = *(const char *const *)field;
+
+    if ((strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0) && !strpbrk(text, "@ \t"))
+        return true;
+    snprintf(why, size,
+             "not a URL without credentials; write https://HOST/PATH, and put a token into "
+             "budget_webhook.token_file");
+    return false;
+}
+
 /* Names show up in headers, metrics labels, paths and columns: keep them plain. */
 static bool check_name(const void *field, char *why, size_t size)
 {
@@ -187,6 +199,7 @@ static const char *const level_words[] = {"debug", "info", "warn", "error", NULL
 #define KEY(field)          .offset = offsetof(struct config_key, field)
 #define ISSUER(field)       .offset = offsetof(struct config_issuer, field)
 #define CLASS(field)        .offset = offsetof(struct config_class, field)
+#define BUDGET(field)       .offset = offsetof(struct config_budget, field)
 
 static const struct setting main_rows[] = {
     {"listen", SETTING_TEXT, MAIN(listen), .def = "127.0.0.1:8080", .check = check_address,
@@ -219,6 +232,20 @@ static const struct setting main_rows[] = {
      .help = "Authorities (PEM) for the certificates of operators."},
     {"state_dir", SETTING_PATH, MAIN(state_dir), .def = "state",
      .help = "Folder for ledger and sockets; made (mode 0750) when it is missing."},
+    {"budget_slice", SETTING_INT, SETTING_RELOAD, MAIN(budget_slice), .lo = 1, .hi = 1000000, .unit = "tokens",
+     .def = "256",
+     .help = "Output tokens that a running answer has reserved in its budgets ahead of what it has said."},
+    {"budget_wait_ms", SETTING_INT, SETTING_RELOAD, MAIN(budget_wait_ms), .lo = 0, .hi = 60000, .unit = "ms",
+     .def = "200",
+     .help = "A request that would fit if others gave back what they have reserved waits so long for them; then it is "
+             "refused."},
+    {"budget_webhook.url", SETTING_TEXT, SETTING_RELOAD, MAIN(budget_webhook), .check = check_webhook,
+     .def_text = "nobody is told",
+     .help = "Gets a POST with JSON when a budget reaches a limit whose actions say notify."},
+    {"budget_webhook.token_file", SETTING_PATH, SETTING_RELOAD, MAIN(budget_webhook_token_file), .def_text = "none",
+     .help = "File with the bearer token to show there."},
+    {"budget_webhook.ca", SETTING_PATH, SETTING_RELOAD, MAIN(budget_webhook_ca), .def_text = "the system's",
+     .help = "Certificates (PEM) to trust there."},
     {"ledger.mode", SETTING_EITHER, MAIN(ledger_off), .choices = on_words, .def = "on",
      .help =
          "`off`: nobody writes down who asked what of which node for how much, and answers do not wait for a disk: a "
@@ -532,6 +559,40 @@ static const struct setting issuer_rows[] = {
      .help = "Keys that cannot be fetched again are believed for so long."},
 };
 
+static const char *const period_words[] = {"hour", "day", "week", "month", NULL};
+
+static const struct setting budget_rows[] = {
+    {"name", SETTING_TEXT, SETTING_REQUIRED, BUDGET(name), .check = check_name,
+     .help = "What refusals, metrics and `spillway budgets` call it; unique."},
+    {"match", SETTING_WORDS, BUDGET(match), .count_offset = offsetof(struct config_budget, n_match),
+     .def_text = "every request",
+     .help =
+         "Whose requests count, all of: organisation=, team=, project=, user=, key=, model=, provider= (or a node's "
+         "name), or a label of the header `x-spillway-tags`. With `*` as its value, as in user=*, each has a budget "
+         "of its own."},
+    {"period", SETTING_CHOICE, BUDGET(period), .choices = period_words, .def = "month",
+     .help = "After so long it begins anew."},
+    {"start", SETTING_TEXT, BUDGET(start), .def_text = "midnight; Monday; the first of the month",
+     .help =
+         "A local date, or time, at which some period begins: 2026-04-15T06:00 with `month` means every 15th at six."},
+    {"time_zone", SETTING_TEXT, BUDGET(time_zone), .def = "UTC", .help = "Whose clock that is, as in Europe/Berlin."},
+    {"hard", SETTING_TEXT, BUDGET(hard), .def_text = "none",
+     .help = "Dollars that can be spent in a period, and not one more."},
+    {"soft", SETTING_TEXT, BUDGET(soft), .def_text = "none",
+     .help = "Dollars, or a share of `hard` as in 80%, from which soft_actions hold."},
+    {"soft_actions", SETTING_WORDS, BUDGET(soft_actions),
+     .count_offset = offsetof(struct config_budget, n_soft_actions), .def_text = "notify",
+     .help = "From the soft limit on: notify, prefer_local, local_only, \"downgrade: MODEL\", queue (as batch)."},
+    {"hard_actions", SETTING_WORDS, BUDGET(hard_actions),
+     .count_offset = offsetof(struct config_budget, n_hard_actions), .def_text = "notify, deny",
+     .help =
+         "For what does not fit any more: the same, or deny. local_only: nodes on the premises still answer, and what "
+         "they charge no longer counts; queue: it waits for room in the budget."},
+    {"carry_over", SETTING_TEXT, BUDGET(carry_over), .def_text = "nothing",
+     .help =
+         "What is unused at a period's end, up to so many dollars or such a share of `hard`, is added to the next."},
+};
+
 #define RATE(key, field, what, text)                                                                                   \
     {                                                                                                                  \
         key, SETTING_INT, CLASS(field), .lo = 0, .hi = 2000000000, .unit = what, .def = "0", .help = text              \
@@ -593,6 +654,14 @@ const struct settings config_tables[CONFIG_N_TABLES] = {
                               .items_offset = offsetof(struct config, classes),
                               .count_offset = offsetof(struct config, n_classes),
                               .line_offset = offsetof(struct config_class, line), .items_max = CONFIG_CLASSES_MAX},
+    [CONFIG_TABLE_BUDGETS] =
+        {"budgets",
+         "Who may spend how much, in which period, and what happens at the limits. A request takes "
+         "from every budget that covers it, or from none.",
+         ROWS(budget_rows), .item_size = sizeof(struct config_budget),
+         .lines_offset = offsetof(struct config_budget, lines), .items_offset = offsetof(struct config, budgets),
+         .count_offset = offsetof(struct config, n_budgets), .line_offset = offsetof(struct config_budget, line),
+         .items_max = CONFIG_BUDGETS_MAX},
 };
 
 int config_row(const struct settings *t, const char *key)

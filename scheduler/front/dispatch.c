@@ -117,6 +117,7 @@ void request_free(struct request *r)
     leg_drop(r, "cancelled");
     cached_fini(r);
     idempotency_fini(r);
+    budgeted_fini(r);
     alone_release(r);
     stream_fini(&r->stream);
     trail_fini(&r->trail);
@@ -291,7 +292,9 @@ static void nobody(struct request *r, const struct route_decision *d)
         kept_home = kept_home || d->reasons[i] == ROUTE_NOT_LOCAL;
         too_dear = too_dear || d->reasons[i] == ROUTE_TOO_DEAR;
     }
-    if (too_dear)
+    if (kept_home && budgeted_explains(r)) /* sets the error */
+        metrics_add(r->lane->metrics, METRIC_BUDGET_REFUSED, 0, 0, 1);
+    else if (too_dear)
         bound_refused(r);
     else if (r->attempts == 0)
         api_error_set(&r->error, kept_home ? API_NO_LOCAL_CAPACITY : API_NO_CAPACITY, NULL, "%s", "");
@@ -338,7 +341,7 @@ static void no_room(struct request *r, enum waiting_verdict v, int64_t back_us)
 
 /* To the node whose slot it holds. False: nothing could be sent (the pool is full, the address gone, the request unfit),
  * and it is to look for another. */
-static bool use_slot(struct request *r)
+static bool start_leg(struct request *r)
 {
     struct node *node = r->slot.node;
     struct error e;
@@ -355,6 +358,23 @@ static bool use_slot(struct request *r)
         return false;
     settle_failed(r);
     return true;
+}
+
+static bool use_slot(struct request *r)
+{
+    switch (budgeted_reserve(r)) {
+    case BUDGETED_GO: return start_leg(r);
+    case BUDGETED_AGAIN: return false;
+    case BUDGETED_WAIT:
+    case BUDGETED_OVER: break;
+    }
+    return true;
+}
+
+void dispatch_paid(struct request *r)
+{
+    if (!start_leg(r))
+        dispatch(r);
 }
 
 void dispatch(struct request *r)
@@ -401,6 +421,8 @@ static void cancel(struct request *r)
         cached_leave(r);
     else if (r->state == REQUEST_WAITING)
         leave_room(r);
+    else if (r->state == REQUEST_RESERVING)
+        budgeted_leave(r);
     else
         leg_drop(r, "cancelled");
     if (r->attempts == 0) {
@@ -447,6 +469,8 @@ void request_cut(struct request *r, enum api_code code)
         cached_leave(r);
     else if (r->state == REQUEST_WAITING)
         leave_room(r);
+    else if (r->state == REQUEST_RESERVING)
+        budgeted_leave(r);
     else
         leg_drop(r, "cut");
     api_error_set(&r->error, code, NULL, "%s", "");
@@ -469,6 +493,7 @@ static void request_timer(evutil_socket_t fd, short what, void *arg)
             no_room(r, WAITING_IN, slot_back_us(r, &d));
         break;
     case REQUEST_ASKING: cached_turn(r); break;
+    case REQUEST_RESERVING: budgeted_turn(r); break;
     case REQUEST_RUNNING: leg_late(r); break;
     case REQUEST_SETTLING: settle_append(r); break;
     }
@@ -538,6 +563,8 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     TAILQ_INSERT_TAIL(&l->requests, r, all);
     http_exchange_set(x, r, on_abort);
     spans_begin(r);
-    if (!cached_begin(r))
+    if (!budgeted_begin(r, a->labels))
+        request_refuse(r);
+    else if (!cached_begin(r))
         dispatch(r);
 }

@@ -180,6 +180,10 @@ static void start_admitted(struct call *c, const struct request_body *body, cons
         refuse(c, &refusal, NULL);
         return;
     }
+    if (c->l->config->n_budgets && budgeted_read(c->x, a.labels, &refusal) != RC_OK) {
+        refuse(c, &refusal, NULL);
+        return;
+    }
     enum rc rc = idempotency_begin(c->l, c->x, c->id, body, c->who, &a.idempotency, &refusal);
     if (rc == RC_DENIED)
         refuse(c, &refusal, NULL);

@@ -87,6 +87,24 @@ static const struct api_error_kind rows[API_CODES] = {
          .when = "Tokens whose signature is not their issuer's came from this address again and again; no further "
                  "signature from there is checked for a while. Tokens that were let in before still are.",
          .remedy = "Wait as long as `Retry-After` says; find out who sends such tokens."},
+    [API_INSUFFICIENT_QUOTA] =
+        {.type = "insufficient_quota",
+         .name = "insufficient_quota",
+         .status = 429,
+         .text = "a budget that the request falls under is used up",
+         .when = "Prompt and one token of the answer cost more than is left in a budget, also after waiting for "
+                 "`budget_wait_ms`. The message names the budget and when it begins anew. Trying again earlier is "
+                 "pointless: `x-should-retry: false`.",
+         .remedy = "Wait for the new period, or ask whoever keeps the budget for a top-up (`spillway budgets topup`)."},
+    [API_BUDGETS_UNAVAILABLE] = {.type = "server_error",
+                                 .name = "budgets_unavailable",
+                                 .status = 503,
+                                 .retry_after_s = 1,
+                                 .text = "budgets cannot be asked at the moment; try again shortly",
+                                 .when = "Where budgets are counted cannot be reached or written, and no more may be "
+                                         "spent than they say.",
+                                 .remedy =
+                                     "Try again; if it stays, the operator looks at the ledger's disk or at Redis."},
     [API_RATE_LIMITED] =
         {.type = "rate_limit_error",
          .name = "rate_limit_exceeded",

@@ -8,31 +8,33 @@
 #include "base/http_server.h"
 
 enum api_code {
-    API_INVALID_BODY,      /* 400: not JSON, or a value of a wrong kind; param names it */
-    API_UNAUTHORIZED,      /* 401 */
-    API_FORBIDDEN,         /* 403: a credential that does not open this, or not from there */
-    API_MODEL_NOT_ALLOWED, /* 403: not for this credential */
-    API_MAX_CHARGE,        /* 402: the client's own bound pays for nobody's answer */
-    API_REPEAT_OTHER,      /* 422: an idempotency key that stands for another request */
-    API_REPEAT_SPENT,      /* 409: its answer is lost, and was computed again as often as may be */
-    API_REPEAT_BUSY,       /* 429: its answer can't be waited for */
-    API_AUTH_UNAVAILABLE,  /* 503: whether a token is genuine cannot be told at the moment */
-    API_AUTH_TOO_MANY,     /* 429: too many forged tokens from the client's address */
-    API_RATE_LIMITED,      /* 429: more than its limits allow */
-    API_NOT_FOUND,         /* 404: no such endpoint */
-    API_METHOD,            /* 405 */
-    API_MODEL_NOT_FOUND,   /* 404 */
-    API_QUEUE_FULL,        /* 429: the waiting room is full */
-    API_NO_CAPACITY,       /* 503: every node that could is full or failing, for longer than may be waited */
-    API_DEADLINE,          /* 503: it would most likely not be answered before the client's deadline */
-    API_NO_LOCAL_CAPACITY, /* 503: the key is local_only and no node on the premises serves the model */
-    API_LEDGER,            /* 503: the books cannot be written */
-    API_DRAINING,          /* 503: this scheduler is going away */
-    API_UPSTREAM,          /* 502: nodes failed, none left to try */
-    API_UPSTREAM_BUSY,     /* 429: nodes refused for load, none left to try */
-    API_UPSTREAM_TIMEOUT,  /* 504: no byte in time */
-    API_POISON,            /* 500: nodes died under it again and again */
-    API_INTERNAL,          /* 500 */
+    API_INVALID_BODY,        /* 400: not JSON, or a value of a wrong kind; param names it */
+    API_UNAUTHORIZED,        /* 401 */
+    API_FORBIDDEN,           /* 403: a credential that does not open this, or not from there */
+    API_MODEL_NOT_ALLOWED,   /* 403: not for this credential */
+    API_INSUFFICIENT_QUOTA,  /* 429: a budget is used up */
+    API_BUDGETS_UNAVAILABLE, /* 503: budgets cannot be asked */
+    API_MAX_CHARGE,          /* 402: the client's own bound pays for nobody's answer */
+    API_REPEAT_OTHER,        /* 422: an idempotency key that stands for another request */
+    API_REPEAT_SPENT,        /* 409: its answer is lost, and was computed again as often as may be */
+    API_REPEAT_BUSY,         /* 429: its answer can't be waited for */
+    API_AUTH_UNAVAILABLE,    /* 503: whether a token is genuine cannot be told at the moment */
+    API_AUTH_TOO_MANY,       /* 429: too many forged tokens from the client's address */
+    API_RATE_LIMITED,        /* 429: more than its limits allow */
+    API_NOT_FOUND,           /* 404: no such endpoint */
+    API_METHOD,              /* 405 */
+    API_MODEL_NOT_FOUND,     /* 404 */
+    API_QUEUE_FULL,          /* 429: the waiting room is full */
+    API_NO_CAPACITY,         /* 503: every node that could is full or failing, for longer than may be waited */
+    API_DEADLINE,            /* 503: it would most likely not be answered before the client's deadline */
+    API_NO_LOCAL_CAPACITY,   /* 503: the key is local_only and no node on the premises serves the model */
+    API_LEDGER,              /* 503: the books cannot be written */
+    API_DRAINING,            /* 503: this scheduler is going away */
+    API_UPSTREAM,            /* 502: nodes failed, none left to try */
+    API_UPSTREAM_BUSY,       /* 429: nodes refused for load, none left to try */
+    API_UPSTREAM_TIMEOUT,    /* 504: no byte in time */
+    API_POISON,              /* 500: nodes died under it again and again */
+    API_INTERNAL,            /* 500 */
     API_CODES,
 };
 

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "scheduler/books/ledger_budgets.h"
+#include "scheduler/budgets/memory.h"
 #include "scheduler/front/front_internal.h"
 #include "scheduler/front/tls_watch.h"
 
@@ -125,6 +127,24 @@ enum rc front_take_doors(struct front *f, const struct config *c, struct error *
     return rc;
 }
 
+static void on_budget(const struct ledger_budget_total *t, void *arg)
+{
+    budget_desk_hear(arg, t->name);
+}
+
+#define BUDGETS_HEARD_S (INT64_C(32) * 86400)
+
+static enum rc open_budgets(struct front *f, struct error *e)
+{
+    const struct config *c = f->o.config;
+    if (!f->o.budgets)
+        f->o.budgets = f->own_store = memory_store_new(f->o.clock);
+    f->budgets = budget_desk_new(f->o.budgets);
+    const struct ledger_budget_reader reader = {.total = on_budget, .arg = f->budgets};
+    int64_t since_s = clock_wall(f->o.clock).ns / NS_PER_S - BUDGETS_HEARD_S;
+    return c->ledger_off || !c->n_budgets ? RC_OK : ledger_read_budgets(c->ledger_path, since_s, &reader, e);
+}
+
 enum rc front_new(struct front **out, const struct front_options *o, struct error *e)
 {
     const struct config *c = o->config;
@@ -145,6 +165,8 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     enum rc rc = idempotency_open(f, e);
     if (rc == RC_OK)
         rc = cached_shared_new(&f->cached, c, o->clock, e);
+    if (rc == RC_OK)
+        rc = open_budgets(f, e);
     if (rc == RC_OK)
         rc = lanes_new(f, e);
     if (rc == RC_OK)
@@ -178,6 +200,9 @@ void front_free(struct front *f)
     limit_table_free(f->limits);
     repeats_free(f->repeats);
     cached_shared_free(f->cached);
+    budget_desk_free(f->budgets);
+    if (f->own_store)
+        f->own_store->ops->free(f->own_store);
     route_metrics_free(f->routes);
     tls_watch_free(f->tls_watch);
     tls_door_free(f->tls);

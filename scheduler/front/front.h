@@ -34,8 +34,9 @@
 #include "scheduler/config/config.h"
 
 struct front;
-struct auth;     /* scheduler/auth/auth.h */
-struct keystore; /* scheduler/auth/keystore.h */
+struct auth;         /* scheduler/auth/auth.h */
+struct keystore;     /* scheduler/auth/keystore.h */
+struct budget_store; /* scheduler/budgets/store.h */
 
 struct front_options { /* all borrowed */
     struct event_base *loop;
@@ -43,6 +44,8 @@ struct front_options { /* all borrowed */
     struct ledger *ledger;
     struct auth *auth;         /* of the first loop; the others make theirs from the configuration and keystore */
     struct keystore *keystore; /* NULL: none */
+    struct budget_store
+        *budgets; /* where budgets are counted (scheduler/budgets/store.h); NULL: in memory, from nothing */
     const struct log *log;
     const struct clock *clock;
 };

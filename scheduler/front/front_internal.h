@@ -10,6 +10,8 @@
 #include "base/random.h"
 #include "scheduler/auth/auth.h"
 #include "scheduler/auth/limit_table.h"
+#include "scheduler/front/budget_desk.h"
+#include "scheduler/front/budgeted.h"
 #include "scheduler/front/cached.h"
 #include "scheduler/front/errors.h"
 #include "scheduler/front/front.h"
@@ -39,6 +41,9 @@
  *         WAITING ----------------------> dispatch() <--- leg_failed()                            |
  *            +------------------------------------------------------------------------------------+
  *
+ * Between the slot and the leg it may be RESERVING, while its budgets are asked; one that waits for room in a budget that is
+ * used up (queue) is RESERVING without a slot.
+ *
  * Before all that it may be ASKING whether its answer is known already, or about to be: then no node has it at all.
  * It outlives its exchange: a client that leaves takes x away, but the row is still written, and what others wait for
  * (idempotency.h) goes on. One leg at a time; a leg is
@@ -47,6 +52,7 @@
 enum request_state {
     REQUEST_ASKING, /* the cache, or a like request's answer: cached.h */
     REQUEST_WAITING,
+    REQUEST_RESERVING, /* a slot is held, and its budgets are asked: budgeted.h */
     REQUEST_RUNNING,
     REQUEST_SETTLING
 };
@@ -138,6 +144,7 @@ struct request {
 
     struct cached_request cached;
     struct trace trace;
+    struct budgeted *budget; /* owned; NULL: there are no budgets */
 
     struct mono arrived, wait_since, beat, ended; /* beat: the last comment */
     int64_t ttft_ns;                              /* from arrived to first_byte */
@@ -206,7 +213,8 @@ struct lane {
     struct fetcher *fetcher;
     struct ledger_port *port;
     struct random_pool random;
-    struct lane_pool *pools;                    /* one per node */
+    struct lane_pool *pools; /* one per node */
+    struct budget_access *budgets;
     struct cached *cached;                      /* NULL: there is no cache */
     struct spans *spans;                        /* never NULL: traceparent is passed on in any case */
     struct metrics *metrics;                    /* changed by this lane, read by all */
@@ -244,11 +252,13 @@ struct front {
     struct repeats *repeats; /* has a lock of its own; NULL: idempotency keys are not honoured */
 
     pthread_mutex_t limits_lock;
-    struct limit_table *limits;   /* under limits_lock */
-    struct cached_shared *cached; /* NULL: there is no cache */
-    struct route_metrics *routes; /* of all lanes */
-    _Atomic bool ledger_failing;  /* rows cannot be written: no new work until one can */
-    int64_t created_s;            /* for /v1/models */
+    struct limit_table *limits; /* under limits_lock */
+    struct budget_desk *budgets;
+    struct budget_store *own_store; /* NULL: it was given */
+    struct cached_shared *cached;   /* NULL: there is no cache */
+    struct route_metrics *routes;   /* of all lanes */
+    _Atomic bool ledger_failing;    /* rows cannot be written: no new work until one can */
+    int64_t created_s;              /* for /v1/models */
     /* drain; lane 0 but for the first */
     _Atomic bool draining;
     _Atomic bool stopping;
@@ -324,6 +334,7 @@ struct admission {
     const struct model *model;
     bool charge_bounded;
     struct pusd charge_max;
+    char labels[BUDGET_LABELS_BYTES]; /* where there are budgets */
 };
 void request_start(struct lane *l, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct admission *a);
@@ -331,6 +342,8 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
 void dispatch(struct request *r);
 /* The same for one that holds a slot already. */
 void dispatch_granted(struct request *r);
+/* The same, when its budgets have been asked, too. */
+void dispatch_paid(struct request *r);
 /* Its client had left before, and now nobody waits for its answer any more. */
 void request_unwanted(struct request *r);
 /* End whatever runs and settle with this error (drain's deadline). */
@@ -351,6 +364,8 @@ void requests_drop_spare(struct lane *l);
 enum rc leg_start(struct request *r, struct error *e) SPW_MUST_USE; /* on the node whose slot r holds */
 /* The slot goes back; a call that still runs keeps running. outcome: static text for the ledger. */
 void leg_over(struct request *r, const char *outcome);
+/* The running leg's answer is whole as it is, with the finish chunk that stream_cut() made. */
+void leg_stop(struct request *r);
 /* The same, and the call is cancelled. Without a leg: nothing happens. */
 void leg_drop(struct request *r, const char *outcome);
 void leg_late(struct request *r); /* the timer of a running leg */

@@ -245,6 +245,8 @@ static enum rc lane_init(struct lane *l, struct error *e)
     if (rc == RC_OK)
         rc = ledger_port_new(&l->port, f->o.ledger, l->loop, e);
     if (rc == RC_OK)
+        rc = budget_access_new(&l->budgets, l, e);
+    if (rc == RC_OK)
         rc = open_extras(l, e);
     if (l->index == 0)
         l->auth = f->o.auth;
@@ -374,6 +376,7 @@ static void lane_fini(struct lane *l)
     config_free(l->config);
     cached_free(l->cached);
     spans_free(l->spans);
+    budget_access_free(l->budgets);
     if (l->index == 0)
         return;
     auth_free(l->old_auth);

@@ -122,6 +122,26 @@ static void leg_done(struct request *r)
     settle(r, LEDGER_OK);
 }
 
+void leg_stop(struct request *r)
+{
+    if (!r->body.stream && stream_gather_held(&r->stream) != RC_OK) {
+        leg_drop(r, "budget");
+        settle_failed(r);
+        return;
+    }
+    r->gathered = !r->body.stream;
+    r->slot.word.outcome = BREAKER_OK;
+    if (r->leg.node) {
+        r->leg.answered = true;
+        if (!r->body.stream)
+            request_note_first_byte(r);
+        else if (!r->replied)
+            start_reply(r);
+    }
+    leg_drop(r, "budget");
+    settle(r, LEDGER_OK);
+}
+
 static void on_client_drained(struct http_exchange *x, void *state)
 {
     struct request *r = state;
@@ -243,7 +263,7 @@ static void take_stream(struct request *r, const char *data, size_t n)
     if (r->state != REQUEST_RUNNING)
         return;
     switch (status) {
-    case STREAM_MORE: break;
+    case STREAM_MORE: budgeted_said(r); break;
     case STREAM_DONE: take_done(r); break;
     case STREAM_ERROR: leg_failed(r, FAULT_ERROR_EVENT, "the node sent an error event"); break;
     case STREAM_BROKEN: leg_failed(r, FAULT_FRAMING, "the node's stream is not understood"); break;
@@ -388,7 +408,9 @@ static const char *name_for(const struct request *r)
 /* How this node is asked. */
 static struct request_leg ask_for(const struct request *r)
 {
-    int64_t most = bound_output(r, &r->slot.spec->config->prices);
+    int64_t most = bound_output(r, &r->slot.spec->config->prices), paid = budgeted_output(r);
+    if (paid < most)
+        most = paid;
     bool begun = trail_has_said(&r->trail);
     bool to_engine = r->slot.card.resume && r->body.resumable && (!begun || r->trail.ids_known);
     return (struct request_leg){

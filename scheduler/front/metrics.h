@@ -32,8 +32,13 @@ enum metric {                      /* labels in the order of metrics_add's i, j 
               METRIC_CACHE_SAVED,   /* model; pico-dollars: what answers that were found would have cost */
               METRIC_WAIT,          /* histogram: model, class; nanoseconds in the waiting room */
               METRIC_NOT_WAITED,    /* class, verdict (enum waiting_verdict; IN: has waited in vain) */
-              METRIC_COMMIT,        /* histogram: from the end of an answer to its durable row; nanoseconds */
-              METRIC_FIRST_GAUGE,   /* the rest of the table is read when asked for */
+              METRIC_BUDGET_REFUSED,
+              METRIC_BUDGET_STOPPED,
+              METRIC_BUDGET_REACHED,
+              METRIC_BUDGET_EXCESS,
+              METRIC_BUDGET_UNAVAILABLE,
+              METRIC_COMMIT,      /* histogram: from the end of an answer to its durable row; nanoseconds */
+              METRIC_FIRST_GAUGE, /* the rest of the table is read when asked for */
 };
 
 enum leg_fault {

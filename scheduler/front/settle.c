@@ -61,7 +61,8 @@ static void finish_whole(struct request *r)
     char charge[64], joules[32];
     struct limit_texts limits;
     struct cached_texts cached;
-    struct http_header headers[6 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
+    const char *stopped = budgeted_why(r);
+    struct http_header headers[7 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
         {"Content-Type", "application/json"},
         {"x-request-id", r->id},
         {"x-spillway-node", r->billed->config->name},
@@ -72,6 +73,8 @@ static void finish_whole(struct request *r)
     int n = r->millijoules >= 0 ? 6 : 5;
     n += limit_headers(&r->limits, &limits, headers + n);
     n += cached_headers(r, &cached, headers + n);
+    if (stopped)
+        headers[n++] = (struct http_header){"x-spillway-stopped", stopped};
     if (r->millijoules >= 0)
         snprintf(joules, sizeof joules, "%" PRId64 ".%03d", r->millijoules / 1000, (int)(r->millijoules % 1000));
     struct span body;
@@ -96,7 +99,8 @@ static void finish_stream(struct request *r)
     strbuf_clear(&r->out);
     struct stream_bill bill = {.node = r->billed->config->name,
                                .charge_usd = charge_text(r, charge, sizeof charge),
-                               .millijoules = r->millijoules};
+                               .millijoules = r->millijoules,
+                               .stopped = budgeted_why(r)};
     enum rc rc = stream_final(&r->stream, &bill, &r->tokens, &r->out);
     SPW_ASSERT(rc == RC_OK); /* out may be as large as everything that stream may hold */
     write_last(r);
@@ -201,7 +205,7 @@ static const struct token_prices free_of_charge = {.input = {0}, .cached_input =
 static void hand_on(struct request *r)
 {
     struct span body = {0};
-    if (r->outcome != LEDGER_OK || !cached_wants(r))
+    if (r->outcome != LEDGER_OK || budgeted_why(r) || !cached_wants(r))
         return;
     if (!r->body.stream && whole_body(r, &body) != RC_OK)
         body.n = 0;
@@ -268,6 +272,12 @@ void settle_append(struct request *r)
         .saved = r->cached.saved,
         .idempotency_key = r->idempotency ? r->idempotency->key : NULL,
         .request_hash = r->idempotency ? r->idempotency->hash : NULL,
+        .project = r->who->project,
+        .user = r->who->user,
+        .tags = budgeted_labels(r),
+        .budgets = budgeted_lines(r),
+        .hold_id = budgeted_hold_id(r),
+        .budget_waste = budgeted_waste(r),
         .repeat = r->idempotency ? r->idempotency->number : 0,
     };
     enum rc rc = ledger_append(r->lane->port, &row, on_committed, r);
@@ -348,9 +358,10 @@ void settle(struct request *r, enum ledger_outcome outcome)
     price(r);
     settle_legs(r);
     admit_settle(f, &r->ticket, cached_answered(&r->cached) ? 0 : r->tokens.input + r->tokens.output);
+    budgeted_settle(r);
     room_correct(r);
     alone_release(r);
-    if (outcome != LEDGER_OK)
+    if (outcome != LEDGER_OK || budgeted_why(r)) /* shorter than others would have it */
         cached_failed(r);
     settle_append(r);
 }

@@ -1,6 +1,8 @@
 /* Slots on nodes: looked for, taken, and given back to whoever waits for them. All of it is decided under the front's lock. */
 #include "scheduler/front/front_internal.h"
 
+#define RANK_FAR 1000 /* behind every rank there is */
+
 /* One model of the chain. */
 static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
                                  struct route_decision *d)
@@ -9,7 +11,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
     struct route_request q = {
         .input_tokens = r->input_estimate,
         .output_tokens = request_estimate_output(&r->body),
-        .local_only = model_stays_local(r->model, m, r->who),
+        .local_only = model_stays_local(r->model, m, r->who) || budgeted_local_only(r),
         .bounded = r->charge_bounded,
         .charge_max = r->charge_max,
         .input_max = request_input_max(&r->body),
@@ -28,7 +30,10 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .now_us = nodes_now_us(r->lane->front->nodes),
         .same_class = r->served && r->served != m,
     };
-    route_choose(d, &q, candidates, nodes_snapshot_locked(r->lane->front->nodes, &need, candidates));
+    int n = nodes_snapshot_locked(r->lane->front->nodes, &need, candidates);
+    for (int i = 0; i < n && budgeted_prefers_local(r); i++)
+        candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
+    route_choose(d, &q, candidates, n);
 }
 
 /* Nobody is chosen in either; *d is to speak of both. */

@@ -392,6 +392,46 @@ enum stream_status stream_eof(struct stream *s, struct strbuf *out)
     return feeding.status == STREAM_MORE ? STREAM_BROKEN : feeding.status;
 }
 
+#define CUT_BYTES_MAX ((size_t)64 << 10)
+
+static enum rc put_cut_choices(bool chat, int64_t choices, struct strbuf *out)
+{
+    enum rc rc = strbuf_puts(out, "[");
+    for (int64_t i = 0; i < choices && rc == RC_OK; i++)
+        rc = strbuf_printf(out, "%s{\"index\":%" PRId64 ",%s,\"finish_reason\":\"length\"}", i ? "," : "", i,
+                           chat ? "\"delta\":{}" : "\"text\":\"\"");
+    return rc == RC_OK ? strbuf_puts(out, "]") : rc;
+}
+
+enum rc stream_cut(struct stream *s, bool chat, int64_t choices)
+{
+    struct span text = {s->like.data, s->like.len};
+    struct edit edits[6];
+    struct strbuf name, put;
+    struct chunk c;
+    int n = 0;
+    if (!text.n || !read_chunk(&c, text) || !c.choices.n)
+        return RC_INVALID;
+    strbuf_init(&name, 8192);
+    strbuf_init(&put, CUT_BYTES_MAX);
+    enum rc rc = put_cut_choices(chat, choices, &put);
+    edits[n++] = edit_of(c.choices, &put);
+    if (rc == RC_OK)
+        rc = model_edit(s, c.model, &name, edits, &n);
+    if (!span_is_null(c.usage))
+        edits[n++] = (struct edit){c.usage.p, c.usage.n, "null", 4};
+    if (c.ids.n)
+        edits[n++] = ids_edit(&c);
+    identity_edits(s, &c, edits, &n);
+    strbuf_clear(&s->held);
+    if (rc == RC_OK)
+        rc = s->whole ? edits_apply(text, edits, n, &s->held) : write_frame(text, edits, n, &s->held);
+    s->finished = rc == RC_OK;
+    strbuf_fini(&name);
+    strbuf_fini(&put);
+    return rc;
+}
+
 /* The usage chunk is one of the stream's own chunks with other choices and usage: id, created and whatever else the node
  * puts beside them stay right. */
 static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct strbuf *extra, struct strbuf *out)
@@ -447,6 +487,11 @@ static enum rc bill_text(const struct stream_bill *bill, struct strbuf *b)
     if (rc == RC_OK && bill->millijoules >= 0)
         rc = strbuf_printf(b, ",\"joules_estimated\":%" PRId64 ".%03d", bill->millijoules / 1000,
                            (int)(bill->millijoules % 1000));
+    if (rc == RC_OK && bill->stopped) {
+        rc = strbuf_puts(b, ",\"stopped\":");
+        if (rc == RC_OK)
+            rc = json_append_string(b, bill->stopped, strlen(bill->stopped));
+    }
     return rc == RC_OK ? strbuf_puts(b, "}") : rc;
 }
 
@@ -457,8 +502,8 @@ enum rc stream_final(const struct stream *s, const struct stream_bill *bill, con
     strbuf_init(&usage, USAGE_BYTES_MAX);
     strbuf_init(&extra, 8192);
     enum rc rc = strbuf_append(out, s->held.data, s->held.len);
-    if (rc == RC_OK && s->usage_asked) {
-        rc = stream_usage(s, counts, &usage);
+    if (rc == RC_OK && (s->usage_asked || bill->stopped)) {
+        rc = s->usage_asked ? stream_usage(s, counts, &usage) : strbuf_puts(&usage, "null");
         if (rc == RC_OK)
             rc = bill_text(bill, &extra);
         if (rc == RC_OK)

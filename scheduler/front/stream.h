@@ -69,9 +69,13 @@ enum rc stream_usage(const struct stream *s, const struct token_counts *counts, 
 struct stream_bill {
     const char *node, *charge_usd;
     int64_t millijoules; /* estimated; -1: unknown */
+    const char *stopped; /* why the answer is shorter than it was asked for: told in any case; NULL: it is not */
 };
 /* With a whole, after STREAM_DONE: what was held goes there, too. */
 enum rc stream_gather_held(struct stream *s) SPW_MUST_USE;
+/* The answer ends here, by our will: what is held now is a finish chunk ("length") for each of so many choices, made after
+ * a chunk of this stream. RC_INVALID: there was none yet. */
+enum rc stream_cut(struct stream *s, bool chat, int64_t choices) SPW_MUST_USE;
 /* After the commit: held frames, the usage chunk if the client asked, [DONE]. counts: what the ledger says. */
 enum rc stream_final(const struct stream *s, const struct stream_bill *bill, const struct token_counts *counts,
                      struct strbuf *out) SPW_MUST_USE;

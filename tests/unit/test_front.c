@@ -334,7 +334,7 @@ static void check_bill(const char *in, const char *model, bool usage_asked, int6
         CHECK_INT(f.status, STREAM_DONE);
         CHECK_STR(f.out.data ? f.out.data : "", now);
         strbuf_clear(&f.out);
-        CHECK_INT(stream_final(&f.s, &(struct stream_bill){"a", "0.01", joules}, &counts, &f.out), RC_OK);
+        CHECK_INT(stream_final(&f.s, &(struct stream_bill){"a", "0.01", joules, NULL}, &counts, &f.out), RC_OK);
         CHECK_STR(f.out.data, later);
         CHECK_INT(f.s.content_chunks, 2);
         fed_free(&f);

@@ -1,0 +1,142 @@
+#include "scheduler/budgets/rules.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- labels ------------------------------------------------------------------------------------------------------ */
+
+static bool plain(const char *p, size_t n)
+{
+    if (!n || n > BUDGET_TAG_MAX)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        bool alnum = (p[i] >= '0' && p[i] <= '9') || (p[i] >= 'a' && p[i] <= 'z') || (p[i] >= 'A' && p[i] <= 'Z');
+        if (!alnum && (!p[i] || !strchr("-_.@:/+", p[i])))
+            return false;
+    }
+    return true;
+}
+
+enum rc budget_labels_read(const char *text, char labels[BUDGET_LABELS_BYTES], struct error *e)
+{
+    size_t at = 0;
+    labels[0] = '\0';
+    for (int count = 0; text && *(text += strspn(text, " \t,")); count++) {
+        size_t n = strcspn(text, ","), name = strcspn(text, "=,");
+        size_t end = n;
+        while (end && (text[end - 1] == ' ' || text[end - 1] == '\t'))
+            end--;
+        if (name >= end || !plain(text, name) || !plain(text + name + 1, end - name - 1))
+            return error_set(e, RC_INVALID,
+                             "\"%.*s\" is not a label; write name=value, each 1 to %d letters, digits and -_.@:/+",
+                             n > 80 ? 80 : (int)n, text, BUDGET_TAG_MAX);
+        if (count == BUDGET_TAGS_MAX)
+            return error_set(e, RC_INVALID, "too many labels; up to %d are allowed", BUDGET_TAGS_MAX);
+        at += (size_t)snprintf(labels + at, BUDGET_LABELS_BYTES - at, "%s%.*s,", at ? "" : ",", (int)end, text);
+        text += n;
+    }
+    return RC_OK;
+}
+
+/* A label's value, not terminated. */
+static const char *label(const char *labels, const char *name, size_t *n)
+{
+    size_t bytes = strlen(name);
+    for (const char *at = labels; at && *at == ',' && at[1]; at = strchr(at + 1, ',')) {
+        if (strncmp(at + 1, name, bytes) == 0 && at[1 + bytes] == '=') {
+            const char *value = at + bytes + 2;
+            *n = strcspn(value, ",");
+            return value;
+        }
+    }
+    return NULL;
+}
+
+/* ---- rules ------------------------------------------------------------------------------------------------------- */
+
+static const char *fact(const struct budget_facts *f, const char *key, size_t *n)
+{
+    const struct {
+        const char *key, *value;
+    } known[] = {{"organisation", f->organisation},
+                 {"team", f->team},
+                 {"project", f->project},
+                 {"user", f->user},
+                 {"key", f->key},
+                 {"model", f->model},
+                 {"provider", f->provider}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(key, known[i].key) == 0) {
+            *n = known[i].value ? strlen(known[i].value) : 0;
+            return known[i].value;
+        }
+    }
+    return label(f->labels, key, n);
+}
+
+static bool same(const char *value, const char *is, size_t n)
+{
+    return strncmp(value, is, n) == 0 && !value[n];
+}
+
+/* Too long for a name: its end becomes a number that stands for the whole. */
+static void shorten(char *name, const char *value, size_t n)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (unsigned char)value[i]) * 0x100000001b3u;
+    snprintf(name + BUDGET_NAME_BYTES - 18, 18, "~%016llx", (unsigned long long)h);
+}
+
+bool budget_rule_covers(const struct budget_rule *r, const struct budget_facts *f, char name[BUDGET_NAME_BYTES])
+{
+    size_t at = (size_t)snprintf(name, BUDGET_NAME_BYTES, "%s", r->name);
+    for (int i = 0; i < r->n_match; i++) {
+        const struct budget_match *m = &r->match[i];
+        size_t n = 0;
+        const char *is = fact(f, m->key, &n);
+        bool each = strcmp(m->value, "*") == 0;
+        bool node = strcmp(m->key, "provider") == 0 && f->node && strcmp(f->node, m->value) == 0;
+        if (!node && (!is || !n || (!each && !same(m->value, is, n))))
+            return false;
+        if (!each)
+            continue;
+        int bytes = snprintf(name + at, BUDGET_NAME_BYTES - at, "[%.*s]", (int)n, is);
+        at += (size_t)bytes;
+        if (at >= BUDGET_NAME_BYTES) {
+            shorten(name, is, n);
+            at = BUDGET_NAME_BYTES - 1;
+        }
+    }
+    return true;
+}
+
+bool budget_rule_asks_provider(const struct budget_rule *r)
+{
+    for (int i = 0; i < r->n_match; i++) {
+        if (strcmp(r->match[i].key, "provider") == 0)
+            return true;
+    }
+    return false;
+}
+
+bool budget_match_parse(char *text, struct budget_match *m)
+{
+    char *is = strchr(text, '=');
+    if (!is || !plain(text, (size_t)(is - text)) || !is[1] || strlen(is + 1) > 128 || strpbrk(is + 1, " ,\n\t\""))
+        return false;
+    *is = '\0';
+    *m = (struct budget_match){text, is + 1};
+    return true;
+}
+
+struct budget_claim budget_rule_claim(const struct budget_rule *r, const char *name, int64_t now_s)
+{
+    struct period now = period_at(&r->period, now_s), before = period_before(&r->period, now.start_s);
+    return (struct budget_claim){.name = name,
+                                 .start_s = now.start_s,
+                                 .end_s = now.end_s,
+                                 .before_start_s = before.start_s,
+                                 .limits = r->limits,
+                                 .soft = r->soft};
+}

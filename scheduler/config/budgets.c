@@ -1,0 +1,186 @@
+/* `budgets`, checked across rows and brought into the form of scheduler/budgets. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "scheduler/budgets/rules.h"
+#include "scheduler/budgets/zone.h"
+#include "scheduler/config/config_internal.h"
+
+struct at { /* one item, for messages */
+    struct config_loader *l;
+    const struct config_budget *b;
+    int index;
+};
+
+static void problem(const struct at *at, const char *key, const char *text)
+{
+    const struct settings *t = &config_tables[CONFIG_TABLE_BUDGETS];
+    char name[128];
+    int row = config_row(t, key);
+    snprintf(name, sizeof name, "budgets[%d].%s", at->index, key);
+    config_problem(at->l, row >= 0 && at->b->lines[row] ? at->b->lines[row] : at->b->line, name, "%s", text);
+}
+
+/* "500", "$12.50" or, where a whole is known, "80%". */
+static bool amount(const struct at *at, const char *key, const char *text, struct pusd whole, struct pusd *out)
+{
+    struct error e;
+    char say[600], *end;
+    size_t n = strlen(text);
+    if (n > 1 && text[n - 1] == '%') {
+        double percent = strtod(text, &end);
+        if (end == text + n - 1 && percent >= 0 && percent <= 1000 && whole.v != BUDGET_UNLIMITED) {
+            out->v = (int64_t)((__int128)whole.v * (int64_t)(percent * 10000 + 0.5) / 1000000);
+            return true;
+        }
+        problem(at, key, "a share is of the hard limit, as in 80%; give `hard`, or an amount of dollars");
+        return false;
+    }
+    if (pusd_parse(text, out, &e) == RC_OK)
+        return true;
+    snprintf(say, sizeof say, "%s", e.message);
+    problem(at, key, say);
+    return false;
+}
+
+static bool read_start(const char *text, int64_t *local_s)
+{
+    int year, month, day, hour = 0, minute = 0, n = 0;
+    if (sscanf(text, "%4d-%2d-%2d%n", &year, &month, &day, &n) != 3 || n != 10)
+        return false;
+    if (text[n] && (sscanf(text + n, "T%2d:%2d%n", &hour, &minute, &n) != 2 || n != 6 || text[16]))
+        return false;
+    if (year < 1970 || year > 2100 || month < 1 || month > 12 || day < 1 || day > date_month_days(year, month) ||
+        hour < 0 || hour > 23 || minute < 0 || minute > 59)
+        return false;
+    *local_s = date_to_days(year, month, day) * 86400 + hour * 3600 + minute * 60;
+    return true;
+}
+
+/* The zone's table, as long as the configuration lives. */
+static const struct zone *load_zone(struct config_loader *l, const char *name, struct error *e)
+{
+    struct zone *z;
+    if (zone_load(&z, name, e) != RC_OK)
+        return NULL;
+    size_t bytes = (size_t)z->n * sizeof(struct zone_change);
+    struct zone *kept = arena_alloc(l->c->arena, sizeof *kept + bytes);
+    if (kept) {
+        struct zone_change *changes = (struct zone_change *)(kept + 1);
+        memcpy(changes, z->changes, bytes);
+        *kept = (struct zone){changes, z->n, z->offset_before_s};
+    } else {
+        (void)error_set(e, RC_FULL, "the configuration is too large");
+    }
+    zone_free(z);
+    return kept;
+}
+
+static void read_actions(const struct at *at, const char *key, const char **words, int n, unsigned allowed,
+                         unsigned *actions, const char **model)
+{
+    char say[320];
+    *model = NULL;
+    *actions = 0;
+    for (int i = 0; i < n; i++) {
+        enum budget_action a;
+        const char *m;
+        if (!budget_action_parse(words[i], &a, &m) || !(a & allowed)) {
+            snprintf(say, sizeof say,
+                     "\"%.64s\" is not an action here; write notify, prefer_local, local_only, \"downgrade: MODEL\", "
+                     "queue%s",
+                     words[i], allowed & BUDGET_DENY ? " or deny" : "; only a hard limit may deny");
+            problem(at, key, say);
+            continue;
+        }
+        if (m && !config_model_served(at->l->c, m) && !config_model(at->l->c, m)) {
+            snprintf(say, sizeof say, "no node serves a model \"%.64s\"", m);
+            problem(at, key, say);
+        }
+        *actions |= a;
+        if (m)
+            *model = m;
+    }
+}
+
+static void read_match(const struct at *at, struct budget_rule *r)
+{
+    for (int i = 0; i < at->b->n_match; i++) {
+        if (i == BUDGET_MATCHES_MAX) {
+            problem(at, "match", "too many conditions; up to 8 are allowed");
+            return;
+        }
+        char say[200], *text = config_strdup(at->l, at->b->match[i]);
+        if (budget_match_parse(text, &r->match[r->n_match])) {
+            r->n_match++;
+            continue;
+        }
+        snprintf(say, sizeof say,
+                 "\"%.64s\" is not a condition; write team=search, or user=* for one budget per user, or a label",
+                 text);
+        problem(at, "match", say);
+    }
+}
+
+static void read_period(const struct at *at, struct budget_rule *r)
+{
+    struct config_loader *l = at->l;
+    struct error e;
+    r->period.kind = at->b->period;
+    r->period.anchor_local_s = at->b->period == PERIOD_WEEK ? PERIOD_MONDAY_S : 0;
+    if (at->b->start && !read_start(at->b->start, &r->period.anchor_local_s))
+        problem(at, "start", "not a local date or time; write 2026-04-01 or 2026-04-01T06:00");
+    if (at->b->time_zone && !(r->period.zone = load_zone(l, at->b->time_zone, &e)))
+        problem(at, "time_zone", e.message);
+}
+
+static void read_limits(const struct at *at, struct budget_rule *r)
+{
+    const struct config_budget *b = at->b;
+    r->limits.hard.v = r->soft.v = BUDGET_UNLIMITED;
+    if (b->hard)
+        (void)amount(at, "hard", b->hard, (struct pusd){BUDGET_UNLIMITED}, &r->limits.hard);
+    if (b->soft && amount(at, "soft", b->soft, r->limits.hard, &r->soft) && r->soft.v > r->limits.hard.v)
+        problem(at, "soft", "the soft limit is above the hard one, so it would never be reached first");
+    if (b->carry_over && amount(at, "carry_over", b->carry_over, r->limits.hard, &r->limits.carry_max) && !b->hard)
+        problem(at, "carry_over", "means nothing without `hard`: what has no limit leaves nothing over");
+    if (!b->hard && !b->soft)
+        problem(at, "name", "give `hard`, `soft` or both: a budget without a limit limits nothing");
+    read_actions(at, "soft_actions", b->soft_actions, b->n_soft_actions, ~(unsigned)BUDGET_DENY, &r->soft_actions,
+                 &r->soft_model);
+    read_actions(at, "hard_actions", b->hard_actions, b->n_hard_actions, ~0u, &r->hard_actions, &r->hard_model);
+    if (b->n_soft_actions && !b->soft)
+        problem(at, "soft_actions", "means nothing without `soft`");
+    if (b->n_hard_actions && !b->hard)
+        problem(at, "hard_actions", "means nothing without `hard`");
+    if (!b->n_soft_actions)
+        r->soft_actions = BUDGET_NOTIFY;
+    if (!b->n_hard_actions)
+        r->hard_actions = BUDGET_NOTIFY | BUDGET_DENY;
+}
+
+void config_check_budgets(struct config_loader *l)
+{
+    struct config *c = l->c;
+    struct budget_rule *rules = arena_alloc(c->arena, sizeof *rules * (size_t)(c->n_budgets + 1));
+    for (int i = 0; rules && i < c->n_budgets; i++) {
+        const struct config_budget *b = &c->budgets[i];
+        struct at at = {l, b, i};
+        struct budget_rule *r = &rules[i];
+        if (!b->name)
+            continue; /* told already */
+        r->name = b->name;
+        for (int k = 0; k < i; k++) {
+            if (c->budgets[k].name && strcmp(c->budgets[k].name, b->name) == 0)
+                problem(&at, "name", "another budget has this name; every budget needs its own");
+        }
+        read_match(&at, r);
+        read_period(&at, r);
+        read_limits(&at, r);
+    }
+    c->budget_rules = rules;
+    if (!rules)
+        config_problem(l, 0, "budgets", "the configuration is too large");
+}
