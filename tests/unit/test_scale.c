@@ -703,6 +703,23 @@ static void the_worked_example(void)
     CHECK_INT(count(west), 2);
     CHECK_INT(count(sure), 0);
     CHECK(w.plan.hour.v == 10350000000000); /* 3 x 0.25 + 2 x 2.20 + 2 x 2.60 */
+    steps(20);
+    for (int32_t i = w.s.n_nodes - 1; i >= 0; i--) /* the east is taken back, and dry */
+        if (w.nodes[i].offer == east)
+            remove_node(i);
+    w.offers[east].launch_max = w.offers[east].steady_s = 0;
+    CHECK(capacity(false) == 10000);
+    step();
+    CHECK_INT(w.plan.n_actions, 1);
+    CHECK_INT(w.plan.actions[0].reason, SCALE_AS_FALLBACK);
+    CHECK_INT(count(sure), 2);
+    CHECK(w.plan.hour.v == 19710000000000); /* 2 x 6.88 in their place */
+    w.offers[east].launch_max = 1000;
+    w.offers[east].steady_s = 600;
+    steps(40);
+    CHECK_INT(count(east), 2);
+    CHECK_INT(count(sure), 0);
+    CHECK(w.plan.hour.v == 10350000000000);
 }
 
 int main(void)
