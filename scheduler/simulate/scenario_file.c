@@ -167,6 +167,7 @@ static const struct field type_fields[] = {
     KEY("sequences_max", FIELD_INT, file_type, sequences_max, .lo = 1, .hi = 4096),
     KEY("slots", FIELD_INT, file_type, slots, .lo = 1, .hi = 1e6),
     KEY("kv_tokens", FIELD_DOUBLE, file_type, kv_tokens, .lo = 1, .hi = 1e15),
+    KEY("load_max", FIELD_DOUBLE, file_type, load_max, .lo = 0.01, .hi = 0.99),
     KEY("mtbf_hours", FIELD_DOUBLE, file_type, mtbf_h, .lo = 0.001, .hi = 1e9),
     KEY("repair", FIELD_DURATION, file_type, repair_us),
     KEY("wake", FIELD_DURATION, file_type, wake_us),

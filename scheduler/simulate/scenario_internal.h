@@ -79,7 +79,7 @@ struct file_type {
     struct file_gpu gpu;
     struct file_watts watts;
     int32_t chunk_tokens, sequences_max, slots;
-    double kv_tokens, mtbf_h;
+    double kv_tokens, mtbf_h, load_max;
     int64_t wake_us, boot_us, repair_us; /* from sleep; from off */
     int line;
 };

@@ -224,6 +224,7 @@ static enum rc make_type(struct scenario *s, const struct file_type *f, struct s
     *t = (struct sim_type){.name = f->name,
                            .chunk_tokens = f->chunk_tokens,
                            .slots = f->slots,
+                           .load_max = f->load_max,
                            .mtbf_h = f->mtbf_h,
                            .repair_us = f->repair_us};
     const struct power_row *rows;

@@ -76,6 +76,9 @@ struct sim_type { /* one kind of machine as it serves one model */
     int32_t sequences_max; /* computed at once, 1 to 4096 */
     int32_t slots; /* requests it is sent at once; 0: as many as meet the SLO (capacity.h, by what has come so far) */
     int64_t kv_tokens; /* memory for so many tokens; 0: never short */
+    /* Calibrated: the share of its time that it may be busy so that the fleet keeps the SLO for TTFT. 0: from the curve, as
+     * of a node that stands alone (capacity.h), which is far too careful where requests go where the queue is short. */
+    double load_max;
     /* Draws of a whole node, by sequences in its batch; wake times. Cloud machines have one too, for the kWh: ACTIVE alone. */
     struct power_levels levels;
     int64_t prefill_mw; /* at least, while a prompt is computed */

@@ -123,7 +123,7 @@ enum rc sim_baseline(struct sim_scenario *out, struct sim_store *store, const st
 struct window {
     int64_t index;
     double tokens, most;
-    double prompt, output, prompt_sq;
+    double prompt, output, prompt_sq, held;
     int64_t n;
 };
 
@@ -133,15 +133,11 @@ static int32_t nodes_for(const struct sim_scenario *s, uint32_t model, const str
     if (best < 0 || !w->n)
         return 0;
     const struct sim_type *t = &s->types[s->offers[best].type];
-    const struct sim_slo *slo = &s->models[model].slo;
     const double n = (double)w->n, prompt = w->prompt / n, var = w->prompt_sq / n - prompt * prompt;
     const struct workload_mix mix = {
         .prompt = prompt, .output = w->output / n, .prompt_cv = var > 0 ? sqrt(var) / prompt : 0};
-    const struct capacity_slo bound = {.ttft_us = slo->ttft_us ? (double)slo->ttft_us - t->curve.base_us : 0,
-                                       .tpot_us = (double)slo->tpot_us,
-                                       .probability = slo->probability};
-    struct capacity c = {0};
-    capacity_at_slo(&c, &t->curve, &bound, &mix, t->sequences_max);
+    struct capacity c;
+    sim_capacity(&c, t, &s->models[model].slo, &mix, w->output > 0 ? w->held / w->output : 0);
     const double most = w->most > w->tokens ? w->most : w->tokens;
     const double need = most / ((double)window_us * 1e-6);
     return c.tokens_per_s > 0 ? (int32_t)ceil(need / c.tokens_per_s) : 0;
@@ -167,6 +163,7 @@ enum rc sim_peak_nodes(const struct sim_scenario *s, const struct sim_source *so
         w->prompt += r.prompt;
         w->prompt_sq += (double)r.prompt * r.prompt;
         w->output += r.output;
+        w->held += (double)r.output * (r.prompt + r.output);
         w->n++;
     }
     if (rc != RC_NOT_FOUND)

@@ -116,7 +116,7 @@ struct sim_model_state {
     struct forecast forecast;
     struct scale_memory memory;
     /* Running means (of the last ~1000 requests), as the daemon's estimates would be. */
-    double prompt, cached, output, prompt_sq;
+    double prompt, cached, output, prompt_sq, held; /* held: mean of output * (prompt + output) */
     int64_t n_seen;
     int32_t ready; /* nodes */
     int32_t offers[SCALE_OFFERS_MAX], n_offers;
@@ -240,6 +240,10 @@ void sim_plan_fini(struct sim *x);
 void sim_plan_event(struct sim *x, int32_t model);
 void sim_plan_soon(struct sim *x, int32_t model);              /* somebody waits, and nothing runs */
 void sim_observe(struct sim *x, int32_t model, double tokens); /* demand, now */
+/* Tokens/s of one node at the SLO. held: KV memory of a sequence under way, in the mean over time: long answers are there for
+ * longer, so it is more than that of the mean request. */
+void sim_capacity(struct capacity *c, const struct sim_type *t, const struct sim_slo *slo,
+                  const struct workload_mix *mix, double held);
 int32_t sim_week_s(const struct sim *x);
 
 /* sim_power.c */

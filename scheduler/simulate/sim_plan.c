@@ -23,14 +23,34 @@ void sim_observe(struct sim *x, int32_t model, double tokens)
 
 /* --- capacity ----------------------------------------------------------------------------------------------------------- */
 
+void sim_capacity(struct capacity *c, const struct sim_type *t, const struct sim_slo *slo,
+                  const struct workload_mix *mix, double held)
+{
+    const struct capacity_slo bound = {
+        .ttft_us = slo->ttft_us && t->load_max <= 0 ? (double)slo->ttft_us - t->curve.base_us : 0,
+        .tpot_us = (double)slo->tpot_us,
+        .probability = slo->probability,
+    };
+    int32_t sequences = t->slots && t->slots < t->sequences_max ? t->slots : t->sequences_max;
+    if (t->kv_tokens && held > 0 && (double)t->kv_tokens / held < sequences)
+        sequences = (int32_t)((double)t->kv_tokens / held);
+    *c = (struct capacity){0};
+    capacity_at_slo(c, &t->curve, &bound, mix, sequences > 0 ? sequences : 1);
+    if (c->limit == CAPACITY_NONE)
+        c->tokens_per_s = 0;
+    else if (t->load_max > 0 && c->load > t->load_max)
+        c->tokens_per_s *= t->load_max / c->load;
+}
+
 /* Where the scenario leaves it to us, a node is sent what it can decode at the SLO at its capacity, and as much beside as chance
- * brings together: the number in service swings by its square root (Poisson). */
+ * brings together: the number in service swings by its square root (Poisson). Where capacity is calibrated, routing by the
+ * foreseen first token is bound enough. */
 static void set_slots(struct sim *x, int32_t offer, double concurrency)
 {
     const struct sim_type *t = &x->s->types[x->s->offers[offer].type];
     const double most = ceil(concurrency + 2 * sqrt(concurrency)) + 1;
     const int32_t slots = most < t->sequences_max ? (int32_t)most : t->sequences_max;
-    if (t->slots || concurrency <= 0 || slots == x->offers[offer].slots)
+    if (t->slots || t->load_max > 0 || concurrency <= 0 || slots == x->offers[offer].slots)
         return;
     x->offers[offer].slots = slots;
     for (int32_t i = 0; i < x->n_nodes; i++)
@@ -43,7 +63,6 @@ static void set_slots(struct sim *x, int32_t offer, double concurrency)
 static void capacities(struct sim *x, int32_t model)
 {
     struct sim_model_state *m = &x->models[model];
-    const struct sim_slo *slo = &x->s->models[model].slo;
     const double var = m->prompt_sq - m->prompt * m->prompt;
     const struct workload_mix mix = {.prompt = m->prompt,
                                      .cached = m->cached,
@@ -51,16 +70,9 @@ static void capacities(struct sim *x, int32_t model)
                                      .prompt_cv = var > 0 && m->prompt > 0 ? sqrt(var) / m->prompt : 0};
     for (int32_t i = 0; i < m->n_offers; i++) {
         const struct sim_type *t = &x->s->types[x->s->offers[m->offers[i]].type];
-        const struct capacity_slo bound = {.ttft_us = slo->ttft_us ? (double)slo->ttft_us - t->curve.base_us : 0,
-                                           .tpot_us = (double)slo->tpot_us,
-                                           .probability = slo->probability};
-        int32_t sequences = t->slots && t->slots < t->sequences_max ? t->slots : t->sequences_max;
-        const double each = m->prompt + m->output;
-        if (t->kv_tokens && each > 0 && (double)t->kv_tokens / each < sequences)
-            sequences = (int32_t)((double)t->kv_tokens / each);
-        struct capacity c = {0};
-        capacity_at_slo(&c, &t->curve, &bound, &mix, sequences > 0 ? sequences : 1);
-        m->capacity[i] = c.limit == CAPACITY_NONE ? 0 : c.tokens_per_s;
+        struct capacity c;
+        sim_capacity(&c, t, &x->s->models[model].slo, &mix, m->output > 0 ? m->held / m->output : 0);
+        m->capacity[i] = c.tokens_per_s;
         x->offers[m->offers[i]].capacity = m->capacity[i];
         set_slots(x, m->offers[i], c.limit == CAPACITY_NONE ? 0 : c.concurrency + c.requests_per_s * c.ttft_us * 1e-6);
     }

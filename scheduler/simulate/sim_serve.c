@@ -370,6 +370,7 @@ static void learn(struct sim_model_state *m, const struct sim_request *r)
     m->cached += (r->cached - m->cached) / n;
     m->output += (r->output - m->output) / n;
     m->prompt_sq += ((double)r->prompt * r->prompt - m->prompt_sq) / n;
+    m->held += ((double)r->output * (r->prompt + r->output) - m->held) / n;
 }
 
 void sim_arrive(struct sim *x, const struct sim_request *r)
