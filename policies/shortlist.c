@@ -2,6 +2,7 @@
  * one go. */
 #include "policies/shortlist.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,13 +11,17 @@
 #define WIDTH        8
 #define WORDS        (SHORTLIST_MODELS_MAX / 64)
 #define LEVELS_MAX   6 /* 8^6 > SHORTLIST_NODES_MAX */
-#define VISITS_MAX   384
-#define FRONTIER_MAX 256
+#define VISITS_MAX   1024
+#define FRONTIER_MAX 1024
 #define FASTEST      2
+#define EXACT        4 /* the best so many are surely the best; the others are the best of those that were seen */
 #define TERM_MAX     1e18f
 #define NOTHING      1e30f /* the least of no terms */
 
 enum { T_STATE, T_MONEY, T_MONEY_IN, T_MONEY_OUT, T_FIRST, T_FIRST_IN, T_NEXT, T_TAIL, T_MJ, T_MJ_IN, T_MJ_OUT, TERMS };
+
+#define LASTING 4 /* load moves the fixed terms; these stay */
+static const int lasting[LASTING] = {T_MONEY_OUT, T_MONEY_IN, T_FIRST_IN, T_MJ_OUT};
 
 struct block {
     float least[TERMS][WIDTH];
@@ -38,7 +43,8 @@ struct shortlist {
     int32_t *leaf_of; /* by node; -1: not there */
     int32_t *unused;  /* stack of leaves */
     int32_t n_unused;
-    int32_t *order; /* scratch of shortlist_order() */
+    int32_t *order; /* scratch of shortlist_order(), like the two that follow */
+    float spread[LASTING];
     struct leaf *moved;
 };
 
@@ -238,9 +244,6 @@ int32_t shortlist_count(const struct shortlist *s)
 
 /* ---- order: a k-d tree's, by the terms that say what a node is ---------------------------------------------------- */
 
-/* Load moves the fixed terms; these stay. */
-static const int lasting[] = {T_MONEY_OUT, T_MONEY_IN, T_FIRST_IN, T_MJ_OUT};
-
 static int compare_kinds(const struct leaf *a, const struct leaf *b)
 {
     for (int w = 0; w < WORDS; w++) {
@@ -284,25 +287,31 @@ static void select_nth(const struct leaf *leaves, int32_t *order, int32_t n, int
     }
 }
 
-/* The term in which they differ most, as a ratio; -1: they differ in kind; -2: in nothing. */
-static int widest(const struct leaf *leaves, const int32_t *order, int32_t n)
+/* How far apart they are in a term: the logarithm of the ratio, of a thousand at most. */
+static float spread(const struct leaf *leaves, const int32_t *order, int32_t n, int term)
+{
+    float low = NOTHING, high = 0;
+    for (int32_t i = 0; i < n; i++) {
+        float x = leaves[order[i]].terms[term];
+        low = x < low ? x : low;
+        high = x > high ? x : high;
+    }
+    return high > 0 ? logf(high / (low > high * 1e-3f ? low : high * 1e-3f)) : 0;
+}
+
+/* The term in which they differ most, measured by how far apart all are; -1: they differ in kind; -2: in nothing. */
+static int widest(const struct shortlist *s, const int32_t *order, int32_t n)
 {
     int best = -2;
-    float best_ratio = 1;
+    float most = 0;
     for (int32_t i = 1; i < n; i++) {
-        if (compare_kinds(&leaves[order[0]], &leaves[order[i]]) != 0)
+        if (compare_kinds(&s->leaves[order[0]], &s->leaves[order[i]]) != 0)
             return -1;
     }
-    for (size_t t = 0; t < sizeof lasting / sizeof lasting[0]; t++) {
-        float low = NOTHING, high = 0;
-        for (int32_t i = 0; i < n; i++) {
-            float x = leaves[order[i]].terms[lasting[t]];
-            low = x < low ? x : low;
-            high = x > high ? x : high;
-        }
-        float ratio = high / (low > high * 1e-3f ? low : high * 1e-3f);
-        if (high > 0 && ratio > best_ratio) {
-            best_ratio = ratio;
+    for (int t = 0; t < LASTING; t++) {
+        float share = s->spread[t] > 0 ? spread(s->leaves, order, n, lasting[t]) / s->spread[t] : 0;
+        if (share > most) {
+            most = share;
             best = lasting[t];
         }
     }
@@ -318,15 +327,15 @@ static int32_t half(int32_t n)
     return (n / 2 + unit - 1) / unit * unit;
 }
 
-static void order_range(const struct leaf *leaves, int32_t *order, int32_t n)
+static void order_range(const struct shortlist *s, int32_t *order, int32_t n)
 {
     while (n > WIDTH) {
-        int term = widest(leaves, order, n);
+        int term = widest(s, order, n);
         if (term == -2)
             return;
         int32_t left = half(n);
-        select_nth(leaves, order, n, left, term);
-        order_range(leaves, order, left); /* halves: as deep as the logarithm */
+        select_nth(s->leaves, order, n, left, term);
+        order_range(s, order, left); /* halves: as deep as the logarithm */
         order += left;
         n -= left;
     }
@@ -339,7 +348,9 @@ void shortlist_order(struct shortlist *s)
         if (s->leaf_of[node] >= 0)
             s->order[n++] = s->leaf_of[node];
     }
-    order_range(s->leaves, s->order, n);
+    for (int t = 0; t < LASTING; t++)
+        s->spread[t] = spread(s->leaves, s->order, n, lasting[t]);
+    order_range(s, s->order, n);
     for (int32_t i = 0; i < n; i++)
         s->moved[i] = s->leaves[s->order[i]];
     clear_blocks(s);
@@ -421,15 +432,20 @@ static bool is_skipped(const struct shortlist_query *q, int32_t node)
     return false;
 }
 
-/* Worse than all that there is room for? */
+/* Nobody worse than this is of interest, once there are as many as are wanted. */
 static bool hopeless(const struct search *x, struct rating r)
 {
-    return x->n == x->want && !better(r, x->best[x->n - 1].rating);
+    return x->n == x->want && !better(r, x->best[(x->want < EXACT ? x->want : EXACT) - 1].rating);
+}
+
+static bool has_room(const struct search *x, struct rating r)
+{
+    return x->n < x->want || better(r, x->best[x->n - 1].rating);
 }
 
 static void keep(struct search *x, int32_t leaf, struct rating r)
 {
-    if (hopeless(x, r) || is_skipped(x->q, x->s->leaves[leaf].node))
+    if (!has_room(x, r) || is_skipped(x->q, x->s->leaves[leaf].node))
         return;
     int i = x->n < x->want ? x->n++ : x->n - 1;
     for (; i > 0 &&
@@ -479,11 +495,11 @@ static void look_into(struct search *x, int level, int32_t block)
     rate_children(x, b, ratings);
     x->visits++;
     for (int i = 0; i < WIDTH; i++) {
-        if (!((models[word][i] >> bit) & 1) || hopeless(x, ratings[i]))
+        if (!((models[word][i] >> bit) & 1))
             continue;
         if (level == 0)
             keep(x, block * WIDTH + i, ratings[i]);
-        else
+        else if (!hopeless(x, ratings[i]))
             push(x, (struct open){ratings[i], block * WIDTH + i, level - 1});
     }
 }
