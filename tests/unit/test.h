@@ -3,6 +3,7 @@
 #define TESTS_UNIT_TEST_H
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct {
@@ -37,9 +38,11 @@ static struct {
         }                                                                                                              \
     } while (0)
 
-/* Run one static void function as a named test. */
+/* Run one static void function as a named test; TEST_ONLY=name runs that one alone. */
 #define TEST(function)                                                                                                 \
     do {                                                                                                               \
+        if (getenv("TEST_ONLY") && strcmp(getenv("TEST_ONLY"), #function) != 0)                                        \
+            break;                                                                                                     \
         test_run_.name = #function;                                                                                    \
         test_run_.group_failed = 0;                                                                                    \
         function();                                                                                                    \

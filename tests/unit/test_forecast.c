@@ -128,6 +128,12 @@ static void counting_few_requests_is_uncertain(void)
             forecast_observe(&f, t * NS, (int32_t)t, 0);
     struct forecast_value v = forecast_at(&f, 60);
     CHECK(v.sd > 15);
+    forecast_init(&f, FORECAST_TOKENS); /* one in every ten seconds, for an hour: no forecast was wrong, by luck */
+    for (int64_t t = 0; t < 3600; t += 10)
+        forecast_observe(&f, t * NS, (int32_t)t, 2000);
+    v = forecast_at(&f, 60);
+    CHECK(fabs(v.mean - 200) < 1);
+    CHECK(v.sd > 50);
 }
 
 int main(void)

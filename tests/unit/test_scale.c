@@ -393,7 +393,7 @@ static void own_machines_first(void)
         w.s.limits.nodes_max = NODES_MAX;
         w.s.limits.hour_max.v = -1;
         w.s.limits.nodes_min = 0;
-        int32_t own = add_offer(SCALE_ON_PREM, 99, 400, 0.5, 0);
+        int32_t own = add_offer(SCALE_ON_PREM, 99, 400, 9, 0); /* even where energy is dear */
         for (int k = 0; k < 8; k++)
             add_node(own, SCALE_ASLEEP);
         demand(100 + below(&seed, 2000), 0);

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+# runtest: release
+"""Planted mistakes in the policies, each of which the laws of its unit test must catch: a copy of one source with one change
+is compiled and linked in its place. A mutant that survives means that a law is missing. Add rows as policies grow."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import harness
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# (what goes wrong, source in policies/, text as it is, text as the mutant has it, unit test, its law that must fail)
+MUTANTS = [
+    ("nodes_max is forgotten", "scale_moves.c",
+     "if (l->nodes_max - m->nodes < room) {",
+     "if (room < 0) {",
+     "scale", "limits_always_hold"),
+    ("draining nodes cost nothing", "scale_moves.c",
+     "m->hour += o->price_hour.v;\n",
+     "m->hour += n->state == SCALE_DRAINING ? 0 : o->price_hour.v;\n",
+     "scale", "limits_always_hold"),
+    ("booting nodes don't count", "scale.c",
+     "n->state == SCALE_BOOTING || n->state == SCALE_READY;",
+     "n->state == SCALE_READY;",
+     "scale", "booting_counts"),
+    ("drains don't look at what stays ready", "scale_moves.c",
+     "m->plan->ready - capacity >= m->floor",
+     "capacity >= 0",
+     "scale", "drains_leave_enough"),
+    ("paid hours are thrown away", "scale_moves.c",
+     "n->paid_s <= m->s->limits.tick_s &&",
+     "n->paid_s < 1000000 &&",
+     "scale", "paid_time_is_used"),
+    ("need is followed down at once", "scale.c",
+     "return m->held;",
+     "return need;",
+     "scale", "noise_does_not_flap"),
+    ("spares stand where what they stand in for does", "scale.c",
+     "(avoid >= 0 && scale_same_domain(s, i, avoid))",
+     "(avoid >= 0 && i == avoid)",
+     "scale", "spares_stand_elsewhere"),
+    ("domains are not bounded", "scale.c",
+     "bound_domains(w, s, fmax(need - keep, 0));",
+     "(void)keep;",
+     "scale", "part_of_a_fleet_is_lost"),
+    ("spot that was just back replaces what runs", "scale.c",
+     "o->steady_s >= s->limits.return_after_s",
+     "o->steady_s >= 0",
+     "scale", "fallback_and_the_way_back"),
+    ("there is no way back", "scale.c",
+     "keep = price * (1 - s->limits.replace_saving);",
+     "keep = price * 1e-6;",
+     "scale", "fallback_and_the_way_back"),
+    ("the cloud goes before own machines", "scale.c",
+     "select_groups(w, s, true, false);",
+     "select_groups(w, s, true, true);",
+     "scale", "own_machines_first"),
+    ("draining nodes are not taken back", "scale_moves.c",
+     "m->w->active[offer] < m->w->want[offer]; i++) {\n        const struct scale_node *n = &s->nodes[i];\n  "
+     "      if (n->offer != offer || n->state != SCALE_DRAINING",
+     "i < 0; i++) {\n        const struct scale_node *n = &s->nodes[i];\n        if (n->offer != offer ||"
+     " n->state != SCALE_DRAINING",
+     "scale", "draining_nodes_are_taken_back"),
+    ("the dearest offers come first", "scale_cover.c",
+     "return a->cost * b->capacity > b->cost * a->capacity",
+     "return a->cost * b->capacity < b->cost * a->capacity",
+     "scale", "a_large_fleet"),
+    ("a set is not rounded up", "scale_cover.c",
+     "read_back(w, j, false) >= target * (1 - SCALE_EPSILON)",
+     "read_back(w, j, false) >= target * 0.9",
+     "scale", "as_cheap_as_can_be"),
+    ("the API is paid beyond the budget", "scale.c",
+     "most = fmin(most, left /",
+     "most = fmin(most, 100 * left /",
+     "scale", "limits_always_hold"),
+    ("the net closes too late", "progress.c",
+     "start_us - in_hand_us",
+     "start_us",
+     "progress", "no_deadline_is_missed"),
+    ("each deadline is looked at alone", "progress.c",
+     "due_left += left_of(&work[i]);\n        due_behind",
+     "due_left = left_of(&work[i]);\n        due_behind",
+     "progress", "no_deadline_is_missed"),
+    ("dear hours are as good as cheap ones", "progress.c",
+     "if (m->n_hours == 0 || rate <= 0)",
+     "if (m)",
+     "progress", "cheap_hours_are_waited_for"),
+    ("idle machines are not used", "progress.c",
+     "idle >= o->even_rate",
+     "idle < 0",
+     "progress", "valleys_are_filled_and_nothing_rented"),
+    ("cached tokens are computed", "capacity.c",
+     "fmax(mix->prompt - mix->cached, 0)",
+     "mix->prompt",
+     "capacity", "cached_tokens_are_free"),
+    ("memory is full to the brim", "capacity.c",
+     "g->memory_bytes * CAPACITY_MEMORY_USABLE",
+     "g->memory_bytes",
+     "capacity", "memory"),
+    ("the week is not learnt", "forecast.c",
+     "double week = by_week(f, h_s), weights",
+     "double week = -1, weights",
+     "forecast", "the_week_is_learnt"),
+    ("counting few is certain", "forecast.c",
+     "double counting = 2 *",
+     "double counting = 0 *",
+     "forecast", "counting_few_requests_is_uncertain"),
+]
+
+
+def compiler(build):
+    with open(os.path.join(build, "CMakeCache.txt"), encoding="utf-8") as f:
+        return re.search(r"^CMAKE_C_COMPILER:\w+=(.*)$", f.read(), re.M).group(1)
+
+
+class Bench:
+    """Objects that all mutants share."""
+
+    def __init__(self, build):
+        self.cc, self.dir = compiler(build), tempfile.mkdtemp(prefix="spw_mutants_")
+        self.libs = [os.path.join(build, "policies", "libspw_policies.a"), os.path.join(build, "base", "libspw_base.a")]
+
+    def compile(self, source, out):
+        flags = ["-O1", "-w", "-std=gnu11", "-D_GNU_SOURCE", "-I", ROOT, "-I", os.path.join(ROOT, "policies")]
+        subprocess.run([self.cc, *flags, "-c", source, "-o", out], check=True, cwd=ROOT)
+        return out
+
+    def test_object(self, name):
+        return self.compile(os.path.join(ROOT, "tests", "unit", f"test_{name}.c"), os.path.join(self.dir, f"test_{name}.o"))
+
+    def fails(self, objects, out, law):
+        """Does the test say that something is wrong? It is ended at the first word of it."""
+        subprocess.run([self.cc, "-o", out, *objects, *self.libs, "-lm", "-lpthread"], check=True, capture_output=True)
+        env = dict(os.environ, TEST_ONLY=law)
+        with subprocess.Popen([out], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+            for line in p.stderr:
+                if "failed" in line:
+                    p.kill()
+                    return line.strip()
+            p.wait()
+            return "" if p.returncode == 0 else f"exit status {p.returncode}"
+
+    def mutant(self, i, objects):
+        what, source, old, new, test, law = MUTANTS[i]
+        with open(os.path.join(ROOT, "policies", source), encoding="utf-8") as f:
+            text = f.read()
+        assert text.count(old) == 1, f"{what}: {source} has its text {text.count(old)} times: bring the row up to date"
+        path = os.path.join(self.dir, f"mutant_{i}.c")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text.replace(old, new))
+        return self.fails([objects[test], self.compile(path, path[:-2] + ".o")], path[:-2], law)
+
+
+def every_mutant_is_caught(context):
+    bench = Bench(context.build)
+    try:
+        with ThreadPoolExecutor(int(os.environ.get("SPILLWAY_TEST_JOBS", "2"))) as pool:
+            names = sorted({m[4] for m in MUTANTS})
+            objects = dict(zip(names, pool.map(bench.test_object, names)))
+            verdicts = list(pool.map(lambda i: bench.mutant(i, objects), range(len(MUTANTS))))
+        survivors = [m[0] for m, verdict in zip(MUTANTS, verdicts) if not verdict]
+        for m, verdict in zip(MUTANTS, verdicts):
+            if os.environ.get("VERBOSE"):
+                print(f"  {m[0]}: {verdict or 'SURVIVES'}")
+        assert not survivors, f"no law catches: {'; '.join(survivors)}"
+    finally:
+        shutil.rmtree(bench.dir)
+
+
+if __name__ == "__main__":
+    harness.main(__doc__, [every_mutant_is_caught])
