@@ -58,9 +58,10 @@ void admin_reply(struct http_exchange *x, int status, const char *content_type, 
 void admin_reply_json(struct http_exchange *x, int status, const struct json_writer *w); /* frees w->out's bytes */
 void admin_reply_error(struct http_exchange *x, int status, const char *code, const char *format, ...) SPW_PRINTF(4, 5);
 
-/* handlers.c, ledger_view.c, keys_view.c */
+/* handlers.c, ledger_view.c, keys_view.c, budgets_view.c */
 admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_node, admin_get_ledger, admin_get_legs,
     admin_get_config, admin_get_status, admin_post_drain, admin_post_reload, admin_get_metrics, admin_get_keys,
-    admin_create_key, admin_revoke_key, admin_rotate_key;
+    admin_create_key, admin_revoke_key, admin_rotate_key, admin_get_budgets, admin_get_budget_changes, admin_set_budget,
+    admin_top_up_budget;
 
 #endif

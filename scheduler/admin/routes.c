@@ -58,6 +58,31 @@ const struct admin_route admin_routes[] = {
      NULL,
      "200 `{\"id\":\"key-1\",\"key\":\"sk-spw-...\"}`, the key this once; 404 `not_found`; 409 `conflict`: revoked or "
      "expired"},
+    {"GET", V1 "/budgets", admin_get_budgets,
+     "Budgets as they stand: what is spent, reserved and left in the running period, when it ends, and when it will be "
+     "used "
+     "up if spending goes on as it has.",
+     "`name`: one of them, as in each-user[alice]",
+     "200 `{\"budgets\":[{\"name\":\"research\",\"period\":\"month\",\"start\":\"2026-11-01T00:00:00.000Z\","
+     "\"reset\":\"2026-12-01T00:00:00.000Z\",\"hard_usd\":\"500.00\",\"soft_usd\":\"400.00\",\"limit_usd\":\"510.00\","
+     "\"spent_usd\":\"123.45\",\"waste_usd\":\"0.00\",\"reserved_usd\":\"0.02\",\"available_usd\":\"386.53\","
+     "\"carried_in_usd\":\"10.00\",\"topped_up_usd\":\"0.00\",\"level\":\"ok\",\"exhausted_forecast\":null}]}`; null: "
+     "no "
+     "such limit, or not in this period; 404 `not_found`; 503 `budgets_unavailable`"},
+    {"GET", V1 "/budgets/changes", admin_get_budget_changes,
+     "What was changed, newest first: top-ups, limits that were set, what was carried over, waste.",
+     "`name`: of one budget; `last`: how many, 1 to 10000; default 20",
+     "200 `{\"changes\":[{\"at\":\"2026-11-24T06:47:05.123Z\",\"name\":\"research\",\"change\":\"top_up\","
+     "\"amount_usd\":\"50.00\",\"soft_usd\":null,\"request_id\":null}]}`; `set` has the hard limit as amount, null: "
+     "the "
+     "configured one"},
+    {"POST", V1 "/budgets/set", admin_set_budget,
+     "Other limits than the configured ones, from now on and across restarts. Body: `{\"name\":\"research\","
+     "\"hard_usd\":\"800\",\"soft_usd\":\"700\"}`; what is left out stays, null is the configured one again.",
+     NULL, "200 as the list above, with the one; 400 `invalid_request`; 404 `not_found`"},
+    {"POST", V1 "/budgets/topup", admin_top_up_budget,
+     "More for the running period, once. Body: `{\"name\":\"research\",\"amount_usd\":\"50\"}`.", NULL,
+     "200 as the list above, with the one; 400 `invalid_request`; 404 `not_found`"},
     {"GET", V1 "/config", admin_get_config,
      "The effective configuration, secrets masked, with the source of each value.", NULL,
      "200 `{\"listen\":{\"value\":\"127.0.0.1:8080\",\"source\":\"line 3\"},...,\"nodes\":[{...}],\"keys\":[{...}]}`"},

@@ -444,8 +444,12 @@ static enum rc memory_set(struct budget_port *p, const struct budget_claim *clai
         return RC_FULL;
     }
     struct op *op = op_new(p, done, arg, 1);
-    x->hard = hard;
-    x->soft = soft;
+    if (hard.v >= -1)
+        x->hard = hard;
+    if (soft.v >= -1)
+        x->soft = soft;
+    hard = x->hard;
+    soft = x->soft;
     op->views[0] = view_of(x, c, claim);
     pthread_mutex_unlock(&p->store->lock);
     return changed(p, claim, &(struct ledger_budget_event){.kind = LEDGER_LIMITS, .amount = hard, .soft = soft}, op);

@@ -91,7 +91,7 @@ struct budget_store_ops {
     /* amount > 0: more for this period alone. With done's views as it stands afterwards. */
     enum rc (*top_up)(struct budget_port *p, const struct budget_claim *claim, struct pusd amount, budget_done_cb *done,
                       void *arg);
-    /* Limits from now on instead of the configured ones, in this and all later periods. A v of -1: the configured one again.
+    /* Limits from now on instead of the configured ones, in this and all later periods. A v of -1: the configured one again; -2: as it is now.
      */
     enum rc (*set)(struct budget_port *p, const struct budget_claim *claim, struct pusd hard, struct pusd soft,
                    budget_done_cb *done, void *arg);

@@ -12,7 +12,8 @@
 /* --- verbs: argv is what follows the verb; the exit code comes back ----------------------------------------- */
 
 typedef int cli_verb(int argc, char **argv);
-cli_verb cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask, cli_reload, cli_plan, cli_simulate;
+cli_verb cli_budgets, cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask, cli_reload, cli_plan,
+    cli_simulate;
 
 cli_verb cli_nodes_calibrate; /* argv: what follows "nodes calibrate" */
 

@@ -110,6 +110,24 @@ enum front_drain_mode { FRONT_NODE_DRAIN, FRONT_NODE_UNDRAIN };
 enum rc front_node_set_drain(struct front *f, const char *name, enum front_drain_mode mode,
                              struct error *e) SPW_MUST_USE;
 
+/* ---- budgets, for the admin API: on lane 0's loop; `done` may come from inside the call ------------------------------- */
+
+struct budget_known; /* scheduler/front/budget_desk.h */
+/* As they stand now, read from the store. RC_OK, or `why` there is nothing to tell. Valid for the call. */
+typedef void front_budgets_cb(enum rc rc, const char *why, const struct budget_known *budgets, int n, void *arg);
+#define FRONT_BUDGETS_MAX 10000 /* of one answer */
+/* name NULL: all that are known. RC_NOT_FOUND: there is no budget of that name. */
+enum rc front_budgets_read(struct front *f, const char *name, front_budgets_cb *done, void *arg,
+                           struct error *e) SPW_MUST_USE;
+/* top_up > 0: so much more in the running period. Else the limits, from now on: -1 is the configured one again,
+ * BUDGET_KEEP as it is. Told like a reading of the one. */
+#define BUDGET_KEEP (INT64_C(-2))
+struct front_budget_change {
+    struct pusd top_up, hard, soft;
+};
+enum rc front_budget_change(struct front *f, const char *name, const struct front_budget_change *c,
+                            front_budgets_cb *done, void *arg, struct error *e) SPW_MUST_USE;
+
 /* Prometheus text (version 0.0.4) of the whole process. RC_FULL when `out` is too small. */
 enum rc front_metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE;
 #define FRONT_METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"

@@ -17,7 +17,7 @@ FOLDERS = ("base", "kernels", "engine", "policies", "providers", "scheduler")
 FRAME = ("time", "level", "program", "area", "message")  # what base/log.c writes itself
 KINDS = {"S": "string", "I": "number", "D": "number", "B": "boolean"}
 TYPES = {"keyword": "string", "match_only_text": "string", "long": "number", "double": "number", "boolean": "boolean"}
-TEXT_AS_NUMBER = {"charge_usd", "charge_max_usd"}  # exact as text in the log, a number in charts
+TEXT_AS_NUMBER = {"charge_usd", "charge_max_usd", "spent_usd", "waste_usd", "excess_usd"}  # exact as text in the log, a number in charts
 # The ECS fields we use and their kinds (ECS 8.17).
 ECS = {
     "@timestamp": "date", "message": "string", "log.level": "string", "log.logger": "string",
