@@ -163,7 +163,7 @@ void webhook_send(struct webhook *w, const struct webhook_target *to, const char
     x->n = n;
     x->again = evtimer_new(w->loop, on_again, x);
     if (!read_token(to->token_file, x->authorization, sizeof x->authorization)) {
-        log_warn(w->log, "budget", "the webhook's token file cannot be read", LOG_S("file", to->token_file));
+        log_warn(w->log, "budget", "the webhook's token file cannot be read", LOG_S("name", to->token_file));
         x->authorization[0] = '\0';
     }
     try_it(x);
