@@ -169,7 +169,7 @@ static enum rc run(struct sim *x, const struct sim_options *o)
     return rc;
 }
 
-static void sim_init(struct sim *x)
+static enum rc sim_init(struct sim *x)
 {
     x->nodes_max = nodes_max_of(x->s);
     x->random = x->s->seed;
@@ -178,11 +178,15 @@ static void sim_init(struct sim *x)
     sources_init(x);
     result_init(x);
     sim_serve_init(x);
+    const enum rc rc = sim_route_init(x);
+    if (rc != RC_OK)
+        return rc;
     sim_fleet_init(x);
     sim_plan_init(x);
     sim_power_init(x);
     sim_fleet_start(x);
     event_queue_set(&x->queue, x->at_samples, 0);
+    return RC_OK;
 }
 
 static void sim_fini(struct sim *x)
@@ -191,6 +195,7 @@ static void sim_fini(struct sim *x)
     sim_plan_fini(x);
     sim_power_fini(x);
     sim_fleet_fini(x);
+    sim_route_fini(x);
     event_queue_fini(&x->queue);
     free(x->models);
 }
@@ -206,9 +211,11 @@ enum rc sim_run(const struct sim_scenario *s, const struct sim_source *source, c
     x->source = source;
     x->r = r;
     x->e = e;
-    sim_init(x);
-    const enum rc rc = run(x, o);
-    sim_finish(x);
+    enum rc rc = sim_init(x);
+    if (rc == RC_OK) {
+        rc = run(x, o);
+        sim_finish(x);
+    }
     sim_fini(x);
     free(x);
     if (rc != RC_OK)

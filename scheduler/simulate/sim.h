@@ -35,7 +35,7 @@
 #define SIM_TYPES_MAX  256
 #define SIM_SITES_MAX  64
 #define SIM_APIS_MAX   64
-#define SIM_NODES_MAX  100000 /* alive at once */
+#define SIM_NODES_MAX  65000 /* alive at once */
 #define SIM_TEAMS_MAX  65536
 
 /* A value over time: value[i] holds from at_us[i] on (at_us[0] is 0, rising); before the span it is over, after it, it

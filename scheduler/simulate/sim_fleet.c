@@ -115,14 +115,15 @@ static void set_marginal(struct sim *x, int32_t offer)
     const struct sim_offer *o = &x->s->offers[offer];
     const struct sim_type *t = &x->s->types[o->type];
     const struct node_spec *spec = &x->specs[o->type];
-    if (o->site < 0)
-        return;
-    const double pico_per_mj = (double)x->site_uusd[o->site] / 3600.0;
+    const double pico_per_mj = o->site < 0 ? 0 : (double)x->site_uusd[o->site] / 3600.0;
     const double busy = spec->mw[spec->sequences] - spec->mw[0];
     const double step = t->curve.decode_us_base + t->curve.decode_us_per_seq * spec->sequences;
     const double out = busy * step / spec->sequences * 1e-6 * pico_per_mj;
     const double in = (spec->prefill_mw > spec->mw[0] ? spec->prefill_mw - spec->mw[0] : 0) *
                       t->curve.prefill_us_per_tok * 1e-6 * pico_per_mj;
+    x->offers[offer].mj_per_output = (float)(busy * step / spec->sequences * 1e-6);
+    x->offers[offer].mj_per_input = (float)((spec->prefill_mw > spec->mw[0] ? spec->prefill_mw - spec->mw[0] : 0) *
+                                            t->curve.prefill_us_per_tok * 1e-6);
     x->offers[offer].marginal = (struct token_prices){
         .input = {(int64_t)(in > 0 ? in : 0)}, .cached_input = {0}, .output = {(int64_t)(out > 0 ? out : 0)}};
 }
@@ -230,6 +231,7 @@ int32_t sim_launch(struct sim *x, int32_t offer, enum sim_state state)
                            .asleep_in = POWER_SLEEP};
     node_model_init(&n->m, spec, heap, x->now_us);
     const struct power_levels *l = &x->s->types[o->type].levels;
+    sim_route_forget(x, node);
     if (state == SIM_BOOTING) {
         x->offers[offer].bill.launches++;
         enter(x, node, SIM_BOOTING, o->boot_us);
@@ -472,6 +474,9 @@ void sim_fleet_init(struct sim *x)
     for (int32_t i = 0; i < x->s->n_sites; i++)
         sim_site_event(x, i);
     x->site_known = true;
+    for (int32_t i = 0; i < x->s->n_offers; i++)
+        if (x->s->offers[i].site < 0)
+            set_marginal(x, i);
 }
 
 /* After the offers' first events: what is there at the start. */

@@ -6,7 +6,9 @@
 #include "base/heap.h"
 #include "policies/capacity.h"
 #include "policies/forecast.h"
+#include "policies/prefix.h"
 #include "policies/progress.h"
+#include "policies/shortlist.h"
 #include "scheduler/simulate/event_queue.h"
 #include "scheduler/simulate/node_model.h"
 #include "scheduler/simulate/sim.h"
@@ -73,6 +75,7 @@ struct sim_node {
     int64_t life_us;  /* when the state under way ends; EVENT_NEVER */
     int64_t fails_us; /* EVENT_NEVER: it does not */
     int32_t offer, slots;
+    bool listed;
     int32_t free, counted; /* slots in the model's sums: free ones, all */
     enum sim_state state;
     bool leaving;      /* the market takes it back, at life_us */
@@ -90,10 +93,11 @@ struct sim_node {
 struct sim_offer_state {
     int32_t alive, booting, asleep, broken; /* broken: in repair. alive: all but asleep, broken */
     int32_t leaving;
-    int32_t available;            /* now; INT32_MAX: no series */
-    double capacity;              /* of one node: tokens/s at the SLO, as last reckoned */
-    int32_t slots;                /* of one node */
-    struct pusd price;            /* per hour, now */
+    int32_t available;                 /* now; INT32_MAX: no series */
+    double capacity;                   /* of one node: tokens/s at the SLO, as last reckoned */
+    int32_t slots;                     /* of one node */
+    struct pusd price;                 /* per hour, now */
+    float mj_per_input, mj_per_output; /* likewise, in millijoules */
     struct token_prices marginal; /* of one more request on a node that is awake: its energy, by the tariff of now */
     int64_t launchable_since_us;  /* -1: not now */
     /* Nodes that accept. */
@@ -174,7 +178,14 @@ struct sim {
 
     int64_t sample_us; /* between samples */
     struct sim_result *r;
-    uint64_t turn;                    /* round robin */
+    uint64_t turn;                 /* round robin */
+    double api_tail[SIM_APIS_MAX]; /* the SLO's quantile of what it takes, by its mean */
+    struct shortlist *shortlist;   /* owned */
+    uint32_t came;                 /* nodes in it, ever */
+    struct prefix_map *prefix;     /* owned; NULL: no prompt had blocks */
+    bool prefix_tried;
+    const uint64_t *blocks; /* of the request that is being placed; NULL: none, or not known any more */
+    int32_t n_blocks;
     int64_t site_uusd[SIM_SITES_MAX]; /* per kWh, now */
     int64_t site_ceiling_mw[SIM_SITES_MAX], power_last_us[SIM_SITES_MAX];
     bool site_known, powered; /* powered: some site is */
@@ -199,8 +210,14 @@ struct sim_pick {
     bool may_wait;
 };
 struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread);
-/* The node's load or state changed. */
+/* The node's slots or state changed. */
 void sim_route_changed(struct sim *x, int32_t node);
+/* Only what it is busy with did. */
+void sim_route_load(struct sim *x, int32_t node);
+void sim_route_forget(struct sim *x, int32_t node);
+void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node);
+enum rc sim_route_init(struct sim *x) SPW_MUST_USE;
+void sim_route_fini(struct sim *x);
 
 /* sim_fleet.c */
 void sim_fleet_init(struct sim *x);

@@ -195,6 +195,7 @@ static void serve_by_node(struct sim *x, int32_t live, int32_t node)
     struct sim_node *n = &x->nodes[node];
     struct sim_model_state *m = &x->models[l->model];
     l->node = node;
+    sim_route_sent(x, l, node);
     int32_t fresh = l->prompt + l->said - l->cached;
     if (fresh < 1)
         fresh = 1;
@@ -399,8 +400,11 @@ void sim_arrive(struct sim *x, const struct sim_request *r)
     x->r->requests++;
     if (l->measured)
         class_of(x, l)->requests++;
+    x->blocks = r->n_blocks ? r->blocks : NULL;
+    x->n_blocks = r->n_blocks;
     /* Nobody overtakes those who wait already, as in the daemon: a freed slot is taken for them before anybody sees it. */
     dispatch(x, live);
+    x->blocks = NULL; /* who waits has lost them: they are the trace's */
 }
 
 void sim_node_event(struct sim *x, int32_t node)
@@ -428,6 +432,8 @@ void sim_node_event(struct sim *x, int32_t node)
             sim_emptied(x, node);
         sim_serve_waiting(x, sim_model_of(x, node));
     }
+    if (!any)
+        sim_route_load(x, node);
     sim_reschedule(x, node);
 }
 
