@@ -181,7 +181,7 @@ struct sim {
     uint64_t turn;                 /* round robin */
     double api_tail[SIM_APIS_MAX]; /* the SLO's quantile of what it takes, by its mean */
     struct shortlist *shortlist;   /* owned */
-    uint32_t came;                 /* nodes in it, ever */
+    int32_t came;                  /* nodes, since it was last put in order */
     struct prefix_map *prefix;     /* owned; NULL: no prompt had blocks */
     bool prefix_tried;
     const uint64_t *blocks; /* of the request that is being placed; NULL: none, or not known any more */

@@ -7,8 +7,10 @@
 #include "policies/route.h"
 #include "scheduler/simulate/sim_internal.h"
 
+#define COARSE_US     20000.0
+#define COARSE_BATCH  8
 #define LATE_US       1e12
-#define REORDER_AFTER 64 /* nodes that came: like ones are to be neighbours again */
+#define REORDER_AFTER 64 /* nodes that came, and a quarter of all: like ones are to be neighbours again */
 
 /* --- what is foreseen ------------------------------------------------------------------------------------------------------ */
 
@@ -65,6 +67,13 @@ static double api_tail(const struct sim_api *a, double probability)
 
 /* --- what the index is told ---------------------------------------------------------------------------------------------- */
 
+/* The index gets coarse figures, so that near equals are equal there: of equals it looks at a few, of others at all that could be
+ * better, and the index changes less often. Candidates are judged by exact ones. */
+static double coarse(double us)
+{
+    return ceil(us / COARSE_US) * COARSE_US;
+}
+
 static struct shortlist_terms terms_of(const struct sim *x, int32_t node)
 {
     const struct sim_node *n = &x->nodes[node];
@@ -72,13 +81,15 @@ static struct shortlist_terms terms_of(const struct sim *x, int32_t node)
     const struct sim_offer_state *o = &x->offers[n->offer];
     const int32_t batch = n->m.n + n->m.n_group + n->m.n_queued + 1;
     const int32_t decoded = batch < n->m.spec->sequences ? batch : n->m.spec->sequences;
-    const double step = c->decode_us_base + c->decode_us_per_seq * decoded;
+    const int32_t about = (decoded + COARSE_BATCH - 1) / COARSE_BATCH * COARSE_BATCH;
+    const double step = c->decode_us_base + c->decode_us_per_seq * about;
     const bool room = has_room(&n->m, usual_memory(&x->models[sim_model_of(x, node)]));
     return (struct shortlist_terms){
         .state = n->free > 0 ? SHORTLIST_READY : SHORTLIST_FULL,
         .money_per_input = (float)o->marginal.input.uusd_per_mtok,
         .money_per_output = (float)o->marginal.output.uusd_per_mtok,
-        .first_us = (float)(room ? curve_ttft_us(c, (double)n->m.queued_tokens, 0, n->m.n, n->m.spec->chunk) : LATE_US),
+        .first_us =
+            (float)(room ? coarse(curve_ttft_us(c, (double)n->m.queued_tokens, 0, n->m.n, n->m.spec->chunk)) : LATE_US),
         .first_us_per_input = (float)c->prefill_us_per_tok,
         .next_us = (float)step,
         .tail = 1,
@@ -106,8 +117,10 @@ static void index_changed(struct sim *x, int32_t node)
     shortlist_kind_add(&kind, sim_model_of(x, node));
     shortlist_put(x->shortlist, node, &kind, &t);
     n->listed = true;
-    if (++x->came % REORDER_AFTER == 0)
+    if (++x->came >= REORDER_AFTER && 4 * x->came >= shortlist_count(x->shortlist)) {
         shortlist_order(x->shortlist);
+        x->came = 0;
+    }
 }
 
 void sim_route_load(struct sim *x, int32_t node)
