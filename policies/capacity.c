@@ -5,6 +5,8 @@
 #include "base/error.h"
 
 #define LOAD_MAX     0.95 /* where no SLO ends it sooner */
+#define SHORT_ANSWER 3    /* the mean output over the short one whose TPOT is meant */
+#define DECODE_LEAST 0.02 /* of time that is left to decoding at worst */
 #define BISECTIONS   60
 #define US_PER_S     1e6
 #define TOKENS_LEAST 1e-9
@@ -62,6 +64,45 @@ static double work_us(const struct node_curve *c, const struct workload_mix *mix
     return prefill_us(c, mix) + c->decode_us_per_seq * mix->output;
 }
 
+/* Standard normal quantile, p in (0, 1): Abramowitz & Stegun 26.2.23, off by less than 4.5e-4. */
+static double normal_quantile(double p)
+{
+    double t = sqrt(-2 * log(p < 0.5 ? p : 1 - p));
+    double x = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)));
+    return p < 0.5 ? -x : x;
+}
+
+/* Quantile of wait and own prefill over prompts of all sizes. A prompt keeps those behind it waiting for its
+ * prefill and for its part in the steps of decoding that go along; prompts that come within one step share them. */
+static double wait_and_prefill_us(const struct node_curve *c, const struct capacity_slo *slo,
+                                  const struct workload_mix *mix, double per_us, double step_us)
+{
+    double p = prefill_us(c, mix), var = mix->prompt_cv * mix->prompt_cv * p * p;
+    double service = p + step_us / (1 + per_us * (p + step_us)), u = per_us * service;
+
+    if (u >= 1)
+        return HUGE_VAL;
+    double wait = per_us * (service * service + var) / (2 * (1 - u)), mean = wait + p;
+    var += u > 0 ? 2 * wait * wait / u - wait * wait : 0;
+    if (mean <= 0)
+        return 0;
+    double log_var = log1p(var / (mean * mean));
+    return mean * exp(normal_quantile(slo->probability > 0 ? slo->probability : 0.5) * sqrt(log_var) - log_var / 2);
+}
+
+/* Quantile of TPOT over answers: by chance more sequences are in the batch, and more prompts come between the
+ * tokens. */
+static double tpot_quantile_us(const struct capacity *at, const struct node_curve *c, const struct capacity_slo *slo,
+                               const struct workload_mix *mix, double per_us)
+{
+    double z = normal_quantile(slo->tpot_probability), p = prefill_us(c, mix), share = per_us * p;
+    double lasts_us = at->tpot_us * mix->output / SHORT_ANSWER;
+    double share_sd = sqrt(per_us * p * p * (1 + mix->prompt_cv * mix->prompt_cv) / lasts_us);
+    double step = c->decode_us_base + c->decode_us_per_seq * (at->concurrency + z * sqrt(at->concurrency));
+
+    return fmax(step / fmax(1 - share - z * share_sd, DECODE_LEAST), at->tpot_us);
+}
+
 /* The asked quantile of the time behind other prompts. */
 static double wait_us(const struct node_curve *c, const struct capacity_slo *slo, const struct workload_mix *mix,
                       double per_us)
@@ -91,8 +132,12 @@ bool capacity_at_rate(struct capacity *out, const struct node_curve *c, const st
      * */
     out->tpot_us = fmax(c->decode_us_base / (1 - load), c->decode_us_base + c->decode_us_per_seq);
     out->concurrency = per_us * mix->output * out->tpot_us;
-    double wait = wait_us(c, slo, mix, per_us);
-    out->ttft_us = c->base_us + prefill_us(c, mix) + wait + out->tpot_us;
+    out->tpot_us_p = slo->tpot_probability > 0 ? tpot_quantile_us(out, c, slo, mix, per_us) : out->tpot_us;
+    double step = c->decode_us_base + c->decode_us_per_seq * out->concurrency;
+    if (slo->all_prompts) /* half of the step under way is still to come, and its own is after its prompt */
+        out->ttft_us = c->base_us + wait_and_prefill_us(c, slo, mix, per_us, step) + 1.5 * step;
+    else
+        out->ttft_us = c->base_us + prefill_us(c, mix) + wait_us(c, slo, mix, per_us) + out->tpot_us;
     return true;
 }
 
@@ -103,7 +148,7 @@ static bool holds(struct capacity *out, const struct node_curve *c, const struct
     *limit = CAPACITY_BY_COMPUTE;
     if (!capacity_at_rate(out, c, slo, mix, rate) || out->load > LOAD_MAX)
         return false;
-    if (slo->tpot_us > 0 && out->tpot_us > slo->tpot_us)
+    if (slo->tpot_us > 0 && out->tpot_us_p > slo->tpot_us)
         *limit = CAPACITY_BY_TPOT;
     else if (slo->ttft_us > 0 && out->ttft_us > slo->ttft_us)
         *limit = CAPACITY_BY_TTFT;

@@ -80,7 +80,7 @@ static enum rc read_ask(struct plan_ask *ask, const struct plan_words *p, struct
     *ask = (struct plan_ask){.mix = {p->prompt, p->cached, p->output, p->prompt_cv},
                              .requests_per_s = p->qps,
                              .peak = p->peak,
-                             .slo = {.probability = 0.99},
+                             .slo = {.probability = 0.99, .all_prompts = true},
                              .over_provision = p->over_provision,
                              .years = p->years,
                              .pue = p->pue};
@@ -91,7 +91,10 @@ static enum rc read_ask(struct plan_ask *ask, const struct plan_words *p, struct
     if (kwh.v > (int64_t)1000 * 1000000000000)
         return error_set(e, RC_INVALID, "--tariff: more than 1000 dollars per kWh");
     ask->uusd_per_kwh = kwh.v / 1000000;
-    return plan_parse_slo(&ask->slo, p->slo, e);
+    if (plan_parse_slo(&ask->slo, p->slo, e) != RC_OK)
+        return e->code;
+    ask->slo.tpot_probability = ask->slo.probability;
+    return RC_OK;
 }
 
 static enum rc run_plan(const struct plan_words *p, struct plan_catalogue *c, struct error *e)
@@ -128,7 +131,7 @@ static enum rc run_plan(const struct plan_words *p, struct plan_catalogue *c, st
 
 int cli_plan(int argc, char **argv)
 {
-    struct plan_words p = {.slo = "ttft=500ms,tpot=50ms,p=0.99",
+    struct plan_words p = {.slo = "ttft=1s,tpot=50ms,p=0.99",
                            .format = "table",
                            .tariff = "0.12",
                            .prompt_cv = 1,
@@ -147,7 +150,7 @@ int cli_plan(int argc, char **argv)
          .dhi = 1e7},
         {"prompt-cv", 0, ARG_DOUBLE, &p.prompt_cv, .meta = "X", .help = "spread of prompts: deviation over mean",
          .dhi = 20},
-        {"slo", 0, ARG_STRING, &p.slo, .meta = "SLO", .help = "what must hold; p: of the first token"},
+        {"slo", 0, ARG_STRING, &p.slo, .meta = "SLO", .help = "what must hold; p: for this share of requests"},
         {"peak", 0, ARG_DOUBLE, &p.peak, .meta = "X", .help = "busiest hour of the day over the mean", .dlo = 1,
          .dhi = 12},
         {"over-provision", 0, ARG_DOUBLE, &p.over_provision, .meta = "X", .help = "more than is asked for", .dhi = 10},
@@ -170,7 +173,7 @@ int cli_plan(int argc, char **argv)
             "size hardware for a workload: memory, nodes by type, a month's cost owned, spot, on demand and by API",
         .example =
             "spillway plan --model llama-3.3-70b --qps 2 --prompt 1000 --output 300\n"
-            "spillway plan -m deepseek-r1 -q 5 --prompt 800 --output 900 --slo ttft=1s,tpot=60ms,p=0.95 --format json",
+            "spillway plan -m deepseek-r1 -q 5 --prompt 800 --output 900 --slo ttft=2s,tpot=60ms,p=0.95 --format json",
         .options = options,
         .n_options = sizeof(options) / sizeof(options[0])};
 

@@ -55,11 +55,14 @@ static void print_ask(const struct plan_result *r, FILE *out)
         r->model->name, a->requests_per_s, a->requests_per_s * a->peak, a->mix.prompt, a->mix.cached, a->mix.output);
     fprintf(out, "SLO: ");
     if (a->slo.ttft_us > 0)
-        fprintf(out, "first token within %g ms for %g%% of requests", a->slo.ttft_us / 1e3, a->slo.probability * 100);
+        fprintf(out, "first token within %g ms", a->slo.ttft_us / 1e3);
     if (a->slo.tpot_us > 0)
         fprintf(out, "%s%g ms per further token", a->slo.ttft_us > 0 ? ", " : "", a->slo.tpot_us / 1e3);
-    fprintf(out, "%s; %g%% more than is asked for is provided\n",
-            a->slo.ttft_us > 0 || a->slo.tpot_us > 0 ? "" : "none, up to 95% load", a->over_provision * 100);
+    if (a->slo.ttft_us > 0 || a->slo.tpot_us > 0)
+        fprintf(out, ", for %g%% of requests", a->slo.probability * 100);
+    else
+        fprintf(out, "none, up to 95%% load");
+    fprintf(out, "; %g%% more than is asked for is provided\n", a->over_provision * 100);
     fprintf(out, "memory: %.1f GB of weights (%g bits), %.1f KB of KV per token, %.0f MB per request at its end\n\n",
             capacity_weights_bytes(m) / 1e9, m->bits_per_weight, per_tok / 1e3,
             per_tok * (a->mix.prompt + a->mix.output) / 1e6);
@@ -90,7 +93,7 @@ static void print_sizes(const struct plan_result *r, FILE *out)
         cell(&t, "%.2f", row->capacity.requests_per_s);
         cell(&t, "%.0f", row->capacity.tokens_per_s);
         cell(&t, "%.0f", row->capacity.ttft_us / 1e3);
-        cell(&t, "%.1f", row->capacity.tpot_us / 1e3);
+        cell(&t, "%.1f", row->capacity.tpot_us_p / 1e3);
         cli_table_add(&t, capacity_limit_name(row->capacity.limit));
         cell(&t, "%.0f", row->nodes_peak);
         cell(&t, "%.1f", row->nodes_mean);
@@ -161,9 +164,10 @@ static void print_misfits(const struct plan_result *r, FILE *out)
                     row->node->name, row->memory.weights_bytes / 1e9,
                     row->node->gpus * row->node->gpu_memory_bytes * CAPACITY_MEMORY_USABLE / 1e9);
         if (row->why == PLAN_NO_SLO)
-            fprintf(out,
-                    "%s: too slow: alone on it a request has its first token after %.0f ms and then one in %.1f ms\n",
-                    row->node->name, row->capacity.ttft_us / 1e3, row->capacity.tpot_us / 1e3);
+            fprintf(
+                out,
+                "%s: too slow: alone on it a request may have its first token after %.0f ms and then one in %.1f ms\n",
+                row->node->name, row->capacity.ttft_us / 1e3, row->capacity.tpot_us_p / 1e3);
     }
 }
 
@@ -246,7 +250,8 @@ static void put_row(struct json_writer *w, const struct plan_row *row)
     put_number(w, "kv_bytes_per_token", row->memory.kv_bytes_per_tok);
     json_int(w, "kv_tokens_per_replica", row->memory.kv_tokens);
     put_number(w, "ttft_ms", row->capacity.ttft_us / 1e3);
-    put_number(w, "tpot_ms", row->capacity.tpot_us / 1e3);
+    put_number(w, "tpot_ms", row->capacity.tpot_us_p / 1e3);
+    put_number(w, "tpot_ms_mean", row->capacity.tpot_us / 1e3);
     if (row->why == PLAN_OK) {
         json_bool(w, "measured", row->measured);
         put_number(w, "requests_per_s", row->capacity.requests_per_s);
