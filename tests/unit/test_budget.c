@@ -620,6 +620,42 @@ static void test_actions(void)
         CHECK(budget_action_name((enum budget_action)i)[0]);
 }
 
+/* The worked example of docs/POLICIES.md, in pico-dollars. */
+static void test_example(void)
+{
+    const int64_t in = 2000000, out = 10000000, dollar = INT64_C(1000000000000);
+    struct budget_limits l = {.hard = {dollar}};
+    struct budget_state s = {.spent = {dollar / 100 * 97}}, *p = &s;
+    const struct budget_ask first = {{2512 * in}, {out}, 1, 256}, more = {{0}, {out}, 1, 256};
+    struct pusd held = budget_reserve(&l, &p, 1, &first).amount;
+    CHECK_INT(held.v, 7584000000);
+    CHECK_INT(budget_available(&l, &s).v, 22416000000);
+    (void)budget_reserve(&l, &p, 1, &first);
+    CHECK_INT(budget_available(&l, &s).v, 14832000000);
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(budget_reserve(&l, &p, 1, &more).units, 256);
+    CHECK_INT(budget_available(&l, &s).v, 4592000000);
+    CHECK_INT(budget_reserve(&l, &p, 1, &first).units, -1);
+    held.v += 2 * 256 * out + budget_reserve(&l, &p, 1, &more).amount.v;
+    CHECK_INT(budget_available(&l, &s).v, 2032000000);
+    CHECK_INT(budget_reserve(&l, &p, 1, &more).units, 203);
+    CHECK_INT(budget_available(&l, &s).v, 2000000);
+    CHECK_INT(budget_settle(&p, 1, held, (struct pusd){500 * in + 900 * out}).v, 0);
+    CHECK_INT(s.reserved.v, 14734000000);
+    CHECK_INT(budget_available(&l, &s).v, 5266000000);
+    CHECK(budget_reserve(&l, &p, 1, &first).units > 0);
+}
+
+static void test_carry_example(void)
+{
+    const int64_t dollar = INT64_C(1000000000000);
+    struct budget_limits l = {.hard = {500 * dollar}, .carry_max = {50 * dollar}};
+    struct budget_state october = {.spent = {380 * dollar}, .reserved = {dollar / 10 * 4}}, november = {0};
+    november.carried_in = budget_carry(&l, &october);
+    CHECK_INT(budget_limit(&l, &november).v, 550 * dollar);
+    CHECK_INT(budget_carry(&l, &november).v, 50 * dollar);
+}
+
 static void test_large(void)
 {
     struct budget_limits l = {.hard = {INT64_MAX - 1}};
@@ -646,6 +682,8 @@ int main(int argc, char **argv)
     TEST(test_levels);
     TEST(test_forecast);
     TEST(test_actions);
+    TEST(test_example);
+    TEST(test_carry_example);
     TEST(test_large);
     return TEST_RESULT();
 }
