@@ -17,6 +17,8 @@
  *     first, then the busiest, then the lower index. The first that cover the need get all the work; the others get new
  *     work only when those are full, so that they run empty. (A node that serves one request draws most of what it draws with a full batch:
  *     486 of 690 W measured for 8B on one H100, so few full nodes cost far less than many that are half empty.)
+ *     The last answers of a node that runs empty may be moved (where the group says so) when all of them fit elsewhere
+ *     and that costs less than its draw until the last would be over: with m answers of mean length h, about h (ln m + 0.58).
  *  5. Waking. A node is woken when the capacity needed by the time it would be up is more than what is awake, on its way, or
  *     shallower. So the shallow levels carry what may come soon and the deep ones what comes late.
  *  6. Depth, for nodes that are empty and not needed: power_depth(), below.
@@ -112,7 +114,7 @@ struct power_node {
     enum power_state state;            /* that it is in, or comes from while it moves */
     enum power_state to;               /* that it moves to; == state: it doesn't */
     int64_t moved_us;                  /* until it has; 0: not known, its whole time is assumed */
-    int64_t idle_us;                   /* without work for so long; 0 with work */
+    int64_t idle_us;                   /* since its last work, or since it was last woken; 0 with work */
     int32_t in_flight, slots;          /* slots 0: unbounded, draws are those of the last point */
     double capacity;                   /* active; >= 0 */
     int32_t group;                     /* nodes of one group serve the same model and stand in for each other */
@@ -136,8 +138,27 @@ struct power_group {
     int64_t until_us;                         /* as far as the forecast goes */
     int32_t trust;                            /* see struct power_forecast */
     double steady; /* eco: the largest share of its speed that a node may be loaded to there; 0: no eco */
-    bool spills;   /* what doesn't fit can be served elsewhere */
+    /* Answers may be moved off a node that runs empty: cut, and continued on another, which reads prompt and answer again.
+     * That costs so much more energy per answer (0: they aren't moved), and an answer lasts hold_us in the mean. */
+    int64_t move_mj, hold_us;
+    bool spills; /* what doesn't fit can be served elsewhere */
 };
+/* Fills in what comes: `now`, `margin`, `steps` and `until_us`. The unit of capacity is one request being served: a request
+ * that holds a slot for h seconds adds h to what the forecast was fed with (forecast_observe), so that its level is the
+ * number being served at once (Little's law). Of in_use requests exp(-t / hold) are still there after t; the rest of the
+ * way goes to the forecast's mean, with z of its spreads, which grow from nothing at the same pace. *g is kept from plan to
+ * plan ({0} at the start, with the caller's settings): what was foreseen for a time h ahead fades over h, so that a dip of
+ * the forecast that is shorter than a level takes to pay sends nobody there. */
+struct forecast;
+struct power_outlook {
+    const struct forecast *forecast;
+    double in_use, waiting; /* requests */
+    double hold_s;          /* mean time that one holds a slot */
+    double z;               /* 2.3: 99 times of 100 */
+    int64_t tick_us;        /* until the next plan */
+};
+void power_foresee(struct power_group *g, const struct power_outlook *o);
+
 struct power_snapshot {
     const struct power_node *nodes;
     int32_t n_nodes;
@@ -145,7 +166,7 @@ struct power_snapshot {
     int32_t n_groups;
     int64_t cap_mw;  /* of the site; 0: none */
     int64_t base_mw; /* what the site draws beside the nodes */
-    /* A change of more or less need than this share of one node moves nobody: 0.1. No flapping at the edge. */
+    /* No other node begins to accept work for less than this share of its capacity beyond what those before it hold: 0.1. */
     double hysteresis;
 };
 
@@ -176,8 +197,12 @@ const char *power_reason_name(enum power_reason r); /* "long_idle": for labels *
 
 struct power_choice {
     enum power_state target;
-    bool accepts; /* gets new work; false: only when nobody who accepts has room */
+    bool
+        accepts; /* gets new work; false: only what has waited a while (half of its time to first token, say) because nobody
+                   * who accepts had room */
     enum power_reason reason;
+    bool
+        moves; /* what it has is to be continued on those who accept: they have room, and that costs less than waiting */
     int64_t idle_left_us; /* what the forecast says; -1: nothing */
 };
 struct power_plan {
@@ -205,7 +230,10 @@ struct power_ask {
     int32_t in_flight;                 /* there, without it */
     int64_t wait_us;                   /* it may wait so long; 0: not at all */
     bool batch;                        /* waits rather than costs money elsewhere */
-    bool spills;                       /* another place, outside the limit, may and can serve it */
+    /* Answers may be moved off a node that runs empty: cut, and continued on another, which reads prompt and answer again.
+     * That costs so much more energy per answer (0: they aren't moved), and an answer lasts hold_us in the mean. */
+    int64_t move_mj, hold_us;
+    bool spills; /* another place, outside the limit, may and can serve it */
 };
 /* ceiling_mw: of the site, everything already admitted, told or under way counted. freed_us: when draw is expected to be
  * given back, -1: not known. Batch queues before it spills; interactive work spills before it queues, and queues

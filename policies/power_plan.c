@@ -1,6 +1,7 @@
 /* The plan of a site: an order of each group's nodes, then one walk along it. */
 #include "policies/power.h"
 
+#include <math.h>
 #include <stddef.h>
 
 #define LEAST_CAPACITY 1e-9
@@ -157,6 +158,7 @@ struct walk {
     const struct power_group *g;
     double covered; /* capacity of the nodes before this one */
     int32_t warm;   /* of them awake, or waking */
+    int32_t room;   /* slots free on those of them that accept */
 };
 
 /* Tells node i where to go if the most that can be drawn still fits; false: it does not, and i stays. */
@@ -228,24 +230,44 @@ static double capacity_in(const struct power_node *n, enum power_state s)
     return s == POWER_ECO ? n->capacity * n->levels->of[POWER_ECO].speed : n->capacity;
 }
 
+/* Does an awake node get new work? The first that are needed for what is there do; a little more than they hold (the
+ * hysteresis) is no reason to begin with another: it would serve few for as long as the longest answer takes. */
+static bool gets_work(const struct walk *w, const struct power_node *n, bool warm)
+{
+    double over = w->g->now - w->covered;
+    if (w->covered <= 0)
+        return over > 0 || warm;
+    return over > (n->accepts ? 0 : w->s->hysteresis * n->capacity) + LEAST_CAPACITY;
+}
+
+/* The m-th of m answers of exponential length is over after h (1 + 1/2 + ... + 1/m) in the mean. */
+static void move_work(struct walk *w, const struct power_node *n, struct power_choice *c)
+{
+    if (w->g->move_mj <= 0 || w->room < n->in_flight)
+        return;
+    double last_s = (double)w->g->hold_us / 1e6 * (log(n->in_flight) + 0.58);
+    double mw = (double)(power_draw_mw(n->levels, n->to, n->in_flight) - n->levels->of[n->to].idle_mw);
+    c->moves = mw * last_s > (double)w->g->move_mj * n->in_flight;
+    if (c->moves)
+        w->room -= n->in_flight;
+}
+
 static void awake_node(struct walk *w, int32_t i, struct power_choice *c)
 {
     const struct power_node *n = &w->s->nodes[i];
-    double need = w->g->now + w->g->margin, edge = n->accepts ? w->s->hysteresis * n->capacity : 0;
-    bool warm = w->warm < w->g->keep_warm, needed = w->covered < need + edge - LEAST_CAPACITY || warm;
-    /* Only what is in use, or margin, keeps an empty node from its ladder; not the hysteresis. */
-    if (n->in_flight == 0 && need <= w->covered + LEAST_CAPACITY && !warm)
-        needed = false;
-    c->accepts = needed;
-    if (needed) {
-        double share = (need - w->covered) / n->capacity;
-        c->reason = w->covered < w->g->now - LEAST_CAPACITY || n->in_flight > 0 ? POWER_SERVES
-                    : w->covered < need - LEAST_CAPACITY                        ? POWER_MARGIN
-                                                                                : POWER_KEPT_WARM;
-        set_speed(w, i, c, share);
-    } else if (n->in_flight > 0)
+    double need = w->g->now + w->g->margin;
+    bool warm = w->warm < w->g->keep_warm, wanted = w->covered < need - LEAST_CAPACITY;
+    c->accepts = gets_work(w, n, warm);
+    if (c->accepts && n->slots > n->in_flight && n->state == POWER_ACTIVE)
+        w->room += n->slots - n->in_flight;
+    if (n->in_flight > 0 && !c->accepts) {
         c->reason = POWER_RUNS_EMPTY;
-    else
+        move_work(w, n, c);
+    } else if (c->accepts || wanted || warm) {
+        bool serves = n->in_flight > 0 || w->covered < w->g->now - LEAST_CAPACITY;
+        c->reason = serves ? POWER_SERVES : wanted ? POWER_MARGIN : POWER_KEPT_WARM;
+        set_speed(w, i, c, (need - w->covered) / n->capacity);
+    } else
         go_deeper(w, i, c);
     if (c->target <= POWER_ECO) {
         w->covered += capacity_in(n, c->target);
