@@ -15,7 +15,7 @@
  *                period is spent in the level that is cheapest for its length, known beforehand. The last needs no way back.
  * Saving = 1 - energy / energy of all on; the share is policy's saving / optimum's saving.
  *
- *   energy SHARED [70b|8b] [--no-off] [--seed N] [--z Z] [--trust T]
+ *   energy SHARED [70b|8b] [--no-off] [--move] [--seed N] [--z Z] [--trust T]
  * SHARED: the folder with data/traces and data/power.
  * links: spw_sched_simulate spw_policies m */
 #include <math.h>
@@ -47,13 +47,14 @@ static const struct class classes[] = {
 };
 
 struct request {
-    int64_t at_us, hold_us;
-    int32_t waited_us;
+    int64_t at_us, hold_us, prompt_us; /* holds a slot for so long, of it for the prompt */
+    int64_t start_us, end_us;
+    int32_t waited_us, node;
     bool in; /* a fleet that is all on has a slot for it */
 };
 struct options {
     const char *shared, *only;
-    bool no_off;
+    bool no_off, moves;
     uint64_t seed;
     double z;
     int trust;
@@ -136,7 +137,9 @@ static void read_requests(struct bench *b, const struct options *o)
         }
         double tokens = r.output + r.prompt * b->prompt_share;
         struct request *q = &b->requests[b->n++];
-        *q = (struct request){.at_us = r.at_us, .hold_us = (int64_t)(tokens * b->slot_s_per_token * S) + 1};
+        *q = (struct request){.at_us = r.at_us,
+                              .hold_us = (int64_t)(tokens * b->slot_s_per_token * S) + 1,
+                              .prompt_us = (int64_t)(r.prompt * b->prompt_share * b->slot_s_per_token * S)};
         if (q->at_us + q->hold_us > b->end_us)
             b->end_us = q->at_us + q->hold_us;
     }
@@ -175,7 +178,7 @@ static void set_levels(struct bench *b, int idle_w, bool no_off)
 
 struct leaving {
     int64_t at_us;
-    int32_t node;
+    int32_t request; /* who has moved since ends at another time */
 };
 struct day {
     const struct bench *b;
@@ -185,6 +188,9 @@ struct day {
     double joules;
     struct leaving *heap;
     int n_heap, heap_size;
+    struct leaving *late;
+    int n_late;
+    int64_t moved;
     int *queue; /* of requests, by arrival */
     int q_head, q_tail;
     int in_use;
@@ -195,6 +201,7 @@ struct day {
     double state_node_h[POWER_STATES], waking_node_h;
     int64_t wakes;
     double z;
+    bool moves;
 };
 
 static void count_energy(struct day *d, int i, int64_t now)
@@ -261,7 +268,10 @@ static void start(struct day *d, struct request *r, int node, int64_t now)
     d->nodes[node].in_flight++;
     d->in_use++;
     r->waited_us = (int32_t)(now - r->at_us);
-    heap_add(d, (struct leaving){now + r->hold_us, node});
+    r->start_us = now;
+    r->end_us = now + r->hold_us;
+    r->node = node;
+    heap_add(d, (struct leaving){r->end_us, (int32_t)(r - d->b->requests)});
 }
 
 static void serve_queue(struct day *d, int64_t now, bool spread)
@@ -276,12 +286,42 @@ static void serve_queue(struct day *d, int64_t now, bool spread)
     }
 }
 
+static void leave_node(struct day *d, int node, int64_t now)
+{
+    count_energy(d, node, now);
+    if (--d->nodes[node].in_flight == 0)
+        d->idle_from_us[node] = now;
+}
+
 static void leave(struct day *d, struct leaving l)
 {
-    count_energy(d, l.node, l.at_us);
+    const struct request *r = &d->b->requests[l.request];
+    if (r->end_us != l.at_us)
+        return;
+    leave_node(d, r->node, l.at_us);
     d->in_use--;
-    if (--d->nodes[l.node].in_flight == 0)
-        d->idle_from_us[l.node] = l.at_us;
+}
+
+/* All answers of a node go on elsewhere, where prompt and answer are read again. */
+static void move_answers(struct day *d, int from, int64_t now)
+{
+    for (int i = 0, n = d->n_heap; i < n && d->nodes[from].in_flight > 0; i++) {
+        struct request *r = &d->b->requests[d->heap[i].request];
+        int to = choose(d, false, true);
+        if (r->node != from || r->end_us != d->heap[i].at_us || to < 0 || to == from)
+            continue;
+        leave_node(d, from, now);
+        count_energy(d, to, now);
+        d->nodes[to].in_flight++;
+        r->node = to;
+        r->end_us += r->prompt_us + (int64_t)((double)(now - r->start_us) * d->b->prompt_share);
+        d->moved++;
+        /* Into the heap after this walk: it moves what stands in it. */
+        d->late = spw_realloc(d->late, (size_t)(d->n_late + 1) * sizeof *d->late);
+        d->late[d->n_late++] = (struct leaving){r->end_us, (int32_t)(r - d->b->requests)};
+    }
+    while (d->n_late > 0)
+        heap_add(d, d->late[--d->n_late]);
 }
 
 static void finish_moves(struct day *d, int64_t now)
@@ -307,9 +347,16 @@ static void plan_now(struct day *d, int64_t now)
     int waiting = 0; /* not those who are about to get a slot that is about to be free */
     for (int q = d->q_head; q < d->q_tail && now - b->requests[d->queue[q]].at_us >= PATIENCE; q++)
         waiting++;
-    struct power_outlook o = {.forecast = &d->forecast, .in_use = d->in_use, .waiting = waiting, .hold_s = d->hold_s,
-                              .z = d->z, .tick_us = (int64_t)S};
+    struct power_outlook o = {.forecast = &d->forecast,
+                              .in_use = d->in_use,
+                              .waiting = waiting,
+                              .hold_s = d->hold_s,
+                              .z = d->z,
+                              .tick_us = (int64_t)S};
     power_foresee(g, &o);
+    g->hold_us = (int64_t)(d->hold_s * S);
+    double read_s = b->prompt_share * d->hold_s; /* a slot's time, at what a slot draws in a full batch */
+    g->move_mj = d->moves ? (int64_t)((double)power_draw_mw(&b->levels, POWER_ACTIVE, SLOTS) / SLOTS * read_s) : 0;
     struct power_snapshot s = {
         .nodes = d->nodes, .n_nodes = d->b->nodes, .groups = g, .n_groups = 1, .hysteresis = 0.1};
     for (int i = 0; i < d->b->nodes; i++) {
@@ -321,6 +368,8 @@ static void plan_now(struct day *d, int64_t now)
     for (int i = 0; i < d->b->nodes; i++) {
         struct power_node *n = &d->nodes[i];
         n->accepts = choices[i].accepts;
+        if (choices[i].moves)
+            move_answers(d, i, now);
         if (choices[i].target == n->to || n->state != n->to)
             continue;
         count_energy(d, i, now);
@@ -337,6 +386,7 @@ static void init_day(struct day *d, const struct bench *b, const struct options 
     d->b = b;
     d->z = o->z;
     d->group = (struct power_group){.trust = o->trust, .keep_warm = 1};
+    d->moves = o->moves;
     forecast_init(&d->forecast, FORECAST_TOKENS);
     d->queue = spw_malloc((size_t)b->n * sizeof *d->queue + 1);
     for (int i = 0; i < b->nodes; i++)
@@ -396,6 +446,7 @@ static void run_day(struct day *d, bool planned, bool admit)
 static void fini_day(struct day *d)
 {
     free(d->heap);
+    free(d->late);
     free(d->queue);
 }
 
@@ -527,13 +578,12 @@ static void one_row(struct bench *b, const struct options *o, int idle_w, double
         late += b->requests[i].in && b->requests[i].waited_us > WAIT_US;
     }
     double least = bound_joules(b), saved = on.joules - policy.joules, could = on.joules - least;
-    printf("%-4s %4.0f%% %3d nodes %4d W  %8.1f %8.1f %8.1f  %7.1f (%4.1f%%) %7.1f  %5.1f%%  %6.3f%% %5lld %5.1f %5.1f "
-           "%5.1f "
-           "%4.1f%%\n",
+    printf("%-4s %4.0f%% %3d nodes %4d W  %8.1f %8.1f %8.1f  %7.1f (%4.1f%%) %7.1f  %5.1f%%  %6.3f%% %5lld %6lld %5.1f "
+           "%5.1f %5.1f %4.1f%%\n",
            b->class->name, share * 100, b->nodes, idle_w, on.joules / 3.6e6, policy.joules / 3.6e6, least / 3.6e6,
            saved / 3.6e6, 100 * saved / on.joules, could / 3.6e6, 100 * saved / could, 100 * (double)late / (double)in,
-           (long long)policy.wakes, policy.state_node_h[0], policy.state_node_h[2], policy.state_node_h[3],
-           100 * (double)(b->n - in) / b->n);
+           (long long)policy.wakes, (long long)policy.moved, policy.state_node_h[0], policy.state_node_h[2],
+           policy.state_node_h[3], 100 * (double)(b->n - in) / b->n);
     fflush(stdout);
     fini_day(&on);
     fini_day(&policy);
@@ -569,6 +619,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--no-off") == 0)
             o.no_off = true;
+        else if (strcmp(argv[i], "--move") == 0)
+            o.moves = true;
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             o.seed = strtoull(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--z") == 0 && i + 1 < argc)
@@ -581,12 +633,13 @@ int main(int argc, char **argv)
             o.only = argv[i];
     }
     if (!o.shared) {
-        fprintf(stderr, "usage: energy SHARED [70b|8b] [--no-off] [--seed N] [--z Z] [--trust T]\n");
+        fprintf(stderr, "usage: energy SHARED [70b|8b] [--no-off] [--move] [--seed N] [--z Z] [--trust T]\n");
         return 2;
     }
     printf("# kWh of the day: all on, policy, optimum; saved by policy (of all on), by the optimum; share; requests "
            "that waited "
-           "> 0.5 s;\n# wakes; node-hours active, asleep, off; requests that even a fleet that is all on has no slot "
+           "> 0.5 s;\n# wakes; moved answers; node-hours active, asleep, off; requests that even a fleet that is all "
+           "on has no slot "
            "for\n");
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
         if (!o.only || strcmp(o.only, classes[i].name) == 0)
