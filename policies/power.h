@@ -17,8 +17,8 @@
  *     first, then the busiest, then the lower index. The first that cover the need get all the work; the others get new
  *     work only when those are full, so that they run empty. (A node that serves one request draws most of what it draws with a full batch:
  *     486 of 690 W measured for 8B on one H100, so few full nodes cost far less than many that are half empty.)
- *     The last answers of a node that runs empty may be moved (where the group says so) when all of them fit elsewhere
- *     and that costs less than its draw until the last would be over: with m answers of mean length h, about h (ln m + 0.58).
+ *     The last answers of a node that runs empty may be moved (where the group says so) when all of them fit elsewhere,
+ *     the next step of the forecast too, and that costs less than its draw until the last would be over: with m answers of mean length h, about h (ln m + 0.58).
  *  5. Waking. A node is woken when the capacity needed by the time it would be up is more than what is awake, on its way, or
  *     shallower. So the shallow levels carry what may come soon and the deep ones what comes late.
  *  6. Depth, for nodes that are empty and not needed: power_depth(), below.

@@ -243,7 +243,7 @@ static bool gets_work(const struct walk *w, const struct power_node *n, bool war
 /* The m-th of m answers of exponential length is over after h (1 + 1/2 + ... + 1/m) in the mean. */
 static void move_work(struct walk *w, const struct power_node *n, struct power_choice *c)
 {
-    if (w->g->move_mj <= 0 || w->room < n->in_flight)
+    if (w->g->move_mj <= 0 || w->room < n->in_flight || need_within(w->g, 0) > w->covered)
         return;
     double last_s = (double)w->g->hold_us / 1e6 * (log(n->in_flight) + 0.58);
     double mw = (double)(power_draw_mw(n->levels, n->to, n->in_flight) - n->levels->of[n->to].idle_mw);
