@@ -7,6 +7,9 @@
 /* Load is compared as requests per slot. A node without a declared bound counts as having this many slots, so that it
  * neither attracts nor repels everything beside a bounded one. */
 #define SLOTS_WHEN_UNBOUNDED 256
+/* A node that holds the whole prompt is preferred to one that holds nothing of it and has fewer requests, as long as they
+ * differ by less than 1 / PROMPTS_PER_SLOTS of their slots: affinity must not make a hot spot. */
+#define PROMPTS_PER_SLOTS 2
 
 const char *route_reason_name(enum route_reason r)
 {
@@ -26,6 +29,7 @@ const char *route_reason_name(enum route_reason r)
     case ROUTE_LESS_FIT: return "less_fit";
     case ROUTE_DEARER: return "dearer";
     case ROUTE_BUSIER: return "busier";
+    case ROUTE_LESS_CACHED: return "less_cached";
     case ROUTE_TIE: return "tie";
     }
     return "unknown";
@@ -64,11 +68,20 @@ static enum route_reason admit(const struct route_request *r, const struct route
     return ROUTE_CHOSEN;
 }
 
+/* Of the prompt, that it need not read. */
+static int64_t cached_of(const struct route_request *r, const struct route_candidate *c)
+{
+    int64_t input = r->input_tokens > 0 ? r->input_tokens : 0;
+    int64_t cached = c->cached_tokens > 0 ? c->cached_tokens : 0;
+    return cached < input ? cached : input;
+}
+
 /* An estimate that does not fit is as dear as can be, not an error: somebody must still answer. */
 static int64_t predicted_charge(const struct route_request *r, const struct route_candidate *c)
 {
     struct token_counts n = {
         .input = r->input_tokens > 0 ? r->input_tokens : 0,
+        .cached_input = cached_of(r, c),
         .output = r->output_tokens > 0 ? r->output_tokens : 0,
     };
     struct pusd charge;
@@ -100,6 +113,29 @@ static int compare_load(const struct route_candidate *a, const struct route_cand
     return (load_a > load_b) - (load_a < load_b);
 }
 
+/* <0, 0, >0 as the request means less, the same or more work on a than on b: load and what is left of the prompt to read,
+ * as fractions of slots and of the prompt. Exact: products of two int32 and a prompt, in 128 bits. */
+static int compare_work(const struct route_request *r, const struct route_candidate *a, const struct route_candidate *b)
+{
+    __extension__ typedef __int128 wide;
+    int64_t slots_a = a->slots > 0 ? a->slots : SLOTS_WHEN_UNBOUNDED;
+    int64_t slots_b = b->slots > 0 ? b->slots : SLOTS_WHEN_UNBOUNDED;
+    int64_t more_load = a->in_flight * slots_b - b->in_flight * slots_a;
+    int64_t input = r->input_tokens > 0 ? r->input_tokens : 1;
+    wide more =
+        (wide)more_load * PROMPTS_PER_SLOTS * input - (wide)(slots_a * slots_b) * (cached_of(r, a) - cached_of(r, b));
+    return (more > 0) - (more < 0);
+}
+
+/* Equally fit and equally cheap, c lost to the chosen one. */
+static enum route_reason why_not(const struct route_request *r, const struct route_candidate *c,
+                                 const struct route_candidate *chosen)
+{
+    if (compare_work(r, c, chosen) == 0)
+        return ROUTE_TIE;
+    return compare_load(c, chosen) > 0 ? ROUTE_BUSIER : ROUTE_LESS_CACHED;
+}
+
 void route_choose(struct route_decision *d, const struct route_request *r, const struct route_candidate *c, int32_t n)
 {
     SPW_ASSERT(n >= 0 && n <= ROUTE_CANDIDATES_MAX);
@@ -121,7 +157,7 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
         if (better == 0)
             better = (charge[i] > charge[best]) - (charge[i] < charge[best]);
         if (better == 0)
-            better = compare_load(&c[i], &c[best]);
+            better = compare_work(r, &c[i], &c[best]);
         if (better < 0) {
             best = i;
             equals = 1;
@@ -137,15 +173,14 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
     int32_t pick = (int32_t)(r->spread % (uint32_t)equals);
     for (int32_t i = best, seen = 0; i < n && d->chosen < 0; i++) {
         if (d->reasons[i] == ROUTE_CHOSEN && c[i].rank == c[best].rank && charge[i] == charge[best] &&
-            compare_load(&c[i], &c[best]) == 0 && seen++ == pick)
+            compare_work(r, &c[i], &c[best]) == 0 && seen++ == pick)
             d->chosen = i;
     }
     for (int32_t i = 0; i < n; i++) {
         if (d->reasons[i] != ROUTE_CHOSEN || i == d->chosen)
             continue;
-        d->reasons[i] = c[i].rank > c[best].rank            ? ROUTE_LESS_FIT
-                        : charge[i] > charge[best]          ? ROUTE_DEARER
-                        : compare_load(&c[i], &c[best]) > 0 ? ROUTE_BUSIER
-                                                            : ROUTE_TIE;
+        d->reasons[i] = c[i].rank > c[best].rank   ? ROUTE_LESS_FIT
+                        : charge[i] > charge[best] ? ROUTE_DEARER
+                                                   : why_not(r, &c[i], &c[d->chosen]);
     }
 }

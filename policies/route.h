@@ -3,8 +3,9 @@
  *
  * The rule (objective cost): of the nodes that serve the model, are healthy, admit the request's privacy and are not
  * full, those that suit the request best (rank); of these the one whose predicted marginal charge for this request is
- * lowest; ties go to fewer requests in flight per slot, then to the lower index (or, among exact equals, to the one
- * `spread` selects, so that equals share load). */
+ * lowest; ties go to less work: requests in flight per slot, and the share of the prompt that the node does not hold
+ * already (prefix.h), a whole prompt counting as much as half of its slots; then to the lower index (or, among exact
+ * equals, to the one `spread` selects, so that equals share load). */
 #ifndef POLICIES_ROUTE_H
 #define POLICIES_ROUTE_H
 
@@ -26,6 +27,7 @@ struct route_candidate {
     int32_t rank;                                /* how well it suits, 0 best: a lower rank goes before any price */
     int32_t in_flight, slots;                    /* slots 0: unbounded */
     struct token_prices prices;                  /* marginal, per token */
+    int64_t cached_tokens;                       /* of the prompt, that it is expected to hold already */
 };
 struct route_request {
     int64_t input_tokens;  /* estimate */
@@ -55,6 +57,7 @@ enum route_reason { /* why a candidate was not chosen, most fundamental first */
                     ROUTE_LESS_FIT,
                     ROUTE_DEARER,
                     ROUTE_BUSIER,
+                    ROUTE_LESS_CACHED, /* not busier, but it would have to read more of the prompt */
                     ROUTE_TIE,
 };
 const char *route_reason_name(enum route_reason r);

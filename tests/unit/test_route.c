@@ -51,14 +51,22 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed)
         c->in_flight = (int32_t)(next_random(seed) % 5);
         c->slots = (int32_t)(next_random(seed) % 4) * 2;
         c->prices.input.uusd_per_mtok = (int64_t)(next_random(seed) % 3) * 100000;
-        c->prices.cached_input = c->prices.input;
+        c->prices.cached_input.uusd_per_mtok = c->prices.input.uusd_per_mtok / 2;
+        c->cached_tokens = next_random(seed) % 3 ? 0 : (int64_t)(next_random(seed) % 4) * 400 - 200;
         c->prices.output.uusd_per_mtok = (int64_t)(next_random(seed) % 3) * 400000;
     }
 }
 
+static int64_t model_cached(const struct snapshot *s, int32_t i)
+{
+    int64_t cached = s->c[i].cached_tokens < 0 ? 0 : s->c[i].cached_tokens;
+    return cached > s->request.input_tokens ? s->request.input_tokens : cached;
+}
+
 static int64_t model_charge(const struct snapshot *s, int32_t i)
 {
-    return s->request.input_tokens * s->c[i].prices.input.uusd_per_mtok +
+    return (s->request.input_tokens - model_cached(s, i)) * s->c[i].prices.input.uusd_per_mtok +
+           model_cached(s, i) * s->c[i].prices.cached_input.uusd_per_mtok +
            s->request.output_tokens * s->c[i].prices.output.uusd_per_mtok;
 }
 
@@ -83,6 +91,15 @@ static double model_load(const struct snapshot *s, int32_t i)
     return (double)s->c[i].in_flight / (s->c[i].slots ? s->c[i].slots : 256);
 }
 
+/* With what is left of the prompt to read, a whole one being as much as half of the slots; in integers, whose least common
+ * denominator is that of slots of 2, 4, 6 and 256 and of prompts of 500 and 1000 tokens. */
+static int64_t model_work(const struct snapshot *s, int32_t i)
+{
+    int64_t slots = s->c[i].slots ? s->c[i].slots : 256, input = s->request.input_tokens, unit = INT64_C(768) * 1000;
+    int64_t left = input ? (input - model_cached(s, i)) * unit / input : 0;
+    return 2 * s->c[i].in_flight * unit / slots + left;
+}
+
 /* i beats j outright. */
 static bool model_beats(const struct snapshot *s, int32_t i, int32_t j)
 {
@@ -90,7 +107,7 @@ static bool model_beats(const struct snapshot *s, int32_t i, int32_t j)
         return s->c[i].rank < s->c[j].rank;
     if (model_charge(s, i) != model_charge(s, j))
         return model_charge(s, i) < model_charge(s, j);
-    return model_load(s, i) < model_load(s, j);
+    return model_work(s, i) < model_work(s, j);
 }
 
 static int32_t model_choose(const struct snapshot *s)
@@ -196,6 +213,8 @@ static void reasons_are_true(void)
             CHECK(d.reasons[i] != ROUTE_DEARER || model_charge(&s, i) > model_charge(&s, d.chosen));
             CHECK(d.reasons[i] != ROUTE_BUSIER ||
                   (model_charge(&s, i) == model_charge(&s, d.chosen) && model_load(&s, i) > model_load(&s, d.chosen)));
+            CHECK(d.reasons[i] != ROUTE_LESS_CACHED ||
+                  (model_cached(&s, i) < model_cached(&s, d.chosen) && model_load(&s, i) <= model_load(&s, d.chosen)));
             /* Waiting helps only if one more slot or one recovery would make this one admissible. */
             struct snapshot later = s;
             later.c[i].healthy = true;
@@ -267,6 +286,37 @@ static void equals_share(void)
     CHECK_INT(got[4], 100);
 }
 
+/* It goes where the prompt's beginning is, until that would make a hot spot. */
+static void a_conversation_stays_where_it_was(void)
+{
+    struct route_candidate c[3];
+    struct route_decision d;
+    struct route_request r = {.input_tokens = 1000, .output_tokens = 10};
+    for (int i = 0; i < 3; i++)
+        c[i] = (struct route_candidate){.serves_model = true, .healthy = true, .local = true, .slots = 10};
+    c[1].cached_tokens = 900;
+    for (c[1].in_flight = 0; c[1].in_flight < 10; c[1].in_flight++) {
+        route_choose(&d, &r, c, 3);
+        CHECK((d.chosen == 1) == (c[1].in_flight <= 4));
+        CHECK_INT(d.reasons[c[1].in_flight <= 4 ? 2 : 1], c[1].in_flight <= 4 ? ROUTE_LESS_CACHED : ROUTE_BUSIER);
+    }
+    c[1].in_flight = 0; /* nor does it leave the premises for it */
+    c[1].local = false;
+    r.local_only = true;
+    route_choose(&d, &r, c, 3);
+    CHECK(d.chosen != 1);
+    CHECK_INT(d.reasons[1], ROUTE_NOT_LOCAL);
+    r.local_only = false; /* nor does it pay more: what is held already may be what makes it the cheaper one */
+    c[1].prices.input.uusd_per_mtok = c[1].prices.cached_input.uusd_per_mtok = 1;
+    route_choose(&d, &r, c, 3);
+    CHECK_INT(d.reasons[1], ROUTE_DEARER);
+    for (int i = 0; i < 3; i++)
+        c[i].prices.input.uusd_per_mtok = 100;
+    route_choose(&d, &r, c, 3);
+    CHECK_INT(d.chosen, 1);
+    CHECK_INT(d.reasons[0], ROUTE_DEARER);
+}
+
 static void extremes_are_survived(void)
 {
     struct route_candidate c[2];
@@ -303,6 +353,7 @@ int main(void)
     TEST(reasons_are_true);
     TEST(a_wait_is_as_long_as_the_shortest);
     TEST(equals_share);
+    TEST(a_conversation_stays_where_it_was);
     TEST(extremes_are_survived);
     TEST(reasons_have_names);
     return TEST_RESULT();
