@@ -106,6 +106,7 @@ struct api_model_card {
     enum api_caller caller; /* the scheduler also gets what follows */
     const char *numerics;   /* the class, 32 hex digits */
     int32_t n_slots;
+    int64_t kv_tokens; /* that all sequences together may hold; 0: not known yet */
 };
 enum rc api_write_model(struct strbuf *b, const struct api_model_card *m);
 enum rc api_write_models(struct strbuf *b, const struct api_model_card *m);

@@ -370,8 +370,8 @@ static void put_model(struct writer *w, const struct api_model_card *m)
     if (m->caller == API_CALLER_SCHEDULER)
         put_format(w,
                    ",\"spillway_numerics\":\"%s\",\"spillway_resume\":true,\"spillway_context\":%d,"
-                   "\"spillway_slots\":%d",
-                   m->numerics, (int)m->n_ctx, (int)m->n_slots);
+                   "\"spillway_slots\":%d,\"spillway_kv_tokens\":%lld",
+                   m->numerics, (int)m->n_ctx, (int)m->n_slots, (long long)m->kv_tokens);
     put(w, "}");
 }
 

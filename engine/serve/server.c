@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/serve/server_internal.h"
+#include "kernels/ops.h"
 
 #define AREA               "serve"
 #define PREPARED_TASKS_MAX 1024 /* requests waiting to be parsed and tokenised */
@@ -92,6 +93,9 @@ static void get_metrics(struct server *s, struct http_exchange *x, enum api_call
 
 static struct api_model_card model_card(const struct server *s, enum api_caller caller)
 {
+    struct batcher_stats stats = {0};
+    if (s->batcher)
+        batcher_stats(s->batcher, &stats);
     return (struct api_model_card){
         .id = s->o.model_id,
         .created = s->model.created,
@@ -99,6 +103,7 @@ static struct api_model_card model_card(const struct server *s, enum api_caller 
         .caller = caller,
         .numerics = s->model.numerics_class,
         .n_slots = s->o.max_seqs,
+        .kv_tokens = (int64_t)stats.pages_total * K_PAGE_TOKENS,
     };
 }
 

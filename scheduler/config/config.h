@@ -36,6 +36,7 @@ struct config_node {
     int slots;                  /* requests at once; 0: unbounded */
     struct token_prices prices; /* cached_input: the price of input when the file gives none */
     int watts;                  /* declared draw under load, 0: unknown */
+    int kv_tokens;              /* that its KV cache has room for, where it does not say so; 0: unknown */
     /* provider process */
     const char *engine; /* path of spillway-engine; NULL: beside our own binary */
     const char *model_path;
@@ -182,6 +183,8 @@ struct config {
     int n_models;
     struct model_table *model_table; /* made by the front as it takes the configuration over; in `arena` */
     bool prefix_share_all;           /* tenants may share prefixes in the caches of our engines */
+    bool prefix_affinity;            /* requests go where their prompt's beginning may still be held */
+    int64_t prefix_memory;           /* bytes, to know where that is */
     int64_t health_interval_ms, health_timeout_ms;
     int retries; /* other nodes tried before the first byte */
     int workers; /* event loops that serve requests; 0: auto */

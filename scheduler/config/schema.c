@@ -324,6 +324,11 @@ static const struct setting main_rows[] = {
     {"prefix_share", SETTING_EITHER, SETTING_RELOAD, MAIN(prefix_share_all), .choices = share_words, .def = "tenant",
      .help = "Who shares what engines keep of prompts they have seen: `tenant`: nobody with another tenant. `all`: "
              "everybody; then answers' times can tell one tenant what another has asked."},
+    {"routing.prefix_affinity", SETTING_BOOL, SETTING_RELOAD, MAIN(prefix_affinity), .def = "true",
+     .help =
+         "Among equally cheap nodes a prompt goes to one that was sent its beginning before and is not much busier."},
+    {"routing.prefix_memory", SETTING_SIZE, MAIN(prefix_memory), .lo = 64 << 10, .hi = INT64_C(64) << 30,
+     .def = "64MiB", .help = "What remembering such beginnings may take, at most; 64 MiB are 1.8 GiB of prompts."},
     {"routing.retry_percent", SETTING_INT, SETTING_RELOAD, MAIN(retry_percent), .lo = 0, .hi = 100, .unit = "percent",
      .def = "20", .help = "Retries may be this share of the requests of the last ten seconds..."},
     {"routing.retry_floor", SETTING_INT, SETTING_RELOAD, MAIN(retry_per_s), .lo = 0, .hi = 10000,
@@ -404,7 +409,8 @@ static const struct setting main_rows[] = {
     {"tracing.queue_max", SETTING_INT, MAIN(tracing.queue_max), .lo = 64, .hi = 1000000, .unit = "spans", .def = "2048",
      .help = "Spans that may wait for the collector, per event loop; more are dropped and counted."},
     {"simulate.scenario", SETTING_PATH, SETTING_RELOAD, MAIN(simulate_scenario), .def_text = "none",
-     .help = "What `spillway simulate` adds to this configuration: how fast machines are, markets, SLOs (docs/SIMULATE.md)."},
+     .help = "What `spillway simulate` adds to this configuration: how fast machines are, markets, SLOs "
+             "(docs/SIMULATE.md)."},
     {"log.level", SETTING_CHOICE, SETTING_RELOAD, MAIN(log_level), .choices = level_words, .def = "info",
      .help = "Lines below this level are dropped."},
 };
@@ -448,6 +454,9 @@ static const struct setting node_rows[] = {
      .help = "Dollars per million output tokens."},
     {"watts", SETTING_INT, SETTING_RELOAD, NODE(watts), .lo = 0, .hi = 1000000, .unit = "watts", .def = "0",
      .help = "Declared draw under load; 0: unknown."},
+    {"kv_tokens", SETTING_INT, SETTING_RELOAD, NODE(kv_tokens), .lo = 0, .hi = 2000000000, .unit = "tokens", .def = "0",
+     .help = "Tokens that its KV cache has room for, for a server that is not our engine, which says so itself; 0: "
+             "unknown."},
     {"engine", SETTING_PATH, NODE(engine), .def_text = "spillway-engine beside spillway",
      .help = "process: the engine's program file."},
     {"model_path", SETTING_PATH, NODE(model_path), .help = "process: the GGUF file to serve."},

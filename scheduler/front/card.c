@@ -6,6 +6,7 @@
 
 #define SLOTS_MAX   100000
 #define CONTEXT_MAX 100000000
+#define KV_MAX      INT64_C(1000000000000)
 
 static const cJSON *find_model(const cJSON *list, const char *model)
 {
@@ -29,7 +30,7 @@ static void read_numerics(struct node_card *card, const cJSON *model)
 enum rc node_card_read(struct node_card *card, const char *text, size_t n, const char *model)
 {
     cJSON *root = NULL;
-    int64_t slots = 0, context = 0;
+    int64_t slots = 0, context = 0, kv = 0;
     *card = (struct node_card){.slots = 0};
     enum rc rc = json_parse(text, n, 16, &root, NULL);
     const cJSON *list = rc == RC_OK ? cJSON_GetObjectItemCaseSensitive(root, "data") : NULL;
@@ -43,6 +44,8 @@ enum rc node_card_read(struct node_card *card, const char *text, size_t n, const
             card->slots = (int)slots;
         if (json_get_int(m, "spillway_context", 0, CONTEXT_MAX, &context, NULL, NULL) == RC_OK)
             card->context = (int)context;
+        if (json_get_int(m, "spillway_kv_tokens", 0, KV_MAX, &kv, NULL, NULL) == RC_OK)
+            card->kv_tokens = kv;
     }
     cJSON_Delete(root);
     return rc == RC_OK ? RC_OK : RC_INVALID;

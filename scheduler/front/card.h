@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -13,6 +14,7 @@ struct node_card {
     bool resume;                        /* streams can be resumed there */
     char numerics[NUMERICS_DIGITS + 1]; /* its numerics class; "": none, and then nothing can be resumed */
     int slots;                          /* sequences that run at once; 0: unknown */
+    int64_t kv_tokens;                  /* that its KV cache has room for; 0: unknown */
     int context;                        /* longest sequence, tokens; 0: unknown */
 };
 /* Of the model called `model`, else of the first in the list. RC_INVALID: no list of models. Without the fields: a

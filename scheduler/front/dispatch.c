@@ -123,6 +123,7 @@ void request_free(struct request *r)
     trail_fini(&r->trail);
     whole_fini(&r->whole);
     free(r->legs);
+    affinity_drop(&r->prefix);
     identity_unref(r->who);
     node_spec_unref(r->slot.spec);
     node_spec_unref(r->last);
@@ -339,6 +340,14 @@ static void no_room(struct request *r, enum waiting_verdict v, int64_t back_us)
     settle_failed(r);
 }
 
+/* The node will hold the prompt from now on. */
+static void note_sent(struct request *r)
+{
+    int64_t told = r->slot.card.kv_tokens, configured = r->slot.spec->config->kv_tokens;
+    affinity_sent(r->lane->front->affinity, &r->prefix, r->leg.node->index, r->slot.generation,
+                  told > 0 ? told : configured);
+}
+
 /* To the node whose slot it holds. False: nothing could be sent (the pool is full, the address gone, the request unfit),
  * and it is to look for another. */
 static bool start_leg(struct request *r)
@@ -346,6 +355,7 @@ static bool start_leg(struct request *r)
     struct node *node = r->slot.node;
     struct error e;
     if (leg_start(r, &e) == RC_OK) {
+        note_sent(r);
         count_start(r);
         return true;
     }
@@ -382,6 +392,7 @@ void dispatch(struct request *r)
     struct route_decision d;
     enum waiting_verdict v;
     for (;;) {
+        affinity_look(r->lane->front->affinity, &r->prefix);
         switch (slot_find(r, &d, &v)) {
         case FOUND_SLOT:
             if (use_slot(r))
@@ -553,6 +564,8 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->charge_max = a->charge_max;
     r->picky = a->charge_bounded || (a->who->n_models && a->model->n_chain > 1);
     r->input_estimate = request_estimate_input(body);
+    if (r->config->prefix_affinity)
+        affinity_read(f->affinity, &r->prefix, body, r->config->prefix_share_all ? "" : r->who->tenant);
     r->arrived = clock_now(f->o.clock);
     r->accepted = clock_wall(f->o.clock);
     stream_init(&r->stream, NULL, false);

@@ -166,6 +166,8 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     if (rc == RC_OK)
         rc = cached_shared_new(&f->cached, c, o->clock, e);
     if (rc == RC_OK)
+        rc = affinity_new(&f->affinity, c->prefix_memory, ROUTE_CANDIDATES_MAX, e);
+    if (rc == RC_OK)
         rc = open_budgets(f, e);
     if (rc == RC_OK)
         rc = lanes_new(f, e);
@@ -200,6 +202,7 @@ void front_free(struct front *f)
     limit_table_free(f->limits);
     repeats_free(f->repeats);
     cached_shared_free(f->cached);
+    affinity_free(f->affinity);
     budget_desk_free(f->budgets);
     if (f->own_store)
         f->own_store->ops->free(f->own_store);

@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "scheduler/auth/auth.h"
 #include "scheduler/auth/limit_table.h"
+#include "scheduler/front/affinity.h"
 #include "scheduler/front/budget_desk.h"
 #include "scheduler/front/budgeted.h"
 #include "scheduler/front/cached.h"
@@ -115,6 +116,7 @@ struct request {
     bool charge_bounded;       /* by the client: never charged more than charge_max */
     struct pusd charge_max;
     int64_t input_estimate;
+    struct request_prefix prefix; /* which nodes may hold the prompt's beginning; constant while it waits */
 
     uint64_t tried;   /* bit per node that failed for this request since its last new token */
     struct slot slot; /* under the lock while it waits */
@@ -256,9 +258,10 @@ struct front {
     struct budget_desk *budgets;
     struct budget_store *own_store; /* NULL: it was given */
     struct cached_shared *cached;   /* NULL: there is no cache */
-    struct route_metrics *routes;   /* of all lanes */
-    _Atomic bool ledger_failing;    /* rows cannot be written: no new work until one can */
-    int64_t created_s;              /* for /v1/models */
+    struct affinity *affinity;
+    struct route_metrics *routes; /* of all lanes */
+    _Atomic bool ledger_failing;  /* rows cannot be written: no new work until one can */
+    int64_t created_s;            /* for /v1/models */
     /* drain; lane 0 but for the first */
     _Atomic bool draining;
     _Atomic bool stopping;

@@ -229,6 +229,37 @@ static int64_t read_idempotent_forgotten(const struct front *f, int i)
     return (int64_t)repeats_figures(f).forgotten;
 }
 
+static int64_t read_prefix_hits(const struct front *f, int i)
+{
+    (void)i;
+    return affinity_stats(f->affinity).hits;
+}
+static int64_t read_prefix_sent(const struct front *f, int i)
+{
+    (void)i;
+    return affinity_stats(f->affinity).sent;
+}
+static int64_t read_prefix_hit_tokens(const struct front *f, int i)
+{
+    (void)i;
+    return affinity_stats(f->affinity).hit_tokens;
+}
+static int64_t read_prefix_blocks(const struct front *f, int i)
+{
+    (void)i;
+    return affinity_stats(f->affinity).map.blocks;
+}
+static int64_t read_prefix_bytes(const struct front *f, int i)
+{
+    (void)i;
+    return affinity_stats(f->affinity).map.bytes;
+}
+static int64_t read_prefix_evicted(const struct front *f, int i)
+{
+    (void)i;
+    return affinity_stats(f->affinity).map.evicted;
+}
+
 /* Over all lanes. */
 static struct cached_figures cached_figures(const struct front *f)
 {
@@ -590,6 +621,42 @@ const struct declaration metrics_table[] = {
      UNIT_COUNT,
      {DIM_NONE, DIM_NONE},
      read_ledger_queued},
+    {"spillway_prefix_requests_total",
+     "Times that a prompt of 1 KiB or more was sent to a node.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_prefix_sent},
+    {"spillway_prefix_hits_total",
+     "Of them to a node that had been sent the prompt's beginning before.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_prefix_hits},
+    {"spillway_prefix_hit_tokens_total",
+     "Prompt tokens that those nodes were expected to hold already.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_prefix_hit_tokens},
+    {"spillway_prefix_blocks",
+     "Blocks of prompts, 1 KiB each, of which is known where they were sent.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_prefix_blocks},
+    {"spillway_prefix_bytes",
+     "Memory for that, routing.prefix_memory at most.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_prefix_bytes},
+    {"spillway_prefix_evictions_total",
+     "Blocks that were forgotten to make room for others.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_prefix_evicted},
     {"spillway_idempotent_keys",
      "Idempotency keys that are remembered, those of running requests too.",
      TYPE_GAUGE,

@@ -571,6 +571,7 @@ int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
             .in_flight = n->in_flight,
             .slots = n->config->slots,
             .prices = n->config->prices,
+            .cached_tokens = affinity_tokens(need->prefix, i, n->target.generation),
         };
     }
     return t->n;

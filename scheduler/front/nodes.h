@@ -28,6 +28,7 @@
 #include "policies/retry_budget.h"
 #include "policies/route.h"
 #include "providers/provider.h"
+#include "scheduler/front/affinity.h"
 #include "scheduler/front/card.h"
 #include "scheduler/front/front.h"
 
@@ -154,12 +155,13 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
 /* What a request needs of a node. */
 struct nodes_need {
     const char *model;
-    uint64_t tried;       /* bit i: node i has failed for this request */
-    const void *who;      /* whom a node may be kept for */
-    bool said;            /* something has been said: the node must go on from there... */
-    bool by_ids, by_text; /* ... and this is known of it */
-    const char *numerics; /* the class of what has been said */
-    bool same_class;      /* it was said as another model: ids of another class would mean nothing */
+    uint64_t tried;                      /* bit i: node i has failed for this request */
+    const void *who;                     /* whom a node may be kept for */
+    bool said;                           /* something has been said: the node must go on from there... */
+    bool by_ids, by_text;                /* ... and this is known of it */
+    const char *numerics;                /* the class of what has been said */
+    const struct request_prefix *prefix; /* who holds the prompt's beginning */
+    bool same_class;                     /* it was said as another model: ids of another class would mean nothing */
     int64_t now_us;
 };
 /* What route_choose() sees. Best suited to go on is a node of the same numerics class, then one of another class, then

@@ -198,18 +198,19 @@ static void find_members(const cJSON *object, const char *const *keys, struct sp
 
 static void find_cuts(struct request_body *r, const cJSON *root)
 {
-    const char *const outer[] = {"model",      "stream_options",
-                                 "stream",     r->kind == REQUEST_CHAT ? "messages" : "prompt",
-                                 "max_tokens", "max_completion_tokens"};
+    const char *const outer[] = {
+        "model",      "stream_options",        "stream", r->kind == REQUEST_CHAT ? "messages" : "prompt",
+        "max_tokens", "max_completion_tokens", "tools"};
     static const char *const inner[] = {"include_usage"};
-    struct span found[6] = {{0}};
-    find_members(root, outer, found, 6);
+    struct span found[7] = {{0}};
+    find_members(root, outer, found, 7);
     r->model_value = found[0];
     r->options_value = found[1];
     r->stream_value = found[2];
     r->input_value = found[3];
     r->bound_values[0] = found[4];
     r->bound_values[1] = found[5];
+    r->tools_value = found[6];
     const cJSON *options = json_find(root, "stream_options");
     if (options)
         find_members(options, inner, &r->usage_value, 1);
@@ -255,8 +256,9 @@ enum rc request_parse(struct request_body *r, enum request_kind kind, const char
 
 void request_move(struct request_body *r, const char *text)
 {
-    const char **places[] = {&r->model_value.p, &r->options_value.p,   &r->usage_value.p,     &r->stream_value.p,
-                             &r->input_value.p, &r->bound_values[0].p, &r->bound_values[1].p, &r->inside};
+    const char **places[] = {&r->model_value.p,     &r->options_value.p, &r->usage_value.p,
+                             &r->stream_value.p,    &r->input_value.p,   &r->bound_values[0].p,
+                             &r->bound_values[1].p, &r->inside,          &r->tools_value.p};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (*places[i])
             *places[i] = text + (*places[i] - r->text);

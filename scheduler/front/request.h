@@ -30,7 +30,8 @@ struct request_body {
     struct span model_value, options_value, usage_value; /* n 0: not there */
     struct span stream_value, input_value;               /* input: messages or prompt */
     struct span bound_values[2];                         /* max_tokens, max_completion_tokens */
-    const char *inside;                                  /* behind the outer '{' */
+    struct span tools_value;
+    const char *inside; /* behind the outer '{' */
 };
 
 /* RC_INVALID: e says what is wrong; *param names the key (static text) or is NULL. */

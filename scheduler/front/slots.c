@@ -28,6 +28,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .by_text = r->trail.text_known,
         .numerics = r->numerics,
         .now_us = nodes_now_us(r->lane->front->nodes),
+        .prefix = &r->prefix,
         .same_class = r->served && r->served != m,
     };
     int n = nodes_snapshot_locked(r->lane->front->nodes, &need, candidates);

@@ -222,27 +222,30 @@ static void cards_are_read_with_suspicion(void)
         enum rc rc;
         bool resume;
         int slots;
+        int64_t kv_tokens;
     } cases[] = {
         {"{\"data\":[{\"id\":\"m\",\"spillway_numerics\":\"" CLASS
-         "\",\"spillway_resume\":true,\"spillway_slots\":8}]}",
-         RC_OK, true, 8},
+         "\",\"spillway_resume\":true,\"spillway_slots\":8,\"spillway_kv_tokens\":5000000000}]}",
+         RC_OK, true, 8, INT64_C(5000000000)},
         {"{\"data\":[{\"id\":\"o\"},{\"id\":\"m\",\"spillway_numerics\":\"" CLASS "\",\"spillway_resume\":true}]}",
-         RC_OK, true, 0},
-        {"{\"data\":[{\"id\":\"m\",\"spillway_resume\":true}]}", RC_OK, false, 0},
-        {"{\"data\":[{\"id\":\"m\",\"spillway_numerics\":\"" CLASS "\"}]}", RC_OK, false, 0},
-        {"{\"data\":[{\"id\":\"m\",\"spillway_numerics\":\"ABC\",\"spillway_resume\":true}]}", RC_OK, false, 0},
+         RC_OK, true, 0, 0},
+        {"{\"data\":[{\"id\":\"m\",\"spillway_resume\":true}]}", RC_OK, false, 0, 0},
+        {"{\"data\":[{\"id\":\"m\",\"spillway_numerics\":\"" CLASS "\"}]}", RC_OK, false, 0, 0},
+        {"{\"data\":[{\"id\":\"m\",\"spillway_numerics\":\"ABC\",\"spillway_resume\":true}]}", RC_OK, false, 0, 0},
         {"{\"data\":[{\"spillway_numerics\":\"" CLASS "\",\"spillway_resume\":true,\"spillway_slots\":-1}]}", RC_OK,
-         true, 0},
-        {"{\"data\":[]}", RC_OK, false, 0},
-        {"{\"data\":[7]}", RC_OK, false, 0},
-        {"{\"data\":{}}", RC_INVALID, false, 0},
-        {"{}", RC_INVALID, false, 0},
-        {"", RC_INVALID, false, 0},
+         true, 0, 0},
+        {"{\"data\":[{\"id\":\"m\",\"spillway_kv_tokens\":-1}]}", RC_OK, false, 0, 0},
+        {"{\"data\":[]}", RC_OK, false, 0, 0},
+        {"{\"data\":[7]}", RC_OK, false, 0, 0},
+        {"{\"data\":{}}", RC_INVALID, false, 0, 0},
+        {"{}", RC_INVALID, false, 0, 0},
+        {"", RC_INVALID, false, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct node_card card;
         CHECK_INT(node_card_read(&card, cases[i].text, strlen(cases[i].text), "m"), cases[i].rc);
         CHECK(card.resume == cases[i].resume && card.slots == cases[i].slots);
+        CHECK_INT(card.kv_tokens, cases[i].kv_tokens);
     }
 }
 

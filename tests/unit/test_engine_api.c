@@ -470,7 +470,8 @@ static void ids_of_chunks(void)
 static void cards(void)
 {
     struct strbuf b;
-    struct api_model_card m = {.id = "m", .n_ctx = 7, .numerics = "0123456789abcdef0123456789abcdef", .n_slots = 3};
+    struct api_model_card m = {
+        .id = "m", .n_ctx = 7, .numerics = "0123456789abcdef0123456789abcdef", .n_slots = 3, .kv_tokens = 5000000000};
     strbuf_init(&b, 4096);
     CHECK_INT(api_write_models(&b, &m), RC_OK);
     CHECK(!strstr(b.data, "spillway_"));
@@ -481,6 +482,7 @@ static void cards(void)
     CHECK_STR(cJSON_GetStringValue(get(root, "spillway_numerics")), m.numerics);
     CHECK(cJSON_IsTrue(get(root, "spillway_resume")) && get(root, "spillway_context")->valueint == 7);
     CHECK(get(root, "spillway_slots")->valueint == 3);
+    CHECK(get(root, "spillway_kv_tokens")->valuedouble == 5e9);
     cJSON_Delete(root);
     strbuf_fini(&b);
 }
