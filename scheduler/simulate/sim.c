@@ -178,6 +178,7 @@ static enum rc sim_init(struct sim *x)
     sources_init(x);
     result_init(x);
     sim_serve_init(x);
+    sim_budget_init(x);
     const enum rc rc = sim_route_init(x);
     if (rc != RC_OK)
         return rc;
@@ -196,6 +197,7 @@ static void sim_fini(struct sim *x)
     sim_power_fini(x);
     sim_fleet_fini(x);
     sim_route_fini(x);
+    sim_budget_fini(x);
     event_queue_fini(&x->queue);
     free(x->models);
 }

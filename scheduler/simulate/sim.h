@@ -24,19 +24,22 @@
 
 #include "base/error.h"
 #include "base/money.h"
+#include "policies/budget.h"
 #include "policies/curve.h"
+#include "policies/period.h"
 #include "policies/power.h"
 #include "policies/scale.h"
 #include "policies/tariff.h"
 #include "policies/waiting.h"
 #include "scheduler/simulate/hist.h"
 
-#define SIM_MODELS_MAX 64
-#define SIM_TYPES_MAX  256
-#define SIM_SITES_MAX  64
-#define SIM_APIS_MAX   64
-#define SIM_NODES_MAX  65000 /* alive at once */
-#define SIM_TEAMS_MAX  65536
+#define SIM_MODELS_MAX  64
+#define SIM_TYPES_MAX   256
+#define SIM_SITES_MAX   64
+#define SIM_APIS_MAX    64
+#define SIM_BUDGETS_MAX 256
+#define SIM_NODES_MAX   65000 /* alive at once */
+#define SIM_TEAMS_MAX   65536
 
 /* A value over time: value[i] holds from at_us[i] on (at_us[0] is 0, rising); before the span it is over, after it, it
  * starts again. n 0: there is no such series. */
@@ -93,6 +96,7 @@ struct sim_offer {
     int32_t domain; /* offers with the same one die together; >= 0 */
     int32_t site;   /* who pays the energy, by this tariff; -1: it is in the price */
     struct pusd price_hour;
+    struct token_prices charge;   /* what teams are charged for tokens from here: counts in budgets alone */
     struct sim_steps price_hours; /* pico-dollars per hour; n 0: price_hour */
     struct sim_steps available;   /* nodes that could be had, or kept; n 0: launch_max */
     int32_t launch_max;           /* alive at once */
@@ -123,6 +127,18 @@ struct sim_api {
     double spread;            /* sd / mean of both, lognormal; 0: always the same */
 };
 
+/* What may be spent by our price list (sim_offer.charge, sim_api.prices). Actions are enum budget_action's: soft ones NOTIFY,
+ * PREFER_LOCAL, LOCAL_ONLY, QUEUE (as batch) and DENY; hard ones LOCAL_ONLY, else the request is refused (QUEUE too: nobody
+ * here gives budgets back). */
+struct sim_budget {
+    const char *name;
+    int32_t team, model; /* whose requests, for what; -1: all. At most BUDGET_SET_MAX may hold for one request */
+    struct period_spec period;
+    struct pusd hard, soft; /* BUDGET_UNLIMITED: none */
+    struct pusd carry_max;
+    unsigned hard_actions, soft_actions;
+};
+
 enum sim_routing { SIM_BY_POLICY, SIM_ROUND_ROBIN };
 struct sim_scenario {
     const char *name;
@@ -131,7 +147,8 @@ struct sim_scenario {
     const struct sim_offer *offers;
     const struct sim_site *sites;
     const struct sim_api *apis;
-    int32_t n_models, n_types, n_offers, n_sites, n_apis;
+    const struct sim_budget *budgets;
+    int32_t n_models, n_types, n_offers, n_sites, n_apis, n_budgets;
     enum sim_routing routing;
     uint64_t seed;
     int64_t start_unix_s;    /* of the trace's start, local time: for tariffs' and forecasts' time of the week */
@@ -192,6 +209,7 @@ struct sim_bill {                       /* of an offer or an API; rows in their 
 struct sim_class_result {           /* of one model, interactive or batch */
     int64_t requests;               /* came, and are measured */
     int64_t done, refused, expired; /* each ended once: answered, not let in, waited in vain */
+    int64_t refused_budget;         /* of those refused: by a budget */
     int64_t refused_by[WAITING_VERDICTS];
     int64_t in_slo;                                    /* interactive: TTFT and TPOT; batch: done before its deadline */
     int64_t waited;                                    /* in the room, for any time */
@@ -211,6 +229,15 @@ struct sim_model_result {
 struct sim_team_result {
     struct pusd_sum money; /* its share of every bill, by the device time it used there; sums up to the total exactly */
     int64_t requests, prompt_tokens, output_tokens;
+};
+struct sim_budget_result {
+    const char *name;
+    int64_t periods, soft, hard; /* periods begun; in which the limit was reached */
+    int64_t refused, cut;        /* requests that did not fit; answers that ended early */
+    int64_t kept_local, demoted; /* sent to own machines alone, treated as batch: by an action */
+    struct pusd_sum spent;
+    int64_t first_hard_us; /* -1: never */
+    bool overspent;
 };
 struct sim_site_result {
     const char *name;
@@ -236,6 +263,8 @@ struct sim_result {
     struct sim_sample *samples;    /* owned */
     struct sim_site_result *sites; /* owned */
     int32_t n_sites;
+    struct sim_budget_result *budgets; /* owned */
+    int32_t n_budgets;
     int32_t n_samples;
     struct pusd_sum total;
     double kwh;

@@ -98,6 +98,12 @@ enum rc sim_check(const struct sim_scenario *s, struct error *e)
             rc = error_set(e, RC_INVALID, "site %d has no tariff", i);
     for (int32_t i = 0; i < s->n_offers && rc == RC_OK; i++)
         rc = check_offer(s, i, of_model, e);
+    if (rc == RC_OK && (s->n_budgets < 0 || s->n_budgets > SIM_BUDGETS_MAX))
+        rc = error_set(e, RC_FULL, "%d budgets: at most %d can be simulated", s->n_budgets, SIM_BUDGETS_MAX);
+    for (int32_t i = 0; i < s->n_budgets && rc == RC_OK; i++)
+        if (s->budgets[i].hard.v < 0 || s->budgets[i].soft.v < 0 || s->budgets[i].model >= s->n_models)
+            rc = error_set(e, RC_INVALID, "budget %d (%s): a limit below 0, or a model that does not exist", i,
+                           s->budgets[i].name ? s->budgets[i].name : "?");
     for (int32_t i = 0; i < s->n_apis && rc == RC_OK; i++)
         if (s->apis[i].model >= (uint32_t)s->n_models || s->apis[i].ttft_us < 0 || s->apis[i].tpot_us < 0)
             rc = error_set(e, RC_INVALID, "api %d: a model that does not exist, or a time below 0", i);

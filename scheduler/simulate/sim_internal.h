@@ -43,6 +43,8 @@ struct sim_live {            /* one that has come and has not ended */
     uint32_t team;
     uint16_t model;
     uint8_t class;
+    bool charged;                     /* taken from its budgets */
+    bool as_batch;                    /* a budget says so */
     bool local_only, measured, moved; /* moved: interrupted at least once */
     int64_t enter_us;                 /* the room */
     int32_t next_free;
@@ -111,6 +113,13 @@ struct sim_offer_state {
     struct sim_bill bill;
 };
 
+struct sim_budget_state {
+    struct budget_state state;
+    int64_t end_s; /* of the period */
+    bool told_soft, told_hard;
+    struct sim_budget_result *out;
+};
+
 /* --- models --------------------------------------------------------------------------------------------------------- */
 
 struct sim_model_state {
@@ -150,6 +159,7 @@ struct sim {
     int32_t *free_nodes, n_free_nodes;   /* owned */
     struct sim_offer_state *offers;      /* owned */
     struct sim_model_state *models;      /* owned */
+    struct sim_budget_state *budgets;    /* owned */
     struct sim_bill *api_bills;          /* in the result */
 
     struct sim_live *live; /* owned; parallel to jobs */
@@ -202,6 +212,15 @@ void sim_expire(struct sim *x, int32_t model); /* waiters whose time is over */
 bool sim_batch_may(const struct sim_model_state *m); /* start one more of batch */
 void sim_serve_init(struct sim *x);
 void sim_serve_fini(struct sim *x);
+
+/* sim_budget.c */
+enum sim_budget_verdict { SIM_BUDGET_OK, SIM_BUDGET_LOCAL, SIM_BUDGET_REFUSED };
+/* Actions of the budgets whose soft limit is reached. */
+unsigned sim_budget_soft(struct sim *x, const struct sim_live *l);
+/* Take what it comes to at these prices from all; its answer may become shorter. LOCAL: not here, but own machines may. */
+enum sim_budget_verdict sim_budget_take(struct sim *x, struct sim_live *l, const struct token_prices *p);
+void sim_budget_init(struct sim *x);
+void sim_budget_fini(struct sim *x);
 
 /* sim_route.c */
 struct sim_pick {

@@ -130,5 +130,6 @@ void sim_result_fini(struct sim_result *r)
     free(r->teams);
     free(r->samples);
     free(r->sites);
+    free(r->budgets);
     *r = (struct sim_result){0};
 }

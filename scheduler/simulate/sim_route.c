@@ -327,7 +327,7 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
 {
     const struct sim_model_state *m = &x->models[l->model];
     const struct sim_pick nobody = {.node = -1, .api = -1, .may_wait = true};
-    const bool batch = l->class == WAITING_BATCH && !l->moved;
+    const bool batch = (l->class == WAITING_BATCH || l->as_batch) && !l->moved;
     if (batch && !sim_batch_may(m))
         return nobody;
     if (x->s->routing == SIM_ROUND_ROBIN)

@@ -248,7 +248,7 @@ static void wait(struct sim *x, int32_t live)
     const int64_t now_ns = x->now_us * 1000;
     w->live = live;
     w->w.tenant = x->team_names[l->team];
-    w->w.class = l->class;
+    w->w.class = l->as_batch ? WAITING_BATCH : l->class;
     w->w.reach = l->local_only ? WAITING_LOCAL : WAITING_ANYWHERE;
     w->w.under_way = l->moved;
     w->w.cost = (int64_t)l->prompt + l->output;
@@ -315,6 +315,66 @@ static bool fits(const struct waiter *w, void *arg)
            (w->class == WAITING_BATCH && m->batch_urgent && m->n_apis && w->reach == WAITING_ANYWHERE);
 }
 
+/* Soft limits that are reached change what it may have; false: it is refused. */
+static bool obey_soft(struct sim *x, struct sim_live *l, bool *local_first)
+{
+    const unsigned actions = sim_budget_soft(x, l);
+    if (actions & BUDGET_DENY)
+        return false;
+    if (actions & BUDGET_LOCAL_ONLY)
+        l->local_only = true;
+    l->as_batch = actions & BUDGET_QUEUE;
+    *local_first = actions & BUDGET_PREFER_LOCAL && !l->local_only;
+    return true;
+}
+
+static struct sim_pick pick_for(struct sim *x, struct sim_live *l, bool local_first)
+{
+    const bool was = l->local_only;
+    struct sim_pick pick = {.node = -1, .api = -1};
+    if (local_first) {
+        l->local_only = true;
+        pick = sim_route(x, l, (uint32_t)sim_random(&x->random));
+        l->local_only = was;
+    }
+    return pick.node >= 0 ? pick : sim_route(x, l, (uint32_t)sim_random(&x->random));
+}
+
+static const struct token_prices *prices_of(const struct sim *x, const struct sim_pick *p)
+{
+    return p->api >= 0 ? &x->s->apis[p->api].prices : &x->s->offers[x->nodes[p->node].offer].charge;
+}
+
+/* Where it goes, paid for; false: its budgets refuse it. Nobody has a place: pick is nobody. */
+static bool place(struct sim *x, struct sim_live *l, struct sim_pick *pick)
+{
+    bool local_first = false;
+    if (x->s->n_budgets && !obey_soft(x, l, &local_first))
+        return false;
+    *pick = pick_for(x, l, local_first);
+    if (!x->s->n_budgets || (pick->node < 0 && pick->api < 0))
+        return true;
+    enum sim_budget_verdict v = sim_budget_take(x, l, prices_of(x, pick));
+    if (v == SIM_BUDGET_LOCAL && !l->local_only) {
+        l->local_only = true;
+        *pick = pick_for(x, l, false);
+        if (pick->node < 0)
+            return true;
+        v = sim_budget_take(x, l, prices_of(x, pick));
+    }
+    return v == SIM_BUDGET_OK;
+}
+
+static void refuse_for_money(struct sim *x, int32_t live)
+{
+    const struct sim_live *l = &x->live[live];
+    if (l->measured) {
+        class_of(x, l)->refused++;
+        class_of(x, l)->refused_budget++;
+    }
+    live_end(x, live);
+}
+
 void sim_serve_waiting(struct sim *x, int32_t model)
 {
     struct sim_model_state *m = &x->models[model];
@@ -329,7 +389,15 @@ void sim_serve_waiting(struct sim *x, int32_t model)
             break;
         struct sim_waiter *w = sim_waiter_of(best);
         const int32_t live = w->live;
-        const struct sim_pick pick = sim_route(x, &x->live[live], (uint32_t)sim_random(&x->random));
+        struct sim_pick pick;
+        const bool paid = place(x, &x->live[live], &pick);
+        if (!paid) {
+            waiting_leave(&m->room, best);
+            leave_room(x, w);
+            refuse_for_money(x, live);
+            moved = true;
+            continue;
+        }
         if (pick.node < 0 && pick.api < 0)
             break;
         waiting_take(&m->room, best, now_ns);
@@ -353,8 +421,10 @@ void sim_serve_waiting(struct sim *x, int32_t model)
 /* A node now, an API now, or the room. */
 static void dispatch(struct sim *x, int32_t live)
 {
-    const struct sim_pick pick = sim_route(x, &x->live[live], (uint32_t)sim_random(&x->random));
-    if (pick.node >= 0)
+    struct sim_pick pick;
+    if (!place(x, &x->live[live], &pick))
+        refuse_for_money(x, live);
+    else if (pick.node >= 0)
         serve_by_node(x, live, pick.node);
     else if (pick.api >= 0)
         serve_by_api(x, live, pick.api);

@@ -299,6 +299,50 @@ static void machines_sleep_under_a_limit(void)
     sim_result_fini(&capped);
 }
 
+/* Money for half of what is asked: never more is spent, who is over is refused or stays on the premises, and a new period begins
+ * with a new limit. */
+static void budgets_hold(void)
+{
+    struct world w;
+    world_init(&w);
+    w.s.n_offers = 1;
+    w.s.n_apis = 1;
+    w.model.scaled = false;
+    w.model.api.allowed = true;
+    w.offers[0].running = 1;
+    w.trace.rate = 60;
+    const struct sim_budget teams[] = {
+        {.name = "all",
+         .team = -1,
+         .model = -1,
+         .period = {.kind = PERIOD_HOUR},
+         .hard = {8 * DOLLAR},
+         .soft = {4 * DOLLAR},
+         .soft_actions = BUDGET_NOTIFY},
+        {.name = "three",
+         .team = 3,
+         .model = -1,
+         .period = {.kind = PERIOD_HOUR},
+         .hard = {DOLLAR / 10},
+         .soft = {BUDGET_UNLIMITED},
+         .hard_actions = BUDGET_LOCAL_ONLY},
+    };
+    struct sim_result free_run = run(&w);
+    CHECK(free_run.bills[1].tokens.v > 9 * DOLLAR);
+    w.s.budgets = teams;
+    w.s.n_budgets = 2;
+    struct sim_result r = run(&w);
+    laws(&w, &r);
+    CHECK(r.bills[1].tokens.v <= 8 * DOLLAR && r.bills[1].tokens.v > 7 * DOLLAR);
+    CHECK(r.budgets[0].spent.v == r.bills[1].tokens.v); /* own machines are not charged for here */
+    CHECK(r.budgets[0].soft == 1 && r.budgets[0].hard == 1 && r.budgets[0].refused > 100);
+    CHECK(r.budgets[1].spent.v <= DOLLAR / 10 && r.budgets[1].hard == 1);
+    CHECK(!r.budgets[0].overspent && !r.budgets[1].overspent);
+    CHECK_INT(r.models[0].of[0].refused_budget, r.budgets[0].refused);
+    sim_result_fini(&free_run);
+    sim_result_fini(&r);
+}
+
 static void baselines_are_what_they_say(void)
 {
     struct world w;
@@ -379,6 +423,7 @@ int main(void)
     TEST(local_only_stays);
     TEST(batch_waits_and_is_in_time);
     TEST(machines_sleep_under_a_limit);
+    TEST(budgets_hold);
     TEST(baselines_are_what_they_say);
     return TEST_RESULT();
 }
