@@ -259,7 +259,7 @@ enum rc calibration_load(struct calibration *c, const char *path, struct error *
     if (rc == RC_OK) {
         rc = calibration_parse(c, text.data ? text.data : "", text.len, e);
         if (rc != RC_OK)
-            (void)error_prefix(e, path);
+            (void)error_prefix(e, "%s", path);
     }
     strbuf_fini(&text);
     return rc;

@@ -184,3 +184,66 @@ void config_check_budgets(struct config_loader *l)
     if (!rules)
         config_problem(l, 0, "budgets", "the configuration is too large");
 }
+
+/* ---- warnings ---------------------------------------------------------------------------------------------------- */
+
+static bool provider_is_there(const struct config *c, const char *value)
+{
+    for (int i = 0; i < c->n_nodes; i++) {
+        const char *provider = c->nodes[i].provider == PROVIDER_PROCESS ? "process" : "static";
+        if (strcmp(value, provider) == 0 || (c->nodes[i].name && strcmp(value, c->nodes[i].name) == 0))
+            return true;
+    }
+    return false;
+}
+
+static bool has_local_node(const struct config *c)
+{
+    for (int i = 0; i < c->n_nodes; i++) {
+        if (c->nodes[i].local)
+            return true;
+    }
+    return false;
+}
+
+static void warn_match(const struct config *c, int i, struct strbuf *out, int *n)
+{
+    const struct budget_rule *r = &c->budget_rules[i];
+    for (int k = 0; k < r->n_match; k++) {
+        const struct budget_match *m = &r->match[k];
+        bool model = strcmp(m->key, "model") == 0, provider = strcmp(m->key, "provider") == 0;
+        if (strcmp(m->value, "*") == 0)
+            continue;
+        if ((model && !config_model_served(c, m->value)) || (provider && !provider_is_there(c, m->value)))
+            config_warn(c, out, n, c->budgets[i].line,
+                        "budgets[%d].match: no node is %s=%s, so budget \"%s\" never counts", i, m->key, m->value,
+                        r->name);
+        for (int j = 0; j < k; j++) {
+            if (strcmp(m->key, r->match[j].key) == 0 && strcmp(m->value, r->match[j].value) != 0)
+                config_warn(c, out, n, c->budgets[i].line,
+                            "budgets[%d].match: %s is asked to be two things at once, so budget \"%s\" never counts", i,
+                            m->key, r->name);
+        }
+    }
+}
+
+void config_warn_budgets(const struct config *c, struct strbuf *out, int *n)
+{
+    const unsigned helps = BUDGET_LOCAL_ONLY | BUDGET_DOWNGRADE | BUDGET_QUEUE;
+    if (c->n_budgets && c->ledger_off)
+        config_warn(c, out, n, 0, "budgets: with ledger: off they begin at zero with each start");
+    for (int i = 0; i < c->n_budgets; i++) {
+        const struct budget_rule *r = &c->budget_rules[i];
+        int line = c->budgets[i].line;
+        warn_match(c, i, out, n);
+        if (((r->soft_actions | r->hard_actions) & (BUDGET_LOCAL_ONLY | BUDGET_PREFER_LOCAL)) && !has_local_node(c))
+            config_warn(c, out, n, line,
+                        "budgets[%d]: budget \"%s\" keeps requests on the premises, and no node is there", i, r->name);
+        if ((r->hard_actions & BUDGET_DENY) && (r->hard_actions & helps))
+            config_warn(c, out, n, line,
+                        "budgets[%d].hard_actions: deny is what is left when nothing else helps; it changes nothing",
+                        i);
+        if (c->budgets[i].n_soft_actions && ((r->soft_actions | r->hard_actions) & BUDGET_NOTIFY) && !c->budget_webhook)
+            config_warn(c, out, n, line, "budgets[%d]: notify tells nobody without budget_webhook.url", i);
+    }
+}

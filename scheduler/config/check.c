@@ -403,9 +403,7 @@ void config_check(struct config_loader *l)
 
 /* --- warnings ----------------------------------------------------------------------------------------------- */
 
-static void warn(const struct config *c, struct strbuf *out, int *n, int line, const char *format, ...)
-    SPW_PRINTF(5, 6);
-static void warn(const struct config *c, struct strbuf *out, int *n, int line, const char *format, ...)
+void config_warn(const struct config *c, struct strbuf *out, int *n, int line, const char *format, ...)
 {
     char text[512];
     va_list args;
@@ -430,8 +428,8 @@ static void warn_dead_models(const struct config *c, struct strbuf *out, int *n)
     for (int i = 0; all_local && i < c->n_nodes; i++) {
         if (c->nodes[i].local)
             continue;
-        warn(c, out, n, c->nodes[i].line, "nodes[%d].local: every key is local_only, so node \"%s\" is never used", i,
-             c->nodes[i].name);
+        config_warn(c, out, n, c->nodes[i].line,
+                    "nodes[%d].local: every key is local_only, so node \"%s\" is never used", i, c->nodes[i].name);
     }
     for (int i = 0; i < c->n_keys && !all_local; i++)
         here = here || c->keys[i].local_only;
@@ -439,7 +437,7 @@ static void warn_dead_models(const struct config *c, struct strbuf *out, int *n)
     for (int i = 0; i < c->n_nodes; i++)
         any_local = any_local || c->nodes[i].local;
     if (here && !any_local)
-        warn(c, out, n, 0, "keys: some keys are local_only, but no node is local: they can reach nothing");
+        config_warn(c, out, n, 0, "keys: some keys are local_only, but no node is local: they can reach nothing");
 }
 
 /* A key's models are compared with what a name stands for. */
@@ -449,9 +447,9 @@ static void warn_alias_models(const struct config *c, struct strbuf *out, int *n
         for (int k = 0; k < c->keys[i].n_models; k++) {
             const struct config_model *m = config_alias(c, c->keys[i].models[k]);
             if (m)
-                warn(c, out, n, key_line(&c->keys[i], "models"),
-                     "keys[%d].models: \"%s\" is an alias and opens nothing; write \"%s\"", i, c->keys[i].models[k],
-                     m->name);
+                config_warn(c, out, n, key_line(&c->keys[i], "models"),
+                            "keys[%d].models: \"%s\" is an alias and opens nothing; write \"%s\"", i,
+                            c->keys[i].models[k], m->name);
         }
 }
 
@@ -469,10 +467,11 @@ static void warn_closed_chains(const struct config *c, struct strbuf *out, int *
             for (int s = 0; s < n_chain && !opens; s++)
                 opens = identity_may_use(&who, chain[s]);
             if (!opens)
-                warn(c, out, n, key_line(k, "models"),
-                     "keys[%d].models: \"%s\" stands for models that this key may not use, so it opens nothing; add "
-                     "\"%s\"",
-                     i, c->models[m].name, chain[0]);
+                config_warn(
+                    c, out, n, key_line(k, "models"),
+                    "keys[%d].models: \"%s\" stands for models that this key may not use, so it opens nothing; add "
+                    "\"%s\"",
+                    i, c->models[m].name, chain[0]);
         }
     }
 }
@@ -496,37 +495,38 @@ int config_warnings(const struct config *c, struct strbuf *out)
     int n = 0;
 
     if (c->auth_off && !config_is_loopback(c->listen))
-        warn(c, out, &n, main_line(c, "auth.mode"),
-             "auth: off, and listen is \"%s\": everybody who reaches it is served", c->listen);
+        config_warn(c, out, &n, main_line(c, "auth.mode"),
+                    "auth: off, and listen is \"%s\": everybody who reaches it is served", c->listen);
     if (!c->auth_off && c->n_keys + c->n_issuers == 0)
-        warn(c, out, &n, main_line(c, "auth.mode"),
-             "auth: neither keys nor issuers here: only keys made by `spillway keys create` are let in");
+        config_warn(c, out, &n, main_line(c, "auth.mode"),
+                    "auth: neither keys nor issuers here: only keys made by `spillway keys create` are let in");
     if (c->ledger_off)
-        warn(c, out, &n, main_line(c, "ledger.mode"), "ledger: off: nothing is written of who used what");
+        config_warn(c, out, &n, main_line(c, "ledger.mode"), "ledger: off: nothing is written of who used what");
     if (!c->tls_cert && !config_is_loopback(c->listen))
-        warn(c, out, &n, main_line(c, "listen"),
-             "listen: plain HTTP beyond loopback; set tls.cert and tls.key, or put "
-             "a TLS proxy before it");
+        config_warn(c, out, &n, main_line(c, "listen"),
+                    "listen: plain HTTP beyond loopback; set tls.cert and tls.key, or put "
+                    "a TLS proxy before it");
     for (int i = 0; i < c->n_nodes; i++) {
         const struct config_node *node = &c->nodes[i];
         if (node->provider == PROVIDER_PROCESS && !node->engine && !engine_beside_us())
-            warn(c, out, &n, node->line,
-                 "nodes[%d].engine: there is no spillway-engine beside this program; give its path", i);
+            config_warn(c, out, &n, node->line,
+                        "nodes[%d].engine: there is no spillway-engine beside this program; give its path", i);
         if (!node->local && node->prices.input.uusd_per_mtok == 0 && node->prices.output.uusd_per_mtok == 0)
-            warn(c, out, &n, node->line,
-                 "nodes[%d].price: node \"%s\" is not local and has no price: it looks free "
-                 "of charge",
-                 i, node->name);
+            config_warn(c, out, &n, node->line,
+                        "nodes[%d].price: node \"%s\" is not local and has no price: it looks free "
+                        "of charge",
+                        i, node->name);
         if (node->prices.cached_input.uusd_per_mtok > node->prices.input.uusd_per_mtok)
-            warn(c, out, &n, node_line(node, "price.cached_input"), "nodes[%d].price.cached_input: dearer than input",
-                 i);
+            config_warn(c, out, &n, node_line(node, "price.cached_input"),
+                        "nodes[%d].price.cached_input: dearer than input", i);
     }
     if (c->cache.mode == CONFIG_CACHE_REDIS && !config_is_loopback(c->cache.redis_address))
-        warn(c, out, &n, main_line(c, "cache.redis.address"),
-             "cache.redis.address: answers travel to \"%s\" in plain text; put a TLS tunnel between",
-             c->cache.redis_address);
+        config_warn(c, out, &n, main_line(c, "cache.redis.address"),
+                    "cache.redis.address: answers travel to \"%s\" in plain text; put a TLS tunnel between",
+                    c->cache.redis_address);
     warn_dead_models(c, out, &n);
     warn_alias_models(c, out, &n);
     warn_closed_chains(c, out, &n);
+    config_warn_budgets(c, out, &n);
     return n;
 }

@@ -93,6 +93,11 @@ char *config_strdup(struct config_loader *l, const char *s);
 void config_check(struct config_loader *l);
 /* who.c: the same for keys, issuers and classes of limits. */
 void config_check_who(struct config_loader *l);
+/* "file:line: text", and counted. */
+void config_warn(const struct config *c, struct strbuf *out, int *n, int line, const char *format, ...)
+    SPW_PRINTF(5, 6);
+/* budgets.c: rules that can never do anything. */
+void config_warn_budgets(const struct config *c, struct strbuf *out, int *n);
 /* budgets.c: the same for budgets, and their rules. */
 void config_check_budgets(struct config_loader *l);
 /* models.c: the same for models, their aliases and their fallbacks. */

@@ -221,6 +221,20 @@ void budget_desk_note(struct lane *l, const struct budget_rule *rule, const stru
         tell(l, rule, claim, view, level, rate);
 }
 
+void budget_desk_settled(struct lane *l, const struct budget_held *of, struct pusd granted, struct pusd spent)
+{
+    struct budget_desk *d = l->front->budgets;
+    pthread_mutex_lock(&d->lock);
+    struct known *k = find_locked(d, of->name);
+    if (k && k->start_s == of->start_s) {
+        struct budget_state *s = &k->view.state;
+        s->reserved.v -= granted.v < s->reserved.v ? granted.v : s->reserved.v;
+        s->spent.v += spent.v;
+        k->at_ns = clock_now(l->front->o.clock).ns;
+    }
+    pthread_mutex_unlock(&d->lock);
+}
+
 /* ---- looked at --------------------------------------------------------------------------------------------------- */
 
 enum budget_level budget_desk_level(struct lane *l, const struct budget_rule *rule, const char *name,
@@ -280,7 +294,8 @@ const struct budget_rule *budget_desk_rule(const struct budget_rule *rules, int 
 static void fill(struct budget_known *out, const struct budget_rule *rule, const char *name, const struct known *k,
                  int64_t now_s)
 {
-    *out = (struct budget_known){.name = name, .rule = rule, .claim = budget_rule_claim(rule, name, now_s)};
+    *out = (struct budget_known){
+        .name = name, .rule = rule, .now_s = now_s, .claim = budget_rule_claim(rule, name, now_s)};
     out->view = (struct budget_view){.hard = rule->limits.hard, .soft = rule->soft};
     if (!k)
         return;

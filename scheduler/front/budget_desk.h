@@ -27,6 +27,8 @@ void budget_access_free(struct budget_access *a); /* after the lane's ledger por
  * the log and the metrics when a limit is reached, once per period and limit. */
 void budget_desk_note(struct lane *l, const struct budget_rule *rule, const struct budget_claim *claim,
                       const struct budget_view *view, bool refused);
+/* What a request gave back, and spent, of an instance's period. */
+void budget_desk_settled(struct lane *l, const struct budget_held *of, struct pusd granted, struct pusd spent);
 /* How far it is used, as last known. HARD only where that is news. */
 enum budget_level budget_desk_level(struct lane *l, const struct budget_rule *rule, const char *name,
                                     struct budget_view *view);
@@ -37,6 +39,7 @@ struct budget_known {
     const struct budget_rule *rule;
     struct budget_claim claim;
     struct budget_view view; /* as last known in this period; zero where nothing is */
+    int64_t now_s;           /* when it is told */
     int64_t before_rate;     /* pico-dollars per second in the period before; 0: unknown */
 };
 /* All instances of these rules that have been heard of, and every rule without "*". Under the lock: no calls back. */

@@ -612,7 +612,10 @@ void budgeted_settle(struct request *r)
     b->waste = waste_of(r);
     if (r->charge.v || b->waste.v)
         put_lines(b);
-    struct pusd excess = s->ops->settle(s->port, b->hold, (struct pusd){r->charge.v + b->waste.v});
+    const struct pusd spent = {r->charge.v + b->waste.v};
+    for (int i = 0; i < b->hold->n; i++)
+        budget_desk_settled(r->lane, &b->hold->of[i], b->hold->granted, spent);
+    struct pusd excess = s->ops->settle(s->port, b->hold, spent);
     b->hold = NULL;
     b->extending = false;
     if (!excess.v)

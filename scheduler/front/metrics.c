@@ -332,6 +332,8 @@ enum rc metrics_render(const struct front *f, struct strbuf *out)
             "spillway_build_info{version=\"" SPILLWAY_VERSION "\"} 1\n");
     for (int k = 0; k < metrics_table_size; k++)
         put_metric(&w, f, k);
+    if (w.rc == RC_OK)
+        w.rc = budget_metrics_render(f, out);
     if (w.rc == RC_OK && f->routes)
         w.rc = route_metrics_render(f->routes, out);
     if (w.rc == RC_OK)

@@ -29,6 +29,8 @@ struct declaration {
     int64_t (*read)(const struct front *f, int cell); /* instead of storage: what somebody else counts */
 };
 
+enum rc budget_metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE; /* budget_metrics.c */
+
 /* In the order of enum metric; from METRIC_FIRST_GAUGE on each has a `read`. */
 extern const struct declaration metrics_table[];
 extern const int metrics_table_size;
