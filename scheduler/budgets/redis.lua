@@ -106,7 +106,7 @@ local MONEY = {'spent', 'waste', 'reserved', 'carried_in', 'carried_out', 'toppe
 
 local function load(key)
   local v = redis.call('HMGET', key, unpack(MONEY))
-  local b = {key = key, new = not v[1]}
+  local b = {key = key, there = v[1], new = not v[4]} -- new: nothing was carried over yet
   for i, name in ipairs(MONEY) do
     b[name] = amount(v[i] or '0')
   end
@@ -145,7 +145,7 @@ end
 -- budget_carry(): the period before gives what it did not use.
 local function carry(b, before_key, carry_max)
   local before = load(before_key)
-  if before.new or not less(ZERO, carry_max) then
+  if not before.there or not less(ZERO, carry_max) then
     return
   end
   before.hard = b.hard
@@ -288,7 +288,7 @@ local function bury(instance, most)
     local money = {v[2], v[3]}
     for _, budget in ipairs(v[5]) do
       local b = load(budget)
-      if not b.new then
+      if b.there then
         give_back({b}, money, money)
         b.waste = add(b.waste, money)
         save(b)
@@ -341,7 +341,7 @@ function step.settle()
   end
   for _, key in ipairs(h.keys) do
     local b = load(key)
-    if not b.new then
+    if b.there then
       give_back({b}, h.money, amount(ARGV[6]))
       save(b)
     end
@@ -448,29 +448,35 @@ local function hello(epoch)
 end
 
 -- Budgets without their epoch are not there. The name of the next: the first proposal (ARGV[2]) is taken.
--- closed: next epoch, ledgers that have told their part
+-- closed: its name, ledgers that have told their part
 local function closed()
   redis.call('HSETNX', KEYS[4], 'epoch', ARGV[2])
   return {'closed', redis.call('HGET', KEYS[4], 'epoch'), tostring(redis.call('HLEN', KEYS[4]) - 1)}
 end
 
--- One ledger's part, told in any number of steps and counted once: step "part" for up to some budgets each, the next epoch
--- as ARGV[2]; name of the ledger, number of this part; after each budget's five follow all their figures, three each:
--- spent, waste, topped up. Step "open": name of the ledger, number of ledgers that there are: all parts are told. The last
--- one opens the budgets.
+-- One ledger's part, told in any number of steps and counted once. Step "part": the next epoch as ARGV[2]; name of the
+-- ledger, number of this step; then for each key from KEYS[7] on four: seconds to keep it, spent, waste, topped up. What is
+-- carried over follows from the figures of all ledgers, when the budget is first used. Then, by name, limits that were set
+-- at run time: three each, the name, hard and soft. Step "open": name of the ledger, number of ledgers that there are: all
+-- its parts are told. The last one opens the budgets.
 local function part()
-  local id = 'part ' .. ARGV[6] .. ' ' .. ARGV[5]
-  if redis.call('HSETNX', KEYS[4] .. ':parts', id, '1') == 1 then
-    local list = budgets(7)
-    local at = 7 + #list * 5
-    for i, b in ipairs(list) do
-      local k = at + (i - 1) * 3
-      b.spent, b.waste = add(b.spent, amount(ARGV[k])), add(b.waste, amount(ARGV[k + 1]))
-      b.topped_up = add(b.topped_up, amount(ARGV[k + 2]))
-      save(b)
-    end
+  local id = ARGV[6] .. ' ' .. ARGV[5]
+  if redis.call('HSETNX', KEYS[4] .. ':parts', id, '1') == 0 then
+    return {'ok'}
   end
-  return {'ok', '0', '0'}
+  local at = 7
+  for i = 7, #KEYS do
+    for k, name in ipairs({'spent', 'waste', 'topped_up'}) do
+      local sum = add(amount(redis.call('HGET', KEYS[i], name) or '0'), amount(ARGV[at + k]))
+      redis.call('HSET', KEYS[i], name, text(sum))
+    end
+    redis.call('EXPIRE', KEYS[i], ARGV[at])
+    at = at + 4
+  end
+  for k = at, #ARGV, 3 do
+    redis.call('HSETNX', KEYS[5], ARGV[k], ARGV[k + 1] .. ' ' .. ARGV[k + 2])
+  end
+  return {'ok'}
 end
 
 local function open()

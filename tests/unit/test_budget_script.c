@@ -245,6 +245,21 @@ static struct command *begin_at(const struct model_instance *m, const char *name
     return c;
 }
 
+/* With a key for each budget, none for what was before. */
+static struct command *begin_plain(const struct model_instance *m, const char *name, const int *list, int n)
+{
+    struct command *c = begin_at(m, name, NULL, 0, 0);
+    char tail[4][48];
+    memcpy(tail, c->text + c->n - 4, sizeof tail);
+    c->n -= 4;
+    snprintf(c->text[2], sizeof c->text[2], "%d", 6 + n);
+    for (int i = 0; i < n; i++)
+        word(c, PREFIX "%s:b:%d:%d", epoch, period, list[i]);
+    for (int i = 0; i < 4; i++)
+        word(c, "%s", tail[i]);
+    return c;
+}
+
 static struct command *begin(const struct model_instance *m, const char *name, const int *list, int n)
 {
     return begin_at(m, name, list, n, period);
@@ -616,15 +631,18 @@ static void rebuild_all(void)
     }
     for (int ledger = 1; ledger <= 2; ledger++) {
         for (int twice = 0; twice < 2; twice++) {
-            struct command *c = begin(&who[0], "part", list, BUDGETS);
+            struct command *c = begin_plain(&who[0], "part", list, BUDGETS);
             word(c, "ledger-%d", ledger);
             word(c, "1");
-            word_budgets(c, list, BUDGETS);
             for (int i = 0; i < BUDGETS; i++) {
+                word(c, "100000");
                 word(c, "%d", 1000 * ledger + i);
                 word(c, "%d", ledger);
                 word(c, "%d", ledger == 1 ? 7 : 0);
             }
+            word(c, "3"); /* budget 3 has a limit of its own */
+            word(c, "777777777777777777");
+            word(c, "-1");
             expect(c, "ok");
             submit(c);
         }
@@ -634,6 +652,7 @@ static void rebuild_all(void)
         expect(c, ledger == 1 ? "closed" : "ok");
         submit(c);
     }
+    model[3].set_hard = INT64_C(777777777777777777);
     for (int i = 0; i < BUDGETS; i++)
         model[i].in[period] = (struct model_state){.there = true, .spent = 3000 + 2 * i, .waste = 3, .topped_up = 7};
 }
