@@ -454,23 +454,21 @@ local function closed()
   return {'closed', redis.call('HGET', KEYS[4], 'epoch'), tostring(redis.call('HLEN', KEYS[4]) - 1)}
 end
 
--- One ledger's part, told in any number of steps and counted once. Step "part": the next epoch as ARGV[2]; name of the
--- ledger, number of this step; then for each key from KEYS[7] on four: seconds to keep it, spent, waste, topped up. What is
+-- One ledger's part, told in any number of steps; each budget of it is counted once. Step "part": the next epoch as
+-- ARGV[2]; name of the ledger; then for each key from KEYS[7] on four: seconds to keep it, spent, waste, topped up. What is
 -- carried over follows from the figures of all ledgers, when the budget is first used. Then, by name, limits that were set
 -- at run time: three each, the name, hard and soft. Step "open": name of the ledger, number of ledgers that there are: all
 -- its parts are told. The last one opens the budgets.
 local function part()
-  local id = ARGV[6] .. ' ' .. ARGV[5]
-  if redis.call('HSETNX', KEYS[4] .. ':parts', id, '1') == 0 then
-    return {'ok'}
-  end
-  local at = 7
+  local at = 6
   for i = 7, #KEYS do
-    for k, name in ipairs({'spent', 'waste', 'topped_up'}) do
-      local sum = add(amount(redis.call('HGET', KEYS[i], name) or '0'), amount(ARGV[at + k]))
-      redis.call('HSET', KEYS[i], name, text(sum))
+    if redis.call('HSETNX', KEYS[4] .. ':parts', ARGV[5] .. ' ' .. KEYS[i], '1') == 1 then
+      for k, name in ipairs({'spent', 'waste', 'topped_up'}) do
+        local sum = add(amount(redis.call('HGET', KEYS[i], name) or '0'), amount(ARGV[at + k]))
+        redis.call('HSET', KEYS[i], name, text(sum))
+      end
+      redis.call('EXPIRE', KEYS[i], ARGV[at])
     end
-    redis.call('EXPIRE', KEYS[i], ARGV[at])
     at = at + 4
   end
   for k = at, #ARGV, 3 do

@@ -633,7 +633,6 @@ static void rebuild_all(void)
         for (int twice = 0; twice < 2; twice++) {
             struct command *c = begin_plain(&who[0], "part", list, BUDGETS);
             word(c, "ledger-%d", ledger);
-            word(c, "1");
             for (int i = 0; i < BUDGETS; i++) {
                 word(c, "100000");
                 word(c, "%d", 1000 * ledger + i);
