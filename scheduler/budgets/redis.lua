@@ -501,7 +501,7 @@ if name == 'part' or name == 'open' then
   return name == 'part' and part() or open()
 end
 if not epoch then
-  return closed()
+  return {'closed', '', '0'} -- the caller's epoch is one that was: no name for the next
 end
 if epoch ~= ARGV[2] then
   return {'epoch', epoch}

@@ -47,13 +47,17 @@ static inline void help_server_kill(struct help_server *s)
     s->pid = 0;
 }
 
-/* Its folder, with all that is in it. */
+/* Its folder, with all that is in it. A child of a killed server may still be writing its log anew. */
 static inline void help_server_clean(const struct help_server *s)
 {
     const char *argv[] = {"rm", "-rf", s->folder, NULL};
-    pid_t pid;
-    if (s->folder[0] && posix_spawnp(&pid, "rm", NULL, NULL, (char *const *)argv, environ) == 0)
+    for (int i = 0; i < 100 && s->folder[0] && access(s->folder, F_OK) == 0; i++) {
+        pid_t pid;
+        if (posix_spawnp(&pid, "rm", NULL, NULL, (char *const *)argv, environ) != 0)
+            return;
         waitpid(pid, NULL, 0);
+        usleep(20000);
+    }
 }
 
 /* A blocking connection, within 10 s. */
