@@ -87,7 +87,7 @@ static enum rc read_ask(struct plan_ask *ask, const struct plan_words *p, struct
     if (p->cached > p->prompt)
         return error_set(e, RC_INVALID, "--cached %g is more than --prompt %g", p->cached, p->prompt);
     if (pusd_parse(p->tariff, &kwh, e) != RC_OK)
-        return error_prefix(e, "--tariff: ");
+        return error_prefix(e, "--tariff");
     if (kwh.v > (int64_t)1000 * 1000000000000)
         return error_set(e, RC_INVALID, "--tariff: more than 1000 dollars per kWh");
     ask->uusd_per_kwh = kwh.v / 1000000;

@@ -214,7 +214,7 @@ static enum rc set_field(void *row, const struct field *f, const struct yaml_nod
         return RC_OK;
     }
     }
-    return rc == RC_OK ? rc : error_prefix(e, "%s:%d: %s: ", path, v->line, f->key);
+    return rc == RC_OK ? rc : error_prefix(e, "%s:%d: %s", path, v->line, f->key);
 }
 
 static enum rc read_row(void *row, const struct field *fields, int n, const struct yaml_node *map, const char *path,

@@ -17,6 +17,7 @@
 
 static const char *const classes[] = {"interactive", "batch", NULL};
 static const char *const objectives[] = {"cost", "latency", "energy", "balanced", NULL};
+static const char *const signals[] = {"tokens", "qps", NULL}; /* enum forecast_signal */
 static const char *const markets[] = {"on_prem", "spot", "on_demand", NULL};
 static const char *const picks[] = {"cheapest", "median", NULL};
 static const char *const routings[] = {"policy", "round_robin", NULL};
@@ -67,6 +68,8 @@ static const struct field scale_fields[] = {
     KEY("survive", FIELD_DOUBLE, file_scale, survive, .lo = 0, .hi = 1),
     KEY("replace_saving", FIELD_DOUBLE, file_scale, replace_saving, .lo = 0, .hi = 1),
     KEY("idle_rate", FIELD_DOUBLE, file_scale, idle_rate, .lo = 0, .hi = 1e9),
+    KEY("down_band", FIELD_DOUBLE, file_scale, down_band, .lo = 0, .hi = 1),
+    KEY("signal", FIELD_CHOICE, file_scale, signal, .words = signals),
     KEY("queue_drain", FIELD_DURATION, file_scale, queue_drain_us),
     KEY("down_after", FIELD_DURATION, file_scale, down_after_us),
     KEY("return_after", FIELD_DURATION, file_scale, return_after_us),

@@ -31,7 +31,8 @@ struct file_scale { /* as struct scale_limits */
     bool on, api, api_bridge, api_steady;
     int32_t nodes_min, nodes_max;
     struct pusd hour_max; /* 0: no limit */
-    double z, over_provision, survive, replace_saving, idle_rate;
+    double z, over_provision, survive, replace_saving, idle_rate, down_band;
+    int32_t signal; /* enum forecast_signal */
     int64_t queue_drain_us, down_after_us, return_after_us, drain_max_us, tick_us;
     int line;
 };

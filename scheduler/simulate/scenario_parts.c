@@ -11,6 +11,7 @@
 static void make_scale(struct sim_model *m, const struct file_scale *f)
 {
     m->scaled = f->on;
+    m->signal = (enum forecast_signal)f->signal;
     m->limits = (struct scale_limits){
         .nodes_min = f->nodes_min,
         .nodes_max = f->nodes_max,
@@ -25,6 +26,7 @@ static void make_scale(struct sim_model *m, const struct file_scale *f)
         .drain_max_s = (int32_t)(f->drain_max_us / 1000000),
         .tick_s = (int32_t)(f->tick_us / 1000000),
         .idle_rate = f->idle_rate,
+        .down_band = f->down_band,
     };
     m->api =
         (struct scale_api){.allowed = f->api, .bridge = f->api && f->api_bridge, .steady = f->api && f->api_steady};

@@ -26,6 +26,7 @@
 #include "base/money.h"
 #include "policies/budget.h"
 #include "policies/curve.h"
+#include "policies/forecast.h"
 #include "policies/period.h"
 #include "policies/power.h"
 #include "policies/scale.h"
@@ -67,6 +68,7 @@ struct sim_model { /* what a request asks for, with its route's rules */
     struct waiting_bounds waiting[WAITING_CLASSES]; /* of its room */
     /* Autoscaling: over all offers of its types. Off: the fleet stays what it is at the start. */
     bool scaled;
+    enum forecast_signal signal;
     struct scale_limits limits; /* tick_s: how often it is planned */
     struct scale_api api;       /* per_token and tokens_per_s_max are filled in from the API */
 };

@@ -276,6 +276,8 @@ void sim_plan_fini(struct sim *x);
 void sim_plan_event(struct sim *x, int32_t model);
 void sim_plan_soon(struct sim *x, int32_t model);              /* somebody waits, and nothing runs */
 void sim_observe(struct sim *x, int32_t model, double tokens); /* demand, now */
+/* Tokens per second in so many seconds, whatever the signal: requests are reckoned at the mean of those seen. */
+struct forecast_value sim_forecast(const struct sim *x, int32_t model, double in_s);
 /* Tokens/s of one node at the SLO. held: KV memory of a sequence under way, in the mean over time: long answers are there for
  * longer, so it is more than that of the mean request. */
 void sim_capacity(struct capacity *c, const struct sim_type *t, const struct sim_slo *slo,

@@ -18,7 +18,19 @@ int32_t sim_week_s(const struct sim *x)
 
 void sim_observe(struct sim *x, int32_t model, double tokens)
 {
-    forecast_observe(&x->models[model].forecast, x->now_us * 1000, sim_week_s(x), tokens);
+    const bool requests = x->s->models[model].signal == FORECAST_QPS;
+    forecast_observe(&x->models[model].forecast, x->now_us * 1000, sim_week_s(x), requests ? tokens > 0 : tokens);
+}
+
+struct forecast_value sim_forecast(const struct sim *x, int32_t model, double in_s)
+{
+    const struct sim_model_state *m = &x->models[model];
+    struct forecast_value v = forecast_at(&m->forecast, in_s);
+    if (x->s->models[model].signal == FORECAST_QPS) {
+        v.mean *= m->prompt + m->output;
+        v.sd *= m->prompt + m->output;
+    }
+    return v;
 }
 
 /* --- capacity ----------------------------------------------------------------------------------------------------------- */
@@ -293,8 +305,8 @@ static void scale(struct sim *x, int32_t model, double batch, int32_t tick_s)
 {
     struct sim_model_state *m = &x->models[model];
     const struct sim_model *config = &x->s->models[model];
-    const struct forecast_value now = forecast_at(&m->forecast, 0);
-    const struct forecast_value then = forecast_at(&m->forecast, horizon_s(x, m, tick_s));
+    const struct forecast_value now = sim_forecast(x, model, 0);
+    const struct forecast_value then = sim_forecast(x, model, horizon_s(x, m, tick_s));
     const double waiting = (double)waiting_count_of(&m->room, WAITING_INTERACTIVE) * (m->prompt + m->output);
     struct scale_snapshot s = {
         .now_s = x->now_us / SIM_US_PER_S,
@@ -337,7 +349,7 @@ void sim_plan_event(struct sim *x, int32_t model)
     capacities(x, model);
     if (config->scaled || waiting_count_of(&m->room, WAITING_BATCH)) {
         snapshot_offers(x, m);
-        const double batch = batch_pace(x, model, forecast_at(&m->forecast, 0).mean, tick_s);
+        const double batch = batch_pace(x, model, sim_forecast(x, model, 0).mean, tick_s);
         if (config->scaled)
             scale(x, model, batch, tick_s);
     }

@@ -91,7 +91,7 @@ static void group_of(const struct sim *x, int32_t model, const struct sim_site *
 {
     static const int64_t horizons_s[] = {0, 60, 180, 300, 900, 1800, 3600};
     const struct sim_model_state *m = &x->models[model];
-    const struct forecast_value now = forecast_at(&m->forecast, 0);
+    const struct forecast_value now = sim_forecast(x, model, 0);
     const double waiting = (double)waiting_count(&m->room) * (m->prompt + m->output);
     const double z = x->s->models[model].limits.z, over = 1 + x->s->models[model].limits.over_provision;
     *g = (struct power_group){.keep_warm = site->keep_warm,
@@ -102,7 +102,7 @@ static void group_of(const struct sim *x, int32_t model, const struct sim_site *
                               .steady = 0.7,
                               .spills = m->n_apis > 0 && x->s->models[model].api.allowed};
     for (int i = 0; i < (int)(sizeof horizons_s / sizeof *horizons_s) && site->trust > 0; i++) {
-        const struct forecast_value v = forecast_at(&m->forecast, (double)horizons_s[i]);
+        const struct forecast_value v = sim_forecast(x, model, (double)horizons_s[i]);
         g->steps[g->n_steps++] =
             (struct power_need){.in_us = horizons_s[i] * SIM_US_PER_S, .capacity = (v.mean + z * v.sd) * over};
     }

@@ -547,7 +547,7 @@ void sim_serve_init(struct sim *x)
         for (int c = 0; c < WAITING_CLASSES; c++)
             waiting_set_bounds(&m->room, (enum waiting_class)c, &x->s->models[i].waiting[c]);
         heap_init(&m->until, until_before);
-        forecast_init(&m->forecast, FORECAST_TOKENS);
+        forecast_init(&m->forecast, x->s->models[i].signal);
     }
 }
 
