@@ -136,7 +136,8 @@ struct power_group {
     struct power_need steps[POWER_STEPS_MAX]; /* in_us rising; the last holds until `until_us` */
     int n_steps;                              /* 0: no forecast: `now` and ski rental */
     int64_t until_us;                         /* as far as the forecast goes */
-    int32_t trust;                            /* see struct power_forecast */
+    bool untried; /* it was never compared with what came: it wakes nodes, but sends none down before ski rental does */
+    int32_t trust; /* see struct power_forecast */
     double steady; /* eco: the largest share of its speed that a node may be loaded to there; 0: no eco */
     /* Answers may be moved off a node that runs empty: cut, and continued on another, which reads prompt and answer again.
      * That costs so much more energy per answer (0: they aren't moved), and an answer lasts hold_us in the mean. */

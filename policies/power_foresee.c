@@ -28,6 +28,7 @@ void power_foresee(struct power_group *g, const struct power_outlook *o)
         g->steps[i] = (struct power_need){.in_us = (int64_t)(begin_s * 1e6), .capacity = now};
         begin_s = ends_s[i];
     }
+    g->untried = o->forecast->error_n[2] == 0; /* a quarter of an hour ahead */
     g->until_us = (int64_t)(begin_s * 1e6);
     g->margin = fmax(upper(o, (double)o->tick_us / 1e6) - g->now, 0);
 }

@@ -138,7 +138,7 @@ static double need_within(const struct power_group *g, int64_t in_us)
 /* How long until more than `covered` is needed. */
 static struct power_forecast idle_left(const struct power_group *g, double covered)
 {
-    struct power_forecast f = {.known = g->n_steps > 0, .left_us = g->until_us, .trust = g->trust};
+    struct power_forecast f = {.known = g->n_steps > 0 && !g->untried, .left_us = g->until_us, .trust = g->trust};
     if (g->now + g->margin > covered)
         f.left_us = 0;
     else

@@ -59,8 +59,7 @@ static bool read_start(const char *text, int64_t *local_s)
     return true;
 }
 
-/* The zone's table, as long as the configuration lives. */
-static const struct zone *load_zone(struct config_loader *l, const char *name, struct error *e)
+const struct zone *config_zone(struct config_loader *l, const char *name, struct error *e)
 {
     struct zone *z;
     if (zone_load(&z, name, e) != RC_OK)
@@ -132,7 +131,7 @@ static void read_period(const struct at *at, struct budget_rule *r)
     r->period.anchor_local_s = at->b->period == PERIOD_WEEK ? PERIOD_MONDAY_S : 0;
     if (at->b->start && !read_start(at->b->start, &r->period.anchor_local_s))
         problem(at, "start", "not a local date or time; write 2026-04-01 or 2026-04-01T06:00");
-    if (at->b->time_zone && !(r->period.zone = load_zone(l, at->b->time_zone, &e)))
+    if (at->b->time_zone && !(r->period.zone = config_zone(l, at->b->time_zone, &e)))
         problem(at, "time_zone", e.message);
 }
 

@@ -388,6 +388,7 @@ void config_check(struct config_loader *l)
     check_tracing(l);
     config_check_who(l);
     config_check_budgets(l);
+    config_check_energy(l);
     if (c->breaker_open_max_ms < c->breaker_open_ms)
         config_problem(l, main_line(c, main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max"),
                        main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max",

@@ -36,6 +36,11 @@ struct config_node {
     int slots;                  /* requests at once; 0: unbounded */
     struct token_prices prices; /* cached_input: the price of input when the file gives none */
     int watts;                  /* declared draw under load, 0: unknown */
+    struct {
+        int idle_watts, sleep_watts, off_watts, wake_watts; /* 0: not given */
+        int64_t sleep_wake_ms, off_wake_ms;                 /* 0: it has no such level */
+    } power;
+    const struct power_levels *levels; /* of these figures, in the configuration's arena; NULL: not enough is known */
     int kv_tokens;              /* that its KV cache has room for, where it does not say so; 0: unknown */
     /* provider process */
     const char *engine; /* path of spillway-engine; NULL: beside our own binary */
@@ -159,6 +164,15 @@ struct config {
     const char *state_dir;           /* ledger and sockets; default ./state */
     const char *ledger_path;         /* default STATE_DIR/ledger.db */
     int ledger_queue_max;            /* rows waiting for the disk */
+    struct { /* what energy costs; tariff.h has the rules */
+        const char *price, **hours, *time_zone;
+        int n_hours;
+    } energy;
+    const struct tariff *tariff; /* of `energy`, in `arena`; free of charge where nothing is said */
+    struct {
+        int cap_watts, base_watts; /* of the site; 0: no limit */
+        int keep_warm;
+    } power;
     const char *simulate_scenario;   /* of `spillway simulate`; NULL: none */
     bool ledger_off;                 /* `ledger: off`, said aloud; else each request has a row */
     bool metrics_off;                /* `metrics: off`: nothing is measured and /metrics is not there */

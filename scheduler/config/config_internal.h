@@ -100,6 +100,10 @@ void config_warn(const struct config *c, struct strbuf *out, int *n, int line, c
 void config_warn_budgets(const struct config *c, struct strbuf *out, int *n);
 /* budgets.c: the same for budgets, and their rules. */
 void config_check_budgets(struct config_loader *l);
+/* A zone's table, as long as the configuration lives; NULL: *e says why not. */
+const struct zone *config_zone(struct config_loader *l, const char *name, struct error *e);
+/* energy.c: the same for `energy`, `power` and the nodes' watts, and their tariff and levels. */
+void config_check_energy(struct config_loader *l);
 /* models.c: the same for models, their aliases and their fallbacks. */
 void config_check_models(struct config_loader *l);
 /* The entry that has this alias, or NULL. */

@@ -408,6 +408,23 @@ static const struct setting main_rows[] = {
      .help = "deployment.environment.name of the spans."},
     {"tracing.queue_max", SETTING_INT, MAIN(tracing.queue_max), .lo = 64, .hi = 1000000, .unit = "spans", .def = "2048",
      .help = "Spans that may wait for the collector, per event loop; more are dropped and counted."},
+    {"energy.price", SETTING_TEXT, SETTING_RELOAD, MAIN(energy.price), .def_text = "none",
+     .help =
+         "Dollars per kWh of the site's electricity, as in 0.12, where `energy.hours` says nothing else. Without it "
+         "energy costs nothing."},
+    {"energy.hours", SETTING_WORDS, SETTING_RELOAD, MAIN(energy.hours),
+     .count_offset = offsetof(struct config, energy.n_hours), .def_text = "none",
+     .help =
+         "Prices by time, each with days, hours, months or some of them, then dollars per kWh: \"mon-fri 07:00-20:00 "
+         "0.25\". The first that fits holds."},
+    {"energy.time_zone", SETTING_TEXT, SETTING_RELOAD, MAIN(energy.time_zone), .def = "UTC",
+     .help = "Of `energy.hours`, as in Europe/Berlin."},
+    {"power.cap_watts", SETTING_INT, SETTING_RELOAD, MAIN(power.cap_watts), .lo = 0, .hi = 1000000000, .unit = "watts",
+     .def = "0", .help = "Most that the site may draw at any instant, waking nodes included; 0: no limit."},
+    {"power.base_watts", SETTING_INT, SETTING_RELOAD, MAIN(power.base_watts), .lo = 0, .hi = 1000000000,
+     .unit = "watts", .def = "0", .help = "What the site draws beside its nodes, counted against `power.cap_watts`."},
+    {"power.keep_warm", SETTING_INT, SETTING_RELOAD, MAIN(power.keep_warm), .lo = 0, .hi = 1000, .unit = "nodes",
+     .def = "1", .help = "So many nodes of each model stay awake, whatever the forecast says."},
     {"simulate.scenario", SETTING_PATH, SETTING_RELOAD, MAIN(simulate_scenario), .def_text = "none",
      .help = "What `spillway simulate` adds to this configuration: how fast machines are, markets, SLOs "
              "(docs/SIMULATE.md)."},
@@ -454,6 +471,18 @@ static const struct setting node_rows[] = {
      .help = "Dollars per million output tokens."},
     {"watts", SETTING_INT, SETTING_RELOAD, NODE(watts), .lo = 0, .hi = 1000000, .unit = "watts", .def = "0",
      .help = "Declared draw under load; 0: unknown."},
+    {"power.idle_watts", SETTING_INT, SETTING_RELOAD, NODE(power.idle_watts), .lo = 0, .hi = 1000000, .unit = "watts",
+     .def = "0", .help = "Draw when awake without work; 0: unknown, and the node is never put to sleep."},
+    {"power.sleep_watts", SETTING_INT, SETTING_RELOAD, NODE(power.sleep_watts), .lo = 0, .hi = 1000000, .unit = "watts",
+     .def = "0", .help = "Draw asleep: no device context, weights in memory. Needs power.sleep_wake."},
+    {"power.sleep_wake", SETTING_DURATION, SETTING_RELOAD, NODE(power.sleep_wake_ms), .lo = 0, .hi = 3600000,
+     .def = "0s", .help = "From sleep until it serves; 0s: it can't sleep."},
+    {"power.off_watts", SETTING_INT, SETTING_RELOAD, NODE(power.off_watts), .lo = 0, .hi = 1000000, .unit = "watts",
+     .def = "0", .help = "Draw switched off (the board's controller). Needs power.off_wake."},
+    {"power.off_wake", SETTING_DURATION, SETTING_RELOAD, NODE(power.off_wake_ms), .lo = 0, .hi = 3600000, .def = "0s",
+     .help = "From off until it serves; 0s: it can't be switched off."},
+    {"power.wake_watts", SETTING_INT, SETTING_RELOAD, NODE(power.wake_watts), .lo = 0, .hi = 1000000, .unit = "watts",
+     .def_text = "watts", .help = "Most that it draws while it wakes or goes down; counted against power.cap_watts."},
     {"kv_tokens", SETTING_INT, SETTING_RELOAD, NODE(kv_tokens), .lo = 0, .hi = 2000000000, .unit = "tokens", .def = "0",
      .help = "Tokens that its KV cache has room for, for a server that is not our engine, which says so itself; 0: "
              "unknown."},

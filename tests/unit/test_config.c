@@ -10,6 +10,8 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/yaml.h"
+#include "policies/power.h"
+#include "policies/tariff.h"
 #include "scheduler/auth/oidc.h"
 #include "scheduler/config/config_internal.h"
 
@@ -236,6 +238,28 @@ static void test_node_mistakes(void)
     WRONG(OFF "nodes:\n- {name: a, provider: process, models: [m], model_path: /tmp, engine: /no/engine}\n",
           "f.yaml:3: nodes[0].engine: /no/engine: No such file or directory\n"
           "f.yaml:3: nodes[0].model_path: /tmp is not a file\n");
+}
+
+static void test_energy(void)
+{
+    WRONG(OFF NODE "energy: {hours: [noon], time_zone: Mars/Base}\npower: {cap_watts: 1}\n",
+          "f.yaml:3: nodes[0].watts: power.cap_watts can't be kept without it: what a local node draws under load\n"
+          "f.yaml:4: energy.hours: needs energy.price beside it: what holds at all other times\n"
+          "f.yaml:4: energy.hours: \"noon\" is no price by time: as in \"mon-fri 07:00-20:00 0.25\"\n"
+          "f.yaml:4: energy.time_zone: there is no time zone \"Mars/Base\" in the system's tz data "
+          "(/usr/share/zoneinfo); "
+          "write one like Europe/Berlin, or UTC\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://h:1', models: [m], watts: 4, power: {off_watts: 1, sleep_wake: 1s}}\n",
+          "f.yaml:3: nodes[0].power.off_watts: needs power.off_wake beside it: how long it takes to come back\n"
+          "f.yaml:3: nodes[0].power.idle_watts: power.idle_watts and watts (under load) are both needed to know what "
+          "sleeping saves\n");
+    struct config *c =
+        parse(OFF "nodes:\n- {name: a, url: 'http://h:1', models: [m], watts: 450, power: {idle_watts: 100, "
+                  "sleep_watts: 62, sleep_wake: 10s}}\nenergy: {price: 0.08, hours: ['07:00-20:00 0.2']}\n"
+                  "power: {cap_watts: 500}\n");
+    CHECK(c && c->nodes[0].levels && c->nodes[0].levels->of[POWER_SLEEP].idle_mw == 62000);
+    CHECK(c && tariff_at(c->tariff, 8 * 3600) == 200000 && tariff_at(c->tariff, 0) == 80000);
+    config_free(c);
 }
 
 #define HASH_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -647,6 +671,7 @@ int main(void)
     TEST(test_wrong_types);
     TEST(test_addresses);
     TEST(test_node_mistakes);
+    TEST(test_energy);
     TEST(test_key_mistakes);
     TEST(test_who);
     TEST(test_who_mistakes);
