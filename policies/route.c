@@ -4,9 +4,6 @@
 
 #include "base/error.h"
 
-/* Load is compared as requests per slot. A node without a declared bound counts as having this many slots, so that it
- * neither attracts nor repels everything beside a bounded one. */
-#define SLOTS_WHEN_UNBOUNDED 256
 /* A node that holds the whole prompt is preferred to one that holds nothing of it and has fewer requests, as long as they
  * differ by less than 1 / PROMPTS_PER_SLOTS of their slots: affinity must not make a hot spot. */
 #define PROMPTS_PER_SLOTS 2
@@ -31,6 +28,7 @@ const char *route_reason_name(enum route_reason r)
     case ROUTE_BUSIER: return "busier";
     case ROUTE_LESS_CACHED: return "less_cached";
     case ROUTE_TIE: return "tie";
+    case ROUTE_NOT_LISTED: return "not_listed";
     }
     return "unknown";
 }
@@ -107,8 +105,8 @@ static void note_wait(struct route_decision *d, enum route_reason reason, const 
 /* <0, 0, >0 as a carries less, the same or more load per slot than b. Products of two int32 fit int64. */
 static int compare_load(const struct route_candidate *a, const struct route_candidate *b)
 {
-    int64_t slots_a = a->slots > 0 ? a->slots : SLOTS_WHEN_UNBOUNDED;
-    int64_t slots_b = b->slots > 0 ? b->slots : SLOTS_WHEN_UNBOUNDED;
+    int64_t slots_a = a->slots > 0 ? a->slots : ROUTE_SLOTS_WHEN_UNBOUNDED;
+    int64_t slots_b = b->slots > 0 ? b->slots : ROUTE_SLOTS_WHEN_UNBOUNDED;
     int64_t load_a = a->in_flight * slots_b, load_b = b->in_flight * slots_a;
     return (load_a > load_b) - (load_a < load_b);
 }
@@ -118,8 +116,8 @@ static int compare_load(const struct route_candidate *a, const struct route_cand
 static int compare_work(const struct route_request *r, const struct route_candidate *a, const struct route_candidate *b)
 {
     __extension__ typedef __int128 wide;
-    int64_t slots_a = a->slots > 0 ? a->slots : SLOTS_WHEN_UNBOUNDED;
-    int64_t slots_b = b->slots > 0 ? b->slots : SLOTS_WHEN_UNBOUNDED;
+    int64_t slots_a = a->slots > 0 ? a->slots : ROUTE_SLOTS_WHEN_UNBOUNDED;
+    int64_t slots_b = b->slots > 0 ? b->slots : ROUTE_SLOTS_WHEN_UNBOUNDED;
     int64_t more_load = a->in_flight * slots_b - b->in_flight * slots_a;
     int64_t input = r->input_tokens > 0 ? r->input_tokens : 1;
     wide more =

@@ -14,7 +14,10 @@
 
 #include "base/money.h"
 
-#define ROUTE_CANDIDATES_MAX 64
+#define ROUTE_CANDIDATES_MAX 64 /* more than the 16 that are listed where there are many: a last look is at all */
+/* A node without a declared bound counts as having this many slots, so that it neither attracts nor repels everything
+ * beside a bounded one. */
+#define ROUTE_SLOTS_WHEN_UNBOUNDED 256
 
 struct route_candidate {
     bool serves_model, healthy, draining, local; /* local: on the organisation's own premises */
@@ -59,6 +62,7 @@ enum route_reason { /* why a candidate was not chosen, most fundamental first */
                     ROUTE_BUSIER,
                     ROUTE_LESS_CACHED, /* not busier, but it would have to read more of the prompt */
                     ROUTE_TIE,
+                    ROUTE_NOT_LISTED, /* by the caller: not among those that were worth a look (shortlist.h) */
 };
 const char *route_reason_name(enum route_reason r);
 

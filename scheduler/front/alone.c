@@ -9,6 +9,7 @@ void alone_release_locked(struct request *r)
     if (!r->kept)
         return;
     r->kept->kept_for = NULL;
+    node_changed_locked(r->kept);
     r->kept = NULL;
 }
 
@@ -30,6 +31,7 @@ static void keep(struct request *r, struct node *node)
     alone_release_locked(r);
     r->kept = node;
     node->kept_for = r;
+    node_changed_locked(node);
 }
 
 void alone_keep_locked(struct request *r)

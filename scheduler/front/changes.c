@@ -210,6 +210,7 @@ void nodes_commit(struct nodes *t, struct nodes_plan *plan)
             n->config = spec->config;
         }
         n->leaving = !spec;
+        node_changed_locked(n);
     }
     nodes_set_config(t, plan->config);
     pthread_mutex_unlock(o->lock);

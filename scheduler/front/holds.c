@@ -119,6 +119,7 @@ void node_tell(struct node *n)
     int64_t us;
     bool timed = node_hold_locked(n, &us) != HOLD_NONE && us > 0;
     n->told = now;
+    node_changed_locked(n); /* its time may be over */
     if (now == HOLD_BREAKER)
         snprintf(reason, sizeof reason, "%s", n->breaker_reason);
     else
@@ -184,6 +185,7 @@ bool node_spoke_locked(struct node *n, struct breaker_leg *leg, int64_t took_us)
 {
     struct holds *h = nodes_holds(n->table);
     struct breaker before = n->breaker;
+    node_changed_locked(n);
     breaker_spoke(&n->breaker, &h->breaker, leg, nodes_now_us(n->table), took_us, next_random(h));
     return opened(n, &before, "its first token came too late");
 }
@@ -191,6 +193,7 @@ bool node_spoke_locked(struct node *n, struct breaker_leg *leg, int64_t took_us)
 void node_forget_locked(struct node *n)
 {
     breaker_reset(&n->breaker);
+    node_changed_locked(n);
 }
 
 /* ---- retries ---------------------------------------------------------------------------------------------------- */

@@ -22,6 +22,7 @@ struct nodes {
     struct provider *process; /* made when the first node needs it */
     char *key_file, *key;     /* of the engines that it starts; owned */
     struct holds holds;
+    struct listed listed;
     struct config *config; /* a reference; o.config is it */
     struct changes changes;
     int stopping; /* engines that nodes_stop() waits for */
@@ -38,6 +39,11 @@ const struct nodes_options *nodes_options(const struct nodes *t)
 struct changes *nodes_changes(struct nodes *t)
 {
     return &t->changes;
+}
+
+struct listed *nodes_listed(const struct nodes *t)
+{
+    return (struct listed *)&t->listed; /* as below */
 }
 
 struct holds *nodes_holds(const struct nodes *t)
@@ -62,6 +68,7 @@ void node_enter(struct node *n, enum node_state state, const char *reason)
     pthread_mutex_lock(o->lock);
     bool changed = n->state != state, other_reason = strcmp(n->reason, reason) != 0;
     n->state = state;
+    node_changed_locked(n);
     if (other_reason)
         snprintf(n->reason, sizeof n->reason, "%s", reason);
     if (changed)
@@ -395,6 +402,7 @@ void node_take_place(struct nodes *t, int index, struct node_spec *spec)
     snprintf(n->name, sizeof n->name, "%s", spec->config->name);
     if (index >= t->n)
         __atomic_store_n(&t->n, index + 1, __ATOMIC_RELEASE);
+    node_changed_locked(n);
     pthread_mutex_unlock(t->o.lock);
     strbuf_init(&n->probe_body, PROBE_BYTES_MAX);
     if (!same_name)
@@ -417,6 +425,7 @@ void node_clear_place(struct node *n)
     n->leaving = n->draining = false;
     n->state = NODE_STOPPED;
     n->place = PLACE_RESTS;
+    node_changed_locked(n);
     pthread_mutex_unlock(t->o.lock);
     node_spec_unref(spec);
 }
@@ -434,6 +443,7 @@ enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct erro
     SPW_ASSERT(getrandom(&t->holds.random, sizeof t->holds.random, 0) == sizeof t->holds.random);
     t->holds.random |= 1;
     t->nodes = spw_calloc(ROUTE_CANDIDATES_MAX, sizeof *t->nodes);
+    rc = shortlist_new(&t->listed.list, ROUTE_CANDIDATES_MAX, e);
     for (int i = 0; i < c->n_nodes && rc == RC_OK; i++) {
         struct node_spec *spec = NULL;
         rc = node_spec_make(t, c, &c->nodes[i], &spec, e);
@@ -469,6 +479,7 @@ void nodes_free(struct nodes *t)
     forget_secret(t->key);
     SSL_CTX_free(t->tls);
     config_free(t->config);
+    shortlist_free(t->listed.list);
     free(t->nodes);
     free(t);
 }
@@ -528,6 +539,7 @@ void node_set_drain(struct node *n, bool draining)
     bool changed = n->draining != draining;
     int in_flight = n->in_flight;
     n->draining = draining;
+    node_changed_locked(n);
     pthread_mutex_unlock(o->lock);
     if (!changed)
         return;
@@ -550,30 +562,33 @@ static int32_t rank(const struct node *n, const struct nodes_need *need)
     return need->by_text && n->config->continue_by == CONTINUE_PREFIX ? RANK_TEXT : RANK_UNFIT;
 }
 
+void node_candidate_locked(const struct node *n, const struct nodes_need *need, struct route_candidate *out)
+{
+    struct breaker_look look = breaker_look(&n->breaker, need->now_us);
+    *out = (struct route_candidate){
+        .serves_model = node_serves(n, need->model),
+        .healthy = n->state == NODE_READY,
+        .draining = n->draining || n->leaving,
+        .local = n->config->local,
+        .tried = (need->tried >> n->index) & 1,
+        .unfit = rank(n, need) == RANK_UNFIT,
+        .kept = n->kept_for && n->kept_for != need->who,
+        .broken = look.word == BREAKER_BLOCKED,
+        .cooling = look.word == BREAKER_COOLING,
+        .back_us = look.wait_us,
+        .rank = rank(n, need),
+        .in_flight = n->in_flight,
+        .slots = n->config->slots,
+        .prices = n->config->prices,
+        .cached_tokens = affinity_tokens(need->prefix, n->index, n->target.generation),
+    };
+}
+
 int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
                           struct route_candidate out[ROUTE_CANDIDATES_MAX])
 {
-    for (int i = 0; i < t->n; i++) {
-        const struct node *n = &t->nodes[i];
-        struct breaker_look look = breaker_look(&n->breaker, need->now_us);
-        out[i] = (struct route_candidate){
-            .serves_model = node_serves(n, need->model),
-            .healthy = n->state == NODE_READY,
-            .draining = n->draining || n->leaving,
-            .local = n->config->local,
-            .tried = (need->tried >> i) & 1,
-            .unfit = rank(n, need) == RANK_UNFIT,
-            .kept = n->kept_for && n->kept_for != need->who,
-            .broken = look.word == BREAKER_BLOCKED,
-            .cooling = look.word == BREAKER_COOLING,
-            .back_us = look.wait_us,
-            .rank = rank(n, need),
-            .in_flight = n->in_flight,
-            .slots = n->config->slots,
-            .prices = n->config->prices,
-            .cached_tokens = affinity_tokens(need->prefix, i, n->target.generation),
-        };
-    }
+    for (int i = 0; i < t->n; i++)
+        node_candidate_locked(&t->nodes[i], need, &out[i]);
     return t->n;
 }
 

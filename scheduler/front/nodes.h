@@ -27,6 +27,7 @@
 #include "policies/breaker.h"
 #include "policies/retry_budget.h"
 #include "policies/route.h"
+#include "policies/shortlist.h"
 #include "providers/provider.h"
 #include "scheduler/front/affinity.h"
 #include "scheduler/front/card.h"
@@ -168,6 +169,21 @@ struct nodes_need {
  * one that goes on by text. Returns the count. */
 int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
                           struct route_candidate out[ROUTE_CANDIDATES_MAX]);
+
+void node_candidate_locked(const struct node *n, const struct nodes_need *need, struct route_candidate *out);
+
+/* ---- listed.c ---------------------------------------------------------------------------------------------------- */
+
+struct listed { /* under the lock */
+    struct shortlist *list;
+    uint64_t changed; /* bit per node of which the index does not know the latest */
+};
+struct listed *nodes_listed(const struct nodes *t);
+/* Something that routing looks at: its load, state, holds or specification. */
+void node_changed_locked(struct node *n);
+/* The indexes of the nodes that are worth a look for q, of all that serve the model and have not failed for it. */
+int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
+                      int32_t out[SHORTLIST_MAX]);
 
 /* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe is good: true for the leg that
  * did so, of all that break off together. Any loop. */

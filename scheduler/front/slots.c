@@ -3,6 +3,27 @@
 
 #define RANK_FAR 1000 /* behind every rank there is */
 
+/* Among those that are worth a look. False: none of them can, and all are to be looked at, if only to say why. */
+static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *need, const struct route_request *q,
+                                 struct route_decision *d)
+{
+    struct route_candidate candidates[SHORTLIST_MAX];
+    struct route_decision few;
+    int32_t listed[SHORTLIST_MAX];
+    int n = nodes_list_locked(nodes, need, q, listed);
+    for (int i = 0; i < n; i++)
+        node_candidate_locked(nodes_at(nodes, listed[i]), need, &candidates[i]);
+    route_choose(&few, q, candidates, n);
+    if (few.chosen < 0)
+        return false;
+    *d = (struct route_decision){.chosen = listed[few.chosen], .model_known = true};
+    for (int i = 0; i < nodes_count(nodes); i++)
+        d->reasons[i] = ROUTE_NOT_LISTED;
+    for (int i = 0; i < n; i++)
+        d->reasons[listed[i]] = few.reasons[i];
+    return true;
+}
+
 /* One model of the chain. */
 static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
                                  struct route_decision *d)
@@ -31,7 +52,11 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .prefix = &r->prefix,
         .same_class = r->served && r->served != m,
     };
-    int n = nodes_snapshot_locked(r->lane->front->nodes, &need, candidates);
+    struct nodes *nodes = r->lane->front->nodes;
+    bool plain = !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
+    if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &q, d))
+        return;
+    int n = nodes_snapshot_locked(nodes, &need, candidates);
     for (int i = 0; i < n && budgeted_prefers_local(r); i++)
         candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
     route_choose(d, &q, candidates, n);
@@ -79,6 +104,7 @@ const struct model *slot_look_locked(const struct request *r, uint32_t spread, s
 void slot_take_locked(struct request *r, struct node *node, const struct model *as)
 {
     node->in_flight++;
+    node_changed_locked(node);
     node->requests++;
     struct node_spec *before = r->slot.spec;
     r->slot = (struct slot){.node = node,
@@ -160,6 +186,7 @@ int slot_return(struct request *r, enum slot_use use)
     if (use == SLOT_ANSWERED)
         room_note_answer_locked(r);
     bool news = node_end_locked(node, &r->slot.breaker, &r->slot.word);
+    node_changed_locked(node);
     r->slot.node = NULL;
     alone_release_locked(r);
     rooms_grant_locked(f);
