@@ -68,7 +68,8 @@ const struct zone *config_zone(struct config_loader *l, const char *name, struct
     struct zone *kept = arena_alloc(l->c->arena, sizeof *kept + bytes);
     if (kept) {
         struct zone_change *changes = (struct zone_change *)(kept + 1);
-        memcpy(changes, z->changes, bytes);
+        if (bytes)
+            memcpy(changes, z->changes, bytes);
         *kept = (struct zone){changes, z->n, z->offset_before_s};
     } else {
         (void)error_set(e, RC_FULL, "the configuration is too large");

@@ -702,7 +702,8 @@ bool budgeted_begin(struct request *r, const char *labels)
         case BUDGET_OK: break;
         case BUDGET_SOFT: act(r, rule->soft_actions, rule->soft_model); break;
         case BUDGET_HARD:
-            if (!(rule->hard_actions & (BUDGET_LOCAL_ONLY | BUDGET_DOWNGRADE | BUDGET_QUEUE)) &&
+            /* Neither an action, nor a cache, nor a node helps that answers free of charge. */
+            if (!(rule->hard_actions & (BUDGET_LOCAL_ONLY | BUDGET_DOWNGRADE | BUDGET_QUEUE)) && !r->lane->cached &&
                 budget_desk_all_cost(r))
                 return refuse_at_door(r, rule, name, &v);
             act(r, rule->soft_actions & ~(unsigned)BUDGET_QUEUE, rule->soft_model);

@@ -174,16 +174,18 @@ static void start_admitted(struct call *c, const struct request_body *body, cons
                            const struct urgency *urgency)
 {
     struct admission a = {.model = model, .urgency = *urgency};
+    char labels[BUDGET_LABELS_BYTES];
     struct api_error refusal;
     if (cached_ask(c->x, &a.ask, &refusal) != RC_OK ||
         bound_read(c->x, &a.charge_bounded, &a.charge_max, &refusal) != RC_OK) {
         refuse(c, &refusal, NULL);
         return;
     }
-    if (c->l->config->n_budgets && budgeted_read(c->x, a.labels, &refusal) != RC_OK) {
+    if (c->l->config->n_budgets && budgeted_read(c->x, labels, &refusal) != RC_OK) {
         refuse(c, &refusal, NULL);
         return;
     }
+    a.labels = labels;
     enum rc rc = idempotency_begin(c->l, c->x, c->id, body, c->who, &a.idempotency, &refusal);
     if (rc == RC_DENIED)
         refuse(c, &refusal, NULL);

@@ -337,7 +337,7 @@ struct admission {
     const struct model *model;
     bool charge_bounded;
     struct pusd charge_max;
-    char labels[BUDGET_LABELS_BYTES]; /* where there are budgets */
+    const char *labels; /* where there are budgets; for the call */
 };
 void request_start(struct lane *l, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct admission *a);
