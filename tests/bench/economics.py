@@ -299,16 +299,19 @@ def calibrate(bench, case, own, choices, **o):
     return best[0] if best else choices[-1]
 
 
-def one_case(bench, case, quick):
+def one_case(bench, case, quick, peak):
     out = {"case": case, "settings": CASES[case]}
-    n, fixed = smallest_fixed(bench, case, 0.7)
+    if peak:
+        n, fixed = peak, bench.run(case, own=0, spot=False, api=False, fixed=peak)
+    else:
+        n, fixed = smallest_fixed(bench, case, 0.7)
     own = n // 2
     out["nodes_at_peak"], out["own"] = n, own
     usual = [(0.6, 0.1), (0.8, 0.1)]
-    load = calibrate(bench, case, own, usual)[0]
-    load_cloud = calibrate(bench, case, 0, usual, spot=False, api=False)[0]
+    load = calibrate(bench, case, own, usual)[0] if not quick else 0.6
+    load_cloud = calibrate(bench, case, 0, usual, spot=False, api=False)[0] if not quick else 0.6
     out["load_max"], out["load_max_all_on_demand"] = load, load_cloud
-    rows = bench.run(case, own=own, load_max=load, baselines="all-api,on-prem-only,spot-no-fallback,round-robin")
+    rows = bench.run(case, own=own, load_max=load, baselines="all-api" if quick else "all-api,on-prem-only,spot-no-fallback,round-robin")
     out["cost"] = short(rows[0])
     route = rows[0]["routes"][0]["interactive"]
     out["api_tokens"] = [route["prompt_tokens"], route["output_tokens"]]
@@ -317,10 +320,10 @@ def one_case(bench, case, quick):
     s = bench.run(case, own=0, spot=False, api=False, load_max=load_cloud)
     out["baselines"].append({**short(s), "scenario": "all-on-demand"})
     careful = [(0.6, 0.1), (0.5, 0.4), (0.5, 0.8)]
-    slow = calibrate(bench, case, own, careful, api_ttft_ms=1000)
+    slow = calibrate(bench, case, own, careful, api_ttft_ms=1000) if not quick else careful[1]
     out["api_1s_settings"] = slow
     out["api_1s"] = short(bench.run(case, own=own, load_max=slow[0], over=slow[1], api_ttft_ms=1000))
-    alone = calibrate(bench, case, own, careful[:2], api=False)
+    alone = calibrate(bench, case, own, careful[:2], api=False) if not quick else careful[1]
     out["no_api_settings"] = alone
     out["no_api"] = short(bench.run(case, own=own, load_max=alone[0], over=alone[1], api=False))
     if np is not None:
@@ -379,7 +382,8 @@ def main():
     p.add_argument("--shared", default="../shared")
     p.add_argument("--out", default="economics.json")
     p.add_argument("--case", choices=CASES, help="one of them; default: all")
-    p.add_argument("--quick", action="store_true", help="without sensitivity")
+    p.add_argument("--quick", action="store_true", help="without calibration and sensitivity, and fewer baselines")
+    p.add_argument("--peak", type=int, help="on-demand nodes for the peak, from an earlier run; default: they are searched for")
     args = p.parse_args()
     bench = Bench(args)
     if not os.path.exists(bench.data):
@@ -389,7 +393,7 @@ def main():
     out = []
     for case in [args.case] if args.case else CASES:
         begin = time.monotonic()
-        r = one_case(bench, case, args.quick)
+        r = one_case(bench, case, args.quick, args.peak)
         r["claims"] = claims(bench, r)
         r["seconds"] = round(time.monotonic() - begin)
         out.append(r)
