@@ -176,6 +176,7 @@ static bool grant_leased(struct redis_port *p, struct redis_hold *h, const char 
     if (!h)
         a.hold = &(h = hold_new(p, id, kept, n))->pub;
     hold_grant(h, g.amount, true);
+    journal_hold(p, &h->pub);
     done(&a, arg);
     return true;
 }
@@ -217,6 +218,7 @@ static void granted(struct step *s, const redisReply *reply, struct budget_answe
     else
         h->extending = NULL;
     hold_grant(h, a->grant.amount, false);
+    journal_hold(s->port, &h->pub);
     leases_want(s->port, s->claims, s->n);
 }
 
@@ -249,6 +251,8 @@ static void answer_step(struct step *s, const redisReply *reply)
         granted(s, reply, &a);
     } else {
         a.rc = RC_OK;
+        if (s->kind != STEP_READ)
+            journal_change(s->port, s);
     }
     if (s->hold)
         s->hold->extending = NULL;
@@ -386,6 +390,8 @@ static struct pusd redis_settle(struct budget_port *bp, struct budget_hold *hold
         told += rest; /* more than was granted: booked where it can be */
     else
         used += rest;
+    if (spent.v == 0) /* there may be no row to end it */
+        journal_drop(p, hold);
     if (leased)
         leases_settle(p, h, (struct pusd){used});
     if (in_redis || extending) {

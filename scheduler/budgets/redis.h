@@ -38,6 +38,9 @@ struct redis_store_options { /* texts are copied */
 /* Asks the Redis once, blocking, at start. RC_UNSUPPORTED: it may lose or evict what it was told, or its password is wrong;
  * e says what to set. RC_IO: it cannot be asked now, which need not stay so. */
 enum rc redis_store_check(const struct redis_store_options *o, struct error *e) SPW_MUST_USE;
+/* At start: the question above, where RC_IO is only logged; what requests of this ledger held when its scheduler died is
+ * booked there as waste; the store. Blocks. */
+enum rc redis_store_start(struct budget_store **s, const struct redis_store_options *o, struct error *e) SPW_MUST_USE;
 struct budget_store *redis_store_new(const struct redis_store_options *o);
 
 struct redis_store_stats {

@@ -110,7 +110,7 @@ struct redis_store {
     struct budget_store pub;      /* first */
     struct redis_store_options o; /* texts owned */
     _Atomic int ports_made, open;
-    _Atomic uint64_t refused, leased, timeouts, repeated, buried, rebuilds, unsettled;
+    _Atomic uint64_t refused, leased, timeouts, repeated, buried, rebuilds, unsettled, unwritten;
     pthread_mutex_t lock; /* never held over I/O or callbacks */
     struct hold_list holds;
     struct lease_list leases; /* of all ports */
@@ -181,6 +181,11 @@ void leases_sync(struct redis_port *p); /* tell what was used, ask for more, giv
 void leases_replied(struct step *s, const redisReply *reply);
 void leases_free(struct redis_port *p);
 void leases_void(struct redis_store *s); /* Redis has lost them. With the lock */
+
+/* ---- redis_journal.c ---- */
+void journal_hold(struct redis_port *p, const struct budget_hold *h); /* it has been granted so much in all */
+void journal_drop(struct redis_port *p, const struct budget_hold *h); /* it ends without a row */
+void journal_change(struct redis_port *p, const struct step *s);      /* topped up, or set */
 
 /* ---- redis_rebuild.c ---- */
 /* Tell our part for this next epoch, unless that is done or under way. From now on all that our requests hold counts as

@@ -24,10 +24,12 @@
 #include "base/log_sink.h"
 #include "base/loop.h"
 #include "scheduler/admin/admin.h"
+#include "scheduler/budgets/redis.h"
 #include "scheduler/budgets/start.h"
 #include "scheduler/config/change.h"
 #include "scheduler/config/reload.h"
 #include "scheduler/front/who.h"
+#include "scheduler/redis/link.h"
 
 #define ADMIN_DRAIN_MS 1000 /* for answers of the admin API once the front is empty */
 
@@ -151,9 +153,55 @@ static enum rc open_ledger(struct serve *s, struct error *e)
     return ledger_open(&s->ledger, &o, e);
 }
 
+/* The same ledger has the same name, whatever runs on it, and no other has it. */
+static char *ledger_name(const struct config *c)
+{
+    char host[256] = "";
+    char *real = realpath(c->ledger_path, NULL);
+    (void)gethostname(host, sizeof host - 1);
+    char *name = spw_asprintf("%s:%s", host, real ? real : c->ledger_path);
+    free(real);
+    return name;
+}
+
+static enum rc open_shared_budgets(struct serve *s, struct error *e)
+{
+    const struct config *c = s->config;
+    const struct config_budget_shared *o = &c->budget_store;
+    struct redis_store_options options = {
+        .clock = &clock_system,
+        .log = &s->log,
+        .db = o->db,
+        .username = o->username,
+        .timeout_ms = o->timeout_ms,
+        .dead_ms = o->dead_ms,
+        .ports = c->workers,
+        .ledger = c->ledger_path,
+        .ledgers = o->ledgers,
+    };
+    char *password = NULL;
+    enum rc rc = o->password_file ? file_read_secret(&password, o->password_file, e) : RC_OK;
+    if (rc == RC_OK && o->on_loss == CONFIG_BUDGETS_FAIL_OPEN)
+        rc = pusd_parse(o->allowance, &options.allowance, e);
+    char *host = redis_address_split(o->address, &options.port), *name = ledger_name(c);
+    options.host = host;
+    options.name = name;
+    options.password = password;
+    if (rc == RC_OK)
+        rc = redis_store_start(&s->budgets, &options, e);
+    if (password)
+        explicit_bzero(password, strlen(password));
+    free(password);
+    free(host);
+    free(name);
+    return rc;
+}
+
 static enum rc open_budgets(struct serve *s, struct error *e)
 {
     const struct config *c = s->config;
+    if (c->budget_store.kind == CONFIG_BUDGETS_REDIS)
+        return open_shared_budgets(s, e);
     return budgets_start(&s->budgets, c->ledger_off ? NULL : c->ledger_path, c->budget_rules, c->n_budgets,
                          &clock_system, &s->log, e);
 }

@@ -343,6 +343,33 @@ static void check_main_file(struct config_loader *l, const char *key, const char
         check_file(l, main_line(l->c, key), key, path, FILE_READABLE);
 }
 
+static void check_budget_store(struct config_loader *l)
+{
+    static const char *const of_redis[] = {
+        "budget_store.address", "budget_store.db",         "budget_store.username", "budget_store.password_file",
+        "budget_store.timeout", "budget_store.dead_after", "budget_store.on_loss",  "budget_store.allowance_usd",
+        "budget_store.ledgers"};
+    const struct config_budget_shared *c = &l->c->budget_store;
+    struct pusd allowance;
+    struct error e;
+
+    for (size_t i = 0; i < sizeof of_redis / sizeof of_redis[0] && c->kind != CONFIG_BUDGETS_REDIS; i++) {
+        if (main_line(l->c, of_redis[i]))
+            config_problem(
+                l, main_line(l->c, of_redis[i]), of_redis[i],
+                "means nothing unless budget_store.kind is redis; remove it, or set budget_store.kind: redis");
+    }
+    check_main_file(l, "budget_store.password_file", c->password_file);
+    if (c->username && !c->password_file)
+        config_problem(l, main_line(l->c, "budget_store.username"), "budget_store.username",
+                       "needs budget_store.password_file beside it");
+    if (pusd_parse(c->allowance, &allowance, &e) != RC_OK)
+        config_problem(l, main_line(l->c, "budget_store.allowance_usd"), "budget_store.allowance_usd", "%s", e.message);
+    if (c->kind == CONFIG_BUDGETS_REDIS && l->c->ledger_off)
+        config_problem(l, main_line(l->c, "budget_store.kind"), "budget_store.kind",
+                       "redis needs a ledger: should the Redis lose its data, the ledgers tell what was spent");
+}
+
 static void check_cache(struct config_loader *l)
 {
     static const char *const of_redis[] = {"cache.redis.address",       "cache.redis.db",
@@ -385,6 +412,7 @@ void config_check(struct config_loader *l)
     check_keys(l);
     config_check_models(l);
     check_cache(l);
+    check_budget_store(l);
     check_tracing(l);
     config_check_who(l);
     config_check_budgets(l);

@@ -125,6 +125,16 @@ struct config_budget { /* who may spend how much; budget_rules is scheduler/budg
     int lines[CONFIG_ITEM_SETTINGS_MAX];
 };
 
+enum config_budget_store { CONFIG_BUDGETS_MEMORY, CONFIG_BUDGETS_REDIS };
+enum config_budget_loss { CONFIG_BUDGETS_FAIL_CLOSED, CONFIG_BUDGETS_FAIL_OPEN };
+struct config_budget_shared { /* scheduler/budgets/redis.h */
+    enum config_budget_store kind;
+    enum config_budget_loss on_loss;
+    const char *address, *username, *password_file, *allowance; /* allowance: dollars */
+    int db, ledgers;
+    int64_t timeout_ms, dead_ms;
+};
+
 enum config_cache_mode { CONFIG_CACHE_OFF, CONFIG_CACHE_LRU, CONFIG_CACHE_REDIS };
 struct config_cache { /* scheduler/cache */
     enum config_cache_mode mode;
@@ -189,7 +199,8 @@ struct config {
     struct config_budget *budgets;
     int n_budgets;
     const struct budget_rule *budget_rules; /* n_budgets; in `arena` */
-    int budget_slice, budget_wait_ms;       /* tokens; how long a request waits for others' settlements */
+    struct config_budget_shared budget_store;
+    int budget_slice, budget_wait_ms; /* tokens; how long a request waits for others' settlements */
     const char *budget_webhook, *budget_webhook_token_file, *budget_webhook_ca;
     struct config_node *nodes;
     int n_nodes;

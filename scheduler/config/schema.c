@@ -188,6 +188,8 @@ static const char *const continue_words[] = {"off", "prefix", NULL};
 static const char *const when_words[] = {"down", "full", NULL};
 static const char *const share_words[] = {"tenant", "all", NULL};
 static const char *const cache_words[] = {"off", "lru", "redis", NULL};
+static const char *const store_words[] = {"memory", "redis", NULL};
+static const char *const loss_words[] = {"fail_closed", "fail_open", NULL};
 static const char *const tracing_words[] = {"ratio", "parent", NULL};
 static const char *const auto_words[] = {"auto", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
@@ -239,6 +241,35 @@ static const struct setting main_rows[] = {
      .def = "200",
      .help = "A request that would fit if others gave back what they have reserved waits so long for them; then it is "
              "refused."},
+    {"budget_store.kind", SETTING_CHOICE, MAIN(budget_store.kind), .choices = store_words, .def = "memory",
+     .help = "Where budgets are counted: `memory`, by this scheduler alone and kept in its ledger; `redis`, by all "
+             "schedulers that name the same Redis here, together."},
+    {"budget_store.address", SETTING_TEXT, MAIN(budget_store.address), .check = check_address, .def = "127.0.0.1:6379",
+     .help = "kind redis: HOST:PORT or unix:PATH. It must have appendonly yes, appendfsync always and maxmemory-policy "
+             "noeviction. Plain text; beyond loopback put a TLS tunnel between."},
+    {"budget_store.db", SETTING_INT, MAIN(budget_store.db), .lo = 0, .hi = 65535, .unit = "database", .def = "0",
+     .help = "kind redis: number of the database."},
+    {"budget_store.username", SETTING_TEXT, MAIN(budget_store.username), .def_text = "none",
+     .help = "kind redis: the user of its access lists."},
+    {"budget_store.password_file", SETTING_PATH, MAIN(budget_store.password_file), .def_text = "none",
+     .help = "kind redis: file whose first line is the password."},
+    {"budget_store.timeout", SETTING_DURATION, MAIN(budget_store.timeout_ms), .lo = 10, .hi = 60000, .def = "500ms",
+     .help = "kind redis: a request waits so long for its budgets; then on_loss holds."},
+    {"budget_store.dead_after", SETTING_DURATION, MAIN(budget_store.dead_ms), .lo = 500, .hi = 3600000, .def = "10s",
+     .help =
+         "kind redis: a scheduler that is not heard of for so long is dead: what its requests had been granted counts "
+         "as spent."},
+    {"budget_store.on_loss", SETTING_CHOICE, MAIN(budget_store.on_loss), .choices = loss_words, .def = "fail_closed",
+     .help = "kind redis: while it is lost, requests under a budget are refused (`fail_closed`), or go on out of an "
+             "allowance that each budget has reserved for this scheduler beforehand (`fail_open`)."},
+    {"budget_store.allowance_usd", SETTING_TEXT, MAIN(budget_store.allowance), .def = "1",
+     .help =
+         "on_loss fail_open: dollars per budget that is in use; reserved, and so not to be spent by other schedulers."},
+    {"budget_store.ledgers", SETTING_INT, MAIN(budget_store.ledgers), .lo = 1, .hi = 1000, .unit = "schedulers",
+     .def = "1",
+     .help =
+         "kind redis: how many schedulers share it. A Redis that is new, or has lost its data, grants nothing until "
+         "that many have told it what their ledgers know."},
     {"budget_webhook.url", SETTING_TEXT, SETTING_RELOAD, MAIN(budget_webhook), .check = check_webhook,
      .def_text = "nobody is told",
      .help = "Gets a POST with JSON when a budget reaches a limit whose actions say notify."},

@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "scheduler/cache/replay.h"
 #include "scheduler/front/front_internal.h"
+#include "scheduler/redis/link.h"
 
 #define PIECES_PER_ANSWER 1000u /* a long answer is replayed in larger pieces, not in more of them */
 #define PIECE_BYTES       96u
@@ -95,27 +96,11 @@ void cached_shared_free(struct cached_shared *s)
     free(s);
 }
 
-/* "HOST:PORT", "[V6]:PORT" or "unix:PATH", as the configuration has checked it. */
-static char *split_address(const char *address, int *port)
-{
-    *port = 0;
-    if (strncmp(address, "unix:", 5) == 0)
-        return spw_strdup(address);
-    const char *colon = strrchr(address, ':'), *host = address;
-    size_t n = (size_t)(colon - address);
-    *port = (int)strtol(colon + 1, NULL, 10);
-    if (n > 2 && host[0] == '[') {
-        host++;
-        n -= 2;
-    }
-    return spw_asprintf("%.*s", (int)n, host);
-}
-
 static enum rc open_cache(struct cached *c, struct error *e)
 {
     const struct config_cache *o = &c->o.config->cache;
     int port;
-    char *host = split_address(o->redis_address, &port);
+    char *host = redis_address_split(o->redis_address, &port);
     struct cache_options options = {
         .mode = o->mode == CONFIG_CACHE_REDIS ? CACHE_REDIS : CACHE_MEMORY,
         .memory = c->o.shared->memory,

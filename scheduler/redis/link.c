@@ -174,6 +174,21 @@ struct redis_link_stats redis_link_stats(const struct redis_link *l)
                                      .up = l->state == REDIS_UP};
 }
 
+char *redis_address_split(const char *address, int *port)
+{
+    *port = 0;
+    if (strncmp(address, "unix:", 5) == 0)
+        return spw_strdup(address);
+    const char *colon = strrchr(address, ':'), *host = address;
+    size_t n = (size_t)(colon - address);
+    *port = (int)strtol(colon + 1, NULL, 10);
+    if (n > 2 && host[0] == '[') {
+        host++;
+        n -= 2;
+    }
+    return spw_asprintf("%.*s", (int)n, host);
+}
+
 /* ---- birth ------------------------------------------------------------------------------------------------------ */
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)

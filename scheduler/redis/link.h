@@ -55,6 +55,9 @@ struct redis_link_options { /* texts are copied, unless static is said */
     void *arg;
 };
 
+/* "HOST:PORT", "[ADDRESS]:PORT" or "unix:PATH" as the configuration has it. Caller frees the host. */
+char *redis_address_split(const char *address, int *port);
+
 struct redis_link;
 struct redis_command;
 
