@@ -175,7 +175,7 @@ static enum rc open_shared_budgets(struct serve *s, struct error *e)
         .username = o->username,
         .timeout_ms = o->timeout_ms,
         .dead_ms = o->dead_ms,
-        .ports = c->workers,
+        .ports = lanes_wanted(c),
         .ledger = c->ledger_path,
         .ledgers = o->ledgers,
     };

@@ -38,6 +38,8 @@ struct auth;         /* scheduler/auth/auth.h */
 struct keystore;     /* scheduler/auth/keystore.h */
 struct budget_store; /* scheduler/budgets/store.h */
 
+int lanes_wanted(const struct config *c); /* `workers`: auto is one less than there are cores for us */
+
 struct front_options { /* all borrowed */
     struct event_base *loop;
     const struct config *config;
