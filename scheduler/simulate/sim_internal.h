@@ -98,6 +98,7 @@ struct sim_offer_state {
     int32_t available;                 /* now; INT32_MAX: no series */
     double capacity;                   /* of one node: tokens/s at the SLO, as last reckoned */
     int32_t slots;                     /* of one node */
+    double concurrency;                /* of one node: requests being served at the SLO at its capacity */
     struct pusd price;                 /* per hour, now */
     float mj_per_input, mj_per_output; /* likewise, in millijoules */
     struct token_prices marginal; /* of one more request on a node that is awake: its energy, by the tariff of now */
@@ -127,6 +128,8 @@ struct sim_model_state {
     struct heap until;     /* of its waiters */
     int32_t free_slots[2]; /* anywhere; on the premises */
     struct forecast forecast;
+    struct forecast busy; /* slots: fed with the time that each request holds one; kept where a site is powered */
+    double hold_s;        /* that time, in the mean of late */
     struct scale_memory memory;
     /* Running means (of the last ~1000 requests), as the daemon's estimates would be. */
     double prompt, cached, output, prompt_sq, held; /* held: mean of output * (prompt + output) */
@@ -197,8 +200,10 @@ struct sim {
     const uint64_t *blocks; /* of the request that is being placed; NULL: none, or not known any more */
     int32_t n_blocks;
     int64_t site_uusd[SIM_SITES_MAX]; /* per kWh, now */
-    int64_t site_ceiling_mw[SIM_SITES_MAX], power_last_us[SIM_SITES_MAX];
-    bool site_known, powered; /* powered: some site is */
+    int64_t site_ceiling_mw[SIM_SITES_MAX], power_last_us[SIM_SITES_MAX], power_next_us[SIM_SITES_MAX];
+    int64_t power_tick_us;
+    struct power_group *power_groups; /* owned: [site][model] */
+    bool site_known, powered;         /* powered: some site is */
     struct error *e;
 };
 
@@ -288,7 +293,7 @@ int32_t sim_week_s(const struct sim *x);
 void sim_power_init(struct sim *x);
 void sim_power_fini(struct sim *x);
 void sim_power_event(struct sim *x, int32_t site);
-void sim_power_soon(struct sim *x);
+void sim_power_soon(struct sim *x, int32_t model);
 /* The node's load or state changed: its part of the site's ceiling does. */
 void sim_power_changed(struct sim *x, int32_t node);
 /* May it take one more request under its site's limit? */

@@ -86,6 +86,11 @@ static void capacities(struct sim *x, int32_t model)
         sim_capacity(&c, t, &x->s->models[model].slo, &mix, m->output > 0 ? m->held / m->output : 0);
         m->capacity[i] = c.tokens_per_s;
         x->offers[m->offers[i]].capacity = m->capacity[i];
+        const double careful = t->load_max > 0 && c.load > t->load_max ? t->load_max / c.load : 1;
+        if (m->hold_s <= 0 && c.requests_per_s > 0) /* until some have been served here */
+            m->hold_s = c.concurrency / c.requests_per_s + c.ttft_us * 1e-6;
+        x->offers[m->offers[i]].concurrency =
+            c.limit == CAPACITY_NONE ? 0 : careful * (c.concurrency + c.requests_per_s * c.ttft_us * 1e-6);
         set_slots(x, m->offers[i], c.limit == CAPACITY_NONE ? 0 : c.concurrency + c.requests_per_s * c.ttft_us * 1e-6);
     }
 }

@@ -6,8 +6,10 @@
 #include "base/alloc.h"
 #include "scheduler/simulate/sim_internal.h"
 
-#define TICK_US    (10 * SIM_US_PER_S)
-#define MARGIN_SD  2.0
+#define TICK_US    SIM_US_PER_S
+#define SOON_US    (SIM_US_PER_S / 10)
+#define Z          2.3 /* 99 times of 100 */
+#define STEADY     0.7
 #define HYSTERESIS 0.1
 
 /* --- the limit: every node with the most it can draw until it has done what it is told ---------------------------------- */
@@ -30,7 +32,7 @@ static struct power_node node_of(const struct sim *x, const struct sim_node *n)
                            .in_flight = in_flight,
                            .idle_us = in_flight ? 0 : x->now_us - n->idle_us,
                            .slots = n->slots,
-                           .capacity = x->offers[n->offer].capacity,
+                           .capacity = x->offers[n->offer].concurrency,
                            .group = (int32_t)t->model,
                            .usable = n->state != SIM_REPAIR && n->state != SIM_DRAINING,
                            .wakes = true,
@@ -86,26 +88,40 @@ bool sim_power_admits(const struct sim *x, int32_t node, const struct sim_live *
 
 /* --- the plan ----------------------------------------------------------------------------------------------------------- */
 
-/* Needs from the forecast: an upper quantile, step by step. */
-static void group_of(const struct sim *x, int32_t model, const struct sim_site *site, struct power_group *g)
+static int32_t own_in_flight(const struct sim *x, int32_t model, int32_t site)
 {
-    static const int64_t horizons_s[] = {0, 60, 180, 300, 900, 1800, 3600};
-    const struct sim_model_state *m = &x->models[model];
-    const struct forecast_value now = sim_forecast(x, model, 0);
-    const double waiting = (double)waiting_count(&m->room) * (m->prompt + m->output);
-    const double z = x->s->models[model].limits.z, over = 1 + x->s->models[model].limits.over_provision;
-    *g = (struct power_group){.keep_warm = site->keep_warm,
-                              .now = now.mean + waiting / 10,
-                              .margin = MARGIN_SD * now.sd,
-                              .until_us = 3600 * SIM_US_PER_S,
-                              .trust = site->trust,
-                              .steady = 0.7,
-                              .spills = m->n_apis > 0 && x->s->models[model].api.allowed};
-    for (int i = 0; i < (int)(sizeof horizons_s / sizeof *horizons_s) && site->trust > 0; i++) {
-        const struct forecast_value v = sim_forecast(x, model, (double)horizons_s[i]);
-        g->steps[g->n_steps++] =
-            (struct power_need){.in_us = horizons_s[i] * SIM_US_PER_S, .capacity = (v.mean + z * v.sd) * over};
-    }
+    int32_t n = 0;
+    for (int32_t i = 0; i < x->n_nodes; i++)
+        if (at_site(x, &x->nodes[i], site) && sim_model_of(x, i) == model)
+            n += node_model_in_flight(&x->nodes[i].m);
+    return n;
+}
+
+/* What comes, in requests being served at once. What was foreseen is kept from plan to plan. */
+static void foresee(struct sim *x, int32_t model, int32_t site)
+{
+    const struct sim_site *s = &x->s->sites[site];
+    struct sim_model_state *m = &x->models[model];
+    struct power_group *g = &x->power_groups[site * x->s->n_models + model];
+    forecast_observe(&m->busy, x->now_us * 1000, sim_week_s(x), 0);
+    g->keep_warm = s->keep_warm;
+    g->trust = s->trust;
+    g->steady = STEADY;
+    g->spills = m->n_apis > 0 && x->s->models[model].api.allowed;
+    /* What others serve because nobody here had a place counts, too: else who is asleep would stay so. */
+    const double here = own_in_flight(x, model, site), asked = forecast_at(&m->busy, 0).mean;
+    const struct power_outlook o = {.forecast = &m->busy,
+                                    .in_use = g->spills && asked > here ? asked : here,
+                                    .waiting = (double)waiting_count(&m->room),
+                                    .hold_s = m->hold_s,
+                                    .z = Z,
+                                    .tick_us = x->power_tick_us};
+    power_foresee(g, &o);
+    g->hold_us = (int64_t)(m->hold_s * (double)SIM_US_PER_S);
+    for (int32_t i = 0; i < m->n_offers;
+         i++) /* answers go on elsewhere: prompt and half of the answer are read again */
+        if (x->s->offers[m->offers[i]].site == site)
+            g->move_mj = 1 + (int64_t)((m->prompt + m->output / 2) * (double)x->offers[m->offers[i]].mj_per_input);
 }
 
 static void set_eco(struct sim *x, struct sim_node *n, bool eco)
@@ -137,42 +153,51 @@ static void obey(struct sim *x, int32_t node, const struct power_choice *c)
     sim_set_accepts(x, node, c->accepts);
     sim_reschedule(x, node);
     sim_power_changed(x, node);
+    if (c->moves && node_model_in_flight(&n->m)) {
+        sim_set_accepts(x, node, false);
+        sim_drop_all(x, node);
+        sim_emptied(x, node);
+        sim_route_changed(x, node);
+        sim_reschedule(x, node);
+    }
 }
 
 static void next_plan(struct sim *x, int32_t site, int64_t at_us)
 {
+    x->power_next_us[site] = at_us;
     event_queue_set(&x->queue, x->at_power + site, at_us);
 }
 
-/* Somebody waits: planned anew, but not more often than once a second. */
-void sim_power_soon(struct sim *x)
+/* Somebody waits: planned anew while his first token may still be in time, but not more often than ten times a second. */
+void sim_power_soon(struct sim *x, int32_t model)
 {
+    const int64_t ttft = x->s->models[model].slo.ttft_us,
+                  in = ttft && ttft / 4 < SIM_US_PER_S ? ttft / 4 : SIM_US_PER_S;
     for (int32_t i = 0; x->powered && i < x->s->n_sites; i++)
-        if (x->s->sites[i].powered && x->now_us - x->power_last_us[i] >= SIM_US_PER_S)
-            next_plan(x, i, x->now_us);
+        if (x->s->sites[i].powered && x->power_next_us[i] > x->now_us + in &&
+            x->now_us - x->power_last_us[i] >= SOON_US)
+            next_plan(x, i, x->now_us + in);
 }
 
 void sim_power_event(struct sim *x, int32_t site)
 {
     const struct sim_site *s = &x->s->sites[site];
-    struct power_group groups[SIM_MODELS_MAX];
-    next_plan(x, site, x->now_us + TICK_US);
+    next_plan(x, site, x->now_us + x->power_tick_us);
     x->power_last_us[site] = x->now_us;
-    int32_t n = 0, seen = 0;
-    for (int32_t m = 0; m < x->s->n_models; m++)
-        seen += x->models[m].n_seen > 0;
-    if (!seen) /* nothing is known of what will come */
-        return;
+    int32_t n = 0;
+    for (int32_t i = 0; i < x->s->n_offers; i++)
+        if (x->s->offers[i].site == site && x->offers[i].concurrency <= 0)
+            return; /* nothing is known yet of what comes, nor of what a node can do of it */
     for (int32_t i = 0; i < x->n_nodes; i++)
         if (at_site(x, &x->nodes[i], site)) {
             x->power_nodes[n] = node_of(x, &x->nodes[i]);
             x->power_index[n++] = i;
         }
     for (int32_t m = 0; m < x->s->n_models; m++)
-        group_of(x, m, s, &groups[m]);
+        foresee(x, m, site);
     const struct power_snapshot snapshot = {.nodes = x->power_nodes,
                                             .n_nodes = n,
-                                            .groups = groups,
+                                            .groups = &x->power_groups[site * x->s->n_models],
                                             .n_groups = x->s->n_models,
                                             .cap_mw = s->cap_mw,
                                             .base_mw = s->base_mw,
@@ -188,17 +213,20 @@ void sim_power_event(struct sim *x, int32_t site)
 void sim_power_init(struct sim *x)
 {
     const size_t n = (size_t)x->nodes_max + 1;
+    x->power_tick_us = x->nodes_max <= 1000 ? TICK_US : 10 * TICK_US; /* a plan looks at all of them */
+    x->power_groups = spw_calloc((size_t)x->s->n_sites * (size_t)x->s->n_models + 1, sizeof(*x->power_groups));
     x->power_nodes = spw_calloc(n, sizeof(*x->power_nodes));
     x->power_choices = spw_calloc(n, sizeof(*x->power_choices));
     x->power_order = spw_calloc(n, sizeof(*x->power_order));
     x->power_index = spw_calloc(n, sizeof(*x->power_index));
     for (int32_t i = 0; i < x->s->n_sites; i++)
         if (x->s->sites[i].powered)
-            event_queue_set(&x->queue, x->at_power + i, TICK_US);
+            next_plan(x, i, x->power_tick_us);
 }
 
 void sim_power_fini(struct sim *x)
 {
+    free(x->power_groups);
     free(x->power_nodes);
     free(x->power_choices);
     free(x->power_order);

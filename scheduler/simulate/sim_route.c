@@ -310,17 +310,12 @@ static struct route_candidate candidate_of(const struct sim *x, const struct sim
     return c;
 }
 
-/* Those who have the prompt's beginning before those equally fit who do not. */
-static void prefer_holders(struct route_candidate *c, const struct shortlist_result *found,
-                           const struct prefix_holder *h, int n)
+static int64_t held_by(const struct sim_live *l, int32_t node, const struct prefix_holder *h, int n)
 {
-    for (int32_t i = 0; i < found->n && n; i++) {
-        c[i].rank *= 2;
-        bool holds = false;
-        for (int k = 0; k < n; k++)
-            holds = holds || (h[k].node == found->nodes[i] && 2 * h[k].blocks > h[0].blocks);
-        c[i].rank += !holds;
-    }
+    for (int i = 0; i < n; i++)
+        if (h[i].node == node)
+            return cached_tokens(l, h[i].blocks);
+    return l->cached;
 }
 
 struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread)
@@ -347,10 +342,10 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
     struct route_candidate c[SHORTLIST_MAX];
     for (int32_t i = 0; i < found.n; i++) {
         c[i] = candidate_of(x, l, found.nodes[i]);
+        c[i].cached_tokens = held_by(l, found.nodes[i], h, held);
         if (batch && !m->batch_urgent && m->n_offers && found.nodes[i] >= x->nodes_max)
             c[i].kept = true; /* batch work waits for machines as long as its time allows */
     }
-    prefer_holders(c, &found, h, held);
     const struct route_request r = {.input_tokens = l->prompt + l->said,
                                     .output_tokens = (int64_t)m->output + 1,
                                     .local_only = l->local_only,

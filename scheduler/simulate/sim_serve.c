@@ -267,7 +267,7 @@ static void wait(struct sim *x, int32_t live)
     x->n_waiting++;
     heap_push(&m->until, &w->by_until);
     room_clock(x, l->model);
-    sim_power_soon(x);
+    sim_power_soon(x, l->model);
     if (!m->ready)
         sim_plan_soon(x, l->model);
 }
@@ -467,6 +467,8 @@ void sim_arrive(struct sim *x, const struct sim_request *r)
     struct sim_model_state *m = &x->models[r->model];
     learn(m, r);
     sim_observe(x, (int32_t)r->model, r->prompt + m->output);
+    if (x->powered && m->hold_s > 0)
+        forecast_observe(&m->busy, x->now_us * 1000, sim_week_s(x), m->hold_s);
     x->r->requests++;
     if (l->measured)
         class_of(x, l)->requests++;
@@ -492,6 +494,9 @@ void sim_node_event(struct sim *x, int32_t node)
         use(x, l, n->offer, x->jobs[job].fresh, x->jobs[job].output);
         if (l->moved && l->said && l->measured)
             x->models[l->model].out->continued++;
+        struct sim_model_state *m = &x->models[l->model];
+        const double held_s = (double)(x->now_us - l->at_us) / (double)SIM_US_PER_S;
+        m->hold_s += (held_s - m->hold_s) * (m->hold_s > 0 ? 1 / MEAN_OVER : 1);
         account(x, l, x->now_us + (int64_t)curve->base_us, n->offer);
         live_end(x, job);
         any = true;
@@ -548,6 +553,7 @@ void sim_serve_init(struct sim *x)
             waiting_set_bounds(&m->room, (enum waiting_class)c, &x->s->models[i].waiting[c]);
         heap_init(&m->until, until_before);
         forecast_init(&m->forecast, x->s->models[i].signal);
+        forecast_init(&m->busy, FORECAST_TOKENS);
     }
 }
 

@@ -277,10 +277,11 @@ static void machines_sleep_under_a_limit(void)
     hall.trust = 500;
     struct sim_result some = run(&w);
     laws(&w, &some);
-    CHECK(some.kwh < all.kwh * 0.7);
+    CHECK(some.kwh < all.kwh * 0.5);
     CHECK(some.bills[0].wakes > 0);
     const struct sim_class_result *k = &some.models[0].of[0];
-    CHECK(k->in_slo > k->requests * 98 / 100);
+    /* The rate swings ninefold within ten minutes, the forecast begins with nothing, and the API alone is too slow. */
+    CHECK(k->in_slo > k->requests * 95 / 100);
     hall.cap_mw = 1600000;
     hall.base_mw = 100000;
     w.type.prefill_mw = 480000;
