@@ -108,15 +108,23 @@ static int32_t launchable(const struct scale_work *w, const struct scale_snapsho
     return (int32_t)fmin(ceil(gap / o->tokens_per_s), o->launch_max);
 }
 
+/* What keeping one running node of an offer costs: less by the saving for which it would be replaced, and next to
+ * nothing where it is paid for already (a thousandth, so that among those the cheaper offer still goes first).
+ * Nodes of one offer are alike here; those with paid time lower the mean. */
+static double price_kept(const struct scale_work *w, const struct scale_snapshot *s, int32_t offer)
+{
+    int32_t running = w->active[offer] + w->draining[offer];
+    double paid = running ? fmin((double)w->paid[offer] / running, 1) : 0;
+
+    return true_price(&s->offers[offer]) * (1 - s->limits.replace_saving) * (1 - 0.999 * paid);
+}
+
 static void build_groups(struct scale_work *w, const struct scale_snapshot *s, double need)
 {
     w->n_groups = 0;
     for (int32_t i = 0; i < s->n_offers; i++) {
-        double price = true_price(&s->offers[i]), keep = price * (1 - s->limits.replace_saving);
-        int32_t running = w->active[i] + w->draining[i];
-        double paid = running ? fmin((double)w->paid[i] / running, 1) : 0;
-        /* Nodes of one offer are alike to the set; those with paid time lower what keeping them costs. */
-        add_group(w, s, i, SCALE_RUNNING, running, keep * (1 - paid));
+        double price = true_price(&s->offers[i]);
+        add_group(w, s, i, SCALE_RUNNING, w->active[i] + w->draining[i], price_kept(w, s, i));
         if (s->offers[i].market == SCALE_ON_PREM)
             add_group(w, s, i, SCALE_SLEEPING, w->asleep[i], price);
         add_group(w, s, i, SCALE_NEW, launchable(w, s, i, need), price);
@@ -141,10 +149,14 @@ static void bound_domains(struct scale_work *w, const struct scale_snapshot *s, 
     }
 }
 
-static void select_groups(struct scale_work *w, const struct scale_snapshot *s, bool on_prem, bool cloud)
+enum takes_part { ON_PREM_ONLY, CLOUD, CLOUD_WITHOUT_RISK };
+static void select_groups(struct scale_work *w, const struct scale_snapshot *s, enum takes_part who)
 {
-    for (int32_t i = 0; i < w->n_groups; i++)
-        w->groups[i].in = s->offers[w->groups[i].offer].market == SCALE_ON_PREM ? on_prem : cloud;
+    for (int32_t i = 0; i < w->n_groups; i++) {
+        const struct scale_offer *o = &s->offers[w->groups[i].offer];
+        w->groups[i].in =
+            (o->market == SCALE_ON_PREM) == (who == ON_PREM_ONLY) && (who != CLOUD_WITHOUT_RISK || !at_risk(o));
+    }
 }
 
 static void add_taken(struct scale_work *w)
@@ -155,25 +167,25 @@ static void add_taken(struct scale_work *w)
 }
 
 /* Own machines, then the cheapest of the rest, first within what diversity allows. Returns the capacity. */
-static double cover_need(struct scale_work *w, const struct scale_snapshot *s, double need)
+static double cover_need(struct scale_work *w, const struct scale_snapshot *s, double need, enum takes_part cloud)
 {
     double keep = s->limits.survive * mean_demand(s);
 
     memset(w->want, 0, sizeof(w->want));
     build_groups(w, s, need);
-    select_groups(w, s, true, false);
+    select_groups(w, s, ON_PREM_ONLY);
     double own = scale_cover(w, need, HUGE_VAL);
     add_taken(w);
     if (own >= need * (1 - SCALE_EPSILON))
         return own;
     if (s->limits.survive > 0)
         bound_domains(w, s, fmax(need - keep, 0));
-    select_groups(w, s, false, true);
+    select_groups(w, s, cloud);
     double rest = scale_cover(w, need - own, HUGE_VAL);
     if (own + rest <
         need * (1 - SCALE_EPSILON)) { /* there aren't enough domains: better one too full than too little */
         build_groups(w, s, need);
-        select_groups(w, s, false, true);
+        select_groups(w, s, cloud);
         rest = scale_cover(w, need - own, HUGE_VAL);
     }
     add_taken(w);
@@ -221,7 +233,8 @@ static int32_t available(const struct scale_work *w, const struct scale_snapshot
     return n < INT32_MAX ? (int32_t)n : INT32_MAX;
 }
 
-/* One more node: the cheapest of those outside `avoid`'s domain (-1: of all); own machines before others. -1: none. */
+/* One more node: the cheapest of those outside `avoid`'s domain (-1: of all); own machines before others. -1: none.
+ * */
 static int32_t one_more(const struct scale_work *w, const struct scale_snapshot *s, int32_t avoid)
 {
     int32_t best = -1;
@@ -232,7 +245,7 @@ static int32_t one_more(const struct scale_work *w, const struct scale_snapshot 
             (avoid >= 0 && scale_same_domain(s, i, avoid)))
             continue;
         bool runs = w->want[i] < w->active[i] + w->draining[i];
-        double cost = true_price(&s->offers[i]) * (runs ? 1 - s->limits.replace_saving : 1);
+        double cost = runs ? price_kept(w, s, i) : true_price(&s->offers[i]);
         bool own = s->offers[i].market == SCALE_ON_PREM,
              best_own = best >= 0 && s->offers[best].market == SCALE_ON_PREM;
         if (best < 0 || (own && !best_own) || (own == best_own && cost < best_cost)) {
@@ -426,6 +439,42 @@ static void leave_to_api(struct scale_work *w, const struct scale_snapshot *s)
     }
 }
 
+/* --- the set as a whole ---------------------------------------------------------------------------------------- */
+
+static double set_cost(const struct scale_work *w, const struct scale_snapshot *s)
+{
+    double sum = 0;
+
+    for (int32_t i = 0; i < s->n_offers; i++) {
+        int32_t running = w->active[i] + w->draining[i], kept = w->want[i] < running ? w->want[i] : running;
+        sum += kept * price_kept(w, s, i) + (w->want[i] - kept) * true_price(&s->offers[i]);
+    }
+    return sum;
+}
+
+/* The cheapest set, with its spares. Where it needs some, one without any risk may be cheaper in all. */
+static void choose_set(struct scale_work *w, const struct scale_snapshot *s, double need)
+{
+    int32_t want[SCALE_OFFERS_MAX], spare[SCALE_OFFERS_MAX], spares = 0;
+
+    (void)cover_need(w, s, need, CLOUD);
+    leave_to_api(w, s);
+    add_spares(w, s);
+    for (int32_t i = 0; i < s->n_offers; i++)
+        spares += w->spare[i];
+    if (spares == 0)
+        return;
+    double cost = set_cost(w, s);
+    memcpy(want, w->want, sizeof(want));
+    memcpy(spare, w->spare, sizeof(spare));
+    memset(w->spare, 0, sizeof(w->spare));
+    bool covers = cover_need(w, s, need, CLOUD_WITHOUT_RISK) >= need * (1 - SCALE_EPSILON);
+    if (covers && set_cost(w, s) < cost)
+        return;
+    memcpy(w->want, want, sizeof(want));
+    memcpy(w->spare, spare, sizeof(spare));
+}
+
 /* --- the plan -------------------------------------------------------------------------------------------------- */
 
 /* Rate for which what is left of the budget pays at the API. */
@@ -477,9 +526,7 @@ void scale_plan(struct scale_plan *plan, struct scale_memory *memory, struct sca
     plan->need = held_need(memory, s, plan->need_now);
     memset(w->spare, 0, sizeof(w->spare));
     count_nodes(w, s);
-    (void)cover_need(w, s, plan->need);
-    leave_to_api(w, s);
-    add_spares(w, s);
+    choose_set(w, s, plan->need);
     add_minimum(w, s);
     obey_limits(w, s, plan->need, plan);
     plan->survives = after_loss(w, s, &worst);

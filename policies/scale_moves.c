@@ -81,12 +81,12 @@ static bool spot_is_dry(const struct moves *m, int32_t offer)
     return false;
 }
 
-/* Does the plan leave nodes of such a market, dearer than the offer? */
-static bool replaces(const struct moves *m, int32_t offer, bool on_demand_only)
+/* Does the plan leave on-demand nodes that are dearer than the offer? */
+static bool brings_back(const struct moves *m, int32_t offer)
 {
     for (int32_t i = 0; i < m->s->n_offers; i++)
         if (m->w->active[i] > m->w->want[i] && price_per_rate(m->s, i) > price_per_rate(m->s, offer) &&
-            (!on_demand_only || m->s->offers[i].market == SCALE_ON_DEMAND))
+            m->s->offers[i].market == SCALE_ON_DEMAND)
             return true;
     return false;
 }
@@ -100,11 +100,14 @@ static enum scale_reason why_more(const struct moves *m, int32_t offer)
             return SCALE_FROM_ZERO;
         return market == SCALE_ON_DEMAND && spot_is_dry(m, offer) ? SCALE_AS_FALLBACK : SCALE_FOR_DEMAND;
     }
-    if (market == SCALE_SPOT && replaces(m, offer, true))
+    if (market == SCALE_SPOT && brings_back(m, offer))
         return SCALE_FOR_RETURN;
-    if (replaces(m, offer, false))
-        return SCALE_CHEAPER;
-    return m->w->spare[offer] > 0 ? SCALE_AS_SPARE : SCALE_FOR_MINIMUM;
+    if (m->w->spare[offer] > 0)
+        return SCALE_AS_SPARE;
+    for (int32_t i = 0; i < m->s->n_offers; i++)
+        if (m->w->active[i] > m->w->want[i])
+            return SCALE_CHEAPER;
+    return SCALE_FOR_MINIMUM;
 }
 
 /* How many more nodes of the offer the limits allow, of n. */

@@ -206,6 +206,13 @@ static void demand(double rate, double sd)
     w.s.demand.sd = sd;
 }
 
+/* The draws one after the other: the same whatever the compiler. */
+static void random_demand(uint64_t *seed, int32_t least, int32_t span, int32_t sd)
+{
+    double rate = least + below(seed, span);
+    demand(rate, below(seed, sd));
+}
+
 /* --- random worlds ----------------------------------------------------------------------------------------------- */
 
 static void random_world(uint64_t *seed, int32_t n_offers)
@@ -214,8 +221,9 @@ static void random_world(uint64_t *seed, int32_t n_offers)
     for (int32_t i = 0; i < n_offers; i++) {
         enum scale_market market = (enum scale_market)below(seed, 3);
         double rate = 100 * (1 + below(seed, 8)), price = rate / 100 * (0.5 + unit(seed));
-        int32_t o = add_offer(market, below(seed, 4), rate, market == SCALE_SPOT ? price * 0.4 : price,
-                              market == SCALE_SPOT ? 0.05 + unit(seed) * 0.2 : 0);
+        int32_t domain = below(seed, 4);
+        double losses = market == SCALE_SPOT ? 0.05 + unit(seed) * 0.2 : 0;
+        int32_t o = add_offer(market, domain, rate, market == SCALE_SPOT ? price * 0.4 : price, losses);
         w.offers[o].boot_s = TICK * (1 + below(seed, 15));
         w.offers[o].billing_min_s = below(seed, 3) ? 60 : 3600;
         if (market == SCALE_ON_PREM) {
@@ -245,11 +253,11 @@ static void limits_always_hold(void)
 {
     uint64_t seed = 1;
 
-    for (int round = 0; round < ROUNDS(80); round++) {
+    for (int round = 0; round < ROUNDS(40); round++) {
         random_world(&seed, 1 + below(&seed, 8));
         for (int t = 0; t < 120; t++) {
             if (below(&seed, 8) == 0)
-                demand(below(&seed, 3000), below(&seed, 300));
+                random_demand(&seed, 0, 3000, 300);
             w.s.demand.queued = below(&seed, 6) ? 0 : below(&seed, 100000);
             if (w.s.n_nodes && below(&seed, 15) == 0) {
                 int32_t lost = w.offers[w.nodes[below(&seed, w.s.n_nodes)].offer].domain;
@@ -298,10 +306,10 @@ static void covers_when_affordable_and_rests(void)
     uint64_t seed = 2;
     int affordable = 0, rested = 0;
 
-    for (int round = 0; round < ROUNDS(80); round++) {
+    for (int round = 0; round < ROUNDS(40); round++) {
         random_world(&seed, 1 + below(&seed, 4));
         w.s.api.allowed = false;
-        demand(100 + below(&seed, 2000), below(&seed, 200));
+        random_demand(&seed, 100, 2000, 200);
         double least = 0;
         scale_plan(&w.plan, &w.memory, &work, &w.s);
         least = try_all(0, 0, 0, 0, w.plan.need);
@@ -317,8 +325,8 @@ static void covers_when_affordable_and_rests(void)
         CHECK_INT(w.actions, 0);
         rested += w.actions == 0;
     }
-    CHECK(affordable > ROUNDS(40));
-    CHECK_INT(rested, ROUNDS(80));
+    CHECK(affordable > ROUNDS(20));
+    CHECK_INT(rested, ROUNDS(40));
 }
 
 /* Without risk, own machines and limits, from nothing: as cheap as the best of all sets. */
@@ -346,9 +354,11 @@ static void as_cheap_as_can_be(void)
     CHECK(ours <= best * 1.0005);
 }
 
+/* What is on its way is not asked for again. (A cheaper set may be thought of later, seldom.) */
 static void booting_counts(void)
 {
     uint64_t seed = 4;
+    int again = 0;
 
     for (int round = 0; round < ROUNDS(80); round++) {
         random_world(&seed, 1 + below(&seed, 6));
@@ -359,9 +369,13 @@ static void booting_counts(void)
         int32_t launches = w.launches;
         for (int t = 0; t < 3; t++) { /* before the slowest is up, and after */
             step();
-            CHECK(w.launches == launches);
+            for (int32_t k = 0; k < w.plan.n_actions; k++)
+                CHECK(w.plan.actions[k].verb != SCALE_LAUNCH || w.plan.actions[k].reason == SCALE_CHEAPER ||
+                      w.plan.actions[k].reason == SCALE_FOR_RETURN);
         }
+        again += w.launches != launches;
     }
+    CHECK(again <= ROUNDS(1));
 }
 
 static void noise_does_not_flap(void)
@@ -428,8 +442,10 @@ static void spares_stand_elsewhere(void)
 
     for (int round = 0; round < ROUNDS(80); round++) {
         world_init();
-        for (int32_t i = 0; i < 5; i++)
-            add_offer(SCALE_SPOT, i / 2, 100 * (1 + below(&seed, 4)), 0.3 + unit(&seed), 0.05 + 0.2 * unit(&seed));
+        for (int32_t i = 0; i < 5; i++) {
+            double rate = 100 * (1 + below(&seed, 4)), price = 0.3 + unit(&seed);
+            add_offer(SCALE_SPOT, i / 2, rate, price, 0.05 + 0.2 * unit(&seed));
+        }
         w.s.limits.survive = 0.3 + 0.7 * unit(&seed);
         demand(50 + below(&seed, 3000), 0);
         steps(60);
@@ -505,7 +521,7 @@ static void paid_time_is_used(void)
         w.s.limits.hour_max.v = -1;
         for (int t = 0; t < 300; t++) {
             if (below(&seed, 40) == 0)
-                demand(below(&seed, 3000), below(&seed, 100));
+                random_demand(&seed, 0, 3000, 100);
             scale_plan(&w.plan, &w.memory, &work, &w.s);
             for (int32_t k = 0; k < w.plan.n_actions; k++)
                 if (w.plan.actions[k].verb == SCALE_DRAIN)
@@ -528,7 +544,7 @@ static void drains_leave_enough(void)
         w.s.api.allowed = false;
         for (int t = 0; t < 150; t++) {
             if (below(&seed, 20) == 0)
-                demand(below(&seed, 3000), below(&seed, 100));
+                random_demand(&seed, 0, 3000, 100);
             int32_t o = below(&seed, w.s.n_offers);
             if (below(&seed, 10) == 0)
                 w.offers[o].price_hour.v += w.offers[o].price_hour.v / 4 * (below(&seed, 3) - 1);
