@@ -123,6 +123,8 @@ static bool is_blank(char c)
 
 void prefix_hasher_feed_json(struct prefix_hasher *h, const char *text, size_t n)
 {
+    if (!n) /* and perhaps no text */
+        return;
     const char *p = text, *from = text, *end = text + n;
     while (p < end && h->n < h->max) {
         if (*p == '"') {
