@@ -133,6 +133,16 @@ def compares_scenarios_side_by_side(args):
         assert "all-on-demand" not in text
 
 
+def demand_may_be_counted_in_requests(args):
+    with World(args.build) as w:
+        w.write("qps.yaml", SCENARIO.replace("tick: 10s", "tick: 10s, signal: qps, down_band: 0.1").replace("hybrid", "qps"))
+        r = w.json("--trace", "trace.csv.gz", "--compare", "qps.yaml", "--baselines", "none")
+        a, b = (float(s["usd"]) for s in r["scenarios"])
+        assert [s["scenario"] for s in r["scenarios"]] == ["hybrid", "qps"] and 0.5 < b / a < 2, (a, b)
+        w.write("qps.yaml", SCENARIO.replace("tick: 10s", "signal: requests"))
+        assert "signal" in w.run("--trace", "trace.csv.gz", "--compare", "qps.yaml", rc=2)
+
+
 def the_page_needs_nothing_else(args):
     with World(args.build) as w:
         w.run("--trace", "trace.csv.gz", "--format", "html", "--out", "out.html", "--baselines", "all-api,on-prem-only")
@@ -197,4 +207,5 @@ def published_traces_run(args):
 
 
 main(__doc__, [says_what_a_load_would_have_cost, the_same_seed_says_the_same, compares_scenarios_side_by_side,
-               the_page_needs_nothing_else, own_ledger_is_a_trace, mistakes_are_named_with_their_place, published_traces_run])
+               demand_may_be_counted_in_requests, the_page_needs_nothing_else, own_ledger_is_a_trace,
+               mistakes_are_named_with_their_place, published_traces_run])
