@@ -557,5 +557,6 @@ int config_warnings(const struct config *c, struct strbuf *out)
     warn_alias_models(c, out, &n);
     warn_closed_chains(c, out, &n);
     config_warn_budgets(c, out, &n);
+    config_warn_energy(c, out, &n);
     return n;
 }

@@ -148,3 +148,26 @@ void config_check_energy(struct config_loader *l)
         read_levels(l, i);
     check_cap(l);
 }
+
+/* Everything that `later` means, `earlier` means too: the first that fits holds. */
+static bool hides(const struct tariff_rule *earlier, const struct tariff_rule *later)
+{
+    bool days = (later->days & ~earlier->days) == 0, months = (later->months & ~earlier->months) == 0;
+    bool wraps = later->to_min <= later->from_min || earlier->to_min <= earlier->from_min;
+    bool hours = wraps ? earlier->from_min == later->from_min && earlier->to_min == later->to_min
+                       : earlier->from_min <= later->from_min && earlier->to_min >= later->to_min;
+    return days && months && hours;
+}
+
+void config_warn_energy(const struct config *c, struct strbuf *out, int *n)
+{
+    int row = config_row(&config_tables[CONFIG_TABLE_MAIN], "energy.hours");
+    for (int i = 1; c->tariff && i < c->tariff->n_rules; i++)
+        for (int k = 0; k < i; k++)
+            if (hides(&c->tariff->rules[k], &c->tariff->rules[i])) {
+                config_warn(c, out, n, row >= 0 ? c->lines[row] : 0,
+                            "energy.hours: \"%s\" never holds: \"%s\" stands before it and says the same hours",
+                            c->energy.hours[i], c->energy.hours[k]);
+                break;
+            }
+}
