@@ -1,6 +1,7 @@
-"""Budgets end to end: many clients against one daemon, with upstreams that count for themselves what they were asked and
-what they have said: not a pico-dollar more than the limit; refusals that name the budget and its reset; streams that end
-with finish_reason "length"; nested budgets; actions; top-ups and limits that survive restarts; a daemon that dies."""
+"""Budgets end to end: many clients against one daemon, with upstreams that count for themselves what they were asked
+and what they have said: not a pico-dollar more than the limit; refusals that name the budget and its reset; streams
+that end with finish_reason "length"; nested budgets; actions; top-ups and limits that survive restarts; a daemon that
+dies."""
 
 import concurrent.futures
 import http.server
@@ -54,7 +55,8 @@ class Meter(Upstream):
                                    "finish_reason": finish}]}
             data = json.dumps(answer).encode()
             self._inactive()
-            self._send(c, b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+            self._send(c, b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                       b"Content-Length: %d\r\n\r\n" % len(data) + data)
             return True
         self._send(c, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
 
@@ -83,7 +85,8 @@ def usd(pico):
 
 def totals(s):
     db = sqlite3.connect(f"file:{s.ledger_path}?mode=ro", uri=True)
-    rows = db.execute("select name, start_s, spent_pusd, waste_pusd, carried_in_pusd, topped_up_pusd from budget_totals").fetchall()
+    rows = db.execute("select name, start_s, spent_pusd, waste_pusd, carried_in_pusd, topped_up_pusd "
+                      "from budget_totals").fetchall()
     holds = db.execute("select count(*) from budget_holds").fetchone()[0]
     db.close()
     return rows, holds
@@ -233,7 +236,8 @@ def test_actions(args):
                    [node("far", far, price=PRICE, local=False), node("near", near, price=("3", "3", "20")),
                     node("small", small, models=("s",), price=("0", "0", "0"))], keys=keys,
                    budgets=[{"name": "each", "match": ["user=*"], "hard": usd(cost * 2)},
-                            {"name": "red", "match": ["team=red", "env=prod"], "soft": usd(1), "soft_actions": ["prefer_local"]},
+                            {"name": "red", "match": ["team=red", "env=prod"], "soft": usd(1),
+                             "soft_actions": ["prefer_local"]},
                             {"name": "blue", "match": ["team=blue"], "hard": usd(1), "hard_actions": ['"downgrade: s"']},
                             {"name": "far", "match": ["provider=far"], "hard": usd(10 ** 12)}]) as s:
         s.ready()
@@ -325,7 +329,8 @@ def test_crash(args):
     """SIGKILL while answers run: what they had been granted is spent, as waste; the rest is there again."""
     up = Meter(tokens=2000, delay=0.01)
     limit = 100_000_000_000
-    with Scheduler(args.build, [node("a", up, price=PRICE)], budget_slice=16, budgets=[{"name": "b", "hard": usd(limit)}]) as s:
+    with Scheduler(args.build, [node("a", up, price=PRICE)], budget_slice=16,
+                   budgets=[{"name": "b", "hard": usd(limit)}]) as s:
         s.ready()
         running = []
         for _ in range(4):
@@ -355,7 +360,8 @@ def test_cli(args):
     """list, show, set and topup; every change has a date and survives a restart."""
     up = Meter(tokens=3)
     with Scheduler(args.build, [node("a", up, price=PRICE)],
-                   budgets=[{"name": "b", "hard": usd(10), "soft": '"50%"'}, {"name": "u", "match": ["model=*"], "hard": "5"}]) as s:
+                   budgets=[{"name": "b", "hard": usd(10), "soft": '"50%"'},
+                            {"name": "u", "match": ["model=*"], "hard": "5"}]) as s:
         s.ready()
         assert chat(s.port, PROMPT).status == 429
         rc, out, err = cli(args, s, "topup", "b", "2.5")
@@ -391,7 +397,8 @@ def test_webhook(args):
 
     class Hook(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
-            got.append((self.headers.get("Authorization"), json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.headers.get("Authorization"), json.loads(body)))
             time.sleep(1.0)
             self.send_response(204)
             self.end_headers()
@@ -438,13 +445,15 @@ def test_config(args):
         s.ready()
         assert chat(s.port, PROMPT, max_tokens=3).status == 200
         s.configure(nodes, budgets=bad)
-        p = subprocess.run([os.path.join(args.build, "spillway"), "check", "--config", s.config_path], capture_output=True, text=True)
+        p = subprocess.run([os.path.join(args.build, "spillway"), "check", "--config", s.config_path],
+                           capture_output=True, text=True)
         told = p.stdout + p.stderr
         for what in ("budgets[0].hard", "budgets[0].time_zone", "budgets[0].start", "budgets[0].match", "budgets[1].name",
                      "budgets[1].soft", "budgets[1].hard_actions"):
             assert what in told, (what, told)
         s.configure(nodes, budgets=[{"name": "b", "hard": "0.000001"}])
-        p = subprocess.run([os.path.join(args.build, "spillway"), "reload", "--config", s.config_path], capture_output=True, text=True)
+        p = subprocess.run([os.path.join(args.build, "spillway"), "reload", "--config", s.config_path],
+                           capture_output=True, text=True)
         assert p.returncode == 0, p.stderr
         assert chat(s.port, PROMPT, max_tokens=3).status == 429
         assert "budgets" in s.log_text()
