@@ -456,7 +456,7 @@ def test_config(args):
                            capture_output=True, text=True)
         assert p.returncode == 0, p.stderr
         assert chat(s.port, PROMPT, max_tokens=3).status == 429
-        assert "budgets" in s.log_text()
+        wait_until(lambda: any(x.get("list") == "budgets" for x in s.log_lines()), 3, "the log says what changed")
     up.stop()
 
 
