@@ -1,5 +1,7 @@
-/* What happens next: every node and every clock of a run is a source with at most one time at which something will happen to
- * it. A 4-ary heap of sources, each of which knows its place, so that a time can be moved. Equal times come out in the order of
+/* What happens next: every node and every clock of a run is a source with at most one time at which something will
+ * happen to
+ * it. A 4-ary heap of sources, each of which knows its place, so that a time can be moved. Equal times come out in the
+ * order of
  * the sources' numbers: the order is total, runs are reproducible. No allocation but at the start. */
 #ifndef SCHEDULER_SIMULATE_EVENT_QUEUE_H
 #define SCHEDULER_SIMULATE_EVENT_QUEUE_H

@@ -105,7 +105,8 @@ static int64_t take_group(struct node_model *m, const struct node_job *jobs)
         const int32_t fresh = jobs[j].fresh > 0 ? jobs[j].fresh : 1;
         if (m->n + m->n_group >= m->spec->sequences || (m->n_group && tokens + fresh > m->spec->chunk))
             break;
-        /* One alone is always let in: what never fits was not to be sent here, and must not block the others for ever. */
+        /* One alone is always let in: what never fits was not to be sent here, and must not block the others for ever.
+         * */
         const bool alone = !m->n && !m->n_group;
         if (m->spec->kv_tokens && m->kv_used + jobs[j].kv > m->spec->kv_tokens && !alone)
             break;
@@ -117,7 +118,8 @@ static int64_t take_group(struct node_model *m, const struct node_job *jobs)
     return tokens;
 }
 
-/* A new group, if there can be one, and how fast it goes. Its prompts' time is spread evenly over its steps, so a batch that
+/* A new group, if there can be one, and how fast it goes. Its prompts' time is spread evenly over its steps, so a batch
+ * that
  * changes meanwhile changes only the rest. */
 static void plan(struct node_model *m, const struct node_job *jobs)
 {

@@ -1,16 +1,20 @@
 /* How long a node takes: continuous batching with chunked prefill, in closed form between events. A request costs three
  * events (it comes, its first token, its last token), whatever its length.
  *
- * A node computes in steps. A step gives each of `n` sequences being decoded one token and computes up to `chunk` tokens of
+ * A node computes in steps. A step gives each of `n` sequences being decoded one token and computes up to `chunk`
+ * tokens of
  * prompts; it takes
  *     decode_us_base + decode_us_per_seq * n     (nothing if n is 0)     + prefill_us_per_tok * tokens of prompts
  * (Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI'24, for the scheme;
- * policies/curve.h for the line.) All sequences advance together, so a node has one count of steps, as in the virtual time of
+ * policies/curve.h for the line.) All sequences advance together, so a node has one count of steps, as in the virtual
+ * time of
  * processor sharing: a sequence that gets its first token at step v is through at step v + output - 1, whatever happens
  * meanwhile, and the sequences wait in a heap ordered by that step. Between events the steps' length is constant.
  *
- * Prompts are computed in the order they came, as a group: as many as fit in one chunk together, or one that is longer and takes
- * ceil(tokens / chunk) steps. A group begins at the next step's start, and while sequences (batch) and KV memory are free: memory for
+ * Prompts are computed in the order they came, as a group: as many as fit in one chunk together, or one that is longer
+ * and takes
+ * ceil(tokens / chunk) steps. A group begins at the next step's start, and while sequences (batch) and KV memory are
+ * free: memory for
  * prompt and whole answer is set aside at the start, as our engine does. First tokens come at a group's end.
  *
  * base_us (network, tokenizing) is no device time: the caller adds it to what a client sees.

@@ -1,17 +1,21 @@
 /* The simulator: requests of a trace, a fleet, markets and tariffs on a virtual clock, decided by the very functions of
- * policies/ that the daemon calls. A scenario and a source of requests go in; money, energy, latencies and what happened
+ * policies/ that the daemon calls. A scenario and a source of requests go in; money, energy, latencies and what
+ * happened
  * come out. The same scenario, requests and seed give the same result, to the last pico-dollar.
  *
  * What is modelled
- *   node      continuous batching with chunked prefill (node_model.h), from four numbers (policies/curve.h), the largest
+ *   node      continuous batching with chunked prefill (node_model.h), from four numbers (policies/curve.h), the
+ * largest
  *             batch, and KV memory; watts by batch. One event per phase of a request, never one per token.
- *   offer     one node type in one zone on one market: price and availability over time, boot time, notice, least that is
+ *   offer     one node type in one zone on one market: price and availability over time, boot time, notice, least that
+ * is
  *             billed. When fewer are available than run, the excess is pre-empted: after the notice it dies, and its
  *             streams go on elsewhere, which computes prompt and what was said again.
  *   site      what a kWh costs by time.
  *   API       a price list and latencies; as many requests as one likes.
  *   failures  nodes die without notice (mean time between failures), own machines come back after a repair.
- * Who decides: route.h which node, waiting.h who waits and who is next, forecast.h, capacity.h and scale.h which nodes there
+ * Who decides: route.h which node, waiting.h who waits and who is next, forecast.h, capacity.h and scale.h which nodes
+ * there
  * are. A baseline is a scenario: sim_baseline() makes one out of another.
  *
  * Time is microseconds since the start of the trace. Text and arrays of a scenario are borrowed while sim_run() runs; a
@@ -81,10 +85,12 @@ struct sim_type { /* one kind of machine as it serves one model */
     int32_t sequences_max; /* computed at once, 1 to 4096 */
     int32_t slots; /* requests it is sent at once; 0: as many as meet the SLO (capacity.h, by what has come so far) */
     int64_t kv_tokens; /* memory for so many tokens; 0: never short */
-    /* Calibrated: the share of its time that it may be busy so that the fleet keeps the SLO for TTFT. 0: from the curve, as
+    /* Calibrated: the share of its time that it may be busy so that the fleet keeps the SLO for TTFT. 0: from the
+     * curve, as
      * of a node that stands alone (capacity.h), which is far too careful where requests go where the queue is short. */
     double load_max;
-    /* Draws of a whole node, by sequences in its batch; wake times. Cloud machines have one too, for the kWh: ACTIVE alone. */
+    /* Draws of a whole node, by sequences in its batch; wake times. Cloud machines have one too, for the kWh: ACTIVE
+     * alone. */
     struct power_levels levels;
     int64_t prefill_mw; /* at least, while a prompt is computed */
     double mtbf_h;      /* mean time between failures; 0: it does not fail */
@@ -114,7 +120,8 @@ struct sim_site {
     const struct tariff *tariff;
     double overhead;         /* of power beside the machines: PUE; 0: 1 */
     int64_t cap_mw, base_mw; /* policies/power.h; cap 0: none */
-    /* power_plan() decides which of its machines are awake. Else those of scaled models wake and sleep by scale_plan() alone,
+    /* power_plan() decides which of its machines are awake. Else those of scaled models wake and sleep by scale_plan()
+     * alone,
      * and the others stay as they are. */
     bool powered;
     int32_t keep_warm; /* of each model */
@@ -129,8 +136,10 @@ struct sim_api {
     double spread;            /* sd / mean of both, lognormal; 0: always the same */
 };
 
-/* What may be spent by our price list (sim_offer.charge, sim_api.prices). Actions are enum budget_action's: soft ones NOTIFY,
- * PREFER_LOCAL, LOCAL_ONLY, QUEUE (as batch) and DENY; hard ones LOCAL_ONLY, else the request is refused (QUEUE too: nobody
+/* What may be spent by our price list (sim_offer.charge, sim_api.prices). Actions are enum budget_action's: soft ones
+ * NOTIFY,
+ * PREFER_LOCAL, LOCAL_ONLY, QUEUE (as batch) and DENY; hard ones LOCAL_ONLY, else the request is refused (QUEUE too:
+ * nobody
  * here gives budgets back). */
 struct sim_budget {
     const char *name;
@@ -161,7 +170,8 @@ struct sim_scenario {
 /* What is wrong with it: the first thing, with its place ("offer 3 (aws us-east-1a): type 9 of 4"). */
 enum rc sim_check(const struct sim_scenario *s, struct error *e) SPW_MUST_USE;
 
-/* Requests in time order. RC_NOT_FOUND: there are no more; anything else but RC_OK ends the run with it. trace.h has the
+/* Requests in time order. RC_NOT_FOUND: there are no more; anything else but RC_OK ends the run with it. trace.h has
+ * the
  * struct, and trace_next() fits. */
 struct sim_request;
 struct sim_source {
@@ -169,7 +179,8 @@ struct sim_source {
     void *arg;
 };
 
-/* --- baselines ------------------------------------------------------------------------------------------------------ */
+/* --- baselines ------------------------------------------------------------------------------------------------------
+ * */
 
 enum sim_baseline {
     SIM_ALL_ON_DEMAND_FIXED, /* as many as the peak needs (sim_peak_nodes()), all the time */
@@ -181,7 +192,8 @@ enum sim_baseline {
     SIM_N_BASELINES
 };
 const char *sim_baseline_name(enum sim_baseline b); /* "all-on-demand-fixed", "all-on-demand", "all-api", ... */
-/* *out is `s` with what the baseline takes away; its arrays are in *store, which must live as long. peak: nodes per model,
+/* *out is `s` with what the baseline takes away; its arrays are in *store, which must live as long. peak: nodes per
+ * model,
  * for FIXED alone. RC_INVALID: `s` has nothing such a baseline could run on (no API, no on-demand offer, ...). */
 struct sim_store {
     struct sim_model *models;
@@ -190,7 +202,8 @@ struct sim_store {
 enum rc sim_baseline(struct sim_scenario *out, struct sim_store *store, const struct sim_scenario *s,
                      enum sim_baseline b, const int32_t *peak, struct error *e) SPW_MUST_USE;
 void sim_store_fini(struct sim_store *store);
-/* Reads the source to its end: for each model as many nodes of its cheapest on-demand offer as the busiest `window_us` needs at
+/* Reads the source to its end: for each model as many nodes of its cheapest on-demand offer as the busiest `window_us`
+ * needs at
  * the SLO. */
 enum rc sim_peak_nodes(const struct sim_scenario *s, const struct sim_source *source, int64_t window_us,
                        int32_t peak[SIM_MODELS_MAX], struct error *e) SPW_MUST_USE;

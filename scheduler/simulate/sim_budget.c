@@ -1,5 +1,7 @@
-/* Budgets: what a request comes to by our price list is taken from all that it falls under before it is served, by the function
- * that the daemon's books use. The simulator knows how long an answer will be, so it reserves exactly that and settles at once; an
+/* Budgets: what a request comes to by our price list is taken from all that it falls under before it is served, by the
+ * function
+ * that the daemon's books use. The simulator knows how long an answer will be, so it reserves exactly that and settles
+ * at once; an
  * answer that continues elsewhere is not charged again. */
 #include <stdlib.h>
 

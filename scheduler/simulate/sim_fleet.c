@@ -2,7 +2,8 @@
  *
  *   GONE -sim_launch-> BOOTING -> READY -sim_drain-> DRAINING -sim_terminate-> GONE        (rented machines)
  *   ASLEEP -sim_wake-> WAKING -> READY -sim_drain-> DRAINING -sim_sleep-> FALLING_ASLEEP -> ASLEEP    (own machines)
- * A pre-emption makes any rented node DRAINING and leaving, and GONE when its notice is over; a failure makes a rented one GONE
+ * A pre-emption makes any rented node DRAINING and leaving, and GONE when its notice is over; a failure makes a rented
+ * one GONE
  * at once, an own one REPAIR, then READY. */
 #include <math.h>
 #include <stdlib.h>
@@ -31,7 +32,8 @@ void sim_reschedule(struct sim *x, int32_t node)
     event_queue_set(&x->queue, node, at);
 }
 
-/* --- who accepts ------------------------------------------------------------------------------------------------------ */
+/* --- who accepts
+ * ------------------------------------------------------------------------------------------------------ */
 
 void sim_set_accepts(struct sim *x, int32_t node, bool accepts)
 {
@@ -55,7 +57,8 @@ void sim_set_accepts(struct sim *x, int32_t node, bool accepts)
     sim_route_changed(x, node);
 }
 
-/* --- money and energy --------------------------------------------------------------------------------------------------- */
+/* --- money and energy
+ * --------------------------------------------------------------------------------------------------- */
 
 static bool alive(enum sim_state s)
 {
@@ -144,7 +147,8 @@ void sim_site_event(struct sim *x, int32_t site)
     event_queue_set(&x->queue, x->at_sites + site, far ? EVENT_NEVER : (until_s - x->s->start_unix_s) * SIM_US_PER_S);
 }
 
-/* --- a node's states --------------------------------------------------------------------------------------------------- */
+/* --- a node's states
+ * --------------------------------------------------------------------------------------------------- */
 
 static void count(struct sim *x, const struct sim_node *n, int by)
 {
@@ -361,7 +365,8 @@ void sim_life_event(struct sim *x, int32_t node)
     }
 }
 
-/* --- markets ----------------------------------------------------------------------------------------------------------- */
+/* --- markets
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* Which of an offer's nodes is taken back: chance says. */
 static int32_t victim(struct sim *x, int32_t offer)
@@ -426,7 +431,8 @@ void sim_offer_event(struct sim *x, int32_t offer)
         s->launchable_since_us = x->now_us;
 }
 
-/* --- the start ----------------------------------------------------------------------------------------------------------- */
+/* --- the start
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* In eco everything takes longer by the same factor. */
 static void spec_init(struct node_spec *spec, const struct sim_type *t, enum power_state state)

@@ -1,4 +1,5 @@
-/* What the simulator's files share. sim.c has the clock, sim_serve.c the requests' way, sim_fleet.c the nodes' life and the
+/* What the simulator's files share. sim.c has the clock, sim_serve.c the requests' way, sim_fleet.c the nodes' life and
+ * the
  * bills, sim_plan.c autoscaling and power, sim_route.c the candidates and their price. */
 #ifndef SCHEDULER_SIMULATE_SIM_INTERNAL_H
 #define SCHEDULER_SIMULATE_SIM_INTERNAL_H
@@ -17,7 +18,8 @@
 #define SIM_US_PER_S    INT64_C(1000000)
 #define SIM_US_PER_HOUR INT64_C(3600000000)
 
-/* --- randomness ------------------------------------------------------------------------------------------------------ */
+/* --- randomness ------------------------------------------------------------------------------------------------------
+ * */
 
 static inline uint64_t sim_random(uint64_t *state)
 {
@@ -32,7 +34,8 @@ static inline double sim_random_unit(uint64_t *state) /* (0, 1) */
     return ((double)(sim_random(state) >> 11) + 0.5) / 9007199254740992.0;
 }
 
-/* --- requests ------------------------------------------------------------------------------------------------------- */
+/* --- requests -------------------------------------------------------------------------------------------------------
+ * */
 
 struct sim_live {            /* one that has come and has not ended */
     int64_t at_us, first_us; /* came; first token at the client; -1: not yet */
@@ -60,7 +63,8 @@ static inline struct sim_waiter *sim_waiter_of(const struct waiter *w)
     return (struct sim_waiter *)(void *)((char *)(uintptr_t)w - offsetof(struct sim_waiter, w));
 }
 
-/* --- nodes ------------------------------------------------------------------------------------------------------------ */
+/* --- nodes
+ * ------------------------------------------------------------------------------------------------------------ */
 
 enum sim_state {
     SIM_GONE,
@@ -121,7 +125,8 @@ struct sim_budget_state {
     struct sim_budget_result *out;
 };
 
-/* --- models --------------------------------------------------------------------------------------------------------- */
+/* --- models ---------------------------------------------------------------------------------------------------------
+ * */
 
 struct sim_model_state {
     struct waiting room;
@@ -222,7 +227,8 @@ void sim_serve_fini(struct sim *x);
 enum sim_budget_verdict { SIM_BUDGET_OK, SIM_BUDGET_LOCAL, SIM_BUDGET_REFUSED };
 /* Actions of the budgets whose soft limit is reached. */
 unsigned sim_budget_soft(struct sim *x, const struct sim_live *l);
-/* Take what it comes to at these prices from all; its answer may become shorter. LOCAL: not here, but own machines may. */
+/* Take what it comes to at these prices from all; its answer may become shorter. LOCAL: not here, but own machines may.
+ * */
 enum sim_budget_verdict sim_budget_take(struct sim *x, struct sim_live *l, const struct token_prices *p);
 void sim_budget_init(struct sim *x);
 void sim_budget_fini(struct sim *x);
@@ -283,7 +289,8 @@ void sim_plan_soon(struct sim *x, int32_t model);              /* somebody waits
 void sim_observe(struct sim *x, int32_t model, double tokens); /* demand, now */
 /* Tokens per second in so many seconds, whatever the signal: requests are reckoned at the mean of those seen. */
 struct forecast_value sim_forecast(const struct sim *x, int32_t model, double in_s);
-/* Tokens/s of one node at the SLO. held: KV memory of a sequence under way, in the mean over time: long answers are there for
+/* Tokens/s of one node at the SLO. held: KV memory of a sequence under way, in the mean over time: long answers are
+ * there for
  * longer, so it is more than that of the mean request. */
 void sim_capacity(struct capacity *c, const struct sim_type *t, const struct sim_slo *slo,
                   const struct workload_mix *mix, double held);

@@ -1,4 +1,5 @@
-/* What is planned every few seconds: demand is forecast, batch work gets its pace, autoscaling says which machines there shall
+/* What is planned every few seconds: demand is forecast, batch work gets its pace, autoscaling says which machines
+ * there shall
  * be. Snapshots are put together here; policies/ decide. */
 #include <math.h>
 #include <stdlib.h>
@@ -33,7 +34,8 @@ struct forecast_value sim_forecast(const struct sim *x, int32_t model, double in
     return v;
 }
 
-/* --- capacity ----------------------------------------------------------------------------------------------------------- */
+/* --- capacity
+ * ----------------------------------------------------------------------------------------------------------- */
 
 void sim_capacity(struct capacity *c, const struct sim_type *t, const struct sim_slo *slo,
                   const struct workload_mix *mix, double held)
@@ -54,8 +56,10 @@ void sim_capacity(struct capacity *c, const struct sim_type *t, const struct sim
         c->tokens_per_s *= t->load_max / c->load;
 }
 
-/* Where the scenario leaves it to us, a node is sent what it can decode at the SLO at its capacity, and as much beside as chance
- * brings together: the number in service swings by its square root (Poisson). Where capacity is calibrated, routing by the
+/* Where the scenario leaves it to us, a node is sent what it can decode at the SLO at its capacity, and as much beside
+ * as chance
+ * brings together: the number in service swings by its square root (Poisson). Where capacity is calibrated, routing by
+ * the
  * foreseen first token is bound enough. */
 static void set_slots(struct sim *x, int32_t offer, double concurrency)
 {
@@ -95,7 +99,8 @@ static void capacities(struct sim *x, int32_t model)
     }
 }
 
-/* --- snapshots ---------------------------------------------------------------------------------------------------------- */
+/* --- snapshots
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static struct pusd running_price(const struct sim *x, int32_t offer)
 {
@@ -177,7 +182,8 @@ static int32_t snapshot_nodes(struct sim *x, int32_t model)
     return n;
 }
 
-/* --- batch work --------------------------------------------------------------------------------------------------------- */
+/* --- batch work
+ * --------------------------------------------------------------------------------------------------------- */
 
 #define ROWS_MAX 64
 struct rows {
@@ -256,7 +262,8 @@ static double batch_pace(struct sim *x, int32_t model, double demand, int32_t ti
     return m->batch_goes ? d.tokens_per_s : 0;
 }
 
-/* --- autoscaling -------------------------------------------------------------------------------------------------------- */
+/* --- autoscaling
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void act(struct sim *x, const struct sim_model_state *m, const struct scale_action *a)
 {

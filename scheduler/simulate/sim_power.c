@@ -1,4 +1,5 @@
-/* A site's own machines: which are awake, how deep the others sleep, and its limit in watts. The snapshot is put together here;
+/* A site's own machines: which are awake, how deep the others sleep, and its limit in watts. The snapshot is put
+ * together here;
  * policies/power.h decides, and what it says is done. */
 #include <math.h>
 #include <stdlib.h>
@@ -12,7 +13,8 @@
 #define STEADY     0.7
 #define HYSTERESIS 0.1
 
-/* --- the limit: every node with the most it can draw until it has done what it is told ---------------------------------- */
+/* --- the limit: every node with the most it can draw until it has done what it is told
+ * ---------------------------------- */
 
 /* The nodes a plan speaks of are those that are at the site and ours. */
 static bool at_site(const struct sim *x, const struct sim_node *n, int32_t site)
@@ -86,7 +88,8 @@ bool sim_power_admits(const struct sim *x, int32_t node, const struct sim_live *
     return power_admit(s->cap_mw, x->site_ceiling_mw[site] + s->base_mw, INT64_MAX, &ask) == POWER_ADMIT;
 }
 
-/* --- the plan ----------------------------------------------------------------------------------------------------------- */
+/* --- the plan
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static int32_t own_in_flight(const struct sim *x, int32_t model, int32_t site)
 {
@@ -168,7 +171,8 @@ static void next_plan(struct sim *x, int32_t site, int64_t at_us)
     event_queue_set(&x->queue, x->at_power + site, at_us);
 }
 
-/* Somebody waits: planned anew while his first token may still be in time, but not more often than ten times a second. */
+/* Somebody waits: planned anew while his first token may still be in time, but not more often than ten times a second.
+ * */
 void sim_power_soon(struct sim *x, int32_t model)
 {
     const int64_t ttft = x->s->models[model].slo.ttft_us,

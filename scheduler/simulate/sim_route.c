@@ -1,4 +1,5 @@
-/* Which node, or which API. policies/shortlist.h keeps the index and finds the few that are worth a look, policies/prefix.h
+/* Which node, or which API. policies/shortlist.h keeps the index and finds the few that are worth a look,
+ * policies/prefix.h
  * knows who may have the prompt's beginning, policies/route.h decides; here is what they are told of a node.
  *
  * In the index nodes have their own numbers, APIs follow after the last. */
@@ -12,9 +13,11 @@
 #define LATE_US       1e12
 #define REORDER_AFTER 64 /* nodes that came, and a quarter of all: like ones are to be neighbours again */
 
-/* --- what is foreseen ------------------------------------------------------------------------------------------------------ */
+/* --- what is foreseen
+ * ------------------------------------------------------------------------------------------------------ */
 
-/* How well it suits: 0 where the first token is foreseen within the SLO, else the later the worse, so that among those that will
+/* How well it suits: 0 where the first token is foreseen within the SLO, else the later the worse, so that among those
+ * that will
  * be late it is the least late, at whatever price. */
 static int32_t rank_by_ttft(const struct sim_slo *slo, int32_t prompt, double ttft_us)
 {
@@ -25,7 +28,8 @@ static int32_t rank_by_ttft(const struct sim_slo *slo, int32_t prompt, double tt
     return late <= 0 ? 0 : late < 1e9 ? 1 + (int32_t)(late / 1000) : 1000000;
 }
 
-/* The wait for a place in the batch, or for memory, is not foreseen: who has none is as late as one can be. `usual` is what a
+/* The wait for a place in the batch, or for memory, is not foreseen: who has none is as late as one can be. `usual` is
+ * what a
  * request takes of memory in the mean: who queues there comes first, and this one may turn out long. */
 static bool has_room(const struct node_model *m, double usual)
 {
@@ -48,7 +52,8 @@ static double node_ttft_us(const struct sim *x, const struct sim_node *n, const 
                          n->m.spec->chunk);
 }
 
-/* An API counts as in time if it is with the probability that is asked for: the quantile of a lognormal distribution, as a
+/* An API counts as in time if it is with the probability that is asked for: the quantile of a lognormal distribution,
+ * as a
  * multiple of its mean. */
 static double api_tail(const struct sim_api *a, double probability)
 {
@@ -65,9 +70,11 @@ static double api_tail(const struct sim_api *a, double probability)
     return exp(sigma * lo - sigma * sigma / 2);
 }
 
-/* --- what the index is told ---------------------------------------------------------------------------------------------- */
+/* --- what the index is told
+ * ---------------------------------------------------------------------------------------------- */
 
-/* The index gets coarse figures, so that near equals are equal there: of equals it looks at a few, of others at all that could be
+/* The index gets coarse figures, so that near equals are equal there: of equals it looks at a few, of others at all
+ * that could be
  * better, and the index changes less often. Candidates are judged by exact ones. */
 static double coarse(double us)
 {
@@ -186,7 +193,8 @@ void sim_route_fini(struct sim *x)
     prefix_free(x->prefix);
 }
 
-/* --- prefixes ------------------------------------------------------------------------------------------------------------ */
+/* --- prefixes
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Taken when the first prompt with blocks comes: most traces have none. */
 static bool prefix_there(struct sim *x)
@@ -222,7 +230,8 @@ void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node)
     prefix_insert(x->prefix, node, x->blocks, x->n_blocks);
 }
 
-/* --- the decision ---------------------------------------------------------------------------------------------------------- */
+/* --- the decision
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static bool has_slot(const struct sim_node *n)
 {

@@ -9,7 +9,8 @@
 
 #define MEAN_OVER 1000.0 /* requests */
 
-/* --- memory: grown by doubling, reused, never asked for per request ------------------------------------------------- */
+/* --- memory: grown by doubling, reused, never asked for per request -------------------------------------------------
+ * */
 
 static int32_t live_new(struct sim *x)
 {
@@ -93,7 +94,8 @@ static void team_known(struct sim *x, uint32_t team)
         x->n_teams = team + 1;
 }
 
-/* --- ends ------------------------------------------------------------------------------------------------------------- */
+/* --- ends
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static struct sim_class_result *class_of(struct sim *x, const struct sim_live *l)
 {
@@ -155,7 +157,8 @@ static void use(struct sim *x, const struct sim_live *l, int32_t offer, int32_t 
     b->output_tokens += output;
 }
 
-/* --- legs ------------------------------------------------------------------------------------------------------------- */
+/* --- legs
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static double lognormal(uint64_t *random, double mean, double spread)
 {
@@ -207,7 +210,8 @@ static void serve_by_node(struct sim *x, int32_t live, int32_t node)
     sim_reschedule(x, node);
 }
 
-/* --- the waiting room -------------------------------------------------------------------------------------------------- */
+/* --- the waiting room
+ * -------------------------------------------------------------------------------------------------- */
 
 static void room_clock(struct sim *x, int32_t model)
 {
@@ -299,7 +303,8 @@ void sim_expire(struct sim *x, int32_t model)
     room_clock(x, model);
 }
 
-/* Batch work fills what is idle: it leaves a part of the slots to those who come meanwhile, unless machines were launched
+/* Batch work fills what is idle: it leaves a part of the slots to those who come meanwhile, unless machines were
+ * launched
  * for it or its time is nearly over. */
 bool sim_batch_may(const struct sim_model_state *m)
 {
@@ -432,7 +437,8 @@ static void dispatch(struct sim *x, int32_t live)
         wait(x, live);
 }
 
-/* --- events ----------------------------------------------------------------------------------------------------------- */
+/* --- events
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static void learn(struct sim_model_state *m, const struct sim_request *r)
 {
@@ -474,7 +480,8 @@ void sim_arrive(struct sim *x, const struct sim_request *r)
         class_of(x, l)->requests++;
     x->blocks = r->n_blocks ? r->blocks : NULL;
     x->n_blocks = r->n_blocks;
-    /* Nobody overtakes those who wait already, as in the daemon: a freed slot is taken for them before anybody sees it. */
+    /* Nobody overtakes those who wait already, as in the daemon: a freed slot is taken for them before anybody sees it.
+     * */
     dispatch(x, live);
     x->blocks = NULL; /* who waits has lost them: they are the trace's */
 }

@@ -1,5 +1,6 @@
 /* How fast the simulator is, on one core, with a trace made on the fly:
- *     bench_simulate [NODES [REQUESTS [POLICY]]]      100 nodes, 2,000,000 requests; POLICY: policy | round-robin | scaled
+ *     bench_simulate [NODES [REQUESTS [POLICY]]]      100 nodes, 2,000,000 requests; POLICY: policy | round-robin |
+ * scaled
  * The load is 60% of what the fleet can do. Prints requests per second, events, memory, and a few results by which a
  * run can be told to be a sensible one.
  * links: spw_sched_simulate m */

@@ -1,5 +1,7 @@
-/* Proves the simulator's laws: every request ends once, tokens and money add up, the same seed gives the same result to the last
- * pico-dollar; pre-emptions and failures lose no answer; baselines are what their names say; bad scenarios are refused by name.
+/* Proves the simulator's laws: every request ends once, tokens and money add up, the same seed gives the same result to
+ * the last
+ * pico-dollar; pre-emptions and failures lose no answer; baselines are what their names say; bad scenarios are refused
+ * by name.
  * links: spw_sched_simulate m */
 #include "tests/unit/sim_help.h"
 #include "tests/unit/test.h"
@@ -254,7 +256,8 @@ static void batch_waits_and_is_in_time(void)
     sim_result_fini(&r);
 }
 
-/* A hall of own machines that may sleep: less energy than when all are awake, the SLO kept, and a limit in watts that is never
+/* A hall of own machines that may sleep: less energy than when all are awake, the SLO kept, and a limit in watts that
+ * is never
  * exceeded: who does not fit waits, or goes to the API. */
 static void machines_sleep_under_a_limit(void)
 {
@@ -300,7 +303,8 @@ static void machines_sleep_under_a_limit(void)
     sim_result_fini(&capped);
 }
 
-/* Money for half of what is asked: never more is spent, who is over is refused or stays on the premises, and a new period begins
+/* Money for half of what is asked: never more is spent, who is over is refused or stays on the premises, and a new
+ * period begins
  * with a new limit. */
 static void budgets_hold(void)
 {

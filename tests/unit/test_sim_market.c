@@ -1,4 +1,5 @@
-/* Proves that price lists, spot availability, measured power and electricity are read as they are written, that doubtful
+/* Proves that price lists, spot availability, measured power and electricity are read as they are written, that
+ * doubtful
  * prices are not used and are counted, and that mistakes are named by file and line.
  * links: spw_sched_simulate */
 #include "tests/unit/test.h"

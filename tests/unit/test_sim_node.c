@@ -1,5 +1,7 @@
-/* Proves the model of one node: alone it is as fast as its curve says; in a batch everybody gets every token once and the time
- * adds up; queues are as long as theory says (M/D/1, M/M/1); what is dropped has said what it had time for; and the queue of events
+/* Proves the model of one node: alone it is as fast as its curve says; in a batch everybody gets every token once and
+ * the time
+ * adds up; queues are as long as theory says (M/D/1, M/M/1); what is dropped has said what it had time for; and the
+ * queue of events
  * gives them out in order.
  * links: spw_sched_simulate m */
 #include "scheduler/simulate/event_queue.h"

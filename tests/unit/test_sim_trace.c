@@ -1,4 +1,5 @@
-/* Proves that traces of every kind are read as they are written, that bad rows are named by file and line, and that cutting,
+/* Proves that traces of every kind are read as they are written, that bad rows are named by file and line, and that
+ * cutting,
  * copying, tiling and thinning give the requests that they promise, the same ones for the same seed.
  * links: spw_sched_simulate spw_sched_books */
 #include "tests/unit/test.h"
@@ -178,7 +179,8 @@ static void reads_a_ledger(void)
     trace_close(t);
 }
 
-/* --- mistakes ------------------------------------------------------------------------------------------------------ */
+/* --- mistakes ------------------------------------------------------------------------------------------------------
+ * */
 
 static void says_what_is_wrong_and_where(void)
 {
@@ -262,7 +264,8 @@ static void a_gzip_that_was_cut_off_is_no_shorter_trace(void)
     trace_close(t);
 }
 
-/* --- what is done to a file ------------------------------------------------------------------------------------------ */
+/* --- what is done to a file ------------------------------------------------------------------------------------------
+ * */
 
 static const char *steady(int n) /* one request each second; prompts count up */
 {
