@@ -253,7 +253,7 @@ static void limits_always_hold(void)
 {
     uint64_t seed = 1;
 
-    for (int round = 0; round < ROUNDS(40); round++) {
+    for (int round = 0; round < ROUNDS(24); round++) {
         random_world(&seed, 1 + below(&seed, 8));
         for (int t = 0; t < 120; t++) {
             if (below(&seed, 8) == 0)
@@ -306,7 +306,7 @@ static void covers_when_affordable_and_rests(void)
     uint64_t seed = 2;
     int affordable = 0, rested = 0;
 
-    for (int round = 0; round < ROUNDS(40); round++) {
+    for (int round = 0; round < ROUNDS(24); round++) {
         random_world(&seed, 1 + below(&seed, 4));
         w.s.api.allowed = false;
         random_demand(&seed, 100, 2000, 200);
@@ -325,8 +325,8 @@ static void covers_when_affordable_and_rests(void)
         CHECK_INT(w.actions, 0);
         rested += w.actions == 0;
     }
-    CHECK(affordable > ROUNDS(20));
-    CHECK_INT(rested, ROUNDS(40));
+    CHECK(affordable > ROUNDS(10));
+    CHECK_INT(rested, ROUNDS(24));
 }
 
 /* Without risk, own machines and limits, from nothing: as cheap as the best of all sets. */
@@ -537,7 +537,7 @@ static void drains_leave_enough(void)
 {
     uint64_t seed = 9;
 
-    for (int round = 0; round < ROUNDS(60); round++) {
+    for (int round = 0; round < ROUNDS(30); round++) {
         random_world(&seed, 1 + below(&seed, 8));
         w.s.limits.nodes_max = NODES_MAX;
         w.s.limits.hour_max.v = -1;
@@ -656,7 +656,7 @@ static void the_same_again(void)
     static struct scale_plan a, b;
     static struct scale_work other;
 
-    for (int round = 0; round < ROUNDS(60); round++) {
+    for (int round = 0; round < ROUNDS(30); round++) {
         random_world(&seed, 1 + below(&seed, 10));
         demand(below(&seed, 3000), 10);
         steps(below(&seed, 20));
