@@ -13,14 +13,16 @@ struct node_curve { /* microseconds; all >= 0 */
     double base_us, prefill_us_per_tok, decode_us_base, decode_us_per_seq;
 };
 
-/* When a prompt of `fresh` tokens has its first token on a node that has `queued` tokens of other prompts before it and decodes
- * `batch` sequences meanwhile: all prompts are computed in the order they came, up to `chunk` tokens in each step. */
+/* When a prompt of `fresh` tokens has its first token at the latest on a node that has `queued` tokens of other prompts before it
+ * and decodes `batch` sequences meanwhile: prompts are computed in the order they came, up to `chunk` tokens in each step, none
+ * cut to fill one up, which takes at most twice the steps that full ones would (next-fit); a step is under way. */
 static inline double curve_ttft_us(const struct node_curve *c, double queued, double fresh, int batch, int chunk)
 {
-    double all = queued + fresh, steps = (double)(long long)((all + chunk - 1) / chunk);
+    double own = (double)(long long)((fresh + chunk - 1) / chunk);
+    double steps = (queued > 0 ? 1 + 2 * queued / chunk : 1) + own;
 
-    return c->base_us + all * c->prefill_us_per_tok +
-           (steps + 0.5) * (c->decode_us_base + c->decode_us_per_seq * batch);
+    return c->base_us + (queued + fresh) * c->prefill_us_per_tok +
+           steps * (c->decode_us_base + c->decode_us_per_seq * batch);
 }
 
 #endif

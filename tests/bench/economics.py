@@ -43,7 +43,6 @@ CASES = {
 }
 ZONES = [("us-east-2b_v100_1", "use2-az2", "us-east-2b"), ("us-west-2a_v100_1", "usw2-az1", "us-west-2a"),
          ("us-west-2c_v100_1", "usw2-az3", "us-west-2c")]
-API_MODELS = {"70b": ("70b",), "8b": ("8b",)}
 
 
 class Bench:
@@ -362,7 +361,8 @@ def claims(bench, out):
     with open(f"{bench.data}/api_prices/genai_prices_subset.json") as f:
         for m in json.load(f)["models"]:
             p, name = m["prices"], m["model"].lower()
-            if not isinstance(p, dict) or not any(w in name for w in API_MODELS[CASES[case]["class"]] + ("r1",)):
+            whole_r1 = "r1" in name and "distill" not in name and "qwen" not in name  # the model that was really asked: larger
+            if not isinstance(p, dict) or not (CASES[case]["class"] in name or whole_r1):
                 continue
             i, o = p.get("input_mtok"), p.get("output_mtok")
             i, o = (x["base"] if isinstance(x, dict) else x for x in (i, o))
