@@ -1,0 +1,202 @@
+#include "policies/predict.h"
+
+#include <math.h>
+#include <string.h>
+
+#define FORGET        0.995 /* per observation: the last 200 count */
+#define MOVING        (1.0 / 24)
+#define SD_KNOWN      0.35 /* of ln T, to begin with: calibrated; guessed */
+#define SD_GUESSED    1.0
+#define SD_LEAST      0.02
+#define SD_MOST       2.0
+#define SURPRISE_MOST 3.0 /* of one observation, in ln: one stall is not the rule */
+#define INVERSE_MOST  1e6
+#define TRUST_KNOWN   0.05 /* relative variance of the coefficients */
+#define TRUST_GUESSED 25.0
+
+static const struct node_curve guessed = {
+    .base_us = 50000, .prefill_us_per_tok = 100, .decode_us_base = 20000, .decode_us_per_seq = 1000};
+
+/* ---- the distribution ------------------------------------------------------------------------------------------- */
+
+static double normal_below(double z)
+{
+    return 0.5 * erfc(-z * M_SQRT1_2);
+}
+
+double latency_within(struct latency t, double limit_us)
+{
+    if (limit_us <= 0)
+        return 0;
+    if (t.median_us <= 0)
+        return 1;
+    return t.log_sd > 0 ? normal_below(log(limit_us / t.median_us) / t.log_sd) : limit_us >= t.median_us;
+}
+
+/* Acklam's rational approximation of the normal quantile, |relative error| < 1.15e-9. */
+static double normal_quantile(double p)
+{
+    static const double a[] = {-3.969683028665376e+01, 2.209460984245205e+02,  -2.759285104469687e+02,
+                               1.383577518672690e+02,  -3.066479806614716e+01, 2.506628277459239e+00};
+    static const double b[] = {-5.447609879822406e+01, 1.615858368580409e+02, -1.556989798598866e+02,
+                               6.680131188771972e+01, -1.328068155288572e+01};
+    static const double c[] = {-7.784894002430293e-03, -3.223964580411365e-01, -2.400758277161838e+00,
+                               -2.549732539343734e+00, 4.374664141464968e+00,  2.938163982698783e+00};
+    static const double d[] = {7.784695709041462e-03, 3.224671290700398e-01, 2.445134137142996e+00,
+                               3.754408661907416e+00};
+    if (p > 0.5)
+        return -normal_quantile(1 - p);
+    if (p < 0.02425) {
+        double q = sqrt(-2 * log(p));
+        return (((((c[0] * q + c[1]) * q + c[2]) * q + c[3]) * q + c[4]) * q + c[5]) /
+               ((((d[0] * q + d[1]) * q + d[2]) * q + d[3]) * q + 1);
+    }
+    double q = p - 0.5, r = q * q;
+    return (((((a[0] * r + a[1]) * r + a[2]) * r + a[3]) * r + a[4]) * r + a[5]) * q /
+           (((((b[0] * r + b[1]) * r + b[2]) * r + b[3]) * r + b[4]) * r + 1);
+}
+
+double latency_quantile(struct latency t, double p)
+{
+    return t.median_us * exp(t.log_sd * normal_quantile(p));
+}
+
+double latency_mean(struct latency t)
+{
+    return t.median_us * exp(t.log_sd * t.log_sd / 2);
+}
+
+/* ---- one line --------------------------------------------------------------------------------------------------- */
+
+static void fit_init(struct predict_fit *f, int n, const double *at, bool known)
+{
+    memset(f, 0, sizeof *f);
+    f->n = n;
+    for (int i = 0; i < n; i++) {
+        double trust = known ? TRUST_KNOWN : TRUST_GUESSED, size = at[i] > 0 ? at[i] : 1;
+        f->at[i] = at[i];
+        f->inverse[i][i] = trust * size * size;
+    }
+    double sd = known ? SD_KNOWN : SD_GUESSED;
+    f->log_variance = sd * sd;
+}
+
+static double line_at(const struct predict_fit *f, const double *x)
+{
+    double y = 0;
+    for (int i = 0; i < f->n; i++)
+        y += f->at[i] * x[i];
+    return y > 1 ? y : 1;
+}
+
+static double spread(const struct predict_fit *f)
+{
+    return fmin(fmax(sqrt(f->log_variance), SD_LEAST), SD_MOST);
+}
+
+static struct latency latency_of(const struct predict_fit *f, const double *x)
+{
+    return (struct latency){line_at(f, x) * exp(f->log_offset), spread(f)};
+}
+
+/* The line learns relative errors: features and time are divided by the time that was seen. */
+static void learn_line(struct predict_fit *f, const double *x, double us)
+{
+    double u[3], gain[3], power = FORGET, error = 1;
+    for (int i = 0; i < f->n; i++)
+        error -= f->at[i] * x[i] / us;
+    for (int i = 0; i < f->n; i++) {
+        u[i] = 0;
+        for (int k = 0; k < f->n; k++)
+            u[i] += f->inverse[i][k] * x[k] / us;
+        power += u[i] * x[i] / us;
+    }
+    for (int i = 0; i < f->n; i++) {
+        gain[i] = u[i] / power;
+        f->at[i] = fmax(0, f->at[i] + gain[i] * error);
+    }
+    for (int i = 0; i < f->n; i++) {
+        for (int k = 0; k < f->n; k++)
+            f->inverse[i][k] = (f->inverse[i][k] - gain[i] * u[k]) / FORGET;
+        /* What is never excited must not grow without a bound (covariance wind-up). */
+        double most = INVERSE_MOST * (f->at[i] * f->at[i] + 1);
+        if (!(f->inverse[i][i] < most)) {
+            for (int k = 0; k < f->n; k++)
+                f->inverse[i][k] = f->inverse[k][i] = 0;
+            f->inverse[i][i] = most;
+        }
+    }
+}
+
+static void learn(struct predict_fit *f, const double *x, double us)
+{
+    if (!(us > 0) || !isfinite(us))
+        return;
+    struct latency was = latency_of(f, x);
+    int tenth = (int)(latency_within(was, us) * PREDICT_TENTHS);
+    f->tenths[tenth < PREDICT_TENTHS ? tenth : PREDICT_TENTHS - 1]++;
+    f->observed++;
+    double surprise = log(us / was.median_us);
+    surprise = fmin(fmax(surprise, -SURPRISE_MOST), SURPRISE_MOST);
+    /* The first ones count for more, so that a guess is soon forgotten. */
+    double part = fmax(MOVING, 1.0 / (double)(f->observed + 1));
+    double before = line_at(f, x);
+    learn_line(f, x, us);
+    /* What the line has taken over of the surprise is no offset any more. */
+    f->log_offset += part * surprise - log(line_at(f, x) / before);
+    f->log_offset = fmin(fmax(f->log_offset, -SURPRISE_MOST), SURPRISE_MOST);
+    f->log_variance += part * (surprise * surprise - f->log_variance);
+}
+
+double predict_miscalibration(const struct predict_fit *f)
+{
+    double most = 0;
+    uint64_t below = 0;
+    for (int i = 0; i < PREDICT_TENTHS && f->observed; i++) {
+        below += f->tenths[i];
+        most = fmax(most, fabs((double)below / (double)f->observed - (i + 1.0) / PREDICT_TENTHS));
+    }
+    return most;
+}
+
+/* ---- a node ----------------------------------------------------------------------------------------------------- */
+
+void predictor_init(struct predictor *p, const struct node_curve *curve)
+{
+    const struct node_curve *c = curve ? curve : &guessed;
+    double step = c->decode_us_base + c->decode_us_per_seq;
+    /* A prompt that comes to a batch waits for the step that runs, and a little for the prompts of the others. */
+    const double ttft[] = {c->base_us, c->prefill_us_per_tok, step};
+    const double tpot[] = {step, c->decode_us_per_seq};
+    fit_init(&p->ttft, 3, ttft, curve != NULL);
+    fit_init(&p->tpot, 2, tpot, curve != NULL);
+}
+
+static void features(const struct predict_load *load, double x[3])
+{
+    int64_t fresh = load->prompt - load->cached;
+    x[0] = 1;
+    x[1] = fresh > 0 ? (double)fresh : 0;
+    x[2] = load->others > 0 ? load->others : 0;
+}
+
+struct prediction predict(const struct predictor *p, const struct predict_load *load)
+{
+    double x[3];
+    features(load, x);
+    const double crowd[] = {1, x[2]};
+    return (struct prediction){latency_of(&p->ttft, x), latency_of(&p->tpot, crowd)};
+}
+
+void predictor_saw_ttft(struct predictor *p, const struct predict_load *load, double us)
+{
+    double x[3];
+    features(load, x);
+    learn(&p->ttft, x, us);
+}
+
+void predictor_saw_tpot(struct predictor *p, const struct predict_load *load, double us)
+{
+    const double crowd[] = {1, load->others > 0 ? load->others : 0};
+    learn(&p->tpot, crowd, us);
+}

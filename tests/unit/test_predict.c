@@ -1,0 +1,174 @@
+/* Predictions of TTFT and TPOT: they find the truth behind noise, follow it when it changes, say honestly how sure they
+ * are, and survive whatever they are told.
+ * links: spw_policies */
+#include "policies/predict.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "test.h"
+
+static double uniform(unsigned *seed)
+{
+    return (rand_r(seed) + 1.0) / (RAND_MAX + 2.0);
+}
+
+static double normal(unsigned *seed)
+{
+    return sqrt(-2 * log(uniform(seed))) * cos(2 * M_PI * uniform(seed));
+}
+
+struct truth {
+    double base, prefill, wait, step, crowd, sd;
+};
+
+static struct predict_load some_load(unsigned *seed)
+{
+    return (struct predict_load){.others = rand_r(seed) % 12, .prompt = 20 + rand_r(seed) % 6000};
+}
+
+static double true_ttft(const struct truth *t, const struct predict_load *l)
+{
+    return t->base + t->prefill * (double)(l->prompt - l->cached) + t->wait * l->others;
+}
+
+static void serve(struct predictor *p, const struct truth *t, int n, unsigned *seed)
+{
+    for (int i = 0; i < n; i++) {
+        struct predict_load l = some_load(seed);
+        predictor_saw_ttft(p, &l, true_ttft(t, &l) * exp(t->sd * normal(seed)));
+        predictor_saw_tpot(p, &l, (t->step + t->crowd * l.others) * exp(t->sd * normal(seed)));
+    }
+}
+
+static double worst(const struct predictor *p, const struct truth *t, unsigned *seed)
+{
+    double most = 0;
+    for (int i = 0; i < 200; i++) {
+        struct predict_load l = some_load(seed);
+        struct prediction at = predict(p, &l);
+        most = fmax(most, fabs(log(at.ttft.median_us / true_ttft(t, &l))));
+        most = fmax(most, fabs(log(at.tpot.median_us / (t->step + t->crowd * l.others))));
+    }
+    return most;
+}
+
+static const struct truth fast = {30000, 40, 9000, 11000, 500, 0.15}, slow = {90000, 200, 30000, 40000, 4000, 0.15};
+
+static void finds_the_truth(void)
+{
+    unsigned seed = 1;
+    struct predictor p;
+    predictor_init(&p, NULL);
+    serve(&p, &fast, 600, &seed);
+    CHECK(worst(&p, &fast, &seed) < 0.25);
+}
+
+static void follows_a_change(void)
+{
+    unsigned seed = 2;
+    struct predictor p;
+    predictor_init(&p, NULL);
+    serve(&p, &fast, 600, &seed);
+    struct predict_load l = {.others = 3, .prompt = 1000};
+    double before = predict(&p, &l).ttft.median_us;
+    serve(&p, &slow, 40, &seed); /* soon it is known that it is slow... */
+    CHECK(predict(&p, &l).ttft.median_us > 2 * before);
+    serve(&p, &slow, 1200, &seed); /* ...and then by how much */
+    CHECK(worst(&p, &slow, &seed) < 0.3);
+}
+
+static void a_curve_is_where_it_begins(void)
+{
+    const struct node_curve c = {30000, 40, 10500, 500};
+    struct predictor p;
+    predictor_init(&p, &c);
+    struct prediction at = predict(&p, &(struct predict_load){.prompt = 1000, .cached = 200});
+    CHECK(fabs(at.ttft.median_us - 62000) < 1 && fabs(at.tpot.median_us - 11000) < 1);
+    CHECK(at.ttft.log_sd < 0.5);
+    predictor_init(&p, NULL);
+    CHECK(predict(&p, &(struct predict_load){.prompt = 1000}).ttft.log_sd >
+          0.9); /* nothing is known, and that is known */
+}
+
+/* Each tenth of what was predicted is hit by a tenth of what came. */
+static void it_is_calibrated(void)
+{
+    unsigned seed = 3;
+    struct predictor p;
+    predictor_init(&p, NULL);
+    serve(&p, &fast, 500, &seed);
+    memset(p.ttft.tenths, 0, sizeof p.ttft.tenths);
+    p.ttft.observed = 1000; /* past the time in which the first ones count for more */
+    for (int i = 0; i < 8; i++)
+        p.ttft.tenths[i] = 100;
+    p.ttft.tenths[8] = p.ttft.tenths[9] = 100;
+    serve(&p, &fast, 4000, &seed);
+    CHECK(predict_miscalibration(&p.ttft) < 0.06);
+    CHECK(predict_miscalibration(&p.tpot) < 0.08);
+    struct predict_fit bad = {.observed = 100, .tenths = {100}};
+    CHECK(predict_miscalibration(&bad) > 0.85);
+    CHECK(predict_miscalibration(&(struct predict_fit){0}) == 0);
+}
+
+static void more_load_is_never_faster(void)
+{
+    unsigned seed = 4;
+    for (int round = 0; round < 50; round++) {
+        struct predictor p;
+        predictor_init(&p, NULL);
+        struct truth t = {1e4 * uniform(&seed), 100 * uniform(&seed), 1e4 * uniform(&seed),
+                          1e4 * uniform(&seed), 1e3 * uniform(&seed), 0.5 * uniform(&seed)};
+        serve(&p, &t, rand_r(&seed) % 300, &seed);
+        struct predict_load l = some_load(&seed), more = l;
+        more.others++;
+        more.prompt += 100;
+        CHECK(predict(&p, &more).ttft.median_us >= predict(&p, &l).ttft.median_us);
+        CHECK(predict(&p, &more).tpot.median_us >= predict(&p, &l).tpot.median_us);
+        l.cached = l.prompt / 2;
+        CHECK(predict(&p, &l).ttft.median_us <= predict(&p, &more).ttft.median_us);
+    }
+}
+
+static void distributions(void)
+{
+    const struct latency t = {1000, 0.5};
+    CHECK(fabs(latency_within(t, 1000) - 0.5) < 1e-12);
+    CHECK(latency_within(t, 0) == 0 && latency_within(t, 1e12) > 0.999999);
+    for (double p = 0.001; p < 1; p += 0.037)
+        CHECK(fabs(latency_within(t, latency_quantile(t, p)) - p) < 1e-6);
+    CHECK(latency_mean(t) > t.median_us);
+    CHECK(latency_within((struct latency){1000, 0}, 999) == 0 && latency_within((struct latency){1000, 0}, 1000) == 1);
+}
+
+static void nonsense_is_survived(void)
+{
+    static const double odd[] = {0, -1, 1e-300, 1e300, NAN, INFINITY, 1, 5e9};
+    unsigned seed = 5;
+    struct predictor p;
+    predictor_init(&p, NULL);
+    for (int i = 0; i < 20000; i++) {
+        struct predict_load l = some_load(&seed);
+        if (i % 3 == 0)
+            l = (struct predict_load){rand_r(&seed) % 3 ? 0 : INT32_MAX, rand_r(&seed) % 2 ? INT64_MAX : 0,
+                                      i % 2 ? INT64_MAX : 0};
+        double us = odd[rand_r(&seed) % 8];
+        predictor_saw_ttft(&p, &l, us);
+        predictor_saw_tpot(&p, &l, us);
+        struct prediction at = predict(&p, &l);
+        CHECK(isfinite(at.ttft.median_us) && at.ttft.median_us > 0 && at.ttft.log_sd > 0);
+        CHECK(isfinite(at.tpot.median_us) && at.tpot.median_us > 0 && at.tpot.log_sd > 0);
+    }
+}
+
+int main(void)
+{
+    TEST(finds_the_truth);
+    TEST(follows_a_change);
+    TEST(a_curve_is_where_it_begins);
+    TEST(it_is_calibrated);
+    TEST(more_load_is_never_faster);
+    TEST(distributions);
+    TEST(nonsense_is_survived);
+    return TEST_RESULT();
+}
