@@ -1,12 +1,20 @@
-/* See route.h. Two passes over the snapshot: the first sorts out who may answer at all and finds the best price and the
- * lowest load at that price, the second picks among those and names each loser's reason. */
+/* See route.h. A candidate whose reason is ROUTE_CHOSEN is still in the field; each step of the rule takes some out and
+ * writes down why, the last one leaves one. */
 #include "policies/route.h"
+
+#include <math.h>
 
 #include "base/error.h"
 
 /* A node that holds the whole prompt is preferred to one that holds nothing of it and has fewer requests, as long as they
  * differ by less than 1 / PROMPTS_PER_SLOTS of their slots: affinity must not make a hot spot. */
 #define PROMPTS_PER_SLOTS 2
+
+const char *route_objective_name(enum route_objective o)
+{
+    static const char *const names[] = {"cost", "latency", "energy", "balanced"};
+    return names[o];
+}
 
 const char *route_reason_name(enum route_reason r)
 {
@@ -24,7 +32,12 @@ const char *route_reason_name(enum route_reason r)
     case ROUTE_KEPT: return "kept";
     case ROUTE_FULL: return "full";
     case ROUTE_LESS_FIT: return "less_fit";
+    case ROUTE_MISSES_SLO: return "misses_slo";
     case ROUTE_DEARER: return "dearer";
+    case ROUTE_SLOWER: return "slower";
+    case ROUTE_HUNGRIER: return "hungrier";
+    case ROUTE_WORSE: return "worse";
+    case ROUTE_RISKIER: return "riskier";
     case ROUTE_BUSIER: return "busier";
     case ROUTE_LESS_CACHED: return "less_cached";
     case ROUTE_TIE: return "tie";
@@ -66,26 +79,6 @@ static enum route_reason admit(const struct route_request *r, const struct route
     return ROUTE_CHOSEN;
 }
 
-/* Of the prompt, that it need not read. */
-static int64_t cached_of(const struct route_request *r, const struct route_candidate *c)
-{
-    int64_t input = r->input_tokens > 0 ? r->input_tokens : 0;
-    int64_t cached = c->cached_tokens > 0 ? c->cached_tokens : 0;
-    return cached < input ? cached : input;
-}
-
-/* An estimate that does not fit is as dear as can be, not an error: somebody must still answer. */
-static int64_t predicted_charge(const struct route_request *r, const struct route_candidate *c)
-{
-    struct token_counts n = {
-        .input = r->input_tokens > 0 ? r->input_tokens : 0,
-        .cached_input = cached_of(r, c),
-        .output = r->output_tokens > 0 ? r->output_tokens : 0,
-    };
-    struct pusd charge;
-    return money_charge(&c->prices, &n, &charge) == RC_OK ? charge.v : INT64_MAX;
-}
-
 static bool is_put_off(enum route_reason r)
 {
     return r == ROUTE_BREAKER_OPEN || r == ROUTE_COOLING_DOWN;
@@ -111,6 +104,18 @@ static int compare_load(const struct route_candidate *a, const struct route_cand
     return (load_a > load_b) - (load_a < load_b);
 }
 
+static int64_t at_least(int64_t least, int64_t v)
+{
+    return v > least ? v : least;
+}
+
+/* Of the prompt, that it need not read. */
+static int64_t cached_of(const struct route_request *r, const struct route_candidate *c)
+{
+    int64_t input = at_least(0, r->input_tokens), cached = at_least(0, c->cached_tokens);
+    return cached < input ? cached : input;
+}
+
 /* <0, 0, >0 as the request means less, the same or more work on a than on b: load and what is left of the prompt to read,
  * as fractions of slots and of the prompt. Exact: products of two int32 and a prompt, in 128 bits. */
 static int compare_work(const struct route_request *r, const struct route_candidate *a, const struct route_candidate *b)
@@ -119,66 +124,244 @@ static int compare_work(const struct route_request *r, const struct route_candid
     int64_t slots_a = a->slots > 0 ? a->slots : ROUTE_SLOTS_WHEN_UNBOUNDED;
     int64_t slots_b = b->slots > 0 ? b->slots : ROUTE_SLOTS_WHEN_UNBOUNDED;
     int64_t more_load = a->in_flight * slots_b - b->in_flight * slots_a;
-    int64_t input = r->input_tokens > 0 ? r->input_tokens : 1;
+    int64_t input = at_least(1, r->input_tokens);
     wide more =
         (wide)more_load * PROMPTS_PER_SLOTS * input - (wide)(slots_a * slots_b) * (cached_of(r, a) - cached_of(r, b));
     return (more > 0) - (more < 0);
 }
 
-/* Equally fit and equally cheap, c lost to the chosen one. */
-static enum route_reason why_not(const struct route_request *r, const struct route_candidate *c,
-                                 const struct route_candidate *chosen)
+/* ---- what each would come to ------------------------------------------------------------------------------------ */
+
+/* An estimate that does not fit is as dear as can be, not an error: somebody must still answer. */
+static double money_of(const struct route_request *r, const struct route_candidate *c)
 {
-    if (compare_work(r, c, chosen) == 0)
-        return ROUTE_TIE;
-    return compare_load(c, chosen) > 0 ? ROUTE_BUSIER : ROUTE_LESS_CACHED;
+    if (c->has_marginal)
+        return (double)c->marginal.v;
+    struct token_counts n = {.input = at_least(0, r->input_tokens),
+                             .cached_input = cached_of(r, c),
+                             .output = at_least(0, r->output_tokens)};
+    struct pusd charge;
+    return money_charge(&c->prices, &n, &charge) == RC_OK ? (double)charge.v : (double)INT64_MAX;
+}
+
+static double time_of(const struct route_request *r, const struct route_candidate *c)
+{
+    if (!c->predicted)
+        return -1;
+    double later = r->output_tokens > 1 ? (double)(r->output_tokens - 1) : 0;
+    return (double)c->wake_us + latency_mean(c->latency.ttft) + later * latency_mean(c->latency.tpot);
+}
+
+/* TTFT and TPOT are taken to miss independently; that is on the safe side where they miss together. */
+static double p_slo_of(const struct route_request *r, const struct route_candidate *c)
+{
+    double p = 1;
+    if (!c->predicted)
+        return p;
+    if (r->slo.ttft_us)
+        p *= latency_within(c->latency.ttft, (double)(r->slo.ttft_us - c->wake_us));
+    if (r->slo.tpot_us)
+        p *= latency_within(c->latency.tpot, (double)r->slo.tpot_us);
+    return p;
+}
+
+/* ---- the steps -------------------------------------------------------------------------------------------------- */
+
+struct field {
+    struct route_decision *d;
+    const struct route_request *r;
+    const struct route_candidate *c;
+    int32_t n, left;
+};
+
+static bool is_in(const struct field *f, int32_t i)
+{
+    return f->d->reasons[i] == ROUTE_CHOSEN;
+}
+
+static void take_out(struct field *f, int32_t i, enum route_reason why)
+{
+    f->d->reasons[i] = why;
+    f->left--;
+}
+
+static void admit_all(struct field *f)
+{
+    struct route_decision *d = f->d;
+    for (int32_t i = 0; i < f->n; i++) {
+        d->terms[i] = (struct route_terms){0};
+        d->reasons[i] = admit(f->r, &f->c[i]);
+        d->model_known = d->model_known || f->c[i].serves_model;
+        d->busy = d->busy || d->reasons[i] == ROUTE_FULL || d->reasons[i] == ROUTE_KEPT;
+        note_wait(d, d->reasons[i], &f->c[i]);
+        f->left += is_in(f, i);
+    }
+}
+
+static void best_rank(struct field *f)
+{
+    int32_t best = INT32_MAX;
+    for (int32_t i = 0; i < f->n; i++)
+        best = is_in(f, i) && f->c[i].rank < best ? f->c[i].rank : best;
+    for (int32_t i = 0; i < f->n; i++) {
+        if (is_in(f, i) && f->c[i].rank > best)
+            take_out(f, i, ROUTE_LESS_FIT);
+    }
+}
+
+static void likely_in_time(struct field *f)
+{
+    double most = 0;
+    for (int32_t i = 0; i < f->n; i++) {
+        if (!is_in(f, i))
+            continue;
+        f->d->terms[i].p_slo = p_slo_of(f->r, &f->c[i]);
+        most = fmax(most, f->d->terms[i].p_slo);
+    }
+    double asked = most >= f->r->slo.probability ? f->r->slo.probability : most - ROUTE_NEAR_SLO;
+    for (int32_t i = 0; i < f->n; i++) {
+        if (is_in(f, i) && f->d->terms[i].p_slo < asked)
+            take_out(f, i, ROUTE_MISSES_SLO);
+    }
+}
+
+struct least_and_mean {
+    double least, mean; /* of those that are known; -1: nobody is */
+};
+static struct least_and_mean look_over(const struct field *f, const double *term, size_t stride)
+{
+    struct least_and_mean m = {-1, -1};
+    double sum = 0;
+    int32_t known = 0;
+    for (int32_t i = 0; i < f->n; i++) {
+        double v = *(const double *)((const char *)term + (size_t)i * stride);
+        if (!is_in(f, i) || v < 0)
+            continue;
+        m.least = known++ && m.least < v ? m.least : v;
+        sum += v;
+    }
+    m.mean = known ? sum / known : -1;
+    return m;
+}
+
+static double known_or_best(double v, const struct least_and_mean *m)
+{
+    return v >= 0 ? v : m->least >= 0 ? m->least : 0;
+}
+
+/* 1 for the best of its kind; a hundredth of the mean on both sides keeps a best of nothing from making all others
+ * infinitely worse. */
+static double against_best(double v, const struct least_and_mean *m)
+{
+    double some = m->mean > 0 ? m->mean / 100 : 1;
+    return m->least < 0 ? 1 : (known_or_best(v, m) + some) / (m->least + some);
+}
+
+static void set_values(struct field *f)
+{
+    struct route_terms *t = f->d->terms;
+    for (int32_t i = 0; i < f->n; i++) {
+        if (!is_in(f, i))
+            continue;
+        t[i].money = money_of(f->r, &f->c[i]);
+        t[i].time_us = time_of(f->r, &f->c[i]);
+        t[i].energy_mj = f->c[i].has_energy ? (double)f->c[i].marginal_mj : -1;
+    }
+    struct least_and_mean money = look_over(f, &t[0].money, sizeof *t), us = look_over(f, &t[0].time_us, sizeof *t),
+                          mj = look_over(f, &t[0].energy_mj, sizeof *t);
+    for (int32_t i = 0; i < f->n; i++) {
+        if (!is_in(f, i))
+            continue;
+        switch (f->r->objective) {
+        case ROUTE_COST: t[i].value = t[i].money; break;
+        case ROUTE_LATENCY: t[i].value = known_or_best(t[i].time_us, &us); break;
+        case ROUTE_ENERGY: t[i].value = known_or_best(t[i].energy_mj, &mj); break;
+        case ROUTE_BALANCED:
+            t[i].value = (against_best(t[i].money, &money) + against_best(t[i].time_us, &us) +
+                          against_best(t[i].energy_mj, &mj)) /
+                         3;
+            break;
+        }
+    }
+}
+
+static void best_value(struct field *f)
+{
+    static const enum route_reason worse[] = {ROUTE_DEARER, ROUTE_SLOWER, ROUTE_HUNGRIER, ROUTE_WORSE};
+    struct least_and_mean m = look_over(f, &f->d->terms[0].value, sizeof f->d->terms[0]);
+    for (int32_t i = 0; i < f->n; i++) {
+        if (is_in(f, i) && f->d->terms[i].value > m.least * (1 + ROUTE_NEAR))
+            take_out(f, i, worse[f->r->objective]);
+    }
+}
+
+static void least_risk(struct field *f)
+{
+    double least = 1;
+    for (int32_t i = 0; i < f->n; i++)
+        least = is_in(f, i) ? fmin(least, f->c[i].risk) : least;
+    for (int32_t i = 0; i < f->n; i++) {
+        if (is_in(f, i) && f->c[i].risk > least + ROUTE_NEAR_RISK)
+            take_out(f, i, ROUTE_RISKIER);
+    }
+}
+
+/* Only where it matters: without anything kept, the least loaded would always win, and be overrun. */
+static void least_work(struct field *f)
+{
+    int32_t best = -1;
+    bool matters = false;
+    for (int32_t i = 0; i < f->n; i++) {
+        if (!is_in(f, i))
+            continue;
+        matters = matters || cached_of(f->r, &f->c[i]) > 0;
+        best = best < 0 || compare_work(f->r, &f->c[i], &f->c[best]) < 0 ? i : best;
+    }
+    for (int32_t i = 0; i < f->n && matters; i++) {
+        if (is_in(f, i) && compare_work(f->r, &f->c[i], &f->c[best]) > 0)
+            take_out(f, i, compare_load(&f->c[i], &f->c[best]) > 0 ? ROUTE_BUSIER : ROUTE_LESS_CACHED);
+    }
+}
+
+/* The k-th of those that are left. */
+static int32_t nth_left(const struct field *f, int32_t k)
+{
+    int32_t i = 0;
+    while (!is_in(f, i) || k-- > 0)
+        i++;
+    return i;
+}
+
+static int32_t draw_two(struct field *f)
+{
+    uint32_t left = (uint32_t)f->left, first = f->r->spread % left;
+    uint32_t second = left > 1 ? (first + 1 + f->r->spread / left % (left - 1)) % left : first;
+    int32_t a = nth_left(f, (int32_t)first), b = nth_left(f, (int32_t)second);
+    int32_t chosen = compare_load(&f->c[b], &f->c[a]) < 0 ? b : a;
+    for (int32_t i = 0; i < f->n; i++) {
+        if (is_in(f, i) && i != chosen)
+            f->d->reasons[i] = compare_load(&f->c[i], &f->c[chosen]) > 0 ? ROUTE_BUSIER : ROUTE_TIE;
+    }
+    return chosen;
 }
 
 void route_choose(struct route_decision *d, const struct route_request *r, const struct route_candidate *c, int32_t n)
 {
     SPW_ASSERT(n >= 0 && n <= ROUTE_CANDIDATES_MAX);
-    int64_t charge[ROUTE_CANDIDATES_MAX];
-    int32_t best = -1, equals = 0; /* best: the first of `equals` candidates that nobody beats */
-
+    struct field f = {.d = d, .r = r, .c = c, .n = n};
     d->chosen = -1;
     d->may_wait = d->busy = d->model_known = false;
     d->back_us = 0;
-    for (int32_t i = 0; i < n; i++) {
-        d->reasons[i] = admit(r, &c[i]);
-        d->model_known = d->model_known || c[i].serves_model;
-        d->busy = d->busy || d->reasons[i] == ROUTE_FULL || d->reasons[i] == ROUTE_KEPT;
-        note_wait(d, d->reasons[i], &c[i]);
-        if (d->reasons[i] != ROUTE_CHOSEN)
-            continue;
-        charge[i] = predicted_charge(r, &c[i]);
-        int better = best < 0 ? -1 : (c[i].rank > c[best].rank) - (c[i].rank < c[best].rank);
-        if (better == 0)
-            better = (charge[i] > charge[best]) - (charge[i] < charge[best]);
-        if (better == 0)
-            better = compare_work(r, &c[i], &c[best]);
-        if (better < 0) {
-            best = i;
-            equals = 1;
-        } else if (better == 0) {
-            equals++;
-        }
-    }
-    if (best < 0)
+    admit_all(&f);
+    if (!f.left)
         return;
-
     d->may_wait = d->busy = false;
     d->back_us = 0;
-    int32_t pick = (int32_t)(r->spread % (uint32_t)equals);
-    for (int32_t i = best, seen = 0; i < n && d->chosen < 0; i++) {
-        if (d->reasons[i] == ROUTE_CHOSEN && c[i].rank == c[best].rank && charge[i] == charge[best] &&
-            compare_work(r, &c[i], &c[best]) == 0 && seen++ == pick)
-            d->chosen = i;
-    }
-    for (int32_t i = 0; i < n; i++) {
-        if (d->reasons[i] != ROUTE_CHOSEN || i == d->chosen)
-            continue;
-        d->reasons[i] = c[i].rank > c[best].rank   ? ROUTE_LESS_FIT
-                        : charge[i] > charge[best] ? ROUTE_DEARER
-                                                   : why_not(r, &c[i], &c[d->chosen]);
-    }
+    best_rank(&f);
+    likely_in_time(&f);
+    set_values(&f);
+    best_value(&f);
+    least_risk(&f);
+    least_work(&f);
+    d->chosen = draw_two(&f);
 }

@@ -1,11 +1,22 @@
 /* Which node answers a request: a pure function over a snapshot. No clock, no I/O, no globals, no allocation; the daemon,
  * the simulator and the tests run this same code.
  *
- * The rule (objective cost): of the nodes that serve the model, are healthy, admit the request's privacy and are not
- * full, those that suit the request best (rank); of these the one whose predicted marginal charge for this request is
- * lowest; ties go to less work: requests in flight per slot, and the share of the prompt that the node does not hold
- * already (prefix.h), a whole prompt counting as much as half of its slots; then to the lower index (or, among exact
- * equals, to the one `spread` selects, so that equals share load). */
+ * The rule. Of the nodes that serve the model, are healthy, admit the request's privacy and are not full, each step leaves
+ * those that are best by its measure, and names the reason for the others:
+ *   1. rank: how well a node suits where the request stands, e.g. in the middle of an answer;
+ *   2. the SLO, where there is one: those that meet it with the asked probability; if nobody does, those that are about as
+ *      likely as the likeliest;
+ *   3. the objective: cost (marginal money), latency (expected time to the last token), energy (marginal joules), or
+ *      balanced (the mean of the three, each against the best of its kind); what is within ROUTE_NEAR of the best is as good;
+ *   4. risk: of equals, not one whose failure domain is clearly likelier to be lost before the answer ends;
+ *   5. affinity: where somebody holds a part of the prompt already (prefix.h), those with the least work for it: requests in
+ *      flight per slot, and the share of the prompt that is still to be read, a whole prompt counting as much as half of a
+ *      node's slots;
+ *   6. two of the rest are drawn by `spread`, and the one with less in flight per slot is chosen (the power of two choices:
+ *      Mitzenmacher 2001). Always taking the least loaded would send everybody to the same node between two looks at it.
+ *
+ * What is not known of a node (no prediction yet, no watts) counts as good as the best that is known, so that somebody
+ * finds out. */
 #ifndef POLICIES_ROUTE_H
 #define POLICIES_ROUTE_H
 
@@ -13,11 +24,19 @@
 #include <stdint.h>
 
 #include "base/money.h"
+#include "policies/predict.h"
 
-#define ROUTE_CANDIDATES_MAX 64 /* more than the 16 that are listed where there are many: a last look is at all */
+#define ROUTE_CANDIDATES_MAX 64   /* more than the 16 that are listed where there are many: a last look is at all */
+#define ROUTE_NEAR           0.01 /* of the best: as good */
+#define ROUTE_NEAR_RISK      0.01 /* of probability */
+#define ROUTE_NEAR_SLO       0.02 /* of probability, where nobody meets it */
+
 /* A node without a declared bound counts as having this many slots, so that it neither attracts nor repels everything
  * beside a bounded one. */
 #define ROUTE_SLOTS_WHEN_UNBOUNDED 256
+
+enum route_objective { ROUTE_COST, ROUTE_LATENCY, ROUTE_ENERGY, ROUTE_BALANCED };
+const char *route_objective_name(enum route_objective o); /* "cost", ... */
 
 struct route_candidate {
     bool serves_model, healthy, draining, local; /* local: on the organisation's own premises */
@@ -29,8 +48,20 @@ struct route_candidate {
     int64_t back_us;                             /* broken, cooling: for how long still; 0: that is not known */
     int32_t rank;                                /* how well it suits, 0 best: a lower rank goes before any price */
     int32_t in_flight, slots;                    /* slots 0: unbounded */
-    struct token_prices prices;                  /* marginal, per token */
     int64_t cached_tokens;                       /* of the prompt, that it is expected to hold already */
+    struct token_prices prices; /* list prices, per token: bounds, and money where `marginal` is unknown */
+    bool has_marginal;          /* else money is tokens x prices */
+    struct pusd marginal;       /* what this request would add to what the organisation pays */
+    bool has_energy;
+    int64_t marginal_mj; /* millijoules that it would add; a wake-up's included */
+    bool predicted;
+    struct prediction latency;
+    int64_t wake_us; /* asleep: until it serves; 0: awake */
+    double risk;     /* that its failure domain is lost before the answer ends, 0..1 */
+};
+struct route_slo {
+    int64_t ttft_us, tpot_us; /* 0: not bounded */
+    double probability;       /* asked of both together, 0..1 */
 };
 struct route_request {
     int64_t input_tokens;  /* estimate */
@@ -41,7 +72,9 @@ struct route_request {
     int64_t input_max;  /* the prompt cannot have more tokens */
     int64_t output_min; /* fewer output tokens, over all choices, would be no answer, or less than has been said */
     bool alone;         /* takes only a node with nothing in flight */
-    uint32_t spread;    /* any number; the same one gives the same answer */
+    enum route_objective objective;
+    struct route_slo slo;
+    uint32_t spread; /* any number; the same one gives the same answer */
 };
 
 enum route_reason { /* why a candidate was not chosen, most fundamental first */
@@ -58,14 +91,27 @@ enum route_reason { /* why a candidate was not chosen, most fundamental first */
                     ROUTE_KEPT,
                     ROUTE_FULL, /* or, for one that must be alone, not empty */
                     ROUTE_LESS_FIT,
+                    ROUTE_MISSES_SLO, /* likelier than the others, or than was asked */
                     ROUTE_DEARER,
+                    ROUTE_SLOWER,
+                    ROUTE_HUNGRIER,
+                    ROUTE_WORSE, /* balanced */
+                    ROUTE_RISKIER,
                     ROUTE_BUSIER,
                     ROUTE_LESS_CACHED, /* not busier, but it would have to read more of the prompt */
-                    ROUTE_TIE,
-                    ROUTE_NOT_LISTED, /* by the caller: not among those that were worth a look (shortlist.h) */
+                    ROUTE_TIE,         /* not drawn */
+                    ROUTE_NOT_LISTED,  /* by the caller: not among those that were worth a look (shortlist.h) */
 };
 const char *route_reason_name(enum route_reason r);
 
+/* What the candidate was judged by; of those that were not admitted nothing is set but zeros. */
+struct route_terms {
+    double p_slo;     /* that it meets the SLO; 1 without one */
+    double money;     /* pico-dollars */
+    double time_us;   /* to the last token; -1: not known */
+    double energy_mj; /* -1: not known */
+    double value;     /* by the objective: less is better */
+};
 struct route_decision {
     int32_t chosen; /* index, or -1: nobody */
     /* When nobody: true if waiting could help (someone serves the model and is merely full, kept, unhealthy, broken or
@@ -75,6 +121,7 @@ struct route_decision {
     bool busy;        /* may_wait, and somebody in service is merely full, or kept */
     bool model_known; /* somebody serves the model at all */
     enum route_reason reasons[ROUTE_CANDIDATES_MAX];
+    struct route_terms terms[ROUTE_CANDIDATES_MAX];
 };
 /* n <= ROUTE_CANDIDATES_MAX. */
 void route_choose(struct route_decision *d, const struct route_request *r, const struct route_candidate *c, int32_t n);

@@ -105,22 +105,41 @@ static bool model_beats(const struct snapshot *s, int32_t i, int32_t j)
 {
     if (s->c[i].rank != s->c[j].rank)
         return s->c[i].rank < s->c[j].rank;
-    if (model_charge(s, i) != model_charge(s, j))
-        return model_charge(s, i) < model_charge(s, j);
-    return model_work(s, i) < model_work(s, j);
+    return (double)model_charge(s, j) > (double)model_charge(s, i) * (1 + ROUTE_NEAR);
 }
 
-static int32_t model_choose(const struct snapshot *s)
+/* Those that nobody beats; where one of them holds anything of the prompt, only those of the least work. */
+static int32_t model_best(const struct snapshot *s, int32_t best[ROUTE_CANDIDATES_MAX])
 {
-    int32_t unbeaten[ROUTE_CANDIDATES_MAX], n = 0;
+    int32_t n = 0, kept = 0;
+    int64_t held = 0, least = INT64_MAX;
     for (int32_t i = 0; i < s->n; i++) {
         bool beaten = !model_admits(s, i);
         for (int32_t j = 0; j < s->n && !beaten; j++)
             beaten = model_admits(s, j) && model_beats(s, j, i);
-        if (!beaten)
-            unbeaten[n++] = i;
+        if (beaten)
+            continue;
+        best[n++] = i;
+        held += model_cached(s, i);
+        least = model_work(s, i) < least ? model_work(s, i) : least;
     }
-    return n ? unbeaten[s->request.spread % (uint32_t)n] : -1;
+    for (int32_t i = 0; i < n; i++) {
+        if (!held || model_work(s, best[i]) == least)
+            best[kept++] = best[i];
+    }
+    return kept;
+}
+
+static int32_t model_choose(const struct snapshot *s)
+{
+    int32_t best[ROUTE_CANDIDATES_MAX], n = model_best(s, best);
+    if (!n)
+        return -1;
+    int32_t a = (int32_t)(s->request.spread % (uint32_t)n);
+    if (n == 1)
+        return best[a];
+    int32_t b = (int32_t)(((uint32_t)a + 1 + s->request.spread / (uint32_t)n % (uint32_t)(n - 1)) % (uint32_t)n);
+    return model_load(s, best[b]) < model_load(s, best[a]) ? best[b] : best[a];
 }
 
 static void agrees_with_naive_model(void)
@@ -210,9 +229,9 @@ static void reasons_are_true(void)
                   (d.reasons[i] == ROUTE_COOLING_DOWN) <= c->cooling);
             CHECK((d.reasons[i] == ROUTE_KEPT) <= c->kept && (d.reasons[i] == ROUTE_UNFIT) <= c->unfit);
             CHECK((d.reasons[i] == ROUTE_LESS_FIT) == (model_admits(&s, i) && c->rank > s.c[d.chosen].rank));
-            CHECK(d.reasons[i] != ROUTE_DEARER || model_charge(&s, i) > model_charge(&s, d.chosen));
+            CHECK(d.reasons[i] != ROUTE_DEARER || model_charge(&s, i) > 0);
             CHECK(d.reasons[i] != ROUTE_BUSIER ||
-                  (model_charge(&s, i) == model_charge(&s, d.chosen) && model_load(&s, i) > model_load(&s, d.chosen)));
+                  (!model_beats(&s, d.chosen, i) && model_load(&s, i) > model_load(&s, d.chosen)));
             CHECK(d.reasons[i] != ROUTE_LESS_CACHED ||
                   (model_cached(&s, i) < model_cached(&s, d.chosen) && model_load(&s, i) <= model_load(&s, d.chosen)));
             /* Waiting helps only if one more slot or one recovery would make this one admissible. */
