@@ -319,7 +319,7 @@ static void least_work(struct field *f)
     }
     for (int32_t i = 0; i < f->n && matters; i++) {
         if (is_in(f, i) && compare_work(f->r, &f->c[i], &f->c[best]) > 0)
-            take_out(f, i, compare_load(&f->c[i], &f->c[best]) > 0 ? ROUTE_BUSIER : ROUTE_LESS_CACHED);
+            take_out(f, i, ROUTE_LESS_CACHED);
     }
 }
 
@@ -339,8 +339,11 @@ static int32_t draw_two(struct field *f)
     int32_t a = nth_left(f, (int32_t)first), b = nth_left(f, (int32_t)second);
     int32_t chosen = compare_load(&f->c[b], &f->c[a]) < 0 ? b : a;
     for (int32_t i = 0; i < f->n; i++) {
-        if (is_in(f, i) && i != chosen)
-            f->d->reasons[i] = compare_load(&f->c[i], &f->c[chosen]) > 0 ? ROUTE_BUSIER : ROUTE_TIE;
+        enum route_reason *why = &f->d->reasons[i];
+        if (i != chosen && (is_in(f, i) || *why == ROUTE_LESS_CACHED)) {
+            bool busier = compare_load(&f->c[i], &f->c[chosen]) > 0;
+            *why = busier ? ROUTE_BUSIER : is_in(f, i) ? ROUTE_TIE : ROUTE_LESS_CACHED;
+        }
     }
     return chosen;
 }

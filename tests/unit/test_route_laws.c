@@ -1,0 +1,363 @@
+/* Laws of routing by objective and SLO, over random snapshots: what holds whatever the numbers are. tests/unit/test_route.c has
+ * those of admission and of the plain price.
+ * links: spw_policies */
+#include <math.h>
+
+#include "policies/route.h"
+#include "tests/unit/test.h"
+
+#define ROUNDS 10000
+
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static double between(uint64_t *seed, double low, double high)
+{
+    return low + (high - low) * (double)(next_random(seed) >> 11) * 0x1p-53;
+}
+
+struct snapshot {
+    struct route_request r;
+    struct route_candidate c[16];
+    int32_t n;
+};
+
+static void random_candidate(struct route_candidate *c, uint64_t *seed)
+{
+    *c = (struct route_candidate){.serves_model = true,
+                                  .healthy = next_random(seed) % 8 != 0,
+                                  .local = next_random(seed) % 2 == 0,
+                                  .in_flight = (int32_t)(next_random(seed) % 8),
+                                  .slots = 8 + (int32_t)(next_random(seed) % 2) * 8,
+                                  .has_marginal = true,
+                                  .marginal = {(int64_t)between(seed, 0, 1e9)},
+                                  .has_energy = true,
+                                  .marginal_mj = (int64_t)between(seed, 0, 1e6),
+                                  .predicted = true,
+                                  .latency = {{between(seed, 1e4, 2e6), between(seed, 0.05, 1)},
+                                              {between(seed, 5e3, 1e5), between(seed, 0.05, 1)}},
+                                  .wake_us = next_random(seed) % 6 ? 0 : (int64_t)between(seed, 0, 3e6),
+                                  .risk = next_random(seed) % 2 ? 0 : between(seed, 0, 0.5)};
+}
+
+static void random_snapshot(struct snapshot *s, uint64_t *seed)
+{
+    memset(s, 0, sizeof *s);
+    s->n = 1 + (int32_t)(next_random(seed) % 16);
+    s->r = (struct route_request){.input_tokens = (int64_t)between(seed, 1, 8000),
+                                  .output_tokens = (int64_t)between(seed, 1, 1000),
+                                  .local_only = next_random(seed) % 4 == 0,
+                                  .objective = (enum route_objective)(next_random(seed) % 4),
+                                  .spread = (uint32_t)next_random(seed)};
+    if (next_random(seed) % 3)
+        s->r.slo = (struct route_slo){(int64_t)between(seed, 5e4, 2e6), (int64_t)between(seed, 5e3, 1e5), 0.9};
+    for (int32_t i = 0; i < s->n; i++)
+        random_candidate(&s->c[i], seed);
+}
+
+static double time_of(const struct snapshot *s, int32_t i)
+{
+    const struct route_candidate *c = &s->c[i];
+    return (double)c->wake_us + latency_mean(c->latency.ttft) +
+           (double)(s->r.output_tokens - 1) * latency_mean(c->latency.tpot);
+}
+
+static double p_slo(const struct snapshot *s, int32_t i)
+{
+    const struct route_candidate *c = &s->c[i];
+    if (!s->r.slo.ttft_us)
+        return 1;
+    return latency_within(c->latency.ttft, (double)(s->r.slo.ttft_us - c->wake_us)) *
+           latency_within(c->latency.tpot, (double)s->r.slo.tpot_us);
+}
+
+static bool may(const struct snapshot *s, int32_t i)
+{
+    const struct route_candidate *c = &s->c[i];
+    return c->healthy && (c->local || !s->r.local_only) && c->in_flight < c->slots;
+}
+
+typedef void law(const struct snapshot *s, const struct route_decision *d);
+static void hold(law *l, uint64_t seed)
+{
+    int answered = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct snapshot s;
+        struct route_decision d;
+        random_snapshot(&s, &seed);
+        route_choose(&d, &s.r, s.c, s.n);
+        answered += d.chosen >= 0;
+        l(&s, &d);
+    }
+    CHECK(answered > ROUNDS / 2);
+}
+
+/* ---- one law each ----------------------------------------------------------------------------------------------- */
+
+static void dominated(const struct snapshot *s, const struct route_decision *d)
+{
+    for (int32_t i = 0; d->chosen >= 0 && i < s->n; i++) {
+        const struct route_candidate *a = &s->c[i], *b = &s->c[d->chosen];
+        bool all =
+            may(s, i) && p_slo(s, i) >= p_slo(s, d->chosen) && (double)a->marginal.v * 1.02 < (double)b->marginal.v &&
+            (double)a->marginal_mj * 1.02 < (double)b->marginal_mj && time_of(s, i) * 1.02 < time_of(s, d->chosen);
+        CHECK(!all);
+    }
+}
+static void a_dominated_candidate_is_never_chosen(void)
+{
+    hold(dominated, 11);
+}
+
+static void at_home(const struct snapshot *s, const struct route_decision *d)
+{
+    CHECK(d->chosen < 0 || !s->r.local_only || s->c[d->chosen].local);
+}
+static void local_only_never_leaves(void)
+{
+    hold(at_home, 12);
+}
+
+static void slo_first(const struct snapshot *s, const struct route_decision *d)
+{
+    double best = 0;
+    for (int32_t i = 0; i < s->n; i++)
+        best = may(s, i) ? fmax(best, p_slo(s, i)) : best;
+    if (d->chosen < 0)
+        return;
+    if (best >= s->r.slo.probability)
+        CHECK(p_slo(s, d->chosen) >= s->r.slo.probability);
+    else
+        CHECK(p_slo(s, d->chosen) >= best - ROUTE_NEAR_SLO);
+}
+static void whoever_meets_the_slo_goes_first(void)
+{
+    hold(slo_first, 13);
+}
+
+static double objective_of(const struct snapshot *s, int32_t i)
+{
+    switch (s->r.objective) {
+    case ROUTE_COST: return (double)s->c[i].marginal.v;
+    case ROUTE_LATENCY: return time_of(s, i);
+    default: return (double)s->c[i].marginal_mj;
+    }
+}
+static void best_of_those(const struct snapshot *s, const struct route_decision *d)
+{
+    if (d->chosen < 0 || s->r.objective == ROUTE_BALANCED)
+        return;
+    double chosen = objective_of(s, d->chosen), asked = s->r.slo.ttft_us ? s->r.slo.probability : 0;
+    for (int32_t i = 0; i < s->n; i++) {
+        if (may(s, i) && p_slo(s, i) >= asked && p_slo(s, d->chosen) >= asked)
+            CHECK(chosen <= objective_of(s, i) * (1 + ROUTE_NEAR) + 1e-6);
+    }
+}
+static void nobody_within_the_slo_is_better(void)
+{
+    hold(best_of_those, 14);
+}
+
+/* The reason given is the first step at which it lost to the chosen one. */
+static void real_reason(const struct snapshot *s, const struct route_decision *d)
+{
+    for (int32_t i = 0; i < s->n; i++) {
+        enum route_reason why = d->reasons[i];
+        CHECK((why == ROUTE_CHOSEN) == (i == d->chosen));
+        CHECK((why == ROUTE_NOT_LOCAL) == (s->r.local_only && !s->c[i].local));
+        CHECK(why > ROUTE_FULL || why == ROUTE_CHOSEN || !may(s, i));
+        if (why == ROUTE_MISSES_SLO)
+            CHECK(p_slo(s, i) < p_slo(s, d->chosen) + ROUTE_NEAR_SLO && p_slo(s, i) < s->r.slo.probability);
+        if (why == ROUTE_DEARER)
+            CHECK(s->r.objective == ROUTE_COST &&
+                  (double)s->c[i].marginal.v * 1.0101 > (double)s->c[d->chosen].marginal.v);
+        if (why == ROUTE_SLOWER)
+            CHECK(s->r.objective == ROUTE_LATENCY && time_of(s, i) * 1.0101 > time_of(s, d->chosen));
+        if (why == ROUTE_HUNGRIER)
+            CHECK(s->r.objective == ROUTE_ENERGY &&
+                  (double)s->c[i].marginal_mj * 1.0101 > (double)s->c[d->chosen].marginal_mj);
+        if (why == ROUTE_WORSE)
+            CHECK(s->r.objective == ROUTE_BALANCED && d->terms[i].value > d->terms[d->chosen].value * 0.99);
+        if (why == ROUTE_RISKIER)
+            CHECK(s->c[i].risk > s->c[d->chosen].risk);
+    }
+}
+static void the_explanation_names_the_real_reason(void)
+{
+    hold(real_reason, 15);
+}
+
+static void real_terms(const struct snapshot *s, const struct route_decision *d)
+{
+    for (int32_t i = 0; i < s->n; i++) {
+        const struct route_terms *t = &d->terms[i];
+        if (d->reasons[i] == ROUTE_CHOSEN || d->reasons[i] > ROUTE_MISSES_SLO) {
+            CHECK(fabs(t->p_slo - p_slo(s, i)) < 1e-9 && t->money == (double)s->c[i].marginal.v);
+            CHECK(fabs(t->time_us - time_of(s, i)) < 1 && t->energy_mj == (double)s->c[i].marginal_mj);
+        }
+    }
+}
+static void the_terms_are_the_candidates_own(void)
+{
+    hold(real_terms, 16);
+}
+
+/* Whoever stands where in the list: what is chosen is as good. */
+static void turned_round(const struct snapshot *s, const struct route_decision *d)
+{
+    struct snapshot t = *s;
+    struct route_decision e;
+    for (int32_t i = 0; i < s->n; i++)
+        t.c[i] = s->c[s->n - 1 - i];
+    route_choose(&e, &t.r, t.c, t.n);
+    CHECK((e.chosen < 0) == (d->chosen < 0));
+    if (d->chosen < 0)
+        return;
+    int32_t back = s->n - 1 - e.chosen;
+    CHECK(fabs(e.terms[e.chosen].value - d->terms[d->chosen].value) <=
+          ROUTE_NEAR * 1.01 * d->terms[d->chosen].value + 1e-6);
+    for (int32_t i = 0; i < s->n; i++) { /* and who is out of the draw is so in both */
+        bool drawn = d->reasons[i] == ROUTE_CHOSEN || d->reasons[i] >= ROUTE_BUSIER;
+        bool drawn_there = e.reasons[s->n - 1 - i] == ROUTE_CHOSEN || e.reasons[s->n - 1 - i] >= ROUTE_BUSIER;
+        CHECK(drawn == drawn_there);
+    }
+    CHECK(may(s, back));
+}
+static void the_order_of_candidates_does_not_matter(void)
+{
+    hold(turned_round, 17);
+}
+
+static void one_more(const struct snapshot *s, const struct route_decision *d)
+{
+    static uint64_t seed = 99;
+    struct snapshot t = *s;
+    struct route_decision e;
+    if (s->n == 16 || s->r.objective == ROUTE_BALANCED)
+        return;
+    random_candidate(&t.c[t.n++], &seed);
+    route_choose(&e, &t.r, t.c, t.n);
+    CHECK(d->chosen < 0 || e.chosen >= 0);
+    if (d->chosen < 0)
+        return;
+    bool met = p_slo(s, d->chosen) >= s->r.slo.probability;
+    if (met)
+        CHECK(p_slo(&t, e.chosen) >= t.r.slo.probability);
+    if (met || !s->r.slo.ttft_us) /* at equal SLO it is no dearer, but for what counts as equal */
+        CHECK(objective_of(&t, e.chosen) <= objective_of(s, d->chosen) * (1 + ROUTE_NEAR) + 1e-6);
+}
+static void one_node_more_makes_nothing_worse(void)
+{
+    hold(one_more, 18);
+}
+
+/* Equal nodes share, and the less loaded of any two gets more. */
+static void equals_share_by_two_choices(void)
+{
+    struct route_candidate c[8];
+    int got[8] = {0};
+    for (int i = 0; i < 8; i++)
+        c[i] = (struct route_candidate){.serves_model = true, .healthy = true, .slots = 32, .in_flight = 2 * i};
+    for (uint32_t spread = 0; spread < 56 * 100; spread++) {
+        struct route_decision d;
+        struct route_request r = {.input_tokens = 10, .output_tokens = 10, .spread = spread};
+        route_choose(&d, &r, c, 8);
+        got[d.chosen]++;
+    }
+    /* Of the 56 ordered pairs the i-th least loaded wins 2 * (7 - i). */
+    for (int i = 0; i < 8; i++)
+        CHECK_INT(got[i], 1400 - 200 * i);
+}
+
+/* What nothing is known of is tried, and is not let off an SLO that it is known to miss. */
+static void the_unknown_is_tried(void)
+{
+    struct route_candidate c[2];
+    struct route_decision d;
+    struct route_request r = {.input_tokens = 10, .output_tokens = 100, .objective = ROUTE_LATENCY};
+    int unknown = 0;
+    c[0] = (struct route_candidate){
+        .serves_model = true, .healthy = true, .predicted = true, .latency = {{50000, 0.2}, {10000, 0.2}}};
+    c[1] = (struct route_candidate){.serves_model = true, .healthy = true};
+    for (r.spread = 0; r.spread < 100; r.spread++) {
+        route_choose(&d, &r, c, 2);
+        unknown += d.chosen == 1;
+    }
+    CHECK(unknown > 20 && unknown < 80);
+    CHECK(d.terms[1].time_us < 0);
+    r.slo = (struct route_slo){.ttft_us = 10000, .probability = 0.9};
+    route_choose(&d, &r, c, 2);
+    CHECK_INT(d.chosen, 1);
+    CHECK_INT(d.reasons[0], ROUTE_MISSES_SLO);
+}
+
+/* Asleep, it has its wake-up against it: in time, and in the chance to be in time. */
+static void a_wake_up_counts(void)
+{
+    struct route_candidate c[2];
+    struct route_decision d;
+    struct route_request r = {.input_tokens = 10, .output_tokens = 10, .objective = ROUTE_LATENCY};
+    c[0] = (struct route_candidate){.serves_model = true,
+                                    .healthy = true,
+                                    .predicted = true,
+                                    .wake_us = 600000,
+                                    .latency = {{50000, 0.2}, {10000, 0.2}}};
+    c[1] = c[0];
+    c[1].wake_us = 0;
+    c[1].latency.tpot.median_us = 40000; /* awake, but slow */
+    route_choose(&d, &r, c, 2);
+    CHECK_INT(d.chosen, 1);
+    r.output_tokens = 1000;
+    route_choose(&d, &r, c, 2);
+    CHECK_INT(d.chosen, 0);
+    r.slo = (struct route_slo){.ttft_us = 500000, .probability = 0.95};
+    route_choose(&d, &r, c, 2);
+    CHECK_INT(d.chosen, 1);
+    CHECK_INT(d.reasons[0], ROUTE_MISSES_SLO);
+}
+
+/* A balanced choice is neither the worst in anything that matters nor one-sided. */
+static void balanced_weighs_all_three(void)
+{
+    struct route_decision d;
+    struct route_request r = {.input_tokens = 10, .output_tokens = 2, .objective = ROUTE_BALANCED};
+    struct route_candidate c[3];
+    for (int i = 0; i < 3; i++)
+        c[i] = (struct route_candidate){.serves_model = true,
+                                        .healthy = true,
+                                        .predicted = true,
+                                        .has_marginal = true,
+                                        .has_energy = true,
+                                        .marginal = {120},
+                                        .marginal_mj = 120,
+                                        .latency = {{120000, 0}, {1, 0}}};
+    c[0].marginal.v = 100, c[0].marginal_mj = 900; /* cheapest by a little, and hungry */
+    c[1].latency.ttft.median_us = 100000, c[1].marginal.v = 900;
+    route_choose(&d, &r, c, 3);
+    CHECK_INT(d.chosen, 2);
+    CHECK_INT(d.reasons[0], ROUTE_WORSE);
+    for (int o = 0; o < 4; o++)
+        CHECK(strlen(route_objective_name((enum route_objective)o)) > 3);
+}
+
+int main(void)
+{
+    TEST(a_dominated_candidate_is_never_chosen);
+    TEST(local_only_never_leaves);
+    TEST(whoever_meets_the_slo_goes_first);
+    TEST(nobody_within_the_slo_is_better);
+    TEST(the_explanation_names_the_real_reason);
+    TEST(the_terms_are_the_candidates_own);
+    TEST(the_order_of_candidates_does_not_matter);
+    TEST(one_node_more_makes_nothing_worse);
+    TEST(equals_share_by_two_choices);
+    TEST(the_unknown_is_tried);
+    TEST(a_wake_up_counts);
+    TEST(balanced_weighs_all_three);
+    return TEST_RESULT();
+}
