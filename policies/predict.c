@@ -102,11 +102,10 @@ static struct latency latency_of(const struct predict_fit *f, const double *x)
 /* The line learns relative errors: features and time are divided by the time that was seen. */
 static void learn_line(struct predict_fit *f, const double *x, double us)
 {
-    double u[3], gain[3], power = FORGET, error = 1;
+    double u[3] = {0}, gain[3], power = FORGET, error = 1;
     for (int i = 0; i < f->n; i++)
         error -= f->at[i] * x[i] / us;
     for (int i = 0; i < f->n; i++) {
-        u[i] = 0;
         for (int k = 0; k < f->n; k++)
             u[i] += f->inverse[i][k] * x[k] / us;
         power += u[i] * x[i] / us;
