@@ -93,7 +93,8 @@ int cli_nodes(int argc, char **argv)
                                            {"NAME", &name, "of the node", false}};
     const struct arg_spec spec = {.program = "spillway",
                                   .verb = "nodes",
-                                  .summary = "list nodes; drain one (it finishes what it has), undrain it, calibrate it",
+                                  .summary =
+                                      "list nodes; drain one (it finishes what it has), undrain it, calibrate it",
                                   .example = "spillway nodes\nspillway nodes drain gpu1\nspillway nodes calibrate gpu1",
                                   .options = options,
                                   .n_options = 1 + CLI_N_OPTIONS_TARGET,

@@ -41,7 +41,7 @@ struct config_node {
         int64_t sleep_wake_ms, off_wake_ms;                 /* 0: it has no such level */
     } power;
     const struct power_levels *levels; /* of these figures, in the configuration's arena; NULL: not enough is known */
-    int kv_tokens;              /* that its KV cache has room for, where it does not say so; 0: unknown */
+    int kv_tokens;                     /* that its KV cache has room for, where it does not say so; 0: unknown */
     /* provider process */
     const char *engine; /* path of spillway-engine; NULL: beside our own binary */
     const char *model_path;
@@ -171,10 +171,10 @@ struct config {
     const char *tls_cert, *tls_key, *admin_tls_cert, *admin_tls_key;
     const char *tls_client_ca, *admin_tls_client_ca;
     enum tls_client_certs tls_client_certs, admin_tls_client_certs;
-    const char *state_dir;           /* ledger and sockets; default ./state */
-    const char *ledger_path;         /* default STATE_DIR/ledger.db */
-    int ledger_queue_max;            /* rows waiting for the disk */
-    struct { /* what energy costs; tariff.h has the rules */
+    const char *state_dir;   /* ledger and sockets; default ./state */
+    const char *ledger_path; /* default STATE_DIR/ledger.db */
+    int ledger_queue_max;    /* rows waiting for the disk */
+    struct {                 /* what energy costs; tariff.h has the rules */
         const char *price, **hours, *time_zone;
         int n_hours;
     } energy;

@@ -287,8 +287,8 @@ void front_unlock_on(struct lane *l); /* the same, cheaper, on l's thread */
 enum rc lanes_new(struct front *f, struct error *e) SPW_MUST_USE; /* f->nodes does not exist yet */
 enum rc lanes_listen(struct front *f, struct error *e) SPW_MUST_USE;
 enum rc lanes_start(struct front *f, struct error *e) SPW_MUST_USE; /* the threads: from here on the lock matters */
-void lanes_stop(struct front *f);         /* the threads end; afterwards the caller's is every lane's */
-void lanes_free(struct front *f);         /* requests, pools and whatever is left */
+void lanes_stop(struct front *f); /* the threads end; afterwards the caller's is every lane's */
+void lanes_free(struct front *f); /* requests, pools and whatever is left */
 /* Every lane takes the front's configuration over, at its next turn; with new_auth also its keys and issuers. */
 void lanes_take_config(struct front *f, bool new_auth);
 /* done(arg) on lane 0, once every lane has been through the messages that it has now. */

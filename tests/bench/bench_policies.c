@@ -10,20 +10,13 @@
 
 #include "policies/prefix.h"
 #include "policies/shortlist.h"
+#include "tests/unit/random.h"
 
 #include <stdio.h>
 
 #define NODES   10000
 #define BATCHES 2001
 #define MODEL   3
-
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 
 static double uniform(uint64_t *seed)
 {

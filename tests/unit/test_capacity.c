@@ -4,15 +4,9 @@
 
 #include <math.h>
 
+#include "tests/unit/random.h"
 #include "tests/unit/test.h"
 
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 static double between(uint64_t *state, double lo, double hi)
 {
     return lo + (hi - lo) * (double)(next_random(state) >> 11) / 9007199254740992.0;

@@ -5,19 +5,12 @@
 #include <stdlib.h>
 
 #include "policies/prefix.h"
+#include "tests/unit/random.h"
 #include "tests/unit/test.h"
 
 #define NODES  6
 #define BLOCKS 48 /* different ones, in the model's tests */
 #define EVENTS 4096
-
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 
 static struct prefix_map *map_new(int64_t bytes, int nodes)
 {

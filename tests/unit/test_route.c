@@ -1,18 +1,10 @@
 /* Routing's laws, over random snapshots and beside a naive model written the other way round: by elimination.
  * links: spw_policies */
 #include "policies/route.h"
+#include "tests/unit/random.h"
 #include "tests/unit/test.h"
 
 #define ROUNDS 20000
-
-/* splitmix64: the seed is fixed, so a failure repeats. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 
 struct snapshot {
     struct route_request request;

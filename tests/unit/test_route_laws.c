@@ -4,21 +4,14 @@
 #include <math.h>
 
 #include "policies/route.h"
+#include "tests/unit/random.h"
 #include "tests/unit/test.h"
 
 #define ROUNDS 10000
 
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 static double between(uint64_t *seed, double low, double high)
 {
-    return low + (high - low) * (double)(next_random(seed) >> 11) * 0x1p-53;
+    return low + (high - low) * random_unit(seed);
 }
 
 struct snapshot {

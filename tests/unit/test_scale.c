@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "tests/unit/random.h"
 #include "tests/unit/test.h"
 
 #define TICK      20
@@ -17,13 +18,6 @@
 static int rounds_factor = 1;
 #define ROUNDS(n) ((n)*rounds_factor)
 
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 static int32_t below(uint64_t *seed, int32_t n)
 {
     return (int32_t)(next_random(seed) % (uint64_t)n);

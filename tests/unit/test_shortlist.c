@@ -4,18 +4,11 @@
 #include <stdlib.h>
 
 #include "policies/shortlist.h"
+#include "tests/unit/random.h"
 #include "tests/unit/test.h"
 
 #define NODES  10000
 #define MODELS 130
-
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 
 static double uniform(uint64_t *seed)
 {
