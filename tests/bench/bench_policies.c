@@ -1,4 +1,4 @@
-/* What decisions cost: index updates and picks among 10,000 nodes, the map of prefixes, hashing a prompt. Each line: median
+/* What decisions cost: predictions, routing among 16, index updates and picks among 10,000 nodes, the map of prefixes, hashing a prompt. Each line: median
  * and 99th percentile over batches, and that nothing was allocated meanwhile.
  *   ninja -C build bench_policies && build/bench/bench_policies
  * links: spw_policies */
@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "policies/prefix.h"
+#include "policies/route.h"
 #include "policies/shortlist.h"
 #include "tests/unit/random.h"
 
@@ -255,8 +256,83 @@ static void bench_prefix(int blocks)
     free(b);
 }
 
+/* ---- the decision ----------------------------------------------------------------------------------------------- */
+
+#define DECISIONS 64
+struct decision_bench {
+    struct predictor predictors[16];
+    struct route_candidate c[DECISIONS][16];
+    struct route_request r[DECISIONS];
+    uint64_t sum;
+    int next;
+};
+
+static void predictions(void *arg, int each)
+{
+    struct decision_bench *b = arg;
+    for (int i = 0; i < each; i++) {
+        const struct predict_load load = {.others = b->next & 7, .prompt = 100 + b->next};
+        struct prediction p = predict(&b->predictors[b->next++ & 15], &load);
+        b->sum += (uint64_t)p.ttft.median_us;
+    }
+}
+
+static void decisions(void *arg, int each)
+{
+    struct decision_bench *b = arg;
+    struct route_decision d;
+    for (int i = 0; i < each; i++) {
+        int k = b->next++ % DECISIONS;
+        b->r[k].spread++;
+        route_choose(&d, &b->r[k], b->c[k], 16);
+        b->sum += (uint64_t)d.chosen;
+    }
+}
+
+static void fill_decisions(struct decision_bench *b, enum route_objective objective, bool slo)
+{
+    uint64_t seed = 5;
+    memset(b, 0, sizeof *b);
+    for (int i = 0; i < 16; i++)
+        predictor_init(&b->predictors[i], NULL);
+    for (int k = 0; k < DECISIONS; k++) {
+        b->r[k] = (struct route_request){.input_tokens = 1000, .output_tokens = 300, .objective = objective};
+        if (slo)
+            b->r[k].slo = (struct route_slo){.ttft_us = 500000, .tpot_us = 50000, .probability = 0.9};
+        for (int i = 0; i < 16; i++)
+            b->c[k][i] = (struct route_candidate){
+                .serves_model = true,
+                .healthy = true,
+                .slots = 32,
+                .in_flight = (int32_t)(next_random(&seed) % 32),
+                .has_marginal = true,
+                .marginal = {(int64_t)(next_random(&seed) % 1000000)},
+                .has_energy = true,
+                .marginal_mj = (int64_t)(next_random(&seed) % 1000000),
+                .predicted = true,
+                .latency = {{1e5 + 5e5 * random_unit(&seed), 0.4}, {1e4 + 5e4 * random_unit(&seed), 0.2}}};
+    }
+}
+
+static void bench_decisions(void)
+{
+    static struct decision_bench b;
+    char what[64];
+    fill_decisions(&b, ROUTE_COST, false);
+    measure("predict one node", 64, predictions, &b);
+    for (int o = ROUTE_COST; o <= ROUTE_BALANCED; o++) {
+        for (int slo = 0; slo < 2; slo++) {
+            fill_decisions(&b, (enum route_objective)o, slo);
+            snprintf(what, sizeof what, "decide among 16: %s%s", route_objective_name((enum route_objective)o),
+                     slo ? ", with an SLO" : "");
+            measure(what, 16, decisions, &b);
+        }
+    }
+}
+
 int main(void)
 {
+    bench_decisions();
     bench_index(24);
     bench_index(0);
     bench_prefix(2);
