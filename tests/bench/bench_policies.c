@@ -1,5 +1,5 @@
-/* What decisions cost: predictions, routing among 16, index updates and picks among 10,000 nodes, the map of prefixes, hashing a prompt. Each line: median
- * and 99th percentile over batches, and that nothing was allocated meanwhile.
+/* What decisions cost: predictions, routing among 16, index updates and picks among 10,000 nodes, the map of prefixes,
+ * hashing a prompt. Each line: median and 99th percentile over batches, and that nothing was allocated meanwhile.
  *   ninja -C build bench_policies && build/bench/bench_policies
  * links: spw_policies */
 #include <malloc.h>
