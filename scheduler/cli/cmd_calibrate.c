@@ -1,5 +1,5 @@
-/* `spillway nodes calibrate`: measures a node and writes the record that routing, autoscaling, rates and the simulator
- * read. */
+/* `spillway nodes calibrate`: measures a node and writes the record of it. *Next*: routing, autoscaling, rates and the
+ * simulator read it. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

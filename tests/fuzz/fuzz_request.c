@@ -61,7 +61,8 @@ static void as_stream(const char *text, size_t n)
     if (status == STREAM_MORE)
         status = stream_eof(&s, &out);
     if (status == STREAM_DONE)
-        must(stream_final(&s, &(struct stream_bill){"node", "0.01", 12345}, &counts, &out) == RC_OK);
+        must(stream_final(&s, &(struct stream_bill){.node = "node", .charge_usd = "0.01", .millijoules = 12345},
+                          &counts, &out) == RC_OK);
     /* Only whole frames leave. */
     must(out.len == 0 ||
          (out.len > 8 && memcmp(out.data, "data: ", 6) == 0 && memcmp(out.data + out.len - 2, "\n\n", 2) == 0));
