@@ -564,7 +564,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->charge_max = a->charge_max;
     r->picky = a->charge_bounded || (a->who->n_models && a->model->n_chain > 1);
     r->input_estimate = request_estimate_input(body);
-    if (r->config->prefix_affinity)
+    if (r->config->prefix_affinity && r->config->n_nodes > 1) /* one node alone is no choice */
         affinity_read(f->affinity, &r->prefix, body, r->config->prefix_share_all ? "" : r->who->tenant);
     r->arrived = clock_now(f->o.clock);
     r->accepted = clock_wall(f->o.clock);

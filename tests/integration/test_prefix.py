@@ -135,13 +135,13 @@ def short_prompts_are_not_looked_at(args):
 
 
 def a_small_cache_forgets(args):
-    """The node says (here: the configuration) that it has room for 5,000 tokens: 19 blocks."""
-    with Fleet(args, n=1, each=lambda i: {"kv_tokens": 5000}) as f:
+    """Each node says (here: the configuration) that it has room for 5,000 tokens: 19 blocks."""
+    with Fleet(args, n=2, each=lambda i: {"kv_tokens": 5000}) as f:
         f.ask(turns(1, "old"))
         f.ask(turns(1, "old"))
         hits = f.s.metrics()["spillway_prefix_hits_total"]
         assert hits == 1
-        for t in range(5):
+        for t in range(20):
             f.ask(turns(1, f"new {t}"))
         f.ask(turns(1, "old"))
         assert f.s.metrics()["spillway_prefix_hits_total"] == hits
