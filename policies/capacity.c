@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "base/error.h"
+#include "policies/latency.h"
 
 #define LOAD_MAX     0.95 /* where no SLO ends it sooner */
 #define SHORT_ANSWER 3    /* the mean output over the short one whose TPOT is meant */
@@ -62,14 +63,6 @@ static double prefill_us(const struct node_curve *c, const struct workload_mix *
 static double work_us(const struct node_curve *c, const struct workload_mix *mix)
 {
     return prefill_us(c, mix) + c->decode_us_per_seq * mix->output;
-}
-
-/* Standard normal quantile, p in (0, 1): Abramowitz & Stegun 26.2.23, off by less than 4.5e-4. */
-static double normal_quantile(double p)
-{
-    double t = sqrt(-2 * log(p < 0.5 ? p : 1 - p));
-    double x = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)));
-    return p < 0.5 ? -x : x;
 }
 
 /* Quantile of wait and own prefill over prompts of all sizes. A prompt keeps those behind it waiting for its

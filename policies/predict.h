@@ -20,14 +20,7 @@
 #include <stdint.h>
 
 #include "policies/curve.h"
-
-/* Lognormal: ln T is normal with mean ln median_us and this standard deviation. */
-struct latency {
-    double median_us, log_sd;
-};
-double latency_within(struct latency t, double limit_us); /* P(T <= limit), 0..1 */
-double latency_quantile(struct latency t, double p);      /* 0 < p < 1 */
-double latency_mean(struct latency t);
+#include "policies/latency.h"
 
 #define PREDICT_TENTHS 10
 struct predict_fit { /* one line; coefficient i of features x[i] */

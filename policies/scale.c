@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "policies/latency.h"
 #include "policies/scale_internal.h"
 
 #define LOSS_OVERHEAD_S 120 /* beside the boot of its successor: streams that are computed again */
@@ -404,7 +405,7 @@ static double overflow(double mean, double sd, double capacity)
     if (sd <= 0)
         return fmax(mean - capacity, 0);
     double z = (capacity - mean) / sd;
-    double loss = exp(-z * z / 2) / sqrt(2 * M_PI) - z * 0.5 * erfc(z / sqrt(2));
+    double loss = exp(-z * z / 2) / sqrt(2 * M_PI) - z * normal_below(-z);
     return fmax(loss, 0) * sd;
 }
 

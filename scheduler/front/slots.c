@@ -19,8 +19,10 @@ static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *n
     *d = (struct route_decision){.chosen = listed[few.chosen], .model_known = true};
     for (int i = 0; i < nodes_count(nodes); i++)
         d->reasons[i] = ROUTE_NOT_LISTED;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         d->reasons[listed[i]] = few.reasons[i];
+        d->terms[listed[i]] = few.terms[i];
+    }
     return true;
 }
 

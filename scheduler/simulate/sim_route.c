@@ -1,6 +1,5 @@
 /* Which node, or which API. policies/shortlist.h keeps the index and finds the few that are worth a look,
- * policies/prefix.h
- * knows who may have the prompt's beginning, policies/route.h decides; here is what they are told of a node.
+ * policies/prefix.h knows who may have the prompt's beginning, policies/route.h decides; here is what they are told of a node.
  *
  * In the index nodes have their own numbers, APIs follow after the last. */
 #include <math.h>
@@ -53,21 +52,11 @@ static double node_ttft_us(const struct sim *x, const struct sim_node *n, const 
 }
 
 /* An API counts as in time if it is with the probability that is asked for: the quantile of a lognormal distribution,
- * as a
- * multiple of its mean. */
+ * as a multiple of its mean. */
 static double api_tail(const struct sim_api *a, double probability)
 {
-    const double sigma = sqrt(log1p(a->spread * a->spread)), p = probability > 0 ? probability : 0.5;
-    /* Inverse normal by bisection on erfc: exact enough, and no table. */
-    double lo = -8, hi = 8;
-    for (int i = 0; i < 40; i++) {
-        const double mid = (lo + hi) / 2;
-        if (0.5 * erfc(-mid / M_SQRT2) < p)
-            lo = mid;
-        else
-            hi = mid;
-    }
-    return exp(sigma * lo - sigma * sigma / 2);
+    const double sigma = sqrt(log1p(a->spread * a->spread));
+    return exp(sigma * normal_quantile(probability > 0 ? probability : 0.5) - sigma * sigma / 2);
 }
 
 /* --- what the index is told
