@@ -19,7 +19,12 @@ static const struct node_curve guessed = {
 
 /* ---- one line --------------------------------------------------------------------------------------------------- */
 
-static void fit_init(struct predict_fit *f, int n, const double *at, bool known)
+static double spread(double log_variance)
+{
+    return fmin(fmax(sqrt(log_variance), SD_LEAST), SD_MOST);
+}
+
+static void fit_init(struct predict_fit *f, int n, const double *at, bool known, double log_sd)
 {
     memset(f, 0, sizeof *f);
     f->n = n;
@@ -28,8 +33,10 @@ static void fit_init(struct predict_fit *f, int n, const double *at, bool known)
         f->at[i] = at[i];
         f->inverse[i][i] = trust * size * size;
     }
-    double sd = known ? SD_KNOWN : SD_GUESSED;
+    double sd = log_sd > 0 ? log_sd : known ? SD_KNOWN : SD_GUESSED;
     f->log_variance = sd * sd;
+    f->scale = 1;
+    f->sd = spread(f->log_variance);
 }
 
 static double line_at(const struct predict_fit *f, const double *x)
@@ -40,20 +47,15 @@ static double line_at(const struct predict_fit *f, const double *x)
     return y > 1 ? y : 1;
 }
 
-static double spread(const struct predict_fit *f)
-{
-    return fmin(fmax(sqrt(f->log_variance), SD_LEAST), SD_MOST);
-}
-
 static struct latency latency_of(const struct predict_fit *f, const double *x)
 {
-    return (struct latency){line_at(f, x) * exp(f->log_offset), spread(f)};
+    return (struct latency){line_at(f, x) * f->scale, f->sd};
 }
 
 /* The line learns relative errors: features and time are divided by the time that was seen. */
 static void learn_line(struct predict_fit *f, const double *x, double us)
 {
-    double u[3] = {0}, gain[3], power = FORGET, error = 1;
+    double u[PREDICT_TERMS] = {0}, gain[PREDICT_TERMS], power = FORGET, error = 1;
     for (int i = 0; i < f->n; i++)
         error -= f->at[i] * x[i] / us;
     for (int i = 0; i < f->n; i++) {
@@ -96,57 +98,99 @@ static void learn(struct predict_fit *f, const double *x, double us)
     f->log_offset += part * surprise - log(line_at(f, x) / before);
     f->log_offset = fmin(fmax(f->log_offset, -SURPRISE_MOST), SURPRISE_MOST);
     f->log_variance += part * (surprise * surprise - f->log_variance);
+    f->scale = exp(f->log_offset);
+    f->sd = spread(f->log_variance);
 }
 
 double predict_miscalibration(const struct predict_fit *f)
 {
     double most = 0;
-    uint64_t below = 0;
-    for (int i = 0; i < PREDICT_TENTHS && f->observed; i++) {
+    uint64_t below = 0, all = 0;
+    for (int i = 0; i < PREDICT_TENTHS; i++)
+        all += f->tenths[i];
+    for (int i = 0; i < PREDICT_TENTHS && all; i++) {
         below += f->tenths[i];
-        most = fmax(most, fabs((double)below / (double)f->observed - (i + 1.0) / PREDICT_TENTHS));
+        most = fmax(most, fabs((double)below / (double)all - (i + 1.0) / PREDICT_TENTHS));
     }
     return most;
 }
 
 /* ---- a node ----------------------------------------------------------------------------------------------------- */
 
-void predictor_init(struct predictor *p, const struct node_curve *curve)
+void predictor_init(struct predictor *p, const struct predict_prior *prior)
 {
-    const struct node_curve *c = curve ? curve : &guessed;
+    const struct node_curve *c = prior->curve ? prior->curve : &guessed;
+    const bool known = prior->curve != NULL;
     double step = c->decode_us_base + c->decode_us_per_seq;
-    /* A prompt that comes to a batch waits for the step that runs, and a little for the prompts of the others. */
-    const double ttft[] = {c->base_us, c->prefill_us_per_tok, step};
     const double tpot[] = {step, c->decode_us_per_seq};
-    fit_init(&p->ttft, 3, ttft, curve != NULL);
-    fit_init(&p->tpot, 2, tpot, curve != NULL);
+    /* Without chunks: a prompt that comes to a batch waits for the step that runs, and a little for the others'. */
+    const double whole[] = {c->base_us, c->prefill_us_per_tok, step};
+    const double chunked[] = {c->base_us, c->prefill_us_per_tok, c->decode_us_base, c->decode_us_per_seq};
+    p->chunk = prior->chunk > 0 ? prior->chunk : 0;
+    if (p->chunk)
+        fit_init(&p->ttft, 4, chunked, known, prior->log_sd);
+    else
+        fit_init(&p->ttft, 3, whole, known, prior->log_sd);
+    fit_init(&p->tpot, 2, tpot, known, prior->log_sd);
 }
 
-static void features(const struct predict_load *load, double x[3])
+static double positive(double v)
 {
-    int64_t fresh = load->prompt - load->cached;
+    return v > 0 ? v : 0;
+}
+
+static void features(const struct predictor *p, const struct predict_load *load, double x[PREDICT_TERMS])
+{
+    const double fresh = positive((double)(load->prompt - load->cached)), queued = positive((double)load->queued),
+                 others = positive(load->others);
     x[0] = 1;
-    x[1] = fresh > 0 ? (double)fresh : 0;
-    x[2] = load->others > 0 ? load->others : 0;
+    x[1] = fresh + queued;
+    if (!p->chunk) {
+        x[2] = others;
+        return;
+    }
+    /* One step is under way, the queue takes at most twice the steps that full ones would (curve.h), then come its own. */
+    x[2] = 1 + 2 * queued / p->chunk + ceil(fresh / p->chunk);
+    x[3] = x[2] * others;
 }
 
 struct prediction predict(const struct predictor *p, const struct predict_load *load)
 {
-    double x[3];
-    features(load, x);
-    const double crowd[] = {1, x[2]};
+    double x[PREDICT_TERMS];
+    features(p, load, x);
+    const double crowd[] = {1, positive(load->others)};
     return (struct prediction){latency_of(&p->ttft, x), latency_of(&p->tpot, crowd)};
+}
+
+struct predict_line predict_first(const struct predictor *p, const struct predict_load *load)
+{
+    const struct predict_load empty = {.others = load->others, .queued = load->queued};
+    double x[PREDICT_TERMS];
+    features(p, &empty, x);
+    struct predict_line l = {line_at(&p->ttft, x) * p->ttft.scale, p->ttft.at[1] * p->ttft.scale};
+    if (p->chunk)
+        l.per_token_us += (p->ttft.at[2] + p->ttft.at[3] * positive(load->others)) / p->chunk * p->ttft.scale;
+    return l;
 }
 
 void predictor_saw_ttft(struct predictor *p, const struct predict_load *load, double us)
 {
-    double x[3];
-    features(load, x);
+    double x[PREDICT_TERMS];
+    features(p, load, x);
     learn(&p->ttft, x, us);
 }
 
 void predictor_saw_tpot(struct predictor *p, const struct predict_load *load, double us)
 {
-    const double crowd[] = {1, load->others > 0 ? load->others : 0};
+    const double crowd[] = {1, positive(load->others)};
     learn(&p->tpot, crowd, us);
+}
+
+struct node_curve predictor_curve(const struct predictor *p)
+{
+    const double step = p->tpot.at[0] * p->tpot.scale, crowd = p->tpot.at[1] * p->tpot.scale;
+    return (struct node_curve){.base_us = p->ttft.at[0] * p->ttft.scale,
+                               .prefill_us_per_tok = p->ttft.at[1] * p->ttft.scale,
+                               .decode_us_base = positive(step - crowd),
+                               .decode_us_per_seq = crowd};
 }

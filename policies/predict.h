@@ -1,8 +1,12 @@
 /* How long a request will take on a node, as a distribution, learned while it serves.
  *
  * Two lines per node and model, of what is known when a request is routed:
- *     TTFT = base + prefill * (prompt - cached) + wait * others      others: requests in flight on the node
+ *     TTFT = base + prefill * (fresh + queued) + step * steps + crowd * steps * others
  *     TPOT = step + crowd * others
+ * fresh: prompt tokens that are not cached; queued: those of prompts that were sent there before and have no first token
+ * yet; others: requests in flight on the node; steps: of the batch that a prompt sits through, for a node that computes
+ * prompts in chunks beside its decoding (curve_ttft_us() has the same; Agrawal et al., Sarathi-Serve, 2024). Of a node whose
+ * chunks are not known, steps is 1, and so a constant.
  * They begin as the node's curve (policies/curve.h) where it was calibrated, else as a guess, and are corrected by every
  * answer: recursive least squares of relative errors with exponential forgetting (Haykin, Adaptive Filter Theory,
  * ch. 10), no coefficient below 0. Around the lines the times are taken to be lognormal; spread and offset are moving
@@ -23,29 +27,45 @@
 #include "policies/latency.h"
 
 #define PREDICT_TENTHS 10
+#define PREDICT_TERMS  4
 struct predict_fit { /* one line; coefficient i of features x[i] */
     int n;
-    double at[3], inverse[3][3]; /* inverse: of the correlations, as least squares keeps it */
+    double at[PREDICT_TERMS],
+        inverse[PREDICT_TERMS][PREDICT_TERMS]; /* inverse: of the correlations, as least squares keeps it */
     double log_offset, log_variance;
+    double scale, sd; /* of the two: what a prediction needs */
     uint64_t observed, tenths[PREDICT_TENTHS];
 };
 struct predictor {
     struct predict_fit ttft, tpot;
+    int32_t chunk;
 };
-/* curve: NULL where nothing is known. */
-void predictor_init(struct predictor *p, const struct node_curve *curve);
+struct predict_prior {
+    const struct node_curve *curve; /* NULL: nothing is known */
+    int32_t chunk;                  /* prompt tokens that a step takes at most; 0: unknown */
+    double log_sd;                  /* of times around the curve; 0: the usual for a calibrated one, or for a guess */
+};
+void predictor_init(struct predictor *p, const struct predict_prior *prior);
 
 struct predict_load {
     int32_t others;         /* in flight beside this request */
     int64_t prompt, cached; /* tokens; cached: held by the node, as far as is known */
+    int64_t queued;         /* tokens of others' prompts before it */
 };
 struct prediction {
     struct latency ttft, tpot;
 };
 struct prediction predict(const struct predictor *p, const struct predict_load *load);
+/* The expected time to the first token as (fixed) + (per token that is not cached) * tokens; load->prompt is not asked. */
+struct predict_line {
+    double fixed_us, per_token_us;
+};
+struct predict_line predict_first(const struct predictor *p, const struct predict_load *load);
 /* What came of it. `load` as it was when the request was routed. Times that are not positive are passed by. */
 void predictor_saw_ttft(struct predictor *p, const struct predict_load *load, double us);
 void predictor_saw_tpot(struct predictor *p, const struct predict_load *load, double us);
+/* The curve that the lines say: what was learned, in the words of what was measured. */
+struct node_curve predictor_curve(const struct predictor *p);
 /* The largest distance between the share of observations at or below a tenth and that tenth: 0 is perfect, below 0.1 is
  * good. 0 before the first. */
 double predict_miscalibration(const struct predict_fit *f);

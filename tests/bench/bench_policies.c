@@ -294,7 +294,7 @@ static void fill_decisions(struct decision_bench *b, enum route_objective object
     uint64_t seed = 5;
     memset(b, 0, sizeof *b);
     for (int i = 0; i < 16; i++)
-        predictor_init(&b->predictors[i], NULL);
+        predictor_init(&b->predictors[i], &(struct predict_prior){.curve = NULL});
     for (int k = 0; k < DECISIONS; k++) {
         b->r[k] = (struct route_request){.input_tokens = 1000, .output_tokens = 300, .objective = objective};
         if (slo)

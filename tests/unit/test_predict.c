@@ -59,7 +59,7 @@ static void finds_the_truth(void)
 {
     unsigned seed = 1;
     struct predictor p;
-    predictor_init(&p, NULL);
+    predictor_init(&p, &(struct predict_prior){.curve = NULL});
     serve(&p, &fast, 600, &seed);
     CHECK(worst(&p, &fast, &seed) < 0.25);
 }
@@ -68,7 +68,7 @@ static void follows_a_change(void)
 {
     unsigned seed = 2;
     struct predictor p;
-    predictor_init(&p, NULL);
+    predictor_init(&p, &(struct predict_prior){.curve = NULL});
     serve(&p, &fast, 600, &seed);
     struct predict_load l = {.others = 3, .prompt = 1000};
     double before = predict(&p, &l).ttft.median_us;
@@ -82,11 +82,11 @@ static void a_curve_is_where_it_begins(void)
 {
     const struct node_curve c = {30000, 40, 10500, 500};
     struct predictor p;
-    predictor_init(&p, &c);
+    predictor_init(&p, &(struct predict_prior){.curve = &c});
     struct prediction at = predict(&p, &(struct predict_load){.prompt = 1000, .cached = 200});
     CHECK(fabs(at.ttft.median_us - 62000) < 1 && fabs(at.tpot.median_us - 11000) < 1);
     CHECK(at.ttft.log_sd < 0.5);
-    predictor_init(&p, NULL);
+    predictor_init(&p, &(struct predict_prior){.curve = NULL});
     CHECK(predict(&p, &(struct predict_load){.prompt = 1000}).ttft.log_sd >
           0.9); /* nothing is known, and that is known */
 }
@@ -96,7 +96,7 @@ static void it_is_calibrated(void)
 {
     unsigned seed = 3;
     struct predictor p;
-    predictor_init(&p, NULL);
+    predictor_init(&p, &(struct predict_prior){.curve = NULL});
     serve(&p, &fast, 500, &seed);
     memset(p.ttft.tenths, 0, sizeof p.ttft.tenths);
     p.ttft.observed = 1000; /* past the time in which the first ones count for more */
@@ -111,12 +111,44 @@ static void it_is_calibrated(void)
     CHECK(predict_miscalibration(&(struct predict_fit){0}) == 0);
 }
 
+/* With its chunks known, a prediction is the very curve, and what was learned is told as one. */
+static void chunks_and_queues(void)
+{
+    const struct node_curve c = {30000, 40, 10000, 500};
+    unsigned seed = 7;
+    struct predictor p;
+    predictor_init(&p, &(struct predict_prior){.curve = &c, .chunk = 512});
+    for (int i = 0; i < 200; i++) {
+        struct predict_load l = some_load(&seed);
+        l.queued = rand_r(&seed) % 5000;
+        const double right = curve_ttft_us(&c, (double)l.queued, (double)l.prompt, l.others, 512);
+        const struct predict_line line = predict_first(&p, &l);
+        CHECK(fabs(predict(&p, &l).ttft.median_us / right - 1) < 1e-9);
+        /* as a line it is exact but for the last chunk, which is reckoned by its tokens */
+        CHECK(line.fixed_us + line.per_token_us * (double)l.prompt <= right * (1 + 1e-9));
+        CHECK(line.fixed_us + line.per_token_us * (double)l.prompt >= right - 10000 - 500 * l.others - 1);
+    }
+    const struct node_curve back = predictor_curve(&p);
+    CHECK(fabs(back.base_us - 30000) < 1 && fabs(back.prefill_us_per_tok - 40) < 0.01);
+    CHECK(fabs(back.decode_us_base - 10000) < 1 && fabs(back.decode_us_per_seq - 500) < 0.01);
+    for (int i = 0; i < 3000; i++) { /* it turns out to be three times as slow */
+        struct predict_load l = some_load(&seed);
+        l.queued = rand_r(&seed) % 5000;
+        predictor_saw_ttft(&p, &l, 3 * curve_ttft_us(&c, (double)l.queued, (double)l.prompt, l.others, 512));
+        predictor_saw_tpot(&p, &l, 3 * (10500 + 500 * l.others));
+    }
+    const struct predict_load l = {.others = 5, .prompt = 2000, .queued = 1000};
+    CHECK(fabs(predict(&p, &l).ttft.median_us / (3 * curve_ttft_us(&c, 1000, 2000, 5, 512)) - 1) < 0.02);
+    CHECK(fabs(predictor_curve(&p).decode_us_per_seq - 1500) < 100);
+    CHECK(predict(&p, &l).ttft.log_sd < 0.1);
+}
+
 static void more_load_is_never_faster(void)
 {
     unsigned seed = 4;
     for (int round = 0; round < 50; round++) {
         struct predictor p;
-        predictor_init(&p, NULL);
+        predictor_init(&p, &(struct predict_prior){.curve = NULL});
         struct truth t = {1e4 * uniform(&seed), 100 * uniform(&seed), 1e4 * uniform(&seed),
                           1e4 * uniform(&seed), 1e3 * uniform(&seed), 0.5 * uniform(&seed)};
         serve(&p, &t, rand_r(&seed) % 300, &seed);
@@ -146,12 +178,14 @@ static void nonsense_is_survived(void)
     static const double odd[] = {0, -1, 1e-300, 1e300, NAN, INFINITY, 1, 5e9};
     unsigned seed = 5;
     struct predictor p;
-    predictor_init(&p, NULL);
+    predictor_init(&p, &(struct predict_prior){.curve = NULL});
     for (int i = 0; i < 20000; i++) {
         struct predict_load l = some_load(&seed);
         if (i % 3 == 0)
-            l = (struct predict_load){rand_r(&seed) % 3 ? 0 : INT32_MAX, rand_r(&seed) % 2 ? INT64_MAX : 0,
-                                      i % 2 ? INT64_MAX : 0};
+            l = (struct predict_load){.others = rand_r(&seed) % 3 ? 0 : INT32_MAX,
+                                      .prompt = rand_r(&seed) % 2 ? INT64_MAX : 0,
+                                      .cached = i % 2 ? INT64_MAX : 0,
+                                      .queued = i % 5 ? 0 : INT64_MAX};
         double us = odd[rand_r(&seed) % 8];
         predictor_saw_ttft(&p, &l, us);
         predictor_saw_tpot(&p, &l, us);
@@ -167,6 +201,7 @@ int main(void)
     TEST(follows_a_change);
     TEST(a_curve_is_where_it_begins);
     TEST(it_is_calibrated);
+    TEST(chunks_and_queues);
     TEST(more_load_is_never_faster);
     TEST(distributions);
     TEST(nonsense_is_survived);

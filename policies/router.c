@@ -1,0 +1,620 @@
+#include "policies/router.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "policies/predict.h"
+
+#define COARSE_US      20000.0
+#define COARSE_BATCH   8
+#define REORDER_AFTER  64 /* nodes that came, and a quarter of all: like ones are to be neighbours again */
+#define RATES_EVERY    64 /* observations */
+#define KNOWN_AFTER    3  /* observations of a pair that nothing was known of: from then on it is predicted */
+#define US_PER_HOUR    3.6e9
+#define LATE_SD        0.02
+#define NONE           (-1)
+#define DEFAULT_WITHIN 0.99
+
+struct pair {
+    struct predictor p;
+    int32_t next; /* of the node, or free */
+    int16_t model;
+};
+struct place {
+    struct router_facts facts; /* .curve: NULL or to `curve` */
+    struct node_curve curve;
+    struct router_state state;
+    struct predictor prior; /* of models that nothing is learned of yet */
+    struct marginal_rates rates;
+    uint32_t life;
+    int32_t in_flight, first; /* first: pair */
+    int64_t queued, held;     /* tokens */
+    bool here, dirty, moved;  /* moved: its kind is not the index's; dirty: its terms are not */
+};
+struct router {
+    struct place *places;
+    int32_t n_places;
+    struct pair *pairs;
+    int32_t n_pairs, n_used, free_pair;
+    int32_t *dirty, n_dirty; /* places whose terms the index does not know */
+    struct shortlist *list;
+    int32_t came; /* to the index, since it was last put in order */
+    int64_t uusd_per_kwh[ROUTER_SITES_MAX];
+    uint64_t growing[SHORTLIST_MODELS_MAX / 64];
+    double tail_z; /* of the normal distribution */
+    uint64_t unlearned;
+};
+
+/* ---- life -------------------------------------------------------------------------------------------------------- */
+
+enum rc router_new(struct router **out, const struct router_size *size, struct error *e)
+{
+    if (size->pairs < 0)
+        return error_set(e, RC_INVALID, "%d pairs of node and model: 0 or more are right", size->pairs);
+    struct router *r = spw_calloc(1, sizeof(*r));
+    const enum rc rc = shortlist_new(&r->list, size->nodes, e);
+    if (rc != RC_OK) {
+        router_free(r);
+        return rc;
+    }
+    r->n_places = size->nodes;
+    r->n_pairs = size->pairs;
+    r->places = spw_calloc((size_t)size->nodes, sizeof(*r->places));
+    r->pairs = spw_calloc((size_t)size->pairs + 1, sizeof(*r->pairs));
+    r->dirty = spw_calloc((size_t)size->nodes, sizeof(*r->dirty));
+    r->free_pair = NONE;
+    r->tail_z = normal_quantile(size->probability > 0 && size->probability < 1 ? size->probability : DEFAULT_WITHIN);
+    for (int32_t i = 0; i < size->nodes; i++)
+        r->places[i].first = NONE;
+    *out = r;
+    return RC_OK;
+}
+
+void router_free(struct router *r)
+{
+    if (!r)
+        return;
+    shortlist_free(r->list);
+    free(r->places);
+    free(r->pairs);
+    free(r->dirty);
+    free(r);
+}
+
+static struct place *at(const struct router *r, int32_t node)
+{
+    SPW_ASSERT(node >= 0 && node < r->n_places);
+    return &r->places[node];
+}
+
+static void mark(struct router *r, struct place *p)
+{
+    if (!p->dirty)
+        r->dirty[r->n_dirty++] = (int32_t)(p - r->places);
+    p->dirty = true;
+}
+
+/* ---- pairs ------------------------------------------------------------------------------------------------------- */
+
+static struct pair *pair_find(const struct router *r, const struct place *p, int model)
+{
+    for (int32_t i = p->first; i != NONE; i = r->pairs[i].next)
+        if (r->pairs[i].model == model)
+            return &r->pairs[i];
+    return NULL;
+}
+
+static const struct predictor *known_of(const struct router *r, const struct place *p, int model)
+{
+    const struct pair *pair = pair_find(r, p, model);
+    return pair ? &pair->p : &p->prior;
+}
+
+/* Takes a place, with what was known before. NULL: there is none left. */
+static struct pair *pair_make(struct router *r, struct place *p, int model)
+{
+    int32_t i = r->free_pair;
+    if (i != NONE)
+        r->free_pair = r->pairs[i].next;
+    else if (r->n_used < r->n_pairs)
+        i = r->n_used++;
+    else
+        return NULL;
+    r->pairs[i] = (struct pair){.p = p->prior, .next = p->first, .model = (int16_t)model};
+    p->first = i;
+    return &r->pairs[i];
+}
+
+static void pairs_drop(struct router *r, struct place *p)
+{
+    while (p->first != NONE) {
+        const int32_t i = p->first;
+        p->first = r->pairs[i].next;
+        r->pairs[i].next = r->free_pair;
+        r->pairs[i].model = NONE;
+        r->free_pair = i;
+    }
+}
+
+static struct predictor *to_learn(struct router *r, struct place *p, int model)
+{
+    struct pair *pair = pair_find(r, p, model);
+    if (!pair)
+        pair = pair_make(r, p, model);
+    r->unlearned += !pair;
+    return pair ? &pair->p : NULL;
+}
+
+static bool is_predicted(const struct place *p, const struct predictor *known)
+{
+    return p->facts.curve || known->ttft.observed >= KNOWN_AFTER;
+}
+
+/* What a token takes of the machine: measured, or else learned of the model that it was asked for most. */
+static void set_rates(const struct router *r, struct place *p)
+{
+    const struct pair *most = NULL;
+    for (int32_t i = p->first; i != NONE; i = r->pairs[i].next)
+        if (r->pairs[i].p.tpot.observed >= RATES_EVERY &&
+            (!most || r->pairs[i].p.tpot.observed > most->p.tpot.observed))
+            most = &r->pairs[i];
+    struct node_curve learned;
+    if (most)
+        learned = predictor_curve(&most->p);
+    p->rates = marginal_rates(&p->facts.money, p->facts.curve ? p->facts.curve : most ? &learned : NULL);
+}
+
+/* ---- what a node is ---------------------------------------------------------------------------------------------- */
+
+static bool same_curve(const struct place *p, const struct node_curve *c)
+{
+    if (!c || !p->facts.curve)
+        return !c && !p->facts.curve;
+    return c->base_us == p->curve.base_us && c->prefill_us_per_tok == p->curve.prefill_us_per_tok &&
+           c->decode_us_base == p->curve.decode_us_base && c->decode_us_per_seq == p->curve.decode_us_per_seq;
+}
+
+static void begin_anew(struct router *r, struct place *p)
+{
+    pairs_drop(r, p);
+    predictor_init(&p->prior, &(struct predict_prior){
+                                  .curve = p->facts.curve, .chunk = p->facts.chunk, .log_sd = p->facts.log_sd});
+    set_rates(r, p);
+}
+
+void router_put(struct router *r, int32_t node, const struct router_facts *f)
+{
+    struct place *p = at(r, node);
+    SPW_ASSERT(f->site >= 0 && f->site < ROUTER_SITES_MAX);
+    const bool known = p->here && same_curve(p, f->curve) && p->facts.chunk == f->chunk;
+    if (!p->here) {
+        const uint32_t life = p->life + 1;
+        const bool dirty = p->dirty;
+        *p = (struct place){.life = life, .first = NONE, .here = true, .dirty = dirty, .state = {SHORTLIST_DOWN, 0, 0}};
+        r->came++;
+    }
+    p->facts = *f;
+    if (f->curve)
+        p->curve = *f->curve;
+    p->facts.curve = f->curve ? &p->curve : NULL;
+    p->moved = true;
+    if (known)
+        set_rates(r, p);
+    else
+        begin_anew(r, p);
+    mark(r, p);
+}
+
+void router_drop(struct router *r, int32_t node)
+{
+    struct place *p = at(r, node);
+    if (!p->here)
+        return;
+    pairs_drop(r, p);
+    p->here = false;
+    p->in_flight = 0;
+    mark(r, p);
+}
+
+bool router_has(const struct router *r, int32_t node)
+{
+    return at(r, node)->here;
+}
+
+void router_forget(struct router *r, int32_t node)
+{
+    struct place *p = at(r, node);
+    if (!p->here)
+        return;
+    begin_anew(r, p);
+    mark(r, p);
+}
+
+void router_like(struct router *r, int32_t node, int32_t other)
+{
+    struct place *p = at(r, node), *o = at(r, other);
+    if (!p->here || !o->here || p == o)
+        return;
+    pairs_drop(r, p);
+    p->prior = o->prior;
+    for (int32_t i = o->first; i != NONE; i = r->pairs[i].next) {
+        struct pair *pair = pair_make(r, p, r->pairs[i].model);
+        if (!pair)
+            break;
+        pair->p = r->pairs[i].p;
+        memset(pair->p.ttft.tenths, 0, sizeof(pair->p.ttft.tenths)); /* those are the other's */
+        memset(pair->p.tpot.tenths, 0, sizeof(pair->p.tpot.tenths));
+    }
+    set_rates(r, p);
+    mark(r, p);
+}
+
+void router_state(struct router *r, int32_t node, const struct router_state *s)
+{
+    struct place *p = at(r, node);
+    SPW_ASSERT(p->here);
+    p->state = *s;
+    mark(r, p);
+}
+
+void router_tariff(struct router *r, int32_t site, int64_t uusd_per_kwh)
+{
+    SPW_ASSERT(site >= 0 && site < ROUTER_SITES_MAX);
+    if (r->uusd_per_kwh[site] == uusd_per_kwh)
+        return;
+    r->uusd_per_kwh[site] = uusd_per_kwh;
+    for (int32_t i = 0; i < r->n_places; i++)
+        if (r->places[i].here && r->places[i].facts.site == site)
+            mark(r, &r->places[i]);
+}
+
+static bool has_bit(const uint64_t *bits, int i)
+{
+    return bits[i / 64] >> (i % 64) & 1;
+}
+
+void router_growing(struct router *r, int model, bool growing)
+{
+    if (has_bit(r->growing, model) == growing)
+        return;
+    r->growing[model / 64] ^= UINT64_C(1) << (model % 64);
+    for (int32_t i = 0; i < r->n_places; i++) {
+        struct place *p = &r->places[i];
+        if (p->here && p->facts.money.kind == MARGINAL_RENTED && has_bit(p->facts.kind.models, model))
+            mark(r, p);
+    }
+}
+
+/* ---- what happens ------------------------------------------------------------------------------------------------ */
+
+static struct place *place_of(const struct router *r, const struct router_leg *leg)
+{
+    if (leg->node < 0)
+        return NULL;
+    struct place *p = at(r, leg->node);
+    return p->here && p->life == leg->life ? p : NULL;
+}
+
+static int64_t fresh_of(const struct router_leg *leg)
+{
+    return leg->prompt > leg->cached ? leg->prompt - leg->cached : 0;
+}
+
+void router_sent(struct router *r, int32_t node, const struct router_work *w, struct router_leg *leg)
+{
+    struct place *p = at(r, node);
+    SPW_ASSERT(p->here);
+    *leg = (struct router_leg){.node = node,
+                               .life = p->life,
+                               .others = p->in_flight++,
+                               .prompt = w->prompt,
+                               .cached = w->cached,
+                               .queued = p->queued,
+                               .held = w->prompt + (w->output > 0 ? w->output : 0),
+                               .model = (int16_t)w->model};
+    p->queued += fresh_of(leg);
+    p->held += leg->held;
+    mark(r, p);
+}
+
+static struct predict_load load_of(const struct router_leg *leg)
+{
+    return (struct predict_load){
+        .others = leg->others, .prompt = leg->prompt, .cached = leg->cached, .queued = leg->queued};
+}
+
+void router_spoke(struct router *r, struct router_leg *leg, double ttft_us)
+{
+    struct place *p = place_of(r, leg);
+    if (!p || leg->spoke)
+        return;
+    leg->spoke = true;
+    p->queued -= fresh_of(leg);
+    const struct predict_load load = load_of(leg);
+    struct predictor *known = ttft_us > 0 ? to_learn(r, p, leg->model) : NULL;
+    if (known)
+        predictor_saw_ttft(known, &load, ttft_us);
+    mark(r, p);
+}
+
+void router_ended(struct router *r, struct router_leg *leg, double tpot_us)
+{
+    struct place *p = place_of(r, leg);
+    if (p) {
+        if (!leg->spoke)
+            p->queued -= fresh_of(leg);
+        p->held -= leg->held;
+        p->in_flight--;
+        SPW_ASSERT(p->in_flight >= 0 && p->queued >= 0 && p->held >= 0);
+        const struct predict_load load = load_of(leg);
+        struct predictor *known = tpot_us > 0 ? to_learn(r, p, leg->model) : NULL;
+        if (known)
+            predictor_saw_tpot(known, &load, tpot_us);
+        if (known && known->tpot.observed % RATES_EVERY == 0 && !p->facts.curve)
+            set_rates(r, p);
+        mark(r, p);
+    }
+    leg->node = NONE;
+}
+
+int32_t router_in_flight(const struct router *r, int32_t node)
+{
+    return at(r, node)->in_flight;
+}
+
+/* ---- the index --------------------------------------------------------------------------------------------------- */
+
+/* The index gets coarse figures, so that near equals are equal there: of equals it looks at a few, of others at all that could
+ * be better, and it changes less often. Candidates are judged by exact ones. */
+static float coarse_us(double us)
+{
+    return (float)(ceil(us / COARSE_US) * COARSE_US);
+}
+
+static float coarse(double v) /* up by 3% at most */
+{
+    float f = (float)v;
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof(bits));
+    bits = (bits + 0x3ffffu) & ~0x3ffffu;
+    memcpy(&f, &bits, sizeof(f));
+    return f;
+}
+
+static enum shortlist_state state_of(const struct place *p)
+{
+    const bool full = p->facts.slots > 0 && p->in_flight >= p->facts.slots;
+    return p->state.state == SHORTLIST_READY && full ? SHORTLIST_FULL : p->state.state;
+}
+
+/* Would it wait inside for somebody to end: for a place in the batch, or for memory? Nobody foresees for how long. One more
+ * that is as long is reckoned with, since some turn out longer than expected. */
+static bool is_late(const struct place *p, int64_t held)
+{
+    if (p->facts.sequences > 0 && p->in_flight >= p->facts.sequences)
+        return true;
+    return p->facts.kv_tokens > 0 && p->in_flight > 0 && p->held + 2 * held > p->facts.kv_tokens;
+}
+
+static struct marginal_work work_of(const struct router *r, const struct place *p, bool growing)
+{
+    return (struct marginal_work){.wake_mj = p->state.wake_mj,
+                                  .uusd_per_kwh = r->uusd_per_kwh[p->facts.site],
+                                  .growing = growing && p->facts.money.kind == MARGINAL_RENTED};
+}
+
+/* Of a node's models the index knows one set of figures: of each the least. */
+struct least {
+    bool predicted;
+    double first_us, per_input_us, next_us, sd;
+};
+static void take_least(struct least *l, const struct place *p, const struct predictor *known,
+                       const struct predict_load *load)
+{
+    const struct predict_line line = predict_first(known, load);
+    l->predicted = l->predicted && is_predicted(p, known);
+    l->first_us = fmin(l->first_us, line.fixed_us);
+    l->per_input_us = fmin(l->per_input_us, line.per_token_us);
+    l->next_us = fmin(l->next_us, predict(known, load).tpot.median_us);
+    l->sd = fmin(l->sd, known->ttft.sd);
+}
+
+static struct least least_of(const struct router *r, const struct place *p)
+{
+    struct least l = {true, INFINITY, INFINITY, INFINITY, INFINITY};
+    const int32_t others = (p->in_flight + COARSE_BATCH - 1) / COARSE_BATCH * COARSE_BATCH;
+    const struct predict_load load = {.others = others, .queued = p->queued};
+    if (p->first == NONE)
+        take_least(&l, p, &p->prior, &load);
+    for (int32_t i = p->first; i != NONE; i = r->pairs[i].next)
+        take_least(&l, p, &r->pairs[i].p, &load);
+    return l;
+}
+
+static struct shortlist_terms terms_of(const struct router *r, const struct place *p)
+{
+    const struct least least = least_of(r, p);
+    bool growing = true;
+    for (int i = 0; i < SHORTLIST_MODELS_MAX / 64; i++)
+        growing = growing && !(p->facts.kind.models[i] & ~r->growing[i]);
+    const struct marginal_work work = work_of(r, p, growing);
+    const struct marginal_prices money = marginal_prices(&p->facts.money, &p->rates, &work);
+    struct shortlist_terms t = {.state = state_of(p),
+                                .money = (float)money.fixed,
+                                .money_per_input = (float)money.per_input,
+                                .money_per_output = (float)money.per_output,
+                                .tail = 1,
+                                .mj = (float)p->state.wake_mj,
+                                .mj_per_input = (float)p->rates.mj_per_input,
+                                .mj_per_output = (float)p->rates.mj_per_output};
+    if (!least.predicted)
+        return t; /* as good as the best: somebody is to find out */
+    t.first_us = is_late(p, 0) ? (float)ROUTER_LATE_US : coarse_us(least.first_us + (double)p->state.wake_us);
+    t.first_us_per_input = coarse(least.per_input_us);
+    t.next_us = coarse(least.next_us);
+    t.tail = coarse(fmax(1, exp(least.sd * r->tail_z)));
+    return t;
+}
+
+static void tell_index(struct router *r, int32_t node)
+{
+    struct place *p = &r->places[node];
+    p->dirty = false;
+    if (!p->here) {
+        shortlist_drop(r->list, node);
+        return;
+    }
+    const struct shortlist_terms t = terms_of(r, p);
+    if (p->moved)
+        shortlist_put(r->list, node, &p->facts.kind, &t);
+    else
+        shortlist_update(r->list, node, &t);
+    p->moved = false;
+}
+
+static void learn_changes(struct router *r)
+{
+    while (r->n_dirty)
+        tell_index(r, r->dirty[--r->n_dirty]);
+    if (r->came >= REORDER_AFTER && 4 * r->came >= shortlist_count(r->list)) {
+        shortlist_order(r->list);
+        r->came = 0;
+    }
+}
+
+static void set_weights(struct shortlist_query *q, enum route_objective o)
+{
+    switch (o) {
+    case ROUTE_COST: /* among equals the less busy: a second is worth a billionth of a dollar */
+        q->w_money = 1;
+        q->w_us = 0.001f;
+        break;
+    case ROUTE_LATENCY: q->w_us = 1; break;
+    case ROUTE_ENERGY:
+        q->w_mj = 1;
+        q->w_us = 1e-9f;
+        break;
+    case ROUTE_BALANCED: /* a second is worth a tenth of a cent, as a kWh is 12 cents */
+        q->w_money = 1;
+        q->w_us = 1000;
+        q->w_mj = 33;
+        break;
+    }
+}
+
+int router_list(struct router *r, const struct router_ask *a, int32_t out[SHORTLIST_MAX])
+{
+    const struct route_request *q = a->request;
+    int32_t hints[SHORTLIST_HINTS_MAX];
+    int64_t held = 0;
+    learn_changes(r);
+    SPW_ASSERT(a->n_holders <= SHORTLIST_HINTS_MAX && a->n_skip <= SHORTLIST_SKIP_MAX);
+    for (int i = 0; i < a->n_holders; i++) {
+        hints[i] = a->holders[i].node;
+        held = a->holders[i].tokens > held ? a->holders[i].tokens : held;
+    }
+    struct shortlist_query ask = {.model = a->model,
+                                  .local_only = q->local_only,
+                                  .input_tokens = (float)q->input_tokens,
+                                  .output_tokens = (float)q->output_tokens,
+                                  .first_limit_us = (float)q->slo.ttft_us,
+                                  .next_limit_us = (float)q->slo.tpot_us,
+                                  .hints = hints,
+                                  .n_hints = a->n_holders,
+                                  .skip = a->skip,
+                                  .n_skip = a->n_skip,
+                                  .want = SHORTLIST_MAX};
+    set_weights(&ask, q->objective);
+    struct shortlist_result found;
+    shortlist_pick(r->list, &ask, &found);
+    memcpy(out, found.nodes, (size_t)found.n * sizeof(*out));
+    return found.n;
+}
+
+/* ---- candidates -------------------------------------------------------------------------------------------------- */
+
+static int64_t held_of(const struct router_ask *a, int32_t node)
+{
+    for (int i = 0; i < a->n_holders; i++)
+        if (a->holders[i].node == node)
+            return a->holders[i].tokens;
+    return 0;
+}
+
+static void foresee(const struct router *r, const struct router_ask *a, const struct place *p,
+                    struct route_candidate *out)
+{
+    const struct route_request *q = a->request;
+    const struct predictor *known = known_of(r, p, a->model);
+    out->predicted = is_predicted(p, known);
+    if (!out->predicted)
+        return;
+    const struct predict_load load = {
+        .others = p->in_flight, .prompt = q->input_tokens, .cached = out->cached_tokens, .queued = p->queued};
+    out->latency = predict(known, &load);
+    if (is_late(p, a->held ? a->held : q->input_tokens + q->output_tokens))
+        out->latency.ttft = (struct latency){ROUTER_LATE_US, LATE_SD};
+    if (!(p->facts.losses_per_hour > 0))
+        return;
+    const double us = latency_mean(out->latency.ttft) + (double)q->output_tokens * latency_mean(out->latency.tpot);
+    out->risk = -expm1(-p->facts.losses_per_hour * us / US_PER_HOUR);
+}
+
+void router_candidate(const struct router *r, const struct router_ask *a, int32_t node, struct route_candidate *out)
+{
+    const struct place *p = at(r, node);
+    const struct route_request *q = a->request;
+    *out = (struct route_candidate){.serves_model = p->here && has_bit(p->facts.kind.models, a->model)};
+    if (!p->here)
+        return;
+    out->healthy = p->state.state == SHORTLIST_READY || p->state.state == SHORTLIST_FULL;
+    out->local = p->facts.kind.local;
+    out->in_flight = p->in_flight;
+    out->slots = p->facts.slots;
+    out->prices = p->facts.money.listed;
+    out->cached_tokens = held_of(a, node);
+    out->wake_us = p->state.wake_us;
+    if (!out->serves_model)
+        return;
+    struct marginal_work work = work_of(r, p, has_bit(r->growing, a->model));
+    work.input = q->input_tokens > 0 ? q->input_tokens : 0;
+    work.cached = out->cached_tokens < work.input ? out->cached_tokens : work.input;
+    work.output = q->output_tokens > 0 ? q->output_tokens : 0;
+    const struct marginal m = marginal_of(&p->facts.money, &p->rates, &work);
+    out->has_marginal = m.has_money;
+    out->marginal = m.money;
+    out->has_energy = m.has_energy;
+    out->marginal_mj = m.mj;
+    foresee(r, a, p, out);
+}
+
+/* ---- what was learned -------------------------------------------------------------------------------------------- */
+
+const struct predictor *router_learned(const struct router *r, int32_t node, int model)
+{
+    const struct pair *pair = pair_find(r, at(r, node), model);
+    return pair ? &pair->p : NULL;
+}
+
+void router_each(const struct router *r, void (*each)(int32_t node, int model, const struct predictor *p, void *arg),
+                 void *arg)
+{
+    for (int32_t n = 0; n < r->n_places; n++)
+        for (int32_t i = r->places[n].first; i != NONE; i = r->pairs[i].next)
+            each(n, r->pairs[i].model, &r->pairs[i].p, arg);
+}
+
+struct router_stats router_stats(const struct router *r)
+{
+    struct router_stats s = {.pairs_max = r->n_pairs, .unlearned = r->unlearned, .pairs = r->n_used};
+    for (int32_t i = r->free_pair; i != NONE; i = r->pairs[i].next)
+        s.pairs--;
+    return s;
+}
+
+const struct shortlist *router_shortlist(const struct router *r)
+{
+    return r->list;
+}
