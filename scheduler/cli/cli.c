@@ -5,7 +5,7 @@
 
 #include "base/text.h"
 #include "scheduler/admin/admin.h"
-#include "scheduler/front/errors.h"
+#include "scheduler/wire/errors.h"
 
 static int cli_help(int argc, char **argv);
 static int cli_version(int argc, char **argv);

@@ -24,7 +24,7 @@
 #include "scheduler/cache/cache.h"
 #include "scheduler/cache/flight.h"
 #include "scheduler/config/config.h"
-#include "scheduler/front/errors.h"
+#include "scheduler/wire/errors.h"
 
 struct request;
 

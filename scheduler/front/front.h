@@ -32,6 +32,7 @@
 #include "base/money.h"
 #include "scheduler/books/ledger.h"
 #include "scheduler/config/config.h"
+#include "scheduler/nodes/state.h"
 
 struct front;
 struct auth;         /* scheduler/auth/auth.h */
@@ -73,15 +74,6 @@ enum rc front_take_doors(struct front *f, const struct config *config, struct er
 bool front_is_ready(const struct front *f, const char **why);
 
 /* ---- for the admin API -------------------------------------------------------------------------------------- */
-
-/* A node's state, in the order of its life (drawn in nodes.h). */
-enum node_state {
-    NODE_STARTING, /* not yet probed, or its engine is loading */
-    NODE_READY,    /* the last probe was good */
-    NODE_FAILING,  /* probes or requests fail: `reason` says how */
-    NODE_STOPPED,  /* its engine process is not running */
-};
-const char *node_state_name(enum node_state s);
 
 /* Borrowed from the front for the call that hands it out. */
 struct front_node {

@@ -13,9 +13,9 @@
 #include <string.h>
 
 #include "base/text.h"
-#include "scheduler/front/answer.h"
 #include "scheduler/front/front_internal.h"
-#include "scheduler/front/retry_after.h"
+#include "scheduler/wire/answer.h"
+#include "scheduler/wire/retry_after.h"
 
 #define REFUSAL_BYTES_MAX ((size_t)64 << 10)  /* of a node's error body; what is beyond is not read */
 #define PENDING_HIGH      ((size_t)256 << 10) /* towards the client: above it the node is not read... */

@@ -5,8 +5,8 @@
 #define SCHEDULER_FRONT_MODEL_PAGE_H
 
 #include "scheduler/auth/identity.h"
-#include "scheduler/front/card.h"
 #include "scheduler/front/model_table.h"
+#include "scheduler/nodes/card.h"
 
 struct model_facts {
     int nodes, local_nodes;              /* that could answer; 0: it is not for this caller */

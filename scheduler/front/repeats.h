@@ -30,7 +30,7 @@
 #include "base/clock.h"
 #include "base/mailbox.h"
 #include "scheduler/auth/hash_table.h"
-#include "scheduler/front/errors.h"
+#include "scheduler/wire/errors.h"
 
 #define REPEATS_MAX          3 /* computed again, for one key */
 #define REPEAT_WAITERS_MAX   1024

@@ -2,8 +2,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "scheduler/front/answer.h"
 #include "scheduler/front/front_internal.h"
+#include "scheduler/wire/answer.h"
 
 #define APPEND_AGAIN_MS 10  /* the ledger's queue is full */
 #define COMMIT_AGAIN_MS 250 /* the ledger could not be written */

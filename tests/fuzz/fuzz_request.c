@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "scheduler/front/answer.h"
-#include "scheduler/front/request.h"
-#include "scheduler/front/stream.h"
+#include "scheduler/wire/answer.h"
+#include "scheduler/wire/request.h"
+#include "scheduler/wire/stream.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

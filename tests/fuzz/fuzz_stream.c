@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "scheduler/front/stream.h"
+#include "scheduler/wire/stream.h"
 
 struct run {
     struct stream stream;

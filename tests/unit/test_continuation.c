@@ -4,10 +4,10 @@
 #include <stdlib.h>
 
 #include "base/json.h"
-#include "scheduler/front/card.h"
-#include "scheduler/front/request.h"
-#include "scheduler/front/stream.h"
-#include "scheduler/front/survive.h"
+#include "scheduler/nodes/card.h"
+#include "scheduler/wire/request.h"
+#include "scheduler/wire/stream.h"
+#include "scheduler/wire/survive.h"
 #include "tests/unit/test.h"
 
 static struct span span_of(const char *text)

@@ -5,12 +5,12 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "scheduler/front/answer.h"
-#include "scheduler/front/errors.h"
-#include "scheduler/front/request.h"
-#include "scheduler/front/retry_after.h"
-#include "scheduler/front/stream.h"
-#include "scheduler/front/usage.h"
+#include "scheduler/wire/answer.h"
+#include "scheduler/wire/errors.h"
+#include "scheduler/wire/request.h"
+#include "scheduler/wire/retry_after.h"
+#include "scheduler/wire/stream.h"
+#include "scheduler/wire/usage.h"
 #include "tests/unit/test.h"
 
 static struct span span_of(const char *text)

@@ -7,7 +7,7 @@
 #include <malloc.h>
 #include <stdlib.h>
 
-#include "scheduler/front/stream.h"
+#include "scheduler/wire/stream.h"
 
 #define CHUNK(text)                                                                                                    \
     "data: "                                                                                                           \

@@ -3,7 +3,7 @@
  * links: spw_sched_front */
 #include "tests/unit/test.h"
 
-#include "scheduler/front/urgency.h"
+#include "scheduler/wire/urgency.h"
 
 #define BATCH_AFTER_MS 300000
 static const struct wall now = {INT64_C(1800000000) * NS_PER_S + 250 * NS_PER_MS}; /* 2027-01-15T08:00:00.25Z */

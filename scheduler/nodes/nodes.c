@@ -1,0 +1,612 @@
+#include "scheduler/nodes/nodes.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "base/tls.h"
+#include "scheduler/nodes/node_key.h"
+
+#define CONNECT_MS      2000
+#define ENGINE_GRACE_MS 5000
+#define PROBE_BYTES_MAX ((size_t)256 << 10)
+
+struct nodes {
+    struct nodes_options o;
+    struct node *nodes;       /* ROUTE_CANDIDATES_MAX places */
+    int n;                    /* that have ever been taken; atomic, and only grows */
+    SSL_CTX *tls;             /* for https addresses that say no more; made when the first one needs it */
+    struct provider *process; /* made when the first node needs it */
+    char *key_file, *key;     /* of the engines that it starts; owned */
+    struct holds holds;
+    struct listed listed;
+    struct config *config; /* a reference; o.config is it */
+    struct changes changes;
+    int stopping; /* engines that nodes_stop() waits for */
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+    struct event *stop_event;
+};
+
+const struct nodes_options *nodes_options(const struct nodes *t)
+{
+    return &t->o;
+}
+
+struct changes *nodes_changes(struct nodes *t)
+{
+    return &t->changes;
+}
+
+struct listed *nodes_listed(const struct nodes *t)
+{
+    return (struct listed *)&t->listed; /* as below */
+}
+
+struct holds *nodes_holds(const struct nodes *t)
+{
+    return (struct holds *)&t->holds; /* under the lock, not part of what const says */
+}
+
+const char *node_state_name(enum node_state s)
+{
+    switch (s) {
+    case NODE_STARTING: return "starting";
+    case NODE_READY: return "ready";
+    case NODE_FAILING: return "failing";
+    case NODE_STOPPED: return "stopped";
+    }
+    return "unknown";
+}
+
+void node_enter(struct node *n, enum node_state state, const char *reason)
+{
+    const struct nodes_options *o = &n->table->o;
+    pthread_mutex_lock(o->lock);
+    bool changed = n->state != state, other_reason = strcmp(n->reason, reason) != 0;
+    n->state = state;
+    node_changed_locked(n);
+    if (other_reason)
+        snprintf(n->reason, sizeof n->reason, "%s", reason);
+    if (changed)
+        n->state_since = clock_wall(o->clock);
+    pthread_mutex_unlock(o->lock);
+    if (!changed && !other_reason)
+        return;
+    log_write(o->log, state == NODE_FAILING || state == NODE_STOPPED ? LOG_WARN : LOG_INFO, "node",
+              changed ? "state changed" : "reason changed",
+              (const struct log_field[]){LOG_S("node", n->name), LOG_S("state", node_state_name(state)),
+                                         LOG_S("reason", n->reason)},
+              3);
+    if (changed && state == NODE_READY)
+        o->on_capacity(o->arg);
+}
+
+enum node_state node_state_now(const struct node *n)
+{
+    pthread_mutex_lock(n->table->o.lock);
+    enum node_state state = n->state;
+    pthread_mutex_unlock(n->table->o.lock);
+    return state;
+}
+
+/* ---- addresses -------------------------------------------------------------------------------------------------- */
+
+/* "http://host[:port]" or "https://...", a trailing slash at most: the configuration has checked it already, but what
+ * follows depends on it. */
+static enum rc parse_url(struct node_target *a, const char *url, struct error *e)
+{
+    const char *p = url;
+    int64_t port;
+    a->tls = strncmp(url, "https://", 8) == 0;
+    if (!a->tls && strncmp(url, "http://", 7) != 0)
+        return error_set(e, RC_INVALID, "'%s' is no address: it starts with http:// or https://", url);
+    p += a->tls ? 8 : 7;
+    const char *end = p + strcspn(p, "/?#"), *close = *p == '[' ? memchr(p, ']', (size_t)(end - p)) : NULL;
+    const char *colon = memchr(close ? close : p, ':', (size_t)(end - (close ? close : p)));
+    const char *host = close ? p + 1 : p, *host_end = close ? close : colon ? colon : end;
+    if (host_end <= host || (size_t)(host_end - host) >= sizeof a->host || (*end && strcmp(end, "/") != 0))
+        return error_set(e, RC_INVALID, "'%s' is no base address: write it as in http://10.0.0.5:8000", url);
+    memcpy(a->host, host, (size_t)(host_end - host));
+    a->host[host_end - host] = '\0';
+    a->port = a->tls ? 443 : 80;
+    if (colon) {
+        char digits[16];
+        snprintf(digits, sizeof digits, "%.*s", (int)(end - colon - 1), colon + 1);
+        if (text_parse_int(digits, 1, 65535, &port) != RC_OK)
+            return error_set(e, RC_INVALID, "'%s': the port is from 1 to 65535", url);
+        a->port = (int)port;
+    }
+    return RC_OK;
+}
+
+enum rc node_client_new(struct node *n, struct event_base *loop, struct http_client **c, unsigned *generation,
+                        struct error *e)
+{
+    struct nodes *t = n->table;
+    pthread_mutex_lock(t->o.lock);
+    struct node_target target = n->target;
+    struct node_spec *spec = node_spec_ref(n->spec);
+    pthread_mutex_unlock(t->o.lock);
+    if (!target.host[0]) {
+        node_spec_unref(spec);
+        return error_set(e, RC_AGAIN, "node '%s' has no address at the moment", n->name);
+    }
+    struct http_client_options o = {
+        /* no limits on silence here: requests and probes have their own */
+        .limits = http_limits_default,
+        .connect_ms = CONNECT_MS,
+        .tls = target.tls ? n->tls : NULL,
+        .tls_name = spec->config->tls_name,
+    };
+    o.limits.body_bytes_max = 0;
+    *generation = target.generation;
+    enum rc rc = http_client_new(c, loop, target.host, target.port, &o, e);
+    node_spec_unref(spec);
+    return rc;
+}
+
+/* From now on the node is at this place, or (host "") nowhere. Returns the generation that ends. */
+static unsigned move_to(struct node *n, struct node_target target)
+{
+    pthread_mutex_lock(n->table->o.lock);
+    unsigned before = n->target.generation;
+    target.generation = before + 1;
+    n->target = target;
+    pthread_mutex_unlock(n->table->o.lock);
+    return before;
+}
+
+/* The system's roots are read once for all nodes. */
+static enum rc open_tls(struct node *n, struct error *e)
+{
+    struct nodes *t = n->table;
+    const struct tls_client_files own = {n->config->tls_ca, n->config->tls_cert, n->config->tls_key};
+    if (own.ca || own.cert)
+        return tls_client_new(&n->tls, &own, e);
+    enum rc rc = t->tls ? RC_OK : tls_client_new(&t->tls, &(struct tls_client_files){.ca = NULL}, e);
+    if (rc == RC_OK && SSL_CTX_up_ref(t->tls) == 1)
+        n->tls = t->tls;
+    return rc;
+}
+
+static enum rc connect_to(struct node *n, const char *url, struct error *e)
+{
+    struct nodes *t = n->table;
+    struct node_target a = {.port = 0};
+    unsigned generation;
+    enum rc rc = parse_url(&a, url, e);
+    if (rc == RC_OK && a.tls && !n->tls)
+        rc = open_tls(n, e);
+    if (rc != RC_OK)
+        return rc;
+    move_to(n, a);
+    rc = node_client_new(n, t->o.loop, &n->client, &generation, e);
+    if (rc == RC_OK) {
+        n->address = spw_strdup(url);
+        health_start(n);
+    }
+    return rc;
+}
+
+void node_disconnect(struct node *n)
+{
+    unsigned generation = move_to(n, (struct node_target){.host = ""});
+    health_stop(n);
+    http_client_free(n->client);
+    free(n->address);
+    n->client = NULL;
+    n->address = NULL;
+    n->table->o.on_gone(n, generation, n->table->o.arg);
+}
+
+/* ---- provider process ------------------------------------------------------------------------------------------- */
+
+static void on_instance(const struct provider_instance *i, void *arg)
+{
+    struct nodes *t = arg;
+    struct node *n = nodes_find(t, i->name);
+    struct error e;
+    if (!n) /* the last word of one that has left */
+        return;
+    n->pid = i->pid;
+    n->restarts = i->restarts;
+    if (i->state == INSTANCE_RUNNING) {
+        char url[64] = "";
+        snprintf(url, sizeof url, "http://%s:%d", i->host, i->port);
+        pthread_mutex_lock(t->o.lock);
+        node_forget_locked(n);
+        pthread_mutex_unlock(t->o.lock);
+        node_tell(n);
+        node_enter(n, NODE_STARTING, "the engine is starting");
+        if (connect_to(n, url, &e) != RC_OK)
+            node_enter(n, NODE_FAILING, e.message);
+    } else if (i->state == INSTANCE_BACKOFF || i->state == INSTANCE_GONE) {
+        /* State first: what fails while its connections close shall not be sent here again. */
+        node_enter(n, NODE_STOPPED, i->reason[0] ? i->reason : "the engine has ended");
+        if (n->client)
+            node_disconnect(n);
+    }
+}
+
+/* The key that our engines are started with, and the provider that starts them. */
+static enum rc open_process(struct nodes *t, struct error *e)
+{
+    struct provider_env env = {
+        .loop = t->o.loop, .log = t->o.log, .clock = t->o.clock, .on_change = on_instance, .arg = t};
+    if (t->process)
+        return RC_OK;
+    if (!t->key_file)
+        t->key_file = spw_asprintf("%s/node.key", t->o.config->state_dir);
+    enum rc rc = t->key ? RC_OK : node_key_make(&t->key, t->key_file, e);
+    return rc == RC_OK ? provider_process.open(&t->process, &env, e) : rc;
+}
+
+static enum rc start_engine(struct node *n, struct error *e)
+{
+    struct nodes *t = n->table;
+    const struct config_node *c = n->config;
+    struct provider_spec spec = {
+        .name = c->name,
+        .engine = c->engine,
+        .model_path = c->model_path,
+        .alias = node_upstream_model(c) ? node_upstream_model(c) : c->models[0],
+        .node_key_file = t->key_file,
+        .port = c->port,
+        .threads = c->threads,
+        .ctx_size = c->ctx_size,
+        .max_batch = c->max_batch,
+    };
+    enum rc rc = t->process->ops->launch(t->process, &spec, e);
+    n->engine = rc == RC_OK;
+    return rc;
+}
+
+enum rc node_end_engine(struct node *n, void (*done)(enum rc rc, void *n))
+{
+    struct nodes *t = n->table;
+    if (!n->engine)
+        return RC_NOT_FOUND;
+    n->engine = false;
+    return t->process->ops->terminate(t->process, n->name, ENGINE_GRACE_MS, done, n);
+}
+
+static void one_stopped(enum rc rc, void *arg)
+{
+    struct nodes *t = arg;
+    (void)rc;
+    if (--t->stopping == 0)
+        event_active(t->stop_event, EV_TIMEOUT, 0);
+}
+
+static void on_stopped(evutil_socket_t fd, short what, void *arg)
+{
+    struct nodes *t = arg;
+    (void)fd;
+    (void)what;
+    t->stopped(t->stopped_arg);
+}
+
+void nodes_stop(struct nodes *t, int64_t grace_ms, void (*done)(void *arg), void *arg)
+{
+    t->stopped = done;
+    t->stopped_arg = arg;
+    t->stop_event = evtimer_new(t->o.loop, on_stopped, t);
+    for (int i = 0; i < t->n && t->process; i++) {
+        if (node_is_there(&t->nodes[i]) &&
+            t->process->ops->terminate(t->process, t->nodes[i].name, grace_ms, one_stopped, t) == RC_OK)
+            t->stopping++;
+    }
+    if (t->stopping == 0)
+        event_active(t->stop_event, EV_TIMEOUT, 0);
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+
+static void forget_secret(char *secret)
+{
+    if (secret)
+        OPENSSL_cleanse(secret, strlen(secret));
+    free(secret);
+}
+
+struct node_spec *node_spec_ref(struct node_spec *s)
+{
+    if (s)
+        __atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);
+    return s;
+}
+
+void node_spec_unref(struct node_spec *s)
+{
+    if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    forget_secret(s->authorization);
+    forget_secret(s->node_key);
+    config_free(s->owner);
+    free(s);
+}
+
+/* Reads the node's secrets from their files. A reference is the caller's. */
+enum rc node_spec_make(struct nodes *t, const struct config *owner, const struct config_node *c, struct node_spec **out,
+                       struct error *e)
+{
+    struct node_spec *s = spw_calloc(1, sizeof *s);
+    *s = (struct node_spec){.refs = 1, .owner = config_ref(owner), .config = c};
+    enum rc rc = c->node_key_file ? file_read_secret(&s->node_key, c->node_key_file, e) : RC_OK;
+    if (rc == RC_OK && c->api_key_file) {
+        char *secret = NULL;
+        rc = file_read_secret(&secret, c->api_key_file, e);
+        if (rc == RC_OK)
+            s->authorization = spw_asprintf("Bearer %s", secret);
+        forget_secret(secret);
+    }
+    if (rc == RC_OK && c->provider == PROVIDER_PROCESS) {
+        rc = open_process(t, e);
+        if (rc == RC_OK)
+            s->node_key = spw_strdup(t->key);
+    }
+    if (rc != RC_OK) {
+        node_spec_unref(s);
+        return error_prefix(e, "node '%s'", c->name);
+    }
+    *out = s;
+    return RC_OK;
+}
+
+enum rc node_start(struct node *n, struct error *e)
+{
+    const struct config_node *c = n->config;
+    enum rc rc = c->provider == PROVIDER_PROCESS ? start_engine(n, e) : connect_to(n, c->url, e);
+    return rc == RC_OK ? rc : error_prefix(e, "node '%s'", c->name);
+}
+
+static const struct config_node nobody = {.name = ""};
+
+bool node_is_there(const struct node *n)
+{
+    return n->place == PLACE_TAKEN || n->place == PLACE_ENDING || n->place == PLACE_ENDED;
+}
+
+void nodes_set_config(struct nodes *t, const struct config *c)
+{
+    struct config *before = t->config;
+    t->config = config_ref(c);
+    t->o.config = t->config;
+    holds_configure(&t->holds, c);
+    config_free(before);
+}
+
+void node_take_place(struct nodes *t, int index, struct node_spec *spec)
+{
+    struct node *n = &t->nodes[index];
+    bool same_name = strcmp(n->name, spec->config->name) == 0;
+    spec->index = index;
+    pthread_mutex_lock(t->o.lock);
+    *n = (struct node){.table = t,
+                       .index = index,
+                       .spec = spec,
+                       .config = spec->config,
+                       .state = NODE_STARTING,
+                       .state_since = clock_wall(t->o.clock),
+                       .place = PLACE_TAKEN,
+                       .target = {.generation = n->target.generation},
+                       .requests = same_name ? n->requests : 0,
+                       .failures = same_name ? n->failures : 0,
+                       .opened = same_name ? n->opened : 0,
+                       .cooled = same_name ? n->cooled : 0,
+                       .probe_us = -1};
+    snprintf(n->name, sizeof n->name, "%s", spec->config->name);
+    if (index >= t->n)
+        __atomic_store_n(&t->n, index + 1, __ATOMIC_RELEASE);
+    node_changed_locked(n);
+    pthread_mutex_unlock(t->o.lock);
+    strbuf_init(&n->probe_body, PROBE_BYTES_MAX);
+    if (!same_name)
+        t->o.on_new_name(n, t->o.arg);
+}
+
+void node_clear_place(struct node *n)
+{
+    struct nodes *t = n->table;
+    if (n->client)
+        node_disconnect(n);
+    node_hold_stop(n);
+    SSL_CTX_free(n->tls);
+    n->tls = NULL;
+    strbuf_fini(&n->probe_body);
+    pthread_mutex_lock(t->o.lock);
+    struct node_spec *spec = n->spec;
+    n->spec = NULL;
+    n->config = &nobody;
+    n->leaving = n->draining = false;
+    n->state = NODE_STOPPED;
+    n->place = PLACE_RESTS;
+    node_changed_locked(n);
+    pthread_mutex_unlock(t->o.lock);
+    node_spec_unref(spec);
+}
+
+enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct error *e)
+{
+    const struct config *c = o->config;
+    enum rc rc = RC_OK;
+    if (c->n_nodes > ROUTE_CANDIDATES_MAX)
+        return error_set(e, RC_INVALID, "%d nodes are configured; at most %d can be routed", c->n_nodes,
+                         ROUTE_CANDIDATES_MAX);
+    struct nodes *t = spw_calloc(1, sizeof(*t));
+    t->o = *o;
+    nodes_set_config(t, c);
+    SPW_ASSERT(getrandom(&t->holds.random, sizeof t->holds.random, 0) == sizeof t->holds.random);
+    t->holds.random |= 1;
+    t->nodes = spw_calloc(ROUTE_CANDIDATES_MAX, sizeof *t->nodes);
+    rc = shortlist_new(&t->listed.list, ROUTE_CANDIDATES_MAX, e);
+    for (int i = 0; i < c->n_nodes && rc == RC_OK; i++) {
+        struct node_spec *spec = NULL;
+        rc = node_spec_make(t, c, &c->nodes[i], &spec, e);
+        if (rc != RC_OK)
+            break;
+        node_take_place(t, i, spec);
+        rc = node_start(&t->nodes[i], e);
+    }
+    if (rc != RC_OK) {
+        nodes_free(t);
+        return rc;
+    }
+    *out = t;
+    return RC_OK;
+}
+
+void nodes_free(struct nodes *t)
+{
+    if (!t)
+        return;
+    if (t->process)
+        t->process->ops->close(t->process);
+    changes_stop(t);
+    for (int i = 0; i < t->n; i++) {
+        if (node_is_there(&t->nodes[i]))
+            node_clear_place(&t->nodes[i]);
+    }
+    if (t->stop_event)
+        event_free(t->stop_event);
+    if (t->key_file)
+        unlink(t->key_file);
+    free(t->key_file);
+    forget_secret(t->key);
+    SSL_CTX_free(t->tls);
+    config_free(t->config);
+    shortlist_free(t->listed.list);
+    free(t->nodes);
+    free(t);
+}
+
+int nodes_count(const struct nodes *t)
+{
+    return __atomic_load_n(&t->n, __ATOMIC_ACQUIRE);
+}
+
+struct node *nodes_at(const struct nodes *t, int index)
+{
+    SPW_ASSERT(index >= 0 && index < nodes_count(t));
+    return &t->nodes[index];
+}
+
+/* One that leaves is found as long as no other of its name is there. */
+struct node *nodes_find(const struct nodes *t, const char *name)
+{
+    struct node *leaving = NULL;
+    for (int i = 0; i < t->n; i++) {
+        struct node *n = &t->nodes[i];
+        if (!node_is_there(n) || strcmp(n->name, name) != 0)
+            continue;
+        if (!n->leaving)
+            return n;
+        leaving = n;
+    }
+    return leaving;
+}
+
+bool nodes_any_ready(const struct nodes *t)
+{
+    for (int i = 0; i < t->n; i++) {
+        if (node_is_there(&t->nodes[i]) && node_state_now(&t->nodes[i]) == NODE_READY)
+            return true;
+    }
+    return false;
+}
+
+bool node_serves(const struct node *n, const char *model)
+{
+    return config_node_serves(n->config, model);
+}
+
+/* An engine of ours answers to one name only, its alias. */
+const char *node_upstream_model(const struct config_node *c)
+{
+    if (c->upstream_model)
+        return c->upstream_model;
+    return c->provider == PROVIDER_PROCESS && c->n_models > 1 ? c->models[0] : NULL;
+}
+
+void node_set_drain(struct node *n, bool draining)
+{
+    const struct nodes_options *o = &n->table->o;
+    pthread_mutex_lock(o->lock);
+    bool changed = n->draining != draining;
+    int in_flight = n->in_flight;
+    n->draining = draining;
+    node_changed_locked(n);
+    pthread_mutex_unlock(o->lock);
+    if (!changed)
+        return;
+    log_info(o->log, "node", draining ? "draining: gets nothing new" : "back in service", LOG_S("node", n->name),
+             LOG_I("in_flight", in_flight));
+    if (!draining)
+        o->on_capacity(o->arg);
+}
+
+enum { RANK_SAME = 0, RANK_OTHER_CLASS, RANK_TEXT, RANK_UNFIT };
+
+static int32_t rank(const struct node *n, const struct nodes_need *need)
+{
+    if (!need->said)
+        return RANK_SAME;
+    if (need->by_ids && n->card.resume && strcmp(n->card.numerics, need->numerics) == 0)
+        return RANK_SAME;
+    if (need->by_ids && n->card.resume && !need->same_class)
+        return RANK_OTHER_CLASS;
+    return need->by_text && n->config->continue_by == CONTINUE_PREFIX ? RANK_TEXT : RANK_UNFIT;
+}
+
+void node_candidate_locked(const struct node *n, const struct nodes_need *need, struct route_candidate *out)
+{
+    struct breaker_look look = breaker_look(&n->breaker, need->now_us);
+    *out = (struct route_candidate){
+        .serves_model = node_serves(n, need->model),
+        .healthy = n->state == NODE_READY,
+        .draining = n->draining || n->leaving,
+        .local = n->config->local,
+        .tried = (need->tried >> n->index) & 1,
+        .unfit = rank(n, need) == RANK_UNFIT,
+        .kept = n->kept_for && n->kept_for != need->who,
+        .broken = look.word == BREAKER_BLOCKED,
+        .cooling = look.word == BREAKER_COOLING,
+        .back_us = look.wait_us,
+        .rank = rank(n, need),
+        .in_flight = n->in_flight,
+        .slots = n->config->slots,
+        .prices = n->config->prices,
+        .cached_tokens = affinity_tokens(need->prefix, n->index, n->target.generation),
+    };
+}
+
+int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
+                          struct route_candidate out[ROUTE_CANDIDATES_MAX])
+{
+    for (int i = 0; i < t->n; i++)
+        node_candidate_locked(&t->nodes[i], need, &out[i]);
+    return t->n;
+}
+
+static void probe_soon(void *arg)
+{
+    health_probe_soon(arg);
+}
+
+bool node_failed(struct node *n, enum node_fault fault, const char *reason)
+{
+    const struct nodes_options *o = &n->table->o;
+    pthread_mutex_lock(o->lock);
+    n->failures++;
+    bool out = fault == NODE_FAULT_CONNECT && n->state == NODE_READY;
+    pthread_mutex_unlock(o->lock);
+    if (!out)
+        return false;
+    node_enter(n, NODE_FAILING, reason);
+    mailbox_call(o->mail, probe_soon, n);
+    return true;
+}

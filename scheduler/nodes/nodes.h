@@ -1,0 +1,258 @@
+/* The node table: who there is, whether it answers, what it carries.
+ *
+ * Owns the nodes, their health checks and the providers that start them, all on one loop; the upstream connection pools
+ * belong to the loops that use them (node_client_new()). Everything that takes decisions reads it through
+ * nodes_snapshot().
+ *
+ * Threads: the fields under "routing" are read and written by every loop and stand behind the lock of nodes_options,
+ * which is never held over I/O. A function whose name ends with _locked wants it held; the others take it themselves
+ * where they need it. What is neither under "routing" nor constant belongs to the table's own loop.
+ *
+ * A node's state and what moves it:
+ *
+ *                    probe is good                     probe or connection fails
+ *     STARTING  ----------------------->  READY  ------------------------------->  FAILING
+ *        ^  \--- probe fails: stays,        ^                                         |
+ *        |       reason changes             +-----------------------------------------+
+ *        |                                              probe is good
+ *        +--- its engine runs ---  STOPPED  <--- its engine ends (from any state; provider process)
+ */
+#ifndef SCHEDULER_NODES_NODES_H
+#define SCHEDULER_NODES_NODES_H
+
+#include <pthread.h>
+
+#include "base/clock.h"
+#include "base/http_client.h"
+#include "base/log.h"
+#include "base/mailbox.h"
+#include "policies/breaker.h"
+#include "policies/retry_budget.h"
+#include "policies/route.h"
+#include "policies/shortlist.h"
+#include "providers/provider.h"
+#include "scheduler/config/config.h"
+#include "scheduler/nodes/affinity.h"
+#include "scheduler/nodes/card.h"
+#include "scheduler/nodes/state.h"
+
+struct nodes;
+
+/* Of a place in the table. Names and counts stay where they are when a node goes, for the case that it comes back. */
+enum node_place {
+    PLACE_FREE, /* config is an empty one, so that whoever looks at all nodes needs no exception */
+    PLACE_TAKEN,
+    PLACE_ENDING, /* its engine is being ended */
+    PLACE_ENDED,  /* and is gone */
+    PLACE_RESTS,  /* some loop may still know of it */
+};
+
+/* Why a node that is ready gets nothing all the same (holds.c). */
+enum node_hold { HOLD_NONE, HOLD_BREAKER, HOLD_COOLING };
+
+struct node_target {
+    unsigned generation; /* counts up with each change of the rest; 0: there was no address yet */
+    char host[256];      /* "": nowhere at the moment */
+    int port;
+    bool tls;
+};
+
+/* What the configuration says of a node. Counted and never changed: a reload gives the node another one, and a leg keeps
+ * the one that it began with, and with it its prices and names. Any thread. */
+struct node_spec {
+    int refs;
+    struct config *owner; /* a reference; config is part of it */
+    const struct config_node *config;
+    int index;           /* of the node */
+    char *authorization; /* owned: "Bearer ..." towards the node, or NULL. Never logged */
+    char *node_key;      /* owned: see docs/NODE_API.md; NULL: no engine of ours. Never logged */
+};
+struct node_spec *node_spec_ref(struct node_spec *s); /* NULL is fine, here and there */
+void node_spec_unref(struct node_spec *s);
+/* The name to send to the node instead of the one asked for, or NULL: the same. */
+const char *node_upstream_model(const struct config_node *c);
+
+struct node {
+    struct nodes *table;
+    int index;
+    char name[65]; /* constant as long as anybody holds a slot on it */
+    /* routing */
+    struct node_spec *spec;           /* a reference */
+    const struct config_node *config; /* its: for the table's loop and under the lock; others hold the spec */
+    struct node_card card;            /* of the last good health check */
+    const void *kept_for;             /* the one request that may start here, or NULL: any may */
+    enum node_state state;
+    bool draining;
+    bool leaving; /* the configuration has lost it: it finishes what it has, and goes */
+    char reason[160];
+    struct wall state_since;
+    int in_flight;
+    uint64_t requests, failures;
+    struct node_target target; /* where it is now */
+    struct breaker breaker;    /* of a node that is ready: is it well enough to be sent anything? */
+    char breaker_reason[160];  /* why it opened last */
+    enum node_hold told;       /* what the log said last */
+    uint64_t opened, cooled;   /* times that its breaker opened, that it asked to be left alone */
+    SSL_CTX *tls;              /* owned; set before target.tls says so, then constant */
+    /* the table's loop */
+    char *address;              /* owned: "http://host:port"; NULL before there is one */
+    struct http_client *client; /* of health checks; NULL before there is an address */
+    int pid, restarts;
+    enum node_place place;
+    bool engine;              /* provider process has an instance of its name */
+    struct event *hold_timer; /* a hold ends by itself; NULL until there was one */
+    /* health check (health.c) */
+    struct event *timer;     /* next probe, or the deadline of the running one */
+    struct http_call *probe; /* NULL: none runs */
+    int probe_status, probe_misses;
+    bool probe_models; /* it has no /health: ask /v1/models */
+    bool probe_card;   /* the running probe asks /v1/models under the node key */
+    struct strbuf probe_body;
+    struct mono probe_started;
+    int64_t probe_us;
+};
+
+struct nodes_options { /* all borrowed */
+    struct event_base *loop;
+    const struct config *config;
+    const struct log *log;
+    const struct clock *clock;
+    pthread_mutex_t *lock; /* of the fields under "routing" */
+    struct mailbox *mail;  /* of `loop` */
+    /* Capacity may have come: a node became ready or got undrained. Without the lock; on any loop that calls in here. */
+    void (*on_capacity)(void *arg);
+    /* The node is not where it was up to this generation: pools with connections to there are to be dropped. On `loop`. */
+    void (*on_gone)(struct node *n, unsigned generation, void *arg);
+    /* Once every loop has been through its messages: done(n), on `loop`. */
+    void (*rest)(struct node *n, void (*done)(void *n), void *arg);
+    /* The place has been another node's: its counts are to begin anew. */
+    void (*on_new_name)(struct node *n, void *arg);
+    void *arg;
+};
+
+enum rc nodes_new(struct nodes **t, const struct nodes_options *o, struct error *e) SPW_MUST_USE;
+/* After the pools of all loops. */
+void nodes_free(struct nodes *t);
+/* End the engines that we started; done(arg) on the loop once all are gone, also when there are none. */
+void nodes_stop(struct nodes *t, int64_t grace_ms, void (*done)(void *arg), void *arg);
+
+/* A reload, in two steps: what can fail, and what cannot. The plan is for one commit or discard. Nodes that are named as
+ * before and differ only in what a running node can take over get the new specification; those that are gone or differ in
+ * more leave; new ones are started, when there is a place and no engine of that name left. */
+struct nodes_plan;
+enum rc nodes_prepare(struct nodes *t, const struct config *c, struct nodes_plan **plan, struct error *e) SPW_MUST_USE;
+void nodes_commit(struct nodes *t, struct nodes_plan *plan);
+void nodes_discard(struct nodes_plan *plan); /* NULL is fine */
+
+int nodes_count(const struct nodes *t); /* of places, free ones too; it only grows */
+bool node_is_there(const struct node *n);
+struct node *nodes_at(const struct nodes *t, int index);
+struct node *nodes_find(const struct nodes *t, const char *name);
+bool nodes_any_ready(const struct nodes *t);
+bool node_serves(const struct node *n, const char *model);
+void node_set_drain(struct node *n, bool draining);
+/* A pool of connections to where the node is now, for `loop`; *generation says which place that is. RC_AGAIN: it is
+ * nowhere at the moment. */
+enum rc node_client_new(struct node *n, struct event_base *loop, struct http_client **c, unsigned *generation,
+                        struct error *e) SPW_MUST_USE;
+
+/* What a request needs of a node. */
+struct nodes_need {
+    const char *model;
+    uint64_t tried;                      /* bit i: node i has failed for this request */
+    const void *who;                     /* whom a node may be kept for */
+    bool said;                           /* something has been said: the node must go on from there... */
+    bool by_ids, by_text;                /* ... and this is known of it */
+    const char *numerics;                /* the class of what has been said */
+    const struct request_prefix *prefix; /* who holds the prompt's beginning */
+    bool same_class;                     /* it was said as another model: ids of another class would mean nothing */
+    int64_t now_us;
+};
+/* What route_choose() sees. Best suited to go on is a node of the same numerics class, then one of another class, then
+ * one that goes on by text. Returns the count. */
+int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
+                          struct route_candidate out[ROUTE_CANDIDATES_MAX]);
+
+void node_candidate_locked(const struct node *n, const struct nodes_need *need, struct route_candidate *out);
+
+/* ---- listed.c ---------------------------------------------------------------------------------------------------- */
+
+struct listed { /* under the lock */
+    struct shortlist *list;
+    uint64_t changed; /* bit per node of which the index does not know the latest */
+};
+struct listed *nodes_listed(const struct nodes *t);
+/* Something that routing looks at: its load, state, holds or specification. */
+void node_changed_locked(struct node *n);
+/* The indexes of the nodes that are worth a look for q, of all that serve the model and have not failed for it. */
+int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
+                      int32_t out[SHORTLIST_MAX]);
+
+/* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe is good: true for the leg that
+ * did so, of all that break off together. Any loop. */
+enum node_fault { NODE_FAULT_CONNECT, NODE_FAULT_ANSWER };
+bool node_failed(struct node *n, enum node_fault fault, const char *reason);
+
+/* ---- holds.c: breakers, cool-downs and the budget of retries ---------------------------------------------------- */
+
+/* How a leg ended, as far as that says something about the node. */
+struct leg_word {
+    enum breaker_outcome outcome;
+    const char *reason; /* BREAKER_FAILED: static or the caller's; else NULL */
+    bool cool;          /* the node wants to be left alone... */
+    int64_t cool_us;    /* ...for so long; 0: it does not say */
+};
+struct breaker_leg node_begin_locked(struct node *n);
+/* True: node_tell() has something to say once the lock is free. */
+bool node_end_locked(struct node *n, const struct breaker_leg *leg, const struct leg_word *word);
+/* Its first token came after took_us. Locked; the rest as above. Others may be placed there afterwards. */
+bool node_spoke_locked(struct node *n, struct breaker_leg *leg, int64_t took_us);
+/* Log what has changed, once, and see to it that a hold that ends by itself is noticed. Any loop, without the lock. */
+void node_tell(struct node *n);
+/* What holds it now, and (if wait_us is not NULL) for how long still; 0: it hangs on the request that tries it. */
+enum node_hold node_hold_locked(const struct node *n, int64_t *wait_us);
+void node_hold_text_locked(const struct node *n, char *text, size_t size); /* for people; "" when nothing holds it */
+/* Another process is there now. */
+void node_forget_locked(struct node *n);
+void retry_count_request_locked(struct nodes *t);
+bool retry_take(struct nodes *t); /* takes the lock */
+int64_t nodes_now_us(const struct nodes *t);
+
+/* ---- between nodes.c, health.c and holds.c ---------------------------------------------------------------------------- */
+
+/* Any loop. */
+void node_enter(struct node *n, enum node_state state, const char *reason);
+enum node_state node_state_now(const struct node *n);
+const struct nodes_options *nodes_options(const struct nodes *t);
+struct holds { /* of the whole table, under the lock */
+    struct breaker_spec breaker;
+    struct retry_spec retry;
+    struct retry_budget budget;
+    uint64_t random; /* state of a generator; never 0 */
+};
+struct holds *nodes_holds(const struct nodes *t);
+void holds_configure(struct holds *h, const struct config *c);
+void node_hold_stop(struct node *n);
+/* ---- between nodes.c and changes.c ------------------------------------------------------------------------------- */
+
+struct changes {                                     /* of the table, by reloads */
+    struct node_spec *pending[ROUTE_CANDIDATES_MAX]; /* not started yet; references */
+    int n_pending;
+    struct event *sweep; /* while nodes leave or wait to be started */
+};
+struct changes *nodes_changes(struct nodes *t);
+void changes_stop(struct nodes *t);
+enum rc node_spec_make(struct nodes *t, const struct config *owner, const struct config_node *c, struct node_spec **out,
+                       struct error *e) SPW_MUST_USE;
+void node_take_place(struct nodes *t, int index, struct node_spec *spec); /* the reference goes over; not yet started */
+enum rc node_start(struct node *n, struct error *e) SPW_MUST_USE;
+void node_disconnect(struct node *n);
+/* Ends its engine; RC_NOT_FOUND: there is none. done(n) when it is gone. */
+enum rc node_end_engine(struct node *n, void (*done)(enum rc rc, void *n)) SPW_MUST_USE;
+void nodes_set_config(struct nodes *t, const struct config *c); /* under the lock */
+void node_clear_place(struct node *n);                          /* its memory goes */
+void health_start(struct node *n);                              /* the first probe, at once; n has a client */
+void health_stop(struct node *n);                               /* cancels what runs */
+void health_probe_soon(struct node *n);                         /* an interval is too long to wait */
+
+#endif

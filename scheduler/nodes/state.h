@@ -1,0 +1,14 @@
+/* A node's state: what the node table keeps (nodes.h draws what moves it) and what those who only look at nodes are told. */
+#ifndef SCHEDULER_NODES_STATE_H
+#define SCHEDULER_NODES_STATE_H
+
+/* In the order of its life. */
+enum node_state {
+    NODE_STARTING, /* not yet probed, or its engine is loading */
+    NODE_READY,    /* the last probe was good */
+    NODE_FAILING,  /* probes or requests fail: `reason` says how */
+    NODE_STOPPED,  /* its engine process is not running */
+};
+const char *node_state_name(enum node_state s);
+
+#endif

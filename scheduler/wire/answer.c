@@ -1,0 +1,72 @@
+#include "scheduler/wire/answer.h"
+
+#include <string.h>
+
+#include "base/json.h"
+#include "scheduler/wire/usage.h"
+
+#define BYTES_PER_TOKEN 4
+
+/* Bytes of the string literals under these keys, quotes left out. */
+static size_t text_bytes(struct span object, const char *const *keys, int n)
+{
+    struct span key, value;
+    struct scan s = scan_object(object);
+    size_t bytes = 0;
+    while (scan_member(&s, &key, &value)) {
+        for (int i = 0; i < n; i++) {
+            if (span_is(key, keys[i]) && span_is_string(value))
+                bytes += value.n - 2;
+        }
+    }
+    return bytes;
+}
+
+static int64_t count_output(struct span choices)
+{
+    static const char *const texts[] = {"text"}, *const contents[] = {"content", "reasoning_content"};
+    struct span choice;
+    struct scan s = scan_array(choices);
+    size_t bytes = 0;
+    while (scan_element(&s, &choice))
+        bytes += text_bytes(choice, texts, 1) + text_bytes(scan_find(choice, "message"), contents, 2);
+    return (int64_t)((bytes + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN);
+}
+
+/* Scanned, not parsed as strictly as a request: an answer may hold what we refuse from clients (a model may well say
+ * U+0000), and it is passed on as it is. */
+enum rc answer_read(struct span body, struct token_counts *counts, bool *known)
+{
+    struct span choices = {0}, usage = {0}, choice, key, value;
+    struct scan members = scan_object(body);
+    *known = false;
+    while (scan_member(&members, &key, &value)) {
+        if (span_is(key, "choices"))
+            choices = value;
+        else if (span_is(key, "usage"))
+            usage = value;
+    }
+    struct scan s = scan_array(choices);
+    if (members.failed || !choices.n || !scan_element(&s, &choice))
+        return RC_INVALID;
+    *known = usage_parse(usage, counts) == RC_OK;
+    if (!*known)
+        counts->output = count_output(choices);
+    return RC_OK;
+}
+
+enum rc answer_write(struct span body, const char *model, struct strbuf *out)
+{
+    struct span place = model ? scan_find(body, "model") : (struct span){0};
+    struct strbuf name;
+    struct edit edit;
+    if (!model || !span_is_string(place))
+        return strbuf_append(out, body.p, body.n);
+    strbuf_init(&name, 8192);
+    enum rc rc = json_append_string(&name, model, strlen(model));
+    edit = (struct edit){place.p, place.n, name.data, name.len};
+    if (rc == RC_OK)
+        rc = edits_apply(body, &edit, 1, out);
+    strbuf_fini(&name);
+    return rc;
+}
