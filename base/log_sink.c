@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/thread.h"
 
 #define LOG_SINK_NOTE_MAX 160 /* the line about dropped lines */
 
@@ -100,12 +100,7 @@ static void *thread_main(void *arg)
 
 static enum rc start(struct log_sink *s, struct error *e)
 {
-    sigset_t all, before;
-
-    sigfillset(&all); /* signals are the loop thread's */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&s->thread, NULL, thread_main, s);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int failed = thread_start(&s->thread, "log", thread_main, s);
     if (failed)
         return error_set(e, RC_IO, "log: no thread: %s", strerror(failed));
     s->runs = true;

@@ -3,12 +3,12 @@
 #include "base/worker.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/mailbox.h"
+#include "base/thread.h"
 
 struct task {
     struct mail mail; /* back to the loop; first, so that it is the task's address too */
@@ -83,25 +83,19 @@ static void deliver(struct mail *m)
     free(t);
 }
 
-static enum rc start(struct worker *w, struct event_base *loop, struct error *e)
+static enum rc start(struct worker *w, const char *name, struct event_base *loop, struct error *e)
 {
-    sigset_t all, before;
-
     enum rc rc = mailbox_new(&w->finished, loop, e);
     if (rc != RC_OK)
         return error_prefix(e, "worker");
-    /* Signals are the loop thread's. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&w->thread, NULL, thread_main, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int failed = thread_start(&w->thread, name, thread_main, w);
     if (failed)
         return error_set(e, RC_IO, "worker: no thread: %s", strerror(failed));
     w->runs = true;
     return RC_OK;
 }
 
-enum rc worker_new(struct worker **out, struct event_base *loop, int queue_max, struct error *e)
+enum rc worker_new(struct worker **out, const char *name, struct event_base *loop, int queue_max, struct error *e)
 {
     struct worker *w = spw_calloc(1, sizeof *w);
 
@@ -110,7 +104,7 @@ enum rc worker_new(struct worker **out, struct event_base *loop, int queue_max, 
     w->waiting.tail = &w->waiting.head;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->more, NULL);
-    enum rc rc = start(w, loop, e);
+    enum rc rc = start(w, name, loop, e);
     if (rc != RC_OK) {
         worker_free(w);
         return rc;

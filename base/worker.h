@@ -9,7 +9,9 @@
 
 struct worker;
 
-enum rc worker_new(struct worker **w, struct event_base *loop, int queue_max, struct error *e) SPW_MUST_USE;
+/* name: its thread's (base/thread.h). */
+enum rc worker_new(struct worker **w, const char *name, struct event_base *loop, int queue_max,
+                   struct error *e) SPW_MUST_USE;
 /* Ends after the task that runs; tasks not begun are not run. done() of each is called from inside, so that nothing
  * leaks: with RC_CANCELLED for those. NULL is fine. */
 void worker_free(struct worker *w);

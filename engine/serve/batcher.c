@@ -6,6 +6,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/thread.h"
+
 #define PREFILL_TOKENS_DEFAULT 32
 
 enum job_phase { JOB_WAITING, JOB_PREFILL, JOB_DECODE, JOB_DONE };
@@ -535,7 +537,7 @@ enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struc
         batcher_destroy(b);
         return error_set(e, RC_IO, "cannot create an event descriptor: errno %d", errno);
     }
-    int failed = pthread_create(&b->thread, NULL, engine_thread, b);
+    int failed = thread_start(&b->thread, "batcher", engine_thread, b);
     if (failed) {
         batcher_destroy(b);
         return error_set(e, RC_IO, "cannot start the engine thread: errno %d", failed);

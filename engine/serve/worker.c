@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/thread.h"
 
 struct task_list {
     struct worker_task *first, **tail;
@@ -92,7 +93,7 @@ enum rc worker_new(struct worker **out, int tasks_max, struct error *e)
     list_init(&w->todo);
     list_init(&w->done);
     w->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    int failed = w->fd < 0 ? errno : pthread_create(&w->thread, NULL, worker_thread, w);
+    int failed = w->fd < 0 ? errno : thread_start(&w->thread, "prepare", worker_thread, w);
     if (failed) {
         worker_destroy(w);
         return error_set(e, RC_IO, "cannot start a worker thread: errno %d", failed);

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -110,6 +111,9 @@ static bool start_worker(struct pool *p, int thread)
         free(start);
         return false;
     }
+    char name[16]; /* as much as Linux takes */
+    snprintf(name, sizeof name, "kernel-%hu", (unsigned short)thread);
+    (void)pthread_setname_np(p->workers[thread - 1], name); /* for top -H, gdb and perf */
     return true;
 }
 

@@ -223,7 +223,7 @@ enum rc admin_new(struct admin **out, const struct admin_options *o, struct erro
     a->config = config_ref(c);
     a->started = clock_wall(o->clock);
     a->remote.needs_key = true;
-    enum rc rc = worker_new(&a->reader, o->loop, 16, e);
+    enum rc rc = worker_new(&a->reader, "admin", o->loop, 16, e);
     if (rc == RC_OK)
         rc = open_door(a, &a->local, socket, NULL, e);
     if (rc == RC_OK && c->admin_listen)

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/thread.h"
 
 #define LEDGER_MAGIC      0x4c444752u
 #define PORT_MAGIC        0x4c445054u
@@ -519,12 +519,7 @@ static void work_in_the_background(pthread_t thread)
 
 static enum rc start_worker(struct ledger *l, struct error *e)
 {
-    /* Signals are the loop thread's. */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&l->worker, NULL, worker_main, l);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int failed = thread_start(&l->worker, "ledger", worker_main, l);
     if (failed)
         return error_set(e, RC_IO, "ledger: no worker thread: %s", strerror(failed));
     l->worker_runs = true;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "scheduler/books/ledger_budgets.h"
 #include "scheduler/budgets/redis_internal.h"
 #include "scheduler/budgets/redis_script.h"
@@ -323,7 +324,8 @@ void rebuild_start(struct redis_store *s, const char *epoch)
         snprintf(s->telling, sizeof s->telling, "%s", epoch);
         s->told = false;
     }
-    s->rebuilder_started = !s->told && !s->ending && pthread_create(&s->rebuilder, NULL, rebuild_main, s) == 0;
+    s->rebuilder_started =
+        !s->told && !s->ending && thread_start(&s->rebuilder, "budget-rebuild", rebuild_main, s) == 0;
     if (!s->rebuilder_started)
         s->rebuilding = false;
     pthread_mutex_unlock(&s->lock);

@@ -248,7 +248,7 @@ static void start(struct reload *r)
 enum rc reload_ask(struct reload *r, reload_done_cb *done, void *arg)
 {
     struct error e;
-    if (!r->worker && worker_new(&r->worker, r->o.loop, 1, &e) != RC_OK)
+    if (!r->worker && worker_new(&r->worker, "reload", r->o.loop, 1, &e) != RC_OK)
         return e.code;
     if (r->next.n == RELOAD_ASKERS_MAX)
         return RC_FULL;

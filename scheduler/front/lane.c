@@ -3,12 +3,12 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/loop.h"
+#include "base/thread.h"
 #include "scheduler/books/ledger.h"
 #include "scheduler/front/front_internal.h"
 #include "scheduler/front/who.h"
@@ -320,20 +320,14 @@ static void *lane_main(void *arg)
 
 enum rc lanes_start(struct front *f, struct error *e)
 {
-    sigset_t all, before;
     int failed = 0;
-    sigfillset(&all); /* signals are the main thread's */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     for (int i = 1; i < f->n_lanes && !failed; i++) {
         struct lane *l = &f->lanes[i];
-        char name[16];
-        failed = pthread_create(&l->thread, NULL, lane_main, l);
+        char name[THREAD_NAME_MAX + 1];
+        snprintf(name, sizeof name, "lane-%d", i);
+        failed = thread_start(&l->thread, name, lane_main, l);
         l->runs = !failed;
-        snprintf(name, sizeof name, "lane %d", i);
-        if (l->runs)
-            pthread_setname_np(l->thread, name);
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return failed ? error_set(e, RC_IO, "no thread for a worker: %s", strerror(failed)) : RC_OK;
 }
 

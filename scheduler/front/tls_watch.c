@@ -51,7 +51,7 @@ enum rc tls_watch_new(struct tls_watch **out, const struct tls_watch_options *o,
 
     w->o = *o;
     *out = w;
-    enum rc rc = worker_new(&w->worker, o->loop, 1, e);
+    enum rc rc = worker_new(&w->worker, "tls-watch", o->loop, 1, e);
     w->timer = rc == RC_OK ? event_new(o->loop, -1, EV_PERSIST, on_timer, w) : NULL;
     if (rc == RC_OK && (!w->timer || event_add(w->timer, &every) != 0))
         rc = error_set(e, RC_IO, "the loop takes no timer");

@@ -354,6 +354,16 @@ def key_hash(key):
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+def thread_names(pid):
+    """Of all threads of a process, the first one's first."""
+    folder = f"/proc/{pid}/task"
+    names = []
+    for task in sorted(os.listdir(folder), key=int):
+        with open(f"{folder}/{task}/comm") as f:
+            names.append(f.read().rstrip("\n"))
+    return names
+
+
 class Scheduler:
     """`spillway serve` with a configuration that is written here. node(): one entry of `nodes`."""
 

@@ -16,7 +16,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Connection, Skip, main, request, wait_until  # noqa: E402
+from harness import Connection, Skip, main, request, thread_names, wait_until  # noqa: E402
 
 SHAPE = {
     "arch": "deepseek2", "n_layer": 3, "n_embd": 64, "n_head": 4, "n_ff": 128, "n_vocab": 512, "n_ctx": 65536,
@@ -640,8 +640,11 @@ def metrics(args):
 
 def idle(args):
     """Awake and without work it uses no processor."""
-    with Server(args) as s:
+    with Server(args, "--threads", "2") as s:
         s.complete(max_tokens=50)
+        names = thread_names(s.process.pid)
+        assert names[0] == "spillway-engine"[:15], names
+        assert {"batcher", "prepare", "kernel-1"} <= set(names) and names[0] not in names[1:], names
 
         def ticks():
             with open(f"/proc/{s.process.pid}/stat") as f:

@@ -13,7 +13,8 @@ import threading
 import time
 
 import test_gateway
-from harness import Connection, Scheduler, Script, Skip, Upstream, chat, key_hash, main, node, request, wait_until
+from harness import (Connection, Scheduler, Script, Skip, Upstream, chat, key_hash, main, node, request, thread_names,
+                     wait_until)
 
 WORKERS = 3
 OK, CANCELLED, FAILED = range(3)  # in the ledger
@@ -30,7 +31,7 @@ def lane_switches(s):
     for task in os.listdir(folder):
         with open(f"{folder}/{task}/status") as f:
             fields = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
-        if fields["Name"].startswith("lane "):
+        if fields["Name"].startswith("lane-"):
             out[fields["Name"]] = int(fields["voluntary_ctxt_switches"])
     return out
 
@@ -50,7 +51,9 @@ def spread(args):
     with Scheduler(args.build, [node("a", up)], workers=WORKERS).ready() as s:
         assert s.metrics()["spillway_workers"] == WORKERS
         before = lane_switches(s)
-        assert sorted(before) == ["lane 1", "lane 2"], before
+        assert sorted(before) == ["lane-1", "lane-2"], before
+        names = thread_names(s.process.pid)
+        assert names[0] == "spillway" and "spillway" not in names[1:] and {"log", "ledger"} < set(names), names
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda i: chat(s.port, stream=i % 2 == 0), range(120)))
         assert all(a.status == 200 for a in answers)

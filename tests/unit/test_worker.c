@@ -50,7 +50,7 @@ static void test_order(void)
     int order = 0;
     bool out_of_order = false;
 
-    CHECK(worker_new(&w, loop, 100, &e) == RC_OK);
+    CHECK(worker_new(&w, "test", loop, 100, &e) == RC_OK);
     for (int i = 0; i < 100; i++) {
         jobs[i] = (struct job){.index = i, .order = &order, .out_of_order = &out_of_order};
         CHECK(worker_submit(w, run, done, &jobs[i]) == RC_OK);
@@ -72,7 +72,7 @@ static void test_bound_and_free(void)
     int order = 0, taken = 0, ran = 0, cancelled = 0;
     bool out_of_order = false;
 
-    CHECK(worker_new(&w, loop, 3, &e) == RC_OK);
+    CHECK(worker_new(&w, "test", loop, 3, &e) == RC_OK);
     for (int i = 0; i < 5; i++) {
         jobs[i] = (struct job){.index = i, .order = &order, .out_of_order = &out_of_order};
         enum rc rc = worker_submit(w, run_slowly, done, &jobs[i]);

@@ -1,0 +1,23 @@
+#include "base/thread.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+int thread_start(pthread_t *t, const char *name, void *(*run)(void *arg), void *arg)
+{
+    static const int own_faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    char kept[THREAD_NAME_MAX + 1];
+    sigset_t all, before;
+
+    sigfillset(&all);
+    for (size_t i = 0; i < sizeof own_faults / sizeof *own_faults; i++)
+        sigdelset(&all, own_faults[i]);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(t, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!failed) {
+        snprintf(kept, sizeof kept, "%s", name);
+        (void)pthread_setname_np(*t, kept); /* without a name it works as well */
+    }
+    return failed;
+}

@@ -1,0 +1,14 @@
+/* Threads that people can tell apart: each has a name, which `top -H`, gdb and perf show, and leaves signals to the
+ * program's first thread. (The kernels' pool depends on nothing of ours and does the same by itself.) The first thread
+ * keeps the program's name, by which ps and pgrep find it. */
+#ifndef BASE_THREAD_H
+#define BASE_THREAD_H
+
+#include <pthread.h>
+
+#define THREAD_NAME_MAX 15 /* bytes that Linux keeps of a name; a longer one is cut */
+
+/* 0, or the errno of why there is none. In the thread all signals are blocked but those that its own faults raise. */
+int thread_start(pthread_t *t, const char *name, void *(*run)(void *arg), void *arg);
+
+#endif
