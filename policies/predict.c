@@ -10,9 +10,11 @@
 #define SD_LEAST      0.02
 #define SD_MOST       2.0
 #define SURPRISE_MOST 3.0 /* of one observation, in ln: one stall is not the rule */
-#define INVERSE_MOST  1e6
-#define TRUST_KNOWN   0.05 /* relative variance of the coefficients */
-#define TRUST_GUESSED 25.0
+#define HOLD_KNOWN    0.05 /* observations that the prior counts as: coefficients are thought right within a half or so, */
+#define HOLD_GUESSED  0.0008 /* or within a factor of five */
+#define PART_MOST     1e6    /* of one coefficient in one observation, by what was seen */
+#define SOLVE_ALL     32     /* observations; after these every SOLVE_EVERY-th changes the line */
+#define SOLVE_EVERY   4
 
 static const struct node_curve guessed = {
     .base_us = 50000, .prefill_us_per_tok = 100, .decode_us_base = 20000, .decode_us_per_seq = 1000};
@@ -28,10 +30,13 @@ static void fit_init(struct predict_fit *f, int n, const double *at, bool known,
 {
     memset(f, 0, sizeof *f);
     f->n = n;
+    f->hold = known ? HOLD_KNOWN : HOLD_GUESSED;
     for (int i = 0; i < n; i++) {
-        double trust = known ? TRUST_KNOWN : TRUST_GUESSED, size = at[i] > 0 ? at[i] : 1;
         f->at[i] = at[i];
-        f->inverse[i][i] = trust * size * size;
+        f->began[i] = at[i];
+        f->unit[i] = at[i] > 0 ? at[i] : 1;
+        f->square[i][i] = f->hold;
+        f->right[i] = f->hold * f->began[i] / f->unit[i];
     }
     double sd = log_sd > 0 ? log_sd : known ? SD_KNOWN : SD_GUESSED;
     f->log_variance = sd * sd;
@@ -52,32 +57,77 @@ static struct latency latency_of(const struct predict_fit *f, const double *x)
     return (struct latency){line_at(f, x) * f->scale, f->sd};
 }
 
+/* square * c = right for the coefficients that are in; the others are 0. By Cholesky's way: square is positive definite, since
+ * `hold` is never forgotten. False: numbers ran out. */
+static bool solve(const struct predict_fit *f, unsigned in, double c[PREDICT_TERMS])
+{
+    double l[PREDICT_TERMS][PREDICT_TERMS], y[PREDICT_TERMS];
+    int at[PREDICT_TERMS], n = 0;
+    for (int i = 0; i < f->n; i++) {
+        c[i] = 0;
+        if (in >> i & 1)
+            at[n++] = i;
+    }
+    for (int i = 0; i < n; i++) {
+        y[i] = f->right[at[i]];
+        for (int k = 0; k <= i; k++) {
+            l[i][k] = f->square[at[i]][at[k]];
+            for (int m = 0; m < k; m++)
+                l[i][k] -= l[i][m] * l[k][m];
+            if (k < i)
+                l[i][k] /= l[k][k];
+        }
+        if (!(l[i][i] > 0))
+            return false;
+        l[i][i] = sqrt(l[i][i]);
+        for (int k = 0; k < i; k++)
+            y[i] -= l[i][k] * y[k];
+        y[i] /= l[i][i];
+    }
+    for (int i = n - 1; i >= 0; i--) {
+        for (int k = i + 1; k < n; k++)
+            y[i] -= l[k][i] * y[k];
+        y[i] /= l[i][i];
+        if (!isfinite(y[i]))
+            return false;
+        c[at[i]] = y[i];
+    }
+    return true;
+}
+
+static void set_line(struct predict_fit *f)
+{
+    double c[PREDICT_TERMS];
+    unsigned in = (1u << f->n) - 1;
+    for (int round = 0; round < f->n && in; round++) {
+        if (!solve(f, in, c))
+            return;
+        int worst = 0;
+        for (int i = 1; i < f->n; i++)
+            worst = c[i] < c[worst] ? i : worst;
+        if (c[worst] >= 0)
+            break;
+        in &= ~(1u << worst);
+        c[worst] = 0;
+    }
+    for (int i = 0; i < f->n; i++)
+        f->at[i] = fmax(0, c[i]) * f->unit[i];
+}
+
 /* The line learns relative errors: features and time are divided by the time that was seen. */
 static void learn_line(struct predict_fit *f, const double *x, double us)
 {
-    double u[PREDICT_TERMS] = {0}, gain[PREDICT_TERMS], power = FORGET, error = 1;
+    double u[PREDICT_TERMS];
     for (int i = 0; i < f->n; i++)
-        error -= f->at[i] * x[i] / us;
+        u[i] = fmin(x[i] * f->unit[i] / us, PART_MOST);
     for (int i = 0; i < f->n; i++) {
         for (int k = 0; k < f->n; k++)
-            u[i] += f->inverse[i][k] * x[k] / us;
-        power += u[i] * x[i] / us;
+            f->square[i][k] = f->square[i][k] * FORGET + u[i] * u[k];
+        f->square[i][i] += f->hold * (1 - FORGET);
+        f->right[i] = f->right[i] * FORGET + u[i] + f->hold * (1 - FORGET) * f->began[i] / f->unit[i];
     }
-    for (int i = 0; i < f->n; i++) {
-        gain[i] = u[i] / power;
-        f->at[i] = fmax(0, f->at[i] + gain[i] * error);
-    }
-    for (int i = 0; i < f->n; i++) {
-        for (int k = 0; k < f->n; k++)
-            f->inverse[i][k] = (f->inverse[i][k] - gain[i] * u[k]) / FORGET;
-        /* What is never excited must not grow without a bound (covariance wind-up). */
-        double most = INVERSE_MOST * (f->at[i] * f->at[i] + 1);
-        if (!(f->inverse[i][i] < most)) {
-            for (int k = 0; k < f->n; k++)
-                f->inverse[i][k] = f->inverse[k][i] = 0;
-            f->inverse[i][i] = most;
-        }
-    }
+    if (f->observed <= SOLVE_ALL || f->observed % SOLVE_EVERY == 0)
+        set_line(f);
 }
 
 static void learn(struct predict_fit *f, const double *x, double us)
@@ -93,7 +143,7 @@ static void learn(struct predict_fit *f, const double *x, double us)
     /* The first ones count for more, so that a guess is soon forgotten. */
     double part = fmax(MOVING, 1.0 / (double)(f->observed + 1));
     double before = line_at(f, x);
-    learn_line(f, x, us);
+    learn_line(f, x, was.median_us * exp(surprise));
     /* What the line has taken over of the surprise is no offset any more. */
     f->log_offset += part * surprise - log(line_at(f, x) / before);
     f->log_offset = fmin(fmax(f->log_offset, -SURPRISE_MOST), SURPRISE_MOST);

@@ -8,8 +8,10 @@
  * prompts in chunks beside its decoding (curve_ttft_us() has the same; Agrawal et al., Sarathi-Serve, 2024). Of a node whose
  * chunks are not known, steps is 1, and so a constant.
  * They begin as the node's curve (policies/curve.h) where it was calibrated, else as a guess, and are corrected by every
- * answer: recursive least squares of relative errors with exponential forgetting (Haykin, Adaptive Filter Theory,
- * ch. 10), no coefficient below 0. Around the lines the times are taken to be lognormal; spread and offset are moving
+ * answer: least squares of relative errors with exponential forgetting, held to where they began by a term that is never
+ * forgotten (Tikhonov), so that what is seldom seen, or only together with something else, stays as it was; no
+ * coefficient below 0 (the most negative is set to nothing, and the others are solved anew). Around the lines the times are
+ * taken to be lognormal; spread and offset are moving
  * averages of the logarithm of (observed / predicted), so that a node that has become slow is believed slow after a few
  * answers even if the lines have not followed yet.
  *
@@ -30,8 +32,10 @@
 #define PREDICT_TERMS  4
 struct predict_fit { /* one line; coefficient i of features x[i] */
     int n;
-    double at[PREDICT_TERMS],
-        inverse[PREDICT_TERMS][PREDICT_TERMS]; /* inverse: of the correlations, as least squares keeps it */
+    double at[PREDICT_TERMS];
+    double began[PREDICT_TERMS], unit[PREDICT_TERMS]; /* what coefficients are counted in: as they began, or 1 */
+    double square[PREDICT_TERMS][PREDICT_TERMS], right[PREDICT_TERMS]; /* of the normal equations, in those units */
+    double hold;                                                       /* of the prior */
     double log_offset, log_variance;
     double scale, sd; /* of the two: what a prediction needs */
     uint64_t observed, tenths[PREDICT_TENTHS];

@@ -54,7 +54,7 @@ void sim_set_accepts(struct sim *x, int32_t node, bool accepts)
         o->accepting[n->accept_at] = last;
         x->nodes[last].accept_at = n->accept_at;
     }
-    sim_route_changed(x, node);
+    sim_route_accepts(x, node);
 }
 
 /* --- money and energy
@@ -112,25 +112,6 @@ static void bill_offer(struct sim *x, int32_t offer)
     pay_energy(x, offer);
 }
 
-/* Energy of one more token, by the node's draw with a full batch beside an idle one's. */
-static void set_marginal(struct sim *x, int32_t offer)
-{
-    const struct sim_offer *o = &x->s->offers[offer];
-    const struct sim_type *t = &x->s->types[o->type];
-    const struct node_spec *spec = &x->specs[o->type];
-    const double pico_per_mj = o->site < 0 ? 0 : (double)x->site_uusd[o->site] / 3600.0;
-    const double busy = spec->mw[spec->sequences] - spec->mw[0];
-    const double step = t->curve.decode_us_base + t->curve.decode_us_per_seq * spec->sequences;
-    const double out = busy * step / spec->sequences * 1e-6 * pico_per_mj;
-    const double in = (spec->prefill_mw > spec->mw[0] ? spec->prefill_mw - spec->mw[0] : 0) *
-                      t->curve.prefill_us_per_tok * 1e-6 * pico_per_mj;
-    x->offers[offer].mj_per_output = (float)(busy * step / spec->sequences * 1e-6);
-    x->offers[offer].mj_per_input = (float)((spec->prefill_mw > spec->mw[0] ? spec->prefill_mw - spec->mw[0] : 0) *
-                                            t->curve.prefill_us_per_tok * 1e-6);
-    x->offers[offer].marginal = (struct token_prices){
-        .input = {(int64_t)(in > 0 ? in : 0)}, .cached_input = {0}, .output = {(int64_t)(out > 0 ? out : 0)}};
-}
-
 void sim_site_event(struct sim *x, int32_t site)
 {
     const struct sim_site *s = &x->s->sites[site];
@@ -139,9 +120,7 @@ void sim_site_event(struct sim *x, int32_t site)
         if (x->s->offers[i].site == site && x->site_known)
             bill_offer(x, i);
     x->site_uusd[site] = tariff_at(s->tariff, at_s);
-    for (int32_t i = 0; i < x->s->n_offers; i++)
-        if (x->s->offers[i].site == site)
-            set_marginal(x, i);
+    router_tariff(x->router, site, x->site_uusd[site]);
     const int64_t until_s = tariff_until(s->tariff, at_s);
     const bool far = until_s - x->s->start_unix_s > INT64_MAX / (4 * SIM_US_PER_S);
     event_queue_set(&x->queue, x->at_sites + site, far ? EVENT_NEVER : (until_s - x->s->start_unix_s) * SIM_US_PER_S);
@@ -235,7 +214,7 @@ int32_t sim_launch(struct sim *x, int32_t offer, enum sim_state state)
                            .asleep_in = POWER_SLEEP};
     node_model_init(&n->m, spec, heap, x->now_us);
     const struct power_levels *l = &x->s->types[o->type].levels;
-    sim_route_forget(x, node);
+    sim_route_came(x, node);
     if (state == SIM_BOOTING) {
         x->offers[offer].bill.launches++;
         enter(x, node, SIM_BOOTING, o->boot_us);
@@ -310,6 +289,7 @@ static void gone(struct sim *x, int32_t node)
     n->fails_us = EVENT_NEVER;
     sim_reschedule(x, node);
     sim_drop_all(x, node);
+    sim_route_gone(x, node);
     sim_reschedule(x, node);
     x->free_nodes[x->n_free_nodes++] = node;
 }
@@ -472,7 +452,9 @@ void sim_fleet_init(struct sim *x)
         const struct sim_offer *o = &x->s->offers[i];
         struct sim_offer_state *s = &x->offers[i];
         const struct sim_type *t = &x->s->types[o->type];
-        s->launchable_since_us = -1;
+        s->launchable_since_us = s->known = -1;
+        const struct marginal_facts facts = sim_marginal(x, i);
+        s->rates = marginal_rates(&facts, &t->curve);
         s->slots = t->slots ? t->slots : t->sequences_max;
         s->bill = (struct sim_bill){
             .provider = o->provider, .zone = o->zone, .what = x->s->types[o->type].name, .market = o->market};
@@ -480,9 +462,6 @@ void sim_fleet_init(struct sim *x)
     for (int32_t i = 0; i < x->s->n_sites; i++)
         sim_site_event(x, i);
     x->site_known = true;
-    for (int32_t i = 0; i < x->s->n_offers; i++)
-        if (x->s->offers[i].site < 0)
-            set_marginal(x, i);
 }
 
 /* After the offers' first events: what is there at the start. */

@@ -9,7 +9,7 @@
 #include "policies/forecast.h"
 #include "policies/prefix.h"
 #include "policies/progress.h"
-#include "policies/shortlist.h"
+#include "policies/router.h"
 #include "scheduler/simulate/event_queue.h"
 #include "scheduler/simulate/node_model.h"
 #include "scheduler/simulate/sim.h"
@@ -50,6 +50,8 @@ struct sim_live {            /* one that has come and has not ended */
     bool as_batch;                    /* a budget says so */
     bool local_only, measured, moved; /* moved: interrupted at least once */
     int64_t enter_us;                 /* the room */
+    struct router_leg leg;            /* on its node */
+    int64_t sent_us, spoke_us;        /* this leg; -1: no token yet */
     int32_t next_free;
 };
 struct sim_waiter {
@@ -81,7 +83,6 @@ struct sim_node {
     int64_t life_us;  /* when the state under way ends; EVENT_NEVER */
     int64_t fails_us; /* EVENT_NEVER: it does not */
     int32_t offer, slots;
-    bool listed;
     int32_t free, counted; /* slots in the model's sums: free ones, all */
     enum sim_state state;
     bool leaving;      /* the market takes it back, at life_us */
@@ -99,14 +100,15 @@ struct sim_node {
 struct sim_offer_state {
     int32_t alive, booting, asleep, broken; /* broken: in repair. alive: all but asleep, broken */
     int32_t leaving;
-    int32_t available;                 /* now; INT32_MAX: no series */
-    double capacity;                   /* of one node: tokens/s at the SLO, as last reckoned */
-    int32_t slots;                     /* of one node */
-    double concurrency;                /* of one node: requests being served at the SLO at its capacity */
-    struct pusd price;                 /* per hour, now */
-    float mj_per_input, mj_per_output; /* likewise, in millijoules */
-    struct token_prices marginal; /* of one more request on a node that is awake: its energy, by the tariff of now */
-    int64_t launchable_since_us;  /* -1: not now */
+    int32_t available;           /* now; INT32_MAX: no series */
+    double capacity;             /* of one node: tokens/s at the SLO, as last reckoned */
+    double told_share;           /* price / capacity, as routing was told last */
+    int32_t slots;               /* of one node */
+    double concurrency;          /* of one node: requests being served at the SLO at its capacity */
+    struct pusd price;           /* per hour, now */
+    struct marginal_rates rates; /* energy of one more token on a node that is awake */
+    int32_t known;               /* the node that an answer ended on last; -1: none */
+    int64_t launchable_since_us; /* -1: not now */
     /* Nodes that accept. */
     int32_t *accepting; /* owned */
     int32_t n_accepting, cap_accepting;
@@ -149,6 +151,7 @@ struct sim_model_state {
     bool batch_goes;    /* on what is being, or was, launched for it: batch may fill every slot */
     bool batch_urgent;  /* it may go to an API, too */
     bool serving;       /* waiters are being served: no recursion */
+    bool growing;       /* hardly a slot is free: one more request would make it one more machine */
     int32_t slots;      /* of all nodes that accept */
     struct sim_model_result *out;
 };
@@ -196,11 +199,9 @@ struct sim {
 
     int64_t sample_us; /* between samples */
     struct sim_result *r;
-    uint64_t turn;                 /* round robin */
-    double api_tail[SIM_APIS_MAX]; /* the SLO's quantile of what it takes, by its mean */
-    struct shortlist *shortlist;   /* owned */
-    int32_t came;                  /* nodes, since it was last put in order */
-    struct prefix_map *prefix;     /* owned; NULL: no prompt had blocks */
+    uint64_t turn;             /* round robin */
+    struct router *router;     /* owned */
+    struct prefix_map *prefix; /* owned; NULL: no prompt had blocks */
     bool prefix_tried;
     const uint64_t *blocks; /* of the request that is being placed; NULL: none, or not known any more */
     int32_t n_blocks;
@@ -240,12 +241,17 @@ struct sim_pick {
     bool may_wait;
 };
 struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread);
-/* The node's slots or state changed. */
+/* The node's slots or load changed; whether it accepts; what it is (its speed, its slots). */
 void sim_route_changed(struct sim *x, int32_t node);
-/* Only what it is busy with did. */
-void sim_route_load(struct sim *x, int32_t node);
-void sim_route_forget(struct sim *x, int32_t node);
+void sim_route_accepts(struct sim *x, int32_t node);
+void sim_route_facts(struct sim *x, int32_t node);
+void sim_route_came(struct sim *x, int32_t node); /* it was launched: nobody has been there */
+void sim_route_gone(struct sim *x, int32_t node);
+/* A leg's way. said: tokens, by this node. */
 void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node);
+void sim_route_spoke(struct sim *x, struct sim_live *l, int64_t base_us);
+void sim_route_ended(struct sim *x, struct sim_live *l, int32_t said);
+struct marginal_facts sim_marginal(const struct sim *x, int32_t offer); /* of its nodes */
 enum rc sim_route_init(struct sim *x) SPW_MUST_USE;
 void sim_route_fini(struct sim *x);
 

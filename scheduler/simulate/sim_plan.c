@@ -9,6 +9,7 @@
 #include "scheduler/simulate/sim_internal.h"
 
 #define TICK_S_DEFAULT 10
+#define TOLD_WITHIN    0.05 /* a smaller change of what a node costs by the token is no news */
 
 int32_t sim_week_s(const struct sim *x)
 {
@@ -72,8 +73,22 @@ static void set_slots(struct sim *x, int32_t offer, double concurrency)
     for (int32_t i = 0; i < x->n_nodes; i++)
         if (x->nodes[i].state != SIM_GONE && x->nodes[i].offer == offer) {
             x->nodes[i].slots = slots;
+            sim_route_facts(x, i);
             sim_route_changed(x, i);
         }
+}
+
+/* What one more node would cost, by the token: routing is told when it has clearly changed. */
+static void tell_price(struct sim *x, int32_t offer)
+{
+    struct sim_offer_state *o = &x->offers[offer];
+    const double share = o->capacity > 0 ? (double)o->price.v / o->capacity : 0;
+    if (sim_local(x, offer) || fabs(share - o->told_share) <= TOLD_WITHIN * o->told_share)
+        return;
+    o->told_share = share;
+    for (int32_t i = 0; i < x->n_nodes; i++)
+        if (x->nodes[i].state != SIM_GONE && x->nodes[i].offer == offer)
+            sim_route_facts(x, i);
 }
 
 static void capacities(struct sim *x, int32_t model)
@@ -90,6 +105,7 @@ static void capacities(struct sim *x, int32_t model)
         sim_capacity(&c, t, &x->s->models[model].slo, &mix, m->output > 0 ? m->held / m->output : 0);
         m->capacity[i] = c.tokens_per_s;
         x->offers[m->offers[i]].capacity = m->capacity[i];
+        tell_price(x, m->offers[i]);
         const double careful = t->load_max > 0 && c.load > t->load_max ? t->load_max / c.load : 1;
         if (m->hold_s <= 0 && c.requests_per_s > 0) /* until some have been served here */
             m->hold_s = c.concurrency / c.requests_per_s + c.ttft_us * 1e-6;

@@ -124,7 +124,7 @@ static void foresee(struct sim *x, int32_t model, int32_t site)
     for (int32_t i = 0; i < m->n_offers;
          i++) /* answers go on elsewhere: prompt and half of the answer are read again */
         if (x->s->offers[m->offers[i]].site == site)
-            g->move_mj = 1 + (int64_t)((m->prompt + m->output / 2) * (double)x->offers[m->offers[i]].mj_per_input);
+            g->move_mj = 1 + (int64_t)((m->prompt + m->output / 2) * (double)x->offers[m->offers[i]].rates.mj_per_input);
 }
 
 static void set_eco(struct sim *x, struct sim_node *n, bool eco)
@@ -135,6 +135,7 @@ static void set_eco(struct sim *x, struct sim_node *n, bool eco)
     const int32_t type = (int32_t)x->s->offers[n->offer].type;
     node_model_set_spec(&n->m, eco ? &x->eco_specs[type] : &x->specs[type], x->now_us);
     n->m.idle_mw = (float)x->s->types[type].levels.of[eco ? POWER_ECO : POWER_ACTIVE].idle_mw;
+    sim_route_facts(x, (int32_t)(n - x->nodes));
 }
 
 static void obey(struct sim *x, int32_t node, const struct power_choice *c)

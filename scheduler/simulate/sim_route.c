@@ -1,136 +1,103 @@
-/* Which node, or which API. policies/shortlist.h keeps the index and finds the few that are worth a look,
- * policies/prefix.h knows who may have the prompt's beginning, policies/route.h decides; here is what they are told of a node.
+/* Which node, or which API. policies/router.h keeps what is known of each and says what a request would mean there,
+ * policies/prefix.h knows who may have the prompt's beginning, policies/route.h decides; here the router is told of the
+ * fleet, and asked as the daemon asks.
  *
- * In the index nodes have their own numbers, APIs follow after the last. */
+ * In the router nodes have their own numbers, APIs follow after the last. */
 #include <math.h>
 
 #include "policies/route.h"
 #include "scheduler/simulate/sim_internal.h"
 
-#define COARSE_US     20000.0
-#define COARSE_BATCH  8
-#define LATE_US       1e12
-#define REORDER_AFTER 64 /* nodes that came, and a quarter of all: like ones are to be neighbours again */
+#define GROWS_BELOW  0.05 /* of a model's slots are free: one more request would need one more machine... */
+#define GROWS_UNTIL  0.15 /* ...until so many are */
+#define SPREAD_LEAST 0.02 /* of ln T, where a scenario says that an API always takes the same time */
 
-/* --- what is foreseen
- * ------------------------------------------------------------------------------------------------------ */
+/* --- what the router is told -------------------------------------------------------------------------------------- */
 
-/* How well it suits: 0 where the first token is foreseen within the SLO, else the later the worse, so that among those
- * that will
- * be late it is the least late, at whatever price. */
-static int32_t rank_by_ttft(const struct sim_slo *slo, int32_t prompt, double ttft_us)
+static enum marginal_kind kind_of(enum scale_market market)
 {
-    if (!slo->ttft_us)
-        return 0;
-    const double over = prompt > slo->ttft_free_tokens ? (prompt - slo->ttft_free_tokens) * slo->ttft_us_per_tok : 0;
-    const double late = ttft_us - (double)slo->ttft_us - over;
-    return late <= 0 ? 0 : late < 1e9 ? 1 + (int32_t)(late / 1000) : 1000000;
+    return market == SCALE_ON_PREM ? MARGINAL_OWNED : MARGINAL_RENTED;
 }
 
-/* The wait for a place in the batch, or for memory, is not foreseen: who has none is as late as one can be. `usual` is
- * what a
- * request takes of memory in the mean: who queues there comes first, and this one may turn out long. */
-static bool has_room(const struct node_model *m, double usual)
+struct marginal_facts sim_marginal(const struct sim *x, int32_t offer)
 {
-    const double waiting = m->n_queued + m->n_group;
-    return node_model_in_flight(m) < m->spec->sequences &&
-           (!m->spec->kv_tokens || (double)m->kv_used + (waiting + 2) * usual <= (double)m->spec->kv_tokens);
+    const struct sim_offer *o = &x->s->offers[offer];
+    const struct node_spec *spec = &x->specs[o->type];
+    struct marginal_facts f = {.kind = kind_of(o->market),
+                               .listed = o->charge,
+                               .full = spec->sequences,
+                               .per_hour = x->offers[offer].price,
+                               .tokens_per_s = x->offers[offer].capacity};
+    if (o->site >= 0) { /* else the energy is in the price */
+        f.idle_mw = (int64_t)spec->mw[0];
+        f.busy_mw = (int64_t)spec->mw[spec->sequences];
+        f.prefill_mw = (int64_t)spec->prefill_mw;
+    }
+    return f;
 }
 
-static double usual_memory(const struct sim_model_state *m)
-{
-    return m->output > 0 ? m->held / m->output : 0;
-}
-
-static double node_ttft_us(const struct sim *x, const struct sim_node *n, const struct sim_live *l)
-{
-    const double held = usual_memory(&x->models[l->model]);
-    if (!has_room(&n->m, held > l->prompt ? held : l->prompt))
-        return LATE_US;
-    return curve_ttft_us(&n->m.spec->curve, (double)n->m.queued_tokens, l->prompt - l->cached + l->said, n->m.n,
-                         n->m.spec->chunk);
-}
-
-/* An API counts as in time if it is with the probability that is asked for: the quantile of a lognormal distribution,
- * as a multiple of its mean. */
-static double api_tail(const struct sim_api *a, double probability)
-{
-    const double sigma = sqrt(log1p(a->spread * a->spread));
-    return exp(sigma * normal_quantile(probability > 0 ? probability : 0.5) - sigma * sigma / 2);
-}
-
-/* --- what the index is told
- * ---------------------------------------------------------------------------------------------- */
-
-/* The index gets coarse figures, so that near equals are equal there: of equals it looks at a few, of others at all
- * that could be
- * better, and the index changes less often. Candidates are judged by exact ones. */
-static double coarse(double us)
-{
-    return ceil(us / COARSE_US) * COARSE_US;
-}
-
-static struct shortlist_terms terms_of(const struct sim *x, int32_t node)
+/* The draws are known, and a token costs nothing above them: free, which is not the same as not known. */
+static void tell_facts(struct sim *x, int32_t node)
 {
     const struct sim_node *n = &x->nodes[node];
-    const struct node_curve *c = &n->m.spec->curve;
-    const struct sim_offer_state *o = &x->offers[n->offer];
-    const int32_t batch = n->m.n + n->m.n_group + n->m.n_queued + 1;
-    const int32_t decoded = batch < n->m.spec->sequences ? batch : n->m.spec->sequences;
-    const int32_t about = (decoded + COARSE_BATCH - 1) / COARSE_BATCH * COARSE_BATCH;
-    const double step = c->decode_us_base + c->decode_us_per_seq * about;
-    const bool room = has_room(&n->m, usual_memory(&x->models[sim_model_of(x, node)]));
-    return (struct shortlist_terms){
-        .state = n->free > 0 ? SHORTLIST_READY : SHORTLIST_FULL,
-        .money_per_input = (float)o->marginal.input.uusd_per_mtok,
-        .money_per_output = (float)o->marginal.output.uusd_per_mtok,
-        .first_us =
-            (float)(room ? coarse(curve_ttft_us(c, (double)n->m.queued_tokens, 0, n->m.n, n->m.spec->chunk)) : LATE_US),
-        .first_us_per_input = (float)c->prefill_us_per_tok,
-        .next_us = (float)step,
-        .tail = 1,
-        .mj_per_input = o->mj_per_input,
-        .mj_per_output = o->mj_per_output,
-    };
+    const struct sim_offer *o = &x->s->offers[n->offer];
+    struct router_facts f = {.kind = {.local = sim_local(x, n->offer)},
+                             .slots = n->slots,
+                             .sequences = n->m.spec->sequences,
+                             .chunk = n->m.spec->chunk,
+                             .kv_tokens = n->m.spec->kv_tokens,
+                             .curve = &n->m.spec->curve,
+                             .losses_per_hour = o->losses_per_hour,
+                             .site = o->site > 0 ? o->site : 0,
+                             .money = sim_marginal(x, n->offer)};
+    shortlist_kind_add(&f.kind, sim_model_of(x, node));
+    router_put(x->router, node, &f);
 }
 
-/* The index follows who accepts; within the life of a node only its terms change. */
-static void index_changed(struct sim *x, int32_t node)
+static void tell_state(struct sim *x, int32_t node)
 {
-    struct sim_node *n = &x->nodes[node];
-    if (!n->accepts) {
-        if (n->listed)
-            shortlist_drop(x->shortlist, node);
-        n->listed = false;
-        return;
-    }
-    const struct shortlist_terms t = terms_of(x, node);
-    if (n->listed) {
-        shortlist_update(x->shortlist, node, &t);
-        return;
-    }
-    struct shortlist_kind kind = {.local = sim_local(x, n->offer)};
-    shortlist_kind_add(&kind, sim_model_of(x, node));
-    shortlist_put(x->shortlist, node, &kind, &t);
-    n->listed = true;
-    if (++x->came >= REORDER_AFTER && 4 * x->came >= shortlist_count(x->shortlist)) {
-        shortlist_order(x->shortlist);
-        x->came = 0;
-    }
+    const bool accepts = x->nodes[node].accepts;
+    router_state(x->router, node, &(struct router_state){.state = accepts ? SHORTLIST_READY : SHORTLIST_LEAVING});
 }
 
-void sim_route_load(struct sim *x, int32_t node)
+/* A node of a kind that is known already begins with what was learned there. */
+void sim_route_came(struct sim *x, int32_t node)
 {
-    if (x->nodes[node].listed) {
-        const struct shortlist_terms t = terms_of(x, node);
-        shortlist_update(x->shortlist, node, &t);
+    const int32_t offer = x->nodes[node].offer;
+    const int32_t kin = x->offers[offer].known;
+    tell_facts(x, node);
+    if (kin >= 0 && kin != node && router_has(x->router, kin) && x->nodes[kin].offer == offer)
+        router_like(x->router, node, kin);
+    tell_state(x, node);
+    if (x->prefix)
+        prefix_forget(x->prefix, node); /* another process is there: it remembers nothing */
+}
+
+void sim_route_gone(struct sim *x, int32_t node)
+{
+    router_drop(x->router, node);
+}
+
+void sim_route_facts(struct sim *x, int32_t node)
+{
+    tell_facts(x, node);
+}
+
+static void growing(struct sim *x, int32_t model)
+{
+    struct sim_model_state *m = &x->models[model];
+    const double share = m->slots > 0 ? (double)m->free_slots[0] / m->slots : 1;
+    if (x->s->models[model].scaled && (m->growing ? share >= GROWS_UNTIL : share < GROWS_BELOW)) {
+        m->growing = !m->growing;
+        router_growing(x->router, model, m->growing);
     }
 }
 
 void sim_route_changed(struct sim *x, int32_t node)
 {
     struct sim_node *n = &x->nodes[node];
-    struct sim_model_state *m = &x->models[sim_model_of(x, node)];
+    const int32_t model = sim_model_of(x, node);
+    struct sim_model_state *m = &x->models[model];
     const int32_t counted = n->accepts ? n->slots : 0, busy = node_model_in_flight(&n->m);
     const int32_t free_slots = counted > busy ? counted - busy : 0;
     m->slots += counted - n->counted;
@@ -139,37 +106,37 @@ void sim_route_changed(struct sim *x, int32_t node)
         m->free_slots[1] += free_slots - n->free;
     n->counted = counted;
     n->free = free_slots;
-    index_changed(x, node);
+    growing(x, model);
     sim_power_changed(x, node);
 }
 
-/* Another process is there: it remembers nothing. */
-void sim_route_forget(struct sim *x, int32_t node)
+void sim_route_accepts(struct sim *x, int32_t node)
 {
-    if (x->prefix)
-        prefix_forget(x->prefix, node);
+    if (router_has(x->router, node))
+        tell_state(x, node);
+    sim_route_changed(x, node);
 }
 
+/* Lognormal with that mean: the curve of its medians. Nothing is learned of an API here: it is what the scenario says. */
 static void put_api(struct sim *x, int32_t i)
 {
     const struct sim_api *a = &x->s->apis[i];
-    struct shortlist_kind kind = {.local = false};
-    shortlist_kind_add(&kind, (int)a->model);
-    const struct shortlist_terms t = {.state = SHORTLIST_READY,
-                                      .money_per_input = (float)a->prices.input.uusd_per_mtok,
-                                      .money_per_output = (float)a->prices.output.uusd_per_mtok,
-                                      .first_us = (float)a->ttft_us,
-                                      .first_us_per_input = (float)a->ttft_us_per_tok,
-                                      .next_us = (float)a->tpot_us,
-                                      .tail = (float)x->api_tail[i]};
-    shortlist_put(x->shortlist, x->nodes_max + i, &kind, &t);
+    const double sd = fmax(sqrt(log1p(a->spread * a->spread)), SPREAD_LEAST), median = exp(-sd * sd / 2);
+    const struct node_curve curve = {.base_us = (double)a->ttft_us * median,
+                                     .prefill_us_per_tok = a->ttft_us_per_tok * median,
+                                     .decode_us_base = (double)a->tpot_us * median};
+    struct router_facts f = {.curve = &curve, .log_sd = sd, .money = {.kind = MARGINAL_METERED, .listed = a->prices}};
+    shortlist_kind_add(&f.kind, (int)a->model);
+    router_put(x->router, x->nodes_max + i, &f);
+    router_state(x->router, x->nodes_max + i, &(struct router_state){.state = SHORTLIST_READY});
 }
 
 enum rc sim_route_init(struct sim *x)
 {
-    enum rc rc = shortlist_new(&x->shortlist, x->nodes_max + x->s->n_apis + 1, x->e);
-    for (int32_t i = 0; i < x->s->n_apis; i++)
-        x->api_tail[i] = api_tail(&x->s->apis[i], x->s->models[x->s->apis[i].model].slo.probability);
+    const struct router_size size = {.nodes = x->nodes_max + x->s->n_apis + 1,
+                                     .pairs = x->nodes_max,
+                                     .probability = x->s->n_models ? x->s->models[0].slo.probability : 0};
+    const enum rc rc = router_new(&x->router, &size, x->e);
     for (int32_t i = 0; rc == RC_OK && i < x->s->n_apis; i++)
         if (x->s->models[x->s->apis[i].model].api.allowed)
             put_api(x, i);
@@ -178,7 +145,7 @@ enum rc sim_route_init(struct sim *x)
 
 void sim_route_fini(struct sim *x)
 {
-    shortlist_free(x->shortlist);
+    router_free(x->router);
     prefix_free(x->prefix);
 }
 
@@ -202,8 +169,7 @@ static int32_t cached_tokens(const struct sim_live *l, int32_t blocks)
     return (int32_t)(tokens < l->prompt ? tokens : l->prompt - 1);
 }
 
-/* The node was chosen: what of the prompt does it have already? It has all of it from now on. */
-void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node)
+static void prefix_sent(struct sim *x, struct sim_live *l, int32_t node)
 {
     if (!x->blocks || !prefix_there(x))
         return;
@@ -219,8 +185,37 @@ void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node)
     prefix_insert(x->prefix, node, x->blocks, x->n_blocks);
 }
 
-/* --- the decision
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- a request's way ------------------------------------------------------------------------------------------------ */
+
+/* The node was chosen: what of the prompt does it have already? It has all of it from now on. */
+void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node)
+{
+    prefix_sent(x, l, node);
+    const double output = x->models[l->model].output;
+    router_sent(x->router, node,
+                &(struct router_work){
+                    .model = l->model, .prompt = l->prompt + l->said, .cached = l->cached, .output = (int64_t)output},
+                &l->leg);
+    l->sent_us = x->now_us;
+    l->spoke_us = -1;
+}
+
+void sim_route_spoke(struct sim *x, struct sim_live *l, int64_t base_us)
+{
+    l->spoke_us = x->now_us;
+    router_spoke(x->router, &l->leg, (double)(x->now_us + base_us - l->sent_us));
+}
+
+void sim_route_ended(struct sim *x, struct sim_live *l, int32_t said)
+{
+    const int32_t node = l->leg.node;
+    const bool whole = l->spoke_us >= 0 && said > 1;
+    if (node >= 0)
+        x->offers[x->nodes[node].offer].known = node;
+    router_ended(x->router, &l->leg, whole ? (double)(x->now_us - l->spoke_us) / (said - 1) : 0);
+}
+
+/* --- the decision ------------------------------------------------------------------------------------------------------ */
 
 static bool has_slot(const struct sim_node *n)
 {
@@ -255,65 +250,44 @@ static struct sim_pick in_turn(struct sim *x, const struct sim_live *l, const st
     return (struct sim_pick){.node = -1, .api = -1, .may_wait = true};
 }
 
-static struct shortlist_query query_of(const struct sim *x, const struct sim_live *l)
+/* A prompt that is longer may take longer; of those who have waited, the time that is left is not looked at: they are late
+ * by then, and the quickest is still the best. */
+static struct route_slo slo_of(const struct sim *x, const struct sim_live *l)
 {
-    const struct sim_model *config = &x->s->models[l->model];
-    const struct sim_slo *slo = &config->slo;
-    const int32_t above = l->prompt > slo->ttft_free_tokens ? l->prompt - slo->ttft_free_tokens : 0;
-    const bool interactive = l->class == WAITING_INTERACTIVE && l->first_us < 0;
-    struct shortlist_query q = {.model = l->model,
-                                .local_only = l->local_only,
-                                .input_tokens = (float)(l->prompt + l->said - l->cached),
-                                .output_tokens = (float)x->models[l->model].output,
-                                .want = SHORTLIST_MAX};
-    if (interactive) {
-        q.first_limit_us = (float)((double)slo->ttft_us + slo->ttft_us_per_tok * above);
-        q.next_limit_us = (float)slo->tpot_us;
-    }
-    switch (config->objective) {
-    case SIM_COST: /* among equals the less busy: a second is worth a billionth of a dollar */
-        q.w_money = 1;
-        q.w_us = 0.001f;
-        break;
-    case SIM_LATENCY: q.w_us = 1; break;
-    case SIM_ENERGY: q.w_mj = 1; break;
-    case SIM_BALANCED: /* a second is worth a tenth of a cent, as a kWh is 12 cents */
-        q.w_money = 1;
-        q.w_us = 1000;
-        q.w_mj = 33;
-        break;
-    }
-    return q;
+    const struct sim_slo *s = &x->s->models[l->model].slo;
+    const int32_t above = l->prompt > s->ttft_free_tokens ? l->prompt - s->ttft_free_tokens : 0;
+    struct route_slo slo = {.probability = s->probability > 0 ? s->probability : 0.99};
+    if (l->class != WAITING_INTERACTIVE)
+        return slo;
+    slo.ttft_us = s->ttft_us ? s->ttft_us + (int64_t)(s->ttft_us_per_tok * above) : 0;
+    slo.tpot_us = s->tpot_us;
+    return slo;
 }
 
-static struct route_candidate candidate_of(const struct sim *x, const struct sim_live *l, int32_t id)
+static enum route_objective objective_of(enum sim_objective o)
 {
-    struct route_candidate c = {.serves_model = true, .healthy = true};
-    const struct sim_slo *slo = &x->s->models[l->model].slo;
-    const bool interactive = l->class == WAITING_INTERACTIVE;
-    if (id >= x->nodes_max) {
-        const struct sim_api *a = &x->s->apis[id - x->nodes_max];
-        const double mean = (double)a->ttft_us + a->ttft_us_per_tok * l->prompt;
-        c.prices = a->prices;
-        c.rank = interactive ? rank_by_ttft(slo, l->prompt, mean * x->api_tail[id - x->nodes_max]) : 0;
-        return c;
+    switch (o) {
+    case SIM_COST: return ROUTE_COST;
+    case SIM_LATENCY: return ROUTE_LATENCY;
+    case SIM_ENERGY: return ROUTE_ENERGY;
+    case SIM_BALANCED: return ROUTE_BALANCED;
     }
-    const struct sim_node *n = &x->nodes[id];
-    c.rank = interactive ? rank_by_ttft(slo, l->prompt, node_ttft_us(x, n, l)) : 0;
-    c.local = sim_local(x, n->offer);
-    c.in_flight = node_model_in_flight(&n->m);
-    c.slots = n->slots;
-    c.prices = x->offers[n->offer].marginal;
-    c.kept = !sim_power_admits(x, id, l); /* the site's limit: it may when others have finished */
-    return c;
+    return ROUTE_COST;
 }
 
-static int64_t held_by(const struct sim_live *l, int32_t node, const struct prefix_holder *h, int n)
+static int held_by(const struct sim *x, const struct sim_live *l, struct router_holder *out)
 {
+    struct prefix_holder h[PREFIX_HOLDERS_MAX];
+    const int n = prefix_lookup(x->prefix, x->blocks, x->n_blocks, h);
     for (int i = 0; i < n; i++)
-        if (h[i].node == node)
-            return cached_tokens(l, h[i].blocks);
-    return l->cached;
+        out[i] = (struct router_holder){h[i].node, cached_tokens(l, h[i].blocks)};
+    return n;
+}
+
+static struct sim_pick pick_of(const struct sim *x, int32_t id)
+{
+    return id >= x->nodes_max ? (struct sim_pick){.node = -1, .api = id - x->nodes_max}
+                              : (struct sim_pick){.node = id, .api = -1};
 }
 
 struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread)
@@ -326,33 +300,31 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
     if (x->s->routing == SIM_ROUND_ROBIN)
         return in_turn(x, l, m);
 
-    struct shortlist_query q = query_of(x, l);
-    struct prefix_holder h[PREFIX_HOLDERS_MAX];
-    int32_t hints[PREFIX_HOLDERS_MAX];
-    const int held = x->blocks && prefix_there(x) ? prefix_lookup(x->prefix, x->blocks, x->n_blocks, h) : 0;
-    for (int i = 0; i < held; i++)
-        hints[i] = h[i].node;
-    q.hints = hints;
-    q.n_hints = held;
-    struct shortlist_result found;
-    shortlist_pick(x->shortlist, &q, &found);
-
-    struct route_candidate c[SHORTLIST_MAX];
-    for (int32_t i = 0; i < found.n; i++) {
-        c[i] = candidate_of(x, l, found.nodes[i]);
-        c[i].cached_tokens = held_by(l, found.nodes[i], h, held);
-        if (batch && !m->batch_urgent && m->n_offers && found.nodes[i] >= x->nodes_max)
-            c[i].kept = true; /* batch work waits for machines as long as its time allows */
-    }
-    const struct route_request r = {.input_tokens = l->prompt + l->said,
+    const struct route_request q = {.input_tokens = l->prompt + l->said,
                                     .output_tokens = (int64_t)m->output + 1,
                                     .local_only = l->local_only,
+                                    .objective = objective_of(x->s->models[l->model].objective),
+                                    .slo = slo_of(x, l),
                                     .spread = spread};
+    struct router_holder holders[PREFIX_HOLDERS_MAX];
+    struct router_ask ask = {.model = l->model,
+                             .request = &q,
+                             .holders = holders,
+                             .held = m->output > 0 ? (int64_t)(m->held / m->output) : 0};
+    if (x->blocks && prefix_there(x))
+        ask.n_holders = held_by(x, l, holders);
+    int32_t listed[SHORTLIST_MAX];
+    struct route_candidate c[SHORTLIST_MAX];
+    const int n = router_list(x->router, &ask, listed);
+    for (int i = 0; i < n; i++) {
+        const bool api = listed[i] >= x->nodes_max;
+        router_candidate(x->router, &ask, listed[i], &c[i]);
+        if (l->cached > c[i].cached_tokens) /* as the trace says, wherever it goes */
+            c[i].cached_tokens = l->cached;
+        /* The site's limit: it may when others have finished. Batch work waits for machines as long as its time allows. */
+        c[i].kept = api ? batch && !m->batch_urgent && m->n_offers : !sim_power_admits(x, listed[i], l);
+    }
     struct route_decision d;
-    route_choose(&d, &r, c, found.n);
-    if (d.chosen < 0)
-        return nobody;
-    const int32_t id = found.nodes[d.chosen];
-    return id >= x->nodes_max ? (struct sim_pick){.node = -1, .api = id - x->nodes_max}
-                              : (struct sim_pick){.node = id, .api = -1};
+    route_choose(&d, &q, c, n);
+    return d.chosen < 0 ? nobody : pick_of(x, listed[d.chosen]);
 }

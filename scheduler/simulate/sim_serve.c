@@ -496,8 +496,11 @@ void sim_node_event(struct sim *x, int32_t node)
         struct sim_live *l = &x->live[job];
         if (e != NODE_LAST_TOKEN && l->first_us < 0)
             l->first_us = x->now_us + (int64_t)curve->base_us;
+        if (e != NODE_LAST_TOKEN)
+            sim_route_spoke(x, l, (int64_t)curve->base_us);
         if (e == NODE_FIRST_TOKEN)
             continue;
+        sim_route_ended(x, l, x->jobs[job].output);
         use(x, l, n->offer, x->jobs[job].fresh, x->jobs[job].output);
         if (l->moved && l->said && l->measured)
             x->models[l->model].out->continued++;
@@ -514,8 +517,6 @@ void sim_node_event(struct sim *x, int32_t node)
             sim_emptied(x, node);
         sim_serve_waiting(x, sim_model_of(x, node));
     }
-    if (!any)
-        sim_route_load(x, node);
     sim_reschedule(x, node);
 }
 
@@ -529,6 +530,7 @@ void sim_drop_all(struct sim *x, int32_t node)
         struct sim_live *l = &x->live[job];
         if (said > 0 || l->first_us < 0 || l->said)
             use(x, l, n->offer, x->jobs[job].fresh, said);
+        sim_route_ended(x, l, said);
         l->said += said;
         l->node = -1;
         l->cached = 0; /* another node has not seen it */

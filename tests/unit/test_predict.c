@@ -139,7 +139,7 @@ static void chunks_and_queues(void)
     }
     const struct predict_load l = {.others = 5, .prompt = 2000, .queued = 1000};
     CHECK(fabs(predict(&p, &l).ttft.median_us / (3 * curve_ttft_us(&c, 1000, 2000, 5, 512)) - 1) < 0.02);
-    CHECK(fabs(predictor_curve(&p).decode_us_per_seq - 1500) < 100);
+    CHECK(fabs(predictor_curve(&p).decode_us_per_seq - 1500) < 300);
     CHECK(predict(&p, &l).ttft.log_sd < 0.1);
 }
 
