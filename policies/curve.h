@@ -9,8 +9,18 @@
 #ifndef POLICIES_CURVE_H
 #define POLICIES_CURVE_H
 
+#include <stdint.h>
+
 struct node_curve { /* microseconds; all >= 0 */
     double base_us, prefill_us_per_tok, decode_us_base, decode_us_per_seq;
+};
+
+/* What the lines leave out, where it was measured; the simulator's node heeds it, and who draws lines may mend them by it. 0: not known.
+ *   a step of a batch whose sequences hold `context` tokens in all:  + decode_us_per_ctx_tok * context
+ *   prompts beside decoding:  mixed_chunk tokens of them in each step at most, at mixed_us_per_tok each */
+struct curve_detail {
+    double decode_us_per_ctx_tok, mixed_us_per_tok;
+    int32_t chunk, mixed_chunk; /* tokens of prompts in a step that decodes nothing, and in one that does */
 };
 
 /* When a prompt of `fresh` tokens has its first token at the latest on a node that has `queued` tokens of other prompts before it

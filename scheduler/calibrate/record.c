@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/json_write.h"
+#include "base/text.h"
 
 #define VERSION          1
 #define FILE_BYTES_MAX   ((size_t)1 << 20)
@@ -40,6 +41,25 @@ static void put_points(struct json_writer *w, const char *key, const char *x, co
         json_close(w, '}');
     }
     json_close(w, ']');
+}
+
+static void put_context(struct json_writer *w, const struct calibration *c)
+{
+    json_open(w, "context", '[');
+    for (int i = 0; i < c->n_context; i++) {
+        json_open(w, NULL, '{');
+        json_int(w, "batch", c->context[i].batch);
+        put_number(w, "tokens", c->context[i].tokens);
+        put_number(w, "step_us", c->context[i].us);
+        json_close(w, '}');
+    }
+    json_close(w, ']');
+    json_open(w, "detail", '{');
+    put_number(w, "decode_us_per_ctx_tok", c->detail.decode_us_per_ctx_tok);
+    put_number(w, "mixed_us_per_tok", c->detail.mixed_us_per_tok);
+    json_int(w, "chunk", c->detail.chunk);
+    json_int(w, "mixed_chunk", c->detail.mixed_chunk);
+    json_close(w, '}');
 }
 
 static void put_text(struct json_writer *w, const char *key, const char *text)
@@ -88,6 +108,7 @@ enum rc calibration_write(const struct calibration *c, struct strbuf *out)
     json_close(&w, '}');
     put_points(&w, "prefill", "tokens", "ttft_us", c->prefill, c->n_prefill);
     put_points(&w, "decode", "batch", "step_us", c->decode, c->n_decode);
+    put_context(&w, c);
     put_watts(&w, c);
     json_close(&w, '}');
     enum rc rc = json_write_end(&w);
@@ -179,6 +200,50 @@ static enum rc read_points(const cJSON *root, const char *key, const char *x, co
     return rc;
 }
 
+static enum rc read_context(const cJSON *root, struct calibration *c, struct error *e)
+{
+    const cJSON *list = member(root, "context"), *m;
+    enum rc rc = RC_OK;
+    if (list && (!cJSON_IsArray(list) || cJSON_GetArraySize(list) > CALIBRATION_POINTS_MAX))
+        return error_set(e, RC_INVALID, "context: a list of at most %d points is right", CALIBRATION_POINTS_MAX);
+    cJSON_ArrayForEach(m, list)
+    {
+        struct calibration_context *p = &c->context[c->n_context];
+        double batch = 0;
+        rc = read_number(m, "context", "batch", 1e6, &batch, e);
+        if (rc == RC_OK)
+            rc = read_number(m, "context", "tokens", 1e12, &p->tokens, e);
+        if (rc == RC_OK)
+            rc = read_number(m, "context", "step_us", 1e12, &p->us, e);
+        if (rc != RC_OK)
+            break;
+        p->batch = (int32_t)batch;
+        c->n_context++;
+    }
+    return rc;
+}
+
+/* Each member may be missing: earlier versions had none of them. */
+static enum rc read_detail(const cJSON *root, struct calibration *c, struct error *e)
+{
+    const cJSON *detail = member(root, "detail");
+    double chunk = 0, mixed_chunk = 0;
+    const struct {
+        const char *key;
+        double most, *to;
+    } all[] = {{"decode_us_per_ctx_tok", MICROSECONDS_MAX, &c->detail.decode_us_per_ctx_tok},
+               {"mixed_us_per_tok", MICROSECONDS_MAX, &c->detail.mixed_us_per_tok},
+               {"chunk", 1e6, &chunk},
+               {"mixed_chunk", 1e6, &mixed_chunk}};
+    enum rc rc = !detail || cJSON_IsObject(detail) ? RC_OK : error_set(e, RC_INVALID, "detail: an object is right");
+    for (size_t i = 0; i < sizeof all / sizeof all[0] && rc == RC_OK; i++)
+        if (member(detail, all[i].key))
+            rc = read_number(detail, "detail", all[i].key, all[i].most, all[i].to, e);
+    c->detail.chunk = (int32_t)chunk;
+    c->detail.mixed_chunk = (int32_t)mixed_chunk;
+    return rc;
+}
+
 static enum rc read_draws(const cJSON *watts, struct calibration *c, struct error *e)
 {
     const cJSON *list = member(watts, "by_batch"), *m;
@@ -245,6 +310,10 @@ enum rc calibration_parse(struct calibration *c, const char *text, size_t n, str
     if (rc == RC_OK)
         rc = read_points(root, "decode", "batch", "step_us", c->decode, &c->n_decode, e);
     if (rc == RC_OK)
+        rc = read_context(root, c, e);
+    if (rc == RC_OK)
+        rc = read_detail(root, c, e);
+    if (rc == RC_OK)
         rc = read_watts(root, c, e);
     cJSON_Delete(root);
     return rc;
@@ -307,4 +376,28 @@ enum rc calibration_save(const struct calibration *c, const char *path, struct e
     free(fresh);
     strbuf_fini(&text);
     return rc;
+}
+
+/* ---- reading it --------------------------------------------------------------------------------------------------- */
+
+bool calibration_stale(const struct calibration *c, int64_t now_unix_s)
+{
+    int64_t ms;
+    return text_parse_time_ms(c->measured_at, &ms) != RC_OK || now_unix_s - ms / 1000 > CALIBRATION_STALE_DAYS * 86400;
+}
+
+double calibration_mw(const struct calibration *c, int32_t batch)
+{
+    double x = 0, w = c->idle_w;
+    if (c->watts == CALIBRATION_WATTS_UNKNOWN)
+        return -1;
+    for (int i = 0; i < c->n_watts; i++) {
+        const struct calibration_draw *d = &c->by_batch[i];
+        const double up = d->w > w ? d->w : w;
+        if (batch <= d->batch && d->batch > x)
+            return 1e3 * (w + (up - w) * (batch - x) / (d->batch - x));
+        x = d->batch;
+        w = up;
+    }
+    return 1e3 * w;
 }

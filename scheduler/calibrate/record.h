@@ -5,6 +5,8 @@
  *    "curve": {"base_us": 9100, "prefill_us_per_tok": 41.5, "decode_us_base": 9900, "decode_us_per_seq": 55},
  *    "curve_error": {"prefill": 0.04, "decode": 0.02},
  *    "prefill": [{"tokens": 70, "ttft_us": 12000}, ...], "decode": [{"batch": 1, "step_us": 9950}, ...],
+ *    "context": [{"batch": 4, "tokens": 90, "step_us": 10100}, ...],
+ *    "detail": {"decode_us_per_ctx_tok": 0.02, "mixed_us_per_tok": 43, "mixed_chunk": 2048},
  *    "watts": {"source": "measured", "idle": 60, "by_batch": [{"batch": 1, "watts": 310}]}}
  *
  * Readers need `curve` alone; the points are there so that anybody can see what it stands on. Unknown members are
@@ -12,6 +14,7 @@
 #ifndef SCHEDULER_CALIBRATE_RECORD_H
 #define SCHEDULER_CALIBRATE_RECORD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/alloc.h"
@@ -30,6 +33,13 @@ struct calibration {
     int n_prefill, n_decode;
     struct curve_point prefill[CALIBRATION_POINTS_MAX]; /* x: prompt tokens computed; us: TTFT alone on the node */
     struct curve_point decode[CALIBRATION_POINTS_MAX];  /* x: sequences at once; us: between two tokens of one */
+    /* The same batch with short prompts and with long ones: context is what all of its sequences hold, in the mean. */
+    int n_context;
+    struct calibration_context {
+        int32_t batch;
+        double tokens, us;
+    } context[CALIBRATION_POINTS_MAX];
+    struct curve_detail detail;
     enum calibration_watts watts;
     double idle_w;
     int n_watts;
@@ -47,5 +57,12 @@ enum rc calibration_parse(struct calibration *c, const char *text, size_t n, str
  * folder is made where it is missing. Blocks. */
 enum rc calibration_load(struct calibration *c, const char *path, struct error *e) SPW_MUST_USE;
 enum rc calibration_save(const struct calibration *c, const char *path, struct error *e) SPW_MUST_USE;
+
+#define CALIBRATION_STALE_DAYS 30
+/* Is it older than that? One whose date nobody can read is. */
+bool calibration_stale(const struct calibration *c, int64_t now_unix_s);
+/* Milliwatts of a whole node that decodes so many: between measured points on straight lines, never falling; idle for 0.
+ * -1: nothing is known. */
+double calibration_mw(const struct calibration *c, int32_t batch);
 
 #endif

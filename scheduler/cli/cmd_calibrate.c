@@ -1,5 +1,5 @@
-/* `spillway nodes calibrate`: measures a node and writes the record of it. *Next*: routing, autoscaling, rates and the
- * simulator read it. */
+/* `spillway nodes calibrate`: measures a node and writes the record of it, which the configuration and the simulator
+ * read. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

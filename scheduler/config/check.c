@@ -417,6 +417,7 @@ void config_check(struct config_loader *l)
     config_check_who(l);
     config_check_budgets(l);
     config_check_energy(l);
+    config_check_calibrations(l);
     if (c->breaker_open_max_ms < c->breaker_open_ms)
         config_problem(l, main_line(c, main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max"),
                        main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max",
@@ -558,5 +559,6 @@ int config_warnings(const struct config *c, struct strbuf *out)
     warn_closed_chains(c, out, &n);
     config_warn_budgets(c, out, &n);
     config_warn_energy(c, out, &n);
+    config_warn_calibrations(c, out, &n);
     return n;
 }

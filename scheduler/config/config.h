@@ -22,6 +22,8 @@ enum continue_kind { CONTINUE_OFF, CONTINUE_PREFIX };
 #define CONFIG_SETTINGS_MAX      160
 #define CONFIG_ITEM_SETTINGS_MAX 48
 
+struct calibration; /* scheduler/calibrate/record.h */
+
 struct config_node {
     const char *name;
     enum provider_kind provider;
@@ -41,7 +43,13 @@ struct config_node {
         int64_t sleep_wake_ms, off_wake_ms;                 /* 0: it has no such level */
     } power;
     const struct power_levels *levels; /* of these figures, in the configuration's arena; NULL: not enough is known */
-    int kv_tokens;                     /* that its KV cache has room for, where it does not say so; 0: unknown */
+    const char
+        *calibration; /* a record of `spillway nodes calibrate`; NULL: STATE_DIR/calibration/NAME.json if it is there */
+    /* That record, in the configuration's arena: how fast the node is, and what it draws. NULL: there is none, or it can't be
+     * used, and then calibration_why says why not (NULL: it is simply not there). */
+    const struct calibration *calibrated;
+    const char *calibration_why;
+    int kv_tokens; /* that its KV cache has room for, where it does not say so; 0: unknown */
     /* provider process */
     const char *engine; /* path of spillway-engine; NULL: beside our own binary */
     const char *model_path;

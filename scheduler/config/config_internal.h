@@ -105,6 +105,9 @@ const struct zone *config_zone(struct config_loader *l, const char *name, struct
 /* energy.c: the same for `energy`, `power` and the nodes' watts, and their tariff and levels. */
 void config_check_energy(struct config_loader *l);
 void config_warn_energy(const struct config *c, struct strbuf *out, int *n);
+/* calibration.c: the nodes' records are read; those that can't be used are named. */
+void config_check_calibrations(struct config_loader *l);
+void config_warn_calibrations(const struct config *c, struct strbuf *out, int *n);
 /* models.c: the same for models, their aliases and their fallbacks. */
 void config_check_models(struct config_loader *l);
 /* The entry that has this alias, or NULL. */

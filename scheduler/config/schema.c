@@ -514,6 +514,10 @@ static const struct setting node_rows[] = {
      .help = "From off until it serves; 0s: it can't be switched off."},
     {"power.wake_watts", SETTING_INT, SETTING_RELOAD, NODE(power.wake_watts), .lo = 0, .hi = 1000000, .unit = "watts",
      .def_text = "watts", .help = "Most that it draws while it wakes or goes down; counted against power.cap_watts."},
+    {"calibration", SETTING_PATH, SETTING_RELOAD, NODE(calibration),
+     .def_text = "STATE_DIR/calibration/NAME.json, if it is there",
+     .help = "How fast the node is: a record of `spillway nodes calibrate`, which routing begins with and `spillway "
+             "simulate` reads. Nodes of one type may share one."},
     {"kv_tokens", SETTING_INT, SETTING_RELOAD, NODE(kv_tokens), .lo = 0, .hi = 2000000000, .unit = "tokens", .def = "0",
      .help = "Tokens that its KV cache has room for, for a server that is not our engine, which says so itself; 0: "
              "unknown."},

@@ -19,6 +19,9 @@ static struct calibration sample(void)
                                 .prefill = {{70, 12000}, {4000, 175100}},
                                 .n_decode = 1,
                                 .decode = {{1, 9950}},
+                                .n_context = 1,
+                                .context = {{4, 2100.5, 10300}},
+                                .detail = {0.25, 43.5, 512, 32},
                                 .watts = CALIBRATION_WATTS_MEASURED,
                                 .idle_w = 60,
                                 .n_watts = 1,
@@ -48,6 +51,9 @@ static void comes_back(void)
     CHECK(calibration_parse(&back, text.data, text.len, &e) == RC_OK);
     CHECK(same(&back, &c));
     CHECK(strcmp(back.node, "gpu \"1\"") == 0 && back.n_prefill == 2 && back.prefill[1].us == 175100);
+    CHECK(back.context[0].batch == 4 && back.context[0].tokens == 2100.5 && back.context[0].us == 10300);
+    CHECK(back.detail.decode_us_per_ctx_tok == 0.25 && back.detail.mixed_us_per_tok == 43.5);
+    CHECK(back.detail.chunk == 512 && back.detail.mixed_chunk == 32);
     CHECK(back.by_batch[0].batch == 8 && back.by_batch[0].w == 310.5 && back.watts == CALIBRATION_WATTS_MEASURED);
     strbuf_fini(&text);
 }
@@ -80,6 +86,9 @@ static void what_is_wrong_is_named(void)
         {"{\"spillway_calibration\":1,\"node\":7," CURVE "}", "node"},
         {"{\"spillway_calibration\":1,\"decode\":{}," CURVE "}", "decode"},
         {"{\"spillway_calibration\":1,\"decode\":[{\"batch\":1}]," CURVE "}", "decode.step_us"},
+        {"{\"spillway_calibration\":1,\"context\":[{\"batch\":1}]," CURVE "}", "context.tokens"},
+        {"{\"spillway_calibration\":1,\"detail\":[]," CURVE "}", "detail"},
+        {"{\"spillway_calibration\":1,\"detail\":{\"mixed_chunk\":-2}," CURVE "}", "detail.mixed_chunk"},
         {"{\"spillway_calibration\":1,\"watts\":{\"source\":\"guessed\"}," CURVE "}", "watts.source"},
         {"{\"spillway_calibration\":1,\"watts\":{\"source\":\"declared\"}," CURVE "}", "watts.idle"},
     };
@@ -135,6 +144,28 @@ static void files(void)
     CHECK(rmdir(path) == 0 && rmdir(folder) == 0); /* nothing else was left there */
 }
 
+static void it_grows_old(void)
+{
+    struct calibration c = sample();
+    const int64_t then = 1795918200; /* of the sample */
+    CHECK(!calibration_stale(&c, then) && !calibration_stale(&c, then + 30 * 86400));
+    CHECK(calibration_stale(&c, then + 30 * 86400 + 1));
+    snprintf(c.measured_at, sizeof c.measured_at, "yesterday");
+    CHECK(calibration_stale(&c, then));
+}
+
+static void draws_lie_between_points(void)
+{
+    struct calibration c = sample();
+    CHECK(calibration_mw(&c, 0) == 60000 && calibration_mw(&c, 8) == 310500 && calibration_mw(&c, 100) == 310500);
+    CHECK(fabs(calibration_mw(&c, 4) - 185250) < 1e-6);
+    c.n_watts = 2;
+    c.by_batch[1] = (struct calibration_draw){16, 200}; /* chance: more work never draws less */
+    CHECK(calibration_mw(&c, 16) == 310500);
+    c.watts = CALIBRATION_WATTS_UNKNOWN;
+    CHECK(calibration_mw(&c, 1) < 0);
+}
+
 int main(void)
 {
     TEST(comes_back);
@@ -142,5 +173,7 @@ int main(void)
     TEST(what_is_wrong_is_named);
     TEST(damage_is_survived);
     TEST(files);
+    TEST(it_grows_old);
+    TEST(draws_lie_between_points);
     return TEST_RESULT();
 }

@@ -13,6 +13,7 @@
 #include "policies/power.h"
 #include "policies/tariff.h"
 #include "scheduler/auth/oidc.h"
+#include "scheduler/calibrate/record.h"
 #include "scheduler/config/config_internal.h"
 
 static struct strbuf problems;
@@ -507,6 +508,71 @@ static void test_warnings(void)
     strbuf_fini(&out);
 }
 
+#define RECORD(model, at)                                                                                              \
+    "{\"spillway_calibration\":1,\"measured_at\":\"" at "\",\"model\":\"" model "\","                                  \
+    "\"curve\":{\"base_us\":900,\"prefill_us_per_tok\":4,\"decode_us_base\":50,\"decode_us_per_seq\":6}}"
+
+static struct config *with_record(const char *folder, const char *record, const char *key)
+{
+    char path[96], text[400];
+    snprintf(path, sizeof path, "%s/calibration/a.json", folder);
+    FILE *f = fopen(path, "w");
+    CHECK(f && fputs(record, f) >= 0 && fclose(f) == 0);
+    snprintf(text, sizeof text, "auth: off\nstate_dir: %s\nnodes:\n- {name: a, url: 'http://h', models: [m]%s}\n",
+             folder, key);
+    return parse(text);
+}
+
+static void test_calibration(void)
+{
+    char folder[] = "/tmp/config-XXXXXX", path[96];
+    struct strbuf out;
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/calibration", folder);
+    CHECK(mkdir(path, 0700) == 0);
+    strbuf_init(&out, 1 << 16);
+
+    struct config *c = with_record(folder, RECORD("m", "2999-01-01T00:00:00Z"), "");
+    CHECK(c && c->nodes[0].calibrated && c->nodes[0].calibrated->curve.base_us == 900);
+    CHECK_INT(config_warnings(c, &out), 0);
+    config_free(c);
+    c = with_record(folder, RECORD("m", "2020-01-01T00:00:00Z"), "");
+    CHECK(c && c->nodes[0].calibrated);
+    CHECK_INT(config_warnings(c, &out), 1);
+    CHECK(out.data &&
+          strstr(out.data, "f.yaml:4: nodes[0].calibration: measured 2020-01-01T00:00:00Z, more than 30 days"));
+    config_free(c);
+    strbuf_clear(&out);
+    c = with_record(folder, RECORD("other", "2999-01-01T00:00:00Z"), "");
+    CHECK(c && !c->nodes[0].calibrated);
+    CHECK_INT(config_warnings(c, &out), 1);
+    CHECK(out.data && strstr(out.data, "is of model \"other\", which this node does not serve"));
+    config_free(c);
+    strbuf_clear(&out);
+    c = with_record(folder, "{}", "");
+    CHECK(c && !c->nodes[0].calibrated);
+    CHECK_INT(config_warnings(c, &out), 1);
+    CHECK(out.data && strstr(out.data, "a.json: \"spillway_calibration\": 1 is missing"));
+    config_free(c);
+    /* One that is asked for by name must be there, and be one. */
+    CHECK(with_record(folder, "{}", ", calibration: /nowhere.json") == NULL);
+    CHECK(strstr(problems.data, "f.yaml:4: nodes[0].calibration: /nowhere.json: No such file") != NULL);
+    snprintf(path, sizeof path, ", calibration: %s/calibration/a.json", folder);
+    CHECK(with_record(folder, "{}", path) == NULL);
+    c = with_record(folder, RECORD("m", "2999-01-01T00:00:00Z"), path);
+    CHECK(c && c->nodes[0].calibrated);
+    config_free(c);
+    snprintf(path, sizeof path, "%s/calibration/a.json", folder);
+    unlink(path);
+    c = with_record(folder, "", ""); /* an empty file */
+    CHECK(c && !c->nodes[0].calibrated && c->nodes[0].calibration_why);
+    config_free(c);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/calibration", folder);
+    CHECK(rmdir(path) == 0 && rmdir(folder) == 0);
+    strbuf_fini(&out);
+}
+
 static void test_dump(void)
 {
     struct config *c =
@@ -682,6 +748,7 @@ int main(void)
     TEST(test_not_yaml);
     TEST(test_many_problems);
     TEST(test_warnings);
+    TEST(test_calibration);
     TEST(test_dump);
     TEST(test_relative_paths);
     TEST(test_example_is_complete);
