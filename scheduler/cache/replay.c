@@ -202,8 +202,8 @@ enum rc replay_check(const char *body, size_t n)
 
 /* ---- as a body -------------------------------------------------------------------------------------------------- */
 
-enum own { OWN_ID, OWN_CREATED, OWN_MODEL, OWN_SPILLWAY, OWN_USAGE, N_OWN };
-static const char *const own_names[N_OWN] = {"id", "created", "model", "spillway", "usage"};
+enum own { OWN_ID, OWN_CREATED, OWN_MODEL, OWN_TIER, OWN_SPILLWAY, OWN_USAGE, N_OWN };
+static const char *const own_names[N_OWN] = {"id", "created", "model", "service_tier", "spillway", "usage"};
 
 /* The value that replaces the stored one; false: the stored one stays. */
 static bool write_own(enum own which, const struct replay *r, const struct answer *a, struct strbuf *out, enum rc *rc)
@@ -212,6 +212,7 @@ static bool write_own(enum own which, const struct replay *r, const struct answe
     case OWN_ID: *rc = json_append_string(out, r->id, strlen(r->id)); return true;
     case OWN_CREATED: *rc = strbuf_printf(out, "%" PRId64, r->created_s); return true;
     case OWN_MODEL: *rc = json_append_string(out, r->model, strlen(r->model)); return true;
+    case OWN_TIER: *rc = r->tier ? strbuf_printf(out, "\"%s\"", r->tier) : strbuf_puts(out, "null"); return true;
     case OWN_SPILLWAY: *rc = strbuf_puts(out, r->spillway ? r->spillway : "null"); return true;
     case OWN_USAGE:
     default: break;
@@ -248,8 +249,9 @@ static enum rc write_missing(const struct answer *a, const struct replay *r, con
 {
     enum rc rc = RC_OK;
     for (int i = 0; i < N_OWN && rc == RC_OK; i++) {
-        bool wanted = i == OWN_SPILLWAY ? r->spillway != NULL : i != OWN_USAGE || r->counts;
-        if (seen[i] || !wanted)
+        bool unwanted =
+            (i == OWN_SPILLWAY && !r->spillway) || (i == OWN_TIER && !r->tier) || (i == OWN_USAGE && !r->counts);
+        if (seen[i] || unwanted)
             continue;
         rc = strbuf_printf(out, ",\"%s\":", own_names[i]);
         if (rc == RC_OK)
@@ -295,6 +297,8 @@ static enum rc write_head(struct chunks *c)
         rc = strbuf_printf(&c->head, ",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":", object, c->r->created_s);
     if (rc == RC_OK)
         rc = json_append_string(&c->head, c->r->model, strlen(c->r->model));
+    if (rc == RC_OK && c->r->tier)
+        rc = strbuf_printf(&c->head, ",\"service_tier\":\"%s\"", c->r->tier);
     if (rc == RC_OK && c->a->fingerprint.n)
         rc = PUT(&c->head, LITERAL(",\"system_fingerprint\":"), c->a->fingerprint);
     return rc;

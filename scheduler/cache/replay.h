@@ -18,6 +18,7 @@ struct replay {
     const char *id;       /* "chatcmpl-..." of this request */
     int64_t created_s;    /* seconds since 1970 */
     const char *model;    /* as the client knows it */
+    const char *tier;     /* the service_tier that it says; NULL: none, whatever the stored one says */
     const char *spillway; /* JSON of a "spillway" member for body and usage chunk, or NULL */
     /* For a body without usage of its own; NULL: then there is none. */
     const struct token_counts *counts;

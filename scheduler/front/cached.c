@@ -328,6 +328,7 @@ static struct replay replay_of(const struct request *r, const struct cache_entry
     return (struct replay){.id = id,
                            .created_s = clock_wall(cached_of(r)->o.clock).ns / NS_PER_S,
                            .model = r->body.model,
+                           .tier = request_tier(r),
                            .spillway = bill,
                            .counts = &entry->tokens,
                            .usage_asked = r->body.usage_asked,

@@ -353,6 +353,11 @@ void request_cut(struct request *r, enum api_code code);
 /* The running leg is over and has not answered: on to another node, or the end of r. */
 void leg_failed(struct request *r, enum leg_fault fault, const char *reason);
 void request_arm(struct request *r, int64_t ms);
+/* The service_tier that its answer says; NULL: it did not ask. */
+static inline const char *request_tier(const struct request *r)
+{
+    return r->body.tier_asked ? tier_served(r->body.tier, r->urgency.class) : NULL;
+}
 /* As what it was answered, or would be first. */
 const struct model *request_model(const struct request *r);
 /* The first of its answer leaves, or is there to be sent whole. */

@@ -489,6 +489,7 @@ enum rc leg_start(struct request *r, struct error *e)
     r->attempts++;
     stream_fini(&r->stream);
     stream_init(&r->stream, ask.upstream_model ? r->body.model : NULL, r->body.usage_asked);
+    stream_say_tier(&r->stream, request_tier(r));
     stream_follow(&r->stream, &r->trail, r->body.stream ? NULL : &r->whole);
     cached_follow(r);
     enum rc rc = send_request(r, &ask, e);

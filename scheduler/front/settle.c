@@ -38,19 +38,19 @@ static enum rc put_together(struct request *r)
 static enum rc whole_body(struct request *r, struct span *body)
 {
     bool renamed = node_upstream_model(r->billed->config) || strcmp(r->served->name, r->body.model) != 0;
-    const char *model = renamed ? r->body.model : NULL;
+    const char *model = renamed ? r->body.model : NULL, *tier = request_tier(r);
     if (r->whole_is_out) {
         *body = (struct span){r->out.data, r->out.len};
         return RC_OK;
     }
-    if (!r->gathered && !model) { /* as the node wrote it */
+    if (!r->gathered && !model && !tier) { /* as the node wrote it */
         *body = (struct span){r->answer.data, r->answer.len};
         return RC_OK;
     }
     strbuf_clear(&r->out);
     if (r->gathered && put_together(r) != RC_OK)
         return RC_FULL;
-    r->whole_is_out = answer_write((struct span){r->answer.data, r->answer.len}, model, &r->out) == RC_OK;
+    r->whole_is_out = answer_write((struct span){r->answer.data, r->answer.len}, model, tier, &r->out) == RC_OK;
     const struct strbuf *b = r->whole_is_out ? &r->out : &r->answer;
     *body = (struct span){b->data, b->len};
     return RC_OK;

@@ -55,18 +55,31 @@ enum rc answer_read(struct span body, struct token_counts *counts, bool *known)
     return RC_OK;
 }
 
-enum rc answer_write(struct span body, const char *model, struct strbuf *out)
+enum rc answer_write(struct span body, const char *model, const char *tier, struct strbuf *out)
 {
-    struct span place = model ? scan_find(body, "model") : (struct span){0};
+    struct span place = {0}, there = {0}, key, value;
+    struct scan s = scan_object(body);
     struct strbuf name;
-    struct edit edit;
-    if (!model || !span_is_string(place))
+    struct edit edits[2];
+    char put[TIER_EDIT_BYTES];
+    enum rc rc = RC_OK;
+    int n = 0;
+    while (scan_member(&s, &key, &value)) {
+        if (span_is(key, "model"))
+            place = value;
+        else if (span_is(key, "service_tier"))
+            there = value;
+    }
+    if (s.failed)
         return strbuf_append(out, body.p, body.n);
     strbuf_init(&name, 8192);
-    enum rc rc = json_append_string(&name, model, strlen(model));
-    edit = (struct edit){place.p, place.n, name.data, name.len};
+    if (model && span_is_string(place)) {
+        rc = json_append_string(&name, model, strlen(model));
+        edits[n++] = (struct edit){place.p, place.n, name.data, name.len};
+    }
+    n += tier_edit(tier, place, there, put, &edits[n]);
     if (rc == RC_OK)
-        rc = edits_apply(body, &edit, 1, out);
+        rc = edits_apply(body, edits, n, out);
     strbuf_fini(&name);
     return rc;
 }

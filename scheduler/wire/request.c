@@ -74,6 +74,7 @@ static enum rc check_tier(struct request_body *r, const cJSON *root, const char 
     enum rc rc = json_get_string(root, "service_tier", &text, NULL, e);
     if (rc == RC_OK && text)
         rc = tier_read(text, &r->tier, e);
+    r->tier_asked = text != NULL;
     return rc == RC_OK ? RC_OK : wrong(param, "service_tier");
 }
 

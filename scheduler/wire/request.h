@@ -23,6 +23,7 @@ struct request_body {
     int64_t bounds[2];                       /* the same of max_tokens and of max_completion_tokens */
     int64_t choices;                         /* answers that are asked for: n or best_of, for each prompt */
     enum service_tier tier;
+    bool tier_asked;       /* it says which; then the answer says which it was */
     bool resumable;        /* one choice of plain tokens: it may go on by its ids */
     bool maybe_determined; /* it looks as if there were one right answer: worth a look in the cache */
     bool prefixable;       /* ... or by its text so far: no JSON, logprobs or message begun already */

@@ -1,5 +1,6 @@
 #include "scheduler/wire/scan.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static bool blank(char c)
@@ -169,6 +170,17 @@ struct span scan_find(struct span text, const char *key)
     if (s.failed)
         found.n = 0;
     return found;
+}
+
+bool tier_edit(const char *tier, struct span model, struct span there, char *put, struct edit *edit)
+{
+    bool null = there.n && span_is_null(there);
+    if (!tier || (there.n && !null) || (!null && !span_is_string(model)))
+        return false;
+    int n = snprintf(put, TIER_EDIT_BYTES, null ? "\"%s\"" : ",\"service_tier\":\"%s\"", tier);
+    *edit =
+        null ? (struct edit){there.p, there.n, put, (size_t)n} : (struct edit){model.p + model.n, 0, put, (size_t)n};
+    return true;
 }
 
 enum rc edits_apply(struct span text, struct edit *edits, int n, struct strbuf *out)

@@ -62,6 +62,11 @@ struct edit {
     const char *put;
     size_t put_n;
 };
+/* Edits that make an answer or a chunk say its service_tier: `model` is the value of its member of that name, `there` that of
+ * "service_tier". A node that says one knows best. put: at least TIER_EDIT_BYTES, lives as long as the edit. False: there is
+ * nothing to do. */
+#define TIER_EDIT_BYTES 48
+bool tier_edit(const char *tier, struct span model, struct span there, char *put, struct edit *edit);
 /* text with the edits done, appended to out. Edits lie within text, do not overlap, and are sorted here (there are few).
  * RC_FULL at the bound of out. */
 enum rc edits_apply(struct span text, struct edit *edits, int n, struct strbuf *out) SPW_MUST_USE;

@@ -20,6 +20,11 @@ void stream_init(struct stream *s, const char *model, bool usage_asked)
     s->usage_asked = usage_asked;
 }
 
+void stream_say_tier(struct stream *s, const char *tier)
+{
+    s->tier = tier;
+}
+
 void stream_follow(struct stream *s, struct trail *trail, struct whole *whole)
 {
     s->trail = trail;
@@ -56,7 +61,7 @@ void stream_fini(struct stream *s)
 
 /* What one chunk holds, as places in its text. */
 struct chunk {
-    struct span text, choices, usage, model, error, id, created;
+    struct span text, choices, usage, model, tier, error, id, created;
     struct span ids, ids_member; /* ids_member: from the opening quote of its key to the end of its value */
     struct span plain;           /* the literal of the newest plain text */
     int n_choices, n_content, n_finish;
@@ -141,6 +146,8 @@ static bool read_chunk(struct chunk *c, struct span text)
             c->usage = value;
         else if (span_is(key, "model"))
             c->model = value;
+        else if (span_is(key, "service_tier"))
+            c->tier = value;
         else if (span_is(key, "error"))
             c->error = value;
         else if (span_is(key, "id"))
@@ -221,11 +228,13 @@ static bool is_silent(const struct stream *s, const struct chunk *c)
  * the end. */
 static enum rc write_chunk(const struct stream *s, const struct chunk *c, struct strbuf *out)
 {
-    struct edit edits[5];
+    char tier[TIER_EDIT_BYTES];
+    struct edit edits[6];
     struct strbuf name;
     int n = 0;
     strbuf_init(&name, 8192);
     enum rc rc = model_edit(s, c->model, &name, edits, &n);
+    n += tier_edit(s->tier, c->model, c->tier, tier, &edits[n]); /* before the ids, which may begin where this is put */
     if (!span_is_null(c->usage))
         edits[n++] = (struct edit){c->usage.p, c->usage.n, "null", 4};
     if (c->ids.n)
@@ -406,7 +415,8 @@ static enum rc put_cut_choices(bool chat, int64_t choices, struct strbuf *out)
 enum rc stream_cut(struct stream *s, bool chat, int64_t choices)
 {
     struct span text = {s->like.data, s->like.len};
-    struct edit edits[6];
+    char tier[TIER_EDIT_BYTES];
+    struct edit edits[7];
     struct strbuf name, put;
     struct chunk c;
     int n = 0;
@@ -418,6 +428,7 @@ enum rc stream_cut(struct stream *s, bool chat, int64_t choices)
     edits[n++] = edit_of(c.choices, &put);
     if (rc == RC_OK)
         rc = model_edit(s, c.model, &name, edits, &n);
+    n += tier_edit(s->tier, c.model, c.tier, tier, &edits[n]);
     if (!span_is_null(c.usage))
         edits[n++] = (struct edit){c.usage.p, c.usage.n, "null", 4};
     if (c.ids.n)
@@ -437,13 +448,15 @@ enum rc stream_cut(struct stream *s, bool chat, int64_t choices)
 static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct strbuf *extra, struct strbuf *out)
 {
     struct span text = {s->like.data, s->like.len};
-    struct edit edits[8];
+    char tier[TIER_EDIT_BYTES];
+    struct edit edits[9];
     struct strbuf name;
     struct chunk c;
     int n = 0;
     strbuf_init(&name, 8192);
     bool readable = read_chunk(&c, text); /* it was, when it came */
     enum rc rc = readable ? model_edit(s, c.model, &name, edits, &n) : RC_INTERNAL;
+    n += readable && tier_edit(s->tier, c.model, c.tier, tier, &edits[n]);
     while (text.n && text.p[text.n - 1] != '}')
         text.n--;
     const char *end = text.p + text.n - 1;

@@ -34,6 +34,7 @@ struct stream {
     struct pattern pattern;
     struct strbuf usage; /* the node's usage object, as it wrote it */
     const char *model;   /* shown to the client instead of the node's own name, or NULL; borrowed */
+    const char *tier;    /* that the chunks shall say they were served as, or NULL; static */
     bool usage_asked;    /* by the client */
     bool usage_known;    /* counts are the node's figures */
     bool finished, done; /* a finish_reason came; [DONE] came */
@@ -51,6 +52,8 @@ enum stream_status {
 };
 
 void stream_init(struct stream *s, const char *model, bool usage_asked);
+/* Before the first byte: each chunk says which service_tier it was, unless the node says one. NULL: none does. */
+void stream_say_tier(struct stream *s, const char *tier);
 /* Before the first byte: what the chunks belong to. whole may be NULL. */
 void stream_follow(struct stream *s, struct trail *trail, struct whole *whole);
 /* Before the first byte: each chunk that is written is told, as the node wrote it; with plain, the literal of its text,

@@ -66,3 +66,10 @@ enum rc urgency_read(struct urgency *u, enum service_tier tier, const char *dead
         u->class = WAITING_BATCH;
     return RC_OK;
 }
+
+const char *tier_served(enum service_tier asked, enum waiting_class class)
+{
+    if (class == WAITING_BATCH)
+        return "flex";
+    return asked == TIER_PRIORITY ? "priority" : "default";
+}

@@ -34,4 +34,7 @@ struct urgency {
 enum rc urgency_read(struct urgency *u, enum service_tier tier, const char *deadline, struct wall now,
                      int64_t batch_after_ms, struct error *e) SPW_MUST_USE;
 
+/* What it was served as, in OpenAI's words: "flex" as batch work, else "priority" where that was asked, else "default". */
+const char *tier_served(enum service_tier asked, enum waiting_class class);
+
 #endif

@@ -55,6 +55,7 @@ static void as_stream(const char *text, size_t n)
     struct token_counts counts = {.input = 1, .output = 1};
     enum stream_status status = STREAM_MORE;
     stream_init(&s, n % 2 ? "m" : NULL, n % 3 == 0);
+    stream_say_tier(&s, n % 5 ? NULL : "priority");
     strbuf_init(&out, (size_t)64 << 20);
     for (size_t at = 0; at < n && status == STREAM_MORE; at += 37)
         status = stream_feed(&s, text + at, n - at < 37 ? n - at : 37, &out);
@@ -128,7 +129,7 @@ static void as_answer(const char *text, size_t n)
     bool known;
     strbuf_init(&out, n + 8192);
     if (answer_read((struct span){text, n}, &counts, &known) == RC_OK)
-        must(answer_write((struct span){text, n}, "m", &out) == RC_OK);
+        must(answer_write((struct span){text, n}, "m", n % 2 ? "flex" : NULL, &out) == RC_OK);
     strbuf_fini(&out);
 }
 

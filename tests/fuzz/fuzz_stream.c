@@ -14,9 +14,10 @@ struct run {
     enum stream_status status;
 };
 
-static void run_init(struct run *r, const char *model)
+static void run_init(struct run *r, const char *model, const char *tier)
 {
     stream_init(&r->stream, model, true);
+    stream_say_tier(&r->stream, tier);
     trail_init(&r->trail, TRAIL_TEXT);
     stream_follow(&r->stream, &r->trail, NULL);
     strbuf_init(&r->out, (size_t)16 << 20);
@@ -49,10 +50,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2)
         return 0;
     struct run fast, careful;
-    const char *model = data[0] & 1 ? "shown" : NULL;
+    const char *model = data[0] & 1 ? "shown" : NULL, *tier = data[0] & 2 ? "flex" : NULL;
     const char *text = (const char *)data + 1;
-    run_init(&fast, model);
-    run_init(&careful, model);
+    run_init(&fast, model, tier);
+    run_init(&careful, model, tier);
     careful.stream.pattern.misses = PATTERN_MISSES_MAX; /* it never learns one */
     run_feed(&fast, text, size - 1, size);
     run_feed(&careful, text, size - 1, 1 + (size_t)(data[0] >> 1));

@@ -93,6 +93,23 @@ def interactive_goes_before_batch(args):
         assert m['spillway_wait_seconds_count{model="m",class="interactive"}'] == 3
 
 
+def the_answer_says_its_tier(args):
+    """Only to those who asked for one: in the body, in every chunk, also of an answer that is found again."""
+    for settings in ({}, {"cache": {"max_bytes": "1MiB"}}):
+        up = Upstream()
+        with Scheduler(args.build, [node("a", up)], **settings).ready() as s:
+            for asked, said in (("flex", "flex"), ("priority", "priority"), ("auto", "default"), ("default", "default")):
+                for _ in range(2):
+                    assert chat(s.port, temperature=0, service_tier=asked).json()["service_tier"] == said
+                    a = chat(s.port, temperature=0, service_tier=asked, stream=True,
+                             stream_options={"include_usage": True})
+                    assert {c.get("service_tier") for c in a.chunks()} == {said} and a.text() and a.usage()
+            assert not chat(s.port, temperature=0).json().get("service_tier")
+            assert not any(c.get("service_tier") for c in chat(s.port, temperature=0, stream=True).chunks())
+            far = chat(s.port, service_tier="auto", headers={"x-spillway-deadline": "1h"})
+            assert far.json()["service_tier"] == "flex", far.body
+
+
 def a_crowd_delays_others_by_one(args):
     with Crowd(args) as c:
         for i in range(8):
@@ -296,7 +313,7 @@ def saturate(s, n, seconds):
 
 
 if __name__ == "__main__":
-    main(__doc__, [interactive_goes_before_batch, a_crowd_delays_others_by_one, deadlines_order_and_refuse,
+    main(__doc__, [interactive_goes_before_batch, the_answer_says_its_tier, a_crowd_delays_others_by_one, deadlines_order_and_refuse,
                    what_cannot_be_understood, bounds_are_told, bounds_change_without_a_restart,
                    streams_that_wait_hear_comments, a_told_stream_fails_with_an_event,
                    a_comment_goes_on_until_the_first_token, three_times_too_much])

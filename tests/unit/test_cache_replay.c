@@ -42,6 +42,17 @@ static void test_body(void)
     CHECK_STR(out.data, "{\"choices\":[{\"text\":\"x\",\"finish_reason\":\"stop\"}],\"spillway\":null,"
                         "\"id\":\"chatcmpl-1\",\"created\":1700000000,\"model\":\"m\",\"usage\":{\"prompt_tokens\":3,"
                         "\"completion_tokens\":2,\"total_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":1}}}");
+    /* A tier is this request's own. */
+    strbuf_clear(&out);
+    r.counts = NULL;
+    body = "{\"id\":\"\",\"created\":1,\"model\":\"\",\"choices\":[{\"text\":\"x\"" STOP ",\"service_tier\":\"flex\"}";
+    CHECK(replay_body(body, strlen(body), &r, &out) == RC_OK && strstr(out.data, ",\"service_tier\":null}"));
+    strbuf_clear(&out);
+    r.tier = "default";
+    CHECK(replay_body(body, strlen(body), &r, &out) == RC_OK && strstr(out.data, ",\"service_tier\":\"default\"}"));
+    strbuf_clear(&out);
+    CHECK(replay_stream(body, strlen(body), &r, &out, NULL) == RC_OK);
+    CHECK(strstr(out.data, "\"model\":\"m\",\"service_tier\":\"default\",\"choices\""));
     strbuf_fini(&out);
     strbuf_init(&out, 100);
     CHECK(replay_body(body, strlen(body), &r, &out) == RC_FULL);

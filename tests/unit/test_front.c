@@ -285,7 +285,7 @@ static void whole_answers(void)
         CHECK_INT(answer_read(span_of(none[i]), &c, &known), RC_INVALID);
     struct strbuf b;
     strbuf_init(&b, 4096);
-    CHECK_INT(answer_write(span_of(text), "m", &b), RC_OK);
+    CHECK_INT(answer_write(span_of(text), "m", NULL, &b), RC_OK);
     CHECK(strncmp(b.data, "{\"model\":\"m\",\"choices\"", 21) == 0);
     strbuf_fini(&b);
 }
@@ -371,6 +371,50 @@ static void model_is_the_clients(void)
     feed(&f, WORD("x"), 1000, "mine", false);
     CHECK(strstr(f.out.data, "\"model\":\"mine\"") && !strstr(f.out.data, "\"n\""));
     fed_free(&f);
+}
+
+static void check_tier(const char *body, const char *wanted)
+{
+    struct strbuf b;
+    strbuf_init(&b, 4096);
+    CHECK_INT(answer_write(span_of(body), "m", "flex", &b), RC_OK);
+    CHECK_STR(b.data, wanted);
+    strbuf_fini(&b);
+}
+
+/* Every chunk and every body says it once; what the node says stays. */
+static void the_tier_is_told(void)
+{
+    const char *text = WORD("x") WORD("y") FINISH("") USAGE_CHUNK DONE, *said = "\"service_tier\":\"flex\"";
+    struct token_counts counts = {.input = 5, .output = 2};
+    struct fed f = {.status = STREAM_MORE};
+    stream_init(&f.s, "mine", true);
+    stream_say_tier(&f.s, "flex");
+    strbuf_init(&f.out, 1 << 20);
+    CHECK_INT(stream_feed(&f.s, text, strlen(text), &f.out), STREAM_DONE);
+    CHECK_INT(stream_final(&f.s, &(struct stream_bill){"a", "0", -1, NULL}, &counts, &f.out), RC_OK);
+    int n = 0;
+    for (const char *p = f.out.data; (p = strstr(p, said)); p++)
+        n++;
+    CHECK_INT(n, 4);
+    CHECK(strstr(f.out.data, "\"model\":\"mine\",\"service_tier\":\"flex\",\"choices\":[],\"usage\""));
+    fed_free(&f);
+
+    /* Token ids that stand right behind the place where it is put, last or not, are cut out all the same. */
+    feed(&f, "", 1, NULL, false);
+    stream_say_tier(&f.s, "flex");
+    text = "data: {\"choices\":[{\"text\":\"x\"}],\"model\":\"n\",\"spillway_ids\":[1]}\n\n"
+           "data: {\"model\":\"n\",\"spillway_ids\":[1],\"choices\":[{\"text\":\"y\"}]}\n\n";
+    CHECK_INT(stream_feed(&f.s, text, strlen(text), &f.out), STREAM_MORE);
+    CHECK_STR(f.out.data, "data: {\"choices\":[{\"text\":\"x\"}],\"model\":\"n\",\"service_tier\":\"flex\"}\n\n"
+                          "data: {\"model\":\"n\",\"service_tier\":\"flex\",\"choices\":[{\"text\":\"y\"}]}\n\n");
+    fed_free(&f);
+
+    check_tier("{\"model\":\"n\",\"choices\":[]}", "{\"model\":\"m\",\"service_tier\":\"flex\",\"choices\":[]}");
+    check_tier("{\"service_tier\": null,\"model\":\"n\"}", "{\"service_tier\": \"flex\",\"model\":\"m\"}");
+    check_tier("{\"model\":\"n\",\"service_tier\":\"default\"}", "{\"model\":\"m\",\"service_tier\":\"default\"}");
+    check_tier("{\"choices\":[]}", "{\"choices\":[]}"); /* nowhere to put it */
+    check_tier("{\"model\":", "{\"model\":");
 }
 
 /* Two choices: one ends early, the text of the other does not wait behind it. */
@@ -535,6 +579,7 @@ int main(void)
     TEST(whole_answers);
     TEST(finish_is_held_and_usage_is_placed);
     TEST(model_is_the_clients);
+    TEST(the_tier_is_told);
     TEST(text_passes_a_held_finish);
     TEST(broken_streams_are_told);
     TEST(what_counts_as_text);

@@ -21,6 +21,15 @@ static void tiers(void)
     CHECK_STR(e.message, "'service_tier' is \"fast\"; auto, default, flex and priority are right");
 }
 
+static void told(void)
+{
+    CHECK_STR(tier_served(TIER_FLEX, WAITING_BATCH), "flex");
+    CHECK_STR(tier_served(TIER_AUTO, WAITING_BATCH), "flex"); /* its deadline was far away */
+    CHECK_STR(tier_served(TIER_AUTO, WAITING_INTERACTIVE), "default");
+    CHECK_STR(tier_served(TIER_PRIORITY, WAITING_INTERACTIVE), "priority");
+    CHECK_STR(tier_served(TIER_SCALE, WAITING_INTERACTIVE), "default"); /* there is none of ours */
+}
+
 static void deadlines(void)
 {
     static const struct {
@@ -93,6 +102,7 @@ static void classes(void)
 int main(void)
 {
     TEST(tiers);
+    TEST(told);
     TEST(deadlines);
     TEST(classes);
     return TEST_RESULT();
