@@ -95,6 +95,44 @@ static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *o
     return SSL_TLSEXT_ERR_OK;
 }
 
+/* Somebody whom we believe has signed it. */
+static bool is_believed(X509_CRL *crl, X509_STORE *store)
+{
+    STACK_OF(X509) *all = X509_STORE_get1_all_certs(store);
+    bool ok = false;
+
+    for (int i = 0; !ok && i < sk_X509_num(all); i++) {
+        X509 *ca = sk_X509_value(all, i);
+        ok = X509_NAME_cmp(X509_CRL_get_issuer(crl), X509_get_subject_name(ca)) == 0 &&
+             X509_CRL_verify(crl, X509_get0_pubkey(ca)) == 1;
+    }
+    sk_X509_pop_free(all, X509_free);
+    ERR_clear_error();
+    return ok;
+}
+
+static enum rc load_crl(SSL_CTX *ctx, const struct tls_server_files *f, struct error *e)
+{
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    X509_LOOKUP *lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+    enum rc rc = check_file(f->client_crl, e);
+
+    if (rc != RC_OK)
+        return rc;
+    if (!lookup || X509_load_crl_file(lookup, f->client_crl, X509_FILETYPE_PEM) < 1)
+        return error_set(e, RC_INVALID, "%s: no list of withdrawn certificates (CRL) in PEM form: %s", f->client_crl,
+                         reason());
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store); /* ours alone so far */
+    for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
+        X509_CRL *crl = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
+        if (crl && !is_believed(crl, store))
+            return error_set(e, RC_INVALID, "%s: holds a list that no authority of %s has signed", f->client_crl,
+                             f->client_ca);
+    }
+    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+    return RC_OK;
+}
+
 static enum rc ask_clients(SSL_CTX *ctx, const struct tls_server_files *f, struct error *e)
 {
     enum rc rc = load_ca(ctx, f->client_ca, e);
@@ -108,7 +146,22 @@ static enum rc ask_clients(SSL_CTX *ctx, const struct tls_server_files *f, struc
     SSL_CTX_set_verify(
         ctx, SSL_VERIFY_PEER | (f->client_certs == TLS_CLIENT_CERTS_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
         NULL);
-    return RC_OK;
+    return f->client_crl ? load_crl(ctx, f, e) : RC_OK;
+}
+
+static bool add_lists(EVP_MD_CTX *digest, SSL_CTX *ctx)
+{
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
+    unsigned char fingerprint[EVP_MAX_MD_SIZE];
+    unsigned n;
+    bool ok = true;
+
+    for (int i = 0; ok && i < sk_X509_OBJECT_num(objects); i++) {
+        X509_CRL *crl = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
+        ok = !crl || (X509_CRL_digest(crl, EVP_sha256(), fingerprint, &n) == 1 &&
+                      EVP_DigestUpdate(digest, fingerprint, n) == 1);
+    }
+    return ok;
 }
 
 static bool add_store(EVP_MD_CTX *digest, SSL_CTX *ctx)
@@ -126,14 +179,14 @@ static bool add_store(EVP_MD_CTX *digest, SSL_CTX *ctx)
 }
 
 /* A session is resumed only where the same is asked of clients: one that began before a certificate was demanded, or
- * under an authority that is believed no more, is none of ours. */
+ * under an authority that is believed no more, or before others were withdrawn, is none of ours. */
 static enum rc name_sessions(SSL_CTX *ctx, const struct tls_server_files *f, struct error *e)
 {
     unsigned char id[EVP_MAX_MD_SIZE] = {0}, mode = (unsigned char)f->client_certs;
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
     unsigned n = 0;
     bool ok = digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) == 1 &&
-              EVP_DigestUpdate(digest, &mode, sizeof mode) == 1 && add_store(digest, ctx) &&
+              EVP_DigestUpdate(digest, &mode, sizeof mode) == 1 && add_store(digest, ctx) && add_lists(digest, ctx) &&
               EVP_DigestFinal_ex(digest, id, &n) == 1 && SSL_CTX_set_session_id_context(ctx, id, n) == 1;
 
     EVP_MD_CTX_free(digest);

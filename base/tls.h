@@ -16,6 +16,9 @@ struct tls_server_files {  /* all PEM, borrowed */
     const char *key;       /* of the leaf, not encrypted */
     const char *client_ca; /* who signs the certificates of clients; NULL only with OFF */
     enum tls_client_certs client_certs;
+    /* Which of them are withdrawn; NULL: nobody asks. One list at least of each authority in a client's chain: whose chain
+     * has one without a list, or with a list that has run out, is not let in. */
+    const char *client_crl;
 };
 struct tls_client_files {   /* all PEM, borrowed */
     const char *ca;         /* whom to believe; NULL: the system's roots */

@@ -11,7 +11,7 @@
 #include "base/alloc.h"
 
 #define TICKET_KEYS 3
-#define FILES       3
+#define FILES       4
 
 struct ticket_key {
     unsigned char name[16], aes[32], hmac[32];
@@ -25,7 +25,7 @@ struct file_mark { /* which file it was */
 struct tls_door {
     pthread_mutex_t lock; /* guards all below; held for copies only, never over a file or a handshake */
     SSL_CTX *ctx;
-    char *paths[FILES]; /* owned: cert, key, client_ca */
+    char *paths[FILES]; /* owned: cert, key, client_ca, client_crl */
     struct file_mark marks[FILES];
     enum tls_client_certs client_certs;
     struct ticket_key keys[TICKET_KEYS]; /* newest first */
@@ -159,7 +159,7 @@ bool tls_door_stale(struct tls_door *d)
 
 enum rc tls_door_replace(struct tls_door *d, const struct tls_server_files *f, struct error *e)
 {
-    const char *paths[FILES] = {f->cert, f->key, f->client_ca};
+    const char *paths[FILES] = {f->cert, f->key, f->client_ca, f->client_crl};
     char *mine[FILES];
     struct file_mark marks[FILES];
     SSL_CTX *ctx;
@@ -201,7 +201,7 @@ enum rc tls_door_reread(struct tls_door *d, struct error *e)
     pthread_mutex_lock(&d->lock);
     for (int i = 0; i < FILES; i++)
         paths[i] = d->paths[i] ? spw_strdup(d->paths[i]) : NULL;
-    struct tls_server_files f = {paths[0], paths[1], paths[2], d->client_certs};
+    struct tls_server_files f = {paths[0], paths[1], paths[2], d->client_certs, paths[3]};
     pthread_mutex_unlock(&d->lock);
     enum rc rc = tls_door_replace(d, &f, e);
     for (int i = 0; i < FILES; i++)

@@ -37,22 +37,28 @@ bool config_is_loopback(const char *address)
 
 struct tls_server_files config_tls(const struct config *c)
 {
-    return (struct tls_server_files){c->tls_cert, c->tls_key, c->tls_client_ca, c->tls_client_certs};
+    return (struct tls_server_files){c->tls_cert, c->tls_key, c->tls_client_ca, c->tls_client_certs, c->tls_client_crl};
 }
 
 struct tls_server_files config_admin_tls(const struct config *c)
 {
     return (struct tls_server_files){c->admin_tls_cert, c->admin_tls_key, c->admin_tls_client_ca,
-                                     c->admin_tls_client_certs};
+                                     c->admin_tls_client_certs, c->admin_tls_client_crl};
 }
 
 /* --- listeners and TLS -------------------------------------------------------------------------------------- */
 
 /* Certificates of clients are asked for with an authority, and where there is TLS. False: a problem was told. */
 static bool check_client_certs(struct config_loader *l, const struct tls_server_files *f, const char *ca_key,
-                               const char *certs_key)
+                               const char *crl_key, const char *certs_key)
 {
     bool wanted = f->client_certs != TLS_CLIENT_CERTS_OFF;
+
+    if (!wanted && !f->client_ca && f->client_crl) {
+        config_problem(l, main_line(l->c, crl_key), crl_key,
+                       "means nothing while %s is off; set it to optional or required", certs_key);
+        return false;
+    }
 
     if (wanted == (f->client_ca != NULL) && (!wanted || f->cert || f->key))
         return true;
@@ -100,9 +106,9 @@ static void check_listeners(struct config_loader *l)
     struct tls_server_files front = config_tls(c), admin = config_admin_tls(c);
     bool admin_tls = admin.cert || admin.key;
 
-    if (check_client_certs(l, &front, "tls.client_ca", "tls.client_certs"))
+    if (check_client_certs(l, &front, "tls.client_ca", "tls.client_crl", "tls.client_certs"))
         check_tls_pair(l, "tls.cert", "tls.key", &front);
-    if (check_client_certs(l, &admin, "admin.tls_client_ca", "admin.tls_client_certs"))
+    if (check_client_certs(l, &admin, "admin.tls_client_ca", "admin.tls_client_crl", "admin.tls_client_certs"))
         check_tls_pair(l, "admin.tls_cert", "admin.tls_key", &admin);
     if (c->admin_listen && !admin_tls && !config_is_loopback(c->admin_listen))
         config_problem(l, main_line(c, "admin.listen"), "admin.listen",

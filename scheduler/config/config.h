@@ -177,7 +177,7 @@ struct config {
     const char *admin_socket; /* default STATE_DIR/admin.sock */
     const char *admin_listen; /* NULL: off; beyond loopback only with TLS */
     const char *tls_cert, *tls_key, *admin_tls_cert, *admin_tls_key;
-    const char *tls_client_ca, *admin_tls_client_ca;
+    const char *tls_client_ca, *admin_tls_client_ca, *tls_client_crl, *admin_tls_client_crl;
     enum tls_client_certs tls_client_certs, admin_tls_client_certs;
     const char *state_dir;   /* ledger and sockets; default ./state */
     const char *ledger_path; /* default STATE_DIR/ledger.db */

@@ -219,6 +219,11 @@ static const struct setting main_rows[] = {
              "whatever key he has. `optional`: one that is shown must be good. A certificate does not replace a key."},
     {"tls.client_ca", SETTING_PATH, SETTING_RELOAD, MAIN(tls_client_ca), .def_text = "none",
      .help = "Authorities (PEM) for the certificates of applications."},
+    {"tls.client_crl", SETTING_PATH, SETTING_RELOAD, MAIN(tls_client_crl), .def_text = "none is withdrawn",
+     .help =
+         "Lists (CRL, PEM) of certificates that their authorities have withdrawn: who shows one of them is not let in. "
+         "One of every authority in a client's chain must be there, and none may have run out. Read again within a "
+         "minute when the file is replaced."},
     {"admin.socket", SETTING_PATH, MAIN(admin_socket), .def_text = "STATE_DIR/admin.sock",
      .help = "Unix socket (mode 0660) of the admin API and /metrics; the command line connects to it."},
     {"admin.listen", SETTING_TEXT, MAIN(admin_listen), .check = check_address, .def_text = "off",
@@ -232,6 +237,8 @@ static const struct setting main_rows[] = {
      .def = "off", .help = "The same as tls.client_certs for admin.listen."},
     {"admin.tls_client_ca", SETTING_PATH, SETTING_RELOAD, MAIN(admin_tls_client_ca), .def_text = "none",
      .help = "Authorities (PEM) for the certificates of operators."},
+    {"admin.tls_client_crl", SETTING_PATH, SETTING_RELOAD, MAIN(admin_tls_client_crl), .def_text = "none is withdrawn",
+     .help = "The same as tls.client_crl for admin.listen."},
     {"state_dir", SETTING_PATH, MAIN(state_dir), .def = "state",
      .help = "Folder for ledger and sockets; made (mode 0750) when it is missing."},
     {"budget_slice", SETTING_INT, SETTING_RELOAD, MAIN(budget_slice), .lo = 1, .hi = 1000000, .unit = "tokens",

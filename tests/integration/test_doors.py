@@ -49,6 +49,19 @@ class Authority:
                      "-days", "2", "-extfile", names, "-out", cert)
         return cert, key
 
+    def withdraw(self, *certs):
+        """The list of what was withdrawn so far, and these; it is made anew in one file."""
+        listing, settings, database = (self.path(self.name, k) for k in ("crl", "cnf", "db"))
+        with open(settings, "w") as f:
+            f.write(f"[ca]\ndefault_ca = c\n[c]\ndatabase = {database}\ndefault_md = sha256\ndefault_crl_days = 2\n"
+                    f"certificate = {self.cert}\nprivate_key = {self.key}\nunique_subject = no\n")
+        open(database, "a").close()
+        for cert in certs:
+            self.openssl("ca", "-config", settings, "-revoke", cert)
+        self.openssl("ca", "-config", settings, "-gencrl", "-out", listing + ".new")
+        os.replace(listing + ".new", listing)
+        return listing
+
 
 class Folder:
     def __enter__(self):
@@ -143,6 +156,30 @@ def certificates_of_clients(args):
             ready(s, believing(ours.cert))
             assert chat(s.port, tls=believing(ours.cert, good)).status == 200
             assert turned_away(s.port, believing(ours.cert, bad))
+    up.stop()
+
+
+def certificates_are_withdrawn(args):
+    """By a new list and SIGHUP: who is on it is let in no more; a list that is none changes nothing."""
+    up = Upstream()
+    with Folder() as folder:
+        ours = Authority(folder, "ours")
+        pair, one, other = ours.sign("localhost"), ours.sign("one"), ours.sign("other")
+        tls = {"cert": pair[0], "key": pair[1], "client_ca": ours.cert, "client_certs": "required",
+               "client_crl": ours.withdraw()}
+        with Scheduler(args.build, [node("a", up)], tls=tls) as s:
+            ready(s, believing(ours.cert, one))
+            assert chat(s.port, tls=believing(ours.cert, other)).status == 200
+            ours.withdraw(one[0])
+            s.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: turned_away(s.port, believing(ours.cert, one)), 5, "the new list")
+            assert chat(s.port, tls=believing(ours.cert, other)).status == 200
+            with open(tls["client_crl"], "w") as f:
+                f.write("no list")
+            s.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: "no list of withdrawn certificates" in s.log_text(), 5, "the complaint")
+            assert turned_away(s.port, believing(ours.cert, one))
+            assert chat(s.port, tls=believing(ours.cert, other)).status == 200
     up.stop()
 
 
@@ -384,6 +421,6 @@ def nodes_of_their_own(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [versions_and_protocols, sessions_go_on, certificates_of_clients, the_admin_port,
+    main(__doc__, [versions_and_protocols, sessions_go_on, certificates_of_clients, certificates_are_withdrawn, the_admin_port,
                    a_certificate_is_replaced, a_certificate_is_noticed, one_client_has_so_many, patience_is_configured,
                    nodes_of_their_own])

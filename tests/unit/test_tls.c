@@ -47,7 +47,8 @@ static void make_files(void)
 static enum rc open_server(const char *c, const char *k, const char *client_ca, struct error *e)
 {
     SSL_CTX *ctx = NULL;
-    const struct tls_server_files f = {c, k, client_ca, client_ca ? TLS_CLIENT_CERTS_REQUIRED : TLS_CLIENT_CERTS_OFF};
+    const struct tls_server_files f = {c, k, client_ca, client_ca ? TLS_CLIENT_CERTS_REQUIRED : TLS_CLIENT_CERTS_OFF,
+                                       NULL};
     enum rc rc = tls_server_new(&ctx, &f, e);
 
     CHECK((rc == RC_OK) == (ctx != NULL));
@@ -105,6 +106,12 @@ static void test_in_configuration(void)
     CHECK(config_says(yaml, "f:2: tls.client_certs: needs tls.client_ca"));
     snprintf(yaml, sizeof yaml, "auth: off\ntls: {cert: %s, key: %s, client_ca: %s}\n%s", cert, key, ca, nodes);
     CHECK(config_says(yaml, "f:2: tls.client_ca: means nothing"));
+    snprintf(yaml, sizeof yaml, "auth: off\ntls: {cert: %s, key: %s, client_crl: %s}\n%s", cert, key, text, nodes);
+    CHECK(config_says(yaml, "f:2: tls.client_crl: means nothing while tls.client_certs is off"));
+    snprintf(yaml, sizeof yaml,
+             "auth: off\ntls: {cert: %s, key: %s, client_certs: optional, client_ca: %s, client_crl: %s}\n%s", cert,
+             key, ca, text, nodes);
+    CHECK(config_says(yaml, "text.pem: no list of withdrawn certificates (CRL) in PEM form"));
     snprintf(yaml, sizeof yaml, "auth: off\ntls: {client_certs: optional, client_ca: %s}\n%s", ca, nodes);
     CHECK(config_says(yaml, "f:2: tls.client_certs: certificates are shown over TLS alone"));
     snprintf(yaml, sizeof yaml, "auth: off\ntls: {cert: %s, key: %s, client_certs: required, client_ca: %s}\n%s", cert,
@@ -219,7 +226,7 @@ static struct tls_door *door_with(const char *client_ca, enum tls_client_certs c
     struct tls_door *d = NULL;
     struct error e;
 
-    CHECK(tls_door_new(&d, &(struct tls_server_files){cert, key, client_ca, certs}, clock, &e) == RC_OK);
+    CHECK(tls_door_new(&d, &(struct tls_server_files){cert, key, client_ca, certs, NULL}, clock, &e) == RC_OK);
     return d;
 }
 
@@ -261,6 +268,75 @@ static void test_client_certificates(void)
     }
     tls_door_free(required);
     tls_door_free(optional);
+}
+
+static void append(const char *path, const char *from)
+{
+    FILE *in = fopen(from, "r"), *out = fopen(path, "a");
+    CHECK(in && out);
+    for (int c; (c = fgetc(in)) != EOF;)
+        fputc(c, out);
+    fclose(in);
+    fclose(out);
+}
+
+/* An authority with an intermediate one below, which has signed two clients. */
+static void test_withdrawn_certificates(void)
+{
+    char top_cert[96], path[96], below[96], crl[96], more[96], certs[2][96], keys[2][96];
+    struct error e;
+    snprintf(top_cert, sizeof top_cert, "%s/top.pem", dir);
+    snprintf(path, sizeof path, "%s/unused.pem", dir);
+    snprintf(below, sizeof below, "%s/below.pem", dir);
+    snprintf(crl, sizeof crl, "%s/list.pem", dir);
+    snprintf(more, sizeof more, "%s/more.pem", dir);
+    struct tls_maker top = tls_make_authority(top_cert, path, "top"), mid = {.key = tls_write_key(path)};
+    mid.cert = tls_write_cert(below, mid.key, "below", NULL, &top);
+    X509 *clients[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(certs[i], sizeof certs[i], "%s/app%d.pem", dir, i);
+        snprintf(keys[i], sizeof keys[i], "%s/app%d-key.pem", dir, i);
+        EVP_PKEY *k = tls_write_key(keys[i]);
+        clients[i] = tls_write_cert(certs[i], k, "app", "DNS:app.test", &mid);
+        EVP_PKEY_free(k);
+    }
+    fclose(fopen(path, "w"));
+    append(path, below); /* both are believed, so no client sends a chain */
+    append(path, top_cert);
+
+    const struct tls_server_files files = {cert, key, path, TLS_CLIENT_CERTS_REQUIRED, crl};
+    struct tls_door *d = NULL;
+    SSL_SESSION *session = NULL;
+    const struct visit a = {.ca = cert, .cert = certs[0], .key = keys[0], .session = &session},
+                       b = {.ca = cert, .cert = certs[1], .key = keys[1]};
+    CHECK(tls_door_new(&d, &files, &clock_system, &e) == RC_IO && strstr(e.message, crl));
+    tls_write_crl(crl, &mid, NULL, 3600);
+    CHECK(tls_door_new(&d, &files, &clock_system, &e) == RC_OK);
+    CHECK(!visit(d, &a).ok); /* nobody says whether the intermediate one is still good */
+
+    tls_write_crl(more, &top, NULL, 3600);
+    append(crl, more);
+    CHECK(tls_door_stale(d) && tls_door_reread(d, &e) == RC_OK && !tls_door_stale(d));
+    CHECK(visit(d, &a).ok && visit(d, &b).ok && visit(d, &a).resumed);
+    tls_write_crl(crl, &mid, clients[0], 3600);
+    append(crl, more);
+    CHECK(tls_door_reread(d, &e) == RC_OK);
+    CHECK(!visit(d, &a).ok && visit(d, &b).ok); /* its session does not help it */
+    tls_write_crl(crl, &mid, NULL, -1);
+    append(crl, more);
+    CHECK(tls_door_reread(d, &e) == RC_OK && !visit(d, &b).ok); /* nobody knows what was withdrawn since */
+
+    struct tls_maker stranger = tls_make_authority(path, more, "below"); /* of the same name */
+    tls_write_crl(more, &stranger, NULL, 3600);
+    struct tls_server_files forged = {cert, key, below, TLS_CLIENT_CERTS_REQUIRED, more};
+    CHECK(tls_door_replace(d, &forged, &e) == RC_INVALID && strstr(e.message, "no authority of"));
+    SSL_SESSION_free(session);
+    tls_door_free(d);
+    for (int i = 0; i < 2; i++)
+        X509_free(clients[i]);
+    tls_maker_free(&top);
+    tls_maker_free(&mid);
+    tls_maker_free(&stranger);
 }
 
 static void resume_over_replacements(int version)
@@ -307,13 +383,14 @@ static void test_tickets_do_not_open_other_doors(void)
     struct error e;
 
     CHECK(visit(d, &(struct visit){.ca = cert, .session = &session}).ok && session);
-    CHECK(tls_door_replace(d, &(struct tls_server_files){cert, key, ca, TLS_CLIENT_CERTS_REQUIRED}, &e) == RC_OK);
+    CHECK(tls_door_replace(d, &(struct tls_server_files){cert, key, ca, TLS_CLIENT_CERTS_REQUIRED, NULL}, &e) == RC_OK);
     CHECK(!visit(d, &(struct visit){.ca = cert, .session = &session}).ok);
     SSL_SESSION_free(session);
     session = NULL;
     const struct visit good = {.ca = cert, .cert = client_cert, .key = client_key, .session = &session};
     CHECK(visit(d, &good).ok && visit(d, &good).resumed);
-    CHECK(tls_door_replace(d, &(struct tls_server_files){cert, key, cert, TLS_CLIENT_CERTS_REQUIRED}, &e) == RC_OK);
+    CHECK(tls_door_replace(d, &(struct tls_server_files){cert, key, cert, TLS_CLIENT_CERTS_REQUIRED, NULL}, &e) ==
+          RC_OK);
     CHECK(!visit(d, &good).ok);
     SSL_SESSION_free(session);
     tls_door_free(d);
@@ -355,6 +432,7 @@ int main(void)
     TEST(test_node_configuration);
     TEST(test_handshake);
     TEST(test_client_certificates);
+    TEST(test_withdrawn_certificates);
     TEST(test_tickets);
     TEST(test_tickets_do_not_open_other_doors);
     TEST(test_replacement);

@@ -75,4 +75,28 @@ static inline void tls_write_pair(const char *cert_path, const char *key_path, c
     EVP_PKEY_free(k);
 }
 
+/* A list of withdrawn certificates that is good for next_s more seconds. withdrawn: a certificate, or NULL. */
+static inline void tls_write_crl(const char *path, const struct tls_maker *by, const X509 *withdrawn, long next_s)
+{
+    X509_CRL *crl = X509_CRL_new();
+    ASN1_TIME *from = X509_gmtime_adj(NULL, -60), *to = X509_gmtime_adj(NULL, next_s);
+    FILE *f = fopen(path, "w");
+
+    X509_CRL_set_version(crl, X509_CRL_VERSION_2);
+    X509_CRL_set_issuer_name(crl, X509_get_subject_name(by->cert));
+    X509_CRL_set1_lastUpdate(crl, from);
+    X509_CRL_set1_nextUpdate(crl, to);
+    if (withdrawn) {
+        X509_REVOKED *r = X509_REVOKED_new();
+        X509_REVOKED_set_serialNumber(r, (ASN1_INTEGER *)(uintptr_t)X509_get0_serialNumber(withdrawn));
+        X509_REVOKED_set_revocationDate(r, from);
+        X509_CRL_add0_revoked(crl, r);
+    }
+    CHECK(X509_CRL_sign(crl, by->key, EVP_sha256()) != 0 && f && PEM_write_X509_CRL(f, crl) == 1);
+    fclose(f);
+    ASN1_TIME_free(from);
+    ASN1_TIME_free(to);
+    X509_CRL_free(crl);
+}
+
 #endif
