@@ -46,6 +46,36 @@ const char *route_reason_name(enum route_reason r)
     return "unknown";
 }
 
+const char *route_reason_text(enum route_reason r)
+{
+    switch (r) {
+    case ROUTE_CHOSEN: return "answers";
+    case ROUTE_OTHER_MODEL: return "does not serve the model";
+    case ROUTE_NOT_LOCAL: return "is not on the premises, which the request must not leave";
+    case ROUTE_TOO_DEAR: return "might come to more than the client's bound";
+    case ROUTE_UNFIT: return "cannot go on with an answer that has begun elsewhere";
+    case ROUTE_TRIED: return "has failed for this request already";
+    case ROUTE_DRAINING: return "is draining";
+    case ROUTE_UNHEALTHY: return "is not in service";
+    case ROUTE_BREAKER_OPEN: return "failed too often, and is left alone for a while";
+    case ROUTE_COOLING_DOWN: return "asked to be left alone for a while";
+    case ROUTE_KEPT: return "is kept for a request that must be alone";
+    case ROUTE_FULL: return "has no free slot";
+    case ROUTE_LESS_FIT: return "suits less well where the request stands";
+    case ROUTE_MISSES_SLO: return "is too likely to miss the SLO";
+    case ROUTE_DEARER: return "is dearer";
+    case ROUTE_SLOWER: return "is slower";
+    case ROUTE_HUNGRIER: return "takes more energy";
+    case ROUTE_WORSE: return "is worse in money, time and energy together";
+    case ROUTE_RISKIER: return "is likelier to be lost before the answer ends";
+    case ROUTE_BUSIER: return "is busier";
+    case ROUTE_LESS_CACHED: return "would have to read more of the prompt";
+    case ROUTE_TIE: return "is as good, and was not drawn";
+    case ROUTE_NOT_LISTED: return "was not worth a look";
+    }
+    return "is unknown";
+}
+
 static bool too_dear(const struct route_request *r, const struct route_candidate *c)
 {
     return r->bounded && money_output_within(&c->prices, r->charge_max, r->input_max) < r->output_min;
@@ -133,7 +163,7 @@ static int compare_work(const struct route_request *r, const struct route_candid
 /* ---- what each would come to ------------------------------------------------------------------------------------ */
 
 /* An estimate that does not fit is as dear as can be, not an error: somebody must still answer. */
-static double money_of(const struct route_request *r, const struct route_candidate *c)
+double route_money(const struct route_request *r, const struct route_candidate *c)
 {
     if (c->has_marginal)
         return (double)c->marginal.v;
@@ -263,7 +293,7 @@ static void set_values(struct field *f)
     for (int32_t i = 0; i < f->n; i++) {
         if (!is_in(f, i))
             continue;
-        t[i].money = money_of(f->r, &f->c[i]);
+        t[i].money = route_money(f->r, &f->c[i]);
         t[i].time_us = time_of(f->r, &f->c[i]);
         t[i].energy_mj = f->c[i].has_energy ? (double)f->c[i].marginal_mj : -1;
     }

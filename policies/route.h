@@ -102,7 +102,9 @@ enum route_reason { /* why a candidate was not chosen, most fundamental first */
                     ROUTE_TIE,         /* not drawn */
                     ROUTE_NOT_LISTED,  /* by the caller: not among those that were worth a look (shortlist.h) */
 };
-const char *route_reason_name(enum route_reason r);
+const char *route_reason_name(enum route_reason r); /* "dearer", ... */
+/* For people, after the node's name: "is draining". */
+const char *route_reason_text(enum route_reason r);
 
 /* What the candidate was judged by; of those that were not admitted nothing is set but zeros. */
 struct route_terms {
@@ -123,6 +125,8 @@ struct route_decision {
     enum route_reason reasons[ROUTE_CANDIDATES_MAX];
     struct route_terms terms[ROUTE_CANDIDATES_MAX];
 };
+/* The money that c is judged by, pico-dollars, whether or not it is admitted. */
+double route_money(const struct route_request *r, const struct route_candidate *c);
 /* n <= ROUTE_CANDIDATES_MAX. */
 void route_choose(struct route_decision *d, const struct route_request *r, const struct route_candidate *c, int32_t n);
 

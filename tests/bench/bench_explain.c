@@ -1,0 +1,118 @@
+/* What it costs a decision to be kept (scheduler/front/explain.h), under the front's lock, for 3, 8 and 16 candidates; and
+ * what it costs to find and to tell one. Medians over batches.
+ *   ninja -C build bench_explain && build/bench/bench_explain
+ * links: spw_sched_front */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "scheduler/front/explain_text.h"
+
+#include <stdio.h>
+
+#define KEEP    1000
+#define BATCHES 1001
+#define EACH    100
+
+static const char *const names[] = {"gpu-a100-1", "gpu-a100-2", "spot-us-east-1", "api-x"};
+
+static const char *name_of(const void *arg, int32_t i)
+{
+    (void)arg;
+    return names[i % 4];
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+struct work {
+    struct explain *e;
+    struct route_request q;
+    struct route_candidate c[EXPLAIN_CANDIDATES_MAX];
+    struct route_decision d;
+    int32_t n;
+    struct strbuf out;
+};
+
+static void measure(const char *what, void (*once)(struct work *w), struct work *w)
+{
+    static double took[BATCHES];
+    for (int i = 0; i < BATCHES; i++) {
+        int64_t began = now_ns();
+        for (int k = 0; k < EACH; k++)
+            once(w);
+        took[i] = (double)(now_ns() - began) / EACH;
+    }
+    qsort(took, BATCHES, sizeof took[0], compare);
+    printf("%-44s median %8.1f ns  p99 %8.1f ns\n", what, took[BATCHES / 2], took[BATCHES * 99 / 100]);
+}
+
+static void note(struct work *w)
+{
+    const struct explain_context x = {.request_id = "req_01M86BJ8M257CGR4M2YNXMEK7G",
+                                      .model_asked = "llama-3.1-70b-instruct",
+                                      .model = "llama-3.1-8b-instruct",
+                                      .at_ns = 1764392400123000000,
+                                      .name = name_of};
+    explain_note_locked(w->e, &x, &w->q, w->c, w->n, &w->d);
+}
+
+static void look(struct work *w)
+{
+    uint64_t tickets[8];
+    explain_find(w->e, "req_nobody", tickets, 8, NULL);
+}
+
+static void header(struct work *w)
+{
+    strbuf_clear(&w->out);
+    if (explain_write_header(w->e, "req_01M86BJ8M257CGR4M2YNXMEK7G", &w->out) != RC_OK)
+        abort();
+}
+
+int main(void)
+{
+    static struct work w;
+    static const int counts[] = {3, 8, 16};
+    char what[64];
+    w.q = (struct route_request){.input_tokens = 1000, .output_tokens = 300, .slo = {500000, 0, 0.95}};
+    for (int i = 0; i < EXPLAIN_CANDIDATES_MAX; i++)
+        w.c[i] = (struct route_candidate){.serves_model = true,
+                                          .healthy = true,
+                                          .in_flight = i,
+                                          .slots = 32,
+                                          .prices = {{100000}, {50000}, {400000}},
+                                          .predicted = true,
+                                          .latency = {{180e3, 0.3}, {2e4, 0.2}}};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        w.n = counts[i];
+        w.e = explain_new(KEEP);
+        route_choose(&w.d, &w.q, w.c, w.n);
+        snprintf(what, sizeof what, "keep a decision between %d candidates", w.n);
+        measure(what, note, &w);
+        explain_free(w.e);
+    }
+    w.e = explain_new(KEEP);
+    w.n = 3;
+    for (int i = 0; i < KEEP - 1; i++) { /* others' */
+        const struct explain_context x = {.request_id = "req_other", .model_asked = "m", .model = "m", .name = name_of};
+        explain_note_locked(w.e, &x, &w.q, w.c, w.n, &w.d);
+    }
+    note(&w);
+    strbuf_init(&w.out, EXPLAIN_HEADER_MAX);
+    measure("look for one among 1000", look, &w);
+    measure("find it and write it into a header", header, &w);
+    strbuf_fini(&w.out);
+    explain_free(w.e);
+    return 0;
+}
