@@ -80,7 +80,7 @@ struct call { /* one tool call; insides of strings */
 };
 
 struct answer {
-    struct tree tree;
+    const struct tree *tree; /* borrowed */
     bool chat;
     struct bytes role, text, finish;    /* insides of strings; text: of a completion */
     struct bytes texts[ANSWER_N_TEXTS]; /* of a chat's message */
@@ -125,8 +125,8 @@ static bool read_calls(struct answer *a, const struct tree_node *list)
         return true;
     if (!tree_is(list, TREE_ARRAY) || list->count > CALLS_MAX)
         return false;
-    for (const struct tree_node *m = tree_first(&a->tree, list); m; m = tree_next(&a->tree, m)) {
-        if (!read_call(&a->tree, m, &a->calls[a->n_calls++]))
+    for (const struct tree_node *m = tree_first(a->tree, list); m; m = tree_next(a->tree, m)) {
+        if (!read_call(a->tree, m, &a->calls[a->n_calls++]))
             return false;
     }
     return true;
@@ -134,7 +134,7 @@ static bool read_calls(struct answer *a, const struct tree_node *list)
 
 static bool read_message(struct answer *a, const struct tree_node *message)
 {
-    const struct tree *t = &a->tree;
+    const struct tree *t = a->tree;
     for (const struct tree_node *m = tree_first(t, message); m; m = tree_next(t, m)) {
         int i = answer_text_index(t, m);
         if (i >= 0 || tree_key_is(t, m, "role")) {
@@ -156,7 +156,7 @@ static bool index_is_zero(const struct tree *t, const struct tree_node *choice)
 
 static enum rc read_choice(struct answer *a, const struct tree_node *choice)
 {
-    const struct tree *t = &a->tree;
+    const struct tree *t = a->tree;
     const struct tree_node *message = tree_find(t, choice, "message"), *text = tree_find(t, choice, "text");
     a->chat = tree_is(message, TREE_OBJECT);
     if (!a->chat && !tree_is(text, TREE_STRING))
@@ -172,13 +172,10 @@ static enum rc read_choice(struct answer *a, const struct tree_node *choice)
     return !a->chat || read_message(a, message) ? RC_OK : RC_UNSUPPORTED;
 }
 
-static enum rc read_answer(struct answer *a, const char *body, size_t n)
+static enum rc read_answer(struct answer *a, const struct tree *t)
 {
     memset(a, 0, sizeof *a);
-    const struct tree *t = &a->tree;
-    enum rc rc = tree_parse(&a->tree, body, n);
-    if (rc != RC_OK)
-        return rc == RC_FULL ? RC_UNSUPPORTED : rc;
+    a->tree = t;
     const struct tree_node *root = tree_root(t), *choices = tree_find(t, root, "choices");
     if (!tree_is(choices, TREE_ARRAY) || !choices->count)
         return RC_INVALID;
@@ -192,11 +189,26 @@ static enum rc read_answer(struct answer *a, const char *body, size_t n)
     return read_choice(a, tree_first(t, choices));
 }
 
-enum rc replay_check(const char *body, size_t n)
+static enum rc parse(struct tree *t, const char *body, size_t n)
+{
+    tree_init(t);
+    enum rc rc = tree_parse(t, body, n);
+    return rc == RC_FULL ? RC_UNSUPPORTED : rc;
+}
+
+enum rc replay_check_tree(const struct tree *t)
 {
     struct answer a;
-    enum rc rc = read_answer(&a, body, n);
-    tree_fini(&a.tree);
+    return read_answer(&a, t);
+}
+
+enum rc replay_check(const char *body, size_t n)
+{
+    struct tree t;
+    enum rc rc = parse(&t, body, n);
+    if (rc == RC_OK)
+        rc = replay_check_tree(&t);
+    tree_fini(&t);
     return rc;
 }
 
@@ -235,7 +247,7 @@ static int own_index(const struct tree *t, const struct tree_node *m)
 static enum rc write_member(const struct answer *a, const struct tree_node *m, const struct replay *r, bool *seen,
                             struct strbuf *out)
 {
-    const struct tree *t = &a->tree;
+    const struct tree *t = a->tree;
     int own = own_index(t, m);
     enum rc rc = PUT(out, LITERAL("\""), (struct bytes){t->text + m->key, m->key_n}, LITERAL("\":"));
     if (own >= 0)
@@ -263,17 +275,20 @@ static enum rc write_missing(const struct answer *a, const struct replay *r, con
 enum rc replay_body(const char *body, size_t n, const struct replay *r, struct strbuf *out)
 {
     struct answer a;
+    struct tree t;
     bool seen[N_OWN] = {false};
-    enum rc rc = read_answer(&a, body, n);
-    const struct tree_node *first = rc == RC_OK ? tree_first(&a.tree, tree_root(&a.tree)) : NULL;
-    for (const struct tree_node *m = first; m && rc == RC_OK; m = tree_next(&a.tree, m)) {
+    enum rc rc = parse(&t, body, n);
+    if (rc == RC_OK)
+        rc = read_answer(&a, &t);
+    const struct tree_node *first = rc == RC_OK ? tree_first(&t, tree_root(&t)) : NULL;
+    for (const struct tree_node *m = first; m && rc == RC_OK; m = tree_next(&t, m)) {
         rc = strbuf_puts(out, m == first ? "{" : ",");
         if (rc == RC_OK)
             rc = write_member(&a, m, r, seen, out);
     }
     if (rc == RC_OK)
         rc = write_missing(&a, r, seen, out);
-    tree_fini(&a.tree);
+    tree_fini(&t);
     return rc == RC_OK ? strbuf_puts(out, "}") : rc;
 }
 
@@ -434,10 +449,13 @@ static enum rc write_usage(const struct chunks *c)
 enum rc replay_stream(const char *body, size_t n, const struct replay *r, struct strbuf *out, size_t *tail)
 {
     struct answer a;
+    struct tree t;
     struct chunks c = {.a = &a, .r = r, .out = out, .piece = r->piece_bytes ? r->piece_bytes : PIECE_BYTES};
     strbuf_init(&c.head, AROUND_BYTES);
     strbuf_init(&c.tail, AROUND_BYTES);
-    enum rc rc = read_answer(&a, body, n);
+    enum rc rc = parse(&t, body, n);
+    if (rc == RC_OK)
+        rc = read_answer(&a, &t);
     if (rc == RC_OK)
         rc = write_around(&c);
     if (rc == RC_OK)
@@ -452,6 +470,6 @@ enum rc replay_stream(const char *body, size_t n, const struct replay *r, struct
         rc = PUT(out, LITERAL("data: [DONE]\n\n"));
     strbuf_fini(&c.head);
     strbuf_fini(&c.tail);
-    tree_fini(&a.tree);
+    tree_fini(&t);
     return rc;
 }

@@ -13,6 +13,7 @@
 
 /* RC_OK, RC_INVALID: no answer at all, RC_UNSUPPORTED: one of those that cannot be replayed. */
 enum rc replay_check(const char *body, size_t n) SPW_MUST_USE;
+enum rc replay_check_tree(const struct tree *body) SPW_MUST_USE; /* the same, of a body that has been parsed */
 
 struct replay {
     const char *id;       /* "chatcmpl-..." of this request */

@@ -10,10 +10,11 @@
 #include "scheduler/cache/replay.h"
 #include "scheduler/front/front_internal.h"
 #include "scheduler/redis/link.h"
+#include "scheduler/wire/answer.h"
 
 #define PIECES_PER_ANSWER 1000u /* a long answer is replayed in larger pieces, not in more of them */
 #define PIECE_BYTES       96u
-#define SCRATCH_NODES_MAX 4096u /* of one odd chunk: given back */
+#define SCRATCH_NODES_MAX 4096u /* of an odd one: given back */
 #define CHUNK_BYTES_MAX   ((size_t)128 << 10)
 #define SPARE_ASSEMBLERS  32
 #define MADE_BYTES_KEPT   ((size_t)64 << 10)
@@ -40,7 +41,7 @@ struct cached {
     struct cached_options o;
     struct cache *cache;
     struct canonical canonical;
-    struct tree scratch;                       /* of the assemblers */
+    struct tree scratch;                       /* of one answer, or of one chunk */
     struct assembler *spare[SPARE_ASSEMBLERS]; /* owned; with the memory they had, for streams to come */
     int n_spare;
     struct identity_memo identities[IDENTITIES];
@@ -599,6 +600,25 @@ void cached_follow(struct request *r)
     stream_tap(&r->stream, on_chunk, r);
 }
 
+static void trim_scratch(struct cached *c)
+{
+    if (c->scratch.cap > SCRATCH_NODES_MAX)
+        tree_fini(&c->scratch);
+}
+
+enum rc cached_read_answer(struct request *r, struct token_counts *counts, bool *known)
+{
+    struct cached *c = cached_of(r);
+    const struct strbuf *body = &r->answer;
+    r->cached.replays = false;
+    if (!cached_wants(r) || tree_parse(&c->scratch, body->data, body->len) != RC_OK)
+        return answer_read((struct span){body->data, body->len}, counts, known);
+    enum rc rc = answer_read_tree(&c->scratch, counts, known);
+    r->cached.replays = rc == RC_OK && replay_check_tree(&c->scratch) == RC_OK;
+    trim_scratch(c);
+    return rc;
+}
+
 void cached_restart(struct request *r)
 {
     if (r->cached.parts)
@@ -678,14 +698,13 @@ void cached_done(struct request *r, struct bytes body)
         .body_len = whole.n,
         .tokens = r->tokens,
         .charge = r->charge,
-        .replays = r->body.stream && r->cached.parts && !r->cached.parts->n_tools,
+        .replays = r->body.stream ? r->cached.parts && !r->cached.parts->n_tools : r->cached.replays,
     };
     if (rc == RC_OK)
         rc = cache_keep(c->cache, &r->cached.key, &entry, &kept);
     if (rc == RC_OK && keeps(r))
         cache_put_kept(c->cache, &r->cached.key, kept);
-    if (c->scratch.cap > SCRATCH_NODES_MAX)
-        tree_fini(&c->scratch);
+    trim_scratch(c);
     if (rc == RC_OK && !fell_back(r) && flight_leads(&r->cached.ticket))
         flight_finish(&r->cached.ticket, kept);
     else if (flight_leads(&r->cached.ticket))

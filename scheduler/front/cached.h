@@ -49,6 +49,7 @@ struct cached_request {
     struct cache_get *get;
     struct flight_ticket ticket;
     struct assembler *parts; /* owned; NULL: not a stream that is kept */
+    bool replays;            /* its whole answer is known to be one that can be kept */
     /* Of an answer that was found. */
     size_t tail; /* of out: what waits for the row */
     struct pusd saved;
@@ -98,6 +99,8 @@ void cached_fini(struct request *r);
 
 /* A leg begins whose chunks leave through r->stream. */
 void cached_follow(struct request *r);
+/* r->answer, a node's whole one, as answer_read(): where it is to be kept, one parse serves both. */
+enum rc cached_read_answer(struct request *r, struct token_counts *counts, bool *known) SPW_MUST_USE;
 /* What was said does not count after all: the next leg begins again. */
 void cached_restart(struct request *r);
 /* r has failed (r->error says how), or its client left. */

@@ -345,7 +345,7 @@ static void take_refusal(struct request *r)
 static void take_whole(struct request *r)
 {
     bool known = false;
-    if (answer_read((struct span){r->answer.data, r->answer.len}, &r->tokens, &known) != RC_OK) {
+    if (cached_read_answer(r, &r->tokens, &known) != RC_OK) {
         leg_failed(r, FAULT_FRAMING, "the node's answer is not understood");
         return;
     }

@@ -55,6 +55,27 @@ enum rc answer_read(struct span body, struct token_counts *counts, bool *known)
     return RC_OK;
 }
 
+static struct span span_of(const struct tree *t, const struct tree_node *node)
+{
+    struct bytes text = tree_text(t, node);
+    return (struct span){text.p, text.n};
+}
+
+enum rc answer_read_tree(const struct tree *t, struct token_counts *counts, bool *known)
+{
+    const struct tree_node *choices = NULL, *usage = NULL;
+    for (const struct tree_node *m = tree_first(t, tree_root(t)); m; m = tree_next(t, m)) {
+        if (tree_key_is(t, m, "choices"))
+            choices = m;
+        else if (tree_key_is(t, m, "usage"))
+            usage = m;
+    }
+    *known = usage_parse(span_of(t, usage), counts) == RC_OK;
+    if (!*known)
+        counts->output = count_output(span_of(t, choices));
+    return tree_is(choices, TREE_ARRAY) && choices->count ? RC_OK : RC_INVALID;
+}
+
 enum rc answer_write(struct span body, const char *model, const char *tier, struct strbuf *out)
 {
     struct span place = {0}, there = {0}, key, value;

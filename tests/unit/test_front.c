@@ -267,6 +267,47 @@ static void usage_is_read_with_suspicion(void)
     for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++)
         CHECK_INT(usage_parse(span_of(lies[i]), &c), RC_INVALID);
     CHECK_INT(usage_parse((struct span){NULL, 0}, &c), RC_INVALID);
+    /* The plain ones are read without a tree: the same rules. */
+    CHECK_INT(usage_parse(span_of(" { \"completion_tokens\" : 3, \"prompt_tokens\" : 999999999999 } "), &c), RC_OK);
+    CHECK(c.input == 999999999999 && c.output == 3 && c.cached_input == 0);
+    CHECK_INT(usage_parse(span_of("{\"prompt_tokens\":1000000000001}"), &c), RC_INVALID);
+    CHECK_INT(usage_parse(span_of("{\"prompt_tokens\":1e2,\"total_tokens\":3}"), &c), RC_OK);
+    CHECK(c.input == 100);
+    static const char *const broken[] = {"{\"prompt_tokens\":01}", "{\"prompt_tokens\":1,}",
+                                         "{\"prompt_tokens\":1,\"prompt_tokens\":1}", "{\"prompt_tokens\":1}}",
+                                         "{\"prompt_tokens\":1 \"total_tokens\":2}"};
+    for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++)
+        CHECK_INT(usage_parse(span_of(broken[i]), &c), RC_INVALID);
+}
+
+/* What has been parsed says the same as what is scanned. */
+static void parsed_answers(void)
+{
+    static const char *const bodies[] = {
+        "{\"choices\":[{\"message\":{\"content\":\"abcd\\u0000efgh\"}}]}",
+        "{\"choices\":[{}],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":1}}",
+        "{ \"usage\" : { \"prompt_tokens\" : 20 , \"total_tokens\" : 7 } , \"choices\" : [ {\"text\":\"abc\"} ] }",
+        "{\"choices\":[{\"text\":\"abcde\"}],\"usage\":null}",
+        "{\"choices\":[{}],\"usage\":{\"prompt_tokens\":2,\"prompt_tokens\":3}}",
+        "{\"choices\":[{}],\"usage\":{\"prompt_tokens\":02,\"total_tokens\":3}}",
+        "{\"choices\":[{}],\"usage\":{\"prompt_tokens\":2,\"prompt_cache_hit_tokens\":1}}",
+        "{\"choices\":{}}",
+        "{\"choices\":[]}",
+        "{\"error\":{}}",
+        "[]",
+    };
+    struct tree t;
+    tree_init(&t);
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        struct token_counts a = {0}, b = {0};
+        bool known_a, known_b;
+        enum rc scanned = answer_read(span_of(bodies[i]), &a, &known_a);
+        if (tree_parse(&t, bodies[i], strlen(bodies[i])) != RC_OK)
+            continue;
+        CHECK_INT(answer_read_tree(&t, &b, &known_b), scanned);
+        CHECK(scanned != RC_OK || (known_a == known_b && memcmp(&a, &b, sizeof a) == 0));
+    }
+    tree_fini(&t);
 }
 
 static void whole_answers(void)
@@ -283,6 +324,7 @@ static void whole_answers(void)
     static const char *const none[] = {"", "[]", "<html>", "{\"choices\":[]}", "{\"error\":{}}", "{\"choices\":[{]}"};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
         CHECK_INT(answer_read(span_of(none[i]), &c, &known), RC_INVALID);
+    parsed_answers();
     struct strbuf b;
     strbuf_init(&b, 4096);
     CHECK_INT(answer_write(span_of(text), "m", NULL, &b), RC_OK);
