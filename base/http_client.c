@@ -253,28 +253,69 @@ static void fail_framing(struct link *l)
     call_fail(l->call, &e);
 }
 
-/* Deliver. Returns with the call gone, paused (the rest is kept), or the input used up. The caller holds l. */
-static void feed(struct link *l, const char *data, size_t n)
+/* What a read has brought of a body goes on in one piece: its chunks close up in place. */
+struct joined {
+    char *at;
+    size_t n;
+};
+
+static void join(struct joined *j, char *piece, size_t n)
+{
+    if (!j->n)
+        j->at = piece;
+    else
+        memmove(j->at + j->n, piece, n);
+    j->n += n;
+}
+
+/* False: the call is gone. */
+static bool deliver(struct link *l, struct http_call *call, struct joined *j)
+{
+    size_t n = j->n;
+    j->n = 0;
+    if (n)
+        call->h.on_body(call, j->at, n, call->arg);
+    return !l->dead && l->call == call;
+}
+
+static void hold(struct link *l, const char *data, size_t n)
+{
+    l->held = true;
+    bytes_append(&l->in, data, n);
+}
+
+/* Returns with the call gone, paused (the rest is kept), or the input used up. The caller holds l. */
+static void feed(struct link *l, char *data, size_t n)
 {
     struct http_call *call = l->call;
+    struct joined body = {0};
     const char *piece = NULL;
     size_t used = 0, n_piece = 0;
     while (!l->dead && l->call == call) {
         if (call->paused) {
-            l->held = true;
-            bytes_append(&l->in, data, n);
+            hold(l, data, n);
             return;
         }
         enum http_event ev = http_parser_feed(l->parser, data, n, &used, &piece, &n_piece);
+        if (ev == HTTP_BODY)
+            join(&body, data + (piece - data), n_piece);
         data += used;
         n -= used;
+        if (ev == HTTP_BODY)
+            continue;
+        if (!deliver(l, call, &body))
+            return;
+        if (call->paused) { /* the parser says the same again, if that was the end or an error */
+            hold(l, data, n);
+            return;
+        }
         switch (ev) {
         case HTTP_HEAD:
             call->phase = HTTP_PHASE_BODY;
             start_wait(l);
             call->h.on_head(call, http_parser_head(l->parser), call->arg);
             break;
-        case HTTP_BODY: call->h.on_body(call, piece, n_piece, call->arg); break;
+        case HTTP_BODY: break;
         case HTTP_END: call_end(call, http_parser_head(l->parser)->keep_alive && n == 0); return;
         case HTTP_ERROR: fail_framing(l); return;
         case HTTP_NEED_MORE:
@@ -318,9 +359,10 @@ static void read_active(struct link *l)
         return;
     if (l->held) {
         struct bytes in = l->in; /* feed() puts the rest back */
+        char none[1] = "";
         l->in = (struct bytes){0};
         l->held = false;
-        feed(l, in.len ? bytes_at(&in) : "", in.len);
+        feed(l, in.len ? in.data + in.off : none, in.len);
         bytes_fini(&in);
     }
     while (!l->dead && l->call == call && !call->paused) {
@@ -393,6 +435,9 @@ static bool is_clean(const char *s, bool blanks)
 
 static bool is_ours(const char *name)
 {
+    char first = (char)(*name | 0x20);
+    if (first != 'h' && first != 'c' && first != 't')
+        return false;
     return strcasecmp(name, "Host") == 0 || strcasecmp(name, "Content-Length") == 0 ||
            strcasecmp(name, "Connection") == 0 || strcasecmp(name, "Transfer-Encoding") == 0;
 }

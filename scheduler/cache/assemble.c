@@ -1,6 +1,5 @@
 #include "scheduler/cache/assemble.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -240,6 +239,14 @@ static enum rc keep_first(struct assembler *a, struct strbuf *b, const struct tr
     return b->len || !tree_is(m, TREE_STRING) ? RC_OK : keep(a, b, tree_text(a->tree, m));
 }
 
+/* Running counts: the last ones are right. */
+static enum rc keep_usage(struct assembler *a, struct bytes object)
+{
+    a->bytes -= a->usage.len;
+    strbuf_clear(&a->usage);
+    return keep(a, &a->usage, object);
+}
+
 static enum rc take_chunk(struct assembler *a, const struct tree_node *root)
 {
     const struct tree *t = a->tree;
@@ -248,9 +255,7 @@ static enum rc take_chunk(struct assembler *a, const struct tree_node *root)
         if (tree_key_is(t, m, "choices")) {
             rc = take_choices(a, m);
         } else if (tree_key_is(t, m, "usage") && tree_is(m, TREE_OBJECT)) {
-            a->bytes -= a->usage.len;
-            strbuf_clear(&a->usage); /* running counts: the last ones are right */
-            rc = keep(a, &a->usage, tree_text(t, m));
+            rc = keep_usage(a, tree_text(t, m));
         } else if (tree_key_is(t, m, "id")) {
             rc = keep_first(a, &a->id, m);
         } else if (tree_key_is(t, m, "model")) {
@@ -289,6 +294,11 @@ enum rc assembler_text(struct assembler *a, struct bytes inside)
     if (a->rc != RC_OK)
         return a->rc;
     return fail_once(a, a->begun ? keep(a, &a->texts[ANSWER_CONTENT], inside) : RC_INVALID);
+}
+
+enum rc assembler_usage(struct assembler *a, struct bytes object)
+{
+    return a->rc == RC_OK ? fail_once(a, keep_usage(a, object)) : a->rc;
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */
@@ -333,7 +343,11 @@ static enum rc write_outer(const struct assembler *a, struct strbuf *out)
     enum rc rc = PUT(out, LITERAL("{\"id\":"), a->id.len ? BYTES_OF(a->id) : LITERAL("\"\""), LITERAL(",\"object\":"),
                      a->chat ? LITERAL("\"chat.completion\"") : LITERAL("\"text_completion\""));
     if (rc == RC_OK)
-        rc = strbuf_printf(out, ",\"created\":%" PRId64 ",\"model\":", a->created_s);
+        rc = PUT(out, LITERAL(",\"created\":"));
+    if (rc == RC_OK)
+        rc = strbuf_int(out, a->created_s);
+    if (rc == RC_OK)
+        rc = PUT(out, LITERAL(",\"model\":"));
     if (rc == RC_OK)
         rc = PUT(out, a->model.len ? BYTES_OF(a->model) : LITERAL("\"\""));
     if (rc == RC_OK && a->fingerprint.len)

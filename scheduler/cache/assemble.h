@@ -34,6 +34,8 @@ void assembler_fini(struct assembler *a);
 enum rc assembler_feed(struct assembler *a, const char *chunk, size_t n);
 /* A chunk like one before it, but for its plain text (the inside of a string): the same without a look at the rest. */
 enum rc assembler_text(struct assembler *a, struct bytes inside);
+/* A usage object that has been read already. */
+enum rc assembler_usage(struct assembler *a, struct bytes object);
 /* For another stream, with the same bounds: nothing is kept, but the memory it took. */
 void assembler_reset(struct assembler *a);
 /* Append the whole answer: what replay_check() accepts; of tools alone, it may not. counts: put in when the node gave no

@@ -209,21 +209,26 @@ static void take_key(struct member *m, const struct tree *t, const struct tree_n
 
 static bool ignored(const struct tree *t, const struct tree_node *m)
 {
-    static const char *const names[] = {"model",
-                                        "stream",
-                                        "stream_options",
-                                        "user",
-                                        "metadata",
-                                        "store",
-                                        "safety_identifier",
-                                        "idempotency_key",
-                                        "spillway",
-                                        "prompt_cache_key",
-                                        "prompt_cache_retention",
-                                        "service_tier"};
+#define NAME(s)                                                                                                        \
+    {                                                                                                                  \
+        s, sizeof(s) - 1                                                                                               \
+    }
+    static const struct bytes names[] = {NAME("model"),
+                                         NAME("stream"),
+                                         NAME("stream_options"),
+                                         NAME("user"),
+                                         NAME("metadata"),
+                                         NAME("store"),
+                                         NAME("safety_identifier"),
+                                         NAME("idempotency_key"),
+                                         NAME("spillway"),
+                                         NAME("prompt_cache_key"),
+                                         NAME("prompt_cache_retention"),
+                                         NAME("service_tier")};
+#undef NAME
     static const char prefix[] = "spillway_";
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (tree_key_is(t, m, names[i]))
+        if (m->key_n == names[i].n && memcmp(t->text + m->key, names[i].p, names[i].n) == 0)
             return true;
     }
     return m->key_n >= sizeof prefix - 1 && memcmp(t->text + m->key, prefix, sizeof prefix - 1) == 0;

@@ -257,10 +257,11 @@ const struct tree_node *tree_next(const struct tree *t, const struct tree_node *
 
 const struct tree_node *tree_find(const struct tree *t, const struct tree_node *object, const char *key)
 {
+    size_t n = strlen(key);
     if (!tree_is(object, TREE_OBJECT))
         return NULL;
     for (const struct tree_node *m = tree_first(t, object); m; m = tree_next(t, m)) {
-        if (tree_key_is(t, m, key))
+        if (m->key_n == n && memcmp(t->text + m->key, key, n) == 0)
             return m;
     }
     return NULL;

@@ -15,7 +15,7 @@
 #define PIECES_PER_ANSWER 1000u /* a long answer is replayed in larger pieces, not in more of them */
 #define PIECE_BYTES       96u
 #define SCRATCH_NODES_MAX 4096u /* of an odd one: given back */
-#define CHUNK_BYTES_MAX   ((size_t)128 << 10)
+#define USAGE_BYTES_MAX   ((size_t)128 << 10)
 #define SPARE_ASSEMBLERS  32
 #define MADE_BYTES_KEPT   ((size_t)64 << 10)
 
@@ -132,7 +132,7 @@ enum rc cached_new(struct cached **out, const struct cached_options *o, struct e
     canonical_init(&c->canonical);
     tree_init(&c->scratch);
     strbuf_init(&c->identity, IDENTITY_TEXT_BYTES);
-    strbuf_init(&c->made, (size_t)o->config->cache.entry_bytes_max + CHUNK_BYTES_MAX);
+    strbuf_init(&c->made, (size_t)o->config->cache.entry_bytes_max + USAGE_BYTES_MAX);
     for (int i = 0; i < IDENTITIES; i++)
         strbuf_init(&c->identities[i].texts, IDENTITY_TEXT_BYTES);
     c->far = o->config->cache.mode == CONFIG_CACHE_REDIS && !o->config->cache.redis_local;
@@ -638,17 +638,13 @@ void cached_failed(struct request *r)
     cached_leave(r);
 }
 
-/* A chunk with the node's own words about usage, which had not been forwarded. */
+/* The node's own words about usage, which have not been forwarded. */
 static void feed_usage(struct request *r)
 {
-    struct strbuf chunk, usage;
-    strbuf_init(&chunk, CHUNK_BYTES_MAX);
-    strbuf_init(&usage, CHUNK_BYTES_MAX);
-    if (stream_usage(&r->stream, &r->tokens, &usage) == RC_OK &&
-        strbuf_printf(&chunk, "{\"choices\":[],\"usage\":") == RC_OK &&
-        strbuf_append(&chunk, usage.data, usage.len) == RC_OK && strbuf_puts(&chunk, "}") == RC_OK)
-        (void)assembler_feed(r->cached.parts, chunk.data, chunk.len);
-    strbuf_fini(&chunk);
+    struct strbuf usage;
+    strbuf_init(&usage, USAGE_BYTES_MAX);
+    if (stream_usage(&r->stream, &r->tokens, &usage) == RC_OK)
+        (void)assembler_usage(r->cached.parts, (struct bytes){usage.data, usage.len});
     strbuf_fini(&usage);
 }
 

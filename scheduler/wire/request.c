@@ -191,7 +191,7 @@ static void find_members(const cJSON *object, const char *const *keys, struct sp
 {
     for (const cJSON *m = object->child; m; m = m->next) {
         for (int i = 0; i < n; i++) {
-            if (strcmp(m->string, keys[i]) == 0)
+            if (m->string[0] == keys[i][0] && strcmp(m->string, keys[i]) == 0)
                 values[i].p = json_doc_text(m, &values[i].n);
         }
     }
