@@ -182,9 +182,8 @@ static bool is_plain(unsigned char c)
 enum rc json_append_string(struct strbuf *b, const char *s, size_t n)
 {
     size_t i = 0;
-    while (i < n && is_plain((unsigned char)s[i]))
-        i++;
-    if (i == n && strbuf_reserve(b, n + 2) == RC_OK) { /* as nearly always */
+    bool plain = json_plain_bytes(s, s + n) == n && !memchr(s, 0x7f, n);
+    if (plain && strbuf_reserve(b, n + 2) == RC_OK) { /* as nearly always */
         char *at = b->data + b->len;
         *at++ = '"';
         memcpy(at, s, n);
@@ -193,7 +192,6 @@ enum rc json_append_string(struct strbuf *b, const char *s, size_t n)
         return RC_OK;
     }
     enum rc rc = strbuf_append(b, "\"", 1);
-    i = 0;
     while (i < n && rc == RC_OK) {
         size_t start = i;
         char buf[8];

@@ -1,11 +1,13 @@
 #include "base/log.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/json.h"
 #include "base/log_sink.h"
+#include "base/text.h"
 
 #define LOG_LINE_MAX   ((size_t)32768)
 #define LOG_LINE_USUAL ((size_t)640)
@@ -14,29 +16,43 @@
 static const char *const level_names[] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error"};
 
-static enum rc append_value(struct strbuf *b, const struct log_field *f)
+#define FIGURE_MAX ((size_t)32) /* of what is no string */
+
+/* What fits into FIGURE_MAX bytes. Returns behind it. */
+static char *put_figure(char *at, const struct log_field *f)
 {
+#define WORD(s) ((char *)memcpy(at, s, sizeof(s) - 1) + sizeof(s) - 1)
     switch (f->type) {
-    case LOG_FIELD_STRING: return f->s ? json_append_string(b, f->s, strnlen(f->s, 2048)) : strbuf_append(b, "null", 4);
-    case LOG_FIELD_INT: return strbuf_int(b, f->i);
-    case LOG_FIELD_DOUBLE: return isfinite(f->d) ? strbuf_printf(b, "%.6g", f->d) : strbuf_append(b, "null", 4);
-    case LOG_FIELD_BOOL: return f->i ? strbuf_append(b, "true", 4) : strbuf_append(b, "false", 5);
+    case LOG_FIELD_INT: return text_put_int(at, f->i);
+    case LOG_FIELD_BOOL: return f->i ? WORD("true") : WORD("false");
+    case LOG_FIELD_DOUBLE:
+        if (isfinite(f->d))
+            return at + snprintf(at, FIGURE_MAX, "%.6g", f->d);
+        break;
+    case LOG_FIELD_STRING: break;
     }
-    return RC_INTERNAL;
+    return WORD("null");
+#undef WORD
 }
 
-/* ,"key": -- keys are names in our own code. */
-static enum rc append_key(struct strbuf *b, const char *key)
+/* ,"key":value -- keys are names in our own code. */
+static enum rc append_parts(struct strbuf *b, const struct log_field *f)
 {
-    size_t n = strlen(key);
-    enum rc rc = strbuf_reserve(b, n + 4);
+    enum rc rc = strbuf_reserve(b, f->key_n + 4 + FIGURE_MAX);
     if (rc != RC_OK)
         return rc;
     char *at = b->data + b->len;
     memcpy(at, ",\"", 2);
-    memcpy(at + 2, key, n);
-    memcpy(at + 2 + n, "\":", 3);
-    b->len += n + 4;
+    memcpy(at + 2, f->key, f->key_n);
+    memcpy(at + 2 + f->key_n, "\":", 2);
+    at += f->key_n + 4;
+    if (f->type == LOG_FIELD_STRING && f->s) {
+        b->len = (size_t)(at - b->data);
+        return json_append_string(b, f->s, strnlen(f->s, 2048));
+    }
+    at = put_figure(at, f);
+    *at = '\0';
+    b->len = (size_t)(at - b->data);
     return RC_OK;
 }
 
@@ -44,7 +60,7 @@ static enum rc append_key(struct strbuf *b, const char *key)
 static bool append_field(struct strbuf *b, const struct log_field *f)
 {
     size_t before = b->len;
-    if (append_key(b, f->key) == RC_OK && append_value(b, f) == RC_OK && b->len <= LOG_LINE_MAX - LOG_LINE_TAIL)
+    if (append_parts(b, f) == RC_OK && b->len <= LOG_LINE_MAX - LOG_LINE_TAIL)
         return true;
     b->len = before;
     return false;

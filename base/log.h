@@ -7,7 +7,9 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/clock.h"
 
@@ -25,15 +27,16 @@ struct log {
 
 struct log_field {
     const char *key;
+    size_t key_n; /* its length, which the compiler knows */
     enum { LOG_FIELD_STRING, LOG_FIELD_INT, LOG_FIELD_DOUBLE, LOG_FIELD_BOOL } type;
     const char *s; /* NULL is written as null */
     int64_t i;
     double d;
 };
-#define LOG_S(k, v) ((struct log_field){.key = (k), .type = LOG_FIELD_STRING, .s = (v)})
-#define LOG_I(k, v) ((struct log_field){.key = (k), .type = LOG_FIELD_INT, .i = (int64_t)(v)})
-#define LOG_D(k, v) ((struct log_field){.key = (k), .type = LOG_FIELD_DOUBLE, .d = (v)})
-#define LOG_B(k, v) ((struct log_field){.key = (k), .type = LOG_FIELD_BOOL, .i = (v) ? 1 : 0})
+#define LOG_S(k, v) ((struct log_field){.key = (k), .key_n = strlen(k), .type = LOG_FIELD_STRING, .s = (v)})
+#define LOG_I(k, v) ((struct log_field){.key = (k), .key_n = strlen(k), .type = LOG_FIELD_INT, .i = (int64_t)(v)})
+#define LOG_D(k, v) ((struct log_field){.key = (k), .key_n = strlen(k), .type = LOG_FIELD_DOUBLE, .d = (v)})
+#define LOG_B(k, v) ((struct log_field){.key = (k), .key_n = strlen(k), .type = LOG_FIELD_BOOL, .i = (v) ? 1 : 0})
 
 void log_write(const struct log *l, enum log_level level, const char *area, const char *message,
                const struct log_field *fields, int n_fields);

@@ -101,9 +101,9 @@ enum rc admit(struct lane *l, const struct identity *who, const struct model *mo
 
 void admit_settle(struct front *f, struct limit_ticket *ticket, int64_t tokens)
 {
-    int64_t now = now_us(f);
     if (ticket->n == 0)
         return;
+    int64_t now = now_us(f);
     pthread_mutex_lock(&f->limits_lock);
     limit_table_settle(f->limits, ticket, now, tokens);
     pthread_mutex_unlock(&f->limits_lock);

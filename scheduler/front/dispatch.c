@@ -20,14 +20,20 @@ const struct model *request_model(const struct request *r)
     return r->served ? r->served : r->model->chain[0];
 }
 
-void request_observe(const struct request *r, const struct node_spec *node, enum route_metric what, int64_t value)
+void request_observe_all(const struct request *r, const struct node_spec *node, const struct route_value *values, int n)
 {
     if (!r->lane->front->routes)
         return;
     struct route_labels labels = {.operation = r->body.kind == REQUEST_CHAT ? "chat" : "text_completion",
                                   .model = r->room->model,
                                   .node = node ? node->config->name : "cache"};
-    route_metrics_observe(r->lane->front->routes, &labels, what, value);
+    route_metrics_observe_all(r->lane->front->routes, &labels, values, n);
+}
+
+void request_observe(const struct request *r, const struct node_spec *node, enum route_metric what, int64_t value)
+{
+    if (value >= 0)
+        request_observe_all(r, node, &(struct route_value){what, value}, 1);
 }
 
 void request_note_first_byte(struct request *r)

@@ -364,6 +364,8 @@ const struct model *request_model(const struct request *r);
 void request_note_first_byte(struct request *r);
 /* One observation under the request's labels. node NULL: no node. */
 void request_observe(const struct request *r, const struct node_spec *node, enum route_metric what, int64_t value);
+void request_observe_all(const struct request *r, const struct node_spec *node, const struct route_value *values,
+                         int n);
 void request_free(struct request *r);
 void requests_drop_spare(struct lane *l);
 

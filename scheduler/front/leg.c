@@ -182,15 +182,15 @@ static bool may_continue(const struct request *r)
 static int64_t patience_ms(const struct request *r, const char **why)
 {
     const struct config *c = r->config;
-    const struct clock *clock = r->lane->front->o.clock;
-    int64_t idle = c->idle_ms - mono_since(clock, r->leg.heard) / NS_PER_MS;
-    int64_t token = c->token_ms - mono_since(clock, r->leg.token) / NS_PER_MS;
+    int64_t now_ns = clock_now(r->lane->front->o.clock).ns;
+    int64_t idle = c->idle_ms - (now_ns - r->leg.heard.ns) / NS_PER_MS;
+    int64_t token = c->token_ms - (now_ns - r->leg.token.ns) / NS_PER_MS;
     int64_t most = c->first_byte_ms;
     if (!r->leg.spoke) {
         if (!r->leg.streamed && most < WHOLE_ANSWER_MS)
             most = WHOLE_ANSWER_MS;
         *why = "no first byte in time";
-        return most - mono_since(clock, r->leg.started) / NS_PER_MS;
+        return most - (now_ns - r->leg.started.ns) / NS_PER_MS;
     }
     bool hurry = may_continue(r) && token < idle;
     *why = hurry ? "no token in time" : "its answer stalled";

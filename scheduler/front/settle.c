@@ -140,22 +140,22 @@ static void write_rest(struct request *r)
 /* ---- figures ---------------------------------------------------------------------------------------------------- */
 
 /* Of one that was answered. Tokens of an answer that was found have not been made a second time. */
-static void observe_whole(const struct request *r)
+static void observe_whole(const struct request *r, struct mono now)
 {
-    int64_t took = mono_since(r->lane->front->o.clock, r->arrived);
+    struct route_value values[4] = {{ROUTE_DURATION, now.ns - r->arrived.ns}};
     int64_t generating = r->ended.ns - r->arrived.ns - r->ttft_ns;
-    request_observe(r, r->billed, ROUTE_DURATION, took);
-    if (!r->billed)
-        return;
-    request_observe(r, r->billed, ROUTE_INPUT, r->tokens.input);
-    request_observe(r, r->billed, ROUTE_OUTPUT, r->tokens.output);
-    if (r->body.stream && r->tokens.output > 1)
-        request_observe(r, r->billed, ROUTE_TPOT, generating / (r->tokens.output - 1));
+    int n = 1;
+    if (r->billed) {
+        values[n++] = (struct route_value){ROUTE_INPUT, r->tokens.input};
+        values[n++] = (struct route_value){ROUTE_OUTPUT, r->tokens.output};
+    }
+    if (r->billed && r->body.stream && r->tokens.output > 1)
+        values[n++] = (struct route_value){ROUTE_TPOT, generating / (r->tokens.output - 1)};
+    request_observe_all(r, r->billed, values, n);
 }
 
-static void count(struct request *r)
+static void count(struct request *r, struct mono now)
 {
-    struct front *f = r->lane->front;
     struct metrics *m = r->lane->metrics;
     int model = r->room->index;
     metrics_add(m, METRIC_REQUESTS, model, (int)r->outcome, 1);
@@ -165,13 +165,13 @@ static void count(struct request *r)
     if (r->billed)
         metrics_add(m, METRIC_CHARGE, model, r->billed->index, r->charge.v);
     if (r->outcome == LEDGER_OK)
-        observe_whole(r);
+        observe_whole(r, now);
     if (r->cached.way != CACHED_OFF)
         metrics_add(m, METRIC_CACHE, model, (int)r->cached.way, 1);
     metrics_add(m, METRIC_CACHE_SAVED, model, 0, r->cached.saved.v);
     if (r->waited_ns)
         metrics_observe_at(m, METRIC_WAIT, model, (int)r->urgency.class, r->waited_ns);
-    metrics_observe(m, METRIC_COMMIT, 0, mono_since(f->o.clock, r->ended));
+    metrics_observe(m, METRIC_COMMIT, 0, now.ns - r->ended.ns);
 }
 
 /* What the client called it, where that is another name. */
@@ -180,21 +180,21 @@ static const char *asked_model(const struct request *r)
     return strcmp(request_model(r)->name, r->body.model) != 0 ? r->body.model : NULL;
 }
 
-static void say(const struct request *r)
+static void say(const struct request *r, struct mono now)
 {
     char charge[64], trace[SPANS_TRACE_ID_BYTES];
     const struct front *f = r->lane->front;
-    log_info(
-        f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
-        LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL), LOG_S("trace_id", spans_trace_id(r, trace)),
-        LOG_S("tenant", r->who->tenant), LOG_S("model", request_model(r)->name), LOG_S("asked_model", asked_model(r)),
-        LOG_S("node", r->last ? r->last->config->name : NULL), LOG_I("status", r->http_status),
-        LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL), LOG_B("stream", r->body.stream),
-        LOG_S("service_class", waiting_class_name(r->urgency.class)),
-        LOG_S("cache", r->cached.way != CACHED_OFF ? cached_way_name(r->cached.way) : NULL),
-        LOG_I("attempts", r->attempts), LOG_I("continuations", r->continuations), LOG_I("input", r->tokens.input),
-        LOG_I("output", r->tokens.output), LOG_S("charge_usd", charge_text(r, charge, sizeof charge)),
-        LOG_I("waited_ms", r->waited_ns / NS_PER_MS), LOG_I("took_ms", mono_since(f->o.clock, r->arrived) / NS_PER_MS));
+    log_info(f->o.log, "request", ledger_outcome_name(r->outcome), LOG_S("request_id", r->id),
+             LOG_S("client_request_id", r->client_id[0] ? r->client_id : NULL),
+             LOG_S("trace_id", spans_trace_id(r, trace)), LOG_S("tenant", r->who->tenant),
+             LOG_S("model", request_model(r)->name), LOG_S("asked_model", asked_model(r)),
+             LOG_S("node", r->last ? r->last->config->name : NULL), LOG_I("status", r->http_status),
+             LOG_S("error", r->outcome == LEDGER_FAILED ? api_error_name(&r->error) : NULL),
+             LOG_B("stream", r->body.stream), LOG_S("service_class", waiting_class_name(r->urgency.class)),
+             LOG_S("cache", r->cached.way != CACHED_OFF ? cached_way_name(r->cached.way) : NULL),
+             LOG_I("attempts", r->attempts), LOG_I("continuations", r->continuations), LOG_I("input", r->tokens.input),
+             LOG_I("output", r->tokens.output), LOG_S("charge_usd", charge_text(r, charge, sizeof charge)),
+             LOG_I("waited_ms", r->waited_ns / NS_PER_MS), LOG_I("took_ms", (now.ns - r->arrived.ns) / NS_PER_MS));
 }
 
 static const struct token_prices free_of_charge = {.input = {0}, .cached_input = {0}, .output = {0}};
@@ -231,8 +231,9 @@ static void on_committed(enum rc rc, void *arg)
     if (f->ledger_failing)
         log_info(f->o.log, "ledger", "rows are written again", LOG_S("request_id", r->id));
     f->ledger_failing = false;
-    count(r);
-    say(r);
+    struct mono now = clock_now(f->o.clock);
+    count(r, now);
+    say(r, now);
     spans_end(r);
     write_rest(r);
     hand_on(r);

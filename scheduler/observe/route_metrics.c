@@ -158,18 +158,25 @@ static void observe_locked(struct histogram *h, const struct family *f, int64_t 
     h->sum += v;
 }
 
+void route_metrics_observe_all(struct route_metrics *m, const struct route_labels *labels,
+                               const struct route_value *values, int n)
+{
+    SPW_ASSERT(pthread_mutex_lock(&m->lock) == 0);
+    struct series *s = series_locked(m, labels);
+    for (int i = 0; i < n; i++) {
+        for (int k = 0; k < FAMILIES && values[i].value >= 0; k++) {
+            if (families[k].what == values[i].what)
+                observe_locked(&s->histograms[k], &families[k], values[i].value);
+        }
+    }
+    SPW_ASSERT(pthread_mutex_unlock(&m->lock) == 0);
+}
+
 void route_metrics_observe(struct route_metrics *m, const struct route_labels *labels, enum route_metric what,
                            int64_t value)
 {
-    if (value < 0)
-        return;
-    SPW_ASSERT(pthread_mutex_lock(&m->lock) == 0);
-    struct series *s = series_locked(m, labels);
-    for (int k = 0; k < FAMILIES; k++) {
-        if (families[k].what == what)
-            observe_locked(&s->histograms[k], &families[k], value);
-    }
-    SPW_ASSERT(pthread_mutex_unlock(&m->lock) == 0);
+    if (value >= 0)
+        route_metrics_observe_all(m, labels, &(struct route_value){what, value}, 1);
 }
 
 /* ---- text ------------------------------------------------------------------------------------------------------- */

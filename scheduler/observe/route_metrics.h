@@ -32,9 +32,15 @@ struct route_labels {
 struct route_metrics;
 struct route_metrics *route_metrics_new(void);
 void route_metrics_free(struct route_metrics *m); /* NULL is fine */
-/* value below 0 is no observation. */
+struct route_value {
+    enum route_metric what;
+    int64_t value; /* below 0: no observation */
+};
 void route_metrics_observe(struct route_metrics *m, const struct route_labels *labels, enum route_metric what,
                            int64_t value);
+/* Several of one answer, which is cheaper than one by one. */
+void route_metrics_observe_all(struct route_metrics *m, const struct route_labels *labels,
+                               const struct route_value *values, int n);
 /* Append all of it in Prometheus' text format. RC_FULL at out's bound. */
 enum rc route_metrics_render(struct route_metrics *m, struct strbuf *out) SPW_MUST_USE;
 
