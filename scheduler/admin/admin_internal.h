@@ -62,6 +62,6 @@ void admin_reply_error(struct http_exchange *x, int status, const char *code, co
 admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_node, admin_get_ledger, admin_get_legs,
     admin_get_config, admin_get_status, admin_post_drain, admin_post_reload, admin_get_metrics, admin_get_keys,
     admin_create_key, admin_revoke_key, admin_rotate_key, admin_get_budgets, admin_get_budget_changes, admin_set_budget,
-    admin_top_up_budget;
+    admin_top_up_budget, admin_get_explanation;
 
 #endif

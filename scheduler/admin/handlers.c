@@ -100,6 +100,21 @@ void admin_undrain_node(const struct admin_call *c)
     set_drain(c, FRONT_NODE_UNDRAIN);
 }
 
+void admin_get_explanation(const struct admin_call *c)
+{
+    struct strbuf out;
+    struct error e;
+
+    strbuf_init(&out, ADMIN_ANSWER_MAX);
+    struct json_writer w = json_write_begin(&out);
+    if (front_explain(c->admin->o.front, c->name, &w, &e) == RC_OK) {
+        admin_reply_json(c->x, 200, &w);
+        return;
+    }
+    strbuf_fini(&out);
+    admin_reply_error(c->x, 404, "not_found", "%s", e.message);
+}
+
 /* --- the process -------------------------------------------------------------------------------------------- */
 
 static void write_totals(struct json_writer *w, const struct front_totals *t)

@@ -33,6 +33,22 @@ const struct admin_route admin_routes[] = {
      "\"started\":\"2026-11-24T06:47:05.123Z\",\"total_ms\":412,\"numerics\":\"...\"}]}`, empty when the request is "
      "not "
      "known; 503 `busy`"},
+    {"GET", V1 "/explain/{id}", admin_get_explanation,
+     "Why a request went where it went: each decision of routing about it, the newest last, with its candidates in the "
+     "order in which they dropped out, the winner first. In memory, `routing.explain_keep` decisions of all requests. "
+     "`reason` is why a candidate was not chosen, `why` the same with both figures; what is not known is null; "
+     "`others` "
+     "counts candidates that are not listed, by reason. docs/POLICIES.md explains the rules.",
+     NULL,
+     "200 `{\"request_id\":\"req_...\",\"earlier\":0,\"decisions\":[{\"at\":\"2026-11-24T06:47:05.123Z\","
+     "\"attempt\":\"first\",\"legs_before\":0,\"model_asked\":\"m\",\"model\":\"m\",\"objective\":\"cost\","
+     "\"slo\":{\"ttft_ms\":500.0,\"tpot_ms\":null,\"probability\":0.95},\"class\":\"interactive\",...,"
+     "\"outcome\":\"chosen\",\"chosen\":\"gpu1\",\"candidates\":[{\"node\":\"api-x\",\"reason\":\"dearer\","
+     "\"why\":\"dearer, $0.00042 against $0.00003\",\"local\":false,\"in_flight\":2,\"slots\":8,"
+     "\"tokens_cached\":0,\"ttft_ms_p50\":400.0,\"ttft_ms_p99\":504.7,\"tpot_ms_p50\":20.00,\"tpot_ms_p99\":31.90,"
+     "\"wake_ms\":0,\"time_ms\":6120.4,\"p_slo\":0.9872,\"money_usd\":\"0.00042\",\"money_is\":\"list_price\","
+     "\"joules\":null,\"risk\":0.0000}],\"others\":{},\"sentence\":\"gpu1 was chosen: the cheapest of those that "
+     "meet the SLO; api-x lost: dearer, $0.00042 against $0.00003\"}]}`; 404 `not_found`"},
     {"GET", V1 "/keys", admin_get_keys,
      "The keys: those of the configuration, then those made here, revoked ones too. Never a key's text or hash.",
      "`tenant`: only this tenant's",

@@ -21,6 +21,7 @@ static const struct {
     {"reload", cli_reload, "let a running scheduler take its changed configuration over"},
     {"nodes", cli_nodes, "list nodes, drain and undrain them"},
     {"ledger", cli_ledger, "the newest requests and what they cost"},
+    {"explain", cli_explain, "why a request went where it went"},
     {"budgets", cli_budgets, "what is spent and left; other limits, top-ups"},
     {"keys", cli_keys, "make, list, revoke, rotate and hash API keys"},
     {"simulate", cli_simulate, "what a recorded load would have cost, and how fast it would have been answered"},

@@ -143,6 +143,8 @@ struct config_budget_shared { /* scheduler/budgets/redis.h */
     int64_t timeout_ms, dead_ms;
 };
 
+enum config_explain_header { CONFIG_EXPLAIN_OFF, CONFIG_EXPLAIN_ADMIN, CONFIG_EXPLAIN_ALL };
+
 enum config_cache_mode { CONFIG_CACHE_OFF, CONFIG_CACHE_LRU, CONFIG_CACHE_REDIS };
 struct config_cache { /* scheduler/cache */
     enum config_cache_mode mode;
@@ -218,6 +220,8 @@ struct config {
     bool prefix_share_all;           /* tenants may share prefixes in the caches of our engines */
     bool prefix_affinity;            /* requests go where their prompt's beginning may still be held */
     int64_t prefix_memory;           /* bytes, to know where that is */
+    int explain_keep;                /* decisions of routing that are kept for whoever asks why */
+    enum config_explain_header explain_header;
     int64_t health_interval_ms, health_timeout_ms;
     int retries; /* other nodes tried before the first byte */
     int workers; /* event loops that serve requests; 0: auto */

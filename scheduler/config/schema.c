@@ -187,6 +187,7 @@ static const char *const provider_words[] = {"static", "process", NULL};
 static const char *const continue_words[] = {"off", "prefix", NULL};
 static const char *const when_words[] = {"down", "full", NULL};
 static const char *const share_words[] = {"tenant", "all", NULL};
+static const char *const explain_words[] = {"off", "admin", "all", NULL};
 static const char *const cache_words[] = {"off", "lru", "redis", NULL};
 static const char *const store_words[] = {"memory", "redis", NULL};
 static const char *const loss_words[] = {"fail_closed", "fail_open", NULL};
@@ -373,6 +374,15 @@ static const struct setting main_rows[] = {
      .unit = "retries per second", .def = "10",
      .help = "...and this many more; beyond both a failed request is not tried again. Going on with an answer that has "
              "begun is no retry."},
+    {"routing.explain_keep", SETTING_INT, MAIN(explain_keep), .lo = 0, .hi = 100000, .unit = "decisions", .def = "1000",
+     .help =
+         "The newest decisions that are kept for `spillway explain` and x-spillway-explain, 2 KiB of memory each; 0: "
+         "none."},
+    {"routing.explain_header", SETTING_CHOICE, SETTING_RELOAD, MAIN(explain_header), .choices = explain_words,
+     .def = "admin",
+     .help =
+         "Whose requests may ask with `x-spillway-explain: 1` why they went where they did; the answer names nodes, "
+         "their load and prices. `admin`: those of keys that have the scope admin beside inference; `all`; `off`."},
     {"breaker.failures", SETTING_INT, SETTING_RELOAD, MAIN(breaker_failures), .lo = 0, .hi = 1000, .unit = "failures",
      .def = "5", .help = "A node that fails so often in a row is left alone for a while; 0: never for that."},
     {"breaker.percent", SETTING_INT, SETTING_RELOAD, MAIN(breaker_percent), .lo = 0, .hi = 100, .unit = "percent",

@@ -124,6 +124,7 @@ void request_free(struct request *r)
     cached_fini(r);
     idempotency_fini(r);
     budgeted_fini(r);
+    explained_fini(r);
     alone_release(r);
     stream_fini(&r->stream);
     trail_fini(&r->trail);
@@ -399,7 +400,9 @@ void dispatch(struct request *r)
     enum waiting_verdict v;
     for (;;) {
         affinity_look(r->lane->front->affinity, &r->prefix);
-        switch (slot_find(r, &d, &v)) {
+        enum found found = slot_find(r, &d, &v);
+        explained_note(r);
+        switch (found) {
         case FOUND_SLOT:
             if (use_slot(r))
                 return;
@@ -418,6 +421,7 @@ void dispatch(struct request *r)
 
 void dispatch_granted(struct request *r)
 {
+    explained_note(r);
     if (!use_slot(r))
         dispatch(r);
 }
@@ -564,6 +568,8 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->urgency = a->urgency;
     r->idempotency = a->idempotency;
     idempotency_start(r);
+    if (a->explain)
+        explained_begin(r);
     r->model = a->model;
     r->room = front_room(f, a->model->name);
     r->charge_bounded = a->charge_bounded;

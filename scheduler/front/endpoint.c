@@ -177,7 +177,8 @@ static void start_admitted(struct call *c, const struct request_body *body, cons
     char labels[BUDGET_LABELS_BYTES];
     struct api_error refusal;
     if (cached_ask(c->x, &a.ask, &refusal) != RC_OK ||
-        bound_read(c->x, &a.charge_bounded, &a.charge_max, &refusal) != RC_OK) {
+        bound_read(c->x, &a.charge_bounded, &a.charge_max, &refusal) != RC_OK ||
+        explained_read(c->x, &a.explain, &refusal) != RC_OK) {
         refuse(c, &refusal, NULL);
         return;
     }

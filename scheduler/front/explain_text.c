@@ -508,51 +508,51 @@ void explain_write(struct json_writer *json, const struct explain_record *r, enu
     json_close(json, '}');
 }
 
-/* Those that are still there; their number. */
-static int write_decisions(struct json_writer *w, const struct explain *e, const char *request_id,
-                           const uint64_t *tickets, int n, enum explain_detail detail, int candidates)
-{
-    int written = 0;
-    json_open(w, "decisions", '[');
-    for (int i = 0; i < n; i++) {
-        struct explain_record r;
-        if (!explain_read(e, tickets[i], request_id, &r))
-            continue;
-        explain_write(w, &r, detail, candidates);
-        written++;
-    }
-    json_close(w, ']');
-    return written;
-}
-
 enum rc explain_write_request(const struct explain *e, const char *request_id, struct json_writer *w)
 {
     uint64_t tickets[EXPLAIN_DECISIONS_MAX];
-    int earlier, n = explain_find(e, request_id, tickets, EXPLAIN_DECISIONS_MAX, &earlier);
+    int earlier, written = 0, n = explain_find(e, request_id, tickets, EXPLAIN_DECISIONS_MAX, &earlier);
     if (n == 0)
         return RC_NOT_FOUND;
     json_open(w, NULL, '{');
     json_string(w, "request_id", request_id);
     json_int(w, "earlier", earlier);
-    n = write_decisions(w, e, request_id, tickets, n, EXPLAIN_WHOLE, EXPLAIN_CANDIDATES_MAX);
+    json_open(w, "decisions", '[');
+    for (int i = 0; i < n; i++) {
+        struct explain_record r;
+        if (!explain_read(e, tickets[i], request_id, &r)) /* written over meanwhile */
+            continue;
+        explain_write(w, &r, EXPLAIN_WHOLE, EXPLAIN_CANDIDATES_MAX);
+        written++;
+    }
+    json_close(w, ']');
     json_close(w, '}');
-    return n > 0 ? RC_OK : RC_NOT_FOUND;
+    return written > 0 ? RC_OK : RC_NOT_FOUND;
 }
 
-enum rc explain_write_header(const struct explain *e, const char *request_id, struct strbuf *out)
+static enum rc try_header(const struct explain_record *records, int n, int earlier, int candidates, struct strbuf *out)
 {
-    uint64_t tickets[EXPLAIN_DECISIONS_MAX];
-    int earlier, n = explain_find(e, request_id, tickets, EXPLAIN_DECISIONS_MAX, &earlier);
-    for (int k = EXPLAIN_CANDIDATES_MAX, left = n; left > 0; left -= k == 1, k -= k > 1 ? k / 2 : 0) {
-        struct json_writer w = json_write_begin(out);
-        strbuf_clear(out);
-        json_open(&w, NULL, '{');
-        if (earlier + n - left)
-            json_int(&w, "earlier", earlier + n - left);
-        write_decisions(&w, e, request_id, tickets + n - left, left, EXPLAIN_SHORT, k);
-        json_close(&w, '}');
-        if (json_write_end(&w) == RC_OK)
-            return RC_OK;
+    struct json_writer w = json_write_begin(out);
+    strbuf_clear(out);
+    json_open(&w, NULL, '{');
+    if (earlier)
+        json_int(&w, "earlier", earlier);
+    json_open(&w, "decisions", '[');
+    for (int i = 0; i < n; i++)
+        explain_write(&w, &records[i], EXPLAIN_SHORT, candidates);
+    json_close(&w, ']');
+    json_close(&w, '}');
+    return json_write_end(&w);
+}
+
+void explain_write_header(const struct explain_record *records, int n, int earlier, struct strbuf *out)
+{
+    for (int candidates = EXPLAIN_CANDIDATES_MAX; candidates > 1; candidates /= 2) {
+        if (try_header(records, n, earlier, candidates, out) == RC_OK)
+            return;
     }
-    return n ? RC_FULL : RC_NOT_FOUND;
+    for (int left = n; left >= 0; left--) {
+        if (try_header(records + n - left, left, earlier + n - left, 1, out) == RC_OK)
+            return;
+    }
 }

@@ -24,8 +24,9 @@ void explain_write(struct json_writer *w, const struct explain_record *r, enum e
 
 /* {"request_id":...,"decisions":[...]}, newest last. RC_NOT_FOUND: none is kept. */
 enum rc explain_write_request(const struct explain *e, const char *request_id, struct json_writer *w) SPW_MUST_USE;
-/* The same in one line of at most EXPLAIN_HEADER_MAX bytes, out's bound: candidates that came less far, and then older
- * decisions, are left out until it fits. */
-enum rc explain_write_header(const struct explain *e, const char *request_id, struct strbuf *out) SPW_MUST_USE;
+/* {"decisions":[...]} of these, the newest last, in one line that fits into out, whose bound is at least
+ * EXPLAIN_HEADER_MAX: candidates that came less far, and then older decisions, are left out until it does. earlier: how
+ * many decisions there were before these. */
+void explain_write_header(const struct explain_record *records, int n, int earlier, struct strbuf *out);
 
 #endif

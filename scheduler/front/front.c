@@ -161,6 +161,7 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     f->rooms = spw_calloc((size_t)f->rooms_max, sizeof *f->rooms);
     make_rooms(f, (struct config *)c);
     rooms_set_bounds(f, c);
+    f->explain = explain_new(c->explain_keep);
     f->routes = o->config->metrics_off ? NULL : route_metrics_new();
     enum rc rc = idempotency_open(f, e);
     if (rc == RC_OK)
@@ -203,6 +204,7 @@ void front_free(struct front *f)
     repeats_free(f->repeats);
     cached_shared_free(f->cached);
     affinity_free(f->affinity);
+    explain_free(f->explain);
     budget_desk_free(f->budgets);
     if (f->own_store)
         f->own_store->ops->free(f->own_store);

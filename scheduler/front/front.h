@@ -104,6 +104,12 @@ enum front_drain_mode { FRONT_NODE_DRAIN, FRONT_NODE_UNDRAIN };
 enum rc front_node_set_drain(struct front *f, const char *name, enum front_drain_mode mode,
                              struct error *e) SPW_MUST_USE;
 
+struct json_writer;
+/* Why a request went where it went: an object with its decisions (front/explain_text.h), as far as they are kept.
+ * RC_NOT_FOUND: none is, and *e says why that may be. */
+enum rc front_explain(const struct front *f, const char *request_id, struct json_writer *w,
+                      struct error *e) SPW_MUST_USE;
+
 /* ---- budgets, for the admin API: on lane 0's loop; `done` may come from inside the call ------------------------------- */
 
 struct budget_known; /* scheduler/front/budget_desk.h */

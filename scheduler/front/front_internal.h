@@ -13,6 +13,7 @@
 #include "scheduler/front/budget_desk.h"
 #include "scheduler/front/budgeted.h"
 #include "scheduler/front/cached.h"
+#include "scheduler/front/explained.h"
 #include "scheduler/front/front.h"
 #include "scheduler/front/idempotency.h"
 #include "scheduler/front/metrics.h"
@@ -146,7 +147,8 @@ struct request {
 
     struct cached_request cached;
     struct trace trace;
-    struct budgeted *budget; /* owned; NULL: there are no budgets */
+    struct budgeted *budget;     /* owned; NULL: there are no budgets */
+    struct explained *explained; /* owned; NULL: it does not ask why it goes where it goes */
 
     struct mono arrived, wait_since, beat, ended; /* beat: the last comment */
     int64_t ttft_ns;                              /* from arrived to first_byte */
@@ -259,6 +261,7 @@ struct front {
     struct budget_store *own_store; /* NULL: it was given */
     struct cached_shared *cached;   /* NULL: there is no cache */
     struct affinity *affinity;
+    struct explain *explain;      /* decisions; written under the lock, read without. NULL: none are kept */
     struct route_metrics *routes; /* of all lanes */
     _Atomic bool ledger_failing;  /* rows cannot be written: no new work until one can */
     int64_t created_s;            /* for /v1/models */
@@ -334,6 +337,7 @@ struct admission {
     struct limit_verdict limits;
     struct urgency urgency;
     const struct model *model;
+    bool explain; /* it asks why it goes where it goes */
     bool charge_bounded;
     struct pusd charge_max;
     const char *labels; /* where there are budgets; for the call */

@@ -5,6 +5,8 @@
  * A comment is a line that begins with a colon; clients skip it (the event stream format of HTML), and nobody keeps it. */
 #include "scheduler/front/reply.h"
 
+#include <string.h>
+
 #include "scheduler/front/front_internal.h"
 
 void reply_head(struct request *r, const char *node)
@@ -13,7 +15,8 @@ void reply_head(struct request *r, const char *node)
         return;
     struct limit_texts limits;
     struct cached_texts cached;
-    struct http_header headers[6 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
+    struct strbuf why;
+    struct http_header headers[7 + LIMIT_HEADERS_MAX + CACHED_HEADERS_MAX] = {
         {"Content-Type", "text/event-stream"},
         {"Cache-Control", "no-cache"},
         {"X-Accel-Buffering", "no"}, /* proxies in front of us shall not gather what we hurry to send */
@@ -28,8 +31,10 @@ void reply_head(struct request *r, const char *node)
     n += cached_headers(r, &cached, headers + n);
     r->headed = true;
     idempotency_keep_head(r, 200, headers, n);
+    n += explained_header(r, &why, &headers[n]);
     if (r->x)
         http_reply_start(r->x, 200, headers, n);
+    strbuf_fini(&why);
 }
 
 void reply_write(struct request *r, const void *data, size_t n)
@@ -50,20 +55,33 @@ void reply_end(struct request *r)
 void reply_whole(struct request *r, const struct http_header *headers, int n, const void *body, size_t bytes)
 {
     struct http_exchange *x = r->x;
+    struct http_header all[REPLY_HEADERS_MAX + 1];
+    struct strbuf why;
+    SPW_ASSERT(n <= REPLY_HEADERS_MAX);
     idempotency_keep_head(r, 200, headers, n);
     idempotency_keep(r, body, bytes);
     idempotency_keep_end(r);
     r->x = NULL;
+    memcpy(all, headers, (size_t)n * sizeof *all);
+    n += explained_header(r, &why, &all[n]); /* not kept: who asks again may be somebody else */
     if (x)
-        http_reply(x, 200, headers, n, body, bytes);
+        http_reply(x, 200, all, n, body, bytes);
+    strbuf_fini(&why);
 }
 
 void reply_error(struct request *r, const char *node)
 {
     struct http_exchange *x = r->x;
+    struct http_header more[2];
+    struct strbuf why;
+    int n = 0;
     r->x = NULL;
+    if (node)
+        more[n++] = (struct http_header){"x-spillway-node", node};
+    n += explained_header(r, &why, &more[n]);
     if (x)
-        api_error_reply(x, &r->error, r->id, node, NULL);
+        api_error_reply_with(x, &r->error, r->id, more, n);
+    strbuf_fini(&why);
 }
 
 /* Of a request that waits, and of one whose waiting has been told: it goes on until the first token. */

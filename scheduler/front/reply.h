@@ -15,7 +15,8 @@ struct request;
 void reply_head(struct request *r, const char *node);
 void reply_write(struct request *r, const void *data, size_t n);
 void reply_end(struct request *r); /* r->x is over */
-/* All at once; status 200. r->x is over. */
+#define REPLY_HEADERS_MAX 32
+/* All at once; status 200. At most REPLY_HEADERS_MAX. r->x is over. */
 void reply_whole(struct request *r, const struct http_header *headers, int n, const void *body, size_t bytes);
 /* r->error, which nobody keeps, before any head. node may be NULL. r->x is over. */
 void reply_error(struct request *r, const char *node);

@@ -13,6 +13,7 @@
 #define KEEP    1000
 #define BATCHES 1001
 #define EACH    100
+#define ID      "req_01M86BJ8M257CGR4M2YNXMEK7G"
 
 static const char *const names[] = {"gpu-a100-1", "gpu-a100-2", "spot-us-east-1", "api-x"};
 
@@ -59,7 +60,7 @@ static void measure(const char *what, void (*once)(struct work *w), struct work 
 
 static void note(struct work *w)
 {
-    const struct explain_context x = {.request_id = "req_01M86BJ8M257CGR4M2YNXMEK7G",
+    const struct explain_context x = {.request_id = ID,
                                       .model_asked = "llama-3.1-70b-instruct",
                                       .model = "llama-3.1-8b-instruct",
                                       .at_ns = 1764392400123000000,
@@ -75,9 +76,11 @@ static void look(struct work *w)
 
 static void header(struct work *w)
 {
-    strbuf_clear(&w->out);
-    if (explain_write_header(w->e, "req_01M86BJ8M257CGR4M2YNXMEK7G", &w->out) != RC_OK)
+    struct explain_record r;
+    uint64_t ticket;
+    if (explain_find(w->e, ID, &ticket, 1, NULL) != 1 || !explain_read(w->e, ticket, ID, &r))
         abort();
+    explain_write_header(&r, 1, 0, &w->out);
 }
 
 int main(void)

@@ -414,6 +414,7 @@ static void losers_lost_by_what_is_said(void)
 
 static void the_header_fits(void)
 {
+    static struct explain_record records[40];
     struct explain *e = explain_new(100);
     uint64_t seed = 7;
     int cut = 0, dropped = 0;
@@ -428,10 +429,10 @@ static void the_header_fits(void)
         snprintf(id, sizeof id, "req_%d", round);
         for (int i = 0; i < n; i++) {
             random_snapshot(&s, &seed, 20);
-            note(e, &s, id, &d);
+            CHECK(explain_read(e, note(e, &s, id, &d), id, &records[i]));
         }
         strbuf_init(&out, EXPLAIN_HEADER_MAX);
-        CHECK(explain_write_header(e, id, &out) == RC_OK);
+        explain_write_header(records, n, 0, &out);
         CHECK(out.len <= EXPLAIN_HEADER_MAX && out.len > 0 && strcspn(out.data, "\r\n") == out.len);
         CHECK(json_parse(out.data, out.len, JSON_DEPTH_MAX, &root, &err) == RC_OK);
         const cJSON *decisions = cJSON_GetObjectItemCaseSensitive(root, "decisions");

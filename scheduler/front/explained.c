@@ -1,0 +1,103 @@
+#include "scheduler/front/explained.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "scheduler/front/explain_text.h"
+#include "scheduler/front/front_internal.h"
+
+static const char *why_not(const struct config *c, const struct identity *who)
+{
+    if (c->explain_header == CONFIG_EXPLAIN_OFF)
+        return "explanations are turned off: routing.explain_header";
+    if (c->explain_header == CONFIG_EXPLAIN_ADMIN && !(who->scopes & AUTH_SCOPE_ADMIN))
+        return "explanations are for keys with the scope admin: routing.explain_header";
+    if (c->explain_keep == 0)
+        return "no decisions are kept: routing.explain_keep is 0";
+    return NULL;
+}
+
+static bool is_word(const char *v, const char *digit, const char *word)
+{
+    return strcmp(v, digit) == 0 || strcasecmp(v, word) == 0;
+}
+
+enum rc explained_read(struct http_exchange *x, bool *asks, struct api_error *e)
+{
+    const char *v = http_head_get(http_request_head(x), EXPLAIN_HEADER);
+    *asks = v && is_word(v, "1", "true");
+    if (!v || *asks || is_word(v, "0", "false"))
+        return RC_OK;
+    api_error_set(e, API_INVALID_BODY, EXPLAIN_HEADER, "header " EXPLAIN_HEADER ": \"%.40s\" is neither 1 nor 0", v);
+    return RC_INVALID;
+}
+
+void explained_begin(struct request *r)
+{
+    r->explained = spw_calloc(1, sizeof *r->explained);
+    r->explained->refused = why_not(r->config, r->who);
+}
+
+static void keep(struct explained *x, const struct explain_record *r)
+{
+    if (x->n == EXPLAINED_MAX) {
+        memmove(x->records, x->records + 1, sizeof x->records - sizeof x->records[0]);
+        x->n--;
+        x->earlier++;
+    }
+    x->records[x->n++] = *r;
+    x->seen = r->ticket;
+}
+
+void explained_note(struct request *r)
+{
+    struct explained *x = r->explained;
+    uint64_t tickets[EXPLAINED_MAX];
+    struct explain_record record;
+    if (!x || x->refused)
+        return;
+    int n = explain_find(r->lane->front->explain, r->id, tickets, EXPLAINED_MAX, NULL);
+    for (int i = 0; i < n; i++) {
+        if (tickets[i] > x->seen && explain_read(r->lane->front->explain, tickets[i], r->id, &record))
+            keep(x, &record);
+    }
+}
+
+int explained_header(const struct request *r, struct strbuf *text, struct http_header *header)
+{
+    const struct explained *x = r->explained;
+    strbuf_init(text, EXPLAIN_HEADER_MAX);
+    if (!x)
+        return 0;
+    if (x->refused) {
+        struct json_writer w = json_write_begin(text);
+        json_open(&w, NULL, '{');
+        json_string(&w, "error", x->refused);
+        json_close(&w, '}');
+        SPW_ASSERT(json_write_end(&w) == RC_OK);
+    } else {
+        explain_write_header(x->records, x->n, x->earlier, text);
+    }
+    *header = (struct http_header){EXPLAIN_HEADER, text->data};
+    return 1;
+}
+
+void explained_fini(struct request *r)
+{
+    free(r->explained);
+    r->explained = NULL;
+}
+
+enum rc front_explain(const struct front *f, const char *request_id, struct json_writer *w, struct error *e)
+{
+    if (!f->explain)
+        return error_set(e, RC_NOT_FOUND, "no decisions are kept: routing.explain_keep is 0");
+    if (explain_write_request(f->explain, request_id, w) == RC_OK)
+        return RC_OK;
+    return error_set(
+        e, RC_NOT_FOUND,
+        "no decision about a request \"%.64s\" is known: the newest %d are kept (routing.explain_keep), in "
+        "memory, and an answer from the cache needs none",
+        request_id, explain_keeps(f->explain));
+}
