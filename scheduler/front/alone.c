@@ -42,7 +42,7 @@ void alone_keep_locked(struct request *r)
     if (r->kept && r->kept->state == NODE_READY && !r->kept->draining && !r->kept->leaving)
         return;
     alone_release_locked(r);
-    slot_look_locked(r, 0, &d);
+    slot_look_locked(r, 0, &d, LOOK_ONLY);
     for (int i = 0; i < nodes_count(f->nodes); i++) {
         struct node *n = nodes_at(f->nodes, i);
         if (d.reasons[i] == ROUTE_FULL && (!best || n->in_flight < best->in_flight))

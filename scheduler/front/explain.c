@@ -232,6 +232,9 @@ static void put_candidates(struct explain_record *r, const struct explain_contex
     r->model_asked = put_name(r, x->model_asked, MODEL_NAME_MAX, most + 1);
     r->model = x->model == x->model_asked ? r->model_asked : put_name(r, x->model, MODEL_NAME_MAX, most);
     for (int32_t i = 0; i < n; i++) {
+        const char *name = x->name(x->arg, i);
+        if (!name)
+            continue;
         if (n > EXPLAIN_CANDIDATES_MAX && !listed[i]) {
             r->others[d->reasons[i]]++;
             continue;
@@ -241,7 +244,7 @@ static void put_candidates(struct explain_record *r, const struct explain_contex
             r->chosen = (int8_t)r->n;
         r->n++;
         put_candidate(to, q, &c[i], d->reasons[i], &d->terms[i]);
-        to->name = put_name(r, x->name(x->arg, i), NODE_NAME_MAX, most - r->n);
+        to->name = put_name(r, name, NODE_NAME_MAX, most - r->n);
     }
     r->others[ROUTE_NOT_LISTED] = (uint16_t)(r->others[ROUTE_NOT_LISTED] + x->unlisted);
 }

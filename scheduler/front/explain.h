@@ -108,7 +108,7 @@ struct explain_context { /* what routing is not told */
     enum waiting_class class;
     bool granted, prefers_local;
     int unlisted; /* nodes that were not among the candidates: not worth a look */
-    /* The name of candidate i, which may point anywhere until the call returns. */
+    /* The name of candidate i, which may point anywhere until the call returns; NULL: there is nobody, it is left out. */
     const char *(*name)(const void *arg, int32_t i);
     const void *arg;
 };

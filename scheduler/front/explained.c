@@ -39,6 +39,98 @@ void explained_begin(struct request *r)
     r->explained->refused = why_not(r->config, r->who);
 }
 
+/* ---- everybody's decisions ---------------------------------------------------------------------------------------- */
+
+/* Free places of the table are among the candidates. */
+static const char *name_of(const void *arg, int32_t i)
+{
+    const struct explained_look *look = arg;
+    const struct node *n = nodes_at(look->r->lane->front->nodes, look->listed ? look->listed[i] : i);
+    return n->spec ? n->name : NULL;
+}
+
+/* Nodes that were not worth a look. */
+static int unlisted(const struct explained_look *look)
+{
+    const struct nodes *nodes = look->r->lane->front->nodes;
+    int n = 0;
+    for (int i = 0; look->listed && i < nodes_count(nodes); i++)
+        n += nodes_at(nodes, i)->spec != NULL;
+    return n > look->n ? n - look->n : 0;
+}
+
+static int64_t waited_ms_locked(const struct request *r)
+{
+    int64_t ns = r->waited_ns;
+    if (r->waiter.waits)
+        ns += mono_since(r->lane->front->o.clock, r->wait_since);
+    return ns / NS_PER_MS;
+}
+
+void explained_decided_locked(const struct explained_look *look, const struct route_decision *d)
+{
+    const struct request *r = look->r;
+    struct front *f = r->lane->front;
+    if (!f->explain)
+        return;
+    const struct explain_context x = {
+        .request_id = r->id,
+        .model_asked = r->model->name,
+        .model = look->model->name,
+        .at_ns = clock_wall(f->o.clock).ns,
+        .waited_ms = waited_ms_locked(r),
+        .attempt = r->attempts == 0                          ? EXPLAIN_FIRST
+                   : r->replied || trail_has_said(&r->trail) ? EXPLAIN_CONTINUATION
+                                                             : EXPLAIN_RETRY,
+        .legs = r->attempts,
+        .class = r->urgency.class,
+        .granted = r->waiter.waits,
+        .prefers_local = budgeted_prefers_local(r),
+        .unlisted = unlisted(look),
+        .name = name_of,
+        .arg = look,
+    };
+    explain_note_locked(f->explain, &x, look->request, look->candidates, look->n, d);
+}
+
+static int32_t at_most_i32(int64_t v)
+{
+    return v < INT32_MAX ? (int32_t)v : INT32_MAX;
+}
+
+static void then_locked(const struct request *r, const struct explain_then *then)
+{
+    struct explain *e = r->lane->front->explain;
+    explain_then_locked(e, explain_next_locked(e) - 1, then);
+}
+
+void explained_steps_on_locked(const struct request *r)
+{
+    then_locked(r, &(struct explain_then){.outcome = EXPLAIN_NEXT_MODEL});
+}
+
+void explained_found_locked(const struct request *r, enum found found, const struct route_decision *d,
+                            enum waiting_verdict v)
+{
+    static const uint8_t outcomes[] = {[FOUND_SLOT] = EXPLAIN_CHOSEN,
+                                       [FOUND_ROOM] = EXPLAIN_WAITS,
+                                       [FOUND_NOBODY] = EXPLAIN_NOBODY,
+                                       [FOUND_TOO_LATE] = EXPLAIN_HELD_FOR_LONGER,
+                                       [FOUND_NO_ROOM] = EXPLAIN_NOT_LET_IN};
+    struct explain_then then = {.outcome = outcomes[found], .back_ms = at_most_i32(d->back_us / 1000)};
+    if (!r->lane->front->explain || found == FOUND_SLOT) /* as it stands */
+        return;
+    if (found == FOUND_NO_ROOM)
+        then.verdict = (uint8_t)v;
+    if (found == FOUND_ROOM) {
+        then.ahead = at_most_i32(waiting_count(&r->room->waiting) - 1);
+        then.wait_ms = at_most_i32((r->waiter.until_ns - r->wait_since.ns) / NS_PER_MS);
+    }
+    then_locked(r, &then);
+}
+
+/* ---- those who ask ------------------------------------------------------------------------------------------------- */
+
 static void keep(struct explained *x, const struct explain_record *r)
 {
     if (x->n == EXPLAINED_MAX) {

@@ -394,7 +394,9 @@ void alone_release(struct request *r);        /* of one that does not wait */
 /* slots.c: who gets which slot. */
 /* What routing says for r now. Returns the model of its chain that d->chosen is to answer as; NULL: nobody is chosen, and
  * *d then speaks of all models that r may come to. */
-const struct model *slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d);
+enum slot_look { LOOK_ONLY, LOOK_FOR_GOOD }; /* for good: what is decided is kept, and what it says will be done */
+const struct model *slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d,
+                                     enum slot_look how);
 void slot_take_locked(struct request *r, struct node *node, const struct model *as);
 enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_TOO_LATE, FOUND_NO_ROOM };
 /* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. FOUND_TOO_LATE: all that could are held
@@ -407,6 +409,23 @@ void slot_spoke(struct request *r);
 enum slot_use { SLOT_UNUSED, SLOT_USED, SLOT_ANSWERED };
 /* r's slot goes to whoever waits for it, or back. Returns how many requests the node had, with r. */
 int slot_return(struct request *r, enum slot_use use);
+
+/* explained.c: what is decided is kept for whoever asks why. */
+struct explained_look {
+    const struct request *r;
+    const struct model *model; /* of its chain */
+    const int32_t *listed;     /* the nodes' indexes; NULL: candidate i is node i */
+    const struct route_request *request;
+    const struct route_candidate *candidates;
+    int n;
+};
+/* d is for good. */
+void explained_decided_locked(const struct explained_look *look, const struct route_decision *d);
+/* Nobody was chosen, and the next model of the chain is looked at. */
+void explained_steps_on_locked(const struct request *r);
+/* What became of the newest decision: as slot_find() says. */
+void explained_found_locked(const struct request *r, enum found found, const struct route_decision *d,
+                            enum waiting_verdict v);
 
 /* rooms.c */
 void rooms_set_bounds(struct front *f, const struct config *c);

@@ -241,7 +241,7 @@ static bool fits_locked(const struct waiter *w, void *arg)
     struct request *r = request_of(w);
     struct route_decision d;
     (void)arg;
-    slot_look_locked(r, 0, &d);
+    slot_look_locked(r, 0, &d, LOOK_ONLY);
     if (d.chosen < 0 && r->survival.alone)
         alone_keep_locked(r);
     return d.chosen >= 0;
@@ -252,7 +252,7 @@ static void grant_locked(struct request *r, int64_t now_ns)
     struct lane *l = r->lane;
     struct front *f = l->front;
     struct route_decision d;
-    const struct model *as = slot_look_locked(r, f->spread++, &d);
+    const struct model *as = slot_look_locked(r, f->spread++, &d, LOOK_FOR_GOOD);
     SPW_ASSERT(d.chosen >= 0); /* for other values of `spread` another node, but never none */
     waiting_take(&r->room->waiting, &r->waiter, now_ns);
     r->charged = !r->waiter.under_way;

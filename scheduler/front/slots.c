@@ -4,18 +4,23 @@
 #define RANK_FAR 1000 /* behind every rank there is */
 
 /* Among those that are worth a look. False: none of them can, and all are to be looked at, if only to say why. */
-static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *need, const struct route_request *q,
-                                 struct route_decision *d)
+static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *need, struct explained_look *look,
+                                 struct route_decision *d, enum slot_look how)
 {
     struct route_candidate candidates[SHORTLIST_MAX];
     struct route_decision few;
     int32_t listed[SHORTLIST_MAX];
-    int n = nodes_list_locked(nodes, need, q, listed);
+    int n = nodes_list_locked(nodes, need, look->request, listed);
     for (int i = 0; i < n; i++)
         node_candidate_locked(nodes_at(nodes, listed[i]), need, &candidates[i]);
-    route_choose(&few, q, candidates, n);
+    route_choose(&few, look->request, candidates, n);
     if (few.chosen < 0)
         return false;
+    look->candidates = candidates;
+    look->listed = listed;
+    look->n = n;
+    if (how == LOOK_FOR_GOOD)
+        explained_decided_locked(look, &few);
     *d = (struct route_decision){.chosen = listed[few.chosen], .model_known = true};
     for (int i = 0; i < nodes_count(nodes); i++)
         d->reasons[i] = ROUTE_NOT_LISTED;
@@ -28,7 +33,7 @@ static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *n
 
 /* One model of the chain. */
 static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
-                                 struct route_decision *d)
+                                 struct route_decision *d, enum slot_look how)
 {
     struct route_candidate candidates[ROUTE_CANDIDATES_MAX];
     struct route_request q = {
@@ -55,13 +60,18 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .same_class = r->served && r->served != m,
     };
     struct nodes *nodes = r->lane->front->nodes;
+    struct explained_look look = {.r = r, .model = m, .request = &q};
     bool plain = !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
-    if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &q, d))
+    if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &look, d, how))
         return;
     int n = nodes_snapshot_locked(nodes, &need, candidates);
     for (int i = 0; i < n && budgeted_prefers_local(r); i++)
         candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
     route_choose(d, &q, candidates, n);
+    look.candidates = candidates;
+    look.n = n;
+    if (how == LOOK_FOR_GOOD)
+        explained_decided_locked(&look, d);
 }
 
 /* Nobody is chosen in either; *d is to speak of both. */
@@ -78,7 +88,8 @@ static void add_decision(struct route_decision *d, const struct route_decision *
     }
 }
 
-const struct model *slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d)
+const struct model *slot_look_locked(const struct request *r, uint32_t spread, struct route_decision *d,
+                                     enum slot_look how)
 {
     const struct front *f = r->lane->front;
     const struct model *asked = r->model;
@@ -89,7 +100,7 @@ const struct model *slot_look_locked(const struct request *r, uint32_t spread, s
         struct route_decision one;
         if (!model_may_step(asked, asked->chain[i], r->who))
             continue;
-        look_at_model_locked(r, asked->chain[i], spread, &one);
+        look_at_model_locked(r, asked->chain[i], spread, &one, how);
         enum fallback_step step = fallback_judge(&asked->rule, &one, waited_ms);
         if (first || step == FALLBACK_TAKE)
             *d = one;
@@ -98,6 +109,8 @@ const struct model *slot_look_locked(const struct request *r, uint32_t spread, s
         first = false;
         if (step != FALLBACK_NEXT)
             return step == FALLBACK_TAKE ? asked->chain[i] : NULL;
+        if (how == LOOK_FOR_GOOD)
+            explained_steps_on_locked(r);
     }
     SPW_ASSERT(!first); /* who may use nobody of the chain was refused at the door */
     return NULL;
@@ -129,11 +142,13 @@ enum found slot_find(struct request *r, struct route_decision *d, enum waiting_v
     struct front *f = r->lane->front;
     enum found found = FOUND_NOBODY;
     front_lock(f);
-    const struct model *as = slot_look_locked(r, f->spread++, d);
+    uint64_t mark = explain_next_locked(f->explain);
+    const struct model *as = slot_look_locked(r, f->spread++, d, LOOK_FOR_GOOD);
     /* Nobody overtakes those who wait already, unless he comes from a node, or what is free suits none of them. */
     if (d->chosen >= 0 && r->attempts == 0 && waiting_count(&r->room->waiting) > 0) {
+        explain_forget_locked(f->explain, mark);
         rooms_grant_locked(f);
-        as = slot_look_locked(r, f->spread++, d);
+        as = slot_look_locked(r, f->spread++, d, LOOK_FOR_GOOD);
     }
     if (d->chosen >= 0) {
         slot_take_locked(r, nodes_at(f->nodes, d->chosen), as);
@@ -146,6 +161,7 @@ enum found slot_find(struct request *r, struct route_decision *d, enum waiting_v
         *v = room_enter_locked(r);
         found = *v == WAITING_IN ? FOUND_ROOM : FOUND_NO_ROOM;
     }
+    explained_found_locked(r, found, d, found == FOUND_NO_ROOM ? *v : WAITING_IN);
     front_unlock_on(r->lane);
     if (found == FOUND_ROOM)
         room_entered(r);
@@ -156,7 +172,7 @@ int64_t slot_back_us(const struct request *r, struct route_decision *d)
 {
     struct front *f = r->lane->front;
     front_lock(f);
-    slot_look_locked(r, 0, d);
+    slot_look_locked(r, 0, d, LOOK_ONLY);
     front_unlock_on(r->lane);
     return d->chosen < 0 ? d->back_us : 0;
 }
