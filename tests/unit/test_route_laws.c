@@ -185,6 +185,120 @@ static void the_explanation_names_the_real_reason(void)
     hold(real_reason, 15);
 }
 
+/* What it is not admitted for, or lost by, made as good as can be, and nothing else. */
+static void mend(struct snapshot *s, int32_t i, enum route_reason why, const struct route_decision *d)
+{
+    struct route_candidate *c = &s->c[i];
+    double least = 1e300;
+    switch (why) {
+    case ROUTE_OTHER_MODEL: c->serves_model = true; break;
+    case ROUTE_NOT_LOCAL: c->local = true; break;
+    case ROUTE_TOO_DEAR: c->prices = (struct token_prices){{0}, {0}, {0}}; break;
+    case ROUTE_UNFIT: c->unfit = false; break;
+    case ROUTE_TRIED: c->tried = false; break;
+    case ROUTE_DRAINING: c->draining = false; break;
+    case ROUTE_UNHEALTHY: c->healthy = true; break;
+    case ROUTE_BREAKER_OPEN: c->broken = false; break;
+    case ROUTE_COOLING_DOWN: c->cooling = false; break;
+    case ROUTE_KEPT: c->kept = false; break;
+    case ROUTE_LESS_FIT: c->rank = 0; break;
+    case ROUTE_MISSES_SLO:
+        c->latency = (struct prediction){{1, 0.01}, {1, 0.01}};
+        c->wake_us = 0;
+        break;
+    case ROUTE_DEARER: c->marginal.v = s->c[d->chosen].marginal.v; break;
+    case ROUTE_SLOWER: /* as fast as who is fastest; to be too late after all would be another reason */
+        c->latency = s->c[d->chosen].latency;
+        c->wake_us = s->c[d->chosen].wake_us;
+        break;
+    case ROUTE_HUNGRIER: c->marginal_mj = s->c[d->chosen].marginal_mj; break;
+    case ROUTE_WORSE:
+        c->marginal = s->c[d->chosen].marginal;
+        c->marginal_mj = s->c[d->chosen].marginal_mj;
+        c->latency = s->c[d->chosen].latency;
+        c->wake_us = s->c[d->chosen].wake_us;
+        break;
+    case ROUTE_RISKIER:
+        for (int32_t k = 0; k < s->n; k++)
+            least = fmin(least, s->c[k].risk);
+        c->risk = least;
+        break;
+    case ROUTE_FULL:
+    case ROUTE_BUSIER: c->in_flight = 0; break;
+    case ROUTE_LESS_CACHED: c->cached_tokens = s->r.input_tokens; break;
+    case ROUTE_CHOSEN:
+    case ROUTE_TIE:
+    case ROUTE_NOT_LISTED: break;
+    }
+}
+
+/* One that is as good, and no busier than the one that was drawn, is chosen for another draw. */
+static bool is_drawn_some_time(const struct snapshot *s, int32_t i)
+{
+    struct snapshot t = *s;
+    struct route_decision d;
+    for (t.r.spread = 0; t.r.spread < (uint32_t)(s->n * s->n); t.r.spread++) {
+        route_choose(&d, &t.r, t.c, t.n);
+        if (d.chosen == i)
+            return true;
+    }
+    return false;
+}
+
+static void reasons_are_real(const struct snapshot *s, const struct route_decision *d)
+{
+    static uint64_t seed = 77;
+    struct snapshot t = *s, u;
+    struct route_decision e, g;
+    (void)d;
+    t.r.bounded = next_random(&seed) % 2;
+    t.r.charge_max.v = 500000000;
+    t.r.output_min = 1;
+    t.r.input_max = t.r.input_tokens;
+    for (int32_t i = 0; i < t.n; i++) {
+        struct route_candidate *c = &t.c[i];
+        bool *flags[] = {&c->unfit, &c->tried, &c->draining, &c->broken, &c->cooling, &c->kept};
+        for (size_t k = 0; k < sizeof flags / sizeof flags[0]; k++)
+            *flags[k] = next_random(&seed) % 24 == 0;
+        c->serves_model = next_random(&seed) % 12 != 0;
+        c->rank = next_random(&seed) % 8 == 0;
+        c->in_flight = next_random(&seed) % 6 ? c->in_flight : c->slots;
+        c->cached_tokens = next_random(&seed) % 2 ? 0 : (int64_t)between(&seed, 0, (double)t.r.input_tokens);
+        c->prices.output.uusd_per_mtok = next_random(&seed) % 12 ? 0 : 1000000000;
+        if (next_random(&seed) % 2) { /* so that more is left to the last steps */
+            c->marginal.v = c->marginal_mj = 0;
+            c->latency = t.c[0].latency;
+            c->wake_us = 0;
+            c->risk = next_random(&seed) % 2 ? 0 : c->risk;
+        }
+    }
+    route_choose(&e, &t.r, t.c, t.n);
+    int32_t i = (int32_t)(next_random(&seed) % (uint64_t)t.n);
+    if (e.reasons[i] == ROUTE_CHOSEN)
+        return;
+    if (e.reasons[i] == ROUTE_TIE) {
+        CHECK(is_drawn_some_time(&t, i));
+        return;
+    }
+    u = t;
+    mend(&u, i, e.reasons[i], &e);
+    route_choose(&g, &u.r, u.c, u.n);
+    CHECK(g.reasons[i] != e.reasons[i]); /* it was that... */
+    CHECK(g.reasons[i] == ROUTE_CHOSEN || g.reasons[i] > e.reasons[i] || e.reasons[i] > ROUTE_MISSES_SLO);
+    u = t;
+    u.c[i].risk = 0; /* ...and nothing that comes later */
+    u.c[i].in_flight = u.r.alone || e.reasons[i] == ROUTE_FULL ? u.c[i].in_flight : 0;
+    route_choose(&g, &u.r, u.c, u.n);
+    if (e.reasons[i] < ROUTE_RISKIER)
+        CHECK(g.reasons[i] == e.reasons[i]);
+}
+/* A loser that is given what it is said to lack, and nothing else, has not lost by that any more: it is chosen, or came
+ * further. What its reason does not name does not help it. */
+static void what_is_named_is_what_decides(void)
+{
+    hold(reasons_are_real, 21);
+}
+
 static void real_terms(const struct snapshot *s, const struct route_decision *d)
 {
     for (int32_t i = 0; i < s->n; i++) {
@@ -345,6 +459,7 @@ int main(void)
     TEST(whoever_meets_the_slo_goes_first);
     TEST(nobody_within_the_slo_is_better);
     TEST(the_explanation_names_the_real_reason);
+    TEST(what_is_named_is_what_decides);
     TEST(the_terms_are_the_candidates_own);
     TEST(the_order_of_candidates_does_not_matter);
     TEST(one_node_more_makes_nothing_worse);
