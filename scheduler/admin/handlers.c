@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "scheduler/budgets/store.h"
+
 /* --- nodes -------------------------------------------------------------------------------------------------- */
 
 static void write_node_load(struct json_writer *w, const struct front_node *n)
@@ -156,6 +158,27 @@ static void write_ledger(struct json_writer *w, const struct ledger *l)
     json_close(w, '}');
 }
 
+/* Of budgets that several schedulers share. */
+static void write_budget_store(struct json_writer *w, const struct front *f)
+{
+    struct budget_store_stats s;
+    if (!front_budget_store(f, &s))
+        return;
+    json_open(w, "budget_store", '{');
+    json_int(w, "open", s.open);
+    json_int(w, "workers", s.ports);
+    json_string(w, "reason", s.why);
+    json_uint(w, "unsettled", s.unsettled);
+    json_uint(w, "refused", s.refused);
+    json_uint(w, "leased", s.leased);
+    json_uint(w, "timeouts", s.timeouts);
+    json_uint(w, "repeated", s.repeated);
+    json_uint(w, "buried", s.buried);
+    json_uint(w, "rebuilds", s.rebuilds);
+    json_uint(w, "unwritten", s.unwritten);
+    json_close(w, '}');
+}
+
 static void count_ready(const struct front_node *n, void *arg)
 {
     *(int *)arg += n->state == NODE_READY && !n->draining;
@@ -186,6 +209,7 @@ void admin_get_status(const struct admin_call *c)
     json_int(&w, "nodes_ready", ready);
     write_totals(&w, &totals);
     write_ledger(&w, a->o.ledger);
+    write_budget_store(&w, a->o.front);
     json_close(&w, '}');
     admin_reply_json(c->x, 200, &w);
 }

@@ -251,6 +251,10 @@ static void answer_step(struct step *s, const redisReply *reply)
         granted(s, reply, &a);
     } else {
         a.rc = RC_OK;
+        if (s->kind == STEP_SET) { /* as told: without "as it is" */
+            s->a.v = reply_int(reply, 1);
+            s->b.v = reply_int(reply, 2);
+        }
         if (s->kind != STEP_READ)
             journal_change(s->port, s);
     }
@@ -512,8 +516,26 @@ static void redis_free(struct budget_store *bs)
     free(s);
 }
 
+struct budget_store_stats redis_store_stats(const struct budget_store *bs)
+{
+    const struct redis_store *s = (const struct redis_store *)bs;
+    int ports = s->ports_made, open = s->open;
+    return (struct budget_store_stats){.ports = ports,
+                                       .open = open,
+                                       .why = open < ports ? s->why : NULL,
+                                       .refused = s->refused,
+                                       .leased = s->leased,
+                                       .timeouts = s->timeouts,
+                                       .repeated = s->repeated,
+                                       .buried = s->buried,
+                                       .rebuilds = s->rebuilds,
+                                       .unsettled = s->unsettled,
+                                       .unwritten = s->unwritten};
+}
+
 static const struct budget_store_ops redis_ops = {
     .name = "redis",
+    .shared = redis_store_stats,
     .port_new = redis_port_new,
     .port_free = redis_port_free,
     .reserve = redis_reserve,
@@ -544,17 +566,4 @@ struct budget_store *redis_store_new(const struct redis_store_options *o)
     TAILQ_INIT(&s->holds);
     TAILQ_INIT(&s->leases);
     return &s->pub;
-}
-
-struct redis_store_stats redis_store_stats(const struct budget_store *bs)
-{
-    const struct redis_store *s = (const struct redis_store *)bs;
-    return (struct redis_store_stats){.open = s->open,
-                                      .refused = s->refused,
-                                      .leased = s->leased,
-                                      .timeouts = s->timeouts,
-                                      .repeated = s->repeated,
-                                      .buried = s->buried,
-                                      .rebuilds = s->rebuilds,
-                                      .unsettled = s->unsettled};
 }

@@ -43,16 +43,6 @@ enum rc redis_store_check(const struct redis_store_options *o, struct error *e) 
 enum rc redis_store_start(struct budget_store **s, const struct redis_store_options *o, struct error *e) SPW_MUST_USE;
 struct budget_store *redis_store_new(const struct redis_store_options *o);
 
-struct redis_store_stats {
-    int open;           /* ports that can be asked */
-    uint64_t refused;   /* reserve and extend that were refused because Redis was lost or closed */
-    uint64_t leased;    /* ... that were granted out of leases */
-    uint64_t timeouts;  /* steps without an answer in time */
-    uint64_t repeated;  /* steps that were sent again */
-    uint64_t buried;    /* reservations of dead instances that this one booked as waste */
-    uint64_t rebuilds;  /* times that this one told its part */
-    uint64_t unsettled; /* now: settlements that Redis has not got yet */
-};
-struct redis_store_stats redis_store_stats(const struct budget_store *s);
+struct budget_store_stats redis_store_stats(const struct budget_store *s);
 
 #endif

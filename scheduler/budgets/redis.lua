@@ -384,16 +384,19 @@ function step.topup()
   return reply(list, 'ok', '0', '')
 end
 
--- hard, soft; -1: the configured one
+-- hard, soft; -1: the configured one, -2: as it is.  ok: what was set, as told
 function step.set()
+  local hard, soft = ARGV[5], ARGV[6]
   for _, b in ipairs(budgets(7)) do
-    if ARGV[5] == '-1' and ARGV[6] == '-1' then
+    local was_hard, was_soft = string.match(redis.call('HGET', KEYS[5], b.name) or '-1 -1', '^(%S+) (%S+)$')
+    hard, soft = hard == '-2' and was_hard or hard, soft == '-2' and was_soft or soft
+    if hard == '-1' and soft == '-1' then
       redis.call('HDEL', KEYS[5], b.name)
     else
-      redis.call('HSET', KEYS[5], b.name, ARGV[5] .. ' ' .. ARGV[6])
+      redis.call('HSET', KEYS[5], b.name, hard .. ' ' .. soft)
     end
   end
-  return reply(budgets(7), 'ok', '0', '')
+  return reply(budgets(7), 'ok', hard, soft)
 end
 
 -- Nothing is changed; the figures are what is asked for.

@@ -110,6 +110,7 @@ struct redis_store {
     struct budget_store pub;      /* first */
     struct redis_store_options o; /* texts owned */
     _Atomic int ports_made, open;
+    const char *_Atomic why; /* the newest reason of a port that is not open */
     _Atomic uint64_t refused, leased, timeouts, repeated, buried, rebuilds, unsettled, unwritten;
     pthread_mutex_t lock; /* never held over I/O or callbacks */
     struct hold_list holds;

@@ -45,6 +45,8 @@ static void become(struct redis_port *p, enum port_state state, const char *why)
         p->store->open++;
     p->state = state;
     p->why = why;
+    if (why)
+        p->store->why = why;
 }
 
 static bool send_wire(struct redis_port *p, const struct wire *w, redis_reply_cb *cb)

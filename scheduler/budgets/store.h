@@ -69,8 +69,24 @@ struct budget_store;
 struct budget_port;
 struct ledger_port;
 
+/* Of a store that several schedulers share. */
+struct budget_store_stats {
+    int ports, open;    /* ways to it; that can be asked */
+    const char *why;    /* static: why one that cannot be asked cannot; NULL: all can */
+    uint64_t refused;   /* reserve and extend that were refused because it was lost or closed */
+    uint64_t leased;    /* ... that were granted out of leases */
+    uint64_t timeouts;  /* steps without an answer in time */
+    uint64_t repeated;  /* steps that were sent again */
+    uint64_t buried;    /* reservations of dead schedulers that this one booked as waste */
+    uint64_t rebuilds;  /* times that this one told its part */
+    uint64_t unsettled; /* now: settlements that it has not got yet */
+    uint64_t unwritten; /* events that the ledger did not take: a rebuild would not know of them */
+};
+
 struct budget_store_ops {
     const char *name; /* "memory", "redis" */
+    /* Others change these budgets too: what is known of one is no longer so after a while. Else NULL. For any thread. */
+    struct budget_store_stats (*shared)(const struct budget_store *s);
     /* A loop's way to the store. ledger: that loop's port, for what is to be made durable; NULL: none. */
     enum rc (*port_new)(struct budget_store *s, struct event_base *loop, struct ledger_port *ledger,
                         struct budget_port **p, struct error *e);

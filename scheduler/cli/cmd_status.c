@@ -16,6 +16,19 @@ static void line(const char *title, const cJSON *object, const char *const *keys
     putchar('\n');
 }
 
+/* Nothing where budgets are this scheduler's alone. */
+static void print_budget_store(const cJSON *store)
+{
+    static const char *const counts[] = {"unsettled", "refused", "leased", "buried"};
+    char open[64], workers[64], reason[200];
+    if (!store)
+        return;
+    const char *why = cli_json_text(store, "reason", reason, sizeof reason);
+    printf("%-9s redis open to %s of %s workers%s%s\n", "budgets", text(store, "open", open, sizeof open),
+           text(store, "workers", workers, sizeof workers), why && why[0] ? ": " : "", why ? why : "");
+    line("", store, counts, 4);
+}
+
 static void print_status(const cJSON *root)
 {
     static const char *const requests[] = {"running", "waiting", "ok", "cancelled", "failed", "refused", "retries"};
@@ -38,6 +51,7 @@ static void print_status(const cJSON *root)
     line("tokens", cJSON_GetObjectItemCaseSensitive(root, "tokens"), tokens, 3);
     printf("%-9s $%s\n", "charge", text(root, "charge_usd", a, sizeof a));
     line("ledger", cJSON_GetObjectItemCaseSensitive(root, "ledger"), ledger, 4);
+    print_budget_store(cJSON_GetObjectItemCaseSensitive(root, "budget_store"));
 }
 
 int cli_status(int argc, char **argv)

@@ -4,6 +4,11 @@
 
 #include "scheduler/front/front_internal.h"
 
+bool front_budget_store(const struct front *f, struct budget_store_stats *s)
+{
+    return budget_desk_shared(f->budgets, s);
+}
+
 struct listing {
     struct lane *lane;
     struct config *config; /* a reference: rules */

@@ -73,6 +73,14 @@ void budget_access_free(struct budget_access *a)
     free(a);
 }
 
+bool budget_desk_shared(const struct budget_desk *d, struct budget_store_stats *s)
+{
+    if (!d->store->ops->shared)
+        return false;
+    *s = d->store->ops->shared(d->store);
+    return true;
+}
+
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
 static struct known **bucket_of(struct budget_desk *d, const char *name)
@@ -248,7 +256,9 @@ enum budget_level budget_desk_level(struct lane *l, const struct budget_rule *ru
     const struct known *k = find_locked(d, name);
     if (k && k->start_s <= now && now < k->end_s) {
         struct budget_limits limits = limits_of(rule, &k->view);
-        bool fresh = clock_now(clock).ns - k->at_ns < NEWS_NS;
+        /* Of a top-up by another scheduler we hear when we ask the store. */
+        int64_t news_ns = d->store->ops->shared ? l->config->budget_wait_ms * NS_PER_MS : NEWS_NS;
+        bool fresh = clock_now(clock).ns - k->at_ns < news_ns;
         *view = k->view;
         level = budget_level(&limits, &k->view.state, k->view.soft, (struct pusd){1});
         if (level == BUDGET_HARD && !fresh)

@@ -19,6 +19,8 @@ struct budget_access { /* a lane's */
 /* store: borrowed. */
 struct budget_desk *budget_desk_new(struct budget_store *store);
 void budget_desk_free(struct budget_desk *d);
+/* How the store fares that others share. False: it is this process's own. */
+bool budget_desk_shared(const struct budget_desk *d, struct budget_store_stats *s);
 /* Of a lane that has a loop and a ledger port. */
 enum rc budget_access_new(struct budget_access **a, struct lane *l, struct error *e) SPW_MUST_USE;
 void budget_access_free(struct budget_access *a); /* after the lane's ledger port; NULL is fine */

@@ -61,12 +61,45 @@ static void put_budget(const struct budget_known *k, void *arg)
         put(s, 3, k->name, text);
 }
 
+static enum rc put_shared(const struct budget_store_stats *s, struct strbuf *out)
+{
+    const struct {
+        const char *name, *type, *help;
+        uint64_t value;
+    } list[] = {
+        {"spillway_budget_store_ports", "gauge", "Ways to the shared store of budgets: one per worker.",
+         (uint64_t)s->ports},
+        {"spillway_budget_store_open", "gauge", "Of these, how many can ask it now.", (uint64_t)s->open},
+        {"spillway_budget_store_unsettled", "gauge", "Settlements that it has not got yet.", s->unsettled},
+        {"spillway_budget_store_refused_total", "counter",
+         "Reservations that were refused because it was lost or closed.", s->refused},
+        {"spillway_budget_store_leased_total", "counter", "Reservations that were granted out of leases meanwhile.",
+         s->leased},
+        {"spillway_budget_store_timeouts_total", "counter", "Steps without an answer in time.", s->timeouts},
+        {"spillway_budget_store_repeated_total", "counter", "Steps that were sent again.", s->repeated},
+        {"spillway_budget_store_buried_total", "counter",
+         "Reservations of dead schedulers that this one booked as waste.", s->buried},
+        {"spillway_budget_store_rebuilds_total", "counter", "Times that this scheduler told what its ledger knows.",
+         s->rebuilds},
+        {"spillway_budget_store_unwritten_total", "counter",
+         "Events that the ledger did not take, so that a rebuild would not know of them.", s->unwritten},
+    };
+    enum rc rc = RC_OK;
+    for (size_t i = 0; i < sizeof list / sizeof list[0] && rc == RC_OK; i++)
+        rc = strbuf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", list[i].name, list[i].help,
+                           list[i].name, list[i].type, list[i].name, list[i].value);
+    return rc;
+}
+
 enum rc budget_metrics_render(const struct front *f, struct strbuf *out)
 {
     const struct config *c = front_config(f);
     struct series s = {.rc = RC_OK};
-    if (!c->n_budgets)
-        return RC_OK;
+    struct budget_store_stats shared;
+    if (budget_desk_shared(f->budgets, &shared))
+        s.rc = put_shared(&shared, out);
+    if (!c->n_budgets || s.rc != RC_OK)
+        return s.rc;
     for (int i = 0; i < 4; i++)
         strbuf_init(&s.values[i], (size_t)1 << 20);
     budget_desk_each(f->budgets, c->budget_rules, c->n_budgets, clock_wall(f->o.clock).ns / NS_PER_S, put_budget, &s);

@@ -7,6 +7,7 @@
 #include "scheduler/front/front_internal.h"
 
 #define POLL_MS       5    /* while others' settlements are waited for, with a slot in hand */
+#define SLOW_MS       50   /* a store that takes longer to answer is one that nobody's settlements reach */
 #define QUEUE_POLL_MS 250  /* while room in the budget is waited for, without one */
 #define WHOLE_TOKENS  8192 /* of a whole answer that names no bound, at most */
 
@@ -40,8 +41,9 @@ struct budgeted {
     enum rc rc;
     struct budget_grant grant;
     struct budget_hold *granted;
-    struct mono since; /* waiting; 0: not yet */
-    char why[400];     /* the newest refusal, for people */
+    struct mono since; /* waiting for settlements, without the times in which none could come; 0: not yet */
+    struct mono asked;
+    char why[400]; /* the newest refusal, for people */
     bool stopped;
 
     char lines[BUDGET_SET_MAX * (BUDGET_NAME_BYTES + 24)], hold_id[48]; /* once settled */
@@ -232,10 +234,19 @@ static void go_on(struct request *r, enum budgeted_next next)
         dispatch(r);
 }
 
+/* While the store is away nobody's settlement can make room: that is no time of waiting for them. */
+static void leave_out_outage(struct budgeted *b)
+{
+    int64_t took = mono_since(b->lane->front->o.clock, b->asked);
+    if (b->since.ns && took > SLOW_MS * NS_PER_MS)
+        b->since.ns += took;
+}
+
 static void on_reserved(const struct budget_answer *a, void *arg)
 {
     struct budgeted *b = arg;
     b->asking = false;
+    leave_out_outage(b);
     note_views(b, a);
     if (!b->r) { /* its client left meanwhile */
         if (a->hold)
@@ -278,6 +289,7 @@ static enum budgeted_next ask_store(struct request *r)
     claims_of(b, claims);
     r->state = REQUEST_RESERVING;
     b->asking = b->inside = true;
+    b->asked = clock_now(b->lane->front->o.clock);
     b->ask = b->need;
     if (b->growing)
         grow(b);

@@ -112,7 +112,10 @@ enum rc front_explain(const struct front *f, const char *request_id, struct json
 
 /* ---- budgets, for the admin API: on lane 0's loop; `done` may come from inside the call ------------------------------- */
 
-struct budget_known; /* scheduler/front/budget_desk.h */
+struct budget_known;       /* scheduler/front/budget_desk.h */
+struct budget_store_stats; /* scheduler/budgets/store.h */
+/* How the store fares that several schedulers share. False: budgets are this process's alone. For any thread. */
+bool front_budget_store(const struct front *f, struct budget_store_stats *s);
 /* As they stand now, read from the store. RC_OK, or `why` there is nothing to tell. Valid for the call. */
 typedef void front_budgets_cb(enum rc rc, const char *why, const struct budget_known *budgets, int n, void *arg);
 #define FRONT_BUDGETS_MAX 10000 /* of one answer */

@@ -1,14 +1,14 @@
 """One budget, three schedulers, one Redis: 64 clients ask all of them while schedulers and the Redis are killed (SIGKILL)
 and started anew. By the upstream's own count nothing is overspent; what was granted to the dead is booked as waste and
-nothing stays reserved; and while there is room for a request, it is granted.
+nothing stays reserved; and nobody is refused what fits, by what the books said at that moment (budget_watch.py).
 
     tests/fault/budget_hammer.py --build build          some seconds
-    tests/fault/budget_hammer.py --build build --full   two minutes, more kills"""
+    tests/fault/budget_hammer.py --build build --full   two minutes with more kills; then mistakes are planted in the
+                                                        script and in the scheduler, each of which it must find"""
 
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,11 +17,15 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 
-from harness import Scheduler, chat, free_port, main, node, wait_until
+import budget_mutants
 import test_budgets
-from test_budgets import INPUT, OUTPUT, PRICE, PROMPT, usd
+from budget_watch import Judge, Redis, Told, Watch, told
+from harness import Scheduler, chat, main, node, wait_until
+from test_budgets import INPUT, OUTPUT, PRICE, PROMPT, cli, totals, usd
 
-LEAST = 1100 * INPUT + 2 * OUTPUT  # what the scheduler reckons for the prompt and a token, and a little
+LEAST = 1100 * INPUT + 2 * OUTPUT  # more than a request of these needs to be granted
+NEED = 800 * INPUT + OUTPUT  # the price of the prompt's bound (a token a byte, and the template) and of one token: at most
+WAIT_S = 0.2  # budget_wait_ms
 
 
 class Meter(test_budgets.Meter):
@@ -41,78 +45,16 @@ class Meter(test_budgets.Meter):
             self.of[self.model.name] += amount
 
 
-class Redis:
-    """A redis-server that may be killed; its log on disk is what it starts from again."""
-
-    def __init__(self):
-        self.folder = tempfile.mkdtemp(prefix="spillway-redis-")
-        self.port = free_port()
-        self.start()
-
-    def start(self):
-        self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder,
-             "--appendonly", "yes", "--appendfsync", "always", "--logfile", "log"], cwd=self.folder)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self):
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def ask(self, *words):
-        """One command over a connection of its own; lists and texts as they are."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as s:
-            data = b"*%d\r\n" % len(words)
-            for w in words:
-                data += b"$%d\r\n%s\r\n" % (len(w.encode()), w.encode())
-            s.sendall(data)
-            return self._reply(s.makefile("rb"))
-
-    def _reply(self, f):
-        line = f.readline().strip().decode()
-        kind, rest = line[:1], line[1:]
-        if kind == "*":
-            return [self._reply(f) for _ in range(int(rest))]
-        if kind == "$":
-            return None if rest == "-1" else f.read(int(rest) + 2)[:-2].decode()
-        if kind == "-":
-            raise OSError(rest)
-        return rest
-
-    def budget(self, name):
-        """The sums of all its periods; waits for a Redis that has just been started."""
-        return wait_until(lambda: self._budget(name), 10, f"redis tells of {name}")
-
-    def _budget(self, name):
-        sums = {"spent": 0, "reserved": 0, "waste": 0}
-        try:
-            for key in self.ask("KEYS", f"spillway:{{budgets}}:1:*:b:*:{name}"):
-                fields = self.ask("HGETALL", key)
-                for k, v in zip(fields[::2], fields[1::2]):
-                    sums[k] = sums.get(k, 0) + int(v)
-        except (OSError, ValueError):
-            return None
-        return sums
-
-
-def refused_by(a):
-    """The budget that a refusal names, or ""."""
-    return next((n for n in ("lab", "org") if a.status == 429 and f"the budget '{n}'" in a.json()["error"]["message"]), "")
-
-
 def ask(s, results, stop, rng):
     while not stop.is_set():
-        model = rng.choice(["m", "n"])
+        model, sent = rng.choice(["m", "n"]), time.monotonic()
         try:
             a = chat(s().port, PROMPT, stream=rng.random() < 0.7, max_tokens=rng.choice([5, 40, 60]), model=model)
-            results.append((a.status, refused_by(a)))
+            results.append(told(sent, a))
             if a.status != 200:
                 time.sleep(0.02)
         except (OSError, ValueError, AssertionError, EOFError):
-            results.append((0, ""))
+            results.append(Told(sent, time.monotonic(), 0, "", False, 0, 0))
             time.sleep(0.02)
 
 
@@ -135,72 +77,156 @@ def kill_at_random(schedulers, redis, seconds, rng):
     return kills
 
 
-def start_all(args, redis, up, budgets, **more):
-    store = {"kind": "redis", "address": f"127.0.0.1:{redis.port}", "ledgers": 3, **more}
-    nodes = [node("a", up, price=PRICE, slots=64, models=["m", "n"])]
-    schedulers = [Scheduler(args.build, nodes, budget_slice=8, budgets=budgets, budget_store=store) for _ in range(3)]
-    for s in schedulers:
-        s.ready()
-    results, stop = [], threading.Event()
-    clients = [threading.Thread(target=ask, daemon=True, args=(lambda i=i: schedulers[i % 3], results, stop, random.Random(i)))
-               for i in range(64)]
-    for c in clients:
-        c.start()
+class TopUps:
+    """Gives a budget a little more now and then, through whichever scheduler: what is fought for is the last of it."""
 
-    def end():
-        stop.set()
-        for c in clients:
+    def __init__(self, args, schedulers, name, amount, every_s, rng):
+        self.stopped, self.tried = threading.Event(), 0
+        self.thread = threading.Thread(target=self._run, daemon=True, args=(args, schedulers, name, amount, every_s, rng))
+        self.thread.start()
+
+    def _run(self, args, schedulers, name, amount, every_s, rng):
+        while not self.stopped.wait(every_s):
+            self.tried += 1
+            cli(args, rng.choice(schedulers), "topup", name, usd(amount))  # one that is dead says so
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+
+
+class Stage:
+    """A Redis, an upstream, three schedulers and 64 clients."""
+
+    def __init__(self, args, budgets, delay, watched, **store):
+        self.redis, self.up, self.schedulers, self.clients = Redis(), Meter(tokens=50, delay=delay), [], []
+        self.results, self.stopped, self.watch = [], threading.Event(), None
+        try:
+            nodes = [node("a", self.up, price=PRICE, slots=64, models=["m", "n"])]
+            store = {"kind": "redis", "address": f"127.0.0.1:{self.redis.port}", "ledgers": 3, **store}
+            for _ in range(3):
+                self.schedulers.append(Scheduler(args.build, nodes, budget_slice=8, budgets=budgets, budget_store=store))
+            for s in self.schedulers:
+                s.ready()
+            self.watch = Watch(self.redis, watched)
+            for i in range(64):
+                of = (lambda i=i: self.schedulers[i % 3], self.results, self.stopped, random.Random(i))
+                self.clients.append(threading.Thread(target=ask, daemon=True, args=of))
+                self.clients[-1].start()
+        except BaseException:
+            self.close()
+            raise
+
+    def end(self):
+        """No more requests; nothing may stay reserved."""
+        self.stopped.set()
+        for c in self.clients:
             c.join(20)
+        end = time.monotonic() + 20
+        while any(self.redis.budget(n)["reserved"] for n in self.watch.hard) and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.05)
+        self.watch.stop()
+        over = self.watch.overspent()
+        assert not over, f"overspent: more is spent and reserved than there is: {over}"
+        left = {n: self.redis.budget(n)["reserved"] for n in self.watch.hard}
+        assert not any(left.values()), f"nobody asks any longer, and there is reserved: {left}"
 
-    return schedulers, results, end
+    def judge(self):
+        """Nobody was refused what fits."""
+        j = Judge(self.watch, WAIT_S, NEED)
+        wrong = j.all(self.results)
+        print("        refusals judged:", ", ".join(f"{n} {kind}" for kind, n in sorted(j.judged.items())) or "none", flush=True)
+        assert not wrong, f"refused though it fits, {len(wrong)} times: {wrong[:3]}"
+        return j.judged
 
+    def charged(self):
+        return sum(r["charge_pusd"] for s in self.schedulers for r in s.rows())
 
-def test_hammer(args):
-    """`org` has room for all that comes, so whoever is refused by it is refused wrongly; `lab` is used up meanwhile."""
-    seconds, lab, org = (120, 400_000_000_000, 40_000_000_000_000) if args.full else (6, 60_000_000_000, 4_000_000_000_000)
-    redis, up, schedulers = Redis(), Meter(tokens=50, delay=0.002), []
-    try:
-        budgets = [{"name": "org", "hard": usd(org)}, {"name": "lab", "match": ["model=n"], "hard": usd(lab)}]
-        schedulers, results, end = start_all(args, redis, up, budgets, dead_after="1s")
-        kills = kill_at_random(schedulers, redis, seconds, random.Random(64))
-        wait_until(lambda: lab - redis.budget("lab")["spent"] < LEAST, 20, "lab is used up")
-        end()
-        wait_until(lambda: not redis.budget("org")["reserved"], 20, "nothing is reserved")
-        b, l = redis.budget("org"), redis.budget("lab")
-        served = sum(r[0] == 200 for r in results)
-        print(f"        {kills[0]} times a scheduler and {kills[1]} times the Redis killed; {served} of {len(results)} answered, "
-              f"{sum(r[1] == 'lab' for r in results)} refused by lab; org: billed {usd(up.billed)}, spent {usd(b['spent'])}, "
-              f"{usd(b['waste'])} of it waste; lab: billed {usd(up.of['n'])}, spent {usd(l['spent'])} of {usd(lab)}", flush=True)
-        assert up.billed <= b["spent"] <= org, f"overspent: billed {up.billed}, booked {b['spent']}"
-        assert up.of["n"] <= l["spent"] <= lab, f"overspent: billed {up.of['n']}, booked {l['spent']}, limit {lab}"
-        assert l["reserved"] == 0 and served > 50 and min(kills) > 0
-        assert not any(r[1] == "org" for r in results), "refused though it fits"
-        assert any(r[1] == "lab" for r in results)
-    finally:
-        for s in schedulers:
+    def ledgers(self, name):
+        """What all ledgers know of this budget: spent, and how much of it is waste."""
+        rows = [r for s in self.schedulers for r in totals(s)[0] if r[0] == name]
+        return sum(r[2] for r in rows), sum(r[3] for r in rows)
+
+    def close(self):
+        self.stopped.set()
+        if self.watch:
+            self.watch.stop()
+        for s in self.schedulers:
             s.close()
-        redis.stop()
-        up.stop()
+        self.redis.stop()
+        self.up.stop()
+
+
+def check_books(stage, name, billed, hard):
+    b = stage.redis.budget(name)
+    limit = hard + b["topped_up"]
+    assert billed <= b["spent"] <= limit, f"overspent {name}: billed {billed}, booked {b['spent']}, limit {limit}"
+    return b, limit
+
+
+def test_hammer(args, seconds=None):
+    """`org` has room for all that comes, so whoever is refused by it is refused wrongly; `lab` is used up meanwhile, and gets
+    a little more now and then."""
+    seconds = seconds or (120 if args.full else 6)
+    lab, org = (400_000_000_000, 40_000_000_000_000) if seconds > 60 else (40_000_000_000, 4_000_000_000_000)
+    budgets = [{"name": "org", "hard": usd(org)}, {"name": "lab", "match": ["model=n"], "hard": usd(lab)}]
+    stage = Stage(args, budgets, 0.002, {"org": org, "lab": lab}, dead_after="1s")
+    try:
+        more = TopUps(args, stage.schedulers, "lab", 4 * LEAST, 1.5, random.Random(5))
+        kills = kill_at_random(stage.schedulers, stage.redis, seconds, random.Random(64))
+        more.stop()
+        wait_until(lambda: lab + stage.redis.budget("lab")["topped_up"] - stage.redis.budget("lab")["spent"] < LEAST, 20,
+                   "refused though it fits: lab is used up")
+        stage.end()
+        b, _ = check_books(stage, "org", stage.up.billed, org)
+        l, limit = check_books(stage, "lab", stage.up.of["n"], lab)
+        served = sum(t.status == 200 for t in stage.results)
+        print(f"        {kills[0]} times a scheduler and {kills[1]} times the Redis killed; {served} of {len(stage.results)} "
+              f"answered, {sum(t.budget == 'lab' and not t.early for t in stage.results)} refused by lab; org: billed "
+              f"{usd(stage.up.billed)}, spent {usd(b['spent'])}, {usd(b['waste'])} of it waste; lab: billed "
+              f"{usd(stage.up.of['n'])}, spent {usd(l['spent'])} of {usd(limit)}", flush=True)
+        assert stage.charged() <= b["spent"], "the ledgers charge more than the books say"
+        assert not any(t.budget == "org" for t in stage.results), "refused though it fits"
+        stage.judge()
+        assert served > 50 and min(kills) > 0 and any(t.budget == "lab" for t in stage.results)
+    finally:
+        stage.close()
 
 
 def test_used_up(args):
     """Without faults, until nothing is left: not a pico-dollar more, and nobody is refused while it fits."""
-    limit, redis, up, schedulers = 40_000_000_000, Redis(), Meter(tokens=50, delay=0.0005), []
+    limit = 40_000_000_000
+    stage = Stage(args, [{"name": "org", "hard": usd(limit)}], 0.0005, {"org": limit})
     try:
-        schedulers, results, end = start_all(args, redis, up, [{"name": "org", "hard": usd(limit)}])
-        wait_until(lambda: limit - redis.budget("org")["spent"] < LEAST, 20, "it is used up")
+        wait_until(lambda: limit - stage.redis.budget("org")["spent"] < LEAST, 20, "refused though it fits: it is used up")
         time.sleep(0.3)
-        end()
-        wait_until(lambda: not redis.budget("org")["reserved"], 5, "nothing is reserved")
-        b = redis.budget("org")
-        assert up.billed <= b["spent"] <= limit and b["waste"] == 0, (up.billed, b)
-        assert {r[0] for r in results} <= {200, 429, 503}, {r[0] for r in results}
-        assert (429, "org") in results
+        stage.end()
+        b, _ = check_books(stage, "org", stage.up.billed, limit)
+        assert b["waste"] == 0, b
+        spent, waste = stage.ledgers("org")
+        assert spent == b["spent"] == stage.charged() + waste, (spent, waste, stage.charged(), b)
+        assert {t.status for t in stage.results} <= {200, 429, 503}, {t.status for t in stage.results}
+        judged = stage.judge()
+        assert judged["at once"] + judged["after a wait"] > 0
     finally:
-        for s in schedulers:
-            s.close()
-        redis.stop()
-        up.stop()
+        stage.close()
+
+
+def test_mutants(args):
+    """The hammer can fail: with each of the planted mistakes it does, and says what is wrong."""
+    survivors = []
+    for m in budget_mutants.MUTANTS:
+        with tempfile.TemporaryDirectory(prefix="spillway-mutant-") as folder:
+            budget_mutants.build(m, args.build, folder)
+            p = subprocess.run([sys.executable, os.path.abspath(__file__), "--build", folder, "--only", m.case],
+                               capture_output=True, text=True, timeout=200)
+        found = [line for line in p.stdout.splitlines() if m.says in line and "Error" in line]
+        print(f"        {m.what}: {found[0][:110] if found else 'SURVIVES'}", flush=True)
+        if not found:
+            survivors.append(m.what)
+            print(p.stdout[-2000:])
+    assert not survivors, f"the hammer does not find: {'; '.join(survivors)}"
 
 
 def without_redis(args):
@@ -209,4 +235,5 @@ def without_redis(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [test_used_up, test_hammer] if shutil.which("redis-server") else [without_redis])
+    with_redis = [test_used_up, test_hammer] + ([test_mutants] if "--full" in sys.argv else [])
+    main(__doc__, with_redis if shutil.which("redis-server") else [without_redis])

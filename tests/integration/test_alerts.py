@@ -54,7 +54,8 @@ def exported():
     """({name}, {histogram: [edges]}) as the files of metrics declare them."""
     front, engine = read("scheduler", "front", "metrics.c"), read("engine", "serve", "metrics.c")
     table, routes = read("scheduler", "front", "metrics_table.c"), read("scheduler", "observe", "route_metrics.c")
-    names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + table + engine + routes))
+    budgets = read("scheduler", "front", "budget_metrics.c")
+    names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + table + engine + routes + budgets))
     us = re.search(r"bucket_us\[BUCKETS\] = \{([^}]*)\}", front).group(1)
     front_edges = [int(v) / 1e6 for v in us.split(",")]
     tables = dict(re.findall(r"histogram_(\w+) = \{\s*\.n = \d+,\s*\.le = \{([^}]*)\}", read("engine", "serve", "histogram.c")))

@@ -479,14 +479,15 @@ static void do_set(struct model_instance *m)
 {
     int list[] = {below(BUDGETS)};
     struct model_budget *b = &model[list[0]];
-    int64_t hard = below(2) ? -1 : below(3) ? draw_amount() : INT64_MAX, soft = below(2) ? -1 : draw_amount();
+    int64_t hard = below(2) ? -1 - below(2) : below(3) ? draw_amount() : INT64_MAX;
+    int64_t soft = below(2) ? -1 - below(2) : draw_amount();
     struct command *c = begin(m, "set", list, 1);
     word_money(c, hard);
     word_money(c, soft);
     word_budgets(c, list, 1);
     state_of(b, period, false);
-    b->set_hard = hard;
-    b->set_soft = soft;
+    b->set_hard = hard == -2 ? b->set_hard : hard;
+    b->set_soft = soft == -2 ? b->set_soft : soft;
     submit(c);
 }
 

@@ -1,0 +1,262 @@
+"""What the hammer of budgets needs to judge by itself: a Redis that may be killed, what its books said at every moment, and
+whether a refusal was right by that."""
+
+import collections
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from decimal import Decimal
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+
+from harness import free_port, wait_until
+
+# One answer: when it was asked for and when it was there (monotonic seconds), its status (0: broken off), the budget that
+# refused it or ended it early ("": none), what was left there and the least that it needed, pico-dollars.
+Told = collections.namedtuple("Told", "sent at status budget early left need")
+# The books of a budget at one moment between `begin` and `end`.
+Sample = collections.namedtuple("Sample", "begin end limit spent reserved")
+
+REASON = re.compile(r"the budget '(\w+)' has ([0-9.]+) dollars left of [0-9.]+ for this \w+, and the request needs at least ([0-9.]+)")
+
+
+def pico(dollars):
+    return int(Decimal(dollars.rstrip(".")) * 10**12)
+
+
+def told(sent, answer):
+    text = answer.body.decode(errors="replace")
+    reason = REASON.search(text) if answer.status == 429 or '"stopped"' in text else None
+    budget, left, need = (reason.group(1), pico(reason.group(2)), pico(reason.group(3))) if reason else ("", 0, 0)
+    return Told(sent, time.monotonic(), answer.status, budget, answer.status == 200 and bool(budget), left, need)
+
+
+class Redis:
+    """A redis-server that may be killed; its log on disk is what it starts from again."""
+
+    def __init__(self, *more):
+        self.folder = tempfile.mkdtemp(prefix="spillway-redis-")
+        self.port, self.more, self.process = free_port(), more, None
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder,
+             "--appendonly", "yes", "--appendfsync", "always", "--logfile", "log", *self.more], cwd=self.folder)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def connect(self):
+        return Client(self.port)
+
+    def ask(self, *words):
+        """One command over a connection of its own; lists and texts as they are."""
+        with self.connect() as c:
+            return c.ask(*words)
+
+    def budget(self, name):
+        """The sums of all its periods; waits for a Redis that has just been started."""
+
+        def read():
+            try:
+                with self.connect() as c:
+                    return c.budget(name)
+            except (OSError, ValueError):
+                return None
+
+        return wait_until(read, 10, f"redis tells of {name}")
+
+
+class Client:
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), 5)
+        self.reader = self.socket.makefile("rb")
+        self.keys = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.reader.close()
+        self.socket.close()
+
+    def ask(self, *words):
+        data = b"*%d\r\n" % len(words)
+        for w in words:
+            data += b"$%d\r\n%s\r\n" % (len(w.encode()), w.encode())
+        self.socket.sendall(data)
+        return self._reply()
+
+    def _reply(self):
+        line = self.reader.readline().strip().decode()
+        kind, rest = line[:1], line[1:]
+        if kind == "*":
+            return [self._reply() for _ in range(int(rest))]
+        if kind == "$":
+            return None if rest == "-1" else self.reader.read(int(rest) + 2)[:-2].decode()
+        if kind in "-":
+            raise OSError(rest or "the connection is closed")
+        return rest
+
+    def budget(self, name):
+        if not self.keys.get(name):
+            self.keys[name] = self.ask("KEYS", f"spillway:{{budgets}}:1:*:b:*:{name}")
+        sums = {"spent": 0, "reserved": 0, "waste": 0, "topped_up": 0}
+        for key in self.keys[name]:
+            fields = self.ask("HGETALL", key)
+            for k, v in zip(fields[::2], fields[1::2]):
+                sums[k] = sums.get(k, 0) + int(v)
+        return sums
+
+
+class Watch:
+    """Reads the books of some budgets every few milliseconds, from the Redis itself, whoever writes them. A process of its
+    own: beside 64 clients in this one it would look too seldom."""
+
+    def __init__(self, redis, hard):
+        self.hard, self.samples = hard, {name: [] for name in hard}
+        self.file = tempfile.TemporaryFile("w+")
+        call = f"import budget_watch; budget_watch.watch({redis.port}, {list(hard)})"
+        self.process = subprocess.Popen([sys.executable, "-c", call], stdout=self.file,
+                                        cwd=os.path.dirname(os.path.abspath(__file__)))
+
+    def stop(self):
+        if self.process.poll() is not None:
+            return
+        self.process.terminate()
+        self.process.wait()
+        self.file.seek(0)
+        for line in self.file:
+            words = line.split()
+            if len(words) == 6:  # the last one may be cut off
+                begin, end, name = float(words[0]), float(words[1]), words[2]
+                topped_up, spent, reserved = (int(w) for w in words[3:])
+                self.samples[name].append(Sample(begin, end, self.hard[name] + topped_up, spent, reserved))
+        self.file.close()
+
+    def overspent(self):
+        """The first moment at which more was spent and reserved than there is."""
+        return next(((n, s) for n, list_ in self.samples.items() for s in list_ if s.spent + s.reserved > s.limit), None)
+
+
+def watch(port, names):
+    """Until SIGTERM: what they say, a line each time."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    while True:
+        try:
+            with Client(port) as c:
+                while True:
+                    for name in names:
+                        begin = time.monotonic()
+                        b = c.budget(name)
+                        print(begin, time.monotonic(), name, b["topped_up"], b["spent"], b["reserved"])
+                    time.sleep(0.001)
+        except (OSError, ValueError):
+            sys.stdout.flush()
+            time.sleep(0.005)
+
+
+class Judge:
+    """Whether refusals were right. A refusal is wrong if what it needed was there, in every look at the books, all the while
+    that it waited at last; and if it was refused sooner than it may be, although the end of requests under way would have
+    left enough. An answer ended early is wrong if one token more was there, in every look, from its beginning to its end.
+    Top-ups are in the books; who was asked before one is judged by the limit before it."""
+
+    def __init__(self, watch, wait_s, need_max):
+        self.watch, self.wait_s, self.need_max = watch, wait_s, need_max
+        self.judged = collections.Counter()
+        self.wrong = []
+        self.unseen = []
+
+    def all(self, answers):
+        at = {name: 0 for name in self.watch.samples}
+        for t in sorted((t for t in answers if t.budget), key=lambda t: t.sent):
+            samples = self.watch.samples[t.budget]
+            while at[t.budget] < len(samples) and samples[at[t.budget]].end < t.sent:
+                at[t.budget] += 1
+            self._one(t, samples, at[t.budget])
+        return self.wrong
+
+    def _one(self, t, samples, first):
+        inside = []
+        for i in range(first, len(samples)):
+            if samples[i].end > t.at:
+                break
+            if t.early or samples[i].begin >= t.at - self.wait_s:
+                inside.append(samples[i])
+        after = next((s for s in samples[first:] if s.begin >= t.at), None)
+        before = samples[first - 1] if first else None
+        room = [s.limit - s.spent - s.reserved for s in inside]
+        if t.need > self.need_max:
+            self.wrong.append(f"{t.budget} says that {t.need} are needed, and it is at most {self.need_max}")
+        if t.early:
+            self._verdict("ended early", t, len(room) >= 5, room and min(room) >= t.need)
+        elif t.at - t.sent < self.wait_s - 0.005:
+            helps = before and after and before.limit - after.spent >= t.need
+            self._verdict("at once", t, bool(before and after), helps)
+        else:
+            self._verdict("after a wait", t, len(room) >= 10, room and min(room) >= t.need)
+
+    def _verdict(self, kind, t, known, wrong):
+        self.judged[kind if known else "unseen " + kind] += 1
+        if not known: self.unseen.append((t,len(self.watch.samples[t.budget])))
+        if known and wrong:
+            self.wrong.append(f"{kind}: {t}")
+            if os.environ.get("VERBOSE"):
+                print("WRONG", kind, t.status, t.budget, t.need, f"{t.sent:.3f} {t.at:.3f}")
+                for s in self.watch.samples[t.budget]:
+                    if t.sent - 0.1 < s.begin < t.at + 0.1: print(f"   {s.begin:.3f} {s.end-s.begin:.4f} limit {s.limit} room {s.limit-s.spent-s.reserved} helps {s.limit-s.spent}")
+
+
+class Judge:
+    """Whether refusals were right. One is wrong if there was enough by its own words; if it was refused after a wait, and
+    what it needed was there in every look at the books in the last `wait_s` of it; or if it was refused sooner, although
+    the end of requests under way would have left enough. (A top-up is heard of by other schedulers within `wait_s`.)
+    Answers that end early are judged by their words alone: room for one token comes and goes between two looks."""
+
+    def __init__(self, watch, wait_s, need_max):
+        self.watch, self.wait_s, self.need_max = watch, wait_s, need_max
+        self.judged = collections.Counter()
+        self.wrong = []
+
+    def all(self, answers):
+        first = {name: 0 for name in self.watch.samples}
+        for t in sorted((t for t in answers if t.budget), key=lambda t: t.sent):
+            samples = self.watch.samples[t.budget]
+            while first[t.budget] < len(samples) and samples[first[t.budget]].end < t.sent - self.wait_s:
+                first[t.budget] += 1
+            if t.need > self.need_max or t.left >= t.need:
+                self.wrong.append(f"by its own words, where at most {self.need_max} are needed: {t}")
+            kind, known, wrong = self._one(t, samples, first[t.budget])
+            self.judged[kind if known else kind + " (unseen)"] += 1
+            if known and wrong:
+                self.wrong.append(f"{kind}: {t}")
+        return self.wrong
+
+    def _one(self, t, samples, first):
+        """(What kind of refusal it is; do we know enough; is it wrong)"""
+        if t.early:
+            return "ended early", True, False
+        if t.at - t.sent < self.wait_s - 0.005:
+            before = samples[first - 1] if first else None
+            after = next((s for s in samples[first:] if s.begin >= t.at), None)
+            return "at once", bool(before and after), before and after and before.limit - after.spent >= t.need
+        inside = []
+        for s in samples[first:]:
+            if s.end > t.at:
+                break
+            if s.begin >= t.at - self.wait_s:
+                inside.append(s.limit - s.spent - s.reserved)
+        return "after a wait", len(inside) >= 10, inside and min(inside) >= t.need
