@@ -10,6 +10,10 @@
 #define SLOW_MS       50   /* a store that takes longer to answer is one that nobody's settlements reach */
 #define QUEUE_POLL_MS 250  /* while room in the budget is waited for, without one */
 #define WHOLE_TOKENS  8192 /* of a whole answer that names no bound, at most */
+#define REACT_MS      500 /* in which the next slice is granted, or the node is stopped, however busy this machine is */
+#define PACE_ASSUMED  250 /* tokens a second of a choice, until it is known: fast */
+#define PACE_TOKENS   32  /* that are heard before it is known */
+#define PACE_MS       50
 
 struct covering {
     const struct budget_rule *rule; /* of r->config */
@@ -32,6 +36,8 @@ struct budgeted {
     int64_t units;              /* output tokens that it pays for, over all choices */
     int64_t want;               /* more are never needed */
     bool clamped;               /* the node is told `units` */
+    struct mono heard;          /* its first word; 0: not yet */
+    int64_t heard_said;         /* tokens then */
     bool extending, denied;
     int64_t denied_at; /* tokens said when it was refused more */
 
@@ -177,6 +183,27 @@ static int64_t slice_of(const struct request *r)
     return r->config->budget_slice * r->body.choices;
 }
 
+/* Tokens that the node may say before what we do about its last one takes effect: they are always paid for beforehand, so
+ * that its own count never exceeds what is reserved. What it says in REACT_MS at the pace it has shown. */
+static int64_t lead_of(const struct request *r)
+{
+    const struct budgeted *b = r->budget;
+    int64_t lead = PACE_ASSUMED * REACT_MS / 1000 * r->body.choices, least = slice_of(r) / 8;
+    int64_t said = b->heard.ns ? said_now(r) - b->heard_said : 0;
+    if (said >= PACE_TOKENS * r->body.choices) {
+        int64_t took = mono_since(r->lane->front->o.clock, b->heard);
+        if (took > PACE_MS * NS_PER_MS)
+            lead = said * REACT_MS * NS_PER_MS / took + 1;
+    }
+    return lead > least ? lead : least;
+}
+
+/* So many are granted at first, and beyond what was said each time: a slice, and the lead. */
+static int64_t ahead_of(const struct request *r)
+{
+    return slice_of(r) + lead_of(r);
+}
+
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
 
 static void explain(struct budgeted *b, int refused, const struct budget_view *v, const struct budget_ask *ask)
@@ -195,6 +222,23 @@ static void explain(struct budgeted *b, int refused, const struct budget_view *v
         c->name, pusd_format(budget_available(&l, &v->state), left, sizeof left),
         pusd_format(budget_limit(&l, &v->state), limit, sizeof limit), period_kind_name(c->rule->period.kind),
         pusd_format(least, need, sizeof need), wall_format((struct wall){claim.end_s * NS_PER_S}, until, sizeof until));
+}
+
+/* Granted in part: which budget had no more. */
+static void explain_part(struct budgeted *b, const struct budget_view *views)
+{
+    int least = 0;
+    struct pusd left[BUDGET_SET_MAX];
+    char until[32];
+    for (int i = 0; i < b->n; i++) {
+        struct budget_limits l = b->of[i].rule->limits;
+        l.hard = views[i].hard;
+        left[i] = budget_available(&l, &views[i].state);
+        least = left[i].v < left[least].v ? i : least;
+    }
+    struct budget_claim claim = budget_rule_claim(b->of[least].rule, b->of[least].name, now_s(b->lane->front));
+    snprintf(b->why, sizeof b->why, "the budget '%s' had room for no longer answer; it begins anew at %s",
+             b->of[least].name, wall_format((struct wall){claim.end_s * NS_PER_S}, until, sizeof until));
 }
 
 bool budgeted_explains(struct request *r)
@@ -262,6 +306,8 @@ static void on_reserved(const struct budget_answer *a, void *arg)
         explain(b, a->grant.refused, &a->views[a->grant.refused], &b->ask);
     else if (a->rc != RC_OK)
         snprintf(b->why, sizeof b->why, "%s", a->why ? a->why : "budgets cannot be asked at the moment");
+    else if (a->grant.units < b->ask.units_want && a->n)
+        explain_part(b, a->views);
     if (!b->inside)
         go_on(b->r, after_reserve(b->r));
 }
@@ -357,12 +403,12 @@ static enum budgeted_next unavailable(struct request *r)
 static void take_grant(struct request *r, int64_t units)
 {
     struct budgeted *b = r->budget;
-    int64_t slice = trail_said(r) * r->body.choices + slice_of(r);
+    int64_t ahead = trail_said(r) * r->body.choices + ahead_of(r);
     b->units = units;
     b->prices = r->slot.spec->config->prices;
     b->want = want_of(r);
     b->denied = false;
-    int64_t enough = b->want < slice ? b->want : slice;
+    int64_t enough = b->want < ahead ? b->want : ahead;
     b->clamped = !can_be_stopped(r) ? units < b->want || r->body.output_tokens_max < 0 : units < enough;
 }
 
@@ -422,6 +468,7 @@ enum budgeted_next budgeted_reserve(struct request *r)
         request_arm(r, POLL_MS);
         return BUDGETED_WAIT;
     }
+    b->heard = (struct mono){0}; /* of this node nothing is known yet */
     const struct token_prices *p = &r->slot.spec->config->prices;
     if (!b->hold && (is_free(p) || idempotency_is_free(r->idempotency)))
         return BUDGETED_GO;
@@ -431,11 +478,11 @@ enum budgeted_next budgeted_reserve(struct request *r)
     }
     if (n == 0) /* with a hold: what others pay for goes on being paid for */
         return BUDGETED_GO;
-    int64_t said = trail_said(r) * r->body.choices, want = want_of(r), slice = said + slice_of(r);
+    int64_t said = trail_said(r) * r->body.choices, want = want_of(r), ahead = said + ahead_of(r);
     b->need = (struct budget_ask){.fixed = prompt_price(r, p),
                                   .unit = {p->output.uusd_per_mtok},
                                   .units_min = said + r->body.choices,
-                                  .units_want = can_be_stopped(r) && slice < want ? slice : want};
+                                  .units_want = can_be_stopped(r) && ahead < want ? ahead : want};
     if (b->need.units_want < b->need.units_min)
         b->need.units_want = b->need.units_min;
     b->growing = same_set(b, of, n);
@@ -470,17 +517,10 @@ void budgeted_leave(struct request *r)
 
 /* ---- extend ------------------------------------------------------------------------------------------------------ */
 
-/* What a node may have said that we have not read; also what is never given out to the last. */
-static int64_t margin_of(const struct request *r)
-{
-    int64_t m = slice_of(r) / 8;
-    return m < 1 ? 1 : m;
-}
-
 static bool is_over(const struct request *r)
 {
     const struct budgeted *b = r->budget;
-    return b->denied && !b->clamped && b->units < b->want && b->units - said_now(r) <= margin_of(r);
+    return b->denied && !b->clamped && b->units < b->want && b->units - said_now(r) <= lead_of(r);
 }
 
 static void on_extended(const struct budget_answer *a, void *arg)
@@ -508,7 +548,8 @@ static void extend(struct request *r)
 {
     struct budgeted *b = r->budget;
     struct budget_claim claims[BUDGET_SET_MAX];
-    int64_t more = slice_of(r);
+    int64_t more = said_now(r) + ahead_of(r) - b->units, slice = slice_of(r);
+    more = more > slice ? more : slice;
     if (more > b->want - b->units)
         more = b->want - b->units;
     b->ask = (struct budget_ask){.unit = {b->prices.output.uusd_per_mtok}, .units_min = 1, .units_want = more};
@@ -526,8 +567,13 @@ void budgeted_said(struct request *r)
     if (!b || !b->hold || b->clamped || !r->leg.node || b->units >= b->want)
         return;
     int64_t said = said_now(r), left = b->units - said;
-    bool again = !b->denied || said - b->denied_at >= margin_of(r) || left <= margin_of(r);
-    if (!b->extending && left <= slice_of(r) / 2 && again)
+    if (!b->heard.ns) {
+        b->heard = clock_now(r->lane->front->o.clock);
+        b->heard_said = said;
+    }
+    int64_t lead = lead_of(r);
+    bool again = !b->denied || said - b->denied_at > slice_of(r) / 8 || left <= lead;
+    if (!b->extending && left <= lead + slice_of(r) / 2 && again)
         extend(r);
     if (is_over(r) && !b->extending)
         budgeted_stop(r);
@@ -602,7 +648,7 @@ static struct pusd waste_of(const struct request *r)
     int64_t left = b->hold->granted.v - r->charge.v;
     if (!broken || left <= 0)
         return (struct pusd){0};
-    struct pusd w = times(b->prices.output.uusd_per_mtok, margin_of(r));
+    struct pusd w = times(b->prices.output.uusd_per_mtok, lead_of(r));
     return (struct pusd){w.v < left ? w.v : left};
 }
 
@@ -621,6 +667,8 @@ void budgeted_settle(struct request *r)
     if (!b || !b->hold)
         return;
     const struct budget_access *s = r->lane->budgets;
+    if (!b->stopped && budgeted_why(r))
+        metrics_add(r->lane->metrics, METRIC_BUDGET_STOPPED, 0, 0, 1);
     b->waste = waste_of(r);
     if (r->charge.v || b->waste.v)
         put_lines(b);

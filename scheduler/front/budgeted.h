@@ -2,13 +2,13 @@
  * little. The rules are scheduler/budgets/rules.h, the books scheduler/budgets/store.h, the arithmetic policies/budget.h.
  *
  *   budgeted_begin()    what its budgets say already: another model, batch, premises only, or a refusal
- *   budgeted_reserve()  with a slot in hand, for the node it is on: the prompt's bound and the first slice
- *   budgeted_said()     as the answer grows: the next slice is asked for when half of one is left. Who is refused goes on to
- *                       what it has, less a margin for what the node has said and we have not read; then it ends with
- *                       finish_reason "length"
+ *   budgeted_reserve()  with a slot in hand, for the node it is on: the prompt's bound, the first slice, and a lead: what the
+ *                       node says at its pace before anything that we do can take effect
+ *   budgeted_said()     as the answer grows: the next slice is asked for when half of one beside the lead is left. Who is
+ *                       refused goes on to what it has, less the lead; then it ends with finish_reason "length"
  *   budgeted_settle()   what was spent; the rest is free
  *
- * A node that cannot be stopped (its answer comes whole), or for which less than a slice was left, is told a max_tokens that
+ * A node that cannot be stopped (its answer comes whole), or for which less than a slice and the lead was left, is told a max_tokens that
  * is paid for. A node without prices takes nothing from any budget.
  *
  * Without budgets in the configuration r->budget is NULL and nothing here takes a lock or memory. */

@@ -21,8 +21,10 @@ import budget_mutants
 import test_budgets
 from budget_watch import Judge, Redis, Told, Watch, told
 from harness import Scheduler, chat, main, node, wait_until
-from test_budgets import INPUT, OUTPUT, PRICE, PROMPT, cli, totals, usd
+from test_budgets import PROMPT, cli, totals, usd
 
+# Output is what costs, so that an overspent one would show: an answer of 50 tokens is 40 times its prompt's bound.
+PRICE, INPUT, OUTPUT = ("0.2", "0.2", "100"), 200_000, 100_000_000
 LEAST = 1100 * INPUT + 2 * OUTPUT  # more than a request of these needs to be granted
 NEED = 800 * INPUT + OUTPUT  # the price of the prompt's bound (a token a byte, and the template) and of one token: at most
 WAIT_S = 0.2  # budget_wait_ms
@@ -49,7 +51,7 @@ def ask(s, results, stop, rng):
     while not stop.is_set():
         model, sent = rng.choice(["m", "n"]), time.monotonic()
         try:
-            a = chat(s().port, PROMPT, stream=rng.random() < 0.7, max_tokens=rng.choice([5, 40, 60]), model=model)
+            a = chat(s().port, PROMPT, stream=rng.random() < 0.7, max_tokens=rng.choice([5, 40, 60, 60, 60, 400]), model=model)
             results.append(told(sent, a))
             if a.status != 200:
                 time.sleep(0.02)
@@ -99,7 +101,7 @@ class Stage:
     """A Redis, an upstream, three schedulers and 64 clients."""
 
     def __init__(self, args, budgets, delay, watched, **store):
-        self.redis, self.up, self.schedulers, self.clients = Redis(), Meter(tokens=50, delay=delay), [], []
+        self.redis, self.up, self.schedulers, self.clients = Redis(), Meter(tokens=300, delay=delay, price=(INPUT, OUTPUT)), [], []
         self.results, self.stopped, self.watch = [], threading.Event(), None
         try:
             nodes = [node("a", self.up, price=PRICE, slots=64, models=["m", "n"])]
@@ -169,11 +171,11 @@ def test_hammer(args, seconds=None):
     """`org` has room for all that comes, so whoever is refused by it is refused wrongly; `lab` is used up meanwhile, and gets
     a little more now and then."""
     seconds = seconds or (120 if args.full else 6)
-    lab, org = (400_000_000_000, 40_000_000_000_000) if seconds > 60 else (40_000_000_000, 4_000_000_000_000)
+    lab, org = (8_000_000_000_000, 10**15) if seconds > 60 else (500_000_000_000, 10**14)
     budgets = [{"name": "org", "hard": usd(org)}, {"name": "lab", "match": ["model=n"], "hard": usd(lab)}]
     stage = Stage(args, budgets, 0.002, {"org": org, "lab": lab}, dead_after="1s")
     try:
-        more = TopUps(args, stage.schedulers, "lab", 4 * LEAST, 1.5, random.Random(5))
+        more = TopUps(args, stage.schedulers, "lab", 8 * LEAST, 1.5, random.Random(5))
         kills = kill_at_random(stage.schedulers, stage.redis, seconds, random.Random(64))
         more.stop()
         wait_until(lambda: lab + stage.redis.budget("lab")["topped_up"] - stage.redis.budget("lab")["spent"] < LEAST, 20,
@@ -196,8 +198,8 @@ def test_hammer(args, seconds=None):
 
 def test_used_up(args):
     """Without faults, until nothing is left: not a pico-dollar more, and nobody is refused while it fits."""
-    limit = 40_000_000_000
-    stage = Stage(args, [{"name": "org", "hard": usd(limit)}], 0.0005, {"org": limit})
+    limit = 600_000_000_000
+    stage = Stage(args, [{"name": "org", "hard": usd(limit)}], 0.002, {"org": limit})
     try:
         wait_until(lambda: limit - stage.redis.budget("org")["spent"] < LEAST, 20, "refused though it fits: it is used up")
         time.sleep(0.3)

@@ -19,7 +19,7 @@ MUTANTS = [
     Mutant("what the dead were granted is given back", "redis.lua",
            "give_back({b}, money, money)", "give_back({b}, money, ZERO)", "hammer", "overspent"),
     Mutant("an extension forgets what was granted before", "redis.lua",
-           "money = add(h and h.money or ZERO, granted)", "money = granted", "used_up", "there is reserved"),
+           "money = add(h and h.money or ZERO, granted)", "money = granted", "used_up", "refused though it fits"),
     Mutant("the last of a budget is kept back", "redis.lua",
            "local least = add(fixed, mul(unit, least_units))", "local least = add(fixed, fixed)", "used_up",
            "refused though it fits"),
@@ -31,9 +31,9 @@ MUTANTS = [
     Mutant("settlements aren't waited for", "budgeted.c",
            "if (b->grant.may_wait && mono_since", "if (!b->grant.may_wait && mono_since", "used_up", "refused though it fits"),
     Mutant("what is reserved counts as gone at the door", "budget.c",
-           "if (left(l, s, (struct pusd){0}).v < least.v ||", "if (left(l, s, s->reserved).v < least.v + 1000000000 ||",
+           "if (left(l, s, (struct pusd){0}).v < least.v ||", "if (left(l, s, s->reserved).v < 2000000000 ||",
            "used_up", "refused though it fits"),
-    Mutant("settlements are told once only", "redis.c",
+    Mutant("settlements are told once only", "budgets/redis.c",
            "    if (!reply) /* lost or late: again, as soon as there is somebody to ask */\n        return;",
            "    if (!reply) {\n        if (s->kind == STEP_SETTLE)\n            step_end(s);\n        return;\n    }",
            "hammer", "there is reserved"),
@@ -41,8 +41,7 @@ MUTANTS = [
 
 
 def source_of(name):
-    found = [p for p in glob.glob(os.path.join(ROOT, "*", "**", name), recursive=True)
-             if os.path.relpath(p, ROOT).split(os.sep)[0] in ("policies", "scheduler") and ("budget" in p or name != "redis.c")]
+    found = [p for folder in ("policies", "scheduler") for p in glob.glob(f"{ROOT}/{folder}/**/{name}", recursive=True)]
     assert len(found) == 1, f"{name}: {found}"
     return found[0]
 

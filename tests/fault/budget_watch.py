@@ -148,7 +148,7 @@ class Watch:
 
     def overspent(self):
         """The first moment at which more was spent and reserved than there is."""
-        return next(((n, s) for n, list_ in self.samples.items() for s in list_ if s.spent + s.reserved > s.limit), None)
+        return next(((n, s) for n, list_ in self.samples.items() for s in list_ if s.spent + max(s.reserved, 0) > s.limit), None)
 
 
 def watch(port, names):
@@ -250,9 +250,9 @@ class Judge:
         if t.early:
             return "ended early", True, False
         if t.at - t.sent < self.wait_s - 0.005:
-            before = samples[first - 1] if first else None
+            limit = samples[first - 1].limit if first else self.watch.hard[t.budget]
             after = next((s for s in samples[first:] if s.begin >= t.at), None)
-            return "at once", bool(before and after), before and after and before.limit - after.spent >= t.need
+            return "at once", bool(after), after and limit - after.spent >= t.need
         inside = []
         for s in samples[first:]:
             if s.end > t.at:
