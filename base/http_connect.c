@@ -185,13 +185,9 @@ static enum rc tls_start(struct link *l, struct error *e)
         return error_set(e, RC_IO, "TLS: no memory");
     SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
-    struct in6_addr literal;
-    const char *name = c->tls_name;
-    bool is_literal = inet_pton(AF_INET, name, &literal) == 1 || inet_pton(AF_INET6, name, &literal) == 1;
-    int ok = is_literal ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name)
-                        : SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name);
-    if (!ok)
-        return error_set(e, RC_INVALID, "\"%s\" is no host name that TLS can check", name);
+    enum rc rc = tls_client_expect(ssl, c->tls_name, e);
+    if (rc != RC_OK)
+        return rc;
     /* Verified once, for this name, by this context: whoever resumes it has the keys of whoever was verified. */
     tls_client_keep_session(ssl, &c->session);
     if (c->session && SSL_set_session(ssl, c->session) != 1)

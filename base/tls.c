@@ -1,5 +1,6 @@
 #include "base/tls.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -214,6 +215,15 @@ enum rc tls_server_new(SSL_CTX **ctx, const struct tls_server_files *f, struct e
 }
 
 /* ---- connections out -------------------------------------------------------------------------------------------- */
+
+enum rc tls_client_expect(SSL *ssl, const char *name, struct error *e)
+{
+    struct in6_addr literal;
+    bool is_literal = inet_pton(AF_INET, name, &literal) == 1 || inet_pton(AF_INET6, name, &literal) == 1;
+    int ok = is_literal ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name)
+                        : SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name);
+    return ok ? RC_OK : error_set(e, RC_INVALID, "\"%s\" is no host name that TLS can check", name);
+}
 
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {

@@ -31,6 +31,10 @@ enum rc tls_server_new(SSL_CTX **ctx, const struct tls_server_files *f, struct e
 /* For connections out: the peer's chain is always verified. */
 enum rc tls_client_new(SSL_CTX **ctx, const struct tls_client_files *f, struct error *e) SPW_MUST_USE;
 
+/* Before the handshake: the server must be `name`, a host name (which it is also told, SNI) or an address. RC_INVALID: that
+ * is none. */
+enum rc tls_client_expect(SSL *ssl, const char *name, struct error *e) SPW_MUST_USE;
+
 /* Keep the newest session that the server of `ssl` offers in *slot, which holds a reference (SSL_SESSION_free()) and must
  * outlive ssl; ssl of a context of tls_client_new(). tls_client_connected(), called when the handshake is done, says
  * whether an earlier session went on. */

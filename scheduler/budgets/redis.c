@@ -510,6 +510,7 @@ static void redis_free(struct budget_store *bs)
     free((char *)s->o.password);
     free((char *)s->o.username);
     free((char *)s->o.host);
+    SSL_CTX_free(s->o.tls);
     free((char *)s->o.ledger);
     free((char *)s->o.name);
     pthread_mutex_destroy(&s->lock);
@@ -553,6 +554,8 @@ struct budget_store *redis_store_new(const struct redis_store_options *o)
     s->pub.ops = &redis_ops;
     s->o = *o;
     s->o.host = spw_strdup(o->host);
+    if (o->tls)
+        SSL_CTX_up_ref(o->tls);
     s->o.username = copy(o->username);
     s->o.password = copy(o->password);
     s->o.ledger = copy(o->ledger);

@@ -18,12 +18,14 @@
 #define SCHEDULER_BUDGETS_REDIS_H
 
 #include "base/log.h"
+#include "base/tls.h"
 #include "scheduler/budgets/store.h"
 
 struct redis_store_options { /* texts are copied */
     const struct clock *clock;
     const struct log *log;
     const char *host; /* a name, an address, or unix:PATH */
+    SSL_CTX *tls;     /* of tls_client_new(); gets a reference. NULL: plain text */
     int port, db;
     const char *username, *password; /* NULL: none */
     int64_t timeout_ms;              /* of a step; 0: 500 */

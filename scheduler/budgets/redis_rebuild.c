@@ -10,6 +10,7 @@
 #include "scheduler/books/ledger_budgets.h"
 #include "scheduler/budgets/redis_internal.h"
 #include "scheduler/budgets/redis_script.h"
+#include "scheduler/redis/dial.h"
 
 #define SINCE_S     (INT64_C(70) * 86400) /* a month and the one before */
 #define KEEP_TOLD_S (INT64_C(130) * 86400)
@@ -174,26 +175,28 @@ static enum rc introduce(redisContext *c, const struct redis_store_options *o, s
     return rc;
 }
 
-static enum rc connect_blocking(const struct redis_store_options *o, redisContext **out, struct error *e)
+static enum rc connect_blocking(const struct redis_store_options *o, struct redis_dialed *d, struct error *e)
 {
-    struct timeval limit = {.tv_sec = BLOCK_S};
-    redisContext *c = strncmp(o->host, "unix:", 5) == 0 ? redisConnectUnixWithTimeout(o->host + 5, limit)
-                                                        : redisConnectWithTimeout(o->host, o->port, limit);
-    enum rc rc = RC_OK;
-    if (!c || c->err || redisSetTimeout(c, limit) != REDIS_OK)
-        rc = error_set(e, RC_IO, "%s:%d: %s", o->host, o->port, c ? c->errstr : "no memory");
-    if (rc == RC_OK)
-        rc = introduce(c, o, e);
-    if (rc != RC_OK && c)
-        redisFree(c);
-    *out = rc == RC_OK ? c : NULL;
+    const struct redis_dial how = {.host = o->host, .port = o->port, .tls = o->tls, .limit_s = BLOCK_S};
+    enum rc rc = redis_dial(d, &how, e);
+    if (rc != RC_OK) {
+        char why[160];
+        snprintf(why, sizeof why, "%.150s", e->message);
+        return error_set(e, RC_IO, "%s:%d: %s", o->host, o->port, why);
+    }
+    rc = introduce(d->c, o, e);
+    if (rc == RC_IO && redis_dialed_why(d)[0])
+        rc = error_set(e, RC_IO, "%s:%d: %s", o->host, o->port, redis_dialed_why(d));
+    if (rc != RC_OK)
+        redis_hang_up(d);
     return rc;
 }
 
 enum rc redis_store_check(const struct redis_store_options *o, struct error *e)
 {
-    redisContext *c;
-    enum rc rc = connect_blocking(o, &c, e);
+    struct redis_dialed d;
+    enum rc rc = connect_blocking(o, &d, e);
+    redisContext *c = d.c;
     for (int i = 0; i < 3 && rc == RC_OK; i++) {
         redisReply *r = words(c, "CONFIG", "GET", persistence_names[i]);
         const char *why = persistence_wrong(persistence_names[i], reply_text(r, 1));
@@ -209,8 +212,7 @@ enum rc redis_store_check(const struct redis_store_options *o, struct error *e)
         if (r)
             freeReplyObject(r);
     }
-    if (c)
-        redisFree(c);
+    redis_hang_up(&d);
     return rc;
 }
 
@@ -281,15 +283,14 @@ static void *rebuild_main(void *arg)
 {
     struct redis_store *s = arg;
     struct error e = {0};
-    redisContext *c = NULL;
-    enum rc rc = connect_blocking(&s->o, &c, &e);
+    struct redis_dialed d;
+    enum rc rc = connect_blocking(&s->o, &d, &e);
     struct rebuild_figures *f = rc == RC_OK ? gather(s, &e) : NULL;
     if (f)
-        rc = tell(s, c, f, &e);
+        rc = tell(s, d.c, f, &e);
     else if (rc == RC_OK)
         rc = RC_IO;
-    if (c)
-        redisFree(c);
+    redis_hang_up(&d);
     if (rc == RC_OK) {
         s->told = true;
         s->rebuilds++;

@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "base/money.h"
+#include "base/tls.h"
 #include "scheduler/cache/canonical.h"
 
 /* ---- what a request wants of the cache -------------------------------------------------------------------------- */
@@ -75,6 +76,7 @@ struct cache_options { // NOLINT(clang-analyzer-optin.performance.Padding): grou
     const struct log *log;
     struct {
         const char *host; /* name, literal or "unix:/path" */
+        SSL_CTX *tls;     /* of tls_client_new(); gets a reference. NULL: plain text */
         int port, db;
         const char *username, *password; /* NULL: none; copied, wiped at the end */
         int64_t timeout_ms;              /* of a command: then it is a miss */

@@ -161,6 +161,7 @@ enum rc redis_new(struct backend **b, const struct cache_options *o, struct erro
         .down_text = "redis is not there; until it is, nothing is found in the cache",
         .setting = "cache.redis.address",
         .host = o->redis.host,
+        .tls = o->redis.tls,
         .port = o->redis.port,
         .db = o->redis.db,
         .username = o->redis.username,

@@ -181,6 +181,9 @@ static enum rc open_shared_budgets(struct serve *s, struct error *e)
     };
     char *password = NULL;
     enum rc rc = o->password_file ? file_read_secret(&password, o->password_file, e) : RC_OK;
+    if (rc == RC_OK)
+        rc = config_redis_tls(&options.tls, o->address, &(struct tls_client_files){o->tls_ca, o->tls_cert, o->tls_key},
+                              e);
     if (rc == RC_OK && o->on_loss == CONFIG_BUDGETS_FAIL_OPEN)
         rc = pusd_parse(o->allowance, &options.allowance, e);
     char *host = redis_address_split(o->address, &options.port), *name = ledger_name(c);
@@ -192,6 +195,7 @@ static enum rc open_shared_budgets(struct serve *s, struct error *e)
     if (password)
         explicit_bzero(password, strlen(password));
     free(password);
+    SSL_CTX_free(options.tls);
     free(host);
     free(name);
     return rc;

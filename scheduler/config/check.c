@@ -13,6 +13,7 @@
 
 #include "base/tls.h"
 #include "scheduler/auth/identity.h"
+#include "scheduler/redis/address.h"
 
 static int main_line(const struct config *c, const char *key)
 {
@@ -349,12 +350,37 @@ static void check_main_file(struct config_loader *l, const char *key, const char
         check_file(l, main_line(l->c, key), key, path, FILE_READABLE);
 }
 
+enum rc config_redis_tls(SSL_CTX **ctx, const char *address, const struct tls_client_files *f, struct error *e)
+{
+    *ctx = NULL;
+    return redis_address_is_tls(address) ? tls_client_new(ctx, f, e) : RC_OK;
+}
+
+/* keys: of ca, cert and key. */
+static void check_redis_tls(struct config_loader *l, const char *address, const struct tls_client_files *f,
+                            const char *const keys[3])
+{
+    const char *named = f->ca ? keys[0] : f->cert ? keys[1] : keys[2];
+    SSL_CTX *ctx = NULL;
+    struct error e;
+
+    if (!redis_address_is_tls(address) && (f->ca || f->cert || f->key))
+        config_problem(l, main_line(l->c, named), named, "means nothing for an address without rediss:// before it");
+    else if (!f->cert != !f->key)
+        config_problem(l, main_line(l->c, f->cert ? keys[1] : keys[2]), f->cert ? keys[1] : keys[2],
+                       "needs %s beside it", f->cert ? keys[2] : keys[1]);
+    else if (config_redis_tls(&ctx, address, f, &e) != RC_OK)
+        config_problem(l, main_line(l->c, named), named, "%s", e.message);
+    SSL_CTX_free(ctx);
+}
+
 static void check_budget_store(struct config_loader *l)
 {
+    static const char *const tls_keys[] = {"budget_store.tls.ca", "budget_store.tls.cert", "budget_store.tls.key"};
     static const char *const of_redis[] = {
         "budget_store.address", "budget_store.db",         "budget_store.username", "budget_store.password_file",
         "budget_store.timeout", "budget_store.dead_after", "budget_store.on_loss",  "budget_store.allowance_usd",
-        "budget_store.ledgers"};
+        "budget_store.ledgers", "budget_store.tls.ca",     "budget_store.tls.cert", "budget_store.tls.key"};
     const struct config_budget_shared *c = &l->c->budget_store;
     struct pusd allowance;
     struct error e;
@@ -365,6 +391,8 @@ static void check_budget_store(struct config_loader *l)
                 l, main_line(l->c, of_redis[i]), of_redis[i],
                 "means nothing unless budget_store.kind is redis; remove it, or set budget_store.kind: redis");
     }
+    if (c->kind == CONFIG_BUDGETS_REDIS)
+        check_redis_tls(l, c->address, &(struct tls_client_files){c->tls_ca, c->tls_cert, c->tls_key}, tls_keys);
     check_main_file(l, "budget_store.password_file", c->password_file);
     if (c->username && !c->password_file)
         config_problem(l, main_line(l->c, "budget_store.username"), "budget_store.username",
@@ -378,18 +406,23 @@ static void check_budget_store(struct config_loader *l)
 
 static void check_cache(struct config_loader *l)
 {
-    static const char *const of_redis[] = {"cache.redis.address",       "cache.redis.db",
-                                           "cache.redis.username",      "cache.redis.timeout",
-                                           "cache.redis.password_file", "cache.redis.local"};
+    static const char *const of_redis[] = {
+        "cache.redis.address",       "cache.redis.db",    "cache.redis.username", "cache.redis.timeout",
+        "cache.redis.password_file", "cache.redis.local", "cache.redis.tls.ca",   "cache.redis.tls.cert",
+        "cache.redis.tls.key"};
+    static const char *const tls_keys[] = {"cache.redis.tls.ca", "cache.redis.tls.cert", "cache.redis.tls.key"};
     struct config_cache *c = &l->c->cache;
+    const struct tls_client_files tls = {c->redis_tls_ca, c->redis_tls_cert, c->redis_tls_key};
 
     if (!main_line(l->c, "cache.redis.local"))
-        c->redis_local = config_is_loopback(c->redis_address);
+        c->redis_local = config_is_loopback(redis_address_plain(c->redis_address));
     for (size_t i = 0; i < sizeof of_redis / sizeof of_redis[0] && c->mode != CONFIG_CACHE_REDIS; i++) {
         if (main_line(l->c, of_redis[i]))
             config_problem(l, main_line(l->c, of_redis[i]), of_redis[i],
                            "means nothing unless cache.mode is redis; remove it, or set cache.mode: redis");
     }
+    if (c->mode == CONFIG_CACHE_REDIS)
+        check_redis_tls(l, c->redis_address, &tls, tls_keys);
     check_main_file(l, "cache.redis.password_file", c->redis_password_file);
     if (c->redis_username && !c->redis_password_file)
         config_problem(l, main_line(l->c, "cache.redis.username"), "cache.redis.username",
@@ -556,9 +589,10 @@ int config_warnings(const struct config *c, struct strbuf *out)
             config_warn(c, out, &n, node_line(node, "price.cached_input"),
                         "nodes[%d].price.cached_input: dearer than input", i);
     }
-    if (c->cache.mode == CONFIG_CACHE_REDIS && !config_is_loopback(c->cache.redis_address))
+    if (c->cache.mode == CONFIG_CACHE_REDIS && !redis_address_is_tls(c->cache.redis_address) &&
+        !config_is_loopback(redis_address_plain(c->cache.redis_address)))
         config_warn(c, out, &n, main_line(c, "cache.redis.address"),
-                    "cache.redis.address: answers travel to \"%s\" in plain text; put a TLS tunnel between",
+                    "cache.redis.address: answers travel to \"%s\" in plain text; write rediss:// before it for TLS",
                     c->cache.redis_address);
     warn_dead_models(c, out, &n);
     warn_alias_models(c, out, &n);

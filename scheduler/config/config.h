@@ -139,6 +139,7 @@ struct config_budget_shared { /* scheduler/budgets/redis.h */
     enum config_budget_store kind;
     enum config_budget_loss on_loss;
     const char *address, *username, *password_file, *allowance; /* allowance: dollars */
+    const char *tls_ca, *tls_cert, *tls_key;
     int db, ledgers;
     int64_t timeout_ms, dead_ms;
 };
@@ -151,6 +152,7 @@ struct config_cache { /* scheduler/cache */
     int64_t ttl_ms, bytes_max, entry_bytes_max;
     int64_t collapse_ms; /* 0: identical requests in flight are not collapsed */
     const char *redis_address, *redis_username, *redis_password_file;
+    const char *redis_tls_ca, *redis_tls_cert, *redis_tls_key;
     int redis_db;
     int64_t redis_timeout_ms;
     bool redis_local; /* on the premises */
@@ -269,6 +271,9 @@ void config_free(struct config *c); /* gives a reference back, the loader's or o
 int config_warnings(const struct config *c, struct strbuf *out);
 
 /* What the two listeners show and whom they let in; cert NULL: plain HTTP. Borrows from c. */
+/* Towards a Redis at one of the addresses above. *ctx, the caller's, is NULL where that says plain text. */
+enum rc config_redis_tls(SSL_CTX **ctx, const char *address, const struct tls_client_files *f,
+                         struct error *e) SPW_MUST_USE;
 struct tls_server_files config_tls(const struct config *c);
 struct tls_server_files config_admin_tls(const struct config *c);
 

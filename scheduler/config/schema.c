@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "policies/route.h"
 #include "scheduler/auth/oidc.h"
+#include "scheduler/redis/address.h"
 
 _Static_assert(CONFIG_NODES_MAX == ROUTE_CANDIDATES_MAX, "the router must see every node");
 
@@ -49,6 +50,17 @@ static bool check_address(const void *field, char *why, size_t size)
         return false;
     }
     return check_port(colon + 1, why, size);
+}
+
+static bool check_redis(const void *field, char *why, size_t size)
+{
+    const char *text = *(const char *const *)field, *plain = redis_address_plain(text);
+
+    if (redis_address_is_tls(text) && strncmp(plain, "unix:", 5) == 0) {
+        snprintf(why, size, "\"%.80s\": TLS is for HOST:PORT; a unix socket needs none", text);
+        return false;
+    }
+    return check_address(&plain, why, size);
 }
 
 /* http://HOST[:PORT] or https://HOST[:PORT] and nothing after it. */
@@ -204,6 +216,10 @@ static const char *const level_words[] = {"debug", "info", "warn", "error", NULL
 #define CLASS(field)        .offset = offsetof(struct config_class, field)
 #define BUDGET(field)       .offset = offsetof(struct config_budget, field)
 
+#define REDIS_CA "For an address behind rediss://: authorities (PEM) that are believed instead of the system's."
+#define REDIS_CERT                                                                                                     \
+    "For an address behind rediss://: certificate (PEM) to show; tls-auth-clients yes, Redis' default, wants one."
+
 static const struct setting main_rows[] = {
     {"listen", SETTING_TEXT, MAIN(listen), .def = "127.0.0.1:8080", .check = check_address,
      .help = "Where applications connect: HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0 takes any free one."},
@@ -252,9 +268,13 @@ static const struct setting main_rows[] = {
     {"budget_store.kind", SETTING_CHOICE, MAIN(budget_store.kind), .choices = store_words, .def = "memory",
      .help = "Where budgets are counted: `memory`, by this scheduler alone and kept in its ledger; `redis`, by all "
              "schedulers that name the same Redis here, together."},
-    {"budget_store.address", SETTING_TEXT, MAIN(budget_store.address), .check = check_address, .def = "127.0.0.1:6379",
-     .help = "kind redis: HOST:PORT or unix:PATH. It must have appendonly yes, appendfsync always and maxmemory-policy "
-             "noeviction. Plain text; beyond loopback put a TLS tunnel between."},
+    {"budget_store.address", SETTING_TEXT, MAIN(budget_store.address), .check = check_redis, .def = "127.0.0.1:6379",
+     .help = "kind redis: HOST:PORT, rediss://HOST:PORT (TLS) or unix:PATH. It must have appendonly yes, appendfsync "
+             "always and maxmemory-policy noeviction."},
+    {"budget_store.tls.ca", SETTING_PATH, MAIN(budget_store.tls_ca), .def_text = "the system's", .help = REDIS_CA},
+    {"budget_store.tls.cert", SETTING_PATH, MAIN(budget_store.tls_cert), .def_text = "none", .help = REDIS_CERT},
+    {"budget_store.tls.key", SETTING_PATH, MAIN(budget_store.tls_key), .def_text = "none",
+     .help = "Private key (PEM) of budget_store.tls.cert."},
     {"budget_store.db", SETTING_INT, MAIN(budget_store.db), .lo = 0, .hi = 65535, .unit = "database", .def = "0",
      .help = "kind redis: number of the database."},
     {"budget_store.username", SETTING_TEXT, MAIN(budget_store.username), .def_text = "none",
@@ -425,8 +445,12 @@ static const struct setting main_rows[] = {
      .help =
          "Longest wait of a request for the answer to an identical one that is being computed; then it goes its own "
          "way. 0: each is computed by itself."},
-    {"cache.redis.address", SETTING_TEXT, MAIN(cache.redis_address), .check = check_address, .def = "127.0.0.1:6379",
-     .help = "mode redis: HOST:PORT or unix:PATH. Plain text; beyond loopback put a TLS tunnel between."},
+    {"cache.redis.address", SETTING_TEXT, MAIN(cache.redis_address), .check = check_redis, .def = "127.0.0.1:6379",
+     .help = "mode redis: HOST:PORT, rediss://HOST:PORT (TLS) or unix:PATH."},
+    {"cache.redis.tls.ca", SETTING_PATH, MAIN(cache.redis_tls_ca), .def_text = "the system's", .help = REDIS_CA},
+    {"cache.redis.tls.cert", SETTING_PATH, MAIN(cache.redis_tls_cert), .def_text = "none", .help = REDIS_CERT},
+    {"cache.redis.tls.key", SETTING_PATH, MAIN(cache.redis_tls_key), .def_text = "none",
+     .help = "Private key (PEM) of cache.redis.tls.cert."},
     {"cache.redis.db", SETTING_INT, MAIN(cache.redis_db), .lo = 0, .hi = 65535, .unit = "database", .def = "0",
      .help = "mode redis: number of the database."},
     {"cache.redis.username", SETTING_TEXT, MAIN(cache.redis_username), .def_text = "none",

@@ -22,7 +22,8 @@
 struct cached_shared {
     struct flights *flights;
     struct cache_memory *memory; /* mode lru */
-    char *password;
+    char *password;              /* mode redis, as the next */
+    SSL_CTX *tls;                /* NULL: plain text */
 };
 
 #define DIGEST_BYTES 32
@@ -77,6 +78,9 @@ enum rc cached_shared_new(struct cached_shared **out, const struct config *c, co
     enum rc rc = o->mode == CONFIG_CACHE_LRU      ? cache_memory_new(&s->memory, &memory, e)
                  : o->redis_password_file != NULL ? file_read_secret(&s->password, o->redis_password_file, e)
                                                   : RC_OK;
+    const struct tls_client_files tls = {o->redis_tls_ca, o->redis_tls_cert, o->redis_tls_key};
+    if (rc == RC_OK && o->mode == CONFIG_CACHE_REDIS)
+        rc = config_redis_tls(&s->tls, o->redis_address, &tls, e);
     if (rc != RC_OK) {
         cached_shared_free(s);
         return rc;
@@ -92,6 +96,7 @@ void cached_shared_free(struct cached_shared *s)
     if (s->password)
         explicit_bzero(s->password, strlen(s->password));
     free(s->password);
+    SSL_CTX_free(s->tls);
     cache_memory_free(s->memory);
     flights_free(s->flights);
     free(s);
@@ -111,6 +116,7 @@ static enum rc open_cache(struct cached *c, struct error *e)
         .clock = c->o.clock,
         .log = c->o.log,
         .redis = {.host = host,
+                  .tls = c->o.shared->tls,
                   .port = port,
                   .db = o->redis_db,
                   .username = o->redis_username,

@@ -59,7 +59,7 @@ struct cached_request {
 
 /* ---- what there is once, and once per loop ------------------------------------------------------------------------ */
 
-struct cached_shared; /* flights, the memory of mode lru, the password of mode redis; NULL for mode off */
+struct cached_shared; /* flights, the memory of mode lru, password and TLS of mode redis; NULL for mode off */
 enum rc cached_shared_new(struct cached_shared **s, const struct config *c, const struct clock *clock,
                           struct error *e) SPW_MUST_USE;
 void cached_shared_free(struct cached_shared *s);

@@ -2,10 +2,13 @@
  * given functions of ours that refuse replies which nobody asked for, and too large ones, before anything is made of
  * them. */
 #include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "scheduler/redis/link_internal.h"
@@ -59,6 +62,10 @@ static void drop_events(void *arg)
     if (l->writable)
         event_free(l->writable);
     l->readable = l->writable = NULL;
+    if (l->tunnel)
+        snprintf(l->tunnel_why, sizeof l->tunnel_why, "%s", redis_tunnel_why(l->tunnel));
+    redis_tunnel_free(l->tunnel);
+    l->tunnel = NULL;
 }
 
 /* ---- the reader's mistrust -------------------------------------------------------------------------------------- */
@@ -128,6 +135,8 @@ static void distrust(struct redis_link *l)
 
 static void go_down(struct redis_link *l, const char *why)
 {
+    if (l->tunnel_why[0]) /* hiredis knows only that its end was closed */
+        why = l->tunnel_why;
     if (l->state == REDIS_UP)
         l->disconnects++;
     if (!l->told)
@@ -229,9 +238,37 @@ static bool attach(struct redis_link *l)
     return true;
 }
 
+/* What hiredis has connected becomes the tunnel's, and hiredis gets the tunnel's end. */
+static enum rc dig_tunnel(struct redis_link *l, struct error *e)
+{
+    struct redis_tunnel_options o = {.loop = l->o.loop, .tls = l->o.tls, .host = l->o.host};
+    int inner;
+
+    o.tcp = fcntl(l->ac->c.fd, F_DUPFD_CLOEXEC, 0);
+    if (o.tcp < 0)
+        return error_set(e, RC_IO, "%s", strerror(errno));
+    enum rc rc = redis_tunnel_new(&l->tunnel, &o, &inner, e);
+    if (rc != RC_OK)
+        return rc;
+#if HIREDIS_MAJOR >= 1
+    redisOptions end = {.type = REDIS_CONN_USERFD, .endpoint.fd = inner};
+    redisAsyncFree(l->ac);
+    l->ac = redisAsyncConnectWithOptions(&end);
+    if (!l->ac || l->ac->err)
+        rc = error_set(e, RC_IO, "%s", l->ac ? l->ac->errstr : "no memory");
+#else /* it takes no descriptor of ours, but is not told whose the one is that it has */
+    if (dup3(inner, l->ac->c.fd, O_CLOEXEC) < 0)
+        rc = error_set(e, RC_IO, "%s", strerror(errno));
+    close(inner);
+#endif
+    return rc;
+}
+
 /* address: numeric, or a path behind "unix:". */
 static void connect_to(struct redis_link *l, const char *address)
 {
+    struct error e;
+    l->tunnel_why[0] = '\0';
     if (strncmp(address, "unix:", 5) == 0)
         l->ac = redisAsyncConnectUnix(address + 5);
     else
@@ -242,8 +279,12 @@ static void connect_to(struct redis_link *l, const char *address)
         redis_link_lose(l, why);
         return;
     }
-    if (!attach(l) || !introduce(l))
+    if (l->o.tls && dig_tunnel(l, &e) != RC_OK) {
+        drop_events(l); /* hiredis does not know of it yet */
+        redis_link_lose(l, e.message);
+    } else if (!attach(l) || !introduce(l)) {
         redis_link_lose(l, "the event loop takes no event");
+    }
 }
 
 /* Each attempt takes the next of the host's addresses. */

@@ -174,21 +174,6 @@ struct redis_link_stats redis_link_stats(const struct redis_link *l)
                                      .up = l->state == REDIS_UP};
 }
 
-char *redis_address_split(const char *address, int *port)
-{
-    *port = 0;
-    if (strncmp(address, "unix:", 5) == 0)
-        return spw_strdup(address);
-    const char *colon = strrchr(address, ':'), *host = address;
-    size_t n = (size_t)(colon - address);
-    *port = (int)strtol(colon + 1, NULL, 10);
-    if (n > 2 && host[0] == '[') {
-        host++;
-        n -= 2;
-    }
-    return spw_asprintf("%.*s", (int)n, host);
-}
-
 /* ---- birth ------------------------------------------------------------------------------------------------------ */
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -226,6 +211,7 @@ void redis_link_free(struct redis_link *l)
     free((char *)l->o.host);
     free((char *)l->o.username);
     wipe(l->o.password);
+    SSL_CTX_free(l->o.tls);
     free(l);
 }
 
@@ -236,6 +222,8 @@ enum rc redis_link_new(struct redis_link **out, const struct redis_link_options 
     l->o.host = spw_strdup(o->host);
     l->o.username = copy(o->username);
     l->o.password = copy(o->password);
+    if (o->tls)
+        SSL_CTX_up_ref(o->tls);
     int64_t timeout_ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_DEFAULT_MS;
     l->timeout_ns = timeout_ms * NS_PER_MS;
     l->connect_ns = (o->connect_ms ? o->connect_ms : CONNECT_TIMEOUTS * timeout_ms) * NS_PER_MS;

@@ -14,8 +14,9 @@
  * Every command that was taken is answered once: with its reply, or with NULL when its deadline passes, when the
  * connection is lost, or when the link is freed. NULL says nothing about whether the server has done it.
  *
- * hiredis' asynchronous API (0.14 as in Debian 12) has no time limits, looks names up blocking, and trusts its server:
- * replies that nobody asked for trip an assertion there, and a reply may be as large as it likes. All that is ours.
+ * hiredis' asynchronous API (0.14 as in Debian 12) has no time limits, looks names up blocking, speaks no TLS (tunnel.h), and
+ * trusts its server: replies that nobody asked for trip an assertion there, and a reply may be as large as it likes. All that
+ * is ours.
  *
  * Thread: the loop's; redis_link_stats() for any. */
 #ifndef SCHEDULER_REDIS_LINK_H
@@ -23,11 +24,13 @@
 
 #include <event2/event.h>
 #include <hiredis/hiredis.h>
+#include <openssl/ssl.h>
 #include <stdbool.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "scheduler/redis/address.h"
 
 enum redis_state { REDIS_DOWN, REDIS_OPENING, REDIS_UP };
 enum redis_replies { REDIS_VALUES, REDIS_LISTS }; /* lists: of plain values, REDIS_LIST_MAX at most */
@@ -45,6 +48,7 @@ struct redis_link_options { /* texts are copied, unless static is said */
     const char *down_text; /* what it means that it is not there; static */
     const char *setting;   /* that names the host, for errors; static */
     const char *host;      /* a name, an address, or unix:PATH */
+    SSL_CTX *tls;          /* of tls_client_new(); gets a reference. NULL: plain text */
     int port, db;
     const char *username, *password; /* NULL: none */
     int64_t timeout_ms, connect_ms;  /* 0: 50; 4 x timeout_ms */
@@ -54,9 +58,6 @@ struct redis_link_options { /* texts are copied, unless static is said */
     redis_state_cb *on_up, *on_down; /* may be NULL; on_down after each command was answered with NULL */
     void *arg;
 };
-
-/* "HOST:PORT", "[ADDRESS]:PORT" or "unix:PATH" as the configuration has it. Caller frees the host. */
-char *redis_address_split(const char *address, int *port);
 
 struct redis_link;
 struct redis_command;

@@ -7,6 +7,7 @@
 #include <sys/queue.h>
 
 #include "scheduler/redis/link.h"
+#include "scheduler/redis/tunnel.h"
 
 #define REDIS_BACKOFF_FIRST_MS 100
 
@@ -35,6 +36,8 @@ struct redis_link {
     _Atomic enum redis_state state; /* others may read it, and the counters below */
     redisAsyncContext *ac;          /* NULL: none */
     struct event *readable, *writable;
+    struct redis_tunnel *tunnel;      /* of ac; NULL: plain text */
+    char tunnel_why[160];             /* why that of the last ac has ended, or "" */
     redisReplyObjectFunctions makers; /* hiredis' own with our checks before them */
     const redisReplyObjectFunctions *makers_own;
     int replies_due;

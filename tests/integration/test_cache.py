@@ -15,6 +15,7 @@ import time
 from fake_engine import Engine, Expected, Fault
 from harness import (Connection, Scheduler, Script, Skip, Upstream, chat, free_port, key_hash, main, node, request,
                      wait_until)
+from test_doors import Authority, Folder
 
 USAGE = {"stream_options": {"include_usage": True}}
 TEXT = "Hello there, world!"
@@ -422,12 +423,12 @@ def continued_answers(args):
 
 
 class Redis:
-    def __init__(self, password="test-only"):
+    def __init__(self, password="test-only", more=()):
         if not shutil.which("redis-server"):
             raise Skip("there is no redis-server")
         self.folder = tempfile.mkdtemp(prefix="spillway-it-")
         self.port = free_port()
-        self.password = password
+        self.password, self.more = password, more
         self.password_file = os.path.join(self.folder, "password")
         with open(self.password_file, "w") as f:
             f.write(password + "\n")
@@ -436,7 +437,7 @@ class Redis:
     def start(self):
         self.process = subprocess.Popen(
             ["redis-server", "--port", str(self.port), "--bind", "0.0.0.0", "--save", "", "--appendonly", "no", "--dir",
-             self.folder, "--requirepass", self.password, "--databases", "2"], stdout=subprocess.DEVNULL)
+             self.folder, "--requirepass", self.password, "--databases", "2", *self.more], stdout=subprocess.DEVNULL)
         wait_until(lambda: self.say("PING") == "+PONG", 10, "redis answers")
 
     def kill(self):
@@ -513,6 +514,37 @@ def redis_keeps(args):
             assert way(ask(s)) == "miss" and ask(s).status == 200
             wait_until(lambda: any("AUTH" in str(line.get("why")) for line in s.log_lines()), 5, "the log says why")
             assert "wrong" not in s.log_text()
+
+
+def redis_over_tls(args):
+    """Cache and budgets in one that asks for certificates; killed and started again; not one that shows a wrong one."""
+    up = Upstream()
+    with Folder() as folder:
+        ours, theirs, port = Authority(folder, "ours"), Authority(folder, "theirs"), free_port()
+        (cert, key), (mine, mine_key) = ours.sign("localhost"), ours.sign("spillway")
+        tls = {"ca": ours.cert, "cert": mine, "key": mine_key}
+        with Redis(more=["--tls-port", str(port), "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file",
+                         ours.cert, "--appendonly", "yes", "--appendfsync", "always"]) as r:
+            address = f"rediss://localhost:{port}"
+            cache = r.settings(address=address, tls=tls, timeout="2s")
+            budgets = {"kind": "redis", "address": address, "tls": tls, "password_file": r.password_file}
+            with Scheduler(args.build, [node("a", up)], cache=cache, budget_store=budgets).ready() as s:
+                redis_up(s)
+                missed_then_hit(s)
+                wait_until(lambda: "told redis what the ledger knows of budgets" in s.log_text(), 5, "budgets over TLS")
+                large = "x" * 200_000  # more than buffers on the way hold
+                assert way(ask(s, large)) == "miss"
+                r.kill()
+                redis_up(s, 0)
+                r.start()
+                redis_up(s, 1)
+                wait_until(lambda: way(ask(s)) == "hit", 10, "it comes back")
+            assert r.entries() >= 1
+            alien = r.settings(address=address, tls={**tls, "ca": theirs.cert}, timeout="2s")
+            with Scheduler(args.build, [node("a", up)], cache=alien).ready() as s:
+                assert way(ask(s, "alien")) == "miss"
+                wait_until(lambda: "certificate refused" in s.log_text(), 5, "the log says why")
+                assert s.metrics()["spillway_cache_up"] == 0
 
 
 def local_only_and_redis(args):
@@ -643,4 +675,4 @@ def a_redis_that_is_not_there(args):
 if __name__ == "__main__":
     main(__doc__, [whole_answers, streams, who_takes_part, bounds, tenants_are_isolated, local_only_and_memory,
                    limits_hold_for_hits, identical_requests_collapse, a_leader_that_fails, waiting_has_an_end,
-                   continued_answers, redis_keeps, local_only_and_redis, redis_under_load, a_redis_that_is_not_there])
+                   continued_answers, redis_keeps, redis_over_tls, local_only_and_redis, redis_under_load, a_redis_that_is_not_there])

@@ -422,6 +422,16 @@ static void test_cache_and_tracing(void)
           "bytes)\n");
     WRONG(OFF NODE "cache: {mode: redis, redis: {username: u}}\n",
           "f.yaml:4: cache.redis.username: needs cache.redis.password_file beside it\n");
+    /* TLS by the address's scheme. */
+    WRONG(OFF NODE "cache: {mode: redis, redis: {address: 'rediss://unix:/run/redis.sock'}}\n",
+          "f.yaml:4: cache.redis.address: \"rediss://unix:/run/redis.sock\": TLS is for HOST:PORT; a unix socket needs "
+          "none\n");
+    WRONG(OFF NODE "cache: {mode: redis, redis: {address: 'r:1', tls: {ca: /x}}}\n",
+          "f.yaml:4: cache.redis.tls.ca: means nothing for an address without rediss:// before it\n");
+    WRONG(OFF NODE "cache: {mode: redis, redis: {address: 'rediss://r:1', tls: {cert: /x}}}\n",
+          "f.yaml:4: cache.redis.tls.cert: needs cache.redis.tls.key beside it\n");
+    WRONG(OFF NODE "budget_store: {kind: redis, address: 'rediss://r:1', tls: {ca: /no/such}}\n",
+          "f.yaml:4: budget_store.tls.ca: /no/such: cannot be read: No such file or directory\n");
     WRONG(OFF NODE "tracing: {sample: 1.5}\n",
           "f.yaml:4: tracing.sample: \"1.5\" is not a share; 0 to 1 with at most 6 decimals, as in 0.01\n");
     WRONG(OFF NODE "tracing: {endpoint: 'c:4318'}\n",
