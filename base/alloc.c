@@ -1,5 +1,6 @@
 #include "base/alloc.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -61,6 +62,16 @@ char *spw_asprintf(const char *format, ...)
     if (n < 0)
         out_of_memory(0);
     return p;
+}
+
+void alloc_keep_freed(void)
+{
+#ifdef __GLIBC__
+    /* Where one is set the library no longer adapts the other: a block of this size must not be mapped on its own. */
+    mallopt(M_MMAP_THRESHOLD, ALLOC_KEPT_BYTES / 2);
+    mallopt(M_TRIM_THRESHOLD, ALLOC_KEPT_BYTES);
+    mallopt(M_TOP_PAD, 1 << 20);
+#endif
 }
 
 bool size_mul_add(size_t a, size_t b, size_t c, size_t *result)

@@ -485,6 +485,7 @@ int cli_serve(int argc, char **argv)
 
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
+    alloc_keep_freed();
     s.path = path;
     s.config = cli_load_config("serve", path);
     if (!s.config)
