@@ -9,17 +9,18 @@
 #include "scheduler/cache/cache_internal.h"
 
 #define BYTES_PER_ENTRY INT64_C(1024) /* assumed, for the number of buckets and the bound on entries */
-#define ENTRIES_MIN     INT64_C(64)
-#define ENTRIES_MAX     (INT64_C(1) << 20)
+/* Most buckets are empty: who asks for what is not there, as most do, need not look at an entry, which is in no cache of the processor. */
+#define BUCKETS_PER_ENTRY 4
+#define ENTRIES_MIN       INT64_C(64)
+#define ENTRIES_MAX       (INT64_C(1) << 20)
 
 struct item {
-    LIST_ENTRY(item) chain;
+    struct item *chain; /* the next of its bucket */
     TAILQ_ENTRY(item) use;
     struct cache_key key;
     struct blob *blob;
     int64_t until_ns;
 };
-LIST_HEAD(item_chain, item);
 TAILQ_HEAD(use_list, item);
 
 struct cache_memory {
@@ -28,7 +29,7 @@ struct cache_memory {
     uint64_t mix; /* odd and unknown outside: nobody can aim at one bucket */
     int shift;
     pthread_mutex_t lock; /* guards all that follows */
-    struct item_chain *buckets;
+    struct item **buckets;
     struct use_list use; /* newest first */
     struct cache_memory_stats stats;
 };
@@ -53,7 +54,7 @@ static void unlock(struct cache_memory *m)
     SPW_ASSERT(pthread_mutex_unlock(&m->lock) == 0);
 }
 
-static struct item_chain *bucket(const struct cache_memory *m, const struct cache_key *key)
+static struct item **bucket(const struct cache_memory *m, const struct cache_key *key)
 {
     uint64_t h;
     memcpy(&h, key->bytes, sizeof h);
@@ -63,7 +64,7 @@ static struct item_chain *bucket(const struct cache_memory *m, const struct cach
 static struct item *find_locked(const struct cache_memory *m, const struct cache_key *key)
 {
     struct item *i;
-    for (i = LIST_FIRST(bucket(m, key)); i; i = LIST_NEXT(i, chain)) {
+    for (i = *bucket(m, key); i; i = i->chain) {
         if (memcmp(&i->key, key, sizeof *key) == 0)
             return i;
     }
@@ -80,7 +81,10 @@ static void remove_locked(struct cache_memory *m, struct item *i, struct use_lis
 {
     m->stats.entries--;
     m->stats.bytes -= cost(i->blob->n);
-    LIST_REMOVE(i, chain);
+    struct item **at = bucket(m, &i->key);
+    while (*at != i)
+        at = &(*at)->chain;
+    *at = i->chain;
     TAILQ_REMOVE(&m->use, i, use);
     TAILQ_INSERT_TAIL(gone, i, use);
 }
@@ -160,7 +164,9 @@ static void lru_put(struct backend *b, const struct cache_key *key, struct blob 
         TAILQ_INSERT_TAIL(&gone, i, use);
     } else {
         make_room_locked(m, bytes, &gone);
-        LIST_INSERT_HEAD(bucket(m, key), i, chain);
+        struct item **head = bucket(m, key);
+        i->chain = *head;
+        *head = i;
         TAILQ_INSERT_HEAD(&m->use, i, use);
         m->stats.entries++;
         m->stats.bytes += bytes;
@@ -213,7 +219,7 @@ enum rc cache_memory_new(struct cache_memory **out, const struct cache_memory_op
         m->entries_max = ENTRIES_MIN;
     if (m->entries_max > ENTRIES_MAX)
         m->entries_max = ENTRIES_MAX;
-    while ((INT64_C(1) << bits) < m->entries_max)
+    while ((INT64_C(1) << bits) < BUCKETS_PER_ENTRY * m->entries_max)
         bits++;
     m->shift = 64 - bits;
     TAILQ_INIT(&m->use);

@@ -73,8 +73,12 @@ static struct request *request_new(struct lane *l)
     }
     TAILQ_REMOVE(&l->spare, r, all);
     l->n_spare--;
-    struct request kept = {.timer = r->timer, .answer = r->answer, .out = r->out};
-    *r = kept;
+    struct event *timer = r->timer;
+    struct strbuf answer = r->answer, out = r->out;
+    memset(r, 0, sizeof *r); /* in place: it is four KiB */
+    r->timer = timer;
+    r->answer = answer;
+    r->out = out;
     return r;
 }
 
