@@ -206,22 +206,23 @@ static int64_t ahead_of(const struct request *r)
 
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
 
+/* ask NULL: there is nothing left at all. */
 static void explain(struct budgeted *b, int refused, const struct budget_view *v, const struct budget_ask *ask)
 {
-    char left[64], limit[64], need[64], until[32];
+    char left[64], limit[64], amount[64], needs[128] = "", until[32];
     const struct covering *c = &b->of[refused];
     struct budget_claim claim = budget_rule_claim(c->rule, c->name, now_s(b->lane->front));
     struct budget_limits l = claim.limits;
     l.hard = v->hard;
-    struct pusd least = times(ask->unit.v, ask->units_min);
-    least.v = least.v > INT64_MAX - ask->fixed.v ? INT64_MAX : least.v + ask->fixed.v;
-    snprintf(
-        b->why, sizeof b->why,
-        "the budget '%s' has %s dollars left of %s for this %s, and the request needs at least %s; it begins anew at "
-        "%s",
-        c->name, pusd_format(budget_available(&l, &v->state), left, sizeof left),
-        pusd_format(budget_limit(&l, &v->state), limit, sizeof limit), period_kind_name(c->rule->period.kind),
-        pusd_format(least, need, sizeof need), wall_format((struct wall){claim.end_s * NS_PER_S}, until, sizeof until));
+    if (ask) {
+        struct pusd least = times(ask->unit.v, ask->units_min);
+        least.v = least.v > INT64_MAX - ask->fixed.v ? INT64_MAX : least.v + ask->fixed.v;
+        snprintf(needs, sizeof needs, ", and the request needs at least %s", pusd_format(least, amount, sizeof amount));
+    }
+    snprintf(b->why, sizeof b->why, "the budget '%s' has %s dollars left of %s for this %s%s; it begins anew at %s",
+             c->name, pusd_format(budget_available(&l, &v->state), left, sizeof left),
+             pusd_format(budget_limit(&l, &v->state), limit, sizeof limit), period_kind_name(c->rule->period.kind),
+             needs, wall_format((struct wall){claim.end_s * NS_PER_S}, until, sizeof until));
 }
 
 /* Granted in part: which budget had no more. */
@@ -735,8 +736,7 @@ static bool refuse_at_door(struct request *r, const struct budget_rule *rule, co
     struct budgeted *b = r->budget;
     b->of[0].rule = rule;
     memcpy(b->of[0].name, name, sizeof b->of[0].name);
-    const struct budget_ask least = {.units_min = 1, .units_want = 1, .unit = {1}};
-    explain(b, 0, v, &least);
+    explain(b, 0, v, NULL);
     metrics_add(r->lane->metrics, METRIC_BUDGET_REFUSED, 0, 0, 1);
     api_error_set(&r->error, API_INSUFFICIENT_QUOTA, NULL, "%s", b->why);
     return false;

@@ -19,8 +19,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import budget_mutants
 import test_budgets
-from budget_watch import Judge, Redis, Told, Watch, told
+from budget_watch import Judge, Told, Watch, told
 from harness import Scheduler, chat, main, node, wait_until
+from redis_server import Redis
 from test_budgets import PROMPT, cli, totals, usd
 
 # Output is what costs, so that an overspent one would show: an answer of 50 tokens is 40 times its prompt's bound.
@@ -107,7 +108,8 @@ class Stage:
             nodes = [node("a", self.up, price=PRICE, slots=64, models=["m", "n"])]
             store = {"kind": "redis", "address": f"127.0.0.1:{self.redis.port}", "ledgers": 3, **store}
             for _ in range(3):
-                self.schedulers.append(Scheduler(args.build, nodes, budget_slice=8, budgets=budgets, budget_store=store))
+                self.schedulers.append(Scheduler(args.build, nodes, budget_slice=8, budgets=budgets, budget_store=store,
+                                                 cache="off"))  # so that what is used up is refused at the door
             for s in self.schedulers:
                 s.ready()
             self.watch = Watch(self.redis, watched)

@@ -21,7 +21,7 @@ MUTANTS = [
     Mutant("an extension forgets what was granted before", "redis.lua",
            "money = add(h and h.money or ZERO, granted)", "money = granted", "used_up", "refused though it fits"),
     Mutant("the last of a budget is kept back", "redis.lua",
-           "local least = add(fixed, mul(unit, least_units))", "local least = add(fixed, fixed)", "used_up",
+           "local least = add(fixed, mul(unit, least_units))", "local least=add(fixed,mul(unit,least_units+20))", "used_up",
            "refused though it fits"),
     Mutant("nobody may wait", "redis.lua",
            "may_wait and '1' or '0'", "'0'", "used_up", "refused though it fits"),

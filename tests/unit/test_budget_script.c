@@ -2,6 +2,7 @@
  * several schedulers, with lost replies, dead schedulers, new periods, top-ups and leases, all figures are those of a
  * simple model in 128-bit integers; stale connections are fenced off; budgets without their epoch stay closed until every
  * ledger has told its part. Skipped by name where there is no redis-server. Arguments: steps, seed.
+ * full: 1000000
  * links: spw_sched_budgets */
 #include "tests/unit/test.h"
 

@@ -17,7 +17,7 @@
 #define PERIOD_S   100
 #define BATCH      128 /* operations under way at once */
 #define DEAD_MS    1000
-#define WAIT_MS    30000
+#define WAIT_MS    600000 /* machines stand still now and then */
 
 static int64_t operations = 20000;
 static uint64_t seed = 4;
