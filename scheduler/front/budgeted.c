@@ -706,11 +706,10 @@ void budgeted_fini(struct request *r)
 
 bool budgeted_take_model(struct request *r, const struct model *m)
 {
-    struct room *room = front_room(r->lane->front, m->name);
-    for (int i = 0; room && i < m->n_chain; i++) {
+    for (int i = 0; i < m->n_chain; i++) {
         if (model_may_step(m, m->chain[i], r->who)) {
             r->model = m;
-            r->room = room;
+            r->room = m->room;
             return true;
         }
     }

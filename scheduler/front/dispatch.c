@@ -575,7 +575,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     if (a->explain)
         explained_begin(r);
     r->model = a->model;
-    r->room = front_room(f, a->model->name);
+    r->room = a->model->room;
     r->charge_bounded = a->charge_bounded;
     r->charge_max = a->charge_max;
     r->picky = a->charge_bounded || (a->who->n_models && a->model->n_chain > 1);

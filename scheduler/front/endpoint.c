@@ -99,15 +99,6 @@ static void handle_readyz(struct call *c)
 
 /* ---- models ----------------------------------------------------------------------------------------------------- */
 
-struct room *front_room(const struct front *f, const char *model)
-{
-    for (int i = 0; i < f->n_rooms; i++) {
-        if (f->rooms[i].served && strcmp(f->rooms[i].model, model) == 0)
-            return &f->rooms[i];
-    }
-    return NULL;
-}
-
 static void handle_models(struct call *c)
 {
     struct strbuf body;

@@ -41,26 +41,19 @@ static void add_room(struct front *f, const char *model)
     f->n_rooms++; /* seen by the lanes only now */
 }
 
-/* One room per model that any node names, now or before. */
+static struct room *room_for(void *arg, const char *model)
+{
+    struct front *f = arg;
+    if (!find_room(f, model))
+        add_room(f, model);
+    return find_room(f, model);
+}
+
+/* One room per model that any configuration names, now or before: requests end with the one that they began with. */
 static void make_rooms(struct front *f, struct config *c)
 {
     c->model_table = model_table_new(c);
-    for (int i = 0; i < c->n_nodes; i++) {
-        for (int k = 0; k < c->nodes[i].n_models; k++) {
-            if (!find_room(f, c->nodes[i].models[k]))
-                add_room(f, c->nodes[i].models[k]);
-        }
-    }
-    for (int i = 0; i < c->n_models; i++) {
-        if (!find_room(f, c->models[i].name))
-            add_room(f, c->models[i].name);
-    }
-    for (int m = 0; m < f->n_rooms; m++) {
-        bool served = config_model(c, f->rooms[m].model) != NULL;
-        for (int i = 0; i < c->n_nodes; i++)
-            served = served || config_node_serves(&c->nodes[i], f->rooms[m].model);
-        f->rooms[m].served = served;
-    }
+    model_table_set_rooms(c->model_table, room_for, f);
 }
 
 /* Models that c names and that have no room yet; one that two nodes name may count twice. */

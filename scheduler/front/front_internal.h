@@ -173,7 +173,6 @@ struct request {
 struct room {
     char *model; /* owned */
     int index;
-    _Atomic bool served;    /* some node of the configuration names it */
     struct waiting waiting; /* under the lock */
     /* What answers have taken of late, from the slot to the end; 0: unknown. Written under the lock. */
     _Atomic int64_t typical_ns;
@@ -308,7 +307,6 @@ void lane_check_empty(struct lane *l); /* a request was freed, or the listener i
 void endpoint_head(struct http_exchange *x, void *arg);
 void endpoint_handle(struct http_exchange *x, void *arg);
 
-struct room *front_room(const struct front *f, const char *model); /* endpoint.c. NULL: nobody serves it */
 /* catalogue.c: GET /v1/models, as one caller sees it. */
 enum rc catalogue_list(struct lane *l, const struct identity *who, struct strbuf *out) SPW_MUST_USE;
 /* RC_NOT_FOUND: there is no such model, or it is not for him. */

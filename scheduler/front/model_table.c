@@ -82,6 +82,12 @@ struct model_table *model_table_new(const struct config *c)
     return t;
 }
 
+void model_table_set_rooms(struct model_table *t, struct room *(*of)(void *arg, const char *model), void *arg)
+{
+    for (int i = 0; i < t->n; i++)
+        t->models[i].room = of(arg, t->models[i].name);
+}
+
 int model_table_count(const struct model_table *t)
 {
     return t->n;

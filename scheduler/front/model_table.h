@@ -14,11 +14,14 @@ struct model {
     const struct model *chain[CONFIG_CHAIN_MAX]; /* who answers for it, in order; each is served by a node */
     int n_chain;                                 /* at least 1 */
     struct fallback_rule rule;
+    struct room *room; /* where requests for it wait; the front's */
 };
 
 struct model_table;
 /* In the memory of c. */
 struct model_table *model_table_new(const struct config *c);
+/* Before anybody else sees the table: each model's waiting room. */
+void model_table_set_rooms(struct model_table *t, struct room *(*of)(void *arg, const char *model), void *arg);
 int model_table_count(const struct model_table *t);
 const struct model *model_table_at(const struct model_table *t, int index);
 /* By name or alias; NULL: there is none. */
