@@ -10,13 +10,17 @@
 
 #define CATALOGUE_BYTES_MAX ((size_t)64 << 20)
 
+struct route;
+
 struct call { /* one request on its way through the checks */
     struct lane *l;
     struct front *f; /* l->front */
     struct http_exchange *x;
     const char *id;
-    const char *rest;     /* of the path, behind a route that ends with '/' */
-    struct identity *who; /* NULL on routes that are open */
+    struct wall began;
+    const struct route *route; /* NULL: none is known yet */
+    const char *rest;          /* of the path, behind a route that ends with '/' */
+    struct identity *who;      /* NULL on routes that are open */
 };
 
 enum access { ACCESS_OPEN, ACCESS_KEY };
@@ -30,11 +34,11 @@ struct route {
 /* ---- ids -------------------------------------------------------------------------------------------------------- */
 
 /* As a ULID: 48 bits of milliseconds, 80 random bits, in Crockford's base 32. Sorts by time; cannot be guessed. */
-static void make_id(char id[REQUEST_ID_BYTES], struct lane *l)
+static void make_id(char id[REQUEST_ID_BYTES], struct lane *l, struct wall now)
 {
     static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     uint8_t random[10];
-    uint64_t ms = (uint64_t)(clock_wall(l->front->o.clock).ns / NS_PER_MS), high, low;
+    uint64_t ms = (uint64_t)(now.ns / NS_PER_MS), high, low;
     random_take(&l->random, random, sizeof random);
     memcpy(&high, random, 5);
     memcpy(&low, random + 5, 5);
@@ -52,10 +56,17 @@ static void make_id(char id[REQUEST_ID_BYTES], struct lane *l)
 
 static void count_refusal(struct call *c, const struct api_error *e)
 {
+    struct spans_refusal span = {.head = http_request_head(c->x), .began = c->began, .id = c->id, .error = e};
     counter_add(&c->l->refused, 1);
     metrics_add(c->l->metrics, METRIC_REFUSED, (int)e->code, 0, 1);
     log_debug(c->f->o.log, "request", "refused", LOG_S("request_id", c->id), LOG_S("error", api_error_name(e)),
               LOG_I("status", api_error_status(e)), LOG_S("tenant", c->who ? c->who->tenant : NULL));
+    if (!c->who || !c->route)
+        return;
+    span.method = c->route->method;
+    span.route = c->route->path;
+    span.tenant = c->who->tenant;
+    spans_turned_away(c->l->spans, &span);
 }
 
 static void refuse(struct call *c, const struct api_error *e, const char *allow)
@@ -301,7 +312,7 @@ static void refuse_caller(struct call *c, const struct auth_refusal *r)
 }
 
 /* The caller is known (a reference that ends here): may it do this? */
-static void handle_known(struct call *c, const struct route *route, struct identity *who)
+static void handle_known(struct call *c, struct identity *who)
 {
     struct auth_refusal r;
     struct api_error refusal;
@@ -314,7 +325,7 @@ static void handle_known(struct call *c, const struct route *route, struct ident
         api_error_set(&refusal, API_INVALID_BODY, PREMISES_HEADER, "%s", e.message);
         refuse(c, &refusal, NULL);
     } else {
-        route->handle(c);
+        c->route->handle(c);
     }
     identity_unref(who);
 }
@@ -324,7 +335,6 @@ static void handle_known(struct call *c, const struct route *route, struct ident
 struct parked {
     struct call call;
     char id[REQUEST_ID_BYTES];
-    const struct route *route;
     struct auth_wait *wait;
 };
 
@@ -341,7 +351,7 @@ static void on_auth(struct identity *who, const struct auth_refusal *refusal, vo
     struct parked *p = arg;
     http_exchange_set(p->call.x, NULL, NULL);
     if (who)
-        handle_known(&p->call, p->route, who);
+        handle_known(&p->call, who);
     else
         refuse_caller(&p->call, refusal);
     free(p);
@@ -357,7 +367,7 @@ static struct auth_credential credential_of(struct http_exchange *x)
 }
 
 /* c->rest points into the request's head, which stays as long as the exchange does. */
-static void identify(struct call *c, const struct route *route)
+static void identify(struct call *c)
 {
     struct auth_credential credential = credential_of(c->x);
     struct parked *p = spw_calloc(1, sizeof *p);
@@ -368,31 +378,32 @@ static void identify(struct call *c, const struct route *route)
         p->call = *c;
         memcpy(p->id, c->id, sizeof p->id);
         p->call.id = p->id;
-        p->route = route;
         http_exchange_set(c->x, p, on_parked_abort);
         return;
     }
     free(p);
     if (rc == RC_OK)
-        handle_known(c, route, who);
+        handle_known(c, who);
     else
         refuse_caller(c, &r);
 }
 
-/* The call's route, or NULL: it was answered that there is none. */
-static const struct route *take_route(struct call *c)
+/* Into c; false: it was answered that there is none. */
+static bool take_route(struct call *c)
 {
     struct api_error e;
     const struct route *route = find_route(c->x, &c->rest);
     if (!route) {
         refuse_code(c, API_NOT_FOUND);
-        return NULL;
+        return false;
     }
-    if (strcmp(http_request_head(c->x)->method, route->method) == 0)
-        return route;
+    if (strcmp(http_request_head(c->x)->method, route->method) == 0) {
+        c->route = route;
+        return true;
+    }
     api_error_set(&e, API_METHOD, NULL, "%s", "");
     refuse(c, &e, route->method);
-    return NULL;
+    return false;
 }
 
 static void never_called(struct identity *who, const struct auth_refusal *refusal, void *arg)
@@ -409,18 +420,17 @@ void endpoint_head(struct http_exchange *x, void *arg)
 {
     char id[REQUEST_ID_BYTES];
     struct lane *l = arg;
-    struct call c = {.l = l, .f = l->front, .x = x, .id = id};
+    struct call c = {.l = l, .f = l->front, .x = x, .id = id, .began = clock_wall(l->front->o.clock)};
     struct auth_credential credential = credential_of(x);
     struct auth_wait *wait;
     struct identity *who;
     struct auth_refusal r;
-    make_id(id, c.l);
-    const struct route *route = take_route(&c);
-    if (!route || route->access == ACCESS_OPEN)
+    make_id(id, c.l, c.began);
+    if (!take_route(&c) || c.route->access == ACCESS_OPEN)
         return;
     enum rc rc = auth_check(c.l->auth, &credential, &who, &r, never_called, NULL, &wait);
     if (rc == RC_OK)
-        rc = auth_require(who, AUTH_SCOPE_INFERENCE, &r);
+        rc = auth_require(c.who = who, AUTH_SCOPE_INFERENCE, &r);
     else if (rc == RC_AGAIN)
         auth_cancel(wait);
     if (rc == RC_DENIED)
@@ -432,14 +442,13 @@ void endpoint_handle(struct http_exchange *x, void *arg)
 {
     char id[REQUEST_ID_BYTES];
     struct lane *l = arg;
-    struct call c = {.l = l, .f = l->front, .x = x, .id = id};
-    make_id(id, c.l);
-    const struct route *route = take_route(&c);
-    if (!route)
+    struct call c = {.l = l, .f = l->front, .x = x, .id = id, .began = clock_wall(l->front->o.clock)};
+    make_id(id, c.l, c.began);
+    if (!take_route(&c))
         return;
-    if (route->access == ACCESS_KEY) {
-        identify(&c, route);
+    if (c.route->access == ACCESS_KEY) {
+        identify(&c);
     } else {
-        route->handle(&c);
+        c.route->handle(&c);
     }
 }

@@ -221,17 +221,44 @@ void spans_end(struct request *r)
     otlp_submit(spans_of(r)->otlp, &s);
 }
 
+/* The end of a server's span that had no answer of a node: it is ours to say why. */
+static void submit_refusal(const struct spans *spans, struct trace_span *s, const struct api_error *error)
+{
+    int status = api_error_status(error);
+    s->end = clock_wall(spans->clock);
+    span_set_int(s, SPAN_HTTP_STATUS, status);
+    span_set_string(s, SPAN_REFUSED, api_error_name(error));
+    if (status >= 500)
+        span_fail(s, api_error_name(error), NULL);
+    otlp_submit(spans->otlp, s);
+}
+
 void spans_refused(struct request *r)
 {
     struct trace_span s;
     if (!recorded(r) || !r->x)
         return;
-    int status = api_error_status(&r->error);
     begin_server(r, &s);
-    s.end = clock_wall(spans_of(r)->clock);
-    span_set_int(&s, SPAN_HTTP_STATUS, status);
     span_set_string(&s, SPAN_GENAI_MODEL, r->room->model);
-    if (status >= 500)
-        span_fail(&s, api_error_name(&r->error), NULL);
-    otlp_submit(spans_of(r)->otlp, &s);
+    submit_refusal(spans_of(r), &s, &r->error);
+}
+
+void spans_turned_away(struct spans *spans, const struct spans_refusal *r)
+{
+    struct trace_span s;
+    struct trace trace;
+    char name[64];
+    if (!spans->otlp)
+        return;
+    trace_begin(&spans->tracer, r->head, &trace);
+    if (!trace_recorded(&trace))
+        return;
+    snprintf(name, sizeof name, "%s %s", r->method, r->route);
+    span_init_server(&s, &trace, name);
+    s.start = r->began;
+    span_set_string(&s, SPAN_HTTP_METHOD, r->method);
+    span_set_string(&s, SPAN_HTTP_ROUTE, r->route);
+    span_set_string(&s, SPAN_REQUEST_ID, r->id);
+    span_set_string(&s, SPAN_TENANT, r->tenant);
+    submit_refusal(spans, &s, r->error);
 }

@@ -4,8 +4,9 @@
  *     spans_begin() -> spans_headers() per leg -> spans_leg() as it ends -> spans_end() when the request is settled
  *
  * A request that is not recorded costs two calls that touch no memory but its own. A collector that is slow or dead costs
- * spans. What is refused before it becomes a request (no credential, beyond a limit, malformed) has none; it is counted
- * in the metrics. On the request's own loop. */
+ * spans. What a known caller is refused before it becomes a request (beyond a limit, malformed, no such model) has one span
+ * that says why. Strangers have none, lest they crowd out those of others; they are counted in the metrics. On the request's
+ * own loop. */
 #ifndef SCHEDULER_FRONT_SPANS_H
 #define SCHEDULER_FRONT_SPANS_H
 
@@ -15,6 +16,7 @@
 #include "scheduler/config/config.h"
 #include "scheduler/observe/otlp.h"
 
+struct api_error; /* scheduler/wire/errors.h */
 struct request;
 
 struct spans;          /* of one loop */
@@ -47,5 +49,13 @@ int spans_headers(struct request *r, struct spans_texts *t, struct http_header *
 void spans_leg(struct request *r);
 void spans_end(struct request *r);     /* settled */
 void spans_refused(struct request *r); /* r->error: no node ever had it */
+/* The same of what has not become a request. */
+struct spans_refusal {
+    const struct http_head *head;
+    struct wall began;
+    const char *id, *method, *route, *tenant;
+    const struct api_error *error;
+};
+void spans_turned_away(struct spans *s, const struct spans_refusal *r);
 
 #endif

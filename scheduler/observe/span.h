@@ -51,6 +51,7 @@
 #define SPAN_WAITED_MS  "spillway.waited_ms"
 #define SPAN_CHARGE_USD "spillway.charge_usd"
 #define SPAN_CACHE      "spillway.cache"
+#define SPAN_REFUSED    "spillway.refused"
 
 /* Values as OTLP writes them. */
 enum span_kind { SPAN_INTERNAL = 1, SPAN_SERVER = 2, SPAN_CLIENT = 3 };

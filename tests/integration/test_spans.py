@@ -10,7 +10,7 @@ import threading
 import time
 
 from fake_engine import Engine, Expected, Fault
-from harness import Scheduler, Script, Upstream, chat, free_port, main, node, wait_until
+from harness import Scheduler, Script, Upstream, chat, free_port, key_hash, main, node, request, wait_until
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SERVER, CLIENT, ERROR = 2, 3, 2
@@ -164,6 +164,34 @@ def failed_legs(args):
         assert root.get("status", {}).get("code", 0) != ERROR and attributes(root)["http.response.status_code"] == 422
 
 
+def refusals(args):
+    """What a known caller is refused before it becomes a request is told; strangers leave no spans."""
+    up = Upstream()
+    keys = [{"id": "k", "sha256": key_hash("key-1"), "tenant": "t", "rate_class": "c"}]
+    rates = {"classes": [{"name": "c", "requests_per_min": 1, "requests_burst": 1}]}
+    with Collector() as c, Scheduler(args.build, [node("a", up)], keys=keys, limits=rates,
+                                    tracing=tracing(c)).ready() as s:
+        head = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+        assert chat(s.port).status == 401 and chat(s.port, key="wrong", headers=head).status == 401
+        unknown = chat(s.port, key="key-1", model="nope", headers=head)
+        broken = request(s.port, "POST", "/v1/completions", b"{", headers={"Authorization": "Bearer key-1"})
+        assert (unknown.status, broken.status) == (404, 400)
+        assert chat(s.port, key="key-1").status == 200
+        limited = chat(s.port, key="key-1")
+        assert limited.status == 429
+        told = end(s, c, 5)
+        assert [(attributes(root)["http.response.status_code"], len(legs)) for root, legs in told] == [
+            (404, 0), (400, 0), (200, 1), (429, 0)]
+        roots = [root for root, _ in told]
+        assert roots[0]["traceId"] == TRACE and roots[0]["parentSpanId"] == PARENT
+        assert [r["name"] for r in roots[:2]] == ["POST /v1/chat/completions", "POST /v1/completions"]
+        assert attributes(roots[0])["spillway.refused"] == "model_not_found", roots[0]
+        assert attributes(roots[3])["spillway.refused"] == limited.json()["error"]["code"]
+        assert attributes(roots[3])["spillway.request_id"] == limited.headers["x-request-id"]
+        assert all(attributes(r)["spillway.tenant"] == "t" and "status" not in r or not r["status"].get("code")
+                   for r in roots)
+
+
 def continuations(args):
     """An answer that goes on elsewhere has two legs, each told its own span."""
     with tempfile.TemporaryDirectory(prefix="spillway-it-") as folder:
@@ -284,5 +312,5 @@ def headers_and_the_end(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [a_request_and_its_leg, failed_legs, continuations, what_is_passed_on, the_collectors_troubles,
+    main(__doc__, [a_request_and_its_leg, failed_legs, refusals, continuations, what_is_passed_on, the_collectors_troubles,
                    headers_and_the_end])

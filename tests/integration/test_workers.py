@@ -278,7 +278,7 @@ def other_suites(args):
         raise Skip("in --full only")
     folder = os.path.dirname(os.path.abspath(__file__))
     for suite in ("gateway", "auth", "continuation", "two_engines", "attacks", "slow", "waiting",
-                  "nodes", "cache", "reload", "idempotency"):
+                  "nodes", "cache", "reload", "idempotency", "spans"):
         subprocess.run([sys.executable, os.path.join(folder, f"test_{suite}.py"), "--build", args.build, "--shared",
                         args.shared], env={**os.environ, "SPILLWAY_TEST_WORKERS": str(WORKERS)}, check=True)
 
