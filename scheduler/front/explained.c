@@ -156,21 +156,27 @@ void explained_note(struct request *r)
     }
 }
 
+static void write_error(struct strbuf *text, const char *why)
+{
+    struct json_writer w = json_write_begin(text);
+    json_open(&w, NULL, '{');
+    json_string(&w, "error", why);
+    json_close(&w, '}');
+    SPW_ASSERT(json_write_end(&w) == RC_OK); /* static texts, far below the bound */
+}
+
 int explained_header(const struct request *r, struct strbuf *text, struct http_header *header)
 {
     const struct explained *x = r->explained;
     strbuf_init(text, EXPLAIN_HEADER_MAX);
     if (!x)
         return 0;
-    if (x->refused) {
-        struct json_writer w = json_write_begin(text);
-        json_open(&w, NULL, '{');
-        json_string(&w, "error", x->refused);
-        json_close(&w, '}');
-        SPW_ASSERT(json_write_end(&w) == RC_OK);
-    } else {
+    if (x->refused)
+        write_error(text, x->refused);
+    else if (x->n == 0)
+        write_error(text, "no node was looked for: the answer was known, or the request refused before");
+    else
         explain_write_header(x->records, x->n, x->earlier, text);
-    }
     *header = (struct http_header){EXPLAIN_HEADER, text->data};
     return 1;
 }

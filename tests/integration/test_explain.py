@@ -18,7 +18,7 @@ KEYS = [{"id": "boss", "sha256": key_hash("boss"), "tenant": "t", "scopes": ["in
 
 
 def start(args, nodes, keys=None, **settings):
-    s = Scheduler(args.build, nodes, keys=keys, cache={"mode": "off"}, **settings)
+    s = Scheduler(args.build, nodes, keys=keys, **{"cache": {"mode": "off"}, **settings})
     wait_until(lambda: len({x["node"] for x in s.log_lines() if x.get("state") == "ready"}) >= len(nodes), 10, "ready")
     return s
 
@@ -111,8 +111,9 @@ def who_may_know(args):
         again = chat(s.port, key="user", headers=once)
         assert again.status == 200 and "x-spillway-explain" not in again.headers
         assert len(up.generations()) == 8, "the repeat was none"
-    with start(args, [node("up", up)], keys=KEYS, routing={"explain_header": "all"}) as s:
-        assert header(s, "user")["decisions"]
+    with start(args, [node("up", up)], keys=KEYS, routing={"explain_header": "all"}, cache={"mode": "lru"}) as s:
+        assert header(s, "user", temperature=0)["decisions"]
+        wait_until(lambda: "no node was looked for" in header(s, "user", temperature=0).get("error", ""), 5, "a hit")
     with start(args, [node("up", up)], keys=KEYS, routing={"explain_header": "off"}) as s:
         assert "turned off" in header(s, "boss")["error"]
     with start(args, [node("up", up)], keys=KEYS, routing={"explain_keep": "0"}) as s:
