@@ -28,7 +28,9 @@
 #define LEDGER_QUEUE_MAX  65536
 #define LEDGER_GROUP_ROWS 8192 /* of one transaction: bounds what a failure takes along */
 /* See patience_us_locked(). */
-#define GATHER_US         1000
+#define GATHER_US_MIN     250
+#define GATHER_US_MAX     1500
+#define GATHER_COMMITS    2
 #define GATHER_ENOUGH     16
 #define GATHER_FOUND      6
 #define GATHER_ROWS_PER_S 2000
@@ -74,6 +76,7 @@ struct ledger {
     int enough;        /* rows, of the group that gathers */
     double rows_per_s; /* lately */
     double found;      /* rows that were there when the worker looked, lately */
+    double commit_us;  /* that a commit takes, lately; at most GATHER_US_MAX / GATHER_COMMITS */
     struct mono taken; /* when the newest group was */
     struct entries waiting;
     int n_ports;
@@ -311,15 +314,19 @@ static struct timespec from_now_us(int64_t us)
 }
 
 /* How long a group may gather. A quick disk makes for small groups, each of which costs a flush, a wake-up of the writer
- * and one of the loop: where rows come thick and fast, a little patience makes one of many. Where they do not, or where
- * groups are large by themselves (as where a fixed number of clients waits for its rows: patience would only keep them from
- * asking anew), nobody waits. */
+ * and one of the loop: where rows come thick and fast, a little patience makes one of many. It is measured by the disk:
+ * twice what a commit takes, so that a row waits for three flushes at most, of which there are fewer the more each costs.
+ * Where rows come slowly, or where groups are large by themselves (as where a fixed number of clients waits for its rows:
+ * patience would only keep them from asking anew), nobody waits. */
 static int64_t patience_us_locked(const struct ledger *l)
 {
     if (l->group_ms > 0)
         return (int64_t)l->group_ms * 1000;
     bool small = l->waiting.n < GATHER_ENOUGH && l->found < GATHER_FOUND;
-    return small && l->rows_per_s >= GATHER_ROWS_PER_S ? GATHER_US : 0;
+    if (!small || l->rows_per_s < GATHER_ROWS_PER_S)
+        return 0;
+    int64_t us = (int64_t)(GATHER_COMMITS * l->commit_us);
+    return us < GATHER_US_MIN ? GATHER_US_MIN : us;
 }
 
 /* After a group was taken: how thick and fast? The newest group counts for a quarter. */
@@ -330,6 +337,14 @@ static void note_rate_locked(struct ledger *l, int rows)
 
     l->taken = now;
     l->rows_per_s += ((double)rows * 1e9 / (double)(ns > 0 ? ns : 1) - l->rows_per_s) / 4;
+}
+
+/* The newest counts for a quarter, and one that the disk has held up for long for no more than may be waited. */
+static void note_commit_locked(struct ledger *l, int64_t took_ns)
+{
+    double us = (double)took_ns / NS_PER_US, most = (double)GATHER_US_MAX / GATHER_COMMITS;
+
+    l->commit_us += ((us < most ? us : most) - l->commit_us) / 4;
 }
 
 /* Wait for rows, and then a little for more of them. With the lock; false: stopping, and all is written. */
@@ -415,6 +430,7 @@ static void *worker_main(void *arg)
         int64_t took_ns = mono_since(&clock_system, start);
 
         pthread_mutex_lock(&l->lock);
+        note_commit_locked(l, took_ns);
         struct ledger_port *wake = finish_locked(l, &group, committed, took_ns, text);
         pthread_mutex_unlock(&l->lock);
         wake_ports(l, wake); /* and takes the lock */

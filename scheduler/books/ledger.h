@@ -70,7 +70,7 @@ struct ledger;
 struct ledger_options {
     const char *path; /* NULL: off. Rows are taken, forgotten, and called durable in the same turn of the loop */
     int queue_max;    /* rows waiting; 0: 65536 */
-    int group_ms;     /* gather each group for so long; 0: up to 1 ms where rows come fast, else commit at once */
+    int group_ms;     /* gather each group for so long; 0: up to 1.5 ms where rows come fast, else commit at once */
     int busy_ms;      /* longest wait for another process that holds the file; 0: 5 s */
     const char *vfs;  /* SQLite VFS; NULL: the system's. Tests put faults in here */
 };
