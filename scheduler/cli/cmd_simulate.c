@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "base/yaml.h"
+#include "scheduler/budgets/rules.h"
 #include "scheduler/cli/cli_internal.h"
 #include "scheduler/cli/simulate_report.h"
 #include "scheduler/simulate/lines.h"
@@ -24,6 +25,7 @@ struct options {
 struct side {
     struct config *config; /* NULL: the file is a scenario itself */
     struct scenario_node *nodes;
+    struct scenario_budget *budgets;
     struct waiting_bounds waiting[WAITING_CLASSES];
     struct scenario *scenario;
 };
@@ -110,6 +112,43 @@ static void take_config(struct side *s, struct scenario_inputs *in)
     in->waiting = s->waiting;
 }
 
+/* A budget of the configuration, as far as a trace knows of what it asks. False: it does not. */
+static bool take_budget(const struct budget_rule *r, struct scenario_budget *b)
+{
+    *b = (struct scenario_budget){.name = r->name,
+                                  .period = r->period,
+                                  .hard = r->limits.hard,
+                                  .soft = r->soft,
+                                  .carry_max = r->limits.carry_max,
+                                  .soft_actions = r->soft_actions,
+                                  .hard_actions = r->hard_actions,
+                                  .soft_model = r->soft_model,
+                                  .hard_model = r->hard_model};
+    for (int i = 0; i < r->n_match; i++) {
+        const struct budget_match *m = &r->match[i];
+        bool team = strcmp(m->key, "team") == 0, model = strcmp(m->key, "model") == 0;
+        if ((!team && !model) || strcmp(m->value, "*") == 0)
+            return false;
+        *(team ? &b->team : &b->model) = m->value;
+    }
+    return true;
+}
+
+static void take_budgets(struct side *s, struct scenario_inputs *in)
+{
+    const struct config *c = s->config;
+    s->budgets = spw_calloc((size_t)c->n_budgets + 1, sizeof *s->budgets);
+    for (int i = 0; i < c->n_budgets; i++) {
+        if (take_budget(&c->budget_rules[i], &s->budgets[in->n_budgets]))
+            in->n_budgets++;
+        else
+            fprintf(stderr,
+                    "spillway simulate: budget %s is left out: traces know teams and models by name, nothing else\n",
+                    c->budget_rules[i].name);
+    }
+    in->budgets = s->budgets;
+}
+
 /* path: a configuration, whose scenario is beside it, or a scenario. */
 static enum rc load_side(struct side *s, const struct options *o, const char *path, struct error *e)
 {
@@ -130,6 +169,7 @@ static enum rc load_side(struct side *s, const struct options *o, const char *pa
                              "by simulate.scenario or --scenario FILE (docs/SIMULATE.md)",
                              path);
         take_config(s, &in);
+        take_budgets(s, &in);
     }
     in.seed = o->seed_given ? &seed : NULL;
     if (rc == RC_OK)
@@ -169,6 +209,7 @@ static void free_side(struct side *s)
 {
     scenario_free(s->scenario);
     free(s->nodes);
+    free(s->budgets);
     config_free(s->config);
 }
 
@@ -356,7 +397,9 @@ static enum rc run_all(struct run *r, struct error *e)
         struct sim_scenario *s = scenario_sim(r->sides[i].scenario);
         if (s->start_unix_s < 0)
             s->start_unix_s = start;
-        rc = sim_check(s, e);
+        rc = scenario_find_teams(r->sides[i].scenario, r->trace, e);
+        if (rc == RC_OK)
+            rc = sim_check(s, e);
         if (rc == RC_OK)
             rc = run_one(r, s, s->name, e);
     }

@@ -334,6 +334,28 @@ static void put_teams(struct page *p, const struct report *rep, const struct sim
     put(p, "</table></div>\n");
 }
 
+static void put_budgets(struct page *p, const struct sim_result *r)
+{
+    if (r->n_budgets == 0)
+        return;
+    put(p, "<h2>Budgets</h2>\n<div class=scroll><table><tr><th>budget<th>hard limit<th>spent<th>periods<th>soft limit "
+           "reached<th>hard limit reached<th>refused<th>cut<th>kept local<th>as batch<th>downgraded<th>queued\n");
+    for (int i = 0; i < r->n_budgets; i++) {
+        const struct sim_budget_result *b = &r->budgets[i];
+        put(p, "<tr><td>");
+        put_text(p, b->name);
+        if (b->limit.v == BUDGET_UNLIMITED)
+            put(p, "<td>-");
+        else
+            put(p, "<td>%.2f", (double)b->limit.v / 1e12);
+        put(p, "<td>%.2f<td>%lld<td>%lld<td>%lld<td>%lld<td>%lld<td>%lld<td>%lld<td>%lld<td>%lld\n",
+            report_dollars(b->spent), (long long)b->periods, (long long)b->soft, (long long)b->hard,
+            (long long)b->refused, (long long)b->cut, (long long)b->kept_local, (long long)b->demoted,
+            (long long)b->downgraded, (long long)b->queued);
+    }
+    put(p, "</table></div>\n");
+}
+
 /* --- the page ------------------------------------------------------------------------------------------------------------------ */
 
 static void put_first(struct page *p, const struct report *rep)
@@ -369,6 +391,7 @@ static void put_first(struct page *p, const struct report *rep)
     put_ttft(p, &f->ttft_us);
     put(p, "<h2>Teams</h2>\n");
     put_teams(p, rep, r);
+    put_budgets(p, r);
     free(f);
 }
 

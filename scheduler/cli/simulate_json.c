@@ -152,6 +152,36 @@ static void teams(struct json_writer *w, const struct report *p, const struct si
     json_close(w, ']');
 }
 
+static void budgets(struct json_writer *w, const struct sim_result *r)
+{
+    json_open(w, "budgets", '[');
+    for (int i = 0; i < r->n_budgets; i++) {
+        const struct sim_budget_result *b = &r->budgets[i];
+        json_open(w, NULL, '{');
+        json_string(w, "budget", b->name);
+        if (b->limit.v == BUDGET_UNLIMITED)
+            json_null(w, "hard_usd");
+        else
+            money(w, "hard_usd", (struct pusd_sum){b->limit.v});
+        money(w, "spent_usd", b->spent);
+        json_int(w, "periods", b->periods);
+        json_int(w, "soft_reached", b->soft);
+        json_int(w, "hard_reached", b->hard);
+        if (b->first_hard_us < 0)
+            json_null(w, "first_hard_us");
+        else
+            json_int(w, "first_hard_us", b->first_hard_us);
+        json_int(w, "refused", b->refused);
+        json_int(w, "cut", b->cut);
+        json_int(w, "kept_local", b->kept_local);
+        json_int(w, "as_batch", b->demoted);
+        json_int(w, "downgraded", b->downgraded);
+        json_int(w, "queued", b->queued);
+        json_close(w, '}');
+    }
+    json_close(w, ']');
+}
+
 static void samples(struct json_writer *w, const struct sim_result *r)
 {
     char hour[48];
@@ -221,6 +251,7 @@ static void column(struct json_writer *w, const struct report *p, const struct r
         summary(w, &c->result);
         providers(w, &c->result);
         teams(w, p, &c->result);
+        budgets(w, &c->result);
         routes(w, &c->result);
         bills(w, &c->result);
         samples(w, &c->result);

@@ -322,6 +322,50 @@ static void print_teams(const struct report *p, const struct sim_result *r, FILE
         fprintf(out, "... and %d more; --format json has all\n", all - n);
 }
 
+static void amount_cell(struct cli_table *t, struct pusd limit)
+{
+    if (limit.v == BUDGET_UNLIMITED)
+        cli_table_add(t, "-");
+    else
+        cell(t, "%.2f", (double)limit.v / 1e12);
+}
+
+static void print_budgets(const struct sim_result *r, FILE *out)
+{
+    static const struct cli_column columns[] = {
+        {"BUDGET", CLI_LEFT},    {"HARD", CLI_RIGHT},       {"SPENT", CLI_RIGHT},       {"PERIODS", CLI_RIGHT},
+        {"SOFT HIT", CLI_RIGHT}, {"HARD HIT", CLI_RIGHT},   {"FIRST AFTER", CLI_RIGHT}, {"REFUSED", CLI_RIGHT},
+        {"CUT", CLI_RIGHT},      {"KEPT LOCAL", CLI_RIGHT}, {"AS BATCH", CLI_RIGHT},    {"DOWNGRADED", CLI_RIGHT},
+        {"QUEUED", CLI_RIGHT}};
+    struct cli_table t;
+
+    if (r->n_budgets == 0)
+        return;
+    fputc('\n', out);
+    cli_table_init(&t, columns, 13);
+    for (int i = 0; i < r->n_budgets; i++) {
+        const struct sim_budget_result *b = &r->budgets[i];
+        cli_table_add(&t, b->name);
+        amount_cell(&t, b->limit);
+        cell(&t, "%.2f", report_dollars(b->spent));
+        cell(&t, "%lld", (long long)b->periods);
+        cell(&t, "%lld", (long long)b->soft);
+        cell(&t, "%lld", (long long)b->hard);
+        if (b->first_hard_us < 0)
+            cli_table_add(&t, "-");
+        else
+            cell(&t, "%.1f h", (double)b->first_hard_us / 3600e6);
+        cell(&t, "%lld", (long long)b->refused);
+        cell(&t, "%lld", (long long)b->cut);
+        cell(&t, "%lld", (long long)b->kept_local);
+        cell(&t, "%lld", (long long)b->demoted);
+        cell(&t, "%lld", (long long)b->downgraded);
+        cell(&t, "%lld", (long long)b->queued);
+    }
+    cli_table_print(&t, out);
+    cli_table_fini(&t);
+}
+
 void report_print(const struct report *p, FILE *out)
 {
     const struct sim_result *r = &p->columns[0].result;
@@ -339,6 +383,7 @@ void report_print(const struct report *p, FILE *out)
         print_machines(r, out);
         fprintf(out, "\n");
         print_teams(p, r, out);
+        print_budgets(r, out);
     }
     if (p->notes && p->notes[0])
         fprintf(out, "\n%s", p->notes);

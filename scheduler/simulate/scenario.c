@@ -139,6 +139,8 @@ static enum rc make(struct scenario *s, const struct scenario_inputs *in, struct
         rc = scenario_make_offers(s, in, e);
     if (rc == RC_OK)
         rc = scenario_make_apis(s, in, e);
+    if (rc == RC_OK)
+        rc = scenario_make_budgets(s, in, e);
     return rc == RC_OK ? make_traces(s, e) : rc;
 }
 

@@ -19,11 +19,21 @@ struct scenario_node {
     struct token_prices prices;
     int32_t watts;
 };
+/* A budget by names, as a configuration has it. What traces do not know of (users, keys, labels...) can't be simulated. */
+struct scenario_budget {
+    const char *name, *team, *model; /* NULL: all */
+    struct period_spec period;
+    struct pusd hard, soft, carry_max; /* BUDGET_UNLIMITED: none */
+    unsigned soft_actions, hard_actions;
+    const char *soft_model, *hard_model; /* of BUDGET_DOWNGRADE */
+};
 struct scenario_inputs {
     const char *path;                                /* the scenario; needed */
     const char *prices, *spot, *power, *electricity; /* instead of what the scenario names; NULL: as it says */
     const struct scenario_node *nodes;               /* NULL, 0: there is no configuration */
     int n_nodes;
+    const struct scenario_budget *budgets; /* beside the scenario's own */
+    int n_budgets;
     const struct waiting_bounds *waiting; /* of a configuration: [WAITING_CLASSES]; NULL: as the scenario says */
     const uint64_t *seed;                 /* NULL: as the scenario says */
 };
@@ -35,6 +45,8 @@ void scenario_free(struct scenario *s); /* NULL is fine */
 struct sim_scenario *scenario_sim(struct scenario *s);
 /* The traces that the file names, for trace_open(); n 0: none. Paths are made good: relative ones start at the file's folder. */
 const struct trace_file *scenario_traces(const struct scenario *s, int *n);
+/* Teams of budgets have numbers once the trace is open that they come from. */
+enum rc scenario_find_teams(struct scenario *s, struct trace *t, struct error *e) SPW_MUST_USE;
 int64_t scenario_span_us(const struct scenario *s); /* `span`, or 0 */
 /* A text on what was left out of the tables, for people; "" if nothing. */
 const char *scenario_notes(const struct scenario *s);

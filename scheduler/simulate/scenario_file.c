@@ -20,6 +20,7 @@ static const char *const objectives[] = {"cost", "latency", "energy", "balanced"
 static const char *const signals[] = {"tokens", "qps", NULL}; /* enum forecast_signal */
 static const char *const markets[] = {"on_prem", "spot", "on_demand", NULL};
 static const char *const picks[] = {"cheapest", "median", NULL};
+static const char *const periods[] = {"hour", "day", "week", "month", NULL}; /* enum period_kind */
 static const char *const routings[] = {"policy", "round_robin", NULL};
 
 static const struct file_trace trace_defaults = {.factor = 1};
@@ -208,6 +209,13 @@ static const struct field availability_fields[] = {
 };
 TABLE(availability_table, availability_fields, file_availability);
 
+static const struct field charge_fields[] = {
+    KEY("input", FIELD_PRICE, file_charge, input),
+    KEY("cached_input", FIELD_PRICE, file_charge, cached_input),
+    KEY("output", FIELD_PRICE, file_charge, output),
+};
+TABLE(charge_table, charge_fields, file_charge);
+
 static const struct field offer_fields[] = {
     KEY("provider", FIELD_TEXT, file_offer, provider, .required = true),
     KEY("zone", FIELD_TEXT, file_offer, zone),
@@ -228,6 +236,7 @@ static const struct field offer_fields[] = {
     KEY("losses_per_hour", FIELD_DOUBLE, file_offer, losses_per_hour, .lo = 0, .hi = 1000),
     KEY("purchase", FIELD_DOLLARS, file_offer, purchase),
     KEY("life_years", FIELD_DOUBLE, file_offer, life_years, .lo = 0.1, .hi = 100),
+    KEY("charge", FIELD_MAP, file_offer, charge, .nested = &charge_table),
 };
 static const struct file_offer offer_defaults = {
     .domain = -1,
@@ -273,6 +282,20 @@ static const struct file_api api_defaults = {
     .input = {-1}, .cached_input = {-1}, .output = {-1}, .ttft_us = 400000, .tpot_us = 20000, .spread = 0.5};
 TABLE_WITH(api_table, api_fields, file_api, &api_defaults);
 
+static const struct field budget_fields[] = {
+    KEY("name", FIELD_TEXT, file_budget, name, .required = true),
+    KEY("match", FIELD_TEXTS, file_budget, match),
+    KEY("period", FIELD_CHOICE, file_budget, period, .words = periods),
+    KEY("start", FIELD_TIME, file_budget, start_s),
+    KEY("hard", FIELD_TEXT, file_budget, hard),
+    KEY("soft", FIELD_TEXT, file_budget, soft),
+    KEY("carry_over", FIELD_TEXT, file_budget, carry_over),
+    KEY("soft_actions", FIELD_TEXTS, file_budget, soft_actions),
+    KEY("hard_actions", FIELD_TEXTS, file_budget, hard_actions),
+};
+static const struct file_budget budget_defaults = {.period = PERIOD_MONTH, .start_s = -1};
+TABLE_WITH(budget_table, budget_fields, file_budget, &budget_defaults);
+
 static const struct field file_fields[] = {
     KEY("scenario", FIELD_TEXT, scenario_file, name, .required = true),
     KEY("start", FIELD_TIME, scenario_file, start_s),
@@ -292,6 +315,7 @@ static const struct field file_fields[] = {
     KEY("offers", FIELD_LIST, scenario_file, offers, .nested = &offer_table),
     KEY("sites", FIELD_LIST, scenario_file, sites, .nested = &site_table),
     KEY("apis", FIELD_LIST, scenario_file, apis, .nested = &api_table),
+    KEY("budgets", FIELD_LIST, scenario_file, budgets, .nested = &budget_table),
 };
 TABLE(file_table, file_fields, scenario_file);
 

@@ -96,6 +96,10 @@ struct file_availability {
     int64_t offset_us;
     int line;
 };
+struct file_charge { /* dollars per million tokens */
+    struct price input, cached_input, output;
+    int line;
+};
 struct file_offer {
     const char *provider, *zone, *type, *site;
     int32_t market, domain, nodes_max, running, asleep;
@@ -106,6 +110,7 @@ struct file_offer {
     int64_t boot_us, notice_us, billing_min_us;
     double losses_per_hour, life_years;
     struct pusd purchase;
+    struct file_charge charge;
     int line;
 };
 struct file_site {
@@ -123,11 +128,18 @@ struct file_api {
     double spread;
     int line;
 };
+struct file_budget {
+    const char *name, *hard, *soft, *carry_over;
+    struct field_list match, soft_actions, hard_actions; /* of const char * */
+    int32_t period;                                      /* enum period_kind */
+    int64_t start_s;                                     /* -1: midnight, the first, Monday */
+    int line;
+};
 struct scenario_file {
     const char *name, *prices, *spot, *power, *electricity;
     int64_t start_s, span_us, measure_from_us, until_us;
     int32_t seed, nodes_max, routing;
-    struct field_list traces, models, types, offers, sites, apis;
+    struct field_list traces, models, types, offers, sites, apis, budgets;
     int line;
 };
 
@@ -163,5 +175,7 @@ enum rc scenario_make_types(struct scenario *s, struct error *e) SPW_MUST_USE;
 enum rc scenario_make_sites(struct scenario *s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;
 enum rc scenario_make_offers(struct scenario *s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;
 enum rc scenario_make_apis(struct scenario *s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;
+enum rc scenario_make_budgets(struct scenario *s, const struct scenario_inputs *in,
+                              struct error *e) SPW_MUST_USE; /* scenario_budgets.c */
 
 #endif

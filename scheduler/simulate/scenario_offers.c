@@ -139,7 +139,8 @@ static enum rc make_offer(struct scenario *s, const struct scenario_inputs *in, 
                             .losses_per_hour = f->losses_per_hour,
                             .running = f->running,
                             .asleep = f->asleep,
-                            .purchase_hour = write_off(f)};
+                            .purchase_hour = write_off(f),
+                            .charge = {f->charge.input, f->charge.cached_input, f->charge.output}};
     enum rc rc = find_named(s, f, o, e);
     if (rc == RC_OK)
         rc = take_nodes(s, in, f, o, e);

@@ -82,7 +82,8 @@ static void sources_init(struct sim *x)
     x->at_plans = x->at_rooms + s->n_models;
     x->at_power = x->at_plans + s->n_models; /* after the plans: they reckon capacities */
     x->at_samples = x->at_power + s->n_sites;
-    x->n_sources = x->at_samples + 1;
+    x->at_money = x->at_samples + 1;
+    x->n_sources = x->at_money + 1;
     event_queue_init(&x->queue, x->n_sources);
 }
 
@@ -111,8 +112,10 @@ static void happen(struct sim *x, int32_t source)
         sim_plan_event(x, source - x->at_plans);
     } else if (source < x->at_samples) {
         sim_power_event(x, source - x->at_power);
-    } else {
+    } else if (source < x->at_money) {
         sample_event(x);
+    } else {
+        sim_money_event(x);
     }
 }
 

@@ -136,14 +136,14 @@ struct sim_api {
     double spread;            /* sd / mean of both, lognormal; 0: always the same */
 };
 
-/* What may be spent by our price list (sim_offer.charge, sim_api.prices). Actions are enum budget_action's: soft ones
- * NOTIFY,
- * PREFER_LOCAL, LOCAL_ONLY, QUEUE (as batch) and DENY; hard ones LOCAL_ONLY, else the request is refused (QUEUE too:
- * nobody
- * here gives budgets back). */
+/* What may be spent by our price list (sim_offer.charge, sim_api.prices). Actions are enum budget_action's and do what they
+ * do in the daemon: soft ones NOTIFY, PREFER_LOCAL, LOCAL_ONLY, DOWNGRADE, QUEUE (as batch) and DENY; hard ones, in this
+ * order, LOCAL_ONLY, DOWNGRADE, QUEUE (until the next period, as long as batch may wait), else the request is refused. */
 struct sim_budget {
     const char *name;
-    int32_t team, model; /* whose requests, for what; -1: all. At most BUDGET_SET_MAX may hold for one request */
+    const char *team_name;          /* whose requests; NULL: all. `team` follows from it once the trace is open */
+    int32_t team, model;            /* -1: all, for every model. At most BUDGET_SET_MAX may hold for one request */
+    int32_t soft_model, hard_model; /* of DOWNGRADE */
     struct period_spec period;
     struct pusd hard, soft; /* BUDGET_UNLIMITED: none */
     struct pusd carry_max;
@@ -247,9 +247,11 @@ struct sim_team_result {
 };
 struct sim_budget_result {
     const char *name;
+    struct pusd limit;           /* hard, of a period; BUDGET_UNLIMITED: none */
     int64_t periods, soft, hard; /* periods begun; in which the limit was reached */
     int64_t refused, cut;        /* requests that did not fit; answers that ended early */
     int64_t kept_local, demoted; /* sent to own machines alone, treated as batch: by an action */
+    int64_t downgraded, queued;  /* answered by another model; waited for the next period */
     struct pusd_sum spent;
     int64_t first_hard_us; /* -1: never */
     bool overspent;

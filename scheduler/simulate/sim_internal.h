@@ -44,9 +44,10 @@ struct sim_live {            /* one that has come and has not ended */
     int32_t node;   /* -1: waits */
     int32_t waiter; /* -1: does not wait */
     uint32_t team;
-    uint16_t model;
+    uint16_t model, asked; /* that serves it; that it came for, under which it is counted */
     uint8_t class;
     bool charged;                     /* taken from its budgets */
+    bool downgraded;                  /* by a budget: once */
     bool as_batch;                    /* a budget says so */
     bool local_only, measured, moved; /* moved: interrupted at least once */
     int64_t enter_us;                 /* the room */
@@ -63,6 +64,11 @@ struct sim_waiter {
 static inline struct sim_waiter *sim_waiter_of(const struct waiter *w)
 {
     return (struct sim_waiter *)(void *)((char *)(uintptr_t)w - offsetof(struct sim_waiter, w));
+}
+
+static inline struct sim_waiter *sim_waiter_until(const struct heap_place *p)
+{
+    return (struct sim_waiter *)(void *)((char *)(uintptr_t)p - offsetof(struct sim_waiter, by_until));
 }
 
 /* --- nodes
@@ -162,7 +168,8 @@ struct sim {
     int64_t now_us;
     uint64_t random;
     struct event_queue queue;
-    int32_t at_rooms, at_plans, at_offers, at_sites, at_power, at_samples, n_sources; /* first of each kind of source */
+    /* First of each kind of source. */
+    int32_t at_rooms, at_plans, at_offers, at_sites, at_power, at_samples, at_money, n_sources;
 
     struct node_spec *specs, *eco_specs; /* by type; owned, with mw */
     struct sim_node *nodes;              /* owned: nodes_max */
@@ -171,6 +178,7 @@ struct sim {
     struct sim_offer_state *offers;      /* owned */
     struct sim_model_state *models;      /* owned */
     struct sim_budget_state *budgets;    /* owned */
+    struct heap broke;                   /* waiters for the next period of a budget, by the time at which it is */
     struct sim_bill *api_bills;          /* in the result */
 
     struct sim_live *live; /* owned; parallel to jobs */
@@ -224,13 +232,23 @@ bool sim_batch_may(const struct sim_model_state *m); /* start one more of batch 
 void sim_serve_init(struct sim *x);
 void sim_serve_fini(struct sim *x);
 
+void sim_money_event(struct sim *x); /* a period begins for which somebody waits */
+
 /* sim_budget.c */
-enum sim_budget_verdict { SIM_BUDGET_OK, SIM_BUDGET_LOCAL, SIM_BUDGET_REFUSED };
-/* Actions of the budgets whose soft limit is reached. */
-unsigned sim_budget_soft(struct sim *x, const struct sim_live *l);
-/* Take what it comes to at these prices from all; its answer may become shorter. LOCAL: not here, but own machines may.
- * */
-enum sim_budget_verdict sim_budget_take(struct sim *x, struct sim_live *l, const struct token_prices *p);
+enum sim_budget_verdict {
+    SIM_BUDGET_OK,
+    SIM_BUDGET_LOCAL,     /* not here, but own machines may */
+    SIM_BUDGET_DOWNGRADE, /* another model may */
+    SIM_BUDGET_QUEUE,     /* in the next period */
+    SIM_BUDGET_REFUSED
+};
+/* Actions of the budgets whose soft limit is reached. *model: of DOWNGRADE; else -1. */
+unsigned sim_budget_soft(struct sim *x, const struct sim_live *l, int32_t *model);
+/* Take what it comes to at these prices from all; its answer may become shorter. local: by an own machine. *by: the budget
+ * that does not let it. */
+enum sim_budget_verdict sim_budget_take(struct sim *x, struct sim_live *l, const struct token_prices *p, bool local,
+                                        int32_t *by);
+int64_t sim_budget_next_us(const struct sim *x, int32_t budget); /* its next period */
 void sim_budget_init(struct sim *x);
 void sim_budget_fini(struct sim *x);
 

@@ -124,7 +124,8 @@ static void foresee(struct sim *x, int32_t model, int32_t site)
     for (int32_t i = 0; i < m->n_offers;
          i++) /* answers go on elsewhere: prompt and half of the answer are read again */
         if (x->s->offers[m->offers[i]].site == site)
-            g->move_mj = 1 + (int64_t)((m->prompt + m->output / 2) * (double)x->offers[m->offers[i]].rates.mj_per_input);
+            g->move_mj =
+                1 + (int64_t)((m->prompt + m->output / 2) * (double)x->offers[m->offers[i]].rates.mj_per_input);
 }
 
 static void set_eco(struct sim *x, struct sim_node *n, bool eco)

@@ -99,7 +99,7 @@ static void team_known(struct sim *x, uint32_t team)
 
 static struct sim_class_result *class_of(struct sim *x, const struct sim_live *l)
 {
-    return &x->models[l->model].out->of[l->class];
+    return &x->models[l->asked].out->of[l->class];
 }
 
 static bool in_slo(const struct sim_slo *s, const struct sim_live *l, int64_t ttft, double tpot)
@@ -133,7 +133,7 @@ static void account(struct sim *x, const struct sim_live *l, int64_t end_us, int
     hist_add(&c->e2e_us, end_us - l->at_us);
     if (l->output > 1)
         hist_add(&c->tpot_us, (int64_t)(tpot + 0.5));
-    if (l->class == WAITING_BATCH ? end_us <= l->due_us : in_slo(&x->s->models[l->model].slo, l, ttft, tpot))
+    if (l->class == WAITING_BATCH ? end_us <= l->due_us : in_slo(&x->s->models[l->asked].slo, l, ttft, tpot))
         c->in_slo++;
     if (b->api)
         c->by_api++;
@@ -216,19 +216,14 @@ static void serve_by_node(struct sim *x, int32_t live, int32_t node)
 static void room_clock(struct sim *x, int32_t model)
 {
     const struct heap_place *top = heap_top(&x->models[model].until);
-    const struct sim_waiter *w =
-        top ? (const struct sim_waiter *)(const void *)((const char *)top - offsetof(struct sim_waiter, by_until))
-            : NULL;
+    const struct sim_waiter *w = top ? sim_waiter_until(top) : NULL;
     /* Rooms think in nanoseconds; whoever is due within the microsecond goes at its end. */
     event_queue_set(&x->queue, x->at_rooms + model, w ? w->w.until_ns / 1000 + 1 : EVENT_NEVER);
 }
 
 static bool until_before(const struct heap_place *a, const struct heap_place *b)
 {
-    const struct sim_waiter *v =
-        (const struct sim_waiter *)(const void *)((const char *)a - offsetof(struct sim_waiter, by_until));
-    const struct sim_waiter *w =
-        (const struct sim_waiter *)(const void *)((const char *)b - offsetof(struct sim_waiter, by_until));
+    const struct sim_waiter *v = sim_waiter_until(a), *w = sim_waiter_until(b);
     return v->w.until_ns != w->w.until_ns ? v->w.until_ns < w->w.until_ns : v->self < w->self;
 }
 
@@ -289,8 +284,7 @@ void sim_expire(struct sim *x, int32_t model)
 {
     struct sim_model_state *m = &x->models[model];
     for (const struct heap_place *top; (top = heap_top(&m->until));) {
-        struct sim_waiter *w =
-            (struct sim_waiter *)(void *)((char *)(uintptr_t)top - offsetof(struct sim_waiter, by_until));
+        struct sim_waiter *w = sim_waiter_until(top);
         if (w->w.until_ns >= x->now_us * 1000)
             break;
         const int32_t live = w->live;
@@ -320,17 +314,19 @@ static bool fits(const struct waiter *w, void *arg)
            (w->class == WAITING_BATCH && m->batch_urgent && m->n_apis && w->reach == WAITING_ANYWHERE);
 }
 
-/* Soft limits that are reached change what it may have; false: it is refused. */
-static bool obey_soft(struct sim *x, struct sim_live *l, bool *local_first)
+enum placing { PLACED, REFUSED, MOVES, BROKE };
+
+/* Soft limits that are reached change what it may have. */
+static enum placing obey_soft(struct sim *x, struct sim_live *l, bool *local_first, int32_t *model)
 {
-    const unsigned actions = sim_budget_soft(x, l);
+    const unsigned actions = sim_budget_soft(x, l, model);
     if (actions & BUDGET_DENY)
-        return false;
+        return REFUSED;
     if (actions & BUDGET_LOCAL_ONLY)
         l->local_only = true;
     l->as_batch = actions & BUDGET_QUEUE;
     *local_first = actions & BUDGET_PREFER_LOCAL && !l->local_only;
-    return true;
+    return *model >= 0 ? MOVES : PLACED;
 }
 
 static struct sim_pick pick_for(struct sim *x, struct sim_live *l, bool local_first)
@@ -350,24 +346,33 @@ static const struct token_prices *prices_of(const struct sim *x, const struct si
     return p->api >= 0 ? &x->s->apis[p->api].prices : &x->s->offers[x->nodes[p->node].offer].charge;
 }
 
-/* Where it goes, paid for; false: its budgets refuse it. Nobody has a place: pick is nobody. */
-static bool place(struct sim *x, struct sim_live *l, struct sim_pick *pick)
+static enum sim_budget_verdict pay(struct sim *x, struct sim_live *l, const struct sim_pick *p, int32_t *by)
+{
+    const bool local = p->node >= 0 && sim_local(x, x->nodes[p->node].offer);
+    return sim_budget_take(x, l, prices_of(x, p), local, by);
+}
+
+/* Where it goes, paid for. Nobody has a place: pick is nobody. MOVES: to `model`, by a budget. BROKE: until `by` has money. */
+static enum placing place(struct sim *x, struct sim_live *l, struct sim_pick *pick, int32_t *model, int32_t *by)
 {
     bool local_first = false;
-    if (x->s->n_budgets && !obey_soft(x, l, &local_first))
-        return false;
+    const enum placing soft = x->s->n_budgets ? obey_soft(x, l, &local_first, model) : PLACED;
+    if (soft != PLACED)
+        return soft;
     *pick = pick_for(x, l, local_first);
     if (!x->s->n_budgets || (pick->node < 0 && pick->api < 0))
-        return true;
-    enum sim_budget_verdict v = sim_budget_take(x, l, prices_of(x, pick));
-    if (v == SIM_BUDGET_LOCAL && !l->local_only) {
+        return PLACED;
+    enum sim_budget_verdict v = pay(x, l, pick, by);
+    if (v == SIM_BUDGET_LOCAL) {
         l->local_only = true;
         *pick = pick_for(x, l, false);
         if (pick->node < 0)
-            return true;
-        v = sim_budget_take(x, l, prices_of(x, pick));
+            return PLACED;
+        v = pay(x, l, pick, by);
     }
-    return v == SIM_BUDGET_OK;
+    if (v == SIM_BUDGET_DOWNGRADE)
+        *model = x->s->budgets[*by].hard_model;
+    return v == SIM_BUDGET_OK ? PLACED : v == SIM_BUDGET_DOWNGRADE ? MOVES : v == SIM_BUDGET_QUEUE ? BROKE : REFUSED;
 }
 
 static void refuse_for_money(struct sim *x, int32_t live)
@@ -378,6 +383,73 @@ static void refuse_for_money(struct sim *x, int32_t live)
         class_of(x, l)->refused_budget++;
     }
     live_end(x, live);
+}
+
+static void dispatch(struct sim *x, int32_t live);
+
+/* It waits for the next period of a budget, as long as batch may wait; or it ends here. */
+static void wait_for_money(struct sim *x, int32_t live, int32_t budget)
+{
+    const struct sim_live *l = &x->live[live];
+    const int64_t bound_us = x->s->models[l->asked].waiting[WAITING_BATCH].wait_ns / 1000;
+    const int64_t until_us = sim_budget_next_us(x, budget);
+    if (until_us > l->at_us + bound_us || until_us > l->due_us) {
+        x->budgets[budget].out->refused++;
+        refuse_for_money(x, live);
+        return;
+    }
+    struct sim_waiter *w = waiter_new(x);
+    w->live = live;
+    w->w.until_ns = until_us * 1000;
+    x->n_waiting++;
+    heap_push(&x->broke, &w->by_until);
+    event_queue_set(&x->queue, x->at_money, sim_waiter_until(heap_top(&x->broke))->w.until_ns / 1000);
+}
+
+static void go_on(struct sim *x, int32_t live, enum placing placing, int32_t model, int32_t by)
+{
+    if (placing == REFUSED) {
+        refuse_for_money(x, live);
+    } else if (placing == BROKE) {
+        wait_for_money(x, live, by);
+    } else {
+        x->live[live].model = (uint16_t)model;
+        x->live[live].downgraded = true;
+        x->live[live].cached = 0; /* of the other model */
+        dispatch(x, live);
+    }
+}
+
+/* A node now, an API now, or the room. */
+static void dispatch(struct sim *x, int32_t live)
+{
+    struct sim_pick pick;
+    int32_t other, by;
+    const enum placing placing = place(x, &x->live[live], &pick, &other, &by);
+    if (placing != PLACED)
+        go_on(x, live, placing, other, by);
+    else if (pick.node >= 0)
+        serve_by_node(x, live, pick.node);
+    else if (pick.api >= 0)
+        serve_by_api(x, live, pick.api);
+    else
+        wait(x, live);
+}
+
+void sim_money_event(struct sim *x)
+{
+    for (struct heap_place *top; (top = heap_top(&x->broke));) {
+        struct sim_waiter *w = sim_waiter_until(top);
+        if (w->w.until_ns > x->now_us * 1000)
+            break;
+        const int32_t live = w->live;
+        heap_remove(&x->broke, top);
+        waiter_end(x, w);
+        x->n_waiting--;
+        dispatch(x, live);
+    }
+    const struct heap_place *next = heap_top(&x->broke);
+    event_queue_set(&x->queue, x->at_money, next ? sim_waiter_until(next)->w.until_ns / 1000 : EVENT_NEVER);
 }
 
 void sim_serve_waiting(struct sim *x, int32_t model)
@@ -395,11 +467,12 @@ void sim_serve_waiting(struct sim *x, int32_t model)
         struct sim_waiter *w = sim_waiter_of(best);
         const int32_t live = w->live;
         struct sim_pick pick;
-        const bool paid = place(x, &x->live[live], &pick);
-        if (!paid) {
+        int32_t other, by;
+        const enum placing placing = place(x, &x->live[live], &pick, &other, &by);
+        if (placing != PLACED) {
             waiting_leave(&m->room, best);
             leave_room(x, w);
-            refuse_for_money(x, live);
+            go_on(x, live, placing, other, by);
             moved = true;
             continue;
         }
@@ -421,20 +494,6 @@ void sim_serve_waiting(struct sim *x, int32_t model)
     m->serving = false;
     if (moved)
         room_clock(x, model);
-}
-
-/* A node now, an API now, or the room. */
-static void dispatch(struct sim *x, int32_t live)
-{
-    struct sim_pick pick;
-    if (!place(x, &x->live[live], &pick))
-        refuse_for_money(x, live);
-    else if (pick.node >= 0)
-        serve_by_node(x, live, pick.node);
-    else if (pick.api >= 0)
-        serve_by_api(x, live, pick.api);
-    else
-        wait(x, live);
 }
 
 /* --- events
@@ -465,6 +524,7 @@ void sim_arrive(struct sim *x, const struct sim_request *r)
         .waiter = -1,
         .team = r->team,
         .model = (uint16_t)r->model,
+        .asked = (uint16_t)r->model,
         .class = r->batch ? WAITING_BATCH : WAITING_INTERACTIVE,
         .local_only = r->local_only,
         .measured = r->at_us >= x->s->measure_from_us,
@@ -503,7 +563,7 @@ void sim_node_event(struct sim *x, int32_t node)
         sim_route_ended(x, l, x->jobs[job].output);
         use(x, l, n->offer, x->jobs[job].fresh, x->jobs[job].output);
         if (l->moved && l->said && l->measured)
-            x->models[l->model].out->continued++;
+            x->models[l->asked].out->continued++;
         struct sim_model_state *m = &x->models[l->model];
         const double held_s = (double)(x->now_us - l->at_us) / (double)SIM_US_PER_S;
         m->hold_s += (held_s - m->hold_s) * (m->hold_s > 0 ? 1 / MEAN_OVER : 1);
@@ -554,6 +614,7 @@ void sim_drop_all(struct sim *x, int32_t node)
 
 void sim_serve_init(struct sim *x)
 {
+    heap_init(&x->broke, until_before);
     x->live_free = x->waiter_free = -1;
     for (int32_t i = 0; i < x->s->n_models; i++) {
         struct sim_model_state *m = &x->models[i];
@@ -571,14 +632,14 @@ void sim_serve_fini(struct sim *x)
     for (int32_t i = 0; i < x->s->n_models; i++) {
         struct sim_model_state *m = &x->models[i];
         for (const struct heap_place *top; (top = heap_top(&m->until));) { /* the run ended early */
-            struct sim_waiter *w =
-                (struct sim_waiter *)(void *)((char *)(uintptr_t)top - offsetof(struct sim_waiter, by_until));
+            struct sim_waiter *w = sim_waiter_until(top);
             waiting_leave(&m->room, &w->w);
             leave_room(x, w);
         }
         heap_fini(&m->until);
         waiting_fini(&m->room);
     }
+    heap_fini(&x->broke);
     for (int32_t i = 0; i < x->n_chunks; i++)
         free(x->waiters[i]);
     for (int32_t i = 0; i < x->n_old_names; i++)

@@ -206,6 +206,53 @@ def published_traces_run(args):
             assert r["trace"]["requests"] > 500 and r["scenarios"][0]["done"] > 0, r["trace"]
 
 
+BUDGETS = """
+scenario: budgets
+start: 2024-01-01T00:00:00Z
+models:
+  - {name: big, batch: {max: 100000, wait: 2h}}
+  - {name: tiny}
+apis:
+  - {provider: dear, model: big, input: 1, output: 4}
+  - {provider: cheap, model: tiny, input: 0.1, output: 0.2}
+budgets:
+  - {name: all, period: day, hard: 100, soft: 10%}
+  - {name: chat, match: [team=chat, model=big], period: hour, hard: 0.4, hard_actions: [ACTION]}
+"""
+
+
+def budgets_are_kept(args):
+    """The same requests under each action of a hard limit: nothing beyond it is spent, and each does what it says."""
+    with World(args.build) as w:
+        rows = [f"{i * 1.8:.1f},500,200,{'chat' if i % 2 else 'search'}\n" for i in range(4000)]  # two hours
+        w.write("two.csv", "at_s,prompt_tokens,output_tokens,team\n" + "".join(rows))
+        flags, got = ("--config", "b.yaml", "--trace", "two.csv", "--baselines", "none"), {}
+        for action in ("deny", "queue", '"downgrade: tiny"'):
+            w.write("b.yaml", BUDGETS.replace("ACTION", action))
+            r = w.json(*flags)["scenarios"][0]
+            assert r["done"] + r["refused"] + r["expired"] == 4000, r
+            every, chat = r["budgets"]
+            assert float(chat["spent_usd"]) <= 0.4 * chat["periods"] and chat["hard_reached"] >= 1, chat
+            assert every["refused"] == every["hard_reached"] == every["soft_reached"] == 0, every
+            got[action] = r
+        # 500 + 200 tokens come to $0.0013: 307 of 1000 an hour fit, and the beginning of one more
+        deny, queue, down = (got[a] for a in ("deny", "queue", '"downgrade: tiny"'))
+        assert deny["budgets"][1]["refused"] == deny["refused"] == 2 * (1000 - 308), deny["budgets"][1]
+        assert queue["budgets"][1]["queued"] > 300 and queue["done"] > deny["done"], queue["budgets"][1]
+        assert queue["budgets"][1]["periods"] >= 3 and queue["budgets"][1]["refused"] == queue["refused"]
+        assert down["budgets"][1]["downgraded"] >= 1000 and down["refused"] < deny["refused"], down["budgets"][1]
+        assert {b["what"]: b["requests"] for b in down["machines"]}["tiny"] >= 1000, down["machines"]
+        table = w.run(*flags)
+        assert re.search(r"^BUDGET +HARD +SPENT", table, re.M) and re.search(r"^chat +0\.40", table, re.M), table
+        assert "<h2>Budgets</h2>" in w.run(*flags, "--format", "html")
+        for wrong, told in (("hard: 1, match: [user=ann]", "team=NAME"), ("hard: much", "hard: "),
+                            ('hard: 1, hard_actions: ["downgrade: none"]', "model none"), ("soft: 80%", "share"),
+                            ("match: [team=a]", "give hard")):
+            w.write("b.yaml", BUDGETS.split("budgets:\n")[0] + "budgets:\n  - {name: x, " + wrong + "}\n")
+            err = w.run(*flags, rc=2)
+            assert "b.yaml:11: " in err and told in err, err
+
+
 main(__doc__, [says_what_a_load_would_have_cost, the_same_seed_says_the_same, compares_scenarios_side_by_side,
-               demand_may_be_counted_in_requests, the_page_needs_nothing_else, own_ledger_is_a_trace,
+               demand_may_be_counted_in_requests, budgets_are_kept, the_page_needs_nothing_else, own_ledger_is_a_trace,
                mistakes_are_named_with_their_place, published_traces_run])
