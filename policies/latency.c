@@ -7,13 +7,23 @@ double normal_below(double z)
     return 0.5 * erfc(-z * M_SQRT1_2);
 }
 
+static double side(const struct latency *t, double over)
+{
+    return over < 0 && t->log_sd_below > 0 ? t->log_sd_below : t->log_sd;
+}
+
 double latency_within(struct latency t, double limit_us)
 {
     if (limit_us <= 0)
         return 0;
     if (t.median_us <= 0)
         return 1;
-    return t.log_sd > 0 ? normal_below(log(limit_us / t.median_us) / t.log_sd) : limit_us >= t.median_us;
+    const double over = log(limit_us / t.median_us);
+    const double sd = side(&t, over);
+    const double usual = sd > 0 ? normal_below(over / sd) : over >= 0;
+    if (!(t.odd > 0))
+        return usual;
+    return usual * (1 - t.odd) + (over > 0 && t.odd_log > 0 ? -expm1(-over / t.odd_log) * t.odd : 0);
 }
 
 /* Acklam's rational approximation of the normal quantile, |relative error| < 1.15e-9. */
@@ -41,10 +51,14 @@ double normal_quantile(double p)
 
 double latency_quantile(struct latency t, double p)
 {
-    return t.median_us * exp(t.log_sd * normal_quantile(p));
+    return t.median_us * exp(side(&t, p - 0.5) * normal_quantile(p));
 }
 
+/* Of each half by itself: E[exp(sd |Z|)] = 2 exp(sd^2 / 2) P(Z <= sd). */
 double latency_mean(struct latency t)
 {
-    return t.median_us * exp(t.log_sd * t.log_sd / 2);
+    const double up = t.log_sd, down = side(&t, -1);
+    if (up == down)
+        return t.median_us * exp(up * up / 2);
+    return t.median_us * (exp(up * up / 2) * normal_below(up) + exp(down * down / 2) * normal_below(-down));
 }

@@ -5,12 +5,15 @@
 double normal_below(double z);    /* P(Z <= z) of the standard normal distribution */
 double normal_quantile(double p); /* its inverse, 0 < p < 1 */
 
-/* ln T is normal with mean ln median_us and this standard deviation. */
+/* ln T is a two-piece normal: median ln median_us, this standard deviation above it, and that one below (0: the same; John
+ * 1982), because what is foreseen is often a bound that is seldom passed and often undercut. But for the share `odd`, whose
+ * ln T is exponential above the median's with mean odd_log: stalls, which a normal distribution would not have in a
+ * thousand years. */
 struct latency {
-    double median_us, log_sd;
+    double median_us, log_sd, log_sd_below, odd, odd_log;
 };
 double latency_within(struct latency t, double limit_us); /* P(T <= limit), 0..1 */
-double latency_quantile(struct latency t, double p);      /* 0 < p < 1 */
+double latency_quantile(struct latency t, double p);      /* 0 < p < 1; of those that are not odd */
 double latency_mean(struct latency t);
 
 #endif

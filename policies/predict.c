@@ -1,19 +1,28 @@
 #include "policies/predict.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define FORGET        0.995 /* per observation: the last 200 count */
 #define MOVING        (1.0 / 24)
-#define SD_KNOWN      0.35 /* of ln T, to begin with: calibrated; guessed */
+#define MOVING_FAST   (1.0 / 6) /* once IN_A_ROW surprises say that it has changed */
+#define IN_A_ROW      3
+#define SD_KNOWN      0.2  /* of ln T, to begin with: calibrated; guessed */
+#define SD_CURVE      0.02 /* of long prompts, that a curve was fitted to */
 #define SD_GUESSED    1.0
 #define SD_LEAST      0.02
 #define SD_MOST       2.0
-#define SURPRISE_MOST 3.0 /* of one observation, in ln: one stall is not the rule */
+#define SURPRISE_MOST 3.0         /* of one observation, in ln */
+#define SURPRISED     3.0         /* spreads */
+#define ODD_MOVING    (1.0 / 256) /* stalls are seldom: their share is a mean over more */
 #define HOLD_KNOWN    0.05 /* observations that the prior counts as: coefficients are thought right within a half or so, */
-#define HOLD_GUESSED  0.0008 /* or within a factor of five */
-#define PART_MOST     1e6    /* of one coefficient in one observation, by what was seen */
-#define SOLVE_ALL     32     /* observations; after these every SOLVE_EVERY-th changes the line */
+#define HOLD_GUESSED  0.0008  /* or within a factor of five */
+#define PART_MOST     1e6     /* of one coefficient in one observation, by what was seen */
+#define FIRST_SIZE_US 50000.0 /* expected times up to here are of the first class */
+#define SIZE_FACTOR   4.0
+#define SEEN_ENOUGH   12 /* observations: from then on its spread is believed */
+#define SOLVE_ALL     32 /* observations; after these every SOLVE_EVERY-th changes the line */
 #define SOLVE_EVERY   4
 
 static const struct node_curve guessed = {
@@ -21,11 +30,29 @@ static const struct node_curve guessed = {
 
 /* ---- one line --------------------------------------------------------------------------------------------------- */
 
+static double within(double v, double most)
+{
+    return fmin(fmax(v, -most), most);
+}
+
 static double spread(double log_variance)
 {
     return fmin(fmax(sqrt(log_variance), SD_LEAST), SD_MOST);
 }
 
+static struct predict_error error_of(double sd)
+{
+    const double began = spread(sd * sd);
+    return (struct predict_error){.above = sd * sd,
+                                  .below = sd * sd,
+                                  .odd_log = 1,
+                                  .scale = 1,
+                                  .sd_above = began,
+                                  .sd_below = began,
+                                  .began_sd = began};
+}
+
+/* A measured curve is right for long prompts, and short ones are delayed by this and that. */
 static void fit_init(struct predict_fit *f, int n, const double *at, bool known, double log_sd)
 {
     memset(f, 0, sizeof *f);
@@ -39,9 +66,11 @@ static void fit_init(struct predict_fit *f, int n, const double *at, bool known,
         f->right[i] = f->hold * f->began[i] / f->unit[i];
     }
     double sd = log_sd > 0 ? log_sd : known ? SD_KNOWN : SD_GUESSED;
-    f->log_variance = sd * sd;
-    f->scale = 1;
-    f->sd = spread(f->log_variance);
+    f->fixed = known;
+    f->all = error_of(sd);
+    for (int i = 0; i < PREDICT_SIZES; i++) {
+        f->sized[i] = error_of(known && !(log_sd > 0) ? fmax(ldexp(sd, -i), SD_CURVE) : sd);
+    }
 }
 
 static double line_at(const struct predict_fit *f, const double *x)
@@ -52,9 +81,35 @@ static double line_at(const struct predict_fit *f, const double *x)
     return y > 1 ? y : 1;
 }
 
-static struct latency latency_of(const struct predict_fit *f, const double *x)
+static int size_of(double us)
 {
-    return (struct latency){line_at(f, x) * f->scale, f->sd};
+    int i = 0;
+    for (double most = FIRST_SIZE_US; i < PREDICT_SIZES - 1 && us > most; most *= SIZE_FACTOR)
+        i++;
+    return i;
+}
+
+static const struct predict_error *error_at(const struct predict_fit *f, double line_us)
+{
+    const struct predict_error *e = &f->sized[size_of(line_us)];
+    return f->fixed ? e : &f->all; /* a line that is learned follows sizes itself */
+}
+
+static struct latency latency_of(const struct predict_fit *f, const double *x, double trust)
+{
+    const double line = line_at(f, x);
+    const struct predict_error *e = error_at(f, line);
+    struct latency t = {.median_us = line * e->scale,
+                        .log_sd = e->sd_above,
+                        .log_sd_below = e->sd_below,
+                        .odd = e->odd,
+                        .odd_log = e->odd_log};
+    if (trust < 1) {
+        t.median_us *= exp(-e->log_offset * (1 - trust));
+        t.log_sd = fmin(e->sd_above, e->began_sd + fmax(0, e->sd_above - e->began_sd) * trust);
+        t.odd *= trust;
+    }
+    return t;
 }
 
 /* square * c = right for the coefficients that are in; the others are 0. By Cholesky's way: square is positive definite, since
@@ -130,26 +185,64 @@ static void learn_line(struct predict_fit *f, const double *x, double us)
         set_line(f);
 }
 
+/* How much of a surprise is believed: as much as is usual on its side, and of more the more often it comes in a row. */
+static double believed(struct predict_error *e, double surprise)
+{
+    const double usual = SURPRISED * (surprise > 0 ? e->sd_above : e->sd_below);
+    const bool odd = fabs(surprise) > usual, late = odd && surprise > 0;
+    e->odd += ODD_MOVING * (late - e->odd);
+    if (late)
+        e->odd_log += MOVING * (surprise - e->odd_log);
+    if (!odd)
+        e->run = 0;
+    else if (late)
+        e->run = e->run > 0 ? e->run + 1 : 1;
+    else
+        e->run = e->run < 0 ? e->run - 1 : -1;
+    const int again = abs(e->run) - 1;
+    return within(surprise, again > 0 ? ldexp(usual, again < 20 ? again : 20) : usual);
+}
+
+/* taken: what the line has taken over of the surprise, which is no offset any more. The offset is to be the median: it is
+ * pulled by no surprise more than by a usual one, unless they come in a row. */
+static void learn_error(struct predict_error *e, double surprise, double taken)
+{
+    /* The first ones count for more, so that a guess is soon forgotten. */
+    const double often = abs(e->run) >= IN_A_ROW ? MOVING_FAST : MOVING;
+    const double part = fmax(often, 1.0 / (e->seen + 2.0)), usual = (e->sd_above + e->sd_below) / 2;
+    const bool in_a_row = abs(e->run) > 1 || e->seen < 2 * SEEN_ENOUGH;
+    double *variance = surprise > 0 ? &e->above : &e->below;
+    e->seen += e->seen < INT32_MAX;
+    e->log_offset =
+        within(e->log_offset + part * (in_a_row ? surprise : within(surprise, usual)) - taken, SURPRISE_MOST);
+    *variance += part * (surprise * surprise - *variance);
+    e->scale = exp(e->log_offset);
+    e->sd_above = spread(e->above);
+    e->sd_below = spread(e->below);
+}
+
+static double surprise_at(const struct predict_error *e, double line_us, double us)
+{
+    return within(log(us / (line_us * e->scale)), SURPRISE_MOST);
+}
+
 static void learn(struct predict_fit *f, const double *x, double us)
 {
     if (!(us > 0) || !isfinite(us))
         return;
-    struct latency was = latency_of(f, x);
-    int tenth = (int)(latency_within(was, us) * PREDICT_TENTHS);
+    const struct latency was = latency_of(f, x, 1);
+    const int tenth = (int)(latency_within(was, us) * PREDICT_TENTHS);
     f->tenths[tenth < PREDICT_TENTHS ? tenth : PREDICT_TENTHS - 1]++;
     f->observed++;
-    double surprise = log(us / was.median_us);
-    surprise = fmin(fmax(surprise, -SURPRISE_MOST), SURPRISE_MOST);
-    /* The first ones count for more, so that a guess is soon forgotten. */
-    double part = fmax(MOVING, 1.0 / (double)(f->observed + 1));
-    double before = line_at(f, x);
-    learn_line(f, x, was.median_us * exp(surprise));
-    /* What the line has taken over of the surprise is no offset any more. */
-    f->log_offset += part * surprise - log(line_at(f, x) / before);
-    f->log_offset = fmin(fmax(f->log_offset, -SURPRISE_MOST), SURPRISE_MOST);
-    f->log_variance += part * (surprise * surprise - f->log_variance);
-    f->scale = exp(f->log_offset);
-    f->sd = spread(f->log_variance);
+    const double line = line_at(f, x);
+    struct predict_error *sized = &f->sized[size_of(line)];
+    const double all = believed(&f->all, surprise_at(&f->all, line, us)),
+                 here = believed(sized, surprise_at(sized, line, us));
+    if (!f->fixed)
+        learn_line(f, x, line * f->all.scale * exp(all));
+    const double taken = f->fixed ? 0 : log(line_at(f, x) / line);
+    learn_error(&f->all, all, taken);
+    learn_error(sized, here, taken);
 }
 
 double predict_miscalibration(const struct predict_fit *f)
@@ -204,12 +297,12 @@ static void features(const struct predictor *p, const struct predict_load *load,
     x[3] = x[2] * others;
 }
 
-struct prediction predict(const struct predictor *p, const struct predict_load *load)
+struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust)
 {
     double x[PREDICT_TERMS];
     features(p, load, x);
     const double crowd[] = {1, positive(load->others)};
-    return (struct prediction){latency_of(&p->ttft, x), latency_of(&p->tpot, crowd)};
+    return (struct prediction){latency_of(&p->ttft, x, trust), latency_of(&p->tpot, crowd, trust)};
 }
 
 struct predict_line predict_first(const struct predictor *p, const struct predict_load *load)
@@ -217,9 +310,10 @@ struct predict_line predict_first(const struct predictor *p, const struct predic
     const struct predict_load empty = {.others = load->others, .queued = load->queued};
     double x[PREDICT_TERMS];
     features(p, &empty, x);
-    struct predict_line l = {line_at(&p->ttft, x) * p->ttft.scale, p->ttft.at[1] * p->ttft.scale};
+    const double scale = p->ttft.all.scale;
+    struct predict_line l = {line_at(&p->ttft, x) * scale, p->ttft.at[1] * scale};
     if (p->chunk)
-        l.per_token_us += (p->ttft.at[2] + p->ttft.at[3] * positive(load->others)) / p->chunk * p->ttft.scale;
+        l.per_token_us += (p->ttft.at[2] + p->ttft.at[3] * positive(load->others)) / p->chunk * scale;
     return l;
 }
 
@@ -238,9 +332,9 @@ void predictor_saw_tpot(struct predictor *p, const struct predict_load *load, do
 
 struct node_curve predictor_curve(const struct predictor *p)
 {
-    const double step = p->tpot.at[0] * p->tpot.scale, crowd = p->tpot.at[1] * p->tpot.scale;
-    return (struct node_curve){.base_us = p->ttft.at[0] * p->ttft.scale,
-                               .prefill_us_per_tok = p->ttft.at[1] * p->ttft.scale,
+    const double step = p->tpot.at[0] * p->tpot.all.scale, crowd = p->tpot.at[1] * p->tpot.all.scale;
+    return (struct node_curve){.base_us = p->ttft.at[0] * p->ttft.all.scale,
+                               .prefill_us_per_tok = p->ttft.at[1] * p->ttft.all.scale,
                                .decode_us_base = positive(step - crowd),
                                .decode_us_per_seq = crowd};
 }

@@ -7,13 +7,21 @@
  * yet; others: requests in flight on the node; steps: of the batch that a prompt sits through, for a node that computes
  * prompts in chunks beside its decoding (curve_ttft_us() has the same; Agrawal et al., Sarathi-Serve, 2024). Of a node whose
  * chunks are not known, steps is 1, and so a constant.
- * They begin as the node's curve (policies/curve.h) where it was calibrated, else as a guess, and are corrected by every
- * answer: least squares of relative errors with exponential forgetting, held to where they began by a term that is never
- * forgotten (Tikhonov), so that what is seldom seen, or only together with something else, stays as it was; no
+ * They are the node's curve (policies/curve.h) where it was calibrated, and stay that. Else they begin as a guess and are
+ * learned from every answer: least squares of relative errors with exponential forgetting, held to where they began by a term
+ * that is never forgotten (Tikhonov), so that what is seldom seen, or only together with something else, stays as it was; no
  * coefficient below 0 (the most negative is set to nothing, and the others are solved anew). Around the lines the times are
- * taken to be lognormal; spread and offset are moving
- * averages of the logarithm of (observed / predicted), so that a node that has become slow is believed slow after a few
- * answers even if the lines have not followed yet.
+ * taken to be lognormal, with a spread of its own on each side (latency.h); spreads and offset are moving averages of the logarithm of (observed / predicted), so that a node
+ * that has become slow is believed slow after a few answers even if the lines have not followed yet. What is more than three
+ * spreads off counts as three (Huber), unless it goes on: one stall is not the rule. How often that happens on the late
+ * side, and how late it is then, is kept beside it (`odd`).
+ *
+ * Of a curve errors are kept by size, since a wait of a few steps is much for a short prompt and nothing for a long one: four
+ * classes of the expected time, each four times the one before.
+ *
+ * Trust. A node that is thought slow gets no requests, and so could never show that it is not. What was learned of its
+ * offset, its spread and its stalls therefore counts for less, the longer it was not heard of: the caller says by how much
+ * (`trust`, 1: as much as ever, 0: as in the beginning), and sooner or later it is tried again.
  *
  * Is it any good? Each observation is placed in the distribution that had been predicted for it; if predictions are
  * calibrated, all tenths of it are hit equally often (probability integral transform: Dawid 1984). The counts are exported.
@@ -30,14 +38,21 @@
 
 #define PREDICT_TENTHS 10
 #define PREDICT_TERMS  4
+#define PREDICT_SIZES  4
 struct predict_fit { /* one line; coefficient i of features x[i] */
     int n;
     double at[PREDICT_TERMS];
     double began[PREDICT_TERMS], unit[PREDICT_TERMS]; /* what coefficients are counted in: as they began, or 1 */
     double square[PREDICT_TERMS][PREDICT_TERMS], right[PREDICT_TERMS]; /* of the normal equations, in those units */
     double hold;                                                       /* of the prior */
-    double log_offset, log_variance;
-    double scale, sd; /* of the two: what a prediction needs */
+    bool fixed;                                                        /* the line is the curve's */
+    struct predict_error {
+        double log_offset, above, below, odd, odd_log; /* above, below: variances of ln */
+        double scale, sd_above, sd_below;              /* of these: what a prediction needs */
+        double began_sd;                               /* spread, before anything was seen */
+        int32_t seen;
+        int32_t run; /* surprises in a row, to one side: < 0 early, > 0 late */
+    } all, sized[PREDICT_SIZES];
     uint64_t observed, tenths[PREDICT_TENTHS];
 };
 struct predictor {
@@ -59,7 +74,7 @@ struct predict_load {
 struct prediction {
     struct latency ttft, tpot;
 };
-struct prediction predict(const struct predictor *p, const struct predict_load *load);
+struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust);
 /* The expected time to the first token as (fixed) + (per token that is not cached) * tokens; load->prompt is not asked. */
 struct predict_line {
     double fixed_us, per_token_us;

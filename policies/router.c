@@ -16,10 +16,12 @@
 #define LATE_SD        0.02
 #define NONE           (-1)
 #define DEFAULT_WITHIN 0.99
+#define FRESH_FOR      32 /* requests per node: what was learned counts in full; after twice as many for a half, and so on */
 
 struct pair {
     struct predictor p;
-    int32_t next; /* of the node, or free */
+    uint64_t heard; /* r->heard as something was learned last */
+    int32_t next;   /* of the node, or free */
     int16_t model;
 };
 struct place {
@@ -43,8 +45,9 @@ struct router {
     int32_t came; /* to the index, since it was last put in order */
     int64_t uusd_per_kwh[ROUTER_SITES_MAX];
     uint64_t growing[SHORTLIST_MODELS_MAX / 64];
-    double tail_z; /* of the normal distribution */
-    uint64_t unlearned;
+    double tail_z;             /* of the normal distribution */
+    uint64_t unlearned, heard; /* heard: requests that ended, anywhere: the time by which knowledge ages */
+    int32_t n_here;
 };
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
@@ -106,10 +109,10 @@ static struct pair *pair_find(const struct router *r, const struct place *p, int
     return NULL;
 }
 
-static const struct predictor *known_of(const struct router *r, const struct place *p, int model)
+static double trust_of(const struct router *r, const struct pair *pair)
 {
-    const struct pair *pair = pair_find(r, p, model);
-    return pair ? &pair->p : &p->prior;
+    const double fresh = (double)FRESH_FOR * r->n_here, age = (double)(r->heard - pair->heard);
+    return age <= fresh ? 1 : exp2(1 - age / fresh);
 }
 
 /* Takes a place, with what was known before. NULL: there is none left. */
@@ -122,7 +125,7 @@ static struct pair *pair_make(struct router *r, struct place *p, int model)
         i = r->n_used++;
     else
         return NULL;
-    r->pairs[i] = (struct pair){.p = p->prior, .next = p->first, .model = (int16_t)model};
+    r->pairs[i] = (struct pair){.p = p->prior, .heard = r->heard, .next = p->first, .model = (int16_t)model};
     p->first = i;
     return &r->pairs[i];
 }
@@ -144,6 +147,8 @@ static struct predictor *to_learn(struct router *r, struct place *p, int model)
     if (!pair)
         pair = pair_make(r, p, model);
     r->unlearned += !pair;
+    if (pair)
+        pair->heard = r->heard;
     return pair ? &pair->p : NULL;
 }
 
@@ -194,6 +199,7 @@ void router_put(struct router *r, int32_t node, const struct router_facts *f)
         const bool dirty = p->dirty;
         *p = (struct place){.life = life, .first = NONE, .here = true, .dirty = dirty, .state = {SHORTLIST_DOWN, 0, 0}};
         r->came++;
+        r->n_here++;
     }
     p->facts = *f;
     if (f->curve)
@@ -214,6 +220,7 @@ void router_drop(struct router *r, int32_t node)
         return;
     pairs_drop(r, p);
     p->here = false;
+    r->n_here--;
     p->in_flight = 0;
     mark(r, p);
 }
@@ -312,7 +319,7 @@ void router_sent(struct router *r, int32_t node, const struct router_work *w, st
                                .prompt = w->prompt,
                                .cached = w->cached,
                                .queued = p->queued,
-                               .held = w->prompt + (w->output > 0 ? w->output : 0),
+                               .held = w->held > 0 ? w->held : w->prompt + (w->output > 0 ? w->output : 0),
                                .model = (int16_t)w->model};
     p->queued += fresh_of(leg);
     p->held += leg->held;
@@ -342,6 +349,7 @@ void router_spoke(struct router *r, struct router_leg *leg, double ttft_us)
 void router_ended(struct router *r, struct router_leg *leg, double tpot_us)
 {
     struct place *p = place_of(r, leg);
+    r->heard += leg->node >= 0;
     if (p) {
         if (!leg->spoke)
             p->queued -= fresh_of(leg);
@@ -417,8 +425,8 @@ static void take_least(struct least *l, const struct place *p, const struct pred
     l->predicted = l->predicted && is_predicted(p, known);
     l->first_us = fmin(l->first_us, line.fixed_us);
     l->per_input_us = fmin(l->per_input_us, line.per_token_us);
-    l->next_us = fmin(l->next_us, predict(known, load).tpot.median_us);
-    l->sd = fmin(l->sd, known->ttft.sd);
+    l->next_us = fmin(l->next_us, predict(known, load, 1).tpot.median_us);
+    l->sd = fmin(l->sd, known->ttft.all.sd_above);
 }
 
 static struct least least_of(const struct router *r, const struct place *p)
@@ -547,15 +555,16 @@ static void foresee(const struct router *r, const struct router_ask *a, const st
                     struct route_candidate *out)
 {
     const struct route_request *q = a->request;
-    const struct predictor *known = known_of(r, p, a->model);
+    const struct pair *pair = pair_find(r, p, a->model);
+    const struct predictor *known = pair ? &pair->p : &p->prior;
     out->predicted = is_predicted(p, known);
     if (!out->predicted)
         return;
     const struct predict_load load = {
         .others = p->in_flight, .prompt = q->input_tokens, .cached = out->cached_tokens, .queued = p->queued};
-    out->latency = predict(known, &load);
+    out->latency = predict(known, &load, pair ? trust_of(r, pair) : 1);
     if (is_late(p, a->held ? a->held : q->input_tokens + q->output_tokens))
-        out->latency.ttft = (struct latency){ROUTER_LATE_US, LATE_SD};
+        out->latency.ttft = (struct latency){.median_us = ROUTER_LATE_US, .log_sd = LATE_SD};
     if (!(p->facts.losses_per_hour > 0))
         return;
     const double us = latency_mean(out->latency.ttft) + (double)q->output_tokens * latency_mean(out->latency.tpot);

@@ -78,6 +78,9 @@ struct router_work {
     int model;
     int64_t prompt, cached; /* tokens; cached: held by the node, as far as is known */
     int64_t output;         /* expected */
+    /* KV tokens that it is reckoned with while it runs; 0: prompt and output. Those that are there at a time are longer than
+     * the mean of those that come, since long ones are there for longer: whoever knows by how much says so. */
+    int64_t held;
 };
 /* A request on a node: the caller keeps it from sent to ended. */
 struct router_leg {

@@ -10,6 +10,7 @@
 #include "policies/prefix.h"
 #include "policies/progress.h"
 #include "policies/router.h"
+#include "policies/slack.h"
 #include "scheduler/simulate/event_queue.h"
 #include "scheduler/simulate/node_model.h"
 #include "scheduler/simulate/sim.h"
@@ -157,6 +158,7 @@ struct sim_model_state {
     bool batch_goes;    /* on what is being, or was, launched for it: batch may fill every slot */
     bool batch_urgent;  /* it may go to an API, too */
     bool serving;       /* waiters are being served: no recursion */
+    struct slack slack; /* of the SLO: what came of the last interactive requests */
     bool growing;       /* hardly a slot is free: one more request would make it one more machine */
     int32_t slots;      /* of all nodes that accept */
     struct sim_model_result *out;
@@ -267,6 +269,8 @@ void sim_route_came(struct sim *x, int32_t node); /* it was launched: nobody has
 void sim_route_gone(struct sim *x, int32_t node);
 /* A leg's way. said: tokens, by this node. */
 void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node);
+void sim_route_judged(struct sim *x, const struct sim_live *l);
+void sim_route_by_api(struct sim *x, struct sim_live *l, int32_t api);
 void sim_route_spoke(struct sim *x, struct sim_live *l, int64_t base_us);
 void sim_route_ended(struct sim *x, struct sim_live *l, int32_t said);
 struct marginal_facts sim_marginal(const struct sim *x, int32_t offer); /* of its nodes */

@@ -185,19 +185,36 @@ static void prefix_sent(struct sim *x, struct sim_live *l, int32_t node)
     prefix_insert(x->prefix, node, x->blocks, x->n_blocks);
 }
 
+/* Memory of a request like this while it runs: what one takes that is met at any moment, at least its prompt. */
+static int64_t usual_memory(const struct sim_model_state *m, const struct sim_live *l)
+{
+    const double held = m->output > 0 ? m->held / m->output : 0;
+    return held > l->prompt ? (int64_t)held : l->prompt;
+}
+
 /* --- a request's way ------------------------------------------------------------------------------------------------ */
 
-/* The node was chosen: what of the prompt does it have already? It has all of it from now on. */
+/* What a node sets aside it says of itself; the daemon's is told, by max_tokens. The node was chosen: what of the prompt does it have already? It has all of it from now on. */
 void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node)
 {
     prefix_sent(x, l, node);
-    const double output = x->models[l->model].output;
+    const struct sim_model_state *m = &x->models[l->model];
     router_sent(x->router, node,
-                &(struct router_work){
-                    .model = l->model, .prompt = l->prompt + l->said, .cached = l->cached, .output = (int64_t)output},
+                &(struct router_work){.model = l->model,
+                                      .prompt = l->prompt + l->said,
+                                      .cached = l->cached,
+                                      .output = (int64_t)m->output,
+                                      .held = l->prompt + l->output},
                 &l->leg);
     l->sent_us = x->now_us;
     l->spoke_us = -1;
+}
+
+/* All of it at once: nothing is learned of an API here, but time passes for what is known of the others. */
+void sim_route_by_api(struct sim *x, struct sim_live *l, int32_t api)
+{
+    router_sent(x->router, x->nodes_max + api, &(struct router_work){.model = l->model}, &l->leg);
+    router_ended(x->router, &l->leg, 0);
 }
 
 void sim_route_spoke(struct sim *x, struct sim_live *l, int64_t base_us)
@@ -250,13 +267,28 @@ static struct sim_pick in_turn(struct sim *x, const struct sim_live *l, const st
     return (struct sim_pick){.node = -1, .api = -1, .may_wait = true};
 }
 
+static double asked_of(const struct sim_slo *s)
+{
+    return s->probability > 0 ? s->probability : 0.99;
+}
+
+/* Its first token is known: was it in time? */
+void sim_route_judged(struct sim *x, const struct sim_live *l)
+{
+    const struct sim_slo *s = &x->s->models[l->model].slo;
+    const int32_t above = l->prompt > s->ttft_free_tokens ? l->prompt - s->ttft_free_tokens : 0;
+    const double limit = (double)s->ttft_us + s->ttft_us_per_tok * above;
+    if (l->class == WAITING_INTERACTIVE && s->ttft_us)
+        slack_note(&x->models[l->model].slack, asked_of(s), (double)(l->first_us - l->at_us) <= limit);
+}
+
 /* A prompt that is longer may take longer; of those who have waited, the time that is left is not looked at: they are late
  * by then, and the quickest is still the best. */
 static struct route_slo slo_of(const struct sim *x, const struct sim_live *l)
 {
     const struct sim_slo *s = &x->s->models[l->model].slo;
     const int32_t above = l->prompt > s->ttft_free_tokens ? l->prompt - s->ttft_free_tokens : 0;
-    struct route_slo slo = {.probability = s->probability > 0 ? s->probability : 0.99};
+    struct route_slo slo = {.probability = slack_demand(&x->models[l->model].slack, asked_of(s))};
     if (l->class != WAITING_INTERACTIVE)
         return slo;
     slo.ttft_us = s->ttft_us ? s->ttft_us + (int64_t)(s->ttft_us_per_tok * above) : 0;
@@ -307,10 +339,7 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
                                     .slo = slo_of(x, l),
                                     .spread = spread};
     struct router_holder holders[PREFIX_HOLDERS_MAX];
-    struct router_ask ask = {.model = l->model,
-                             .request = &q,
-                             .holders = holders,
-                             .held = m->output > 0 ? (int64_t)(m->held / m->output) : 0};
+    struct router_ask ask = {.model = l->model, .request = &q, .holders = holders, .held = usual_memory(m, l)};
     if (x->blocks && prefix_there(x))
         ask.n_holders = held_by(x, l, holders);
     int32_t listed[SHORTLIST_MAX];

@@ -174,12 +174,15 @@ static void serve_by_api(struct sim *x, int32_t live, int32_t api)
 {
     struct sim_live *l = &x->live[live];
     const struct sim_api *a = &x->s->apis[api];
+    sim_route_by_api(x, l, api);
     const int32_t bill = x->s->n_offers + api, left = l->output - l->said;
     const double ttft = lognormal(&x->random, (double)a->ttft_us + a->ttft_us_per_tok * l->prompt, a->spread);
     const double tpot = lognormal(&x->random, (double)a->tpot_us, a->spread);
     const int64_t first = x->now_us + (int64_t)ttft;
-    if (l->first_us < 0)
+    if (l->first_us < 0) {
         l->first_us = first;
+        sim_route_judged(x, l);
+    }
     const struct token_counts n = {.input = l->prompt + l->said, .cached_input = l->cached, .output = left};
     struct pusd charge = {0};
     if (money_charge(&a->prices, &n, &charge) != RC_OK)
@@ -554,8 +557,10 @@ void sim_node_event(struct sim *x, int32_t node)
     bool any = false;
     for (enum node_event e; (e = node_model_pop(&n->m, x->jobs, x->now_us, &job)) != NODE_NOTHING;) {
         struct sim_live *l = &x->live[job];
-        if (e != NODE_LAST_TOKEN && l->first_us < 0)
+        if (e != NODE_LAST_TOKEN && l->first_us < 0) {
             l->first_us = x->now_us + (int64_t)curve->base_us;
+            sim_route_judged(x, l);
+        }
         if (e != NODE_LAST_TOKEN)
             sim_route_spoke(x, l, (int64_t)curve->base_us);
         if (e == NODE_FIRST_TOKEN)

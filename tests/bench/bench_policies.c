@@ -272,7 +272,7 @@ static void predictions(void *arg, int each)
     struct decision_bench *b = arg;
     for (int i = 0; i < each; i++) {
         const struct predict_load load = {.others = b->next & 7, .prompt = 100 + b->next};
-        struct prediction p = predict(&b->predictors[b->next++ & 15], &load);
+        struct prediction p = predict(&b->predictors[b->next++ & 15], &load, 1);
         b->sum += (uint64_t)p.ttft.median_us;
     }
 }

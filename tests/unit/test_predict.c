@@ -46,7 +46,7 @@ static double worst(const struct predictor *p, const struct truth *t, unsigned *
     double most = 0;
     for (int i = 0; i < 200; i++) {
         struct predict_load l = some_load(seed);
-        struct prediction at = predict(p, &l);
+        struct prediction at = predict(p, &l, 1);
         most = fmax(most, fabs(log(at.ttft.median_us / true_ttft(t, &l))));
         most = fmax(most, fabs(log(at.tpot.median_us / (t->step + t->crowd * l.others))));
     }
@@ -71,9 +71,9 @@ static void follows_a_change(void)
     predictor_init(&p, &(struct predict_prior){.curve = NULL});
     serve(&p, &fast, 600, &seed);
     struct predict_load l = {.others = 3, .prompt = 1000};
-    double before = predict(&p, &l).ttft.median_us;
+    double before = predict(&p, &l, 1).ttft.median_us;
     serve(&p, &slow, 40, &seed); /* soon it is known that it is slow... */
-    CHECK(predict(&p, &l).ttft.median_us > 2 * before);
+    CHECK(predict(&p, &l, 1).ttft.median_us > 2 * before);
     serve(&p, &slow, 1200, &seed); /* ...and then by how much */
     CHECK(worst(&p, &slow, &seed) < 0.3);
 }
@@ -83,11 +83,11 @@ static void a_curve_is_where_it_begins(void)
     const struct node_curve c = {30000, 40, 10500, 500};
     struct predictor p;
     predictor_init(&p, &(struct predict_prior){.curve = &c});
-    struct prediction at = predict(&p, &(struct predict_load){.prompt = 1000, .cached = 200});
+    struct prediction at = predict(&p, &(struct predict_load){.prompt = 1000, .cached = 200}, 1);
     CHECK(fabs(at.ttft.median_us - 62000) < 1 && fabs(at.tpot.median_us - 11000) < 1);
     CHECK(at.ttft.log_sd < 0.5);
     predictor_init(&p, &(struct predict_prior){.curve = NULL});
-    CHECK(predict(&p, &(struct predict_load){.prompt = 1000}).ttft.log_sd >
+    CHECK(predict(&p, &(struct predict_load){.prompt = 1000}, 1).ttft.log_sd >
           0.9); /* nothing is known, and that is known */
 }
 
@@ -123,7 +123,7 @@ static void chunks_and_queues(void)
         l.queued = rand_r(&seed) % 5000;
         const double right = curve_ttft_us(&c, (double)l.queued, (double)l.prompt, l.others, 512);
         const struct predict_line line = predict_first(&p, &l);
-        CHECK(fabs(predict(&p, &l).ttft.median_us / right - 1) < 1e-9);
+        CHECK(fabs(predict(&p, &l, 1).ttft.median_us / right - 1) < 1e-9);
         /* as a line it is exact but for the last chunk, which is reckoned by its tokens */
         CHECK(line.fixed_us + line.per_token_us * (double)l.prompt <= right * (1 + 1e-9));
         CHECK(line.fixed_us + line.per_token_us * (double)l.prompt >= right - 10000 - 500 * l.others - 1);
@@ -138,9 +138,9 @@ static void chunks_and_queues(void)
         predictor_saw_tpot(&p, &l, 3 * (10500 + 500 * l.others));
     }
     const struct predict_load l = {.others = 5, .prompt = 2000, .queued = 1000};
-    CHECK(fabs(predict(&p, &l).ttft.median_us / (3 * curve_ttft_us(&c, 1000, 2000, 5, 512)) - 1) < 0.02);
+    CHECK(fabs(predict(&p, &l, 1).ttft.median_us / (3 * curve_ttft_us(&c, 1000, 2000, 5, 512)) - 1) < 0.02);
     CHECK(fabs(predictor_curve(&p).decode_us_per_seq - 1500) < 300);
-    CHECK(predict(&p, &l).ttft.log_sd < 0.1);
+    CHECK(predict(&p, &l, 1).ttft.log_sd < 0.1);
 }
 
 static void more_load_is_never_faster(void)
@@ -155,22 +155,23 @@ static void more_load_is_never_faster(void)
         struct predict_load l = some_load(&seed), more = l;
         more.others++;
         more.prompt += 100;
-        CHECK(predict(&p, &more).ttft.median_us >= predict(&p, &l).ttft.median_us);
-        CHECK(predict(&p, &more).tpot.median_us >= predict(&p, &l).tpot.median_us);
+        CHECK(predict(&p, &more, 1).ttft.median_us >= predict(&p, &l, 1).ttft.median_us);
+        CHECK(predict(&p, &more, 1).tpot.median_us >= predict(&p, &l, 1).tpot.median_us);
         l.cached = l.prompt / 2;
-        CHECK(predict(&p, &l).ttft.median_us <= predict(&p, &more).ttft.median_us);
+        CHECK(predict(&p, &l, 1).ttft.median_us <= predict(&p, &more, 1).ttft.median_us);
     }
 }
 
 static void distributions(void)
 {
-    const struct latency t = {1000, 0.5};
+    const struct latency t = {.median_us = 1000, .log_sd = 0.5};
     CHECK(fabs(latency_within(t, 1000) - 0.5) < 1e-12);
     CHECK(latency_within(t, 0) == 0 && latency_within(t, 1e12) > 0.999999);
     for (double p = 0.001; p < 1; p += 0.037)
         CHECK(fabs(latency_within(t, latency_quantile(t, p)) - p) < 1e-6);
     CHECK(latency_mean(t) > t.median_us);
-    CHECK(latency_within((struct latency){1000, 0}, 999) == 0 && latency_within((struct latency){1000, 0}, 1000) == 1);
+    CHECK(latency_within((struct latency){.median_us = 1000}, 999) == 0 &&
+          latency_within((struct latency){.median_us = 1000}, 1000) == 1);
 }
 
 static void nonsense_is_survived(void)
@@ -189,7 +190,7 @@ static void nonsense_is_survived(void)
         double us = odd[rand_r(&seed) % 8];
         predictor_saw_ttft(&p, &l, us);
         predictor_saw_tpot(&p, &l, us);
-        struct prediction at = predict(&p, &l);
+        struct prediction at = predict(&p, &l, 1);
         CHECK(isfinite(at.ttft.median_us) && at.ttft.median_us > 0 && at.ttft.log_sd > 0);
         CHECK(isfinite(at.tpot.median_us) && at.tpot.median_us > 0 && at.tpot.log_sd > 0);
     }
