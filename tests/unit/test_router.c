@@ -261,6 +261,26 @@ static void the_list_has_the_best(void)
     router_free(r);
 }
 
+/* A node that is thought slow gets nothing, and so cannot show that it is well again: after a while it is not thought of so
+ * badly any more. */
+static void who_was_slow_is_tried_again(void)
+{
+    uint64_t random = 12;
+    struct router *r = router_of(2, 4);
+    put(r, 0, own(1));
+    put(r, 1, own(1));
+    const double well = look(r, 0, 1000, 100).latency.ttft.median_us;
+    serve(r, 0, 200, 5, &random);
+    CHECK(look(r, 0, 1000, 100).latency.ttft.median_us > 4 * well);
+    serve(r, 1, 50, 1, &random);
+    CHECK(look(r, 0, 1000, 100).latency.ttft.median_us > 4 * well);
+    serve(r, 1, 1000, 1, &random);
+    CHECK(look(r, 0, 1000, 100).latency.ttft.median_us < 1.2 * well);
+    serve(r, 0, 1, 5, &random); /* it is slow still, and that is known at once */
+    CHECK(look(r, 0, 1000, 100).latency.ttft.median_us > 4 * well);
+    router_free(r);
+}
+
 /* Equal calls, equal answers: nothing but what is told goes into a decision. */
 static void it_is_deterministic(void)
 {
@@ -297,6 +317,7 @@ int main(void)
     TEST(money_and_risk);
     TEST(full_memory_is_late);
     TEST(the_list_has_the_best);
+    TEST(who_was_slow_is_tried_again);
     TEST(it_is_deterministic);
     return TEST_RESULT();
 }
