@@ -227,15 +227,150 @@ static void warn_match(const struct config *c, int i, struct strbuf *out, int *n
     }
 }
 
+/* What a token in and a token out of the model cost where it is cheapest; -1: no node serves it under this name. */
+static int64_t cheapest(const struct config *c, const char *model)
+{
+    int64_t best = -1;
+    for (int i = 0; i < c->n_nodes; i++) {
+        const struct config_node *node = &c->nodes[i];
+        int64_t price = node->prices.input.uusd_per_mtok + node->prices.output.uusd_per_mtok;
+        bool serves = false;
+        for (int m = 0; m < node->n_models && !serves; m++)
+            serves = strcmp(node->models[m], model) == 0;
+        if (serves && (best < 0 || price < best))
+            best = price;
+    }
+    return best;
+}
+
+/* Is there a model among those that the budget counts which costs more than this one? */
+static bool saves(const struct config *c, const struct budget_rule *r, const char *to)
+{
+    int64_t price = cheapest(c, to);
+    for (int k = 0; k < r->n_match; k++) {
+        int64_t from = strcmp(r->match[k].key, "model") == 0 ? cheapest(c, r->match[k].value) : -1;
+        if (from >= 0)
+            return from > price;
+    }
+    for (int i = 0; i < c->n_nodes; i++) {
+        for (int m = 0; m < c->nodes[i].n_models; m++) {
+            if (cheapest(c, c->nodes[i].models[m]) > price)
+                return true;
+        }
+    }
+    return false;
+}
+
+static void warn_downgrade(const struct config *c, int i, const char *key, const char *to, struct strbuf *out, int *n)
+{
+    const struct budget_rule *r = &c->budget_rules[i];
+    if (to && cheapest(c, to) >= 0 && !saves(c, r, to))
+        config_warn(c, out, n, c->budgets[i].line,
+                    "budgets[%d].%s: nothing that budget \"%s\" counts is dearer than \"%s\", so the downgrade saves "
+                    "nothing",
+                    i, key, r->name, to);
+}
+
+static bool is_who(const char *key)
+{
+    return strcmp(key, "team") == 0 || strcmp(key, "project") == 0 || strcmp(key, "user") == 0 ||
+           strcmp(key, "key") == 0;
+}
+
+/* Does `wide` count whatever `narrow` does, in the same periods? */
+static bool covers_all_of(const struct config *c, int wide_row, int narrow_row)
+{
+    const struct budget_rule *wide = &c->budget_rules[wide_row], *narrow = &c->budget_rules[narrow_row];
+    const char *a = c->budgets[wide_row].time_zone, *b = c->budgets[narrow_row].time_zone;
+    if (wide->period.kind != narrow->period.kind || wide->period.anchor_local_s != narrow->period.anchor_local_s ||
+        strcmp(a ? a : "UTC", b ? b : "UTC") != 0 || wide->limits.carry_max.v)
+        return false;
+    for (int i = 0; i < wide->n_match; i++) {
+        bool found = false;
+        for (int k = 0; k < narrow->n_match && !found; k++)
+            found = strcmp(wide->match[i].key, narrow->match[k].key) == 0 &&
+                    strcmp(wide->match[i].value, narrow->match[k].value) == 0;
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+/* Limits that something else always comes before. */
+static void warn_shadowed(const struct config *c, int i, struct strbuf *out, int *n)
+{
+    const struct budget_rule *r = &c->budget_rules[i];
+    const unsigned denies = BUDGET_LOCAL_ONLY | BUDGET_DOWNGRADE | BUDGET_QUEUE;
+    for (int k = 0; k < c->n_budgets; k++) {
+        const struct budget_rule *wide = &c->budget_rules[k];
+        if (k == i || r->limits.hard.v == BUDGET_UNLIMITED || wide->limits.hard.v > r->limits.hard.v ||
+            (wide->limits.hard.v == r->limits.hard.v && k > i) || (wide->hard_actions & denies) ||
+            !covers_all_of(c, k, i))
+            continue;
+        config_warn(c, out, n, c->budgets[i].line,
+                    "budgets[%d].hard: budget \"%s\" counts the same requests and is used up no later, so the limit of "
+                    "\"%s\" is never reached",
+                    i, wide->name, r->name);
+        return;
+    }
+}
+
+static void warn_store(const struct config *c, struct strbuf *out, int *n)
+{
+    const struct config_budget_shared *s = &c->budget_store;
+    struct pusd allowance;
+    struct error e;
+    if (s->kind != CONFIG_BUDGETS_REDIS || s->on_loss != CONFIG_BUDGETS_FAIL_OPEN ||
+        pusd_parse(s->allowance, &allowance, &e) != RC_OK)
+        return;
+    if (!allowance.v)
+        config_warn(c, out, n, 0,
+                    "budget_store.allowance_usd: 0: with nothing leased beforehand on_loss: fail_open is fail_closed");
+    for (int i = 0; i < c->n_budgets && allowance.v; i++) {
+        const struct budget_rule *r = &c->budget_rules[i];
+        if (r->limits.hard.v <= INT64_MAX / 1000 && allowance.v >= r->limits.hard.v / s->ledgers)
+            config_warn(c, out, n, c->budgets[i].line,
+                        "budgets[%d].hard: the leases of %d schedulers (budget_store.allowance_usd) come to all of "
+                        "budget \"%s\": each can spend its own part only",
+                        i, s->ledgers, r->name);
+    }
+}
+
+static void warn_actions(const struct config *c, int i, struct strbuf *out, int *n)
+{
+    const struct budget_rule *r = &c->budget_rules[i];
+    int line = c->budgets[i].line;
+    warn_downgrade(c, i, "soft_actions", r->soft_model, out, n);
+    warn_downgrade(c, i, "hard_actions", r->hard_model, out, n);
+    if (r->hard_actions & BUDGET_PREFER_LOCAL)
+        config_warn(
+            c, out, n, line,
+            "budgets[%d].hard_actions: prefer_local does nothing when nothing is left; write local_only, or make "
+            "it a soft action",
+            i);
+    if ((r->hard_actions & BUDGET_QUEUE) && c->queue[WAITING_BATCH].wait_ms == 0)
+        config_warn(c, out, n, line, "budgets[%d].hard_actions: queue: batch requests may not wait (queue.batch.wait)",
+                    i);
+    for (int k = 0; k < r->n_match && c->auth_off; k++) {
+        if (is_who(r->match[k].key))
+            config_warn(c, out, n, line,
+                        "budgets[%d].match: with auth: off nobody's %s is known, so budget \"%s\" never counts", i,
+                        r->match[k].key, r->name);
+    }
+}
+
 void config_warn_budgets(const struct config *c, struct strbuf *out, int *n)
 {
     const unsigned helps = BUDGET_LOCAL_ONLY | BUDGET_DOWNGRADE | BUDGET_QUEUE;
     if (c->n_budgets && c->ledger_off)
         config_warn(c, out, n, 0, "budgets: with ledger: off they begin at zero with each start");
+    warn_store(c, out, n);
     for (int i = 0; i < c->n_budgets; i++) {
         const struct budget_rule *r = &c->budget_rules[i];
         int line = c->budgets[i].line;
         warn_match(c, i, out, n);
+        warn_actions(c, i, out, n);
+        warn_shadowed(c, i, out, n);
         if (((r->soft_actions | r->hard_actions) & (BUDGET_LOCAL_ONLY | BUDGET_PREFER_LOCAL)) && !has_local_node(c))
             config_warn(c, out, n, line,
                         "budgets[%d]: budget \"%s\" keeps requests on the premises, and no node is there", i, r->name);

@@ -460,6 +460,41 @@ def test_config(args):
     up.stop()
 
 
+def test_dead_rules(args):
+    """`spillway check` warns of budgets that never count, limits that are never reached and actions that do nothing."""
+    up = Meter()
+    nodes = [node("a", up, models=["small"], price=("1", "1", "2")), node("b", up, models=["big"], price=("2", "2", "8"))]
+    cases = [
+        ({"name": "x", "match": ["model=none"], "hard": "1"}, "budget \"x\" never counts"),
+        ({"name": "x", "match": ["team=red"], "hard": "1"}, "nobody's team is known"),
+        ({"name": "x", "match": ["model=small"], "hard": "1", "hard_actions": ['"downgrade: big"']}, "saves nothing"),
+        ({"name": "x", "hard": "1", "hard_actions": ['"downgrade: big"']}, "saves nothing"),
+        ({"name": "x", "match": ["model=big"], "hard": "1", "hard_actions": ['"downgrade: small"']}, None),
+        ({"name": "x", "hard": "1", "hard_actions": ['"downgrade: small"']}, None),
+        ({"name": "x", "hard": "1", "period": "day", "hard_actions": ["prefer_local"]}, "prefer_local does nothing"),
+        ({"name": "x", "match": ["model=big"], "hard": "9"}, "the limit of \"x\" is never reached"),
+        ({"name": "x", "match": ["model=big"], "hard": "9", "period": "day"}, None),
+        ({"name": "x", "hard": "0.5"}, "the limit of \"all\" is never reached"),
+    ]
+    with Scheduler(args.build, nodes) as s:
+        for budget, says in cases:
+            s.configure(nodes, budgets=[budget, {"name": "all", "hard": "5"}])
+            p = subprocess.run([os.path.join(args.build, "spillway"), "check", "--config", s.config_path],
+                               capture_output=True, text=True)
+            told = [line for line in (p.stdout + p.stderr).splitlines() if "budgets[" in line]
+            assert p.returncode == 0, (budget, p.stdout, p.stderr)
+            assert len(told) == (says is not None) and (not says or says in told[0]), (budget, told)
+        shared = {"kind": "redis", "address": "127.0.0.1:1", "on_loss": "fail_open", "ledgers": 5}
+        for store, says in (({"allowance_usd": 0}, "fail_open is fail_closed"), ({"allowance_usd": 1}, "come to all of"),
+                            ({"allowance_usd": "0.5"}, None)):
+            s.configure(nodes, budgets=[{"name": "all", "hard": "5"}], budget_store={**shared, **store})
+            p = subprocess.run([os.path.join(args.build, "spillway"), "check", "--config", s.config_path],
+                               capture_output=True, text=True)
+            assert says is None or says in p.stdout + p.stderr, (store, p.stdout, p.stderr)
+            assert says or "lease" not in p.stdout + p.stderr, (store, p.stdout)
+    up.stop()
+
+
 if __name__ == "__main__":
     main(__doc__, [test_refusal, test_hammer, test_stream_ends, test_clamped, test_waits_for_settlements, test_actions,
-                   test_local_only, test_queue, test_continues, test_crash, test_cli, test_webhook, test_config])
+                   test_local_only, test_queue, test_continues, test_crash, test_cli, test_webhook, test_config, test_dead_rules])
