@@ -45,7 +45,7 @@ enum explain_knows { EXPLAIN_PREDICTED = 1, EXPLAIN_MARGINAL = 2, EXPLAIN_LOCAL 
 
 struct explain_candidate {
     double money;                             /* pico-dollars that it would add; 0 of another model's nodes */
-    float ttft_us, ttft_sd, tpot_us, tpot_sd; /* predicted: medians, and standard deviations of ln */
+    float ttft_us, ttft_sd, tpot_us, tpot_sd; /* predicted: medians, and standard deviations of ln above */
     float wake_us;                            /* asleep: until it serves */
     float back_us;                            /* held: for how long still; 0: not known */
     float p_slo, time_us, energy_mj, value;   /* struct route_terms; of those that were not judged so far 0 */

@@ -85,30 +85,16 @@ static struct latency tpot_of(const struct explain_candidate *c)
     return (struct latency){.median_us = c->tpot_us, .log_sd = c->tpot_sd};
 }
 
-/* As it was judged, or would have been; -1: not known, or nothing was asked. */
+/* -1: it was not judged, or nothing was asked. */
 static double p_slo_of(const struct explain_record *r, const struct explain_candidate *c)
 {
-    double p = 1;
-    if (!has_slo(r) || !(c->knows & EXPLAIN_PREDICTED))
-        return -1;
-    if (was_judged(c))
-        return c->p_slo;
-    if (r->slo_ttft_us)
-        p *= latency_within(ttft_of(c), (double)r->slo_ttft_us - c->wake_us);
-    if (r->slo_tpot_us)
-        p *= latency_within(tpot_of(c), (double)r->slo_tpot_us);
-    return p;
+    return has_slo(r) && was_judged(c) && (c->knows & EXPLAIN_PREDICTED) ? c->p_slo : -1;
 }
 
-/* To the last token; -1: not known. */
-static double time_of(const struct explain_record *r, const struct explain_candidate *c)
+/* To the last token; -1: it did not come so far, or it is not known. */
+static double time_of(const struct explain_candidate *c)
 {
-    if (!(c->knows & EXPLAIN_PREDICTED))
-        return -1;
-    if (was_judged(c) && c->reason != ROUTE_MISSES_SLO)
-        return c->time_us;
-    double later = r->output_tokens > 1 ? r->output_tokens - 1 : 0;
-    return c->wake_us + latency_mean(ttft_of(c)) + later * latency_mean(tpot_of(c));
+    return was_judged(c) && c->reason != ROUTE_MISSES_SLO ? c->time_us : -1;
 }
 
 /* How far it came: who was chosen, then who lost last; those there is nothing to say of at the end. */
@@ -405,7 +391,7 @@ static void write_candidate(const struct writer *w, const struct explain_record 
 {
     const struct explain_candidate *c = &r->candidates[i];
     char buf[NUMBER_BYTES], why[EXPLAIN_WHY_BYTES];
-    double p = p_slo_of(r, c), time = time_of(r, c);
+    double p = p_slo_of(r, c), time = time_of(c);
     bool priced = c->reason != ROUTE_OTHER_MODEL;
     json_open(w->w, NULL, '{');
     json_string(w->w, "node", explain_name(r, c->name));
