@@ -1,6 +1,5 @@
-#include "scheduler/calibrate/measure.h"
+#include "scheduler/calibrate/measure_internal.h"
 
-#include <curl/curl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -11,28 +10,12 @@
 #include "base/energy.h"
 #include "base/json.h"
 #include "base/random.h"
-#include "base/sse.h"
 
 #define BATCH_MAX       256
 #define ERROR_BYTES_MAX ((size_t)64 << 10)
-#define FIRST_BYTES     256 /* of the smallest prompt; each next is four times as long */
-#define BYTES_PER_TOKEN 4   /* to begin with; the node's own counts are what is used */
 #define IDLE_SECONDS    2
 
 /* ---- one stream ------------------------------------------------------------------------------------------------- */
-
-struct probe {
-    CURL *curl;
-    struct sse *sse;
-    struct strbuf refusal;
-    char *body;
-    int64_t start_ns, *at_ns; /* when each piece of text came; owned */
-    int n, n_max;
-    int64_t prompt, cached, output; /* tokens, by the node's count; -1: not told */
-    bool done;
-    CURLcode code;
-    long status;
-};
 
 static int64_t now_ns(void)
 {
@@ -130,9 +113,9 @@ static char *body_of(const struct measure_options *o, size_t prompt_bytes, int32
     return body;
 }
 
-static void probe_init(struct probe *p, const struct measure_options *o, const char *url, struct curl_slist *headers,
-                       size_t prompt_bytes, int32_t output)
+void measure_probe_init(struct probe *p, const struct session *s, size_t prompt_bytes, int32_t output)
 {
+    const struct measure_options *o = s->o;
     *p = (struct probe){.curl = curl_easy_init(),
                         .sse = sse_new(0),
                         .body = body_of(o, prompt_bytes, output),
@@ -142,12 +125,12 @@ static void probe_init(struct probe *p, const struct measure_options *o, const c
                         .output = -1};
     SPW_ASSERT(p->curl);
     strbuf_init(&p->refusal, ERROR_BYTES_MAX);
-    curl_easy_setopt(p->curl, CURLOPT_URL, url);
+    curl_easy_setopt(p->curl, CURLOPT_URL, s->url);
     curl_easy_setopt(p->curl, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(p->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(p->curl, CURLOPT_NOPROXY, "127.0.0.1,localhost,::1");
     curl_easy_setopt(p->curl, CURLOPT_TIMEOUT_MS, (long)o->deadline_ms);
-    curl_easy_setopt(p->curl, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(p->curl, CURLOPT_HTTPHEADER, s->headers);
     curl_easy_setopt(p->curl, CURLOPT_POSTFIELDS, p->body);
     curl_easy_setopt(p->curl, CURLOPT_WRITEFUNCTION, on_data);
     curl_easy_setopt(p->curl, CURLOPT_WRITEDATA, p);
@@ -160,7 +143,7 @@ static void probe_init(struct probe *p, const struct measure_options *o, const c
         curl_easy_setopt(p->curl, CURLOPT_SSLKEY, o->key_file);
 }
 
-static void probe_fini(struct probe *p)
+void measure_probe_fini(struct probe *p)
 {
     curl_easy_cleanup(p->curl);
     sse_free(p->sse);
@@ -211,19 +194,28 @@ static enum rc judge(const struct probe *p, const struct measure_options *o, str
     return RC_OK;
 }
 
-/* Runs them all to their ends. */
-static enum rc run(struct probe *probes, int n, const struct measure_options *o, struct error *e)
+static void start_probe(CURLM *multi, struct probe *p)
+{
+    curl_multi_add_handle(multi, p->curl);
+    p->start_ns = now_ns();
+}
+
+enum rc measure_run(struct probe *probes, int n, int after, const struct measure_options *o, struct error *e)
 {
     CURLM *multi = curl_multi_init();
     SPW_ASSERT(multi);
-    int running = n;
-    for (int i = 0; i < n; i++) {
-        curl_multi_add_handle(multi, probes[i].curl);
-        probes[i].start_ns = now_ns();
-    }
+    int running = n, late = after ? n - 1 : -1;
+    for (int i = 0; i < n; i++)
+        if (i != late)
+            start_probe(multi, &probes[i]);
     CURLMcode code = CURLM_OK;
     while (running && code == CURLM_OK) {
         code = curl_multi_perform(multi, &running);
+        if (late >= 0 && (probes[0].n >= after || !running)) {
+            start_probe(multi, &probes[late]);
+            late = -1;
+            running++;
+        }
         if (code == CURLM_OK && running)
             code = curl_multi_poll(multi, NULL, 0, 1000, NULL);
         note_ended(multi);
@@ -240,20 +232,13 @@ static enum rc run(struct probe *probes, int n, const struct measure_options *o,
 
 /* ---- points ----------------------------------------------------------------------------------------------------- */
 
-struct session {
-    const struct measure_options *o;
-    struct calibration *c;
-    char *url;
-    struct curl_slist *headers;
-};
-
 static int compare_doubles(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-static double median(double *v, int n)
+double measure_median(double *v, int n)
 {
     qsort(v, (size_t)n, sizeof *v, compare_doubles);
     return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
@@ -274,16 +259,16 @@ static enum rc prefill_point(struct session *s, size_t bytes, struct curve_point
     int n = s->o->repeats < 16 ? s->o->repeats : 16;
     for (int i = 0; i < n && rc == RC_OK; i++) {
         struct probe p;
-        probe_init(&p, s->o, s->url, s->headers, bytes, 1);
-        rc = run(&p, 1, s->o, e);
+        measure_probe_init(&p, s, bytes, 1);
+        rc = measure_run(&p, 1, 0, s->o, e);
         if (rc == RC_OK) {
             us[i] = (double)(p.at_ns[0] - p.start_ns) / 1e3;
             tokens[i] = (double)(p.prompt - p.cached);
         }
-        probe_fini(&p);
+        measure_probe_fini(&p);
     }
     if (rc == RC_OK)
-        *point = (struct curve_point){median(tokens, n), median(us, n)};
+        *point = (struct curve_point){measure_median(tokens, n), measure_median(us, n)};
     return rc;
 }
 
@@ -303,6 +288,7 @@ static enum rc measure_prefill(struct session *s, struct error *e)
             break;
         say(s->o, "prefill  %8.0f tokens  %12.0f us to the first token\n", p->x, p->us);
         c->n_prefill++;
+        s->prompt_bytes = bytes;
         if (bytes >= most)
             break;
         bytes = bytes * 4 < most ? bytes * 4 : most;
@@ -310,11 +296,13 @@ static enum rc measure_prefill(struct session *s, struct error *e)
     return rc;
 }
 
-/* From when all have begun to when the first one ends; 0: there is no such time. */
-static double step_us(const struct probe *p, int n)
+/* From when all have begun to when the first one ends; 0: there is no such time. *context: what all of them hold then, in the
+ * mean. */
+static double step_us(const struct probe *p, int n, double *context)
 {
     int64_t from = 0, to = INT64_MAX;
-    double pieces = 0, tokens = 0, said = 0;
+    *context = 0;
+    double pieces = 0, before = 0, tokens = 0, said = 0;
     for (int i = 0; i < n; i++) {
         from = p[i].at_ns[0] > from ? p[i].at_ns[0] : from;
         to = p[i].at_ns[p[i].n - 1] < to ? p[i].at_ns[p[i].n - 1] : to;
@@ -322,9 +310,13 @@ static double step_us(const struct probe *p, int n)
         said += p[i].n;
     }
     for (int i = 0; i < n; i++) {
-        for (int k = 0; k < p[i].n; k++)
+        for (int k = 0; k < p[i].n; k++) {
+            before += p[i].at_ns[k] <= from;
             pieces += p[i].at_ns[k] > from && p[i].at_ns[k] <= to;
+        }
+        *context += (double)p[i].prompt;
     }
+    *context += (before + pieces / 2) * tokens / said;
     /* A piece of text may be several tokens. */
     return to > from && pieces > 0 ? (double)(to - from) / 1e3 * n / (pieces * tokens / said) : 0;
 }
@@ -352,18 +344,19 @@ static bool joules_end(const struct joules *j, double *watts)
     return true;
 }
 
-static enum rc decode_once(struct session *s, int batch, double *us, double *watts, bool *drawn, struct error *e)
+enum rc measure_decode_once(struct session *s, int batch, size_t prompt_bytes, int32_t output, struct decoded *d,
+                            struct error *e)
 {
     struct probe *p = spw_calloc((size_t)batch, sizeof *p);
     for (int i = 0; i < batch; i++)
-        probe_init(&p[i], s->o, s->url, s->headers, FIRST_BYTES / 4, s->o->output);
+        measure_probe_init(&p[i], s, prompt_bytes, output);
     struct joules j = joules_begin(s->o);
-    enum rc rc = run(p, batch, s->o, e);
-    *drawn = joules_end(&j, watts);
+    enum rc rc = measure_run(p, batch, 0, s->o, e);
+    d->drawn = joules_end(&j, &d->watts);
     if (rc == RC_OK)
-        *us = step_us(p, batch);
+        d->us = step_us(p, batch, &d->context);
     for (int i = 0; i < batch; i++)
-        probe_fini(&p[i]);
+        measure_probe_fini(&p[i]);
     free(p);
     return rc;
 }
@@ -371,21 +364,28 @@ static enum rc decode_once(struct session *s, int batch, double *us, double *wat
 static enum rc decode_point(struct session *s, int batch, struct error *e)
 {
     struct calibration *c = s->c;
-    double us[16], watts[16];
+    double us[16], watts[16], context[16];
     int n = s->o->repeats < 16 ? s->o->repeats : 16, n_us = 0, n_watts = 0;
     enum rc rc = RC_OK;
     for (int i = 0; i < n && rc == RC_OK; i++) {
-        bool drawn;
-        rc = decode_once(s, batch, &us[n_us], &watts[n_watts], &drawn, e);
-        n_us += rc == RC_OK && us[n_us] > 0;
-        n_watts += rc == RC_OK && drawn;
+        struct decoded d = {0};
+        rc = measure_decode_once(s, batch, FIRST_BYTES / 4, s->o->output, &d, e);
+        if (rc != RC_OK)
+            break;
+        us[n_us] = d.us;
+        context[n_us] = d.context;
+        watts[n_watts] = d.watts;
+        n_us += d.us > 0;
+        n_watts += d.drawn;
     }
     if (rc != RC_OK || !n_us) /* so many never ran side by side: the node has fewer places */
         return rc;
-    c->decode[c->n_decode++] = (struct curve_point){batch, median(us, n_us)};
+    c->decode[c->n_decode++] = (struct curve_point){batch, measure_median(us, n_us)};
+    c->context[c->n_context++] =
+        (struct calibration_context){batch, measure_median(context, n_us), c->decode[c->n_decode - 1].us};
     if (n_watts)
-        c->by_batch[c->n_watts++] = (struct calibration_draw){batch, median(watts, n_watts)};
-    say(s->o, "decode   %8.0f at once %12.0f us between tokens\n", batch, c->decode[c->n_decode - 1].us);
+        c->by_batch[c->n_watts++] = (struct calibration_draw){batch, measure_median(watts, n_watts)};
+    say(s->o, "decode   %8.0f at once  %12.0f us between two tokens of one\n", batch, c->decode[c->n_decode - 1].us);
     return RC_OK;
 }
 
@@ -426,6 +426,8 @@ enum rc measure_node(const struct measure_options *o, struct calibration *c, str
     enum rc rc = measure_prefill(&s, e);
     if (rc == RC_OK)
         rc = measure_decode(&s, e);
+    if (rc == RC_OK)
+        rc = measure_detail(&s, e);
     if (rc == RC_OK) {
         c->curve = curve_fit(c->prefill, c->n_prefill, c->decode, c->n_decode);
         c->prefill_error = curve_fit_line(c->prefill, c->n_prefill).error;
