@@ -104,9 +104,15 @@ static void take_config(struct side *s, struct scenario_inputs *in)
                                              .local = c->nodes[i].local,
                                              .slots = c->nodes[i].slots,
                                              .prices = c->nodes[i].prices,
-                                             .watts = c->nodes[i].watts};
+                                             .sequences = c->nodes[i].max_batch,
+                                             .kv_tokens = c->nodes[i].kv_tokens,
+                                             .watts = c->nodes[i].watts,
+                                             .idle_watts = c->nodes[i].power.idle_watts,
+                                             .calibrated = c->nodes[i].calibrated};
     for (int k = 0; k < WAITING_CLASSES; k++)
         s->waiting[k] = (struct waiting_bounds){c->queue[k].max, c->queue[k].bytes, c->queue[k].wait_ms * 1000000};
+    in->config = c->path;
+    in->tariff = c->tariff;
     in->nodes = s->nodes;
     in->n_nodes = c->n_nodes;
     in->waiting = s->waiting;
@@ -149,6 +155,14 @@ static void take_budgets(struct side *s, struct scenario_inputs *in)
     in->budgets = s->budgets;
 }
 
+static bool any_calibrated(const struct config *c)
+{
+    for (int i = 0; i < c->n_nodes; i++)
+        if (c->nodes[i].local && c->nodes[i].calibrated)
+            return true;
+    return false;
+}
+
 /* path: a configuration, whose scenario is beside it, or a scenario. */
 static enum rc load_side(struct side *s, const struct options *o, const char *path, struct error *e)
 {
@@ -163,10 +177,11 @@ static enum rc load_side(struct side *s, const struct options *o, const char *pa
         if (!s->config)
             return error_set(e, RC_INVALID, "%s can't be simulated", path);
         in.path = o->scenario ? o->scenario : s->config->simulate_scenario;
-        if (!in.path)
+        if (!in.path && !any_calibrated(s->config))
             return error_set(e, RC_INVALID,
                              "%s does not say how fast machines are and what the markets offer; name a scenario "
-                             "by simulate.scenario or --scenario FILE (docs/SIMULATE.md)",
+                             "by simulate.scenario or --scenario FILE (docs/SIMULATE.md), or measure its nodes: "
+                             "spillway nodes calibrate NAME",
                              path);
         take_config(s, &in);
         take_budgets(s, &in);

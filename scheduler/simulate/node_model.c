@@ -77,24 +77,84 @@ void node_model_pass(struct node_model *m, int64_t now_us)
     m->busy_us += (int64_t)us;
     m->batch_us += us * m->n;
     m->step += us * m->rate;
+    m->context += us * m->rate * m->n;
+}
+
+/* What is decoded alone, if all goes on like this until the next event: half way there context is as it is in the mean. */
+static double decode_us(const struct node_model *m)
+{
+    const struct node_spec *s = m->spec;
+    if (!m->n)
+        return 0;
+    const double us =
+        s->step_us ? (double)s->step_us[m->n] : s->curve.decode_us_base + s->curve.decode_us_per_seq * m->n;
+    if (s->detail.decode_us_per_ctx_tok <= 0)
+        return us;
+    double until = m->heap[0].last;
+    if (m->n_group && m->group_ends < until)
+        until = m->group_ends;
+    const double context = m->context + m->n * (until - m->step) / 2;
+    return us + s->detail.decode_us_per_ctx_tok * context;
 }
 
 /* After the batch or the group changed. */
 static void set_rate(struct node_model *m)
 {
-    const struct node_curve *c = &m->spec->curve;
     m->changed = false;
     if (!computes(m)) {
         m->step_us = m->rate = 0;
         m->step = ceil(m->step - STEP_EPSILON);
         return;
     }
-    m->step_us = m->n ? c->decode_us_base + c->decode_us_per_seq * m->n : 0;
+    m->step_us = decode_us(m);
     if (m->n_group)
         m->step_us += m->group_us;
     if (m->step_us < STEP_US_MIN)
         m->step_us = STEP_US_MIN;
     m->rate = 1 / m->step_us;
+}
+
+static bool cuts(const struct node_spec *s)
+{
+    return s->detail.mixed_chunk > 0;
+}
+
+/* May the next one start? One alone is always let in: what never fits was not to be sent here, and must not block the others for
+ * ever. */
+static bool may_start(const struct node_model *m, const struct node_job *job)
+{
+    const bool alone = !m->n && !m->n_group;
+    return m->n + m->n_group < m->spec->sequences &&
+           (alone || !m->spec->kv_tokens || m->kv_used + job->kv <= m->spec->kv_tokens);
+}
+
+static void start_job(struct node_model *m, const struct node_job *job)
+{
+    m->kv_used += job->kv;
+    m->n_group++;
+    m->n_queued--;
+}
+
+/* As many steps as the first prompt needs, and what of the others fills them up. */
+static int64_t take_cut(struct node_model *m, struct node_job *jobs, int32_t chunk)
+{
+    int64_t tokens = 0, room = 0;
+    for (int32_t j = m->n_queued ? m->head : -1; j >= 0; j = jobs[j].next) {
+        int32_t left = jobs[j].fresh - jobs[j].begun;
+        left = left > 0 ? left : 1;
+        if (!may_start(m, &jobs[j]))
+            break;
+        if (!m->n_group)
+            room = ((int64_t)left + chunk - 1) / chunk * chunk;
+        if (left > room) {
+            jobs[j].begun += (int32_t)room;
+            return tokens + room;
+        }
+        start_job(m, &jobs[j]);
+        tokens += left;
+        room -= left;
+    }
+    return tokens;
 }
 
 /* How much of what waits may start: at least one, if anything may. */
@@ -103,39 +163,53 @@ static int64_t take_group(struct node_model *m, const struct node_job *jobs)
     int64_t tokens = 0;
     for (int32_t j = m->n_queued ? m->head : -1; j >= 0; j = jobs[j].next) {
         const int32_t fresh = jobs[j].fresh > 0 ? jobs[j].fresh : 1;
-        if (m->n + m->n_group >= m->spec->sequences || (m->n_group && tokens + fresh > m->spec->chunk))
+        if (!may_start(m, &jobs[j]) || (m->n_group && tokens + fresh > m->spec->chunk))
             break;
-        /* One alone is always let in: what never fits was not to be sent here, and must not block the others for ever.
-         * */
-        const bool alone = !m->n && !m->n_group;
-        if (m->spec->kv_tokens && m->kv_used + jobs[j].kv > m->spec->kv_tokens && !alone)
-            break;
-        m->kv_used += jobs[j].kv;
+        start_job(m, &jobs[j]);
         tokens += fresh;
-        m->n_group++;
-        m->n_queued--;
     }
     return tokens;
 }
 
-/* A new group, if there can be one, and how fast it goes. Its prompts' time is spread evenly over its steps, so a batch
- * that
- * changes meanwhile changes only the rest. */
-static void plan(struct node_model *m, const struct node_job *jobs)
+static void set_group(struct node_model *m, double tokens)
 {
-    const int64_t tokens = m->n_group ? 0 : take_group(m, jobs);
-    if (tokens) {
-        const double start = ceil(m->step - STEP_EPSILON); /* the next step's */
-        m->group_ends = start + ceil((double)tokens / m->spec->chunk);
-        m->group_us = m->spec->curve.prefill_us_per_tok * (double)tokens / (m->group_ends - m->step);
-    }
+    const struct node_spec *s = m->spec;
+    m->group_mixed = cuts(s) && m->n > 0;
+    const double us =
+        m->group_mixed && s->detail.mixed_us_per_tok > 0 ? s->detail.mixed_us_per_tok : s->curve.prefill_us_per_tok;
+    const double start = ceil(m->step - STEP_EPSILON); /* the next step's */
+    m->group_ends = start + ceil(tokens / (m->group_mixed ? s->detail.mixed_chunk : s->chunk) - STEP_EPSILON);
+    m->group_us = us * tokens / (m->group_ends - m->step);
+}
+
+/* Nothing is decoded any more: the prompts that are being computed go on in larger pieces. */
+static void hasten_group(struct node_model *m)
+{
+    const struct node_spec *s = m->spec;
+    const double us = s->detail.mixed_us_per_tok > 0 ? s->detail.mixed_us_per_tok : s->curve.prefill_us_per_tok;
+    set_group(m, us > 0 ? m->group_us * (m->group_ends - m->step) / us : 1);
+}
+
+/* A new group, if there can be one, and how fast it goes. Its prompts' time is spread evenly over its steps, so a batch that
+ * changes meanwhile changes only the rest. */
+static void plan(struct node_model *m, struct node_job *jobs)
+{
+    int64_t tokens = 0;
+    if (m->n_group && m->group_mixed && !m->n)
+        hasten_group(m);
+    else if (!m->n_group && cuts(m->spec))
+        tokens = take_cut(m, jobs, m->n ? m->spec->detail.mixed_chunk : m->spec->chunk);
+    else if (!m->n_group)
+        tokens = take_group(m, jobs);
+    if (tokens)
+        set_group(m, (double)tokens);
     set_rate(m);
 }
 
 void node_model_set_spec(struct node_model *m, const struct node_spec *spec, int64_t now_us)
 {
     node_model_pass(m, now_us);
-    if (m->spec->curve.prefill_us_per_tok > 0)
+    if (m->spec->curve.prefill_us_per_tok > 0) /* eco: all figures change by the same factor */
         m->group_us *= spec->curve.prefill_us_per_tok / m->spec->curve.prefill_us_per_tok;
     m->spec = spec;
     set_rate(m);
@@ -183,6 +257,14 @@ static void leaves(struct node_model *m, const struct node_job *jobs, int32_t jo
     m->changed = true;
 }
 
+/* A sequence that holds so many tokens is not decoded any more. */
+static void forgets(struct node_model *m, int32_t tokens)
+{
+    m->context -= tokens;
+    if (!m->n || m->context < 0)
+        m->context = 0;
+}
+
 static enum node_event first_token(struct node_model *m, struct node_job *jobs, int32_t *job)
 {
     *job = take_head(m, jobs);
@@ -193,6 +275,7 @@ static enum node_event first_token(struct node_model *m, struct node_job *jobs, 
         return NODE_ONLY_TOKEN;
     }
     heap_push_entry(m, (struct node_entry){.last = m->step + jobs[*job].output - 1, .job = *job});
+    m->context += jobs[*job].kv - jobs[*job].output + 1;
     return NODE_FIRST_TOKEN;
 }
 
@@ -212,6 +295,7 @@ enum node_event node_model_pop(struct node_model *m, struct node_job *jobs, int6
     if (last <= group) {
         *job = heap_pop_entry(m);
         leaves(m, jobs, *job);
+        forgets(m, jobs[*job].kv);
         return NODE_LAST_TOKEN;
     }
     m->n_first = m->n_group;
@@ -242,6 +326,7 @@ bool node_model_drop(struct node_model *m, struct node_job *jobs, int64_t now_us
     if (*said >= jobs[*job].output) /* its last token was on the way */
         *said = jobs[*job].output - 1;
     leaves(m, jobs, *job);
+    forgets(m, jobs[*job].kv - (int32_t)left);
     set_rate(m);
     return true;
 }

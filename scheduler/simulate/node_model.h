@@ -11,6 +11,10 @@
  * processor sharing: a sequence that gets its first token at step v is through at step v + output - 1, whatever happens
  * meanwhile, and the sequences wait in a heap ordered by that step. Between events the steps' length is constant.
  *
+ * Where it was measured (spec.detail, spec.step_us), a step also takes longer by the context that its sequences hold, and beside
+ * decoding prompts are computed in smaller pieces (as Sarathi-Serve, vLLM and our own engine do). Context grows while a step's
+ * length is held constant; it is taken as it will be half way to the next event.
+ *
  * Prompts are computed in the order they came, as a group: as many as fit in one chunk together, or one that is longer
  * and takes
  * ceil(tokens / chunk) steps. A group begins at the next step's start, and while sequences (batch) and KV memory are
@@ -33,15 +37,19 @@
 struct node_spec {
     struct node_curve curve;
     int32_t chunk, sequences; /* both >= 1 */
-    int64_t kv_tokens;        /* 0: never short */
-    const float *mw;          /* [sequences + 1]: milliwatts while so many are decoded, by whole node */
-    float prefill_mw;         /* at least, while a prompt is computed */
+    /* Measured of this very node. With detail.mixed_chunk a prompt is cut where a step is full, and the next one fills the rest. */
+    struct curve_detail detail;
+    const float *step_us; /* [sequences + 1]: a step of so many sequences without its context; NULL: by the curve */
+    int64_t kv_tokens;    /* 0: never short */
+    const float *mw;      /* [sequences + 1]: milliwatts while so many are decoded, by whole node */
+    float prefill_mw;     /* at least, while a prompt is computed */
 };
 struct node_job {
     int32_t next;   /* in the queue; -1: the last */
     int32_t fresh;  /* prompt tokens to compute, >= 1 (0 counts as 1) */
+    int32_t begun;  /* of them, computed with the group before; 0 when it comes */
     int32_t output; /* tokens to say, >= 1 */
-    int32_t kv;     /* tokens of memory set aside */
+    int32_t kv;     /* tokens of memory set aside: the whole prompt and the answer */
 };
 struct node_entry {
     double last;
@@ -59,6 +67,8 @@ struct node_model {
     double step, rate,
         step_us; /* steps so far; per us from at_us on, and the inverse; both 0 while nothing is computed */
     double group_ends, group_us; /* at this step; what its prompts add to each step until then */
+    bool group_mixed;            /* its steps are those of detail.mixed_chunk */
+    double context;              /* tokens that the sequences being decoded hold, all together */
     int64_t at_us;
     /* Integrals since the start, up to at_us. */
     double mj, batch_us;

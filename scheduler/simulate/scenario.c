@@ -116,7 +116,7 @@ static enum rc make_traces(struct scenario *s, struct error *e)
 
 static enum rc make(struct scenario *s, const struct scenario_inputs *in, struct error *e)
 {
-    enum rc rc = yaml_load(&s->doc, in->path, e);
+    enum rc rc = in->path ? yaml_load(&s->doc, in->path, e) : scenario_of_configuration(s, in, e);
 
     if (rc == RC_OK)
         rc = scenario_file_read(s, e);
@@ -132,7 +132,7 @@ static enum rc make(struct scenario *s, const struct scenario_inputs *in, struct
     if (rc == RC_OK)
         rc = scenario_make_models(s, in, e);
     if (rc == RC_OK)
-        rc = scenario_make_types(s, e);
+        rc = scenario_make_types(s, in, e);
     if (rc == RC_OK)
         rc = scenario_make_sites(s, in, e);
     if (rc == RC_OK)
@@ -148,7 +148,7 @@ enum rc scenario_load(struct scenario **out, const struct scenario_inputs *in, s
 {
     struct scenario *s = spw_calloc(1, sizeof *s);
 
-    s->path = spw_strdup(in->path);
+    s->path = spw_strdup(in->path ? in->path : in->config);
     s->arena = arena_new(SCENARIO_BYTES_MAX);
     strbuf_init(&s->notes, 1 << 16);
     enum rc rc = make(s, in, e);

@@ -11,13 +11,17 @@
 #include "scheduler/simulate/trace.h"
 
 /* What a configuration (config.h) says of one node; the command fills it in, so that this folder knows no configuration. */
+struct calibration; /* scheduler/calibrate/record.h */
+
 struct scenario_node {
     const char *name;
     const char *model; /* the first that it serves */
     bool local;
     int32_t slots;
+    int32_t sequences, kv_tokens; /* computed at once, memory; 0: not said */
     struct token_prices prices;
-    int32_t watts;
+    int32_t watts, idle_watts;            /* 0: not known */
+    const struct calibration *calibrated; /* NULL: it is not */
 };
 /* A budget by names, as a configuration has it. What traces do not know of (users, keys, labels...) can't be simulated. */
 struct scenario_budget {
@@ -28,12 +32,14 @@ struct scenario_budget {
     const char *soft_model, *hard_model; /* of BUDGET_DOWNGRADE */
 };
 struct scenario_inputs {
-    const char *path;                                /* the scenario; needed */
+    const char *path;                                /* the scenario; NULL: the calibrated nodes alone */
     const char *prices, *spot, *power, *electricity; /* instead of what the scenario names; NULL: as it says */
     const struct scenario_node *nodes;               /* NULL, 0: there is no configuration */
     int n_nodes;
     const struct scenario_budget *budgets; /* beside the scenario's own */
     int n_budgets;
+    const char *config;                   /* the configuration's path, for messages; needed without `path` */
+    const struct tariff *tariff;          /* of own machines where there is no `path`; else the scenario says it */
     const struct waiting_bounds *waiting; /* of a configuration: [WAITING_CLASSES]; NULL: as the scenario says */
     const uint64_t *seed;                 /* NULL: as the scenario says */
 };

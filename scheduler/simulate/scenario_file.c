@@ -162,6 +162,7 @@ TABLE(watts_table, watts_fields, file_watts);
 static const struct field type_fields[] = {
     KEY("name", FIELD_TEXT, file_type, name, .required = true),
     KEY("model", FIELD_TEXT, file_type, model),
+    KEY("calibration", FIELD_TEXT, file_type, calibration),
     KEY("curve", FIELD_MAP, file_type, curve, .nested = &curve_table),
     KEY("measured", FIELD_MAP, file_type, measured, .nested = &measured_table),
     KEY("shape", FIELD_MAP, file_type, shape, .nested = &shape_table),

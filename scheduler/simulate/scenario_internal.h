@@ -74,6 +74,7 @@ struct file_point {
 };
 struct file_type {
     const char *name, *model;
+    const char *calibration; /* a record of `spillway nodes calibrate` */
     struct file_curve curve;
     struct file_measured measured;
     struct file_shape shape;
@@ -169,9 +170,17 @@ const char *scenario_path(struct scenario *s, const char *path);
 /* n zeroed items in the arena, or RC_FULL. */
 enum rc scenario_array(struct scenario *s, void *items_pp, int n, size_t size, struct error *e) SPW_MUST_USE;
 
+/* scenario_calibration.c: speed, and draws where none are known yet, by the record that the type names, or else by that of a node
+ * of the configuration. Nothing where there is none. */
+enum rc scenario_take_calibration(struct scenario *s, const struct scenario_inputs *in, const struct file_type *f,
+                                  struct sim_type *t, struct error *e) SPW_MUST_USE;
+/* Fills s->doc with what the configuration's nodes alone come to. */
+#define SCENARIO_PREMISES "premises"
+enum rc scenario_of_configuration(struct scenario *s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;
+
 /* The parts of it, in this order; scenario_parts.c, scenario_offers.c. Tables are read before. */
 enum rc scenario_make_models(struct scenario *s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;
-enum rc scenario_make_types(struct scenario *s, struct error *e) SPW_MUST_USE;
+enum rc scenario_make_types(struct scenario *s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;
 enum rc scenario_make_sites(struct scenario *s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;
 enum rc scenario_make_offers(struct scenario *s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;
 enum rc scenario_make_apis(struct scenario *s, const struct scenario_inputs *in, struct error *e) SPW_MUST_USE;

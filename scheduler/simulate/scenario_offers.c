@@ -97,6 +97,14 @@ static enum rc take_availability(struct scenario *s, const struct file_offer *f,
 
 /* --- own machines -------------------------------------------------------------------------------------------------------------- */
 
+static struct token_prices node_prices(const struct scenario_inputs *in, const char *name)
+{
+    for (int i = 0; i < in->n_nodes; i++)
+        if (strcmp(in->nodes[i].name, name) == 0)
+            return in->nodes[i].prices;
+    return (struct token_prices){0};
+}
+
 /* The configuration's nodes that are these machines. */
 static enum rc take_nodes(const struct scenario *s, const struct scenario_inputs *in, const struct file_offer *f,
                           struct sim_offer *o, struct error *e)
@@ -107,6 +115,8 @@ static enum rc take_nodes(const struct scenario *s, const struct scenario_inputs
         bool found = false;
         for (int k = 0; k < in->n_nodes && !found; k++)
             found = in->nodes[k].local && strcmp(in->nodes[k].name, names[i]) == 0;
+        if (found && !i)
+            o->charge = node_prices(in, names[i]);
         if (in->n_nodes && !found)
             return scenario_error(s, f->line, e, "nodes: the configuration has no node %.60s on the premises",
                                   names[i]);

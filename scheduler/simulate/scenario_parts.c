@@ -221,7 +221,8 @@ static void take_written(const struct file_type *f, struct sim_type *t)
     t->sequences_max = f->sequences_max ? f->sequences_max : t->sequences_max ? t->sequences_max : 256;
 }
 
-static enum rc make_type(struct scenario *s, const struct file_type *f, struct sim_type *t, struct error *e)
+static enum rc make_type(struct scenario *s, const struct scenario_inputs *in, const struct file_type *f,
+                         struct sim_type *t, struct error *e)
 {
     *t = (struct sim_type){.name = f->name,
                            .chunk_tokens = f->chunk_tokens,
@@ -236,6 +237,8 @@ static enum rc make_type(struct scenario *s, const struct file_type *f, struct s
         rc = take_measured(s, f, t, &rows, &n_rows, e);
     if (rc == RC_OK)
         rc = make_watts(s, f, t, rows, n_rows, e);
+    if (rc == RC_OK)
+        rc = scenario_take_calibration(s, in, f, t, e);
     if (rc != RC_OK)
         return rc;
     take_data_sheet(f, t);
@@ -243,17 +246,18 @@ static enum rc make_type(struct scenario *s, const struct file_type *f, struct s
     if (t->curve.prefill_us_per_tok <= 0)
         return scenario_error(s, f->line, e,
                               "type %.60s: how fast it reads prompts is not said; give "
-                              "curve.prefill_us_per_token, or shape and gpu",
+                              "calibration, curve.prefill_us_per_token, or shape and gpu",
                               f->name);
     if (t->curve.decode_us_base <= 0)
-        return scenario_error(s, f->line, e,
-                              "type %.60s: how fast it writes is not said; give curve.decode_us, measured, or "
-                              "shape and gpu with layers, memory and bandwidth",
-                              f->name);
+        return scenario_error(
+            s, f->line, e,
+            "type %.60s: how fast it writes is not said; give calibration, curve.decode_us, measured, or "
+            "shape and gpu with layers, memory and bandwidth",
+            f->name);
     return RC_OK;
 }
 
-enum rc scenario_make_types(struct scenario *s, struct error *e)
+enum rc scenario_make_types(struct scenario *s, const struct scenario_inputs *in, struct error *e)
 {
     const struct file_type *f = s->file.types.items;
     struct sim_type *types;
@@ -263,7 +267,7 @@ enum rc scenario_make_types(struct scenario *s, struct error *e)
         return scenario_error(s, s->file.line, e, "types: %d are at most", SIM_TYPES_MAX);
     enum rc rc = scenario_array(s, &types, n, sizeof *types, e);
     for (int i = 0; rc == RC_OK && i < n; i++)
-        rc = make_type(s, &f[i], &types[i], e);
+        rc = make_type(s, in, &f[i], &types[i], e);
     s->sim.types = types;
     s->sim.n_types = n;
     return rc;
@@ -342,6 +346,16 @@ enum rc scenario_make_sites(struct scenario *s, const struct scenario_inputs *in
                                              : NULL;
     struct sim_site *sites;
     int n = s->file.sites.n;
+
+    if (!in->path && in->tariff) { /* the configuration alone */
+        enum rc rc = scenario_array(s, &sites, 1, sizeof *sites, e);
+        if (rc == RC_OK) {
+            *sites = (struct sim_site){.name = SCENARIO_PREMISES, .tariff = in->tariff};
+            s->sim.sites = sites;
+            s->sim.n_sites = 1;
+        }
+        return rc;
+    }
 
     if (n > SIM_SITES_MAX)
         return scenario_error(s, s->file.line, e, "sites: %d are at most", SIM_SITES_MAX);

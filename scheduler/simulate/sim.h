@@ -81,6 +81,9 @@ struct sim_type { /* one kind of machine as it serves one model */
     const char *name;
     uint32_t model;
     struct node_curve curve;
+    /* Measured beside the lines (a calibration): zeros, NULL where it was not. step_us: as node_spec.step_us, [sequences_max + 1]. */
+    struct curve_detail detail;
+    const float *step_us;
     int32_t chunk_tokens;  /* of prefill in one step; 0: 2048 */
     int32_t sequences_max; /* computed at once, 1 to 4096 */
     int32_t slots; /* requests it is sent at once; 0: as many as meet the SLO (capacity.h, by what has come so far) */

@@ -422,12 +422,20 @@ static void spec_init(struct node_spec *spec, const struct sim_type *t, enum pow
     for (int32_t i = 0; i <= t->sequences_max; i++)
         mw[i] = (float)power_draw_mw(&t->levels, state, i);
     const double prefill = state == POWER_ECO ? mw[t->sequences_max] : (double)t->prefill_mw;
+    float *steps = t->step_us ? spw_calloc((size_t)t->sequences_max + 1, sizeof(*steps)) : NULL;
+    for (int32_t i = 0; steps && i <= t->sequences_max; i++)
+        steps[i] = (float)(t->step_us[i] / speed);
+    const int32_t chunk = t->chunk_tokens ? t->chunk_tokens : t->detail.chunk;
     *spec = (struct node_spec){
+        .detail = {.decode_us_per_ctx_tok = t->detail.decode_us_per_ctx_tok / speed,
+                   .mixed_us_per_tok = t->detail.mixed_us_per_tok / speed,
+                   .mixed_chunk = t->detail.mixed_chunk},
+        .step_us = steps,
         .curve = {.base_us = t->curve.base_us,
                   .prefill_us_per_tok = t->curve.prefill_us_per_tok / speed,
                   .decode_us_base = t->curve.decode_us_base / speed,
                   .decode_us_per_seq = t->curve.decode_us_per_seq / speed},
-        .chunk = t->chunk_tokens ? t->chunk_tokens : NODE_CHUNK_TOKENS,
+        .chunk = chunk ? chunk : NODE_CHUNK_TOKENS,
         .sequences = t->sequences_max,
         .kv_tokens = t->kv_tokens,
         .mw = mw,
@@ -483,6 +491,8 @@ void sim_fleet_fini(struct sim *x)
     for (int32_t i = 0; x->specs && i < x->s->n_types; i++) {
         free((void *)(uintptr_t)x->specs[i].mw);
         free((void *)(uintptr_t)x->eco_specs[i].mw);
+        free((void *)(uintptr_t)x->specs[i].step_us);
+        free((void *)(uintptr_t)x->eco_specs[i].step_us);
     }
     for (int32_t i = 0; x->nodes && i < x->nodes_max; i++)
         free(x->nodes[i].m.heap);

@@ -173,7 +173,7 @@ struct sim {
     /* First of each kind of source. */
     int32_t at_rooms, at_plans, at_offers, at_sites, at_power, at_samples, at_money, n_sources;
 
-    struct node_spec *specs, *eco_specs; /* by type; owned, with mw */
+    struct node_spec *specs, *eco_specs; /* by type; owned, with mw and step_us */
     struct sim_node *nodes;              /* owned: nodes_max */
     int32_t nodes_max, n_nodes, n_alive; /* n_nodes: one past the highest that was ever used */
     int32_t *free_nodes, n_free_nodes;   /* owned */
