@@ -12,6 +12,7 @@
 #include "base/random.h"
 
 #define BATCH_MAX       256
+#define STEPS_MIN       6 /* of all side by side, else it tells nothing */
 #define ERROR_BYTES_MAX ((size_t)64 << 10)
 #define IDLE_SECONDS    2
 
@@ -277,6 +278,7 @@ static enum rc measure_prefill(struct session *s, struct error *e)
 {
     struct calibration *c = s->c;
     size_t most = (size_t)s->o->prompt_max * BYTES_PER_TOKEN;
+    most = most > 2 * FIRST_BYTES ? most : 2 * FIRST_BYTES; /* a line needs two points */
     struct curve_point ignored;
     enum rc rc = prefill_point(s, FIRST_BYTES, &ignored, e); /* the first opens connections and warms the node up */
     for (size_t bytes = FIRST_BYTES; rc == RC_OK && c->n_prefill < CALIBRATION_POINTS_MAX;) {
@@ -318,7 +320,7 @@ static double step_us(const struct probe *p, int n, double *context)
     }
     *context += (before + pieces / 2) * tokens / said;
     /* A piece of text may be several tokens. */
-    return to > from && pieces > 0 ? (double)(to - from) / 1e3 * n / (pieces * tokens / said) : 0;
+    return to > from && pieces >= STEPS_MIN * n ? (double)(to - from) / 1e3 * n / (pieces * tokens / said) : 0;
 }
 
 struct joules {
@@ -361,15 +363,26 @@ enum rc measure_decode_once(struct session *s, int batch, size_t prompt_bytes, i
     return rc;
 }
 
+/* Answers must be long enough that the last one begins before the first one ends: the prompts before it take their time. */
+static enum rc decode_together(struct session *s, int batch, int32_t *output, struct decoded *d, struct error *e)
+{
+    enum rc rc = measure_decode_once(s, batch, FIRST_BYTES / 4, *output, d, e);
+    if (rc != RC_OK || d->us > 0 || *output > s->o->output)
+        return rc;
+    *output *= 4;
+    return measure_decode_once(s, batch, FIRST_BYTES / 4, *output, d, e);
+}
+
 static enum rc decode_point(struct session *s, int batch, struct error *e)
 {
     struct calibration *c = s->c;
     double us[16], watts[16], context[16];
     int n = s->o->repeats < 16 ? s->o->repeats : 16, n_us = 0, n_watts = 0;
+    int32_t output = s->o->output;
     enum rc rc = RC_OK;
     for (int i = 0; i < n && rc == RC_OK; i++) {
         struct decoded d = {0};
-        rc = measure_decode_once(s, batch, FIRST_BYTES / 4, s->o->output, &d, e);
+        rc = decode_together(s, batch, &output, &d, e);
         if (rc != RC_OK)
             break;
         us[n_us] = d.us;

@@ -8,8 +8,9 @@
 #define BEGUN          6 /* pieces that the first stream has said when the other's prompt comes */
 #define GAPS_MAX       4096
 #define CONTEXT_BATCH  4
-#define CONTEXT_TOKENS 512 /* of each prompt, about */
-#define STEP_SHARE     0.5 /* of the longest stall: gaps beyond are steps full of prompt */
+#define CONTEXT_TOKENS 512  /* of each prompt, about */
+#define LONGER         1.3  /* times an undisturbed gap: there was something of the prompt in it */
+#define ROUND_SHARE    0.12 /* chunks are powers of two in practice; one so near to one is meant to be it */
 
 /* Gaps of `p` in microseconds: those that end before `from` or after `to`, and those between. */
 static int gaps_between(const struct probe *p, int64_t from, int64_t to, bool inside, double *us)
@@ -23,26 +24,42 @@ static int gaps_between(const struct probe *p, int64_t from, int64_t to, bool in
     return n;
 }
 
-/* From the stalls of `a` while the prompt of `b` was computed. False: they don't tell. */
+static double nearest_round(double chunk)
+{
+    const double two = exp2(round(log2(chunk)));
+    return fabs(chunk / two - 1) < ROUND_SHARE ? two : floor(chunk);
+}
+
+/* From the stalls of `a` while the prompt of `b` was computed: what is beyond an undisturbed step is the prompt's, and as many
+ * steps as are longer by half of what the others are longer by were full of it. False: they don't tell. */
 static bool read_stalls(const struct probe *a, const struct probe *b, double *us_per_tok, double *chunk)
 {
-    double *us = spw_calloc(GAPS_MAX, sizeof *us), stalled = 0, longest = 0;
+    double *us = spw_calloc(GAPS_MAX, sizeof *us), *longer = spw_calloc(GAPS_MAX, sizeof *longer), stalled = 0;
     const double fresh = (double)(b->prompt - b->cached);
     const int n_plain = gaps_between(a, b->start_ns, b->at_ns[0], false, us);
     const double plain = n_plain ? measure_median(us, n_plain) : 0;
     const int n = gaps_between(a, b->start_ns, b->at_ns[0], true, us);
-    int steps = 0;
+    int n_longer = 0, steps = 0;
     for (int i = 0; i < n; i++) {
         stalled += us[i] - plain;
-        longest = fmax(longest, us[i] - plain);
+        if (us[i] > plain * LONGER)
+            longer[n_longer++] = us[i] - plain;
     }
+    const double usual = n_longer ? measure_median(longer, n_longer) : 0;
     for (int i = 0; i < n; i++)
-        steps += us[i] - plain > STEP_SHARE * longest;
-    const bool told = plain > 0 && n && longest > 0.3 * plain && stalled > 0 && a->at_ns[a->n - 1] > b->at_ns[0];
-    free(us);
+        steps += us[i] - plain > usual / 2;
+    const bool told = plain > 0 && n_longer && stalled > 0 && a->at_ns[a->n - 1] > b->at_ns[0];
     *us_per_tok = stalled / fresh;
-    *chunk = floor(fresh / (steps ? steps : 1));
+    *chunk = nearest_round(fresh / (steps ? steps : 1));
+    free(us);
+    free(longer);
     return told;
+}
+
+/* Of the words that are sent, by the node's own count. */
+static double tokens_per_byte(const struct session *s)
+{
+    return s->c->prefill[s->c->n_prefill - 1].x / (double)s->prompt_bytes;
 }
 
 /* A server that computes a prompt in one step tells no more of its chunks than that they are longer. */
@@ -50,7 +67,7 @@ static enum rc measure_mixed(struct session *s, struct error *e)
 {
     double us[16], chunk[16];
     int n = 0, rounds = s->o->repeats < 16 ? s->o->repeats : 16;
-    const int32_t output = s->o->output + (int32_t)(s->prompt_bytes / BYTES_PER_TOKEN / 16);
+    const int32_t output = s->o->output + (int32_t)(tokens_per_byte(s) * (double)s->prompt_bytes / 16);
     enum rc rc = RC_OK;
     for (int i = 0; i < rounds && rc == RC_OK; i++) {
         struct probe p[2];
@@ -94,7 +111,7 @@ static enum rc context_point(struct session *s, int batch, size_t bytes, struct 
     struct calibration *c = s->c;
     double us[16], context[16];
     int n = 0, rounds = s->o->repeats < 16 ? s->o->repeats : 16;
-    const double tokens = (double)bytes / BYTES_PER_TOKEN * 1.5 * batch;
+    const double tokens = (double)bytes * tokens_per_byte(s) * batch;
     const int32_t output = s->o->output + (int32_t)(tokens / (c->detail.mixed_chunk ? c->detail.mixed_chunk : 512));
     enum rc rc = RC_OK;
     for (int i = 0; i < rounds && rc == RC_OK; i++) {
@@ -117,7 +134,7 @@ static enum rc context_point(struct session *s, int batch, size_t bytes, struct 
 
 enum rc measure_detail(struct session *s, struct error *e)
 {
-    const size_t most = (size_t)CONTEXT_TOKENS * BYTES_PER_TOKEN;
+    const size_t most = (size_t)(CONTEXT_TOKENS / tokens_per_byte(s));
     const size_t bytes = s->prompt_bytes < most ? s->prompt_bytes : most;
     const int batch = (int)s->c->decode[s->c->n_decode - 1].x;
     enum rc rc = measure_mixed(s, e);
