@@ -78,6 +78,110 @@ static void prompts_share_steps(void)
     CHECK(!node_model_drop(&m, jobs, m.at_us, &job, &said));
 }
 
+/* Step by step as our engine's batcher does it: a token for each sequence, and prompts in order, cut where the step is full. */
+struct stepped {
+    int64_t comes_us, first_us, last_us;
+    int32_t left, said;
+};
+static void step_through(const struct node_spec *s, struct stepped *r, const struct node_job *j, int n)
+{
+    double now = 0;
+    for (int done = 0; done < n;) {
+        int batch = 0, running = 0, decoding[64];
+        double context = 0, prompt_us = 0;
+        for (int i = 0; i < n; i++)
+            if (r[i].said && r[i].said < j[i].output) {
+                decoding[batch++] = i;
+                context += j[i].kv - j[i].output + r[i].said;
+            }
+        int32_t room = batch ? s->detail.mixed_chunk : s->chunk;
+        running = batch;
+        const double tok_us = batch ? s->detail.mixed_us_per_tok : s->curve.prefill_us_per_tok;
+        int firsts[64], n_firsts = 0;
+        for (int i = 0; i < n && room > 0 && running < s->sequences; i++) {
+            if (r[i].said || (double)r[i].comes_us > now + 1e-6)
+                continue;
+            const int32_t take = r[i].left < room ? r[i].left : room;
+            running++;
+            r[i].left -= take;
+            room -= take;
+            prompt_us += take * tok_us;
+            if (!r[i].left)
+                firsts[n_firsts++] = i;
+        }
+        if (!batch && prompt_us == 0) { /* idle until the next one comes */
+            double next = INFINITY;
+            for (int i = 0; i < n; i++)
+                if (!r[i].said && (double)r[i].comes_us < next)
+                    next = (double)r[i].comes_us;
+            now = next;
+            continue;
+        }
+        now += prompt_us + (batch ? s->step_us[batch] + s->detail.decode_us_per_ctx_tok * context : 0);
+        for (int i = 0; i < batch; i++)
+            r[decoding[i]].said++;
+        for (int i = 0; i < n_firsts; i++)
+            r[firsts[i]].said = 1;
+        for (int i = 0; i < n; i++) {
+            if (r[i].said == 1 && !r[i].first_us)
+                r[i].first_us = (int64_t)now;
+            if (r[i].said == j[i].output && !r[i].last_us) {
+                r[i].last_us = (int64_t)now;
+                done++;
+            }
+        }
+    }
+}
+
+/* In closed form between events the model says what stepping through says: each request's first and last token within a few
+ * per cent of its time in the node, and the means closer. */
+static void as_if_stepped(void)
+{
+    static float step_us[9] = {0, 20000, 22000, 25000, 27000, 31000, 34000, 38000, 41000};
+    const struct node_spec spec = {
+        .curve = {0, 2000, 18000, 3000}, .chunk = 512, .sequences = 8, .detail = {5, 2300, 0, 32}, .step_us = step_us};
+    enum { N = 400 };
+    static struct stepped real[N], model[N];
+    static struct node_job copy[N];
+    struct node_model m;
+    node_model_init(&m, &spec, heap, 0);
+    random_state = 11;
+    int64_t at = 0;
+    for (int i = 0; i < N; i++) {
+        at += (int64_t)(-log(random_unit()) * 1.1e6);
+        const int32_t prompt = 20 + (int32_t)(random_unit() * random_unit() * 600);
+        copy[i] = jobs[i] = (struct node_job){.fresh = prompt, .output = 2 + (int32_t)(random_unit() * 90)};
+        copy[i].kv = jobs[i].kv = prompt + jobs[i].output;
+        real[i] = model[i] = (struct stepped){.comes_us = at, .left = prompt};
+    }
+    step_through(&spec, real, copy, N);
+    for (int i = 0, job = 0; i < N || node_model_in_flight(&m);) {
+        if (i < N && model[i].comes_us <= node_model_next(&m)) {
+            node_model_add(&m, jobs, i, model[i].comes_us);
+            i++;
+            continue;
+        }
+        const int64_t now = node_model_next(&m);
+        for (enum node_event e; (e = node_model_pop(&m, jobs, now, &job)) != NODE_NOTHING;)
+            *(e == NODE_FIRST_TOKEN ? &model[job].first_us : &model[job].last_us) = now;
+    }
+    double ttft[2] = {0}, tpot[2] = {0}, off = 0;
+    for (int i = 0; i < N; i++) {
+        ttft[0] += (double)(real[i].first_us - real[i].comes_us);
+        ttft[1] += (double)(model[i].first_us - model[i].comes_us);
+        tpot[0] += (double)(real[i].last_us - real[i].first_us) / (copy[i].output - 1);
+        tpot[1] += (double)(model[i].last_us - model[i].first_us) / (copy[i].output - 1);
+        off += fabs((double)(model[i].last_us - real[i].last_us)) / (double)(real[i].last_us - real[i].comes_us);
+    }
+    printf("stepped against closed form: TTFT %.1f and %.1f ms, TPOT %.2f and %.2f ms; last tokens off by %.2f%% of "
+           "the way\n",
+           ttft[0] / N / 1e3, ttft[1] / N / 1e3, tpot[0] / N / 1e3, tpot[1] / N / 1e3, off / N * 100);
+    CHECK(fabs(ttft[1] / ttft[0] - 1) < 0.03);
+    CHECK(fabs(tpot[1] / tpot[0] - 1) < 0.02);
+    CHECK(off / N < 0.05);
+    CHECK(m.context == 0 && m.kv_used == 0);
+}
+
 /* What went in comes out once, in time; nothing is computed twice. */
 static void everything_ends_once(void)
 {
@@ -214,6 +318,7 @@ int main(void)
 {
     TEST(alone_as_the_curve_says);
     TEST(prompts_share_steps);
+    TEST(as_if_stepped);
     TEST(everything_ends_once);
     TEST(queues_are_as_theory_says);
     TEST(energy_is_the_integral);
