@@ -372,6 +372,9 @@ static const struct setting main_rows[] = {
     {"queue.keep_alive", SETTING_DURATION, SETTING_RELOAD, MAIN(keep_alive_ms), .lo = 0, .hi = 600000, .def = "15s",
      .help = "A stream that waits gets its head and a comment after so long, and again; later failures are then error "
              "events. 0: never."},
+    {"prefix_share", SETTING_EITHER, SETTING_RELOAD, MAIN(prefix_share_all), .choices = share_words, .def = "tenant",
+     .help = "Who shares what engines keep of prompts they have seen: `tenant`: nobody with another tenant. `all`: "
+             "everybody; then answers' times can tell one tenant what another has asked."},
     {"routing.retries", SETTING_INT, SETTING_RELOAD, MAIN(retries), .lo = 0, .hi = 16, .unit = "nodes", .def = "2",
      .help = "Other nodes tried for a request that fails before its first byte."},
     {"routing.first_byte", SETTING_DURATION, SETTING_RELOAD, MAIN(first_byte_ms), .lo = 100, .hi = 3600000, .def = "2m",
@@ -380,9 +383,6 @@ static const struct setting main_rows[] = {
      .help = "Longest silence of a node in the middle of an answer; then the answer is cut off."},
     {"routing.token", SETTING_DURATION, SETTING_RELOAD, MAIN(token_ms), .lo = 100, .hi = 3600000, .def = "20s",
      .help = "Longest wait for the next token of an answer that can continue on another node; then it does."},
-    {"prefix_share", SETTING_EITHER, SETTING_RELOAD, MAIN(prefix_share_all), .choices = share_words, .def = "tenant",
-     .help = "Who shares what engines keep of prompts they have seen: `tenant`: nobody with another tenant. `all`: "
-             "everybody; then answers' times can tell one tenant what another has asked."},
     {"routing.prefix_affinity", SETTING_BOOL, SETTING_RELOAD, MAIN(prefix_affinity), .def = "true",
      .help =
          "Among equally cheap nodes a prompt goes to one that was sent its beginning before and is not much busier."},
