@@ -40,6 +40,17 @@ static bool has_text(const cJSON *delta)
     return false;
 }
 
+/* A model of random weights may say a NUL, which our reader of JSON refuses; what is said is of no interest here. */
+static enum rc parse_chunk(const struct sse_frame *f, cJSON **chunk)
+{
+    char *text = spw_strndup(f->data, f->data_len);
+    for (char *at = text; (at = strstr(at, "\\u0000")) != NULL; at += 6)
+        at[5] = '1';
+    enum rc rc = json_parse(text, strlen(text), JSON_DEPTH_MAX, chunk, NULL);
+    free(text);
+    return rc;
+}
+
 static enum rc on_frame(const struct sse_frame *f, void *arg)
 {
     struct probe *p = arg;
@@ -50,7 +61,7 @@ static enum rc on_frame(const struct sse_frame *f, void *arg)
         p->done = true;
         return RC_OK;
     }
-    if (json_parse(f->data, f->data_len, JSON_DEPTH_MAX, &chunk, NULL) != RC_OK)
+    if (parse_chunk(f, &chunk) != RC_OK)
         return RC_INVALID;
     const cJSON *choice = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(chunk, "choices"), 0);
     const cJSON *usage = cJSON_GetObjectItemCaseSensitive(chunk, "usage");

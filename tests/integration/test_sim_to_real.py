@@ -23,6 +23,12 @@ SHAPE = {"arch": "qwen2", "name": "sim-to-real", "n_layer": 20, "n_embd": 768, "
 SMALL = {**SHAPE, "n_layer": 4}
 NODES, SLOTS = ("one", "two"), 8
 IDLE_W, BUSY_W, USD_PER_KWH = 40, 100, 0.25
+CHUNK = 512  # of the engine, in a step that decodes nothing
+SCENARIO = f"""scenario: as it was
+models: [{{name: synth, objective: latency}}]
+sites: [{{name: premises, usd_per_kwh: {USD_PER_KWH}}}]
+types:
+"""
 PRICE = {"input": "0.2", "cached_input": "0.2", "output": "0.6"}
 TOKENS_A_WORD = 6.2  # a synthetic model's tokens are bytes
 WORDS = "river stone amber cloud north paper light seven garden table ocean winter copper bridge letter horse".split()
@@ -62,6 +68,19 @@ class World:
         with open(os.path.join(self.s.folder, "state", "calibration", f"{name}.json")) as f:
             return json.load(f)
 
+    def scenario(self):
+        path = os.path.join(self.s.folder, "scenario.yaml")
+        watts = f"watts: {{idle: {IDLE_W}, prefill: {BUSY_W}, decode: [{{batch: 1, watts: {BUSY_W}}}]}}"
+        with open(path, "w") as f:
+            f.write(SCENARIO)
+            for name in NODES:  # one by its name in the configuration, one by its record
+                record = f"calibration: state/calibration/{name}.json, " if name == NODES[1] else ""
+                f.write(f"- {{name: {name}, {record}slots: {SLOTS}, sequences_max: {SLOTS}, chunk_tokens: {CHUNK}, {watts}}}\n")
+            f.write("offers:\n")
+            for name in NODES:
+                f.write(f"- {{provider: own, type: {name}, market: on_prem, site: premises, nodes: [{name}]}}\n")
+        return path
+
     def busy_seconds(self):
         """By the engines' own count."""
         total = 0.0
@@ -71,9 +90,10 @@ class World:
             total += float(re.search(r"^spillway_engine_busy_seconds_total(?:\{[^}]*\})? (\S+)", m, re.M).group(1))
         return total
 
-    def simulate(self):
+    def simulate(self, *arguments):
+        """The configuration, with what it does not say beside it: how fast the nodes are is in their records."""
         p = subprocess.run([self.program, "simulate", "--config", self.s.config_path, "--trace", self.s.ledger_path, "--baselines",
-                            "none", "--format", "json"], capture_output=True, text=True, timeout=120)
+                            "none", "--format", "json", *arguments], capture_output=True, text=True, timeout=120)
         assert p.returncode == 0, p.stderr
         return json.loads(p.stdout)["scenarios"][0]
 
@@ -174,7 +194,7 @@ def show(records):
               f"{[(d['batch'], round(d['step_us'] / 1e3, 1)) for d in r['decode']]}")
 
 
-def run(args, shape, seconds, prompts, outputs, calibration, bounds):
+def run(args, shape, seconds, share, prompts, outputs, calibration, bounds):
     keep = os.environ.get("SIM_TO_REAL_KEEP")  # a folder for what was measured, to look into
     with tempfile.TemporaryDirectory(prefix="sim-to-real-") as folder:
         w = World(args, shape, folder)
@@ -182,7 +202,7 @@ def run(args, shape, seconds, prompts, outputs, calibration, bounds):
             records = w.calibrate(*calibration)
             show(records)
             mean_prompt, mean_output = prompts + 20, outputs
-            rate = 0.55 * sum(capacity(r, mean_prompt, mean_output) for r in records)
+            rate = share * sum(capacity(r, mean_prompt, mean_output) for r in records)
             load = Load(w, seconds, rate, prompts, outputs, 4)
             busy = w.busy_seconds()
             load.run()
@@ -194,7 +214,8 @@ def run(args, shape, seconds, prompts, outputs, calibration, bounds):
             could = sum(capacity(r, *tokens) for r in records)
             print(f"        {len(rows)} requests in {took:.0f} s, {tokens[0]:.0f} tokens in and {tokens[1]:.0f} out in the mean: "
                   f"{len(rows) / took / could * 100:.0f}% of what they could; busy for {busy / took / len(NODES) * 100:.0f}%")
-            sim = w.simulate()
+            alone, sim = w.simulate(), w.simulate("--scenario", w.scenario())
+            assert alone["done"] == len(rows), alone["done"]  # the configuration needs nothing beside it
             if keep:
                 subprocess.run(["cp", "-r", w.s.folder, keep], check=False)
                 with open(os.path.join(keep, "seen.json"), "w") as f:
@@ -208,7 +229,7 @@ def pieces_fit(args):
     """Seconds of load; the bounds say that nothing is off by an order of magnitude."""
     if args.sanitized:
         raise Skip("sanitizers change what takes how long")
-    run(args, SMALL, 8, 100, 24, ("--prompt", "128", "--output", "16", "--repeats", "1"),
+    run(args, SMALL, 8, 0.35, 100, 24, ("--prompt", "128", "--output", "16", "--repeats", "1"),
         {"TTFT p50": 4, "TPOT p50": 2, "energy": 0.6, "charge": 1e-9})
 
 
@@ -216,7 +237,7 @@ def ten_minutes(args):
     seconds = float(os.environ.get("SIM_TO_REAL_SECONDS", "0")) or (600 if args.full else 0)
     if not seconds:
         raise Skip("takes twelve minutes and two idle cores; --full runs it")
-    run(args, SHAPE, seconds, 160, 60, ("--prompt", "128", "--output", "48", "--repeats", "3"),
+    run(args, SHAPE, seconds, 0.52, 160, 60, ("--prompt", "128", "--output", "48", "--repeats", "2"),
         {"p50": 0.25, "p99": 0.5, "energy": 0.05, "charge": 1e-9})
 
 
