@@ -27,7 +27,9 @@ struct parser {
 
 static void skip_blanks(struct parser *p)
 {
-    while (p->at < p->end && (*p->at == ' ' || *p->at == '\t' || *p->at == '\n' || *p->at == '\r'))
+    /* Nearly always there are none, which one comparison finds. */
+    while (p->at < p->end && (unsigned char)*p->at <= ' ' &&
+           (*p->at == ' ' || *p->at == '\t' || *p->at == '\n' || *p->at == '\r'))
         p->at++;
 }
 
