@@ -425,12 +425,26 @@ static void expired(struct deadline *d, int kind, void *client)
 
 /* ---- starting a call ---- */
 
+static bool is_clean_byte(unsigned char c, bool blanks)
+{
+    return c == ' ' || c == '\t' ? blanks : c > 0x20 && c != 0x7f;
+}
+
+/* No control bytes, and blanks only where they may be. Eight bytes at a time, as long as none of them needs a look. */
 static bool is_clean(const char *s, bool blanks)
 {
-    for (; *s; s++)
-        if (((unsigned char)*s < 0x20 && !(blanks && *s == '\t')) || *s == 0x7f || (!blanks && *s == ' '))
-            return false;
-    return true;
+    const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones << 7;
+    size_t n = strlen(s), i = 0;
+    for (; n - i >= 8; i += 8) {
+        uint64_t w;
+        memcpy(&w, s + i, 8);
+        uint64_t del = w ^ (ones * 0x7f), low = (w - ones * (blanks ? 0x20 : 0x21)) & ~w;
+        if ((low | ((del - ones) & ~del)) & highs)
+            break;
+    }
+    while (i < n && is_clean_byte((unsigned char)s[i], blanks))
+        i++;
+    return i == n;
 }
 
 static bool is_ours(const char *name)
@@ -442,44 +456,66 @@ static bool is_ours(const char *name)
            strcasecmp(name, "Connection") == 0 || strcasecmp(name, "Transfer-Encoding") == 0;
 }
 
-static void append_text(struct bytes *b, const char *s)
+static char *put(char *at, const char *s, size_t n)
 {
-    bytes_append(b, s, strlen(s));
+    memcpy(at, s, n);
+    return at + n;
+}
+#define PUT(at, literal) put(at, literal, sizeof(literal) - 1)
+
+static bool has_body(const struct http_request *r)
+{
+    return r->body_len || strcmp(r->method, "POST") == 0 || strcmp(r->method, "PUT") == 0 ||
+           strcmp(r->method, "PATCH") == 0;
+}
+
+/* "name: value", unless it is ours to say. */
+static enum rc put_header(struct bytes *out, const struct http_header *h, struct error *e)
+{
+    if (!*h->name || !is_clean(h->name, false) || strchr(h->name, ':') || !is_clean(h->value, true))
+        return error_set(e, RC_INVALID, "request header would not be well-formed");
+    if (is_ours(h->name))
+        return RC_OK;
+    size_t n_name = strlen(h->name), n_value = strlen(h->value);
+    char *start = bytes_reserve(out, n_name + n_value + 4), *at = put(start, h->name, n_name);
+    at = PUT(at, ": ");
+    at = put(at, h->value, n_value);
+    at = PUT(at, "\r\n");
+    out->len += (size_t)(at - start);
+    return RC_OK;
 }
 
 static enum rc put_request(struct http_call *call, const struct http_request *r, struct error *e)
 {
     struct bytes *out = &call->out;
-    if (!*r->method || !is_clean(r->method, false) || (*r->target != '/' && strcmp(r->target, "*") != 0) ||
-        !is_clean(r->target, false) || strlen(r->target) > TARGET_MAX)
+    const char *host = call->client->host_header;
+    size_t n_method = strlen(r->method), n_target = strlen(r->target), n_host = strlen(host);
+    if (!n_method || !is_clean(r->method, false) || (*r->target != '/' && strcmp(r->target, "*") != 0) ||
+        !is_clean(r->target, false) || n_target > TARGET_MAX)
         return error_set(e, RC_INVALID, "request line would not be well-formed");
-    bytes_reserve(out, r->body_len + 512);
-    append_text(out, r->method);
-    append_text(out, " ");
-    append_text(out, r->target);
-    append_text(out, " HTTP/1.1\r\nHost: ");
-    append_text(out, call->client->host_header);
-    append_text(out, "\r\n");
+    bytes_reserve(out, r->body_len + 512); /* for most requests at once */
+    char *start = bytes_reserve(out, n_method + n_target + n_host + 32), *at = put(start, r->method, n_method);
+    *at++ = ' ';
+    at = put(at, r->target, n_target);
+    at = PUT(at, " HTTP/1.1\r\nHost: ");
+    at = put(at, host, n_host);
+    at = PUT(at, "\r\n");
+    out->len += (size_t)(at - start);
     for (int i = 0; i < r->n_headers; i++) {
-        const struct http_header *h = &r->headers[i];
-        if (!*h->name || !is_clean(h->name, false) || strchr(h->name, ':') || !is_clean(h->value, true))
-            return error_set(e, RC_INVALID, "request header would not be well-formed");
-        if (is_ours(h->name))
-            continue;
-        append_text(out, h->name);
-        append_text(out, ": ");
-        append_text(out, h->value);
-        append_text(out, "\r\n");
+        enum rc rc = put_header(out, &r->headers[i], e);
+        if (rc != RC_OK)
+            return rc;
     }
-    if (r->body_len || strcmp(r->method, "POST") == 0 || strcmp(r->method, "PUT") == 0 ||
-        strcmp(r->method, "PATCH") == 0) {
-        char length[TEXT_INT_MAX];
-        append_text(out, "Content-Length: ");
-        bytes_append(out, length, (size_t)(text_put_int(length, (int64_t)r->body_len) - length));
-        append_text(out, "\r\n");
+    start = at = bytes_reserve(out, r->body_len + 32 + TEXT_INT_MAX);
+    if (has_body(r)) {
+        at = PUT(at, "Content-Length: ");
+        at = text_put_int(at, (int64_t)r->body_len);
+        at = PUT(at, "\r\n");
     }
-    append_text(out, "\r\n");
-    bytes_append(out, r->body, r->body_len);
+    at = PUT(at, "\r\n");
+    if (r->body_len)
+        at = put(at, r->body, r->body_len);
+    out->len += (size_t)(at - start);
     return RC_OK;
 }
 
