@@ -44,7 +44,7 @@ static void tell_facts(struct sim *x, int32_t node)
     struct router_facts f = {.kind = {.local = sim_local(x, n->offer)},
                              .slots = n->slots,
                              .sequences = n->m.spec->sequences,
-                             .chunk = n->m.spec->chunk,
+                             .chunk = n->m.spec->detail.mixed_chunk ? n->m.spec->detail.mixed_chunk : n->m.spec->chunk,
                              .kv_tokens = n->m.spec->kv_tokens,
                              .curve = &n->m.spec->curve,
                              .losses_per_hour = o->losses_per_hour,

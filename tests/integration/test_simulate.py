@@ -196,6 +196,59 @@ def mistakes_are_named_with_their_place(args):
         assert "\"all-gpu\" is none" in w.run("--trace", "trace.csv.gz", "--baselines", "all-gpu", rc=2)
 
 
+RECORD = {"spillway_calibration": 1, "measured_at": "2999-01-01T00:00:00Z", "model": "small",
+          "curve": {"base_us": 5000, "prefill_us_per_tok": 40, "decode_us_base": 8000, "decode_us_per_seq": 60},
+          "decode": [{"batch": 1, "step_us": 9000}, {"batch": 8, "step_us": 9400}],
+          "context": [{"batch": 1, "tokens": 100, "step_us": 9000}, {"batch": 8, "tokens": 800, "step_us": 9400}],
+          "detail": {"decode_us_per_ctx_tok": 0.05, "mixed_us_per_tok": 42, "mixed_chunk": 512},
+          "watts": {"source": "measured", "idle": 90, "by_batch": [{"batch": 1, "watts": 300}, {"batch": 8, "watts": 450}]}}
+
+
+def calibrated_nodes_need_no_scenario(args):
+    """A configuration with records is enough; a node without one takes no part, and that is said."""
+    with World(args.build) as w:
+        w.write("spillway.yaml", CONFIG.replace("  scenario: scenario.yaml", "").replace("simulate:", "energy: {price: 0.20}"))
+        os.makedirs(w.path("state/calibration"))
+        w.write("state/calibration/gpu1.json", json.dumps(RECORD))
+        flags = ("--trace", "trace.csv.gz", "--baselines", "none")
+        one = w.json(*flags)
+        s = one["scenarios"][0]
+        assert s["scenario"] == "as-configured" and s["done"] == s["requests"] == 6000, s
+        assert "type gpu1: as gpu1 was measured 2999-01-01T00:00:00Z" in one["notes"], one["notes"]
+        assert "node gpu2 takes no part: it is not calibrated" in one["notes"], one["notes"]
+        machines = {m["what"]: m for m in s["machines"]}
+        assert set(machines) == {"gpu1", "small"}, machines  # and the paid API
+        assert abs(float(machines["gpu1"]["energy_usd"]) - machines["gpu1"]["kwh"] * 0.20) < 1e-6
+        # Nothing was measured beyond a batch of 8: so many are computed at once.
+        assert machines["gpu1"]["kwh"] * 3.6e6 / 450 < 3600 * machines["gpu1"]["node_hours"]
+        w.write("state/calibration/gpu2.json", json.dumps({**RECORD, "model": "other"}))
+        assert "gpu2 takes no part" in w.json(*flags)["notes"]
+        w.write("state/calibration/gpu2.json", json.dumps(RECORD))
+        assert {m["what"] for m in w.json(*flags)["scenarios"][0]["machines"]} == {"gpu1", "gpu2", "small"}
+
+
+def a_type_may_name_its_record(args):
+    with World(args.build) as w:
+        w.write("fast.json", json.dumps(RECORD))
+        w.write("slow.json", json.dumps({**RECORD, "decode": [], "measured_at": "2020-01-01T00:00:00Z", "curve": {
+            **RECORD["curve"], "decode_us_base": 40000}}))
+        text = SCENARIO.replace("    measured: {model: a/8B, gpu: H100, gpus: 1}\n    curve: {base_us: 5000, prefill_us_per_token: 40}\n",
+                                "    calibration: fast.json\n")
+        w.write("scenario.yaml", text)
+        w.write("slow.yaml", text.replace("fast.json", "slow.json"))
+        tpot = []
+        for name in ("scenario.yaml", "slow.yaml"):
+            r = w.json("--config", "spillway.yaml", "--scenario", name, "--trace", "trace.csv.gz", "--baselines", "none", "--span", "3m")
+            tpot.append(r["scenarios"][0]["routes"][0]["interactive"]["tpot_us"]["p50"])
+        assert "measured 2020-01-01T00:00:00Z, which is long ago" in r["notes"], r["notes"]
+        assert tpot[1] > 2 * tpot[0], tpot
+        w.write("bad.json", json.dumps({**RECORD, "curve": {"base_us": 1}}))
+        for name, says in (("none.json", "none.json: No such file"), ("bad.json", "bad.json: curve.prefill_us_per_tok: missing")):
+            w.write("scenario.yaml", text.replace("fast.json", name))
+            e = w.run("--trace", "trace.csv.gz", rc=2)
+            assert "scenario.yaml:13: calibration: " in e and says in e, e
+
+
 def published_traces_run(args):
     folder = os.path.join(args.shared, "data", "traces")
     if not os.path.exists(folder):
@@ -253,6 +306,6 @@ def budgets_are_kept(args):
             assert "b.yaml:11: " in err and told in err, err
 
 
-main(__doc__, [says_what_a_load_would_have_cost, the_same_seed_says_the_same, compares_scenarios_side_by_side,
+main(__doc__, [calibrated_nodes_need_no_scenario, a_type_may_name_its_record, says_what_a_load_would_have_cost, the_same_seed_says_the_same, compares_scenarios_side_by_side,
                demand_may_be_counted_in_requests, budgets_are_kept, the_page_needs_nothing_else, own_ledger_is_a_trace,
                mistakes_are_named_with_their_place, published_traces_run])
