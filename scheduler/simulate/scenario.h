@@ -22,6 +22,12 @@ struct scenario_node {
     struct token_prices prices;
     int32_t watts, idle_watts;            /* 0: not known */
     const struct calibration *calibrated; /* NULL: it is not */
+    struct scenario_aim {                 /* of its model; zeros: cost, without an SLO */
+        enum sim_objective objective;
+        int64_t ttft_ms, tpot_ms, ttft_per_1k_ms;
+        int32_t free_tokens;
+        double probability;
+    } aim;
 };
 /* A budget by names, as a configuration has it. What traces do not know of (users, keys, labels...) can't be simulated. */
 struct scenario_budget {

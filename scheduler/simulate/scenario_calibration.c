@@ -1,6 +1,7 @@
 /* How fast a type is by a record of `spillway nodes calibrate`, and the scenario that a configuration alone makes: its own machines
  * as they were calibrated, nothing scaled, and its paid APIs. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -181,6 +182,36 @@ static void put_offer(struct json_writer *w, const struct scenario_node *n)
     json_close(w, '}');
 }
 
+static void put_ms(struct json_writer *w, const char *key, int64_t ms)
+{
+    char text[32];
+    if (ms <= 0)
+        return;
+    snprintf(text, sizeof text, "%lldms", (long long)ms);
+    json_string(w, key, text);
+}
+
+static void put_model(struct json_writer *w, const struct scenario_node *n)
+{
+    static const char *const objectives[] = {"cost", "latency", "energy", "balanced"}; /* enum sim_objective */
+    const struct scenario_aim *aim = &n->aim;
+    char text[32];
+    json_open(w, NULL, '{');
+    json_string(w, "name", n->model);
+    json_string(w, "objective", objectives[aim->objective]);
+    if (aim->ttft_ms > 0 || aim->tpot_ms > 0) {
+        json_open(w, "slo", '{');
+        put_ms(w, "ttft", aim->ttft_ms);
+        put_ms(w, "tpot", aim->tpot_ms);
+        put_ms(w, "ttft_per_1k", aim->ttft_per_1k_ms);
+        json_int(w, "free_tokens", aim->free_tokens);
+        snprintf(text, sizeof text, "%.6g", aim->probability > 0 ? aim->probability : 0.99);
+        json_raw(w, "probability", text);
+        json_close(w, '}');
+    }
+    json_close(w, '}');
+}
+
 /* JSON is YAML: what is read is a scenario file like any other. */
 static enum rc write_scenario(const struct scenario_inputs *in, struct strbuf *out)
 {
@@ -189,11 +220,8 @@ static enum rc write_scenario(const struct scenario_inputs *in, struct strbuf *o
     json_string(&w, "scenario", "as-configured");
     json_open(&w, "models", '[');
     for (int i = 0; i < in->n_nodes; i++)
-        if (is_new(in->nodes, i)) {
-            json_open(&w, NULL, '{');
-            json_string(&w, "name", in->nodes[i].model);
-            json_close(&w, '}');
-        }
+        if (is_new(in->nodes, i))
+            put_model(&w, &in->nodes[i]);
     json_close(&w, ']');
     json_open(&w, "types", '[');
     for (int i = 0; i < in->n_nodes; i++)
