@@ -10,9 +10,9 @@
 #define SLOW_MS       50   /* a store that takes longer to answer is one that nobody's settlements reach */
 #define QUEUE_POLL_MS 250  /* while room in the budget is waited for, without one */
 #define WHOLE_TOKENS  8192 /* of a whole answer that names no bound, at most */
-#define REACT_MS      500 /* in which the next slice is granted, or the node is stopped, however busy this machine is */
-#define PACE_ASSUMED  250 /* tokens a second of a choice, until it is known: fast */
-#define PACE_TOKENS   32  /* that are heard before it is known */
+#define REACT_MS      1000 /* in which the next slice is granted, or the node is stopped, however busy this machine is */
+#define PACE_ASSUMED  250  /* tokens a second of a choice, at least: what was held up comes fast */
+#define PACE_TOKENS   32   /* that are heard before it is known */
 #define PACE_MS       50
 
 struct covering {
@@ -183,19 +183,25 @@ static int64_t slice_of(const struct request *r)
     return r->config->budget_slice * r->body.choices;
 }
 
+static int64_t max_of(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Tokens that the node may say before what we do about its last one takes effect: they are always paid for beforehand, so
- * that its own count never exceeds what is reserved. What it says in REACT_MS at the pace it has shown. */
+ * that its own count never exceeds what is reserved. What it says in REACT_MS at the pace it has shown, or at a
+ * fast one. */
 static int64_t lead_of(const struct request *r)
 {
     const struct budgeted *b = r->budget;
-    int64_t lead = PACE_ASSUMED * REACT_MS / 1000 * r->body.choices, least = slice_of(r) / 8;
+    int64_t lead = max_of(PACE_ASSUMED * REACT_MS / 1000 * r->body.choices, slice_of(r) / 8);
     int64_t said = b->heard.ns ? said_now(r) - b->heard_said : 0;
     if (said >= PACE_TOKENS * r->body.choices) {
         int64_t took = mono_since(r->lane->front->o.clock, b->heard);
         if (took > PACE_MS * NS_PER_MS)
-            lead = said * REACT_MS * NS_PER_MS / took + 1;
+            lead = max_of(lead, said * REACT_MS * NS_PER_MS / took + 1);
     }
-    return lead > least ? lead : least;
+    return lead;
 }
 
 /* So many are granted at first, and beyond what was said each time: a slice, and the lead. */

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from decimal import Decimal
 
 import harness
 from harness import Scheduler, chat, main, node, wait_until
@@ -128,7 +129,7 @@ def test_forgetful(args):
 
 def test_lost(args):
     """fail_closed: 503 while it is away, in time; then everything goes on, and what was spent is all there."""
-    with Stage(args, n=2, timeout="200ms") as stage:
+    with Stage(args, n=2, timeout="2s" if args.sanitized else "300ms") as stage:
         stage.open()
         a, b = stage.schedulers
         answers = [ask(a), ask(b)]
@@ -136,7 +137,7 @@ def test_lost(args):
         begin = time.monotonic()
         lost = ask(a)
         assert lost.status == 503 and lost.json()["error"]["code"] == "budgets_unavailable", lost.body
-        assert time.monotonic() - begin < (5 if args.sanitized else 2)
+        assert time.monotonic() - begin < (10 if args.sanitized else 2)
         wait_until(lambda: a.metrics()["spillway_budget_store_open"] == 0, 5, "it is counted")
         p = subprocess.run([os.path.join(args.build, "spillway"), "status", "--config", a.config_path], capture_output=True,
                            text=True, timeout=20)
@@ -209,7 +210,13 @@ def test_emptied(args):
         stage.open(15)
         after = stage.settled()
         assert after["spent"] == spent == stage.up.billed and after["topped_up"] == 250_000_000_000, after
+        # What the manual says of a backup that was restored: without its epoch the data counts for nothing.
+        stage.redis.ask("DEL", "spillway:{budgets}:1:epoch")
+        wait_until(lambda: ask(a).status == ask(b).status == 200, 15, "it is rebuilt")
+        assert stage.settled() and a.metrics()["spillway_budget_store_rebuilds_total"] == 3
         rc, out, err = cli(args, a, "show", "b", "--format", "json")
+        shown = re.search(r'"spent_usd":"([0-9.]+)"', re.sub(r"\s", "", out)).group(1)
+        assert Decimal(shown) * 10**12 == stage.up.billed, (shown, stage.up.billed)
         assert rc == 0 and '"hard_usd":"0.75"' in re.sub(r"\s", "", out), out + err
 
 

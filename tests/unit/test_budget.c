@@ -626,22 +626,23 @@ static void test_example(void)
     const int64_t in = 2000000, out = 10000000, dollar = INT64_C(1000000000000);
     struct budget_limits l = {.hard = {dollar}};
     struct budget_state s = {.spent = {dollar / 100 * 97}}, *p = &s;
-    const struct budget_ask first = {{2512 * in}, {out}, 1, 256 + 125}, more = {{0}, {out}, 1, 256};
+    const struct budget_ask first = {{2512 * in}, {out}, 1, 256 + 250}, more = {{0}, {out}, 1, 256};
     struct pusd held = budget_reserve(&l, &p, 1, &first).amount;
-    CHECK_INT(held.v, 8834000000);
-    CHECK_INT(budget_available(&l, &s).v, 21166000000);
+    CHECK_INT(held.v, 10084000000);
+    CHECK_INT(budget_available(&l, &s).v, 19916000000);
     (void)budget_reserve(&l, &p, 1, &first);
-    CHECK_INT(budget_available(&l, &s).v, 12332000000);
-    for (int i = 0; i < 4; i++)
+    CHECK_INT(budget_available(&l, &s).v, 9832000000);
+    for (int i = 0; i < 2; i++)
         CHECK_INT(budget_reserve(&l, &p, 1, &more).units, 256);
-    CHECK_INT(budget_available(&l, &s).v, 2092000000);
+    CHECK_INT(budget_available(&l, &s).v, 4712000000);
     CHECK_INT(budget_reserve(&l, &p, 1, &first).units, -1);
-    CHECK_INT(budget_reserve(&l, &p, 1, &more).units, 209);
-    held.v += (2 * 256 + 209) * out;
+    held.v += 256 * out + budget_reserve(&l, &p, 1, &more).amount.v;
+    CHECK_INT(budget_available(&l, &s).v, 2152000000);
+    CHECK_INT(budget_reserve(&l, &p, 1, &more).units, 215);
     CHECK_INT(budget_available(&l, &s).v, 2000000);
     CHECK_INT(budget_settle(&p, 1, held, (struct pusd){500 * in + 900 * out}).v, 0);
-    CHECK_INT(s.reserved.v, 13954000000);
-    CHECK_INT(budget_available(&l, &s).v, 6046000000);
+    CHECK_INT(s.reserved.v, 14794000000);
+    CHECK_INT(budget_available(&l, &s).v, 5206000000);
     CHECK(budget_reserve(&l, &p, 1, &first).units > 0);
 }
 
