@@ -289,7 +289,7 @@ static enum rc measure_prefill(struct session *s, struct error *e)
 {
     struct calibration *c = s->c;
     size_t most = (size_t)s->o->prompt_max * BYTES_PER_TOKEN;
-    most = most > 2 * FIRST_BYTES ? most : 2 * FIRST_BYTES; /* a line needs two points */
+    most = most > 4 * FIRST_BYTES ? most : 4 * FIRST_BYTES; /* a line needs two points */
     struct curve_point ignored;
     enum rc rc = prefill_point(s, FIRST_BYTES, &ignored, e); /* the first opens connections and warms the node up */
     for (size_t bytes = FIRST_BYTES; rc == RC_OK && c->n_prefill < CALIBRATION_POINTS_MAX;) {
@@ -377,11 +377,11 @@ enum rc measure_decode_once(struct session *s, int batch, size_t prompt_bytes, i
 /* Answers must be long enough that the last one begins before the first one ends: the prompts before it take their time. */
 static enum rc decode_together(struct session *s, int batch, int32_t *output, struct decoded *d, struct error *e)
 {
-    enum rc rc = measure_decode_once(s, batch, FIRST_BYTES / 4, *output, d, e);
+    enum rc rc = measure_decode_once(s, batch, SHORT_BYTES, *output, d, e);
     if (rc != RC_OK || d->us > 0 || *output > s->o->output)
         return rc;
     *output *= 4;
-    return measure_decode_once(s, batch, FIRST_BYTES / 4, *output, d, e);
+    return measure_decode_once(s, batch, SHORT_BYTES, *output, d, e);
 }
 
 static enum rc decode_point(struct session *s, int batch, struct error *e)

@@ -71,7 +71,7 @@ static enum rc measure_mixed(struct session *s, struct error *e)
     enum rc rc = RC_OK;
     for (int i = 0; i < rounds && rc == RC_OK; i++) {
         struct probe p[2];
-        measure_probe_init(&p[0], s, FIRST_BYTES / 4, output);
+        measure_probe_init(&p[0], s, SHORT_BYTES, output);
         measure_probe_init(&p[1], s, s->prompt_bytes, 1);
         rc = measure_run(p, 2, BEGUN, s->o, e);
         if (rc == RC_OK && read_stalls(&p[0], &p[1], &us[n], &chunk[n]))

@@ -7,8 +7,10 @@
 #include "base/sse.h"
 #include "scheduler/calibrate/measure.h"
 
-#define FIRST_BYTES     256 /* of the smallest prompt; each next is four times as long */
-#define BYTES_PER_TOKEN 4   /* to begin with; the node's own counts are what is used */
+#define FIRST_BYTES                                                                                                    \
+    64 /* of the smallest prompt; each next is four times as long. Small: what no prompt is too short for is the base */
+#define SHORT_BYTES     64 /* of a prompt whose decoding is what matters */
+#define BYTES_PER_TOKEN 4  /* to begin with; the node's own counts are what is used */
 
 struct session {
     const struct measure_options *o;
