@@ -178,6 +178,13 @@ void capacity_at_slo(struct capacity *out, const struct node_curve *c, const str
     out->limit = last;
 }
 
+double capacity_saturated(const struct node_curve *c, const struct workload_mix *mix, int32_t sequences_max)
+{
+    double in_steps = sequences_max > 0 ? c->decode_us_base * mix->output / sequences_max : 0;
+
+    return US_PER_S / fmax(work_us(c, mix) + in_steps, TOKENS_LEAST);
+}
+
 const char *capacity_limit_name(enum capacity_limit l)
 {
     static const char *const names[] = {"compute", "ttft", "tpot", "sequences", "none"};

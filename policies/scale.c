@@ -41,24 +41,36 @@ static double need_now(const struct scale_snapshot *s)
     return (forecast + d->batch) * (1 + l->over_provision) + d->queued / fmax(l->queue_drain_s, 1);
 }
 
-/* The largest need of this window and the one before: it rises at once, and falls when it was lower for one to two
+/* The largest of this window and the one before: it rises at once, and falls when it was lower for one to two
  * windows, and by more than the band. */
-static double held_need(struct scale_memory *m, const struct scale_snapshot *s, double need)
+static void hold(struct scale_peak *p, double now, double down_band)
 {
-    int64_t window = s->limits.down_after_s > 0 ? s->limits.down_after_s : 1;
+    p->window = fmax(p->window, now);
+    double most = fmax(p->window, p->before);
+    if (most > p->held || most <= p->held * (1 - down_band))
+        p->held = most;
+}
+
+static void next_window(struct scale_peak *p, bool missed_one)
+{
+    p->before = missed_one ? 0 : p->window;
+    p->window = 0;
+}
+
+static void hold_demand(struct scale_memory *m, const struct scale_snapshot *s, double need)
+{
+    int64_t window = s->limits.down_after_s > 0 ? s->limits.down_after_s : 1, since = s->now_s - m->window_s;
 
     if (!m->begun) {
-        *m = (struct scale_memory){.begun = true, .window_s = s->now_s};
-    } else if (s->now_s - m->window_s >= window) {
-        m->need_before = s->now_s - m->window_s >= 2 * window ? 0 : m->need_window;
+        m->begun = true;
         m->window_s = s->now_s;
-        m->need_window = 0;
+    } else if (since >= window) {
+        next_window(&m->need, since >= 2 * window);
+        next_window(&m->mean, since >= 2 * window);
+        m->window_s = s->now_s;
     }
-    m->need_window = fmax(m->need_window, need);
-    double most = fmax(m->need_window, m->need_before);
-    if (most > m->held || most <= m->held * (1 - s->limits.down_band))
-        m->held = most;
-    return m->held;
+    hold(&m->need, need, s->limits.down_band);
+    hold(&m->mean, mean_demand(s) + s->demand.queued / fmax(s->limits.queue_drain_s, 1), s->limits.down_band);
 }
 
 /* --- supply ---------------------------------------------------------------------------------------------------- */
@@ -399,45 +411,58 @@ static void obey_limits(struct scale_work *w, const struct scale_snapshot *s, do
 
 /* --- the API's share ------------------------------------------------------------------------------------------- */
 
-/* Of demand with this mean and spread, the mean rate above a capacity (normal loss function). */
-static double overflow(double mean, double sd, double capacity)
+/* The rented node that is worth its money least, or -1. */
+static int32_t least_worth(const struct scale_work *w, const struct scale_snapshot *s)
 {
-    if (sd <= 0)
-        return fmax(mean - capacity, 0);
-    double z = (capacity - mean) / sd;
-    double loss = exp(-z * z / 2) / sqrt(2 * M_PI) - z * normal_below(-z);
-    return fmax(loss, 0) * sd;
+    int32_t last = -1;
+    double last_worth = 0;
+
+    for (int32_t i = 0; i < s->n_offers; i++) {
+        double worth = s->offers[i].tokens_per_s / fmax(true_price(&s->offers[i]), 1e-12);
+        if (w->want[i] > 0 && s->offers[i].market != SCALE_ON_PREM && (last < 0 || worth < last_worth)) {
+            last = i;
+            last_worth = worth;
+        }
+    }
+    return last;
 }
 
-/* Takes the last cloud nodes away as long as the API would do their part for less. What runs is kept unless that
- * saves. */
-static void leave_to_api(struct scale_work *w, const struct scale_snapshot *s)
+/* What it costs that a token isn't served by a node, dollars; HUGE_VAL: it must be. */
+static double unserved_price(const struct scale_snapshot *s, double miss_price)
 {
-    double mean = mean_demand(s), per_hour = scale_dollars(s->api.per_token) * HOUR_S;
+    bool api = s->api.allowed && s->api.steady;
+    double price = api ? scale_dollars(s->api.per_token) : 0;
 
-    if (!s->api.allowed || !s->api.steady)
+    if (api && !s->api.late)
+        return price;
+    return miss_price > 0 ? miss_price + price : HUGE_VAL;
+}
+
+/* Takes the last rented nodes away as long as the demand that they are expected to serve costs less unserved. What
+ * runs is kept unless that saves. */
+static void leave_unserved(struct scale_work *w, const struct scale_snapshot *s, double mean, struct scale_plan *plan)
+{
+    double per_hour = unserved_price(s, plan->miss_price) * HOUR_S, covers = fmin(wanted_capacity(w, s), plan->need);
+    bool to_api = s->api.allowed && s->api.steady && !s->api.late;
+
+    if (per_hour >= HUGE_VAL)
         return;
     while (wanted_nodes(w, s) > s->limits.nodes_min) {
-        int32_t last = -1;
-        double last_worth = 0;
-        for (int32_t i = 0; i < s->n_offers; i++) {
-            double worth = s->offers[i].tokens_per_s / fmax(true_price(&s->offers[i]), 1e-12);
-            if (w->want[i] > 0 && s->offers[i].market != SCALE_ON_PREM && (last < 0 || worth < last_worth)) {
-                last = i;
-                last_worth = worth;
-            }
-        }
+        int32_t last = least_worth(w, s);
         if (last < 0)
-            return;
+            break;
         double without = wanted_capacity(w, s) - s->offers[last].tokens_per_s;
-        double more = overflow(mean, s->demand.sd, without) - overflow(mean, s->demand.sd, wanted_capacity(w, s));
+        double more =
+            scale_overflow(mean, s->demand.sd, without) - scale_overflow(mean, s->demand.sd, wanted_capacity(w, s));
         bool runs = w->want[last] <= w->active[last];
         double node = true_price(&s->offers[last]) * (runs ? 1 - s->limits.replace_saving : 1);
-        if (more * per_hour >= node ||
-            (s->api.tokens_per_s_max > 0 && mean + s->demand.sd - without > s->api.tokens_per_s_max))
-            return;
+        if (more * per_hour >= node || (to_api && s->api.tokens_per_s_max > 0 &&
+                                        mean + s->demand.sd - without > s->api.tokens_per_s_max))
+            break;
         w->want[last]--;
     }
+    if (!to_api)
+        plan->not_worth = fmax(covers - wanted_capacity(w, s), 0);
 }
 
 /* --- the set as a whole ---------------------------------------------------------------------------------------- */
@@ -454,12 +479,13 @@ static double set_cost(const struct scale_work *w, const struct scale_snapshot *
 }
 
 /* The cheapest set, with its spares. Where it needs some, one without any risk may be cheaper in all. */
-static void choose_set(struct scale_work *w, const struct scale_snapshot *s, double need)
+static void choose_set(struct scale_work *w, const struct scale_snapshot *s, double mean, struct scale_plan *plan)
 {
+    double need = plan->need;
     int32_t want[SCALE_OFFERS_MAX], spare[SCALE_OFFERS_MAX], spares = 0;
 
     (void)cover_need(w, s, need, CLOUD);
-    leave_to_api(w, s);
+    leave_unserved(w, s, mean, plan);
     add_spares(w, s);
     for (int32_t i = 0; i < s->n_offers; i++)
         spares += w->spare[i];
@@ -503,12 +529,12 @@ static void share_with_api(struct scale_plan *plan, const struct scale_snapshot 
         plan->api_bridge = fmin(most - plan->api_steady, fmax(lacks_now - plan->api_steady, 0));
     if (plan->api_bridge <= 0)
         plan->api_bridge_s = 0;
-    plan->uncovered = fmax(plan->need - plan->ready - plan->coming - plan->api_steady, 0);
+    plan->uncovered = fmax(plan->need - plan->not_worth - plan->ready - plan->coming - plan->api_steady, 0);
     if (plan->uncovered <= plan->need * 1e-6)
         plan->uncovered = 0;
     /* Against a limit the most that it may be counts, else what is to be expected. */
     double paid =
-        s->limits.hour_max.v >= 0 ? plan->api_steady : fmin(plan->api_steady, overflow(mean, s->demand.sd, wanted));
+        s->limits.hour_max.v >= 0 ? plan->api_steady : fmin(plan->api_steady, scale_overflow(mean, s->demand.sd, wanted));
     plan->hour.v += (int64_t)((paid + plan->api_bridge) * HOUR_S * (double)s->api.per_token.v);
 }
 
@@ -521,13 +547,15 @@ void scale_plan(struct scale_plan *plan, struct scale_memory *memory, struct sca
     SPW_ASSERT(s->limits.nodes_min >= 0 && s->limits.nodes_max >= s->limits.nodes_min);
     plan->n_actions = 0;
     plan->more = plan->by_budget = plan->by_nodes = false;
-    plan->ready = plan->coming = plan->api_bridge = plan->api_steady = 0;
+    plan->ready = plan->coming = plan->api_bridge = plan->api_steady = plan->not_worth = 0;
     plan->api_bridge_s = 0;
     plan->need_now = need_now(s);
-    plan->need = held_need(memory, s, plan->need_now);
+    hold_demand(memory, s, plan->need_now);
+    plan->need = memory->need.held;
+    plan->miss_price = scale_miss_price(memory, s);
     memset(w->spare, 0, sizeof(w->spare));
     count_nodes(w, s);
-    choose_set(w, s, plan->need);
+    choose_set(w, s, memory->mean.held, plan);
     add_minimum(w, s);
     obey_limits(w, s, plan->need, plan);
     plan->survives = after_loss(w, s, &worst);

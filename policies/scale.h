@@ -22,6 +22,12 @@
  *  6. A node isn't drained before its paid time (billing minimum, paid hour) is nearly over.
  *  7. While nodes boot, what can't be served yet is bridged by the API where that is allowed; and where the API is
  *     cheaper than the last node would be, it takes that node's share for good.
+ *  8. No rented node costs more than what it keeps in time is worth. Need (2) is the most that is held; of it the last node
+ *     goes as long as the demand that it is expected to serve, over the spread of the forecast, times what a token that is late
+ *     costs, is less than its price. A late token costs what the API takes, where that is in time; else the *price of a
+ *     miss*, which is learned from what became of the promise (scale_worth.c): so machines that are dear, such as those
+ *     that stand in for spot, are held for likely demand, and cheap ones for unlikely, too, and as many requests miss the SLO as
+ *     may. (The newsvendor: Arrow, Harris, Marschak, "Optimal inventory policy", Econometrica 1951.)
  *
  * Deterministic; no clock, I/O, globals or allocation. Arrays and the workspace (about 150 KiB) are the caller's. */
 #ifndef POLICIES_SCALE_H
@@ -83,10 +89,16 @@ struct scale_limits {
     int32_t tick_s;        /* until scale_plan() is called again */
     double idle_rate;      /* demand below it is none: everything may go (nodes_min 0) */
 };
+/* What became of the SLO's promise, since the start: from it follows what a miss costs. */
+struct scale_promise {
+    double asked;            /* share of requests that shall be in time: 0.99; 0: no misses are weighed against money */
+    int64_t in_time, missed; /* requests of which that is known; interactive ones */
+};
 struct scale_api {           /* the paid API that serves this model */
     bool allowed;            /* at all, by privacy and policy */
     bool bridge;             /* while nodes boot */
     bool steady;             /* for good, where cheaper than a node */
+    bool late;               /* what goes there misses the SLO */
     struct pusd per_token;   /* mean over prompt and output tokens of the mix (or per request) */
     double tokens_per_s_max; /* 0: no limit known */
 };
@@ -95,16 +107,26 @@ struct scale_snapshot {
     struct scale_demand demand;
     struct scale_limits limits;
     struct scale_api api;
+    struct scale_promise promise;
     const struct scale_offer *offers;
     int32_t n_offers; /* <= SCALE_OFFERS_MAX */
     const struct scale_node *nodes;
     int32_t n_nodes;
 };
+struct scale_peak { /* the largest of one to two windows: rises at once, and falls late */
+    double window, before, held;
+};
 struct scale_memory { /* {0} at the start; one per model */
     bool begun;
     int64_t window_s; /* when the window under way began */
-    double need_window, need_before, held;
+    struct scale_peak need, mean;
+    /* The promise: what was known at the last plan, and requests, of them late, with a memory of SCALE_PROMISE_S. */
+    bool counts;
+    int64_t since_s, worth_s, in_time, missed;
+    double answered, late;
 };
+/* Over which misses are counted: what may miss may be used up in one bad hour of a good half day. */
+#define SCALE_PROMISE_S 43200
 
 enum scale_verb { SCALE_LAUNCH, SCALE_WAKE, SCALE_DRAIN, SCALE_SLEEP, SCALE_TERMINATE };
 enum scale_reason {
@@ -141,6 +163,8 @@ struct scale_plan {
     double ready, coming; /* capacity that serves now; capacity booting, waking or launched by this plan */
     double uncovered;     /* of need, when all that is coming has come: limits or stock forbid more */
     double survives;      /* capacity after the loss of the worst domain, then */
+    double not_worth;     /* of need, what no node is held for: it would cost more than what it keeps in time */
+    double miss_price;    /* dollars per token (request) that is late; 0: not weighed */
     double api_bridge;    /* rate to send to the API until nodes are up */
     int32_t api_bridge_s;
     double api_steady;        /* rate to leave to the API for good */

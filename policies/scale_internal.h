@@ -20,6 +20,11 @@ static inline double scale_dollars(struct pusd p)
     return (double)p.v * 1e-12;
 }
 
+/* Of demand with this mean and spread, the mean rate above a capacity. */
+double scale_overflow(double mean, double sd, double capacity);
+/* What a token that is late costs, in dollars: learns from s->promise what has come since the last time. 0: misses aren't weighed. */
+double scale_miss_price(struct scale_memory *m, const struct scale_snapshot *s);
+
 /* From what is to what should be (work->want): fills the plan's actions and sums. */
 void scale_moves(struct scale_plan *plan, struct scale_work *w, const struct scale_snapshot *s);
 

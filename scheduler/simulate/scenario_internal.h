@@ -28,7 +28,7 @@ struct file_room {
     int line;
 };
 struct file_scale { /* as struct scale_limits */
-    bool on, api, api_bridge, api_steady;
+    bool on, api, api_bridge, api_steady, worth;
     int32_t nodes_min, nodes_max;
     struct pusd hour_max; /* 0: no limit */
     double z, over_provision, survive, replace_saving, idle_rate, down_band;

@@ -11,6 +11,7 @@
 static void make_scale(struct sim_model *m, const struct file_scale *f)
 {
     m->scaled = f->on;
+    m->worth = f->worth;
     m->signal = (enum forecast_signal)f->signal;
     m->limits = (struct scale_limits){
         .nodes_min = f->nodes_min,

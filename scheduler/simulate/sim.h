@@ -74,6 +74,7 @@ struct sim_model { /* what a request asks for, with its route's rules */
     bool scaled;
     enum forecast_signal signal;
     struct scale_limits limits; /* tick_s: how often it is planned */
+    bool worth;                 /* machines are held for what misses of the SLO are worth (scale.h, rule 8) */
     struct scale_api api;       /* per_token and tokens_per_s_max are filled in from the API */
 };
 

@@ -145,6 +145,7 @@ struct sim_model_state {
     struct forecast busy; /* slots: fed with the time that each request holds one; kept where a site is powered */
     double hold_s;        /* that time, in the mean of late */
     struct scale_memory memory;
+    int64_t in_time, late; /* first tokens of interactive requests, by the SLO for them */
     /* Running means (of the last ~1000 requests), as the daemon's estimates would be. */
     double prompt, cached, output, prompt_sq, held; /* held: mean of output * (prompt + output) */
     int64_t n_seen;
@@ -235,6 +236,9 @@ void sim_serve_init(struct sim *x);
 void sim_serve_fini(struct sim *x);
 
 void sim_money_event(struct sim *x); /* a period begins for which somebody waits */
+
+/* When its first token is asked for at the latest: microseconds after it came; INFINITY: there is no promise. */
+double sim_first_limit_us(const struct sim_slo *s, int32_t prompt);
 
 /* sim_budget.c */
 enum sim_budget_verdict {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "policies/latency.h"
 #include "scheduler/simulate/sim_internal.h"
 
 #define TICK_S_DEFAULT 10
@@ -50,11 +51,13 @@ void sim_capacity(struct capacity *c, const struct sim_type *t, const struct sim
     if (t->kv_tokens && held > 0 && (double)t->kv_tokens / held < sequences)
         sequences = (int32_t)((double)t->kv_tokens / held);
     *c = (struct capacity){0};
-    capacity_at_slo(c, &t->curve, &bound, mix, sequences > 0 ? sequences : 1);
+    sequences = sequences > 0 ? sequences : 1;
+    capacity_at_slo(c, &t->curve, &bound, mix, sequences);
+    const double most = t->load_max * capacity_saturated(&t->curve, mix, sequences);
     if (c->limit == CAPACITY_NONE)
         c->tokens_per_s = 0;
-    else if (t->load_max > 0 && c->load > t->load_max)
-        c->tokens_per_s *= t->load_max / c->load;
+    else if (t->load_max > 0 && c->requests_per_s > most)
+        (void)capacity_at_rate(c, &t->curve, &bound, mix, most);
 }
 
 /* Where the scenario leaves it to us, a node is sent what it can decode at the SLO at its capacity, and as much beside
@@ -106,11 +109,10 @@ static void capacities(struct sim *x, int32_t model)
         m->capacity[i] = c.tokens_per_s;
         x->offers[m->offers[i]].capacity = m->capacity[i];
         tell_price(x, m->offers[i]);
-        const double careful = t->load_max > 0 && c.load > t->load_max ? t->load_max / c.load : 1;
         if (m->hold_s <= 0 && c.requests_per_s > 0) /* until some have been served here */
             m->hold_s = c.concurrency / c.requests_per_s + c.ttft_us * 1e-6;
         x->offers[m->offers[i]].concurrency =
-            c.limit == CAPACITY_NONE ? 0 : careful * (c.concurrency + c.requests_per_s * c.ttft_us * 1e-6);
+            c.limit == CAPACITY_NONE ? 0 : c.concurrency + c.requests_per_s * c.ttft_us * 1e-6;
         set_slots(x, m->offers[i], c.limit == CAPACITY_NONE ? 0 : c.concurrency + c.requests_per_s * c.ttft_us * 1e-6);
     }
 }
@@ -320,6 +322,20 @@ static struct pusd api_per_token(const struct sim *x, const struct sim_model_sta
     return (struct pusd){(int64_t)(all / (m->prompt + m->output))};
 }
 
+/* Would what goes there be late? Of the mean prompt, by the quantile that is asked for. */
+static bool api_is_late(const struct sim *x, int32_t model)
+{
+    const struct sim_model_state *m = &x->models[model];
+    const struct sim_slo *slo = &x->s->models[model].slo;
+    if (!m->n_apis)
+        return false;
+    const struct sim_api *a = &x->s->apis[m->apis[0]];
+    const double mean = (double)a->ttft_us + a->ttft_us_per_tok * m->prompt, sigma = sqrt(log1p(a->spread * a->spread));
+    const double asked = slo->probability > 0 && slo->probability < 1 ? slo->probability : 0.99;
+    const double first = mean * exp(sigma * normal_quantile(asked) - sigma * sigma / 2);
+    return first > sim_first_limit_us(slo, (int32_t)m->prompt) || (slo->tpot_us && a->tpot_us > slo->tpot_us);
+}
+
 static double horizon_s(const struct sim *x, const struct sim_model_state *m, int32_t tick_s)
 {
     int32_t boot = 0;
@@ -348,6 +364,9 @@ static void scale(struct sim *x, int32_t model, double batch, int32_t tick_s)
     s.limits.tick_s = tick_s;
     s.api.allowed = s.api.allowed && m->n_apis > 0;
     s.api.per_token = api_per_token(x, m);
+    s.api.late = api_is_late(x, model);
+    if (config->worth && config->slo.ttft_us)
+        s.promise = (struct scale_promise){config->slo.probability, m->in_time, m->late};
     s.n_nodes = snapshot_nodes(x, model);
     m->demand_now = now.mean;
     m->demand_mean = then.mean;

@@ -102,11 +102,29 @@ static struct sim_class_result *class_of(struct sim *x, const struct sim_live *l
     return &x->models[l->asked].out->of[l->class];
 }
 
+double sim_first_limit_us(const struct sim_slo *s, int32_t prompt)
+{
+    const int32_t above = prompt > s->ttft_free_tokens ? prompt - s->ttft_free_tokens : 0;
+    return s->ttft_us ? (double)s->ttft_us + s->ttft_us_per_tok * above : INFINITY;
+}
+
 static bool in_slo(const struct sim_slo *s, const struct sim_live *l, int64_t ttft, double tpot)
 {
-    const int32_t above = l->prompt > s->ttft_free_tokens ? l->prompt - s->ttft_free_tokens : 0;
-    const double limit = (double)s->ttft_us + s->ttft_us_per_tok * above;
-    return (!s->ttft_us || (double)ttft <= limit) && (!s->tpot_us || tpot <= (double)s->tpot_us);
+    return (double)ttft <= sim_first_limit_us(s, l->prompt) && (!s->tpot_us || tpot <= (double)s->tpot_us);
+}
+
+/* The first token is out, or known to come, at first_us: autoscaling is told whether that was in time. */
+static void first_token(struct sim *x, struct sim_live *l, int64_t first_us)
+{
+    struct sim_model_state *m = &x->models[l->model];
+    l->first_us = first_us;
+    sim_route_judged(x, l);
+    if (l->class != WAITING_INTERACTIVE)
+        return;
+    if ((double)(first_us - l->at_us) <= sim_first_limit_us(&x->s->models[l->model].slo, l->prompt))
+        m->in_time++;
+    else
+        m->late++;
 }
 
 /* The answer is out at end_us. bill: whose node said its last token. */
@@ -179,10 +197,8 @@ static void serve_by_api(struct sim *x, int32_t live, int32_t api)
     const double ttft = lognormal(&x->random, (double)a->ttft_us + a->ttft_us_per_tok * l->prompt, a->spread);
     const double tpot = lognormal(&x->random, (double)a->tpot_us, a->spread);
     const int64_t first = x->now_us + (int64_t)ttft;
-    if (l->first_us < 0) {
-        l->first_us = first;
-        sim_route_judged(x, l);
-    }
+    if (l->first_us < 0)
+        first_token(x, l, first);
     const struct token_counts n = {.input = l->prompt + l->said, .cached_input = l->cached, .output = left};
     struct pusd charge = {0};
     if (money_charge(&a->prices, &n, &charge) != RC_OK)
@@ -557,10 +573,8 @@ void sim_node_event(struct sim *x, int32_t node)
     bool any = false;
     for (enum node_event e; (e = node_model_pop(&n->m, x->jobs, x->now_us, &job)) != NODE_NOTHING;) {
         struct sim_live *l = &x->live[job];
-        if (e != NODE_LAST_TOKEN && l->first_us < 0) {
-            l->first_us = x->now_us + (int64_t)curve->base_us;
-            sim_route_judged(x, l);
-        }
+        if (e != NODE_LAST_TOKEN && l->first_us < 0)
+            first_token(x, l, x->now_us + (int64_t)curve->base_us);
         if (e != NODE_LAST_TOKEN)
             sim_route_spoke(x, l, (int64_t)curve->base_us);
         if (e == NODE_FIRST_TOKEN)

@@ -175,8 +175,8 @@ def curve_of(bench, case):
     return base, slope, 2 * k["params"] * 1e9 / (989e12 * 0.4 * k["gpus"]) * 1e6, kv, watts.max()
 
 
-def spot_steps(bench, case):
-    """Nodes available by zone and slot."""
+def spot_steps(bench, case, offset_s=0):
+    """Nodes available by zone and slot, from so far into the record on."""
     c = CASES[case]
     out = []
     for series, _, _ in ZONES:
@@ -185,7 +185,7 @@ def spot_steps(bench, case):
                     for r in csv.DictReader(f) if r["collection"] == "aws-08-27-2023" and r["zone_gpu"] == series]
         ticks = np.concatenate([np.full(n, a * c["spot_nodes"] // nodes) for _, n, a, nodes, _ in runs])
         assert runs[0][4] == SLOT_S
-        out.append(ticks[:DAY_S // SLOT_S])
+        out.append(ticks[offset_s // SLOT_S:][:DAY_S // SLOT_S])
     return out
 
 
@@ -196,27 +196,48 @@ def list_price(bench, market, zone=None):
     return min(prices)
 
 
-def clairvoyant(bench, case, own, load, with_api=True, with_spot=True, price_factor=1.0, seconds=60):
-    """The cheapest plan of whole nodes by slots of five minutes: arrivals, prices and availability known; each start pays its boot;
-    API requests are chosen as suits it best. A mixed-integer linear programme (HiGHS). Returns cost and proven lower bound."""
+def work_of(bench, case):
+    """What each request takes of a full node, in seconds: its prefill, its part in the steps, and in the steps' constant part the share of
+    the batch (of KV memory, mostly) that it holds; and how long it holds it. The sum over requests per second is how many nodes would
+    be full (policies/capacity.h, capacity_saturated())."""
     k = CLASSES[CASES[case]["class"]]
-    base, slope, prefill, kv, watts = curve_of(bench, case)
+    base, slope, prefill, kv, _ = curve_of(bench, case)
     at, prompt, output, weight = requests_of(bench, case)
-    slots = DAY_S // SLOT_S
-    slot = np.minimum((at / SLOT_S).astype(int), slots - 1)
-    held = (output * (prompt + output)).sum() / output.sum()
-    sequences = min(k["sequences"], kv / held)
-    # Device time per request when the batch is full: nothing is cheaper than that.
-    work = (prompt * prefill + output * (base / sequences + slope)) / 1e6
+    sequences = min(k["sequences"], kv / ((output * (prompt + output)).sum() / output.sum()))
+    part = np.maximum((prompt + output) / kv, 1 / k["sequences"])
+    return at, prompt, output, weight, (prompt * prefill + output * (slope + base * part)) / 1e6, output * (base + slope * sequences) / 1e6
+
+
+def by_slot(at, lasts, amount, which, n_which):
+    """amount (per request) spread evenly over [at, at + lasts): sums by slot and kind."""
+    fine, slots = 30, DAY_S // SLOT_S
+    first = (at / fine).astype(int)
+    last = np.minimum(((at + lasts) / fine).astype(int) + 1, DAY_S // fine)
+    last = np.maximum(last, first + 1)
+    steps = np.zeros((DAY_S // fine + 2, n_which))
+    np.add.at(steps, (first, which), amount / (last - first))
+    np.add.at(steps, (last, which), -amount / (last - first))
+    return np.cumsum(steps, 0)[:DAY_S // fine].reshape(slots, SLOT_S // fine, n_which).sum(1)
+
+
+def clairvoyant(bench, case, own, load, api_ttft_ms=400, with_spot=True, price_factor=1.0, spot_factor=1.0, seconds=60, offset_s=0):
+    """The cheapest plan of whole nodes by slots of five minutes: arrivals, prices and availability known; each start pays its boot, and is
+    launched in the slot before, where it must have been available; API requests (api_ttft_ms None: there is none) are chosen as suits it best,
+    of those that miss the SLO there no more than may. A mixed-integer linear programme (HiGHS). Returns cost and proven lower bound."""
+    k = CLASSES[CASES[case]["class"]]
+    watts = curve_of(bench, case)[4]
+    at, prompt, output, weight, work, lasts = work_of(bench, case)
+    slots, buckets = DAY_S // SLOT_S, 6
     api_cost = (prompt * k["api"][0] + output * k["api"][1]) / 1e6
-    buckets = 6
+    late = 500 + np.maximum(prompt - 4000, 0) * 0.1 < (api_ttft_ms or 0) * 1.1
     order = np.argsort(api_cost / work)
     bucket = np.empty(len(work), int)
     bucket[order] = np.arange(len(work)) * buckets // len(work)
-    w = np.zeros((slots, buckets))
-    a = np.zeros((slots, buckets))
-    np.add.at(w, (slot, bucket), work * weight / SLOT_S)
-    np.add.at(a, (slot, bucket), api_cost * weight)
+    bucket = bucket * 2 + late
+    buckets *= 2
+    w = by_slot(at, lasts, work * weight, bucket, buckets) / SLOT_S
+    a = by_slot(at, lasts, api_cost * weight, bucket, buckets)
+    misses = by_slot(at, lasts, late * weight, bucket, buckets)
 
     hours = SLOT_S / 3600
     with gzip.open(f"{bench.data}/electricity/price_carbon_2024_hourly.csv.gz", "rt") as f:
@@ -224,8 +245,8 @@ def clairvoyant(bench, case, own, load, with_api=True, with_spot=True, price_fac
     energy = np.array([kwh[f"2024-03-05 {i * SLOT_S // 3600:02d}"] for i in range(slots)]) * 1.3 / 1000
     kinds = [("own", 0.0, np.full(slots, own), 0.0)]
     if with_spot:
-        for steps, (_, az, name) in zip(spot_steps(bench, case), ZONES):
-            kinds.append((name, list_price(bench, "spot_usd_h", az) * k["share"] * price_factor, steps, BOOT_S / 3600))
+        for steps, (_, az, name) in zip(spot_steps(bench, case, offset_s), ZONES):
+            kinds.append((name, list_price(bench, "spot_usd_h", az) * k["share"] * price_factor * spot_factor, steps, BOOT_S / 3600))
     kinds.append(("on demand", list_price(bench, "price_usd_h") * k["share"] * price_factor, np.full(slots, 300), BOOT_S / 3600))
     n_kinds = len(kinds)
     n = slots * (2 * n_kinds + buckets)  # nodes, starts, API shares
@@ -248,7 +269,7 @@ def clairvoyant(bench, case, own, load, with_api=True, with_spot=True, price_fac
     for b in range(buckets):
         for t in range(slots):
             cost[share(b, t)] = a[t, b]
-            upper[share(b, t)] = 1 if with_api else 0
+            upper[share(b, t)] = 1 if api_ttft_ms else 0
     rows, columns, values, lower = [], [], [], []
 
     def row(entries, least):
@@ -262,6 +283,9 @@ def clairvoyant(bench, case, own, load, with_api=True, with_spot=True, price_fac
         row([(node(i, t), load) for i in range(n_kinds)] + [(share(b, t), w[t, b]) for b in range(buckets)], w[t].sum())
         for i in range(n_kinds):
             row([(start(i, t), 1), (node(i, t), -1)] + ([(node(i, t - 1), 1)] if t else []), 0)
+            if t and 0 < i < n_kinds - 1:
+                row([(start(i, t), -1), (node(i, t - 1), -1)], -int(kinds[i][2][t - 1]))
+    row([(share(b, t), -misses[t, b]) for b in range(buckets) for t in range(slots)], -(1 - SLO_SHARE) * len(at) * weight)
     matrix = sparse.csr_array((values, (rows, columns)), shape=(len(lower), n))
     fixed = own * (35000 * k["gpus"] / (4 * 365.25 * 24) * 24 + (energy * k["sleep"] * hours).sum())
     r = optimize.milp(cost, integrality=whole, bounds=optimize.Bounds(0, upper),
@@ -271,7 +295,7 @@ def clairvoyant(bench, case, own, load, with_api=True, with_spot=True, price_fac
         return {"failed": r.message}
     hours_of = {name: float(r.x[node(i, 0):node(i, slots - 1) + 1].sum() * hours) for i, (name, *_) in enumerate(kinds)}
     return {"usd": float(r.fun + fixed), "bound_usd": float(r.mip_dual_bound + fixed), "node_hours": hours_of,
-            "api_usd": float((cost * r.x)[share(0, 0):].sum()), "load": load, "sequences": float(sequences),
+            "api_usd": float((cost * r.x)[share(0, 0):].sum()), "load": load, "own_usd": float(fixed),
             "work_nodes_mean": float(w.sum(1).mean()), "work_nodes_peak": float(w.sum(1).max())}
 
 
