@@ -90,10 +90,11 @@ void capacity_at_slo(struct capacity *out, const struct node_curve *curve, const
 /* The same figures at a given load of requests_per_s; false: more than the node can ever do (nothing is set). */
 bool capacity_at_rate(struct capacity *out, const struct node_curve *curve, const struct capacity_slo *slo,
                       const struct workload_mix *mix, double requests_per_s);
-/* Requests per second at which the node is full, its queue growing without end: all of its time is taken, or, before that, its
- * batch (sequences_max; 0: not bounded) never has a place. The batch needs x * output * step of sequences, and a step with a full
- * batch gives each of them a token, so both limits are in one line: x * (P + s * output + b * output / sequences_max) = 1. What
- * share of it keeps the SLO depends on how many nodes share the load and how requests are routed, and is measured. */
+/* Requests per second at which the node is full, its queue growing without end: all of its time is taken, or, before
+ * that, its batch (sequences_max; 0: not bounded) never has a place. The batch needs x * output * step of sequences,
+ * and a step of a full batch gives each of them a token, so both limits are in one line:
+ * x * (P + s * output + b * output / sequences_max) = 1. What share of it keeps the SLO depends on how many nodes share
+ * the load and how requests are routed, and is measured. */
 double capacity_saturated(const struct node_curve *curve, const struct workload_mix *mix, int32_t sequences_max);
 const char *capacity_limit_name(enum capacity_limit l); /* "compute", "ttft", "tpot", "sequences", "none" */
 

@@ -456,8 +456,8 @@ static void leave_unserved(struct scale_work *w, const struct scale_snapshot *s,
             scale_overflow(mean, s->demand.sd, without) - scale_overflow(mean, s->demand.sd, wanted_capacity(w, s));
         bool runs = w->want[last] <= w->active[last];
         double node = true_price(&s->offers[last]) * (runs ? 1 - s->limits.replace_saving : 1);
-        if (more * per_hour >= node || (to_api && s->api.tokens_per_s_max > 0 &&
-                                        mean + s->demand.sd - without > s->api.tokens_per_s_max))
+        if (more * per_hour >= node ||
+            (to_api && s->api.tokens_per_s_max > 0 && mean + s->demand.sd - without > s->api.tokens_per_s_max))
             break;
         w->want[last]--;
     }
@@ -533,8 +533,8 @@ static void share_with_api(struct scale_plan *plan, const struct scale_snapshot 
     if (plan->uncovered <= plan->need * 1e-6)
         plan->uncovered = 0;
     /* Against a limit the most that it may be counts, else what is to be expected. */
-    double paid =
-        s->limits.hour_max.v >= 0 ? plan->api_steady : fmin(plan->api_steady, scale_overflow(mean, s->demand.sd, wanted));
+    double paid = s->limits.hour_max.v >= 0 ? plan->api_steady
+                                            : fmin(plan->api_steady, scale_overflow(mean, s->demand.sd, wanted));
     plan->hour.v += (int64_t)((paid + plan->api_bridge) * HOUR_S * (double)s->api.per_token.v);
 }
 

@@ -22,12 +22,13 @@
  *  6. A node isn't drained before its paid time (billing minimum, paid hour) is nearly over.
  *  7. While nodes boot, what can't be served yet is bridged by the API where that is allowed; and where the API is
  *     cheaper than the last node would be, it takes that node's share for good.
- *  8. No rented node costs more than what it keeps in time is worth. Need (2) is the most that is held; of it the last node
- *     goes as long as the demand that it is expected to serve, over the spread of the forecast, times what a token that is late
- *     costs, is less than its price. A late token costs what the API takes, where that is in time; else the *price of a
- *     miss*, which is learned from what became of the promise (scale_worth.c): so machines that are dear, such as those
- *     that stand in for spot, are held for likely demand, and cheap ones for unlikely, too, and as many requests miss the SLO as
- *     may. (The newsvendor: Arrow, Harris, Marschak, "Optimal inventory policy", Econometrica 1951.)
+ *  8. No rented node costs more than what it keeps in time is worth. Need (2) is the most that is held; of it the last
+ *     node goes as long as the demand that it is expected to serve, over the spread of the forecast, times what a
+ *     late token costs, is less than its price. A late token costs what the API takes, where that is in time; else
+ *     the *price of a miss*, which is learned from what became of the promise (scale_worth.c): so dear machines, such
+ *     as those that stand in for spot, are held for likely demand, and cheap ones for unlikely, too, and as many
+ *     requests miss the SLO as may. (The newsvendor: Arrow, Harris, Marschak, "Optimal inventory policy",
+ *     Econometrica 1951.)
  *
  * Deterministic; no clock, I/O, globals or allocation. Arrays and the workspace (about 150 KiB) are the caller's. */
 #ifndef POLICIES_SCALE_H

@@ -22,7 +22,7 @@ static inline double scale_dollars(struct pusd p)
 
 /* Of demand with this mean and spread, the mean rate above a capacity. */
 double scale_overflow(double mean, double sd, double capacity);
-/* What a token that is late costs, in dollars: learns from s->promise what has come since the last time. 0: misses aren't weighed. */
+/* What a late token costs, in dollars; learns from s->promise what has come since. 0: misses aren't weighed. */
 double scale_miss_price(struct scale_memory *m, const struct scale_snapshot *s);
 
 /* From what is to what should be (work->want): fills the plan's actions and sums. */

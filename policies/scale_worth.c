@@ -1,21 +1,21 @@
 /* What a miss of the SLO costs: the price at which as many requests miss it as may.
  *
- * Machines are held for demand that may come or not. For the last of them that is a bet: its price against the demand that
- * it will keep in time. What that is worth nobody can say beforehand; but what share of requests shall be in time is
- * promised, and the right price is the one that keeps the promise and no more. It is found by feedback: the misses of the last
- * half day are counted against those that were allowed; the more of them are used up, the dearer a miss is. Gently, since
- * spot that is lost makes misses that no price would have prevented; bounded on both sides, so that neither a bad hour nor a quiet
- * week drives it where it takes days to come back from.
+ * Machines are held for demand that may come or not. For the last of them that is a bet: its price against the
+ * demand that it will keep in time. What that is worth nobody can say beforehand; but what share of requests shall be
+ * in time is promised, and the right price is the one that keeps the promise and no more. It is found by feedback: the
+ * misses of the last half day are counted against those that were allowed; the more of them are used up, the dearer a
+ * miss is. Gently, since spot that is lost makes misses that no price would have prevented; bounded on both sides, so
+ * that neither a bad hour nor a quiet week drives it where it takes days to come back from.
  *
- * In units of the dearest offer's price of a token (in practice that of on-demand machines). 1.5 says: such a machine is held if
- * it is expected to be two thirds full; one that costs a fifth, if a seventh. */
+ * In units of the dearest offer's price of a token (in practice that of on-demand machines). 1.5 says: such a machine
+ * is held if it is expected to be two thirds full; one that costs a fifth, if a seventh. */
 #include <math.h>
 
 #include "policies/latency.h"
 #include "policies/scale_internal.h"
 
 #define HOUR_S 3600.0
-/* Where to begin. With an API to turn to a miss stays one and is a mild one; without, whoever is late makes others late. */
+/* Where to begin. With an API to turn to a miss stays one and is mild; without, whoever is late makes others late. */
 #define WEIGHT_START     1.5
 #define WEIGHT_START_API 0.75
 #define WEIGHT_LEAST     0.25
@@ -67,7 +67,7 @@ double scale_miss_price(struct scale_memory *m, const struct scale_snapshot *s)
         m->since_s = m->worth_s = s->now_s;
     }
     count_misses(m, s);
-    /* Against what may be missed in a whole memory's time, at the rate so far: the first hour's bad luck is no catastrophe. */
+    /* Against what may be missed in a whole memory's time, at the rate so far: an hour's bad luck is no catastrophe. */
     double filled = 1 - exp(-fmax((double)(s->now_s - m->since_s), 0) / SCALE_PROMISE_S);
     double allowed = AIM * (1 - s->promise.asked) * m->answered;
     double over = allowed > 0 ? filled * (m->late / allowed - 1) : 0;

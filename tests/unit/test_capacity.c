@@ -122,6 +122,22 @@ static void cached_tokens_are_free(void)
     CHECK(b.tokens_per_s > a.tokens_per_s * 1.99); /* cached ones are asked for and served all the same */
 }
 
+/* Full is full: at that rate the batch that is needed is the one there is; without a bound the device's time is all taken. */
+static void saturation(void)
+{
+    struct node_curve c = {.prefill_us_per_tok = 90, .decode_us_base = 15000, .decode_us_per_seq = 100};
+    struct workload_mix mix = {.prompt = 1000, .output = 500};
+    struct capacity_slo slo = {0};
+    struct capacity at;
+
+    double rate = capacity_saturated(&c, &mix, 64);
+    CHECK(capacity_at_rate(&at, &c, &slo, &mix, rate));
+    CHECK(fabs(at.concurrency - 64) < 1e-6);
+    CHECK(capacity_saturated(&c, &mix, 128) > rate);
+    rate = capacity_saturated(&c, &mix, 0);
+    CHECK(fabs(rate * (1000 * 90 + 500 * 100) - 1e6) < 1e-3);
+}
+
 static void roofline(void)
 {
     struct gpu_facts h100x4 = {.gpus = 4,
@@ -151,6 +167,7 @@ int main(void)
     TEST(measured_row);
     TEST(laws);
     TEST(cached_tokens_are_free);
+    TEST(saturation);
     TEST(roofline);
     TEST(names);
     return TEST_RESULT();

@@ -664,6 +664,68 @@ static void the_same_again(void)
     }
 }
 
+/* --- what misses are worth ---------------------------------------------------------------------------------------- */
+
+/* Two offers, one five times as dear; demand with a spread. Plans until nothing moves, with so many missed of 100,000. */
+static double rented_after(int64_t missed, bool cheap, bool late_api)
+{
+    world_init();
+    add_offer(SCALE_ON_DEMAND, 0, 1000, cheap ? 2 : 10, 0);
+    int32_t dear = add_offer(SCALE_ON_DEMAND, 1, 1000, 10, 0);
+    w.offers[dear].launch_max = cheap ? 0 : 1000;
+    w.s.limits.z = 2;
+    w.s.limits.replace_saving = 0;
+    w.s.api = (struct scale_api){.allowed = late_api, .steady = late_api, .late = late_api, .per_token = {1000}};
+    w.s.promise = (struct scale_promise){.asked = 0.99};
+    demand(10000, 2000);
+    for (int k = 0; k < 400; k++) {
+        w.s.promise.missed += missed / 400;
+        w.s.promise.in_time += (100000 - missed) / 400;
+        step();
+    }
+    CHECK(w.plan.uncovered == 0);
+    return capacity(true);
+}
+
+/* The more misses there were, the more is held; what is dear is held for less than what is cheap; all within the need. */
+static void misses_are_weighed(void)
+{
+    double none = rented_after(0, false, false), some = rented_after(800, false, false),
+           many = rented_after(8000, false, false);
+
+    CHECK(none <= some && some <= many && none < many);
+    CHECK(many <= w.plan.need + 1000 && w.plan.not_worth >= 0);
+    double cheap = rented_after(800, true, false);
+    CHECK(cheap > some);
+    CHECK(rented_after(0, false, true) <= none);
+    w.s.promise.asked = 0; /* nothing is promised: all of the need is held, at any price */
+    steps(100);
+    CHECK(w.plan.miss_price == 0 && w.plan.not_worth == 0 && capacity(true) >= w.plan.need);
+}
+
+/* Whatever came of the promise, the price stays between its bounds, and rises with misses. */
+static void the_price_of_a_miss_is_bounded(void)
+{
+    uint64_t seed = 12;
+    double dearest = 10.0 / 1000 / 3600;
+
+    for (int round = 0; round < ROUNDS(50); round++) {
+        struct scale_memory few, many;
+        rented_after(400, false, false);
+        few = many = w.memory;
+        int64_t more = below(&seed, 1000000);
+        w.s.now_s += below(&seed, 100000);
+        w.s.promise.in_time += more;
+        scale_plan(&w.plan, &few, &work, &w.s);
+        double price = w.plan.miss_price;
+        w.s.promise.in_time -= more / 2;
+        w.s.promise.missed += more / 2;
+        scale_plan(&w.plan, &many, &work, &w.s);
+        CHECK(price >= 0.25 * dearest * 0.999 && w.plan.miss_price <= 6 * dearest * 1.001);
+        CHECK(w.plan.miss_price >= price);
+    }
+}
+
 /* 10,000 nodes of 128 offers: near the bound of the best price per capacity, and how long a plan takes. */
 static void a_large_fleet(void)
 {
@@ -754,6 +816,8 @@ int main(void)
     TEST(over_a_lowered_limit);
     TEST(draining_nodes_are_taken_back);
     TEST(the_same_again);
+    TEST(misses_are_weighed);
+    TEST(the_price_of_a_miss_is_bounded);
     TEST(a_large_fleet);
     TEST(the_worked_example);
     return TEST_RESULT();
