@@ -202,7 +202,9 @@ def litellm(args, folder, upstream):
         f.write("model_list:\n  - model_name: m\n    litellm_params:\n      model: openai/m\n"
                 f"      api_base: http://127.0.0.1:{upstream}/v1\n      api_key: none\n"
                 f"general_settings:\n  master_key: {key}\n")
-    command = [args.litellm, "--config", "litellm.yaml", "--host", "127.0.0.1", "--port", str(port)]
+    # Its price list is looked for in the network at each start, unless it is told to take its own.
+    command = ["env", "LITELLM_LOCAL_MODEL_COST_MAP=True", args.litellm, "--config", "litellm.yaml",
+               "--host", "127.0.0.1", "--port", str(port)]
     return Proxy("LiteLLM", command, port, "/health/liveliness", folder, key)
 
 
