@@ -10,7 +10,7 @@ import tempfile
 import threading
 
 from fake_engine import Engine, Fault
-from harness import Scheduler, Script, Upstream, chat, key_hash, main, node, request, wait_until
+from harness import Scheduler, Script, Skip, Upstream, chat, key_hash, main, node, request, wait_until
 
 ASK = {"x-spillway-explain": "1"}
 KEYS = [{"id": "boss", "sha256": key_hash("boss"), "tenant": "t", "scopes": ["inference", "admin"]},
@@ -249,6 +249,25 @@ def fallbacks(args):
         assert "model api-r1 (asked for: r1)" in command(s, a.headers["x-request-id"]).stdout
 
 
+def an_slo(args):
+    """What was foreseen of each, and by how much a cheap one that is slow is too likely to be late."""
+    if "routing.slo_ttft" not in subprocess.run([os.path.join(args.build, "spillway"), "help", "config"],
+                                                capture_output=True, text=True, timeout=20).stdout:
+        raise Skip("routing has no SLO")
+    slow, fast = Upstream(default=Script(head_delay=0.6)), Upstream()
+    nodes = [node("slow", slow, price=("0.1", "0.1", "0.1")), node("fast", fast, price=("2", "2", "2"))]
+    with start(args, nodes, routing={"slo_ttft": "300ms", "slo_probability": "0.9"}) as s:
+        for _ in range(12):
+            d, = explain(s, chat(s.port, stream=True).headers["x-request-id"])
+            assert d["objective"] == "cost" and d["slo"]["ttft_ms"] == 300 and 0 < d["slo"]["probability"] <= 0.9, d
+            if d["chosen"] == "fast" and d["candidates"][0]["ttft_ms_p50"] is not None:
+                break  # it was the unknown one, which somebody has to try, and is known now
+        assert reasons(d) == {"fast": "chosen", "slow": "misses_slo"}, d
+        won, lost = d["candidates"]
+        assert won["ttft_ms_p50"] < lost["ttft_ms_p50"] < lost["ttft_ms_p99"] and lost["p_slo"] < won["p_slo"] <= 1, d
+        assert "slow lost: misses the SLO, " in d["sentence"] or "slow lost: likelier to miss the SLO" in d["sentence"], d
+
+
 def many_nodes(args):
     """Those that were not worth a look are counted."""
     up = Upstream()
@@ -264,4 +283,4 @@ def many_nodes(args):
 
 if __name__ == "__main__":
     main(__doc__, [a_price, who_may_know, what_is_not_known, full_and_waiting, nobody_and_why, an_open_breaker,
-                   a_continuation, fallbacks, many_nodes])
+                   a_continuation, fallbacks, an_slo, many_nodes])
