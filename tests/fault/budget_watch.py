@@ -21,7 +21,8 @@ Told = collections.namedtuple("Told", "sent at status budget early left need")
 # The books of a budget at one moment between `begin` and `end`.
 Sample = collections.namedtuple("Sample", "begin end limit spent reserved")
 
-REASON = re.compile(r"the budget '(\w+)' has ([0-9.]+) dollars left of [0-9.]+ for this \w+(?:, and the request needs at least ([0-9.]+))?")
+REASON = re.compile(r"the budget '(\w+)' has ([0-9.]+) dollars left of [0-9.]+ for this \w+"
+                    r"(?:, and the request needs at least ([0-9.]+))?")
 
 
 def pico(dollars):
@@ -31,8 +32,8 @@ def pico(dollars):
 def told(sent, answer):
     text = answer.body.decode(errors="replace")
     reason = REASON.search(text) if answer.status == 429 or '"stopped"' in text else None
-    budget, left, need = (reason.group(1), pico(reason.group(2)), pico(reason.group(3) or "0.000000000001")) if reason else ("", 0, 0)
-    return Told(sent, time.monotonic(), answer.status, budget, answer.status == 200 and bool(budget), left, need)
+    budget, left, need = reason.groups(default="0.000000000001") if reason else ("", "0", "0")
+    return Told(sent, time.monotonic(), answer.status, budget, answer.status == 200 and bool(budget), pico(left), pico(need))
 
 
 class Watch:
@@ -80,58 +81,6 @@ def watch(port, names):
         except (OSError, ValueError):
             sys.stdout.flush()
             time.sleep(0.005)
-
-
-class Judge:
-    """Whether refusals were right. A refusal is wrong if what it needed was there, in every look at the books, all the while
-    that it waited at last; and if it was refused sooner than it may be, although the end of requests under way would have
-    left enough. An answer ended early is wrong if one token more was there, in every look, from its beginning to its end.
-    Top-ups are in the books; who was asked before one is judged by the limit before it."""
-
-    def __init__(self, watch, wait_s, need_max):
-        self.watch, self.wait_s, self.need_max = watch, wait_s, need_max
-        self.judged = collections.Counter()
-        self.wrong = []
-        self.unseen = []
-
-    def all(self, answers):
-        at = {name: 0 for name in self.watch.samples}
-        for t in sorted((t for t in answers if t.budget), key=lambda t: t.sent):
-            samples = self.watch.samples[t.budget]
-            while at[t.budget] < len(samples) and samples[at[t.budget]].end < t.sent:
-                at[t.budget] += 1
-            self._one(t, samples, at[t.budget])
-        return self.wrong
-
-    def _one(self, t, samples, first):
-        inside = []
-        for i in range(first, len(samples)):
-            if samples[i].end > t.at:
-                break
-            if t.early or samples[i].begin >= t.at - self.wait_s:
-                inside.append(samples[i])
-        after = next((s for s in samples[first:] if s.begin >= t.at), None)
-        before = samples[first - 1] if first else None
-        room = [s.limit - s.spent - s.reserved for s in inside]
-        if t.need > self.need_max:
-            self.wrong.append(f"{t.budget} says that {t.need} are needed, and it is at most {self.need_max}")
-        if t.early:
-            self._verdict("ended early", t, len(room) >= 5, room and min(room) >= t.need)
-        elif t.at - t.sent < self.wait_s - 0.005:
-            helps = before and after and before.limit - after.spent >= t.need
-            self._verdict("at once", t, bool(before and after), helps)
-        else:
-            self._verdict("after a wait", t, len(room) >= 10, room and min(room) >= t.need)
-
-    def _verdict(self, kind, t, known, wrong):
-        self.judged[kind if known else "unseen " + kind] += 1
-        if not known: self.unseen.append((t,len(self.watch.samples[t.budget])))
-        if known and wrong:
-            self.wrong.append(f"{kind}: {t}")
-            if os.environ.get("VERBOSE"):
-                print("WRONG", kind, t.status, t.budget, t.need, f"{t.sent:.3f} {t.at:.3f}")
-                for s in self.watch.samples[t.budget]:
-                    if t.sent - 0.1 < s.begin < t.at + 0.1: print(f"   {s.begin:.3f} {s.end-s.begin:.4f} limit {s.limit} room {s.limit-s.spent-s.reserved} helps {s.limit-s.spent}")
 
 
 class Judge:
