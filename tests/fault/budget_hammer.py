@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import budget_mutants
 import test_budgets
+import test_budgets_shared
 from budget_watch import Judge, Told, Watch, told
 from harness import Scheduler, chat, main, node, wait_until
 from redis_server import Redis
@@ -226,7 +227,8 @@ def test_mutants(args):
     for m in budget_mutants.MUTANTS:
         with tempfile.TemporaryDirectory(prefix="spillway-mutant-") as folder:
             budget_mutants.build(m, args.build, folder)
-            p = subprocess.run([sys.executable, os.path.abspath(__file__), "--build", folder, "--only", m.case],
+            script = test_budgets_shared.__file__ if m.case == "test_dead" else os.path.abspath(__file__)
+            p = subprocess.run([sys.executable, script, "--build", folder, "--only", m.case],
                                capture_output=True, text=True, timeout=200)
         found = [line for line in p.stdout.splitlines() if m.says in line and "Error" in line]
         print(f"        {m.what}: {found[0][:110] if found else 'SURVIVES'}", flush=True)

@@ -9,15 +9,16 @@ import subprocess
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-# What goes wrong; the file; its text as it is and as the mutant has it; the hammer's test that must find it, and a word of
-# what it says then.
+# What goes wrong; the file; its text as it is and as the mutant has it; the test that must find it (of the hammer, or
+# test_dead of test_budgets_shared.py: answers that end early are booked with more than was said, which may hide it from the
+# hammer), and a word of what it says then.
 Mutant = collections.namedtuple("Mutant", "what file old new case says")
 
 MUTANTS = [
     Mutant("reservations are not counted", "redis.lua",
            "b.reserved = add(b.reserved, granted)", "b.reserved = add(b.reserved, ZERO)", "used_up", "overspent"),
     Mutant("what the dead were granted is given back", "redis.lua",
-           "give_back({b}, money, money)", "give_back({b}, money, ZERO)", "hammer", "overspent"),
+           "give_back({b}, money, money)", "give_back({b}, money, ZERO)", "test_dead", "waste"),
     Mutant("an extension forgets what was granted before", "redis.lua",
            "money = add(h and h.money or ZERO, granted)", "money = granted", "used_up", "refused though it fits"),
     Mutant("the last of a budget is kept back", "redis.lua",
