@@ -65,6 +65,15 @@ struct config_node {
 /* When a model's fallbacks are tried: when no node of it is in service, or also when all that are have no slot free. */
 enum fallback_when { FALLBACK_WHEN_DOWN, FALLBACK_WHEN_FULL };
 
+/* What routing is to go by for a name that applications ask for. */
+struct config_aim {
+    int objective;            /* of `routing`: enum route_objective; of a model: one more, 0: as in `routing` */
+    int64_t ttft_ms, tpot_ms; /* the SLO; 0: no bound; of a model: as in `routing` */
+    int64_t ttft_per_1k_ms;   /* the first token may take so much longer per 1,000 prompt tokens above free_tokens */
+    int free_tokens;
+    int probability_ppm; /* of the requests, that are to meet it */
+};
+
 struct config_model { /* what is said of a model, or of a name that stands for a chain of them */
     const char *name;
     const char **aliases;   /* other names that applications may use for it */
@@ -79,6 +88,7 @@ struct config_model { /* what is said of a model, or of a name that stands for a
     int context;     /* tokens; 0: what its engines say */
     int max_output;  /* tokens of one answer; 0: no bound */
     bool local_only; /* its requests never leave the premises */
+    struct config_aim aim;
     int line;
     int lines[CONFIG_ITEM_SETTINGS_MAX];
 };
@@ -225,6 +235,7 @@ struct config {
     int explain_keep;                /* decisions of routing that are kept for whoever asks why */
     enum config_explain_header explain_header;
     int64_t health_interval_ms, health_timeout_ms;
+    struct config_aim aim;
     int retries; /* other nodes tried before the first byte */
     int workers; /* event loops that serve requests; 0: auto */
     struct config_queue queue[WAITING_CLASSES];
@@ -288,6 +299,8 @@ void config_issuer_oidc(const struct config_issuer *c, struct oidc_issuer *out);
 bool config_node_serves(const struct config_node *n, const char *model);
 const struct config_class *config_class(const struct config *c, const char *name); /* NULL: none, or name is NULL */
 
+/* What holds for the model, of its own entry and of `routing`; m NULL: it has none. */
+struct config_aim config_aim(const struct config *c, const struct config_model *m);
 const struct config_model *config_model(const struct config *c, const char *name); /* the entry, or NULL; no aliases */
 bool config_model_served(const struct config *c, const char *name);                /* does a node serve it? */
 /* The models that a request for `name` may come to, in order, each served by some node and none twice: itself, then its

@@ -40,6 +40,21 @@ bool config_model_served(const struct config *c, const char *name)
     return false;
 }
 
+struct config_aim config_aim(const struct config *c, const struct config_model *m)
+{
+    struct config_aim aim = c->aim;
+    if (!m)
+        return aim;
+    if (m->aim.objective)
+        aim.objective = m->aim.objective - 1;
+    aim.ttft_ms = m->aim.ttft_ms ? m->aim.ttft_ms : aim.ttft_ms;
+    aim.tpot_ms = m->aim.tpot_ms ? m->aim.tpot_ms : aim.tpot_ms;
+    aim.ttft_per_1k_ms = m->aim.ttft_per_1k_ms ? m->aim.ttft_per_1k_ms : aim.ttft_per_1k_ms;
+    aim.free_tokens = m->aim.free_tokens ? m->aim.free_tokens : aim.free_tokens;
+    aim.probability_ppm = m->aim.probability_ppm ? m->aim.probability_ppm : aim.probability_ppm;
+    return aim;
+}
+
 /* ---- chains ----------------------------------------------------------------------------------------------------- */
 
 struct walk {

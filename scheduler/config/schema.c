@@ -197,6 +197,8 @@ static const char *const auth_words[] = {"keys", "off", NULL};
 static const char *const scope_words[] = {"inference", "admin", NULL};
 static const char *const provider_words[] = {"static", "process", NULL};
 static const char *const continue_words[] = {"off", "prefix", NULL};
+static const char *const objective_words[] = {"cost", "latency", "energy", "balanced", NULL}; /* enum route_objective */
+static const char *const model_objective_words[] = {"default", "cost", "latency", "energy", "balanced", NULL};
 static const char *const when_words[] = {"down", "full", NULL};
 static const char *const share_words[] = {"tenant", "all", NULL};
 static const char *const explain_words[] = {"off", "admin", "all", NULL};
@@ -375,6 +377,22 @@ static const struct setting main_rows[] = {
     {"prefix_share", SETTING_EITHER, SETTING_RELOAD, MAIN(prefix_share_all), .choices = share_words, .def = "tenant",
      .help = "Who shares what engines keep of prompts they have seen: `tenant`: nobody with another tenant. `all`: "
              "everybody; then answers' times can tell one tenant what another has asked."},
+    {"routing.objective", SETTING_CHOICE, SETTING_RELOAD, MAIN(aim.objective), .choices = objective_words,
+     .def = "cost",
+     .help =
+         "Of the nodes that meet the SLO with the asked probability: `cost`: the cheapest; `latency`: the quickest to "
+         "the last token; `energy`: the fewest joules; `balanced`: a third each."},
+    {"routing.slo_ttft", SETTING_DURATION, SETTING_RELOAD, MAIN(aim.ttft_ms), .lo = 0, .hi = 3600000, .def = "0s",
+     .help = "SLO of interactive requests: the first token within this time; 0s: no bound."},
+    {"routing.slo_ttft_per_1k", SETTING_DURATION, SETTING_RELOAD, MAIN(aim.ttft_per_1k_ms), .lo = 0, .hi = 3600000,
+     .def = "0s", .help = "...and so much more per 1,000 prompt tokens above routing.slo_free_tokens."},
+    {"routing.slo_free_tokens", SETTING_INT, SETTING_RELOAD, MAIN(aim.free_tokens), .lo = 0, .hi = 10000000,
+     .unit = "tokens", .def = "0", .help = "Prompt tokens that routing.slo_ttft alone allows for."},
+    {"routing.slo_tpot", SETTING_DURATION, SETTING_RELOAD, MAIN(aim.tpot_ms), .lo = 0, .hi = 3600000, .def = "0s",
+     .help =
+         "SLO of interactive requests: each further token within this time, in the mean of an answer; 0s: no bound."},
+    {"routing.slo_probability", SETTING_RATIO, SETTING_RELOAD, MAIN(aim.probability_ppm), .def = "0.99",
+     .help = "Share of the requests that are to meet it."},
     {"routing.retries", SETTING_INT, SETTING_RELOAD, MAIN(retries), .lo = 0, .hi = 16, .unit = "nodes", .def = "2",
      .help = "Other nodes tried for a request that fails before its first byte."},
     {"routing.first_byte", SETTING_DURATION, SETTING_RELOAD, MAIN(first_byte_ms), .lo = 100, .hi = 3600000, .def = "2m",
@@ -588,6 +606,18 @@ static const struct setting model_rows[] = {
     {"fallback_when", SETTING_CHOICE, MODEL(fallback_when), .choices = when_words, .def = "down",
      .help = "`down`: when no node of the model is in service (requests wait for busy ones). `full`: also when those "
              "in service have no slot free."},
+    {"objective", SETTING_CHOICE, MODEL(aim.objective), .choices = model_objective_words, .def = "default",
+     .help = "Instead of routing.objective."},
+    {"slo_ttft", SETTING_DURATION, MODEL(aim.ttft_ms), .lo = 0, .hi = 3600000, .def = "0s",
+     .help = "Instead of routing.slo_ttft; 0s: as there."},
+    {"slo_ttft_per_1k", SETTING_DURATION, MODEL(aim.ttft_per_1k_ms), .lo = 0, .hi = 3600000, .def = "0s",
+     .help = "Instead of routing.slo_ttft_per_1k."},
+    {"slo_free_tokens", SETTING_INT, MODEL(aim.free_tokens), .lo = 0, .hi = 10000000, .unit = "tokens", .def = "0",
+     .help = "Instead of routing.slo_free_tokens."},
+    {"slo_tpot", SETTING_DURATION, MODEL(aim.tpot_ms), .lo = 0, .hi = 3600000, .def = "0s",
+     .help = "Instead of routing.slo_tpot; 0s: as there."},
+    {"slo_probability", SETTING_RATIO, MODEL(aim.probability_ppm), .def = "0",
+     .help = "Instead of routing.slo_probability; 0: as there."},
     {"fallback_after", SETTING_DURATION, MODEL(fallback_after_ms), .lo = 0, .hi = 600000, .def = "0",
      .help = "With fallback_when `full`: a request waits so long for a slot first."},
     {"description", SETTING_TEXT, MODEL(description), .def_text = "none", .help = "Shown at /v1/models."},

@@ -8,6 +8,7 @@
 #include "base/http_server.h"
 #include "base/mailbox.h"
 #include "base/random.h"
+#include "policies/slack.h"
 #include "scheduler/auth/auth.h"
 #include "scheduler/auth/limit_table.h"
 #include "scheduler/front/budget_desk.h"
@@ -68,6 +69,7 @@ struct slot {
     struct node_card card;  /* what the node could do */
     struct node_spec *spec; /* a reference, also when the slot has been given back */
     struct breaker_leg breaker;
+    struct router_leg known;   /* what routing keeps of it */
     struct leg_word word;      /* what its end says about the node, as it is given back */
     const struct model *model; /* the one of the chain that it is to answer as */
 };
@@ -90,6 +92,7 @@ struct leg {
     int64_t chunks_before, said_before;
     struct wall begun;
     char numerics[NUMERICS_DIGITS + 1];
+    struct mono first_token;           /* of this leg; {0}: not yet */
     struct mono started, heard, token; /* heard: last byte of its answer; token: last chunk that brought it on */
     int64_t first_ns;                  /* from its start to the first of its answer; 0: none yet */
     struct span_id span;               /* what its node was told */
@@ -174,6 +177,7 @@ struct room {
     char *model; /* owned */
     int index;
     struct waiting waiting; /* under the lock */
+    struct slack slack;     /* under the lock: how many of the last requests met the SLO */
     /* What answers have taken of late, from the slot to the end; 0: unknown. Written under the lock. */
     _Atomic int64_t typical_ns;
 };

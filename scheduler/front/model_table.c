@@ -77,8 +77,10 @@ struct model_table *model_table_new(const struct config *c)
             t->names[t->n_names++] = (struct name){m->aliases[k], &t->models[i]};
     }
     qsort(t->names, (size_t)t->n_names, sizeof t->names[0], by_text);
-    for (int i = 0; i < t->n; i++)
+    for (int i = 0; i < t->n; i++) {
         link_chain(t, c, &t->models[i]);
+        t->models[i].aim = config_aim(c, t->models[i].config);
+    }
     return t;
 }
 

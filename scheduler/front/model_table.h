@@ -11,6 +11,7 @@ struct model {
     const char *name;
     int index;                                   /* in the table */
     const struct config_model *config;           /* NULL: nodes alone speak of it */
+    struct config_aim aim;                       /* what routing is to go by */
     const struct model *chain[CONFIG_CHAIN_MAX]; /* who answers for it, in order; each is served by a node */
     int n_chain;                                 /* at least 1 */
     struct fallback_rule rule;

@@ -12,7 +12,7 @@ static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *n
     int32_t listed[SHORTLIST_MAX];
     int n = nodes_list_locked(nodes, need, look->request, listed);
     for (int i = 0; i < n; i++)
-        node_candidate_locked(nodes_at(nodes, listed[i]), need, &candidates[i]);
+        node_candidate_locked(nodes_at(nodes, listed[i]), need, look->request, &candidates[i]);
     route_choose(&few, look->request, candidates, n);
     if (few.chosen < 0)
         return false;
@@ -31,6 +31,30 @@ static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *n
     return true;
 }
 
+static double asked_probability(const struct config_aim *aim)
+{
+    return (double)aim->probability_ppm / 1e6;
+}
+
+static int64_t ttft_limit_us(const struct request *r)
+{
+    const struct config_aim *aim = &r->model->aim;
+    const int64_t above = r->input_estimate > aim->free_tokens ? r->input_estimate - aim->free_tokens : 0;
+    return aim->ttft_ms ? aim->ttft_ms * 1000 + above * aim->ttft_per_1k_ms : 0;
+}
+
+/* Batch work has a deadline and no SLO. How long it has waited already is not taken off: whoever is late by that is best off
+ * where it is quickest all the same. */
+static struct route_slo slo_locked(const struct request *r)
+{
+    const struct config_aim *aim = &r->model->aim;
+    if (r->urgency.class != WAITING_INTERACTIVE || (!aim->ttft_ms && !aim->tpot_ms))
+        return (struct route_slo){0};
+    return (struct route_slo){.ttft_us = ttft_limit_us(r),
+                              .tpot_us = aim->tpot_ms * 1000,
+                              .probability = slack_demand(&r->room->slack, asked_probability(aim))};
+}
+
 /* One model of the chain. */
 static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
                                  struct route_decision *d, enum slot_look how)
@@ -45,6 +69,8 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .input_max = request_input_max(&r->body),
         .output_min = bound_output_min(r),
         .alone = r->survival.alone,
+        .objective = (enum route_objective)r->model->aim.objective,
+        .slo = slo_locked(r),
         .spread = spread,
     };
     struct nodes_need need = {
@@ -64,7 +90,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
     bool plain = !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
     if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &look, d, how))
         return;
-    int n = nodes_snapshot_locked(nodes, &need, candidates);
+    int n = nodes_snapshot_locked(nodes, &need, &q, candidates);
     for (int i = 0; i < n && budgeted_prefers_local(r); i++)
         candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
     route_choose(d, &q, candidates, n);
@@ -118,8 +144,13 @@ const struct model *slot_look_locked(const struct request *r, uint32_t spread, s
 
 void slot_take_locked(struct request *r, struct node *node, const struct model *as)
 {
-    node->in_flight++;
-    node_changed_locked(node);
+    struct router_leg known;
+    const struct router_work work = {
+        .prompt = r->input_estimate + r->trail.n_ids,
+        .cached = affinity_tokens(&r->prefix, node->index, node->target.generation),
+        .output = request_estimate_output(&r->body),
+    };
+    node_sent_locked(node, as->name, &work, &known);
     node->requests++;
     struct node_spec *before = r->slot.spec;
     r->slot = (struct slot){.node = node,
@@ -128,6 +159,7 @@ void slot_take_locked(struct request *r, struct node *node, const struct model *
                             .card = node->card,
                             .spec = node_spec_ref(node->spec),
                             .breaker = node_begin_locked(node),
+                            .known = known,
                             .word = {.outcome = BREAKER_NO_WORD},
                             .model = as};
     node_spec_unref(before);
@@ -177,19 +209,43 @@ int64_t slot_back_us(const struct request *r, struct route_decision *d)
     return d->chosen < 0 ? d->back_us : 0;
 }
 
-/* Only where it can change something does it take the lock. */
+/* The client's own SLO: from its arrival. */
+static void note_slo_locked(struct request *r)
+{
+    const int64_t limit_us = ttft_limit_us(r);
+    if (r->urgency.class == WAITING_INTERACTIVE && limit_us && r->leg.streamed)
+        slack_note(&r->room->slack, asked_probability(&r->model->aim),
+                   mono_since(r->lane->front->o.clock, r->arrived) / NS_PER_US <= limit_us);
+}
+
+/* The first token of an answer that is streamed says how long its prompt took; a whole one's bytes come at the end. */
 void slot_spoke(struct request *r)
 {
     struct front *f = r->lane->front;
     struct node *node = r->slot.node;
-    if (!r->slot.breaker.trial && !r->config->breaker_slow_ms)
-        return;
+    const int64_t took_us = mono_since(f->o.clock, r->leg.started) / NS_PER_US;
+    bool news = false;
+    r->leg.first_token = r->leg.heard;
     front_lock(f);
-    bool news = node_spoke_locked(node, &r->slot.breaker, mono_since(f->o.clock, r->leg.started) / NS_PER_US);
-    rooms_grant_locked(f);
+    node_heard_locked(node, &r->slot.known, r->leg.streamed ? (double)took_us : 0);
+    if (r->leg.said_before == 0)
+        note_slo_locked(r);
+    if (r->slot.breaker.trial || r->config->breaker_slow_ms) {
+        news = node_spoke_locked(node, &r->slot.breaker, took_us);
+        rooms_grant_locked(f);
+    }
     front_unlock_on(r->lane);
     if (news)
         node_tell(node);
+}
+
+/* Between its first token and its last. */
+static double tpot_us(const struct request *r)
+{
+    const int64_t tokens = r->leg.to_engine ? r->trail.n_ids - r->leg.ids_before : r->stream.content_chunks;
+    const int64_t ns = r->leg.token.ns - r->leg.first_token.ns;
+    return r->leg.streamed && r->leg.first_token.ns && tokens > 1 && ns > 0 ? (double)ns / 1000.0 / (double)(tokens - 1)
+                                                                            : 0;
 }
 
 int slot_return(struct request *r, enum slot_use use)
@@ -198,13 +254,13 @@ int slot_return(struct request *r, enum slot_use use)
     struct node *node = r->slot.node;
     SPW_ASSERT(node);
     front_lock(f);
-    int together = node->in_flight--;
+    int together = node->in_flight;
     SPW_ASSERT(together > 0);
+    node_left_locked(node, &r->slot.known, use == SLOT_UNUSED ? 0 : tpot_us(r));
     node->requests -= use == SLOT_UNUSED;
     if (use == SLOT_ANSWERED)
         room_note_answer_locked(r);
     bool news = node_end_locked(node, &r->slot.breaker, &r->slot.word);
-    node_changed_locked(node);
     r->slot.node = NULL;
     alone_release_locked(r);
     rooms_grant_locked(f);

@@ -22,7 +22,7 @@ struct nodes {
     struct provider *process; /* made when the first node needs it */
     char *key_file, *key;     /* of the engines that it starts; owned */
     struct holds holds;
-    struct listed listed;
+    struct knowledge known;
     struct config *config; /* a reference; o.config is it */
     struct changes changes;
     int stopping; /* engines that nodes_stop() waits for */
@@ -41,9 +41,9 @@ struct changes *nodes_changes(struct nodes *t)
     return &t->changes;
 }
 
-struct listed *nodes_listed(const struct nodes *t)
+struct knowledge *nodes_known(const struct nodes *t)
 {
-    return (struct listed *)&t->listed; /* as below */
+    return (struct knowledge *)&t->known; /* as below */
 }
 
 struct holds *nodes_holds(const struct nodes *t)
@@ -402,6 +402,8 @@ void node_take_place(struct nodes *t, int index, struct node_spec *spec)
     snprintf(n->name, sizeof n->name, "%s", spec->config->name);
     if (index >= t->n)
         __atomic_store_n(&t->n, index + 1, __ATOMIC_RELEASE);
+    if (!same_name)
+        router_drop(t->known.router, index); /* and what was learned of who had the place */
     node_changed_locked(n);
     pthread_mutex_unlock(t->o.lock);
     strbuf_init(&n->probe_body, PROBE_BYTES_MAX);
@@ -443,7 +445,7 @@ enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct erro
     SPW_ASSERT(getrandom(&t->holds.random, sizeof t->holds.random, 0) == sizeof t->holds.random);
     t->holds.random |= 1;
     t->nodes = spw_calloc(ROUTE_CANDIDATES_MAX, sizeof *t->nodes);
-    rc = shortlist_new(&t->listed.list, ROUTE_CANDIDATES_MAX, e);
+    rc = known_new(&t->known, e);
     for (int i = 0; i < c->n_nodes && rc == RC_OK; i++) {
         struct node_spec *spec = NULL;
         rc = node_spec_make(t, c, &c->nodes[i], &spec, e);
@@ -479,7 +481,7 @@ void nodes_free(struct nodes *t)
     forget_secret(t->key);
     SSL_CTX_free(t->tls);
     config_free(t->config);
-    shortlist_free(t->listed.list);
+    known_fini(&t->known);
     free(t->nodes);
     free(t);
 }
@@ -547,49 +549,6 @@ void node_set_drain(struct node *n, bool draining)
              LOG_I("in_flight", in_flight));
     if (!draining)
         o->on_capacity(o->arg);
-}
-
-enum { RANK_SAME = 0, RANK_OTHER_CLASS, RANK_TEXT, RANK_UNFIT };
-
-static int32_t rank(const struct node *n, const struct nodes_need *need)
-{
-    if (!need->said)
-        return RANK_SAME;
-    if (need->by_ids && n->card.resume && strcmp(n->card.numerics, need->numerics) == 0)
-        return RANK_SAME;
-    if (need->by_ids && n->card.resume && !need->same_class)
-        return RANK_OTHER_CLASS;
-    return need->by_text && n->config->continue_by == CONTINUE_PREFIX ? RANK_TEXT : RANK_UNFIT;
-}
-
-void node_candidate_locked(const struct node *n, const struct nodes_need *need, struct route_candidate *out)
-{
-    struct breaker_look look = breaker_look(&n->breaker, need->now_us);
-    *out = (struct route_candidate){
-        .serves_model = node_serves(n, need->model),
-        .healthy = n->state == NODE_READY,
-        .draining = n->draining || n->leaving,
-        .local = n->config->local,
-        .tried = (need->tried >> n->index) & 1,
-        .unfit = rank(n, need) == RANK_UNFIT,
-        .kept = n->kept_for && n->kept_for != need->who,
-        .broken = look.word == BREAKER_BLOCKED,
-        .cooling = look.word == BREAKER_COOLING,
-        .back_us = look.wait_us,
-        .rank = rank(n, need),
-        .in_flight = n->in_flight,
-        .slots = n->config->slots,
-        .prices = n->config->prices,
-        .cached_tokens = affinity_tokens(need->prefix, n->index, n->target.generation),
-    };
-}
-
-int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
-                          struct route_candidate out[ROUTE_CANDIDATES_MAX])
-{
-    for (int i = 0; i < t->n; i++)
-        node_candidate_locked(&t->nodes[i], need, &out[i]);
-    return t->n;
 }
 
 static void probe_soon(void *arg)

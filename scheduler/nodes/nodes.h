@@ -29,7 +29,7 @@
 #include "policies/breaker.h"
 #include "policies/retry_budget.h"
 #include "policies/route.h"
-#include "policies/shortlist.h"
+#include "policies/router.h"
 #include "providers/provider.h"
 #include "scheduler/config/config.h"
 #include "scheduler/nodes/affinity.h"
@@ -170,23 +170,41 @@ struct nodes_need {
 };
 /* What route_choose() sees. Best suited to go on is a node of the same numerics class, then one of another class, then
  * one that goes on by text. Returns the count. */
-int nodes_snapshot_locked(const struct nodes *t, const struct nodes_need *need,
+int nodes_snapshot_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
                           struct route_candidate out[ROUTE_CANDIDATES_MAX]);
+/* After nodes_list_locked() for the same. */
+void node_candidate_locked(const struct node *n, const struct nodes_need *need, const struct route_request *q,
+                           struct route_candidate *out);
 
-void node_candidate_locked(const struct node *n, const struct nodes_need *need, struct route_candidate *out);
+/* ---- known.c: what routing knows of the nodes (policies/router.h) ------------------------------------------------ */
 
-/* ---- listed.c ---------------------------------------------------------------------------------------------------- */
-
-struct listed { /* under the lock */
-    struct shortlist *list;
-    uint64_t changed; /* bit per node of which the index does not know the latest */
+#define NODES_PAIRS_MAX 512 /* of node and model, that something is learned of: some 400 KiB once they are there */
+struct knowledge {          /* under the lock */
+    struct router *router;
+    uint64_t changed;                   /* bit per node of which it does not know the latest */
+    char *models[SHORTLIST_MODELS_MAX]; /* owned: names by id, in the order in which they came */
+    int n_models;
+    int64_t tariff_due_us; /* when to look at the tariff again */
 };
-struct listed *nodes_listed(const struct nodes *t);
-/* Something that routing looks at: its load, state, holds or specification. */
+struct knowledge *nodes_known(const struct nodes *t);
+enum rc known_new(struct knowledge *k, struct error *e) SPW_MUST_USE;
+void known_fini(struct knowledge *k);
+/* Something that routing looks at: its state, holds or specification. Its load is known already. */
 void node_changed_locked(struct node *n);
 /* The indexes of the nodes that are worth a look for q, of all that serve the model and have not failed for it. */
 int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
                       int32_t out[SHORTLIST_MAX]);
+/* A request has a slot there, and is going to be sent; then its first token came so long after it was; then it is over:
+ * tpot_us, ttft_us <= 0: nothing can be said. The leg is the caller's. */
+void node_sent_locked(struct node *n, const char *model, const struct router_work *w, struct router_leg *leg);
+void node_heard_locked(struct node *n, struct router_leg *leg, double ttft_us);
+void node_left_locked(struct node *n, struct router_leg *leg, double tpot_us);
+/* How good its predictions are: of the model that it has said most of. */
+struct node_foresight {
+    uint64_t ttft_seen, tpot_seen;
+    double ttft_off, tpot_off; /* predict_miscalibration() */
+};
+struct node_foresight node_foresight_locked(const struct node *n);
 
 /* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe is good: true for the leg that
  * did so, of all that break off together. Any loop. */

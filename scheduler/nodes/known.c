@@ -1,0 +1,248 @@
+/* What routing knows of the nodes: policies/router.h, kept as nodes change. Whoever changes something that routing looks at
+ * says so (node_changed_locked()), and before the next choice the router learns what has become of it; what is in flight, and
+ * how it went, it is told at once. It knows nothing of one request's own needs, such as to go on with an answer: these are added
+ * here, candidate by candidate. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "policies/power.h"
+#include "policies/tariff.h"
+#include "scheduler/calibrate/record.h"
+#include "scheduler/nodes/nodes.h"
+
+#define SITE          0 /* all nodes pay the one tariff of the configuration */
+#define TARIFF_MOST_S 3600
+#define FULL_ASSUMED  8 /* requests in a full batch, where nobody says */
+
+enum rc known_new(struct knowledge *k, struct error *e)
+{
+    return router_new(&k->router, &(struct router_size){.nodes = ROUTE_CANDIDATES_MAX, .pairs = NODES_PAIRS_MAX}, e);
+}
+
+void known_fini(struct knowledge *k)
+{
+    router_free(k->router);
+    for (int i = 0; i < k->n_models; i++)
+        free(k->models[i]);
+}
+
+void node_changed_locked(struct node *n)
+{
+    nodes_known(n->table)->changed |= UINT64_C(1) << n->index;
+}
+
+/* Names that come after all ids are taken share one: routing asks the node itself, and what is learned is of both. */
+static int model_id(struct knowledge *k, const char *name)
+{
+    for (int i = 0; i < k->n_models; i++)
+        if (strcmp(k->models[i], name) == 0)
+            return i;
+    if (k->n_models == SHORTLIST_MODELS_MAX)
+        return SHORTLIST_MODELS_MAX - 1;
+    k->models[k->n_models] = spw_strdup(name);
+    return k->n_models++;
+}
+
+/* ---- what the router is told ---------------------------------------------------------------------------------------- */
+
+static enum shortlist_state state_of(const struct node *n, int64_t now_us)
+{
+    if (n->draining || n->leaving)
+        return SHORTLIST_LEAVING;
+    if (n->state != NODE_READY)
+        return SHORTLIST_DOWN;
+    if (breaker_look(&n->breaker, now_us).word != BREAKER_PASS || n->kept_for)
+        return SHORTLIST_HELD;
+    return SHORTLIST_READY;
+}
+
+/* What a local node costs is its energy, as far as its watts are known; what others do, their price list. */
+static struct marginal_facts money_of(const struct config_node *c)
+{
+    struct marginal_facts f = {.kind = c->local ? MARGINAL_OWNED : MARGINAL_METERED, .listed = c->prices};
+    if (!c->local)
+        return f;
+    f.full = c->max_batch > 0 ? c->max_batch : c->slots > 0 ? c->slots : FULL_ASSUMED;
+    if (c->levels) {
+        f.idle_mw = power_draw_mw(c->levels, POWER_ACTIVE, 0);
+        f.busy_mw = power_draw_mw(c->levels, POWER_ACTIVE, f.full);
+    }
+    return f;
+}
+
+static void learn(struct knowledge *k, const struct node *n, int64_t now_us)
+{
+    const struct config_node *c = n->config;
+    if (!node_is_there(n)) {
+        router_drop(k->router, n->index);
+        return;
+    }
+    struct router_facts f = {
+        .kind = {.local = c->local},
+        .slots = c->slots,
+        .curve = c->calibrated ? &c->calibrated->curve : NULL,
+        .chunk = c->calibrated ? c->calibrated->detail.mixed_chunk : 0,
+        .site = SITE,
+        .money = money_of(c),
+    };
+    for (int i = 0; i < c->n_models; i++)
+        shortlist_kind_add(&f.kind, model_id(k, c->models[i]));
+    router_put(k->router, n->index, &f);
+    router_state(k->router, n->index, &(struct router_state){.state = state_of(n, now_us)});
+}
+
+static void learn_tariff(struct nodes *t, struct knowledge *k, int64_t now_us)
+{
+    const struct tariff *tariff = nodes_options(t)->config->tariff;
+    if (now_us < k->tariff_due_us || !tariff)
+        return;
+    const int64_t now_s = clock_wall(nodes_options(t)->clock).ns / NS_PER_S;
+    int64_t left_s = tariff_until(tariff, now_s) - now_s;
+    left_s = left_s > 0 && left_s < TARIFF_MOST_S ? left_s : TARIFF_MOST_S; /* clocks are set, too */
+    router_tariff(k->router, SITE, tariff_at(tariff, now_s));
+    k->tariff_due_us = now_us + left_s * 1000000;
+}
+
+static void learn_all(struct nodes *t, int64_t now_us)
+{
+    struct knowledge *k = nodes_known(t);
+    learn_tariff(t, k, now_us);
+    for (; k->changed; k->changed &= k->changed - 1)
+        learn(k, nodes_at(t, __builtin_ctzll(k->changed)), now_us);
+}
+
+/* ---- what happens ------------------------------------------------------------------------------------------------ */
+
+void node_sent_locked(struct node *n, const char *model, const struct router_work *w, struct router_leg *leg)
+{
+    struct knowledge *k = nodes_known(n->table);
+    struct router_work work = *w;
+    work.model = model_id(k, model);
+    router_sent(k->router, n->index, &work, leg);
+    n->in_flight = router_in_flight(k->router, n->index);
+}
+
+void node_heard_locked(struct node *n, struct router_leg *leg, double ttft_us)
+{
+    router_spoke(nodes_known(n->table)->router, leg, ttft_us);
+}
+
+void node_left_locked(struct node *n, struct router_leg *leg, double tpot_us)
+{
+    struct knowledge *k = nodes_known(n->table);
+    router_ended(k->router, leg, tpot_us);
+    n->in_flight = router_in_flight(k->router, n->index);
+}
+
+/* ---- candidates -------------------------------------------------------------------------------------------------- */
+
+enum { RANK_SAME = 0, RANK_OTHER_CLASS, RANK_TEXT, RANK_UNFIT };
+
+static int32_t rank(const struct node *n, const struct nodes_need *need)
+{
+    if (!need->said)
+        return RANK_SAME;
+    if (need->by_ids && n->card.resume && strcmp(n->card.numerics, need->numerics) == 0)
+        return RANK_SAME;
+    if (need->by_ids && n->card.resume && !need->same_class)
+        return RANK_OTHER_CLASS;
+    return need->by_text && n->config->continue_by == CONTINUE_PREFIX ? RANK_TEXT : RANK_UNFIT;
+}
+
+/* What routing asks of the router for a request. */
+struct asked {
+    struct router_ask ask;
+    struct router_holder holders[PREFIX_HOLDERS_MAX];
+    int32_t skip[SHORTLIST_SKIP_MAX];
+};
+static void ask_for(struct asked *a, const struct nodes *t, const struct nodes_need *need,
+                    const struct route_request *q)
+{
+    const struct request_prefix *p = need->prefix;
+    a->ask = (struct router_ask){
+        .model = model_id(nodes_known(t), need->model), .request = q, .holders = a->holders, .skip = a->skip};
+    for (int i = 0; i < p->n_holders; i++) {
+        const int node = p->holders[i].node;
+        const int64_t tokens = affinity_tokens(p, node, nodes_at(t, node)->target.generation);
+        if (tokens > 0)
+            a->holders[a->ask.n_holders++] = (struct router_holder){node, tokens};
+    }
+    for (uint64_t tried = need->tried; tried; tried &= tried - 1)
+        a->skip[a->ask.n_skip++] = __builtin_ctzll(tried);
+}
+
+int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
+                      int32_t out[SHORTLIST_MAX])
+{
+    struct asked a;
+    learn_all(t, need->now_us);
+    ask_for(&a, t, need, q);
+    return router_list(nodes_known(t)->router, &a.ask, out);
+}
+
+/* Beside what the router knows: what the node says of itself, and what this request needs of it. */
+static void candidate(const struct node *n, const struct nodes_need *need, const struct asked *a,
+                      struct route_candidate *out)
+{
+    const struct breaker_look look = breaker_look(&n->breaker, need->now_us);
+    router_candidate(nodes_known(n->table)->router, &a->ask, n->index, out);
+    out->serves_model = node_serves(n, need->model);
+    out->healthy = n->state == NODE_READY;
+    out->draining = n->draining || n->leaving;
+    out->tried = (need->tried >> n->index) & 1;
+    out->rank = rank(n, need);
+    out->unfit = out->rank == RANK_UNFIT;
+    out->kept = n->kept_for && n->kept_for != need->who;
+    out->broken = look.word == BREAKER_BLOCKED;
+    out->cooling = look.word == BREAKER_COOLING;
+    out->back_us = look.wait_us;
+    out->local = n->config->local;
+    out->slots = n->config->slots;
+    out->prices = n->config->prices;
+}
+
+void node_candidate_locked(const struct node *n, const struct nodes_need *need, const struct route_request *q,
+                           struct route_candidate *out)
+{
+    struct asked a;
+    ask_for(&a, n->table, need, q);
+    candidate(n, need, &a, out);
+}
+
+int nodes_snapshot_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
+                          struct route_candidate out[ROUTE_CANDIDATES_MAX])
+{
+    struct asked a;
+    const int n = nodes_count(t);
+    learn_all(t, need->now_us);
+    ask_for(&a, t, need, q);
+    for (int i = 0; i < n; i++)
+        candidate(nodes_at(t, i), need, &a, &out[i]);
+    return n;
+}
+
+/* ---- how good is it ------------------------------------------------------------------------------------------------- */
+
+struct most {
+    int32_t node;
+    struct node_foresight f;
+};
+static void look_at_pair(int32_t node, int model, const struct predictor *p, void *arg)
+{
+    struct most *m = arg;
+    (void)model;
+    if (node != m->node || p->ttft.observed < m->f.ttft_seen)
+        return;
+    m->f = (struct node_foresight){.ttft_seen = p->ttft.observed,
+                                   .tpot_seen = p->tpot.observed,
+                                   .ttft_off = predict_miscalibration(&p->ttft),
+                                   .tpot_off = predict_miscalibration(&p->tpot)};
+}
+
+struct node_foresight node_foresight_locked(const struct node *n)
+{
+    struct most m = {.node = n->index};
+    router_each(nodes_known(n->table)->router, look_at_pair, &m);
+    return m.f;
+}
