@@ -151,6 +151,8 @@ static void compare_pending(struct forecast *f)
         for (int32_t m = 0; m < FORECAST_MODELS && due; m++) {
             double miss = f->level - (double)f->pending[m][at];
             f->error_sq[m][i] += (miss * miss - f->error_sq[m][i]) * gain;
+            if (m == FORECAST_BLEND)
+                f->under_sq[i] += ((miss > 0 ? miss * miss : 0) - f->under_sq[i]) * gain;
         }
         all_at(f, horizon_s[i], said);
         for (int32_t m = 0; m < FORECAST_MODELS; m++)
@@ -216,7 +218,7 @@ void forecast_observe(struct forecast *f, int64_t now_ns, int32_t week_s, double
 
 /* The error kept at the horizon, between the two nearest that have one; past the last it grows with the root of
  * time, as a walk's would. -1: none yet. */
-static double error_at(const struct forecast *f, double h_s)
+static double error_at(const struct forecast *f, const double kept[FORECAST_HORIZONS], double h_s)
 {
     int32_t below = -1, above = -1;
 
@@ -231,22 +233,22 @@ static double error_at(const struct forecast *f, double h_s)
     if (below < 0 && above < 0)
         return -1;
     if (above < 0)
-        return f->error_sq[FORECAST_BLEND][below] * fmax(h_s / horizon_s[below], 1);
+        return kept[below] * fmax(h_s / horizon_s[below], 1);
     if (below < 0)
-        return f->error_sq[FORECAST_BLEND][above];
+        return kept[above];
     double part = (h_s - horizon_s[below]) / (horizon_s[above] - horizon_s[below]);
-    return f->error_sq[FORECAST_BLEND][below] * (1 - part) + f->error_sq[FORECAST_BLEND][above] * part;
+    return kept[below] * (1 - part) + kept[above] * part;
 }
 
 struct forecast_value forecast_at(const struct forecast *f, double h_s)
 {
-    struct forecast_value v = {0, 0};
+    struct forecast_value v = {0};
 
     SPW_ASSERT(h_s >= 0);
     if (f->first_ns < 0)
         return v;
     if (f->buckets == 0) { /* the first bucket isn't full yet: what has come is a lower bound of what it will hold */
-        v.mean = v.sd = f->bucket_sum / FORECAST_BUCKET_S;
+        v.mean = v.sd = v.up = f->bucket_sum / FORECAST_BUCKET_S;
         return v;
     }
     double said[FORECAST_MODELS];
@@ -254,9 +256,11 @@ struct forecast_value forecast_at(const struct forecast *f, double h_s)
     v.mean = said[FORECAST_BLEND];
     /* Counting: events of mean size m at rate v.mean/m, averaged over about two time constants, with sizes that
      * vary as much as they are large (factor 2). */
-    double counting = 2 * f->event_mean * v.mean / (2 * FORECAST_LEVEL_S), error = error_at(f, h_s);
+    double counting = 2 * f->event_mean * v.mean / (2 * FORECAST_LEVEL_S);
+    double error = error_at(f, f->error_sq[FORECAST_BLEND], h_s), under = 2 * error_at(f, f->under_sq, h_s);
     if (error < 0) /* nothing to go by: a quarter, and more the further ahead */
-        error = v.mean * v.mean * 0.0625 * fmax(h_s / 300, 1);
+        error = under = v.mean * v.mean * 0.0625 * fmax(h_s / 300, 1);
     v.sd = sqrt(fmax(counting, error));
+    v.up = sqrt(fmax(counting, under)); /* half of all errors are upward ones where they are symmetric */
     return v;
 }

@@ -50,10 +50,12 @@ struct forecast {
     int32_t pending_at[FORECAST_HORIZONS];
     int64_t buckets;                                     /* closed since the start */
     double error_sq[FORECAST_MODELS][FORECAST_HORIZONS]; /* exponential mean of squared errors, (per second)^2 */
+    double under_sq[FORECAST_HORIZONS];                  /* of the combination, where more came than it had said */
     int64_t error_n[FORECAST_HORIZONS];
 };
 struct forecast_value {
     double mean, sd; /* per second; mean >= 0 */
+    double up; /* the spread upwards alone: after hours in which less came than was foreseen it is smaller than sd */
 };
 
 void forecast_init(struct forecast *f, enum forecast_signal signal);

@@ -71,6 +71,10 @@ int64_t power_move_mj(const struct power_levels *l, enum power_state from, enum 
 /* milliwatts for microseconds, in millijoules, rounded up. */
 int64_t power_mj(int64_t mw, int64_t us);
 
+/* When the last of n answers will be over, each of which has mean_us left in the mean: mean_us (1 + 1/2 + ... + 1/n), for
+ * exponential ones. */
+int64_t power_last_us(int64_t mean_us, int32_t n);
+
 /* --- how deep, for how long idle ------------------------------------------------------------------------------ */
 
 /* The steps of the ladder that are worth it: level[i] is the cheapest for idle periods from after_us[i] to after_us[i + 1],
@@ -111,38 +115,40 @@ int64_t power_next_us(const struct power_ladder *ladder, int64_t idle_us, const 
 /* --- the plan of a site --------------------------------------------------------------------------------------- */
 
 struct power_node {
-    enum power_state state;            /* that it is in, or comes from while it moves */
-    enum power_state to;               /* that it moves to; == state: it doesn't */
-    int64_t moved_us;                  /* until it has; 0: not known, its whole time is assumed */
-    int64_t idle_us;                   /* since its last work, or since it was last woken; 0 with work */
-    int32_t in_flight, slots;          /* slots 0: unbounded, draws are those of the last point */
-    double capacity;                   /* active; >= 0 */
-    int32_t group;                     /* nodes of one group serve the same model and stand in for each other */
-    bool usable;                       /* answers, is not leaving; false: counts for its draw only */
-    bool pinned;                       /* an operator holds it in its state */
-    bool wakes;                        /* its way back has been proven; else it isn't sent deeper than eco */
-    bool accepts;                      /* it is sent new work now */
+    enum power_state state;   /* that it is in, or comes from while it moves */
+    enum power_state to;      /* that it moves to; == state: it doesn't */
+    int64_t moved_us;         /* until it has; 0: not known, its whole time is assumed */
+    int64_t idle_us;          /* since its last work, or since it was last woken; 0 with work */
+    int32_t in_flight, slots; /* slots 0: unbounded, draws are those of the last point */
+    double capacity;          /* active; >= 0 */
+    int32_t group;            /* nodes of one group serve the same model and stand in for each other */
+    bool usable;              /* answers, is not leaving; false: counts for its draw only */
+    bool pinned;              /* an operator holds it in its state */
+    bool wakes;               /* its way back has been proven; else it isn't sent deeper than eco */
+    bool accepts;             /* it is sent new work now */
+    /* Answers may be moved off a node that runs empty: cut, and continued on another, which reads prompt and answer again.
+     * Reading all of its answers costs move_mj (0: they aren't moved); left alone, its last would be over in last_us. */
+    int64_t move_mj, last_us;
+    int64_t empties_us;                /* since accepts was last set; 0 while it is */
     const struct power_levels *levels; /* borrowed */
 };
-#define POWER_STEPS_MAX 8
-struct power_need { /* capacity at an upper quantile of the forecast, from `in_us` on until the next step's */
+#define POWER_STEPS_MAX 10
+struct power_need { /* in_us from now; a straight line between two, from what is in use now to the first */
     int64_t in_us;
-    double capacity;
+    double capacity; /* at an upper quantile of the forecast: nodes are woken for it */
+    double likely;   /* as much as not: how long a node will be idle follows from it; <= capacity */
 };
 struct power_group {
     int32_t keep_warm;
     double now;                               /* capacity in use, and by who waits */
     double margin;                            /* beside it, for what comes until the next plan; capacity */
-    struct power_need steps[POWER_STEPS_MAX]; /* in_us rising; the last holds until `until_us` */
+    struct power_need steps[POWER_STEPS_MAX]; /* in_us > 0, rising; the last holds until `until_us` */
     int n_steps;                              /* 0: no forecast: `now` and ski rental */
     int64_t until_us;                         /* as far as the forecast goes */
     bool untried; /* it was never compared with what came: it wakes nodes, but sends none down before ski rental does */
     int32_t trust; /* see struct power_forecast */
     double steady; /* eco: the largest share of its speed that a node may be loaded to there; 0: no eco */
-    /* Answers may be moved off a node that runs empty: cut, and continued on another, which reads prompt and answer again.
-     * That costs so much more energy per answer (0: they aren't moved), and an answer lasts hold_us in the mean. */
-    int64_t move_mj, hold_us;
-    bool spills; /* what doesn't fit can be served elsewhere */
+    bool spills;   /* what doesn't fit can be served elsewhere */
 };
 /* Fills in what comes: `now`, `margin`, `steps` and `until_us`. The unit of capacity is one request being served: a request
  * that holds a slot for h seconds adds h to what the forecast was fed with (forecast_observe), so that its level is the
@@ -231,10 +237,7 @@ struct power_ask {
     int32_t in_flight;                 /* there, without it */
     int64_t wait_us;                   /* it may wait so long; 0: not at all */
     bool batch;                        /* waits rather than costs money elsewhere */
-    /* Answers may be moved off a node that runs empty: cut, and continued on another, which reads prompt and answer again.
-     * That costs so much more energy per answer (0: they aren't moved), and an answer lasts hold_us in the mean. */
-    int64_t move_mj, hold_us;
-    bool spills; /* another place, outside the limit, may and can serve it */
+    bool spills;                       /* another place, outside the limit, may and can serve it */
 };
 /* ceiling_mw: of the site, everything already admitted, told or under way counted. freed_us: when draw is expected to be
  * given back, -1: not known. Batch queues before it spills; interactive work spills before it queues, and queues

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #define LEAST_CAPACITY 1e-9
+#define MOVE_TRUST     500 /* in how long no more than what is awake is likely to be needed */
 
 const char *power_reason_name(enum power_reason r)
 {
@@ -123,35 +124,6 @@ static void sort(const struct power_node *nodes, int32_t *order, int32_t n)
     }
 }
 
-/* ---- needs ------------------------------------------------------------------------------------------------------- */
-
-/* The most that will be needed up to in_us from now. */
-static double need_within(const struct power_group *g, int64_t in_us)
-{
-    double most = g->now + g->margin;
-    for (int i = 0; i < g->n_steps && g->steps[i].in_us <= in_us; i++)
-        if (g->steps[i].capacity > most)
-            most = g->steps[i].capacity;
-    return most;
-}
-
-/* How long until more than `covered` is needed. */
-static struct power_forecast idle_left(const struct power_group *g, double covered)
-{
-    struct power_forecast f = {.known = g->n_steps > 0 && !g->untried, .left_us = g->until_us, .trust = g->trust};
-    if (g->now + g->margin > covered)
-        f.left_us = 0;
-    else
-        for (int i = 0; i < g->n_steps; i++)
-            if (g->steps[i].capacity > covered) {
-                f.left_us = g->steps[i].in_us;
-                break;
-            }
-    return f;
-}
-
-/* ---- the walk ---------------------------------------------------------------------------------------------------- */
-
 struct walk {
     const struct power_snapshot *s;
     struct power_plan *plan;
@@ -160,6 +132,96 @@ struct walk {
     int32_t warm;   /* of them awake, or waking */
     int32_t room;   /* slots free on those of them that accept */
 };
+
+/* ---- needs ------------------------------------------------------------------------------------------------------- */
+
+/* On the line through (a_us, a) and (b_us, b). */
+static double between(int64_t a_us, double a, int64_t b_us, double b, int64_t at_us)
+{
+    return b_us > a_us ? a + (b - a) * (double)(at_us - a_us) / (double)(b_us - a_us) : b;
+}
+
+/* The most of what begins at `now` and is at(step) at each step, up to in_us from now. */
+static double most_within(const struct power_group *g, int64_t in_us, double now,
+                          double (*at)(const struct power_need *))
+{
+    double most = now, before = now;
+    int64_t before_us = 0;
+    for (int i = 0; i < g->n_steps; i++) {
+        const struct power_need *s = &g->steps[i];
+        double then = at(s);
+        if (s->in_us > in_us)
+            return fmax(most, between(before_us, before, s->in_us, then, in_us));
+        most = fmax(most, then);
+        before = then;
+        before_us = s->in_us;
+    }
+    return most;
+}
+
+static double upper_of(const struct power_need *s)
+{
+    return s->capacity;
+}
+/* The most that will be needed up to in_us from now. */
+static double need_within(const struct power_group *g, int64_t in_us)
+{
+    return most_within(g, in_us, g->now + g->margin, upper_of);
+}
+
+static double spread_of(const struct power_need *s)
+{
+    return s->capacity - s->likely;
+}
+/* How far that is from the likely. */
+static double spread_within(const struct power_group *g, int64_t in_us)
+{
+    return most_within(g, in_us, g->margin, spread_of);
+}
+
+/* When more than `covered` is likely to be needed; INT64_MAX: not as far as can be seen. */
+static int64_t likely_us(const struct power_group *g, double covered)
+{
+    double before = g->now;
+    int64_t before_us = 0;
+    if (before > covered)
+        return 0;
+    for (int i = 0; i < g->n_steps; i++) {
+        const struct power_need *s = &g->steps[i];
+        if (s->likely > covered)
+            return before_us + (int64_t)((double)(s->in_us - before_us) * (covered - before) / (s->likely - before));
+        before = s->likely;
+        before_us = s->in_us;
+    }
+    return INT64_MAX;
+}
+
+/* How long a node that covers what is beyond `covered` stays down once it is in a level that takes wake_us to leave. It
+ * is woken when, so far ahead, the upper quantile is more than covered: when the likely is, less what lies between. */
+static struct power_forecast idle_left(const struct power_group *g, double covered, int64_t wake_us)
+{
+    struct power_forecast f = {.known = g->n_steps > 0 && !g->untried, .trust = g->trust};
+    f.left_us = likely_us(g, covered - spread_within(g, wake_us));
+    if (f.left_us > g->until_us)
+        f.left_us = g->until_us;
+    return f;
+}
+
+/* The deepest level that pays for an idle node. None that the next plan would wake it from. */
+static enum power_state depth_of(const struct walk *w, const struct power_node *n, const struct power_ladder *ladder)
+{
+    for (int i = ladder->n - 1; i > 0; i--) {
+        struct power_ladder upto = *ladder;
+        int64_t wake_us = n->levels->of[ladder->level[i]].wake_us;
+        struct power_forecast f = idle_left(w->g, w->covered, wake_us);
+        upto.n = i + 1;
+        if (need_within(w->g, wake_us) <= w->covered && power_depth(&upto, n->idle_us, &f) == ladder->level[i])
+            return ladder->level[i];
+    }
+    return POWER_ACTIVE;
+}
+
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 /* Tells node i where to go if the most that can be drawn still fits; false: it does not, and i stays. */
 static bool move(struct walk *w, int32_t i, struct power_choice *c, enum power_state target, enum power_reason reason)
@@ -209,9 +271,9 @@ static void go_deeper(struct walk *w, int32_t i, struct power_choice *c)
 {
     const struct power_node *n = &w->s->nodes[i];
     struct power_ladder ladder;
-    struct power_forecast f = idle_left(w->g, w->covered);
+    struct power_forecast f = idle_left(w->g, w->covered, 0);
     power_ladder(&ladder, n->levels);
-    enum power_state deep = power_depth(&ladder, n->idle_us, &f), patient = power_depth(&ladder, n->idle_us, NULL);
+    enum power_state deep = depth_of(w, n, &ladder), patient = power_depth(&ladder, n->idle_us, NULL);
     if (!n->wakes && deep > POWER_ECO)
         deep = n->levels->of[POWER_ECO].allowed ? POWER_ECO : POWER_ACTIVE;
     c->idle_left_us = f.known ? f.left_us : -1;
@@ -240,14 +302,18 @@ static bool gets_work(const struct walk *w, const struct power_node *n, bool war
     return over > (n->accepts ? 0 : w->s->hysteresis * n->capacity) + LEAST_CAPACITY;
 }
 
-/* The m-th of m answers of exponential length is over after h (1 + 1/2 + ... + 1/m) in the mean. */
+/* Is it worth reading its answers again elsewhere? That is a level like sleep: it costs move_mj to get there, and saves what
+ * serving draws beyond idling until the last answer would be over, or until so much comes that the node serves again. */
 static void move_work(struct walk *w, const struct power_node *n, struct power_choice *c)
 {
-    if (w->g->move_mj <= 0 || w->room < n->in_flight || need_within(w->g, 0) > w->covered)
+    int64_t mw = power_draw_mw(n->levels, n->to, n->in_flight) - n->levels->of[n->to].idle_mw;
+    if (n->move_mj <= 0 || mw <= 0 || w->room < n->in_flight + w->g->margin)
         return;
-    double last_s = (double)w->g->hold_us / 1e6 * (log(n->in_flight) + 0.58);
-    double mw = (double)(power_draw_mw(n->levels, n->to, n->in_flight) - n->levels->of[n->to].idle_mw);
-    c->moves = mw * last_s > (double)w->g->move_mj * n->in_flight;
+    struct power_ladder moved = {.n = 2, .level = {POWER_ACTIVE, POWER_SLEEP}};
+    struct power_forecast f = {.known = w->g->n_steps > 0, .left_us = likely_us(w->g, w->covered), .trust = MOVE_TRUST};
+    moved.after_us[1] = (int64_t)fmin((double)n->move_mj / (double)mw * 1e6, 1e15);
+    f.left_us = f.left_us < n->last_us ? f.left_us : n->last_us;
+    c->moves = n->last_us > moved.after_us[1] && power_depth(&moved, n->empties_us, &f) == POWER_SLEEP;
     if (c->moves)
         w->room -= n->in_flight;
 }

@@ -42,6 +42,7 @@ void sim_set_accepts(struct sim *x, int32_t node, bool accepts)
     if (n->accepts == accepts)
         return;
     n->accepts = accepts;
+    n->empties_us = x->now_us;
     if (accepts) {
         if (o->n_accepting == o->cap_accepting) {
             o->cap_accepting = o->cap_accepting ? 2 * o->cap_accepting : 16;

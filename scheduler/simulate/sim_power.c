@@ -29,6 +29,9 @@ static struct power_node node_of(const struct sim *x, const struct sim_node *n)
     const struct sim_type *t = &x->s->types[o->type];
     const int32_t in_flight = node_model_in_flight(&n->m);
     const enum power_state awake = n->eco ? POWER_ECO : POWER_ACTIVE;
+    const struct sim_model_state *m = &x->models[t->model];
+    /* Answers go on elsewhere: prompt and half of the answer are read again. */
+    const double read_mj = (m->prompt + m->output / 2) * (double)x->offers[n->offer].rates.mj_per_input;
     struct power_node p = {.state = awake,
                            .to = awake,
                            .in_flight = in_flight,
@@ -39,6 +42,9 @@ static struct power_node node_of(const struct sim *x, const struct sim_node *n)
                            .usable = n->state != SIM_REPAIR && n->state != SIM_DRAINING,
                            .wakes = true,
                            .accepts = n->accepts,
+                           .move_mj = in_flight ? 1 + (int64_t)(in_flight * read_mj) : 0,
+                           .last_us = power_last_us((int64_t)(m->hold_s * (double)SIM_US_PER_S), in_flight),
+                           .empties_us = n->accepts ? 0 : x->now_us - n->empties_us,
                            .levels = &t->levels};
     if (n->state == SIM_ASLEEP)
         p.state = p.to = n->asleep_in;
@@ -120,12 +126,6 @@ static void foresee(struct sim *x, int32_t model, int32_t site)
                                     .z = Z,
                                     .tick_us = x->power_tick_us};
     power_foresee(g, &o);
-    g->hold_us = (int64_t)(m->hold_s * (double)SIM_US_PER_S);
-    for (int32_t i = 0; i < m->n_offers;
-         i++) /* answers go on elsewhere: prompt and half of the answer are read again */
-        if (x->s->offers[m->offers[i]].site == site)
-            g->move_mj =
-                1 + (int64_t)((m->prompt + m->output / 2) * (double)x->offers[m->offers[i]].rates.mj_per_input);
 }
 
 static void set_eco(struct sim *x, struct sim_node *n, bool eco)

@@ -48,13 +48,13 @@ static const struct class classes[] = {
 
 struct request {
     int64_t at_us, hold_us, prompt_us; /* holds a slot for so long, of it for the prompt */
-    int64_t start_us, end_us;
+    int64_t start_us, end_us, read_us; /* of that time, reading so far: the prompt, and all again where it was moved */
     int32_t waited_us, node;
     bool in; /* a fleet that is all on has a slot for it */
 };
 struct options {
     const char *shared, *only;
-    bool no_off, moves;
+    bool no_off, moves, why;
     uint64_t seed;
     double z;
     int trust;
@@ -176,6 +176,10 @@ static void set_levels(struct bench *b, int idle_w, bool no_off)
 
 /* ---- a fleet's day ----------------------------------------------------------------------------------------------- */
 
+/* Joules by what they went into: serving, awake with nothing to do, going down and coming back, asleep or off. */
+struct spent {
+    double busy, idle, moves, down, busy_node_h, idle_node_h;
+};
 struct leaving {
     int64_t at_us;
     int32_t request; /* who has moved since ends at another time */
@@ -184,7 +188,7 @@ struct day {
     const struct bench *b;
     struct power_node nodes[NODES_MAX];
     int64_t since_us[NODES_MAX]; /* until then its energy is counted */
-    int64_t idle_from_us[NODES_MAX], moved_at_us[NODES_MAX];
+    int64_t idle_from_us[NODES_MAX], moved_at_us[NODES_MAX], empties_from_us[NODES_MAX];
     double joules;
     struct leaving *heap;
     int n_heap, heap_size;
@@ -199,6 +203,7 @@ struct day {
     struct forecast forecast;
     struct power_group group;
     double state_node_h[POWER_STATES], waking_node_h;
+    struct spent spent;
     int64_t wakes;
     double z;
     bool moves;
@@ -209,8 +214,12 @@ static void count_energy(struct day *d, int i, int64_t now)
     const struct power_node *n = &d->nodes[i];
     double s = (double)(now - d->since_us[i]) / S;
     if (n->state == n->to) {
-        d->joules += (double)power_draw_mw(n->levels, n->state, n->in_flight) / 1000 * s;
+        double joules = (double)power_draw_mw(n->levels, n->state, n->in_flight) / 1000 * s;
+        d->joules += joules;
         d->state_node_h[n->state] += s / 3600;
+        *(n->state > POWER_ECO ? &d->spent.down : n->in_flight > 0 ? &d->spent.busy : &d->spent.idle) += joules;
+        if (n->state <= POWER_ECO)
+            *(n->in_flight > 0 ? &d->spent.busy_node_h : &d->spent.idle_node_h) += s / 3600;
     } else
         d->waking_node_h += s / 3600; /* the move's joules were counted at its beginning */
     d->since_us[i] = now;
@@ -270,6 +279,7 @@ static void start(struct day *d, struct request *r, int node, int64_t now)
     r->waited_us = (int32_t)(now - r->at_us);
     r->start_us = now;
     r->end_us = now + r->hold_us;
+    r->read_us = r->prompt_us;
     r->node = node;
     heap_add(d, (struct leaving){r->end_us, (int32_t)(r - d->b->requests)});
 }
@@ -302,6 +312,13 @@ static void leave(struct day *d, struct leaving l)
     d->in_use--;
 }
 
+/* What has to be read where it goes on now: the prompt, and what was written of the answer. */
+static int64_t reads_us(const struct bench *b, const struct request *r, int64_t now)
+{
+    int64_t wrote_us = now - r->start_us - r->read_us;
+    return r->prompt_us + (int64_t)((double)(wrote_us > 0 ? wrote_us : 0) * b->prompt_share);
+}
+
 /* All answers of a node go on elsewhere, where prompt and answer are read again. */
 static void move_answers(struct day *d, int from, int64_t now)
 {
@@ -314,7 +331,9 @@ static void move_answers(struct day *d, int from, int64_t now)
         count_energy(d, to, now);
         d->nodes[to].in_flight++;
         r->node = to;
-        r->end_us += r->prompt_us + (int64_t)((double)(now - r->start_us) * d->b->prompt_share);
+        int64_t again_us = reads_us(d->b, r, now);
+        r->end_us += again_us;
+        r->read_us += again_us;
         d->moved++;
         /* Into the heap after this walk: it moves what stands in it. */
         d->late = spw_realloc(d->late, (size_t)(d->n_late + 1) * sizeof *d->late);
@@ -337,6 +356,26 @@ static void finish_moves(struct day *d, int64_t now)
     }
 }
 
+/* What reading a node's answers again would cost, at what a slot draws in a full batch, and how long its last would
+ * take: for random lengths what is left of an answer is as long, in the mean, as what is there. */
+static void know_answers(struct day *d, int64_t now)
+{
+    double age_us[NODES_MAX] = {0}, read_us[NODES_MAX] = {0};
+    for (int i = 0; i < d->n_heap; i++) {
+        const struct request *r = &d->b->requests[d->heap[i].request];
+        if (r->end_us != d->heap[i].at_us)
+            continue;
+        age_us[r->node] += (double)(now - r->start_us);
+        read_us[r->node] += (double)reads_us(d->b, r, now);
+    }
+    double slot_mw = (double)power_draw_mw(&d->b->levels, POWER_ACTIVE, SLOTS) / SLOTS;
+    for (int i = 0; i < d->b->nodes; i++) {
+        struct power_node *n = &d->nodes[i];
+        n->move_mj = n->in_flight > 0 ? (int64_t)(slot_mw * read_us[i] / S) + 1 : 0;
+        n->last_us = n->in_flight > 0 ? power_last_us((int64_t)(age_us[i] / n->in_flight), n->in_flight) : 0;
+    }
+}
+
 static void plan_now(struct day *d, int64_t now)
 {
     const struct bench *b = d->b;
@@ -354,20 +393,22 @@ static void plan_now(struct day *d, int64_t now)
                               .z = d->z,
                               .tick_us = (int64_t)S};
     power_foresee(g, &o);
-    g->hold_us = (int64_t)(d->hold_s * S);
-    double read_s = b->prompt_share * d->hold_s; /* a slot's time, at what a slot draws in a full batch */
-    g->move_mj = d->moves ? (int64_t)((double)power_draw_mw(&b->levels, POWER_ACTIVE, SLOTS) / SLOTS * read_s) : 0;
     struct power_snapshot s = {
         .nodes = d->nodes, .n_nodes = d->b->nodes, .groups = g, .n_groups = 1, .hysteresis = 0.1};
     for (int i = 0; i < d->b->nodes; i++) {
         struct power_node *n = &d->nodes[i];
         n->idle_us = n->in_flight ? 0 : now - d->idle_from_us[i];
+        n->empties_us = now - d->empties_from_us[i];
         n->moved_us = n->state != n->to ? d->moved_at_us[i] - now : 0;
     }
+    if (d->moves)
+        know_answers(d, now);
     power_plan(&plan, choices, order, &s);
     for (int i = 0; i < d->b->nodes; i++) {
         struct power_node *n = &d->nodes[i];
         n->accepts = choices[i].accepts;
+        if (n->accepts)
+            d->empties_from_us[i] = now;
         if (choices[i].moves)
             move_answers(d, i, now);
         if (choices[i].target == n->to || n->state != n->to)
@@ -377,6 +418,7 @@ static void plan_now(struct day *d, int64_t now)
         d->wakes += n->to == POWER_ACTIVE;
         d->moved_at_us[i] = now + power_move_us(n->levels, n->state, n->to);
         d->joules += (double)power_move_mj(n->levels, n->state, n->to) / 1000;
+        d->spent.moves += (double)power_move_mj(n->levels, n->state, n->to) / 1000;
     }
 }
 
@@ -485,8 +527,20 @@ static double *least_draws(const struct bench *b)
     return least;
 }
 
-static double gap_joules(const struct bench *b, int64_t us, bool last)
+static double gap_joules(const struct bench *b, int64_t us, bool last, struct spent *spent)
 {
+    int64_t mjx;
+    enum power_state sx = power_offline(&b->levels, us, &mjx);
+    if (sx == POWER_ACTIVE) {
+        spent->idle += (double)mjx / 1000;
+        spent->idle_node_h += (double)us / S / 3600;
+    } else {
+        double mv =
+            (double)(power_move_mj(&b->levels, POWER_ACTIVE, sx) + power_move_mj(&b->levels, sx, POWER_ACTIVE)) / 1000;
+        spent->moves += mv;
+        spent->down += (double)mjx / 1000 - mv;
+    }
+
     int64_t mj;
     enum power_state s = power_offline(&b->levels, us, &mj);
     if (!last)
@@ -503,7 +557,7 @@ static double gap_joules(const struct bench *b, int64_t us, bool last)
     return best;
 }
 
-static double bound_joules(const struct bench *b)
+static double bound_joules(const struct bench *b, struct spent *spent)
 {
     int64_t *begins = spw_malloc((size_t)b->n * 8 + 8), *ends = spw_malloc((size_t)b->n * 8 + 8),
             idle_from[NODES_MAX] = {0};
@@ -523,18 +577,20 @@ static double bound_joules(const struct bench *b)
         bool begin = at_b < n && begins[at_b] < ends[at_e];
         int64_t next = begin ? begins[at_b] : ends[at_e];
         joules += least[k * most + c] * (double)(next - now) / S;
+        spent->busy += least[k * most + c] * (double)(next - now) / S;
+        spent->busy_node_h += k * (double)(next - now) / S / 3600;
         now = next;
         c += begin ? 1 : -1;
         at_b += begin;
         at_e += !begin;
         int need = (c + SLOTS - 1) / SLOTS;
         for (; k < need; k++)
-            joules += gap_joules(b, now - idle_from[k], false);
+            joules += gap_joules(b, now - idle_from[k], false, spent);
         for (; k > need; k--)
             idle_from[k - 1] = now;
     }
     for (int i = 0; i < b->nodes; i++)
-        joules += gap_joules(b, b->end_us - idle_from[i], true);
+        joules += gap_joules(b, b->end_us - idle_from[i], true, spent);
     free(least);
     free(begins);
     free(ends);
@@ -577,13 +633,21 @@ static void one_row(struct bench *b, const struct options *o, int idle_w, double
         in += b->requests[i].in;
         late += b->requests[i].in && b->requests[i].waited_us > WAIT_US;
     }
-    double least = bound_joules(b), saved = on.joules - policy.joules, could = on.joules - least;
+    struct spent bs = {0};
+    double least = bound_joules(b, &bs), saved = on.joules - policy.joules, could = on.joules - least;
     printf("%-4s %4.0f%% %3d nodes %4d W  %8.1f %8.1f %8.1f  %7.1f (%4.1f%%) %7.1f  %5.1f%%  %6.3f%% %5lld %6lld %5.1f "
            "%5.1f %5.1f %4.1f%%\n",
            b->class->name, share * 100, b->nodes, idle_w, on.joules / 3.6e6, policy.joules / 3.6e6, least / 3.6e6,
            saved / 3.6e6, 100 * saved / on.joules, could / 3.6e6, 100 * saved / could, 100 * (double)late / (double)in,
            (long long)policy.wakes, (long long)policy.moved, policy.state_node_h[0], policy.state_node_h[2],
            policy.state_node_h[3], 100 * (double)(b->n - in) / b->n);
+    if (o->why) {
+        const struct spent *p = &policy.spent;
+        printf("    busy %.2f - %.2f (%.1f - %.1f h)  idle %.2f - %.2f (%.1f - %.1f h)  moves %.2f - %.2f  down %.2f - "
+               "%.2f kWh\n",
+               p->busy / 3.6e6, bs.busy / 3.6e6, p->busy_node_h, bs.busy_node_h, p->idle / 3.6e6, bs.idle / 3.6e6,
+               p->idle_node_h, bs.idle_node_h, p->moves / 3.6e6, bs.moves / 3.6e6, p->down / 3.6e6, bs.down / 3.6e6);
+    }
     fflush(stdout);
     fini_day(&on);
     fini_day(&policy);
@@ -621,6 +685,8 @@ int main(int argc, char **argv)
             o.no_off = true;
         else if (strcmp(argv[i], "--move") == 0)
             o.moves = true;
+        else if (strcmp(argv[i], "--why") == 0)
+            o.why = true;
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             o.seed = strtoull(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--z") == 0 && i + 1 < argc)

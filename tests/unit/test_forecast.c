@@ -130,6 +130,19 @@ static void counting_few_requests_is_uncertain(void)
     CHECK(v.sd > 50);
 }
 
+/* Less and less came than was foreseen: it may go on like that, but nothing speaks for a rise. And the other way round. */
+static void errors_have_a_side(void)
+{
+    for (int up = 0; up < 2; up++) {
+        struct forecast f;
+        forecast_init(&f, FORECAST_TOKENS);
+        for (int64_t t = 0; t < 7200; t++)
+            forecast_observe(&f, t * NS, (int32_t)t, 10 * (double)(up ? t + 100 : 7300 - t) * (double)(t % 2));
+        struct forecast_value v = forecast_at(&f, 300);
+        CHECK(up ? v.up >= v.sd : v.up < v.sd);
+    }
+}
+
 int main(void)
 {
     TEST(constant_rate);
@@ -137,6 +150,7 @@ int main(void)
     TEST(growth_is_seen_and_damped);
     TEST(silence_ends_demand);
     TEST(the_week_is_learnt);
+    TEST(errors_have_a_side);
     TEST(counting_few_requests_is_uncertain);
     return TEST_RESULT();
 }

@@ -32,14 +32,16 @@ enum mistake {
     SLEEPS_NEVER,
     TRUSTS_TOO_MUCH, /* a forecast of half the break-even is enough */
     MOVES_PINNED,
-    WAKES_LATE, /* when the work is there, not before */
-    SPREADS,    /* everybody who is awake gets work */
-    DRAINS_ALL, /* nobody does */
+    WAKES_LATE,     /* when the work is there, not before */
+    SPREADS,        /* everybody who is awake gets work */
+    DRAINS_ALL,     /* nobody does */
+    FORGETS_ROOM,   /* answers are moved to where there is none */
+    MOVES_FOR_FREE, /* reading them again costs nothing, it says */
     MISTAKES,
 };
 static enum mistake mistake;
 static int violations[16];
-enum law { CAP, WARM, WORK, RATIO, PAYS, PINNED, AHEAD, PACKED, REASON, TRUST };
+enum law { CAP, WARM, WORK, RATIO, PAYS, PINNED, AHEAD, PACKED, REASON, TRUST, ROOM, SAVES, STAYS };
 #define LAW(law, holds)                                                                                                \
     do {                                                                                                               \
         if (!(holds)) {                                                                                                \
@@ -98,8 +100,9 @@ static void random_group(struct power_group *g)
                               .until_us = 600 * S};
     int64_t in_us = 0;
     for (g->n_steps = 0; g->n_steps < below(POWER_STEPS_MAX); g->n_steps++) {
-        g->steps[g->n_steps] = (struct power_need){in_us, (double)below(80)};
         in_us += 1 + below(60 * S);
+        double upper = (double)below(80);
+        g->steps[g->n_steps] = (struct power_need){in_us, upper, upper * (double)below(101) / 100};
     }
 }
 
@@ -130,6 +133,9 @@ static void random_site(struct site *w)
         n->to = n->state;
         n->accepts = n->state <= POWER_ECO && below(2);
         n->in_flight = n->state <= POWER_ECO && below(2) ? (int32_t)below(n->slots + 1) : 0;
+        n->move_mj = n->in_flight && below(2) ? 1 + below(n->in_flight * INT64_C(1000000)) : 0;
+        n->last_us = n->in_flight ? below(200 * S) : 0;
+        n->empties_us = n->accepts ? 0 : below(60 * S);
         n->idle_us = n->in_flight ? 0 : below(3) ? below(60 * S) : below(3600 * S);
     }
     for (int g = 0; g < 2; g++) {
@@ -169,6 +175,10 @@ static void plan(struct site *w)
             m.nodes[i].idle_us *= 2;
         if (mistake == MOVES_PINNED)
             m.nodes[i].pinned = false;
+        if (mistake == FORGETS_ROOM)
+            m.nodes[i].slots *= 4;
+        if (mistake == MOVES_FOR_FREE)
+            m.nodes[i].move_mj = m.nodes[i].move_mj > 0;
     }
     for (int t = 0; t < 3 && mistake == FORGETS_WAKE_SURGE; t++)
         for (int s = 0; s < POWER_STATES; s++)
@@ -310,6 +320,45 @@ static void law_packed(const struct site *w)
     }
 }
 
+/* Answers are moved off nodes that run empty alone, to slots that are free on those that get work, and only where that
+ * saves more than it costs. */
+static void law_moved(const struct site *w)
+{
+    for (int g = 0; g < 2; g++) {
+        int64_t room = 0, moved = 0;
+        for (int32_t i = 0; i < w->s.n_nodes; i++) {
+            const struct power_node *n = &w->nodes[i];
+            const struct power_choice *c = &w->choices[i];
+            if (n->group != g)
+                continue;
+            if (c->accepts && n->state == POWER_ACTIVE && n->slots > n->in_flight)
+                room += n->slots - n->in_flight;
+            if (!c->moves)
+                continue;
+            int64_t mw = power_draw_mw(n->levels, n->to, n->in_flight) - n->levels->of[n->to].idle_mw;
+            moved += n->in_flight;
+            LAW(WORK, !c->accepts && c->target <= POWER_ECO && n->usable && !n->pinned);
+            LAW(SAVES, n->move_mj > 0 && power_mj(mw, n->last_us) >= n->move_mj);
+        }
+        LAW(ROOM, moved <= room);
+    }
+}
+
+/* Nobody is sent to sleep whom the next plan would wake. */
+static void law_stays(const struct site *w)
+{
+    struct site next = *w;
+    for (int32_t i = 0; i < w->s.n_nodes; i++) {
+        next.nodes[i].levels = &next.levels[w->nodes[i].levels - w->levels];
+        next.nodes[i].state = next.nodes[i].to = w->choices[i].target;
+    }
+    next.s.cap_mw = 0;
+    plan(&next);
+    for (int32_t i = 0; i < w->s.n_nodes; i++)
+        LAW(STAYS, w->choices[i].target <= w->nodes[i].to || next.choices[i].target > POWER_ECO ||
+                       w->choices[i].reason == POWER_CAP_EMPTIES || w->choices[i].target <= POWER_ECO);
+}
+
 static void plans(void)
 {
     for (int round = 0; round < 1500; round++) {
@@ -321,6 +370,8 @@ static void plans(void)
         law_moves(&w);
         law_warm(&w);
         law_ahead(&w);
+        law_moved(&w);
+        law_stays(&w);
         for (int32_t i = 0; i < w.s.n_nodes; i++) /* a pinned node may cover the need by itself */
             if (w.nodes[i].pinned)
                 goto next;
@@ -597,7 +648,7 @@ static void a_small_site(void)
         n[i] = (struct power_node){.slots = 10, .capacity = 10, .usable = true, .wakes = true, .levels = &hundred};
     n[0].in_flight = 1, n[1].in_flight = 9, n[2].in_flight = 2;
     n[3].state = n[3].to = POWER_SLEEP, n[3].idle_us = 100 * S;
-    struct power_group g = {.now = 12, .until_us = 3600 * S, .trust = 800, .n_steps = 1, .steps = {{300 * S, 35}}};
+    struct power_group g = {.now = 12, .until_us = 3600 * S, .trust = 800, .n_steps = 1, .steps = {{300 * S, 35, 35}}};
     struct power_snapshot s = {.nodes = n, .n_nodes = 4, .groups = &g, .n_groups = 1, .hysteresis = 0.1};
     power_plan(&p, c, order, &s);
     CHECK(!c[0].accepts && c[1].accepts && c[2].accepts && !c[3].accepts);
@@ -690,11 +741,14 @@ static void mistakes_are_caught(void)
                                         "moves pinned",
                                         "wakes late",
                                         "spreads",
-                                        "drains all"};
+                                        "drains all",
+                                        "forgets room",
+                                        "moves for free"};
     static const enum law by[] = {[FORGETS_WAKE_SURGE] = CAP, [FORGETS_FIRST_TOKEN] = CAP, [COUNTS_SLEEPERS_OUT] = CAP,
                                   [FORGETS_KEEP_WARM] = WARM, [SLEEPS_WITH_WORK] = WORK,   [SLEEPS_EARLY] = RATIO,
                                   [SLEEPS_NEVER] = RATIO,     [TRUSTS_TOO_MUCH] = TRUST,   [MOVES_PINNED] = PINNED,
-                                  [WAKES_LATE] = AHEAD,       [SPREADS] = PACKED,          [DRAINS_ALL] = PACKED};
+                                  [WAKES_LATE] = AHEAD,       [SPREADS] = PACKED,          [DRAINS_ALL] = PACKED,
+                                  [FORGETS_ROOM] = ROOM,      [MOVES_FOR_FREE] = SAVES};
     for (int m = 1; m < MISTAKES; m++) {
         mistake = (enum mistake)m;
         memset(violations, 0, sizeof violations);
