@@ -15,8 +15,9 @@
  *                period is spent in the level that is cheapest for its length, known beforehand. The last needs no way back.
  * Saving = 1 - energy / energy of all on; the share is policy's saving / optimum's saving.
  *
- *   energy SHARED [70b|8b] [--no-off] [--move] [--seed N] [--z Z] [--trust T]
- * SHARED: the folder with data/traces and data/power.
+ *   energy SHARED [70b|8b] [--no-off] [--move] [--why] [--seed N] [--z Z] [--trust T]
+ * SHARED: the folder with data/traces and data/power. --why: under each row, kWh (and node-hours) of policy - optimum by
+ * what they went into.
  * links: spw_sched_simulate spw_policies m */
 #include <math.h>
 #include <stdio.h>
@@ -529,31 +530,25 @@ static double *least_draws(const struct bench *b)
 
 static double gap_joules(const struct bench *b, int64_t us, bool last, struct spent *spent)
 {
-    int64_t mjx;
-    enum power_state sx = power_offline(&b->levels, us, &mjx);
-    if (sx == POWER_ACTIVE) {
-        spent->idle += (double)mjx / 1000;
-        spent->idle_node_h += (double)us / S / 3600;
-    } else {
-        double mv =
-            (double)(power_move_mj(&b->levels, POWER_ACTIVE, sx) + power_move_mj(&b->levels, sx, POWER_ACTIVE)) / 1000;
-        spent->moves += mv;
-        spent->down += (double)mjx / 1000 - mv;
-    }
-
     int64_t mj;
     enum power_state s = power_offline(&b->levels, us, &mj);
-    if (!last)
-        return (double)mj / 1000;
-    double best = (double)mj / 1000;
-    for (int i = 1; i < POWER_STATES; i++) { /* no way back */
+    double best = (double)mj / 1000, back = 1;
+    for (int i = 1; last && i < POWER_STATES; i++) { /* no way back */
         const struct power_level *l = &b->levels.of[i];
         double j =
             (double)(power_idle_mj(&b->levels, (enum power_state)i, us) - power_mj(l->wake_mw, l->wake_us)) / 1000;
-        if (l->allowed && j < best)
+        if (l->allowed && j < best) {
             best = j;
+            back = 0;
+            s = (enum power_state)i;
+        }
     }
-    (void)s;
+    double moves = s == POWER_ACTIVE ? 0
+                                     : (double)power_move_mj(&b->levels, POWER_ACTIVE, s) / 1000 +
+                                           back * (double)power_move_mj(&b->levels, s, POWER_ACTIVE) / 1000;
+    spent->moves += moves;
+    *(s == POWER_ACTIVE ? &spent->idle : &spent->down) += best - moves;
+    spent->idle_node_h += s == POWER_ACTIVE ? (double)us / S / 3600 : 0;
     return best;
 }
 
@@ -699,7 +694,7 @@ int main(int argc, char **argv)
             o.only = argv[i];
     }
     if (!o.shared) {
-        fprintf(stderr, "usage: energy SHARED [70b|8b] [--no-off] [--move] [--seed N] [--z Z] [--trust T]\n");
+        fprintf(stderr, "usage: energy SHARED [70b|8b] [--no-off] [--move] [--why] [--seed N] [--z Z] [--trust T]\n");
         return 2;
     }
     printf("# kWh of the day: all on, policy, optimum; saved by policy (of all on), by the optimum; share; requests "
