@@ -17,11 +17,13 @@
  *     first, then the busiest, then the lower index. The first that cover the need get all the work; the others get new
  *     work only when those are full, so that they run empty. (A node that serves one request draws most of what it draws with a full batch:
  *     486 of 690 W measured for 8B on one H100, so few full nodes cost far less than many that are half empty.)
- *     The last answers of a node that runs empty may be moved (where the group says so) when all of them fit elsewhere,
- *     the next step of the forecast too, and that costs less than its draw until the last would be over: with m answers of mean length h, about h (ln m + 0.58).
+ *     The answers of a node that runs empty may be moved when there is room for all of them and for what comes until the
+ *     next plan. Reading them again is a level like sleep: it pays, or not, before the last would be over and before more
+ *     is likely to come than the others hold.
  *  5. Waking. A node is woken when the capacity needed by the time it would be up is more than what is awake, on its way, or
  *     shallower. So the shallow levels carry what may come soon and the deep ones what comes late.
- *  6. Depth, for nodes that are empty and not needed: power_depth(), below.
+ *  6. Depth, for nodes that are empty and not needed: power_depth(), below, for the time in which they are not likely to
+ *     be needed. No level that the next plan would wake it from.
  *
  * Deterministic; no clock, I/O, globals or allocation. Arrays are the caller's. Watts are integer milliwatts, energies
  * integer millijoules, times microseconds. Capacity is in whatever unit the need is in (tokens/s, sequences). */
