@@ -93,6 +93,17 @@ static enum rc is_scenario(const char *path, bool *yes, struct error *e)
     return RC_OK;
 }
 
+static struct scenario_aim aim_of(const struct config *c, const char *model)
+{
+    const struct config_aim a = config_aim(c, config_model(c, model));
+    return (struct scenario_aim){.objective = (enum sim_objective)a.objective, /* the same words in the same order */
+                                 .ttft_ms = a.ttft_ms,
+                                 .tpot_ms = a.tpot_ms,
+                                 .ttft_per_1k_ms = a.ttft_per_1k_ms,
+                                 .free_tokens = a.free_tokens,
+                                 .probability = (double)a.probability_ppm / 1e6};
+}
+
 static void take_config(struct side *s, struct scenario_inputs *in)
 {
     const struct config *c = s->config;
@@ -108,7 +119,8 @@ static void take_config(struct side *s, struct scenario_inputs *in)
                                              .kv_tokens = c->nodes[i].kv_tokens,
                                              .watts = c->nodes[i].watts,
                                              .idle_watts = c->nodes[i].power.idle_watts,
-                                             .calibrated = c->nodes[i].calibrated};
+                                             .calibrated = c->nodes[i].calibrated,
+                                             .aim = aim_of(c, c->nodes[i].models[0])};
     for (int k = 0; k < WAITING_CLASSES; k++)
         s->waiting[k] = (struct waiting_bounds){c->queue[k].max, c->queue[k].bytes, c->queue[k].wait_ms * 1000000};
     in->config = c->path;

@@ -266,6 +266,8 @@ static void put_value(struct writer *w, enum unit unit, __int128 v)
         put(w, " %s\n", pusd_sum_format((struct pusd_sum){v}, text, sizeof text));
     else if (unit == UNIT_SECONDS)
         put(w, " %.9g\n", (double)v / 1e9);
+    else if (unit == UNIT_RATIO)
+        put(w, " %.6g\n", (double)v / 1e6);
     else
         put(w, " %" PRId64 "\n", (int64_t)v);
 }

@@ -18,7 +18,12 @@ enum dim {
     DIM_CLASS,
     DIM_VERDICT
 };
-enum unit { UNIT_COUNT, UNIT_SECONDS, UNIT_USD }; /* kept as: count, nanoseconds, pico-dollars */
+enum unit {
+    UNIT_COUNT,
+    UNIT_SECONDS,
+    UNIT_USD,
+    UNIT_RATIO
+}; /* kept as: count, nanoseconds, pico-dollars, millionths */
 enum type { TYPE_COUNTER, TYPE_GAUGE, TYPE_HISTOGRAM };
 
 struct declaration {

@@ -61,6 +61,25 @@ static int64_t read_node_in_flight(const struct front *f, int i)
     unlock(f);
     return in_flight;
 }
+static struct node_foresight foresight(const struct front *f, int i)
+{
+    lock(f);
+    struct node_foresight seen = node_foresight_locked(nodes_at(f->nodes, i));
+    unlock(f);
+    return seen;
+}
+static int64_t read_node_foreseen(const struct front *f, int i)
+{
+    return (int64_t)foresight(f, i).ttft_seen;
+}
+static int64_t read_node_ttft_off(const struct front *f, int i)
+{
+    return (int64_t)(foresight(f, i).ttft_off * 1e6);
+}
+static int64_t read_node_tpot_off(const struct front *f, int i)
+{
+    return (int64_t)(foresight(f, i).tpot_off * 1e6);
+}
 static int64_t read_node_slots(const struct front *f, int i)
 {
     return nodes_at(f->nodes, i)->config->slots;
@@ -566,6 +585,24 @@ const struct declaration metrics_table[] = {
      UNIT_COUNT,
      {DIM_NODE, DIM_NONE},
      read_node_slots},
+    {"spillway_prediction_observations",
+     "First tokens that the node's predictions were learned from, of the model that it answers most.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NODE, DIM_NONE},
+     read_node_foreseen},
+    {"spillway_prediction_ttft_miscalibration",
+     "How far predicted times to the first token are off as distributions: 0 is perfect, below 0.1 is good.",
+     TYPE_GAUGE,
+     UNIT_RATIO,
+     {DIM_NODE, DIM_NONE},
+     read_node_ttft_off},
+    {"spillway_prediction_tpot_miscalibration",
+     "The same of times per output token.",
+     TYPE_GAUGE,
+     UNIT_RATIO,
+     {DIM_NODE, DIM_NONE},
+     read_node_tpot_off},
     {"spillway_node_legs_total",
      "Attempts on the node.",
      TYPE_COUNTER,
