@@ -97,9 +97,9 @@ struct sim_node {
     int32_t accept_at; /* its place among those of its offer that accept */
     int32_t heap_cap;
     int64_t launched_us, billed_us, drain_us, idle_us, empties_us; /* idle, and without new work: since when */
-    int64_t awake_us;                                  /* since when it counts as alive; -1: it does not */
-    double flushed_mj;                                 /* of m.mj, already in the bill */
-    enum power_state asleep_in, from;                  /* falling asleep: from this level */
+    int64_t awake_us;                                              /* since when it counts as alive; -1: it does not */
+    double flushed_mj;                                             /* of m.mj, already in the bill */
+    enum power_state asleep_in, from;                              /* falling asleep: from this level */
     bool eco;
     int64_t ceiling_mw; /* counted in the site's */
 };
