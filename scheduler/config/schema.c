@@ -554,7 +554,9 @@ static const struct setting node_rows[] = {
     {"slots", SETTING_INT, SETTING_RELOAD, NODE(slots), .lo = 0, .hi = 100000, .unit = "requests", .def = "0",
      .help = "Requests it takes at once; 0: unbounded."},
     {"price.input", SETTING_PRICE, SETTING_RELOAD, NODE(prices.input), .def = "0",
-     .help = "Dollars per million input tokens, as in 0.55."},
+     .help = "Dollars per million input tokens, as in 0.55: what is charged. Routing goes by what is paid: by these "
+             "for nodes "
+             "that are not local, and by the energy of local ones whose watts and power.idle_watts are known."},
     {"price.cached_input", SETTING_PRICE, SETTING_RELOAD, NODE(prices.cached_input), .def_text = "price.input",
      .help = "Dollars per million input tokens that the node had cached."},
     {"price.output", SETTING_PRICE, SETTING_RELOAD, NODE(prices.output), .def = "0",
