@@ -267,6 +267,7 @@ static void limits_always_hold(void)
             CHECK(w.s.limits.hour_max.v < 0 || w.plan.hour.v <= w.s.limits.hour_max.v);
             CHECK(w.s.api.allowed || (w.plan.api_bridge == 0 && w.plan.api_steady == 0));
             CHECK_INT(w.plan.nodes, alive());
+            CHECK(w.plan.hour.v >= bill()); /* draining ones are paid, too */
         }
     }
 }
