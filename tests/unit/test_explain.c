@@ -67,7 +67,8 @@ static void random_candidate(struct route_candidate *c, uint64_t *seed)
         .has_energy = !one_in(seed, 4),
         .marginal_mj = (int64_t)(next_random(seed) % 3) * 17000,
         .predicted = !one_in(seed, 4),
-        .latency = {{between(seed, 1e4, 1e6), between(seed, 0.05, 1)}, {between(seed, 5e3, 1e5), 0.3}},
+        .latency = {{.median_us = between(seed, 1e4, 1e6), .log_sd = between(seed, 0.05, 1)},
+                    {.median_us = between(seed, 5e3, 1e5), .log_sd = 0.3}},
         .risk = one_in(seed, 2) ? 0 : between(seed, 0, 0.5),
     };
     c->prices.input.uusd_per_mtok = (int64_t)(next_random(seed) % 3) * 150000;
@@ -465,14 +466,15 @@ static void example(struct snapshot *s)
                  {"spot1", 150e3, 0.3, 0, 4},
                  {"api-x", 400e3, 0.1, 270000000, 0}};
     for (int i = 0; i < 4; i++) {
-        s->c[i] = (struct route_candidate){.serves_model = true,
-                                           .healthy = true,
-                                           .in_flight = nodes[i].in_flight,
-                                           .slots = 32,
-                                           .has_marginal = true,
-                                           .marginal = {nodes[i].money},
-                                           .predicted = true,
-                                           .latency = {{nodes[i].ttft, nodes[i].sd}, {2e4, 0.2}}};
+        s->c[i] = (struct route_candidate){
+            .serves_model = true,
+            .healthy = true,
+            .in_flight = nodes[i].in_flight,
+            .slots = 32,
+            .has_marginal = true,
+            .marginal = {nodes[i].money},
+            .predicted = true,
+            .latency = {{.median_us = nodes[i].ttft, .log_sd = nodes[i].sd}, {.median_us = 2e4, .log_sd = 0.2}}};
         snprintf(s->names[i], sizeof s->names[i], "%s", nodes[i].name);
     }
 }
