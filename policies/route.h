@@ -63,6 +63,12 @@ struct route_slo {
     int64_t ttft_us, tpot_us; /* 0: not bounded */
     double probability;       /* asked of both together, 0..1 */
 };
+/* An SLO's bound for the first token of this prompt: so much more per token above those that are free. 0: there is none. */
+static inline int64_t route_ttft_limit_us(int64_t ttft_us, double us_per_token, int64_t free_tokens, int64_t prompt)
+{
+    const int64_t above = prompt > free_tokens ? prompt - free_tokens : 0;
+    return ttft_us ? ttft_us + (int64_t)(us_per_token * (double)above) : 0;
+}
 struct route_request {
     int64_t input_tokens;  /* estimate */
     int64_t output_tokens; /* estimate */

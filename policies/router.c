@@ -157,7 +157,7 @@ static bool is_predicted(const struct place *p, const struct predictor *known)
     return p->facts.curve || known->ttft.observed >= KNOWN_AFTER;
 }
 
-/* What a token takes of the machine: measured, or else learned of the model that it was asked for most. */
+/* What a token takes of the machine: measured, or else learned of the model that it was asked for most, or else guessed. */
 static void set_rates(const struct router *r, struct place *p)
 {
     const struct pair *most = NULL;
@@ -165,10 +165,8 @@ static void set_rates(const struct router *r, struct place *p)
         if (r->pairs[i].p.tpot.observed >= RATES_EVERY &&
             (!most || r->pairs[i].p.tpot.observed > most->p.tpot.observed))
             most = &r->pairs[i];
-    struct node_curve learned;
-    if (most)
-        learned = predictor_curve(&most->p);
-    p->rates = marginal_rates(&p->facts.money, p->facts.curve ? p->facts.curve : most ? &learned : NULL);
+    const struct node_curve learned = predictor_curve(most ? &most->p : &p->prior);
+    p->rates = marginal_rates(&p->facts.money, p->facts.curve ? p->facts.curve : &learned);
 }
 
 /* ---- what a node is ---------------------------------------------------------------------------------------------- */
@@ -607,12 +605,11 @@ const struct predictor *router_learned(const struct router *r, int32_t node, int
     return pair ? &pair->p : NULL;
 }
 
-void router_each(const struct router *r, void (*each)(int32_t node, int model, const struct predictor *p, void *arg),
-                 void *arg)
+void router_each_model(const struct router *r, int32_t node,
+                       void (*each)(int model, const struct predictor *p, void *arg), void *arg)
 {
-    for (int32_t n = 0; n < r->n_places; n++)
-        for (int32_t i = r->places[n].first; i != NONE; i = r->pairs[i].next)
-            each(n, r->pairs[i].model, &r->pairs[i].p, arg);
+    for (int32_t i = at(r, node)->first; i != NONE; i = r->pairs[i].next)
+        each(r->pairs[i].model, &r->pairs[i].p, arg);
 }
 
 struct router_stats router_stats(const struct router *r)

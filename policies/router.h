@@ -124,9 +124,9 @@ void router_candidate(const struct router *r, const struct router_ask *a, int32_
 
 /* Of the pair; NULL: nothing yet. */
 const struct predictor *router_learned(const struct router *r, int32_t node, int model);
-/* Each pair of which something was observed. */
-void router_each(const struct router *r, void (*each)(int32_t node, int model, const struct predictor *p, void *arg),
-                 void *arg);
+/* Each model of which something was observed on the node. */
+void router_each_model(const struct router *r, int32_t node,
+                       void (*each)(int model, const struct predictor *p, void *arg), void *arg);
 struct router_stats {
     int32_t pairs, pairs_max;
     uint64_t unlearned; /* observations that no place was left for */

@@ -10,9 +10,7 @@ static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *n
     struct route_candidate candidates[SHORTLIST_MAX];
     struct route_decision few;
     int32_t listed[SHORTLIST_MAX];
-    int n = nodes_list_locked(nodes, need, look->request, listed);
-    for (int i = 0; i < n; i++)
-        node_candidate_locked(nodes_at(nodes, listed[i]), need, look->request, &candidates[i]);
+    int n = nodes_list_locked(nodes, need, look->request, listed, candidates);
     route_choose(&few, look->request, candidates, n);
     if (few.chosen < 0)
         return false;
@@ -39,8 +37,7 @@ static double asked_probability(const struct config_aim *aim)
 static int64_t ttft_limit_us(const struct request *r)
 {
     const struct config_aim *aim = &r->model->aim;
-    const int64_t above = r->input_estimate > aim->free_tokens ? r->input_estimate - aim->free_tokens : 0;
-    return aim->ttft_ms ? aim->ttft_ms * 1000 + above * aim->ttft_per_1k_ms : 0;
+    return route_ttft_limit_us(aim->ttft_ms * 1000, (double)aim->ttft_per_1k_ms, aim->free_tokens, r->input_estimate);
 }
 
 /* Batch work has a deadline and no SLO. How long it has waited already is not taken off: whoever is late by that is best off

@@ -172,15 +172,6 @@ static void ask_for(struct asked *a, const struct nodes *t, const struct nodes_n
         a->skip[a->ask.n_skip++] = __builtin_ctzll(tried);
 }
 
-int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
-                      int32_t out[SHORTLIST_MAX])
-{
-    struct asked a;
-    learn_all(t, need->now_us);
-    ask_for(&a, t, need, q);
-    return router_list(nodes_known(t)->router, &a.ask, out);
-}
-
 /* Beside what the router knows: what the node says of itself, and what this request needs of it. */
 static void candidate(const struct node *n, const struct nodes_need *need, const struct asked *a,
                       struct route_candidate *out)
@@ -197,17 +188,18 @@ static void candidate(const struct node *n, const struct nodes_need *need, const
     out->broken = look.word == BREAKER_BLOCKED;
     out->cooling = look.word == BREAKER_COOLING;
     out->back_us = look.wait_us;
-    out->local = n->config->local;
-    out->slots = n->config->slots;
-    out->prices = n->config->prices;
 }
 
-void node_candidate_locked(const struct node *n, const struct nodes_need *need, const struct route_request *q,
-                           struct route_candidate *out)
+int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
+                      int32_t listed[SHORTLIST_MAX], struct route_candidate out[SHORTLIST_MAX])
 {
     struct asked a;
-    ask_for(&a, n->table, need, q);
-    candidate(n, need, &a, out);
+    learn_all(t, need->now_us);
+    ask_for(&a, t, need, q);
+    const int n = router_list(nodes_known(t)->router, &a.ask, listed);
+    for (int i = 0; i < n; i++)
+        candidate(nodes_at(t, listed[i]), need, &a, &out[i]);
+    return n;
 }
 
 int nodes_snapshot_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
@@ -224,25 +216,20 @@ int nodes_snapshot_locked(struct nodes *t, const struct nodes_need *need, const 
 
 /* ---- how good is it ------------------------------------------------------------------------------------------------- */
 
-struct most {
-    int32_t node;
-    struct node_foresight f;
-};
-static void look_at_pair(int32_t node, int model, const struct predictor *p, void *arg)
+static void look_at_pair(int model, const struct predictor *p, void *arg)
 {
-    struct most *m = arg;
+    struct node_foresight *f = arg;
     (void)model;
-    if (node != m->node || p->ttft.observed < m->f.ttft_seen)
-        return;
-    m->f = (struct node_foresight){.ttft_seen = p->ttft.observed,
-                                   .tpot_seen = p->tpot.observed,
-                                   .ttft_off = predict_miscalibration(&p->ttft),
-                                   .tpot_off = predict_miscalibration(&p->tpot)};
+    if (p->ttft.observed >= f->ttft_seen)
+        *f = (struct node_foresight){.ttft_seen = p->ttft.observed,
+                                     .tpot_seen = p->tpot.observed,
+                                     .ttft_off = predict_miscalibration(&p->ttft),
+                                     .tpot_off = predict_miscalibration(&p->tpot)};
 }
 
 struct node_foresight node_foresight_locked(const struct node *n)
 {
-    struct most m = {.node = n->index};
-    router_each(nodes_known(n->table)->router, look_at_pair, &m);
-    return m.f;
+    struct node_foresight f = {0};
+    router_each_model(nodes_known(n->table)->router, n->index, look_at_pair, &f);
+    return f;
 }

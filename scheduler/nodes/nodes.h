@@ -172,9 +172,6 @@ struct nodes_need {
  * one that goes on by text. Returns the count. */
 int nodes_snapshot_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
                           struct route_candidate out[ROUTE_CANDIDATES_MAX]);
-/* After nodes_list_locked() for the same. */
-void node_candidate_locked(const struct node *n, const struct nodes_need *need, const struct route_request *q,
-                           struct route_candidate *out);
 
 /* ---- known.c: what routing knows of the nodes (policies/router.h) ------------------------------------------------ */
 
@@ -191,9 +188,10 @@ enum rc known_new(struct knowledge *k, struct error *e) SPW_MUST_USE;
 void known_fini(struct knowledge *k);
 /* Something that routing looks at: its state, holds or specification. Its load is known already. */
 void node_changed_locked(struct node *n);
-/* The indexes of the nodes that are worth a look for q, of all that serve the model and have not failed for it. */
+/* The nodes that are worth a look for q, of all that serve the model and have not failed for it: their indexes, and what
+ * routing sees of each. Returns the count. */
 int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
-                      int32_t out[SHORTLIST_MAX]);
+                      int32_t listed[SHORTLIST_MAX], struct route_candidate out[SHORTLIST_MAX]);
 /* A request has a slot there, and is going to be sent; then its first token came so long after it was; then it is over:
  * tpot_us, ttft_us <= 0: nothing can be said. The leg is the caller's. */
 void node_sent_locked(struct node *n, const char *model, const struct router_work *w, struct router_leg *leg);

@@ -239,6 +239,10 @@ void sim_money_event(struct sim *x); /* a period begins for which somebody waits
 
 /* When its first token is asked for at the latest: microseconds after it came; INFINITY: there is no promise. */
 double sim_first_limit_us(const struct sim_slo *s, int32_t prompt);
+static inline double sim_asked(const struct sim_slo *s)
+{
+    return s->probability > 0 ? s->probability : 0.99;
+}
 
 /* sim_budget.c */
 enum sim_budget_verdict {
@@ -273,7 +277,6 @@ void sim_route_came(struct sim *x, int32_t node); /* it was launched: nobody has
 void sim_route_gone(struct sim *x, int32_t node);
 /* A leg's way. said: tokens, by this node. */
 void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node);
-void sim_route_judged(struct sim *x, const struct sim_live *l);
 void sim_route_by_api(struct sim *x, struct sim_live *l, int32_t api);
 void sim_route_spoke(struct sim *x, struct sim_live *l, int64_t base_us);
 void sim_route_ended(struct sim *x, struct sim_live *l, int32_t said);

@@ -267,31 +267,15 @@ static struct sim_pick in_turn(struct sim *x, const struct sim_live *l, const st
     return (struct sim_pick){.node = -1, .api = -1, .may_wait = true};
 }
 
-static double asked_of(const struct sim_slo *s)
-{
-    return s->probability > 0 ? s->probability : 0.99;
-}
-
-/* Its first token is known: was it in time? */
-void sim_route_judged(struct sim *x, const struct sim_live *l)
-{
-    const struct sim_slo *s = &x->s->models[l->model].slo;
-    const int32_t above = l->prompt > s->ttft_free_tokens ? l->prompt - s->ttft_free_tokens : 0;
-    const double limit = (double)s->ttft_us + s->ttft_us_per_tok * above;
-    if (l->class == WAITING_INTERACTIVE && s->ttft_us)
-        slack_note(&x->models[l->model].slack, asked_of(s), (double)(l->first_us - l->at_us) <= limit);
-}
-
 /* A prompt that is longer may take longer; of those who have waited, the time that is left is not looked at: they are late
  * by then, and the quickest is still the best. */
 static struct route_slo slo_of(const struct sim *x, const struct sim_live *l)
 {
     const struct sim_slo *s = &x->s->models[l->model].slo;
-    const int32_t above = l->prompt > s->ttft_free_tokens ? l->prompt - s->ttft_free_tokens : 0;
-    struct route_slo slo = {.probability = slack_demand(&x->models[l->model].slack, asked_of(s))};
+    struct route_slo slo = {.probability = slack_demand(&x->models[l->model].slack, sim_asked(s))};
     if (l->class != WAITING_INTERACTIVE)
         return slo;
-    slo.ttft_us = s->ttft_us ? s->ttft_us + (int64_t)(s->ttft_us_per_tok * above) : 0;
+    slo.ttft_us = route_ttft_limit_us(s->ttft_us, s->ttft_us_per_tok, s->ttft_free_tokens, l->prompt);
     slo.tpot_us = s->tpot_us;
     return slo;
 }

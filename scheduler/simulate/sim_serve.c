@@ -104,8 +104,8 @@ static struct sim_class_result *class_of(struct sim *x, const struct sim_live *l
 
 double sim_first_limit_us(const struct sim_slo *s, int32_t prompt)
 {
-    const int32_t above = prompt > s->ttft_free_tokens ? prompt - s->ttft_free_tokens : 0;
-    return s->ttft_us ? (double)s->ttft_us + s->ttft_us_per_tok * above : INFINITY;
+    const int64_t limit = route_ttft_limit_us(s->ttft_us, s->ttft_us_per_tok, s->ttft_free_tokens, prompt);
+    return limit ? (double)limit : INFINITY;
 }
 
 static bool in_slo(const struct sim_slo *s, const struct sim_live *l, int64_t ttft, double tpot)
@@ -113,18 +113,19 @@ static bool in_slo(const struct sim_slo *s, const struct sim_live *l, int64_t tt
     return (double)ttft <= sim_first_limit_us(s, l->prompt) && (!s->tpot_us || tpot <= (double)s->tpot_us);
 }
 
-/* The first token is out, or known to come, at first_us: autoscaling is told whether that was in time. */
+/* The first token is out, or known to come, at first_us: autoscaling and routing are told whether that was in
+ * time. */
 static void first_token(struct sim *x, struct sim_live *l, int64_t first_us)
 {
     struct sim_model_state *m = &x->models[l->model];
     l->first_us = first_us;
-    sim_route_judged(x, l);
     if (l->class != WAITING_INTERACTIVE)
         return;
-    if ((double)(first_us - l->at_us) <= sim_first_limit_us(&x->s->models[l->model].slo, l->prompt))
-        m->in_time++;
-    else
-        m->late++;
+    const struct sim_slo *slo = &x->s->models[l->model].slo;
+    const bool in_time = (double)(first_us - l->at_us) <= sim_first_limit_us(slo, l->prompt);
+    m->in_time += in_time;
+    m->late += !in_time;
+    slack_note(&m->slack, sim_asked(slo), in_time);
 }
 
 /* The answer is out at end_us. bill: whose node said its last token. */

@@ -4,9 +4,9 @@
  * links: spw_sched_front */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "scheduler/front/explain_text.h"
+#include "tests/bench/bench_help.h"
 
 #include <stdio.h>
 
@@ -23,19 +23,6 @@ static const char *name_of(const void *arg, int32_t i)
     return names[i % 4];
 }
 
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 struct work {
     struct explain *e;
     struct route_request q;
@@ -49,12 +36,12 @@ static void measure(const char *what, void (*once)(struct work *w), struct work 
 {
     static double took[BATCHES];
     for (int i = 0; i < BATCHES; i++) {
-        int64_t began = now_ns();
+        int64_t began = bench_now_ns();
         for (int k = 0; k < EACH; k++)
             once(w);
-        took[i] = (double)(now_ns() - began) / EACH;
+        took[i] = (double)(bench_now_ns() - began) / EACH;
     }
-    qsort(took, BATCHES, sizeof took[0], compare);
+    qsort(took, BATCHES, sizeof took[0], bench_compare);
     printf("%-44s median %8.1f ns  p99 %8.1f ns\n", what, took[BATCHES / 2], took[BATCHES * 99 / 100]);
 }
 
@@ -90,13 +77,14 @@ int main(void)
     char what[64];
     w.q = (struct route_request){.input_tokens = 1000, .output_tokens = 300, .slo = {500000, 0, 0.95}};
     for (int i = 0; i < EXPLAIN_CANDIDATES_MAX; i++)
-        w.c[i] = (struct route_candidate){.serves_model = true,
-                                          .healthy = true,
-                                          .in_flight = i,
-                                          .slots = 32,
-                                          .prices = {{100000}, {50000}, {400000}},
-                                          .predicted = true,
-                                          .latency = {{180e3, 0.3}, {2e4, 0.2}}};
+        w.c[i] = (struct route_candidate){
+            .serves_model = true,
+            .healthy = true,
+            .in_flight = i,
+            .slots = 32,
+            .prices = {{100000}, {50000}, {400000}},
+            .predicted = true,
+            .latency = {{.median_us = 180e3, .log_sd = 0.3}, {.median_us = 2e4, .log_sd = 0.2}}};
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         w.n = counts[i];
         w.e = explain_new(KEEP);

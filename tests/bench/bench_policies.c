@@ -6,11 +6,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "policies/prefix.h"
 #include "policies/route.h"
 #include "policies/shortlist.h"
+#include "tests/bench/bench_help.h"
 #include "tests/unit/random.h"
 
 #include <stdio.h>
@@ -22,19 +22,6 @@
 static double uniform(uint64_t *seed)
 {
     return (double)(next_random(seed) >> 11) * 0x1p-53;
-}
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static size_t allocated(void)
@@ -49,12 +36,12 @@ static void measure(const char *what, int each, void (*batch)(void *arg, int eac
     batch(arg, each);
     size_t before = allocated();
     for (int i = 0; i < BATCHES; i++) {
-        int64_t began = now_ns();
+        int64_t began = bench_now_ns();
         batch(arg, each);
-        took[i] = (double)(now_ns() - began) / each;
+        took[i] = (double)(bench_now_ns() - began) / each;
     }
     bool clean = allocated() == before;
-    qsort(took, BATCHES, sizeof took[0], compare);
+    qsort(took, BATCHES, sizeof took[0], bench_compare);
     printf("%-58s median %9.1f ns  p99 %9.1f ns  allocations: %s\n", what, took[BATCHES / 2], took[BATCHES * 99 / 100],
            clean ? "none" : "SOME");
 }
@@ -105,10 +92,10 @@ static void fill_index(struct index_bench *b, int types)
         load_node(b, i, &t);
         shortlist_put(b->s, i, &kind, &t);
     }
-    int64_t began = now_ns();
+    int64_t began = bench_now_ns();
     shortlist_order(b->s);
     printf("%-58s %9.2f ms\n", types ? "order 10,000 nodes of 24 kinds" : "order 10,000 nodes, no two alike",
-           (double)(now_ns() - began) / 1e6);
+           (double)(bench_now_ns() - began) / 1e6);
 }
 
 static void updates(void *arg, int each)
@@ -300,17 +287,18 @@ static void fill_decisions(struct decision_bench *b, enum route_objective object
         if (slo)
             b->r[k].slo = (struct route_slo){.ttft_us = 500000, .tpot_us = 50000, .probability = 0.9};
         for (int i = 0; i < 16; i++)
-            b->c[k][i] = (struct route_candidate){
-                .serves_model = true,
-                .healthy = true,
-                .slots = 32,
-                .in_flight = (int32_t)(next_random(&seed) % 32),
-                .has_marginal = true,
-                .marginal = {(int64_t)(next_random(&seed) % 1000000)},
-                .has_energy = true,
-                .marginal_mj = (int64_t)(next_random(&seed) % 1000000),
-                .predicted = true,
-                .latency = {{1e5 + 5e5 * random_unit(&seed), 0.4}, {1e4 + 5e4 * random_unit(&seed), 0.2}}};
+            b->c[k][i] =
+                (struct route_candidate){.serves_model = true,
+                                         .healthy = true,
+                                         .slots = 32,
+                                         .in_flight = (int32_t)(next_random(&seed) % 32),
+                                         .has_marginal = true,
+                                         .marginal = {(int64_t)(next_random(&seed) % 1000000)},
+                                         .has_energy = true,
+                                         .marginal_mj = (int64_t)(next_random(&seed) % 1000000),
+                                         .predicted = true,
+                                         .latency = {{.median_us = 1e5 + 5e5 * random_unit(&seed), .log_sd = 0.4},
+                                                     {.median_us = 1e4 + 5e4 * random_unit(&seed), .log_sd = 0.2}}};
     }
 }
 

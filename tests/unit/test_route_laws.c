@@ -32,8 +32,8 @@ static void random_candidate(struct route_candidate *c, uint64_t *seed)
                                   .has_energy = true,
                                   .marginal_mj = (int64_t)between(seed, 0, 1e6),
                                   .predicted = true,
-                                  .latency = {{between(seed, 1e4, 2e6), between(seed, 0.05, 1)},
-                                              {between(seed, 5e3, 1e5), between(seed, 0.05, 1)}},
+                                  .latency = {{.median_us = between(seed, 1e4, 2e6), .log_sd = between(seed, 0.05, 1)},
+                                              {.median_us = between(seed, 5e3, 1e5), .log_sd = between(seed, 0.05, 1)}},
                                   .wake_us = next_random(seed) % 6 ? 0 : (int64_t)between(seed, 0, 3e6),
                                   .risk = next_random(seed) % 2 ? 0 : between(seed, 0, 0.5)};
 }
@@ -388,8 +388,11 @@ static void the_unknown_is_tried(void)
     struct route_decision d;
     struct route_request r = {.input_tokens = 10, .output_tokens = 100, .objective = ROUTE_LATENCY};
     int unknown = 0;
-    c[0] = (struct route_candidate){
-        .serves_model = true, .healthy = true, .predicted = true, .latency = {{50000, 0.2}, {10000, 0.2}}};
+    c[0] =
+        (struct route_candidate){.serves_model = true,
+                                 .healthy = true,
+                                 .predicted = true,
+                                 .latency = {{.median_us = 50000, .log_sd = 0.2}, {.median_us = 10000, .log_sd = 0.2}}};
     c[1] = (struct route_candidate){.serves_model = true, .healthy = true};
     for (r.spread = 0; r.spread < 100; r.spread++) {
         route_choose(&d, &r, c, 2);
@@ -409,11 +412,12 @@ static void a_wake_up_counts(void)
     struct route_candidate c[2];
     struct route_decision d;
     struct route_request r = {.input_tokens = 10, .output_tokens = 10, .objective = ROUTE_LATENCY};
-    c[0] = (struct route_candidate){.serves_model = true,
-                                    .healthy = true,
-                                    .predicted = true,
-                                    .wake_us = 600000,
-                                    .latency = {{50000, 0.2}, {10000, 0.2}}};
+    c[0] =
+        (struct route_candidate){.serves_model = true,
+                                 .healthy = true,
+                                 .predicted = true,
+                                 .wake_us = 600000,
+                                 .latency = {{.median_us = 50000, .log_sd = 0.2}, {.median_us = 10000, .log_sd = 0.2}}};
     c[1] = c[0];
     c[1].wake_us = 0;
     c[1].latency.tpot.median_us = 40000; /* awake, but slow */
@@ -442,7 +446,7 @@ static void balanced_weighs_all_three(void)
                                         .has_energy = true,
                                         .marginal = {120},
                                         .marginal_mj = 120,
-                                        .latency = {{120000, 0}, {1, 0}}};
+                                        .latency = {{.median_us = 120000}, {.median_us = 1}}};
     c[0].marginal.v = 100, c[0].marginal_mj = 900; /* cheapest by a little, and hungry */
     c[1].latency.ttft.median_us = 100000, c[1].marginal.v = 900;
     route_choose(&d, &r, c, 3);

@@ -122,10 +122,15 @@ static void what_nothing_is_known_of_is_not_predicted(void)
     f.curve = NULL;
     f.chunk = 0;
     put(r, 0, f);
-    CHECK(!look(r, 0, 10, 10).predicted && !look(r, 0, 10, 10).has_energy && !look(r, 0, 10, 10).has_marginal);
+    CHECK(!look(r, 0, 10, 10).predicted);
+    CHECK(look(r, 0, 10, 10).has_energy && look(r, 0, 10, 10).has_marginal); /* of watts that are known, by a guess */
+    struct router_facts dark = f;
+    dark.money.busy_mw = 0;
+    put(r, 1, dark);
+    CHECK(!look(r, 1, 10, 10).has_energy && !look(r, 1, 10, 10).has_marginal);
     serve(r, 0, 3, 1, &random);
     CHECK(look(r, 0, 10, 10).predicted);
-    serve(r, 0, 200, 1, &random); /* and by then its energy is known */
+    serve(r, 0, 200, 1, &random); /* and by then its energy is learned */
     CHECK(look(r, 0, 0, 1000).has_energy);
     struct router_facts known = own(1);
     const struct marginal_rates right = marginal_rates(&known.money, &curve);
