@@ -41,7 +41,7 @@ static bool by_the_list(const struct marginal_facts *f, const struct marginal_ra
 struct marginal_prices marginal_prices(const struct marginal_facts *f, const struct marginal_rates *r,
                                        const struct marginal_work *w)
 {
-    const double pusd_per_mj = (double)w->uusd_per_kwh * PICO_PER_UUSD / (double)TARIFF_MJ_PER_KWH;
+    const double pusd_per_mj = (double)w->uusd_per_kwh * (PICO_PER_UUSD / (double)TARIFF_MJ_PER_KWH);
     if (by_the_list(f, r)) {
         /* A price is micro-dollars per million tokens: pico-dollars per token. */
         return (struct marginal_prices){.per_input = (double)f->listed.input.uusd_per_mtok,

@@ -40,16 +40,19 @@ static double spread(double log_variance)
     return fmin(fmax(sqrt(log_variance), SD_LEAST), SD_MOST);
 }
 
+static void tell_spreads(struct predict_error *e)
+{
+    e->scale = exp(e->log_offset);
+    e->sd_above = spread(e->above);
+    e->sd_below = spread(e->below);
+    e->mean_ratio = latency_mean((struct latency){.median_us = 1, .log_sd = e->sd_above, .log_sd_below = e->sd_below});
+}
+
 static struct predict_error error_of(double sd)
 {
-    const double began = spread(sd * sd);
-    return (struct predict_error){.above = sd * sd,
-                                  .below = sd * sd,
-                                  .odd_log = 1,
-                                  .scale = 1,
-                                  .sd_above = began,
-                                  .sd_below = began,
-                                  .began_sd = began};
+    struct predict_error e = {.above = sd * sd, .below = sd * sd, .odd_log = 1, .began_sd = spread(sd * sd)};
+    tell_spreads(&e);
+    return e;
 }
 
 /* A measured curve is right for long prompts, and short ones are delayed by this and that. */
@@ -103,11 +106,13 @@ static struct latency latency_of(const struct predict_fit *f, const double *x, d
                         .log_sd = e->sd_above,
                         .log_sd_below = e->sd_below,
                         .odd = e->odd,
-                        .odd_log = e->odd_log};
+                        .odd_log = e->odd_log,
+                        .mean_ratio = e->mean_ratio};
     if (trust < 1) {
         t.median_us *= exp(-e->log_offset * (1 - trust));
         t.log_sd = fmin(e->sd_above, e->began_sd + fmax(0, e->sd_above - e->began_sd) * trust);
         t.odd *= trust;
+        t.mean_ratio = 0;
     }
     return t;
 }
@@ -216,9 +221,7 @@ static void learn_error(struct predict_error *e, double surprise, double taken)
     e->log_offset =
         within(e->log_offset + part * (in_a_row ? surprise : within(surprise, usual)) - taken, SURPRISE_MOST);
     *variance += part * (surprise * surprise - *variance);
-    e->scale = exp(e->log_offset);
-    e->sd_above = spread(e->above);
-    e->sd_below = spread(e->below);
+    tell_spreads(e);
 }
 
 static double surprise_at(const struct predict_error *e, double line_us, double us)

@@ -48,7 +48,7 @@ struct predict_fit { /* one line; coefficient i of features x[i] */
     bool fixed;                                                        /* the line is the curve's */
     struct predict_error {
         double log_offset, above, below, odd, odd_log; /* above, below: variances of ln */
-        double scale, sd_above, sd_below;              /* of these: what a prediction needs */
+        double scale, sd_above, sd_below, mean_ratio;  /* of these: what a prediction needs */
         double began_sd;                               /* spread, before anything was seen */
         int32_t seen;
         int32_t run; /* surprises in a row, to one side: < 0 early, > 0 late */

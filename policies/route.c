@@ -289,6 +289,7 @@ static double against_best(double v, const struct least_and_mean *m)
 
 static void set_values(struct field *f)
 {
+    struct least_and_mean money = {-1, -1}, us = money, mj = money;
     struct route_terms *t = f->d->terms;
     for (int32_t i = 0; i < f->n; i++) {
         if (!is_in(f, i))
@@ -297,8 +298,11 @@ static void set_values(struct field *f)
         t[i].time_us = time_of(f->r, &f->c[i]);
         t[i].energy_mj = f->c[i].has_energy ? (double)f->c[i].marginal_mj : -1;
     }
-    struct least_and_mean money = look_over(f, &t[0].money, sizeof *t), us = look_over(f, &t[0].time_us, sizeof *t),
-                          mj = look_over(f, &t[0].energy_mj, sizeof *t);
+    if (f->r->objective != ROUTE_COST) { /* there, nothing is to be compared: money is always known */
+        money = look_over(f, &t[0].money, sizeof *t);
+        us = look_over(f, &t[0].time_us, sizeof *t);
+        mj = look_over(f, &t[0].energy_mj, sizeof *t);
+    }
     for (int32_t i = 0; i < f->n; i++) {
         if (!is_in(f, i))
             continue;

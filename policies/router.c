@@ -566,7 +566,8 @@ static void foresee(const struct router *r, const struct router_ask *a, const st
     if (!(p->facts.losses_per_hour > 0))
         return;
     const double us = latency_mean(out->latency.ttft) + (double)q->output_tokens * latency_mean(out->latency.tpot);
-    out->risk = -expm1(-p->facts.losses_per_hour * us / US_PER_HOUR);
+    const double losses = p->facts.losses_per_hour * us / US_PER_HOUR;
+    out->risk = losses < 1e-3 ? losses : -expm1(-losses); /* the same to a thousandth of it */
 }
 
 void router_candidate(const struct router *r, const struct router_ask *a, int32_t node, struct route_candidate *out)
