@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "policies/predict.h"
+#include "policies/router_event.h"
 
 #define COARSE_US      20000.0
 #define COARSE_BATCH   8
@@ -48,7 +49,17 @@ struct router {
     double tail_z;             /* of the normal distribution */
     uint64_t unlearned, heard; /* heard: requests that ended, anywhere: the time by which knowledge ages */
     int32_t n_here;
+    uint32_t sent;      /* legs */
+    router_tap_fn *tap; /* mostly NULL */
+    void *tap_arg;
 };
+
+/* Costs a look where nobody listens. */
+#define TELL(r, ...)                                                                                                   \
+    do {                                                                                                               \
+        if (__builtin_expect((r)->tap != NULL, 0))                                                                     \
+            (r)->tap((r)->tap_arg, &(struct router_event){__VA_ARGS__});                                               \
+    } while (0)
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
@@ -84,6 +95,12 @@ void router_free(struct router *r)
     free(r->pairs);
     free(r->dirty);
     free(r);
+}
+
+void router_tap(struct router *r, router_tap_fn *tap, void *arg)
+{
+    r->tap = tap;
+    r->tap_arg = arg;
 }
 
 static struct place *at(const struct router *r, int32_t node)
@@ -191,6 +208,7 @@ void router_put(struct router *r, int32_t node, const struct router_facts *f)
 {
     struct place *p = at(r, node);
     SPW_ASSERT(f->site >= 0 && f->site < ROUTER_SITES_MAX);
+    TELL(r, .kind = ROUTER_PUT, .node = node, .u.facts = f);
     const bool known = p->here && same_curve(p, f->curve) && p->facts.chunk == f->chunk;
     if (!p->here) {
         const uint32_t life = p->life + 1;
@@ -216,6 +234,7 @@ void router_drop(struct router *r, int32_t node)
     struct place *p = at(r, node);
     if (!p->here)
         return;
+    TELL(r, .kind = ROUTER_DROP, .node = node);
     pairs_drop(r, p);
     p->here = false;
     r->n_here--;
@@ -233,6 +252,7 @@ void router_forget(struct router *r, int32_t node)
     struct place *p = at(r, node);
     if (!p->here)
         return;
+    TELL(r, .kind = ROUTER_FORGET, .node = node);
     begin_anew(r, p);
     mark(r, p);
 }
@@ -242,6 +262,7 @@ void router_like(struct router *r, int32_t node, int32_t other)
     struct place *p = at(r, node), *o = at(r, other);
     if (!p->here || !o->here || p == o)
         return;
+    TELL(r, .kind = ROUTER_LIKE, .node = node, .u.other = other);
     pairs_drop(r, p);
     p->prior = o->prior;
     for (int32_t i = o->first; i != NONE; i = r->pairs[i].next) {
@@ -260,6 +281,7 @@ void router_state(struct router *r, int32_t node, const struct router_state *s)
 {
     struct place *p = at(r, node);
     SPW_ASSERT(p->here);
+    TELL(r, .kind = ROUTER_STATE, .node = node, .u.state = s);
     p->state = *s;
     mark(r, p);
 }
@@ -269,6 +291,7 @@ void router_tariff(struct router *r, int32_t site, int64_t uusd_per_kwh)
     SPW_ASSERT(site >= 0 && site < ROUTER_SITES_MAX);
     if (r->uusd_per_kwh[site] == uusd_per_kwh)
         return;
+    TELL(r, .kind = ROUTER_TARIFF, .u.tariff = {site, uusd_per_kwh});
     r->uusd_per_kwh[site] = uusd_per_kwh;
     for (int32_t i = 0; i < r->n_places; i++)
         if (r->places[i].here && r->places[i].facts.site == site)
@@ -284,6 +307,7 @@ void router_growing(struct router *r, int model, bool growing)
 {
     if (has_bit(r->growing, model) == growing)
         return;
+    TELL(r, .kind = ROUTER_GROWING, .u.growing = {model, growing});
     r->growing[model / 64] ^= UINT64_C(1) << (model % 64);
     for (int32_t i = 0; i < r->n_places; i++) {
         struct place *p = &r->places[i];
@@ -314,6 +338,7 @@ void router_sent(struct router *r, int32_t node, const struct router_work *w, st
     *leg = (struct router_leg){.node = node,
                                .life = p->life,
                                .others = p->in_flight++,
+                               .number = ++r->sent,
                                .prompt = w->prompt,
                                .cached = w->cached,
                                .queued = p->queued,
@@ -322,6 +347,7 @@ void router_sent(struct router *r, int32_t node, const struct router_work *w, st
     p->queued += fresh_of(leg);
     p->held += leg->held;
     mark(r, p);
+    TELL(r, .kind = ROUTER_SENT, .node = node, .u.sent = {w, leg});
 }
 
 static struct predict_load load_of(const struct router_leg *leg)
@@ -335,6 +361,7 @@ void router_spoke(struct router *r, struct router_leg *leg, double ttft_us)
     struct place *p = place_of(r, leg);
     if (!p || leg->spoke)
         return;
+    TELL(r, .kind = ROUTER_SPOKE, .u.heard = {leg->number, ttft_us});
     leg->spoke = true;
     p->queued -= fresh_of(leg);
     const struct predict_load load = load_of(leg);
@@ -347,7 +374,10 @@ void router_spoke(struct router *r, struct router_leg *leg, double ttft_us)
 void router_ended(struct router *r, struct router_leg *leg, double tpot_us)
 {
     struct place *p = place_of(r, leg);
-    r->heard += leg->node >= 0;
+    if (leg->node >= 0) {
+        TELL(r, .kind = ROUTER_ENDED, .u.heard = {leg->number, tpot_us});
+        r->heard++;
+    }
     if (p) {
         if (!leg->spoke)
             p->queued -= fresh_of(leg);
@@ -536,6 +566,7 @@ int router_list(struct router *r, const struct router_ask *a, int32_t out[SHORTL
     struct shortlist_result found;
     shortlist_pick(r->list, &ask, &found);
     memcpy(out, found.nodes, (size_t)found.n * sizeof(*out));
+    TELL(r, .kind = ROUTER_LISTED, .u.choice = {.ask = a, .nodes = out, .n = found.n});
     return found.n;
 }
 
@@ -596,6 +627,13 @@ void router_candidate(const struct router *r, const struct router_ask *a, int32_
     out->has_energy = m.has_energy;
     out->marginal_mj = m.mj;
     foresee(r, a, p, out);
+}
+
+void router_choose(const struct router *r, const struct router_ask *a, const int32_t *nodes,
+                   const struct route_candidate *c, int32_t n, struct route_decision *d)
+{
+    route_choose(d, a->request, c, n);
+    TELL(r, .kind = ROUTER_CHOSE, .u.choice = {a, nodes, n, c, d});
 }
 
 /* ---- what was learned -------------------------------------------------------------------------------------------- */

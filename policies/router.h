@@ -5,11 +5,13 @@
  *   router_list()       the few nodes that are worth a look (shortlist.h)
  *   router_candidate()  for each: load, prediction (predict.h), marginal money and energy (marginal.h), risk
  *   ...                 the caller adds what only it knows of the pair: tried, kept, unfit, its breaker's word
- *   route_choose()      decides (route.h)
+ *   router_choose()     decides (route.h)
  *   router_sent(), router_spoke(), router_ended()  what becomes of it, from which the next prediction is made
  *
  * What is learned is kept by (node, model), for as many pairs as there is room; beyond that a node is predicted by what it
  * was when it came, and router_stats counts it.
+ *
+ * Whatever it is told and asked can be listened to (router_tap()), and told again: router_event.h.
  *
  * All memory is taken in router_new(). No clock, no I/O, no globals; deterministic: the same calls give the same answers.
  * Not locked: the caller's lock, or one thread. Node ids are the caller's, 0..nodes-1; model ids are the shortlist's. */
@@ -84,9 +86,10 @@ struct router_work {
 };
 /* A request on a node: the caller keeps it from sent to ended. */
 struct router_leg {
-    int32_t node;   /* -1: none */
-    uint32_t life;  /* of the node: what is said of an earlier one is not heard */
-    int32_t others; /* the load that it met */
+    int32_t node;    /* -1: none */
+    uint32_t life;   /* of the node: what is said of an earlier one is not heard */
+    int32_t others;  /* the load that it met */
+    uint32_t number; /* counts what was sent, from 1 */
     int64_t prompt, cached, queued;
     int64_t held; /* KV tokens that it is reckoned with */
     int16_t model;
@@ -119,6 +122,9 @@ int router_list(struct router *r, const struct router_ask *a, int32_t out[SHORTL
 /* All that is known of the pair. Left alone, as their caller knows them, and false or 0 here: draining, tried, unfit, kept,
  * broken, cooling, back_us, rank. healthy: it is there and neither down nor leaving nor held. */
 void router_candidate(const struct router *r, const struct router_ask *a, int32_t node, struct route_candidate *out);
+/* route_choose() between candidates c[0..n-1], which are nodes[0..n-1], or nodes 0..n-1 where `nodes` is NULL. */
+void router_choose(const struct router *r, const struct router_ask *a, const int32_t *nodes,
+                   const struct route_candidate *c, int32_t n, struct route_decision *d);
 
 /* ---- what was learned --------------------------------------------------------------------------------------------- */
 
@@ -134,5 +140,13 @@ struct router_stats {
 struct router_stats router_stats(const struct router *r);
 /* For its own tests and explanations. */
 const struct shortlist *router_shortlist(const struct router *r);
+
+/* ---- who listens -------------------------------------------------------------------------------------------------- */
+
+struct router_event; /* router_event.h */
+typedef void router_tap_fn(void *arg, const struct router_event *e);
+/* From now on tap is told of every call above that changes something, and of every decision; NULL: nobody is. What an event
+ * points at is there until tap returns. It may not call the router. */
+void router_tap(struct router *r, router_tap_fn *tap, void *arg);
 
 #endif

@@ -10,8 +10,9 @@ static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *n
     struct route_candidate candidates[SHORTLIST_MAX];
     struct route_decision few;
     int32_t listed[SHORTLIST_MAX];
-    int n = nodes_list_locked(nodes, need, look->request, listed, candidates);
-    route_choose(&few, look->request, candidates, n);
+    struct nodes_asked asked;
+    int n = nodes_list_locked(nodes, need, look->request, &asked, listed, candidates);
+    nodes_choose_locked(nodes, &asked, listed, candidates, n, &few);
     if (few.chosen < 0)
         return false;
     look->candidates = candidates;
@@ -87,10 +88,11 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
     bool plain = !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
     if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &look, d, how))
         return;
-    int n = nodes_snapshot_locked(nodes, &need, &q, candidates);
+    struct nodes_asked asked;
+    int n = nodes_snapshot_locked(nodes, &need, &q, &asked, candidates);
     for (int i = 0; i < n && budgeted_prefers_local(r); i++)
         candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
-    route_choose(d, &q, candidates, n);
+    nodes_choose_locked(nodes, &asked, NULL, candidates, n, d);
     look.candidates = candidates;
     look.n = n;
     if (how == LOOK_FOR_GOOD)

@@ -150,13 +150,7 @@ static int32_t rank(const struct node *n, const struct nodes_need *need)
     return need->by_text && n->config->continue_by == CONTINUE_PREFIX ? RANK_TEXT : RANK_UNFIT;
 }
 
-/* What routing asks of the router for a request. */
-struct asked {
-    struct router_ask ask;
-    struct router_holder holders[PREFIX_HOLDERS_MAX];
-    int32_t skip[SHORTLIST_SKIP_MAX];
-};
-static void ask_for(struct asked *a, const struct nodes *t, const struct nodes_need *need,
+static void ask_for(struct nodes_asked *a, const struct nodes *t, const struct nodes_need *need,
                     const struct route_request *q)
 {
     const struct request_prefix *p = need->prefix;
@@ -173,7 +167,7 @@ static void ask_for(struct asked *a, const struct nodes *t, const struct nodes_n
 }
 
 /* Beside what the router knows: what the node says of itself, and what this request needs of it. */
-static void candidate(const struct node *n, const struct nodes_need *need, const struct asked *a,
+static void candidate(const struct node *n, const struct nodes_need *need, const struct nodes_asked *a,
                       struct route_candidate *out)
 {
     const struct breaker_look look = breaker_look(&n->breaker, need->now_us);
@@ -191,27 +185,32 @@ static void candidate(const struct node *n, const struct nodes_need *need, const
 }
 
 int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
-                      int32_t listed[SHORTLIST_MAX], struct route_candidate out[SHORTLIST_MAX])
+                      struct nodes_asked *asked, int32_t listed[SHORTLIST_MAX],
+                      struct route_candidate out[SHORTLIST_MAX])
 {
-    struct asked a;
     learn_all(t, need->now_us);
-    ask_for(&a, t, need, q);
-    const int n = router_list(nodes_known(t)->router, &a.ask, listed);
+    ask_for(asked, t, need, q);
+    const int n = router_list(nodes_known(t)->router, &asked->ask, listed);
     for (int i = 0; i < n; i++)
-        candidate(nodes_at(t, listed[i]), need, &a, &out[i]);
+        candidate(nodes_at(t, listed[i]), need, asked, &out[i]);
     return n;
 }
 
 int nodes_snapshot_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
-                          struct route_candidate out[ROUTE_CANDIDATES_MAX])
+                          struct nodes_asked *asked, struct route_candidate out[ROUTE_CANDIDATES_MAX])
 {
-    struct asked a;
     const int n = nodes_count(t);
     learn_all(t, need->now_us);
-    ask_for(&a, t, need, q);
+    ask_for(asked, t, need, q);
     for (int i = 0; i < n; i++)
-        candidate(nodes_at(t, i), need, &a, &out[i]);
+        candidate(nodes_at(t, i), need, asked, &out[i]);
     return n;
+}
+
+void nodes_choose_locked(struct nodes *t, const struct nodes_asked *asked, const int32_t *listed,
+                         const struct route_candidate *c, int n, struct route_decision *d)
+{
+    router_choose(nodes_known(t)->router, &asked->ask, listed, c, n, d);
 }
 
 /* ---- how good is it ------------------------------------------------------------------------------------------------- */

@@ -168,10 +168,16 @@ struct nodes_need {
     bool same_class;                     /* it was said as another model: ids of another class would mean nothing */
     int64_t now_us;
 };
-/* What route_choose() sees. Best suited to go on is a node of the same numerics class, then one of another class, then
- * one that goes on by text. Returns the count. */
+/* What routing asks of the router for a request; filled by those below, and good until the lock is given back. */
+struct nodes_asked {
+    struct router_ask ask;
+    struct router_holder holders[PREFIX_HOLDERS_MAX];
+    int32_t skip[SHORTLIST_SKIP_MAX];
+};
+/* What nodes_choose_locked() sees. Best suited to go on is a node of the same numerics class, then one of another class,
+ * then one that goes on by text. Returns the count. */
 int nodes_snapshot_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
-                          struct route_candidate out[ROUTE_CANDIDATES_MAX]);
+                          struct nodes_asked *asked, struct route_candidate out[ROUTE_CANDIDATES_MAX]);
 
 /* ---- known.c: what routing knows of the nodes (policies/router.h) ------------------------------------------------ */
 
@@ -191,7 +197,11 @@ void node_changed_locked(struct node *n);
 /* The nodes that are worth a look for q, of all that serve the model and have not failed for it: their indexes, and what
  * routing sees of each. Returns the count. */
 int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
-                      int32_t listed[SHORTLIST_MAX], struct route_candidate out[SHORTLIST_MAX]);
+                      struct nodes_asked *asked, int32_t listed[SHORTLIST_MAX],
+                      struct route_candidate out[SHORTLIST_MAX]);
+/* Between these, of either; listed is NULL where all were looked at. */
+void nodes_choose_locked(struct nodes *t, const struct nodes_asked *asked, const int32_t *listed,
+                         const struct route_candidate *c, int n, struct route_decision *d);
 /* A request has a slot there, and is going to be sent; then its first token came so long after it was; then it is over:
  * tpot_us, ttft_us <= 0: nothing can be said. The leg is the caller's. */
 void node_sent_locked(struct node *n, const char *model, const struct router_work *w, struct router_leg *leg);

@@ -338,6 +338,6 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
         c[i].kept = api ? batch && !m->batch_urgent && m->n_offers : !sim_power_admits(x, listed[i], l);
     }
     struct route_decision d;
-    route_choose(&d, &q, c, n);
+    router_choose(x->router, &ask, listed, c, n, &d);
     return d.chosen < 0 ? nobody : pick_of(x, listed[d.chosen]);
 }
