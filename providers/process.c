@@ -32,14 +32,23 @@
 
 struct waiter { /* a terminate() that has not been answered */
     struct waiter *next;
-    provider_terminate_cb *cb;
+    provider_done_cb *cb;
     void *arg;
+};
+
+struct question { /* a list() that has not been answered */
+    struct question *next;
+    struct process_provider *provider;
+    provider_instance_cb *each;
+    provider_done_cb *done;
+    void *arg;
+    struct event *event;
 };
 
 struct engine {
     struct engine *next;
     struct process_provider *provider;
-    char *name, *program, *model_path, *alias, *node_key_file; /* owned */
+    char *name, *program, *model_path, *alias, *node_key_file, *token, *pool; /* owned; the last two may be NULL */
     int port_asked, threads, ctx_size, max_batch;
 
     enum provider_instance_state state;
@@ -48,7 +57,8 @@ struct engine {
     int pidfd, log_fd;
     int restarts;
     int64_t backoff_ms;
-    struct mono started, kill_at;         /* kill_at: when STOPPING */
+    struct mono started, kill_at; /* kill_at: when STOPPING */
+    int64_t launched_at_s;
     struct event *exit_event, *log_event; /* NULL without a process */
     struct event *timer;                  /* start, restart, or kill: whatever the state waits for */
     struct waiter *waiters;
@@ -61,6 +71,7 @@ struct process_provider {
     struct provider base;
     struct provider_env env;
     struct engine *engines;
+    struct question *questions;
 };
 
 static void on_timer(evutil_socket_t fd, short what, void *arg);
@@ -75,6 +86,11 @@ static void describe(const struct engine *e, struct provider_instance *i)
         .pid = (int)e->pid,
         .restarts = e->restarts,
         .reason = e->reason,
+        .failure = e->state == INSTANCE_BACKOFF || e->state == INSTANCE_GONE ? PROVIDER_ENDED : PROVIDER_FINE,
+        .id = e->name,
+        .token = e->token,
+        .pool = e->pool,
+        .launched_at_s = e->launched_at_s,
     };
 }
 
@@ -305,6 +321,8 @@ static void engine_free(struct engine *e)
     free(e->model_path);
     free(e->alias);
     free(e->node_key_file);
+    free(e->token);
+    free(e->pool);
     free(e);
 }
 
@@ -319,7 +337,7 @@ static void gone(struct engine *e)
         struct waiter *w = e->waiters;
         e->waiters = w->next;
         if (w->cb)
-            w->cb(RC_OK, w->arg);
+            w->cb(PROVIDER_FINE, "", w->arg);
         free(w);
     }
     engine_free(e);
@@ -426,6 +444,16 @@ static enum rc process_open(struct provider **out, const struct provider_env *en
     return RC_OK;
 }
 
+static void question_end(struct question *q)
+{
+    struct question **link = &q->provider->questions;
+    while (*link != q)
+        link = &(*link)->next;
+    *link = q->next;
+    event_free(q->event);
+    free(q);
+}
+
 static void process_close(struct provider *base)
 {
     if (!base)
@@ -443,6 +471,8 @@ static void process_close(struct provider *base)
             waitpid(e->pid, NULL, 0);
         engine_free(e);
     }
+    while (p->questions)
+        question_end(p->questions);
     free(p);
 }
 
@@ -456,14 +486,42 @@ static char *engine_beside_us(void)
     return spw_asprintf("%.*s/spillway-engine", slash ? (int)(slash - path) : 0, path);
 }
 
+static const struct provider_key node_keys[] = {
+    {"model_path", KEY_FILE, true, NULL, "The engine's model file."},
+    {"engine", KEY_FILE, false, NULL, "Path of spillway-engine; else the one beside the scheduler's own program."},
+    {"threads", KEY_INT, false, "0", "Threads of each engine; 0: the engine's default."},
+    {"ctx_size", KEY_INT, false, "0", "Tokens that one sequence may have; 0: the engine's default."},
+    {"max_batch", KEY_INT, false, "0", "Sequences at once; 0: the engine's default."},
+    {NULL},
+};
+
+static char *copy_or_null(const char *s)
+{
+    return s ? spw_strdup(s) : NULL;
+}
+
+/* What the spec leaves open its settings may say. */
+static const char *text_of(const struct provider_spec *spec, const char *said, const char *key)
+{
+    return said ? said : provider_setting(spec->settings, key);
+}
+
+static int number_of(const struct provider_spec *spec, int said, const char *key)
+{
+    const int64_t v = said ? said : provider_setting_int(spec->settings, key);
+    return v > 0 && v <= INT_MAX ? (int)v : 0;
+}
+
 static enum rc process_launch(struct provider *base, const struct provider_spec *spec, struct error *err)
 {
     struct process_provider *p = self(base);
+    const char *model_path = text_of(spec, spec->model_path, "model_path");
+    const char *given = text_of(spec, spec->engine, "engine");
     if (find(p, spec->name))
         return error_set(err, RC_CONFLICT, "node '%s': its engine is already there", spec->name);
-    if (!spec->model_path)
+    if (!model_path)
         return error_set(err, RC_INVALID, "node '%s': no model file; set model_path", spec->name);
-    char *program = spec->engine ? spw_strdup(spec->engine) : engine_beside_us();
+    char *program = given ? spw_strdup(given) : engine_beside_us();
     if (access(program, X_OK) != 0) {
         enum rc rc = error_set(err, RC_IO, "node '%s': cannot run '%s': %s; set engine to the path of spillway-engine",
                                spec->name, program, strerror(errno));
@@ -476,13 +534,16 @@ static enum rc process_launch(struct provider *base, const struct provider_spec 
         .provider = p,
         .name = spw_strdup(spec->name),
         .program = program,
-        .model_path = spw_strdup(spec->model_path),
-        .node_key_file = spec->node_key_file ? spw_strdup(spec->node_key_file) : NULL,
-        .alias = spec->alias ? spw_strdup(spec->alias) : NULL,
+        .model_path = spw_strdup(model_path),
+        .node_key_file = copy_or_null(spec->node_key_file),
+        .alias = copy_or_null(spec->alias),
+        .token = copy_or_null(spec->token),
+        .pool = copy_or_null(spec->pool),
+        .launched_at_s = clock_wall(p->env.clock).ns / NS_PER_S,
         .port_asked = spec->port,
-        .threads = spec->threads,
-        .ctx_size = spec->ctx_size,
-        .max_batch = spec->max_batch,
+        .threads = number_of(spec, spec->threads, "threads"),
+        .ctx_size = number_of(spec, spec->ctx_size, "ctx_size"),
+        .max_batch = number_of(spec, spec->max_batch, "max_batch"),
         .state = INSTANCE_STARTING,
         .pidfd = -1,
         .log_fd = -1,
@@ -493,7 +554,7 @@ static enum rc process_launch(struct provider *base, const struct provider_spec 
     return RC_OK;
 }
 
-static enum rc process_terminate(struct provider *base, const char *name, int64_t grace_ms, provider_terminate_cb *cb,
+static enum rc process_terminate(struct provider *base, const char *name, int64_t grace_ms, provider_done_cb *cb,
                                  void *arg)
 {
     struct engine *e = find(self(base), name);
@@ -514,18 +575,37 @@ static enum rc process_terminate(struct provider *base, const char *name, int64_
     return RC_OK;
 }
 
-static void process_list(struct provider *base, void (*each)(const struct provider_instance *i, void *arg), void *arg)
+/* Nothing is contacted, but the answer comes from the loop all the same. `each` must not end an engine. */
+static void on_question(evutil_socket_t fd, short what, void *arg)
 {
-    for (struct engine *e = self(base)->engines; e; e = e->next) {
+    struct question *q = arg;
+    provider_done_cb *done = q->done;
+    void *done_arg = q->arg;
+    (void)fd;
+    (void)what;
+    for (struct engine *e = q->provider->engines; e; e = e->next) {
         struct provider_instance i;
         describe(e, &i);
-        each(&i, arg);
+        q->each(&i, q->arg);
     }
+    question_end(q);
+    done(PROVIDER_FINE, "", done_arg);
+}
+
+static void process_list(struct provider *base, provider_instance_cb *each, provider_done_cb *done, void *arg)
+{
+    struct process_provider *p = self(base);
+    struct question *q = spw_calloc(1, sizeof *q);
+    *q = (struct question){.next = p->questions, .provider = p, .each = each, .done = done, .arg = arg};
+    q->event = evtimer_new(p->env.loop, on_question, q);
+    p->questions = q;
+    event_active(q->event, EV_TIMEOUT, 0);
 }
 
 const struct provider_ops provider_process = {
     .name = "process",
     .caps = PROVIDER_CAN_LAUNCH | PROVIDER_CAN_RESTART | PROVIDER_ENDS_WITH_US,
+    .node_keys = node_keys,
     .open = process_open,
     .close = process_close,
     .launch = process_launch,

@@ -1,5 +1,5 @@
 /* Provider `static`: machines that are there whether we like it or not. Nothing to launch, nothing to end; the address
- * comes from the configuration. Power (Redfish, Wake-on-LAN) and the engine's sleep will hang here. */
+ * comes from the configuration. Power (Redfish, Wake-on-LAN) will hang here. */
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -19,16 +19,8 @@ static void static_close(struct provider *p)
     free(p);
 }
 
-static void static_list(struct provider *p, void (*each)(const struct provider_instance *i, void *arg), void *arg)
-{
-    (void)p;
-    (void)each;
-    (void)arg;
-}
-
 const struct provider_ops provider_static = {
     .name = "static",
     .open = static_open,
     .close = static_close,
-    .list = static_list,
 };

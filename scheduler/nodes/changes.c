@@ -60,10 +60,10 @@ static void free_place(struct node *n)
     o->rest(n, rested, o->arg);
 }
 
-static void on_engine_gone(enum rc rc, void *arg)
+static void on_engine_gone(enum provider_failure failure, const char *text, void *arg)
 {
     struct node *n = arg;
-    (void)rc;
+    (void)failure, (void)text;
     n->place = PLACE_ENDED; /* the provider is in the middle of telling: the sweep goes on */
 }
 

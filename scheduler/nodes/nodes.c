@@ -265,7 +265,7 @@ static enum rc start_engine(struct node *n, struct error *e)
     return rc;
 }
 
-enum rc node_end_engine(struct node *n, void (*done)(enum rc rc, void *n))
+enum rc node_end_engine(struct node *n, provider_done_cb *done)
 {
     struct nodes *t = n->table;
     if (!n->engine)
@@ -274,10 +274,10 @@ enum rc node_end_engine(struct node *n, void (*done)(enum rc rc, void *n))
     return t->process->ops->terminate(t->process, n->name, ENGINE_GRACE_MS, done, n);
 }
 
-static void one_stopped(enum rc rc, void *arg)
+static void one_stopped(enum provider_failure failure, const char *text, void *arg)
 {
     struct nodes *t = arg;
-    (void)rc;
+    (void)failure, (void)text;
     if (--t->stopping == 0)
         event_active(t->stop_event, EV_TIMEOUT, 0);
 }

@@ -273,8 +273,8 @@ enum rc node_spec_make(struct nodes *t, const struct config *owner, const struct
 void node_take_place(struct nodes *t, int index, struct node_spec *spec); /* the reference goes over; not yet started */
 enum rc node_start(struct node *n, struct error *e) SPW_MUST_USE;
 void node_disconnect(struct node *n);
-/* Ends its engine; RC_NOT_FOUND: there is none. done(n) when it is gone. */
-enum rc node_end_engine(struct node *n, void (*done)(enum rc rc, void *n)) SPW_MUST_USE;
+/* Ends its engine; RC_NOT_FOUND: there is none. done(..., n) when it is gone. */
+enum rc node_end_engine(struct node *n, provider_done_cb *done) SPW_MUST_USE;
 void nodes_set_config(struct nodes *t, const struct config *c); /* under the lock */
 void node_clear_place(struct node *n);                          /* its memory goes */
 void health_start(struct node *n);                              /* the first probe, at once; n has a client */

@@ -37,10 +37,11 @@ static void on_change(const struct provider_instance *i, void *arg)
         event_base_loopbreak(f->loop);
 }
 
-static void on_end(enum rc rc, void *arg)
+static void on_end(enum provider_failure failure, const char *text, void *arg)
 {
     struct fixture *f = arg;
-    CHECK_INT(rc, RC_OK);
+    CHECK_INT(failure, PROVIDER_FINE);
+    CHECK_STR(text, "");
     f->ended++;
     event_base_loopbreak(f->loop);
 }
@@ -206,6 +207,58 @@ static void close_ends_all(void)
     CHECK(!alive(pid));
 }
 
+struct listing {
+    struct fixture *f;
+    int n, port;
+    bool done;
+    char token[32], pool[32];
+};
+
+static void on_listed(const struct provider_instance *i, void *arg)
+{
+    struct listing *l = arg;
+    l->n++;
+    l->port = i->port;
+    snprintf(l->token, sizeof l->token, "%s", i->token);
+    snprintf(l->pool, sizeof l->pool, "%s", i->pool);
+}
+
+static void on_list_end(enum provider_failure failure, const char *text, void *arg)
+{
+    struct listing *l = arg;
+    CHECK_INT(failure, PROVIDER_FINE);
+    CHECK_STR(text, "");
+    l->done = true;
+    event_base_loopbreak(l->f->loop);
+}
+
+static void of_a_pool_and_listed(void)
+{
+    struct fixture f;
+    struct listing l = {.f = &f};
+    setup(&f, "echo \"args $*\"; exec sleep 60");
+    const struct provider_pair pairs[] = {{"model_path", "m.gguf"}, {"engine", f.script}, {"threads", "3"}};
+    const struct provider_settings settings = {provider_process.node_keys, pairs, 3};
+    const struct provider_spec spec = {
+        .name = "p-1", .alias = "tiny", .token = "tok", .pool = "p", .settings = &settings};
+    struct error e;
+    CHECK_INT(f.p->ops->launch(f.p, &spec, &e), RC_OK);
+    run(&f, INSTANCE_RUNNING);
+    f.p->ops->list(f.p, on_listed, on_list_end, &l);
+    CHECK(!l.done);
+    event_base_dispatch(f.loop);
+    CHECK(l.done && l.n == 1 && l.port == f.port);
+    CHECK_STR(l.token, "tok");
+    CHECK_STR(l.pool, "p");
+    for (int i = 0; i < 100 && !log_has(&f, "--threads 3"); i++) { /* what it says comes by the loop */
+        event_base_loop(f.loop, EVLOOP_NONBLOCK);
+        usleep(10000);
+    }
+    CHECK(log_has(&f, "--model m.gguf") && log_has(&f, "--threads 3"));
+    f.p->ops->list(f.p, on_listed, on_list_end, &l); /* closed before the answer */
+    teardown(&f);
+}
+
 /* A scheduler that is killed outright takes its engines with it. */
 static void nothing_outlives_us(void)
 {
@@ -250,6 +303,7 @@ int main(void)
     TEST(failing_engine_backs_off_and_can_be_ended);
     TEST(missing_program_is_refused);
     TEST(close_ends_all);
+    TEST(of_a_pool_and_listed);
     TEST(nothing_outlives_us);
     return TEST_RESULT();
 }
