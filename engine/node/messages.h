@@ -1,0 +1,42 @@
+/* What a supervisor and its worker say to each other over their channel. */
+#ifndef ENGINE_NODE_MESSAGES_H
+#define ENGINE_NODE_MESSAGES_H
+
+#include "engine/node/stats.h"
+
+enum node_message {
+    /* To the worker. */
+    MSG_BEGIN = 1, /* struct node_begin: the first one */
+    MSG_AWAKE,     /* accept; also: stay awake after all */
+    MSG_TAKE,      /* struct node_passed, then the bytes that were read, and the connection */
+    MSG_SLEEP,     /* struct node_round: stop accepting, give connections back as they fall idle, then MSG_EMPTY */
+    MSG_DRAIN,     /* struct node_round: the same, refuse new work, and cut what runs after so long */
+    MSG_END,       /* exit */
+    /* To the supervisor. */
+    MSG_READY = 64, /* struct node_card */
+    MSG_UNLOADABLE, /* text: why the model could not be loaded; the worker ends */
+    MSG_TAKEN,      /* struct node_passed: nothing of its answer was sent before this */
+    MSG_BACK,       /* the bytes that were read, and an idle connection */
+    MSG_EMPTY,      /* struct node_round, with the round that asked for it */
+    MSG_WANTED,     /* somebody asked for an answer although it is to fall asleep */
+    MSG_ASKED,      /* struct node_asked: POST /sleep or /drain came to the worker */
+    MSG_STATS,      /* struct node_stats, about once a second and before MSG_EMPTY */
+};
+
+struct node_passed {
+    uint64_t id;
+};
+struct node_round {
+    uint64_t round;   /* counts up: an answer to an earlier one is out of date */
+    int64_t drain_ms; /* MSG_DRAIN */
+};
+struct node_asked {
+    enum { NODE_ASKED_SLEEP, NODE_ASKED_DRAIN } what;
+};
+/* What the worker has to know of the life before it, so that counters of /metrics go on. */
+struct node_begin {
+    struct node_stats before;
+    struct node_counts counts;
+};
+
+#endif
