@@ -20,7 +20,7 @@
 
 struct serve_args {
     const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level;
-    int64_t port, threads, n_ctx, max_batch, warmup, drain_s, queue_s;
+    int64_t port, threads, n_ctx, max_batch, prefix_tokens, warmup, drain_s, queue_s;
     bool lazy;
 };
 
@@ -103,6 +103,7 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
         .n_ctx = (int32_t)v->a.n_ctx,
         .max_seqs = (int32_t)v->a.max_batch,
         .max_batch_tokens = step_tokens,
+        .kept_pages = v->a.prefix_tokens < 0 ? -1 : (int32_t)(v->a.prefix_tokens / K_PAGE_TOKENS),
     };
     enum rc rc = engine_new(&v->engine, v->model, &o, e);
     if (rc)
@@ -267,6 +268,7 @@ static int serve(struct serving *v)
     {.name = "threads", .letter = 't', .type = ARG_INT, .value = &(a).threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"}, \
     {.name = "ctx-size", .letter = 'c', .type = ARG_INT, .value = &(a).n_ctx, .meta = "N", .lo = 0, .hi = 1 << 24, .help = "longest prompt and answer together, in tokens; 0: the model's, at most 8192"}, \
     {.name = "max-batch", .type = ARG_INT, .value = &(a).max_batch, .meta = "N", .lo = 1, .hi = 1024, .help = "requests computed at once; more of them wait", .env = "MAX_BATCH_SIZE"}, \
+    {.name = "prefix-cache", .type = ARG_INT, .value = &(a).prefix_tokens, .meta = "TOKENS", .lo = -1, .hi = 1 << 30, .help = "most tokens kept of requests that are over, for prompts that begin alike; 0: none; -1: half of the KV pool"}, \
     {.name = "lazy-load", .type = ARG_FLAG, .value = &(a).lazy, .help = "no read-ahead of the model file"},            \
     {.name = "warmup", .type = ARG_INT, .value = &(a).warmup, .meta = "N", .lo = 0, .hi = 1000, .help = "empty passes before it is ready"}, \
     {.name = "alias", .type = ARG_STRING, .value = &(a).alias, .meta = "NAME", .help = "the name requests use; default: the file's name"}, \
@@ -285,6 +287,7 @@ int cmd_serve(int argc, char **argv)
               .port = 8081,
               .device = "auto",
               .max_batch = 8,
+              .prefix_tokens = -1,
               .drain_s = 30,
               .queue_s = 300,
               .log_level = "info"},

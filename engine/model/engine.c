@@ -102,7 +102,7 @@ static enum rc make_scratch(struct engine *en, struct error *e)
 
 /* ---- KV pool ---- */
 
-static enum rc make_kv(struct engine *en, int32_t pages, struct error *e)
+static enum rc make_kv(struct engine *en, int32_t pages, int32_t kept_pages, struct error *e)
 {
     const struct hparams *hp = &en->m->hp;
     size_t stride;
@@ -124,6 +124,9 @@ static enum rc make_kv(struct engine *en, int32_t pages, struct error *e)
     for (int32_t i = 0; i < en->n_pages; i++) /* a stack: the lowest numbers go out first */
         en->pages_free[i] = en->n_pages - 1 - i;
     en->n_pages_free = en->n_pages;
+    en->kept_max = kept_pages < 0 ? en->n_pages / 2 : kept_pages;
+    if (en->kept_max > 0)
+        en->prefix = prefix_new(en->n_pages);
     en->seqs = spw_calloc((size_t)en->max_seqs, sizeof *en->seqs);
     en->seq_pages = spw_calloc((size_t)en->max_seqs * (size_t)en->pages_per_seq, sizeof *en->seq_pages);
     return RC_OK;
@@ -173,7 +176,7 @@ enum rc engine_new(struct engine **out, const struct model *m, const struct engi
     if (!en->ctx)
         rc = error_set(e, RC_UNSUPPORTED, "backend %s cannot start on device %d", en->ops->name, o->device);
     if (!rc)
-        rc = make_kv(en, o->kv_pages, e);
+        rc = make_kv(en, o->kv_pages, o->kept_pages, e);
     if (!rc)
         rc = make_scratch(en, e);
     if (rc) {
@@ -198,6 +201,7 @@ void engine_free(struct engine *en)
     if (en->scratch_mem)
         munmap(en->scratch_mem, en->scratch_bytes);
     free(en->pages_free);
+    prefix_free(en->prefix);
     free(en->seqs);
     free(en->seq_pages);
     free(en->ids);

@@ -45,6 +45,7 @@ struct engine_options {
     int32_t kv_pages;           /* pool size in pages of K_PAGE_TOKENS; 0: max_seqs * ceil(n_ctx / page) */
     int32_t max_seqs;           /* 0: 1 */
     int32_t max_batch_tokens;   /* tokens in one step; 0: 256 */
+    int32_t kept_pages; /* most pages kept of sequences that are gone; 0: no prefix is reused, < 0: half of the pool */
 };
 
 struct engine;
@@ -57,17 +58,33 @@ const char *engine_numerics(const struct engine *en); /* backend, instruction se
 enum rc engine_class(const struct engine *en, const char *template_name, char hex[33], struct error *e) SPW_MUST_USE;
 int32_t engine_n_ctx(const struct engine *en);
 int32_t engine_max_batch_tokens(const struct engine *en);
-int32_t engine_pages_free(const struct engine *en);
+int32_t engine_pages_free(const struct engine *en); /* that a sequence could have: those that are kept, too */
 int32_t engine_pages_total(const struct engine *en);
+int32_t engine_pages_kept(const struct engine *en);     /* for prefixes, by no sequence in use */
+uint64_t engine_pages_evicted(const struct engine *en); /* kept ones given up for others, so far */
 
 /* A sequence. Its pages are taken as it grows and given back by seq_free or seq_truncate. */
 struct seq;
 struct seq *seq_new(struct engine *en); /* NULL: max_seqs reached */
 void seq_free(struct seq *s);
 int32_t seq_len(const struct seq *s); /* tokens whose keys and values are stored */
-void seq_truncate(struct seq *s, int32_t len);
+/* Cut to at most len tokens; returns the length it has now: less than len if len lies inside of a page that others use,
+ * too, which must not be written to. */
+int32_t seq_truncate(struct seq *s, int32_t len);
 /* Make room for n more tokens. RC_FULL: pool exhausted or n_ctx reached; nothing taken. */
 enum rc seq_reserve(struct seq *s, int32_t n, struct error *e) SPW_MUST_USE;
+
+/* Whose prefixes are shared with whose: only equal salts. Any 16 bytes; all zeros is a salt like another. */
+struct prefix_salt {
+    uint8_t bytes[16];
+};
+/* Let a new sequence (nothing stored, nothing reserved) begin with what is known of ids[0..n): whole pages, and never all
+ * n tokens, so that there is something left to compute. Returns how many tokens it has now; by the numerics law what
+ * follows is the same, bit for bit, as if it had computed them. */
+int32_t seq_attach(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n);
+/* Make known what the sequence has stored, whole pages of it: ids are its tokens from the first on, seq_len() of them;
+ * the salt is always the same. Cheap when there is no new page. They stay known for as long as nobody needs the room. */
+void seq_share(struct seq *s, const struct prefix_salt *salt, const int32_t *ids);
 
 /* One contiguous slice of one sequence in a step: `n` ids follow the sequence's present length. */
 struct step_slice {

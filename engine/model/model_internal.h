@@ -5,6 +5,7 @@
 #define ENGINE_MODEL_MODEL_INTERNAL_H
 
 #include "engine/model/model.h"
+#include "engine/model/prefix.h"
 
 #define MODEL_MAGIC  0x4c444f4du /* "MODL" */
 #define ENGINE_MAGIC 0x4e474e45u /* "ENGN" */
@@ -88,7 +89,8 @@ struct seq {
     struct engine *en; /* NULL: free */
     int32_t *pages;    /* owned by the engine: pages_max of them */
     int32_t n_pages, len;
-    bool in_step; /* while engine_step() looks for a sequence that comes twice */
+    int32_t n_known; /* of its pages, the first: they are in the prefix tree, and may be others', too */
+    bool in_step;    /* while engine_step() looks for a sequence that comes twice */
 };
 
 /* One allocation for all work buffers of a step, planned for max_batch_tokens (T). Rows are tokens. */
@@ -128,7 +130,9 @@ struct engine {
     enum k_type kv_type;
     int32_t kv_row; /* elements */
     int32_t n_pages, n_pages_free;
-    int32_t *pages_free; /* stack */
+    int32_t *pages_free;   /* stack */
+    struct prefix *prefix; /* owned; NULL: no prefix is reused */
+    int32_t kept_max;
     int32_t pages_per_seq;
     struct seq *seqs;
     int32_t *seq_pages;

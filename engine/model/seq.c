@@ -1,7 +1,9 @@
 /* Sequences and the pages that hold their keys and values.
  *
- * Pages come from one stack of free page numbers. A sequence owns ceil(len / K_PAGE_TOKENS) of them at the least, more
- * after seq_reserve(); each page holds all layers of its K_PAGE_TOKENS positions. */
+ * Pages come from one stack of free page numbers, then from those that are kept for prefixes. A sequence has
+ * ceil(len / K_PAGE_TOKENS) of them at the least, more after seq_reserve(); each page holds all layers of its
+ * K_PAGE_TOKENS positions. Its first n_known ones are in the prefix tree, shared with whoever begins alike; the others
+ * are its own. */
 #include <string.h>
 
 #include "engine/model/model_internal.h"
@@ -11,11 +13,31 @@ static int32_t pages_for(int32_t tokens)
     return (tokens + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS;
 }
 
+static void put_page(struct engine *en, int32_t page)
+{
+    en->pages_free[en->n_pages_free++] = page;
+}
+
+/* The last first, as the tree wants it. */
 static void give_back(struct seq *s, int32_t keep)
 {
     struct engine *en = s->en;
-    while (s->n_pages > keep)
-        en->pages_free[en->n_pages_free++] = s->pages[--s->n_pages];
+    while (s->n_pages > keep) {
+        int32_t page = s->pages[--s->n_pages];
+        if (s->n_pages >= s->n_known) {
+            put_page(en, page);
+            continue;
+        }
+        s->n_known = s->n_pages;
+        prefix_release(en->prefix, page);
+        if (prefix_kept(en->prefix) > en->kept_max)
+            put_page(en, prefix_evict(en->prefix));
+    }
+}
+
+static int32_t take_page(struct engine *en)
+{
+    return en->n_pages_free > 0 ? en->pages_free[--en->n_pages_free] : prefix_evict(en->prefix);
 }
 
 struct seq *seq_new(struct engine *en)
@@ -45,11 +67,53 @@ int32_t seq_len(const struct seq *s)
     return s->len;
 }
 
-void seq_truncate(struct seq *s, int32_t len)
+int32_t seq_truncate(struct seq *s, int32_t len)
 {
     SPW_ASSERT(s->magic == SEQ_MAGIC && len >= 0 && len <= s->len);
-    s->len = len;
     give_back(s, pages_for(len));
+    if (len % K_PAGE_TOKENS && s->n_known == s->n_pages) { /* what comes next would be written into a known page */
+        if (prefix_forget(s->en->prefix, s->pages[s->n_pages - 1])) {
+            s->n_known--;
+        } else {
+            len -= len % K_PAGE_TOKENS;
+            give_back(s, pages_for(len));
+        }
+    }
+    s->len = len;
+    return len;
+}
+
+int32_t seq_attach(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n)
+{
+    struct prefix *p = s->en->prefix;
+    int32_t parent = PREFIX_NONE;
+    SPW_ASSERT(s->magic == SEQ_MAGIC && s->len == 0 && s->n_pages == 0);
+    for (; p && s->len + K_PAGE_TOKENS < n; s->len += K_PAGE_TOKENS) {
+        int32_t page = prefix_find(p, parent, salt, ids + s->len);
+        if (page == PREFIX_NONE)
+            break;
+        prefix_hold(p, page);
+        s->pages[s->n_pages++] = parent = page;
+    }
+    s->n_known = s->n_pages;
+    return s->len;
+}
+
+void seq_share(struct seq *s, const struct prefix_salt *salt, const int32_t *ids)
+{
+    struct prefix *p = s->en->prefix;
+    SPW_ASSERT(s->magic == SEQ_MAGIC);
+    for (int32_t i = s->n_known; p && (i + 1) * K_PAGE_TOKENS <= s->len; i = ++s->n_known) {
+        int32_t parent = i > 0 ? s->pages[i - 1] : PREFIX_NONE, own = s->pages[i];
+        int32_t page = prefix_find(p, parent, salt, ids + (size_t)i * K_PAGE_TOKENS);
+        if (page == PREFIX_NONE) {
+            prefix_add(p, own, parent, salt, ids + (size_t)i * K_PAGE_TOKENS);
+        } else { /* another computed the same meanwhile: one copy is enough */
+            prefix_hold(p, page);
+            s->pages[i] = page;
+            put_page(s->en, own);
+        }
+    }
 }
 
 enum rc seq_reserve(struct seq *s, int32_t n, struct error *e)
@@ -60,17 +124,27 @@ enum rc seq_reserve(struct seq *s, int32_t n, struct error *e)
         return error_set(e, RC_FULL, "%d tokens and %d more pass the longest sequence, %d tokens", s->len, n,
                          en->n_ctx);
     int32_t want = pages_for(s->len + n) - s->n_pages;
-    if (want > en->n_pages_free)
+    if (want > engine_pages_free(en))
         return error_set(e, RC_FULL, "%d pages of keys and values are needed, %d of %d are free", want,
-                         en->n_pages_free, en->n_pages);
+                         engine_pages_free(en), en->n_pages);
     for (; want > 0; want--)
-        s->pages[s->n_pages++] = en->pages_free[--en->n_pages_free];
+        s->pages[s->n_pages++] = take_page(en);
     return RC_OK;
 }
 
 int32_t engine_pages_free(const struct engine *en)
 {
-    return en->n_pages_free;
+    return en->n_pages_free + engine_pages_kept(en);
+}
+
+int32_t engine_pages_kept(const struct engine *en)
+{
+    return en->prefix ? prefix_kept(en->prefix) : 0;
+}
+
+uint64_t engine_pages_evicted(const struct engine *en)
+{
+    return en->prefix ? prefix_evicted(en->prefix) : 0;
 }
 
 int32_t engine_pages_total(const struct engine *en)

@@ -52,7 +52,7 @@ struct api_request {
     bool resumed;              /* goes on after resume_ids, of which there may be none */
     const int32_t *resume_ids; /* the answer so far (arena) */
     int32_t n_resume_ids;
-    const char *salt;                        /* NULL: none; for the prefix cache when it comes */
+    const char *salt;                        /* NULL: none; whose prefixes it shares */
     int32_t max_tokens;                      /* 0: to the end of the context */
     struct text_span stop[STOP_STRINGS_MAX]; /* borrowed from the tree */
     size_t n_stop;

@@ -14,9 +14,9 @@ enum job_phase { JOB_WAITING, JOB_PREFILL, JOB_DECODE, JOB_DONE };
 
 struct batch_job {
     /* Set before it is submitted, then the engine thread's. */
-    int32_t *ids;
     int32_t n_ids;    /* to be computed before the first choice: the prompt, then the answer so far */
     int32_t n_prompt; /* of them */
+    struct prefix_salt salt;
     int32_t max_tokens;
     bool want_samples;
     struct sampler *sampler;
@@ -33,10 +33,13 @@ struct batch_job {
     /* Engine thread. */
     enum job_phase phase;
     struct seq *seq;
-    int32_t n_stored; /* of ids, computed */
-    int32_t last_id;
-    bool skip; /* paused as of this step's plan */
-    bool news; /* has something to publish */
+    int32_t *ids; /* n_ids, then what was chosen since */
+    int32_t n_all, cap_ids;
+    int32_t n_cached; /* of ids, known when it was admitted */
+    int32_t n_stored; /* of n_ids, computed or known */
+    bool fed;         /* the sampler has seen them */
+    bool skip;        /* paused as of this step's plan */
+    bool news;        /* has something to publish */
     struct mono submitted, admitted, first_token, last_token;
     int32_t n_new; /* ids of this step, not yet published: 0 or 1 */
     struct sample sample;
@@ -67,10 +70,14 @@ struct batcher {
 const struct batch_engine_ops batch_engine_ops_real = {
     .seq_new = seq_new,
     .seq_free = seq_free,
+    .seq_attach = seq_attach,
+    .seq_share = seq_share,
     .seq_reserve = seq_reserve,
     .step = engine_step,
     .pages_free = engine_pages_free,
     .pages_total = engine_pages_total,
+    .pages_kept = engine_pages_kept,
+    .pages_evicted = engine_pages_evicted,
 };
 
 /* Jobs. */
@@ -95,7 +102,8 @@ struct batch_job *batch_job_new(const struct batch_job_options *o)
     SPW_ASSERT(o->n_resumed >= 0 && o->n_ids > o->n_resumed && o->max_tokens > o->n_resumed);
     struct batch_job *j = spw_calloc(1, sizeof *j);
     j->ids = o->ids;
-    j->n_ids = o->n_ids;
+    j->n_ids = j->n_all = j->cap_ids = o->n_ids;
+    j->salt = o->salt;
     j->n_prompt = o->n_ids - o->n_resumed;
     j->max_tokens = o->max_tokens;
     j->sampler = o->sampler;
@@ -193,6 +201,7 @@ static void publish_job_locked(struct batcher *b, struct batch_job *j)
         .prompt = j->n_prompt,
         .completion = j->answer->n_tokens,
         .reasoning = j->answer->n_reasoning,
+        .cached = j->n_cached < j->n_prompt ? j->n_cached : j->n_prompt,
     };
     o->first_token = j->first_token;
     if (j->phase == JOB_DONE) {
@@ -218,6 +227,13 @@ static void ring(struct batcher *b)
     } while (n < 0 && errno == EINTR); /* EAGAIN: already readable, which is all we want */
 }
 
+static void count_pages_locked(struct batcher *b)
+{
+    b->stats.pages_free = b->o.ops->pages_free(b->o.engine);
+    b->stats.pages_kept = b->o.ops->pages_kept(b->o.engine);
+    b->stats.pages_evicted = b->o.ops->pages_evicted(b->o.engine);
+}
+
 /* Publish what changed, and forget the jobs that have ended: from here on they are the loop thread's. */
 static void publish(struct batcher *b)
 {
@@ -236,7 +252,7 @@ static void publish(struct batcher *b)
     if (kept < b->n_running)
         b->kick = true; /* there is room: look at who waits */
     b->n_running = b->stats.running = kept;
-    b->stats.pages_free = b->o.ops->pages_free(b->o.engine);
+    count_pages_locked(b);
     pthread_mutex_unlock(&b->lock);
     if (any)
         ring(b);
@@ -284,23 +300,31 @@ static void heed_flags_locked(struct batcher *b)
     b->waiting_tail = link;
 }
 
-/* One job from the head of the queue gets a sequence and all the pages it can ever need. False: not now. */
+/* A sequence for the job, with what is known of its prompt and all the pages it can ever need; or none, and why. */
+static void take_seq(struct batcher *b, struct batch_job *j, struct error *e)
+{
+    const struct batch_engine_ops *ops = b->o.ops;
+    j->seq = ops->seq_new(b->o.engine);
+    if (!j->seq) {
+        error_set(e, RC_FULL, "the engine has no sequence to give although none runs");
+        return;
+    }
+    j->n_cached = j->n_stored = ops->seq_attach(j->seq, &j->salt, j->ids, j->n_ids);
+    if (ops->seq_reserve(j->seq, room_needed(b, j) - j->n_cached, e)) {
+        ops->seq_free(j->seq);
+        j->seq = NULL;
+    }
+}
+
+/* One job from the head of the queue begins. False: not now. */
 static bool admit_one_locked(struct batcher *b)
 {
     struct batch_job *j = b->waiting;
     struct error e = {0};
-    j->seq = b->o.ops->seq_new(b->o.engine);
-    if (!j->seq) {
-        if (b->n_running > 0)
-            return false;
-        error_set(&e, RC_FULL, "the engine has no sequence to give although none runs");
-    } else if (b->o.ops->seq_reserve(j->seq, room_needed(b, j), &e)) {
-        b->o.ops->seq_free(j->seq);
-        j->seq = NULL;
-        if (b->n_running > 0)
-            return false; /* someone will finish and give pages back */
-        /* With every page free it does not fit, so it never will. */
-    }
+    take_seq(b, j, &e);
+    if (!j->seq && b->n_running > 0)
+        return false; /* someone will finish and give back what is missing */
+    /* With every page free it does not fit, so it never will. */
     waiting_pop_locked(b);
     b->running[b->n_running++] = j;
     j->phase = JOB_PREFILL;
@@ -308,7 +332,9 @@ static bool admit_one_locked(struct batcher *b)
     j->skip = j->pause;
     histogram_observe(&b->stats.queue, (double)(j->admitted.ns - j->submitted.ns) / NS_PER_S);
     b->stats.prompt_tokens += (uint64_t)j->n_prompt;
-    if (!j->seq)
+    if (j->seq)
+        b->stats.cached_tokens += (uint64_t)(j->n_cached < j->n_prompt ? j->n_cached : j->n_prompt);
+    else
         job_fail(b, j, &e);
     return true;
 }
@@ -358,7 +384,7 @@ static int32_t plan(struct batcher *b, int32_t *n_prefill)
     for (int32_t i = 0; i < b->n_running; i++) {
         struct batch_job *j = b->running[i];
         if (j->phase == JOB_DECODE && !j->skip)
-            n = plan_add(b, n, j, &j->last_id, 1, true);
+            n = plan_add(b, n, j, &j->ids[j->n_all - 1], 1, true);
     }
     int32_t budget = b->o.step_tokens - n;
     if (n > 0 && budget > b->o.prefill_tokens)
@@ -377,6 +403,15 @@ static int32_t plan(struct batcher *b, int32_t *n_prefill)
     return n;
 }
 
+static void job_add_id(struct batch_job *j, int32_t id)
+{
+    if (j->n_all == j->cap_ids) {
+        j->cap_ids += j->cap_ids / 2 + 64;
+        j->ids = spw_realloc(j->ids, (size_t)j->cap_ids * sizeof *j->ids);
+    }
+    j->ids[j->n_all++] = id;
+}
+
 /* Choose one token for a job from its logits and see whether that ends it. */
 static void job_choose(struct batcher *b, struct batch_job *j, const float *logits, struct mono now)
 {
@@ -386,7 +421,7 @@ static void job_choose(struct batcher *b, struct batch_job *j, const float *logi
         return;
     }
     sampler_accept(j->sampler, j->sample.id);
-    j->last_id = j->sample.id;
+    job_add_id(j, j->sample.id);
     j->n_new = 1;
     j->news = true;
     j->phase = JOB_DECODE;
@@ -447,6 +482,7 @@ static void feed_sampler(struct batch_job *j)
     sampler_prompt(j->sampler, j->ids, (size_t)j->n_prompt);
     for (int32_t i = j->n_prompt; i < j->n_ids; i++)
         sampler_accept(j->sampler, j->ids[i]);
+    j->fed = true;
 }
 
 static void step(struct batcher *b)
@@ -464,11 +500,11 @@ static void step(struct batcher *b)
     struct mono now = clock_now(b->o.clock);
     for (int32_t i = 0; i < n; i++) {
         struct batch_job *j = b->slice_jobs[i];
-        if (j->phase == JOB_PREFILL) {
-            if (j->n_stored == 0)
-                feed_sampler(j);
+        if (!j->fed)
+            feed_sampler(j);
+        if (j->phase == JOB_PREFILL)
             j->n_stored += b->slices[i].n;
-        }
+        b->o.ops->seq_share(j->seq, &j->salt, j->ids);
         if (b->slices[i].want_logits)
             job_choose(b, j, b->slices[i].logits, now);
     }
@@ -497,7 +533,7 @@ static void stats_init(struct batcher *b)
     histogram_init(&s->step, &histogram_gaps);
     histogram_init(&s->step_batch, &histogram_tokens);
     s->pages_total = b->o.ops->pages_total(b->o.engine);
-    s->pages_free = b->o.ops->pages_free(b->o.engine);
+    count_pages_locked(b);
 }
 
 static void batcher_destroy(struct batcher *b)

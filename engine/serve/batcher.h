@@ -18,7 +18,8 @@
  * tokens). By the numerics law what a sequence gets does not depend on its company, so the plan is free.
  *
  * Memory. Admission is in order of arrival and reserves the worst case at once: KV pages for min(prompt + max_tokens,
- * n_ctx) tokens. A sequence once admitted therefore always finishes: there is no pre-emption, at the price of pages
+ * n_ctx) tokens; what is known of the prompt's beginning (seq_attach) is neither computed nor reserved again. A sequence once
+ * admitted therefore always finishes: there is no pre-emption, at the price of pages
  * that short answers never touch. A job that does not fit waits and lets nobody overtake, so nobody starves either. */
 #ifndef ENGINE_SERVE_BATCHER_H
 #define ENGINE_SERVE_BATCHER_H
@@ -33,10 +34,14 @@
 struct batch_engine_ops {
     struct seq *(*seq_new)(struct engine *en);
     void (*seq_free)(struct seq *s);
+    int32_t (*seq_attach)(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n);
+    void (*seq_share)(struct seq *s, const struct prefix_salt *salt, const int32_t *ids);
     enum rc (*seq_reserve)(struct seq *s, int32_t n, struct error *e);
     enum rc (*step)(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e);
     int32_t (*pages_free)(const struct engine *en);
     int32_t (*pages_total)(const struct engine *en);
+    int32_t (*pages_kept)(const struct engine *en);
+    uint64_t (*pages_evicted)(const struct engine *en);
 };
 extern const struct batch_engine_ops batch_engine_ops_real;
 
@@ -54,7 +59,8 @@ struct batcher_options {
 enum batch_finish { BATCH_RUNNING, BATCH_STOP, BATCH_LENGTH, BATCH_FAILED };
 
 struct batch_usage {
-    int32_t prompt, completion, reasoning, cached;
+    int32_t prompt, completion, reasoning;
+    int32_t cached; /* of the prompt: known already, not computed */
 };
 
 /* What came out of a job since the last call. Lent for the call. */
@@ -77,6 +83,7 @@ struct batch_job_options {
     int32_t n_ids;
     int32_t n_resumed;       /* the last so many of ids are the answer's first, and `answer` has seen them */
     int32_t max_tokens;      /* of the whole answer, > n_resumed; clamped to the context's end */
+    struct prefix_salt salt; /* whose prefixes it shares */
     struct sampler *sampler; /* moves; fresh: the job feeds it the prompt */
     struct answer *answer;   /* moves; open */
     bool want_samples;
@@ -108,7 +115,8 @@ int batcher_fd(const struct batcher *b); /* readable when there is output; owned
 void batcher_dispatch(struct batcher *b);
 
 struct batcher_stats {
-    int32_t running, waiting, pages_free, pages_total;
+    int32_t running, waiting, pages_free, pages_total, pages_kept;
+    uint64_t pages_evicted, cached_tokens; /* of prompt_tokens: known already */
     uint64_t steps, step_failures;
     uint64_t prefill_tokens, decode_tokens; /* computed */
     uint64_t prompt_tokens, generated_tokens;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/sha256.h"
 #include "engine/serve/server_internal.h"
 
 #define CALL_MAGIC        0x63616c6cu
@@ -175,6 +176,16 @@ static bool make_answer(struct call *c, const struct api_request *r, enum reason
     return true;
 }
 
+/* Half of SHA-256 keeps salts apart, whatever clients make of them; without one it is the salt of those without one. */
+static void set_salt(struct prefix_salt *salt, const char *text)
+{
+    uint8_t digest[SHA256_BYTES];
+    if (!text)
+        return;
+    sha256(text, strlen(text), digest);
+    memcpy(salt->bytes, digest, sizeof salt->bytes);
+}
+
 /* Take the answer through the ids it has, without their text. Whatever it held back after them it holds back again. */
 static bool replay(struct call *c, const struct api_request *r, struct tokens *ids)
 {
@@ -228,6 +239,7 @@ static bool prepare_request(struct call *c, struct api_request *r)
     c->job_options.ids = ids.ids;
     c->job_options.n_ids = (int32_t)ids.n;
     c->job_options.want_samples = r->logprobs;
+    set_salt(&c->job_options.salt, r->salt);
     c->stream = r->stream;
     c->answer.include_usage = r->include_usage;
     c->answer.logprobs = r->logprobs;

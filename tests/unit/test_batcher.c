@@ -33,6 +33,8 @@ struct engine {
     int permits; /* steps that may begin; -1: any number */
     int steps, seqs, fail_at;
     int32_t pages_total, pages_free;
+    int32_t known;  /* tokens of every prompt */
+    int salts;      /* first bytes of the salts seen, added up */
     int32_t eos_at; /* sequences say EOS at this length; 0: never */
     const char
         *script; /* when set: the answer, byte by byte, whatever the prompt (position counted from script_from) */
@@ -153,13 +155,54 @@ static int32_t fake_pages_total(const struct engine *en)
     return en->pages_total;
 }
 
+/* As much of a prompt is known as the test says, whole pages of it, never all. */
+static int32_t fake_seq_attach(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n)
+{
+    pthread_mutex_lock(&s->en->lock);
+    int32_t known = s->en->known < n ? s->en->known : (n - 1) / PAGE * PAGE;
+    for (int32_t i = 0; i < known; i++)
+        s->hash = (s->hash ^ (uint64_t)(ids[i] + 1)) * 1099511628211u;
+    s->len = s->room = known;
+    s->en->salts += salt->bytes[0];
+    pthread_mutex_unlock(&s->en->lock);
+    return known;
+}
+
+/* What is shared must be what was computed. */
+static void fake_seq_share(struct seq *s, const struct prefix_salt *salt, const int32_t *ids)
+{
+    uint64_t hash = 1469598103934665603u;
+    (void)salt;
+    pthread_mutex_lock(&s->en->lock);
+    for (int32_t i = 0; i < s->len; i++)
+        hash = (hash ^ (uint64_t)(ids[i] + 1)) * 1099511628211u;
+    s->en->broken += hash != s->hash;
+    pthread_mutex_unlock(&s->en->lock);
+}
+
+static int32_t fake_pages_kept(const struct engine *en)
+{
+    (void)en;
+    return 0;
+}
+
+static uint64_t fake_pages_evicted(const struct engine *en)
+{
+    (void)en;
+    return 0;
+}
+
 static const struct batch_engine_ops fake_ops = {
     .seq_new = fake_seq_new,
     .seq_free = fake_seq_free,
+    .seq_attach = fake_seq_attach,
+    .seq_share = fake_seq_share,
     .seq_reserve = fake_seq_reserve,
     .step = fake_step,
     .pages_free = fake_pages_free,
     .pages_total = fake_pages_total,
+    .pages_kept = fake_pages_kept,
+    .pages_evicted = fake_pages_evicted,
 };
 
 static void engine_init(struct engine *en)
@@ -328,6 +371,7 @@ static struct batch_job *make_job(struct bench *t, struct client *c, const struc
     struct batch_job_options o = {.n_ids = a->n_prompt + a->n_resume,
                                   .n_resumed = a->n_resume,
                                   .max_tokens = a->max_tokens,
+                                  .salt = {{7}},
                                   .want_samples = a->samples,
                                   .on_output = on_output,
                                   .arg = c};
@@ -401,6 +445,58 @@ static bool nothing_runs(void *arg)
 }
 
 /* The tests. */
+
+/* What is known of a prompt is not computed again, and nothing else changes: not the answer, not what the sampler has
+ * seen of the prompt, not what is counted but for `cached`. */
+static void known_beginnings(void)
+{
+    static const struct {
+        int known, n_prompt, want;
+    } cases[] = {{0, 200, 0}, {128, 200, 128}, {128, 130, 128}, {128, 128, 64}, {192, 100, 64}, {64, 64, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct client got[2] = {0};
+        for (int known = 0; known < 2; known++) {
+            struct bench t;
+            struct batcher_stats s;
+            engine_init(&t.en);
+            t.en.known = known ? cases[i].known : 0;
+            bench_init(&t, &(struct bench_options){.max_seqs = 2});
+            struct ask a = {.n_prompt = cases[i].n_prompt, .max_tokens = 90, .temperature = 1.0, .seed = 5};
+            CHECK_INT(submit(&t, &got[known], &a), RC_OK);
+            CHECK(pump(&t, client_done, &got[known]));
+            CHECK_INT(got[known].usage.prompt, cases[i].n_prompt);
+            CHECK_INT(got[known].usage.cached, known ? cases[i].want : 0);
+            batcher_stats(t.b, &s);
+            CHECK_INT(s.prompt_tokens, cases[i].n_prompt);
+            CHECK_INT(s.cached_tokens, known ? cases[i].want : 0);
+            CHECK_INT(s.prefill_tokens, cases[i].n_prompt - (known ? cases[i].want : 0));
+            CHECK_INT(t.en.salts, 7);
+            bench_fini(&t);
+        }
+        CHECK_INT(got[1].n_ids, got[0].n_ids);
+        CHECK(memcmp(got[1].ids, got[0].ids, sizeof got[0].ids) == 0);
+    }
+}
+
+/* A stream that goes on here: of what is known only the prompt's part is the client's `cached`. */
+static void known_beginning_of_a_resumed_answer(void)
+{
+    struct bench t;
+    struct client c = {0};
+    int32_t said[100];
+    for (int i = 0; i < 100; i++)
+        said[i] = BYTE('a' + i % 26);
+    engine_init(&t.en);
+    t.en.known = 192;
+    bench_init(&t, &(struct bench_options){.max_seqs = 2});
+    struct ask a = {.n_prompt = 100, .max_tokens = 110, .resume = said, .n_resume = 100};
+    CHECK_INT(submit(&t, &c, &a), RC_OK);
+    CHECK(pump(&t, client_done, &c));
+    CHECK_INT(c.usage.prompt, 100);
+    CHECK_INT(c.usage.cached, 100);
+    CHECK_INT(c.usage.completion, 110);
+    bench_fini(&t);
+}
 
 #define COMPANY 12
 
@@ -803,6 +899,8 @@ static void refuses_impossible_steps(void)
 
 int main(void)
 {
+    TEST(known_beginnings);
+    TEST(known_beginning_of_a_resumed_answer);
     TEST(company_changes_nothing);
     TEST(usage_is_exact);
     TEST(decode_never_starves);

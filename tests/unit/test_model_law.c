@@ -1,6 +1,6 @@
 /* Proves the numerics law from end to end: the logits after a token depend on the ids before it and nothing else, bit
  * for bit: not on how the prompt was cut into steps, not on which other sequences share a step, not on the number of
- * threads, not on which pages hold the keys, not on whether an id was decoded or came back as part of a prompt. Runs on
+ * threads, not on which pages hold the keys or who computed them, not on whether an id was decoded or came back as part of a prompt. Runs on
  * small models of random weights, dense and DeepSeek, in both precisions and in quantised types, and on the trained one.
  * Also: what engine_step() refuses, that pages come back, and what makes a numerics class.
  * links: spw_engine_model */
@@ -58,8 +58,12 @@ static struct engine *new_engine(int threads, int32_t max_seqs)
 {
     struct engine *en = NULL;
     struct error e = {0};
-    struct engine_options o = {
-        .threads = threads, .precision = precision, .n_ctx = 128, .max_seqs = max_seqs, .max_batch_tokens = 256};
+    struct engine_options o = {.threads = threads,
+                               .precision = precision,
+                               .n_ctx = 128,
+                               .max_seqs = max_seqs,
+                               .max_batch_tokens = 256,
+                               .kept_pages = -1};
     if (engine_new(&en, model, &o, &e) != RC_OK)
         fprintf(stderr, "%s\n", e.message);
     SPW_ASSERT(en);
@@ -175,6 +179,25 @@ static void run_handed_over(int threads, const float *want)
     }
 }
 
+/* A sequence that takes over the pages of one that has computed the same, or whose page is put in another's place. */
+static void run_reused(int threads, const float *want)
+{
+    const struct prefix_salt salt = {{1}};
+    struct engine *en = new_engine(threads, 3);
+    struct seq *first = seq_new(en), *same_time = seq_new(en), *later = seq_new(en);
+    struct step_slice both[2] = {{.seq = first, .ids = ids, .n = 70}, {.seq = same_time, .ids = ids, .n = 66}};
+    step(en, both, 2);
+    seq_share(first, &salt, ids);
+    seq_share(same_time, &salt, ids);
+    CHECK_INT(seq_attach(later, &salt, ids, N_TOK), K_PAGE_TOKENS);
+    struct step_slice sl[2] = {{.seq = same_time, .ids = ids + 66, .n = N_TOK - 66, .all_logits = true},
+                               {.seq = later, .ids = ids + 64, .n = N_TOK - 64, .all_logits = true}};
+    step(en, sl, 2);
+    CHECK(memcmp(sl[0].logits, want + 66 * n_vocab, (N_TOK - 66) * n_vocab * sizeof(float)) == 0);
+    CHECK(memcmp(sl[1].logits, want + 64 * n_vocab, (N_TOK - 64) * n_vocab * sizeof(float)) == 0);
+    engine_free(en);
+}
+
 static void law(void)
 {
     static const struct {
@@ -193,6 +216,7 @@ static void law(void)
         run_batch(8, 0, threads, want);
         run_batch(8, 6, threads, want);
         run_handed_over(threads, want);
+        run_reused(threads, want);
     }
     run_rewound(want);
     bool finite = true, varied = false;
