@@ -338,7 +338,7 @@ def usage_is_exact(args):
         for n in [1, 7, 64, 65, 130]:
             u = s.complete([5] * n, max_tokens=n + 3, ignore_eos=True).usage()
             same((u["prompt_tokens"], u["completion_tokens"], u["total_tokens"]), (n, n + 3, 2 * n + 3))
-            same(u["prompt_tokens_details"], {"cached_tokens": 0})
+            same(u["prompt_tokens_details"], {"cached_tokens": 64 if n > 64 else 0})  # of the one before
         a = s.complete(logprobs=0, temperature=0, max_tokens=30)
         same(len(a.json()["choices"][0]["logprobs"]["tokens"]), a.usage()["completion_tokens"])
         # To the end of the context: the prompt and the answer fill it exactly.
@@ -347,6 +347,39 @@ def usage_is_exact(args):
         prompt = s.metric("vllm:prompt_tokens_total")
         generated = s.metric("vllm:generation_tokens_total")
         assert prompt > 267 and generated == 4 + 10 + 67 + 68 + 133 + 30 + u["completion_tokens"], (prompt, generated)
+
+
+def known_beginnings(args):
+    """What a prompt shares with an earlier one is not computed again, and the answer is the same; it can be switched off,
+    it is bounded, and what was kept is given up when there is work that needs the room."""
+    prompt = [3 + i * 7 % 250 for i in range(200)]
+    ask = {"max_tokens": 20, "temperature": 1, "seed": 7, "ignore_eos": True}
+    with Server(args, "--ctx-size", "256", "--max-batch", "4") as s, \
+            Server(args, "--ctx-size", "256", "--max-batch", "4", "--prefix-cache", "0") as plain:
+        def cached(server, ids, **fields):
+            a = server.complete(ids, **{**ask, **fields})
+            return a.usage()["prompt_tokens_details"]["cached_tokens"], a.json()["choices"][0]["text"]
+
+        first = cached(s, prompt)
+        same(first[0], 0)
+        same(cached(s, prompt), (192, first[1]))
+        same(cached(s, prompt[:130] + [9] * 60)[0], 128)
+        same(cached(s, prompt[1:])[0], 0)
+        for _ in range(2):
+            same(cached(plain, prompt), first)
+        # A stream counts them too, and says so in its usage.
+        chunks = s.complete(prompt, **ask, stream=True, stream_options={"include_usage": True}).chunks()
+        usage = next(c["usage"] for c in chunks if c.get("usage"))
+        same(usage["prompt_tokens_details"], {"cached_tokens": 192})
+        same(s.metric("vllm:prefix_cache_hits_total"), 192 + 128 + 192)
+        same(s.metric("vllm:prefix_cache_queries_total"), 3 * 200 + 190 + 199)
+        same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
+        # Half of the pool of 16 pages may be kept.
+        for i in range(12):
+            cached(s, [3 + i] * 200)
+        same(s.metric("spillway_engine_kv_pages", state="kept"), 8)
+        assert s.metric("spillway_engine_kv_pages_evicted_total") > 20
+        same(plain.metric("spillway_engine_kv_pages", state="kept"), 0)
 
 
 def stop_strings(args):
@@ -674,6 +707,6 @@ def trained_model(args):
 
 if __name__ == "__main__":
     main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
-                   reasoning_is_split, usage_is_exact, stop_strings, seeds, bias_penalties_and_end, logprobs,
+                   reasoning_is_split, usage_is_exact, known_beginnings, stop_strings, seeds, bias_penalties_and_end, logprobs,
                    company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
                    drain_deadline, metrics, idle, trained_model])

@@ -44,6 +44,11 @@ def card(s, headers=NODE):
 # ---- streams, as a scheduler reads them ----
 
 
+def uncached(usage):
+    """What does not depend on what the engine had computed before for others."""
+    return {k: v for k, v in usage.items() if k != "prompt_tokens_details"}
+
+
 class Stream:
     """What came out of one or more legs: the text by kind, the ids, the log probabilities, how it ended."""
 
@@ -60,7 +65,8 @@ class Stream:
             return
         c = json.loads(data)
         assert "error" not in c, c
-        self.usage = c.get("usage") or self.usage
+        if c.get("usage"):
+            self.usage = uncached(c["usage"])
         ids = c.get("spillway_ids", [])
         assert ids or "spillway_ids" not in c, "an empty list of ids"
         self.ids += ids
@@ -119,7 +125,7 @@ def cut_everywhere(one, two, path, body, sanitized=False):
         choice = whole_body["choices"][0]
         message = choice.get("message", choice)
         same({k: message.get(k) or "" for k in whole.text}, whole.text)
-        same((choice["finish_reason"], whole_body["usage"]), (whole.finish, whole.usage))
+        same((choice["finish_reason"], uncached(whole_body["usage"])), (whole.finish, whole.usage))
     assert "spillway_" not in json.dumps(whole_body)
     for k in range(0, len(events), 5 if sanitized else 1):
         first = Stream()
@@ -286,6 +292,20 @@ def seeds_of_the_scheduler(args):
         assert text(spillway_seed=1) != text(spillway_seed=2)
 
 
+def salts_keep_apart(args):
+    """Whoever sends another salt, or none, cannot find out what this one has asked."""
+    prompt = [3 + i * 7 % 250 for i in range(150)]
+    with node(args) as s:
+
+        def cached(**fields):
+            a = request(s.port, "POST", COMPLETION, {"prompt": prompt, "max_tokens": 1, **fields}, NODE)
+            return a.usage()["prompt_tokens_details"]["cached_tokens"]
+
+        same([cached(spillway_salt="a"), cached(spillway_salt="b"), cached(), cached(spillway_salt="")], [0, 0, 0, 0])
+        same([cached(spillway_salt="a"), cached(spillway_salt="b"), cached(), cached(spillway_salt="")], [128] * 4)
+        same(cached(spillway_salt="aa"), 0)
+
+
 # ---- who may ----
 
 
@@ -439,5 +459,5 @@ def drain_while_loading(args):
 
 if __name__ == "__main__":
     main(__doc__, [answers_continue, stops_continue, odd_bytes_and_thoughts_continue, three_legs, legs_in_company,
-                   ends_and_refusals, seeds_of_the_scheduler, node_key, numerics_class, drain, drain_cuts, drain_then_end,
+                   ends_and_refusals, seeds_of_the_scheduler, salts_keep_apart, node_key, numerics_class, drain, drain_cuts, drain_then_end,
                    drain_while_loading])
