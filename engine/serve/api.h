@@ -2,7 +2,7 @@
  * model: plain data in, plain data out, so that it can be fuzzed and tested alone.
  *
  * Reading is strict about what it knows (type and range of every parameter, named in the error) and silent about keys
- * it does not know, as OpenAI clients expect. What we cannot do (n > 1, tools, response_format, echo) is refused in
+ * it does not know, as OpenAI clients expect. What we cannot do (tools, response_format, echo) is refused in
  * words, never ignored. */
 #ifndef ENGINE_SERVE_API_H
 #define ENGINE_SERVE_API_H
@@ -19,6 +19,7 @@
 #define API_REQUEST_ARENA_BYTES ((size_t)64 << 20)
 #define API_RESUME_IDS_MAX      131072 /* ids of spillway_resume */
 #define API_SALT_BYTES_MAX      64
+#define API_CHOICES_MAX         128
 
 /* An OpenAI error object and the status it travels with. param and code may be empty: null in JSON. */
 struct api_error {
@@ -45,6 +46,7 @@ struct api_request {
     const int32_t *prompt_ids; /* ... or ids (arena) */
     int32_t n_prompt_ids;
     /* How. */
+    int n; /* answers to give, at most API_CHOICES_MAX; 1 where resumed */
     bool stream, include_usage;
     bool ignore_eos, thinking_off;
     bool logprobs;
@@ -79,6 +81,7 @@ struct api_answer {
     int64_t created; /* seconds since 1970 */
     bool include_usage, logprobs;
     int32_t n_top;
+    int index; /* of the choice that is written */
     const struct vocab *vocab;
     enum api_caller caller; /* the scheduler's chunks carry ids */
 };
@@ -96,8 +99,11 @@ size_t api_text_offset(const struct vocab *v, const int32_t *ids, int32_t n);
 /* The extra chunk with usage and no choices, and "[DONE]". */
 enum rc api_write_usage_chunk(struct strbuf *b, const struct api_answer *a, const struct batch_usage *u);
 enum rc api_write_done(struct strbuf *b);
-/* The whole body of an answer that is not streamed. out holds all of it. */
-enum rc api_write_body(struct strbuf *b, const struct api_answer *a, const struct batch_output *out);
+/* The whole body of an answer that is not streamed: its beginning, its choices in the order of a->index, its end. out
+ * holds all of a choice. */
+enum rc api_write_body_begin(struct strbuf *b, const struct api_answer *a);
+enum rc api_write_body_choice(struct strbuf *b, const struct api_answer *a, const struct batch_output *out);
+enum rc api_write_body_end(struct strbuf *b, const struct batch_usage *u);
 
 struct api_model_card {
     const char *id;

@@ -260,9 +260,9 @@ static void frame_close(struct writer *w, const struct api_answer *a, const stru
     put(w, a->include_usage ? ",\"usage\":null}\n\n" : "}\n\n");
 }
 
-static void put_delta(struct writer *w, const struct batch_output *out)
+static void put_delta(struct writer *w, const struct api_answer *a, const struct batch_output *out)
 {
-    put(w, "{\"index\":0,\"delta\":{");
+    put_format(w, "{\"index\":%d,\"delta\":{", a->index);
     if (out->reasoning.len) {
         put(w, "\"reasoning_content\":");
         put_string(w, out->reasoning.data, out->reasoning.len);
@@ -279,9 +279,9 @@ static void write_text_frame(struct writer *w, const struct api_answer *a, const
 {
     frame_open(w, a);
     if (a->kind == API_CHAT) {
-        put_delta(w, out);
+        put_delta(w, a, out);
     } else {
-        put(w, "{\"index\":0,\"text\":");
+        put_format(w, "{\"index\":%d,\"text\":", a->index);
         put_string(w, out->content.len ? out->content.data : "", out->content.len);
     }
     put(w, ",\"logprobs\":");
@@ -296,8 +296,10 @@ enum rc api_write_chunk(struct strbuf *b, const struct api_answer *a, const stru
     struct writer writer = {.b = b}, *w = &writer;
     if (place == API_CHUNK_FIRST && a->kind == API_CHAT) {
         frame_open(w, a);
-        put(w, "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
-               "\"finish_reason\":null");
+        put_format(w,
+                   "{\"index\":%d,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+                   "\"finish_reason\":null",
+                   a->index);
         frame_close(w, a, NULL);
     }
     bool last = out->finish == BATCH_STOP || out->finish == BATCH_LENGTH;
@@ -306,7 +308,7 @@ enum rc api_write_chunk(struct strbuf *b, const struct api_answer *a, const stru
         write_text_frame(w, a, out, text_offset);
     if (last) {
         frame_open(w, a);
-        put(w, a->kind == API_CHAT ? "{\"index\":0,\"delta\":{}" : "{\"index\":0,\"text\":\"\"");
+        put_format(w, a->kind == API_CHAT ? "{\"index\":%d,\"delta\":{}" : "{\"index\":%d,\"text\":\"\"", a->index);
         put(w, ",\"logprobs\":null,\"finish_reason\":");
         put(w, finish_name(out->finish));
         frame_close(w, a, text ? NULL : out);
@@ -331,12 +333,19 @@ enum rc api_write_done(struct strbuf *b)
     return writer.full ? RC_FULL : RC_OK;
 }
 
-enum rc api_write_body(struct strbuf *b, const struct api_answer *a, const struct batch_output *out)
+enum rc api_write_body_begin(struct strbuf *b, const struct api_answer *a)
+{
+    struct writer writer = {.b = b}, *w = &writer;
+    put_head(w, a, a->kind == API_CHAT ? "chat.completion" : "text_completion");
+    put(w, ",\"choices\":[");
+    return writer.full ? RC_FULL : RC_OK;
+}
+
+enum rc api_write_body_choice(struct strbuf *b, const struct api_answer *a, const struct batch_output *out)
 {
     struct writer writer = {.b = b}, *w = &writer;
     size_t text_offset = 0;
-    put_head(w, a, a->kind == API_CHAT ? "chat.completion" : "text_completion");
-    put(w, ",\"choices\":[{\"index\":0,");
+    put_format(w, a->index ? ",{\"index\":%d," : "{\"index\":%d,", a->index);
     if (a->kind == API_CHAT) {
         put(w, "\"message\":{\"role\":\"assistant\",");
         if (out->reasoning.len) {
@@ -355,8 +364,15 @@ enum rc api_write_body(struct strbuf *b, const struct api_answer *a, const struc
     put_logprobs(w, a, out, &text_offset);
     put(w, ",\"finish_reason\":");
     put(w, finish_name(out->finish));
-    put(w, "}],\"usage\":");
-    put_usage(w, &out->usage);
+    put(w, "}");
+    return writer.full ? RC_FULL : RC_OK;
+}
+
+enum rc api_write_body_end(struct strbuf *b, const struct batch_usage *u)
+{
+    struct writer writer = {.b = b}, *w = &writer;
+    put(w, "],\"usage\":");
+    put_usage(w, u);
     put(w, "}");
     return writer.full ? RC_FULL : RC_OK;
 }

@@ -56,6 +56,7 @@ struct row {
 };
 #define REQUEST(field) offsetof(struct api_request, field)
 static const struct row rows[] = {
+    {"n", BOTH, ROW_INT, REQUEST(n), 1, API_CHOICES_MAX},
     {"stream", BOTH, ROW_BOOL, REQUEST(stream), 0, 0},
     {"max_tokens", BOTH, ROW_INT, REQUEST(max_tokens), 1, INT32_MAX},
     {"max_completion_tokens", CHAT, ROW_INT, REQUEST(max_tokens), 1, INT32_MAX}, /* after max_tokens: it wins */
@@ -72,7 +73,7 @@ static const struct row rows[] = {
     {"top_logprobs", CHAT, ROW_INT, REQUEST(sampling.n_top), 0, SAMPLER_TOP_MAX},
     {"logprobs", COMPLETION, ROW_INT, REQUEST(sampling.n_top), 0, API_COMPLETION_TOP_MAX},
 };
-_Static_assert(sizeof(int) == sizeof(int32_t), "n_top is read as an int32_t");
+_Static_assert(sizeof(int) == sizeof(int32_t), "n and n_top are read as int32_t");
 
 static bool read_row(const cJSON *root, const struct row *row, struct api_request *r, struct api_error *e)
 {
@@ -115,6 +116,8 @@ static bool check_numbers(const cJSON *root, struct api_request *r, struct api_e
     } else if (s->n_top > 0 && !r->logprobs) {
         return bad(e, "top_logprobs", "top_logprobs needs logprobs: true");
     }
+    if (r->resumed && r->n != 1)
+        return bad(e, "n", "n must be 1 where an answer is resumed");
     if (r->max_tokens && s->min_tokens > r->max_tokens)
         return bad(e, "min_tokens", "min_tokens must not be above max_tokens");
     return true;
@@ -135,16 +138,13 @@ static bool refuse_unsupported(const cJSON *root, struct api_request *r, struct 
         if (!is_off(cJSON_GetObjectItemCaseSensitive(root, keys[i])))
             return api_fail(e, 400, keys[i], "unsupported_parameter",
                             "%s is not supported by this engine; leave it out", keys[i]);
-    static const char *const ones[] = {"n", "best_of"};
-    for (size_t i = 0; i < sizeof ones / sizeof *ones; i++) {
-        int64_t n = 1;
-        struct error err = {0};
-        if (json_get_int(root, ones[i], 1, 128, &n, NULL, &err))
-            return bad(e, ones[i], err.message);
-        if (n != 1)
-            return api_fail(e, 400, ones[i], "unsupported_parameter",
-                            "%s must be 1: this engine gives one answer per request", ones[i]);
-    }
+    int64_t best_of = r->n;
+    struct error err = {0};
+    if (json_get_int(root, "best_of", 1, API_CHOICES_MAX, &best_of, NULL, &err))
+        return bad(e, "best_of", err.message);
+    if (best_of != r->n)
+        return api_fail(e, 400, "best_of", "unsupported_parameter",
+                        "best_of must be equal to n: this engine gives every answer that it computes");
     const cJSON *format = cJSON_GetObjectItemCaseSensitive(root, "response_format");
     if (!is_off(format)) {
         const cJSON *type = cJSON_GetObjectItemCaseSensitive(format, "type");
@@ -154,7 +154,6 @@ static bool refuse_unsupported(const cJSON *root, struct api_request *r, struct 
             return api_fail(e, 400, "response_format", "unsupported_parameter",
                             "response_format: only {\"type\": \"text\"} is supported by this engine");
     }
-    (void)r;
     return true;
 }
 
@@ -389,7 +388,7 @@ static bool read_messages(const cJSON *root, struct api_request *r, struct api_e
 bool api_request_read(const cJSON *root, enum api_kind kind, const struct api_limits *limits, struct arena *arena,
                       struct api_request *r, struct api_error *e)
 {
-    *r = (struct api_request){.kind = kind};
+    *r = (struct api_request){.kind = kind, .n = 1};
     sampler_params_init(&r->sampling);
     if (!cJSON_IsObject(root))
         return bad(e, NULL, "the request body must be a JSON object");

@@ -18,7 +18,7 @@ struct batch_job {
     int32_t n_prompt; /* of them */
     struct prefix_salt salt;
     int32_t max_tokens;
-    bool want_samples;
+    bool want_samples, sibling;
     struct sampler *sampler;
     struct answer *answer;
     /* Loop thread. */
@@ -109,6 +109,7 @@ struct batch_job *batch_job_new(const struct batch_job_options *o)
     j->sampler = o->sampler;
     j->answer = o->answer;
     j->want_samples = o->want_samples;
+    j->sibling = o->sibling;
     j->on_output = o->on_output;
     j->arg = o->arg;
     output_init(&j->out);
@@ -623,7 +624,7 @@ enum rc batcher_submit(struct batcher *b, struct batch_job *j, struct error *e)
     pthread_mutex_lock(&b->lock);
     /* Free slots count as room: the engine thread may not have had its turn yet. */
     int32_t free_slots = b->o.max_seqs - b->stats.running;
-    bool full = b->stats.waiting >= b->o.waiting_max + free_slots;
+    bool full = !j->sibling && b->stats.waiting >= b->o.waiting_max + free_slots;
     if (full) {
         b->stats.refused++;
     } else {

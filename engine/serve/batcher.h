@@ -87,6 +87,7 @@ struct batch_job_options {
     struct sampler *sampler; /* moves; fresh: the job feeds it the prompt */
     struct answer *answer;   /* moves; open */
     bool want_samples;
+    bool sibling;               /* of a job that runs: the waiting room has let them in together, it is never full */
     batch_output_fn *on_output; /* loop thread; after a call with finish != BATCH_RUNNING the job is gone */
     void *arg;
 };

@@ -1,269 +1,63 @@
-/* One completion request from its bytes to its answer.
- *
- *     start --worker: parse, template, tokenise--> prepared --submit--> running --output*--> ended
- *        \                    \--error reply--------> ended               |
- *         \--client gone: the worker's done() frees it                    \--client gone: cancel, freed
- *
- * A call belongs to the loop thread, except while its task is with the worker; then only `x` (NULL: the client is gone)
- * may be touched here. */
+#include "engine/serve/call.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-#include "base/sha256.h"
-#include "engine/serve/server_internal.h"
+#define PENDING_HIGH ((size_t)256 << 10) /* bytes a slow reader may be behind before its sequences pause */
+#define PENDING_LOW  ((size_t)64 << 10)
 
-#define CALL_MAGIC        0x63616c6cu
-#define PROMPT_BYTES_MAX  ((size_t)96 << 20) /* a rendered chat; bodies are at most 32 MiB */
-#define PROMPT_TOKENS_MAX ((size_t)1 << 24)
-#define PENDING_HIGH      ((size_t)256 << 10) /* bytes a slow reader may be behind before its sequence pauses */
-#define PENDING_LOW       ((size_t)64 << 10)
-
-struct call {
-    unsigned magic;
-    struct call *next, **link; /* in the server's list; *link is this */
-    struct worker_task task;
-    struct server *s;
-    struct http_exchange *x; /* NULL: the client is gone */
-    struct mono start;       /* the request's first byte */
-    char id[40];
-    struct api_answer answer; /* what its objects share */
-    /* In, for the worker. */
-    char *body; /* owned */
-    size_t body_len;
-    /* Out of the worker. */
-    bool prepared; /* else error */
-    struct api_error error;
-    bool stream;
-    bool resumed;
-    enum batch_finish ended;              /* what a resumed answer had come to already; BATCH_RUNNING: it goes on */
-    struct batch_job_options job_options; /* ids, sampler and answer owned until the job is made */
-    /* Running. */
-    struct batch_job *job;  /* the batcher's; NULL before and after */
-    struct event *queue_ev; /* the end of its patience while it waits for a slot, or NULL */
-    bool begun;             /* the head of the answer is out */
-    size_t text_offset;
-    struct batch_output whole; /* of an answer that is not streamed */
-};
-
-static struct call *call_of(struct worker_task *t)
+struct call *call_of(struct worker_task *t)
 {
     struct call *c = (struct call *)((char *)t - offsetof(struct call, task));
     SPW_ASSERT(c->magic == CALL_MAGIC);
     return c;
 }
 
+static void choice_fini(struct choice *ch)
+{
+    SPW_ASSERT(!ch->job);
+    free(ch->job_options.ids);
+    sampler_free(ch->job_options.sampler);
+    answer_free(ch->job_options.answer);
+    strbuf_fini(&ch->whole.content);
+    strbuf_fini(&ch->whole.reasoning);
+    free(ch->whole.ids);
+    free(ch->whole.samples);
+}
+
 static void call_free(struct call *c)
 {
-    SPW_ASSERT(c->magic == CALL_MAGIC && !c->job);
+    SPW_ASSERT(c->magic == CALL_MAGIC);
     if (c->queue_ev)
         event_free(c->queue_ev);
     *c->link = c->next;
     if (c->next)
         c->next->link = c->link;
+    for (int i = 0; i < c->n; i++)
+        choice_fini(&c->choices[i]);
     c->magic = 0;
+    free(c->choices);
     free(c->body);
-    free(c->job_options.ids);
-    sampler_free(c->job_options.sampler);
-    answer_free(c->job_options.answer);
-    strbuf_fini(&c->whole.content);
-    strbuf_fini(&c->whole.reasoning);
-    free(c->whole.ids);
-    free(c->whole.samples);
     free(c);
 }
 
-/* Worker thread: from bytes to ids. */
-
-static bool fail_rc(struct api_error *out, const char *param, const struct error *e)
+/* No further output of any choice. */
+static void cancel_jobs(struct call *c)
 {
-    return api_fail(out, e->code == RC_INTERNAL ? 500 : 400, param, NULL, "%s", e->message);
-}
-
-static enum rc render(const struct serve_model *m, const struct api_request *r, const struct chat_options *o,
-                      struct tokens *ids, struct error *e)
-{
-    struct chat_messages messages;
-    struct chat_prompt prompt;
-    enum rc rc = chat_messages_parse(r->messages, &messages, e);
-    if (rc)
-        return rc;
-    chat_prompt_init(&prompt, PROMPT_BYTES_MAX);
-    rc = chat_template_render(m->chat, &messages, o, &prompt, e);
-    if (!rc)
-        rc = tokenize_segments(m->vocab, prompt.text.data, prompt.text.len, prompt.segments, prompt.n_segments,
-                               TOKENIZE_ADD_SPECIAL, ids, e);
-    chat_prompt_fini(&prompt);
-    chat_messages_fini(&messages);
-    return rc;
-}
-
-/* The prompt's ids, and how the reasoning parser has to start. */
-static bool make_ids(const struct serve_model *m, const struct api_request *r, struct tokens *ids,
-                     enum reasoning_start *reasoning, struct api_error *error)
-{
-    struct error e = {0};
-    enum rc rc = RC_OK;
-    *reasoning = REASONING_OFF;
-    if (r->kind == API_CHAT) {
-        struct chat_options o = {.thinking_off = r->thinking_off};
-        if (!m->chat)
-            return api_fail(error, 400, NULL, "no_chat_template", "%s", m->chat_missing);
-        if (vocab_bos(m->vocab) >= 0)
-            o.bos = vocab_token_text(m->vocab, vocab_bos(m->vocab));
-        rc = render(m, r, &o, ids, &e);
-        if (chat_template_reasons(m->chat))
-            *reasoning = chat_template_starts_in_reasoning(m->chat, &o) ? REASONING_INSIDE : REASONING_OUTSIDE;
-    } else if (r->prompt) {
-        rc = tokenize(m->vocab, r->prompt, strlen(r->prompt), TOKENIZE_ADD_SPECIAL, ids, &e);
-    } else {
-        for (int32_t i = 0; i < r->n_prompt_ids && !rc; i++)
-            rc = tokens_push(ids, r->prompt_ids[i]);
+    for (int i = 0; i < c->n; i++) {
+        if (c->choices[i].job)
+            batcher_cancel(c->s->batcher, c->choices[i].job);
+        c->choices[i].job = NULL;
     }
-    const char *param = r->kind == API_CHAT ? "messages" : "prompt";
-    if (rc == RC_FULL)
-        return api_fail(error, 400, param, "context_length_exceeded", "the prompt is far too long: %s", e.message);
-    if (rc)
-        return fail_rc(error, param, &e);
-    if (ids->n == 0)
-        return api_fail(error, 400, param, NULL, "%s is empty, and this vocabulary has no token to begin with", param);
-    if (ids->n >= (size_t)m->n_ctx)
-        return api_fail(error, 400, param, "context_length_exceeded",
-                        "the prompt has %zu tokens; this model's context holds %d, of which at least one is for the "
-                        "answer",
-                        ids->n, (int)m->n_ctx);
-    return true;
 }
 
-static uint64_t random_u64(void)
+static bool has_jobs(const struct call *c)
 {
-    uint64_t v = 0;
-    while (getrandom(&v, sizeof v, 0) != (ssize_t)sizeof v)
-        ; /* interrupted before the pool is ready, early in the machine's life */
-    return v;
-}
-
-static bool make_sampler(struct call *c, struct api_request *r)
-{
-    struct server *s = c->s;
-    struct error e = {0};
-    if (!r->has_seed)
-        r->sampling.seed = random_u64();
-    if (!r->ignore_eos) {
-        r->sampling.end_ids = s->end_ids;
-        r->sampling.n_end_ids = s->n_end_ids;
-    }
-    if (sampler_new(&r->sampling, s->model.n_vocab, &c->job_options.sampler, &e))
-        return fail_rc(&c->error, NULL, &e);
-    return true;
-}
-
-static bool make_answer(struct call *c, const struct api_request *r, enum reasoning_start reasoning)
-{
-    struct error e = {0};
-    const struct answer_options o = {
-        .vocab = c->s->model.vocab,
-        .stop = r->stop,
-        .n_stop = r->n_stop,
-        .end_ids = c->s->end_ids,
-        .n_end_ids = c->s->n_end_ids,
-        .ignore_end = r->ignore_eos,
-        .reasoning = reasoning,
-    };
-    if (answer_new(&o, &c->job_options.answer, &e))
-        return fail_rc(&c->error, "stop", &e);
-    return true;
-}
-
-/* Half of SHA-256 keeps salts apart, whatever clients make of them; without one it is the salt of those without one. */
-static void set_salt(struct prefix_salt *salt, const char *text)
-{
-    uint8_t digest[SHA256_BYTES];
-    if (!text)
-        return;
-    sha256(text, strlen(text), digest);
-    memcpy(salt->bytes, digest, sizeof salt->bytes);
-}
-
-/* Take the answer through the ids it has, without their text. Whatever it held back after them it holds back again. */
-static bool replay(struct call *c, const struct api_request *r, struct tokens *ids)
-{
-    struct answer *a = c->job_options.answer;
-    struct error e = {0};
-    if (r->n_resume_ids > c->s->model.n_ctx - (int32_t)ids->n)
-        return api_fail(&c->error, 400, "spillway_resume", "context_length_exceeded",
-                        "the prompt has %zu tokens and the answer so far %d; this model's context holds %d", ids->n,
-                        (int)r->n_resume_ids, (int)c->s->model.n_ctx);
-    for (int32_t i = 0; i < r->n_resume_ids; i++) {
-        if (c->ended != BATCH_RUNNING)
-            return api_fail(&c->error, 400, "spillway_resume", NULL, "spillway_resume: the answer ends before ids[%d]",
-                            (int)i);
-        enum rc rc = tokens_push(ids, r->resume_ids[i]);
-        if (!rc)
-            rc = answer_push(a, r->resume_ids[i], &e);
-        if (rc)
-            return fail_rc(&c->error, "spillway_resume", &e);
-        if (a->state == ANSWER_ENDED)
-            c->ended = BATCH_STOP;
-        else if (a->n_tokens >= c->job_options.max_tokens)
-            c->ended = BATCH_LENGTH; /* what was held back went out with this id */
-        strbuf_clear(&a->content);
-        strbuf_clear(&a->reasoning);
-    }
-    c->resumed = r->resumed;
-    c->job_options.n_resumed = r->n_resume_ids;
-    c->text_offset = api_text_offset(c->s->model.vocab, r->resume_ids, r->n_resume_ids);
-    return true;
-}
-
-static bool prepare_request(struct call *c, struct api_request *r)
-{
-    const struct serve_model *m = &c->s->model;
-    enum reasoning_start reasoning;
-    struct tokens ids;
-    if (r->model && strcmp(r->model, c->s->o.model_id) != 0)
-        return api_fail(&c->error, 404, "model", "model_not_found",
-                        "the model '%.100s' does not exist; this engine serves '%.200s'", r->model, c->s->o.model_id);
-    tokens_init(&ids, PROMPT_TOKENS_MAX);
-    bool ok = make_ids(m, r, &ids, &reasoning, &c->error) && make_sampler(c, r) && make_answer(c, r, reasoning);
-    if (ok) {
-        int32_t room = m->n_ctx - (int32_t)ids.n;
-        c->job_options.max_tokens = r->max_tokens && r->max_tokens < room ? r->max_tokens : room;
-        ok = replay(c, r, &ids);
-    }
-    if (!ok) {
-        tokens_fini(&ids);
-        return false;
-    }
-    c->job_options.ids = ids.ids;
-    c->job_options.n_ids = (int32_t)ids.n;
-    c->job_options.want_samples = r->logprobs;
-    set_salt(&c->job_options.salt, r->salt);
-    c->stream = r->stream;
-    c->answer.include_usage = r->include_usage;
-    c->answer.logprobs = r->logprobs;
-    c->answer.n_top = r->sampling.n_top;
-    return true;
-}
-
-static void prepare_run(struct worker_task *t)
-{
-    struct call *c = call_of(t);
-    struct error e = {0};
-    cJSON *root = NULL;
-    struct arena *arena = arena_new(API_REQUEST_ARENA_BYTES);
-    struct api_request r;
-    const struct api_limits limits = {
-        .n_vocab = vocab_size(c->s->model.vocab), .n_ctx = c->s->model.n_ctx, .caller = c->answer.caller};
-    if (json_parse(c->body, c->body_len, JSON_DEPTH_MAX, &root, &e))
-        api_fail(&c->error, 400, NULL, "invalid_json", "the request body is not valid JSON: %s", e.message);
-    else
-        c->prepared = api_request_read(root, c->answer.kind, &limits, arena, &r, &c->error) && prepare_request(c, &r);
-    cJSON_Delete(root);
-    arena_free(arena);
-    free(c->body); /* not needed any more, and it may be large */
-    c->body = NULL;
+    for (int i = 0; i < c->n; i++)
+        if (c->choices[i].job)
+            return true;
+    return false;
 }
 
 /* Loop thread: the answer. */
@@ -296,21 +90,26 @@ static void call_end(struct call *c)
     call_free(c);
 }
 
-static void resume_cb(struct http_exchange *x, void *state)
+static void set_flow(struct call *c, enum batch_flow flow)
 {
-    struct call *c = state;
-    (void)x;
-    if (c->job)
-        batcher_set_flow(c->s->batcher, c->job, BATCH_FLOW);
+    for (int i = 0; i < c->n; i++)
+        if (c->choices[i].job)
+            batcher_set_flow(c->s->batcher, c->choices[i].job, flow);
 }
 
-/* A reader that falls behind stops its sequence, not the memory. One that never catches up runs into the HTTP server's
+static void resume_cb(struct http_exchange *x, void *state)
+{
+    (void)x;
+    set_flow(state, BATCH_FLOW);
+}
+
+/* A reader that falls behind stops its sequences, not the memory. One that never catches up runs into the HTTP server's
  * write deadline, which ends the call. */
 static void heed_backpressure(struct call *c)
 {
     if (http_reply_pending(c->x) <= PENDING_HIGH)
         return;
-    batcher_set_flow(c->s->batcher, c->job, BATCH_PAUSE);
+    set_flow(c, BATCH_PAUSE);
     http_reply_on_drain(c->x, PENDING_LOW, resume_cb);
 }
 
@@ -332,16 +131,32 @@ static void fail_answer(struct call *c, const char *message)
     http_reply_end(c->x); /* without [DONE]: the client sees that it is incomplete */
 }
 
-static enum rc stream_output(struct call *c, const struct batch_output *out)
+/* What all choices together have used: the prompt once. */
+static struct batch_usage total_usage(const struct call *c)
 {
+    struct batch_usage all = c->choices[0].whole.usage;
+    for (int i = 1; i < c->n; i++) {
+        all.completion += c->choices[i].whole.usage.completion;
+        all.reasoning += c->choices[i].whole.usage.reasoning;
+    }
+    return all;
+}
+
+static enum rc stream_output(struct choice *ch, const struct batch_output *out)
+{
+    struct call *c = ch->call;
     struct strbuf *b = &c->s->scratch;
-    enum api_chunk_place place = c->begun || c->resumed ? API_CHUNK_LATER : API_CHUNK_FIRST;
+    enum api_chunk_place place = ch->begun || c->resumed ? API_CHUNK_LATER : API_CHUNK_FIRST;
     if (!c->begun)
         begin_stream(c);
-    bool last = out->finish != BATCH_RUNNING;
-    enum rc rc = api_write_chunk(b, &c->answer, out, place, &c->text_offset);
-    if (!rc && last && c->answer.include_usage)
-        rc = api_write_usage_chunk(b, &c->answer, &out->usage);
+    ch->begun = true;
+    c->answer.index = ch->index;
+    bool last = c->n_ended == c->n;
+    enum rc rc = api_write_chunk(b, &c->answer, out, place, &ch->text_offset);
+    if (!rc && last && c->answer.include_usage) {
+        struct batch_usage usage = total_usage(c);
+        rc = api_write_usage_chunk(b, &c->answer, &usage);
+    }
     if (!rc && last)
         rc = api_write_done(b);
     if (rc)
@@ -369,7 +184,6 @@ static enum rc whole_add(struct batch_output *w, const struct batch_output *out)
         w->n_ids = (int32_t)n;
     }
     w->finish = out->finish;
-    w->usage = out->usage;
     return rc;
 }
 
@@ -377,7 +191,14 @@ static enum rc send_body(struct call *c)
 {
     struct strbuf *b = &c->s->scratch;
     const struct http_header h[] = {{"content-type", "application/json"}, {"x-request-id", c->id}};
-    enum rc rc = api_write_body(b, &c->answer, &c->whole);
+    struct batch_usage usage = total_usage(c);
+    enum rc rc = api_write_body_begin(b, &c->answer);
+    for (int i = 0; i < c->n && !rc; i++) {
+        c->answer.index = i;
+        rc = api_write_body_choice(b, &c->answer, &c->choices[i].whole);
+    }
+    if (!rc)
+        rc = api_write_body_end(b, &usage);
     if (rc)
         return rc;
     c->s->counters.responses[2]++;
@@ -386,52 +207,91 @@ static enum rc send_body(struct call *c)
     return RC_OK;
 }
 
-static enum rc gather_output(struct call *c, const struct batch_output *out)
+static enum rc gather_output(struct choice *ch, const struct batch_output *out)
 {
-    enum rc rc = whole_add(&c->whole, out);
-    return rc || out->finish == BATCH_RUNNING ? rc : send_body(c);
+    enum rc rc = whole_add(&ch->whole, out);
+    return rc || ch->call->n_ended < ch->call->n ? rc : send_body(ch->call);
 }
 
-static void account(struct call *c, const struct batch_output *out)
+static void account(struct call *c)
 {
     struct serve_counters *k = &c->s->counters;
-    int64_t e2e = mono_since(c->s->o.clock, c->start),
-            ttft = out->first_token.ns ? out->first_token.ns - c->start.ns : 0;
+    const struct batch_usage usage = total_usage(c);
+    int64_t e2e = mono_since(c->s->o.clock, c->start), ttft = c->first_token.ns ? c->first_token.ns - c->start.ns : 0;
     histogram_observe(&k->e2e, (double)e2e / NS_PER_S);
-    if (out->first_token.ns)
+    if (c->first_token.ns)
         histogram_observe(&k->ttft, (double)ttft / NS_PER_S);
-    histogram_observe(&k->prompt_tokens, out->usage.prompt);
-    histogram_observe(&k->generation_tokens, out->usage.completion);
-    log_debug(c->s->o.log, "serve", "request done", LOG_S("id", c->id), LOG_I("prompt_tokens", out->usage.prompt),
-              LOG_I("completion_tokens", out->usage.completion), LOG_I("ttft_us", ttft / NS_PER_US),
+    histogram_observe(&k->prompt_tokens, usage.prompt);
+    histogram_observe(&k->generation_tokens, usage.completion);
+    log_debug(c->s->o.log, "serve", "request done", LOG_S("id", c->id), LOG_I("prompt_tokens", usage.prompt),
+              LOG_I("completion_tokens", usage.completion), LOG_I("ttft_us", ttft / NS_PER_US),
               LOG_I("total_us", e2e / NS_PER_US));
+}
+
+static void on_output(struct batch_job *job, const struct batch_output *out, void *arg);
+
+static enum rc submit(struct choice *ch, struct error *e)
+{
+    ch->job_options.on_output = on_output;
+    ch->job_options.arg = ch;
+    struct batch_job *job = batch_job_new(&ch->job_options);
+    ch->job_options.ids = NULL;
+    ch->job_options.sampler = NULL;
+    ch->job_options.answer = NULL;
+    enum rc rc = batcher_submit(ch->call->s->batcher, job, e);
+    if (rc)
+        batch_job_free(job);
+    else
+        ch->job = job;
+    return rc;
+}
+
+/* The first choice has its first token: its prompt is known now. */
+static void submit_siblings(struct call *c)
+{
+    struct error e = {0};
+    c->siblings = true;
+    for (int i = 1; i < c->n; i++) {
+        enum rc rc = submit(&c->choices[i], &e);
+        SPW_ASSERT(rc == RC_OK); /* they are let in with the first */
+    }
+}
+
+static enum rc take_output(struct choice *ch, const struct batch_output *out)
+{
+    struct call *c = ch->call;
+    ch->whole.usage = out->usage;
+    if (out->finish != BATCH_RUNNING) {
+        ch->job = NULL; /* the batcher frees it after this call */
+        c->n_ended++;
+    }
+    if (!c->first_token.ns)
+        c->first_token = out->first_token;
+    if (!c->siblings)
+        submit_siblings(c);
+    return c->stream ? stream_output(ch, out) : gather_output(ch, out);
 }
 
 static void on_output(struct batch_job *job, const struct batch_output *out, void *arg)
 {
-    struct call *c = arg;
+    struct choice *ch = arg;
+    struct call *c = ch->call;
+    const char *failed = NULL;
     (void)job;
     SPW_ASSERT(c->magic == CALL_MAGIC && c->x);
-    bool last = out->finish != BATCH_RUNNING;
-    if (last) {
-        c->job = NULL; /* the batcher frees it after this call */
-        account(c, out);
+    if (out->finish == BATCH_FAILED) {
+        ch->job = NULL;
+        failed = out->error.message;
+    } else if (take_output(ch, out)) {
+        failed = "the answer is larger than this server can hold";
     }
-    enum rc rc = RC_OK;
-    if (out->finish == BATCH_FAILED)
-        fail_answer(c, out->error.message);
-    else if (c->stream)
-        rc = stream_output(c, out);
-    else
-        rc = gather_output(c, out);
-    if (rc) {
-        if (c->job)
-            batcher_cancel(c->s->batcher, c->job);
-        c->job = NULL;
-        fail_answer(c, "the answer is larger than this server can hold");
-    }
-    if (last || rc)
-        call_end(c);
+    if (!failed && c->n_ended < c->n)
+        return;
+    account(c);
+    cancel_jobs(c);
+    if (failed)
+        fail_answer(c, failed);
+    call_end(c);
 }
 
 /* Loop thread: the beginning. */
@@ -444,10 +304,9 @@ static void on_abort(struct http_exchange *x, void *state)
     c->x = NULL;
     c->s->counters.aborted++;
     log_debug(c->s->o.log, "serve", "client went away", LOG_S("id", c->id));
-    if (!c->job)
+    if (!has_jobs(c))
         return; /* with the worker, which gives it back to prepare_done() */
-    batcher_cancel(c->s->batcher, c->job);
-    c->job = NULL;
+    cancel_jobs(c);
     call_free(c);
 }
 
@@ -461,13 +320,14 @@ static void reply_and_end(struct call *c)
 static void queue_deadline_cb(evutil_socket_t fd, short what, void *arg)
 {
     struct call *c = arg;
+    struct choice *first = &c->choices[0];
     (void)fd;
     (void)what;
     SPW_ASSERT(c->magic == CALL_MAGIC);
-    if (!c->job || !batcher_withdraw(c->s->batcher, c->job))
+    if (!first->job || !batcher_withdraw(c->s->batcher, first->job))
         return;
-    batch_job_free(c->job);
-    c->job = NULL;
+    batch_job_free(first->job);
+    first->job = NULL;
     api_fail(&c->error, 503, NULL, "queue_timeout", "no slot was free for %lld seconds; try again shortly",
              (long long)c->s->o.queue_ms / 1000);
     reply_and_end(c);
@@ -487,15 +347,17 @@ static void arm_queue_deadline(struct call *c)
 /* Nothing is left to compute of a resumed answer: the client lacks only its end. */
 static void answer_ended(struct call *c)
 {
-    const struct answer *a = c->job_options.answer;
-    struct batch_output out = {.finish = c->ended};
-    out.usage = (struct batch_usage){
-        .prompt = c->job_options.n_ids - c->job_options.n_resumed,
+    struct choice *ch = &c->choices[0];
+    const struct answer *a = ch->job_options.answer;
+    struct batch_output out = {.finish = c->over};
+    ch->whole.usage = (struct batch_usage){
+        .prompt = ch->job_options.n_ids - ch->job_options.n_resumed,
         .completion = a->n_tokens,
         .reasoning = a->n_reasoning,
     };
-    account(c, &out);
-    if (stream_output(c, &out))
+    c->n_ended = 1;
+    account(c);
+    if (stream_output(ch, &out))
         fail_answer(c, "the answer is larger than this server can hold");
     call_end(c);
 }
@@ -514,30 +376,22 @@ static void prepare_done(struct worker_task *t)
         reply_and_end(c);
         return;
     }
-    if (c->ended != BATCH_RUNNING) {
+    if (c->over != BATCH_RUNNING) {
         answer_ended(c);
         return;
     }
-    c->job_options.on_output = on_output;
-    c->job_options.arg = c;
-    struct batch_job *job = batch_job_new(&c->job_options);
-    c->job_options.ids = NULL;
-    c->job_options.sampler = NULL;
-    c->job_options.answer = NULL;
-    if (batcher_submit(c->s->batcher, job, &e)) {
-        batch_job_free(job);
+    if (submit(&c->choices[0], &e)) {
         api_fail(&c->error, 503, NULL, "queue_full", "%s; try again shortly", e.message);
         reply_and_end(c);
         return;
     }
-    c->job = job;
     arm_queue_deadline(c);
 }
 
 static void make_id(char *buf, size_t size, const char *prefix)
 {
-    snprintf(buf, size, "%s-%016llx%08llx", prefix, (unsigned long long)random_u64(),
-             (unsigned long long)(random_u64() & 0xffffffff));
+    snprintf(buf, size, "%s-%016llx%08llx", prefix, (unsigned long long)call_random(),
+             (unsigned long long)(call_random() & 0xffffffff));
 }
 
 static void call_link(struct call *c, struct server *s)
@@ -563,10 +417,9 @@ void server_calls_cut(struct server *s)
         else
             server_reply_error(s, c->x, &e);
         c->x = NULL;
-        if (!c->job)
+        if (!has_jobs(c))
             continue; /* with the worker, which gives it back to prepare_done() */
-        batcher_cancel(s->batcher, c->job);
-        c->job = NULL;
+        cancel_jobs(c);
         call_free(c);
     }
 }
@@ -588,12 +441,10 @@ void server_call_start(struct server *s, struct http_exchange *x, enum api_kind 
         .vocab = s->model.vocab,
         .caller = caller,
     };
-    strbuf_init(&c->whole.content, ANSWER_BYTES_MAX);
-    strbuf_init(&c->whole.reasoning, ANSWER_BYTES_MAX);
     /* A copy: the exchange and its body end when the client goes away, the worker may still read then. */
     const char *body = http_request_body(x, &c->body_len);
     c->body = spw_strndup(body, c->body_len);
-    c->task = (struct worker_task){.run = prepare_run, .done = prepare_done};
+    c->task = (struct worker_task){.run = call_prepare_run, .done = prepare_done};
     s->counters.requests++;
     http_exchange_set(x, c, on_abort);
     if (worker_submit(s->worker, &c->task)) {

@@ -223,7 +223,8 @@ def errors(args):
         error_of(request(s.port, "POST", "/v1/completions", b"[1]"), 400)
         error_of(request(s.port, "POST", "/v1/completions", b'{"prompt":"a","prompt":"b"}'), 400, "invalid_json")
         error_of(s.complete(temperature=-1), 400, param="temperature")
-        error_of(s.complete(n=3), 400, "unsupported_parameter", "n")
+        error_of(s.complete(n=3, best_of=4), 400, "unsupported_parameter", "best_of")
+        error_of(s.complete(n=129), 400, param="n")
         error_of(s.complete(echo=True), 400, "unsupported_parameter", "echo")
         error_of(s.complete([512]), 400, param="prompt")
         error_of(s.complete([5] * 1024), 400, "context_length_exceeded", "prompt")
@@ -380,6 +381,50 @@ def known_beginnings(args):
         same(s.metric("spillway_engine_kv_pages", state="kept"), 8)
         assert s.metric("spillway_engine_kv_pages_evicted_total") > 20
         same(plain.metric("spillway_engine_kv_pages", state="kept"), 0)
+
+
+def choices(args):
+    """n answers to one prompt, which is computed once; the first is what the request would get alone, each is what its own
+    seed gives; whole and streamed they are the same."""
+    prompt = [3 + i * 7 % 250 for i in range(150)]
+    ask = {"max_tokens": 30, "temperature": 1, "ignore_eos": True}
+
+    def texts(answer):
+        listed = answer.json()["choices"]
+        same([c["index"] for c in listed], list(range(len(listed))))
+        same({c["finish_reason"] for c in listed}, {"length"})
+        return [c["text"] for c in listed]
+
+    with Server(args, "--ctx-size", "256", "--max-batch", "3") as s:
+        alone = [texts(s.complete(prompt, **ask, seed=7 + i))[0] for i in range(5)]
+        assert len(set(alone)) == 5
+        before = s.metric("spillway_engine_step_tokens_total", kind="prefill")
+        a = s.complete([9] + prompt, **ask, n=5, seed=7)
+        assert a.status == 200, a.body
+        u = a.usage()
+        same((u["prompt_tokens"], u["completion_tokens"], u["total_tokens"]), (151, 150, 301))
+        same(u["prompt_tokens_details"], {"cached_tokens": 0})
+        same(s.metric("spillway_engine_step_tokens_total", kind="prefill") - before, 151 + 4 * (151 - 128))
+        same(texts(s.complete(prompt, **ask, n=5, seed=7)), alone)
+        got, finishes = [""] * 5, {}
+        chunks = s.complete(prompt, **ask, n=5, seed=7, stream=True, stream_options={"include_usage": True}).chunks()
+        for c in chunks[:-1]:
+            (choice,) = c["choices"]
+            assert choice["index"] not in finishes
+            got[choice["index"]] += choice["text"]
+            if choice["finish_reason"]:
+                finishes[choice["index"]] = choice["finish_reason"]
+        same((got, set(finishes.values()), len(finishes)), (alone, {"length"}, 5))
+        same(chunks[-1]["usage"]["completion_tokens"], 150)
+        roles = [c["choices"][0]["index"] for c in s.chat(n=3, stream=True).chunks()
+                 if c["choices"] and "role" in c["choices"][0]["delta"]]
+        same(sorted(roles), [0, 1, 2])
+        # Whoever leaves frees all of them.
+        c = s.stream(prompt, **{**ask, "max_tokens": 100}, n=8)
+        c.head()
+        c.close()
+        wait_until(lambda: s.metric("vllm:num_requests_running") == s.metric("vllm:num_requests_waiting") == 0)
+        same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
 
 
 def stop_strings(args):
@@ -707,6 +752,6 @@ def trained_model(args):
 
 if __name__ == "__main__":
     main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
-                   reasoning_is_split, usage_is_exact, known_beginnings, stop_strings, seeds, bias_penalties_and_end, logprobs,
+                   reasoning_is_split, usage_is_exact, known_beginnings, choices, stop_strings, seeds, bias_penalties_and_end, logprobs,
                    company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
                    drain_deadline, metrics, idle, trained_model])

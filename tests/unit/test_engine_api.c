@@ -124,7 +124,8 @@ static void refusals(void)
         {API_CHAT, "\"max_tokens\":1e12", "max_tokens"},
         {API_CHAT, "\"max_completion_tokens\":\"7\"", "max_completion_tokens"},
         {API_CHAT, "\"max_tokens\":2,\"min_tokens\":3", "min_tokens"},
-        {API_CHAT, "\"n\":2", "n"},
+        {API_CHAT, "\"n\":129", "n"},
+        {API_COMPLETION, "\"n\":2,\"best_of\":3", "best_of"},
         {API_CHAT, "\"n\":0", "n"},
         {API_CHAT, "\"seed\":1.5", "seed"},
         {API_CHAT, "\"seed\":1e30", "seed"},
@@ -324,6 +325,14 @@ static cJSON *parse(const char *text, size_t n)
     return root;
 }
 
+static enum rc write_body(struct strbuf *b, struct api_answer *a, const struct batch_output *out, int n)
+{
+    enum rc rc = api_write_body_begin(b, a);
+    for (a->index = 0; a->index < n && !rc; a->index++)
+        rc = api_write_body_choice(b, a, out);
+    return rc ? rc : api_write_body_end(b, &out->usage);
+}
+
 static void bodies(void)
 {
     struct sample samples[6];
@@ -336,7 +345,7 @@ static void bodies(void)
     fill_output(&out, samples, ids);
     strbuf_init(&b, 1 << 20);
     a.kind = API_CHAT;
-    CHECK_INT(api_write_body(&b, &a, &out), RC_OK);
+    CHECK_INT(write_body(&b, &a, &out, 1), RC_OK);
     cJSON *root = parse(b.data, b.len);
     const cJSON *choice = get(root, "choices") ? get(root, "choices")->child : NULL;
     CHECK_STR(cJSON_GetStringValue(get(root, "object")), "chat.completion");
@@ -348,15 +357,18 @@ static void bodies(void)
     cJSON_Delete(root);
     strbuf_clear(&b);
     a.kind = API_COMPLETION;
-    CHECK_INT(api_write_body(&b, &a, &out), RC_OK);
+    CHECK_INT(write_body(&b, &a, &out, 3), RC_OK);
     root = parse(b.data, b.len); /* refuses keys that appear twice */
     choice = get(root, "choices") ? get(root, "choices")->child : NULL;
+    CHECK_INT(cJSON_GetArraySize(get(root, "choices")), 3);
+    for (int i = 0; i < 3 && choice; i++)
+        CHECK(cJSON_GetNumberValue(get(cJSON_GetArrayItem(get(root, "choices"), i), "index")) == i);
     CHECK_STR(cJSON_GetStringValue(get(choice, "text")), out.content.data);
     CHECK_INT(cJSON_GetArraySize(get(get(choice, "logprobs"), "top_logprobs")), 6);
     cJSON_Delete(root);
     strbuf_fini(&b);
     strbuf_init(&b, 200);
-    CHECK_INT(api_write_body(&b, &a, &out), RC_FULL);
+    CHECK_INT(write_body(&b, &a, &out, 1), RC_FULL);
     strbuf_fini(&b);
     strbuf_fini(&out.content);
     vocab_free(v);
