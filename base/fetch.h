@@ -21,13 +21,21 @@ struct fetch_request {
     int64_t deadline_ms;     /* whole call; 0: 30 s */
     size_t answer_bytes_max; /* 0: 16 MiB; more is RC_FULL */
     const char *ca_file;     /* NULL: the system's */
+    /* SHA-256 of the one certificate (DER) that the server must show; NULL: none. It stands in place of authorities and
+     * names: management controllers sign their own, under any name. */
+    const unsigned char *pin_sha256;
 };
 struct fetch_answer {
     int status;
     const char *body; /* NUL-terminated, borrowed for the callback */
     size_t n;
     int64_t retry_after_s; /* of its Retry-After, seconds or date; 0: none */
+    void *transfer;        /* for fetch_answer_header() */
 };
+/* The value of the (first) header of this name in any case, or NULL. Borrowed until the next call of it. */
+const char *fetch_answer_header(const struct fetch_answer *a, const char *name);
+/* "sha256:AB:CD:..", "AB:CD:.." or 64 digits, as `openssl x509 -fingerprint -sha256` prints it: 32 bytes. */
+enum rc fetch_pin_parse(const char *text, unsigned char pin[32], struct error *e) SPW_MUST_USE;
 /* Exactly one of answer and error is not NULL. On the loop, never from inside fetch_start(). */
 typedef void fetch_cb(const struct fetch_answer *answer, const struct error *e, void *arg);
 enum rc fetch_start(struct fetcher *f, const struct fetch_request *r, fetch_cb *cb, void *arg, struct fetch **out,
