@@ -49,6 +49,7 @@ struct api_request {
     int n; /* answers to give, at most API_CHOICES_MAX; 1 where resumed */
     bool stream, include_usage;
     bool ignore_eos, thinking_off;
+    bool bare; /* of a prompt that is a text: without what the vocabulary puts around every text */
     bool logprobs;
     bool has_seed;             /* else sampling.seed is for the caller to choose */
     bool resumed;              /* goes on after resume_ids, of which there may be none */

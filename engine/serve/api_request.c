@@ -343,13 +343,7 @@ static bool read_objects(const cJSON *root, struct api_request *r, struct api_er
 static bool read_prompt_ids(const cJSON *array, const struct api_limits *limits, struct arena *arena,
                             struct api_request *r, struct api_error *e)
 {
-    int n = cJSON_GetArraySize(array);
-    if (n >= limits->n_ctx)
-        return api_fail(e, 400, "prompt", "context_length_exceeded",
-                        "the prompt has %d tokens; this model's context holds %d, of which at least one is for the "
-                        "answer",
-                        n, (int)limits->n_ctx);
-    r->n_prompt_ids = n;
+    r->n_prompt_ids = cJSON_GetArraySize(array);
     return read_ids(array, "prompt", limits, arena, &r->prompt_ids, e);
 }
 

@@ -15,7 +15,8 @@
 
 #include "engine/serve/server_internal.h"
 
-#define CALL_MAGIC 0x63616c6cu
+#define CALL_MAGIC      0x63616c6cu
+#define CALL_TOKENS_MAX ((size_t)1 << 24) /* of a prompt, whatever the context */
 
 struct call;
 struct choice {
@@ -60,5 +61,10 @@ struct call {
 struct call *call_of(struct worker_task *t);
 void call_prepare_run(struct worker_task *t); /* worker thread */
 uint64_t call_random(void);
+/* The prompt's ids, however many, and how the reasoning parser has to start. Worker thread. */
+bool call_ids(const struct serve_model *m, const struct api_request *r, struct tokens *ids,
+              enum reasoning_start *reasoning, struct api_error *error);
+/* model may be NULL: not given. */
+bool call_names_us(const struct server *s, const char *model, struct api_error *e);
 
 #endif

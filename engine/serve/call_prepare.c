@@ -6,8 +6,7 @@
 #include "base/sha256.h"
 #include "engine/serve/call.h"
 
-#define PROMPT_BYTES_MAX  ((size_t)96 << 20) /* a rendered chat; bodies are at most 32 MiB */
-#define PROMPT_TOKENS_MAX ((size_t)1 << 24)
+#define PROMPT_BYTES_MAX ((size_t)96 << 20) /* a rendered chat; bodies are at most 32 MiB */
 
 static bool fail_rc(struct api_error *out, const char *param, const struct error *e)
 {
@@ -32,9 +31,8 @@ static enum rc render(const struct serve_model *m, const struct api_request *r, 
     return rc;
 }
 
-/* The prompt's ids, and how the reasoning parser has to start. */
-static bool make_ids(const struct serve_model *m, const struct api_request *r, struct tokens *ids,
-                     enum reasoning_start *reasoning, struct api_error *error)
+bool call_ids(const struct serve_model *m, const struct api_request *r, struct tokens *ids,
+              enum reasoning_start *reasoning, struct api_error *error)
 {
     struct error e = {0};
     enum rc rc = RC_OK;
@@ -49,7 +47,7 @@ static bool make_ids(const struct serve_model *m, const struct api_request *r, s
         if (chat_template_reasons(m->chat))
             *reasoning = chat_template_starts_in_reasoning(m->chat, &o) ? REASONING_INSIDE : REASONING_OUTSIDE;
     } else if (r->prompt) {
-        rc = tokenize(m->vocab, r->prompt, strlen(r->prompt), TOKENIZE_ADD_SPECIAL, ids, &e);
+        rc = tokenize(m->vocab, r->prompt, strlen(r->prompt), r->bare ? 0 : TOKENIZE_ADD_SPECIAL, ids, &e);
     } else {
         for (int32_t i = 0; i < r->n_prompt_ids && !rc; i++)
             rc = tokens_push(ids, r->prompt_ids[i]);
@@ -57,8 +55,13 @@ static bool make_ids(const struct serve_model *m, const struct api_request *r, s
     const char *param = r->kind == API_CHAT ? "messages" : "prompt";
     if (rc == RC_FULL)
         return api_fail(error, 400, param, "context_length_exceeded", "the prompt is far too long: %s", e.message);
-    if (rc)
-        return fail_rc(error, param, &e);
+    return rc ? fail_rc(error, param, &e) : true;
+}
+
+static bool fits(const struct serve_model *m, const struct api_request *r, const struct tokens *ids,
+                 struct api_error *error)
+{
+    const char *param = r->kind == API_CHAT ? "messages" : "prompt";
     if (ids->n == 0)
         return api_fail(error, 400, param, NULL, "%s is empty, and this vocabulary has no token to begin with", param);
     if (ids->n >= (size_t)m->n_ctx)
@@ -149,6 +152,14 @@ static bool replay(struct choice *ch, const struct api_request *r, struct tokens
     return true;
 }
 
+bool call_names_us(const struct server *s, const char *model, struct api_error *e)
+{
+    if (!model || strcmp(model, s->o.model_id) == 0)
+        return true;
+    return api_fail(e, 404, "model", "model_not_found",
+                    "the model '%.100s' does not exist; this engine serves '%.200s'", model, s->o.model_id);
+}
+
 /* The choices, without their ids. */
 static bool make_choices(struct call *c, struct api_request *r, enum reasoning_start reasoning)
 {
@@ -197,11 +208,11 @@ static bool prepare_request(struct call *c, struct api_request *r)
     const struct serve_model *m = &c->s->model;
     enum reasoning_start reasoning;
     struct tokens ids;
-    if (r->model && strcmp(r->model, c->s->o.model_id) != 0)
-        return api_fail(&c->error, 404, "model", "model_not_found",
-                        "the model '%.100s' does not exist; this engine serves '%.200s'", r->model, c->s->o.model_id);
-    tokens_init(&ids, PROMPT_TOKENS_MAX);
-    bool ok = make_ids(m, r, &ids, &reasoning, &c->error) && make_choices(c, r, reasoning);
+    if (!call_names_us(c->s, r->model, &c->error))
+        return false;
+    tokens_init(&ids, CALL_TOKENS_MAX);
+    bool ok =
+        call_ids(m, r, &ids, &reasoning, &c->error) && fits(m, r, &ids, &c->error) && make_choices(c, r, reasoning);
     if (ok) {
         int32_t room = m->n_ctx - (int32_t)ids.n;
         c->choices[0].job_options.max_tokens = r->max_tokens && r->max_tokens < room ? r->max_tokens : room;

@@ -152,6 +152,16 @@ static void post_completion(struct server *s, struct http_exchange *x, enum api_
     server_call_start(s, x, API_COMPLETION, caller);
 }
 
+static void post_tokenize(struct server *s, struct http_exchange *x, enum api_caller caller)
+{
+    server_text_start(s, x, TEXT_TOKENIZE, caller);
+}
+
+static void post_detokenize(struct server *s, struct http_exchange *x, enum api_caller caller)
+{
+    server_text_start(s, x, TEXT_DETOKENIZE, caller);
+}
+
 static void post_drain(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
     (void)caller;
@@ -174,6 +184,8 @@ static const struct route routes[] = {
     {"GET", "/v1/models/", true, NEEDS_KEY | NEEDS_READY, get_model},
     {"POST", "/v1/chat/completions", false, NEEDS_KEY | NEEDS_READY, post_chat},
     {"POST", "/v1/completions", false, NEEDS_KEY | NEEDS_READY, post_completion},
+    {"POST", "/tokenize", false, NEEDS_KEY | NEEDS_READY, post_tokenize},
+    {"POST", "/detokenize", false, NEEDS_KEY | NEEDS_READY, post_detokenize},
     {"POST", "/drain", false, NEEDS_KEY | NEEDS_NODE_KEY, post_drain},
 };
 
@@ -209,8 +221,8 @@ static bool no_route(struct api_error *e, const char *allowed)
     if (allowed)
         return api_fail(e, 405, NULL, "method_not_allowed", "this path wants the method %s", allowed);
     return api_fail(e, 404, NULL, "not_found",
-                    "there is nothing at this path; see /v1/chat/completions, /v1/completions, /v1/models, /health and "
-                    "/metrics");
+                    "there is nothing at this path; see /v1/chat/completions, /v1/completions, /v1/models, /tokenize, "
+                    "/detokenize, /health and /metrics");
 }
 
 /* May x have what it asks for? r is NULL: there is no such route, at most one for another method. The key comes first:

@@ -1,5 +1,5 @@
-/* Shared by server.c (life, routes), server_node.c (what a scheduler may ask for) and server_call.c (one completion
- * request from bytes to answer). */
+/* Shared by server.c (life, routes), server_node.c (what a scheduler may ask for), server_call.c (one completion request
+ * from bytes to answer) and server_text.c (texts to ids and back). */
 #ifndef ENGINE_SERVE_SERVER_INTERNAL_H
 #define ENGINE_SERVE_SERVER_INTERNAL_H
 
@@ -42,6 +42,9 @@ void server_done(struct server *s); /* tell the owner, once */
 void server_reply_error(struct server *s, struct http_exchange *x, const struct api_error *e);
 /* Take a POST to one of the two completion endpoints; it answers now or later. */
 void server_call_start(struct server *s, struct http_exchange *x, enum api_kind kind, enum api_caller caller);
+/* POST /tokenize and /detokenize. */
+enum text_kind { TEXT_TOKENIZE, TEXT_DETOKENIZE };
+void server_text_start(struct server *s, struct http_exchange *x, enum text_kind kind, enum api_caller caller);
 /* End every call now: a stream without [DONE], the others with 503. */
 void server_calls_cut(struct server *s);
 

@@ -427,6 +427,37 @@ def choices(args):
         same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
 
 
+def texts_and_ids(args):
+    """/tokenize and /detokenize are each other's inverse, and agree with what a completion counts."""
+    def post(s, path, **body):
+        return request(s.port, "POST", path, body)
+
+    with Server(args, "--ctx-size", "64") as s:
+        for text in ["hello", "", "a\u00e4\u4e16\U0001f30d b\n\tc", "x" * 1000, "<think>no markup</think>"]:
+            a = post(s, "/tokenize", prompt=text, add_special_tokens=False).json()
+            same(a["count"], len(a["tokens"]))
+            same((a["max_model_len"], a["token_strs"]), (64, None))
+            same(post(s, "/detokenize", tokens=a["tokens"]).json(), {"prompt": text})
+        a = post(s, "/tokenize", prompt="hello there", return_token_strs=True).json()
+        same(len(a["token_strs"]), a["count"])
+        same(s.complete("hello there", max_tokens=1).usage()["prompt_tokens"], a["count"])
+        same(s.complete(a["tokens"], max_tokens=1).usage()["prompt_tokens"], a["count"])
+        bare = post(s, "/tokenize", prompt="hello there", add_special_tokens=False).json()["tokens"]
+        same(a["tokens"][-len(bare):], bare)
+        messages = [{"role": "user", "content": "hello"}]
+        a = post(s, "/tokenize", messages=messages).json()
+        same(s.chat("hello", max_tokens=1).usage()["prompt_tokens"], a["count"])
+        assert "hello" in post(s, "/detokenize", tokens=a["tokens"]).json()["prompt"]
+        error_of(post(s, "/tokenize"), 400, param="prompt")
+        error_of(post(s, "/tokenize", prompt="x", model="other"), 404, "model_not_found", "model")
+        error_of(post(s, "/tokenize", prompt="x", add_special_tokens=3), 400, param="add_special_tokens")
+        error_of(post(s, "/detokenize"), 400, param="tokens")
+        for tokens in ["x", [1.5], [-1], [1 << 40], ["a"], {}]:
+            assert post(s, "/detokenize", tokens=tokens).status == 400, tokens
+        error_of(request(s.port, "POST", "/detokenize", b"[1]"), 400)
+        error_of(request(s.port, "GET", "/tokenize"), 405, "method_not_allowed")
+
+
 def stop_strings(args):
     with Server(args) as s:
         seen = 0
@@ -752,6 +783,6 @@ def trained_model(args):
 
 if __name__ == "__main__":
     main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
-                   reasoning_is_split, usage_is_exact, known_beginnings, choices, stop_strings, seeds, bias_penalties_and_end, logprobs,
+                   reasoning_is_split, usage_is_exact, known_beginnings, choices, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs,
                    company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
                    drain_deadline, metrics, idle, trained_model])
