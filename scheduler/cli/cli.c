@@ -22,6 +22,7 @@ static const struct {
     {"nodes", cli_nodes, "list nodes, drain and undrain them"},
     {"ledger", cli_ledger, "the newest requests and what they cost"},
     {"explain", cli_explain, "why a request went where it went"},
+    {"replay", cli_replay, "a recorded run of routing again, and what another configuration would have decided"},
     {"budgets", cli_budgets, "what is spent and left; other limits, top-ups"},
     {"keys", cli_keys, "make, list, revoke, rotate and hash API keys"},
     {"simulate", cli_simulate, "what a recorded load would have cost, and how fast it would have been answered"},

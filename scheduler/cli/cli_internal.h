@@ -13,7 +13,7 @@
 
 typedef int cli_verb(int argc, char **argv);
 cli_verb cli_budgets, cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask, cli_reload, cli_plan,
-    cli_simulate, cli_explain;
+    cli_simulate, cli_explain, cli_replay;
 
 cli_verb cli_nodes_calibrate; /* argv: what follows "nodes calibrate" */
 
@@ -92,5 +92,7 @@ void cli_table_fini(struct cli_table *t);
  * numbers. */
 const char *cli_json_text(const cJSON *object, const char *key, char *buf, size_t size);
 void cli_print_json(const cJSON *root);
+/* What GET /admin/v1/explain/ID says, for people. */
+void cli_print_explanation(const cJSON *root);
 
 #endif

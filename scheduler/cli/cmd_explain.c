@@ -116,7 +116,7 @@ static void print_question(const cJSON *d, int number, int of)
     putchar('\n');
 }
 
-static void print_explanation(const cJSON *root)
+void cli_print_explanation(const cJSON *root)
 {
     const cJSON *decisions = cJSON_GetObjectItemCaseSensitive(root, "decisions"), *d;
     const cJSON *earlier = cJSON_GetObjectItemCaseSensitive(root, "earlier");
@@ -173,7 +173,7 @@ int cli_explain(int argc, char **argv)
     if (json)
         cli_print_json(root);
     else
-        print_explanation(root);
+        cli_print_explanation(root);
     cJSON_Delete(root);
     return ARGS_EXIT_OK;
 }

@@ -234,6 +234,8 @@ struct config {
     int64_t prefix_memory;           /* bytes, to know where that is */
     int explain_keep;                /* decisions of routing that are kept for whoever asks why */
     enum config_explain_header explain_header;
+    const char *record; /* file that routing is recorded to; NULL: it is not */
+    int64_t record_bytes_max;
     int64_t health_interval_ms, health_timeout_ms;
     struct config_aim aim;
     int retries; /* other nodes tried before the first byte */

@@ -421,6 +421,14 @@ static const struct setting main_rows[] = {
      .help =
          "Whose requests may ask with `x-spillway-explain: 1` why they went where they did; the answer names nodes, "
          "their load and prices. `admin`: those of keys that have the scope admin beside inference; `all`; `off`."},
+    {"routing.record", SETTING_PATH, MAIN(record), .def_text = "nothing is recorded",
+     .help = "File to which all that routing is told and decides is written, for `spillway replay`: request ids, token "
+             "counts, nodes and prices, nothing of any prompt. One that is there is gone on with."},
+    {"routing.record_max_bytes", SETTING_SIZE, MAIN(record_bytes_max), .lo = 64 << 10, .hi = INT64_C(1) << 40,
+     .def = "256MiB",
+     .help =
+         "Then the recording ends, and a new file and a restart begin another; a decision between three nodes takes "
+         "about 2 KiB."},
     {"breaker.failures", SETTING_INT, SETTING_RELOAD, MAIN(breaker_failures), .lo = 0, .hi = 1000, .unit = "failures",
      .def = "5", .help = "A node that fails so often in a row is left alone for a while; 0: never for that."},
     {"breaker.percent", SETTING_INT, SETTING_RELOAD, MAIN(breaker_percent), .lo = 0, .hi = 100, .unit = "percent",

@@ -43,6 +43,26 @@ static int64_t read_waiting_oldest(const struct front *f, int i)
     unlock(f);
     return ns > 0 ? ns : 0;
 }
+static int64_t read_recording(const struct front *f, int i)
+{
+    (void)i;
+    return nodes_recording(f->nodes).records;
+}
+static int64_t read_recorded(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)nodes_recording(f->nodes).events;
+}
+static int64_t read_recording_missed(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)nodes_recording(f->nodes).missed;
+}
+static int64_t read_recording_bytes(const struct front *f, int i)
+{
+    (void)i;
+    return nodes_recording(f->nodes).bytes;
+}
 static int64_t read_node_up(const struct front *f, int i)
 {
     return node_state_now(nodes_at(f->nodes, i)) == NODE_READY;
@@ -694,6 +714,30 @@ const struct declaration metrics_table[] = {
      UNIT_COUNT,
      {DIM_NONE, DIM_NONE},
      read_prefix_evicted},
+    {"spillway_recording",
+     "1: all that routing is told and decides is written to routing.record; 0: it is not, or not any more.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_recording},
+    {"spillway_recorded_events_total",
+     "Events and decisions of routing that were written there since the start.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_recorded},
+    {"spillway_recording_missed_total",
+     "Those that came after the recording had ended: its size, a slow disk, or a full one.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_recording_missed},
+    {"spillway_recording_bytes",
+     "Of that file, routing.record_max_bytes at most.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_recording_bytes},
     {"spillway_idempotent_keys",
      "Idempotency keys that are remembered, those of running requests too.",
      TYPE_GAUGE,

@@ -1,6 +1,8 @@
 /* Slots on nodes: looked for, taken, and given back to whoever waits for them. All of it is decided under the front's lock. */
 #include "scheduler/front/front_internal.h"
 
+#include "base/text.h"
+
 #define RANK_FAR 1000 /* behind every rank there is */
 
 /* Among those that are worth a look. False: none of them can, and all are to be looked at, if only to say why. */
@@ -53,6 +55,16 @@ static struct route_slo slo_locked(const struct request *r)
                               .probability = slack_demand(&r->room->slack, asked_probability(aim))};
 }
 
+/* For the record. */
+static struct record_who whom(const struct request *r)
+{
+    struct record_who w = {.interactive = r->urgency.class == WAITING_INTERACTIVE,
+                           .probability = asked_probability(&r->model->aim)};
+    text_put(w.id, w.id + sizeof w.id, r->id);
+    text_put(w.asked, w.asked + sizeof w.asked, r->model->name);
+    return w;
+}
+
 /* One model of the chain. */
 static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
                                  struct route_decision *d, enum slot_look how)
@@ -84,6 +96,10 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .same_class = r->served && r->served != m,
     };
     struct nodes *nodes = r->lane->front->nodes;
+    struct record_who who;
+    if (nodes_records(nodes))
+        who = whom(r);
+    need.whom = &who;
     struct explained_look look = {.r = r, .model = m, .request = &q};
     bool plain = !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
     if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &look, d, how))

@@ -15,14 +15,26 @@
 #define TARIFF_MOST_S 3600
 #define FULL_ASSUMED  8 /* requests in a full batch, where nobody says */
 
-enum rc known_new(struct knowledge *k, struct error *e)
+enum rc known_new(struct knowledge *k, const struct nodes_options *o, struct error *e)
 {
-    return router_new(&k->router, &(struct router_size){.nodes = ROUTE_CANDIDATES_MAX, .pairs = NODES_PAIRS_MAX}, e);
+    const struct router_size size = {.nodes = ROUTE_CANDIDATES_MAX, .pairs = NODES_PAIRS_MAX};
+    const struct recorder_options record = {.path = o->config->record,
+                                            .bytes_max = o->config->record_bytes_max,
+                                            .clock = o->clock,
+                                            .log = o->log,
+                                            .version = SPILLWAY_VERSION};
+    enum rc rc = router_new(&k->router, &size, e);
+    if (rc == RC_OK && record.path)
+        rc = recorder_new(&k->recorder, &record, e);
+    if (k->recorder)
+        recorder_listen_locked(k->recorder, k->router, &size);
+    return rc;
 }
 
 void known_fini(struct knowledge *k)
 {
     router_free(k->router);
+    recorder_free(k->recorder);
     for (int i = 0; i < k->n_models; i++)
         free(k->models[i]);
 }
@@ -33,14 +45,17 @@ void node_changed_locked(struct node *n)
 }
 
 /* Names that come after all ids are taken share one: routing asks the node itself, and what is learned is of both. */
-static int model_id(struct knowledge *k, const char *name)
+static int model_id(void *arg, const char *name)
 {
+    struct knowledge *k = arg;
     for (int i = 0; i < k->n_models; i++)
         if (strcmp(k->models[i], name) == 0)
             return i;
     if (k->n_models == SHORTLIST_MODELS_MAX)
         return SHORTLIST_MODELS_MAX - 1;
     k->models[k->n_models] = spw_strdup(name);
+    if (k->recorder)
+        recorder_name_locked(k->recorder, RECORD_MODEL, k->n_models, name);
     return k->n_models++;
 }
 
@@ -71,14 +86,10 @@ static struct marginal_facts money_of(const struct config_node *c)
     return f;
 }
 
-static void learn(struct knowledge *k, const struct node *n, int64_t now_us)
+void node_facts(const struct config_node *c, int (*model)(void *arg, const char *name), void *arg,
+                struct router_facts *out)
 {
-    const struct config_node *c = n->config;
-    if (!node_is_there(n)) {
-        router_drop(k->router, n->index);
-        return;
-    }
-    struct router_facts f = {
+    *out = (struct router_facts){
         .kind = {.local = c->local},
         .slots = c->slots,
         .curve = c->calibrated ? &c->calibrated->curve : NULL,
@@ -87,7 +98,19 @@ static void learn(struct knowledge *k, const struct node *n, int64_t now_us)
         .money = money_of(c),
     };
     for (int i = 0; i < c->n_models; i++)
-        shortlist_kind_add(&f.kind, model_id(k, c->models[i]));
+        shortlist_kind_add(&out->kind, model(arg, c->models[i]));
+}
+
+static void learn(struct knowledge *k, const struct node *n, int64_t now_us)
+{
+    if (!node_is_there(n)) {
+        router_drop(k->router, n->index);
+        return;
+    }
+    struct router_facts f;
+    node_facts(n->config, model_id, k, &f);
+    if (k->recorder && !router_has(k->router, n->index))
+        recorder_name_locked(k->recorder, RECORD_NODE, n->index, n->name);
     router_put(k->router, n->index, &f);
     router_state(k->router, n->index, &(struct router_state){.state = state_of(n, now_us)});
 }
@@ -162,6 +185,8 @@ static void ask_for(struct nodes_asked *a, const struct nodes *t, const struct n
         if (tokens > 0)
             a->holders[a->ask.n_holders++] = (struct router_holder){node, tokens};
     }
+    if (nodes_known(t)->recorder)
+        recorder_who_locked(nodes_known(t)->recorder, need->whom);
     for (uint64_t tried = need->tried; tried; tried &= tried - 1)
         a->skip[a->ask.n_skip++] = __builtin_ctzll(tried);
 }
@@ -211,6 +236,16 @@ void nodes_choose_locked(struct nodes *t, const struct nodes_asked *asked, const
                          const struct route_candidate *c, int n, struct route_decision *d)
 {
     router_choose(nodes_known(t)->router, &asked->ask, listed, c, n, d);
+}
+
+bool nodes_records(const struct nodes *t)
+{
+    return nodes_known(t)->recorder != NULL;
+}
+
+struct recorder_stats nodes_recording(const struct nodes *t)
+{
+    return recorder_stats(nodes_known(t)->recorder);
 }
 
 /* ---- how good is it ------------------------------------------------------------------------------------------------- */

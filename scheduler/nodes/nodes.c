@@ -377,6 +377,7 @@ void nodes_set_config(struct nodes *t, const struct config *c)
     t->config = config_ref(c);
     t->o.config = t->config;
     holds_configure(&t->holds, c);
+    t->known.tariff_due_us = 0; /* it may be another one */
     config_free(before);
 }
 
@@ -445,7 +446,7 @@ enum rc nodes_new(struct nodes **out, const struct nodes_options *o, struct erro
     SPW_ASSERT(getrandom(&t->holds.random, sizeof t->holds.random, 0) == sizeof t->holds.random);
     t->holds.random |= 1;
     t->nodes = spw_calloc(ROUTE_CANDIDATES_MAX, sizeof *t->nodes);
-    rc = known_new(&t->known, e);
+    rc = known_new(&t->known, o, e);
     for (int i = 0; i < c->n_nodes && rc == RC_OK; i++) {
         struct node_spec *spec = NULL;
         rc = node_spec_make(t, c, &c->nodes[i], &spec, e);

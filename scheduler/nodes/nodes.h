@@ -35,6 +35,7 @@
 #include "scheduler/nodes/affinity.h"
 #include "scheduler/nodes/card.h"
 #include "scheduler/nodes/state.h"
+#include "scheduler/record/recorder.h"
 
 struct nodes;
 
@@ -167,6 +168,7 @@ struct nodes_need {
     const struct request_prefix *prefix; /* who holds the prompt's beginning */
     bool same_class;                     /* it was said as another model: ids of another class would mean nothing */
     int64_t now_us;
+    const struct record_who *whom; /* for the record, where there is one: nodes_records() */
 };
 /* What routing asks of the router for a request; filled by those below, and good until the lock is given back. */
 struct nodes_asked {
@@ -187,11 +189,15 @@ struct knowledge {          /* under the lock */
     uint64_t changed;                   /* bit per node of which it does not know the latest */
     char *models[SHORTLIST_MODELS_MAX]; /* owned: names by id, in the order in which they came */
     int n_models;
-    int64_t tariff_due_us; /* when to look at the tariff again */
+    int64_t tariff_due_us;     /* when to look at the tariff again */
+    struct recorder *recorder; /* NULL: nothing is recorded */
 };
 struct knowledge *nodes_known(const struct nodes *t);
-enum rc known_new(struct knowledge *k, struct error *e) SPW_MUST_USE;
+enum rc known_new(struct knowledge *k, const struct nodes_options *o, struct error *e) SPW_MUST_USE;
 void known_fini(struct knowledge *k);
+/* What routing is told of a node that is configured like this; model() gives its models their ids. */
+void node_facts(const struct config_node *c, int (*model)(void *arg, const char *name), void *arg,
+                struct router_facts *out);
 /* Something that routing looks at: its state, holds or specification. Its load is known already. */
 void node_changed_locked(struct node *n);
 /* The nodes that are worth a look for q, of all that serve the model and have not failed for it: their indexes, and what
@@ -207,6 +213,8 @@ void nodes_choose_locked(struct nodes *t, const struct nodes_asked *asked, const
 void node_sent_locked(struct node *n, const char *model, const struct router_work *w, struct router_leg *leg);
 void node_heard_locked(struct node *n, struct router_leg *leg, double ttft_us);
 void node_left_locked(struct node *n, struct router_leg *leg, double tpot_us);
+bool nodes_records(const struct nodes *t);                    /* any thread; never changes */
+struct recorder_stats nodes_recording(const struct nodes *t); /* any thread */
 /* How good its predictions are: of the model that it has said most of. */
 struct node_foresight {
     uint64_t ttft_seen, tpot_seen;
