@@ -21,7 +21,7 @@
 struct serve_args {
     const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level;
     int64_t port, threads, n_ctx, max_batch, prefix_tokens, warmup, drain_s, queue_s;
-    bool lazy;
+    bool lazy, plain;
 };
 
 /* The whole program; zeroed at the start so that serving_fini() is safe at any point. */
@@ -221,6 +221,7 @@ static enum rc start(struct serving *v, struct error *e)
         .keys = v->keys,
         .node_key = v->node_key,
         .max_seqs = (int32_t)v->a.max_batch,
+        .speculate = !v->a.plain,
         .waiting_max = (int32_t)v->a.max_batch * WAITING_PER_SLOT,
         .queue_ms = v->a.queue_s * 1000,
         .drain_ms = v->a.drain_s * 1000,
@@ -269,6 +270,7 @@ static int serve(struct serving *v)
     {.name = "ctx-size", .letter = 'c', .type = ARG_INT, .value = &(a).n_ctx, .meta = "N", .lo = 0, .hi = 1 << 24, .help = "longest prompt and answer together, in tokens; 0: the model's, at most 8192"}, \
     {.name = "max-batch", .type = ARG_INT, .value = &(a).max_batch, .meta = "N", .lo = 1, .hi = 1024, .help = "requests computed at once; more of them wait", .env = "MAX_BATCH_SIZE"}, \
     {.name = "prefix-cache", .type = ARG_INT, .value = &(a).prefix_tokens, .meta = "TOKENS", .lo = -1, .hi = 1 << 30, .help = "most tokens kept of requests that are over, for prompts that begin alike; 0: none; -1: half of the KV pool"}, \
+    {.name = "no-lookahead", .type = ARG_FLAG, .value = &(a).plain, .help = "never verify several tokens in one step; the output is the same with and without"}, \
     {.name = "lazy-load", .type = ARG_FLAG, .value = &(a).lazy, .help = "no read-ahead of the model file"},            \
     {.name = "warmup", .type = ARG_INT, .value = &(a).warmup, .meta = "N", .lo = 0, .hi = 1000, .help = "empty passes before it is ready"}, \
     {.name = "alias", .type = ARG_STRING, .value = &(a).alias, .meta = "NAME", .help = "the name requests use; default: the file's name"}, \

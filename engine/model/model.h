@@ -71,6 +71,8 @@ int32_t seq_len(const struct seq *s); /* tokens whose keys and values are stored
 /* Cut to at most len tokens; returns the length it has now: less than len if len lies inside of a page that others use,
  * too, which must not be written to. */
 int32_t seq_truncate(struct seq *s, int32_t len);
+/* Forget the last tokens, but keep the room: len is not less than what was made known by seq_share(). */
+void seq_rewind(struct seq *s, int32_t len);
 /* Make room for n more tokens. RC_FULL: pool exhausted or n_ctx reached; nothing taken. */
 enum rc seq_reserve(struct seq *s, int32_t n, struct error *e) SPW_MUST_USE;
 

@@ -83,6 +83,12 @@ int32_t seq_truncate(struct seq *s, int32_t len)
     return len;
 }
 
+void seq_rewind(struct seq *s, int32_t len)
+{
+    SPW_ASSERT(s->magic == SEQ_MAGIC && len <= s->len && len >= s->n_known * K_PAGE_TOKENS);
+    s->len = len;
+}
+
 int32_t seq_attach(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n)
 {
     struct prefix *p = s->en->prefix;

@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/thread.h"
+#include "engine/serve/speculate.h"
 
 #define PREFILL_TOKENS_DEFAULT 32
 
@@ -41,8 +43,11 @@ struct batch_job {
     bool skip;        /* paused as of this step's plan */
     bool news;        /* has something to publish */
     struct mono submitted, admitted, first_token, last_token;
-    int32_t n_new; /* ids of this step, not yet published: 0 or 1 */
-    struct sample sample;
+    int32_t n_draft;                          /* ids that are proposed in this step */
+    int32_t n_new;                            /* ids chosen in this step, not yet published */
+    struct sample samples[SPECULATE_MAX + 1]; /* of them */
+    int32_t proposed[SPECULATE_MAX + 1];      /* the last id, then those that may follow it */
+    struct speculate_luck luck;
     enum batch_finish finish;
     struct error error;
 };
@@ -57,6 +62,7 @@ struct batcher {
     struct step_slice *slices;
     struct batch_job **slice_jobs;
     struct sampler_scratch *scratch;
+    struct step_times times;
     /* Under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -72,6 +78,7 @@ const struct batch_engine_ops batch_engine_ops_real = {
     .seq_free = seq_free,
     .seq_attach = seq_attach,
     .seq_share = seq_share,
+    .seq_rewind = seq_rewind,
     .seq_reserve = seq_reserve,
     .step = engine_step,
     .pages_free = engine_pages_free,
@@ -150,7 +157,7 @@ static void job_fail(struct batcher *b, struct batch_job *j, const struct error 
 
 /* Engine thread: publishing. The lock is held. */
 
-static void output_add_id(struct batch_job *j)
+static void output_add(struct batch_job *j, const struct sample *s)
 {
     struct batch_output *o = &j->out;
     if (o->n_ids == o->cap_ids) {
@@ -160,8 +167,8 @@ static void output_add_id(struct batch_job *j)
             o->samples = spw_realloc(o->samples, (size_t)o->cap_ids * sizeof *o->samples);
     }
     if (j->want_samples)
-        o->samples[o->n_ids] = j->sample;
-    o->ids[o->n_ids++] = j->sample.id;
+        o->samples[o->n_ids] = *s;
+    o->ids[o->n_ids++] = s->id;
 }
 
 static enum rc move_text(struct strbuf *to, struct strbuf *from)
@@ -189,8 +196,8 @@ static void finish_count_locked(struct batcher *b, const struct batch_job *j)
 static void publish_job_locked(struct batcher *b, struct batch_job *j)
 {
     struct batch_output *o = &j->out;
-    if (j->n_new)
-        output_add_id(j);
+    for (int32_t i = 0; i < j->n_new; i++)
+        output_add(j, &j->samples[i]);
     j->n_new = 0;
     if (move_text(&o->content, &j->answer->content) || move_text(&o->reasoning, &j->answer->reasoning)) {
         error_set(&j->error, RC_FULL, "the reader is too slow: %zu MiB of text wait for it", ANSWER_BYTES_MAX >> 20);
@@ -378,16 +385,48 @@ static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const
     return n + 1;
 }
 
+/* More ids of this sequence than the last one: those that may follow. Never past the end of the answer or of its room. */
+static void propose(struct batcher *b, struct batch_job *j, struct step_slice *sl, int32_t tokens, double *yield)
+{
+    const int32_t *found;
+    int32_t left = j->max_tokens - j->answer->n_tokens, room = b->o.n_ctx - j->n_all;
+    int32_t max = (left < room ? left : room) - 1;
+    j->n_draft = 0;
+    if (max <= 0 ||
+        (j->n_draft = speculate_find(j->ids, j->n_all, max < SPECULATE_MAX ? max : SPECULATE_MAX, &found)) == 0)
+        return;
+    j->n_draft = speculate_length(&j->luck, &b->times, tokens, j->n_draft, yield);
+    if (j->n_draft == 0)
+        return;
+    j->proposed[0] = j->ids[j->n_all - 1];
+    memcpy(j->proposed + 1, found, (size_t)j->n_draft * sizeof *found);
+    sl->ids = j->proposed;
+    sl->n = 1 + j->n_draft;
+    sl->all_logits = true;
+}
+
+/* Where a step only decodes, what it costs to look ahead is weighed against what that may bring. Returns its tokens. */
+static void propose_all(struct batcher *b, int32_t n)
+{
+    double yield = n;
+    int32_t tokens = n;
+    for (int32_t i = 0; i < n && tokens < b->o.step_tokens; i++) {
+        propose(b, b->slice_jobs[i], &b->slices[i], tokens, &yield);
+        tokens += b->slice_jobs[i]->n_draft;
+    }
+}
+
 /* Fill slices: every decoding sequence, then prompts in order of age. Returns how many; *n_prefill tokens of prompts. */
 static int32_t plan(struct batcher *b, int32_t *n_prefill)
 {
     int32_t n = 0;
     for (int32_t i = 0; i < b->n_running; i++) {
         struct batch_job *j = b->running[i];
+        j->n_draft = 0;
         if (j->phase == JOB_DECODE && !j->skip)
             n = plan_add(b, n, j, &j->ids[j->n_all - 1], 1, true);
     }
-    int32_t budget = b->o.step_tokens - n;
+    int32_t n_decode = n, budget = b->o.step_tokens - n;
     if (n > 0 && budget > b->o.prefill_tokens)
         budget = b->o.prefill_tokens;
     *n_prefill = 0;
@@ -401,6 +440,8 @@ static int32_t plan(struct batcher *b, int32_t *n_prefill)
         budget -= take;
         *n_prefill += take;
     }
+    if (b->o.speculate && *n_prefill == 0)
+        propose_all(b, n_decode);
     return n;
 }
 
@@ -417,18 +458,19 @@ static void job_add_id(struct batch_job *j, int32_t id)
 static void job_choose(struct batcher *b, struct batch_job *j, const float *logits, struct mono now)
 {
     struct error e;
-    if (sampler_choose(j->sampler, logits, NULL, b->scratch, &j->sample, &e) != RC_OK) {
+    struct sample *s = &j->samples[j->n_new];
+    if (sampler_choose(j->sampler, logits, NULL, b->scratch, s, &e) != RC_OK) {
         job_fail(b, j, &e);
         return;
     }
-    sampler_accept(j->sampler, j->sample.id);
-    job_add_id(j, j->sample.id);
-    j->n_new = 1;
+    sampler_accept(j->sampler, s->id);
+    job_add_id(j, s->id);
+    j->n_new++;
     j->news = true;
     j->phase = JOB_DECODE;
     if (!j->first_token.ns)
         j->first_token = now;
-    enum rc rc = answer_push(j->answer, j->sample.id, &e);
+    enum rc rc = answer_push(j->answer, s->id, &e);
     if (rc == RC_OK && j->answer->state == ANSWER_ENDED) {
         job_leave(b, j, BATCH_STOP);
     } else if (rc == RC_OK &&
@@ -440,22 +482,43 @@ static void job_choose(struct batcher *b, struct batch_job *j, const float *logi
         job_fail(b, j, &e);
 }
 
+/* Choose after the last id, and after each proposed one as long as they come true. What was stored of the others goes. */
+static void job_choose_all(struct batcher *b, struct batch_job *j, const struct step_slice *sl, struct mono now)
+{
+    int32_t right = 0, stored = j->n_all; /* before: all but the last; the last is in this step */
+    for (;; right++) {
+        job_choose(b, j, sl->logits + (size_t)right * (size_t)b->o.n_vocab, now);
+        if (j->phase == JOB_DONE || right == j->n_draft || j->ids[j->n_all - 1] != j->proposed[right + 1])
+            break;
+    }
+    speculate_observe(&j->luck, j->n_draft, right);
+    if (j->n_draft > right && j->seq)
+        b->o.ops->seq_rewind(j->seq, stored + right);
+}
+
+static void count_tokens_locked(struct batcher *b, struct batch_job *j, struct mono now)
+{
+    struct batcher_stats *s = &b->stats;
+    s->generated_tokens += (uint64_t)j->n_new;
+    s->proposed_tokens += (uint64_t)j->n_draft;
+    s->accepted_tokens += (uint64_t)(j->n_draft && j->n_new ? j->n_new - 1 : 0);
+    if (!j->n_new)
+        return;
+    if (!j->last_token.ns)
+        histogram_observe(&s->prefill, (double)(now.ns - j->admitted.ns) / NS_PER_S);
+    for (int32_t k = 0; j->last_token.ns && k < j->n_new; k++)
+        histogram_observe(&s->gap, (double)(now.ns - j->last_token.ns) / NS_PER_S / j->n_new);
+    j->last_token = now;
+}
+
 static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, struct mono start, struct mono now)
 {
     pthread_mutex_lock(&b->lock);
     struct batcher_stats *s = &b->stats;
     int32_t n_tokens = 0;
     for (int32_t i = 0; i < n_slices; i++) {
-        struct batch_job *j = b->slice_jobs[i];
         n_tokens += b->slices[i].n;
-        if (!j->n_new)
-            continue;
-        s->generated_tokens++;
-        if (j->last_token.ns)
-            histogram_observe(&s->gap, (double)(now.ns - j->last_token.ns) / NS_PER_S);
-        else
-            histogram_observe(&s->prefill, (double)(now.ns - j->admitted.ns) / NS_PER_S);
-        j->last_token = now;
+        count_tokens_locked(b, b->slice_jobs[i], now);
     }
     double seconds = (double)(now.ns - start.ns) / NS_PER_S;
     s->steps++;
@@ -465,6 +528,8 @@ static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, s
     histogram_observe(&s->step, seconds);
     histogram_observe(&s->step_batch, n_tokens);
     pthread_mutex_unlock(&b->lock);
+    if (n_prefill == 0)
+        step_times_observe(&b->times, n_tokens, seconds);
 }
 
 /* The step did not happen: its jobs end with its error, the others go on. */
@@ -505,9 +570,10 @@ static void step(struct batcher *b)
             feed_sampler(j);
         if (j->phase == JOB_PREFILL)
             j->n_stored += b->slices[i].n;
-        b->o.ops->seq_share(j->seq, &j->salt, j->ids);
+        if (j->n_draft == 0) /* else not all that is stored is known to be right */
+            b->o.ops->seq_share(j->seq, &j->salt, j->ids);
         if (b->slices[i].want_logits)
-            job_choose(b, j, b->slices[i].logits, now);
+            job_choose_all(b, j, &b->slices[i], now);
     }
     count_step(b, n, n_prefill, start, now);
 }

@@ -15,7 +15,8 @@
  *
  * Each step takes first one token of every decoding sequence, so that decoding never starves, then slices of prompts,
  * oldest first, out of what the token budget leaves (less while others decode, which bounds the time between their
- * tokens). By the numerics law what a sequence gets does not depend on its company, so the plan is free.
+ * tokens). By the numerics law what a sequence gets does not depend on its company, so the plan is free. A
+ * step that only decodes may look ahead (speculate.h) and then choose several tokens of a sequence.
  *
  * Memory. Admission is in order of arrival and reserves the worst case at once: KV pages for min(prompt + max_tokens,
  * n_ctx) tokens; what is known of the prompt's beginning (seq_attach) is neither computed nor reserved again. A sequence once
@@ -36,6 +37,7 @@ struct batch_engine_ops {
     void (*seq_free)(struct seq *s);
     int32_t (*seq_attach)(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n);
     void (*seq_share)(struct seq *s, const struct prefix_salt *salt, const int32_t *ids);
+    void (*seq_rewind)(struct seq *s, int32_t len);
     enum rc (*seq_reserve)(struct seq *s, int32_t n, struct error *e);
     enum rc (*step)(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e);
     int32_t (*pages_free)(const struct engine *en);
@@ -53,6 +55,7 @@ struct batcher_options {
     int32_t max_seqs;       /* sequences at once, 1 .. step_tokens */
     int32_t step_tokens;    /* most tokens in one step; at most the engine's */
     int32_t prefill_tokens; /* most prompt tokens in a step that also decodes; 0: 32 */
+    bool speculate;         /* speculate.h */
     int32_t waiting_max;    /* jobs waiting for a slot; beyond: RC_FULL; 0: refuse what cannot start at once */
 };
 
@@ -119,7 +122,8 @@ struct batcher_stats {
     int32_t running, waiting, pages_free, pages_total, pages_kept;
     uint64_t pages_evicted, cached_tokens; /* of prompt_tokens: known already */
     uint64_t steps, step_failures;
-    uint64_t prefill_tokens, decode_tokens; /* computed */
+    uint64_t prefill_tokens, decode_tokens;    /* computed */
+    uint64_t proposed_tokens, accepted_tokens; /* of decode_tokens: looked ahead, and came true */
     uint64_t prompt_tokens, generated_tokens;
     uint64_t finished_stop, finished_length, finished_failed, cancelled, refused, withdrawn;
     double step_seconds;         /* wall time spent inside steps */

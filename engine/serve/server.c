@@ -310,6 +310,7 @@ static enum rc start_batcher(struct server *s)
         .n_ctx = m->n_ctx,
         .max_seqs = s->o.max_seqs,
         .step_tokens = m->step_tokens,
+        .speculate = s->o.speculate,
         .waiting_max = s->o.waiting_max,
     };
     enum rc rc = batcher_new(&s->batcher, &o, &s->error);

@@ -44,6 +44,7 @@ struct server_options {
     const struct api_keys *keys;     /* NULL: no authentication; borrowed */
     const struct api_keys *node_key; /* NULL: no scheduler may ask for more than a client; borrowed */
     int32_t max_seqs;                /* sequences at once */
+    bool speculate;                  /* batcher.h */
     int32_t waiting_max;             /* requests waiting for a slot; beyond: 503 */
     int64_t queue_ms;                /* how long one may wait for it, then 503; 0: as long as its client does */
     int64_t drain_ms;                /* how long a drain waits for answers */

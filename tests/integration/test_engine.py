@@ -427,6 +427,21 @@ def choices(args):
         same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
 
 
+def looking_ahead(args):
+    """Verifying several tokens in one step changes nothing but the number of steps: same texts, log probabilities, ends."""
+    asks = [dict(prompt=[5, 6, 7, 8] * 20, temperature=0, logprobs=2), dict(prompt=[5, 6, 7, 8] * 20, seed=4, temperature=0.3),
+            dict(prompt="over and over and over and over and", temperature=0, frequency_penalty=0.2),
+            dict(prompt=[5, 6, 7, 8] * 20, temperature=0, logit_bias={"5": 40, "6": 40})]
+    with Server(args, "--ctx-size", "256") as s, Server(args, "--ctx-size", "256", "--no-lookahead") as plain:
+        for ask in asks:
+            ask = {**ask, "max_tokens": 120, "ignore_eos": True}
+            same(s.complete(**ask).json()["choices"], plain.complete(**ask).json()["choices"])
+        proposed, accepted = (s.metric(f"vllm:spec_decode_num_{what}_tokens_total") for what in ["draft", "accepted"])
+        assert proposed >= accepted > 0, (proposed, accepted)
+        assert s.metric("spillway_engine_steps_total") < plain.metric("spillway_engine_steps_total")
+        same(plain.metric("vllm:spec_decode_num_draft_tokens_total"), 0)
+
+
 def texts_and_ids(args):
     """/tokenize and /detokenize are each other's inverse, and agree with what a completion counts."""
     def post(s, path, **body):
@@ -783,6 +798,6 @@ def trained_model(args):
 
 if __name__ == "__main__":
     main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
-                   reasoning_is_split, usage_is_exact, known_beginnings, choices, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs,
+                   reasoning_is_split, usage_is_exact, known_beginnings, choices, looking_ahead, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs,
                    company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
                    drain_deadline, metrics, idle, trained_model])

@@ -23,9 +23,15 @@
 
 struct seq {
     struct engine *en;
-    uint64_t hash;
+    uint64_t hash[N_CTX + 1]; /* by length */
     int32_t len, room, pages;
 };
+
+static void seq_take(struct seq *s, int32_t id)
+{
+    s->hash[s->len + 1] = (s->hash[s->len] ^ (uint64_t)(id + 1)) * 1099511628211u;
+    s->len++;
+}
 
 struct engine {
     pthread_mutex_t lock; /* guards everything: tests look in while the engine thread runs */
@@ -43,14 +49,14 @@ struct engine {
     int32_t n_slices, n_ones, n_prompt_tokens;
     int32_t most_mixed; /* most prompt tokens in a step that also had a slice of one token */
     int broken;         /* our law was broken: room overrun, same sequence twice */
-    float logits[SEQS_MAX][N_VOCAB];
+    float logits[SEQS_MAX * 9][N_VOCAB];
 };
 
 static struct seq *fake_seq_new(struct engine *en)
 {
     struct seq *s = calloc(1, sizeof *s);
     s->en = en;
-    s->hash = 1469598103934665603u;
+    s->hash[0] = 1469598103934665603u;
     pthread_mutex_lock(&en->lock);
     en->seqs++;
     pthread_mutex_unlock(&en->lock);
@@ -85,7 +91,7 @@ static enum rc fake_seq_reserve(struct seq *s, int32_t n, struct error *e)
 /* One id stands out by a little, the rest is noise: greedy and seeded sampling both have something to do. */
 static void fill_logits(const struct engine *en, const struct seq *s, float *out)
 {
-    uint64_t h = s->hash;
+    uint64_t h = s->hash[s->len];
     for (int i = 0; i < N_VOCAB; i++)
         out[i] = -30.0f;
     for (int c = 'a'; c <= 'z'; c++) {
@@ -101,15 +107,14 @@ static void fill_logits(const struct engine *en, const struct seq *s, float *out
 static void step_slice(struct engine *en, struct step_slice *sl, int row)
 {
     struct seq *s = sl->seq;
-    for (int32_t i = 0; i < sl->n; i++)
-        s->hash = (s->hash ^ (uint64_t)(sl->ids[i] + 1)) * 1099511628211u;
-    s->len += sl->n;
+    sl->logits = en->logits[row];
+    for (int32_t i = 0; i < sl->n; i++) {
+        seq_take(s, sl->ids[i]);
+        if (sl->all_logits || (sl->want_logits && i == sl->n - 1))
+            fill_logits(en, s, en->logits[row + (sl->all_logits ? i : 0)]);
+    }
     if (s->len > s->room)
         en->broken++;
-    if (sl->want_logits) {
-        fill_logits(en, s, en->logits[row]);
-        sl->logits = en->logits[row];
-    }
 }
 
 static enum rc fake_step(struct engine *en, struct step_slice *slices, int32_t n, struct error *e)
@@ -134,8 +139,9 @@ static enum rc fake_step(struct engine *en, struct step_slice *slices, int32_t n
         en->most_mixed = en->n_prompt_tokens;
     if (++en->steps == en->fail_at)
         rc = error_set(e, RC_INTERNAL, "the device fell over");
+    int row = 0;
     for (int32_t i = 0; i < n && !rc; i++)
-        step_slice(en, &slices[i], i);
+        step_slice(en, &slices[i], row), row += slices[i].all_logits ? slices[i].n : 1;
     pthread_cond_broadcast(&en->changed);
     pthread_mutex_unlock(&en->lock);
     return rc;
@@ -161,8 +167,8 @@ static int32_t fake_seq_attach(struct seq *s, const struct prefix_salt *salt, co
     pthread_mutex_lock(&s->en->lock);
     int32_t known = s->en->known < n ? s->en->known : (n - 1) / PAGE * PAGE;
     for (int32_t i = 0; i < known; i++)
-        s->hash = (s->hash ^ (uint64_t)(ids[i] + 1)) * 1099511628211u;
-    s->len = s->room = known;
+        seq_take(s, ids[i]);
+    s->room = known;
     s->en->salts += salt->bytes[0];
     pthread_mutex_unlock(&s->en->lock);
     return known;
@@ -176,7 +182,15 @@ static void fake_seq_share(struct seq *s, const struct prefix_salt *salt, const 
     pthread_mutex_lock(&s->en->lock);
     for (int32_t i = 0; i < s->len; i++)
         hash = (hash ^ (uint64_t)(ids[i] + 1)) * 1099511628211u;
-    s->en->broken += hash != s->hash;
+    s->en->broken += hash != s->hash[s->len];
+    pthread_mutex_unlock(&s->en->lock);
+}
+
+static void fake_seq_rewind(struct seq *s, int32_t len)
+{
+    pthread_mutex_lock(&s->en->lock);
+    s->en->broken += len > s->len;
+    s->len = len;
     pthread_mutex_unlock(&s->en->lock);
 }
 
@@ -197,6 +211,7 @@ static const struct batch_engine_ops fake_ops = {
     .seq_free = fake_seq_free,
     .seq_attach = fake_seq_attach,
     .seq_share = fake_seq_share,
+    .seq_rewind = fake_seq_rewind,
     .seq_reserve = fake_seq_reserve,
     .step = fake_step,
     .pages_free = fake_pages_free,
@@ -259,8 +274,18 @@ static struct vocab *make_vocab(void)
     return v;
 }
 
+/* A clock that is a millisecond on whenever anybody looks: every step takes as long, whatever is in it. */
+static struct mono ticking_now(void *state)
+{
+    int64_t *ms = state;
+    return (struct mono){__atomic_add_fetch(ms, 1, __ATOMIC_RELAXED) * NS_PER_MS};
+}
+static const struct clock_ops ticking = {.now = ticking_now};
+
 /* One bench for a test: engine, batcher, vocabulary. */
 struct bench {
+    int64_t ticks;
+    struct clock clock;
     struct engine en;
     struct batcher *b;
     struct vocab *vocab;
@@ -268,21 +293,25 @@ struct bench {
 
 struct bench_options {
     int32_t max_seqs, step_tokens, prefill_tokens, waiting_max;
+    bool speculate;
 };
 
 static void bench_init(struct bench *t, const struct bench_options *bo)
 {
     struct error e = {0};
     t->vocab = make_vocab();
+    t->ticks = 0;
+    t->clock = (struct clock){&ticking, &t->ticks};
     const struct batcher_options o = {
         .ops = &fake_ops,
         .engine = &t->en,
-        .clock = &clock_system,
+        .clock = bo->speculate ? &t->clock : &clock_system,
         .n_vocab = N_VOCAB,
         .n_ctx = N_CTX,
         .max_seqs = bo->max_seqs,
         .step_tokens = bo->step_tokens ? bo->step_tokens : 128,
         .prefill_tokens = bo->prefill_tokens,
+        .speculate = bo->speculate,
         .waiting_max = bo->waiting_max ? bo->waiting_max : 64,
     };
     CHECK_INT(batcher_new(&t->b, &o, &e), RC_OK);
@@ -475,6 +504,57 @@ static void known_beginnings(void)
         }
         CHECK_INT(got[1].n_ids, got[0].n_ids);
         CHECK(memcmp(got[1].ids, got[0].ids, sizeof got[0].ids) == 0);
+    }
+}
+
+/* Looking ahead changes how many steps an answer takes, and nothing else: not where it stops, whatever ends it, not its
+ * samples, not what others in the batch get. */
+static void looking_ahead(void)
+{
+    static const char text[] =
+        "the cat sat on the mat, the cat sat on the mat, the cat sat on the hat, the cat sat on the mat";
+    static const struct ask asks[] = {
+        {.n_prompt = 3, .max_tokens = 94, .samples = true},
+        {.n_prompt = 3, .max_tokens = 37},
+        {.n_prompt = 3, .max_tokens = 94, .stop = "hat"},
+        {.n_prompt = 3, .max_tokens = 94, .temperature = 0.7, .seed = 3},
+        {.n_prompt = 90, .max_tokens = 60, .temperature = 1.0, .seed = 9},
+    };
+    for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+        struct client got[2][3] = {0};
+        struct batcher_stats stats[2];
+        for (int ahead = 0; ahead < 2; ahead++) {
+            struct bench t;
+            engine_init(&t.en);
+            t.en.script = i < 4 ? text : NULL;
+            t.en.script_from = 3;
+            bench_init(&t, &(struct bench_options){.max_seqs = 3, .speculate = ahead});
+            for (int k = 0; k < 3; k++) {
+                struct ask a = asks[i];
+                a.seed += (uint64_t)k;
+                CHECK_INT(submit(&t, &got[ahead][k], &a), RC_OK);
+            }
+            struct clients all = {got[ahead], 3};
+            CHECK(pump(&t, all_done, &all));
+            batcher_stats(t.b, &stats[ahead]);
+            bench_fini(&t);
+        }
+        for (int k = 0; k < 3; k++) {
+            struct client *plain = &got[0][k], *fast = &got[1][k];
+            CHECK_INT(fast->n_ids, plain->n_ids);
+            CHECK(memcmp(fast->ids, plain->ids, sizeof plain->ids) == 0);
+            CHECK_STR(fast->text, plain->text);
+            CHECK_INT(fast->finish, plain->finish);
+            CHECK_INT(fast->n_samples, plain->n_samples);
+            CHECK_INT(fast->usage.completion, plain->usage.completion);
+        }
+        CHECK_INT(stats[0].proposed_tokens, 0);
+        CHECK_INT(stats[1].generated_tokens, stats[0].generated_tokens);
+        CHECK(stats[1].accepted_tokens <= stats[1].proposed_tokens);
+        CHECK_INT(stats[1].decode_tokens,
+                  stats[1].generated_tokens - 3 + stats[1].proposed_tokens - stats[1].accepted_tokens);
+        if (i == 0)
+            CHECK(stats[1].steps < stats[0].steps && stats[1].accepted_tokens > 30);
     }
 }
 
@@ -900,6 +980,7 @@ static void refuses_impossible_steps(void)
 int main(void)
 {
     TEST(known_beginnings);
+    TEST(looking_ahead);
     TEST(known_beginning_of_a_resumed_answer);
     TEST(company_changes_nothing);
     TEST(usage_is_exact);
