@@ -33,6 +33,7 @@
 #include "policies/forecast.h"
 #include "policies/period.h"
 #include "policies/power.h"
+#include "policies/router.h"
 #include "policies/scale.h"
 #include "policies/tariff.h"
 #include "policies/waiting.h"
@@ -296,6 +297,8 @@ struct sim_result {
 /* On failure nothing is held. `progress` (NULL: nobody asks) is called about every 100,000 requests. */
 struct sim_options {
     void (*progress)(int64_t at_us, int64_t requests, void *arg);
+    /* The router that will decide, of this size, as it is made: for who wants to listen to it (router_tap()). NULL: nobody. */
+    void (*router)(struct router *r, const struct router_size *size, void *arg);
     void *arg;
 };
 enum rc sim_run(const struct sim_scenario *s, const struct sim_source *source, const struct sim_options *o,

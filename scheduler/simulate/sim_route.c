@@ -131,12 +131,14 @@ static void put_api(struct sim *x, int32_t i)
     router_state(x->router, x->nodes_max + i, &(struct router_state){.state = SHORTLIST_READY});
 }
 
-enum rc sim_route_init(struct sim *x)
+enum rc sim_route_init(struct sim *x, const struct sim_options *o)
 {
     const struct router_size size = {.nodes = x->nodes_max + x->s->n_apis + 1,
                                      .pairs = x->nodes_max,
                                      .probability = x->s->n_models ? x->s->models[0].slo.probability : 0};
     const enum rc rc = router_new(&x->router, &size, x->e);
+    if (rc == RC_OK && o && o->router)
+        o->router(x->router, &size, o->arg);
     for (int32_t i = 0; rc == RC_OK && i < x->s->n_apis; i++)
         if (x->s->models[x->s->apis[i].model].api.allowed)
             put_api(x, i);
