@@ -89,6 +89,7 @@ static cJSON *explain(const struct replay_difference *x, const struct record_cho
     const struct explain_context context = {.request_id = id,
                                             .model_asked = is->who.asked,
                                             .model = x->model,
+                                            .at_ns = x->wall_us * 1000,
                                             .class = is->who.interactive ? WAITING_INTERACTIVE : WAITING_BATCH,
                                             .name = name_cb,
                                             .arg = x};
@@ -152,6 +153,8 @@ static void print_other(const char *path, const struct replay_under_other *o)
     print_share("another node", o->elsewhere, o->sent);
     print_share("nobody: it would have waited, or been refused", o->nobody, o->sent);
     print_change("predicted cost, marginal", o->money_was / 1e12, o->money_would / 1e12, "$");
+    if (o->stay == o->sent - o->nobody)
+        print_change("the same nodes under this configuration", o->money_was / 1e12, o->money_stay / 1e12, "$");
     if (o->timed)
         print_change("predicted mean time to the last token", o->us_was / 1e3 / (double)o->timed,
                      o->us_would / 1e3 / (double)o->timed, "ms");
@@ -216,6 +219,8 @@ static void add_other(cJSON *root, const char *path, const struct replay_under_o
     cJSON_AddNumberToObject(o, "nobody", (double)u->nobody);
     cJSON_AddNumberToObject(o, "money_usd", u->money_was / 1e12);
     cJSON_AddNumberToObject(o, "money_usd_would", u->money_would / 1e12);
+    if (u->stay == u->sent - u->nobody)
+        cJSON_AddNumberToObject(o, "money_usd_same_nodes", u->money_stay / 1e12);
     cJSON_AddNumberToObject(o, "mean_ms", u->timed ? u->us_was / 1e3 / (double)u->timed : 0);
     cJSON_AddNumberToObject(o, "mean_ms_would", u->timed ? u->us_would / 1e3 / (double)u->timed : 0);
     cJSON_AddNumberToObject(o, "joules", u->mj_was / 1e3);

@@ -144,6 +144,7 @@ static struct replay_difference *differs(struct replay *x, const char *of, const
     struct replay_difference *d = spw_calloc(1, sizeof *d);
     d->line = x->lines.line;
     d->kind = x->event.kind;
+    d->wall_us = x->begin.wall_us + x->event.at_us;
     snprintf(d->text, sizeof d->text, "%s%s%s", of, *of ? ": " : "", text);
     x->out->first = d;
     return d;

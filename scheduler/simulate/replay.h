@@ -30,6 +30,7 @@ struct replay_other {
 /* The first event at which the router was not what it had been. */
 struct replay_difference {
     int64_t line;
+    int64_t wall_us; /* Unix time */
     enum record_kind kind;
     char text[RECORD_DIFFERENCE_BYTES + RECORD_NAME_BYTES + 64];
     /* CHOSE: the decision as it was, and as it is now. */
@@ -49,10 +50,11 @@ struct replay_under_other { /* of decisions that sent a request somewhere */
     int64_t elsewhere;      /* would have gone to another node, or... */
     int64_t nobody;         /* ...would not have found anybody then */
     /* Of those that would have found somebody: what was expected where they went and where they would have gone, each under
-     * its own configuration. */
-    double money_was, money_would; /* pico-dollars, marginal */
-    int64_t timed;                 /* of which both are known */
-    double us_was, us_would;       /* to the last token */
+     * its own configuration; money_stay: where they went, under the other one. */
+    double money_was, money_would, money_stay; /* pico-dollars, marginal */
+    int64_t stay;            /* of which money_stay is known: the node is there and serves the model */
+    int64_t timed;           /* of which both are known */
+    double us_was, us_would; /* to the last token */
     int64_t metered;
     double mj_was, mj_would;
     struct replay_node nodes[REPLAY_NODES_MAX]; /* beyond these nobody is counted */

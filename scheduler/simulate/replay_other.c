@@ -22,6 +22,7 @@ struct other {
     bool decided;
     int32_t was, would; /* nodes; would -1: nobody */
     struct route_terms was_terms, would_terms;
+    double stay; /* money of `was` here; -1: not known */
 };
 
 void other_free(struct other *o)
@@ -175,6 +176,10 @@ static void decide(struct replay *x)
     if (!o->decided)
         return;
     o->was = x->candidates[was->chosen].node;
+    o->stay = -1;
+    for (int32_t i = 0; i < n; i++)
+        if (nodes[i] == o->was && c[i].serves_model)
+            o->stay = route_money(&q, &c[i]);
     o->was_terms = x->candidates[was->chosen].t;
     o->would = d.chosen >= 0 ? nodes[d.chosen] : -1;
     if (d.chosen >= 0)
@@ -223,6 +228,8 @@ static void count(struct replay *x)
     u->elsewhere += o->would != o->was;
     u->money_was += was->money;
     u->money_would += would->money;
+    u->stay += o->stay >= 0;
+    u->money_stay += o->stay >= 0 ? o->stay : 0;
     if (was->time_us >= 0 && would->time_us >= 0) {
         u->timed++;
         u->us_was += was->time_us;
