@@ -7,12 +7,11 @@ static int count_models(const struct config *c)
 {
     int n = 0;
 
-    for (int i = 0; i < c->n_nodes; i++)
-        for (int m = 0; m < c->nodes[i].n_models; m++) {
+    for (int i = 0; i < config_servers(c); i++)
+        for (int m = 0; m < config_server(c, i)->n_models; m++) {
             bool known = false;
             for (int k = 0; k < i && !known; k++)
-                for (int j = 0; j < c->nodes[k].n_models; j++)
-                    known = known || strcmp(c->nodes[k].models[j], c->nodes[i].models[m]) == 0;
+                known = config_node_serves(config_server(c, k), config_server(c, i)->models[m]);
             n += !known;
         }
     return n;

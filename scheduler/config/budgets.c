@@ -189,9 +189,10 @@ void config_check_budgets(struct config_loader *l)
 
 static bool provider_is_there(const struct config *c, const char *value)
 {
-    for (int i = 0; i < c->n_nodes; i++) {
-        const char *provider = c->nodes[i].provider == PROVIDER_PROCESS ? "process" : "static";
-        if (strcmp(value, provider) == 0 || (c->nodes[i].name && strcmp(value, c->nodes[i].name) == 0))
+    for (int i = 0; i < config_servers(c); i++) {
+        const struct config_node *s = config_server(c, i);
+        const char *provider = s->pool ? s->pool->provider : s->provider == PROVIDER_PROCESS ? "process" : "static";
+        if ((provider && strcmp(value, provider) == 0) || (s->name && strcmp(value, s->name) == 0))
             return true;
     }
     return false;
@@ -199,8 +200,8 @@ static bool provider_is_there(const struct config *c, const char *value)
 
 static bool has_local_node(const struct config *c)
 {
-    for (int i = 0; i < c->n_nodes; i++) {
-        if (c->nodes[i].local)
+    for (int i = 0; i < config_servers(c); i++) {
+        if (config_server(c, i)->local)
             return true;
     }
     return false;
@@ -231,8 +232,8 @@ static void warn_match(const struct config *c, int i, struct strbuf *out, int *n
 static int64_t cheapest(const struct config *c, const char *model)
 {
     int64_t best = -1;
-    for (int i = 0; i < c->n_nodes; i++) {
-        const struct config_node *node = &c->nodes[i];
+    for (int i = 0; i < config_servers(c); i++) {
+        const struct config_node *node = config_server(c, i);
         int64_t price = node->prices.input.uusd_per_mtok + node->prices.output.uusd_per_mtok;
         bool serves = false;
         for (int m = 0; m < node->n_models && !serves; m++)
@@ -252,9 +253,9 @@ static bool saves(const struct config *c, const struct budget_rule *r, const cha
         if (from >= 0)
             return from > price;
     }
-    for (int i = 0; i < c->n_nodes; i++) {
-        for (int m = 0; m < c->nodes[i].n_models; m++) {
-            if (cheapest(c, c->nodes[i].models[m]) > price)
+    for (int i = 0; i < config_servers(c); i++) {
+        for (int m = 0; m < config_server(c, i)->n_models; m++) {
+            if (cheapest(c, config_server(c, i)->models[m]) > price)
                 return true;
         }
     }

@@ -36,12 +36,12 @@ static void take(struct config_loader *l, struct config_node *n, const char *pat
     }
 }
 
-static void read_record(struct config_loader *l, int i)
+static void read_record(struct config_loader *l, struct config_node *n)
 {
-    struct config_node *n = &l->c->nodes[i];
     struct calibration r;
+    int line;
     struct error e;
-    char key[64];
+    char key[128];
     const char *path = n->calibration;
     if (!path && n->name && l->c->state_dir)
         path = arena_printf(l->c->arena, "%s/calibration/%s.json", l->c->state_dir, n->name);
@@ -51,9 +51,8 @@ static void read_record(struct config_loader *l, int i)
     if (rc == RC_OK) {
         take(l, n, path, &r);
     } else if (n->calibration) {
-        snprintf(key, sizeof key, "nodes[%d].calibration", i);
-        config_problem(l, n->lines[config_row(&config_tables[CONFIG_TABLE_NODES], "calibration")], key,
-                       "%s; `spillway nodes calibrate` writes such a record", e.message);
+        config_server_key(l->c, n, "calibration", key, sizeof key, &line);
+        config_problem(l, line, key, "%s; `spillway nodes calibrate` writes such a record", e.message);
     } else if (rc != RC_NOT_FOUND) {
         n->calibration_why = why_text(l, e.message);
     }
@@ -62,23 +61,25 @@ static void read_record(struct config_loader *l, int i)
 void config_check_calibrations(struct config_loader *l)
 {
     for (int i = 0; i < l->c->n_nodes; i++)
-        read_record(l, i);
+        read_record(l, &l->c->nodes[i]);
+    for (int i = 0; i < l->c->n_pools; i++)
+        read_record(l, &l->c->pools[i].node);
 }
 
 void config_warn_calibrations(const struct config *c, struct strbuf *out, int *n)
 {
-    const int row = config_row(&config_tables[CONFIG_TABLE_NODES], "calibration");
     const int64_t now_s = (int64_t)time(NULL);
-    for (int i = 0; i < c->n_nodes; i++) {
-        const struct config_node *node = &c->nodes[i];
-        const int line = node->lines[row] ? node->lines[row] : node->line;
+    for (int i = 0; i < config_servers(c); i++) {
+        const struct config_node *node = config_server(c, i);
+        char key[128];
+        int line;
+        config_server_key(c, node, "calibration", key, sizeof key, &line);
         if (node->calibration_why)
-            config_warn(c, out, n, line, "nodes[%d].calibration: %s", i, node->calibration_why);
+            config_warn(c, out, n, line, "%s: %s", key, node->calibration_why);
         else if (node->calibrated && calibration_stale(node->calibrated, now_s))
             config_warn(c, out, n, line,
-                        "nodes[%d].calibration: measured %s, more than %d days ago; "
-                        "`spillway nodes calibrate %s` measures again",
-                        i, node->calibrated->measured_at[0] ? node->calibrated->measured_at : "at an unknown time",
+                        "%s: measured %s, more than %d days ago; `spillway nodes calibrate %s` measures again", key,
+                        node->calibrated->measured_at[0] ? node->calibrated->measured_at : "at an unknown time",
                         CALIBRATION_STALE_DAYS, node->name);
     }
 }

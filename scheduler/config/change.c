@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "providers/provider.h"
 #include "scheduler/config/config_internal.h"
 
 #define KEYS_TEXT_MAX ((size_t)4096)
@@ -48,6 +49,20 @@ static bool same_words(const struct setting *s, const void *a, const void *b)
     return true;
 }
 
+static bool same_pairs(const struct setting *s, const void *a, const void *b)
+{
+    const struct provider_pair *p = *(struct provider_pair *const *)((const char *)a + s->offset),
+                               *q = *(struct provider_pair *const *)((const char *)b + s->offset);
+    int n = int_at(a, s->count_offset);
+    if (n != int_at(b, s->count_offset))
+        return false;
+    for (int i = 0; i < n; i++) {
+        if (strcmp(p[i].key, q[i].key) != 0 || strcmp(p[i].value, q[i].value) != 0)
+            return false;
+    }
+    return true;
+}
+
 static size_t size_of(enum setting_type type)
 {
     switch (type) {
@@ -62,6 +77,7 @@ static size_t size_of(enum setting_type type)
     case SETTING_TEXT:
     case SETTING_PATH: return sizeof(char *);
     case SETTING_WORDS: return sizeof(char **);
+    case SETTING_PAIRS: return sizeof(struct provider_pair *);
     }
     return 0;
 }
@@ -70,6 +86,8 @@ static bool same_value(const struct setting *s, const void *a, const void *b)
 {
     if (s->type == SETTING_WORDS)
         return same_words(s, a, b);
+    if (s->type == SETTING_PAIRS)
+        return same_pairs(s, a, b);
     if (s->type == SETTING_TEXT || s->type == SETTING_PATH)
         return same_text(text_at(a, s->offset), text_at(b, s->offset));
     return memcmp((const char *)a + s->offset, (const char *)b + s->offset, size_of(s->type)) == 0;

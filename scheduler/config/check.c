@@ -233,21 +233,22 @@ static void check_node_tls(struct config_loader *l, const struct config_node *n,
     }
 }
 
-static void check_node_models(struct config_loader *l, const struct config_node *n, int i)
+static void check_node_models(struct config_loader *l, const struct config_node *n)
 {
     char name[96];
+    int line;
 
-    name_of(name, sizeof name, "nodes", i, "models");
-    if (n->n_models == 0 && node_line(n, "models"))
-        config_problem(l, node_line(n, "models"), name, "there is no model in it; a node serves at least one");
+    config_server_key(l->c, n, "models", name, sizeof name, &line);
+    if (n->n_models == 0)
+        config_problem(l, line, name, "there is no model in it; a node serves at least one");
     for (int a = 0; a < n->n_models; a++) {
         if (!identity_model_ok(n->models[a]) || strchr(n->models[a], '*'))
-            config_problem(l, node_line(n, "models"), name,
+            config_problem(l, line, name,
                            "\"%.80s\" is not a model name; 1 to 128 printable characters without blanks, quotes or '*'",
                            n->models[a]);
         for (int b = 0; b < a; b++)
             if (strcmp(n->models[a], n->models[b]) == 0) {
-                config_problem(l, node_line(n, "models"), name, "\"%.80s\" is listed twice", n->models[a]);
+                config_problem(l, line, name, "\"%.80s\" is listed twice", n->models[a]);
                 b = a;
             }
     }
@@ -258,14 +259,14 @@ static void check_nodes(struct config_loader *l)
     const struct config *c = l->c;
     char name[96];
 
-    if (c->n_nodes == 0)
+    if (config_servers(c) == 0)
         config_problem(l, 0, "nodes", "there is no node; add at least one entry with name, url and models");
     for (int i = 0; i < c->n_nodes; i++) {
         const struct config_node *n = &c->nodes[i];
         check_node_provider(l, n, i);
         check_node_files(l, n, i);
         check_node_tls(l, n, i);
-        check_node_models(l, n, i);
+        check_node_models(l, n);
         for (int k = 0; k < i; k++) {
             const struct config_node *other = &c->nodes[k];
             if (n->name && other->name && strcmp(n->name, other->name) == 0) {
@@ -457,6 +458,7 @@ void config_check(struct config_loader *l)
     config_check_budgets(l);
     config_check_energy(l);
     config_check_calibrations(l);
+    config_check_capacity(l);
     if (c->breaker_open_max_ms < c->breaker_open_ms)
         config_problem(l, main_line(c, main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max"),
                        main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max",
@@ -503,8 +505,8 @@ static void warn_dead_models(const struct config *c, struct strbuf *out, int *n)
     for (int i = 0; i < c->n_keys && !all_local; i++)
         here = here || c->keys[i].local_only;
     bool any_local = false;
-    for (int i = 0; i < c->n_nodes; i++)
-        any_local = any_local || c->nodes[i].local;
+    for (int i = 0; i < config_servers(c); i++)
+        any_local = any_local || config_server(c, i)->local;
     if (here && !any_local)
         config_warn(c, out, n, 0, "keys: some keys are local_only, but no node is local: they can reach nothing");
 }
@@ -600,5 +602,6 @@ int config_warnings(const struct config *c, struct strbuf *out)
     config_warn_budgets(c, out, &n);
     config_warn_energy(c, out, &n);
     config_warn_calibrations(c, out, &n);
+    config_warn_capacity(c, out, &n);
     return n;
 }

@@ -14,6 +14,10 @@
 #include "policies/period.h"
 #include "policies/waiting.h"
 
+struct provider_ops; /* providers/provider.h */
+struct provider_pair;
+struct provider_settings;
+
 enum provider_kind { PROVIDER_STATIC, PROVIDER_PROCESS };
 /* How a node that cannot resume by token ids takes up an answer that another one began. */
 enum continue_kind { CONTINUE_OFF, CONTINUE_PREFIX };
@@ -49,7 +53,13 @@ struct config_node {
      * used, and then calibration_why says why not (NULL: it is simply not there). */
     const struct calibration *calibrated;
     const char *calibration_why;
-    int kv_tokens; /* that its KV cache has room for, where it does not say so; 0: unknown */
+    int kv_tokens;                 /* that its KV cache has room for, where it does not say so; 0: unknown */
+    struct pusd per_hour;          /* of a node of a pool: its rent */
+    int tokens_per_s;              /* that it does within the SLO, declared; 0: from the calibration */
+    struct provider_pair *machine; /* static: how its power is reached, by the keys of provider static */
+    int n_machine;
+    const struct provider_settings *machine_settings; /* the same, checked; NULL: none */
+    const struct config_pool *pool;                   /* whose template this is; NULL: a node of its own */
     /* provider process */
     const char *engine; /* path of spillway-engine; NULL: beside our own binary */
     const char *model_path;
@@ -60,6 +70,45 @@ struct config_node {
     const char *tls_name;                    /* the certificate's; NULL: the host of url */
     int line;                                /* of the item in the file */
     int lines[CONFIG_ITEM_SETTINGS_MAX];
+};
+
+struct config_provider { /* an account, a host, a rack: where nodes of pools come from */
+    const char *name, *type;
+    struct provider_pair *pairs;
+    int n_pairs;
+    const struct provider_ops *ops; /* of its type */
+    const struct provider_settings *settings;
+    int line;
+    int lines[CONFIG_ITEM_SETTINGS_MAX];
+};
+
+struct config_pool {                    /* nodes that are alike and come and go by demand */
+    struct config_node node;            /* what each of them is; name: the pool's */
+    const char *provider;               /* of `providers`, or a type that needs no settings */
+    const struct config_provider *from; /* NULL: by type alone */
+    const struct provider_ops *ops;
+    struct provider_pair *pairs;
+    int n_pairs;
+    const struct provider_settings *settings;
+    const char **markets; /* none: all */
+    int n_markets;
+    int min, max;
+    const char *price_text; /* dollars per hour, where the provider has no offers; NULL: nothing */
+    struct pusd price_hour;
+    int64_t boot_ms, billing_min_ms; /* 0: as the provider says */
+    int line;
+    int lines[CONFIG_ITEM_SETTINGS_MAX];
+};
+
+enum config_from_zero { CONFIG_ZERO_SPILL, CONFIG_ZERO_HOLD };
+struct config_capacity { /* scheduler/capacity */
+    int64_t interval_ms, sweep_ms, stray_grace_ms, drain_ms, down_after_ms, return_after_ms;
+    int max_nodes, launches_per_min;
+    const char *max_hour_text;
+    struct pusd max_hour; /* v < 0: no limit */
+    int over_provision_ppm, survive_ppm;
+    int from_zero; /* enum config_from_zero */
+    bool api_bridge_off, api_steady_off;
 };
 
 /* When a model's fallbacks are tried: when no node of it is in service, or also when all that are have no slot free. */
@@ -204,6 +253,7 @@ struct config {
     struct {
         int cap_watts, base_watts; /* of the site; 0: no limit */
         int keep_warm;
+        bool off; /* nobody is put to sleep or woken by the plan */
     } power;
     const char *simulate_scenario;   /* of `spillway simulate`; NULL: none */
     bool ledger_off;                 /* `ledger: off`, said aloud; else each request has a row */
@@ -226,6 +276,11 @@ struct config {
     const char *budget_webhook, *budget_webhook_token_file, *budget_webhook_ca;
     struct config_node *nodes;
     int n_nodes;
+    struct config_provider *providers;
+    int n_providers;
+    struct config_pool *pools;
+    int n_pools;
+    struct config_capacity capacity;
     struct config_model *models; /* those of which something is said; nodes may serve others */
     int n_models;
     struct model_table *model_table; /* made by the front as it takes the configuration over; in `arena` */
@@ -298,6 +353,10 @@ struct oidc_issuer;
 enum rc config_key_identity(const struct config_key *k, struct identity *who, struct network *networks,
                             int64_t *expires_s, struct error *e) SPW_MUST_USE;
 void config_issuer_oidc(const struct config_issuer *c, struct oidc_issuer *out); /* borrows from c */
+/* All that may answer requests: the nodes, then what the pools' nodes are made from. */
+int config_servers(const struct config *c);
+const struct config_node *config_server(const struct config *c, int i);
+const struct config_pool *config_pool(const struct config *c, const char *name); /* NULL: none */
 bool config_node_serves(const struct config_node *n, const char *model);
 const struct config_class *config_class(const struct config *c, const char *name); /* NULL: none, or name is NULL */
 

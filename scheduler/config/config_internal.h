@@ -6,12 +6,15 @@
 
 #include "base/yaml.h"
 
-#define CONFIG_NODES_MAX    64 /* what one routing decision looks at: ROUTE_CANDIDATES_MAX */
-#define CONFIG_KEYS_MAX     10000
-#define CONFIG_CLASSES_MAX  64
-#define CONFIG_MODELS_MAX   256
-#define CONFIG_BUDGETS_MAX  1000
-#define CONFIG_PROBLEMS_MAX 200 /* more mistakes than that are counted, not listed */
+#define CONFIG_NODES_MAX     64 /* what one routing decision looks at: ROUTE_CANDIDATES_MAX */
+#define CONFIG_KEYS_MAX      10000
+#define CONFIG_CLASSES_MAX   64
+#define CONFIG_MODELS_MAX    256
+#define CONFIG_BUDGETS_MAX   1000
+#define CONFIG_PROVIDERS_MAX 32
+#define CONFIG_POOLS_MAX     64
+#define CONFIG_PAIRS_MAX     64  /* settings of one provider, pool or machine */
+#define CONFIG_PROBLEMS_MAX  200 /* more mistakes than that are counted, not listed */
 
 enum setting_type {                   /* what the field at `offset` is */
                     SETTING_TEXT,     /* const char * */
@@ -25,6 +28,7 @@ enum setting_type {                   /* what the field at `offset` is */
                     SETTING_SIZE,     /* int64_t bytes */
                     SETTING_PRICE,    /* struct price */
                     SETTING_RATIO,    /* int, parts per million: 0 to 1 in the file */
+                    SETTING_PAIRS,    /* struct provider_pair *: a section whose keys are a provider's; count_offset */
 };
 
 #define SETTING_REQUIRED 1u
@@ -66,6 +70,8 @@ enum {
     CONFIG_TABLE_ISSUERS,
     CONFIG_TABLE_CLASSES,
     CONFIG_TABLE_BUDGETS,
+    CONFIG_TABLE_PROVIDERS,
+    CONFIG_TABLE_POOLS,
     CONFIG_N_TABLES,
 };
 extern const struct settings config_tables[CONFIG_N_TABLES];
@@ -102,6 +108,14 @@ void config_warn_budgets(const struct config *c, struct strbuf *out, int *n);
 void config_check_budgets(struct config_loader *l);
 /* A zone's table, as long as the configuration lives; NULL: *e says why not. */
 const struct zone *config_zone(struct config_loader *l, const char *name, struct error *e);
+/* capacity.c: the same for providers, pools and machines: each by its provider's own keys. */
+void config_check_capacity(struct config_loader *l);
+void config_warn_capacity(const struct config *c, struct strbuf *out, int *n);
+/* Relative paths begin at the file's folder. */
+const char *config_path(struct config_loader *l, const char *path);
+/* The same for what pools are made from: "nodes[3]" or "capacity.pools[1]", and where the key stands in the file. */
+void config_server_key(const struct config *c, const struct config_node *n, const char *key, char *name, size_t size,
+                       int *line);
 /* energy.c: the same for `energy`, `power` and the nodes' watts, and their tariff and levels. */
 void config_check_energy(struct config_loader *l);
 void config_warn_energy(const struct config *c, struct strbuf *out, int *n);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "providers/provider.h"
 
 #define CONFIG_WORDS_MAX 1000
 #define CONFIG_BYTES_MAX ((size_t)256 << 20) /* of everything the configuration owns */
@@ -52,7 +53,7 @@ char *config_strdup(struct config_loader *l, const char *s)
     return arena_strndup(l->c->arena, s, strlen(s));
 }
 
-static const char *join_path(struct config_loader *l, const char *path)
+const char *config_path(struct config_loader *l, const char *path)
 {
     if (path[0] == '/' || l->dir[0] == '\0')
         return config_strdup(l, path);
@@ -191,7 +192,7 @@ static bool set_scalar(struct config_loader *l, const struct target *t, const ch
 
     switch (t->row->type) {
     case SETTING_TEXT: *field = config_strdup(l, text); return true;
-    case SETTING_PATH: *field = join_path(l, text); return true;
+    case SETTING_PATH: *field = config_path(l, text); return true;
     case SETTING_BOOL: return set_bool(l, t, text);
     case SETTING_EITHER:
     case SETTING_CHOICE: return set_word(l, t, text);
@@ -200,7 +201,8 @@ static bool set_scalar(struct config_loader *l, const struct target *t, const ch
     case SETTING_SIZE: return set_number(l, t, text);
     case SETTING_PRICE: return set_price(l, t, text);
     case SETTING_RATIO: return set_ratio(l, t, text);
-    case SETTING_WORDS: break;
+    case SETTING_WORDS:
+    case SETTING_PAIRS: break;
     }
     SPW_ASSERT(!"a scalar's type");
     return false;
@@ -256,6 +258,51 @@ static bool set_words(struct config_loader *l, const struct target *t, const str
     return true;
 }
 
+/* A list's words with commas between them. NULL: a problem was noted. */
+static const char *pair_value(struct config_loader *l, const char *key, const struct yaml_node *v, int line)
+{
+    const char *text = NULL;
+    if (v->kind == YAML_KIND_SCALAR && !is_empty(v))
+        return is_printable(l, line, key, v->scalar) ? config_strdup(l, v->scalar) : NULL;
+    for (int i = 0; v->kind == YAML_KIND_LIST && i < v->n_items; i++) {
+        const struct yaml_node *word = v->items[i];
+        if (word->kind != YAML_KIND_SCALAR || is_empty(word) || strchr(word->scalar, ',')) {
+            config_problem(l, word->line, key, "every entry must be a word without a comma");
+            return NULL;
+        }
+        if (!is_printable(l, word->line, key, word->scalar))
+            return NULL;
+        text = text ? arena_printf(l->c->arena, "%s,%s", text, word->scalar) : config_strdup(l, word->scalar);
+    }
+    if (!text)
+        config_problem(l, line, key, "this must be one value, or a list of words");
+    return text;
+}
+
+/* Keys of which only a provider knows what they mean: that is checked in capacity.c. */
+static void set_pairs(struct config_loader *l, const struct target *t, const struct yaml_node *v)
+{
+    char key[192];
+    if (v->kind != YAML_KIND_MAP) {
+        config_problem(l, t->line, t->key, "this is a section; write its keys indented below it");
+        return;
+    }
+    if (v->n_items > CONFIG_PAIRS_MAX) {
+        config_problem(l, t->line, t->key, "%d keys; up to %d are allowed", v->n_items, CONFIG_PAIRS_MAX);
+        return;
+    }
+    struct provider_pair *pairs = arena_alloc(l->c->arena, sizeof *pairs * (size_t)(v->n_items + 1));
+    int n = 0;
+    for (int i = 0; i < v->n_items; i++) {
+        snprintf(key, sizeof key, "%s.%.60s", t->key, v->keys[i]);
+        const char *value = pair_value(l, key, v->items[i], v->key_lines[i]);
+        if (value)
+            pairs[n++] = (struct provider_pair){config_strdup(l, v->keys[i]), value};
+    }
+    *(struct provider_pair **)(t->base + t->row->offset) = pairs;
+    *(int *)(t->base + t->row->count_offset) = n;
+}
+
 static void set_value(struct config_loader *l, const struct settings *table, int row, struct target *t,
                       const struct yaml_node *v)
 {
@@ -267,8 +314,11 @@ static void set_value(struct config_loader *l, const struct settings *table, int
         config_problem(l, t->line, t->key, "there is no value; give one or leave the line out");
         return;
     }
-    if (t->row->type == SETTING_WORDS) {
-        set_words(l, t, v);
+    if (t->row->type == SETTING_WORDS || t->row->type == SETTING_PAIRS) {
+        if (t->row->type == SETTING_WORDS)
+            set_words(l, t, v);
+        else
+            set_pairs(l, t, v);
         return;
     }
     if (v->kind != YAML_KIND_SCALAR) {
@@ -505,6 +555,13 @@ static void derive(struct config_loader *l)
     for (int i = 0; i < c->n_nodes; i++)
         if (!c->nodes[i].lines[cached])
             c->nodes[i].prices.cached_input = c->nodes[i].prices.input;
+    cached = config_row(&config_tables[CONFIG_TABLE_POOLS], "price.cached_input");
+    for (int i = 0; i < c->n_pools; i++) {
+        c->pools[i].node.pool = &c->pools[i];
+        c->pools[i].node.line = c->pools[i].line;
+        if (!c->pools[i].lines[cached])
+            c->pools[i].node.prices.cached_input = c->pools[i].node.prices.input;
+    }
 }
 
 static enum rc build(struct config **out, const struct yaml_doc *doc, const char *name, const char *dir,

@@ -34,8 +34,8 @@ const struct config_model *config_alias(const struct config *c, const char *alia
 
 bool config_model_served(const struct config *c, const char *name)
 {
-    for (int i = 0; i < c->n_nodes; i++)
-        if (has_word(c->nodes[i].models, c->nodes[i].n_models, name))
+    for (int i = 0; i < config_servers(c); i++)
+        if (config_node_serves(config_server(c, i), name))
             return true;
     return false;
 }
@@ -140,9 +140,11 @@ static int by_name(const void *a, const void *b)
 static int collect(const struct config *c, struct claim *claims)
 {
     int n = 0;
-    for (int i = 0; i < c->n_nodes; i++)
-        for (int k = 0; k < c->nodes[i].n_models; k++)
-            claims[n++] = (struct claim){c->nodes[i].models[k], CLAIM_NODE, c->nodes[i].line, NULL};
+    for (int i = 0; i < config_servers(c); i++) {
+        const struct config_node *s = config_server(c, i);
+        for (int k = 0; k < s->n_models; k++)
+            claims[n++] = (struct claim){s->models[k], CLAIM_NODE, s->line, NULL};
+    }
     for (int i = 0; i < c->n_models; i++) {
         const struct config_model *m = &c->models[i];
         if (m->name)
@@ -171,8 +173,8 @@ static void check_names(struct config_loader *l)
 {
     const struct config *c = l->c;
     size_t most = 1;
-    for (int i = 0; i < c->n_nodes; i++)
-        most += (size_t)c->nodes[i].n_models;
+    for (int i = 0; i < config_servers(c); i++)
+        most += (size_t)config_server(c, i)->n_models;
     for (int i = 0; i < c->n_models; i++)
         most += (size_t)c->models[i].n_aliases + 1;
     struct claim *claims = spw_calloc(most, sizeof *claims);
@@ -191,9 +193,9 @@ static const char *nearest_target(const struct config *c, const char *word)
 {
     const char *words[512];
     int n = 0;
-    for (int i = 0; i < c->n_nodes; i++)
-        for (int k = 0; k < c->nodes[i].n_models && n < 512; k++)
-            words[n++] = c->nodes[i].models[k];
+    for (int i = 0; i < config_servers(c); i++)
+        for (int k = 0; k < config_server(c, i)->n_models && n < 512; k++)
+            words[n++] = config_server(c, i)->models[k];
     for (int i = 0; i < c->n_models && n < 512; i++)
         if (c->models[i].name)
             words[n++] = c->models[i].name;

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/text.h"
+#include "providers/provider.h"
 
 /* --- values ------------------------------------------------------------------------------------------------- */
 
@@ -20,6 +21,18 @@ static enum rc format_words(const struct setting *s, const char *base, struct st
     return rc == RC_OK ? strbuf_puts(out, "]") : rc;
 }
 
+/* Values are never secrets: those stand in files. */
+static enum rc format_pairs(const struct setting *s, const char *base, struct strbuf *out)
+{
+    const struct provider_pair *pairs = *(struct provider_pair *const *)(base + s->offset);
+    int n = *(const int *)(base + s->count_offset);
+    enum rc rc = n ? strbuf_puts(out, "{") : RC_OK;
+
+    for (int i = 0; i < n && rc == RC_OK; i++)
+        rc = strbuf_printf(out, "%s%s: \"%s\"", i ? ", " : "", pairs[i].key, pairs[i].value);
+    return rc == RC_OK && n ? strbuf_puts(out, "}") : rc;
+}
+
 enum rc config_format_value(const struct setting *s, const void *from, struct strbuf *out)
 {
     const char *base = from, *text = NULL;
@@ -29,6 +42,7 @@ enum rc config_format_value(const struct setting *s, const void *from, struct st
     case SETTING_TEXT:
     case SETTING_PATH: text = *(const char *const *)(base + s->offset); break;
     case SETTING_WORDS: return format_words(s, base, out);
+    case SETTING_PAIRS: return format_pairs(s, base, out);
     case SETTING_BOOL: text = *(const bool *)(base + s->offset) ? "true" : "false"; break;
     case SETTING_EITHER: text = s->choices[*(const bool *)(base + s->offset) ? 1 : 0]; break;
     case SETTING_CHOICE: text = s->choices[*(const int *)(base + s->offset)]; break;
@@ -164,6 +178,7 @@ static void describe_type(const struct setting *s, char *buf, size_t size)
         [SETTING_SIZE] = "size",
         [SETTING_PRICE] = "dollars per million tokens",
         [SETTING_RATIO] = "share, 0 to 1",
+        [SETTING_PAIRS] = "section",
     };
     char lo[32], hi[32];
 
@@ -190,6 +205,49 @@ static const char *describe_default(const struct setting *s)
     return s->def ? s->def : s->def_text ? s->def_text : "none";
 }
 
+static const char *const key_types[] = {
+    [KEY_TEXT] = "text",        [KEY_URL] = "URL",          [KEY_FILE] = "path",
+    [KEY_SECRET_FILE] = "path", [KEY_INT] = "number",       [KEY_DURATION] = "duration",
+    [KEY_DOLLARS] = "dollars",  [KEY_BOOL] = "true, false", [KEY_LIST] = "list of words",
+};
+
+static const char *key_default(const struct provider_key *k)
+{
+    return k->required ? "required" : k->fallback ? k->fallback : "none";
+}
+
+static void help_keys(const char *what, const struct provider_key *k, FILE *out)
+{
+    if (k)
+        fprintf(out, "\n%s:\n", what);
+    for (; k && k->name; k++)
+        fprintf(out, "  %-20s %s (%s; default: %s)\n", k->name, k->help, key_types[k->type], key_default(k));
+}
+
+static void markdown_keys(const char *what, const struct provider_key *k, FILE *out)
+{
+    if (k)
+        fprintf(out, "\n%s\n\n| key | values | default | meaning |\n|---|---|---|---|\n", what);
+    for (; k && k->name; k++)
+        fprintf(out, "| `%s` | %s | %s%s%s | %s |\n", k->name, key_types[k->type], k->fallback ? "`" : "",
+                key_default(k), k->fallback ? "`" : "", k->help);
+}
+
+/* From each provider's own tables. */
+static void each_provider(void (*keys)(const char *what, const struct provider_key *k, FILE *out), const char *mark,
+                          FILE *out)
+{
+    char what[160];
+    for (int i = 0; provider_list[i]; i++) {
+        const struct provider_ops *p = provider_list[i];
+        snprintf(what, sizeof what, "%s%s%s: `settings` of an entry of `providers`", mark, p->name, mark);
+        keys(what, p->keys, out);
+        snprintf(what, sizeof what, "%s%s%s: %s", mark, p->name, mark,
+                 p->caps & PROVIDER_CAN_LAUNCH ? "`settings` of a pool" : "`machine` of a node");
+        keys(what, p->node_keys, out);
+    }
+}
+
 void config_print_help(FILE *out)
 {
     char type[128];
@@ -204,6 +262,7 @@ void config_print_help(FILE *out)
             fprintf(out, "  %-20s %s (%s; default: %s)\n", s->key, s->help, type, describe_default(s));
         }
     }
+    each_provider(help_keys, "", out);
 }
 
 static void print_rows_markdown(const struct settings *t, FILE *out)
@@ -242,4 +301,6 @@ void config_print_markdown(FILE *out)
             fprintf(out, "\n## `%s`: a list\n\n%s\n\n", t->name, t->help);
         print_rows_markdown(t, out);
     }
+    fprintf(out, "\n## Keys of providers\n");
+    each_provider(markdown_keys, "**", out);
 }

@@ -207,6 +207,7 @@ static const char *const store_words[] = {"memory", "redis", NULL};
 static const char *const loss_words[] = {"fail_closed", "fail_open", NULL};
 static const char *const tracing_words[] = {"ratio", "parent", NULL};
 static const char *const auto_words[] = {"auto", NULL};
+static const char *const zero_words[] = {"spill", "hold", NULL}; /* enum config_from_zero */
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
 #define MAIN(field)         .offset = offsetof(struct config, field)
@@ -217,6 +218,8 @@ static const char *const level_words[] = {"debug", "info", "warn", "error", NULL
 #define ISSUER(field)       .offset = offsetof(struct config_issuer, field)
 #define CLASS(field)        .offset = offsetof(struct config_class, field)
 #define BUDGET(field)       .offset = offsetof(struct config_budget, field)
+#define PROVIDER(field)     .offset = offsetof(struct config_provider, field)
+#define POOL(field)         .offset = offsetof(struct config_pool, field)
 
 #define REDIS_CA "For an address behind rediss://: authorities (PEM) that are believed instead of the system's."
 #define REDIS_CERT                                                                                                     \
@@ -523,6 +526,44 @@ static const struct setting main_rows[] = {
      .unit = "watts", .def = "0", .help = "What the site draws beside its nodes, counted against `power.cap_watts`."},
     {"power.keep_warm", SETTING_INT, SETTING_RELOAD, MAIN(power.keep_warm), .lo = 0, .hi = 1000, .unit = "nodes",
      .def = "1", .help = "So many nodes of each model stay awake, whatever the forecast says."},
+    {"power.mode", SETTING_EITHER, SETTING_RELOAD, MAIN(power.off), .choices = on_words, .def = "on",
+     .help =
+         "`on`: engines of ours whose power.sleep_wake is given are put to sleep when they are not needed, and woken "
+         "before they are. `off`: only an operator does."},
+    {"capacity.interval", SETTING_DURATION, SETTING_RELOAD, MAIN(capacity.interval_ms), .lo = 100, .hi = 600000,
+     .def = "5s", .help = "How often capacity is planned; it is at once when somebody waits or a node is lost."},
+    {"capacity.max_nodes", SETTING_INT, SETTING_RELOAD, MAIN(capacity.max_nodes), .lo = 0, .hi = CONFIG_NODES_MAX,
+     .unit = "nodes", .def = "8", .help = "Nodes of pools that may be there at once, those that come or go included."},
+    {"capacity.max_hour", SETTING_TEXT, SETTING_RELOAD, MAIN(capacity.max_hour_text), .def = "10",
+     .help = "Dollars per hour that all of them may cost together; `unlimited` for no limit."},
+    {"capacity.launches_per_min", SETTING_INT, SETTING_RELOAD, MAIN(capacity.launches_per_min), .lo = 1, .hi = 1000,
+     .unit = "launches", .def = "10", .help = "In any 60 seconds."},
+    {"capacity.drain", SETTING_DURATION, SETTING_RELOAD, MAIN(capacity.drain_ms), .lo = 0, .hi = 86400000, .def = "10m",
+     .help =
+         "A node of a pool that is not needed any more may finish what it has for so long; then it is ended, and its "
+         "answers go on elsewhere."},
+    {"capacity.down_after", SETTING_DURATION, SETTING_RELOAD, MAIN(capacity.down_after_ms), .lo = 0, .hi = 86400000,
+     .def = "5m", .help = "Capacity is given up when less has been needed for so long."},
+    {"capacity.return_after", SETTING_DURATION, SETTING_RELOAD, MAIN(capacity.return_after_ms), .lo = 0, .hi = 86400000,
+     .def = "1m", .help = "On-demand nodes are replaced by spot ones when those could be had again for so long."},
+    {"capacity.over_provision", SETTING_RATIO, SETTING_RELOAD, MAIN(capacity.over_provision_ppm), .def = "0.1",
+     .help = "So much more than what is foreseen: 0.1 is a tenth."},
+    {"capacity.survive", SETTING_RATIO, SETTING_RELOAD, MAIN(capacity.survive_ppm), .def = "0",
+     .help =
+         "Share of the demand that is left when any one zone's nodes of a type are taken back at once; 0: don't care."},
+    {"capacity.from_zero", SETTING_CHOICE, SETTING_RELOAD, MAIN(capacity.from_zero), .choices = zero_words,
+     .def = "spill",
+     .help =
+         "A request that no node is awake for: `spill`: goes to an API, where one may take it; else, and with `hold`, "
+         "it waits in its room while a node wakes or is launched."},
+    {"capacity.api_bridge", SETTING_EITHER, SETTING_RELOAD, MAIN(capacity.api_bridge_off), .choices = on_words,
+     .def = "on", .help = "`off`: plans do not count on APIs while nodes come up."},
+    {"capacity.api_steady", SETTING_EITHER, SETTING_RELOAD, MAIN(capacity.api_steady_off), .choices = on_words,
+     .def = "on", .help = "`off`: no demand is left to APIs for good, even where a node would cost more."},
+    {"capacity.sweep", SETTING_DURATION, SETTING_RELOAD, MAIN(capacity.sweep_ms), .lo = 1000, .hi = 3600000,
+     .def = "30s", .help = "How often providers are asked what is really there."},
+    {"capacity.stray_grace", SETTING_DURATION, SETTING_RELOAD, MAIN(capacity.stray_grace_ms), .lo = 0, .hi = 86400000,
+     .def = "2m", .help = "An instance with our tag that we know nothing of is ended after so long."},
     {"simulate.scenario", SETTING_PATH, SETTING_RELOAD, MAIN(simulate_scenario), .def_text = "none",
      .help = "What `spillway simulate` adds to this configuration: how fast machines are, markets, SLOs "
              "(docs/SIMULATE.md)."},
@@ -590,6 +631,9 @@ static const struct setting node_rows[] = {
     {"kv_tokens", SETTING_INT, SETTING_RELOAD, NODE(kv_tokens), .lo = 0, .hi = 2000000000, .unit = "tokens", .def = "0",
      .help = "Tokens that its KV cache has room for, for a server that is not our engine, which says so itself; 0: "
              "unknown."},
+    {"machine", SETTING_PAIRS, NODE(machine), .count_offset = offsetof(struct config_node, n_machine),
+     .def_text = "its power is not touched",
+     .help = "static: how the machine's power is reached, by the keys of provider `static` below."},
     {"engine", SETTING_PATH, NODE(engine), .def_text = "spillway-engine beside spillway",
      .help = "process: the engine's program file."},
     {"model_path", SETTING_PATH, NODE(model_path), .help = "process: the GGUF file to serve."},
@@ -763,6 +807,60 @@ static const struct setting class_rows[] = {
     RATE("concurrent", concurrent, "requests", "Requests at the same time; 0: no such limit."),
 };
 
+static const struct setting provider_rows[] = {
+    {"name", SETTING_TEXT, SETTING_REQUIRED, PROVIDER(name), .check = check_name,
+     .help = "What pools and metrics call it; unique."},
+    {"type", SETTING_TEXT, SETTING_REQUIRED, PROVIDER(type), .help = "One of the providers below."},
+    {"settings", SETTING_PAIRS, PROVIDER(pairs), .count_offset = offsetof(struct config_provider, n_pairs),
+     .def_text = "none", .help = "Its own keys, below."},
+};
+
+static const struct setting pool_rows[] = {
+    {"name", SETTING_TEXT, SETTING_REQUIRED, POOL(node.name), .check = check_name,
+     .help = "Its nodes are called NAME-1, NAME-2, ...; unique among pools and nodes."},
+    {"provider", SETTING_TEXT, SETTING_REQUIRED, POOL(provider),
+     .help = "An entry of `providers`, or a type that needs no settings, as in process."},
+    {"settings", SETTING_PAIRS, POOL(pairs), .count_offset = offsetof(struct config_pool, n_pairs), .def_text = "none",
+     .help = "What each of its nodes is, by the provider's own keys below."},
+    {"models", SETTING_WORDS, SETTING_REQUIRED, POOL(node.models),
+     .count_offset = offsetof(struct config_pool, node.n_models),
+     .help = "Models that its nodes serve, by the names that applications ask for. Demand for all of them is met "
+             "together."},
+    {"upstream_model", SETTING_TEXT, POOL(node.upstream_model), .check = check_model, .def_text = "the name asked for",
+     .help = "Model name sent to its nodes instead."},
+    {"min", SETTING_INT, POOL(min), .lo = 0, .hi = CONFIG_NODES_MAX, .unit = "nodes", .def = "0",
+     .help = "So many are there whatever is foreseen."},
+    {"max", SETTING_INT, POOL(max), .lo = 0, .hi = CONFIG_NODES_MAX, .unit = "nodes", .def = "1", .help = "At most."},
+    {"markets", SETTING_WORDS, POOL(markets), .count_offset = offsetof(struct config_pool, n_markets),
+     .def_text = "all that the provider has", .help = "spot, on-demand."},
+    {"tokens_per_s", SETTING_INT, POOL(node.tokens_per_s), .lo = 0, .hi = 100000000, .unit = "tokens per second",
+     .def_text = "from its calibration",
+     .help = "What one of its nodes does within the SLO, prompt and answer together."},
+    {"price_hour", SETTING_TEXT, POOL(price_text), .def_text = "what the provider says; else nothing",
+     .help = "Dollars that a node costs per hour."},
+    {"boot", SETTING_DURATION, POOL(boot_ms), .lo = 0, .hi = 7200000, .def_text = "what the provider says; else 30s",
+     .help = "From launch until a node serves."},
+    {"billing_min", SETTING_DURATION, POOL(billing_min_ms), .lo = 0, .hi = 86400000,
+     .def_text = "what the provider says", .help = "The least that is paid of a node."},
+    {"local", SETTING_BOOL, POOL(node.local), .def = "false",
+     .help = "On the organisation's own premises; requests marked local_only go nowhere else."},
+    {"slots", SETTING_INT, POOL(node.slots), .lo = 0, .hi = 100000, .unit = "requests", .def = "0",
+     .help = "Requests that a node takes at once; 0: unbounded."},
+    {"price.input", SETTING_PRICE, POOL(node.prices.input), .def = "0",
+     .help = "Dollars per million input tokens: what is charged."},
+    {"price.cached_input", SETTING_PRICE, POOL(node.prices.cached_input), .def_text = "price.input",
+     .help = "Dollars per million input tokens that the node had cached."},
+    {"price.output", SETTING_PRICE, POOL(node.prices.output), .def = "0", .help = "Dollars per million output tokens."},
+    {"watts", SETTING_INT, POOL(node.watts), .lo = 0, .hi = 1000000, .unit = "watts", .def = "0",
+     .help = "Declared draw under load; 0: unknown."},
+    {"calibration", SETTING_PATH, POOL(node.calibration), .def_text = "STATE_DIR/calibration/NAME.json, if it is there",
+     .help = "How fast its nodes are: a record of `spillway nodes calibrate`."},
+    {"kv_tokens", SETTING_INT, POOL(node.kv_tokens), .lo = 0, .hi = 2000000000, .unit = "tokens", .def = "0",
+     .help = "Tokens that a node's KV cache has room for; 0: it says so itself."},
+    {"node_key_file", SETTING_PATH, POOL(node.node_key_file), .def_text = "none",
+     .help = "File of the node key that its engines have, where the provider does not bring one."},
+};
+
 #define ROWS(table) .rows = (table), .n_rows = (int)(sizeof(table) / sizeof(table)[0])
 
 _Static_assert(sizeof main_rows / sizeof main_rows[0] <= CONFIG_SETTINGS_MAX, "room for the lines of every setting");
@@ -816,6 +914,23 @@ const struct settings config_tables[CONFIG_N_TABLES] = {
          .lines_offset = offsetof(struct config_budget, lines), .items_offset = offsetof(struct config, budgets),
          .count_offset = offsetof(struct config, n_budgets), .line_offset = offsetof(struct config_budget, line),
          .items_max = CONFIG_BUDGETS_MAX},
+    [CONFIG_TABLE_PROVIDERS] = {"providers",
+                                "Where nodes of pools come from: an account, a region, a rack. What each type needs is "
+                                "below.",
+                                ROWS(provider_rows), .item_size = sizeof(struct config_provider),
+                                .lines_offset = offsetof(struct config_provider, lines),
+                                .items_offset = offsetof(struct config, providers),
+                                .count_offset = offsetof(struct config, n_providers),
+                                .line_offset = offsetof(struct config_provider, line),
+                                .items_max = CONFIG_PROVIDERS_MAX},
+    [CONFIG_TABLE_POOLS] = {"capacity.pools",
+                            "Nodes that are launched and ended by demand, within `capacity.max_nodes` and "
+                            "`capacity.max_hour`.",
+                            ROWS(pool_rows), .item_size = sizeof(struct config_pool),
+                            .lines_offset = offsetof(struct config_pool, lines),
+                            .items_offset = offsetof(struct config, pools),
+                            .count_offset = offsetof(struct config, n_pools),
+                            .line_offset = offsetof(struct config_pool, line), .items_max = CONFIG_POOLS_MAX},
 };
 
 int config_row(const struct settings *t, const char *key)

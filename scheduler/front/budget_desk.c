@@ -270,8 +270,8 @@ enum budget_level budget_desk_level(struct lane *l, const struct budget_rule *ru
 
 bool budget_desk_all_cost(const struct request *r)
 {
-    for (int i = 0; i < r->config->n_nodes; i++) {
-        const struct config_node *n = &r->config->nodes[i];
+    for (int i = 0; i < config_servers(r->config); i++) {
+        const struct config_node *n = config_server(r->config, i);
         bool is_free =
             !n->prices.input.uusd_per_mtok && !n->prices.output.uusd_per_mtok && !n->prices.cached_input.uusd_per_mtok;
         for (int k = 0; is_free && k < r->model->n_chain; k++) {

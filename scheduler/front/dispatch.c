@@ -543,8 +543,8 @@ static bool may_go_on_by_text(const struct request *r)
 {
     if (!r->body.prefixable)
         return false;
-    for (int i = 0; i < r->config->n_nodes; i++) {
-        const struct config_node *c = &r->config->nodes[i];
+    for (int i = 0; i < config_servers(r->config); i++) {
+        const struct config_node *c = config_server(r->config, i);
         for (int k = 0; c->continue_by == CONTINUE_PREFIX && k < r->model->n_chain; k++) {
             if (config_node_serves(c, r->model->chain[k]->name))
                 return true;
@@ -580,7 +580,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->charge_max = a->charge_max;
     r->picky = a->charge_bounded || (a->who->n_models && a->model->n_chain > 1);
     r->input_estimate = request_estimate_input(body);
-    if (r->config->prefix_affinity && r->config->n_nodes > 1) /* one node alone is no choice */
+    if (r->config->prefix_affinity && (r->config->n_nodes > 1 || r->config->n_pools)) /* one node alone is no choice */
         affinity_read(f->affinity, &r->prefix, body, r->config->prefix_share_all ? "" : r->who->tenant);
     r->arrived = clock_now(f->o.clock);
     r->accepted = clock_wall(f->o.clock);

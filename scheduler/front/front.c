@@ -60,9 +60,9 @@ static void make_rooms(struct front *f, struct config *c)
 static int count_new_models(struct front *f, const struct config *c)
 {
     int n = 0;
-    for (int i = 0; i < c->n_nodes; i++) {
-        for (int k = 0; k < c->nodes[i].n_models; k++)
-            n += !find_room(f, c->nodes[i].models[k]);
+    for (int i = 0; i < config_servers(c); i++) {
+        for (int k = 0; k < config_server(c, i)->n_models; k++)
+            n += !find_room(f, config_server(c, i)->models[k]);
     }
     for (int i = 0; i < c->n_models; i++)
         n += !find_room(f, c->models[i].name);

@@ -22,8 +22,8 @@ static int by_text(const void *a, const void *b)
 static size_t count_names(const struct config *c)
 {
     size_t n = 0;
-    for (int i = 0; i < c->n_nodes; i++)
-        n += (size_t)c->nodes[i].n_models;
+    for (int i = 0; i < config_servers(c); i++)
+        n += (size_t)config_server(c, i)->n_models;
     for (int i = 0; i < c->n_models; i++)
         n += 1 + (size_t)c->models[i].n_aliases;
     return n;
@@ -65,9 +65,10 @@ struct model_table *model_table_new(const struct config *c)
     size_t most = count_names(c) + 1;
     t->models = arena_alloc(c->arena, most * sizeof *t->models);
     t->names = arena_alloc(c->arena, most * sizeof *t->names);
-    for (int i = 0; i < c->n_nodes; i++) {
-        for (int k = 0; k < c->nodes[i].n_models; k++)
-            add_model(t, c->nodes[i].models[k], config_model(c, c->nodes[i].models[k]));
+    for (int i = 0; i < config_servers(c); i++) {
+        const struct config_node *s = config_server(c, i);
+        for (int k = 0; k < s->n_models; k++)
+            add_model(t, s->models[k], config_model(c, s->models[k]));
     }
     for (int i = 0; i < c->n_models; i++)
         add_model(t, c->models[i].name, &c->models[i]);

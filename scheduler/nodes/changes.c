@@ -100,14 +100,14 @@ static bool is_in_the_way(const struct node *n, const struct node_spec *spec)
 }
 
 /* The place that it had before, else one that nobody has had, else any. -1: none at the moment. */
-static int find_place(struct nodes *t, const struct node_spec *spec)
+int changes_find_place(struct nodes *t, const char *name)
 {
     int n = nodes_count(t), any = -1;
     for (int i = 0; i < n; i++) {
         const struct node *node = nodes_at(t, i);
         if (node->place != PLACE_FREE)
             continue;
-        if (strcmp(node->name, spec->config->name) == 0)
+        if (strcmp(node->name, name) == 0)
             return i;
         any = any < 0 ? i : any;
     }
@@ -121,7 +121,7 @@ static bool try_start(struct nodes *t, struct node_spec *spec)
         if (is_in_the_way(nodes_at(t, i), spec))
             return false;
     }
-    int place = find_place(t, spec);
+    int place = changes_find_place(t, spec->config->name);
     if (place < 0)
         return false;
     node_take_place(t, place, spec);
@@ -167,6 +167,15 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
         arm(arg);
 }
 
+void changes_soon(struct nodes *t)
+{
+    struct changes *c = nodes_changes(t);
+    if (!c->sweep)
+        c->sweep = evtimer_new(nodes_options(t)->loop, on_sweep, t);
+    if (sweep(t))
+        arm(t);
+}
+
 static const char *alias_of(const struct config_node *c)
 {
     const char *upstream = node_upstream_model(c);
@@ -200,7 +209,7 @@ void nodes_commit(struct nodes *t, struct nodes_plan *plan)
     pthread_mutex_lock(o->lock);
     for (int i = 0; i < nodes_count(t); i++) {
         struct node *n = nodes_at(t, i);
-        if (!node_is_there(n) || n->leaving)
+        if (!node_is_there(n) || n->leaving || n->dynamic)
             continue;
         struct node_spec *spec = take_spec(plan, n);
         if (spec) {
@@ -224,10 +233,7 @@ void nodes_commit(struct nodes *t, struct nodes_plan *plan)
             c->pending[c->n_pending++] = plan->specs[i];
     }
     free(plan);
-    if (!c->sweep)
-        c->sweep = evtimer_new(o->loop, on_sweep, t);
-    if (sweep(t))
-        arm(t);
+    changes_soon(t);
     o->on_capacity(o->arg);
 }
 

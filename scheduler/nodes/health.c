@@ -4,6 +4,7 @@
  * whether answers can be resumed there, also after a restart with another model. */
 #include <string.h>
 
+#include "base/json.h"
 #include "scheduler/nodes/nodes.h"
 
 #define STARTING_INTERVAL_MS 100
@@ -29,7 +30,7 @@ static void good(struct node *n)
     const struct nodes_options *o = nodes_options(n->table);
     n->probe_misses = 0;
     n->probe_us = mono_since(o->clock, n->probe_started) / NS_PER_US;
-    node_enter(n, NODE_READY, "");
+    node_enter(n, n->probe_asleep ? NODE_ASLEEP : NODE_READY, "");
     arm(n, interval_ms(n));
 }
 
@@ -68,7 +69,7 @@ static void on_body(struct http_call *c, const char *data, size_t len, void *arg
 {
     struct node *n = arg;
     (void)c;
-    if (n->probe_card && strbuf_append(&n->probe_body, data, len) != RC_OK)
+    if (strbuf_append(&n->probe_body, data, len) != RC_OK)
         strbuf_clear(&n->probe_body); /* far too long: then it is no card */
 }
 
@@ -87,6 +88,24 @@ static void take_card(struct node *n)
     pthread_mutex_unlock(nodes_options(n->table)->lock);
 }
 
+/* {"status":"asleep"}, or on its way there or back: an engine's supervisor answers in the place of its worker. */
+static bool says_asleep(const struct node *n)
+{
+    static const char *const words[] = {"asleep", "falling_asleep", "waking"};
+    cJSON *root = NULL;
+    struct error ignored;
+    const char *status = NULL;
+    bool asleep = false;
+    if (!n->spec->node_key || !n->probe_body.len ||
+        json_parse(n->probe_body.data, n->probe_body.len, 8, &root, &ignored) != RC_OK)
+        return false;
+    if (cJSON_IsObject(root) && json_get_string(root, "status", &status, NULL, &ignored) == RC_OK && status)
+        for (int i = 0; i < 3; i++)
+            asleep = asleep || strcmp(status, words[i]) == 0;
+    cJSON_Delete(root);
+    return asleep;
+}
+
 enum probe_kind { PROBE_HEALTH, PROBE_CARD };
 static void probe(struct node *n, enum probe_kind kind);
 
@@ -97,7 +116,11 @@ static void on_end(struct http_call *c, void *arg)
     int status = n->probe_status;
     (void)c;
     n->probe = NULL;
-    if (status >= 200 && status < 300 && n->spec->node_key && !n->probe_card) {
+    if (!n->probe_card)
+        n->probe_asleep = says_asleep(n);
+    if (status >= 200 && status < 300 && n->probe_asleep) { /* its card is what it was */
+        good(n);
+    } else if (status >= 200 && status < 300 && n->spec->node_key && !n->probe_card) {
         probe(n, PROBE_CARD);
     } else if (status >= 200 && status < 300) {
         if (n->probe_card)

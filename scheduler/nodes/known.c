@@ -11,9 +11,10 @@
 #include "scheduler/calibrate/record.h"
 #include "scheduler/nodes/nodes.h"
 
-#define SITE          0 /* all nodes pay the one tariff of the configuration */
-#define TARIFF_MOST_S 3600
-#define FULL_ASSUMED  8 /* requests in a full batch, where nobody says */
+#define SITE            0 /* all nodes pay the one tariff of the configuration */
+#define TARIFF_MOST_S   3600
+#define WAKE_ASSUMED_US 10000000
+#define FULL_ASSUMED    8 /* requests in a full batch, where nobody says */
 
 enum rc known_new(struct knowledge *k, const struct nodes_options *o, struct error *e)
 {
@@ -61,11 +62,17 @@ static int model_id(void *arg, const char *name)
 
 /* ---- what the router is told ---------------------------------------------------------------------------------------- */
 
+/* One that sleeps takes one request, which wakes it, and says "not now" to others. */
+static bool is_up(const struct node *n)
+{
+    return n->state == NODE_READY || (n->state == NODE_ASLEEP && !n->kept_asleep && n->in_flight == 0);
+}
+
 static enum shortlist_state state_of(const struct node *n, int64_t now_us)
 {
-    if (n->draining || n->leaving)
+    if (n->draining || n->leaving || n->resting)
         return SHORTLIST_LEAVING;
-    if (n->state != NODE_READY)
+    if (!is_up(n))
         return SHORTLIST_DOWN;
     if (breaker_look(&n->breaker, now_us).word != BREAKER_PASS || n->kept_for)
         return SHORTLIST_HELD;
@@ -75,7 +82,12 @@ static enum shortlist_state state_of(const struct node *n, int64_t now_us)
 /* What a local node costs is its energy, as far as its watts are known; what others do, their price list. */
 static struct marginal_facts money_of(const struct config_node *c)
 {
-    struct marginal_facts f = {.kind = c->local ? MARGINAL_OWNED : MARGINAL_METERED, .listed = c->prices};
+    struct marginal_facts f = {.kind = c->per_hour.v > 0 ? MARGINAL_RENTED
+                                       : c->local        ? MARGINAL_OWNED
+                                                         : MARGINAL_METERED,
+                               .listed = c->prices,
+                               .per_hour = c->per_hour,
+                               .tokens_per_s = c->tokens_per_s};
     if (!c->local)
         return f;
     f.full = c->max_batch > 0 ? c->max_batch : c->slots > 0 ? c->slots : FULL_ASSUMED;
@@ -107,12 +119,26 @@ static void learn(struct knowledge *k, const struct node *n, int64_t now_us)
         router_drop(k->router, n->index);
         return;
     }
+    const struct config_node *c = n->config;
     struct router_facts f;
-    node_facts(n->config, model_id, k, &f);
+    node_facts(c, model_id, k, &f);
     if (k->recorder && !router_has(k->router, n->index))
         recorder_name_locked(k->recorder, RECORD_NODE, n->index, n->name);
     router_put(k->router, n->index, &f);
-    router_state(k->router, n->index, &(struct router_state){.state = state_of(n, now_us)});
+    struct router_state s = {.state = state_of(n, now_us)};
+    if (n->state == NODE_ASLEEP) {
+        s.wake_us = c->levels ? power_move_us(c->levels, POWER_SLEEP, POWER_ACTIVE) : WAKE_ASSUMED_US;
+        s.wake_mj = c->levels ? power_move_mj(c->levels, POWER_SLEEP, POWER_ACTIVE) : 0;
+    }
+    router_state(k->router, n->index, &s);
+}
+
+void node_like_locked(struct node *n, const struct node *other)
+{
+    struct knowledge *k = nodes_known(n->table);
+    learn(k, n, nodes_now_us(n->table));
+    if (router_has(k->router, other->index))
+        router_like(k->router, n->index, other->index);
 }
 
 static void learn_tariff(struct nodes *t, struct knowledge *k, int64_t now_us)
@@ -144,6 +170,8 @@ void node_sent_locked(struct node *n, const char *model, const struct router_wor
     work.model = model_id(k, model);
     router_sent(k->router, n->index, &work, leg);
     n->in_flight = router_in_flight(k->router, n->index);
+    if (n->state == NODE_ASLEEP)
+        node_changed_locked(n);
 }
 
 void node_heard_locked(struct node *n, struct router_leg *leg, double ttft_us)
@@ -156,6 +184,10 @@ void node_left_locked(struct node *n, struct router_leg *leg, double tpot_us)
     struct knowledge *k = nodes_known(n->table);
     router_ended(k->router, leg, tpot_us);
     n->in_flight = router_in_flight(k->router, n->index);
+    if (n->in_flight == 0)
+        n->work_ended = clock_now(nodes_options(n->table)->clock);
+    if (n->state == NODE_ASLEEP)
+        node_changed_locked(n);
 }
 
 /* ---- candidates -------------------------------------------------------------------------------------------------- */
@@ -198,8 +230,8 @@ static void candidate(const struct node *n, const struct nodes_need *need, const
     const struct breaker_look look = breaker_look(&n->breaker, need->now_us);
     router_candidate(nodes_known(n->table)->router, &a->ask, n->index, out);
     out->serves_model = node_serves(n, need->model);
-    out->healthy = n->state == NODE_READY;
-    out->draining = n->draining || n->leaving;
+    out->healthy = is_up(n);
+    out->draining = n->draining || n->leaving || n->resting;
     out->tried = (need->tried >> n->index) & 1;
     out->rank = rank(n, need);
     out->unfit = out->rank == RANK_UNFIT;

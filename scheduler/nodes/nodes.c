@@ -29,7 +29,15 @@ struct nodes {
     void (*stopped)(void *arg);
     void *stopped_arg;
     struct event *stop_event;
+    void (*listener)(void *arg); /* set before other loops run; NULL: nobody listens */
+    void *listener_arg;
 };
+
+void nodes_listen(struct nodes *t, void (*listener)(void *arg), void *arg)
+{
+    t->listener_arg = arg;
+    __atomic_store_n(&t->listener, listener, __ATOMIC_RELEASE);
+}
 
 const struct nodes_options *nodes_options(const struct nodes *t)
 {
@@ -58,8 +66,16 @@ const char *node_state_name(enum node_state s)
     case NODE_READY: return "ready";
     case NODE_FAILING: return "failing";
     case NODE_STOPPED: return "stopped";
+    case NODE_ASLEEP: return "asleep";
     }
     return "unknown";
+}
+
+static void tell_listener(void *arg)
+{
+    const struct nodes *t = arg;
+    if (t->listener)
+        t->listener(t->listener_arg);
 }
 
 void node_enter(struct node *n, enum node_state state, const char *reason)
@@ -81,8 +97,10 @@ void node_enter(struct node *n, enum node_state state, const char *reason)
               (const struct log_field[]){LOG_S("node", n->name), LOG_S("state", node_state_name(state)),
                                          LOG_S("reason", n->reason)},
               3);
-    if (changed && state == NODE_READY)
+    if (changed && (state == NODE_READY || state == NODE_ASLEEP))
         o->on_capacity(o->arg);
+    if (changed && __atomic_load_n(&n->table->listener, __ATOMIC_ACQUIRE))
+        mailbox_call(o->mail, tell_listener, n->table);
 }
 
 enum node_state node_state_now(const struct node *n)
@@ -232,16 +250,25 @@ static void on_instance(const struct provider_instance *i, void *arg)
     }
 }
 
+enum rc nodes_engine_key(struct nodes *t, const char **key, const char **file, struct error *e)
+{
+    if (!t->key_file)
+        t->key_file = spw_asprintf("%s/node.key", t->o.config->state_dir);
+    enum rc rc = t->key ? RC_OK : node_key_make(&t->key, t->key_file, e);
+    *key = t->key;
+    *file = t->key_file;
+    return rc;
+}
+
 /* The key that our engines are started with, and the provider that starts them. */
 static enum rc open_process(struct nodes *t, struct error *e)
 {
     struct provider_env env = {
         .loop = t->o.loop, .log = t->o.log, .clock = t->o.clock, .on_change = on_instance, .arg = t};
+    const char *key, *file;
     if (t->process)
         return RC_OK;
-    if (!t->key_file)
-        t->key_file = spw_asprintf("%s/node.key", t->o.config->state_dir);
-    enum rc rc = t->key ? RC_OK : node_key_make(&t->key, t->key_file, e);
+    enum rc rc = nodes_engine_key(t, &key, &file, e);
     return rc == RC_OK ? provider_process.open(&t->process, &env, e) : rc;
 }
 
@@ -327,6 +354,15 @@ void node_spec_unref(struct node_spec *s)
     forget_secret(s->authorization);
     forget_secret(s->node_key);
     config_free(s->owner);
+    if (s->own) {
+        free((char *)s->own->name);
+        free((char *)s->own->url);
+        free((char *)s->own->tls_ca);
+        free((char *)s->own->tls_cert);
+        free((char *)s->own->tls_key);
+        free((char *)s->own->tls_name);
+        free(s->own);
+    }
     free(s);
 }
 
@@ -393,6 +429,7 @@ void node_take_place(struct nodes *t, int index, struct node_spec *spec)
                        .config = spec->config,
                        .state = NODE_STARTING,
                        .state_since = clock_wall(t->o.clock),
+                       .work_ended = clock_now(t->o.clock),
                        .place = PLACE_TAKEN,
                        .target = {.generation = n->target.generation},
                        .requests = same_name ? n->requests : 0,
@@ -425,7 +462,7 @@ void node_clear_place(struct node *n)
     struct node_spec *spec = n->spec;
     n->spec = NULL;
     n->config = &nobody;
-    n->leaving = n->draining = false;
+    n->leaving = n->draining = n->resting = n->kept_asleep = false;
     n->state = NODE_STOPPED;
     n->place = PLACE_RESTS;
     node_changed_locked(n);

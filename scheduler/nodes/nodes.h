@@ -16,6 +16,10 @@
  *        |       reason changes             +-----------------------------------------+
  *        |                                              probe is good
  *        +--- its engine runs ---  STOPPED  <--- its engine ends (from any state; provider process)
+ *
+ * From each of them a good probe of an engine that says that it sleeps leads to ASLEEP, and the next that it is awake to
+ * READY. Nodes that no configuration lists (of pools) come by nodes_add() and go by node_retire(); a reload leaves them
+ * alone.
  */
 #ifndef SCHEDULER_NODES_NODES_H
 #define SCHEDULER_NODES_NODES_H
@@ -67,6 +71,8 @@ struct node_spec {
     int index;           /* of the node */
     char *authorization; /* owned: "Bearer ..." towards the node, or NULL. Never logged */
     char *node_key;      /* owned: see docs/NODE_API.md; NULL: no engine of ours. Never logged */
+    struct config_node
+        *own; /* owned, with its name and texts: `config` of a node that no configuration lists; else NULL */
 };
 struct node_spec *node_spec_ref(struct node_spec *s); /* NULL is fine, here and there */
 void node_spec_unref(struct node_spec *s);
@@ -84,7 +90,10 @@ struct node {
     const void *kept_for;             /* the one request that may start here, or NULL: any may */
     enum node_state state;
     bool draining;
-    bool leaving; /* the configuration has lost it: it finishes what it has, and goes */
+    bool leaving;           /* the configuration has lost it: it finishes what it has, and goes */
+    bool resting;           /* others are to get the work, so that it may sleep: nothing new for now */
+    bool kept_asleep;       /* asleep, and only the power plan may wake it: the site's watts are limited */
+    struct mono work_ended; /* when it had its last request; its start, before there was one */
     char reason[160];
     struct wall state_since;
     int in_flight;
@@ -101,6 +110,7 @@ struct node {
     int pid, restarts;
     enum node_place place;
     bool engine;              /* provider process has an instance of its name */
+    bool dynamic;             /* of nodes_add() */
     struct event *hold_timer; /* a hold ends by itself; NULL until there was one */
     /* health check (health.c) */
     struct event *timer;     /* next probe, or the deadline of the running one */
@@ -108,6 +118,7 @@ struct node {
     int probe_status, probe_misses;
     bool probe_models; /* it has no /health: ask /v1/models */
     bool probe_card;   /* the running probe asks /v1/models under the node key */
+    bool probe_asleep; /* /health said so */
     struct strbuf probe_body;
     struct mono probe_started;
     int64_t probe_us;
@@ -144,6 +155,42 @@ struct nodes_plan;
 enum rc nodes_prepare(struct nodes *t, const struct config *c, struct nodes_plan **plan, struct error *e) SPW_MUST_USE;
 void nodes_commit(struct nodes *t, struct nodes_plan *plan);
 void nodes_discard(struct nodes_plan *plan); /* NULL is fine */
+
+/* ---- dynamic.c: nodes that come and go without a configuration that lists them, on the table's loop -------------------- */
+
+struct nodes_newcomer {
+    const struct config *owner;     /* of what it is like; a reference is taken */
+    const struct config_node *like; /* its models, prices, slots, ...: a pool's template */
+    const char *name, *url;
+    const char *node_key; /* NULL: like->node_key_file says, or none */
+    const char *tls_ca;   /* https: files; NULL: as `like` says */
+    const char *tls_cert, *tls_key, *tls_name;
+    struct pusd per_hour; /* its rent; 0: none */
+};
+/* A node's state has changed: listener(n, arg) on the table's loop, never from inside. One listener. */
+void nodes_listen(struct nodes *t, void (*listener)(void *arg), void *arg);
+/* RC_FULL: no place is free (at the moment). RC_CONFLICT: one of that name is there. */
+enum rc nodes_add(struct nodes *t, const struct nodes_newcomer *c, struct node **n, struct error *e) SPW_MUST_USE;
+/* Gets nothing new, finishes what it has; then its place is free. */
+void node_retire(struct node *n);
+/* Its machine is gone: its connections are cut, what ran there goes on elsewhere, and its place is free. */
+void node_lose(struct node *n, const char *reason);
+/* What runs there is cut, and goes on elsewhere; it stays. Best when it is draining. */
+void node_cut(struct node *n);
+void node_set_resting(struct node *n, bool resting);
+void node_keep_asleep(struct node *n, bool kept);
+int nodes_places(const struct nodes *t); /* that are free */
+/* The key of the engines that are started here, and its file, made if there is none yet. Borrowed. */
+enum rc nodes_engine_key(struct nodes *t, const char **key, const char **file, struct error *e) SPW_MUST_USE;
+/* What a node has, for those who plan. Takes the lock. */
+struct node_load {
+    enum node_state state;
+    bool draining, leaving, resting, fresh; /* fresh: its state is of a probe, not of its beginning */
+    int in_flight, slots;
+    int64_t idle_ns; /* 0 with work */
+    int64_t kv_tokens;
+};
+struct node_load node_load(struct node *n);
 
 int nodes_count(const struct nodes *t); /* of places, free ones too; it only grows */
 bool node_is_there(const struct node *n);
@@ -208,6 +255,8 @@ int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const stru
 /* Between these, of either; listed is NULL where all were looked at. */
 void nodes_choose_locked(struct nodes *t, const struct nodes_asked *asked, const int32_t *listed,
                          const struct route_candidate *c, int n, struct route_decision *d);
+/* It is like `other`, which has been there for longer: it begins with what was learned there. */
+void node_like_locked(struct node *n, const struct node *other);
 /* A request has a slot there, and is going to be sent; then its first token came so long after it was; then it is over:
  * tpot_us, ttft_us <= 0: nothing can be said. The leg is the caller's. */
 void node_sent_locked(struct node *n, const char *model, const struct router_work *w, struct router_leg *leg);
@@ -275,6 +324,8 @@ struct changes {                                     /* of the table, by reloads
     struct event *sweep; /* while nodes leave or wait to be started */
 };
 struct changes *nodes_changes(struct nodes *t);
+void changes_soon(struct nodes *t);                        /* somebody leaves */
+int changes_find_place(struct nodes *t, const char *name); /* -1: none at the moment */
 void changes_stop(struct nodes *t);
 enum rc node_spec_make(struct nodes *t, const struct config *owner, const struct config_node *c, struct node_spec **out,
                        struct error *e) SPW_MUST_USE;

@@ -8,6 +8,7 @@ enum node_state {
     NODE_READY,    /* the last probe was good */
     NODE_FAILING,  /* probes or requests fail: `reason` says how */
     NODE_STOPPED,  /* its engine process is not running */
+    NODE_ASLEEP,   /* it says so itself: its supervisor answers, and takes one request, which wakes it */
 };
 const char *node_state_name(enum node_state s);
 
