@@ -143,6 +143,15 @@ static enum rc rc_of(CURLcode code)
     }
 }
 
+static int64_t date_of(CURL *easy)
+{
+    struct curl_header *h;
+    if (curl_easy_header(easy, "Date", 0, CURLH_HEADER, -1, &h) != CURLHE_OK)
+        return 0;
+    time_t t = curl_getdate(h->value, NULL);
+    return t > 0 ? (int64_t)t : 0;
+}
+
 static void finish(struct fetch *t, CURLcode code)
 {
     fetch_unlink(t);
@@ -155,7 +164,8 @@ static void finish(struct fetch *t, CURLcode code)
                                  .body = t->answer.data ? t->answer.data : "",
                                  .n = t->answer.len,
                                  .retry_after_s = retry_after_s,
-                                 .transfer = t->easy};
+                                 .transfer = t->easy,
+                                 .date_s = date_of(t->easy)};
         t->cb(&a, NULL, t->arg);
     } else {
         struct error e;

@@ -31,6 +31,7 @@ struct fetch_answer {
     size_t n;
     int64_t retry_after_s; /* of its Retry-After, seconds or date; 0: none */
     void *transfer;        /* for fetch_answer_header() */
+    int64_t date_s;        /* of its Date: Unix seconds by the peer's clock; 0: none */
 };
 /* The value of the (first) header of this name in any case, or NULL. Borrowed until the next call of it. */
 const char *fetch_answer_header(const struct fetch_answer *a, const char *name);

@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 
-const struct provider_ops *const provider_list[] = {&provider_static, &provider_process, NULL};
+const struct provider_ops *const provider_list[] = {&provider_static, &provider_process, &provider_ec2, NULL};
 
 const struct provider_ops *provider_find(const char *name)
 {

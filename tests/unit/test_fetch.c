@@ -10,6 +10,7 @@ static struct http_server *server;
 static struct fetcher *fetcher;
 static struct {
     int done, requests, status;
+    int64_t date_s;
     enum rc rc;
     char body[256], message[512], method[16], got[256], type[64];
 } seen;
@@ -42,6 +43,7 @@ static void on_answer(const struct fetch_answer *a, const struct error *e, void 
     CHECK(!a != !e);
     seen.rc = e ? e->code : RC_OK;
     seen.status = a ? a->status : 0;
+    seen.date_s = a ? a->date_s : 0;
     snprintf(seen.body, sizeof(seen.body), "%s", a ? a->body : "");
     snprintf(seen.message, sizeof(seen.message), "%s", e ? e->message : "");
 }
@@ -74,6 +76,7 @@ static void fetches(void)
     CHECK_INT(seen.status, 201);
     CHECK_STR(seen.body, "made");
     CHECK_STR(seen.got, "question");
+    CHECK(seen.date_s <= time(NULL) && seen.date_s >= time(NULL) - 10);
     CHECK_STR(seen.method, "POST");
     CHECK_STR(seen.type, "t");
     get((struct fetch_request){.url = url("/")});

@@ -1,0 +1,351 @@
+/* What can be had, at what price, and what is being left alone. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "providers/ec2_internal.h"
+
+#define PRICE_PAGES_MAX 50
+#define PRICES_MAX      20000
+#define BILLING_MIN_S   60 /* "Per-second billing, with a minimum of 60 seconds" (EC2 pricing, Linux) */
+
+/* ---- what is left alone ----------------------------------------------------------------------------------------- */
+
+static void mark(struct ec2 *p, const char *key, bool quota, int64_t ms)
+{
+    struct ec2_cold *c = p->colds;
+    while (c && strcmp(c->key, key) != 0)
+        c = c->next;
+    if (!c) {
+        c = spw_calloc(1, sizeof(*c));
+        c->key = spw_strdup(key);
+        c->next = p->colds;
+        p->colds = c;
+    }
+    c->quota = quota;
+    c->until = ec2_after(p, ms);
+}
+
+static void drop_past(struct ec2 *p)
+{
+    for (struct ec2_cold **link = &p->colds; *link;) {
+        struct ec2_cold *c = *link;
+        if (!ec2_is_past(p, c->until)) {
+            link = &c->next;
+            continue;
+        }
+        *link = c->next;
+        free(c->key);
+        free(c);
+    }
+}
+
+void ec2_mark_cold(struct ec2 *p, const char *offer)
+{
+    struct ec2_offer o;
+    if (!ec2_offer_parse(offer, &o))
+        return;
+    log_info(p->env.log, "provider", "offer is cold", LOG_S("offer", offer), LOG_I("ms", p->cold_ms));
+    mark(p, offer, false, p->cold_ms);
+}
+
+static void quota_key(const struct ec2_offer *o, char key[64])
+{
+    char type[32];
+    snprintf(type, sizeof type, "%.*s", (int)o->type_n, o->type);
+    snprintf(key, 64, "quota %s %s", ec2_quota_family(type), provider_market_name(o->market));
+}
+
+void ec2_mark_quota(struct ec2 *p, const char *offer)
+{
+    struct ec2_offer o;
+    char key[64];
+    if (!ec2_offer_parse(offer, &o))
+        return;
+    quota_key(&o, key);
+    log_error(p->env.log, "provider", "quota of the AWS account is met, nothing more of it is launched for now",
+              LOG_S("quota", key), LOG_S("region", p->region), LOG_I("ms", p->quota_ms));
+    mark(p, key, true, p->quota_ms);
+}
+
+int64_t ec2_cold_ms(struct ec2 *p, const char *offer, bool *quota)
+{
+    struct ec2_offer o;
+    char key[64];
+    int64_t most = 0;
+    *quota = false;
+    if (!ec2_offer_parse(offer, &o))
+        return 0;
+    quota_key(&o, key);
+    drop_past(p);
+    for (const struct ec2_cold *c = p->colds; c; c = c->next) {
+        int64_t left = (c->until.ns - clock_now(p->env.clock).ns) / NS_PER_MS + 1;
+        if ((strcmp(c->key, offer) != 0 && strcmp(c->key, key) != 0) || left <= most)
+            continue;
+        most = left;
+        *quota = c->quota;
+    }
+    return most;
+}
+
+/* ---- spot prices ------------------------------------------------------------------------------------------------ */
+
+static struct ec2_spot_price *find_price(const struct ec2 *p, const struct ec2_offer *o)
+{
+    for (struct ec2_spot_price *s = p->prices; s; s = s->next) {
+        if (strlen(s->type) == o->type_n && strncmp(s->type, o->type, o->type_n) == 0 && strlen(s->zone) == o->zone_n &&
+            strncmp(s->zone, o->zone, o->zone_n) == 0)
+            return s;
+    }
+    return NULL;
+}
+
+struct pusd ec2_price_of(const struct ec2 *p, const struct ec2_offer *o, struct pusd on_demand)
+{
+    if (o->market == PROVIDER_ON_DEMAND)
+        return on_demand;
+    const struct ec2_spot_price *s = find_price(p, o);
+    return s ? s->hour : (struct pusd){0};
+}
+
+static void on_price(const struct ec2_price *price, void *arg)
+{
+    struct ec2 *p = arg;
+    struct ec2_offer o = {
+        .zone = price->zone, .zone_n = strlen(price->zone), .type = price->type, .type_n = strlen(price->type)};
+    struct ec2_spot_price *s = find_price(p, &o);
+    if (!s) {
+        s = spw_calloc(1, sizeof(*s));
+        *s = (struct ec2_spot_price){
+            .next = p->prices, .type = spw_strdup(price->type), .zone = spw_strdup(price->zone)};
+        p->prices = s;
+    }
+    if (price->at_s >= s->at_s) { /* the answer may hold older ones, in no promised order */
+        s->hour = price->hour;
+        s->at_s = price->at_s;
+    }
+}
+
+/* Those that run on spot cost something else now. */
+static void tell_prices(struct ec2 *p)
+{
+    for (struct ec2_machine *m = p->machines, *next; m; m = next) {
+        struct ec2_offer o;
+        next = m->next;
+        if (!m->offer || !ec2_offer_parse(m->offer, &o) || o.market != PROVIDER_SPOT)
+            continue;
+        struct pusd price = ec2_price_of(p, &o, (struct pusd){0});
+        if (price.v == 0 || price.v == m->price.v)
+            continue;
+        m->price = price;
+        if (!m->ending && m->state == INSTANCE_RUNNING)
+            ec2_machine_enter(m, m->state);
+    }
+}
+
+static void answer_offers(struct ec2 *p, enum provider_failure failure, const char *text);
+
+static void arm_prices(struct ec2 *p)
+{
+    struct timeval tv = {.tv_sec = p->prices_ms / 1000, .tv_usec = p->prices_ms % 1000 * 1000};
+    evtimer_add(p->price_timer, &tv);
+}
+
+static void on_prices(const struct aws_reply *r, void *arg);
+
+static void ask_prices(struct ec2 *p, const char *next)
+{
+    struct aws_form f;
+    if (!next)
+        p->prices_at = clock_now(p->env.clock);
+    ec2_prices_form(&f, p->price_types, clock_wall(p->env.clock).ns / NS_PER_S, next);
+    p->price_call = ec2_call(p, &f, on_prices, p);
+}
+
+static void on_prices(const struct aws_reply *r, void *arg)
+{
+    struct ec2 *p = arg;
+    const char *next = "";
+    p->price_call = NULL;
+    if (r->failure == PROVIDER_FINE)
+        ec2_answer_prices(r->root, on_price, p, &next);
+    else
+        log_warn(p->env.log, "provider", "spot prices could not be asked for", LOG_S("why", r->text));
+    if (*next) {
+        ask_prices(p, next);
+        return;
+    }
+    arm_prices(p);
+    tell_prices(p);
+    answer_offers(p, r->failure, r->text);
+}
+
+void ec2_on_prices_due(evutil_socket_t fd, short what, void *arg)
+{
+    struct ec2 *p = arg;
+    (void)fd;
+    (void)what;
+    if (!p->price_call && p->price_types && *p->price_types)
+        ask_prices(p, NULL);
+}
+
+static bool has_word(const char *list, const char *word, size_t n)
+{
+    const char *at = list, *have;
+    for (size_t len; (len = provider_setting_word(&at, &have)) > 0;) {
+        if (len == n && strncmp(have, word, n) == 0)
+            return true;
+    }
+    return false;
+}
+
+void ec2_want_prices(struct ec2 *p, const char *types)
+{
+    const char *at = types, *word;
+    bool more = false;
+    for (size_t n; (n = provider_setting_word(&at, &word)) > 0;) {
+        if (p->price_types && has_word(p->price_types, word, n))
+            continue;
+        char *longer = p->price_types ? spw_asprintf("%s,%.*s", p->price_types, (int)n, word) : spw_strndup(word, n);
+        free(p->price_types);
+        p->price_types = longer;
+        more = true;
+    }
+    if (!more)
+        return;
+    p->prices_at = (struct mono){0};
+    if (!p->price_call) { /* else the next round has them */
+        struct timeval now = {0};
+        evtimer_add(p->price_timer, &now);
+    }
+}
+
+/* ---- offers ----------------------------------------------------------------------------------------------------- */
+
+/* A pool's settings, kept while prices are fetched. */
+struct pool {
+    char *types, *zones, *markets, *on_demand; /* owned */
+    int boot_s;
+};
+
+static void free_pool(void *arg)
+{
+    struct pool *pool = arg;
+    free(pool->types);
+    free(pool->zones);
+    free(pool->markets);
+    free(pool->on_demand);
+    free(pool);
+}
+
+static char *copy(const struct provider_settings *s, const char *key)
+{
+    const char *value = provider_setting(s, key);
+    return spw_strdup(value ? value : "");
+}
+
+static struct pusd listed_price(const struct pool *pool, const struct ec2_offer *o)
+{
+    const struct provider_pair pair = {.key = "on_demand_prices", .value = pool->on_demand};
+    const struct provider_settings s = {.keys = ec2_node_keys, .pairs = &pair, .n = 1};
+    return ec2_on_demand_price(&s, o->type, o->type_n);
+}
+
+static void offer(struct ec2_question *q, const struct ec2_offer *o)
+{
+    const struct pool *pool = q->more;
+    struct ec2 *p = q->p;
+    const struct ec2_spot_price *spot = find_price(p, o);
+    char *zone = spw_strndup(o->zone, o->zone_n), *type = spw_strndup(o->type, o->type_n);
+    char *id = spw_asprintf("%s/%s/%s", zone, type, provider_market_name(o->market));
+    bool quota;
+    int64_t cold_ms = ec2_cold_ms(p, id, &quota);
+    struct provider_offer out = {
+        .id = id,
+        .type = type,
+        .region = p->region,
+        .zone = zone,
+        .market = o->market,
+        .price_hour = ec2_price_of(p, o, listed_price(pool, o)),
+        .price_source = o->market == PROVIDER_SPOT ? "spot price history" : "on_demand_prices of the pool",
+        .price_at_s = o->market == PROVIDER_SPOT && spot ? spot->at_s : 0,
+        .boot_s = pool->boot_s,
+        .billing_min_s = BILLING_MIN_S,
+        .cold_s = (int32_t)((cold_ms + 999) / 1000),
+    };
+    out.launchable = cold_ms == 0 && out.price_hour.v > 0; /* nobody launches what has no price */
+    if (out.price_hour.v == 0)
+        out.price_source = o->market == PROVIDER_SPOT ? "no spot price is known" : "not in on_demand_prices";
+    q->each_offer(&out, q->arg);
+    free(id);
+    free(zone);
+    free(type);
+}
+
+static void each_offer(struct ec2_question *q)
+{
+    const struct pool *pool = q->more;
+    static const enum provider_market markets[] = {PROVIDER_SPOT, PROVIDER_ON_DEMAND};
+    for (int m = 0; m < 2; m++) {
+        const char *name = provider_market_name(markets[m]), *at = pool->types;
+        struct ec2_offer o = {.market = markets[m]};
+        if (!has_word(pool->markets, name, strlen(name)))
+            continue;
+        while ((o.type_n = provider_setting_word(&at, &o.type)) > 0) {
+            const char *zones = pool->zones;
+            while ((o.zone_n = provider_setting_word(&zones, &o.zone)) > 0)
+                offer(q, &o);
+        }
+    }
+}
+
+/* Everybody who waits for prices has them, or what is known of them. */
+static void answer_offers(struct ec2 *p, enum provider_failure failure, const char *text)
+{
+    for (struct ec2_question *q = p->questions, *next; q; q = next) {
+        next = q->next;
+        if (!q->each_offer)
+            continue;
+        each_offer(q);
+        ec2_question_answer(q, failure, text);
+        next = p->questions; /* a callback may have asked, or ended, others */
+    }
+}
+
+static void on_offers_now(evutil_socket_t fd, short what, void *arg)
+{
+    struct ec2_question *q = arg;
+    (void)fd;
+    (void)what;
+    each_offer(q);
+    ec2_question_answer(q, PROVIDER_FINE, "");
+}
+
+void ec2_offers(struct provider *base, const struct provider_settings *settings, provider_offer_cb *each,
+                provider_done_cb *done, void *arg)
+{
+    struct ec2 *p = ec2_self(base);
+    struct pool *pool = spw_calloc(1, sizeof(*pool));
+    struct ec2_question *q = ec2_ask(p, done, arg);
+    *pool = (struct pool){.types = copy(settings, "types"),
+                          .zones = copy(settings, "zones"),
+                          .markets = copy(settings, "markets"),
+                          .on_demand = copy(settings, "on_demand_prices"),
+                          .boot_s = (int)(provider_setting_int(settings, "boot") / 1000)};
+    q->more = pool;
+    q->free_more = free_pool;
+    ec2_want_prices(p, pool->types);
+    bool known = p->prices_at.ns != 0 && mono_since(p->env.clock, p->prices_at) < 2 * p->prices_ms * NS_PER_MS;
+    bool spot = has_word(pool->markets, "spot", 4);
+    q->each_offer = each;
+    if (spot && (!known || p->price_call)) {
+        if (!p->price_call) {
+            struct timeval now = {0};
+            evtimer_add(p->price_timer, &now);
+        }
+        return; /* answer_offers() comes in the end, with prices or without */
+    }
+    struct timeval now = {0};
+    q->timer = evtimer_new(p->env.loop, on_offers_now, q);
+    evtimer_add(q->timer, &now);
+}
