@@ -8,7 +8,7 @@
 #include "scheduler/budgets/rules.h"
 #include "scheduler/cli/cli_internal.h"
 #include "scheduler/cli/simulate_report.h"
-#include "scheduler/simulate/lines.h"
+#include "base/lines.h"
 #include "scheduler/simulate/scenario.h"
 
 #define COMPARE_MAX      16

@@ -8,7 +8,7 @@
 #include <strings.h>
 
 #include "base/text.h"
-#include "scheduler/simulate/lines.h"
+#include "base/lines.h"
 
 #define TABLE_BYTES_MAX ((size_t)256 << 20)
 #define ROWS_MAX        10000000

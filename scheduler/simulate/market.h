@@ -1,8 +1,5 @@
-/* What capacity costs and whether it can be had: prices of instances, recorded spot availability, power by batch size, and
- * electricity by the hour, read from CSV (plain or gzip) into plain tables.
- *
- * Price lists are dirty. A row's doubtful figures are not used, its flags say why, and the table counts them, so that a
- * report can say what it left out; what can't be read at all is an error with file and line.
+/* Whether capacity can be had, and what it draws: recorded spot availability, power by batch size, and electricity by the
+ * hour, read from CSV (plain or gzip) into plain tables. What instances cost is in price lists (providers/catalogue.h).
  *
  * Tables own their text. One thread. Blocks (files). */
 #ifndef SCHEDULER_SIMULATE_MARKET_H
@@ -13,52 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/money.h"
-
-/* --- prices of instances -------------------------------------------------------------------------------------- */
-
-enum price_flag {
-    PRICE_NO_ONDEMAND = 1 << 0,
-    PRICE_NO_SPOT = 1 << 1,
-    PRICE_SPOT_EQ_ONDEMAND = 1 << 2, /* no discount: a list price, not a market */
-    PRICE_SPOT_GT_ONDEMAND = 1 << 3,
-    PRICE_SPOT_FLOOR = 1 << 4,       /* exactly a tenth of the list price: a place holder */
-    PRICE_SUSPECT_ONDEMAND = 1 << 5, /* looks like a price for a commitment */
-    PRICE_HOST_APART = 1 << 6,       /* the GPU alone; its host has a row of its own */
-    PRICE_HOST_ONLY = 1 << 7,        /* and this is one */
-    PRICE_UNKNOWN_FLAG = 1 << 8,     /* a word of the file that we do not know: nothing of the row is used */
-};
-#define PRICE_N_FLAGS 9
-const char *price_flag_name(int bit);
-
-struct price_row {
-    const char *cloud, *type, *accelerator, *region, *zone; /* "" where the file has none */
-    int accelerators;
-    struct pusd on_demand_h, spot_h; /* per hour of the whole instance, host included; v < 0: none that can be used */
-    unsigned flags;                  /* enum price_flag */
-    int line;
-};
-struct price_table {
-    struct price_row *rows;
-    int n;
-    int flagged[PRICE_N_FLAGS];          /* rows by flag */
-    int without_on_demand, without_spot; /* rows of which no such price is used */
-    struct arena *arena;
-};
-/* Columns by their names: cloud, instance_type, accelerator, accelerator_count, region, zone, price_usd_h, spot_usd_h, flags.
- * Rows of a GPU alone get their host's price added (the host type of the same region that fits its name); without one
- * neither price is used. */
-enum rc price_table_read(struct price_table *t, const char *path, struct error *e) SPW_MUST_USE;
-void price_table_fini(struct price_table *t);
-enum price_market { PRICE_ON_DEMAND, PRICE_SPOT };
-/* The cheapest usable row that fits; NULL or "" as cloud, type, accelerator, region, zone fits all, accelerators 0 too. NULL: none. */
-const struct price_row *price_cheapest(const struct price_table *t, const struct price_row *like,
-                                       enum price_market market);
-/* Over the usable rows that fit: how many, and the least, median and greatest price. */
-struct price_spread {
-    int n;
-    struct pusd least, median, greatest;
-};
-struct price_spread price_spread(const struct price_table *t, const struct price_row *like, enum price_market market);
+#include "providers/catalogue.h"
 
 /* --- spot availability ---------------------------------------------------------------------------------------- */
 

@@ -2,7 +2,7 @@
 #ifndef SCHEDULER_SIMULATE_TRACE_INTERNAL_H
 #define SCHEDULER_SIMULATE_TRACE_INTERNAL_H
 
-#include "scheduler/simulate/lines.h"
+#include "base/lines.h"
 #include "scheduler/simulate/trace.h"
 
 /* --- names ------------------------------------------------------------------------------------------------------ */

@@ -1,4 +1,4 @@
-#include "scheduler/simulate/lines.h"
+#include "base/lines.h"
 
 #include <errno.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* Text files line by line, plain or gzip, and CSV fields in them. Every complaint says file and line. One thread; blocks. */
-#ifndef SCHEDULER_SIMULATE_LINES_H
-#define SCHEDULER_SIMULATE_LINES_H
+#ifndef BASE_LINES_H
+#define BASE_LINES_H
 
 #include <stdbool.h>
 #include <stddef.h>
