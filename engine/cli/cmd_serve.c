@@ -20,7 +20,7 @@
 
 struct serve_args {
     const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level;
-    int64_t port, threads, n_ctx, max_batch, prefix_tokens, warmup, drain_s, queue_s;
+    int64_t port, threads, n_ctx, max_batch, kv_tokens, prefix_tokens, warmup, drain_s, queue_s;
     bool lazy, plain;
 };
 
@@ -103,6 +103,7 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
         .n_ctx = (int32_t)v->a.n_ctx,
         .max_seqs = (int32_t)v->a.max_batch,
         .max_batch_tokens = step_tokens,
+        .kv_pages = (int32_t)((v->a.kv_tokens + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS),
         .kept_pages = v->a.prefix_tokens < 0 ? -1 : (int32_t)(v->a.prefix_tokens / K_PAGE_TOKENS),
     };
     enum rc rc = engine_new(&v->engine, v->model, &o, e);
@@ -269,6 +270,7 @@ static int serve(struct serving *v)
     {.name = "threads", .letter = 't', .type = ARG_INT, .value = &(a).threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"}, \
     {.name = "ctx-size", .letter = 'c', .type = ARG_INT, .value = &(a).n_ctx, .meta = "N", .lo = 0, .hi = 1 << 24, .help = "longest prompt and answer together, in tokens; 0: the model's, at most 8192"}, \
     {.name = "max-batch", .type = ARG_INT, .value = &(a).max_batch, .meta = "N", .lo = 1, .hi = 1024, .help = "requests computed at once; more of them wait", .env = "MAX_BATCH_SIZE"}, \
+    {.name = "kv-tokens", .type = ARG_INT, .value = &(a).kv_tokens, .meta = "N", .lo = 0, .hi = 1 << 30, .help = "tokens that the KV pool holds over all requests; 0: max-batch times ctx-size, so that none is ever displaced"}, \
     {.name = "prefix-cache", .type = ARG_INT, .value = &(a).prefix_tokens, .meta = "TOKENS", .lo = -1, .hi = 1 << 30, .help = "most tokens kept of requests that are over, for prompts that begin alike; 0: none; -1: half of the KV pool"}, \
     {.name = "no-lookahead", .type = ARG_FLAG, .value = &(a).plain, .help = "never verify several tokens in one step; the output is the same with and without"}, \
     {.name = "lazy-load", .type = ARG_FLAG, .value = &(a).lazy, .help = "no read-ahead of the model file"},            \

@@ -113,6 +113,9 @@ static enum rc make_kv(struct engine *en, int32_t pages, int32_t kept_pages, str
     if (wanted > PAGES_MAX || (int64_t)en->max_seqs * en->pages_per_seq > 16 * (int64_t)PAGES_MAX)
         return error_set(e, RC_INVALID, "%d sequences of %d tokens pass %d KV pages: lower n_ctx or max_seqs",
                          en->max_seqs, en->n_ctx, PAGES_MAX);
+    if (wanted < en->pages_per_seq)
+        return error_set(e, RC_INVALID, "%d KV pages do not hold one sequence of n_ctx %d, which takes %d", (int)wanted,
+                         en->n_ctx, en->pages_per_seq);
     en->n_pages = (int32_t)wanted;
     en->layer_bytes = k_row_bytes(en->kv_type, (uint64_t)en->kv_row) * K_PAGE_TOKENS;
     if (!size_mul_add(en->layer_bytes, (size_t)hp->n_layer, 0, &stride) || stride > INT64_MAX ||

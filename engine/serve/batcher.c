@@ -11,6 +11,9 @@
 #include "engine/serve/speculate.h"
 
 #define PREFILL_TOKENS_DEFAULT 32
+#define FIRST_ROOM             K_PAGE_TOKENS /* for the answer, reserved with the prompt */
+#define OVERTAKEN_MAX          8             /* admissions that a waiting job lets pass for the sake of fairness */
+#define FAIR_LOOK              256           /* of those who wait, from the oldest on, are looked at for that */
 
 enum job_phase { JOB_WAITING, JOB_PREFILL, JOB_DECODE, JOB_DONE };
 
@@ -40,8 +43,10 @@ struct batch_job {
     int32_t n_cached; /* of ids, known when it was admitted */
     int32_t n_stored; /* of n_ids, computed or known */
     bool fed;         /* the sampler has seen them */
-    bool skip;        /* paused as of this step's plan */
-    bool news;        /* has something to publish */
+    bool begun;       /* was admitted before */
+    int32_t overtaken;
+    bool skip; /* paused as of this step's plan */
+    bool news; /* has something to publish */
     struct mono submitted, admitted, first_token, last_token;
     int32_t n_draft;                          /* ids that are proposed in this step */
     int32_t n_new;                            /* ids chosen in this step, not yet published */
@@ -242,6 +247,11 @@ static void count_pages_locked(struct batcher *b)
     b->stats.pages_evicted = b->o.ops->pages_evicted(b->o.engine);
 }
 
+static bool is_running(const struct batch_job *j)
+{
+    return j->phase == JOB_PREFILL || j->phase == JOB_DECODE;
+}
+
 /* Publish what changed, and forget the jobs that have ended: from here on they are the loop thread's. */
 static void publish(struct batcher *b)
 {
@@ -254,7 +264,7 @@ static void publish(struct batcher *b)
             publish_job_locked(b, j);
             any = true;
         }
-        if (j->phase != JOB_DONE)
+        if (is_running(j))
             b->running[kept++] = j;
     }
     if (kept < b->n_running)
@@ -268,20 +278,61 @@ static void publish(struct batcher *b)
 
 /* Engine thread: admission. The lock is held. */
 
-static int32_t room_needed(const struct batcher *b, const struct batch_job *j)
+static void waiting_remove_locked(struct batcher *b, struct batch_job *j)
 {
-    int64_t n = (int64_t)j->n_prompt + j->max_tokens;
-    return n < b->o.n_ctx ? (int32_t)n : b->o.n_ctx;
+    struct batch_job **link = &b->waiting;
+    while (*link != j)
+        link = &(*link)->next;
+    *link = j->next;
+    if (!j->next)
+        b->waiting_tail = link;
+    b->stats.waiting--;
 }
 
-static struct batch_job *waiting_pop_locked(struct batcher *b)
+/* Those who have begun already stand before all others, by age. */
+static void waiting_insert_locked(struct batcher *b, struct batch_job *j)
 {
-    struct batch_job *j = b->waiting;
-    b->waiting = j->next;
-    if (!b->waiting)
-        b->waiting_tail = &b->waiting;
-    b->stats.waiting--;
-    return j;
+    struct batch_job **link = &b->waiting;
+    while (*link && (*link)->begun && (*link)->submitted.ns <= j->submitted.ns)
+        link = &(*link)->next;
+    j->next = *link;
+    *link = j;
+    if (!j->next)
+        b->waiting_tail = &j->next;
+    b->stats.waiting++;
+}
+
+static int32_t running_of(const struct batcher *b, const struct prefix_salt *salt)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < b->n_running; i++)
+        n += memcmp(&b->running[i]->salt, salt, sizeof *salt) == 0;
+    return n;
+}
+
+/* Who is next: whoever has begun already or has been overtaken too often, else the oldest of the tenant with the fewest
+ * running. */
+static struct batch_job *waiting_next_locked(struct batcher *b)
+{
+    struct batch_job *best = b->waiting;
+    int32_t looked = 0, fewest = INT32_MAX;
+    for (struct batch_job *j = b->waiting; j && looked < FAIR_LOOK; j = j->next, looked++) {
+        if (j->begun || j->overtaken >= OVERTAKEN_MAX)
+            return j;
+        int32_t n = running_of(b, &j->salt);
+        if (n < fewest) {
+            fewest = n;
+            best = j;
+        }
+    }
+    return best;
+}
+
+static void leave_waiting_locked(struct batcher *b, struct batch_job *next)
+{
+    for (struct batch_job *j = b->waiting; j != next; j = j->next)
+        j->overtaken++;
+    waiting_remove_locked(b, next);
 }
 
 /* Drop the cancelled from both lists, note who is paused. */
@@ -308,7 +359,13 @@ static void heed_flags_locked(struct batcher *b)
     b->waiting_tail = link;
 }
 
-/* A sequence for the job, with what is known of its prompt and all the pages it can ever need; or none, and why. */
+static int32_t pages_of(int64_t tokens)
+{
+    return (int32_t)((tokens + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS);
+}
+
+/* A sequence for the job, with what is known of its prompt and pages for the rest and the beginning of its answer; or none,
+ * and why. Something stays free for the answers that run: who comes shall not be displaced at once. */
 static void take_seq(struct batcher *b, struct batch_job *j, struct error *e)
 {
     const struct batch_engine_ops *ops = b->o.ops;
@@ -317,34 +374,85 @@ static void take_seq(struct batcher *b, struct batch_job *j, struct error *e)
         error_set(e, RC_FULL, "the engine has no sequence to give although none runs");
         return;
     }
-    j->n_cached = j->n_stored = ops->seq_attach(j->seq, &j->salt, j->ids, j->n_ids);
-    if (ops->seq_reserve(j->seq, room_needed(b, j) - j->n_cached, e)) {
+    int32_t known = ops->seq_attach(j->seq, &j->salt, j->ids, j->n_ids);
+    int64_t room = b->o.n_ctx - known, need = (int64_t)j->n_ids - known + FIRST_ROOM;
+    need = need < room ? need : room;
+    bool tight = b->n_running > 0 && pages_of(need) + b->n_running > ops->pages_free(b->o.engine);
+    if (tight || ops->seq_reserve(j->seq, (int32_t)need, e)) {
         ops->seq_free(j->seq);
         j->seq = NULL;
+        return;
     }
+    j->n_stored = known;
+    if (!j->begun)
+        j->n_cached = known;
 }
 
-/* One job from the head of the queue begins. False: not now. */
+/* What is counted once of a job, however often it is displaced. */
+static void count_admission_locked(struct batcher *b, struct batch_job *j)
+{
+    j->begun = true;
+    j->admitted = clock_now(b->o.clock);
+    histogram_observe(&b->stats.queue, (double)(j->admitted.ns - j->submitted.ns) / NS_PER_S);
+    b->stats.prompt_tokens += (uint64_t)j->n_prompt;
+    b->stats.cached_tokens += (uint64_t)(j->n_cached < j->n_prompt ? j->n_cached : j->n_prompt);
+}
+
+/* One job of those who wait begins, or goes on. False: not now. */
 static bool admit_one_locked(struct batcher *b)
 {
-    struct batch_job *j = b->waiting;
+    struct batch_job *j = waiting_next_locked(b);
     struct error e = {0};
     take_seq(b, j, &e);
     if (!j->seq && b->n_running > 0)
         return false; /* someone will finish and give back what is missing */
     /* With every page free it does not fit, so it never will. */
-    waiting_pop_locked(b);
+    leave_waiting_locked(b, j);
     b->running[b->n_running++] = j;
     j->phase = JOB_PREFILL;
-    j->admitted = clock_now(b->o.clock);
     j->skip = j->pause;
-    histogram_observe(&b->stats.queue, (double)(j->admitted.ns - j->submitted.ns) / NS_PER_S);
-    b->stats.prompt_tokens += (uint64_t)j->n_prompt;
-    if (j->seq)
-        b->stats.cached_tokens += (uint64_t)(j->n_cached < j->n_prompt ? j->n_cached : j->n_prompt);
-    else
+    if (!j->begun)
+        count_admission_locked(b, j);
+    if (!j->seq)
         job_fail(b, j, &e);
     return true;
+}
+
+/* It gives its pages to older ones, and waits for its turn to go on; what it has said so far becomes part of what is to
+ * be computed, where it is not known any more by then. */
+static void displace(struct batcher *b, struct batch_job *j)
+{
+    b->o.ops->seq_free(j->seq);
+    j->seq = NULL;
+    j->n_ids = j->n_all;
+    pthread_mutex_lock(&b->lock);
+    j->phase = JOB_WAITING;
+    waiting_insert_locked(b, j);
+    b->stats.preemptions++;
+    pthread_mutex_unlock(&b->lock);
+}
+
+static struct batch_job *youngest(const struct batcher *b)
+{
+    struct batch_job *found = NULL;
+    for (int32_t i = 0; i < b->n_running; i++) {
+        struct batch_job *j = b->running[i];
+        if (is_running(j) && (!found || j->submitted.ns >= found->submitted.ns))
+            found = j;
+    }
+    return found;
+}
+
+/* Every answer that goes on gets room for its next token, if need be at the cost of the youngest. The oldest always gets
+ * it, for the pool holds at least one whole sequence: nobody waits for ever. */
+static void make_room(struct batcher *b)
+{
+    struct error e;
+    for (int32_t i = 0; i < b->n_running; i++) {
+        struct batch_job *j = b->running[i];
+        while (j->phase == JOB_DECODE && !j->skip && b->o.ops->seq_reserve(j->seq, 1, &e))
+            displace(b, youngest(b));
+    }
 }
 
 static bool any_runnable(const struct batcher *b)
@@ -395,7 +503,10 @@ static void propose(struct batcher *b, struct batch_job *j, struct step_slice *s
     if (max <= 0 ||
         (j->n_draft = speculate_find(j->ids, j->n_all, max < SPECULATE_MAX ? max : SPECULATE_MAX, &found)) == 0)
         return;
+    struct error e;
     j->n_draft = speculate_length(&j->luck, &b->times, tokens, j->n_draft, yield);
+    if (j->n_draft > 0 && b->o.ops->seq_reserve(j->seq, 1 + j->n_draft, &e))
+        j->n_draft = 0; /* not at the cost of others */
     if (j->n_draft == 0)
         return;
     j->proposed[0] = j->ids[j->n_all - 1];
@@ -554,6 +665,7 @@ static void feed_sampler(struct batch_job *j)
 static void step(struct batcher *b)
 {
     int32_t n_prefill;
+    make_room(b);
     int32_t n = plan(b, &n_prefill);
     if (n == 0)
         return;
@@ -665,8 +777,11 @@ static void drop_jobs(struct batcher *b)
         b->running[i]->seq = NULL;
         batch_job_free(b->running[i]);
     }
-    while (b->waiting)
-        batch_job_free(waiting_pop_locked(b));
+    while (b->waiting) {
+        struct batch_job *waiting = b->waiting;
+        b->waiting = waiting->next;
+        batch_job_free(waiting);
+    }
 }
 
 void batcher_free(struct batcher *b)
@@ -722,15 +837,9 @@ void batcher_cancel(struct batcher *b, struct batch_job *j)
 bool batcher_withdraw(struct batcher *b, struct batch_job *j)
 {
     pthread_mutex_lock(&b->lock);
-    struct batch_job **link = &b->waiting;
-    while (*link && *link != j)
-        link = &(*link)->next;
-    bool found = *link != NULL;
+    bool found = j->phase == JOB_WAITING && !j->begun;
     if (found) {
-        *link = j->next;
-        if (!j->next)
-            b->waiting_tail = link;
-        b->stats.waiting--;
+        waiting_remove_locked(b, j);
         b->stats.withdrawn++;
         b->kick = true; /* whoever stood behind it may fit */
         pthread_cond_signal(&b->wake);

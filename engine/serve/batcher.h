@@ -18,10 +18,13 @@
  * tokens). By the numerics law what a sequence gets does not depend on its company, so the plan is free. A
  * step that only decodes may look ahead (speculate.h) and then choose several tokens of a sequence.
  *
- * Memory. Admission is in order of arrival and reserves the worst case at once: KV pages for min(prompt + max_tokens,
- * n_ctx) tokens; what is known of the prompt's beginning (seq_attach) is neither computed nor reserved again. A sequence once
- * admitted therefore always finishes: there is no pre-emption, at the price of pages
- * that short answers never touch. A job that does not fit waits and lets nobody overtake, so nobody starves either. */
+ * Memory. A job is admitted when there are KV pages for its prompt and the beginning of its answer, less what is known of
+ * the prompt's beginning (seq_attach); it takes more as it goes. When there are none left the youngest job is *displaced*:
+ * its pages go to the older ones, it waits at the head of the queue, and computes again what is not known any more by
+ * then. So the oldest always goes on, and everybody becomes the oldest.
+ *
+ * Order. Whoever has begun goes first, then the oldest of the tenant (salt) that has the fewest running; nobody lets
+ * more than a few pass. */
 #ifndef ENGINE_SERVE_BATCHER_H
 #define ENGINE_SERVE_BATCHER_H
 
@@ -125,6 +128,7 @@ struct batcher_stats {
     uint64_t prefill_tokens, decode_tokens;    /* computed */
     uint64_t proposed_tokens, accepted_tokens; /* of decode_tokens: looked ahead, and came true */
     uint64_t prompt_tokens, generated_tokens;
+    uint64_t preemptions; /* times that a job was displaced */
     uint64_t finished_stop, finished_length, finished_failed, cancelled, refused, withdrawn;
     double step_seconds;         /* wall time spent inside steps */
     struct histogram gap;        /* seconds between two tokens of one sequence */

@@ -111,6 +111,8 @@ static const struct row rows[] = {
      "HTTP answers by class of status."},
     {"spillway_engine_responses_total", "counter", "class=\"4xx\"", FROM_COUNTERS_U64, COUNTERS(responses[4]), ""},
     {"spillway_engine_responses_total", "counter", "class=\"5xx\"", FROM_COUNTERS_U64, COUNTERS(responses[5]), ""},
+    {"vllm:num_preemptions_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(preemptions),
+     "Times that a sequence gave its pages to older ones."},
     {"vllm:spec_decode_num_draft_tokens_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(proposed_tokens),
      "Tokens that were looked ahead at."},
     {"vllm:spec_decode_num_accepted_tokens_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(accepted_tokens),

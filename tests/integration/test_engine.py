@@ -442,6 +442,20 @@ def looking_ahead(args):
         same(plain.metric("vllm:spec_decode_num_draft_tokens_total"), 0)
 
 
+def the_young_give_way(args):
+    """A KV pool for two answers, and six of them: whoever is displaced goes on later, and nobody's answer changes."""
+    def ask(s, i):
+        return s.complete([5 + i] * (20 + 9 * i), max_tokens=180, seed=i, ignore_eos=True).json()["choices"][0]["text"]
+
+    with Server(args, "--ctx-size", "256", "--max-batch", "6", "--kv-tokens", "640") as s, \
+            Server(args, "--ctx-size", "256", "--max-batch", "6") as plain:
+        want = [ask(plain, i) for i in range(6)]
+        same(in_parallel([lambda i=i: ask(s, i) for i in range(6)]), want)
+        assert s.metric("vllm:num_preemptions_total") > 0
+        same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
+        same(plain.metric("vllm:num_preemptions_total"), 0)
+
+
 def texts_and_ids(args):
     """/tokenize and /detokenize are each other's inverse, and agree with what a completion counts."""
     def post(s, path, **body):
@@ -798,6 +812,7 @@ def trained_model(args):
 
 if __name__ == "__main__":
     main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
-                   reasoning_is_split, usage_is_exact, known_beginnings, choices, looking_ahead, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs,
+                   reasoning_is_split, usage_is_exact, known_beginnings, choices, looking_ahead, the_young_give_way,
+                   texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs,
                    company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
                    drain_deadline, metrics, idle, trained_model])

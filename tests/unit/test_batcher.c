@@ -18,6 +18,7 @@
 #define SEQS_MAX   64
 #define PAGE       K_PAGE_TOKENS
 #define PATIENCE_S 20
+#define OVERTAKEN  8 /* batcher.c's bound */
 
 /* The stand-in engine. */
 
@@ -74,15 +75,17 @@ static void fake_seq_free(struct seq *s)
 
 static enum rc fake_seq_reserve(struct seq *s, int32_t n, struct error *e)
 {
-    int32_t pages = (n + PAGE - 1) / PAGE;
     enum rc rc = RC_OK;
     pthread_mutex_lock(&s->en->lock);
-    if (pages > s->en->pages_free) {
+    int32_t pages = (s->len + n + PAGE - 1) / PAGE - s->pages;
+    if (pages <= 0) {
+        s->room = s->len + n > s->room ? s->len + n : s->room;
+    } else if (pages > s->en->pages_free) {
         rc = error_set(e, RC_FULL, "the pool has %d pages", (int)s->en->pages_total);
     } else {
         s->en->pages_free -= pages;
         s->pages += pages;
-        s->room += n;
+        s->room = s->pages * PAGE;
     }
     pthread_mutex_unlock(&s->en->lock);
     return rc;
@@ -169,6 +172,8 @@ static int32_t fake_seq_attach(struct seq *s, const struct prefix_salt *salt, co
     for (int32_t i = 0; i < known; i++)
         seq_take(s, ids[i]);
     s->room = known;
+    s->pages = known / PAGE;
+    s->en->pages_free -= s->pages;
     s->en->salts += salt->bytes[0];
     pthread_mutex_unlock(&s->en->lock);
     return known;
@@ -345,6 +350,7 @@ struct client {
 
 struct ask {
     int n_prompt, salt; /* ids are made from these */
+    int tenant;         /* 0 to 200 */
     int max_tokens;
     double temperature;
     uint64_t seed;
@@ -400,7 +406,7 @@ static struct batch_job *make_job(struct bench *t, struct client *c, const struc
     struct batch_job_options o = {.n_ids = a->n_prompt + a->n_resume,
                                   .n_resumed = a->n_resume,
                                   .max_tokens = a->max_tokens,
-                                  .salt = {{7}},
+                                  .salt = {{(uint8_t)(7 + a->tenant)}},
                                   .want_samples = a->samples,
                                   .on_output = on_output,
                                   .arg = c};
@@ -747,13 +753,89 @@ static void pages_gate_admission(void)
     memset(c, 0, sizeof c);
     CHECK_INT(submit(&t, &c[0], &(struct ask){.n_prompt = 60, .max_tokens = 60}), RC_OK);
     CHECK_INT(submit(&t, &c[1], &(struct ask){.n_prompt = 60, .max_tokens = 60, .salt = 1}), RC_OK);
-    CHECK_INT(submit(&t, &c[2], &(struct ask){.n_prompt = 60, .max_tokens = 300, .salt = 2}), RC_OK);
+    CHECK_INT(submit(&t, &c[2], &(struct ask){.n_prompt = 130, .max_tokens = 300, .salt = 2}), RC_OK);
     struct clients all = {c, 3};
     CHECK(pump(&t, all_done, &all));
     CHECK_INT(c[0].finish, BATCH_LENGTH);
     CHECK_INT(c[1].finish, BATCH_LENGTH);
     CHECK_INT(c[2].finish, BATCH_FAILED);
     CHECK_STR(c[2].error, "the pool has 2 pages");
+    bench_fini(&t);
+}
+
+/* A pool for one long answer and a half: the young give way to the old, and in the end everybody has said what he would
+ * have said with room for all. */
+static void the_young_give_way(void)
+{
+    static struct client got[2][6];
+    memset(got, 0, sizeof got);
+    for (int tight = 0; tight < 2; tight++) {
+        struct bench t;
+        struct batcher_stats s;
+        int order = 0;
+        engine_init(&t.en);
+        if (tight)
+            t.en.pages_total = t.en.pages_free = 12; /* N_CTX is 8 */
+        bench_init(&t, &(struct bench_options){.max_seqs = 6, .speculate = tight});
+        for (int i = 0; i < 6; i++) {
+            struct ask a = {.n_prompt = 30 + 9 * i,
+                            .salt = i,
+                            .max_tokens = 200,
+                            .temperature = i % 2,
+                            .seed = 5,
+                            .samples = i == 3};
+            got[tight][i].order = &order;
+            CHECK_INT(submit(&t, &got[tight][i], &a), RC_OK);
+        }
+        struct clients all = {got[tight], 6};
+        CHECK(pump(&t, all_done, &all));
+        batcher_stats(t.b, &s);
+        CHECK(tight ? s.preemptions > 0 : s.preemptions == 0);
+        CHECK_INT(s.finished_length, 6);
+        CHECK_INT(s.generated_tokens, 6 * 200);
+        CHECK_INT(s.prompt_tokens, 6 * 30 + 9 * 15); /* each once */
+        bench_fini(&t);
+    }
+    CHECK_INT(got[1][0].place, 1); /* the oldest was never displaced */
+    for (int i = 0; i < 6; i++) {
+        CHECK_INT(got[1][i].n_ids, got[0][i].n_ids);
+        CHECK(memcmp(got[1][i].ids, got[0][i].ids, sizeof got[0][i].ids) == 0);
+        CHECK_INT(got[1][i].usage.prompt, 30 + 9 * i);
+        CHECK_INT(got[1][i].n_samples, got[0][i].n_samples);
+    }
+}
+
+/* Of two slots the flood gets one, whoever came first; and what the flood has waiting is served, too. */
+static void a_flood_is_not_everything(void)
+{
+    enum { FLOOD = 20, FEW = 4, AFTER = 30 };
+    static struct client c[FLOOD + FEW + AFTER];
+    struct bench t;
+    int order = 0, last_of_few = 0, last_of_flood = 0;
+    memset(c, 0, sizeof c);
+    engine_init(&t.en);
+    t.en.permits = 0;
+    bench_init(&t, &(struct bench_options){.max_seqs = 2, .waiting_max = 100});
+    for (int i = 0; i < FLOOD + FEW + AFTER; i++) {
+        struct ask a = {.n_prompt = 5,
+                        .salt = i,
+                        .max_tokens = 10,
+                        .tenant = i < FLOOD         ? 1
+                                  : i < FLOOD + FEW ? 2
+                                                    : 3 + i};
+        c[i].order = &order;
+        CHECK_INT(submit(&t, &c[i], &a), RC_OK);
+    }
+    engine_set_permits(&t.en, -1);
+    struct clients all = {c, FLOOD + FEW + AFTER};
+    CHECK(pump(&t, all_done, &all));
+    for (int i = 0; i < FLOOD + FEW; i++) {
+        int *last = i < FLOOD ? &last_of_flood : &last_of_few;
+        *last = c[i].place > *last ? c[i].place : *last;
+    }
+    CHECK(last_of_few <= 2 * FEW + 4);
+    CHECK(c[FLOOD - 1].place < FLOOD + FEW + AFTER); /* thirty newcomers with a tenant each don't starve it... */
+    CHECK(c[2].place <= OVERTAKEN + 6);              /* ...for nobody lets more than eight pass */
     bench_fini(&t);
 }
 
@@ -990,6 +1072,8 @@ int main(void)
     TEST(cancel_while_waiting);
     TEST(withdrawn_while_waiting);
     TEST(pages_gate_admission);
+    TEST(the_young_give_way);
+    TEST(a_flood_is_not_everything);
     TEST(pause_and_resume);
     TEST(failed_step_ends_its_jobs_only);
     TEST(endings);
