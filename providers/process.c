@@ -492,7 +492,7 @@ static const struct provider_key node_keys[] = {
     {"threads", KEY_INT, false, "0", "Threads of each engine; 0: the engine's default."},
     {"ctx_size", KEY_INT, false, "0", "Tokens that one sequence may have; 0: the engine's default."},
     {"max_batch", KEY_INT, false, "0", "Sequences at once; 0: the engine's default."},
-    {NULL},
+    {.name = NULL},
 };
 
 static char *copy_or_null(const char *s)
