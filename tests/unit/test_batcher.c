@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "engine/serve/speculate.h"
 #include "tests/unit/test.h"
 
 #define N_VOCAB    259 /* <unk>, <s>, </s>, then one token per byte */
@@ -48,9 +49,9 @@ struct engine {
     int32_t script_from;
     /* Of the last step. */
     int32_t n_slices, n_ones, n_prompt_tokens;
-    int32_t most_mixed; /* most prompt tokens in a step that also had a slice of one token */
-    int broken;         /* our law was broken: room overrun, same sequence twice */
-    float logits[SEQS_MAX * 9][N_VOCAB];
+    int32_t most_mixed;       /* most prompt tokens in a step that also had a slice of one token */
+    int broken;               /* our law was broken: room overrun, same sequence twice */
+    float (*logits)[N_VOCAB]; /* a row for each that a step can want */
 };
 
 static struct seq *fake_seq_new(struct engine *en)
@@ -228,6 +229,7 @@ static const struct batch_engine_ops fake_ops = {
 static void engine_init(struct engine *en)
 {
     *en = (struct engine){.permits = -1, .pages_total = 1000, .pages_free = 1000};
+    en->logits = calloc(SEQS_MAX * (SPECULATE_MAX + 1), sizeof *en->logits);
     pthread_mutex_init(&en->lock, NULL);
     pthread_cond_init(&en->changed, NULL);
 }
@@ -327,6 +329,7 @@ static void bench_fini(struct bench *t)
     engine_set_permits(&t->en, -1);
     batcher_free(t->b);
     vocab_free(t->vocab);
+    free(t->en.logits);
     CHECK_INT(t->en.seqs, 0);
     CHECK_INT(t->en.pages_free, t->en.pages_total);
     CHECK_INT(t->en.broken, 0);
