@@ -139,6 +139,7 @@ static enum rc rc_of(CURLcode code)
     case CURLE_OPERATION_TIMEDOUT: return RC_TIMEOUT;
     case CURLE_UNSUPPORTED_PROTOCOL: return RC_UNSUPPORTED;
     case CURLE_URL_MALFORMAT: return RC_INVALID;
+    case CURLE_PEER_FAILED_VERIFICATION: return RC_DENIED;
     default: return RC_IO;
     }
 }

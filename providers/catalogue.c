@@ -251,8 +251,8 @@ static enum rc read_count(struct price_reading *r, int *count, struct error *e)
     const char *text = field(r, COL_COUNT);
     int64_t v = 0;
     if (!means_none(text) && text_parse_int(text, 0, 1024, &v) != RC_OK)
-        return price_error(r, e, "%s: \"%.40s\" is not a whole number; 0 to 1024 accelerators is right", head(r, COL_COUNT),
-                           text);
+        return price_error(r, e, "%s: \"%.40s\" is not a whole number; 0 to 1024 accelerators is right",
+                           head(r, COL_COUNT), text);
     *count = (int)v;
     return RC_OK;
 }

@@ -15,8 +15,9 @@
 #include "providers/redfish.h"
 #include "providers/wol.h"
 
-#define PROBE_MS     2000
-#define LOOK_MS      2000  /* between two looks at the state */
+#define PROBE_MS     2000 /* a host in reach is quicker; shorter where we look more often than that */
+#define PROBE_LOOKS  5
+#define LOOK_MS_MIN  50
 #define SILENCES     3     /* in a row are "off", where only connections tell */
 #define VOLLEY_MS    30000 /* packets are sent again */
 #define COMMAND_MS   60000
@@ -47,6 +48,7 @@ const struct provider_key machine_keys[] = {
     {"off_command", KEY_LIST, false, NULL,
      "Switches a machine without a controller off (or suspends it): a program and its arguments, run without a shell."},
     {"off_grace", KEY_DURATION, false, "2m", "How long its system has to end by itself before power is cut."},
+    {"power_poll", KEY_DURATION, false, "2s", "Pause between two looks at the power state."},
     {"power_deadline", KEY_DURATION, false, "10m", "How long switching on, booting and answering may take."},
     {"probe", KEY_TEXT, false, NULL,
      "`HOST:PORT` that tells whether the host is up, for machines without a controller; the node's own address without "
@@ -74,7 +76,7 @@ struct machine {
     bool wakes; /* by magic packets */
     enum way first;
     struct wol_target wol;
-    int64_t grace_ms, deadline_ms;
+    int64_t grace_ms, deadline_ms, look_ms;
     struct redfish *redfish; /* NULL: no controller */
     char settings[65];
     struct look *looks;
@@ -174,7 +176,7 @@ static void seen(struct machine *m, enum provider_power is)
                took_ms(m) / 1000);
         return;
     }
-    later(m, LOOK_MS);
+    later(m, m->look_ms);
 }
 
 static void on_seen_by_redfish(const struct redfish_report *r, void *arg)
@@ -211,15 +213,20 @@ static void send_volley(struct machine *m)
     wol_start(&m->volley, m->env.loop, &m->wol, on_volley, m);
 }
 
+static int64_t probe_ms(const struct machine *m)
+{
+    return m->look_ms * PROBE_LOOKS < PROBE_MS ? m->look_ms * PROBE_LOOKS : PROBE_MS;
+}
+
 static void look(struct machine *m)
 {
     struct error e;
     if (m->stage == STAGE_SEE_ON && m->way == WAY_WOL && clock_now(m->env.clock).ns >= m->volley_at.ns)
         send_volley(m);
     if (!m->redfish)
-        m->probe = probe_start(m->env.loop, m->probe_host, m->probe_port, PROBE_MS, on_probed, m);
+        m->probe = probe_start(m->env.loop, m->probe_host, m->probe_port, probe_ms(m), on_probed, m);
     else if (redfish_state(m->redfish, on_seen_by_redfish, m, &e) != RC_OK)
-        later(m, LOOK_MS);
+        later(m, m->look_ms);
 }
 
 /* ---- off and on ------------------------------------------------------------------------------------------------- */
@@ -283,7 +290,7 @@ static void switch_on(struct machine *m)
     }
     send_volley(m);
     m->stage = STAGE_SEE_ON;
-    later(m, LOOK_MS);
+    later(m, m->look_ms);
 }
 
 /* ---- proving ---------------------------------------------------------------------------------------------------- */
@@ -335,7 +342,7 @@ static void on_health(const struct fetch_answer *a, const struct error *e, void 
         return;
     }
     if (!out_of_time(m)) {
-        later(m, LOOK_MS);
+        later(m, m->look_ms);
         return;
     }
     char why[100];
@@ -486,7 +493,7 @@ enum rc machine_state(struct machine *m, machine_state_cb *cb, void *arg, struct
     if (m->redfish)
         rc = redfish_watts(m->redfish, on_look_redfish, l, e);
     else
-        l->probe = probe_start(m->env.loop, m->probe_host, m->probe_port, PROBE_MS, on_look_probe, l);
+        l->probe = probe_start(m->env.loop, m->probe_host, m->probe_port, probe_ms(m), on_look_probe, l);
     if (rc != RC_OK) {
         free(l);
         return rc;
@@ -518,6 +525,7 @@ static enum rc take_redfish(struct machine *m, const struct provider_settings *s
                                       .basic = strcmp(auth, "basic") == 0,
                                       .ca_file = provider_setting(s, "bmc_ca"),
                                       .pin_sha256 = pin_text ? pin : NULL,
+                                      .poll_ms = m->look_ms,
                                       .deadline_ms = m->deadline_ms + m->grace_ms};
     enum rc rc = redfish_new(&m->redfish, m->env.loop, m->env.fetcher, m->env.clock, m->env.log, &o, e);
     return rc == RC_OK ? rc : error_prefix(e, "bmc");
@@ -589,6 +597,8 @@ static enum rc take_settings(struct machine *m, const struct provider_settings *
     enum rc rc = RC_OK;
     m->grace_ms = provider_setting_int(s, "off_grace");
     m->deadline_ms = provider_setting_int(s, "power_deadline");
+    m->look_ms = provider_setting_int(s, "power_poll");
+    m->look_ms = m->look_ms < LOOK_MS_MIN ? LOOK_MS_MIN : m->look_ms;
     m->off_command = copy(provider_setting(s, "off_command"));
     if (health)
         m->health = spw_strdup(health);
@@ -619,6 +629,7 @@ enum rc machine_new(struct machine **out, const struct machine_env *env, const c
                           .host = copy(host),
                           .port = port,
                           .proof_path = copy(proof_path),
+                          .look_ms = LOOK_MS_MIN,
                           .timer = evtimer_new(env->loop, on_timer, m)};
     SPW_ASSERT(m->timer);
     enum rc rc = settings ? take_settings(m, settings, e) : RC_OK;

@@ -565,6 +565,11 @@ static void on_answer(const struct fetch_answer *answer, const struct error *e, 
         tell(r);
         return;
     }
+    if (e && e->code == RC_DENIED) { /* whoever that is: it is told nothing, not even goodbye */
+        a->session[0] = '\0';
+        finish(r, PROVIDER_DENIED, "%s", e->message);
+        return;
+    }
     if (e) {
         /* A reset may have been done: what the state says decides. */
         again(r, a->step == STEP_RESET ? STEP_READ : a->step, 0, e->message);

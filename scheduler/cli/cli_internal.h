@@ -15,7 +15,7 @@ typedef int cli_verb(int argc, char **argv);
 cli_verb cli_budgets, cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask, cli_reload, cli_plan,
     cli_simulate, cli_explain, cli_replay, cli_prices;
 
-cli_verb cli_nodes_calibrate; /* argv: what follows "nodes calibrate" */
+cli_verb cli_nodes_calibrate, cli_nodes_enrol, cli_nodes_power; /* argv: what follows "nodes calibrate", ... */
 
 /* "spillway VERB: message" on stderr; ARGS_EXIT_USAGE for RC_INVALID, else ARGS_EXIT_FAILED. */
 int cli_fail(const char *verb, const struct error *e);

@@ -67,7 +67,7 @@ static bool plan(const char *action, const char *name, const char **method, char
         }
         snprintf(path, size, "/admin/v1/nodes/%s/%s", name, action);
     } else {
-        error_set(e, RC_INVALID, "unknown action \"%.40s\"; list, drain, undrain or calibrate is right", action);
+        error_set(e, RC_INVALID, "unknown action \"%.40s\"; list, drain, undrain, calibrate, enrol or power is right", action);
         return false;
     }
     if (name && (strlen(name) > 64 ||
@@ -89,7 +89,7 @@ int cli_nodes(int argc, char **argv)
         {"json", 0, ARG_FLAG, &json, .help = "the admin API's answer as it is"},
         CLI_OPTIONS_TARGET(target),
     };
-    const struct arg_operand operands[] = {{"ACTION", &action, "list (default), drain, undrain or calibrate", false},
+    const struct arg_operand operands[] = {{"ACTION", &action, "list (default), drain, undrain, calibrate, enrol or power", false},
                                            {"NAME", &name, "of the node", false}};
     const struct arg_spec spec = {.program = "spillway",
                                   .verb = "nodes",
@@ -106,6 +106,10 @@ int cli_nodes(int argc, char **argv)
 
     if (argc > 0 && strcmp(argv[0], "calibrate") == 0)
         return cli_nodes_calibrate(argc - 1, argv + 1);
+    if (argc > 0 && strcmp(argv[0], "enrol") == 0)
+        return cli_nodes_enrol(argc - 1, argv + 1);
+    if (argc > 0 && strcmp(argv[0], "power") == 0)
+        return cli_nodes_power(argc - 1, argv + 1);
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     if (!plan(action, name, &method, path, sizeof path, &e) || cli_client_open(&c, "nodes", &target, &e) != RC_OK)
