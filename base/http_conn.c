@@ -94,7 +94,8 @@ static void exchange_fini(struct conn *c)
     c->x = (struct http_exchange){0};
 }
 
-void conn_close(struct conn *c)
+/* All of the connection but its socket. */
+static void conn_forget(struct conn *c)
 {
     struct http_server *s = c->s;
     event_del(&c->rd);
@@ -115,11 +116,11 @@ void conn_close(struct conn *c)
             x->on_abort(x, x->handler);
     }
     exchange_fini(c);
-    if (c->cut) { /* without a length or chunks, only a reset tells the peer that the end is not the end */
-        struct linger hard = {.l_onoff = 1, .l_linger = 0};
-        (void)setsockopt(c->stream.fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
-    }
-    stream_close(&c->stream);
+}
+
+static void conn_free(struct conn *c)
+{
+    struct http_server *s = c->s;
     bytes_fini(&c->in);
     bytes_fini(&c->out);
     bytes_fini(&c->body);
@@ -134,6 +135,40 @@ void conn_close(struct conn *c)
         peers_leave(s->o.peers, &c->client);
     free(c);
     server_conn_gone(s);
+}
+
+void conn_close(struct conn *c)
+{
+    conn_forget(c);
+    if (c->cut) { /* without a length or chunks, only a reset tells the peer that the end is not the end */
+        struct linger hard = {.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt(c->stream.fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+    }
+    stream_close(&c->stream);
+    conn_free(c);
+}
+
+/* Nothing runs on it and nothing has to be sent, while the server lets go of its connections. */
+static bool may_go(const struct conn *c)
+{
+    bool idle = c->x.state == X_DONE || (c->state == CONN_READ && !c->begun);
+    return c->s->let_go.take && idle && !c->close_after && c->out.len == 0;
+}
+
+static void give_away(struct conn *c)
+{
+    if (c->stream.ssl) { /* what TLS knows of it cannot go along */
+        conn_close(c);
+        return;
+    }
+    struct http_letting_go go = c->s->let_go;
+    struct bytes in = c->in;
+    int fd = c->stream.fd;
+    c->in = (struct bytes){0};
+    conn_forget(c);
+    conn_free(c);
+    go.take(fd, in.len ? bytes_at(&in) : "", in.len, go.arg);
+    bytes_fini(&in);
 }
 
 /* ---- reading ---- */
@@ -452,7 +487,8 @@ void conn_turn(struct conn *c)
         conn_close(c);
         return;
     }
-    continue_pipeline(c);
+    if (!c->s->let_go.take)
+        continue_pipeline(c);
     if (!flush(c))
         return;
     struct http_exchange *x = &c->x;
@@ -468,6 +504,8 @@ void conn_turn(struct conn *c)
         begin_linger(c);
     else if (c->close_after && (x->state == X_DONE || (c->state == CONN_READ && !c->begun)))
         conn_close(c);
+    else if (may_go(c))
+        give_away(c);
     else if (x->state == X_DONE)
         conn_dirty(c); /* the pipeline waited for the answer to drain below the mark */
 }

@@ -119,8 +119,13 @@ static void drained_cb(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct http_server *s = arg;
-    if (s->drain_done)
-        s->drain_done(s->drain_arg); /* may free the server: nothing after it */
+    if (s->draining) {
+        if (s->drain_done)
+            s->drain_done(s->drain_arg); /* may free the server: nothing after it */
+        return;
+    }
+    if (s->let_go.empty && counter_get(&s->stats.open_connections) == 0)
+        s->let_go.empty(s->let_go.arg); /* the same */
 }
 
 void server_conn_gone(struct http_server *s)
@@ -128,9 +133,10 @@ void server_conn_gone(struct http_server *s)
     counter_add(&s->stats.open_connections, -1);
     if (s->listener_paused && s->listener) {
         s->listener_paused = false;
-        event_add(s->listener, NULL);
+        if (s->accepting == HTTP_ACCEPT)
+            event_add(s->listener, NULL);
     }
-    if (s->draining && counter_get(&s->stats.open_connections) == 0)
+    if ((s->draining || s->let_go.empty) && counter_get(&s->stats.open_connections) == 0)
         event_active(s->drained, EV_TIMEOUT, 0);
 }
 
@@ -198,6 +204,7 @@ void http_server_free(struct http_server *s)
         return;
     stop_listening(s);
     s->draining = false; /* nobody waits any more */
+    s->let_go = (struct http_letting_go){0};
     while (s->all.next != &s->all)
         conn_close(s->all.next);
     event_free(s->turn);
@@ -228,6 +235,28 @@ void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg
             conn_dirty(c);
     }
     if (counter_get(&s->stats.open_connections) == 0)
+        event_active(s->drained, EV_TIMEOUT, 0);
+}
+
+void http_server_accepting(struct http_server *s, enum http_accepting a)
+{
+    s->accepting = a;
+    if (!s->listener || s->listener_paused)
+        return;
+    if (a == HTTP_ACCEPT)
+        event_add(s->listener, NULL);
+    else
+        event_del(s->listener);
+}
+
+void http_server_let_go(struct http_server *s, const struct http_letting_go *g)
+{
+    s->let_go = *g;
+    if (g->take) {
+        for (struct conn *c = s->all.next; c != &s->all; c = c->next)
+            conn_dirty(c);
+    }
+    if (g->empty && counter_get(&s->stats.open_connections) == 0)
         event_active(s->drained, EV_TIMEOUT, 0);
 }
 

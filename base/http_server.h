@@ -68,6 +68,20 @@ void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n
 int http_server_port(const struct http_server *s); /* bound TCP port, 0 for unix */
 /* Its listening socket, -1 once it is closed. A dup() of it, as "fd:N", lets another server accept from the same queue. */
 int http_server_fd(const struct http_server *s);
+/* Take no more connections from the listening socket, or take them again; what comes meanwhile waits in its queue, for us
+ * or for another process that has the socket, too. */
+enum http_accepting { HTTP_ACCEPT, HTTP_LEAVE };
+void http_server_accepting(struct http_server *s, enum http_accepting a);
+/* Let go of connections: from now on each one that has no request running and nothing left to send is given away, from
+ * the loop, those that are idle now in its next turn; with TLS it is closed. All members NULL: keep them again. */
+struct http_letting_go {
+    /* fd is the taker's. read[0 .. n): what was read of its next request already, often nothing. */
+    void (*take)(int fd, const void *read, size_t n, void *arg);
+    /* None is left, from the loop; again when that comes about again. May free the server. NULL is fine. */
+    void (*empty)(void *arg);
+    void *arg;
+};
+void http_server_let_go(struct http_server *s, const struct http_letting_go *g);
 /* Stop accepting, answer what is running, close idle connections; `done` on the loop when none is left. */
 void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg);
 

@@ -88,7 +88,9 @@ struct http_server {
     int listen_fd, port;
     struct event *listener; /* owned; NULL once drained */
     bool listener_paused;   /* out of file descriptors */
-    char *unix_path;        /* owned; NULL for TCP */
+    enum http_accepting accepting;
+    struct http_letting_go let_go;
+    char *unix_path; /* owned; NULL for TCP */
     dev_t unix_dev;
     ino_t unix_ino;
     struct conn all, dirty; /* ring heads */
@@ -99,7 +101,7 @@ struct http_server {
     struct http_held own, *held; /* held: o.held, or &own */
     int64_t now_ns;              /* of the callback that runs */
     bool draining;
-    struct event *drained; /* owned */
+    struct event *drained; /* owned; also: empty, while letting go */
     void (*drain_done)(void *arg);
     void *drain_arg;
     struct server_counts stats;

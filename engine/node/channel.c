@@ -140,7 +140,9 @@ enum rc channel_send(struct channel *c, uint32_t type, const void *data, size_t 
     }
     if (fd >= 0)
         close(fd);
-    if (!rc && code) {
+    if (!rc && code == EMSGSIZE) {
+        rc = RC_FULL; /* this system takes less than ours do */
+    } else if (!rc && code) {
         give_up_sending(c);
         rc = RC_IO;
     }

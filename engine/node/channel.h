@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-#define CHANNEL_BYTES_MAX (128u * 1024)
+#define CHANNEL_BYTES_MAX (160u * 1024) /* what the kernel takes in one piece by default is little more */
 #define CHANNEL_QUEUE_MAX 8192
 
 struct channel_message {

@@ -593,6 +593,77 @@ static void adopts_sockets(void)
     http_server_free(s);
 }
 
+static struct {
+    int fds[8], taken, empties;
+    char read[64];
+    size_t n_read;
+} gone;
+
+static void take(int fd, const void *read, size_t n, void *arg)
+{
+    (void)arg;
+    gone.fds[gone.taken++] = fd;
+    gone.n_read = n;
+    snprintf(gone.read, sizeof(gone.read), "%.*s", (int)n, (const char *)read);
+}
+static void emptied(void *arg)
+{
+    (void)arg;
+    gone.empties++;
+}
+
+/* Idle connections go at once, one in the middle of a request when it's answered, with what it has sent of the next; the
+ * rest of that is still in its socket. A server that takes no more leaves new ones in the queue. */
+static void lets_go_of_connections(void)
+{
+    static const struct http_letting_go go = {take, emptied, NULL}, keep = {0};
+    struct http_server *s = start(NULL), *other = NULL;
+    memset(&gone, 0, sizeof(gone));
+    int idle = talk(s, GET("/"), "hello", NULL), busy = peer_connect(http_server_port(s));
+    peer_send(loop, busy, GET("/hold"));
+    CHECK(peer_wait(loop, &seen.requests, 2, 1000));
+    http_server_accepting(s, HTTP_LEAVE);
+    http_server_let_go(s, &go);
+    CHECK_INT(gone.taken, 0); /* not from inside */
+    CHECK(peer_wait(loop, &gone.taken, 1, 1000));
+    CHECK_INT(gone.n_read, 0);
+    int late = peer_connect(http_server_port(s));
+    peer_send(loop, late, GET("/"));
+    peer_send(loop, busy, "GET /echo HTTP/1.1\r\n");
+    peer_run_ms(loop, 20);
+    CHECK_INT(seen.requests, 2);
+    CHECK_INT(gone.empties, 0);
+    http_reply(seen.held, 200, NULL, 0, "held", 4);
+    buf[0] = '\0';
+    CHECK(peer_read(loop, busy, buf, sizeof(buf), "held", NULL, 1000));
+    CHECK(peer_wait(loop, &gone.empties, 1, 1000));
+    CHECK_INT(gone.taken, 2);
+    CHECK_STR(gone.read, "GET /echo HTTP/1.1\r\n");
+    CHECK_INT(http_server_stats(s).open_connections, 0);
+    /* All three are served by another one, and by this one when it takes again. */
+    struct error e;
+    static const struct http_server_handlers h = {.on_request = on_request};
+    CHECK_INT(http_server_new(&other, loop, "127.0.0.1:0", NULL, &h, NULL, &e), RC_OK);
+    http_server_adopt(other, gone.fds[0], "", 0);
+    http_server_adopt(other, gone.fds[1], gone.read, gone.n_read);
+    peer_send(loop, idle, GET("/"));
+    peer_send(loop, busy, "Host: a\r\nContent-Length: 4\r\n\r\nmore");
+    buf[0] = '\0';
+    CHECK(peer_read(loop, idle, buf, sizeof(buf), "hello", NULL, 1000));
+    buf[0] = '\0';
+    CHECK(peer_read(loop, busy, buf, sizeof(buf), "more", NULL, 1000));
+    http_server_let_go(s, &keep);
+    http_server_accepting(s, HTTP_ACCEPT);
+    buf[0] = '\0';
+    CHECK(peer_read(loop, late, buf, sizeof(buf), "hello", NULL, 1000));
+    CHECK_INT(gone.taken, 2);
+    close(idle);
+    close(busy);
+    close(late);
+    http_server_free(other);
+    http_server_free(s);
+}
+
 static void decodes_the_query(void)
 {
     static const struct {
@@ -678,6 +749,7 @@ int main(void)
     TEST(drains);
     TEST(listens_on_unix_sockets);
     TEST(adopts_sockets);
+    TEST(lets_go_of_connections);
     TEST(decodes_the_query);
     event_base_free(loop);
     return TEST_RESULT();
