@@ -20,7 +20,7 @@ enum node_message {
     MSG_EMPTY,      /* struct node_round, with the round that asked for it */
     MSG_WANTED,     /* somebody asked for an answer although it is to fall asleep */
     MSG_ASKED,      /* struct node_asked: POST /sleep or /drain came to the worker */
-    MSG_STATS,      /* struct node_stats, about once a second and before MSG_EMPTY */
+    MSG_STATS,      /* struct serve_totals, about once a second and before MSG_EMPTY */
 };
 
 struct node_passed {
@@ -35,7 +35,7 @@ struct node_asked {
 };
 /* What the worker has to know of the life before it, so that counters of /metrics go on. */
 struct node_begin {
-    struct node_stats before;
+    struct serve_totals before;
     struct node_counts counts;
 };
 

@@ -54,7 +54,7 @@ int supervisor_port(const struct supervisor *s);
 
 enum node_state supervisor_state(const struct supervisor *s);
 /* At most a second old while awake; of the worker's end while there is none. */
-const struct node_stats *supervisor_stats(const struct supervisor *s);
+const struct serve_totals *supervisor_stats(const struct supervisor *s);
 const struct node_card *supervisor_card(const struct supervisor *s); /* numerics_class "": never been ready */
 const struct node_counts *supervisor_counts(const struct supervisor *s);
 /* Why it is FAILED, or why the last worker ended by itself; "" if neither. */

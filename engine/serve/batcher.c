@@ -702,15 +702,21 @@ static void *engine_thread(void *arg)
 
 /* Life. */
 
-static void stats_init(struct batcher *b)
+void batcher_stats_init(struct batcher_stats *s)
 {
-    struct batcher_stats *s = &b->stats;
+    *s = (struct batcher_stats){0};
     histogram_init(&s->gap, &histogram_gaps);
     histogram_init(&s->queue, &histogram_seconds);
     histogram_init(&s->prefill, &histogram_seconds);
     histogram_init(&s->decode, &histogram_seconds);
     histogram_init(&s->step, &histogram_gaps);
     histogram_init(&s->step_batch, &histogram_tokens);
+}
+
+static void stats_init(struct batcher *b)
+{
+    struct batcher_stats *s = &b->stats;
+    batcher_stats_init(s);
     s->pages_total = b->o.ops->pages_total(b->o.engine);
     count_pages_locked(b);
 }

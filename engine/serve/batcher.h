@@ -139,5 +139,6 @@ struct batcher_stats {
     struct histogram step_batch; /* tokens in one step */
 };
 void batcher_stats(struct batcher *b, struct batcher_stats *out); /* any thread */
+void batcher_stats_init(struct batcher_stats *s);                 /* nothing yet */
 
 #endif

@@ -8,15 +8,6 @@
 
 #include "engine/model/model.h"
 
-void serve_counters_init(struct serve_counters *c)
-{
-    *c = (struct serve_counters){0};
-    histogram_init(&c->ttft, &histogram_seconds);
-    histogram_init(&c->e2e, &histogram_seconds);
-    histogram_init(&c->prompt_tokens, &histogram_tokens);
-    histogram_init(&c->generation_tokens, &histogram_tokens);
-}
-
 /* The model's name as a label value: the format escapes backslash, quote and newline. */
 static void put_label_value(struct strbuf *b, const char *s)
 {
@@ -72,93 +63,115 @@ static void put_histogram(struct strbuf *b, const struct metrics_view *v, const 
 
 /* Single values: one row each. Rows of one name stand together; the head is written for the first. */
 
-enum row_source { FROM_BATCHER_U64, FROM_BATCHER_I32, FROM_BATCHER_DOUBLE, FROM_COUNTERS_U64, FROM_HTTP_U64 };
+enum row_source { ROW_U64, ROW_I32, ROW_DOUBLE };
 struct row {
     const char *name, *type, *extra;
     enum row_source source;
     size_t offset;
     const char *help;
 };
-#define BATCHER(field)  offsetof(struct batcher_stats, field)
-#define COUNTERS(field) offsetof(struct serve_counters, field)
-#define HTTP(field)     offsetof(struct http_server_stats, field)
+#define BATCHER(field)  offsetof(struct serve_totals, batcher.field)
+#define COUNTERS(field) offsetof(struct serve_totals, counters.field)
+#define HTTP(field)     offsetof(struct serve_totals, http.field)
 static const struct row rows[] = {
-    {"vllm:num_requests_running", "gauge", NULL, FROM_BATCHER_I32, BATCHER(running), "Sequences in the batch."},
-    {"vllm:num_requests_waiting", "gauge", NULL, FROM_BATCHER_I32, BATCHER(waiting), "Requests waiting for a slot."},
-    {"vllm:prompt_tokens_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(prompt_tokens),
-     "Tokens of admitted prompts."},
-    {"vllm:prefix_cache_queries_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(prompt_tokens),
+    {"vllm:num_requests_running", "gauge", NULL, ROW_I32, BATCHER(running), "Sequences in the batch."},
+    {"vllm:num_requests_waiting", "gauge", NULL, ROW_I32, BATCHER(waiting), "Requests waiting for a slot."},
+    {"vllm:prompt_tokens_total", "counter", NULL, ROW_U64, BATCHER(prompt_tokens), "Tokens of admitted prompts."},
+    {"vllm:prefix_cache_queries_total", "counter", NULL, ROW_U64, BATCHER(prompt_tokens),
      "Prompt tokens that were looked up among those known already."},
-    {"vllm:prefix_cache_hits_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(cached_tokens),
+    {"vllm:prefix_cache_hits_total", "counter", NULL, ROW_U64, BATCHER(cached_tokens),
      "Prompt tokens that were known already, and not computed again."},
-    {"vllm:generation_tokens_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(generated_tokens), "Tokens chosen."},
-    {"vllm:request_success_total", "counter", "finished_reason=\"stop\"", FROM_BATCHER_U64, BATCHER(finished_stop),
+    {"vllm:generation_tokens_total", "counter", NULL, ROW_U64, BATCHER(generated_tokens), "Tokens chosen."},
+    {"vllm:request_success_total", "counter", "finished_reason=\"stop\"", ROW_U64, BATCHER(finished_stop),
      "Requests that ended, by reason."},
-    {"vllm:request_success_total", "counter", "finished_reason=\"length\"", FROM_BATCHER_U64, BATCHER(finished_length),
-     ""},
-    {"vllm:request_success_total", "counter", "finished_reason=\"abort\"", FROM_BATCHER_U64, BATCHER(cancelled), ""},
-    {"spillway_engine_requests_total", "counter", NULL, FROM_COUNTERS_U64, COUNTERS(requests),
-     "Completion requests begun."},
-    {"spillway_engine_requests_failed_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(finished_failed),
+    {"vllm:request_success_total", "counter", "finished_reason=\"length\"", ROW_U64, BATCHER(finished_length), ""},
+    {"vllm:request_success_total", "counter", "finished_reason=\"abort\"", ROW_U64, BATCHER(cancelled), ""},
+    {"spillway_engine_requests_total", "counter", NULL, ROW_U64, COUNTERS(requests), "Completion requests begun."},
+    {"spillway_engine_requests_failed_total", "counter", NULL, ROW_U64, BATCHER(finished_failed),
      "Requests that ended with an error of the engine."},
-    {"spillway_engine_requests_refused_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(refused),
+    {"spillway_engine_requests_refused_total", "counter", NULL, ROW_U64, BATCHER(refused),
      "Requests refused because the waiting room was full."},
-    {"spillway_engine_requests_expired_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(withdrawn),
+    {"spillway_engine_requests_expired_total", "counter", NULL, ROW_U64, BATCHER(withdrawn),
      "Requests that waited for a slot as long as a request may."},
-    {"spillway_engine_requests_aborted_total", "counter", NULL, FROM_COUNTERS_U64, COUNTERS(aborted),
+    {"spillway_engine_requests_aborted_total", "counter", NULL, ROW_U64, COUNTERS(aborted),
      "Requests whose client went away."},
-    {"spillway_engine_responses_total", "counter", "class=\"2xx\"", FROM_COUNTERS_U64, COUNTERS(responses[2]),
+    {"spillway_engine_responses_total", "counter", "class=\"2xx\"", ROW_U64, COUNTERS(responses[2]),
      "HTTP answers by class of status."},
-    {"spillway_engine_responses_total", "counter", "class=\"4xx\"", FROM_COUNTERS_U64, COUNTERS(responses[4]), ""},
-    {"spillway_engine_responses_total", "counter", "class=\"5xx\"", FROM_COUNTERS_U64, COUNTERS(responses[5]), ""},
-    {"vllm:num_preemptions_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(preemptions),
+    {"spillway_engine_responses_total", "counter", "class=\"4xx\"", ROW_U64, COUNTERS(responses[4]), ""},
+    {"spillway_engine_responses_total", "counter", "class=\"5xx\"", ROW_U64, COUNTERS(responses[5]), ""},
+    {"vllm:num_preemptions_total", "counter", NULL, ROW_U64, BATCHER(preemptions),
      "Times that a sequence gave its pages to older ones."},
-    {"vllm:spec_decode_num_draft_tokens_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(proposed_tokens),
+    {"vllm:spec_decode_num_draft_tokens_total", "counter", NULL, ROW_U64, BATCHER(proposed_tokens),
      "Tokens that were looked ahead at."},
-    {"vllm:spec_decode_num_accepted_tokens_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(accepted_tokens),
+    {"vllm:spec_decode_num_accepted_tokens_total", "counter", NULL, ROW_U64, BATCHER(accepted_tokens),
      "Of them, those that came true."},
-    {"spillway_engine_steps_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(steps), "Steps computed."},
-    {"spillway_engine_step_failures_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(step_failures),
-     "Steps that failed."},
-    {"spillway_engine_busy_seconds_total", "counter", NULL, FROM_BATCHER_DOUBLE, BATCHER(step_seconds),
+    {"spillway_engine_steps_total", "counter", NULL, ROW_U64, BATCHER(steps), "Steps computed."},
+    {"spillway_engine_step_failures_total", "counter", NULL, ROW_U64, BATCHER(step_failures), "Steps that failed."},
+    {"spillway_engine_busy_seconds_total", "counter", NULL, ROW_DOUBLE, BATCHER(step_seconds),
      "Time spent inside steps."},
-    {"spillway_engine_step_tokens_total", "counter", "kind=\"prefill\"", FROM_BATCHER_U64, BATCHER(prefill_tokens),
+    {"spillway_engine_step_tokens_total", "counter", "kind=\"prefill\"", ROW_U64, BATCHER(prefill_tokens),
      "Tokens computed, by kind."},
-    {"spillway_engine_step_tokens_total", "counter", "kind=\"decode\"", FROM_BATCHER_U64, BATCHER(decode_tokens), ""},
-    {"spillway_engine_kv_pages", "gauge", "state=\"free\"", FROM_BATCHER_I32, BATCHER(pages_free),
+    {"spillway_engine_step_tokens_total", "counter", "kind=\"decode\"", ROW_U64, BATCHER(decode_tokens), ""},
+    {"spillway_engine_kv_pages", "gauge", "state=\"free\"", ROW_I32, BATCHER(pages_free),
      "Pages of the KV pool; of the free ones some are kept for prefixes."},
-    {"spillway_engine_kv_pages", "gauge", "state=\"kept\"", FROM_BATCHER_I32, BATCHER(pages_kept), ""},
-    {"spillway_engine_kv_pages", "gauge", "state=\"all\"", FROM_BATCHER_I32, BATCHER(pages_total), ""},
-    {"spillway_engine_kv_pages_evicted_total", "counter", NULL, FROM_BATCHER_U64, BATCHER(pages_evicted),
+    {"spillway_engine_kv_pages", "gauge", "state=\"kept\"", ROW_I32, BATCHER(pages_kept), ""},
+    {"spillway_engine_kv_pages", "gauge", "state=\"all\"", ROW_I32, BATCHER(pages_total), ""},
+    {"spillway_engine_kv_pages_evicted_total", "counter", NULL, ROW_U64, BATCHER(pages_evicted),
      "Kept pages given up for others."},
-    {"spillway_engine_http_connections_total", "counter", NULL, FROM_HTTP_U64, HTTP(accepted), "Connections accepted."},
-    {"spillway_engine_http_refused_framing_total", "counter", NULL, FROM_HTTP_U64, HTTP(refused_framing),
+    {"spillway_engine_http_connections_total", "counter", NULL, ROW_U64, HTTP(accepted), "Connections accepted."},
+    {"spillway_engine_http_refused_framing_total", "counter", NULL, ROW_U64, HTTP(refused_framing),
      "Requests refused for bad framing."},
-    {"spillway_engine_http_timed_out_total", "counter", NULL, FROM_HTTP_U64, HTTP(timed_out),
+    {"spillway_engine_http_timed_out_total", "counter", NULL, ROW_U64, HTTP(timed_out),
      "Connections closed at a deadline."},
 };
 
-static double row_value(const struct row *r, const struct metrics_view *v)
+static double row_value(const struct row *r, const void *base)
 {
-    const char *base = r->source == FROM_COUNTERS_U64 ? (const char *)v->counters
-                       : r->source == FROM_HTTP_U64   ? (const char *)&v->http
-                                                      : (const char *)v->batcher;
-    const void *p = base + r->offset;
+    const char *p = (const char *)base + r->offset;
     switch (r->source) {
-    case FROM_BATCHER_I32: return *(const int32_t *)p;
-    case FROM_BATCHER_DOUBLE: return *(const double *)p;
-    default: return (double)*(const uint64_t *)p;
+    case ROW_I32: return *(const int32_t *)p;
+    case ROW_DOUBLE: return *(const double *)p;
+    case ROW_U64: break;
+    }
+    return (double)*(const uint64_t *)p;
+}
+
+static void put_rows(struct strbuf *b, const struct metrics_view *v, const struct row *r, size_t n, const void *base)
+{
+    for (size_t i = 0; i < n; i++, r++) {
+        if (i == 0 || strcmp(r->name, r[-1].name) != 0)
+            put_head(b, r->name, r->type, r->help);
+        put_sample(b, v, r->name, r->extra, row_value(r, base));
     }
 }
 
-static void put_rows(struct strbuf *b, const struct metrics_view *v)
+#define NODE(field) offsetof(struct node_counts, field)
+static const struct row node_rows[] = {
+    {"spillway_engine_worker_restarts_total", "counter", NULL, ROW_U64, NODE(restarts),
+     "Workers that ended by themselves and were started again."},
+    {"spillway_engine_sleeps_total", "counter", NULL, ROW_U64, NODE(sleeps), "Times it fell asleep."},
+    {"spillway_engine_wakes_total", "counter", NULL, ROW_U64, NODE(wakes), "Times it woke up."},
+    {"spillway_engine_wake_seconds", "gauge", NULL, ROW_DOUBLE, NODE(wake_seconds),
+     "The last time it woke up: from the wish to ready."},
+    {"spillway_engine_held_requests_total", "counter", NULL, ROW_U64, NODE(held),
+     "Requests that were held while there was no worker."},
+    {"spillway_engine_held_requests_refused_total", "counter", NULL, ROW_U64, NODE(held_refused),
+     "Requests told to come again: too many were held, or for too long, or the worker did not come."},
+    {"spillway_engine_held_requests_gone_total", "counter", NULL, ROW_U64, NODE(held_gone),
+     "Requests whose client went away while they were held."},
+};
+
+static void put_node(struct strbuf *b, const struct metrics_view *v)
 {
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        const struct row *r = &rows[i];
-        if (i == 0 || strcmp(r->name, rows[i - 1].name) != 0)
-            put_head(b, r->name, r->type, r->help);
-        put_sample(b, v, r->name, r->extra, row_value(r, v));
+    static const char *const states[] = {"ok",         "falling_asleep", "asleep", "waking",
+                                         "restarting", "loading",        "failed", "draining"};
+    char extra[64];
+    put_head(b, "spillway_engine_state", "gauge", "1 for what /health says.");
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+        snprintf(extra, sizeof extra, "state=\"%s\"", states[i]);
+        put_sample(b, v, "spillway_engine_state", extra, strcmp(states[i], v->node->state) == 0);
     }
+    put_rows(b, v, node_rows, sizeof node_rows / sizeof *node_rows, v->node->counts);
 }
 
 static double resident_bytes(void)
@@ -191,7 +204,7 @@ static void put_info(struct strbuf *b, const struct metrics_view *v)
     (void)strbuf_puts(b, "vllm:cache_config_info{");
     put_label(b, "model_name", v->model_id);
     (void)strbuf_printf(b, ",block_size=\"%d\",num_gpu_blocks=\"%d\"} 1\n", K_PAGE_TOKENS,
-                        (int)v->batcher->pages_total);
+                        (int)v->totals->batcher.pages_total);
 }
 
 static void put_gauge(struct strbuf *b, const struct metrics_view *v, const char *name, const char *help, double value)
@@ -202,16 +215,18 @@ static void put_gauge(struct strbuf *b, const struct metrics_view *v, const char
 
 void metrics_write(struct strbuf *b, const struct metrics_view *v)
 {
-    const struct batcher_stats *s = v->batcher;
-    put_rows(b, v);
+    const struct batcher_stats *s = &v->totals->batcher;
+    put_rows(b, v, rows, sizeof rows / sizeof *rows, v->totals);
+    if (v->node)
+        put_node(b, v);
     int used = s->pages_total - s->pages_free;
     put_gauge(b, v, "vllm:kv_cache_usage_perc", "Share of the KV pool in use, 0 to 1.",
               s->pages_total > 0 ? (double)used / s->pages_total : 0);
     put_gauge(b, v, "spillway_engine_ready", "1 when requests are taken.", v->ready);
     put_gauge(b, v, "spillway_engine_load_seconds", "Time from start to ready.", v->load_seconds);
-    put_gauge(b, v, "spillway_engine_resident_bytes", "Resident memory of the process.", resident_bytes());
+    put_gauge(b, v, "spillway_engine_resident_bytes", "Resident memory of the process that answers.", resident_bytes());
     put_info(b, v);
-    const struct serve_counters *c = v->counters;
+    const struct serve_counters *c = &v->totals->counters;
     put_histogram(b, v, "vllm:time_to_first_token_seconds", "From a request's first byte to its first token.",
                   &c->ttft);
     put_histogram(b, v, "vllm:e2e_request_latency_seconds", "From a request's first byte to its end.", &c->e2e);

@@ -3,26 +3,20 @@
 #ifndef ENGINE_SERVE_METRICS_H
 #define ENGINE_SERVE_METRICS_H
 
-#include "base/http_server.h"
-#include "engine/serve/batcher.h"
+#include "engine/serve/totals.h"
 
-/* Counted on the loop thread. */
-struct serve_counters {
-    uint64_t responses[6];      /* by status / 100 */
-    uint64_t requests;          /* completion requests begun */
-    uint64_t aborted;           /* whose client went away */
-    struct histogram ttft, e2e; /* seconds since the request's first byte */
-    struct histogram prompt_tokens, generation_tokens;
+/* Of a node with a supervisor. */
+struct metrics_node {
+    const char *state; /* a word of /health */
+    const struct node_counts *counts;
 };
-void serve_counters_init(struct serve_counters *c);
 
 struct metrics_view {
     const char *model_id, *arch, *quant, *device, *numerics; /* "" while unknown */
     bool ready;
     double load_seconds;
-    const struct serve_counters *counters;
-    const struct batcher_stats *batcher; /* zeroes while loading */
-    struct http_server_stats http;
+    const struct serve_totals *totals;
+    const struct metrics_node *node; /* NULL: there is none */
 };
 void metrics_write(struct strbuf *b, const struct metrics_view *v);
 

@@ -28,27 +28,21 @@ static void reply_json(struct server *s, struct http_exchange *x, int status)
 
 void server_reply_error(struct server *s, struct http_exchange *x, const struct api_error *e)
 {
-    char retry[16];
-    struct http_header h[3] = {{"content-type", "application/json"}};
-    int n = 1;
-    if (e->status == 503 || e->status == 429) {
-        snprintf(retry, sizeof retry, "%d", API_RETRY_SECONDS);
-        h[n++] = (struct http_header){"retry-after", retry};
-    }
-    if (e->status == 401)
-        h[n++] = (struct http_header){"www-authenticate", "Bearer"};
-    (void)api_write_error(&s->scratch, e);
     s->counters.responses[e->status / 100]++;
-    http_reply(x, e->status, h, n, s->scratch.data, s->scratch.len);
-    strbuf_clear(&s->scratch);
+    gate_reply_error(x, e, &s->scratch);
 }
 
 /* Routes. */
 
-static void put_health(struct server *s)
+static const char *health_word(const struct server *s)
 {
     static const char *const names[] = {"loading", "ok", "failed", "draining"};
-    (void)strbuf_printf(&s->scratch, "{\"status\":\"%s\",\"model\":", names[s->state]);
+    return names[s->state];
+}
+
+static void put_health(struct server *s)
+{
+    (void)strbuf_printf(&s->scratch, "{\"status\":\"%s\",\"model\":", health_word(s));
     (void)json_append_string(&s->scratch, s->o.model_id, strlen(s->o.model_id));
     (void)strbuf_puts(&s->scratch, "}");
 }
@@ -70,11 +64,11 @@ static void get_health(struct server *s, struct http_exchange *x, enum api_calle
 static void get_metrics(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
     (void)caller;
-    struct batcher_stats stats = {0};
-    if (s->batcher)
-        batcher_stats(s->batcher, &stats);
+    struct serve_totals own, all = s->before;
+    server_totals(s, &own);
+    serve_totals_add(&all, &own);
+    const struct metrics_node node = {.state = health_word(s), .counts = &s->node};
     bool known = s->loaded && !s->load_rc;
-    double load = s->batcher ? (double)s->load_ns / NS_PER_S : 0;
     struct metrics_view v = {
         .model_id = s->o.model_id,
         .arch = known ? s->model.arch : "",
@@ -82,10 +76,9 @@ static void get_metrics(struct server *s, struct http_exchange *x, enum api_call
         .device = known ? s->model.device : "",
         .numerics = known ? s->model.numerics : "",
         .ready = s->state == SERVER_READY,
-        .load_seconds = load,
-        .counters = &s->counters,
-        .batcher = &stats,
-        .http = http_server_stats(s->http),
+        .load_seconds = s->batcher ? (double)s->load_ns / NS_PER_S : 0,
+        .totals = &all,
+        .node = s->o.supervisor ? &node : NULL,
     };
     metrics_write(&s->scratch, &v);
     reply(s, x, 200, "text/plain; version=0.0.4; charset=utf-8");
@@ -114,26 +107,10 @@ static void get_models(struct server *s, struct http_exchange *x, enum api_calle
     reply_json(s, x, 200);
 }
 
-/* Is the percent-encoded text up to a '?' this name? */
-static bool path_names(const char *encoded, const char *name)
-{
-    const char *p = encoded;
-    for (; *p && *p != '?'; name++) {
-        char c;
-        p = server_percent_decode(p, &c);
-        if (c != *name || c == '\0')
-            return false;
-    }
-    return *name == '\0';
-}
-
 static void get_model(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
-    const char *id = http_request_head(x)->target + strlen("/v1/models/");
     struct api_error e;
-    if (!path_names(id, s->o.model_id)) {
-        api_fail(&e, 404, "model", "model_not_found", "there is no such model; this engine serves '%.200s'",
-                 s->o.model_id);
+    if (!gate_names_model(http_request_head(x)->target, s->o.model_id, &e)) {
         server_reply_error(s, x, &e);
         return;
     }
@@ -142,13 +119,21 @@ static void get_model(struct server *s, struct http_exchange *x, enum api_caller
     reply_json(s, x, 200);
 }
 
+static void asked(const struct server *s, enum server_asked what)
+{
+    if (s->o.supervisor)
+        s->o.supervisor->asked(what, s->o.supervisor->arg);
+}
+
 static void post_chat(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
+    asked(s, SERVER_ASKED_ANSWER);
     server_call_start(s, x, API_CHAT, caller);
 }
 
 static void post_completion(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
+    asked(s, SERVER_ASKED_ANSWER);
     server_call_start(s, x, API_COMPLETION, caller);
 }
 
@@ -165,29 +150,11 @@ static void post_detokenize(struct server *s, struct http_exchange *x, enum api_
 static void post_drain(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
     (void)caller;
-    server_begin_drain(s);
+    server_begin_drain(s, s->o.drain_ms);
+    asked(s, SERVER_ASKED_DRAIN);
     put_health(s);
     reply_json(s, x, 200);
 }
-
-enum route_needs { NEEDS_NOTHING = 0, NEEDS_KEY = 1, NEEDS_READY = 2, NEEDS_NODE_KEY = 4 };
-struct route {
-    const char *method, *path;
-    bool is_prefix;
-    unsigned needs;
-    void (*run)(struct server *s, struct http_exchange *x, enum api_caller caller);
-};
-static const struct route routes[] = {
-    {"GET", "/health", false, NEEDS_NOTHING, get_health},
-    {"GET", "/metrics", false, NEEDS_KEY, get_metrics},
-    {"GET", "/v1/models", false, NEEDS_KEY | NEEDS_READY, get_models},
-    {"GET", "/v1/models/", true, NEEDS_KEY | NEEDS_READY, get_model},
-    {"POST", "/v1/chat/completions", false, NEEDS_KEY | NEEDS_READY, post_chat},
-    {"POST", "/v1/completions", false, NEEDS_KEY | NEEDS_READY, post_completion},
-    {"POST", "/tokenize", false, NEEDS_KEY | NEEDS_READY, post_tokenize},
-    {"POST", "/detokenize", false, NEEDS_KEY | NEEDS_READY, post_detokenize},
-    {"POST", "/drain", false, NEEDS_KEY | NEEDS_NODE_KEY, post_drain},
-};
 
 static bool ready(const struct server *s, struct api_error *e)
 {
@@ -200,58 +167,50 @@ static bool ready(const struct server *s, struct api_error *e)
     return api_fail(e, 503, NULL, "draining", "this engine is shutting down");
 }
 
-static const struct route *find_route(const struct http_exchange *x, const char **allowed)
+static void sleep_or_wake(struct server *s, struct http_exchange *x, enum server_asked what, const char *state)
 {
-    const struct http_head *h = http_request_head(x);
-    *allowed = NULL;
-    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
-        const struct route *r = &routes[i];
-        bool here = r->is_prefix ? strncmp(h->target, r->path, strlen(r->path)) == 0 : http_request_path_is(x, r->path);
-        if (!here)
-            continue;
-        if (strcmp(h->method, r->method) == 0)
-            return r;
-        *allowed = r->method;
+    struct api_error e;
+    bool can = s->o.supervisor != NULL;
+    if (!can)
+        api_fail(&e, 501, NULL, "no_supervisor",
+                 "this engine runs without a supervisor (--no-supervisor), so that nobody could wake it up");
+    if (!can || !ready(s, &e)) {
+        server_reply_error(s, x, &e);
+        return;
     }
-    return NULL;
+    asked(s, what);
+    (void)strbuf_printf(&s->scratch, "{\"state\":\"%s\"}", state);
+    reply_json(s, x, 202);
 }
 
-static bool no_route(struct api_error *e, const char *allowed)
+static void post_sleep(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
-    if (allowed)
-        return api_fail(e, 405, NULL, "method_not_allowed", "this path wants the method %s", allowed);
-    return api_fail(e, 404, NULL, "not_found",
-                    "there is nothing at this path; see /v1/chat/completions, /v1/completions, /v1/models, /tokenize, "
-                    "/detokenize, /health and /metrics");
+    (void)caller;
+    sleep_or_wake(s, x, SERVER_ASKED_SLEEP, "falling_asleep");
 }
 
-/* May x have what it asks for? r is NULL: there is no such route, at most one for another method. The key comes first:
- * without one nobody learns which paths there are. */
-static bool admit(const struct server *s, const struct http_exchange *x, const struct route *r, const char *allowed,
-                  enum api_caller *caller, struct api_error *e)
+static void post_wake(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
-    if (!server_caller(s, x, caller, e))
-        return false;
-    bool needs_key = s->o.keys && *caller == API_CALLER_CLIENT && (!r || (r->needs & NEEDS_KEY));
-    if (needs_key && !api_keys_allow(s->o.keys, http_head_get(http_request_head(x), "authorization")))
-        return api_fail(e, 401, NULL, "invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY");
-    if (!r)
-        return no_route(e, allowed);
-    if ((r->needs & NEEDS_NODE_KEY) && *caller != API_CALLER_SCHEDULER)
-        return api_fail(e, 401, NULL, "node_key_required",
-                        "this path is open only to a scheduler that sends the node key");
-    return !(r->needs & NEEDS_READY) || ready(s, e);
+    (void)caller;
+    sleep_or_wake(s, x, SERVER_ASKED_WAKE, "awake");
 }
 
 static void on_request(struct http_exchange *x, void *arg)
 {
+    static void (*const run[])(struct server *, struct http_exchange *, enum api_caller) = {
+        [GATE_TOKENIZE] = post_tokenize, [GATE_DETOKENIZE] = post_detokenize,
+        [GATE_HEALTH] = get_health,      [GATE_METRICS] = get_metrics,
+        [GATE_MODELS] = get_models,      [GATE_MODEL] = get_model,
+        [GATE_CHAT] = post_chat,         [GATE_COMPLETION] = post_completion,
+        [GATE_DRAIN] = post_drain,       [GATE_SLEEP] = post_sleep,
+        [GATE_WAKE] = post_wake,
+    };
     struct server *s = arg;
     struct api_error e;
     enum api_caller caller;
-    const char *allowed;
-    const struct route *r = find_route(x, &allowed);
-    if (admit(s, x, r, allowed, &caller, &e))
-        r->run(s, x, caller);
+    const struct gate_route *r = gate_admit(&s->gate, http_request_head(x), &caller, &e);
+    if (r && (!(r->needs & GATE_NEEDS_READY) || ready(s, &e)))
+        run[r->id](s, x, caller);
     else
         server_reply_error(s, x, &e);
 }
@@ -345,6 +304,8 @@ static void load_done(struct worker_task *t)
              LOG_I("max_batch", s->o.max_seqs),
              LOG_S("chat_template", s->model.chat ? chat_template_name(s->model.chat) : NULL),
              LOG_I("load_ms", s->load_ns / NS_PER_MS));
+    if (s->o.supervisor)
+        s->o.supervisor->ready(s->o.supervisor->arg);
 }
 
 /* Life. */
@@ -375,7 +336,9 @@ enum rc server_new(struct server **out, struct event_base *loop, const struct se
     s->loop = loop;
     s->started = clock_now(o->clock);
     strbuf_init(&s->scratch, SCRATCH_BYTES_MAX);
+    s->gate = (struct gate){.keys = o->keys, .node_key = o->node_key};
     serve_counters_init(&s->counters);
+    serve_totals_init(&s->before);
     const struct http_server_options http = {.limits = http_limits_default};
     const struct http_server_handlers handlers = {.on_request = on_request};
     enum rc rc = http_server_new(&s->http, loop, o->listen_on, &http, &handlers, s, e);
@@ -401,7 +364,7 @@ void server_drain(struct server *s)
         return;
     }
     s->ending = true;
-    server_begin_drain(s);
+    server_begin_drain(s, s->o.drain_ms);
     if (!s->done)
         http_server_drain(s->http, drained, s);
 }
@@ -419,6 +382,42 @@ const struct error *server_failed(const struct server *s)
 int server_port(const struct server *s)
 {
     return http_server_port(s->http);
+}
+
+struct http_server *server_http(struct server *s)
+{
+    return s->http;
+}
+
+const struct serve_model *server_model(const struct server *s)
+{
+    return &s->model;
+}
+
+int64_t server_load_ns(const struct server *s)
+{
+    return s->load_ns;
+}
+
+void server_totals(const struct server *s, struct serve_totals *t)
+{
+    serve_totals_init(t);
+    t->counters = s->counters;
+    t->http = http_server_stats(s->http);
+    if (s->batcher)
+        batcher_stats(s->batcher, &t->batcher);
+}
+
+void server_came_before(struct server *s, const struct serve_totals *before, const struct node_counts *counts)
+{
+    serve_totals_init(&s->before);
+    serve_totals_add(&s->before, before);
+    s->node = *counts;
+}
+
+void server_refuse(struct server *s, int64_t drain_ms)
+{
+    server_begin_drain(s, drain_ms);
 }
 
 /* Order: the HTTP server lets go of its clients (each call then cancels its job), the worker returns its tasks, and

@@ -9,6 +9,9 @@
  *
  * POST /drain also goes from READY to DRAINING, but ends nothing: the process waits for its signal.
  *
+ * Under a supervisor (engine/node/supervisor.h) it accepts only when it is told to, connections come and go between the
+ * two, and what is asked of the node as a whole (/sleep, /drain) is passed on.
+ *
  * Everything but /health wants a bearer token when there are API keys. The node key stands in for one and opens what
  * docs/NODE_API.md describes. */
 #ifndef ENGINE_SERVE_SERVER_H
@@ -20,6 +23,7 @@
 #include "base/log.h"
 #include "engine/serve/api_keys.h"
 #include "engine/serve/batcher.h"
+#include "engine/serve/totals.h"
 #include "engine/text/chat_template.h"
 
 /* A loaded model, lent to the server until server_free(). */
@@ -38,6 +42,16 @@ struct serve_model {
     char numerics_class[33]; /* 32 hex digits, docs/NODE_API.md */
 };
 
+enum server_asked { SERVER_ASKED_SLEEP, SERVER_ASKED_WAKE, SERVER_ASKED_DRAIN, SERVER_ASKED_ANSWER };
+
+/* Whoever supervises this server. Loop thread. */
+struct server_supervisor {
+    void (*ready)(void *arg);
+    /* Somebody came with /sleep, /wake_up or /drain, or wants an answer. */
+    void (*asked)(enum server_asked what, void *arg);
+    void *arg;
+};
+
 struct server_options {
     const char *listen_on;           /* as http_server_new() */
     const char *model_id;            /* the name requests use */
@@ -54,6 +68,7 @@ struct server_options {
      * server_free(). */
     enum rc (*load)(void *load_arg, struct serve_model *m, struct error *e);
     void *load_arg;
+    const struct server_supervisor *supervisor; /* NULL: none, /sleep is refused; borrowed */
     /* The end, on the loop thread: drained, or load() failed. May be called once. */
     void (*done)(void *done_arg);
     void *done_arg;
@@ -69,6 +84,17 @@ void server_drain(struct server *s);
 bool server_loading(const struct server *s);
 const struct error *server_failed(const struct server *s); /* NULL: it did not fail */
 int server_port(const struct server *s);
+
+/* For a supervisor's end in this process (engine/node/link.h). */
+struct http_server *server_http(struct server *s);
+const struct serve_model *server_model(const struct server *s); /* valid once it is ready */
+int64_t server_load_ns(const struct server *s);
+/* What it counted itself, and the figures of the moment. */
+void server_totals(const struct server *s, struct serve_totals *t);
+/* What was counted before, by others, which /metrics adds, and what their supervisor counts. Copied. */
+void server_came_before(struct server *s, const struct serve_totals *before, const struct node_counts *counts);
+/* Refuse new work; after drain_ms what still runs is cut. A later call may only bring the deadline nearer. */
+void server_refuse(struct server *s, int64_t drain_ms);
 void server_free(struct server *s); /* NULL is fine */
 
 #endif

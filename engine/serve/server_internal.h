@@ -4,6 +4,7 @@
 #define ENGINE_SERVE_SERVER_INTERNAL_H
 
 #include "engine/serve/api.h"
+#include "engine/serve/gate.h"
 #include "engine/serve/metrics.h"
 #include "engine/serve/server.h"
 #include "engine/serve/worker.h"
@@ -14,6 +15,7 @@ enum server_state { SERVER_LOADING, SERVER_READY, SERVER_FAILED, SERVER_DRAINING
 
 struct server {
     struct server_options o;
+    struct gate gate;
     enum server_state state;
     struct event_base *loop; /* borrowed */
     struct http_server *http;
@@ -34,6 +36,9 @@ struct server {
     size_t n_end_ids;
     struct strbuf scratch; /* frames and small bodies; loop thread, empty between calls */
     struct serve_counters counters;
+    struct serve_totals before; /* of workers before this one */
+    struct node_counts node;
+    struct mono cut_at; /* when DRAINING */
     struct call *calls; /* all that have no answer yet, newest first */
 };
 
@@ -48,12 +53,8 @@ void server_text_start(struct server *s, struct http_exchange *x, enum text_kind
 /* End every call now: a stream without [DONE], the others with 503. */
 void server_calls_cut(struct server *s);
 
-/* server_node.c: who sends x? False: a node key that is none, or a client's request with something of the node API in
- * its query; *e says so. */
-bool server_caller(const struct server *s, const struct http_exchange *x, enum api_caller *caller, struct api_error *e);
-/* One character of a percent-encoded text; where the next one begins. */
-const char *server_percent_decode(const char *p, char *c);
+/* server_node.c. */
 /* Refuse new work from now on; calls that still run when the deadline passes are cut. */
-void server_begin_drain(struct server *s);
+void server_begin_drain(struct server *s, int64_t drain_ms);
 
 #endif
