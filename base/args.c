@@ -81,8 +81,10 @@ static enum rc unknown_flag(const struct arg_spec *s, const char *flag, struct e
     const char *near = NULL;
     int n = 0;
 
-    for (; n < s->n_options; n++)
-        names[n] = s->options[n].name;
+    for (int i = 0; i < s->n_options; i++) {
+        if (s->options[i].help)
+            names[n++] = s->options[i].name;
+    }
     names[n++] = "help";
     if (strncmp(flag, "--", 2) == 0) {
         char word[64];
@@ -250,8 +252,10 @@ void args_print_help(const struct arg_spec *s, FILE *out)
     fprintf(out, "%s\n\n", s->n_options ? " [flags]" : "");
     for (int i = 0; i < s->n_operands; i++)
         fprintf(out, "  %-26s %s\n", s->operands[i].meta, s->operands[i].help);
-    for (int i = 0; i < s->n_options; i++)
-        print_option(&s->options[i], out);
+    for (int i = 0; i < s->n_options; i++) {
+        if (s->options[i].help)
+            print_option(&s->options[i], out);
+    }
     fprintf(out, "  %-26s this text\n", "-h, --help");
     if (s->example)
         fprintf(out, "\nexample:\n  ");

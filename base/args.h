@@ -25,7 +25,7 @@ struct arg_option {   // NOLINT(clang-analyzer-optin.performance.Padding): rows 
     enum arg_type type;
     void *value;
     const char *meta;           /* "N", "FILE"; NULL for flags */
-    const char *help;           /* one line, lower case */
+    const char *help;           /* one line, lower case; NULL: a flag between processes of ours, nobody is told */
     int64_t lo, hi;             /* ARG_INT; both 0: any */
     double dlo, dhi;            /* ARG_DOUBLE; both 0: any finite */
     const char *const *choices; /* ARG_STRING: NULL-terminated words allowed; NULL: any */

@@ -7,7 +7,7 @@
 enum node_message {
     /* To the worker. */
     MSG_BEGIN = 1, /* struct node_begin: the first one */
-    MSG_AWAKE,     /* accept; also: stay awake after all */
+    MSG_AWAKE,     /* struct node_counts: accept; also: stay awake after all */
     MSG_TAKE,      /* struct node_passed, then the bytes that were read, and the connection */
     MSG_SLEEP,     /* struct node_round: stop accepting, give connections back as they fall idle, then MSG_EMPTY */
     MSG_DRAIN,     /* struct node_round: the same, refuse new work, and cut what runs after so long */

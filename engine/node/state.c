@@ -94,6 +94,35 @@ static const struct {
     [NODE_DONE] = {"draining", 503, NULL, false},
 };
 
+const char *node_state_name(enum node_state s)
+{
+    static const char *const names[NODE_STATES] = {
+        [NODE_LOADING] = "loading",
+        [NODE_AWAKE] = "awake",
+        [NODE_FALLING] = "falling asleep",
+        [NODE_ENDING] = "ending",
+        [NODE_ENDING_WANTED] = "ending, wanted again",
+        [NODE_ASLEEP] = "asleep",
+        [NODE_WAKING] = "waking",
+        [NODE_BACKOFF] = "backing off",
+        [NODE_FAILED] = "failed",
+        [NODE_DRAINING] = "draining",
+        [NODE_STOPPING] = "stopping",
+        [NODE_DONE] = "done",
+    };
+    return names[s];
+}
+
+const char *node_event_name(enum node_event e)
+{
+    static const char *const names[NODE_EVENTS] = {
+        [NODE_READY] = "ready",     [NODE_UNLOADABLE] = "unloadable", [NODE_EMPTY] = "empty", [NODE_GONE] = "gone",
+        [NODE_LOOPING] = "looping", [NODE_TIMER] = "timer",           [NODE_SLEEP] = "sleep", [NODE_WAKE] = "wake",
+        [NODE_REQUEST] = "request", [NODE_DRAIN] = "drain",           [NODE_STOP] = "stop",
+    };
+    return names[e];
+}
+
 const char *node_health(enum node_state s)
 {
     return words[s].health;

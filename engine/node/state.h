@@ -90,6 +90,8 @@ struct node_step {
 /* What e means in state s. Nothing is written down for a pair: it stays, and does nothing. */
 struct node_step node_step(enum node_state s, enum node_event e);
 
+const char *node_state_name(enum node_state s); /* "falling asleep": for logs */
+const char *node_event_name(enum node_event e);
 /* As /health says it ("ok" when AWAKE), and with which status: 200 when a request would be answered here, if need be after
  * waking up. */
 const char *node_health(enum node_state s);

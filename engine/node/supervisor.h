@@ -30,8 +30,7 @@ struct supervisor_options {      /* all borrowed for the supervisor's life */
     const char *model_id;        /* the name requests use */
     const struct api_keys *keys; /* NULL: no authentication */
     const struct api_keys *node_key;
-    const char *const *worker_argv; /* NULL-terminated, [0] the program's path; the descriptors are added */
-    int32_t n_slots;                /* as /v1/models tells */
+    const char *const *worker_argv; /* NULL-terminated, with the descriptors of child.h */
     int64_t drain_ms;               /* how long a drain waits for answers */
     int64_t hold_ms;                /* how long a request waits for the worker, then 503 */
     int hold_max;                   /* how many do; the next gets 503 */
@@ -56,7 +55,7 @@ enum node_state supervisor_state(const struct supervisor *s);
 /* At most a second old while awake; of the worker's end while there is none. */
 const struct serve_totals *supervisor_stats(const struct supervisor *s);
 const struct node_card *supervisor_card(const struct supervisor *s); /* numerics_class "": never been ready */
-const struct node_counts *supervisor_counts(const struct supervisor *s);
+struct node_counts supervisor_counts(const struct supervisor *s);
 /* Why it is FAILED, or why the last worker ended by itself; "" if neither. */
 const char *supervisor_problem(const struct supervisor *s);
 /* Since when the drain runs and for how long still, ms; -1: it does not drain. */
@@ -71,6 +70,9 @@ const char *supervisor_wake(struct supervisor *s);
  * A later call may bring the deadline nearer, or add the end, never the contrary. */
 enum supervisor_then { SUPERVISOR_THEN_WAIT, SUPERVISOR_THEN_END };
 void supervisor_drain(struct supervisor *s, const char *why, int64_t seconds, enum supervisor_then then);
+
+/* The process ends at once, whatever runs: a second signal. done() is called from inside. */
+void supervisor_stop_now(struct supervisor *s);
 
 /* Called on the loop at each change of state, after it: may call what is above, not supervisor_free(). One watcher. */
 void supervisor_watch(struct supervisor *s, void (*changed)(enum node_state was, enum node_state is, void *arg),

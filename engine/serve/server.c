@@ -415,6 +415,11 @@ void server_came_before(struct server *s, const struct serve_totals *before, con
     s->node = *counts;
 }
 
+void server_counts(struct server *s, const struct node_counts *counts)
+{
+    s->node = *counts;
+}
+
 void server_refuse(struct server *s, int64_t drain_ms)
 {
     server_begin_drain(s, drain_ms);

@@ -93,6 +93,7 @@ int64_t server_load_ns(const struct server *s);
 void server_totals(const struct server *s, struct serve_totals *t);
 /* What was counted before, by others, which /metrics adds, and what their supervisor counts. Copied. */
 void server_came_before(struct server *s, const struct serve_totals *before, const struct node_counts *counts);
+void server_counts(struct server *s, const struct node_counts *counts); /* newer ones */
 /* Refuse new work; after drain_ms what still runs is cut. A later call may only bring the deadline nearer. */
 void server_refuse(struct server *s, int64_t drain_ms);
 void server_free(struct server *s); /* NULL is fine */

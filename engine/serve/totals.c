@@ -34,8 +34,6 @@ static const size_t sums[] = {
     AT(batcher.cached_tokens),
     AT(batcher.proposed_tokens),
     AT(batcher.accepted_tokens),
-    AT(batcher.proposed_tokens),
-    AT(batcher.accepted_tokens),
     AT(batcher.step_failures),
     AT(batcher.prefill_tokens),
     AT(batcher.decode_tokens),

@@ -78,6 +78,18 @@ class Server:
         assert self.process.poll() is None, f"the engine ended with {self.process.returncode}: {self.log_text()}"
         return None
 
+    def worker(self):
+        """The pid of the process with the model, or None: it is asleep."""
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/stat") as f:
+                    state, parent = f.read().rsplit(")", 1)[1].split()[:2]
+            except OSError:
+                continue
+            if int(parent) == self.process.pid and state != "Z":
+                return int(pid)
+        return None
+
     def log_text(self):
         with open(self.log_path, errors="replace") as f:
             return f.read()
@@ -128,6 +140,12 @@ class Server:
             self.process.kill()
             raise AssertionError(f"did not end at SIGTERM:\n{self.log_text()[-3000:]}") from None
         assert status == 0, f"exit status {status}:\n{self.log_text()[-6000:]}"
+
+
+def cpu_ticks(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def parse_metrics(text):
@@ -780,14 +798,14 @@ def idle(args):
     """Awake and without work it uses no processor."""
     with Server(args, "--threads", "2") as s:
         s.complete(max_tokens=50)
-        names = thread_names(s.process.pid)
+        pids = [s.process.pid, s.worker()]
+        assert thread_names(pids[0]) == ["spillway-engine"[:15]]
+        names = thread_names(pids[1])
         assert names[0] == "spillway-engine"[:15], names
         assert {"batcher", "prepare", "kernel-1"} <= set(names) and names[0] not in names[1:], names
 
         def ticks():
-            with open(f"/proc/{s.process.pid}/stat") as f:
-                fields = f.read().rsplit(")", 1)[1].split()
-            return int(fields[11]) + int(fields[12])
+            return sum(cpu_ticks(pid) for pid in pids)
 
         time.sleep(0.2)
         before = ticks()

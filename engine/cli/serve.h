@@ -1,0 +1,36 @@
+/* The verb `serve`, in three files: cmd_serve.c (the command line, and which of the two), serve_node.c (the supervisor's
+ * process), serve_model.c (the process with the model: a supervisor's worker, or all there is). */
+#ifndef ENGINE_CLI_SERVE_H
+#define ENGINE_CLI_SERVE_H
+
+#include "base/log.h"
+#include "engine/cli/cli.h"
+#include "engine/serve/api_keys.h"
+
+#define SERVE_AREA "serve"
+
+struct serve_args {
+    const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level;
+    int64_t port, threads, n_ctx, max_batch, kv_tokens, prefix_tokens, warmup, drain_s, queue_s, hold_s, hold_max;
+    bool lazy, plain, no_supervisor;
+    int64_t worker_fd, listener_fd; /* -1: this is no worker */
+};
+
+/* What both processes make of them. */
+struct serve_common {
+    struct log log;
+    char device[32];    /* what --device came to */
+    char model_id[128]; /* what requests call the model */
+    char listen_on[300];
+    struct api_keys *keys, *node_key; /* owned; NULL: none */
+};
+enum rc serve_common_open(struct serve_common *c, const struct serve_args *a, struct error *e) SPW_MUST_USE;
+void serve_say_listening(const struct serve_common *c, const struct serve_args *a, int port);
+void serve_common_close(struct serve_common *c);
+
+/* Run until the end; the exit status. */
+int serve_model(const struct serve_args *a);
+/* argv: what follows "serve", for the workers. */
+int serve_node(const struct serve_args *a, int argc, char **argv);
+
+#endif
