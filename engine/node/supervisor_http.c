@@ -153,8 +153,16 @@ void supervisor_on_request(struct http_exchange *x, void *supervisor)
     case GATE_WAKE: answer_state(s, x, supervisor_wake(s)); return;
     case GATE_DRAIN: post_drain(s, x); return;
     case GATE_CHAT:
-    case GATE_COMPLETION: refuse_for_now(s, x); return; /* it was held long enough, or is not to be held */
+    case GATE_COMPLETION:
+    case GATE_TOKENIZE:
+    case GATE_DETOKENIZE: refuse_for_now(s, x); return; /* it was held long enough, or is not to be held */
     }
+}
+
+/* Does it take a worker to answer it? */
+static bool is_real(const struct gate_route *r)
+{
+    return r->id == GATE_CHAT || r->id == GATE_COMPLETION || r->id == GATE_TOKENIZE || r->id == GATE_DETOKENIZE;
 }
 
 /* A body that nobody will look at is not read. */
@@ -166,7 +174,7 @@ void supervisor_on_head(struct http_exchange *x, void *supervisor)
     const struct gate_route *r = gate_admit(&s->gate, http_request_head(x), &caller, &e);
     if (!r)
         refuse(s, x, &e);
-    else if (r->id == GATE_CHAT || r->id == GATE_COMPLETION)
+    else if (is_real(r))
         refuse_for_now(s, x);
 }
 
@@ -176,6 +184,5 @@ enum door_verdict supervisor_judge(const struct http_head *h, void *supervisor)
     struct api_error e;
     enum api_caller caller;
     const struct gate_route *r = gate_admit(&s->gate, h, &caller, &e);
-    bool real = r && (r->id == GATE_CHAT || r->id == GATE_COMPLETION);
-    return real && node_holds(s->state) ? DOOR_HOLD : DOOR_ANSWER;
+    return r && is_real(r) && node_holds(s->state) ? DOOR_HOLD : DOOR_ANSWER;
 }

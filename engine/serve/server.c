@@ -139,11 +139,13 @@ static void post_completion(struct server *s, struct http_exchange *x, enum api_
 
 static void post_tokenize(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
+    asked(s, SERVER_ASKED_ANSWER);
     server_text_start(s, x, TEXT_TOKENIZE, caller);
 }
 
 static void post_detokenize(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
+    asked(s, SERVER_ASKED_ANSWER);
     server_text_start(s, x, TEXT_DETOKENIZE, caller);
 }
 
