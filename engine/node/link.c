@@ -167,8 +167,7 @@ static void on_message(const struct channel_message *m, void *arg)
     case MSG_END: l->o.end(l->o.arg); return;
     default: break;
     }
-    log_error(l->o.log, AREA, "a message from the supervisor that is none", LOG_I("type", m->type),
-              LOG_I("bytes", m->n));
+    log_error(l->o.log, AREA, "a message from the supervisor that is none", LOG_I("message_type", m->type));
     l->o.end(l->o.arg);
 }
 

@@ -116,8 +116,7 @@ static void on_message(const struct channel_message *m, void *arg)
         return;
     if (m->fd >= 0 && m->type != MSG_BACK)
         close(m->fd);
-    log_error(s->o.log, SUPERVISOR_AREA, "a message from the worker that is none", LOG_I("type", m->type),
-              LOG_I("bytes", m->n));
+    log_error(s->o.log, SUPERVISOR_AREA, "a message from the worker that is none", LOG_I("message_type", m->type));
     if (s->child)
         child_kill(s->child);
 }
@@ -139,7 +138,7 @@ static enum node_event judge_end(struct supervisor *s, int status)
     bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (s->told_to_end) {
         if (!well && s->state != NODE_DONE)
-            log_warn(s->o.log, SUPERVISOR_AREA, "the worker did not end well", LOG_S("problem", s->problem));
+            log_warn(s->o.log, SUPERVISOR_AREA, "the worker did not end well", LOG_S("reason", s->problem));
         if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
             s->exit_code = ARGS_EXIT_FAILED;
         return NODE_GONE;
@@ -165,7 +164,7 @@ static void on_worker_ended(int status, void *arg)
     enum node_event e = judge_end(s, status);
     if (!s->told_to_end)
         log_error(s->o.log, SUPERVISOR_AREA, "the worker ended by itself", LOG_S("model", s->o.model_id),
-                  LOG_S("problem", s->problem), LOG_I("crashes_in_a_row", s->crashes));
+                  LOG_S("reason", s->problem), LOG_I("crashes_in_a_row", s->crashes));
     s->ready_at.ns = 0;
     serve_totals_rest(&s->now);
     s->before = s->now;
@@ -246,7 +245,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     if (s->start_failed) { /* a worker that ended at once */
         s->start_failed = false;
-        log_error(s->o.log, SUPERVISOR_AREA, "no worker could be started", LOG_S("problem", s->problem));
+        log_error(s->o.log, SUPERVISOR_AREA, "no worker could be started", LOG_S("reason", s->problem));
         supervisor_step(s, ++s->crashes >= NODE_CRASHES_MAX ? NODE_LOOPING : NODE_GONE);
         return;
     }
@@ -339,7 +338,7 @@ void supervisor_step(struct supervisor *s, enum node_event e)
         s->wish_at.ns = 0;
     if (s->state != was)
         log_info(s->o.log, SUPERVISOR_AREA, node_state_name(s->state), LOG_S("model", s->o.model_id),
-                 LOG_S("was", node_state_name(was)), LOG_S("event", node_event_name(e)));
+                 LOG_S("was", node_state_name(was)), LOG_S("why", node_event_name(e)));
     act(s, step.actions);
     if (s->state != was && s->changed)
         s->changed(was, s->state, s->changed_arg);
@@ -403,7 +402,7 @@ void supervisor_drain(struct supervisor *s, const char *why, int64_t seconds, en
     if (!draining || !*s->drain_why)
         snprintf(s->drain_why, sizeof s->drain_why, "%s", why);
     log_info(s->o.log, SUPERVISOR_AREA, "draining", LOG_S("model", s->o.model_id), LOG_S("why", why),
-             LOG_I("ms", supervisor_drain_left_ms(s)), LOG_B("ending", then == SUPERVISOR_THEN_END));
+             LOG_I("wait_ms", supervisor_drain_left_ms(s)), LOG_B("ending", then == SUPERVISOR_THEN_END));
     supervisor_step(s, then == SUPERVISOR_THEN_END && s->state != NODE_STOPPING ? NODE_STOP : NODE_DRAIN);
 }
 
