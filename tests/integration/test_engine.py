@@ -118,7 +118,11 @@ class Server:
         return parse_metrics(request(self.port, "GET", "/metrics").body.decode())
 
     def metric(self, name, **labels):
-        return sum(v for (n, ls), v in self.metrics().items() if n == name and labels.items() <= dict(ls).items())
+        return self.metrics_of({}, name, **labels)
+
+    def metrics_of(self, headers, name, **labels):
+        m = parse_metrics(request(self.port, "GET", "/metrics", headers=headers).body.decode())
+        return sum(v for (n, ls), v in m.items() if n == name and labels.items() <= dict(ls).items())
 
     def end(self, signal_number=signal.SIGTERM, seconds=30):
         if self.process.poll() is None:

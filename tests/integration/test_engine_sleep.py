@@ -1,0 +1,475 @@
+#!/usr/bin/env python3
+"""A node sleeps and wakes (docs/NODE_API.md): asleep there is no worker and nothing on the processor, a probe never wakes
+it, a request does and gets the same answer; nothing is lost at any switch, whoever comes at whatever moment; a worker that
+dies is started again, one that keeps dying is given up in words."""
+
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import Connection, main, request, wait_until  # noqa: E402
+from test_engine import FOLDER, Server, cpu_ticks, engine, error_of, make_model, same  # noqa: E402
+from test_node_api import COMPLETION, NODE, key_file, node  # noqa: E402
+
+PROMPT = {"prompt": "hello", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
+
+
+def post(s, path, headers=NODE):
+    return request(s.port, "POST", path, b"", headers)
+
+
+def order(s, path):
+    a = post(s, path)
+    same(a.status, 202)
+    return a.json()["state"]
+
+
+def health(s):
+    return request(s.port, "GET", "/health").json()["status"]
+
+
+def fall_asleep(s):
+    same(order(s, "/sleep") in ("falling_asleep", "asleep"), True)
+    wait_until(lambda: health(s) == "asleep", 10, "asleep")
+    same(s.worker(), None)
+
+
+def text_of(answer):
+    same(answer.status, 200)
+    return answer.json()["choices"][0]["text"]
+
+
+def open_files(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def run_ns(pid):
+    with open(f"/proc/{pid}/schedstat") as f:
+        return int(f.read().split()[0])
+
+
+def raw(s, data, timeout=20):
+    c = socket.create_connection(("127.0.0.1", s.port), timeout)
+    c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    c.sendall(data)
+    return c
+
+
+def post_bytes(body, path=COMPLETION):
+    data = json.dumps(body).encode()
+    return (f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n").encode(), data
+
+
+def read_answer(c):
+    """One answer with a length, from a connection that goes on."""
+    r = http.client.HTTPResponse(c)
+    r.begin()
+    body = r.read()
+    return r.status, body
+
+
+# ---- what it promises ----
+
+
+def orders_and_words(args):
+    keys = key_file("an-api-key\n", "sleep-api-keys")
+    with node(args, "--api-key-file", keys) as s:
+        bearer = {"Authorization": "Bearer an-api-key"}
+        for path in ["/sleep", "/wake_up"]:
+            error_of(post(s, path, bearer), 401, "node_key_required")
+            error_of(post(s, path, {"x-spillway-node-key": "wrong-key"}), 401, "invalid_node_key")
+            error_of(request(s.port, "GET", path, headers=NODE), 405, "method_not_allowed")
+        same(order(s, "/wake_up"), "awake")
+        models = request(s.port, "GET", "/v1/models", headers=NODE).json()
+        request(s.port, "POST", COMPLETION, PROMPT, bearer)
+        requests = s.metrics_of(bearer, "spillway_engine_requests_total")
+        fall_asleep(s)
+        same(order(s, "/sleep"), "asleep")
+        a = request(s.port, "GET", "/health")
+        same((a.status, a.json()), (200, {"status": "asleep", "model": "tiny"}))
+        same(request(s.port, "GET", "/v1/models", headers=NODE).json(), models)
+        same(request(s.port, "GET", "/v1/models/tiny", headers=NODE).json(), models["data"][0])
+        error_of(request(s.port, "GET", "/v1/models/other", headers=bearer), 404, "model_not_found", "model")
+        for path in ["/sleep", "/wake_up"]:
+            error_of(post(s, path, bearer), 401, "node_key_required")
+        same(s.metrics_of(bearer, "spillway_engine_requests_total"), requests)
+        same(s.metrics_of(bearer, "spillway_engine_ready"), 0)
+        same(s.metrics_of(bearer, "spillway_engine_state", state="asleep"), 1)
+        same(order(s, "/wake_up"), "waking")
+        same(order(s, "/wake_up") in ("waking", "awake"), True)
+        wait_until(lambda: health(s) == "ok", 10, "awake")
+        same(s.metrics_of(bearer, "spillway_engine_requests_total"), requests)
+        request(s.port, "POST", COMPLETION, PROMPT, bearer)
+        same(s.metrics_of(bearer, "spillway_engine_requests_total"), requests + 1)
+        same(s.metrics_of(bearer, "spillway_engine_sleeps_total"), 1)
+        same(s.metrics_of(bearer, "spillway_engine_wakes_total"), 1)
+        assert s.metrics_of(bearer, "spillway_engine_wake_seconds") > 0
+    with Server(args, "--no-supervisor", "--node-key-file", key_file()) as s:
+        error_of(post(s, "/sleep"), 501, "no_supervisor")
+        same(s.worker(), None)
+        same(s.complete().status, 200)
+
+
+def probes_never_wake(args):
+    """Asleep: no worker, and less than a thousandth of a processor. Whatever asks for no answer, or may not have one, does
+    not wake it."""
+    keys = key_file("an-api-key\n", "sleep-api-keys")
+    with node(args, "--api-key-file", keys) as s:
+        fall_asleep(s)
+        bearer = {"Authorization": "Bearer an-api-key"}
+        seconds = 10 if args.full else 2
+        idle = raw(s, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")  # stays connected
+        same(read_answer(idle)[0], 200)
+        half = raw(s, b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthor")  # says not yet what it wants
+        used = run_ns(s.process.pid)
+        time.sleep(seconds)
+        used = (run_ns(s.process.pid) - used) / 1e9 / seconds
+        assert used < 0.001, f"{used:.2%} of a core while asleep"
+        for method, path, headers, status in [
+            ("GET", "/health", {}, 200), ("HEAD", "/health", {}, 401), ("GET", "/metrics", bearer, 200),
+            ("GET", "/v1/models", bearer, 200), ("GET", "/v1/models", {}, 401), ("GET", "/", bearer, 404),
+            ("GET", COMPLETION, bearer, 405), ("POST", COMPLETION, {}, 401), ("POST", "/metrics", bearer, 405),
+            ("POST", COMPLETION, {"Authorization": "Bearer wrong-key"}, 401),
+            ("POST", COMPLETION, {"x-spillway-node-key": "wrong-key"}, 401), ("POST", "/v1/embeddings", bearer, 404),
+            ("POST", "/sleep", NODE, 202), ("OPTIONS", "*", bearer, 404),
+        ]:
+            body = json.dumps(PROMPT).encode() if method == "POST" else None
+            a = Connection(s.port, method, path, body, headers)
+            a.head()
+            same((method, path, a.answer.status), (method, path, status))
+            a.close()
+        for junk in [b"GET /health\n\n", b"\x16\x03\x01\x02\x00\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n"]:
+            c = raw(s, junk)
+            assert c.recv(100).startswith(b"HTTP/1.1 400"), junk
+            c.close()
+        same((health(s), s.worker()), ("asleep", None))
+        same(s.metrics_of(bearer, "spillway_engine_held_requests_total"), 0)
+        half.sendall(b"ization: Bearer an-api-key\r\nContent-Length: 15\r\n\r\n{\"prompt\": \"x\"}")
+        same(read_answer(half)[0], 200)  # this one does
+        same(health(s), "ok")
+        idle.close()
+        half.close()
+
+
+def a_request_wakes(args):
+    """It is answered as if nothing had been, whichever way it comes; the connection goes on."""
+    with node(args) as s:
+        want = text_of(request(s.port, "POST", COMPLETION, PROMPT))
+        head, body = post_bytes(PROMPT)
+        for pieces in [[head + body], [head, body[:5], body[5:]], [head[:30], head[30:], body],
+                       [head.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"), body]]:
+            fall_asleep(s)
+            c = raw(s, b"")
+            for i, piece in enumerate(pieces):
+                c.sendall(piece)
+                time.sleep(0.03 if i < len(pieces) - 1 else 0)
+            status, answer = read_answer(c)
+            same((status, json.loads(answer)["choices"][0]["text"]), (200, want))
+            c.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")  # the worker has the connection now
+            same(json.loads(read_answer(c)[1])["status"], "ok")
+            fall_asleep(s)
+            c.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")  # and the supervisor has it again
+            same(json.loads(read_answer(c)[1])["status"], "asleep")
+            c.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n" + head + body)  # both, without waiting
+            reader = c.makefile("rb")
+            for expect in [b"asleep", want.encode()]:
+                line, length = reader.readline(), 0
+                same(line.split()[1], b"200")
+                while (line := reader.readline()) != b"\r\n":
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                text = reader.read(length)
+                assert expect in text or json.loads(text)["choices"][0]["text"].encode() == expect, text
+            c.close()
+        fall_asleep(s)
+        big = {**PROMPT, "prompt": "y" * 200000}  # more than the supervisor reads of anybody
+        error_of(request(s.port, "POST", COMPLETION, big), 400, "context_length_exceeded", "prompt")
+        fall_asleep(s)
+        many = [Connection(s.port, "POST", COMPLETION, {**PROMPT, "stream": True}) for _ in range(40)]
+        for c in many:
+            same(c.all().status, 200)
+            assert c.answer.complete and c.answer.events[-1][1] == "[DONE]"
+        same(s.metric("spillway_engine_held_requests_refused_total"), 0)
+        same(request(s.port, "POST", "/tokenize", {"prompt": "hello"}).status, 200)
+
+
+# ---- races ----
+
+
+def falling_asleep_with_answers(args):
+    """What runs is answered to its end; who comes meanwhile is answered, too, and keeps it awake; a wish takes it back."""
+    with node(args, "--ctx-size", "60000") as s:
+        long = {"prompt": "x", "max_tokens": 200 if args.sanitized else 600, "ignore_eos": True, "stream": True}
+
+        def begin():
+            c = Connection(s.port, "POST", COMPLETION, long)
+            c.head()
+            events = c.events()
+            next(events)
+            same(order(s, "/sleep"), "falling_asleep")
+            wait_until(lambda: health(s) == "falling_asleep", 5, "falling asleep")
+            return c, events
+
+        def end(c, events):
+            for _ in events:
+                pass
+            assert c.answer.complete and c.answer.events[-1][1] == "[DONE]"
+
+        c, events = begin()
+        same(order(s, "/sleep"), "falling_asleep")
+        end(c, events)
+        wait_until(lambda: health(s) == "asleep", 10, "asleep")
+        same(text_of(request(s.port, "POST", COMPLETION, PROMPT)) != "", True)
+        pid = s.worker()
+        c, events = begin()
+        same(text_of(request(s.port, "POST", COMPLETION, PROMPT)) != "", True)  # by the same worker
+        same((health(s), s.worker()), ("ok", pid))
+        end(c, events)
+        c, events = begin()
+        same(order(s, "/wake_up"), "awake")
+        same((health(s), s.worker()), ("ok", pid))
+        end(c, events)
+        c, events = begin()
+        c.close()  # the last one goes away
+        wait_until(lambda: health(s) == "asleep", 10, "asleep")
+
+
+def sleep_while_loading(args):
+    passes = "100" if args.sanitized else "1000"
+    with node(args, "--warmup", passes, "--hold-max", "2", wait=False) as s:
+        same(order(s, "/sleep"), "falling_asleep")  # nobody waits: the load is not worth ending
+        wait_until(lambda: health(s) == "asleep", 5, "asleep")
+        same(s.worker(), None)
+        same(order(s, "/wake_up"), "waking")
+        same(order(s, "/sleep"), "falling_asleep")
+        same(order(s, "/wake_up"), "waking")
+        same(health(s), "waking")
+        held = [Connection(s.port, "POST", COMPLETION, PROMPT) for _ in range(2)]
+        wait_until(lambda: s.metric("spillway_engine_held_requests_total") == 2, 5, "two are held")
+        same(order(s, "/sleep"), "waking")  # they would wake it at once
+        a = request(s.port, "POST", COMPLETION, PROMPT)
+        error_of(a, 503, "waking")
+        same(a.headers["retry-after"], "1")
+        held.pop().close()
+        wait_until(lambda: s.metric("spillway_engine_held_requests_gone_total") == 1, 5, "one has gone")
+        same(held.pop().all().status, 200)
+        same(s.metric("spillway_engine_held_requests_refused_total"), 1)
+        fall_asleep(s)
+    with node(args, "--warmup", passes, "--hold-seconds", "0") as s:
+        fall_asleep(s)
+        error_of(request(s.port, "POST", COMPLETION, PROMPT), 503, "waking")
+        wait_until(lambda: health(s) == "ok", 60, "it wakes all the same")
+
+
+def under_traffic(args):
+    """Sleeps and wakes while clients ask all the time: every request is answered, with the same bytes; no state is one to
+    be stuck in, no descriptor is left over."""
+    rounds = 200 if args.full else 15
+    with node(args) as s:
+        want = text_of(request(s.port, "POST", COMPLETION, PROMPT))
+        files = open_files(s.process.pid)
+        stop, wrong, done = threading.Event(), [], [0]
+
+        def client(seed, keep):
+            rng, c = random.Random(seed), None
+            while not stop.is_set():
+                try:
+                    c = c or http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
+                    c.request("POST", COMPLETION, json.dumps(PROMPT), {"Content-Type": "application/json"})
+                    a = c.getresponse()
+                    body = a.read()
+                    if a.status != 200 or json.loads(body)["choices"][0]["text"] != want:
+                        wrong.append((a.status, body[:300]))
+                    done[0] += 1
+                    if not keep:
+                        c.close()
+                        c = None
+                except (OSError, http.client.HTTPException) as e:
+                    wrong.append(repr(e))
+                    c = None
+                time.sleep(rng.expovariate(1 / 0.02))
+
+        def prober():
+            while not stop.is_set():
+                if request(s.port, "GET", "/health").status not in (200,):
+                    wrong.append("health")
+                time.sleep(0.01)
+
+        threads = [threading.Thread(target=client, args=(i, i % 2 == 0)) for i in range(3)]
+        threads.append(threading.Thread(target=prober))
+        for t in threads:
+            t.start()
+        rng, deadline = random.Random(5), time.monotonic() + (600 if args.full else 60)
+        while s.metric("spillway_engine_sleeps_total") < rounds and not wrong:
+            assert time.monotonic() < deadline, f"{s.metric('spillway_engine_sleeps_total')} sleeps, {health(s)}"
+            assert order(s, rng.choice(["/sleep", "/sleep", "/sleep", "/wake_up"]))
+            time.sleep(rng.expovariate(1 / 0.01))
+        stop.set()
+        for t in threads:
+            t.join()
+        assert not wrong, wrong[:3]
+        assert done[0] > rounds
+        same(s.metric("spillway_engine_held_requests_refused_total"), 0)
+        same(s.metric("spillway_engine_worker_restarts_total"), 0)
+        fall_asleep(s)
+        wait_until(lambda: open_files(s.process.pid) <= files - 1, 5, "no descriptors are left over")
+        same(text_of(request(s.port, "POST", COMPLETION, PROMPT)), want)
+        assert "does not end" not in s.log_text() and "did not end well" not in s.log_text(), s.log_text()[-3000:]
+        print(f"        {rounds} sleeps under {done[0]} requests, the last wake-up took "
+              f"{s.metric('spillway_engine_wake_seconds') * 1000:.0f} ms")
+
+
+# ---- crashes ----
+
+
+def kill_worker(s):
+    pid = wait_until(s.worker, 5, "a worker")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: s.worker() != pid, 5, "it is gone")
+
+
+def crashes_are_mended(args):
+    with node(args, "--ctx-size", "60000") as s:
+        c = Connection(s.port, "POST", COMPLETION, {**PROMPT, "max_tokens": 50000, "stream": True})
+        c.head()
+        next(c.events())
+        kill_worker(s)
+        for _ in c.events():
+            pass
+        assert not c.answer.complete  # its client sees that it was cut
+        a = request(s.port, "GET", "/health")
+        assert a.json()["status"] in ("restarting", "waking", "ok"), a.body
+        if a.json()["status"] == "restarting":
+            assert a.status == 503 and "signal 9" in a.json()["reason"], a.body
+        same(text_of(request(s.port, "POST", COMPLETION, PROMPT)) != "", True)  # waits for the next worker
+        same(s.metric("spillway_engine_worker_restarts_total"), 1)
+        kill_worker(s)
+        same(order(s, "/sleep") in ("falling_asleep", "asleep"), True)  # instead of coming back
+        wait_until(lambda: health(s) == "asleep", 5, "asleep")
+        same(text_of(request(s.port, "POST", COMPLETION, PROMPT)) != "", True)
+
+
+def crash_loops_end(args):
+    with node(args) as s:
+        for _ in range(5):
+            kill_worker(s)
+            wait_until(lambda: health(s) == "failed" or s.worker(), 10, "the next worker")
+        a = request(s.port, "GET", "/health")
+        same((a.status, a.json()["status"]), (503, "failed"))
+        assert "signal 9" in a.json()["reason"], a.body
+        error_of(request(s.port, "POST", COMPLETION, PROMPT), 503, "failed")
+        error_of(post(s, "/sleep"), 503, "failed")
+        same(s.worker(), None)
+        same(s.metric("spillway_engine_worker_restarts_total"), 4)
+        same(order(s, "/wake_up"), "waking")
+        wait_until(lambda: health(s) == "ok", 10, "well again")
+        same(text_of(request(s.port, "POST", COMPLETION, PROMPT)) != "", True)
+
+
+def a_model_that_went_away(args):
+    model = os.path.join(FOLDER, "gone.gguf")
+    with open(make_model(args), "rb") as f, open(model, "wb") as g:
+        g.write(f.read())
+    with node(args, "--alias", "tiny", model=model) as s:
+        fall_asleep(s)
+        os.rename(model, model + ".away")
+        error_of(request(s.port, "POST", COMPLETION, PROMPT), 503, "failed")
+        a = request(s.port, "GET", "/health")
+        assert a.status == 503 and "gone.gguf" in a.json()["reason"], a.body
+        os.rename(model + ".away", model)
+        same(order(s, "/wake_up"), "waking")
+        same(text_of(request(s.port, "POST", COMPLETION, PROMPT)) != "", True)
+
+
+def workers_die_at_any_moment(args):
+    """Killed while they load, while connections are handed over, while they answer: a request that was not taken goes to
+    the next worker, one that was is cut off; none hangs, none is answered twice."""
+    rounds = 40 if args.full else 2
+    rng = random.Random(11)
+    with node(args) as s:
+        want = text_of(request(s.port, "POST", COMPLETION, PROMPT))
+        whole = cut = 0
+        for _ in range(rounds):
+            fall_asleep(s)
+            same(order(s, "/wake_up"), "waking")
+            clients = [raw(s, b"".join(post_bytes(PROMPT))) for _ in range(6)]
+            time.sleep(rng.uniform(0, 0.06))
+            kill_worker(s)
+            for c in clients:
+                try:
+                    status, body = read_answer(c)
+                    same(status, 200)
+                    same(json.loads(body)["choices"][0]["text"], want)
+                    whole += 1
+                except (http.client.HTTPException, ConnectionError):
+                    cut += 1
+                c.close()
+            if health(s) == "failed":
+                order(s, "/wake_up")
+            wait_until(lambda: health(s) == "ok", 40, "well again")
+            post(s, "/wake_up")
+        assert whole > rounds, (whole, cut)
+        print(f"        {whole} answered, {cut} cut off with their worker")
+
+
+# ---- the end ----
+
+
+def drains_asleep(args):
+    with node(args) as s:
+        fall_asleep(s)
+        same(post(s, "/drain").json()["status"], "draining")
+        a = request(s.port, "GET", "/health")
+        same((a.status, a.json()["status"]), (503, "draining"))
+        error_of(request(s.port, "POST", COMPLETION, PROMPT), 503, "draining")
+        for path in ["/sleep", "/wake_up"]:
+            error_of(post(s, path), 503, "draining")
+        same(s.worker(), None)
+        same(s.end(), 0)
+    for number in [signal.SIGTERM, signal.SIGINT]:
+        with node(args) as s:
+            fall_asleep(s)
+            begin = time.monotonic()
+            same(s.end(number), 0)
+            assert time.monotonic() - begin < (5 if args.sanitized else 1)
+    with node(args, "--warmup", "1000") as s:  # somebody is held
+        fall_asleep(s)
+        c = Connection(s.port, "POST", COMPLETION, PROMPT)
+        wait_until(lambda: health(s) == "waking", 5, "waking")
+        s.process.send_signal(signal.SIGTERM)
+        error_of(c.all(), 503, "draining")
+        same(s.end(), 0)
+
+
+def nobody_is_left_behind(args):
+    """A worker does not outlive its supervisor, however that ends; Ctrl-C at a terminal reaches both and is one order."""
+    s = node(args, "--ctx-size", "60000")
+    pid = s.worker()
+    s.process.kill()
+    s.process.wait()
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 5, "the worker has gone, too")
+    with node(args, "--ctx-size", "60000") as s:
+        n = 100 if args.sanitized else 500
+        c = Connection(s.port, "POST", COMPLETION, {**PROMPT, "max_tokens": n, "stream": True})
+        c.head()
+        events = c.events()
+        next(events)
+        for p in [s.worker(), s.process.pid]:  # as a terminal does
+            os.kill(p, signal.SIGINT)
+        for _ in events:
+            pass
+        assert c.answer.complete and c.answer.events[-1][1] == "[DONE]"
+        same(s.process.wait(20), 0)
+
+
+if __name__ == "__main__":
+    main(__doc__, [orders_and_words, probes_never_wake, a_request_wakes, falling_asleep_with_answers, sleep_while_loading,
+                   under_traffic, crashes_are_mended, crash_loops_end, a_model_that_went_away, workers_die_at_any_moment,
+                   drains_asleep, nobody_is_left_behind])
