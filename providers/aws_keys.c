@@ -27,12 +27,13 @@ struct aws_keyring {
     char *file, *profile, *imds; /* owned */
     char *text;                  /* describe() */
     struct aws_keys keys;        /* owned strings; id NULL: none */
-    int64_t expires_s;           /* of a role's keys, Unix seconds; 0: never */
-    struct aws_keys_wait waits;  /* ring head */
-    struct event *later;         /* owned; tells those that wait */
-    struct fetch *step;          /* the one under way; NULL: none */
-    char *token, *role;          /* owned; of the metadata service */
-    struct error error;          /* of the last fetch */
+    unsigned generation;
+    int64_t expires_s;          /* of a role's keys, Unix seconds; 0: never */
+    struct aws_keys_wait waits; /* ring head */
+    struct event *later;        /* owned; tells those that wait */
+    struct fetch *step;         /* the one under way; NULL: none */
+    char *token, *role;         /* owned; of the metadata service */
+    struct error error;         /* of the last fetch */
 };
 
 /* ---- pure ------------------------------------------------------------------------------------------------------- */
@@ -277,6 +278,7 @@ static void on_keys(const struct fetch_answer *a, const struct error *e, void *a
     }
     aws_keys_wipe(&k->keys);
     k->keys = keys;
+    k->generation++;
     k->error.code = RC_OK;
     tell(k);
 }
@@ -408,9 +410,16 @@ const struct aws_keys *aws_keyring_peek(struct aws_keyring *k)
     return left > 0 ? &k->keys : NULL;
 }
 
-bool aws_keyring_refused(struct aws_keyring *k)
+unsigned aws_keyring_generation(const struct aws_keyring *k)
+{
+    return k->generation;
+}
+
+bool aws_keyring_refused(struct aws_keyring *k, unsigned generation)
 {
     struct error ignored;
+    if (generation != k->generation)
+        return true;
     if (k->source == AWS_KEYS_ROLE) {
         aws_keys_wipe(&k->keys);
         return true;
@@ -421,6 +430,7 @@ bool aws_keyring_refused(struct aws_keyring *k)
     bool newer = load_file(k, &ignored) == RC_OK && strcmp(before, k->keys.secret) != 0;
     OPENSSL_cleanse(before, strlen(before));
     free(before);
+    k->generation += newer;
     return newer;
 }
 

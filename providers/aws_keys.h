@@ -39,8 +39,10 @@ void aws_keyring_free(struct aws_keyring *k); /* no callback follows; NULL is fi
 
 /* Keys to sign with now, or NULL: aws_keyring_fetch() gets them. Valid until the loop goes on. */
 const struct aws_keys *aws_keyring_peek(struct aws_keyring *k);
-/* These keys were refused. True: newer ones were found, or can be fetched (peek() says NULL then). */
-bool aws_keyring_refused(struct aws_keyring *k);
+/* Goes up each time that other keys are there. */
+unsigned aws_keyring_generation(const struct aws_keyring *k);
+/* Keys of that generation were refused. True: newer ones are there, or can be fetched (peek() says NULL then). */
+bool aws_keyring_refused(struct aws_keyring *k, unsigned generation);
 
 /* One that waits for keys; the caller's storage, until cb or aws_keyring_unwait(). */
 struct aws_keys_wait {

@@ -41,9 +41,11 @@ struct aws_call {
     int64_t try_ms;
     struct mono until;
     int tries, refreshes;
-    struct event *timer;       /* owned: its turn, or the next try */
-    struct fetch *fetch;       /* under way; NULL: none */
-    struct aws_keys_wait wait; /* while next is not NULL */
+    int64_t signed_skew_s;      /* of the last try */
+    unsigned signed_generation; /* of its keys */
+    struct event *timer;        /* owned: its turn, or the next try */
+    struct fetch *fetch;        /* under way; NULL: none */
+    struct aws_keys_wait wait;  /* while next is not NULL */
     bool has_turn;
     aws_call_cb *cb;
     void *arg;
@@ -252,7 +254,7 @@ static bool refresh(struct aws_call *call, const struct fetch_answer *a)
         c->stats.skew_s = skew_s;
         return true;
     }
-    return aws_keyring_refused(c->keys);
+    return call->signed_skew_s != c->stats.skew_s || aws_keyring_refused(c->keys, call->signed_generation);
 }
 
 static void failed_call(struct aws_call *call, const struct fetch_answer *a, const char *code, const char *message)
@@ -379,6 +381,8 @@ static void send_signed(struct aws_call *call, const struct aws_keys *keys)
         call->tries++;
         c->stats.tries++;
         call->has_turn = false;
+        call->signed_skew_s = c->stats.skew_s;
+        call->signed_generation = aws_keyring_generation(c->keys);
         rc = fetch_start(c->fetcher, &f, on_answer, call, &call->fetch, &e);
     }
     aws_signature_fini(&s);

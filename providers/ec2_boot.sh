@@ -2,7 +2,7 @@
 # settings of its pool, NAME='value'. Its own name and the token that lets it in once are tags, read from the metadata
 # service, so that all machines of a pool share one launch template.
 #
-# Whatever fails ends the machine after BOOT_MAX seconds: nobody pays for one that never serves. The three variables of
+# Whatever fails ends the machine, and so does BOOT_MAX: nobody pays for one that never serves. The SPILLWAY_ variables of
 # the environment are for tests; on a machine none of them is set.
 set -u
 umask 077
@@ -68,7 +68,7 @@ watchdog=$!
 
 metadata_open || give_up "no answer from the metadata service"
 name=$(tag spillway-name) || give_up "no tag spillway-name"
-set -- serve --host 0.0.0.0 --port "$PORT"
+set -- serve --host "${SPILLWAY_HOST:-0.0.0.0}" --port "$PORT"
 if [ -n "$JOIN_URL" ]; then
     tag spillway-join >"$root/join-token" || give_up "no tag spillway-join"
     set -- "$@" --join "$JOIN_URL" --join-token-file "$root/join-token" --name "$name"

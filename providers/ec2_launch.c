@@ -6,12 +6,12 @@
 
 #include "providers/ec2_internal.h"
 
-#define FIND_FIRST_MS   (15 * 60 * 1000) /* of a process: a token may be older than it */
-#define FIND_UNKNOWN_MS 30000            /* after an outcome that is not known */
-#define EARLY_MS        120000           /* an instance may be unknown to some of EC2 for so long */
-#define EARLY_WAIT_MS   2000
-#define TEMPLATE_TRIES  5
-#define FLEET_IDS_MAX   16
+#define FIND_FIRST_MS  (15 * 60 * 1000) /* of a process: a token may be older than it */
+#define FIND_POLLS     3                /* for so long after an outcome that is not known */
+#define EARLY_MS       120000           /* an instance may be unknown to some of EC2 for so long */
+#define EARLY_WAIT_MS  2000
+#define TEMPLATE_TRIES 5
+#define FLEET_IDS_MAX  16
 
 /* ---- a machine -------------------------------------------------------------------------------------------------- */
 
@@ -333,8 +333,8 @@ static void find_out(struct ec2_machine *m, enum provider_failure if_not, const 
 {
     snprintf(m->reason, sizeof m->reason, "%s", text);
     m->if_not_found = if_not;
-    m->find_until = ec2_after(m->p, FIND_UNKNOWN_MS);
-    ec2_machine_begin(m, STEP_FIND, 1000);
+    m->find_until = ec2_after(m->p, FIND_POLLS * m->p->poll_ms);
+    ec2_machine_begin(m, STEP_FIND, m->p->poll_ms / 10);
 }
 
 static void on_attempt(const struct aws_reply *r, void *arg)

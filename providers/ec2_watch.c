@@ -6,11 +6,10 @@
 
 #include "providers/ec2_internal.h"
 
-#define PAGES_MAX     200
-#define MISSED_MAX    3     /* polls in a row that do not know an instance ... */
-#define MISSED_MS     90000 /* ... that is older than this: EC2 is consistent in the end */
-#define FIND_WAIT_MS  3000
-#define FIND_ADOPT_MS 60000
+#define PAGES_MAX   200
+#define MISSED_MAX  3     /* polls in a row that do not know an instance ... */
+#define MISSED_MS   90000 /* ... that is older than this: EC2 is consistent in the end */
+#define ADOPT_POLLS 6     /* for so long a token that is adopted is looked for */
 
 /* ---- one machine and what was said of it ------------------------------------------------------------------------- */
 
@@ -224,7 +223,7 @@ static void on_candidate(const struct ec2_instance *i, void *arg)
 static void not_found(struct ec2_machine *m)
 {
     if (!ec2_is_past(m->p, m->find_until)) {
-        ec2_machine_begin(m, STEP_FIND, FIND_WAIT_MS);
+        ec2_machine_begin(m, STEP_FIND, m->p->poll_ms / 3);
     } else if (m->n_attempts > 0 && m->attempt == 0 && m->if_not_found == PROVIDER_ENDED && !m->ending) {
         ec2_machine_begin(m, STEP_TEMPLATE, 0); /* a launch: it was not there, as expected */
     } else if (m->n_offers == 0 && m->template) {
@@ -248,7 +247,7 @@ static void on_found(const struct aws_reply *r, void *arg)
             snprintf(why, sizeof why, "%.190s", r->text);
             ec2_machine_gone(m, r->failure, "%s", why);
         } else {
-            ec2_machine_begin(m, STEP_FIND, FIND_WAIT_MS); /* until somebody ends it: not to know is no answer */
+            ec2_machine_begin(m, STEP_FIND, m->p->poll_ms / 3); /* until somebody ends it: not to know is no answer */
         }
         return;
     }
@@ -297,7 +296,7 @@ enum rc ec2_adopt(struct provider *base, const struct provider_spec *s, const st
             m->offers[m->n_offers++] = spw_strdup(m->offer);
         }
     }
-    m->find_until = ec2_after(p, FIND_ADOPT_MS);
+    m->find_until = ec2_after(p, ADOPT_POLLS * p->poll_ms);
     if (!id || !*id) {
         ec2_machine_begin(m, STEP_FIND, 0);
         return RC_OK;
