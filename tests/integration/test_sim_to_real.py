@@ -2,10 +2,13 @@
 # runtest: alone
 """Sim to real: two one-thread engines are calibrated while both run, then serve a load that came by chance, under 60% of what they
 could; the scheduler's own ledger is replayed by `spillway simulate` on the same configuration and those calibrations, and what
-it says is held against what was measured: TTFT, TPOT, and the energy's cost.
+it says is held against what was measured: TTFT, TPOT, and the energy's cost. Both route by one objective and one set of records.
 
-The short form proves that the pieces fit, with bounds that a busy machine does not break. `--full` takes ten minutes of load and
-holds the bounds of the note: p50 within 25%, p99 within 50%, cost within 5%. It wants two idle cores."""
+The short form takes seconds, on whatever else the machine does. How much of that the engines had to share with others is
+measured as well, without the simulator: wall time in which they were busy, by CPU seconds that they got, while they served the load
+against while they were calibrated. By that factor the records are slowed, and then the medians must fit. `--full` takes ten
+minutes of load and holds the bounds of the note as things are: p50 within 25%, p99 within 50%, cost within 5%. It wants two
+idle cores."""
 
 import json
 import os
@@ -20,12 +23,14 @@ from harness import Scheduler, Skip, main, request, wait_until
 
 SHAPE = {"arch": "qwen2", "name": "sim-to-real", "n_layer": 20, "n_embd": 768, "n_head": 12, "n_kv_head": 2, "n_ff": 3072,
          "n_vocab": 8192, "n_ctx": 4096, "rope_base": 10000, "eps": 1e-6, "weights_scale": 1}
-SMALL = {**SHAPE, "n_layer": 4}
+SMALL = {**SHAPE, "n_layer": 3, "n_embd": 512, "n_head": 8, "n_ff": 2048}
 NODES, SLOTS = ("one", "two"), 8
+OBJECTIVE = "latency"
+QUIET = 1.15  # seconds of a busy engine by CPU seconds: it has a core to itself
 IDLE_W, BUSY_W, USD_PER_KWH = 40, 100, 0.25
 CHUNK = 512  # of the engine, in a step that decodes nothing
 SCENARIO = f"""scenario: as it was
-models: [{{name: synth, objective: latency}}]
+models: [{{name: synth, objective: {OBJECTIVE}}}]
 sites: [{{name: premises, usd_per_kwh: {USD_PER_KWH}}}]
 types:
 """
@@ -50,7 +55,7 @@ class World:
                   "max_batch": SLOTS, "threads": 1, "ctx_size": 2048, "price": PRICE, "watts": BUSY_W,
                   "power": {"idle_watts": IDLE_W}} for name in NODES]
         self.s = Scheduler(args.build, nodes, queue={"interactive": {"wait": "60s"}}, energy={"price": USD_PER_KWH},
-                           health={"interval": "5s", "timeout": "5s"})
+                           routing={"objective": OBJECTIVE}, health={"interval": "5s", "timeout": "5s"})
         self.program = os.path.join(args.build, "spillway")
         wait_until(lambda: sum(x.get("state") == "ready" for x in self.s.log_lines()) == len(NODES), 60, "both engines are ready")
 
@@ -62,7 +67,21 @@ class World:
         for p in runs:
             out, err = p.communicate(timeout=900)
             assert p.returncode == 0, out + err
+        a = self.admin("POST", "reload")  # what routing knows is what the simulator knows
+        assert a.status == 200, a.body
         return [self.record(name) for name in NODES]
+
+    def admin(self, method, path):
+        return request(os.path.join(self.s.folder, "state", "admin.sock"), method, f"/admin/v1/{path}")
+
+    def slow_down(self, factor):
+        """The records, as if the machine had been so much slower."""
+        for name in NODES:
+            with open(os.path.join(self.s.folder, "state", "calibration", f"{name}.json"), "r+") as f:
+                record = slower(json.load(f), factor)
+                f.seek(0)
+                f.truncate()
+                json.dump(record, f)
 
     def record(self, name):
         with open(os.path.join(self.s.folder, "state", "calibration", f"{name}.json")) as f:
@@ -85,10 +104,18 @@ class World:
         """By the engines' own count."""
         total = 0.0
         for name in NODES:
-            a = request(os.path.join(self.s.folder, "state", "admin.sock"), "GET", f"/admin/v1/nodes/{name}").json()["address"]
+            a = self.admin("GET", f"nodes/{name}").json()["address"]
             m = request(int(a.rpartition(":")[2]), "GET", "/metrics").body.decode()
             total += float(re.search(r"^spillway_engine_busy_seconds_total(?:\{[^}]*\})? (\S+)", m, re.M).group(1))
         return total
+
+    def cpu_seconds(self):
+        """That the engines got of the machine."""
+        ticks = 0
+        for name in NODES:
+            with open(f"/proc/{self.admin('GET', f'nodes/{name}').json()['pid']}/stat") as f:
+                ticks += sum(int(x) for x in f.read().rpartition(")")[2].split()[11:13])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def simulate(self, *arguments):
         """The configuration, with what it does not say beside it: how fast the nodes are is in their records."""
@@ -141,6 +168,27 @@ class Load:
         assert not bad, f"{len(bad)} of {len(self.seen)} requests have no whole answer"
 
 
+class Sharing:
+    """Wall time by CPU time of busy engines, from then until asked."""
+
+    def __init__(self, world):
+        self.world, self.busy, self.cpu = world, world.busy_seconds(), world.cpu_seconds()
+
+    def busy_for(self):
+        return self.world.busy_seconds() - self.busy
+
+    def factor(self):
+        return self.busy_for() / max(self.world.cpu_seconds() - self.cpu, 0.01)
+
+
+def slower(x, factor, name=""):
+    if isinstance(x, dict):
+        return {k: slower(v, factor, k) for k, v in x.items()}
+    if isinstance(x, list):
+        return [slower(v, factor, name) for v in x]
+    return x * factor if "us" in name.split("_") and isinstance(x, (int, float)) else x
+
+
 def quantile(values, q):
     v = sorted(values)
     at = q * (len(v) - 1)
@@ -177,13 +225,14 @@ def simulated(r):
 
 
 def compare(real, sim, bounds):
+    """Each of `bounds`: so much more; less by the same factor."""
     wrong = []
     print(f"        {'':18} {'measured':>10} {'simulated':>10} {'off by':>8}")
     for name, a in real.items():
         off = sim[name] / a - 1
         bound = next((b for k, b in bounds.items() if k in name), None)
         print(f"        {name:18} {a:10.4g} {sim[name]:10.4g} {off * 100:+7.1f}%{'' if bound is None else f'  (bound {bound * 100:.0f}%)'}")
-        if bound is not None and abs(off) > bound:
+        if bound is not None and not 1 / (1 + bound) <= 1 + off <= 1 + bound:
             wrong.append(f"{name}: {off * 100:+.1f}%, more than {bound * 100:.0f}%")
     assert not wrong, "; ".join(wrong)
 
@@ -194,19 +243,21 @@ def show(records):
               f"{[(d['batch'], round(d['step_us'] / 1e3, 1)) for d in r['decode']]}")
 
 
-def run(args, shape, seconds, share, prompts, outputs, calibration, bounds):
+def run(args, shape, seconds, share, prompts, outputs, calibration, bounds, shared=False):
     keep = os.environ.get("SIM_TO_REAL_KEEP")  # a folder for what was measured, to look into
     with tempfile.TemporaryDirectory(prefix="sim-to-real-") as folder:
         w = World(args, shape, folder)
         with w.s:
+            before = Sharing(w)
             records = w.calibrate(*calibration)
+            before = before.factor()
             show(records)
             mean_prompt, mean_output = prompts + 20, outputs
             rate = share * sum(capacity(r, mean_prompt, mean_output) for r in records)
             load = Load(w, seconds, rate, prompts, outputs, 4)
-            busy = w.busy_seconds()
+            while_loaded = Sharing(w)
             load.run()
-            busy = w.busy_seconds() - busy
+            busy, factor = while_loaded.busy_for(), while_loaded.factor() / before
             rows = [r for r in w.s.rows() if r["outcome"] == 0]
             assert len(rows) == len(load.plan)
             took = (max(r["finished_ns"] for r in rows) - min(r["accepted_ns"] for r in rows)) / 1e9
@@ -214,23 +265,33 @@ def run(args, shape, seconds, share, prompts, outputs, calibration, bounds):
             could = sum(capacity(r, *tokens) for r in records)
             print(f"        {len(rows)} requests in {took:.0f} s, {tokens[0]:.0f} tokens in and {tokens[1]:.0f} out in the mean: "
                   f"{len(rows) / took / could * 100:.0f}% of what they could; busy for {busy / took / len(NODES) * 100:.0f}%")
+            print(f"        while they served, a CPU second took {factor:.2f} times as long as while they were calibrated ({before:.2f} s)")
+            full = len(rows) / took / could
+            if shared:
+                full *= factor
+                w.slow_down(factor)
             alone, sim = w.simulate(), w.simulate("--scenario", w.scenario())
             assert alone["done"] == len(rows), alone["done"]  # the configuration needs nothing beside it
             if keep:
                 subprocess.run(["cp", "-r", w.s.folder, keep], check=False)
                 with open(os.path.join(keep, "seen.json"), "w") as f:
                     json.dump(load.seen, f)
-            assert len(rows) / took / could <= 0.6, "the load was more than 60%"
             assert sim["done"] == len(rows), sim["done"]
+            if shared and (full > 0.85 or not 1 / 3 < factor < 3):  # times say nothing, then
+                compare(measured(rows, load, busy, took), simulated(sim), {"charge": 1e-9})
+                raise Skip(f"others took too much of the machine ({full * 100:.0f}% full): all fits, but times were not looked at")
+            assert shared or full <= 0.6, "the load was more than 60%"
+            if shared and max(before, before * factor) > QUIET:  # so much at one time, so little at another
+                bounds = {k: 3 * b if b > 1e-3 else b for k, b in bounds.items()}
             compare(measured(rows, load, busy, took), simulated(sim), bounds)
 
 
 def pieces_fit(args):
-    """Seconds of load; the bounds say that nothing is off by an order of magnitude."""
+    """Seconds of load; what other work took of the machine is allowed for, by its own measure."""
     if args.sanitized:
         raise Skip("sanitizers change what takes how long")
-    run(args, SMALL, 8, 0.35, 100, 24, ("--prompt", "128", "--output", "16", "--repeats", "1"),
-        {"TTFT p50": 4, "TPOT p50": 2, "energy": 0.6, "charge": 1e-9})
+    run(args, SMALL, 5, 0.4, 100, 24, ("--prompt", "128", "--output", "12", "--repeats", "1"),
+        {"TTFT p50": 0.35, "TPOT p50": 0.35, "energy": 0.2, "busy": 0.3, "charge": 1e-9}, shared=True)
 
 
 def ten_minutes(args):
