@@ -603,5 +603,7 @@ int config_warnings(const struct config *c, struct strbuf *out)
     config_warn_energy(c, out, &n);
     config_warn_calibrations(c, out, &n);
     config_warn_capacity(c, out, &n);
+    config_warn_slos(c, out, &n);
+    config_warn_power(c, out, &n);
     return n;
 }

@@ -119,6 +119,9 @@ void config_server_key(const struct config *c, const struct config_node *n, cons
 /* energy.c: the same for `energy`, `power` and the nodes' watts, and their tariff and levels. */
 void config_check_energy(struct config_loader *l);
 void config_warn_energy(const struct config *c, struct strbuf *out, int *n);
+/* sense_slo.c, sense_power.c: SLOs that nobody can meet, power settings that make no sense together. */
+void config_warn_slos(const struct config *c, struct strbuf *out, int *n);
+void config_warn_power(const struct config *c, struct strbuf *out, int *n);
 /* calibration.c: the nodes' records are read; those that can't be used are named. */
 void config_check_calibrations(struct config_loader *l);
 void config_warn_calibrations(const struct config *c, struct strbuf *out, int *n);
