@@ -1,5 +1,6 @@
 """A provider at the end of a pipe (provider_cli.c), and what tests of EC2 share."""
 
+import http.server
 import json
 import os
 import queue
@@ -99,6 +100,44 @@ class Provider:
     def offers(self):
         rows, _ = self.collect("offers", "offer")
         return {r["id"]: r for r in rows}
+
+
+class FileServer:
+    """Where engines and models are fetched from: goes on in the middle, and breaks off when told to ({path: (how often,
+    after how many bytes)})."""
+
+    def __init__(self, data, cut=None):
+        self.asked, cut = [], dict(cut or {})
+
+        class Files(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_GET(inner):
+                whole = data[inner.path]
+                first = int(inner.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+                self.asked.append((inner.path, first))
+                times, length = cut.get(inner.path, (0, None))
+                short = sum(path == inner.path for path, _ in self.asked) <= times
+                inner.send_response(206 if first else 200)
+                inner.send_header("Content-Length", str(len(whole) - first))
+                if first:
+                    inner.send_header("Content-Range", f"bytes {first}-{len(whole) - 1}/{len(whole)}")
+                inner.end_headers()
+                inner.wfile.write(whole[first : first + length if short else None])
+                inner.close_connection = short
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 def cloud(boot_s=0.1, **more):

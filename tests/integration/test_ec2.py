@@ -2,15 +2,18 @@
 """The EC2 provider against a fake cloud that misbehaves on demand (tests/fakes): what it launches, from which pools, what
 it makes of each error, lost answers and double deliveries, pre-emptions, keys of every kind, a clock that is wrong."""
 
+import hashlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
-import threading
 import time
+import urllib.request
 
-from ec2_stage import A5, A6, B5, B6, OD, Machine, Provider, cloud
-from harness import main, wait_until
+from ec2_stage import A5, A6, B5, B6, OD, FileServer, Machine, Provider, cloud
+from harness import Skip, free_port, main, wait_until
+from test_two_engines import model_file
 
 
 def life_of_an_instance(args):
@@ -364,38 +367,11 @@ def bad_settings(args):
 def user_data_runs(args):
     """The script as an instance runs it: an engine fetched in pieces over a connection that breaks, its sum checked, then
     started with its name, its join token from the tags and the pool's arguments."""
-    import hashlib
-    import http.server
-    import socketserver
-    engine = b"#!/bin/sh\nprintf '%s\\n' \"$@\" > \"$SPILLWAY_ROOT/arguments\"\ncat \"$SPILLWAY_ROOT/join-token\" >> \"$SPILLWAY_ROOT/arguments\"\nsleep 60\n"
+    engine = (b"#!/bin/sh\nprintf '%s\\n' \"$@\" > \"$SPILLWAY_ROOT/arguments\"\n"
+              b"cat \"$SPILLWAY_ROOT/join-token\" >> \"$SPILLWAY_ROOT/arguments\"\nsleep 60\n")
     model = os.urandom(3_000_000)
-    asked = []
-
-    class Files(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_):
-            pass
-
-        def do_GET(self):
-            data = engine if self.path == "/engine" else model
-            first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
-            asked.append((self.path, first))
-            self.send_response(206 if first else 200)
-            self.send_header("Content-Length", str(len(data) - first))
-            if first:
-                self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
-            self.end_headers()
-            if self.path == "/model" and sum(p == "/model" for p, _ in asked) < 3:
-                self.wfile.write(data[first : first + 1_000_000])  # and no more
-                self.close_connection = True
-                return
-            self.wfile.write(data[first:])
-
-    files = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Files)
-    files.daemon_threads = True
-    threading.Thread(target=files.serve_forever, args=(0.05,), daemon=True).start()
-    source = f"http://127.0.0.1:{files.server_address[1]}"
+    files = FileServer({"/engine": engine, "/model": model}, cut={"/model": (2, 1_000_000)})
+    source = files.url
     pool = {"engine_url": source + "/engine", "engine_sha256": hashlib.sha256(engine).hexdigest(),
             "model_url": source + "/model", "model_sha256": hashlib.sha256(model).hexdigest(),
             "arguments": "--threads,2,--alias,it's", "port": "18080"}
@@ -409,13 +385,44 @@ def user_data_runs(args):
         assert said.split("\n") == ["serve", "--host", c.alive()[0].ip, "--port", "18080", "--join", "https://10.0.0.1:8443",
                                     "--join-token-file", root + "/join-token", "--name", "n1", "--model",
                                     root + "/model.gguf", "--threads", "2", "--alias", "it's", "once-only", ""], said
-        assert [f for p, f in asked if p == "/model"] == [0, 1_000_000, 2_000_000], asked
+        assert [f for p, f in files.asked if p == "/model"] == [0, 1_000_000, 2_000_000], files.asked
         assert open(root + "/model.gguf", "rb").read() == model
         assert os.stat(root + "/join-token").st_mode & 0o777 == 0o600
         assert b"once-only" not in c.alive()[0].fields["userdata"]
-    # A sum that is wrong, for good: the machine ends itself, and says so.
-    files.shutdown()
-    files.server_close()
+    files.close()
+
+
+def a_real_engine(args):
+    """The bundle and a model, fetched as the user data says, answer on the instance's own address."""
+    bundle = os.path.join(args.build, "spillway-engine.bundle")
+    if not os.path.exists(bundle):
+        raise Skip("spillway-engine.bundle is not built")
+    with tempfile.TemporaryDirectory() as d:
+        data = {"/engine": open(bundle, "rb").read(), "/model": open(model_file(args, d), "rb").read()}
+    files = FileServer(data)
+    pool = {"engine_url": files.url + "/engine", "engine_sha256": hashlib.sha256(data["/engine"]).hexdigest(),
+            "model_url": files.url + "/model", "model_sha256": hashlib.sha256(data["/model"]).hexdigest(),
+            "arguments": "--threads,1,--alias,tiny", "port": str(free_port())}
+    with cloud(start_machine=Machine) as c, Provider(args.build, c.url, pool=pool) as p:
+        e = p.launch("n1", A5)
+        url = f"http://{e['host']}:{e['port']}"
+
+        def answers():
+            try:
+                return urllib.request.urlopen(url + "/health", timeout=2).status == 200
+            except OSError:
+                return False
+
+        wait_until(answers, 30, "the engine")
+        body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}).encode()
+        r = urllib.request.Request(url + "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        assert json.load(urllib.request.urlopen(r, timeout=30))["usage"]["completion_tokens"] >= 1
+        ldd = subprocess.run(["ldd", os.path.join(args.build, "spillway-engine.linked")], capture_output=True, text=True)
+        needed = {line.split()[0].split("/")[-1].partition(".so")[0] for line in ldd.stdout.splitlines() if line.strip()}
+        assert needed <= {"linux-vdso", "libcjson", "libm", "libc", "ld-linux-x86-64"}, needed
+        assert p.terminate("n1")["failure"] == "fine"
+        assert not answers()
+    files.close()
 
 
 def ends_itself(args):
@@ -446,4 +453,4 @@ if __name__ == "__main__":
                             next_market_at_once, a_fleet_with_nothing, quota, throttled, lost_answers,
                             an_outcome_that_is_not_known, token_of_the_process_before, adopted_by_hand, preempted,
                             eventual_consistency, ended_while_it_launches, strays, prices, keys_of_every_kind,
-                            wrong_keys_and_rights, wrong_clock, bad_settings, user_data_runs, ends_itself, the_bill]))
+                            wrong_keys_and_rights, wrong_clock, bad_settings, user_data_runs, a_real_engine, ends_itself, the_bill]))
