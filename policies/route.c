@@ -60,7 +60,7 @@ const char *route_reason_text(enum route_reason r)
     case ROUTE_BREAKER_OPEN: return "failed too often, and is left alone for a while";
     case ROUTE_COOLING_DOWN: return "asked to be left alone for a while";
     case ROUTE_KEPT: return "is kept for a request that must be alone";
-    case ROUTE_FULL: return "has no free slot";
+    case ROUTE_FULL: return "has no free slot, or not the memory for it";
     case ROUTE_LESS_FIT: return "suits less well where the request stands";
     case ROUTE_MISSES_SLO: return "is too likely to miss the SLO";
     case ROUTE_DEARER: return "is dearer";
@@ -104,7 +104,7 @@ static enum route_reason admit(const struct route_request *r, const struct route
         return ROUTE_COOLING_DOWN;
     if (c->kept)
         return ROUTE_KEPT;
-    if ((c->slots > 0 && c->in_flight >= c->slots) || (r->alone && c->in_flight > 0))
+    if ((c->slots > 0 && c->in_flight >= c->slots) || (r->alone && c->in_flight > 0) || (c->crowded && !r->presses))
         return ROUTE_FULL;
     return ROUTE_CHOSEN;
 }
@@ -239,18 +239,25 @@ static void best_rank(struct field *f)
     }
 }
 
+static bool runs_anyway(const struct route_candidate *c)
+{
+    return !c->bought && c->wake_us <= 0;
+}
+
 static void likely_in_time(struct field *f)
 {
-    double most = 0;
+    double most = 0, running = 0;
     for (int32_t i = 0; i < f->n; i++) {
         if (!is_in(f, i))
             continue;
         f->d->terms[i].p_slo = p_slo_of(f->r, &f->c[i]);
         most = fmax(most, f->d->terms[i].p_slo);
+        running = runs_anyway(&f->c[i]) ? fmax(running, f->d->terms[i].p_slo) : running;
     }
     double asked = most >= f->r->slo.probability ? f->r->slo.probability : most - ROUTE_NEAR_SLO;
+    double surely = fmax(asked, fmin(f->r->slo.sure, running - ROUTE_NEAR_SLO));
     for (int32_t i = 0; i < f->n; i++) {
-        if (is_in(f, i) && f->d->terms[i].p_slo < asked)
+        if (is_in(f, i) && f->d->terms[i].p_slo < surely)
             take_out(f, i, ROUTE_MISSES_SLO);
     }
 }

@@ -43,12 +43,14 @@ struct route_candidate {
     bool tried;                                  /* already failed for this request */
     bool unfit;                                  /* cannot take an answer up where this one stands */
     bool kept;                                   /* for another request, which must be alone there */
+    bool crowded;                                /* has not the memory free that this one takes: it would wait inside */
     bool broken;                                 /* its breaker is open: it failed too often */
     bool cooling;                                /* it asked to be left alone for a while */
     int64_t back_us;                             /* broken, cooling: for how long still; 0: that is not known */
     int32_t rank;                                /* how well it suits, 0 best: a lower rank goes before any price */
     int32_t in_flight, slots;                    /* slots 0: unbounded */
     int64_t cached_tokens;                       /* of the prompt, that it is expected to hold already */
+    bool bought;                                 /* what it says is billed by the token: an API */
     struct token_prices prices; /* list prices, per token: bounds, and money where `marginal` is unknown */
     bool has_marginal;          /* else money is tokens x prices */
     struct pusd marginal;       /* what this request would add to what the organisation pays */
@@ -62,6 +64,11 @@ struct route_candidate {
 struct route_slo {
     int64_t ttft_us, tpot_us; /* 0: not bounded */
     double probability;       /* asked of both together, 0..1 */
+    /* `probability` may be lowered by what may be missed, so that no answers are bought and no machines woken for it. Between
+     * machines that run anyway nothing is saved by it: where one of them is so likely to meet the SLO, nobody is chosen who
+     * is less likely (and where none is, but one is as likely as `probability`: nobody who is less likely than that one). 0:
+     * as `probability`. */
+    double sure;
 };
 /* An SLO's bound for the first token of this prompt: so much more per token above those that are free. 0: there is none. */
 static inline int64_t route_ttft_limit_us(int64_t ttft_us, double us_per_token, int64_t free_tokens, int64_t prompt)
@@ -78,6 +85,7 @@ struct route_request {
     int64_t input_max;  /* the prompt cannot have more tokens */
     int64_t output_min; /* fewer output tokens, over all choices, would be no answer, or less than has been said */
     bool alone;         /* takes only a node with nothing in flight */
+    bool presses;       /* has waited so long that it goes where it would have to wait inside, too */
     enum route_objective objective;
     struct route_slo slo;
     uint32_t spread; /* any number; the same one gives the same answer */

@@ -419,19 +419,23 @@ static float coarse(double v) /* up by 3% at most */
     return f;
 }
 
-static enum shortlist_state state_of(const struct place *p)
+/* Would one that takes so much memory wait inside for somebody to end? One more that is as long is reckoned with, since some
+ * turn out longer than expected. */
+static bool is_crowded(const struct place *p, int64_t held)
 {
-    const bool full = p->facts.slots > 0 && p->in_flight >= p->facts.slots;
-    return p->state.state == SHORTLIST_READY && full ? SHORTLIST_FULL : p->state.state;
+    return p->facts.kv_tokens > 0 && p->in_flight > 0 && p->held + 2 * held > p->facts.kv_tokens;
 }
 
-/* Would it wait inside for somebody to end: for a place in the batch, or for memory? Nobody foresees for how long. One more
- * that is as long is reckoned with, since some turn out longer than expected. */
+/* For memory, or for a place in the batch: nobody foresees for how long. */
 static bool is_late(const struct place *p, int64_t held)
 {
-    if (p->facts.sequences > 0 && p->in_flight >= p->facts.sequences)
-        return true;
-    return p->facts.kv_tokens > 0 && p->in_flight > 0 && p->held + 2 * held > p->facts.kv_tokens;
+    return (p->facts.sequences > 0 && p->in_flight >= p->facts.sequences) || is_crowded(p, held);
+}
+
+static enum shortlist_state state_of(const struct place *p)
+{
+    const bool full = (p->facts.slots > 0 && p->in_flight >= p->facts.slots) || is_crowded(p, 0);
+    return p->state.state == SHORTLIST_READY && full ? SHORTLIST_FULL : p->state.state;
 }
 
 static struct marginal_work work_of(const struct router *r, const struct place *p, bool growing)
@@ -580,6 +584,11 @@ static int64_t held_of(const struct router_ask *a, int32_t node)
     return 0;
 }
 
+static int64_t memory_of(const struct router_ask *a)
+{
+    return a->held ? a->held : a->request->input_tokens + a->request->output_tokens;
+}
+
 static void foresee(const struct router *r, const struct router_ask *a, const struct place *p,
                     struct route_candidate *out)
 {
@@ -592,7 +601,7 @@ static void foresee(const struct router *r, const struct router_ask *a, const st
     const struct predict_load load = {
         .others = p->in_flight, .prompt = q->input_tokens, .cached = out->cached_tokens, .queued = p->queued};
     out->latency = predict(known, &load, pair ? trust_of(r, pair) : 1);
-    if (is_late(p, a->held ? a->held : q->input_tokens + q->output_tokens))
+    if (is_late(p, memory_of(a)))
         out->latency.ttft = (struct latency){.median_us = ROUTER_LATE_US, .log_sd = LATE_SD};
     if (!(p->facts.losses_per_hour > 0))
         return;
@@ -615,6 +624,8 @@ void router_candidate(const struct router *r, const struct router_ask *a, int32_
     out->prices = p->facts.money.listed;
     out->cached_tokens = held_of(a, node);
     out->wake_us = p->state.wake_us;
+    out->bought = p->facts.money.kind == MARGINAL_METERED;
+    out->crowded = is_crowded(p, memory_of(a));
     if (!out->serves_model)
         return;
     struct marginal_work work = work_of(r, p, has_bit(r->growing, a->model));

@@ -64,6 +64,7 @@ static void aim_cb(void *arg, const struct record_who *who, struct route_request
     q->slo.tpot_us = aim.tpot_ms * 1000;
     if (probability != who->probability || q->slo.probability <= 0)
         q->slo.probability = probability;
+    q->slo.sure = probability;
 }
 
 static int64_t tariff_cb(void *arg, int64_t wall_s, int64_t *until_s)

@@ -154,7 +154,7 @@ static char *why_worse(const struct explain_record *r, const struct explain_cand
     char a[NUMBER_BYTES], b[NUMBER_BYTES];
     switch ((enum route_reason)c->reason) {
     case ROUTE_MISSES_SLO:
-        if (best->p_slo >= r->slo_probability)
+        if (best->p_slo >= r->slo_probability && c->p_slo < r->slo_probability)
             snprintf(buf, EXPLAIN_WHY_BYTES, "misses the SLO, %s likely to meet it where %s is asked",
                      percent(c->p_slo, a), percent(r->slo_probability, b));
         else

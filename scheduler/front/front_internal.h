@@ -435,6 +435,7 @@ void rooms_set_bounds(struct front *f, const struct config *c);
 enum waiting_verdict room_enter_locked(struct request *r);
 void room_entered(struct request *r);
 int64_t room_left_ms_locked(const struct request *r); /* that r may still wait */
+bool room_presses_locked(const struct request *r);    /* route_request.presses */
 /* The latest start that lets it end before its deadline, as long as answers of this model have taken of late. */
 int64_t room_start_by_ns(const struct request *r);
 /* The timer of one that waits: is its time over? Else it sleeps on. */

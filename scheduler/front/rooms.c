@@ -43,6 +43,14 @@ static int64_t patience_ns_locked(const struct request *r)
     return most - (r->waited_ns - r->wait_forgiven_ns);
 }
 
+/* Half of its time is over. */
+bool room_presses_locked(const struct request *r)
+{
+    const int64_t most = r->room->waiting.lines[r->urgency.class].bounds.wait_ns;
+    const int64_t now_ns = r->waiter.waits ? mono_since(r->lane->front->o.clock, r->wait_since) : 0;
+    return r->waited_ns - r->wait_forgiven_ns + now_ns >= most / 2;
+}
+
 int64_t room_left_ms_locked(const struct request *r)
 {
     return patience_ns_locked(r) / NS_PER_MS;

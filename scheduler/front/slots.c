@@ -52,7 +52,8 @@ static struct route_slo slo_locked(const struct request *r)
         return (struct route_slo){0};
     return (struct route_slo){.ttft_us = ttft_limit_us(r),
                               .tpot_us = aim->tpot_ms * 1000,
-                              .probability = slack_demand(&r->room->slack, asked_probability(aim))};
+                              .probability = slack_demand(&r->room->slack, asked_probability(aim)),
+                              .sure = asked_probability(aim)};
 }
 
 /* For the record. */
@@ -79,6 +80,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .input_max = request_input_max(&r->body),
         .output_min = bound_output_min(r),
         .alone = r->survival.alone,
+        .presses = room_presses_locked(r),
         .objective = (enum route_objective)r->model->aim.objective,
         .slo = slo_locked(r),
         .spread = spread,

@@ -133,10 +133,12 @@ static const struct member request_rows[] = {
     ROW(I64, route_request, input_max, "input_max"),
     ROW(I64, route_request, output_min, "output_min"),
     ROW(BOOL, route_request, alone, "alone"),
+    ROW(BOOL, route_request, presses, "presses"),
     ROW(WORD, route_request, objective, "objective", .word = objective_word),
     ROW(I64, route_request, slo.ttft_us, "slo_ttft_us"),
     ROW(I64, route_request, slo.tpot_us, "slo_tpot_us"),
     ROW(DOUBLE, route_request, slo.probability, "slo_probability"),
+    ROW(DOUBLE, route_request, slo.sure, "slo_sure"),
     ROW(U32, route_request, spread, "spread"),
 };
 TABLE(request);
@@ -168,6 +170,8 @@ static const struct member candidate_rows[] = {
     CANDIDATE(BOOL, c.tried, "tried"),
     CANDIDATE(BOOL, c.unfit, "unfit"),
     CANDIDATE(BOOL, c.kept, "kept"),
+    CANDIDATE(BOOL, c.crowded, "crowded"),
+    CANDIDATE(BOOL, c.bought, "bought"),
     CANDIDATE(BOOL, c.broken, "broken"),
     CANDIDATE(BOOL, c.cooling, "cooling"),
     CANDIDATE(I64, c.back_us, "back_us"),

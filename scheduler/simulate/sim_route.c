@@ -274,7 +274,8 @@ static struct sim_pick in_turn(struct sim *x, const struct sim_live *l, const st
 static struct route_slo slo_of(const struct sim *x, const struct sim_live *l)
 {
     const struct sim_slo *s = &x->s->models[l->model].slo;
-    struct route_slo slo = {.probability = slack_demand(&x->models[l->model].slack, sim_asked(s))};
+    struct route_slo slo = {.probability = slack_demand(&x->models[l->model].slack, sim_asked(s)),
+                            .sure = sim_asked(s)};
     if (l->class != WAITING_INTERACTIVE)
         return slo;
     slo.ttft_us = route_ttft_limit_us(s->ttft_us, s->ttft_us_per_tok, s->ttft_free_tokens, l->prompt);
@@ -308,6 +309,13 @@ static struct sim_pick pick_of(const struct sim *x, int32_t id)
                               : (struct sim_pick){.node = id, .api = -1};
 }
 
+/* Half of its time is over: it goes in wherever there is a slot, and waits there. Batch work: when it must run now. */
+static bool presses(const struct sim *x, const struct sim_live *l, bool batch)
+{
+    const int64_t may_ns = x->s->models[l->model].waiting[WAITING_INTERACTIVE].wait_ns;
+    return batch ? x->models[l->model].batch_urgent : x->now_us - l->at_us >= may_ns / 1000 / 2;
+}
+
 struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread)
 {
     const struct sim_model_state *m = &x->models[l->model];
@@ -321,6 +329,7 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
     const struct route_request q = {.input_tokens = l->prompt + l->said,
                                     .output_tokens = (int64_t)m->output + 1,
                                     .local_only = l->local_only,
+                                    .presses = presses(x, l, batch),
                                     .objective = objective_of(x->s->models[l->model].objective),
                                     .slo = slo_of(x, l),
                                     .spread = spread};

@@ -30,7 +30,7 @@ SLO_SHARE = 0.99
 # load_max: of the rate at which a node is full. Chosen on other days than the reported one (seeds 2 to 4, the spot record 26, 50 and 74
 # hours later), see docs/ECONOMICS.md.
 LOAD_MAX = 0.9
-SCALING = "over_provision: 0, down_after: 120s, return_after: 10s, drain_max: 120s"
+SCALING = "over_provision: 0, down_after: 120s, return_after: 10s, drain_max: 120s, queue_drain: 300s"
 START = "2024-03-05T00:00:00Z"
 
 # gpus: of one node; purchase: $ 35,000 per H100 with its share of the server, an assumption that is varied below.

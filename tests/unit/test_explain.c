@@ -85,7 +85,7 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed, int32_t most)
                                   .objective = (enum route_objective)(next_random(seed) % 4),
                                   .spread = (uint32_t)next_random(seed)};
     if (one_in(seed, 2))
-        s->q.slo = (struct route_slo){(int64_t)between(seed, 5e4, 2e6), (int64_t)between(seed, 5e3, 1e5), 0.9};
+        s->q.slo = (struct route_slo){(int64_t)between(seed, 5e4, 2e6), (int64_t)between(seed, 5e3, 1e5), 0.9, 0};
     for (int32_t i = 0; i < s->n; i++) {
         random_candidate(&s->c[i], seed);
         snprintf(s->names[i], sizeof s->names[i], "node-%d%s", i, one_in(seed, 9) ? "-with-a-name-of-some-length" : "");

@@ -34,6 +34,8 @@ static void random_candidate(struct route_candidate *c, uint64_t *seed)
                                   .predicted = true,
                                   .latency = {{.median_us = between(seed, 1e4, 2e6), .log_sd = between(seed, 0.05, 1)},
                                               {.median_us = between(seed, 5e3, 1e5), .log_sd = between(seed, 0.05, 1)}},
+                                  .bought = next_random(seed) % 4 == 0,
+                                  .crowded = next_random(seed) % 12 == 0,
                                   .wake_us = next_random(seed) % 6 ? 0 : (int64_t)between(seed, 0, 3e6),
                                   .risk = next_random(seed) % 2 ? 0 : between(seed, 0, 0.5)};
 }
@@ -45,10 +47,12 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed)
     s->r = (struct route_request){.input_tokens = (int64_t)between(seed, 1, 8000),
                                   .output_tokens = (int64_t)between(seed, 1, 1000),
                                   .local_only = next_random(seed) % 4 == 0,
+                                  .presses = next_random(seed) % 4 == 0,
                                   .objective = (enum route_objective)(next_random(seed) % 4),
                                   .spread = (uint32_t)next_random(seed)};
     if (next_random(seed) % 3)
-        s->r.slo = (struct route_slo){(int64_t)between(seed, 5e4, 2e6), (int64_t)between(seed, 5e3, 1e5), 0.9};
+        s->r.slo = (struct route_slo){(int64_t)between(seed, 5e4, 2e6), (int64_t)between(seed, 5e3, 1e5), 0.9,
+                                      next_random(seed) % 2 ? 0 : 0.99};
     for (int32_t i = 0; i < s->n; i++)
         random_candidate(&s->c[i], seed);
 }
@@ -72,7 +76,7 @@ static double p_slo(const struct snapshot *s, int32_t i)
 static bool may(const struct snapshot *s, int32_t i)
 {
     const struct route_candidate *c = &s->c[i];
-    return c->healthy && (c->local || !s->r.local_only) && c->in_flight < c->slots;
+    return c->healthy && (c->local || !s->r.local_only) && c->in_flight < c->slots && (!c->crowded || s->r.presses);
 }
 
 typedef void law(const struct snapshot *s, const struct route_decision *d);
@@ -145,7 +149,8 @@ static void best_of_those(const struct snapshot *s, const struct route_decision 
 {
     if (d->chosen < 0 || s->r.objective == ROUTE_BALANCED)
         return;
-    double chosen = objective_of(s, d->chosen), asked = s->r.slo.ttft_us ? s->r.slo.probability : 0;
+    double chosen = objective_of(s, d->chosen),
+           asked = s->r.slo.ttft_us ? fmax(s->r.slo.probability, s->r.slo.sure) : 0;
     for (int32_t i = 0; i < s->n; i++) {
         if (may(s, i) && p_slo(s, i) >= asked && p_slo(s, d->chosen) >= asked)
             CHECK(chosen <= objective_of(s, i) * (1 + ROUTE_NEAR) + 1e-6);
@@ -154,6 +159,39 @@ static void best_of_those(const struct snapshot *s, const struct route_decision 
 static void nobody_within_the_slo_is_better(void)
 {
     hold(best_of_those, 14);
+}
+
+/* What may be missed saves bought answers and wake-ups, and nothing else: who runs anyway and is surer is not passed by. */
+static void surest_of_the_running(const struct snapshot *s, const struct route_decision *d)
+{
+    double running = 0;
+    for (int32_t i = 0; i < s->n; i++)
+        if (may(s, i) && !s->c[i].bought && !s->c[i].wake_us)
+            running = fmax(running, p_slo(s, i));
+    if (d->chosen < 0 || !s->r.slo.ttft_us || running < s->r.slo.probability)
+        return;
+    CHECK(p_slo(s, d->chosen) >= s->r.slo.probability);
+    CHECK(p_slo(s, d->chosen) >= fmin(s->r.slo.sure, running - ROUTE_NEAR_SLO));
+}
+static void what_may_be_missed_saves_bought_answers_alone(void)
+{
+    hold(surest_of_the_running, 22);
+}
+
+static void admitted(const struct snapshot *s, const struct route_decision *d)
+{
+    bool any = false;
+    for (int32_t i = 0; i < s->n; i++)
+        any = any || may(s, i);
+    CHECK(d->chosen >= 0 ? may(s, d->chosen) : !any);
+    for (int32_t i = 0; i < s->n; i++)
+        if (s->c[i].crowded && !s->r.presses)
+            CHECK(i != d->chosen && (d->reasons[i] <= ROUTE_FULL));
+}
+/* Nobody has to wait inside a node for memory who could wait outside, for any node. */
+static void who_would_wait_inside_waits_outside(void)
+{
+    hold(admitted, 23);
 }
 
 /* The reason given is the first step at which it lost to the chosen one. */
@@ -165,7 +203,8 @@ static void real_reason(const struct snapshot *s, const struct route_decision *d
         CHECK((why == ROUTE_NOT_LOCAL) == (s->r.local_only && !s->c[i].local));
         CHECK(why > ROUTE_FULL || why == ROUTE_CHOSEN || !may(s, i));
         if (why == ROUTE_MISSES_SLO)
-            CHECK(p_slo(s, i) < p_slo(s, d->chosen) + ROUTE_NEAR_SLO && p_slo(s, i) < s->r.slo.probability);
+            CHECK(p_slo(s, i) < p_slo(s, d->chosen) + ROUTE_NEAR_SLO &&
+                  p_slo(s, i) < fmax(s->r.slo.probability, s->r.slo.sure));
         if (why == ROUTE_DEARER)
             CHECK(s->r.objective == ROUTE_COST &&
                   (double)s->c[i].marginal.v * 1.0101 > (double)s->c[d->chosen].marginal.v);
@@ -223,7 +262,7 @@ static void mend(struct snapshot *s, int32_t i, enum route_reason why, const str
             least = fmin(least, s->c[k].risk);
         c->risk = least;
         break;
-    case ROUTE_FULL:
+    case ROUTE_FULL: c->crowded = false; /* fall through */
     case ROUTE_BUSIER: c->in_flight = 0; break;
     case ROUTE_LESS_CACHED: c->cached_tokens = s->r.input_tokens; break;
     case ROUTE_CHOSEN:
@@ -355,8 +394,9 @@ static void one_more(const struct snapshot *s, const struct route_decision *d)
     bool met = p_slo(s, d->chosen) >= s->r.slo.probability;
     if (met)
         CHECK(p_slo(&t, e.chosen) >= t.r.slo.probability);
-    if (met || !s->r.slo.ttft_us) /* at equal SLO it is no dearer, but for what counts as equal */
-        CHECK(objective_of(&t, e.chosen) <= objective_of(s, d->chosen) * (1 + ROUTE_NEAR) + 1e-6);
+    if (met || !s->r.slo.ttft_us) /* at equal SLO it is no dearer, but for what counts as equal, or it is surer */
+        CHECK(objective_of(&t, e.chosen) <= objective_of(s, d->chosen) * (1 + ROUTE_NEAR) + 1e-6 ||
+              (s->r.slo.sure > 0 && p_slo(&t, e.chosen) > p_slo(s, d->chosen)));
 }
 static void one_node_more_makes_nothing_worse(void)
 {
@@ -462,6 +502,8 @@ int main(void)
     TEST(local_only_never_leaves);
     TEST(whoever_meets_the_slo_goes_first);
     TEST(nobody_within_the_slo_is_better);
+    TEST(what_may_be_missed_saves_bought_answers_alone);
+    TEST(who_would_wait_inside_waits_outside);
     TEST(the_explanation_names_the_real_reason);
     TEST(what_is_named_is_what_decides);
     TEST(the_terms_are_the_candidates_own);

@@ -209,7 +209,8 @@ static void full_memory_is_late(void)
     CHECK(look(r, 0, 9000, 9000).latency.ttft.median_us < 1e9); /* alone it is at least tried */
     router_sent(r, 0, &work, &legs[0]);
     CHECK(look(r, 0, 1000, 200).latency.ttft.median_us < 1e9);
-    CHECK(look(r, 0, 2000, 200).latency.ttft.median_us == ROUTER_LATE_US);
+    CHECK(look(r, 0, 2000, 200).latency.ttft.median_us == ROUTER_LATE_US && look(r, 0, 2000, 200).crowded);
+    CHECK(!look(r, 0, 1000, 200).crowded);
     router_sent(r, 0, &(struct router_work){.model = 1, .prompt = 1}, &legs[1]);
     router_sent(r, 0, &(struct router_work){.model = 1, .prompt = 1}, &legs[2]);
     CHECK(look(r, 0, 1, 1).latency.ttft.median_us == ROUTER_LATE_US);
