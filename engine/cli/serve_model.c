@@ -74,6 +74,7 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
     m->ops = &batch_engine_ops_real;
     m->engine = v->engine;
     m->n_ctx = engine_n_ctx(v->engine);
+    m->n_embd = model_info(v->model)->n_embd;
     m->step_tokens = engine_max_batch_tokens(v->engine);
     snprintf(m->numerics, sizeof m->numerics, "%s", engine_numerics(v->engine));
     return RC_OK;

@@ -279,29 +279,50 @@ static enum rc step_failed(const struct engine *en, enum k_status s, struct erro
     return error_set(e, of[s].rc, "backend %s: layer %d: %s %s", en->ops->name, en->op_layer, en->op, of[s].why);
 }
 
-enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e)
+/* One row per token; first those whose logits are wanted go on, then those whose state is. */
+static void lay_out(struct engine *en, struct step_slice *slices, int32_t n_slices, int32_t *n_rows, int32_t *n_logits)
 {
-    int32_t row = 0, n_last = 0;
-    enum rc rc = check_slices(en, slices, n_slices, e);
-    if (rc || n_slices == 0)
-        return rc;
+    int32_t row = 0, n = 0;
     for (int32_t i = 0; i < n_slices; i++) {
         struct step_slice *sl = &slices[i];
-        sl->logits = NULL;
+        sl->logits = sl->hidden = NULL;
         for (int32_t j = 0; j < sl->n; j++, row++) {
             en->ids[row] = sl->ids[j];
             en->toks[row] = (struct k_token_ref){.page_ids = sl->seq->pages, .pos = sl->seq->len + j};
-            if (sl->all_logits || (sl->want_logits && j == sl->n - 1)) {
-                if (!sl->logits)
-                    sl->logits = en->s.logits + (size_t)n_last * (size_t)en->m->hp.n_vocab;
-                en->last_rows[n_last++] = row;
-            }
+            if (sl->want_hidden || !(sl->all_logits || (sl->want_logits && j == sl->n - 1)))
+                continue;
+            if (!sl->logits)
+                sl->logits = en->s.logits + (size_t)n * (size_t)en->m->hp.n_vocab;
+            en->last_rows[n++] = row;
         }
     }
-    enum k_status s = graph_run(en, row, n_last);
+    *n_rows = row;
+    *n_logits = n;
+}
+
+static int32_t lay_out_hidden(struct engine *en, struct step_slice *slices, int32_t n_slices, int32_t n)
+{
+    for (int32_t i = 0, row = 0; i < n_slices; row += slices[i++].n) {
+        if (!slices[i].want_hidden)
+            continue;
+        slices[i].hidden = en->s.last + (size_t)n * (size_t)en->m->hp.n_embd;
+        for (int32_t j = 0; j < slices[i].n; j++)
+            en->last_rows[n++] = row + j;
+    }
+    return n;
+}
+
+enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e)
+{
+    int32_t n_rows, n_logits;
+    enum rc rc = check_slices(en, slices, n_slices, e);
+    if (rc || n_slices == 0)
+        return rc;
+    lay_out(en, slices, n_slices, &n_rows, &n_logits);
+    enum k_status s = graph_run(en, n_rows, lay_out_hidden(en, slices, n_slices, n_logits), n_logits);
     if (s != K_OK) {
         for (int32_t i = 0; i < n_slices; i++)
-            slices[i].logits = NULL;
+            slices[i].logits = slices[i].hidden = NULL;
         return step_failed(en, s, e);
     }
     for (int32_t i = 0; i < n_slices; i++)

@@ -175,7 +175,7 @@ static enum k_status ffn_block(struct engine *en, int32_t il, float *x, int32_t 
     return K_OK;
 }
 
-enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last)
+enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_t n_logits)
 {
     const struct model *m = en->m;
     struct scratch *s = &en->s;
@@ -192,14 +192,15 @@ enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last)
     }
     if (n_last == 0)
         return K_OK;
-    /* Past the last attention no row looks at another: only those that want logits go on, through the last block and
-     * the output matrix, the largest of all. */
+    /* Past the last attention no row looks at another: only those that are asked for go on, through the last block, and
+     * where logits are wanted through the output matrix, the largest of all. */
     struct k_tensor x = {.data = s->x, .type = K_F32, .ne = {m->hp.n_embd, n_tok, 1, 1}};
     RUN(en, "choosing rows", en->ops->get_rows(en->ctx, s->last, &x, en->last_rows, n_last));
     st = ffn_block(en, last, s->last, n_last);
     if (st != K_OK)
         return st;
     RUN(en, "output_norm", norm(en, s->last, s->last, m->output_norm, n_last, m->hp.n_embd));
-    RUN(en, "output", multiply(en, s->logits, s->last, &m->output, NULL, n_last));
+    if (n_logits > 0)
+        RUN(en, "output", multiply(en, s->logits, s->last, &m->output, NULL, n_logits));
     return K_OK;
 }

@@ -95,7 +95,9 @@ struct step_slice {
     int32_t n;
     bool all_logits;     /* logits for each of the n tokens, else for the last only */
     bool want_logits;    /* false: a prefill slice that isn't the prompt's last */
+    bool want_hidden;    /* what the model makes of each token, for embeddings; instead of logits */
     const float *logits; /* result: [all_logits ? n : 1][n_vocab], borrowed until the next step */
+    const float *hidden; /* result: [n][n_embd], after the last norm, borrowed until the next step */
 };
 /* Run one step. Sum of n <= max_batch_tokens; each seq appears once and has room reserved; ids in range (RC_INVALID
  * otherwise). On failure no sequence has advanced. Blocks for the computation; call from the engine's thread. */

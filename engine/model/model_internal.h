@@ -110,7 +110,7 @@ struct scratch {
     float *rt_logit; /* [T, n_expert] */
     float *rt_w;     /* [T, n_used] */
     int32_t *rt_id;  /* [T, n_used] */
-    float *last;     /* [T, n_embd] rows that want logits */
+    float *last;     /* [T, n_embd] rows that go on to the end */
     float *logits;   /* [T, n_vocab]; pages that no step touches take no memory */
 };
 
@@ -142,13 +142,14 @@ struct engine {
     struct scratch s;
     int32_t *ids;             /* [T] */
     struct k_token_ref *toks; /* [T] */
-    int32_t *last_rows;       /* [T] rows that want logits */
+    int32_t *last_rows;       /* [T] rows that go on to the end: first those that want logits */
     const char *op;           /* what the graph is doing, for the message when a backend refuses */
     int32_t op_layer;
 };
 
 struct k_kv_pool engine_kv_pool(const struct engine *en, int32_t layer);
-/* Evaluate rows 0..n_tok-1 (en->ids, en->toks) and leave logits of en->last_rows in en->s.logits. */
-enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last);
+/* Evaluate rows 0..n_tok-1 (en->ids, en->toks). What comes of en->last_rows is left in en->s.last, and the logits of the
+ * first n_logits of them in en->s.logits. */
+enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_t n_logits);
 
 #endif

@@ -154,6 +154,7 @@ void supervisor_on_request(struct http_exchange *x, void *supervisor)
     case GATE_DRAIN: post_drain(s, x); return;
     case GATE_CHAT:
     case GATE_COMPLETION:
+    case GATE_EMBEDDINGS:
     case GATE_TOKENIZE:
     case GATE_DETOKENIZE: refuse_for_now(s, x); return; /* it was held long enough, or is not to be held */
     }
@@ -162,7 +163,7 @@ void supervisor_on_request(struct http_exchange *x, void *supervisor)
 /* Does it take a worker to answer it? */
 static bool is_real(const struct gate_route *r)
 {
-    return r->id == GATE_CHAT || r->id == GATE_COMPLETION || r->id == GATE_TOKENIZE || r->id == GATE_DETOKENIZE;
+    return r->id == GATE_CHAT || r->id == GATE_COMPLETION || r->id == GATE_EMBEDDINGS || r->id == GATE_TOKENIZE || r->id == GATE_DETOKENIZE;
 }
 
 /* A body that nobody will look at is not read. */

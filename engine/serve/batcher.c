@@ -1,6 +1,7 @@
 #include "engine/serve/batcher.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,9 @@ struct batch_job {
     struct prefix_salt salt;
     int32_t max_tokens;
     bool want_samples, sibling;
+    enum batch_pool pool;
+    double *pooled;   /* n_embd: the sum so far, in order of the tokens, however they were cut into steps */
+    float *embedding; /* n_embd; both NULL where nothing is pooled */
     struct sampler *sampler;
     struct answer *answer;
     /* Loop thread. */
@@ -122,6 +126,7 @@ struct batch_job *batch_job_new(const struct batch_job_options *o)
     j->answer = o->answer;
     j->want_samples = o->want_samples;
     j->sibling = o->sibling;
+    j->pool = o->pool;
     j->on_output = o->on_output;
     j->arg = o->arg;
     output_init(&j->out);
@@ -137,6 +142,8 @@ void batch_job_free(struct batch_job *j)
     free(j->ids);
     sampler_free(j->sampler);
     answer_free(j->answer);
+    free(j->pooled);
+    free(j->embedding);
     output_fini(&j->out);
     output_fini(&j->view);
     free(j);
@@ -204,7 +211,7 @@ static void publish_job_locked(struct batcher *b, struct batch_job *j)
     for (int32_t i = 0; i < j->n_new; i++)
         output_add(j, &j->samples[i]);
     j->n_new = 0;
-    if (move_text(&o->content, &j->answer->content) || move_text(&o->reasoning, &j->answer->reasoning)) {
+    if (j->answer && (move_text(&o->content, &j->answer->content) || move_text(&o->reasoning, &j->answer->reasoning))) {
         error_set(&j->error, RC_FULL, "the reader is too slow: %zu MiB of text wait for it", ANSWER_BYTES_MAX >> 20);
         if (j->phase != JOB_DONE)
             job_leave(b, j, BATCH_FAILED);
@@ -212,11 +219,12 @@ static void publish_job_locked(struct batcher *b, struct batch_job *j)
     }
     o->usage = (struct batch_usage){
         .prompt = j->n_prompt,
-        .completion = j->answer->n_tokens,
-        .reasoning = j->answer->n_reasoning,
+        .completion = j->answer ? j->answer->n_tokens : 0,
+        .reasoning = j->answer ? j->answer->n_reasoning : 0,
         .cached = j->n_cached < j->n_prompt ? j->n_cached : j->n_prompt,
     };
     o->first_token = j->first_token;
+    o->embedding = j->embedding;
     if (j->phase == JOB_DONE) {
         o->finish = j->finish;
         o->error = j->error;
@@ -374,7 +382,8 @@ static void take_seq(struct batcher *b, struct batch_job *j, struct error *e)
         error_set(e, RC_FULL, "the engine has no sequence to give although none runs");
         return;
     }
-    int32_t known = ops->seq_attach(j->seq, &j->salt, j->ids, j->n_ids);
+    /* A mean wants the states of all tokens, also of those whose keys and values are known. */
+    int32_t known = j->pool == BATCH_POOL_MEAN ? 0 : ops->seq_attach(j->seq, &j->salt, j->ids, j->n_ids);
     int64_t room = b->o.n_ctx - known, need = (int64_t)j->n_ids - known + FIRST_ROOM;
     need = need < room ? need : room;
     bool tight = b->n_running > 0 && pages_of(need) + b->n_running > ops->pages_free(b->o.engine);
@@ -489,6 +498,7 @@ static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const
                         bool want_logits)
 {
     b->slices[n] = (struct step_slice){.seq = j->seq, .ids = ids, .n = n_ids, .want_logits = want_logits};
+    b->slices[n].want_hidden = j->pool == BATCH_POOL_MEAN || (j->pool == BATCH_POOL_LAST && want_logits);
     b->slice_jobs[n] = j;
     return n + 1;
 }
@@ -662,6 +672,30 @@ static void feed_sampler(struct batch_job *j)
     j->fed = true;
 }
 
+/* Take the states of a slice in. After the last one: the vector, as long as 1. */
+static void pool_slice(struct batcher *b, struct batch_job *j, const struct step_slice *sl, bool last)
+{
+    int32_t n = b->o.n_embd;
+    if (!j->pooled) {
+        j->pooled = spw_calloc((size_t)n, sizeof *j->pooled);
+        j->embedding = spw_calloc((size_t)n, sizeof *j->embedding);
+    }
+    if (j->n_stored == sl->n || j->pool == BATCH_POOL_LAST) /* from the beginning: it may have been displaced */
+        memset(j->pooled, 0, (size_t)n * sizeof *j->pooled);
+    for (int32_t t = j->pool == BATCH_POOL_LAST ? sl->n - 1 : 0; t < sl->n && sl->hidden; t++)
+        for (int32_t i = 0; i < n; i++)
+            j->pooled[i] += (double)sl->hidden[(size_t)t * (size_t)n + (size_t)i];
+    if (!last)
+        return;
+    double squares = 0;
+    for (int32_t i = 0; i < n; i++)
+        squares += j->pooled[i] * j->pooled[i];
+    double scale = squares > 0 ? 1 / sqrt(squares) : 0;
+    for (int32_t i = 0; i < n; i++)
+        j->embedding[i] = (float)(j->pooled[i] * scale);
+    job_leave(b, j, BATCH_STOP);
+}
+
 static void step(struct batcher *b)
 {
     int32_t n_prefill;
@@ -678,13 +712,15 @@ static void step(struct batcher *b)
     struct mono now = clock_now(b->o.clock);
     for (int32_t i = 0; i < n; i++) {
         struct batch_job *j = b->slice_jobs[i];
-        if (!j->fed)
+        if (!j->fed && j->sampler)
             feed_sampler(j);
         if (j->phase == JOB_PREFILL)
             j->n_stored += b->slices[i].n;
         if (j->n_draft == 0) /* else not all that is stored is known to be right */
             b->o.ops->seq_share(j->seq, &j->salt, j->ids);
-        if (b->slices[i].want_logits)
+        if (j->pool)
+            pool_slice(b, j, &b->slices[i], b->slices[i].want_logits);
+        else if (b->slices[i].want_logits)
             job_choose_all(b, j, &b->slices[i], now);
     }
     count_step(b, n, n_prefill, start, now);

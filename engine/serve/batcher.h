@@ -54,7 +54,7 @@ struct batcher_options {
     const struct batch_engine_ops *ops;
     struct engine *engine;
     const struct clock *clock;
-    int32_t n_vocab, n_ctx;
+    int32_t n_vocab, n_ctx, n_embd;
     int32_t max_seqs;       /* sequences at once, 1 .. step_tokens */
     int32_t step_tokens;    /* most tokens in one step; at most the engine's */
     int32_t prefill_tokens; /* most prompt tokens in a step that also decodes; 0: 32 */
@@ -69,6 +69,9 @@ struct batch_usage {
     int32_t cached; /* of the prompt: known already, not computed */
 };
 
+/* An embedding instead of an answer: the states of all tokens of the prompt, or of the last one, as one vector of length 1. */
+enum batch_pool { BATCH_NO_POOL, BATCH_POOL_MEAN, BATCH_POOL_LAST };
+
 /* What came out of a job since the last call. Lent for the call. */
 struct batch_output {
     struct strbuf content, reasoning;
@@ -76,6 +79,7 @@ struct batch_output {
     int32_t n_ids, cap_ids;
     struct sample *samples; /* n_ids of them when asked for, else NULL */
     enum batch_finish finish;
+    const float *embedding;   /* n_embd, with BATCH_STOP of a job that pools */
     struct error error;       /* BATCH_FAILED */
     struct batch_usage usage; /* so far */
     struct mono first_token;  /* when the first token was chosen; 0 before */
@@ -90,6 +94,7 @@ struct batch_job_options {
     int32_t n_resumed;       /* the last so many of ids are the answer's first, and `answer` has seen them */
     int32_t max_tokens;      /* of the whole answer, > n_resumed; clamped to the context's end */
     struct prefix_salt salt; /* whose prefixes it shares */
+    enum batch_pool pool;    /* not BATCH_NO_POOL: sampler and answer are NULL, max_tokens is 1 */
     struct sampler *sampler; /* moves; fresh: the job feeds it the prompt */
     struct answer *answer;   /* moves; open */
     bool want_samples;

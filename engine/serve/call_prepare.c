@@ -111,7 +111,7 @@ static bool make_answer(struct choice *ch, const struct api_request *r, enum rea
 }
 
 /* Half of SHA-256 keeps salts apart, whatever clients make of them; without one it is the salt of those without one. */
-static void set_salt(struct prefix_salt *salt, const char *text)
+void call_salt(struct prefix_salt *salt, const char *text)
 {
     uint8_t digest[SHA256_BYTES];
     if (!text)
@@ -199,7 +199,7 @@ static void give_ids(struct call *c, const struct api_request *r, struct tokens 
         o->max_tokens = c->choices[0].job_options.max_tokens;
         o->want_samples = r->logprobs;
         o->sibling = i > 0;
-        set_salt(&o->salt, r->salt);
+        call_salt(&o->salt, r->salt);
     }
 }
 

@@ -12,6 +12,7 @@ static const struct gate_route routes[] = {
     {"GET", "/v1/models/", true, GATE_MODEL, GATE_NEEDS_KEY | GATE_NEEDS_READY},
     {"POST", "/v1/chat/completions", false, GATE_CHAT, GATE_NEEDS_KEY | GATE_NEEDS_READY},
     {"POST", "/v1/completions", false, GATE_COMPLETION, GATE_NEEDS_KEY | GATE_NEEDS_READY},
+    {"POST", "/v1/embeddings", false, GATE_EMBEDDINGS, GATE_NEEDS_KEY | GATE_NEEDS_READY},
     {"POST", "/tokenize", false, GATE_TOKENIZE, GATE_NEEDS_KEY | GATE_NEEDS_READY},
     {"POST", "/detokenize", false, GATE_DETOKENIZE, GATE_NEEDS_KEY | GATE_NEEDS_READY},
     {"POST", "/drain", false, GATE_DRAIN, GATE_NEEDS_KEY | GATE_NEEDS_NODE_KEY},
@@ -97,8 +98,8 @@ static bool no_route(struct api_error *e, const char *allowed)
     if (allowed)
         return api_fail(e, 405, NULL, "method_not_allowed", "this path wants the method %s", allowed);
     return api_fail(e, 404, NULL, "not_found",
-                    "there is nothing at this path; see /v1/chat/completions, /v1/completions, /v1/models, /tokenize, "
-                    "/detokenize, /health and /metrics");
+                    "there is nothing at this path; see /v1/chat/completions, /v1/completions, /v1/embeddings, "
+                    "/v1/models, /tokenize, /detokenize, /health and /metrics");
 }
 
 static bool may_have(const struct gate *g, const struct http_head *h, const struct gate_route *r, const char *allowed,

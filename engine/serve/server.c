@@ -200,11 +200,17 @@ static void post_wake(struct server *s, struct http_exchange *x, enum api_caller
 static void on_request(struct http_exchange *x, void *arg)
 {
     static void (*const run[])(struct server *, struct http_exchange *, enum api_caller) = {
-        [GATE_TOKENIZE] = post_tokenize, [GATE_DETOKENIZE] = post_detokenize,
-        [GATE_HEALTH] = get_health,      [GATE_METRICS] = get_metrics,
-        [GATE_MODELS] = get_models,      [GATE_MODEL] = get_model,
-        [GATE_CHAT] = post_chat,         [GATE_COMPLETION] = post_completion,
-        [GATE_DRAIN] = post_drain,       [GATE_SLEEP] = post_sleep,
+        [GATE_EMBEDDINGS] = server_embed_start,
+        [GATE_TOKENIZE] = post_tokenize,
+        [GATE_DETOKENIZE] = post_detokenize,
+        [GATE_HEALTH] = get_health,
+        [GATE_METRICS] = get_metrics,
+        [GATE_MODELS] = get_models,
+        [GATE_MODEL] = get_model,
+        [GATE_CHAT] = post_chat,
+        [GATE_COMPLETION] = post_completion,
+        [GATE_DRAIN] = post_drain,
+        [GATE_SLEEP] = post_sleep,
         [GATE_WAKE] = post_wake,
     };
     struct server *s = arg;
@@ -269,6 +275,7 @@ static enum rc start_batcher(struct server *s)
         .clock = s->o.clock,
         .n_vocab = m->n_vocab,
         .n_ctx = m->n_ctx,
+        .n_embd = m->n_embd,
         .max_seqs = s->o.max_seqs,
         .step_tokens = m->step_tokens,
         .speculate = s->o.speculate,

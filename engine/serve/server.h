@@ -34,6 +34,7 @@ struct serve_model {
     const struct chat_template *chat; /* NULL: the file has no template; chat requests are refused with ... */
     char chat_missing[512];           /* ... this */
     int32_t n_vocab;                  /* of the logits; at least the vocabulary's */
+    int32_t n_embd;                   /* of an embedding */
     int32_t n_ctx;
     int32_t step_tokens; /* most tokens in one step */
     int64_t created;     /* seconds since 1970: the file's age */

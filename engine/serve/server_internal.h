@@ -47,6 +47,8 @@ void server_done(struct server *s); /* tell the owner, once */
 void server_reply_error(struct server *s, struct http_exchange *x, const struct api_error *e);
 /* Take a POST to one of the two completion endpoints; it answers now or later. */
 void server_call_start(struct server *s, struct http_exchange *x, enum api_kind kind, enum api_caller caller);
+/* Take a POST to /v1/embeddings. */
+void server_embed_start(struct server *s, struct http_exchange *x, enum api_caller caller);
 /* POST /tokenize and /detokenize. */
 enum text_kind { TEXT_TOKENIZE, TEXT_DETOKENIZE };
 void server_text_start(struct server *s, struct http_exchange *x, enum text_kind kind, enum api_caller caller);

@@ -3,12 +3,14 @@
 DeepSeek-V3 architecture that `spillway-engine synth` makes (random weights, real tokenizer and template)."""
 
 import atexit
+import base64
 import json
 import os
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -478,6 +480,48 @@ def the_young_give_way(args):
         same(plain.metric("vllm:num_preemptions_total"), 0)
 
 
+def embeddings(args):
+    """One vector of length 1 per input, the same whatever else was asked for, and whatever is known of the input."""
+    def post(s, **body):
+        return request(s.port, "POST", "/v1/embeddings", body)
+
+    def vectors(s, **body):
+        a = post(s, **body)
+        assert a.status == 200, a.body
+        j = a.json()
+        same([(d["object"], d["index"]) for d in j["data"]], [("embedding", i) for i in range(len(j["data"]))])
+        for v in (d["embedding"] for d in j["data"] if isinstance(d["embedding"], list)):
+            assert abs(sum(x * x for x in v) - 1) < 1e-5
+        return [d["embedding"] for d in j["data"]], j["usage"]
+
+    long = [3 + i * 7 % 250 for i in range(600)]
+    with Server(args, "--ctx-size", "700", "--max-batch", "3") as s:
+        (one,), usage = vectors(s, input="hello there")
+        n = request(s.port, "POST", "/tokenize", {"prompt": "hello there"}).json()
+        same(usage, {"prompt_tokens": n["count"], "total_tokens": n["count"]})
+        same(vectors(s, input=n["tokens"])[0], [one])
+        many, usage = vectors(s, input=["hello there", "x", "something else"] * 4 + ["hello there"])
+        same((many[0], many[3], many[12], len(many)), (one, one, one, 13))
+        assert many[1] != one and many[2] != many[1]
+        (a,), _ = vectors(s, input=long)
+        s.complete(long, max_tokens=2)  # now its pages are known
+        same(vectors(s, input=long)[0], [a])
+        (b,), _ = vectors(s, input=long, pooling="last")
+        same(vectors(s, input=long, pooling="last")[0], [b])
+        assert a != b and vectors(s, input=long[:-1], pooling="last")[0] != [b]
+        packed = base64.b64decode(vectors(s, input="hello there", encoding_format="base64")[0][0])
+        same(list(struct.unpack(f"<{len(one)}f", packed)),
+             [struct.unpack("<f", struct.pack("<f", x))[0] for x in one])
+        for body in [{}, {"input": []}, {"input": 5}, {"input": [5, "x"]}, {"input": [["x"]]}, {"input": {"a": 1}},
+                     {"input": [1 << 30]}]:
+            error_of(post(s, **body), 400, param="input")
+        error_of(post(s, input=long * 2), 400, "context_length_exceeded", "input")
+        error_of(post(s, input="x", encoding_format="int8"), 400, param="encoding_format")
+        error_of(post(s, input="x", dimensions=5), 400, "unsupported_parameter", "dimensions")
+        error_of(post(s, input="x", model="other"), 404, "model_not_found", "model")
+        same(s.metric("vllm:num_requests_running"), 0)
+
+
 def texts_and_ids(args):
     """/tokenize and /detokenize are each other's inverse, and agree with what a completion counts."""
     def post(s, path, **body):
@@ -835,6 +879,6 @@ def trained_model(args):
 if __name__ == "__main__":
     main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
                    reasoning_is_split, usage_is_exact, known_beginnings, choices, looking_ahead, the_young_give_way,
-                   texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs,
+                   embeddings, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs,
                    company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
                    drain_deadline, metrics, idle, trained_model])
