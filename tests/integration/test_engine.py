@@ -823,7 +823,7 @@ def drain_deadline(args):
 def metrics(args):
     with Server(args) as s:
         s.complete(max_tokens=10, ignore_eos=True)
-        s.chat(temperature=3)
+        s.chat(temperature=3, ignore_eos=True)
         s.complete(temperature=-3)
         m = s.metrics()
         names = {n for n, _ in m}
