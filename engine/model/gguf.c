@@ -560,6 +560,15 @@ static enum rc index_tensors(struct gguf *g, struct error *e)
     return sort_names(&g->files[0], g->tensor_names, g->n_tensors, "tensor", e);
 }
 
+static void prefault_files(struct gguf *g)
+{
+    struct prefault_span *spans = spw_calloc(g->n_files, sizeof *spans);
+    for (uint32_t f = 0; f < g->n_files; f++)
+        spans[f] = (struct prefault_span){.data = g->files[f].data, .bytes = g->files[f].bytes};
+    g->prefault = prefault_start(spans, g->n_files);
+    free(spans);
+}
+
 enum rc gguf_open(struct gguf **out, const char *path, enum gguf_open_mode mode, struct error *e)
 {
     struct split split = {0};
@@ -588,6 +597,8 @@ enum rc gguf_open(struct gguf **out, const char *path, enum gguf_open_mode mode,
         gguf_close(g);
         return rc;
     }
+    if (mode == GGUF_MAP)
+        prefault_files(g);
     *out = g;
     return RC_OK;
 }
@@ -596,6 +607,7 @@ void gguf_close(struct gguf *g)
 {
     if (!g)
         return;
+    prefault_stop(g->prefault);
     struct kv_list l = {.kv = g->kv, .names = g->kv_names, .n = g->n_kv};
     kv_list_fini(&l);
     free(g->tensors);

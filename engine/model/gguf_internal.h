@@ -3,6 +3,7 @@
 #define ENGINE_MODEL_GGUF_INTERNAL_H
 
 #include "engine/model/gguf.h"
+#include "engine/model/prefault.h"
 
 struct gguf_kv {
     struct gguf_str key;
@@ -43,6 +44,7 @@ struct gguf {
     struct gguf_tensor *tensors; /* of all files */
     uint64_t n_tensors, tensors_cap;
     struct gguf_name *kv_names, *tensor_names; /* sorted; n_kv and n_tensors of them */
+    struct prefault *prefault;                 /* owned; NULL: none */
 };
 
 int gguf_str_cmp(struct gguf_str a, struct gguf_str b);

@@ -58,7 +58,7 @@ static void worker_ready(struct supervisor *s, const struct node_card *card)
     if (s->wish_at.ns) {
         s->counts.wakes++;
         s->counts.wake_seconds = (double)(s->ready_at.ns - s->wish_at.ns) / NS_PER_S;
-        log_info(s->o.log, SUPERVISOR_AREA, "awake", LOG_S("model", s->o.model_id),
+        log_info(s->o.log, SUPERVISOR_AREA, "woken up", LOG_S("model", s->o.model_id),
                  LOG_I("took_ms", (s->ready_at.ns - s->wish_at.ns) / NS_PER_MS),
                  LOG_I("held", door_counts(s->door).holding));
     }
