@@ -185,6 +185,19 @@ double capacity_saturated(const struct node_curve *c, const struct workload_mix 
     return US_PER_S / fmax(work_us(c, mix) + in_steps, TOKENS_LEAST);
 }
 
+void capacity_planned(struct capacity *out, const struct node_curve *c, const struct capacity_slo *slo,
+                      const struct workload_mix *mix, int32_t sequences_max, double load_max)
+{
+    const int32_t sequences = sequences_max > 0 ? sequences_max : 1;
+    *out = (struct capacity){0};
+    capacity_at_slo(out, c, slo, mix, sequences);
+    const double most = load_max * capacity_saturated(c, mix, sequences);
+    if (out->limit == CAPACITY_NONE)
+        out->tokens_per_s = 0;
+    else if (load_max > 0 && out->requests_per_s > most)
+        (void)capacity_at_rate(out, c, slo, mix, most);
+}
+
 const char *capacity_limit_name(enum capacity_limit l)
 {
     static const char *const names[] = {"compute", "ttft", "tpot", "sequences", "none"};

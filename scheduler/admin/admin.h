@@ -19,6 +19,7 @@ struct admin_options {
     struct event_base *loop;
     const struct config *config;
     struct front *front;
+    struct fleet *fleet; /* NULL: there is none */
     struct ledger *ledger;
     struct auth *auth; /* NULL: nobody is let in on admin.listen */
     struct keystore *keystore;

@@ -22,9 +22,16 @@ static void write_node_load(struct json_writer *w, const struct front_node *n)
     json_int(w, "restarts", n->restarts);
 }
 
+struct nodes_writer {
+    struct json_writer *w;
+    const struct admin *admin;
+};
+
 static void write_node(const struct front_node *n, void *arg)
 {
-    struct json_writer *w = arg;
+    const struct nodes_writer *to = arg;
+    struct json_writer *w = to->w;
+    struct fleet_view life;
     char buf[64];
 
     json_open(w, NULL, '{');
@@ -50,6 +57,25 @@ static void write_node(const struct front_node *n, void *arg)
     json_string(w, "output", price_format(n->prices.output, buf, sizeof buf));
     json_close(w, '}');
     write_node_load(w, n);
+    if (to->admin->o.fleet && fleet_get(to->admin->o.fleet, n->name, &life))
+        admin_write_life(w, &life);
+    json_close(w, '}');
+}
+
+/* One that has no place in the table: it is on its way, or its end is. */
+static void write_absent(const struct fleet_view *v, void *arg)
+{
+    const struct nodes_writer *to = arg;
+    struct json_writer *w = to->w;
+    if (front_has_node(to->admin->o.front, v->name))
+        return;
+    json_open(w, NULL, '{');
+    json_string(w, "name", v->name);
+    json_string(w, "provider", v->provider);
+    json_string(w, "state", life_state_name(v->life));
+    json_string(w, "reason", v->reason);
+    json_bool(w, "draining", false);
+    admin_write_life(w, v);
     json_close(w, '}');
 }
 
@@ -61,7 +87,10 @@ void admin_get_nodes(const struct admin_call *c)
     struct json_writer w = json_write_begin(&out);
     json_open(&w, NULL, '{');
     json_open(&w, "nodes", '[');
-    front_nodes_each(c->admin->o.front, write_node, &w);
+    struct nodes_writer to = {&w, c->admin};
+    front_nodes_each(c->admin->o.front, write_node, &to);
+    if (c->admin->o.fleet)
+        fleet_each(c->admin->o.fleet, write_absent, &to);
     json_close(&w, ']');
     json_close(&w, '}');
     admin_reply_json(c->x, 200, &w);
@@ -73,7 +102,15 @@ void admin_get_node(const struct admin_call *c)
 
     strbuf_init(&out, ADMIN_ANSWER_MAX);
     struct json_writer w = json_write_begin(&out);
-    if (front_node_get(c->admin->o.front, c->name, write_node, &w) == RC_OK) {
+    struct nodes_writer to = {&w, c->admin};
+    struct fleet_view life;
+    const struct fleet *fleet = c->admin->o.fleet;
+    if (front_node_get(c->admin->o.front, c->name, write_node, &to) == RC_OK) {
+        admin_reply_json(c->x, 200, &w);
+        return;
+    }
+    if (fleet && fleet_get(fleet, c->name, &life)) {
+        write_absent(&life, &to);
         admin_reply_json(c->x, 200, &w);
         return;
     }
@@ -94,12 +131,14 @@ static void set_drain(const struct admin_call *c, enum front_drain_mode mode)
 
 void admin_drain_node(const struct admin_call *c)
 {
-    set_drain(c, FRONT_NODE_DRAIN);
+    if (!admin_drain_of_pool(c, true))
+        set_drain(c, FRONT_NODE_DRAIN);
 }
 
 void admin_undrain_node(const struct admin_call *c)
 {
-    set_drain(c, FRONT_NODE_UNDRAIN);
+    if (!admin_drain_of_pool(c, false))
+        set_drain(c, FRONT_NODE_UNDRAIN);
 }
 
 void admin_get_explanation(const struct admin_call *c)

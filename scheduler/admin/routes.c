@@ -19,6 +19,44 @@ const struct admin_route admin_routes[] = {
      "The node finishes what it has and gets nothing new. May be repeated.", NULL, "200 the node; 404 `not_found`"},
     {"POST", V1 "/nodes/{name}/undrain", admin_undrain_node, "The node gets requests again. May be repeated.", NULL,
      "200 the node; 404 `not_found`"},
+    {"POST", V1 "/nodes/{name}/terminate", admin_terminate_node,
+     "A node of a pool is ended at once; what runs there goes on elsewhere.", NULL,
+     "202 `{\"name\":\"burst-1\",\"ordered\":\"terminate\"}`; 400 `invalid_request`: it is of no pool; 404 "
+     "`not_found`"},
+    {"POST", V1 "/nodes/{name}/sleep", admin_sleep_node,
+     "An engine of ours finishes what it has, then sleeps, and stays so until it is woken.", NULL,
+     "202 `{\"name\":\"cpu1\",\"ordered\":\"sleep\"}`; 400, 404, 409 `conflict`: it is not ready"},
+    {"POST", V1 "/nodes/{name}/wake", admin_wake_node,
+     "The node is woken, or switched on; from then on the plan decides again.", NULL,
+     "202 `{\"name\":\"cpu1\",\"ordered\":\"wake\"}`; 404"},
+    {"GET", V1 "/capacity", admin_get_capacity,
+     "What pools have launched and cost, how often what failed, and the last plan of each model (tokens per second). "
+     "What "
+     "comes and goes itself stands at /nodes, with `life`, `pool`, `instance` and `price_hour_usd`.",
+     "`from`: the bill since then, as in 2027-01-01T12:00:00Z; default: the beginning",
+     "200 `{\"nodes\":2,\"hour_usd\":\"0.80\",\"launches\":5,\"launched\":5,\"failures\":{...},\"refused\":{...},"
+     "\"ended\":3,\"strays_ended\":0,\"deadlines\":0,\"orphans\":0,\"journal_failing\":false,"
+     "\"bill\":{\"paid_usd\":\"1.23\",\"instances\":5,\"seconds\":11070},\"plans\":[{\"model\":\"m\",\"need\":520.1,"
+     "\"need_now\":490.0,\"ready\":600.0,\"coming\":0.0,\"uncovered\":0.0,\"hour_usd\":\"0.80\",\"limited_by\":null}]}"
+     "`"},
+    {"POST", V1 "/pools/{name}/launch", admin_launch,
+     "Launches nodes of a pool, within capacity.max_nodes, max_hour and launches_per_min. They stay until they are "
+     "drained: "
+     "plans count on them, and leave them alone.",
+     "`n`: how many, 1 to 64; default 1",
+     "202 `{\"name\":\"burst\",\"ordered\":\"launch\"}`; 404 `not_found`; 409 `limit_reached`"},
+    {"POST", V1 "/pools/{name}/adopt", admin_adopt,
+     "An instance that is there already becomes a node of the pool: one found by a sweep, or launched by hand.",
+     "`instance`: the provider's id of it",
+     "202 `{\"name\":\"burst\",\"ordered\":\"adopt\"}`; 400, 404, 409 `conflict`: it is a node already"},
+    {"GET", V1 "/providers", admin_get_providers, "The providers in use, and what they can do.", NULL,
+     "200 `{\"providers\":[{\"name\":\"aws\",\"type\":\"ec2\",\"launches\":true,\"outlives_us\":true,\"power\":false,"
+     "\"swept\":true,\"last_error\":null}]}`"},
+    {"POST", V1 "/providers/{name}/check", admin_check_provider,
+     "Credentials, rights, quota and a dry run, as far as the provider can tell; nothing is changed.", NULL,
+     "200 `{\"provider\":\"aws\",\"checks\":[{\"what\":\"credentials\",\"ok\":true,\"text\":\"...\"}],\"ok\":true}`; "
+     "404 "
+     "`not_found`"},
     {"GET", V1 "/ledger", admin_get_ledger, "The newest rows of the ledger, newest first.",
      "`last`: how many, 1 to 10000; default 20",
      "200 `{\"rows\":[{\"request_id\":\"...\",\"accepted\":\"2026-11-24T06:47:05.123Z\",\"tenant\":\"acme\","

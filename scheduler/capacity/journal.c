@@ -204,7 +204,7 @@ static bool read_bill(struct journal *j, struct op *o)
     bool good =
         sqlite3_prepare_v2(j->db,
                            "SELECT token, launched_s, ended_s, billing_min_s FROM instances WHERE launched_s > 0"
-                           " AND launched_s < ?2 AND (ended_s = 0 OR ended_s > ?1 OR"
+                           " AND launched_s <= ?2 AND (ended_s = 0 OR ended_s > ?1 OR"
                            " launched_s + billing_min_s > ?1)",
                            -1, &s, NULL) == SQLITE_OK &&
         sqlite3_bind_int64(s, 1, o->at_s) == SQLITE_OK && sqlite3_bind_int64(s, 2, o->until_s) == SQLITE_OK;
@@ -432,7 +432,12 @@ void journal_close(struct journal *j)
         STAILQ_REMOVE_HEAD(&j->waiting, next);
         if (!o->done && !o->bill_done)
             run_op(o);
-        free(o);
+        else
+            o->rc = RC_CANCELLED;
+        if (o->rc == RC_CANCELLED)
+            tell(o);
+        else
+            free(o);
     }
     if (j->again)
         event_free(j->again);

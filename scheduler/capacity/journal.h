@@ -35,7 +35,7 @@ struct journal;
 /* Blocks. owner (33 bytes): this scheduler's id, made with the file; the tag of everything it launches. */
 enum rc journal_open(struct journal **j, const char *path, struct event_base *loop, const struct log *log,
                      char owner[33], struct error *e) SPW_MUST_USE;
-/* What is queued is written first. NULL is fine. */
+/* What is queued is written first, but for intents: those are told RC_CANCELLED, from inside. NULL is fine. */
 void journal_close(struct journal *j);
 /* Every entry without an end, oldest first. Blocks; at the start only. */
 enum rc journal_each_open(struct journal *j, void (*each)(const struct journal_entry *i, void *arg), void *arg,

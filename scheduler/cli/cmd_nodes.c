@@ -54,52 +54,106 @@ static void print_nodes(const cJSON *root)
     cli_table_fini(&t);
 }
 
-/* What ACTION and NAME ask for. False: they make no sense. */
-static bool plan(const char *action, const char *name, const char **method, char *path, size_t size, struct error *e)
+static const struct action {
+    const char *name, *path; /* %s: the name */
+    bool optional;           /* without a name, too */
+    bool order;              /* the answer is what was ordered, not nodes */
+    const char *of;          /* what the name is of */
+} actions[] = {
+    {"list", "/admin/v1/nodes/%s", true, false, "NAME"},
+    {"drain", "/admin/v1/nodes/%s/drain", false, false, "NAME"},
+    {"undrain", "/admin/v1/nodes/%s/undrain", false, false, "NAME"},
+    {"terminate", "/admin/v1/nodes/%s/terminate", false, true, "NAME"},
+    {"sleep", "/admin/v1/nodes/%s/sleep", false, true, "NAME"},
+    {"wake", "/admin/v1/nodes/%s/wake", false, true, "NAME"},
+    {"launch", "/admin/v1/pools/%s/launch?n=%d", false, true, "POOL"},
+    {"adopt", "/admin/v1/pools/%s/adopt?instance=%s", false, true, "POOL"},
+};
+#define N_ACTIONS ((int)(sizeof actions / sizeof actions[0]))
+#define PLAIN     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+
+static bool is_plain(const char *name)
 {
-    *method = strcmp(action, "list") == 0 ? "GET" : "POST";
-    if (strcmp(action, "list") == 0) {
-        snprintf(path, size, name ? "/admin/v1/nodes/%s" : "/admin/v1/nodes", name);
-    } else if (strcmp(action, "drain") == 0 || strcmp(action, "undrain") == 0) {
-        if (!name) {
-            error_set(e, RC_INVALID, "which node? write: spillway nodes %s NAME", action);
-            return false;
-        }
-        snprintf(path, size, "/admin/v1/nodes/%s/%s", name, action);
-    } else {
-        error_set(e, RC_INVALID, "unknown action \"%.40s\"; list, drain, undrain, calibrate, enrol or power is right", action);
-        return false;
+    return strlen(name) <= 64 && strspn(name, PLAIN) == strlen(name);
+}
+
+/* What ACTION and NAME ask for. False: they make no sense. */
+static const struct action *plan(const char *action, const char *name, const char *instance, int n, char *path,
+                                 size_t size, struct error *e)
+{
+    const struct action *a = NULL;
+    for (int i = 0; i < N_ACTIONS; i++)
+        a = strcmp(actions[i].name, action) == 0 ? &actions[i] : a;
+    if (!a) {
+        error_set(e, RC_INVALID,
+                  "unknown action \"%.40s\"; list, drain, undrain, launch, terminate, adopt, sleep, wake, calibrate, "
+                  "enrol or power is "
+                  "right",
+                  action);
+        return NULL;
     }
-    if (name && (strlen(name) > 64 ||
-                 strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.") != strlen(name))) {
+    if (!name && !a->optional) {
+        error_set(e, RC_INVALID, "which %s? write: spillway nodes %s %s", strcmp(a->of, "POOL") ? "node" : "pool",
+                  action, a->of);
+        return NULL;
+    }
+    if (name && !is_plain(name)) {
         error_set(e, RC_INVALID, "\"%.80s\" is not a node's name", name);
-        return false;
+        return NULL;
     }
-    return true;
+    if (strcmp(action, "adopt") == 0 && (!instance || !is_plain(instance))) {
+        error_set(e, RC_INVALID, "which instance? write: spillway nodes adopt POOL INSTANCE, by the provider's id");
+        return NULL;
+    }
+    if (!name)
+        snprintf(path, size, "/admin/v1/nodes");
+    else if (strcmp(action, "launch") == 0)
+        snprintf(path, size, "/admin/v1/pools/%s/launch?n=%d", name, n);
+    else if (strcmp(action, "adopt") == 0)
+        snprintf(path, size, "/admin/v1/pools/%s/adopt?instance=%s", name, instance);
+    else
+        snprintf(path, size, strcmp(action, "list") == 0 ? "/admin/v1/nodes/%s" : "/admin/v1/nodes/%s/%s", name,
+                 action);
+    return a;
+}
+
+static void print_order(const cJSON *root)
+{
+    char name[80], what[80];
+    printf("%s: %s is ordered; spillway nodes shows what comes of it\n", cli_json_text(root, "name", name, sizeof name),
+           cli_json_text(root, "ordered", what, sizeof what));
 }
 
 int cli_nodes(int argc, char **argv)
 {
     struct cli_target target = {.config = CLI_CONFIG_DEFAULT};
-    const char *action = "list", *name = NULL, *method;
+    const char *action = "list", *name = NULL, *instance = NULL;
     bool json = false;
-    char path[160];
+    int64_t n = 1;
+    char path[256];
     int exit_code;
     const struct arg_option options[] = {
         {"json", 0, ARG_FLAG, &json, .help = "the admin API's answer as it is"},
+        {"count", 'n', ARG_INT, &n, "N", "launch: so many", .lo = 1, .hi = 64},
         CLI_OPTIONS_TARGET(target),
     };
-    const struct arg_operand operands[] = {{"ACTION", &action, "list (default), drain, undrain, calibrate, enrol or power", false},
-                                           {"NAME", &name, "of the node", false}};
-    const struct arg_spec spec = {.program = "spillway",
-                                  .verb = "nodes",
-                                  .summary =
-                                      "list nodes; drain one (it finishes what it has), undrain it, calibrate it",
-                                  .example = "spillway nodes\nspillway nodes drain gpu1\nspillway nodes calibrate gpu1",
-                                  .options = options,
-                                  .n_options = 1 + CLI_N_OPTIONS_TARGET,
-                                  .operands = operands,
-                                  .n_operands = 2};
+    const struct arg_operand operands[] = {
+        {"ACTION", &action,
+         "list (default), drain, undrain, launch, terminate, adopt, sleep, wake, calibrate, enrol or power", false},
+        {"NAME", &name, "of the node; launch, adopt: of the pool", false},
+        {"INSTANCE", &instance, "adopt: the provider's id", false}};
+    const struct arg_spec spec = {
+        .program = "spillway",
+        .verb = "nodes",
+        .summary = "list nodes; drain one (it finishes what it has; of a pool: then it is ended), undrain it, "
+                   "launch nodes of a pool, terminate one, adopt an instance, let an engine sleep, wake "
+                   "it, calibrate it",
+        .example = "spillway nodes\nspillway nodes drain gpu1\nspillway nodes launch burst -n 2\n"
+                   "spillway nodes calibrate gpu1",
+        .options = options,
+        .n_options = 2 + CLI_N_OPTIONS_TARGET,
+        .operands = operands,
+        .n_operands = 3};
     struct cli_client *c;
     struct error e;
     cJSON *root = NULL;
@@ -112,14 +166,17 @@ int cli_nodes(int argc, char **argv)
         return cli_nodes_power(argc - 1, argv + 1);
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
-    if (!plan(action, name, &method, path, sizeof path, &e) || cli_client_open(&c, "nodes", &target, &e) != RC_OK)
+    const struct action *a = plan(action, name, instance, (int)n, path, sizeof path, &e);
+    if (!a || cli_client_open(&c, "nodes", &target, &e) != RC_OK)
         return cli_fail("nodes", &e);
-    enum rc rc = cli_client_call(c, method, path, &root, &e);
+    enum rc rc = cli_client_call(c, a == actions ? "GET" : "POST", path, &root, &e);
     cli_client_close(c);
     if (rc != RC_OK)
         return cli_fail("nodes", &e);
     if (json)
         cli_print_json(root);
+    else if (a->order || cJSON_GetObjectItemCaseSensitive(root, "ordered"))
+        print_order(root);
     else
         print_nodes(root);
     cJSON_Delete(root);

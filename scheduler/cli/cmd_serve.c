@@ -31,6 +31,7 @@
 #include "scheduler/front/who.h"
 #include "scheduler/redis/link.h"
 
+#define FLEET_GRACE_MS 5000
 #define ADMIN_DRAIN_MS 1000 /* for answers of the admin API once the front is empty */
 
 struct serve {
@@ -45,6 +46,7 @@ struct serve {
     struct fetcher *fetcher;        /* of the issuers' keys; NULL: no issuers */
     struct auth *auth, *admin_auth; /* the same, but with `auth: off`: the admin API's door stays */
     struct front *front;
+    struct fleet *fleet;
     struct admin *admin;
     struct auth *old_auth,
         *old_admin_auth; /* before the last reload that changed keys: somebody may still wait there */
@@ -68,7 +70,17 @@ static void deadline_cb(evutil_socket_t fd, short what, void *arg)
     admin_drained_cb(arg);
 }
 
+static void fleet_stopped_cb(void *arg);
+
+/* No request is left: what pools have launched here goes, too. */
 static void front_drained_cb(void *arg)
+{
+    struct serve *s = arg;
+
+    fleet_stop(s->fleet, FLEET_GRACE_MS, fleet_stopped_cb, s);
+}
+
+static void fleet_stopped_cb(void *arg)
 {
     struct serve *s = arg;
     const struct timeval limit = {ADMIN_DRAIN_MS / 1000, ADMIN_DRAIN_MS % 1000 * 1000};
@@ -300,7 +312,9 @@ static enum rc apply_cb(struct config *next, struct error *e, void *arg)
 
     if (rc != RC_OK)
         return rc;
-    rc = admin_take_doors(s->admin, next, e);
+    rc = fleet_take(s->fleet, next, e);
+    if (rc == RC_OK)
+        rc = admin_take_doors(s->admin, next, e);
     if (rc == RC_OK) {
         rc = front_take(s->front, next, auth, other, e);
         if (rc != RC_OK) {
@@ -309,6 +323,8 @@ static enum rc apply_cb(struct config *next, struct error *e, void *arg)
         }
     }
     if (rc != RC_OK) {
+        struct error ignored;
+        (void)!fleet_take(s->fleet, s->config, &ignored);
         if (other)
             drop_auth(auth, admin_auth);
         return rc;
@@ -360,11 +376,28 @@ static enum rc open_front(struct serve *s, struct error *e)
     return front_new(&s->front, &o, e);
 }
 
+static enum rc open_fleet(struct serve *s, struct error *e)
+{
+    const struct fleet_options o = {.loop = s->loop,
+                                    .config = s->config,
+                                    .log = &s->log,
+                                    .clock = &clock_system,
+                                    .nodes = front_nodes(s->front),
+                                    .demand = front_demand,
+                                    .comes = front_comes,
+                                    .arg = s->front};
+
+    const enum rc rc = fleet_new(&s->fleet, &o, e);
+    front_set_fleet(s->front, s->fleet);
+    return rc;
+}
+
 static enum rc open_admin(struct serve *s, struct error *e)
 {
     const struct admin_options o = {.loop = s->loop,
                                     .config = s->config,
                                     .front = s->front,
+                                    .fleet = s->fleet,
                                     .ledger = s->ledger,
                                     .auth = s->admin_auth,
                                     .keystore = s->keystore,
@@ -417,6 +450,8 @@ static enum rc build(struct serve *s, struct error *e)
     if (rc == RC_OK)
         rc = open_front(s, e);
     if (rc == RC_OK)
+        rc = open_fleet(s, e);
+    if (rc == RC_OK)
         rc = open_admin(s, e);
     return rc;
 }
@@ -428,6 +463,7 @@ static void take_apart(struct serve *s)
         event_free(s->hangup);
     reload_free(s->reload); /* who waits at the admin API is told */
     admin_free(s->admin);
+    fleet_free(s->fleet);
     front_free(s->front);
     ledger_close(s->ledger);
     if (s->budgets)

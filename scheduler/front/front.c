@@ -322,6 +322,11 @@ void front_drain(struct front *f, void (*done)(void *arg), void *arg)
 
 /* ---- seen from outside ------------------------------------------------------------------------------------------ */
 
+void front_set_fleet(struct front *f, const struct fleet *fleet)
+{
+    f->fleet = fleet;
+}
+
 int front_port(const struct front *f)
 {
     return http_server_port(f->lanes[0].server);
@@ -339,7 +344,7 @@ bool front_is_ready(const struct front *f, const char **why)
         reason = "draining";
     else if (f->ledger_failing || ledger_is_failing(f->o.ledger))
         reason = "the ledger cannot be written";
-    else if (!nodes_any_ready(f->nodes))
+    else if (!nodes_any_ready(f->nodes) && !front_config(f)->n_pools)
         reason = "no node is ready";
     if (why)
         *why = reason;
@@ -410,6 +415,11 @@ enum rc front_node_get(const struct front *f, const char *name, void (*each)(con
         return RC_NOT_FOUND;
     show_node(f, n, each, arg);
     return RC_OK;
+}
+
+bool front_has_node(const struct front *f, const char *name)
+{
+    return nodes_find(f->nodes, name) != NULL;
 }
 
 enum rc front_node_set_drain(struct front *f, const char *name, enum front_drain_mode mode, struct error *e)

@@ -32,6 +32,7 @@
 #include "base/log.h"
 #include "base/money.h"
 #include "scheduler/books/ledger.h"
+#include "scheduler/capacity/fleet.h"
 #include "scheduler/config/config.h"
 #include "scheduler/nodes/state.h"
 
@@ -100,10 +101,19 @@ void front_nodes_each(const struct front *f, void (*each)(const struct front_nod
 /* RC_NOT_FOUND when there is no such node. Otherwise each(), once. */
 enum rc front_node_get(const struct front *f, const char *name, void (*each)(const struct front_node *n, void *arg),
                        void *arg) SPW_MUST_USE;
+bool front_has_node(const struct front *f, const char *name);
 /* A draining node finishes what it has and gets nothing new. Idempotent. RC_NOT_FOUND. */
 enum front_drain_mode { FRONT_NODE_DRAIN, FRONT_NODE_UNDRAIN };
 enum rc front_node_set_drain(struct front *f, const char *name, enum front_drain_mode mode,
                              struct error *e) SPW_MUST_USE;
+
+/* ---- for the fleet (scheduler/capacity/fleet.h): arg is the front; lane 0's loop --------------------------------------- */
+
+struct nodes *front_nodes(struct front *f);
+bool front_demand(const char *model, struct fleet_demand *d, void *arg);
+void front_comes(const char *model, enum fleet_comes comes, void *arg);
+/* Who plans capacity: for /readyz and /metrics. Borrowed; NULL: nobody. */
+void front_set_fleet(struct front *f, const struct fleet *fleet);
 
 struct json_writer;
 /* Why a request went where it went: an object with its decisions (front/explain_text.h), as far as they are kept.

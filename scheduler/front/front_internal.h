@@ -137,6 +137,7 @@ struct request {
     bool cross_class;        /* parts of the answer come from different classes */
     bool headed;             /* the head has left: from here on a failure is an event */
     bool replied;            /* the first byte of the answer has left */
+    bool counted;            /* as demand */
     bool charged;            /* its tenant, in the waiting room, for its estimated work */
     bool paused;             /* the client reads slower than the node writes */
     bool append_pending;     /* the ledger will call back */
@@ -172,6 +173,11 @@ struct request {
     int64_t millijoules; /* estimated, of all legs so far; -1: a node that had one declares no watts */
 };
 
+/* Counts since the start, by any lane. */
+struct room_demand {
+    _Atomic int64_t requests, input, answered, prompt, prompt_sq, cached, output, hold_us, in_time, late;
+};
+
 /* A waiting room: the requests for one model that have no slot. */
 struct room {
     char *model; /* owned */
@@ -180,6 +186,8 @@ struct room {
     struct slack slack;     /* under the lock: how many of the last requests met the SLO */
     /* What answers have taken of late, from the slot to the end; 0: unknown. Written under the lock. */
     _Atomic int64_t typical_ns;
+    struct room_demand demand;
+    _Atomic int comes; /* enum fleet_comes: may a request wait for a node that is not there? */
 };
 TAILQ_HEAD(request_queue, request);
 
@@ -240,7 +248,8 @@ struct lane {
 struct front {
     struct front_options o;
     struct nodes *nodes;
-    struct lane *lanes; /* the array is whole before the first thread starts */
+    const struct fleet *fleet; /* NULL: nobody plans capacity */
+    struct lane *lanes;        /* the array is whole before the first thread starts */
     int n_lanes;
     struct http_held held; /* bounds on connections and request bytes, over all lanes */
     struct tls_door *tls;  /* NULL: plain HTTP */
@@ -428,6 +437,12 @@ void explained_steps_on_locked(const struct request *r);
 /* What became of the newest decision: as slot_find() says. */
 void explained_found_locked(const struct request *r, enum found found, const struct route_decision *d,
                             enum waiting_verdict v);
+
+/* demand.c */
+void demand_came(struct request *r);
+void demand_answered(const struct request *r); /* r is settled */
+void demand_slo(const struct request *r, bool in_time);
+enum fleet_comes demand_comes(const struct model *m);
 
 /* rooms.c */
 void rooms_set_bounds(struct front *f, const struct config *c);

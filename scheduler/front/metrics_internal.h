@@ -34,6 +34,7 @@ struct declaration {
     int64_t (*read)(const struct front *f, int cell); /* instead of storage: what somebody else counts */
 };
 
+enum rc capacity_metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE; /* capacity_metrics.c */
 enum rc budget_metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE; /* budget_metrics.c */
 
 /* In the order of enum metric; from METRIC_FIRST_GAUGE on each has a `read`. */

@@ -361,6 +361,7 @@ void settle(struct request *r, enum ledger_outcome outcome)
     admit_settle(f, &r->ticket, cached_answered(&r->cached) ? 0 : r->tokens.input + r->tokens.output);
     budgeted_settle(r);
     room_correct(r);
+    demand_answered(r);
     alone_release(r);
     if (outcome != LEDGER_OK || budgeted_why(r)) /* shorter than others would have it */
         cached_failed(r);

@@ -56,6 +56,23 @@ static struct route_slo slo_locked(const struct request *r)
                               .sure = asked_probability(aim)};
 }
 
+/* Not on the premises, and of no pool. */
+static bool is_api(const struct node *n)
+{
+    return !n->config->local && !n->config->pool;
+}
+
+/* A node may come that is not there yet: to be woken, or launched. */
+static bool somebody_comes(const struct request *r)
+{
+    for (int i = 0; i < r->model->n_chain; i++) {
+        const struct model *m = r->model->chain[i];
+        if (model_may_step(r->model, m, r->who) && demand_comes(m) != FLEET_NOTHING_COMES)
+            return true;
+    }
+    return false;
+}
+
 /* For the record. */
 static struct record_who whom(const struct request *r)
 {
@@ -103,13 +120,16 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         who = whom(r);
     need.whom = &who;
     struct explained_look look = {.r = r, .model = m, .request = &q};
-    bool plain = !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
+    const bool holds = demand_comes(m) == FLEET_HOLDS;
+    bool plain = !holds && !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
     if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &look, d, how))
         return;
     struct nodes_asked asked;
     int n = nodes_snapshot_locked(nodes, &need, &q, &asked, candidates);
     for (int i = 0; i < n && budgeted_prefers_local(r); i++)
         candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
+    for (int i = 0; i < n && holds; i++) /* a node of ours is waited for */
+        candidates[i].draining = candidates[i].draining || is_api(nodes_at(nodes, i));
     nodes_choose_locked(nodes, &asked, NULL, candidates, n, d);
     look.candidates = candidates;
     look.n = n;
@@ -192,12 +212,17 @@ enum found slot_find(struct request *r, struct route_decision *d, enum waiting_v
     enum found found = FOUND_NOBODY;
     front_lock(f);
     uint64_t mark = explain_next_locked(f->explain);
+    demand_came(r);
     const struct model *as = slot_look_locked(r, f->spread++, d, LOOK_FOR_GOOD);
     /* Nobody overtakes those who wait already, unless he comes from a node, or what is free suits none of them. */
     if (d->chosen >= 0 && r->attempts == 0 && waiting_count(&r->room->waiting) > 0) {
         explain_forget_locked(f->explain, mark);
         rooms_grant_locked(f);
         as = slot_look_locked(r, f->spread++, d, LOOK_FOR_GOOD);
+    }
+    if (d->chosen < 0 && !d->may_wait && somebody_comes(r)) {
+        d->may_wait = true;
+        d->back_us = 0;
     }
     if (d->chosen >= 0) {
         slot_take_locked(r, nodes_at(f->nodes, d->chosen), as);
@@ -230,9 +255,11 @@ int64_t slot_back_us(const struct request *r, struct route_decision *d)
 static void note_slo_locked(struct request *r)
 {
     const int64_t limit_us = ttft_limit_us(r);
-    if (r->urgency.class == WAITING_INTERACTIVE && limit_us && r->leg.streamed)
-        slack_note(&r->room->slack, asked_probability(&r->model->aim),
-                   mono_since(r->lane->front->o.clock, r->arrived) / NS_PER_US <= limit_us);
+    if (r->urgency.class != WAITING_INTERACTIVE || !limit_us || !r->leg.streamed)
+        return;
+    const bool in_time = mono_since(r->lane->front->o.clock, r->arrived) / NS_PER_US <= limit_us;
+    slack_note(&r->room->slack, asked_probability(&r->model->aim), in_time);
+    demand_slo(r, in_time);
 }
 
 /* The first token of an answer that is streamed says how long its prompt took; a whole one's bytes come at the end. */

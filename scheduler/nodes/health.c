@@ -39,7 +39,8 @@ enum bad_kind { BAD_LOADING, BAD_FAILED };
 
 static void bad(struct node *n, enum bad_kind kind, const char *reason)
 {
-    bool ours = n->config->provider == PROVIDER_PROCESS; /* an engine that does not listen yet is starting */
+    bool ours =
+        n->dynamic || n->config->provider == PROVIDER_PROCESS; /* an engine that does not listen yet is starting */
     if (node_state_now(n) == NODE_STARTING && (ours || kind == BAD_LOADING))
         node_enter(n, NODE_STARTING, reason);
     else

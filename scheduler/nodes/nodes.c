@@ -553,7 +553,10 @@ struct node *nodes_find(const struct nodes *t, const char *name)
 bool nodes_any_ready(const struct nodes *t)
 {
     for (int i = 0; i < t->n; i++) {
-        if (node_is_there(&t->nodes[i]) && node_state_now(&t->nodes[i]) == NODE_READY)
+        if (!node_is_there(&t->nodes[i]))
+            continue;
+        const enum node_state state = node_state_now(&t->nodes[i]);
+        if (state == NODE_READY || state == NODE_ASLEEP)
             return true;
     }
     return false;

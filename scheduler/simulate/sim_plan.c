@@ -50,14 +50,7 @@ void sim_capacity(struct capacity *c, const struct sim_type *t, const struct sim
     int32_t sequences = t->slots && t->slots < t->sequences_max ? t->slots : t->sequences_max;
     if (t->kv_tokens && held > 0 && (double)t->kv_tokens / held < sequences)
         sequences = (int32_t)((double)t->kv_tokens / held);
-    *c = (struct capacity){0};
-    sequences = sequences > 0 ? sequences : 1;
-    capacity_at_slo(c, &t->curve, &bound, mix, sequences);
-    const double most = t->load_max * capacity_saturated(&t->curve, mix, sequences);
-    if (c->limit == CAPACITY_NONE)
-        c->tokens_per_s = 0;
-    else if (t->load_max > 0 && c->requests_per_s > most)
-        (void)capacity_at_rate(c, &t->curve, &bound, mix, most);
+    capacity_planned(c, &t->curve, &bound, mix, sequences, t->load_max);
 }
 
 /* Where the scenario leaves it to us, a node is sent what it can decode at the SLO at its capacity, and as much beside

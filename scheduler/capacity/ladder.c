@@ -1,0 +1,311 @@
+/* The power ladder: which of our own engines are awake. The snapshot is put together as the simulator does it (sim_power.c),
+ * policies/power.h decides, and what it says is done through sleep.c. */
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "scheduler/capacity/fleet_internal.h"
+
+#define Z             2.3 /* 99 times of 100 */
+#define STEADY        0.7
+#define HYSTERESIS    0.1
+#define SLOTS_ASSUMED 4
+#define TICK_US       INT64_C(1000000)
+
+/* ---- who there is ------------------------------------------------------------------------------------------------------- */
+
+static bool is_ours(const struct config_node *c)
+{
+    return c->local && (c->provider == PROVIDER_PROCESS || c->node_key_file || c->machine_settings);
+}
+
+static void watch_machine(struct member *m, const struct config_node *c)
+{
+    struct source *s = source_find(m->fleet, provider_static.name);
+    struct error e;
+    if (!c->machine_settings || !s || m->owned_known || !s->ops->adopt)
+        return;
+    const struct provider_spec spec = {.name = m->name, .settings = c->machine_settings};
+    const struct provider_instance known = {.name = m->name, .state = INSTANCE_RUNNING, .reason = ""};
+    const enum rc rc = s->ops->adopt(s->provider, &spec, &known, &e);
+    m->owned_known = rc == RC_OK || rc == RC_CONFLICT;
+    if (!m->owned_known && strcmp(m->reason, e.message) != 0) {
+        snprintf(m->reason, sizeof m->reason, "%s", e.message);
+        log_warn(m->fleet->o.log, "capacity", "its power cannot be reached", LOG_S("node", m->name),
+                 LOG_S("reason", e.message));
+    }
+}
+
+static void forget_machine(struct member *m)
+{
+    struct source *s = source_find(m->fleet, provider_static.name);
+    if (m->owned_known && s && s->ops->forget)
+        s->ops->forget(s->provider, m->name);
+    m->owned_known = false;
+}
+
+/* A member for each node of the configuration whose engine is ours; its node may be another one after a reload. */
+void ladder_sync(struct fleet *f)
+{
+    struct member *m, *next;
+    TAILQ_FOREACH(m, &f->members, next)
+    {
+        if (!m->pool)
+            m->node = NULL;
+    }
+    for (int i = 0; i < nodes_count(f->o.nodes); i++) {
+        struct node *n = nodes_at(f->o.nodes, i);
+        if (!node_is_there(n) || n->dynamic || n->leaving || !is_ours(n->config))
+            continue;
+        m = fleet_find(f, n->name);
+        if (!m) {
+            m = member_new(f, NULL, n->name, "");
+            m->life = LIFE_JOINING;
+            life_times_for(&m->times, 0, f->config->capacity.drain_ms);
+        }
+        m->node = n;
+        watch_machine(m, n->config);
+    }
+    for (m = TAILQ_FIRST(&f->members); m; m = next) {
+        next = TAILQ_NEXT(m, next);
+        if (!m->pool && !m->node) {
+            forget_machine(m);
+            member_free(m);
+        }
+    }
+}
+
+/* ---- the snapshot ------------------------------------------------------------------------------------------------------- */
+
+static bool can_go_off(const struct member *m)
+{
+    struct source *s = source_find(m->fleet, provider_static.name);
+    return m->owned_known && s && s->ops->proven && s->ops->proven(s->provider, m->name);
+}
+
+struct site { /* what one plan speaks of */
+    struct member *members[ROUTE_CANDIDATES_MAX];
+    struct power_node nodes[ROUTE_CANDIDATES_MAX];
+    struct power_levels levels[ROUTE_CANDIDATES_MAX];
+    struct power_choice choices[ROUTE_CANDIDATES_MAX];
+    int32_t order[ROUTE_CANDIDATES_MAX];
+    struct power_group groups[FLEET_MODELS_MAX];
+    int n;
+};
+
+struct site *ladder_new(void)
+{
+    return spw_calloc(1, sizeof(struct site));
+}
+
+static int64_t left_us(const struct member *m, int64_t whole_us, struct mono now)
+{
+    const int64_t gone = (now.ns - m->since.ns) / NS_PER_US;
+    return whole_us > gone ? whole_us - gone : 1;
+}
+
+static void state_of(const struct member *m, const struct power_levels *l, struct mono now, struct power_node *p)
+{
+    p->state = p->to = POWER_ACTIVE;
+    switch (m->life) {
+    case LIFE_SLEEPING:
+        p->state = p->to = POWER_SLEEP;
+        if (m->powering)
+            p->to = POWER_OFF;
+        break;
+    case LIFE_OFF: p->state = p->to = POWER_OFF; break;
+    case LIFE_JOINING:
+        p->state = POWER_SLEEP;
+        p->moved_us = left_us(m, l->of[POWER_SLEEP].wake_us, now);
+        break;
+    case LIFE_BOOTING:
+        p->state = POWER_OFF;
+        p->moved_us = left_us(m, l->of[POWER_OFF].wake_us, now);
+        break;
+    case LIFE_DRAINING:
+        if (m->call && m->called_sleep) {
+            p->to = POWER_SLEEP;
+            p->moved_us = left_us(m, l->of[POWER_SLEEP].down_us, now);
+        }
+        break;
+    default: break;
+    }
+}
+
+static struct power_node node_of(struct member *m, struct market *k, int32_t group, struct power_levels *levels,
+                                 struct mono now)
+{
+    const struct node_load l = node_load(m->node);
+    const int32_t slots = l.slots > 0 ? l.slots : SLOTS_ASSUMED;
+    const bool operators = l.draining && m->life != LIFE_DRAINING && m->life != LIFE_SLEEPING;
+    *levels = *m->node->config->levels;
+    levels->of[POWER_OFF].allowed = levels->of[POWER_OFF].allowed && can_go_off(m);
+    struct power_node p = {.in_flight = l.in_flight,
+                           .slots = slots,
+                           .capacity = slots,
+                           .group = group,
+                           .usable = m->life != LIFE_LOST && !l.leaving && !operators,
+                           .pinned = m->pinned,
+                           .wakes = true,
+                           .accepts = m->life == LIFE_READY && !l.resting,
+                           .last_us = power_last_us((int64_t)(k->hold_s * 1e6), l.in_flight),
+                           .idle_us = l.in_flight ? 0 : l.idle_ns / NS_PER_US,
+                           .levels = levels};
+    state_of(m, levels, now, &p);
+    if (m->since.ns && now.ns - m->since.ns < l.idle_ns && p.state == POWER_ACTIVE && p.to == POWER_ACTIVE)
+        p.idle_us = (now.ns - m->since.ns) / NS_PER_US; /* since it was last woken */
+    if (!p.accepts && m->empties_from.ns)
+        p.empties_us = (now.ns - m->empties_from.ns) / NS_PER_US;
+    return p;
+}
+
+static bool has_api(const struct fleet *f, const struct market *k)
+{
+    for (int i = 0; i < f->config->n_nodes; i++) {
+        const struct config_node *c = &f->config->nodes[i];
+        if (!c->local && config_node_serves(c, k->model))
+            return true;
+    }
+    return false;
+}
+
+static void foresee(struct fleet *f, struct market *k, const struct site *s, int32_t group, struct power_group *g)
+{
+    double here = 0;
+    for (int i = 0; i < s->n; i++)
+        here += s->nodes[i].group == group ? s->nodes[i].in_flight : 0;
+    const double asked = forecast_at(&k->busy, 0).mean;
+    g->keep_warm = f->config->power.keep_warm;
+    g->steady = STEADY;
+    g->spills = has_api(f, k);
+    const struct power_outlook o = {.forecast = &k->busy,
+                                    .in_use = g->spills && asked > here ? asked : here,
+                                    .waiting = k->now.waiting,
+                                    .hold_s = k->hold_s > 0 ? k->hold_s : 1,
+                                    .z = Z,
+                                    .tick_us = TICK_US};
+    power_foresee(g, &o);
+}
+
+/* ---- what it says is done ------------------------------------------------------------------------------------------------- */
+
+static void wake(struct member *m, const char *reason)
+{
+    if (m->life == LIFE_SLEEPING) {
+        m->fleet->stats.wakes++;
+        m->call_at.ns = 0;
+        member_event(m, LIFE_WAKE, reason);
+        sleep_order(m, false);
+    } else if (m->life == LIFE_OFF) {
+        m->fleet->stats.wakes++;
+        power_order(m, true);
+    } else if (m->life == LIFE_DRAINING && !m->call) {
+        member_undrain(m, reason);
+    }
+}
+
+static void rest(struct member *m, bool resting, struct mono now)
+{
+    if (resting && !m->empties_from.ns)
+        m->empties_from = now;
+    else if (!resting)
+        m->empties_from.ns = 0;
+    node_set_resting(m->node, resting);
+}
+
+static void obey(struct member *m, const struct power_node *p, const struct power_choice *c, struct mono now)
+{
+    const bool down = c->target == POWER_SLEEP || c->target == POWER_OFF;
+    const char *why = power_reason_text(c->reason);
+    m->power_to = c->target;
+    if (!p->usable || m->pinned || m->noticed)
+        return;
+    if (!down && p->to != POWER_ACTIVE)
+        wake(m, why);
+    else if (!down && m->life == LIFE_DRAINING)
+        wake(m, why);
+    if (m->life == LIFE_SLEEPING && c->target == POWER_OFF)
+        power_order(m, false);
+    if (m->life != LIFE_READY)
+        return;
+    if (down && p->in_flight == 0 && m->node->spec->node_key) {
+        rest(m, false, now);
+        member_drain(m, FOR_SLEEP, why);
+        return;
+    }
+    rest(m, !c->accepts, now);
+    if (c->moves && p->in_flight)
+        node_cut(m->node);
+}
+
+static bool has_ladder(const struct member *m)
+{
+    const struct power_levels *l = m->node ? m->node->config->levels : NULL;
+    return !m->pool && l && (l->of[POWER_SLEEP].allowed || l->of[POWER_OFF].allowed);
+}
+
+void ladder_plan(struct fleet *f)
+{
+    struct site *s = f->site;
+    struct power_plan plan;
+    struct member *m;
+    const struct mono now = clock_now(f->o.clock);
+    s->n = 0;
+    TAILQ_FOREACH(m, &f->members, next)
+    {
+        if (!has_ladder(m) || s->n == ROUTE_CANDIDATES_MAX)
+            continue;
+        struct market *k = plan_market(f, m->node->config->models[0]);
+        s->members[s->n] = m;
+        s->nodes[s->n] = node_of(m, k, (int32_t)(k - f->markets), &s->levels[s->n], now);
+        node_keep_asleep(m->node, f->config->power.cap_watts > 0 || k->keeps_asleep);
+        s->n++;
+    }
+    if (!s->n || f->config->power.off)
+        return;
+    for (int i = 0; i < f->n_markets; i++) {
+        foresee(f, &f->markets[i], s, i, &f->markets[i].group);
+        s->groups[i] = f->markets[i].group;
+    }
+    const struct power_snapshot snapshot = {.nodes = s->nodes,
+                                            .n_nodes = s->n,
+                                            .groups = s->groups,
+                                            .n_groups = f->n_markets,
+                                            .cap_mw = f->config->power.cap_watts * INT64_C(1000),
+                                            .base_mw = f->config->power.base_watts * INT64_C(1000),
+                                            .hysteresis = HYSTERESIS};
+    power_plan(&plan, s->choices, s->order, &snapshot);
+    f->draw_mw = plan.draw_mw;
+    for (int i = 0; i < s->n; i++)
+        obey(s->members[i], &s->nodes[i], &s->choices[i], now);
+}
+
+/* ---- an operator's word ----------------------------------------------------------------------------------------------------- */
+
+enum rc fleet_sleep(struct fleet *f, const char *name, struct error *e)
+{
+    struct member *m = fleet_find(f, name);
+    if (!m || !m->node)
+        return error_set(e, RC_NOT_FOUND, "there is no node '%.64s' that could be put to sleep", name);
+    if (!m->node->spec->node_key)
+        return error_set(e, RC_INVALID, "node '%s' is no engine of ours, or its node_key_file is not known", name);
+    if (m->life != LIFE_READY && m->life != LIFE_SLEEPING && m->life != LIFE_DRAINING)
+        return error_set(e, RC_CONFLICT, "node '%s' is %s; only one that is ready can be put to sleep", name,
+                         life_state_name(m->life));
+    m->pinned = true;
+    if (m->life == LIFE_READY)
+        member_drain(m, FOR_SLEEP, "by an operator");
+    else if (m->life == LIFE_DRAINING)
+        m->purpose = FOR_SLEEP;
+    return RC_OK;
+}
+
+enum rc fleet_wake(struct fleet *f, const char *name, struct error *e)
+{
+    struct member *m = fleet_find(f, name);
+    if (!m || !m->node)
+        return error_set(e, RC_NOT_FOUND, "there is no node '%.64s' that could be woken", name);
+    m->pinned = false;
+    wake(m, "by an operator");
+    return RC_OK;
+}

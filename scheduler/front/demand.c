@@ -1,0 +1,95 @@
+/* What is asked of each model, counted for those who plan capacity; and what they say of it: whether a node can come that
+ * requests may wait for. */
+#include "scheduler/front/front_internal.h"
+
+#include <string.h>
+
+static void add(_Atomic int64_t *count, int64_t n)
+{
+    __atomic_fetch_add((int64_t *)count, n, __ATOMIC_RELAXED);
+}
+
+static int64_t get(const _Atomic int64_t *count)
+{
+    return __atomic_load_n((const int64_t *)count, __ATOMIC_RELAXED);
+}
+
+/* Once per request, however many nodes it is sent to. */
+void demand_came(struct request *r)
+{
+    struct room_demand *d = &r->room->demand;
+    if (r->counted)
+        return;
+    r->counted = true;
+    add(&d->requests, 1);
+    add(&d->input, r->input_estimate);
+}
+
+void demand_answered(const struct request *r)
+{
+    struct room_demand *d = &r->room->demand;
+    const int64_t hold_us = (r->ended.ns - r->arrived.ns - r->waited_ns) / NS_PER_US;
+    if (!r->counted || r->outcome != LEDGER_OK)
+        return;
+    add(&d->answered, 1);
+    add(&d->prompt, r->tokens.input);
+    add(&d->prompt_sq, r->tokens.input * r->tokens.input / 1024); /* fits for longer */
+    add(&d->cached, r->tokens.cached_input);
+    add(&d->output, r->tokens.output);
+    add(&d->hold_us, hold_us > 0 ? hold_us : 0);
+}
+
+void demand_slo(const struct request *r, bool in_time)
+{
+    add(in_time ? &r->room->demand.in_time : &r->room->demand.late, 1);
+}
+
+enum fleet_comes demand_comes(const struct model *m)
+{
+    return (enum fleet_comes)__atomic_load_n((const int *)&m->room->comes, __ATOMIC_RELAXED);
+}
+
+static struct room *room_of(const struct front *f, const char *model)
+{
+    for (int i = 0; i < f->n_rooms; i++) {
+        if (strcmp(f->rooms[i].model, model) == 0)
+            return &f->rooms[i];
+    }
+    return NULL;
+}
+
+bool front_demand(const char *model, struct fleet_demand *out, void *arg)
+{
+    struct front *f = arg;
+    struct room *room = room_of(f, model);
+    if (!room)
+        return false;
+    const struct room_demand *d = &room->demand;
+    *out = (struct fleet_demand){.requests = get(&d->requests),
+                                 .input = get(&d->input),
+                                 .answered = get(&d->answered),
+                                 .prompt = get(&d->prompt),
+                                 .cached = get(&d->cached),
+                                 .output = get(&d->output),
+                                 .prompt_sq = (double)get(&d->prompt_sq) * 1024,
+                                 .hold_us = get(&d->hold_us),
+                                 .in_time = get(&d->in_time),
+                                 .late = get(&d->late)};
+    front_lock(f);
+    out->waiting = waiting_count_of(&room->waiting, WAITING_INTERACTIVE);
+    out->waiting_batch = waiting_count_of(&room->waiting, WAITING_BATCH);
+    front_unlock(f);
+    return true;
+}
+
+void front_comes(const char *model, enum fleet_comes comes, void *arg)
+{
+    struct room *room = room_of(arg, model);
+    if (room)
+        __atomic_store_n((int *)&room->comes, (int)comes, __ATOMIC_RELAXED);
+}
+
+struct nodes *front_nodes(struct front *f)
+{
+    return f->nodes;
+}

@@ -1,0 +1,230 @@
+"""Capacity from outside: pools whose nodes are real engines on this host. From zero, by an operator, up and down by load,
+within limits, through reloads and restarts; nothing leaked, nothing doubled."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+
+from harness import Connection, Scheduler, Script, Upstream, chat, main, node, request, wait_until
+
+MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/spillway-tiny.gguf")
+
+
+def pool(name="burst", **fields):
+    return {"name": name, "provider": "process", "settings": {"model_path": os.path.abspath(MODEL), "threads": 1},
+            "models": ["tiny"], "min": 0, "max": 2, "tokens_per_s": 400, "price_hour": "0.40", "boot": "2s", "slots": 2,
+            "local": True, **fields}
+
+
+def capacity(*pools, **fields):
+    return {"interval": "500ms", "max_nodes": 3, "down_after": "2s", "drain": "20s", "launches_per_min": 20,
+            "pools": list(pools), **fields}
+
+
+class Fleet:
+    """A scheduler with pools; cli() is `spillway ...` against it."""
+
+    def __init__(self, args, *pools, nodes=(), limits=None, **settings):
+        self.args = args
+        self.s = Scheduler(args.build, list(nodes), capacity=capacity(*pools, **(limits or {})), **settings)
+        self.socket = os.path.join(self.s.folder, "state", "admin.sock")
+        wait_until(lambda: os.path.exists(self.socket), 10, "the admin API listens")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        pids = self.engines()
+        self.s.__exit__(kind, value, trace)
+        wait_until(lambda: not [p for p in pids if os.path.exists("/proc/%d" % p)], 10, "no engine outlives us")
+
+    def cli(self, *words, ok=True):
+        r = subprocess.run([os.path.join(self.args.build, "spillway"), *words, "--socket", self.socket],
+                           capture_output=True, text=True, timeout=20)
+        assert (r.returncode == 0) == ok, (words, r.returncode, r.stdout, r.stderr)
+        return r.stdout + r.stderr
+
+    def nodes(self):
+        return {n["name"]: n for n in json.loads(self.cli("nodes", "list", "--json"))["nodes"]}
+
+    def lives(self):
+        return {name: n.get("life") for name, n in self.nodes().items()}
+
+    def engines(self):
+        """Pids of the children that are engines."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open("/proc/%s/stat" % pid) as f:
+                    fields = f.read().rsplit(")", 1)[1].split()
+                if int(fields[1]) == self.s.process.pid and fields[0] != "Z":
+                    found.append(int(pid))
+            except (OSError, IndexError):
+                pass
+        return found
+
+    def wait_lives(self, want, seconds=15):
+        wait_until(lambda: self.lives() == want, seconds, "lives are %s, not %s" % (want, self.lives()))
+
+    def ask(self, **fields):
+        return chat(self.s.port, "hello", model="tiny", max_tokens=8, temperature=0, headers={"x-spillway-cache": "off"},
+                    **fields)
+
+
+def test_from_zero(args):
+    """The first request is held while a node is launched for it; later the fleet goes back to nothing."""
+    with Fleet(args, pool(), queue={"interactive": {"wait": "15s"}}) as f:
+        assert f.lives() == {}
+        a = f.ask()
+        assert a.status == 200 and a.headers["x-spillway-node"] == "burst-1", (a.status, a.body)
+        assert f.lives()["burst-1"] == "ready" and len(f.engines()) == 1
+        f.wait_lives({}, 25)
+        assert not f.engines()
+        m = f.s.metrics()
+        assert m["spillway_capacity_launches_total"] == 1 and m["spillway_capacity_ended_total"] == 1, m
+        assert f.ask().status == 200  # and again
+
+
+def test_operator(args):
+    """launch, drain, terminate by hand; limits hold; what makes no sense is refused with a reason."""
+    with Fleet(args, pool(min=0, max=3), limits={"max_nodes": 2, "down_after": "10m"}) as f:
+        f.cli("nodes", "launch", "burst")
+        f.wait_lives({"burst-1": "ready"})
+        f.cli("nodes", "launch", "burst")
+        f.wait_lives({"burst-1": "ready", "burst-2": "ready"})
+        text = f.cli("nodes", "launch", "burst", ok=False)
+        assert "capacity.max_nodes" in text and "2 nodes" in text, text
+        assert len(f.engines()) == 2
+        n = f.nodes()["burst-2"]
+        assert n["pool"] == "burst" and n["price_hour_usd"] == "0.40" and n["source"] == "process", n
+        f.cli("nodes", "drain", "burst-1")
+        wait_until(lambda: "burst-1" not in f.lives(), 10, "drained and ended")
+        assert len(f.engines()) == 1
+        f.cli("nodes", "terminate", "burst-2")
+        wait_until(lambda: f.lives() == {}, 10, "ended")
+        assert not f.engines()
+        assert "no pool" in f.cli("nodes", "launch", "nobody", ok=False)
+        assert "no node" in f.cli("nodes", "terminate", "burst-9", ok=False)
+        assert "which pool" in f.cli("nodes", "launch", ok=False)
+        assert "process" in f.cli("providers") and "nothing to check" in f.cli("providers", "check", "process")
+        bill = request(f.socket, "GET", "/admin/v1/capacity").json()["bill"]
+        assert bill["instances"] == 2 and 0 <= float(bill["paid_usd"]) < 0.02, bill
+
+
+def test_dollars(args):
+    """capacity.max_hour is the gate: what would cost more per hour is not launched, whoever asks."""
+    with Fleet(args, pool(max=3), limits={"max_hour": "0.5", "down_after": "10m"}) as f:
+        f.cli("nodes", "launch", "burst")
+        assert "capacity.max_hour" in f.cli("nodes", "launch", "burst", ok=False)
+        f.wait_lives({"burst-1": "ready"})
+
+
+def test_minimum_and_reload(args):
+    """`min` nodes are there by themselves; a pool that the configuration loses is drained while its answers go on."""
+    with Fleet(args, pool(min=1)) as f:
+        f.wait_lives({"burst-1": "ready"})
+        c = Connection(f.s.port, "POST", "/v1/chat/completions", json.dumps(
+            {"model": "tiny", "messages": [{"role": "user", "content": "tell me a long story"}], "stream": True,
+             "max_tokens": 300, "ignore_eos": True}).encode())
+        wait_until(lambda: f.nodes()["burst-1"]["in_flight"] == 1, 5, "it runs")
+        f.s.configure([], capacity=capacity(pool("other", min=1)))
+        f.s.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "other-1" in f.lives(), 10, "the new pool's node")
+        body = c.all().body.decode()
+        assert "[DONE]" in body, body[-300:]
+        f.wait_lives({"other-1": "ready"}, 15)
+
+
+def test_killed_scheduler(args):
+    """SIGKILL at any moment: engines go with their scheduler, the next one finds nothing doubled and serves."""
+    with Fleet(args, pool(min=1), queue={"interactive": {"wait": "15s"}}) as f:
+        f.wait_lives({"burst-1": "ready"})
+        for wait in (0.0, 0.15, 0.4):
+            pids = f.engines()
+            f.s.kill()
+            wait_until(lambda: not [p for p in pids if os.path.exists("/proc/%d" % p)], 5, "its engines are gone")
+            f.s.restart()
+            time.sleep(wait)
+        f.s.ready()
+        f.wait_lives({"burst-1": "ready"})
+        assert len(f.engines()) == 1
+        assert f.ask().status == 200
+
+
+def test_dead_engine(args):
+    """An engine that dies is started again, its node leaves the table meanwhile, and streams go on elsewhere."""
+    with Fleet(args, pool(min=2), limits={"down_after": "10m"}) as f:
+        f.wait_lives({"burst-1": "ready", "burst-2": "ready"})
+        pids = f.engines()
+        os.kill(pids[0], signal.SIGKILL)
+        wait_until(lambda: sorted(f.lives().values()) != ["ready", "ready"], 5, "it is noticed")
+        assert f.ask().status == 200
+        f.wait_lives({"burst-1": "ready", "burst-2": "ready"})
+
+
+def test_saturation(args):
+    """The local fleet is full: the next request goes to the API at once, and a node is launched within a second."""
+    up = Upstream("api", default=Script(words=["from", "the", "api"]))
+    gate = threading.Event()
+    own = Upstream("own", default=Script(gate=gate, words=["x"]))
+    api = node("api", up, models=["tiny"], price=("5", "5", "15"), local=False)
+    here = node("own", own, models=["tiny"], price=("0", "0", "0"), slots=1)
+    with Fleet(args, pool(), nodes=[here, api]) as f:
+        f.s.ready()
+        t = threading.Thread(target=f.ask)
+        t.start()
+        wait_until(lambda: own.active == 1, 5, "the own node is full")
+        began = time.monotonic()
+        a = f.ask()
+        took = time.monotonic() - began
+        assert a.status == 200 and a.headers["x-spillway-node"] == "api", a.headers
+        assert took < 0.5, took
+        wait_until(lambda: "burst-1" in f.lives(), 2, "a node is launched")
+        asked = time.monotonic() - began
+        assert asked < 2.0, asked
+        wait_until(lambda: f.lives().get("burst-1") == "ready", 10, "it is ready")
+        a = f.ask()
+        assert a.headers["x-spillway-node"] == "burst-1", a.headers
+        gate.set()
+        t.join()
+    up.stop()
+    own.stop()
+
+
+def test_hold(args):
+    """from_zero: hold: an API is there, and the first request waits for a node all the same; spill: it does not."""
+    up = Upstream("api", default=Script(words=["from", "the", "api"]))
+    api = node("api", up, models=["tiny"], price=("5", "5", "15"), local=False)
+    for how, who in (("hold", "burst-1"), ("spill", "api")):
+        with Fleet(args, pool(), nodes=[api], limits={"from_zero": how}, queue={"interactive": {"wait": "15s"}}) as f:
+            f.s.ready()
+            time.sleep(0.5)
+            a = f.ask()
+            assert a.status == 200 and a.headers["x-spillway-node"] == who, (how, a.status, a.headers)
+    up.stop()
+
+
+def test_mistakes(args):
+    """The configuration's mistakes are named with their place."""
+    with Fleet(args, pool()) as f:
+        path = os.path.join(f.s.folder, "wrong.yaml")
+        with open(path, "w") as out:
+            out.write("providers: [{name: a, type: nothing}]\n"
+                      "capacity:\n  max_hour: lots\n  pools:\n"
+                      "  - {name: p, provider: process, models: [m], settings: {modelpath: x}}\n"
+                      "  - {name: q, provider: process, models: [m], settings: {model_path: x}, min: 3}\n"
+                      "  - {name: r, provider: nobody, models: [m]}\n")
+        r = subprocess.run([os.path.join(args.build, "spillway"), "check", "--config", path], capture_output=True, text=True)
+        text = r.stdout + r.stderr
+        assert r.returncode == 2, text
+        for want in ('providers[0].type: "nothing" is unknown', "capacity.max_hour:", "did you mean 'model_path'?",
+                     "capacity.pools[1].max: less than min", 'capacity.pools[2].provider: "nobody" is no entry of providers'):
+            assert want in text, (want, text)
+
+
+if __name__ == "__main__":
+    main(__doc__, [test_from_zero, test_operator, test_dollars, test_minimum_and_reload, test_killed_scheduler,
+                   test_dead_engine, test_saturation, test_hold, test_mistakes])
