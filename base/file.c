@@ -43,6 +43,39 @@ enum rc file_read_secret(char **secret, const char *path, struct error *e)
     return rc;
 }
 
+static enum rc write_whole(const char *path, unsigned mode, const void *data, size_t n, struct error *e)
+{
+    (void)unlink(path); /* of a process that died here: it may have other modes, or be a link */
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
+    if (fd < 0)
+        return error_set(e, RC_IO, "%s: %s", path, strerror(errno));
+    const char *at = data, *end = at + n;
+    bool ok = true;
+    while (ok && at < end) {
+        ssize_t put = write(fd, at, (size_t)(end - at));
+        ok = put > 0 || (put < 0 && errno == EINTR);
+        at += put > 0 ? put : 0;
+    }
+    ok = ok && fsync(fd) == 0;
+    enum rc rc = ok ? RC_OK : error_set(e, RC_IO, "%s: %s", path, strerror(errno));
+    close(fd);
+    return rc;
+}
+
+enum rc file_replace(const char *path, unsigned mode, const void *data, size_t n, struct error *e)
+{
+    char *beside = spw_asprintf("%s.new", path);
+    enum rc rc = write_whole(beside, mode, data, n, e);
+    if (rc == RC_OK && rename(beside, path) != 0)
+        rc = error_set(e, RC_IO, "%s: %s", path, strerror(errno));
+    if (rc == RC_OK)
+        file_sync_folder_of(path);
+    else
+        (void)unlink(beside);
+    free(beside);
+    return rc;
+}
+
 void file_sync_folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');

@@ -1,4 +1,4 @@
-/* Small files, whole: configuration, keys, messages. Blocks; start-up and command line only. */
+/* Small files, whole: configuration, keys, messages. Blocks; start-up, command line and threads of their own only. */
 #ifndef BASE_FILE_H
 #define BASE_FILE_H
 
@@ -10,6 +10,8 @@ enum rc file_read(struct strbuf *b, const char *path, size_t bytes_max, struct e
 /* The file's text without trailing newlines, for keys and tokens; empty files are RC_INVALID. Caller frees. The content
  * never appears in errors. */
 enum rc file_read_secret(char **secret, const char *path, struct error *e) SPW_MUST_USE;
+/* All of the file is these bytes, durably, or what it was before: written beside it and renamed. mode: 0600 for secrets. */
+enum rc file_replace(const char *path, unsigned mode, const void *data, size_t n, struct error *e) SPW_MUST_USE;
 /* The folder that holds `path` is flushed: a name that was just made in it survives a power cut. Some file systems can't
  * do that, and nothing is to be done about it then. */
 void file_sync_folder_of(const char *path);

@@ -92,6 +92,11 @@ int64_t http_exchange_start_ns(const struct http_exchange *x)
     return x->start_ns;
 }
 
+SSL *http_exchange_tls(const struct http_exchange *x)
+{
+    return conn_of((struct http_exchange *)(uintptr_t)x)->stream.ssl;
+}
+
 const char *http_exchange_peer(const struct http_exchange *x)
 {
     return conn_of((struct http_exchange *)(uintptr_t)x)->peer;

@@ -103,6 +103,9 @@ struct arena *http_exchange_arena(struct http_exchange *x);    /* memory that li
 int64_t http_exchange_start_ns(const struct http_exchange *x); /* CLOCK_MONOTONIC at the request's first byte */
 const char *http_exchange_peer(const struct http_exchange *x); /* "127.0.0.1", "unix" */
 
+/* Its connection's TLS, for who its client is; NULL: plain HTTP. Borrowed. */
+SSL *http_exchange_tls(const struct http_exchange *x);
+
 /* The handler's own state, and a call when the client goes away before the answer has ended. */
 void http_exchange_set(struct http_exchange *x, void *state, void (*on_abort)(struct http_exchange *x, void *state));
 void *http_exchange_get(const struct http_exchange *x);

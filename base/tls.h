@@ -31,6 +31,12 @@ enum rc tls_server_new(SSL_CTX **ctx, const struct tls_server_files *f, struct e
 /* For connections out: the peer's chain is always verified. */
 enum rc tls_client_new(SSL_CTX **ctx, const struct tls_client_files *f, struct error *e) SPW_MUST_USE;
 
+/* The same for an authority that is known by its certificate's SHA-256 alone: the server sends that certificate along, and
+ * no other is believed. Nothing is shown to it. The name is checked by tls_client_expect(), as ever. pin: borrowed, outlives
+ * the context. */
+#define TLS_PIN_BYTES 32
+enum rc tls_client_pinned(SSL_CTX **ctx, const unsigned char pin[TLS_PIN_BYTES], struct error *e) SPW_MUST_USE;
+
 /* Before the handshake: the server must be `name`, a host name (which it is also told, SNI) or an address. RC_INVALID: that
  * is none. */
 enum rc tls_client_expect(SSL *ssl, const char *name, struct error *e) SPW_MUST_USE;

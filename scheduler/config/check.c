@@ -173,7 +173,7 @@ static void check_node_provider(struct config_loader *l, const struct config_nod
     }
     const char *needed = process ? "model_path" : "url";
     name_of(name, sizeof name, "nodes", i, needed);
-    if (!node_line(n, needed))
+    if (!node_line(n, needed) && (process || !l->c->join.listen)) /* else its engine joins */
         config_problem(l, n->line, name,
                        process ? "this is missing; provider process needs the GGUF file to serve"
                                : "this is missing; provider static needs the server's address, as in "

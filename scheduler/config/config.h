@@ -255,6 +255,10 @@ struct config {
         int keep_warm;
         bool off; /* nobody is put to sleep or woken by the plan */
     } power;
+    struct {                      /* scheduler/join */
+        const char *listen, *url; /* NULL: no engine can join; NULL: by our host's name */
+        int64_t beat_ms, silent_ms, lost_ms, cert_ms, token_ms;
+    } join;
     const char *simulate_scenario;   /* of `spillway simulate`; NULL: none */
     bool ledger_off;                 /* `ledger: off`, said aloud; else each request has a row */
     bool metrics_off;                /* `metrics: off`: nothing is measured and /metrics is not there */

@@ -92,6 +92,18 @@ static bool check_url(const void *field, char *why, size_t size)
     return !colon || check_port(colon + (host[0] == '[' ? 2 : 1), why, size);
 }
 
+/* Where engines find us: always TLS. */
+static bool check_https(const void *field, char *why, size_t size)
+{
+    const char *text = *(const char *const *)field;
+
+    if (strncmp(text, "https://", 8) != 0) {
+        snprintf(why, size, "\"%.80s\" is not it; write https://HOST:PORT: engines join over TLS", text);
+        return false;
+    }
+    return check_url(field, why, size);
+}
+
 /* A host name or an address, for TLS. */
 static bool check_host(const void *field, char *why, size_t size)
 {
@@ -530,6 +542,23 @@ static const struct setting main_rows[] = {
      .help =
          "`on`: engines of ours whose power.sleep_wake is given are put to sleep when they are not needed, and woken "
          "before they are. `off`: only an operator does."},
+    {"join.listen", SETTING_TEXT, MAIN(join.listen), .check = check_address, .def_text = "off",
+     .help = "HOST:PORT on which engines join with a token of `spillway nodes token`, then send heartbeats; TLS by the "
+             "scheduler's own authority, made in state_dir/join at first use."},
+    {"join.url", SETTING_TEXT, MAIN(join.url), .check = check_https, .def_text = "https://, this host's name, the port",
+     .help = "Where engines reach join.listen, as in https://scheduler.example:8443; what launched machines are told."},
+    {"join.beat", SETTING_DURATION, SETTING_RELOAD, MAIN(join.beat_ms), .lo = 50, .hi = 60000, .def = "2s",
+     .help = "How often an engine that joined says how it is."},
+    {"join.silent_after", SETTING_DURATION, SETTING_RELOAD, MAIN(join.silent_ms), .lo = 100, .hi = 3600000,
+     .def = "10s", .help = "Without a word for so long a node gets nothing new."},
+    {"join.lost_after", SETTING_DURATION, SETTING_RELOAD, MAIN(join.lost_ms), .lo = 100, .hi = 86400000, .def = "30s",
+     .help = "Without a word for so long what runs on the node is moved to others."},
+    {"join.cert_life", SETTING_DURATION, SETTING_RELOAD, MAIN(join.cert_ms), .lo = 1000, .hi = INT64_C(31536000000),
+     .def = "24h",
+     .help = "Of the certificates that nodes get; they renew them after two thirds. One that has run out needs a new "
+             "token."},
+    {"join.token_life", SETTING_DURATION, SETTING_RELOAD, MAIN(join.token_ms), .lo = 1000, .hi = 2592000000,
+     .def = "1h", .help = "Of a token that was not used."},
     {"capacity.interval", SETTING_DURATION, SETTING_RELOAD, MAIN(capacity.interval_ms), .lo = 100, .hi = 600000,
      .def = "5s", .help = "How often capacity is planned; it is at once when somebody waits or a node is lost."},
     {"capacity.max_nodes", SETTING_INT, SETTING_RELOAD, MAIN(capacity.max_nodes), .lo = 0, .hi = CONFIG_NODES_MAX,

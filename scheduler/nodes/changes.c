@@ -201,6 +201,13 @@ static struct node_spec *take_spec(struct nodes_plan *plan, const struct node *n
     return NULL;
 }
 
+static struct node_spec *with_key_of(struct node_spec *spec, const struct node_spec *before)
+{
+    struct node_spec *own = node_spec_with_key(spec, before->node_key);
+    node_spec_unref(spec);
+    return own;
+}
+
 void nodes_commit(struct nodes *t, struct nodes_plan *plan)
 {
     const struct nodes_options *o = nodes_options(t);
@@ -213,6 +220,8 @@ void nodes_commit(struct nodes *t, struct nodes_plan *plan)
             continue;
         struct node_spec *spec = take_spec(plan, n);
         if (spec) {
+            if (node_may_join(n) && n->spec->node_key) /* its engine has it already */
+                spec = with_key_of(spec, n->spec);
             spec->index = i;
             before[i] = n->spec;
             n->spec = spec;

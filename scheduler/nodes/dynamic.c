@@ -12,6 +12,19 @@ static char *copy_of(const char *ours, const char *like)
     return text ? spw_strdup(text) : NULL;
 }
 
+struct config_node *config_node_copy(const struct config_node *c)
+{
+    struct config_node *own = spw_calloc(1, sizeof *own);
+    *own = *c;
+    own->name = spw_strdup(c->name);
+    own->url = copy_of(c->url, NULL);
+    own->tls_ca = copy_of(c->tls_ca, NULL);
+    own->tls_cert = copy_of(c->tls_cert, NULL);
+    own->tls_key = copy_of(c->tls_key, NULL);
+    own->tls_name = copy_of(c->tls_name, NULL);
+    return own;
+}
+
 /* Everything but its name, its address and its keys is the template's, which lives as long as its configuration. */
 static struct config_node *make_config(const struct nodes_newcomer *c)
 {

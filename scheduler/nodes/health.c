@@ -30,7 +30,8 @@ static void good(struct node *n)
     const struct nodes_options *o = nodes_options(n->table);
     n->probe_misses = 0;
     n->probe_us = mono_since(o->clock, n->probe_started) / NS_PER_US;
-    node_enter(n, n->probe_asleep ? NODE_ASLEEP : NODE_READY, "");
+    if (!n->silent)
+        node_enter(n, n->probe_asleep ? NODE_ASLEEP : NODE_READY, "");
     arm(n, interval_ms(n));
 }
 

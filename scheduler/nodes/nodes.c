@@ -158,7 +158,7 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
         .limits = http_limits_default,
         .connect_ms = CONNECT_MS,
         .tls = target.tls ? n->tls : NULL,
-        .tls_name = spec->config->tls_name,
+        .tls_name = n->tls_name[0] ? n->tls_name : spec->config->tls_name,
     };
     o.limits.body_bytes_max = 0;
     *generation = target.generation;
@@ -191,7 +191,7 @@ static enum rc open_tls(struct node *n, struct error *e)
     return rc;
 }
 
-static enum rc connect_to(struct node *n, const char *url, struct error *e)
+enum rc node_connect(struct node *n, const char *url, struct error *e)
 {
     struct nodes *t = n->table;
     struct node_target a = {.port = 0};
@@ -240,7 +240,7 @@ static void on_instance(const struct provider_instance *i, void *arg)
         pthread_mutex_unlock(t->o.lock);
         node_tell(n);
         node_enter(n, NODE_STARTING, "the engine is starting");
-        if (connect_to(n, url, &e) != RC_OK)
+        if (node_connect(n, url, &e) != RC_OK)
             node_enter(n, NODE_FAILING, e.message);
     } else if (i->state == INSTANCE_BACKOFF || i->state == INSTANCE_GONE) {
         /* State first: what fails while its connections close shall not be sent here again. */
@@ -393,10 +393,26 @@ enum rc node_spec_make(struct nodes *t, const struct config *owner, const struct
     return RC_OK;
 }
 
+/* Of a node whose config its owner holds, or that it holds itself: then the copy gets one, too. */
+struct node_spec *node_spec_with_key(const struct node_spec *s, const char *node_key)
+{
+    struct node_spec *c = spw_calloc(1, sizeof *c);
+    *c = (struct node_spec){.refs = 1, .owner = config_ref(s->owner), .config = s->config, .index = s->index};
+    c->authorization = s->authorization ? spw_strdup(s->authorization) : NULL;
+    c->node_key = spw_strdup(node_key);
+    if (s->own)
+        c->config = c->own = config_node_copy(s->own);
+    return c;
+}
+
 enum rc node_start(struct node *n, struct error *e)
 {
     const struct config_node *c = n->config;
-    enum rc rc = c->provider == PROVIDER_PROCESS ? start_engine(n, e) : connect_to(n, c->url, e);
+    if (c->provider == PROVIDER_STATIC && !c->url) {
+        node_enter(n, NODE_STARTING, "waits for its engine to join");
+        return RC_OK;
+    }
+    enum rc rc = c->provider == PROVIDER_PROCESS ? start_engine(n, e) : node_connect(n, c->url, e);
     return rc == RC_OK ? rc : error_prefix(e, "node '%s'", c->name);
 }
 

@@ -25,6 +25,7 @@
 #define SCHEDULER_NODES_NODES_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/clock.h"
 #include "base/http_client.h"
@@ -104,13 +105,17 @@ struct node {
     enum node_hold told;       /* what the log said last */
     uint64_t opened, cooled;   /* times that its breaker opened, that it asked to be left alone */
     SSL_CTX *tls;              /* owned; set before target.tls says so, then constant */
+    char tls_name[160];        /* as tls; "": the configuration's, or the host */
+    _Atomic int watts_are;     /* enum node_watts, and the figure itself: what its engine said last. Any thread */
+    _Atomic int64_t milliwatts;
     /* the table's loop */
     char *address;              /* owned: "http://host:port"; NULL before there is one */
     struct http_client *client; /* of health checks; NULL before there is an address */
     int pid, restarts;
     enum node_place place;
-    bool engine;              /* provider process has an instance of its name */
-    bool dynamic;             /* of nodes_add() */
+    bool engine;  /* provider process has an instance of its name */
+    bool dynamic; /* of nodes_add() */
+    bool silent;  /* its engine has joined, and says nothing any more: out of service, whatever probes say */
     struct event *hold_timer; /* a hold ends by itself; NULL until there was one */
     /* health check (health.c) */
     struct event *timer;     /* next probe, or the deadline of the running one */
@@ -179,6 +184,32 @@ void node_lose(struct node *n, const char *reason);
 void node_cut(struct node *n);
 void node_set_resting(struct node *n, bool resting);
 void node_keep_asleep(struct node *n, bool kept);
+/* ---- joined.c: nodes whose engines come by themselves (scheduler/join), on the table's loop ------------------------------ */
+
+/* Where one that has joined is reached. All borrowed. */
+struct node_place_at {
+    const char *url;                                    /* https://... */
+    const char *tls_ca, *tls_cert, *tls_key, *tls_name; /* files; the name that its certificate is for */
+    const char *node_key;                               /* docs/NODE_API.md */
+};
+/* Of the configuration and without a url, or of nodes_add(). */
+bool node_may_join(const struct node *n);
+/* It is there now, and is probed there; if it is there already, at once. node_may_join() is true. */
+enum rc node_place(struct node *n, const struct node_place_at *at, struct error *e) SPW_MUST_USE;
+struct node_vitals {       /* what its engine says */
+    struct node_card card; /* numerics "": not known yet */
+    bool asleep, ready;
+    enum node_watts watts_are;
+    int64_t milliwatts;
+};
+void node_take_beat(struct node *n, const struct node_vitals *v);
+void node_take_watts(struct node *n, enum node_watts are, int64_t milliwatts);
+/* What it draws: measured by its engine, else declared in c, else estimated by its engine. Any thread. */
+enum node_watts node_milliwatts(const struct node *n, const struct config_node *c, int64_t *milliwatts);
+/* Out of service until node_heard(), whatever probes say; what runs there goes on. */
+void node_silence(struct node *n, const char *reason);
+void node_heard(struct node *n);
+
 int nodes_places(const struct nodes *t); /* that are free */
 /* The key of the engines that are started here, and its file, made if there is none yet. Borrowed. */
 enum rc nodes_engine_key(struct nodes *t, const char **key, const char **file, struct error *e) SPW_MUST_USE;
@@ -332,6 +363,9 @@ enum rc node_spec_make(struct nodes *t, const struct config *owner, const struct
 void node_take_place(struct nodes *t, int index, struct node_spec *spec); /* the reference goes over; not yet started */
 enum rc node_start(struct node *n, struct error *e) SPW_MUST_USE;
 void node_disconnect(struct node *n);
+enum rc node_connect(struct node *n, const char *url, struct error *e) SPW_MUST_USE;
+struct config_node *config_node_copy(const struct config_node *c); /* with texts of its own, as node_spec.own */
+struct node_spec *node_spec_with_key(const struct node_spec *s, const char *node_key); /* a copy of its own */
 /* Ends its engine; RC_NOT_FOUND: there is none. done(..., n) when it is gone. */
 enum rc node_end_engine(struct node *n, provider_done_cb *done) SPW_MUST_USE;
 void nodes_set_config(struct nodes *t, const struct config *c); /* under the lock */
