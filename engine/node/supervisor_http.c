@@ -53,7 +53,7 @@ static void get_metrics(struct supervisor *s, struct http_exchange *x)
         .quant = s->card.quant,
         .device = s->card.device,
         .numerics = s->card.numerics,
-        .ready = s->state == NODE_AWAKE,
+        .ready = node_health_status(s->state) == 200,
         .load_seconds = (double)s->card.load_ns / NS_PER_S,
         .totals = &s->now,
         .node = &node,
@@ -163,7 +163,8 @@ void supervisor_on_request(struct http_exchange *x, void *supervisor)
 /* Does it take a worker to answer it? */
 static bool is_real(const struct gate_route *r)
 {
-    return r->id == GATE_CHAT || r->id == GATE_COMPLETION || r->id == GATE_EMBEDDINGS || r->id == GATE_TOKENIZE || r->id == GATE_DETOKENIZE;
+    return r->id == GATE_CHAT || r->id == GATE_COMPLETION || r->id == GATE_EMBEDDINGS || r->id == GATE_TOKENIZE ||
+           r->id == GATE_DETOKENIZE;
 }
 
 /* A body that nobody will look at is not read. */

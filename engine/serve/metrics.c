@@ -222,7 +222,7 @@ void metrics_write(struct strbuf *b, const struct metrics_view *v)
     int used = s->pages_total - s->pages_free;
     put_gauge(b, v, "vllm:kv_cache_usage_perc", "Share of the KV pool in use, 0 to 1.",
               s->pages_total > 0 ? (double)used / s->pages_total : 0);
-    put_gauge(b, v, "spillway_engine_ready", "1 when requests are taken.", v->ready);
+    put_gauge(b, v, "spillway_engine_ready", "1 when requests are taken; asleep they are, too.", v->ready);
     put_gauge(b, v, "spillway_engine_load_seconds", "Time from start to ready.", v->load_seconds);
     put_gauge(b, v, "spillway_engine_resident_bytes", "Resident memory of the process that answers.", resident_bytes());
     put_info(b, v);

@@ -99,6 +99,7 @@ def every_label_value_exists(_):
     front = read("scheduler", "front", "metrics.c")
     faults = set(re.findall(r'\[FAULT_\w+\] = "(\w+)"', front))
     known = {"code": codes, "outcome": outcomes, "fault": faults, "job": set(), "node": {"cache"}}
+    known["state"] = set(re.findall(r'\{"(\w+)", \d+, ', read("engine", "node", "state.c")))
     known["job"] = set(re.findall(r"job_name: ([\w-]+)", read(PROMETHEUS, "prometheus.yml")))
     for rule in rules():
         for label, values in re.findall(r'(\w+)\s*(?:=~|=|!=)\s*"([^"]*)"', rule["expr"]):
