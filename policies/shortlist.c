@@ -25,8 +25,8 @@ static const int lasting[LASTING] = {T_MONEY_OUT, T_MONEY_IN, T_FIRST_IN, T_MJ_O
 
 struct block {
     float least[TERMS][WIDTH];
-    uint64_t models[WORDS][WIDTH]; /* somebody below serves it; 0: nobody is there */
-    uint64_t local_models[WORDS][WIDTH];
+    /* By model, a bit per child: somebody below serves it; a local one does. 0: nobody is there. */
+    uint8_t serves[SHORTLIST_MODELS_MAX], serves_local[SHORTLIST_MODELS_MAX];
 };
 
 struct leaf {
@@ -116,6 +116,11 @@ void shortlist_free(struct shortlist *s)
 
 /* ---- updates ----------------------------------------------------------------------------------------------------- */
 
+static bool serves(const struct shortlist_kind *k, int model)
+{
+    return k->models[model / 64] >> (model % 64) & 1;
+}
+
 static float sane(float x)
 {
     return x > 0 ? (x < TERM_MAX ? x : TERM_MAX) : 0; /* what is no number compares false */
@@ -138,63 +143,58 @@ static void read_terms(float out[TERMS], const struct shortlist_terms *t)
         out[i] = sane(terms[i]);
 }
 
-/* The least of b's children, of each term. */
-static void fold_terms(const struct block *b, float out[TERMS])
+static float least_of(const float x[WIDTH])
 {
-    for (int t = 0; t < TERMS; t++) {
-        const float *x = b->least[t];
-        float low[WIDTH / 2];
-        for (int i = 0; i < WIDTH / 2; i++)
-            low[i] = x[i] < x[i + WIDTH / 2] ? x[i] : x[i + WIDTH / 2];
-        float a = low[0] < low[1] ? low[0] : low[1], c = low[2] < low[3] ? low[2] : low[3];
-        out[t] = a < c ? a : c;
-    }
+    float low[WIDTH / 2];
+    for (int i = 0; i < WIDTH / 2; i++)
+        low[i] = x[i] < x[i + WIDTH / 2] ? x[i] : x[i + WIDTH / 2];
+    const float a = low[0] < low[1] ? low[0] : low[1], b = low[2] < low[3] ? low[2] : low[3];
+    return a < b ? a : b;
 }
 
-/* True: the child was something else before. */
-static bool set_terms(struct block *b, int child, const float terms[TERMS])
+/* A leaf's term has changed: so have those above it, up to where it is not the least. */
+static void raise_term(struct shortlist *s, int32_t leaf, int term)
 {
-    bool changed = false;
-    for (int t = 0; t < TERMS; t++) {
-        changed = changed || b->least[t][child] != terms[t];
-        b->least[t][child] = terms[t];
-    }
-    return changed;
-}
-
-/* A leaf's terms have changed: so have those above it, up to where it is not the least of any. */
-static void raise_terms(struct shortlist *s, int32_t leaf)
-{
-    float terms[TERMS];
+    float least = s->leaves[leaf].terms[term];
     int32_t child = leaf;
-    memcpy(terms, s->leaves[leaf].terms, sizeof terms);
     for (int l = 0; l < s->levels; l++) {
-        struct block *b = &s->level[l][child / WIDTH];
-        if (!set_terms(b, child % WIDTH, terms))
+        float *x = s->level[l][child / WIDTH].least[term];
+        if (x[child % WIDTH] == least)
             return;
-        if (l + 1 < s->levels)
-            fold_terms(b, terms);
+        x[child % WIDTH] = least;
+        least = least_of(x);
         child /= WIDTH;
     }
 }
 
-static void raise_kind(struct shortlist *s, int32_t leaf)
+static void raise_all_terms(struct shortlist *s, int32_t leaf)
+{
+    for (int t = 0; t < TERMS; t++)
+        raise_term(s, leaf, t);
+}
+
+static void raise_model(struct shortlist *s, int32_t leaf, int model)
 {
     const struct leaf *from = &s->leaves[leaf];
+    bool any = from->node >= 0 && serves(&from->kind, model), local = any && from->kind.local;
+    int32_t child = leaf;
+    for (int l = 0; l < s->levels; l++) {
+        struct block *b = &s->level[l][child / WIDTH];
+        const unsigned bit = 1u << child % WIDTH;
+        b->serves[model] = (uint8_t)(any ? b->serves[model] | bit : b->serves[model] & ~bit);
+        b->serves_local[model] = (uint8_t)(local ? b->serves_local[model] | bit : b->serves_local[model] & ~bit);
+        any = b->serves[model] != 0;
+        local = b->serves_local[model] != 0;
+        child /= WIDTH;
+    }
+}
+
+/* Those that it serves, and those that whoever was there before did. */
+static void raise_kind(struct shortlist *s, int32_t leaf, const struct shortlist_kind *before)
+{
     for (int w = 0; w < WORDS; w++) {
-        uint64_t all = from->node >= 0 ? from->kind.models[w] : 0, local = from->kind.local ? all : 0;
-        int32_t child = leaf;
-        for (int l = 0; l < s->levels; l++) {
-            struct block *b = &s->level[l][child / WIDTH];
-            b->models[w][child % WIDTH] = all;
-            b->local_models[w][child % WIDTH] = local;
-            all = local = 0;
-            for (int i = 0; i < WIDTH; i++) {
-                all |= b->models[w][i];
-                local |= b->local_models[w][i];
-            }
-            child /= WIDTH;
-        }
+        for (uint64_t m = s->leaves[leaf].kind.models[w] | before->models[w]; m; m &= m - 1)
+            raise_model(s, leaf, w * 64 + __builtin_ctzll(m));
     }
 }
 
@@ -208,19 +208,26 @@ void shortlist_put(struct shortlist *s, int32_t node, const struct shortlist_kin
         s->leaf_of[node] = leaf;
         s->n++;
     }
+    const struct shortlist_kind before = s->leaves[leaf].kind;
     s->leaves[leaf].node = node;
     s->leaves[leaf].kind = *kind;
     read_terms(s->leaves[leaf].terms, terms);
-    raise_terms(s, leaf);
-    raise_kind(s, leaf);
+    raise_all_terms(s, leaf);
+    raise_kind(s, leaf, &before);
 }
 
 void shortlist_update(struct shortlist *s, int32_t node, const struct shortlist_terms *terms)
 {
     SPW_ASSERT(node >= 0 && node < s->capacity && s->leaf_of[node] >= 0);
-    int32_t leaf = s->leaf_of[node];
-    read_terms(s->leaves[leaf].terms, terms);
-    raise_terms(s, leaf);
+    const int32_t leaf = s->leaf_of[node];
+    float *were = s->leaves[leaf].terms, are[TERMS];
+    read_terms(are, terms);
+    for (int t = 0; t < TERMS; t++) {
+        if (were[t] != are[t]) {
+            were[t] = are[t];
+            raise_term(s, leaf, t);
+        }
+    }
 }
 
 void shortlist_drop(struct shortlist *s, int32_t node)
@@ -231,9 +238,10 @@ void shortlist_drop(struct shortlist *s, int32_t node)
         return;
     s->leaf_of[node] = -1;
     s->n--;
+    const struct shortlist_kind before = s->leaves[leaf].kind;
     clear_leaf(&s->leaves[leaf]);
-    raise_terms(s, leaf);
-    raise_kind(s, leaf);
+    raise_all_terms(s, leaf);
+    raise_kind(s, leaf, &before);
     s->unused[s->n_unused++] = leaf;
 }
 
@@ -363,32 +371,30 @@ void shortlist_order(struct shortlist *s)
             clear_leaf(&s->leaves[i]);
         if (i < n) {
             s->leaf_of[s->leaves[i].node] = i;
-            raise_terms(s, i);
-            raise_kind(s, i);
+            raise_all_terms(s, i);
+            raise_kind(s, i, &s->leaves[i].kind);
         }
     }
 }
 
 /* ---- search ------------------------------------------------------------------------------------------------------ */
 
-/* Less is better: the level first, then the value. */
-struct rating {
-    float level, value;
-};
-struct found {
-    struct rating rating;
-    int32_t leaf;
-};
+/* A rating is one number, less is better: the level, and below it the value's bits, which are in the order of the values
+ * where none is negative (IEEE 754). With the leaf below it, it also says who: ties go to the lower leaf. */
+#define LEAF_BITS 16
+_Static_assert(SHORTLIST_NODES_MAX <= 1 << LEAF_BITS, "a leaf's number must fit below a rating");
+
 struct open { /* a block that was not looked into yet; rating: nobody in it is better */
-    struct rating rating;
+    uint64_t rating;
     int32_t block;
     int level;
 };
 struct search {
     const struct shortlist *s;
     const struct shortlist_query *q;
-    float w_money, w_us, w_mj;
-    struct found best[SHORTLIST_MAX]; /* best first */
+    float in, out; /* tokens */
+    float w_money, w_us, w_mj, first_limit, next_limit;
+    uint64_t best[SHORTLIST_MAX]; /* best first: rating << LEAF_BITS | leaf */
     int n, want;
     struct open frontier[FRONTIER_MAX]; /* a heap */
     int n_open;
@@ -396,31 +402,39 @@ struct search {
     bool cut;
 };
 
-static bool better(struct rating a, struct rating b)
+static void set_search(struct search *x, const struct shortlist *s, const struct shortlist_query *q)
 {
-    return a.level < b.level || (a.level == b.level && a.value < b.value);
+    x->s = s;
+    x->q = q;
+    x->in = sane(q->input_tokens);
+    x->out = sane(q->output_tokens);
+    x->w_money = q->w_money;
+    x->w_us = q->w_us;
+    x->w_mj = q->w_mj;
+    x->first_limit = q->first_limit_us > 0 ? q->first_limit_us : NOTHING * 1e6f;
+    x->next_limit = q->next_limit_us > 0 ? q->next_limit_us : NOTHING * 1e6f;
+    x->want = q->want;
+    x->visits = 0;
+    x->cut = false;
 }
 
 /* Of the eight children at once. Every operation grows with every term, which is what makes the least terms a bound. */
-static void rate_children(const struct search *x, const struct block *b, struct rating out[WIDTH])
+static void rate_children(const struct search *x, const struct block *b, uint64_t out[WIDTH])
 {
-    const struct shortlist_query *q = x->q;
-    const float in = q->input_tokens, n_out = q->output_tokens;
-    const float first_limit = q->first_limit_us > 0 ? q->first_limit_us : NOTHING * 1e6f;
-    const float next_limit = q->next_limit_us > 0 ? q->next_limit_us : NOTHING * 1e6f;
-    float level[WIDTH], value[WIDTH];
+    int32_t level[WIDTH], bits[WIDTH];
+    float value[WIDTH];
     for (int i = 0; i < WIDTH; i++) {
-        float first = b->least[T_FIRST][i] + b->least[T_FIRST_IN][i] * in;
-        float next = b->least[T_NEXT][i], tail = b->least[T_TAIL][i];
-        float money = b->least[T_MONEY][i] + b->least[T_MONEY_IN][i] * in + b->least[T_MONEY_OUT][i] * n_out;
-        float mj = b->least[T_MJ][i] + b->least[T_MJ_IN][i] * in + b->least[T_MJ_OUT][i] * n_out;
-        float late = first * tail > first_limit ? 1.0f : 0.0f;
-        late = next * tail > next_limit ? 1.0f : late;
-        level[i] = b->least[T_STATE][i] * 2 + late;
-        value[i] = money * x->w_money + (first + next * n_out) * x->w_us + mj * x->w_mj;
+        const float first = b->least[T_FIRST][i] + b->least[T_FIRST_IN][i] * x->in;
+        const float next = b->least[T_NEXT][i], tail = b->least[T_TAIL][i];
+        const float money = b->least[T_MONEY][i] + b->least[T_MONEY_IN][i] * x->in + b->least[T_MONEY_OUT][i] * x->out;
+        const float mj = b->least[T_MJ][i] + b->least[T_MJ_IN][i] * x->in + b->least[T_MJ_OUT][i] * x->out;
+        const int32_t late = (first * tail > x->first_limit) | (next * tail > x->next_limit);
+        level[i] = (int32_t)b->least[T_STATE][i] * 2 + late;
+        value[i] = money * x->w_money + (first + next * x->out) * x->w_us + mj * x->w_mj;
     }
+    memcpy(bits, value, sizeof bits);
     for (int i = 0; i < WIDTH; i++)
-        out[i] = (struct rating){level[i], value[i]};
+        out[i] = (uint64_t)(uint32_t)level[i] << 32 | (uint32_t)bits[i];
 }
 
 static bool is_skipped(const struct shortlist_query *q, int32_t node)
@@ -432,27 +446,22 @@ static bool is_skipped(const struct shortlist_query *q, int32_t node)
     return false;
 }
 
-/* Nobody worse than this is of interest, once there are as many as are wanted. */
-static bool hopeless(const struct search *x, struct rating r)
+/* Only who is better than this is of interest, once there are as many as are wanted. */
+static uint64_t hopeless_from(const struct search *x)
 {
-    return x->n == x->want && !better(r, x->best[(x->want < EXACT ? x->want : EXACT) - 1].rating);
+    return x->n < x->want ? UINT64_MAX : x->best[(x->want < EXACT ? x->want : EXACT) - 1] >> LEAF_BITS;
 }
 
-static bool has_room(const struct search *x, struct rating r)
+static void keep(struct search *x, int32_t leaf, uint64_t rating)
 {
-    return x->n < x->want || better(r, x->best[x->n - 1].rating);
-}
-
-static void keep(struct search *x, int32_t leaf, struct rating r)
-{
-    if (!has_room(x, r) || is_skipped(x->q, x->s->leaves[leaf].node))
+    const bool full = x->n == x->want;
+    if ((full && rating >= x->best[x->n - 1] >> LEAF_BITS) || is_skipped(x->q, x->s->leaves[leaf].node))
         return;
-    int i = x->n < x->want ? x->n++ : x->n - 1;
-    for (; i > 0 &&
-           (better(r, x->best[i - 1].rating) || (!better(x->best[i - 1].rating, r) && leaf < x->best[i - 1].leaf));
-         i--)
-        x->best[i] = x->best[i - 1];
-    x->best[i] = (struct found){r, leaf};
+    const uint64_t found = rating << LEAF_BITS | (uint32_t)leaf;
+    uint64_t *at = &x->best[full ? x->n - 1 : x->n++];
+    for (; at > x->best && found < at[-1]; at--)
+        *at = at[-1];
+    *at = found;
 }
 
 static void push(struct search *x, struct open o)
@@ -462,7 +471,7 @@ static void push(struct search *x, struct open o)
         return;
     }
     int i = x->n_open++;
-    for (; i > 0 && better(o.rating, x->frontier[(i - 1) / 2].rating); i = (i - 1) / 2)
+    for (; i > 0 && o.rating < x->frontier[(i - 1) / 2].rating; i = (i - 1) / 2)
         x->frontier[i] = x->frontier[(i - 1) / 2];
     x->frontier[i] = o;
 }
@@ -475,9 +484,9 @@ static struct open pop(struct search *x)
         int c = 2 * i + 1;
         if (c >= x->n_open)
             break;
-        if (c + 1 < x->n_open && better(x->frontier[c + 1].rating, x->frontier[c].rating))
+        if (c + 1 < x->n_open && x->frontier[c + 1].rating < x->frontier[c].rating)
             c++;
-        if (!better(x->frontier[c].rating, last.rating))
+        if (x->frontier[c].rating >= last.rating)
             break;
         x->frontier[i] = x->frontier[c];
         i = c;
@@ -489,17 +498,14 @@ static struct open pop(struct search *x)
 static void look_into(struct search *x, int level, int32_t block)
 {
     const struct block *b = &x->s->level[level][block];
-    const uint64_t(*models)[WIDTH] = x->q->local_only ? b->local_models : b->models;
-    int word = x->q->model / 64, bit = x->q->model % 64;
-    struct rating ratings[WIDTH];
+    uint64_t ratings[WIDTH];
     rate_children(x, b, ratings);
     x->visits++;
-    for (int i = 0; i < WIDTH; i++) {
-        if (!((models[word][i] >> bit) & 1))
-            continue;
+    for (unsigned left = (x->q->local_only ? b->serves_local : b->serves)[x->q->model]; left; left &= left - 1) {
+        const int i = __builtin_ctz(left);
         if (level == 0)
             keep(x, block * WIDTH + i, ratings[i]);
-        else if (!hopeless(x, ratings[i]))
+        else if (ratings[i] < hopeless_from(x))
             push(x, (struct open){ratings[i], block * WIDTH + i, level - 1});
     }
 }
@@ -509,8 +515,8 @@ static void search(struct search *x)
     x->n = x->n_open = 0;
     look_into(x, x->s->levels - 1, 0);
     while (x->n_open > 0) {
-        struct open o = pop(x);
-        if (hopeless(x, o.rating))
+        const struct open o = pop(x);
+        if (o.rating >= hopeless_from(x))
             return;
         if (x->visits >= VISITS_MAX) {
             x->cut = true;
@@ -525,12 +531,13 @@ static bool admits(const struct shortlist *s, const struct shortlist_query *q, i
     if (node < 0 || node >= s->capacity || s->leaf_of[node] < 0)
         return false;
     const struct shortlist_kind *k = &s->leaves[s->leaf_of[node]].kind;
-    return ((k->models[q->model / 64] >> (q->model % 64)) & 1) && (k->local || !q->local_only);
+    return serves(k, q->model) && (k->local || !q->local_only);
 }
 
-static void list(struct shortlist_result *out, int32_t node, int want)
+/* first: those that were listed by another search, or as hints; one search finds nobody twice. */
+static void list(struct shortlist_result *out, int32_t node, int first, int want)
 {
-    for (int32_t i = 0; i < out->n; i++) {
+    for (int i = 0; i < first; i++) {
         if (out->nodes[i] == node)
             return;
     }
@@ -540,23 +547,21 @@ static void list(struct shortlist_result *out, int32_t node, int want)
 
 static void list_best(struct shortlist_result *out, struct search *x, int want)
 {
+    const int first = out->n;
     search(x);
     for (int i = 0; i < x->n; i++)
-        list(out, x->s->leaves[x->best[i].leaf].node, want);
+        list(out, x->s->leaves[x->best[i] & ((1u << LEAF_BITS) - 1)].node, first, want);
 }
 
 void shortlist_pick(const struct shortlist *s, const struct shortlist_query *q, struct shortlist_result *out)
 {
     SPW_ASSERT(q->model >= 0 && q->model < SHORTLIST_MODELS_MAX && q->want >= 1 && q->want <= SHORTLIST_MAX);
     struct search x;
-    x.s = s;
-    x.q = q;
-    x.visits = 0;
-    x.cut = false;
+    set_search(&x, s, q);
     out->n = 0;
     for (int i = 0; i < q->n_hints; i++) {
         if (admits(s, q, q->hints[i]) && !is_skipped(q, q->hints[i]))
-            list(out, q->hints[i], q->want);
+            list(out, q->hints[i], out->n, q->want);
     }
     if ((q->first_limit_us > 0 || q->next_limit_us > 0) && q->want > FASTEST) {
         x.w_money = x.w_mj = 0;
@@ -577,11 +582,14 @@ bool shortlist_rate(const struct shortlist *s, const struct shortlist_query *q, 
 {
     if (!admits(s, q, node))
         return false;
-    int32_t leaf = s->leaf_of[node];
-    struct search x = {.s = s, .q = q, .w_money = q->w_money, .w_us = q->w_us, .w_mj = q->w_mj};
-    struct rating r[WIDTH];
-    rate_children(&x, &s->level[0][leaf / WIDTH], r);
-    *level = (int)r[leaf % WIDTH].level;
-    *value = r[leaf % WIDTH].value;
+    const int32_t leaf = s->leaf_of[node];
+    struct search x;
+    uint64_t ratings[WIDTH];
+    set_search(&x, s, q);
+    rate_children(&x, &s->level[0][leaf / WIDTH], ratings);
+    const uint64_t rating = ratings[leaf % WIDTH];
+    const uint32_t bits = (uint32_t)rating;
+    *level = (int)(rating >> 32);
+    memcpy(value, &bits, sizeof bits);
     return true;
 }

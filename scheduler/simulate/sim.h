@@ -292,6 +292,9 @@ struct sim_result {
     double kwh;
     int64_t requests, events, end_us; /* all that came, measured or not; end: of the clock */
     int64_t requests_done;
+    /* A hash over who was chosen for whom, in order: two runs that agree in it decided alike. It tells whether a change of
+     * the policies' code changed a decision. */
+    uint64_t decisions;
     int32_t nodes_peak;
 };
 /* On failure nothing is held. `progress` (NULL: nobody asks) is called about every 100,000 requests. */

@@ -316,16 +316,16 @@ static bool presses(const struct sim *x, const struct sim_live *l, bool batch)
     return batch ? x->models[l->model].batch_urgent : x->now_us - l->at_us >= may_ns / 1000 / 2;
 }
 
-struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread)
+static bool is_batch(const struct sim_live *l)
+{
+    return (l->class == WAITING_BATCH || l->as_batch) && !l->moved;
+}
+
+static struct sim_pick by_policy(struct sim *x, const struct sim_live *l, uint32_t spread)
 {
     const struct sim_model_state *m = &x->models[l->model];
     const struct sim_pick nobody = {.node = -1, .api = -1, .may_wait = true};
-    const bool batch = (l->class == WAITING_BATCH || l->as_batch) && !l->moved;
-    if (batch && !sim_batch_may(m))
-        return nobody;
-    if (x->s->routing == SIM_ROUND_ROBIN)
-        return in_turn(x, l, m);
-
+    const bool batch = is_batch(l);
     const struct route_request q = {.input_tokens = l->prompt + l->said,
                                     .output_tokens = (int64_t)m->output + 1,
                                     .local_only = l->local_only,
@@ -351,4 +351,22 @@ struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spre
     struct route_decision d;
     router_choose(x->router, &ask, listed, c, n, &d);
     return d.chosen < 0 ? nobody : pick_of(x, listed[d.chosen]);
+}
+
+/* FNV-1a over whole words, the high half folded in since a product carries only upwards: enough to tell two runs apart. */
+static void note_decision(struct sim *x, const struct sim_pick *p)
+{
+    const uint64_t who = (uint64_t)(uint32_t)p->node << 32 | (uint32_t)p->api;
+    const uint64_t h = (x->r->decisions ^ who ^ (uint64_t)x->now_us) * UINT64_C(0x100000001b3);
+    x->r->decisions = h ^ h >> 32;
+}
+
+struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread)
+{
+    const struct sim_model_state *m = &x->models[l->model];
+    if (is_batch(l) && !sim_batch_may(m))
+        return (struct sim_pick){.node = -1, .api = -1, .may_wait = true};
+    const struct sim_pick p = x->s->routing == SIM_ROUND_ROBIN ? in_turn(x, l, m) : by_policy(x, l, spread);
+    note_decision(x, &p);
+    return p;
 }

@@ -108,6 +108,7 @@ int main(int argc, char **argv)
            100.0 * (double)k->in_slo / (double)(k->done ? k->done : 1), (double)hist_quantile(&k->ttft_us, 0.5) / 1e3,
            (double)hist_quantile(&k->ttft_us, 0.99) / 1e3, (double)hist_quantile(&k->tpot_us, 0.5) / 1e3,
            (double)hist_quantile(&k->tpot_us, 0.99) / 1e3, pusd_sum_format(r.total, total, sizeof(total)), r.kwh);
+    printf("decisions %016llx: who changes nothing but speed changes nothing here\n", (unsigned long long)r.decisions);
     sim_result_fini(&r);
     return 0;
 }
