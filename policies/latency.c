@@ -20,18 +20,18 @@ static double tail(double x)
     return 1 / (1 + x * (1 + x * (1.0 / 2 + x / 6)));
 }
 
-double latency_within(struct latency t, double limit_us)
+double latency_within(const struct latency *t, double limit_us)
 {
     if (limit_us <= 0)
         return 0;
-    if (t.median_us <= 0)
+    if (t->median_us <= 0)
         return 1;
-    const double over = log(limit_us / t.median_us);
-    const double sd = side(&t, over);
+    const double over = log(limit_us / t->median_us);
+    const double sd = side(t, over);
     const double usual = over > SURELY * sd ? 1 : sd > 0 ? normal_below(over / sd) : over >= 0;
-    if (!(t.odd > 0))
+    if (!(t->odd > 0))
         return usual;
-    return usual * (1 - t.odd) + (over > 0 && t.odd_log > 0 ? (1 - tail(over / t.odd_log)) * t.odd : 0);
+    return usual * (1 - t->odd) + (over > 0 && t->odd_log > 0 ? (1 - tail(over / t->odd_log)) * t->odd : 0);
 }
 
 /* Acklam's rational approximation of the normal quantile, |relative error| < 1.15e-9. */
@@ -57,18 +57,16 @@ double normal_quantile(double p)
            (((((b[0] * r + b[1]) * r + b[2]) * r + b[3]) * r + b[4]) * r + 1);
 }
 
-double latency_quantile(struct latency t, double p)
+double latency_quantile(const struct latency *t, double p)
 {
-    return t.median_us * exp(side(&t, p - 0.5) * normal_quantile(p));
+    return t->median_us * exp(side(t, p - 0.5) * normal_quantile(p));
 }
 
 /* Of each half by itself: E[exp(sd |Z|)] = 2 exp(sd^2 / 2) P(Z <= sd). */
-double latency_mean(struct latency t)
+double latency_mean_reckoned(const struct latency *t)
 {
-    const double up = t.log_sd, down = side(&t, -1);
-    if (t.mean_ratio > 0)
-        return t.median_us * t.mean_ratio;
+    const double up = t->log_sd, down = side(t, -1);
     if (up == down)
-        return t.median_us * exp(up * up / 2);
-    return t.median_us * (exp(up * up / 2) * normal_below(up) + exp(down * down / 2) * normal_below(-down));
+        return t->median_us * exp(up * up / 2);
+    return t->median_us * (exp(up * up / 2) * normal_below(up) + exp(down * down / 2) * normal_below(-down));
 }

@@ -13,8 +13,12 @@ struct latency {
     double median_us, log_sd, log_sd_below, odd, odd_log;
     double mean_ratio; /* mean by median, where it is known already; 0: it is reckoned */
 };
-double latency_within(struct latency t, double limit_us); /* P(T <= limit), 0..1 */
-double latency_quantile(struct latency t, double p);      /* 0 < p < 1; of those that are not odd */
-double latency_mean(struct latency t);                    /* of those that are not odd */
+double latency_within(const struct latency *t, double limit_us); /* P(T <= limit), 0..1 */
+double latency_quantile(const struct latency *t, double p);      /* 0 < p < 1; of those that are not odd */
+double latency_mean_reckoned(const struct latency *t);
+static inline double latency_mean(const struct latency *t) /* of those that are not odd */
+{
+    return t->mean_ratio > 0 ? t->median_us * t->mean_ratio : latency_mean_reckoned(t);
+}
 
 #endif

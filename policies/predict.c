@@ -45,7 +45,7 @@ static void tell_spreads(struct predict_error *e)
     e->scale = exp(e->log_offset);
     e->sd_above = spread(e->above);
     e->sd_below = spread(e->below);
-    e->mean_ratio = latency_mean((struct latency){.median_us = 1, .log_sd = e->sd_above, .log_sd_below = e->sd_below});
+    e->mean_ratio = latency_mean(&(struct latency){.median_us = 1, .log_sd = e->sd_above, .log_sd_below = e->sd_below});
 }
 
 static struct predict_error error_of(double sd)
@@ -234,7 +234,7 @@ static void learn(struct predict_fit *f, const double *x, double us)
     if (!(us > 0) || !isfinite(us))
         return;
     const struct latency was = latency_of(f, x, 1);
-    const int tenth = (int)(latency_within(was, us) * PREDICT_TENTHS);
+    const int tenth = (int)(latency_within(&was, us) * PREDICT_TENTHS);
     f->tenths[tenth < PREDICT_TENTHS ? tenth : PREDICT_TENTHS - 1]++;
     f->observed++;
     const double line = line_at(f, x);

@@ -1,5 +1,5 @@
-/* See route.h. A candidate whose reason is ROUTE_CHOSEN is still in the field; each step of the rule takes some out and
- * writes down why, the last one leaves one. */
+/* See route.h. Who may still be chosen is in the field; each step of the rule takes some out and writes down why, the last
+ * one leaves one. */
 #include "policies/route.h"
 
 #include <math.h>
@@ -179,7 +179,7 @@ static double time_of(const struct route_request *r, const struct route_candidat
     if (!c->predicted)
         return -1;
     double later = r->output_tokens > 1 ? (double)(r->output_tokens - 1) : 0;
-    return (double)c->wake_us + latency_mean(c->latency.ttft) + later * latency_mean(c->latency.tpot);
+    return (double)c->wake_us + latency_mean(&c->latency.ttft) + later * latency_mean(&c->latency.tpot);
 }
 
 /* TTFT and TPOT are taken to miss independently; that is on the safe side where they miss together. */
@@ -189,9 +189,9 @@ static double p_slo_of(const struct route_request *r, const struct route_candida
     if (!c->predicted)
         return p;
     if (r->slo.ttft_us)
-        p *= latency_within(c->latency.ttft, (double)(r->slo.ttft_us - c->wake_us));
+        p *= latency_within(&c->latency.ttft, (double)(r->slo.ttft_us - c->wake_us));
     if (r->slo.tpot_us)
-        p *= latency_within(c->latency.tpot, (double)r->slo.tpot_us);
+        p *= latency_within(&c->latency.tpot, (double)r->slo.tpot_us);
     return p;
 }
 
@@ -202,41 +202,55 @@ struct field {
     const struct route_request *r;
     const struct route_candidate *c;
     int32_t n, left;
+    uint8_t in[ROUTE_CANDIDATES_MAX]; /* [left] candidates, in order */
 };
-
-static bool is_in(const struct field *f, int32_t i)
-{
-    return f->d->reasons[i] == ROUTE_CHOSEN;
-}
-
-static void take_out(struct field *f, int32_t i, enum route_reason why)
-{
-    f->d->reasons[i] = why;
-    f->left--;
-}
 
 static void admit_all(struct field *f)
 {
     struct route_decision *d = f->d;
     for (int32_t i = 0; i < f->n; i++) {
+        const enum route_reason why = admit(f->r, &f->c[i]);
         d->terms[i] = (struct route_terms){0};
-        d->reasons[i] = admit(f->r, &f->c[i]);
-        d->model_known = d->model_known || f->c[i].serves_model;
-        d->busy = d->busy || d->reasons[i] == ROUTE_FULL || d->reasons[i] == ROUTE_KEPT;
-        note_wait(d, d->reasons[i], &f->c[i]);
-        f->left += is_in(f, i);
+        d->reasons[i] = why;
+        d->model_known |= f->c[i].serves_model;
+        if (why == ROUTE_CHOSEN) {
+            f->in[f->left++] = (uint8_t)i;
+        } else {
+            d->busy = d->busy || why == ROUTE_FULL || why == ROUTE_KEPT;
+            note_wait(d, why, &f->c[i]);
+        }
     }
+}
+
+static const struct route_candidate *candidate(const struct field *f, int32_t k)
+{
+    return &f->c[f->in[k]];
+}
+
+static struct route_terms *terms(const struct field *f, int32_t k)
+{
+    return &f->d->terms[f->in[k]];
+}
+
+/* Who passes stays in the field, as the kept-th; the others are out, for this reason. Returns how many are kept by now. */
+static inline int32_t stays(struct field *f, int32_t kept, int32_t k, bool passes, enum route_reason why)
+{
+    const uint8_t who = f->in[k];
+    f->in[kept] = who;
+    if (!passes)
+        f->d->reasons[who] = why;
+    return kept + passes;
 }
 
 static void best_rank(struct field *f)
 {
     int32_t best = INT32_MAX;
-    for (int32_t i = 0; i < f->n; i++)
-        best = is_in(f, i) && f->c[i].rank < best ? f->c[i].rank : best;
-    for (int32_t i = 0; i < f->n; i++) {
-        if (is_in(f, i) && f->c[i].rank > best)
-            take_out(f, i, ROUTE_LESS_FIT);
-    }
+    for (int32_t k = 0; k < f->left; k++)
+        best = candidate(f, k)->rank < best ? candidate(f, k)->rank : best;
+    int32_t kept = 0;
+    for (int32_t k = 0; k < f->left; k++)
+        kept = stays(f, kept, k, candidate(f, k)->rank <= best, ROUTE_LESS_FIT);
+    f->left = kept;
 }
 
 static bool runs_anyway(const struct route_candidate *c)
@@ -247,32 +261,31 @@ static bool runs_anyway(const struct route_candidate *c)
 static void likely_in_time(struct field *f)
 {
     double most = 0, running = 0;
-    for (int32_t i = 0; i < f->n; i++) {
-        if (!is_in(f, i))
-            continue;
-        f->d->terms[i].p_slo = p_slo_of(f->r, &f->c[i]);
-        most = fmax(most, f->d->terms[i].p_slo);
-        running = runs_anyway(&f->c[i]) ? fmax(running, f->d->terms[i].p_slo) : running;
+    for (int32_t k = 0; k < f->left; k++) {
+        const double p = p_slo_of(f->r, candidate(f, k));
+        terms(f, k)->p_slo = p;
+        most = p > most ? p : most;
+        running = p > running && runs_anyway(candidate(f, k)) ? p : running;
     }
-    double asked = most >= f->r->slo.probability ? f->r->slo.probability : most - ROUTE_NEAR_SLO;
-    double surely = fmax(asked, fmin(f->r->slo.sure, running - ROUTE_NEAR_SLO));
-    for (int32_t i = 0; i < f->n; i++) {
-        if (is_in(f, i) && f->d->terms[i].p_slo < surely)
-            take_out(f, i, ROUTE_MISSES_SLO);
-    }
+    const double asked = most >= f->r->slo.probability ? f->r->slo.probability : most - ROUTE_NEAR_SLO;
+    const double surely = fmax(asked, fmin(f->r->slo.sure, running - ROUTE_NEAR_SLO));
+    int32_t kept = 0;
+    for (int32_t k = 0; k < f->left; k++)
+        kept = stays(f, kept, k, !(terms(f, k)->p_slo < surely), ROUTE_MISSES_SLO);
+    f->left = kept;
 }
 
 struct least_and_mean {
     double least, mean; /* of those that are known; -1: nobody is */
 };
-static struct least_and_mean look_over(const struct field *f, const double *term, size_t stride)
+static struct least_and_mean look_over(const struct field *f, const double *of_first, size_t stride)
 {
     struct least_and_mean m = {-1, -1};
     double sum = 0;
     int32_t known = 0;
-    for (int32_t i = 0; i < f->n; i++) {
-        double v = *(const double *)((const char *)term + (size_t)i * stride);
-        if (!is_in(f, i) || v < 0)
+    for (int32_t k = 0; k < f->left; k++) {
+        const double v = *(const double *)((const char *)of_first + f->in[k] * stride);
+        if (v < 0)
             continue;
         m.least = known++ && m.least < v ? m.least : v;
         sum += v;
@@ -297,30 +310,28 @@ static double against_best(double v, const struct least_and_mean *m)
 static void set_values(struct field *f)
 {
     struct least_and_mean money = {-1, -1}, us = money, mj = money;
-    struct route_terms *t = f->d->terms;
-    for (int32_t i = 0; i < f->n; i++) {
-        if (!is_in(f, i))
-            continue;
-        t[i].money = route_money(f->r, &f->c[i]);
-        t[i].time_us = time_of(f->r, &f->c[i]);
-        t[i].energy_mj = f->c[i].has_energy ? (double)f->c[i].marginal_mj : -1;
+    const struct route_terms *first = f->d->terms;
+    for (int32_t k = 0; k < f->left; k++) {
+        const struct route_candidate *c = candidate(f, k);
+        struct route_terms *t = terms(f, k);
+        t->money = route_money(f->r, c);
+        t->time_us = time_of(f->r, c);
+        t->energy_mj = c->has_energy ? (double)c->marginal_mj : -1;
     }
     if (f->r->objective != ROUTE_COST) { /* there, nothing is to be compared: money is always known */
-        money = look_over(f, &t[0].money, sizeof *t);
-        us = look_over(f, &t[0].time_us, sizeof *t);
-        mj = look_over(f, &t[0].energy_mj, sizeof *t);
+        money = look_over(f, &first->money, sizeof *first);
+        us = look_over(f, &first->time_us, sizeof *first);
+        mj = look_over(f, &first->energy_mj, sizeof *first);
     }
-    for (int32_t i = 0; i < f->n; i++) {
-        if (!is_in(f, i))
-            continue;
+    for (int32_t k = 0; k < f->left; k++) {
+        struct route_terms *t = terms(f, k);
         switch (f->r->objective) {
-        case ROUTE_COST: t[i].value = t[i].money; break;
-        case ROUTE_LATENCY: t[i].value = known_or_best(t[i].time_us, &us); break;
-        case ROUTE_ENERGY: t[i].value = known_or_best(t[i].energy_mj, &mj); break;
+        case ROUTE_COST: t->value = t->money; break;
+        case ROUTE_LATENCY: t->value = known_or_best(t->time_us, &us); break;
+        case ROUTE_ENERGY: t->value = known_or_best(t->energy_mj, &mj); break;
         case ROUTE_BALANCED:
-            t[i].value = (against_best(t[i].money, &money) + against_best(t[i].time_us, &us) +
-                          against_best(t[i].energy_mj, &mj)) /
-                         3;
+            t->value =
+                (against_best(t->money, &money) + against_best(t->time_us, &us) + against_best(t->energy_mj, &mj)) / 3;
             break;
         }
     }
@@ -329,70 +340,68 @@ static void set_values(struct field *f)
 static void best_value(struct field *f)
 {
     static const enum route_reason worse[] = {ROUTE_DEARER, ROUTE_SLOWER, ROUTE_HUNGRIER, ROUTE_WORSE};
-    struct least_and_mean m = look_over(f, &f->d->terms[0].value, sizeof f->d->terms[0]);
-    for (int32_t i = 0; i < f->n; i++) {
-        if (is_in(f, i) && f->d->terms[i].value > m.least * (1 + ROUTE_NEAR))
-            take_out(f, i, worse[f->r->objective]);
-    }
+    const struct least_and_mean m = look_over(f, &f->d->terms[0].value, sizeof f->d->terms[0]);
+    const double near = m.least * (1 + ROUTE_NEAR);
+    int32_t kept = 0;
+    for (int32_t k = 0; k < f->left; k++)
+        kept = stays(f, kept, k, !(terms(f, k)->value > near), worse[f->r->objective]);
+    f->left = kept;
 }
 
 static void least_risk(struct field *f)
 {
     double least = 1;
-    for (int32_t i = 0; i < f->n; i++)
-        least = is_in(f, i) ? fmin(least, f->c[i].risk) : least;
-    for (int32_t i = 0; i < f->n; i++) {
-        if (is_in(f, i) && f->c[i].risk > least + ROUTE_NEAR_RISK)
-            take_out(f, i, ROUTE_RISKIER);
-    }
+    for (int32_t k = 0; k < f->left; k++)
+        least = candidate(f, k)->risk < least ? candidate(f, k)->risk : least;
+    int32_t kept = 0;
+    for (int32_t k = 0; k < f->left; k++)
+        kept = stays(f, kept, k, !(candidate(f, k)->risk > least + ROUTE_NEAR_RISK), ROUTE_RISKIER);
+    f->left = kept;
 }
 
 /* Only where it matters: without anything kept, the least loaded would always win, and be overrun. */
 static void least_work(struct field *f)
 {
-    int32_t best = -1;
     bool matters = false;
-    for (int32_t i = 0; i < f->n; i++) {
-        if (!is_in(f, i))
-            continue;
-        matters = matters || cached_of(f->r, &f->c[i]) > 0;
-        best = best < 0 || compare_work(f->r, &f->c[i], &f->c[best]) < 0 ? i : best;
-    }
-    for (int32_t i = 0; i < f->n && matters; i++) {
-        if (is_in(f, i) && compare_work(f->r, &f->c[i], &f->c[best]) > 0)
-            take_out(f, i, ROUTE_LESS_CACHED);
-    }
-}
-
-/* The k-th of those that are left. */
-static int32_t nth_left(const struct field *f, int32_t k)
-{
-    int32_t i = 0;
-    while (!is_in(f, i) || k-- > 0)
-        i++;
-    return i;
+    for (int32_t k = 0; k < f->left && !matters; k++)
+        matters = cached_of(f->r, candidate(f, k)) > 0;
+    if (!matters)
+        return;
+    const struct route_candidate *best = candidate(f, 0);
+    for (int32_t k = 1; k < f->left; k++)
+        best = compare_work(f->r, candidate(f, k), best) < 0 ? candidate(f, k) : best;
+    int32_t kept = 0;
+    for (int32_t k = 0; k < f->left; k++)
+        kept = stays(f, kept, k, compare_work(f->r, candidate(f, k), best) <= 0, ROUTE_LESS_CACHED);
+    f->left = kept;
 }
 
 static int32_t draw_two(struct field *f)
 {
-    uint32_t left = (uint32_t)f->left, first = f->r->spread % left;
-    uint32_t second = left > 1 ? (first + 1 + f->r->spread / left % (left - 1)) % left : first;
-    int32_t a = nth_left(f, (int32_t)first), b = nth_left(f, (int32_t)second);
-    int32_t chosen = compare_load(&f->c[b], &f->c[a]) < 0 ? b : a;
+    const uint32_t left = (uint32_t)f->left, first = f->r->spread % left;
+    const uint32_t second = left > 1 ? (first + 1 + f->r->spread / left % (left - 1)) % left : first;
+    const int32_t a = f->in[first], b = f->in[second];
+    const int32_t chosen = compare_load(&f->c[b], &f->c[a]) < 0 ? b : a;
+    for (int32_t k = 0; k < f->left; k++)
+        f->d->reasons[f->in[k]] = ROUTE_TIE;
     for (int32_t i = 0; i < f->n; i++) {
         enum route_reason *why = &f->d->reasons[i];
-        if (i != chosen && (is_in(f, i) || *why == ROUTE_LESS_CACHED)) {
-            bool busier = compare_load(&f->c[i], &f->c[chosen]) > 0;
-            *why = busier ? ROUTE_BUSIER : is_in(f, i) ? ROUTE_TIE : ROUTE_LESS_CACHED;
-        }
+        if ((*why == ROUTE_TIE || *why == ROUTE_LESS_CACHED) && compare_load(&f->c[i], &f->c[chosen]) > 0)
+            *why = ROUTE_BUSIER;
     }
+    f->d->reasons[chosen] = ROUTE_CHOSEN;
     return chosen;
 }
 
 void route_choose(struct route_decision *d, const struct route_request *r, const struct route_candidate *c, int32_t n)
 {
     SPW_ASSERT(n >= 0 && n <= ROUTE_CANDIDATES_MAX);
-    struct field f = {.d = d, .r = r, .c = c, .n = n};
+    struct field f;
+    f.d = d;
+    f.r = r;
+    f.c = c;
+    f.n = n;
+    f.left = 0;
     d->chosen = -1;
     d->may_wait = d->busy = d->model_known = false;
     d->back_us = 0;

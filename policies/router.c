@@ -605,7 +605,7 @@ static void foresee(const struct router *r, const struct router_ask *a, const st
         out->latency.ttft = (struct latency){.median_us = ROUTER_LATE_US, .log_sd = LATE_SD};
     if (!(p->facts.losses_per_hour > 0))
         return;
-    const double us = latency_mean(out->latency.ttft) + (double)q->output_tokens * latency_mean(out->latency.tpot);
+    const double us = latency_mean(&out->latency.ttft) + (double)q->output_tokens * latency_mean(&out->latency.tpot);
     const double losses = p->facts.losses_per_hour * us / US_PER_HOUR;
     out->risk = losses < 1e-3 ? losses : -expm1(-losses); /* the same to a thousandth of it */
 }

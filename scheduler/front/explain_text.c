@@ -379,11 +379,12 @@ static const char *amount(bool known, double pusd, char buf[NUMBER_BYTES])
 
 static void write_times(const struct writer *w, const struct explain_candidate *c)
 {
+    const struct latency ttft = ttft_of(c), tpot = tpot_of(c);
     bool known = c->knows & EXPLAIN_PREDICTED;
     number(w, "ttft_ms_p50", known, c->ttft_us / US_PER_MS, 1);
-    number(w, "ttft_ms_p99", known, known ? latency_quantile(ttft_of(c), 0.99) / US_PER_MS : 0, 1);
+    number(w, "ttft_ms_p99", known, known ? latency_quantile(&ttft, 0.99) / US_PER_MS : 0, 1);
     number(w, "tpot_ms_p50", known, c->tpot_us / US_PER_MS, 2);
-    number(w, "tpot_ms_p99", known, known ? latency_quantile(tpot_of(c), 0.99) / US_PER_MS : 0, 2);
+    number(w, "tpot_ms_p99", known, known ? latency_quantile(&tpot, 0.99) / US_PER_MS : 0, 2);
     number(w, "wake_ms", w->whole || c->wake_us > 0, c->wake_us / US_PER_MS, 0);
 }
 

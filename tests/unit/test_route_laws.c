@@ -60,8 +60,8 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed)
 static double time_of(const struct snapshot *s, int32_t i)
 {
     const struct route_candidate *c = &s->c[i];
-    return (double)c->wake_us + latency_mean(c->latency.ttft) +
-           (double)(s->r.output_tokens - 1) * latency_mean(c->latency.tpot);
+    return (double)c->wake_us + latency_mean(&c->latency.ttft) +
+           (double)(s->r.output_tokens - 1) * latency_mean(&c->latency.tpot);
 }
 
 static double p_slo(const struct snapshot *s, int32_t i)
@@ -69,8 +69,8 @@ static double p_slo(const struct snapshot *s, int32_t i)
     const struct route_candidate *c = &s->c[i];
     if (!s->r.slo.ttft_us)
         return 1;
-    return latency_within(c->latency.ttft, (double)(s->r.slo.ttft_us - c->wake_us)) *
-           latency_within(c->latency.tpot, (double)s->r.slo.tpot_us);
+    return latency_within(&c->latency.ttft, (double)(s->r.slo.ttft_us - c->wake_us)) *
+           latency_within(&c->latency.tpot, (double)s->r.slo.tpot_us);
 }
 
 static bool may(const struct snapshot *s, int32_t i)

@@ -191,9 +191,8 @@ static void money_and_risk(void)
     CHECK(look(r, 2, 1000, 100).marginal.v == 1100 * INT64_C(1000000));
     router_growing(r, 1, false);
     CHECK(look(r, 2, 1000, 100).marginal.v == 0);
-    const double hours =
-        (latency_mean(look(r, 2, 1000, 5000).latency.ttft) + 5000 * latency_mean(look(r, 2, 1000, 5000).latency.tpot)) /
-        3.6e9;
+    const struct prediction l = look(r, 2, 1000, 5000).latency;
+    const double hours = (latency_mean(&l.ttft) + 5000 * latency_mean(&l.tpot)) / 3.6e9;
     CHECK(fabs(look(r, 2, 1000, 5000).risk - (1 - exp(-2 * hours))) < 1e-9);
     router_free(r);
 }
@@ -254,7 +253,7 @@ static void the_list_has_the_best(void)
             if (one.in_flight < 8 || !one.slots)
                 best =
                     fmin(best, q.objective == ROUTE_COST ? (double)one.marginal.v
-                               : one.predicted ? latency_mean(one.latency.ttft) + 299 * latency_mean(one.latency.tpot)
+                               : one.predicted ? latency_mean(&one.latency.ttft) + 299 * latency_mean(&one.latency.tpot)
                                                : 0);
         }
         const struct route_terms *t = &d.terms[d.chosen];
