@@ -48,8 +48,10 @@ static void take_choice(const struct router_event *from, const struct record_who
     to->n_skip = x->ask->n_skip;
     to->n = x->n;
     to->listed = x->nodes != NULL;
-    memcpy(to->holders, x->ask->holders, (size_t)x->ask->n_holders * sizeof to->holders[0]);
-    memcpy(to->skip, x->ask->skip, (size_t)x->ask->n_skip * sizeof to->skip[0]);
+    for (int32_t i = 0; i < x->ask->n_holders; i++)
+        to->holders[i] = x->ask->holders[i];
+    for (int32_t i = 0; i < x->ask->n_skip; i++)
+        to->skip[i] = x->ask->skip[i];
     for (int32_t i = 0; i < x->n; i++) {
         c[i].node = x->nodes ? x->nodes[i] : i;
         if (d) {

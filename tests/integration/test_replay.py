@@ -80,7 +80,7 @@ class Load:
                 headers["x-spillway-max-charge-usd"] = "0.01"
             text = r.choice(["one ", "two ", "three "]) * r.choice([1, 20, 400, 2000])
             try:
-                chat(self.s.port, text=text, model=r.choice(["m", "m", "m", "other"]), headers=headers, timeout=10,
+                chat(self.s.port, text=text, model=r.choice(["m", "m", "m", "other"]), headers=headers, timeout=5,
                      stream=r.random() < 0.8, max_tokens=r.choice([5, 50, 500]))
                 self.asked += 1
             except (OSError, AssertionError, ValueError):
