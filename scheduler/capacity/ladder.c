@@ -25,8 +25,10 @@ static void watch_machine(struct member *m, const struct config_node *c)
     struct error e;
     if (!c->machine_settings || !s || m->owned_known || !s->ops->adopt)
         return;
-    const struct provider_spec spec = {.name = m->name, .settings = c->machine_settings};
-    const struct provider_instance known = {.name = m->name, .state = INSTANCE_RUNNING, .reason = ""};
+    const struct node_target at = m->node->target; /* set before it is listed, and by this loop alone */
+    const struct provider_spec spec = {.name = m->name, .settings = c->machine_settings, .port = at.port};
+    const struct provider_instance known = {
+        .name = m->name, .state = INSTANCE_RUNNING, .host = at.host[0] ? at.host : NULL, .port = at.port, .reason = ""};
     const enum rc rc = s->ops->adopt(s->provider, &spec, &known, &e);
     m->owned_known = rc == RC_OK || rc == RC_CONFLICT;
     if (!m->owned_known && strcmp(m->reason, e.message) != 0) {
@@ -185,6 +187,11 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
                                     .z = Z,
                                     .tick_us = TICK_US};
     power_foresee(g, &o);
+    if (here + k->now.waiting == 0 && mono_since(f->o.clock, k->came) > f->config->capacity.down_after_ms * NS_PER_MS) {
+        g->n_steps =
+            0; /* what is left of the averages is no demand: as long as nobody asks, ski rental alone decides */
+        g->now = g->margin = 0;
+    }
 }
 
 /* ---- what it says is done ------------------------------------------------------------------------------------------------- */

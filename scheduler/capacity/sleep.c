@@ -24,6 +24,11 @@ static void on_head(struct http_call *c, const struct http_head *head, void *arg
     ((struct member *)arg)->status = head->status;
 }
 
+static void on_body(struct http_call *c, const char *data, size_t n, void *arg)
+{
+    (void)c, (void)data, (void)n, (void)arg; /* the health check tells more */
+}
+
 static void failed(struct member *m, const char *reason)
 {
     log_warn(m->fleet->o.log, "capacity", m->called_sleep ? "it was told to sleep" : "it was told to wake up",
@@ -55,7 +60,8 @@ static void on_fail(struct http_call *c, enum http_phase phase, const struct err
         failed(m, e->message);
 }
 
-static const struct http_call_handlers handlers = {.on_head = on_head, .on_end = on_end, .on_fail = on_fail};
+static const struct http_call_handlers handlers = {
+    .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_fail = on_fail};
 
 static enum rc connect_to(struct member *m, struct error *e)
 {

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from harness import Connection, Scheduler, Script, Upstream, chat, main, node, request, wait_until
+from harness import Connection, Scheduler, Script, Skip, Upstream, chat, main, node, request, wait_until
 
 MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/spillway-tiny.gguf")
 
@@ -22,6 +22,11 @@ def pool(name="burst", **fields):
 def capacity(*pools, **fields):
     return {"interval": "500ms", "max_nodes": 3, "down_after": "2s", "drain": "20s", "launches_per_min": 20,
             "pools": list(pools), **fields}
+
+
+def only_full(args):
+    if not args.full:
+        raise Skip("takes longer: --full")
 
 
 class Fleet:
@@ -116,6 +121,7 @@ def test_operator(args):
 
 def test_dollars(args):
     """capacity.max_hour is the gate: what would cost more per hour is not launched, whoever asks."""
+    only_full(args)
     with Fleet(args, pool(max=3), limits={"max_hour": "0.5", "down_after": "10m"}) as f:
         f.cli("nodes", "launch", "burst")
         assert "capacity.max_hour" in f.cli("nodes", "launch", "burst", ok=False)
@@ -142,7 +148,7 @@ def test_killed_scheduler(args):
     """SIGKILL at any moment: engines go with their scheduler, the next one finds nothing doubled and serves."""
     with Fleet(args, pool(min=1), queue={"interactive": {"wait": "15s"}}) as f:
         f.wait_lives({"burst-1": "ready"})
-        for wait in (0.0, 0.15, 0.4):
+        for wait in (0.0, 0.15, 0.4) if args.full else (0.15,):
             pids = f.engines()
             f.s.kill()
             wait_until(lambda: not [p for p in pids if os.path.exists("/proc/%d" % p)], 5, "its engines are gone")
@@ -156,6 +162,7 @@ def test_killed_scheduler(args):
 
 def test_dead_engine(args):
     """An engine that dies is started again, its node leaves the table meanwhile, and streams go on elsewhere."""
+    only_full(args)
     with Fleet(args, pool(min=2), limits={"down_after": "10m"}) as f:
         f.wait_lives({"burst-1": "ready", "burst-2": "ready"})
         pids = f.engines()
@@ -196,6 +203,7 @@ def test_saturation(args):
 
 def test_hold(args):
     """from_zero: hold: an API is there, and the first request waits for a node all the same; spill: it does not."""
+    only_full(args)
     up = Upstream("api", default=Script(words=["from", "the", "api"]))
     api = node("api", up, models=["tiny"], price=("5", "5", "15"), local=False)
     for how, who in (("hold", "burst-1"), ("spill", "api")):
@@ -205,6 +213,62 @@ def test_hold(args):
             a = f.ask()
             assert a.status == 200 and a.headers["x-spillway-node"] == who, (how, a.status, a.headers)
     up.stop()
+
+
+def sleeper(name, **fields):
+    return {"name": name, "provider": "process", "model_path": os.path.abspath(MODEL), "models": ["tiny"], "threads": 1,
+            "slots": 2, "watts": 60, "power": {"idle_watts": 40, "sleep_watts": 1, "sleep_wake": "300ms"}, **fields}
+
+
+def workers(f):
+    """Of each engine's supervisor, how many processes it has."""
+    count = {}
+    for pid in f.engines():
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as c:
+            count[pid] = len(c.read().split())
+    return count
+
+
+def test_ladder(args):
+    """Engines that are not needed sleep: no worker, no request lost when they are wanted again; an operator's word holds."""
+    only_full(args)
+    with Fleet(args, nodes=[sleeper("a"), sleeper("b"), sleeper("c")], power={"keep_warm": 1},
+               queue={"interactive": {"wait": "15s"}}) as f:
+        f.s.ready()
+        wait_until(lambda: sorted(f.lives().values()) == ["ready", "sleeping", "sleeping"], 30, "two of three sleep")
+        wait_until(lambda: sorted(workers(f).values()) == [0, 0, 1], 10, "the sleepers have no workers")
+        asleep = [n for n, life in f.lives().items() if life == "sleeping"]
+        awake = [n for n in "abc" if n not in asleep][0]
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(f.ask())) for _ in range(8)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert [a.status for a in answers] == [200] * 8, [(a.status, a.body) for a in answers if a.status != 200]
+        # The one that is awake is put to sleep by hand; the next request wakes somebody.
+        f.cli("nodes", "sleep", awake)
+        wait_until(lambda: f.lives()[awake] == "sleeping", 15, "it sleeps, although it was kept warm")
+        assert f.nodes()[awake]["pinned"]
+        assert f.ask().status == 200
+        f.cli("nodes", "wake", awake)
+        wait_until(lambda: f.lives()[awake] == "ready", 15, "it is awake")
+        assert f.s.metrics()["spillway_capacity_sleeps_total"] >= 3
+
+
+def test_all_asleep(args):
+    """keep_warm 0: everything sleeps, probes wake nobody, and the first request is answered by one that it wakes."""
+    with Fleet(args, nodes=[sleeper("a"), sleeper("b")], power={"keep_warm": 0},
+               queue={"interactive": {"wait": "15s"}}) as f:
+        wait_until(lambda: sorted(f.lives().values()) == ["sleeping", "sleeping"], 30, "all sleep")
+        time.sleep(1.5)
+        assert sorted(f.lives().values()) == ["sleeping", "sleeping"] and set(workers(f).values()) == {0}
+        assert request(f.s.port, "GET", "/readyz").status == 200
+        began = time.monotonic()
+        a = f.ask()
+        assert a.status == 200, (a.status, a.body)
+        print("        first answer from sleep after %.2f s" % (time.monotonic() - began))
+        wait_until(lambda: sorted(f.lives().values()) == ["sleeping", "sleeping"], 60, "all sleep again")
 
 
 def test_mistakes(args):
@@ -227,4 +291,5 @@ def test_mistakes(args):
 
 if __name__ == "__main__":
     main(__doc__, [test_from_zero, test_operator, test_dollars, test_minimum_and_reload, test_killed_scheduler,
-                   test_dead_engine, test_saturation, test_hold, test_mistakes])
+                   test_dead_engine, test_saturation, test_hold, test_ladder,
+                   test_all_asleep, test_mistakes])
