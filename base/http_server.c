@@ -12,6 +12,7 @@
 #include "base/http_server_internal.h"
 
 #define ACCEPT_PER_TURN 64
+#define PART_MS         200 /* a request may be on its way over an idle connection as we drain */
 
 static int64_t ms_or(int64_t ms, int64_t otherwise_ms)
 {
@@ -152,6 +153,32 @@ static void stop_listening(struct http_server *s)
         unlink(s->unix_path); /* only while it is still ours: a successor may have replaced it */
 }
 
+static bool is_idle(const struct conn *c)
+{
+    return c->state == CONN_READ && !c->begun && c->out.len == 0;
+}
+
+/* Bytes that arrived and were not read are a request that nobody may lose. */
+static bool has_unread(const struct conn *c)
+{
+    char byte;
+    return recv(c->stream.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* Who has had time to send what was on its way, and sent nothing, is let go. No request is running there, so no handler runs
+ * inside conn_close() and `next` stays good. */
+static void part_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct http_server *s = arg;
+    (void)fd;
+    (void)what;
+    for (struct conn *c = s->all.next, *next; c != &s->all; c = next) {
+        next = c->next;
+        if (is_idle(c) && !has_unread(c))
+            conn_close(c);
+    }
+}
+
 enum rc http_server_new(struct http_server **out, struct event_base *loop, const char *listen_on,
                         const struct http_server_options *o, const struct http_server_handlers *h, void *arg,
                         struct error *e)
@@ -191,8 +218,9 @@ enum rc http_server_new(struct http_server **out, struct event_base *loop, const
     s->deadlines.kinds[WAIT_LINGER].after_ns = ms_or(LINGER_MS, 0);
     s->turn = event_new(loop, -1, 0, turn_cb, s);
     s->drained = event_new(loop, -1, 0, drained_cb, s);
+    s->part = evtimer_new(loop, part_cb, s);
     s->listener = event_new(loop, fd, EV_READ | EV_PERSIST, accept_cb, s);
-    SPW_ASSERT(s->turn && s->drained && s->listener);
+    SPW_ASSERT(s->turn && s->drained && s->part && s->listener);
     event_add(s->listener, NULL);
     *out = s;
     return RC_OK;
@@ -209,6 +237,7 @@ void http_server_free(struct http_server *s)
         conn_close(s->all.next);
     event_free(s->turn);
     event_free(s->drained);
+    event_free(s->part);
     deadlines_fini(&s->deadlines);
     free(s->unix_path);
     free(s);
@@ -221,19 +250,17 @@ int http_server_port(const struct http_server *s)
 
 void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg)
 {
+    const struct timeval part = {.tv_usec = PART_MS * 1000};
     stop_listening(s);
     s->draining = true;
     s->drain_done = done;
     s->drain_arg = arg;
-    for (struct conn *c = s->all.next, *next; c != &s->all; c = next) {
-        next = c->next;
+    for (struct conn *c = s->all.next; c != &s->all; c = c->next) {
         c->close_after = true;
-        /* No request is running here, so no handler runs inside conn_close() and `next` stays good. */
-        if (c->state == CONN_READ && !c->begun && c->out.len == 0)
-            conn_close(c);
-        else
+        if (!is_idle(c))
             conn_dirty(c);
     }
+    event_add(s->part, &part);
     if (counter_get(&s->stats.open_connections) == 0)
         event_active(s->drained, EV_TIMEOUT, 0);
 }
@@ -276,6 +303,12 @@ struct http_server_stats http_server_stats(const struct http_server *s)
         .open_connections = (int)counter_get(&c->open_connections),
         .active_exchanges = (int)counter_get(&c->active_exchanges),
     };
+}
+
+void http_server_keep_path(struct http_server *s)
+{
+    free(s->unix_path);
+    s->unix_path = NULL;
 }
 
 int http_server_fd(const struct http_server *s)

@@ -102,6 +102,7 @@ struct http_server {
     int64_t now_ns;              /* of the callback that runs */
     bool draining;
     struct event *drained; /* owned; also: empty, while letting go */
+    struct event *part;    /* owned; while it drains: idle connections are let go */
     void (*drain_done)(void *arg);
     void *drain_arg;
     struct server_counts stats;

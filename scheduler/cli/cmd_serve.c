@@ -6,6 +6,8 @@
  *   SIGHUP, POST /admin/v1/reload: the file is read and checked on a thread, then taken over by front and admin, whole or
  *   not at all
  *
+ *   SIGUSR2: another process takes our listeners over, then we drain (service.h)
+ *
  * Taken apart in reverse order; whatever was not built is NULL. The lock keeps a second scheduler off the same ledger;
  * it goes with the process, however that ends. */
 #include "scheduler/cli/cli_internal.h"
@@ -18,6 +20,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -26,16 +29,21 @@
 #include "scheduler/admin/admin.h"
 #include "scheduler/budgets/redis.h"
 #include "scheduler/budgets/start.h"
+#include "scheduler/cli/service.h"
 #include "scheduler/config/change.h"
 #include "scheduler/config/reload.h"
 #include "scheduler/front/who.h"
 #include "scheduler/redis/link.h"
 
 #define FLEET_GRACE_MS 5000
+#define TAKE_OVER_MS   60000 /* what an old process may need beyond its drain */
+#define TAKE_LOOK_MS   10
 #define ADMIN_DRAIN_MS 1000 /* for answers of the admin API once the front is empty */
 
 struct serve {
     const char *path; /* of the configuration */
+    struct service service;
+    char *argv[5]; /* to start the like of us with */
     struct config *config;
     struct log log;
     int lock_fd;
@@ -97,6 +105,7 @@ static void drain_cb(void *arg)
     if (s->draining)
         return;
     s->draining = true;
+    service_say(&s->service, "STOPPING=1\nSTATUS=draining");
     front_drain(s->front, front_drained_cb, s);
 }
 
@@ -140,6 +149,20 @@ static enum rc make_folders(const char *path, struct error *e)
     return rc;
 }
 
+/* Where we take over, the old process drains first and then lets go of it. */
+static bool lock_file(const struct serve *s)
+{
+    int64_t left_ms = s->service.takes_over ? s->config->drain_ms + TAKE_OVER_MS : 0;
+    const struct timespec pause = {.tv_nsec = TAKE_LOOK_MS * 1000000L};
+    while (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        if (left_ms <= 0)
+            return false;
+        nanosleep(&pause, NULL);
+        left_ms -= TAKE_LOOK_MS;
+    }
+    return true;
+}
+
 static enum rc lock_state(struct serve *s, struct error *e)
 {
     const char *dir = s->config->state_dir;
@@ -151,7 +174,7 @@ static enum rc lock_state(struct serve *s, struct error *e)
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     if (s->lock_fd < 0)
         rc = error_set(e, RC_IO, "%s: %s", path, strerror(errno));
-    else if (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0)
+    else if (!lock_file(s))
         rc = error_set(e, RC_CONFLICT, "another scheduler runs with state_dir %s; give each its own", dir);
     free(path);
     return rc;
@@ -371,7 +394,9 @@ static enum rc open_front(struct serve *s, struct error *e)
                                     .auth = s->auth,
                                     .keystore = s->keystore,
                                     .log = &s->log,
-                                    .clock = &clock_system};
+                                    .clock = &clock_system,
+                                    .listen_fds = s->service.fds,
+                                    .n_listen_fds = s->service.n_fds};
 
     return front_new(&s->front, &o, e);
 }
@@ -430,6 +455,34 @@ static enum rc watch_signals(struct serve *s, struct error *e)
     return RC_OK;
 }
 
+static int listeners_cb(int *fds, int max, void *arg)
+{
+    const struct serve *s = arg;
+
+    return s->draining ? 0 : front_listeners(s->front, fds, max);
+}
+
+static void taken_over_cb(void *arg)
+{
+    struct serve *s = arg;
+
+    if (!s->draining)
+        front_hand_over(s->front);
+    drain_cb(s);
+}
+
+static enum rc open_service(struct serve *s, struct error *e)
+{
+    char text[100];
+
+    s->service.listeners = listeners_cb;
+    s->service.taken_over = taken_over_cb;
+    s->service.arg = s;
+    snprintf(text, sizeof text, "READY=1\nMAINPID=%ld\nSTATUS=serving", (long)getpid());
+    service_say(&s->service, text);
+    return service_start(&s->service, s->loop, &s->log, s->argv, e);
+}
+
 static enum rc build(struct serve *s, struct error *e)
 {
     enum rc rc = lock_state(s, e);
@@ -453,12 +506,15 @@ static enum rc build(struct serve *s, struct error *e)
         rc = open_fleet(s, e);
     if (rc == RC_OK)
         rc = open_admin(s, e);
+    if (rc == RC_OK)
+        rc = open_service(s, e);
     return rc;
 }
 
 /* Reverse order. The ledger comes after the front, whose port still brings it what was settled. */
 static void take_apart(struct serve *s)
 {
+    service_fini(&s->service);
     if (s->hangup)
         event_free(s->hangup);
     reload_free(s->reload); /* who waits at the admin API is told */
@@ -491,6 +547,7 @@ static int run(struct serve *s)
     struct error e;
 
     log_warnings(s);
+    service_can_take_over(&s->service);
     if (build(s, &e) != RC_OK) {
         log_error(&s->log, "serve", e.message, LOG_S("code", rc_name(e.code)));
         return e.code == RC_INVALID ? ARGS_EXIT_USAGE : ARGS_EXIT_FAILED;
@@ -522,10 +579,21 @@ int cli_serve(int argc, char **argv)
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     alloc_keep_freed();
+    if (service_init(&s.service, &e) != RC_OK) {
+        service_fini(&s.service);
+        return cli_fail("serve", &e);
+    }
     s.path = path;
+    char *again[] = {program_invocation_name, (char[]){"serve"}, (char[]){"--config"}, (char *)(uintptr_t)path, NULL};
+    memcpy(s.argv, again, sizeof again);
     s.config = cli_load_config("serve", path);
-    if (!s.config)
+    if (!s.config) {
+        service_fini(&s.service);
         return ARGS_EXIT_USAGE;
+    }
+    /* Each listener that was handed over has connections waiting: none may be without a worker. */
+    if (s.service.n_fds > lanes_wanted(s.config))
+        s.config->workers = s.service.n_fds;
     s.log =
         (struct log){.fd = STDERR_FILENO, .level = s.config->log_level, .clock = &clock_system, .program = "spillway"};
     /* Without the sink's thread each line is written where it is said. */

@@ -221,7 +221,7 @@ static void handle_generation(struct call *c, enum request_kind kind)
         refuse_code(c, API_LEDGER);
         return;
     }
-    if (f->draining) {
+    if (f->draining && !f->queue_stays) { /* else who was accepted is served: he will not come again */
         refuse_code(c, API_DRAINING);
         return;
     }

@@ -53,6 +53,8 @@ struct front_options { /* all borrowed */
         *budgets; /* where budgets are counted (scheduler/budgets/store.h); NULL: in memory, from nothing */
     const struct log *log;
     const struct clock *clock;
+    const int *listen_fds; /* listeners that are there already, instead of config->listen; they become the front's */
+    int n_listen_fds;      /* 0: none; at most one per lane */
 };
 /* Binds the listener, starts the engines of provider `process` and the first health checks. RC_INVALID for a
  * configuration that cannot be served (more nodes than routing can compare, unreadable key file, bad URL). */
@@ -66,6 +68,9 @@ void front_free(struct front *f); /* engines that still run are killed and reape
  * anew. What is under way ends with what it began with. */
 enum rc front_take(struct front *f, const struct config *c, struct auth *auth, bool new_auth,
                    struct error *e) SPW_MUST_USE;
+/* The listening sockets, still the front's: at most max. */
+int front_listeners(const struct front *f, int *fds, int max);
+void front_hand_over(struct front *f); /* another process has them: what belongs to them stays when we drain */
 int front_port(const struct front *f); /* bound TCP port */
 bool front_is_draining(const struct front *f);
 /* Show the certificate of `config`, read anew, ask what it asks of clients' certificates, and allow each client as many

@@ -279,6 +279,7 @@ struct front {
     int64_t created_s;            /* for /v1/models */
     /* drain; lane 0 but for the first */
     _Atomic bool draining;
+    _Atomic bool queue_stays; /* the listener outlives us: others accept from it while we drain, or after */
     _Atomic bool stopping;
     int n_empty; /* lanes that have nothing left */
     void (*drained)(void *arg);

@@ -267,6 +267,16 @@ enum rc lanes_new(struct front *f, struct error *e)
     return rc;
 }
 
+/* Of listeners that are there already: each lane's own, or, where there are fewer, one that it shares. */
+static enum rc inherited_address(struct front *f, int lane, char *address, size_t size, struct error *e)
+{
+    int n = f->o.n_listen_fds, fd = f->o.listen_fds[lane % n];
+    if (lane >= n && (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
+        return error_set(e, RC_IO, "inherited listener: %s", strerror(errno));
+    snprintf(address, size, "fd:%d", fd);
+    return RC_OK;
+}
+
 /* Lane 0's address for the others: the same port, or the same queue where there can be but one. */
 static enum rc shared_address(struct front *f, char *address, size_t size, struct error *e)
 {
@@ -300,15 +310,37 @@ enum rc lanes_listen(struct front *f, struct error *e)
                                     .sharing = f->n_lanes > 1 ? HTTP_LISTEN_FIRST : HTTP_LISTEN_ALONE};
     char address[300];
     o.limits.body_bytes_max = (uint64_t)c->body_bytes_max;
-    enum rc rc = http_server_new(&f->lanes[0].server, f->o.loop, c->listen, &o, &handlers, &f->lanes[0], e);
+    f->queue_stays = f->o.n_listen_fds > 0;
+    snprintf(address, sizeof address, "%s", c->listen);
+    enum rc rc = f->o.n_listen_fds ? inherited_address(f, 0, address, sizeof address, e) : RC_OK;
+    if (rc == RC_OK)
+        rc = http_server_new(&f->lanes[0].server, f->o.loop, address, &o, &handlers, &f->lanes[0], e);
     o.sharing = HTTP_LISTEN_JOIN;
     for (int i = 1; i < f->n_lanes && rc == RC_OK; i++) {
         struct lane *l = &f->lanes[i];
-        rc = shared_address(f, address, sizeof address, e);
+        rc = f->o.n_listen_fds ? inherited_address(f, i, address, sizeof address, e)
+                               : shared_address(f, address, sizeof address, e);
         if (rc == RC_OK)
             rc = http_server_new(&l->server, l->loop, address, &o, &handlers, l, e);
     }
     return rc;
+}
+
+int front_listeners(const struct front *f, int *fds, int max)
+{
+    int n = 0;
+    for (int i = 0; i < f->n_lanes && n < max; i++) {
+        int fd = http_server_fd(f->lanes[i].server);
+        if (fd >= 0)
+            fds[n++] = fd;
+    }
+    return n;
+}
+
+void front_hand_over(struct front *f)
+{
+    http_server_keep_path(f->lanes[0].server);
+    f->queue_stays = true;
 }
 
 static void *lane_main(void *arg)
