@@ -60,15 +60,15 @@ static void name_peer(struct conn *c, const struct sockaddr_storage *peer)
         memcpy(c->peer, "unix", 5);
 }
 
-struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_storage *peer)
+struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_storage *peer, struct tls_door *tls)
 {
     struct conn *c = spw_calloc(1, sizeof(*c));
     c->magic = CONN_MAGIC;
     c->s = s;
     c->stream.fd = fd;
     stream_no_delay(fd);
-    if (s->o.tls) {
-        c->stream.ssl = tls_door_open(s->o.tls);
+    if (tls) {
+        c->stream.ssl = tls_door_open(tls);
         SPW_ASSERT(c->stream.ssl && SSL_set_fd(c->stream.ssl, fd) == 1);
     }
     c->parser = http_parser_new(HTTP_REQUEST, &s->o.limits);
@@ -83,7 +83,7 @@ struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_stora
     event_assign(&c->wr, s->loop, fd, EV_WRITE, on_writable, c);
     event_add(&c->rd, NULL);
     /* A handshake that never comes is a slow head. */
-    deadline_start(&s->deadlines, &c->wait, s->o.tls ? WAIT_HEAD : WAIT_IDLE, s->now_ns);
+    deadline_start(&s->deadlines, &c->wait, tls ? WAIT_HEAD : WAIT_IDLE, s->now_ns);
     return c;
 }
 

@@ -28,7 +28,7 @@ static void turn_away(struct http_server *s, int fd, const struct sockaddr_stora
         close(fd);
         return;
     }
-    struct conn *c = conn_new(s, fd, peer);
+    struct conn *c = conn_new(s, fd, peer, NULL);
     c->turned_away = true; /* does not count as held */
     atomic_fetch_sub_explicit(&s->held->connections, 1, memory_order_relaxed);
     s->turned_away++;
@@ -39,7 +39,7 @@ static void turn_away(struct http_server *s, int fd, const struct sockaddr_stora
 }
 
 /* fd is the server's whatever comes of it; NULL: it was turned away. */
-static struct conn *admit(struct http_server *s, int fd, const struct sockaddr_storage *peer)
+static struct conn *admit(struct http_server *s, int fd, const struct sockaddr_storage *peer, struct tls_door *tls)
 {
     struct peer_key client = peer_key(peer);
     counter_add(&s->stats.accepted, 1);
@@ -51,7 +51,7 @@ static struct conn *admit(struct http_server *s, int fd, const struct sockaddr_s
         turn_away(s, fd, peer, true);
         return NULL;
     }
-    struct conn *c = conn_new(s, fd, peer);
+    struct conn *c = conn_new(s, fd, peer, tls);
     if (s->o.peers)
         c->client = client;
     return c;
@@ -77,11 +77,11 @@ static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
                 return;
             continue;
         }
-        (void)admit(s, fd, &peer);
+        (void)admit(s, fd, &peer, s->o.tls);
     }
 }
 
-void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n)
+static void adopt(struct http_server *s, int fd, const void *read, size_t n, struct tls_door *tls)
 {
     struct sockaddr_storage peer;
     socklen_t n_peer = sizeof(peer);
@@ -94,9 +94,19 @@ void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n
         close(fd);
         return;
     }
-    struct conn *c = admit(s, fd, &peer);
+    struct conn *c = admit(s, fd, &peer, tls);
     if (c && n)
         conn_read(c, read, n);
+}
+
+void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n)
+{
+    adopt(s, fd, read, n, s->o.tls);
+}
+
+void http_server_adopt_plain(struct http_server *s, int fd, const void *read, size_t n)
+{
+    adopt(s, fd, read, n, NULL);
 }
 
 /* Whatever the callbacks of this loop turn queued. Runs last: event_active() put it behind them. */

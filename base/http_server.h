@@ -65,6 +65,8 @@ void http_server_free(struct http_server *s);
 /* Serve a connected socket that was accepted elsewhere (and handed over), whose first n bytes were already read. The
  * socket becomes the server's even when it is refused. on_request may run from inside. */
 void http_server_adopt(struct http_server *s, int fd, const void *read, size_t n);
+/* The same for one whose TLS, if it had any, has ended elsewhere: it is plain whatever the server's others are. */
+void http_server_adopt_plain(struct http_server *s, int fd, const void *read, size_t n);
 int http_server_port(const struct http_server *s); /* bound TCP port, 0 for unix */
 /* Its listening socket, -1 once it is closed. A dup() of it, as "fd:N", lets another server accept from the same queue. */
 int http_server_fd(const struct http_server *s);

@@ -118,7 +118,7 @@ static inline struct conn *conn_of(struct http_exchange *x)
 }
 
 /* fd becomes the connection's. */
-struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_storage *peer);
+struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_storage *peer, struct tls_door *tls);
 void conn_dirty(struct conn *c); /* conn_turn() will run this turn */
 void conn_clean(struct conn *c); /* off the list */
 void conn_turn(struct conn *c);

@@ -39,6 +39,14 @@ static void name_model(char *id, size_t size, const char *path)
         id[n - 15] = '\0';
 }
 
+static enum rc open_tls(struct serve_common *c, const struct serve_args *a, struct error *e)
+{
+    const struct tls_server_files files = {.cert = a->tls_cert, .key = a->tls_key};
+    if (!a->tls_cert || !a->tls_key)
+        return error_set(e, RC_INVALID, "--tls-cert and --tls-key go together");
+    return tls_door_new(&c->tls, &files, &clock_system, e);
+}
+
 enum rc serve_common_open(struct serve_common *c, const struct serve_args *a, struct error *e)
 {
     *c = (struct serve_common){.log = {.fd = STDERR_FILENO, .clock = &clock_system, .program = "spillway-engine"}};
@@ -48,6 +56,8 @@ enum rc serve_common_open(struct serve_common *c, const struct serve_args *a, st
         rc = api_keys_open(&c->keys, a->key_file, API_KEYS_MAX, e);
     if (!rc && a->node_key_file)
         rc = api_keys_open(&c->node_key, a->node_key_file, 1, e);
+    if (!rc && (a->tls_cert || a->tls_key))
+        rc = open_tls(c, a, e);
     if (rc)
         return rc;
     if (a->alias)
@@ -63,11 +73,12 @@ void serve_say_listening(const struct serve_common *c, const struct serve_args *
 {
     log_info(&c->log, SERVE_AREA, "listening", LOG_S("host", a->host), LOG_I("port", port), LOG_S("model", c->model_id),
              LOG_S("path", a->model), LOG_B("api_keys", c->keys != NULL), LOG_B("node_key", c->node_key != NULL),
-             LOG_S("version", SPILLWAY_VERSION));
+             LOG_B("tls", c->tls != NULL), LOG_S("version", SPILLWAY_VERSION));
 }
 
 void serve_common_close(struct serve_common *c)
 {
+    tls_door_free(c->tls);
     api_keys_free(c->keys);
     api_keys_free(c->node_key);
 }
@@ -89,6 +100,8 @@ void serve_common_close(struct serve_common *c)
     {.name = "alias", .type = ARG_STRING, .value = &(a).alias, .meta = "NAME", .help = "the name requests use; default: the file's name"}, \
     {.name = "api-key-file", .type = ARG_STRING, .value = &(a).key_file, .meta = "FILE", .help = "bearer keys, one per line; without it anybody may ask"}, \
     {.name = "node-key-file", .type = ARG_STRING, .value = &(a).node_key_file, .meta = "FILE", .help = "the key of the scheduler, one line: opens what docs/NODE_API.md describes"}, \
+    {.name = "tls-cert", .type = ARG_STRING, .value = &(a).tls_cert, .meta = "FILE", .help = "serve over TLS: the certificate, PEM, leaf first; read again at SIGHUP"}, \
+    {.name = "tls-key", .type = ARG_STRING, .value = &(a).tls_key, .meta = "FILE", .help = "its key, PEM"}, \
     {.name = "chat-template", .type = ARG_STRING, .value = &(a).chat_template, .meta = "NAME", .help = "instead of the one the file names"}, \
     {.name = "queue-seconds", .type = ARG_INT, .value = &(a).queue_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long a request may wait for a slot before it gets 503; 0: no limit"}, \
     {.name = "drain-seconds", .type = ARG_INT, .value = &(a).drain_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long running answers may take after SIGTERM"}, \

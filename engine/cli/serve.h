@@ -4,13 +4,15 @@
 #define ENGINE_CLI_SERVE_H
 
 #include "base/log.h"
+#include "base/tls_door.h"
 #include "engine/cli/cli.h"
 #include "engine/serve/api_keys.h"
 
 #define SERVE_AREA "serve"
 
 struct serve_args {
-    const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level;
+    const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level, *tls_cert,
+        *tls_key;
     int64_t port, threads, n_ctx, max_batch, kv_tokens, prefix_tokens, warmup, drain_s, queue_s, hold_s, hold_max;
     bool lazy, plain, no_supervisor;
     int64_t worker_fd, listener_fd; /* -1: this is no worker */
@@ -22,6 +24,7 @@ struct serve_common {
     char device[32];    /* what --device came to */
     char model_id[128]; /* what requests call the model */
     char listen_on[300];
+    struct tls_door *tls;             /* owned; NULL: plain */
     struct api_keys *keys, *node_key; /* owned; NULL: none */
 };
 enum rc serve_common_open(struct serve_common *c, const struct serve_args *a, struct error *e) SPW_MUST_USE;

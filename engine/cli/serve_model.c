@@ -175,6 +175,7 @@ static enum rc find_supervisor(struct serving *v, struct error *e)
     const struct link_options o = {
         .model_id = v->c.model_id,
         .n_slots = (int32_t)v->a.max_batch,
+        .tls = v->c.tls,
         .log = &v->c.log,
         .end = on_end_ordered,
         .arg = v,
@@ -200,6 +201,7 @@ static enum rc start(struct serving *v, struct error *e)
         .model_id = v->c.model_id,
         .keys = v->c.keys,
         .node_key = v->c.node_key,
+        .tls = v->c.tls,
         .max_seqs = (int32_t)v->a.max_batch,
         .speculate = !v->a.plain,
         .waiting_max = (int32_t)v->a.max_batch * WAITING_PER_SLOT,

@@ -19,7 +19,7 @@ struct node {
     const char **worker_argv; /* owned; what it points to is not */
     char channel_fd[12], listener_fd[12];
     struct event_base *loop;
-    struct event *on_term, *on_int;
+    struct event *on_term, *on_int, *on_hup;
     struct supervisor *supervisor;
     bool signalled;
     int exit_code;
@@ -36,6 +36,19 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
     else
         supervisor_drain(n->supervisor, name, n->a->drain_s, SUPERVISOR_THEN_END);
     n->signalled = true;
+}
+
+static void on_hangup(evutil_socket_t number, short what, void *arg)
+{
+    struct node *n = arg;
+    struct error e = {0};
+    (void)number;
+    (void)what;
+    if (supervisor_renewed(n->supervisor, &e))
+        log_error(&n->c.log, SERVE_AREA, "the certificate cannot be read again; the old one is shown",
+                  LOG_S("error", e.message));
+    else
+        log_info(&n->c.log, SERVE_AREA, "certificate read again", LOG_B("tls", n->c.tls != NULL));
 }
 
 static void on_done(int exit_code, void *arg)
@@ -75,7 +88,9 @@ static enum rc heed_signals(struct node *n, struct error *e)
     signal(SIGINT, SIG_IGN);
     n->on_term = evsignal_new(n->loop, SIGTERM, on_signal, n);
     n->on_int = evsignal_new(n->loop, SIGINT, on_signal, n);
-    if (!n->on_term || !n->on_int || event_add(n->on_term, NULL) || event_add(n->on_int, NULL))
+    n->on_hup = evsignal_new(n->loop, SIGHUP, on_hangup, n);
+    if (!n->on_term || !n->on_int || !n->on_hup || event_add(n->on_term, NULL) || event_add(n->on_int, NULL) ||
+        event_add(n->on_hup, NULL))
         return error_set(e, RC_IO, "cannot handle signals");
     return RC_OK;
 }
@@ -96,6 +111,7 @@ static enum rc start(struct node *n, struct error *e)
         .model_id = n->c.model_id,
         .keys = n->c.keys,
         .node_key = n->c.node_key,
+        .tls = n->c.tls,
         .worker_argv = n->worker_argv,
         .drain_ms = n->a->drain_s * 1000,
         .hold_ms = n->a->hold_s * 1000,
@@ -118,6 +134,8 @@ static void node_fini(struct node *n)
         event_free(n->on_term);
     if (n->on_int)
         event_free(n->on_int);
+    if (n->on_hup)
+        event_free(n->on_hup);
     if (n->loop)
         event_base_free(n->loop);
     serve_common_close(&n->c);

@@ -27,6 +27,7 @@ struct child {
 static _Noreturn void become(const char *const *argv, int channel_fd, int listener_fd, pid_t parent)
 {
     signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL);

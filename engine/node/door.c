@@ -256,7 +256,10 @@ static void on_accept(evutil_socket_t listen_fd, short what, void *arg)
     for (int i = 0; i < ACCEPT_PER_TURN && d->mode == DOOR_TAKE; i++) {
         int fd = accept4((int)listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            door_give(d, fd, NULL, 0);
+            if (in_all(d) < DOOR_CONNECTIONS_MAX && d->o.unwrap)
+                fd = d->o.unwrap(fd, d->o.arg);
+            if (fd >= 0)
+                door_give(d, fd, NULL, 0);
             continue;
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {

@@ -35,6 +35,9 @@ struct door_options {
     int listen_fd; /* borrowed, non-blocking */
     int64_t hold_ms;
     int hold_max;
+    /* What to read of a connection that was accepted: fd, another descriptor in its place, or -1 when it is closed. NULL:
+     * fd. */
+    int (*unwrap)(int fd, void *arg);
     enum door_verdict (*judge)(const struct http_head *h, void *arg);
     /* fd is theirs. read[0 .. n) was read of it. */
     void (*answer)(int fd, const void *read, size_t n, void *arg);

@@ -118,7 +118,16 @@ static void take(struct link *l, const struct channel_message *m)
 {
     const struct node_passed *p = m->data;
     tell(l, MSG_TAKEN, p, sizeof *p, -1); /* before a byte of an answer can leave */
-    http_server_adopt(server_http(l->server), m->fd, p + 1, m->n - sizeof *p);
+    http_server_adopt_plain(server_http(l->server), m->fd, p + 1, m->n - sizeof *p);
+}
+
+/* A small file of ours that was just written: the loop can read it. */
+static void reread(struct link *l)
+{
+    struct error e = {0};
+    if (l->o.tls && tls_door_reread(l->o.tls, &e))
+        log_error(l->o.log, AREA, "the certificate cannot be read again; the old one is shown",
+                  LOG_S("error", e.message));
 }
 
 static bool has(const struct channel_message *m, size_t n)
@@ -164,6 +173,7 @@ static void on_message(const struct channel_message *m, void *arg)
             return;
         }
         break;
+    case MSG_REREAD: reread(l); return;
     case MSG_END: l->o.end(l->o.arg); return;
     default: break;
     }

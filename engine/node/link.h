@@ -9,6 +9,7 @@
 struct link_options {
     const char *model_id;
     int32_t n_slots;
+    struct tls_door *tls; /* NULL: plain; borrowed; read again when the supervisor says so */
     const struct log *log;
     /* The end was ordered, or the supervisor is gone. */
     void (*end)(void *arg);

@@ -11,6 +11,7 @@ enum node_message {
     MSG_TAKE,      /* struct node_passed, then the bytes that were read, and the connection */
     MSG_SLEEP,     /* struct node_round: stop accepting, give connections back as they fall idle, then MSG_EMPTY */
     MSG_DRAIN,     /* struct node_round: the same, refuse new work, and cut what runs after so long */
+    MSG_REREAD,    /* the certificate was renewed */
     MSG_END,       /* exit */
     /* To the supervisor. */
     MSG_READY = 64, /* struct node_card */

@@ -346,6 +346,11 @@ void supervisor_step(struct supervisor *s, enum node_event e)
 
 /* ---- the door ---------------------------------------------------------------------------------------------------- */
 
+static int unwrap(int fd, void *arg)
+{
+    return tls_relays_add(((struct supervisor *)arg)->relays, fd);
+}
+
 static void answer(int fd, const void *read, size_t n, void *arg)
 {
     http_server_adopt(((struct supervisor *)arg)->http, fd, read, n);
@@ -414,6 +419,14 @@ void supervisor_stop_now(struct supervisor *s)
     finish(s);
 }
 
+enum rc supervisor_renewed(struct supervisor *s, struct error *e)
+{
+    if (!s->o.tls)
+        return RC_OK;
+    tell(s, MSG_REREAD, NULL, 0);
+    return tls_door_reread(s->o.tls, e);
+}
+
 /* ---- for others -------------------------------------------------------------------------------------------------- */
 
 enum node_state supervisor_state(const struct supervisor *s)
@@ -472,12 +485,15 @@ static enum rc open_door(struct supervisor *s, struct error *e)
     enum rc rc = http_server_new(&s->http, s->loop, s->o.listen_on, &http, &handlers, s, e);
     if (rc)
         return rc;
+    if (s->o.tls)
+        s->relays = tls_relays_new(s->loop, s->o.tls);
     http_server_accepting(s->http, HTTP_LEAVE);
     http_server_let_go(s->http, &go);
     const struct door_options door = {
         .listen_fd = http_server_fd(s->http),
         .hold_ms = s->o.hold_ms,
         .hold_max = s->o.hold_max,
+        .unwrap = s->relays ? unwrap : NULL,
         .judge = supervisor_judge,
         .answer = answer,
         .held = held,
@@ -519,6 +535,7 @@ void supervisor_free(struct supervisor *s)
     if (s->http) /* before the door, which gets what it lets go of */
         http_server_free(s->http);
     door_free(s->door);
+    tls_relays_free(s->relays);
     if (s->timer)
         event_free(s->timer);
     if (s->exit_timer)

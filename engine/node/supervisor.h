@@ -30,6 +30,7 @@ struct supervisor_options {      /* all borrowed for the supervisor's life */
     const char *model_id;        /* the name requests use */
     const struct api_keys *keys; /* NULL: no authentication */
     const struct api_keys *node_key;
+    struct tls_door *tls;           /* NULL: plain; the worker_argv then names the same files */
     const char *const *worker_argv; /* NULL-terminated, with the descriptors of child.h */
     int64_t drain_ms;               /* how long a drain waits for answers */
     int64_t hold_ms;                /* how long a request waits for the worker, then 503 */
@@ -73,6 +74,10 @@ void supervisor_drain(struct supervisor *s, const char *why, int64_t seconds, en
 
 /* The process ends at once, whatever runs: a second signal. done() is called from inside. */
 void supervisor_stop_now(struct supervisor *s);
+
+/* The files of options.tls hold a renewed certificate: shown from now on, by the worker as well. Reads them (small, blocks).
+ * On an error the old one is shown. */
+enum rc supervisor_renewed(struct supervisor *s, struct error *e) SPW_MUST_USE;
 
 /* Called on the loop at each change of state, after it: may call what is above, not supervisor_free(). One watcher. */
 void supervisor_watch(struct supervisor *s, void (*changed)(enum node_state was, enum node_state is, void *arg),

@@ -7,6 +7,7 @@
 #include "engine/node/door.h"
 #include "engine/node/messages.h"
 #include "engine/node/supervisor.h"
+#include "engine/node/tls_relay.h"
 #include "engine/serve/gate.h"
 
 #define SUPERVISOR_AREA "node"
@@ -18,20 +19,21 @@ struct supervisor {
     struct gate gate;
     struct http_server *http; /* owns the listening socket, but the door accepts from it */
     struct door *door;
-    struct child *child;      /* NULL: no worker */
-    struct channel *channel;  /* to it; NULL once that is closed */
-    struct event *timer;      /* BACKOFF: start again; with a worker that was told to end: kill it */
-    struct event *exit_timer; /* the last answers are not waited for any longer */
-    uint64_t round;           /* of the last MSG_SLEEP or MSG_DRAIN */
-    bool start_failed;        /* there is none: the timer tells, as from the loop */
-    bool unloadable;          /* the worker said so before it ended */
-    bool told_to_end;         /* it ends because we said so */
-    bool exiting;             /* done() is on its way */
-    int exit_code;            /* for it */
-    int crashes;              /* in a row */
-    struct mono ready_at;     /* of the worker; 0: it is not ready */
-    struct mono wish_at;      /* WAKING: since when */
-    struct mono cut_at;       /* DRAINING, STOPPING */
+    struct tls_relays *relays; /* NULL: plain */
+    struct child *child;       /* NULL: no worker */
+    struct channel *channel;   /* to it; NULL once that is closed */
+    struct event *timer;       /* BACKOFF: start again; with a worker that was told to end: kill it */
+    struct event *exit_timer;  /* the last answers are not waited for any longer */
+    uint64_t round;            /* of the last MSG_SLEEP or MSG_DRAIN */
+    bool start_failed;         /* there is none: the timer tells, as from the loop */
+    bool unloadable;           /* the worker said so before it ended */
+    bool told_to_end;          /* it ends because we said so */
+    bool exiting;              /* done() is on its way */
+    int exit_code;             /* for it */
+    int crashes;               /* in a row */
+    struct mono ready_at;      /* of the worker; 0: it is not ready */
+    struct mono wish_at;       /* WAKING: since when */
+    struct mono cut_at;        /* DRAINING, STOPPING */
     char drain_why[96];
     char problem[512];
     struct node_card card;

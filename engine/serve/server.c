@@ -348,7 +348,7 @@ enum rc server_new(struct server **out, struct event_base *loop, const struct se
     s->gate = (struct gate){.keys = o->keys, .node_key = o->node_key};
     serve_counters_init(&s->counters);
     serve_totals_init(&s->before);
-    const struct http_server_options http = {.limits = http_limits_default};
+    const struct http_server_options http = {.limits = http_limits_default, .tls = o->tls};
     const struct http_server_handlers handlers = {.on_request = on_request};
     enum rc rc = http_server_new(&s->http, loop, o->listen_on, &http, &handlers, s, e);
     if (!rc)

@@ -58,6 +58,7 @@ struct server_options {
     const char *model_id;            /* the name requests use */
     const struct api_keys *keys;     /* NULL: no authentication; borrowed */
     const struct api_keys *node_key; /* NULL: no scheduler may ask for more than a client; borrowed */
+    struct tls_door *tls;            /* NULL: plain; borrowed */
     int32_t max_seqs;                /* sequences at once */
     bool speculate;                  /* batcher.h */
     int32_t waiting_max;             /* requests waiting for a slot; beyond: 503 */

@@ -9,12 +9,13 @@ import os
 import random
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Connection, main, request, wait_until  # noqa: E402
+from harness import Connection, certificate, main, request, wait_until  # noqa: E402
 from test_engine import FOLDER, Server, cpu_ticks, engine, error_of, make_model, same  # noqa: E402
 from test_node_api import COMPLETION, NODE, key_file, node  # noqa: E402
 
@@ -326,6 +327,72 @@ def under_traffic(args):
               f"{s.metric('spillway_engine_wake_seconds') * 1000:.0f} ms")
 
 
+def over_tls(args):
+    """The same over TLS: asleep the supervisor ends it, a connection that came then goes on for its life, a renewed
+    certificate is shown by both."""
+    cert, key = certificate(FOLDER)
+    tls = ssl.create_default_context(cafile=cert)
+    with node(args, "--tls-cert", cert, "--tls-key", key, wait=False) as s:
+
+        def ask(method, path, body=None, headers=NODE):
+            return request(s.port, method, path, body, headers, tls=tls)
+
+        def state():
+            return ask("GET", "/health").json()["status"]
+
+        def sleeps():
+            assert ask("POST", "/sleep", b"").json()["state"] in ("falling_asleep", "asleep")
+            wait_until(lambda: state() == "asleep", 10, "asleep")
+            same(s.worker(), None)
+
+        wait_until(lambda: state() == "ok", 20, "ready")
+        want = text_of(ask("POST", COMPLETION, PROMPT))
+        files = open_files(s.process.pid)
+        for _ in range(20 if args.full else 2):
+            sleeps()
+            junk = raw(s, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")  # not even TLS
+            try:
+                assert junk.recv(100)[:1] != b"H"
+            except ConnectionError:
+                pass
+            junk.close()
+            c = http.client.HTTPSConnection("localhost", s.port, timeout=20, context=tls)
+            for path in ["/health", COMPLETION, "/health", COMPLETION]:
+                c.request("POST" if path == COMPLETION else "GET", path, json.dumps(PROMPT) if path == COMPLETION else None)
+                a = c.getresponse()
+                body = json.loads(a.read())
+                same(a.status, 200)
+                same(body["choices"][0]["text"] if path == COMPLETION else "", want if path == COMPLETION else "")
+            many = [Connection(s.port, "POST", COMPLETION, {**PROMPT, "stream": True}, tls=tls) for _ in range(5)]
+            sleeps()  # with that connection: it comes back, and wakes it again
+            c.request("POST", COMPLETION, json.dumps({**PROMPT, "prompt": "hello"}))
+            same(json.loads(c.getresponse().read())["choices"][0]["text"], want)
+            c.close()
+            for m in many:
+                same(m.all().status, 200)
+                same(m.answer.events[-1][1], "[DONE]")
+        big = {**PROMPT, "max_tokens": 900, "stream": True, "logprobs": 5}
+        sleeps()
+        c = Connection(s.port, "POST", COMPLETION, big, receive_buffer=4096, tls=tls)
+        time.sleep(1)  # a reader that is slow at first
+        c.all()
+        same(c.answer.complete, True)
+        same(c.answer.events[-1][1], "[DONE]")
+        sleeps()
+        wait_until(lambda: open_files(s.process.pid) <= files, 5, "no descriptors are left over")
+        folder = os.path.join(FOLDER, "renewed")
+        os.makedirs(folder)
+        new_cert, new_key = certificate(folder)
+        os.replace(new_cert, cert)
+        os.replace(new_key, key)
+        s.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "certificate read again" in s.log_text(), 5, "read again")
+        tls = ssl.create_default_context(cafile=cert)
+        same(state(), "asleep")
+        same(text_of(ask("POST", COMPLETION, PROMPT)), want)
+        same(text_of(ask("POST", COMPLETION, PROMPT)), want)
+
+
 # ---- crashes ----
 
 
@@ -471,5 +538,5 @@ def nobody_is_left_behind(args):
 
 if __name__ == "__main__":
     main(__doc__, [orders_and_words, probes_never_wake, a_request_wakes, falling_asleep_with_answers, sleep_while_loading,
-                   under_traffic, crashes_are_mended, crash_loops_end, a_model_that_went_away, workers_die_at_any_moment,
+                   under_traffic, over_tls, crashes_are_mended, crash_loops_end, a_model_that_went_away, workers_die_at_any_moment,
                    drains_asleep, nobody_is_left_behind])
