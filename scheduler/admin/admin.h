@@ -20,6 +20,7 @@ struct admin_options {
     const struct config *config;
     struct front *front;
     struct fleet *fleet; /* NULL: there is none */
+    struct join *join;   /* NULL: no engine can join */
     struct ledger *ledger;
     struct auth *auth; /* NULL: nobody is let in on admin.listen */
     struct keystore *keystore;

@@ -63,6 +63,9 @@ admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_n
     admin_get_config, admin_get_status, admin_post_drain, admin_post_reload, admin_get_metrics, admin_get_keys,
     admin_create_key, admin_revoke_key, admin_rotate_key, admin_get_budgets, admin_get_budget_changes, admin_set_budget,
     admin_top_up_budget, admin_get_explanation;
+/* join_view.c */
+admin_handler admin_get_joined, admin_token_node, admin_token_pool, admin_revoke_node;
+
 /* capacity_view.c */
 admin_handler admin_get_capacity, admin_get_providers, admin_check_provider, admin_terminate_node, admin_sleep_node,
     admin_wake_node, admin_launch, admin_adopt;

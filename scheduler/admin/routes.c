@@ -57,6 +57,28 @@ const struct admin_route admin_routes[] = {
      "200 `{\"provider\":\"aws\",\"checks\":[{\"what\":\"credentials\",\"ok\":true,\"text\":\"...\"}],\"ok\":true}`; "
      "404 "
      "`not_found`"},
+    {"GET", V1 "/joined", admin_get_joined,
+     "The engines that have joined since the start, with what their last heartbeat said. `watts_are` says where the "
+     "watts "
+     "come from: measured, estimated or unknown.",
+     NULL,
+     "200 `{\"url\":\"https://scheduler.example:8443\",\"joined\":[{\"name\":\"gpu1\",\"state\":\"here\","
+     "\"address\":\"https://10.0.0.5:8081\",\"heard_ms\":800,\"until\":\"2026-11-25T06:47:05.000Z\",\"sleep\":"
+     "\"awake\",\"running\":2,\"queue\":0,\"kv_free_tokens\":4096,\"tokens_per_s\":31.5,\"watts\":212.4,"
+     "\"watts_are\":\"measured\",...}]}`; 404 `not_found` without join.listen"},
+    {"POST", V1 "/nodes/{name}/token", admin_token_node,
+     "A token with which one engine joins as this node, once. The only place where its text is shown.",
+     "`ttl_s`: how long it may wait to be used; default join.token_life",
+     "200 `{\"name\":\"gpu1\",\"url\":\"https://scheduler.example:8443\",\"token\":\"spwj1...\"}`; 404 "
+     "`not_found`; 409 `conflict`"},
+    {"POST", V1 "/pools/{name}/token", admin_token_pool,
+     "The same for a pool: whoever comes with it becomes a node of it, with a name of its own.", "`ttl_s`: as above",
+     "as above"},
+    {"POST", V1 "/nodes/{name}/revoke", admin_revoke_node,
+     "The certificates and tokens that this node has had so far are worth nothing any more; its engine, if it calls "
+     "again, is "
+     "told to end. The name need not be known.",
+     NULL, "200 `{\"name\":\"gpu1\",\"ordered\":\"revoke\"}`"},
     {"GET", V1 "/ledger", admin_get_ledger, "The newest rows of the ledger, newest first.",
      "`last`: how many, 1 to 10000; default 20",
      "200 `{\"rows\":[{\"request_id\":\"...\",\"accepted\":\"2026-11-24T06:47:05.123Z\",\"tenant\":\"acme\","

@@ -387,19 +387,26 @@ enum rc fleet_adopt(struct fleet *f, const char *pool, const char *id, struct er
     return launch_adopt(p, id, e);
 }
 
-enum rc fleet_joined(struct fleet *f, const char *name, const char *url, const char *tls_ca, const char *tls_cert,
-                     const char *tls_key, const char *tls_name, struct error *e)
+void fleet_set_join(struct fleet *f, const struct fleet_join *j)
+{
+    f->join = *j;
+}
+
+enum rc fleet_joined(struct fleet *f, const char *name, const struct node_place_at *at, struct error *e)
 {
     struct member *m = rented(f, name, e);
     if (!m)
         return e->code;
-    if (strlen(url) >= sizeof m->join_url)
+    if (strlen(at->url) >= sizeof m->join_url)
         return error_set(e, RC_INVALID, "node '%s': its address is too long", name);
-    snprintf(m->join_url, sizeof m->join_url, "%s", url);
-    snprintf(m->tls_ca, sizeof m->tls_ca, "%s", tls_ca ? tls_ca : "");
-    snprintf(m->tls_cert, sizeof m->tls_cert, "%s", tls_cert ? tls_cert : "");
-    snprintf(m->tls_key, sizeof m->tls_key, "%s", tls_key ? tls_key : "");
-    snprintf(m->tls_name, sizeof m->tls_name, "%s", tls_name ? tls_name : "");
+    snprintf(m->join_url, sizeof m->join_url, "%s", at->url);
+    snprintf(m->tls_ca, sizeof m->tls_ca, "%s", at->tls_ca);
+    snprintf(m->tls_cert, sizeof m->tls_cert, "%s", at->tls_cert);
+    snprintf(m->tls_key, sizeof m->tls_key, "%s", at->tls_key);
+    snprintf(m->tls_name, sizeof m->tls_name, "%s", at->tls_name);
+    snprintf(m->node_key, sizeof m->node_key, "%s", at->node_key);
+    if (m->node && node_may_join(m->node))
+        return node_place(m->node, at, e);
     member_event(m, LIFE_ADDRESS, "it has joined");
     return RC_OK;
 }
@@ -411,8 +418,11 @@ enum rc fleet_notice(struct fleet *f, const char *name, const char *what, int64_
     if (!m)
         return error_set(e, RC_NOT_FOUND, "there is no node '%.64s' that the fleet looks after", name);
     m->noticed = true;
-    m->gone_by.ns = clock_now(f->o.clock).ns + left_ms * NS_PER_MS;
-    snprintf(reason, sizeof reason, "%.80s: gone in %lld s", what, (long long)(left_ms / 1000));
+    const int64_t ms = left_ms >= 0 ? left_ms : f->config->capacity.drain_ms;
+    m->gone_by.ns = clock_now(f->o.clock).ns + ms * NS_PER_MS;
+    snprintf(reason, sizeof reason,
+             left_ms >= 0 ? "%.80s: gone in %lld s" : "%.80s: it may be gone soon (%lld s to drain)", what,
+             (long long)(ms / 1000));
     member_drain(m, FOR_END, reason);
     fleet_plan_soon(f);
     return RC_OK;

@@ -73,10 +73,22 @@ enum rc fleet_adopt(struct fleet *f, const char *pool, const char *id, struct er
 enum rc fleet_sleep(struct fleet *f, const char *name,
                     struct error *e) SPW_MUST_USE; /* and stays so until it is woken */
 enum rc fleet_wake(struct fleet *f, const char *name, struct error *e) SPW_MUST_USE;
-/* Of one that joined: where it is. For scheduler/join. */
-enum rc fleet_joined(struct fleet *f, const char *name, const char *url, const char *tls_ca, const char *tls_cert,
-                     const char *tls_key, const char *tls_name, struct error *e) SPW_MUST_USE;
-/* It is about to be taken away: it is drained, and what still runs shortly before its end is moved. */
+/* ---- with scheduler/join, which lets launched engines in: whoever puts both together passes its calls on ------------------ */
+
+#define FLEET_JOIN_TOKEN_MAX 256
+struct fleet_join {
+    const char *url; /* where engines join; borrowed */
+    /* A token that lets the node in once, for a while; FLEET_JOIN_TOKEN_MAX bytes. */
+    enum rc (*token)(const char *name, char *token, struct error *e, void *arg);
+    void (*ended)(const char *name, void *arg); /* its certificates are worth nothing from now on */
+    void *arg;
+};
+/* From now on machines of clouds get a token, and are in the node table once they have joined. */
+void fleet_set_join(struct fleet *f, const struct fleet_join *j);
+/* Of one that joined: where it is. RC_NOT_FOUND: the fleet knows none of that name. */
+enum rc fleet_joined(struct fleet *f, const char *name, const struct node_place_at *at, struct error *e) SPW_MUST_USE;
+/* It is about to be taken away: it is drained, and what still runs shortly before its end is moved. left_ms < 0: maybe, nobody
+ * knows when: it has as long as any drain. */
 enum rc fleet_notice(struct fleet *f, const char *name, const char *what, int64_t left_ms,
                      struct error *e) SPW_MUST_USE;
 

@@ -71,6 +71,7 @@ struct member {
     struct pool *pool;
     char name[JOURNAL_NAME_MAX], token[JOURNAL_TOKEN_MAX], id[JOURNAL_ID_MAX], offer[JOURNAL_ID_MAX];
     char join_url[256], tls_ca[256], tls_cert[256], tls_key[256], tls_name[256]; /* of one that joined; "": none */
+    char node_key[72];
     char host[256];
     int port;
     enum life_state life;
@@ -144,7 +145,8 @@ struct snapshot {                             /* of one market; for one plan */
 
 struct fleet {
     struct fleet_options o;
-    struct config *config; /* a reference */
+    struct fleet_join join; /* token NULL: nobody joins */
+    struct config *config;  /* a reference */
     struct journal *journal;
     char owner[33];
     struct guard *guard;
@@ -201,6 +203,7 @@ void member_event(struct member *m, enum life_event e, const char *reason);
 /* What the node table and the clock say. m may be gone afterwards. */
 void member_look(struct member *m);
 bool member_is_rented(const struct member *m);
+bool member_joins(const struct member *m); /* it is where it says, once it has joined */
 void member_on_change(const struct provider_instance *i, void *source);
 /* It is to be ended, at once or when it is empty. */
 void member_end(struct member *m, const char *reason);

@@ -86,7 +86,12 @@ static void on_intended(enum rc rc, const char *token, void *arg)
     } else if (m && (m->life != LIFE_REQUESTED || f->stopping || !m->pool->config)) {
         member_event(m, LIFE_OVER, "not wanted any more"); /* the provider knows nothing of it */
     } else if (m) {
-        const struct provider_spec spec = spec_of(m, offers, i->n, &e);
+        char join_token[FLEET_JOIN_TOKEN_MAX];
+        struct provider_spec spec = spec_of(m, offers, i->n, &e);
+        if (member_joins(m) && f->join.token(m->name, join_token, &e, f->join.arg) == RC_OK) {
+            spec.join_url = f->join.url;
+            spec.join_token = join_token;
+        }
         f->stats.launches++;
         m->told = true;
         rc = m->pool->source->ops->launch(m->pool->source->provider, &spec, &e);

@@ -48,6 +48,11 @@ static void leave_table(struct member *m, const char *reason)
     sleep_forget(m);
 }
 
+bool member_joins(const struct member *m)
+{
+    return m->fleet->join.token && m->pool && (m->pool->source->ops->caps & PROVIDER_IS_CLOUD);
+}
+
 /* As soon as it has an address and a place is free. */
 static void enter_table(struct member *m)
 {
@@ -56,9 +61,12 @@ static void enter_table(struct member *m)
     char url[320];
     const char *key = NULL, *file;
     struct error e;
-    if (!p || m->node || m->fleet->stopping || !p->config || (!m->host[0] && !m->join_url[0]))
+    if (!p || m->node || m->fleet->stopping || !p->config || (!m->host[0] && !m->join_url[0]) ||
+        (member_joins(m) && !m->join_url[0]))
         return;
-    if (p->source->ops->caps & PROVIDER_ENDS_WITH_US)
+    if (m->node_key[0])
+        key = m->node_key;
+    else if (p->source->ops->caps & PROVIDER_ENDS_WITH_US)
         (void)!nodes_engine_key(f->o.nodes, &key, &file, &e);
     const bool v6 = strchr(m->host, ':') != NULL;
     snprintf(url, sizeof url, "http://%s%s%s:%d", v6 ? "[" : "", m->host, v6 ? "]" : "", m->port);
@@ -180,6 +188,8 @@ static void came_into(struct member *m, enum life_state before)
         fleet_plan_soon(f);
         break;
     case LIFE_ENDING:
+        if (member_joins(m) && m->fleet->join.ended)
+            m->fleet->join.ended(m->name, m->fleet->join.arg);
         leave_table(m, m->reason);
         terminate(m);
         break;

@@ -95,4 +95,10 @@ void cli_print_json(const cJSON *root);
 /* What GET /admin/v1/explain/ID says, for people. */
 void cli_print_explanation(const cJSON *root);
 
+int cli_nodes_token(int argc, char **argv); /* cmd_join.c */
+int cli_nodes_joined(int argc, char **argv);
+struct join;
+struct fleet;
+void serve_join_fleet(struct join *j, struct fleet *f); /* serve_join.c */
+
 #endif

@@ -66,6 +66,7 @@ static const struct action {
     {"terminate", "/admin/v1/nodes/%s/terminate", false, true, "NAME"},
     {"sleep", "/admin/v1/nodes/%s/sleep", false, true, "NAME"},
     {"wake", "/admin/v1/nodes/%s/wake", false, true, "NAME"},
+    {"revoke", "/admin/v1/nodes/%s/revoke", false, true, "NAME"},
     {"launch", "/admin/v1/pools/%s/launch?n=%d", false, true, "POOL"},
     {"adopt", "/admin/v1/pools/%s/adopt?instance=%s", false, true, "POOL"},
 };
@@ -86,8 +87,8 @@ static const struct action *plan(const char *action, const char *name, const cha
         a = strcmp(actions[i].name, action) == 0 ? &actions[i] : a;
     if (!a) {
         error_set(e, RC_INVALID,
-                  "unknown action \"%.40s\"; list, drain, undrain, launch, terminate, adopt, sleep, wake, calibrate, "
-                  "enrol or power is "
+                  "unknown action \"%.40s\"; list, drain, undrain, launch, terminate, adopt, sleep, wake, token, "
+                  "revoke, joined, calibrate, enrol or power is "
                   "right",
                   action);
         return NULL;
@@ -139,7 +140,9 @@ int cli_nodes(int argc, char **argv)
     };
     const struct arg_operand operands[] = {
         {"ACTION", &action,
-         "list (default), drain, undrain, launch, terminate, adopt, sleep, wake, calibrate, enrol or power", false},
+         "list (default), drain, undrain, launch, terminate, adopt, sleep, wake, token, revoke, joined, "
+         "calibrate, enrol or power",
+         false},
         {"NAME", &name, "of the node; launch, adopt: of the pool", false},
         {"INSTANCE", &instance, "adopt: the provider's id", false}};
     const struct arg_spec spec = {
@@ -147,7 +150,7 @@ int cli_nodes(int argc, char **argv)
         .verb = "nodes",
         .summary = "list nodes; drain one (it finishes what it has; of a pool: then it is ended), undrain it, "
                    "launch nodes of a pool, terminate one, adopt an instance, let an engine sleep, wake "
-                   "it, calibrate it",
+                   "it, make a token with which an engine joins, revoke what it was given, calibrate it",
         .example = "spillway nodes\nspillway nodes drain gpu1\nspillway nodes launch burst -n 2\n"
                    "spillway nodes calibrate gpu1",
         .options = options,
@@ -160,6 +163,10 @@ int cli_nodes(int argc, char **argv)
 
     if (argc > 0 && strcmp(argv[0], "calibrate") == 0)
         return cli_nodes_calibrate(argc - 1, argv + 1);
+    if (argc > 0 && strcmp(argv[0], "token") == 0)
+        return cli_nodes_token(argc - 1, argv + 1);
+    if (argc > 0 && strcmp(argv[0], "joined") == 0)
+        return cli_nodes_joined(argc - 1, argv + 1);
     if (argc > 0 && strcmp(argv[0], "enrol") == 0)
         return cli_nodes_enrol(argc - 1, argv + 1);
     if (argc > 0 && strcmp(argv[0], "power") == 0)

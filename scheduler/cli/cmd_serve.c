@@ -33,6 +33,7 @@
 #include "scheduler/config/change.h"
 #include "scheduler/config/reload.h"
 #include "scheduler/front/who.h"
+#include "scheduler/join/join.h"
 #include "scheduler/redis/link.h"
 
 #define FLEET_GRACE_MS 5000
@@ -55,6 +56,7 @@ struct serve {
     struct auth *auth, *admin_auth; /* the same, but with `auth: off`: the admin API's door stays */
     struct front *front;
     struct fleet *fleet;
+    struct join *join; /* NULL: no engine can join */
     struct admin *admin;
     struct auth *old_auth,
         *old_admin_auth; /* before the last reload that changed keys: somebody may still wait there */
@@ -360,6 +362,8 @@ static enum rc apply_cb(struct config *next, struct error *e, void *arg)
     }
     s->auth = auth;
     s->admin_auth = admin_auth;
+    if (s->join)
+        join_take(s->join, next);
     config_free(s->config);
     s->config = next;
     __atomic_store_n(&s->log.level, next->log_level, __ATOMIC_RELAXED);
@@ -417,12 +421,26 @@ static enum rc open_fleet(struct serve *s, struct error *e)
     return rc;
 }
 
+static enum rc open_join(struct serve *s, struct error *e)
+{
+    const struct join_options o = {
+        .loop = s->loop, .config = s->config, .log = &s->log, .clock = &clock_system, .nodes = front_nodes(s->front)};
+
+    if (!s->config->join.listen)
+        return RC_OK;
+    const enum rc rc = join_new(&s->join, &o, e);
+    if (rc == RC_OK)
+        serve_join_fleet(s->join, s->fleet);
+    return rc;
+}
+
 static enum rc open_admin(struct serve *s, struct error *e)
 {
     const struct admin_options o = {.loop = s->loop,
                                     .config = s->config,
                                     .front = s->front,
                                     .fleet = s->fleet,
+                                    .join = s->join,
                                     .ledger = s->ledger,
                                     .auth = s->admin_auth,
                                     .keystore = s->keystore,
@@ -505,6 +523,8 @@ static enum rc build(struct serve *s, struct error *e)
     if (rc == RC_OK)
         rc = open_fleet(s, e);
     if (rc == RC_OK)
+        rc = open_join(s, e);
+    if (rc == RC_OK)
         rc = open_admin(s, e);
     if (rc == RC_OK)
         rc = open_service(s, e);
@@ -519,6 +539,7 @@ static void take_apart(struct serve *s)
         event_free(s->hangup);
     reload_free(s->reload); /* who waits at the admin API is told */
     admin_free(s->admin);
+    join_free(s->join);
     fleet_free(s->fleet);
     front_free(s->front);
     ledger_close(s->ledger);
