@@ -61,6 +61,9 @@ struct call {
 struct call *call_of(struct worker_task *t);
 void call_prepare_run(struct worker_task *t); /* worker thread */
 uint64_t call_random(void);
+/* Parse *body, which is freed, and hand it to read(), which says in *error what is wrong with it. Worker thread. */
+void call_read(char **body, size_t n, struct api_error *error,
+               bool (*read)(void *arg, cJSON *root, struct arena *arena), void *arg);
 /* The prompt's ids, however many, and how the reasoning parser has to start. Worker thread. */
 bool call_ids(const struct serve_model *m, const struct api_request *r, struct tokens *ids,
               enum reasoning_start *reasoning, struct api_error *error);

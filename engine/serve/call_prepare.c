@@ -230,21 +230,34 @@ static bool prepare_request(struct call *c, struct api_request *r)
     return true;
 }
 
-void call_prepare_run(struct worker_task *t)
+void call_read(char **body, size_t n, struct api_error *error,
+               bool (*read)(void *arg, cJSON *root, struct arena *arena), void *arg)
 {
-    struct call *c = call_of(t);
     struct error e = {0};
     cJSON *root = NULL;
     struct arena *arena = arena_new(API_REQUEST_ARENA_BYTES);
+    if (json_parse(*body, n, JSON_DEPTH_MAX, &root, &e))
+        api_fail(error, 400, NULL, "invalid_json", "the request body is not valid JSON: %s", e.message);
+    else
+        (void)read(arg, root, arena);
+    cJSON_Delete(root);
+    arena_free(arena);
+    free(*body); /* not needed any more, and it may be large */
+    *body = NULL;
+}
+
+static bool read_completion(void *arg, cJSON *root, struct arena *arena)
+{
+    struct call *c = arg;
     struct api_request r;
     const struct api_limits limits = {
         .n_vocab = vocab_size(c->s->model.vocab), .n_ctx = c->s->model.n_ctx, .caller = c->answer.caller};
-    if (json_parse(c->body, c->body_len, JSON_DEPTH_MAX, &root, &e))
-        api_fail(&c->error, 400, NULL, "invalid_json", "the request body is not valid JSON: %s", e.message);
-    else
-        c->prepared = api_request_read(root, c->answer.kind, &limits, arena, &r, &c->error) && prepare_request(c, &r);
-    cJSON_Delete(root);
-    arena_free(arena);
-    free(c->body); /* not needed any more, and it may be large */
-    c->body = NULL;
+    c->prepared = api_request_read(root, c->answer.kind, &limits, arena, &r, &c->error) && prepare_request(c, &r);
+    return c->prepared;
+}
+
+void call_prepare_run(struct worker_task *t)
+{
+    struct call *c = call_of(t);
+    call_read(&c->body, c->body_len, &c->error, read_completion, c);
 }

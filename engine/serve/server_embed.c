@@ -114,8 +114,9 @@ static bool read_word(struct embed_call *c, const cJSON *root, const char *key, 
            api_fail(&c->error, 400, key, NULL, "%s must be \"%s\" or \"%s\"", key, first, second);
 }
 
-static bool read_request(struct embed_call *c, const cJSON *root, struct arena *arena)
+static bool read_request(void *arg, cJSON *root, struct arena *arena)
 {
+    struct embed_call *c = arg;
     const char *model = NULL;
     struct error e = {0};
     bool last;
@@ -142,15 +143,7 @@ static bool read_request(struct embed_call *c, const cJSON *root, struct arena *
 static void embed_run(struct worker_task *t)
 {
     struct embed_call *c = (struct embed_call *)((char *)t - offsetof(struct embed_call, task));
-    struct error e = {0};
-    cJSON *root = NULL;
-    struct arena *arena = arena_new(API_REQUEST_ARENA_BYTES);
-    if (json_parse(c->body, c->body_len, JSON_DEPTH_MAX, &root, &e))
-        api_fail(&c->error, 400, NULL, "invalid_json", "the request body is not valid JSON: %s", e.message);
-    else
-        (void)read_request(c, root, arena);
-    cJSON_Delete(root);
-    arena_free(arena);
+    call_read(&c->body, c->body_len, &c->error, read_request, c);
 }
 
 /* Loop thread. */

@@ -116,8 +116,9 @@ static bool rename_tokens(struct text_call *c, cJSON *root)
     return !empty;
 }
 
-static bool answer_request(struct text_call *c, cJSON *root, struct arena *arena)
+static bool answer_request(void *arg, cJSON *root, struct arena *arena)
 {
+    struct text_call *c = arg;
     const struct serve_model *m = &c->s->model;
     const struct api_limits limits = {.n_vocab = vocab_size(m->vocab), .n_ctx = m->n_ctx, .caller = c->caller};
     bool chat = c->kind == TEXT_TOKENIZE && cJSON_HasObjectItem(root, "messages");
@@ -132,15 +133,7 @@ static bool answer_request(struct text_call *c, cJSON *root, struct arena *arena
 static void text_run(struct worker_task *t) /* worker thread */
 {
     struct text_call *c = (struct text_call *)((char *)t - offsetof(struct text_call, task));
-    struct error e = {0};
-    cJSON *root = NULL;
-    struct arena *arena = arena_new(API_REQUEST_ARENA_BYTES);
-    if (json_parse(c->body, c->body_len, JSON_DEPTH_MAX, &root, &e))
-        api_fail(&c->error, 400, NULL, "invalid_json", "the request body is not valid JSON: %s", e.message);
-    else
-        (void)answer_request(c, root, arena);
-    cJSON_Delete(root);
-    arena_free(arena);
+    call_read(&c->body, c->body_len, &c->error, answer_request, c);
 }
 
 static void text_done(struct worker_task *t)

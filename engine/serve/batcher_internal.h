@@ -1,0 +1,92 @@
+/* The batcher's parts: batcher.c (life, the loop thread's calls, what is published), batcher_queue.c (who waits, who is
+ * admitted, who is displaced) and batcher_step.c (what is in a step, and what is made of what comes out of it). */
+#ifndef ENGINE_SERVE_BATCHER_INTERNAL_H
+#define ENGINE_SERVE_BATCHER_INTERNAL_H
+
+#include <pthread.h>
+
+#include "engine/serve/batcher.h"
+#include "engine/serve/speculate.h"
+
+enum job_phase { JOB_WAITING, JOB_PREFILL, JOB_DECODE, JOB_DONE };
+
+struct batch_job {
+    /* Set before it is submitted, then the engine thread's. */
+    int32_t n_ids;    /* to be computed before the first choice: the prompt, then the answer so far */
+    int32_t n_prompt; /* of them */
+    struct prefix_salt salt;
+    int32_t max_tokens;
+    bool want_samples, sibling;
+    enum batch_pool pool;
+    double *pooled;   /* n_embd: the sum so far, in order of the tokens, however they were cut into steps */
+    float *embedding; /* n_embd; both NULL where nothing is pooled */
+    struct sampler *sampler;
+    struct answer *answer;
+    /* Loop thread. */
+    batch_output_fn *on_output;
+    void *arg;
+    bool detached;            /* cancelled: no more calls */
+    struct batch_output view; /* what on_output sees; swapped with `out` */
+    /* Under the lock. */
+    bool cancel, pause, dirty;
+    struct batch_job *next, *next_dirty; /* waiting list; list of jobs with output */
+    struct batch_output out;
+    /* Engine thread. */
+    enum job_phase phase;
+    struct seq *seq;
+    int32_t *ids; /* n_ids, then what was chosen since */
+    int32_t n_all, cap_ids;
+    int32_t n_cached; /* of ids, known when it was admitted */
+    int32_t n_stored; /* of n_ids, computed or known */
+    bool fed;         /* the sampler has seen them */
+    bool begun;       /* was admitted before */
+    int32_t overtaken;
+    bool skip; /* paused as of this step's plan */
+    bool news; /* has something to publish */
+    struct mono submitted, admitted, first_token, last_token;
+    int32_t n_draft;                          /* ids that are proposed in this step */
+    int32_t n_new;                            /* ids chosen in this step, not yet published */
+    struct sample samples[SPECULATE_MAX + 1]; /* of them */
+    int32_t proposed[SPECULATE_MAX + 1];      /* the last id, then those that may follow it */
+    struct speculate_luck luck;
+    enum batch_finish finish;
+    struct error error;
+};
+
+struct batcher {
+    struct batcher_options o;
+    pthread_t thread;
+    int fd;
+    /* Engine thread. */
+    struct batch_job **running; /* in order of admission */
+    int32_t n_running;
+    struct step_slice *slices;
+    struct batch_job **slice_jobs;
+    struct sampler_scratch *scratch;
+    struct step_times times;
+    /* Under the lock. */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct batch_job *waiting, **waiting_tail;
+    struct batch_job *dirty, **dirty_tail;
+    bool quit;
+    bool kick; /* something changed that the engine thread must look at */
+    struct batcher_stats stats;
+};
+
+/* Engine thread. */
+void job_leave(struct batcher *b, struct batch_job *j, enum batch_finish finish);
+void job_fail(struct batcher *b, struct batch_job *j, const struct error *e);
+bool job_runs(const struct batch_job *j); /* admitted, and neither displaced nor done */
+void publish_job_locked(struct batcher *b, struct batch_job *j);
+
+/* batcher_queue.c */
+void waiting_remove_locked(struct batcher *b, struct batch_job *j);
+void heed_flags_locked(struct batcher *b); /* drop the cancelled from both lists, note who is paused */
+void admit_locked(struct batcher *b);      /* whoever has a slot and room */
+void make_room(struct batcher *b);         /* before a step: for every answer's next token */
+
+/* batcher_step.c */
+void batcher_step(struct batcher *b); /* plan, compute, choose */
+
+#endif

@@ -1,0 +1,237 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/serve/batcher_internal.h"
+
+static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const int32_t *ids, int32_t n_ids,
+                        bool want_logits)
+{
+    b->slices[n] = (struct step_slice){.seq = j->seq, .ids = ids, .n = n_ids, .want_logits = want_logits};
+    b->slices[n].want_hidden = j->pool == BATCH_POOL_MEAN || (j->pool == BATCH_POOL_LAST && want_logits);
+    b->slice_jobs[n] = j;
+    return n + 1;
+}
+
+/* More ids of this sequence than the last one: those that may follow. Never past the end of the answer or of its room. */
+static void propose(struct batcher *b, struct batch_job *j, struct step_slice *sl, int32_t tokens, double *yield)
+{
+    const int32_t *found;
+    int32_t left = j->max_tokens - j->answer->n_tokens, room = b->o.n_ctx - j->n_all;
+    int32_t max = (left < room ? left : room) - 1;
+    j->n_draft = 0;
+    if (max <= 0 ||
+        (j->n_draft = speculate_find(j->ids, j->n_all, max < SPECULATE_MAX ? max : SPECULATE_MAX, &found)) == 0)
+        return;
+    struct error e;
+    j->n_draft = speculate_length(&j->luck, &b->times, tokens, j->n_draft, yield);
+    if (j->n_draft > 0 && b->o.ops->seq_reserve(j->seq, 1 + j->n_draft, &e))
+        j->n_draft = 0; /* not at the cost of others */
+    if (j->n_draft == 0)
+        return;
+    j->proposed[0] = j->ids[j->n_all - 1];
+    memcpy(j->proposed + 1, found, (size_t)j->n_draft * sizeof *found);
+    sl->ids = j->proposed;
+    sl->n = 1 + j->n_draft;
+    sl->all_logits = true;
+}
+
+/* Where a step only decodes, what it costs to look ahead is weighed against what that may bring. Returns its tokens. */
+static void propose_all(struct batcher *b, int32_t n)
+{
+    double yield = n;
+    int32_t tokens = n;
+    for (int32_t i = 0; i < n && tokens < b->o.step_tokens; i++) {
+        propose(b, b->slice_jobs[i], &b->slices[i], tokens, &yield);
+        tokens += b->slice_jobs[i]->n_draft;
+    }
+}
+
+/* Fill slices: every decoding sequence, then prompts in order of age. Returns how many; *n_prefill tokens of prompts. */
+static int32_t plan(struct batcher *b, int32_t *n_prefill)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < b->n_running; i++) {
+        struct batch_job *j = b->running[i];
+        j->n_draft = 0;
+        if (j->phase == JOB_DECODE && !j->skip)
+            n = plan_add(b, n, j, &j->ids[j->n_all - 1], 1, true);
+    }
+    int32_t n_decode = n, budget = b->o.step_tokens - n;
+    if (n > 0 && budget > b->o.prefill_tokens)
+        budget = b->o.prefill_tokens;
+    *n_prefill = 0;
+    for (int32_t i = 0; i < b->n_running && budget > 0; i++) {
+        struct batch_job *j = b->running[i];
+        if (j->phase != JOB_PREFILL || j->skip)
+            continue;
+        int32_t left = j->n_ids - j->n_stored;
+        int32_t take = left < budget ? left : budget;
+        n = plan_add(b, n, j, j->ids + j->n_stored, take, take == left);
+        budget -= take;
+        *n_prefill += take;
+    }
+    if (b->o.speculate && *n_prefill == 0)
+        propose_all(b, n_decode);
+    return n;
+}
+
+static void job_add_id(struct batch_job *j, int32_t id)
+{
+    if (j->n_all == j->cap_ids) {
+        j->cap_ids += j->cap_ids / 2 + 64;
+        j->ids = spw_realloc(j->ids, (size_t)j->cap_ids * sizeof *j->ids);
+    }
+    j->ids[j->n_all++] = id;
+}
+
+/* Choose one token for a job from its logits and see whether that ends it. */
+static void job_choose(struct batcher *b, struct batch_job *j, const float *logits, struct mono now)
+{
+    struct error e;
+    struct sample *s = &j->samples[j->n_new];
+    if (sampler_choose(j->sampler, logits, NULL, b->scratch, s, &e) != RC_OK) {
+        job_fail(b, j, &e);
+        return;
+    }
+    sampler_accept(j->sampler, s->id);
+    job_add_id(j, s->id);
+    j->n_new++;
+    j->news = true;
+    j->phase = JOB_DECODE;
+    if (!j->first_token.ns)
+        j->first_token = now;
+    enum rc rc = answer_push(j->answer, s->id, &e);
+    if (rc == RC_OK && j->answer->state == ANSWER_ENDED) {
+        job_leave(b, j, BATCH_STOP);
+    } else if (rc == RC_OK &&
+               (j->answer->n_tokens >= j->max_tokens || j->n_prompt + j->answer->n_tokens >= b->o.n_ctx)) {
+        rc = answer_finish(j->answer, &e);
+        job_leave(b, j, BATCH_LENGTH);
+    }
+    if (rc)
+        job_fail(b, j, &e);
+}
+
+/* Choose after the last id, and after each proposed one as long as they come true. What was stored of the others goes. */
+static void job_choose_all(struct batcher *b, struct batch_job *j, const struct step_slice *sl, struct mono now)
+{
+    int32_t right = 0, stored = j->n_all; /* before: all but the last; the last is in this step */
+    for (;; right++) {
+        job_choose(b, j, sl->logits + (size_t)right * (size_t)b->o.n_vocab, now);
+        if (j->phase == JOB_DONE || right == j->n_draft || j->ids[j->n_all - 1] != j->proposed[right + 1])
+            break;
+    }
+    speculate_observe(&j->luck, j->n_draft, right);
+    if (j->n_draft > right && j->seq)
+        b->o.ops->seq_rewind(j->seq, stored + right);
+}
+
+static void count_tokens_locked(struct batcher *b, struct batch_job *j, struct mono now)
+{
+    struct batcher_stats *s = &b->stats;
+    s->generated_tokens += (uint64_t)j->n_new;
+    s->proposed_tokens += (uint64_t)j->n_draft;
+    s->accepted_tokens += (uint64_t)(j->n_draft && j->n_new ? j->n_new - 1 : 0);
+    if (!j->n_new)
+        return;
+    if (!j->last_token.ns)
+        histogram_observe(&s->prefill, (double)(now.ns - j->admitted.ns) / NS_PER_S);
+    for (int32_t k = 0; j->last_token.ns && k < j->n_new; k++)
+        histogram_observe(&s->gap, (double)(now.ns - j->last_token.ns) / NS_PER_S / j->n_new);
+    j->last_token = now;
+}
+
+static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, struct mono start, struct mono now)
+{
+    pthread_mutex_lock(&b->lock);
+    struct batcher_stats *s = &b->stats;
+    int32_t n_tokens = 0;
+    for (int32_t i = 0; i < n_slices; i++) {
+        n_tokens += b->slices[i].n;
+        count_tokens_locked(b, b->slice_jobs[i], now);
+    }
+    double seconds = (double)(now.ns - start.ns) / NS_PER_S;
+    s->steps++;
+    s->step_seconds += seconds;
+    s->prefill_tokens += (uint64_t)n_prefill;
+    s->decode_tokens += (uint64_t)(n_tokens - n_prefill);
+    histogram_observe(&s->step, seconds);
+    histogram_observe(&s->step_batch, n_tokens);
+    pthread_mutex_unlock(&b->lock);
+    if (n_prefill == 0)
+        step_times_observe(&b->times, n_tokens, seconds);
+}
+
+/* The step did not happen: its jobs end with its error, the others go on. */
+static void step_failed(struct batcher *b, int32_t n_slices, const struct error *e)
+{
+    for (int32_t i = 0; i < n_slices; i++)
+        job_fail(b, b->slice_jobs[i], e);
+    pthread_mutex_lock(&b->lock);
+    b->stats.step_failures++;
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* Bring a fresh sampler to where the answer stands. */
+static void feed_sampler(struct batch_job *j)
+{
+    sampler_prompt(j->sampler, j->ids, (size_t)j->n_prompt);
+    for (int32_t i = j->n_prompt; i < j->n_ids; i++)
+        sampler_accept(j->sampler, j->ids[i]);
+    j->fed = true;
+}
+
+/* Take the states of a slice in. After the last one: the vector, as long as 1. */
+static void pool_slice(struct batcher *b, struct batch_job *j, const struct step_slice *sl, bool last)
+{
+    int32_t n = b->o.n_embd;
+    if (!j->pooled) {
+        j->pooled = spw_calloc((size_t)n, sizeof *j->pooled);
+        j->embedding = spw_calloc((size_t)n, sizeof *j->embedding);
+    }
+    if (j->n_stored == sl->n || j->pool == BATCH_POOL_LAST) /* from the beginning: it may have been displaced */
+        memset(j->pooled, 0, (size_t)n * sizeof *j->pooled);
+    for (int32_t t = j->pool == BATCH_POOL_LAST ? sl->n - 1 : 0; t < sl->n && sl->hidden; t++)
+        for (int32_t i = 0; i < n; i++)
+            j->pooled[i] += (double)sl->hidden[(size_t)t * (size_t)n + (size_t)i];
+    if (!last)
+        return;
+    double squares = 0;
+    for (int32_t i = 0; i < n; i++)
+        squares += j->pooled[i] * j->pooled[i];
+    double scale = squares > 0 ? 1 / sqrt(squares) : 0;
+    for (int32_t i = 0; i < n; i++)
+        j->embedding[i] = (float)(j->pooled[i] * scale);
+    job_leave(b, j, BATCH_STOP);
+}
+
+void batcher_step(struct batcher *b)
+{
+    int32_t n_prefill;
+    make_room(b);
+    int32_t n = plan(b, &n_prefill);
+    if (n == 0)
+        return;
+    struct error e = {0};
+    struct mono start = clock_now(b->o.clock);
+    if (b->o.ops->step(b->o.engine, b->slices, n, &e) != RC_OK) {
+        step_failed(b, n, &e);
+        return;
+    }
+    struct mono now = clock_now(b->o.clock);
+    for (int32_t i = 0; i < n; i++) {
+        struct batch_job *j = b->slice_jobs[i];
+        if (!j->fed && j->sampler)
+            feed_sampler(j);
+        if (j->phase == JOB_PREFILL)
+            j->n_stored += b->slices[i].n;
+        if (j->n_draft == 0) /* else not all that is stored is known to be right */
+            b->o.ops->seq_share(j->seq, &j->salt, j->ids);
+        if (j->pool)
+            pool_slice(b, j, &b->slices[i], b->slices[i].want_logits);
+        else if (b->slices[i].want_logits)
+            job_choose_all(b, j, &b->slices[i], now);
+    }
+    count_step(b, n, n_prefill, start, now);
+}
