@@ -62,8 +62,8 @@ static int64_t whole(double v)
     return v < 0 ? 0 : v < 9e18 ? (int64_t)(v + 0.5) : INT64_MAX;
 }
 
-struct marginal marginal_of(const struct marginal_facts *f, const struct marginal_rates *r,
-                            const struct marginal_work *w)
+struct marginal marginal_at(const struct marginal_facts *f, const struct marginal_rates *r,
+                            const struct marginal_prices *p, const struct marginal_work *w)
 {
     const double fresh = w->input > w->cached ? (double)(w->input - w->cached) : 0;
     const double output = w->output > 0 ? (double)w->output : 0;
@@ -75,8 +75,14 @@ struct marginal marginal_of(const struct marginal_facts *f, const struct margina
         m.has_money = f->kind == MARGINAL_METERED && money_charge(&f->listed, &n, &m.money) == RC_OK;
         return m;
     }
-    const struct marginal_prices p = marginal_prices(f, r, w);
     m.has_money = true;
-    m.money.v = whole(p.fixed + fresh * p.per_input + output * p.per_output);
+    m.money.v = whole(p->fixed + fresh * p->per_input + output * p->per_output);
     return m;
+}
+
+struct marginal marginal_of(const struct marginal_facts *f, const struct marginal_rates *r,
+                            const struct marginal_work *w)
+{
+    const struct marginal_prices p = marginal_prices(f, r, w);
+    return marginal_at(f, r, &p, w);
 }

@@ -64,5 +64,8 @@ struct marginal_prices {
 };
 struct marginal_prices marginal_prices(const struct marginal_facts *f, const struct marginal_rates *r,
                                        const struct marginal_work *w);
+/* marginal_of() for whoever asks often and has the prices, which stay while tariff, growth and wake-up do. */
+struct marginal marginal_at(const struct marginal_facts *f, const struct marginal_rates *r,
+                            const struct marginal_prices *p, const struct marginal_work *w);
 
 #endif

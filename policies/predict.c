@@ -45,6 +45,10 @@ static void tell_spreads(struct predict_error *e)
     e->scale = exp(e->log_offset);
     e->sd_above = spread(e->above);
     e->sd_below = spread(e->below);
+}
+
+static void tell_mean(struct predict_error *e)
+{
     e->mean_ratio = latency_mean(&(struct latency){.median_us = 1, .log_sd = e->sd_above, .log_sd_below = e->sd_below});
 }
 
@@ -52,6 +56,7 @@ static struct predict_error error_of(double sd)
 {
     struct predict_error e = {.above = sd * sd, .below = sd * sd, .odd_log = 1, .began_sd = spread(sd * sd)};
     tell_spreads(&e);
+    tell_mean(&e);
     return e;
 }
 
@@ -76,12 +81,22 @@ static void fit_init(struct predict_fit *f, int n, const double *at, bool known,
     }
 }
 
-static double line_at(const struct predict_fit *f, const double *x)
+static double sum_at(const struct predict_fit *f, const double *x)
 {
     double y = 0;
     for (int i = 0; i < f->n; i++)
         y += f->at[i] * x[i];
-    return y > 1 ? y : 1;
+    return y;
+}
+
+static double at_least_1(double us)
+{
+    return us > 1 ? us : 1;
+}
+
+static double line_at(const struct predict_fit *f, const double *x)
+{
+    return at_least_1(sum_at(f, x));
 }
 
 static int size_of(double us)
@@ -98,9 +113,8 @@ static const struct predict_error *error_at(const struct predict_fit *f, double 
     return f->fixed ? e : &f->all; /* a line that is learned follows sizes itself */
 }
 
-static struct latency latency_of(const struct predict_fit *f, const double *x, double trust)
+static struct latency around(const struct predict_fit *f, double line, double trust)
 {
-    const double line = line_at(f, x);
     const struct predict_error *e = error_at(f, line);
     struct latency t = {.median_us = line * e->scale,
                         .log_sd = e->sd_above,
@@ -233,11 +247,11 @@ static void learn(struct predict_fit *f, const double *x, double us)
 {
     if (!(us > 0) || !isfinite(us))
         return;
-    const struct latency was = latency_of(f, x, 1);
+    const double line = line_at(f, x);
+    const struct latency was = around(f, line, 1);
     const int tenth = (int)(latency_within(&was, us) * PREDICT_TENTHS);
     f->tenths[tenth < PREDICT_TENTHS ? tenth : PREDICT_TENTHS - 1]++;
     f->observed++;
-    const double line = line_at(f, x);
     struct predict_error *sized = &f->sized[size_of(line)];
     const double all = believed(&f->all, surprise_at(&f->all, line, us)),
                  here = believed(sized, surprise_at(sized, line, us));
@@ -246,6 +260,7 @@ static void learn(struct predict_fit *f, const double *x, double us)
     const double taken = f->fixed ? 0 : log(line_at(f, x) / line);
     learn_error(&f->all, all, taken);
     learn_error(sized, here, taken);
+    tell_mean(f->fixed ? sized : &f->all); /* of the one that predictions are made of: error_at() */
 }
 
 double predict_miscalibration(const struct predict_fit *f)
@@ -300,23 +315,42 @@ static void features(const struct predictor *p, const struct predict_load *load,
     x[3] = x[2] * others;
 }
 
-struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust)
+struct predict_at predict_at(const struct predictor *p, int32_t others, int64_t queued)
 {
-    double x[PREDICT_TERMS];
-    features(p, load, x);
-    const double crowd[] = {1, positive(load->others)};
-    return (struct prediction){latency_of(&p->ttft, x, trust), latency_of(&p->tpot, crowd, trust)};
-}
-
-struct predict_line predict_first(const struct predictor *p, const struct predict_load *load)
-{
-    const struct predict_load empty = {.others = load->others, .queued = load->queued};
+    const struct predict_load empty = {.others = others, .queued = queued};
     double x[PREDICT_TERMS];
     features(p, &empty, x);
-    const double scale = p->ttft.all.scale;
-    struct predict_line l = {line_at(&p->ttft, x) * scale, p->ttft.at[1] * scale};
-    if (p->chunk)
-        l.per_token_us += (p->ttft.at[2] + p->ttft.at[3] * positive(load->others)) / p->chunk * scale;
+    const double crowd[] = {1, positive(others)};
+    struct predict_at a = {.p = p,
+                           .fixed_us = sum_at(&p->ttft, x),
+                           .per_token_us = p->ttft.at[1],
+                           .per_step_us = p->chunk ? p->ttft.at[2] + p->ttft.at[3] * crowd[1] : 0,
+                           .tpot_us = line_at(&p->tpot, crowd)};
+    a.tpot = around(&p->tpot, a.tpot_us, 1);
+    return a;
+}
+
+struct prediction predict_from(const struct predict_at *a, int64_t fresh, double trust)
+{
+    const double tokens = positive((double)fresh);
+    const double steps = a->per_step_us > 0 ? ceil(tokens / a->p->chunk) : 0;
+    const double line = a->fixed_us + a->per_token_us * tokens + a->per_step_us * steps;
+    return (struct prediction){around(&a->p->ttft, at_least_1(line), trust),
+                               trust < 1 ? around(&a->p->tpot, a->tpot_us, trust) : a->tpot};
+}
+
+struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust)
+{
+    const struct predict_at a = predict_at(p, load->others, load->queued);
+    return predict_from(&a, load->prompt - load->cached, trust);
+}
+
+struct predict_line predict_first(const struct predict_at *a)
+{
+    const double scale = a->p->ttft.all.scale;
+    struct predict_line l = {at_least_1(a->fixed_us) * scale, a->per_token_us * scale};
+    if (a->per_step_us > 0)
+        l.per_token_us += a->per_step_us / a->p->chunk * scale;
     return l;
 }
 

@@ -75,11 +75,23 @@ struct prediction {
     struct latency ttft, tpot;
 };
 struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust);
-/* The expected time to the first token as (fixed) + (per token that is not cached) * tokens; load->prompt is not asked. */
+/* The same in two steps, for whoever asks of many prompts at the same load: all that no prompt changes is reckoned once. It
+ * holds until the load changes or something is learned. */
+struct predict_at {
+    const struct predictor *p;
+    double fixed_us, per_token_us,
+        per_step_us; /* the line of TTFT: of tokens that are not cached, of steps for these */
+    double tpot_us;
+    struct latency tpot; /* fully trusted */
+};
+struct predict_at predict_at(const struct predictor *p, int32_t others, int64_t queued);
+/* fresh: prompt tokens that are not cached. */
+struct prediction predict_from(const struct predict_at *a, int64_t fresh, double trust);
+/* The expected time to the first token as (fixed) + (per token that is not cached) * tokens. */
 struct predict_line {
     double fixed_us, per_token_us;
 };
-struct predict_line predict_first(const struct predictor *p, const struct predict_load *load);
+struct predict_line predict_first(const struct predict_at *a);
 /* What came of it. `load` as it was when the request was routed. Times that are not positive are passed by. */
 void predictor_saw_ttft(struct predictor *p, const struct predict_load *load, double us);
 void predictor_saw_tpot(struct predictor *p, const struct predict_load *load, double us);

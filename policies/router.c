@@ -25,16 +25,26 @@ struct pair {
     int32_t next;   /* of the node, or free */
     int16_t model;
 };
+/* What any request of a model would find on a node: reckoned when one asks, and good until something happens there. */
+struct view {
+    uint32_t of; /* the node's `changes`; it is of no use once they differ */
+    int16_t model;
+    const struct pair *pair;       /* NULL: nothing was learned of it yet */
+    struct predict_at at;          /* where c.predicted */
+    struct marginal_prices prices; /* where c.serves_model */
+    struct route_candidate c;      /* all but what depends on the request */
+};
 struct place {
+    uint32_t life, changes;   /* changes: how often something has happened */
+    bool here, dirty, moved;  /* moved: its kind is not the index's; dirty: its terms are not */
+    int32_t in_flight, first; /* first: pair */
+    int64_t queued, held;     /* tokens */
+    struct view view;
     struct router_facts facts; /* .curve: NULL or to `curve` */
     struct node_curve curve;
     struct router_state state;
     struct predictor prior; /* of models that nothing is learned of yet */
     struct marginal_rates rates;
-    uint32_t life;
-    int32_t in_flight, first; /* first: pair */
-    int64_t queued, held;     /* tokens */
-    bool here, dirty, moved;  /* moved: its kind is not the index's; dirty: its terms are not */
 };
 struct router {
     struct place *places;
@@ -81,7 +91,7 @@ enum rc router_new(struct router **out, const struct router_size *size, struct e
     r->free_pair = NONE;
     r->tail_z = normal_quantile(size->probability > 0 && size->probability < 1 ? size->probability : DEFAULT_WITHIN);
     for (int32_t i = 0; i < size->nodes; i++)
-        r->places[i].first = NONE;
+        r->places[i].first = r->places[i].view.model = NONE;
     *out = r;
     return RC_OK;
 }
@@ -114,6 +124,7 @@ static void mark(struct router *r, struct place *p)
     if (!p->dirty)
         r->dirty[r->n_dirty++] = (int32_t)(p - r->places);
     p->dirty = true;
+    p->changes++;
 }
 
 /* ---- pairs ------------------------------------------------------------------------------------------------------- */
@@ -214,6 +225,7 @@ void router_put(struct router *r, int32_t node, const struct router_facts *f)
         const uint32_t life = p->life + 1;
         const bool dirty = p->dirty;
         *p = (struct place){.life = life, .first = NONE, .here = true, .dirty = dirty, .state = {SHORTLIST_DOWN, 0, 0}};
+        p->view.model = NONE;
         r->came++;
         r->n_here++;
     }
@@ -450,14 +462,14 @@ struct least {
     bool predicted;
     double first_us, per_input_us, next_us, sd;
 };
-static void take_least(struct least *l, const struct place *p, const struct predictor *known,
-                       const struct predict_load *load)
+static void take_least(struct least *l, const struct place *p, const struct predictor *known, int32_t others)
 {
-    const struct predict_line line = predict_first(known, load);
+    const struct predict_at loaded = predict_at(known, others, p->queued);
+    const struct predict_line line = predict_first(&loaded);
     l->predicted = l->predicted && is_predicted(p, known);
     l->first_us = fmin(l->first_us, line.fixed_us);
     l->per_input_us = fmin(l->per_input_us, line.per_token_us);
-    l->next_us = fmin(l->next_us, predict(known, load, 1).tpot.median_us);
+    l->next_us = fmin(l->next_us, loaded.tpot.median_us);
     l->sd = fmin(l->sd, known->ttft.all.sd_above);
 }
 
@@ -465,11 +477,10 @@ static struct least least_of(const struct router *r, const struct place *p)
 {
     struct least l = {true, INFINITY, INFINITY, INFINITY, INFINITY};
     const int32_t others = (p->in_flight + COARSE_BATCH - 1) / COARSE_BATCH * COARSE_BATCH;
-    const struct predict_load load = {.others = others, .queued = p->queued};
     if (p->first == NONE)
-        take_least(&l, p, &p->prior, &load);
+        take_least(&l, p, &p->prior, others);
     for (int32_t i = p->first; i != NONE; i = r->pairs[i].next)
-        take_least(&l, p, &r->pairs[i].p, &load);
+        take_least(&l, p, &r->pairs[i].p, others);
     return l;
 }
 
@@ -589,18 +600,54 @@ static int64_t memory_of(const struct router_ask *a)
     return a->held ? a->held : a->request->input_tokens + a->request->output_tokens;
 }
 
+static void set_view(const struct router *r, struct place *p, int model)
+{
+    struct view *v = &p->view;
+    *v = (struct view){.of = p->changes, .model = (int16_t)model};
+    v->c.serves_model = p->here && has_bit(p->facts.kind.models, model);
+    if (!p->here)
+        return;
+    v->c.healthy = p->state.state == SHORTLIST_READY || p->state.state == SHORTLIST_FULL;
+    v->c.local = p->facts.kind.local;
+    v->c.in_flight = p->in_flight;
+    v->c.slots = p->facts.slots;
+    v->c.prices = p->facts.money.listed;
+    v->c.wake_us = p->state.wake_us;
+    v->c.bought = p->facts.money.kind == MARGINAL_METERED;
+    if (!v->c.serves_model)
+        return;
+    const struct marginal_work work = work_of(r, p, has_bit(r->growing, model));
+    v->prices = marginal_prices(&p->facts.money, &p->rates, &work);
+    v->pair = pair_find(r, p, model);
+    const struct predictor *known = v->pair ? &v->pair->p : &p->prior;
+    v->c.predicted = is_predicted(p, known);
+    if (v->c.predicted)
+        v->at = predict_at(known, p->in_flight, p->queued);
+}
+
+/* What it would come to there, money and energy. */
+static void reckon(const struct router *r, const struct router_ask *a, const struct place *p,
+                   struct route_candidate *out)
+{
+    const struct route_request *q = a->request;
+    struct marginal_work work = work_of(r, p, has_bit(r->growing, a->model));
+    work.input = q->input_tokens > 0 ? q->input_tokens : 0;
+    work.cached = out->cached_tokens < work.input ? out->cached_tokens : work.input;
+    work.output = q->output_tokens > 0 ? q->output_tokens : 0;
+    const struct marginal m = marginal_at(&p->facts.money, &p->rates, &p->view.prices, &work);
+    out->has_marginal = m.has_money;
+    out->marginal = m.money;
+    out->has_energy = m.has_energy;
+    out->marginal_mj = m.mj;
+}
+
 static void foresee(const struct router *r, const struct router_ask *a, const struct place *p,
                     struct route_candidate *out)
 {
     const struct route_request *q = a->request;
-    const struct pair *pair = pair_find(r, p, a->model);
-    const struct predictor *known = pair ? &pair->p : &p->prior;
-    out->predicted = is_predicted(p, known);
-    if (!out->predicted)
-        return;
-    const struct predict_load load = {
-        .others = p->in_flight, .prompt = q->input_tokens, .cached = out->cached_tokens, .queued = p->queued};
-    out->latency = predict(known, &load, pair ? trust_of(r, pair) : 1);
+    const struct view *v = &p->view;
+    const double trust = v->pair ? trust_of(r, v->pair) : 1;
+    out->latency = predict_from(&v->at, q->input_tokens - out->cached_tokens, trust);
     if (is_late(p, memory_of(a)))
         out->latency.ttft = (struct latency){.median_us = ROUTER_LATE_US, .log_sd = LATE_SD};
     if (!(p->facts.losses_per_hour > 0))
@@ -612,32 +659,18 @@ static void foresee(const struct router *r, const struct router_ask *a, const st
 
 void router_candidate(const struct router *r, const struct router_ask *a, int32_t node, struct route_candidate *out)
 {
-    const struct place *p = at(r, node);
-    const struct route_request *q = a->request;
-    *out = (struct route_candidate){.serves_model = p->here && has_bit(p->facts.kind.models, a->model)};
+    struct place *p = at(r, node);
+    if (p->view.of != p->changes || p->view.model != a->model)
+        set_view(r, p, a->model);
+    *out = p->view.c;
     if (!p->here)
         return;
-    out->healthy = p->state.state == SHORTLIST_READY || p->state.state == SHORTLIST_FULL;
-    out->local = p->facts.kind.local;
-    out->in_flight = p->in_flight;
-    out->slots = p->facts.slots;
-    out->prices = p->facts.money.listed;
     out->cached_tokens = held_of(a, node);
-    out->wake_us = p->state.wake_us;
-    out->bought = p->facts.money.kind == MARGINAL_METERED;
     out->crowded = is_crowded(p, memory_of(a));
-    if (!out->serves_model)
-        return;
-    struct marginal_work work = work_of(r, p, has_bit(r->growing, a->model));
-    work.input = q->input_tokens > 0 ? q->input_tokens : 0;
-    work.cached = out->cached_tokens < work.input ? out->cached_tokens : work.input;
-    work.output = q->output_tokens > 0 ? q->output_tokens : 0;
-    const struct marginal m = marginal_of(&p->facts.money, &p->rates, &work);
-    out->has_marginal = m.has_money;
-    out->marginal = m.money;
-    out->has_energy = m.has_energy;
-    out->marginal_mj = m.mj;
-    foresee(r, a, p, out);
+    if (out->serves_model)
+        reckon(r, a, p, out);
+    if (out->predicted)
+        foresee(r, a, p, out);
 }
 
 void router_choose(const struct router *r, const struct router_ask *a, const int32_t *nodes,
