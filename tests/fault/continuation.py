@@ -38,7 +38,8 @@ class Engines:
     def start(self, port):
         return subprocess.Popen([self.program, "serve", "--model", self.model, "--host", "127.0.0.1", "--port", str(port),
                                  "--alias", "tiny", "--threads", "1", "--max-batch", "16",
-                                 "--node-key-file", self.key_file, "--drain-seconds", "0"], stdout=self.log, stderr=self.log)
+                                 "--node-key-file", self.key_file, "--drain-seconds", "0"], stdout=self.log, stderr=self.log,
+                                start_new_session=True)
 
     def kill(self, i):
         self.processes[i].kill()
@@ -128,9 +129,10 @@ def kill(engines, i):
 
 def hang(engines, i):
     """It stands still for longer than a token may take, and goes on as if nothing had been."""
-    engines.processes[i].send_signal(signal.SIGSTOP)
+    group = engines.processes[i].pid  # supervisor and worker
+    os.killpg(group, signal.SIGSTOP)
     time.sleep(1.5)
-    engines.processes[i].send_signal(signal.SIGCONT)
+    os.killpg(group, signal.SIGCONT)
     engines.kills += 1
 
 
