@@ -3,20 +3,23 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/lines.h"
 #include "base/text.h"
 #include "base/yaml.h"
 #include "scheduler/budgets/rules.h"
 #include "scheduler/cli/cli_internal.h"
 #include "scheduler/cli/simulate_report.h"
-#include "base/lines.h"
+#include "scheduler/record/recorder.h"
 #include "scheduler/simulate/scenario.h"
 
 #define COMPARE_MAX      16
 #define REPORT_BYTES_MAX ((size_t)256 << 20)
 #define PEAK_WINDOW_US   INT64_C(60000000)
+#define RECORD_BYTES_MAX (INT64_C(1) << 36) /* of --record */
 
 struct options {
-    const char *config, *scenario, *traces, *prices, *spot, *power, *compare, *baselines, *format, *out, *shift, *span;
+    const char *config, *scenario, *traces, *prices, *spot, *power, *compare, *baselines, *format, *out, *shift, *span,
+        *record;
     int64_t copies, seed, bad_rows;
     bool seed_given, quiet;
 };
@@ -38,6 +41,9 @@ struct run {
     struct report *report;
     const char *showing; /* the scenario under way, for the progress bar */
     bool bar;
+    struct recorder *recorder; /* of the first scenario; NULL: nobody asked */
+    const int64_t *now_us;     /* while it runs */
+    int64_t start_unix_s;
 };
 
 /* --- lists of the command line ------------------------------------------------------------------------------------------- */
@@ -330,17 +336,50 @@ static enum rc next_request(void *arg, struct sim_request *q, struct error *e)
     return rc;
 }
 
+/* --- what routing is told and decides, for `spillway replay` ------------------------------------------------------------- */
+
+static struct mono sim_now(void *run)
+{
+    const struct run *r = run;
+    return (struct mono){r->now_us ? *r->now_us * 1000 : 0};
+}
+
+static struct wall sim_wall(void *run)
+{
+    const struct run *r = run;
+    return (struct wall){r->start_unix_s * NS_PER_S + sim_now(run).ns};
+}
+
+static const struct clock_ops sim_clock = {sim_now, sim_wall};
+
+static void listen_cb(struct router *router, const struct router_size *size, const int64_t *now_us, void *arg)
+{
+    struct run *r = arg;
+    const struct sim_scenario *s = scenario_sim(r->sides[0].scenario);
+    r->now_us = now_us;
+    recorder_listen_locked(r->recorder, router, size);
+    for (int32_t i = 0; i < s->n_models; i++)
+        recorder_name_locked(r->recorder, RECORD_MODEL, i, s->models[i].name);
+}
+
+static void node_cb(int32_t node, const char *name, void *arg)
+{
+    const struct run *r = arg;
+    recorder_name_locked(r->recorder, RECORD_NODE, node, name);
+}
+
 /* --- running -------------------------------------------------------------------------------------------------------------------- */
 
 static enum rc run_one(struct run *r, const struct sim_scenario *s, const char *name, struct error *e)
 {
     struct report_column *c = &r->report->columns[r->report->n];
     const struct sim_source source = {next_request, r};
+    const struct sim_options listen = {.router = listen_cb, .node = node_cb, .arg = r};
     enum rc rc = trace_rewind(r->trace, e);
 
     c->name = r->showing = name;
     if (rc == RC_OK)
-        rc = sim_run(s, &source, NULL, &c->result, e);
+        rc = sim_run(s, &source, r->recorder ? &listen : NULL, &c->result, e);
     end_bar(r);
     if (rc != RC_OK)
         return error_prefix(e, "%s", name);
@@ -348,6 +387,27 @@ static enum rc run_one(struct run *r, const struct sim_scenario *s, const char *
     r->report->n++;
     r->report->stats = trace_stats(r->trace);
     return RC_OK;
+}
+
+/* The first scenario alone: what others would have decided is asked of the recording. */
+static enum rc run_recorded(struct run *r, const struct sim_scenario *s, struct error *e)
+{
+    const struct clock clock = {&sim_clock, r};
+    const struct log log = {.fd = STDERR_FILENO, .level = LOG_WARN, .clock = &clock_system, .program = "spillway"};
+    const struct recorder_options o = {.path = r->o->record,
+                                       .bytes_max = RECORD_BYTES_MAX,
+                                       .clock = &clock,
+                                       .log = &log,
+                                       .version = SPILLWAY_VERSION,
+                                       .waits = true};
+    r->start_unix_s = s->start_unix_s;
+    enum rc rc = recorder_new(&r->recorder, &o, e);
+    if (rc == RC_OK)
+        rc = run_one(r, s, s->name, e);
+    recorder_free(r->recorder);
+    r->recorder = NULL;
+    r->now_us = NULL;
+    return rc;
 }
 
 static enum rc run_baseline(struct run *r, enum sim_baseline b, struct error *e)
@@ -428,7 +488,7 @@ static enum rc run_all(struct run *r, struct error *e)
         if (rc == RC_OK)
             rc = sim_check(s, e);
         if (rc == RC_OK)
-            rc = run_one(r, s, s->name, e);
+            rc = i == 0 && r->o->record ? run_recorded(r, s, e) : run_one(r, s, s->name, e);
     }
     for (int b = 0; rc == RC_OK && b < SIM_N_BASELINES; b++)
         if (chosen[b])
@@ -520,6 +580,8 @@ int cli_simulate(int argc, char **argv)
         {"format", 'f', ARG_STRING, &o.format, .meta = "FORM", .help = "table, json or html", .choices = formats},
         {"out", 'o', ARG_STRING, &o.out, .meta = "FILE",
          .help = "write the report there instead of to the standard output"},
+        {"record", 0, ARG_STRING, &o.record, .meta = "FILE",
+         .help = "all that routing is told and decides, for spillway replay"},
         {"seed", 0, ARG_INT, &o.seed, .meta = "N", .help = "of chance; the same one gives the same result", .lo = 0,
          .hi = INT64_MAX, .given = &o.seed_given},
         {"quiet", 'q', ARG_FLAG, &o.quiet, .help = "no progress bar"},

@@ -27,6 +27,8 @@ enum rc known_new(struct knowledge *k, const struct nodes_options *o, struct err
     enum rc rc = router_new(&k->router, &size, e);
     if (rc == RC_OK && record.path)
         rc = recorder_new(&k->recorder, &record, e);
+    if (rc != RC_OK && k->router)
+        return error_prefix(e, "routing.record");
     if (k->recorder)
         recorder_listen_locked(k->recorder, k->router, &size);
     return rc;

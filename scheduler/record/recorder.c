@@ -29,8 +29,9 @@ struct recorder {
     struct record_candidate candidates[RECORD_CANDIDATES_MAX];
 
     pthread_mutex_t lock; /* guards everything below */
-    pthread_cond_t more;
-    char *filling; /* owned; RECORDER_BUFFER_BYTES */
+    pthread_cond_t more;  /* the thread has something to do */
+    pthread_cond_t room;  /* who waits may go on */
+    char *filling;        /* owned; RECORDER_BUFFER_BYTES */
     size_t n;
     bool stopping, ended;
     char why[RECORD_WHY_BYTES]; /* it ended; "": the last line is still to be written */
@@ -65,6 +66,8 @@ static void put(struct recorder *r, const struct record_event *e, const struct r
     const size_t head = aligned(record_event_bytes(e->kind));
     const size_t tail = aligned((size_t)candidates_of(e) * sizeof *c);
     pthread_mutex_lock(&r->lock);
+    while (r->o.waits && !r->ended && r->n + head + tail > RECORDER_BUFFER_BYTES)
+        pthread_cond_wait(&r->room, &r->lock);
     if (!r->ended && r->n + head + tail > RECORDER_BUFFER_BYTES)
         end_locked(r, "the disk is too slow");
     if (r->ended) {
@@ -241,6 +244,7 @@ static void *thread_main(void *arg)
         more = !r->stopping && !r->ended;
         r->filling = writing;
         r->n = 0;
+        pthread_cond_broadcast(&r->room);
         pthread_mutex_unlock(&r->lock);
         more = write_events(r, full, full + n, &text, &bytes, &written) && more;
         writing = full;
@@ -251,6 +255,7 @@ static void *thread_main(void *arg)
     r->missed += r->events - written;
     r->events = written;
     r->ended = true;
+    pthread_cond_broadcast(&r->room);
     pthread_mutex_unlock(&r->lock);
     write_end(r, why, &text, &bytes);
     strbuf_fini(&text);
@@ -265,11 +270,11 @@ static enum rc open_file(struct recorder *r, struct error *e)
     struct stat s;
     r->fd = open(r->o.path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
     if (r->fd < 0 || fstat(r->fd, &s) != 0)
-        return error_set(e, RC_IO, "routing.record: %s: %s", r->o.path, strerror(errno));
+        return error_set(e, RC_IO, "%s: %s", r->o.path, strerror(errno));
     if (!S_ISREG(s.st_mode))
-        return error_set(e, RC_IO, "routing.record: %s is no plain file", r->o.path);
+        return error_set(e, RC_IO, "%s is no plain file", r->o.path);
     if (!end_line(r->fd) || fstat(r->fd, &s) != 0)
-        return error_set(e, RC_IO, "routing.record: %s: %s", r->o.path, strerror(errno));
+        return error_set(e, RC_IO, "%s: %s", r->o.path, strerror(errno));
     r->bytes = s.st_size;
     return RC_OK;
 }
@@ -281,6 +286,7 @@ static void init_locks(struct recorder *r)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&r->more, &attr);
+    pthread_cond_init(&r->room, NULL);
     pthread_condattr_destroy(&attr);
 }
 
@@ -300,7 +306,7 @@ enum rc recorder_new(struct recorder **out, const struct recorder_options *o, st
     } else if (rc == RC_OK) {
         const int failed = thread_start(&r->thread, "record", thread_main, r);
         r->runs = !failed;
-        rc = failed ? error_set(e, RC_IO, "routing.record: no thread: %s", strerror(failed)) : RC_OK;
+        rc = failed ? error_set(e, RC_IO, "no thread to record with: %s", strerror(failed)) : RC_OK;
     }
     if (rc == RC_OK)
         *out = r;
@@ -322,6 +328,7 @@ void recorder_free(struct recorder *r)
     if (r->fd > 0)
         close(r->fd);
     pthread_cond_destroy(&r->more);
+    pthread_cond_destroy(&r->room);
     pthread_mutex_destroy(&r->lock);
     free(r->filling);
     free((char *)(uintptr_t)r->o.path);

@@ -3,7 +3,7 @@
  * what comes after is counted:
  *
  *   the file has bytes_max        it stays as it is until somebody moves it away and the scheduler starts again
- *   the disk is too slow          RECORDER_BUFFER_BYTES of events were waiting for it
+ *   the disk is too slow          RECORDER_BUFFER_BYTES of events were waiting for it (but see `waits`)
  *   the disk is full, or broken
  *
  * A file that is there already goes on with another run (`begin`), if it has room.
@@ -26,6 +26,7 @@ struct recorder_options {
     const struct clock *clock;
     const struct log *log;
     const char *version;
+    bool waits; /* a full buffer is waited for: of who has time, and no loop */
 };
 /* Opens the file, makes it if need be (mode 0640), and starts the thread. RC_IO names the file. One that is full already is
  * no failure: nothing is recorded then, and the log says so. */

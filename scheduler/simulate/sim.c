@@ -172,7 +172,7 @@ static enum rc run(struct sim *x, const struct sim_options *o)
     return rc;
 }
 
-static enum rc sim_init(struct sim *x, const struct sim_options *o)
+static enum rc sim_init(struct sim *x)
 {
     x->nodes_max = nodes_max_of(x->s);
     x->random = x->s->seed;
@@ -182,7 +182,7 @@ static enum rc sim_init(struct sim *x, const struct sim_options *o)
     result_init(x);
     sim_serve_init(x);
     sim_budget_init(x);
-    const enum rc rc = sim_route_init(x, o);
+    const enum rc rc = sim_route_init(x);
     if (rc != RC_OK)
         return rc;
     sim_fleet_init(x);
@@ -216,7 +216,8 @@ enum rc sim_run(const struct sim_scenario *s, const struct sim_source *source, c
     x->source = source;
     x->r = r;
     x->e = e;
-    enum rc rc = sim_init(x, o);
+    x->options = o;
+    enum rc rc = sim_init(x);
     if (rc == RC_OK) {
         rc = run(x, o);
         sim_finish(x);

@@ -300,8 +300,10 @@ struct sim_result {
 /* On failure nothing is held. `progress` (NULL: nobody asks) is called about every 100,000 requests. */
 struct sim_options {
     void (*progress)(int64_t at_us, int64_t requests, void *arg);
-    /* The router that will decide, of this size, as it is made: for who wants to listen to it (router_tap()). NULL: nobody. */
-    void (*router)(struct router *r, const struct router_size *size, void *arg);
+    /* The router that will decide, of this size, as it is made: for who wants to listen to it (router_tap()); *now_us is the
+     * simulation's time while it runs. And the nodes that it is told of, before it is. NULL: nobody listens. */
+    void (*router)(struct router *r, const struct router_size *size, const int64_t *now_us, void *arg);
+    void (*node)(int32_t node, const char *name, void *arg);
     void *arg;
 };
 enum rc sim_run(const struct sim_scenario *s, const struct sim_source *source, const struct sim_options *o,

@@ -168,6 +168,7 @@ struct sim_model_state {
 struct sim {
     const struct sim_scenario *s;
     const struct sim_source *source;
+    const struct sim_options *options; /* NULL: nobody asks for anything */
     int64_t now_us;
     uint64_t random;
     struct event_queue queue;
@@ -281,7 +282,7 @@ void sim_route_by_api(struct sim *x, struct sim_live *l, int32_t api);
 void sim_route_spoke(struct sim *x, struct sim_live *l, int64_t base_us);
 void sim_route_ended(struct sim *x, struct sim_live *l, int32_t said);
 struct marginal_facts sim_marginal(const struct sim *x, int32_t offer); /* of its nodes */
-enum rc sim_route_init(struct sim *x, const struct sim_options *o) SPW_MUST_USE;
+enum rc sim_route_init(struct sim *x) SPW_MUST_USE;
 void sim_route_fini(struct sim *x);
 
 /* sim_fleet.c */

@@ -36,6 +36,13 @@ struct marginal_facts sim_marginal(const struct sim *x, int32_t offer)
     return f;
 }
 
+/* For who listens. */
+static void tell_name(const struct sim *x, int32_t node, const char *name)
+{
+    if (x->options && x->options->node && !router_has(x->router, node))
+        x->options->node(node, name, x->options->arg);
+}
+
 /* The draws are known, and a token costs nothing above them: free, which is not the same as not known. */
 static void tell_facts(struct sim *x, int32_t node)
 {
@@ -51,6 +58,7 @@ static void tell_facts(struct sim *x, int32_t node)
                              .site = o->site > 0 ? o->site : 0,
                              .money = sim_marginal(x, n->offer)};
     shortlist_kind_add(&f.kind, sim_model_of(x, node));
+    tell_name(x, node, x->s->types[o->type].name);
     router_put(x->router, node, &f);
 }
 
@@ -127,18 +135,19 @@ static void put_api(struct sim *x, int32_t i)
                                      .decode_us_base = (double)a->tpot_us * median};
     struct router_facts f = {.curve = &curve, .log_sd = sd, .money = {.kind = MARGINAL_METERED, .listed = a->prices}};
     shortlist_kind_add(&f.kind, (int)a->model);
+    tell_name(x, x->nodes_max + i, a->provider);
     router_put(x->router, x->nodes_max + i, &f);
     router_state(x->router, x->nodes_max + i, &(struct router_state){.state = SHORTLIST_READY});
 }
 
-enum rc sim_route_init(struct sim *x, const struct sim_options *o)
+enum rc sim_route_init(struct sim *x)
 {
     const struct router_size size = {.nodes = x->nodes_max + x->s->n_apis + 1,
                                      .pairs = x->nodes_max,
                                      .probability = x->s->n_models ? x->s->models[0].slo.probability : 0};
     const enum rc rc = router_new(&x->router, &size, x->e);
-    if (rc == RC_OK && o && o->router)
-        o->router(x->router, &size, o->arg);
+    if (rc == RC_OK && x->options && x->options->router)
+        x->options->router(x->router, &size, &x->now_us, x->options->arg);
     for (int32_t i = 0; rc == RC_OK && i < x->s->n_apis; i++)
         if (x->s->models[x->s->apis[i].model].api.allowed)
             put_api(x, i);

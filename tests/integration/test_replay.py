@@ -7,6 +7,7 @@ import json
 import os
 import random
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -273,6 +274,60 @@ def many_nodes(args):
         assert told["first"]["line"] == at and "node 1 of the list is" in told["first"]["difference"], told["first"]
 
 
+# ---- one configuration, both sides -----------------------------------------------------------------------------------------------
+
+
+# What only one of them can know: the simulator of its modelled machines, how many sequences are computed at once and how much
+# memory they have (a request waits for those inside a node that is not told so).
+ONE_SIDED = {"sequences", "kv_tokens", "prefill_mw"}
+
+
+def facts_of(path):
+    """{node: {what routing was told first}}, with models by name."""
+    nodes, models, facts = {}, {}, {}
+    for e in events(path):
+        if e["event"] in ("node", "model"):
+            (nodes if e["event"] == "node" else models)[e.get("id", 0)] = e["name"]
+        elif e["event"] == "put":
+            told = {k: v for k, v in e["facts"].items() if k not in ONE_SIDED}
+            facts.setdefault(nodes[e.get("node", 0)], {**told, "curve": e.get("curve"), "models": [models[m] for m in e["models"]]})
+    return facts
+
+
+def asked_of(path):
+    """What each decision was asked to go by."""
+    return {(e["q"].get("objective", "cost"), e["q"].get("slo_tpot_us"), e["q"].get("slo_ttft_us")) for e in events(path) if e["event"] == "chose"}
+
+
+def one_configuration(args):
+    ups = [Upstream(f"u{i}") for i in range(3)]
+    with tempfile.TemporaryDirectory(prefix="spillway-replay-") as folder:
+        nodes = []
+        for i, up in enumerate(ups):
+            path = os.path.join(folder, f"n{i}.json")
+            with open(path, "w") as f:
+                json.dump({"spillway_calibration": 1, "measured_at": "2026-11-20T00:00:00Z", "node": f"n{i}", "model": "m",
+                           "curve": {"base_us": 9000.5 + i, "prefill_us_per_tok": 41.25, "decode_us_base": 9900, "decode_us_per_seq": 55.125 * i},
+                           "prefill": [{"tokens": 64, "ttft_us": 12000}], "decode": [{"batch": 1, "step_us": 9950}, {"batch": 8, "step_us": 11000}],
+                           "detail": {"decode_us_per_ctx_tok": 0.02, "mixed_us_per_tok": 43, "mixed_chunk": 512 + i}}, f)
+            nodes.append(node(f"n{i}", up, slots=4 + i, calibration=path, watts=700 + i, power={"idle_watts": 100 + i}))
+        with Scheduler(args.build, nodes, energy={"price": "0.25"},
+                       routing={**ROUTING, "objective": "balanced", "slo_ttft": "700ms", "slo_tpot": "40ms"}) as s:
+            wait_ready(s, 3)
+            for i in range(30):
+                chat(s.port, stream=True, max_tokens=20 + i)
+            s.terminate()
+            simulated = os.path.join(s.folder, "simulated.jsonl")
+            p = subprocess.run([s.program, "simulate", "--config", s.config_path, "--trace", s.ledger_path, "--baselines", "none",
+                                "--record", simulated], capture_output=True, text=True, timeout=60)
+            assert p.returncode == 0, p.stderr
+            same(replay(s), 30)
+            same(replay(s, simulated), 30)
+            daemon, simulator = facts_of(record_of(s)), facts_of(simulated)
+            assert len(daemon) == 3 and daemon == simulator, (daemon, simulator)
+            assert asked_of(record_of(s)) == asked_of(simulated) == {("balanced", 40000, 700000)}, asked_of(simulated)
+
+
 # ---- bounds ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -355,4 +410,4 @@ def what_is_no_recording(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [random_days, many_nodes, its_size, what_is_no_recording])
+    main(__doc__, [random_days, many_nodes, one_configuration, its_size, what_is_no_recording])

@@ -293,8 +293,9 @@ static void a_crash_leaves_a_run(void)
 
 /* ---- the simulator ------------------------------------------------------------------------------------------------------- */
 
-static void listen_cb(struct router *r, const struct router_size *size, void *recorder)
+static void listen_cb(struct router *r, const struct router_size *size, const int64_t *now_us, void *recorder)
 {
+    CHECK(*now_us == 0);
     recorder_listen_locked(recorder, r, size);
 }
 
