@@ -29,6 +29,7 @@ void ec2_describe_machine(const struct ec2_machine *m, struct provider_instance 
         .offer = m->offer,
         .pool = m->pool,
         .launched_at_s = m->launched_s,
+        .ended_at_s = m->ended_s,
         .price_hour = m->price,
     };
 }

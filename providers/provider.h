@@ -155,6 +155,7 @@ struct provider_instance {
     const char *id;                   /* the provider's own; NULL: not known (yet) */
     const char *token, *offer, *pool; /* NULL: not known */
     int64_t launched_at_s;            /* Unix time; 0: not known */
+    int64_t ended_at_s;               /* GONE: as the provider says, which is what it bills; 0: not known */
     struct pusd price_hour;           /* as launched; 0: none or not known */
 };
 

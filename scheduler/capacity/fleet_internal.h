@@ -13,7 +13,8 @@
 #define FLEET_MODELS_MAX  64
 #define FLEET_OFFERS_MAX  SCALE_OFFERS_MAX
 
-#define STRAYS_MAX 64 /* of one provider, at once */
+#define OFFERS_ASKED_MAX 4  /* of one launch */
+#define STRAYS_MAX       64 /* of one provider, at once */
 
 struct stray { /* an instance with our tag that nobody knows */
     char id[JOURNAL_ID_MAX], token[JOURNAL_TOKEN_MAX];
@@ -76,11 +77,13 @@ struct member {
     int port;
     enum life_state life;
     enum purpose purpose;
+    char asked[OFFERS_ASKED_MAX][JOURNAL_ID_MAX]; /* offers of its launch */
+    int n_asked;
     struct mono since, sign; /* in this state; the last sign of life */
     struct node *node;       /* in the table; NULL: not (yet) */
     struct life_times times;
     struct pusd price_hour;
-    int64_t launched_s;
+    int64_t launched_s, ended_s; /* ended_s: as the provider says; 0: not known */
     int32_t billing_min_s, boot_s;
     bool journaled;      /* its intent is durable */
     bool told;           /* the provider was asked to launch it */

@@ -6,9 +6,8 @@
 #include "base/random.h"
 #include "scheduler/capacity/fleet_internal.h"
 
-#define OFFERS_ASKED_MAX 16
-#define BLOCKED_MS       300000 /* quota, credentials: a person has to do something */
-#define WRONG_MS         60000
+#define BLOCKED_MS 300000 /* quota, credentials: a person has to do something */
+#define WRONG_MS   60000
 
 static void make_token(char token[JOURNAL_TOKEN_MAX])
 {
@@ -49,12 +48,6 @@ static struct provider_spec spec_of(const struct member *m, const char *const *o
                                   .settings = p->config->settings};
 }
 
-struct intent { /* between the journal and the provider */
-    struct fleet *fleet;
-    char offers[OFFERS_ASKED_MAX][JOURNAL_ID_MAX];
-    int n;
-};
-
 static struct member *by_token(const struct fleet *f, const char *token)
 {
     struct member *m;
@@ -68,17 +61,14 @@ static struct member *by_token(const struct fleet *f, const char *token)
 
 static void on_intended(enum rc rc, const char *token, void *arg)
 {
-    struct intent *i = arg;
-    struct fleet *f = i->fleet;
+    struct fleet *f = arg;
     struct member *m = by_token(f, token);
     const char *offers[OFFERS_ASKED_MAX];
     struct error e = {.message = ""};
-    if (rc == RC_CANCELLED) { /* we end */
-        free(i);
+    if (rc == RC_CANCELLED) /* we end */
         return;
-    }
-    for (int k = 0; k < i->n; k++)
-        offers[k] = i->offers[k];
+    for (int k = 0; m && k < m->n_asked; k++)
+        offers[k] = m->asked[k];
     if (m && rc == RC_OK)
         m->journaled = true;
     if (m && rc != RC_OK) {
@@ -87,7 +77,7 @@ static void on_intended(enum rc rc, const char *token, void *arg)
         member_event(m, LIFE_OVER, "not wanted any more"); /* the provider knows nothing of it */
     } else if (m) {
         char join_token[FLEET_JOIN_TOKEN_MAX];
-        struct provider_spec spec = spec_of(m, offers, i->n, &e);
+        struct provider_spec spec = spec_of(m, offers, m->n_asked, &e);
         if (member_joins(m) && f->join.token(m->name, join_token, &e, f->join.arg) == RC_OK) {
             spec.join_url = f->join.url;
             spec.join_token = join_token;
@@ -103,7 +93,6 @@ static void on_intended(enum rc rc, const char *token, void *arg)
     }
     if (!m && rc == RC_OK)
         journal_end(f->journal, token, fleet_now_s(f), "not wanted any more");
-    free(i);
 }
 
 static struct pusd dearest(struct offer *const *offers, int n)
@@ -147,17 +136,15 @@ enum rc launch_one(struct pool *p, struct offer *const *offers, int n, bool pinn
     if (n == 1)
         snprintf(m->offer, sizeof m->offer, "%s", offers[0]->id);
     life_times_for(&m->times, (int64_t)m->boot_s * 1000, f->config->capacity.drain_ms);
-    struct intent *i = spw_calloc(1, sizeof *i);
-    i->fleet = f;
-    i->n = n;
+    m->n_asked = n;
     for (int k = 0; k < n; k++)
-        snprintf(i->offers[k], sizeof i->offers[k], "%s", offers[k]->id);
+        snprintf(m->asked[k], sizeof m->asked[k], "%s", offers[k]->id);
     snprintf(entry.offer, sizeof entry.offer, "%s", offers[0]->id);
     m->pinned = pinned;
     snprintf(m->reason, sizeof m->reason, "%s", why);
     log_info(f->o.log, "capacity", "launching", LOG_S("node", m->name), LOG_S("pool", p->name), LOG_S("reason", why),
              LOG_S("offer", offers[0]->id), LOG_I("offers", n), LOG_S("token", m->token));
-    journal_intend(f->journal, &entry, on_intended, i);
+    journal_intend(f->journal, &entry, on_intended, f);
     return RC_OK;
 }
 

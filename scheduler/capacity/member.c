@@ -147,7 +147,7 @@ static void gone(struct member *m)
         m->pool->source->ops->forget(m->pool->source->provider, m->name);
     leave_table(m, m->reason[0] ? m->reason : "it is gone");
     if (m->journaled)
-        journal_end(f->journal, m->token, fleet_now_s(f), m->reason);
+        journal_end(f->journal, m->token, m->ended_s ? m->ended_s : fleet_now_s(f), m->reason);
     f->stats.ended++;
     member_free(m);
     fleet_plan_soon(f);
@@ -269,8 +269,11 @@ static void note_failure(struct member *m, const struct provider_instance *i)
     const struct mono now = clock_now(f->o.clock);
     if (m->life != LIFE_ENDING)
         f->stats.failures[i->failure]++;
-    if (i->failure == PROVIDER_NO_CAPACITY)
-        offer_cool(m->pool, i->offer && *i->offer ? i->offer : m->offer);
+    if (i->failure == PROVIDER_NO_CAPACITY) {
+        for (int k = 0; k < m->n_asked; k++)
+            offer_cool(m->pool, m->asked[k]);
+        m->pool->asked_at.ns = 0; /* the provider may know more by now */
+    }
     if (i->failure == PROVIDER_QUOTA || i->failure == PROVIDER_DENIED || i->failure == PROVIDER_INVALID) {
         m->pool->blocked_until.ns = now.ns + BLOCKED_MS * NS_PER_MS;
         log_error(f->o.log, "capacity", "the provider refuses; nothing more is asked for this pool for a while",
@@ -314,6 +317,7 @@ void member_on_change(const struct provider_instance *i, void *arg)
     case INSTANCE_BACKOFF: member_event(m, LIFE_RESTARTS, reason ? reason : "its engine ended"); break;
     case INSTANCE_STOPPING: break;
     case INSTANCE_GONE:
+        m->ended_s = i->ended_at_s;
         note_failure(m, i);
         if (i->failure == PROVIDER_UNREACHABLE && (s->ops->caps & PROVIDER_IS_CLOUD) && m->life != LIFE_ENDING)
             member_event(m, LIFE_SILENT, reason ? reason : "nobody knows whether it was launched");

@@ -1,0 +1,204 @@
+"""Capacity from a cloud that takes instances back, loses answers and bills: the fake EC2 of tests/fakes, whose instances run real
+engines. Whatever happens to the scheduler, no instance is launched twice, and none is left behind."""
+
+import json
+import os
+import subprocess
+import time
+
+from ec2_stage import KEYS, POOL, SETTINGS, FakeCloud
+from harness import Scheduler, Skip, chat, main, wait_until
+from test_capacity import MODEL, only_full
+
+SECRET = "k" * 64
+
+
+class Engine:
+    """What runs on an instance."""
+
+    def __init__(self, build, key_file, instance):
+        self.process = subprocess.Popen(
+            [os.path.join(build, "spillway-engine"), "serve", "--model", os.path.abspath(MODEL), "--host", instance.ip,
+             "--port", "8080", "--alias", "tiny", "--threads", "1", "--node-key-file", key_file, "--no-supervisor"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class World:
+    def __init__(self, args, pool=None, engines=True, **limits):
+        self.args = args
+        self.key_file = None
+        start = (lambda cloud, i: Engine(args.build, self.key_file, i)) if engines else None
+        self.fake = FakeCloud(1.0, 0.2, start_machine=start)
+        self.fake.keys[KEYS["AWS_ACCESS_KEY_ID"]] = (KEYS["AWS_SECRET_ACCESS_KEY"], None)
+        for kind in ("g5.xlarge", "g6.xlarge"):
+            for zone in "ab":
+                self.fake.cloud.add_pool("us-east-1" + zone, kind)
+        settings = {**SETTINGS, "endpoint": self.fake.url}
+        pool = {"name": "gpu", "provider": "aws", "models": ["tiny"], "min": 2, "max": 3, "tokens_per_s": 400, "slots": 4,
+                "boot": "2s", **(pool or {})}
+        own = {**POOL, "model_url": "https://models.example/tiny.gguf", "model_sha256": "0" * 64,
+               "engine_url": "https://models.example/engine", "engine_sha256": "0" * 64}
+        self.config = {"providers": [{"name": "aws", "type": "ec2", "settings": settings}],
+                       "capacity": {"interval": "500ms", "max_nodes": 4, "max_hour": "5", "launches_per_min": 100,
+                                    "down_after": "10m", "drain": "5s", "sweep": "1s", "stray_grace": "1s", **limits,
+                                    "pools": [{**pool, "settings": own}]}}
+        self.s = None
+        folder = os.path.join(os.environ.get("TMPDIR", "/tmp"))
+        self.key_file = os.path.join(folder, "spillway-test-key-%d" % os.getpid())
+        with open(self.key_file, "w") as f:
+            f.write(SECRET + "\n")
+        os.chmod(self.key_file, 0o600)
+        self.config["capacity"]["pools"][0]["node_key_file"] = self.key_file
+
+    def __enter__(self):
+        self.fake.__enter__()
+        self.s = Scheduler(self.args.build, [], env=KEYS, **self.config)
+        self.socket = os.path.join(self.s.folder, "state", "admin.sock")
+        return self
+
+    def __exit__(self, kind, value, trace):
+        try:
+            self.s.__exit__(kind, value, trace)
+        finally:
+            self.fake.__exit__(kind, value, trace)
+            os.unlink(self.key_file)
+
+    def cli(self, *words):
+        r = subprocess.run([os.path.join(self.args.build, "spillway"), *words, "--socket", self.socket], capture_output=True,
+                           text=True, timeout=20)
+        assert r.returncode == 0, (words, r.stdout, r.stderr)
+        return r.stdout
+
+    def lives(self):
+        nodes = json.loads(self.cli("nodes", "list", "--json"))["nodes"]
+        return {n["name"]: (n["life"], n.get("instance")) for n in nodes}
+
+    def ready(self, n, seconds=25):
+        def look():
+            try:
+                lives = self.lives()
+            except AssertionError:
+                return None  # it is starting
+            return lives if [life for life, _ in lives.values()] == ["ready"] * n else None
+        return wait_until(look, seconds, "%d nodes are ready" % n)
+
+    def alive(self):
+        return sorted(i.id for i in self.fake.alive())
+
+    def ask(self):
+        return chat(self.s.port, "hello", model="tiny", max_tokens=8, temperature=0, headers={"x-spillway-cache": "off"})
+
+    def end_all(self):
+        """The pool leaves the configuration: everything is ended."""
+        from harness import node, Upstream
+        self.s.configure([{"name": "x", "url": "http://127.0.0.1:1", "models": ["tiny"]}], providers=self.config["providers"])
+        self.cli("reload")
+        wait_until(lambda: not self.alive() and not self.lives_of_pools(), 20, "nothing is left")
+
+    def lives_of_pools(self):
+        return {n: v for n, v in self.lives().items() if n != "x"} if False else {
+            n["name"]: n["life"] for n in json.loads(self.cli("nodes", "list", "--json"))["nodes"] if n.get("pool")}
+
+
+def test_restart_finds_all(args):
+    """SIGKILL: instances live on, the next scheduler knows them by id, launches none, and serves; the bills agree."""
+    with World(args) as w:
+        before = w.ready(2)
+        ids = w.alive()
+        assert sorted(i for _, i in before.values()) == ids and len(ids) == 2, (before, ids)
+        assert w.ask().status == 200
+        launches = w.fake.state()["launches"]
+        w.s.kill()
+        w.s.restart()
+        after = w.ready(2)
+        assert after == before and w.alive() == ids and w.fake.state()["launches"] == launches, (before, after)
+        assert w.ask().status == 200
+        w.end_all()
+        time.sleep(1.2)
+        bill = json.loads(w.cli_capacity())["bill"]
+        theirs = w.fake.state()["bill"]
+        assert bill["instances"] == 2, bill
+        ours = float(bill["paid_usd"])
+        print("        bill: ours %s, theirs %s" % (bill["paid_usd"], theirs))
+        assert abs(ours - as_dollars(theirs)) <= 0.02 * max(ours, 1e-6) + 2 * 2 * 1.0 / 3600, (ours, theirs)
+
+
+def as_dollars(bill):
+    return bill / 1e12 if isinstance(bill, int) else float(bill)
+
+
+def cli_capacity(self):
+    r = subprocess.run(["curl", "-s", "--unix-socket", self.socket, "http://x/admin/v1/capacity"], capture_output=True, text=True,
+                       timeout=10)
+    return r.stdout
+
+
+World.cli_capacity = cli_capacity
+
+
+def test_killed_while_launching(args):
+    """Killed again and again while it launches, while answers are lost: in the end as many as wanted, each known, none twice."""
+    with World(args) as w:
+        w.fake.fault("lost", "CreateFleet", count=-1, rate=0.3)
+        w.fake.fault("throttle", "*", count=-1, rate=0.1)
+        for wait in (0.3, 0.5, 0.7, 0.9, 1.1, 0.4) if args.full else (0.4, 0.7, 1.0):
+            time.sleep(wait)
+            w.s.kill()
+            w.s.restart()
+        w.ready(2, 60)
+        w.fake.control("clear", {})
+        wait_until(lambda: len(w.alive()) == 2, 90, "two instances")
+        assert w.fake.state()["most_running"] <= 4, w.fake.state()["most_running"]
+        known = sorted(i for _, i in w.lives().values())
+        assert known == w.alive(), (known, w.alive())
+
+
+def test_stray_is_ended(args):
+    """An instance with our tag that nobody knows is ended after the grace; one of somebody else is not touched."""
+    with World(args, {"min": 1}) as w:
+        w.ready(1)
+        mine = w.fake.alive()[0]
+        with w.fake.cloud.lock:
+            now = time.time()
+            fields = dict(mine.fields)
+            stray = w.fake.cloud.launch(mine.pool, "spot", now, {**fields, "token": "stray",
+                                        "tags": {k: ("stray" if "token" in k or "name" in k.lower() else v)
+                                                 for k, v in mine.tags.items()}})
+            other = w.fake.cloud.launch(mine.pool, "spot", now, {**fields, "token": "other", "tags": {"Name": "other"}})
+        wait_until(lambda: not stray.alive, 15, "the stray is ended")
+        assert other.alive and mine.alive
+        wait_until(lambda: w.s.metrics()["spillway_capacity_strays_ended_total"] == 1, 5, "it is counted")
+
+
+def test_taken_back(args):
+    """A pre-empted node is replaced, and requests go on."""
+    with World(args) as w:
+        w.ready(2)
+        victim = w.fake.alive()[0]
+        w.fake.control("preempt", {"id": victim.id, "notice_s": 1})
+        wait_until(lambda: not victim.alive, 10, "it is taken back")
+        for _ in range(5):
+            assert w.ask().status == 200
+        w.ready(2, 30)
+        assert victim.id not in w.alive() and len(w.alive()) == 2
+        m = w.s.metrics()
+        assert m['spillway_capacity_failures_total{failure="taken_back"}'] == 1, m
+
+
+def test_no_stock(args):
+    """Spot runs dry: on-demand takes its place at once; the limits hold."""
+    only_full(args)
+    with World(args) as w:
+        for zone in "ab":
+            for kind in ("g5.xlarge", "g6.xlarge"):
+                w.fake.control("capacity", {"zone": "us-east-1" + zone, "type": kind, "capacity": 0, "notice_s": 1})
+        w.ready(2, 60)
+        assert all(i.market == "on-demand" for i in w.fake.alive())
+
+
+if __name__ == "__main__":
+    main(__doc__, [test_restart_finds_all, test_killed_while_launching, test_stray_is_ended, test_taken_back, test_no_stock])
