@@ -4,6 +4,8 @@ future: docs/ECONOMICS.md. Drives `spillway simulate`; needs ../shared/data, and
 without it the plan is left out).
 
     python3 tests/bench/economics.py --build build --shared ../shared --out economics.json [--case r1-70b] [--quick]
+
+What was chosen by figures was chosen on other days than the reported one (TUNING): `--tuning 1` to `3` shows them.
 """
 
 import argparse
@@ -27,9 +29,10 @@ SLOT_S = 300  # of the plan; the step of the spot series, too
 DAY_S = 86400
 BOOT_S = 240
 SLO_SHARE = 0.99
-# load_max: of the rate at which a node is full. Chosen on other days than the reported one (seeds 2 to 4, the spot record 26, 50 and 74
-# hours later), see docs/ECONOMICS.md.
-LOAD_MAX = 0.9
+# load_max: of the rate at which a node is full, by class of load. Chosen on other days than the reported one, see docs/ECONOMICS.md.
+LOAD_MAX = {"r1": 0.9, "azure": 0.8}
+# Seed, hours into the spot record, and for azure the day of m-large's curve, scaled to the mean of the reported one.
+TUNING = {1: (2, 74, 1), 2: (4, 26, 3), 3: (3, 50, 5)}
 SCALING = "over_provision: 0, down_after: 120s, return_after: 10s, drain_max: 120s, queue_drain: 300s"
 START = "2024-03-05T00:00:00Z"
 
@@ -45,6 +48,7 @@ CASES = {
     "r1-8b": {"class": "8b", "trace": "r1", "copies": 30, "spot_nodes": 32},
     "azure-70b": {"class": "70b", "trace": "azure", "factor": 3.0, "spot_nodes": 16},
 }
+OWN = {"r1-70b": 9, "r1-8b": 14, "azure-70b": 10}  # half of the nodes that the peak took; of tuning days alone
 ZONES = [("us-east-2b_v100_1", "use2-az2", "us-east-2b"), ("us-west-2a_v100_1", "usw2-az1", "us-west-2a"),
          ("us-west-2c_v100_1", "usw2-az3", "us-west-2c")]
 
@@ -62,14 +66,19 @@ class Bench:
         idle."""
         c, k = CASES[case], CLASSES[CASES[case]["class"]]
         d = self.data
+        tuning = TUNING.get(self.args.tuning)
+        curve, column = f"{d}/traces/aggregate_rates_10min.csv", "deepseek-r1"
+        if tuning and c["trace"] == "azure":
+            curve, column = self.other_curve(tuning[2]), "m-large"
         lines = [f"scenario: {case}", f"start: {START}", "span: 24h", f"prices: {d}/prices/gpu_prices.csv",
                  f"spot: {d}/spot/spot_traces_rle.csv", f"power: {d}/power/ml_energy_v3_llm.csv",
-                 f"electricity: {d}/electricity/price_carbon_2024_hourly.csv.gz", f"seed: {o.get('seed', 1)}", "traces:"]
+                 f"electricity: {d}/electricity/price_carbon_2024_hourly.csv.gz",
+                 f"seed: {tuning[0] if tuning else o.get('seed', 1)}", "traces:"]
         if c["trace"] == "r1":
             lines += [f"  - {{file: {d}/traces/deepseek-r1_sampled_24h_tenth.csv.gz, copies: {c['copies']}, shift: 10m}}"]
         else:
             lines += [f"  - {{file: {d}/traces/AzureLLMInferenceTrace_conv.csv, tile: true, curve_factor: {c['factor']}, "
-                      f"curve: {d}/traces/aggregate_rates_10min.csv, curve_column: deepseek-r1}}"]
+                      f"curve: {curve}, curve_column: {column}}}"]
         bridge = "true" if o.get("api", True) else "false"
         scaled = "false" if o.get("fixed") else "true"
         lines += ["models:", "  - name: llm", "    objective: cost",
@@ -80,7 +89,7 @@ class Bench:
                   "task: lm-arena-chat}",
                   f"    shape: {{params_b: {k['params']}, layers: {k['layers']}, kv_heads: 8, head_dim: 128}}",
                   f"    gpu: {{gpus: {k['gpus']}, memory_gb: 80, bandwidth_gb_s: 3350, tflops: 989, flops_share: 0.4}}",
-                  f"    sequences_max: {k['sequences']}", f"    load_max: {o.get('load_max', LOAD_MAX)}",
+                  f"    sequences_max: {k['sequences']}", f"    load_max: {o.get('load_max', LOAD_MAX[c['trace']])}",
                   f"    watts: {{idle: {k['idle']}, sleep: {k['sleep']}}}", "    wake: 20s"]
         lines += ["sites:", "  - {name: hall, zone: US-CAL-CISO, overhead: 1.3}", "offers:"]
         if o.get("own"):
@@ -91,7 +100,8 @@ class Bench:
             for series, az, name in ZONES:
                 lines += [f"  - {{provider: aws, zone: {name}, type: node, market: spot, boot: {BOOT_S}s, list_price: "
                           f"{{type: p5.48xlarge, zone: {az}, share: {k['share']}, factor: {factor * o.get('spot_factor', 1)}}}, "
-                          f"available: {{collection: aws-08-27-2023, zone: {series}, nodes: {c['spot_nodes']}}}}}"]
+                          f"available: {{collection: aws-08-27-2023, zone: {series}, nodes: {c['spot_nodes']}, "
+                          f"offset: {tuning[1] if tuning else 0}h}}}}"]
         if o.get("on_demand", True):
             fixed = f"running: {o['fixed']}, " if o.get("fixed") else ""
             lines += [f"  - {{provider: aws, zone: us-east-1, type: node, market: on_demand, boot: {BOOT_S}s, nodes_max: 300, {fixed}"
@@ -100,6 +110,18 @@ class Bench:
             lines += ["apis:", f"  - {{provider: api, input: {k['api'][0]}, output: {k['api'][1]}, ttft: "
                       f"{o.get('api_ttft_ms', 400)}ms, tpot: 15ms, spread: 0.05}}"]
         return "\n".join(lines) + "\n"
+
+    def other_curve(self, day):
+        """Rates of another model on another day, as many requests as on the reported one."""
+        path = os.path.join(self.temporary.name, f"rates{day}.csv")
+        with open(f"{self.data}/traces/aggregate_rates_10min.csv") as f:
+            rows = list(csv.DictReader(f))
+        wanted = sum(float(r["deepseek-r1"]) for r in rows[:144])
+        rates = [float(r["m-large"]) for r in rows[144 * day:144 * (day + 1)]]
+        with open(path, "w") as f:
+            f.write("timestamp_s,m-large\n")
+            f.writelines(f"{600 * i},{rate * wanted / sum(rates):.4f}\n" for i, rate in enumerate(rates))
+        return path
 
     def run(self, case, baselines="none", **o):
         path = os.path.join(self.temporary.name, "scenario.yaml")
@@ -125,15 +147,17 @@ def meets(s):
     return s["simulated"] and s["slo_attainment"] >= SLO_SHARE and s["done"] >= SLO_SHARE * s["requests"]
 
 
-def smallest_fixed(bench, case):
-    """The fewest on-demand nodes, all day, that keep the SLO: doubling, then bisection."""
+def smallest_fixed(bench, case, begin=8):
+    """The fewest on-demand nodes, all day, that keep the SLO: upwards from a guess, then bisection."""
     def good(n):
         s = bench.run(case, own=0, spot=False, api=False, fixed=n)
         return s if meets(s) else None
 
-    lo, hi, best = 4, 8, None
+    lo, hi, best = begin // 2, begin, None
     while not (best := good(hi)):
-        lo, hi = hi, hi + max(2, hi // 2)
+        lo, hi = hi, hi + max(2, hi // 8)
+    if begin > 8 and hi == begin:
+        lo = begin - 2
     while hi - lo > 1:
         mid = (lo + hi) // 2
         s = good(mid)
@@ -317,10 +341,7 @@ def short(s):
 
 def one_case(bench, case, quick, peak):
     out = {"case": case, "settings": CASES[case]}
-    if peak:
-        n, fixed = peak, bench.run(case, own=0, spot=False, api=False, fixed=peak)
-    else:
-        n, fixed = smallest_fixed(bench, case)
+    n, fixed = smallest_fixed(bench, case, peak or 8)
     own = n // 2
     out["nodes_at_peak"], out["own"] = n, own
     rows = bench.run(case, own=own, baselines="all-api" if quick else "all-api,on-prem-only,spot-no-fallback,round-robin")
@@ -333,11 +354,22 @@ def one_case(bench, case, quick, peak):
     out["api_1s"] = short(bench.run(case, own=own, api_ttft_ms=1000))
     out["no_api"] = short(bench.run(case, own=own, api=False))
     if np is not None:
-        out["plan"] = clairvoyant(bench, case, own, 0.95)
-        out["plan_api_1s"] = clairvoyant(bench, case, own, 0.95, api_ttft_ms=1000)
-        out["plan_no_api"] = clairvoyant(bench, case, own, 0.95, api_ttft_ms=None)
+        for key, api_ttft_ms in (("plan", 400), ("plan_api_1s", 1000), ("plan_no_api", None)):
+            out[key] = clairvoyant(bench, case, own, 0.95, api_ttft_ms=api_ttft_ms)
+            print(f"  {case} {key}: bound $ {out[key]['bound_usd']:.2f}", file=sys.stderr, flush=True)
     if not quick:
         out["sensitivity"] = sensitivity(bench, case, n, own)
+    return out
+
+
+def tuning_day(bench, case, own):
+    out = {"case": case, "tuning": bench.args.tuning}
+    for name, api_ttft_ms in (("400", 400), ("1000", 1000), ("none", None)):
+        out[name] = short(bench.run(case, own=own, api=api_ttft_ms is not None, api_ttft_ms=api_ttft_ms))
+        if np is not None and CASES[case]["trace"] == "r1":
+            plan = clairvoyant(bench, case, own, 0.95, api_ttft_ms=api_ttft_ms, offset_s=TUNING[bench.args.tuning][1] * 3600)
+            out[name]["bound_usd"] = plan["bound_usd"]
+            print(f"  bound $ {plan['bound_usd']:.2f}", file=sys.stderr, flush=True)
     return out
 
 
@@ -389,8 +421,10 @@ def main():
     p.add_argument("--shared", default="../shared")
     p.add_argument("--out", default="economics.json")
     p.add_argument("--case", choices=CASES, help="one of them; default: all")
+    p.add_argument("--tuning", type=int, choices=TUNING, help="one of the days on which constants were chosen: the three rows of `cost`")
+    p.add_argument("--own", type=int, help="own machines; with --tuning")
     p.add_argument("--quick", action="store_true", help="without sensitivity, and fewer baselines")
-    p.add_argument("--peak", type=int, help="on-demand nodes for the peak, from an earlier run; default: they are searched for")
+    p.add_argument("--peak", type=int, help="on-demand nodes for the peak: where the search for the fewest begins")
     args = p.parse_args()
     bench = Bench(args)
     if not os.path.exists(bench.data):
@@ -400,8 +434,11 @@ def main():
     out = []
     for case in [args.case] if args.case else CASES:
         begin = time.monotonic()
-        r = one_case(bench, case, args.quick, args.peak)
-        r["claims"] = claims(bench, r)
+        if args.tuning:
+            r = tuning_day(bench, case, args.own or OWN[case])
+        else:
+            r = one_case(bench, case, args.quick, args.peak)
+            r["claims"] = claims(bench, r)
         r["seconds"] = round(time.monotonic() - begin)
         out.append(r)
         with open(args.out, "w") as f:
