@@ -415,6 +415,54 @@ def claims(bench, out):
     return {"cloud": prices, "api": apis}
 
 
+# --- as tables -------------------------------------------------------------------------------------------------------------
+
+def percent(s):
+    return f"{100 * s['slo_attainment']:.2f}%" + ("" if s["meets"] else " (missed)")
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for r in rows:
+        print("| " + " | ".join(str(c) for c in r) + " |")
+    print()
+
+
+def money(s, key):
+    return f"{float(s.get(key, 0)):.0f}"
+
+
+def as_markdown(paths):
+    cases = []
+    for path in paths:
+        with open(path) as f:
+            cases += json.load(f)
+    rows = []
+    for c in cases:
+        for key, plan, name in (("cost", "plan", "0.4 s"), ("api_1s", "plan_api_1s", "1.0 s"), ("no_api", "plan_no_api", "none")):
+            s, bound = c[key], c.get(plan, {}).get("bound_usd")
+            above = f"{100 * (float(s['usd']) / bound - 1):.0f}%" if bound else ""
+            rows.append((f"{c['case']} ({c['own']} own)", name, money(s, "usd"), percent(s), money(s, "spot_usd"),
+                         money(s, "on_demand_usd"), money(s, "api_usd"), f"{bound:.0f}" if bound else "", above))
+    table(("case", "API", "dollars", "in SLO", "spot", "on demand", "API", "plan's bound", "above it"), rows)
+    for c in cases:
+        print(f"**{c['case']}**, {c['nodes_at_peak']} nodes on demand at peak\n")
+        rows = [(b["scenario"].replace(c["case"], "cost"), b) for b in c["baselines"]]
+        rows += [(f"cost, {b['what']}", b) for b in c.get("sensitivity", [])]
+        table(("scenario", "dollars", "in SLO", "own", "spot", "on demand", "API"),
+              [(n, money(b, "usd"), percent(b), money(b, "on_prem_usd"), money(b, "spot_usd"), money(b, "on_demand_usd"),
+                money(b, "api_usd")) for n, b in rows])
+        for kind, name in (("cloud", "on demand"), ("api", "API alone")):
+            savings = {}
+            for r in c["claims"][kind]:
+                price = f"{r['usd_gpu_h']:.2f}" if kind == "cloud" else f"{r['input']:g} / {r['output']:g}"
+                what = f"{r['cloud']} {r['type']}" if kind == "cloud" else r["provider"]
+                same = savings.setdefault((what, price, round(r["usd"]), round(100 * r["saving"])), [])
+                same.append(r["region" if kind == "cloud" else "model"])
+            table((f"{name}: {c['case']}", "$/GPU h" if kind == "cloud" else "$/Mtok in / out", "where" if kind == "cloud" else "models",
+                   "dollars", "saving"), [(k[0], k[1], ", ".join(sorted(set(v))), k[2], f"{k[3]}%") for k, v in savings.items()])
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--build", default="build")
@@ -425,7 +473,11 @@ def main():
     p.add_argument("--own", type=int, help="own machines; with --tuning")
     p.add_argument("--quick", action="store_true", help="without sensitivity, and fewer baselines")
     p.add_argument("--peak", type=int, help="on-demand nodes for the peak: where the search for the fewest begins")
+    p.add_argument("--markdown", nargs="+", metavar="JSON", help="nothing is run: earlier results as the tables of docs/ECONOMICS.md")
     args = p.parse_args()
+    if args.markdown:
+        as_markdown(args.markdown)
+        return
     bench = Bench(args)
     if not os.path.exists(bench.data):
         sys.exit("skipped: no ../shared/data")
