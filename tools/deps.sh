@@ -8,7 +8,7 @@ build=(gcc cmake ninja-build pkg-config libc6-dev libevent-dev libcurl4-openssl-
 test=(clang clang-format libclang-rt-14-dev llvm-14 cppcheck python3 git redis-server)
 # Heavy ones whose tests are skipped by name without them. prometheus (for promtool) is 100 MB and, where systemd runs,
 # starts a server on port 9090.
-full=(prometheus python3-venv slowhttptest)
+full=(prometheus python3-venv slowhttptest debootstrap dpkg-dev file)
 
 wanted=()
 for group in "$@"; do
