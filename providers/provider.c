@@ -6,7 +6,8 @@
 
 #include "base/text.h"
 
-const struct provider_ops *const provider_list[] = {&provider_static, &provider_process, &provider_ec2, NULL};
+const struct provider_ops *const provider_list[] = {&provider_static, &provider_process, &provider_openai,
+                                                    &provider_ec2, NULL};
 
 const struct provider_ops *provider_find(const char *name)
 {

@@ -237,7 +237,7 @@ struct provider {
     const struct provider_ops *ops;
 };
 
-extern const struct provider_ops provider_static, provider_process, provider_ec2;
+extern const struct provider_ops provider_static, provider_process, provider_openai, provider_ec2;
 extern const struct provider_ops *const provider_list[];    /* ends with NULL */
 const struct provider_ops *provider_find(const char *name); /* NULL: unknown */
 

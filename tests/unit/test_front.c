@@ -607,6 +607,28 @@ static void retry_after_is_read(void)
     CHECK_INT(asked_ms("X-Other", "7"), -1);
 }
 
+static int64_t quota_ms(const char *left, const char *reset)
+{
+    struct http_header h[] = {{"x-ratelimit-remaining-requests", left},
+                              {"x-ratelimit-reset-requests", reset},
+                              {"x-ratelimit-remaining-tokens", "0"},
+                              {"x-ratelimit-reset-tokens", "20ms"}};
+    struct http_head head = {.headers = h, .n_headers = 4};
+    bool said;
+    int64_t us = retry_after_us(&head, (struct wall){0}, &said);
+    return said ? us / 1000 : -1;
+}
+
+static void used_up_quota_is_read(void)
+{
+    CHECK_INT(quota_ms("0", "6m0s"), 360000);
+    CHECK_INT(quota_ms("0", "1h2m3.5s"), 3723500);
+    CHECK_INT(quota_ms("12", "6m0s"), 20); /* of the tokens, which are used up */
+    CHECK_INT(quota_ms("0", "soon"), 20);
+    CHECK_INT(quota_ms("0", "9999999999999h"), 86400000);
+    CHECK_INT(asked_ms("x-ratelimit-reset-requests", "1s"), -1); /* nobody says that they are used up */
+}
+
 int main(void)
 {
     TEST(scan_finds_members);
@@ -628,5 +650,6 @@ int main(void)
     TEST(errors_have_four_keys);
     TEST(errors_have_a_page);
     TEST(retry_after_is_read);
+    TEST(used_up_quota_is_read);
     return TEST_RESULT();
 }
