@@ -214,3 +214,9 @@ TABLE(event);
 static const struct member like_rows[] = {
     ROW(I32, record_event, u.other, "other", .lo = 0, .hi = SHORTLIST_NODES_MAX - 1)};
 TABLE(like);
+
+/* Whoever adds a member adds its row above, and then its bytes here. */
+_Static_assert(sizeof(struct route_candidate) == 232 && sizeof(struct route_terms) == 40, "rows of candidate");
+_Static_assert(sizeof(struct route_request) == 96 && sizeof(struct router_ask) == 56, "rows of request and choice");
+_Static_assert(sizeof(struct router_facts) == 176 && sizeof(struct node_curve) == 32, "rows of facts and curve");
+_Static_assert(sizeof(struct router_work) == 40 && sizeof(struct router_leg) == 56, "rows of work and leg");
