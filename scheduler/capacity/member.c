@@ -140,6 +140,11 @@ static void terminate(struct member *m)
 
 /* ---- life ----------------------------------------------------------------------------------------------------------------- */
 
+static int64_t end_of(const struct member *m)
+{
+    return m->ended_s ? m->ended_s : m->told_to_end_s ? m->told_to_end_s : fleet_now_s(m->fleet);
+}
+
 static void gone(struct member *m)
 {
     struct fleet *f = m->fleet;
@@ -147,7 +152,7 @@ static void gone(struct member *m)
         m->pool->source->ops->forget(m->pool->source->provider, m->name);
     leave_table(m, m->reason[0] ? m->reason : "it is gone");
     if (m->journaled)
-        journal_end(f->journal, m->token, m->ended_s ? m->ended_s : fleet_now_s(f), m->reason);
+        journal_end(f->journal, m->token, end_of(m), m->reason);
     f->stats.ended++;
     member_free(m);
     fleet_plan_soon(f);
@@ -191,6 +196,7 @@ static void came_into(struct member *m, enum life_state before)
         if (member_joins(m) && m->fleet->join.ended)
             m->fleet->join.ended(m->name, m->fleet->join.arg);
         leave_table(m, m->reason);
+        m->told_to_end_s = fleet_now_s(f);
         terminate(m);
         break;
     case LIFE_GONE: gone(m); break;

@@ -55,7 +55,10 @@ def exported():
     front, engine = read("scheduler", "front", "metrics.c"), read("engine", "serve", "metrics.c")
     table, routes = read("scheduler", "front", "metrics_table.c"), read("scheduler", "observe", "route_metrics.c")
     budgets = read("scheduler", "front", "budget_metrics.c")
-    names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + table + engine + routes + budgets))
+    capacity = read("scheduler", "front", "capacity_metrics.c")
+    plans = re.search(r"plan_names\[\] = \{([^}]*)\}", capacity).group(1)
+    names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + table + engine + routes + budgets + capacity))
+    names |= {"spillway_capacity_%s_tokens_per_second" % n for n in re.findall(r'"(\w+)"', plans)}
     us = re.search(r"bucket_us\[BUCKETS\] = \{([^}]*)\}", front).group(1)
     front_edges = [int(v) / 1e6 for v in us.split(",")]
     tables = dict(re.findall(r"histogram_(\w+) = \{\s*\.n = \d+,\s*\.le = \{([^}]*)\}", read("engine", "serve", "histogram.c")))
@@ -100,6 +103,7 @@ def every_label_value_exists(_):
     faults = set(re.findall(r'\[FAULT_\w+\] = "(\w+)"', front))
     known = {"code": codes, "outcome": outcomes, "fault": faults, "job": set(), "node": {"cache"}}
     known["state"] = set(re.findall(r'\{"(\w+)", \d+, ', read("engine", "node", "state.c")))
+    known["failure"] = set(re.findall(r'\[PROVIDER_\w+\] = "(\w+)"', read("providers", "provider.c")))
     known["job"] = set(re.findall(r"job_name: ([\w-]+)", read(PROMETHEUS, "prometheus.yml")))
     for rule in rules():
         for label, values in re.findall(r'(\w+)\s*(?:=~|=|!=)\s*"([^"]*)"', rule["expr"]):

@@ -256,8 +256,23 @@ def test_ladder(args):
         assert f.s.metrics()["spillway_capacity_sleeps_total"] >= 3
 
 
+def test_sleep_by_hand(args):
+    """An operator puts an engine to sleep; a request wakes it; power.mode off keeps the plan out of it."""
+    with Fleet(args, nodes=[sleeper("a")], power={"mode": "off"}, queue={"interactive": {"wait": "15s"}}) as f:
+        f.s.ready()
+        f.wait_lives({"a": "ready"})
+        f.cli("nodes", "sleep", "a")
+        f.wait_lives({"a": "sleeping"})
+        wait_until(lambda: list(workers(f).values()) == [0], 5, "it has no worker")
+        began = time.monotonic()
+        assert f.ask().status == 200
+        print("        first answer from sleep after %.2f s" % (time.monotonic() - began))
+        f.wait_lives({"a": "ready"})
+
+
 def test_all_asleep(args):
     """keep_warm 0: everything sleeps, probes wake nobody, and the first request is answered by one that it wakes."""
+    only_full(args)
     with Fleet(args, nodes=[sleeper("a"), sleeper("b")], power={"keep_warm": 0},
                queue={"interactive": {"wait": "15s"}}) as f:
         wait_until(lambda: sorted(f.lives().values()) == ["sleeping", "sleeping"], 30, "all sleep")
@@ -291,5 +306,5 @@ def test_mistakes(args):
 
 if __name__ == "__main__":
     main(__doc__, [test_from_zero, test_operator, test_dollars, test_minimum_and_reload, test_killed_scheduler,
-                   test_dead_engine, test_saturation, test_hold, test_ladder,
+                   test_dead_engine, test_saturation, test_hold, test_sleep_by_hand, test_ladder,
                    test_all_asleep, test_mistakes])
