@@ -52,7 +52,7 @@ struct ec2_machine {
     enum provider_instance_state state;
     enum provider_failure failure; /* of the tries so far */
     char reason[256];
-    int64_t launched_s, ended_s;
+    int64_t launched_s, ended_s, price_at_s;
     struct pusd price;
 
     enum ec2_step step;
@@ -64,6 +64,8 @@ struct ec2_machine {
     struct aws_call *call;      /* under way; NULL: none */
     struct event *timer;        /* owned: the step begins */
     struct ec2_waiter *waiters; /* owned */
+    bool told;                  /* on_change has said its id, with what it is and since when */
+    bool ended;                 /* EC2 has taken our TerminateInstances: the next poll says since when it is over */
     bool ending, tagged;        /* tagged: an adopted one was given our tags */
     int template_tries;
 
@@ -167,8 +169,8 @@ void ec2_on_poll(evutil_socket_t fd, short what, void *arg);
 void ec2_offers(struct provider *base, const struct provider_settings *pool, provider_offer_cb *each,
                 provider_done_cb *done, void *arg);
 void ec2_on_prices_due(evutil_socket_t fd, short what, void *arg);
-/* What an offer costs now; {0}: not known. on_demand: as the machine's pool says. */
-struct pusd ec2_price_of(const struct ec2 *p, const struct ec2_offer *o, struct pusd on_demand);
+/* What an offer costs now; {0}: not known. on_demand: as the machine's pool says. at_s (may be NULL): since when. */
+struct pusd ec2_price_of(const struct ec2 *p, const struct ec2_offer *o, struct pusd on_demand, int64_t *at_s);
 void ec2_mark_cold(struct ec2 *p, const char *offer);
 void ec2_mark_quota(struct ec2 *p, const char *offer);
 /* 0: it can be had as far as we know; else for how many ms it is to be left alone, and whether that is a quota. */

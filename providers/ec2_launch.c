@@ -29,8 +29,9 @@ void ec2_describe_machine(const struct ec2_machine *m, struct provider_instance 
         .offer = m->offer,
         .pool = m->pool,
         .launched_at_s = m->launched_s,
-        .ended_at_s = m->ended_s,
         .price_hour = m->price,
+        .price_at_s = m->price_at_s,
+        .ended_at_s = m->ended_s,
     };
 }
 
@@ -38,6 +39,7 @@ void ec2_machine_enter(struct ec2_machine *m, enum provider_instance_state state
 {
     struct provider_instance i;
     m->state = state;
+    m->told = true;
     ec2_describe_machine(m, &i);
     if (m->p->env.on_change)
         m->p->env.on_change(&i, m->p->env.arg);
@@ -148,9 +150,7 @@ void ec2_machine_known(struct ec2_machine *m, const char *id)
     m->reason[0] = '\0';
     log_info(m->p->env.log, "provider", "instance is launched", LOG_S("node", m->name), LOG_S("id", id));
     ec2_machine_begin(m, m->ending ? STEP_END : STEP_WATCH, 0);
-    ec2_poll_soon(m->p);
-    if (!m->ending)
-        ec2_machine_enter(m, INSTANCE_STARTING);
+    ec2_poll_soon(m->p); /* it tells on_change: an id without what it is and since when is half a truth */
 }
 
 /* ---- the template ----------------------------------------------------------------------------------------------- */
@@ -420,7 +420,13 @@ static void on_ended(const struct aws_reply *r, void *arg)
     struct ec2_machine *m = arg;
     bool early = r->too_early && mono_since(m->p->env.clock, m->known) < EARLY_MS * NS_PER_MS;
     m->call = NULL;
-    if (r->failure == PROVIDER_FINE || (r->too_early && !early)) {
+    if (r->failure == PROVIDER_FINE) {
+        m->ended = true;
+        m->step = STEP_WATCH;
+        m->missed = 0;
+        m->round = m->p->round;
+        ec2_poll_soon(m->p);
+    } else if (r->too_early && !early) {
         ec2_machine_gone(m, PROVIDER_ENDED, "ended by us");
     } else if (early) {
         ec2_machine_begin(m, STEP_END, EARLY_WAIT_MS);

@@ -100,11 +100,13 @@ static struct ec2_spot_price *find_price(const struct ec2 *p, const struct ec2_o
     return NULL;
 }
 
-struct pusd ec2_price_of(const struct ec2 *p, const struct ec2_offer *o, struct pusd on_demand)
+struct pusd ec2_price_of(const struct ec2 *p, const struct ec2_offer *o, struct pusd on_demand, int64_t *at_s)
 {
+    const struct ec2_spot_price *s = o->market == PROVIDER_ON_DEMAND ? NULL : find_price(p, o);
+    if (at_s)
+        *at_s = s ? s->at_s : 0;
     if (o->market == PROVIDER_ON_DEMAND)
         return on_demand;
-    const struct ec2_spot_price *s = find_price(p, o);
     return s ? s->hour : (struct pusd){0};
 }
 
@@ -134,10 +136,12 @@ static void tell_prices(struct ec2 *p)
         next = m->next;
         if (!m->offer || !ec2_offer_parse(m->offer, &o) || o.market != PROVIDER_SPOT)
             continue;
-        struct pusd price = ec2_price_of(p, &o, (struct pusd){0});
+        int64_t at_s;
+        struct pusd price = ec2_price_of(p, &o, (struct pusd){0}, &at_s);
         if (price.v == 0 || price.v == m->price.v)
             continue;
         m->price = price;
+        m->price_at_s = at_s;
         if (!m->ending && m->state == INSTANCE_RUNNING)
             ec2_machine_enter(m, m->state);
     }
@@ -266,7 +270,7 @@ static void offer(struct ec2_question *q, const struct ec2_offer *o)
         .region = p->region,
         .zone = zone,
         .market = o->market,
-        .price_hour = ec2_price_of(p, o, listed_price(pool, o)),
+        .price_hour = ec2_price_of(p, o, listed_price(pool, o), NULL),
         .price_source = o->market == PROVIDER_SPOT ? "spot price history" : "on_demand_prices of the pool",
         .price_at_s = o->market == PROVIDER_SPOT && spot ? spot->at_s : 0,
         .boot_s = pool->boot_s,

@@ -41,7 +41,7 @@ static bool take_facts(struct ec2_machine *m, const struct ec2_instance *i)
             on_demand = m->on_demand[k];
     }
     if (ec2_offer_parse(m->offer, &o))
-        price = ec2_price_of(m->p, &o, on_demand);
+        price = ec2_price_of(m->p, &o, on_demand, &m->price_at_s);
     if (price.v > 0 && price.v != m->price.v) {
         m->price = price;
         changed = true;
@@ -58,8 +58,11 @@ static void ended(struct ec2_machine *m, const struct ec2_instance *i)
     m->ended_s = i->ended_s;
     if ((failure == PROVIDER_TAKEN_BACK || failure == PROVIDER_NO_CAPACITY) && m->offer)
         ec2_mark_cold(m->p, m->offer);
-    ec2_machine_gone(m, failure, "%s%s%s", *i->reason_code ? i->reason_code : "ended", *i->reason ? ": " : "",
-                     i->reason);
+    if (m->ending)
+        ec2_machine_gone(m, failure, "ended by us");
+    else
+        ec2_machine_gone(m, failure, "%s%s%s", *i->reason_code ? i->reason_code : "ended", *i->reason ? ": " : "",
+                         i->reason);
 }
 
 static void update(struct ec2_machine *m, const struct ec2_instance *i)
@@ -76,7 +79,7 @@ static void update(struct ec2_machine *m, const struct ec2_instance *i)
         ec2_terminate(&m->p->base, m->name, 0, NULL, NULL);
     } else if (i->state == EC2_RUNNING && m->host && (m->state != INSTANCE_RUNNING || changed)) {
         ec2_machine_enter(m, INSTANCE_RUNNING);
-    } else if (changed && m->state == INSTANCE_STARTING) {
+    } else if ((changed || !m->told) && m->state == INSTANCE_STARTING) {
         ec2_machine_enter(m, INSTANCE_STARTING);
     }
 }
@@ -117,6 +120,8 @@ static void on_instance(const struct ec2_instance *i, void *arg)
 
 static bool is_lost(const struct ec2_machine *m)
 {
+    if (m->ended && m->missed > 0)
+        return true;
     return m->missed >= MISSED_MAX && mono_since(m->p->env.clock, m->known) > MISSED_MS * NS_PER_MS;
 }
 
@@ -151,7 +156,7 @@ static void end_round(struct ec2 *p)
     for (struct ec2_machine *m = p->machines; m;) {
         struct ec2_machine *next = m->next;
         if (is_lost(m)) {
-            ec2_machine_gone(m, PROVIDER_ENDED, "EC2 does not know it any more");
+            ec2_machine_gone(m, PROVIDER_ENDED, m->ended ? "ended by us" : "EC2 does not know it any more");
             next = p->machines; /* from the start: anything may have happened */
         }
         m = next;
@@ -352,7 +357,7 @@ static void on_listed(const struct ec2_instance *i, void *arg)
         out.host = m->host;
     }
     if (out.price_hour.v == 0 && ec2_offer_parse(offer, &o))
-        out.price_hour = ec2_price_of(q->p, &o, (struct pusd){0});
+        out.price_hour = ec2_price_of(q->p, &o, (struct pusd){0}, NULL);
     q->each_instance(&out, q->arg);
     free(offer);
 }

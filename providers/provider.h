@@ -156,7 +156,8 @@ struct provider_instance {
     const char *token, *offer, *pool; /* NULL: not known */
     int64_t launched_at_s;            /* Unix time; 0: not known */
     int64_t ended_at_s;               /* GONE: as the provider says, which is what it bills; 0: not known */
-    struct pusd price_hour;           /* as launched; 0: none or not known */
+    struct pusd price_hour;           /* now; 0: none or not known */
+    int64_t price_at_s;               /* Unix time from which it holds; 0: not known */
 };
 
 struct provider;

@@ -108,7 +108,8 @@ static void on_listed(const struct provider_instance *i, void *arg)
 static bool is_missing(const struct member *m, const struct source *s)
 {
     if (!m->pool || m->pool->source != s || !m->told || m->listed || m->life == LIFE_READY ||
-        m->life == LIFE_DRAINING || m->life == LIFE_SLEEPING)
+        m->life == LIFE_DRAINING || m->life == LIFE_SLEEPING ||
+        m->terminating) /* terminating: it will be told, and when */
         return false;
     const int64_t before_ms =
         (s->swept_at.ns - m->since.ns) / NS_PER_MS; /* it was so already when the list was asked for */

@@ -81,8 +81,10 @@ class Cloud:
         self.templates = {}
         self.lock = threading.RLock()
         self.most_running = 0
+        self.most_hour = 0  # pico-dollars an hour of all that ran at once
         self.on_start = lambda instance: None
         self.on_stop = lambda instance: None
+        self.billing_min_s = 60  # "Per-second billing, with a minimum of 60 seconds" (Amazon EC2 pricing)
         self.launches = 0
         self.repeats = 0  # calls that were answered by their client token
 
@@ -111,7 +113,10 @@ class Cloud:
         instance = Instance(self, pool, market, now, fields)
         self.instances[instance.id] = instance
         self.launches += 1
-        self.most_running = max(self.most_running, sum(i.alive for i in self.instances.values()))
+        there = [i for i in self.instances.values() if i.alive]
+        self.most_running = max(self.most_running, len(there))
+        self.most_hour = max(self.most_hour, sum(
+            picodollars(i.pool.price_at(now) if i.market == "spot" else i.on_demand) for i in there))
         return instance
 
     def idempotent(self, action, token, asked, do):
@@ -168,13 +173,15 @@ class Cloud:
     def cost(self, instance, now):
         """Pico-dollars: each second at the price that held in it."""
         end = instance.ended if instance.ended is not None else int(now)
+        if instance.ended is not None:
+            end = max(end, min(instance.launched + self.billing_min_s, int(now)))
         if instance.market != "spot":
             return (end - instance.launched) * picodollars(instance.on_demand) // 3600
         total = 0
         steps = [at for at, _ in instance.pool.series if instance.launched < at < end]
         for since, until in zip([instance.launched] + steps, steps + [end]):
-            total += max(0, until - since) * picodollars(instance.pool.price_at(since)) // 3600
-        return total
+            total += max(0, until - since) * picodollars(instance.pool.price_at(since))
+        return total // 3600
 
     def bill(self, now):
         return sum(self.cost(i, now) for i in self.instances.values())

@@ -51,7 +51,7 @@ class Expected:
 
 class Engine(Upstream):
     def __init__(self, name, key="node-secret", numerics=CLASS, slots=8, tokens=12, reasoning=0, delay=0.0, prefill=0.0,
-                 resume=True):
+                 resume=True, address=("127.0.0.1", 0)):
         self.key = key
         self.numerics = numerics
         self.slots = slots
@@ -64,7 +64,7 @@ class Engine(Upstream):
         self.fault = None  # of all further requests
         self.legs = []  # bodies
         self.bad = []  # what no scheduler should have sent
-        super().__init__(name)
+        super().__init__(name, address=address)
 
     def _get(self, c, path, headers):
         if path != "/v1/models":

@@ -73,7 +73,7 @@ class Script:
 class Upstream:
     """An OpenAI-compatible server with scripted faults. `scripts` is used up one per request, then `default` holds."""
 
-    def __init__(self, name="up", default=None, health=200, api_key=None, tls=None):
+    def __init__(self, name="up", default=None, health=200, api_key=None, tls=None, address=("127.0.0.1", 0)):
         self.name = name
         self.default = default or Script()
         self.scripts = collections.deque()
@@ -89,7 +89,7 @@ class Upstream:
         self.local = threading.local()
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.bind(address)
         self.socket.listen(256)
         self.port = self.socket.getsockname()[1]
         self.tls = tls  # (certificate file, key file)

@@ -225,7 +225,7 @@ def preempted(args):
 def eventual_consistency(args):
     with cloud(visible_after=1.5) as c, Provider(args.build, c.url) as p:
         p.say("launch", "n1", "t1", A5)
-        p.until(event="change", name="n1", state="starting")
+        wait_until(lambda: c.cloud.launches == 1, 5, "the launch")
         assert p.terminate("n1")["failure"] == "fine" and not c.alive()  # NotFound was no end
         p.launch("n2", A5)
         assert c.cloud.launches == 2
@@ -443,6 +443,10 @@ def the_bill(args):
     i = c.launch(c.pools["a", "t"], "spot", 1000.0, {"tags": {}})
     c.pools["a", "t"].series.append((1100, "0.72"))
     c.end(i, 1200.9, "Client.UserInitiatedShutdown")
+    short = c.launch(c.pools["a", "t"], "on-demand", 1000.0, {"tags": {}})
+    c.end(short, 1003.0, "Client.UserInitiatedShutdown")
+    assert c.cost(short, 2000) == 60 * 10**9 and c.cost(short, 1010) == 10 * 10**9
+    del c.instances[short.id]
     j = c.launch(c.pools["a", "t"], "on-demand", 1000.0, {"tags": {}})
     assert c.cost(i, 9999) == 100 * 100_000_000 + 100 * 200_000_000 and c.cost(j, 1010) == 10_000_000_000
     assert c.bill(1010) == c.cost(i, 1010) + 10_000_000_000
