@@ -6,7 +6,9 @@ has to hold: every request is answered within three tries and charged once, no i
 is ours to the pico-dollar, and neither nodes nor dollars per hour ever exceed their limit.
 
     tests/fault/capacity_chaos.py --build build          40 s, 8 instances, 1 of them a real engine, a small trace of ours
-    tests/fault/capacity_chaos.py --build build --full   20 min, 40 instances, 4 real ones, recorded traces at 60x"""
+    tests/fault/capacity_chaos.py --build build --full   20 min, 40 instances, 4 real ones, recorded traces at 60x
+
+CHAOS_SECONDS=600 makes either another length; CHAOS_LOG=1 shows the scheduler's last lines when it fails."""
 
 import csv
 import decimal
@@ -58,6 +60,7 @@ class Shape:
     def __init__(self, args):
         full = args.full
         self.seconds, self.kill_every = (1200, 120) if full else (36, 11)
+        self.seconds = int(os.environ.get("CHAOS_SECONDS", self.seconds))
         self.fakes, self.real, self.clients = (36, 4, 24) if full else (7, 1, 8)
         self.scale = 60
         self.trace = recorded(args.shared, self.scale) if full else SMALL
@@ -315,7 +318,7 @@ def chaos(args):
         if args.full:
             assert c.most_running >= 30, c.most_running
     except BaseException:
-        print("\n".join(str(x) for x in s.log_lines()[-400:]) if os.environ.get("CHAOS_LOG") else "")
+        print("\n".join(str(x) for x in s.log_lines()[-60:]) if os.environ.get("CHAOS_LOG") else "")
         raise
     finally:
         s.close()
