@@ -105,6 +105,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "chat-template", .type = ARG_STRING, .value = &(a).chat_template, .meta = "NAME", .help = "instead of the one the file names"}, \
     {.name = "queue-seconds", .type = ARG_INT, .value = &(a).queue_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long a request may wait for a slot before it gets 503; 0: no limit"}, \
     {.name = "drain-seconds", .type = ARG_INT, .value = &(a).drain_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long running answers may take after SIGTERM"}, \
+    {.name = "drain-notice", .type = ARG_INT, .value = &(a).notice_s, .meta = "N", .lo = 0, .hi = 86400, .help = "SIGTERM means that the machine is taken away after so many seconds: streams are moved one by one before; 0: it does not"}, \
     {.name = "hold-seconds", .type = ARG_INT, .value = &(a).hold_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long a request may wait for the model to wake up before it gets 503"}, \
     {.name = "hold-max", .type = ARG_INT, .value = &(a).hold_max, .meta = "N", .lo = 0, .hi = 4096, .help = "how many requests may; the next gets 503"}, \
     {.name = "no-supervisor", .type = ARG_FLAG, .value = &(a).no_supervisor, .help = "one process, for debuggers: no sleep, and a crash is the end"}, \

@@ -13,7 +13,8 @@
 struct serve_args {
     const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level, *tls_cert,
         *tls_key;
-    int64_t port, threads, n_ctx, max_batch, kv_tokens, prefix_tokens, warmup, drain_s, queue_s, hold_s, hold_max;
+    int64_t port, threads, n_ctx, max_batch, kv_tokens, prefix_tokens, warmup, drain_s, notice_s, queue_s, hold_s,
+        hold_max;
     bool lazy, plain, no_supervisor;
     int64_t worker_fd, listener_fd; /* -1: this is no worker */
 };

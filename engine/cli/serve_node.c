@@ -34,7 +34,8 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
     if (n->signalled)
         supervisor_stop_now(n->supervisor);
     else
-        supervisor_drain(n->supervisor, name, n->a->drain_s, SUPERVISOR_THEN_END);
+        supervisor_drain(n->supervisor, name, n->a->notice_s ? n->a->notice_s : n->a->drain_s,
+                         n->a->notice_s ? SUPERVISOR_THEN_GONE : SUPERVISOR_THEN_END);
     n->signalled = true;
 }
 

@@ -168,7 +168,7 @@ static void on_message(const struct channel_message *m, void *arg)
     case MSG_DRAIN:
         if (has(m, sizeof(struct node_round))) {
             const struct node_round *r = m->data;
-            server_refuse(l->server, r->drain_ms);
+            server_refuse(l->server, r->drain_ms, r->move_ms);
             leave(l, r);
             return;
         }

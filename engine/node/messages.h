@@ -28,8 +28,8 @@ struct node_passed {
     uint64_t id;
 };
 struct node_round {
-    uint64_t round;   /* counts up: an answer to an earlier one is out of date */
-    int64_t drain_ms; /* MSG_DRAIN */
+    uint64_t round;            /* counts up: an answer to an earlier one is out of date */
+    int64_t drain_ms, move_ms; /* MSG_DRAIN: as server_refuse() */
 };
 struct node_asked {
     enum { NODE_ASKED_SLEEP, NODE_ASKED_DRAIN } what;

@@ -13,9 +13,10 @@
 #include "engine/node/channel.h"
 #include "engine/node/supervisor_internal.h"
 
-#define EXIT_WAIT_MS  1000
-#define SCRATCH_MAX   ((size_t)4 << 20)
-#define DRAIN_REPLIES 2000 /* ms beyond the drain's deadline, until the worker is taken for stuck */
+#define EXIT_WAIT_MS     1000
+#define SCRATCH_MAX      ((size_t)4 << 20)
+#define RESERVE_LEAST_MS 1500
+#define DRAIN_REPLIES    2000 /* ms beyond the drain's deadline, until the worker is taken for stuck */
 
 static void arm(struct event *timer, int64_t ms)
 {
@@ -260,7 +261,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 static void tell_round(struct supervisor *s, enum node_message type)
 {
     int64_t left = (s->cut_at.ns - clock_now(s->o.clock).ns) / NS_PER_MS;
-    const struct node_round r = {.round = ++s->round, .drain_ms = type == MSG_DRAIN && left > 0 ? left : 0};
+    struct node_round r = {.round = ++s->round, .drain_ms = type == MSG_DRAIN && left > 0 ? left : 0};
+    r.move_ms = s->moving ? r.drain_ms / 2 : 0;
     tell(s, type, &r, sizeof r);
     if (type == MSG_DRAIN && s->child)
         arm(s->timer, r.drain_ms + DRAIN_REPLIES + NODE_END_MS);
@@ -330,7 +332,8 @@ void supervisor_step(struct supervisor *s, enum node_event e)
         step.actions |= NODE_DO_EXIT;
     }
     s->state = step.next;
-    if (s->state == NODE_ASLEEP && was != NODE_ASLEEP)
+    bool short_one = was == NODE_ENDING_WANTED && s->state == NODE_WAKING; /* its worker has gone, too */
+    if ((s->state == NODE_ASLEEP && was != NODE_ASLEEP) || short_one)
         s->counts.sleeps++;
     if ((was == NODE_ASLEEP && s->state == NODE_WAKING) || s->state == NODE_ENDING_WANTED)
         s->wish_at = s->wish_at.ns ? s->wish_at : clock_now(s->o.clock);
@@ -397,18 +400,28 @@ const char *supervisor_wake(struct supervisor *s)
     return node_sleep_state(s->state);
 }
 
+/* Of the time until a machine is taken away: what is left when its end is announced, its clock and ours being two. */
+static int64_t before_the_end_ms(int64_t seconds)
+{
+    int64_t reserve_ms = seconds * 100;
+    reserve_ms = reserve_ms < RESERVE_LEAST_MS ? RESERVE_LEAST_MS : reserve_ms;
+    return seconds * 1000 > reserve_ms ? seconds * 1000 - reserve_ms : 0;
+}
+
 void supervisor_drain(struct supervisor *s, const char *why, int64_t seconds, enum supervisor_then then)
 {
-    int64_t ms = seconds * 1000 < s->o.drain_ms ? seconds * 1000 : s->o.drain_ms;
+    int64_t most_ms = then == SUPERVISOR_THEN_GONE ? before_the_end_ms(seconds) : s->o.drain_ms;
+    int64_t ms = seconds * 1000 < most_ms ? seconds * 1000 : most_ms;
     struct mono at = {clock_now(s->o.clock).ns + (ms > 0 ? ms : 0) * NS_PER_MS};
     bool draining = s->state == NODE_DRAINING || s->state == NODE_STOPPING;
     if (!draining || at.ns < s->cut_at.ns)
         s->cut_at = at;
+    s->moving = s->moving || then == SUPERVISOR_THEN_GONE;
     if (!draining || !*s->drain_why)
         snprintf(s->drain_why, sizeof s->drain_why, "%s", why);
     log_info(s->o.log, SUPERVISOR_AREA, "draining", LOG_S("model", s->o.model_id), LOG_S("why", why),
-             LOG_I("wait_ms", supervisor_drain_left_ms(s)), LOG_B("ending", then == SUPERVISOR_THEN_END));
-    supervisor_step(s, then == SUPERVISOR_THEN_END && s->state != NODE_STOPPING ? NODE_STOP : NODE_DRAIN);
+             LOG_I("wait_ms", supervisor_drain_left_ms(s)), LOG_B("ending", then != SUPERVISOR_THEN_WAIT));
+    supervisor_step(s, then != SUPERVISOR_THEN_WAIT && s->state != NODE_STOPPING ? NODE_STOP : NODE_DRAIN);
 }
 
 void supervisor_stop_now(struct supervisor *s)

@@ -34,6 +34,7 @@ struct supervisor {
     struct mono ready_at;      /* of the worker; 0: it is not ready */
     struct mono wish_at;       /* WAKING: since when */
     struct mono cut_at;        /* DRAINING, STOPPING */
+    bool moving;               /* streams are cut one by one before that */
     char drain_why[96];
     char problem[512];
     struct node_card card;

@@ -64,6 +64,8 @@ struct batcher {
     struct batch_job **slice_jobs;
     struct sampler_scratch *scratch;
     struct step_times times;
+    int32_t
+        resume_tokens; /* most tokens of answers that go on in a step that also decodes: as many as take RESUME_STEP_S */
     /* Under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t wake;

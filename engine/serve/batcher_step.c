@@ -4,6 +4,8 @@
 
 #include "engine/serve/batcher_internal.h"
 
+#define RESUME_STEP_S 0.15
+
 static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const int32_t *ids, int32_t n_ids,
                         bool want_logits)
 {
@@ -47,7 +49,23 @@ static void propose_all(struct batcher *b, int32_t n)
     }
 }
 
-/* Fill slices: every decoding sequence, then prompts in order of age. Returns how many; *n_prefill tokens of prompts. */
+/* Of an answer that has begun, here or elsewhere: its client waits in the middle of a sentence. */
+static bool goes_on(const struct batch_job *j)
+{
+    return j->phase == JOB_PREFILL && !j->skip && j->n_ids > j->n_prompt;
+}
+
+static int32_t plan_prefill(struct batcher *b, int32_t n, struct batch_job *j, int32_t *budget)
+{
+    int32_t left = j->n_ids - j->n_stored;
+    int32_t take = left < *budget ? left : *budget;
+    if (take <= 0)
+        return n;
+    *budget -= take;
+    return plan_add(b, n, j, j->ids + j->n_stored, take, take == left);
+}
+
+/* Fill slices: every decoding sequence, then answers that go on, then prompts, both in order of age. Returns how many; *n_prefill tokens of prompts. */
 static int32_t plan(struct batcher *b, int32_t *n_prefill)
 {
     int32_t n = 0;
@@ -57,20 +75,24 @@ static int32_t plan(struct batcher *b, int32_t *n_prefill)
         if (j->phase == JOB_DECODE && !j->skip)
             n = plan_add(b, n, j, &j->ids[j->n_all - 1], 1, true);
     }
-    int32_t n_decode = n, budget = b->o.step_tokens - n;
-    if (n > 0 && budget > b->o.prefill_tokens)
-        budget = b->o.prefill_tokens;
-    *n_prefill = 0;
-    for (int32_t i = 0; i < b->n_running && budget > 0; i++) {
-        struct batch_job *j = b->running[i];
-        if (j->phase != JOB_PREFILL || j->skip)
-            continue;
-        int32_t left = j->n_ids - j->n_stored;
-        int32_t take = left < budget ? left : budget;
-        n = plan_add(b, n, j, j->ids + j->n_stored, take, take == left);
-        budget -= take;
-        *n_prefill += take;
+    int32_t n_decode = n, all = b->o.step_tokens - n, budget = all;
+    if (n_decode > 0 && budget > b->resume_tokens)
+        budget = b->resume_tokens;
+    int32_t before = budget;
+    for (int32_t i = 0; i < b->n_running; i++) {
+        if (goes_on(b->running[i]))
+            n = plan_prefill(b, n, b->running[i], &budget);
     }
+    int32_t used = before - budget;
+    budget = n_decode > 0 && all > b->o.prefill_tokens ? b->o.prefill_tokens - used : all - used;
+    for (int32_t i = 0; i < b->n_running; i++) {
+        struct batch_job *j = b->running[i];
+        if (j->phase == JOB_PREFILL && !j->skip && !goes_on(j))
+            n = plan_prefill(b, n, j, &budget);
+    }
+    *n_prefill = 0;
+    for (int32_t i = n_decode; i < n; i++)
+        *n_prefill += b->slices[i].n;
     if (b->o.speculate && *n_prefill == 0)
         propose_all(b, n_decode);
     return n;
@@ -142,6 +164,29 @@ static void count_tokens_locked(struct batcher *b, struct batch_job *j, struct m
     j->last_token = now;
 }
 
+/* Steps with answers that go on take about RESUME_STEP_S, whatever they compute on: less, and their clients wait for longer;
+ * more, and the others do. */
+static void pace_resumes(struct batcher *b, int32_t n_slices, double seconds)
+{
+    int32_t tokens = 0;
+    bool decodes = false;
+    for (int32_t i = 0; i < n_slices; i++) {
+        const struct batch_job *j = b->slice_jobs[i];
+        decodes = decodes || j->phase == JOB_DECODE;
+        tokens += goes_on(j) ? b->slices[i].n : 0;
+    }
+    if (!decodes || tokens == 0)
+        return;
+    if (seconds > RESUME_STEP_S)
+        b->resume_tokens = b->resume_tokens / 2;
+    else if (seconds < RESUME_STEP_S / 3 && tokens >= b->resume_tokens)
+        b->resume_tokens *= 2;
+    if (b->resume_tokens < b->o.prefill_tokens)
+        b->resume_tokens = b->o.prefill_tokens;
+    if (b->resume_tokens > b->o.step_tokens)
+        b->resume_tokens = b->o.step_tokens;
+}
+
 static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, struct mono start, struct mono now)
 {
     pthread_mutex_lock(&b->lock);
@@ -152,6 +197,7 @@ static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, s
         count_tokens_locked(b, b->slice_jobs[i], now);
     }
     double seconds = (double)(now.ns - start.ns) / NS_PER_S;
+    pace_resumes(b, n_slices, seconds);
     s->steps++;
     s->step_seconds += seconds;
     s->prefill_tokens += (uint64_t)n_prefill;

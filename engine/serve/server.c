@@ -152,7 +152,7 @@ static void post_detokenize(struct server *s, struct http_exchange *x, enum api_
 static void post_drain(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
     (void)caller;
-    server_begin_drain(s, s->o.drain_ms);
+    server_begin_drain(s, s->o.drain_ms, 0);
     asked(s, SERVER_ASKED_DRAIN);
     put_health(s);
     reply_json(s, x, 200);
@@ -373,7 +373,7 @@ void server_drain(struct server *s)
         return;
     }
     s->ending = true;
-    server_begin_drain(s, s->o.drain_ms);
+    server_begin_drain(s, s->o.drain_ms, 0);
     if (!s->done)
         http_server_drain(s->http, drained, s);
 }
@@ -429,9 +429,9 @@ void server_counts(struct server *s, const struct node_counts *counts)
     s->node = *counts;
 }
 
-void server_refuse(struct server *s, int64_t drain_ms)
+void server_refuse(struct server *s, int64_t drain_ms, int64_t move_ms)
 {
-    server_begin_drain(s, drain_ms);
+    server_begin_drain(s, drain_ms, move_ms);
 }
 
 /* Order: the HTTP server lets go of its clients (each call then cancels its job), the worker returns its tasks, and
@@ -451,6 +451,8 @@ void server_free(struct server *s)
         event_free(s->batcher_ev);
     if (s->drain_ev)
         event_free(s->drain_ev);
+    if (s->move_ev)
+        event_free(s->move_ev);
     strbuf_fini(&s->scratch);
     free(s);
 }

@@ -96,8 +96,10 @@ void server_totals(const struct server *s, struct serve_totals *t);
 /* What was counted before, by others, which /metrics adds, and what their supervisor counts. Copied. */
 void server_came_before(struct server *s, const struct serve_totals *before, const struct node_counts *counts);
 void server_counts(struct server *s, const struct node_counts *counts); /* newer ones */
-/* Refuse new work; after drain_ms what still runs is cut. A later call may only bring the deadline nearer. */
-void server_refuse(struct server *s, int64_t drain_ms);
+/* Refuse new work; after drain_ms what still runs is cut. A later call may only bring the deadline nearer. In the last
+ * move_ms before it streams are cut one by one, at even distances: who continues them elsewhere has to compute again what
+ * each has said, and all at once would wait for each other. */
+void server_refuse(struct server *s, int64_t drain_ms, int64_t move_ms);
 void server_free(struct server *s); /* NULL is fine */
 
 #endif

@@ -404,24 +404,44 @@ static void call_link(struct call *c, struct server *s)
     s->calls = c;
 }
 
-void server_calls_cut(struct server *s)
+static void call_cut(struct call *c)
 {
     struct api_error e;
     api_fail(&e, 503, NULL, "draining", "this engine is shutting down, and its time for answers is over");
+    if (c->begun)
+        http_reply_abort(c->x);
+    else
+        server_reply_error(c->s, c->x, &e);
+    c->x = NULL;
+    if (!has_jobs(c))
+        return; /* with the worker, which gives it back to prepare_done() */
+    cancel_jobs(c);
+    call_free(c);
+}
+
+void server_calls_cut(struct server *s)
+{
     for (struct call *c = s->calls, *next; c; c = next) {
         next = c->next;
-        if (!c->x)
-            continue; /* only its task is left */
-        if (c->begun)
-            http_reply_abort(c->x);
-        else
-            server_reply_error(s, c->x, &e);
-        c->x = NULL;
-        if (!has_jobs(c))
-            continue; /* with the worker, which gives it back to prepare_done() */
-        cancel_jobs(c);
-        call_free(c);
+        if (c->x) /* else only its task is left */
+            call_cut(c);
     }
+}
+
+int server_calls_cut_one(struct server *s)
+{
+    struct call *oldest = NULL;
+    int n = 0;
+    for (struct call *c = s->calls; c; c = c->next) {
+        if (!c->x || !c->begun)
+            continue;
+        oldest = c;
+        n++;
+    }
+    if (!oldest)
+        return 0;
+    call_cut(oldest);
+    return n - 1;
 }
 
 void server_call_start(struct server *s, struct http_exchange *x, enum api_kind kind, enum api_caller caller)

@@ -20,7 +20,7 @@ struct server {
     struct event_base *loop; /* borrowed */
     struct http_server *http;
     struct worker *worker;
-    struct event *worker_ev, *batcher_ev, *drain_ev;
+    struct event *worker_ev, *batcher_ev, *drain_ev, *move_ev;
     struct batcher *batcher; /* from READY on */
     bool loaded;             /* load() has come back */
     bool ending;             /* server_drain() was called: done() follows the last answer */
@@ -54,9 +54,12 @@ enum text_kind { TEXT_TOKENIZE, TEXT_DETOKENIZE };
 void server_text_start(struct server *s, struct http_exchange *x, enum text_kind kind, enum api_caller caller);
 /* End every call now: a stream without [DONE], the others with 503. */
 void server_calls_cut(struct server *s);
+/* The stream that has run longest, whose way to another node takes longest. How many are left. */
+int server_calls_cut_one(struct server *s);
 
 /* server_node.c. */
-/* Refuse new work from now on; calls that still run when the deadline passes are cut. */
-void server_begin_drain(struct server *s, int64_t drain_ms);
+/* Refuse new work from now on; calls that still run when the deadline passes are cut, streams one by one in the last move_ms
+ * before it. */
+void server_begin_drain(struct server *s, int64_t drain_ms, int64_t move_ms);
 
 #endif

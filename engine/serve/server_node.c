@@ -1,7 +1,37 @@
 /* Draining (docs/NODE_API.md). */
 #include "engine/serve/server_internal.h"
 
-#define AREA "serve"
+#define AREA          "serve"
+#define MOVE_LEAST_MS 1
+#define MOVE_IDLE_MS  100 /* no stream has begun: one that is computed for may yet */
+
+static void arm(struct event *ev, int64_t ms)
+{
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    event_add(ev, &tv);
+}
+
+/* One stream is cut; the others share what is left of the time. */
+static void move_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct server *s = arg;
+    (void)fd;
+    (void)what;
+    int64_t left_ms = (s->cut_at.ns - clock_now(s->o.clock).ns) / NS_PER_MS;
+    int n = server_calls_cut_one(s);
+    int64_t next_ms = n ? left_ms / (n + 1) : MOVE_IDLE_MS;
+    if (left_ms > 0)
+        arm(s->move_ev, next_ms > MOVE_LEAST_MS ? next_ms : MOVE_LEAST_MS);
+}
+
+static void arm_moves(struct server *s, int64_t drain_ms, int64_t move_ms)
+{
+    if (!s->move_ev)
+        s->move_ev = event_new(s->loop, -1, 0, move_cb, s);
+    if (s->move_ev && move_ms > 0)
+        arm(s->move_ev, drain_ms - move_ms);
+}
+
 static void drain_deadline_cb(evutil_socket_t fd, short what, void *arg)
 {
     struct server *s = arg;
@@ -18,7 +48,6 @@ static void drain_deadline_cb(evutil_socket_t fd, short what, void *arg)
  * left. */
 static bool arm_deadline(struct server *s, int64_t ms)
 {
-    struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     if (!s->drain_ev)
         s->drain_ev = event_new(s->loop, -1, 0, drain_deadline_cb, s);
     if (!s->drain_ev)
@@ -27,10 +56,11 @@ static bool arm_deadline(struct server *s, int64_t ms)
     if (event_pending(s->drain_ev, EV_TIMEOUT, NULL) && s->cut_at.ns <= at.ns)
         return true;
     s->cut_at = at;
-    return event_add(s->drain_ev, &limit) == 0;
+    arm(s->drain_ev, ms);
+    return true;
 }
 
-void server_begin_drain(struct server *s, int64_t drain_ms)
+void server_begin_drain(struct server *s, int64_t drain_ms, int64_t move_ms)
 {
     if (s->state != SERVER_DRAINING)
         log_info(s->o.log, AREA, "draining", LOG_I("exchanges", http_server_stats(s->http).active_exchanges),
@@ -38,4 +68,5 @@ void server_begin_drain(struct server *s, int64_t drain_ms)
     s->state = SERVER_DRAINING;
     if (!arm_deadline(s, drain_ms))
         drain_deadline_cb(-1, 0, s); /* no deadline, no drain */
+    arm_moves(s, drain_ms, move_ms < drain_ms ? move_ms : drain_ms);
 }

@@ -138,7 +138,7 @@ def probes_never_wake(args):
             ("GET", "/v1/models", bearer, 200), ("GET", "/v1/models", {}, 401), ("GET", "/", bearer, 404),
             ("GET", COMPLETION, bearer, 405), ("POST", COMPLETION, {}, 401), ("POST", "/metrics", bearer, 405),
             ("POST", COMPLETION, {"Authorization": "Bearer wrong-key"}, 401),
-            ("POST", COMPLETION, {"x-spillway-node-key": "wrong-key"}, 401), ("POST", "/v1/embeddings", bearer, 404),
+            ("POST", COMPLETION, {"x-spillway-node-key": "wrong-key"}, 401), ("POST", "/v1/images", bearer, 404),
             ("POST", "/sleep", NODE, 202), ("OPTIONS", "*", bearer, 404),
         ]:
             body = json.dumps(PROMPT).encode() if method == "POST" else None
@@ -243,7 +243,7 @@ def falling_asleep_with_answers(args):
 
 
 def sleep_while_loading(args):
-    passes = "100" if args.sanitized else "1000"
+    passes = "50" if args.sanitized else "500"
     with node(args, "--warmup", passes, "--hold-max", "2", wait=False) as s:
         same(order(s, "/sleep"), "falling_asleep")  # nobody waits: the load is not worth ending
         wait_until(lambda: health(s) == "asleep", 5, "asleep")
@@ -506,7 +506,7 @@ def drains_asleep(args):
             begin = time.monotonic()
             same(s.end(number), 0)
             assert time.monotonic() - begin < (5 if args.sanitized else 1)
-    with node(args, "--warmup", "1000") as s:  # somebody is held
+    with node(args, "--warmup", "50" if args.sanitized else "500") as s:  # somebody is held
         fall_asleep(s)
         c = Connection(s.port, "POST", COMPLETION, PROMPT)
         wait_until(lambda: health(s) == "waking", 5, "waking")
