@@ -3,6 +3,7 @@
 
 include(GNUInstallDirs)
 install(TARGETS spillway spillway-engine RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(PROGRAMS deploy/spillway-backup DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES deploy/systemd/spillway.service deploy/systemd/spillway.socket deploy/systemd/spillway-engine@.service
         DESTINATION lib/systemd/system)
 install(FILES spillway.example.yaml README.md docs/OPERATIONS.md docs/CONFIG.md docs/ADMIN_API.md docs/ERRORS.md
@@ -24,7 +25,7 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "adduser, ca-certificates")
-set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "systemd")
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "systemd, sqlite3")
 find_program(SPILLWAY_SHLIBDEPS dpkg-shlibdeps)
 mark_as_advanced(SPILLWAY_SHLIBDEPS)
 if(SPILLWAY_SHLIBDEPS) # of dpkg-dev; without it the libraries' packages are named by hand
