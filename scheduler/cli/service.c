@@ -232,7 +232,7 @@ static void on_word(evutil_socket_t fd, short what, void *arg)
               LOG_S("reason", WIFEXITED(status) && WEXITSTATUS(status) == ARGS_EXIT_USAGE
                                   ? "it refuses the configuration; its message stands above"
                                   : "it ended"),
-              LOG_I("status", WIFEXITED(status) ? WEXITSTATUS(status) : -1));
+              LOG_I("exit_code", WIFEXITED(status) ? WEXITSTATUS(status) : -1));
 }
 
 static enum rc start_new(struct service *s, struct error *e)
