@@ -10,6 +10,7 @@
 
 #define DEADLINE_MS   60000
 #define TRY_MS        20000
+#define TRY_MIN_MS    100 /* less is no try */
 #define BACKOFF_MS    200
 #define BACKOFF_MAX   20000
 #define SKEW_MIN_S    30 /* less is no reason for a refusal: AWS allows five minutes, some of its doubles less */
@@ -215,7 +216,7 @@ static void again(struct aws_call *call, int64_t retry_after_s, struct aws_reply
     int64_t ms = random_up_to(call->c, most < BACKOFF_MAX ? most : BACKOFF_MAX);
     if (ms < retry_after_s * 1000)
         ms = retry_after_s * 1000;
-    if (ms >= left_ms(call)) {
+    if (ms + TRY_MIN_MS >= left_ms(call)) {
         char *text = spw_asprintf("%s (tried %d times)", failed->text, call->tries);
         failed->text = text;
         answer(call, failed);
@@ -398,7 +399,7 @@ static int64_t take_turn(struct aws_call *call)
     struct aws_client *c = call->c;
     const int64_t now = clock_now(c->clock).ns, gap = 1000 * NS_PER_S / c->per_ks;
     int64_t wait_ns = c->full_at_ns - c->burst * gap - now;
-    if (wait_ns > 0 && wait_ns / NS_PER_MS >= left_ms(call))
+    if (wait_ns > 0 && wait_ns / NS_PER_MS + TRY_MIN_MS >= left_ms(call))
         return -1;
     c->full_at_ns = (c->full_at_ns > now ? c->full_at_ns : now) + gap;
     call->has_turn = true;

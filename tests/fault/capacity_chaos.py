@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # runtest: alone
+# runtest: release
 """A fleet of spot instances that come and go: the market takes them back as a recorded trace says, a fifth of the calls to
 the cloud fail in one way or another, the scheduler is killed (SIGKILL) again and again, and clients ask all the time. What
 has to hold: every request is answered within three tries and charged once, no instance is left at the end, the cloud's bill

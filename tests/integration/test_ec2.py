@@ -66,20 +66,20 @@ def run_instances(args):
 
 
 def no_capacity_then_cold(args):
-    with cloud() as c, Provider(args.build, c.url, {"cold": "2s"}) as p:
+    with cloud() as c, Provider(args.build, c.url, {"cold": "1s"}) as p:
         for pool in c.cloud.pools.values():
             pool.capacity = 0
         e = p.launch("n1", A5, A6, state="gone")
         assert e["failure"] == "no_capacity" and "InsufficientInstanceCapacity" in e["reason"], e
         offers = p.offers()
-        assert not offers[A5]["launchable"] and 0 < offers[A5]["cold_s"] <= 2 and offers[B5]["launchable"]
+        assert not offers[A5]["launchable"] and 0 < offers[A5]["cold_s"] <= 1 and offers[B5]["launchable"]
         calls = c.calls["CreateFleet"]
         e = p.launch("n2", A5, A6, state="gone")  # not asked again while it is cold
         assert e["failure"] == "no_capacity" and c.calls["CreateFleet"] == calls
         for pool in c.cloud.pools.values():
             pool.capacity = 10
         assert p.launch("n3", A5, B5)["offer"] == B5  # the warm one
-        time.sleep(2.1)
+        time.sleep(1.1)
         assert p.launch("n4", A5)["offer"] == A5
 
 
@@ -223,7 +223,7 @@ def preempted(args):
 
 
 def eventual_consistency(args):
-    with cloud(visible_after=1.5) as c, Provider(args.build, c.url) as p:
+    with cloud(visible_after=0.6) as c, Provider(args.build, c.url) as p:
         p.say("launch", "n1", "t1", A5)
         wait_until(lambda: c.cloud.launches == 1, 5, "the launch")
         assert p.terminate("n1")["failure"] == "fine" and not c.alive()  # NotFound was no end
