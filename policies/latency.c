@@ -24,6 +24,8 @@ double latency_within(const struct latency *t, double limit_us)
 {
     if (limit_us <= 0)
         return 0;
+    if (limit_us == t->limit_us)
+        return t->within_limit;
     if (t->median_us <= 0)
         return 1;
     const double over = log(limit_us / t->median_us);

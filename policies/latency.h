@@ -11,7 +11,8 @@ double normal_quantile(double p); /* its inverse, 0 < p < 1 */
  * thousand years. */
 struct latency {
     double median_us, log_sd, log_sd_below, odd, odd_log;
-    double mean_ratio; /* mean by median, where it is known already; 0: it is reckoned */
+    double mean_ratio;             /* mean by median, where it is known already; 0: it is reckoned */
+    double limit_us, within_limit; /* P(T <= limit_us), where it is known already; 0, 0: it is reckoned */
 };
 double latency_within(const struct latency *t, double limit_us); /* P(T <= limit), 0..1 */
 double latency_quantile(const struct latency *t, double p);      /* 0 < p < 1; of those that are not odd */

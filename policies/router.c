@@ -641,11 +641,16 @@ static void reckon(const struct router *r, const struct router_ask *a, const str
     out->marginal_mj = m.mj;
 }
 
-static void foresee(const struct router *r, const struct router_ask *a, const struct place *p,
-                    struct route_candidate *out)
+static void foresee(const struct router *r, const struct router_ask *a, struct place *p, struct route_candidate *out)
 {
     const struct route_request *q = a->request;
-    const struct view *v = &p->view;
+    struct view *v = &p->view;
+    /* An SLO's bound for it is mostly the same for all who ask. */
+    const double limit_us = (double)q->slo.tpot_us;
+    if (v->at.tpot.limit_us != limit_us) {
+        v->at.tpot.within_limit = latency_within(&v->at.tpot, limit_us);
+        v->at.tpot.limit_us = limit_us;
+    }
     const double trust = v->pair ? trust_of(r, v->pair) : 1;
     out->latency = predict_from(&v->at, q->input_tokens - out->cached_tokens, trust);
     if (is_late(p, memory_of(a)))
