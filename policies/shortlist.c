@@ -16,7 +16,8 @@
 #define FASTEST      2
 #define EXACT        4 /* the best so many are surely the best; the others are the best of those that were seen */
 #define TERM_MAX     1e18f
-#define NOTHING      1e30f /* the least of no terms */
+#define NEAR_BITS    (1u << 13) /* of a float's bits: from 0.05% to 0.1% of its value */
+#define NOTHING      1e30f      /* the least of no terms */
 
 enum { T_STATE, T_MONEY, T_MONEY_IN, T_MONEY_OUT, T_FIRST, T_FIRST_IN, T_NEXT, T_TAIL, T_MJ, T_MJ_IN, T_MJ_OUT, TERMS };
 
@@ -446,10 +447,14 @@ static bool is_skipped(const struct shortlist_query *q, int32_t node)
     return false;
 }
 
-/* Only who is better than this is of interest, once there are as many as are wanted. */
+/* Only who is better than this is of interest, once there are as many as are wanted. By less than a thousandth is not better:
+ * bounds are a little below what is there, and where many are as good as each other all of them would be opened for it. */
 static uint64_t hopeless_from(const struct search *x)
 {
-    return x->n < x->want ? UINT64_MAX : x->best[(x->want < EXACT ? x->want : EXACT) - 1] >> LEAF_BITS;
+    if (x->n < x->want)
+        return UINT64_MAX;
+    const uint64_t rating = x->best[(x->want < EXACT ? x->want : EXACT) - 1] >> LEAF_BITS;
+    return (uint32_t)rating > NEAR_BITS ? rating - NEAR_BITS : rating;
 }
 
 static void keep(struct search *x, int32_t leaf, uint64_t rating)
