@@ -35,7 +35,7 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
         supervisor_stop_now(n->supervisor);
     else
         supervisor_drain(n->supervisor, name, n->a->notice_s ? n->a->notice_s : n->a->drain_s,
-                         n->a->notice_s ? SUPERVISOR_THEN_GONE : SUPERVISOR_THEN_END);
+                         n->a->notice_s ? SUPERVISOR_THEN_END | SUPERVISOR_TAKEN_AWAY : SUPERVISOR_THEN_END);
     n->signalled = true;
 }
 

@@ -408,20 +408,20 @@ static int64_t before_the_end_ms(int64_t seconds)
     return seconds * 1000 > reserve_ms ? seconds * 1000 - reserve_ms : 0;
 }
 
-void supervisor_drain(struct supervisor *s, const char *why, int64_t seconds, enum supervisor_then then)
+void supervisor_drain(struct supervisor *s, const char *why, int64_t seconds, unsigned then)
 {
-    int64_t most_ms = then == SUPERVISOR_THEN_GONE ? before_the_end_ms(seconds) : s->o.drain_ms;
+    int64_t most_ms = then & SUPERVISOR_TAKEN_AWAY ? before_the_end_ms(seconds) : s->o.drain_ms;
     int64_t ms = seconds * 1000 < most_ms ? seconds * 1000 : most_ms;
     struct mono at = {clock_now(s->o.clock).ns + (ms > 0 ? ms : 0) * NS_PER_MS};
     bool draining = s->state == NODE_DRAINING || s->state == NODE_STOPPING;
     if (!draining || at.ns < s->cut_at.ns)
         s->cut_at = at;
-    s->moving = s->moving || then == SUPERVISOR_THEN_GONE;
+    s->moving = s->moving || (then & SUPERVISOR_TAKEN_AWAY);
     if (!draining || !*s->drain_why)
         snprintf(s->drain_why, sizeof s->drain_why, "%s", why);
     log_info(s->o.log, SUPERVISOR_AREA, "draining", LOG_S("model", s->o.model_id), LOG_S("why", why),
-             LOG_I("wait_ms", supervisor_drain_left_ms(s)), LOG_B("ending", then != SUPERVISOR_THEN_WAIT));
-    supervisor_step(s, then != SUPERVISOR_THEN_WAIT && s->state != NODE_STOPPING ? NODE_STOP : NODE_DRAIN);
+             LOG_I("wait_ms", supervisor_drain_left_ms(s)), LOG_B("ending", then & SUPERVISOR_THEN_END));
+    supervisor_step(s, (then & SUPERVISOR_THEN_END) && s->state != NODE_STOPPING ? NODE_STOP : NODE_DRAIN);
 }
 
 void supervisor_stop_now(struct supervisor *s)

@@ -69,11 +69,11 @@ const char *supervisor_wake(struct supervisor *s);
 /* Take no new work from now on; what still runs after min(seconds, --drain-seconds) is cut, without [DONE], so that the
  * scheduler goes on elsewhere. THEN_END: the process ends afterwards. why: for the log and /health ("" : nobody said).
  * A later call may bring the deadline nearer, or add the end, never the contrary. */
-/* THEN_GONE: a machine that is taken away after so many seconds, whatever we want: --drain-seconds does not count, the
- * deadline is a little before the end, and in the second half of the time streams are cut one by one, the longest first, so
- * that each finds room elsewhere. The process ends when it is done. */
-enum supervisor_then { SUPERVISOR_THEN_WAIT, SUPERVISOR_THEN_END, SUPERVISOR_THEN_GONE };
-void supervisor_drain(struct supervisor *s, const char *why, int64_t seconds, enum supervisor_then then);
+/* TAKEN_AWAY: the machine ends after so many seconds, whatever we want (a notice of its cloud): --drain-seconds does not
+ * count, the deadline is a little before the end, and in the second half of the time streams are cut one by one, the longest
+ * first, so that each finds room elsewhere. With THEN_END the process ends when it is done, else it stays and answers. */
+enum supervisor_then { SUPERVISOR_THEN_WAIT = 0, SUPERVISOR_THEN_END = 1, SUPERVISOR_TAKEN_AWAY = 2 };
+void supervisor_drain(struct supervisor *s, const char *why, int64_t seconds, unsigned then);
 
 /* The process ends at once, whatever runs: a second signal. done() is called from inside. */
 void supervisor_stop_now(struct supervisor *s);

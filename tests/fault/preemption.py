@@ -6,7 +6,7 @@ nothing runs on the node when it ends.
     tests/fault/preemption.py --build build --full     of 30 s, and of 2 minutes
 
 The notice is SIGTERM with `--drain-notice` set to its length: what a machine's own watcher of its cloud's metadata service
-(engine/node/supervisor.h, SUPERVISOR_THEN_GONE) says to the supervisor."""
+(engine/node/supervisor.h, SUPERVISOR_TAKEN_AWAY) says to the supervisor."""
 
 import json
 import os
