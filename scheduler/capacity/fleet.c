@@ -78,7 +78,7 @@ static void tick(struct fleet *f)
     const struct mono now = clock_now(f->o.clock);
     ladder_sync(f);
     look_at_members(f);
-    if (f->stopping)
+    if (f->stopping || f->paused)
         return;
     look_at_pools(f);
     plan_observe(f);
@@ -187,6 +187,12 @@ static void one_stopped(enum provider_failure failure, const char *text, void *a
     (void)failure, (void)text;
     if (--f->n_stopping == 0)
         event_active(f->stop_event, EV_TIMEOUT, 0);
+}
+
+void fleet_pause(struct fleet *f)
+{
+    if (f)
+        f->paused = true;
 }
 
 void fleet_stop(struct fleet *f, int64_t grace_ms, void (*done)(void *arg), void *arg)

@@ -53,6 +53,8 @@ struct fleet_options { /* all borrowed */
     void *arg;
 };
 enum rc fleet_new(struct fleet **f, const struct fleet_options *o, struct error *e) SPW_MUST_USE;
+/* The scheduler drains: nothing is planned any more, what is there finishes. NULL is fine. */
+void fleet_pause(struct fleet *f);
 /* No more is launched; what cannot live without us is ended, what can is left for the next scheduler. done(arg) once, on
  * the loop. */
 void fleet_stop(struct fleet *f, int64_t grace_ms, void (*done)(void *arg), void *arg);

@@ -161,7 +161,7 @@ struct fleet {
     struct market markets[FLEET_MODELS_MAX];
     int n_markets;
     struct event *timer, *soon;
-    bool stopping;
+    bool stopping, paused;
     int n_stopping;
     void (*stopped)(void *arg);
     void *stopped_arg;

@@ -108,6 +108,7 @@ static void drain_cb(void *arg)
         return;
     s->draining = true;
     service_say(&s->service, "STOPPING=1\nSTATUS=draining");
+    fleet_pause(s->fleet);
     front_drain(s->front, front_drained_cb, s);
 }
 
