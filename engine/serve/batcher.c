@@ -292,7 +292,9 @@ enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struc
     b->o = *o;
     if (b->o.prefill_tokens <= 0)
         b->o.prefill_tokens = PREFILL_TOKENS_DEFAULT;
-    b->resume_tokens = b->o.prefill_tokens;
+    b->resume_tokens = 4 * b->o.prefill_tokens;
+    if (b->resume_tokens > b->o.step_tokens)
+        b->resume_tokens = b->o.step_tokens;
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->wake, NULL);
     b->waiting_tail = &b->waiting;

@@ -4,7 +4,7 @@
 
 #include "engine/serve/batcher_internal.h"
 
-#define RESUME_STEP_S 0.15
+#define RESUME_STEP_S 0.25
 
 static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const int32_t *ids, int32_t n_ids,
                         bool want_logits)
@@ -179,7 +179,7 @@ static void pace_resumes(struct batcher *b, int32_t n_slices, double seconds)
         return;
     if (seconds > RESUME_STEP_S)
         b->resume_tokens = b->resume_tokens / 2;
-    else if (seconds < RESUME_STEP_S / 3 && tokens >= b->resume_tokens)
+    else if (seconds < RESUME_STEP_S / 2 && tokens >= b->resume_tokens)
         b->resume_tokens *= 2;
     if (b->resume_tokens < b->o.prefill_tokens)
         b->resume_tokens = b->o.prefill_tokens;
