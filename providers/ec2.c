@@ -175,6 +175,7 @@ static void ec2_close(struct provider *base)
         free(s->zone);
         free(s);
     }
+    price_table_fini(&p->listed);
     aws_client_free(p->client);
     aws_client_free(p->quotas);
     aws_keyring_free(p->keys);
@@ -189,6 +190,19 @@ static void ec2_close(struct provider *base)
     free(p->ca_file);
     free(p->price_types);
     free(p);
+}
+
+static void on_price_problem(int line, const char *text, void *arg)
+{
+    const struct ec2 *p = arg;
+    (void)line;
+    log_warn(p->env.log, "provider", "a row of the price list is lost", LOG_S("why", text));
+}
+
+static enum rc open_prices(struct ec2 *p, struct error *e)
+{
+    const char *path = provider_setting(p->env.settings, "prices");
+    return path ? price_table_load(&p->listed, path, on_price_problem, p, e) : RC_OK;
 }
 
 static enum rc ec2_open(struct provider **out, const struct provider_env *env, struct error *e)
@@ -209,6 +223,8 @@ static enum rc ec2_open(struct provider **out, const struct provider_env *env, s
         rc = open_keys(p, e);
     if (rc == RC_OK)
         rc = open_client(p, e);
+    if (rc == RC_OK)
+        rc = open_prices(p, e);
     p->env.settings = NULL; /* all taken */
     if (rc != RC_OK) {
         ec2_close(&p->base);

@@ -15,6 +15,7 @@
 #ifndef PROVIDERS_EC2_INTERNAL_H
 #define PROVIDERS_EC2_INTERNAL_H
 
+#include "providers/catalogue.h"
 #include "providers/ec2_requests.h"
 
 #define EC2_ATTEMPTS_MAX 64
@@ -101,6 +102,7 @@ struct ec2 {
     int64_t call_ms, poll_ms, prices_ms, cold_ms, quota_ms;
     int per_s;
     struct mono opened;
+    struct price_table listed; /* owned; empty without a price list */
 
     struct ec2_machine *machines;
     struct ec2_template *templates;
@@ -171,6 +173,9 @@ void ec2_offers(struct provider *base, const struct provider_settings *pool, pro
 void ec2_on_prices_due(evutil_socket_t fd, short what, void *arg);
 /* What an offer costs now; {0}: not known. on_demand: as the machine's pool says. at_s (may be NULL): since when. */
 struct pusd ec2_price_of(const struct ec2 *p, const struct ec2_offer *o, struct pusd on_demand, int64_t *at_s);
+/* What a type costs on demand: as the pool says, else as the price list does; {0}: not known. */
+struct pusd ec2_listed_price(const struct ec2 *p, const struct provider_settings *pool, const char *type,
+                             size_t type_n);
 void ec2_mark_cold(struct ec2 *p, const char *offer);
 void ec2_mark_quota(struct ec2 *p, const char *offer);
 /* 0: it can be had as far as we know; else for how many ms it is to be left alone, and whether that is a quota. */

@@ -236,7 +236,7 @@ static void take_offers(struct ec2_machine *m, const struct provider_spec *s)
             continue;
         }
         ec2_offer_parse(s->offers[i], &o);
-        m->on_demand[m->n_offers] = ec2_on_demand_price(s->settings, o.type, o.type_n);
+        m->on_demand[m->n_offers] = ec2_listed_price(m->p, s->settings, o.type, o.type_n);
         m->offers[m->n_offers++] = spw_strdup(s->offers[i]);
     }
     if (m->n_offers > 0)

@@ -248,11 +248,25 @@ static char *copy(const struct provider_settings *s, const char *key)
     return spw_strdup(value ? value : "");
 }
 
-static struct pusd listed_price(const struct pool *pool, const struct ec2_offer *o)
+struct pusd ec2_listed_price(const struct ec2 *p, const struct provider_settings *pool, const char *type, size_t type_n)
+{
+    struct pusd price = ec2_on_demand_price(pool, type, type_n);
+    char name[64];
+    if (price.v > 0 || p->listed.n == 0 || type_n >= sizeof name)
+        return price;
+    memcpy(name, type, type_n);
+    name[type_n] = '\0';
+    const struct price_row like = {
+        .cloud = "aws", .type = name, .region = p->region, .at_s = clock_wall(p->env.clock).ns / NS_PER_S};
+    const struct price_row *row = price_cheapest(&p->listed, &like, PRICE_ON_DEMAND);
+    return row ? row->on_demand_h : price;
+}
+
+static struct pusd listed_price(const struct ec2 *p, const struct pool *pool, const struct ec2_offer *o)
 {
     const struct provider_pair pair = {.key = "on_demand_prices", .value = pool->on_demand};
     const struct provider_settings s = {.keys = ec2_node_keys, .pairs = &pair, .n = 1};
-    return ec2_on_demand_price(&s, o->type, o->type_n);
+    return ec2_listed_price(p, &s, o->type, o->type_n);
 }
 
 static void offer(struct ec2_question *q, const struct ec2_offer *o)
@@ -270,8 +284,9 @@ static void offer(struct ec2_question *q, const struct ec2_offer *o)
         .region = p->region,
         .zone = zone,
         .market = o->market,
-        .price_hour = ec2_price_of(p, o, listed_price(pool, o), NULL),
-        .price_source = o->market == PROVIDER_SPOT ? "spot price history" : "on_demand_prices of the pool",
+        .price_hour = ec2_price_of(p, o, listed_price(p, pool, o), NULL),
+        .price_source =
+            o->market == PROVIDER_SPOT ? "spot price history" : "on_demand_prices of the pool, or the price list",
         .price_at_s = o->market == PROVIDER_SPOT && spot ? spot->at_s : 0,
         .boot_s = pool->boot_s,
         .billing_min_s = BILLING_MIN_S,
@@ -279,7 +294,8 @@ static void offer(struct ec2_question *q, const struct ec2_offer *o)
     };
     out.launchable = cold_ms == 0 && out.price_hour.v > 0; /* nobody launches what has no price */
     if (out.price_hour.v == 0)
-        out.price_source = o->market == PROVIDER_SPOT ? "no spot price is known" : "not in on_demand_prices";
+        out.price_source =
+            o->market == PROVIDER_SPOT ? "no spot price is known" : "neither in on_demand_prices nor in a price list";
     q->each_offer(&out, q->arg);
     free(id);
     free(zone);

@@ -19,6 +19,7 @@ const struct provider_key ec2_keys[] = {
     {"calls_burst", KEY_INT, false, "20", "calls that may follow each other at once"},
     {"call_deadline", KEY_DURATION, false, "60s", "time for a call with all its tries"},
     {"poll", KEY_DURATION, false, "10s", "how often instances are looked at; a fifth of it while one starts or ends"},
+    {"prices", KEY_FILE, false, NULL, "price list for on-demand prices that a pool does not give (cloud aws)"},
     {"spot_prices", KEY_DURATION, false, "5m", "how often spot prices are asked for"},
     {"cold", KEY_DURATION, false, "30m", "for how long a type in a zone that had no capacity is left alone"},
     {"quota_pause", KEY_DURATION, false, "15m", "for how long nothing is launched against a quota that was met"},

@@ -297,7 +297,7 @@ enum rc ec2_adopt(struct provider *base, const struct provider_spec *s, const st
         m->offers = spw_calloc(1, sizeof m->offers[0]);
         m->on_demand = spw_calloc(1, sizeof m->on_demand[0]);
         if (ec2_offer_parse(m->offer, &o)) {
-            m->on_demand[0] = ec2_on_demand_price(s->settings, o.type, o.type_n);
+            m->on_demand[0] = ec2_listed_price(p, s->settings, o.type, o.type_n);
             m->offers[m->n_offers++] = spw_strdup(m->offer);
         }
     }

@@ -278,6 +278,22 @@ def prices(args):
         assert len(offers) == 8 and not any(o["launchable"] for o in offers.values())
 
 
+def price_list(args):
+    """What a pool says goes before the list; the list knows dates and regions; what is in neither is not launched."""
+    with tempfile.TemporaryDirectory() as d:
+        path = os.path.join(d, "prices.csv")
+        with open(path, "w") as f:
+            f.write("cloud,instance_type,accelerator,accelerator_count,region,price_usd_h,effective_from\n"
+                    "aws,g5.xlarge,A10G,1,us-east-1,2.5,\naws,g6.xlarge,L4,1,us-east-1,9.5,2020-01-01\n"
+                    "aws,g6.xlarge,L4,1,us-east-1,0.8048,2021-01-01\naws,g6.xlarge,L4,1,eu-west-1,0.1,\n")
+        with cloud() as c, Provider(args.build, c.url, {"prices": path},
+                                    {"on_demand_prices": "g5.xlarge=1.006", "types": "g5.xlarge,g6.xlarge,p5.48xlarge"}) as p:
+            offers = p.offers()
+            assert offers[OD]["price"] == "1.006" and offers["us-east-1a/g6.xlarge/on-demand"]["price"] == "0.8048", offers
+            assert not offers["us-east-1a/p5.48xlarge/on-demand"]["launchable"]
+            assert p.launch("n1", "us-east-1a/g6.xlarge/on-demand")["price"] == "0.8048"
+
+
 def keys_of_every_kind(args):
     with cloud() as c:
         with tempfile.TemporaryDirectory() as d:
@@ -456,5 +472,5 @@ if __name__ == "__main__":
     sys.exit(main(__doc__, [life_of_an_instance, one_template_for_a_pool, run_instances, no_capacity_then_cold,
                             next_market_at_once, a_fleet_with_nothing, quota, throttled, lost_answers,
                             an_outcome_that_is_not_known, token_of_the_process_before, adopted_by_hand, preempted,
-                            eventual_consistency, ended_while_it_launches, strays, prices, keys_of_every_kind,
+                            eventual_consistency, ended_while_it_launches, strays, prices, price_list, keys_of_every_kind,
                             wrong_keys_and_rights, wrong_clock, bad_settings, user_data_runs, a_real_engine, ends_itself, the_bill]))
