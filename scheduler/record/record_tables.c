@@ -193,12 +193,16 @@ static const struct member candidate_rows[] = {
     CANDIDATE(DOUBLE, c.latency.ttft.odd, "ttft_odd"),
     CANDIDATE(DOUBLE, c.latency.ttft.odd_log, "ttft_odd_log"),
     CANDIDATE(DOUBLE, c.latency.ttft.mean_ratio, "ttft_mean_ratio"),
+    CANDIDATE(DOUBLE, c.latency.ttft.limit_us, "ttft_limit_us"),
+    CANDIDATE(DOUBLE, c.latency.ttft.within_limit, "ttft_within_limit"),
     CANDIDATE(DOUBLE, c.latency.tpot.median_us, "tpot_median_us"),
     CANDIDATE(DOUBLE, c.latency.tpot.log_sd, "tpot_log_sd"),
     CANDIDATE(DOUBLE, c.latency.tpot.log_sd_below, "tpot_log_sd_below"),
     CANDIDATE(DOUBLE, c.latency.tpot.odd, "tpot_odd"),
     CANDIDATE(DOUBLE, c.latency.tpot.odd_log, "tpot_odd_log"),
     CANDIDATE(DOUBLE, c.latency.tpot.mean_ratio, "tpot_mean_ratio"),
+    CANDIDATE(DOUBLE, c.latency.tpot.limit_us, "tpot_limit_us"),
+    CANDIDATE(DOUBLE, c.latency.tpot.within_limit, "tpot_within_limit"),
     CANDIDATE(I64, c.wake_us, "wake_us"),
     CANDIDATE(DOUBLE, c.risk, "risk"),
 };
@@ -216,7 +220,7 @@ static const struct member like_rows[] = {
 TABLE(like);
 
 /* Whoever adds a member adds its row above, and then its bytes here. */
-_Static_assert(sizeof(struct route_candidate) == 232 && sizeof(struct route_terms) == 40, "rows of candidate");
+_Static_assert(sizeof(struct route_candidate) == 264 && sizeof(struct route_terms) == 40, "rows of candidate");
 _Static_assert(sizeof(struct route_request) == 96 && sizeof(struct router_ask) == 56, "rows of request and choice");
 _Static_assert(sizeof(struct router_facts) == 176 && sizeof(struct node_curve) == 32, "rows of facts and curve");
 _Static_assert(sizeof(struct router_work) == 40 && sizeof(struct router_leg) == 56, "rows of work and leg");
