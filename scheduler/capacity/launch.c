@@ -166,7 +166,11 @@ void launch_known(struct member *m, const struct provider_instance *i)
         journal_known(f->journal, m->token, m->id, m->offer, m->launched_s, price);
         f->stats.launched++;
     } else if (price.v != m->price_hour.v && m->id[0]) {
-        journal_price(f->journal, m->token, price, i->price_at_s > m->launched_s ? i->price_at_s : fleet_now_s(f));
+        /* It may have held at the launch already, and only be known now. */
+        journal_price(f->journal, m->token, price,
+                      !i->price_at_s                  ? fleet_now_s(f)
+                      : i->price_at_s > m->launched_s ? i->price_at_s
+                                                      : m->launched_s);
     }
     m->price_hour = price;
     guard_price(f->guard, m->token, price);
