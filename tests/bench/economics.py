@@ -30,11 +30,10 @@ DAY_S = 86400
 BOOT_S = 240
 SLO_SHARE = 0.99
 # load_max: of the rate at which a node is full, by class of load. Chosen on other days than the reported one, see docs/ECONOMICS.md.
-# The second figure: without an API that is in time, which takes what is too much until another machine is up.
-LOAD_MAX = {"r1": (0.9, 0.9), "azure": (0.8, 0.65)}
+LOAD_MAX = {"r1": 0.9, "azure": 0.8}
 # Seed, hours into the spot record, and for azure the day of m-large's curve, scaled to the mean of the reported one.
 TUNING = {1: (2, 74, 1), 2: (4, 26, 3), 3: (3, 50, 5)}
-SCALING = "over_provision: 0, down_after: 120s, return_after: 10s, drain_max: 60s, queue_drain: 300s"
+SCALING = "over_provision: 0, down_after: 120s, return_after: 10s, drain_max: 120s, queue_drain: 300s"
 START = "2024-03-05T00:00:00Z"
 
 # gpus: of one node; purchase: $ 35,000 per H100 with its share of the server, an assumption that is varied below.
@@ -68,8 +67,7 @@ class Bench:
         c, k = CASES[case], CLASSES[CASES[case]["class"]]
         d = self.data
         tuning = TUNING.get(self.args.tuning)
-        in_time = o.get("api", True) and o.get("api_ttft_ms", 400) < 500
-        load_max = o.get("load_max", LOAD_MAX[c["trace"]][0 if in_time else 1])
+        load_max = o.get("load_max", LOAD_MAX[c["trace"]])
         curve, column = f"{d}/traces/aggregate_rates_10min.csv", "deepseek-r1"
         if tuning and c["trace"] == "azure":
             curve, column = self.other_curve(tuning[2]), "m-large"
