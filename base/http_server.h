@@ -60,6 +60,9 @@ struct http_server_handlers {
 enum rc http_server_new(struct http_server **s, struct event_base *loop, const char *listen_on,
                         const struct http_server_options *o, const struct http_server_handlers *h, void *arg,
                         struct error *e) SPW_MUST_USE;
+/* The same listening socket (non-blocking) without a server, the caller's; *unix_path is owned by the caller, NULL for TCP. */
+enum rc http_listen(const char *listen_on, enum http_sharing sharing, int *fd, int *port, char **unix_path,
+                    struct error *e) SPW_MUST_USE;
 /* Closes everything at once; running exchanges get on_abort. Not from inside on_request or on_abort; drain's `done` may. */
 void http_server_free(struct http_server *s);
 /* Serve a connected socket that was accepted elsewhere (and handed over), whose first n bytes were already read. The

@@ -129,8 +129,5 @@ void conn_expired(struct deadline *d, int kind, void *server);
 void conn_refuse(struct conn *c, int status, const char *text);
 void conn_put_head(struct conn *c, int status, const struct http_header *headers, int n_headers, int64_t length);
 void server_conn_gone(struct http_server *s);
-/* A listening socket for listen_on. *unix_path is owned by the caller. */
-enum rc http_listen(const char *listen_on, enum http_sharing sharing, int *fd, int *port, char **unix_path,
-                    struct error *e);
 
 #endif

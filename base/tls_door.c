@@ -28,6 +28,7 @@ struct tls_door {
     char *paths[FILES]; /* owned: cert, key, client_ca, client_crl */
     struct file_mark marks[FILES];
     enum tls_client_certs client_certs;
+    char *client_name; /* owned; NULL: any; set before anything is opened */
     struct ticket_key keys[TICKET_KEYS]; /* newest first */
     struct mono keys_made;
     const struct clock *clock;
@@ -239,9 +240,16 @@ void tls_door_free(struct tls_door *d)
     SSL_CTX_free(d->ctx);
     for (int i = 0; i < FILES; i++)
         free(d->paths[i]);
+    free(d->client_name);
     OPENSSL_cleanse(d->keys, sizeof d->keys);
     pthread_mutex_destroy(&d->lock);
     free(d);
+}
+
+void tls_door_expect(struct tls_door *d, const char *client_name)
+{
+    free(d->client_name);
+    d->client_name = spw_strdup(client_name);
 }
 
 SSL *tls_door_open(struct tls_door *d)
@@ -254,6 +262,10 @@ SSL *tls_door_open(struct tls_door *d)
     SSL_CTX_free(ctx);
     if (!ssl)
         return NULL;
+    if (d->client_name && SSL_set1_host(ssl, d->client_name) != 1) { /* checked with the client's chain */
+        SSL_free(ssl);
+        return NULL;
+    }
     SSL_set_app_data(ssl, d);
     SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_set_accept_state(ssl);

@@ -20,6 +20,8 @@ struct tls_door;
 enum rc tls_door_new(struct tls_door **d, const struct tls_server_files *f, const struct clock *clock,
                      struct error *e) SPW_MUST_USE;
 void tls_door_free(struct tls_door *d); /* what it opened lives on; NULL is fine */
+/* A client's certificate must be for this name, not only signed by client_ca. Before it opens anything. */
+void tls_door_expect(struct tls_door *d, const char *client_name);
 /* For a connection that was accepted, in the state of one; the caller's. NULL: no memory. */
 SSL *tls_door_open(struct tls_door *d);
 /* Read the files (blocks), other ones maybe, and show them from now on. On an error all is as it was. */

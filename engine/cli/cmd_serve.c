@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "engine/cli/serve.h"
+#include "engine/node/join.h"
 
 /* What --device means on this machine: a name for the log, or an error that says what would be right. */
 static enum rc choose_device(const char *wanted, struct serve_common *c, struct error *e)
@@ -41,10 +42,55 @@ static void name_model(char *id, size_t size, const char *path)
 
 static enum rc open_tls(struct serve_common *c, const struct serve_args *a, struct error *e)
 {
-    const struct tls_server_files files = {.cert = a->tls_cert, .key = a->tls_key};
+    const struct tls_server_files files = {.cert = a->tls_cert,
+                                           .key = a->tls_key,
+                                           .client_ca = a->tls_client_ca,
+                                           .client_certs =
+                                               a->tls_client_ca ? TLS_CLIENT_CERTS_REQUIRED : TLS_CLIENT_CERTS_OFF};
     if (!a->tls_cert || !a->tls_key)
         return error_set(e, RC_INVALID, "--tls-cert and --tls-key go together");
-    return tls_door_new(&c->tls, &files, &clock_system, e);
+    enum rc rc = tls_door_new(&c->tls, &files, &clock_system, e);
+    if (rc == RC_OK && a->tls_client_ca) /* other nodes have certificates of that authority as well */
+        tls_door_expect(c->tls, JOIN_SCHEDULER_NAME);
+    return rc;
+}
+
+void serve_model_name(const struct serve_args *a, char *id, size_t size)
+{
+    if (a->alias)
+        snprintf(id, size, "%s", a->alias);
+    else
+        name_model(id, size, a->model);
+}
+
+/* Where a node that joins keeps what it was given, and serves with it. */
+static enum rc use_membership(struct serve_args *a, struct error *e)
+{
+    static const char *const names[] = {"node.pem", "ca.pem", "node.key"};
+    const char *home = getenv("HOME");
+    if (!a->state_dir) {
+        if (geteuid() == 0 || !home || !home[0])
+            snprintf(a->state, sizeof a->state, "/var/lib/spillway-engine");
+        else
+            snprintf(a->state, sizeof a->state, "%s/.local/state/spillway-engine", home);
+        a->state_dir = a->state;
+    }
+    if (!a->join)
+        return RC_OK;
+    if (a->tls_cert || a->tls_key || a->node_key_file)
+        return error_set(e, RC_INVALID, "--join brings certificate and node key: leave out --tls-cert, --tls-key and "
+                                        "--node-key-file");
+    if (a->no_supervisor)
+        return error_set(e, RC_INVALID, "--join needs the supervisor: leave out --no-supervisor");
+    for (int i = 0; i < 3; i++) {
+        if (snprintf(a->joined_files[i], sizeof a->joined_files[i], "%s/%s", a->state_dir, names[i]) >=
+            (int)sizeof a->joined_files[i])
+            return error_set(e, RC_INVALID, "--state-dir: the path is too long");
+    }
+    a->tls_cert = a->tls_key = a->joined_files[0];
+    a->tls_client_ca = a->joined_files[1];
+    a->node_key_file = a->joined_files[2];
+    return RC_OK;
 }
 
 enum rc serve_common_open(struct serve_common *c, const struct serve_args *a, struct error *e)
@@ -60,10 +106,7 @@ enum rc serve_common_open(struct serve_common *c, const struct serve_args *a, st
         rc = open_tls(c, a, e);
     if (rc)
         return rc;
-    if (a->alias)
-        snprintf(c->model_id, sizeof c->model_id, "%s", a->alias);
-    else
-        name_model(c->model_id, sizeof c->model_id, a->model);
+    serve_model_name(a, c->model_id, sizeof c->model_id);
     bool v6 = strchr(a->host, ':') && a->host[0] != '[';
     snprintf(c->listen_on, sizeof c->listen_on, v6 ? "[%s]:%d" : "%s:%d", a->host, (int)a->port);
     return RC_OK;
@@ -102,6 +145,17 @@ void serve_common_close(struct serve_common *c)
     {.name = "node-key-file", .type = ARG_STRING, .value = &(a).node_key_file, .meta = "FILE", .help = "the key of the scheduler, one line: opens what docs/NODE_API.md describes"}, \
     {.name = "tls-cert", .type = ARG_STRING, .value = &(a).tls_cert, .meta = "FILE", .help = "serve over TLS: the certificate, PEM, leaf first; read again at SIGHUP"}, \
     {.name = "tls-key", .type = ARG_STRING, .value = &(a).tls_key, .meta = "FILE", .help = "its key, PEM"}, \
+    {.name = "join", .type = ARG_STRING, .value = &(a).join, .meta = "URL", .help = "become a node of the scheduler whose join.listen is there, as in https://scheduler:8443; serves it alone, over TLS", .env = "SPILLWAY_JOIN"}, \
+    {.name = "join-token-file", .type = ARG_STRING, .value = &(a).token_file, .meta = "FILE", .help = "token of `spillway nodes token NAME`; not needed again while the certificate in --state-dir holds"}, \
+    {.name = "state-dir", .type = ARG_STRING, .value = &(a).state_dir, .meta = "DIR", .help = "where certificate and node key are kept; default: /var/lib/spillway-engine, or ~/.local/state/spillway-engine", .env = "STATE_DIRECTORY"}, \
+    {.name = "advertise", .type = ARG_STRING, .value = &(a).advertise, .meta = "HOST", .help = "where the scheduler reaches this engine; default: where its calls come from"}, \
+    {.name = "dead-man", .type = ARG_STRING, .value = &(a).dead_man, .meta = "DURATION", .help = "with --join: after so long without a word from the scheduler, drain and end, as in 10m; default: never"}, \
+    {.name = "end-command", .type = ARG_STRING, .value = &(a).end_command, .meta = "COMMAND", .help = "run by the shell after an end that the scheduler ordered or the dead man's switch brought, as in \"shutdown -h now\""}, \
+    {.name = "notices", .type = ARG_STRING, .value = &(a).notices, .meta = "none|ec2|URL", .help = "ask this cloud's metadata service whether the machine is about to be taken away"}, \
+    {.name = "watts", .type = ARG_STRING, .value = &(a).watts, .meta = "IDLE:BUSY", .help = "what the machine draws, where it cannot be measured"}, \
+    {.name = "power-cap", .type = ARG_INT, .value = &(a).power_cap, .meta = "W", .lo = 0, .hi = 100000, .help = "limit each GPU to so many watts while this runs; 0: leave it"}, \
+    {.name = "nvml-library", .type = ARG_STRING, .value = &(a).nvml, .meta = "FILE", .help = "instead of libnvidia-ml.so.1; none: don't look for it"}, \
+    {.name = "rapl-dir", .type = ARG_STRING, .value = &(a).rapl, .meta = "DIR", .help = "instead of /sys/class/powercap"}, \
     {.name = "chat-template", .type = ARG_STRING, .value = &(a).chat_template, .meta = "NAME", .help = "instead of the one the file names"}, \
     {.name = "queue-seconds", .type = ARG_INT, .value = &(a).queue_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long a request may wait for a slot before it gets 503; 0: no limit"}, \
     {.name = "drain-seconds", .type = ARG_INT, .value = &(a).drain_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long running answers may take after SIGTERM"}, \
@@ -127,6 +181,7 @@ int cmd_serve(int argc, char **argv)
         .hold_s = 120,
         .hold_max = 256,
         .log_level = "info",
+        .notices = "none",
         .worker_fd = -1,
         .listener_fd = -1,
     };
@@ -142,5 +197,8 @@ int cmd_serve(int argc, char **argv)
     int code;
     if (!args_run(&spec, argc, argv, &code))
         return code;
+    struct error e;
+    if (use_membership(&a, &e) != RC_OK)
+        return cli_fail("serve", &e);
     return a.no_supervisor || a.worker_fd >= 0 ? serve_model(&a) : serve_node(&a, argc, argv);
 }

@@ -440,6 +440,17 @@ enum rc supervisor_renewed(struct supervisor *s, struct error *e)
     return tls_door_reread(s->o.tls, e);
 }
 
+void supervisor_power(struct supervisor *s, int are, int64_t milliwatts, int64_t millijoules)
+{
+    s->counts.watts_are = are;
+    s->counts.watts = (double)milliwatts / 1e3;
+    s->counts.joules = (double)millijoules / 1e3;
+    if (s->state != NODE_AWAKE || !are) /* others ask the supervisor itself */
+        return;
+    const struct node_counts counts = supervisor_counts_now(s);
+    tell(s, MSG_AWAKE, &counts, sizeof counts); /* it stays awake */
+}
+
 /* ---- for others -------------------------------------------------------------------------------------------------- */
 
 enum node_state supervisor_state(const struct supervisor *s)

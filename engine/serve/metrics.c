@@ -172,6 +172,13 @@ static void put_node(struct strbuf *b, const struct metrics_view *v)
         put_sample(b, v, "spillway_engine_state", extra, strcmp(states[i], v->node->state) == 0);
     }
     put_rows(b, v, node_rows, sizeof node_rows / sizeof *node_rows, v->node->counts);
+    if (v->node->counts->watts_are) {
+        const char *const source = v->node->counts->watts_are == 2 ? "source=\"measured\"" : "source=\"estimated\"";
+        put_head(b, "spillway_engine_watts", "gauge", "What the machine draws, and where the figure comes from.");
+        put_sample(b, v, "spillway_engine_watts", source, v->node->counts->watts);
+        put_head(b, "spillway_engine_joules_total", "counter", "The same, added up since the start.");
+        put_sample(b, v, "spillway_engine_joules_total", source, v->node->counts->joules);
+    }
 }
 
 static double resident_bytes(void)

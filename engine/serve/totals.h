@@ -34,6 +34,8 @@ struct node_counts {
     uint64_t sleeps, wakes;                 /* that came to their end */
     uint64_t held, held_refused, held_gone; /* requests that waited for a worker: all, told 503, client gone */
     double wake_seconds;                    /* of the last wake-up, from the wish to ready */
+    double watts, joules;                   /* what the machine draws; since the start (engine/node/watts.h) */
+    int32_t watts_are;                      /* 0: not known; 1: estimated; 2: measured */
 };
 
 #endif
