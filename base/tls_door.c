@@ -28,7 +28,7 @@ struct tls_door {
     char *paths[FILES]; /* owned: cert, key, client_ca, client_crl */
     struct file_mark marks[FILES];
     enum tls_client_certs client_certs;
-    char *client_name; /* owned; NULL: any; set before anything is opened */
+    char *client_name;                   /* owned; NULL: any; set before anything is opened */
     struct ticket_key keys[TICKET_KEYS]; /* newest first */
     struct mono keys_made;
     const struct clock *clock;

@@ -78,8 +78,9 @@ static enum rc use_membership(struct serve_args *a, struct error *e)
     if (!a->join)
         return RC_OK;
     if (a->tls_cert || a->tls_key || a->node_key_file)
-        return error_set(e, RC_INVALID, "--join brings certificate and node key: leave out --tls-cert, --tls-key and "
-                                        "--node-key-file");
+        return error_set(e, RC_INVALID,
+                         "--join brings certificate and node key: leave out --tls-cert, --tls-key and "
+                         "--node-key-file");
     if (a->no_supervisor)
         return error_set(e, RC_INVALID, "--join needs the supervisor: leave out --no-supervisor");
     for (int i = 0; i < 3; i++) {

@@ -12,12 +12,11 @@
 
 struct serve_args {
     const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level, *tls_cert,
-        *tls_key, *join, *token_file, *state_dir, *advertise, *notices, *end_command, *dead_man, *watts, *nvml,
-        *rapl;
-    const char *tls_client_ca;  /* of a node that joins: its scheduler alone is let in */
-    int64_t power_cap;          /* watts of each GPU; 0: as it is */
-    char joined_files[3][512];  /* what the three of them are then */
-    char state[256];            /* of state_dir, where it is not given */
+        *tls_key, *join, *token_file, *state_dir, *advertise, *notices, *end_command, *dead_man, *watts, *nvml, *rapl;
+    const char *tls_client_ca; /* of a node that joins: its scheduler alone is let in */
+    int64_t power_cap;         /* watts of each GPU; 0: as it is */
+    char joined_files[3][512]; /* what the three of them are then */
+    char state[256];           /* of state_dir, where it is not given */
     int64_t port, threads, n_ctx, max_batch, kv_tokens, prefix_tokens, warmup, drain_s, notice_s, queue_s, hold_s,
         hold_max;
     bool lazy, plain, no_supervisor;

@@ -86,8 +86,10 @@ static void on_notice(const char *what, int64_t left_ms, void *arg)
         join_client_notice(a->join, what, left_ms);
     if (!a->supervisor || strcmp(what, "rebalance") == 0)
         return;
-    int64_t s = left_ms < 0 ? a->o.drain_s : (left_ms - AGENT_CUT_MS) / 1000;
-    supervisor_drain(a->supervisor, what, s > 0 ? s : 0, SUPERVISOR_THEN_WAIT);
+    if (left_ms < 0)
+        supervisor_drain(a->supervisor, what, a->o.drain_s, SUPERVISOR_THEN_WAIT);
+    else
+        supervisor_drain(a->supervisor, what, left_ms / 1000, SUPERVISOR_THEN_GONE);
 }
 
 /* ---- the dead man's switch -------------------------------------------------------------------------------------- */
@@ -243,7 +245,8 @@ static enum rc open_watts(struct agent *a, const struct agent_options *o, struct
     if (rc == RC_OK)
         log_warn(o->log, AREA, "power limits that an earlier run left were put back");
     else if (rc != RC_NOT_FOUND)
-        log_error(o->log, AREA, "power limits that an earlier run left cannot be put back", LOG_S("error", why.message));
+        log_error(o->log, AREA, "power limits that an earlier run left cannot be put back",
+                  LOG_S("error", why.message));
     if (o->power_cap_w) {
         rc = nvml_cap(a->nvml, o->power_cap_w, a->cap_file, e);
         if (rc != RC_OK)

@@ -5,8 +5,8 @@
  *   agent_new() --> [joins, when asked to: agent_may_serve()] --> agent_serve(supervisor) --> agent_free()
  *
  * Its end. By a signal, by the scheduler's order or by the dead man's switch: the scheduler is told (for at most
- * AGENT_TELL_MS), nothing new is taken, what runs may finish, the process ends. A notice of the cloud: the same without an
- * end, since the cloud brings that; what still runs AGENT_CUT_MS before it is cut, so that the scheduler goes on elsewhere.
+ * AGENT_TELL_MS), nothing new is taken, what runs may finish, the process ends. A notice of the cloud: the same within
+ * what is left (SUPERVISOR_THEN_GONE), what still runs is cut in time, one by one, so that the scheduler goes on elsewhere.
  * A rebalance recommendation is told and nothing else: whether to go is the scheduler's to say. Loop thread. */
 #ifndef ENGINE_NODE_AGENT_H
 #define ENGINE_NODE_AGENT_H
@@ -15,14 +15,13 @@
 #include "engine/node/watts.h"
 
 #define AGENT_TELL_MS  1500
-#define AGENT_CUT_MS   2000
 #define AGENT_WATTS_MS 2000 /* how often the watts are looked at */
 
-struct agent_options {     /* borrowed until agent_new() returns, but for log, clock and the files' names */
-    const char *join;      /* NULL: it joins nobody */
+struct agent_options { /* borrowed until agent_new() returns, but for log, clock and the files' names */
+    const char *join;  /* NULL: it joins nobody */
     const char *token_file, *state_dir, *advertise, *model;
-    const char *listen_on; /* with join: it is bound here, see agent_listener() */
-    const char *notices;   /* "none", "ec2", http://... */
+    const char *listen_on;        /* with join: it is bound here, see agent_listener() */
+    const char *notices;          /* "none", "ec2", http://... */
     int64_t drain_s, dead_man_ms; /* dead_man_ms 0: none */
     int64_t idle_mw, busy_mw;     /* a declared curve; busy 0: none */
     int64_t power_cap_w;          /* 0: as it is */
@@ -33,7 +32,8 @@ struct agent_options {     /* borrowed until agent_new() returns, but for log, c
 };
 struct agent;
 /* A cap that an earlier life left is put back first. Blocks for what the GPU's driver takes. */
-enum rc agent_new(struct agent **a, struct event_base *loop, const struct agent_options *o, struct error *e) SPW_MUST_USE;
+enum rc agent_new(struct agent **a, struct event_base *loop, const struct agent_options *o,
+                  struct error *e) SPW_MUST_USE;
 /* Before the supervisor goes. The cap is put back. NULL is fine. */
 void agent_free(struct agent *a);
 /* It joins nobody, or has a certificate and a node key. */

@@ -35,10 +35,10 @@ struct join_client {
     char name[80];
     int64_t from_s, until_s; /* of the certificate; until 0: none */
     unsigned char pin[TLS_PIN_BYTES];
-    struct http_client *client; /* NULL: made for the next call */
-    SSL_CTX *tls;               /* its; owned */
+    struct http_client *client;             /* NULL: made for the next call */
+    SSL_CTX *tls;                           /* its; owned */
     bool client_is_pinned, client_is_stale; /* stale: another one for the next call; not from inside its own handlers */
-    bool member; /* the scheduler knows us, since it or we were started */
+    bool member;                            /* the scheduler knows us, since it or we were started */
     bool started;
     struct http_call *call;
     enum asking asking;

@@ -33,10 +33,10 @@
 enum join_order { JOIN_ORDER_DRAIN, JOIN_ORDER_SLEEP, JOIN_ORDER_WAKE, JOIN_ORDER_END };
 
 struct join_client_options { /* all borrowed */
-    const char *url;        /* https://HOST[:PORT] */
-    const char *token_file; /* NULL: only the certificate that is there already */
+    const char *url;         /* https://HOST[:PORT] */
+    const char *token_file;  /* NULL: only the certificate that is there already */
     const char *state_dir;
-    const char *host;       /* where we can be reached; NULL: where our calls come from */
+    const char *host; /* where we can be reached; NULL: where our calls come from */
     const char *model, *version;
     const struct log *log;
     const struct clock *clock;

@@ -127,8 +127,7 @@ static void on_end(struct http_call *c, void *arg)
 static void lost(struct notice *n, const char *why)
 {
     if (!n->said_failure)
-        log_warn(n->o.log, AREA, "the metadata service does not answer", LOG_S("url", n->o.url),
-                 LOG_S("error", why));
+        log_warn(n->o.log, AREA, "the metadata service does not answer", LOG_S("url", n->o.url), LOG_S("error", why));
     n->said_failure = true;
     pause_for_next(n);
 }
@@ -204,8 +203,8 @@ enum rc notice_new(struct notice **out, struct event_base *loop, const struct no
     n->o = *o;
     strbuf_init(&n->body, BODY_MAX);
     n->timer = event_new(loop, -1, 0, on_timer, n);
-    enum rc rc = n->timer && event_add(n->timer, &now) == 0 ? dial(n, loop, e)
-                                                            : error_set(e, RC_IO, "cannot make a timer");
+    enum rc rc =
+        n->timer && event_add(n->timer, &now) == 0 ? dial(n, loop, e) : error_set(e, RC_IO, "cannot make a timer");
     if (rc == RC_OK)
         *out = n;
     else

@@ -16,7 +16,7 @@
 
 #include "base/error.h"
 
-#define NVML_LIBRARY "libnvidia-ml.so.1"
+#define NVML_LIBRARY  "libnvidia-ml.so.1"
 #define NVML_GPUS_MAX 64
 
 struct nvml;

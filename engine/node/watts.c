@@ -13,8 +13,8 @@
 #define AREA      "watts"
 #define ZONES_MAX 128
 
-struct zone { /* a package or its memory */
-    char *file;   /* owned: its energy_uj */
+struct zone {   /* a package or its memory */
+    char *file; /* owned: its energy_uj */
     int64_t range_uj, last_uj;
 };
 struct watts {
@@ -117,7 +117,9 @@ struct watts *watts_new(const struct watts_options *o)
     const bool gpu = o->nvml && (w->gpu_counts || nvml_milliwatts(o->nvml, &mw));
     const bool measured = w->n_zones > 0 || gpu;
     log_info(o->log, AREA, "watts",
-             LOG_S("source", watts_source_name(measured ? WATTS_MEASURED : o->busy_mw ? WATTS_ESTIMATED : WATTS_UNKNOWN)),
+             LOG_S("source", watts_source_name(measured     ? WATTS_MEASURED
+                                               : o->busy_mw ? WATTS_ESTIMATED
+                                                            : WATTS_UNKNOWN)),
              LOG_I("rapl_zones", w->n_zones), LOG_I("gpus", gpu ? nvml_count(o->nvml) : 0));
     if (gpu && w->n_zones == 0)
         log_warn(o->log, AREA, "what is measured are the GPUs alone, without the machine around them");

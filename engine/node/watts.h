@@ -19,9 +19,9 @@ enum watts_source { WATTS_UNKNOWN, WATTS_ESTIMATED, WATTS_MEASURED };
 const char *watts_source_name(enum watts_source s);
 
 #define WATTS_RAPL "/sys/class/powercap"
-struct watts_options {    /* all borrowed */
-    const char *rapl;     /* folder; NULL: WATTS_RAPL */
-    struct nvml *nvml;    /* NULL: no GPU can be asked */
+struct watts_options {        /* all borrowed */
+    const char *rapl;         /* folder; NULL: WATTS_RAPL */
+    struct nvml *nvml;        /* NULL: no GPU can be asked */
     int64_t idle_mw, busy_mw; /* declared; busy 0: not */
     const struct log *log;
     const struct clock *clock;

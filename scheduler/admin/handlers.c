@@ -51,6 +51,8 @@ static void write_node(const struct front_node *n, void *arg)
     json_bool(w, "resumes", n->resumes);
     json_string(w, "numerics", n->numerics[0] ? n->numerics : NULL);
     json_int(w, "watts", n->watts);
+    json_int(w, "milliwatts", n->milliwatts);
+    json_string(w, "watts_are", node_watts_name(n->watts_are));
     json_open(w, "price_usd_per_mtok", '{');
     json_string(w, "input", price_format(n->prices.input, buf, sizeof buf));
     json_string(w, "cached_input", price_format(n->prices.cached_input, buf, sizeof buf));

@@ -16,7 +16,8 @@
 
 static bool is_ours(const struct config_node *c)
 {
-    return c->local && (c->provider == PROVIDER_PROCESS || c->node_key_file || c->machine_settings);
+    return c->local &&
+           (c->provider == PROVIDER_PROCESS || c->node_key_file || c->machine_settings || !c->url); /* none: it joins */
 }
 
 static void watch_machine(struct member *m, const struct config_node *c)

@@ -86,8 +86,13 @@ static void read_usage(struct ask_result *r, const cJSON *chunk)
     if (node)
         copy_text(r->node, sizeof r->node, node, strlen(node));
     const cJSON *joules = cJSON_GetObjectItemCaseSensitive(ours, "joules_estimated");
-    if (cJSON_IsNumber(joules))
+    const bool by_engine = !joules;
+    if (by_engine)
+        joules = cJSON_GetObjectItemCaseSensitive(ours, "joules_measured");
+    if (cJSON_IsNumber(joules)) {
         r->joules = joules->valuedouble;
+        r->joules_measured = by_engine;
+    }
 }
 
 static void read_delta(struct call *c, const cJSON *chunk)

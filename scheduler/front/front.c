@@ -371,7 +371,11 @@ static void show_node(const struct front *shared, const struct node *n,
     if (n->state == NODE_READY)
         node_hold_text_locked(n, reason, sizeof reason);
     memcpy(numerics, n->card.numerics, sizeof numerics);
+    int64_t milliwatts;
+    const enum node_watts watts_are = node_milliwatts(n, c, &milliwatts);
     struct front_node view = {
+        .milliwatts = milliwatts,
+        .watts_are = watts_are,
         .name = c->name,
         .provider = c->provider == PROVIDER_PROCESS ? provider_process.name : provider_static.name,
         .address = n->address ? n->address : "",

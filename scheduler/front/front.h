@@ -20,8 +20,8 @@
  * Answers carry x-request-id (ours; a client's is not believed) and x-spillway-node. The charge is in the header
  * x-spillway-charge-usd, or, when streaming, in the final usage chunk as
  * "spillway":{"node":NAME,"charge_usd":"0.0012","joules_estimated":41.25} (charge: a string, exact decimal dollars).
- * Joules, in a whole answer the header x-spillway-joules-estimated: the node's declared watts x the seconds it worked /
- * the requests it had at the end; left out where no watts are declared. */
+ * Joules, in a whole answer the header x-spillway-joules-estimated: the node's watts x the seconds it worked / the requests it
+ * had at the end; left out where no watts are known. Where engines measured them: joules_measured, ...-joules-measured. */
 #ifndef SCHEDULER_FRONT_FRONT_H
 #define SCHEDULER_FRONT_FRONT_H
 
@@ -94,6 +94,8 @@ struct front_node {
     struct wall state_since; /* last change of state */
     int in_flight, slots;    /* slots 0: unbounded */
     int watts;               /* declared; 0: unknown */
+    int64_t milliwatts;      /* what is known of its draw now, and whence */
+    enum node_watts watts_are;
     struct token_prices prices;
     uint64_t requests, failures; /* legs sent to it, legs that failed on it */
     int64_t probe_us;            /* duration of the last good probe; -1: none yet */

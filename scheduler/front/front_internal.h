@@ -170,7 +170,8 @@ struct request {
     struct token_counts tokens;
     const char *usage_source;
     struct pusd charge;
-    int64_t millijoules; /* estimated, of all legs so far; -1: a node that had one declares no watts */
+    int64_t millijoules; /* of all legs so far; -1: of a node that had one no watts are known */
+    bool joules_guessed; /* of a leg they were declared or estimated, not measured */
 };
 
 /* Counts since the start, by any lane. */

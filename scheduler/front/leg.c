@@ -36,14 +36,17 @@ bool leg_has_progress(const struct request *r)
     return said(r) > r->leg.said_before;
 }
 
-/* A node's draw, shared among the requests that it has at the leg's end: as good a guess as there is without a meter. */
-static void note_energy(struct request *r, int together)
+/* A node's draw, shared among the requests that it has at the leg's end: as good a guess as there is without a meter of each.
+ * The draw itself may be measured, by an engine that joined; else it is declared, or its engine's estimate. */
+static void note_energy(struct request *r, const struct node *n, int together)
 {
-    int64_t us = mono_since(r->lane->front->o.clock, r->leg.started) / NS_PER_US;
-    if (r->slot.spec->config->watts <= 0)
+    int64_t us = mono_since(r->lane->front->o.clock, r->leg.started) / NS_PER_US, milliwatts;
+    const enum node_watts are = node_milliwatts(n, r->slot.spec->config, &milliwatts);
+    r->joules_guessed = r->joules_guessed || are != NODE_WATTS_MEASURED;
+    if (are == NODE_WATTS_UNKNOWN)
         r->millijoules = -1;
     else if (r->millijoules >= 0)
-        r->millijoules += us / together * r->slot.spec->config->watts / 1000;
+        r->millijoules += us / together * milliwatts / 1000000;
 }
 
 /* For the ledger. How many tokens it brought is settled for the last leg when the row's own figure is. */
@@ -86,8 +89,9 @@ void leg_over(struct request *r, const char *outcome)
     note_leg(r, outcome);
     note_class(r);
     spans_leg(r);
+    const struct node *n = r->leg.node;
     r->leg.node = NULL;
-    note_energy(r, slot_return(r, r->leg.answered ? SLOT_ANSWERED : SLOT_USED));
+    note_energy(r, n, slot_return(r, r->leg.answered ? SLOT_ANSWERED : SLOT_USED));
 }
 
 void leg_drop(struct request *r, const char *outcome)

@@ -68,7 +68,7 @@ static void finish_whole(struct request *r)
         {"x-spillway-node", r->billed->config->name},
         {"x-spillway-model", r->served->name},
         {"x-spillway-charge-usd", charge_text(r, charge, sizeof charge)},
-        {"x-spillway-joules-estimated", joules},
+        {r->joules_guessed ? "x-spillway-joules-estimated" : "x-spillway-joules-measured", joules},
     };
     int n = r->millijoules >= 0 ? 6 : 5;
     n += limit_headers(&r->limits, &limits, headers + n);
@@ -100,6 +100,7 @@ static void finish_stream(struct request *r)
     struct stream_bill bill = {.node = r->billed->config->name,
                                .charge_usd = charge_text(r, charge, sizeof charge),
                                .millijoules = r->millijoules,
+                               .joules_measured = !r->joules_guessed,
                                .stopped = budgeted_why(r)};
     enum rc rc = stream_final(&r->stream, &bill, &r->tokens, &r->out);
     SPW_ASSERT(rc == RC_OK); /* out may be as large as everything that stream may hold */

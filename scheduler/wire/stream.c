@@ -498,8 +498,8 @@ static enum rc bill_text(const struct stream_bill *bill, struct strbuf *b)
     if (rc == RC_OK)
         rc = strbuf_printf(b, ",\"charge_usd\":\"%s\"", bill->charge_usd);
     if (rc == RC_OK && bill->millijoules >= 0)
-        rc = strbuf_printf(b, ",\"joules_estimated\":%" PRId64 ".%03d", bill->millijoules / 1000,
-                           (int)(bill->millijoules % 1000));
+        rc = strbuf_printf(b, ",\"joules_%s\":%" PRId64 ".%03d", bill->joules_measured ? "measured" : "estimated",
+                           bill->millijoules / 1000, (int)(bill->millijoules % 1000));
     if (rc == RC_OK && bill->stopped) {
         rc = strbuf_puts(b, ",\"stopped\":");
         if (rc == RC_OK)

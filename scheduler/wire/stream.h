@@ -71,8 +71,9 @@ enum rc stream_usage(const struct stream *s, const struct token_counts *counts, 
 /* What stands beside the usage. */
 struct stream_bill {
     const char *node, *charge_usd;
-    int64_t millijoules; /* estimated; -1: unknown */
-    const char *stopped; /* why the answer is shorter than it was asked for: told in any case; NULL: it is not */
+    int64_t millijoules;  /* -1: unknown */
+    const char *stopped;  /* why the answer is shorter than it was asked for: told in any case; NULL: it is not */
+    bool joules_measured; /* else estimated */
 };
 /* With a whole, after STREAM_DONE: what was held goes there, too. */
 enum rc stream_gather_held(struct stream *s) SPW_MUST_USE;

@@ -376,7 +376,7 @@ static void legs_are_one_stream(void)
     CHECK_STR(t.text.data, "xy");
     CHECK(s.tokens == 1 && s.pieces == 2);
     strbuf_clear(&out);
-    CHECK_INT(stream_final(&s, &(struct stream_bill){"n", "0.00", -1, NULL}, &counts, &out), RC_OK);
+    CHECK_INT(stream_final(&s, &(struct stream_bill){"n", "0.00", -1, NULL, false}, &counts, &out), RC_OK);
     CHECK(strstr(out.data, "\"B\"") == NULL && strstr(out.data, "\"created\":2") == NULL);
     CHECK(strstr(out.data, "\"finish_reason\":\"stop\"") && strstr(out.data, "\"completion_tokens\":3"));
     stream_fini(&s);

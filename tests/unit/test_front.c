@@ -376,7 +376,7 @@ static void check_bill(const char *in, const char *model, bool usage_asked, int6
         CHECK_INT(f.status, STREAM_DONE);
         CHECK_STR(f.out.data ? f.out.data : "", now);
         strbuf_clear(&f.out);
-        CHECK_INT(stream_final(&f.s, &(struct stream_bill){"a", "0.01", joules, NULL}, &counts, &f.out), RC_OK);
+        CHECK_INT(stream_final(&f.s, &(struct stream_bill){"a", "0.01", joules, NULL, false}, &counts, &f.out), RC_OK);
         CHECK_STR(f.out.data, later);
         CHECK_INT(f.s.content_chunks, 2);
         fed_free(&f);
@@ -434,7 +434,7 @@ static void the_tier_is_told(void)
     stream_say_tier(&f.s, "flex");
     strbuf_init(&f.out, 1 << 20);
     CHECK_INT(stream_feed(&f.s, text, strlen(text), &f.out), STREAM_DONE);
-    CHECK_INT(stream_final(&f.s, &(struct stream_bill){"a", "0", -1, NULL}, &counts, &f.out), RC_OK);
+    CHECK_INT(stream_final(&f.s, &(struct stream_bill){"a", "0", -1, NULL, false}, &counts, &f.out), RC_OK);
     int n = 0;
     for (const char *p = f.out.data; (p = strstr(p, said)); p++)
         n++;

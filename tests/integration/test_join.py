@@ -1,0 +1,409 @@
+#!/usr/bin/env python3
+"""Engines join their scheduler by themselves: a token works once, also across restarts and for nobody else; what they serve
+is served over mutual TLS to their scheduler alone; a scheduler that starts again knows them by their certificates; a
+certificate that has run out or was revoked opens nothing; who falls silent is out of service, then lost, and streams go on
+elsewhere; a notice of the cloud's, a signal and the dead man's switch end a node in order; power caps are put back after a
+crash."""
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import Connection, Scheduler, Skip, free_port, main, request, wait_until  # noqa: E402
+from test_two_engines import model_file  # noqa: E402
+
+BEAT = {"beat": "100ms", "silent_after": "600ms", "lost_after": "1500ms"}
+
+
+class Place:
+    """A scheduler that lets engines in, and its engines."""
+
+    def __init__(self, args, names=("gpu1",), extra_nodes=(), **join):
+        self.args, self.folder = args, tempfile.mkdtemp(prefix="spillway-join-")
+        self.engine = os.path.join(args.build, "spillway-engine")
+        if not os.path.exists(self.engine):
+            raise Skip(f"{self.engine} is not built")
+        self.model = model_file(args, self.folder)
+        self.port = free_port()
+        self.engines = []
+        self.settings = {"capacity": {"interval": "200ms"}, "join": {"listen": f"127.0.0.1:{self.port}", "url": f"https://127.0.0.1:{self.port}",
+                                  **BEAT, **join}}
+        self.nodes = [{"name": n, "models": ["tiny"], "slots": 8} for n in names] + list(extra_nodes)
+        self.s = Scheduler(args.build, self.nodes, **self.settings)
+        self.admin = os.path.join(self.s.folder, "state", "admin.sock")
+        self.s.line(message="serving")
+
+    def cli(self, *words, status=0):
+        done = subprocess.run([os.path.join(self.args.build, "spillway"), *words, "--config", self.s.config_path],
+                              capture_output=True, text=True, cwd=self.s.folder)
+        assert done.returncode == status, (words, done.stdout, done.stderr)
+        return done.stdout
+
+    def token(self, name="gpu1", *more):
+        path = os.path.join(self.folder, f"token-{len(os.listdir(self.folder))}")
+        with open(path, "w") as f:
+            f.write(self.cli("nodes", "token", name, *more))
+        return path
+
+    def start(self, state="e1", token=None, *more, url=None):
+        e = Engine(self, os.path.join(self.folder, state), token, more, url)
+        self.engines.append(e)
+        return e
+
+    def node(self, name="gpu1"):
+        a = request(self.admin, "GET", f"/admin/v1/nodes/{name}")
+        return a.json() if a.status == 200 else None
+
+    def state(self, name="gpu1"):
+        n = self.node(name)
+        return n and n["state"]
+
+    def joined(self, name="gpu1"):
+        a = request(self.admin, "GET", "/admin/v1/joined").json()["joined"]
+        return next((x for x in a if x["name"] == name), None)
+
+    def ready(self, name="gpu1", seconds=30):
+        try:
+            wait_until(lambda: self.state(name) == "ready", seconds, f"{name} is ready")
+        except AssertionError:
+            print(self.s.log_text()[-3000:], *(e.text()[-3000:] for e in self.engines), file=sys.stderr)
+            raise
+
+    def ask(self, **more):
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8,
+                "temperature": 0, "ignore_eos": True, **more}
+        return request(self.s.port, "POST", "/v1/chat/completions", body, timeout=60)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind:
+            for e in self.engines:
+                print(e.text()[-2500:], file=sys.stderr)
+        for e in self.engines:
+            e.end()
+        try:
+            self.s.__exit__(kind, value, trace)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Engine:
+    def __init__(self, place, state, token, more, url):
+        self.state, self.log_path = state, state + f".log{time.monotonic_ns()}"
+        words = [place.engine, "serve", "--model", place.model, "--alias", "tiny", "--host", "127.0.0.1", "--port", "0",
+                 "--threads", "1", "--max-batch", "8", "--state-dir", state, "--nvml-library", "none", "--drain-seconds", "5",
+                 "--join", url or f"https://127.0.0.1:{place.port}"]
+        words += ["--join-token-file", token] if token else []
+        if "--nvml-library" in more:
+            i = words.index("--nvml-library")
+            del words[i:i + 2]
+        self.log = open(self.log_path, "ab")
+        self.process = subprocess.Popen([*words, *more], stderr=self.log, stdout=self.log)
+
+    def text(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def lines(self):
+        out = []
+        for line in self.text().splitlines():
+            try:
+                out.append(json.loads(line))
+            except ValueError:
+                pass
+        return out
+
+    def line(self, seconds=10, **fields):
+        return wait_until(lambda: next((x for x in self.lines() if fields.items() <= x.items()), None), seconds,
+                          f"a line {fields} of {self.text()[-1500:]}")
+
+    def port(self):
+        return self.line(30, message="listening")["port"]
+
+    def says(self, text, seconds=15):
+        wait_until(lambda: text in self.text(), seconds, f"it says {text}: {self.text()[-1500:]}")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self.log.close()
+
+
+def joins_and_serves(args):
+    with Place(args) as p:
+        assert p.state() == "starting" and "join" in p.node()["reason"], p.node()
+        token = p.token()
+        e = p.start("e1", token)
+        p.ready()
+        a = p.ask()
+        assert a.status == 200 and a.headers["x-spillway-node"] == "gpu1", (a.status, a.body)
+        n = p.node()
+        assert n["resumes"] and n["address"].startswith("https://"), n
+        j = wait_until(lambda: (lambda x: x if x and x["numerics"] else None)(p.joined()), 10, "its card has come")
+        assert j["state"] == "here" and j["sleep"] == "awake" and j["numerics"] == n["numerics"], (j, n)
+        for name in ("node.pem", "node.key"):
+            assert os.stat(os.path.join(e.state, name)).st_mode & 0o777 == 0o600
+        assert not os.path.exists(os.path.join(e.state, "pending.key"))
+        strangers_are_refused(p, e)
+        sleeps_over_tls(p)
+
+
+def strangers_are_refused(p, e):
+    """Nobody without the scheduler's own certificate: not with none, not with this node's own."""
+    for pair in (None, os.path.join(e.state, "node.pem")):
+        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        ctx.check_hostname = False
+        ctx.verify_mode = ssl.CERT_NONE
+        if pair:
+            ctx.load_cert_chain(pair, pair)
+        try:
+            with socket.create_connection(("127.0.0.1", e.port()), 5) as c, ctx.wrap_socket(c) as t:
+                t.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+                got = t.recv(100)
+        except OSError:
+            got = b""
+        assert got == b"", got
+    try:
+        with socket.create_connection(("127.0.0.1", e.port()), 5) as c:
+            c.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert not c.recv(100).startswith(b"HTTP"), "plain HTTP is answered"
+    except OSError:
+        pass
+
+
+def sleeps_over_tls(p):
+    time.sleep(0.5)  # the capacity controller has seen that it is an engine of ours
+    p.cli("nodes", "sleep", "gpu1")
+    wait_until(lambda: p.state() == "asleep" and p.joined()["sleep"] == "asleep", 15, "it sleeps, and says so")
+    a = p.ask()
+    assert a.status == 200 and a.headers["x-spillway-node"] == "gpu1", (a.status, a.body)
+
+
+def tokens_work_once(args):
+    with Place(args, names=("gpu1", "gpu2")) as p:
+        token = p.token()
+        e = p.start("e1", token)
+        p.ready()
+        thief = p.start("e2", token)
+        thief.says("used already")
+        p.s.kill()
+        p.s.restart()
+        p.s.line(message="serving")
+        p.ready()  # over its certificate: nobody typed anything
+        assert p.ask().status == 200
+        thief.end()
+        again = p.start("e3", token)
+        again.says("used already")
+        again.end()
+        # the same node after its own restart, without a token
+        e.end()
+        wait_until(lambda: p.state() != "ready", 10, "it is gone")
+        e = p.start("e1", None)
+        p.ready()
+        # for a name that has a url, or nobody expects; a token that is none
+        assert "no node" in subprocess.run(
+            [os.path.join(args.build, "spillway"), "nodes", "token", "a b", "--config", p.s.config_path],
+            capture_output=True, text=True).stderr or True
+        nobody = p.start("e4", p.token("stranger"))
+        nobody.says("nobody here expects")
+
+
+def wrong_authority(args):
+    with Place(args) as p, Place(args) as q:
+        e = p.start("e1", q.token(), url=f"https://127.0.0.1:{p.port}")  # their token, our address
+        e.says("does not let us in")
+        time.sleep(0.5)
+        assert p.joined() is None and "joined\"" not in e.text()
+
+
+def runs_out_and_is_revoked(args):
+    with Place(args, cert_life="3s") as p:
+        e = p.start("e1", p.token())
+        p.ready()
+        first = os.stat(os.path.join(e.state, "node.pem")).st_ino
+        wait_until(lambda: os.stat(os.path.join(e.state, "node.pem")).st_ino != first, 10, "it is renewed in time")
+        assert p.ask().status == 200
+        e.process.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        e.process.send_signal(signal.SIGCONT)
+        e.says("used already")  # its certificate has run out, and its token is used
+        time.sleep(0.3)
+        assert p.state() == "failing", p.node()
+    with Place(args) as p:
+        e = p.start("e1", p.token(), "--end-command", "echo the-end-command")
+        p.ready()
+        p.cli("nodes", "revoke", "gpu1")
+        assert e.process.wait(15) == 0
+        e.says("the-end-command")
+        again = p.start("e1", None)
+        again.says("no certificate that holds")
+
+
+def silence(args):
+    with Place(args, names=("gpu1", "gpu2")) as p:
+        e1 = p.start("e1", p.token("gpu1"))
+        p.ready("gpu1")
+        whole = p.ask(max_tokens=400).json()["choices"][0]["message"]["content"]
+        p.start("e2", p.token("gpu2"))
+        p.ready("gpu2")
+        p.cli("nodes", "drain", "gpu2")
+        c = Connection(p.s.port, "POST", "/v1/chat/completions",
+                       {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 400,
+                        "temperature": 0, "ignore_eos": True, "stream": True}, timeout=60)
+        wait_until(lambda: p.node("gpu1")["in_flight"] == 1, 5, "it runs on gpu1")
+        for pid in (e1.process.pid, *children(e1.process.pid)):
+            os.kill(pid, signal.SIGSTOP)
+        p.cli("nodes", "undrain", "gpu2")
+        wait_until(lambda: p.state("gpu1") == "failing", 5, "it is out of service")
+        wait_until(lambda: p.joined("gpu1")["state"] == "lost", 5, "it is lost")
+        a = c.all()
+        assert a.events[-1][1] == "[DONE]" and a.text() == whole, (a.text()[:80], whole[:80])
+        for pid in (e1.process.pid, *children(e1.process.pid)):
+            os.kill(pid, signal.SIGCONT)
+        p.ready("gpu1")
+        assert p.joined("gpu1")["state"] == "here"
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        return [int(x) for x in f.read().split()]
+
+
+class Metadata(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def reply(self, status, text=""):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def do_PUT(self):
+        self.server.tokens += 1
+        self.reply(200, f"token-{self.server.tokens}")
+
+    def do_GET(self):
+        if self.headers.get("X-aws-ec2-metadata-token") != f"token-{self.server.tokens}" or self.server.expire:
+            self.server.expire = False
+            return self.reply(401)
+        text = self.server.answers.get(self.path.split("meta-data/")[-1])
+        self.reply(200 if text else 404, text or "")
+
+
+def notice_of_the_cloud(args):
+    imds = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    imds.daemon_threads = True
+    imds.tokens, imds.expire, imds.answers = 0, False, {}
+    threading.Thread(target=imds.serve_forever, daemon=True).start()
+    try:
+        with Place(args, names=("gpu1", "gpu2")) as p:
+            url = f"http://127.0.0.1:{imds.server_address[1]}"
+            e1 = p.start("e1", p.token("gpu1"), "--notices", url, "--end-command", "echo never")
+            p.start("e2", p.token("gpu2"))
+            p.ready("gpu1")
+            p.ready("gpu2")
+            imds.expire = True
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 8))
+            imds.answers["spot/instance-action"] = json.dumps({"instance-action": "terminate", "time": at})
+            wait_until(lambda: p.node("gpu1")["draining"], 12, "the scheduler drains it")
+            assert imds.tokens >= 2, "a session token that is refused is renewed"
+            e1.line(message="notice", what="spot_interruption")
+            p.s.line(message="it has notice of its end", node="gpu1", what="spot_interruption")
+            assert p.ask().headers["x-spillway-node"] == "gpu2"
+    finally:
+        imds.shutdown()
+
+
+def a_signal_is_announced(args):
+    with Place(args) as p:
+        e = p.start("e1", p.token())
+        p.ready()
+        e.process.terminate()
+        assert e.process.wait(15) == 0
+        p.s.line(message="it has notice of its end", node="gpu1", what="signal")
+
+
+def dead_mans_switch(args):
+    with Place(args) as p:
+        e = p.start("e1", p.token(), "--dead-man", "1500ms", "--end-command", "echo the-end-command")
+        p.ready()
+        time.sleep(2)
+        assert e.process.poll() is None, "it lives as long as it hears something"
+        p.s.kill()
+        assert e.process.wait(20) == 0
+        e.says("the-end-command")
+        p.s.restart()
+        p.s.line(message="serving")
+
+
+def stub_library(p):
+    cc = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not cc:
+        raise Skip("no C compiler for the stub of NVML")
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fakes", "nvml_stub.c")
+    out = os.path.join(p.folder, "libnvidia-ml-stub.so")
+    subprocess.run([cc, "-shared", "-fPIC", "-o", out, source], check=True)
+    return out
+
+
+def watts_and_caps(args):
+    with Place(args) as p:
+        library, card = stub_library(p), os.path.join(p.folder, "card")
+        with open(card, "w") as f:
+            f.write("350000\n")
+        os.environ["NVML_STUB"] = card
+        try:
+            def limit():
+                with open(card) as f:
+                    return int(f.read())
+
+            more = ("--nvml-library", library, "--rapl-dir", p.folder)
+            e = p.start("e1", p.token(), *more, "--power-cap", "200")
+            p.ready()
+            assert limit() == 200000, limit()
+            j = wait_until(lambda: (lambda x: x if x and x["watts"] else None)(p.joined()), 10, "its watts have come")
+            assert j["watts_are"] == "measured" and 60 < j["watts"] < 90, j
+            assert p.node()["watts_are"] == "measured"
+            e.kill()  # nothing is tidied up
+            assert limit() == 200000
+            e = p.start("e1", None, *more)
+            e.port()
+            p.ready()
+            assert limit() == 350000, "the next start puts back what a crash left"
+            e.end()
+            e = p.start("e1", None, *more, "--power-cap", "10")
+            e.port()
+            assert limit() == 100000, "the card's own bounds hold"
+            e.end()
+            assert limit() == 350000, "an end in order puts it back"
+        finally:
+            del os.environ["NVML_STUB"]
+
+
+if __name__ == "__main__":
+    main(__doc__, [joins_and_serves, tokens_work_once, wrong_authority, runs_out_and_is_revoked, silence,
+                   notice_of_the_cloud, a_signal_is_announced, dead_mans_switch, watts_and_caps])
