@@ -28,7 +28,7 @@ struct agent {
     struct mono heard, end_by; /* ending: when to stop telling */
     char why[32];
     int64_t end_s;
-    enum supervisor_then then;
+    unsigned then;
     bool ordered, is_ending, shows;
     /* for rates */
     struct mono beat_at;
@@ -56,7 +56,7 @@ static void on_ending(evutil_socket_t fd, short what, void *arg)
         event_add(a->ending, &tv);
 }
 
-void agent_end(struct agent *a, const char *why, int64_t seconds, enum supervisor_then then)
+void agent_end(struct agent *a, const char *why, int64_t seconds, unsigned then)
 {
     if (a->is_ending)
         return;
@@ -89,7 +89,7 @@ static void on_notice(const char *what, int64_t left_ms, void *arg)
     if (left_ms < 0)
         supervisor_drain(a->supervisor, what, a->o.drain_s, SUPERVISOR_THEN_WAIT);
     else
-        supervisor_drain(a->supervisor, what, left_ms / 1000, SUPERVISOR_THEN_GONE);
+        supervisor_drain(a->supervisor, what, left_ms / 1000, SUPERVISOR_TAKEN_AWAY);
 }
 
 /* ---- the dead man's switch -------------------------------------------------------------------------------------- */

@@ -6,7 +6,7 @@
  *
  * Its end. By a signal, by the scheduler's order or by the dead man's switch: the scheduler is told (for at most
  * AGENT_TELL_MS), nothing new is taken, what runs may finish, the process ends. A notice of the cloud: the same within
- * what is left (SUPERVISOR_THEN_GONE), what still runs is cut in time, one by one, so that the scheduler goes on elsewhere.
+ * what is left (SUPERVISOR_TAKEN_AWAY), what still runs is cut in time, one by one, so that the scheduler goes on elsewhere.
  * A rebalance recommendation is told and nothing else: whether to go is the scheduler's to say. Loop thread. */
 #ifndef ENGINE_NODE_AGENT_H
 #define ENGINE_NODE_AGENT_H
@@ -42,7 +42,7 @@ int agent_listener(const struct agent *a); /* a listening socket for the supervi
 int agent_port(const struct agent *a);     /* its; 0: none */
 void agent_serve(struct agent *a, struct supervisor *s);
 /* Tell, drain, end. */
-void agent_end(struct agent *a, const char *why, int64_t seconds, enum supervisor_then then);
+void agent_end(struct agent *a, const char *why, int64_t seconds, unsigned then);
 bool agent_end_was_ordered(const struct agent *a); /* by the scheduler or the dead man's switch */
 
 #endif
