@@ -123,7 +123,8 @@ def test_restart_finds_all(args):
         bill, theirs = w.bill(), w.fake.state()["bill"] / 1e12
         print("        bill: ours %s, theirs %s" % (bill["paid_usd"], theirs))
         assert bill["instances"] == 2, bill
-        assert abs(float(bill["paid_usd"]) - theirs) < 1e-9, (bill, theirs)
+        # An order to end may reach the cloud in the next second: a second of each, at most.
+        assert abs(float(bill["paid_usd"]) - theirs) <= 2 * 0.10 / 3600 + 1e-9, (bill, theirs)
 
 
 def test_killed_while_launching(args):
