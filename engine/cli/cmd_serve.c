@@ -148,6 +148,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "tls-key", .type = ARG_STRING, .value = &(a).tls_key, .meta = "FILE", .help = "its key, PEM"}, \
     {.name = "join", .type = ARG_STRING, .value = &(a).join, .meta = "URL", .help = "become a node of the scheduler whose join.listen is there, as in https://scheduler:8443; serves it alone, over TLS", .env = "SPILLWAY_JOIN"}, \
     {.name = "join-token-file", .type = ARG_STRING, .value = &(a).token_file, .meta = "FILE", .help = "token of `spillway nodes token NAME`; not needed again while the certificate in --state-dir holds"}, \
+    {.name = "name", .type = ARG_STRING, .value = &(a).name, .meta = "NAME", .help = "what this machine was launched as; a node that joins has the name that its token says"}, \
     {.name = "state-dir", .type = ARG_STRING, .value = &(a).state_dir, .meta = "DIR", .help = "where certificate and node key are kept; default: /var/lib/spillway-engine, or ~/.local/state/spillway-engine", .env = "STATE_DIRECTORY"}, \
     {.name = "advertise", .type = ARG_STRING, .value = &(a).advertise, .meta = "HOST", .help = "where the scheduler reaches this engine; default: where its calls come from"}, \
     {.name = "dead-man", .type = ARG_STRING, .value = &(a).dead_man, .meta = "DURATION", .help = "with --join: after so long without a word from the scheduler, drain and end, as in 10m; default: never"}, \
