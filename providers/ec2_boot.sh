@@ -68,10 +68,11 @@ watchdog=$!
 
 metadata_open || give_up "no answer from the metadata service"
 name=$(tag spillway-name) || give_up "no tag spillway-name"
-set -- serve --host "${SPILLWAY_HOST:-0.0.0.0}" --port "$PORT"
+set -- serve --host "${SPILLWAY_HOST:-0.0.0.0}" --port "$PORT" --notices "${SPILLWAY_IMDS:-ec2}"
 if [ -n "$JOIN_URL" ]; then
     tag spillway-join >"$root/join-token" || give_up "no tag spillway-join"
-    set -- "$@" --join "$JOIN_URL" --join-token-file "$root/join-token" --name "$name"
+    # Without a word from its scheduler it ends itself, and with it the machine: see below.
+    set -- "$@" --join "$JOIN_URL" --join-token-file "$root/join-token" --name "$name" --state-dir "$root" --dead-man 10m
 fi
 if [ -n "$ENGINE_URL" ]; then
     ENGINE=$root/spillway-engine

@@ -35,7 +35,7 @@ struct declaration {
 };
 
 enum rc capacity_metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE; /* capacity_metrics.c */
-enum rc budget_metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE; /* budget_metrics.c */
+enum rc budget_metrics_render(const struct front *f, struct strbuf *out) SPW_MUST_USE;   /* budget_metrics.c */
 
 /* In the order of enum metric; from METRIC_FIRST_GAUGE on each has a `read`. */
 extern const struct declaration metrics_table[];

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "base/text.h"
 #include "base/lines.h"
+#include "base/text.h"
 
 #define TABLE_BYTES_MAX ((size_t)256 << 20)
 #define ROWS_MAX        10000000
