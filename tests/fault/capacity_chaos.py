@@ -60,7 +60,7 @@ def recorded(shared, scale):
 class Shape:
     def __init__(self, args):
         full = args.full
-        self.seconds, self.kill_every = (1200, 120) if full else (36, 11)
+        self.seconds, self.kill_every = (1200, 120) if full else (20, 7)
         self.seconds = int(os.environ.get("CHAOS_SECONDS", self.seconds))
         self.fakes, self.real, self.clients = (36, 4, 24) if full else (7, 1, 8)
         self.scale = 60

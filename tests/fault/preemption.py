@@ -10,6 +10,7 @@ The notice is SIGTERM with `--drain-notice` set to its length: what a machine's 
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
-from harness import Connection, Scheduler, Skip, free_port, main, node, request, wait_until  # noqa: E402
+from harness import Connection, Scheduler, Skip, main, node, request, wait_until  # noqa: E402
 from test_engine import engine, make_model  # noqa: E402
 
 STREAMS = 8
@@ -27,16 +28,16 @@ GAP_MAX_S = 2.0
 
 class Engine:
     def __init__(self, args, folder, name, notice_s):
-        self.port = free_port()
         self.key_file = os.path.join(folder, "node-key")
         with open(self.key_file, "w") as f:
             f.write("a key between scheduler and engines\n")
         self.log_path = os.path.join(folder, name + ".log")
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [engine(args), "serve", "--model", make_model(args), "--port", str(self.port), "--alias", "tiny", "--threads",
+                [engine(args), "serve", "--model", make_model(args), "--port", "0", "--alias", "tiny", "--threads",
                  "1", "--max-batch", str(2 * STREAMS), "--ctx-size", "16384", "--node-key-file", self.key_file,
                  "--drain-notice", str(notice_s)], stdout=log, stderr=log)
+        self.port = int(wait_until(lambda: re.search(r'"message":"listening".*?"port":(\d+)', self.log()), 20, "it listens")[1])
 
     def node(self, name):
         return {**node(name, f"http://127.0.0.1:{self.port}", models=("tiny",)), "node_key_file": self.key_file,

@@ -421,6 +421,11 @@ class Scheduler:
         with open(self.log_path, errors="replace") as f:
             return f.read()
 
+    def ready_nodes(self):
+        """Names of the nodes that have become ready; engines that it has started write into the same log."""
+        return {x["node"] for x in self.log_lines()
+                if x.get("program") == "spillway" and x.get("area") == "node" and x.get("state") == "ready"}
+
     def log_lines(self):
         out = []
         for line in self.log_text().splitlines():

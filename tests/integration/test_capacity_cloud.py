@@ -171,7 +171,7 @@ def test_taken_back(args):
         for _ in range(5):
             assert w.ask().status == 200
         w.ready(2, 30)
-        assert victim.id not in w.alive() and len(w.alive()) == 2
+        wait_until(lambda: victim.id not in w.alive() and len(w.alive()) == 2, 30, "another one is there")
         m = w.s.metrics()
         assert m['spillway_capacity_failures_total{failure="taken_back"}'] == 1, m
 

@@ -515,7 +515,10 @@ def engine_options(c):
     assert "temperature" in e.message
     raises(openai.BadRequestError, lambda: ask(c, messages=[{"role": "user", "content": "word " * 2000}]), 400,
            "context_length_exceeded")
-    raises(openai.BadRequestError, lambda: ask(c, n=3), 400, "unsupported_parameter")
+    three = chat(n=3, seed=7)
+    assert [x.index for x in three.choices] == [0, 1, 2]
+    assert three.usage.completion_tokens <= 3 * 24 and words(three) == words(chat(seed=7))
+    raises(openai.BadRequestError, lambda: ask(c, n=200), 400)
 
 
 def engine_alone(args):

@@ -57,7 +57,7 @@ class World:
         self.s = Scheduler(args.build, nodes, queue={"interactive": {"wait": "60s"}}, energy={"price": USD_PER_KWH},
                            routing={"objective": OBJECTIVE}, health={"interval": "5s", "timeout": "5s"})
         self.program = os.path.join(args.build, "spillway")
-        wait_until(lambda: sum(x.get("state") == "ready" for x in self.s.log_lines()) == len(NODES), 60, "both engines are ready")
+        wait_until(lambda: self.s.ready_nodes() == set(NODES), 60, "both engines are ready")
 
     def calibrate(self, *arguments):
         """Both at once: what one takes from the other is in the figures."""

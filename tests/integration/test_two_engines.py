@@ -41,7 +41,7 @@ def start(args, folder):
               "threads": 1, "max_batch": 8,
               "price": {"input": p[0], "cached_input": p[1], "output": p[2]}} for name, p in PRICES.items()]
     s = Scheduler(args.build, nodes, queue={"interactive": {"wait": "60s"}}, health={"interval": "1s", "timeout": "1s"})
-    wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) == 2, 60, "both engines are ready")
+    wait_until(lambda: s.ready_nodes() == set(PRICES), 60, "both engines are ready")
     return s
 
 

@@ -210,8 +210,8 @@ static void refused_prompts(void)
         CHECK_INT(strbuf_puts(&text, i ? ",1" : "1"), RC_OK);
     CHECK_INT(strbuf_puts(&text, "]}"), RC_OK);
     read_request(&rd, API_COMPLETION, text.data);
-    CHECK(!rd.ok);
-    CHECK_STR(rd.e.code, "context_length_exceeded");
+    CHECK(rd.ok); /* the context is the caller's affair: ids are counted, too, where they are no prompt */
+    CHECK_INT(rd.r.n_prompt_ids, N_CTX);
     done_reading(&rd);
     strbuf_fini(&text);
 }
