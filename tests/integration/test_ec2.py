@@ -398,9 +398,11 @@ def user_data_runs(args):
         wait_until(lambda: os.path.exists(root + "/arguments") and "once-only" in open(root + "/arguments").read(), 20,
                    "the engine")
         said = open(root + "/arguments").read()
-        assert said.split("\n") == ["serve", "--host", c.alive()[0].ip, "--port", "18080", "--join", "https://10.0.0.1:8443",
-                                    "--join-token-file", root + "/join-token", "--name", "n1", "--model",
-                                    root + "/model.gguf", "--threads", "2", "--alias", "it's", "once-only", ""], said
+        imds = said.split("\n")[6]
+        assert imds.startswith("http://"), said
+        assert said.split("\n") == ["serve", "--host", c.alive()[0].ip, "--port", "18080", "--notices", imds, "--join",
+                                    "https://10.0.0.1:8443", "--join-token-file", root + "/join-token", "--name", "n1",
+                                    "--state-dir", root, "--dead-man", "10m", "--model", root + "/model.gguf", "--threads", "2", "--alias", "it's", "once-only", ""], said
         assert [f for p, f in files.asked if p == "/model"] == [0, 1_000_000, 2_000_000], files.asked
         assert open(root + "/model.gguf", "rb").read() == model
         assert os.stat(root + "/join-token").st_mode & 0o777 == 0o600

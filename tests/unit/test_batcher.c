@@ -779,6 +779,7 @@ static void the_young_give_way(void)
         engine_init(&t.en);
         if (tight)
             t.en.pages_total = t.en.pages_free = 12; /* N_CTX is 8 */
+        t.en.permits = 0;                            /* until all are there */
         bench_init(&t, &(struct bench_options){.max_seqs = 6, .speculate = tight});
         for (int i = 0; i < 6; i++) {
             struct ask a = {.n_prompt = 30 + 9 * i,
@@ -790,6 +791,7 @@ static void the_young_give_way(void)
             got[tight][i].order = &order;
             CHECK_INT(submit(&t, &got[tight][i], &a), RC_OK);
         }
+        engine_set_permits(&t.en, -1);
         struct clients all = {got[tight], 6};
         CHECK(pump(&t, all_done, &all));
         batcher_stats(t.b, &s);
