@@ -75,7 +75,8 @@ int main(void)
     static struct work w;
     static const int counts[] = {3, 8, 16};
     char what[64];
-    w.q = (struct route_request){.input_tokens = 1000, .output_tokens = 300, .slo = {500000, 0, 0.95}};
+    w.q = (struct route_request){
+        .input_tokens = 1000, .output_tokens = 300, .slo = {.ttft_us = 500000, .probability = 0.95}};
     for (int i = 0; i < EXPLAIN_CANDIDATES_MAX; i++)
         w.c[i] = (struct route_candidate){
             .serves_model = true,

@@ -29,8 +29,9 @@ GAP_MAX_S = 2.0
 class Engine:
     def __init__(self, args, folder, name, notice_s):
         self.key_file = os.path.join(folder, "node-key")
-        with open(self.key_file, "w") as f:
-            f.write("a key between scheduler and engines\n")
+        if not os.path.exists(self.key_file):  # the engines before read it whenever a worker starts
+            with open(self.key_file, "w") as f:
+                f.write("a key between scheduler and engines\n")
         self.log_path = os.path.join(folder, name + ".log")
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(

@@ -455,7 +455,8 @@ static void example(struct snapshot *s)
 {
     memset(s, 0, sizeof *s);
     s->n = 4;
-    s->q = (struct route_request){.input_tokens = 1000, .output_tokens = 300, .slo = {500000, 0, 0.95}};
+    s->q = (struct route_request){
+        .input_tokens = 1000, .output_tokens = 300, .slo = {.ttft_us = 500000, .probability = 0.95}};
     const struct {
         const char *name;
         double ttft, sd;

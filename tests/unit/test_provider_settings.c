@@ -11,7 +11,7 @@ static const struct provider_key keys[] = {
     {"price", KEY_DOLLARS, false, NULL, "Dollars per hour."},
     {"check", KEY_BOOL, false, "true", "Whether."},
     {"n", KEY_INT, false, NULL, "How many."},
-    {NULL},
+    {.name = NULL},
 };
 
 static const char *wrong(const struct provider_pair *pairs, int n)
