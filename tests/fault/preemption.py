@@ -163,6 +163,8 @@ def taken_away(args, notice_s):
 
 
 def short_notice(args):
+    if not args.full:
+        raise Skip("a minute: --full; test_engine_sleep and test_continuation have its parts")
     taken_away(args, 4)
 
 
