@@ -18,6 +18,7 @@
 #define TERM_MAX     1e18f
 #define NEAR_BITS    (1u << 13) /* of a float's bits: from 0.05% to 0.1% of its value */
 #define NOTHING      1e30f      /* the least of no terms */
+#define LAST_STATE   1e6f       /* behind all states that there are */
 
 enum { T_STATE, T_MONEY, T_MONEY_IN, T_MONEY_OUT, T_FIRST, T_FIRST_IN, T_NEXT, T_TAIL, T_MJ, T_MJ_IN, T_MJ_OUT, TERMS };
 
@@ -430,7 +431,9 @@ static void rate_children(const struct search *x, const struct block *b, uint64_
         const float money = b->least[T_MONEY][i] + b->least[T_MONEY_IN][i] * x->in + b->least[T_MONEY_OUT][i] * x->out;
         const float mj = b->least[T_MJ][i] + b->least[T_MJ_IN][i] * x->in + b->least[T_MJ_OUT][i] * x->out;
         const int32_t late = (first * tail > x->first_limit) | (next * tail > x->next_limit);
-        level[i] = (int32_t)b->least[T_STATE][i] * 2 + late;
+        const float state =
+            b->least[T_STATE][i] < LAST_STATE ? b->least[T_STATE][i] : LAST_STATE; /* nobody's: NOTHING */
+        level[i] = (int32_t)state * 2 + late;
         value[i] = money * x->w_money + (first + next * x->out) * x->w_us + mj * x->w_mj;
     }
     memcpy(bits, value, sizeof bits);
