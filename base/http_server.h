@@ -87,8 +87,8 @@ struct http_letting_go {
     void *arg;
 };
 void http_server_let_go(struct http_server *s, const struct http_letting_go *g);
-/* Stop accepting, answer what is running, close idle connections; `done` on the loop when none is left. */
 void http_server_keep_path(struct http_server *s); /* a unix socket's name stays: another process listens there */
+/* Stop accepting, answer what is running, close idle connections; `done` on the loop when none is left. */
 void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg);
 
 struct http_server_stats {

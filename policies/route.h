@@ -65,9 +65,8 @@ struct route_slo {
     int64_t ttft_us, tpot_us; /* 0: not bounded */
     double probability;       /* asked of both together, 0..1 */
     /* `probability` may be lowered by what may be missed, so that no answers are bought and no machines woken for it. Between
-     * machines that run anyway nothing is saved by it: where one of them is so likely to meet the SLO, nobody is chosen who
-     * is less likely (and where none is, but one is as likely as `probability`: nobody who is less likely than that one). 0:
-     * as `probability`. */
+     * machines that run anyway nothing is saved by it: of those that are no likelier than this nobody is chosen who is
+     * less likely than the likeliest (but for ROUTE_NEAR_SLO). 0: as `probability`. */
     double sure;
 };
 /* An SLO's bound for the first token of this prompt: so much more per token above those that are free. 0: there is none. */

@@ -14,11 +14,12 @@
 #define VISITS_MAX   1024
 #define FRONTIER_MAX 1024
 #define FASTEST      2
-#define EXACT        4 /* the best so many are surely the best; the others are the best of those that were seen */
-#define TERM_MAX     1e18f
-#define NEAR_BITS    (1u << 13) /* of a float's bits: from 0.05% to 0.1% of its value */
-#define NOTHING      1e30f      /* the least of no terms */
-#define LAST_STATE   1e6f       /* behind all states that there are */
+#define EXACT                                                                                                          \
+    4 /* the best so many are surely the best, within a thousandth; the others are the best of those that were seen */
+#define TERM_MAX   1e18f
+#define NEAR_BITS  (1u << 13) /* of a float's bits: from 0.05% to 0.1% of its value */
+#define NOTHING    1e30f      /* the least of no terms */
+#define LAST_STATE 1e6f       /* behind all states that there are */
 
 enum { T_STATE, T_MONEY, T_MONEY_IN, T_MONEY_OUT, T_FIRST, T_FIRST_IN, T_NEXT, T_TAIL, T_MJ, T_MJ_IN, T_MJ_OUT, TERMS };
 

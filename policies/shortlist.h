@@ -5,7 +5,7 @@
  * below it (money, microseconds, millijoules...), which models are served there, and whether any node there is local. What
  * a request would come to grows with every term, so what it comes to at the least of all terms is a bound for everything
  * below; the search opens the most promising block first and ends when no block left can hold anything better than the
- * worst that it has, by more than a thousandth: it finds as good as looking at every node would. Leaves are ordered so
+ * fourth best that it has, by more than a thousandth: it finds as good as looking at every node would. Leaves are ordered so
  * that like nodes are neighbours (shortlist_order()), which makes bounds tight; nothing but speed depends on that. An
  * update changes one leaf and the least terms on the way to the root, and stops where they stay the same. (Best-first branch and bound over a tree of
  * componentwise bounds: Hjaltason and Samet, "Distance browsing in spatial databases", TODS 1999.)

@@ -46,7 +46,7 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
     struct node *n = arg;
     const char *name = number == SIGTERM ? "SIGTERM" : "SIGINT";
     (void)what;
-    log_info(&n->c.log, SERVE_AREA, "signal received", LOG_S("signal", name));
+    log_info(n->supervisor ? &n->c.log : &n->early, SERVE_AREA, "signal received", LOG_S("signal", name));
     if (n->signalled && n->supervisor)
         supervisor_stop_now(n->supervisor);
     else if (n->supervisor)
@@ -138,8 +138,9 @@ static enum rc open_agent(struct node *n, struct error *e)
 /* Without a certificate there is nothing to serve with, and nobody to serve. */
 static void wait_for_identity(struct node *n)
 {
-    while (!n->over && !agent_may_serve(n->agent))
+    while (!n->over && !agent_end_was_ordered(n->agent) && !agent_may_serve(n->agent))
         event_base_loop(n->loop, EVLOOP_ONCE);
+    n->over = n->over || agent_end_was_ordered(n->agent); /* the dead man's switch counts from the start */
 }
 
 static enum rc start(struct node *n, struct error *e)

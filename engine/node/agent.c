@@ -29,7 +29,7 @@ struct agent {
     char why[32];
     int64_t end_s;
     unsigned then;
-    bool ordered, is_ending, shows;
+    bool ordered, is_ending;
     /* for rates */
     struct mono beat_at;
     uint64_t tokens;
@@ -63,7 +63,7 @@ void agent_end(struct agent *a, const char *why, int64_t seconds, unsigned then)
     a->is_ending = true;
     a->end_s = seconds;
     a->then = then;
-    text_put(a->why, a->why + sizeof a->why - 1, why);
+    text_put(a->why, a->why + sizeof a->why, why);
     a->end_by.ns = clock_now(a->o.clock).ns + AGENT_TELL_MS * NS_PER_MS;
     supervisor_drain(a->supervisor, why, seconds, SUPERVISOR_THEN_WAIT);
     if (a->join && strcmp(why, "dead_man") != 0)

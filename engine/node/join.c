@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,9 +52,10 @@ struct join_client {
     int64_t order_done;
     bool soon; /* beat again as soon as the running call is over */
     char notice[32];
-    struct mono notice_end; /* notice: when it is over; ns 0: not known */
-    bool has_notice;
-    char said[160]; /* the last failure that was logged */
+    struct mono notice_end;        /* notice: when it is over; ns 0: not known */
+    bool has_notice, notice_asked; /* asked: the running call tells of this one */
+    char life[17];                 /* of this process */
+    char said[160];                /* the last failure that was logged */
 };
 
 static void step(struct join_client *j);
@@ -96,7 +98,7 @@ static void read_identity(struct join_client *j)
     if (rc == RC_OK && strlen(name) < sizeof j->name) {
         j->from_s = cert_from_s(cert);
         j->until_s = cert_until_s(cert);
-        text_put(j->name, j->name + sizeof j->name - 1, name);
+        text_put(j->name, j->name + sizeof j->name, name);
     }
     if (pem.data)
         explicit_bzero(pem.data, pem.cap);
@@ -131,12 +133,17 @@ static enum rc read_token(struct join_client *j, char **token, struct error *e)
 {
     if (!j->o.token_file)
         return error_set(e, RC_NOT_FOUND, "there is no certificate that holds, and no --join-token-file");
+    unsigned char before[TLS_PIN_BYTES];
     enum rc rc = file_read_secret(token, j->o.token_file, e);
+    memcpy(before, j->pin, sizeof before);
     if (rc == RC_OK && (strlen(*token) >= TOKEN_MAX || !read_pin(*token, j->pin))) {
         rc = error_set(e, RC_INVALID, "%s: that is no join token; `spillway nodes token NAME` makes one",
                        j->o.token_file);
         free(*token);
+        *token = NULL;
     }
+    if (memcmp(before, j->pin, sizeof before) != 0)
+        j->client_is_stale = true; /* it has verified another authority */
     return rc;
 }
 
@@ -258,7 +265,7 @@ static void failed(struct join_client *j, const char *why)
     if (strcmp(j->said, why) != 0)
         log_warn(j->o.log, AREA, "the scheduler does not let us in, or does not answer", LOG_S("url", j->o.url),
                  LOG_S("error", why));
-    text_put(j->said, j->said + sizeof j->said - 1, why);
+    text_put(j->said, j->said + sizeof j->said, why);
     for (int i = 0; i < j->failures && ms < JOIN_RETRY_MAX_MS; i++)
         ms *= 2;
     ms = ms < JOIN_RETRY_MAX_MS ? ms : JOIN_RETRY_MAX_MS;
@@ -377,13 +384,15 @@ static void on_answer(struct join_client *j)
         !cJSON_IsObject(root)) {
         failed(j, "what answers there is no scheduler");
     } else if (j->status != 200) {
+        if (asked == ASK_NOTICE && j->status == 400)
+            j->has_notice = false; /* it says nothing to this scheduler, however often */
         on_refused(j, root);
     } else if (asked == ASK_TOKEN || asked == ASK_JOIN) {
         on_joined(j, root);
     } else if (asked == ASK_BEAT) {
         on_beaten(j, root);
     } else {
-        j->has_notice = false;
+        j->has_notice = !j->notice_asked; /* another one may have come meanwhile */
         worked(j);
         next_beat(j);
     }
@@ -471,6 +480,7 @@ static enum rc ask_join(struct join_client *j, struct error *e)
             json_string(&w, "host", j->o.host);
         json_string(&w, "model", j->o.model);
         json_string(&w, "version", j->o.version);
+        json_string(&w, "life", j->life);
         json_close(&w, '}');
         rc = json_write_end(&w);
     }
@@ -520,6 +530,7 @@ static enum rc ask_notice(struct join_client *j, struct error *e)
     enum rc rc = json_write_end(&w);
     if (rc == RC_OK)
         rc = ask(j, ASK_NOTICE, "/node/v1/notice", &body, e);
+    j->notice_asked = rc == RC_OK;
     strbuf_fini(&body);
     return rc;
 }
@@ -534,9 +545,9 @@ static void step(struct join_client *j)
     struct error e = {.message = ""};
     if (j->call || !j->started)
         return;
-    enum rc rc = !has_certificate(j) || !j->member || renewal_is_due(j) ? ask_join(j, &e)
-                 : j->has_notice                                        ? ask_notice(j, &e)
-                                                                        : ask_beat(j, &e);
+    const bool in = has_certificate(j) && j->member;
+    const bool renew = renewal_is_due(j) && j->failures % 2 == 0; /* while that fails it goes on beating in between */
+    enum rc rc = !in || renew ? ask_join(j, &e) : j->has_notice ? ask_notice(j, &e) : ask_beat(j, &e);
     if (rc != RC_OK)
         failed(j, e.message);
 }
@@ -583,9 +594,10 @@ void join_client_beat_now(struct join_client *j)
 
 void join_client_notice(struct join_client *j, const char *what, int64_t left_ms)
 {
-    text_put(j->notice, j->notice + sizeof j->notice - 1, what);
+    text_put(j->notice, j->notice + sizeof j->notice, what);
     j->notice_end.ns = left_ms < 0 ? 0 : clock_now(j->o.clock).ns + left_ms * NS_PER_MS;
     j->has_notice = true;
+    j->notice_asked = false;
     if (!j->call && j->started)
         arm(j, 0);
 }
@@ -622,7 +634,7 @@ static enum rc make_folder(const char *path, struct error *e)
 {
     char *copy = spw_strdup(path);
     enum rc rc = RC_OK;
-    for (char *p = copy + 1; rc == RC_OK; p++) {
+    for (char *p = copy + (*copy != '\0'); rc == RC_OK; p++) {
         const char c = *p;
         if (c != '/' && c != '\0')
             continue;
@@ -658,6 +670,7 @@ enum rc join_client_new(struct join_client **out, struct event_base *loop, const
     j->loop = loop;
     j->lock_fd = -1;
     j->beat_ms = JOIN_BEAT_MS;
+    snprintf(j->life, sizeof j->life, "%016" PRIx64, (uint64_t)by_chance(INT64_MAX));
     strbuf_init(&j->answer, BODY_MAX);
     j->pair_file = spw_asprintf("%s/node.pem", o->state_dir);
     j->authority_file = spw_asprintf("%s/ca.pem", o->state_dir);

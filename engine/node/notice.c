@@ -71,7 +71,7 @@ static void on_action(struct notice *n)
     if (strncmp(n->told, text, sizeof n->told - 1) == 0)
         return;
     enum rc rc = notice_read_action(text, n->body.len, clock_wall(n->o.clock).ns / NS_PER_MS, &left_ms, &e);
-    text_put(n->told, n->told + sizeof n->told - 1, text);
+    text_put(n->told, n->told + sizeof n->told, text);
     if (rc == RC_OK)
         n->o.notice("spot_interruption", left_ms, n->o.arg);
     else
@@ -83,7 +83,7 @@ static void on_answer(struct notice *n)
     n->said_failure = false;
     if (n->asked == Q_TOKEN && n->status == 200 && n->body.len > 0 && n->body.len < sizeof n->token &&
         strpbrk(n->body.data, "\r\n ") == NULL) {
-        text_put(n->token, n->token + sizeof n->token - 1, n->body.data);
+        text_put(n->token, n->token + sizeof n->token, n->body.data);
         ask(n, Q_ACTION);
     } else if (n->asked != Q_TOKEN && n->status == 401 && !n->renewed) {
         n->renewed = true;
@@ -183,7 +183,7 @@ static enum rc dial(struct notice *n, struct event_base *loop, struct error *e)
     int64_t port = 80;
     if (strncmp(n->o.url, "http://", 7) != 0 || strlen(host) >= sizeof name)
         return error_set(e, RC_INVALID, "\"%.120s\" is no metadata service: write http://HOST:PORT", n->o.url);
-    text_put(name, name + sizeof name - 1, host);
+    text_put(name, name + sizeof name, host);
     slash = strchr(name, '/');
     if (slash)
         *slash = '\0';

@@ -3,7 +3,7 @@
  * refused in a virtual machine or a container; then that one has no answer.
  *
  * Power caps. The limit before is written to a file before it is changed; nvml_uncap() puts it back and removes the file. After
- * a crash the next start with a cap finds the file and puts it back first.
+ * a crash the next start finds the file and puts it back first.
  *
  * Blocks for as long as the driver takes (milliseconds; seconds when the driver is cold): start and end, and readings once
  * a second. One thread. NVML API reference: nvmlDeviceGetPowerUsage (mW), nvmlDeviceGetTotalEnergyConsumption (mJ since the

@@ -71,6 +71,10 @@ struct api_limits {
 bool api_request_read(const cJSON *root, enum api_kind kind, const struct api_limits *limits, struct arena *arena,
                       struct api_request *r, struct api_error *e) SPW_MUST_USE;
 
+/* The fields of a scheduler alone, into r; the rest of r is untouched. */
+bool api_request_node_fields(const cJSON *root, const struct api_limits *limits, struct arena *arena,
+                             struct api_request *r, struct api_error *e) SPW_MUST_USE;
+
 /* Writing. Every function appends to *b. RC_FULL: the buffer is, and what it holds is not whole; that takes answers (or
  * a vocabulary) of absurd size, so the caller fails the request. */
 

@@ -214,7 +214,7 @@ static bool read_node_seed(const cJSON *v, struct api_request *r, struct api_err
     return true;
 }
 
-static bool read_node_fields(const cJSON *root, const struct api_limits *limits, struct arena *arena,
+bool api_request_node_fields(const cJSON *root, const struct api_limits *limits, struct arena *arena,
                              struct api_request *r, struct api_error *e)
 {
     const cJSON *v;
@@ -386,7 +386,7 @@ bool api_request_read(const cJSON *root, enum api_kind kind, const struct api_li
     sampler_params_init(&r->sampling);
     if (!cJSON_IsObject(root))
         return bad(e, NULL, "the request body must be a JSON object");
-    if (!read_node_fields(root, limits, arena, r, e))
+    if (!api_request_node_fields(root, limits, arena, r, e))
         return false;
     struct error err = {0};
     if (json_get_string(root, "model", &r->model, NULL, &err))

@@ -20,8 +20,8 @@ static void propose(struct batcher *b, struct batch_job *j, struct step_slice *s
 {
     const int32_t *found;
     int32_t left = j->max_tokens - j->answer->n_tokens, room = b->o.n_ctx - j->n_all;
-    int32_t max = (left < room ? left : room) - 1;
-    j->n_draft = 0;
+    int32_t max = (left < room ? left : room) - 1, free = b->o.step_tokens - tokens;
+    max = max < free ? max : free;
     if (max <= 0 ||
         (j->n_draft = speculate_find(j->ids, j->n_all, max < SPECULATE_MAX ? max : SPECULATE_MAX, &found)) == 0)
         return;
@@ -38,12 +38,12 @@ static void propose(struct batcher *b, struct batch_job *j, struct step_slice *s
     sl->all_logits = true;
 }
 
-/* Where a step only decodes, what it costs to look ahead is weighed against what that may bring. Returns its tokens. */
+/* Where a step only decodes, what it costs to look ahead is weighed against what that may bring. */
 static void propose_all(struct batcher *b, int32_t n)
 {
     double yield = n;
     int32_t tokens = n;
-    for (int32_t i = 0; i < n && tokens < b->o.step_tokens; i++) {
+    for (int32_t i = 0; i < n; i++) {
         propose(b, b->slice_jobs[i], &b->slices[i], tokens, &yield);
         tokens += b->slice_jobs[i]->n_draft;
     }
@@ -65,7 +65,8 @@ static int32_t plan_prefill(struct batcher *b, int32_t n, struct batch_job *j, i
     return plan_add(b, n, j, j->ids + j->n_stored, take, take == left);
 }
 
-/* Fill slices: every decoding sequence, then answers that go on, then prompts, both in order of age. Returns how many; *n_prefill tokens of prompts. */
+/* Fill slices: every decoding sequence, then answers that go on, then prompts, both in order of age. Returns how many;
+ * *n_prefill tokens of prompts. */
 static int32_t plan(struct batcher *b, int32_t *n_prefill)
 {
     int32_t n = 0;
@@ -246,6 +247,12 @@ static void pool_slice(struct batcher *b, struct batch_job *j, const struct step
     double squares = 0;
     for (int32_t i = 0; i < n; i++)
         squares += j->pooled[i] * j->pooled[i];
+    if (!isfinite(squares)) {
+        struct error e;
+        error_set(&e, RC_INVALID, "the model's states are not numbers");
+        job_fail(b, j, &e);
+        return;
+    }
     double scale = squares > 0 ? 1 / sqrt(squares) : 0;
     for (int32_t i = 0; i < n; i++)
         j->embedding[i] = (float)(j->pooled[i] * scale);

@@ -25,7 +25,6 @@ struct choice {
     struct batch_job_options job_options; /* ids, sampler and answer owned until the job is made */
     struct batch_job *job;                /* the batcher's; NULL before and after */
     bool begun;                           /* its first chunk is out */
-    bool ended;
     size_t text_offset;
     struct batch_output whole; /* of an answer that is not streamed; else its usage alone */
 };

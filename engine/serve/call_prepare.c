@@ -69,6 +69,9 @@ static bool fits(const struct serve_model *m, const struct api_request *r, const
                         "the prompt has %zu tokens; this model's context holds %d, of which at least one is for the "
                         "answer",
                         ids->n, (int)m->n_ctx);
+    if ((size_t)r->n * ids->n > CALL_TOKENS_MAX)
+        return api_fail(error, 400, "n", NULL, "n is %d, and the prompt has %zu tokens: together more than %zu", r->n,
+                        ids->n, CALL_TOKENS_MAX);
     return true;
 }
 

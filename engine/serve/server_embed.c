@@ -52,11 +52,17 @@ static void embed_free(struct embed_call *c)
 
 /* Worker thread. */
 
+static struct api_limits limits_of(const struct embed_call *c)
+{
+    const struct serve_model *m = &c->s->model;
+    return (struct api_limits){.n_vocab = vocab_size(m->vocab), .n_ctx = m->n_ctx, .caller = c->caller};
+}
+
 /* One input as if it were a completion's prompt: the same reading, the same ids. */
 static bool add_input(struct embed_call *c, const cJSON *input, struct arena *arena)
 {
     const struct serve_model *m = &c->s->model;
-    const struct api_limits limits = {.n_vocab = vocab_size(m->vocab), .n_ctx = m->n_ctx, .caller = c->caller};
+    const struct api_limits limits = limits_of(c);
     struct embedding *e = &c->inputs[c->n];
     enum reasoning_start unused;
     struct api_request r;
@@ -133,10 +139,11 @@ static bool read_request(void *arg, cJSON *root, struct arena *arena)
         !read_word(c, root, "pooling", "mean", "last", &last))
         return false;
     c->pool = last ? BATCH_POOL_LAST : BATCH_POOL_MEAN;
-    const cJSON *salt = cJSON_GetObjectItemCaseSensitive(root, "spillway_salt");
-    if (salt && (c->caller != API_CALLER_SCHEDULER || !cJSON_IsString(salt)))
-        return api_fail(&c->error, 400, "spillway_salt", "node_key_required", "spillway_salt is a scheduler's text");
-    call_salt(&c->salt, salt ? salt->valuestring : NULL);
+    const struct api_limits limits = limits_of(c);
+    struct api_request node = {0};
+    if (!api_request_node_fields(root, &limits, arena, &node, &c->error))
+        return false;
+    call_salt(&c->salt, node.salt);
     return read_inputs(c, cJSON_GetObjectItemCaseSensitive(root, "input"), arena);
 }
 

@@ -26,7 +26,7 @@ static enum rc get_text(const cJSON *o, const char *key, char *out, size_t size,
     if (rc == RC_OK && text && strlen(text) >= size)
         rc = error_set(e, RC_INVALID, "\"%s\" has at most %zu bytes", key, size - 1);
     if (rc == RC_OK)
-        text_put(out, out + size - 1, text ? text : "");
+        text_put(out, out + size, text ? text : "");
     return rc;
 }
 
@@ -88,6 +88,8 @@ enum rc node_hello_read(struct node_hello *h, const char *text, size_t n, struct
         rc = get_text(root, "model", h->model, sizeof h->model, e);
     if (rc == RC_OK)
         rc = get_text(root, "version", h->version, sizeof h->version, e);
+    if (rc == RC_OK)
+        rc = get_text(root, "life", h->life, sizeof h->life, e);
     if (rc == RC_OK)
         rc = json_get_int(root, "port", 1, 65535, &port, NULL, e);
     h->port = (int)port;

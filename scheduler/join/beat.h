@@ -21,6 +21,7 @@ struct node_hello {
     char host[256];     /* "": the address that it calls from */
     int port;           /* where it serves, with TLS */
     char model[129], version[64];
+    char life[17]; /* of the process: another one after each start; "": not said */
 };
 enum rc node_hello_read(struct node_hello *h, const char *text, size_t n, struct error *e) SPW_MUST_USE;
 

@@ -98,7 +98,7 @@ enum rc book_revoke(struct book *b, const char *name, int64_t issued_until_s, in
         return error_set(e, RC_FULL, "the certificates of %d nodes are revoked already", BOOK_REVOKED_MAX);
     struct revoked *r = &b->revoked[b->n_revoked++];
     *r = (struct revoked){.issued_until_s = issued_until_s, .forget_s = forget_s};
-    text_put(r->name, r->name + sizeof r->name - 1, name);
+    text_put(r->name, r->name + sizeof r->name, name);
     return RC_OK;
 }
 

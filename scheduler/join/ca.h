@@ -28,8 +28,7 @@ struct ca;
  * new makes the old nodes' certificates and tokens worthless. */
 enum rc ca_open(struct ca **ca, const char *dir, int64_t now_s, struct error *e) SPW_MUST_USE;
 void ca_free(struct ca *ca); /* NULL is fine */
-/* For the node of this name, for so long from now on; request: of cert_request_write(). PEM, appended. *key_hash: of the
- * public key that it is for. */
+/* For the node of this name, for so long from now on; request: of cert_request_write(). PEM, appended. */
 enum rc ca_issue(struct ca *ca, const char *node, const char *request, size_t n, int64_t now_s, int64_t life_s,
                  struct strbuf *pem, struct error *e) SPW_MUST_USE;
 /* SHA-256 of the public key in a request. */

@@ -59,7 +59,7 @@ static struct member *take_place(struct join *j, const char *name)
         return NULL;
     if (!m->taken) {
         *m = (struct member){.taken = true, .join = j};
-        text_put(m->name, m->name + sizeof m->name - 1, name);
+        text_put(m->name, m->name + sizeof m->name, name);
     }
     return m;
 }
@@ -123,6 +123,20 @@ static enum rc place(struct join *j, const char *name, const char *pool, const s
     return add_to_pool(j, name, pool, at, e);
 }
 
+/* Whatever end the process before it had notice of is not this one's. */
+static void begin_life(struct member *m, const char *life)
+{
+    struct node *n = nodes_find(m->join->o.nodes, m->name);
+    if (strcmp(m->life, life) == 0)
+        return;
+    text_put(m->life, m->life + sizeof m->life, life);
+    if (m->end)
+        event_del(m->end);
+    if (m->noticed && m->ours && n)
+        node_set_drain(n, false);
+    m->noticed = false;
+}
+
 enum rc join_enter(struct join *j, const char *name, const char *pool, const char *url, const struct node_hello *h,
                    int64_t until_s, struct error *e)
 {
@@ -151,10 +165,11 @@ enum rc join_enter(struct join *j, const char *name, const char *pool, const cha
     if (strcmp(m->address, url) != 0)
         log_info(j->o.log, JOIN_AREA, "joined", LOG_S("node", name), LOG_S("address", url), LOG_S("model", h->model),
                  LOG_S("version", h->version));
-    text_put(m->address, m->address + sizeof m->address - 1, url);
-    text_put(m->version, m->version + sizeof m->version - 1, h->version);
+    text_put(m->address, m->address + sizeof m->address, url);
+    text_put(m->version, m->version + sizeof m->version, h->version);
+    begin_life(m, h->life);
     if (pool[0])
-        text_put(m->pool, m->pool + sizeof m->pool - 1, pool);
+        text_put(m->pool, m->pool + sizeof m->pool, pool);
     m->state = JOIN_HERE;
     m->heard = clock_now(j->o.clock);
     m->until_s = until_s;
@@ -292,7 +307,7 @@ enum rc join_token_new(struct join *j, enum token_kind kind, const char *name, i
     if (rc != RC_OK)
         return rc;
     t.until_s = t.issued_s + (ms + 999) / 1000;
-    text_put(t.name, t.name + sizeof t.name - 1, name);
+    text_put(t.name, t.name + sizeof t.name, name);
     return token_write(j->ca, &t, out, e);
 }
 
@@ -322,10 +337,7 @@ static void line_written(enum rc rc, void *arg)
 enum rc join_revoke(struct join *j, const char *name, struct error *e)
 {
     const int64_t now = join_now_s(j);
-    /* Whatever was given until now has run out by then. */
-    const int64_t longest =
-        j->config->join.cert_ms > j->config->join.token_ms ? j->config->join.cert_ms : j->config->join.token_ms;
-    const int64_t forget = now + longest / 1000 + 2 * CA_BACKDATE_S;
+    const int64_t forget = now + JOIN_LONGEST_S;
     if (!name[0] || strlen(name) >= TOKEN_NAME_MAX || strcspn(name, " \n") != strlen(name))
         return error_set(e, RC_INVALID, "\"%.64s\" is no node's name", name);
     enum rc rc = book_revoke(j->book, name, now, forget, now, e);

@@ -185,7 +185,7 @@ static void pending_aborted(struct http_exchange *x, void *state)
 static void name_of_token(const struct token *t, char name[TOKEN_NAME_MAX])
 {
     if (t->kind == TOKEN_NODE)
-        text_put(name, name + TOKEN_NAME_MAX - 1, t->name);
+        text_put(name, name + TOKEN_NAME_MAX, t->name);
     else
         snprintf(name, TOKEN_NAME_MAX, "%.51s-j%02x%02x%02x%02x%02x", t->name, t->nonce[0], t->nonce[1], t->nonce[2],
                  t->nonce[3], t->nonce[4]);
@@ -194,7 +194,9 @@ static void name_of_token(const struct token *t, char name[TOKEN_NAME_MAX])
 /* What the token's node had before is worth nothing: there is one of each name. */
 static enum rc revoke_older(struct join *j, struct pending *p, int64_t now, struct error *e)
 {
-    const int64_t until = p->token.issued_s - 1, forget = now + j->config->join.cert_ms / 1000 + 2 * CA_BACKDATE_S;
+    const int64_t until = p->token.issued_s - 1, forget = now + JOIN_LONGEST_S;
+    if (p->token.kind == TOKEN_POOL)
+        return RC_OK; /* a name that is its own: nothing is older */
     enum rc rc = book_revoke(j->book, p->name, until, forget, now, e);
     if (rc == RC_OK)
         book_revoke_line(p->name, until, forget, &p->lines);
@@ -231,7 +233,7 @@ static void join_by_token(struct join *j, struct http_exchange *x, const struct 
     struct error e;
     bool again = false;
     *p = (struct pending){.join = j, .x = x, .hello = *h};
-    text_put(p->host, p->host + sizeof p->host - 1, http_exchange_peer(x));
+    text_put(p->host, p->host + sizeof p->host, http_exchange_peer(x));
     strbuf_init(&p->lines, 4096);
     enum rc rc = use_token(j, p, &again, &e);
     if (rc != RC_OK) {
@@ -274,21 +276,28 @@ static void on_join(struct join *j, struct http_exchange *x)
 
 /* ---- afterwards ------------------------------------------------------------------------------------------------- */
 
-static void on_beat(struct join *j, struct http_exchange *x)
+/* Who asks, by its certificate; NULL: it has its answer. */
+static struct member *member_of(struct join *j, struct http_exchange *x)
 {
     char name[TOKEN_NAME_MAX] = "";
+    if (!is_node(j, x, name))
+        return NULL;
+    struct member *m = join_find(j, name);
+    if (!m)
+        refuse(j, x, 409, "join_again", "this scheduler does not know you yet: join, over your certificate");
+    return m;
+}
+
+static void on_beat(struct join *j, struct http_exchange *x)
+{
     struct node_beat b;
     struct strbuf body;
     struct error e;
     size_t n;
     const char *text = http_request_body(x, &n);
-    if (!is_node(j, x, name))
+    struct member *m = member_of(j, x);
+    if (!m)
         return;
-    struct member *m = join_find(j, name);
-    if (!m) {
-        refuse(j, x, 409, "join_again", "this scheduler does not know you yet: join, over your certificate");
-        return;
-    }
     if (node_beat_read(&b, text, n, &e) != RC_OK) {
         refuse_error(j, x, &e);
         return;
@@ -309,19 +318,14 @@ static void on_beat(struct join *j, struct http_exchange *x)
 
 static void on_notice(struct join *j, struct http_exchange *x)
 {
-    char name[TOKEN_NAME_MAX] = "";
     struct node_notice notice;
     struct strbuf body;
     struct error e;
     size_t n;
     const char *text = http_request_body(x, &n);
-    if (!is_node(j, x, name))
+    struct member *m = member_of(j, x);
+    if (!m)
         return;
-    struct member *m = join_find(j, name);
-    if (!m) {
-        refuse(j, x, 409, "join_again", "this scheduler does not know you yet: join, over your certificate");
-        return;
-    }
     if (node_notice_read(&notice, text, n, &e) != RC_OK) {
         refuse_error(j, x, &e);
         return;

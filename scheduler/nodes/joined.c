@@ -61,7 +61,7 @@ enum rc node_place(struct node *n, const struct node_place_at *at, struct error 
         node_disconnect(n);
     take_key(n, at->node_key);
     node_enter(n, NODE_STARTING, "its engine has joined");
-    text_put(n->tls_name, n->tls_name + sizeof n->tls_name - 1, at->tls_name);
+    text_put(n->tls_name, n->tls_name + sizeof n->tls_name, at->tls_name);
     return node_connect(n, at->url, e);
 }
 

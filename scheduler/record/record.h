@@ -10,7 +10,7 @@
  * Members that are 0, false or empty are left out. Numbers are exact: what is read is what was written, to the last bit.
  * There is no text of anybody's prompt in it, but request ids, the names of nodes and models, prices and token counts.
  *
- * One table per struct (record_members.c) writes, reads and compares it. Pure; recorder.h writes files. */
+ * One table per struct (record_tables.c) writes, reads and compares it. Pure; recorder.h writes files. */
 #ifndef SCHEDULER_RECORD_RECORD_H
 #define SCHEDULER_RECORD_RECORD_H
 

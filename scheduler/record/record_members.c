@@ -1,5 +1,6 @@
 #include "scheduler/record/record_members.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -130,8 +131,9 @@ static enum rc read_whole(const cJSON *item, const struct member *row, void *to,
     char *end = NULL;
     limits(row, &lo, &hi);
     const char *text = cJSON_IsNumber(item) ? json_doc_text(item, &n) : NULL;
+    errno = 0;
     const long long v = text ? strtoll(text, &end, 10) : 0;
-    if (!text || end != text + n || v < lo || v > hi)
+    if (!text || end != text + n || errno || v < lo || v > hi)
         return error_set(e, RC_INVALID, "\"%s\": a whole number of %" PRId64 " to %" PRId64 " is right", row->name, lo,
                          hi);
     switch (row->type) {

@@ -62,6 +62,8 @@ static enum rc read_facts(const cJSON *item, struct record_facts *x, struct erro
 static enum rc read_holders(const cJSON *list, struct record_choice *x, struct error *e)
 {
     const cJSON *item;
+    if (!cJSON_IsArray(list))
+        return error_set(e, RC_INVALID, "\"holders\": a list is right");
     cJSON_ArrayForEach(item, list)
     {
         const cJSON *node = cJSON_GetArrayItem(item, 0), *tokens = cJSON_GetArrayItem(item, 1);
@@ -79,6 +81,8 @@ static enum rc read_candidates(const cJSON *list, const struct reading *r)
 {
     const cJSON *item;
     struct record_choice *x = &r->e->u.choice;
+    if (!cJSON_IsArray(list))
+        return error_set(r->err, RC_INVALID, "\"candidates\": a list is right");
     cJSON_ArrayForEach(item, list)
     {
         if (x->n == RECORD_CANDIDATES_MAX)

@@ -33,6 +33,7 @@ static const char *money_word(int v)
 #define TEXT(STRUCT, MEMBER, NAME)   ROW(TEXT, STRUCT, MEMBER, NAME, .bytes = sizeof(((struct STRUCT *)0)->MEMBER))
 #define TOKENS(STRUCT, MEMBER, NAME) ROW(I64, STRUCT, MEMBER, NAME, .lo = 0, .hi = TOKENS_MAX)
 #define COUNT(STRUCT, MEMBER, NAME)  ROW(I32, STRUCT, MEMBER, NAME, .lo = 0, .hi = INT32_MAX)
+#define TIME(STRUCT, MEMBER, NAME)   ROW(I64, STRUCT, MEMBER, NAME, .lo = 0, .hi = INT64_C(1) << 60) /* us: sums fit */
 #define MODEL(STRUCT, MEMBER)        ROW(I32, STRUCT, MEMBER, "model", .lo = 0, .hi = SHORTLIST_MODELS_MAX - 1)
 #define SITE(STRUCT, MEMBER)         ROW(I32, STRUCT, MEMBER, "site", .lo = 0, .hi = ROUTER_SITES_MAX - 1)
 #define TABLE(NAME)                                                                                                    \
@@ -41,7 +42,7 @@ static const char *money_word(int v)
 static const struct member begin_rows[] = {
     ROW(I32, record_begin, format, "format"),
     TEXT(record_begin, version, "version"),
-    ROW(I64, record_begin, wall_us, "wall_us"),
+    TIME(record_begin, wall_us, "wall_us"),
     ROW(I32, record_begin, nodes, "nodes", .lo = 1, .hi = SHORTLIST_NODES_MAX),
     ROW(I32, record_begin, pairs, "pairs", .lo = 0, .hi = 1000000),
     ROW(DOUBLE, record_begin, probability, "probability"),
@@ -82,7 +83,7 @@ static const struct member curve_rows[] = {
 TABLE(curve);
 static const struct member state_rows[] = {
     ROW(WORD, router_state, state, "state", .word = state_word),
-    ROW(I64, router_state, wake_us, "wake_us"),
+    TIME(router_state, wake_us, "wake_us"),
     ROW(I64, router_state, wake_mj, "wake_mj"),
 };
 TABLE(state);
@@ -135,8 +136,8 @@ static const struct member request_rows[] = {
     ROW(BOOL, route_request, alone, "alone"),
     ROW(BOOL, route_request, presses, "presses"),
     ROW(WORD, route_request, objective, "objective", .word = objective_word),
-    ROW(I64, route_request, slo.ttft_us, "slo_ttft_us"),
-    ROW(I64, route_request, slo.tpot_us, "slo_tpot_us"),
+    TIME(route_request, slo.ttft_us, "slo_ttft_us"),
+    TIME(route_request, slo.tpot_us, "slo_tpot_us"),
     ROW(DOUBLE, route_request, slo.probability, "slo_probability"),
     ROW(DOUBLE, route_request, slo.sure, "slo_sure"),
     ROW(U32, route_request, spread, "spread"),
@@ -203,7 +204,7 @@ static const struct member candidate_rows[] = {
     CANDIDATE(DOUBLE, c.latency.tpot.mean_ratio, "tpot_mean_ratio"),
     CANDIDATE(DOUBLE, c.latency.tpot.limit_us, "tpot_limit_us"),
     CANDIDATE(DOUBLE, c.latency.tpot.within_limit, "tpot_within_limit"),
-    CANDIDATE(I64, c.wake_us, "wake_us"),
+    TIME(record_candidate, c.wake_us, "wake_us"),
     CANDIDATE(DOUBLE, c.risk, "risk"),
 };
 TABLE(candidate);
@@ -211,7 +212,7 @@ static const struct member end_rows[] = {TEXT(record_end, why, "why")};
 TABLE(end);
 /* Of every event. */
 static const struct member event_rows[] = {
-    ROW(I64, record_event, at_us, "at_us"),
+    TIME(record_event, at_us, "at_us"),
     ROW(I32, record_event, node, "node", .lo = 0, .hi = SHORTLIST_NODES_MAX - 1),
 };
 TABLE(event);

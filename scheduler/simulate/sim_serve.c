@@ -125,7 +125,8 @@ static void first_token(struct sim *x, struct sim_live *l, int64_t first_us)
     const bool in_time = (double)(first_us - l->at_us) <= sim_first_limit_us(slo, l->prompt);
     m->in_time += in_time;
     m->late += !in_time;
-    slack_note(&m->slack, sim_asked(slo), in_time);
+    if (slo->ttft_us) /* else nothing was promised that could be kept */
+        slack_note(&m->slack, sim_asked(slo), in_time);
 }
 
 /* The answer is out at end_us. bill: whose node said its last token. */

@@ -519,6 +519,7 @@ def embeddings(args):
         error_of(post(s, input="x", encoding_format="int8"), 400, param="encoding_format")
         error_of(post(s, input="x", dimensions=5), 400, "unsupported_parameter", "dimensions")
         error_of(post(s, input="x", model="other"), 404, "model_not_found", "model")
+        error_of(post(s, input="x", spillway_salt="mine"), 400, "node_key_required", "spillway_salt")
         same(s.metric("vllm:num_requests_running"), 0)
 
 

@@ -50,7 +50,9 @@ static inline void life_ask(struct life *l)
                                     .output_tokens = (int64_t)life_draw(l, 500),
                                     .local_only = !life_draw(l, 5),
                                     .objective = (enum route_objective)life_draw(l, 4),
-                                    .slo = {.ttft_us = (int64_t)life_draw(l, 2) * 300000, .probability = 0.9},
+                                    .slo = {.ttft_us = (int64_t)life_draw(l, 2) * 300000,
+                                            .tpot_us = (int64_t)life_draw(l, 3) * 20000,
+                                            .probability = 0.9},
                                     .spread = (uint32_t)life_draw(l, UINT32_MAX)};
     const struct router_holder held = {(int32_t)life_draw(l, LIFE_NODES), 700};
     const struct router_ask a = {

@@ -45,7 +45,12 @@ static void decide_again(struct echo *x, const struct router_event_choice *was)
 {
     struct route_candidate c[SHORTLIST_MAX];
     struct route_decision d;
+    struct router_ask other = *was->ask;
+    other.model = 3 - other.model; /* of models 1 and 2 */
     for (int32_t i = 0; i < was->n; i++) {
+        /* A view that is kept of a node is of one model: asked for another first, all of it is reckoned afresh, and a
+         * router that keeps a stale one differs. */
+        router_candidate(x->r, &other, was->nodes[i], &c[i]);
         router_candidate(x->r, was->ask, was->nodes[i], &c[i]);
         router_callers_part(&was->candidates[i], &c[i]);
         x->differ += !same_candidate(&c[i], &was->candidates[i]);
