@@ -36,7 +36,7 @@ static const struct aws_error_kind kinds[] = {
     {"EC2ThrottledException", PROVIDER_THROTTLED, AWS_AGAIN},
     {"BandwidthLimitExceeded", PROVIDER_THROTTLED, AWS_AGAIN},
     {"SlowDown", PROVIDER_THROTTLED, AWS_AGAIN},
-    {"PriorRequestNotComplete", PROVIDER_THROTTLED, AWS_AGAIN},
+    {"PriorRequestNotComplete", PROVIDER_UNREACHABLE, AWS_AGAIN}, /* our earlier try is being done */
 
     {"InternalError", PROVIDER_UNREACHABLE, AWS_AGAIN},
     {"InternalFailure", PROVIDER_UNREACHABLE, AWS_AGAIN},

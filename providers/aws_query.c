@@ -86,13 +86,6 @@ void aws_form_addf(struct aws_form *f, const char *value, const char *name_forma
     aws_form_add(f, name, value);
 }
 
-void aws_form_int(struct aws_form *f, const char *name, int64_t value)
-{
-    char text[24];
-    snprintf(text, sizeof text, "%lld", (long long)value);
-    aws_form_add(f, name, text);
-}
-
 /* ---- the client ------------------------------------------------------------------------------------------------- */
 
 /* "https://host:8443" -> "host:8443", as the Host header will have it; curl leaves a scheme's own port out. */

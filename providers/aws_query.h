@@ -30,7 +30,6 @@ void aws_form_fini(struct aws_form *f);
 void aws_form_add(struct aws_form *f, const char *name, const char *value); /* value NULL or "": nothing is added */
 /* The name is made from a format: aws_form_addf(f, zone, "Filter.%d.Value.1", n). */
 void aws_form_addf(struct aws_form *f, const char *value, const char *name_format, ...) SPW_PRINTF(3, 4);
-void aws_form_int(struct aws_form *f, const char *name, int64_t value);
 
 /* ---- the client
  * --------------------------------------------------------------------------------------------------- */

@@ -96,6 +96,6 @@ if [ -n "${SPILLWAY_ROOT:-}" ]; then
 fi
 # Ended kindly (drained, or its scheduler was silent for too long) or failed five times: the machine ends with it.
 systemd-run --unit=spillway-engine --property=Restart=on-failure --property=RestartSec=2 \
-    --property=StartLimitIntervalSec=120 --property=StartLimitBurst=5 --property=LimitNOFILE=65536 \
+    --property=StartLimitIntervalSec=1h --property=StartLimitBurst=5 --property=LimitNOFILE=65536 \
     --property=SuccessAction=poweroff --property=FailureAction=poweroff "$ENGINE" "$@" ||
     give_up "the engine could not be started"

@@ -111,6 +111,7 @@ struct ec2 {
     char *price_types;     /* owned: those that prices are asked for, with commas */
     struct mono prices_at; /* when they were asked last; 0: never */
     struct aws_call *price_call;
+    int price_pages;           /* asked for in this round */
     struct event *price_timer; /* owned */
 
     struct event *poll_timer; /* owned */

@@ -352,11 +352,11 @@ static void on_attempt(const struct aws_reply *r, void *arg)
         /* The template: not yet everywhere, or somebody deleted it. */
         m->template->made = false;
         ec2_machine_begin(m, STEP_TEMPLATE, 500);
-    } else if (r->failure == PROVIDER_UNREACHABLE) {
-        find_out(m, r->failure, r->text);
     } else if (strcmp(r->code, "IdempotentParameterMismatch") == 0) {
         /* This token was used by the process before us, when other offers were cold: what it brought stands. */
         find_out(m, PROVIDER_NO_CAPACITY, r->text);
+    } else if (r->failure == PROVIDER_UNREACHABLE || r->tries > 1) {
+        find_out(m, r->failure, r->text); /* a try before this one may have launched it */
     } else if (m->ending) {
         next_attempt(m);
     } else {

@@ -6,7 +6,6 @@
 #include "providers/ec2_internal.h"
 
 #define PRICE_PAGES_MAX 50
-#define PRICES_MAX      20000
 #define BILLING_MIN_S   60 /* "Per-second billing, with a minimum of 60 seconds" (EC2 pricing, Linux) */
 
 /* ---- what is left alone ----------------------------------------------------------------------------------------- */
@@ -160,8 +159,10 @@ static void on_prices(const struct aws_reply *r, void *arg);
 static void ask_prices(struct ec2 *p, const char *next)
 {
     struct aws_form f;
-    if (!next)
+    if (!next) {
         p->prices_at = clock_now(p->env.clock);
+        p->price_pages = 0;
+    }
     ec2_prices_form(&f, p->price_types, clock_wall(p->env.clock).ns / NS_PER_S, next);
     p->price_call = ec2_call(p, &f, on_prices, p);
 }
@@ -175,7 +176,7 @@ static void on_prices(const struct aws_reply *r, void *arg)
         ec2_answer_prices(r->root, on_price, p, &next);
     else
         log_warn(p->env.log, "provider", "spot prices could not be asked for", LOG_S("why", r->text));
-    if (*next) {
+    if (*next && ++p->price_pages < PRICE_PAGES_MAX) {
         ask_prices(p, next);
         return;
     }

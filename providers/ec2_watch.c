@@ -240,10 +240,13 @@ static void not_found(struct ec2_machine *m)
     }
 }
 
+static void find_page(struct ec2_machine *m, const char *next);
+
 static void on_found(const struct aws_reply *r, void *arg)
 {
     struct ec2_machine *m = arg;
     struct search s = {.id = ""};
+    const char *next = "";
     m->call = NULL;
     if (r->failure != PROVIDER_FINE) {
         snprintf(m->reason, sizeof m->reason, "%.200s", r->text);
@@ -256,18 +259,25 @@ static void on_found(const struct aws_reply *r, void *arg)
         }
         return;
     }
-    ec2_answer_instances(r->root, on_candidate, &s, NULL);
+    ec2_answer_instances(r->root, on_candidate, &s, &next);
     if (s.id[0])
         ec2_machine_known(m, s.id);
+    else if (*next) /* a filtered page may be empty, and not the last */
+        find_page(m, next);
     else
         not_found(m);
 }
 
-void ec2_find_machine(struct ec2_machine *m)
+static void find_page(struct ec2_machine *m, const char *next)
 {
     struct aws_form f;
-    ec2_describe_form(&f, EC2_TAG_TOKEN, m->token, false, NULL);
+    ec2_describe_form(&f, EC2_TAG_TOKEN, m->token, false, next);
     m->call = ec2_call(m->p, &f, on_found, m);
+}
+
+void ec2_find_machine(struct ec2_machine *m)
+{
+    find_page(m, NULL);
 }
 
 enum rc ec2_adopt(struct provider *base, const struct provider_spec *s, const struct provider_instance *known,

@@ -223,7 +223,7 @@ static void look(struct machine *m)
     struct error e;
     if (m->stage == STAGE_SEE_ON && m->way == WAY_WOL && clock_now(m->env.clock).ns >= m->volley_at.ns)
         send_volley(m);
-    if (!m->redfish)
+    if (!m->redfish || (m->other_tried && m->probe_host)) /* where the controller fails, it cannot be asked either */
         m->probe = probe_start(m->env.loop, m->probe_host, m->probe_port, probe_ms(m), on_probed, m);
     else if (redfish_state(m->redfish, on_seen_by_redfish, m, &e) != RC_OK)
         later(m, m->look_ms);

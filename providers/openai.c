@@ -22,7 +22,7 @@
 #define URL_DEFAULT "https://api.openai.com/v1"
 #define CHECK_MS    15000
 #define ANSWER_MAX  ((size_t)8 << 20)
-#define QUEUE_MAX   16
+#define QUEUE_MAX   256 /* questions at once: more than there are pools */
 #define MODELS_MAX  256
 #define JSON_DEPTH  32
 #define COLD_S_MAX  86400
@@ -170,7 +170,7 @@ static void on_prices(enum rc rc, void *arg)
     free(q);
 }
 
-/* A refusal comes on the loop as well: the question goes round by the worker. */
+/* Whoever asks does so once per pool, so the queue is never full. */
 static void api_offers(struct provider *base, const struct provider_settings *pool, provider_offer_cb *each,
                        provider_done_cb *done, void *arg)
 {

@@ -1,11 +1,8 @@
 #include "providers/proof.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -61,25 +58,6 @@ enum rc proof_read(const char *path, struct proof *p, struct error *e)
     return rc;
 }
 
-static enum rc write_durably(const char *path, const struct strbuf *b, struct error *e)
-{
-    char *next = spw_asprintf("%s.new", path);
-    enum rc rc = RC_OK;
-    int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    if (fd < 0 || write(fd, b->data, b->len) != (ssize_t)b->len || fsync(fd) != 0)
-        rc = error_set(e, RC_IO, "%s: %s", next, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    if (rc == RC_OK && rename(next, path) != 0)
-        rc = error_set(e, RC_IO, "%s: %s", path, strerror(errno));
-    if (rc == RC_OK)
-        file_sync_folder_of(path);
-    else
-        unlink(next);
-    free(next);
-    return rc;
-}
-
 enum rc proof_write(const char *path, const char *node, const struct proof *p, struct error *e)
 {
     struct strbuf b;
@@ -105,7 +83,7 @@ enum rc proof_write(const char *path, const char *node, const struct proof *p, s
     enum rc rc = json_write_end(&w);
     if (rc == RC_OK)
         rc = strbuf_puts(&b, "\n");
-    rc = rc == RC_OK ? write_durably(path, &b, e) : error_set(e, rc, "%s: a name is too long", path);
+    rc = rc == RC_OK ? file_replace(path, 0640, b.data, b.len, e) : error_set(e, rc, "%s: a name is too long", path);
     strbuf_fini(&b);
     return rc;
 }

@@ -198,7 +198,7 @@ static enum rc login_body(struct redfish *r, char **body, struct error *e)
     return *body ? RC_OK : error_set(e, RC_INVALID, "the password is not text");
 }
 
-/* method, path and body of the step; false: the act has been finished. */
+/* Method, path and body of the step. Where nothing can be asked the act is finished. */
 static void ask(struct redfish *r, const char *method, const char *path, const char *body)
 {
     struct act *a = r->acts;
@@ -231,6 +231,7 @@ static void ask(struct redfish *r, const char *method, const char *path, const c
     if (rc == RC_OK)
         return;
     r->fetch = NULL;
+    wipe(a->token);
     a->token = NULL; /* nothing can be asked, not even that */
     finish(r, PROVIDER_INVALID, "%s: %s", r->origin, e.message);
 }
@@ -571,6 +572,10 @@ static void on_answer(const struct fetch_answer *answer, const struct error *e, 
         return;
     }
     if (e) {
+        if (a->step == STEP_RESET && a->asking == REDFISH_PUSH_POWER_BUTTON) {
+            on_reset(r); /* it may have been pushed: once more would undo it */
+            return;
+        }
         /* A reset may have been done: what the state says decides. */
         again(r, a->step == STEP_RESET ? STEP_READ : a->step, 0, e->message);
         return;

@@ -132,6 +132,13 @@ static bool run_sql(struct journal *j, const char *sql, const char *const *texts
     run_sql(j, sql, texts, (int)(sizeof(texts) / sizeof(texts)[0]), numbers,                                           \
             (int)(sizeof(numbers) / sizeof(numbers)[0]))
 
+static bool write_price(struct journal *j, const char *token, struct pusd price, int64_t at_s)
+{
+    const char *const texts[] = {token};
+    const int64_t numbers[] = {at_s, price.v};
+    return RUN(j, "INSERT OR REPLACE INTO prices VALUES(?1, ?2, ?3)", texts, numbers);
+}
+
 static bool write_intent(struct journal *j, const struct op *o)
 {
     const struct journal_entry *i = &o->entry;
@@ -140,14 +147,8 @@ static bool write_intent(struct journal *j, const struct op *o)
     return RUN(j,
                "INSERT INTO instances(token, name, provider, pool, offer, id, intended_s, launched_s, billing_min_s,"
                " price_hour) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-               texts, numbers);
-}
-
-static bool write_price(struct journal *j, const char *token, struct pusd price, int64_t at_s)
-{
-    const char *const texts[] = {token};
-    const int64_t numbers[] = {at_s, price.v};
-    return RUN(j, "INSERT OR REPLACE INTO prices VALUES(?1, ?2, ?3)", texts, numbers);
+               texts, numbers) &&
+           (!i->launched_s || write_price(j, i->token, i->price_hour, i->launched_s)); /* adopted: it runs already */
 }
 
 static bool write_known(struct journal *j, const struct op *o)

@@ -78,13 +78,18 @@ static void on_intended(enum rc rc, const char *token, void *arg)
     } else if (m) {
         char join_token[FLEET_JOIN_TOKEN_MAX];
         struct provider_spec spec = spec_of(m, offers, m->n_asked, &e);
-        if (member_joins(m) && f->join.token(m->name, join_token, &e, f->join.arg) == RC_OK) {
+        if (member_joins(m)) {
+            if (f->join.token(m->name, join_token, &e, f->join.arg) != RC_OK) {
+                member_event(m, LIFE_OVER, e.message); /* it could never join, and would be paid */
+                return;
+            }
             spec.join_url = f->join.url;
             spec.join_token = join_token;
         }
         f->stats.launches++;
         m->told = true;
         rc = m->pool->source->ops->launch(m->pool->source->provider, &spec, &e);
+        explicit_bzero(join_token, sizeof join_token);
         if (rc != RC_OK) {
             m->pool->blocked_until.ns = clock_now(f->o.clock).ns + WRONG_MS * NS_PER_MS;
             f->stats.failures[PROVIDER_INVALID]++;
@@ -209,7 +214,7 @@ void launch_recover(const struct journal_entry *i, void *arg)
         return;
     }
     guard_count(f->guard, i->token, i->price_hour); /* it may be there */
-    if (s && !p)
+    if (s && (!p || p->source != s))                /* the pool is another provider's now: what it had is not */
         p = pool_ghost(f, i->pool, s);
     if (!s) {
         f->stats.orphans++;

@@ -88,7 +88,11 @@ enum rc sources_open(struct fleet *f, const struct config *c, struct error *e)
     }
     for (int i = 0; i < c->n_pools && rc == RC_OK; i++) {
         const struct config_pool *p = &c->pools[i];
-        if (!p->from && !source_find(f, p->provider))
+        const struct pool *before = pool_find(f, p->node.name);
+        if (before && before->config && strcmp(before->source->name, p->provider) != 0)
+            rc = error_set(e, RC_CONFLICT, "capacity.pools \"%s\": another provider needs a restart, or another name",
+                           p->node.name);
+        else if (!p->from && !source_find(f, p->provider))
             rc = open_source(f, c, p->provider, p->ops, NULL, e);
     }
     for (int i = 0; i < c->n_nodes; i++)
@@ -159,8 +163,6 @@ void pools_take(struct fleet *f, const struct config *c)
     for (int i = 0; i < c->n_pools; i++) {
         const struct config_pool *config = &c->pools[i];
         p = pool_find(f, config->node.name);
-        if (p && strcmp(config->provider, p->source->name) != 0)
-            continue; /* as soon as the old one's nodes are gone, by the next reload */
         if (!p) {
             p = spw_calloc(1, sizeof *p);
             p->fleet = f;

@@ -99,6 +99,13 @@ static void fleet_stopped_cb(void *arg)
     admin_drain(s->admin, admin_drained_cb, s);
 }
 
+static void begin_drain(struct serve *s)
+{
+    s->draining = true;
+    fleet_pause(s->fleet);
+    front_drain(s->front, front_drained_cb, s);
+}
+
 /* Also POST /admin/v1/drain. Again and again is once. */
 static void drain_cb(void *arg)
 {
@@ -106,10 +113,8 @@ static void drain_cb(void *arg)
 
     if (s->draining)
         return;
-    s->draining = true;
     service_say(&s->service, "STOPPING=1\nSTATUS=draining");
-    fleet_pause(s->fleet);
-    front_drain(s->front, front_drained_cb, s);
+    begin_drain(s);
 }
 
 static void signal_cb(evutil_socket_t number, short what, void *arg)
@@ -485,9 +490,10 @@ static void taken_over_cb(void *arg)
 {
     struct serve *s = arg;
 
-    if (!s->draining)
-        front_hand_over(s->front);
-    drain_cb(s);
+    if (s->draining)
+        return;
+    front_hand_over(s->front);
+    begin_drain(s); /* the service goes on, in another process: nothing is said of an end */
 }
 
 static enum rc open_service(struct serve *s, struct error *e)

@@ -239,7 +239,7 @@ static void check_node_models(struct config_loader *l, const struct config_node 
     int line;
 
     config_server_key(l->c, n, "models", name, sizeof name, &line);
-    if (n->n_models == 0)
+    if (n->n_models == 0 && n->models) /* a missing list is told of already */
         config_problem(l, line, name, "there is no model in it; a node serves at least one");
     for (int a = 0; a < n->n_models; a++) {
         if (!identity_model_ok(n->models[a]) || strchr(n->models[a], '*'))
@@ -261,6 +261,8 @@ static void check_nodes(struct config_loader *l)
 
     if (config_servers(c) == 0)
         config_problem(l, 0, "nodes", "there is no node; add at least one entry with name, url and models");
+    for (int i = 0; i < c->n_pools; i++)
+        check_node_models(l, &c->pools[i].node);
     for (int i = 0; i < c->n_nodes; i++) {
         const struct config_node *n = &c->nodes[i];
         check_node_provider(l, n, i);

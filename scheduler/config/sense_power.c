@@ -110,6 +110,15 @@ static void warn_warm(const struct config *c, const char *model, struct strbuf *
         (long long)(mw / MW_PER_W));
 }
 
+/* Does a pool serve it, and (least 1) keep some machine of it at any time? */
+static bool pool_serves(const struct config *c, const char *model, int least)
+{
+    for (int i = 0; i < c->n_pools; i++)
+        if (c->pools[i].min >= least && config_node_serves(&c->pools[i].node, model))
+            return true;
+    return false;
+}
+
 /* Awake, and everybody else as deep as it goes: does the first request fit? */
 static void warn_never_served(const struct config *c, const char *model, struct strbuf *out, int *n)
 {
@@ -128,7 +137,7 @@ static void warn_never_served(const struct config *c, const char *model, struct 
             least_mw = mw;
         }
     }
-    if (cap_mw && least && least_mw > cap_mw)
+    if (cap_mw && least && least_mw > cap_mw && !pool_serves(c, model, 0))
         config_warn(
             c, out, n, main_row_line(c, "power.cap_watts"),
             "power.cap_watts: \"%s\" can never be answered: node \"%s\" draws %d W under load, and with all else as "
@@ -164,7 +173,7 @@ static void warn_wakes_late(const struct config *c, const char *model, struct st
     const struct config_aim aim = config_aim(c, config_model(c, model));
     const struct config_node *quickest = NULL;
     int64_t least_us = 0;
-    if (c->power.keep_warm > 0 || !aim.ttft_ms)
+    if (c->power.keep_warm > 0 || !aim.ttft_ms || pool_serves(c, model, 1))
         return;
     for (int i = 0; i < c->n_nodes; i++) {
         const struct config_node *node = &c->nodes[i];

@@ -54,8 +54,8 @@ static const struct config_node *quickest(const struct aim_of *a,
                                           double (*figure)(const struct calibration *r, double x), double x, double *us)
 {
     const struct config_node *best = NULL;
-    for (int i = 0; i < a->c->n_nodes; i++) {
-        const struct config_node *n = &a->c->nodes[i];
+    for (int i = 0; i < config_servers(a->c); i++) {
+        const struct config_node *n = config_server(a->c, i);
         if (!may_answer(a, n))
             continue;
         if (!n->calibrated)
@@ -185,11 +185,12 @@ static void warn_objective(const struct aim_of *a)
     bool any = false, known = false;
     if (a->aim.objective != ROUTE_ENERGY && a->aim.objective != ROUTE_BALANCED)
         return;
-    for (int i = 0; i < a->c->n_nodes; i++) {
-        if (!may_answer(a, &a->c->nodes[i]))
+    for (int i = 0; i < config_servers(a->c); i++) {
+        const struct config_node *node = config_server(a->c, i);
+        if (!may_answer(a, node))
             continue;
         any = true;
-        known = known || (a->c->nodes[i].local && a->c->nodes[i].levels);
+        known = known || (node->local && node->levels);
     }
     if (any && !known)
         config_warn(a->c, a->out, a->n, line,

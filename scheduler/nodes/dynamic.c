@@ -66,7 +66,9 @@ static void learn_from_kin(struct node *n)
     pthread_mutex_lock(o->lock);
     for (int i = 0; pool && i < nodes_count(n->table); i++) {
         const struct node *other = nodes_at(n->table, i);
-        if (other != n && node_is_there(other) && other->config->pool == pool) {
+        /* By name: a reload makes pools anew. */
+        if (other != n && node_is_there(other) && other->config->pool &&
+            strcmp(other->config->pool->node.name, pool->node.name) == 0) {
             node_like_locked(n, other);
             break;
         }

@@ -6,7 +6,7 @@ the cloud fail in one way or another, the scheduler is killed (SIGKILL) again an
 has to hold: every request is answered within three tries and charged once, no instance is left at the end, the cloud's bill
 is ours to the pico-dollar, and neither nodes nor dollars per hour ever exceed their limit.
 
-    tests/fault/capacity_chaos.py --build build          40 s, 8 instances, 1 of them a real engine, a small trace of ours
+    tests/fault/capacity_chaos.py --build build          20 s, 8 instances, 1 of them a real engine, a small trace of ours
     tests/fault/capacity_chaos.py --build build --full   20 min, 40 instances, 4 real ones, recorded traces at 60x
 
 CHAOS_SECONDS=600 makes either another length; CHAOS_LOG=1 shows the scheduler's last lines when it fails."""
@@ -90,7 +90,7 @@ class Fleet:
             self.cloud.fault(kind, count=-1, rate=rate, code="InternalError")
         self.cloud.fault("latency", count=-1, rate=0.1, ms=200)
         self.stopping = threading.Event()
-        self.market = threading.Thread(target=self.move_market)
+        self.market = threading.Thread(target=self.move_market, daemon=True)
         self.begin = time.time()
         self.market.start()
         self.scheduler = Scheduler(args.build, [], env=KEYS, **self.settings())

@@ -106,8 +106,10 @@ def taken_away(args, notice_s):
     if args.sanitized and not args.full:
         raise Skip("sanitized engines are too slow for it; --full")
     with tempfile.TemporaryDirectory(prefix="spillway-preempt-") as folder:
-        engines = [Engine(args, folder, f"e{i}", notice_s) for i in range(3)]
+        engines = []
         try:
+            for i in range(3):
+                engines.append(Engine(args, folder, f"e{i}", notice_s))
             with Scheduler(args.build, [e.node(f"e{i}") for i, e in enumerate(engines)],
                            health={"interval": "1s", "timeout": "1s"}).ready(60) as s:
                 wait_until(lambda: sum(m.startswith("spillway_node_up{") and v == 1 for m, v in s.metrics().items()) == 3, 60,
@@ -169,13 +171,15 @@ def short_notice(args):
 
 
 def half_a_minute(args):
-    if args.full:
-        taken_away(args, 30)
+    if not args.full:
+        raise Skip("half a minute's notice: --full")
+    taken_away(args, 30)
 
 
 def two_minutes(args):
-    if args.full:
-        taken_away(args, 120)
+    if not args.full:
+        raise Skip("two minutes' notice: --full")
+    taken_away(args, 120)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 demand, a small client that keeps times, and the count of passed and failed. Standard library only."""
 
 import argparse
+import atexit
 import collections
 import hashlib
 import json
@@ -375,6 +376,7 @@ class Scheduler:
         self.configure(nodes, keys, **settings)
         self.program, self.env = os.path.join(build, "spillway"), {**os.environ, **(env or {})}
         self.log = open(self.log_path, "ab")
+        atexit.register(lambda: self.close() if hasattr(self, "process") else None)  # whatever became of the test
         self._start()
 
     def configure(self, nodes, keys=None, **settings):
@@ -713,6 +715,7 @@ def environment_with(build, package):
 
 def main(doc, cases):
     """Run the cases (functions of the arguments) and print 'N passed, N failed'."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended on the way out
     p = argparse.ArgumentParser(description=doc)
     p.add_argument("--build", default="build")
     p.add_argument("--shared", default="../shared")

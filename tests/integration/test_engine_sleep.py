@@ -303,8 +303,8 @@ def under_traffic(args):
                     wrong.append("health")
                 time.sleep(0.01)
 
-        threads = [threading.Thread(target=client, args=(i, i % 2 == 0)) for i in range(3)]
-        threads.append(threading.Thread(target=prober))
+        threads = [threading.Thread(target=client, args=(i, i % 2 == 0), daemon=True) for i in range(3)]
+        threads.append(threading.Thread(target=prober, daemon=True))
         for t in threads:
             t.start()
         rng, deadline = random.Random(5), time.monotonic() + (600 if args.full else 60)

@@ -34,7 +34,7 @@ class Site:
         self.write()
 
     def write(self):
-        c = {"listen": f"127.0.0.1:{free_port()}", "state_dir": self.path("state"), "auth": {"mode": "off"},
+        c = {"listen": f"127.0.0.1:0", "state_dir": self.path("state"), "auth": {"mode": "off"},
              "nodes": [{"name": "gpu1", "url": f"http://127.0.0.1:{self.port}", "models": ["m"],
                         "price": {"input": "0", "output": "0"}, "machine": self.machine}]}
         with open(self.config, "w") as f:

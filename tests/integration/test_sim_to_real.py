@@ -7,7 +7,7 @@ it says is held against what was measured: TTFT, TPOT, and the energy's cost. Bo
 The short form takes seconds, on whatever else the machine does. How much of that the engines had to share with others is
 measured as well, without the simulator: wall time in which they were busy, by CPU seconds that they got, while they served the load
 against while they were calibrated. By that factor the records are slowed, and then the medians must fit. `--full` takes ten
-minutes of load and holds the bounds of the note as things are: p50 within 25%, p99 within 50%, cost within 5%. It wants two
+minutes of load and holds p50 within 25%, p99 within 50%, cost within 5%. It wants two
 idle cores."""
 
 import json
@@ -110,11 +110,15 @@ class World:
         return total
 
     def cpu_seconds(self):
-        """That the engines got of the machine."""
+        """That the engines, supervisors and workers, got of the machine."""
         ticks = 0
         for name in NODES:
-            with open(f"/proc/{self.admin('GET', f'nodes/{name}').json()['pid']}/stat") as f:
-                ticks += sum(int(x) for x in f.read().rpartition(")")[2].split()[11:13])
+            pid = self.admin("GET", f"nodes/{name}").json()["pid"]
+            with open(f"/proc/{pid}/task/{pid}/children") as f:
+                pids = [pid, *f.read().split()]
+            for one in pids:
+                with open(f"/proc/{one}/stat") as f:
+                    ticks += sum(int(x) for x in f.read().rpartition(")")[2].split()[11:13])
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def simulate(self, *arguments):

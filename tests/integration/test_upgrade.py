@@ -75,7 +75,11 @@ class Manager:
             return f.read()
 
     def __enter__(self):
-        wait_until(lambda: self.heard("READY=1"), 20, "READY")
+        try:
+            wait_until(lambda: self.heard("READY=1"), 20, "READY")
+        except BaseException:
+            self.__exit__(True)
+            raise
         return self
 
     def __exit__(self, kind, *_):
