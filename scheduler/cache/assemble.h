@@ -5,7 +5,7 @@
 #define SCHEDULER_CACHE_ASSEMBLE_H
 
 #include "base/money.h"
-#include "scheduler/cache/tree.h"
+#include "scheduler/wire/tree.h"
 
 #define ASSEMBLE_TOOLS_MAX 32
 

@@ -20,7 +20,7 @@
 #ifndef SCHEDULER_CACHE_CANONICAL_H
 #define SCHEDULER_CACHE_CANONICAL_H
 
-#include "scheduler/cache/tree.h"
+#include "scheduler/wire/tree.h"
 
 #define CACHE_KEY_BYTES 32
 

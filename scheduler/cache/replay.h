@@ -9,7 +9,7 @@
 #define SCHEDULER_CACHE_REPLAY_H
 
 #include "base/money.h"
-#include "scheduler/cache/tree.h"
+#include "scheduler/wire/tree.h"
 
 /* RC_OK, RC_INVALID: no answer at all, RC_UNSUPPORTED: one of those that cannot be replayed. */
 enum rc replay_check(const char *body, size_t n) SPW_MUST_USE;

@@ -4,8 +4,8 @@
 
 #include "base/alloc.h"
 #include "base/money.h"
-#include "scheduler/cache/tree.h"
 #include "scheduler/wire/scan.h"
+#include "scheduler/wire/tree.h"
 
 /* Checks that it is one: a JSON object with choices. *known: counts are the node's figures; otherwise counts->output is
  * counted here from the text (bytes / 4) and counts->input is left alone. RC_INVALID: no such answer. */

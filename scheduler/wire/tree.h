@@ -4,8 +4,8 @@
  * U+0000 or lone surrogates in strings, which a model may well say. Accepts exactly RFC 8259 with the bounds below;
  * whether bytes of 0x80 and more are UTF-8 is not checked (front and nodes' answers are checked elsewhere, and equal
  * bytes stay equal bytes). Pure; one thread per tree. */
-#ifndef SCHEDULER_CACHE_TREE_H
-#define SCHEDULER_CACHE_TREE_H
+#ifndef SCHEDULER_WIRE_TREE_H
+#define SCHEDULER_WIRE_TREE_H
 
 #include <stdbool.h>
 #include <stddef.h>

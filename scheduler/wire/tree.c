@@ -1,4 +1,4 @@
-#include "scheduler/cache/tree.h"
+#include "scheduler/wire/tree.h"
 
 #include <stdlib.h>
 #include <string.h>
