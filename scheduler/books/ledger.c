@@ -133,7 +133,7 @@ static void deliver(struct ledger_port *p);
 
 /* --- rows in ------------------------------------------------------------------------------------------------ */
 
-#define ROW_TEXTS 19
+#define ROW_TEXTS 21
 /* Where the strings of a row are; the same order for measuring and copying. */
 static void row_texts(struct ledger_row *r, const char **texts[ROW_TEXTS])
 {
@@ -141,7 +141,7 @@ static void row_texts(struct ledger_row *r, const char **texts[ROW_TEXTS])
         &r->request_id,      &r->tenant,       &r->team,    &r->key_id,      &r->model,         &r->node,
         &r->provider,        &r->usage_source, &r->error,   &r->asked_model, &r->service_class, &r->cache,
         &r->idempotency_key, &r->request_hash, &r->project, &r->user,        &r->tags,          &r->budgets,
-        &r->hold_id};
+        &r->hold_id,         &r->market,       &r->domain};
     memcpy(texts, all, sizeof all);
 }
 

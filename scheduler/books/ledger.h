@@ -8,7 +8,10 @@
  *
  * Threads: a port belongs to its loop's thread, from ledger_port_new() to ledger_port_free(); ledger_stats(),
  * ledger_is_failing() and ledger_last_error() are for any thread; the others are for the thread that opened the ledger.
- * Readers (ledger_read, the command line) open the file read-only on their own connection. */
+ * Readers (ledger_read, the command line) open the file read-only on their own connection.
+ *
+ * A row is never changed. What was booked wrongly is put right by another row, of a table of its own (finance.h,
+ * finance_correct()). */
 #ifndef SCHEDULER_BOOKS_LEDGER_H
 #define SCHEDULER_BOOKS_LEDGER_H
 
@@ -24,13 +27,26 @@ enum ledger_outcome {
 };
 const char *ledger_outcome_name(enum ledger_outcome o); /* "ok", "cancelled", "failed" */
 
+/* What a node's steps were for it: time and energy of each step, divided among its sequences (docs/NODE_API.md, Usage).
+ * `hour_s`: when the hour began in which that was, Unix time. */
+struct ledger_use {
+    int64_t hour_s, busy_us, millijoules;
+};
+#define LEDGER_USES 4 /* of a leg; the last takes what is beyond */
+
 /* One attempt on one node, in order from 1. */
 struct ledger_leg {
     int leg;
     char node[68], numerics[36];    /* numerics: class of an engine; "": a node of no known class */
     const char *provider, *outcome; /* static text: "ok", "cancelled", or how it failed */
-    int64_t tokens_output;          /* of this leg; over all legs of an answer they add up to the row's */
+    const char *market;             /* static text: "on-prem", "spot", "on-demand", "api"; NULL: not known */
+    char domain[64];                /* cloud/region/zone/type, whose machines fail together; "": not known */
+    int64_t tokens_input,
+        tokens_cached_input; /* that this node read for it; of one that took an answer up: with what had been said */
+    int64_t tokens_output;   /* of this leg; over all legs of an answer they add up to the row's */
     struct wall started, ended;
+    struct ledger_use uses[LEDGER_USES]; /* by hour, in order */
+    int n_uses;                          /* 0: the node doesn't tell */
 };
 
 /* Strings and legs are copied by ledger_append; NULL is stored as NULL. */
@@ -55,9 +71,15 @@ struct ledger_row {
     int continuations; /* times the answer went on on another node */
     bool cross_class;  /* ... and once or more in another numerics class: the text may differ from an undisturbed one */
     struct token_counts tokens;
+    int64_t tokens_reasoning;   /* part of tokens.output; 0 where nobody tells */
     const char *usage_source;   /* "provider": the node's own figures; "counted": ours, when it gave none */
     struct token_prices prices; /* that the charge was computed with */
+    int64_t price_version; /* of them: which change of finance.h or of the configuration; 0: before there were any */
+    struct pusd reserved;  /* the most that its budgets held for it; 0: none covers it */
     struct pusd charge;
+    const char *market, *domain; /* of the node that the row names; as in its leg. NULL: not known */
+    int64_t busy_us,
+        millijoules; /* over all legs; -1: no node told. Only rows that are read: a writer's are its legs' */
     struct wall accepted, first_byte, finished; /* first_byte 0: none */
     enum ledger_outcome outcome;
     int http_status;

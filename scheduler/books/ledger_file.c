@@ -86,6 +86,7 @@ static const char *const migrations[] = {
     " amount_pusd INTEGER NOT NULL, soft_pusd INTEGER, request_id TEXT"
     ") STRICT;"
     "CREATE INDEX budget_changes_by_name ON budget_changes (name, at_ns);",
+    ledger_books_schema,
 };
 #define LEDGER_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 
@@ -97,10 +98,12 @@ static const char *const migrations[] = {
 #define LEDGER_COLUMNS_2 LEDGER_COLUMNS_1 ", continuations, cross_class"
 #define LEDGER_COLUMNS_3 LEDGER_COLUMNS_2 ", asked_model, service_class, cache, saved_pusd, idempotency_key, repeat"
 #define LEDGER_COLUMNS   LEDGER_COLUMNS_3 ", request_hash"
-#define LEDGER_N_COLUMNS 41 /* with the leg of the row, and whose money it is */
+#define LEDGER_N_COLUMNS 48 /* with the leg of the row, whose money it is, and what it took */
 #define LEG_OF_ROW       ", leg_tokens_output, leg_outcome, leg_started_ns, leg_ended_ns, leg_numerics" /* written only */
-#define WHOSE_MONEY      ", project, user, tags, budgets"                                               /* likewise */
-#define LEG_COLUMNS      "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
+#define WHOSE_MONEY      ", project, user, tags, budgets"
+#define WHAT_IT_TOOK     ", tokens_reasoning, price_version, reserved_pusd, market, domain, busy_us, millijoules"
+#define LEG_COLUMNS_2    "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
+#define LEG_COLUMNS      LEG_COLUMNS_2 ", market, domain, tokens_input, tokens_cached_input, busy_us, millijoules"
 
 const char *ledger_outcome_name(enum ledger_outcome o)
 {
@@ -242,9 +245,11 @@ enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error 
     } all[] = {
         {"BEGIN IMMEDIATE", &s->begin},
         {"COMMIT", &s->commit},
-        {"INSERT INTO ledger (" LEDGER_COLUMNS LEG_OF_ROW WHOSE_MONEY ") VALUES (" VALUES_32 ",?,?,?,?,?,?,?,?,?)",
+        {"INSERT INTO ledger (" LEDGER_COLUMNS LEG_OF_ROW WHOSE_MONEY WHAT_IT_TOOK ") VALUES (" VALUES_32
+         ",?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
          &s->row},
-        {"INSERT INTO more_legs (" LEG_COLUMNS ", request_id) VALUES (?,?,?,?,?,?,?,?,?)", &s->leg},
+        {"INSERT INTO more_legs (" LEG_COLUMNS ", request_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", &s->leg},
+        {"INSERT INTO leg_uses (request_id, leg, hour_s, busy_us, millijoules) VALUES (?,?,?,?,?)", &s->use},
     };
     int rc = SQLITE_OK;
 
@@ -257,6 +262,30 @@ static void bind_text(sqlite3_stmt *s, int *i, const char *text)
 {
     /* Static for the statement's run: the row outlives it. NULL binds NULL. */
     sqlite3_bind_text(s, ++*i, text, -1, SQLITE_STATIC);
+}
+
+/* An amount that nobody knows is NULL. */
+static void bind_use(sqlite3_stmt *s, int *i, bool known, int64_t v)
+{
+    if (known)
+        sqlite3_bind_int64(s, ++*i, v);
+    else
+        sqlite3_bind_null(s, ++*i);
+}
+
+/* Over the legs that tell; false: none does. */
+static bool sum_uses(const struct ledger_leg *legs, int n, struct ledger_use *sum)
+{
+    bool known = false;
+    *sum = (struct ledger_use){0};
+    for (int i = 0; i < n; i++) {
+        known = known || legs[i].n_uses > 0;
+        for (int k = 0; k < legs[i].n_uses; k++) {
+            sum->busy_us += legs[i].uses[k].busy_us;
+            sum->millijoules += legs[i].uses[k].millijoules;
+        }
+    }
+    return known;
 }
 
 /* The leg that stands in the row itself, whose node and provider are the row's; NULL: there are none, or several. */
@@ -280,6 +309,19 @@ static void bind_leg_of_row(sqlite3_stmt *s, int *i, const struct ledger_leg *le
     sqlite3_bind_int64(s, ++*i, leg->started.ns);
     sqlite3_bind_int64(s, ++*i, leg->ended.ns);
     bind_text(s, i, leg->numerics[0] ? leg->numerics : NULL);
+}
+
+static void bind_took(sqlite3_stmt *s, int *i, const struct ledger_row *r)
+{
+    struct ledger_use sum;
+    bool known = sum_uses(r->legs, r->n_legs, &sum);
+    sqlite3_bind_int64(s, ++*i, r->tokens_reasoning);
+    sqlite3_bind_int64(s, ++*i, r->price_version);
+    sqlite3_bind_int64(s, ++*i, r->reserved.v);
+    bind_text(s, i, r->market);
+    bind_text(s, i, r->domain);
+    bind_use(s, i, known, sum.busy_us);
+    bind_use(s, i, known, sum.millijoules);
 }
 
 static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
@@ -319,6 +361,7 @@ static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
     bind_text(s, &i, r->user);
     bind_text(s, &i, r->tags);
     bind_text(s, &i, r->budgets);
+    bind_took(s, &i, r);
     SPW_ASSERT(i == LEDGER_N_COLUMNS);
 }
 
@@ -334,9 +377,36 @@ static int insert_leg(sqlite3_stmt *s, const struct ledger_leg *leg, const char 
     sqlite3_bind_int64(s, ++i, leg->started.ns);
     sqlite3_bind_int64(s, ++i, leg->ended.ns);
     bind_text(s, &i, leg->numerics[0] ? leg->numerics : NULL);
+    bind_text(s, &i, leg->market);
+    bind_text(s, &i, leg->domain[0] ? leg->domain : NULL);
+    sqlite3_bind_int64(s, ++i, leg->tokens_input);
+    sqlite3_bind_int64(s, ++i, leg->tokens_cached_input);
+    struct ledger_use sum;
+    bool known = sum_uses(leg, 1, &sum);
+    bind_use(s, &i, known, sum.busy_us);
+    bind_use(s, &i, known, sum.millijoules);
     bind_text(s, &i, request_id);
     int rc = sqlite3_step(s);
     sqlite3_reset(s);
+    return rc;
+}
+
+/* By hour, where that is not simply all of it in the hour in which the leg ended. */
+static int insert_uses(sqlite3_stmt *s, const struct ledger_leg *leg, const char *request_id)
+{
+    const int64_t hour_ns = INT64_C(3600) * NS_PER_S;
+    bool plain = leg->n_uses == 1 && leg->uses[0].hour_s == leg->ended.ns / hour_ns * 3600;
+    int rc = SQLITE_DONE;
+    for (int k = 0; k < leg->n_uses && !plain && rc == SQLITE_DONE; k++) {
+        int i = 0;
+        bind_text(s, &i, request_id);
+        sqlite3_bind_int64(s, ++i, leg->leg);
+        sqlite3_bind_int64(s, ++i, leg->uses[k].hour_s);
+        sqlite3_bind_int64(s, ++i, leg->uses[k].busy_us);
+        sqlite3_bind_int64(s, ++i, leg->uses[k].millijoules);
+        rc = sqlite3_step(s);
+        sqlite3_reset(s);
+    }
     return rc;
 }
 
@@ -348,10 +418,12 @@ int ledger_file_insert(const struct ledger_inserts *s, const struct ledger_row *
     sqlite3_reset(s->row);
     if (rc == SQLITE_DONE && row->budgets)
         rc = ledger_budgets_settle(&s->budgets, row);
-    if (only_leg(row))
-        return rc;
+    const bool several = !only_leg(row);
     for (int i = 0; i < row->n_legs && rc == SQLITE_DONE; i++) {
-        rc = insert_leg(s->leg, &row->legs[i], row->request_id);
+        if (several)
+            rc = insert_leg(s->leg, &row->legs[i], row->request_id);
+        if (rc == SQLITE_DONE)
+            rc = insert_uses(s->use, &row->legs[i], row->request_id);
         if ((rc & 0xff) == SQLITE_CONSTRAINT)
             rc = SQLITE_CORRUPT;
     }
@@ -370,6 +442,7 @@ void ledger_file_finalize(struct ledger_inserts *s)
     sqlite3_finalize(s->commit);
     sqlite3_finalize(s->row);
     sqlite3_finalize(s->leg);
+    sqlite3_finalize(s->use);
     ledger_budgets_finalize(&s->budgets);
     *s = (struct ledger_inserts){0};
 }
@@ -379,6 +452,11 @@ void ledger_file_finalize(struct ledger_inserts *s)
 static const char *text(sqlite3_stmt *s, int column)
 {
     return (const char *)sqlite3_column_text(s, column);
+}
+
+static int64_t number_or(sqlite3_stmt *s, int column, int64_t none)
+{
+    return sqlite3_column_type(s, column) == SQLITE_NULL ? none : sqlite3_column_int64(s, column);
 }
 
 static void read_row(sqlite3_stmt *s, struct ledger_row *r)
@@ -412,6 +490,17 @@ static void read_row(sqlite3_stmt *s, struct ledger_row *r)
         .idempotency_key = text(s, 29),
         .repeat = sqlite3_column_int(s, 30),
         .request_hash = text(s, 31),
+        .project = text(s, 32),
+        .user = text(s, 33),
+        .tags = text(s, 34),
+        .budgets = text(s, 35),
+        .tokens_reasoning = sqlite3_column_int64(s, 36),
+        .price_version = sqlite3_column_int64(s, 37),
+        .reserved = {sqlite3_column_int64(s, 38)},
+        .market = text(s, 39),
+        .domain = text(s, 40),
+        .busy_us = number_or(s, 41, -1),
+        .millijoules = number_or(s, 42, -1),
     };
 }
 
@@ -419,13 +508,18 @@ static void read_row(sqlite3_stmt *s, struct ledger_row *r)
 static const char *rows_sql(int version)
 {
 #define NEWEST_FIRST " FROM ledger ORDER BY rowid DESC LIMIT ?"
-#define NONE_OF_4    ", NULL"
+#define NONE_OF_7    ", 0, 0, 0, NULL, NULL, NULL, NULL"
+#define NONE_OF_6    ", NULL, NULL, NULL, NULL" NONE_OF_7
+#define NONE_OF_4    ", NULL" NONE_OF_6
 #define NONE_OF_3    ", NULL, NULL, NULL, 0, NULL, 0" NONE_OF_4
     switch (version) {
     case 1: return "SELECT " LEDGER_COLUMNS_1 ", 0, 0" NONE_OF_3 NEWEST_FIRST;
     case 2: return "SELECT " LEDGER_COLUMNS_2 NONE_OF_3 NEWEST_FIRST;
     case 3: return "SELECT " LEDGER_COLUMNS_3 NONE_OF_4 NEWEST_FIRST;
-    default: return "SELECT " LEDGER_COLUMNS NEWEST_FIRST;
+    case 4:
+    case 5: return "SELECT " LEDGER_COLUMNS NONE_OF_6 NEWEST_FIRST;
+    case 6: return "SELECT " LEDGER_COLUMNS WHOSE_MONEY NONE_OF_7 NEWEST_FIRST;
+    default: return "SELECT " LEDGER_COLUMNS WHOSE_MONEY WHAT_IT_TOOK NEWEST_FIRST;
     }
 }
 
@@ -476,7 +570,8 @@ static enum rc read_repeats(sqlite3 *db, const char *path, struct wall since, in
     if (code != RC_OK || version < 4) /* nobody has written such rows */
         return code;
     int rc = sqlite3_prepare_v2(db,
-                                "SELECT " LEDGER_COLUMNS " FROM (SELECT * FROM ledger WHERE idempotency_key IS NOT NULL"
+                                "SELECT " LEDGER_COLUMNS NONE_OF_6
+                                " FROM (SELECT * FROM ledger WHERE idempotency_key IS NOT NULL"
                                 " AND finished_ns >= ?1 ORDER BY finished_ns DESC LIMIT ?2) ORDER BY finished_ns",
                                 -1, &s, NULL);
     if (rc == SQLITE_OK)
@@ -522,9 +617,16 @@ static void read_leg(sqlite3_stmt *s, struct ledger_leg *leg)
         .outcome = text(s, 4),
         .started = {sqlite3_column_int64(s, 5)},
         .ended = {sqlite3_column_int64(s, 6)},
+        .market = text(s, 8),
+        .tokens_input = sqlite3_column_int64(s, 10),
+        .tokens_cached_input = sqlite3_column_int64(s, 11),
+        .uses = {{.busy_us = sqlite3_column_int64(s, 12), .millijoules = sqlite3_column_int64(s, 13)}},
     };
+    const char *domain = text(s, 9);
     snprintf(leg->node, sizeof leg->node, "%s", text(s, 1));
     snprintf(leg->numerics, sizeof leg->numerics, "%s", numerics ? numerics : "");
+    snprintf(leg->domain, sizeof leg->domain, "%s", domain ? domain : "");
+    leg->n_uses = sqlite3_column_type(s, 12) != SQLITE_NULL;
 }
 
 static enum rc read_legs(sqlite3 *db, const char *path, const char *request_id,
@@ -536,7 +638,11 @@ static enum rc read_legs(sqlite3 *db, const char *path, const char *request_id,
 
     if (code != RC_OK || version < 2)
         return code;
-    int rc = sqlite3_prepare_v2(db, "SELECT " LEG_COLUMNS " FROM legs WHERE request_id = ? ORDER BY leg", -1, &s, NULL);
+    const char *sql = version < LEDGER_VERSION_BOOKS
+                          ? "SELECT " LEG_COLUMNS_2 ", NULL, NULL, 0, 0, NULL, NULL FROM legs WHERE request_id = ?"
+                            " ORDER BY leg"
+                          : "SELECT " LEG_COLUMNS " FROM legs WHERE request_id = ? ORDER BY leg";
+    int rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
     if (rc == SQLITE_OK)
         rc = sqlite3_bind_text(s, 1, request_id, -1, SQLITE_STATIC);
     while (rc == SQLITE_OK || rc == SQLITE_ROW) {

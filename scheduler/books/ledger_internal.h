@@ -22,13 +22,15 @@ int ledger_budgets_write(const struct ledger_budget_inserts *s, const struct led
 
 /* What a group commit runs. */
 struct ledger_inserts {
-    sqlite3_stmt *begin, *row, *leg, *commit;
+    sqlite3_stmt *begin, *row, *leg, *use, *commit;
     struct ledger_budget_inserts budgets;
 };
 enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error *e) SPW_MUST_USE;
 /* Is this file ours, and of which version (0: empty)? */
 enum rc ledger_file_version(sqlite3 *db, const char *path, int *version, struct error *e) SPW_MUST_USE;
-#define LEDGER_VERSION_BUDGETS 6 /* the first that has their tables */
+#define LEDGER_VERSION_BUDGETS 6         /* the first that has their tables */
+#define LEDGER_VERSION_BOOKS   7         /* ... and those of bills, hours and what finance edits */
+extern const char ledger_books_schema[]; /* ledger_schema.c */
 /* Also on failure the caller ends them with ledger_file_finalize(). */
 enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error *e) SPW_MUST_USE;
 void ledger_file_finalize(struct ledger_inserts *s);

@@ -60,6 +60,14 @@ static struct ledger_row row(const char *id)
         .saved = {123456789012},
         .idempotency_key = "order-7",
         .repeat = 2,
+        .project = "shop",
+        .user = "ann",
+        .tags = ",env=prod,",
+        .tokens_reasoning = 33,
+        .price_version = 12,
+        .reserved = {600000000},
+        .market = "spot",
+        .domain = "ec2/eu-1/a/g6.xlarge",
     };
 }
 
@@ -196,6 +204,83 @@ static void same_row(const struct ledger_row *r, void *arg)
     CHECK_INT(r->saved.v, w.saved.v);
     CHECK_STR(r->idempotency_key, w.idempotency_key);
     CHECK_INT(r->repeat, 2);
+    CHECK_STR(r->project, w.project);
+    CHECK_STR(r->user, w.user);
+    CHECK_STR(r->tags, w.tags);
+    CHECK_INT(r->tokens_reasoning, 33);
+    CHECK_INT(r->price_version, 12);
+    CHECK_INT(r->reserved.v, w.reserved.v);
+    CHECK_STR(r->market, w.market);
+    CHECK_STR(r->domain, w.domain);
+    CHECK(r->busy_us == -1 && r->millijoules == -1); /* no node told */
+}
+
+static void see_work(const struct ledger_row *r, void *arg)
+{
+    ++*(int *)arg;
+    CHECK_INT(r->busy_us, 700);
+    CHECK_INT(r->millijoules, 90);
+}
+static void see_leg_work(const struct ledger_leg *l, void *arg)
+{
+    const bool first = l->leg == 1;
+    ++*(int *)arg;
+    CHECK_STR(l->market, first ? "spot" : "on-prem");
+    CHECK_STR(l->domain, first ? "ec2/eu-1/a/g6" : "");
+    CHECK_INT(l->tokens_input, first ? 1000 : 1070);
+    CHECK_INT(l->tokens_cached_input, first ? 400 : 0);
+    CHECK_INT(l->n_uses, 1);
+    CHECK_INT(l->uses[0].busy_us, first ? 500 : 200);
+    CHECK_INT(l->uses[0].millijoules, first ? 60 : 30);
+}
+
+/* What the legs took adds up in their row; over the full hour, each hour has its own. */
+static void test_work(void)
+{
+    struct ledger_leg legs[] = {{.leg = 1,
+                                 .node = "a",
+                                 .provider = "ec2",
+                                 .market = "spot",
+                                 .domain = "ec2/eu-1/a/g6",
+                                 .outcome = "cut",
+                                 .tokens_input = 1000,
+                                 .tokens_cached_input = 400,
+                                 .tokens_output = 70,
+                                 .ended = {3700 * NS_PER_S},
+                                 .uses = {{0, 300, 40}, {3600, 200, 20}},
+                                 .n_uses = 2},
+                                {.leg = 2,
+                                 .node = "b",
+                                 .provider = "static",
+                                 .market = "on-prem",
+                                 .outcome = "ok",
+                                 .tokens_input = 1070,
+                                 .tokens_output = 7,
+                                 .ended = {3900 * NS_PER_S},
+                                 .uses = {{3600, 200, 30}},
+                                 .n_uses = 1}};
+    struct ledger_row r = row("one");
+    struct ledger *l = open_ledger(NULL);
+    struct error e;
+    int n = 0, n_legs = 0, uses = 0;
+    sqlite3 *db = NULL;
+    sqlite3_stmt *s = NULL;
+
+    r.legs = legs;
+    r.n_legs = 2;
+    CHECK(ledger_append(port, &r, NULL, NULL) == RC_OK);
+    close_ledger(l);
+    CHECK(ledger_read(path, 10, see_work, &n, &e) == RC_OK && n == 1);
+    CHECK(ledger_read_legs(path, "one", see_leg_work, &n_legs, &e) == RC_OK && n_legs == 2);
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK &&
+          sqlite3_prepare_v2(db, "SELECT hour_s + busy_us + millijoules FROM leg_uses WHERE leg = 1 ORDER BY hour_s",
+                             -1, &s, NULL) == SQLITE_OK);
+    for (; sqlite3_step(s) == SQLITE_ROW; uses++)
+        CHECK_INT(sqlite3_column_int(s, 0), uses ? 3820 : 340);
+    CHECK_INT(uses, 2);
+    sqlite3_finalize(s);
+    sqlite3_close(db);
+    clean();
 }
 
 static void test_restart(void)
@@ -691,6 +776,17 @@ static void second_row(const struct ledger_row *r, void *arg)
     CHECK(r->saved.v == 0 && r->repeat == 0);
 }
 
+/* What the seventh version brought. */
+#define BACK_TO_6                                                                                                      \
+    "DROP INDEX ledger_by_finished; ALTER TABLE ledger DROP COLUMN tokens_reasoning;"                                  \
+    "ALTER TABLE ledger DROP COLUMN price_version; ALTER TABLE ledger DROP COLUMN reserved_pusd;"                      \
+    "ALTER TABLE ledger DROP COLUMN market; ALTER TABLE ledger DROP COLUMN domain;"                                    \
+    "ALTER TABLE ledger DROP COLUMN busy_us; ALTER TABLE ledger DROP COLUMN millijoules; DROP TABLE leg_uses;"         \
+    "ALTER TABLE legs DROP COLUMN market; ALTER TABLE legs DROP COLUMN domain;"                                        \
+    "ALTER TABLE legs DROP COLUMN tokens_input; ALTER TABLE legs DROP COLUMN tokens_cached_input;"                     \
+    "ALTER TABLE legs DROP COLUMN busy_us; ALTER TABLE legs DROP COLUMN millijoules;"                                  \
+    "DROP TABLE node_meters; DROP TABLE hours; DROP TABLE node_hours; DROP TABLE allocations;"                         \
+    "DROP TABLE hour_rollups; DROP TABLE hour_charges; DROP TABLE finance; DROP TABLE corrections;"
 /* A file of the second version, which has no column of the third: made from one of today by taking them away. */
 static void test_second_version(void)
 {
@@ -702,7 +798,7 @@ static void test_second_version(void)
         "ALTER TABLE ledger DROP COLUMN asked_model;"
         "ALTER TABLE ledger DROP COLUMN service_class; ALTER TABLE ledger DROP COLUMN cache;"
         "ALTER TABLE ledger DROP COLUMN saved_pusd; ALTER TABLE ledger DROP COLUMN idempotency_key;"
-        "ALTER TABLE ledger DROP COLUMN repeat; ALTER TABLE ledger DROP COLUMN project;"
+        "ALTER TABLE ledger DROP COLUMN repeat; ALTER TABLE ledger DROP COLUMN project;" BACK_TO_6
         "ALTER TABLE ledger DROP COLUMN user; ALTER TABLE ledger DROP COLUMN tags; ALTER TABLE ledger DROP COLUMN "
         "budgets;"
         "DROP TABLE budget_totals; DROP TABLE budget_holds; DROP TABLE budget_limits; DROP TABLE budget_changes;"
@@ -720,7 +816,7 @@ static void test_second_version(void)
     CHECK_INT(n, 1);
     CHECK_INT(schema_version(), 2);
     close_ledger(open_ledger(NULL)); /* the first writer brings it up to date */
-    CHECK_INT(schema_version(), 6);
+    CHECK_INT(schema_version(), 7);
     CHECK(ledger_read(path, 10, second_row, &n, &e) == RC_OK);
     CHECK_INT(n, 2);
     clean();
@@ -923,6 +1019,7 @@ int main(int argc, char **argv)
     } else {
         TEST(test_order_and_reading);
         TEST(test_restart);
+        TEST(test_work);
         TEST(test_nulls);
         TEST(test_duplicate_fails_alone);
         TEST(test_queue_bound);
