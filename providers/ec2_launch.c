@@ -422,6 +422,8 @@ static void on_ended(const struct aws_reply *r, void *arg)
     m->call = NULL;
     if (r->failure == PROVIDER_FINE) {
         m->ended = true;
+        if (!m->ended_s) /* until the poll tells exactly */
+            m->ended_s = clock_wall(m->p->env.clock).ns / NS_PER_S;
         m->step = STEP_WATCH;
         m->missed = 0;
         m->round = m->p->round;

@@ -55,7 +55,8 @@ static bool take_facts(struct ec2_machine *m, const struct ec2_instance *i)
 static void ended(struct ec2_machine *m, const struct ec2_instance *i)
 {
     enum provider_failure failure = m->ending ? PROVIDER_ENDED : aws_end_reason(i->reason_code);
-    m->ended_s = i->ended_s;
+    if (i->ended_s)
+        m->ended_s = i->ended_s;
     if ((failure == PROVIDER_TAKEN_BACK || failure == PROVIDER_NO_CAPACITY) && m->offer)
         ec2_mark_cold(m->p, m->offer);
     if (m->ending)

@@ -84,7 +84,7 @@ struct member {
     struct life_times times;
     struct pusd price_hour;
     int64_t launched_s, ended_s; /* ended_s: as the provider says; 0: not known */
-    int64_t told_to_end_s;       /* when its end was ordered: paid no longer than until then */
+    int64_t told_to_end_s;       /* when its end was ordered last: its end, where the provider tells none */
     int32_t billing_min_s, boot_s;
     bool journaled;      /* its intent is durable */
     bool told;           /* the provider was asked to launch it */

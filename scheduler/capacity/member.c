@@ -126,6 +126,7 @@ static void terminate(struct member *m)
     end->fleet = f;
     snprintf(end->name, sizeof end->name, "%s", m->name);
     m->terminating = true;
+    m->told_to_end_s = fleet_now_s(f);
     enum rc rc = s->ops->terminate(s->provider, m->name, END_GRACE_MS, on_terminated, end);
     if (rc == RC_NOT_FOUND && m->id[0] && s->ops->terminate_id)
         rc = s->ops->terminate_id(s->provider, m->id, on_terminated, end);
@@ -196,7 +197,6 @@ static void came_into(struct member *m, enum life_state before)
         if (member_joins(m) && m->fleet->join.ended)
             m->fleet->join.ended(m->name, m->fleet->join.arg);
         leave_table(m, m->reason);
-        m->told_to_end_s = fleet_now_s(f);
         terminate(m);
         break;
     case LIFE_GONE: gone(m); break;
