@@ -693,8 +693,8 @@ class Skip(Exception):
 
 
 def environment_with(build, package):
-    """A Python that has this package ("name==version"), in the build folder; made once. Skip, where that cannot be."""
-    home = os.path.join(os.path.abspath(build), "venv-" + package.partition("==")[0])
+    """A Python that has this package ("name==version"), made once for all builds, beside them. Skip, where that cannot be."""
+    home = os.path.join(os.path.dirname(os.path.abspath(build)), "build-venv", package.partition("==")[0])
     python, mark = os.path.join(home, "bin", "python"), os.path.join(home, package)
     if os.path.exists(mark):
         return python

@@ -127,7 +127,7 @@ def cut_everywhere(one, two, path, body, sanitized=False):
         same({k: message.get(k) or "" for k in whole.text}, whole.text)
         same((choice["finish_reason"], uncached(whole_body["usage"])), (whole.finish, whole.usage))
     assert "spillway_" not in json.dumps(whole_body)
-    for k in range(0, len(events), 5 if sanitized else 1):
+    for k in range(0, len(events), 13 if sanitized else 1):
         first = Stream()
         for data in events[:k]:
             first.take(data)

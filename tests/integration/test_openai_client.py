@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
+# runtest: release
 """The `openai` Python package, as applications use it, against the scheduler (with nodes that misbehave on demand), against
-the engine alone, and against the engine behind the scheduler. The package goes into a virtual environment in the build
-folder; where it cannot be installed, the cases are skipped."""
+the engine alone, and against the engine behind the scheduler. The package goes into a virtual environment beside
+the build folders; where it cannot be installed, the cases are skipped."""
 
 import json
 import os

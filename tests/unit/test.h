@@ -2,9 +2,21 @@
 #ifndef TESTS_UNIT_TEST_H
 #define TESTS_UNIT_TEST_H
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Sanitized code is many times slower, and looked at for other things than figures: there a part of the rounds is enough,
+ * and planted mistakes, which ask whether a law can fail, have been caught by the plain build. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TEST_SANITIZED true
+#elif defined(__has_feature)
+#define TEST_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define TEST_SANITIZED false
+#endif
+#define TEST_FEWER(n) (TEST_SANITIZED ? ((n) + 7) / 8 : (n))
 
 static struct {
     const char *name; /* the running group */

@@ -12,7 +12,7 @@
 #include "tests/unit/text_vocab.h"
 
 #define N_IDS  40
-#define ROUNDS 4000
+#define ROUNDS TEST_FEWER(4000)
 
 static const char *const pieces[] = {
     "<think>",  "</think>", "<th", "ink>", "</",       "think>",       "think>\n\n",

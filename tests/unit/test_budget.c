@@ -178,7 +178,7 @@ static const char *hold_to_laws(const struct arithmetic *a, int steps)
 
 static void test_laws(void)
 {
-    const char *broken = hold_to_laws(&true_one, 200000);
+    const char *broken = hold_to_laws(&true_one, TEST_FEWER(200000));
     CHECK(!broken);
     if (broken)
         fprintf(stderr, "broken: %s\n", broken);
@@ -527,7 +527,7 @@ static void next_period(void)
     model.now++;
 }
 
-static int64_t operations = 1000000;
+static int64_t operations = TEST_FEWER(1000000);
 
 static void test_model(void)
 {
@@ -677,7 +677,8 @@ int main(int argc, char **argv)
     if (argc > 1)
         operations = strtoll(argv[1], NULL, 10);
     TEST(test_laws);
-    TEST(test_mutants);
+    if (!TEST_SANITIZED)
+        TEST(test_mutants);
     TEST(test_model);
     TEST(test_levels);
     TEST(test_forecast);

@@ -13,7 +13,7 @@
 #include "tests/unit/random.h"
 #include "tests/unit/test.h"
 
-#define ROUNDS 1500
+#define ROUNDS TEST_FEWER(1500)
 
 struct snapshot {
     struct route_request q;

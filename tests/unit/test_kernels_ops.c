@@ -228,9 +228,11 @@ static enum k_status attend(const struct k_ops *ops, struct k_ctx *c, const stru
     return ops->attention_mla(c, y, q, kv, &m, tok, n_tok);
 }
 
+#define LARGE(n) (TEST_SANITIZED ? 65 : (n)) /* tokens where the heads are many or wide */
 static const struct attention_case attention_cases[] = {
-    {K_F32, 1, 2, 1, 16, 16},   {K_F32, 150, 6, 2, 24, 24},   {K_F16, 131, 12, 2, 128, 128}, {K_F16, 64, 3, 3, 17, 9},
-    {K_F32, 65, 20, 0, 72, 64}, {K_F16, 200, 4, 0, 576, 512}, {K_F32, 129, 1, 1, 33, 100},
+    {K_F32, 1, 2, 1, 16, 16},    {K_F32, 150, 6, 2, 24, 24}, {K_F16, LARGE(131), 12, 2, 128, 128},
+    {K_F16, 64, 3, 3, 17, 9},    {K_F32, 65, 20, 0, 72, 64}, {K_F16, LARGE(200), 4, 0, 576, 512},
+    {K_F32, 129, 1, 1, 33, 100},
 };
 
 /* Scores are dot products of terms below |q| |k| <= 9: off by d_k / 32 + 34 roundings of the sum of magnitudes; weights

@@ -300,7 +300,7 @@ static void conversations(void)
     } while (live > 0);
     CHECK(same);
     CHECK(known > 0);
-    CHECK(engine_pages_evicted(en) > 0);
+    CHECK(engine_pages_evicted(en) > 0 || begun < 16); /* so few fit */
     CHECK_INT(engine_pages_free(en), engine_pages_total(en));
     printf("%d conversations, %llu tokens known already, %llu pages given up\n", begun, (unsigned long long)known,
            (unsigned long long)engine_pages_evicted(en));
@@ -325,9 +325,8 @@ static void with_model(const struct synth_shape *shape, enum synth_type type)
 
 int main(int argc, char **argv)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    n_conversations = 3; /* the kernels are thirty times slower then */
-#endif
+    if (TEST_SANITIZED)
+        n_conversations = 3;
     if (argc > 1)
         n_conversations = (int)strtol(argv[1], NULL, 10);
     int fd = mkstemp(path);

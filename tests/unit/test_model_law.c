@@ -327,15 +327,6 @@ static void classes(void)
 /* Not found when a test is run from elsewhere: run it from the root of the sources. */
 #define TRAINED "models/spillway-tiny.gguf"
 
-/* Sanitized kernels are thirty times slower and look for other things than bits: there a part of the cases is enough. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#elif defined(__has_feature)
-#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define SANITIZED false
-#endif
-
 /* The law for all types, and for the model that comes along. */
 static void with_all_models(void)
 {
@@ -363,7 +354,7 @@ int main(void)
     precision = K_FAST;
     with_model(&dense, SYNTH_Q4_K_M, law, "dense Q4_K_M");
     with_model(&deepseek, SYNTH_Q4_K_M, law, "deepseek Q4_K_M");
-    if (!SANITIZED)
+    if (!TEST_SANITIZED)
         with_all_models();
     precision = K_FAST;
     with_model(&dense, SYNTH_Q4_0, refusals, "dense Q4_0");
