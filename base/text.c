@@ -2,11 +2,34 @@
 
 #include <ctype.h>
 #include <inttypes.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "base/alloc.h"
+
 #define WORD_MAX 63
+
+char *text_hex(char *out, const void *bytes, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+    const unsigned char *b = bytes;
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[b[i] >> 4];
+        out[2 * i + 1] = digits[b[i] & 15];
+    }
+    out[2 * n] = '\0';
+    return out;
+}
+
+char *text_base64(const void *bytes, size_t n)
+{
+    SPW_ASSERT(n < (size_t)1 << 20);
+    char *out = spw_malloc(4 * ((n + 2) / 3) + 1);
+    EVP_EncodeBlock((unsigned char *)out, bytes, (int)n);
+    return out;
+}
 
 static int min3(int a, int b, int c)
 {

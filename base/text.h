@@ -25,6 +25,10 @@ char *text_put_int(char *at, int64_t v);
 /* As much of s as fits below `end`, where a NUL follows it: a piece of a text in a buffer of fixed size. Returns where the
  * next piece goes, which is where that NUL is. at < end. */
 char *text_put(char *at, const char *end, const char *s);
+/* Two lower-case digits for each of n bytes, and a NUL. Returns out. */
+char *text_hex(char *out, const void *bytes, size_t n);
+/* RFC 4648 section 4, with padding. The caller's. n < 1 MiB. */
+char *text_base64(const void *bytes, size_t n);
 /* A UTC time, "2027-01-01" or "2027-01-01T12:00:00Z", as Unix seconds. */
 enum rc text_parse_utc(const char *text, int64_t *seconds) SPW_MUST_USE;
 /* A time as RFC 3339 writes it, "2027-01-01T12:00:00Z", "2027-01-01t13:00:00.25+01:00", as Unix milliseconds (rounded

@@ -108,6 +108,8 @@ struct ec2 {
     struct ec2_template *templates;
     struct ec2_cold *colds;
     struct ec2_spot_price *prices;
+    int n_prices;
+    bool prices_full;
     char *price_types;     /* owned: those that prices are asked for, with commas */
     struct mono prices_at; /* when they were asked last; 0: never */
     struct aws_call *price_call;

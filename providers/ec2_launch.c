@@ -67,7 +67,7 @@ struct ec2_machine *ec2_machine_new(struct ec2 *p, const struct provider_spec *s
         .name = spw_strdup(s->name),
         .token = spw_strdup(s->token ? s->token : s->name),
         .pool = s->pool ? spw_strdup(s->pool) : NULL,
-        .port = port > 0 && port < 65536 ? port : EC2_PORT,
+        .port = port > 0 ? port : EC2_PORT,
         .public_address = address && strcmp(address, "public") == 0,
         .state = INSTANCE_STARTING,
         .if_not_found = PROVIDER_ENDED,

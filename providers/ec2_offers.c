@@ -6,7 +6,8 @@
 #include "providers/ec2_internal.h"
 
 #define PRICE_PAGES_MAX 50
-#define BILLING_MIN_S   60 /* "Per-second billing, with a minimum of 60 seconds" (EC2 pricing, Linux) */
+#define PRICES_MAX      4096 /* types x zones: far more than any pool names */
+#define BILLING_MIN_S   60   /* "Per-second billing, with a minimum of 60 seconds" (EC2 pricing, Linux) */
 
 /* ---- what is left alone ----------------------------------------------------------------------------------------- */
 
@@ -115,7 +116,15 @@ static void on_price(const struct ec2_price *price, void *arg)
     struct ec2_offer o = {
         .zone = price->zone, .zone_n = strlen(price->zone), .type = price->type, .type_n = strlen(price->type)};
     struct ec2_spot_price *s = find_price(p, &o);
+    if (!s && p->n_prices == PRICES_MAX) {
+        if (!p->prices_full)
+            log_warn(p->env.log, "provider", "more spot prices than are kept; the others are not known",
+                     LOG_S("provider", p->env.name), LOG_I("kept", PRICES_MAX));
+        p->prices_full = true;
+        return;
+    }
     if (!s) {
+        p->n_prices++;
         s = spw_calloc(1, sizeof(*s));
         *s = (struct ec2_spot_price){
             .next = p->prices, .type = spw_strdup(price->type), .zone = spw_strdup(price->zone)};

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/sha256.h"
+#include "base/text.h"
 #include "providers/ec2_userdata.h"
 
 const struct provider_key ec2_keys[] = {
@@ -44,7 +45,7 @@ const struct provider_key ec2_node_keys[] = {
     {"disk_device", KEY_TEXT, false, "/dev/xvda", "device name of the root disk"},
     {"hop_limit", KEY_INT, false, "1", "hops to the metadata service; 2 where the engine runs in a container"},
     {"address", KEY_TEXT, false, "private", "which of its addresses a machine is reached by: private or public"},
-    {"port", KEY_INT, false, "8080", "port of the engine"},
+    {"port", KEY_PORT, false, "8080", "port of the engine"},
     {"engine_url", KEY_URL, false, NULL, "https address of the engine bundle; without, the image has an engine"},
     {"engine_sha256", KEY_TEXT, false, NULL, "its SHA-256"},
     {"model_url", KEY_URL, false, NULL, "https address of the model; without, the image has it at the model's path"},
@@ -135,7 +136,7 @@ static char *user_data(const struct provider_spec *s, struct error *e)
     char *text = NULL;
     strbuf_init(&script, 2 * EC2_USERDATA_MAX);
     if (ec2_userdata(&script, &b, e) == RC_OK)
-        text = ec2_base64(script.data, script.len);
+        text = text_base64(script.data, script.len);
     strbuf_fini(&script);
     return text;
 }
@@ -167,9 +168,8 @@ static void name_template(char name[64], const char *owner, const struct strbuf 
 {
     uint8_t hash[SHA256_BYTES];
     sha256(content->data, content->len, hash);
-    int n = snprintf(name, 64, "spillway-%.20s-", owner);
-    for (int i = 0; i < 12; i++)
-        n += snprintf(name + n, 64 - (size_t)n, "%02x", hash[i]);
+    char hex[2 * 12 + 1];
+    snprintf(name, 64, "spillway-%.20s-%s", owner, text_hex(hex, hash, 12));
 }
 
 enum rc ec2_template_text(struct ec2_template_text *t, const struct provider_spec *s, const char *owner,
@@ -208,8 +208,7 @@ void ec2_attempt_token(const char *token, int attempt, char out[EC2_TOKEN_BYTES]
     char *text = spw_asprintf("%s/%d", token, attempt);
     sha256(text, strlen(text), hash);
     free(text);
-    for (int i = 0; i < 32; i++)
-        snprintf(out + 2 * i, 3, "%02x", hash[i]);
+    text_hex(out, hash, sizeof hash);
 }
 
 /* Where an offer's machine goes: its zone's subnet, or the zone itself. */

@@ -1,6 +1,6 @@
 #include "providers/ec2_userdata.h"
 
-#include <openssl/evp.h>
+#include <stdio.h>
 #include <string.h>
 
 extern const char ec2_boot_text[];
@@ -97,12 +97,4 @@ enum rc ec2_userdata(struct strbuf *script, const struct ec2_boot *b, struct err
     if (strbuf_append(script, ec2_boot_text, ec2_boot_length) != RC_OK || script->len - before > EC2_USERDATA_MAX)
         return error_set(e, RC_FULL, "user data is longer than the %zu bytes that EC2 takes", EC2_USERDATA_MAX);
     return RC_OK;
-}
-
-char *ec2_base64(const void *data, size_t n)
-{
-    SPW_ASSERT(n < (size_t)1 << 20);
-    char *out = spw_malloc(4 * ((n + 2) / 3) + 1);
-    EVP_EncodeBlock((unsigned char *)out, data, (int)n);
-    return out;
 }

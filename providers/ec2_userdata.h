@@ -22,7 +22,5 @@ struct ec2_boot {                           /* NULL: none */
 /* The script is appended to *script. RC_INVALID: a source is not https (http: to this machine alone), a sum is not
  * 64 hex digits or missing, a value has a line break; RC_FULL: longer than EC2_USERDATA_MAX. */
 enum rc ec2_userdata(struct strbuf *script, const struct ec2_boot *b, struct error *e) SPW_MUST_USE;
-/* Base64 of it, as the API wants it. Caller frees. */
-char *ec2_base64(const void *data, size_t n);
 
 #endif

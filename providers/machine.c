@@ -586,8 +586,7 @@ static void fingerprint(struct machine *m, const struct provider_settings *s)
         (void)strbuf_printf(&b, "%s=%s\n", all[i], v ? v : "");
     }
     sha256(b.data ? b.data : "", b.len, digest);
-    for (size_t i = 0; i < sizeof(digest); i++)
-        snprintf(m->settings + i * 2, 3, "%02x", digest[i]);
+    text_hex(m->settings, digest, sizeof digest);
     strbuf_fini(&b);
 }
 

@@ -133,6 +133,7 @@ static const char *would_be_right(enum provider_key_type type, const char *value
         return strncmp(value, "http://", 7) == 0 || strncmp(value, "https://", 8) == 0
                    ? NULL
                    : "an address that starts with http:// or https://";
+    case KEY_PORT: return text_parse_int(value, 1, 65535, &v) == RC_OK ? NULL : "a port, 1 to 65535";
     case KEY_INT: return text_parse_int(value, 0, INT64_MAX, &v) == RC_OK ? NULL : "a whole number";
     case KEY_DURATION: return text_parse_duration_ms(value, &v) == RC_OK ? NULL : "a duration, as in 500ms, 2s or 5m";
     case KEY_DOLLARS: return pusd_parse(value, &a, &ignored) == RC_OK ? NULL : "dollars, as in 0.75";

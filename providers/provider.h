@@ -72,6 +72,7 @@ enum provider_key_type {
     KEY_FILE,        /* a path; made absolute by the configuration */
     KEY_SECRET_FILE, /* path of a file that holds a secret; never the secret */
     KEY_INT,         /* >= 0 */
+    KEY_PORT,        /* 1 to 65535 */
     KEY_DURATION,    /* "30s"; provider_setting_int() gives milliseconds */
     KEY_DOLLARS,     /* "0.0123" */
     KEY_BOOL,        /* "true", "false" */

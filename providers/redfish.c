@@ -1,6 +1,5 @@
 #include "providers/redfish.h"
 
-#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "base/text.h"
 #include "providers/redfish_doc.h"
 
 #define POLL_MS       2000
@@ -159,21 +159,13 @@ static void again(struct redfish *r, enum step step, int64_t at_least_ms, const 
 
 /* ---- asking ----------------------------------------------------------------------------------------------------- */
 
-static char *base64(const char *text)
-{
-    size_t n = strlen(text);
-    unsigned char *out = spw_malloc(n / 3 * 4 + 5);
-    EVP_EncodeBlock(out, (const unsigned char *)text, (int)n);
-    return (char *)out;
-}
-
 static enum rc use_basic(struct redfish *r, struct error *e)
 {
     char *password = NULL;
     enum rc rc = file_read_secret(&password, r->password_file, e);
     if (rc != RC_OK)
         return rc;
-    char *pair = spw_asprintf("%s:%s", r->user, password), *code = base64(pair);
+    char *pair = spw_asprintf("%s:%s", r->user, password), *code = text_base64(pair, strlen(pair));
     r->acts->authorization = spw_asprintf("Basic %s", code);
     wipe(password);
     wipe(pair);

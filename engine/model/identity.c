@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "engine/model/model_internal.h"
 
 /* Raise it when anything outside the kernels changes what an answer is: graphs, rotary tables, tokenizer, templates,
@@ -47,8 +48,7 @@ static enum rc hash_end(struct hasher *h, const char *path, char *hex, unsigned 
     EVP_MD_CTX_free(h->md);
     if (!h->ok)
         return error_set(e, RC_INTERNAL, "%s: SHA-256 is not available", path);
-    for (unsigned i = 0; i < digits / 2; i++)
-        snprintf(hex + (size_t)2 * i, 3, "%02x", digest[i]);
+    text_hex(hex, digest, digits / 2);
     return RC_OK;
 }
 

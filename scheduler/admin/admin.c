@@ -95,6 +95,18 @@ static void route(struct admin_door *door, struct http_exchange *x, const char *
     r->handler(&call);
 }
 
+void admin_refuse(const struct admin_call *c, const struct error *e)
+{
+    switch (e->code) {
+    case RC_NOT_FOUND: admin_reply_error(c->x, 404, "not_found", "%s", e->message); break;
+    case RC_CONFLICT: admin_reply_error(c->x, 409, "conflict", "%s", e->message); break;
+    case RC_FULL: admin_reply_error(c->x, 409, "limit_reached", "%s", e->message); break;
+    case RC_INVALID:
+    case RC_UNSUPPORTED: admin_reply_error(c->x, 400, "invalid_request", "%s", e->message); break;
+    default: admin_reply_error(c->x, 503, "busy", "%s", e->message); break;
+    }
+}
+
 static void refuse(struct admin_door *door, struct http_exchange *x, const struct auth_refusal *r, const char *key)
 {
     const char *code = r->status == 401   ? "unauthorized"

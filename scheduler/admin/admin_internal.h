@@ -57,6 +57,7 @@ const struct admin_route *admin_route_find(const char *method, const char *targe
 void admin_reply(struct http_exchange *x, int status, const char *content_type, const struct strbuf *body);
 void admin_reply_json(struct http_exchange *x, int status, const struct json_writer *w); /* frees w->out's bytes */
 void admin_reply_error(struct http_exchange *x, int status, const char *code, const char *format, ...) SPW_PRINTF(4, 5);
+void admin_refuse(const struct admin_call *c, const struct error *e); /* by its code */
 
 /* handlers.c, ledger_view.c, keys_view.c, budgets_view.c */
 admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_node, admin_get_ledger, admin_get_legs,

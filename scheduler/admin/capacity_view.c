@@ -246,16 +246,6 @@ void admin_check_provider(const struct admin_call *c)
 
 /* ---- orders ------------------------------------------------------------------------------------------------------------------ */
 
-static void refuse(const struct admin_call *c, const struct error *e)
-{
-    switch (e->code) {
-    case RC_NOT_FOUND: admin_reply_error(c->x, 404, "not_found", "%s", e->message); break;
-    case RC_CONFLICT: admin_reply_error(c->x, 409, "conflict", "%s", e->message); break;
-    case RC_FULL: admin_reply_error(c->x, 409, "limit_reached", "%s", e->message); break;
-    default: admin_reply_error(c->x, 400, "invalid_request", "%s", e->message); break;
-    }
-}
-
 static void say_done(const struct admin_call *c, const char *what)
 {
     struct strbuf out;
@@ -278,7 +268,7 @@ static void give(const struct admin_call *c, order *o, const char *what)
     if (o(c->admin->o.fleet, c->name, &e) == RC_OK)
         say_done(c, what);
     else
-        refuse(c, &e);
+        admin_refuse(c, &e);
 }
 
 void admin_terminate_node(const struct admin_call *c)
@@ -308,7 +298,7 @@ void admin_launch(const struct admin_call *c)
     else if (fleet_launch(c->admin->o.fleet, c->name, (int)n, &e) == RC_OK)
         say_done(c, "launch");
     else
-        refuse(c, &e);
+        admin_refuse(c, &e);
 }
 
 void admin_adopt(const struct admin_call *c)
@@ -322,7 +312,7 @@ void admin_adopt(const struct admin_call *c)
     else if (fleet_adopt(c->admin->o.fleet, c->name, id, &e) == RC_OK)
         say_done(c, "adopt");
     else
-        refuse(c, &e);
+        admin_refuse(c, &e);
 }
 
 /* A node of a pool is drained to be ended; of others the front says what it does. False: none of a pool. */
@@ -336,6 +326,6 @@ bool admin_drain_of_pool(const struct admin_call *c, bool drain)
     if ((drain ? fleet_drain : fleet_undrain)(f, c->name, &e) == RC_OK)
         say_done(c, drain ? "drain" : "undrain");
     else
-        refuse(c, &e);
+        admin_refuse(c, &e);
     return true;
 }

@@ -64,18 +64,6 @@ void admin_get_joined(const struct admin_call *c)
     admin_reply_json(c->x, 200, &w);
 }
 
-static void refuse(const struct admin_call *c, const struct error *e)
-{
-    if (e->code == RC_NOT_FOUND)
-        admin_reply_error(c->x, 404, "not_found", "%s", e->message);
-    else if (e->code == RC_CONFLICT)
-        admin_reply_error(c->x, 409, "conflict", "%s", e->message);
-    else if (e->code == RC_INVALID)
-        admin_reply_error(c->x, 400, "invalid_request", "%s", e->message);
-    else
-        admin_reply_error(c->x, 503, "busy", "%s", e->message);
-}
-
 static void make_token(const struct admin_call *c, enum token_kind kind)
 {
     const char *ttl = http_request_query(c->x, "ttl_s");
@@ -90,7 +78,7 @@ static void make_token(const struct admin_call *c, enum token_kind kind)
         return;
     }
     if (join_token_new(c->admin->o.join, kind, c->name, ttl_s * 1000, token, &e) != RC_OK) {
-        refuse(c, &e);
+        admin_refuse(c, &e);
         return;
     }
     log_info(c->admin->o.log, "admin", "a join token was made", LOG_S("node", c->name), LOG_S("who", c->who));
@@ -122,7 +110,7 @@ void admin_revoke_node(const struct admin_call *c)
     if (!there_is_one(c))
         return;
     if (join_revoke(c->admin->o.join, c->name, &e) != RC_OK) {
-        refuse(c, &e);
+        admin_refuse(c, &e);
         return;
     }
     strbuf_init(&out, ADMIN_ANSWER_MAX);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/text.h"
 #include "scheduler/auth/auth.h"
 #include "scheduler/auth/hash_table.h"
 
@@ -39,7 +40,6 @@ enum rc key_hash(const char *token, size_t n, char hex[KEY_HASH_BYTES], struct e
         return error_set(e, RC_INVALID, "the key has %zu bytes; up to %d are allowed", n, AUTH_KEY_BYTES_MAX);
     if (EVP_Digest(token, n, h, NULL, EVP_sha256(), NULL) != 1)
         return error_set(e, RC_INTERNAL, "OpenSSL offers no SHA-256");
-    for (size_t i = 0; i < HASH_BYTES; i++)
-        snprintf(hex + 2 * i, 3, "%02x", h[i]);
+    text_hex(hex, h, HASH_BYTES);
     return RC_OK;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/text.h"
 #include "scheduler/auth/base64url.h"
 #include "scheduler/auth/keystore_internal.h"
 
@@ -465,6 +466,5 @@ void keystore_salt(const struct keystore *k, const char *tenant, char salt[KEYST
     int n = snprintf(text, sizeof text, "spillway prefix 1 %s", tenant); /* no key's text begins so */
     SPW_ASSERT(n > 0 && (size_t)n < sizeof text);                        /* tenants have 64 characters at most */
     SPW_ASSERT(hmac(k, text, (size_t)n, &h));                            /* it worked when the store was opened */
-    for (size_t i = 0; i < (KEYSTORE_SALT_BYTES - 1) / 2; i++)
-        snprintf(salt + 2 * i, 3, "%02x", ((const unsigned char *)&h)[i]);
+    text_hex(salt, &h, (KEYSTORE_SALT_BYTES - 1) / 2);
 }

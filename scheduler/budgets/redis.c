@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "base/text.h"
 #include "scheduler/budgets/redis_internal.h"
 
 #define TIMEOUT_DEFAULT_MS 500
@@ -484,8 +485,7 @@ static enum rc redis_port_new(struct budget_store *bs, struct event_base *loop, 
     p->ledger = ledger;
     TAILQ_INIT(&p->steps);
     random_take(&pool, id, sizeof id);
-    for (int i = 0; i < 8; i++)
-        snprintf(p->instance + 2 * i, 3, "%02x", id[i]);
+    text_hex(p->instance, id, sizeof id);
     snprintf(p->instance + 16, sizeof p->instance - 16, "-%d", store->ports_made++);
     enum rc rc = port_start(p, e);
     if (rc != RC_OK) {

@@ -126,6 +126,7 @@ static enum rc open_all(struct fleet *f, struct error *e)
     if (rc != RC_OK)
         return rc;
     pools_take(f, f->config);
+    markets_take(f);
     return journal_each_open(f->journal, launch_recover, f, e);
 }
 
@@ -167,6 +168,7 @@ enum rc fleet_take(struct fleet *f, const struct config *c, struct error *e)
     f->config = config_ref(c);
     guard_set_limits(f->guard, &limits);
     pools_take(f, c);
+    markets_take(f);
     config_free(before);
     fleet_plan_soon(f);
     return RC_OK;
@@ -236,6 +238,8 @@ void fleet_free(struct fleet *f)
     free(f->work);
     free(f->snapshot);
     free(f->site);
+    free(f->models);
+    free(f->of_node);
     free(f);
 }
 

@@ -29,7 +29,7 @@ struct source {
     const struct provider_ops *ops;
     char name[JOURNAL_NAME_MAX], type[32];
     struct config *config; /* a reference: its settings stand there */
-    bool swept, sweeping;  /* swept: its list was read once since the start */
+    bool sweeping;
     struct mono swept_at;
     struct stray strays[STRAYS_MAX];
     int n_strays;
@@ -52,6 +52,7 @@ struct pool {
     TAILQ_ENTRY(pool) next;
     struct fleet *fleet;
     char name[JOURNAL_NAME_MAX];
+    struct market *market;            /* of its first model, while config is there */
     struct config *owner;             /* a reference */
     const struct config_pool *config; /* its; NULL: the configuration has lost it, and it drains */
     struct source *source;
@@ -63,7 +64,7 @@ struct pool {
 };
 TAILQ_HEAD(pool_list, pool);
 
-enum purpose { FOR_NOTHING, FOR_END, FOR_SLEEP, FOR_OFF }; /* why one drains */
+enum purpose { FOR_NOTHING, FOR_END, FOR_SLEEP }; /* why one drains */
 
 /* A node that the fleet looks after: of a pool, or (pool NULL) one of the configuration. */
 struct member {
@@ -103,7 +104,6 @@ struct member {
     int status;
     struct mono call_at, power_at;
     bool powering, owned_known; /* a provider works on its power; it was adopted there */
-    enum power_state power_to;  /* as the plan last wanted it */
     struct mono empties_from;   /* gets nothing new since */
 };
 TAILQ_HEAD(member_list, member);
@@ -119,15 +119,21 @@ struct market { /* where demand meets capacity */
     double prompt, cached, output, prompt_sq, hold_s; /* means of what was answered of late */
     struct mono came;                                 /* the last request; 0: there was none */
     bool known;                                       /* there was demand */
+    int n_ready, n_full;                              /* nodes; full: every slot is taken */
     bool saturated;                                   /* every ready node is full, or somebody waits */
     enum fleet_comes comes;                           /* as told */
     bool keeps_asleep;                                /* requests go to an API rather than to one that sleeps */
     struct fleet_plan_view plan;
-    struct mono planned;
 };
 
 struct site; /* ladder.c */
 
+struct fleet_model { /* that the configuration names */
+    const char *name;
+    struct market *market;
+};
+
+#define OUTPUT_GUESS         200 /* tokens of an answer, before one was seen */
 #define SNAPSHOT_NODES_MAX   512
 #define SPOT_LOSSES_PER_HOUR 0.05 /* of one node, where nothing is known of its domain */
 #define BATCH_DRAIN_S        600
@@ -138,7 +144,7 @@ struct offer_ref { /* what an offer of a plan is; NULL: an own machine */
 };
 struct snapshot {                             /* of one market; for one plan */
     int32_t n_offers, n_pool_offers, n_nodes; /* those of pools come first */
-    int min, max, n_ready, n_full, at_apis;
+    int min, max, at_apis;
     double ready;
     const struct config_node *api;
     struct scale_offer offers[SCALE_OFFERS_MAX];
@@ -160,6 +166,9 @@ struct fleet {
     struct member_list members;
     struct market markets[FLEET_MODELS_MAX];
     int n_markets;
+    struct fleet_model *models; /* owned; each once */
+    int n_models;
+    struct market **of_node; /* owned; by the index of a node of the configuration */
     struct event *timer, *soon;
     bool stopping, paused;
     int n_stopping;
@@ -223,12 +232,17 @@ enum rc launch_adopt(struct pool *p, const char *id, struct error *e) SPW_MUST_U
 /* The provider has it now: what that costs is written down. */
 void launch_known(struct member *m, const struct provider_instance *i);
 
-/* ---- plan.c */
+/* ---- market.c */
+void markets_take(struct fleet *f);                             /* of another configuration; pools_take() comes first */
+struct market *plan_market(struct fleet *f, const char *model); /* made if there is none */
+struct market *market_of(struct fleet *f, const struct config_node *c);    /* NULL: in none */
+const struct config_node *market_api(const struct config *c, const char *model); /* NULL: no API serves it */
 void plan_observe(struct fleet *f); /* demand, as the front has counted it */
-void plan_scale(struct fleet *f);
 bool plan_pressed(struct fleet *f); /* a market is full, or somebody waits, and it was not so before */
-void plan_tell(struct fleet *f);    /* whom requests may wait for */
-struct market *plan_market(struct fleet *f, const char *model);
+
+/* ---- plan.c */
+void plan_scale(struct fleet *f);
+void plan_tell(struct fleet *f); /* whom requests may wait for */
 
 /* ---- ladder.c */
 struct site *ladder_new(void);

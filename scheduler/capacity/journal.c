@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/text.h"
 #include "base/worker.h"
 
 #define FORMAT_VERSION 1
@@ -98,8 +99,7 @@ static enum rc read_owner(struct journal *j, char owner[33], struct error *e)
     char fresh[33];
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return error_set(e, RC_IO, "no random bytes from the system: %s", strerror(errno));
-    for (int i = 0; i < OWNER_BYTES; i++)
-        snprintf(fresh + 2 * i, 3, "%02x", bytes[i]);
+    text_hex(fresh, bytes, sizeof bytes);
     enum rc rc = RC_OK;
     if (sqlite3_prepare_v2(j->db, "INSERT OR IGNORE INTO meta VALUES('owner', ?1)", -1, &put, NULL) != SQLITE_OK ||
         sqlite3_bind_text(put, 1, fresh, -1, SQLITE_STATIC) != SQLITE_OK || sqlite3_step(put) != SQLITE_DONE ||

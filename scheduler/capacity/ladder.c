@@ -162,16 +162,6 @@ static struct power_node node_of(struct member *m, struct market *k, int32_t gro
     return p;
 }
 
-static bool has_api(const struct fleet *f, const struct market *k)
-{
-    for (int i = 0; i < f->config->n_nodes; i++) {
-        const struct config_node *c = &f->config->nodes[i];
-        if (!c->local && config_node_serves(c, k->model))
-            return true;
-    }
-    return false;
-}
-
 static void foresee(struct fleet *f, struct market *k, const struct site *s, int32_t group, struct power_group *g)
 {
     double here = 0;
@@ -180,7 +170,7 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
     const double asked = forecast_at(&k->busy, 0).mean;
     g->keep_warm = f->config->power.keep_warm;
     g->steady = STEADY;
-    g->spills = has_api(f, k);
+    g->spills = market_api(f->config, k->model) != NULL;
     const struct power_outlook o = {.forecast = &k->busy,
                                     .in_use = g->spills && asked > here ? asked : here,
                                     .waiting = k->now.waiting,
@@ -225,7 +215,6 @@ static void obey(struct member *m, const struct power_node *p, const struct powe
 {
     const bool down = c->target == POWER_SLEEP || c->target == POWER_OFF;
     const char *why = power_reason_text(c->reason);
-    m->power_to = c->target;
     if (!p->usable || m->pinned || m->noticed)
         return;
     if (!down && p->to != POWER_ACTIVE)
@@ -263,7 +252,7 @@ void ladder_plan(struct fleet *f)
     {
         if (!has_ladder(m) || s->n == ROUTE_CANDIDATES_MAX)
             continue;
-        struct market *k = plan_market(f, m->node->config->models[0]);
+        struct market *k = market_of(f, m->node->config);
         s->members[s->n] = m;
         s->nodes[s->n] = node_of(m, k, (int32_t)(k - f->markets), &s->levels[s->n], now);
         node_keep_asleep(m->node, f->config->power.cap_watts > 0 || k->keeps_asleep);

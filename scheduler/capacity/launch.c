@@ -4,18 +4,17 @@
 
 #include "base/alloc.h"
 #include "base/random.h"
+#include "base/text.h"
 #include "scheduler/capacity/fleet_internal.h"
 
-#define BLOCKED_MS 300000 /* quota, credentials: a person has to do something */
-#define WRONG_MS   60000
+#define WRONG_MS 60000
 
 static void make_token(char token[JOURNAL_TOKEN_MAX])
 {
     struct random_pool pool = {.left = 0};
     unsigned char bytes[16];
     random_take(&pool, bytes, sizeof bytes);
-    for (int i = 0; i < 16; i++)
-        snprintf(token + 2 * i, 3, "%02x", bytes[i]);
+    text_hex(token, bytes, sizeof bytes);
 }
 
 /* "burst-3": the lowest number that nobody has. */

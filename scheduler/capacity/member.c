@@ -374,8 +374,6 @@ static bool look_at_drain(struct member *m, struct mono now)
         return true;
     if (m->purpose == FOR_SLEEP)
         sleep_order(m, true);
-    else if (m->purpose == FOR_OFF)
-        power_order(m, false);
     else if (m->purpose == FOR_END && !m->noticed && m->pool) {
         member_end(m, m->reason);
         return false;

@@ -1,5 +1,5 @@
-/* Autoscaling: demand as the front has counted it, what can be had, and who is there become the snapshot that
- * policies/scale.h decides by; as in the simulator (sim_plan.c). */
+/* Autoscaling: demand (market.c), what can be had, and who is there become the snapshot that policies/scale.h decides by; as
+ * in the simulator (sim_plan.c). */
 #include <math.h>
 #include <string.h>
 
@@ -7,143 +7,21 @@
 #include "scheduler/calibrate/record.h"
 #include "scheduler/capacity/fleet_internal.h"
 
-#define OUTPUT_GUESS 200 /* tokens of an answer, before one was seen */
-#define HOLD_GUESS_S 2.0
 #define CAPACITY_GUESS                                                                                                 \
-    200.0 /* tokens per second of a node of which nothing is known; a full fleet is found out anyhow */
-#define MEMORY         0.05 /* of a new answer in the means */
-#define SEQUENCES      64   /* at once, where nobody says */
+    200.0                 /* tokens per second of a node of which nothing is known; a full fleet is found out anyhow */
+#define SEQUENCES      64 /* at once, where nobody says */
 #define QUEUE_DRAIN_S  10
 #define Z              1.28
 #define REPLACE_SAVING 0.15
 #define IDLE_RATE      0.01
 #define OFFERS_NEAR    4    /* of one launch: others that may stand in, */
 #define NEAR_PRICE     1.25 /* dearer by no more than this */
-#define OBSERVED_MOST  1000
-
-/* ---- demand --------------------------------------------------------------------------------------------------------------- */
-
-struct market *plan_market(struct fleet *f, const char *model)
-{
-    for (int i = 0; i < f->n_markets; i++) {
-        if (strcmp(f->markets[i].model, model) == 0)
-            return &f->markets[i];
-    }
-    if (f->n_markets == FLEET_MODELS_MAX) /* more models share the last */
-        return &f->markets[FLEET_MODELS_MAX - 1];
-    struct market *k = &f->markets[f->n_markets++];
-    memset(k, 0, sizeof *k);
-    snprintf(k->model, sizeof k->model, "%s", model);
-    forecast_init(&k->forecast, FORECAST_TOKENS);
-    forecast_init(&k->busy, FORECAST_TOKENS);
-    k->output = OUTPUT_GUESS;
-    k->hold_s = HOLD_GUESS_S;
-    return k;
-}
-
-/* The models of a pool, or of an own node, are met together: under the first of them. */
-static const char *primary(const struct config *c, const char *model)
-{
-    for (int i = 0; i < c->n_pools; i++) {
-        if (config_node_serves(&c->pools[i].node, model))
-            return c->pools[i].node.models[0];
-    }
-    for (int i = 0; i < c->n_nodes; i++) {
-        if (c->nodes[i].local && config_node_serves(&c->nodes[i], model))
-            return c->nodes[i].models[0];
-    }
-    return model;
-}
-
-static bool is_first(const struct config *c, int server, int m)
-{
-    const char *model = config_server(c, server)->models[m];
-    for (int i = 0; i < server; i++) {
-        if (config_node_serves(config_server(c, i), model))
-            return false;
-    }
-    return true;
-}
-
-static void add(struct fleet_demand *to, const struct fleet_demand *d)
-{
-    to->requests += d->requests;
-    to->input += d->input;
-    to->answered += d->answered;
-    to->prompt += d->prompt;
-    to->cached += d->cached;
-    to->output += d->output;
-    to->prompt_sq += d->prompt_sq;
-    to->hold_us += d->hold_us;
-    to->in_time += d->in_time;
-    to->late += d->late;
-    to->waiting += d->waiting;
-    to->waiting_batch += d->waiting_batch;
-}
-
-/* Monday is the first day of the week; 1970 began on a Thursday. */
-static int32_t week_s(const struct fleet *f)
-{
-    return (int32_t)((fleet_now_s(f) + 3 * 86400) % FORECAST_WEEK_S);
-}
-
-static double toward(double mean, double value, int64_t n)
-{
-    const double share = 1 - pow(1 - MEMORY, (double)n);
-    return mean > 0 ? mean + share * (value - mean) : value;
-}
-
-/* What came since the last look. */
-static void learn(struct fleet *f, struct market *k)
-{
-    const struct fleet_demand *d = &k->now, *last = &k->last;
-    const int64_t n = d->requests - last->requests, answers = d->answered - last->answered;
-    const int64_t now_ns = clock_now(f->o.clock).ns;
-    if (answers > 0) {
-        const double each = (double)answers;
-        k->prompt = toward(k->prompt, (double)(d->prompt - last->prompt) / each, answers);
-        k->cached = toward(k->cached, (double)(d->cached - last->cached) / each, answers);
-        k->output = toward(k->output, (double)(d->output - last->output) / each, answers);
-        k->prompt_sq = toward(k->prompt_sq, (d->prompt_sq - last->prompt_sq) / each, answers);
-        k->hold_s = toward(k->hold_s, (double)(d->hold_us - last->hold_us) / each / 1e6, answers);
-    }
-    if (n > 0) {
-        const int64_t calls = n < OBSERVED_MOST ? n : OBSERVED_MOST;
-        const double tokens = (double)(d->input - last->input) + (double)n * k->output;
-        k->known = true;
-        k->came = clock_now(f->o.clock);
-        for (int64_t i = 0; i < calls; i++) {
-            forecast_observe(&k->forecast, now_ns, week_s(f), tokens / (double)calls);
-            forecast_observe(&k->busy, now_ns, week_s(f), (double)n * k->hold_s / (double)calls);
-        }
-    } else {
-        forecast_observe(&k->forecast, now_ns, week_s(f), 0);
-        forecast_observe(&k->busy, now_ns, week_s(f), 0);
-    }
-    k->last = k->now;
-}
-
-void plan_observe(struct fleet *f)
-{
-    const struct config *c = f->config;
-    struct fleet_demand d;
-    for (int i = 0; i < f->n_markets; i++)
-        f->markets[i].now = (struct fleet_demand){.requests = 0};
-    for (int i = 0; i < config_servers(c); i++) {
-        for (int m = 0; m < config_server(c, i)->n_models; m++) {
-            const char *model = config_server(c, i)->models[m];
-            if (is_first(c, i, m) && f->o.demand(model, &d, f->o.arg))
-                add(&plan_market(f, primary(c, model))->now, &d);
-        }
-    }
-    for (int i = 0; i < f->n_markets; i++)
-        learn(f, &f->markets[i]);
-}
 
 /* ---- what nodes can do ------------------------------------------------------------------------------------------------------ */
 
-/* Tokens per second of one node, within the model's SLO. */
-static double capacity_of(const struct fleet *f, const struct market *k, const struct config_node *c)
+/* Tokens per second of one node, within the model's SLO. l: what it says of itself, {0}: nothing. */
+static double capacity_of(const struct fleet *f, const struct market *k, const struct config_node *c,
+                          const struct node_load *l)
 {
     if (c->tokens_per_s)
         return c->tokens_per_s;
@@ -160,19 +38,15 @@ static double capacity_of(const struct fleet *f, const struct market *k, const s
                                      .tpot_us = (double)aim.tpot_ms * 1e3,
                                      .probability = aim.probability_ppm / 1e6};
     struct capacity can;
-    int32_t sequences = c->slots ? c->slots : c->max_batch ? c->max_batch : SEQUENCES;
-    if (c->kv_tokens && (double)c->kv_tokens / (mix.prompt + mix.output) < sequences)
-        sequences = (int32_t)((double)c->kv_tokens / (mix.prompt + mix.output));
+    int32_t sequences = c->slots ? c->slots : l->slots ? l->slots : c->max_batch ? c->max_batch : SEQUENCES;
+    const double kv_tokens = (double)(c->kv_tokens ? c->kv_tokens : l->kv_tokens);
+    if (kv_tokens > 0 && kv_tokens / (mix.prompt + mix.output) < sequences)
+        sequences = (int32_t)(kv_tokens / (mix.prompt + mix.output));
     capacity_planned(&can, &c->calibrated->curve, &slo, &mix, sequences, 0);
     return can.tokens_per_s;
 }
 
 /* ---- snapshots ---------------------------------------------------------------------------------------------------------------- */
-
-static bool in_market(const struct fleet *f, const struct market *k, const struct config_node *c)
-{
-    return strcmp(primary(f->config, c->models[0]), k->model) == 0;
-}
 
 static int alive_of(const struct fleet *f, const struct pool *p, const char *offer)
 {
@@ -207,7 +81,7 @@ static int32_t domain_of(struct snapshot *s, const char *name)
 static void add_pool(struct snapshot *s, struct fleet *f, const struct market *k, struct pool *p)
 {
     const struct mono now = clock_now(f->o.clock);
-    const double can = capacity_of(f, k, &p->config->node);
+    const double can = capacity_of(f, k, &p->config->node, &(struct node_load){.slots = 0});
     const int room = room_of(f, p);
     for (int i = 0; i < p->n_offers && s->n_offers < SCALE_OFFERS_MAX; i++) {
         struct offer *o = &p->offers[i];
@@ -257,7 +131,7 @@ static bool node_state(const struct member *m, struct mono now, struct scale_nod
     case LIFE_DRAINING:
         n->state = SCALE_DRAINING;
         n->draining_s = (int32_t)in_s;
-        n->leaving = m->noticed || m->purpose == FOR_SLEEP || m->purpose == FOR_OFF;
+        n->leaving = m->noticed || m->purpose == FOR_SLEEP;
         return true;
     default: return false; /* lost, ending: nothing is served there; the guard still counts it */
     }
@@ -278,7 +152,7 @@ static void add_member(struct snapshot *s, struct fleet *f, const struct market 
         n.offer = s->n_offers;
         s->refs[s->n_offers] = (struct offer_ref){NULL, NULL};
         s->offers[s->n_offers++] = (struct scale_offer){
-            .market = SCALE_ON_PREM, .domain = s->n_offers, .tokens_per_s = capacity_of(f, k, m->node->config)};
+            .market = SCALE_ON_PREM, .domain = s->n_offers, .tokens_per_s = capacity_of(f, k, m->node->config, &l)};
         n.leaving = n.leaving || (l.draining && m->life != LIFE_DRAINING);
         if (n.leaving)
             n.state = SCALE_DRAINING;
@@ -288,11 +162,8 @@ static void add_member(struct snapshot *s, struct fleet *f, const struct market 
     n.in_flight = l.in_flight;
     s->members[s->n_nodes] = m;
     s->nodes[s->n_nodes++] = n;
-    if (m->life == LIFE_READY && m->node && !n.leaving) {
+    if (m->life == LIFE_READY && m->node && !n.leaving)
         s->ready += s->offers[n.offer].tokens_per_s;
-        s->n_ready++;
-        s->n_full += l.slots > 0 && l.in_flight >= l.slots;
-    }
 }
 
 /* Own nodes that are none of our engines: they are there, and that is all. */
@@ -301,7 +172,7 @@ static void add_others(struct snapshot *s, struct fleet *f, const struct market 
     for (int i = 0; i < nodes_count(f->o.nodes); i++) {
         struct node *node = nodes_at(f->o.nodes, i);
         if (!node_is_there(node) || node->dynamic || node->leaving || fleet_find(f, node->name) ||
-            !in_market(f, k, node->config))
+            market_of(f, node->config) != k)
             continue;
         const struct node_load l = node_load(node);
         if (!node->config->local) {
@@ -316,21 +187,17 @@ static void add_others(struct snapshot *s, struct fleet *f, const struct market 
         s->nodes[s->n_nodes++] =
             (struct scale_node){.offer = s->n_offers, .state = SCALE_READY, .in_flight = l.in_flight};
         s->offers[s->n_offers++] = (struct scale_offer){
-            .market = SCALE_ON_PREM, .domain = s->n_offers, .tokens_per_s = capacity_of(f, k, node->config)};
-        s->ready += capacity_of(f, k, node->config);
-        s->n_ready++;
-        s->n_full += l.slots > 0 && l.in_flight >= l.slots;
+            .market = SCALE_ON_PREM, .domain = s->n_offers, .tokens_per_s = capacity_of(f, k, node->config, &l)};
+        s->ready += s->offers[s->n_offers - 1].tokens_per_s;
     }
 }
 
-/* APIs may serve the market's model under another entry. */
-static void find_api(struct snapshot *s, const struct fleet *f, const struct market *k)
+/* Whose market it is in; NULL: in none. */
+static const struct market *market_of_member(struct fleet *f, const struct member *m)
 {
-    for (int i = 0; i < f->config->n_nodes && !s->api; i++) {
-        const struct config_node *c = &f->config->nodes[i];
-        if (!c->local && config_node_serves(c, k->model))
-            s->api = c;
-    }
+    if (m->pool)
+        return m->pool->config ? m->pool->market : NULL;
+    return m->node ? market_of(f, m->node->config) : NULL;
 }
 
 static void gather(struct snapshot *s, struct fleet *f, struct market *k)
@@ -340,7 +207,7 @@ static void gather(struct snapshot *s, struct fleet *f, struct market *k)
     memset(s, 0, offsetof(struct snapshot, offers));
     TAILQ_FOREACH(p, &f->pools, next)
     {
-        if (p->config && in_market(f, k, &p->config->node)) {
+        if (p->config && p->market == k) {
             add_pool(s, f, k, p);
             s->min += p->config->min;
             s->max += p->config->max;
@@ -349,15 +216,12 @@ static void gather(struct snapshot *s, struct fleet *f, struct market *k)
     s->n_pool_offers = s->n_offers;
     TAILQ_FOREACH(m, &f->members, next)
     {
-        const struct config_node *c = m->pool   ? (m->pool->config ? &m->pool->config->node : NULL)
-                                      : m->node ? m->node->config
-                                                : NULL;
-        if (c && in_market(f, k, c))
+        if (market_of_member(f, m) == k)
             add_member(s, f, k, m);
     }
     add_others(s, f, k);
-    find_api(s, f, k);
-    k->saturated = k->now.waiting > 0 || (s->n_ready > 0 && s->n_full == s->n_ready);
+    if (!s->api) /* APIs may serve the market's model under another entry */
+        s->api = market_api(f->config, k->model);
 }
 
 /* ---- the plan -------------------------------------------------------------------------------------------------------------------- */
@@ -540,51 +404,20 @@ static bool can_come(struct fleet *f, const char *model, bool *awake)
     return comes;
 }
 
-static bool has_api(const struct config *c, const char *model)
-{
-    for (int i = 0; i < c->n_nodes; i++) {
-        if (!c->nodes[i].local && config_node_serves(&c->nodes[i], model))
-            return true;
-    }
-    return false;
-}
-
 void plan_tell(struct fleet *f)
 {
-    const struct config *c = f->config;
-    for (int i = 0; i < config_servers(c); i++) {
-        for (int m = 0; m < config_server(c, i)->n_models; m++) {
-            const char *model = config_server(c, i)->models[m];
-            bool awake;
-            if (!is_first(c, i, m))
-                continue;
-            const bool comes = can_come(f, model, &awake), hold = c->capacity.from_zero == CONFIG_ZERO_HOLD;
-            f->o.comes(model, !comes ? FLEET_NOTHING_COMES : hold && !awake ? FLEET_HOLDS : FLEET_COMES, f->o.arg);
-            plan_market(f, primary(c, model))->keeps_asleep = !hold && has_api(c, model);
-        }
+    const bool hold = f->config->capacity.from_zero == CONFIG_ZERO_HOLD;
+    for (int i = 0; i < f->n_models; i++) {
+        const struct fleet_model *model = &f->models[i];
+        bool awake;
+        const bool comes = can_come(f, model->name, &awake);
+        f->o.comes(model->name, !comes ? FLEET_NOTHING_COMES : hold && !awake ? FLEET_HOLDS : FLEET_COMES, f->o.arg);
+        model->market->keeps_asleep = !hold && market_api(f->config, model->name);
     }
 }
 
 void plan_scale(struct fleet *f)
 {
-    struct pool *p;
-    TAILQ_FOREACH(p, &f->pools, next)
-    {
-        if (p->config)
-            (void)plan_market(f, p->config->node.models[0]);
-    }
     for (int i = 0; i < f->n_markets; i++)
         scale(f, &f->markets[i]);
-}
-
-bool plan_pressed(struct fleet *f)
-{
-    bool pressed = false;
-    for (int i = 0; i < f->n_markets; i++) {
-        struct market *k = &f->markets[i];
-        const bool before = k->saturated;
-        gather(f->snapshot, f, k);
-        pressed = pressed || (k->saturated && !before);
-    }
-    return pressed;
 }

@@ -130,7 +130,6 @@ static void on_list_end(enum provider_failure failure, const char *text, void *a
         return;
     }
     f->stats.sweeps++;
-    s->swept = true;
     for (int i = 0; i < s->n_strays; i++) {
         if (!s->strays[i].seen && !s->strays[i].ending)
             s->strays[i--] = s->strays[--s->n_strays];

@@ -55,20 +55,13 @@ static void print_nodes(const cJSON *root)
 }
 
 static const struct action {
-    const char *name, *path; /* %s: the name */
-    bool optional;           /* without a name, too */
-    bool order;              /* the answer is what was ordered, not nodes */
-    const char *of;          /* what the name is of */
+    const char *name;
+    bool optional;  /* without a name, too */
+    const char *of; /* what the name is of */
 } actions[] = {
-    {"list", "/admin/v1/nodes/%s", true, false, "NAME"},
-    {"drain", "/admin/v1/nodes/%s/drain", false, false, "NAME"},
-    {"undrain", "/admin/v1/nodes/%s/undrain", false, false, "NAME"},
-    {"terminate", "/admin/v1/nodes/%s/terminate", false, true, "NAME"},
-    {"sleep", "/admin/v1/nodes/%s/sleep", false, true, "NAME"},
-    {"wake", "/admin/v1/nodes/%s/wake", false, true, "NAME"},
-    {"revoke", "/admin/v1/nodes/%s/revoke", false, true, "NAME"},
-    {"launch", "/admin/v1/pools/%s/launch?n=%d", false, true, "POOL"},
-    {"adopt", "/admin/v1/pools/%s/adopt?instance=%s", false, true, "POOL"},
+    {"list", true, "NAME"},       {"drain", false, "NAME"},  {"undrain", false, "NAME"},
+    {"terminate", false, "NAME"}, {"sleep", false, "NAME"},  {"wake", false, "NAME"},
+    {"revoke", false, "NAME"},    {"launch", false, "POOL"}, {"adopt", false, "POOL"},
 };
 #define N_ACTIONS ((int)(sizeof actions / sizeof actions[0]))
 #define PLAIN     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
@@ -182,7 +175,7 @@ int cli_nodes(int argc, char **argv)
         return cli_fail("nodes", &e);
     if (json)
         cli_print_json(root);
-    else if (a->order || cJSON_GetObjectItemCaseSensitive(root, "ordered"))
+    else if (cJSON_GetObjectItemCaseSensitive(root, "ordered"))
         print_order(root);
     else
         print_nodes(root);

@@ -2,7 +2,7 @@
  *
  *   sockets in     LISTEN_FDS (sd_listen_fds(3)): the listener is there already, whatever `listen` says. One per worker may be
  *                  handed over; a manager hands one, which all workers share.
- *   state out      NOTIFY_SOCKET (sd_notify(3)): READY, RELOADING, STOPPING, STATUS, MAINPID, and WATCHDOG from the first loop as
+ *   state out      NOTIFY_SOCKET (sd_notify(3)): READY, STOPPING, STATUS, MAINPID, and WATCHDOG from the first loop as
  *                  long as it turns, where WATCHDOG_USEC asks for it.
  *   hand-over      SIGUSR2: the program at our path, which may be another by now, is started with our listening sockets:
  *

@@ -46,7 +46,7 @@ struct place { /* where a section of settings stands */
     int line;
 };
 
-/* Paths are made absolute, then all of it is held against the provider's own table. NULL: a problem was noted. */
+/* All of it is held against the provider's own table, then paths are made absolute. NULL: a problem was noted. */
 static const struct provider_settings *take(struct config_loader *l, const struct place *at,
                                             const struct provider_key *keys, struct provider_pair *pairs, int n)
 {

@@ -15,9 +15,10 @@
 #include "scheduler/auth/identity.h"
 #include "scheduler/redis/address.h"
 
-static int main_line(const struct config *c, const char *key)
+int config_main_line(const struct config *c, const char *key)
 {
-    return c->lines[config_row(&config_tables[CONFIG_TABLE_MAIN], key)];
+    const int row = config_row(&config_tables[CONFIG_TABLE_MAIN], key);
+    return row >= 0 ? c->lines[row] : 0;
 }
 
 static int node_line(const struct config_node *n, const char *key)
@@ -56,7 +57,7 @@ static bool check_client_certs(struct config_loader *l, const struct tls_server_
     bool wanted = f->client_certs != TLS_CLIENT_CERTS_OFF;
 
     if (!wanted && !f->client_ca && f->client_crl) {
-        config_problem(l, main_line(l->c, crl_key), crl_key,
+        config_problem(l, config_main_line(l->c, crl_key), crl_key,
                        "means nothing while %s is off; set it to optional or required", certs_key);
         return false;
     }
@@ -64,13 +65,13 @@ static bool check_client_certs(struct config_loader *l, const struct tls_server_
     if (wanted == (f->client_ca != NULL) && (!wanted || f->cert || f->key))
         return true;
     if (wanted && !f->client_ca)
-        config_problem(l, main_line(l->c, certs_key), certs_key, "needs %s beside it: who signs these certificates",
-                       ca_key);
+        config_problem(l, config_main_line(l->c, certs_key), certs_key,
+                       "needs %s beside it: who signs these certificates", ca_key);
     else if (!wanted)
-        config_problem(l, main_line(l->c, ca_key), ca_key,
+        config_problem(l, config_main_line(l->c, ca_key), ca_key,
                        "means nothing while %s is off; set it to optional or required", certs_key);
     else
-        config_problem(l, main_line(l->c, certs_key), certs_key,
+        config_problem(l, config_main_line(l->c, certs_key), certs_key,
                        "certificates are shown over TLS alone; set a certificate and key of our own, too");
     return false;
 }
@@ -86,13 +87,13 @@ static bool check_tls_pair(struct config_loader *l, const char *cert_key, const 
     if (!cert && !key)
         return false;
     if (!key) {
-        config_problem(l, main_line(l->c, cert_key), cert_key, "needs %s beside it: the certificate's private key",
-                       key_key);
+        config_problem(l, config_main_line(l->c, cert_key), cert_key,
+                       "needs %s beside it: the certificate's private key", key_key);
     } else if (!cert) {
-        config_problem(l, main_line(l->c, key_key), key_key, "needs %s beside it: the certificate of this key",
+        config_problem(l, config_main_line(l->c, key_key), key_key, "needs %s beside it: the certificate of this key",
                        cert_key);
     } else if (tls_server_new(&ctx, f, &e) != RC_OK) {
-        config_problem(l, main_line(l->c, cert_key), cert_key, "%s", e.message);
+        config_problem(l, config_main_line(l->c, cert_key), cert_key, "%s", e.message);
     } else {
         SSL_CTX_free(ctx);
     }
@@ -112,16 +113,16 @@ static void check_listeners(struct config_loader *l)
     if (check_client_certs(l, &admin, "admin.tls_client_ca", "admin.tls_client_crl", "admin.tls_client_certs"))
         check_tls_pair(l, "admin.tls_cert", "admin.tls_key", &admin);
     if (c->admin_listen && !admin_tls && !config_is_loopback(c->admin_listen))
-        config_problem(l, main_line(c, "admin.listen"), "admin.listen",
+        config_problem(l, config_main_line(c, "admin.listen"), "admin.listen",
                        "\"%.80s\" is reachable from other machines, so it needs TLS; set admin.tls_cert and "
                        "admin.tls_key, or listen on 127.0.0.1",
                        c->admin_listen);
     if (c->admin_listen && strcmp(c->admin_listen, c->listen) == 0 && !strstr(c->listen, ":0"))
-        config_problem(l, main_line(c, "admin.listen"), "admin.listen",
+        config_problem(l, config_main_line(c, "admin.listen"), "admin.listen",
                        "the same address as listen; the admin API needs one of its own");
     if (strlen(c->admin_socket) >= sizeof un.sun_path)
         config_problem(
-            l, main_line(c, "admin.socket"), "admin.socket",
+            l, config_main_line(c, "admin.socket"), "admin.socket",
             "\"%.120s\" is too long for a socket (%zu characters at most); set admin.socket to a shorter one",
             c->admin_socket, sizeof un.sun_path - 1);
 }
@@ -350,7 +351,7 @@ static void check_keys(struct config_loader *l)
 static void check_main_file(struct config_loader *l, const char *key, const char *path)
 {
     if (path)
-        check_file(l, main_line(l->c, key), key, path, FILE_READABLE);
+        check_file(l, config_main_line(l->c, key), key, path, FILE_READABLE);
 }
 
 enum rc config_redis_tls(SSL_CTX **ctx, const char *address, const struct tls_client_files *f, struct error *e)
@@ -368,12 +369,13 @@ static void check_redis_tls(struct config_loader *l, const char *address, const 
     struct error e;
 
     if (!redis_address_is_tls(address) && (f->ca || f->cert || f->key))
-        config_problem(l, main_line(l->c, named), named, "means nothing for an address without rediss:// before it");
+        config_problem(l, config_main_line(l->c, named), named,
+                       "means nothing for an address without rediss:// before it");
     else if (!f->cert != !f->key)
-        config_problem(l, main_line(l->c, f->cert ? keys[1] : keys[2]), f->cert ? keys[1] : keys[2],
+        config_problem(l, config_main_line(l->c, f->cert ? keys[1] : keys[2]), f->cert ? keys[1] : keys[2],
                        "needs %s beside it", f->cert ? keys[2] : keys[1]);
     else if (config_redis_tls(&ctx, address, f, &e) != RC_OK)
-        config_problem(l, main_line(l->c, named), named, "%s", e.message);
+        config_problem(l, config_main_line(l->c, named), named, "%s", e.message);
     SSL_CTX_free(ctx);
 }
 
@@ -389,21 +391,22 @@ static void check_budget_store(struct config_loader *l)
     struct error e;
 
     for (size_t i = 0; i < sizeof of_redis / sizeof of_redis[0] && c->kind != CONFIG_BUDGETS_REDIS; i++) {
-        if (main_line(l->c, of_redis[i]))
+        if (config_main_line(l->c, of_redis[i]))
             config_problem(
-                l, main_line(l->c, of_redis[i]), of_redis[i],
+                l, config_main_line(l->c, of_redis[i]), of_redis[i],
                 "means nothing unless budget_store.kind is redis; remove it, or set budget_store.kind: redis");
     }
     if (c->kind == CONFIG_BUDGETS_REDIS)
         check_redis_tls(l, c->address, &(struct tls_client_files){c->tls_ca, c->tls_cert, c->tls_key}, tls_keys);
     check_main_file(l, "budget_store.password_file", c->password_file);
     if (c->username && !c->password_file)
-        config_problem(l, main_line(l->c, "budget_store.username"), "budget_store.username",
+        config_problem(l, config_main_line(l->c, "budget_store.username"), "budget_store.username",
                        "needs budget_store.password_file beside it");
     if (pusd_parse(c->allowance, &allowance, &e) != RC_OK)
-        config_problem(l, main_line(l->c, "budget_store.allowance_usd"), "budget_store.allowance_usd", "%s", e.message);
+        config_problem(l, config_main_line(l->c, "budget_store.allowance_usd"), "budget_store.allowance_usd", "%s",
+                       e.message);
     if (c->kind == CONFIG_BUDGETS_REDIS && l->c->ledger_off)
-        config_problem(l, main_line(l->c, "budget_store.kind"), "budget_store.kind",
+        config_problem(l, config_main_line(l->c, "budget_store.kind"), "budget_store.kind",
                        "redis needs a ledger: should the Redis lose its data, the ledgers tell what was spent");
 }
 
@@ -417,24 +420,26 @@ static void check_cache(struct config_loader *l)
     struct config_cache *c = &l->c->cache;
     const struct tls_client_files tls = {c->redis_tls_ca, c->redis_tls_cert, c->redis_tls_key};
 
-    if (!main_line(l->c, "cache.redis.local"))
+    if (!config_main_line(l->c, "cache.redis.local"))
         c->redis_local = config_is_loopback(redis_address_plain(c->redis_address));
     for (size_t i = 0; i < sizeof of_redis / sizeof of_redis[0] && c->mode != CONFIG_CACHE_REDIS; i++) {
-        if (main_line(l->c, of_redis[i]))
-            config_problem(l, main_line(l->c, of_redis[i]), of_redis[i],
+        if (config_main_line(l->c, of_redis[i]))
+            config_problem(l, config_main_line(l->c, of_redis[i]), of_redis[i],
                            "means nothing unless cache.mode is redis; remove it, or set cache.mode: redis");
     }
     if (c->mode == CONFIG_CACHE_REDIS)
         check_redis_tls(l, c->redis_address, &tls, tls_keys);
     check_main_file(l, "cache.redis.password_file", c->redis_password_file);
     if (c->redis_username && !c->redis_password_file)
-        config_problem(l, main_line(l->c, "cache.redis.username"), "cache.redis.username",
+        config_problem(l, config_main_line(l->c, "cache.redis.username"), "cache.redis.username",
                        "needs cache.redis.password_file beside it");
     if (c->mode == CONFIG_CACHE_LRU && c->entry_bytes_max > c->bytes_max)
-        config_problem(l, main_line(l->c, main_line(l->c, "cache.max_entry") ? "cache.max_entry" : "cache.max_bytes"),
-                       main_line(l->c, "cache.max_entry") ? "cache.max_entry" : "cache.max_bytes",
-                       "one answer may be larger (%lld bytes) than all of them together (%lld bytes)",
-                       (long long)c->entry_bytes_max, (long long)c->bytes_max);
+        config_problem(
+            l,
+            config_main_line(l->c, config_main_line(l->c, "cache.max_entry") ? "cache.max_entry" : "cache.max_bytes"),
+            config_main_line(l->c, "cache.max_entry") ? "cache.max_entry" : "cache.max_bytes",
+            "one answer may be larger (%lld bytes) than all of them together (%lld bytes)",
+            (long long)c->entry_bytes_max, (long long)c->bytes_max);
 }
 
 static void check_tracing(struct config_loader *l)
@@ -462,16 +467,18 @@ void config_check(struct config_loader *l)
     config_check_calibrations(l);
     config_check_capacity(l);
     if (c->breaker_open_max_ms < c->breaker_open_ms)
-        config_problem(l, main_line(c, main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max"),
-                       main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max",
+        config_problem(l,
+                       config_main_line(c, config_main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max"),
+                       config_main_line(c, "breaker.open") ? "breaker.open" : "breaker.open_max",
                        "breaker.open (%lld ms) is longer than breaker.open_max (%lld ms)",
                        (long long)c->breaker_open_ms, (long long)c->breaker_open_max_ms);
     if (c->health_timeout_ms > c->health_interval_ms &&
-        main_line(c, "health.timeout") + main_line(c, "health.interval"))
-        config_problem(l, main_line(c, main_line(c, "health.timeout") ? "health.timeout" : "health.interval"),
-                       main_line(c, "health.timeout") ? "health.timeout" : "health.interval",
-                       "the timeout (%lld ms) is longer than the interval (%lld ms); a check must end before the next",
-                       (long long)c->health_timeout_ms, (long long)c->health_interval_ms);
+        config_main_line(c, "health.timeout") + config_main_line(c, "health.interval"))
+        config_problem(
+            l, config_main_line(c, config_main_line(c, "health.timeout") ? "health.timeout" : "health.interval"),
+            config_main_line(c, "health.timeout") ? "health.timeout" : "health.interval",
+            "the timeout (%lld ms) is longer than the interval (%lld ms); a check must end before the next",
+            (long long)c->health_timeout_ms, (long long)c->health_interval_ms);
 }
 
 /* --- warnings ----------------------------------------------------------------------------------------------- */
@@ -568,15 +575,15 @@ int config_warnings(const struct config *c, struct strbuf *out)
     int n = 0;
 
     if (c->auth_off && !config_is_loopback(c->listen))
-        config_warn(c, out, &n, main_line(c, "auth.mode"),
+        config_warn(c, out, &n, config_main_line(c, "auth.mode"),
                     "auth: off, and listen is \"%s\": everybody who reaches it is served", c->listen);
     if (!c->auth_off && c->n_keys + c->n_issuers == 0)
-        config_warn(c, out, &n, main_line(c, "auth.mode"),
+        config_warn(c, out, &n, config_main_line(c, "auth.mode"),
                     "auth: neither keys nor issuers here: only keys made by `spillway keys create` are let in");
     if (c->ledger_off)
-        config_warn(c, out, &n, main_line(c, "ledger.mode"), "ledger: off: nothing is written of who used what");
+        config_warn(c, out, &n, config_main_line(c, "ledger.mode"), "ledger: off: nothing is written of who used what");
     if (!c->tls_cert && !config_is_loopback(c->listen))
-        config_warn(c, out, &n, main_line(c, "listen"),
+        config_warn(c, out, &n, config_main_line(c, "listen"),
                     "listen: plain HTTP beyond loopback; set tls.cert and tls.key, or put "
                     "a TLS proxy before it");
     for (int i = 0; i < c->n_nodes; i++) {
@@ -595,7 +602,7 @@ int config_warnings(const struct config *c, struct strbuf *out)
     }
     if (c->cache.mode == CONFIG_CACHE_REDIS && !redis_address_is_tls(c->cache.redis_address) &&
         !config_is_loopback(redis_address_plain(c->cache.redis_address)))
-        config_warn(c, out, &n, main_line(c, "cache.redis.address"),
+        config_warn(c, out, &n, config_main_line(c, "cache.redis.address"),
                     "cache.redis.address: answers travel to \"%s\" in plain text; write rediss:// before it for TLS",
                     c->cache.redis_address);
     warn_dead_models(c, out, &n);

@@ -77,6 +77,7 @@ enum {
 extern const struct settings config_tables[CONFIG_N_TABLES];
 /* Row number of a key, or -1. */
 int config_row(const struct settings *t, const char *key);
+int config_main_line(const struct config *c, const char *key); /* where it stands; 0: it does not */
 
 struct config_problem {
     int line, order;

@@ -206,9 +206,10 @@ static const char *describe_default(const struct setting *s)
 }
 
 static const char *const key_types[] = {
-    [KEY_TEXT] = "text",        [KEY_URL] = "URL",          [KEY_FILE] = "path",
-    [KEY_SECRET_FILE] = "path", [KEY_INT] = "number",       [KEY_DURATION] = "duration",
-    [KEY_DOLLARS] = "dollars",  [KEY_BOOL] = "true, false", [KEY_LIST] = "list of words",
+    [KEY_TEXT] = "text",          [KEY_URL] = "URL",         [KEY_FILE] = "path",
+    [KEY_SECRET_FILE] = "path",   [KEY_INT] = "number",      [KEY_PORT] = "port",
+    [KEY_DURATION] = "duration",  [KEY_DOLLARS] = "dollars", [KEY_BOOL] = "true, false",
+    [KEY_LIST] = "list of words",
 };
 
 static const char *key_default(const struct provider_key *k)

@@ -10,12 +10,6 @@
 #define MW_PER_W     1000
 #define LONG_IDLE_US INT64_C(86400000000) /* a level that pays later than that is as good as none */
 
-static int main_row_line(const struct config *c, const char *key)
-{
-    const int row = config_row(&config_tables[CONFIG_TABLE_MAIN], key);
-    return row >= 0 ? c->lines[row] : 0;
-}
-
 static int node_row_line(const struct config_node *n, const char *key)
 {
     const int row = config_row(&config_tables[CONFIG_TABLE_NODES], key);
@@ -103,7 +97,7 @@ static void warn_warm(const struct config *c, const char *model, struct strbuf *
     if (!cap_mw || !node || mw <= cap_mw)
         return;
     config_warn(
-        c, out, n, main_row_line(c, "power.cap_watts"),
+        c, out, n, config_main_line(c, "power.cap_watts"),
         "power.cap_watts: with power.keep_warm %d of \"%s\" awake and idle the site draws %lld W, above its %d W: node "
         "\"%s\" (power.idle_watts %d) cannot be kept warm; a cap of %lld W, or fewer nodes warm, would be right",
         c->power.keep_warm, model, (long long)(mw / MW_PER_W), c->power.cap_watts, node->name, node->power.idle_watts,
@@ -139,7 +133,7 @@ static void warn_never_served(const struct config *c, const char *model, struct 
     }
     if (cap_mw && least && least_mw > cap_mw && !pool_serves(c, model, 0))
         config_warn(
-            c, out, n, main_row_line(c, "power.cap_watts"),
+            c, out, n, config_main_line(c, "power.cap_watts"),
             "power.cap_watts: \"%s\" can never be answered: node \"%s\" draws %d W under load, and with all else as "
             "deep as it goes the site %lld W, above its %d W; %lld W or more would be right",
             model, least->name, least->watts, (long long)(least_mw / MW_PER_W), c->power.cap_watts,
@@ -190,7 +184,7 @@ static void warn_wakes_late(const struct config *c, const char *model, struct st
     }
     if (quickest && least_us > aim.ttft_ms * 1000)
         config_warn(
-            c, out, n, main_row_line(c, "power.keep_warm"),
+            c, out, n, config_main_line(c, "power.keep_warm"),
             "power.keep_warm: 0, and node \"%s\", the quickest of those that serve \"%s\", takes %lld ms to wake, "
             "longer "
             "than slo_ttft (%lld ms): who comes while all sleep is late; 1 would be right, or an SLO of %lld ms",
@@ -201,7 +195,7 @@ static void warn_wakes_late(const struct config *c, const char *model, struct st
 static void warn_never_sleeps(const struct config *c, const char *model, struct strbuf *out, int *n)
 {
     int serve = 0, can = 0;
-    const int line = main_row_line(c, "power.keep_warm");
+    const int line = config_main_line(c, "power.keep_warm");
     for (int i = 0; i < c->n_nodes; i++) {
         serve += config_node_serves(&c->nodes[i], model) && c->nodes[i].local;
         can += config_node_serves(&c->nodes[i], model) && sleeps(&c->nodes[i]);
@@ -292,7 +286,7 @@ static void warn_holes(const struct config *c, struct strbuf *out, int *n)
     }
     if (minutes)
         config_warn(
-            c, out, n, main_row_line(c, "energy.hours"),
+            c, out, n, config_main_line(c, "energy.hours"),
             "energy.hours: there are holes, where energy.price holds, which is 0: %lld%% of all time, first on a "
             "%s in %s from %02d:%02d on; give energy.price what holds then",
             (long long)((minutes * 100 + MONTHS * DAYS * TARIFF_DAY_MINUTES - 1) /

@@ -19,12 +19,6 @@ struct aim_of { /* of a name that applications may ask for */
     int *n;
 };
 
-static int main_row_line(const struct config *c, const char *key)
-{
-    const int row = config_row(&config_tables[CONFIG_TABLE_MAIN], key);
-    return row >= 0 ? c->lines[row] : 0;
-}
-
 /* Where a part of its SLO is given, and how that is called. */
 static int where(const struct aim_of *a, const char *key, char *name, size_t size)
 {
@@ -36,7 +30,7 @@ static int where(const struct aim_of *a, const char *key, char *name, size_t siz
     }
     snprintf(main_key, sizeof main_key, "routing.%s", key);
     snprintf(name, size, "%s", main_key);
-    return main_row_line(a->c, main_key);
+    return config_main_line(a->c, main_key);
 }
 
 static bool may_answer(const struct aim_of *a, const struct config_node *n)
@@ -157,13 +151,13 @@ static void warn_rules(const struct aim_of *a)
         return;
     if (c->first_byte_ms < a->aim.ttft_ms)
         config_warn(
-            c, a->out, a->n, main_row_line(c, "routing.first_byte"),
+            c, a->out, a->n, config_main_line(c, "routing.first_byte"),
             "routing.first_byte: after %lld ms another node is tried, before %s (%lld ms) is missed for \"%s\"; "
             "give it more than that",
             (long long)c->first_byte_ms, key, (long long)a->aim.ttft_ms, a->name);
     if (c->breaker_slow_ms && c->breaker_slow_ms < a->aim.ttft_ms)
         config_warn(
-            c, a->out, a->n, main_row_line(c, "breaker.slow"),
+            c, a->out, a->n, config_main_line(c, "breaker.slow"),
             "breaker.slow: a first token after %lld ms counts as a failure, and is well within %s (%lld ms) for "
             "\"%s\"; give it more than that",
             (long long)c->breaker_slow_ms, key, (long long)a->aim.ttft_ms, a->name);

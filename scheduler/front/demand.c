@@ -49,19 +49,10 @@ enum fleet_comes demand_comes(const struct model *m)
     return (enum fleet_comes)__atomic_load_n((const int *)&m->room->comes, __ATOMIC_RELAXED);
 }
 
-static struct room *room_of(const struct front *f, const char *model)
-{
-    for (int i = 0; i < f->n_rooms; i++) {
-        if (strcmp(f->rooms[i].model, model) == 0)
-            return &f->rooms[i];
-    }
-    return NULL;
-}
-
 bool front_demand(const char *model, struct fleet_demand *out, void *arg)
 {
     struct front *f = arg;
-    struct room *room = room_of(f, model);
+    struct room *room = front_room(f, model);
     if (!room)
         return false;
     const struct room_demand *d = &room->demand;
@@ -84,7 +75,7 @@ bool front_demand(const char *model, struct fleet_demand *out, void *arg)
 
 void front_comes(const char *model, enum fleet_comes comes, void *arg)
 {
-    struct room *room = room_of(arg, model);
+    struct room *room = front_room(arg, model);
     if (room)
         __atomic_store_n((int *)&room->comes, (int)comes, __ATOMIC_RELAXED);
 }

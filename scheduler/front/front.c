@@ -22,7 +22,7 @@ static void on_gone(struct node *n, unsigned generation, void *arg)
 
 #define MODELS_MORE 256 /* that reloads may add */
 
-static struct room *find_room(struct front *f, const char *model)
+struct room *front_room(const struct front *f, const char *model)
 {
     for (int i = 0; i < f->n_rooms; i++) {
         if (strcmp(f->rooms[i].model, model) == 0)
@@ -44,9 +44,9 @@ static void add_room(struct front *f, const char *model)
 static struct room *room_for(void *arg, const char *model)
 {
     struct front *f = arg;
-    if (!find_room(f, model))
+    if (!front_room(f, model))
         add_room(f, model);
-    return find_room(f, model);
+    return front_room(f, model);
 }
 
 /* One room per model that any configuration names, now or before: requests end with the one that they began with. */
@@ -62,10 +62,10 @@ static int count_new_models(struct front *f, const struct config *c)
     int n = 0;
     for (int i = 0; i < config_servers(c); i++) {
         for (int k = 0; k < config_server(c, i)->n_models; k++)
-            n += !find_room(f, config_server(c, i)->models[k]);
+            n += !front_room(f, config_server(c, i)->models[k]);
     }
     for (int i = 0; i < c->n_models; i++)
-        n += !find_room(f, c->models[i].name);
+        n += !front_room(f, c->models[i].name);
     return n;
 }
 

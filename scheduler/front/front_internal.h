@@ -295,6 +295,7 @@ static inline const struct config *front_config(const struct front *f)
     return __atomic_load_n(&f->o.config, __ATOMIC_ACQUIRE);
 }
 
+struct room *front_room(const struct front *f, const char *model); /* NULL: no configuration has named it */
 void front_lock(struct front *f);
 /* Lanes that were granted slots meanwhile are told, after the lock is free. */
 void front_unlock(struct front *f);

@@ -115,8 +115,8 @@ bool book_is_revoked(const struct book *b, const char *name, int64_t issued_s)
 
 static void put_hash(struct strbuf *out, const uint8_t hash[32])
 {
-    for (int i = 0; i < 32; i++)
-        strbuf_printf(out, "%02x", hash[i]);
+    char hex[2 * 32 + 1];
+    strbuf_puts(out, text_hex(hex, hash, 32));
 }
 
 static void use_line(const uint8_t *hash, const uint8_t *key_hash, int64_t until_s, struct strbuf *out)

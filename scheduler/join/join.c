@@ -68,8 +68,7 @@ void join_node_key(const struct join *j, const char *name, char out[65])
 {
     uint8_t key[32];
     ca_secret(j->ca, "node key", name, key);
-    for (int i = 0; i < 32; i++)
-        snprintf(out + 2 * i, 3, "%02x", key[i]);
+    text_hex(out, key, sizeof key);
     explicit_bzero(key, sizeof key);
 }
 

@@ -109,13 +109,6 @@ static void leave(struct node *n)
     changes_soon(n->table);
 }
 
-void node_retire(struct node *n)
-{
-    SPW_ASSERT(n->dynamic);
-    if (!n->leaving)
-        leave(n);
-}
-
 void node_lose(struct node *n, const char *reason)
 {
     SPW_ASSERT(n->dynamic);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/text.h"
 
 #define KEY_BYTES 32
 
@@ -33,8 +34,7 @@ enum rc node_key_make(char **key, const char *path, struct error *e)
     uint8_t random[KEY_BYTES];
     char line[2 * KEY_BYTES + 2];
     SPW_ASSERT(getrandom(random, sizeof random, 0) == sizeof random); /* never short for so few bytes */
-    for (size_t i = 0; i < KEY_BYTES; i++)
-        snprintf(line + 2 * i, 3, "%02x", random[i]);
+    text_hex(line, random, KEY_BYTES);
     memcpy(line + 2 * KEY_BYTES, "\n", 2);
     enum rc rc = write_key(path, line, sizeof line - 1, e);
     if (rc == RC_OK)

@@ -18,7 +18,7 @@
  *        +--- its engine runs ---  STOPPED  <--- its engine ends (from any state; provider process)
  *
  * From each of them a good probe of an engine that says that it sleeps leads to ASLEEP, and the next that it is awake to
- * READY. Nodes that no configuration lists (of pools) come by nodes_add() and go by node_retire(); a reload leaves them
+ * READY. Nodes that no configuration lists (of pools) come by nodes_add() and go by node_lose(); a reload leaves them
  * alone.
  */
 #ifndef SCHEDULER_NODES_NODES_H
@@ -172,12 +172,10 @@ struct nodes_newcomer {
     const char *tls_cert, *tls_key, *tls_name;
     struct pusd per_hour; /* its rent; 0: none */
 };
-/* A node's state has changed: listener(n, arg) on the table's loop, never from inside. One listener. */
+/* A node's state has changed: listener(arg) on the table's loop, never from inside. One listener. */
 void nodes_listen(struct nodes *t, void (*listener)(void *arg), void *arg);
 /* RC_FULL: no place is free (at the moment). RC_CONFLICT: one of that name is there. */
 enum rc nodes_add(struct nodes *t, const struct nodes_newcomer *c, struct node **n, struct error *e) SPW_MUST_USE;
-/* Gets nothing new, finishes what it has; then its place is free. */
-void node_retire(struct node *n);
 /* Its machine is gone: its connections are cut, what ran there goes on elsewhere, and its place is free. */
 void node_lose(struct node *n, const char *reason);
 /* What runs there is cut, and goes on elsewhere; it stays. Best when it is draining. */

@@ -56,8 +56,11 @@ class World:
         self.config["capacity"]["pools"][0]["node_key_file"] = self.key_file
 
     def __enter__(self):
-        self.fake.__enter__()
-        self.s = Scheduler(self.args.build, [], env=KEYS, **self.config)
+        try:
+            self.s = Scheduler(self.args.build, [], env=KEYS, **self.config)
+        except BaseException:
+            self.close()
+            raise
         self.socket = os.path.join(self.s.folder, "state", "admin.sock")
         return self
 
@@ -65,8 +68,12 @@ class World:
         try:
             self.s.__exit__(kind, value, trace)
         finally:
-            self.fake.__exit__(kind, value, trace)
-            os.unlink(self.key_file)
+            self.close()
+
+    def close(self):
+        """What stands beside the scheduler: the cloud with the engines on it."""
+        self.fake.close()
+        os.unlink(self.key_file)
 
     def cli(self, *words):
         r = subprocess.run([os.path.join(self.args.build, "spillway"), *words, "--socket", self.socket], capture_output=True,

@@ -102,7 +102,11 @@ class Moto:
         self.process = subprocess.Popen([python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
         self.python = python
-        wait_until(self.up, 60, "moto")
+        try:
+            wait_until(self.up, 60, "moto")
+        except BaseException:
+            self.__exit__()
+            raise
 
     def up(self):
         try:

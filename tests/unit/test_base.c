@@ -492,6 +492,19 @@ static void secrets_read_without_their_newline(void)
     unlink(path);
 }
 
+static void bytes_are_written_as_text(void)
+{
+    char hex[7], *code;
+    CHECK_STR(text_hex(hex, "\x00\xa7\xff", 3), "00a7ff");
+    CHECK_STR(text_hex(hex, "", 0), "");
+    static const char *const vectors[] = {"",     "",    "f",    "Zg==", "fo",
+                                          "Zm8=", "foo", "Zm9v", "foob", "Zm9vYg=="}; /* RFC 4648 */
+    for (int i = 0; i < 10; i += 2) {
+        CHECK_STR(code = text_base64(vectors[i], strlen(vectors[i])), vectors[i + 1]);
+        free(code);
+    }
+}
+
 int main(void)
 {
     TEST(errors_keep_cause_and_code);
@@ -512,5 +525,6 @@ int main(void)
     TEST(yaml_keeps_lines);
     TEST(log_lines_are_whole_json);
     TEST(secrets_read_without_their_newline);
+    TEST(bytes_are_written_as_text);
     return TEST_RESULT();
 }

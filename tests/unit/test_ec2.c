@@ -1,6 +1,7 @@
 /* What EC2 is asked and what it answers, without a cloud: error classes, answers good and damaged, forms, tokens, user data,
  * keys from a file and from a role.
  * links: spw_providers */
+#include "base/text.h"
 #include "providers/aws_errors.h"
 #include "providers/ec2_requests.h"
 #include "providers/ec2_userdata.h"
@@ -335,7 +336,7 @@ static void user_data(void)
     b = (struct ec2_boot){.port = 1};
     CHECK_INT(make(&b, &s, &e), RC_INVALID); /* no model at all */
     strbuf_fini(&s);
-    char *coded = ec2_base64("ab", 2);
+    char *coded = text_base64("ab", 2);
     CHECK_STR(coded, "YWI=");
     free(coded);
 }

@@ -11,6 +11,7 @@ static const struct provider_key keys[] = {
     {"price", KEY_DOLLARS, false, NULL, "Dollars per hour."},
     {"check", KEY_BOOL, false, "true", "Whether."},
     {"n", KEY_INT, false, NULL, "How many."},
+    {"port", KEY_PORT, false, NULL, "Where."},
     {.name = NULL},
 };
 
@@ -35,6 +36,8 @@ static void mistakes_are_named(void)
     CHECK(strstr(WRONG({"region", "x"}, {"endpoint", "ftp://a"}), "endpoint: 'ftp://a' must be an address"));
     CHECK(strstr(WRONG({"region", "x"}, {"deadline", "soon"}), "deadline: 'soon' must be a duration"));
     CHECK(strstr(WRONG({"region", "x"}, {"n", "-1"}), "a whole number"));
+    CHECK(strstr(WRONG({"region", "x"}, {"port", "0"}), "a port, 1 to 65535"));
+    CHECK(strstr(WRONG({"region", "x"}, {"port", "65536"}), "a port, 1 to 65535"));
     CHECK(strstr(WRONG({"region", "x"}, {"price", "much"}), "dollars"));
     CHECK(strstr(WRONG({"region", "x"}, {"check", "yes"}), "true or false"));
 }
