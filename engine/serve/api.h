@@ -92,6 +92,8 @@ struct api_answer {
 };
 
 enum rc api_write_error(struct strbuf *b, const struct api_error *e);
+/* An SSE frame to a scheduler: in so many ms at most this node will have cut the stream. */
+enum rc api_write_leaving(struct strbuf *b, int64_t ms);
 /* SSE frames "data: {...}\n\n" for new output, possibly none: one with the role when it is a chat's first, one with
  * text (or logprobs), one with finish_reason when out->finish is final. *text_offset: characters of the tokens that
  * went before; moved on. To a scheduler out's ids go with the text, all of them in one frame, or in the last frame when

@@ -326,6 +326,11 @@ enum rc api_write_usage_chunk(struct strbuf *b, const struct api_answer *a, cons
     return writer.full ? RC_FULL : RC_OK;
 }
 
+enum rc api_write_leaving(struct strbuf *b, int64_t ms)
+{
+    return strbuf_printf(b, "data: {\"spillway_leaving_ms\":%lld}\n\n", (long long)ms);
+}
+
 enum rc api_write_done(struct strbuf *b)
 {
     struct writer writer = {.b = b}, *w = &writer;

@@ -62,6 +62,24 @@ static bool has_jobs(const struct call *c)
 
 /* Loop thread: the answer. */
 
+static void send_scratch(struct call *c)
+{
+    struct strbuf *b = &c->s->scratch;
+    if (b->len)
+        http_reply_write(c->x, b->data, b->len);
+    strbuf_clear(b);
+}
+
+/* Nobody else would know what to do with it. */
+static void tell_leaving(struct call *c)
+{
+    int64_t left_ms = (c->s->cut_at.ns - clock_now(c->s->o.clock).ns) / NS_PER_MS;
+    if (c->answer.caller == API_CALLER_SCHEDULER &&
+        api_write_leaving(&c->s->scratch, left_ms > 0 ? left_ms : 0) == RC_OK)
+        send_scratch(c);
+    strbuf_clear(&c->s->scratch);
+}
+
 static void begin_stream(struct call *c)
 {
     const struct http_header h[] = {
@@ -73,14 +91,8 @@ static void begin_stream(struct call *c)
     c->s->counters.responses[2]++;
     http_reply_start(c->x, 200, h, sizeof h / sizeof *h);
     c->begun = true;
-}
-
-static void send_scratch(struct call *c)
-{
-    struct strbuf *b = &c->s->scratch;
-    if (b->len)
-        http_reply_write(c->x, b->data, b->len);
-    strbuf_clear(b);
+    if (c->s->leaving)
+        tell_leaving(c);
 }
 
 /* The exchange has its answer: nothing of it may be touched any more. */
@@ -426,6 +438,13 @@ void server_calls_cut(struct server *s)
         if (c->x) /* else only its task is left */
             call_cut(c);
     }
+}
+
+void server_calls_tell_leaving(struct server *s)
+{
+    for (struct call *c = s->calls; c; c = c->next)
+        if (c->x && c->begun)
+            tell_leaving(c);
 }
 
 int server_calls_cut_one(struct server *s)

@@ -39,6 +39,7 @@ struct server {
     struct serve_totals before; /* of workers before this one */
     struct node_counts node;
     struct mono cut_at; /* when DRAINING */
+    bool leaving;       /* ... because the machine is taken away: streams are to move */
     struct call *calls; /* all that have no answer yet, newest first */
 };
 
@@ -54,6 +55,8 @@ enum text_kind { TEXT_TOKENIZE, TEXT_DETOKENIZE };
 void server_text_start(struct server *s, struct http_exchange *x, enum text_kind kind, enum api_caller caller);
 /* End every call now: a stream without [DONE], the others with 503. */
 void server_calls_cut(struct server *s);
+/* The scheduler's streams, also those that begin from now on, are told how long there is to move them: until cut_at. */
+void server_calls_tell_leaving(struct server *s);
 /* The stream that has run longest, whose way to another node takes longest. How many are left. */
 int server_calls_cut_one(struct server *s);
 

@@ -28,8 +28,11 @@ static void arm_moves(struct server *s, int64_t drain_ms, int64_t move_ms)
 {
     if (!s->move_ev)
         s->move_ev = event_new(s->loop, -1, 0, move_cb, s);
-    if (s->move_ev && move_ms > 0)
-        arm(s->move_ev, drain_ms - move_ms);
+    if (!s->move_ev || move_ms <= 0)
+        return;
+    arm(s->move_ev, drain_ms - move_ms);
+    s->leaving = true;
+    server_calls_tell_leaving(s);
 }
 
 static void drain_deadline_cb(evutil_socket_t fd, short what, void *arg)

@@ -239,7 +239,7 @@ static bool goes_on(struct request *r, const struct leg_end *end, bool sent)
     return false;
 }
 
-static bool can_continue(const struct request *r)
+bool request_can_continue(const struct request *r)
 {
     const struct trail *t = &r->trail;
     bool known = !trail_has_said(t) || (t->ids_known && r->body.resumable) || t->text_known;
@@ -267,7 +267,7 @@ void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
     };
     note_failure(r, node, fault, reason);
     leg_drop(r, leg_fault_name(fault));
-    end.can_continue = can_continue(r);
+    end.can_continue = request_can_continue(r);
     if (goes_on(r, &end, fault != FAULT_CONNECT)) {
         dispatch(r);
         return;
@@ -372,7 +372,7 @@ static bool start_leg(struct request *r)
     }
     slot_return(r, SLOT_UNUSED);
     struct leg_end end = {.said = r->replied || trail_has_said(&r->trail),
-                          .can_continue = can_continue(r),
+                          .can_continue = request_can_continue(r),
                           .retries_max = r->config->retries};
     note_failure(r, node, FAULT_BUSY, e.message);
     if (goes_on(r, &end, false))

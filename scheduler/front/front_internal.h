@@ -98,6 +98,17 @@ struct leg {
     struct span_id span;               /* what its node was told */
 };
 
+/* The running stream's way off a node that leaves: move.c. */
+struct moving {
+    bool wanted, queued;
+    TAILQ_ENTRY(request) next; /* in lane.leaving, while it is queued */
+    struct http_call *call;    /* what has been said is being computed on `to`, ahead of the move; NULL: it is not */
+    int to; /* index of the node that knows the most of it, and 1; until a leg has begun there; 0: none */
+    int rounds;
+    int64_t took_ms; /* the last of them */
+    struct mono begun, tried;
+};
+
 struct request {
     TAILQ_ENTRY(request) all;
     struct waiter waiter;         /* in its room; under the lock while it waits */
@@ -125,6 +136,7 @@ struct request {
     uint64_t tried;   /* bit per node that failed for this request since its last new token */
     struct slot slot; /* under the lock while it waits */
     struct leg leg;
+    struct moving moving;
     struct stream stream; /* of the running leg, when it is streamed */
     struct trail trail;   /* what has been said, over all legs */
     struct whole whole;   /* the same for a client that wants it whole */
@@ -238,6 +250,8 @@ struct lane {
     TAILQ_HEAD(request_list, request) requests; /* all, in whatever state */
     struct request_list spare;                  /* memory of some that are over */
     int n_spare;
+    struct request_queue leaving; /* their nodes are about to go: move.c */
+    int n_moving;                 /* of them, taken out of it: those whose new places are made ready now */
     struct request_queue granted; /* under front.lock: have a slot and do not know it yet */
     struct mail told;             /* that there are some */
     bool telling;                 /* under front.lock: it is on its way */
@@ -371,6 +385,8 @@ void request_cut(struct request *r, enum api_code code);
 /* The running leg is over and has not answered: on to another node, or the end of r. */
 void leg_failed(struct request *r, enum leg_fault fault, const char *reason);
 void request_arm(struct request *r, int64_t ms);
+/* Is it known what has been said, so that a node could go on with it? */
+bool request_can_continue(const struct request *r);
 /* The service_tier that its answer says; NULL: it did not ask. */
 static inline const char *request_tier(const struct request *r)
 {
@@ -396,7 +412,19 @@ void leg_stop(struct request *r);
 /* The same, and the call is cancelled. Without a leg: nothing happens. */
 void leg_drop(struct request *r, const char *outcome);
 void leg_late(struct request *r); /* the timer of a running leg */
+/* What a leg on `there` (node, generation, card, spec and model) would be sent now, to handlers with r as their argument,
+ * whatever r's own leg does. RC_INVALID: it could not go on there by its ids. */
+enum rc leg_send_ahead(struct request *r, const struct slot *there, const struct http_call_handlers *h,
+                       struct http_call **call, struct error *e) SPW_MUST_USE;
+/* r->numerics tells of what has been said until now, the running leg's part with it. */
+void leg_note_class(struct request *r);
 bool leg_has_progress(const struct request *r);
+
+/* move.c: streams leave a node before it goes. */
+/* r's node said that it will cut the stream: called again and again while it runs. */
+void move_wanted(struct request *r);
+/* The leg is over. Whom others wait for goes on at the lane's next turn. */
+void move_forget(struct request *r);
 
 /* alone.c: a node of one's own. */
 void alone_keep_locked(

@@ -233,6 +233,7 @@ static enum rc lane_init(struct lane *l, struct error *e)
     TAILQ_INIT(&l->requests);
     TAILQ_INIT(&l->spare);
     TAILQ_INIT(&l->granted);
+    TAILQ_INIT(&l->leaving);
     l->told.deliver = on_told;
     l->emptied.deliver = front_lane_empty;
     l->config = config_ref(f->o.config);

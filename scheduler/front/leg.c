@@ -73,7 +73,7 @@ static void note_leg(struct request *r, const char *outcome)
 }
 
 /* Which class has the answer's newest part? */
-static void note_class(struct request *r)
+void leg_note_class(struct request *r)
 {
     if (!leg_has_progress(r))
         return;
@@ -87,7 +87,8 @@ void leg_over(struct request *r, const char *outcome)
 {
     SPW_ASSERT(r->leg.node);
     note_leg(r, outcome);
-    note_class(r);
+    leg_note_class(r);
+    move_forget(r);
     spans_leg(r);
     const struct node *n = r->leg.node;
     r->leg.node = NULL;
@@ -266,6 +267,8 @@ static void take_stream(struct request *r, const char *data, size_t n)
     pass_on(r);
     if (r->state != REQUEST_RUNNING)
         return;
+    if (r->stream.leaving && status == STREAM_MORE)
+        move_wanted(r);
     switch (status) {
     case STREAM_MORE: budgeted_said(r); break;
     case STREAM_DONE: take_done(r); break;
@@ -403,22 +406,22 @@ static const struct http_call_handlers leg_handlers = {
 /* ---- its start -------------------------------------------------------------------------------------------------- */
 
 /* What the node calls the model: its own name for it, else the one that it serves; NULL: what the client calls it. */
-static const char *name_for(const struct request *r)
+static const char *name_for(const struct request *r, const struct slot *there)
 {
-    const char *own = node_upstream_model(r->slot.spec->config);
-    return own || strcmp(r->slot.model->name, r->body.model) == 0 ? own : r->slot.model->name;
+    const char *own = node_upstream_model(there->spec->config);
+    return own || strcmp(there->model->name, r->body.model) == 0 ? own : there->model->name;
 }
 
 /* How this node is asked. */
-static struct request_leg ask_for(const struct request *r)
+static struct request_leg ask_for(const struct request *r, const struct slot *there)
 {
-    int64_t most = bound_output(r, &r->slot.spec->config->prices), paid = budgeted_output(r);
+    int64_t most = bound_output(r, &there->spec->config->prices), paid = budgeted_output(r);
     if (paid < most)
         most = paid;
     bool begun = trail_has_said(&r->trail);
-    bool to_engine = r->slot.card.resume && r->body.resumable && (!begun || r->trail.ids_known);
+    bool to_engine = there->card.resume && r->body.resumable && (!begun || r->trail.ids_known);
     return (struct request_leg){
-        .upstream_model = name_for(r),
+        .upstream_model = name_for(r, there),
         .stream = r->body.stream || to_engine || begun,
         .to_engine = to_engine,
         .seed = r->seed,
@@ -430,9 +433,10 @@ static struct request_leg ask_for(const struct request *r)
     };
 }
 
-static enum rc send_request(struct request *r, const struct request_leg *leg, struct error *e)
+enum send_as { SEND_LEG, SEND_AHEAD };
+static enum rc send_request(struct request *r, const struct slot *there, const struct request_leg *leg, enum send_as as,
+                            const struct http_call_handlers *h, struct http_call **call, struct error *e)
 {
-    struct node *node = r->slot.node;
     struct http_client *client;
     struct spans_texts texts;
     struct http_header headers[5 + SPANS_HEADERS_MAX] = {
@@ -446,12 +450,13 @@ static enum rc send_request(struct request *r, const struct request_leg *leg, st
         .headers = headers,
         .n_headers = 3,
     };
-    const struct node_spec *spec = r->slot.spec;
+    const struct node_spec *spec = there->spec;
     if (spec->authorization) /* the node's; a client's key never leaves */
         headers[q.n_headers++] = (struct http_header){"Authorization", spec->authorization};
     if (spec->node_key)
         headers[q.n_headers++] = (struct http_header){"x-spillway-node-key", spec->node_key};
-    q.n_headers += spans_headers(r, &texts, headers + q.n_headers);
+    if (as == SEND_LEG)
+        q.n_headers += spans_headers(r, &texts, headers + q.n_headers);
     struct strbuf body;
     strbuf_init(&body, request_splice_bytes_max(&r->body, leg));
     enum rc rc = request_splice(&r->body, leg, &body);
@@ -460,23 +465,41 @@ static enum rc send_request(struct request *r, const struct request_leg *leg, st
     if (rc != RC_OK)
         error_set(e, rc, "the request cannot be written for the node");
     if (rc == RC_OK)
-        rc = lane_client(r->lane, node, r->slot.generation, &client, e);
+        rc = lane_client(r->lane, there->node, there->generation, &client, e);
     if (rc == RC_OK)
-        rc = http_call_start(client, &q, &leg_handlers, r, &r->leg.call, e);
+        rc = http_call_start(client, &q, h, r, call, e);
     strbuf_fini(&body);
     return rc;
+}
+
+/* Whose prefixes it may share. */
+static void add_salt(const struct request *r, const struct slot *there, char *text, struct request_leg *ask)
+{
+    if (!there->spec->node_key || r->config->prefix_share_all)
+        return;
+    auth_salt(r->lane->auth, r->who->tenant, text);
+    ask->salt = text;
+}
+
+enum rc leg_send_ahead(struct request *r, const struct slot *there, const struct http_call_handlers *h,
+                       struct http_call **call, struct error *e)
+{
+    struct request_leg ask = ask_for(r, there);
+    char salt[KEYSTORE_SALT_BYTES];
+    if (!ask.ids || (ask.bounded && ask.output_max <= r->trail.n_ids))
+        return error_set(e, RC_INVALID, "the answer cannot go on there by its ids");
+    add_salt(r, there, salt, &ask);
+    return send_request(r, there, &ask, SEND_AHEAD, h, call, e);
 }
 
 enum rc leg_start(struct request *r, struct error *e)
 {
     struct front *f = r->lane->front;
-    struct request_leg ask = ask_for(r);
+    struct request_leg ask = ask_for(r, &r->slot);
     char salt[KEYSTORE_SALT_BYTES];
     const char *why;
-    if (r->slot.spec->node_key && !r->config->prefix_share_all) {
-        auth_salt(r->lane->auth, r->who->tenant, salt);
-        ask.salt = salt;
-    }
+    add_salt(r, &r->slot, salt, &ask);
+    r->moving = (struct moving){0};
     r->leg = (struct leg){
         .streamed = ask.stream,
         .to_engine = ask.to_engine,
@@ -496,7 +519,7 @@ enum rc leg_start(struct request *r, struct error *e)
     stream_say_tier(&r->stream, request_tier(r));
     stream_follow(&r->stream, &r->trail, r->body.stream ? NULL : &r->whole);
     cached_follow(r);
-    enum rc rc = send_request(r, &ask, e);
+    enum rc rc = send_request(r, &r->slot, &ask, SEND_LEG, &leg_handlers, &r->leg.call, e);
     if (rc != RC_OK) {
         r->leg.call = NULL;
         return rc;

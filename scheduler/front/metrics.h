@@ -22,6 +22,7 @@ enum metric {                      /* labels in the order of metrics_add's i, j 
               METRIC_RETRIES,      /* model */
               METRIC_RETRIES_REFUSED,
               METRIC_CONTINUATIONS, /* model */
+              METRIC_MOVES,         /* model */
               METRIC_HANGS,         /* node */
               METRIC_POISON,        /* model */
               METRIC_CAPPED,        /* charges that were cut to their bound */

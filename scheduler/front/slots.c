@@ -128,6 +128,8 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
     int n = nodes_snapshot_locked(nodes, &need, &q, &asked, candidates);
     for (int i = 0; i < n && budgeted_prefers_local(r); i++)
         candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
+    for (int i = 0; i < n && r->moving.to; i++) /* it is known there already */
+        candidates[i].rank += i == r->moving.to - 1 ? 0 : RANK_FAR;
     for (int i = 0; i < n && holds; i++) /* a node of ours is waited for */
         candidates[i].draining = candidates[i].draining || is_api(nodes_at(nodes, i));
     nodes_choose_locked(nodes, &asked, NULL, candidates, n, d);

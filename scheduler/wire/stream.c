@@ -62,6 +62,7 @@ void stream_fini(struct stream *s)
 /* What one chunk holds, as places in its text. */
 struct chunk {
     struct span text, choices, usage, model, tier, error, id, created;
+    struct span leaving;
     struct span ids, ids_member; /* ids_member: from the opening quote of its key to the end of its value */
     struct span plain;           /* the literal of the newest plain text */
     int n_choices, n_content, n_finish;
@@ -154,6 +155,8 @@ static bool read_chunk(struct chunk *c, struct span text)
             c->id = value;
         else if (span_is(key, "created"))
             c->created = value;
+        else if (span_is(key, "spillway_leaving_ms"))
+            c->leaving = value;
         else if (span_is(key, "spillway_ids")) {
             c->ids = value;
             c->ids_member = (struct span){key.p - 1, (size_t)(value.p + value.n - (key.p - 1))};
@@ -369,6 +372,10 @@ static enum stream_status take_frame(struct stream *s, struct span text, struct 
         return STREAM_BROKEN;
     if (!span_is_null(c.error))
         return STREAM_ERROR;
+    if (c.leaving.n && !c.choices.n) { /* between the node and us */
+        s->leaving = true;
+        return STREAM_MORE;
+    }
     return take_chunk(s, &c, out) == RC_OK ? STREAM_MORE : STREAM_BROKEN;
 }
 

@@ -38,6 +38,7 @@ struct stream {
     bool usage_asked;    /* by the client */
     bool usage_known;    /* counts are the node's figures */
     bool finished, done; /* a finish_reason came; [DONE] came */
+    bool leaving;        /* the node said that it is about to go, and will cut the stream */
     struct token_counts counts;
     int64_t content_chunks; /* that carried text, thinking or tool calls: what we count when nobody else does */
     int64_t tokens;         /* ids that came with them */

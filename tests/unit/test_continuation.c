@@ -402,6 +402,31 @@ static void held_chunks_are_not_said(void)
     strbuf_fini(&out);
 }
 
+/* A node that leaves says so between two chunks: it is heard, and nobody else hears it. */
+static void leaving_is_between_the_node_and_us(void)
+{
+    struct trail t;
+    struct stream s;
+    struct strbuf out;
+    trail_init(&t, TRAIL_IDS);
+    strbuf_init(&out, 1 << 16);
+    feed(&s, &t, FRAME("A", "1", IDS("5"), "{\"content\":\"x\"}"), &out);
+    CHECK(!s.leaving);
+    static const char leaving[] = "data: {\"spillway_leaving_ms\":27000}\n\n";
+    size_t before = out.len;
+    CHECK(stream_feed(&s, leaving, sizeof leaving - 1, &out) == STREAM_MORE);
+    CHECK(s.leaving && out.len == before && t.n_ids == 1 && s.pieces == 1);
+    static const char more[] = FRAME("A", "1", IDS("6"), "{\"content\":\"y\"}");
+    CHECK(stream_feed(&s, more, sizeof more - 1, &out) == STREAM_MORE);
+    CHECK(t.n_ids == 2 && out.len > before && !strstr(out.data, "leaving"));
+    stream_fini(&s);
+    feed(&s, &t, leaving, &out); /* before the first chunk, too */
+    CHECK(s.leaving && s.like.len == 0);
+    stream_fini(&s);
+    trail_fini(&t);
+    strbuf_fini(&out);
+}
+
 int main(void)
 {
     TEST(trail_keeps_ids_and_text);
@@ -417,5 +442,6 @@ int main(void)
     TEST(what_can_go_on);
     TEST(legs_are_one_stream);
     TEST(held_chunks_are_not_said);
+    TEST(leaving_is_between_the_node_and_us);
     return TEST_RESULT();
 }
