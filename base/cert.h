@@ -9,6 +9,8 @@
 #include "base/alloc.h"
 
 #define CERT_NAME_MAX 192 /* bytes of a name with its NUL */
+/* A node's certificate begins so long before it is given, for clocks that are slow. */
+#define CERT_BACKDATE_S 300
 
 enum rc cert_key_new(EVP_PKEY **key, struct error *e) SPW_MUST_USE;
 enum rc cert_key_read(EVP_PKEY **key, const char *pem, size_t n, struct error *e) SPW_MUST_USE;

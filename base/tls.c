@@ -11,6 +11,7 @@
 /* Of TLS 1.2: forward secrecy and authenticated encryption alone. TLS 1.3 has no others. */
 #define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!aPSK"
 #define ALPN        "\x08http/1.1"
+#define PAIR_TRIES  10
 
 /* OpenSSL's newest reason in words; empties its queue, so that no later call reads a stale error. */
 static const char *reason(void)
@@ -53,7 +54,7 @@ static enum rc new_context(SSL_CTX **ctx, const SSL_METHOD *method, struct error
     return RC_OK;
 }
 
-static enum rc load_pair(SSL_CTX *ctx, const char *cert_file, const char *key_file, struct error *e)
+static enum rc load_pair_once(SSL_CTX *ctx, const char *cert_file, const char *key_file, struct error *e)
 {
     enum rc rc = check_file(cert_file, e);
 
@@ -69,6 +70,29 @@ static enum rc load_pair(SSL_CTX *ctx, const char *cert_file, const char *key_fi
     if (SSL_CTX_check_private_key(ctx) != 1)
         return error_set(e, RC_INVALID, "%s: not the private key of %s: %s", key_file, cert_file, reason());
     return RC_OK;
+}
+
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* A pair that was replaced between the reading of its halves is read again; so is one in a single file. */
+static enum rc load_pair(SSL_CTX *ctx, const char *cert_file, const char *key_file, struct error *e)
+{
+    struct stat before[2] = {{.st_ino = 0}}, after[2] = {{.st_ino = 0}};
+    for (int try = 0;; try++) {
+        (void)!stat(cert_file, &before[0]);
+        (void)!stat(key_file, &before[1]);
+        enum rc rc = load_pair_once(ctx, cert_file, key_file, e);
+        if (rc == RC_OK || try == PAIR_TRIES)
+            return rc;
+        (void)!stat(cert_file, &after[0]);
+        (void)!stat(key_file, &after[1]);
+        if (is_same_file(&before[0], &after[0]) && is_same_file(&before[1], &after[1]))
+            return rc;
+    }
 }
 
 static enum rc load_ca(SSL_CTX *ctx, const char *ca_file, struct error *e)

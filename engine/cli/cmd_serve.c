@@ -154,6 +154,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "dead-man", .type = ARG_STRING, .value = &(a).dead_man, .meta = "DURATION", .help = "with --join: after so long without a word from the scheduler, drain and end, as in 10m; default: never"}, \
     {.name = "end-command", .type = ARG_STRING, .value = &(a).end_command, .meta = "COMMAND", .help = "run by the shell after an end that the scheduler ordered or the dead man's switch brought, as in \"shutdown -h now\""}, \
     {.name = "notices", .type = ARG_STRING, .value = &(a).notices, .meta = "none|ec2|URL", .help = "ask this cloud's metadata service whether the machine is about to be taken away"}, \
+    {.name = "notice-seconds", .type = ARG_INT, .value = &(a).notice_poll_s, .meta = "N", .lo = 1, .hi = 60, .help = "how often it is asked; EC2's user guide recommends every 5 seconds"}, \
     {.name = "watts", .type = ARG_STRING, .value = &(a).watts, .meta = "IDLE:BUSY", .help = "what the machine draws, where it cannot be measured"}, \
     {.name = "power-cap", .type = ARG_INT, .value = &(a).power_cap, .meta = "W", .lo = 0, .hi = 100000, .help = "limit each GPU to so many watts while this runs; 0: leave it"}, \
     {.name = "nvml-library", .type = ARG_STRING, .value = &(a).nvml, .meta = "FILE", .help = "instead of libnvidia-ml.so.1; none: don't look for it"}, \
@@ -184,6 +185,7 @@ int cmd_serve(int argc, char **argv)
         .hold_max = 256,
         .log_level = "info",
         .notices = "none",
+        .notice_poll_s = 5,
         .worker_fd = -1,
         .listener_fd = -1,
     };

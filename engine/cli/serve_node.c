@@ -119,6 +119,7 @@ static enum rc open_agent(struct node *n, struct error *e)
                               .model = model,
                               .listen_on = listen_on,
                               .notices = n->a->notices,
+                              .notice_ms = n->a->notice_poll_s * 1000,
                               .drain_s = n->a->drain_s,
                               .power_cap_w = n->a->power_cap,
                               .nvml_library = n->a->nvml,

@@ -297,8 +297,12 @@ static enum rc open_join(struct agent *a, const struct agent_options *o, struct 
 static enum rc open_notices(struct agent *a, const struct agent_options *o, struct error *e)
 {
     const bool is_ec2 = strcmp(o->notices, "ec2") == 0;
-    const struct notice_options n = {
-        .url = is_ec2 ? NOTICE_EC2 : o->notices, .log = o->log, .clock = o->clock, .notice = on_notice, .arg = a};
+    const struct notice_options n = {.url = is_ec2 ? NOTICE_EC2 : o->notices,
+                                     .poll_ms = o->notice_ms,
+                                     .log = o->log,
+                                     .clock = o->clock,
+                                     .notice = on_notice,
+                                     .arg = a};
     if (strcmp(o->notices, "none") == 0)
         return RC_OK;
     enum rc rc = notice_new(&a->notice, a->loop, &n, e);

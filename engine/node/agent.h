@@ -22,6 +22,7 @@ struct agent_options { /* borrowed until agent_new() returns, but for log, clock
     const char *token_file, *state_dir, *advertise, *model;
     const char *listen_on;        /* with join: it is bound here, see agent_listener() */
     const char *notices;          /* "none", "ec2", http://... */
+    int64_t notice_ms;            /* how often that is asked; 0: as ever */
     int64_t drain_s, dead_man_ms; /* dead_man_ms 0: none */
     int64_t idle_mw, busy_mw;     /* a declared curve; busy 0: none */
     int64_t power_cap_w;          /* 0: as it is */

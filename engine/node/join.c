@@ -535,9 +535,11 @@ static enum rc ask_notice(struct join_client *j, struct error *e)
     return rc;
 }
 
+/* Two thirds of its life after it was given, which is a while after it begins. */
 static bool renewal_is_due(const struct join_client *j)
 {
-    return now_s(j) >= j->from_s + (j->until_s - j->from_s) * 2 / 3;
+    const int64_t given_s = j->from_s + CERT_BACKDATE_S < j->until_s ? j->from_s + CERT_BACKDATE_S : j->from_s;
+    return now_s(j) >= given_s + (j->until_s - given_s) * 2 / 3;
 }
 
 static void step(struct join_client *j)

@@ -3,7 +3,7 @@
  *   no certificate, or it has run out:  token phase. TLS to the authority whose fingerprint the token names; a key of our own
  *                                       and the token are exchanged for a certificate, a name and the node key
  *   certificate:                        mutual TLS. Join (once per life of either side, and to renew after 2/3 of the
- *                                       certificate's life), then a beat every so often
+ *                                       certificate's life, counted from when it was given), then a beat every so often
  *
  *   CLOSED --join_client_new()--> WANTS --200--> MEMBER --409 join_again, renewal due--> WANTS
  *                                   ^  \                   |

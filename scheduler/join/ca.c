@@ -200,7 +200,7 @@ enum rc ca_issue(struct ca *ca, const char *node, const char *request, size_t n,
     enum rc rc = cert_request_read(&key, request, n, e);
     if (rc != RC_OK)
         return rc;
-    const struct cert_spec spec = {name, now_s - CA_BACKDATE_S, now_s + life_s, false};
+    const struct cert_spec spec = {name, now_s - CERT_BACKDATE_S, now_s + life_s, false};
     rc = cert_sign(&cert, &spec, key, ca->cert, ca->key, e);
     if (rc == RC_OK)
         rc = cert_write(cert, pem, e);
@@ -270,5 +270,5 @@ bool ca_node_of(const X509 *cert, char *node, size_t size)
 
 int64_t ca_issued_s(const X509 *cert)
 {
-    return cert_from_s(cert) + CA_BACKDATE_S;
+    return cert_from_s(cert) + CERT_BACKDATE_S;
 }

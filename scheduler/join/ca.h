@@ -20,8 +20,6 @@
 #define CA_YEARS          10
 #define CA_SCHEDULER_NAME "scheduler.spillway"
 #define CA_NODE_SUFFIX    ".node.spillway"
-/* A certificate begins so long before it is given, for clocks that are slow. */
-#define CA_BACKDATE_S 300
 
 struct ca;
 /* RC_INVALID: a file is damaged, or may be read by others; the text says which. Missing ones are made; an authority that is

@@ -10,7 +10,7 @@
 #define JOIN_AREA        "join"
 #define JOIN_MEMBERS_MAX 128 /* twice the places of the node table: those that are lost stay for a while */
 #define JOIN_WRITES_MAX  64  /* of the book, at once */
-#define JOIN_LONGEST_S   (INT64_C(31536000) + 2 * CA_BACKDATE_S) /* the longest life that join.cert_life can give */
+#define JOIN_LONGEST_S   (INT64_C(31536000) + 2 * CERT_BACKDATE_S) /* the longest life that join.cert_life can give */
 
 struct member {                                      /* one that has joined since our start */
     char name[TOKEN_NAME_MAX], pool[TOKEN_NAME_MAX]; /* pool: it came by a pool's token; "": not */

@@ -180,7 +180,7 @@ def test_saturation(args):
     api = node("api", up, models=["tiny"], price=("5", "5", "15"), local=False)
     here = node("own", own, models=["tiny"], price=("0", "0", "0"), slots=1)
     with Fleet(args, pool(), nodes=[here, api]) as f:
-        f.s.ready()
+        wait_until(lambda: f.s.ready_nodes() >= {"own", "api"}, 5, "both are ready")
         t = threading.Thread(target=f.ask)
         t.start()
         wait_until(lambda: own.active == 1, 5, "the own node is full")
@@ -188,10 +188,10 @@ def test_saturation(args):
         a = f.ask()
         took = time.monotonic() - began
         assert a.status == 200 and a.headers["x-spillway-node"] == "api", a.headers
-        assert took < 0.5, took
+        assert took < (0.5 if args.full else 3), took
         wait_until(lambda: "burst-1" in f.lives(), 2, "a node is launched")
         asked = time.monotonic() - began
-        assert asked < 2.0, asked
+        assert asked < (2 if args.full else 10), asked
         wait_until(lambda: f.lives().get("burst-1") == "ready", 10, "it is ready")
         a = f.ask()
         assert a.headers["x-spillway-node"] == "burst-1", a.headers

@@ -505,7 +505,7 @@ def drains_asleep(args):
             fall_asleep(s)
             begin = time.monotonic()
             same(s.end(number), 0)
-            assert time.monotonic() - begin < (5 if args.sanitized else 1)
+            assert time.monotonic() - begin < (1 if args.full else 10)  # and not the 30 s that a worker would have
     with node(args, "--warmup", "50" if args.sanitized else "500") as s:  # somebody is held
         fall_asleep(s)
         c = Connection(s.port, "POST", COMPLETION, PROMPT)

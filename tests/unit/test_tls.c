@@ -1,14 +1,17 @@
 /* Proves that a listener's certificate and key are loaded when they fit, that each way in which they do not says so; that
  * a client believes the certificate it was given for the right name and no other; that clients' certificates are asked
  * for and checked; and that a door's files are replaced while sessions live on, unless something else is asked of
- * clients now.
+ * clients now, and at whatever moment.
  * links: spw_base spw_sched_config */
 #include "tests/unit/test.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/tls_door.h"
 #include "scheduler/config/config.h"
 #include "tests/unit/tls_make.h"
@@ -421,6 +424,50 @@ static void test_replacement(void)
     tls_door_free(d);
 }
 
+/* One file that is replaced all the time, as a renewed certificate is, by ones that fit themselves alone. */
+struct replacer {
+    struct strbuf pairs[2];
+    char file[128];
+    atomic_bool stop;
+};
+
+static void *replace_again_and_again(void *arg)
+{
+    struct replacer *r = arg;
+    struct error e;
+    for (int i = 0; !atomic_load(&r->stop); i++) {
+        const struct strbuf *p = &r->pairs[i % 2];
+        if (file_replace(r->file, 0600, p->data, p->len, &e) != RC_OK)
+            return arg;
+    }
+    return NULL;
+}
+
+static void test_replaced_while_read(void)
+{
+    struct replacer r = {.stop = false};
+    struct strbuf half;
+    struct error e;
+    pthread_t thread;
+    void *failed;
+    snprintf(r.file, sizeof r.file, "%s/both.pem", dir);
+    for (int i = 0; i < 2; i++) {
+        tls_write_pair(cert, key, "localhost", "DNS:localhost", NULL);
+        CHECK(file_read(&r.pairs[i], cert, 65536, &e) == RC_OK && file_read(&half, key, 65536, &e) == RC_OK);
+        CHECK(strbuf_append(&r.pairs[i], half.data, half.len) == RC_OK);
+        strbuf_fini(&half);
+    }
+    CHECK(file_replace(r.file, 0600, r.pairs[0].data, r.pairs[0].len, &e) == RC_OK);
+    CHECK(pthread_create(&thread, NULL, replace_again_and_again, &r) == 0);
+    for (int i = 0; i < 300; i++)
+        CHECK(open_server(r.file, r.file, NULL, &e) == RC_OK);
+    atomic_store(&r.stop, true);
+    CHECK(pthread_join(thread, &failed) == 0 && !failed);
+    strbuf_fini(&r.pairs[0]);
+    strbuf_fini(&r.pairs[1]);
+    unlink(r.file);
+}
+
 int main(void)
 {
     snprintf(dir, sizeof dir, "/tmp/spw-tls-XXXXXX");
@@ -436,6 +483,7 @@ int main(void)
     TEST(test_tickets);
     TEST(test_tickets_do_not_open_other_doors);
     TEST(test_replacement);
+    TEST(test_replaced_while_read);
     const char *const all[] = {cert,   key,         other_key,  text,          ca,
                                ca_key, client_cert, client_key, stranger_cert, stranger_key};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
