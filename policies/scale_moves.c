@@ -8,11 +8,12 @@ struct moves {
     struct scale_plan *plan;
     struct scale_work *w;
     const struct scale_snapshot *s;
-    double floor;  /* ready capacity that drains leave */
-    double active; /* capacity ready or coming, draining and leaving not */
-    int32_t going; /* nodes that drain: their money comes free soon */
-    __int128 hour; /* of everything alive, and of what this plan adds */
-    int64_t nodes; /* likewise */
+    double floor;         /* ready capacity that drains leave */
+    double active;        /* capacity ready or coming, draining and leaving not */
+    int32_t ready, least; /* nodes that serve; how many of them drains leave: of the minimum, those that are wanted */
+    int32_t going;        /* nodes that drain: their money comes free soon */
+    __int128 hour;        /* of everything alive, and of what this plan adds */
+    int64_t nodes;        /* likewise */
     __int128 going_hour;
     bool short_of_room; /* something wanted was not launched, for a limit */
     bool from_zero;
@@ -58,14 +59,19 @@ static void take_stock(struct moves *m)
         m->active += o->tokens_per_s;
         if (n->state == SCALE_READY) {
             m->plan->ready += o->tokens_per_s;
+            m->ready++;
         } else {
             m->plan->coming += o->tokens_per_s;
             m->plan->api_bridge_s = n->ready_s > m->plan->api_bridge_s ? n->ready_s : m->plan->api_bridge_s;
         }
     }
     double wanted = 0;
-    for (int32_t i = 0; i < s->n_offers; i++)
+    int64_t nodes = 0;
+    for (int32_t i = 0; i < s->n_offers; i++) {
         wanted += m->w->want[i] * s->offers[i].tokens_per_s;
+        nodes += m->w->want[i];
+    }
+    m->least = nodes < s->limits.nodes_min ? (int32_t)nodes : s->limits.nodes_min;
     m->floor = fmin(m->plan->need, wanted) * (1 - SCALE_EPSILON);
 }
 
@@ -157,6 +163,7 @@ static void take_back(struct moves *m, int32_t offer)
         m->w->active[offer]++;
         m->active += s->offers[offer].tokens_per_s;
         m->plan->ready += s->offers[offer].tokens_per_s;
+        m->ready++;
     }
 }
 
@@ -282,7 +289,8 @@ static bool may_go(const struct moves *m, const struct scale_node *n)
 {
     double capacity = m->s->offers[n->offer].tokens_per_s;
 
-    return n->paid_s <= m->s->limits.tick_s && (n->state == SCALE_BOOTING || m->plan->ready - capacity >= m->floor);
+    return n->paid_s <= m->s->limits.tick_s &&
+           (n->state == SCALE_BOOTING || (m->plan->ready - capacity >= m->floor && m->ready > m->least));
 }
 
 static enum scale_reason why_less(const struct moves *m, int32_t offer)
@@ -315,10 +323,12 @@ static void drain_offer(struct moves *m, int32_t offer)
             return;
         m->w->active[offer]--;
         m->active -= capacity;
-        if (n->state == SCALE_READY)
+        if (n->state == SCALE_READY) {
             m->plan->ready -= capacity;
-        else
+            m->ready--;
+        } else {
             m->plan->coming -= capacity;
+        }
         if (reason != SCALE_MAKES_ROOM) /* for that, all that is in the way goes at once */
             m->going++;
         m->going_hour += m->s->offers[offer].price_hour.v;

@@ -22,7 +22,7 @@ const struct provider_key ec2_keys[] = {
     {"poll", KEY_DURATION, false, "10s", "how often instances are looked at; a fifth of it while one starts or ends"},
     {"prices", KEY_FILE, false, NULL, "price list for on-demand prices that a pool does not give (cloud aws)"},
     {"spot_prices", KEY_DURATION, false, "5m", "how often spot prices are asked for"},
-    {"cold", KEY_DURATION, false, "30m", "for how long a type in a zone that had no capacity is left alone"},
+    {"cold", KEY_DURATION, false, "30s", "for how long a type in a zone that had no capacity is left alone"},
     {"quota_pause", KEY_DURATION, false, "15m", "for how long nothing is launched against a quota that was met"},
     {NULL, KEY_TEXT, false, NULL, NULL},
 };

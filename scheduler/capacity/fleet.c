@@ -8,7 +8,7 @@
 #include "scheduler/capacity/fleet_internal.h"
 
 #define TICK_MS     200  /* lives and pressure are looked at */
-#define PLAN_GAP_MS 500  /* between two plans, however pressing */
+#define PLAN_GAP_MS 300  /* between two plans, however pressing */
 #define LADDER_MS   1000 /* the power ladder */
 
 struct member *fleet_find(const struct fleet *f, const char *name)

@@ -43,8 +43,10 @@ struct offer {
     struct pusd price_hour;
     int32_t boot_s, billing_min_s;
     bool launchable, seen;   /* seen: in the last answer */
+    bool doubted;            /* it had no stock when it was asked last: one launch tries it before others follow */
+    int flaps;               /* times in a row that what was launched here was taken back soon */
     struct mono cold_until;  /* has no stock until then */
-    struct mono steady_from; /* launchable since */
+    struct mono steady_from; /* launchable since; on-demand nodes are replaced from it when that is long enough ago */
 };
 
 /* A pool of the configuration. */
@@ -207,6 +209,9 @@ void pool_ask_offers(struct pool *p);
 struct offer *pool_offer(struct pool *p, const char *id); /* NULL: unknown */
 /* Nothing of it could be had: it is cold for a while. */
 void offer_cool(struct pool *p, const char *id);
+/* One was taken back after so long: as well, and when it was soon, a return there waits twice as long as before. */
+void offer_lost(struct pool *p, const char *id, int64_t lived_ms);
+void offer_had(struct pool *p, const char *id); /* one was launched there */
 
 /* ---- member.c */
 struct member *member_new(struct fleet *f, struct pool *p, const char *name, const char *token);
@@ -235,7 +240,7 @@ void launch_known(struct member *m, const struct provider_instance *i);
 /* ---- market.c */
 void markets_take(struct fleet *f);                             /* of another configuration; pools_take() comes first */
 struct market *plan_market(struct fleet *f, const char *model); /* made if there is none */
-struct market *market_of(struct fleet *f, const struct config_node *c);    /* NULL: in none */
+struct market *market_of(struct fleet *f, const struct config_node *c);          /* NULL: in none */
 const struct config_node *market_api(const struct config *c, const char *model); /* NULL: no API serves it */
 void plan_observe(struct fleet *f); /* demand, as the front has counted it */
 bool plan_pressed(struct fleet *f); /* a market is full, or somebody waits, and it was not so before */

@@ -169,6 +169,8 @@ void launch_known(struct member *m, const struct provider_instance *i)
     if (news) {
         journal_known(f->journal, m->token, m->id, m->offer, m->launched_s, price);
         f->stats.launched++;
+        if (m->pool)
+            offer_had(m->pool, m->offer);
     } else if (price.v != m->price_hour.v && m->id[0]) {
         /* It may have held at the launch already, and only be known now. */
         journal_price(f->journal, m->token, price,

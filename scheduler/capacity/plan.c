@@ -229,20 +229,21 @@ static void gather(struct snapshot *s, struct fleet *f, struct market *k)
 static struct scale_limits limits_of(const struct fleet *f, const struct snapshot *s)
 {
     const struct config_capacity *c = &f->config->capacity;
-    int here = 0, own = 0, elsewhere;
+    int here = 0, own = 0, own_awake = 0, elsewhere;
     int64_t hour_here = 0;
     for (int i = 0; i < s->n_nodes; i++) {
         const bool rented = s->members[i] && s->members[i]->pool;
         here += rented;
         hour_here += rented ? s->members[i]->price_hour.v : 0;
         own += !rented;
+        own_awake += !rented && s->nodes[i].state == SCALE_READY; /* they stand beside the minimum of pools */
     }
     elsewhere = guard_nodes(f->guard) - here;
     int most = c->max_nodes - elsewhere;
     most = most < 0 ? 0 : most;
     most = s->max < most ? s->max : most;
     const int64_t hour = c->max_hour.v < 0 ? -1 : c->max_hour.v - (guard_hour(f->guard).v - hour_here);
-    return (struct scale_limits){.nodes_min = (s->min < most ? s->min : most) + own,
+    return (struct scale_limits){.nodes_min = (s->min < most ? s->min : most) + own_awake,
                                  .nodes_max = most + own,
                                  .hour_max = {c->max_hour.v < 0 ? -1
                                               : hour > 0        ? hour
@@ -296,13 +297,28 @@ static int offers_for(const struct snapshot *s, int at, struct offer *out[OFFERS
     return n;
 }
 
+/* Nobody says when spot is back: it is tried. One launch tries it, while what is dearer goes on serving, and the others follow
+ * when it was had. */
+static int so_many(const struct fleet *f, const struct pool *p, const struct offer *o, const struct scale_action *a)
+{
+    const struct member *m;
+    if (!o->doubted || (a->reason != SCALE_FOR_RETURN && a->reason != SCALE_CHEAPER))
+        return a->n;
+    TAILQ_FOREACH(m, &f->members, next)
+    {
+        if (m->pool == p && m->life == LIFE_REQUESTED)
+            return 0;
+    }
+    return 1;
+}
+
 static void launch(struct fleet *f, const struct snapshot *s, const struct scale_action *a)
 {
     struct offer *offers[OFFERS_NEAR];
     struct pool *p = s->refs[a->offer].pool;
     struct error e;
-    const int n = offers_for(s, a->offer, offers);
-    for (int i = 0; i < a->n && room_of(f, p) > 0; i++) {
+    const int n = offers_for(s, a->offer, offers), most = so_many(f, p, s->refs[a->offer].offer, a);
+    for (int i = 0; i < most && room_of(f, p) > 0; i++) {
         if (launch_one(p, offers, n, false, scale_reason_text(a->reason), &e) == RC_OK)
             continue;
         log_warn(f->o.log, "capacity", "the plan's launch is not let through", LOG_S("pool", p->name),

@@ -7,7 +7,9 @@
 
 #define OFFERS_EVERY_MS 60000
 #define OFFERS_RETRY_MS 5000
-#define COLD_MS         120000
+#define COLD_MS         30000  /* until the provider says otherwise */
+#define FLAP_MS         600000 /* one that was taken back sooner came too early */
+#define FLAPS_MAX       5
 #define BOOT_GUESS_S    120
 
 /* ---- sources --------------------------------------------------------------------------------------------------------- */
@@ -206,14 +208,41 @@ struct offer *pool_offer(struct pool *p, const char *id)
     return NULL;
 }
 
+/* Cold for so long from now on. It is a return to it that waits longer each time it was too early; what is missing is still
+ * tried there as soon as it is not cold any more. */
+static void cool_for(struct pool *p, struct offer *o, int64_t ms)
+{
+    const int64_t more = (INT64_C(1) << o->flaps) - 1;
+    o->cold_until.ns = clock_now(p->fleet->o.clock).ns + ms * NS_PER_MS;
+    o->steady_from.ns = o->cold_until.ns + more * p->fleet->config->capacity.return_after_ms * NS_PER_MS;
+}
+
 void offer_cool(struct pool *p, const char *id)
 {
     struct offer *o = pool_offer(p, id);
     if (!o)
         return;
-    const struct mono now = clock_now(p->fleet->o.clock);
-    o->cold_until.ns = now.ns + COLD_MS * NS_PER_MS;
-    o->steady_from = o->cold_until;
+    o->doubted = true;
+    cool_for(p, o, COLD_MS);
+}
+
+void offer_lost(struct pool *p, const char *id, int64_t lived_ms)
+{
+    struct offer *o = pool_offer(p, id);
+    if (!o)
+        return;
+    if (lived_ms >= FLAP_MS)
+        o->flaps = 0;
+    else if (o->flaps < FLAPS_MAX && !mono_after(o->cold_until, clock_now(p->fleet->o.clock)))
+        o->flaps++; /* once, however many went together */
+    offer_cool(p, id);
+}
+
+void offer_had(struct pool *p, const char *id)
+{
+    struct offer *o = pool_offer(p, id);
+    if (o)
+        o->doubted = false;
 }
 
 static bool wants_market(const struct config_pool *c, enum provider_market m)
@@ -234,7 +263,7 @@ static void on_offer(const struct provider_offer *in, void *arg)
     if (!o && p->n_offers == FLEET_OFFERS_MAX)
         return;
     const struct mono now = clock_now(f->o.clock);
-    const bool was = o && o->launchable && !mono_after(o->cold_until, now);
+    const bool was = o && o->launchable, cold = in->cold_s > 0 && in->price_hour.v > 0;
     if (!o) {
         o = &p->offers[p->n_offers++];
         memset(o, 0, sizeof *o);
@@ -248,12 +277,14 @@ static void on_offer(const struct provider_offer *in, void *arg)
                 : in->boot_s       ? in->boot_s
                                    : BOOT_GUESS_S;
     o->billing_min_s = p->config->billing_min_ms ? (int32_t)(p->config->billing_min_ms / 1000) : in->billing_min_s;
-    o->launchable = in->launchable;
+    o->launchable = in->launchable || cold; /* cold_until says until when it is not */
     o->seen = true;
-    if (in->cold_s > 0 && now.ns + in->cold_s * NS_PER_S > o->cold_until.ns)
-        o->cold_until.ns = now.ns + in->cold_s * NS_PER_S;
-    if (!was && o->launchable && !mono_after(o->cold_until, now))
+    if (cold) /* the provider knows best for how long */
+        cool_for(p, o, in->cold_s * INT64_C(1000));
+    else if (!was && o->launchable)
         o->steady_from = now;
+    else if (in->launchable)
+        o->cold_until.ns = 0;
 }
 
 static void on_offers(enum provider_failure failure, const char *text, void *arg)

@@ -574,7 +574,10 @@ static const struct setting main_rows[] = {
     {"capacity.down_after", SETTING_DURATION, SETTING_RELOAD, MAIN(capacity.down_after_ms), .lo = 0, .hi = 86400000,
      .def = "5m", .help = "Capacity is given up when less has been needed for so long."},
     {"capacity.return_after", SETTING_DURATION, SETTING_RELOAD, MAIN(capacity.return_after_ms), .lo = 0, .hi = 86400000,
-     .def = "1m", .help = "On-demand nodes are replaced by spot ones when those could be had again for so long."},
+     .def = "20s",
+     .help = "On-demand nodes are replaced by spot ones when nothing has spoken against those for so long: one is "
+             "tried, and "
+             "the others follow. It doubles with each that was taken back within 10 minutes."},
     {"capacity.over_provision", SETTING_RATIO, SETTING_RELOAD, MAIN(capacity.over_provision_ppm), .def = "0.1",
      .help = "So much more than what is foreseen: 0.1 is a tenth."},
     {"capacity.survive", SETTING_RATIO, SETTING_RELOAD, MAIN(capacity.survive_ppm), .def = "0",

@@ -4,10 +4,11 @@ engines. Whatever happens to the scheduler, no instance is launched twice, and n
 import json
 import os
 import subprocess
+import threading
 import time
 
 from ec2_stage import KEYS, POOL, SETTINGS, FakeCloud
-from harness import Scheduler, chat, main, request, wait_until
+from harness import Scheduler, Script, Upstream, chat, main, node, request, wait_until
 from test_capacity import MODEL, only_full
 
 SECRET = "k" * 64
@@ -28,8 +29,9 @@ class Engine:
 
 
 class World:
-    def __init__(self, args, pool=None, engines=True, **limits):
+    def __init__(self, args, pool=None, engines=True, nodes=(), provider=None, **limits):
         self.args = args
+        self.nodes = list(nodes)
         self.key_file = None
         start = (lambda cloud, i: Engine(args.build, self.key_file, i)) if engines else None
         self.fake = FakeCloud(1.0, 0.2, start_machine=start)
@@ -38,7 +40,7 @@ class World:
         for kind in ("g5.xlarge", "g6.xlarge"):
             for zone in "ab":
                 self.fake.cloud.add_pool("us-east-1" + zone, kind)
-        settings = {**SETTINGS, "endpoint": self.fake.url}
+        settings = {**SETTINGS, "endpoint": self.fake.url, **(provider or {})}
         pool = {"name": "gpu", "provider": "aws", "models": ["tiny"], "min": 2, "max": 3, "tokens_per_s": 400, "slots": 4,
                 "boot": "2s", "billing_min": "1s", **(pool or {})}
         own = {**POOL, "model_url": "https://models.example/tiny.gguf", "model_sha256": "0" * 64,
@@ -57,7 +59,7 @@ class World:
 
     def __enter__(self):
         try:
-            self.s = Scheduler(self.args.build, [], env=KEYS, **self.config)
+            self.s = Scheduler(self.args.build, self.nodes, env=KEYS, **self.config)
         except BaseException:
             self.close()
             raise
@@ -182,16 +184,93 @@ def test_taken_back(args):
         assert m['spillway_capacity_failures_total{failure="taken_back"}'] == 1, m
 
 
-def test_no_stock(args):
-    """Spot runs dry: on-demand takes its place at once; the limits hold."""
+def test_saturated(args):
+    """The local fleet is full: the next request is served elsewhere at once, and spot is asked for within a second."""
+    gate = threading.Event()
+    own, up = Upstream("own", default=Script(gate=gate, words=["x"])), Upstream("api", default=Script(words=["y"]))
+    try:
+        here = node("own", own, models=["tiny"], price=("0", "0", "0"), slots=1)
+        api = node("api", up, models=["tiny"], price=("5", "5", "15"), local=False)
+        with World(args, {"min": 0}, engines=False, nodes=[here, api], interval="5s") as w:
+            w.s.ready()
+            wait_until(lambda: w.fake.state()["calls"].get("DescribeSpotPriceHistory"), 10, "what can be had is known")
+            time.sleep(1)  # plans of the beginning
+            full = threading.Thread(target=w.ask)
+            began = time.time()
+            full.start()
+            wait_until(lambda: own.active == 1, 10, "it is full")
+            took = []
+            for _ in range(5):
+                at = time.monotonic()
+                a = w.ask()
+                took.append(1000 * (time.monotonic() - at))
+                assert a.status == 200 and a.headers["x-spillway-node"] == "api", a.headers
+            first = wait_until(lambda: w.fake.alive(), 10, "spot is launched")[0]
+            asked = first.launched_exactly - began
+            print("        served elsewhere after %.0f to %.0f ms; %s asked for after %.2f s" % (
+                min(took), max(took), first.market, asked))
+            assert first.market == "spot"
+            assert min(took) < 100 and asked < (1 if args.full else 4), (took, asked)
+            gate.set()
+            full.join()
+    finally:
+        gate.set()
+        own.stop()
+        up.stop()
+
+
+def markets(w):
+    return [i.market for i in w.fake.alive()]
+
+
+def stock(w, n):
+    for zone in "ab":
+        for kind in ("g5.xlarge", "g6.xlarge"):
+            w.fake.control("capacity", {"zone": "us-east-1" + zone, "type": kind, "capacity": n, "notice_s": 0.5})
+
+
+def back_to_spot(w, dry_s, most_s):
+    """Spot runs dry, and comes back; meanwhile it is tried, by one launch at a time."""
+    w.ready(2)
+    assert markets(w) == ["spot"] * 2, markets(w)
+    stock(w, 0)
+    wait_until(lambda: markets(w) == ["on-demand"] * 2, 60, "on-demand stands in")
+    w.ready(2, 60)
+    asked = w.fake.state()["calls"]["CreateFleet"]
+    time.sleep(dry_s)
+    asked = w.fake.state()["calls"]["CreateFleet"] - asked
+    assert markets(w) == ["on-demand"] * 2
+    stock(w, 1000)
+    began = time.monotonic()
+    answers = []
+    while markets(w) != ["spot"] * 2 or len(w.lives()) != 2:
+        assert time.monotonic() - began < most_s, (markets(w), w.lives())
+        answers.append(w.ask().status)
+        time.sleep(0.1)
+    took = time.monotonic() - began
+    w.ready(2)
+    print("        dry for %g s: tried %d times; back on spot %.1f s after it was there, %d requests meanwhile" % (
+        dry_s, asked, took, len(answers)))
+    assert set(answers) <= {200}, answers
+    assert w.fake.state()["most_running"] <= 4
+    return asked
+
+
+def test_back_to_spot(args):
+    """Scaled down: what waits seconds here waits tens of seconds in the field (the next case)."""
+    with World(args, provider={"cold": "1s"}, return_after="1s") as w:
+        assert back_to_spot(w, 2, 60) <= 3
+
+
+def test_back_to_spot_at_length(args):
+    """With every interval as it is by default, and instances that boot for half a minute: within two minutes."""
     only_full(args)
-    with World(args) as w:
-        for zone in "ab":
-            for kind in ("g5.xlarge", "g6.xlarge"):
-                w.fake.control("capacity", {"zone": "us-east-1" + zone, "type": kind, "capacity": 0, "notice_s": 1})
-        w.ready(2, 60)
-        assert all(i.market == "on-demand" for i in w.fake.alive())
+    with World(args, {"boot": "30s"}, interval="5s", down_after="5m", return_after="20s", sweep="30s",
+               provider={"poll": "10s"}) as w:
+        w.fake.cloud.boot_s = 30
+        assert back_to_spot(w, 130, 120) <= 4
 
 
 if __name__ == "__main__":
-    main(__doc__, [test_restart_finds_all, test_killed_while_launching, test_stray_is_ended, test_taken_back, test_no_stock])
+    main(__doc__, [test_restart_finds_all, test_killed_while_launching, test_stray_is_ended, test_taken_back, test_saturated, test_back_to_spot,
+                   test_back_to_spot_at_length])

@@ -485,6 +485,26 @@ static void fallback_and_the_way_back(void)
     CHECK_INT(count(sure), 0);
 }
 
+/* Nobody asks for anything: the minimum is there all the same, all the way back. */
+static void the_minimum_stands_on_the_way_back(void)
+{
+    world_init();
+    int32_t spot = add_offer(SCALE_SPOT, 0, 100, 0.4, 0.05), od = add_offer(SCALE_ON_DEMAND, 1, 100, 1.0, 0);
+    w.s.limits.nodes_min = 2;
+    w.offers[spot].launch_max = 0;
+    demand(0, 0);
+    steps(100);
+    CHECK_INT(count(od), 2);
+    w.offers[spot].launch_max = 1000;
+    w.offers[spot].steady_s = 0;
+    for (int i = 0; i < 200; i++) {
+        step();
+        CHECK(capacity(false) >= 200);
+    }
+    CHECK_INT(count(spot), 2);
+    CHECK_INT(count(od), 0);
+}
+
 static void part_of_a_fleet_is_lost(void)
 {
     world_init();
@@ -809,6 +829,7 @@ int main(void)
     TEST(own_machines_first);
     TEST(spares_stand_elsewhere);
     TEST(fallback_and_the_way_back);
+    TEST(the_minimum_stands_on_the_way_back);
     TEST(part_of_a_fleet_is_lost);
     TEST(paid_time_is_used);
     TEST(drains_leave_enough);
