@@ -7,7 +7,7 @@
  * are measured on their own, never what is left over; what is left over is the variance, which therefore says how well the
  * measurements agree: time that nobody accounts for makes it positive, time that is claimed twice negative.
  *
- * Rounding: parts are rounded down and what is left goes to the largest remainders, ties to the first (Hamilton). */
+ * Rounding: by largest remainder (base/divide.h). */
 #ifndef SCHEDULER_BOOKS_CLOSE_H
 #define SCHEDULER_BOOKS_CLOSE_H
 
@@ -39,10 +39,6 @@ void close_node_hour(const struct bill *bill, const struct close_meter *m, struc
  * add up to the time in which any was) and returns that time; the rest of the hour is idle. */
 int64_t close_by_flight(struct close_leg *legs, int n, int64_t from_us, int64_t until_us);
 
-/* n amounts that add up to `total`, in proportion to weights >= 0, rounded by largest remainder. All weights 0: nothing is
- * given away; returns what was. */
-struct pusd close_divide(struct pusd total, const int64_t *weights, int64_t *parts, int n);
-
 /* Does it close? Each a bit. The figures on the other side are of other hands: the engine's own counters, the provider. */
 enum close_problem {
     CLOSE_SUM = 1,       /* the parts are not the bill */
@@ -53,11 +49,10 @@ enum close_problem {
     CLOSE_TWICE = 32,    /* a request, or a leg in an hour, is there more than once */
     CLOSE_LEGS = 64,     /* legs do not add up to their row */
     CLOSE_ROLLUP = 128,  /* the roll-up is not the sum of its rows */
-    CLOSE_BUDGET = 256,  /* budgets' totals are not the sum of their rows */
-    CLOSE_NEGATIVE = 512 /* an amount below zero that cannot be */
+    CLOSE_NEGATIVE = 256 /* an amount below zero that cannot be */
 };
 #define CLOSE_VARIANCE_PPM 5000
-#define CLOSE_PROBLEMS     10
+#define CLOSE_PROBLEMS     9
 const char *close_problem_text(enum close_problem p);
 /* CLOSE_SUM, CLOSE_VARIANCE and CLOSE_NEGATIVE of one node's hour. */
 unsigned close_check(const struct bill *bill, const struct close_leg *legs, int n, const struct close_result *r);

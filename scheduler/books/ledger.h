@@ -77,6 +77,7 @@ struct ledger_row {
     int64_t price_version; /* of them: which change of finance.h or of the configuration; 0: before there were any */
     struct pusd reserved;  /* the most that its budgets held for it; 0: none covers it */
     struct pusd charge;
+    struct pusd charge_max;      /* what the client would pay at most: the charge is cut to it; 0: no such bound */
     const char *market, *domain; /* of the node that the row names; as in its leg. NULL: not known */
     int64_t busy_us,
         millijoules; /* over all legs; -1: no node told. Only rows that are read: a writer's are its legs' */

@@ -98,12 +98,13 @@ static const char *const migrations[] = {
 #define LEDGER_COLUMNS_2 LEDGER_COLUMNS_1 ", continuations, cross_class"
 #define LEDGER_COLUMNS_3 LEDGER_COLUMNS_2 ", asked_model, service_class, cache, saved_pusd, idempotency_key, repeat"
 #define LEDGER_COLUMNS   LEDGER_COLUMNS_3 ", request_hash"
-#define LEDGER_N_COLUMNS 48 /* with the leg of the row, whose money it is, and what it took */
+#define LEDGER_N_COLUMNS 49 /* with the leg of the row, whose money it is, and what it took */
 #define LEG_OF_ROW       ", leg_tokens_output, leg_outcome, leg_started_ns, leg_ended_ns, leg_numerics" /* written only */
 #define WHOSE_MONEY      ", project, user, tags, budgets"
-#define WHAT_IT_TOOK     ", tokens_reasoning, price_version, reserved_pusd, market, domain, busy_us, millijoules"
-#define LEG_COLUMNS_2    "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
-#define LEG_COLUMNS      LEG_COLUMNS_2 ", market, domain, tokens_input, tokens_cached_input, busy_us, millijoules"
+#define WHAT_IT_TOOK                                                                                                   \
+    ", tokens_reasoning, price_version, reserved_pusd, market, domain, busy_us, millijoules, charge_max_pusd"
+#define LEG_COLUMNS_2 "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
+#define LEG_COLUMNS   LEG_COLUMNS_2 ", market, domain, tokens_input, tokens_cached_input, busy_us, millijoules"
 
 const char *ledger_outcome_name(enum ledger_outcome o)
 {
@@ -246,7 +247,7 @@ enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error 
         {"BEGIN IMMEDIATE", &s->begin},
         {"COMMIT", &s->commit},
         {"INSERT INTO ledger (" LEDGER_COLUMNS LEG_OF_ROW WHOSE_MONEY WHAT_IT_TOOK ") VALUES (" VALUES_32
-         ",?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+         ",?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
          &s->row},
         {"INSERT INTO more_legs (" LEG_COLUMNS ", request_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", &s->leg},
         {"INSERT INTO leg_uses (request_id, leg, hour_s, busy_us, millijoules) VALUES (?,?,?,?,?)", &s->use},
@@ -322,6 +323,7 @@ static void bind_took(sqlite3_stmt *s, int *i, const struct ledger_row *r)
     bind_text(s, i, r->domain);
     bind_use(s, i, known, sum.busy_us);
     bind_use(s, i, known, sum.millijoules);
+    bind_use(s, i, r->charge_max.v > 0, r->charge_max.v);
 }
 
 static void bind_row(sqlite3_stmt *s, const struct ledger_row *r)
@@ -501,6 +503,7 @@ static void read_row(sqlite3_stmt *s, struct ledger_row *r)
         .domain = text(s, 40),
         .busy_us = number_or(s, 41, -1),
         .millijoules = number_or(s, 42, -1),
+        .charge_max = {number_or(s, 43, 0)},
     };
 }
 
@@ -508,7 +511,7 @@ static void read_row(sqlite3_stmt *s, struct ledger_row *r)
 static const char *rows_sql(int version)
 {
 #define NEWEST_FIRST " FROM ledger ORDER BY rowid DESC LIMIT ?"
-#define NONE_OF_7    ", 0, 0, 0, NULL, NULL, NULL, NULL"
+#define NONE_OF_7    ", 0, 0, 0, NULL, NULL, NULL, NULL, NULL"
 #define NONE_OF_6    ", NULL, NULL, NULL, NULL" NONE_OF_7
 #define NONE_OF_4    ", NULL" NONE_OF_6
 #define NONE_OF_3    ", NULL, NULL, NULL, 0, NULL, 0" NONE_OF_4

@@ -39,6 +39,19 @@ void ledger_file_finalize(struct ledger_inserts *s);
 int ledger_file_insert(const struct ledger_inserts *s, const struct ledger_row *row);
 /* `begin` or `commit`: SQLITE_OK or what went wrong. */
 int ledger_file_run(sqlite3_stmt *s);
+/* Whoever only reads the tables of the books. r->db NULL after RC_OK: there is no file, or it has none of them yet. */
+struct books_reader {
+    sqlite3 *db;
+    const char *path; /* borrowed */
+};
+enum rc books_reader_open(struct books_reader *r, const char *path, struct error *e) SPW_MUST_USE;
+void books_reader_close(struct books_reader *r);
+/* The caller ends *s with sqlite3_finalize(), also on failure. */
+enum rc books_reader_prepare(struct books_reader *r, const char *sql, sqlite3_stmt **s, const int64_t *numbers, int n,
+                             struct error *e) SPW_MUST_USE;
+/* True: there is a row. False: there is none, or *rc and *e say what went wrong. */
+bool books_reader_step(struct books_reader *r, sqlite3_stmt *s, enum rc *rc, struct error *e);
+
 /* A failure of SQLite in our terms. */
 enum rc ledger_rc(int sqlite_rc);
 

@@ -11,6 +11,7 @@ const char ledger_books_schema[] =
     "ALTER TABLE ledger ADD COLUMN domain TEXT;"
     "ALTER TABLE ledger ADD COLUMN busy_us INTEGER;"
     "ALTER TABLE ledger ADD COLUMN millijoules INTEGER;"
+    "ALTER TABLE ledger ADD COLUMN charge_max_pusd INTEGER;"
     /* Rows come nearly in this order, so that the index grows at its end. */
     "CREATE INDEX ledger_by_finished ON ledger (finished_ns);"
     "ALTER TABLE more_legs ADD COLUMN market TEXT;"

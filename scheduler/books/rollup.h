@@ -58,7 +58,7 @@ enum rc rollup_read_hours(const char *path, int64_t from_s, int64_t until_s,
                           void (*each)(const struct closed_hour *h, void *arg), void *arg,
                           struct error *e) SPW_MUST_USE;
 
-/* Buckets of charges: four to each doubling, bucket 0 is nothing at all. At most 9.1 % between its bounds and its middle. */
+/* Buckets of charges: four to each doubling, so that a middle is at most 12.5 % from its bounds; 0 is nothing at all. */
 int rollup_bucket(struct pusd charge);
 struct pusd rollup_bucket_middle(int bucket);
 struct charge_count {

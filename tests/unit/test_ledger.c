@@ -66,6 +66,7 @@ static struct ledger_row row(const char *id)
         .tokens_reasoning = 33,
         .price_version = 12,
         .reserved = {600000000},
+        .charge_max = {700000000},
         .market = "spot",
         .domain = "ec2/eu-1/a/g6.xlarge",
     };
@@ -210,6 +211,7 @@ static void same_row(const struct ledger_row *r, void *arg)
     CHECK_INT(r->tokens_reasoning, 33);
     CHECK_INT(r->price_version, 12);
     CHECK_INT(r->reserved.v, w.reserved.v);
+    CHECK_INT(r->charge_max.v, w.charge_max.v);
     CHECK_STR(r->market, w.market);
     CHECK_STR(r->domain, w.domain);
     CHECK(r->busy_us == -1 && r->millijoules == -1); /* no node told */
@@ -781,7 +783,7 @@ static void second_row(const struct ledger_row *r, void *arg)
     "DROP INDEX ledger_by_finished; ALTER TABLE ledger DROP COLUMN tokens_reasoning;"                                  \
     "ALTER TABLE ledger DROP COLUMN price_version; ALTER TABLE ledger DROP COLUMN reserved_pusd;"                      \
     "ALTER TABLE ledger DROP COLUMN market; ALTER TABLE ledger DROP COLUMN domain;"                                    \
-    "ALTER TABLE ledger DROP COLUMN busy_us; ALTER TABLE ledger DROP COLUMN millijoules; DROP TABLE leg_uses;"         \
+    "ALTER TABLE ledger DROP COLUMN charge_max_pusd; ALTER TABLE ledger DROP COLUMN busy_us; ALTER TABLE ledger DROP COLUMN millijoules; DROP TABLE leg_uses;"         \
     "ALTER TABLE legs DROP COLUMN market; ALTER TABLE legs DROP COLUMN domain;"                                        \
     "ALTER TABLE legs DROP COLUMN tokens_input; ALTER TABLE legs DROP COLUMN tokens_cached_input;"                     \
     "ALTER TABLE legs DROP COLUMN busy_us; ALTER TABLE legs DROP COLUMN millijoules;"                                  \
