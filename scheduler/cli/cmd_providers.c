@@ -33,8 +33,8 @@ static void print_list(const cJSON *root)
 static bool print_checks(const cJSON *root)
 {
     const cJSON *k;
-    char name[80], what[128], text[512];
-    cli_json_text(root, "provider", name, sizeof name);
+    char buf[80], what[128], text[512];
+    const char *name = cli_json_text(root, "provider", buf, sizeof buf);
     cJSON_ArrayForEach(k, cJSON_GetObjectItemCaseSensitive(root, "checks"))
     {
         const bool ok = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(k, "ok"));
