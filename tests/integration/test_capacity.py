@@ -75,8 +75,8 @@ class Fleet:
         wait_until(lambda: self.lives() == want, seconds, "lives are %s, not %s" % (want, self.lives()))
 
     def ask(self, **fields):
-        return chat(self.s.port, "hello", model="tiny", max_tokens=8, temperature=0, headers={"x-spillway-cache": "off"},
-                    **fields)
+        return chat(self.s.port, "hello", model="tiny", max_tokens=8, temperature=0,
+                    headers={"x-spillway-cache": "off", "x-spillway-explain": "1"}, **fields)
 
 
 def test_from_zero(args):
@@ -181,9 +181,11 @@ def test_saturation(args):
     here = node("own", own, models=["tiny"], price=("0", "0", "0"), slots=1)
     with Fleet(args, pool(), nodes=[here, api]) as f:
         wait_until(lambda: f.s.ready_nodes() >= {"own", "api"}, 5, "both are ready")
-        t = threading.Thread(target=f.ask)
+        first = []
+        t = threading.Thread(target=lambda: first.append(f.ask()))
         t.start()
-        wait_until(lambda: own.active == 1, 5, "the own node is full")
+        wait_until(lambda: own.active == 1 or first, 15, "the own node is full")
+        assert not first, first[0].headers
         began = time.monotonic()
         a = f.ask()
         took = time.monotonic() - began
