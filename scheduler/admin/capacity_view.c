@@ -56,6 +56,8 @@ static void write_plan(const struct fleet_plan_view *p, void *arg)
     json_rate(w, "ready", p->ready);
     json_rate(w, "coming", p->coming);
     json_rate(w, "uncovered", p->uncovered);
+    json_rate(w, "not_worth", p->not_worth);
+    json_rate(w, "miss_usd_per_mtok", p->miss_price * 1e6);
     json_string(w, "hour_usd", pusd_format(p->hour, buf, sizeof buf));
     json_string(w, "limited_by", p->by_budget ? "capacity.max_hour" : p->by_nodes ? "capacity.max_nodes" : NULL);
     json_close(w, '}');

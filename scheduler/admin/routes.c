@@ -37,7 +37,8 @@ const struct admin_route admin_routes[] = {
      "200 `{\"nodes\":2,\"hour_usd\":\"0.80\",\"launches\":5,\"launched\":5,\"failures\":{...},\"refused\":{...},"
      "\"ended\":3,\"strays_ended\":0,\"deadlines\":0,\"orphans\":0,\"journal_failing\":false,"
      "\"bill\":{\"paid_usd\":\"1.23\",\"instances\":5,\"seconds\":11070},\"plans\":[{\"model\":\"m\",\"need\":520.1,"
-     "\"need_now\":490.0,\"ready\":600.0,\"coming\":0.0,\"uncovered\":0.0,\"hour_usd\":\"0.80\",\"limited_by\":null}]}"
+     "\"need_now\":490.0,\"ready\":600.0,\"coming\":0.0,\"uncovered\":0.0,\"not_worth\":0.0,\"miss_usd_per_mtok\":0.0,"
+     "\"hour_usd\":\"0.80\",\"limited_by\":null}]}"
      "`"},
     {"POST", V1 "/pools/{name}/launch", admin_launch,
      "Launches nodes of a pool, within capacity.max_nodes, max_hour and launches_per_min. They stay until they are "

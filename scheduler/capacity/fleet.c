@@ -127,7 +127,8 @@ static enum rc open_all(struct fleet *f, struct error *e)
         return rc;
     pools_take(f, f->config);
     markets_take(f);
-    return journal_each_open(f->journal, launch_recover, f, e);
+    rc = pools_remember(f, e);
+    return rc == RC_OK ? journal_each_open(f->journal, launch_recover, f, e) : rc;
 }
 
 enum rc fleet_new(struct fleet **out, const struct fleet_options *o, struct error *e)
@@ -285,6 +286,16 @@ void fleet_plans(const struct fleet *f, void (*each)(const struct fleet_plan_vie
     for (int i = 0; i < f->n_markets; i++) {
         if (f->markets[i].plan.model)
             each(&f->markets[i].plan, arg);
+    }
+}
+
+void fleet_pools(const struct fleet *f, void (*each)(const struct fleet_pool_view *v, void *arg), void *arg)
+{
+    const struct pool *p;
+    TAILQ_FOREACH(p, &f->pools, next)
+    {
+        if (p->config)
+            each(&(struct fleet_pool_view){p->name, losses_per_hour(&p->losses)}, arg);
     }
 }
 

@@ -110,10 +110,18 @@ bool fleet_get(const struct fleet *f, const char *name, struct fleet_view *v);
 struct fleet_plan_view { /* of one model's last plan */
     const char *model;
     double need, need_now, ready, coming, uncovered; /* tokens per second */
+    double not_worth;  /* of need: no node is held for it, it would cost more than the SLO's promise is worth */
+    double miss_price; /* dollars per token that is late; 0: nothing is promised */
     struct pusd hour;
     bool by_budget, by_nodes;
 };
 void fleet_plans(const struct fleet *f, void (*each)(const struct fleet_plan_view *v, void *arg), void *arg);
+
+struct fleet_pool_view {
+    const char *name;
+    double losses_per_hour; /* of one spot node, as it was learned */
+};
+void fleet_pools(const struct fleet *f, void (*each)(const struct fleet_pool_view *v, void *arg), void *arg);
 
 struct fleet_stats {
     uint64_t launches, launched, failures[PROVIDER_FAILURES], refused[GUARD_VERDICTS];

@@ -63,6 +63,8 @@ struct pool {
     bool asking; /* its provider for offers */
     struct mono asked_at;
     struct mono blocked_until; /* quota, credentials: nothing is launched until then */
+    struct losses losses;      /* of its spot nodes */
+    struct mono losses_kept;   /* when they were written last */
 };
 TAILQ_HEAD(pool_list, pool);
 
@@ -135,10 +137,9 @@ struct fleet_model { /* that the configuration names */
     struct market *market;
 };
 
-#define OUTPUT_GUESS         200 /* tokens of an answer, before one was seen */
-#define SNAPSHOT_NODES_MAX   512
-#define SPOT_LOSSES_PER_HOUR 0.05 /* of one node, where nothing is known of its domain */
-#define BATCH_DRAIN_S        600
+#define OUTPUT_GUESS       200 /* tokens of an answer, before one was seen */
+#define SNAPSHOT_NODES_MAX 512
+#define BATCH_DRAIN_S      600
 
 struct offer_ref { /* what an offer of a plan is; NULL: an own machine */
     struct pool *pool;
@@ -177,7 +178,7 @@ struct fleet {
     void (*stopped)(void *arg);
     void *stopped_arg;
     struct event *stop_event;
-    struct mono planned, swept, powered;
+    struct mono planned, swept, powered, watched;
     bool plan_soon;
     struct fleet_stats stats;
     struct site *site; /* of the ladder's plan */
@@ -207,6 +208,9 @@ struct pool *pool_ghost(struct fleet *f, const char *name, struct source *s);
 void pools_free(struct fleet *f);
 void pool_ask_offers(struct pool *p);
 struct offer *pool_offer(struct pool *p, const char *id); /* NULL: unknown */
+void pools_watch(struct fleet *f);                        /* the hours that spot nodes have run since the last call */
+void pool_lost(struct pool *p);                           /* one was taken back */
+enum rc pools_remember(struct fleet *f, struct error *e) SPW_MUST_USE; /* what the journal knows of losses */
 /* Nothing of it could be had: it is cold for a while. */
 void offer_cool(struct pool *p, const char *id);
 /* One was taken back after so long: as well, and when it was soon, a return there waits twice as long as before. */

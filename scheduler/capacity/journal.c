@@ -17,13 +17,14 @@
 #define AGAIN_MS       1000
 #define OWNER_BYTES    16
 
-enum op_kind { OP_INTEND, OP_KNOWN, OP_PRICE, OP_END, OP_BILL };
+enum op_kind { OP_INTEND, OP_KNOWN, OP_PRICE, OP_END, OP_BILL, OP_LOSSES };
 struct op {
     STAILQ_ENTRY(op) next;
     struct journal *journal;
     enum op_kind kind;
     struct journal_entry entry; /* as much of it as the kind needs */
     int64_t at_s, until_s;
+    struct losses losses;
     char reason[160];
     enum rc rc;
     char why[256];
@@ -45,6 +46,10 @@ struct journal {
     struct journal_stats stats;
 };
 
+/* What later versions brought, and earlier ones leave alone. */
+static const char additions[] =
+    "CREATE TABLE IF NOT EXISTS losses(pool TEXT PRIMARY KEY, lost REAL NOT NULL, hours REAL NOT NULL,"
+    " at_s INTEGER NOT NULL) WITHOUT ROWID";
 static const char schema[] =
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE instances(token TEXT PRIMARY KEY, name TEXT NOT NULL, provider TEXT NOT NULL, pool TEXT NOT NULL,"
@@ -86,7 +91,8 @@ static enum rc prepare_file(struct journal *j, struct error *e)
     if (version < 0)
         return failed(j, e);
     char *sql = spw_asprintf("BEGIN IMMEDIATE; %s; COMMIT", schema);
-    const bool good = version == FORMAT_VERSION || sqlite3_exec(j->db, sql, NULL, NULL, NULL) == SQLITE_OK;
+    const bool good = (version == FORMAT_VERSION || sqlite3_exec(j->db, sql, NULL, NULL, NULL) == SQLITE_OK) &&
+                      sqlite3_exec(j->db, additions, NULL, NULL, NULL) == SQLITE_OK;
     free(sql);
     return good ? RC_OK : failed(j, e);
 }
@@ -169,6 +175,19 @@ static bool write_end(struct journal *j, const struct op *o)
                numbers);
 }
 
+static bool write_losses(struct journal *j, const struct op *o)
+{
+    sqlite3_stmt *s = NULL;
+    const bool good =
+        sqlite3_prepare_v2(j->db, "INSERT OR REPLACE INTO losses VALUES(?1, ?2, ?3, ?4)", -1, &s, NULL) == SQLITE_OK &&
+        sqlite3_bind_text(s, 1, o->entry.pool, -1, SQLITE_STATIC) == SQLITE_OK &&
+        sqlite3_bind_double(s, 2, o->losses.lost) == SQLITE_OK &&
+        sqlite3_bind_double(s, 3, o->losses.hours) == SQLITE_OK &&
+        sqlite3_bind_int64(s, 4, o->losses.at_s) == SQLITE_OK && sqlite3_step(s) == SQLITE_DONE;
+    sqlite3_finalize(s);
+    return good;
+}
+
 /* Seconds of one instance by the prices that held, at least so many of the last. */
 static bool bill_one(struct journal *j, const char *token, int64_t from_s, int64_t until_s, int64_t at_least_until_s,
                      struct journal_bill *b)
@@ -235,6 +254,7 @@ static bool do_op(struct journal *j, struct op *o)
                write_price(j, o->entry.token, o->entry.price_hour, o->at_s);
     }
     case OP_END: return write_end(j, o);
+    case OP_LOSSES: return write_losses(j, o);
     case OP_BILL: o->bill = (struct journal_bill){.instances = 0}; return read_bill(j, o);
     }
     return false;
@@ -372,6 +392,14 @@ void journal_end(struct journal *j, const char *token, int64_t at_s, const char 
     put(j, o);
 }
 
+void journal_losses(struct journal *j, const char *pool, const struct losses *l)
+{
+    struct op *o = new_op(j, OP_LOSSES, "");
+    snprintf(o->entry.pool, sizeof o->entry.pool, "%s", pool);
+    o->losses = *l;
+    put(j, o);
+}
+
 void journal_bill(struct journal *j, int64_t from_s, int64_t until_s, journal_bill_cb *done, void *arg)
 {
     struct op *o = new_op(j, OP_BILL, "");
@@ -474,6 +502,26 @@ enum rc journal_each_open(struct journal *j, void (*each)(const struct journal_e
             read_text(s, 4, i.id, sizeof i.id);
             read_text(s, 5, i.offer, sizeof i.offer);
             each(&i, arg);
+        }
+    }
+    enum rc rc = step == SQLITE_DONE ? RC_OK : failed(j, e);
+    sqlite3_finalize(s);
+    return rc;
+}
+
+enum rc journal_each_losses(struct journal *j, void (*each)(const char *pool, const struct losses *l, void *arg),
+                            void *arg, struct error *e)
+{
+    sqlite3_stmt *s = NULL;
+    int step = SQLITE_ERROR;
+    if (sqlite3_prepare_v2(j->db, "SELECT pool, lost, hours, at_s FROM losses", -1, &s, NULL) == SQLITE_OK) {
+        while ((step = sqlite3_step(s)) == SQLITE_ROW) {
+            char pool[JOURNAL_NAME_MAX];
+            const struct losses l = {sqlite3_column_double(s, 1), sqlite3_column_double(s, 2),
+                                     sqlite3_column_int64(s, 3)};
+            read_text(s, 0, pool, sizeof pool);
+            if (l.lost >= 0 && l.hours >= 0)
+                each(pool, &l, arg);
         }
     }
     enum rc rc = step == SQLITE_DONE ? RC_OK : failed(j, e);

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/money.h"
+#include "policies/losses.h"
 
 #define JOURNAL_TOKEN_MAX 64 /* bytes, NUL included */
 #define JOURNAL_NAME_MAX  65
@@ -51,6 +52,11 @@ void journal_known(struct journal *j, const char *token, const char *id, const c
 /* It costs so much from then on. */
 void journal_price(struct journal *j, const char *token, struct pusd price_hour, int64_t at_s);
 void journal_end(struct journal *j, const char *token, int64_t at_s, const char *reason);
+
+/* What is known of how often a pool's spot nodes are taken back. */
+void journal_losses(struct journal *j, const char *pool, const struct losses *l);
+enum rc journal_each_losses(struct journal *j, void (*each)(const char *pool, const struct losses *l, void *arg),
+                            void *arg, struct error *e) SPW_MUST_USE; /* blocks; at the start only */
 
 struct journal_stats {
     uint64_t written, failed;

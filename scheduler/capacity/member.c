@@ -280,8 +280,10 @@ static void note_failure(struct member *m, const struct provider_instance *i)
             offer_cool(m->pool, m->asked[k]);
         m->pool->asked_at.ns = 0; /* the provider may know more by now */
     }
-    if (i->failure == PROVIDER_TAKEN_BACK)
+    if (i->failure == PROVIDER_TAKEN_BACK && m->launched_s) {
         offer_lost(m->pool, m->offer, (fleet_now_s(f) - m->launched_s) * 1000);
+        pool_lost(m->pool);
+    }
     if (i->failure == PROVIDER_QUOTA || i->failure == PROVIDER_DENIED || i->failure == PROVIDER_INVALID) {
         m->pool->blocked_until.ns = now.ns + BLOCKED_MS * NS_PER_MS;
         log_error(f->o.log, "capacity", "the provider refuses; nothing more is asked for this pool for a while",

@@ -93,7 +93,7 @@ static void add_pool(struct snapshot *s, struct fleet *f, const struct market *k
             .price_hour = o->price_hour,
             .boot_s = o->boot_s,
             .billing_min_s = o->billing_min_s,
-            .losses_per_hour = o->market == PROVIDER_SPOT ? SPOT_LOSSES_PER_HOUR : 0,
+            .losses_per_hour = o->market == PROVIDER_SPOT ? losses_per_hour(&p->losses) : 0,
             .launch_max = o->launchable && !cold ? room : 0,
             .steady_s = o->launchable && !cold ? (int32_t)((now.ns - o->steady_from.ns) / NS_PER_S) : 0,
         };
@@ -364,6 +364,7 @@ static void scale(struct fleet *f, struct market *k)
     const struct forecast_value now = forecast_at(&k->forecast, 0);
     const struct forecast_value then = forecast_at(&k->forecast, horizon_s(s, limits.tick_s));
     const double each = k->prompt + k->output;
+    const struct config_aim aim = config_aim(f->config, config_model(f->config, k->model));
     const bool idle = is_idle(f, k, s, now.mean, then.mean);
     struct scale_snapshot plan = {
         .now_s = fleet_now_s(f),
@@ -374,6 +375,9 @@ static void scale(struct fleet *f, struct market *k)
                    .batch = k->now.waiting_batch ? k->now.waiting_batch * each / BATCH_DRAIN_S : 0},
         .limits = limits,
         .api = api_of(f, k, s),
+        .promise = {.asked = aim.ttft_ms ? aim.probability_ppm / 1e6 : 0,
+                    .in_time = k->now.in_time,
+                    .missed = k->now.late},
         .offers = s->offers,
         .n_offers = s->n_offers,
         .nodes = s->nodes,
@@ -388,6 +392,8 @@ static void scale(struct fleet *f, struct market *k)
                                        .ready = f->plan->ready,
                                        .coming = f->plan->coming,
                                        .uncovered = f->plan->uncovered,
+                                       .not_worth = f->plan->not_worth,
+                                       .miss_price = f->plan->miss_price,
                                        .hour = f->plan->hour,
                                        .by_budget = f->plan->by_budget,
                                        .by_nodes = f->plan->by_nodes};
@@ -434,6 +440,7 @@ void plan_tell(struct fleet *f)
 
 void plan_scale(struct fleet *f)
 {
+    pools_watch(f);
     for (int i = 0; i < f->n_markets; i++)
         scale(f, &f->markets[i]);
 }

@@ -11,6 +11,7 @@
 #define FLAP_MS         600000 /* one that was taken back sooner came too early */
 #define FLAPS_MAX       5
 #define BOOT_GUESS_S    120
+#define LOSSES_EVERY_MS 600000 /* they are written, when nothing happens */
 
 /* ---- sources --------------------------------------------------------------------------------------------------------- */
 
@@ -319,4 +320,52 @@ void pool_ask_offers(struct pool *p)
         return;
     p->asking = true;
     p->source->ops->offers(p->source->provider, p->config->settings, on_offer, on_offers, p);
+}
+
+/* ---- losses ------------------------------------------------------------------------------------------------------------ */
+
+static void keep_losses(struct pool *p)
+{
+    p->losses_kept = clock_now(p->fleet->o.clock);
+    journal_losses(p->fleet->journal, p->name, &p->losses);
+}
+
+void pools_watch(struct fleet *f)
+{
+    const struct mono now = clock_now(f->o.clock);
+    const double hours = f->watched.ns ? (double)(now.ns - f->watched.ns) / NS_PER_S / 3600 : 0;
+    struct member *m;
+    struct pool *p;
+    f->watched = now;
+    TAILQ_FOREACH(m, &f->members, next)
+    {
+        const struct offer *o = m->pool ? pool_offer(m->pool, m->offer) : NULL;
+        if (o && o->market == PROVIDER_SPOT && m->launched_s && m->life != LIFE_LOST)
+            losses_note(&m->pool->losses, fleet_now_s(f), hours, 0);
+    }
+    TAILQ_FOREACH(p, &f->pools, next)
+    {
+        if (!p->losses_kept.ns)
+            p->losses_kept = now;
+        if (p->losses.at_s && now.ns - p->losses_kept.ns > LOSSES_EVERY_MS * NS_PER_MS)
+            keep_losses(p);
+    }
+}
+
+void pool_lost(struct pool *p)
+{
+    losses_note(&p->losses, fleet_now_s(p->fleet), 0, 1);
+    keep_losses(p);
+}
+
+static void on_losses(const char *pool, const struct losses *l, void *arg)
+{
+    struct pool *p = pool_find(arg, pool);
+    if (p)
+        p->losses = *l;
+}
+
+enum rc pools_remember(struct fleet *f, struct error *e)
+{
+    return journal_each_losses(f->journal, on_losses, f, e);
 }

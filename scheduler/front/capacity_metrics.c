@@ -73,6 +73,23 @@ static enum rc put_plans(const struct fleet *fleet, struct strbuf *out)
     return to.rc;
 }
 
+static void put_pool(const struct fleet_pool_view *p, void *arg)
+{
+    struct plans *to = arg;
+    if (to->rc == RC_OK)
+        to->rc = strbuf_printf(to->out, "spillway_capacity_losses_per_hour{pool=\"%s\"} %.6f\n", p->name,
+                               p->losses_per_hour);
+}
+
+static enum rc put_pools(const struct fleet *fleet, struct strbuf *out)
+{
+    struct plans to = {.out = out};
+    to.rc = strbuf_printf(out, "# HELP spillway_capacity_losses_per_hour How often one spot node of the pool is taken "
+                               "back, as plans assume.\n# TYPE spillway_capacity_losses_per_hour gauge\n");
+    fleet_pools(fleet, put_pool, &to);
+    return to.rc;
+}
+
 static enum rc put_labelled(struct strbuf *out, const char *name, const char *help, const char *label, int from, int n,
                             const char *(*word)(int i), const uint64_t *values)
 {
@@ -145,5 +162,7 @@ enum rc capacity_metrics_render(const struct front *f, struct strbuf *out)
                            "# HELP spillway_capacity_hour_usd Dollars per hour of the nodes of pools.\n"
                            "# TYPE spillway_capacity_hour_usd gauge\nspillway_capacity_hour_usd %s\n",
                            pusd_format(s.hour, buf, sizeof buf));
+    if (rc == RC_OK)
+        rc = put_pools(f->fleet, out);
     return rc == RC_OK ? put_plans(f->fleet, out) : rc;
 }

@@ -29,7 +29,7 @@ class Engine:
 
 
 class World:
-    def __init__(self, args, pool=None, engines=True, nodes=(), provider=None, **limits):
+    def __init__(self, args, pool=None, engines=True, nodes=(), provider=None, routing=None, **limits):
         self.args = args
         self.nodes = list(nodes)
         self.key_file = None
@@ -49,6 +49,8 @@ class World:
                        "capacity": {"interval": "500ms", "max_nodes": 4, "max_hour": "5", "launches_per_min": 100,
                                     "down_after": "10m", "drain": "5s", "sweep": "1s", "stray_grace": "1s", **limits,
                                     "pools": [{**pool, "settings": own}]}}
+        if routing:
+            self.config["routing"] = routing
         self.s = None
         folder = os.path.join(os.environ.get("TMPDIR", "/tmp"))
         self.key_file = os.path.join(folder, "spillway-test-key-%d" % os.getpid())
@@ -170,8 +172,8 @@ def test_stray_is_ended(args):
 
 
 def test_taken_back(args):
-    """A pre-empted node is replaced, and requests go on."""
-    with World(args) as w:
+    """A pre-empted node is replaced, and requests go on. What was lost is learned, and remembered."""
+    with World(args, routing={"slo_ttft": "2s"}) as w:
         w.ready(2)
         victim = w.fake.alive()[0]
         w.fake.control("preempt", {"id": victim.id, "notice_s": 1})
@@ -182,6 +184,13 @@ def test_taken_back(args):
         wait_until(lambda: victim.id not in w.alive() and len(w.alive()) == 2, 30, "another one is there")
         m = w.s.metrics()
         assert m['spillway_capacity_failures_total{failure="taken_back"}'] == 1, m
+        plan = request(w.socket, "GET", "/admin/v1/capacity").json()["plans"][0]
+        assert plan["miss_usd_per_mtok"] > 0, plan  # the promise of the SLO has its price
+        losses = 'spillway_capacity_losses_per_hour{pool="gpu"}'
+        assert 0.095 < m[losses] < 0.1, m[losses]  # the prior's one in 20 hours, and this one
+        w.s.kill()
+        w.s.restart()
+        assert 0.095 < w.s.metrics()[losses] < 0.1
 
 
 def test_saturated(args):
@@ -231,11 +240,11 @@ def stock(w, n):
 
 def back_to_spot(w, dry_s, most_s):
     """Spot runs dry, and comes back; meanwhile it is tried, by one launch at a time."""
-    w.ready(2)
+    w.ready(2, 120)
     assert markets(w) == ["spot"] * 2, markets(w)
     stock(w, 0)
-    wait_until(lambda: markets(w) == ["on-demand"] * 2, 60, "on-demand stands in")
-    w.ready(2, 60)
+    wait_until(lambda: markets(w) == ["on-demand"] * 2, 120, "on-demand stands in")
+    w.ready(2, 120)
     asked = w.fake.state()["calls"]["CreateFleet"]
     time.sleep(dry_s)
     asked = w.fake.state()["calls"]["CreateFleet"] - asked

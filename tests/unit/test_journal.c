@@ -249,10 +249,33 @@ static void whoever_is_killed_is_found_out(void)
     teardown(&f);
 }
 
+static void on_losses(const char *pool, const struct losses *l, void *arg)
+{
+    struct losses *of = arg;
+    of[strcmp(pool, "b") == 0] = *l;
+}
+
+static void losses_are_kept(void)
+{
+    struct fixture f;
+    struct error e;
+    struct losses found[2];
+    setup(&f);
+    journal_losses(f.j, "a", &(struct losses){1, 2, 3});
+    journal_losses(f.j, "b", &(struct losses){0, 0.25, 1700000000});
+    journal_losses(f.j, "a", &(struct losses){1.5, 20, 4});
+    reopen(&f); /* what is queued is written first */
+    CHECK_INT(journal_each_losses(f.j, on_losses, found, &e), RC_OK);
+    CHECK(found[0].lost == 1.5 && found[0].hours == 20 && found[0].at_s == 4);
+    CHECK(found[1].lost == 0 && found[1].hours == 0.25 && found[1].at_s == 1700000000);
+    teardown(&f);
+}
+
 int main(void)
 {
     TEST(intents_live_on);
     TEST(bills_by_the_price_that_held);
     TEST(whoever_is_killed_is_found_out);
+    TEST(losses_are_kept);
     return TEST_RESULT();
 }
