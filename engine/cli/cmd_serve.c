@@ -150,7 +150,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "join-token-file", .type = ARG_STRING, .value = &(a).token_file, .meta = "FILE", .help = "token of `spillway nodes token NAME`; not needed again while the certificate in --state-dir holds"}, \
     {.name = "name", .type = ARG_STRING, .value = &(a).name, .meta = "NAME", .help = "what this machine was launched as; a node that joins has the name that its token says"}, \
     {.name = "state-dir", .type = ARG_STRING, .value = &(a).state_dir, .meta = "DIR", .help = "where certificate and node key are kept; default: /var/lib/spillway-engine, or ~/.local/state/spillway-engine", .env = "STATE_DIRECTORY"}, \
-    {.name = "advertise", .type = ARG_STRING, .value = &(a).advertise, .meta = "HOST", .help = "where the scheduler reaches this engine; default: where its calls come from"}, \
+    {.name = "advertise", .type = ARG_STRING, .value = &(a).advertise, .meta = "HOST", .help = "where the scheduler reaches this engine; default: --host where that is one address, else where its calls come from"}, \
     {.name = "dead-man", .type = ARG_STRING, .value = &(a).dead_man, .meta = "DURATION", .help = "with --join: after so long without a word from the scheduler, drain and end, as in 10m; default: never"}, \
     {.name = "end-command", .type = ARG_STRING, .value = &(a).end_command, .meta = "COMMAND", .help = "run by the shell after an end that the scheduler ordered or the dead man's switch brought, as in \"shutdown -h now\""}, \
     {.name = "notices", .type = ARG_STRING, .value = &(a).notices, .meta = "none|ec2|URL", .help = "ask this cloud's metadata service whether the machine is about to be taken away"}, \
@@ -165,6 +165,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "drain-notice", .type = ARG_INT, .value = &(a).notice_s, .meta = "N", .lo = 0, .hi = 86400, .help = "SIGTERM means that the machine is taken away after so many seconds: streams are moved one by one before; 0: it does not"}, \
     {.name = "hold-seconds", .type = ARG_INT, .value = &(a).hold_s, .meta = "N", .lo = 0, .hi = 86400, .help = "how long a request may wait for the model to wake up before it gets 503"}, \
     {.name = "hold-max", .type = ARG_INT, .value = &(a).hold_max, .meta = "N", .lo = 0, .hi = 4096, .help = "how many requests may; the next gets 503"}, \
+    {.name = "watchdog-seconds", .type = ARG_INT, .value = &(a).watchdog_s, .meta = "N", .lo = 0, .hi = 86400, .help = "a worker whose loop does not answer for so long is killed and started again, however long its batches take; 0: never, for debuggers"}, \
     {.name = "no-supervisor", .type = ARG_FLAG, .value = &(a).no_supervisor, .help = "one process, for debuggers: no sleep, and a crash is the end"}, \
     {.name = "worker-fd", .type = ARG_INT, .value = &(a).worker_fd, .lo = 3, .hi = 1023}, /* for the supervisor to use */ \
     {.name = "listener-fd", .type = ARG_INT, .value = &(a).listener_fd, .lo = 3, .hi = 1023},                          \
@@ -186,6 +187,7 @@ int cmd_serve(int argc, char **argv)
         .log_level = "info",
         .notices = "none",
         .notice_poll_s = 5,
+        .watchdog_s = 30,
         .worker_fd = -1,
         .listener_fd = -1,
     };

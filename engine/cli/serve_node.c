@@ -109,13 +109,26 @@ static enum rc heed_signals(struct node *n, struct error *e)
     return RC_OK;
 }
 
+/* Who listens at one address alone is reached there, wherever his calls come from; NULL: at all, or on this host. */
+static const char *reached_at(const struct serve_args *a)
+{
+    static const char *const others[] = {"0.0.0.0", "::", "[::]", "localhost", "127.0.0.1", "::1", "[::1]"};
+    if (a->advertise)
+        return a->advertise;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (strcmp(a->host, others[i]) == 0)
+            return NULL;
+    }
+    return a->host[0] == '[' ? NULL : a->host;
+}
+
 static enum rc open_agent(struct node *n, struct error *e)
 {
     char model[128], listen_on[300];
     struct agent_options o = {.join = n->a->join,
                               .token_file = n->a->token_file,
                               .state_dir = n->a->state_dir,
-                              .advertise = n->a->advertise,
+                              .advertise = reached_at(n->a),
                               .model = model,
                               .listen_on = listen_on,
                               .notices = n->a->notices,
@@ -174,6 +187,7 @@ static enum rc start(struct node *n, struct error *e)
         .drain_ms = n->a->drain_s * 1000,
         .hold_ms = n->a->hold_s * 1000,
         .hold_max = (int)n->a->hold_max,
+        .watchdog_s = n->a->watchdog_s,
         .log = &n->c.log,
         .clock = &clock_system,
         .done = on_done,

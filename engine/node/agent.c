@@ -9,6 +9,7 @@
 #include "engine/model/model.h"
 #include "engine/node/join.h"
 #include "engine/node/notice.h"
+#include "engine/node/state_dir.h"
 
 #define AREA    "node"
 #define POLL_MS 50
@@ -23,7 +24,7 @@ struct agent {
     struct watts *watts;
     struct event *dead_man, *ending, *meter;
     char *model, *cap_file;
-    int listener, port;
+    int listener, port, lock_fd;
     bool taken;                /* the listener, by the supervisor */
     struct mono heard, end_by; /* ending: when to stop telling */
     char why[32];
@@ -240,8 +241,7 @@ static enum rc open_watts(struct agent *a, const struct agent_options *o, struct
         return error_set(e, rc, "--power-cap: %.300s", why.message);
     if (rc != RC_OK && rc != RC_NOT_FOUND)
         log_warn(o->log, AREA, "GPUs cannot be asked what they draw", LOG_S("reason", why.message));
-    a->cap_file = spw_asprintf("%s/power-cap", o->state_dir);
-    rc = a->nvml ? nvml_uncap(a->nvml, a->cap_file, &why) : RC_NOT_FOUND;
+    rc = a->nvml && a->lock_fd >= 0 ? nvml_uncap(a->nvml, a->cap_file, &why) : RC_NOT_FOUND;
     if (rc == RC_OK)
         log_warn(o->log, AREA, "power limits that an earlier run left were put back");
     else if (rc != RC_NOT_FOUND)
@@ -264,6 +264,21 @@ static enum rc open_watts(struct agent *a, const struct agent_options *o, struct
     if (!a->meter || event_add(a->meter, &every) != 0)
         return error_set(e, RC_IO, "cannot make a timer");
     a->power = watts_read(a->watts, 0);
+    return RC_OK;
+}
+
+/* Who keeps something there has it alone. Others look for limits that an earlier run left, and leave those alone that a
+ * running one has. */
+static enum rc lock_state(struct agent *a, const struct agent_options *o, struct error *e)
+{
+    a->cap_file = spw_asprintf("%s/power-cap", o->state_dir);
+    const bool needed = o->join || o->power_cap_w;
+    if (!needed && access(a->cap_file, F_OK) != 0)
+        return RC_OK;
+    enum rc rc = state_dir_lock(o->state_dir, &a->lock_fd, e);
+    if (rc == RC_OK || needed)
+        return rc;
+    log_info(o->log, AREA, "power limits of another run are left alone", LOG_S("reason", e->message));
     return RC_OK;
 }
 
@@ -314,13 +329,15 @@ enum rc agent_new(struct agent **out, struct event_base *loop, const struct agen
     struct agent *a = spw_calloc(1, sizeof *a);
     a->o = *o;
     a->loop = loop;
-    a->listener = -1;
+    a->listener = a->lock_fd = -1;
     a->heard = clock_now(o->clock);
     a->model = spw_strdup(o->model);
     a->dead_man = event_new(loop, -1, 0, on_dead_man, a);
     a->ending = event_new(loop, -1, 0, on_ending, a);
     enum rc rc = a->dead_man && a->ending ? RC_OK : error_set(e, RC_IO, "cannot make a timer");
-    if (rc == RC_OK && o->join) /* first: it makes and locks the state folder */
+    if (rc == RC_OK)
+        rc = lock_state(a, o, e);
+    if (rc == RC_OK && o->join)
         rc = open_join(a, o, e);
     if (rc == RC_OK)
         rc = open_watts(a, o, e);
@@ -383,6 +400,8 @@ void agent_free(struct agent *a)
         event_free(a->meter);
     if (a->listener >= 0 && !a->taken)
         close(a->listener);
+    if (a->lock_fd >= 0)
+        close(a->lock_fd);
     free(a->model);
     free(a->cap_file);
     free(a);

@@ -1,12 +1,9 @@
 #include "engine/node/join.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,8 +27,7 @@ struct join_client {
     struct join_client_options o;
     struct event_base *loop;
     char *pair_file, *authority_file, *key_file, *name_file, *pending_file; /* owned */
-    int lock_fd;
-    char host[256]; /* of the scheduler */
+    char host[256];                                                         /* of the scheduler */
     int port, own_port;
     char name[80];
     int64_t from_s, until_s; /* of the certificate; until 0: none */
@@ -567,26 +563,6 @@ bool join_client_has_identity(const struct join_client *j)
     return has_certificate(j);
 }
 
-const char *join_client_name(const struct join_client *j)
-{
-    return j->name;
-}
-
-const char *join_client_pair(const struct join_client *j)
-{
-    return j->pair_file;
-}
-
-const char *join_client_authority(const struct join_client *j)
-{
-    return j->authority_file;
-}
-
-const char *join_client_key_file(const struct join_client *j)
-{
-    return j->key_file;
-}
-
 void join_client_beat_now(struct join_client *j)
 {
     j->soon = true;
@@ -631,46 +607,12 @@ static enum rc parse_url(struct join_client *j, struct error *e)
     return RC_OK;
 }
 
-/* mkdir -p, the last one for us alone. */
-static enum rc make_folder(const char *path, struct error *e)
-{
-    char *copy = spw_strdup(path);
-    enum rc rc = RC_OK;
-    for (char *p = copy + (*copy != '\0'); rc == RC_OK; p++) {
-        const char c = *p;
-        if (c != '/' && c != '\0')
-            continue;
-        *p = '\0';
-        if (mkdir(copy, c ? 0755 : 0700) != 0 && errno != EEXIST)
-            rc = error_set(e, RC_IO, "--state-dir %s: %s", copy, strerror(errno));
-        *p = c;
-        if (!c)
-            break;
-    }
-    free(copy);
-    return rc;
-}
-
-static enum rc lock_folder(struct join_client *j, struct error *e)
-{
-    char *path = spw_asprintf("%s/lock", j->o.state_dir);
-    enum rc rc = RC_OK;
-    j->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (j->lock_fd < 0)
-        rc = error_set(e, RC_IO, "%s: %s", path, strerror(errno));
-    else if (flock(j->lock_fd, LOCK_EX | LOCK_NB) != 0)
-        rc = error_set(e, RC_CONFLICT, "another engine runs with --state-dir %s; give each its own", j->o.state_dir);
-    free(path);
-    return rc;
-}
-
 enum rc join_client_new(struct join_client **out, struct event_base *loop, const struct join_client_options *o,
                         struct error *e)
 {
     struct join_client *j = spw_calloc(1, sizeof *j);
     j->o = *o;
     j->loop = loop;
-    j->lock_fd = -1;
     j->beat_ms = JOIN_BEAT_MS;
     snprintf(j->life, sizeof j->life, "%016" PRIx64, (uint64_t)by_chance(INT64_MAX));
     strbuf_init(&j->answer, BODY_MAX);
@@ -681,10 +623,6 @@ enum rc join_client_new(struct join_client **out, struct event_base *loop, const
     j->pending_file = spw_asprintf("%s/pending.key", o->state_dir);
     j->timer = event_new(loop, -1, 0, on_timer, j);
     enum rc rc = j->timer ? parse_url(j, e) : error_set(e, RC_IO, "cannot make a timer");
-    if (rc == RC_OK)
-        rc = make_folder(o->state_dir, e);
-    if (rc == RC_OK)
-        rc = lock_folder(j, e);
     if (rc != RC_OK) {
         join_client_free(j);
         return rc;
@@ -713,8 +651,6 @@ void join_client_free(struct join_client *j)
     strbuf_fini(&j->answer);
     if (j->timer)
         event_free(j->timer);
-    if (j->lock_fd >= 0)
-        close(j->lock_fd);
     free(j->pair_file);
     free(j->authority_file);
     free(j->key_file);

@@ -49,7 +49,7 @@ struct join_client_options { /* all borrowed */
     void *arg;
 };
 struct join_client;
-/* Opens the state folder; nobody else may use it meanwhile (RC_CONFLICT). Nothing is sent before join_client_start(). */
+/* The state folder is there, and locked by the caller (state_dir.h). Nothing is sent before join_client_start(). */
 enum rc join_client_new(struct join_client **j, struct event_base *loop, const struct join_client_options *o,
                         struct error *e) SPW_MUST_USE;
 /* port: where we serve, with TLS. */
@@ -57,10 +57,6 @@ void join_client_start(struct join_client *j, int port);
 void join_client_free(struct join_client *j); /* NULL is fine */
 /* True: there is a certificate that has not run out, and a node key. */
 bool join_client_has_identity(const struct join_client *j);
-const char *join_client_name(const struct join_client *j); /* "": not known yet */
-const char *join_client_pair(const struct join_client *j); /* paths */
-const char *join_client_authority(const struct join_client *j);
-const char *join_client_key_file(const struct join_client *j);
 /* Something has changed that the scheduler should know at once. */
 void join_client_beat_now(struct join_client *j);
 /* Tell it until it has heard, the newest only. left_ms < 0: not known. */

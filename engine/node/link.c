@@ -15,7 +15,8 @@ struct link {
     struct link_options o;
     struct channel *channel;
     struct event *stats_timer; /* owned */
-    struct server *server;     /* borrowed */
+    bool ready;
+    struct server *server; /* borrowed */
     struct server_supervisor supervisor;
     bool leaving;   /* told to fall asleep or to drain: connections are given back */
     uint64_t round; /* of that order */
@@ -36,9 +37,13 @@ static void tell_stats(struct link *l)
 
 static void stats_cb(evutil_socket_t fd, short what, void *arg)
 {
+    struct link *l = arg;
     (void)fd;
     (void)what;
-    tell_stats(arg);
+    if (l->ready)
+        tell_stats(l);
+    else
+        tell(l, MSG_ALIVE, NULL, 0, -1);
 }
 
 /* ---- what the server says ---------------------------------------------------------------------------------------- */
@@ -47,7 +52,6 @@ static void on_ready(void *arg)
 {
     struct link *l = arg;
     const struct serve_model *m = server_model(l->server);
-    const struct timeval often = {.tv_sec = STATS_MS / 1000};
     struct serve_totals t;
     server_totals(l->server, &t);
     struct node_card card = {
@@ -64,7 +68,7 @@ static void on_ready(void *arg)
     snprintf(card.numerics_class, sizeof card.numerics_class, "%s", m->numerics_class);
     tell(l, MSG_READY, &card, sizeof card, -1);
     tell_stats(l);
-    event_add(l->stats_timer, &often);
+    l->ready = true;
 }
 
 static void on_asked(enum server_asked what, void *arg)
@@ -193,12 +197,14 @@ static void on_closed(void *arg)
 enum rc link_new(struct link **out, struct event_base *loop, int fd, const struct link_options *o, struct error *e)
 {
     static const struct channel_handlers handlers = {on_message, on_closed};
+    const struct timeval often = {.tv_sec = STATS_MS / 1000};
     struct link *l = spw_calloc(1, sizeof *l);
     l->o = *o;
     l->supervisor = (struct server_supervisor){on_ready, on_asked, l};
     l->stats_timer = event_new(loop, -1, EV_PERSIST, stats_cb, l);
-    enum rc rc = l->stats_timer ? channel_new(&l->channel, loop, fd, &handlers, l, e)
-                                : error_set(e, RC_IO, "cannot make a timer");
+    enum rc rc = l->stats_timer && event_add(l->stats_timer, &often) == 0
+                     ? channel_new(&l->channel, loop, fd, &handlers, l, e)
+                     : error_set(e, RC_IO, "cannot make a timer");
     if (rc) {
         link_free(l);
         return rc;

@@ -1,4 +1,5 @@
-/* What a supervisor and its worker say to each other over their channel. */
+/* What a supervisor and its worker say to each other over their channel. From the first second on the worker's loop says
+ * something each second, whatever its threads compute: a supervisor that hears nothing for long takes it for hung. */
 #ifndef ENGINE_NODE_MESSAGES_H
 #define ENGINE_NODE_MESSAGES_H
 
@@ -21,7 +22,8 @@ enum node_message {
     MSG_EMPTY,      /* struct node_round, with the round that asked for it */
     MSG_WANTED,     /* somebody asked for an answer although it is to fall asleep */
     MSG_ASKED,      /* struct node_asked: POST /sleep or /drain came to the worker */
-    MSG_STATS,      /* struct serve_totals, about once a second and before MSG_EMPTY */
+    MSG_STATS,      /* struct serve_totals, about once a second when ready, and before MSG_EMPTY */
+    MSG_ALIVE,      /* its loop turns: about once a second while it loads */
 };
 
 struct node_passed {

@@ -16,6 +16,7 @@
 #define EXIT_WAIT_MS     1000
 #define SCRATCH_MAX      ((size_t)4 << 20)
 #define RESERVE_LEAST_MS 1500
+#define LONG_START       10   /* times as much silence before a worker's first word: it sets up its device */
 #define DRAIN_REPLIES    2000 /* ms beyond the drain's deadline, until the worker is taken for stuck */
 
 static void arm(struct event *timer, int64_t ms)
@@ -80,6 +81,7 @@ static void on_message(const struct channel_message *m, void *arg)
     struct supervisor *s = arg;
     const void *d = m->data;
     bool ok = m->fd < 0 || m->type == MSG_BACK;
+    s->heard = s->spoke = true;
     switch ((enum node_message)m->type) {
     case MSG_READY:
         if ((ok = ok && m->n == sizeof(struct node_card)))
@@ -111,6 +113,7 @@ static void on_message(const struct channel_message *m, void *arg)
         if ((ok = ok && m->n == sizeof(struct serve_totals)))
             count_totals(s, d);
         break;
+    case MSG_ALIVE: break;
     default: ok = false;
     }
     if (ok)
@@ -160,7 +163,8 @@ static void on_worker_ended(int status, void *arg)
         s->channel = NULL;
     }
     event_del(s->timer);
-    if (!s->unloadable && !s->told_to_end)
+    event_del(s->watchdog);
+    if (!s->unloadable && !s->told_to_end && !s->hung)
         child_say_status(status, s->problem, sizeof s->problem);
     enum node_event e = judge_end(s, status);
     if (!s->told_to_end)
@@ -197,7 +201,8 @@ static enum rc launch(struct supervisor *s, struct error *e)
 static void start_worker(struct supervisor *s)
 {
     struct error e = {0};
-    s->unloadable = s->told_to_end = false;
+    s->unloadable = s->told_to_end = s->heard = s->spoke = s->hung = false;
+    s->silent_s = 0;
     event_del(s->timer);
     s->start_failed = launch(s, &e) != RC_OK;
     if (s->start_failed) {
@@ -205,10 +210,30 @@ static void start_worker(struct supervisor *s)
         arm(s->timer, 0);
         return;
     }
+    if (s->o.watchdog_s > 0)
+        event_add(s->watchdog, &(const struct timeval){.tv_sec = 1});
     struct node_begin begin = {.before = s->before, .counts = supervisor_counts_now(s)};
     tell(s, MSG_BEGIN, &begin, sizeof begin);
     log_info(s->o.log, SUPERVISOR_AREA, "worker started", LOG_S("model", s->o.model_id),
              LOG_I("pid", child_pid(s->child)), LOG_S("state", node_health(s->state)));
+}
+
+/* Once a second. Who was told to end has a deadline of his own. */
+static void on_watchdog(evutil_socket_t fd, short what, void *arg)
+{
+    struct supervisor *s = arg;
+    const int64_t most_s = s->spoke ? s->o.watchdog_s : s->o.watchdog_s * LONG_START;
+    (void)fd, (void)what;
+    s->silent_s = s->heard ? 0 : s->silent_s + 1;
+    s->heard = false;
+    if (!s->child || s->told_to_end || s->hung || s->silent_s <= most_s)
+        return;
+    s->hung = true;
+    s->counts.hung++;
+    snprintf(s->problem, sizeof s->problem, "hung: its loop did not answer for %d s, killed", s->silent_s);
+    log_error(s->o.log, SUPERVISOR_AREA, "the worker hangs, killed", LOG_S("model", s->o.model_id),
+              LOG_I("silent_s", s->silent_s), LOG_I("hung", (int64_t)s->counts.hung));
+    child_kill(s->child);
 }
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
@@ -539,7 +564,9 @@ enum rc supervisor_new(struct supervisor **out, struct event_base *loop, const s
     serve_totals_init(&s->now);
     s->timer = event_new(loop, -1, 0, on_timer, s);
     s->exit_timer = event_new(loop, -1, 0, on_exit_timer, s);
-    enum rc rc = s->timer && s->exit_timer ? open_door(s, e) : error_set(e, RC_IO, "cannot make a timer");
+    s->watchdog = event_new(loop, -1, EV_PERSIST, on_watchdog, s);
+    enum rc rc =
+        s->timer && s->exit_timer && s->watchdog ? open_door(s, e) : error_set(e, RC_IO, "cannot make a timer");
     if (rc) {
         supervisor_free(s);
         return rc;
@@ -564,6 +591,8 @@ void supervisor_free(struct supervisor *s)
         event_free(s->timer);
     if (s->exit_timer)
         event_free(s->exit_timer);
+    if (s->watchdog)
+        event_free(s->watchdog);
     strbuf_fini(&s->scratch);
     free(s);
 }

@@ -16,6 +16,9 @@
  * belong to the socket, not to a process; those that are accepted travel, with what was read of them. The supervisor keeps
  * its copy of one it passed on until the worker says MSG_TAKEN; a worker that dies before leaves it held, for the next.
  *
+ * A worker that hangs (its process lives, but its loop does not turn: messages.h) is killed, which is a crash like any other.
+ * Seconds are counted one by one, so that a machine that stood still as a whole kills nobody.
+ *
  * One thread, one loop, no timer while asleep. The worker dies with it (PR_SET_PDEATHSIG), and with the channel. */
 #ifndef ENGINE_NODE_SUPERVISOR_H
 #define ENGINE_NODE_SUPERVISOR_H
@@ -35,6 +38,7 @@ struct supervisor_options {      /* all borrowed for the supervisor's life */
     int64_t drain_ms;               /* how long a drain waits for answers */
     int64_t hold_ms;                /* how long a request waits for the worker, then 503 */
     int hold_max;                   /* how many do; the next gets 503 */
+    int64_t watchdog_s;             /* a worker whose loop says nothing for so long is killed; 0: never */
     const struct log *log;
     const struct clock *clock;
     /* The end, on the loop. Called once. */

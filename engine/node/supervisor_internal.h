@@ -23,6 +23,10 @@ struct supervisor {
     struct child *child;       /* NULL: no worker */
     struct channel *channel;   /* to it; NULL once that is closed */
     struct event *timer;       /* BACKOFF: start again; with a worker that was told to end: kill it */
+    struct event *watchdog;    /* once a second while there is a worker */
+    int silent_s;              /* so often in a row it had said nothing */
+    bool heard, spoke;         /* a word of the worker's since the last time; at all */
+    bool hung;                 /* killed for that */
     struct event *exit_timer;  /* the last answers are not waited for any longer */
     uint64_t round;            /* of the last MSG_SLEEP or MSG_DRAIN */
     bool start_failed;         /* there is none: the timer tells, as from the loop */

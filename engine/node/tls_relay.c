@@ -23,7 +23,6 @@ struct tls_relays {
     struct event_base *loop;
     struct tls_door *door;
     struct relay ring;
-    int n;
 };
 
 static void relay_free(struct relay *r)
@@ -36,7 +35,6 @@ static void relay_free(struct relay *r)
     bufferevent_free(r->inner);
     r->prev->next = r->next;
     r->next->prev = r->prev;
-    r->all->n--;
     free(r);
 }
 
@@ -107,7 +105,6 @@ int tls_relays_add(struct tls_relays *all, int fd)
     r->next = &all->ring;
     r->prev = all->ring.prev;
     r->prev->next = all->ring.prev = r;
-    all->n++;
     bufferevent_openssl_set_allow_dirty_shutdown(r->outer, 1);
     bufferevent_setcb(r->outer, on_read, on_written, on_event, r);
     bufferevent_setcb(r->inner, on_read, on_written, on_event, r);
@@ -133,9 +130,4 @@ void tls_relays_free(struct tls_relays *all)
     while (all->ring.next != &all->ring)
         relay_free(all->ring.next);
     free(all);
-}
-
-int tls_relays_open(const struct tls_relays *all)
-{
-    return all->n;
 }

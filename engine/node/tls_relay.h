@@ -24,6 +24,5 @@ void tls_relays_free(struct tls_relays *r); /* ends all; NULL is fine */
 /* fd, an accepted connection, becomes the relay's; what comes back is the plain end, the caller's. -1: it could not be
  * had, fd is closed. */
 int tls_relays_add(struct tls_relays *r, int fd);
-int tls_relays_open(const struct tls_relays *r);
 
 #endif

@@ -93,18 +93,15 @@ static void add_zone(struct watts *w, const char *folder, bool *told)
 
 static void find_zones(struct watts *w)
 {
-    static const char *const patterns[] = {"%s/intel-rapl:*[0-9]", NULL};
     char pattern[512];
     bool told = false;
-    for (int i = 0; patterns[i]; i++) {
-        glob_t g;
-        snprintf(pattern, sizeof pattern, patterns[i], w->o.rapl ? w->o.rapl : WATTS_RAPL);
-        if (glob(pattern, 0, NULL, &g) != 0)
-            continue;
-        for (size_t k = 0; k < g.gl_pathc; k++)
-            add_zone(w, g.gl_pathv[k], &told);
-        globfree(&g);
-    }
+    glob_t g;
+    snprintf(pattern, sizeof pattern, "%s/intel-rapl:*[0-9]", w->o.rapl ? w->o.rapl : WATTS_RAPL);
+    if (glob(pattern, 0, NULL, &g) != 0)
+        return;
+    for (size_t k = 0; k < g.gl_pathc; k++)
+        add_zone(w, g.gl_pathv[k], &told);
+    globfree(&g);
 }
 
 struct watts *watts_new(const struct watts_options *o)

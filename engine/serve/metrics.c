@@ -149,6 +149,8 @@ static void put_rows(struct strbuf *b, const struct metrics_view *v, const struc
 static const struct row node_rows[] = {
     {"spillway_engine_worker_restarts_total", "counter", NULL, ROW_U64, NODE(restarts),
      "Workers that ended by themselves and were started again."},
+    {"spillway_engine_worker_hung_total", "counter", NULL, ROW_U64, NODE(hung),
+     "Workers that were killed because their loop did not answer any more."},
     {"spillway_engine_sleeps_total", "counter", NULL, ROW_U64, NODE(sleeps), "Times it fell asleep."},
     {"spillway_engine_wakes_total", "counter", NULL, ROW_U64, NODE(wakes), "Times it woke up."},
     {"spillway_engine_wake_seconds", "gauge", NULL, ROW_DOUBLE, NODE(wake_seconds),

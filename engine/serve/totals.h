@@ -30,7 +30,8 @@ void serve_totals_rest(struct serve_totals *t);
 
 /* What the supervisor of a node counts (engine/node/supervisor.h). */
 struct node_counts {
-    uint64_t restarts;                      /* of workers that ended by themselves */
+    uint64_t restarts;                      /* of workers that ended by themselves, or hung */
+    uint64_t hung;                          /* of these, those whose loop did not answer and that were killed */
     uint64_t sleeps, wakes;                 /* that came to their end */
     uint64_t held, held_refused, held_gone; /* requests that waited for a worker: all, told 503, client gone */
     double wake_seconds;                    /* of the last wake-up, from the wish to ready */

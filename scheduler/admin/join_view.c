@@ -17,13 +17,12 @@ static bool there_is_one(const struct admin_call *c)
 
 static void write_joined(const struct join_view *v, void *arg)
 {
-    static const char *const states[] = {"here", "silent", "lost"};
     struct json_writer *w = arg;
     const struct node_beat *b = v->beat;
     char buf[64];
     json_open(w, NULL, '{');
     json_string(w, "name", v->name);
-    json_string(w, "state", states[v->state]);
+    json_string(w, "state", join_state_name(v->state));
     json_string(w, "address", v->address);
     json_string(w, "version", v->version);
     json_int(w, "heard_ms", v->heard_ms);

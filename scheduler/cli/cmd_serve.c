@@ -435,8 +435,10 @@ static enum rc open_join(struct serve *s, struct error *e)
     if (!s->config->join.listen)
         return RC_OK;
     const enum rc rc = join_new(&s->join, &o, e);
-    if (rc == RC_OK)
+    if (rc == RC_OK) {
         serve_join_fleet(s->join, s->fleet);
+        front_set_metrics(s->front, join_metrics, s->join);
+    }
     return rc;
 }
 

@@ -327,6 +327,12 @@ void front_set_fleet(struct front *f, const struct fleet *fleet)
     f->fleet = fleet;
 }
 
+void front_set_metrics(struct front *f, front_metrics_more *more, const void *arg)
+{
+    f->more = more;
+    f->more_arg = arg;
+}
+
 int front_port(const struct front *f)
 {
     return http_server_port(f->lanes[0].server);

@@ -264,7 +264,9 @@ struct front {
     struct front_options o;
     struct nodes *nodes;
     const struct fleet *fleet; /* NULL: nobody plans capacity */
-    struct lane *lanes;        /* the array is whole before the first thread starts */
+    front_metrics_more *more;  /* of more_arg, in /metrics; NULL: none */
+    const void *more_arg;
+    struct lane *lanes; /* the array is whole before the first thread starts */
     int n_lanes;
     struct http_held held; /* bounds on connections and request bytes, over all lanes */
     struct tls_door *tls;  /* NULL: plain HTTP */

@@ -338,6 +338,8 @@ enum rc metrics_render(const struct front *f, struct strbuf *out)
         w.rc = budget_metrics_render(f, out);
     if (w.rc == RC_OK)
         w.rc = capacity_metrics_render(f, out);
+    if (w.rc == RC_OK && f->more_arg)
+        w.rc = f->more(f->more_arg, out);
     if (w.rc == RC_OK && f->routes)
         w.rc = route_metrics_render(f->routes, out);
     if (w.rc == RC_OK)

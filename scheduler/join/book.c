@@ -16,6 +16,7 @@
 struct used {
     uint8_t hash[32], key_hash[32];
     int64_t until_s;
+    bool written; /* only then somebody may be let in by it */
 };
 struct revoked {
     char name[TOKEN_NAME_MAX];
@@ -62,17 +63,25 @@ enum rc book_use(struct book *b, const struct token *t, const uint8_t key_hash[3
     forget_old(b, now_s);
     struct used *u = find_used(b, t->hash);
     *again = u != NULL;
+    if (u && memcmp(u->key_hash, key_hash, 32) != 0)
+        return error_set(e, RC_DENIED, "the token was used already; make another one");
     if (u)
-        return memcmp(u->key_hash, key_hash, 32) == 0
-                   ? RC_OK
-                   : error_set(e, RC_DENIED, "the token was used already; make another one");
+        return u->written ? RC_OK : error_set(e, RC_AGAIN, "the token's use is being written down; try again");
     if (b->n_used == BOOK_USED_MAX)
         return error_set(e, RC_FULL, "%d tokens were used of late; try again later", BOOK_USED_MAX);
     u = &b->used[b->n_used++];
     memcpy(u->hash, t->hash, 32);
     memcpy(u->key_hash, key_hash, 32);
     u->until_s = t->until_s;
+    u->written = false;
     return RC_OK;
+}
+
+void book_used(struct book *b, const struct token *t)
+{
+    struct used *u = find_used(b, t->hash);
+    if (u)
+        u->written = true;
 }
 
 void book_unuse(struct book *b, const struct token *t)
@@ -149,17 +158,26 @@ static bool read_hash(const char *hex, uint8_t hash[32])
     return true;
 }
 
+static void read_used(struct book *b, const struct token *t, const uint8_t key_hash[32], int64_t now_s)
+{
+    bool again;
+    struct error ignored;
+    if (t->until_s > now_s && book_use(b, t, key_hash, now_s, &again, &ignored) == RC_OK)
+        book_used(b, t);
+}
+
 /* False: it is damaged. */
 static bool read_line(struct book *b, char *const *f, int n, int64_t now_s)
 {
     struct token t = {.kind = TOKEN_NODE};
     uint8_t key_hash[32];
     int64_t a, z;
-    bool again;
     struct error ignored;
     if (n == 4 && strcmp(f[0], "used") == 0 && read_hash(f[1], t.hash) && read_hash(f[2], key_hash) &&
-        text_parse_int(f[3], 0, INT64_MAX, &t.until_s) == RC_OK)
-        return t.until_s <= now_s || book_use(b, &t, key_hash, now_s, &again, &ignored) != RC_INVALID;
+        text_parse_int(f[3], 0, INT64_MAX, &t.until_s) == RC_OK) {
+        read_used(b, &t, key_hash, now_s);
+        return true;
+    }
     if (n == 4 && strcmp(f[0], "revoked") == 0 && strlen(f[1]) < TOKEN_NAME_MAX &&
         text_parse_int(f[2], 0, INT64_MAX, &a) == RC_OK && text_parse_int(f[3], 0, INT64_MAX, &z) == RC_OK)
         return z <= now_s || book_revoke(b, f[1], a, z, now_s, &ignored) != RC_INVALID;

@@ -7,13 +7,18 @@
 
 #include "base/text.h"
 
-#define TICK_MS        100
-#define CONNECTIONS    1024
-#define CUT_MS_MAX     5000 /* before its end what still runs there is moved; at most a quarter of what is left */
-#define BODY_MAX       BEAT_BODY_MAX
-#define FORGET_LOST_MS (10 * 60 * 1000)
+#define TICK_MS     100
+#define CONNECTIONS 1024
+#define CUT_MS_MAX  5000 /* before its end what still runs there is moved; at most a quarter of what is left */
+#define BODY_MAX    BEAT_BODY_MAX
 
 static const char *const order_words[] = {"", "drain", "sleep", "wake", "end"};
+
+const char *join_state_name(enum join_state s)
+{
+    static const char *const names[JOIN_STATES] = {"here", "silent", "lost"};
+    return names[s];
+}
 
 const char *join_order_name(enum join_order o)
 {
@@ -170,6 +175,7 @@ enum rc join_enter(struct join *j, const char *name, const char *pool, const cha
     if (pool[0])
         text_put(m->pool, m->pool + sizeof m->pool, pool);
     m->state = JOIN_HERE;
+    m->revoked = false;
     m->heard = clock_now(j->o.clock);
     m->until_s = until_s;
     *(again ? &j->stats.rejoined : &j->stats.joined) += 1;
@@ -237,14 +243,29 @@ void join_noticed(struct join *j, struct member *m, const struct node_notice *x)
         node_cut(n);
 }
 
+/* Its silence was to be expected. */
+static bool was_announced(const struct member *m)
+{
+    return m->noticed || m->revoked;
+}
+
+static void say_silence(const struct member *m, const char *what, int64_t ms)
+{
+    const struct log *log = m->join->o.log;
+    if (was_announced(m))
+        log_info(log, JOIN_AREA, what, LOG_S("node", m->name), LOG_I("heard_ms", ms), LOG_B("announced", true));
+    else
+        log_warn(log, JOIN_AREA, what, LOG_S("node", m->name), LOG_I("heard_ms", ms), LOG_B("announced", false));
+}
+
 static void fall_silent(struct join *j, struct member *m, int64_t ms)
 {
     struct node *n = nodes_find(j->o.nodes, m->name);
     char reason[96];
     snprintf(reason, sizeof reason, "no heartbeat for %.1f s", (double)ms / 1000);
-    log_warn(j->o.log, JOIN_AREA, "silent", LOG_S("node", m->name), LOG_I("heard_ms", ms));
+    say_silence(m, "silent", ms);
     m->state = JOIN_SILENT;
-    j->stats.silent++;
+    j->stats.silent += !was_announced(m);
     if (n && node_may_join(n))
         node_silence(n, reason);
 }
@@ -252,9 +273,9 @@ static void fall_silent(struct join *j, struct member *m, int64_t ms)
 static void lose(struct join *j, struct member *m, int64_t ms)
 {
     struct node *n = nodes_find(j->o.nodes, m->name);
-    log_warn(j->o.log, JOIN_AREA, "lost", LOG_S("node", m->name), LOG_I("heard_ms", ms));
+    say_silence(m, "lost", ms);
     m->state = JOIN_LOST;
-    j->stats.lost++;
+    j->stats.lost += !was_announced(m);
     if (j->hooks.lost && j->hooks.lost(m->name, j->hooks.arg))
         return;
     if (!n || !node_may_join(n))
@@ -269,7 +290,6 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     struct join *j = arg;
     (void)fd, (void)what;
-    j->stats.here = 0;
     for (int i = 0; i < JOIN_MEMBERS_MAX; i++) {
         struct member *m = &j->members[i];
         const int64_t ms = m->taken ? mono_since(j->o.clock, m->heard) / NS_PER_MS : 0;
@@ -279,7 +299,6 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
             fall_silent(j, m, ms);
         if (m->state == JOIN_SILENT && ms >= j->config->join.lost_ms)
             lose(j, m, ms);
-        j->stats.here += m->state == JOIN_HERE;
     }
 }
 
@@ -307,7 +326,9 @@ enum rc join_token_new(struct join *j, enum token_kind kind, const char *name, i
         return rc;
     t.until_s = t.issued_s + (ms + 999) / 1000;
     text_put(t.name, t.name + sizeof t.name, name);
-    return token_write(j->ca, &t, out, e);
+    rc = token_write(j->ca, &t, out, e);
+    j->stats.tokens += rc == RC_OK;
+    return rc;
 }
 
 struct line {
@@ -347,6 +368,9 @@ enum rc join_revoke(struct join *j, const char *name, struct error *e)
     strbuf_init(&l->text, 1024);
     book_revoke_line(name, now, forget, &l->text);
     j->stats.revoked++;
+    struct member *m = join_find(j, name);
+    if (m)
+        m->revoked = true;
     log_info(j->o.log, JOIN_AREA, "its certificates are worth nothing any more", LOG_S("node", name));
     rc = worker_submit(j->writer, write_line, line_written, l);
     if (rc != RC_OK) {
@@ -378,7 +402,10 @@ void join_each(const struct join *j, void (*each)(const struct join_view *v, voi
 
 struct join_stats join_stats(const struct join *j)
 {
-    return j->stats;
+    struct join_stats s = j->stats;
+    for (int i = 0; i < JOIN_MEMBERS_MAX; i++)
+        s.states[j->members[i].state] += j->members[i].taken;
+    return s;
 }
 
 int join_port(const struct join *j)

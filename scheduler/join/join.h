@@ -75,7 +75,8 @@ enum rc join_order(struct join *j, const char *name, enum join_order what, struc
 
 /* ---- seen from outside ------------------------------------------------------------------------------------------------ */
 
-enum join_state { JOIN_HERE, JOIN_SILENT, JOIN_LOST };
+enum join_state { JOIN_HERE, JOIN_SILENT, JOIN_LOST, JOIN_STATES };
+const char *join_state_name(enum join_state s);
 struct join_view {
     const char *name, *address, *version, *order; /* borrowed for the call */
     enum join_state state;
@@ -87,8 +88,12 @@ void join_each(const struct join *j, void (*each)(const struct join_view *v, voi
 
 struct join_stats {
     uint64_t joined, rejoined, refused, beats, notices, silent, lost, revoked;
-    int here; /* and not silent */
+    uint64_t tokens, used;    /* made; used by somebody for the first time */
+    uint64_t issued, renewed; /* certificates: by a token; over the one before */
+    int states[JOIN_STATES];  /* who is what now */
 };
 struct join_stats join_stats(const struct join *j);
+/* All of it as text for Prometheus, appended. */
+enum rc join_metrics(const void *join, struct strbuf *out) SPW_MUST_USE;
 
 #endif

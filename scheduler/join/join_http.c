@@ -90,6 +90,7 @@ struct pending { /* one whose token is being written down */
     char name[TOKEN_NAME_MAX];
     char host[256];
     struct strbuf lines;
+    bool again; /* it had been used by the same key */
     enum rc rc;
     struct error error;
 };
@@ -130,6 +131,8 @@ static void welcome(struct join *j, struct http_exchange *x, const char *name, c
     url_of(url, sizeof url, h, peer);
     if (rc == RC_OK)
         rc = join_enter(j, name, pool, url, h, now + life, &e);
+    if (rc == RC_OK)
+        *(h->token[0] ? &j->stats.issued : &j->stats.renewed) += 1;
     if (rc == RC_OK) {
         strbuf_init(&body, ANSWER_MAX);
         write_welcome(j, name, cert.data, now + life, &body);
@@ -167,10 +170,14 @@ static void pending_done(enum rc rc, void *arg)
             http_exchange_set(p->x, NULL, NULL);
             refuse(j, p->x, 503, "try_again", "the token could not be written down");
         }
-    } else if (p->x) {
-        http_exchange_set(p->x, NULL, NULL);
-        welcome(j, p->x, p->name, p->token.kind == TOKEN_POOL ? p->token.name : "", p->host, &p->hello);
-    } /* else its next try, with the same key, is welcome */
+    } else {
+        book_used(j->book, &p->token);
+        j->stats.used += !p->again;
+        if (p->x) {
+            http_exchange_set(p->x, NULL, NULL);
+            welcome(j, p->x, p->name, p->token.kind == TOKEN_POOL ? p->token.name : "", p->host, &p->hello);
+        } /* else its next try, with the same key, is welcome */
+    }
     pending_free(p);
 }
 
@@ -191,7 +198,9 @@ static void name_of_token(const struct token *t, char name[TOKEN_NAME_MAX])
                  t->nonce[3], t->nonce[4]);
 }
 
-/* What the token's node had before is worth nothing: there is one of each name. */
+/* What the token's node had before is worth nothing: there is one of each name. Not what it renewed after the token was
+ * made: revoking up to now would revoke the token with it, and so the retry of one whose answer was lost. Who moves a name
+ * to another machine while the old one runs makes the token last, or revokes the name first. */
 static enum rc revoke_older(struct join *j, struct pending *p, int64_t now, struct error *e)
 {
     const int64_t until = p->token.issued_s - 1, forget = now + JOIN_LONGEST_S;
@@ -203,7 +212,7 @@ static enum rc revoke_older(struct join *j, struct pending *p, int64_t now, stru
     return rc;
 }
 
-static enum rc use_token(struct join *j, struct pending *p, bool *again, struct error *e)
+static enum rc use_token(struct join *j, struct pending *p, struct error *e)
 {
     const int64_t now = join_now_s(j);
     uint8_t key_hash[CERT_FINGERPRINT_BYTES];
@@ -217,8 +226,8 @@ static enum rc use_token(struct join *j, struct pending *p, bool *again, struct 
     if (rc == RC_OK)
         rc = ca_request_hash(p->hello.request, strlen(p->hello.request), key_hash, e);
     if (rc == RC_OK)
-        rc = book_use(j->book, &p->token, key_hash, now, again, e);
-    if (rc != RC_OK || *again)
+        rc = book_use(j->book, &p->token, key_hash, now, &p->again, e);
+    if (rc != RC_OK || p->again)
         return rc;
     book_use_line(&p->token, key_hash, &p->lines);
     rc = revoke_older(j, p, now, e);
@@ -231,11 +240,10 @@ static void join_by_token(struct join *j, struct http_exchange *x, const struct 
 {
     struct pending *p = spw_calloc(1, sizeof *p);
     struct error e;
-    bool again = false;
     *p = (struct pending){.join = j, .x = x, .hello = *h};
     text_put(p->host, p->host + sizeof p->host, http_exchange_peer(x));
     strbuf_init(&p->lines, 4096);
-    enum rc rc = use_token(j, p, &again, &e);
+    enum rc rc = use_token(j, p, &e);
     if (rc != RC_OK) {
         log_warn(j->o.log, JOIN_AREA, "a token is refused", LOG_S("peer", p->host), LOG_S("node", p->name),
                  LOG_S("error", e.message));
@@ -243,7 +251,7 @@ static void join_by_token(struct join *j, struct http_exchange *x, const struct 
         pending_free(p);
         return;
     }
-    if (again) {
+    if (p->again) {
         pending_done(RC_OK, p);
         return;
     }

@@ -43,10 +43,11 @@ struct book;
 enum rc book_open(struct book **b, const char *path, int64_t now_s, struct error *e) SPW_MUST_USE;
 void book_close(struct book *b);
 /* RC_OK: it is free, and is this key's from now on, or was already (*again: then nothing needs to be written). RC_DENIED:
- * somebody else used it. RC_FULL. */
+ * somebody else used it. RC_AGAIN: it is this key's, but that is not on disk yet. RC_FULL. */
 enum rc book_use(struct book *b, const struct token *t, const uint8_t key_hash[32], int64_t now_s, bool *again,
                  struct error *e) SPW_MUST_USE;
 void book_unuse(struct book *b, const struct token *t); /* it could not be written */
+void book_used(struct book *b, const struct token *t);  /* it was */
 /* Certificates and tokens of the node that were given at or before issued_until_s are worth nothing; forget_s: when none of
  * them can be alive any more. */
 enum rc book_revoke(struct book *b, const char *name, int64_t issued_until_s, int64_t forget_s, int64_t now_s,

@@ -56,8 +56,9 @@ def exported():
     table, routes = read("scheduler", "front", "metrics_table.c"), read("scheduler", "observe", "route_metrics.c")
     budgets = read("scheduler", "front", "budget_metrics.c")
     capacity = read("scheduler", "front", "capacity_metrics.c")
+    joining = read("scheduler", "join", "join_metrics.c")
     plans = re.search(r"plan_names\[\] = \{([^}]*)\}", capacity).group(1)
-    names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + table + engine + routes + budgets + capacity))
+    names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + table + engine + routes + budgets + capacity + joining))
     names |= {"spillway_capacity_%s_tokens_per_second" % n for n in re.findall(r'"(\w+)"', plans)}
     us = re.search(r"bucket_us\[BUCKETS\] = \{([^}]*)\}", front).group(1)
     front_edges = [int(v) / 1e6 for v in us.split(",")]

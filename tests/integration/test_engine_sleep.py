@@ -489,6 +489,29 @@ def workers_die_at_any_moment(args):
         print(f"        {whole} answered, {cut} cut off with their worker")
 
 
+def hung_workers_are_replaced(args):
+    """A worker whose process lives and whose loop does not turn is killed, and said to be so; one that computes is not, nor
+    does anybody die when all of the machine stood still."""
+    with node(args, "--watchdog-seconds", "2", "--ctx-size", "60000") as s:
+        want = text_of(request(s.port, "POST", COMPLETION, PROMPT))
+        pid = s.worker()
+        if args.full:
+            text_of(request(s.port, "POST", COMPLETION, {**PROMPT, "prompt": "y" * 40000}))  # busy
+            for p in [s.process.pid, pid]:
+                os.kill(p, signal.SIGSTOP)
+            time.sleep(5)
+            for p in [pid, s.process.pid]:
+                os.kill(p, signal.SIGCONT)
+            same(text_of(request(s.port, "POST", COMPLETION, PROMPT)), want)
+        same((s.worker(), s.metric("spillway_engine_worker_hung_total")), (pid, 0))
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: s.worker() != pid, 20, "it is killed")
+        same(text_of(request(s.port, "POST", COMPLETION, PROMPT)), want)  # by the next one
+        same(s.metric("spillway_engine_worker_hung_total"), 1)
+        same(s.metric("spillway_engine_worker_restarts_total"), 1)
+        assert "hung: its loop did not answer for" in s.log_text(), s.log_text()[-2000:]
+
+
 # ---- the end ----
 
 
@@ -542,4 +565,4 @@ def nobody_is_left_behind(args):
 if __name__ == "__main__":
     main(__doc__, [orders_and_words, probes_never_wake, a_request_wakes, falling_asleep_with_answers, sleep_while_loading,
                    under_traffic, over_tls, crashes_are_mended, crash_loops_end, a_model_that_went_away, workers_die_at_any_moment,
-                   drains_asleep, nobody_is_left_behind])
+                   hung_workers_are_replaced, drains_asleep, nobody_is_left_behind])

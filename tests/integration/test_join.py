@@ -5,6 +5,7 @@ certificate that has run out or was revoked opens nothing; who falls silent is o
 elsewhere; a notice of the cloud's, a signal and the dead man's switch end a node in order; power caps are put back after a
 crash."""
 
+import hashlib
 import http.server
 import json
 import os
@@ -19,6 +20,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from ec2_stage import KEYS, POOL, SETTINGS, FileServer, Machine, cloud  # noqa: E402
 from harness import Connection, Scheduler, Skip, free_port, main, request, wait_until  # noqa: E402
 from test_two_engines import model_file  # noqa: E402
 
@@ -42,9 +44,17 @@ class Place:
         self.settings = {"health": HEALTH, "cache": {"mode": "off"}, "capacity": {"interval": "200ms"}, "join": {"listen": f"127.0.0.1:{self.port}", "url": f"https://127.0.0.1:{self.port}",
                                   **BEAT, **join}}
         self.nodes = [{"name": n, "models": ["tiny"], "slots": 8} for n in names] + list(extra_nodes)
+        self.configure()
         self.s = Scheduler(args.build, self.nodes, **self.settings)
         self.admin = os.path.join(self.s.folder, "state", "admin.sock")
         self.s.line(message="serving")
+
+    def configure(self):
+        """What else is in the configuration."""
+
+    def lives(self):
+        nodes = request(self.admin, "GET", "/admin/v1/nodes").json()["nodes"]
+        return {n["name"]: n.get("life") for n in nodes}
 
     def cli(self, *words, status=0):
         done = subprocess.run([os.path.join(self.args.build, "spillway"), *words, "--config", self.s.config_path],
@@ -60,7 +70,7 @@ class Place:
 
     def reload(self, **join):
         self.settings["join"].update(join)
-        self.s.configure(self.nodes, **self.settings)
+        self.s.configure(self.nodes, **{k: v for k, v in self.settings.items() if k != "env"})
         self.s.process.send_signal(signal.SIGHUP)
 
     def start(self, state="e1", token=None, *more, url=None, env=None):
@@ -259,6 +269,11 @@ def is_renewed(args):
         p.reload(cert_life="1h")  # what comes next is not about the next one
         assert p.ask().status == 200
         assert p.joined()["state"] == "here"
+        m = p.s.metrics()
+        assert m["spillway_join_certificates_issued_total"] == 1, m
+        assert m["spillway_join_certificates_renewed_total"] >= 1 and m["spillway_join_beats_total"] > 10, m
+        assert m["spillway_join_tokens_total"] == m["spillway_join_tokens_used_total"] == 1, m
+        assert m['spillway_join_nodes{state="here"}'] == 1, m
 
 
 def runs_out(args):
@@ -316,7 +331,8 @@ def silence(args):
             pass
         a = c.answer
         assert a.events[-1][1] == "[DONE]" and a.text() == whole, (a.text()[:80], whole[:80])
-        assert p.s.metrics()['spillway_continuations_total{model="tiny"}'] >= 1
+        m = p.s.metrics()
+        assert m['spillway_continuations_total{model="tiny"}'] >= 1 and m["spillway_join_lost_total"] == 1, m
         e1.signal_all(signal.SIGCONT)
         p.ready("gpu1")
         assert p.joined("gpu1")["state"] == "here"
@@ -443,6 +459,76 @@ def watts_and_caps(args):
         assert limit() == 350000, "an end in order puts it back"
 
 
+class Rented(Place):
+    """A place whose only node is an instance that a cloud launches: it boots by the user data of ours, fetches engine and
+    model, and joins with the token that is its tag."""
+
+    def __init__(self, args):
+        self.machines = []
+        self.cloud = cloud(scale=1.0, start_machine=self.machine)
+        self.cloud.cloud.billing_min_s = 1
+        super().__init__(args, names=())
+
+    def configure(self):
+        data = {"/engine": self.engine, "/model": self.model}
+        for path, file in data.items():
+            with open(file, "rb") as f:
+                data[path] = f.read()
+        self.files = FileServer(data)
+        own = {**POOL, "port": free_port(), "boot": "2s", "boot_max": "60s", "model_path": "/model",
+               **{f"{what}_url": f"{self.files.url}/{what}" for what in ("engine", "model")},
+               **{f"{what}_sha256": hashlib.sha256(data["/" + what]).hexdigest() for what in ("engine", "model")},
+               "arguments": ["--threads", "1", "--max-batch", "4", "--nvml-library", "none"]}
+        pool = {"name": "rent", "provider": "aws", "models": ["tiny"], "min": 0, "max": 1, "tokens_per_s": 400, "slots": 4,
+                "boot": "2s", "billing_min": "1s", "settings": own}
+        self.settings["providers"] = [{"name": "aws", "type": "ec2", "settings": {**SETTINGS, "endpoint": self.cloud.url}}]
+        self.settings["capacity"].update({"max_nodes": 1, "max_hour": "5", "down_after": "10m", "drain": "5s", "sweep": "1s",
+                                          "pools": [pool]})
+        self.settings["env"] = KEYS
+
+    def machine(self, fake, instance):
+        self.machines.append(Machine(fake, instance))
+        return self.machines[-1]
+
+    def __exit__(self, kind, value, trace):
+        if kind and self.machines and self.machines[0].process.poll() is None:
+            with open(self.machines[0].log.name, errors="replace") as f:
+                print(f.read()[-3000:], file=sys.stderr)
+        try:
+            super().__exit__(kind, value, trace)
+        finally:
+            self.cloud.close()
+            self.files.close()
+
+
+def launched_joined_revoked(args):
+    """From the launch to the end: what an instance was given opens nothing afterwards, for nobody."""
+    with Rented(args) as p:
+        p.cli("nodes", "launch", "rent")
+        wait_until(lambda: any(life == "ready" for life in p.lives().values()), 30, "it has booted and joined")
+        name, = p.lives()
+        instance, = p.cloud.alive()
+        n, j = p.node(name), p.joined(name)
+        assert n["address"].startswith(f"https://{instance.ip}:") and j["state"] == "here", (n, j)
+        a = p.ask()
+        assert a.status == 200 and a.headers["x-spillway-node"] == name, (a.status, a.body)
+        token, token_file = instance.tags["spillway-join"], os.path.join(p.folder, "copied-token")
+        assert token.encode() not in instance.fields["userdata"], "all machines of a pool have the same user data"
+        with open(token_file, "w") as f:
+            f.write(token)
+        p.start("second", token_file).says("used already")
+        shutil.copytree(os.path.join(p.machines[0].root, "var"), os.path.join(p.folder, "copied"))
+        p.settings["capacity"]["pools"], p.nodes = [], [{"name": "own", "models": ["tiny"]}]
+        p.reload()  # by hand alone the next one would come, and have its name
+        wait_until(lambda: not p.cloud.alive() and name not in p.lives(), 30, "drained and terminated")
+        copy = p.start("copied", token_file)  # its certificate has not run out
+        copy.says("worth nothing any more")
+        assert copy.process.wait(SOON) == 0
+        time.sleep(1)  # a token of the very second would be refused as an older one
+        p.start("again", p.token(name)).says("nobody here expects")
+        assert name not in p.lives() and p.s.metrics()["spillway_join_revoked_total"] == 1
+
+
 if __name__ == "__main__":
-    main(__doc__, [dead_mans_switch, is_renewed, silence, runs_out, joins_and_serves, tokens_work_once, wrong_authority,
+    main(__doc__, [launched_joined_revoked, dead_mans_switch, is_renewed, silence, runs_out, joins_and_serves, tokens_work_once, wrong_authority,
                    is_revoked, notice_of_the_cloud, a_signal_is_announced, watts_and_caps], at_once=4)

@@ -207,6 +207,8 @@ static void test_book(void)
     CHECK_INT(book_open(&b, at("book"), NOW, &e), RC_OK);
     CHECK(book_use(b, &t, ours, NOW, &again, &e) == RC_OK && !again);
     use_durably(b, &t, ours);
+    CHECK_INT(book_use(b, &t, ours, NOW, &again, &e), RC_AGAIN); /* it asks again before that is on disk */
+    book_used(b, &t);
     CHECK(book_use(b, &t, ours, NOW, &again, &e) == RC_OK && again); /* its answer was lost */
     CHECK_INT(book_use(b, &t, theirs, NOW, &again, &e), RC_DENIED);
     struct strbuf lines;
