@@ -97,10 +97,11 @@ static bool mac_holds(const struct verify *v, const struct seen *s, int64_t seq)
     return memcmp(mac, s->mac, sizeof mac) == 0;
 }
 
-/* Of a line whose MAC does not hold for its number: for which does it? `near`: where it would stand if nothing were amiss. */
-static int64_t find_number(const struct verify *v, const struct seen *s, int64_t near, int64_t *tries)
+/* Of a line whose MAC does not hold for its number: for which does it? `near`: what it would be if nothing were amiss; it may
+ * have been moved about in its segment, or others removed before it. */
+static int64_t find_number(const struct verify *v, const struct seen *s, int64_t near, int64_t within, int64_t *tries)
 {
-    for (int64_t d = 0; d <= TRIES_AHEAD && *tries > 0; d++) {
+    for (int64_t d = 0; d <= within && d <= TRIES_AHEAD && *tries > 0; d++) {
         (*tries)--;
         if (mac_holds(v, s, near + d))
             return near + d;
@@ -118,7 +119,7 @@ static void tell_by_mac(const struct verify *v, const struct index *x, struct se
         struct seen *s = &lines[i];
         if (!s->claimed)
             continue;
-        s->truth = mac_holds(v, s, s->claimed) ? s->claimed : find_number(v, s, near, &tries);
+        s->truth = mac_holds(v, s, s->claimed) ? s->claimed : find_number(v, s, near, 2 * n + 64, &tries);
         if (s->truth)
             near = s->truth + 1;
         if (s->truth == s->claimed)
@@ -216,6 +217,8 @@ static void judge_unknown(struct verify *v, int64_t next)
 
 static void walk(struct verify *v, const char *file, const struct seen *lines, int64_t n)
 {
+    int64_t shift = 0; /* of the numbers, where they were made anew */
+
     for (int64_t i = 0; i < n; i++) {
         int64_t t = lines[i].truth, line = i + 1;
         if (!t) {
@@ -225,8 +228,6 @@ static void walk(struct verify *v, const char *file, const struct seen *lines, i
             }
             continue;
         }
-        if (lines[i].hash_is_wrong)
-            verify_add(v, VERIFY_CHANGED, t, t, file, line, "the hash of record %" PRId64 " is not its own", t);
         if (t <= v->last && take_from_gap(v, t)) {
             add_reordered(v, t, file, line);
             continue;
@@ -237,6 +238,12 @@ static void walk(struct verify *v, const char *file, const struct seen *lines, i
             continue;
         }
         judge_unknown(v, t);
+        if (lines[i].hash_is_wrong)
+            verify_add(v, VERIFY_CHANGED, t, t, file, line, "the hash of record %" PRId64 " is not its own", t);
+        if (lines[i].claimed != t && lines[i].claimed - t != shift)
+            verify_add(v, VERIFY_CHANGED, t, t, file, line, "record %" PRId64 " bears the number %" PRId64, t,
+                       lines[i].claimed);
+        shift = lines[i].claimed - t;
         if (t > v->last + 1)
             add_gap(v, v->last + 1, t - 1, file, line);
         v->last = t;
@@ -281,7 +288,7 @@ static void check_seals(struct verify *v, const char *file, const struct seen *l
     int64_t *seals = spw_calloc((size_t)n + 1, sizeof *seals), k = 0, lo, hi;
 
     for (int64_t i = 1; i < n; i++)
-        if (lines[i].is_seal && lines[i].claimed && lines[i - 1].claimed)
+        if (lines[i].is_seal && lines[i].claimed == lines[i - 1].claimed + 1 && lines[i].truth)
             seals[k++] = i;
     v->r->seals += k;
     if (k && !seal_holds(v, lines, seals[k - 1])) {
@@ -292,7 +299,7 @@ static void check_seals(struct verify *v, const char *file, const struct seen *l
             else
                 hi = mid;
         }
-        int64_t first = lo ? lines[seals[lo - 1]].claimed + 1 : lines[0].claimed, last = lines[seals[lo]].claimed;
+        int64_t first = lo ? lines[seals[lo - 1]].claimed : lines[0].claimed, last = lines[seals[lo]].claimed;
         verify_add(v, VERIFY_SIGNATURE, v->o->keys->sign ? last : first, last, file, seals[lo] + 1,
                    "the signature of record %" PRId64 ", which seals records %" PRId64 " to %" PRId64
                    ", does not hold: something up to there was changed and the hashes were made anew",
@@ -313,7 +320,7 @@ static void check_end(struct verify *v, const char *file, const struct seen *lin
     while (i > 0 && !lines[i - 1].is_seal)
         i--;
     if (i < n && lines[n - 1].claimed) /* else the line that is no record says it */
-        verify_add(v, VERIFY_UNSEALED, v->last, v->last, file, n,
+        verify_add(v, VERIFY_UNSEALED, v->last + 1, v->last + 1, file, n,
                    "the %" PRId64 " record%s behind the last seal, up to record %" PRId64
                    ", are under no signature: the end was torn, cut off, or is being written",
                    n - i, n - i == 1 ? "" : "s", v->last);
