@@ -77,7 +77,6 @@ static void route(struct admin_door *door, struct http_exchange *x, const char *
 {
     const struct http_head *head = http_request_head(x);
     char name[ADMIN_NAME_MAX + 1], allow[32];
-    struct admin_call call = {.admin = door->admin, .x = x, .who = who};
     const struct admin_route *r = admin_route_find(head->method, head->target, name, allow, sizeof allow);
 
     if (!r && allow[0]) {
@@ -88,11 +87,14 @@ static void route(struct admin_door *door, struct http_exchange *x, const char *
         reply_error(x, 404, "not_found", NULL, NULL, "no such path; docs/ADMIN_API.md has the list");
         return;
     }
-    if (strcmp(r->method, "GET") != 0) /* what changes something leaves a trace */
-        log_info(door->admin->o.log, "admin", "command", LOG_S("path", r->path), LOG_S("name", name[0] ? name : NULL),
-                 LOG_S("by", call.who), LOG_S("peer", http_exchange_peer(x)));
-    call.name = name[0] ? name : NULL;
-    r->handler(&call);
+    if (strcmp(r->method, "GET") == 0) {
+        r->handler(&(struct admin_call){.admin = door->admin, .x = x, .name = name[0] ? name : NULL, .who = who});
+        return;
+    }
+    /* What changes something leaves a trace, and is in the audit before it is done. */
+    log_info(door->admin->o.log, "admin", "command", LOG_S("path", r->path), LOG_S("name", name[0] ? name : NULL),
+             LOG_S("by", who), LOG_S("peer", http_exchange_peer(x)));
+    admin_record_action(door, x, r, name, who);
 }
 
 void admin_refuse(const struct admin_call *c, const struct error *e)
@@ -117,6 +119,7 @@ static void refuse(struct admin_door *door, struct http_exchange *x, const struc
 
     log_warn(door->admin->o.log, "admin", "refused", LOG_S("reason", auth_code_name(r->code)),
              LOG_S("peer", http_exchange_peer(x)), LOG_S("key", key));
+    admin_record_refusal(door->admin, x, r, key);
     reply_error(x, r->status, code, header, r->www_authenticate[0] ? r->www_authenticate : "1", r->message);
 }
 
@@ -235,7 +238,10 @@ enum rc admin_new(struct admin **out, const struct admin_options *o, struct erro
     a->config = config_ref(c);
     a->started = clock_wall(o->clock);
     a->remote.needs_key = true;
+    strbuf_init(&a->record, AUDIT_JSON_BYTES_MAX);
     enum rc rc = worker_new(&a->reader, "admin", o->loop, 16, e);
+    if (rc == RC_OK && o->audit)
+        rc = audit_port_new(&a->audit, o->audit, o->loop, e);
     if (rc == RC_OK)
         rc = open_door(a, &a->local, socket, NULL, e);
     if (rc == RC_OK && c->admin_listen)
@@ -286,6 +292,8 @@ void admin_free(struct admin *a)
         http_server_free(a->local.server);
     if (a->remote.server)
         http_server_free(a->remote.server);
+    audit_port_free(a->audit);
+    strbuf_fini(&a->record);
     worker_free(a->reader);
     tls_watch_free(a->tls_watch);
     tls_door_free(a->tls);

@@ -22,7 +22,8 @@ struct admin_options {
     struct fleet *fleet; /* NULL: there is none */
     struct join *join;   /* NULL: no engine can join */
     struct ledger *ledger;
-    struct auth *auth; /* NULL: nobody is let in on admin.listen */
+    struct audit *audit; /* NULL: none is kept */
+    struct auth *auth;   /* NULL: nobody is let in on admin.listen */
     struct keystore *keystore;
     const struct log *log;
     const struct clock *clock;

@@ -6,6 +6,7 @@
 #include "base/json_write.h"
 #include "base/worker.h"
 #include "scheduler/admin/admin.h"
+#include "scheduler/audit/audit.h"
 
 #define ADMIN_NAME_MAX   64 /* of a node or key, as the schema has it */
 #define ADMIN_ANSWER_MAX ((size_t)16 << 20)
@@ -23,6 +24,8 @@ struct admin {
     struct tls_door *tls; /* of admin.listen; NULL: plain HTTP */
     struct tls_watch *tls_watch;
     struct worker *reader;
+    struct audit_port *audit; /* NULL: there is none */
+    struct strbuf record;     /* scratch for what the audit is told */
     struct wall started;
     void (*drained)(void *arg); /* see admin_drain() */
     void *drained_arg;
@@ -53,6 +56,12 @@ extern const int admin_n_routes;
 const struct admin_route *admin_route_find(const char *method, const char *target, char *name, char *allow,
                                            size_t allow_size);
 
+/* audit_view.c: an action is recorded and then, when that is durable, carried out; not at all if it can't be recorded (unless
+ * the configuration says to go on) or the client leaves before. */
+void admin_record_action(struct admin_door *door, struct http_exchange *x, const struct admin_route *route,
+                         const char *name, const char *who);
+void admin_record_refusal(struct admin *a, struct http_exchange *x, const struct auth_refusal *why, const char *key);
+
 /* Answers; the exchange is over afterwards. */
 void admin_reply(struct http_exchange *x, int status, const char *content_type, const struct strbuf *body);
 void admin_reply_json(struct http_exchange *x, int status, const struct json_writer *w); /* frees w->out's bytes */
@@ -64,6 +73,7 @@ admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_n
     admin_get_config, admin_get_status, admin_post_drain, admin_post_reload, admin_get_metrics, admin_get_keys,
     admin_create_key, admin_revoke_key, admin_rotate_key, admin_get_budgets, admin_get_budget_changes, admin_set_budget,
     admin_top_up_budget, admin_get_explanation;
+admin_handler admin_get_audit; /* audit_view.c */
 /* join_view.c */
 admin_handler admin_get_joined, admin_token_node, admin_token_pool, admin_revoke_node;
 

@@ -94,6 +94,15 @@ const struct admin_route admin_routes[] = {
      "\"started\":\"2026-11-24T06:47:05.123Z\",\"total_ms\":412,\"numerics\":\"...\"}]}`, empty when the request is "
      "not "
      "known; 503 `busy`"},
+    {"GET", V1 "/audit", admin_get_audit,
+     "How the audit fares, and its newest signed head, which is worth keeping elsewhere: `spillway audit verify "
+     "--head` "
+     "checks the chain against it. `key` is the public key, `fingerprint` its SHA-256.",
+     NULL,
+     "200 `{\"records\":412,\"seals\":97,\"queued\":0,\"failures\":0,\"lost\":0,\"failing\":false,"
+     "\"last_error\":\"\",\"fingerprint\":\"sha256:...\",\"head\":{\"chain\":\"...\",\"seq\":509,"
+     "\"hash\":\"...\",\"time\":\"2026-11-24T06:47:05.123Z\",\"key\":\"...\",\"sig\":\"...\"}}`; 404 "
+     "`audit_off`"},
     {"GET", V1 "/explain/{id}", admin_get_explanation,
      "Why a request went where it went: each decision of routing about it, the newest last, with its candidates in the "
      "order in which they dropped out, the winner first. In memory, `routing.explain_keep` decisions of all requests. "

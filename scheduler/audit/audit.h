@@ -80,6 +80,8 @@ struct audit_head audit_newest_head(const struct audit *a);
 /* For programs without a writer (reports, the command line): the newest sealed head of the chain in dir, read from its end,
  * verified with key_file (NULL: DIR/key.pem, then the key that the chain itself names). RC_NOT_FOUND: there is no chain. */
 enum rc audit_read_head(const char *dir, const char *key_file, struct audit_head *h, struct error *e) SPW_MUST_USE;
+/* The public part, from key_file or, NULL, from where audit_read_head() has it. */
+enum rc audit_public_key(struct audit_keys *k, const char *dir, const char *key_file, struct error *e) SPW_MUST_USE;
 /* Appends it as a line to a file, durably. Blocks. */
 enum rc audit_export_head(const char *path, const struct audit_head *h, struct error *e) SPW_MUST_USE;
 

@@ -10,7 +10,7 @@
 #include "scheduler/audit/store.h"
 
 /* The operator's own copy of the key, else the one that the chain names: that tells of damage, not of forgery. */
-static enum rc public_key(struct audit_keys *k, const char *dir, const char *key_file, struct error *e)
+enum rc audit_public_key(struct audit_keys *k, const char *dir, const char *key_file, struct error *e)
 {
     char *own = key_file ? spw_strdup(key_file) : spw_asprintf("%s/key.pem", dir);
     bool there = access(own, R_OK) == 0;
@@ -40,7 +40,7 @@ static enum rc public_key(struct audit_keys *k, const char *dir, const char *key
 enum rc audit_read_head(const char *dir, const char *key_file, struct audit_head *h, struct error *e)
 {
     struct audit_keys k = {0};
-    enum rc rc = public_key(&k, dir, key_file, e);
+    enum rc rc = audit_public_key(&k, dir, key_file, e);
 
     *h = (struct audit_head){0};
     if (rc == RC_OK)

@@ -3,9 +3,7 @@
  *
  *   kind      | when                                        | beside "k" and "t" (UTC)
  *   request   | a request is settled                        | struct record_request
- *   repeat    | an answer that was kept is given once more  | id, of (key of the client), tenant, status
  *   admin     | before an admin action is carried out       | method, path, name, query, body, by, peer
- *   done      | an admin action was answered                | of (its number), status
  *   refused   | a login is refused                          | door, code, key, peer
  *   refused_more | more were refused than are written       | n
  *   start     | the scheduler starts                        | version, pid, policy

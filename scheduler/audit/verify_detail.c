@@ -299,7 +299,10 @@ static void check_seals(struct verify *v, const char *file, const struct seen *l
             else
                 hi = mid;
         }
-        int64_t first = lo ? lines[seals[lo - 1]].claimed : lines[0].claimed, last = lines[seals[lo]].claimed;
+        int64_t first = lo                     ? lines[seals[lo - 1]].claimed
+                        : lines[0].claimed > 1 ? lines[0].claimed - 1
+                                               : 1,
+                last = lines[seals[lo]].claimed;
         verify_add(v, VERIFY_SIGNATURE, v->o->keys->sign ? last : first, last, file, seals[lo] + 1,
                    "the signature of record %" PRId64 ", which seals records %" PRId64 " to %" PRId64
                    ", does not hold: something up to there was changed and the hashes were made anew",

@@ -22,6 +22,7 @@ static const struct {
     {"nodes", cli_nodes, "list nodes; launch, drain, end them, let them sleep"},
     {"providers", cli_providers, "list and check where nodes come from"},
     {"ledger", cli_ledger, "the newest requests and what they cost"},
+    {"audit", cli_audit, "verify and prove what happened: requests, admin actions, refused logins"},
     {"explain", cli_explain, "why a request went where it went"},
     {"replay", cli_replay, "a recorded run of routing again, and what another configuration would have decided"},
     {"budgets", cli_budgets, "what is spent and left; other limits, top-ups"},

@@ -29,6 +29,7 @@
 #include "scheduler/admin/admin.h"
 #include "scheduler/budgets/redis.h"
 #include "scheduler/budgets/start.h"
+#include "scheduler/cli/serve_audit.h"
 #include "scheduler/cli/service.h"
 #include "scheduler/config/change.h"
 #include "scheduler/config/reload.h"
@@ -50,6 +51,7 @@ struct serve {
     int lock_fd;
     struct event_base *loop;
     struct ledger *ledger;
+    struct serve_audit *audit; /* NULL: none is kept */
     struct budget_store *budgets;
     struct keystore *keystore;
     struct fetcher *fetcher;        /* of the issuers' keys; NULL: no issuers */
@@ -370,6 +372,7 @@ static enum rc apply_cb(struct config *next, struct error *e, void *arg)
     s->admin_auth = admin_auth;
     if (s->join)
         join_take(s->join, next);
+    serve_audit_config(s->audit, s->config, next);
     config_free(s->config);
     s->config = next;
     __atomic_store_n(&s->log.level, next->log_level, __ATOMIC_RELAXED);
@@ -400,6 +403,7 @@ static enum rc open_front(struct serve *s, struct error *e)
     const struct front_options o = {.loop = s->loop,
                                     .config = s->config,
                                     .ledger = s->ledger,
+                                    .audit = serve_audit_of(s->audit),
                                     .budgets = s->budgets,
                                     .auth = s->auth,
                                     .keystore = s->keystore,
@@ -450,6 +454,7 @@ static enum rc open_admin(struct serve *s, struct error *e)
                                     .fleet = s->fleet,
                                     .join = s->join,
                                     .ledger = s->ledger,
+                                    .audit = serve_audit_of(s->audit),
                                     .auth = s->admin_auth,
                                     .keystore = s->keystore,
                                     .log = &s->log,
@@ -526,6 +531,8 @@ static enum rc build(struct serve *s, struct error *e)
     if (rc == RC_OK)
         rc = open_ledger(s, e);
     if (rc == RC_OK)
+        rc = serve_audit_open(&s->audit, s->config, s->loop, &s->log, e);
+    if (rc == RC_OK)
         rc = open_auth(s, e);
     if (rc == RC_OK)
         rc = open_front(s, e);
@@ -551,6 +558,7 @@ static void take_apart(struct serve *s)
     join_free(s->join);
     fleet_free(s->fleet);
     front_free(s->front);
+    serve_audit_close(s->audit);
     ledger_close(s->ledger);
     if (s->budgets)
         s->budgets->ops->free(s->budgets);

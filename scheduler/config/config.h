@@ -259,6 +259,15 @@ struct config {
         const char *listen, *url; /* NULL: no engine can join; NULL: by our host's name */
         int64_t beat_ms, silent_ms, lost_ms, cert_ms, token_ms;
     } join;
+    struct { /* scheduler/audit; not kept where the ledger is off */
+        bool off;
+        const char *dir, *key; /* default STATE_DIR/audit, DIR/key.pem */
+        int queue_max, refused_logins;
+        int on_failure;    /* enum audit_on_failure */
+        const char *heads; /* file that signed heads are exported to; NULL: none */
+        int64_t heads_every_ms;
+        const char *webhook, *webhook_token_file, *webhook_ca;
+    } audit;
     const char *simulate_scenario;   /* of `spillway simulate`; NULL: none */
     bool ledger_off;                 /* `ledger: off`, said aloud; else each request has a row */
     bool metrics_off;                /* `metrics: off`: nothing is measured and /metrics is not there */
@@ -324,6 +333,7 @@ struct config {
     int retry_percent, retry_per_s;
     int lines[CONFIG_SETTINGS_MAX];
     struct arena *arena; /* owns every string and array above */
+    char version[17];    /* of what it says, whatever it says it in: config_version() */
     int refs;            /* config_ref() */
 };
 
@@ -374,6 +384,8 @@ bool config_model_served(const struct config *c, const char *name);             
 #define CONFIG_CHAIN_MAX 16
 int config_model_chain(const struct config *c, const char *name, const char *chain[CONFIG_CHAIN_MAX]);
 
+/* Sets c->version: 16 hex digits of the SHA-256 of the effective values. Before others know c. */
+void config_set_version(struct config *c);
 void config_dump(const struct config *c, FILE *out); /* effective values, secrets masked, source of each */
 /* The same as JSON, appended to `out`: {"listen":{"value":"...","source":"line 3"},...}. RC_FULL at out's bound. */
 enum rc config_dump_json(const struct config *c, struct strbuf *out) SPW_MUST_USE;

@@ -552,6 +552,10 @@ static void derive(struct config_loader *l)
         c->admin_socket = arena_printf(c->arena, "%s/admin.sock", c->state_dir);
     if (!c->ledger_path)
         c->ledger_path = arena_printf(c->arena, "%s/ledger.db", c->state_dir);
+    if (!c->audit.dir)
+        c->audit.dir = arena_printf(c->arena, "%s/audit", c->state_dir);
+    if (!c->audit.key)
+        c->audit.key = arena_printf(c->arena, "%s/key.pem", c->audit.dir);
     for (int i = 0; i < c->n_nodes; i++)
         if (!c->nodes[i].lines[cached])
             c->nodes[i].prices.cached_input = c->nodes[i].prices.input;

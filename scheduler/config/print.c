@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/sha256.h"
 #include "base/text.h"
 #include "providers/provider.h"
 
@@ -61,6 +62,23 @@ enum rc config_format_value(const struct setting *s, const void *from, struct st
 }
 
 #define VALUE_MAX ((size_t)1 << 20)
+
+void config_set_version(struct config *c)
+{
+    static const char digits[] = "0123456789abcdef";
+    uint8_t hash[SHA256_BYTES];
+    struct strbuf text;
+
+    strbuf_init(&text, (size_t)64 << 20);
+    if (config_dump_json(c, &text) == RC_OK)
+        sha256(text.data, text.len, hash);
+    else
+        memset(hash, 0, sizeof hash);
+    for (int i = 0; i < 16; i++)
+        c->version[i] = digits[i % 2 ? hash[i / 2] & 15 : hash[i / 2] >> 4];
+    c->version[16] = '\0';
+    strbuf_fini(&text);
+}
 
 /* --- effective values, as text and as JSON ------------------------------------------------------------------ */
 

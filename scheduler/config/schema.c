@@ -216,6 +216,7 @@ static const char *const share_words[] = {"tenant", "all", NULL};
 static const char *const explain_words[] = {"off", "admin", "all", NULL};
 static const char *const cache_words[] = {"off", "lru", "redis", NULL};
 static const char *const store_words[] = {"memory", "redis", NULL};
+static const char *const failure_words[] = {"refuse", "continue", NULL}; /* enum audit_on_failure */
 static const char *const loss_words[] = {"fail_closed", "fail_open", NULL};
 static const char *const tracing_words[] = {"ratio", "parent", NULL};
 static const char *const auto_words[] = {"auto", NULL};
@@ -330,6 +331,35 @@ static const struct setting main_rows[] = {
      .help = "The ledger's SQLite file."},
     {"ledger.queue_max", SETTING_INT, MAIN(ledger_queue_max), .lo = 64, .hi = 1000000, .unit = "rows", .def = "65536",
      .help = "Rows that may wait for the disk; beyond it new work is refused."},
+    {"audit.mode", SETTING_EITHER, MAIN(audit.off), .choices = on_words, .def = "on",
+     .help =
+         "`off`: no chain of signed records is kept of requests, admin actions, refused logins and changes of the "
+         "configuration (docs/AUDIT.md). `audit: off` is short for it. Where the ledger is off there is none either."},
+    {"audit.dir", SETTING_PATH, MAIN(audit.dir), .def_text = "STATE_DIR/audit",
+     .help = "Folder of the chain's segments, one per day; made (mode 0750) when it is missing."},
+    {"audit.key", SETTING_PATH, MAIN(audit.key), .def_text = "key.pem in audit.dir",
+     .help = "The signing key (Ed25519, PEM, mode 0600), made at the first start. Back it up: without it the chain "
+             "cannot go on."},
+    {"audit.queue_max", SETTING_INT, MAIN(audit.queue_max), .lo = 64, .hi = 1000000, .unit = "records", .def = "65536",
+     .help = "Records that may wait for the disk; beyond it `audit.on_failure` applies."},
+    {"audit.on_failure", SETTING_CHOICE, MAIN(audit.on_failure), .choices = failure_words, .def = "refuse",
+     .help = "When records cannot be written: `refuse`, answers wait and new requests are refused until they can; "
+             "`continue`, work goes on, and how many records were lost is said in log, metrics and chain."},
+    {"audit.refused_logins", SETTING_INT, MAIN(audit.refused_logins), .lo = 1, .hi = 10000, .unit = "per second",
+     .def = "20",
+     .help = "Refused logins that get a record of their own; beyond it they are counted, and the count recorded."},
+    {"audit.heads.file", SETTING_PATH, MAIN(audit.heads), .def_text = "none",
+     .help = "File, best on another machine or on storage that cannot be rewritten, that signed heads are appended to: "
+             "what is cut off the chain's end is found by them alone."},
+    {"audit.heads.every", SETTING_DURATION, MAIN(audit.heads_every_ms), .lo = 1000, .hi = INT64_C(86400000),
+     .def = "1m",
+     .help = "How often a head is exported, to file and webhook, where there is a new one; and one at the end."},
+    {"audit.heads.webhook", SETTING_TEXT, MAIN(audit.webhook), .check = check_webhook, .def_text = "none",
+     .help = "Gets a POST with each exported head, as JSON."},
+    {"audit.heads.token_file", SETTING_PATH, MAIN(audit.webhook_token_file), .def_text = "none",
+     .help = "File with the bearer token to show there."},
+    {"audit.heads.ca", SETTING_PATH, MAIN(audit.webhook_ca), .def_text = "the system's",
+     .help = "Certificates (PEM) to trust there."},
     {"metrics.mode", SETTING_EITHER, MAIN(metrics_off), .choices = on_words, .def = "on",
      .help = "`off`: nothing is measured for /metrics, which is not there then. `metrics: off` is short for it."},
     {"auth.mode", SETTING_EITHER, SETTING_RELOAD, MAIN(auth_off), .choices = auth_words, .def = "keys",

@@ -584,6 +584,7 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
         affinity_read(f->affinity, &r->prefix, body, r->config->prefix_share_all ? "" : r->who->tenant);
     r->arrived = clock_now(f->o.clock);
     r->accepted = clock_wall(f->o.clock);
+    audited_begin(r);
     stream_init(&r->stream, NULL, false);
     trail_init(&r->trail, may_go_on_by_text(r) ? TRAIL_TEXT : TRAIL_IDS);
     whole_init(&r->whole, body->kind == REQUEST_CHAT);

@@ -217,7 +217,7 @@ static void handle_generation(struct call *c, enum request_kind kind)
     const char *param;
     size_t n;
     const char *text = http_request_body(c->x, &n);
-    if (f->ledger_failing || ledger_is_failing(f->o.ledger)) {
+    if (f->ledger_failing || ledger_is_failing(f->o.ledger) || !audited_takes_work(c->l)) {
         refuse_code(c, API_LEDGER);
         return;
     }
@@ -307,6 +307,7 @@ static void refuse_caller(struct call *c, const struct auth_refusal *r)
     api_error_set(&e, code_of(r), NULL, "%s", r->message);
     e.retry_after_s = r->retry_after_s;
     metrics_add(c->l->metrics, METRIC_AUTH_REFUSED, (int)r->code, 0, 1);
+    audited_refused(c->l, r, http_exchange_peer(c->x));
     count_refusal(c, &e);
     api_error_reply_with(c->x, &e, c->id, &challenge, r->www_authenticate[0] ? 1 : 0);
 }

@@ -52,6 +52,7 @@ static struct room *room_for(void *arg, const char *model)
 /* One room per model that any configuration names, now or before: requests end with the one that they began with. */
 static void make_rooms(struct front *f, struct config *c)
 {
+    config_set_version(c);
     c->model_table = model_table_new(c);
     model_table_set_rooms(c->model_table, room_for, f);
 }
@@ -350,6 +351,8 @@ bool front_is_ready(const struct front *f, const char **why)
         reason = "draining";
     else if (f->ledger_failing || ledger_is_failing(f->o.ledger))
         reason = "the ledger cannot be written";
+    else if (!audited_takes_work(&f->lanes[0]))
+        reason = "the audit cannot be written";
     else if (!nodes_any_ready(f->nodes) && !front_config(f)->n_pools)
         reason = "no node is ready";
     if (why)

@@ -40,6 +40,7 @@ struct front;
 struct auth;         /* scheduler/auth/auth.h */
 struct keystore;     /* scheduler/auth/keystore.h */
 struct budget_store; /* scheduler/budgets/store.h */
+struct audit;        /* scheduler/audit/audit.h */
 
 int lanes_wanted(const struct config *c); /* `workers`: auto is one less than there are cores for us */
 
@@ -47,6 +48,7 @@ struct front_options { /* all borrowed */
     struct event_base *loop;
     const struct config *config;
     struct ledger *ledger;
+    struct audit *audit;       /* NULL: none is kept */
     struct auth *auth;         /* of the first loop; the others make theirs from the configuration and keystore */
     struct keystore *keystore; /* NULL: none */
     struct budget_store

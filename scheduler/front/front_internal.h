@@ -11,6 +11,7 @@
 #include "policies/slack.h"
 #include "scheduler/auth/auth.h"
 #include "scheduler/auth/limit_table.h"
+#include "scheduler/front/audited.h"
 #include "scheduler/front/budget_desk.h"
 #include "scheduler/front/budgeted.h"
 #include "scheduler/front/cached.h"
@@ -153,6 +154,8 @@ struct request {
     bool charged;            /* its tenant, in the waiting room, for its estimated work */
     bool paused;             /* the client reads slower than the node writes */
     bool append_pending;     /* the ledger will call back */
+    bool row_is_there;       /* it has: the row is durable */
+    bool rest_is_out;        /* the rest of a stream, or its error event, stands in `out` */
     struct ledger_leg *legs; /* owned */
     int n_legs, legs_cap;    /* n_legs <= LEGS_MAX */
     struct node *kept; /* kept free of others for this request, which must be alone; under the lock while it waits */
@@ -161,6 +164,8 @@ struct request {
     struct strbuf out;        /* scratch for what leaves */
     struct event *timer;      /* what it means is the state's business: see request_timer() */
 
+    struct audited audited;
+    char peer[46]; /* the client's address, where there is an audit */
     struct cached_request cached;
     struct trace trace;
     struct budgeted *budget;     /* owned; NULL: there are no budgets */
@@ -240,6 +245,8 @@ struct lane {
     struct auth *old_auth; /* the one before, for those who still wait for an answer from it; NULL: none */
     struct fetcher *fetcher;
     struct ledger_port *port;
+    struct audit_port *audit; /* NULL: there is no audit */
+    struct strbuf record;     /* scratch for what the audit is told */
     struct random_pool random;
     struct lane_pool *pools; /* one per node */
     struct budget_access *budgets;

@@ -245,6 +245,9 @@ static enum rc lane_init(struct lane *l, struct error *e)
     rc = mailbox_new(&l->mail, l->loop, e);
     if (rc == RC_OK)
         rc = ledger_port_new(&l->port, f->o.ledger, l->loop, e);
+    if (rc == RC_OK && f->o.audit)
+        rc = audit_port_new(&l->audit, f->o.audit, l->loop, e);
+    strbuf_init(&l->record, AUDIT_JSON_BYTES_MAX);
     if (rc == RC_OK)
         rc = budget_access_new(&l->budgets, l, e);
     if (rc == RC_OK)
@@ -400,6 +403,7 @@ static void lane_fini(struct lane *l)
         drop_pool(&l->pools[i]);
     free(l->pools);
     metrics_free(l->metrics);
+    strbuf_fini(&l->record);
     config_free(l->config);
     cached_free(l->cached);
     spans_free(l->spans);
@@ -420,6 +424,10 @@ void lanes_free(struct front *f)
         http_server_free(f->lanes[i].server); /* what runs is cancelled and settled, what waits is let go */
     for (int i = 0; i < f->n_lanes; i++)
         ledger_port_free(f->lanes[i].port); /* waits for the rows of those that were settled */
+    for (int i = 0; i < f->n_lanes; i++) {  /* and for their records */
+        audit_port_free(f->lanes[i].audit);
+        f->lanes[i].audit = NULL;
+    }
     for (int i = 0; i < f->n_lanes; i++)
         abandon_requests(&f->lanes[i]);
     for (int i = 0; i < f->n_lanes; i++) {

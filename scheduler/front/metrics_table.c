@@ -163,6 +163,35 @@ static int64_t read_ledger_queued(const struct front *f, int i)
     (void)i;
     return ledger_stats(f->o.ledger).queued;
 }
+static struct audit_stats audit_figures(const struct front *f)
+{
+    return f->o.audit ? audit_stats(f->o.audit) : (struct audit_stats){0};
+}
+static int64_t read_audit_records(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)audit_figures(f).records;
+}
+static int64_t read_audit_seals(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)audit_figures(f).groups;
+}
+static int64_t read_audit_failures(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)audit_figures(f).failures;
+}
+static int64_t read_audit_lost(const struct front *f, int i)
+{
+    (void)i;
+    return (int64_t)audit_figures(f).lost;
+}
+static int64_t read_audit_queued(const struct front *f, int i)
+{
+    (void)i;
+    return audit_figures(f).queued;
+}
 /* Over all lanes. */
 static struct http_server_stats http_stats(const struct front *f)
 {
@@ -684,6 +713,36 @@ const struct declaration metrics_table[] = {
      UNIT_COUNT,
      {DIM_NONE, DIM_NONE},
      read_ledger_queued},
+    {"spillway_audit_records_total",
+     "Records of the audit that are under a signed head.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_audit_records},
+    {"spillway_audit_seals_total",
+     "Groups of them, each with a signed head.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_audit_seals},
+    {"spillway_audit_failures_total",
+     "Times that a group could not be written; it is tried again.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_audit_failures},
+    {"spillway_audit_lost_total",
+     "Records that were given up, as audit.on_failure: continue says.",
+     TYPE_COUNTER,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_audit_lost},
+    {"spillway_audit_queued",
+     "Records that wait for the disk.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_audit_queued},
     {"spillway_prefix_requests_total",
      "Times that a prompt of 1 KiB or more was sent to a node.",
      TYPE_COUNTER,

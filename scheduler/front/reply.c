@@ -40,6 +40,7 @@ void reply_head(struct request *r, const char *node)
 void reply_write(struct request *r, const void *data, size_t n)
 {
     idempotency_keep(r, data, n);
+    audited_take(r, data, n);
     if (r->x)
         http_reply_write(r->x, data, n);
 }
@@ -113,6 +114,8 @@ void reply_beat(struct request *r)
     bool reads = !r->headed || http_reply_pending(r->x) == 0; /* else it need not be told */
     r->beat = clock_now(r->lane->front->o.clock);
     reply_head(r, NULL);
-    if (reads)
+    if (reads) {
+        audited_take(r, REPLY_COMMENT, sizeof REPLY_COMMENT - 1);
         http_reply_write(r->x, REPLY_COMMENT, sizeof REPLY_COMMENT - 1);
+    }
 }

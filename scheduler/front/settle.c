@@ -93,9 +93,13 @@ static void write_last(struct request *r)
     reply_end(r);
 }
 
-static void finish_stream(struct request *r)
+/* Into r->out, where it stays until it may leave. */
+static void make_stream_end(struct request *r)
 {
     char charge[64];
+    if (r->rest_is_out)
+        return;
+    r->rest_is_out = true;
     strbuf_clear(&r->out);
     struct stream_bill bill = {.node = r->billed->config->name,
                                .charge_usd = charge_text(r, charge, sizeof charge),
@@ -104,29 +108,78 @@ static void finish_stream(struct request *r)
                                .stopped = budgeted_why(r)};
     enum rc rc = stream_final(&r->stream, &bill, &r->tokens, &r->out);
     SPW_ASSERT(rc == RC_OK); /* out may be as large as everything that stream may hold */
+}
+
+static void finish_stream(struct request *r)
+{
+    make_stream_end(r);
     write_last(r);
 }
 
 /* The status has left long ago: an error event, and no [DONE]. */
-static void finish_with_event(struct request *r)
+static void make_event(struct request *r)
 {
+    if (r->rest_is_out)
+        return;
+    r->rest_is_out = true;
     strbuf_clear(&r->out);
     enum rc rc = api_error_write_event(&r->error, &r->out);
     SPW_ASSERT(rc == RC_OK);
-    write_last(r);
 }
 
 static void finish_with_error(struct request *r)
 {
-    if (r->headed)
-        finish_with_event(r);
-    else
+    if (r->headed) {
+        make_event(r);
+        write_last(r);
+    } else {
         reply_error(r, r->last ? r->last->config->name : NULL);
+    }
+}
+
+static bool is_wanted(const struct request *r)
+{
+    return r->x || idempotency_wants(r->idempotency);
+}
+
+static void take_error_body(struct request *r)
+{
+    struct strbuf body;
+    strbuf_init(&body, 16384);
+    if (api_error_write(&r->error, &body) == RC_OK)
+        audited_take(r, body.data, body.len);
+    strbuf_fini(&body);
+}
+
+/* All that write_rest() will write is made now, so that the audit can know it before it leaves. */
+static void make_rest(struct request *r)
+{
+    struct span rest = {0};
+    if (!r->lane->audit || !is_wanted(r))
+        return;
+    if (r->outcome == LEDGER_OK && cached_answered(&r->cached)) {
+        size_t from = r->body.stream ? r->cached.tail : 0;
+        rest = (struct span){r->out.data + from, r->out.len - from};
+    } else if (r->outcome == LEDGER_OK && !r->body.stream) {
+        if (whole_body(r, &rest) != RC_OK)
+            rest.n = 0; /* it will be refused: see finish_whole() */
+    } else if (r->outcome == LEDGER_OK || r->headed) {
+        if (r->outcome == LEDGER_OK)
+            make_stream_end(r);
+        else
+            make_event(r);
+        rest = (struct span){r->out.data, r->out.len};
+    } else {
+        take_error_body(r);
+    }
+    if (rest.n)
+        audited_take(r, rest.p, rest.n);
+    audited_close(r);
 }
 
 static void write_rest(struct request *r)
 {
-    if (!r->x && !idempotency_wants(r->idempotency))
+    if (!is_wanted(r))
         return;
     if (r->outcome == LEDGER_OK && cached_answered(&r->cached))
         cached_write_rest(r);
@@ -213,6 +266,29 @@ static void hand_on(struct request *r)
     cached_done(r, (struct bytes){body.p, body.n});
 }
 
+/* Row and record are durable: it is over. */
+static void finish(struct request *r)
+{
+    struct mono now = clock_now(r->lane->front->o.clock);
+    count(r, now);
+    say(r, now);
+    spans_end(r);
+    write_rest(r);
+    hand_on(r);
+    idempotency_settled(r);
+    request_free(r);
+}
+
+static void on_recorded(enum rc rc, void *arg)
+{
+    struct request *r = arg;
+    (void)rc; /* or it is lost, which the audit has said, and was configured to be good enough */
+    r->audited.pending = false;
+    r->audited.done = true;
+    if (r->row_is_there)
+        finish(r);
+}
+
 static void on_committed(enum rc rc, void *arg)
 {
     struct request *r = arg;
@@ -232,19 +308,14 @@ static void on_committed(enum rc rc, void *arg)
     if (f->ledger_failing)
         log_info(f->o.log, "ledger", "rows are written again", LOG_S("request_id", r->id));
     f->ledger_failing = false;
-    struct mono now = clock_now(f->o.clock);
-    count(r, now);
-    say(r, now);
-    spans_end(r);
-    write_rest(r);
-    hand_on(r);
-    idempotency_settled(r);
-    request_free(r);
+    r->row_is_there = true;
+    if (r->audited.done)
+        finish(r);
 }
 
-void settle_append(struct request *r)
+static struct ledger_row row_of(const struct request *r)
 {
-    struct ledger_row row = {
+    return (struct ledger_row){
         .request_id = r->id,
         .tenant = r->who->tenant,
         .team = r->who->team,
@@ -282,10 +353,21 @@ void settle_append(struct request *r)
         .budget_waste = budgeted_waste(r),
         .repeat = r->idempotency ? r->idempotency->number : 0,
     };
-    enum rc rc = ledger_append(r->lane->port, &row, on_committed, r);
-    r->append_pending = rc == RC_OK;
-    if (rc != RC_OK) /* full, or closing: the row is worth waiting for */
+}
+
+/* What of row and record is not under way or there already. Both writers work at the same time. */
+void settle_append(struct request *r)
+{
+    struct ledger_row row = row_of(r);
+    enum rc recorded = audited_append(r, &row, on_recorded), rc = RC_OK;
+    if (!r->row_is_there && !r->append_pending) {
+        rc = ledger_append(r->lane->port, &row, on_committed, r);
+        r->append_pending = rc == RC_OK;
+    }
+    if (rc != RC_OK || recorded != RC_OK) /* full, or closing: they are worth waiting for */
         request_arm(r, APPEND_AGAIN_MS);
+    else if (r->row_is_there && r->audited.done)
+        finish(r);
 }
 
 /* Tokens that nobody has counted for us: frames with text, and the prompt by its size. */
@@ -366,6 +448,7 @@ void settle(struct request *r, enum ledger_outcome outcome)
     alone_release(r);
     if (outcome != LEDGER_OK || budgeted_why(r)) /* shorter than others would have it */
         cached_failed(r);
+    make_rest(r);
     settle_append(r);
 }
 

@@ -169,7 +169,7 @@ static const struct api_error_kind rows[API_CODES] = {
                     .status = 503,
                     .retry_after_s = 2,
                     .text = "requests cannot be recorded at the moment; try again shortly",
-                    .when = "The ledger cannot be written: a full or broken disk.",
+                    .when = "The ledger or the audit cannot be written: a full or broken disk.",
                     .remedy = "Try again; the operator has an alert."},
     [API_DRAINING] = {.type = "overloaded_error",
                       .name = "draining",
