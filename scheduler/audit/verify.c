@@ -399,12 +399,13 @@ enum rc verify_chain(struct verify_result *r, const struct verify_options *o, st
         }
         choose(v, r->files, r->n_files, &begin, &end);
         read_segments(v, r->files, begin, end);
-        if (!is_at_work(r))
+        if (o->at_rest || !is_at_work(r))
             break;
         nanosleep(&pause, NULL);
     }
     check_heads(v, end == r->n_files);
-    qsort(r->findings, (size_t)r->n_findings, sizeof *r->findings, by_place);
+    if (r->n_findings)
+        qsort(r->findings, (size_t)r->n_findings, sizeof *r->findings, by_place);
     free(v);
     return RC_OK;
 }

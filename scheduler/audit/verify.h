@@ -38,6 +38,7 @@ struct verify_options {
     const struct audit_head *heads; /* that were exported; in any order */
     int n_heads;
     int64_t from, to;          /* records; 0: from the first, to the last. The segments that hold them are read whole */
+    bool at_rest;              /* nobody writes: an end without a seal is not looked at again */
     const char *from_t, *to_t; /* or times, as in records, compared as text; NULL: any */
 };
 struct verify_result {               /* {0}; verify_fini() */

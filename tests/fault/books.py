@@ -3,9 +3,12 @@ comparison of that with what the ledger holds."""
 
 import collections
 import decimal
+import glob
+import json
 import os
 import random
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -101,6 +104,35 @@ def compare(books, told):
         assert sum(leg["tokens_output"] for leg in legs[identifier]) == found[0]["tokens_output"], dict(found[0])
     orphans = set(legs) - set(rows)
     assert not orphans, f"legs without a row: {sorted(orphans)[:3]}"
+
+
+def audit_records(s):
+    """Every record of a scheduler's chain, in order."""
+    out = []
+    for path in sorted(glob.glob(os.path.join(s.folder, "state", "audit", "*.audit"))):
+        with open(path, "rb") as f:
+            out += [json.loads(line.split(b" ", 3)[3]) for line in f.read().split(b"\n")[:-1]]
+    return out
+
+
+def audit_compare(s, told):
+    """The chain verifies; what was told has its record, each row exactly one, and a record without a row is declared void.
+    Returns how many records were recovered, and how many are void."""
+    p = subprocess.run([s.program, "audit", "verify", "--config", s.config_path], capture_output=True, text=True, cwd=s.folder)
+    assert p.returncode == 0, p.stdout + p.stderr
+    by_id = collections.defaultdict(list)
+    for r in audit_records(s):
+        if r["k"] in ("request", "void"):
+            by_id[r["id"]].append(r)
+    rows = read_books(s.ledger_path)[0]
+    for t in told:
+        (r,) = by_id[t.id]
+        assert "recovered" not in r and "response_hmac" in r and (r["in"], r["out"]) == (t.input, t.output), (t, r)
+    for identifier in rows:
+        assert len([r for r in by_id[identifier] if r["k"] == "request"]) == 1, (identifier, by_id[identifier])
+    for identifier, found in by_id.items():
+        assert identifier in rows or any(r["k"] == "void" for r in found), f"{identifier} has a record and no row"
+    return sum("recovered" in r for x in by_id.values() for r in x), sum(r["k"] == "void" for x in by_id.values() for r in x)
 
 
 READY_S = 1.0  # from the start of the process until it takes requests

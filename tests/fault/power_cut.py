@@ -3,10 +3,11 @@ down what is written and what is flushed. From that trace a disk is made as a cu
 flushed stands; of the rest, sectors of 512 bytes are lost, torn and written in any order. The scheduler is started on each
 of these disks: each request that was answered before the cut is in the ledger once, as it was told; no row or leg is there by
 half; keys that were shown work and revoked ones do not; and the books go on. Cuts follow cuts: each disk comes from a
-run that began on one.
+run that began on one. The audit's segments are cut with the databases: each request that was told has its record, each row
+exactly one, and the chain verifies.
 
     tests/fault/power_cut.py --build build          20 cuts
-    tests/fault/power_cut.py --build build --full   100 cuts"""
+    tests/fault/power_cut.py --build build --full   200 cuts"""
 
 import os
 import random
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 
-from books import Load, check_ready, compare, read_books, summary
+from books import Load, audit_compare, check_ready, compare, read_books, summary
 from harness import Scheduler, Script, Skip, Upstream, chat, key_hash, main, node, request, wait_until
 
 SECTOR = 512
@@ -130,14 +131,14 @@ class Disk:
     def __init__(self, folder):
         self.files = {}
         for name in os.listdir(folder):
-            if ".db" in name and not name.endswith("-shm"):
+            if (".db" in name and not name.endswith("-shm")) or name.endswith(".audit"):
                 with open(os.path.join(folder, name), "rb") as f:
                     self.files[name] = File(f.read())
 
     def step(self, operation, name, offset, data):
         file = self.files.setdefault(name, File())
         if operation == "O":
-            file.present, file.opened = True, "-" in name
+            file.present, file.opened = True, "-" in name and ".db" in name
         elif operation in "WT":
             file.pending.append((operation, offset, data))
         elif operation == "S":
@@ -245,14 +246,21 @@ def state_of(s):
     return os.path.join(s.folder, "state")
 
 
+def place_of(state, name):
+    """Where a file of the flat folder belongs."""
+    return os.path.join(state, "audit", name) if name.endswith((".audit", ".pem")) else os.path.join(state, name)
+
+
 def put_state(s, folder):
-    """The scheduler has ended: its databases are those of `folder`."""
+    """The scheduler has ended: its databases and its audit are those of `folder`."""
     state = state_of(s)
-    for name in os.listdir(state):
-        if ".db" in name:
-            os.unlink(os.path.join(state, name))
+    os.makedirs(os.path.join(state, "audit"), exist_ok=True)
+    for where in (state, os.path.join(state, "audit")):
+        for name in os.listdir(where):
+            if ".db" in name or name.endswith(".audit"):
+                os.unlink(os.path.join(where, name))
     for name in os.listdir(folder):
-        shutil.copy(os.path.join(folder, name), os.path.join(state, name))
+        shutil.copy(os.path.join(folder, name), place_of(state, name))
 
 
 def spoil_index(s, rng):
@@ -281,6 +289,7 @@ def check_cut(s, promises, rng, took):
     compare(books, promises.told)
     assert len(books[0][a.headers["x-request-id"]]) == 1, "the books go on"
     check_keys(os.path.join(state_of(s), "keys.db"), promises)
+    audit_compare(s, promises.told)
 
 
 def check_keys(path, promises):
@@ -318,8 +327,10 @@ class Generation:
                 s.kill()
                 self.keys.stop()
                 self.load.stop()
-            self.secret = os.path.join(scratch, f"secret-{number}")
-            shutil.copy(os.path.join(state_of(s), "keys.secret"), self.secret)
+            self.secrets = os.path.join(scratch, f"secrets-{number}")
+            os.mkdir(self.secrets)
+            for name in ("keys.secret", "key.pem"):
+                shutil.copy(place_of(state_of(s), name), self.secrets)
 
     def _begin_on(self, s, base):
         """The harness has started it on an empty folder: once more, on what a cut has left."""
@@ -327,7 +338,7 @@ class Generation:
         os.unlink(self.trace)
         put_state(s, base)
         for name in os.listdir(base):
-            if ".db" in name:
+            if ".db" in name or name.endswith(".audit"):
                 shutil.copy(os.path.join(base, name), self.folder)
         s.restart()
 
@@ -343,7 +354,8 @@ class Generation:
             at = place + 1
             folder = tempfile.mkdtemp(dir=scratch)
             fate = disk.cut(rng, folder)
-            shutil.copy(self.secret, os.path.join(folder, "keys.secret"))
+            for name in os.listdir(self.secrets):
+                shutil.copy(os.path.join(self.secrets, name), folder)
             # Until the next record was made nothing else had happened: all that was told by then must stand.
             yield folder, all_records[at][0] if at < len(all_records) else time.monotonic_ns(), fate
 
@@ -352,7 +364,7 @@ def power_cuts(args):
     if not os.path.exists(os.path.join(args.build, "tests", "powercut_vfs.so")):
         raise Skip("tests/powercut_vfs.so is not built")
     rng = random.Random(100)
-    generations, per = (10, 10) if args.full else (4, 5)
+    generations, per = (20, 10) if args.full else (4, 5)
     up = Upstream(default=Script(words=["a", "b"]))
     base, promises, took, fates, told, lines = None, Promises(), [], {}, 0, 0
     with tempfile.TemporaryDirectory() as scratch, scheduler(args, up) as s:

@@ -1,4 +1,5 @@
-/* A SQLite VFS that writes down what a power cut may take away. As the default VFS of an unchanged program (LD_PRELOAD)
+/* A SQLite VFS that writes down what a power cut may take away, and the same for the audit's segments (*.audit), whose few
+ * system calls are taken in place of the C library's. As the default VFS of an unchanged program (LD_PRELOAD)
  * it passes everything on to the system's, and notes each write, truncation, flush and removal of a database's files in
  * a trace, in the order in which they were done. From any place of it tests/fault/power_cut.py makes what a disk may
  * hold after a cut there: what was flushed stands; of the rest each sector may be old or new.
@@ -14,10 +15,13 @@
  * i64 offset; the file's name without folder; for a write, what was written. Any thread; no lock: O_APPEND orders. */
 #include <fcntl.h>
 #include <sqlite3.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -225,6 +229,94 @@ static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
     int rc = real_vfs->xDelete(real_vfs, name, sync_folder);
     if (rc == SQLITE_OK)
         note(REMOVED, without_folder(name), sync_folder != 0, NULL, 0);
+    return rc;
+}
+
+/* ---- the audit's segments ---------------------------------------------------------------------------------------- */
+
+#define FDS_MAX 4096
+static char segments[FDS_MAX][32]; /* of each descriptor that is one: its name; it is written by one thread */
+
+static const char *segment_name(const char *path)
+{
+    const char *name = without_folder(path);
+    size_t n = strlen(name);
+    return trace_fd >= 0 && n > 6 && n < sizeof segments[0] && strcmp(name + n - 6, ".audit") == 0 ? name : NULL;
+}
+
+static const char *segment_of(int fd)
+{
+    return fd >= 0 && fd < FDS_MAX && segments[fd][0] ? segments[fd] : NULL;
+}
+
+static int open_file(const char *path, int flags, mode_t mode)
+{
+    const char *name = (flags & O_ACCMODE) == O_RDONLY ? NULL : segment_name(path);
+    struct stat st;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    if (fd < 0 || fd >= FDS_MAX)
+        return fd;
+    if (!name) {
+        if (segments[fd][0]) /* seldom: other threads open files, too, but none of those descriptors was a segment's */
+            segments[fd][0] = '\0';
+        return fd;
+    }
+    snprintf(segments[fd], sizeof segments[fd], "%s", name);
+    note(OPENED, segments[fd], fstat(fd, &st) == 0 ? st.st_size : 0, NULL, 0);
+    return fd;
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list more;
+    va_start(more, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? (mode_t)va_arg(more, int) : 0;
+    va_end(more);
+    return open_file(path, flags, mode);
+}
+
+int open64(const char *path, int flags, ...)
+{
+    va_list more;
+    va_start(more, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? (mode_t)va_arg(more, int) : 0;
+    va_end(more);
+    return open_file(path, flags, mode);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t n, off_t at)
+{
+    ssize_t k = syscall(SYS_pwrite64, fd, data, n, at);
+    if (k > 0)
+        note(WRITTEN, segment_of(fd), at, data, (size_t)k);
+    return k;
+}
+
+int ftruncate(int fd, off_t to)
+{
+    int rc = (int)syscall(SYS_ftruncate, fd, to);
+    if (rc == 0)
+        note(TRUNCATED, segment_of(fd), to, NULL, 0);
+    return rc;
+}
+
+int fdatasync(int fd)
+{
+    const char *name = segment_of(fd);
+    if (!name)
+        return (int)syscall(SYS_fdatasync, fd);
+    if (sync_us)
+        usleep(sync_us);
+    note(FLUSHED, name, 0, NULL, 0);
+    return 0;
+}
+
+int unlink(const char *path)
+{
+    int rc = (int)syscall(SYS_unlink, path);
+    const char *name = segment_name(path);
+    if (rc == 0 && name)
+        note(REMOVED, name, 0, NULL, 0);
     return rc;
 }
 

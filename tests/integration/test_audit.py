@@ -19,7 +19,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fault"))
-from books import Load, check_ready, compare, read_books, summary  # noqa: E402
+from books import Load, audit_compare, audit_records, check_ready, compare, read_books, summary  # noqa: E402
 from harness import Scheduler, Script, Skip, Upstream, chat, key_hash, main, node, request, wait_until  # noqa: E402
 
 KEY = "sk-audit"
@@ -36,16 +36,8 @@ def segments(s):
     return sorted(glob.glob(os.path.join(s.folder, "state", "audit", "*.audit")))
 
 
-def records(s):
-    out = []
-    for path in segments(s):
-        with open(path, "rb") as f:
-            out += [json.loads(line.split(b" ", 3)[3]) for line in f.read().split(b"\n")[:-1]]
-    return out
-
-
 def of_kind(s, kind):
-    return [r for r in records(s) if r["k"] == kind]
+    return [r for r in audit_records(s) if r["k"] == kind]
 
 
 def raw_chat(port, body, key=KEY):
@@ -145,23 +137,6 @@ def tampered(s, heads):
         f.write(good)
 
 
-def one_record_each(s, told):
-    cli(s, "verify")
-    by_id = {}
-    for r in records(s):
-        if r["k"] in ("request", "void"):
-            by_id.setdefault(r["id"], []).append(r)
-    rows = read_books(s.ledger_path)[0]
-    for t in told:
-        (r,) = by_id[t.id]
-        assert "recovered" not in r and "response_hmac" in r and (r["in"], r["out"]) == (t.input, t.output), (t, r)
-    for identifier in rows:
-        assert len([r for r in by_id[identifier] if r["k"] == "request"]) == 1, (identifier, by_id[identifier])
-    for identifier, found in by_id.items():
-        assert identifier in rows or any(r["k"] == "void" for r in found), f"{identifier} has a record and no row"
-    return sum("recovered" in r for x in by_id.values() for r in x), sum(r["k"] == "void" for x in by_id.values() for r in x)
-
-
 def killed_under_load(args):
     rng = random.Random(6)
     kills = 50 if args.full else 4
@@ -180,7 +155,7 @@ def killed_under_load(args):
             took.append(time.monotonic() - begin)
         assert chat(s.port, key=KEY).status == 200
         compare(read_books(s.ledger_path), told)
-        recovered, voided = one_record_each(s, told)
+        recovered, voided = audit_compare(s, told)
         print(f"        {kills} kills, {len(told)} answered; {recovered} records recovered, {voided} void; "
               f"{summary('ready again', took)}", flush=True)
         check_ready(args, took)

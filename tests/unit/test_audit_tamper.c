@@ -335,7 +335,7 @@ static bool is_pristine(const struct chain_text *c)
 static void try_one(enum deed deed, enum skill skill, const struct audit_keys *with, int *found, int *located)
 {
     static struct chain_text c;
-    struct verify_options o = {.dir = audit_dir, .keys = with, .heads = &last_head, .n_heads = 1};
+    struct verify_options o = {.dir = audit_dir, .keys = with, .at_rest = true, .heads = &last_head, .n_heads = 1};
     struct verify_result r;
     struct error e;
 
