@@ -26,6 +26,7 @@ from test_two_engines import model_file  # noqa: E402
 
 # A machine may be slow: who is not meant to be silent has time. What must be waited for is short.
 BEAT = {"beat": "100ms", "silent_after": "4s", "lost_after": "20s"}
+LONG = 300  # tokens of an answer that is to be interrupted
 SOON = 30  # seconds; a bound for what should come at once
 HEALTH = {"interval": "1s", "timeout": "1s"}
 
@@ -171,6 +172,7 @@ class Engine:
             except subprocess.TimeoutExpired:
                 self.kill()
         self.log.close()
+        assert self.process.returncode in (0, -signal.SIGKILL), f"it ended with {self.process.returncode}"
 
 
 def joins_and_serves(args):
@@ -301,7 +303,7 @@ def is_revoked(args):
 def stopped_in_a_stream(p, engine):
     """A stream of gpu1's that has begun and cannot go on there; None: it was over before its engine stopped."""
     c = Connection(p.s.port, "POST", "/v1/chat/completions",
-                   {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 400,
+                   {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": LONG,
                     "temperature": 0, "ignore_eos": True, "stream": True}, timeout=60)
     c.head()
     text, events = "", c.events()
@@ -322,7 +324,7 @@ def silence(args):
         p.ready("gpu1")
         p.ready("gpu2")
         p.cli("nodes", "drain", "gpu2")
-        whole = p.ask(max_tokens=400).json()["choices"][0]["message"]["content"]
+        whole = p.ask(max_tokens=LONG).json()["choices"][0]["message"]["content"]
         c, events = wait_until(lambda: stopped_in_a_stream(p, e1), 10, "a stream that is interrupted")
         p.cli("nodes", "undrain", "gpu2")
         wait_until(lambda: p.state("gpu1") == "failing", 10, "it is out of service")
@@ -401,7 +403,7 @@ def a_signal_is_announced(args):
 
 
 def dead_mans_switch(args):
-    seconds = 8 if args.sanitized else 3  # it counts from the start: until it has joined, too
+    seconds = 6 if args.sanitized else 3  # it counts from the start: until it has joined, too
     with Place(args) as p:
         e = p.start("e1", p.token(), "--dead-man", f"{seconds}s", "--end-command", "echo the-end-command")
         begin = time.monotonic()
