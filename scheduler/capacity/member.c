@@ -50,7 +50,8 @@ static void leave_table(struct member *m, const char *reason)
 
 bool member_joins(const struct member *m)
 {
-    return m->fleet->join.token && m->pool && (m->pool->source->ops->caps & PROVIDER_IS_CLOUD);
+    return m->fleet->join.token && m->pool && (m->pool->source->ops->caps & PROVIDER_IS_CLOUD) &&
+           !(m->pool->config && m->pool->config->join_off);
 }
 
 /* As soon as it has an address and a place is free. */

@@ -96,6 +96,7 @@ struct config_pool {                    /* nodes that are alike and come and go 
     const char *price_text; /* dollars per hour, where the provider has no offers; NULL: nothing */
     struct pusd price_hour;
     int64_t boot_ms, billing_min_ms; /* 0: as the provider says */
+    bool join_off;                   /* its engines don't join, although others may: they are polled as they are */
     int line;
     int lines[CONFIG_ITEM_SETTINGS_MAX];
 };

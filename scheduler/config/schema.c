@@ -904,6 +904,12 @@ static const struct setting pool_rows[] = {
      .help = "From launch until a node serves."},
     {"billing_min", SETTING_DURATION, POOL(billing_min_ms), .lo = 0, .hi = 86400000,
      .def_text = "what the provider says", .help = "The least that is paid of a node."},
+    {"join", SETTING_EITHER, POOL(join_off), .choices = on_words, .def = "on",
+     .help =
+         "`on`: where join.listen is set and the provider is a cloud, each of its machines gets a token at its launch "
+         "and "
+         "serves once its engine has joined with it. `off`: what runs there is not ours or joins nobody; it is polled "
+         "over plain HTTP, with node_key_file."},
     {"local", SETTING_BOOL, POOL(node.local), .def = "false",
      .help = "On the organisation's own premises; requests marked local_only go nowhere else."},
     {"slots", SETTING_INT, POOL(node.slots), .lo = 0, .hi = 100000, .unit = "requests", .def = "0",

@@ -4,7 +4,7 @@
 """A fleet of spot instances that come and go: the market takes them back as a recorded trace says, a fifth of the calls to
 the cloud fail in one way or another, the scheduler is killed (SIGKILL) again and again, and clients ask all the time. What
 has to hold: every request is answered within three tries and charged once, no instance is left at the end, the cloud's bill
-is ours to the pico-dollar, and neither nodes nor dollars per hour ever exceed their limit.
+is ours to the pico-dollar, and neither nodes nor dollars per hour ever exceed their limit. Real engines join, fake ones do not.
 
     tests/fault/capacity_chaos.py --build build          20 s, 8 instances, 1 of them a real engine, a small trace of ours
     tests/fault/capacity_chaos.py --build build --full   20 min, 40 instances, 4 real ones, recorded traces at 60x
@@ -74,7 +74,7 @@ class Fleet:
 
     def __init__(self, args, shape):
         self.shape = shape
-        self.port = free_port()
+        self.port, self.join_port = free_port(), free_port()
         self.folder = tempfile.TemporaryDirectory()
         self.key = os.path.join(self.folder.name, "key")
         with open(self.key, "w") as f:
@@ -105,8 +105,7 @@ class Fleet:
         sums = {k: hashlib.sha256(v).hexdigest() for k, v in data.items()}
         self.files = files
         return {"engine_url": files.url + "/engine", "engine_sha256": sums["/engine"], "model_url": files.url + "/model",
-                "model_sha256": sums["/model"], "arguments": ["--threads", "1", "--max-batch", "4", "--node-key-file",
-                              self.key]}
+                "model_sha256": sums["/model"], "arguments": ["--threads", "1", "--max-batch", "4"]}
 
     def machine(self, fake, instance):
         if instance.tags["spillway-pool"] == "real":
@@ -133,11 +132,11 @@ class Fleet:
 
     def settings(self, pools=True):
         s = self.shape
-        common = {"provider": "aws", "models": ["m"], "slots": 4, "local": True, "billing_min": "1s", "price": PRICE, "node_key_file": self.key,
+        common = {"provider": "aws", "models": ["m"], "slots": 4, "local": True, "billing_min": "1s", "price": PRICE,
                   "tokens_per_s": 200, "markets": ["spot", "on-demand"], "boot": "3s"}
         settings = {"image": "ami-1", "zones": s.zones, "markets": ["spot", "on-demand"], "port": self.port, "boot": "3s",
                     "boot_max": "60s", "model_path": "/model"}
-        fake = {"name": "fake", **common, "min": s.fakes * 5 // 6, "max": s.fakes,
+        fake = {"name": "fake", **common, "join": "off", "node_key_file": self.key, "min": s.fakes * 5 // 6, "max": s.fakes,
                 "settings": {**settings, "types": ["g5.xlarge"], "on_demand_prices": ["g5.xlarge=1.006"]}}
         real = {"name": "real", **common, "min": s.real, "max": s.real,
                 "settings": {**settings, **(self.real or {}), "types": ["g6.xlarge"],
@@ -149,11 +148,17 @@ class Fleet:
                 "capacity": {"interval": "500ms", "max_nodes": s.fakes + s.real, "max_hour": s.max_hour,
                              "launches_per_min": 300, "down_after": "10s", "return_after": "5s", "drain": "5s",
                              "sweep": "3s", "stray_grace": "5s", "pools": [fake, real] if pools else []},
+                "join": {"listen": f"127.0.0.1:{self.join_port}", "url": f"https://127.0.0.1:{self.join_port}", "beat": "200ms"},
                 "queue": {"interactive": {"wait": "20s"}}, "cache": {"mode": "off"},
                 "routing": {"first_byte": "20s"}}
 
     def alive(self):
         return self.cloud.alive()
+
+    def joined(self):
+        """Real engines that have joined by the token of their launch, and are heard."""
+        a = request(os.path.join(self.scheduler.folder, "state", "admin.sock"), "GET", "/admin/v1/joined").json()["joined"]
+        return [x["name"] for x in a if x["state"] == "here"]
 
     def close(self):
         self.stopping.set()
@@ -293,6 +298,8 @@ def chaos(args):
             c.join()
         failed = [f for c in clients for f in c.failed]
         answered, tries = sum(c.answered for c in clients), sum(c.tries for c in clients)
+
+        wait_until(lambda: fleet.joined() or not shape.real, 30, "a real engine is there, by its certificate")
 
         # Nothing is wanted any more: the faults go on, the fleet goes to nothing.
         s.configure([node("own", own)], **fleet.settings(pools=False))
