@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -106,6 +107,28 @@ static enum rc read_end(const char *path, struct ids *records, size_t *left, str
     free(text);
     *left -= n;
     return k < 0 ? error_set(e, RC_IO, "audit: %s: %s", path, strerror(errno)) : RC_OK;
+}
+
+/* Of the whole chain, a segment at a time. */
+static enum rc read_whole(const char *dir, struct ids *records, int64_t *began_ms, struct error *e)
+{
+    char **names;
+    int n;
+    enum rc rc = store_list(dir, &names, &n, e);
+
+    *began_ms = INT64_MAX;
+    for (int i = 0; i < n && rc == RC_OK; i++) {
+        size_t all = SIZE_MAX;
+        rc = read_end(names[i], records, &all, e);
+    }
+    for (int i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+    for (int i = 0; i < records->n; i++)
+        if (records->v[i].ms != INT64_MIN && records->v[i].ms < *began_ms)
+            *began_ms = records->v[i].ms;
+    ids_sort(records);
+    return rc;
 }
 
 static enum rc read_chain(const char *dir, struct ids *records, struct error *e)
@@ -213,5 +236,49 @@ enum rc audit_reconcile(struct audit *a, const char *dir, const char *ledger_pat
     free(j.records.v);
     free(j.rows.v);
     strbuf_fini(&j.text);
+    return rc;
+}
+
+/* ---- for auditors ---------------------------------------------------------------------------------------------------- */
+
+static bool is_void(const struct ids *x, int i)
+{
+    const struct known *k = &x->v[i];
+
+    return k->ms == INT64_MIN || (i > 0 && strcmp(k->id, k[-1].id) == 0 && k[-1].ms == INT64_MIN) ||
+           (i + 1 < x->n && strcmp(k->id, k[1].id) == 0 && k[1].ms == INT64_MIN);
+}
+
+enum rc audit_compare(const char *dir, const char *ledger_path, struct audit_compared *c,
+                      void (*each)(enum audit_lack lack, const char *request_id, void *arg), void *arg, struct error *e)
+{
+    struct job j = {.oldest_ms = INT64_MAX, .newest_ms = INT64_MIN};
+    int64_t began_ms;
+    enum rc rc = read_whole(dir, &j.records, &began_ms, e);
+
+    *c = (struct audit_compared){0};
+    if (rc == RC_OK)
+        rc = ledger_read(ledger_path, INT_MAX, note_row, &j, e);
+    ids_sort(&j.rows);
+    for (int i = 0; i < j.rows.n && rc == RC_OK; i++) {
+        if (j.rows.v[i].ms < began_ms)
+            continue;
+        c->rows++;
+        if (ids_have(&j.records, j.rows.v[i].id))
+            continue;
+        c->lacking++;
+        each(AUDIT_ROW_WITHOUT_RECORD, j.rows.v[i].id, arg);
+    }
+    for (int i = 0; i < j.records.n && rc == RC_OK; i++) {
+        if (is_void(&j.records, i))
+            continue;
+        c->records++;
+        if (ids_have(&j.rows, j.records.v[i].id))
+            continue;
+        c->lacking++;
+        each(AUDIT_RECORD_WITHOUT_ROW, j.records.v[i].id, arg);
+    }
+    free(j.records.v);
+    free(j.rows.v);
     return rc;
 }

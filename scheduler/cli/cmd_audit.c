@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "scheduler/audit/audit.h"
 #include "scheduler/audit/prove.h"
+#include "scheduler/audit/reconcile.h"
 #include "scheduler/audit/store.h"
 #include "scheduler/audit/verify.h"
 
@@ -173,10 +174,36 @@ static void print_json(const struct verify_result *r)
     strbuf_fini(&text);
 }
 
+static void each_lack(enum audit_lack lack, const char *request_id, void *arg)
+{
+    int *left = arg;
+
+    if ((*left)-- > 0)
+        printf("ledger    %s has %s\n", request_id,
+               lack == AUDIT_ROW_WITHOUT_RECORD ? "a row in the ledger and no record in the audit"
+                                                : "a record in the audit and no row in the ledger");
+}
+
+/* Do the books know the same requests? */
+static enum rc against_ledger(const char *dir, const char *ledger, int *exit_code, struct error *e)
+{
+    struct audit_compared c;
+    int left = FINDINGS_SHOWN;
+    enum rc rc = audit_compare(dir, ledger, &c, each_lack, &left, e);
+
+    if (rc != RC_OK)
+        return rc;
+    printf("%s the ledger: %d rows, %d records, %d without the other\n", c.lacking ? "DIFFERS from" : "agrees with",
+           c.rows, c.records, c.lacking);
+    if (c.lacking)
+        *exit_code = ARGS_EXIT_FAILED;
+    return RC_OK;
+}
+
 static int verify(int argc, char **argv)
 {
     struct where w = {.config = CLI_CONFIG_DEFAULT};
-    const char *head = NULL, *from = NULL, *to = NULL;
+    const char *head = NULL, *from = NULL, *to = NULL, *ledger = NULL;
     bool json = false;
     int exit_code;
     const struct arg_option options[] = {
@@ -185,6 +212,8 @@ static int verify(int argc, char **argv)
         {"from", 0, ARG_STRING, &from, .meta = "N|TIME", .help = "from the segment that holds this record, or time"},
         {"to", 0, ARG_STRING, &to, .meta = "N|TIME", .help = "to the segment that holds it"},
         {"json", 0, ARG_FLAG, &json, .help = "the findings as JSON"},
+        {"ledger", 0, ARG_STRING, &ledger, .meta = "FILE",
+         .help = "compare with this ledger, too: each row must have its record, and each record its row"},
         OPTIONS_WHERE(w),
     };
     const struct arg_spec spec = {
@@ -194,7 +223,7 @@ static int verify(int argc, char **argv)
                    "(exit status 1)",
         .example = "spillway audit verify --head /mnt/worm/spillway.heads\nspillway audit verify --from 2027-01-01",
         .options = options,
-        .n_options = 4 + N_OPTIONS_WHERE};
+        .n_options = 5 + N_OPTIONS_WHERE};
     struct verify_options o = {0};
     struct verify_result r = {0};
     struct audit_keys k = {0};
@@ -222,7 +251,11 @@ static int verify(int argc, char **argv)
         print_json(&r);
     else if (rc == RC_OK)
         print_verdict(&r, &k, heads.n);
-    exit_code = rc != RC_OK ? cli_fail("audit verify", &e) : r.n_findings ? ARGS_EXIT_FAILED : ARGS_EXIT_OK;
+    exit_code = r.n_findings ? ARGS_EXIT_FAILED : ARGS_EXIT_OK;
+    if (rc == RC_OK && ledger)
+        rc = against_ledger(w.dir, ledger, &exit_code, &e);
+    if (rc != RC_OK)
+        exit_code = cli_fail("audit verify", &e);
     verify_fini(&r);
     audit_keys_fini(&k);
     free(heads.v);

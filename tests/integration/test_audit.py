@@ -9,13 +9,16 @@ import glob
 import hashlib
 import hmac
 import http.client
+import http.server
 import json
 import os
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fault"))
@@ -108,6 +111,13 @@ def recorded_and_proved(args):
             f.write(cli(s, "heads"))
         assert "agrees with the exported heads" in cli(s, "verify", "--head", heads)
         assert s.terminate() == 0
+        assert "agrees with the ledger" in cli(s, "verify", "--ledger", s.ledger_path)
+        db = sqlite3.connect(s.ledger_path)
+        db.execute("delete from ledger where request_id = ?", (exchanges[0][0],))
+        db.commit()
+        db.close()
+        out = cli(s, "verify", "--ledger", s.ledger_path, expect=1)
+        assert f"{exchanges[0][0]} has a record in the audit and no row" in out and "1 without the other" in out, out
         tampered(s, heads)
     up.stop()
 
@@ -135,6 +145,46 @@ def tampered(s, heads):
     assert (f["what"], f["first"]) == ("cut off", seal + 2), f
     with open(path, "wb") as f:
         f.write(good)
+
+
+class Hook:
+    """Takes heads, as a webhook."""
+
+    def __init__(self):
+        heads = self.heads = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                heads.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def heads_are_exported(args):
+    up, hook = Upstream(), Hook()
+    with scheduler(args, up, audit={"heads": {"file": "heads.jsonl", "every": "1s",
+                                              "webhook": f"http://127.0.0.1:{hook.server.server_port}/h"}}) as s:
+        path = os.path.join(s.folder, "heads.jsonl")
+        s.ready()
+        for _ in range(3):
+            assert chat(s.port, key=KEY).status == 200
+        wait_until(lambda: hook.heads and os.path.exists(path), 10, "a head is exported")
+        assert chat(s.port, key=KEY).status == 200
+        assert s.terminate() == 0
+        with open(path) as f:
+            heads = [json.loads(line) for line in f]
+        assert len(heads) >= 2 and heads == sorted(heads, key=lambda h: h["seq"]), heads
+        assert hook.heads[0] in heads, (hook.heads, heads)
+        assert audit_records(s)[heads[-1]["seq"]]["k"] == "seal", "the last head is that of the end"
+        assert "agrees with the exported heads" in cli(s, "verify", "--head", path)
+    hook.server.shutdown()
+    up.stop()
 
 
 def killed_under_load(args):
@@ -215,4 +265,4 @@ def lost_records(small, how):
 
 
 if __name__ == "__main__":
-    main(__doc__, [recorded_and_proved, killed_under_load, full_disk])
+    main(__doc__, [recorded_and_proved, heads_are_exported, killed_under_load, full_disk])
