@@ -138,7 +138,7 @@ static void begin_life(struct member *m, const char *life)
         event_del(m->end);
     if (m->noticed && m->ours && n)
         node_set_drain(n, false);
-    m->noticed = false;
+    m->noticed = m->ending = false;
 }
 
 enum rc join_enter(struct join *j, const char *name, const char *pool, const char *url, const struct node_hello *h,
@@ -227,6 +227,7 @@ void join_noticed(struct join *j, struct member *m, const struct node_notice *x)
              LOG_I("left_ms", x->left_ms));
     j->stats.notices++;
     m->noticed = true;
+    m->ending = m->ending || strcmp(x->what, "rebalance") != 0;
     m->heard = clock_now(j->o.clock);
     if (j->hooks.notice && j->hooks.notice(m->name, x, j->hooks.arg))
         return;
@@ -246,7 +247,7 @@ void join_noticed(struct join *j, struct member *m, const struct node_notice *x)
 /* Its silence was to be expected. */
 static bool was_announced(const struct member *m)
 {
-    return m->noticed || m->revoked;
+    return m->ending || m->revoked;
 }
 
 static void say_silence(const struct member *m, const char *what, int64_t ms)

@@ -18,6 +18,7 @@ struct member {                                      /* one that has joined sinc
     bool taken;    /* false: this place is free */
     bool ours;     /* no hook has claimed it */
     bool noticed;  /* of its end, in this life: it gets nothing new */
+    bool ending;   /* noticed, and not only of a risk */
     bool revoked;  /* since it came */
     char life[17]; /* of its hello */
     enum join_state state;

@@ -501,7 +501,8 @@ def hung_workers_are_replaced(args):
         want = text_of(request(s.port, "POST", COMPLETION, PROMPT))
         pid = s.worker()
         if args.full:
-            text_of(request(s.port, "POST", COMPLETION, {**PROMPT, "prompt": "y" * 40000}))  # busy
+            text_of(request(s.port, "POST", COMPLETION, {**PROMPT, "prompt": "y" * 20000},
+                            timeout=300))  # busy
             for p in [s.process.pid, pid]:
                 os.kill(p, signal.SIGSTOP)
             time.sleep(5)
