@@ -57,9 +57,12 @@ class Place:
         nodes = request(self.admin, "GET", "/admin/v1/nodes").json()["nodes"]
         return {n["name"]: n.get("life") for n in nodes}
 
-    def cli(self, *words, status=0):
-        done = subprocess.run([os.path.join(self.args.build, "spillway"), *words, "--config", self.s.config_path],
+    def run(self, *words):
+        return subprocess.run([os.path.join(self.args.build, "spillway"), *words, "--config", self.s.config_path],
                               capture_output=True, text=True, cwd=self.s.folder)
+
+    def cli(self, *words, status=0):
+        done = self.run(*words)
         assert done.returncode == status, (words, done.stdout, done.stderr)
         return done.stdout
 
@@ -506,7 +509,7 @@ class Rented(Place):
 def launched_joined_revoked(args):
     """From the launch to the end: what an instance was given opens nothing afterwards, for nobody."""
     with Rented(args) as p:
-        p.cli("nodes", "launch", "rent")
+        wait_until(lambda: p.run("nodes", "launch", "rent").returncode == 0, 10, "prices have come, and it is launched")
         wait_until(lambda: any(life == "ready" for life in p.lives().values()), 30, "it has booted and joined")
         name, = p.lives()
         instance, = p.cloud.alive()
