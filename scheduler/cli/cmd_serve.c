@@ -511,8 +511,10 @@ static enum rc open_service(struct serve *s, struct error *e)
     s->service.taken_over = taken_over_cb;
     s->service.arg = s;
     snprintf(text, sizeof text, "READY=1\nMAINPID=%ld\nSTATUS=serving", (long)getpid());
-    service_say(&s->service, text);
-    return service_start(&s->service, s->loop, &s->log, s->argv, e);
+    const enum rc rc = service_start(&s->service, s->loop, &s->log, s->argv, e);
+    if (rc == RC_OK) /* from here on its signals are heard */
+        service_say(&s->service, text);
+    return rc;
 }
 
 static enum rc build(struct serve *s, struct error *e)
