@@ -1,15 +1,15 @@
 """The scheduler is killed (SIGKILL) under load and started anew, again and again: each request that was answered is in
 the ledger, once, with the tokens and the charge that its client was told; it is ready again within a second; the engine it
-had started dies with it; its admin socket is taken over by the next.
+had started dies with it; its audit verifies, and has each answered request and each row once; its admin socket is taken over by the next.
 
     tests/fault/scheduler_kill.py --build build          6 times
-    tests/fault/scheduler_kill.py --build build --full   50 times"""
+    tests/fault/scheduler_kill.py --build build --full   300 times"""
 
 import os
 import random
 import time
 
-from books import Load, check_ready, compare, read_books, summary
+from books import Load, audit_compare, check_ready, compare, read_books, summary
 from harness import Scheduler, Script, Upstream, main, node, request, wait_until
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
@@ -56,7 +56,7 @@ def start(s):
 
 def killed_under_load(args):
     rng = random.Random(6)
-    kills = 50 if args.full else 6
+    kills = 300 if args.full else 6
     up = Upstream(default=Script(word_delay=0.001))
     own = engine_node(args)
     told, took, broken, engines = [], [], 0, 0
@@ -81,6 +81,8 @@ def killed_under_load(args):
         assert len(told) > 10 * kills and broken > 0
         assert s.terminate() == 0
         compare(read_books(s.ledger_path), told)
+        recovered, voided = audit_compare(s, told)
+        print(f"        {recovered} records recovered from the ledger, {voided} void", flush=True)
     up.stop()
 
 

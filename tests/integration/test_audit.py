@@ -3,7 +3,7 @@
 are those of the bytes that client and server exchanged; `spillway audit verify` is satisfied, and is not once a byte is changed
 or the end is cut off; `spillway audit prove` writes a script that checks itself with sha256sum and openssl; after SIGKILL under
 load each answered request has its record, each row of the ledger exactly one, and the chain verifies; a full disk refuses work
-or counts what is lost, as configured. --full: 50 kills."""
+or counts what is lost, as configured. --full: 50 kills, a disk that is full 50 times."""
 
 import glob
 import hashlib
@@ -222,7 +222,7 @@ def full_disk(args):
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=64", "none", small], capture_output=True).returncode != 0:
             raise Skip("no tmpfs can be mounted here")
         filler = os.path.join(small, "filler")
-        for how in ("refuse", "continue"):
+        for how in ("refuse", "continue") * (25 if args.full else 1):
             with scheduler(args, up, audit={"dir": os.path.join(small, how), "on_failure": how}) as s:
                 s.ready()
                 assert chat(s.port, key=KEY).status == 200
