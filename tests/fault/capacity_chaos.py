@@ -24,7 +24,7 @@ import threading
 import time
 
 from books import read_books
-from harness import Connection, Scheduler, Skip, Upstream, main, node, request, wait_until
+from harness import Connection, Scheduler, Skip, Upstream, listens, main, node, request, wait_until
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from ec2_stage import KEYS, FileServer, Machine, cloud  # noqa: E402
@@ -241,7 +241,7 @@ def wait_warm(fleet):
     path = os.path.join(fleet.scheduler.folder, "state", "admin.sock")
 
     def ready():
-        if not os.path.exists(path):
+        if not listens(path):
             return False
         a = request(path, "GET", "/admin/v1/nodes")
         return a.status == 200 and sum(n.get("state") == "ready" for n in a.json()["nodes"]) >= want

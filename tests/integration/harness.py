@@ -22,6 +22,12 @@ import time
 import traceback
 
 
+def listens(path):
+    """Somebody takes connections on this Unix socket: its name is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as s:
+        return s.connect_ex(path) == 0
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

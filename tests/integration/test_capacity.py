@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from harness import Connection, Scheduler, Script, Skip, Upstream, chat, main, node, request, wait_until
+from harness import Connection, Scheduler, Script, Skip, Upstream, chat, listens, main, node, request, wait_until
 
 MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/spillway-tiny.gguf")
 
@@ -36,7 +36,7 @@ class Fleet:
         self.args = args
         self.s = Scheduler(args.build, list(nodes), capacity=capacity(*pools, **(limits or {})), **settings)
         self.socket = os.path.join(self.s.folder, "state", "admin.sock")
-        wait_until(lambda: os.path.exists(self.socket), 10, "the admin API listens")
+        wait_until(lambda: listens(self.socket), 10, "the admin API listens")
 
     def __enter__(self):
         return self

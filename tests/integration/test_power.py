@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 
-from harness import Skip, certificate, environment_with, free_port, main, request, to_yaml, wait_until
+from harness import listens, Skip, certificate, environment_with, free_port, main, request, to_yaml, wait_until
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fakes"))
 from redfish import MAC, PASSWORD, USER, Machine  # noqa: E402
@@ -235,7 +235,7 @@ def a_running_scheduler_drains_it_first(args):
         p = subprocess.Popen([os.path.join(args.build, "spillway"), "serve", "--config", site.config],
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            wait_until(lambda: os.path.exists(site.path("state/admin.sock")), 10, "the admin socket")
+            wait_until(lambda: listens(site.path("state/admin.sock")), 10, "the admin socket")
             out = site.run("enrol", "gpu1")
             assert "drained" in out and "proven" in out, out
             assert "draining" not in site.run("list")
