@@ -198,9 +198,12 @@ static enum rc read_rows(struct job *j, const char *path, int *n, struct error *
 
 static void void_records(struct job *j)
 {
-    int64_t since = j->newest_ms - SLACK_MS < j->since_ms ? j->newest_ms - SLACK_MS : j->since_ms;
+    int64_t since = j->since_ms;
 
-    since = j->rows.n == 0 ? j->since_ms : since > j->oldest_ms ? since : j->oldest_ms + 1;
+    if (j->rows.n > 0) { /* else there is no newest row */
+        since = j->newest_ms - SLACK_MS < since ? j->newest_ms - SLACK_MS : since;
+        since = since > j->oldest_ms ? since : j->oldest_ms + 1;
+    }
     for (int i = 0; i < j->records.n; i++) {
         const struct known *k = &j->records.v[i];
         bool twice = (i > 0 && strcmp(k->id, k[-1].id) == 0) || (i + 1 < j->records.n && strcmp(k->id, k[1].id) == 0);
