@@ -24,6 +24,8 @@ struct ids { /* request ids with the time of each */
         int64_t ms;
     } * v; /* owned */
     int n, cap;
+    int64_t newest_ms; /* of the records that were written in the ordinary course */
+    int64_t began_ms;  /* the first of what was read */
 };
 
 static void ids_add(struct ids *x, const char *id, size_t n, int64_t ms)
@@ -74,6 +76,12 @@ static void read_lines(struct ids *records, const char *text, size_t n)
         int64_t ms;
         if (!audit_line_parse(p, (size_t)(eol - p), &l))
             continue;
+        const char *t = memmem(l.json, l.n, "\"t\":\"", 5);
+        snprintf(time, sizeof time, "%.24s", t ? t + 5 : "");
+        bool earlier =
+            p == text && text_parse_time_ms(time, &ms) == RC_OK && (!records->began_ms || ms < records->began_ms);
+        if (earlier)
+            records->began_ms = ms;
         bool is_request = l.n > sizeof request && memcmp(l.json, request, sizeof request - 1) == 0;
         bool is_void = l.n > sizeof voided && memcmp(l.json, voided, sizeof voided - 1) == 0;
         const char *id = is_request || is_void ? memmem(l.json, l.n, id_key, sizeof id_key - 1) : NULL;
@@ -83,8 +91,11 @@ static void read_lines(struct ids *records, const char *text, size_t n)
         snprintf(time, sizeof time, "%.24s", at);
         id += sizeof id_key - 1;
         const char *quote = memchr(id, '"', (size_t)(l.json + l.n - id));
-        if (quote && text_parse_time_ms(time, &ms) == RC_OK)
-            ids_add(records, id, (size_t)(quote - id), is_void ? INT64_MIN : ms); /* a void is not voided again */
+        if (!quote || text_parse_time_ms(time, &ms) != RC_OK)
+            continue;
+        if (is_request && ms > records->newest_ms && !memmem(l.json, l.n, "\"recovered\":\"ledger\"", 20))
+            records->newest_ms = ms;
+        ids_add(records, id, (size_t)(quote - id), is_void ? INT64_MIN : ms); /* a void is not voided again */
     }
 }
 
@@ -224,11 +235,13 @@ enum rc audit_reconcile(struct audit *a, const char *dir, const char *ledger_pat
     int n = 0;
 
     *r = (struct audit_reconciled){0};
-    if (!head.seq || access(ledger_path, F_OK) != 0 || text_parse_time_ms(head.time, &j.since_ms) != RC_OK)
+    if (!head.seq || access(ledger_path, F_OK) != 0)
         return RC_OK; /* rows from before there was an audit have no records */
-    j.since_ms -= SLACK_MS;
     strbuf_init(&j.text, AUDIT_JSON_BYTES_MAX);
     enum rc rc = read_chain(dir, &j.records, e);
+    /* What an earlier start has reconciled stands before all that came in the ordinary course after it. Seals say nothing: a
+     * start that was cut off has its own, and may not have come to this. */
+    j.since_ms = j.records.newest_ms ? j.records.newest_ms - SLACK_MS : j.records.began_ms;
     if (rc == RC_OK)
         rc = read_rows(&j, ledger_path, &n, e);
     if (rc == RC_OK) {

@@ -1,8 +1,8 @@
 /* Ledger and audit are written at the same time by two threads, so a crash may leave a row without its record, or a record
  * without its row; in either case of a request that was not answered whole. At the start, before there is new work, each such
  * row gets a record that says "recovered":"ledger" (what its bodies were is not known any more), and each such record one of
- * kind "void" behind it. Only what is about as young as the last seal or the newest row is looked at: what is older was
- * reconciled before, or is not a crash's doing. */
+ * kind "void" behind it. Only what is about as young as the newest record of a request, or the newest row, is looked
+ * at: what is older was reconciled before, or is not a crash's doing. */
 #ifndef SCHEDULER_AUDIT_RECONCILE_H
 #define SCHEDULER_AUDIT_RECONCILE_H
 

@@ -318,7 +318,7 @@ class Generation:
             s.ready()
             self.load = Load(s.port, key=CLIENT)
             self.keys = Keys(s, f"g{number}")
-            time.sleep(2.0 if args.full else 0.6)
+            time.sleep(0.6)
             if self.how == "drained":  # the logs are folded into their databases, and removed
                 self.keys.stop()
                 self.load.stop()
