@@ -291,6 +291,14 @@ static void go_on_from(struct store *s, const struct tail *t, off_t start, off_t
     s->dirty = s->size != size;
 }
 
+static enum rc cut_back(struct store *s, struct error *e)
+{
+    if (s->dirty && s->fd >= 0 && s->io->cut(s->fd, s->size) != 0)
+        return io_error(e, "cutting back in", s->dir);
+    s->dirty = false;
+    return RC_OK;
+}
+
 /* The newest segment that holds something; those behind it were never sealed, and go. */
 static enum rc open_newest(struct store *s, char **names, int n, struct error *e)
 {
@@ -336,6 +344,8 @@ enum rc store_open(struct store *s, const char *dir, const struct audit_keys *ke
     enum rc rc = store_list(dir, &names, &n, e);
     if (rc == RC_OK)
         rc = open_newest(s, names, n, e);
+    if (rc == RC_OK) /* now, so that nobody takes what is torn for what is there */
+        rc = cut_back(s, e);
     free_names(names, n);
     if (rc != RC_OK) {
         store_close(s);
@@ -381,14 +391,6 @@ enum rc store_read_head(const char *dir, const struct audit_keys *keys, struct a
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------- */
-
-static enum rc cut_back(struct store *s, struct error *e)
-{
-    if (s->dirty && s->fd >= 0 && s->io->cut(s->fd, s->size) != 0)
-        return io_error(e, "cutting back in", s->dir);
-    s->dirty = false;
-    return RC_OK;
-}
 
 /* A day that is over ends its segment, unless that does not end with a seal yet. A clock that goes back ends nothing. */
 static enum rc begin_segment(struct store *s, struct wall now, struct error *e)
