@@ -33,16 +33,11 @@ static double next_share(const struct marginal_facts *f, const struct marginal_w
     return (double)f->per_hour.v / (f->tokens_per_s * SECONDS_A_HOUR);
 }
 
-static bool by_the_list(const struct marginal_facts *f, const struct marginal_rates *r)
-{
-    return f->kind == MARGINAL_METERED || (f->kind == MARGINAL_OWNED && !r->known);
-}
-
 struct marginal_prices marginal_prices(const struct marginal_facts *f, const struct marginal_rates *r,
                                        const struct marginal_work *w)
 {
     const double pusd_per_mj = (double)w->uusd_per_kwh * (PICO_PER_UUSD / (double)TARIFF_MJ_PER_KWH);
-    if (by_the_list(f, r)) {
+    if (marginal_by_the_list(f, r)) {
         /* A price is micro-dollars per million tokens: pico-dollars per token. */
         return (struct marginal_prices){.per_input = (double)f->listed.input.uusd_per_mtok,
                                         .per_output = (double)f->listed.output.uusd_per_mtok};
@@ -57,26 +52,17 @@ struct marginal_prices marginal_prices(const struct marginal_facts *f, const str
     return p;
 }
 
-static int64_t whole(double v)
-{
-    return v < 0 ? 0 : v < 9e18 ? (int64_t)(v + 0.5) : INT64_MAX;
-}
-
 struct marginal marginal_at(const struct marginal_facts *f, const struct marginal_rates *r,
                             const struct marginal_prices *p, const struct marginal_work *w)
 {
     const double fresh = w->input > w->cached ? (double)(w->input - w->cached) : 0;
     const double output = w->output > 0 ? (double)w->output : 0;
-    struct marginal m = {.has_energy = r->known};
-    if (r->known)
-        m.mj = whole((double)w->wake_mj + fresh * r->mj_per_input + output * r->mj_per_output);
-    if (by_the_list(f, r)) {
+    struct marginal m = marginal_machine(r, p, w->wake_mj, fresh, output);
+    if (marginal_by_the_list(f, r)) {
         struct token_counts n = {.input = w->input, .cached_input = w->cached, .output = w->output};
+        m.money.v = 0;
         m.has_money = f->kind == MARGINAL_METERED && money_charge(&f->listed, &n, &m.money) == RC_OK;
-        return m;
     }
-    m.has_money = true;
-    m.money.v = whole(p->fixed + fresh * p->per_input + output * p->per_output);
     return m;
 }
 

@@ -64,6 +64,25 @@ struct marginal_prices {
 };
 struct marginal_prices marginal_prices(const struct marginal_facts *f, const struct marginal_rates *r,
                                        const struct marginal_work *w);
+/* A machine's, not by the list: fresh and output tokens, >= 0. */
+static inline int64_t marginal_whole(double v)
+{
+    return v < 0 ? 0 : v < 9e18 ? (int64_t)(v + 0.5) : INT64_MAX;
+}
+static inline struct marginal marginal_machine(const struct marginal_rates *r, const struct marginal_prices *p,
+                                               int64_t wake_mj, double fresh, double output)
+{
+    return (struct marginal){
+        .has_money = true,
+        .has_energy = r->known,
+        .money = {marginal_whole(p->fixed + fresh * p->per_input + output * p->per_output)},
+        .mj = r->known ? marginal_whole((double)wake_mj + fresh * r->mj_per_input + output * r->mj_per_output) : 0};
+}
+/* Is its money the price list's? Else it is a machine's. */
+static inline bool marginal_by_the_list(const struct marginal_facts *f, const struct marginal_rates *r)
+{
+    return f->kind == MARGINAL_METERED || (f->kind == MARGINAL_OWNED && !r->known);
+}
 /* marginal_of() for whoever asks often and has the prices, which stay while tariff, growth and wake-up do. */
 struct marginal marginal_at(const struct marginal_facts *f, const struct marginal_rates *r,
                             const struct marginal_prices *p, const struct marginal_work *w);

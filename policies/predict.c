@@ -42,19 +42,20 @@ static double spread(double log_variance)
 
 static void tell_spreads(struct predict_error *e)
 {
-    e->scale = exp(e->log_offset);
-    e->sd_above = spread(e->above);
-    e->sd_below = spread(e->below);
+    e->s.scale = exp(e->s.log_offset);
+    e->s.sd_above = spread(e->above);
+    e->s.sd_below = spread(e->below);
 }
 
 static void tell_mean(struct predict_error *e)
 {
-    e->mean_ratio = latency_mean(&(struct latency){.median_us = 1, .log_sd = e->sd_above, .log_sd_below = e->sd_below});
+    e->s.mean_ratio =
+        latency_mean(&(struct latency){.median_us = 1, .log_sd = e->s.sd_above, .log_sd_below = e->s.sd_below});
 }
 
 static struct predict_error error_of(double sd)
 {
-    struct predict_error e = {.above = sd * sd, .below = sd * sd, .odd_log = 1, .began_sd = spread(sd * sd)};
+    struct predict_error e = {.s = {.odd_log = 1, .began_sd = spread(sd * sd)}, .above = sd * sd, .below = sd * sd};
     tell_spreads(&e);
     tell_mean(&e);
     return e;
@@ -101,10 +102,8 @@ static double line_at(const struct predict_fit *f, const double *x)
 
 static int size_of(double us)
 {
-    int i = 0;
-    for (double most = FIRST_SIZE_US; i < PREDICT_SIZES - 1 && us > most; most *= SIZE_FACTOR)
-        i++;
-    return i;
+    _Static_assert(PREDICT_SIZES == 4, "as many comparisons as there are bounds");
+    return (us > FIRST_SIZE_US) + (us > FIRST_SIZE_US * SIZE_FACTOR) + (us > FIRST_SIZE_US * SIZE_FACTOR * SIZE_FACTOR);
 }
 
 static const struct predict_error *error_at(const struct predict_fit *f, double line_us)
@@ -113,22 +112,21 @@ static const struct predict_error *error_at(const struct predict_fit *f, double 
     return f->fixed ? e : &f->all; /* a line that is learned follows sizes itself */
 }
 
-static struct latency around(const struct predict_fit *f, double line, double trust)
+static inline void around(struct latency *t, const struct predict_spread *s, double line, double trust)
 {
-    const struct predict_error *e = error_at(f, line);
-    struct latency t = {.median_us = line * e->scale,
-                        .log_sd = e->sd_above,
-                        .log_sd_below = e->sd_below,
-                        .odd = e->odd,
-                        .odd_log = e->odd_log,
-                        .mean_ratio = e->mean_ratio};
-    if (trust < 1) {
-        t.median_us *= exp(-e->log_offset * (1 - trust));
-        t.log_sd = fmin(e->sd_above, e->began_sd + fmax(0, e->sd_above - e->began_sd) * trust);
-        t.odd *= trust;
-        t.mean_ratio = 0;
+    t->median_us = line * s->scale;
+    t->log_sd = s->sd_above;
+    t->log_sd_below = s->sd_below;
+    t->odd = s->odd;
+    t->odd_log = s->odd_log;
+    t->mean_ratio = s->mean_ratio;
+    t->limit_us = t->within_limit = 0;
+    if (__builtin_expect(trust < 1, 0)) {
+        t->median_us *= exp(-s->log_offset * (1 - trust));
+        t->log_sd = fmin(s->sd_above, s->began_sd + fmax(0, s->sd_above - s->began_sd) * trust);
+        t->odd *= trust;
+        t->mean_ratio = 0;
     }
-    return t;
 }
 
 /* square * c = right for the coefficients that are in; the others are 0. By Cholesky's way: square is positive definite, since
@@ -207,11 +205,11 @@ static void learn_line(struct predict_fit *f, const double *x, double us)
 /* How much of a surprise is believed: as much as is usual on its side, and of more the more often it comes in a row. */
 static double believed(struct predict_error *e, double surprise)
 {
-    const double usual = SURPRISED * (surprise > 0 ? e->sd_above : e->sd_below);
+    const double usual = SURPRISED * (surprise > 0 ? e->s.sd_above : e->s.sd_below);
     const bool odd = fabs(surprise) > usual, late = odd && surprise > 0;
-    e->odd += ODD_MOVING * (late - e->odd);
+    e->s.odd += ODD_MOVING * (late - e->s.odd);
     if (late)
-        e->odd_log += MOVING * (surprise - e->odd_log);
+        e->s.odd_log += MOVING * (surprise - e->s.odd_log);
     if (!odd)
         e->run = 0;
     else if (late)
@@ -228,19 +226,19 @@ static void learn_error(struct predict_error *e, double surprise, double taken)
 {
     /* The first ones count for more, so that a guess is soon forgotten. */
     const double often = abs(e->run) >= IN_A_ROW ? MOVING_FAST : MOVING;
-    const double part = fmax(often, 1.0 / (e->seen + 2.0)), usual = (e->sd_above + e->sd_below) / 2;
+    const double part = fmax(often, 1.0 / (e->seen + 2.0)), usual = (e->s.sd_above + e->s.sd_below) / 2;
     const bool in_a_row = abs(e->run) > 1 || e->seen < 2 * SEEN_ENOUGH;
     double *variance = surprise > 0 ? &e->above : &e->below;
     e->seen += e->seen < INT32_MAX;
-    e->log_offset =
-        within(e->log_offset + part * (in_a_row ? surprise : within(surprise, usual)) - taken, SURPRISE_MOST);
+    e->s.log_offset =
+        within(e->s.log_offset + part * (in_a_row ? surprise : within(surprise, usual)) - taken, SURPRISE_MOST);
     *variance += part * (surprise * surprise - *variance);
     tell_spreads(e);
 }
 
 static double surprise_at(const struct predict_error *e, double line_us, double us)
 {
-    return within(log(us / (line_us * e->scale)), SURPRISE_MOST);
+    return within(log(us / (line_us * e->s.scale)), SURPRISE_MOST);
 }
 
 static void learn(struct predict_fit *f, const double *x, double us)
@@ -248,7 +246,8 @@ static void learn(struct predict_fit *f, const double *x, double us)
     if (!(us > 0) || !isfinite(us))
         return;
     const double line = line_at(f, x);
-    const struct latency was = around(f, line, 1);
+    struct latency was;
+    around(&was, &error_at(f, line)->s, line, 1);
     const int tenth = (int)(latency_within(&was, us) * PREDICT_TENTHS);
     f->tenths[tenth < PREDICT_TENTHS ? tenth : PREDICT_TENTHS - 1]++;
     f->observed++;
@@ -256,7 +255,7 @@ static void learn(struct predict_fit *f, const double *x, double us)
     const double all = believed(&f->all, surprise_at(&f->all, line, us)),
                  here = believed(sized, surprise_at(sized, line, us));
     if (!f->fixed)
-        learn_line(f, x, line * f->all.scale * exp(all));
+        learn_line(f, x, line * f->all.s.scale * exp(all));
     const double taken = f->fixed ? 0 : log(line_at(f, x) / line);
     learn_error(&f->all, all, taken);
     learn_error(sized, here, taken);
@@ -321,36 +320,50 @@ struct predict_at predict_at(const struct predictor *p, int32_t others, int64_t 
     double x[PREDICT_TERMS];
     features(p, &empty, x);
     const double crowd[] = {1, positive(others)};
-    struct predict_at a = {.p = p,
-                           .fixed_us = sum_at(&p->ttft, x),
+    struct predict_at a = {.fixed_us = sum_at(&p->ttft, x),
                            .per_token_us = p->ttft.at[1],
                            .per_step_us = p->chunk ? p->ttft.at[2] + p->ttft.at[3] * crowd[1] : 0,
+                           .chunk = p->chunk,
                            .tpot_us = line_at(&p->tpot, crowd)};
-    a.tpot = around(&p->tpot, a.tpot_us, 1);
+    a.tpot_spread = error_at(&p->tpot, a.tpot_us)->s;
+    around(&a.tpot, &a.tpot_spread, a.tpot_us, 1);
+    for (int i = 0; i < PREDICT_SIZES; i++)
+        a.sized[i] = p->ttft.fixed ? p->ttft.sized[i].s : p->ttft.all.s;
     return a;
 }
 
-struct prediction predict_from(const struct predict_at *a, int64_t fresh, double trust)
+static double up(double positive) /* ceil(), without the call that it is on older machines */
+{
+    const double whole = (double)(int64_t)positive;
+    return whole < positive ? whole + 1 : whole;
+}
+
+void predict_from(const struct predict_at *a, int64_t fresh, double trust, struct prediction *out)
 {
     const double tokens = positive((double)fresh);
-    const double steps = a->per_step_us > 0 ? ceil(tokens / a->p->chunk) : 0;
-    const double line = a->fixed_us + a->per_token_us * tokens + a->per_step_us * steps;
-    return (struct prediction){around(&a->p->ttft, at_least_1(line), trust),
-                               trust < 1 ? around(&a->p->tpot, a->tpot_us, trust) : a->tpot};
+    const double steps = a->per_step_us > 0 ? up(tokens / a->chunk) : 0;
+    const double line = at_least_1(a->fixed_us + a->per_token_us * tokens + a->per_step_us * steps);
+    around(&out->ttft, &a->sized[size_of(line)], line, trust);
+    if (trust < 1)
+        around(&out->tpot, &a->tpot_spread, a->tpot_us, trust);
+    else
+        out->tpot = a->tpot;
 }
 
 struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust)
 {
     const struct predict_at a = predict_at(p, load->others, load->queued);
-    return predict_from(&a, load->prompt - load->cached, trust);
+    struct prediction out;
+    predict_from(&a, load->prompt - load->cached, trust, &out);
+    return out;
 }
 
-struct predict_line predict_first(const struct predict_at *a)
+struct predict_line predict_first(const struct predictor *p, const struct predict_at *a)
 {
-    const double scale = a->p->ttft.all.scale;
+    const double scale = p->ttft.all.s.scale;
     struct predict_line l = {at_least_1(a->fixed_us) * scale, a->per_token_us * scale};
     if (a->per_step_us > 0)
-        l.per_token_us += a->per_step_us / a->p->chunk * scale;
+        l.per_token_us += a->per_step_us / a->chunk * scale;
     return l;
 }
 
@@ -369,9 +382,9 @@ void predictor_saw_tpot(struct predictor *p, const struct predict_load *load, do
 
 struct node_curve predictor_curve(const struct predictor *p)
 {
-    const double step = p->tpot.at[0] * p->tpot.all.scale, crowd = p->tpot.at[1] * p->tpot.all.scale;
-    return (struct node_curve){.base_us = p->ttft.at[0] * p->ttft.all.scale,
-                               .prefill_us_per_tok = p->ttft.at[1] * p->ttft.all.scale,
+    const double step = p->tpot.at[0] * p->tpot.all.s.scale, crowd = p->tpot.at[1] * p->tpot.all.s.scale;
+    return (struct node_curve){.base_us = p->ttft.at[0] * p->ttft.all.s.scale,
+                               .prefill_us_per_tok = p->ttft.at[1] * p->ttft.all.s.scale,
                                .decode_us_base = positive(step - crowd),
                                .decode_us_per_seq = crowd};
 }

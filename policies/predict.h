@@ -47,9 +47,11 @@ struct predict_fit { /* one line; coefficient i of features x[i] */
     double hold;                                                       /* of the prior */
     bool fixed;                                                        /* the line is the curve's */
     struct predict_error {
-        double log_offset, above, below, odd, odd_log; /* above, below: variances of ln */
-        double scale, sd_above, sd_below, mean_ratio;  /* of these: what a prediction needs */
-        double began_sd;                               /* spread, before anything was seen */
+        struct predict_spread { /* what a prediction needs: one cache line of it */
+            double log_offset, scale, sd_above, sd_below, mean_ratio, odd, odd_log;
+            double began_sd; /* spread, before anything was seen */
+        } s;
+        double above, below; /* variances of ln */
         int32_t seen;
         int32_t run; /* surprises in a row, to one side: < 0 early, > 0 late */
     } all, sized[PREDICT_SIZES];
@@ -78,20 +80,22 @@ struct prediction predict(const struct predictor *p, const struct predict_load *
 /* The same in two steps, for whoever asks of many prompts at the same load: all that no prompt changes is reckoned once. It
  * holds until the load changes or something is learned. */
 struct predict_at {
-    const struct predictor *p;
     double fixed_us, per_token_us,
         per_step_us; /* the line of TTFT: of tokens that are not cached, of steps for these */
+    double chunk;    /* tokens in a step; 0: unknown */
     double tpot_us;
     struct latency tpot; /* fully trusted */
+    struct predict_spread tpot_spread;
+    struct predict_spread sized[PREDICT_SIZES]; /* of TTFT, by the line */
 };
 struct predict_at predict_at(const struct predictor *p, int32_t others, int64_t queued);
 /* fresh: prompt tokens that are not cached. */
-struct prediction predict_from(const struct predict_at *a, int64_t fresh, double trust);
+void predict_from(const struct predict_at *a, int64_t fresh, double trust, struct prediction *out);
 /* The expected time to the first token as (fixed) + (per token that is not cached) * tokens. */
 struct predict_line {
     double fixed_us, per_token_us;
 };
-struct predict_line predict_first(const struct predict_at *a);
+struct predict_line predict_first(const struct predictor *p, const struct predict_at *a);
 /* What came of it. `load` as it was when the request was routed. Times that are not positive are passed by. */
 void predictor_saw_ttft(struct predictor *p, const struct predict_load *load, double us);
 void predictor_saw_tpot(struct predictor *p, const struct predict_load *load, double us);

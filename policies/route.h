@@ -56,10 +56,10 @@ struct route_candidate {
     struct pusd marginal;       /* what this request would add to what the organisation pays */
     bool has_energy;
     int64_t marginal_mj; /* millijoules that it would add; a wake-up's included */
+    int64_t wake_us;     /* asleep: until it serves; 0: awake */
+    double risk;         /* that its failure domain is lost before the answer ends, 0..1 */
     bool predicted;
-    struct prediction latency;
-    int64_t wake_us; /* asleep: until it serves; 0: awake */
-    double risk;     /* that its failure domain is lost before the answer ends, 0..1 */
+    struct prediction latency; /* last: a router reckons it anew for every request, and copies the rest */
 };
 struct route_slo {
     int64_t ttft_us, tpot_us; /* 0: not bounded */

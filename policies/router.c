@@ -1,6 +1,7 @@
 #include "policies/router.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,29 +26,33 @@ struct pair {
     int32_t next;   /* of the node, or free */
     int16_t model;
 };
-/* What any request of a model would find on a node: reckoned when one asks, and good until something happens there. */
+/* What any request of a model would find on a node: reckoned when one asks, and good until something happens there. All that
+ * a candidate is made of is here, side by side: of places and predictors, which are large, nothing is read for it. */
 struct view {
-    uint32_t of; /* the node's `changes`; it is of no use once they differ */
-    int16_t model;
-    const struct pair *pair;       /* NULL: nothing was learned of it yet */
-    struct predict_at at;          /* where c.predicted */
-    struct marginal_prices prices; /* where c.serves_model */
-    struct route_candidate c;      /* all but what depends on the request */
+    int16_t model;                    /* NONE: of no use, something has happened */
+    bool here, listed, learned, full; /* listed: money is the price list's; learned: trust matters; full: the batch */
+    int64_t kv_left, wake_mj;         /* tokens free; INT64_MAX: as many as you like */
+    uint64_t heard;                   /* when it was learned */
+    double losses_per_us;
+    struct marginal_rates rates;
+    struct marginal_prices prices;
+    struct predict_at at;     /* where c.predicted */
+    struct route_candidate c; /* all but `latency` and what depends on the request */
 };
 struct place {
-    uint32_t life, changes;   /* changes: how often something has happened */
-    bool here, dirty, moved;  /* moved: its kind is not the index's; dirty: its terms are not */
-    int32_t in_flight, first; /* first: pair */
-    int64_t queued, held;     /* tokens */
-    struct view view;
+    uint32_t life;
+    bool here, dirty, moved;   /* moved: its kind is not the index's; dirty: its terms are not */
+    int32_t in_flight, first;  /* first: pair */
+    int64_t queued, held;      /* tokens */
     struct router_facts facts; /* .curve: NULL or to `curve` */
     struct node_curve curve;
     struct router_state state;
-    struct predictor prior; /* of models that nothing is learned of yet */
     struct marginal_rates rates;
+    struct predictor prior; /* of models that nothing is learned of yet */
 };
 struct router {
     struct place *places;
+    struct view *views; /* by node */
     int32_t n_places;
     struct pair *pairs;
     int32_t n_pairs, n_used, free_pair;
@@ -86,12 +91,13 @@ enum rc router_new(struct router **out, const struct router_size *size, struct e
     r->n_places = size->nodes;
     r->n_pairs = size->pairs;
     r->places = spw_calloc((size_t)size->nodes, sizeof(*r->places));
+    r->views = spw_calloc((size_t)size->nodes, sizeof(*r->views));
     r->pairs = spw_calloc((size_t)size->pairs + 1, sizeof(*r->pairs));
     r->dirty = spw_calloc((size_t)size->nodes, sizeof(*r->dirty));
     r->free_pair = NONE;
     r->tail_z = normal_quantile(size->probability > 0 && size->probability < 1 ? size->probability : DEFAULT_WITHIN);
     for (int32_t i = 0; i < size->nodes; i++)
-        r->places[i].first = r->places[i].view.model = NONE;
+        r->places[i].first = r->views[i].model = NONE;
     *out = r;
     return RC_OK;
 }
@@ -102,6 +108,7 @@ void router_free(struct router *r)
         return;
     shortlist_free(r->list);
     free(r->places);
+    free(r->views);
     free(r->pairs);
     free(r->dirty);
     free(r);
@@ -121,10 +128,11 @@ static struct place *at(const struct router *r, int32_t node)
 
 static void mark(struct router *r, struct place *p)
 {
+    const int32_t node = (int32_t)(p - r->places);
     if (!p->dirty)
-        r->dirty[r->n_dirty++] = (int32_t)(p - r->places);
+        r->dirty[r->n_dirty++] = node;
     p->dirty = true;
-    p->changes++;
+    r->views[node].model = NONE;
 }
 
 /* ---- pairs ------------------------------------------------------------------------------------------------------- */
@@ -137,9 +145,9 @@ static struct pair *pair_find(const struct router *r, const struct place *p, int
     return NULL;
 }
 
-static double trust_of(const struct router *r, const struct pair *pair)
+static double trust_of(const struct router *r, uint64_t heard)
 {
-    const double fresh = (double)FRESH_FOR * r->n_here, age = (double)(r->heard - pair->heard);
+    const double fresh = (double)FRESH_FOR * r->n_here, age = (double)(r->heard - heard);
     return age <= fresh ? 1 : exp2(1 - age / fresh);
 }
 
@@ -225,7 +233,6 @@ void router_put(struct router *r, int32_t node, const struct router_facts *f)
         const uint32_t life = p->life + 1;
         const bool dirty = p->dirty;
         *p = (struct place){.life = life, .first = NONE, .here = true, .dirty = dirty, .state = {SHORTLIST_DOWN, 0, 0}};
-        p->view.model = NONE;
         r->came++;
         r->n_here++;
     }
@@ -433,20 +440,29 @@ static float coarse(double v) /* up by 3% at most */
 
 /* Would one that takes so much memory wait inside for somebody to end? One more that is as long is reckoned with, since some
  * turn out longer than expected. */
-static bool is_crowded(const struct place *p, int64_t held)
+static int64_t kv_left(const struct place *p)
 {
-    return p->facts.kv_tokens > 0 && p->in_flight > 0 && p->held + 2 * held > p->facts.kv_tokens;
+    return p->facts.kv_tokens > 0 && p->in_flight > 0 ? p->facts.kv_tokens - p->held : INT64_MAX;
+}
+static bool is_crowded(int64_t left, int64_t held)
+{
+    return 2 * held > left;
+}
+
+static bool is_batch_full(const struct place *p)
+{
+    return p->facts.sequences > 0 && p->in_flight >= p->facts.sequences;
 }
 
 /* For memory, or for a place in the batch: nobody foresees for how long. */
-static bool is_late(const struct place *p, int64_t held)
+static bool is_late(const struct place *p)
 {
-    return (p->facts.sequences > 0 && p->in_flight >= p->facts.sequences) || is_crowded(p, held);
+    return is_batch_full(p) || is_crowded(kv_left(p), 0);
 }
 
 static enum shortlist_state state_of(const struct place *p)
 {
-    const bool full = (p->facts.slots > 0 && p->in_flight >= p->facts.slots) || is_crowded(p, 0);
+    const bool full = (p->facts.slots > 0 && p->in_flight >= p->facts.slots) || is_crowded(kv_left(p), 0);
     return p->state.state == SHORTLIST_READY && full ? SHORTLIST_FULL : p->state.state;
 }
 
@@ -465,12 +481,12 @@ struct least {
 static void take_least(struct least *l, const struct place *p, const struct predictor *known, int32_t others)
 {
     const struct predict_at loaded = predict_at(known, others, p->queued);
-    const struct predict_line line = predict_first(&loaded);
+    const struct predict_line line = predict_first(known, &loaded);
     l->predicted = l->predicted && is_predicted(p, known);
     l->first_us = fmin(l->first_us, line.fixed_us);
     l->per_input_us = fmin(l->per_input_us, line.per_token_us);
     l->next_us = fmin(l->next_us, loaded.tpot.median_us);
-    l->sd = fmin(l->sd, known->ttft.all.sd_above);
+    l->sd = fmin(l->sd, known->ttft.all.s.sd_above);
 }
 
 static struct least least_of(const struct router *r, const struct place *p)
@@ -502,7 +518,7 @@ static struct shortlist_terms terms_of(const struct router *r, const struct plac
                                 .mj_per_output = (float)p->rates.mj_per_output};
     if (!least.predicted)
         return t; /* as good as the best: somebody is to find out */
-    t.first_us = is_late(p, 0) ? (float)ROUTER_LATE_US : coarse_us(least.first_us + (double)p->state.wake_us);
+    t.first_us = is_late(p) ? (float)ROUTER_LATE_US : coarse_us(least.first_us + (double)p->state.wake_us);
     t.first_us_per_input = coarse(least.per_input_us);
     t.next_us = coarse(least.next_us);
     t.tail = coarse(fmax(1, exp(least.sd * r->tail_z)));
@@ -600,11 +616,22 @@ static int64_t memory_of(const struct router_ask *a)
     return a->held ? a->held : a->request->input_tokens + a->request->output_tokens;
 }
 
-static void set_view(const struct router *r, struct place *p, int model)
+static void view_money(const struct router *r, const struct place *p, struct view *v)
 {
-    struct view *v = &p->view;
-    *v = (struct view){.of = p->changes, .model = (int16_t)model};
-    v->c.serves_model = p->here && has_bit(p->facts.kind.models, model);
+    const struct marginal_work work = work_of(r, p, has_bit(r->growing, v->model));
+    v->rates = p->rates;
+    v->prices = marginal_prices(&p->facts.money, &p->rates, &work);
+    v->listed = marginal_by_the_list(&p->facts.money, &p->rates);
+    v->wake_mj = p->state.wake_mj;
+}
+
+static void set_view(const struct router *r, int32_t node, struct view *v, int model)
+{
+    const struct place *p = &r->places[node];
+    v->model = (int16_t)model;
+    v->here = p->here;
+    v->learned = false;
+    v->c = (struct route_candidate){.serves_model = p->here && has_bit(p->facts.kind.models, model)};
     if (!p->here)
         return;
     v->c.healthy = p->state.state == SHORTLIST_READY || p->state.state == SHORTLIST_FULL;
@@ -614,68 +641,82 @@ static void set_view(const struct router *r, struct place *p, int model)
     v->c.prices = p->facts.money.listed;
     v->c.wake_us = p->state.wake_us;
     v->c.bought = p->facts.money.kind == MARGINAL_METERED;
+    v->full = is_batch_full(p);
+    v->kv_left = kv_left(p);
+    v->losses_per_us = p->facts.losses_per_hour / US_PER_HOUR;
     if (!v->c.serves_model)
         return;
-    const struct marginal_work work = work_of(r, p, has_bit(r->growing, model));
-    v->prices = marginal_prices(&p->facts.money, &p->rates, &work);
-    v->pair = pair_find(r, p, model);
-    const struct predictor *known = v->pair ? &v->pair->p : &p->prior;
+    view_money(r, p, v);
+    const struct pair *pair = pair_find(r, p, model);
+    const struct predictor *known = pair ? &pair->p : &p->prior;
+    v->learned = pair != NULL;
+    v->heard = pair ? pair->heard : 0;
     v->c.predicted = is_predicted(p, known);
     if (v->c.predicted)
         v->at = predict_at(known, p->in_flight, p->queued);
 }
 
+static int64_t not_negative(int64_t v)
+{
+    return v > 0 ? v : 0;
+}
+
 /* What it would come to there, money and energy. */
-static void reckon(const struct router *r, const struct router_ask *a, const struct place *p,
+static void reckon(const struct router *r, const struct router_ask *a, int32_t node, const struct view *v,
                    struct route_candidate *out)
 {
-    const struct route_request *q = a->request;
-    struct marginal_work work = work_of(r, p, has_bit(r->growing, a->model));
-    work.input = q->input_tokens > 0 ? q->input_tokens : 0;
-    work.cached = out->cached_tokens < work.input ? out->cached_tokens : work.input;
-    work.output = q->output_tokens > 0 ? q->output_tokens : 0;
-    const struct marginal m = marginal_at(&p->facts.money, &p->rates, &p->view.prices, &work);
+    const int64_t input = not_negative(a->request->input_tokens), output = not_negative(a->request->output_tokens);
+    const int64_t cached = out->cached_tokens < input ? out->cached_tokens : input;
+    struct marginal m;
+    if (v->listed) {
+        const struct marginal_work work = {.input = input, .cached = cached, .output = output, .wake_mj = v->wake_mj};
+        m = marginal_at(&r->places[node].facts.money, &v->rates, &v->prices, &work);
+    } else {
+        m = marginal_machine(&v->rates, &v->prices, v->wake_mj, (double)(input - cached), (double)output);
+    }
     out->has_marginal = m.has_money;
     out->marginal = m.money;
     out->has_energy = m.has_energy;
     out->marginal_mj = m.mj;
 }
 
-static void foresee(const struct router *r, const struct router_ask *a, struct place *p, struct route_candidate *out)
+static void foresee(const struct router *r, const struct router_ask *a, struct view *v, struct route_candidate *out)
 {
     const struct route_request *q = a->request;
-    struct view *v = &p->view;
     /* An SLO's bound for it is mostly the same for all who ask. */
     const double limit_us = (double)q->slo.tpot_us;
     if (v->at.tpot.limit_us != limit_us) {
         v->at.tpot.within_limit = latency_within(&v->at.tpot, limit_us);
         v->at.tpot.limit_us = limit_us;
     }
-    const double trust = v->pair ? trust_of(r, v->pair) : 1;
-    out->latency = predict_from(&v->at, q->input_tokens - out->cached_tokens, trust);
-    if (is_late(p, memory_of(a)))
+    const double trust = v->learned ? trust_of(r, v->heard) : 1;
+    predict_from(&v->at, q->input_tokens - out->cached_tokens, trust, &out->latency);
+    if (v->full || out->crowded)
         out->latency.ttft = (struct latency){.median_us = ROUTER_LATE_US, .log_sd = LATE_SD};
-    if (!(p->facts.losses_per_hour > 0))
+    if (!(v->losses_per_us > 0))
         return;
     const double us = latency_mean(&out->latency.ttft) + (double)q->output_tokens * latency_mean(&out->latency.tpot);
-    const double losses = p->facts.losses_per_hour * us / US_PER_HOUR;
+    const double losses = v->losses_per_us * us;
     out->risk = losses < 1e-3 ? losses : -expm1(-losses); /* the same to a thousandth of it */
 }
 
 void router_candidate(const struct router *r, const struct router_ask *a, int32_t node, struct route_candidate *out)
 {
-    struct place *p = at(r, node);
-    if (p->view.of != p->changes || p->view.model != a->model)
-        set_view(r, p, a->model);
-    *out = p->view.c;
-    if (!p->here)
+    SPW_ASSERT(node >= 0 && node < r->n_places);
+    struct view *v = &r->views[node];
+    if (v->model != a->model)
+        set_view(r, node, v, a->model);
+    memcpy(out, &v->c, offsetof(struct route_candidate, latency));
+    if (!out->predicted)
+        out->latency = (struct prediction){.ttft = {0}};
+    if (!v->here)
         return;
     out->cached_tokens = held_of(a, node);
-    out->crowded = is_crowded(p, memory_of(a));
+    out->crowded = is_crowded(v->kv_left, memory_of(a));
     if (out->serves_model)
-        reckon(r, a, p, out);
+        reckon(r, a, node, v, out);
     if (out->predicted)
-        foresee(r, a, p, out);
+        foresee(r, a, v, out);
 }
 
 void router_choose(const struct router *r, const struct router_ask *a, const int32_t *nodes,
