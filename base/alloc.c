@@ -31,6 +31,18 @@ void *spw_calloc(size_t count, size_t bytes)
     return p;
 }
 
+void *spw_calloc_aligned(size_t count, size_t bytes, size_t alignment)
+{
+    size_t size;
+    if (!size_mul_add(count ? count : 1, bytes ? bytes : 1, alignment, &size))
+        out_of_memory(SIZE_MAX);
+    size = size / alignment * alignment;
+    void *p = aligned_alloc(alignment, size);
+    if (!p)
+        out_of_memory(size);
+    return memset(p, 0, size);
+}
+
 void *spw_realloc(void *old, size_t bytes)
 {
     void *p = realloc(old, bytes ? bytes : 1);

@@ -12,7 +12,9 @@
 
 void *spw_malloc(size_t bytes);               /* never NULL */
 void *spw_calloc(size_t count, size_t bytes); /* never NULL; aborts on overflow */
-void *spw_realloc(void *p, size_t bytes);     /* never NULL */
+/* As spw_calloc(), at an address that is a multiple of `alignment`, a power of two; free() frees it. */
+void *spw_calloc_aligned(size_t count, size_t bytes, size_t alignment);
+void *spw_realloc(void *p, size_t bytes); /* never NULL */
 char *spw_strdup(const char *s);
 char *spw_strndup(const char *s, size_t n);
 char *spw_asprintf(const char *format, ...) SPW_PRINTF(1, 2); /* caller frees */

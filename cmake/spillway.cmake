@@ -42,6 +42,12 @@ function(spillway_library name)
   endif()
 endfunction()
 
+# spillway_hot(target): decisions are made here, a hundred thousand a second. Nobody reads errno after a logarithm or counts
+# floating-point exceptions; no result changes by this.
+function(spillway_hot target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O3> -fno-math-errno -fno-trapping-math)
+endfunction()
+
 # spillway_text(target file stem): the file's bytes as STEM_text and STEM_length in the target.
 function(spillway_text target file stem)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})

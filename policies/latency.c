@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "policies/normal.h"
+
 #define SURELY 6 /* spreads: what is beyond is one in a billion */
 
 double normal_below(double z)
@@ -28,9 +30,9 @@ double latency_within(const struct latency *t, double limit_us)
         return t->within_limit;
     if (t->median_us <= 0)
         return 1;
-    const double over = log(limit_us / t->median_us);
+    const double over = normal_ln(limit_us / t->median_us);
     const double sd = side(t, over);
-    const double usual = over > SURELY * sd ? 1 : sd > 0 ? normal_below(over / sd) : over >= 0;
+    const double usual = over > SURELY * sd ? 1 : sd > 0 ? normal_share(over / sd) : limit_us >= t->median_us;
     if (!(t->odd > 0))
         return usual;
     return usual * (1 - t->odd) + (over > 0 && t->odd_log > 0 ? (1 - tail(over / t->odd_log)) * t->odd : 0);
@@ -70,5 +72,5 @@ double latency_mean_reckoned(const struct latency *t)
     const double up = t->log_sd, down = side(t, -1);
     if (up == down)
         return t->median_us * exp(up * up / 2);
-    return t->median_us * (exp(up * up / 2) * normal_below(up) + exp(down * down / 2) * normal_below(-down));
+    return t->median_us * (exp(up * up / 2) * normal_share(up) + exp(down * down / 2) * normal_share(-down));
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policies/normal.h"
+
 #define FORGET        0.995 /* per observation: the last 200 count */
 #define MOVING        (1.0 / 24)
 #define MOVING_FAST   (1.0 / 6) /* once IN_A_ROW surprises say that it has changed */
@@ -30,14 +32,16 @@ static const struct node_curve guessed = {
 
 /* ---- one line --------------------------------------------------------------------------------------------------- */
 
-static double within(double v, double most)
+static double within(double v, double most) /* v is a number */
 {
-    return fmin(fmax(v, -most), most);
+    const double least = v > -most ? v : -most;
+    return least < most ? least : most;
 }
 
 static double spread(double log_variance)
 {
-    return fmin(fmax(sqrt(log_variance), SD_LEAST), SD_MOST);
+    const double sd = sqrt(log_variance), least = sd > SD_LEAST ? sd : SD_LEAST;
+    return least < SD_MOST ? least : SD_MOST;
 }
 
 static void tell_spreads(struct predict_error *e)
@@ -238,7 +242,7 @@ static void learn_error(struct predict_error *e, double surprise, double taken)
 
 static double surprise_at(const struct predict_error *e, double line_us, double us)
 {
-    return within(log(us / (line_us * e->s.scale)), SURPRISE_MOST);
+    return within(normal_ln(us / (line_us * e->s.scale)), SURPRISE_MOST);
 }
 
 static void learn(struct predict_fit *f, const double *x, double us)
@@ -314,22 +318,21 @@ static void features(const struct predictor *p, const struct predict_load *load,
     x[3] = x[2] * others;
 }
 
-struct predict_at predict_at(const struct predictor *p, int32_t others, int64_t queued)
+void predict_at(const struct predictor *p, int32_t others, int64_t queued, struct predict_at *a)
 {
     const struct predict_load empty = {.others = others, .queued = queued};
     double x[PREDICT_TERMS];
     features(p, &empty, x);
     const double crowd[] = {1, positive(others)};
-    struct predict_at a = {.fixed_us = sum_at(&p->ttft, x),
-                           .per_token_us = p->ttft.at[1],
-                           .per_step_us = p->chunk ? p->ttft.at[2] + p->ttft.at[3] * crowd[1] : 0,
-                           .chunk = p->chunk,
-                           .tpot_us = line_at(&p->tpot, crowd)};
-    a.tpot_spread = error_at(&p->tpot, a.tpot_us)->s;
-    around(&a.tpot, &a.tpot_spread, a.tpot_us, 1);
+    a->fixed_us = sum_at(&p->ttft, x);
+    a->per_token_us = p->ttft.at[1];
+    a->per_step_us = p->chunk ? p->ttft.at[2] + p->ttft.at[3] * crowd[1] : 0;
+    a->chunk = p->chunk;
+    a->tpot_us = line_at(&p->tpot, crowd);
+    a->tpot_spread = error_at(&p->tpot, a->tpot_us)->s;
+    around(&a->tpot, &a->tpot_spread, a->tpot_us, 1);
     for (int i = 0; i < PREDICT_SIZES; i++)
-        a.sized[i] = p->ttft.fixed ? p->ttft.sized[i].s : p->ttft.all.s;
-    return a;
+        a->sized[i] = p->ttft.fixed ? p->ttft.sized[i].s : p->ttft.all.s;
 }
 
 static double up(double positive) /* ceil(), without the call that it is on older machines */
@@ -352,8 +355,9 @@ void predict_from(const struct predict_at *a, int64_t fresh, double trust, struc
 
 struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust)
 {
-    const struct predict_at a = predict_at(p, load->others, load->queued);
+    struct predict_at a;
     struct prediction out;
+    predict_at(p, load->others, load->queued, &a);
     predict_from(&a, load->prompt - load->cached, trust, &out);
     return out;
 }

@@ -88,7 +88,7 @@ struct predict_at {
     struct predict_spread tpot_spread;
     struct predict_spread sized[PREDICT_SIZES]; /* of TTFT, by the line */
 };
-struct predict_at predict_at(const struct predictor *p, int32_t others, int64_t queued);
+void predict_at(const struct predictor *p, int32_t others, int64_t queued, struct predict_at *out);
 /* fresh: prompt tokens that are not cached. */
 void predict_from(const struct predict_at *a, int64_t fresh, double trust, struct prediction *out);
 /* The expected time to the first token as (fixed) + (per token that is not cached) * tokens. */

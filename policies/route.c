@@ -202,18 +202,22 @@ struct field {
     const struct route_request *r;
     const struct route_candidate *c;
     int32_t n, left;
+    bool ranked;                      /* some suit better than others */
     uint8_t in[ROUTE_CANDIDATES_MAX]; /* [left] candidates, in order */
 };
 
 static void admit_all(struct field *f)
 {
     struct route_decision *d = f->d;
+    int32_t rank = 0;
     for (int32_t i = 0; i < f->n; i++) {
         const enum route_reason why = admit(f->r, &f->c[i]);
         d->terms[i] = (struct route_terms){0};
         d->reasons[i] = why;
         d->model_known |= f->c[i].serves_model;
         if (why == ROUTE_CHOSEN) {
+            f->ranked |= f->left > 0 && f->c[i].rank != rank;
+            rank = f->c[i].rank;
             f->in[f->left++] = (uint8_t)i;
         } else {
             d->busy = d->busy || why == ROUTE_FULL || why == ROUTE_KEPT;
@@ -245,12 +249,24 @@ static inline int32_t stays(struct field *f, int32_t kept, int32_t k, bool passe
 static void best_rank(struct field *f)
 {
     int32_t best = INT32_MAX;
+    if (!f->ranked)
+        return;
     for (int32_t k = 0; k < f->left; k++)
         best = candidate(f, k)->rank < best ? candidate(f, k)->rank : best;
     int32_t kept = 0;
     for (int32_t k = 0; k < f->left; k++)
         kept = stays(f, kept, k, candidate(f, k)->rank <= best, ROUTE_LESS_FIT);
     f->left = kept;
+}
+
+/* Of two numbers; fmin() and fmax() are calls. */
+static double lesser(double a, double b)
+{
+    return a < b ? a : b;
+}
+static double greater(double a, double b)
+{
+    return a > b ? a : b;
 }
 
 static bool runs_anyway(const struct route_candidate *c)
@@ -268,7 +284,7 @@ static void likely_in_time(struct field *f)
         running = p > running && runs_anyway(candidate(f, k)) ? p : running;
     }
     const double asked = most >= f->r->slo.probability ? f->r->slo.probability : most - ROUTE_NEAR_SLO;
-    const double surely = fmax(asked, fmin(f->r->slo.sure, running - ROUTE_NEAR_SLO));
+    const double surely = greater(asked, lesser(f->r->slo.sure, running - ROUTE_NEAR_SLO));
     int32_t kept = 0;
     for (int32_t k = 0; k < f->left; k++)
         kept = stays(f, kept, k, !(terms(f, k)->p_slo < surely), ROUTE_MISSES_SLO);
@@ -340,8 +356,12 @@ static void set_values(struct field *f)
 static void best_value(struct field *f)
 {
     static const enum route_reason worse[] = {ROUTE_DEARER, ROUTE_SLOWER, ROUTE_HUNGRIER, ROUTE_WORSE};
-    const struct least_and_mean m = look_over(f, &f->d->terms[0].value, sizeof f->d->terms[0]);
-    const double near = m.least * (1 + ROUTE_NEAR);
+    double least = INFINITY;
+    for (int32_t k = 0; k < f->left; k++) {
+        const double v = terms(f, k)->value;
+        least = v >= 0 && v < least ? v : least;
+    }
+    const double near = least * (1 + ROUTE_NEAR);
     int32_t kept = 0;
     for (int32_t k = 0; k < f->left; k++)
         kept = stays(f, kept, k, !(terms(f, k)->value > near), worse[f->r->objective]);
@@ -402,6 +422,7 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
     f.c = c;
     f.n = n;
     f.left = 0;
+    f.ranked = false;
     d->chosen = -1;
     d->may_wait = d->busy = d->model_known = false;
     d->back_us = 0;

@@ -17,6 +17,7 @@
 #define US_PER_HOUR    3.6e9
 #define LATE_SD        0.02
 #define NONE           (-1)
+#define CACHE_LINE     64
 #define DEFAULT_WITHIN 0.99
 #define FRESH_FOR      32 /* requests per node: what was learned counts in full; after twice as many for a half, and so on */
 
@@ -91,7 +92,7 @@ enum rc router_new(struct router **out, const struct router_size *size, struct e
     r->n_places = size->nodes;
     r->n_pairs = size->pairs;
     r->places = spw_calloc((size_t)size->nodes, sizeof(*r->places));
-    r->views = spw_calloc((size_t)size->nodes, sizeof(*r->views));
+    r->views = spw_calloc_aligned((size_t)size->nodes, sizeof(*r->views), CACHE_LINE);
     r->pairs = spw_calloc((size_t)size->pairs + 1, sizeof(*r->pairs));
     r->dirty = spw_calloc((size_t)size->nodes, sizeof(*r->dirty));
     r->free_pair = NONE;
@@ -480,7 +481,8 @@ struct least {
 };
 static void take_least(struct least *l, const struct place *p, const struct predictor *known, int32_t others)
 {
-    const struct predict_at loaded = predict_at(known, others, p->queued);
+    struct predict_at loaded;
+    predict_at(known, others, p->queued, &loaded);
     const struct predict_line line = predict_first(known, &loaded);
     l->predicted = l->predicted && is_predicted(p, known);
     l->first_us = fmin(l->first_us, line.fixed_us);
@@ -631,7 +633,8 @@ static void set_view(const struct router *r, int32_t node, struct view *v, int m
     v->model = (int16_t)model;
     v->here = p->here;
     v->learned = false;
-    v->c = (struct route_candidate){.serves_model = p->here && has_bit(p->facts.kind.models, model)};
+    v->c.serves_model = p->here && has_bit(p->facts.kind.models, model);
+    v->c.predicted = false;
     if (!p->here)
         return;
     v->c.healthy = p->state.state == SHORTLIST_READY || p->state.state == SHORTLIST_FULL;
@@ -653,7 +656,7 @@ static void set_view(const struct router *r, int32_t node, struct view *v, int m
     v->heard = pair ? pair->heard : 0;
     v->c.predicted = is_predicted(p, known);
     if (v->c.predicted)
-        v->at = predict_at(known, p->in_flight, p->queued);
+        predict_at(known, p->in_flight, p->queued, &v->at);
 }
 
 static int64_t not_negative(int64_t v)
@@ -709,8 +712,10 @@ void router_candidate(const struct router *r, const struct router_ask *a, int32_
     memcpy(out, &v->c, offsetof(struct route_candidate, latency));
     if (!out->predicted)
         out->latency = (struct prediction){.ttft = {0}};
-    if (!v->here)
+    if (!v->here) {
+        *out = (struct route_candidate){.serves_model = false};
         return;
+    }
     out->cached_tokens = held_of(a, node);
     out->crowded = is_crowded(v->kv_left, memory_of(a));
     if (out->serves_model)

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 
 #define WIDTH        8
+#define CACHE_LINE   64
 #define WORDS        (SHORTLIST_MODELS_MAX / 64)
 #define LEVELS_MAX   6 /* 8^6 > SHORTLIST_NODES_MAX */
 #define VISITS_MAX   1024
@@ -16,20 +17,41 @@
 #define FASTEST      2
 #define EXACT                                                                                                          \
     4 /* the best so many are surely the best, within a thousandth; the others are the best of those that were seen */
-#define TERM_MAX   1e18f
-#define NEAR_BITS  (1u << 13) /* of a float's bits: from 0.05% to 0.1% of its value */
-#define NOTHING    1e30f      /* the least of no terms */
-#define LAST_STATE 1e6f       /* behind all states that there are */
+#define TERM_MAX    1e18f
+#define NEAR_BITS   (1u << 10) /* of VALUE_BITS of a float: from 0.05% to 0.1% of its value */
+#define NOTHING     1e30f      /* the least of no terms */
+#define LAST_STATE  7.0f       /* behind all states that there are */
+#define BOTH_TOKENS 256.0f
 
-enum { T_STATE, T_MONEY, T_MONEY_IN, T_MONEY_OUT, T_FIRST, T_FIRST_IN, T_NEXT, T_TAIL, T_MJ, T_MJ_IN, T_MJ_OUT, TERMS };
+/* T_BOTH: first token and BOTH_TOKENS more. The least of a sum is more than the sum of the leasts. */
+enum {
+    T_STATE,
+    T_MONEY,
+    T_MONEY_IN,
+    T_MONEY_OUT,
+    T_FIRST,
+    T_FIRST_IN,
+    T_NEXT,
+    T_TAIL,
+    T_MJ,
+    T_MJ_IN,
+    T_MJ_OUT,
+    T_BOTH,
+    TERMS
+};
 
 #define LASTING 4 /* load moves the fixed terms; these stay */
 static const int lasting[LASTING] = {T_MONEY_OUT, T_MONEY_IN, T_FIRST_IN, T_MJ_OUT};
 
-struct block {
+struct block { /* six cache lines, aligned to them */
     float least[TERMS][WIDTH];
-    /* By model, a bit per child: somebody below serves it; a local one does. 0: nobody is there. */
-    uint8_t serves[SHORTLIST_MODELS_MAX], serves_local[SHORTLIST_MODELS_MAX];
+};
+_Static_assert(sizeof(struct block) % CACHE_LINE == 0, "blocks share no cache line");
+
+/* By model and block, a bit per child: somebody below serves it; a local one does. 0: nobody is there. */
+struct served {
+    uint8_t *any, *local; /* [model * blocks + block] */
+    int32_t blocks;
 };
 
 struct leaf {
@@ -42,6 +64,7 @@ struct shortlist {
     int32_t capacity, n, top; /* top: first leaf that was never used */
     int levels;               /* levels[0] above the leaves */
     struct block *level[LEVELS_MAX];
+    struct served served[LEVELS_MAX];
     struct leaf *leaves;
     int32_t *leaf_of; /* by node; -1: not there */
     int32_t *unused;  /* stack of leaves */
@@ -63,7 +86,8 @@ static void clear_blocks(struct shortlist *s)
     int32_t children = s->capacity;
     for (int l = 0; l < s->levels; l++) {
         children = blocks_for(children);
-        memset(s->level[l], 0, (size_t)children * sizeof *s->level[l]);
+        memset(s->served[l].any, 0, (size_t)children * SHORTLIST_MODELS_MAX);
+        memset(s->served[l].local, 0, (size_t)children * SHORTLIST_MODELS_MAX);
         for (int32_t b = 0; b < children; b++) {
             for (int i = 0; i < TERMS * WIDTH; i++)
                 s->level[l][b].least[i / WIDTH][i % WIDTH] = NOTHING;
@@ -92,7 +116,10 @@ enum rc shortlist_new(struct shortlist **out, int32_t capacity, struct error *e)
     s->order = spw_calloc(n, sizeof *s->order);
     for (int32_t children = capacity; s->levels == 0 || children > 1; s->levels++) {
         children = blocks_for(children);
-        s->level[s->levels] = spw_calloc((size_t)children, sizeof *s->level[0]);
+        s->level[s->levels] = spw_calloc_aligned((size_t)children, sizeof *s->level[0], CACHE_LINE);
+        s->served[s->levels] = (struct served){.any = spw_calloc((size_t)children, SHORTLIST_MODELS_MAX),
+                                               .local = spw_calloc((size_t)children, SHORTLIST_MODELS_MAX),
+                                               .blocks = children};
     }
     for (int32_t i = 0; i < capacity; i++) {
         s->leaf_of[i] = -1;
@@ -107,8 +134,11 @@ void shortlist_free(struct shortlist *s)
 {
     if (!s)
         return;
-    for (int l = 0; l < s->levels; l++)
+    for (int l = 0; l < s->levels; l++) {
         free(s->level[l]);
+        free(s->served[l].any);
+        free(s->served[l].local);
+    }
     free(s->leaves);
     free(s->moved);
     free(s->leaf_of);
@@ -144,6 +174,7 @@ static void read_terms(float out[TERMS], const struct shortlist_terms *t)
                                 [T_MJ_OUT] = t->mj_per_output};
     for (int i = 0; i < TERMS; i++)
         out[i] = sane(terms[i]);
+    out[T_BOTH] = out[T_FIRST] + BOTH_TOKENS * out[T_NEXT];
 }
 
 static float least_of(const float x[WIDTH])
@@ -182,12 +213,13 @@ static void raise_model(struct shortlist *s, int32_t leaf, int model)
     bool any = from->node >= 0 && serves(&from->kind, model), local = any && from->kind.local;
     int32_t child = leaf;
     for (int l = 0; l < s->levels; l++) {
-        struct block *b = &s->level[l][child / WIDTH];
+        const size_t at = (size_t)model * (size_t)s->served[l].blocks + (size_t)(child / WIDTH);
+        uint8_t *of_any = &s->served[l].any[at], *of_local = &s->served[l].local[at];
         const unsigned bit = 1u << child % WIDTH;
-        b->serves[model] = (uint8_t)(any ? b->serves[model] | bit : b->serves[model] & ~bit);
-        b->serves_local[model] = (uint8_t)(local ? b->serves_local[model] | bit : b->serves_local[model] & ~bit);
-        any = b->serves[model] != 0;
-        local = b->serves_local[model] != 0;
+        *of_any = (uint8_t)(any ? *of_any | bit : *of_any & ~bit);
+        *of_local = (uint8_t)(local ? *of_local | bit : *of_local & ~bit);
+        any = *of_any != 0;
+        local = *of_local != 0;
         child /= WIDTH;
     }
 }
@@ -383,23 +415,23 @@ void shortlist_order(struct shortlist *s)
 /* ---- search ------------------------------------------------------------------------------------------------------ */
 
 /* A rating is one number, less is better: the level, and below it the value's bits, which are in the order of the values
- * where none is negative (IEEE 754). With the leaf below it, it also says who: ties go to the lower leaf. */
-#define LEAF_BITS 16
+ * where none is negative (IEEE 754), but for the last three: a millionth. With the leaf below it, it also says who: ties go to
+ * the lower leaf. So does what was not looked into yet: rating, level, block. */
+#define LEAF_BITS  16
+#define VALUE_BITS 28
+#define NO_RATING  UINT64_MAX
 _Static_assert(SHORTLIST_NODES_MAX <= 1 << LEAF_BITS, "a leaf's number must fit below a rating");
+_Static_assert(2 * SHORTLIST_LEAVING + 1 < 15, "a level must fit above a value");
 
-struct open { /* a block that was not looked into yet; rating: nobody in it is better */
-    uint64_t rating;
-    int32_t block;
-    int level;
-};
 struct search {
     const struct shortlist *s;
     const struct shortlist_query *q;
     float in, out; /* tokens */
     float w_money, w_us, w_mj, first_limit, next_limit;
-    uint64_t best[SHORTLIST_MAX]; /* best first: rating << LEAF_BITS | leaf */
-    int n, want;
-    struct open frontier[FRONTIER_MAX]; /* a heap */
+    float part_first, part_both, more_next; /* time as parts of T_FIRST and T_BOTH, and so much of T_NEXT */
+    uint64_t best[SHORTLIST_MAX];           /* best first: rating << LEAF_BITS | leaf; NO_RATING: none yet */
+    int want;
+    uint64_t frontier[FRONTIER_MAX]; /* a heap of blocks: rating << 32 | level << LEAF_BITS | block */
     int n_open;
     int32_t visits;
     bool cut;
@@ -416,30 +448,43 @@ static void set_search(struct search *x, const struct shortlist *s, const struct
     x->w_mj = q->w_mj;
     x->first_limit = q->first_limit_us > 0 ? q->first_limit_us : NOTHING * 1e6f;
     x->next_limit = q->next_limit_us > 0 ? q->next_limit_us : NOTHING * 1e6f;
+    x->part_both = x->out < BOTH_TOKENS ? x->out / BOTH_TOKENS : 1;
+    x->part_first = 1 - x->part_both;
+    x->more_next = x->out > BOTH_TOKENS ? x->out - BOTH_TOKENS : 0;
     x->want = q->want;
     x->visits = 0;
     x->cut = false;
 }
 
 /* Of the eight children at once. Every operation grows with every term, which is what makes the least terms a bound. */
-static void rate_children(const struct search *x, const struct block *b, uint64_t out[WIDTH])
+static inline void rate_children(const struct search *x, const struct block *b, int32_t level[WIDTH],
+                                 float value[WIDTH], bool nodes)
 {
-    int32_t level[WIDTH], bits[WIDTH];
-    float value[WIDTH];
     for (int i = 0; i < WIDTH; i++) {
-        const float first = b->least[T_FIRST][i] + b->least[T_FIRST_IN][i] * x->in;
+        const float read = b->least[T_FIRST_IN][i] * x->in, first = b->least[T_FIRST][i] + read;
         const float next = b->least[T_NEXT][i], tail = b->least[T_TAIL][i];
         const float money = b->least[T_MONEY][i] + b->least[T_MONEY_IN][i] * x->in + b->least[T_MONEY_OUT][i] * x->out;
         const float mj = b->least[T_MJ][i] + b->least[T_MJ_IN][i] * x->in + b->least[T_MJ_OUT][i] * x->out;
+        const float us = nodes ? first + next * x->out
+                               : b->least[T_FIRST][i] * x->part_first + b->least[T_BOTH][i] * x->part_both +
+                                     next * x->more_next + read;
         const int32_t late = (first * tail > x->first_limit) | (next * tail > x->next_limit);
         const float state =
             b->least[T_STATE][i] < LAST_STATE ? b->least[T_STATE][i] : LAST_STATE; /* nobody's: NOTHING */
         level[i] = (int32_t)state * 2 + late;
-        value[i] = money * x->w_money + (first + next * x->out) * x->w_us + mj * x->w_mj;
+        value[i] = money * x->w_money + us * x->w_us + mj * x->w_mj;
     }
+}
+
+static inline void ratings_of(const struct search *x, const struct block *b, uint32_t out[WIDTH], bool nodes)
+{
+    int32_t level[WIDTH];
+    uint32_t bits[WIDTH];
+    float value[WIDTH];
+    rate_children(x, b, level, value, nodes);
     memcpy(bits, value, sizeof bits);
     for (int i = 0; i < WIDTH; i++)
-        out[i] = (uint64_t)(uint32_t)level[i] << 32 | (uint32_t)bits[i];
+        out[i] = (uint32_t)level[i] << VALUE_BITS | bits[i] >> (31 - VALUE_BITS);
 }
 
 static bool is_skipped(const struct shortlist_query *q, int32_t node)
@@ -453,49 +498,50 @@ static bool is_skipped(const struct shortlist_query *q, int32_t node)
 
 /* Only who is better than this is of interest, once there are as many as are wanted. By less than a thousandth is not better:
  * bounds are a little below what is there, and where many are as good as each other all of them would be opened for it. */
-static uint64_t hopeless_from(const struct search *x)
+static inline uint64_t hopeless_from(const struct search *x)
 {
-    if (x->n < x->want)
-        return UINT64_MAX;
-    const uint64_t rating = x->best[(x->want < EXACT ? x->want : EXACT) - 1] >> LEAF_BITS;
-    return (uint32_t)rating > NEAR_BITS ? rating - NEAR_BITS : rating;
+    if (x->best[x->want - 1] == NO_RATING)
+        return NO_RATING;
+    const uint32_t rating = (uint32_t)(x->best[(x->want < EXACT ? x->want : EXACT) - 1] >> LEAF_BITS);
+    const uint32_t value = rating & ((1u << VALUE_BITS) - 1);
+    return (uint64_t)(value > NEAR_BITS ? rating - NEAR_BITS : rating) << 32;
 }
 
-static void keep(struct search *x, int32_t leaf, uint64_t rating)
+/* Into its place, those behind it one further: without a branch, since nobody could foresee it. */
+static inline void keep(struct search *x, int32_t leaf, uint32_t rating)
 {
-    const bool full = x->n == x->want;
-    if ((full && rating >= x->best[x->n - 1] >> LEAF_BITS) || is_skipped(x->q, x->s->leaves[leaf].node))
+    const uint64_t found = (uint64_t)rating << LEAF_BITS | (uint32_t)leaf;
+    if (found >= x->best[x->want - 1] || (x->q->n_skip && is_skipped(x->q, x->s->leaves[leaf].node)))
         return;
-    const uint64_t found = rating << LEAF_BITS | (uint32_t)leaf;
-    uint64_t *at = &x->best[full ? x->n - 1 : x->n++];
-    for (; at > x->best && found < at[-1]; at--)
-        *at = at[-1];
-    *at = found;
+    for (int i = x->want - 1; i > 0; i--) {
+        const uint64_t before = x->best[i - 1], here = found < x->best[i] ? found : x->best[i];
+        x->best[i] = found < before ? before : here;
+    }
+    x->best[0] = found < x->best[0] ? found : x->best[0];
 }
 
-static void push(struct search *x, struct open o)
+static inline void push(struct search *x, uint64_t o)
 {
     if (x->n_open == FRONTIER_MAX) {
         x->cut = true;
         return;
     }
     int i = x->n_open++;
-    for (; i > 0 && o.rating < x->frontier[(i - 1) / 2].rating; i = (i - 1) / 2)
+    for (; i > 0 && o < x->frontier[(i - 1) / 2]; i = (i - 1) / 2)
         x->frontier[i] = x->frontier[(i - 1) / 2];
     x->frontier[i] = o;
 }
 
-static struct open pop(struct search *x)
+static inline uint64_t pop(struct search *x)
 {
-    struct open top = x->frontier[0], last = x->frontier[--x->n_open];
+    const uint64_t top = x->frontier[0], last = x->frontier[--x->n_open];
     int i = 0;
     for (;;) {
         int c = 2 * i + 1;
         if (c >= x->n_open)
             break;
-        if (c + 1 < x->n_open && x->frontier[c + 1].rating < x->frontier[c].rating)
-            c++;
-        if (x->frontier[c].rating >= last.rating)
+        c += c + 1 < x->n_open && x->frontier[c + 1] < x->frontier[c];
+        if (x->frontier[c] >= last)
             break;
         x->frontier[i] = x->frontier[c];
         i = c;
@@ -504,34 +550,45 @@ static struct open pop(struct search *x)
     return top;
 }
 
-static void look_into(struct search *x, int level, int32_t block)
+static inline void look_into(struct search *x, int level, int32_t block)
 {
-    const struct block *b = &x->s->level[level][block];
-    uint64_t ratings[WIDTH];
-    rate_children(x, b, ratings);
+    const struct served *served = &x->s->served[level];
+    const size_t at = (size_t)x->q->model * (size_t)served->blocks + (size_t)block;
+    uint32_t ratings[WIDTH];
+    unsigned left = x->q->local_only ? served->local[at] : served->any[at];
     x->visits++;
-    for (unsigned left = (x->q->local_only ? b->serves_local : b->serves)[x->q->model]; left; left &= left - 1) {
+    if (level == 0) {
+        ratings_of(x, &x->s->level[0][block], ratings, true);
+        for (; left; left &= left - 1)
+            keep(x, block * WIDTH + __builtin_ctz(left), ratings[__builtin_ctz(left)]);
+        return;
+    }
+    const uint64_t hopeless = hopeless_from(x);
+    ratings_of(x, &x->s->level[level][block], ratings, false);
+    for (; left; left &= left - 1) {
         const int i = __builtin_ctz(left);
-        if (level == 0)
-            keep(x, block * WIDTH + i, ratings[i]);
-        else if (ratings[i] < hopeless_from(x))
-            push(x, (struct open){ratings[i], block * WIDTH + i, level - 1});
+        const uint64_t o =
+            (uint64_t)ratings[i] << 32 | (uint32_t)(level - 1) << LEAF_BITS | (uint32_t)(block * WIDTH + i);
+        if (o < hopeless)
+            push(x, o);
     }
 }
 
 static void search(struct search *x)
 {
-    x->n = x->n_open = 0;
+    x->n_open = 0;
+    for (int i = 0; i < x->want; i++)
+        x->best[i] = NO_RATING;
     look_into(x, x->s->levels - 1, 0);
     while (x->n_open > 0) {
-        const struct open o = pop(x);
-        if (o.rating >= hopeless_from(x))
+        const uint64_t o = pop(x);
+        if (o >= hopeless_from(x))
             return;
         if (x->visits >= VISITS_MAX) {
             x->cut = true;
             return;
         }
-        look_into(x, o.level, o.block);
+        look_into(x, (int)((uint32_t)o >> LEAF_BITS), (int32_t)((uint32_t)o & ((1u << LEAF_BITS) - 1)));
     }
 }
 
@@ -558,7 +615,7 @@ static void list_best(struct shortlist_result *out, struct search *x, int want)
 {
     const int first = out->n;
     search(x);
-    for (int i = 0; i < x->n; i++)
+    for (int i = 0; i < x->want && x->best[i] != NO_RATING; i++)
         list(out, x->s->leaves[x->best[i] & ((1u << LEAF_BITS) - 1)].node, first, want);
 }
 
@@ -593,12 +650,11 @@ bool shortlist_rate(const struct shortlist *s, const struct shortlist_query *q, 
         return false;
     const int32_t leaf = s->leaf_of[node];
     struct search x;
-    uint64_t ratings[WIDTH];
+    int32_t levels[WIDTH];
+    float values[WIDTH];
     set_search(&x, s, q);
-    rate_children(&x, &s->level[0][leaf / WIDTH], ratings);
-    const uint64_t rating = ratings[leaf % WIDTH];
-    const uint32_t bits = (uint32_t)rating;
-    *level = (int)(rating >> 32);
-    memcpy(value, &bits, sizeof bits);
+    rate_children(&x, &s->level[0][leaf / WIDTH], levels, values, true);
+    *level = levels[leaf % WIDTH];
+    *value = values[leaf % WIDTH];
     return true;
 }

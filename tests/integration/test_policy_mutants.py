@@ -17,8 +17,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 # (what goes wrong, source in policies/, text as it is, text as the mutant has it, unit test, its law that must fail)
 MUTANTS = [
     ("the dearest is chosen", "route.c",
-     "m.least = known++ && m.least < v ? m.least : v;",
-     "m.least = known++ && m.least > v ? m.least : v;",
+     "least = v >= 0 && v < least ? v : least;",
+     "least = v >= 0 && !(v < least && least < INFINITY) ? v : least;",
      "route_laws", "nobody_within_the_slo_is_better"),
     ("privacy is forgotten", "route.c",
      "if (r->local_only && !c->local)",
@@ -29,8 +29,8 @@ MUTANTS = [
      "terms(f, k)->p_slo < surely - 1",
      "route_laws", "whoever_meets_the_slo_goes_first"),
     ("misses are spent where they save nothing", "route.c",
-     "fmin(f->r->slo.sure, running - ROUTE_NEAR_SLO)",
-     "fmin(f->r->slo.sure, running - ROUTE_NEAR_SLO) * 0.9",
+     "lesser(f->r->slo.sure, running - ROUTE_NEAR_SLO)",
+     "lesser(f->r->slo.sure, running - ROUTE_NEAR_SLO) * 0.9",
      "route_laws", "what_may_be_missed_saves_bought_answers_alone"),
     ("a crowded node is taken for one with room", "route.c",
      "(c->crowded && !r->presses)",

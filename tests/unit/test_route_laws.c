@@ -224,6 +224,22 @@ static void the_explanation_names_the_real_reason(void)
     hold(real_reason, 15);
 }
 
+/* In money, time and energy at once: as good as another would not do, since the means that are compared by change with it. */
+static void be_best_of_all(struct snapshot *s, int32_t i, const struct route_decision *d)
+{
+    struct route_candidate *c = &s->c[i];
+    int32_t fastest = i;
+    for (int32_t k = 0; k < s->n; k++) {
+        if (d->reasons[k] != ROUTE_CHOSEN && d->reasons[k] <= ROUTE_MISSES_SLO)
+            continue;
+        c->marginal.v = s->c[k].marginal.v < c->marginal.v ? s->c[k].marginal.v : c->marginal.v;
+        c->marginal_mj = s->c[k].marginal_mj < c->marginal_mj ? s->c[k].marginal_mj : c->marginal_mj;
+        fastest = time_of(s, k) < time_of(s, fastest) ? k : fastest;
+    }
+    c->latency = s->c[fastest].latency;
+    c->wake_us = s->c[fastest].wake_us;
+}
+
 /* What it is not admitted for, or lost by, made as good as can be, and nothing else. */
 static void mend(struct snapshot *s, int32_t i, enum route_reason why, const struct route_decision *d)
 {
@@ -251,12 +267,7 @@ static void mend(struct snapshot *s, int32_t i, enum route_reason why, const str
         c->wake_us = s->c[d->chosen].wake_us;
         break;
     case ROUTE_HUNGRIER: c->marginal_mj = s->c[d->chosen].marginal_mj; break;
-    case ROUTE_WORSE:
-        c->marginal = s->c[d->chosen].marginal;
-        c->marginal_mj = s->c[d->chosen].marginal_mj;
-        c->latency = s->c[d->chosen].latency;
-        c->wake_us = s->c[d->chosen].wake_us;
-        break;
+    case ROUTE_WORSE: be_best_of_all(s, i, d); break;
     case ROUTE_RISKIER:
         for (int32_t k = 0; k < s->n; k++)
             least = fmin(least, s->c[k].risk);
