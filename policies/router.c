@@ -19,6 +19,10 @@
 #define NONE           (-1)
 #define CACHE_LINE     64
 #define DEFAULT_WITHIN 0.99
+#define USUAL_OVER     4096.0 /* requests */
+#define USUAL_NEAR     1.05
+#define USUAL_IN_NEAR  1.5
+#define USUAL_IN_PART  0.25 /* of the mean prompt: most are longer than that */
 #define FRESH_FOR      32 /* requests per node: what was learned counts in full; after twice as many for a half, and so on */
 
 struct pair {
@@ -65,8 +69,10 @@ struct router {
     double tail_z;             /* of the normal distribution */
     uint64_t unlearned, heard; /* heard: requests that ended, anywhere: the time by which knowledge ages */
     int32_t n_here;
-    uint32_t sent;      /* legs */
-    router_tap_fn *tap; /* mostly NULL */
+    uint32_t sent;              /* legs */
+    double usual_in, usual_out; /* tokens of those who ask, in the mean of the last ones... */
+    double told_in, told_out;   /* ...and as the index knows it */
+    router_tap_fn *tap;         /* mostly NULL */
     void *tap_arg;
 };
 
@@ -573,12 +579,31 @@ static void set_weights(struct shortlist_query *q, enum route_objective o)
     }
 }
 
+static int64_t not_negative(int64_t v)
+{
+    return v > 0 ? v : 0;
+}
+
+/* What is a usual request? The index is told when it is another, which takes about as long as a look at every node. */
+static void learn_usual(struct router *r, const struct route_request *q)
+{
+    r->usual_in += ((double)not_negative(q->input_tokens) - r->usual_in) / USUAL_OVER;
+    r->usual_out += ((double)not_negative(q->output_tokens) - r->usual_out) / USUAL_OVER;
+    if (r->usual_out > r->told_out * USUAL_NEAR || r->usual_out * USUAL_NEAR < r->told_out ||
+        r->usual_in > r->told_in * USUAL_IN_NEAR || r->usual_in * USUAL_IN_NEAR < r->told_in) {
+        r->told_in = r->usual_in;
+        r->told_out = r->usual_out;
+        shortlist_usual(r->list, (float)(r->told_in * USUAL_IN_PART), (float)r->told_out);
+    }
+}
+
 int router_list(struct router *r, const struct router_ask *a, int32_t out[SHORTLIST_MAX])
 {
     const struct route_request *q = a->request;
     int32_t hints[SHORTLIST_HINTS_MAX];
     int64_t held = 0;
     learn_changes(r);
+    learn_usual(r, q);
     SPW_ASSERT(a->n_holders <= SHORTLIST_HINTS_MAX && a->n_skip <= SHORTLIST_SKIP_MAX);
     for (int i = 0; i < a->n_holders; i++) {
         hints[i] = a->holders[i].node;
@@ -657,11 +682,6 @@ static void set_view(const struct router *r, int32_t node, struct view *v, int m
     v->c.predicted = is_predicted(p, known);
     if (v->c.predicted)
         predict_at(known, p->in_flight, p->queued, &v->at);
-}
-
-static int64_t not_negative(int64_t v)
-{
-    return v > 0 ? v : 0;
 }
 
 /* What it would come to there, money and energy. */

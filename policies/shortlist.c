@@ -15,15 +15,18 @@
 #define VISITS_MAX   1024
 #define FRONTIER_MAX 1024
 #define FASTEST      2
-#define EXACT                                                                                                          \
-    4 /* the best so many are surely the best, within a thousandth; the others are the best of those that were seen */
-#define TERM_MAX    1e18f
-#define NEAR_BITS   (1u << 10) /* of VALUE_BITS of a float: from 0.05% to 0.1% of its value */
-#define NOTHING     1e30f      /* the least of no terms */
-#define LAST_STATE  7.0f       /* behind all states that there are */
-#define BOTH_TOKENS 256.0f
+/* The best so many are surely the best, within a thousandth; the others are the best of those that were seen. With fewer, what
+ * comes is spread over fewer nodes where all are nearly equal, and waits there. */
+#define EXACT      8
+#define TERM_MAX   1e18f
+#define NEAR_BITS  (1u << 10) /* of VALUE_BITS of a float: from 0.05% to 0.1% of its value */
+#define NOTHING    1e30f      /* the least of no terms */
+#define LAST_STATE 7.0f       /* behind all states that there are */
+#define USUAL_IN   128.0f     /* until shortlist_usual() says else */
+#define USUAL_OUT  256.0f
 
-/* T_BOTH: first token and BOTH_TOKENS more. The least of a sum is more than the sum of the leasts. */
+/* T_USUAL: time of a request of the usual size. The least of a sum is more than the sum of the leasts: with it the bound of the
+ * time of any request that is not far from usual is nearly what one node comes to. */
 enum {
     T_STATE,
     T_MONEY,
@@ -36,7 +39,7 @@ enum {
     T_MJ,
     T_MJ_IN,
     T_MJ_OUT,
-    T_BOTH,
+    T_USUAL,
     TERMS
 };
 
@@ -62,7 +65,8 @@ struct leaf {
 
 struct shortlist {
     int32_t capacity, n, top; /* top: first leaf that was never used */
-    int levels;               /* levels[0] above the leaves */
+    float usual_in, usual_out;
+    int levels; /* levels[0] above the leaves */
     struct block *level[LEVELS_MAX];
     struct served served[LEVELS_MAX];
     struct leaf *leaves;
@@ -109,6 +113,8 @@ enum rc shortlist_new(struct shortlist **out, int32_t capacity, struct error *e)
     struct shortlist *s = spw_calloc(1, sizeof *s);
     size_t n = (size_t)capacity;
     s->capacity = capacity;
+    s->usual_in = USUAL_IN;
+    s->usual_out = USUAL_OUT;
     s->leaves = spw_calloc(n, sizeof *s->leaves);
     s->moved = spw_calloc(n, sizeof *s->moved);
     s->leaf_of = spw_calloc(n, sizeof *s->leaf_of);
@@ -159,7 +165,12 @@ static float sane(float x)
     return x > 0 ? (x < TERM_MAX ? x : TERM_MAX) : 0; /* what is no number compares false */
 }
 
-static void read_terms(float out[TERMS], const struct shortlist_terms *t)
+static float usual_time(const struct shortlist *s, const float terms[TERMS])
+{
+    return terms[T_FIRST] + s->usual_in * terms[T_FIRST_IN] + s->usual_out * terms[T_NEXT];
+}
+
+static void read_terms(const struct shortlist *s, float out[TERMS], const struct shortlist_terms *t)
 {
     const float terms[TERMS] = {[T_STATE] = (float)t->state,
                                 [T_MONEY] = t->money,
@@ -174,7 +185,7 @@ static void read_terms(float out[TERMS], const struct shortlist_terms *t)
                                 [T_MJ_OUT] = t->mj_per_output};
     for (int i = 0; i < TERMS; i++)
         out[i] = sane(terms[i]);
-    out[T_BOTH] = out[T_FIRST] + BOTH_TOKENS * out[T_NEXT];
+    out[T_USUAL] = usual_time(s, out);
 }
 
 static float least_of(const float x[WIDTH])
@@ -186,25 +197,51 @@ static float least_of(const float x[WIDTH])
     return a < b ? a : b;
 }
 
-/* A leaf's term has changed: so have those above it, up to where it is not the least. */
+/* Of the children in the best state that one of them is in: the others are behind anything that is in it, whatever they
+ * come to. A full machine is often quick, and would make the bound of all its neighbours too low. */
+static float least_term(const struct block *b, int term, float state)
+{
+    float x[WIDTH];
+    for (int i = 0; i < WIDTH; i++)
+        x[i] = b->least[T_STATE][i] <= state ? b->least[term][i] : NOTHING;
+    return least_of(x);
+}
+
+/* A leaf's term has changed, and not its state: so have those above it, up to where it is not the least. */
 static void raise_term(struct shortlist *s, int32_t leaf, int term)
 {
     float least = s->leaves[leaf].terms[term];
     int32_t child = leaf;
     for (int l = 0; l < s->levels; l++) {
-        float *x = s->level[l][child / WIDTH].least[term];
+        struct block *b = &s->level[l][child / WIDTH];
+        float *x = b->least[term];
         if (x[child % WIDTH] == least)
             return;
         x[child % WIDTH] = least;
-        least = least_of(x);
+        least = least_term(b, term, least_of(b->least[T_STATE]));
         child /= WIDTH;
     }
 }
 
 static void raise_all_terms(struct shortlist *s, int32_t leaf)
 {
-    for (int t = 0; t < TERMS; t++)
-        raise_term(s, leaf, t);
+    float least[TERMS];
+    int32_t child = leaf;
+    memcpy(least, s->leaves[leaf].terms, sizeof(least));
+    for (int l = 0; l < s->levels; l++) {
+        struct block *b = &s->level[l][child / WIDTH];
+        bool same = true;
+        for (int t = 0; t < TERMS; t++) {
+            same = same && b->least[t][child % WIDTH] == least[t];
+            b->least[t][child % WIDTH] = least[t];
+        }
+        if (same)
+            return;
+        const float state = least_of(b->least[T_STATE]);
+        for (int t = 0; t < TERMS; t++)
+            least[t] = least_term(b, t, state);
+        child /= WIDTH;
+    }
 }
 
 static void raise_model(struct shortlist *s, int32_t leaf, int model)
@@ -246,7 +283,7 @@ void shortlist_put(struct shortlist *s, int32_t node, const struct shortlist_kin
     const struct shortlist_kind before = s->leaves[leaf].kind;
     s->leaves[leaf].node = node;
     s->leaves[leaf].kind = *kind;
-    read_terms(s->leaves[leaf].terms, terms);
+    read_terms(s, s->leaves[leaf].terms, terms);
     raise_all_terms(s, leaf);
     raise_kind(s, leaf, &before);
 }
@@ -256,7 +293,12 @@ void shortlist_update(struct shortlist *s, int32_t node, const struct shortlist_
     SPW_ASSERT(node >= 0 && node < s->capacity && s->leaf_of[node] >= 0);
     const int32_t leaf = s->leaf_of[node];
     float *were = s->leaves[leaf].terms, are[TERMS];
-    read_terms(are, terms);
+    read_terms(s, are, terms);
+    if (were[T_STATE] != are[T_STATE]) {
+        memcpy(were, are, sizeof(are));
+        raise_all_terms(s, leaf);
+        return;
+    }
     for (int t = 0; t < TERMS; t++) {
         if (were[t] != are[t]) {
             were[t] = are[t];
@@ -278,6 +320,18 @@ void shortlist_drop(struct shortlist *s, int32_t node)
     raise_all_terms(s, leaf);
     raise_kind(s, leaf, &before);
     s->unused[s->n_unused++] = leaf;
+}
+
+void shortlist_usual(struct shortlist *s, float input_tokens, float output_tokens)
+{
+    s->usual_in = sane(input_tokens);
+    s->usual_out = sane(output_tokens);
+    for (int32_t i = 0; i < s->top; i++) {
+        if (s->leaves[i].node >= 0) {
+            s->leaves[i].terms[T_USUAL] = usual_time(s, s->leaves[i].terms);
+            raise_term(s, i, T_USUAL);
+        }
+    }
 }
 
 int32_t shortlist_count(const struct shortlist *s)
@@ -428,8 +482,8 @@ struct search {
     const struct shortlist_query *q;
     float in, out; /* tokens */
     float w_money, w_us, w_mj, first_limit, next_limit;
-    float part_first, part_both, more_next; /* time as parts of T_FIRST and T_BOTH, and so much of T_NEXT */
-    uint64_t best[SHORTLIST_MAX];           /* best first: rating << LEAF_BITS | leaf; NO_RATING: none yet */
+    float part_usual, more_first, more_in, more_next; /* time as a part of T_USUAL and what is left of its terms */
+    uint64_t best[SHORTLIST_MAX];                     /* best first: rating << LEAF_BITS | leaf; NO_RATING: none yet */
     int want;
     uint64_t frontier[FRONTIER_MAX]; /* a heap of blocks: rating << 32 | level << LEAF_BITS | block */
     int n_open;
@@ -448,9 +502,11 @@ static void set_search(struct search *x, const struct shortlist *s, const struct
     x->w_mj = q->w_mj;
     x->first_limit = q->first_limit_us > 0 ? q->first_limit_us : NOTHING * 1e6f;
     x->next_limit = q->next_limit_us > 0 ? q->next_limit_us : NOTHING * 1e6f;
-    x->part_both = x->out < BOTH_TOKENS ? x->out / BOTH_TOKENS : 1;
-    x->part_first = 1 - x->part_both;
-    x->more_next = x->out > BOTH_TOKENS ? x->out - BOTH_TOKENS : 0;
+    x->part_usual =
+        fminf(1, fminf(s->usual_in > 0 ? x->in / s->usual_in : 1, s->usual_out > 0 ? x->out / s->usual_out : 1));
+    x->more_first = 1 - x->part_usual;
+    x->more_in = fmaxf(0, x->in - x->part_usual * s->usual_in);
+    x->more_next = fmaxf(0, x->out - x->part_usual * s->usual_out);
     x->want = q->want;
     x->visits = 0;
     x->cut = false;
@@ -461,13 +517,13 @@ static inline void rate_children(const struct search *x, const struct block *b, 
                                  float value[WIDTH], bool nodes)
 {
     for (int i = 0; i < WIDTH; i++) {
-        const float read = b->least[T_FIRST_IN][i] * x->in, first = b->least[T_FIRST][i] + read;
+        const float first = b->least[T_FIRST][i] + b->least[T_FIRST_IN][i] * x->in;
         const float next = b->least[T_NEXT][i], tail = b->least[T_TAIL][i];
         const float money = b->least[T_MONEY][i] + b->least[T_MONEY_IN][i] * x->in + b->least[T_MONEY_OUT][i] * x->out;
         const float mj = b->least[T_MJ][i] + b->least[T_MJ_IN][i] * x->in + b->least[T_MJ_OUT][i] * x->out;
         const float us = nodes ? first + next * x->out
-                               : b->least[T_FIRST][i] * x->part_first + b->least[T_BOTH][i] * x->part_both +
-                                     next * x->more_next + read;
+                               : b->least[T_USUAL][i] * x->part_usual + b->least[T_FIRST][i] * x->more_first +
+                                     b->least[T_FIRST_IN][i] * x->more_in + next * x->more_next;
         const int32_t late = (first * tail > x->first_limit) | (next * tail > x->next_limit);
         const float state =
             b->least[T_STATE][i] < LAST_STATE ? b->least[T_STATE][i] : LAST_STATE; /* nobody's: NOTHING */

@@ -2,10 +2,12 @@
  * candidates for a request without looking at the others. The daemon and the simulator run this same code.
  *
  * How: the nodes are the leaves of a tree, eight children to a block. Of each child a block knows the least of every term
- * below it (money, microseconds, millijoules...), which models are served there, and whether any node there is local. What
- * a request would come to grows with every term, so what it comes to at the least of all terms is a bound for everything
- * below; the search opens the most promising block first and ends when no block left can hold anything better than the
- * fourth best that it has, by more than a thousandth: it finds as good as looking at every node would. Leaves are ordered so
+ * below it (money, microseconds, millijoules...) among those in the best state that there is, which models are served there,
+ * and whether any node there is local. What a request would come to grows with every term, so what it comes to at the least
+ * of all terms is a bound for everything below; the time of a request of usual size is one of the terms, since the least of a
+ * sum is more than the sum of the leasts. The search opens the most promising block first and ends when no block left can
+ * hold anything better than the eighth best that it has, by more than a thousandth: it finds as good as looking at every
+ * node would. Leaves are ordered so
  * that like nodes are neighbours (shortlist_order()), which makes bounds tight; nothing but speed depends on that. An
  * update changes one leaf and the least terms on the way to the root, and stops where they stay the same. (Best-first branch and bound over a tree of
  * componentwise bounds: Hjaltason and Samet, "Distance browsing in spatial databases", TODS 1999.)
@@ -85,6 +87,8 @@ void shortlist_put(struct shortlist *s, int32_t node, const struct shortlist_kin
 /* Its load, state or price has changed. The hot path: well below a microsecond among 10,000. It is there. */
 void shortlist_update(struct shortlist *s, int32_t node, const struct shortlist_terms *terms);
 void shortlist_drop(struct shortlist *s, int32_t node); /* one that is not there: nothing happens */
+/* Most requests are about of this size: bounds are tight for those. Changes no node's rating. As long as it takes to update all. */
+void shortlist_usual(struct shortlist *s, float input_tokens, float output_tokens);
 int32_t shortlist_count(const struct shortlist *s);
 /* Like nodes become neighbours: after many were put. Milliseconds for 10,000; allocates nothing. */
 void shortlist_order(struct shortlist *s);
