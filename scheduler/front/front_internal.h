@@ -160,9 +160,10 @@ struct request {
     int n_legs, legs_cap;    /* n_legs <= LEGS_MAX */
     struct node *kept; /* kept free of others for this request, which must be alone; under the lock while it waits */
     int64_t wait_forgiven_ns; /* of waited_ns: before the last new token */
-    struct strbuf answer;     /* body of a whole answer, or of a node's refusal */
-    struct strbuf out;        /* scratch for what leaves */
-    struct event *timer;      /* what it means is the state's business: see request_timer() */
+    int64_t press_ns;     /* waiting: when it is to look whether a node takes it that has no memory for it; 0: never */
+    struct strbuf answer; /* body of a whole answer, or of a node's refusal */
+    struct strbuf out;    /* scratch for what leaves */
+    struct event *timer;  /* what it means is the state's business: see request_timer() */
 
     struct audited audited;
     char peer[46]; /* the client's address, where there is an audit */

@@ -43,12 +43,17 @@ static int64_t patience_ns_locked(const struct request *r)
     return most - (r->waited_ns - r->wait_forgiven_ns);
 }
 
-/* Half of its time is over. */
-bool room_presses_locked(const struct request *r)
+/* Until half of its time is over. */
+static int64_t press_ns_locked(const struct request *r)
 {
     const int64_t most = r->room->waiting.lines[r->urgency.class].bounds.wait_ns;
     const int64_t now_ns = r->waiter.waits ? mono_since(r->lane->front->o.clock, r->wait_since) : 0;
-    return r->waited_ns - r->wait_forgiven_ns + now_ns >= most / 2;
+    return most / 2 - (r->waited_ns - r->wait_forgiven_ns + now_ns);
+}
+
+bool room_presses_locked(const struct request *r)
+{
+    return press_ns_locked(r) <= 0;
 }
 
 int64_t room_left_ms_locked(const struct request *r)
@@ -89,6 +94,9 @@ enum waiting_verdict room_enter_locked(struct request *r)
     if (r->waiter.under_way && patience_ns_locked(r) <= 0)
         return WAITING_NO_WAIT;
     enum waiting_verdict v = waiting_enter(&r->room->waiting, &r->waiter, r->wait_since.ns);
+    /* From when on it presses, it may go where nothing has become free: nobody but its own timer would look then. */
+    const int64_t press_ns = press_ns_locked(r);
+    r->press_ns = press_ns > 0 && nodes_have_memory_locked(f->nodes) ? r->wait_since.ns + press_ns : 0;
     if (v != WAITING_IN) {
         r->retry_after_s = waiting_retry_after_s(&r->room->waiting, r->urgency.class, r->wait_since.ns);
         return v;
@@ -142,10 +150,12 @@ static int64_t ms_up(int64_t ns)
     return ns <= 0 ? 0 : (ns + NS_PER_MS - 1) / NS_PER_MS;
 }
 
-/* Of its own lane: it sleeps until its time is over, or until the next comment. */
+/* Of its own lane: it sleeps until its time is over, until half of it is, or until the next comment. */
 static void sleep_on(struct request *r, int64_t now_ns)
 {
     int64_t ms = ms_up(r->waiter.until_ns - now_ns), beat = reply_beat_ms(r);
+    if (r->press_ns && ms_up(r->press_ns - now_ns) < ms)
+        ms = ms_up(r->press_ns - now_ns);
     int64_t here_ms = (now_ns - r->arrived.ns) / NS_PER_MS;
     int64_t turn = r->model->n_chain > 1 ? fallback_wake_ms(&r->model->rule, here_ms) : -1;
     if (turn >= 0 && turn < ms) /* then it may look further down its model's chain */
@@ -164,9 +174,12 @@ bool room_is_over(struct request *r)
     int64_t now_ns = clock_now(r->lane->front->o.clock).ns;
     if (now_ns >= r->waiter.until_ns)
         return true;
+    const bool presses = r->press_ns && now_ns >= r->press_ns;
+    if (presses)
+        r->press_ns = 0; /* once */
     reply_beat(r);
     sleep_on(r, now_ns);
-    if (r->model->n_chain > 1)
+    if (presses || r->model->n_chain > 1)
         rooms_grant(r->lane->front);
     return false;
 }

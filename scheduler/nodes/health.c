@@ -86,6 +86,8 @@ static void take_card(struct node *n)
                  card.resume ? "answers can be resumed here" : "answers cannot be resumed here", LOG_S("node", n->name),
                  LOG_S("numerics", card.numerics), LOG_I("slots", card.slots));
     pthread_mutex_lock(nodes_options(n->table)->lock);
+    if (card.slots != n->card.slots || card.kv_tokens != n->card.kv_tokens)
+        node_changed_locked(n);
     n->card = card;
     pthread_mutex_unlock(nodes_options(n->table)->lock);
 }

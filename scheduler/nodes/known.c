@@ -108,6 +108,7 @@ void node_facts(const struct config_node *c, int (*model)(void *arg, const char 
         .slots = c->slots,
         .curve = c->calibrated ? &c->calibrated->curve : NULL,
         .chunk = c->calibrated ? c->calibrated->detail.mixed_chunk : 0,
+        .kv_tokens = c->kv_tokens,
         .site = SITE,
         .money = money_of(c),
     };
@@ -124,6 +125,9 @@ static void learn(struct knowledge *k, const struct node *n, int64_t now_us)
     const struct config_node *c = n->config;
     struct router_facts f;
     node_facts(c, model_id, k, &f);
+    f.sequences = n->card.slots; /* what is configured wins, what is not it says itself */
+    f.kv_tokens = f.kv_tokens ? f.kv_tokens : n->card.kv_tokens;
+    k->has_memory = k->has_memory || f.kv_tokens > 0;
     if (k->recorder && !router_has(k->router, n->index))
         recorder_name_locked(k->recorder, RECORD_NODE, n->index, n->name);
     router_put(k->router, n->index, &f);
@@ -270,6 +274,11 @@ void nodes_choose_locked(struct nodes *t, const struct nodes_asked *asked, const
                          const struct route_candidate *c, int n, struct route_decision *d)
 {
     router_choose(nodes_known(t)->router, &asked->ask, listed, c, n, d);
+}
+
+bool nodes_have_memory_locked(const struct nodes *t)
+{
+    return nodes_known(t)->has_memory;
 }
 
 bool nodes_records(const struct nodes *t)

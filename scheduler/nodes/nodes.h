@@ -266,6 +266,7 @@ struct knowledge {          /* under the lock */
     char *models[SHORTLIST_MODELS_MAX]; /* owned: names by id, in the order in which they came */
     int n_models;
     int64_t tariff_due_us;     /* when to look at the tariff again */
+    bool has_memory;           /* of some node it is known how much its KV cache holds */
     struct recorder *recorder; /* NULL: nothing is recorded */
 };
 struct knowledge *nodes_known(const struct nodes *t);
@@ -291,6 +292,8 @@ void node_like_locked(struct node *n, const struct node *other);
 void node_sent_locked(struct node *n, const char *model, const struct router_work *w, struct router_leg *leg);
 void node_heard_locked(struct node *n, struct router_leg *leg, double ttft_us);
 void node_left_locked(struct node *n, struct router_leg *leg, double tpot_us);
+/* Could a request wait for the memory of a node, and not for a slot? */
+bool nodes_have_memory_locked(const struct nodes *t);
 bool nodes_records(const struct nodes *t);                    /* any thread; never changes */
 struct recorder_stats nodes_recording(const struct nodes *t); /* any thread */
 /* How good its predictions are: of the model that it has said most of. */

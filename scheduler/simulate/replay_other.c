@@ -61,13 +61,19 @@ enum rc other_look_ahead(struct replay *x)
     return rc == RC_NOT_FOUND ? lines_rewind(&x->lines, x->e) : rc;
 }
 
-static void put(struct replay *x, int32_t node, const char *name)
+/* was: as it was recorded, with what the node said of itself; NULL: it was not there. */
+static void put(struct replay *x, int32_t node, const char *name, const struct router_facts *was)
 {
     struct router_facts f = {0};
-    if (x->asked->facts(x->asked->arg, name, &x->other->models, &f))
-        router_put(x->other->router, node, &f);
-    else
+    if (!x->asked->facts(x->asked->arg, name, &x->other->models, &f)) {
         router_drop(x->other->router, node);
+        return;
+    }
+    if (was) {
+        f.sequences = f.sequences ? f.sequences : was->sequences;
+        f.kv_tokens = f.kv_tokens ? f.kv_tokens : was->kv_tokens;
+    }
+    router_put(x->other->router, node, &f);
 }
 
 static void put_new_ones(struct replay *x)
@@ -80,7 +86,7 @@ static void put_new_ones(struct replay *x)
         if (is_known(x, name))
             continue;
         const int32_t node = o->first_new + o->n_new;
-        put(x, node, name);
+        put(x, node, name, NULL);
         if (router_has(o->router, node)) {
             o->new_names[o->n_new++] = name;
             router_state(o->router, node, &ready);
@@ -268,7 +274,7 @@ void other_hear(struct replay *x)
     case ROUTER_PUT:
         if (!o->looked)
             put_new_ones(x);
-        put(x, e->node, x->names[e->node]);
+        put(x, e->node, x->names[e->node], again.u.facts);
         break;
     case ROUTER_STATE:
     case ROUTER_FORGET:

@@ -185,6 +185,36 @@ def bounds_change_without_a_restart(args):
         assert c.order() == ["one", "two", "three"], c.order()
 
 
+def memory_is_waited_for(args):
+    """A node whose memory is taken is left alone until somebody ends there, or half of the time that one may wait is over."""
+    gate = threading.Event()
+    up = Upstream(default=Script(gate=gate, words=["x"]))
+    queue = {"interactive": {"wait": "4s"}}
+    with Scheduler(args.build, [node("a", up, slots=8, kv_tokens=400)], queue=queue).ready() as s:
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(chat(s.port, max_tokens=150))) for _ in range(3)]
+
+        def waiting():
+            return s.metrics()[WAITING % "interactive"]
+
+        threads[0].start()
+        wait_until(lambda: up.active == 1, 5, "the first has the memory")
+        begin = time.monotonic()
+        threads[1].start()
+        wait_until(lambda: waiting() == 1, 5, "the second waits: a slot is free, memory is not")
+        wait_until(lambda: up.active == 2, 5, "it goes all the same, and would wait inside")
+        assert 1.9 < time.monotonic() - begin < 3.9, time.monotonic() - begin
+        threads[2].start()
+        wait_until(lambda: waiting() == 1, 5, "the third waits")
+        begin = time.monotonic()
+        gate.set()
+        for t in threads:
+            t.join()
+        assert time.monotonic() - begin < 1.8, "it went as soon as others had ended"
+        assert [a.status for a in answers] == [200] * 3
+    up.stop()
+
+
 def streams_that_wait_hear_comments(args):
     with Crowd(args, keep_alive="200ms") as c:
         c.ask("stream", stream=True)
@@ -314,6 +344,6 @@ def saturate(s, n, seconds):
 
 if __name__ == "__main__":
     main(__doc__, [interactive_goes_before_batch, the_answer_says_its_tier, a_crowd_delays_others_by_one, deadlines_order_and_refuse,
-                   what_cannot_be_understood, bounds_are_told, bounds_change_without_a_restart,
+                   what_cannot_be_understood, bounds_are_told, bounds_change_without_a_restart, memory_is_waited_for,
                    streams_that_wait_hear_comments, a_told_stream_fails_with_an_event,
                    a_comment_goes_on_until_the_first_token, three_times_too_much])
