@@ -13,6 +13,7 @@
 #include "engine/cli/serve.h"
 #include "engine/cli/vocab_gguf.h"
 #include "engine/node/link.h"
+#include "engine/node/watts.h"
 #include "engine/serve/server.h"
 
 #define STEP_TOKENS      256 /* most tokens in one step, unless --max-batch asks for more */
@@ -196,7 +197,11 @@ static enum rc start(struct serving *v, struct error *e)
     rc = v->a.worker_fd >= 0 ? find_supervisor(v, e) : heed_signals(v, e);
     if (rc)
         return rc;
+    int64_t idle_mw = 0, busy_mw = 0;
+    if (v->a.watts && watts_parse_curve(v->a.watts, &idle_mw, &busy_mw, e) != RC_OK)
+        return error_prefix(e, "--watts");
     const struct server_options o = {
+        .busy_mw = busy_mw,
         .listen_on = v->c.listen_on,
         .model_id = v->c.model_id,
         .keys = v->c.keys,

@@ -71,6 +71,16 @@ static void put_usage(struct writer *w, const struct batch_usage *u)
                (int)u->prompt, (int)u->completion, (int)(u->prompt + u->completion), (int)u->cached, (int)u->reasoning);
 }
 
+/* docs/NODE_API.md, Usage. */
+static void put_uses(struct writer *w, const struct batch_usage *u)
+{
+    put(w, ",\"spillway_use\":[");
+    for (int i = 0; i < u->n_uses; i++)
+        put_format(w, "%s[%lld,%lld,%lld]", i ? "," : "", (long long)u->uses[i].hour_s, (long long)u->uses[i].busy_us,
+                   (long long)u->uses[i].millijoules);
+    put(w, "]");
+}
+
 static const char *finish_name(enum batch_finish f)
 {
     switch (f) {
@@ -320,7 +330,10 @@ enum rc api_write_usage_chunk(struct strbuf *b, const struct api_answer *a, cons
 {
     struct writer writer = {.b = b}, *w = &writer;
     frame_open(w, a);
-    put(w, "],\"usage\":");
+    put(w, "]");
+    if (a->caller == API_CALLER_SCHEDULER)
+        put_uses(w, u);
+    put(w, ",\"usage\":");
     put_usage(w, u);
     put(w, "}\n\n");
     return writer.full ? RC_FULL : RC_OK;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -150,6 +151,8 @@ void publish_job_locked(struct batcher *b, struct batch_job *j)
         .reasoning = j->answer ? j->answer->n_reasoning : 0,
         .cached = j->n_cached < j->n_prompt ? j->n_cached : j->n_prompt,
     };
+    memcpy(o->usage.uses, j->uses, sizeof j->uses);
+    o->usage.n_uses = j->n_uses;
     o->first_token = j->first_token;
     o->embedding = j->embedding;
     if (j->phase == JOB_DONE) {
@@ -277,6 +280,8 @@ static void batcher_destroy(struct batcher *b)
         close(b->fd);
     sampler_scratch_free(b->scratch);
     free(b->running);
+    free(b->weights);
+    free(b->parts);
     free(b->slices);
     free(b->slice_jobs);
     free(b);
@@ -302,6 +307,8 @@ enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struc
     b->slices = spw_calloc((size_t)o->max_seqs, sizeof *b->slices);
     b->running = spw_calloc((size_t)o->max_seqs, sizeof(void *));    /* arrays of pointers: said so, as the analyzer */
     b->slice_jobs = spw_calloc((size_t)o->max_seqs, sizeof(void *)); /* takes a sizeof of one for a slip */
+    b->weights = spw_calloc((size_t)o->max_seqs, sizeof *b->weights);
+    b->parts = spw_calloc((size_t)o->max_seqs, sizeof *b->parts);
     b->scratch = sampler_scratch_new(o->n_vocab);
     stats_init(b);
     b->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

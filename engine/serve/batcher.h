@@ -59,14 +59,23 @@ struct batcher_options {
     int32_t step_tokens;    /* most tokens in one step; at most the engine's */
     int32_t prefill_tokens; /* most prompt tokens in a step that also decodes; 0: 32 */
     bool speculate;         /* speculate.h */
+    int64_t busy_mw;        /* the machine's declared draw while it computes; 0: not known */
     int32_t waiting_max;    /* jobs waiting for a slot; beyond: RC_FULL; 0: refuse what cannot start at once */
 };
 
 enum batch_finish { BATCH_RUNNING, BATCH_STOP, BATCH_LENGTH, BATCH_FAILED };
 
+/* What steps were for a job: each step's time, and the energy that it drew, divided among its sequences by weighted tokens
+ * (base/divide.h), so that over all jobs they add up to the steps exactly. By hours of the wall clock. */
+#define BATCH_USES 4 /* the last takes what is beyond */
+struct batch_use {
+    int64_t hour_s, busy_us, millijoules; /* millijoules -1: not known */
+};
 struct batch_usage {
     int32_t prompt, completion, reasoning;
     int32_t cached; /* of the prompt: known already, not computed */
+    struct batch_use uses[BATCH_USES];
+    int n_uses;
 };
 
 /* An embedding instead of an answer: the states of all tokens of the prompt, or of the last one, as one vector of length 1. */

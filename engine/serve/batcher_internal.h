@@ -49,6 +49,8 @@ struct batch_job {
     struct sample samples[SPECULATE_MAX + 1]; /* of them */
     int32_t proposed[SPECULATE_MAX + 1];      /* the last id, then those that may follow it */
     struct speculate_luck luck;
+    struct batch_use uses[BATCH_USES];
+    int n_uses;
     enum batch_finish finish;
     struct error error;
 };
@@ -62,6 +64,8 @@ struct batcher {
     int32_t n_running;
     struct step_slice *slices;
     struct batch_job **slice_jobs;
+    int64_t *weights, *parts; /* of the slices: share_step() */
+    int64_t left_ns;          /* of the steps' time, less than a microsecond */
     struct sampler_scratch *scratch;
     struct step_times times;
     int32_t

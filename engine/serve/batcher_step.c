@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/divide.h"
 #include "engine/serve/batcher_internal.h"
 
 #define RESUME_STEP_S 0.25
@@ -259,6 +260,36 @@ static void pool_slice(struct batcher *b, struct batch_job *j, const struct step
     job_leave(b, j, BATCH_STOP);
 }
 
+/* Where the job's part of a step that ends now is added to. */
+static struct batch_use *use_of(struct batch_job *j, int64_t hour_s)
+{
+    const bool newer = j->n_uses == 0 || j->uses[j->n_uses - 1].hour_s != hour_s;
+    if (newer && j->n_uses < BATCH_USES)
+        j->uses[j->n_uses++] = (struct batch_use){.hour_s = hour_s};
+    return &j->uses[j->n_uses - 1];
+}
+
+/* The step's time among its sequences: by the tokens that it computed for each, and once more for each row of logits, which
+ * is a product with the whole vocabulary. What is less than a microsecond goes to the next step. */
+static void share_step(struct batcher *b, int32_t n, int64_t step_ns)
+{
+    const int64_t hour_s = clock_wall(b->o.clock).ns / NS_PER_S / 3600 * 3600;
+    const int64_t us = (step_ns + b->left_ns) / NS_PER_US;
+    b->left_ns = (step_ns + b->left_ns) % NS_PER_US;
+    for (int32_t i = 0; i < n; i++) {
+        const struct step_slice *sl = &b->slices[i];
+        b->weights[i] = sl->n + (sl->all_logits ? sl->n : sl->want_logits);
+    }
+    divide_by_weight(us, b->weights, b->parts, n);
+    for (int32_t i = 0; i < n; i++)
+        use_of(b->slice_jobs[i], hour_s)->busy_us += b->parts[i];
+    divide_by_weight((int64_t)((double)us * (double)b->o.busy_mw / 1e6), b->weights, b->parts, n);
+    for (int32_t i = 0; i < n; i++) {
+        struct batch_use *use = use_of(b->slice_jobs[i], hour_s);
+        use->millijoules = b->o.busy_mw > 0 ? use->millijoules + b->parts[i] : -1;
+    }
+}
+
 void batcher_step(struct batcher *b)
 {
     int32_t n_prefill;
@@ -273,6 +304,7 @@ void batcher_step(struct batcher *b)
         return;
     }
     struct mono now = clock_now(b->o.clock);
+    share_step(b, n, now.ns - start.ns);
     for (int32_t i = 0; i < n; i++) {
         struct batch_job *j = b->slice_jobs[i];
         if (!j->fed && j->sampler)

@@ -279,6 +279,7 @@ static enum rc start_batcher(struct server *s)
         .max_seqs = s->o.max_seqs,
         .step_tokens = m->step_tokens,
         .speculate = s->o.speculate,
+        .busy_mw = s->o.busy_mw,
         .waiting_max = s->o.waiting_max,
     };
     enum rc rc = batcher_new(&s->batcher, &o, &s->error);

@@ -61,6 +61,7 @@ struct server_options {
     struct tls_door *tls;            /* NULL: plain; borrowed */
     int32_t max_seqs;                /* sequences at once */
     bool speculate;                  /* batcher.h */
+    int64_t busy_mw;                 /* likewise */
     int32_t waiting_max;             /* requests waiting for a slot; beyond: 503 */
     int64_t queue_ms;                /* how long one may wait for it, then 503; 0: as long as its client does */
     int64_t drain_ms;                /* how long a drain waits for answers */

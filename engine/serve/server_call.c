@@ -143,6 +143,22 @@ static void fail_answer(struct call *c, const char *message)
     http_reply_end(c->x); /* without [DONE]: the client sees that it is incomplete */
 }
 
+/* Hours are in order, and each choice has some of the same. */
+static void add_uses(struct batch_usage *to, const struct batch_usage *u)
+{
+    for (int i = 0; i < u->n_uses; i++) {
+        int at = 0;
+        while (at < to->n_uses && to->uses[at].hour_s != u->uses[i].hour_s)
+            at++;
+        if (at == BATCH_USES)
+            at = BATCH_USES - 1;
+        else if (at == to->n_uses)
+            to->uses[to->n_uses++] = (struct batch_use){.hour_s = u->uses[i].hour_s};
+        to->uses[at].busy_us += u->uses[i].busy_us;
+        to->uses[at].millijoules = u->uses[i].millijoules < 0 ? -1 : to->uses[at].millijoules + u->uses[i].millijoules;
+    }
+}
+
 /* What all choices together have used: the prompt once. */
 static struct batch_usage total_usage(const struct call *c)
 {
@@ -150,6 +166,7 @@ static struct batch_usage total_usage(const struct call *c)
     for (int i = 1; i < c->n; i++) {
         all.completion += c->choices[i].whole.usage.completion;
         all.reasoning += c->choices[i].whole.usage.reasoning;
+        add_uses(&all, &c->choices[i].whole.usage);
     }
     return all;
 }

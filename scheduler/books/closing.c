@@ -54,7 +54,7 @@ void closing_problem(unsigned *problems, struct strbuf *text, enum close_problem
 
 /* ---- one node's hour --------------------------------------------------------------------------------------------- */
 
-/* Those that do not tell, by time in flight; whose engine measures nothing at all is idle while nothing is in flight. */
+/* Those that do not tell, by time in flight; where nobody measures idle time, a node is idle while nothing is in flight. */
 static void fill_unmetered(struct closing_work *w, struct closing_member *m)
 {
     const int64_t from_us = w->c->hour_s * CLOSING_US, until_us = from_us + BILL_HOUR_S * CLOSING_US;
@@ -64,8 +64,9 @@ static void fill_unmetered(struct closing_work *w, struct closing_member *m)
         any = any || !w->more[m->first + i].metered;
         all = all && !w->more[m->first + i].metered;
     }
-    m->by_flight = all && m->meter.busy_us == 0 && m->meter.idle_us == 0;
-    if (any || m->by_flight) {
+    const bool unseen = m->meter.busy_us == 0 && m->meter.idle_us == 0;
+    m->by_flight = all && unseen;
+    if (any || unseen) {
         if (m->n) /* memcpy is not for nothing */
             memcpy(copy, w->legs + m->first, (size_t)m->n * sizeof *copy);
         const int64_t busy = close_by_flight(copy, m->n, from_us, until_us);
@@ -73,7 +74,7 @@ static void fill_unmetered(struct closing_work *w, struct closing_member *m)
             if (!w->more[m->first + i].metered)
                 w->legs[m->first + i].busy_us = copy[i].busy_us;
         const int64_t rest = m->bill.bill.paid_us - busy - m->meter.boot_us - m->meter.asleep_us;
-        if (m->by_flight)
+        if (unseen)
             m->meter.idle_us = rest > 0 ? rest : 0;
     }
     free(copy);

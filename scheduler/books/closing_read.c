@@ -76,7 +76,8 @@ static bool read_use(struct closing_work *w, sqlite3_stmt *s, struct close_leg *
         return leg->ended_us >= hour_us;
     const bool by_hour = sqlite3_column_int(s, N_USES) > 0;
     leg->busy_us = sqlite3_column_int64(s, by_hour ? USE_US : BUSY);
-    leg->millijoules = sqlite3_column_int64(s, by_hour ? USE_MJ : MJ);
+    if (sqlite3_column_type(s, by_hour ? USE_MJ : MJ) != SQLITE_NULL)
+        leg->millijoules = sqlite3_column_int64(s, by_hour ? USE_MJ : MJ);
     return by_hour ? sqlite3_column_type(s, USE_US) != SQLITE_NULL || ended_here : ended_here;
 }
 

@@ -30,7 +30,7 @@ const char *ledger_outcome_name(enum ledger_outcome o); /* "ok", "cancelled", "f
 /* What a node's steps were for it: time and energy of each step, divided among its sequences (docs/NODE_API.md, Usage).
  * `hour_s`: when the hour began in which that was, Unix time. */
 struct ledger_use {
-    int64_t hour_s, busy_us, millijoules;
+    int64_t hour_s, busy_us, millijoules; /* millijoules -1: not known */
 };
 #define LEDGER_USES 4 /* of a leg; the last takes what is beyond */
 

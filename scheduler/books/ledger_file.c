@@ -282,8 +282,9 @@ static bool sum_uses(const struct ledger_leg *legs, int n, struct ledger_use *su
     for (int i = 0; i < n; i++) {
         known = known || legs[i].n_uses > 0;
         for (int k = 0; k < legs[i].n_uses; k++) {
+            const int64_t mj = legs[i].uses[k].millijoules;
             sum->busy_us += legs[i].uses[k].busy_us;
-            sum->millijoules += legs[i].uses[k].millijoules;
+            sum->millijoules = mj < 0 || sum->millijoules < 0 ? -1 : sum->millijoules + mj;
         }
     }
     return known;
@@ -322,7 +323,7 @@ static void bind_took(sqlite3_stmt *s, int *i, const struct ledger_row *r)
     bind_text(s, i, r->market);
     bind_text(s, i, r->domain);
     bind_use(s, i, known, sum.busy_us);
-    bind_use(s, i, known, sum.millijoules);
+    bind_use(s, i, known && sum.millijoules >= 0, sum.millijoules);
     bind_use(s, i, r->charge_max.v > 0, r->charge_max.v);
 }
 
@@ -386,7 +387,7 @@ static int insert_leg(sqlite3_stmt *s, const struct ledger_leg *leg, const char 
     struct ledger_use sum;
     bool known = sum_uses(leg, 1, &sum);
     bind_use(s, &i, known, sum.busy_us);
-    bind_use(s, &i, known, sum.millijoules);
+    bind_use(s, &i, known && sum.millijoules >= 0, sum.millijoules);
     bind_text(s, &i, request_id);
     int rc = sqlite3_step(s);
     sqlite3_reset(s);
@@ -623,7 +624,7 @@ static void read_leg(sqlite3_stmt *s, struct ledger_leg *leg)
         .market = text(s, 8),
         .tokens_input = sqlite3_column_int64(s, 10),
         .tokens_cached_input = sqlite3_column_int64(s, 11),
-        .uses = {{.busy_us = sqlite3_column_int64(s, 12), .millijoules = sqlite3_column_int64(s, 13)}},
+        .uses = {{.busy_us = sqlite3_column_int64(s, 12), .millijoules = number_or(s, 13, -1)}},
     };
     const char *domain = text(s, 9);
     snprintf(leg->node, sizeof leg->node, "%s", text(s, 1));

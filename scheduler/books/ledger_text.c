@@ -60,7 +60,7 @@ void ledger_row_json(struct json_writer *w, const struct ledger_row *r)
     json_string(w, "market", r->market);
     json_string(w, "failure_domain", r->domain);
     write_known(w, "busy_us", r->busy_us, r->busy_us >= 0);
-    write_known(w, "millijoules", r->millijoules, r->busy_us >= 0);
+    write_known(w, "millijoules", r->millijoules, r->millijoules >= 0);
     json_bool(w, "streamed", r->streamed);
     json_int(w, "attempts", r->attempts);
     json_int(w, "continuations", r->continuations);
@@ -99,10 +99,10 @@ void ledger_leg_json(struct json_writer *w, const struct ledger_leg *leg)
     struct ledger_use sum = {0};
     for (int i = 0; i < leg->n_uses; i++) {
         sum.busy_us += leg->uses[i].busy_us;
-        sum.millijoules += leg->uses[i].millijoules;
+        sum.millijoules = leg->uses[i].millijoules < 0 ? -1 : sum.millijoules + leg->uses[i].millijoules;
     }
     write_known(w, "busy_us", sum.busy_us, leg->n_uses > 0);
-    write_known(w, "millijoules", sum.millijoules, leg->n_uses > 0);
+    write_known(w, "millijoules", sum.millijoules, leg->n_uses > 0 && sum.millijoules >= 0);
     write_time(w, "started", leg->started);
     write_ms(w, "total_ms", leg->started, leg->ended);
     json_string(w, "numerics", leg->numerics[0] ? leg->numerics : NULL);

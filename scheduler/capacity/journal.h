@@ -75,4 +75,20 @@ struct journal_bill {
 typedef void journal_bill_cb(enum rc rc, const struct journal_bill *b, void *arg);
 void journal_bill(struct journal *j, int64_t from_s, int64_t until_s, journal_bill_cb *done, void *arg);
 
+/* What one name was rented as, for the books: every instance whose paid time reaches into [from_s, until_s), with all of
+ * its prices, ascending; they live for the call. Opens the file read-only; any thread that may block. No file: none. */
+struct journal_price {
+    int64_t at_s;
+    struct pusd hour;
+};
+struct journal_rent {
+    int64_t launched_s, ended_s; /* ended 0: it runs */
+    int32_t billing_min_s;
+    const struct journal_price *prices;
+    int n_prices;
+};
+enum rc journal_read_rents(const char *path, const char *name, int64_t from_s, int64_t until_s,
+                           void (*each)(const struct journal_rent *r, void *arg), void *arg,
+                           struct error *e) SPW_MUST_USE;
+
 #endif

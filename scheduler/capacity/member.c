@@ -71,6 +71,9 @@ static void enter_table(struct member *m)
         (void)!nodes_engine_key(f->o.nodes, &key, &file, &e);
     const bool v6 = strchr(m->host, ':') != NULL;
     snprintf(url, sizeof url, "http://%s%s%s:%d", v6 ? "[" : "", m->host, v6 ? "]" : "", m->port);
+    const struct offer *offer = NULL;
+    for (int i = 0; i < p->n_offers && !offer; i++)
+        offer = strcmp(p->offers[i].id, m->offer) == 0 ? &p->offers[i] : NULL;
     const struct nodes_newcomer c = {.owner = p->owner,
                                      .like = &p->config->node,
                                      .name = m->name,
@@ -80,7 +83,9 @@ static void enter_table(struct member *m)
                                      .tls_cert = m->tls_cert[0] ? m->tls_cert : NULL,
                                      .tls_key = m->tls_key[0] ? m->tls_key : NULL,
                                      .tls_name = m->tls_name[0] ? m->tls_name : NULL,
-                                     .per_hour = m->price_hour};
+                                     .per_hour = m->price_hour,
+                                     .market = offer ? provider_market_name(offer->market) : NULL,
+                                     .domain = offer && offer->domain[0] ? offer->domain : NULL};
     const enum rc rc = nodes_add(f->o.nodes, &c, &m->node, &e);
     if (rc != RC_OK && strcmp(m->reason, e.message) != 0) { /* tried again, until its deadline */
         log_warn(f->o.log, "capacity", "no place in the node table", LOG_S("node", m->name),

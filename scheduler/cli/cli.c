@@ -30,6 +30,8 @@ static const struct {
     {"simulate", cli_simulate, "what a recorded load would have cost, and how fast it would have been answered"},
     {"ask", cli_ask, "send one chat request and show what it cost"},
     {"plan", cli_plan, "size hardware for a workload, and what a month of it costs"},
+    {"finance", cli_finance, "price lists, assets, discounts, closed months, corrections"},
+    {"report", cli_report, "prove that the books close, and compare with an invoice"},
     {"prices", cli_prices, "check price lists, and show what things cost by them"},
     {"help", cli_help, "help for a verb, the configuration, the admin API or the errors"},
     {"version", cli_version, "the version"},

@@ -13,7 +13,8 @@
 
 typedef int cli_verb(int argc, char **argv);
 cli_verb cli_budgets, cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask, cli_reload, cli_plan,
-    cli_simulate, cli_explain, cli_replay, cli_prices, cli_providers, cli_audit;
+    cli_simulate, cli_explain, cli_replay, cli_prices, cli_providers, cli_report, cli_finance, cli_ledger_verify,
+    cli_audit;
 
 cli_verb cli_nodes_calibrate, cli_nodes_enrol, cli_nodes_power; /* argv: what follows "nodes calibrate", ... */
 

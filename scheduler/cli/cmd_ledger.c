@@ -199,6 +199,8 @@ int cli_ledger(int argc, char **argv)
     cJSON *root = NULL;
     enum rc rc;
 
+    if (argc > 0 && strcmp(argv[0], "verify") == 0)
+        return cli_ledger_verify(argc - 1, argv + 1);
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     if (legs && (strlen(legs) > REQUEST_ID_MAX || strspn(legs, ID_CHARACTERS) != strlen(legs))) {

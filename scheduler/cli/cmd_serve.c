@@ -30,6 +30,7 @@
 #include "scheduler/budgets/redis.h"
 #include "scheduler/budgets/start.h"
 #include "scheduler/cli/serve_audit.h"
+#include "scheduler/cli/serve_books.h"
 #include "scheduler/cli/service.h"
 #include "scheduler/config/change.h"
 #include "scheduler/config/reload.h"
@@ -58,7 +59,8 @@ struct serve {
     struct auth *auth, *admin_auth; /* the same, but with `auth: off`: the admin API's door stays */
     struct front *front;
     struct fleet *fleet;
-    struct join *join; /* NULL: no engine can join */
+    struct bookkeeper *books; /* NULL: the ledger is off */
+    struct join *join;        /* NULL: no engine can join */
     struct admin *admin;
     struct auth *old_auth,
         *old_admin_auth; /* before the last reload that changed keys: somebody may still wait there */
@@ -373,6 +375,7 @@ static enum rc apply_cb(struct config *next, struct error *e, void *arg)
     if (s->join)
         join_take(s->join, next);
     serve_audit_config(s->audit, s->config, next);
+    bookkeeper_take(s->books, next);
     config_free(s->config);
     s->config = next;
     __atomic_store_n(&s->log.level, next->log_level, __ATOMIC_RELAXED);
@@ -444,6 +447,13 @@ static enum rc open_join(struct serve *s, struct error *e)
         front_set_metrics(s->front, join_metrics, s->join);
     }
     return rc;
+}
+
+static enum rc open_books(struct serve *s, struct error *e)
+{
+    const struct bookkeeper_options o = {
+        .loop = s->loop, .config = s->config, .log = &s->log, .clock = &clock_system, .nodes = front_nodes(s->front)};
+    return bookkeeper_new(&s->books, &o, e);
 }
 
 static enum rc open_admin(struct serve *s, struct error *e)
@@ -543,6 +553,8 @@ static enum rc build(struct serve *s, struct error *e)
     if (rc == RC_OK)
         rc = open_join(s, e);
     if (rc == RC_OK)
+        rc = open_books(s, e);
+    if (rc == RC_OK)
         rc = open_admin(s, e);
     if (rc == RC_OK)
         rc = open_service(s, e);
@@ -557,6 +569,7 @@ static void take_apart(struct serve *s)
         event_free(s->hangup);
     reload_free(s->reload); /* who waits at the admin API is told */
     admin_free(s->admin);
+    bookkeeper_free(s->books);
     join_free(s->join);
     fleet_free(s->fleet);
     front_free(s->front);

@@ -54,6 +54,7 @@ struct budgeted {
 
     char lines[BUDGET_SET_MAX * (BUDGET_NAME_BYTES + 24)], hold_id[48]; /* once settled */
     struct pusd waste;
+    struct pusd reserved; /* once settled */
 };
 
 static int64_t now_s(const struct front *f)
@@ -641,6 +642,11 @@ const char *budgeted_hold_id(const struct request *r)
     return r->budget && r->budget->hold_id[0] ? r->budget->hold_id : NULL;
 }
 
+struct pusd budgeted_reserved(const struct request *r)
+{
+    return r->budget ? r->budget->reserved : (struct pusd){0};
+}
+
 struct pusd budgeted_waste(const struct request *r)
 {
     return r->budget ? r->budget->waste : (struct pusd){0};
@@ -677,6 +683,7 @@ void budgeted_settle(struct request *r)
     if (!b->stopped && budgeted_why(r))
         metrics_add(r->lane->metrics, METRIC_BUDGET_STOPPED, 0, 0, 1);
     b->waste = waste_of(r);
+    b->reserved = b->hold->granted;
     if (r->charge.v || b->waste.v)
         put_lines(b);
     const struct pusd spent = {r->charge.v + b->waste.v};

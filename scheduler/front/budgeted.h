@@ -56,6 +56,7 @@ const char *budgeted_lines(const struct request *r);
 const char *budgeted_labels(const struct request *r);
 const char *budgeted_hold_id(const struct request *r);
 struct pusd budgeted_waste(const struct request *r);
+struct pusd budgeted_reserved(const struct request *r); /* the most that it held; after budgeted_settle() */
 /* Nobody is allowed: true, and r->error says so, where that is a budget's doing. */
 bool budgeted_explains(struct request *r);
 

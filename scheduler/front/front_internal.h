@@ -22,6 +22,7 @@
 #include "scheduler/front/model_page.h"
 #include "scheduler/front/model_table.h"
 #include "scheduler/front/reply.h"
+#include "scheduler/front/settle.h"
 #include "scheduler/front/spans.h"
 #include "scheduler/nodes/affinity.h"
 #include "scheduler/nodes/nodes.h"

@@ -62,7 +62,8 @@ static void note_leg(struct request *r, const char *outcome)
     struct ledger_leg *leg = &r->legs[r->n_legs++];
     *leg = (struct ledger_leg){
         .leg = r->n_legs,
-        .provider = c->provider == PROVIDER_PROCESS ? provider_process.name : provider_static.name,
+        .provider = settle_provider(c),
+        .market = settle_market(c),
         .outcome = outcome,
         .started = r->leg.begun,
         .ended = clock_wall(r->lane->front->o.clock),
@@ -70,6 +71,10 @@ static void note_leg(struct request *r, const char *outcome)
     };
     text_put(leg->node, leg->node + sizeof leg->node, c->name);
     text_put(leg->numerics, leg->numerics + sizeof leg->numerics, r->leg.numerics);
+    for (int i = 0; i < r->stream.n_uses && r->leg.to_engine && i < LEDGER_USES; i++)
+        leg->uses[leg->n_uses++] =
+            (struct ledger_use){r->stream.uses[i].hour_s, r->stream.uses[i].busy_us, r->stream.uses[i].millijoules};
+    text_put(leg->domain, leg->domain + sizeof leg->domain, c->domain ? c->domain : "");
 }
 
 /* Which class has the answer's newest part? */

@@ -313,6 +313,28 @@ static void on_committed(enum rc rc, void *arg)
         finish(r);
 }
 
+static int64_t reasoning(const struct request *r)
+{
+    const bool known = r->billed && r->leg.streamed && r->stream.usage_known && !r->leg.by_text;
+    const int64_t n = known ? r->stream.reasoning : 0;
+    return n < r->tokens.output ? n : r->tokens.output;
+}
+
+const char *settle_provider(const struct config_node *c)
+{
+    if (c->pool && c->pool->provider)
+        return c->pool->provider;
+    return c->provider == PROVIDER_PROCESS ? "process" : "static";
+}
+
+/* A node that is off the premises, and that nobody pays for by the hour, is an API. */
+const char *settle_market(const struct config_node *c)
+{
+    if (c->market)
+        return c->market;
+    return provider_market_name(c->local ? PROVIDER_ON_PREM : c->per_hour.v ? PROVIDER_ON_DEMAND : PROVIDER_API);
+}
+
 static struct ledger_row row_of(const struct request *r)
 {
     return (struct ledger_row){
@@ -323,7 +345,11 @@ static struct ledger_row row_of(const struct request *r)
         .model = request_model(r)->name,
         .asked_model = asked_model(r),
         .node = r->last ? r->last->config->name : NULL,
-        .provider = r->last ? (r->last->config->provider == PROVIDER_PROCESS ? "process" : "static") : NULL,
+        .provider = r->last ? settle_provider(r->last->config) : NULL,
+        .market = r->last ? settle_market(r->last->config) : NULL,
+        .domain = r->last ? r->last->config->domain : NULL,
+        .reserved = budgeted_reserved(r),
+        .charge_max = r->charge_bounded ? r->charge_max : (struct pusd){0},
         .service_class = waiting_class_name(r->urgency.class),
         .streamed = r->body.stream,
         .attempts = r->attempts,
@@ -332,6 +358,7 @@ static struct ledger_row row_of(const struct request *r)
         .legs = r->legs,
         .n_legs = r->n_legs,
         .tokens = r->tokens,
+        .tokens_reasoning = reasoning(r),
         .usage_source = r->usage_source,
         .prices = r->billed && !idempotency_is_free(r->idempotency) ? r->billed->config->prices : free_of_charge,
         .charge = r->charge,
@@ -402,6 +429,14 @@ static void settle_legs(struct request *r)
         others += r->legs[i].tokens_output;
     if (r->n_legs && r->outcome == LEDGER_OK)
         r->legs[r->n_legs - 1].tokens_output = r->tokens.output > others ? r->tokens.output - others : 0;
+    /* Each read the prompt, and what had been said before it; of what it had already only the last one has told us. */
+    int64_t before = 0;
+    for (int i = 0; i < r->n_legs; i++) {
+        r->legs[i].tokens_input = r->tokens.input + before;
+        before += r->legs[i].tokens_output;
+    }
+    if (r->n_legs)
+        r->legs[r->n_legs - 1].tokens_cached_input = r->tokens.cached_input;
 }
 
 static void price(struct request *r)

@@ -170,7 +170,8 @@ struct nodes_newcomer {
     const char *node_key; /* NULL: like->node_key_file says, or none */
     const char *tls_ca;   /* https: files; NULL: as `like` says */
     const char *tls_cert, *tls_key, *tls_name;
-    struct pusd per_hour; /* its rent; 0: none */
+    struct pusd per_hour;        /* its rent; 0: none */
+    const char *market, *domain; /* for the books: how it was bought, and what it may be lost with; NULL: not known */
 };
 /* A node's state has changed: listener(arg) on the table's loop, never from inside. One listener. */
 void nodes_listen(struct nodes *t, void (*listener)(void *arg), void *arg);

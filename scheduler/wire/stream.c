@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/text.h"
 #include "scheduler/wire/usage.h"
 
 #define HELD_BYTES_MAX  ((size_t)8 << 20)
@@ -63,6 +64,7 @@ void stream_fini(struct stream *s)
 struct chunk {
     struct span text, choices, usage, model, tier, error, id, created;
     struct span leaving;
+    struct span use, use_member; /* spillway_use, likewise */
     struct span ids, ids_member; /* ids_member: from the opening quote of its key to the end of its value */
     struct span plain;           /* the literal of the newest plain text */
     int n_choices, n_content, n_finish;
@@ -157,11 +159,16 @@ static bool read_chunk(struct chunk *c, struct span text)
             c->created = value;
         else if (span_is(key, "spillway_leaving_ms"))
             c->leaving = value;
-        else if (span_is(key, "spillway_ids")) {
+        else if (span_is(key, "spillway_use")) {
+            c->use = value;
+            c->use_member = (struct span){key.p - 1, (size_t)(value.p + value.n - (key.p - 1))};
+        } else if (span_is(key, "spillway_ids")) {
             c->ids = value;
             c->ids_member = (struct span){key.p - 1, (size_t)(value.p + value.n - (key.p - 1))};
         }
     }
+    if (c->ids.n && c->use.n) /* never of ours: the one stands in chunks with text, the other in the usage chunk */
+        return false;
     return !s.failed && (span_is_null(c->choices) || read_choices(c));
 }
 
@@ -193,15 +200,15 @@ static enum rc model_edit(const struct stream *s, struct span place, struct strb
     return rc;
 }
 
-/* Without the member of ids, and without one of the commas beside it. */
-static struct edit ids_edit(const struct chunk *c)
+/* Without that member, and without one of the commas beside it. */
+static struct edit member_edit(const struct chunk *c, struct span member)
 {
-    const char *from = c->ids_member.p, *to = from + c->ids_member.n, *end = c->text.p + c->text.n;
+    const char *from = member.p, *to = from + member.n, *end = c->text.p + c->text.n;
     while (to < end && *to != ',' && *to != '}')
         to++;
     if (to < end && *to == ',')
         return (struct edit){from, (size_t)(to + 1 - from), "", 0};
-    to = c->ids_member.p + c->ids_member.n;
+    to = member.p + member.n;
     while (from > c->text.p && *from != ',' && *from != '{')
         from--;
     from += *from == '{';
@@ -232,7 +239,7 @@ static bool is_silent(const struct stream *s, const struct chunk *c)
 static enum rc write_chunk(const struct stream *s, const struct chunk *c, struct strbuf *out)
 {
     char tier[TIER_EDIT_BYTES];
-    struct edit edits[6];
+    struct edit edits[7];
     struct strbuf name;
     int n = 0;
     strbuf_init(&name, 8192);
@@ -241,7 +248,9 @@ static enum rc write_chunk(const struct stream *s, const struct chunk *c, struct
     if (!span_is_null(c->usage))
         edits[n++] = (struct edit){c->usage.p, c->usage.n, "null", 4};
     if (c->ids.n)
-        edits[n++] = ids_edit(c);
+        edits[n++] = member_edit(c, c->ids_member);
+    if (c->use.n)
+        edits[n++] = member_edit(c, c->use_member);
     identity_edits(s, c, edits, &n);
     if (rc == RC_OK)
         rc = write_frame(c->text, edits, n, out);
@@ -265,7 +274,7 @@ static void note_taken(struct stream *s, const struct chunk *c)
 static bool is_plain(const struct chunk *c)
 {
     return c->only_plain && c->n_choices == 1 && c->n_content == 1 && !c->n_finish && !c->role && !c->logprobs &&
-           !c->ids.n && span_is_null(c->usage) && c->plain.n;
+           !c->ids.n && !c->use.n && span_is_null(c->usage) && c->plain.n;
 }
 
 /* It was just written as out[from..]. The edits of a plain chunk keep off its text, so that is found from whichever end is
@@ -337,6 +346,36 @@ static enum rc keep(struct strbuf *b, struct span text)
     return strbuf_append(b, text.p, text.n);
 }
 
+static bool read_number(struct span text, int64_t *v)
+{
+    const bool below = text.n && text.p[0] == '-';
+    char digits[24];
+    if (!text.n || text.n >= sizeof digits)
+        return false;
+    memcpy(digits, text.p, text.n);
+    digits[text.n] = '\0';
+    return text_parse_int(digits, below ? -1 : 0, INT64_C(1) << 53, v) == RC_OK;
+}
+
+/* [[hour, microseconds, millijoules], ...]: anything else is as if it were not there. */
+static void take_use(struct stream *s, struct span list)
+{
+    struct span hour, figure;
+    struct scan hours = scan_array(list);
+    int n = 0;
+    while (n < STREAM_USES && scan_element(&hours, &hour)) {
+        struct scan figures = scan_array(hour);
+        int64_t v[3];
+        int k = 0;
+        while (k < 3 && scan_element(&figures, &figure) && read_number(figure, &v[k]))
+            k++;
+        if (k != 3)
+            return;
+        s->uses[n++] = (struct stream_use){v[0], v[1] > 0 ? v[1] : 0, v[2]};
+    }
+    s->n_uses = n;
+}
+
 static enum rc take_chunk(struct stream *s, const struct chunk *c, struct strbuf *out)
 {
     bool usage = !span_is_null(c->usage), only_usage = usage && c->n_choices == 0;
@@ -345,8 +384,11 @@ static enum rc take_chunk(struct stream *s, const struct chunk *c, struct strbuf
         rc = keep(&s->like, c->text);
     if (rc == RC_OK && usage && usage_parse(c->usage, &s->counts) == RC_OK) {
         s->usage_known = true;
+        s->reasoning = usage_reasoning(c->usage);
         rc = keep(&s->usage, c->usage);
     }
+    if (c->use.n)
+        take_use(s, c->use);
     s->content_chunks += c->n_content;
     s->finished = s->finished || c->n_finish > 0;
     return rc == RC_OK && !only_usage ? forward(s, c, out) : rc;
@@ -423,7 +465,7 @@ enum rc stream_cut(struct stream *s, bool chat, int64_t choices)
 {
     struct span text = {s->like.data, s->like.len};
     char tier[TIER_EDIT_BYTES];
-    struct edit edits[7];
+    struct edit edits[8];
     struct strbuf name, put;
     struct chunk c;
     int n = 0;
@@ -439,7 +481,9 @@ enum rc stream_cut(struct stream *s, bool chat, int64_t choices)
     if (!span_is_null(c.usage))
         edits[n++] = (struct edit){c.usage.p, c.usage.n, "null", 4};
     if (c.ids.n)
-        edits[n++] = ids_edit(&c);
+        edits[n++] = member_edit(&c, c.ids_member);
+    if (c.use.n)
+        edits[n++] = member_edit(&c, c.use_member);
     identity_edits(s, &c, edits, &n);
     strbuf_clear(&s->held);
     if (rc == RC_OK)
@@ -456,7 +500,7 @@ static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct 
 {
     struct span text = {s->like.data, s->like.len};
     char tier[TIER_EDIT_BYTES];
-    struct edit edits[9];
+    struct edit edits[10];
     struct strbuf name;
     struct chunk c;
     int n = 0;
@@ -478,8 +522,10 @@ static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct 
         edits[n++] = (struct edit){end, 0, usage->data, usage->len};
     }
     edits[n++] = (struct edit){end, 0, extra->data, extra->len};
+    if (readable && c.use.n)
+        edits[n++] = member_edit(&c, c.use_member);
     if (readable && c.ids.n)
-        edits[n++] = ids_edit(&c);
+        edits[n++] = member_edit(&c, c.ids_member);
     if (readable)
         identity_edits(s, &c, edits, &n);
     if (rc == RC_OK)

@@ -22,6 +22,12 @@
 
 #define STREAM_FRAME_BYTES_MAX ((size_t)4 << 20)
 
+/* What the node's steps were for this leg, in one hour (docs/NODE_API.md, Usage); millijoules -1: it doesn't know. */
+struct stream_use {
+    int64_t hour_s, busy_us, millijoules;
+};
+#define STREAM_USES 4
+
 struct stream {
     struct sse *frames;                                           /* owned; NULL until the first byte */
     struct trail *trail;                                          /* borrowed; NULL: there is this leg and no other */
@@ -40,6 +46,9 @@ struct stream {
     bool finished, done; /* a finish_reason came; [DONE] came */
     bool leaving;        /* the node said that it is about to go, and will cut the stream */
     struct token_counts counts;
+    int64_t reasoning; /* part of counts.output, as the node says; 0: it doesn't */
+    struct stream_use uses[STREAM_USES];
+    int n_uses;             /* 0: the node doesn't tell */
     int64_t content_chunks; /* that carried text, thinking or tool calls: what we count when nobody else does */
     int64_t tokens;         /* ids that came with them */
     int64_t pieces;         /* chunks that brought the answer on: with text, ids or a finish_reason */

@@ -40,6 +40,22 @@ static bool parse_plain(struct span object, struct token_counts *counts)
     return true;
 }
 
+int64_t usage_reasoning(struct span object)
+{
+    struct span key, value, inner;
+    struct scan s = scan_object(object);
+    int64_t n = 0, found = 0;
+    while (scan_member(&s, &key, &value)) {
+        if (!span_is(key, "completion_tokens_details") || !value.n || value.p[0] != '{')
+            continue;
+        struct scan details = scan_object(value);
+        while (scan_member(&details, &key, &inner))
+            if (span_is(key, "reasoning_tokens") && inner.n && plain_count(inner, &n))
+                found = n;
+    }
+    return found;
+}
+
 enum rc usage_parse(struct span object, struct token_counts *counts)
 {
     struct json_doc doc;

@@ -121,6 +121,8 @@ def two_hundred(args):
             row, usage = rows[o.answer.headers["x-request-id"]], o.answer.usage()
             assert row["outcome"] == 0 and row["usage_source"] == "provider" and row["tokens_output"] > 0, row
             assert row["node"] == o.answer.headers["x-spillway-node"]
+            assert row["market"] == "on-prem" and row["busy_us"] > 0, row  # its part of the engine's steps...
+            assert "spillway_use" not in json.dumps([e[1] for e in o.answer.events] or o.answer.json())  # ... told to us
             if usage:
                 told += 1
                 assert (usage["prompt_tokens"], usage["completion_tokens"]) == (row["tokens_input"], row["tokens_output"])
