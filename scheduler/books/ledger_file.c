@@ -198,8 +198,12 @@ static enum rc migrate(sqlite3 *db, const char *path, int version, struct error 
 /* SQLite would make the file with the umask alone; who used what is not for everybody. Its -wal and -shm inherit. */
 static enum rc touch(const char *path, struct error *e)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    /* Never one that is there: to close it would take this process's locks off it (fcntl), those of the writer's connection
+     * too, and another program that is done with the file would then take its log away. */
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
 
+    if (fd < 0 && errno == EEXIST)
+        return RC_OK;
     if (fd < 0)
         return error_set(e, RC_IO, "ledger %s: %s", path, strerror(errno));
     close(fd);

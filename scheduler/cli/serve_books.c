@@ -34,7 +34,7 @@ struct bookkeeper {
     struct known_node *nodes;
     int n_nodes, cap;
     int64_t last_ns, written_s, looked_due_s;
-    bool closing;
+    bool closing, failing;
 };
 
 /* ---- what nodes are doing, on the loop --------------------------------------------------------------------------- */
@@ -313,8 +313,9 @@ static void task_done(enum rc rc, void *arg)
     struct bookkeeper *b = t->b;
     if (t->close)
         b->closing = false;
-    if (rc == RC_OK && t->rc != RC_OK)
+    if (rc == RC_OK && t->rc != RC_OK && !b->failing)
         log_error(b->o.log, "books", "the books cannot be kept: tried again", LOG_S("reason", t->e.message));
+    b->failing = rc == RC_OK && t->rc != RC_OK;
     if (!t->written)
         give_back(b, t);
     if (t->close && t->rc != RC_OK) /* in the next minute, not in the next hour */
@@ -390,7 +391,7 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what;
     const bool turned = b->written_s / BILL_QUARTER_S * BILL_QUARTER_S != quarter_s;
     const int64_t due_s = (now_s - CLOSE_AFTER_S) / BILL_HOUR_S;
-    const bool close = !b->closing && due_s != b->looked_due_s && (b->looked_due_s || now_s != b->written_s);
+    const bool close = !b->closing && due_s != b->looked_due_s;
     if (turned || close || now_s - b->written_s >= WRITE_S)
         hand_over(b, now_s, close);
     if (close)
