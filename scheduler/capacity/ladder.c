@@ -9,6 +9,7 @@
 #define Z             2.3 /* 99 times of 100 */
 #define STEADY        0.7
 #define HYSTERESIS    0.1
+#define TRUST         800 /* in the forecast, once it has been tried */
 #define SLOTS_ASSUMED 4
 #define TICK_US       INT64_C(1000000)
 
@@ -170,6 +171,7 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
     const double asked = forecast_at(&k->busy, 0).mean;
     g->keep_warm = f->config->power.keep_warm;
     g->steady = STEADY;
+    g->trust = TRUST;
     g->spills = market_api(f->config, k->model) != NULL;
     const struct power_outlook o = {.forecast = &k->busy,
                                     .in_use = g->spills && asked > here ? asked : here,

@@ -45,6 +45,7 @@ struct config_node {
     struct {
         int idle_watts, sleep_watts, off_watts, wake_watts; /* 0: not given */
         int64_t sleep_wake_ms, off_wake_ms;                 /* 0: it has no such level */
+        int64_t sleep_down_ms, off_down_ms;                 /* its draw is that of an idle one meanwhile */
     } power;
     const struct power_levels *levels; /* of these figures, in the configuration's arena; NULL: not enough is known */
     const char

@@ -7,11 +7,6 @@
 #include "policies/tariff.h"
 #include "scheduler/config/config_internal.h"
 
-/* An engine's worker ends within seconds, a machine is off within a minute. Too long is the safe side: the draw of an idle
- * node is counted meanwhile. */
-#define DOWN_SLEEP_US INT64_C(10000000)
-#define DOWN_OFF_US   INT64_C(60000000)
-
 static void main_problem(struct config_loader *l, const char *key, const char *text)
 {
     int row = config_row(&config_tables[CONFIG_TABLE_MAIN], key);
@@ -94,13 +89,13 @@ static void read_levels(struct config_loader *l, int i)
     p->of[POWER_ACTIVE] = (struct power_level){.allowed = true, .idle_mw = idle, .n_points = 1, .points = {{1, load}}};
     p->of[POWER_SLEEP] = (struct power_level){.allowed = sleeps,
                                               .idle_mw = n->power.sleep_watts * INT64_C(1000),
-                                              .down_us = DOWN_SLEEP_US,
+                                              .down_us = n->power.sleep_down_ms * 1000,
                                               .down_mw = idle,
                                               .wake_mw = wake,
                                               .wake_us = n->power.sleep_wake_ms * 1000};
     p->of[POWER_OFF] = (struct power_level){.allowed = off,
                                             .idle_mw = n->power.off_watts * INT64_C(1000),
-                                            .down_us = DOWN_OFF_US,
+                                            .down_us = n->power.off_down_ms * 1000,
                                             .down_mw = idle,
                                             .wake_mw = wake,
                                             .wake_us = n->power.off_wake_ms * 1000};

@@ -5,6 +5,29 @@
 
 #define RANK_FAR 1000 /* behind every rank there is */
 
+/* Not on the premises, and of no pool. */
+static bool is_api(const struct node *n)
+{
+    return !n->config->local && !n->config->pool;
+}
+
+static bool has_room(const struct route_candidate *c)
+{
+    return c->serves_model && c->healthy && !c->draining && !c->tried && !c->unfit && !c->kept && !c->broken &&
+           !c->cooling && c->wake_us <= 0 && (c->slots <= 0 || c->in_flight < c->slots);
+}
+
+/* Few full machines instead of many half empty ones (POLICIES.md, Power): nobody is woken by a request while one of ours that
+ * is awake, and is to get work, has a place for it. Who is woken ahead of the need is the plan's business. */
+static void let_sleepers_lie(struct nodes *nodes, const int32_t *listed, struct route_candidate *c, int n)
+{
+    bool room = false;
+    for (int i = 0; i < n && !room; i++)
+        room = has_room(&c[i]) && !is_api(nodes_at(nodes, listed ? listed[i] : i));
+    for (int i = 0; i < n && room; i++)
+        c[i].draining = c[i].draining || c[i].wake_us > 0;
+}
+
 /* Among those that are worth a look. False: none of them can, and all are to be looked at, if only to say why. */
 static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *need, struct explained_look *look,
                                  struct route_decision *d, enum slot_look how)
@@ -14,6 +37,7 @@ static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *n
     int32_t listed[SHORTLIST_MAX];
     struct nodes_asked asked;
     int n = nodes_list_locked(nodes, need, look->request, &asked, listed, candidates);
+    let_sleepers_lie(nodes, listed, candidates, n);
     nodes_choose_locked(nodes, &asked, listed, candidates, n, &few);
     if (few.chosen < 0)
         return false;
@@ -54,12 +78,6 @@ static struct route_slo slo_locked(const struct request *r)
                               .tpot_us = aim->tpot_ms * 1000,
                               .probability = slack_demand(&r->room->slack, asked_probability(aim)),
                               .sure = asked_probability(aim)};
-}
-
-/* Not on the premises, and of no pool. */
-static bool is_api(const struct node *n)
-{
-    return !n->config->local && !n->config->pool;
 }
 
 /* A node may come that is not there yet: to be woken, or launched. */
@@ -126,6 +144,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         return;
     struct nodes_asked asked;
     int n = nodes_snapshot_locked(nodes, &need, &q, &asked, candidates);
+    let_sleepers_lie(nodes, NULL, candidates, n);
     for (int i = 0; i < n && budgeted_prefers_local(r); i++)
         candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
     for (int i = 0; i < n && r->moving.to; i++) /* it is known there already */
