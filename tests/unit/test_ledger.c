@@ -783,7 +783,8 @@ static void second_row(const struct ledger_row *r, void *arg)
     "DROP INDEX ledger_by_finished; ALTER TABLE ledger DROP COLUMN tokens_reasoning;"                                  \
     "ALTER TABLE ledger DROP COLUMN price_version; ALTER TABLE ledger DROP COLUMN reserved_pusd;"                      \
     "ALTER TABLE ledger DROP COLUMN market; ALTER TABLE ledger DROP COLUMN domain;"                                    \
-    "ALTER TABLE ledger DROP COLUMN charge_max_pusd; ALTER TABLE ledger DROP COLUMN busy_us; ALTER TABLE ledger DROP COLUMN millijoules; DROP TABLE leg_uses;"         \
+    "ALTER TABLE ledger DROP COLUMN charge_max_pusd; ALTER TABLE ledger DROP COLUMN busy_us; ALTER TABLE ledger DROP " \
+    "COLUMN millijoules; DROP TABLE leg_uses;"                                                                         \
     "ALTER TABLE legs DROP COLUMN market; ALTER TABLE legs DROP COLUMN domain;"                                        \
     "ALTER TABLE legs DROP COLUMN tokens_input; ALTER TABLE legs DROP COLUMN tokens_cached_input;"                     \
     "ALTER TABLE legs DROP COLUMN busy_us; ALTER TABLE legs DROP COLUMN millijoules;"                                  \
