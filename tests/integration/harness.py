@@ -586,6 +586,10 @@ class Answer:
         return found[-1] if found else None
 
 
+class Closed(AssertionError):
+    """The connection ended where an answer was due."""
+
+
 class Connection:
     """One request on its own connection, read piece by piece so that the test says when to stop."""
 
@@ -622,7 +626,7 @@ class Connection:
     def head(self):
         while b"\r\n\r\n" not in self.raw:
             if not self._more():
-                raise AssertionError("closed before a head")
+                raise Closed("closed before a head")
         head, self.raw = self.raw.split(b"\r\n\r\n", 1)
         lines = head.decode().split("\r\n")
         self.answer.status = int(lines[0].split()[1])

@@ -15,7 +15,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Connection, certificate, main, request, wait_until  # noqa: E402
+from harness import Closed, Connection, certificate, main, request, wait_until  # noqa: E402
 from test_engine import FOLDER, Server, cpu_ticks, engine, error_of, make_model, same  # noqa: E402
 from test_node_api import COMPLETION, NODE, key_file, node  # noqa: E402
 
@@ -345,7 +345,7 @@ def over_tls(args):
         def state():
             try:
                 return ask("GET", "/health").json()["status"]
-            except (ssl.SSLEOFError, ConnectionError):
+            except (ssl.SSLEOFError, ConnectionError, Closed):
                 return "closed"  # it came to the worker just before that fell asleep, and had asked nothing yet
 
         def sleeps():

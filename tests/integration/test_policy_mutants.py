@@ -81,8 +81,8 @@ MUTANTS = [
      "    learn_error(&f->all, 0, taken);",
      "predict", "it_is_calibrated"),
     ("stalls are not counted", "predict.c",
-     "    e->odd += ODD_MOVING * (late - e->odd);",
-     "    e->odd += 0 * (late - e->odd);",
+     "    e->s.odd += ODD_MOVING * (late - e->s.odd);",
+     "    e->s.odd += 0 * (late - e->s.odd);",
      "predict", "one_stall_is_not_the_rule"),
     ("what was heard long ago counts as ever", "router.c",
      "    return age <= fresh ? 1 : exp2(1 - age / fresh);",
@@ -260,7 +260,7 @@ class Bench:
 
     def fails(self, objects, out, law):
         """Does the test say that something is wrong? It is ended at the first word of it."""
-        subprocess.run([self.cc, "-o", out, *objects, *self.libs, "-lm", "-lpthread"], check=True, capture_output=True)
+        subprocess.run([self.cc, "-o", out, *objects, *self.libs, "-lcrypto", "-lm", "-lpthread"], check=True, capture_output=True)
         env = dict(os.environ, TEST_ONLY=law)
         with subprocess.Popen([out], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
             for line in p.stderr:

@@ -3,6 +3,7 @@
  *
  * links: spw_engine_serve */
 #include "tests/unit/batcher_glass.h"
+#include <stddef.h>
 
 /* What is known of a prompt is not computed again, and nothing else changes: not the answer, not what the sampler has
  * seen of the prompt, not what is counted but for `cached`. */
@@ -139,7 +140,8 @@ static void resumed_goes_on(void)
             CHECK(from == SIZE_MAX ||
                   (rest.len == whole.len - from && memcmp(rest.text, whole.text + from, rest.len) == 0));
             CHECK_INT(rest.n_samples, a.samples ? rest.n_ids : 0);
-            CHECK(memcmp(&rest.usage, &whole.usage, sizeof rest.usage) == 0 && rest.finish == whole.finish);
+            CHECK(memcmp(&rest.usage, &whole.usage, offsetof(struct batch_usage, uses)) == 0 &&
+                  rest.finish == whole.finish);
         }
         bench_fini(&t);
     }
