@@ -60,7 +60,7 @@ const char *route_reason_text(enum route_reason r)
     case ROUTE_BREAKER_OPEN: return "failed too often, and is left alone for a while";
     case ROUTE_COOLING_DOWN: return "asked to be left alone for a while";
     case ROUTE_KEPT: return "is kept for a request that must be alone";
-    case ROUTE_FULL: return "has no free slot, or not the memory for it";
+    case ROUTE_FULL: return "has no free slot, or not the memory or the watts for it";
     case ROUTE_LESS_FIT: return "suits less well where the request stands";
     case ROUTE_MISSES_SLO: return "is too likely to miss the SLO";
     case ROUTE_DEARER: return "is dearer";
@@ -104,7 +104,8 @@ static enum route_reason admit(const struct route_request *r, const struct route
         return ROUTE_COOLING_DOWN;
     if (c->kept)
         return ROUTE_KEPT;
-    if ((c->slots > 0 && c->in_flight >= c->slots) || (r->alone && c->in_flight > 0) || (c->crowded && !r->presses))
+    if ((c->slots > 0 && c->in_flight >= c->slots) || (r->alone && c->in_flight > 0) || (c->crowded && !r->presses) ||
+        c->no_watts)
         return ROUTE_FULL;
     return ROUTE_CHOSEN;
 }

@@ -43,6 +43,7 @@ struct route_candidate {
     bool tried;                                  /* already failed for this request */
     bool unfit;                                  /* cannot take an answer up where this one stands */
     bool kept;                                   /* for another request, which must be alone there */
+    bool no_watts;                               /* one more request there could break the site's limit in watts */
     bool crowded;                                /* has not the memory free that this one takes: it would wait inside */
     bool broken;                                 /* its breaker is open: it failed too often */
     bool cooling;                                /* it asked to be left alone for a while */

@@ -182,7 +182,6 @@ struct fleet {
     bool plan_soon;
     struct fleet_stats stats;
     struct site *site; /* of the ladder's plan */
-    int64_t draw_mw;   /* as it says */
     struct scale_plan *plan;
     struct scale_work *work;
     struct snapshot *snapshot;

@@ -243,8 +243,38 @@ static bool has_ladder(const struct member *m)
     return !m->pool && l && (l->of[POWER_SLEEP].allowed || l->of[POWER_OFF].allowed);
 }
 
+/* What it may draw until it has done what it is told is claimed first: requests are admitted all the while, on other loops. A
+ * waking for which nothing is left does not happen. */
+static void claim(struct member *m, const struct power_node *p, struct power_choice *c)
+{
+    const bool wakes = c->target < POWER_SLEEP && p->state >= POWER_SLEEP && p->to == p->state;
+    const bool serves = c->target < POWER_SLEEP && p->state < POWER_SLEEP && p->to < POWER_SLEEP;
+    if (!node_claim_watts(m->node, serves ? -1 : power_ceiling_mw(p, c->target), wakes)) {
+        *c = (struct power_choice){.target = p->state, .reason = POWER_CAP_HOLDS, .idle_left_us = -1};
+        (void)node_claim_watts(m->node, power_ceiling_mw(p, p->state), false);
+    }
+}
+
+/* Nodes that draw, and do not sleep: part of the site's base, for the plan. */
+static int64_t others_mw(const struct fleet *f)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < nodes_count(f->o.nodes); i++) {
+        struct node *n = nodes_at(f->o.nodes, i);
+        if (!node_is_there(n) || !n->config->local || !n->config->levels)
+            continue;
+        const struct member *m = fleet_find(f, n->name);
+        if (!m || !has_ladder(m))
+            sum += power_draw_mw(n->config->levels, POWER_ACTIVE, node_load(n).in_flight);
+    }
+    return sum;
+}
+
 void ladder_plan(struct fleet *f)
 {
+    const int64_t cap_mw = f->config->power.cap_watts * INT64_C(1000);
+    const int64_t base_mw = f->config->power.base_watts * INT64_C(1000);
+    nodes_limit_watts(f->o.nodes, cap_mw, base_mw);
     struct site *s = f->site;
     struct power_plan plan;
     struct member *m;
@@ -270,13 +300,14 @@ void ladder_plan(struct fleet *f)
                                             .n_nodes = s->n,
                                             .groups = s->groups,
                                             .n_groups = f->n_markets,
-                                            .cap_mw = f->config->power.cap_watts * INT64_C(1000),
-                                            .base_mw = f->config->power.base_watts * INT64_C(1000),
+                                            .cap_mw = cap_mw,
+                                            .base_mw = base_mw + (cap_mw ? others_mw(f) : 0),
                                             .hysteresis = HYSTERESIS};
     power_plan(&plan, s->choices, s->order, &snapshot);
-    f->draw_mw = plan.draw_mw;
-    for (int i = 0; i < s->n; i++)
+    for (int i = 0; i < s->n; i++) {
+        claim(s->members[i], &s->nodes[i], &s->choices[i]);
         obey(s->members[i], &s->nodes[i], &s->choices[i], now);
+    }
 }
 
 /* ---- an operator's word ----------------------------------------------------------------------------------------------------- */

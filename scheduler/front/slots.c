@@ -101,6 +101,29 @@ static struct record_who whom(const struct request *r)
     return w;
 }
 
+/* Who could break the site's limit in watts counts as full. Batch work waits for him rather than to cost money elsewhere;
+ * whether anybody's wait is worth it, the room says. */
+static void obey_watts_locked(const struct request *r, const struct route_request *q, struct route_candidate *c, int n)
+{
+    struct nodes *nodes = r->lane->front->nodes;
+    const int64_t ceiling = nodes_ceiling_mw_locked(nodes);
+    struct power_ask ask = {.wait_us = room_left_ms_locked(r) * 1000, .batch = r->urgency.class == WAITING_BATCH};
+    bool admitted = false, waits = false;
+    for (int i = 0; i < n; i++)
+        ask.spills = ask.spills || (!q->local_only && is_api(nodes_at(nodes, i)) && c[i].serves_model && c[i].healthy &&
+                                    !c[i].draining && !c[i].tried && (c[i].slots == 0 || c[i].in_flight < c[i].slots));
+    for (int i = 0; i < n; i++) {
+        if (!c[i].serves_model || !c[i].local)
+            continue;
+        const enum power_verdict v = node_admit_locked(nodes_at(nodes, i), ceiling, &ask);
+        c[i].no_watts = v != POWER_ADMIT;
+        admitted = admitted || (v == POWER_ADMIT && (c[i].slots == 0 || c[i].in_flight < c[i].slots));
+        waits = waits || v == POWER_QUEUE;
+    }
+    for (int i = 0; i < n && waits && !admitted && ask.batch; i++)
+        c[i].draining = c[i].draining || is_api(nodes_at(nodes, i));
+}
+
 /* One model of the chain. */
 static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
                                  struct route_decision *d, enum slot_look how)
@@ -139,7 +162,8 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
     need.whom = &who;
     struct explained_look look = {.r = r, .model = m, .request = &q};
     const bool holds = demand_comes(m) == FLEET_HOLDS;
-    bool plain = !holds && !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
+    const bool limited = nodes_site(nodes)->cap_mw > 0;
+    bool plain = !limited && !holds && !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
     if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &look, d, how))
         return;
     struct nodes_asked asked;
@@ -151,6 +175,8 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         candidates[i].rank += i == r->moving.to - 1 ? 0 : RANK_FAR;
     for (int i = 0; i < n && holds; i++) /* a node of ours is waited for */
         candidates[i].draining = candidates[i].draining || is_api(nodes_at(nodes, i));
+    if (limited)
+        obey_watts_locked(r, &q, candidates, n);
     nodes_choose_locked(nodes, &asked, NULL, candidates, n, d);
     look.candidates = candidates;
     look.n = n;

@@ -23,6 +23,7 @@ struct nodes {
     char *key_file, *key;     /* of the engines that it starts; owned */
     struct holds holds;
     struct knowledge known;
+    struct nodes_watts site;
     struct config *config; /* a reference; o.config is it */
     struct changes changes;
     int stopping; /* engines that nodes_stop() waits for */
@@ -52,6 +53,11 @@ struct changes *nodes_changes(struct nodes *t)
 struct knowledge *nodes_known(const struct nodes *t)
 {
     return (struct knowledge *)&t->known; /* as below */
+}
+
+struct nodes_watts *nodes_site(const struct nodes *t)
+{
+    return (struct nodes_watts *)&t->site;
 }
 
 struct holds *nodes_holds(const struct nodes *t)

@@ -32,6 +32,7 @@
 #include "base/log.h"
 #include "base/mailbox.h"
 #include "policies/breaker.h"
+#include "policies/power.h"
 #include "policies/retry_budget.h"
 #include "policies/route.h"
 #include "policies/router.h"
@@ -91,8 +92,10 @@ struct node {
     const void *kept_for;             /* the one request that may start here, or NULL: any may */
     enum node_state state;
     bool draining;
-    bool leaving;           /* the configuration has lost it: it finishes what it has, and goes */
-    bool resting;           /* others are to get the work, so that it may sleep: nothing new for now */
+    bool leaving; /* the configuration has lost it: it finishes what it has, and goes */
+    bool resting; /* others are to get the work, so that it may sleep: nothing new for now */
+    bool claims;  /* the power ladder has it do something that may draw up to claim_mw (site.c) */
+    int64_t claim_mw;
     bool kept_asleep;       /* asleep, and only the power plan may wake it: the site's watts are limited */
     struct mono work_ended; /* when it had its last request; its start, before there was one */
     char reason[160];
@@ -333,6 +336,23 @@ void node_forget_locked(struct node *n);
 void retry_count_request_locked(struct nodes *t);
 bool retry_take(struct nodes *t); /* takes the lock */
 int64_t nodes_now_us(const struct nodes *t);
+
+/* ---- site.c: the site's limit in watts (policies/power.h) ---------------------------------------------------------------- */
+
+struct nodes_watts {    /* under the lock */
+    int64_t cap_mw;     /* 0: none */
+    int64_t base_mw;    /* drawn beside the nodes */
+    int64_t ceiling_mw; /* when the limit was set last, which is every second */
+};
+struct nodes_watts *nodes_site(const struct nodes *t);
+void nodes_limit_watts(struct nodes *t, int64_t cap_mw, int64_t base_mw); /* takes the lock */
+/* All that may be drawn: what serves by its requests, what the ladder moves by its claim, and the base. */
+int64_t nodes_ceiling_mw_locked(const struct nodes *t);
+/* From now on it may draw so much, whatever its load (-1: what its load says). wakes: false, and nothing has changed, if that
+ * could break the limit. Takes the lock. */
+bool node_claim_watts(struct node *n, int64_t mw, bool wakes);
+/* May it be given one more request? Of `rest` the node's own part is filled in. */
+enum power_verdict node_admit_locked(const struct node *n, int64_t ceiling_mw, const struct power_ask *rest);
 
 /* ---- between nodes.c, health.c and holds.c ---------------------------------------------------------------------------- */
 

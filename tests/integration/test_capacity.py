@@ -217,6 +217,43 @@ def test_hold(args):
     up.stop()
 
 
+def test_watts(args):
+    """Two nodes of 300 W under load and 100 W idle, 450 W for the site: one of them may work. What does not fit is served by an
+    API, waits where it is batch work, and waits or is shed where it must not leave."""
+    gate = threading.Event()
+    ups = {n: Upstream(n, default=Script(gate=gate, words=[n])) for n in ("a", "b")}
+    ups["api"] = Upstream("api", default=Script(words=["api"]))
+    here = [node(n, ups[n], models=["m"], price=("0", "0", "0"), slots=2, watts=300, power={"idle_watts": 100})
+            for n in ("a", "b")]
+    api = node("api", ups["api"], models=["m"], price=("5", "5", "15"), local=False)
+    try:
+        with Fleet(args, nodes=here + [api], power={"cap_watts": 450}) as f:
+            f.s.ready()
+            got = []
+
+            def ask(**fields):
+                got.append(chat(f.s.port, "hello", model="m", **fields).headers["x-spillway-node"])
+
+            threads = [threading.Thread(target=ask) for _ in range(2)]
+            for t in threads:
+                t.start()
+            wait_until(lambda: max(ups[n].active for n in "ab") == 2, 10, "one node has both")
+            assert min(ups[n].active for n in "ab") == 0
+            ask()
+            assert got == ["api"], got
+            batch = threading.Thread(target=lambda: ask(service_tier="flex"))
+            batch.start()
+            wait_until(lambda: f.s.metrics().get('spillway_requests_waiting{model="m",class="batch"}') == 1, 10, "batch waits")
+            gate.set()
+            for t in (*threads, batch):
+                t.join()
+            assert len(got) == 4 and got.count("api") == 1, got
+    finally:
+        gate.set()
+        for u in ups.values():
+            u.stop()
+
+
 def sleeper(name, **fields):
     return {"name": name, "provider": "process", "model_path": os.path.abspath(MODEL), "models": ["tiny"], "threads": 1,
             "slots": 2, "watts": 60, "power": {"idle_watts": 40, "sleep_watts": 1, "sleep_wake": "300ms"}, **fields}
@@ -308,5 +345,5 @@ def test_mistakes(args):
 
 if __name__ == "__main__":
     main(__doc__, [test_from_zero, test_operator, test_dollars, test_minimum_and_reload, test_killed_scheduler,
-                   test_dead_engine, test_saturation, test_hold, test_sleep_by_hand, test_ladder,
+                   test_dead_engine, test_saturation, test_hold, test_watts, test_sleep_by_hand, test_ladder,
                    test_all_asleep, test_mistakes])
