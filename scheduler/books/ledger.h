@@ -37,10 +37,11 @@ struct ledger_use {
 /* One attempt on one node, in order from 1. */
 struct ledger_leg {
     int leg;
-    char node[68], numerics[36];    /* numerics: class of an engine; "": a node of no known class */
-    const char *provider, *outcome; /* static text: "ok", "cancelled", or how it failed */
-    const char *market;             /* static text: "on-prem", "spot", "on-demand", "api"; NULL: not known */
-    char domain[64];                /* cloud/region/zone/type, whose machines fail together; "": not known */
+    char node[68], provider[68]; /* the node may be gone before the row is written. provider "": not known */
+    char numerics[36];           /* class of an engine; "": a node of no known class */
+    const char *outcome;         /* static text: "ok", "cancelled", or how it failed */
+    const char *market;          /* static text: "on-prem", "spot", "on-demand", "api"; NULL: not known */
+    char domain[64];             /* cloud/region/zone/type, whose machines fail together; "": not known */
     int64_t tokens_input,
         tokens_cached_input; /* that this node read for it; of one that took an answer up: with what had been said */
     int64_t tokens_output;   /* of this leg; over all legs of an answer they add up to the row's */

@@ -299,7 +299,7 @@ static const struct ledger_leg *only_leg(const struct ledger_row *r)
 {
     const struct ledger_leg *leg = r->legs;
     bool same = r->n_legs == 1 && leg->leg == 1 && r->node && strcmp(leg->node, r->node) == 0 && leg->outcome &&
-                leg->provider && r->provider && strcmp(leg->provider, r->provider) == 0;
+                r->provider && strcmp(leg->provider, r->provider) == 0;
     return same ? leg : NULL;
 }
 
@@ -378,7 +378,7 @@ static int insert_leg(sqlite3_stmt *s, const struct ledger_leg *leg, const char 
 
     sqlite3_bind_int64(s, ++i, leg->leg);
     bind_text(s, &i, leg->node);
-    bind_text(s, &i, leg->provider);
+    bind_text(s, &i, leg->provider[0] ? leg->provider : NULL);
     sqlite3_bind_int64(s, ++i, leg->tokens_output);
     bind_text(s, &i, leg->outcome);
     sqlite3_bind_int64(s, ++i, leg->started.ns);
@@ -620,7 +620,6 @@ static void read_leg(sqlite3_stmt *s, struct ledger_leg *leg)
 
     *leg = (struct ledger_leg){
         .leg = sqlite3_column_int(s, 0),
-        .provider = text(s, 2),
         .tokens_output = sqlite3_column_int64(s, 3),
         .outcome = text(s, 4),
         .started = {sqlite3_column_int64(s, 5)},
@@ -630,8 +629,9 @@ static void read_leg(sqlite3_stmt *s, struct ledger_leg *leg)
         .tokens_cached_input = sqlite3_column_int64(s, 11),
         .uses = {{.busy_us = sqlite3_column_int64(s, 12), .millijoules = number_or(s, 13, -1)}},
     };
-    const char *domain = text(s, 9);
+    const char *domain = text(s, 9), *provider = text(s, 2);
     snprintf(leg->node, sizeof leg->node, "%s", text(s, 1));
+    snprintf(leg->provider, sizeof leg->provider, "%s", provider ? provider : "");
     snprintf(leg->numerics, sizeof leg->numerics, "%s", numerics ? numerics : "");
     snprintf(leg->domain, sizeof leg->domain, "%s", domain ? domain : "");
     leg->n_uses = sqlite3_column_type(s, 12) != SQLITE_NULL;

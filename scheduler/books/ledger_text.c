@@ -89,7 +89,7 @@ void ledger_leg_json(struct json_writer *w, const struct ledger_leg *leg)
     json_open(w, NULL, '{');
     json_int(w, "leg", leg->leg);
     json_string(w, "node", leg->node);
-    json_string(w, "provider", leg->provider);
+    json_string(w, "provider", leg->provider[0] ? leg->provider : NULL);
     json_string(w, "outcome", leg->outcome);
     json_int(w, "tokens_input", leg->tokens_input);
     json_int(w, "tokens_cached_input", leg->tokens_cached_input);

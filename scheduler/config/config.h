@@ -61,7 +61,9 @@ struct config_node {
     int n_machine;
     const struct provider_settings *machine_settings; /* the same, checked; NULL: none */
     const struct config_pool *pool;                   /* whose template this is; NULL: a node of its own */
-    const char *market, *domain; /* of one that a pool has launched: "spot", cloud/region/zone/type; NULL: not known */
+    /* Of one that a pool has launched; NULL: not known. market: static text (provider_market_name()), rows outlive nodes;
+     * domain: cloud/region/zone/type. */
+    const char *market, *domain;
     /* provider process */
     const char *engine; /* path of spillway-engine; NULL: beside our own binary */
     const char *model_path;

@@ -62,7 +62,6 @@ static void note_leg(struct request *r, const char *outcome)
     struct ledger_leg *leg = &r->legs[r->n_legs++];
     *leg = (struct ledger_leg){
         .leg = r->n_legs,
-        .provider = settle_provider(c),
         .market = settle_market(c),
         .outcome = outcome,
         .started = r->leg.begun,
@@ -70,6 +69,7 @@ static void note_leg(struct request *r, const char *outcome)
         .tokens_output = r->leg.to_engine ? r->trail.n_ids - r->leg.ids_before : r->stream.content_chunks,
     };
     text_put(leg->node, leg->node + sizeof leg->node, c->name);
+    text_put(leg->provider, leg->provider + sizeof leg->provider, settle_provider(c));
     text_put(leg->numerics, leg->numerics + sizeof leg->numerics, r->leg.numerics);
     for (int i = 0; i < r->stream.n_uses && r->leg.to_engine && i < LEDGER_USES; i++)
         leg->uses[leg->n_uses++] =

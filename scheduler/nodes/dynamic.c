@@ -22,7 +22,6 @@ struct config_node *config_node_copy(const struct config_node *c)
     own->tls_cert = copy_of(c->tls_cert, NULL);
     own->tls_key = copy_of(c->tls_key, NULL);
     own->tls_name = copy_of(c->tls_name, NULL);
-    own->market = copy_of(c->market, NULL);
     own->domain = copy_of(c->domain, NULL);
     return own;
 }
@@ -40,7 +39,7 @@ static struct config_node *make_config(const struct nodes_newcomer *c)
     own->tls_cert = copy_of(c->tls_cert, c->like->tls_cert);
     own->tls_key = copy_of(c->tls_key, c->like->tls_key);
     own->tls_name = copy_of(c->tls_name, c->like->tls_name);
-    own->market = copy_of(c->market, NULL);
+    own->market = c->market;
     own->domain = copy_of(c->domain, NULL);
     return own;
 }

@@ -367,7 +367,6 @@ void node_spec_unref(struct node_spec *s)
         free((char *)s->own->tls_cert);
         free((char *)s->own->tls_key);
         free((char *)s->own->tls_name);
-        free((char *)s->own->market);
         free((char *)s->own->domain);
         free(s->own);
     }

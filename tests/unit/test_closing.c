@@ -214,13 +214,13 @@ static struct ledger_leg *leg_begin(struct node *n, struct request *r, int64_t n
 {
     struct ledger_leg *leg = &r->legs[r->n_legs++];
     *leg = (struct ledger_leg){.leg = r->n_legs,
-                               .provider = kind_names[n->kind],
                                .market = markets[n->kind],
                                .outcome = "ok",
                                .tokens_input = r->input + r->said,
                                .tokens_cached_input = r->n_legs == 1 ? r->cached : 0,
                                .started = {now_us * 1000}};
     snprintf(leg->node, sizeof leg->node, "%s", n->name);
+    snprintf(leg->provider, sizeof leg->provider, "%s", kind_names[n->kind]);
     if (n->kind == SPOT)
         snprintf(leg->domain, sizeof leg->domain, "ec2/eu-1/a/g6");
     return leg;
