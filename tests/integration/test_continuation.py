@@ -417,7 +417,9 @@ def legs_are_shown(args):
         fleet.s.row(request_id)
         admin = os.path.join(fleet.s.folder, "state", "admin.sock")
         told = request(admin, "GET", f"/admin/v1/ledger/{request_id}/legs").json()["legs"]
-        assert [(leg["node"], leg["outcome"], leg["tokens_output"]) for leg in told] == [("a", "cut", 4), ("b", "ok", 8)], told
+        assert [(leg["node"], leg["outcome"]) for leg in told] == [("a", "cut"), ("b", "ok")], told
+        first, second = (leg["tokens_output"] for leg in told)  # what a dying node has sent need not all arrive
+        assert first <= 4 and first + second == 12, told
         for where in (["--socket", admin], ["--db", fleet.s.ledger_path]):
             out = subprocess.run([os.path.join(args.build, "spillway"), "ledger", "--legs", request_id, "--json", *where],
                                  capture_output=True, text=True, check=True).stdout

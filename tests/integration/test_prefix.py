@@ -130,7 +130,7 @@ def it_can_be_turned_off(args):
 
 def short_prompts_are_not_looked_at(args):
     with Fleet(args) as f:
-        assert len({f.ask([{"role": "user", "content": "hi"}]) for _ in range(4)}) == 4
+        assert len({f.ask([{"role": "user", "content": "hi"}]) for _ in range(4)}) > 1  # they are not drawn to one
         assert f.s.metrics()["spillway_prefix_requests_total"] == 0
 
 
