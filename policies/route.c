@@ -26,6 +26,7 @@ const char *route_reason_name(enum route_reason r)
     case ROUTE_UNFIT: return "unfit";
     case ROUTE_TRIED: return "tried";
     case ROUTE_DRAINING: return "draining";
+    case ROUTE_SPARED: return "spared";
     case ROUTE_UNHEALTHY: return "unhealthy";
     case ROUTE_BREAKER_OPEN: return "breaker_open";
     case ROUTE_COOLING_DOWN: return "cooling_down";
@@ -56,6 +57,7 @@ const char *route_reason_text(enum route_reason r)
     case ROUTE_UNFIT: return "cannot go on with an answer that has begun elsewhere";
     case ROUTE_TRIED: return "has failed for this request already";
     case ROUTE_DRAINING: return "is draining";
+    case ROUTE_SPARED: return "is spared for one that is awake, or that is waited for";
     case ROUTE_UNHEALTHY: return "is not in service";
     case ROUTE_BREAKER_OPEN: return "failed too often, and is left alone for a while";
     case ROUTE_COOLING_DOWN: return "asked to be left alone for a while";
@@ -96,6 +98,8 @@ static enum route_reason admit(const struct route_request *r, const struct route
         return ROUTE_TRIED;
     if (c->draining)
         return ROUTE_DRAINING;
+    if (c->spared)
+        return ROUTE_SPARED;
     if (!c->healthy)
         return ROUTE_UNHEALTHY;
     if (c->broken)

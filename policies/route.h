@@ -43,6 +43,7 @@ struct route_candidate {
     bool tried;                                  /* already failed for this request */
     bool unfit;                                  /* cannot take an answer up where this one stands */
     bool kept;                                   /* for another request, which must be alone there */
+    bool spared;                                 /* another is to have it: one that is awake, or that is waited for */
     bool no_watts;                               /* one more request there could break the site's limit in watts */
     bool crowded;                                /* has not the memory free that this one takes: it would wait inside */
     bool broken;                                 /* its breaker is open: it failed too often */
@@ -99,6 +100,7 @@ enum route_reason { /* why a candidate was not chosen, most fundamental first */
                     ROUTE_UNFIT,
                     ROUTE_TRIED,
                     ROUTE_DRAINING,
+                    ROUTE_SPARED,
                     ROUTE_UNHEALTHY,
                     ROUTE_BREAKER_OPEN,
                     ROUTE_COOLING_DOWN,

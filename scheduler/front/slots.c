@@ -25,7 +25,7 @@ static void let_sleepers_lie(struct nodes *nodes, const int32_t *listed, struct 
     for (int i = 0; i < n && !room; i++)
         room = has_room(&c[i]) && !is_api(nodes_at(nodes, listed ? listed[i] : i));
     for (int i = 0; i < n && room; i++)
-        c[i].draining = c[i].draining || c[i].wake_us > 0;
+        c[i].spared = c[i].wake_us > 0;
 }
 
 /* Among those that are worth a look. False: none of them can, and all are to be looked at, if only to say why. */
@@ -111,7 +111,8 @@ static void obey_watts_locked(const struct request *r, const struct route_reques
     bool admitted = false, waits = false;
     for (int i = 0; i < n; i++)
         ask.spills = ask.spills || (!q->local_only && is_api(nodes_at(nodes, i)) && c[i].serves_model && c[i].healthy &&
-                                    !c[i].draining && !c[i].tried && (c[i].slots == 0 || c[i].in_flight < c[i].slots));
+                                    !c[i].draining && !c[i].spared && !c[i].tried &&
+                                    (c[i].slots == 0 || c[i].in_flight < c[i].slots));
     for (int i = 0; i < n; i++) {
         if (!c[i].serves_model || !c[i].local)
             continue;
@@ -121,7 +122,7 @@ static void obey_watts_locked(const struct request *r, const struct route_reques
         waits = waits || v == POWER_QUEUE;
     }
     for (int i = 0; i < n && waits && !admitted && ask.batch; i++)
-        c[i].draining = c[i].draining || is_api(nodes_at(nodes, i));
+        c[i].spared = c[i].spared || is_api(nodes_at(nodes, i));
 }
 
 /* One model of the chain. */
@@ -174,7 +175,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
     for (int i = 0; i < n && r->moving.to; i++) /* it is known there already */
         candidates[i].rank += i == r->moving.to - 1 ? 0 : RANK_FAR;
     for (int i = 0; i < n && holds; i++) /* a node of ours is waited for */
-        candidates[i].draining = candidates[i].draining || is_api(nodes_at(nodes, i));
+        candidates[i].spared = candidates[i].spared || is_api(nodes_at(nodes, i));
     if (limited)
         obey_watts_locked(r, &q, candidates, n);
     nodes_choose_locked(nodes, &asked, NULL, candidates, n, d);

@@ -172,6 +172,7 @@ static const struct member candidate_rows[] = {
     CANDIDATE(BOOL, c.unfit, "unfit"),
     CANDIDATE(BOOL, c.kept, "kept"),
     CANDIDATE(BOOL, c.crowded, "crowded"),
+    CANDIDATE(BOOL, c.spared, "spared"),
     CANDIDATE(BOOL, c.no_watts, "no_watts"),
     CANDIDATE(BOOL, c.bought, "bought"),
     CANDIDATE(BOOL, c.broken, "broken"),

@@ -296,17 +296,25 @@ def test_ladder(args):
 
 
 def test_sleep_by_hand(args):
-    """An operator puts an engine to sleep; a request wakes it; power.mode off keeps the plan out of it."""
-    with Fleet(args, nodes=[sleeper("a")], power={"mode": "off"}, queue={"interactive": {"wait": "15s"}}) as f:
-        f.s.ready()
-        f.wait_lives({"a": "ready"})
+    """An operator puts engines to sleep; a request wakes one, but not while another that is awake has room; power.mode off
+    keeps the plan out of it."""
+    with Fleet(args, nodes=[sleeper("a"), sleeper("b")], power={"mode": "off"}, routing={"explain_header": "all"},
+               queue={"interactive": {"wait": "15s"}}) as f:
+        f.wait_lives({"a": "ready", "b": "ready"})
         f.cli("nodes", "sleep", "a")
-        f.wait_lives({"a": "sleeping"})
-        wait_until(lambda: list(workers(f).values()) == [0], 5, "it has no worker")
+        f.wait_lives({"a": "sleeping", "b": "ready"})
+        answer = f.ask()
+        assert answer.status == 200, answer.body
+        told = json.loads(answer.headers["x-spillway-explain"])["decisions"][-1]["candidates"]
+        assert {c["node"]: c["reason"] for c in told} == {"a": "spared", "b": "chosen"}, told
+        f.wait_lives({"a": "sleeping", "b": "ready"})
+        f.cli("nodes", "sleep", "b")
+        f.wait_lives({"a": "sleeping", "b": "sleeping"})
+        wait_until(lambda: set(workers(f).values()) == {0}, 5, "they have no worker")
         began = time.monotonic()
         assert f.ask().status == 200
         print("        first answer from sleep after %.2f s" % (time.monotonic() - began))
-        f.wait_lives({"a": "ready"})
+        wait_until(lambda: sorted(f.lives().values()) == ["ready", "sleeping"], 10, "one is awake")
 
 
 def test_all_asleep(args):

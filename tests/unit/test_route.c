@@ -32,6 +32,8 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed)
         c->serves_model = next_random(seed) % 4 != 0;
         c->healthy = next_random(seed) % 5 != 0;
         c->draining = next_random(seed) % 6 == 0;
+        c->spared = next_random(seed) % 12 == 0;
+        c->no_watts = next_random(seed) % 12 == 0;
         c->local = next_random(seed) % 2 == 0;
         c->tried = next_random(seed) % 6 == 0;
         c->unfit = next_random(seed) % 8 == 0;
@@ -72,9 +74,9 @@ static bool model_affords(const struct snapshot *s, int32_t i)
 static bool model_admits(const struct snapshot *s, int32_t i)
 {
     const struct route_candidate *c = &s->c[i];
-    bool full = (c->slots != 0 && c->in_flight >= c->slots) || (s->request.alone && c->in_flight != 0);
+    bool full = (c->slots != 0 && c->in_flight >= c->slots) || (s->request.alone && c->in_flight != 0) || c->no_watts;
     bool fit = c->serves_model && model_affords(s, i) && !c->unfit && !c->tried && (c->local || !s->request.local_only);
-    return fit && c->healthy && !c->draining && !c->broken && !c->cooling && !c->kept && !full;
+    return fit && c->healthy && !c->draining && !c->spared && !c->broken && !c->cooling && !c->kept && !full;
 }
 
 /* Requests per slot, exact for the small numbers above (a double holds k/256 and k/6 apart). */
@@ -216,7 +218,8 @@ static void reasons_are_true(void)
             CHECK(d.reasons[i] != ROUTE_NOT_LOCAL || (s.request.local_only && !c->local));
             CHECK(d.reasons[i] != ROUTE_TOO_DEAR || !model_affords(&s, i));
             CHECK(d.reasons[i] != ROUTE_FULL || (c->slots && c->in_flight >= c->slots) ||
-                  (s.request.alone && c->in_flight));
+                  (s.request.alone && c->in_flight) || c->no_watts);
+            CHECK((d.reasons[i] == ROUTE_SPARED) <= c->spared);
             CHECK((d.reasons[i] == ROUTE_BREAKER_OPEN) <= c->broken &&
                   (d.reasons[i] == ROUTE_COOLING_DOWN) <= c->cooling);
             CHECK((d.reasons[i] == ROUTE_KEPT) <= c->kept && (d.reasons[i] == ROUTE_UNFIT) <= c->unfit);
@@ -230,6 +233,7 @@ static void reasons_are_true(void)
             struct snapshot later = s;
             later.c[i].healthy = true;
             later.c[i].in_flight = 0;
+            later.c[i].no_watts = false;
             later.c[i].kept = later.c[i].broken = later.c[i].cooling = false;
             waitable = waitable || model_admits(&later, i);
             later.c[i].healthy = c->healthy;

@@ -252,6 +252,7 @@ static void mend(struct snapshot *s, int32_t i, enum route_reason why, const str
     case ROUTE_UNFIT: c->unfit = false; break;
     case ROUTE_TRIED: c->tried = false; break;
     case ROUTE_DRAINING: c->draining = false; break;
+    case ROUTE_SPARED: c->spared = false; break;
     case ROUTE_UNHEALTHY: c->healthy = true; break;
     case ROUTE_BREAKER_OPEN: c->broken = false; break;
     case ROUTE_COOLING_DOWN: c->cooling = false; break;
