@@ -521,12 +521,12 @@ static enum rc put_request(struct http_call *call, const struct http_request *r,
 
 /* False: the peer has closed it, or says something nobody asked for. Asked before each use, since the loop may not have
  * come to it yet, and an answer that is there already would be taken for the next request's. */
-static bool still_stands(const struct link *l)
+static bool still_stands(struct link *l)
 {
     char byte;
     ssize_t n = recv(l->stream.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (n > 0)
-        return l->stream.ssl != NULL; /* TLS: a session ticket, or a close that the write will meet */
+    if (n > 0) /* TLS: a session ticket, or a farewell, which no write would notice */
+        return l->stream.ssl && stream_read(&l->stream, &byte, 1) == STREAM_AGAIN_READ;
     return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 

@@ -66,6 +66,7 @@ struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_stora
     c->magic = CONN_MAGIC;
     c->s = s;
     c->stream.fd = fd;
+    c->came_ns = http_now_ns();
     stream_no_delay(fd);
     if (tls) {
         c->stream.ssl = tls_door_open(tls);
@@ -148,19 +149,15 @@ void conn_close(struct conn *c)
     conn_free(c);
 }
 
-/* Nothing runs on it and nothing has to be sent, while the server lets go of its connections. */
+/* Nothing runs on it and nothing has to be sent, while the server lets go of its connections; those with TLS part. */
 static bool may_go(const struct conn *c)
 {
     bool idle = c->x.state == X_DONE || (c->state == CONN_READ && !c->begun);
-    return c->s->let_go.take && idle && !c->close_after && c->out.len == 0;
+    return c->s->let_go.take && idle && !c->close_after && c->out.len == 0 && !c->stream.ssl;
 }
 
 static void give_away(struct conn *c)
 {
-    if (c->stream.ssl) { /* what TLS knows of it cannot go along */
-        conn_close(c);
-        return;
-    }
     struct http_letting_go go = c->s->let_go;
     struct bytes in = c->in;
     int fd = c->stream.fd;
@@ -288,7 +285,7 @@ void conn_read(struct conn *c, const char *data, size_t n)
     const char *piece = NULL;
     size_t used = 0, n_piece = 0;
     if (!c->begun) {
-        c->begun = true;
+        c->begun = c->served = true;
         c->x.start_ns = s->now_ns;
         deadline_stop(&c->wait);
     }
@@ -487,7 +484,7 @@ void conn_turn(struct conn *c)
         conn_close(c);
         return;
     }
-    if (!c->s->let_go.take)
+    if (!c->s->let_go.take || c->stream.ssl)
         continue_pipeline(c);
     if (!flush(c))
         return;

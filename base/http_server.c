@@ -12,7 +12,8 @@
 #include "base/http_server_internal.h"
 
 #define ACCEPT_PER_TURN 64
-#define PART_MS         200 /* a request may be on its way over an idle connection as we drain */
+#define PART_MS         200  /* a request may be on its way over an idle connection as we part */
+#define FIRST_MS        2000 /* the first one of a connection with TLS, whose hands are just being shaken */
 
 static int64_t ms_or(int64_t ms, int64_t otherwise_ms)
 {
@@ -175,18 +176,47 @@ static bool has_unread(const struct conn *c)
     return recv(c->stream.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-/* Who has had time to send what was on its way, and sent nothing, is let go. No request is running there, so no handler runs
- * inside conn_close() and `next` stays good. */
+/* It ends after its answer, or when it has had time to send what was on its way, and sent nothing. */
+static void part_with(struct conn *c)
+{
+    c->close_after = true;
+    if (!is_idle(c))
+        conn_dirty(c);
+}
+
+static void part_later(struct http_server *s)
+{
+    const struct timeval part = {.tv_usec = PART_MS * 1000};
+    event_add(s->part, &part);
+}
+
+/* Its first request is still to come: whoever has only just come cannot know that he came too late. */
+static bool is_new(const struct conn *c, int64_t now_ns)
+{
+    return c->stream.ssl && !c->served && now_ns - c->came_ns < FIRST_MS * INT64_C(1000000);
+}
+
+/* No request is running on what is closed here, so no handler runs inside conn_close() and `next` stays good. */
 static void part_cb(evutil_socket_t fd, short what, void *arg)
 {
     struct http_server *s = arg;
+    const int64_t now_ns = http_now_ns();
+    bool again = false;
     (void)fd;
     (void)what;
+    if (!s->draining && !s->let_go.take)
+        return;
     for (struct conn *c = s->all.next, *next; c != &s->all; c = next) {
         next = c->next;
-        if (is_idle(c) && !has_unread(c))
+        if (!c->close_after || !is_idle(c))
+            continue;
+        if (has_unread(c) || is_new(c, now_ns))
+            again = true;
+        else
             conn_close(c);
     }
+    if (again)
+        part_later(s);
 }
 
 enum rc http_server_new(struct http_server **out, struct event_base *loop, const char *listen_on,
@@ -260,17 +290,13 @@ int http_server_port(const struct http_server *s)
 
 void http_server_drain(struct http_server *s, void (*done)(void *arg), void *arg)
 {
-    const struct timeval part = {.tv_usec = PART_MS * 1000};
     stop_listening(s);
     s->draining = true;
     s->drain_done = done;
     s->drain_arg = arg;
-    for (struct conn *c = s->all.next; c != &s->all; c = c->next) {
-        c->close_after = true;
-        if (!is_idle(c))
-            conn_dirty(c);
-    }
-    event_add(s->part, &part);
+    for (struct conn *c = s->all.next; c != &s->all; c = c->next)
+        part_with(c);
+    part_later(s);
     if (counter_get(&s->stats.open_connections) == 0)
         event_active(s->drained, EV_TIMEOUT, 0);
 }
@@ -289,10 +315,14 @@ void http_server_accepting(struct http_server *s, enum http_accepting a)
 void http_server_let_go(struct http_server *s, const struct http_letting_go *g)
 {
     s->let_go = *g;
-    if (g->take) {
-        for (struct conn *c = s->all.next; c != &s->all; c = c->next)
+    for (struct conn *c = s->all.next; g->take && c != &s->all; c = c->next) {
+        if (c->stream.ssl)
+            part_with(c); /* what TLS knows of it cannot go along */
+        else
             conn_dirty(c);
     }
+    if (g->take)
+        part_later(s);
     if (g->empty && counter_get(&s->stats.open_connections) == 0)
         event_active(s->drained, EV_TIMEOUT, 0);
 }

@@ -78,7 +78,8 @@ int http_server_fd(const struct http_server *s);
 enum http_accepting { HTTP_ACCEPT, HTTP_LEAVE };
 void http_server_accepting(struct http_server *s, enum http_accepting a);
 /* Let go of connections: from now on each one that has no request running and nothing left to send is given away, from
- * the loop, those that are idle now in its next turn; with TLS it is closed. All members NULL: keep them again. */
+ * the loop, those that are idle now in its next turn. With TLS it ends instead, as in a drain: after the answer that runs
+ * ("Connection: close"), or when no request was on its way. All members NULL: keep them again. */
 struct http_letting_go {
     /* fd is the taker's. read[0 .. n): what was read of its next request already, often nothing. */
     void (*take)(int fd, const void *read, size_t n, void *arg);

@@ -55,7 +55,9 @@ struct conn {
     struct conn *prev, *next;             /* ring of all */
     struct conn *dirty_prev, *dirty_next; /* ring of those with work for this turn; NULL: not on it */
     enum conn_state state;
-    bool begun;             /* a byte of the next request was read */
+    bool begun;  /* a byte of the next request was read */
+    bool served; /* a byte of its first one was */
+    int64_t came_ns;
     bool in_body;           /* its head is complete */
     bool paused;            /* not reading: PIPELINE_MAX */
     bool close_after;       /* the answer */
