@@ -140,6 +140,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "prefix-cache", .type = ARG_INT, .value = &(a).prefix_tokens, .meta = "TOKENS", .lo = -1, .hi = 1 << 30, .help = "most tokens kept of requests that are over, for prompts that begin alike; 0: none; -1: half of the KV pool"}, \
     {.name = "no-lookahead", .type = ARG_FLAG, .value = &(a).plain, .help = "never verify several tokens in one step; the output is the same with and without"}, \
     {.name = "lazy-load", .type = ARG_FLAG, .value = &(a).lazy, .help = "no read-ahead of the model file"},            \
+    {.name = "no-mmap", .type = ARG_FLAG, .value = &(a).no_mmap, .help = "read the model file into memory instead of mapping it: for file systems that can fail or change under a mapping"}, \
     {.name = "warmup", .type = ARG_INT, .value = &(a).warmup, .meta = "N", .lo = 0, .hi = 1000, .help = "empty passes before it is ready"}, \
     {.name = "alias", .type = ARG_STRING, .value = &(a).alias, .meta = "NAME", .help = "the name requests use; default: the file's name"}, \
     {.name = "api-key-file", .type = ARG_STRING, .value = &(a).key_file, .meta = "FILE", .help = "bearer keys, one per line; without it anybody may ask"}, \
@@ -204,6 +205,11 @@ int cmd_serve(int argc, char **argv)
     if (!args_run(&spec, argc, argv, &code))
         return code;
     struct error e;
+    if (a.lazy && a.no_mmap) {
+        fprintf(stderr,
+                "spillway-engine serve: --lazy-load and --no-mmap: what is read at once can't be read at first use\n");
+        return ARGS_EXIT_USAGE;
+    }
     if (use_membership(&a, &e) != RC_OK)
         return cli_fail("serve", &e);
     return a.no_supervisor || a.worker_fd >= 0 ? serve_model(&a) : serve_node(&a, argc, argv);

@@ -20,7 +20,7 @@ struct serve_args {
     char state[256];           /* of state_dir, where it is not given */
     int64_t port, threads, n_ctx, max_batch, kv_tokens, prefix_tokens, warmup, drain_s, notice_s, queue_s, hold_s,
         hold_max, notice_poll_s, watchdog_s;
-    bool lazy, plain, no_supervisor;
+    bool lazy, no_mmap, plain, no_supervisor;
     int64_t worker_fd, listener_fd; /* -1: this is no worker */
 };
 

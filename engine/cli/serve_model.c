@@ -99,7 +99,8 @@ static enum rc warm_up_once(struct serving *v, const struct serve_model *m, stru
 static enum rc load(void *arg, struct serve_model *m, struct error *e)
 {
     struct serving *v = arg;
-    enum rc rc = model_open(&v->model, v->a.model, v->a.lazy ? GGUF_MAP_LAZY : GGUF_MAP, e);
+    const enum gguf_open_mode mode = v->a.no_mmap ? GGUF_READ : v->a.lazy ? GGUF_MAP_LAZY : GGUF_MAP;
+    enum rc rc = model_open(&v->model, v->a.model, mode, e);
     if (rc)
         return rc;
     const struct model_info *info = model_info(v->model);

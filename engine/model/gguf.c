@@ -28,6 +28,7 @@
 #define STRINGS_MAX   (1u << 24) /* strings in one array: vocabularies have some 10^5 */
 #define NAME_MAX_LEN  255u
 #define SPLITS_MAX    999u
+#define READ_PIECE    ((size_t)64 << 20)
 #define ALIGNMENT_MAX 65536u
 
 /* Where we read, and what to name when it goes wrong. */
@@ -480,6 +481,28 @@ static enum rc read_file(struct gguf *g, uint32_t f, struct split *split, struct
 
 /* ---- mapping ---- */
 
+/* Read-only pages with what the file holds, or MAP_FAILED with errno; ENODATA: it got shorter under way. */
+static void *read_pages(int fd, size_t bytes)
+{
+    uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return p;
+    (void)madvise(p, bytes, MADV_HUGEPAGE);
+    ssize_t n = 1;
+    for (size_t at = 0; at < bytes && n > 0; at += n > 0 ? (size_t)n : 0) {
+        size_t left = bytes - at;
+        do
+            n = pread(fd, p + at, left < READ_PIECE ? left : READ_PIECE, (off_t)at);
+        while (n < 0 && errno == EINTR);
+    }
+    if (n > 0 && mprotect(p, bytes, PROT_READ) == 0)
+        return p;
+    int why = n == 0 ? ENODATA : errno;
+    munmap(p, bytes);
+    errno = why;
+    return MAP_FAILED;
+}
+
 static enum rc map_file(struct gguf_mapping *file, const char *path, enum gguf_open_mode mode, struct error *e)
 {
     struct stat st;
@@ -496,14 +519,17 @@ static enum rc map_file(struct gguf_mapping *file, const char *path, enum gguf_o
         rc =
             error_set(e, RC_INVALID, "%s: byte 0: %lld bytes are too few for a GGUF file", path, (long long)st.st_size);
     if (!rc) {
-        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        void *p = mode == GGUF_READ ? read_pages(fd, (size_t)st.st_size)
+                                    : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED)
-            rc = error_set(e, RC_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+            rc = error_set(e, RC_IO, "%s: cannot be %s: %s", path, mode == GGUF_READ ? "read" : "mapped",
+                           strerror(errno));
         else {
             file->data = p;
             file->bytes = (size_t)st.st_size;
             /* Advice only: a kernel that cannot take it reads the same bytes a little later. */
-            (void)madvise(p, file->bytes, mode == GGUF_MAP_LAZY ? MADV_RANDOM : MADV_WILLNEED);
+            if (mode != GGUF_READ)
+                (void)madvise(p, file->bytes, mode == GGUF_MAP_LAZY ? MADV_RANDOM : MADV_WILLNEED);
         }
     }
     close(fd);

@@ -38,7 +38,11 @@ struct gguf_str {
 
 struct gguf; /* opaque */
 
-enum gguf_open_mode { GGUF_MAP = 0 /* mmap and read ahead */, GGUF_MAP_LAZY /* pages at first use */ };
+enum gguf_open_mode {
+    GGUF_MAP = 0,  /* mmap and read ahead */
+    GGUF_MAP_LAZY, /* pages at first use */
+    GGUF_READ, /* read into memory of its own before anything else: nothing that happens to the file later matters */
+};
 enum rc gguf_open(struct gguf **g, const char *path, enum gguf_open_mode mode, struct error *e) SPW_MUST_USE;
 void gguf_close(struct gguf *g);
 

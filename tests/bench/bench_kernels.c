@@ -2,6 +2,7 @@
  * read of memory. Medians; a share of processor time, so that other load on the machine distorts less.
  *
  *     build/bench/bench_kernels [THREADS [ISA]]        ISA: avx512, avx2, scalar; the fastest by default
+ *     build/bench/bench_kernels THREADS read           the plain read alone
  * links: spw_kernels */
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,14 +97,15 @@ int main(int argc, char **argv)
 {
     static const enum k_type types[] = {K_Q8_0, K_Q4_0, K_Q5_0, K_Q4_K, K_Q5_K, K_Q6_K, K_BF16, K_F16, K_F32};
     n_threads = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 1;
-    struct k_ctx *c = n_threads > 0 ? cpu_ctx_new_isa(n_threads, argc > 2 ? argv[2] : NULL) : NULL;
+    const bool read_only = argc > 2 && !strcmp(argv[2], "read");
+    struct k_ctx *c = n_threads > 0 ? cpu_ctx_new_isa(n_threads, argc > 2 && !read_only ? argv[2] : NULL) : NULL;
     if (!c) {
         fprintf(stderr, "bench_kernels: no such instruction set on this CPU, or bad thread count\n");
         return 2;
     }
     printf("%s, %d thread(s); seconds are processor time over threads\n", c->isa->name, n_threads);
     bench_read(c);
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+    for (size_t i = 0; i < sizeof types / sizeof types[0] && !read_only; i++)
         bench_type(c, types[i]);
     k_cpu_ops.ctx_free(c);
     return 0;

@@ -344,6 +344,26 @@ static void cut_anywhere(void)
     }
 }
 
+/* Read into memory, the model is what it was, whatever happens to the file afterwards. */
+static void read_whole(void)
+{
+    struct bytes b = {0};
+    struct gguf *g = NULL;
+    struct error e = {0};
+    put_head(&b, 3, 1, 0);
+    put_tensor(&b, "t", 64, 1, K_F32, 0);
+    put_data(&b, 256);
+    b.data[b.n - 1] = 0x5a;
+    const char *path = save(&b, "whole.gguf");
+    CHECK_INT(gguf_open(&g, path, GGUF_READ, &e), RC_OK);
+    CHECK(truncate(path, 0) == 0);
+    const struct k_tensor *t = g ? gguf_find_tensor(g, "t") : NULL;
+    CHECK(t && ((const uint8_t *)t->data)[255] == 0x5a);
+    gguf_close(g);
+    g = NULL;
+    CHECK_INT(gguf_open(&g, path, GGUF_READ, &e), RC_INVALID); /* nothing to read is said, not read */
+}
+
 static void put_part(struct bytes *b, uint32_t no, uint32_t count, uint32_t total, const char *tensor)
 {
     put_head(b, 3, 1, no == 0 ? 4 : 3);
@@ -412,6 +432,7 @@ int main(void)
     TEST(damage_in_keys);
     TEST(damage_in_tensors);
     TEST(cut_anywhere);
+    TEST(read_whole);
     TEST(several_files);
     TEST(not_files);
     static const char *const names[] = {"m.gguf", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "other.gguf"};
