@@ -5,7 +5,8 @@
 #include <string.h>
 
 #define DIMENSIONS                                                                                                     \
-    "tenant, team, project, key_id, tags, model, pool, node, provider, market, domain, service_class, cache"
+    "tenant, team, project, key_id, tags, model, pool, node, provider, market, domain, service_class, cache,"          \
+    " price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok, price_output_uusd_per_mtok, price_version"
 #define MEASURES                                                                                                       \
     "requests, failed, cancelled, streamed, continuations, tokens_input, tokens_cached_input, tokens_output,"          \
     " tokens_reasoning, charge_pusd, saved_pusd, allocated_pusd, waste_pusd, busy_us, millijoules"
@@ -127,21 +128,24 @@ enum rc closing_put_node(struct closing_work *w, const struct closing_member *m,
 /* ---- roll-ups ---------------------------------------------------------------------------------------------------- */
 
 #define OF_ROW "l.tenant, l.team, l.project, l.key_id, l.tags, l.model"
+#define AS_WHAT                                                                                                        \
+    "l.service_class, l.cache, l.price_input_uusd_per_mtok, l.price_cached_input_uusd_per_mtok,"                       \
+    " l.price_output_uusd_per_mtok, l.price_version"
 static const char requests_sql[] =
     "INSERT INTO t_parts (hour_s, " DIMENSIONS ", " MEASURES ") SELECT ?1, " OF_ROW
-    ", coalesce(p.pool, l.node), l.node, l.provider, l.market, l.domain, l.service_class, l.cache, count(*),"
+    ", coalesce(p.pool, l.node), l.node, l.provider, l.market, l.domain, " AS_WHAT ", count(*),"
     " sum(l.outcome = 2), sum(l.outcome = 1), sum(l.streamed), sum(l.continuations), sum(l.tokens_input),"
     " sum(l.tokens_cached_input), sum(l.tokens_output), sum(l.tokens_reasoning), sum(l.charge_pusd), sum(l.saved_pusd),"
     " 0, 0, 0, 0 FROM ledger l LEFT JOIN t_pools p ON p.node = l.node"
     " WHERE l.finished_ns >= ?2 AND l.finished_ns < ?3 GROUP BY " OF_ROW
-    ", 8, l.node, l.provider, l.market, l.domain, l.service_class, l.cache";
+    ", 8, l.node, l.provider, l.market, l.domain, " AS_WHAT;
 /* What was allocated stands under the node that did it, which need not be the one that the row ends with. */
 static const char allocated_sql[] =
     "INSERT INTO t_parts (hour_s, " DIMENSIONS ", " MEASURES ") SELECT ?1, " OF_ROW
-    ", coalesce(n.pool, a.node), a.node, n.provider, n.market, n.domain, l.service_class, l.cache, 0, 0, 0, 0, 0, 0, 0,"
+    ", coalesce(n.pool, a.node), a.node, n.provider, n.market, n.domain, " AS_WHAT ", 0, 0, 0, 0, 0, 0, 0,"
     " 0, 0, 0, 0, sum(CASE WHEN a.waste THEN 0 ELSE a.share END), sum(CASE WHEN a.waste THEN a.share ELSE 0 END),"
     " sum(a.busy_us), sum(a.mj) FROM t_alloc a JOIN ledger l ON l.request_id = a.request_id"
-    " JOIN t_nodes n ON n.node = a.node GROUP BY " OF_ROW ", a.node, l.service_class, l.cache";
+    " JOIN t_nodes n ON n.node = a.node GROUP BY " OF_ROW ", a.node, " AS_WHAT;
 static const char together_sql[] =
     "INSERT INTO t_rollups (hour_s, " DIMENSIONS ", " MEASURES ") SELECT ?1, " DIMENSIONS
     ", sum(requests), sum(failed), sum(cancelled), sum(streamed), sum(continuations), sum(tokens_input),"

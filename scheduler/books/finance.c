@@ -196,6 +196,18 @@ static enum rc check_rent(const struct finance_change *c, struct error *e)
     cJSON_Delete(o);
     return rc;
 }
+static enum rc check_reference(const struct finance_change *c, struct error *e)
+{
+    cJSON *o = NULL;
+    struct pusd hour;
+    enum rc rc = parse(c->value, &o, e);
+    if (rc == RC_OK && !json_find(o, "hour"))
+        rc = check_prices(c, e);
+    else if (rc == RC_OK)
+        rc = one_amount(o, "hour", &hour, e);
+    cJSON_Delete(o);
+    return rc;
+}
 static enum rc check_month(const struct finance_change *c, struct error *e)
 {
     int64_t at_s;
@@ -218,8 +230,8 @@ static const struct {
     {"discount", check_discount, true},   {"cost_centre", check_cost_centre, true},
     {"asset", check_asset, true},         {"rent", check_rent, true},
     {"utilisation", check_percent, true}, {"rate", check_prices, true},
-    {"lock", check_month, false},         {"unlock", check_month, false},
-    {"correction", check_nothing, false},
+    {"reference", check_reference, true}, {"lock", check_month, false},
+    {"unlock", check_month, false},       {"correction", check_nothing, false},
 };
 #define N_KINDS (sizeof kinds / sizeof kinds[0])
 
@@ -294,7 +306,7 @@ static enum rc check(const struct finance_change *c, int *kind, struct error *e)
     if (*kind < 0)
         return error_set(e, RC_INVALID,
                          "kind: \"%.40s\" is none of price, currency, discount, cost_centre, asset, rent, utilisation,"
-                         " rate, lock, unlock",
+                         " rate, reference, lock, unlock",
                          c->kind);
     if (!c->subject[0] || strlen(c->subject) > SUBJECT_MAX)
         return error_set(e, RC_INVALID, "subject: 1 to %d bytes", SUBJECT_MAX);

@@ -11,6 +11,7 @@
  *   rent           node or pool                {"hour": "2.10", "min_s": 60, "unit_s": 1}    where no provider tells
  *   utilisation    node or pool                {"percent": "60"}                      that its standard rate is reckoned for
  *   rate           node or pool                as price: its standard rate (rates.h), proposed by `spillway nodes rates`
+ *   reference      model; node or pool         as price; or {"hour": "2.10"}: what it would cost elsewhere, for reports' savings
  *   lock, unlock   "2026-10"                   {}                                     the month is closed
  *
  * All go through finance_change(), the only writer, whose options carry a hook for the audit. Each value is checked: what

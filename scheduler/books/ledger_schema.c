@@ -71,6 +71,8 @@ const char ledger_books_schema[] =
     "CREATE TABLE hour_rollups ("
     " hour_s INTEGER NOT NULL, tenant TEXT, team TEXT, project TEXT, key_id TEXT, tags TEXT, model TEXT, pool TEXT,"
     " node TEXT, provider TEXT, market TEXT, domain TEXT, service_class TEXT, cache TEXT,"
+    " price_input_uusd_per_mtok INTEGER NOT NULL, price_cached_input_uusd_per_mtok INTEGER NOT NULL,"
+    " price_output_uusd_per_mtok INTEGER NOT NULL, price_version INTEGER NOT NULL,"
     " requests INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL, streamed INTEGER NOT NULL,"
     " continuations INTEGER NOT NULL, tokens_input INTEGER NOT NULL, tokens_cached_input INTEGER NOT NULL,"
     " tokens_output INTEGER NOT NULL, tokens_reasoning INTEGER NOT NULL, charge_pusd INTEGER NOT NULL,"

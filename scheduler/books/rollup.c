@@ -124,7 +124,11 @@ static void make_rollup(sqlite3_stmt *s, union made *m)
     r->hour_s = number(s, &i);
     const char **const t[] = {&r->tenant, &r->team,     &r->project, &r->key_id, &r->tags,          &r->model, &r->pool,
                               &r->node,   &r->provider, &r->market,  &r->domain, &r->service_class, &r->cache};
-    int64_t *const n[] = {&r->requests,
+    int64_t *const n[] = {&r->prices.input.uusd_per_mtok,
+                          &r->prices.cached_input.uusd_per_mtok,
+                          &r->prices.output.uusd_per_mtok,
+                          &r->price_version,
+                          &r->requests,
                           &r->failed,
                           &r->cancelled,
                           &r->streamed,
@@ -140,7 +144,7 @@ static void make_rollup(sqlite3_stmt *s, union made *m)
                           &r->busy_us,
                           &r->millijoules};
     texts(s, &i, t, 13);
-    numbers(s, &i, n, 15);
+    numbers(s, &i, n, 19);
 }
 
 enum rc rollup_read(const char *path, int64_t from_s, int64_t until_s, void (*each)(const struct rollup *r, void *arg),
@@ -150,8 +154,9 @@ enum rc rollup_read(const char *path, int64_t from_s, int64_t until_s, void (*ea
     return each_row(
         path,
         "SELECT hour_s, tenant, team, project, key_id, tags, model, pool, node, provider, market, domain,"
-        " service_class, cache, requests, failed, cancelled, streamed, continuations, tokens_input,"
-        " tokens_cached_input, tokens_output, tokens_reasoning, charge_pusd, saved_pusd, allocated_pusd,"
+        " service_class, cache, price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok,"
+        " price_output_uusd_per_mtok, price_version, requests, failed, cancelled, streamed, continuations,"
+        " tokens_input, tokens_cached_input, tokens_output, tokens_reasoning, charge_pusd, saved_pusd, allocated_pusd,"
         " waste_pusd, busy_us, millijoules FROM hour_rollups"
         " WHERE hour_s >= ?1 AND hour_s < ?2 AND hour_s IN (SELECT hour_s FROM hours) ORDER BY hour_s, rowid",
         from_s, until_s, make_rollup, &t, e);

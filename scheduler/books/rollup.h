@@ -20,7 +20,9 @@ struct rollup {
     int64_t hour_s;
     const char *tenant, *team, *project, *key_id, *tags; /* tags: ",name=value,name=value," */
     const char *model, *pool, *node, *provider, *market, *domain;
-    const char *service_class, *cache;                            /* cache: "hit", "collapsed", NULL: computed */
+    const char *service_class, *cache; /* cache: "hit", "collapsed", NULL: computed */
+    struct token_prices prices; /* that each token of it was charged by, unless the client's own bound cut the charge */
+    int64_t price_version;
     int64_t requests, failed, cancelled, streamed, continuations; /* requests: all of them */
     struct token_counts tokens;
     int64_t tokens_reasoning;

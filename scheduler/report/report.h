@@ -18,7 +18,7 @@
  *
  * Time. A period is [from_s, until_s), UTC, whole hours. Days are those of the site's time zone: an hour belongs to the day
  * in which it begins there. Days and hours of a *window* are kept, which begins long before the period: for what came
- * before, trends and what is usual. window <= before < period.
+ * before, trends and what is usual.
  *
  * Strings are the report's own and live as long as it does; NULL: not known, or none. Amounts are pico-dollars, sums of
  * them 128 bit; nothing is rounded but what is said to be. Blocks: worker threads and the command line. A report is
@@ -38,8 +38,10 @@
 
 struct report_period {
     int64_t from_s, until_s;
-    int64_t before_s; /* what came before is [before_s, from_s): the calendar month before, or as long as the period */
-    char name[48];    /* of files and titles: "2026-11-28", "2026-11", "2026-11-01..2026-11-08" */
+    int64_t before_s,
+        before_until_s; /* what it is compared with: the calendar month, or as many days, before; of a period
+                                         that is not over, as much of it */
+    char name[48];      /* of files and titles: "2026-11-28", "2026-11", "2026-11-01..2026-11-08" */
 };
 /* "yesterday", "today", "month" (so far), "2026-11", "2026-11-28", "A..B" from the beginning of A to the beginning of B,
  * both days or both months; in the zone (NULL: UTC). RC_INVALID: none of these, or B is not after A. What lies after now_s
@@ -131,6 +133,7 @@ struct pusd_sum report_member_cost_before(enum report_dim d, const struct report
 
 struct report_day {
     int64_t start_s, end_s; /* clocks change: 23 to 25 hours; the window's first and the period's last may be cut */
+    int64_t month_s, month_end_s; /* the calendar month that it is of, in the site's zone */
 };
 
 /* ---- details ------------------------------------------------------------------------------------------------------ */
@@ -139,8 +142,7 @@ struct report_day {
 struct report_cell {
     int day; /* of report.days */
     const char *tenant, *team, *project, *tags, *model, *pool, *provider, *market, *domain, *cache;
-    bool priced; /* prices are known: each token of it was charged by them (but for `bound`) */
-    struct token_prices prices;
+    struct token_prices prices; /* that each token was charged by, unless the client's own bound cut the charge */
     int64_t price_version;
     struct report_use use;
 };
@@ -152,9 +154,9 @@ struct report_node_day { /* a machine's day */
 /* What one request of a model costs, and a million of its tokens, by pool. Of answers that came whole. */
 struct report_unit {
     const char *model, *pool; /* pool NULL: all of them */
-    int64_t requests;         /* that were answered whole */
-    struct pusd p50, p99;     /* charge of a request: the middle of its bucket, at most 12.5 % off */
-    struct report_use use;    /* of all requests */
+    int64_t requests;      /* that were answered whole; 0: percentiles are not known (of a team alone they never are) */
+    struct pusd p50, p99;  /* charge of a request: the middle of its bucket, at most 12.5 % off */
+    struct report_use use; /* of all requests */
 };
 struct report_budget {
     const char *name, *rule;
@@ -188,19 +190,21 @@ struct report_correction {
     const char *request_id, *tenant, *team, *project, *model, *provider, *reason;
     struct pusd charge;
 };
-struct report_discount { /* on statements: the ledger's charges are before it */
-    const char *subject; /* "tenant=acme", "provider=x" */
-    int64_t ppm;
-    struct pusd_sum charge, discount; /* of whom it holds for, in the period; discount: rounded down */
+struct report_discount {              /* on statements: the ledger's charges are before it */
+    const char *subject;              /* "tenant=acme", "provider=x" */
+    const int64_t *ppm;               /* by day of the report; in millionths */
+    struct pusd_sum charge, discount; /* of whom it holds for, in the period; discount: rounded down, by cell */
 };
 struct report_cost_centre {
     const char *subject, *code; /* "team=search", "4711" */
 };
-struct report_hours {                /* are the numbers whole? */
-    int64_t expected, closed, wrong; /* of the period; wrong: with problems */
-    int64_t first_open_s;            /* the first that is not closed; 0: all are */
-    const char *first_problem;       /* of the first that is wrong */
-    int64_t closed_until_s;          /* end of the newest closed hour of the window; 0: none */
+struct report_hours {          /* are the numbers whole? Of hours in which anything was, of the period */
+    int64_t closed, open;      /* open: not closed yet, and not in the report */
+    int64_t wrong;             /* closed, but with problems */
+    int64_t first_open_s;      /* 0: none is open */
+    int64_t first_wrong_s;     /* 0: none is wrong */
+    const char *first_problem; /* its problems, one per line */
+    int64_t closed_until_s;    /* end of the newest closed hour of the window; 0: none */
 };
 
 /* ---- the report --------------------------------------------------------------------------------------------------- */
