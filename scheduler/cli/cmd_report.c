@@ -1,4 +1,5 @@
-/* `spillway report --reconcile` and `spillway ledger verify`: do the books close? From the ledger's file alone. */
+/* `spillway report`: a period's cost; with --reconcile, and `spillway ledger verify`: do the books close? From the ledger's
+ * file alone: no scheduler needs to run, and one that does is not asked. */
 #include "scheduler/cli/cli_internal.h"
 
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "scheduler/books/reconcile.h"
+#include "scheduler/cli/report_make.h"
 
 #define TEXT_MAX ((size_t)1 << 22)
 
@@ -98,35 +100,67 @@ static int run(const char *verb, const struct span_asked *r, const char *path, c
     return x.problems ? ARGS_EXIT_FAILED : ARGS_EXIT_OK;
 }
 
+static int reconcile_books(const struct span_asked *given, const char *config, const char *invoice)
+{
+    struct span_asked r = *given;
+    struct error e;
+    enum rc rc = read_range(&r, &e);
+    char *path = rc == RC_OK ? ledger_path("report", r.db, config, &e) : NULL;
+    const int exit_code = path ? run("report", &r, path, invoice, true) : cli_fail("report", &e);
+    free(path);
+    return exit_code;
+}
+
 int cli_report(int argc, char **argv)
 {
     struct span_asked r = {0};
+    struct report_make m = {.format = "md", .focus = "1.4"};
     const char *config = CLI_CONFIG_DEFAULT, *invoice = NULL;
     bool close = false;
     int exit_code;
     struct error e;
     const struct arg_option options[] = {
+        {"period", 0, ARG_STRING, &m.period, .meta = "WHEN",
+         .help =
+             "yesterday, today, month (so far), 2026-11, 2026-11-28, or A..B: from the beginning of A to that of B"},
+        {"team", 0, ARG_STRING, &m.team, .meta = "NAME", .help = "that team's share alone"},
+        {"format", 0, ARG_STRING, &m.format, .meta = "WORDS",
+         .help = "html, csv, json, md, several with commas, or all"},
+        {"out", 0, ARG_STRING, &m.out, .meta = "DIR", .help = "folder to put files into; else one goes to stdout"},
+        {"focus", 0, ARG_STRING, &m.focus, .meta = "VERSION", .choices = report_focus_words,
+         .help = "version of FinOps FOCUS that the CSV follows"},
         {"reconcile", 0, ARG_FLAG, &close, .help = "prove that the books close, and compare with an invoice"},
-        {"invoice", 0, ARG_STRING, &invoice, .meta = "FILE", .help = "a provider's, a CSV in FOCUS columns"},
-        {"from", 0, ARG_STRING, &r.from, .meta = "TIME", .help = "UTC; the beginning where it is left out"},
-        {"to", 0, ARG_STRING, &r.to, .meta = "TIME", .help = "UTC, exclusive; the last full hour where it is left out"},
-        {"db", 0, ARG_STRING, &r.db, .meta = "FILE", .help = "read this ledger file; no scheduler needs to run"},
+        {"invoice", 0, ARG_STRING, &invoice, .meta = "FILE",
+         .help = "with --reconcile: a provider's, a CSV in FOCUS columns"},
+        {"from", 0, ARG_STRING, &r.from, .meta = "TIME",
+         .help = "with --reconcile: UTC; the beginning where it is left out"},
+        {"to", 0, ARG_STRING, &r.to, .meta = "TIME",
+         .help = "with --reconcile: UTC, exclusive; the last full hour where it is left out"},
+        {"db", 0, ARG_STRING, &r.db, .meta = "FILE",
+         .help = "read this ledger file, without a configuration: no budgets, prices elsewhere or audit"},
+        {"time-zone", 0, ARG_STRING, &m.zone, .meta = "NAME", .help = "with --db: of days and months; UTC"},
         CLI_OPTION_CONFIG(config),
     };
     const struct arg_spec spec = {.program = "spillway",
                                   .verb = "report",
-                                  .summary = "do the books close, to the last pico-dollar?",
-                                  .example = "spillway report --reconcile --from 2026-11-01 --to 2026-12-01\n"
-                                             "spillway report --reconcile --invoice ec2-2026-11.csv",
+                                  .summary = "what it cost, and why; do the books close, to the last pico-dollar?",
+                                  .example =
+                                      "spillway report --period yesterday\n"
+                                      "spillway report --period 2026-11 --format html,csv --out reports\n"
+                                      "spillway report --period 2026-11-01..2026-11-08 --team search --format csv\n"
+                                      "spillway report --reconcile --invoice ec2-2026-11.csv",
                                   .options = options,
-                                  .n_options = 6};
+                                  .n_options = sizeof options / sizeof options[0]};
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
-    enum rc rc = close ? read_range(&r, &e) : error_set(&e, RC_INVALID, "say --reconcile");
-    char *path = rc == RC_OK ? ledger_path("report", r.db, config, &e) : NULL;
-    exit_code = path ? run("report", &r, path, invoice, true) : cli_fail("report", &e);
-    free(path);
-    return exit_code;
+    m.db = r.db;
+    m.config = config;
+    if (close && !m.period)
+        return reconcile_books(&r, config, invoice);
+    if (m.period && !close && !invoice && !r.from && !r.to)
+        return report_make(&m);
+    return cli_fail("report",
+                    (error_set(&e, RC_INVALID, "say --period WHEN, or --reconcile with --from and --to"), &e));
 }
 
 int cli_ledger_verify(int argc, char **argv)

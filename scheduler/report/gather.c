@@ -65,6 +65,12 @@ struct gather_member *gather_member(struct gather *g, enum report_dim d, const c
     return m;
 }
 
+struct gather_unit *gather_unit(struct gather *g, const char *model, const char *pool, int all)
+{
+    const struct gather_unit_key k = {model, all ? NULL : pool};
+    return all || pool ? table_get(&g->units, &k, GATHER_CELLS_MAX) : NULL;
+}
+
 /* ---- the window -------------------------------------------------------------------------------------------------- */
 
 static int64_t least(int64_t a, int64_t b)
@@ -103,7 +109,7 @@ static void make_days(struct gather *g)
         const int64_t day = zone_to_local(g->o->zone, at) / 86400;
         if (day != last) {
             const struct period m = period_at(&month, at);
-            r->days[r->n_days++] = (struct report_day){at, at, m.start_s, m.end_s};
+            r->days[r->n_days++] = (struct report_day){at, at, m.start_s, m.end_s, day * 86400};
         }
         last = day;
         g->day_of_hour[i] = r->n_days - 1;
@@ -168,15 +174,13 @@ static void add_cell(struct gather *g, const struct rollup *r)
 
 static void add_period(struct gather *g, const struct rollup *r)
 {
-    struct gather_unit_key k = {r->model, r->pool};
     report_use_add(&g->r->use, r);
     if (!r->team)
         report_use_add(&g->r->unallocated, r);
     for (int all = 0; all < 2; all++) {
-        struct gather_unit *u = table_get(&g->units, &k, GATHER_CELLS_MAX);
+        struct gather_unit *u = gather_unit(g, r->model, r->pool, all);
         if (u)
             report_use_add(&u->use, r);
-        k.pool = NULL;
     }
     add_cell(g, r);
 }

@@ -111,6 +111,9 @@ struct report_point *gather_day_point(const struct gather *g, struct report_poin
 struct report_point *gather_hour_point(const struct gather *g, struct report_point *hours, int64_t hour_s);
 void *gather_array(struct gather *g, int n, size_t bytes); /* of the report */
 
+/* Of a model on a pool (all 0), and on all of them (all 1: pool NULL); NULL: what has no pool, which is in the sum alone. */
+struct gather_unit *gather_unit(struct gather *g, const char *model, const char *pool, int all);
+
 /* gather_costs.c */
 enum rc gather_nodes(struct gather *g) SPW_MUST_USE;
 enum rc gather_units(struct gather *g) SPW_MUST_USE;

@@ -104,12 +104,11 @@ enum rc gather_nodes(struct gather *g)
 static void take_charges(const struct charge_count *c, void *arg)
 {
     struct gather *g = arg;
-    struct gather_unit_key k = {gather_text(g, c->model), gather_text(g, c->pool)};
+    const char *model = gather_text(g, c->model), *pool = gather_text(g, c->pool);
     for (int all = 0; all < 2; all++) {
-        struct gather_unit *u = table_get(&g->units, &k, GATHER_CELLS_MAX);
+        struct gather_unit *u = gather_unit(g, model, pool, all);
         if (u && c->bucket >= 0 && c->bucket < GATHER_BUCKETS)
             u->counts[c->bucket] += c->n;
-        k.pool = NULL;
     }
 }
 

@@ -134,6 +134,7 @@ struct pusd_sum report_member_cost_before(enum report_dim d, const struct report
 struct report_day {
     int64_t start_s, end_s; /* clocks change: 23 to 25 hours; the window's first and the period's last may be cut */
     int64_t month_s, month_end_s; /* the calendar month that it is of, in the site's zone */
+    int64_t local_s;              /* midnight of its date, as if the site's time were UTC */
 };
 
 /* ---- details ------------------------------------------------------------------------------------------------------ */
