@@ -1,24 +1,16 @@
-/* The writer: one thread that owns the store, a bounded queue to it, and a port per event loop for the way there and back.
- *
- * While a group waits for the disk the next records gather in `waiting`; the group is as large as the disk is slow. The lock
- * guards `waiting`, the ports' `finished` and the counters; it is never held over I/O, nor while a thread is woken. A group
- * that fails goes back to the front of `waiting`, whole and in order, unless it is to be given up (audit.h). */
+/* The writer: one thread that owns the store, behind an inbox (base/inbox.h) with a port per event loop. A group that fails goes
+ * back to the front of what waits, whole and in order, unless it is to be given up (audit.h). */
 #include "scheduler/audit/audit.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/file.h"
-#include "base/thread.h"
+#include "base/inbox.h"
 #include "scheduler/audit/record.h"
 #include "scheduler/audit/store.h"
 
@@ -37,17 +29,9 @@
 #define GATHER_GAP_US 3000
 
 struct entry { /* a queued record */
-    struct entry *next;
-    struct audit_port *port; /* NULL: nobody's */
-    audit_done_cb *done;
-    void *arg;
-    enum rc rc;
+    struct inbox_entry in;
     size_t n;
     char json[];
-};
-struct entries {
-    struct entry *head, **tail;
-    int n;
 };
 
 struct audit {
@@ -57,19 +41,12 @@ struct audit {
     struct audit_keys keys;
     struct store store; /* the writer's, once it runs */
     bool store_is_open;
-    pthread_t writer;
-    bool writer_runs;
-    atomic_int queued;
+    struct inbox inbox;
     atomic_bool failing;
 
-    pthread_mutex_t lock; /* guards everything below, and in each port what is marked so */
-    pthread_cond_t more, less;
-    struct entries waiting;
-    bool idle; /* the writer sleeps until there is something */
-    bool stopping;
-    int n_ports, closing; /* ports; those that wait for their end: then nothing is tried forever */
-    double found;         /* records that were there when the writer looked, lately */
-    struct mono taken;    /* when the newest group was */
+    /* Under the inbox's lock. */
+    double found;      /* records that were there when the writer looked, lately */
+    struct mono taken; /* when the newest group was */
     struct audit_stats stats;
     struct audit_head newest;
     char last_error[256];
@@ -82,72 +59,19 @@ struct audit {
 struct audit_port {
     uint32_t magic;
     struct audit *audit;
-    struct event *turn; /* behind everything that is due in this turn of the loop */
-    struct entries gathered;
-    bool closing;
-    int wake_fd;
-    struct event *wake;
-
-    /* Under the lock. */
-    struct entries finished;
-    int under_way;
-    bool to_wake;
-    struct audit_port *next; /* the writer's list of ports to wake */
+    struct inbox_port *port;
 };
-
-static void entries_init(struct entries *q)
-{
-    q->head = NULL;
-    q->tail = &q->head;
-    q->n = 0;
-}
-
-static void entries_push(struct entries *q, struct entry *x)
-{
-    x->next = NULL;
-    *q->tail = x;
-    q->tail = &x->next;
-    q->n++;
-}
-
-static struct entry *entries_pop(struct entries *q)
-{
-    struct entry *x = q->head;
-
-    q->head = x->next;
-    q->n--;
-    if (!q->head)
-        q->tail = &q->head;
-    return x;
-}
-
-static void entries_move(struct entries *to, struct entries *q, int max)
-{
-    while (q->head && max-- > 0)
-        entries_push(to, entries_pop(q));
-}
-
-/* All of q before all of `to`. */
-static void entries_put_back(struct entries *to, struct entries *q)
-{
-    entries_move(q, to, to->n);
-    *to = *q;
-    if (!to->head)
-        to->tail = &to->head;
-    entries_init(q);
-}
 
 /* ---- records in ---------------------------------------------------------------------------------------------------- */
 
-static struct entry *entry_new(const char *json, size_t n, struct audit_port *p, audit_done_cb *done, void *arg)
+static struct entry *entry_new(const char *json, size_t n, audit_done_cb *done, void *arg)
 {
     struct entry *x = spw_malloc(sizeof *x + n);
 
     SPW_ASSERT(n >= 2 && n <= AUDIT_JSON_BYTES_MAX && !memchr(json, '\n', n));
-    x->port = p;
-    x->done = done;
-    x->arg = arg;
-    x->rc = RC_OK;
+    x->in.done = done;
+    x->in.arg = arg;
+    x->in.rc = RC_OK;
     x->n = n;
     memcpy(x->json, json, n);
     return x;
@@ -163,13 +87,12 @@ static void note_lost_locked(struct audit *a, int n)
 
 static bool take_place(struct audit *a)
 {
-    if (atomic_fetch_add_explicit(&a->queued, 1, memory_order_relaxed) < a->o.queue_max)
+    if (inbox_take_place(&a->inbox))
         return true;
-    atomic_fetch_sub_explicit(&a->queued, 1, memory_order_relaxed);
     if (a->o.on_failure == AUDIT_CONTINUE) {
-        pthread_mutex_lock(&a->lock);
+        pthread_mutex_lock(&a->inbox.lock);
         note_lost_locked(a, 1);
-        pthread_mutex_unlock(&a->lock);
+        pthread_mutex_unlock(&a->inbox.lock);
     }
     return false;
 }
@@ -177,55 +100,19 @@ static bool take_place(struct audit *a)
 enum rc audit_append(struct audit_port *p, const char *json, size_t n, audit_done_cb *done, void *arg)
 {
     SPW_ASSERT(p->magic == PORT_MAGIC);
-    if (p->closing)
+    if (inbox_port_is_closing(p->port))
         return RC_CANCELLED;
     if (!take_place(p->audit))
         return RC_FULL;
-    if (!p->gathered.n)
-        event_active(p->turn, EV_TIMEOUT, 0);
-    entries_push(&p->gathered, entry_new(json, n, p, done, arg));
+    inbox_port_put(p->port, &entry_new(json, n, done, arg)->in);
     return RC_OK;
-}
-
-static void wake_writer(struct audit *a, bool wake)
-{
-    if (wake)
-        pthread_cond_signal(&a->more);
-}
-
-/* With the lock: something has been put into `waiting`. Is the writer to be woken, once the lock is free? */
-static bool is_to_wake_locked(struct audit *a)
-{
-    bool wake = a->idle;
-
-    a->idle = false;
-    return wake;
-}
-
-static void pass_on(struct audit_port *p)
-{
-    struct audit *a = p->audit;
-
-    if (!p->gathered.n)
-        return;
-    pthread_mutex_lock(&a->lock);
-    p->under_way += p->gathered.n;
-    entries_move(&a->waiting, &p->gathered, p->gathered.n);
-    bool wake = is_to_wake_locked(a);
-    pthread_mutex_unlock(&a->lock);
-    wake_writer(a, wake);
 }
 
 enum rc audit_note(struct audit *a, const char *json, size_t n)
 {
     if (!take_place(a))
         return RC_FULL;
-    struct entry *x = entry_new(json, n, NULL, NULL, NULL);
-    pthread_mutex_lock(&a->lock);
-    entries_push(&a->waiting, x);
-    bool wake = is_to_wake_locked(a);
-    pthread_mutex_unlock(&a->lock);
-    wake_writer(a, wake);
+    inbox_put(&a->inbox, &entry_new(json, n, NULL, NULL)->in);
     return RC_OK;
 }
 
@@ -233,7 +120,7 @@ bool audit_login_allowed(struct audit *a)
 {
     int64_t second = clock_now(&clock_system).ns / NS_PER_S;
 
-    pthread_mutex_lock(&a->lock);
+    pthread_mutex_lock(&a->inbox.lock);
     if (second != a->logins_second) {
         a->logins_second = second;
         a->logins_in_second = 0;
@@ -244,58 +131,41 @@ bool audit_login_allowed(struct audit *a)
         a->logins_in_second++;
     } else {
         a->stats.logins_not_written++;
-        wake = a->logins_not_written++ == 0 && is_to_wake_locked(a);
+        wake = a->logins_not_written++ == 0 && inbox_is_to_wake_locked(&a->inbox);
     }
-    pthread_mutex_unlock(&a->lock);
-    wake_writer(a, wake);
+    pthread_mutex_unlock(&a->inbox.lock);
+    if (wake)
+        inbox_wake(&a->inbox);
     return allowed;
 }
 
 /* ---- the writer ---------------------------------------------------------------------------------------------------- */
 
-static void wait_ms_locked(struct audit *a, int64_t us)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += us / 1000000;
-    t.tv_nsec += us % 1000000 * 1000;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000;
-    }
-    pthread_cond_timedwait(&a->more, &a->lock, &t);
-}
-
 /* Where records come one after another, and not many at once by themselves, a little patience makes one group of many. */
 static bool is_patient_locked(const struct audit *a)
 {
     int64_t gap_us = (clock_now(&clock_system).ns - a->taken.ns) / NS_PER_US;
+    const struct inbox *q = &a->inbox;
 
-    return a->waiting.n && a->waiting.n < GATHER_ENOUGH && a->found < GATHER_FOUND && gap_us < GATHER_GAP_US &&
-           !a->stopping && !a->closing;
+    return q->waiting.n && q->waiting.n < GATHER_ENOUGH && a->found < GATHER_FOUND && gap_us < GATHER_GAP_US;
 }
 
 /* False: stopping, and all is written. */
 static bool gather_locked(struct audit *a)
 {
-    while (!a->waiting.n && !a->stopping) {
-        a->idle = true;
-        if (!a->logins_not_written && !a->lost_now) {
-            pthread_cond_wait(&a->more, &a->lock);
-            continue;
-        }
-        wait_ms_locked(a, MORE_MS * 1000); /* it counts on meanwhile */
-        break;
+    struct inbox *q = &a->inbox;
+
+    while (!q->waiting.n && !q->stopping) {
+        bool to_tell = a->logins_not_written || a->lost_now;
+        inbox_idle_locked(q, to_tell ? MORE_MS * 1000 : -1); /* it counts on meanwhile */
+        if (to_tell)
+            break;
     }
-    if (is_patient_locked(a)) {
-        a->idle = false;
-        wait_ms_locked(a, GATHER_US);
-    }
-    a->idle = false;
-    a->found += (a->waiting.n - a->found) / 4;
+    if (is_patient_locked(a))
+        inbox_gather_locked(q, INT_MAX, GATHER_US);
+    a->found += (q->waiting.n - a->found) / 4;
     a->taken = clock_now(&clock_system);
-    return a->waiting.n || a->logins_not_written || a->lost_now || !a->stopping;
+    return q->waiting.n || a->logins_not_written || a->lost_now || !q->stopping;
 }
 
 /* The writer's own records, from counts that are told with this group. */
@@ -346,7 +216,7 @@ static void give_extras_back_locked(struct audit *a, const struct extras *x)
     a->logins_not_written += x->logins;
 }
 
-static enum rc write_group(struct audit *a, const struct entries *group, struct extras *x, struct error *e)
+static enum rc write_group(struct audit *a, const struct inbox_list *group, struct extras *x, struct error *e)
 {
     struct store_item items[GROUP_MAX + EXTRAS];
     struct wall now = clock_wall(a->o.clock);
@@ -355,50 +225,20 @@ static enum rc write_group(struct audit *a, const struct entries *group, struct 
     write_extras(x, now);
     for (int i = 0; i < x->n; i++)
         items[n++] = (struct store_item){x->text[i].data, x->text[i].len};
-    for (const struct entry *q = group->head; q; q = q->next)
-        items[n++] = (struct store_item){q->json, q->n};
+    for (const struct inbox_entry *in = group->head; in; in = in->next) {
+        const struct entry *record = (const struct entry *)in;
+        items[n++] = (struct store_item){record->json, record->n};
+    }
     enum rc rc = n ? store_append(&a->store, now, items, n, e) : RC_OK;
     for (int i = 0; i < EXTRAS; i++)
         strbuf_fini(&x->text[i]);
     return rc;
 }
 
-/* Each record back to its port, with its result. Returns the ports to be woken. */
-static struct audit_port *finish_locked(struct audit *a, struct entries *group, enum rc rc)
+static void set_result(struct inbox_list *group, enum rc rc)
 {
-    struct audit_port *wake = NULL;
-
-    atomic_fetch_sub_explicit(&a->queued, group->n, memory_order_relaxed);
-    while (group->head) {
-        struct entry *x = entries_pop(group);
-        struct audit_port *p = x->port;
+    for (struct inbox_entry *x = group->head; x; x = x->next)
         x->rc = rc;
-        if (!p) {
-            free(x);
-            continue;
-        }
-        if (!p->finished.n && !p->to_wake) {
-            p->to_wake = true;
-            p->next = wake;
-            wake = p;
-        }
-        p->under_way--;
-        entries_push(&p->finished, x);
-    }
-    return wake;
-}
-
-/* Without the lock; with it again, the ports may go. */
-static void wake_ports(struct audit *a, struct audit_port *ports)
-{
-    const uint64_t one = 1;
-
-    for (struct audit_port *p = ports; p; p = p->next) /* cannot fail: the loop reads the counter to zero */
-        SPW_ASSERT(write(p->wake_fd, &one, sizeof one) == sizeof one);
-    pthread_mutex_lock(&a->lock);
-    for (struct audit_port *p = ports; p; p = p->next)
-        p->to_wake = false;
-    pthread_cond_broadcast(&a->less);
 }
 
 static void say(const struct audit *a, bool failing, const char *why)
@@ -429,114 +269,71 @@ static void book_locked(struct audit *a, enum rc rc, int n, int64_t took_ns, con
     }
     if (before == failed)
         return;
-    pthread_mutex_unlock(&a->lock); /* a log line may wait for its reader */
+    pthread_mutex_unlock(&a->inbox.lock); /* a log line may wait for its reader */
     say(a, failed, failed ? e->message : "");
-    pthread_mutex_lock(&a->lock);
+    pthread_mutex_lock(&a->inbox.lock);
 }
 
 /* One group, taken, written or tried, and given back. With the lock, which is free in between. */
 static void turn_locked(struct audit *a)
 {
-    struct entries group;
+    struct inbox *q = &a->inbox;
+    struct inbox_list group;
     struct extras extras;
     struct error e = {0};
 
-    entries_init(&group);
-    entries_move(&group, &a->waiting, GROUP_MAX);
+    inbox_list_init(&group);
+    inbox_list_move(&group, &q->waiting, GROUP_MAX);
     take_extras_locked(a, &extras);
-    pthread_mutex_unlock(&a->lock);
+    pthread_mutex_unlock(&q->lock);
     struct mono start = clock_now(&clock_system);
     enum rc rc = write_group(a, &group, &extras, &e);
     int64_t took_ns = mono_since(&clock_system, start);
-    pthread_mutex_lock(&a->lock);
+    pthread_mutex_lock(&q->lock);
     book_locked(a, rc, group.n + extras.n, took_ns, &e);
     if (rc != RC_OK)
         give_extras_back_locked(a, &extras);
-    if (rc != RC_OK && a->o.on_failure == AUDIT_REFUSE && !a->stopping && !a->closing) {
-        entries_put_back(&a->waiting, &group);
-        a->idle = false;
-        wait_ms_locked(a, RETRY_MS * 1000);
+    if (rc != RC_OK && a->o.on_failure == AUDIT_REFUSE && !q->stopping && !q->closing) {
+        inbox_list_put_back(&q->waiting, &group);
+        inbox_gather_locked(q, INT_MAX, RETRY_MS * 1000);
         return;
     }
     if (rc != RC_OK)
         note_lost_locked(a, group.n);
-    bool again = rc != RC_OK && !a->waiting.n;
-    struct audit_port *wake = finish_locked(a, &group, rc == RC_OK ? RC_OK : RC_IO);
-    pthread_mutex_unlock(&a->lock);
-    wake_ports(a, wake); /* and takes the lock */
-    if (again && a->stopping)
+    bool again = rc != RC_OK && !q->waiting.n;
+    set_result(&group, rc == RC_OK ? RC_OK : RC_IO);
+    struct inbox_port *wake = inbox_finish_locked(q, &group);
+    pthread_mutex_unlock(&q->lock);
+    inbox_wake_ports(q, wake); /* and takes the lock */
+    if (again && q->stopping)
         a->lost_now = a->logins_not_written = 0; /* nobody will be told */
     else if (again)
-        wait_ms_locked(a, RETRY_MS * 1000);
+        inbox_gather_locked(q, INT_MAX, RETRY_MS * 1000);
 }
 
 static void *writer_main(void *arg)
 {
     struct audit *a = arg;
 
-    pthread_mutex_lock(&a->lock);
+    pthread_mutex_lock(&a->inbox.lock);
     while (gather_locked(a))
         turn_locked(a);
-    pthread_mutex_unlock(&a->lock);
+    pthread_mutex_unlock(&a->inbox.lock);
     return NULL;
 }
 
 /* ---- ports --------------------------------------------------------------------------------------------------------- */
 
-static void deliver(struct audit_port *p)
-{
-    struct entries finished;
-
-    entries_init(&finished);
-    pthread_mutex_lock(&p->audit->lock);
-    entries_move(&finished, &p->finished, p->finished.n);
-    pthread_mutex_unlock(&p->audit->lock);
-    while (finished.head) {
-        struct entry *x = entries_pop(&finished);
-        if (x->done)
-            x->done(x->rc, x->arg);
-        free(x);
-    }
-}
-
-static void turn_cb(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    pass_on(arg);
-}
-
-static void wake_cb(evutil_socket_t fd, short what, void *arg)
-{
-    uint64_t count;
-
-    (void)what;
-    if (read(fd, &count, sizeof count) == sizeof count)
-        deliver(arg);
-}
-
 enum rc audit_port_new(struct audit_port **out, struct audit *a, struct event_base *loop, struct error *e)
 {
     struct audit_port *p = spw_calloc(1, sizeof *p);
-    enum rc rc = RC_OK;
 
     *out = NULL;
     p->magic = PORT_MAGIC;
     p->audit = a;
-    entries_init(&p->gathered);
-    entries_init(&p->finished);
-    pthread_mutex_lock(&a->lock);
-    a->n_ports++;
-    pthread_mutex_unlock(&a->lock);
-    p->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (p->wake_fd < 0)
-        rc = error_set(e, RC_IO, "audit: no event descriptor: %s", strerror(errno));
-    p->turn = event_new(loop, -1, 0, turn_cb, p);
-    p->wake = event_new(loop, p->wake_fd, EV_READ | EV_PERSIST, wake_cb, p);
-    if (rc == RC_OK && (!p->turn || !p->wake || event_add(p->wake, NULL) != 0))
-        rc = error_set(e, RC_IO, "audit: the loop takes no event");
+    enum rc rc = inbox_port_new(&p->port, &a->inbox, loop, "audit", e);
     if (rc != RC_OK) {
-        audit_port_free(p);
+        free(p);
         return rc;
     }
     *out = p;
@@ -548,27 +345,7 @@ void audit_port_free(struct audit_port *p)
     if (!p)
         return;
     SPW_ASSERT(p->magic == PORT_MAGIC);
-    struct audit *a = p->audit;
-
-    p->closing = true;
-    pass_on(p);
-    pthread_mutex_lock(&a->lock);
-    a->closing++;
-    pthread_cond_signal(&a->more);
-    while (p->under_way || p->to_wake)
-        pthread_cond_wait(&a->less, &a->lock);
-    a->closing--;
-    pthread_mutex_unlock(&a->lock);
-    deliver(p);
-    pthread_mutex_lock(&a->lock);
-    a->n_ports--;
-    pthread_mutex_unlock(&a->lock);
-    if (p->turn)
-        event_free(p->turn);
-    if (p->wake)
-        event_free(p->wake);
-    if (p->wake_fd >= 0)
-        close(p->wake_fd);
+    inbox_port_free(p->port);
     p->magic = 0;
     free(p);
 }
@@ -622,31 +399,6 @@ static void say_recovered(struct audit *a)
     strbuf_fini(&text);
 }
 
-static enum rc start_writer(struct audit *a, struct error *e)
-{
-    struct sched_param none = {0};
-    int failed = thread_start(&a->writer, "audit", writer_main, a);
-
-    if (failed)
-        return error_set(e, RC_IO, "audit: no thread: %s", strerror(failed));
-    a->writer_runs = true;
-    (void)pthread_setschedparam(a->writer, SCHED_BATCH,
-                                &none); /* as the ledger's: it shall not break into a loop's turn */
-    return RC_OK;
-}
-
-static void init_locks(struct audit *a)
-{
-    pthread_condattr_t attr;
-
-    pthread_mutex_init(&a->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&a->more, &attr);
-    pthread_condattr_destroy(&attr);
-    pthread_cond_init(&a->less, NULL);
-}
-
 enum rc audit_open(struct audit **out, const struct audit_options *o, struct error *e)
 {
     struct audit *a = spw_calloc(1, sizeof *a);
@@ -659,8 +411,7 @@ enum rc audit_open(struct audit **out, const struct audit_options *o, struct err
     a->o.clock = o->clock ? o->clock : &clock_system;
     a->dir = spw_strdup(o->dir);
     a->key_file = o->key_file ? spw_strdup(o->key_file) : spw_asprintf("%s/key.pem", o->dir);
-    entries_init(&a->waiting);
-    init_locks(a);
+    inbox_init(&a->inbox, a->o.queue_max, false);
     enum rc rc = make_folder(a->dir, e);
     if (rc == RC_OK)
         rc = load_keys(a, e);
@@ -670,7 +421,7 @@ enum rc audit_open(struct audit **out, const struct audit_options *o, struct err
     if (rc == RC_OK) {
         a->newest = a->store.sealed;
         say_recovered(a);
-        rc = start_writer(a, e);
+        rc = inbox_start(&a->inbox, "audit", writer_main, a, e);
     }
     if (rc != RC_OK) {
         audit_close(a);
@@ -684,22 +435,12 @@ void audit_close(struct audit *a)
 {
     if (!a)
         return;
-    SPW_ASSERT(a->magic == AUDIT_MAGIC && a->n_ports == 0);
-    if (a->writer_runs) {
-        pthread_mutex_lock(&a->lock);
-        a->stopping = true;
-        pthread_cond_signal(&a->more);
-        pthread_mutex_unlock(&a->lock);
-        pthread_join(a->writer, NULL);
-    }
-    while (a->waiting.head)
-        free(entries_pop(&a->waiting));
+    SPW_ASSERT(a->magic == AUDIT_MAGIC && a->inbox.n_ports == 0);
+    inbox_stop(&a->inbox);
     if (a->store_is_open)
         store_close(&a->store);
     audit_keys_fini(&a->keys);
-    pthread_cond_destroy(&a->more);
-    pthread_cond_destroy(&a->less);
-    pthread_mutex_destroy(&a->lock);
+    inbox_fini(&a->inbox);
     free(a->dir);
     free(a->key_file);
     a->magic = 0;
@@ -727,10 +468,10 @@ struct audit_stats audit_stats(const struct audit *shared)
 {
     struct audit *a = (struct audit *)shared; /* the lock is ours to take; nothing else changes */
 
-    pthread_mutex_lock(&a->lock);
+    pthread_mutex_lock(&a->inbox.lock);
     struct audit_stats s = a->stats;
-    pthread_mutex_unlock(&a->lock);
-    s.queued = atomic_load_explicit(&a->queued, memory_order_relaxed);
+    pthread_mutex_unlock(&a->inbox.lock);
+    s.queued = atomic_load_explicit(&a->inbox.queued, memory_order_relaxed);
     s.failing = audit_is_failing(a);
     return s;
 }
@@ -739,9 +480,9 @@ char *audit_last_error(const struct audit *shared, char *buf, size_t size)
 {
     struct audit *a = (struct audit *)shared;
 
-    pthread_mutex_lock(&a->lock);
+    pthread_mutex_lock(&a->inbox.lock);
     snprintf(buf, size, "%s", a->last_error);
-    pthread_mutex_unlock(&a->lock);
+    pthread_mutex_unlock(&a->inbox.lock);
     return buf;
 }
 
@@ -749,8 +490,8 @@ struct audit_head audit_newest_head(const struct audit *shared)
 {
     struct audit *a = (struct audit *)shared;
 
-    pthread_mutex_lock(&a->lock);
+    pthread_mutex_lock(&a->inbox.lock);
     struct audit_head h = a->newest;
-    pthread_mutex_unlock(&a->lock);
+    pthread_mutex_unlock(&a->inbox.lock);
     return h;
 }

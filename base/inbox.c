@@ -1,0 +1,389 @@
+#include "base/inbox.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/thread.h"
+
+#define PORT_MAGIC 0x494e4250u
+
+struct inbox_port {
+    uint32_t magic;
+    struct inbox *inbox;
+    struct event *turn; /* behind everything that is due in this turn of the loop: passes on what was gathered */
+    struct inbox_list gathered; /* in this turn */
+    bool closing;
+    int wake_fd; /* eventfd: finished is not empty */
+    struct event *wake;
+
+    /* Under the inbox's lock. */
+    struct inbox_list finished;
+    int under_way;           /* entries in `waiting` or with the writer */
+    bool to_wake;            /* the writer is about to write to wake_fd */
+    struct inbox_port *next; /* the writer's list of ports to wake */
+};
+
+/* ---- lists ------------------------------------------------------------------------------------------------------------- */
+
+void inbox_list_init(struct inbox_list *q)
+{
+    q->head = NULL;
+    q->tail = &q->head;
+    q->n = 0;
+}
+
+void inbox_list_push(struct inbox_list *q, struct inbox_entry *x)
+{
+    x->next = NULL;
+    *q->tail = x;
+    q->tail = &x->next;
+    q->n++;
+}
+
+struct inbox_entry *inbox_list_pop(struct inbox_list *q)
+{
+    struct inbox_entry *x = q->head;
+
+    q->head = x->next;
+    q->n--;
+    if (!q->head)
+        q->tail = &q->head;
+    return x;
+}
+
+void inbox_list_move(struct inbox_list *to, struct inbox_list *q, int max)
+{
+    while (q->head && max-- > 0)
+        inbox_list_push(to, inbox_list_pop(q));
+}
+
+void inbox_list_put_back(struct inbox_list *to, struct inbox_list *q)
+{
+    inbox_list_move(q, to, to->n);
+    *to = *q;
+    if (!to->head)
+        to->tail = &to->head;
+    inbox_list_init(q);
+}
+
+/* ---- in ---------------------------------------------------------------------------------------------------------------- */
+
+bool inbox_take_place(struct inbox *q)
+{
+    if (atomic_fetch_add_explicit(&q->queued, 1, memory_order_relaxed) < q->max)
+        return true;
+    atomic_fetch_sub_explicit(&q->queued, 1, memory_order_relaxed);
+    return false;
+}
+
+bool inbox_is_to_wake_locked(struct inbox *q)
+{
+    bool wake = q->writer == INBOX_IDLE || (q->writer == INBOX_GATHERING && q->waiting.n >= q->enough);
+
+    if (wake)
+        q->writer = INBOX_BUSY;
+    return wake;
+}
+
+void inbox_wake(struct inbox *q)
+{
+    pthread_cond_signal(&q->more);
+}
+
+static void unlock_and_wake(struct inbox *q)
+{
+    bool wake = inbox_is_to_wake_locked(q);
+
+    pthread_mutex_unlock(&q->lock);
+    if (wake)
+        inbox_wake(q);
+}
+
+void inbox_put(struct inbox *q, struct inbox_entry *x)
+{
+    x->port = NULL;
+    pthread_mutex_lock(&q->lock);
+    inbox_list_push(&q->waiting, x);
+    unlock_and_wake(q);
+}
+
+void inbox_port_put(struct inbox_port *p, struct inbox_entry *x)
+{
+    x->port = p;
+    if (!p->gathered.n)
+        event_active(p->turn, EV_TIMEOUT, 0);
+    inbox_list_push(&p->gathered, x);
+}
+
+void inbox_port_expect(struct inbox_port *p)
+{
+    if (p->inbox->direct)
+        event_active(p->turn, EV_TIMEOUT, 0);
+}
+
+bool inbox_port_is_closing(const struct inbox_port *p)
+{
+    return p->closing;
+}
+
+/* ---- back -------------------------------------------------------------------------------------------------------------- */
+
+static void deliver(struct inbox_port *p)
+{
+    struct inbox_list finished;
+
+    inbox_list_init(&finished);
+    pthread_mutex_lock(&p->inbox->lock);
+    inbox_list_move(&finished, &p->finished, p->finished.n);
+    pthread_mutex_unlock(&p->inbox->lock);
+    while (finished.head) {
+        struct inbox_entry *x = inbox_list_pop(&finished);
+        if (x->done)
+            x->done(x->rc, x->arg);
+        free(x);
+    }
+}
+
+/* Without a writer: back they go. */
+static void give_back(struct inbox_port *p)
+{
+    struct inbox *q = p->inbox;
+
+    pthread_mutex_lock(&q->lock);
+    atomic_fetch_sub_explicit(&q->queued, p->gathered.n, memory_order_relaxed);
+    inbox_list_move(&p->finished, &p->gathered, p->gathered.n);
+    pthread_mutex_unlock(&q->lock);
+    deliver(p);
+}
+
+/* What this turn has gathered goes to the writer, which is woken only if it would not look by itself. */
+static void pass_on(struct inbox_port *p)
+{
+    struct inbox *q = p->inbox;
+
+    if (!p->gathered.n)
+        return;
+    if (q->direct) {
+        give_back(p);
+        return;
+    }
+    pthread_mutex_lock(&q->lock);
+    p->under_way += p->gathered.n;
+    inbox_list_move(&q->waiting, &p->gathered, p->gathered.n);
+    unlock_and_wake(q);
+}
+
+static void turn_cb(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    pass_on(arg);
+}
+
+static void wake_cb(evutil_socket_t fd, short what, void *arg)
+{
+    uint64_t count;
+
+    (void)what;
+    if (read(fd, &count, sizeof count) == sizeof count)
+        deliver(arg);
+}
+
+/* ---- ports ------------------------------------------------------------------------------------------------------------- */
+
+enum rc inbox_port_new(struct inbox_port **out, struct inbox *q, struct event_base *loop, const char *what,
+                       struct error *e)
+{
+    struct inbox_port *p = spw_calloc(1, sizeof *p);
+    enum rc rc = RC_OK;
+
+    *out = NULL;
+    p->magic = PORT_MAGIC;
+    p->inbox = q;
+    inbox_list_init(&p->gathered);
+    inbox_list_init(&p->finished);
+    pthread_mutex_lock(&q->lock);
+    q->n_ports++;
+    pthread_mutex_unlock(&q->lock);
+    p->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (p->wake_fd < 0)
+        rc = error_set(e, RC_IO, "%s: no event descriptor: %s", what, strerror(errno));
+    p->turn = event_new(loop, -1, 0, turn_cb, p);
+    p->wake = event_new(loop, p->wake_fd, EV_READ | EV_PERSIST, wake_cb, p);
+    if (rc == RC_OK && (!p->turn || !p->wake || event_add(p->wake, NULL) != 0))
+        rc = error_set(e, RC_IO, "%s: the loop takes no event", what);
+    if (rc != RC_OK) {
+        inbox_port_free(p);
+        return rc;
+    }
+    *out = p;
+    return RC_OK;
+}
+
+static void wait_until_back(struct inbox_port *p)
+{
+    struct inbox *q = p->inbox;
+
+    pthread_mutex_lock(&q->lock);
+    q->closing++;
+    pthread_cond_signal(&q->more);
+    while (p->under_way || p->to_wake)
+        pthread_cond_wait(&q->less, &q->lock);
+    q->closing--;
+    pthread_mutex_unlock(&q->lock);
+}
+
+void inbox_port_free(struct inbox_port *p)
+{
+    if (!p)
+        return;
+    SPW_ASSERT(p->magic == PORT_MAGIC);
+    struct inbox *q = p->inbox;
+
+    p->closing = true;
+    pass_on(p);
+    wait_until_back(p);
+    deliver(p);
+    pthread_mutex_lock(&q->lock);
+    q->n_ports--;
+    pthread_mutex_unlock(&q->lock);
+    if (p->turn)
+        event_free(p->turn);
+    if (p->wake)
+        event_free(p->wake);
+    if (p->wake_fd >= 0)
+        close(p->wake_fd);
+    p->magic = 0;
+    free(p);
+}
+
+/* ---- the writer's ------------------------------------------------------------------------------------------------------ */
+
+static struct timespec from_now_us(int64_t us)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += us / 1000000;
+    t.tv_nsec += us % 1000000 * 1000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
+    }
+    return t;
+}
+
+void inbox_idle_locked(struct inbox *q, int64_t us)
+{
+    q->writer = INBOX_IDLE;
+    if (us < 0) {
+        pthread_cond_wait(&q->more, &q->lock);
+    } else {
+        const struct timespec until = from_now_us(us);
+        pthread_cond_timedwait(&q->more, &q->lock, &until);
+    }
+    q->writer = INBOX_BUSY;
+}
+
+void inbox_gather_locked(struct inbox *q, int enough, int64_t us)
+{
+    const struct timespec until = from_now_us(us);
+
+    q->enough = enough;
+    while (!q->stopping && !q->closing && q->waiting.n < enough) {
+        q->writer = INBOX_GATHERING;
+        if (pthread_cond_timedwait(&q->more, &q->lock, &until) == ETIMEDOUT)
+            break;
+    }
+    q->writer = INBOX_BUSY;
+}
+
+struct inbox_port *inbox_finish_locked(struct inbox *q, struct inbox_list *group)
+{
+    struct inbox_port *wake = NULL;
+
+    atomic_fetch_sub_explicit(&q->queued, group->n, memory_order_relaxed);
+    while (group->head) {
+        struct inbox_entry *x = inbox_list_pop(group);
+        struct inbox_port *p = x->port;
+        if (!p) {
+            free(x);
+            continue;
+        }
+        if (!p->finished.n && !p->to_wake) { /* else its loop has been told already */
+            p->to_wake = true;
+            p->next = wake;
+            wake = p;
+        }
+        p->under_way--;
+        inbox_list_push(&p->finished, x);
+    }
+    return wake;
+}
+
+void inbox_wake_ports(struct inbox *q, struct inbox_port *ports)
+{
+    const uint64_t one = 1;
+
+    for (struct inbox_port *p = ports; p; p = p->next) /* cannot fail: the loop reads the counter to zero */
+        SPW_ASSERT(write(p->wake_fd, &one, sizeof one) == sizeof one);
+    pthread_mutex_lock(&q->lock);
+    for (struct inbox_port *p = ports; p; p = p->next)
+        p->to_wake = false;
+    pthread_cond_broadcast(&q->less);
+}
+
+/* ---- beginning and end ------------------------------------------------------------------------------------------------- */
+
+void inbox_init(struct inbox *q, int max, bool direct)
+{
+    pthread_condattr_t attr;
+
+    *q = (struct inbox){.max = max, .direct = direct};
+    inbox_list_init(&q->waiting);
+    pthread_mutex_init(&q->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&q->more, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_cond_init(&q->less, NULL);
+}
+
+enum rc inbox_start(struct inbox *q, const char *name, void *(*main)(void *), void *arg, struct error *e)
+{
+    struct sched_param none = {0};
+    int failed = thread_start(&q->thread, name, main, arg);
+
+    if (failed)
+        return error_set(e, RC_IO, "%s: no thread: %s", name, strerror(failed));
+    q->runs = true;
+    (void)pthread_setschedparam(q->thread, SCHED_BATCH, &none); /* not to be had: no harm */
+    return RC_OK;
+}
+
+void inbox_stop(struct inbox *q)
+{
+    if (!q->runs)
+        return;
+    pthread_mutex_lock(&q->lock);
+    q->stopping = true;
+    pthread_cond_signal(&q->more);
+    pthread_mutex_unlock(&q->lock);
+    pthread_join(q->thread, NULL);
+    q->runs = false;
+}
+
+void inbox_fini(struct inbox *q)
+{
+    while (q->waiting.head)
+        free(inbox_list_pop(&q->waiting));
+    pthread_cond_destroy(&q->more);
+    pthread_cond_destroy(&q->less);
+    pthread_mutex_destroy(&q->lock);
+}
