@@ -27,7 +27,9 @@ struct admin_options {
     struct keystore *keystore;
     const struct log *log;
     const struct clock *clock;
-    struct reload *reload;    /* POST /admin/v1/reload; NULL: there is no file to take over */
+    struct reload *reload;              /* POST /admin/v1/reload; NULL: there is no file to take over */
+    void (*finance_changed)(void *arg); /* prices may be others now; NULL: nobody wants to know */
+    void *finance_arg;
     void (*drain)(void *arg); /* POST /admin/v1/drain; may be called more than once */
     void *drain_arg;
 };

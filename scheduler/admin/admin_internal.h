@@ -3,6 +3,7 @@
 #define SCHEDULER_ADMIN_ADMIN_INTERNAL_H
 
 #include "base/http_server.h"
+#include "base/json.h"
 #include "base/json_write.h"
 #include "base/worker.h"
 #include "scheduler/admin/admin.h"
@@ -68,12 +69,17 @@ void admin_reply_json(struct http_exchange *x, int status, const struct json_wri
 void admin_reply_error(struct http_exchange *x, int status, const char *code, const char *format, ...) SPW_PRINTF(4, 5);
 void admin_refuse(const struct admin_call *c, const struct error *e); /* by its code */
 
+/* budgets_view.c: RC_INVALID: the object has a member that is none of those (a list that ends with NULL). */
+enum rc admin_only_known(const cJSON *body, const char *const *known, struct error *e);
+
 /* handlers.c, ledger_view.c, keys_view.c, budgets_view.c */
 admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_node, admin_get_ledger, admin_get_legs,
     admin_get_config, admin_get_status, admin_post_drain, admin_post_reload, admin_get_metrics, admin_get_keys,
     admin_create_key, admin_revoke_key, admin_rotate_key, admin_get_budgets, admin_get_budget_changes, admin_set_budget,
     admin_top_up_budget, admin_get_explanation;
 admin_handler admin_get_audit; /* audit_view.c */
+/* finance_view.c */
+admin_handler admin_get_finance, admin_change_finance, admin_correct_finance;
 /* join_view.c */
 admin_handler admin_get_joined, admin_token_node, admin_token_pool, admin_revoke_node;
 

@@ -132,7 +132,7 @@ static enum rc get_limit(const cJSON *body, const char *key, struct pusd *out, s
     return RC_OK;
 }
 
-static enum rc only_known(const cJSON *body, const char *const *known, struct error *e)
+enum rc admin_only_known(const cJSON *body, const char *const *known, struct error *e)
 {
     for (const cJSON *m = body->child; m; m = m->next) {
         bool found = false;
@@ -153,7 +153,7 @@ static enum rc read_body(const struct admin_call *c, cJSON **body, const char *c
     if (rc == RC_OK && !cJSON_IsObject(*body))
         rc = error_set(e, RC_INVALID, "the body must be a JSON object");
     if (rc == RC_OK)
-        rc = only_known(*body, known, e);
+        rc = admin_only_known(*body, known, e);
     if (rc == RC_OK)
         rc = json_get_string(*body, "name", name, NULL, e);
     if (rc == RC_OK && !*name)

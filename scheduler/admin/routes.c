@@ -169,6 +169,35 @@ const struct admin_route admin_routes[] = {
     {"POST", V1 "/budgets/topup", admin_top_up_budget,
      "More for the running period, once. Body: `{\"name\":\"research\",\"amount_usd\":\"50\"}`.", NULL,
      "200 as the list above, with the one; 400 `invalid_request`; 404 `not_found`"},
+    {"GET", V1 "/finance", admin_get_finance,
+     "What finance has changed, newest first: price lists, standard rates, assets, rents, currencies, discounts, cost "
+     "centres, locks of months (docs/OPERATIONS.md, The books).",
+     "`kind`, `subject`: only these; `last`: how many, 1 to 10000, default 50; `at`: `now` or a UTC time: what held "
+     "then "
+     "instead, one change for each kind and subject",
+     "200 `{\"changes\":[{\"version\":7,\"at\":\"2026-11-24T06:47:05.123Z\",\"who\":\"alice\",\"kind\":\"price\","
+     "\"subject\":\"gpu1\",\"value\":{\"input\":\"0.10\",\"output\":\"0.40\"},\"from\":\"2026-12-01T00:00:00.000Z\","
+     "\"reason\":null}]}`; 404 `ledger_off`; 503 `busy`"},
+    {"POST", V1 "/finance", admin_change_finance,
+     "A change: nothing is edited in place, a newer one holds from its date on. Body: `{\"kind\":\"price\",\"subject\":"
+     "\"gpu1\",\"value\":{\"input\":\"0.10\",\"output\":\"0.40\"}}` and, as wanted, `from` (`2026-12-01` or "
+     "`2026-12-01T12:00:00Z`; now), `reason`, and on the socket `who`. Kinds and their values: `price`, `rate` "
+     "(`input`, "
+     "`cached_input`, `output`), `asset` (`purchase`, `residual`, `bought`, `years`), `rent` (`hour`, `min_s`, "
+     "`unit_s`), "
+     "`utilisation`, `discount` (`percent`), `cost_centre` (`code`), `currency` (`per_usd`), `lock` and `unlock` "
+     "(subject: a "
+     "month as 2026-10). Prices are in force within 10 seconds.",
+     NULL,
+     "201 `{\"version\":8}`; 400 `invalid_request`; 404 `ledger_off`; 409 `conflict`: the month is locked, or is not; "
+     "503 "
+     "`busy`, `audit_unavailable`"},
+    {"POST", V1 "/finance/correct", admin_correct_finance,
+     "An amount that is added to a request's charge, or with a `-` taken back, in the first open month; its row stays. "
+     "Body: `{\"request_id\":\"req_...\",\"amount_usd\":\"-0.25\",\"reason\":\"an outage\"}`; without a request "
+     "`tenant`, "
+     "`team`, `project` say whose it is.",
+     NULL, "201 `{\"version\":9}`; 400 `invalid_request`; 404 `not_found`; 503 `busy`"},
     {"GET", V1 "/config", admin_get_config,
      "The effective configuration, secrets masked, with the source of each value.", NULL,
      "200 `{\"listen\":{\"value\":\"127.0.0.1:8080\",\"source\":\"line 3\"},...,\"nodes\":[{...}],\"keys\":[{...}]}`"},

@@ -110,6 +110,15 @@ enum rc finance_asset(const char *value, struct bill_asset *a, struct error *e)
     return rc == RC_OK ? bill_asset_check(a, e) : rc;
 }
 
+enum rc finance_amount(const char *text, struct pusd *a, struct error *e)
+{
+    const bool below = text[0] == '-';
+    enum rc rc = pusd_parse(text + below, a, e);
+    if (rc == RC_OK && below)
+        a->v = -a->v;
+    return rc;
+}
+
 enum rc finance_percent_ppm(const char *value, int64_t *ppm, struct error *e)
 {
     cJSON *o = NULL;

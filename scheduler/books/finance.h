@@ -52,6 +52,8 @@ enum rc finance_read_at(const char *path, const char *kind, int64_t at_s,
 /* Values, read. RC_INVALID: *e says what would be right. */
 enum rc finance_prices(const char *value, struct token_prices *p, struct error *e) SPW_MUST_USE;
 enum rc finance_asset(const char *value, struct bill_asset *a, struct error *e) SPW_MUST_USE;
+enum rc finance_amount(const char *text, struct pusd *a,
+                       struct error *e) SPW_MUST_USE; /* dollars, with a sign or without */
 enum rc finance_percent_ppm(const char *value, int64_t *ppm, struct error *e) SPW_MUST_USE;
 
 /* A correction: an amount that is added (or, below zero, taken back) in the first open month, of a request (its teams and

@@ -456,6 +456,11 @@ static enum rc open_books(struct serve *s, struct error *e)
     return bookkeeper_new(&s->books, &o, e);
 }
 
+static void finance_cb(void *arg)
+{
+    bookkeeper_finance_changed(((struct serve *)arg)->books);
+}
+
 static enum rc open_admin(struct serve *s, struct error *e)
 {
     const struct admin_options o = {.loop = s->loop,
@@ -470,6 +475,8 @@ static enum rc open_admin(struct serve *s, struct error *e)
                                     .log = &s->log,
                                     .clock = &clock_system,
                                     .reload = s->reload,
+                                    .finance_changed = finance_cb,
+                                    .finance_arg = s,
                                     .drain = drain_cb,
                                     .drain_arg = s};
 

@@ -10,6 +10,7 @@
 #include "scheduler/books/finance.h"
 #include "scheduler/books/meter.h"
 #include "scheduler/capacity/journal.h"
+#include "scheduler/cli/serve_prices.h"
 #include "scheduler/front/settle.h"
 
 #define LOOK_MS       1000
@@ -21,15 +22,17 @@
 
 /* A node as it is now, or was; what the thread needs to know of it is copied. */
 struct known_node {
-    char name[68], pool[68], provider[68], market[16], domain[64];
+    char name[68], pool[68], model[68], provider[68], market[16],
+        domain[64]; /* model: its only one; "": it has several */
     bool local;
-    struct token_prices prices;
-    struct meter meter; /* since it was written last; its texts are the above */
+    struct token_prices prices; /* of the configuration: what its provider asks, where finance has no price list */
+    struct meter meter;         /* since it was written last; its texts are the above */
 };
 struct bookkeeper {
     struct bookkeeper_options o;
     struct config *config; /* a reference */
     struct worker *worker;
+    struct serve_prices *prices;
     struct event *timer;
     struct known_node *nodes;
     int n_nodes, cap;
@@ -64,7 +67,8 @@ static struct known_node *known(struct bookkeeper *b, const struct node *n)
     put(k->market, sizeof k->market, settle_market(c));
     put(k->domain, sizeof k->domain, c->domain);
     k->local = c->local;
-    k->prices = c->prices;
+    put(k->model, sizeof k->model, c->n_models == 1 ? c->models[0] : NULL);
+    k->prices = *node_prices_configured(n->spec);
     return k;
 }
 
@@ -130,8 +134,8 @@ static enum rc write_meters(struct task *t)
 
 struct billing {
     const struct task *t;
-    const char *kind, *subject[2]; /* the node, its pool; NULL: none */
-    int best;                      /* whose value it is: 0 of the node, 1 of the pool, 2 of nobody */
+    const char *kind, *subject[3]; /* the node, its pool, its model; NULL: none */
+    int best;                      /* whose value it is: index of those; 3: of nobody */
     char value[512];
     struct bill *bill;
     int64_t from_s, until_s;
@@ -140,20 +144,20 @@ struct billing {
 static void take_value(const struct finance_change *c, void *arg)
 {
     struct billing *x = arg;
-    for (int i = 0; i < 2 && i < x->best; i++)
+    for (int i = 0; i < 3 && i < x->best; i++)
         if (x->subject[i] && strcmp(c->subject, x->subject[i]) == 0) {
             x->best = i;
             put(x->value, sizeof x->value, c->value);
         }
 }
 
-/* What finance says of a node, else of its pool. False: nothing. */
+/* What finance says of a node, else of its pool (a price: else of its model). False: nothing. */
 static bool finance_says(struct billing *x, const char *kind, enum rc *rc, struct error *e)
 {
-    x->best = 2;
+    x->best = 3;
     x->value[0] = '\0';
     *rc = finance_read_at(x->t->config->ledger_path, kind, x->from_s, take_value, x, e);
-    return *rc == RC_OK && x->best < 2;
+    return *rc == RC_OK && x->best < 3;
 }
 
 static void add_rent(const struct bill_rent *r, struct billing *x)
@@ -221,6 +225,8 @@ static enum rc by_token(struct billing *x, const struct known_node *k, struct cl
     b->bill.paid_us = 0;
     if (k)
         b->prices = k->prices;
+    if (k && k->model[0])
+        x->subject[2] = k->model;
     if (finance_says(x, "price", &rc, e))
         rc = finance_prices(x->value, &b->prices, e);
     return rc;
@@ -389,6 +395,7 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
     struct bookkeeper *b = arg;
     const int64_t now_s = clock_wall(b->o.clock).ns / NS_PER_S, quarter_s = look(b, now_s);
     (void)fd, (void)what;
+    serve_prices_look(b->prices, b->config->ledger_path, false);
     const bool turned = b->written_s / BILL_QUARTER_S * BILL_QUARTER_S != quarter_s;
     const int64_t due_s = (now_s - CLOSE_AFTER_S) / BILL_HOUR_S;
     const bool close = !b->closing && due_s != b->looked_due_s;
@@ -410,6 +417,9 @@ enum rc bookkeeper_new(struct bookkeeper **out, const struct bookkeeper_options 
     b->last_ns = clock_now(o->clock).ns;
     b->written_s = clock_wall(o->clock).ns / NS_PER_S;
     enum rc rc = worker_new(&b->worker, "books", o->loop, TASKS_MAX, e);
+    const struct serve_prices_options p = {.worker = b->worker, .nodes = o->nodes, .log = o->log, .clock = o->clock};
+    if (rc == RC_OK)
+        rc = serve_prices_new(&b->prices, &p, o->config->ledger_path, e);
     b->timer = event_new(o->loop, -1, EV_PERSIST, on_look, b);
     if (rc == RC_OK && (!b->timer || event_add(b->timer, &look) != 0))
         rc = error_set(e, RC_IO, "books: the loop takes no timer");
@@ -429,13 +439,21 @@ void bookkeeper_take(struct bookkeeper *b, const struct config *c)
     b->config = config_ref(c);
 }
 
+void bookkeeper_finance_changed(struct bookkeeper *b)
+{
+    if (b)
+        serve_prices_look(b->prices, b->config->ledger_path, true);
+}
+
 void bookkeeper_free(struct bookkeeper *b)
 {
     if (!b)
         return;
     if (b->timer)
         event_free(b->timer);
+    serve_prices_end(b->prices);
     worker_free(b->worker);
+    serve_prices_free(b->prices);
     look(b, clock_wall(b->o.clock).ns / NS_PER_S);
     struct task *t = new_task(b, false);
     if (b->worker)

@@ -29,6 +29,7 @@ struct bookkeeper_options { /* all borrowed */
 /* *b NULL and RC_OK: the ledger is off, there is nothing to keep. */
 enum rc bookkeeper_new(struct bookkeeper **b, const struct bookkeeper_options *o, struct error *e) SPW_MUST_USE;
 void bookkeeper_take(struct bookkeeper *b, const struct config *c); /* a reload; NULL is fine */
+void bookkeeper_finance_changed(struct bookkeeper *b); /* prices are looked at again, at once; NULL is fine */
 /* What was measured since the last time is written first: blocks; at the end. NULL is fine. */
 void bookkeeper_free(struct bookkeeper *b);
 

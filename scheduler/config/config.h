@@ -41,7 +41,11 @@ struct config_node {
     bool local;                 /* on the premises; default true */
     int slots;                  /* requests at once; 0: unbounded */
     struct token_prices prices; /* cached_input: the price of input when the file gives none */
-    int watts;                  /* declared draw under load, 0: unknown */
+    int64_t
+        price_version; /* of a node that runs: finance's change that `prices` are of (books/finance.h); 0: the file's */
+    struct token_prices
+        listed; /* where there is such a version: what its provider asks; `prices` may be a standard rate */
+    int watts;  /* declared draw under load, 0: unknown */
     struct {
         int idle_watts, sleep_watts, off_watts, wake_watts; /* 0: not given */
         int64_t sleep_wake_ms, off_wake_ms;                 /* 0: it has no such level */

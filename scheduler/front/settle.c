@@ -337,6 +337,7 @@ const char *settle_market(const struct config_node *c)
 
 static struct ledger_row row_of(const struct request *r)
 {
+    const bool pays = r->billed && !idempotency_is_free(r->idempotency);
     return (struct ledger_row){
         .request_id = r->id,
         .tenant = r->who->tenant,
@@ -360,7 +361,8 @@ static struct ledger_row row_of(const struct request *r)
         .tokens = r->tokens,
         .tokens_reasoning = reasoning(r),
         .usage_source = r->usage_source,
-        .prices = r->billed && !idempotency_is_free(r->idempotency) ? r->billed->config->prices : free_of_charge,
+        .prices = pays ? r->billed->config->prices : free_of_charge,
+        .price_version = pays ? r->billed->config->price_version : 0,
         .charge = r->charge,
         .accepted = r->accepted,
         .first_byte = r->first_byte,

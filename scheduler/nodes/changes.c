@@ -222,6 +222,7 @@ void nodes_commit(struct nodes *t, struct nodes_plan *plan)
         if (spec) {
             if (node_may_join(n) && n->spec->node_key) /* its engine has it already */
                 spec = with_key_of(spec, n->spec);
+            spec = node_spec_priced(t, spec);
             spec->index = i;
             before[i] = n->spec;
             n->spec = spec;

@@ -87,7 +87,7 @@ static struct marginal_facts money_of(const struct config_node *c)
     struct marginal_facts f = {.kind = c->per_hour.v > 0 ? MARGINAL_RENTED
                                        : c->local        ? MARGINAL_OWNED
                                                          : MARGINAL_METERED,
-                               .listed = c->prices,
+                               .listed = c->price_version ? c->listed : c->prices,
                                .per_hour = c->per_hour,
                                .tokens_per_s = c->tokens_per_s};
     if (!c->local)

@@ -26,6 +26,7 @@ struct nodes {
     struct nodes_watts site;
     struct config *config; /* a reference; o.config is it */
     struct changes changes;
+    struct price_book prices;
     int stopping; /* engines that nodes_stop() waits for */
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -48,6 +49,11 @@ const struct nodes_options *nodes_options(const struct nodes *t)
 struct changes *nodes_changes(struct nodes *t)
 {
     return &t->changes;
+}
+
+struct price_book *nodes_price_book(struct nodes *t)
+{
+    return &t->prices;
 }
 
 struct knowledge *nodes_known(const struct nodes *t)
@@ -401,14 +407,25 @@ enum rc node_spec_make(struct nodes *t, const struct config *owner, const struct
 }
 
 /* Of a node whose config its owner holds, or that it holds itself: then the copy gets one, too. */
-struct node_spec *node_spec_with_key(const struct node_spec *s, const char *node_key)
+struct node_spec *node_spec_copy(const struct node_spec *s)
 {
     struct node_spec *c = spw_calloc(1, sizeof *c);
-    *c = (struct node_spec){.refs = 1, .owner = config_ref(s->owner), .config = s->config, .index = s->index};
+    *c = *s;
+    c->refs = 1;
+    c->owner = config_ref(s->owner);
+    c->own = NULL;
     c->authorization = s->authorization ? spw_strdup(s->authorization) : NULL;
-    c->node_key = spw_strdup(node_key);
+    c->node_key = s->node_key ? spw_strdup(s->node_key) : NULL;
     if (s->own)
         c->config = c->own = config_node_copy(s->own);
+    return c;
+}
+
+struct node_spec *node_spec_with_key(const struct node_spec *s, const char *node_key)
+{
+    struct node_spec *c = node_spec_copy(s);
+    forget_secret(c->node_key);
+    c->node_key = spw_strdup(node_key);
     return c;
 }
 
@@ -443,6 +460,7 @@ void nodes_set_config(struct nodes *t, const struct config *c)
 void node_take_place(struct nodes *t, int index, struct node_spec *spec)
 {
     struct node *n = &t->nodes[index];
+    spec = node_spec_priced(t, spec);
     bool same_name = strcmp(n->name, spec->config->name) == 0;
     spec->index = index;
     pthread_mutex_lock(t->o.lock);
@@ -543,6 +561,7 @@ void nodes_free(struct nodes *t)
     SSL_CTX_free(t->tls);
     config_free(t->config);
     known_fini(&t->known);
+    free(t->prices.list);
     free(t->nodes);
     free(t);
 }

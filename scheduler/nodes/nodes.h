@@ -74,7 +74,10 @@ struct node_spec {
     char *authorization; /* owned: "Bearer ..." towards the node, or NULL. Never logged */
     char *node_key;      /* owned: see docs/NODE_API.md; NULL: no engine of ours. Never logged */
     struct config_node
-        *own; /* owned, with its name and texts: `config` of a node that no configuration lists; else NULL */
+        *own; /* owned, with its name and texts: `config` of a node that no configuration lists, or that finance has
+               * given other prices; else NULL */
+    bool repriced; /* it has prices of finance's, or had; `configured` are those of the file */
+    struct token_prices configured;
 };
 struct node_spec *node_spec_ref(struct node_spec *s); /* NULL is fine, here and there */
 void node_spec_unref(struct node_spec *s);
@@ -186,6 +189,21 @@ void node_lose(struct node *n, const char *reason);
 void node_cut(struct node *n);
 void node_set_resting(struct node *n, bool resting);
 void node_keep_asleep(struct node *n, bool kept);
+/* ---- prices.c: prices of finance's, on the table's loop -------------------------------------------------------------- */
+
+/* What one of its changes says (books/finance.h): of a node, a pool's nodes, or, only of a price, the nodes that serve
+ * that model and no other; the first of these that there is counts. A rate is what is charged, a price what a provider asks and,
+ * where there is no rate, what is charged. Without either the configuration's prices hold. */
+struct node_price {
+    char subject[128];
+    bool is_rate;
+    struct token_prices prices;
+    int64_t version;
+};
+/* From now on these, copied, of nodes that are there and of those that come. A leg keeps the prices that it began with. */
+void nodes_set_prices(struct nodes *t, const struct node_price *list, int n);
+const struct token_prices *node_prices_configured(const struct node_spec *s); /* the file's */
+
 /* ---- joined.c: nodes whose engines come by themselves (scheduler/join), on the table's loop ------------------------------ */
 
 /* Where one that has joined is reached. All borrowed. */
@@ -387,7 +405,15 @@ enum rc node_start(struct node *n, struct error *e) SPW_MUST_USE;
 void node_disconnect(struct node *n);
 enum rc node_connect(struct node *n, const char *url, struct error *e) SPW_MUST_USE;
 struct config_node *config_node_copy(const struct config_node *c); /* with texts of its own, as node_spec.own */
-struct node_spec *node_spec_with_key(const struct node_spec *s, const char *node_key); /* a copy of its own */
+struct node_spec *node_spec_copy(const struct node_spec *s);       /* a copy of its own */
+struct node_spec *node_spec_with_key(const struct node_spec *s, const char *node_key); /* ... with this key */
+struct price_book {
+    struct node_price *list;
+    int n;
+};
+struct price_book *nodes_price_book(struct nodes *t);
+/* The same, or in its place (the reference goes over) a copy with finance's prices. */
+struct node_spec *node_spec_priced(struct nodes *t, struct node_spec *s);
 /* Ends its engine; RC_NOT_FOUND: there is none. done(..., n) when it is gone. */
 enum rc node_end_engine(struct node *n, provider_done_cb *done) SPW_MUST_USE;
 void nodes_set_config(struct nodes *t, const struct config *c); /* under the lock */
