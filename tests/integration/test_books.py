@@ -1,6 +1,8 @@
 """The books of a real scheduler: it measures its nodes, closes hours that are over (also those it missed), divides an asset's
 cost to the last pico-dollar among who used it; `ledger verify` and `report --reconcile` say so, and find what was changed; an
-invoice is compared; what finance edits is dated, versioned and checked, and a locked month stays as it is."""
+invoice is compared; what finance edits is dated, versioned and checked, and a locked month stays as it is. Its prices are what
+requests are charged by, whether they are set at the admin API, by the command line or with no scheduler running, and the audit has
+each change."""
 
 import contextlib
 import csv
@@ -9,7 +11,7 @@ import sqlite3
 import subprocess
 import tempfile
 
-from harness import Scheduler, Upstream, main, node, request, wait_until
+from harness import Scheduler, Upstream, chat, main, node, request, wait_until
 
 HOURS = 3  # that rows are dated back by
 ASSET = '{"purchase":"87660","residual":"0","bought":"2020-01-01","years":50}'
@@ -89,5 +91,77 @@ def check_commands(args, s, db):
     assert first in out and "the roll-up is not the sum of its rows" in out, out
 
 
+def admin(s, method, path, body=None):
+    return request(os.path.join(s.folder, "state", "admin.sock"), method, path, body)
+
+
+def on(s, *words, expect=0):
+    """The command beside the scheduler: in its folder, by its configuration."""
+    done = subprocess.run([s.program, *words, "--config", s.config_path], capture_output=True, text=True, cwd=s.folder, timeout=60)
+    assert done.returncode == expect, (words, done.returncode, done.stdout, done.stderr)
+    return done.stdout
+
+
+def records(s, text):
+    """Of the audit, that say so."""
+    folder = os.path.join(s.folder, "state", "audit")
+    return sum(text in open(os.path.join(folder, f), errors="replace").read() for f in os.listdir(folder) if f.endswith(".audit"))
+
+
+def charged(s):
+    answer = chat(s.port)
+    assert answer.status == 200
+    row = s.row(answer.headers["x-request-id"])
+    return row["price_version"], row["price_output_uusd_per_mtok"] / 1e6
+
+
+def finance_prices_are_charged(args):
+    up = Upstream()
+    with contextlib.ExitStack() as stack, Scheduler(args.build, [node("gpu1", up)]) as s:
+        stack.callback(up.stop)
+        s.ready()
+        assert charged(s) == (0, 1.5)
+        made = admin(s, "POST", "/admin/v1/finance", {"kind": "price", "subject": "m", "who": "alice",
+                                                       "value": {"input": "1", "output": "2.25"}, "reason": "a new list"})
+        assert made.status == 201, made.body.decode()
+        first = made.json()["version"]
+        wait_until(lambda: charged(s) == (first, 2.25), 5, "the model's price")
+        out = on(s, "finance", "set", "rate", "gpu1", "--value", '{"input":"3","cached_input":"0.5","output":"4"}')
+        assert out == f"version {first + 1}\n", out
+        wait_until(lambda: charged(s) == (first + 1, 4), 5, "the node's rate")
+        later = admin(s, "POST", "/admin/v1/finance", {"kind": "rate", "subject": "gpu1", "from": "2099-01-01",
+                                                        "value": {"input": "9", "output": "9"}})
+        assert later.status == 201 and charged(s) == (first + 1, 4)
+        check_refusals(s)
+        listed = admin(s, "GET", "/admin/v1/finance?kind=price").json()["changes"]
+        assert [c["who"] for c in listed] == ["alice"] and listed[0]["value"]["output"] == "2.25", listed
+        held = admin(s, "GET", "/admin/v1/finance?at=now&kind=rate").json()["changes"]
+        assert [c["version"] for c in held] == [first + 1], held
+        admin(s, "POST", "/admin/v1/reload")
+        assert charged(s) == (first + 1, 4), "a reload forgets nothing"
+        s.terminate()
+        on(s, "finance", "set", "rate", "gpu1", "--value", '{"input":"5","output":"6"}', "--who", "bob")
+        for text in ("a new list", "spillway finance", "bob"):
+            assert records(s, text), text
+        s.restart()
+        assert charged(s) == (first + 3, 6)
+        on(s, "audit", "verify")
+        assert "the books close" in on(s, "ledger", "verify")
+
+
+def check_refusals(s):
+    for body, status, says in (
+            ({"kind": "price", "subject": "m", "value": {"input": "1"}}, 400, "output: is missing"),
+            ({"kind": "prize", "subject": "m"}, 400, "is none of"),
+            ({"kind": "lock", "subject": "2026-13"}, 400, "is no month"),
+            ({"kind": "price", "subject": "m", "value": "1"}, 400, "JSON object"),
+            ({"kind": "unlock", "subject": "2026-01"}, 409, "is not locked"),
+            ({"kind": "price", "subject": "m", "sum": 1}, 400, "is not known here")):
+        answer = admin(s, "POST", "/admin/v1/finance", body)
+        assert answer.status == status and says in answer.body.decode(), (body, answer.status, answer.body.decode())
+    answer = admin(s, "POST", "/admin/v1/finance/correct", {"request_id": "req_none", "amount_usd": "-1", "reason": "x"})
+    assert answer.status == 404, answer.body.decode()
+
+
 if __name__ == "__main__":
-    main(__doc__, [closes])
+    main(__doc__, [closes, finance_prices_are_charged])
