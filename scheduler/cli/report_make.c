@@ -29,11 +29,16 @@ static enum rc write_md(const struct report *r, const struct report_make *m, FIL
     (void)m;
     return report_write_md(r, out, e);
 }
+static enum rc write_html(const struct report *r, const struct report_make *m, FILE *out, struct error *e)
+{
+    (void)m;
+    return report_write_html(r, out, e);
+}
 
 static const struct format {
     const char *name;
     write_fn *write;
-} formats[] = {{"csv", write_csv}, {"json", write_json}, {"md", write_md}};
+} formats[] = {{"html", write_html}, {"csv", write_csv}, {"json", write_json}, {"md", write_md}};
 #define N_FORMATS ((int)(sizeof formats / sizeof formats[0]))
 
 /* Those of "csv,json" or "all". */

@@ -15,9 +15,9 @@
  *                period is spent in the level that is cheapest for its length, known beforehand. The last needs no way back.
  * Saving = 1 - energy / energy of all on; the share is policy's saving / optimum's saving.
  *
- *   energy SHARED [70b|8b] [--fleet PERCENT] [--idle W] [--no-off] [--move] [--why] [--seed N] [--z Z] [--trust T]
- * SHARED: the folder with data/traces and data/power. --fleet, --idle: rows of these alone. --why: under each row, kWh (and
- * node-hours) of policy - optimum by what they went into.
+ *   energy SHARED [70b|8b] [--no-off] [--move] [--why] [--seed N] [--z Z] [--trust T]
+ * SHARED: the folder with data/traces and data/power. --why: under each row, kWh (and node-hours) of policy - optimum by
+ * what they went into.
  * links: spw_sched_simulate spw_policies m */
 #include <math.h>
 #include <stdio.h>
@@ -58,7 +58,7 @@ struct options {
     bool no_off, moves, why;
     uint64_t seed;
     double z;
-    int trust, fleet, idle_w;
+    int trust;
 };
 
 struct bench {
@@ -662,8 +662,6 @@ static void one_class(const struct class *class, const struct options *o)
            class->name, class->model, class->gpus, b.n, most, SLOTS, b.slot_s_per_token * 1000, b.prompt_share);
     for (size_t f = 0; f < 2; f++)
         for (size_t i = 0; i < sizeof idle_w / sizeof *idle_w; i++) {
-            if ((o->fleet && o->fleet != (int)(shares[f] * 100)) || (o->idle_w && o->idle_w != idle_w[i]))
-                continue;
             b.nodes = (int)ceil(most * shares[f] / SLOTS);
             if (b.nodes > NODES_MAX) {
                 fprintf(stderr, "energy: %d nodes; at most %d\n", b.nodes, NODES_MAX);
@@ -690,19 +688,13 @@ int main(int argc, char **argv)
             o.z = strtod(argv[++i], NULL);
         else if (strcmp(argv[i], "--trust") == 0 && i + 1 < argc)
             o.trust = (int)strtol(argv[++i], NULL, 10);
-        else if (strcmp(argv[i], "--fleet") == 0 && i + 1 < argc)
-            o.fleet = (int)strtol(argv[++i], NULL, 10);
-        else if (strcmp(argv[i], "--idle") == 0 && i + 1 < argc)
-            o.idle_w = (int)strtol(argv[++i], NULL, 10);
         else if (!o.shared)
             o.shared = argv[i];
         else
             o.only = argv[i];
     }
     if (!o.shared) {
-        fprintf(stderr,
-                "usage: energy SHARED [70b|8b] [--fleet PERCENT] [--idle W] [--no-off] [--move] [--why] [--seed N] "
-                "[--z Z] [--trust T]\n");
+        fprintf(stderr, "usage: energy SHARED [70b|8b] [--no-off] [--move] [--why] [--seed N] [--z Z] [--trust T]\n");
         return 2;
     }
     printf("# kWh of the day: all on, policy, optimum; saved by policy (of all on), by the optimum; share; requests "

@@ -140,6 +140,11 @@ def check_json(b):
     md, = b.report(b.whole(), "--format", "md")
     with open(md) as f:
         assert "## Where the bill went" in f.read()
+    html, = b.report(b.whole(), "--format", "html")
+    with open(html, encoding="utf-8") as f:
+        page = f.read()
+    assert page.startswith("<!doctype html>") and "<script" not in page and "http:" not in page
+    assert "search" in page and 'id=fleet' in page
     path = next(p for p in b.report(b.whole(), "--format", "csv,json") if p.endswith(".json"))
     with open(path) as f:
         r = json.load(f)

@@ -1,0 +1,127 @@
+#include "scheduler/report/markup.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void add(struct markup *m, const char *bytes, size_t n)
+{
+    if (m->rc == RC_OK)
+        m->rc = strbuf_append(m->out, bytes, n);
+}
+
+void markup_put(struct markup *m, const char *format, ...)
+{
+    char text[512], *longer = text;
+    va_list args, again;
+
+    va_start(args, format);
+    va_copy(again, args);
+    const int n = vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    if (n >= (int)sizeof(text)) {
+        longer = spw_malloc((size_t)n + 1);
+        vsnprintf(longer, (size_t)n + 1, format, again);
+    }
+    va_end(again);
+    if (n > 0)
+        add(m, longer, (size_t)n);
+    if (longer != text)
+        free(longer);
+}
+
+/* Bytes of the character at s, 0 where it is no UTF-8 (RFC 3629); *code is which one. */
+static int character(const unsigned char *s, uint32_t *code)
+{
+    const int n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+
+    *code = n > 1 ? s[0] & (0xffu >> (n + 1)) : s[0];
+    for (int i = 1; i < n; i++) {
+        if ((s[i] & 0xc0) != 0x80) /* the NUL at the end, too */
+            return 0;
+        *code = *code << 6 | (s[i] & 0x3f);
+    }
+    return n && *code >= least[n] && *code <= 0x10ffff && (*code < 0xd800 || *code > 0xdfff) ? n : 0;
+}
+
+static bool is_unseen(uint32_t c)
+{
+    return (c < 0x20 && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0) || (c >= 0x200b && c <= 0x200f) ||
+           (c >= 0x202a && c <= 0x202e) || (c >= 0x2060 && c <= 0x2069) || c == 0xfeff || (c & 0xfffe) == 0xfffe;
+}
+
+static const char unknown[] = "\xef\xbf\xbd";
+
+void markup_text(struct markup *m, const char *text)
+{
+    for (const unsigned char *s = (const unsigned char *)text; s && *s;) {
+        uint32_t code;
+        const int n = character(s, &code);
+        const char *as = n == 0 || is_unseen(code) ? unknown
+                         : code == '<'             ? "&lt;"
+                         : code == '>'             ? "&gt;"
+                         : code == '&'             ? "&amp;"
+                         : code == '"'             ? "&quot;"
+                         : code == '\''            ? "&#39;"
+                                                   : NULL;
+        if (as)
+            add(m, as, strlen(as));
+        else
+            add(m, (const char *)s, (size_t)n);
+        s += n ? n : 1;
+    }
+}
+
+/* At most so many characters; returns how many. */
+static int plain(struct markup *m, const char *text, int most)
+{
+    int count = 0;
+
+    for (const unsigned char *s = (const unsigned char *)text; s && *s && count < most; count++) {
+        uint32_t code;
+        const int n = character(s, &code);
+        if (n == 0 || (is_unseen(code) && code != '\r'))
+            add(m, unknown, sizeof(unknown) - 1);
+        else if (code == '\n' || code == '\t' || code == '\r')
+            add(m, " ", 1);
+        else
+            add(m, (const char *)s, (size_t)n);
+        s += n ? n : 1;
+    }
+    return count;
+}
+
+void markup_line(struct markup *m, const char *text)
+{
+    plain(m, text, INT_MAX);
+}
+
+void markup_plain(struct markup *m, const char *text, int columns)
+{
+    const int width = columns < 0 ? -columns : columns;
+    int used = 0;
+
+    for (const char *s = text; *s; s++) /* characters begin with a byte that does not go on */
+        used += ((unsigned char)*s & 0xc0) != 0x80;
+    if (columns < 0 && used < width)
+        markup_put(m, "%*s", width - used, "");
+    used = plain(m, text, width);
+    if (columns > 0 && used < width)
+        markup_put(m, "%*s", width - used, "");
+}
+
+void markup_name(struct markup *m, const char *name)
+{
+    markup_put(m, "<bdi>");
+    markup_text(m, name);
+    markup_put(m, "</bdi>");
+}
+
+int markup_id(struct markup *m)
+{
+    return ++m->ids;
+}
