@@ -63,7 +63,7 @@ static void done_cb(enum rc rc, void *arg)
 {
     struct finance_job *job = arg;
     if (rc == RC_OK && job->version) {
-        log_info(job->admin->o.log, "admin", "finance has changed something", LOG_I("version", job->version),
+        log_info(job->admin->o.log, "admin", "finance has changed something", LOG_I("finance_version", job->version),
                  LOG_S("key", job->who));
         if (job->admin->o.finance_changed)
             job->admin->o.finance_changed(job->admin->o.finance_arg);
