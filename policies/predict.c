@@ -362,6 +362,14 @@ struct prediction predict(const struct predictor *p, const struct predict_load *
     return out;
 }
 
+double predict_queue_us(const struct predictor *p, const struct predict_at *a, int64_t queued)
+{
+    double per_token = a->per_token_us;
+    if (a->per_step_us > 0) /* as features() has it */
+        per_token += 2 * a->per_step_us / a->chunk;
+    return positive((double)queued) * per_token * p->ttft.all.s.scale;
+}
+
 struct predict_line predict_first(const struct predictor *p, const struct predict_at *a)
 {
     const double scale = p->ttft.all.s.scale;

@@ -89,6 +89,8 @@ struct predict_at {
     struct predict_spread sized[PREDICT_SIZES]; /* of TTFT, by the line */
 };
 void predict_at(const struct predictor *p, int32_t others, int64_t queued, struct predict_at *out);
+/* Of the time to the first token, what so many tokens of others' prompts before it take. */
+double predict_queue_us(const struct predictor *p, const struct predict_at *a, int64_t queued);
 /* fresh: prompt tokens that are not cached. */
 void predict_from(const struct predict_at *a, int64_t fresh, double trust, struct prediction *out);
 /* The expected time to the first token as (fixed) + (per token that is not cached) * tokens. */

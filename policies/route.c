@@ -83,6 +83,22 @@ static bool too_dear(const struct route_request *r, const struct route_candidate
     return r->bounded && money_output_within(&c->prices, r->charge_max, r->input_max) < r->output_min;
 }
 
+/* Would it, on this node, be late because of those before it, or, being late itself, make others late who come after it? Then
+ * it waits: the node that is first through with its queue takes it in time, or, when it is late, one whose queue is short. Where
+ * nobody could be in time with no queue either, that helps no one. */
+static bool spoils(const struct route_request *r, const struct route_candidate *c)
+{
+    if (!r->slo.ttft_us || r->presses || !c->predicted || c->bought || !(c->queue_us > 0))
+        return false;
+    const double limit = (double)(r->slo.ttft_us - c->wake_us), left = limit - (double)r->waited_us;
+    const double then = c->latency.ttft.median_us, alone = then - c->queue_us;
+    if (alone > limit)
+        return false;
+    if (left > 0 && alone <= left)
+        return then > left;
+    return (left > 0 || r->stands_back) && c->queue_us > ROUTE_LATE_QUEUE * limit;
+}
+
 /* Why c may not answer r, or ROUTE_CHOSEN when it may. */
 static enum route_reason admit(const struct route_request *r, const struct route_candidate *c)
 {
@@ -109,7 +125,7 @@ static enum route_reason admit(const struct route_request *r, const struct route
     if (c->kept)
         return ROUTE_KEPT;
     if ((c->slots > 0 && c->in_flight >= c->slots) || (r->alone && c->in_flight > 0) || (c->crowded && !r->presses) ||
-        c->no_watts)
+        c->no_watts || spoils(r, c))
         return ROUTE_FULL;
     return ROUTE_CHOSEN;
 }
@@ -194,7 +210,7 @@ static double p_slo_of(const struct route_request *r, const struct route_candida
     if (!c->predicted)
         return p;
     if (r->slo.ttft_us)
-        p *= latency_within(&c->latency.ttft, (double)(r->slo.ttft_us - c->wake_us));
+        p *= latency_within(&c->latency.ttft, (double)(r->slo.ttft_us - c->wake_us - r->waited_us));
     if (r->slo.tpot_us)
         p *= latency_within(&c->latency.tpot, (double)r->slo.tpot_us);
     return p;
@@ -294,6 +310,24 @@ static void likely_in_time(struct field *f)
     for (int32_t k = 0; k < f->left; k++)
         kept = stays(f, kept, k, !(terms(f, k)->p_slo < surely), ROUTE_MISSES_SLO);
     f->left = kept;
+}
+
+/* Only answers that are bought are left, and they would be late, while a node of ours is merely full: for the first half of its
+ * time a request waits for that one. */
+static bool waiting_may_help(struct field *f)
+{
+    const struct route_request *r = f->r;
+    if (!f->d->busy || !r->slo.ttft_us || r->presses || 2 * r->waited_us >= r->slo.ttft_us)
+        return false;
+    for (int32_t k = 0; k < f->left; k++) {
+        const struct route_candidate *c = candidate(f, k);
+        if (!c->bought || !c->predicted || c->latency.ttft.median_us <= (double)(r->slo.ttft_us - r->waited_us))
+            return false;
+    }
+    for (int32_t k = 0; k < f->left; k++)
+        f->d->reasons[f->in[k]] = ROUTE_MISSES_SLO;
+    f->d->may_wait = true;
+    return true;
 }
 
 struct least_and_mean {
@@ -433,6 +467,8 @@ void route_choose(struct route_decision *d, const struct route_request *r, const
     d->back_us = 0;
     admit_all(&f);
     if (!f.left)
+        return;
+    if (waiting_may_help(&f))
         return;
     d->may_wait = d->busy = false;
     d->back_us = 0;

@@ -30,6 +30,7 @@
 #define ROUTE_NEAR           0.01 /* of the best: as good */
 #define ROUTE_NEAR_RISK      0.01 /* of probability */
 #define ROUTE_NEAR_SLO       0.02 /* of probability, where nobody meets it */
+#define ROUTE_LATE_QUEUE     0.25 /* of an SLO's bound: whoever is late goes only where the queue of prompts is shorter */
 
 /* A node without a declared bound counts as having this many slots, so that it neither attracts nor repels everything
  * beside a bounded one. */
@@ -60,6 +61,7 @@ struct route_candidate {
     int64_t marginal_mj; /* millijoules that it would add; a wake-up's included */
     int64_t wake_us;     /* asleep: until it serves; 0: awake */
     double risk;         /* that its failure domain is lost before the answer ends, 0..1 */
+    double queue_us;     /* predicted: of the time to its first token, what the prompts take that were sent there before */
     bool predicted;
     struct prediction latency; /* last: a router reckons it anew for every request, and copies the rest */
 };
@@ -77,6 +79,11 @@ static inline int64_t route_ttft_limit_us(int64_t ttft_us, double us_per_token, 
     const int64_t above = prompt > free_tokens ? prompt - free_tokens : 0;
     return ttft_us ? ttft_us + (int64_t)(us_per_token * (double)above) : 0;
 }
+/* Who is late stands back for the first quarter of the time that it may wait; then it is as good as any other. */
+static inline bool route_stands_back(int64_t ttft_limit_us, int64_t waited_us, int64_t wait_max_us)
+{
+    return ttft_limit_us > 0 && waited_us >= ttft_limit_us && waited_us < wait_max_us / 4;
+}
 struct route_request {
     int64_t input_tokens;  /* estimate */
     int64_t output_tokens; /* estimate */
@@ -85,8 +92,10 @@ struct route_request {
     struct pusd charge_max;
     int64_t input_max;  /* the prompt cannot have more tokens */
     int64_t output_min; /* fewer output tokens, over all choices, would be no answer, or less than has been said */
+    int64_t waited_us;  /* since it came: of what the SLO allows for the first token, so much is gone */
     bool alone;         /* takes only a node with nothing in flight */
     bool presses;       /* has waited so long that it goes where it would have to wait inside, too */
+    bool stands_back;   /* is late already: it goes only where nobody who comes after it is made late by it */
     enum route_objective objective;
     struct route_slo slo;
     uint32_t spread; /* any number; the same one gives the same answer */

@@ -18,6 +18,7 @@
 #define LATE_SD        0.02
 #define NONE           (-1)
 #define CACHE_LINE     64
+#define LATE_ROOM      4 /* requests like it for which whoever is late leaves memory */
 #define DEFAULT_WITHIN 0.99
 #define USUAL_OVER     4096.0 /* requests */
 #define USUAL_NEAR     1.05
@@ -451,9 +452,9 @@ static int64_t kv_left(const struct place *p)
 {
     return p->facts.kv_tokens > 0 && p->in_flight > 0 ? p->facts.kv_tokens - p->held : INT64_MAX;
 }
-static bool is_crowded(int64_t left, int64_t held)
+static bool is_crowded(int64_t left, int64_t held, bool stands_back)
 {
-    return 2 * held > left;
+    return (stands_back ? 2 + LATE_ROOM : 2) * held > left;
 }
 
 static bool is_batch_full(const struct place *p)
@@ -464,12 +465,12 @@ static bool is_batch_full(const struct place *p)
 /* For memory, or for a place in the batch: nobody foresees for how long. */
 static bool is_late(const struct place *p)
 {
-    return is_batch_full(p) || is_crowded(kv_left(p), 0);
+    return is_batch_full(p) || is_crowded(kv_left(p), 0, false);
 }
 
 static enum shortlist_state state_of(const struct place *p)
 {
-    const bool full = (p->facts.slots > 0 && p->in_flight >= p->facts.slots) || is_crowded(kv_left(p), 0);
+    const bool full = (p->facts.slots > 0 && p->in_flight >= p->facts.slots) || is_crowded(kv_left(p), 0, false);
     return p->state.state == SHORTLIST_READY && full ? SHORTLIST_FULL : p->state.state;
 }
 
@@ -680,8 +681,10 @@ static void set_view(const struct router *r, int32_t node, struct view *v, int m
     v->learned = pair != NULL;
     v->heard = pair ? pair->heard : 0;
     v->c.predicted = is_predicted(p, known);
-    if (v->c.predicted)
+    if (v->c.predicted) {
         predict_at(known, p->in_flight, p->queued, &v->at);
+        v->c.queue_us = predict_queue_us(known, &v->at, p->queued);
+    }
 }
 
 /* What it would come to there, money and energy. */
@@ -737,7 +740,7 @@ void router_candidate(const struct router *r, const struct router_ask *a, int32_
         return;
     }
     out->cached_tokens = held_of(a, node);
-    out->crowded = is_crowded(v->kv_left, memory_of(a));
+    out->crowded = is_crowded(v->kv_left, memory_of(a), a->request->stands_back);
     if (out->serves_model)
         reckon(r, a, node, v, out);
     if (out->predicted)

@@ -18,7 +18,7 @@
 /* Where to begin. With an API to turn to, though it is late, a miss stays one and is mild; without, whoever is late makes
  * others late. */
 #define WEIGHT_START     1.25
-#define WEIGHT_START_API 0.65
+#define WEIGHT_START_API 0.4
 #define WEIGHT_LEAST     0.25
 #define WEIGHT_MOST      6.0
 #define AIM              0.8 /* of the misses that are allowed: what is asked for is a floor */

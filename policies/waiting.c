@@ -385,6 +385,12 @@ void waiting_take(struct waiting *room, struct waiter *w, int64_t now_ns)
     out_of_line(l, w);
 }
 
+void waiting_passed(struct waiting *room, enum waiting_class c, int64_t now_ns)
+{
+    if (room->lines[c].n > 0)
+        meter_add(&room->lines[c].meter, now_ns);
+}
+
 void waiting_correct(struct waiting *room, enum waiting_class c, const char *tenant, int64_t more)
 {
     struct waiting_line *l = &room->lines[c];

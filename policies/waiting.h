@@ -122,6 +122,9 @@ const char *waiting_verdict_name(enum waiting_verdict v);
 enum waiting_verdict waiting_enter(struct waiting *room, struct waiter *w, int64_t now_ns) SPW_MUST_USE;
 /* It gets a slot: its tenant is charged for it. It does not wait any more. */
 void waiting_take(struct waiting *room, struct waiter *w, int64_t now_ns);
+/* Somebody who does not wait got a slot meanwhile, since it suits none of those who do (or only worse): slots are given faster
+ * than those who wait see. */
+void waiting_passed(struct waiting *room, enum waiting_class c, int64_t now_ns);
 /* It goes without one. */
 void waiting_leave(struct waiting *room, struct waiter *w);
 

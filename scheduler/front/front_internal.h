@@ -162,6 +162,7 @@ struct request {
     int stale_legs;          /* that met a connection which their node had closed */
     struct node *kept; /* kept free of others for this request, which must be alone; under the lock while it waits */
     int64_t wait_forgiven_ns; /* of waited_ns: before the last new token */
+    int64_t looked_us;    /* since it came, when it was last looked for a place: two looks in a row agree */
     int64_t press_ns;     /* waiting: when it is to look whether a node takes it that has no memory for it; 0: never */
     struct strbuf answer; /* body of a whole answer, or of a node's refusal */
     struct strbuf out;    /* scratch for what leaves */
@@ -457,7 +458,11 @@ enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_TOO_LATE, FOUND_NO_ROOM
  * (nodes.h) for longer than r may wait, d->back_us. FOUND_NO_ROOM: *v says why, and r->retry_after_s until when. */
 enum found slot_find(struct request *r, struct route_decision *d, enum waiting_verdict *v);
 /* When can somebody be asked again? Microseconds; 0: that is not known, or at any moment. */
-int64_t slot_back_us(const struct request *r, struct route_decision *d);
+int64_t slot_back_us(struct request *r, struct route_decision *d);
+/* Before a look that may be followed by another: the time that both go by. */
+void slot_note_time_locked(struct request *r);
+/* Of the first token, by the SLO; 0: none, or it is out. */
+int64_t slot_ttft_limit_us(const struct request *r);
 /* The leg's first token has come. */
 void slot_spoke(struct request *r);
 enum slot_use { SLOT_UNUSED, SLOT_USED, SLOT_ANSWERED };
@@ -494,6 +499,7 @@ enum waiting_verdict room_enter_locked(struct request *r);
 void room_entered(struct request *r);
 int64_t room_left_ms_locked(const struct request *r); /* that r may still wait */
 bool room_presses_locked(const struct request *r);    /* route_request.presses */
+int64_t room_wait_most_us_locked(const struct request *r);
 /* The latest start that lets it end before its deadline, as long as answers of this model have taken of late. */
 int64_t room_start_by_ns(const struct request *r);
 /* The timer of one that waits: is its time over? Else it sleeps on. */

@@ -56,6 +56,11 @@ bool room_presses_locked(const struct request *r)
     return press_ns_locked(r) <= 0;
 }
 
+int64_t room_wait_most_us_locked(const struct request *r)
+{
+    return r->room->waiting.lines[r->urgency.class].bounds.wait_ns / NS_PER_US;
+}
+
 int64_t room_left_ms_locked(const struct request *r)
 {
     return patience_ns_locked(r) / NS_PER_MS;
@@ -160,6 +165,9 @@ static void sleep_on(struct request *r, int64_t now_ns)
     int64_t turn = r->model->n_chain > 1 ? fallback_wake_ms(&r->model->rule, here_ms) : -1;
     if (turn >= 0 && turn < ms) /* then it may look further down its model's chain */
         ms = turn + 1;
+    const int64_t half_ms = slot_ttft_limit_us(r) / 2 / (NS_PER_MS / NS_PER_US);
+    if (half_ms > here_ms && half_ms - here_ms < ms) /* then what is late there may be good enough: route.h */
+        ms = half_ms - here_ms + 1;
     request_arm(r, beat >= 0 && beat < ms ? beat : ms);
 }
 
@@ -179,7 +187,7 @@ bool room_is_over(struct request *r)
         r->press_ns = 0; /* once */
     reply_beat(r);
     sleep_on(r, now_ns);
-    if (presses || r->model->n_chain > 1)
+    if (presses || r->model->n_chain > 1 || slot_ttft_limit_us(r))
         rooms_grant(r->lane->front);
     return false;
 }
@@ -262,6 +270,7 @@ static bool fits_locked(const struct waiter *w, void *arg)
     struct request *r = request_of(w);
     struct route_decision d;
     (void)arg;
+    slot_note_time_locked(r);
     slot_look_locked(r, 0, &d, LOOK_ONLY);
     if (d.chosen < 0 && r->survival.alone)
         alone_keep_locked(r);

@@ -67,8 +67,18 @@ static int64_t ttft_limit_us(const struct request *r)
     return route_ttft_limit_us(aim->ttft_ms * 1000, (double)aim->ttft_per_1k_ms, aim->free_tokens, r->input_estimate);
 }
 
-/* Batch work has a deadline and no SLO. How long it has waited already is not taken off: whoever is late by that is best off
- * where it is quickest all the same. */
+void slot_note_time_locked(struct request *r)
+{
+    r->looked_us = mono_since(r->lane->front->o.clock, r->arrived) / NS_PER_US;
+}
+
+int64_t slot_ttft_limit_us(const struct request *r)
+{
+    const bool promised = r->urgency.class == WAITING_INTERACTIVE && !trail_has_said(&r->trail);
+    return promised ? ttft_limit_us(r) : 0;
+}
+
+/* Batch work has a deadline and no SLO. */
 static struct route_slo slo_locked(const struct request *r)
 {
     const struct config_aim *aim = &r->model->aim;
@@ -130,6 +140,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
                                  struct route_decision *d, enum slot_look how)
 {
     struct route_candidate candidates[ROUTE_CANDIDATES_MAX];
+    const int64_t limit_us = slot_ttft_limit_us(r);
     struct route_request q = {
         .input_tokens = r->input_estimate,
         .output_tokens = request_estimate_output(&r->body),
@@ -139,6 +150,8 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .input_max = request_input_max(&r->body),
         .output_min = bound_output_min(r),
         .alone = r->survival.alone,
+        .waited_us = limit_us ? r->looked_us : 0,
+        .stands_back = route_stands_back(limit_us, r->looked_us, room_wait_most_us_locked(r)),
         .presses = room_presses_locked(r),
         .objective = (enum route_objective)r->model->aim.objective,
         .slo = slo_locked(r),
@@ -261,6 +274,7 @@ enum found slot_find(struct request *r, struct route_decision *d, enum waiting_v
     front_lock(f);
     uint64_t mark = explain_next_locked(f->explain);
     demand_came(r);
+    slot_note_time_locked(r);
     const struct model *as = slot_look_locked(r, f->spread++, d, LOOK_FOR_GOOD);
     /* Nobody overtakes those who wait already, unless he comes from a node, or what is free suits none of them. */
     if (d->chosen >= 0 && r->attempts == 0 && waiting_count(&r->room->waiting) > 0) {
@@ -274,6 +288,7 @@ enum found slot_find(struct request *r, struct route_decision *d, enum waiting_v
     }
     if (d->chosen >= 0) {
         slot_take_locked(r, nodes_at(f->nodes, d->chosen), as);
+        waiting_passed(&r->room->waiting, r->urgency.class, clock_now(f->o.clock).ns);
         found = FOUND_SLOT;
         if (r->survival.alone) /* it may have kept another node until now */
             rooms_grant_locked(f);
@@ -290,10 +305,11 @@ enum found slot_find(struct request *r, struct route_decision *d, enum waiting_v
     return found;
 }
 
-int64_t slot_back_us(const struct request *r, struct route_decision *d)
+int64_t slot_back_us(struct request *r, struct route_decision *d)
 {
     struct front *f = r->lane->front;
     front_lock(f);
+    slot_note_time_locked(r);
     slot_look_locked(r, 0, d, LOOK_ONLY);
     front_unlock_on(r->lane);
     return d->chosen < 0 ? d->back_us : 0;
@@ -322,10 +338,9 @@ void slot_spoke(struct request *r)
     node_heard_locked(node, &r->slot.known, r->leg.streamed ? (double)took_us : 0);
     if (r->leg.said_before == 0)
         note_slo_locked(r);
-    if (r->slot.breaker.trial || r->config->breaker_slow_ms) {
+    if (r->slot.breaker.trial || r->config->breaker_slow_ms)
         news = node_spoke_locked(node, &r->slot.breaker, took_us);
-        rooms_grant_locked(f);
-    }
+    rooms_grant_locked(f); /* its queue of prompts is shorter */
     front_unlock_on(r->lane);
     if (news)
         node_tell(node);

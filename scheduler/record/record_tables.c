@@ -135,6 +135,8 @@ static const struct member request_rows[] = {
     ROW(I64, route_request, output_min, "output_min"),
     ROW(BOOL, route_request, alone, "alone"),
     ROW(BOOL, route_request, presses, "presses"),
+    TIME(route_request, waited_us, "waited_us"),
+    ROW(BOOL, route_request, stands_back, "stands_back"),
     ROW(WORD, route_request, objective, "objective", .word = objective_word),
     TIME(route_request, slo.ttft_us, "slo_ttft_us"),
     TIME(route_request, slo.tpot_us, "slo_tpot_us"),
@@ -206,6 +208,7 @@ static const struct member candidate_rows[] = {
     CANDIDATE(DOUBLE, c.latency.tpot.mean_ratio, "tpot_mean_ratio"),
     CANDIDATE(DOUBLE, c.latency.tpot.limit_us, "tpot_limit_us"),
     CANDIDATE(DOUBLE, c.latency.tpot.within_limit, "tpot_within_limit"),
+    CANDIDATE(DOUBLE, c.queue_us, "queue_us"),
     TIME(record_candidate, c.wake_us, "wake_us"),
     CANDIDATE(DOUBLE, c.risk, "risk"),
 };
@@ -223,7 +226,7 @@ static const struct member like_rows[] = {
 TABLE(like);
 
 /* Whoever adds a member adds its row above, and then its bytes here. */
-_Static_assert(sizeof(struct route_candidate) == 264 && sizeof(struct route_terms) == 40, "rows of candidate");
-_Static_assert(sizeof(struct route_request) == 96 && sizeof(struct router_ask) == 56, "rows of request and choice");
+_Static_assert(sizeof(struct route_candidate) == 272 && sizeof(struct route_terms) == 40, "rows of candidate");
+_Static_assert(sizeof(struct route_request) == 104 && sizeof(struct router_ask) == 56, "rows of request and choice");
 _Static_assert(sizeof(struct router_facts) == 176 && sizeof(struct node_curve) == 32, "rows of facts and curve");
 _Static_assert(sizeof(struct router_work) == 40 && sizeof(struct router_leg) == 56, "rows of work and leg");

@@ -318,11 +318,15 @@ static struct sim_pick pick_of(const struct sim *x, int32_t id)
                               : (struct sim_pick){.node = id, .api = -1};
 }
 
+static int64_t may_wait_us(const struct sim *x, const struct sim_live *l)
+{
+    return x->s->models[l->model].waiting[WAITING_INTERACTIVE].wait_ns / 1000;
+}
+
 /* Half of its time is over: it goes in wherever there is a slot, and waits there. Batch work: when it must run now. */
 static bool presses(const struct sim *x, const struct sim_live *l, bool batch)
 {
-    const int64_t may_ns = x->s->models[l->model].waiting[WAITING_INTERACTIVE].wait_ns;
-    return batch ? x->models[l->model].batch_urgent : x->now_us - l->at_us >= may_ns / 1000 / 2;
+    return batch ? x->models[l->model].batch_urgent : x->now_us - l->at_us >= may_wait_us(x, l) / 2;
 }
 
 static bool is_batch(const struct sim_live *l)
@@ -335,12 +339,16 @@ static struct sim_pick by_policy(struct sim *x, const struct sim_live *l, uint32
     const struct sim_model_state *m = &x->models[l->model];
     const struct sim_pick nobody = {.node = -1, .api = -1, .may_wait = true};
     const bool batch = is_batch(l);
+    const struct route_slo slo = slo_of(x, l);
+    const int64_t waited = slo.ttft_us && l->first_us < 0 ? x->now_us - l->at_us : 0;
     const struct route_request q = {.input_tokens = l->prompt + l->said,
                                     .output_tokens = (int64_t)m->output + 1,
                                     .local_only = l->local_only,
                                     .presses = presses(x, l, batch),
+                                    .waited_us = waited,
+                                    .stands_back = route_stands_back(slo.ttft_us, waited, may_wait_us(x, l)),
                                     .objective = objective_of(x->s->models[l->model].objective),
-                                    .slo = slo_of(x, l),
+                                    .slo = slo,
                                     .spread = spread};
     struct router_holder holders[PREFIX_HOLDERS_MAX];
     struct router_ask ask = {.model = l->model, .request = &q, .holders = holders, .held = usual_memory(m, l)};

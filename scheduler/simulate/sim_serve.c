@@ -447,6 +447,8 @@ static void dispatch(struct sim *x, int32_t live)
     struct sim_pick pick;
     int32_t other, by;
     const enum placing placing = place(x, &x->live[live], &pick, &other, &by);
+    if (placing == PLACED && (pick.node >= 0 || pick.api >= 0))
+        waiting_passed(&x->models[x->live[live].model].room, (enum waiting_class)x->live[live].class, x->now_us * 1000);
     if (placing != PLACED)
         go_on(x, live, placing, other, by);
     else if (pick.node >= 0)
@@ -572,15 +574,17 @@ void sim_node_event(struct sim *x, int32_t node)
     struct sim_node *n = &x->nodes[node];
     const struct node_curve *curve = &n->m.spec->curve;
     int32_t job;
-    bool any = false;
+    bool any = false, first = false;
     for (enum node_event e; (e = node_model_pop(&n->m, x->jobs, x->now_us, &job)) != NODE_NOTHING;) {
         struct sim_live *l = &x->live[job];
         if (e != NODE_LAST_TOKEN && l->first_us < 0)
             first_token(x, l, x->now_us + (int64_t)curve->base_us);
         if (e != NODE_LAST_TOKEN)
             sim_route_spoke(x, l, (int64_t)curve->base_us);
-        if (e == NODE_FIRST_TOKEN)
+        if (e == NODE_FIRST_TOKEN) {
+            first = true;
             continue;
+        }
         sim_route_ended(x, l, x->jobs[job].output);
         use(x, l, n->offer, x->jobs[job].fresh, x->jobs[job].output);
         if (l->moved && l->said && l->measured)
@@ -596,8 +600,9 @@ void sim_node_event(struct sim *x, int32_t node)
         sim_route_changed(x, node);
         if (!node_model_in_flight(&n->m))
             sim_emptied(x, node);
-        sim_serve_waiting(x, sim_model_of(x, node));
     }
+    if (any || first) /* its queue of prompts is shorter */
+        sim_serve_waiting(x, sim_model_of(x, node));
     sim_reschedule(x, node);
 }
 

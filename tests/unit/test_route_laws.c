@@ -36,6 +36,7 @@ static void random_candidate(struct route_candidate *c, uint64_t *seed)
                                               {.median_us = between(seed, 5e3, 1e5), .log_sd = between(seed, 0.05, 1)}},
                                   .bought = next_random(seed) % 4 == 0,
                                   .crowded = next_random(seed) % 12 == 0,
+                                  .queue_us = next_random(seed) % 4 ? 0 : between(seed, 0, 1e6),
                                   .wake_us = next_random(seed) % 6 ? 0 : (int64_t)between(seed, 0, 3e6),
                                   .risk = next_random(seed) % 2 ? 0 : between(seed, 0, 0.5)};
 }
@@ -53,6 +54,9 @@ static void random_snapshot(struct snapshot *s, uint64_t *seed)
     if (next_random(seed) % 3)
         s->r.slo = (struct route_slo){(int64_t)between(seed, 5e4, 2e6), (int64_t)between(seed, 5e3, 1e5), 0.9,
                                       next_random(seed) % 2 ? 0 : 0.99};
+    if (next_random(seed) % 3 == 0)
+        s->r.waited_us = (int64_t)between(seed, 0, 3e6);
+    s->r.stands_back = route_stands_back(s->r.slo.ttft_us, s->r.waited_us, 10000000);
     for (int32_t i = 0; i < s->n; i++)
         random_candidate(&s->c[i], seed);
 }
@@ -69,14 +73,42 @@ static double p_slo(const struct snapshot *s, int32_t i)
     const struct route_candidate *c = &s->c[i];
     if (!s->r.slo.ttft_us)
         return 1;
-    return latency_within(&c->latency.ttft, (double)(s->r.slo.ttft_us - c->wake_us)) *
+    return latency_within(&c->latency.ttft, (double)(s->r.slo.ttft_us - c->wake_us - s->r.waited_us)) *
            latency_within(&c->latency.tpot, (double)s->r.slo.tpot_us);
+}
+
+/* Late by those before it, or late already and in the way of others. */
+static bool spoils(const struct snapshot *s, const struct route_candidate *c)
+{
+    const double limit = (double)(s->r.slo.ttft_us - c->wake_us), left = limit - (double)s->r.waited_us;
+    const double alone = c->latency.ttft.median_us - c->queue_us;
+    if (!s->r.slo.ttft_us || s->r.presses || c->bought || c->queue_us <= 0 || alone > limit)
+        return false;
+    if (left > 0 && alone <= left)
+        return c->latency.ttft.median_us > left;
+    return (left > 0 || s->r.stands_back) && c->queue_us > ROUTE_LATE_QUEUE * limit;
 }
 
 static bool may(const struct snapshot *s, int32_t i)
 {
     const struct route_candidate *c = &s->c[i];
-    return c->healthy && (c->local || !s->r.local_only) && c->in_flight < c->slots && (!c->crowded || s->r.presses);
+    return c->healthy && (c->local || !s->r.local_only) && c->in_flight < c->slots && (!c->crowded || s->r.presses) &&
+           !spoils(s, c);
+}
+
+/* Only answers that are bought may be had, they would be late, a node is merely full, and there is time. */
+static bool rather_waits(const struct snapshot *s)
+{
+    bool full = false;
+    if (!s->r.slo.ttft_us || s->r.presses || 2 * s->r.waited_us >= s->r.slo.ttft_us)
+        return false;
+    for (int32_t i = 0; i < s->n; i++) {
+        const struct route_candidate *c = &s->c[i];
+        if (may(s, i) && (!c->bought || c->latency.ttft.median_us <= (double)(s->r.slo.ttft_us - s->r.waited_us)))
+            return false;
+        full = full || (c->healthy && (c->local || !s->r.local_only) && !may(s, i));
+    }
+    return full;
 }
 
 typedef void law(const struct snapshot *s, const struct route_decision *d);
@@ -183,7 +215,8 @@ static void admitted(const struct snapshot *s, const struct route_decision *d)
     bool any = false;
     for (int32_t i = 0; i < s->n; i++)
         any = any || may(s, i);
-    CHECK(d->chosen >= 0 ? may(s, d->chosen) : !any);
+    CHECK(d->chosen >= 0 ? may(s, d->chosen) : !any || rather_waits(s));
+    CHECK(d->chosen < 0 || !rather_waits(s));
     for (int32_t i = 0; i < s->n; i++)
         if (s->c[i].crowded && !s->r.presses)
             CHECK(i != d->chosen && (d->reasons[i] <= ROUTE_FULL));
@@ -202,7 +235,7 @@ static void real_reason(const struct snapshot *s, const struct route_decision *d
         CHECK((why == ROUTE_CHOSEN) == (i == d->chosen));
         CHECK((why == ROUTE_NOT_LOCAL) == (s->r.local_only && !s->c[i].local));
         CHECK(why > ROUTE_FULL || why == ROUTE_CHOSEN || !may(s, i));
-        if (why == ROUTE_MISSES_SLO)
+        if (why == ROUTE_MISSES_SLO && d->chosen >= 0)
             CHECK(p_slo(s, i) < p_slo(s, d->chosen) + ROUTE_NEAR_SLO &&
                   p_slo(s, i) < fmax(s->r.slo.probability, s->r.slo.sure));
         if (why == ROUTE_DEARER)
@@ -274,7 +307,9 @@ static void mend(struct snapshot *s, int32_t i, enum route_reason why, const str
             least = fmin(least, s->c[k].risk);
         c->risk = least;
         break;
-    case ROUTE_FULL: c->crowded = false; /* fall through */
+    case ROUTE_FULL:
+        c->crowded = false;
+        c->queue_us = 0; /* fall through */
     case ROUTE_BUSIER: c->in_flight = 0; break;
     case ROUTE_LESS_CACHED: c->cached_tokens = s->r.input_tokens; break;
     case ROUTE_CHOSEN:
@@ -400,8 +435,8 @@ static void one_more(const struct snapshot *s, const struct route_decision *d)
         return;
     random_candidate(&t.c[t.n++], &seed);
     route_choose(&e, &t.r, t.c, t.n);
-    CHECK(d->chosen < 0 || e.chosen >= 0);
-    if (d->chosen < 0)
+    CHECK(d->chosen < 0 || e.chosen >= 0 || rather_waits(&t)); /* for the one that came, which is merely full */
+    if (d->chosen < 0 || e.chosen < 0)
         return;
     bool met = p_slo(s, d->chosen) >= s->r.slo.probability;
     if (met)

@@ -314,6 +314,7 @@ static void budgets_hold(void)
     w.s.n_apis = 1;
     w.model.scaled = false;
     w.model.api.allowed = true;
+    w.model.slo.ttft_us = 1000000; /* the API is in time: nobody waits for the node instead */
     w.offers[0].running = 1;
     w.trace.rate = 60;
     const struct sim_budget teams[] = {
