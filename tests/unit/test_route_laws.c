@@ -307,9 +307,7 @@ static void mend(struct snapshot *s, int32_t i, enum route_reason why, const str
             least = fmin(least, s->c[k].risk);
         c->risk = least;
         break;
-    case ROUTE_FULL:
-        c->crowded = false;
-        c->queue_us = 0; /* fall through */
+    case ROUTE_FULL: c->crowded = false; c->queue_us = 0; /* fall through */
     case ROUTE_BUSIER: c->in_flight = 0; break;
     case ROUTE_LESS_CACHED: c->cached_tokens = s->r.input_tokens; break;
     case ROUTE_CHOSEN:
