@@ -446,7 +446,7 @@ static float coarse(double v) /* up by 3% at most */
     return f;
 }
 
-/* Would one that takes so much memory wait inside for somebody to end? One more that is as long is reckoned with, since some
+/* Would one that takes so much memory wait inside for somebody to end? Two more that are as long are reckoned with, since some
  * turn out longer than expected. */
 static int64_t kv_left(const struct place *p)
 {
@@ -454,7 +454,7 @@ static int64_t kv_left(const struct place *p)
 }
 static bool is_crowded(int64_t left, int64_t held, bool stands_back)
 {
-    return (stands_back ? 2 + LATE_ROOM : 2) * held > left;
+    return (stands_back ? 3 + LATE_ROOM : 3) * held > left;
 }
 
 static bool is_batch_full(const struct place *p)
@@ -661,6 +661,7 @@ static void set_view(const struct router *r, int32_t node, struct view *v, int m
     v->learned = false;
     v->c.serves_model = p->here && has_bit(p->facts.kind.models, model);
     v->c.predicted = false;
+    v->c.queue_us = 0;
     if (!p->here)
         return;
     v->c.healthy = p->state.state == SHORTLIST_READY || p->state.state == SHORTLIST_FULL;
