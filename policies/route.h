@@ -61,7 +61,7 @@ struct route_candidate {
     int64_t marginal_mj; /* millijoules that it would add; a wake-up's included */
     int64_t wake_us;     /* asleep: until it serves; 0: awake */
     double risk;         /* that its failure domain is lost before the answer ends, 0..1 */
-    double queue_us;     /* predicted: of the time to its first token, what the prompts take that were sent there before */
+    double queue_us; /* predicted: of the time to its first token, what the prompts take that were sent there before */
     bool predicted;
     struct prediction latency; /* last: a router reckons it anew for every request, and copies the rest */
 };

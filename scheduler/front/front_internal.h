@@ -162,7 +162,7 @@ struct request {
     int stale_legs;          /* that met a connection which their node had closed */
     struct node *kept; /* kept free of others for this request, which must be alone; under the lock while it waits */
     int64_t wait_forgiven_ns; /* of waited_ns: before the last new token */
-    int64_t looked_us;    /* since it came, when it was last looked for a place: two looks in a row agree */
+    int64_t looked_us;        /* since it came, when it was last looked for a place: two looks in a row agree */
     int64_t press_ns;     /* waiting: when it is to look whether a node takes it that has no memory for it; 0: never */
     struct strbuf answer; /* body of a whole answer, or of a node's refusal */
     struct strbuf out;    /* scratch for what leaves */

@@ -30,7 +30,7 @@ DAY_S = 86400
 BOOT_S = 240
 SLO_SHARE = 0.99
 # load_max: of the rate at which a node is full, by class of load. Chosen on other days than the reported one, see docs/ECONOMICS.md.
-LOAD_MAX = {"r1": 0.9, "azure": 0.8}
+LOAD_MAX = {"r1": 0.95, "azure": 0.8}
 # Seed, hours into the spot record, and for azure the day of m-large's curve, scaled to the mean of the reported one.
 TUNING = {1: (2, 74, 1), 2: (4, 26, 3), 3: (3, 50, 5), 4: (5, 98, 0)}
 SCALING = "over_provision: 0, down_after: 120s, return_after: 10s, drain_max: 120s, queue_drain: 300s"

@@ -292,6 +292,7 @@ static void mend(struct snapshot *s, int32_t i, enum route_reason why, const str
     case ROUTE_KEPT: c->kept = false; break;
     case ROUTE_LESS_FIT: c->rank = 0; break;
     case ROUTE_MISSES_SLO:
+        c->rank = d->chosen < 0 ? 0 : c->rank; /* that all wait is decided before who suits */
         c->latency = (struct prediction){{.median_us = 1, .log_sd = 0.01}, {.median_us = 1, .log_sd = 0.01}};
         c->wake_us = 0;
         break;
