@@ -62,7 +62,7 @@ const char *route_reason_text(enum route_reason r)
     case ROUTE_BREAKER_OPEN: return "failed too often, and is left alone for a while";
     case ROUTE_COOLING_DOWN: return "asked to be left alone for a while";
     case ROUTE_KEPT: return "is kept for a request that must be alone";
-    case ROUTE_FULL: return "has no free slot, or not the memory or the watts for it";
+    case ROUTE_FULL: return "has no free slot, not the memory or the watts for it, or too long a queue of prompts";
     case ROUTE_LESS_FIT: return "suits less well where the request stands";
     case ROUTE_MISSES_SLO: return "is too likely to miss the SLO";
     case ROUTE_DEARER: return "is dearer";
