@@ -334,6 +334,40 @@ static bool is_batch(const struct sim_live *l)
     return (l->class == WAITING_BATCH || l->as_batch) && !l->moved;
 }
 
+static void choose(struct sim *x, const struct sim_live *l, const struct router_ask *ask, const int32_t *listed, int n,
+                   struct route_decision *d)
+{
+    const struct sim_model_state *m = &x->models[l->model];
+    const bool batch = is_batch(l);
+    struct route_candidate c[ROUTE_CANDIDATES_MAX];
+    for (int i = 0; i < n; i++) {
+        const bool api = listed[i] >= x->nodes_max;
+        router_candidate(x->router, ask, listed[i], &c[i]);
+        if (l->cached > c[i].cached_tokens) /* as the trace says, wherever it goes */
+            c[i].cached_tokens = l->cached;
+        /* The site's limit: it may when others have finished. Batch work waits for machines as long as its time allows. */
+        c[i].kept = api ? batch && !m->batch_urgent && m->n_offers : !sim_power_admits(x, listed[i], l);
+    }
+    router_choose(x->router, ask, listed, c, n, d);
+}
+
+/* As the daemon does when nobody on the list can: APIs, and as many nodes as there is room for, from any one on. */
+static int all_there_are(const struct sim *x, const struct sim_live *l, uint32_t spread,
+                         int32_t out[ROUTE_CANDIDATES_MAX])
+{
+    const struct sim_model_state *m = &x->models[l->model];
+    int n = 0;
+    for (int32_t i = 0; i < m->n_apis && n < ROUTE_CANDIDATES_MAX; i++)
+        if (x->s->models[l->model].api.allowed)
+            out[n++] = x->nodes_max + m->apis[i];
+    for (int32_t i = 0; i < m->n_offers; i++) {
+        const struct sim_offer_state *o = &x->offers[m->offers[i]];
+        for (int32_t k = 0; k < o->n_accepting && n < ROUTE_CANDIDATES_MAX; k++)
+            out[n++] = o->accepting[(spread + (uint32_t)k) % (uint32_t)o->n_accepting];
+    }
+    return n;
+}
+
 static struct sim_pick by_policy(struct sim *x, const struct sim_live *l, uint32_t spread)
 {
     const struct sim_model_state *m = &x->models[l->model];
@@ -354,19 +388,14 @@ static struct sim_pick by_policy(struct sim *x, const struct sim_live *l, uint32
     struct router_ask ask = {.model = l->model, .request = &q, .holders = holders, .held = usual_memory(m, l)};
     if (x->blocks && prefix_there(x))
         ask.n_holders = held_by(x, l, holders);
-    int32_t listed[SHORTLIST_MAX];
-    struct route_candidate c[SHORTLIST_MAX];
-    const int n = router_list(x->router, &ask, listed);
-    for (int i = 0; i < n; i++) {
-        const bool api = listed[i] >= x->nodes_max;
-        router_candidate(x->router, &ask, listed[i], &c[i]);
-        if (l->cached > c[i].cached_tokens) /* as the trace says, wherever it goes */
-            c[i].cached_tokens = l->cached;
-        /* The site's limit: it may when others have finished. Batch work waits for machines as long as its time allows. */
-        c[i].kept = api ? batch && !m->batch_urgent && m->n_offers : !sim_power_admits(x, listed[i], l);
-    }
+    int32_t listed[ROUTE_CANDIDATES_MAX];
     struct route_decision d;
-    router_choose(x->router, &ask, listed, c, n, &d);
+    int n = router_list(x->router, &ask, listed);
+    choose(x, l, &ask, listed, n, &d);
+    if (d.chosen < 0 && n == SHORTLIST_MAX) { /* the list does not know how much memory this one takes */
+        n = all_there_are(x, l, spread, listed);
+        choose(x, l, &ask, listed, n, &d);
+    }
     return d.chosen < 0 ? nobody : pick_of(x, listed[d.chosen]);
 }
 
