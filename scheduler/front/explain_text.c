@@ -203,7 +203,8 @@ char *explain_why(const struct explain_record *r, int i, char buf[EXPLAIN_WHY_BY
     else if (reason == ROUTE_FULL && r->alone)
         snprintf(buf, EXPLAIN_WHY_BYTES, "is not empty, as this request needs it: %d in flight", c->in_flight);
     else if (reason == ROUTE_FULL && c->slots > 0 && c->in_flight < c->slots)
-        snprintf(buf, EXPLAIN_WHY_BYTES, "has not the memory for it now, or too long a queue of prompts: %s", load(c, a));
+        snprintf(buf, EXPLAIN_WHY_BYTES, "has not the memory for it now, or too long a queue of prompts: %s",
+                 load(c, a));
     else if (reason == ROUTE_FULL)
         snprintf(buf, EXPLAIN_WHY_BYTES, "is full: %s", load(c, a));
     else if ((reason == ROUTE_BREAKER_OPEN || reason == ROUTE_COOLING_DOWN) && c->back_us > 0)
