@@ -182,7 +182,7 @@ static void put_saving(struct page *p, enum report_saving_kind k, const char *na
     markup_put(&p->m, "<td class=\"text long\">");
     markup_text(&p->m, s->assumption ? s->assumption : "");
     if (k == REPORT_ALL_ON_DEMAND && s->would_least.v != s->would.v) {
-        markup_put(&p->m, " Without any idle time it would be ");
+        markup_put(&p->m, "; without any idle time it would be ");
         page_money(p, s->would_least);
         markup_put(&p->m, ".");
     }

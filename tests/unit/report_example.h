@@ -198,10 +198,10 @@ static void example_savings(struct example *x)
     struct report_saving *s = x->r.savings;
     static const double more[REPORT_SAVINGS] = {1.62, 1.38, 0.31, 0.09};
     static const char *const words[REPORT_SAVINGS] = {
-        "Every token at the price of the API that is set as the model's reference; answers as long as they were.",
-        "The same machine hours at on-demand prices, idle time as it was.",
-        "The hours of spot machines at the on-demand price of the same type.",
-        "What the cached answers were charged when they were first computed."};
+        "Every token at the price of the API that is set as the model's reference; answers as long as they were",
+        "The same machine hours at on-demand prices, idle time as it was",
+        "The hours of spot machines at the on-demand price of the same type",
+        "What the cached answers were charged when they were first computed"};
     for (int k = 0; k < REPORT_SAVINGS; k++) {
         s[k].is.v = k < 2 ? x->r.cost.bill.v : k == REPORT_SPOT ? x->pools[1].cost.bill.v : 0;
         s[k].would.v = (__int128)((double)x->r.cost.bill.v * more[k]) + (k == REPORT_SPOT ? s[k].is.v : 0);
