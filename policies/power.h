@@ -140,6 +140,19 @@ struct power_need { /* in_us from now; a straight line between two, from what is
     double capacity; /* at an upper quantile of the forecast: nodes are woken for it */
     double likely;   /* as much as not: how long a node will be idle follows from it; <= capacity */
 };
+/* How what was foreseen turned out. Per step the spread is widened or narrowed until the upper quantile was exceeded
+ * as seldom as it should be: Gibbs and Candes, "Adaptive conformal inference under distribution shift" (2021), on the
+ * logarithm of the width. */
+#define POWER_TRIED_MAX 17 /* of a step, that wait to be compared */
+struct power_tried {
+    double width; /* times the spread; 0: not begun */
+    int64_t next_us;
+    int32_t first, n;
+    struct {
+        int64_t due_us;
+        double said;
+    } waiting[POWER_TRIED_MAX];
+};
 struct power_group {
     int32_t keep_warm;
     double now;                               /* capacity in use, and by who waits */
@@ -151,19 +164,25 @@ struct power_group {
     int32_t trust; /* see struct power_forecast */
     double steady; /* eco: the largest share of its speed that a node may be loaded to there; 0: no eco */
     bool spills;   /* what doesn't fit can be served elsewhere */
+    /* power_foresee()'s own */
+    int64_t foreseen_us;
+    struct power_tried tried[POWER_STEPS_MAX];
 };
 /* Fills in what comes: `now`, `margin`, `steps` and `until_us`. The unit of capacity is one request being served: a request
  * that holds a slot for h seconds adds h to what the forecast was fed with (forecast_observe), so that its level is the
  * number being served at once (Little's law). Of in_use requests exp(-t / hold) are still there after t; the rest of the
- * way goes to the forecast's mean, with z of its spreads, which grow from nothing at the same pace. *g is kept from plan to
- * plan ({0} at the start, with the caller's settings): what was foreseen for a time h ahead fades over h, so that a dip of
- * the forecast that is shorter than a level takes to pay sends nobody there. */
+ * way goes to the forecast's mean, with z spreads, which grow from nothing at the same pace; a spread is the forecast's, and
+ * not less than what chance alone does to the number in service (its variance is its mean, for requests that come
+ * independently of each other), times what past errors say (struct power_tried). *g is kept from plan to plan ({0} at the
+ * start, with the caller's settings): what was foreseen for a time h ahead fades over h, so that a dip of the forecast that
+ * is shorter than a level takes to pay sends nobody there. */
 struct forecast;
 struct power_outlook {
     const struct forecast *forecast;
     double in_use, waiting; /* requests */
     double hold_s;          /* mean time that one holds a slot */
     double z;               /* 2.3: 99 times of 100 */
+    int64_t now_us;         /* monotonic */
     int64_t tick_us;        /* until the next plan */
 };
 void power_foresee(struct power_group *g, const struct power_outlook *o);

@@ -1,41 +1,102 @@
+/* What a group will need: the forecast's rate becomes a number of requests in service, with a spread that is compared
+ * with what came. */
 #include <math.h>
 
 #include "policies/forecast.h"
 #include "policies/power.h"
 
-/* Served at once, seconds from now, with so many upward spreads. */
-static double served(const struct power_outlook *o, double in_s, double z)
-{
-    double left = exp(-in_s / (o->hold_s > 0.001 ? o->hold_s : 0.001));
-    struct forecast_value v = forecast_at(o->forecast, in_s);
-    return (o->in_use + o->waiting) * left + v.mean * (1 - left) + z * v.up * sqrt(1 - left);
-}
-
-/* Nobody is late yet when it turns out that more is needed in some minutes than was thought: the next plan knows better,
- * and who sleeps lightly bridges what is missing. So what is far ahead is foreseen with less caution. */
+/* Nobody is late yet when it turns out that more is needed in some minutes than was thought: the next plan knows
+ * better, and who sleeps lightly bridges what is missing. So what is far ahead is foreseen with less caution. */
 #define FAR_S       100
 #define FAR_CAUTION 0.6
 /* What was foreseen for a time h ahead falls by this share of the difference in h. */
-#define FORGETS 0.5
-#define LIKELY  0.7 /* spreads above the mean */
+#define FORGETS   0.5
+#define LIKELY    0.7 /* spreads above the mean */
+#define TRIED_S   640 /* further ahead nothing is compared: a day has too few such times */
+#define WIDTH_MIN 0.5
+#define WIDTH_MAX 4.0
+#define LEARNS    0.05 /* of the width's logarithm, when it was too narrow once */
+
+static const double at_s[POWER_STEPS_MAX] = {5, 10, 20, 40, 80, 160, 320, 640, 1500, 3600};
+
+/* Served at once, so far from now. */
+struct served {
+    double mean, spread;
+};
+static struct served served(const struct power_outlook *o, double in_s)
+{
+    double left = exp(-in_s / (o->hold_s > 0.001 ? o->hold_s : 0.001));
+    struct forecast_value v = forecast_at(o->forecast, in_s);
+    /* Of n in service n left (1 - left) is the variance of those who stay, v.mean (1 - left) of those who come. */
+    double chance = ((o->in_use + o->waiting) * left + v.mean) * (1 - left);
+    return (struct served){.mean = (o->in_use + o->waiting) * left + v.mean * (1 - left),
+                           .spread = sqrt(fmax(v.up * v.up * (1 - left), chance))};
+}
+
+static double caution(double in_s)
+{
+    return in_s > FAR_S ? FAR_CAUTION : 1;
+}
+
+/* How often more may come than z spreads, for a normal error. */
+static double may_exceed(double z)
+{
+    return 0.5 * erfc(z / sqrt(2));
+}
+
+/* ---- what was said, and what came -------------------------------------------------------------------------------- */
+
+static void compare(struct power_tried *t, int64_t now_us, int64_t every_us, double came, double seldom)
+{
+    if (t->width <= 0)
+        t->width = 1;
+    for (; t->n > 0 && t->waiting[t->first].due_us <= now_us; t->n--) {
+        /* Not after a pause: what is known is of now, not of then. */
+        if (now_us - t->waiting[t->first].due_us <= every_us) {
+            double step = LEARNS * ((came > t->waiting[t->first].said) - seldom);
+            t->width = fmin(fmax(t->width * exp(step), WIDTH_MIN), WIDTH_MAX);
+        }
+        t->first = (t->first + 1) % POWER_TRIED_MAX;
+    }
+}
+
+static void remember(struct power_tried *t, int64_t now_us, int64_t in_us, int64_t every_us, double said)
+{
+    if (t->n == POWER_TRIED_MAX || (t->n > 0 && now_us < t->next_us))
+        return;
+    int32_t at = (t->first + t->n++) % POWER_TRIED_MAX;
+    t->waiting[at].due_us = now_us + in_us;
+    t->waiting[at].said = said;
+    t->next_us = now_us + every_us;
+}
 
 void power_foresee(struct power_group *g, const struct power_outlook *o)
 {
-    static const double at_s[POWER_STEPS_MAX] = {5, 10, 20, 40, 80, 160, 320, 640, 1500, 3600};
     bool kept = g->n_steps == POWER_STEPS_MAX;
+    double passed_s = kept ? (double)(o->now_us - g->foreseen_us) / 1e6 : 0;
     g->now = o->in_use + o->waiting;
     g->n_steps = POWER_STEPS_MAX;
+    g->foreseen_us = o->now_us;
     for (int i = 0; i < POWER_STEPS_MAX; i++) {
-        double upper = served(o, at_s[i], o->z * (at_s[i] > FAR_S ? FAR_CAUTION : 1));
-        double before = kept ? g->steps[i].capacity : 0, fall = (double)o->tick_us / 1e6 / at_s[i] * FORGETS;
+        struct power_tried *t = &g->tried[i];
+        int64_t in_us = (int64_t)(at_s[i] * 1e6), every_us = in_us / (POWER_TRIED_MAX - 1);
+        double z = o->z * caution(at_s[i]);
+        every_us = every_us > o->tick_us ? every_us : o->tick_us;
+        compare(t, o->now_us, every_us, g->now, may_exceed(z));
+        struct served s = served(o, at_s[i]);
+        double upper = s.mean + z * s.spread * t->width;
+        double before = kept ? g->steps[i].capacity : 0, fall = passed_s / at_s[i] * FORGETS;
         if (before > upper && fall < 1)
             upper = before - (before - upper) * fall;
-        g->steps[i] = (struct power_need){
-            .in_us = (int64_t)(at_s[i] * 1e6), .capacity = upper, .likely = fmin(served(o, at_s[i], LIKELY), upper)};
+        if (at_s[i] <= TRIED_S)
+            remember(t, o->now_us, in_us, every_us, upper);
+        g->steps[i] =
+            (struct power_need){.in_us = in_us, .capacity = upper, .likely = fmin(s.mean + LIKELY * s.spread, upper)};
     }
     g->untried = o->forecast->error_n[2] == 0; /* a quarter of an hour ahead */
     g->until_us = g->steps[POWER_STEPS_MAX - 1].in_us;
-    g->margin = fmax(served(o, (double)o->tick_us / 1e6, o->z) - g->now, 0);
+    struct served next = served(o, (double)o->tick_us / 1e6);
+    g->margin = fmax(next.mean + o->z * next.spread * g->tried[0].width - g->now, 0);
 }
 
 int64_t power_last_us(int64_t mean_us, int32_t n)

@@ -178,6 +178,7 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
                                     .waiting = k->now.waiting,
                                     .hold_s = k->hold_s > 0 ? k->hold_s : 1,
                                     .z = Z,
+                                    .now_us = clock_now(f->o.clock).ns / NS_PER_US,
                                     .tick_us = TICK_US};
     power_foresee(g, &o);
     if (here + k->now.waiting == 0 && mono_since(f->o.clock, k->came) > f->config->capacity.down_after_ms * NS_PER_MS) {

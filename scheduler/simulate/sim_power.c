@@ -124,6 +124,7 @@ static void foresee(struct sim *x, int32_t model, int32_t site)
                                     .waiting = (double)waiting_count(&m->room),
                                     .hold_s = m->hold_s,
                                     .z = Z,
+                                    .now_us = x->now_us,
                                     .tick_us = x->power_tick_us};
     power_foresee(g, &o);
 }

@@ -15,9 +15,9 @@
  *                period is spent in the level that is cheapest for its length, known beforehand. The last needs no way back.
  * Saving = 1 - energy / energy of all on; the share is policy's saving / optimum's saving.
  *
- *   energy SHARED [70b|8b] [--no-off] [--move] [--why] [--seed N] [--z Z] [--trust T]
- * SHARED: the folder with data/traces and data/power. --why: under each row, kWh (and node-hours) of policy - optimum by
- * what they went into.
+ *   energy SHARED [70b|8b] [--fleet PERCENT] [--idle W] [--no-off] [--move] [--why] [--seed N] [--z Z] [--trust T]
+ * SHARED: the folder with data/traces and data/power. --fleet, --idle: rows of these alone. --why: under each row, kWh (and
+ * node-hours) of policy - optimum by what they went into.
  * links: spw_sched_simulate spw_policies m */
 #include <math.h>
 #include <stdio.h>
@@ -30,11 +30,12 @@
 #include "scheduler/simulate/market.h"
 #include "scheduler/simulate/trace.h"
 
-#define S         1e6 /* microseconds */
-#define NODES_MAX 96
-#define SLOTS     192
-#define WAIT_US   500000 /* that anybody may let a request wait */
-#define PATIENCE  250000 /* then it goes to a node that is meant to run empty */
+#define S            1e6 /* microseconds */
+#define NODES_MAX    96
+#define SLOTS        192
+#define WAIT_US      500000 /* that anybody may let a request wait */
+#define PATIENCE     250000 /* then it goes to a node that is meant to run empty */
+#define HOLD_GUESS_S 10     /* until one is done */
 
 struct class
 { /* of model and machine */
@@ -58,7 +59,7 @@ struct options {
     bool no_off, moves, why;
     uint64_t seed;
     double z;
-    int trust;
+    int trust, fleet, idle_w;
 };
 
 struct bench {
@@ -195,8 +196,8 @@ struct day {
     int n_heap, heap_size;
     struct leaving *late;
     int n_late;
-    int64_t moved;
-    int *queue; /* of requests, by arrival */
+    int64_t moved, left; /* answers moved; requests done */
+    int *queue;          /* of requests, by arrival */
     int q_head, q_tail;
     int in_use;
     int64_t now_us;
@@ -311,6 +312,7 @@ static void leave(struct day *d, struct leaving l)
         return;
     leave_node(d, r->node, l.at_us);
     d->in_use--;
+    d->hold_s += ((double)(r->end_us - r->start_us) / S - d->hold_s) * fmax(1.0 / (double)++d->left, 0.001);
 }
 
 /* What has to be read where it goes on now: the prompt, and what was written of the answer. */
@@ -392,6 +394,7 @@ static void plan_now(struct day *d, int64_t now)
                               .waiting = waiting,
                               .hold_s = d->hold_s,
                               .z = d->z,
+                              .now_us = now,
                               .tick_us = (int64_t)S};
     power_foresee(g, &o);
     struct power_snapshot s = {
@@ -428,6 +431,7 @@ static void init_day(struct day *d, const struct bench *b, const struct options 
     memset(d, 0, sizeof *d);
     d->b = b;
     d->z = o->z;
+    d->hold_s = HOLD_GUESS_S;
     d->group = (struct power_group){.trust = o->trust, .keep_warm = 1};
     d->moves = o->moves;
     forecast_init(&d->forecast, FORECAST_TOKENS);
@@ -472,11 +476,8 @@ static void run_day(struct day *d, bool planned, bool admit)
         int node = d->q_head < d->q_tail ? -1 : choose(d, !planned, planned);
         if (admit)
             r->in = node >= 0;
-        double hold_s = (double)r->hold_us / S;
-        if (planned) {
-            forecast_observe(&d->forecast, now * 1000, (int32_t)(now / 1000000 % FORECAST_WEEK_S), hold_s);
-            d->hold_s += (hold_s - d->hold_s) * (d->hold_s > 0 ? 0.001 : 1);
-        }
+        if (planned) /* how long it will be is not known: as long as those before it, in the mean */
+            forecast_observe(&d->forecast, now * 1000, (int32_t)(now / 1000000 % FORECAST_WEEK_S), d->hold_s);
         if (node >= 0)
             start(d, r, node, now);
         else if (!admit)
@@ -662,6 +663,8 @@ static void one_class(const struct class *class, const struct options *o)
            class->name, class->model, class->gpus, b.n, most, SLOTS, b.slot_s_per_token * 1000, b.prompt_share);
     for (size_t f = 0; f < 2; f++)
         for (size_t i = 0; i < sizeof idle_w / sizeof *idle_w; i++) {
+            if ((o->fleet && o->fleet != (int)(shares[f] * 100)) || (o->idle_w && o->idle_w != idle_w[i]))
+                continue;
             b.nodes = (int)ceil(most * shares[f] / SLOTS);
             if (b.nodes > NODES_MAX) {
                 fprintf(stderr, "energy: %d nodes; at most %d\n", b.nodes, NODES_MAX);
@@ -688,13 +691,19 @@ int main(int argc, char **argv)
             o.z = strtod(argv[++i], NULL);
         else if (strcmp(argv[i], "--trust") == 0 && i + 1 < argc)
             o.trust = (int)strtol(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--fleet") == 0 && i + 1 < argc)
+            o.fleet = (int)strtol(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--idle") == 0 && i + 1 < argc)
+            o.idle_w = (int)strtol(argv[++i], NULL, 10);
         else if (!o.shared)
             o.shared = argv[i];
         else
             o.only = argv[i];
     }
     if (!o.shared) {
-        fprintf(stderr, "usage: energy SHARED [70b|8b] [--no-off] [--move] [--why] [--seed N] [--z Z] [--trust T]\n");
+        fprintf(stderr,
+                "usage: energy SHARED [70b|8b] [--fleet PERCENT] [--idle W] [--no-off] [--move] [--why] [--seed N] "
+                "[--z Z] [--trust T]\n");
         return 2;
     }
     printf("# kWh of the day: all on, policy, optimum; saved by policy (of all on), by the optimum; share; requests "

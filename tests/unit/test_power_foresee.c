@@ -1,0 +1,136 @@
+/* Proves what power_foresee() promises: whoever is in service later is more than what was foreseen as seldom as was asked,
+ * whether requests come one by one or in heaps; a longer pause teaches nothing; plans made in between change nothing.
+ * links: spw_policies m */
+#include <math.h>
+
+#include "policies/forecast.h"
+#include "policies/power.h"
+#include "tests/unit/test.h"
+
+#define S      INT64_C(1000000)
+#define HOLD_S 10
+#define ENDS   4096 /* a ring of seconds: how many end then */
+#define DAY_S  20000
+
+static uint64_t random_state;
+static double uniform(void)
+{
+    uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return ((double)((z ^ (z >> 31)) >> 11) + 0.5) * 0x1p-53;
+}
+
+static int poisson(double mean)
+{
+    int n = -1;
+    for (double t = 0; t < mean; n++)
+        t -= log(uniform());
+    return n > 0 ? n : 0;
+}
+
+struct model {
+    struct forecast forecast;
+    struct power_group group;
+    int ends[ENDS], in_use, heap; /* so many come at once */
+    int exceeded, compared;       /* of the step under test */
+    double spread;                /* sum of what was foreseen beyond what was there */
+    double said[128];
+    int step, ahead_s, extra;
+};
+
+static void one_second(struct model *m, int t)
+{
+    m->in_use -= m->ends[t % ENDS];
+    m->ends[t % ENDS] = 0;
+    for (int heaps = poisson(40.0 / m->heap); heaps > 0; heaps--)
+        for (int i = 0; i < m->heap; i++) {
+            int holds = 1 + (int)(-log(uniform()) * HOLD_S);
+            m->ends[(t + (holds < ENDS ? holds : ENDS - 1)) % ENDS]++;
+            m->in_use++;
+            forecast_observe(&m->forecast, t * INT64_C(1000000000), t % FORECAST_WEEK_S, HOLD_S + 0.5);
+        }
+    struct power_outlook o = {
+        .forecast = &m->forecast, .in_use = m->in_use, .hold_s = HOLD_S, .z = 2.3, .now_us = t * S, .tick_us = S};
+    for (int i = 0; i <= m->extra; i++)
+        power_foresee(&m->group, &o);
+    if (t > DAY_S / 4) {
+        m->exceeded += m->in_use > m->said[t % 128];
+        m->spread += m->said[t % 128] - m->in_use;
+        m->compared++;
+    }
+    m->said[(t + m->ahead_s) % 128] = m->group.steps[m->step].capacity;
+}
+
+static double run(struct model *m, int step, int ahead_s, int heap)
+{
+    *m = (struct model){.heap = heap, .step = step, .ahead_s = ahead_s, .extra = m->extra};
+    forecast_init(&m->forecast, FORECAST_TOKENS);
+    for (int t = 0; t < DAY_S; t++)
+        one_second(m, t);
+    return (double)m->exceeded / m->compared;
+}
+
+static void as_seldom_as_asked(void)
+{
+    static const struct {
+        int step, ahead_s;
+    } steps[] = {{0, 5}, {1, 10}, {3, 40}, {4, 80}};
+    static struct model m;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        for (int heap = 1; heap <= 20; heap *= 20) {
+            random_state = 7;
+            double share = run(&m, steps[i].step, steps[i].ahead_s, heap);
+            printf("# %2d s ahead, %2d at once: more came %.2f%% of the time, %.0f spare in the mean, width %.2f\n",
+                   steps[i].ahead_s, heap, 100 * share, m.spread / m.compared, m.group.tried[steps[i].step].width);
+            CHECK(share < 0.025);
+            CHECK(m.spread / m.compared < 400 * (heap > 1 ? 1.2 : 0.4));
+        }
+}
+
+static void heaps_need_more(void)
+{
+    static struct model one, twenty;
+    random_state = 8;
+    run(&one, 1, 10, 1);
+    run(&twenty, 1, 10, 20);
+    CHECK(twenty.group.tried[1].width > one.group.tried[1].width);
+}
+
+static void plans_in_between(void)
+{
+    static struct model once, thrice;
+    random_state = 9;
+    run(&once, 1, 10, 20);
+    random_state = 9;
+    thrice.extra = 2;
+    run(&thrice, 1, 10, 20);
+    CHECK(thrice.group.tried[1].width == once.group.tried[1].width);
+    CHECK(thrice.group.steps[5].capacity == once.group.steps[5].capacity);
+}
+
+static void a_pause_teaches_nothing(void)
+{
+    static struct model m;
+    random_state = 10;
+    run(&m, 1, 10, 1);
+    double width = m.group.tried[1].width;
+    struct power_outlook o = {.forecast = &m.forecast,
+                              .in_use = 5000,
+                              .hold_s = HOLD_S,
+                              .z = 2.3,
+                              .now_us = (DAY_S + 3600) * S,
+                              .tick_us = S};
+    power_foresee(&m.group, &o);
+    CHECK(m.group.tried[1].width == width);
+    CHECK_INT(m.group.tried[1].n, 1);
+}
+
+int main(void)
+{
+    TEST(as_seldom_as_asked);
+    TEST(heaps_need_more);
+    TEST(plans_in_between);
+    TEST(a_pause_teaches_nothing);
+    return TEST_RESULT();
+}
