@@ -195,6 +195,8 @@ static void write_ledger(struct json_writer *w, const struct ledger *l)
     json_int(w, "queued", s.queued);
     json_int(w, "last_commit_us", s.last_commit_ns / NS_PER_US);
     json_bool(w, "failing", s.failing);
+    json_bool(w, "spooling", s.spooling);
+    json_int(w, "spool_bytes", s.spool_bytes);
     json_string(w, "last_error", ledger_last_error(l, text, sizeof text));
     json_close(w, '}');
 }

@@ -11,7 +11,7 @@
 #include "base/text.h"
 #include "scheduler/audit/record.h"
 #include "scheduler/audit/store.h"
-#include "scheduler/books/ledger.h"
+#include "scheduler/books/archive.h"
 
 #define SLACK_MS       60000              /* that a record's time and its seal's, or row's, may be apart */
 #define TAIL_BYTES_MAX ((size_t)64 << 20) /* of the chain's end that is looked at */
@@ -265,6 +265,12 @@ static bool is_void(const struct ids *x, int i)
            (i + 1 < x->n && strcmp(k->id, k[1].id) == 0 && k[1].ms == INT64_MIN);
 }
 
+static bool note_any_row(const struct ledger_row *row, void *arg)
+{
+    note_row(row, arg);
+    return true;
+}
+
 enum rc audit_compare(const char *dir, const char *ledger_path, struct audit_compared *c,
                       void (*each)(enum audit_lack lack, const char *request_id, void *arg), void *arg, struct error *e)
 {
@@ -274,7 +280,7 @@ enum rc audit_compare(const char *dir, const char *ledger_path, struct audit_com
 
     *c = (struct audit_compared){0};
     if (rc == RC_OK)
-        rc = ledger_read(ledger_path, INT_MAX, note_row, &j, e);
+        rc = archive_read_period(ledger_path, (struct wall){0}, (struct wall){INT64_MAX}, note_any_row, &j, e);
     ids_sort(&j.rows);
     for (int i = 0; i < j.rows.n && rc == RC_OK; i++) {
         if (j.rows.v[i].ms < began_ms)

@@ -5,9 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/json.h"
 #include "base/text.h"
 #include "policies/period.h"
+#include "scheduler/books/archive.h"
 #include "scheduler/books/ledger_internal.h"
 
 #define PPM_ALL     1000000
@@ -349,8 +351,9 @@ static enum rc insert(sqlite3 *db, const char *path, const struct finance_change
 /* What else belongs into the same transaction. */
 typedef enum rc also_fn(sqlite3 *db, const char *path, const struct finance_change *c, void *arg, struct error *e);
 
-static enum rc change(const char *path, const struct finance_change *given, also_fn *also, void *also_arg,
-                      finance_hook *hook, void *arg, int64_t *version, struct error *e)
+/* old: an archive for `also`, attached under that name; NULL: none. */
+static enum rc change(const char *path, const struct finance_change *given, const char *old, also_fn *also,
+                      void *also_arg, finance_hook *hook, void *arg, int64_t *version, struct error *e)
 {
     const struct ledger_options o = {.path = path};
     struct finance_change c = *given;
@@ -363,6 +366,8 @@ static enum rc change(const char *path, const struct finance_change *given, also
     enum rc rc = check(&c, &kind, e);
     if (rc == RC_OK)
         rc = ledger_file_open(&db, &o, e);
+    if (rc == RC_OK && old)
+        rc = ledger_file_attach(db, old, "old", e);
     if (rc == RC_OK && sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
         rc = fail(db, path, e);
     if (rc == RC_OK)
@@ -385,7 +390,7 @@ enum rc finance_change(const char *path, const struct finance_change *c, finance
 {
     if (strcmp(c->kind, "correction") == 0)
         return error_set(e, RC_INVALID, "kind: corrections have a call of their own");
-    return change(path, c, NULL, NULL, hook, arg, version, e);
+    return change(path, c, NULL, NULL, NULL, hook, arg, version, e);
 }
 
 /* ---- corrections ------------------------------------------------------------------------------------------------- */
@@ -409,22 +414,29 @@ static enum rc open_month(sqlite3 *db, const char *path, int64_t at_s, int64_t *
     return rc;
 }
 
+struct correcting {
+    struct finance_correction correction;
+    char *old; /* the archive that its request stands in; NULL: the ledger */
+};
+
 static enum rc put_correction(sqlite3 *db, const char *path, const struct finance_change *c, void *arg, struct error *e)
 {
-    const struct finance_correction *x = arg;
+    const struct correcting *k = arg;
+    const struct finance_correction *x = &k->correction;
     const char *const texts[] = {x->request_id, x->tenant, x->team, x->project, x->reason};
     sqlite3_stmt *s = NULL;
     int64_t month_s = 0;
     enum rc rc = open_month(db, path, c->at.ns / NS_PER_S, &month_s, e);
     if (rc != RC_OK)
         return rc;
-    int step = sqlite3_prepare_v2(
-        db,
+    char *sql = spw_asprintf(
         "INSERT INTO corrections (version, at_ns, month_s, charge_pusd, request_id, tenant, team, project, reason,"
         " key_id, model, node, provider) SELECT ?1, ?2, ?3, ?4, ?5, coalesce(l.tenant, ?6), coalesce(l.team, ?7),"
         " coalesce(l.project, ?8), ?9, l.key_id, l.model, l.node, l.provider"
-        " FROM (SELECT 1) LEFT JOIN ledger l ON l.request_id = ?5 WHERE ?5 IS NULL OR l.request_id IS NOT NULL",
-        -1, &s, NULL);
+        " FROM (SELECT 1) LEFT JOIN %s.ledger l ON l.request_id = ?5 WHERE ?5 IS NULL OR l.request_id IS NOT NULL",
+        k->old ? "old" : "main");
+    int step = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
+    free(sql);
     if (step == SQLITE_OK) {
         const int64_t numbers[] = {c->version, c->at.ns, month_s, x->charge.v};
         for (int i = 0; i < 4; i++)
@@ -441,11 +453,21 @@ static enum rc put_correction(sqlite3 *db, const char *path, const struct financ
     return RC_OK;
 }
 
+static enum rc find_old(const char *path, const char *request_id, char **old, struct error *e)
+{
+    enum rc rc = archive_find(path, request_id, old, e);
+    if (rc == RC_OK && strcmp(*old, path) == 0) {
+        free(*old);
+        *old = NULL;
+    }
+    return rc;
+}
+
 enum rc finance_correct(const char *path, const struct finance_correction *c, const char *who, struct wall at,
                         finance_hook *hook, void *arg, int64_t *version, struct error *e)
 {
     char amount[48], value[96];
-    struct finance_correction copy = *c;
+    struct correcting k = {.correction = *c};
     const bool below = c->charge.v < 0;
     if (!c->reason || !c->reason[0])
         return error_set(e, RC_INVALID, "reason: a correction says why");
@@ -459,7 +481,11 @@ enum rc finance_correct(const char *path, const struct finance_correction *c, co
                                                .subject = c->request_id ? c->request_id : "books",
                                                .value = value,
                                                .reason = c->reason};
-    return change(path, &change_made, put_correction, &copy, hook, arg, version, e);
+    enum rc rc = c->request_id ? find_old(path, c->request_id, &k.old, e) : RC_OK;
+    if (rc == RC_OK)
+        rc = change(path, &change_made, k.old, put_correction, &k, hook, arg, version, e);
+    free(k.old);
+    return rc;
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */

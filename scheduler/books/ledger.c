@@ -1,4 +1,5 @@
-/* The ledger's writer: one thread that owns the SQLite connection, behind an inbox (base/inbox.h) with a port per event loop.
+/* The ledger's writer: one thread that owns the SQLite connection, behind an inbox (base/inbox.h) with a port per
+ * event loop.
  *
  *   loop: ledger_append() -> end of the turn -> worker: BEGIN, insert each, COMMIT -> done(rc) on the loop */
 #include "scheduler/books/ledger_internal.h"
@@ -8,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/inbox.h"
+#include "scheduler/books/spool.h"
 
 #define LEDGER_MAGIC      0x4c444752u
 #define PORT_MAGIC        0x4c445054u
@@ -20,6 +22,7 @@
 #define GATHER_ENOUGH     16
 #define GATHER_FOUND      6
 #define GATHER_ROWS_PER_S 2000
+#define REPLAY_MS         1000 /* how often it is tried whether the file can be written again */
 
 /* One queued row; its legs and strings stand behind it in the same allocation. */
 struct entry {
@@ -35,7 +38,10 @@ struct ledger {
     sqlite3 *db;                   /* the worker's, once it runs */
     struct ledger_inserts inserts; /* the worker's */
     int group_ms;
-    struct inbox inbox; /* direct: there is no file and no worker */
+    struct spool *spool; /* the worker's; NULL: there is none */
+    bool spooling;       /* the worker's: the spool is not empty */
+    struct mono tried;   /* the worker's: when a replay was tried last */
+    struct inbox inbox;  /* direct: there is no file and no worker */
     atomic_bool failing;
 
     /* Under the inbox's lock. */
@@ -176,11 +182,65 @@ static bool commit_group(struct ledger *l, struct inbox_list *group, char *text,
     return rc == SQLITE_OK;
 }
 
-/* How long a group may gather. A quick disk makes for small groups, each of which costs a flush, a wake-up of the writer
- * and one of the loop: where rows come thick and fast, a little patience makes one of many. It is measured by the disk:
- * twice what a commit takes, so that a row waits for three flushes at most, of which there are fewer the more each costs.
- * Where rows come slowly, or where groups are large by themselves (as where a fixed number of clients waits for its rows:
- * patience would only keep them from asking anew), nobody waits. */
+/* ---- the spool --------------------------------------------------------------------------------------------------- */
+
+/* False: the group is nowhere. */
+static bool spool_group(struct ledger *l, struct inbox_list *group, char *text, size_t size)
+{
+    struct error e = {0};
+    spool_begin(l->spool);
+    for (struct inbox_entry *in = group->head; in; in = in->next) {
+        struct entry *x = (struct entry *)in;
+        in->rc = spool_add(l->spool, x->is_event ? NULL : &x->row, x->is_event ? &x->event : NULL, &e);
+    }
+    enum rc rc = spool_commit(l->spool, &e);
+    l->spooling = spool_bytes(l->spool) > 0;
+    if (rc == RC_OK)
+        return true;
+    snprintf(text, size, "%.*s", (int)size - 1, e.message);
+    for (struct inbox_entry *in = group->head; in; in = in->next)
+        in->rc = rc;
+    return false;
+}
+
+/* What is in the spool goes first, so that all comes in order. True: it is empty. */
+static bool replay(struct ledger *l, char *text, size_t size)
+{
+    struct error e = {0};
+    int64_t entries;
+    if (l->tried.ns && mono_since(&clock_system, l->tried) < REPLAY_MS * NS_PER_MS)
+        return false;
+    enum rc rc = spool_replay(l->spool, l->db, &entries, &e);
+    l->tried = clock_now(&clock_system);
+    l->spooling = rc != RC_OK;
+    if (rc != RC_OK)
+        snprintf(text, size, "%.*s", (int)size - 1, e.message);
+    return rc == RC_OK;
+}
+
+static bool is_of_the_file(enum rc rc)
+{
+    return rc == RC_FULL || rc == RC_IO || rc == RC_AGAIN;
+}
+
+/* Into the file or, where there is one and the file says no, into the spool. True: it is durable. */
+static bool write_group(struct ledger *l, struct inbox_list *group, char *text, size_t size)
+{
+    if (l->spooling && !replay(l, text, size))
+        return spool_group(l, group, text, size);
+    if (!group->n || commit_group(l, group, text, size))
+        return true;
+    if (!l->spool || !group->head || !is_of_the_file(group->head->rc))
+        return false;
+    l->tried = clock_now(&clock_system);
+    return spool_group(l, group, text, size);
+}
+
+/* How long a group may gather. A quick disk makes for small groups, each of which costs a flush, a wake-up of the
+ * writer and one of the loop: where rows come thick and fast, a little patience makes one of many. It is measured by
+ * the disk: twice what a commit takes, so that a row waits for three flushes at most, of which there are fewer the
+ * more each costs. Where rows come slowly, or where groups are large by themselves (as where a fixed number of
+ * clients waits for its rows: patience would only keep them from asking anew), nobody waits. */
 static int64_t patience_us_locked(const struct ledger *l)
 {
     if (l->group_ms > 0)
@@ -215,27 +275,34 @@ static bool gather_locked(struct ledger *l)
 {
     struct inbox *q = &l->inbox;
 
-    while (!q->waiting.n && !q->stopping)
-        inbox_idle_locked(q, -1);
+    while (!q->waiting.n && !q->stopping) {
+        inbox_idle_locked(q, l->spooling ? REPLAY_MS * 1000 : -1);
+        if (l->spooling)
+            break;
+    }
     l->found += (q->waiting.n - l->found) / 4;
-    int64_t us = q->stopping ? 0 : patience_us_locked(l);
+    int64_t us = q->stopping || !q->waiting.n ? 0 : patience_us_locked(l);
     if (us)
         inbox_gather_locked(q, l->group_ms > 0 ? LEDGER_GROUP_ROWS : GATHER_ENOUGH, us);
-    return q->waiting.n > 0;
+    return q->waiting.n > 0 || !q->stopping;
 }
 
 /* With the lock. */
 static void book_locked(struct ledger *l, const struct inbox_list *group, bool committed, int64_t took_ns,
                         const char *text)
 {
+    l->stats.spooling = l->spooling;
+    l->stats.spool_bytes = spool_bytes(l->spool);
     atomic_store_explicit(&l->failing, !committed, memory_order_relaxed);
-    l->stats.commits += committed;
-    if (committed)
+    l->stats.commits += committed && group->n;
+    if (committed && group->n)
         l->stats.last_commit_ns = took_ns;
     if (text[0])
         snprintf(l->last_error, sizeof l->last_error, "%s", text);
     for (const struct inbox_entry *x = group->head; x; x = x->next) {
-        l->stats.rows += x->rc == RC_OK && !((const struct entry *)x)->is_event;
+        const bool is_row = x->rc == RC_OK && !((const struct entry *)x)->is_event;
+        l->stats.rows += is_row;
+        l->stats.spooled += is_row && l->spooling;
         l->stats.failed += x->rc != RC_OK;
     }
 }
@@ -255,11 +322,12 @@ static void *worker_main(void *arg)
         pthread_mutex_unlock(&q->lock);
 
         struct mono start = clock_now(&clock_system);
-        bool committed = commit_group(l, &group, text, sizeof text);
+        bool committed = write_group(l, &group, text, sizeof text);
         int64_t took_ns = mono_since(&clock_system, start);
 
         pthread_mutex_lock(&q->lock);
-        note_commit_locked(l, took_ns);
+        if (group.n)
+            note_commit_locked(l, took_ns);
         book_locked(l, &group, committed, took_ns, text);
         struct inbox_port *wake = inbox_finish_locked(q, &group);
         pthread_mutex_unlock(&q->lock);
@@ -299,6 +367,20 @@ void ledger_port_free(struct ledger_port *p)
 
 /* --- open and close ----------------------------------------------------------------------------------------- */
 
+/* What the last run has left there comes before anything is read or written. */
+static enum rc open_spool(struct ledger *l, const struct ledger_options *o, struct error *e)
+{
+    int64_t entries = 0;
+    enum rc rc = spool_open(&l->spool, o->spool, o->spool_bytes, e);
+    if (rc == RC_OK && l->spool)
+        rc = spool_replay(l->spool, l->db, &entries, e);
+    if (rc == RC_OK && !o->spool_bytes) { /* it was only to be emptied */
+        spool_close(l->spool);
+        l->spool = NULL;
+    }
+    return rc;
+}
+
 enum rc ledger_open(struct ledger **out, const struct ledger_options *o, struct error *e)
 {
     struct ledger *l = spw_calloc(1, sizeof *l);
@@ -314,6 +396,8 @@ enum rc ledger_open(struct ledger **out, const struct ledger_options *o, struct 
     enum rc rc = ledger_file_open(&l->db, o, e);
     if (rc == RC_OK)
         rc = ledger_file_prepare(l->db, &l->inserts, e);
+    if (rc == RC_OK && o->spool)
+        rc = open_spool(l, o, e);
     if (rc == RC_OK)
         rc = inbox_start(&l->inbox, "ledger", worker_main, l, e);
     if (rc != RC_OK) {
@@ -330,6 +414,7 @@ void ledger_close(struct ledger *l)
         return;
     SPW_ASSERT(l->magic == LEDGER_MAGIC && l->inbox.n_ports == 0);
     inbox_stop(&l->inbox);
+    spool_close(l->spool);
     ledger_file_finalize(&l->inserts);
     sqlite3_close(l->db);
     inbox_fini(&l->inbox);

@@ -4,7 +4,8 @@
  * One ledger per process, one port per event loop. ledger_append() gathers a row in the loop's port and returns; at the
  * end of the loop's turn all that was gathered goes to the writer at once, and what a commit has finished comes back as
  * one batch: `done` is called on the port's loop once the row is committed (or with the error, after which the
- * configured answer applies). The queue is bounded over all ports: RC_FULL says refuse new work.
+ * configured answer applies). The queue is bounded over all ports: RC_FULL says refuse new work. Where there is a spool
+ * (spool.h), rows that the file cannot take are durable there, and are replayed when it can again.
  *
  * Threads: a port belongs to its loop's thread, from ledger_port_new() to ledger_port_free(); ledger_stats(),
  * ledger_is_failing() and ledger_last_error() are for any thread; the others are for the thread that opened the ledger.
@@ -92,11 +93,13 @@ struct ledger_row {
 
 struct ledger;
 struct ledger_options {
-    const char *path; /* NULL: off. Rows are taken, forgotten, and called durable in the same turn of the loop */
-    int queue_max;    /* rows waiting; 0: 65536 */
-    int group_ms;     /* gather each group for so long; 0: up to 1.5 ms where rows come fast, else commit at once */
-    int busy_ms;      /* longest wait for another process that holds the file; 0: 5 s */
-    const char *vfs;  /* SQLite VFS; NULL: the system's. Tests put faults in here */
+    const char *path;    /* NULL: off. Rows are taken, forgotten, and called durable in the same turn of the loop */
+    int queue_max;       /* rows waiting; 0: 65536 */
+    int group_ms;        /* gather each group for so long; 0: up to 1.5 ms where rows come fast, else commit at once */
+    int busy_ms;         /* longest wait for another process that holds the file; 0: 5 s */
+    const char *spool;   /* spool.h: where rows go while the file cannot be written; NULL: there is none */
+    int64_t spool_bytes; /* its bound; 0: rows wait instead, but what is left in one is replayed */
+    const char *vfs;     /* SQLite VFS; NULL: the system's. Tests put faults in here */
 };
 /* Makes the file (mode 0640) or brings its schema up to date. RC_UNSUPPORTED: written by a newer program. RC_INVALID:
  * not a ledger. Blocks; at start. */
@@ -112,18 +115,19 @@ enum rc ledger_port_new(struct ledger_port **p, struct ledger *l, struct event_b
  * at the end of a drain. NULL is fine. */
 void ledger_port_free(struct ledger_port *p);
 
-/* In the order of the port's appends, on its loop, never from inside ledger_append(). RC_OK: durable. RC_CONFLICT: there is a
- * row of this request_id already, which stays as it is. RC_INVALID: token counts that cannot be. RC_FULL: the disk;
- * RC_AGAIN: another process held the file too long; RC_IO: anything else. After an error the row is not in the ledger and may be appended again (after RC_IO from
- * a failing disk it may turn up nevertheless: the second append then ends with RC_CONFLICT). */
+/* In the order of the port's appends, on its loop, never from inside ledger_append(). RC_OK: durable. RC_CONFLICT:
+ * there is a row of this request_id already, which stays as it is. RC_INVALID: token counts that cannot be. RC_FULL:
+ * the disk; RC_AGAIN: another process held the file too long; RC_IO: anything else. After an error the row is not in
+ * the ledger and may be appended again (after RC_IO from a failing disk it may turn up nevertheless: the second
+ * append then ends with RC_CONFLICT). */
 typedef void ledger_done_cb(enum rc rc, void *arg);
-/* done may be NULL. RC_FULL: the queue's bound; RC_CANCELLED: the port is being freed; nothing was queued. Takes no lock
- * and makes no system call. */
+/* done may be NULL. RC_FULL: the queue's bound; RC_CANCELLED: the port is being freed; nothing was queued. Takes no
+ * lock and makes no system call. */
 enum rc ledger_append(struct ledger_port *p, const struct ledger_row *row, ledger_done_cb *done,
                       void *arg) SPW_MUST_USE;
 
-/* Whoever is about to write to clients in this turn and then to append: without a disk to wait for, `done` is called before
- * those writes leave, and both leave together. */
+/* Whoever is about to write to clients in this turn and then to append: without a disk to wait for, `done` is called
+ * before those writes leave, and both leave together. */
 void ledger_expect(struct ledger_port *p);
 
 struct ledger_stats {
@@ -131,7 +135,10 @@ struct ledger_stats {
     int queued;
     int64_t last_commit_ns; /* duration of the last commit */
     bool off;               /* there is no file */
-    bool failing;           /* the last group could not be committed: see ledger_last_error() */
+    bool failing;           /* the last group could not be made durable: see ledger_last_error() */
+    bool spooling;          /* the file cannot be written, and rows go into the spool */
+    uint64_t spooled;       /* rows that have, since the start; they count in `rows`, too */
+    int64_t spool_bytes;    /* that wait there */
 };
 struct ledger_stats ledger_stats(const struct ledger *l);
 /* The same as stats.failing, for every request: no lock. */
@@ -143,6 +150,11 @@ char *ledger_last_error(const struct ledger *l, char *buf, size_t size);
  * threads only. */
 enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger_row *row, void *arg), void *arg,
                     struct error *e) SPW_MUST_USE;
+/* Of the period [from, until), by when they were finished, oldest first, for as long as `each` says true; when it
+ * says false: RC_CANCELLED. Of this file alone: archive.h reads over files. As above. */
+enum rc ledger_read_period(const char *path, struct wall from, struct wall until,
+                           bool (*each)(const struct ledger_row *row, void *arg), void *arg,
+                           struct error *e) SPW_MUST_USE;
 /* Rows with an idempotency key that were finished since then, oldest first; of more than `most` the newest. No file:
  * none. As above, but for the start, too. */
 enum rc ledger_read_repeats(const char *path, struct wall since, int most,

@@ -1,4 +1,4 @@
-/* The ledger's file: its schema and the steps from each version to the next, one row in, rows out.
+/* The ledger's file: its schema and the steps from each version to the next, one row in.
  *
  * PRAGMA application_id marks the file as a ledger; PRAGMA user_version counts the migrations applied to it. A
  * migration and its number are one transaction, so a crash between them cannot be seen. Rows are never changed.
@@ -87,24 +87,10 @@ static const char *const migrations[] = {
     ") STRICT;"
     "CREATE INDEX budget_changes_by_name ON budget_changes (name, at_ns);",
     ledger_books_schema,
+    /* How far a spool has been replayed: spool.h. */
+    "CREATE TABLE spools (id TEXT NOT NULL PRIMARY KEY, bytes INTEGER NOT NULL) STRICT;",
 };
 #define LEDGER_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
-
-/* The order of columns is the order of bind_row() and read_row(). */
-#define LEDGER_COLUMNS_1                                                                                               \
-    "request_id, tenant, team, key_id, model, node, provider, streamed, attempts, tokens_input, tokens_cached_input, " \
-    "tokens_output, usage_source, price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok, "                       \
-    "price_output_uusd_per_mtok, charge_pusd, accepted_ns, first_byte_ns, finished_ns, outcome, http_status, error"
-#define LEDGER_COLUMNS_2 LEDGER_COLUMNS_1 ", continuations, cross_class"
-#define LEDGER_COLUMNS_3 LEDGER_COLUMNS_2 ", asked_model, service_class, cache, saved_pusd, idempotency_key, repeat"
-#define LEDGER_COLUMNS   LEDGER_COLUMNS_3 ", request_hash"
-#define LEDGER_N_COLUMNS 49 /* with the leg of the row, whose money it is, and what it took */
-#define LEG_OF_ROW       ", leg_tokens_output, leg_outcome, leg_started_ns, leg_ended_ns, leg_numerics" /* written only */
-#define WHOSE_MONEY      ", project, user, tags, budgets"
-#define WHAT_IT_TOOK                                                                                                   \
-    ", tokens_reasoning, price_version, reserved_pusd, market, domain, busy_us, millijoules, charge_max_pusd"
-#define LEG_COLUMNS_2 "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
-#define LEG_COLUMNS   LEG_COLUMNS_2 ", market, domain, tokens_input, tokens_cached_input, busy_us, millijoules"
 
 const char *ledger_outcome_name(enum ledger_outcome o)
 {
@@ -128,7 +114,7 @@ enum rc ledger_rc(int sqlite_rc)
     }
 }
 
-static enum rc fail(sqlite3 *db, int rc, const char *path, struct error *e)
+enum rc ledger_fail(sqlite3 *db, int rc, const char *path, struct error *e)
 {
     return error_set(e, ledger_rc(rc), "ledger %s: %s", path, db ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
 }
@@ -158,7 +144,7 @@ enum rc ledger_file_version(sqlite3 *db, const char *path, int *version, struct 
     if (rc == SQLITE_OK)
         rc = get_pragma(db, "SELECT count(*) FROM sqlite_schema", &tables);
     if (rc != SQLITE_OK)
-        return fail(db, rc, path, e);
+        return ledger_fail(db, rc, path, e);
     if (id != LEDGER_APPLICATION_ID && (tables > 0 || *version != 0))
         return error_set(e, RC_INVALID,
                          "ledger %s: this is a database of another program; give the ledger a file of "
@@ -187,7 +173,7 @@ static enum rc migrate(sqlite3 *db, const char *path, int version, struct error 
         if (rc == SQLITE_OK)
             rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
         if (rc != SQLITE_OK) {
-            enum rc code = fail(db, rc, path, e);
+            enum rc code = ledger_fail(db, rc, path, e);
             sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
             return code;
         }
@@ -223,7 +209,7 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
     int rc = sqlite3_open_v2(o->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, o->vfs);
     if (rc == SQLITE_OK)
         rc = sqlite3_busy_timeout(db, o->busy_ms ? o->busy_ms : 5000);
-    code = rc == SQLITE_OK ? ledger_file_version(db, o->path, &version, e) : fail(db, rc, o->path, e);
+    code = rc == SQLITE_OK ? ledger_file_version(db, o->path, &version, e) : ledger_fail(db, rc, o->path, e);
     if (code != RC_OK)
         goto out;
     /* FULL: each commit is flushed. The log is folded back every 8 MiB: often, since rows wait while that is done, and since
@@ -232,8 +218,35 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 2000;"
                       "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF;",
                       NULL, NULL, NULL);
-    code = rc == SQLITE_OK ? migrate(db, o->path, version, e) : fail(db, rc, o->path, e);
+    code = rc == SQLITE_OK ? migrate(db, o->path, version, e) : ledger_fail(db, rc, o->path, e);
 out:
+    if (code == RC_OK)
+        *out = db;
+    else
+        sqlite3_close(db);
+    return code;
+}
+
+enum rc ledger_file_attach(sqlite3 *db, const char *path, const char *as, struct error *e)
+{
+    char *sql = spw_asprintf("ATTACH ?1 AS %s", as);
+    sqlite3_stmt *s = NULL;
+    int rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
+    free(sql);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_text(s, 1, path, -1, SQLITE_STATIC);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(s);
+    sqlite3_finalize(s);
+    return rc == SQLITE_DONE ? RC_OK : ledger_fail(db, rc, path, e);
+}
+
+enum rc ledger_file_open_twin(sqlite3 **out, struct error *e)
+{
+    sqlite3 *db = NULL;
+    *out = NULL;
+    int rc = sqlite3_open_v2(":memory:", &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    enum rc code = rc == SQLITE_OK ? migrate(db, ":memory:", 0, e) : ledger_fail(db, rc, ":memory:", e);
     if (code == RC_OK)
         *out = db;
     else
@@ -260,7 +273,7 @@ enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error 
 
     for (size_t i = 0; i < sizeof all / sizeof all[0] && rc == SQLITE_OK; i++)
         rc = sqlite3_prepare_v3(db, all[i].sql, -1, SQLITE_PREPARE_PERSISTENT, all[i].to, NULL);
-    return rc == SQLITE_OK ? ledger_budgets_prepare(db, &s->budgets, e) : fail(db, rc, "file", e);
+    return rc == SQLITE_OK ? ledger_budgets_prepare(db, &s->budgets, e) : ledger_fail(db, rc, "file", e);
 }
 
 static void bind_text(sqlite3_stmt *s, int *i, const char *text)
@@ -454,140 +467,7 @@ void ledger_file_finalize(struct ledger_inserts *s)
     *s = (struct ledger_inserts){0};
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------ */
-
-static const char *text(sqlite3_stmt *s, int column)
-{
-    return (const char *)sqlite3_column_text(s, column);
-}
-
-static int64_t number_or(sqlite3_stmt *s, int column, int64_t none)
-{
-    return sqlite3_column_type(s, column) == SQLITE_NULL ? none : sqlite3_column_int64(s, column);
-}
-
-static void read_row(sqlite3_stmt *s, struct ledger_row *r)
-{
-    *r = (struct ledger_row){
-        .request_id = text(s, 0),
-        .tenant = text(s, 1),
-        .team = text(s, 2),
-        .key_id = text(s, 3),
-        .model = text(s, 4),
-        .node = text(s, 5),
-        .provider = text(s, 6),
-        .streamed = sqlite3_column_int(s, 7) != 0,
-        .attempts = sqlite3_column_int(s, 8),
-        .tokens = {sqlite3_column_int64(s, 9), sqlite3_column_int64(s, 10), sqlite3_column_int64(s, 11)},
-        .usage_source = text(s, 12),
-        .prices = {{sqlite3_column_int64(s, 13)}, {sqlite3_column_int64(s, 14)}, {sqlite3_column_int64(s, 15)}},
-        .charge = {sqlite3_column_int64(s, 16)},
-        .accepted = {sqlite3_column_int64(s, 17)},
-        .first_byte = {sqlite3_column_int64(s, 18)},
-        .finished = {sqlite3_column_int64(s, 19)},
-        .outcome = (enum ledger_outcome)sqlite3_column_int(s, 20),
-        .http_status = sqlite3_column_int(s, 21),
-        .error = text(s, 22),
-        .continuations = sqlite3_column_int(s, 23),
-        .cross_class = sqlite3_column_int(s, 24) != 0,
-        .asked_model = text(s, 25),
-        .service_class = text(s, 26),
-        .cache = text(s, 27),
-        .saved = {sqlite3_column_int64(s, 28)},
-        .idempotency_key = text(s, 29),
-        .repeat = sqlite3_column_int(s, 30),
-        .request_hash = text(s, 31),
-        .project = text(s, 32),
-        .user = text(s, 33),
-        .tags = text(s, 34),
-        .budgets = text(s, 35),
-        .tokens_reasoning = sqlite3_column_int64(s, 36),
-        .price_version = sqlite3_column_int64(s, 37),
-        .reserved = {sqlite3_column_int64(s, 38)},
-        .market = text(s, 39),
-        .domain = text(s, 40),
-        .busy_us = number_or(s, 41, -1),
-        .millijoules = number_or(s, 42, -1),
-        .charge_max = {number_or(s, 43, 0)},
-    };
-}
-
-/* A file that nobody has opened for writing since the program was renewed has the older columns only. */
-static const char *rows_sql(int version)
-{
-#define NEWEST_FIRST " FROM ledger ORDER BY rowid DESC LIMIT ?"
-#define NONE_OF_7    ", 0, 0, 0, NULL, NULL, NULL, NULL, NULL"
-#define NONE_OF_6    ", NULL, NULL, NULL, NULL" NONE_OF_7
-#define NONE_OF_4    ", NULL" NONE_OF_6
-#define NONE_OF_3    ", NULL, NULL, NULL, 0, NULL, 0" NONE_OF_4
-    switch (version) {
-    case 1: return "SELECT " LEDGER_COLUMNS_1 ", 0, 0" NONE_OF_3 NEWEST_FIRST;
-    case 2: return "SELECT " LEDGER_COLUMNS_2 NONE_OF_3 NEWEST_FIRST;
-    case 3: return "SELECT " LEDGER_COLUMNS_3 NONE_OF_4 NEWEST_FIRST;
-    case 4:
-    case 5: return "SELECT " LEDGER_COLUMNS NONE_OF_6 NEWEST_FIRST;
-    case 6: return "SELECT " LEDGER_COLUMNS WHOSE_MONEY NONE_OF_7 NEWEST_FIRST;
-    default: return "SELECT " LEDGER_COLUMNS WHOSE_MONEY WHAT_IT_TOOK NEWEST_FIRST;
-    }
-}
-
-typedef void row_cb(const struct ledger_row *row, void *arg);
-
-/* The rows of a statement, which ends here. rc: of its preparation. */
-static enum rc each_row(sqlite3 *db, const char *path, int rc, sqlite3_stmt *s, row_cb *each, void *arg,
-                        struct error *e)
-{
-    enum rc code = RC_OK;
-
-    while (rc == SQLITE_OK || rc == SQLITE_ROW) {
-        struct ledger_row row;
-        rc = sqlite3_step(s);
-        if (rc != SQLITE_ROW)
-            break;
-        read_row(s, &row);
-        each(&row, arg);
-    }
-    if (rc != SQLITE_DONE)
-        code = fail(db, rc, path, e);
-    sqlite3_finalize(s);
-    return code;
-}
-
-/* Rows, newest first, from an open connection. */
-static enum rc read_rows(sqlite3 *db, const char *path, int last, row_cb *each, void *arg, struct error *e)
-{
-    sqlite3_stmt *s = NULL;
-    int version = 0;
-    enum rc code = ledger_file_version(db, path, &version, e);
-
-    if (code != RC_OK || version == 0) /* 0: made, and not yet filled */
-        return code;
-    int rc = sqlite3_prepare_v2(db, rows_sql(version), -1, &s, NULL);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int(s, 1, last);
-    return each_row(db, path, rc, s, each, arg, e);
-}
-
-static enum rc read_repeats(sqlite3 *db, const char *path, struct wall since, int most, row_cb *each, void *arg,
-                            struct error *e)
-{
-    sqlite3_stmt *s = NULL;
-    int version = 0;
-    enum rc code = ledger_file_version(db, path, &version, e);
-
-    if (code != RC_OK || version < 4) /* nobody has written such rows */
-        return code;
-    int rc = sqlite3_prepare_v2(db,
-                                "SELECT " LEDGER_COLUMNS NONE_OF_6
-                                " FROM (SELECT * FROM ledger WHERE idempotency_key IS NOT NULL"
-                                " AND finished_ns >= ?1 ORDER BY finished_ns DESC LIMIT ?2) ORDER BY finished_ns",
-                                -1, &s, NULL);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int64(s, 1, since.ns);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int(s, 2, most);
-    return each_row(db, path, rc, s, each, arg, e);
-}
+/* --- for readers ------------------------------------------------------------------------------------------ */
 
 /* A file on a read-only disk that was closed cleanly has no -shm and none can be made: then it cannot change either,
  * and may be read without one. */
@@ -611,100 +491,5 @@ enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error 
         rc = sqlite3_open_v2(uri, db, flags | SQLITE_OPEN_URI, NULL);
         free(uri);
     }
-    return rc == SQLITE_OK ? RC_OK : fail(*db, rc, path, e);
-}
-
-static void read_leg(sqlite3_stmt *s, struct ledger_leg *leg)
-{
-    const char *numerics = text(s, 7);
-
-    *leg = (struct ledger_leg){
-        .leg = sqlite3_column_int(s, 0),
-        .tokens_output = sqlite3_column_int64(s, 3),
-        .outcome = text(s, 4),
-        .started = {sqlite3_column_int64(s, 5)},
-        .ended = {sqlite3_column_int64(s, 6)},
-        .market = text(s, 8),
-        .tokens_input = sqlite3_column_int64(s, 10),
-        .tokens_cached_input = sqlite3_column_int64(s, 11),
-        .uses = {{.busy_us = sqlite3_column_int64(s, 12), .millijoules = number_or(s, 13, -1)}},
-    };
-    const char *domain = text(s, 9), *provider = text(s, 2);
-    snprintf(leg->node, sizeof leg->node, "%s", text(s, 1));
-    snprintf(leg->provider, sizeof leg->provider, "%s", provider ? provider : "");
-    snprintf(leg->numerics, sizeof leg->numerics, "%s", numerics ? numerics : "");
-    snprintf(leg->domain, sizeof leg->domain, "%s", domain ? domain : "");
-    leg->n_uses = sqlite3_column_type(s, 12) != SQLITE_NULL;
-}
-
-static enum rc read_legs(sqlite3 *db, const char *path, const char *request_id,
-                         void (*each)(const struct ledger_leg *, void *), void *arg, struct error *e)
-{
-    sqlite3_stmt *s = NULL;
-    int version = 0;
-    enum rc code = ledger_file_version(db, path, &version, e);
-
-    if (code != RC_OK || version < 2)
-        return code;
-    const char *sql = version < LEDGER_VERSION_BOOKS
-                          ? "SELECT " LEG_COLUMNS_2 ", NULL, NULL, 0, 0, NULL, NULL FROM legs WHERE request_id = ?"
-                            " ORDER BY leg"
-                          : "SELECT " LEG_COLUMNS " FROM legs WHERE request_id = ? ORDER BY leg";
-    int rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_text(s, 1, request_id, -1, SQLITE_STATIC);
-    while (rc == SQLITE_OK || rc == SQLITE_ROW) {
-        struct ledger_leg leg;
-        rc = sqlite3_step(s);
-        if (rc != SQLITE_ROW)
-            break;
-        read_leg(s, &leg);
-        each(&leg, arg);
-    }
-    if (rc != SQLITE_DONE)
-        code = fail(db, rc, path, e);
-    sqlite3_finalize(s);
-    return code;
-}
-
-enum rc ledger_read_legs(const char *path, const char *request_id,
-                         void (*each)(const struct ledger_leg *leg, void *arg), void *arg, struct error *e)
-{
-    sqlite3 *db = NULL;
-
-    if (access(path, F_OK) != 0)
-        return error_set(e, RC_NOT_FOUND, "ledger %s: %s", path, strerror(errno));
-    enum rc code = ledger_file_open_read_only(&db, path, e);
-    if (code == RC_OK)
-        code = read_legs(db, path, request_id, each, arg, e);
-    sqlite3_close(db);
-    return code;
-}
-
-enum rc ledger_read(const char *path, int last, void (*each)(const struct ledger_row *row, void *arg), void *arg,
-                    struct error *e)
-{
-    sqlite3 *db = NULL;
-
-    if (access(path, F_OK) != 0)
-        return error_set(e, RC_NOT_FOUND, "ledger %s: %s", path, strerror(errno));
-    enum rc code = ledger_file_open_read_only(&db, path, e);
-    if (code == RC_OK)
-        code = read_rows(db, path, last, each, arg, e);
-    sqlite3_close(db);
-    return code;
-}
-
-enum rc ledger_read_repeats(const char *path, struct wall since, int most,
-                            void (*each)(const struct ledger_row *row, void *arg), void *arg, struct error *e)
-{
-    sqlite3 *db = NULL;
-
-    if (access(path, F_OK) != 0)
-        return RC_OK; /* and no row */
-    enum rc code = ledger_file_open_read_only(&db, path, e);
-    if (code == RC_OK)
-        code = read_repeats(db, path, since, most, each, arg, e);
-    sqlite3_close(db);
-    return code;
+    return rc == SQLITE_OK ? RC_OK : ledger_fail(*db, rc, path, e);
 }

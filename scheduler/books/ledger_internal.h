@@ -1,4 +1,4 @@
-/* What ledger.c (the writer) and ledger_file.c (the file's format and its readers) share. */
+/* What ledger.c (the writer), ledger_file.c (the file's format) and ledger_read.c (its readers) share. */
 #ifndef SCHEDULER_BOOKS_LEDGER_INTERNAL_H
 #define SCHEDULER_BOOKS_LEDGER_INTERNAL_H
 
@@ -9,6 +9,10 @@
 
 /* Open for writing, schema up to date. The connection may be used by one thread at a time. */
 enum rc ledger_file_open(sqlite3 **db, const struct ledger_options *o, struct error *e) SPW_MUST_USE;
+/* Another file on the same connection, under that name. */
+enum rc ledger_file_attach(sqlite3 *db, const char *path, const char *as, struct error *e) SPW_MUST_USE;
+/* An empty one in memory. */
+enum rc ledger_file_open_twin(sqlite3 **db, struct error *e) SPW_MUST_USE;
 /* ledger_budgets.c: what keeps the budgets' tables. */
 struct ledger_budget_inserts {
     sqlite3_stmt *spend, *waste, *hold, *drop, *top_up, *carry_in, *carry_out, *limits, *change;
@@ -52,7 +56,25 @@ enum rc books_reader_prepare(struct books_reader *r, const char *sql, sqlite3_st
 /* True: there is a row. False: there is none, or *rc and *e say what went wrong. */
 bool books_reader_step(struct books_reader *r, sqlite3_stmt *s, enum rc *rc, struct error *e);
 
+/* The order of columns is the order of bind_row() (ledger_file.c) and read_row() (ledger_read.c). */
+#define LEDGER_COLUMNS_1                                                                                               \
+    "request_id, tenant, team, key_id, model, node, provider, streamed, attempts, tokens_input, tokens_cached_input, " \
+    "tokens_output, usage_source, price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok, "                       \
+    "price_output_uusd_per_mtok, charge_pusd, accepted_ns, first_byte_ns, finished_ns, outcome, http_status, error"
+#define LEDGER_COLUMNS_2 LEDGER_COLUMNS_1 ", continuations, cross_class"
+#define LEDGER_COLUMNS_3 LEDGER_COLUMNS_2 ", asked_model, service_class, cache, saved_pusd, idempotency_key, repeat"
+#define LEDGER_COLUMNS   LEDGER_COLUMNS_3 ", request_hash"
+#define LEDGER_N_COLUMNS 49 /* with the leg of the row, whose money it is, and what it took */
+#define LEG_OF_ROW       ", leg_tokens_output, leg_outcome, leg_started_ns, leg_ended_ns, leg_numerics" /* written only */
+#define WHOSE_MONEY      ", project, user, tags, budgets"
+#define WHAT_IT_TOOK                                                                                                   \
+    ", tokens_reasoning, price_version, reserved_pusd, market, domain, busy_us, millijoules, charge_max_pusd"
+#define LEG_COLUMNS_2 "leg, node, provider, tokens_output, outcome, started_ns, ended_ns, numerics"
+#define LEG_COLUMNS   LEG_COLUMNS_2 ", market, domain, tokens_input, tokens_cached_input, busy_us, millijoules"
+
 /* A failure of SQLite in our terms. */
 enum rc ledger_rc(int sqlite_rc);
+/* The same with its words, of an open file; db NULL: it could not be opened. */
+enum rc ledger_fail(sqlite3 *db, int rc, const char *path, struct error *e);
 
 #endif

@@ -1,5 +1,11 @@
 #include "scheduler/books/ledger_text.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
 static void write_time(struct json_writer *w, const char *key, struct wall t)
 {
     char buf[40];
@@ -44,6 +50,7 @@ void ledger_row_json(struct json_writer *w, const struct ledger_row *r)
     json_open(w, NULL, '{');
     json_string(w, "request_id", r->request_id);
     write_time(w, "accepted", r->accepted);
+    write_time(w, "finished", r->finished);
     write_ms(w, "first_byte_ms", r->accepted, r->first_byte);
     write_ms(w, "total_ms", r->accepted, r->finished);
     json_string(w, "tenant", r->tenant);
@@ -107,4 +114,124 @@ void ledger_leg_json(struct json_writer *w, const struct ledger_leg *leg)
     write_ms(w, "total_ms", leg->started, leg->ended);
     json_string(w, "numerics", leg->numerics[0] ? leg->numerics : NULL);
     json_close(w, '}');
+}
+
+/* ---- CSV ------------------------------------------------------------------------------------------------------- */
+
+struct csv {
+    struct strbuf *out;
+    enum rc rc;
+    int n;
+};
+
+static void put(struct csv *c, const char *text, size_t n)
+{
+    if (c->rc == RC_OK)
+        c->rc = strbuf_append(c->out, text, n);
+}
+
+static void begin_field(struct csv *c)
+{
+    if (c->n++)
+        put(c, ",", 1);
+}
+
+static void csv_text(struct csv *c, const char *text)
+{
+    begin_field(c);
+    if (!text)
+        return;
+    const bool formula = text[0] && strchr("=+-@\t\r", text[0]);
+    const bool quoted = formula || strpbrk(text, ",\"\r\n");
+    if (quoted)
+        put(c, formula ? "\"'" : "\"", formula ? 2 : 1);
+    for (const char *p = text; *p; p++) {
+        if (*p == '"')
+            put(c, "\"", 1);
+        put(c, p, 1);
+    }
+    if (quoted)
+        put(c, "\"", 1);
+}
+
+static void csv_plain(struct csv *c, const char *text)
+{
+    begin_field(c);
+    put(c, text, strlen(text));
+}
+
+static void csv_int(struct csv *c, int64_t v, bool known)
+{
+    char buf[32] = "";
+    if (known)
+        snprintf(buf, sizeof buf, "%" PRId64, v);
+    csv_plain(c, buf);
+}
+
+static void csv_time(struct csv *c, struct wall t)
+{
+    char buf[40];
+    csv_plain(c, t.ns ? wall_format(t, buf, sizeof buf) : "");
+}
+
+const char *ledger_csv_head(void)
+{
+    return "request_id,accepted,first_byte,finished,tenant,team,project,user,key_id,tags,model,asked_model,service_"
+           "class,"
+           "node,provider,market,failure_domain,streamed,attempts,continuations,cross_class,tokens_input,"
+           "tokens_cached_input,tokens_output,tokens_reasoning,usage_source,price_input_usd_per_mtok,"
+           "price_cached_input_usd_per_mtok,price_output_usd_per_mtok,price_version,reserved_usd,charge_usd,cache,"
+           "saved_usd,"
+           "busy_us,millijoules,idempotency_key,repeat,outcome,http_status,error\r\n";
+}
+
+static void csv_whose(struct csv *c, const struct ledger_row *r)
+{
+    const char *const texts[] = {r->tenant,   r->team,   r->project,     r->user,          r->key_id,
+                                 r->tags,     r->model,  r->asked_model, r->service_class, r->node,
+                                 r->provider, r->market, r->domain};
+    csv_text(c, r->request_id);
+    csv_time(c, r->accepted);
+    csv_time(c, r->first_byte);
+    csv_time(c, r->finished);
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        csv_text(c, texts[i]);
+}
+
+static void csv_money(struct csv *c, const struct ledger_row *r)
+{
+    char buf[64];
+    csv_plain(c, price_format(r->prices.input, buf, sizeof buf));
+    csv_plain(c, price_format(r->prices.cached_input, buf, sizeof buf));
+    csv_plain(c, price_format(r->prices.output, buf, sizeof buf));
+    csv_int(c, r->price_version, true);
+    csv_plain(c, pusd_format(r->reserved, buf, sizeof buf));
+    csv_plain(c, pusd_format(r->charge, buf, sizeof buf));
+    csv_text(c, r->cache);
+    csv_plain(c, pusd_format(r->saved, buf, sizeof buf));
+}
+
+enum rc ledger_row_csv(struct strbuf *out, const struct ledger_row *r)
+{
+    struct csv c = {out, RC_OK, 0};
+    const int64_t counts[] = {r->attempts,        r->continuations,       r->cross_class,
+                              r->tokens.input,    r->tokens.cached_input, r->tokens.output,
+                              r->tokens_reasoning};
+    csv_whose(&c, r);
+    csv_plain(&c, r->streamed ? "true" : "false");
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        if (i == 2)
+            csv_plain(&c, r->cross_class ? "true" : "false");
+        else
+            csv_int(&c, counts[i], true);
+    csv_text(&c, r->usage_source);
+    csv_money(&c, r);
+    csv_int(&c, r->busy_us, r->busy_us >= 0);
+    csv_int(&c, r->millijoules, r->millijoules >= 0);
+    csv_text(&c, r->idempotency_key);
+    csv_int(&c, r->repeat, true);
+    csv_plain(&c, ledger_outcome_name(r->outcome));
+    csv_int(&c, r->http_status, true);
+    csv_text(&c, r->error);
+    return c.rc;
 }

@@ -6,7 +6,7 @@
 
 #include "base/lines.h"
 #include "base/text.h"
-#include "scheduler/books/closing.h"
+#include "scheduler/books/archive.h"
 
 #define ITEMS_MAX 100000
 
@@ -179,7 +179,7 @@ enum rc reconcile(const char *ledger, const char *invoice, int64_t from_s, int64
     struct tally t = {.out = out};
     struct closing_verified v;
     memset(out, 0, sizeof *out);
-    enum rc rc = closing_verify(ledger, from_s, until_s, &v, &out->problems, text, e);
+    enum rc rc = archive_verify(ledger, from_s, until_s, &v, &out->problems, text, e);
     out->hours = v.hours;
     out->node_hours = v.node_hours;
     out->rows = v.rows;

@@ -14,9 +14,10 @@
 typedef int cli_verb(int argc, char **argv);
 cli_verb cli_budgets, cli_serve, cli_check, cli_nodes, cli_ledger, cli_keys, cli_status, cli_ask, cli_reload, cli_plan,
     cli_simulate, cli_explain, cli_replay, cli_prices, cli_providers, cli_report, cli_finance, cli_ledger_verify,
-    cli_audit;
+    cli_ledger_export, cli_ledger_backup, cli_ledger_archive, cli_audit;
 
-cli_verb cli_nodes_calibrate, cli_nodes_enrol, cli_nodes_power; /* argv: what follows "nodes calibrate", ... */
+cli_verb cli_nodes_rates, cli_nodes_calibrate, cli_nodes_enrol,
+    cli_nodes_power; /* argv: what follows "nodes calibrate", ... */
 
 /* "spillway VERB: message" on stderr; ARGS_EXIT_USAGE for RC_INVALID, else ARGS_EXIT_FAILED. */
 int cli_fail(const char *verb, const struct error *e);
@@ -51,6 +52,13 @@ struct cli_target { /* as given; borrowed */
             .meta = "FILE", .help = "with --url https://...: certificates to trust, instead of the system's"            \
     }
 #define CLI_N_OPTIONS_TARGET 5
+
+/* A change of finance's, as `spillway finance set` makes it; db, from, reason NULL: none. */
+enum rc cli_finance_set(const struct cli_target *t, const char *db, const char *kind, const char *subject,
+                        const char *value, const char *from, const char *reason, struct error *e) SPW_MUST_USE;
+
+/* The ledger's file, of --db or of the configuration; the caller's. NULL: *e says why. */
+char *cli_ledger_path(const char *verb, const char *db, const char *config, struct error *e);
 
 struct cli_client;
 /* Finds the daemon's address; connects with the first call. RC_INVALID: the target makes no sense. */

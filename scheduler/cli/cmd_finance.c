@@ -271,6 +271,20 @@ static enum rc find_and_act(const struct asked *a, struct error *e)
     return rc;
 }
 
+enum rc cli_finance_set(const struct cli_target *t, const char *db, const char *kind, const char *subject,
+                        const char *value, const char *from, const char *reason, struct error *e)
+{
+    const struct asked a = {.action = "set",
+                            .kind = kind,
+                            .subject = subject,
+                            .value = value,
+                            .from = from,
+                            .reason = reason,
+                            .db = db,
+                            .target = *t};
+    return find_and_act(&a, e);
+}
+
 int cli_finance(int argc, char **argv)
 {
     struct asked a = {.target = {.config = CLI_CONFIG_DEFAULT}, .last = 50};

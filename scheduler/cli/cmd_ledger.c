@@ -175,6 +175,14 @@ static enum rc by_config(const char *config_path, const struct wanted *wanted, c
     return rc;
 }
 
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} actions[] = {{"verify", cli_ledger_verify},
+               {"export", cli_ledger_export},
+               {"backup", cli_ledger_backup},
+               {"archive", cli_ledger_archive}};
+
 int cli_ledger(int argc, char **argv)
 {
     struct cli_target target = {.config = CLI_CONFIG_DEFAULT};
@@ -192,15 +200,17 @@ int cli_ledger(int argc, char **argv)
     const struct arg_spec spec = {.program = "spillway",
                                   .verb = "ledger",
                                   .summary = "the newest requests and what they cost, newest first",
-                                  .example = "spillway ledger --last 10\nspillway ledger --db state/ledger.db --json",
+                                  .example = "spillway ledger --last 10\nspillway ledger --db state/ledger.db --json\n"
+                                             "spillway ledger verify|export|backup|archive --help",
                                   .options = options,
                                   .n_options = 4 + CLI_N_OPTIONS_TARGET};
     struct error e;
     cJSON *root = NULL;
     enum rc rc;
 
-    if (argc > 0 && strcmp(argv[0], "verify") == 0)
-        return cli_ledger_verify(argc - 1, argv + 1);
+    for (size_t i = 0; argc > 0 && i < sizeof actions / sizeof actions[0]; i++)
+        if (strcmp(argv[0], actions[i].name) == 0)
+            return actions[i].run(argc - 1, argv + 1);
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     if (legs && (strlen(legs) > REQUEST_ID_MAX || strspn(legs, ID_CHARACTERS) != strlen(legs))) {

@@ -81,7 +81,7 @@ static const struct action *plan(const char *action, const char *name, const cha
     if (!a) {
         error_set(e, RC_INVALID,
                   "unknown action \"%.40s\"; list, drain, undrain, launch, terminate, adopt, sleep, wake, token, "
-                  "revoke, joined, calibrate, enrol or power is "
+                  "revoke, joined, calibrate, enrol, rates or power is "
                   "right",
                   action);
         return NULL;
@@ -134,7 +134,7 @@ int cli_nodes(int argc, char **argv)
     const struct arg_operand operands[] = {
         {"ACTION", &action,
          "list (default), drain, undrain, launch, terminate, adopt, sleep, wake, token, revoke, joined, "
-         "calibrate, enrol or power",
+         "calibrate, enrol, rates or power",
          false},
         {"NAME", &name, "of the node; launch, adopt: of the pool", false},
         {"INSTANCE", &instance, "adopt: the provider's id", false}};
@@ -162,6 +162,8 @@ int cli_nodes(int argc, char **argv)
         return cli_nodes_joined(argc - 1, argv + 1);
     if (argc > 0 && strcmp(argv[0], "enrol") == 0)
         return cli_nodes_enrol(argc - 1, argv + 1);
+    if (argc > 0 && strcmp(argv[0], "rates") == 0)
+        return cli_nodes_rates(argc - 1, argv + 1);
     if (argc > 0 && strcmp(argv[0], "power") == 0)
         return cli_nodes_power(argc - 1, argv + 1);
     if (!args_run(&spec, argc, argv, &exit_code))

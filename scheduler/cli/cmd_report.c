@@ -31,21 +31,6 @@ static enum rc read_range(struct span_asked *r, struct error *e)
     return RC_OK;
 }
 
-/* Of --db or the configuration; the caller's. NULL: *e says why. */
-static char *ledger_path(const char *verb, const char *db, const char *config, struct error *e)
-{
-    if (db)
-        return spw_strdup(db);
-    struct config *c = cli_load_config(verb, config);
-    if (!c) {
-        error_set(e, RC_INVALID, "without it the ledger is not known; give --db FILE");
-        return NULL;
-    }
-    char *path = spw_strdup(c->ledger_path);
-    config_free(c);
-    return path;
-}
-
 static void print_sum(const char *what, struct pusd_sum v)
 {
     char text[64];
@@ -105,7 +90,7 @@ static int reconcile_books(const struct span_asked *given, const char *config, c
     struct span_asked r = *given;
     struct error e;
     enum rc rc = read_range(&r, &e);
-    char *path = rc == RC_OK ? ledger_path("report", r.db, config, &e) : NULL;
+    char *path = rc == RC_OK ? cli_ledger_path("report", r.db, config, &e) : NULL;
     const int exit_code = path ? run("report", &r, path, invoice, true) : cli_fail("report", &e);
     free(path);
     return exit_code;
@@ -184,7 +169,7 @@ int cli_ledger_verify(int argc, char **argv)
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     enum rc rc = read_range(&r, &e);
-    char *path = rc == RC_OK ? ledger_path("ledger verify", r.db, config, &e) : NULL;
+    char *path = rc == RC_OK ? cli_ledger_path("ledger verify", r.db, config, &e) : NULL;
     exit_code = path ? run("ledger verify", &r, path, NULL, false) : cli_fail("ledger verify", &e);
     free(path);
     return exit_code;

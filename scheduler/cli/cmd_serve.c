@@ -195,7 +195,9 @@ static enum rc lock_state(struct serve *s, struct error *e)
 static enum rc open_ledger(struct serve *s, struct error *e)
 {
     const struct ledger_options o = {.path = s->config->ledger_off ? NULL : s->config->ledger_path,
-                                     .queue_max = s->config->ledger_queue_max};
+                                     .queue_max = s->config->ledger_queue_max,
+                                     .spool = s->config->ledger_off ? NULL : s->config->ledger_spool,
+                                     .spool_bytes = s->config->ledger_on_failure ? s->config->ledger_spool_bytes : 0};
 
     return ledger_open(&s->ledger, &o, e);
 }

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/worker.h"
 #include "policies/tariff.h"
+#include "scheduler/books/archive.h"
 #include "scheduler/books/closing.h"
 #include "scheduler/books/finance.h"
 #include "scheduler/books/meter.h"
@@ -107,6 +108,7 @@ struct task {
     enum rc rc;
     struct error e;
     int closed, wrong;
+    int64_t archived; /* rows */
     struct strbuf text;
 };
 
@@ -286,6 +288,19 @@ static enum rc close_due(struct task *t)
     return rc;
 }
 
+/* At most one month, once an hour. */
+static enum rc archive_old(struct task *t)
+{
+    const int64_t now_s = t->now.ns / NS_PER_S;
+    int64_t month_s = -1;
+    if (!t->config->ledger_keep_months)
+        return RC_OK;
+    enum rc rc = archive_due(t->config->ledger_path, t->config->ledger_keep_months, now_s, &month_s, &t->e);
+    if (rc == RC_OK && month_s >= 0)
+        rc = archive_month(t->config->ledger_path, month_s, now_s, &t->archived, &t->e);
+    return rc == RC_AGAIN ? RC_OK : rc; /* hours of it are to be closed first */
+}
+
 static void run_task(void *arg)
 {
     struct task *t = arg;
@@ -293,6 +308,8 @@ static void run_task(void *arg)
     t->written = t->rc == RC_OK;
     if (t->rc == RC_OK && t->close)
         t->rc = close_due(t);
+    if (t->rc == RC_OK && t->close)
+        t->rc = archive_old(t);
 }
 
 /* What could not be written is measured still. */
@@ -328,6 +345,8 @@ static void task_done(enum rc rc, void *arg)
         b->looked_due_s = 0;
     if (t->closed)
         log_info(b->o.log, "books", "hours closed", LOG_I("hours", t->closed), LOG_I("wrong", t->wrong));
+    if (t->archived)
+        log_info(b->o.log, "books", "an old month has a file of its own now", LOG_I("rows", t->archived));
     if (t->wrong)
         log_warn(b->o.log, "books", "an hour does not close: see spillway ledger verify",
                  LOG_S("problems", t->text.data));

@@ -251,10 +251,14 @@ struct config {
     const char *tls_cert, *tls_key, *admin_tls_cert, *admin_tls_key;
     const char *tls_client_ca, *admin_tls_client_ca, *tls_client_crl, *admin_tls_client_crl;
     enum tls_client_certs tls_client_certs, admin_tls_client_certs;
-    const char *state_dir;   /* ledger and sockets; default ./state */
-    const char *ledger_path; /* default STATE_DIR/ledger.db */
-    int ledger_queue_max;    /* rows waiting for the disk */
-    struct {                 /* what energy costs; tariff.h has the rules */
+    const char *state_dir;    /* ledger and sockets; default ./state */
+    const char *ledger_path;  /* default STATE_DIR/ledger.db */
+    int ledger_queue_max;     /* rows waiting for the disk */
+    int ledger_on_failure;    /* 0: refuse, 1: spool */
+    const char *ledger_spool; /* default STATE_DIR/ledger.spool */
+    int64_t ledger_spool_bytes;
+    int ledger_keep_months; /* 0: all stay in the one file */
+    struct {                /* what energy costs; tariff.h has the rules */
         const char *price, **hours, *time_zone;
         int n_hours;
     } energy;

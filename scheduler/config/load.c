@@ -552,6 +552,8 @@ static void derive(struct config_loader *l)
         c->admin_socket = arena_printf(c->arena, "%s/admin.sock", c->state_dir);
     if (!c->ledger_path)
         c->ledger_path = arena_printf(c->arena, "%s/ledger.db", c->state_dir);
+    if (!c->ledger_spool)
+        c->ledger_spool = arena_printf(c->arena, "%s/ledger.spool", c->state_dir);
     if (!c->audit.dir)
         c->audit.dir = arena_printf(c->arena, "%s/audit", c->state_dir);
     if (!c->audit.key)

@@ -217,6 +217,7 @@ static const char *const explain_words[] = {"off", "admin", "all", NULL};
 static const char *const cache_words[] = {"off", "lru", "redis", NULL};
 static const char *const store_words[] = {"memory", "redis", NULL};
 static const char *const failure_words[] = {"refuse", "continue", NULL}; /* enum audit_on_failure */
+static const char *const spool_words[] = {"refuse", "spool", NULL};
 static const char *const loss_words[] = {"fail_closed", "fail_open", NULL};
 static const char *const tracing_words[] = {"ratio", "parent", NULL};
 static const char *const auto_words[] = {"auto", NULL};
@@ -331,6 +332,19 @@ static const struct setting main_rows[] = {
      .help = "The ledger's SQLite file."},
     {"ledger.queue_max", SETTING_INT, MAIN(ledger_queue_max), .lo = 64, .hi = 1000000, .unit = "rows", .def = "65536",
      .help = "Rows that may wait for the disk; beyond it new work is refused."},
+    {"ledger.on_failure", SETTING_CHOICE, MAIN(ledger_on_failure), .choices = spool_words, .def = "refuse",
+     .help = "When rows cannot be written (disk full or broken): `refuse`, answers wait and new requests are refused "
+             "until they "
+             "can; `spool`, rows go into `ledger.spool.path` up to `ledger.spool.max`, and from there into the ledger "
+             "when it can be "
+             "written again. Nothing is lost either way."},
+    {"ledger.spool.path", SETTING_PATH, MAIN(ledger_spool), .def_text = "STATE_DIR/ledger.spool",
+     .help = "The spool's file; best on another disk than the ledger's."},
+    {"ledger.spool.max", SETTING_SIZE, MAIN(ledger_spool_bytes), .lo = 65536, .hi = INT64_C(1) << 40, .def = "256MiB",
+     .help = "What may wait there, at about 1 KiB for a request; beyond it new work is refused."},
+    {"ledger.keep_months", SETTING_INT, MAIN(ledger_keep_months), .lo = 0, .hi = 1200, .unit = "months", .def = "0",
+     .help = "Full months whose rows stay in the ledger's file; older ones are moved to files of their own beside it "
+             "(ledger-archive/2026-08.db), which verification and export read as well. 0: all stay."},
     {"audit.mode", SETTING_EITHER, MAIN(audit.off), .choices = on_words, .def = "on",
      .help =
          "`off`: no chain of signed records is kept of requests, admin actions, refused logins and changes of the "

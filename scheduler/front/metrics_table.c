@@ -163,6 +163,11 @@ static int64_t read_ledger_queued(const struct front *f, int i)
     (void)i;
     return ledger_stats(f->o.ledger).queued;
 }
+static int64_t read_ledger_spooled(const struct front *f, int i)
+{
+    (void)i;
+    return ledger_stats(f->o.ledger).spool_bytes;
+}
 static struct audit_stats audit_figures(const struct front *f)
 {
     return f->o.audit ? audit_stats(f->o.audit) : (struct audit_stats){0};
@@ -713,6 +718,12 @@ const struct declaration metrics_table[] = {
      UNIT_COUNT,
      {DIM_NONE, DIM_NONE},
      read_ledger_queued},
+    {"spillway_ledger_spool_bytes",
+     "Rows that wait in the spool because the ledger cannot be written.",
+     TYPE_GAUGE,
+     UNIT_COUNT,
+     {DIM_NONE, DIM_NONE},
+     read_ledger_spooled},
     {"spillway_audit_records_total",
      "Records of the audit that are under a signed head.",
      TYPE_COUNTER,

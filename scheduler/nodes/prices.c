@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "scheduler/nodes/nodes.h"
 
 /* In the order in which they count: whose rate or price it is. */

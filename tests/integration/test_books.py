@@ -2,16 +2,23 @@
 cost to the last pico-dollar among who used it; `ledger verify` and `report --reconcile` say so, and find what was changed; an
 invoice is compared; what finance edits is dated, versioned and checked, and a locked month stays as it is. Its prices are what
 requests are charged by, whether they are set at the admin API, by the command line or with no scheduler running, and the audit has
-each change."""
+each change; rows are exported, backed up, moved to archives; standard rates earn the bill. A full disk refuses work, or fills a
+spool that is replayed: nothing is lost. --full: the disk is full 50 times."""
 
 import contextlib
 import csv
+import io
+import json
 import os
+import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 
-from harness import Scheduler, Upstream, chat, main, node, request, wait_until
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fault"))
+from books import Load, compare, read_books  # noqa: E402
+from harness import Scheduler, Skip, Upstream, chat, main, node, request, wait_until  # noqa: E402
 
 HOURS = 3  # that rows are dated back by
 ASSET = '{"purchase":"87660","residual":"0","bought":"2020-01-01","years":50}'
@@ -163,5 +170,111 @@ def check_refusals(s):
     assert answer.status == 404, answer.body.decode()
 
 
+def exported_backed_up_archived(args):
+    up = Upstream()
+    with contextlib.ExitStack() as stack, Scheduler(args.build, [node("gpu1", up)]) as s:
+        stack.callback(up.stop)
+        load = Load(s.port, clients=2)
+        wait_until(lambda: len(load.told) > 20, 10, "rows")
+        copy = os.path.join(s.folder, "copy.db")
+        on(s, "ledger", "backup", copy)
+        load.stop()
+        assert query(copy, "PRAGMA integrity_check")[0][0] == "ok" and query(copy, "SELECT count(*) FROM ledger")[0][0] >= 20
+        total = query(s.ledger_path, "SELECT count(*), sum(charge_pusd) FROM ledger")[0]
+        rows = list(csv.DictReader(io.StringIO(on(s, "ledger", "export"))))
+        lines = [json.loads(x) for x in on(s, "ledger", "export", "--format", "json").splitlines()]
+        for table in (rows, lines):
+            assert (len(table), sum(exactly(r["charge_usd"]) for r in table)) == total, (len(table), total)
+        assert on(s, "ledger", "export", "--to", "2020-01-01").count("\n") == 1
+        s.terminate()
+        # The last rows are of half a year ago; the daemon closes their hours, and moves their month.
+        ns = 180 * 86400 * 10**9
+        query(s.ledger_path, f"UPDATE ledger SET accepted_ns = accepted_ns - {ns}, first_byte_ns = first_byte_ns - {ns},"
+                             f" finished_ns = finished_ns - {ns}, leg_started_ns = leg_started_ns - {ns}, leg_ended_ns = leg_ended_ns - {ns}")
+        query(s.ledger_path, "DELETE FROM node_meters")
+        s.configure([node("gpu1", up)], ledger={"keep_months": 3})
+        s.restart()
+        wait_until(lambda: query(s.ledger_path, "SELECT count(*) FROM ledger")[0][0] == 0, 20, "an old month is moved")
+        assert len(os.listdir(os.path.join(s.folder, "state", "ledger-archive"))) == 1
+        rows = list(csv.DictReader(io.StringIO(on(s, "ledger", "export"))))
+        assert (len(rows), sum(exactly(r["charge_usd"]) for r in rows)) == total
+        assert f"{total[0]} requests" in on(s, "ledger", "verify")
+
+
+def exactly(dollars):
+    whole, _, part = dollars.partition(".")
+    return int(whole) * 10**12 + int(part.ljust(12, "0"))
+
+
+def rates_earn_the_bill(args):
+    up = Upstream()
+    record = {"spillway_calibration": 1, "measured_at": "2026-11-29T02:10:00Z", "node": "gpu1", "model": "m",
+              "curve": {"base_us": 1000, "prefill_us_per_tok": 40, "decode_us_base": 9600, "decode_us_per_seq": 50}}
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        stack.callback(up.stop)
+        path = os.path.join(folder, "gpu1.json")
+        with open(path, "w") as f:
+            json.dump(record, f)
+        s = stack.enter_context(Scheduler(args.build, [node("gpu1", up, slots=8, calibration=path)]))
+        s.ready()
+        hour = int(query(s.ledger_path, "SELECT unixepoch()")[0][0]) // 3600 * 3600 - 7200
+        query(s.ledger_path, "INSERT INTO node_hours SELECT ?, 'gpu1', NULL, 'static', 'on-prem', NULL, 3600000000000, 3600000000000, 0, 0,"
+                             " 0, 0, 0, 0, 3600000000000, NULL, 3600000000, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0", hour)
+        query(s.ledger_path, "INSERT INTO hours SELECT ?, 1, 0, 0, 0, 0, 0, 0, 3600000000000, 0, 0, 0, 0, 3600000000000, NULL", hour)
+        on(s, "finance", "set", "utilisation", "gpu1", "--value", '{"percent":"50"}')
+        out = on(s, "nodes", "rates", "gpu1", "--apply")
+        # $3.60/h is $0.001 a second, at 50 % $0.002: 40 us for an input token, (9600 + 8 * 50) / 8 us for an output token.
+        assert "applied" in out and " 0.08 " in out and " 2.50 " in out, out
+        wait_until(lambda: charged(s)[1] == 2.5, 5, "it is charged")
+
+
+def full_disk(args):
+    up = Upstream()
+    small = tempfile.mkdtemp(prefix="spillway-books-small-")
+    spools = tempfile.mkdtemp(prefix="spillway-books-spool-")
+    try:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=64", "none", small], capture_output=True).returncode != 0:
+            raise Skip("no tmpfs can be mounted here")
+        for how in ("refuse", "spool") * (25 if args.full else 1):
+            ledger = {"path": os.path.join(small, "ledger.db"), "on_failure": how,
+                      "spool": {"path": os.path.join(spools, "spool"), "max": "1MiB"}}
+            with Scheduler(args.build, [node("gpu1", up)], ledger=ledger, audit="off") as s:
+                s.ledger_path = ledger["path"]
+                fill_up_and_free(s, how, os.path.join(small, "filler"))
+            for f in os.listdir(small):
+                os.unlink(os.path.join(small, f))
+    finally:
+        subprocess.run(["umount", small], capture_output=True)
+        os.rmdir(small)
+        shutil.rmtree(spools)
+        up.stop()
+
+
+def fill_up_and_free(s, how, filler):
+    s.ready()
+    load = Load(s.port, clients=3)
+    wait_until(lambda: len(load.told) > 5, 10, "rows")
+    with open(filler, "wb", buffering=0) as f:
+        with contextlib.suppress(OSError):
+            while True:
+                f.write(bytes(4096))
+    state = lambda: admin(s, "GET", "/admin/v1/status").json()["ledger"]  # noqa: E731
+    if how == "spool":
+        wait_until(lambda: state()["spool_bytes"] > 0, 10, "rows go into the spool")
+        n = len(load.told)
+        wait_until(lambda: len(load.told) > n + 10, 10, "answers go on")
+        assert not state()["failing"] and request(s.port, "GET", "/readyz").status == 200
+    else:
+        wait_until(lambda: state()["failing"], 10, "rows cannot be written")
+        wait_until(lambda: request(s.port, "GET", "/readyz").status == 503, 10, "not ready")
+    os.unlink(filler)
+    wait_until(lambda: not state()["failing"] and state()["spool_bytes"] == 0, 10, "it is written again")
+    n = len(load.told)
+    wait_until(lambda: len(load.told) > n, 10, "it works again")
+    told = load.stop()
+    assert s.terminate() == 0
+    compare(read_books(s.ledger_path), told)
+
+
 if __name__ == "__main__":
-    main(__doc__, [closes, finance_prices_are_charged])
+    main(__doc__, [closes, finance_prices_are_charged, exported_backed_up_archived, rates_earn_the_bill, full_disk])
