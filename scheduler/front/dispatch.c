@@ -7,7 +7,6 @@
 
 #define ANSWER_BYTES_MAX ((size_t)64 << 20) /* a whole answer is held until its row is durable */
 #define OUT_BYTES_MAX    ((size_t)80 << 20)
-#define STALE_LEGS_MAX   3  /* beyond that a node that closes connections is taken for one that fails */
 #define SEED_BITS        53 /* what a JSON number holds exactly */
 
 void request_arm(struct request *r, int64_t ms)
@@ -254,20 +253,6 @@ static void tell_when(struct request *r, int64_t us)
         r->error.retry_after_s = (int)((us + 999999) / 1000000);
 }
 
-/* Its node had closed the connection before it read of the request, as one does that falls asleep: it has missed nothing, and
- * is asked again, on another connection. */
-static bool was_never_asked(struct request *r, enum leg_fault fault, const char *reason)
-{
-    if (!r->leg.stale || r->stale_legs >= STALE_LEGS_MAX)
-        return false;
-    r->stale_legs++;
-    log_info(r->lane->front->o.log, "dispatch", "a pooled connection was closed already; another one is taken",
-             LOG_S("request_id", r->id), LOG_S("node", r->leg.node->name), LOG_S("reason", reason));
-    metrics_add(r->lane->metrics, METRIC_LEG_FAILURES, r->leg.node->index, (int)fault, 1);
-    leg_drop(r, leg_fault_name(fault));
-    return true;
-}
-
 void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
 {
     struct node *node = r->leg.node;
@@ -280,10 +265,6 @@ void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
         .said = r->replied || trail_has_said(&r->trail),
         .retries_max = r->config->retries,
     };
-    if (was_never_asked(r, fault, reason)) {
-        dispatch(r);
-        return;
-    }
     note_failure(r, node, fault, reason);
     leg_drop(r, leg_fault_name(fault));
     end.can_continue = request_can_continue(r);

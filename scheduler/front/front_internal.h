@@ -159,7 +159,6 @@ struct request {
     bool rest_is_out;        /* the rest of a stream, or its error event, stands in `out` */
     struct ledger_leg *legs; /* owned */
     int n_legs, legs_cap;    /* n_legs <= LEGS_MAX */
-    int stale_legs;          /* that met a connection which their node had closed */
     struct node *kept; /* kept free of others for this request, which must be alone; under the lock while it waits */
     int64_t wait_forgiven_ns; /* of waited_ns: before the last new token */
     int64_t looked_us;        /* since it came, when it was last looked for a place: two looks in a row agree */

@@ -426,7 +426,10 @@ class Scheduler:
     def _port(self):
         if self.process.poll() is not None:
             raise AssertionError(f"the scheduler ended with {self.process.returncode}:\n{self.log_text()}")
-        for line in self.log_lines():
+        lines = self.log_lines()
+        if not any(line.get("message") == "serving" for line in lines):
+            return None  # the admin API comes after the front
+        for line in lines:
             if line.get("message") == "listening" and line.get("area") == "front":
                 return line["port"] or line["address"].removeprefix("unix:")
         return None
