@@ -133,7 +133,7 @@ def test_restart_finds_all(args):
         w.end_all()
         bill, theirs = w.bill(), w.fake.state()["bill"] / 1e12
         print("        bill: ours %s, theirs %s" % (bill["paid_usd"], theirs))
-        assert bill["instances"] == 2, bill
+        assert bill["instances"] == w.fake.state()["launches"], bill  # a slow machine may have asked for a third
         assert abs(float(bill["paid_usd"]) - theirs) <= 1e-9, (bill, theirs)  # from launchTime to the end that EC2 tells
 
 
