@@ -23,6 +23,7 @@
 struct focus_row {
     /* texts; NULL: null */
     const char *billing_account, *account_type, *category, *class, *description, *frequency, *host, *issuer;
+    const char *invoice; /* always null: the site's own books, no invoice is issued from them */
     const char *pricing_category, *pricing_unit, *consumed_unit, *region, *resource, *resource_type;
     const char *service, *provider, *publisher, *service_category, *service_subcategory;
     const char *sku, *sku_meter, *sku_price, *sub_account, *sub_type, *tags, *currency;
@@ -69,7 +70,9 @@ static const struct column {
     {"ContractedUnitPrice", UNIT_PRICE, AT(unit_price), IN_BOTH},
     {"EffectiveCost", AMOUNT, AT(effective), IN_BOTH},
     {"HostProviderName", TEXT, AT(host), IN_1_4},
-    {"InvoiceIssuerName", TEXT, AT(issuer), IN_BOTH},
+    {"InvoiceId", TEXT, AT(invoice), IN_1_2},
+    {"InvoiceIssuerName", TEXT, AT(provider), IN_1_2}, /* another issuer's rows would have to be billed with 0 */
+    {"InvoiceIssuerName", TEXT, AT(issuer), IN_1_4},
     {"ListCost", AMOUNT, AT(list), IN_BOTH},
     {"ListUnitPrice", UNIT_PRICE, AT(unit_price), IN_BOTH},
     {"PricingCategory", TEXT, AT(pricing_category), IN_BOTH},

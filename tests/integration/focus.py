@@ -34,7 +34,7 @@ CONDITIONAL = {
     "SubAccountId": STRING, "SubAccountName": STRING, "SubAccountType": STRING, "Tags": JSON,
 }
 CONDITIONAL_OF = {"1.4": {"AllocatedMethodDetails": JSON, "AllocatedMethodId": STRING, "AllocatedResourceId": STRING,
-                          "AllocatedResourceName": STRING, "AllocatedTags": JSON}, "1.2": {}}
+                          "AllocatedResourceName": STRING, "AllocatedTags": JSON}, "1.2": {"InvoiceId": STRING}}
 WANTED = {"SubAccountId", "ConsumedQuantity", "ConsumedUnit", "SkuId", "SkuMeter", "SkuPriceId", "ListUnitPrice",
           "ContractedUnitPrice", "PricingCategory", "RegionId", "ResourceId", "ResourceType", "Tags"}
 VALUES = {
@@ -113,6 +113,8 @@ def check_together(row):
              ("PricingQuantity", "PricingUnit"), ("ConsumedQuantity", "ConsumedUnit"), ("RegionId", "RegionName"),
              ("SkuId", "SkuPriceId"), ("SkuId", "SkuMeter")]
     yield from (f"{a} without {b}, or the other way round" for a, b in pairs if bool(row[a]) != bool(row[b]))
+    if D(row["BilledCost"]) and row.get("ProviderName", row["InvoiceIssuerName"]) != row["InvoiceIssuerName"]:
+        yield "billed with more than 0 by another than the provider"
     if not row["SkuPriceId"] and any(row[c] for c in ("PricingQuantity", "ConsumedQuantity", "ListUnitPrice",
                                                       "ContractedUnitPrice")):
         yield "prices and quantities without a SKU"

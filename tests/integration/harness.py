@@ -711,7 +711,7 @@ class Skip(Exception):
     pass
 
 
-def environment_with(build, package):
+def environment_with(build, package, interpreter=sys.executable, *others):
     """A Python that has this package ("name==version"), made once for all builds, beside them. Skip, where that cannot be."""
     home = os.path.join(os.path.dirname(os.path.abspath(build)), "build-venv", package.partition("==")[0])
     python, mark = os.path.join(home, "bin", "python"), os.path.join(home, package)
@@ -719,7 +719,7 @@ def environment_with(build, package):
         return python
     shutil.rmtree(home, ignore_errors=True)
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
-    for command in ([sys.executable, "-m", "venv", home], pip + [package]):
+    for command in ([interpreter, "-m", "venv", home], pip + [package, *others]):
         try:
             p = subprocess.run(command, capture_output=True, text=True, timeout=240)
         except (OSError, subprocess.TimeoutExpired) as e:
