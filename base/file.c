@@ -43,21 +43,60 @@ enum rc file_read_secret(char **secret, const char *path, struct error *e)
     return rc;
 }
 
+bool file_write_all(int fd, const void *data, size_t n)
+{
+    for (const char *from = data; n;) {
+        ssize_t k = write(fd, from, n);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            return false;
+        from += k;
+        n -= (size_t)k;
+    }
+    return true;
+}
+
+bool file_write_all_at(int fd, const void *data, size_t n, int64_t at)
+{
+    for (const char *from = data; n;) {
+        ssize_t k = pwrite(fd, from, n, at);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            return false;
+        from += k;
+        n -= (size_t)k;
+        at += k;
+    }
+    return true;
+}
+
+bool file_read_all_at(int fd, void *data, size_t n, int64_t at)
+{
+    for (char *to = data; n;) {
+        ssize_t k = pread(fd, to, n, at);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k == 0)
+            errno = 0;
+        if (k <= 0)
+            return false;
+        to += k;
+        n -= (size_t)k;
+        at += k;
+    }
+    return true;
+}
+
 static enum rc write_whole(const char *path, unsigned mode, const void *data, size_t n, struct error *e)
 {
     (void)unlink(path); /* of a process that died here: it may have other modes, or be a link */
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
     if (fd < 0)
         return error_set(e, RC_IO, "%s: %s", path, strerror(errno));
-    const char *at = data, *end = at + n;
-    bool ok = true;
-    while (ok && at < end) {
-        ssize_t put = write(fd, at, (size_t)(end - at));
-        ok = put > 0 || (put < 0 && errno == EINTR);
-        at += put > 0 ? put : 0;
-    }
-    ok = ok && fsync(fd) == 0;
-    enum rc rc = ok ? RC_OK : error_set(e, RC_IO, "%s: %s", path, strerror(errno));
+    enum rc rc =
+        file_write_all(fd, data, n) && fsync(fd) == 0 ? RC_OK : error_set(e, RC_IO, "%s: %s", path, strerror(errno));
     close(fd);
     return rc;
 }

@@ -372,6 +372,7 @@ static enum rc open_spool(struct ledger *l, const struct ledger_options *o, stru
 {
     int64_t entries = 0;
     enum rc rc = spool_open(&l->spool, o->spool, o->spool_bytes, e);
+    l->stats.spool_set_aside = rc == RC_OK ? spool_set_aside(l->spool) : 0;
     if (rc == RC_OK && l->spool)
         rc = spool_replay(l->spool, l->db, &entries, e);
     if (rc == RC_OK && !o->spool_bytes) { /* it was only to be emptied */

@@ -133,12 +133,13 @@ void ledger_expect(struct ledger_port *p);
 struct ledger_stats {
     uint64_t rows, commits, failed;
     int queued;
-    int64_t last_commit_ns; /* duration of the last commit */
-    bool off;               /* there is no file */
-    bool failing;           /* the last group could not be made durable: see ledger_last_error() */
-    bool spooling;          /* the file cannot be written, and rows go into the spool */
-    uint64_t spooled;       /* rows that have, since the start; they count in `rows`, too */
-    int64_t spool_bytes;    /* that wait there */
+    int64_t last_commit_ns;  /* duration of the last commit */
+    bool off;                /* there is no file */
+    bool failing;            /* the last group could not be made durable: see ledger_last_error() */
+    bool spooling;           /* the file cannot be written, and rows go into the spool */
+    uint64_t spooled;        /* rows that have, since the start; they count in `rows`, too */
+    int64_t spool_bytes;     /* that wait there */
+    int64_t spool_set_aside; /* that could not be read at the start (spool.h) */
 };
 struct ledger_stats ledger_stats(const struct ledger *l);
 /* The same as stats.failing, for every request: no lock. */

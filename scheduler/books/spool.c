@@ -26,6 +26,7 @@ struct spool {
     char *path;
     int fd;
     int64_t max, end; /* end: of what is durable */
+    int64_t cut;      /* bytes that were set aside */
     char id[ID_HEX + 1];
     sqlite3 *twin;
     struct ledger_inserts inserts;
@@ -41,36 +42,6 @@ static enum rc fail(const struct spool *s, const char *what, struct error *e)
 
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
 
-static bool write_all(int fd, const char *data, size_t n, int64_t at)
-{
-    while (n) {
-        ssize_t k = pwrite(fd, data, n, at);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0)
-            return false;
-        data += k;
-        n -= (size_t)k;
-        at += k;
-    }
-    return true;
-}
-
-static bool read_all(int fd, char *data, size_t n, int64_t at)
-{
-    while (n) {
-        ssize_t k = pread(fd, data, n, at);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0)
-            return false;
-        data += k;
-        n -= (size_t)k;
-        at += k;
-    }
-    return true;
-}
-
 static enum rc begin_file(struct spool *s, struct error *e)
 {
     char head[HEAD_BYTES + 1];
@@ -79,7 +50,7 @@ static enum rc begin_file(struct spool *s, struct error *e)
     random_take(&pool, &id, sizeof id);
     snprintf(s->id, sizeof s->id, "%016" PRIx64, id);
     snprintf(head, sizeof head, HEAD "%s\n", s->id);
-    if (ftruncate(s->fd, 0) != 0 || !write_all(s->fd, head, (size_t)HEAD_BYTES, 0) || fdatasync(s->fd) != 0)
+    if (ftruncate(s->fd, 0) != 0 || !file_write_all_at(s->fd, head, (size_t)HEAD_BYTES, 0) || fdatasync(s->fd) != 0)
         return fail(s, "cannot be begun", e);
     s->end = HEAD_BYTES;
     return RC_OK;
@@ -94,13 +65,14 @@ static bool read_entry(const struct spool *s, int64_t at, int64_t size, char **s
     uint32_t crc;
     int used = 0;
     *sql = NULL;
-    if (at >= size || !read_all(s->fd, line, n, at) ||
+    if (at >= size || !file_read_all_at(s->fd, line, n, at) ||
         sscanf(line, "-- %" SCNd64 " %8" SCNx32 "%n", &bytes, &crc, &used) != 2 || line[used] != '\n' || bytes <= 0 ||
         bytes > (int64_t)ENTRY_MAX || at + used + 1 + bytes > size)
         return false;
     *sql = spw_malloc((size_t)bytes + 1);
     (*sql)[bytes] = '\0';
-    if (read_all(s->fd, *sql, (size_t)bytes, at + used + 1) && crc32(0, (const Bytef *)*sql, (uInt)bytes) == crc) {
+    if (file_read_all_at(s->fd, *sql, (size_t)bytes, at + used + 1) &&
+        crc32(0, (const Bytef *)*sql, (uInt)bytes) == crc) {
         *next = at + used + 1 + bytes;
         return true;
     }
@@ -109,15 +81,35 @@ static bool read_entry(const struct spool *s, int64_t at, int64_t size, char **s
     return false;
 }
 
-/* Up to where it is whole; the rest was told to nobody. */
+/* What follows the last whole entry into a file of its own, SPOOL.cut-ID-BYTE: a crash tears nothing but what was told to
+ * nobody, but a disk may damage anything, and then an operator has it. */
+static bool keep_rest(const struct spool *s, int64_t size)
+{
+    char *path = spw_asprintf("%s.cut-%s-%lld", s->path, s->id, (long long)s->end);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    char piece[16384];
+    bool ok = fd >= 0;
+    for (int64_t at = s->end; ok && at < size; at += (int64_t)sizeof piece) {
+        const size_t n = size - at < (int64_t)sizeof piece ? (size_t)(size - at) : sizeof piece;
+        ok = file_read_all_at(s->fd, piece, n, at) && file_write_all(fd, piece, n);
+    }
+    ok = ok && fsync(fd) == 0;
+    if (fd >= 0)
+        close(fd);
+    file_sync_folder_of(path);
+    free(path);
+    return ok;
+}
+
 static enum rc find_end(struct spool *s, int64_t size, struct error *e)
 {
     char *sql;
     s->end = HEAD_BYTES;
     while (read_entry(s, s->end, size, &sql, &s->end))
         free(sql);
-    if (s->end < size && (ftruncate(s->fd, s->end) != 0 || fdatasync(s->fd) != 0))
-        return fail(s, "its torn end cannot be cut off", e);
+    if (s->end < size && (!keep_rest(s, size) || ftruncate(s->fd, s->end) != 0 || fdatasync(s->fd) != 0))
+        return fail(s, "what follows its last whole entry cannot be set aside", e);
+    s->cut = size - s->end;
     return RC_OK;
 }
 
@@ -131,7 +123,7 @@ static enum rc open_file(struct spool *s, struct error *e)
     file_sync_folder_of(s->path);
     if (st.st_size < HEAD_BYTES) /* new, or torn before anything was in it */
         return begin_file(s, e);
-    if (!read_all(s->fd, head, (size_t)HEAD_BYTES, 0))
+    if (!file_read_all_at(s->fd, head, (size_t)HEAD_BYTES, 0))
         return fail(s, "cannot be read", e);
     head[HEAD_BYTES] = '\0';
     if (strncmp(head, HEAD, sizeof HEAD - 1) != 0 || head[HEAD_BYTES - 1] != '\n')
@@ -233,13 +225,18 @@ enum rc spool_commit(struct spool *s, struct error *e)
 {
     if (s->end + (int64_t)s->group.len > s->max)
         return error_set(e, RC_FULL, "spool %s: its bound of %lld bytes is reached", s->path, (long long)s->max);
-    if (write_all(s->fd, s->group.data, s->group.len, s->end) && fdatasync(s->fd) == 0) {
+    if (file_write_all_at(s->fd, s->group.data, s->group.len, s->end) && fdatasync(s->fd) == 0) {
         s->end += (int64_t)s->group.len;
         return RC_OK;
     }
     enum rc rc = fail(s, "cannot be written", e);
     (void)!ftruncate(s->fd, s->end); /* what is left there is written over, or cut off at the next start */
     return rc;
+}
+
+int64_t spool_set_aside(const struct spool *s)
+{
+    return s ? s->cut : 0;
 }
 
 int64_t spool_bytes(const struct spool *s)

@@ -9,7 +9,8 @@
  * The statements are those that the writer would have run, with their values: an entry is done to an empty twin of
  * the ledger in memory, and what SQLite runs there is written down. So a spool that an older program has left can be
  * replayed, and an operator can read it. Each group of entries is flushed before anybody is told that it is durable;
- * an end that a crash has torn is cut off, it was told to nobody. How far a spool has been replayed stands in the
+ * an end that a crash has torn, which was told to nobody, is set aside in SPOOL.cut-ID-BYTE, and so is what a damaged disk
+ * makes unreadable. How far a spool has been replayed stands in the
  * ledger, in the same transaction: exactly once. An entry whose request has its row already is passed over.
  *
  * The writer's thread alone; blocks. */
@@ -31,7 +32,8 @@ enum rc spool_add(struct spool *s, const struct ledger_row *row, const struct le
                   struct error *e) SPW_MUST_USE; /* one of the two; RC_INVALID: it can be in no ledger */
 enum rc spool_commit(struct spool *s, struct error *e) SPW_MUST_USE;
 
-int64_t spool_bytes(const struct spool *s); /* that wait; 0: nothing does */
+int64_t spool_set_aside(const struct spool *s); /* bytes that could not be read when it was opened. NULL: 0 */
+int64_t spool_bytes(const struct spool *s);     /* that wait; 0: nothing does */
 /* All of it into the ledger, in transactions; then it is empty. An error: the rest waits. *entries: that were done. */
 enum rc spool_replay(struct spool *s, sqlite3 *db, int64_t *entries, struct error *e) SPW_MUST_USE;
 

@@ -66,7 +66,7 @@ enum rc cli_client_open(struct cli_client **c, const char *verb, const struct cl
                         struct error *e) SPW_MUST_USE;
 void cli_client_close(struct cli_client *c); /* NULL is fine */
 /* One call, waited for. RC_OK: a 2xx answer, *root (may be NULL: not wanted) is the caller's. Otherwise *e has the
- * daemon's own message, or why there was no answer; RC_IO: nobody answers there. */
+ * daemon's own message, or why there was no answer; RC_IO: nobody is there, and nothing has been asked. */
 enum rc cli_client_call(struct cli_client *c, const char *method, const char *path, cJSON **root,
                         struct error *e) SPW_MUST_USE;
 

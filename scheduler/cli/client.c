@@ -178,8 +178,8 @@ static void on_fail(struct http_call *call, enum http_phase phase, const struct 
     c->over = true;
     if (phase == HTTP_PHASE_CONNECT)
         c->rc = error_set(&c->error, RC_IO, "%s: no scheduler can be reached there: %s", c->address, e->message);
-    else
-        c->rc = error_set(&c->error, e->code, "%s: %s", c->address, e->message);
+    else /* it may have been done: not RC_IO, which says that nobody was asked */
+        c->rc = error_set(&c->error, e->code == RC_IO ? RC_INTERNAL : e->code, "%s: %s", c->address, e->message);
     event_base_loopbreak(c->loop);
 }
 

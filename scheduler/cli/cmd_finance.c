@@ -15,6 +15,7 @@
 #include "scheduler/audit/audit.h"
 #include "scheduler/audit/record.h"
 #include "scheduler/books/finance.h"
+#include "scheduler/cli/state_lock.h"
 
 #define BODY_MAX      ((size_t)16384)
 #define AUDIT_WAIT_MS 5000
@@ -215,9 +216,19 @@ static enum rc on_file(const struct asked *a, const struct wish *x, const struct
 {
     struct telling t = {a, x, p->config};
     finance_hook *hook = p->config && !p->config->audit.off ? tell_audit : NULL;
-    if (x->corrects)
-        return finance_correct(p->path, &x->correction, x->change.who, x->change.at, hook, &t, version, e);
-    return finance_change(p->path, &x->change, hook, &t, version, e);
+    int lock = -1;
+    /* A scheduler that runs and cannot be reached writes to the same audit. */
+    enum rc rc = p->config ? state_lock(p->config->state_dir, 0, &lock, e) : RC_OK;
+    if (rc == RC_CONFLICT)
+        error_set(e, rc, "a scheduler runs with state_dir %s, but cannot be reached at %s", p->config->state_dir,
+                  p->config->admin_socket);
+    if (rc == RC_OK && x->corrects)
+        rc = finance_correct(p->path, &x->correction, x->change.who, x->change.at, hook, &t, version, e);
+    else if (rc == RC_OK)
+        rc = finance_change(p->path, &x->change, hook, &t, version, e);
+    if (lock >= 0)
+        close(lock);
+    return rc;
 }
 
 static enum rc change(const struct asked *a, const struct place *p, struct error *e)

@@ -14,13 +14,9 @@
 
 #include <errno.h>
 #include <event2/event.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -32,6 +28,7 @@
 #include "scheduler/cli/serve_audit.h"
 #include "scheduler/cli/serve_books.h"
 #include "scheduler/cli/service.h"
+#include "scheduler/cli/state_lock.h"
 #include "scheduler/config/change.h"
 #include "scheduler/config/reload.h"
 #include "scheduler/front/who.h"
@@ -40,8 +37,7 @@
 
 #define FLEET_GRACE_MS 5000
 #define TAKE_OVER_MS   60000 /* what an old process may need beyond its drain */
-#define TAKE_LOOK_MS   10
-#define ADMIN_DRAIN_MS 1000 /* for answers of the admin API once the front is empty */
+#define ADMIN_DRAIN_MS 1000  /* for answers of the admin API once the front is empty */
 
 struct serve {
     const char *path; /* of the configuration */
@@ -138,58 +134,11 @@ static void signal_cb(evutil_socket_t number, short what, void *arg)
 
 /* --- the start ---------------------------------------------------------------------------------------------- */
 
-/* Every missing folder of `path`, as mkdir -p. */
-static enum rc make_folders(const char *path, struct error *e)
-{
-    char *copy = spw_strdup(path);
-    enum rc rc = RC_OK;
-
-    for (char *p = copy + 1; rc == RC_OK; p++) {
-        if (*p != '/' && *p != '\0')
-            continue;
-        char c = *p;
-        *p = '\0';
-        if (mkdir(copy, 0750) == 0)
-            file_sync_folder_of(copy); /* what is durable in a folder is so only if the folder is */
-        else if (errno != EEXIST)
-            rc = error_set(e, RC_IO, "state_dir %s: %s", copy, strerror(errno));
-        *p = c;
-        if (c == '\0')
-            break;
-    }
-    free(copy);
-    return rc;
-}
-
 /* Where we take over, the old process drains first and then lets go of it. */
-static bool lock_file(const struct serve *s)
-{
-    int64_t left_ms = s->service.takes_over ? s->config->drain_ms + TAKE_OVER_MS : 0;
-    const struct timespec pause = {.tv_nsec = TAKE_LOOK_MS * 1000000L};
-    while (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        if (left_ms <= 0)
-            return false;
-        nanosleep(&pause, NULL);
-        left_ms -= TAKE_LOOK_MS;
-    }
-    return true;
-}
-
 static enum rc lock_state(struct serve *s, struct error *e)
 {
-    const char *dir = s->config->state_dir;
-    enum rc rc = make_folders(dir, e);
-
-    if (rc != RC_OK)
-        return rc;
-    char *path = spw_asprintf("%s/lock", dir);
-    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (s->lock_fd < 0)
-        rc = error_set(e, RC_IO, "%s: %s", path, strerror(errno));
-    else if (!lock_file(s))
-        rc = error_set(e, RC_CONFLICT, "another scheduler runs with state_dir %s; give each its own", dir);
-    free(path);
-    return rc;
+    const int64_t wait_ms = s->service.takes_over ? s->config->drain_ms + TAKE_OVER_MS : 0;
+    return state_lock(s->config->state_dir, wait_ms, &s->lock_fd, e);
 }
 
 static enum rc open_ledger(struct serve *s, struct error *e)
@@ -199,7 +148,12 @@ static enum rc open_ledger(struct serve *s, struct error *e)
                                      .spool = s->config->ledger_off ? NULL : s->config->ledger_spool,
                                      .spool_bytes = s->config->ledger_on_failure ? s->config->ledger_spool_bytes : 0};
 
-    return ledger_open(&s->ledger, &o, e);
+    enum rc rc = ledger_open(&s->ledger, &o, e);
+    const int64_t bytes = rc == RC_OK ? ledger_stats(s->ledger).spool_set_aside : 0;
+    if (bytes)
+        log_warn(&s->log, "books", "the end of the spool could not be read; it stands in a file beside it",
+                 LOG_S("path", o.spool), LOG_I("spool_set_aside_bytes", bytes));
+    return rc;
 }
 
 /* The same ledger has the same name, whatever runs on it, and no other has it. */

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/thread.h"
 
 #define ALIGN     16
@@ -133,20 +134,6 @@ struct recorder_stats recorder_stats(struct recorder *r)
 
 /* ---- the thread's side ----------------------------------------------------------------------------------------------- */
 
-static bool write_all(int fd, const char *data, size_t n)
-{
-    while (n) {
-        const ssize_t put = write(fd, data, n);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0)
-            return false;
-        data += put;
-        n -= (size_t)put;
-    }
-    return true;
-}
-
 /* A run that was cut off (a crash, a power cut) may have left half a line. */
 static bool end_line(int fd)
 {
@@ -154,14 +141,14 @@ static bool end_line(int fd)
     char last = '\n';
     if (fstat(fd, &s) != 0)
         return false;
-    return s.st_size == 0 || (pread(fd, &last, 1, s.st_size - 1) == 1 && (last == '\n' || write_all(fd, "\n", 1)));
+    return s.st_size == 0 || (pread(fd, &last, 1, s.st_size - 1) == 1 && (last == '\n' || file_write_all(fd, "\n", 1)));
 }
 
 /* False: it can't go on, and why is said. */
 static bool flush(struct recorder *r, struct strbuf *text, int64_t *bytes)
 {
     const char *why = NULL;
-    if (!write_all(r->fd, text->data, text->len))
+    if (!file_write_all(r->fd, text->data, text->len))
         why = strerror(errno);
     *bytes += (int64_t)text->len;
     strbuf_clear(text);

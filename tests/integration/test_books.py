@@ -146,6 +146,12 @@ def finance_prices_are_charged(args):
         assert [c["version"] for c in held] == [first + 1], held
         admin(s, "POST", "/admin/v1/reload")
         assert charged(s) == (first + 1, 4), "a reload forgets nothing"
+        # One that runs and cannot be reached has the audit in hand: nothing is done beside it.
+        socket = os.path.join(s.folder, "state", "admin.sock")
+        os.rename(socket, socket + ".away")
+        on(s, "finance", "set", "rate", "gpu1", "--value", '{"input":"7","output":"7"}', "--who", "mallory", expect=1)
+        os.rename(socket + ".away", socket)
+        assert not records(s, "mallory") and len(admin(s, "GET", "/admin/v1/finance?kind=rate").json()["changes"]) == 2
         s.terminate()
         on(s, "finance", "set", "rate", "gpu1", "--value", '{"input":"5","output":"6"}', "--who", "bob")
         for text in ("a new list", "spillway finance", "bob"):

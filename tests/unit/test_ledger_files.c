@@ -2,7 +2,7 @@
  * row for row; what is read over both files is what was read before; a move that was cut off between copy and
  * removal is finished; what came after the copy is not removed; a month that is not over or not closed stays.
  * Backup: a copy made while rows are written is whole. Spool: what the file cannot take is durable there, goes into
- * the ledger in order and once, also when its end is torn and when the replay was cut off; beyond its bound rows are
+ * the ledger in order and once, also when its end is torn (set aside, as what a disk has damaged) and when the replay was cut off; beyond its bound rows are
  * refused; what is no spool is left alone. And CSV: texts that need it are quoted, amounts are exact.
  * links: spw_sched_books */
 #include "tests/unit/test.h"
@@ -314,6 +314,25 @@ static sqlite3 *open_db(void)
     return db;
 }
 
+/* Bytes of what was set aside when the spool was opened; removes it. */
+static int64_t set_aside(void)
+{
+    DIR *d = opendir(folder);
+    int64_t bytes = 0;
+    for (struct dirent *f; d && (f = readdir(d));) {
+        struct stat st;
+        char *file = spw_asprintf("%s/%s", folder, f->d_name);
+        if (strncmp(f->d_name, "spool.cut-", 10) == 0 && stat(file, &st) == 0) {
+            bytes += st.st_size;
+            unlink(file);
+        }
+        free(file);
+    }
+    if (d)
+        closedir(d);
+    return bytes;
+}
+
 static void test_spool(void)
 {
     const struct ledger_budget_event top_up = {
@@ -337,6 +356,7 @@ static void test_spool(void)
     CHECK(fd >= 0 && write(fd, "-- 900 deadbeef\nINSERT INTO led", 31) == 31); /* a torn end */
     close(fd);
     CHECK(spool_open(&s, file, 1 << 20, &e) == RC_OK);
+    CHECK_INT(set_aside(), 31);
     CHECK_INT(spool_replay(s, db, &entries, &e), RC_OK);
     CHECK_INT(entries, 21);
     CHECK_INT(spool_bytes(s), 0);
@@ -347,6 +367,39 @@ static void test_spool(void)
     CHECK_INT(number(path, "SELECT count(*) FROM legs WHERE busy_us = 1000"), 15);
     spool_close(s);
     CHECK(access(file, F_OK) != 0); /* empty ones go */
+    sqlite3_close(db);
+    end();
+}
+
+/* A byte in the middle has changed: what is before it goes into the ledger, and nothing of the rest is lost. */
+static void test_spool_damaged(void)
+{
+    struct spool *s = NULL;
+    struct error e;
+    struct stat st;
+    int64_t entries;
+    char byte;
+    begin();
+    char file[200];
+    snprintf(file, sizeof file, "%s/spool", folder);
+    sqlite3 *db = open_db();
+    CHECK(spool_open(&s, file, 1 << 20, &e) == RC_OK && s);
+    CHECK_INT(spool_some(s, 0, 4), RC_OK);
+    const int64_t whole = spool_bytes(s);
+    CHECK_INT(spool_some(s, 4, 4), RC_OK);
+    spool_close(s);
+    int fd = open(file, O_RDWR);
+    CHECK(fd >= 0 && fstat(fd, &st) == 0);
+    const int64_t head = st.st_size - 2 * whole; /* rows are alike, so are their entries */
+    CHECK(pread(fd, &byte, 1, head + whole + 60) == 1);
+    byte ^= 1;
+    CHECK(pwrite(fd, &byte, 1, head + whole + 60) == 1);
+    close(fd);
+    CHECK_INT(spool_open(&s, file, 1 << 20, &e), RC_OK);
+    CHECK_INT(set_aside(), whole);
+    CHECK_INT(spool_replay(s, db, &entries, &e), RC_OK);
+    CHECK_INT(entries, 4);
+    spool_close(s);
     sqlite3_close(db);
     end();
 }
@@ -432,6 +485,7 @@ int main(void)
     TEST(test_archive_cut_off);
     TEST(test_backup);
     TEST(test_spool);
+    TEST(test_spool_damaged);
     TEST(test_spool_cut_off);
     TEST(test_spool_bound);
     TEST(test_csv);
