@@ -13,17 +13,6 @@
 
 /* ---- hex ----------------------------------------------------------------------------------------------------------- */
 
-void audit_hex(const uint8_t *bytes, size_t n, char *out)
-{
-    static const char digits[] = "0123456789abcdef";
-
-    for (size_t i = 0; i < n; i++) {
-        *out++ = digits[bytes[i] >> 4];
-        *out++ = digits[bytes[i] & 15];
-    }
-    *out = '\0';
-}
-
 static int hex_value(char c)
 {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
@@ -90,7 +79,7 @@ void audit_mac(const struct hmac_key *mac_key, int64_t seq, const struct audit_h
     uint8_t full[HMAC_BYTES];
 
     *p++ = ' ';
-    audit_hex(content->b, HMAC_BYTES, p);
+    text_hex(p, content->b, HMAC_BYTES);
     hmac_of(mac_key, text, (size_t)(p - text) + AUDIT_HASH_DIGITS, full);
     memcpy(out, full, AUDIT_MAC_BYTES);
 }
@@ -101,15 +90,15 @@ struct audit_hash audit_link(const struct audit_hash *prev, int64_t seq, const u
     char text[2 * (AUDIT_HASH_DIGITS + 1) + TEXT_INT_MAX + 1 + 2 * AUDIT_MAC_BYTES + 1], *p = text;
     struct audit_hash h;
 
-    audit_hex(prev->b, HMAC_BYTES, p);
+    text_hex(p, prev->b, HMAC_BYTES);
     p += AUDIT_HASH_DIGITS;
     *p++ = ' ';
     p = text_put_int(p, seq);
     *p++ = ' ';
-    audit_hex(mac, AUDIT_MAC_BYTES, p);
+    text_hex(p, mac, AUDIT_MAC_BYTES);
     p += (size_t)2 * AUDIT_MAC_BYTES;
     *p++ = ' ';
-    audit_hex(content->b, HMAC_BYTES, p);
+    text_hex(p, content->b, HMAC_BYTES);
     hmac_plain(text, (size_t)(p - text) + AUDIT_HASH_DIGITS, NULL, 0, h.b);
     return h;
 }
@@ -128,10 +117,10 @@ enum rc audit_line_write(const struct hmac_key *mac_key, const char *json, size_
         return rc;
     char *start = out->data + out->len, *p = text_put_int(start, *seq + 1);
     *p++ = ' ';
-    audit_hex(hash.b, HMAC_BYTES, p);
+    text_hex(p, hash.b, HMAC_BYTES);
     p += AUDIT_HASH_DIGITS;
     *p++ = ' ';
-    audit_hex(mac, AUDIT_MAC_BYTES, p);
+    text_hex(p, mac, AUDIT_MAC_BYTES);
     p += (size_t)2 * AUDIT_MAC_BYTES;
     *p++ = ' ';
     memcpy(p, json, n);
@@ -172,7 +161,7 @@ size_t audit_head_message(const struct audit_head *h, char out[AUDIT_MESSAGE_BYT
 {
     char hash[AUDIT_HASH_DIGITS + 1];
 
-    audit_hex(h->hash.b, HMAC_BYTES, hash);
+    text_hex(hash, h->hash.b, HMAC_BYTES);
     int n = snprintf(out, AUDIT_MESSAGE_BYTES, "spillway audit head v1\nchain %s\nseq %" PRId64 "\nhash %s\ntime %s\n",
                      h->chain, h->seq, hash, h->time);
     SPW_ASSERT(n > 0 && n < AUDIT_MESSAGE_BYTES);
@@ -209,7 +198,7 @@ enum rc audit_head_write(const struct audit_head *h, struct strbuf *out)
     char hash[AUDIT_HASH_DIGITS + 1], key[PUBLIC_BASE64 + 1], sig[SIG_BASE64 + 1];
     struct json_writer w = json_write_begin(out);
 
-    audit_hex(h->hash.b, HMAC_BYTES, hash);
+    text_hex(hash, h->hash.b, HMAC_BYTES);
     base64(h->public_part, sizeof h->public_part, key);
     base64(h->sig, sizeof h->sig, sig);
     json_open(&w, NULL, '{');
@@ -310,7 +299,7 @@ enum rc audit_segment_write(const struct audit_segment *s, struct wall now, stru
     char prev[AUDIT_HASH_DIGITS + 1], key[PUBLIC_BASE64 + 1], time[32];
     struct json_writer w = json_write_begin(out);
 
-    audit_hex(s->prev.b, HMAC_BYTES, prev);
+    text_hex(prev, s->prev.b, HMAC_BYTES);
     base64(s->public_part, sizeof s->public_part, key);
     json_open(&w, NULL, '{');
     json_string(&w, "k", "segment");

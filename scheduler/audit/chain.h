@@ -45,7 +45,6 @@
 struct audit_hash {
     uint8_t b[HMAC_BYTES];
 };
-void audit_hex(const uint8_t *bytes, size_t n, char *out); /* 2 n digits, lower case, and a NUL */
 bool audit_unhex(const char *text, uint8_t *out,
                  size_t n); /* exactly 2 n lower-case digits at text; what follows is not looked at */
 

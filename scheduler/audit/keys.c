@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "scheduler/audit/chain.h"
 
 #define KEY_FILE_MAX ((size_t)16 << 10)
@@ -153,7 +154,7 @@ char *audit_keys_fingerprint(const struct audit_keys *k, char *out)
 
     hmac_plain(k->public_part, sizeof k->public_part, NULL, 0, digest);
     memcpy(out, "sha256:", 7);
-    audit_hex(digest, sizeof digest, out + 7);
+    text_hex(out + 7, digest, sizeof digest);
     return out;
 }
 

@@ -1,4 +1,5 @@
 #include "scheduler/audit/prove.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -35,8 +36,8 @@ static enum rc add_to_path(struct proof *p, const struct audit_line *l)
 
     p->hash = audit_link(&p->hash, l->seq, l->mac, &c);
     p->last = l->seq;
-    audit_hex(l->mac, sizeof l->mac, mac);
-    audit_hex(c.b, sizeof c.b, content);
+    text_hex(mac, l->mac, sizeof l->mac);
+    text_hex(content, c.b, sizeof c.b);
     return strbuf_printf(&p->path, "%" PRId64 " %s %s\n", l->seq, mac, content);
 }
 
@@ -107,8 +108,8 @@ static void print_script(FILE *out, const struct proof *p, const char *file, con
 {
     char prev[AUDIT_HASH_DIGITS + 1], mac[2 * AUDIT_MAC_BYTES + 1], message[AUDIT_MESSAGE_BYTES], print[80];
 
-    audit_hex(p->prev.b, sizeof p->prev.b, prev);
-    audit_hex(p->mac, sizeof p->mac, mac);
+    text_hex(prev, p->prev.b, sizeof p->prev.b);
+    text_hex(mac, p->mac, sizeof p->mac);
     audit_head_message(&p->head, message);
     fprintf(out,
             "#!/bin/sh\n"

@@ -1,5 +1,6 @@
 /* Records as JSON. */
 #include "scheduler/audit/record.h"
+#include "base/text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,7 @@ static void write_body(struct json_writer *w, const char *hmac_key, const char *
 
     if (!b->known)
         return;
-    audit_hex(b->hmac, sizeof b->hmac, hex);
+    text_hex(hex, b->hmac, sizeof b->hmac);
     json_string(w, hmac_key, hex);
     json_int(w, bytes_key, b->bytes);
 }
@@ -154,7 +155,7 @@ enum rc record_admin(struct strbuf *out, const struct record_admin *r)
     } else if (r->body && r->n) {
         struct audit_hash h = audit_content(r->body, r->n);
         char hex[AUDIT_HASH_DIGITS + 1];
-        audit_hex(h.b, sizeof h.b, hex);
+        text_hex(hex, h.b, sizeof h.b);
         json_string(&w, "body_sha256", hex);
         json_int(&w, "body_bytes", (int64_t)r->n);
     }

@@ -1,5 +1,6 @@
 /* Segments: found, their end mended after a crash, and written. store.h has the rules. */
 #include "scheduler/audit/store.h"
+#include "base/text.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -353,7 +354,7 @@ enum rc store_open(struct store *s, const char *dir, const struct audit_keys *ke
     }
     if (!s->segment) {
         random_take(&random, id, sizeof id);
-        audit_hex(id, sizeof id, s->chain);
+        text_hex(s->chain, id, sizeof id);
     }
     return RC_OK;
 }

@@ -308,7 +308,7 @@ static enum rc print_tenant_key(const struct audit_keys *k, const char *tenant, 
     if (!k->sign)
         return error_set(e, RC_DENIED, "a tenant's key comes from the signing key, which cannot be read here");
     audit_tenant_key(k, tenant, bytes);
-    audit_hex(bytes, sizeof bytes, hex);
+    text_hex(hex, bytes, sizeof bytes);
     printf("%s\n", hex);
     return RC_OK;
 }

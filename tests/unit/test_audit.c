@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "base/text.h"
 #include "scheduler/audit/audit.h"
 #include "scheduler/audit/record.h"
 #include "tests/unit/audit_help.h"
@@ -59,17 +60,17 @@ static void test_line(void)
 
     strbuf_init(&out, 4096);
     memset(prev.b, 7, sizeof prev.b);
-    audit_hex(prev.b, 32, prev_hex);
+    text_hex(prev_hex, prev.b, 32);
     CHECK(audit_line_write(&k.mac, json, sizeof json - 1, &seq, &prev, &out) == RC_OK);
     CHECK_INT(seq, 42);
     CHECK(out.data[out.len - 1] == '\n' && audit_line_parse(out.data, out.len - 1, &l));
     CHECK(l.seq == 42 && l.n == sizeof json - 1 && memcmp(l.json, json, l.n) == 0);
     SHA256((const unsigned char *)json, sizeof json - 1, digest);
-    audit_hex(digest, 32, c_hex);
-    audit_hex(l.mac, 16, mac_hex);
+    text_hex(c_hex, digest, 32);
+    text_hex(mac_hex, l.mac, 16);
     snprintf(text, sizeof text, "%s 42 %s %s", prev_hex, mac_hex, c_hex);
     SHA256((const unsigned char *)text, strlen(text), digest);
-    audit_hex(digest, 32, hash_hex);
+    text_hex(hash_hex, digest, 32);
     CHECK(memcmp(out.data + 3, hash_hex, 64) == 0);
     CHECK(memcmp(prev.b, digest, 32) == 0);
 

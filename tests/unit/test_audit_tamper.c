@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 
+#include "base/text.h"
 #include "tests/unit/audit_help.h"
 
 #define SEGMENTS  3
@@ -142,15 +143,15 @@ static void make_fit(struct chain_text *c, int at, enum skill skill)
             char *prev_at = strstr(l.json, "\"prev\":\"");
             if (prev_at && strncmp(l.json, "{\"k\":\"segment\"", 14) == 0) {
                 char c64 = prev_at[8 + 64];
-                audit_hex(prev.b, 32, prev_at + 8);
+                text_hex(prev_at + 8, prev.b, 32);
                 prev_at[8 + 64] = c64;
             }
             content = audit_content(l.json, l.n);
             l.seq = skill == NUMBERS ? seq + 1 : l.seq;
             l.hash = audit_link(&prev, l.seq, l.mac, &content);
             char hash[65], mac[33];
-            audit_hex(l.hash.b, 32, hash);
-            audit_hex(l.mac, 16, mac);
+            text_hex(hash, l.hash.b, 32);
+            text_hex(mac, l.mac, 16);
             char *anew = spw_asprintf("%" PRId64 " %s %s %.*s", l.seq, hash, mac, (int)l.n, l.json);
             free(c->lines[i].p);
             c->lines[i].p = anew;
