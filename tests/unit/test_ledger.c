@@ -1,6 +1,6 @@
 /* Proves that rows are durable when their callback comes, in order and once, that a duplicate id fails alone, that a
  * full disk or a locked file fails the group and leaves nothing of it behind, that rows survive a reopening and a
- * SIGKILL of the writer, and that foreign and newer files are left untouched. With `bench N` it measures instead.
+ * SIGKILL of the writer, and that foreign and newer files are left untouched.
  * Several loops share one writer, each with callbacks in its own order on its own thread.
  * links: spw_sched_books */
 #include "tests/unit/test.h"
@@ -610,52 +610,6 @@ static void test_killed(void)
     clean();
 }
 
-/* --- measuring ---------------------------------------------------------------------------------------------- */
-
-struct bench {
-    struct ledger *l;
-    int n, sent, finished, failed;
-};
-
-static void bench_fill(struct bench *b);
-
-static void bench_cb(enum rc rc, void *arg)
-{
-    struct bench *b = arg;
-
-    b->finished++;
-    b->failed += rc != RC_OK;
-    bench_fill(b);
-}
-
-/* 1,000 rows under way, as with a thousand requests ending. */
-static void bench_fill(struct bench *b)
-{
-    while (b->sent < b->n && b->sent - b->finished < 1000) {
-        char id[40];
-        snprintf(id, sizeof id, "req_%012x%08x", b->sent++, rand()); /* ordered by time, as the front's are */
-        struct ledger_row r = row(id);
-        if (ledger_append(port, &r, bench_cb, b) != RC_OK)
-            b->failed++;
-    }
-}
-
-static int bench(int n)
-{
-    struct bench b = {.l = open_ledger(NULL), .n = n};
-    struct mono start = clock_now(&clock_system);
-
-    bench_fill(&b);
-    while (b.finished < n && event_base_loop(loop, EVLOOP_ONCE) == 0) {
-    }
-    double seconds = (double)mono_since(&clock_system, start) / 1e9;
-    struct ledger_stats s = ledger_stats(b.l);
-    printf("%d rows in %.2f s: %.0f rows/s, %.1f rows/commit, %d failed\n", n, seconds, n / seconds,
-           (double)n / (double)s.commits, b.failed);
-    close_ledger(b.l);
-    return b.failed != 0;
-}
-
 static void see_legs(const struct ledger_leg *leg, void *arg)
 {
     struct strbuf *out = arg;
@@ -1006,38 +960,33 @@ static void test_port_ends(void)
     clean();
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
     const char *tmp = getenv("TMPDIR");
-    int failed = 0;
+    int failed;
 
     snprintf(dir, sizeof dir, "%.40s/spw-ledger-XXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(dir))
         return 1;
     snprintf(path, sizeof path, "%s/ledger.db", dir);
     loop = event_base_new();
-    if (argc == 3 && strcmp(argv[1], "bench") == 0) {
-        failed = bench((int)strtol(argv[2], NULL, 10));
-        clean();
-    } else {
-        TEST(test_order_and_reading);
-        TEST(test_restart);
-        TEST(test_work);
-        TEST(test_nulls);
-        TEST(test_duplicate_fails_alone);
-        TEST(test_queue_bound);
-        TEST(test_locked_file);
-        TEST(test_disk_full);
-        TEST(test_foreign_files);
-        TEST(test_killed);
-        TEST(test_first_version_and_legs);
-        TEST(test_second_version);
-        TEST(test_repeats);
-        TEST(test_ports);
-        TEST(test_off);
-        TEST(test_port_ends);
-        failed = TEST_RESULT();
-    }
+    TEST(test_order_and_reading);
+    TEST(test_restart);
+    TEST(test_work);
+    TEST(test_nulls);
+    TEST(test_duplicate_fails_alone);
+    TEST(test_queue_bound);
+    TEST(test_locked_file);
+    TEST(test_disk_full);
+    TEST(test_foreign_files);
+    TEST(test_killed);
+    TEST(test_first_version_and_legs);
+    TEST(test_second_version);
+    TEST(test_repeats);
+    TEST(test_ports);
+    TEST(test_off);
+    TEST(test_port_ends);
+    failed = TEST_RESULT();
     event_base_free(loop);
     rmdir(dir);
     return failed;
