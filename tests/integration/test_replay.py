@@ -336,12 +336,15 @@ def its_size(args):
     nodes = [node(f"n{i}", up) for i in range(3)]
     with Scheduler(args.build, nodes, routing={**ROUTING, "record_max_bytes": "64KiB"}) as s:
         wait_ready(s, 3)
-        for _ in range(100):
-            chat(s.port)
-        wait_until(lambda: s.metrics()["spillway_recording"] == 0, 5, "it has ended")
-        m = s.metrics()
+        for _ in range(20):  # what a request takes of the file depends on what there is to say
+            for _ in range(50):
+                chat(s.port)
+            m = s.metrics()
+            if m["spillway_recording"] == 0:
+                break
+        assert m["spillway_recording"] == 0, m["spillway_recording_bytes"]
         chat(s.port)
-        assert s.metrics()["spillway_recording_missed_total"] > m["spillway_recording_missed_total"] > 0
+        assert s.metrics()["spillway_recording_missed_total"] > m["spillway_recording_missed_total"]
         assert m["spillway_recording_bytes"] <= 64 << 10 and os.path.getsize(record_of(s)) <= 64 << 10
         told = replay(s)
         same(told, 20)
