@@ -1,4 +1,4 @@
-/* Rows a second that the ledger makes durable, a thousand under way at a time, as with a thousand requests ending; and, in the same
+/* Rows a second, each with a leg, that the ledger makes durable, a thousand under way at a time, as with a thousand requests ending; and, in the same
  * run, what a flush of as many bytes takes on the same disk.
  *
  *     build/bench/bench_ledger FILE [ROWS]        200,000 rows; FILE must not be there, and stays
@@ -33,6 +33,17 @@ static void done_cb(enum rc rc, void *arg)
 
 static void fill(struct filling *b)
 {
+    static const struct ledger_leg leg = {.leg = 1,
+                                          .node = "gpu1",
+                                          .provider = "static",
+                                          .numerics = "0123456789abcdef0123456789abcdef",
+                                          .outcome = "ok",
+                                          .market = "on-prem",
+                                          .tokens_output = 77,
+                                          .started = {1700000000000000001},
+                                          .ended = {1700000000000000003},
+                                          .uses = {{.busy_us = 120000, .millijoules = 40000}},
+                                          .n_uses = 1};
     while (b->sent < b->n && b->sent - b->finished < UNDER_WAY) {
         char id[40];
         snprintf(id, sizeof id, "req_%012x%08x", b->sent++, rand()); /* ordered by time, as the front's are */
@@ -52,7 +63,10 @@ static void fill(struct filling *b)
                                        .accepted = {1700000000000000001},
                                        .first_byte = {1700000000000000002},
                                        .finished = {1700000000000000003},
-                                       .http_status = 200};
+                                       .http_status = 200,
+                                       .market = "on-prem",
+                                       .legs = &leg,
+                                       .n_legs = 1};
         b->failed += ledger_append(b->port, &row, done_cb, b) != RC_OK;
     }
 }
