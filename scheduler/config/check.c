@@ -348,7 +348,7 @@ static void check_keys(struct config_loader *l)
 
 /* --- cache and spans ---------------------------------------------------------------------------------------- */
 
-static void check_main_file(struct config_loader *l, const char *key, const char *path)
+void config_check_main_file(struct config_loader *l, const char *key, const char *path)
 {
     if (path)
         check_file(l, config_main_line(l->c, key), key, path, FILE_READABLE);
@@ -398,7 +398,7 @@ static void check_budget_store(struct config_loader *l)
     }
     if (c->kind == CONFIG_BUDGETS_REDIS)
         check_redis_tls(l, c->address, &(struct tls_client_files){c->tls_ca, c->tls_cert, c->tls_key}, tls_keys);
-    check_main_file(l, "budget_store.password_file", c->password_file);
+    config_check_main_file(l, "budget_store.password_file", c->password_file);
     if (c->username && !c->password_file)
         config_problem(l, config_main_line(l->c, "budget_store.username"), "budget_store.username",
                        "needs budget_store.password_file beside it");
@@ -429,7 +429,7 @@ static void check_cache(struct config_loader *l)
     }
     if (c->mode == CONFIG_CACHE_REDIS)
         check_redis_tls(l, c->redis_address, &tls, tls_keys);
-    check_main_file(l, "cache.redis.password_file", c->redis_password_file);
+    config_check_main_file(l, "cache.redis.password_file", c->redis_password_file);
     if (c->redis_username && !c->redis_password_file)
         config_problem(l, config_main_line(l->c, "cache.redis.username"), "cache.redis.username",
                        "needs cache.redis.password_file beside it");
@@ -446,8 +446,8 @@ static void check_tracing(struct config_loader *l)
 {
     const struct config_tracing *t = &l->c->tracing;
 
-    check_main_file(l, "tracing.headers_file", t->headers_file);
-    check_main_file(l, "tracing.ca_file", t->ca_file);
+    config_check_main_file(l, "tracing.headers_file", t->headers_file);
+    config_check_main_file(l, "tracing.ca_file", t->ca_file);
 }
 
 void config_check(struct config_loader *l)
@@ -464,6 +464,7 @@ void config_check(struct config_loader *l)
     config_check_who(l);
     config_check_budgets(l);
     config_check_energy(l);
+    config_check_reports(l);
     config_check_calibrations(l);
     config_check_capacity(l);
     if (c->breaker_open_max_ms < c->breaker_open_ms)
@@ -609,6 +610,7 @@ int config_warnings(const struct config *c, struct strbuf *out)
     warn_alias_models(c, out, &n);
     warn_closed_chains(c, out, &n);
     config_warn_budgets(c, out, &n);
+    config_warn_reports(c, out, &n);
     config_warn_energy(c, out, &n);
     config_warn_calibrations(c, out, &n);
     config_warn_capacity(c, out, &n);

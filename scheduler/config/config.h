@@ -23,7 +23,7 @@ enum provider_kind { PROVIDER_STATIC, PROVIDER_PROCESS };
 enum continue_kind { CONTINUE_OFF, CONTINUE_PREFIX };
 
 /* Where each value came from: one line number per row of the table the struct is filled from, 0: the default. */
-#define CONFIG_SETTINGS_MAX      160
+#define CONFIG_SETTINGS_MAX      224
 #define CONFIG_ITEM_SETTINGS_MAX 48
 
 struct calibration; /* scheduler/calibrate/record.h */
@@ -212,6 +212,43 @@ struct config_budget_shared { /* scheduler/budgets/redis.h */
     int64_t timeout_ms, dead_ms;
 };
 
+struct config_report_team { /* whose own report goes to people of its own */
+    const char *team;
+    const char **to;
+    int n_to;
+    int line;
+    int lines[CONFIG_ITEM_SETTINGS_MAX];
+};
+enum config_starttls { CONFIG_STARTTLS_REQUIRED, CONFIG_STARTTLS_OPTIONAL };
+struct config_reports {      /* scheduler/nightly; what is derived is made by reports.c */
+    const char *at;          /* NULL: no report is made by itself */
+    int at_s;                /* derived: seconds after midnight, -1: never */
+    const char *time_zone;   /* of `at`, and of the days and months; NULL: energy.time_zone */
+    const struct zone *zone; /* derived; NULL: UTC */
+    const char *zone_name;   /* derived */
+    const char *folder;      /* default STATE_DIR/reports */
+    const char **periods;    /* none: both */
+    const char **formats;    /* none: html and csv */
+    int n_periods, n_formats;
+    bool by_day, by_month; /* derived */
+    int focus;             /* enum report_focus */
+    int keep_days;         /* 0: for good */
+    int64_t retry_ms;      /* what cannot be delivered for so long is given up */
+    struct {
+        const char *server; /* smtp:// or smtps://; NULL: no mail */
+        const char *from, **to;
+        int n_to;
+        const char *user, *password_file, *ca;
+        enum config_starttls starttls;
+        int64_t bytes_max; /* of what is attached */
+    } mail;
+    struct {
+        const char *url, *secret_file, *ca; /* url NULL: none */
+    } webhook;
+    struct config_report_team *teams;
+    int n_teams;
+};
+
 enum config_explain_header { CONFIG_EXPLAIN_OFF, CONFIG_EXPLAIN_ADMIN, CONFIG_EXPLAIN_ALL };
 
 enum config_cache_mode { CONFIG_CACHE_OFF, CONFIG_CACHE_LRU, CONFIG_CACHE_REDIS };
@@ -300,6 +337,7 @@ struct config {
     struct config_budget_shared budget_store;
     int budget_slice, budget_wait_ms; /* tokens; how long a request waits for others' settlements */
     const char *budget_webhook, *budget_webhook_token_file, *budget_webhook_ca;
+    struct config_reports reports;
     struct config_node *nodes;
     int n_nodes;
     struct config_provider *providers;

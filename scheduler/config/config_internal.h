@@ -6,15 +6,16 @@
 
 #include "base/yaml.h"
 
-#define CONFIG_NODES_MAX     64 /* what one routing decision looks at: ROUTE_CANDIDATES_MAX */
-#define CONFIG_KEYS_MAX      10000
-#define CONFIG_CLASSES_MAX   64
-#define CONFIG_MODELS_MAX    256
-#define CONFIG_BUDGETS_MAX   1000
-#define CONFIG_PROVIDERS_MAX 32
-#define CONFIG_POOLS_MAX     64
-#define CONFIG_PAIRS_MAX     64  /* settings of one provider, pool or machine */
-#define CONFIG_PROBLEMS_MAX  200 /* more mistakes than that are counted, not listed */
+#define CONFIG_NODES_MAX        64 /* what one routing decision looks at: ROUTE_CANDIDATES_MAX */
+#define CONFIG_KEYS_MAX         10000
+#define CONFIG_CLASSES_MAX      64
+#define CONFIG_MODELS_MAX       256
+#define CONFIG_BUDGETS_MAX      1000
+#define CONFIG_PROVIDERS_MAX    32
+#define CONFIG_POOLS_MAX        64
+#define CONFIG_REPORT_TEAMS_MAX 1000
+#define CONFIG_PAIRS_MAX        64  /* settings of one provider, pool or machine */
+#define CONFIG_PROBLEMS_MAX     200 /* more mistakes than that are counted, not listed */
 
 enum setting_type {                   /* what the field at `offset` is */
                     SETTING_TEXT,     /* const char * */
@@ -72,6 +73,7 @@ enum {
     CONFIG_TABLE_BUDGETS,
     CONFIG_TABLE_PROVIDERS,
     CONFIG_TABLE_POOLS,
+    CONFIG_TABLE_REPORT_TEAMS,
     CONFIG_N_TABLES,
 };
 extern const struct settings config_tables[CONFIG_N_TABLES];
@@ -109,6 +111,11 @@ void config_warn_budgets(const struct config *c, struct strbuf *out, int *n);
 void config_check_budgets(struct config_loader *l);
 /* A zone's table, as long as the configuration lives; NULL: *e says why not. */
 const struct zone *config_zone(struct config_loader *l, const char *name, struct error *e);
+/* A file that a setting of the file itself names (NULL: none) can be read. */
+void config_check_main_file(struct config_loader *l, const char *key, const char *path);
+/* reports.c: the same for the nightly reports, and when they are due. */
+void config_check_reports(struct config_loader *l);
+void config_warn_reports(const struct config *c, struct strbuf *out, int *n);
 /* capacity.c: the same for providers, pools and machines: each by its provider's own keys. */
 void config_check_capacity(struct config_loader *l);
 void config_warn_capacity(const struct config *c, struct strbuf *out, int *n);

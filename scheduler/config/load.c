@@ -558,6 +558,8 @@ static void derive(struct config_loader *l)
         c->audit.dir = arena_printf(c->arena, "%s/audit", c->state_dir);
     if (!c->audit.key)
         c->audit.key = arena_printf(c->arena, "%s/key.pem", c->audit.dir);
+    if (!c->reports.folder)
+        c->reports.folder = arena_printf(c->arena, "%s/reports", c->state_dir);
     for (int i = 0; i < c->n_nodes; i++)
         if (!c->nodes[i].lines[cached])
             c->nodes[i].prices.cached_input = c->nodes[i].prices.input;

@@ -146,10 +146,27 @@ static bool check_webhook(const void *field, char *why, size_t size)
 
     if ((strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0) && !strpbrk(text, "@ \t"))
         return true;
-    snprintf(why, size,
-             "not a URL without credentials; write https://HOST/PATH, and put a token into "
-             "budget_webhook.token_file");
+    snprintf(
+        why, size,
+        "not a URL without credentials; write https://HOST/PATH, and put a token or secret into a file, which the key "
+        "beside it names");
     return false;
+}
+
+/* smtp://HOST[:PORT] or smtps://HOST[:PORT]. */
+static bool check_mail_server(const void *field, char *why, size_t size)
+{
+    const char *text = *(const char *const *)field;
+    const char *host = strncmp(text, "smtp://", 7) == 0 ? text + 7 : strncmp(text, "smtps://", 8) == 0 ? text + 8 : "";
+
+    if (!host[0] || host[strcspn(host, "/?#@ \t")]) {
+        snprintf(why, size,
+                 "\"%.80s\" is not a mail server; write smtp://HOST:587 or smtps://HOST:465, without credentials",
+                 text);
+        return false;
+    }
+    const char *colon = host[0] == '[' ? strstr(host, "]:") : strchr(host, ':');
+    return !colon || check_port(colon + (host[0] == '[' ? 2 : 1), why, size);
 }
 
 /* Names show up in headers, metrics labels, paths and columns: keep them plain. */
@@ -218,6 +235,8 @@ static const char *const cache_words[] = {"off", "lru", "redis", NULL};
 static const char *const store_words[] = {"memory", "redis", NULL};
 static const char *const failure_words[] = {"refuse", "continue", NULL}; /* enum audit_on_failure */
 static const char *const spool_words[] = {"refuse", "spool", NULL};
+static const char *const starttls_words[] = {"required", "optional", NULL}; /* enum config_starttls */
+static const char *const focus_words[] = {"1.4", "1.2", NULL};              /* enum report_focus */
 static const char *const loss_words[] = {"fail_closed", "fail_open", NULL};
 static const char *const tracing_words[] = {"ratio", "parent", NULL};
 static const char *const auto_words[] = {"auto", NULL};
@@ -323,6 +342,54 @@ static const struct setting main_rows[] = {
     {"budget_webhook.token_file", SETTING_PATH, SETTING_RELOAD, MAIN(budget_webhook_token_file), .def_text = "none",
      .help = "File with the bearer token to show there."},
     {"budget_webhook.ca", SETTING_PATH, SETTING_RELOAD, MAIN(budget_webhook_ca), .def_text = "the system's",
+     .help = "Certificates (PEM) to trust there."},
+    {"reports.at", SETTING_TEXT, SETTING_RELOAD, MAIN(reports.at), .def_text = "never",
+     .help =
+         "When the reports of the day and month before are made each night, as in \"06:00\"; nights that were missed "
+         "are made up at the start (docs/REPORTS.md, Every night)."},
+    {"reports.time_zone", SETTING_TEXT, SETTING_RELOAD, MAIN(reports.time_zone), .def_text = "energy.time_zone",
+     .help = "Whose clock that is, and whose days and months are reported."},
+    {"reports.folder", SETTING_PATH, MAIN(reports.folder), .def_text = "STATE_DIR/reports",
+     .help = "Where they are put; made (mode 0750) when it is missing."},
+    {"reports.periods", SETTING_WORDS, SETTING_RELOAD, MAIN(reports.periods),
+     .count_offset = offsetof(struct config, reports.n_periods), .def_text = "day, month",
+     .help = "day: yesterday; month: on the first, the month before."},
+    {"reports.formats", SETTING_WORDS, SETTING_RELOAD, MAIN(reports.formats),
+     .count_offset = offsetof(struct config, reports.n_formats), .def_text = "html, csv",
+     .help = "What files are made and attached: html, csv, json, md."},
+    {"reports.focus", SETTING_CHOICE, SETTING_RELOAD, MAIN(reports.focus), .choices = focus_words, .def = "1.4",
+     .help = "Version of FinOps FOCUS that the CSV follows."},
+    {"reports.keep_days", SETTING_INT, SETTING_RELOAD, MAIN(reports.keep_days), .lo = 0, .hi = 36500, .unit = "days",
+     .def = "800",
+     .help = "Reports that were made longer ago are deleted, with what is known of their delivery; 0: none is."},
+    {"reports.retry", SETTING_DURATION, SETTING_RELOAD, MAIN(reports.retry_ms), .lo = 1000, .hi = INT64_C(2592000000),
+     .def = "72h", .help = "What cannot be delivered for so long is given up, which is alerted."},
+    {"reports.mail.server", SETTING_TEXT, SETTING_RELOAD, MAIN(reports.mail.server), .check = check_mail_server,
+     .def_text = "no mail", .help = "smtp://HOST:587 (see starttls) or smtps://HOST:465."},
+    {"reports.mail.starttls", SETTING_CHOICE, SETTING_RELOAD, MAIN(reports.mail.starttls), .choices = starttls_words,
+     .def = "required",
+     .help =
+         "smtp://: `required`, nothing is sent unless the server turns to TLS; `optional`, TLS where it is offered."},
+    {"reports.mail.ca", SETTING_PATH, SETTING_RELOAD, MAIN(reports.mail.ca), .def_text = "the system's",
+     .help = "Certificates (PEM) to trust there."},
+    {"reports.mail.user", SETTING_TEXT, SETTING_RELOAD, MAIN(reports.mail.user), .def_text = "none",
+     .help = "Whom we log in as."},
+    {"reports.mail.password_file", SETTING_PATH, SETTING_RELOAD, MAIN(reports.mail.password_file), .def_text = "none",
+     .help = "File of that user's password."},
+    {"reports.mail.from", SETTING_TEXT, SETTING_RELOAD, MAIN(reports.mail.from), .def_text = "none",
+     .help = "The sender's address, as in spillway@example.com."},
+    {"reports.mail.to", SETTING_WORDS, SETTING_RELOAD, MAIN(reports.mail.to),
+     .count_offset = offsetof(struct config, reports.mail.n_to), .def_text = "nobody",
+     .help = "Who gets the report of everything."},
+    {"reports.mail.max_attached", SETTING_SIZE, SETTING_RELOAD, MAIN(reports.mail.bytes_max), .lo = 0,
+     .hi = INT64_C(1) << 28, .def = "15MiB",
+     .help = "Files that would make more than this are not attached; the mail says where they lie."},
+    {"reports.webhook.url", SETTING_TEXT, SETTING_RELOAD, MAIN(reports.webhook.url), .check = check_webhook,
+     .def_text = "none", .help = "Gets a POST with JSON for each report of everything."},
+    {"reports.webhook.secret_file", SETTING_PATH, SETTING_RELOAD, MAIN(reports.webhook.secret_file), .def_text = "none",
+     .help =
+         "File of a secret: the header x-spillway-signature is `sha256=` and the HMAC-SHA-256 of the body under it."},
+    {"reports.webhook.ca", SETTING_PATH, SETTING_RELOAD, MAIN(reports.webhook.ca), .def_text = "the system's",
      .help = "Certificates (PEM) to trust there."},
     {"ledger.mode", SETTING_EITHER, MAIN(ledger_off), .choices = on_words, .def = "on",
      .help =
@@ -948,6 +1015,14 @@ static const struct setting pool_rows[] = {
      .help = "File of the node key that its engines have, where the provider does not bring one."},
 };
 
+static const struct setting report_team_rows[] = {
+    {"team", SETTING_TEXT, SETTING_REQUIRED, .offset = offsetof(struct config_report_team, team),
+     .help = "The team; unique."},
+    {"to", SETTING_WORDS, SETTING_REQUIRED, .offset = offsetof(struct config_report_team, to),
+     .count_offset = offsetof(struct config_report_team, n_to),
+     .help = "Addresses that get its share, and nothing of the others."},
+};
+
 #define ROWS(table) .rows = (table), .n_rows = (int)(sizeof(table) / sizeof(table)[0])
 
 _Static_assert(sizeof main_rows / sizeof main_rows[0] <= CONFIG_SETTINGS_MAX, "room for the lines of every setting");
@@ -1018,6 +1093,14 @@ const struct settings config_tables[CONFIG_N_TABLES] = {
                             .items_offset = offsetof(struct config, pools),
                             .count_offset = offsetof(struct config, n_pools),
                             .line_offset = offsetof(struct config_pool, line), .items_max = CONFIG_POOLS_MAX},
+    [CONFIG_TABLE_REPORT_TEAMS] = {"reports.teams",
+                                   "Teams that get a report of their own by mail, made in the same night.",
+                                   ROWS(report_team_rows), .item_size = sizeof(struct config_report_team),
+                                   .lines_offset = offsetof(struct config_report_team, lines),
+                                   .items_offset = offsetof(struct config, reports.teams),
+                                   .count_offset = offsetof(struct config, reports.n_teams),
+                                   .line_offset = offsetof(struct config_report_team, line),
+                                   .items_max = CONFIG_REPORT_TEAMS_MAX},
 };
 
 int config_row(const struct settings *t, const char *key)

@@ -263,6 +263,50 @@ static void test_energy(void)
     config_free(c);
 }
 
+static void test_reports(void)
+{
+    WRONG(OFF NODE "reports:\n  at: '24:00'\n  time_zone: Mars/Base\n  periods: [week]\n  formats: [pdf]\n"
+                   "  mail: {user: u, to: [Ann <a@x>]}\n  webhook: {ca: f.yaml}\n  teams:\n  - {team: a, to: [a@x]}\n",
+          "f.yaml:5: reports.at: this is no time of day; write \"06:00\", in quotes, from 00:00 to 23:59\n"
+          "f.yaml:6: reports.time_zone: there is no time zone \"Mars/Base\" in the system's tz data "
+          "(/usr/share/zoneinfo); write one like Europe/Berlin, or UTC\n"
+          "f.yaml:7: reports.periods: \"week\" is none of day, month\n"
+          "f.yaml:8: reports.formats: \"pdf\" is none of html, csv, json, md\n"
+          "f.yaml:9: reports.mail.to: means nothing without reports.mail.server\n"
+          "f.yaml:9: reports.mail.user: means nothing without reports.mail.server\n"
+          "f.yaml:9: reports.mail.to: \"Ann <a@x>\" is no mail address; write it bare, as in finance@example.com\n"
+          "f.yaml:9: reports.mail.user: needs reports.mail.password_file beside it\n"
+          "f.yaml:10: reports.webhook.ca: means nothing without reports.webhook.url\n"
+          "f.yaml:10: reports.webhook.ca: f.yaml: No such file or directory\n"
+          "f.yaml:12: reports.teams[0].team: means nothing without reports.mail.server\n");
+    WRONG(OFF NODE "reports:\n  mail:\n    server: smtp://mail:25/inbox\n    from: us\n    to: [a@x]\n"
+                   "  teams:\n  - {team: a, to: []}\n  - {team: a, to: ['a@b@c']}\n",
+          "f.yaml:6: reports.mail.server: \"smtp://mail:25/inbox\" is not a mail server; write smtp://HOST:587 or "
+          "smtps://HOST:465, without credentials\n"
+          "f.yaml:7: reports.mail.from: \"us\" is no mail address; write it bare, as in finance@example.com\n"
+          "f.yaml:10: reports.teams[0].to: there is no address in it\n"
+          "f.yaml:11: reports.teams[1].team: \"a\" stands at line 10 as well; put all addresses into one\n"
+          "f.yaml:11: reports.teams[1].to: \"a@b@c\" is no mail address; write it bare, as in finance@example.com\n");
+    WRONG(OFF "ledger: off\n" NODE "reports: {at: '06:00', mail: {server: 'smtp://mail', starttls: optional, user: u, "
+              "password_file: /dev/zero}}\n",
+          "f.yaml:5: reports.at: with ledger: off there is nothing to report\n"
+          "f.yaml:5: reports.mail.server: needs reports.mail.from beside it: the sender's address\n"
+          "f.yaml:5: reports.mail.server: needs reports.mail.to or reports.teams: who gets the mail\n"
+          "f.yaml:5: reports.mail.starttls: the password could go over the wire in the clear; write required, or "
+          "smtps:// above\n"
+          "f.yaml:5: reports.mail.password_file: /dev/zero is not a file\n");
+    struct config *c = parse(OFF NODE "energy: {time_zone: Europe/Berlin}\nreports: {at: '06:30', periods: [month], "
+                                      "mail: {server: 'smtps://mail', from: a@x, to: [b@x]}}\n");
+    CHECK(c && c->reports.at_s == 23400 && c->reports.by_month && !c->reports.by_day);
+    CHECK(c && c->reports.zone && zone_offset(c->reports.zone, 1750000000) == 7200);
+    CHECK_STR(c ? c->reports.zone_name : "", "Europe/Berlin");
+    CHECK_STR(c ? c->reports.folder : "", "state/reports");
+    config_free(c);
+    c = parse(OFF NODE);
+    CHECK(c && c->reports.at_s == -1 && c->reports.by_month && c->reports.by_day && !c->reports.zone);
+    config_free(c);
+}
+
 #define HASH_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define HASH_B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 
@@ -748,6 +792,7 @@ int main(void)
     TEST(test_addresses);
     TEST(test_node_mistakes);
     TEST(test_energy);
+    TEST(test_reports);
     TEST(test_key_mistakes);
     TEST(test_who);
     TEST(test_who_mistakes);
