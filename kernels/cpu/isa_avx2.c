@@ -1,6 +1,7 @@
 /* The inner kernels for AVX2, FMA and F16C; compiled with those flags, called only where the CPU has them. */
 #include "kernels/cpu/isa.h"
 
+#include "kernels/cpu/gemv_avx2.h"
 #include "kernels/cpu/vec_avx2.h"
 
 #define EXPAND_F16(h) _cvtsh_ss(h)
