@@ -132,16 +132,176 @@ static double price_kept(const struct scale_work *w, const struct scale_snapshot
     return true_price(&s->offers[offer]) * (1 - s->limits.replace_saving) * (1 - 0.999 * paid);
 }
 
+/* Of what isn't taken yet for pools. */
 static void build_groups(struct scale_work *w, const struct scale_snapshot *s, double need)
 {
     w->n_groups = 0;
     for (int32_t i = 0; i < s->n_offers; i++) {
         double price = true_price(&s->offers[i]);
-        add_group(w, s, i, SCALE_RUNNING, w->active[i] + w->draining[i], price_kept(w, s, i));
+        int32_t running = w->active[i] + w->draining[i], more = w->promised[i] - running; /* > 0: of those to come */
+        add_group(w, s, i, SCALE_RUNNING, running - w->promised[i], price_kept(w, s, i));
         if (s->offers[i].market == SCALE_ON_PREM)
             add_group(w, s, i, SCALE_SLEEPING, w->asleep[i], price);
-        add_group(w, s, i, SCALE_NEW, launchable(w, s, i, need), price);
+        add_group(w, s, i, SCALE_NEW, launchable(w, s, i, need) - (more > 0 ? more : 0), price);
     }
+}
+
+static double wanted_capacity(const struct scale_work *w, const struct scale_snapshot *s)
+{
+    double sum = 0;
+
+    for (int32_t i = 0; i < s->n_offers; i++)
+        sum += w->want[i] * s->offers[i].tokens_per_s;
+    return sum;
+}
+
+/* --- what pools keep ------------------------------------------------------------------------------------------- */
+
+typedef double price_fn(const struct scale_work *w, const struct scale_snapshot *s, int32_t offer);
+
+/* Of the next node of the offer: of one that runs, as long as there are more of them than are wanted. */
+static double price_now(const struct scale_work *w, const struct scale_snapshot *s, int32_t offer)
+{
+    bool runs = w->want[offer] < w->active[offer] + w->draining[offer];
+    return runs ? price_kept(w, s, offer) : true_price(&s->offers[offer]);
+}
+
+/* Where a limit binds: what it costs against that, and what runs goes before what is as dear. */
+static double price_plain(const struct scale_work *w, const struct scale_snapshot *s, int32_t offer)
+{
+    bool runs = w->want[offer] < w->active[offer] + w->draining[offer];
+    return scale_dollars(s->offers[offer].price_hour) * (runs ? 1 : 1.000001);
+}
+
+/* Capacity of the nodes (by offer) that die with the offer. */
+static double risked(const int32_t *nodes, const struct scale_snapshot *s, int32_t offer)
+{
+    double sum = 0;
+
+    for (int32_t k = 0; k < s->n_offers; k++)
+        if (scale_same_domain(s, offer, k) && at_risk(&s->offers[k]))
+            sum += nodes[k] * s->offers[k].tokens_per_s;
+    return sum;
+}
+
+int32_t scale_beyond_min(const struct scale_snapshot *s, const int32_t *nodes, int32_t offer)
+{
+    int32_t pool = s->offers[offer].pool;
+    int64_t n = 0;
+
+    if (pool < 0 || pool >= s->n_pools || s->pools_min[pool] <= 0)
+        return INT32_MAX;
+    for (int32_t i = 0; i < s->n_offers; i++)
+        if (s->offers[i].pool == pool)
+            n += nodes[i];
+    return (int32_t)(n - s->pools_min[pool]);
+}
+
+/* How many nodes of it are missing. */
+static int32_t promised_lack(const struct scale_work *w, const struct scale_snapshot *s, int32_t pool)
+{
+    int64_t n = s->pools_min[pool];
+
+    for (int32_t i = 0; i < s->n_offers; i++)
+        if (s->offers[i].pool == pool)
+            n -= w->want[i];
+    return n > 0 ? (int32_t)n : 0;
+}
+
+/* How many more of the offer can be had for its pool. As for demand, one that was dry until lately fills gaps only. */
+static int32_t had_for_pool(const struct scale_work *w, const struct scale_snapshot *s, int32_t offer)
+{
+    const struct scale_offer *o = &s->offers[offer];
+    int64_t running = (int64_t)w->active[offer] + w->draining[offer], more = o->launch_max;
+    int64_t gap = s->pools_min[o->pool];
+
+    if (at_risk(o) && o->steady_s < s->limits.return_after_s) {
+        for (int32_t i = 0; i < s->n_offers; i++)
+            if (s->offers[i].pool == o->pool)
+                gap -= w->active[i] + w->draining[i];
+        more = gap < 0 ? 0 : gap < more ? gap : more;
+    }
+    more += running - w->want[offer];
+    return o->tokens_per_s <= 0 || more < 0 ? 0 : more < INT32_MAX ? (int32_t)more : INT32_MAX;
+}
+
+#define NO_RISK (-1.0)
+
+/* How many more fit into the offer's domain, if it may have `most` capacity; one always, unless that is NO_RISK. */
+static int32_t fits_domain(const struct scale_work *w, const struct scale_snapshot *s, int32_t offer, double most)
+{
+    if (!at_risk(&s->offers[offer]) || most >= HUGE_VAL)
+        return INT32_MAX;
+    double used = risked(w->want, s, offer);
+    double n = floor((most - used) / s->offers[offer].tokens_per_s + SCALE_EPSILON);
+    return (int32_t)fmin(fmax(n, used > 0 || most < 0 ? 0 : 1), INT32_MAX);
+}
+
+/* The next node of a pool: the cheapest of those whose domain takes it, else of all. -1: there is none. */
+static int32_t next_of_pool(const struct scale_work *w, const struct scale_snapshot *s, int32_t pool, double most,
+                            price_fn *price)
+{
+    int32_t best = -1;
+    bool best_fits = false;
+    double best_price = 0;
+
+    for (int32_t i = 0; i < s->n_offers; i++) {
+        if (s->offers[i].pool != pool || had_for_pool(w, s, i) == 0)
+            continue;
+        bool fits = fits_domain(w, s, i, most) > 0;
+        double p = price(w, s, i);
+        if (best < 0 || (fits && !best_fits) || (fits == best_fits && p < best_price)) {
+            best = i;
+            best_fits = fits;
+            best_price = p;
+        }
+    }
+    return best;
+}
+
+static int32_t lesser(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Of each pool as many as are kept of it, whatever is needed; nothing else is wanted yet. */
+static void take_promised(struct scale_work *w, const struct scale_snapshot *s, double most, price_fn *price)
+{
+    memset(w->want, 0, sizeof(w->want));
+    for (int32_t p = 0; p < s->n_pools; p++)
+        for (int32_t left = promised_lack(w, s, p), n = 0; left > 0; left -= n) {
+            int32_t i = next_of_pool(w, s, p, most, price);
+            if (i < 0)
+                break;
+            int32_t run = w->active[i] + w->draining[i] - w->want[i], fit = fits_domain(w, s, i, most);
+            n = lesser(left, had_for_pool(w, s, i));
+            n = lesser(n, run > 0 ? run : n); /* the others have another price */
+            n = lesser(n, fit > 0 ? fit : n);
+            w->want[i] += n;
+        }
+    memcpy(w->promised, w->want, sizeof(w->promised));
+}
+
+/* What pools keep can do at least. */
+static double promised_capacity(const struct scale_snapshot *s)
+{
+    double sum = 0;
+
+    for (int32_t p = 0; p < s->n_pools; p++) {
+        double least = HUGE_VAL;
+        for (int32_t i = 0; i < s->n_offers; i++)
+            if (s->offers[i].pool == p && s->offers[i].tokens_per_s > 0)
+                least = fmin(least, s->offers[i].tokens_per_s);
+        sum += least < HUGE_VAL ? s->pools_min[p] * least : 0;
+    }
+    return sum;
+}
+
+/* What one domain at risk may have, so that what is left without it is enough. */
+static double domain_most(const struct scale_snapshot *s, double need)
+{
+    double keep = s->limits.survive * mean_demand(s);
+    return s->limits.survive > 0 ? fmax(fmax(need, promised_capacity(s)) - keep, 0) : HUGE_VAL;
 }
 
 /* --- the set --------------------------------------------------------------------------------------------------- */
@@ -151,9 +311,9 @@ static void bound_domains(struct scale_work *w, const struct scale_snapshot *s, 
 {
     for (int32_t i = 0; i < w->n_groups; i++) {
         struct scale_group *g = &w->groups[i];
-        double used = 0;
         if (!at_risk(&s->offers[g->offer]))
             continue;
+        double used = risked(w->promised, s, g->offer);
         for (int32_t k = 0; k < i; k++)
             if (scale_same_domain(s, w->groups[k].offer, g->offer) && at_risk(&s->offers[w->groups[k].offer]))
                 used += w->groups[k].n * w->groups[k].capacity;
@@ -179,39 +339,32 @@ static void add_taken(struct scale_work *w)
             w->want[w->groups[i].offer] += w->groups[i].taken;
 }
 
-/* Own machines, then the cheapest of the rest, first within what diversity allows. Returns the capacity. */
+/* What pools keep, own machines, then the cheapest of the rest, first within what diversity allows. Returns the
+ * capacity. */
 static double cover_need(struct scale_work *w, const struct scale_snapshot *s, double need, enum takes_part cloud)
 {
-    double keep = s->limits.survive * mean_demand(s);
+    double most = domain_most(s, need);
 
-    memset(w->want, 0, sizeof(w->want));
+    take_promised(w, s, cloud == CLOUD_WITHOUT_RISK ? NO_RISK : most, price_now);
+    double have = wanted_capacity(w, s);
     build_groups(w, s, need);
     select_groups(w, s, ON_PREM_ONLY);
-    double own = scale_cover(w, need, HUGE_VAL);
+    have += scale_cover(w, need - have, HUGE_VAL);
     add_taken(w);
-    if (own >= need * (1 - SCALE_EPSILON))
-        return own;
+    if (have >= need * (1 - SCALE_EPSILON))
+        return have;
     if (s->limits.survive > 0)
-        bound_domains(w, s, fmax(need - keep, 0));
+        bound_domains(w, s, most);
     select_groups(w, s, cloud);
-    double rest = scale_cover(w, need - own, HUGE_VAL);
-    if (own + rest <
+    double rest = scale_cover(w, need - have, HUGE_VAL);
+    if (have + rest <
         need * (1 - SCALE_EPSILON)) { /* there aren't enough domains: better one too full than too little */
         build_groups(w, s, need);
         select_groups(w, s, cloud);
-        rest = scale_cover(w, need - own, HUGE_VAL);
+        rest = scale_cover(w, need - have, HUGE_VAL);
     }
     add_taken(w);
-    return own + rest;
-}
-
-static double wanted_capacity(const struct scale_work *w, const struct scale_snapshot *s)
-{
-    double sum = 0;
-
-    for (int32_t i = 0; i < s->n_offers; i++)
-        sum += w->want[i] * s->offers[i].tokens_per_s;
-    return sum;
+    return have + rest;
 }
 
 /* Capacity of the wanted set that the worst loss leaves; *offer: one of that domain, or -1. */
@@ -221,12 +374,9 @@ static double after_loss(const struct scale_work *w, const struct scale_snapshot
 
     *offer = -1;
     for (int32_t i = 0; i < s->n_offers; i++) {
-        double lost = 0;
         if (!at_risk(&s->offers[i]) || w->want[i] == 0)
             continue;
-        for (int32_t k = 0; k < s->n_offers; k++)
-            if (scale_same_domain(s, i, k) && at_risk(&s->offers[k]))
-                lost += w->want[k] * s->offers[k].tokens_per_s;
+        double lost = risked(w->want, s, i);
         if (lost > worst) {
             worst = lost;
             *offer = i;
@@ -257,8 +407,7 @@ static int32_t one_more(const struct scale_work *w, const struct scale_snapshot 
         if (s->offers[i].tokens_per_s <= 0 || w->want[i] >= available(w, s, i) ||
             (avoid >= 0 && scale_same_domain(s, i, avoid)))
             continue;
-        bool runs = w->want[i] < w->active[i] + w->draining[i];
-        double cost = runs ? price_kept(w, s, i) : true_price(&s->offers[i]);
+        double cost = price_now(w, s, i);
         bool own = s->offers[i].market == SCALE_ON_PREM,
              best_own = best >= 0 && s->offers[best].market == SCALE_ON_PREM;
         if (best < 0 || (own && !best_own) || (own == best_own && cost < best_cost)) {
@@ -319,19 +468,35 @@ static bool within(const struct scale_work *w, const struct scale_snapshot *s)
            (s->limits.hour_max.v < 0 || wanted_price(w, s) <= s->limits.hour_max.v);
 }
 
-/* Until both limits hold: the nodes that give least for what is short. */
+/* How much of what is kept of its pool there is: 1 is all of it. HUGE_VAL: more than that, or nothing is kept. */
+static double share_kept(const struct scale_work *w, const struct scale_snapshot *s, int32_t offer)
+{
+    int32_t beyond = scale_beyond_min(s, w->want, offer);
+
+    if (beyond > 0)
+        return HUGE_VAL;
+    int32_t min = s->pools_min[s->offers[offer].pool];
+    return (double)(min + beyond) / min;
+}
+
+/* Until both limits hold: the nodes that give least for what is short. Those that pools keep go last, and then of the
+ * pool that has the largest share of its own. */
 static void trim(struct scale_work *w, const struct scale_snapshot *s)
 {
     while (!within(w, s)) {
         bool by_money = s->limits.hour_max.v >= 0 && wanted_price(w, s) > s->limits.hour_max.v;
         int32_t worst = -1;
-        double worst_worth = 0;
+        double worst_worth = 0, worst_share = 0;
         for (int32_t i = 0; i < s->n_offers; i++) {
             double price = scale_dollars(s->offers[i].price_hour);
             double worth = by_money ? s->offers[i].tokens_per_s / fmax(price, 1e-12) : s->offers[i].tokens_per_s;
-            if (w->want[i] > 0 && (!by_money || price > 0) && (worst < 0 || worth < worst_worth)) {
+            if (w->want[i] == 0 || (by_money && price <= 0))
+                continue;
+            double share = share_kept(w, s, i);
+            if (worst < 0 || share > worst_share || (share == worst_share && worth < worst_worth)) {
                 worst = i;
                 worst_worth = worth;
+                worst_share = share;
             }
         }
         if (worst < 0)
@@ -346,21 +511,40 @@ static void cover_scarce(struct scale_work *w, const struct scale_snapshot *s, d
 {
     double most = place <= 0 && s->limits.hour_max.v >= 0 ? scale_dollars(s->limits.hour_max) * 1.000002 : HUGE_VAL;
 
-    memset(w->want, 0, sizeof(w->want));
+    take_promised(w, s, HUGE_VAL, price_plain);
+    double have = wanted_capacity(w, s);
+    most -= scale_dollars((struct pusd){(int64_t)wanted_price(w, s)});
     build_groups(w, s, need);
     for (int32_t i = 0; i < w->n_groups; i++) {
         struct scale_group *g = &w->groups[i];
         g->in = true;
         g->cost = (scale_dollars(s->offers[g->offer].price_hour) + place) * (g->supply == SCALE_RUNNING ? 1 : 1.000001);
     }
-    (void)scale_cover(w, need, most);
+    (void)scale_cover(w, need - have, most);
     add_taken(w);
     trim(w, s);
 }
 
-/* What the limits leave over goes to the minimum and to spares, as far as it goes. */
+/* What trimming took from pools, as far as something cheaper or smaller of theirs fits in its place. */
+static void refill_pools(struct scale_work *w, const struct scale_snapshot *s)
+{
+    for (int32_t p = 0; p < s->n_pools; p++)
+        for (int32_t n = promised_lack(w, s, p), i; n > 0; n--) {
+            i = next_of_pool(w, s, p, HUGE_VAL, price_plain);
+            if (i < 0)
+                break;
+            w->want[i]++;
+            if (within(w, s))
+                continue;
+            w->want[i]--;
+            break;
+        }
+}
+
+/* What the limits leave over goes to minimums and to spares, as far as it goes. */
 static void use_what_is_left(struct scale_work *w, const struct scale_snapshot *s)
 {
+    refill_pools(w, s);
     for (int32_t k = 0; k < SPARES_MAX; k++) {
         int32_t worst, more = -1;
         bool spare = wanted_nodes(w, s) >= s->limits.nodes_min;
@@ -411,7 +595,7 @@ static void obey_limits(struct scale_work *w, const struct scale_snapshot *s, do
 
 /* --- the API's share ------------------------------------------------------------------------------------------- */
 
-/* The rented node that is worth its money least, or -1. */
+/* The rented node that is worth its money least, of those that no pool keeps, or -1. */
 static int32_t least_worth(const struct scale_work *w, const struct scale_snapshot *s)
 {
     int32_t last = -1;
@@ -419,7 +603,8 @@ static int32_t least_worth(const struct scale_work *w, const struct scale_snapsh
 
     for (int32_t i = 0; i < s->n_offers; i++) {
         double worth = s->offers[i].tokens_per_s / fmax(true_price(&s->offers[i]), 1e-12);
-        if (w->want[i] > 0 && s->offers[i].market != SCALE_ON_PREM && (last < 0 || worth < last_worth)) {
+        if (w->want[i] > 0 && s->offers[i].market != SCALE_ON_PREM && scale_beyond_min(s, w->want, i) > 0 &&
+            (last < 0 || worth < last_worth)) {
             last = i;
             last_worth = worth;
         }
@@ -482,7 +667,7 @@ static double set_cost(const struct scale_work *w, const struct scale_snapshot *
 static void choose_set(struct scale_work *w, const struct scale_snapshot *s, double mean, struct scale_plan *plan)
 {
     double need = plan->need;
-    int32_t want[SCALE_OFFERS_MAX], spare[SCALE_OFFERS_MAX], spares = 0;
+    int32_t want[SCALE_OFFERS_MAX], spare[SCALE_OFFERS_MAX], spares = 0, worst;
 
     (void)cover_need(w, s, need, CLOUD);
     leave_unserved(w, s, mean, plan);
@@ -496,7 +681,8 @@ static void choose_set(struct scale_work *w, const struct scale_snapshot *s, dou
     memcpy(spare, w->spare, sizeof(spare));
     memset(w->spare, 0, sizeof(w->spare));
     bool covers = cover_need(w, s, need, CLOUD_WITHOUT_RISK) >= need * (1 - SCALE_EPSILON);
-    if (covers && set_cost(w, s) < cost)
+    bool survives = after_loss(w, s, &worst) >= s->limits.survive * mean_demand(s) * (1 - SCALE_EPSILON) || worst < 0;
+    if (covers && survives && set_cost(w, s) < cost) /* a pool may have nothing without risk */
         return;
     memcpy(w->want, want, sizeof(want));
     memcpy(w->spare, spare, sizeof(spare));
@@ -544,6 +730,7 @@ void scale_plan(struct scale_plan *plan, struct scale_memory *memory, struct sca
     int32_t worst;
 
     SPW_ASSERT(s->n_offers >= 0 && s->n_offers <= SCALE_OFFERS_MAX);
+    SPW_ASSERT(s->n_pools >= 0 && s->n_pools <= SCALE_OFFERS_MAX);
     SPW_ASSERT(s->limits.nodes_min >= 0 && s->limits.nodes_max >= s->limits.nodes_min);
     plan->n_actions = 0;
     plan->more = plan->by_budget = plan->by_nodes = false;

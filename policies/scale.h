@@ -22,7 +22,10 @@
  *  6. A node isn't drained before its paid time (billing minimum, paid hour) is nearly over.
  *  7. While nodes boot, what can't be served yet is bridged by the API where that is allowed; and where the API is
  *     cheaper than the last node would be, it takes that node's share for good.
- *  8. No rented node costs more than what it keeps in time is worth. Need (2) is the most that is held; of it the last
+ *  8. Of each pool (offers that belong together) so many nodes are there whatever is needed; what they can do counts, and
+ *     only the rest is covered by 3. Gives way to 1 alone: there what is beyond the pools' minimums goes first, and then
+ *     every pool keeps the same share of its own.
+ *  9. No rented node costs more than what it keeps in time is worth. Need (2) is the most that is held; of it the last
  *     node goes as long as the demand that it is expected to serve, over the spread of the forecast, times what a
  *     late token costs, is less than its price. A late token costs what the API takes, where that is in time; else
  *     the *price of a miss*, which is learned from what became of the promise (scale_worth.c): so dear machines, such
@@ -50,6 +53,7 @@ enum scale_market { SCALE_ON_PREM, SCALE_SPOT, SCALE_ON_DEMAND };
 struct scale_offer {
     enum scale_market market;
     int32_t domain;
+    int32_t pool;        /* of scale_snapshot.pools_min; any other number: of none */
     double tokens_per_s; /* of one node at the SLO (capacity.h); 0: can't serve this model */
     struct pusd
         price_hour;        /* on-prem: energy of running it rather than letting it sleep; the purchase is paid anyhow */
@@ -76,7 +80,7 @@ struct scale_demand { /* tokens per second, or requests: whatever the offers' ca
     double batch;     /* tokens/s that batch work needs for its deadlines (progress.h), on top */
 };
 struct scale_limits {
-    int32_t nodes_min, nodes_max; /* ready or booting; asleep nodes count for neither */
+    int32_t nodes_min, nodes_max; /* ready or booting, of all pools; asleep nodes count for neither */
     struct pusd hour_max;         /* dollars per hour of all that is alive, and the API; v < 0: no limit */
     double z;                     /* of sd; 1.28: nine times out of ten */
     double over_provision;        /* 0.1: a tenth more */
@@ -110,7 +114,9 @@ struct scale_snapshot {
     struct scale_api api;
     struct scale_promise promise;
     const struct scale_offer *offers;
-    int32_t n_offers; /* <= SCALE_OFFERS_MAX */
+    int32_t n_offers;         /* <= SCALE_OFFERS_MAX */
+    const int32_t *pools_min; /* by pool: nodes that are kept of it, >= 0 */
+    int32_t n_pools;
     const struct scale_node *nodes;
     int32_t n_nodes;
 };
@@ -133,7 +139,7 @@ enum scale_verb { SCALE_LAUNCH, SCALE_WAKE, SCALE_DRAIN, SCALE_SLEEP, SCALE_TERM
 enum scale_reason {
     SCALE_FOR_DEMAND,     /* launch, wake: needed */
     SCALE_FROM_ZERO,      /* launch, wake: requests, and nothing runs */
-    SCALE_FOR_MINIMUM,    /* launch, wake: nodes_min */
+    SCALE_FOR_MINIMUM,    /* launch, wake: nodes_min, or its pool's */
     SCALE_AS_FALLBACK,    /* launch on demand: cheaper spot can't be had now */
     SCALE_AS_SPARE,       /* launch, wake: what would be left if a domain were lost is too little */
     SCALE_FOR_RETURN,     /* launch spot: to get back from on-demand */
@@ -194,7 +200,8 @@ struct scale_group { /* nodes that are alike */
 struct scale_work {
     struct scale_group groups[SCALE_GROUPS];
     int32_t n_groups;
-    int32_t spare[SCALE_OFFERS_MAX]; /* of the wanted: as spares */
+    int32_t spare[SCALE_OFFERS_MAX];    /* of the wanted: as spares */
+    int32_t promised[SCALE_OFFERS_MAX]; /* of the wanted: what their pools keep */
     int32_t active[SCALE_OFFERS_MAX], draining[SCALE_OFFERS_MAX], asleep[SCALE_OFFERS_MAX], paid[SCALE_OFFERS_MAX];
     int32_t want[SCALE_OFFERS_MAX];
     struct scale_item {

@@ -20,6 +20,10 @@ static inline double scale_dollars(struct pusd p)
     return (double)p.v * 1e-12;
 }
 
+/* `nodes`: how many, by offer. Those of the offer's pool beyond what is kept of it (< 0: so many are missing);
+ * INT32_MAX: nothing is. */
+int32_t scale_beyond_min(const struct scale_snapshot *s, const int32_t *nodes, int32_t offer);
+
 /* Of demand with this mean and spread, the mean rate above a capacity. */
 double scale_overflow(double mean, double sd, double capacity);
 /* What a late token costs, in dollars; learns from s->promise what has come since. 0: misses aren't weighed. */

@@ -11,9 +11,10 @@ struct moves {
     double floor;         /* ready capacity that drains leave */
     double active;        /* capacity ready or coming, draining and leaving not */
     int32_t ready, least; /* nodes that serve; how many of them drains leave: of the minimum, those that are wanted */
-    int32_t going;        /* nodes that drain: their money comes free soon */
-    __int128 hour;        /* of everything alive, and of what this plan adds */
-    int64_t nodes;        /* likewise */
+    int32_t serving[SCALE_OFFERS_MAX]; /* likewise, by offer */
+    int32_t going;                     /* nodes that drain: their money comes free soon */
+    __int128 hour;                     /* of everything alive, and of what this plan adds */
+    int64_t nodes;                     /* likewise */
     __int128 going_hour;
     bool short_of_room; /* something wanted was not launched, for a limit */
     bool from_zero;
@@ -60,6 +61,7 @@ static void take_stock(struct moves *m)
         if (n->state == SCALE_READY) {
             m->plan->ready += o->tokens_per_s;
             m->ready++;
+            m->serving[n->offer]++;
         } else {
             m->plan->coming += o->tokens_per_s;
             m->plan->api_bridge_s = n->ready_s > m->plan->api_bridge_s ? n->ready_s : m->plan->api_bridge_s;
@@ -108,6 +110,8 @@ static enum scale_reason why_more(const struct moves *m, int32_t offer)
     }
     if (market == SCALE_SPOT && brings_back(m, offer))
         return SCALE_FOR_RETURN;
+    if (scale_beyond_min(m->s, m->w->active, offer) < 0)
+        return SCALE_FOR_MINIMUM;
     if (m->w->spare[offer] > 0)
         return SCALE_AS_SPARE;
     for (int32_t i = 0; i < m->s->n_offers; i++)
@@ -164,6 +168,7 @@ static void take_back(struct moves *m, int32_t offer)
         m->active += s->offers[offer].tokens_per_s;
         m->plan->ready += s->offers[offer].tokens_per_s;
         m->ready++;
+        m->serving[offer]++;
     }
 }
 
@@ -285,12 +290,20 @@ static bool forced(const struct moves *m, enum scale_reason *reason)
     return m->short_of_room && m->going == 0 && m->active < m->floor && wanted > m->active * (1 + SCALE_EPSILON);
 }
 
+/* Of its pool's minimum, those that are wanted serve without it, too. */
+static bool pool_spares(const struct moves *m, int32_t offer)
+{
+    int32_t wanted = scale_beyond_min(m->s, m->w->want, offer);
+    return scale_beyond_min(m->s, m->serving, offer) > (wanted < 0 ? wanted : 0);
+}
+
 static bool may_go(const struct moves *m, const struct scale_node *n)
 {
     double capacity = m->s->offers[n->offer].tokens_per_s;
 
     return n->paid_s <= m->s->limits.tick_s &&
-           (n->state == SCALE_BOOTING || (m->plan->ready - capacity >= m->floor && m->ready > m->least));
+           (n->state == SCALE_BOOTING ||
+            (m->plan->ready - capacity >= m->floor && m->ready > m->least && pool_spares(m, n->offer)));
 }
 
 static enum scale_reason why_less(const struct moves *m, int32_t offer)
@@ -326,6 +339,7 @@ static void drain_offer(struct moves *m, int32_t offer)
         if (n->state == SCALE_READY) {
             m->plan->ready -= capacity;
             m->ready--;
+            m->serving[offer]--;
         } else {
             m->plan->coming -= capacity;
         }

@@ -147,11 +147,13 @@ struct offer_ref { /* what an offer of a plan is; NULL: an own machine */
 };
 struct snapshot {                             /* of one market; for one plan */
     int32_t n_offers, n_pool_offers, n_nodes; /* those of pools come first */
-    int min, max, at_apis;
+    int32_t n_pools;                          /* that have offers */
+    int max, at_apis;
     double ready;
     const struct config_node *api;
     struct scale_offer offers[SCALE_OFFERS_MAX];
     struct offer_ref refs[SCALE_OFFERS_MAX];
+    int32_t pools_min[SCALE_OFFERS_MAX];
     struct scale_node nodes[SNAPSHOT_NODES_MAX];
     struct member *members[SNAPSHOT_NODES_MAX]; /* NULL: none of ours */
 };

@@ -14,6 +14,7 @@
 #define Z              1.28
 #define REPLACE_SAVING 0.15
 #define IDLE_RATE      0.01
+#define NO_POOL        (-1)
 #define OFFERS_NEAR    4    /* of one launch: others that may stand in, */
 #define NEAR_PRICE     1.25 /* dearer by no more than this */
 
@@ -82,13 +83,14 @@ static void add_pool(struct snapshot *s, struct fleet *f, const struct market *k
 {
     const struct mono now = clock_now(f->o.clock);
     const double can = capacity_of(f, k, &p->config->node, &(struct node_load){.slots = 0});
-    const int room = room_of(f, p);
+    const int room = room_of(f, p), first = s->n_offers;
     for (int i = 0; i < p->n_offers && s->n_offers < SCALE_OFFERS_MAX; i++) {
         struct offer *o = &p->offers[i];
         const bool cold = mono_after(o->cold_until, now);
         const struct scale_offer offer = {
             .market = o->market == PROVIDER_SPOT ? SCALE_SPOT : SCALE_ON_DEMAND,
             .domain = domain_of(s, o->domain),
+            .pool = s->n_pools,
             .tokens_per_s = can,
             .price_hour = o->price_hour,
             .boot_s = o->boot_s,
@@ -100,6 +102,8 @@ static void add_pool(struct snapshot *s, struct fleet *f, const struct market *k
         s->refs[s->n_offers] = (struct offer_ref){p, o};
         s->offers[s->n_offers++] = offer;
     }
+    if (s->n_offers > first)
+        s->pools_min[s->n_pools++] = p->config->min;
 }
 
 static int offer_index(const struct snapshot *s, const struct member *m)
@@ -151,8 +155,10 @@ static void add_member(struct snapshot *s, struct fleet *f, const struct market 
     } else if (s->n_offers < SCALE_OFFERS_MAX && m->node) {
         n.offer = s->n_offers;
         s->refs[s->n_offers] = (struct offer_ref){NULL, NULL};
-        s->offers[s->n_offers++] = (struct scale_offer){
-            .market = SCALE_ON_PREM, .domain = s->n_offers, .tokens_per_s = capacity_of(f, k, m->node->config, &l)};
+        s->offers[s->n_offers++] = (struct scale_offer){.market = SCALE_ON_PREM,
+                                                        .domain = s->n_offers,
+                                                        .pool = NO_POOL,
+                                                        .tokens_per_s = capacity_of(f, k, m->node->config, &l)};
         n.leaving = n.leaving || (l.draining && m->life != LIFE_DRAINING);
         if (n.leaving)
             n.state = SCALE_DRAINING;
@@ -186,8 +192,10 @@ static void add_others(struct snapshot *s, struct fleet *f, const struct market 
         s->members[s->n_nodes] = NULL;
         s->nodes[s->n_nodes++] =
             (struct scale_node){.offer = s->n_offers, .state = SCALE_READY, .in_flight = l.in_flight};
-        s->offers[s->n_offers++] = (struct scale_offer){
-            .market = SCALE_ON_PREM, .domain = s->n_offers, .tokens_per_s = capacity_of(f, k, node->config, &l)};
+        s->offers[s->n_offers++] = (struct scale_offer){.market = SCALE_ON_PREM,
+                                                        .domain = s->n_offers,
+                                                        .pool = NO_POOL,
+                                                        .tokens_per_s = capacity_of(f, k, node->config, &l)};
         s->ready += s->offers[s->n_offers - 1].tokens_per_s;
     }
 }
@@ -209,7 +217,6 @@ static void gather(struct snapshot *s, struct fleet *f, struct market *k)
     {
         if (p->config && p->market == k) {
             add_pool(s, f, k, p);
-            s->min += p->config->min;
             s->max += p->config->max;
         }
     }
@@ -243,7 +250,7 @@ static struct scale_limits limits_of(const struct fleet *f, const struct snapsho
     most = most < 0 ? 0 : most;
     most = s->max < most ? s->max : most;
     const int64_t hour = c->max_hour.v < 0 ? -1 : c->max_hour.v - (guard_hour(f->guard).v - hour_here);
-    return (struct scale_limits){.nodes_min = (s->min < most ? s->min : most) + own_awake,
+    return (struct scale_limits){.nodes_min = own_awake,
                                  .nodes_max = most + own,
                                  .hour_max = {c->max_hour.v < 0 ? -1
                                               : hour > 0        ? hour
@@ -380,6 +387,8 @@ static void scale(struct fleet *f, struct market *k)
                     .missed = k->now.late},
         .offers = s->offers,
         .n_offers = s->n_offers,
+        .pools_min = s->pools_min,
+        .n_pools = s->n_pools,
         .nodes = s->nodes,
         .n_nodes = s->n_nodes,
     };
