@@ -119,11 +119,11 @@ enum k_status k_check_rope(const void *x, int64_t row_stride, int32_t n_head, in
 
 static bool pool_ok(const struct k_kv_pool *kv)
 {
-    if (!kv || (kv->type != K_F32 && kv->type != K_F16) || kv->row_elems <= 0 || kv->row_elems > DIM_MAX)
+    if (!kv || (kv->type != K_F32 && kv->type != K_F16 && kv->type != K_Q8_0) || kv->row_elems <= 0 ||
+        kv->row_elems > DIM_MAX)
         return false;
-    int64_t elem = kv->type == K_F16 ? 2 : 4;
-    return aligned(kv->data, 4) && kv->page_stride % elem == 0 &&
-           kv->page_stride >= K_PAGE_TOKENS * elem * kv->row_elems;
+    return aligned(kv->data, 4) && kv->page_stride % (kv->type == K_F32 ? 4 : 2) == 0 &&
+           kv->page_stride >= (int64_t)(K_PAGE_TOKENS * k_kv_row_bytes(kv->type, kv->row_elems));
 }
 
 static bool pages_ok(const struct k_token_ref *tok, int32_t n_tok)
@@ -139,8 +139,10 @@ static bool pages_ok(const struct k_token_ref *tok, int32_t n_tok)
 enum k_status k_check_store(const struct k_kv_pool *kv, const void *rows, int64_t stride, int32_t offset, int32_t n,
                             const struct k_token_ref *tok, int32_t n_tok)
 {
-    bool ok = pool_ok(kv) && aligned(rows, 4) && pages_ok(tok, n_tok) && offset >= 0 && n > 0 &&
-              n <= kv->row_elems - offset && (n_tok <= 1 || stride >= n);
+    bool ok =
+        pool_ok(kv) && aligned(rows, 4) && pages_ok(tok, n_tok) && offset >= 0 && n > 0 &&
+        n <= kv->row_elems - offset && (n_tok <= 1 || stride >= n) &&
+        (kv->type != K_Q8_0 || (offset % K_Q8_0_ELEMS == 0 && (n % K_Q8_0_ELEMS == 0 || offset + n == kv->row_elems)));
     return ok ? K_OK : K_BAD_SHAPE;
 }
 

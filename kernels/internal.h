@@ -40,12 +40,26 @@ enum k_status k_check_values(const void *y, const void *a, const void *b, int64_
 /* The router of one token; arguments are checked. ids and weights: n_used; scores: scratch of 2 * n_expert floats. */
 void k_route_token(int32_t *ids, float *weights, const float *logits, const struct k_router *r, float *scores);
 
+/* Q8_0, for the pools of keys and values: a half, the scale, then the numbers. */
+#define K_Q8_0_ELEMS 32
+#define K_Q8_0_BYTES 34
+
+/* Bytes of a row of this pool before element `at`; of Q8_0, before its block. */
+static inline int64_t k_kv_offset(const struct k_kv_pool *kv, int64_t at)
+{
+    if (kv->type == K_Q8_0)
+        return at / K_Q8_0_ELEMS * K_Q8_0_BYTES;
+    return at * (kv->type == K_F16 ? 2 : 4);
+}
+
+/* Quantise the n elements that begin with a block; a last block that they do not fill is filled with zeros. */
+void k_kv_quantise(uint8_t *blocks, const float *x, int64_t n);
+
 /* Address of a row in the pool. */
 static inline void *k_kv_row(const struct k_kv_pool *kv, const int32_t *page_ids, int32_t pos)
 {
-    size_t elem = kv->type == K_F16 ? 2 : 4;
     return (uint8_t *)kv->data + (int64_t)page_ids[pos / K_PAGE_TOKENS] * kv->page_stride +
-           (size_t)(pos % K_PAGE_TOKENS) * (size_t)kv->row_elems * elem;
+           (int64_t)(pos % K_PAGE_TOKENS) * (int64_t)k_kv_row_bytes(kv->type, kv->row_elems);
 }
 
 #endif

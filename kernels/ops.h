@@ -64,14 +64,24 @@ struct k_tensor {
 enum k_precision { K_FAST = 0, K_PRECISE = 1 };
 
 /* One sequence's keys and values: a list of fixed-size pages out of a pool. Position p lives in page page_ids[p /
- * K_PAGE_TOKENS], row p % K_PAGE_TOKENS. A page holds K_PAGE_TOKENS rows of row_elems elements of `type` (F32 or F16). */
+ * K_PAGE_TOKENS], row p % K_PAGE_TOKENS. A page holds K_PAGE_TOKENS rows of row_elems elements of `type`. In Q8_0 a row is
+ * so many blocks of 32 as hold it, zeros after its end, and what is stored at once begins with a block and ends with one or
+ * with the row; heads may begin inside of one. */
 #define K_PAGE_TOKENS 64
 struct k_kv_pool {
     void *data;
-    enum k_type type;    /* K_F32 or K_F16 */
+    enum k_type type;    /* K_F32, K_F16 or K_Q8_0 */
     int32_t row_elems;   /* GQA: n_kv_head * d_k keys, then n_kv_head * d_v values; MLA: kv_lora + d_rope */
     int64_t page_stride; /* bytes from one page to the next, >= K_PAGE_TOKENS * row bytes */
 };
+
+/* Bytes of a row of a pool: Q8_0's last block may be filled in part. */
+static inline size_t k_kv_row_bytes(enum k_type type, int32_t row_elems)
+{
+    if (type == K_Q8_0)
+        return ((size_t)row_elems + 31) / 32 * 34;
+    return (size_t)row_elems * (type == K_F16 ? 2 : 4);
+}
 
 /* Which token of a batch belongs to which sequence. One per token. page_ids is borrowed for the call. */
 struct k_token_ref {
@@ -159,7 +169,7 @@ struct k_ops {
                           const struct k_token_ref *tok, int32_t n_tok, const struct k_rope *r);
 
     /* Write n floats from rows + t * stride into the row of tok[t].pos of its sequence, `offset` elements into it,
-     * rounding to the pool's type. */
+     * rounding to the pool's type: Q8_0 as k_quantise() does, to whole blocks. */
     enum k_status (*kv_store)(struct k_ctx *c, const struct k_kv_pool *kv, const float *rows, int64_t stride,
                               int32_t offset, int32_t n, const struct k_token_ref *tok, int32_t n_tok);
 

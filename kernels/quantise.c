@@ -55,6 +55,17 @@ static void quantise_q8_0(uint8_t *b, const float *x)
         b[2 + i] = (uint8_t)(int8_t)round_clamp(ratio(x[i], d), -127, 127);
 }
 
+void k_kv_quantise(uint8_t *blocks, const float *x, int64_t n)
+{
+    for (; n >= K_Q8_0_ELEMS; n -= K_Q8_0_ELEMS, x += K_Q8_0_ELEMS, blocks += K_Q8_0_BYTES)
+        quantise_q8_0(blocks, x);
+    if (n > 0) {
+        float last[K_Q8_0_ELEMS] = {0};
+        memcpy(last, x, (size_t)n * sizeof *x);
+        quantise_q8_0(blocks, last);
+    }
+}
+
 /* The extreme takes the lowest code, which has no positive partner. */
 static void quantise_q4_0(uint8_t *b, const float *x)
 {

@@ -191,7 +191,9 @@ static enum k_status reference_kv_store(struct k_ctx *c, const struct k_kv_pool 
     for (int32_t t = 0; status == K_OK && t < n_tok; t++) {
         const float *row = rows + t * stride;
         void *out = k_kv_row(kv, tok[t].page_ids, tok[t].pos);
-        if (kv->type == K_F32)
+        if (kv->type == K_Q8_0)
+            k_kv_quantise((uint8_t *)out + k_kv_offset(kv, offset), row, n);
+        else if (kv->type == K_F32)
             memcpy((float *)out + offset, row, (size_t)n * sizeof *row);
         else
             for (int32_t i = 0; i < n; i++)

@@ -2,6 +2,7 @@
 #include "kernels/reference.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Where one head's keys and values lie in a row of the pool, in elements. */
 struct head_view {
@@ -12,6 +13,12 @@ struct head_view {
 static double kv_element(const struct k_kv_pool *kv, const struct k_token_ref *tok, int32_t pos, int32_t i)
 {
     const void *row = k_kv_row(kv, tok->page_ids, pos);
+    if (kv->type == K_Q8_0) {
+        const uint8_t *block = (const uint8_t *)row + k_kv_offset(kv, i);
+        uint16_t scale;
+        memcpy(&scale, block, sizeof scale);
+        return (double)k_f16_to_f32(scale) * (int8_t)block[2 + i % K_Q8_0_ELEMS];
+    }
     return (double)(kv->type == K_F16 ? k_f16_to_f32(((const uint16_t *)row)[i]) : ((const float *)row)[i]);
 }
 

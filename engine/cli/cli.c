@@ -29,6 +29,15 @@ enum rc cli_parse_ids(const char *text, struct tokens *ids, struct error *e)
     }
 }
 
+const char *const cli_kv_types[] = {"f16", "q8_0", NULL};
+
+enum k_type cli_kv_type(const char *word)
+{
+    if (!word)
+        return (enum k_type)0;
+    return strcmp(word, "q8_0") == 0 ? K_Q8_0 : K_F16;
+}
+
 enum rc cli_engine_open(struct cli_engine *ce, const char *path, enum gguf_open_mode mode,
                         const struct engine_options *o, struct error *e)
 {

@@ -12,6 +12,10 @@ int cli_fail(const char *verb, const struct error *e);
 /* "1,2,3" -> ids. Values 0..2^31-1; at least one. */
 enum rc cli_parse_ids(const char *text, struct tokens *ids, struct error *e) SPW_MUST_USE;
 
+/* The words of --kv-type, and what they stand for: NULL (not given) is engine_options' default. */
+extern const char *const cli_kv_types[];
+enum k_type cli_kv_type(const char *word);
+
 struct cli_engine {
     struct model *model;
     struct engine *engine;

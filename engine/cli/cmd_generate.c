@@ -12,7 +12,7 @@
 #define PROMPT_BYTES_MAX  ((size_t)16 << 20)
 
 struct generate_args {
-    const char *model, *prompt, *chat, *tokens, *chat_template;
+    const char *model, *prompt, *chat, *tokens, *chat_template, *kv_type;
     int64_t n, top_k, seed, threads;
     double temp, top_p, min_p;
     bool print_ids, precise, ignore_eos, lazy;
@@ -96,7 +96,9 @@ static enum rc make_sampler(struct generation *g, struct error *e)
 
 static enum rc make_engine(struct generation *g, struct error *e)
 {
-    struct engine_options o = {.threads = (int)g->a->threads, .precision = g->a->precise ? K_PRECISE : K_FAST};
+    struct engine_options o = {.threads = (int)g->a->threads,
+                               .precision = g->a->precise ? K_PRECISE : K_FAST,
+                               .kv_type = cli_kv_type(g->a->kv_type)};
     int64_t train = model_info(g->model)->n_ctx_train, want = (int64_t)g->ids.n + g->a->n;
     if ((int64_t)g->ids.n >= train)
         return error_set(e, RC_INVALID, "the prompt has %zu tokens, but the model was trained for %lld", g->ids.n,
@@ -219,6 +221,7 @@ int cmd_generate(int argc, char **argv)
         {.name = "seed", .type = ARG_INT, .value = &a.seed, .meta = "N", .lo = 0, .hi = INT64_MAX, .help = "of the random choice; the same seed gives the same text"},
         {.name = "print-ids", .type = ARG_FLAG, .value = &a.print_ids, .help = "print the ids, space separated, instead of text"},
         {.name = "precise", .type = ARG_FLAG, .value = &a.precise, .help = "activations, keys and values in float32"},
+        {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},
         {.name = "ignore-eos", .type = ARG_FLAG, .value = &a.ignore_eos, .help = "end tokens do not stop"},
         {.name = "chat-template", .type = ARG_STRING, .value = &a.chat_template, .meta = "NAME", .help = "instead of the one the file names"},

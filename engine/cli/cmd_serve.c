@@ -137,6 +137,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "ctx-size", .letter = 'c', .type = ARG_INT, .value = &(a).n_ctx, .meta = "N", .lo = 0, .hi = 1 << 24, .help = "longest prompt and answer together, in tokens; 0: the model's, at most 8192"}, \
     {.name = "max-batch", .type = ARG_INT, .value = &(a).max_batch, .meta = "N", .lo = 1, .hi = 1024, .help = "requests computed at once; more of them wait", .env = "MAX_BATCH_SIZE"}, \
     {.name = "kv-tokens", .type = ARG_INT, .value = &(a).kv_tokens, .meta = "N", .lo = 0, .hi = 1 << 30, .help = "tokens that the KV pool holds over all requests; 0: max-batch times ctx-size, so that none is ever displaced"}, \
+    {.name = "kv-type", .type = ARG_STRING, .value = &(a).kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default; answers of the one are not continued by the other"}, \
     {.name = "prefix-cache", .type = ARG_INT, .value = &(a).prefix_tokens, .meta = "TOKENS", .lo = -1, .hi = 1 << 30, .help = "most tokens kept of requests that are over, for prompts that begin alike; 0: none; -1: half of the KV pool"}, \
     {.name = "no-lookahead", .type = ARG_FLAG, .value = &(a).plain, .help = "never verify several tokens in one step; the output is the same with and without"}, \
     {.name = "lazy-load", .type = ARG_FLAG, .value = &(a).lazy, .help = "no read-ahead of the model file"},            \

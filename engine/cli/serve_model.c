@@ -66,6 +66,7 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
         .n_ctx = (int32_t)v->a.n_ctx,
         .max_seqs = (int32_t)v->a.max_batch,
         .max_batch_tokens = step_tokens,
+        .kv_type = cli_kv_type(v->a.kv_type),
         .kv_pages = (int32_t)((v->a.kv_tokens + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS),
         .kept_pages = v->a.prefix_tokens < 0 ? -1 : (int32_t)(v->a.prefix_tokens / K_PAGE_TOKENS),
     };
@@ -76,6 +77,7 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
     m->engine = v->engine;
     m->n_ctx = engine_n_ctx(v->engine);
     m->n_embd = model_info(v->model)->n_embd;
+    m->kv_bytes = engine_kv_bytes(v->engine);
     m->step_tokens = engine_max_batch_tokens(v->engine);
     snprintf(m->numerics, sizeof m->numerics, "%s", engine_numerics(v->engine));
     return RC_OK;

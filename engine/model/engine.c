@@ -102,12 +102,30 @@ static enum rc make_scratch(struct engine *en, struct error *e)
 
 /* ---- KV pool ---- */
 
+/* Values begin where keys end: with a block. */
+static enum rc check_kv_type(const struct engine *en, struct error *e)
+{
+    const struct hparams *hp = &en->m->hp;
+    const struct k_type_info *type = k_type_info(en->kv_type);
+    int32_t keys = hp->mla ? 0 : hp->n_kv_head * hp->d_k;
+    if (en->kv_type != K_F32 && en->kv_type != K_F16 && en->kv_type != K_Q8_0)
+        return error_set(e, RC_INVALID, "keys and values can be kept in f32, f16 or q8_0, not in %s",
+                         type ? type->name : "an unknown type");
+    if (keys % type->block_elems)
+        return error_set(e, RC_UNSUPPORTED,
+                         "this model has %d key elements per token and layer; %s keeps them in blocks of %d: use f16",
+                         keys, type->name, type->block_elems);
+    return RC_OK;
+}
+
 static enum rc make_kv(struct engine *en, int32_t pages, int32_t kept_pages, struct error *e)
 {
     const struct hparams *hp = &en->m->hp;
     size_t stride;
-    en->kv_type = en->precision == K_PRECISE ? K_F32 : K_F16;
     en->kv_row = hp->mla ? hp->kv_lora + hp->rope.d_rope : hp->n_kv_head * (hp->d_k + hp->d_v);
+    enum rc rc = check_kv_type(en, e);
+    if (rc)
+        return rc;
     en->pages_per_seq = (en->n_ctx + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS;
     int64_t wanted = pages > 0 ? pages : (int64_t)en->max_seqs * en->pages_per_seq;
     if (wanted > PAGES_MAX || (int64_t)en->max_seqs * en->pages_per_seq > 16 * (int64_t)PAGES_MAX)
@@ -117,7 +135,7 @@ static enum rc make_kv(struct engine *en, int32_t pages, int32_t kept_pages, str
         return error_set(e, RC_INVALID, "%d KV pages do not hold one sequence of n_ctx %d, which takes %d", (int)wanted,
                          en->n_ctx, en->pages_per_seq);
     en->n_pages = (int32_t)wanted;
-    en->layer_bytes = k_row_bytes(en->kv_type, (uint64_t)en->kv_row) * K_PAGE_TOKENS;
+    en->layer_bytes = k_kv_row_bytes(en->kv_type, en->kv_row) * K_PAGE_TOKENS;
     if (!size_mul_add(en->layer_bytes, (size_t)hp->n_layer, 0, &stride) || stride > INT64_MAX ||
         !size_mul_add(stride, (size_t)en->n_pages, 0, &en->kv_bytes) || !(en->kv = map_anonymous(en->kv_bytes)))
         return error_set(e, RC_FULL, "no memory for %d KV pages of %zu bytes: lower n_ctx, max_seqs or kv_pages",
@@ -172,6 +190,7 @@ enum rc engine_new(struct engine **out, const struct model *m, const struct engi
     en->m = m;
     en->ops = o->ops ? o->ops : &k_cpu_ops;
     en->precision = o->precision;
+    en->kv_type = o->kv_type ? o->kv_type : o->precision == K_PRECISE ? K_F32 : K_F16;
     en->n_ctx = o->n_ctx ? o->n_ctx : ctx;
     en->max_seqs = o->max_seqs ? o->max_seqs : 1;
     en->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : BATCH_DEFAULT;

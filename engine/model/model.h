@@ -40,11 +40,13 @@ struct engine_options {
     const struct k_ops *ops; /* NULL: k_cpu_ops */
     int threads;             /* 0: all cores */
     int device;
-    enum k_precision precision; /* K_PRECISE also keeps the KV cache in F32 */
-    int32_t n_ctx;              /* longest sequence; 0: n_ctx_train capped at 8192 */
-    int32_t kv_pages;           /* pool size in pages of K_PAGE_TOKENS; 0: max_seqs * ceil(n_ctx / page) */
-    int32_t max_seqs;           /* 0: 1 */
-    int32_t max_batch_tokens;   /* tokens in one step; 0: 256 */
+    enum k_precision precision;
+    enum k_type kv_type; /* of keys and values: K_F16, K_Q8_0 (half the memory), or 0: F16, with K_PRECISE F32. Part of
+                            the numerics class. Q8_0 needs a model whose keys and values are multiples of 32. */
+    int32_t n_ctx;       /* longest sequence; 0: n_ctx_train capped at 8192 */
+    int32_t kv_pages;    /* pool size in pages of K_PAGE_TOKENS; 0: max_seqs * ceil(n_ctx / page) */
+    int32_t max_seqs;    /* 0: 1 */
+    int32_t max_batch_tokens; /* tokens in one step; 0: 256 */
     int32_t kept_pages; /* most pages kept of sequences that are gone; 0: no prefix is reused, < 0: half of the pool */
 };
 
@@ -60,6 +62,7 @@ int32_t engine_n_ctx(const struct engine *en);
 int32_t engine_max_batch_tokens(const struct engine *en);
 int32_t engine_pages_free(const struct engine *en); /* that a sequence could have: those that are kept, too */
 int32_t engine_pages_total(const struct engine *en);
+uint64_t engine_kv_bytes(const struct engine *en);      /* of all pages */
 int32_t engine_pages_kept(const struct engine *en);     /* for prefixes, by no sequence in use */
 uint64_t engine_pages_evicted(const struct engine *en); /* kept ones given up for others, so far */
 

@@ -153,6 +153,11 @@ uint64_t engine_pages_evicted(const struct engine *en)
     return en->prefix ? prefix_evicted(en->prefix) : 0;
 }
 
+uint64_t engine_kv_bytes(const struct engine *en)
+{
+    return en->kv_bytes;
+}
+
 int32_t engine_pages_total(const struct engine *en)
 {
     return en->n_pages;

@@ -13,6 +13,11 @@ const struct histogram_edges histogram_tokens = {
     .le = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072},
 };
 
+const struct histogram_edges histogram_joules = {
+    .n = 19,
+    .le = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000},
+};
+
 void histogram_init(struct histogram *h, const struct histogram_edges *edges)
 {
     *h = (struct histogram){.edges = edges};

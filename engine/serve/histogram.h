@@ -14,6 +14,7 @@ struct histogram_edges {
 extern const struct histogram_edges histogram_seconds; /* 1 ms .. 10 min; has 0.5, which alert rules ask for */
 extern const struct histogram_edges histogram_gaps;    /* 1 ms .. 10 s, finer: time between tokens, of one step */
 extern const struct histogram_edges histogram_tokens;  /* 1 .. 131072 */
+extern const struct histogram_edges histogram_joules;  /* 1 mJ .. 1 kJ, of one token */
 
 struct histogram {
     const struct histogram_edges *edges;

@@ -231,6 +231,8 @@ void metrics_write(struct strbuf *b, const struct metrics_view *v)
     int used = s->pages_total - s->pages_free;
     put_gauge(b, v, "vllm:kv_cache_usage_perc", "Share of the KV pool in use, 0 to 1.",
               s->pages_total > 0 ? (double)used / s->pages_total : 0);
+    put_gauge(b, v, "spillway_engine_kv_bytes", "Memory that the KV pool takes when all of it is in use.",
+              (double)v->kv_bytes);
     put_gauge(b, v, "spillway_engine_ready", "1 when requests are taken; asleep they are, too.", v->ready);
     put_gauge(b, v, "spillway_engine_load_seconds", "Time from start to ready.", v->load_seconds);
     put_gauge(b, v, "spillway_engine_resident_bytes", "Resident memory of the process that answers.", resident_bytes());
@@ -241,6 +243,9 @@ void metrics_write(struct strbuf *b, const struct metrics_view *v)
     put_histogram(b, v, "vllm:e2e_request_latency_seconds", "From a request's first byte to its end.", &c->e2e);
     put_histogram(b, v, "vllm:request_prompt_tokens", "Prompt tokens of a request.", &c->prompt_tokens);
     put_histogram(b, v, "vllm:request_generation_tokens", "Tokens generated for a request.", &c->generation_tokens);
+    put_histogram(b, v, "spillway_engine_joules_per_token",
+                  "What the steps of an answer drew, its prompt included, by the tokens generated.",
+                  &c->joules_per_token);
     put_histogram(b, v, "vllm:inter_token_latency_seconds", "Between two tokens of one sequence.", &s->gap);
     put_histogram(b, v, "vllm:request_queue_time_seconds", "From submission to admission.", &s->queue);
     put_histogram(b, v, "vllm:request_prefill_time_seconds", "From admission to the first token.", &s->prefill);

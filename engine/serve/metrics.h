@@ -15,6 +15,7 @@ struct metrics_view {
     const char *model_id, *arch, *quant, *device, *numerics; /* "" while unknown */
     bool ready;
     double load_seconds;
+    uint64_t kv_bytes; /* of the whole pool; 0 while unknown */
     const struct serve_totals *totals;
     const struct metrics_node *node; /* NULL: there is none */
 };

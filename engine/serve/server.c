@@ -76,6 +76,7 @@ static void get_metrics(struct server *s, struct http_exchange *x, enum api_call
         .device = known ? s->model.device : "",
         .numerics = known ? s->model.numerics : "",
         .ready = s->state == SERVER_READY,
+        .kv_bytes = known ? s->model.kv_bytes : 0,
         .load_seconds = s->batcher ? (double)s->load_ns / NS_PER_S : 0,
         .totals = &all,
         .node = s->o.supervisor ? &node : NULL,

@@ -37,6 +37,7 @@ struct serve_model {
     int32_t n_embd;                   /* of an embedding */
     int32_t n_ctx;
     int32_t step_tokens; /* most tokens in one step */
+    uint64_t kv_bytes;   /* of the KV pool */
     int64_t created;     /* seconds since 1970: the file's age */
     char fingerprint[40];
     char arch[32], quant[16], device[32], numerics[128];

@@ -242,6 +242,19 @@ static enum rc gather_output(struct choice *ch, const struct batch_output *out)
     return rc || ch->call->n_ended < ch->call->n ? rc : send_body(ch->call);
 }
 
+/* Of all choices together, with their prompt. */
+static void observe_joules(struct histogram *h, const struct batch_usage *u)
+{
+    int64_t millijoules = 0;
+    for (int i = 0; i < u->n_uses; i++) {
+        if (u->uses[i].millijoules < 0)
+            return;
+        millijoules += u->uses[i].millijoules;
+    }
+    if (u->n_uses > 0 && u->completion > 0)
+        histogram_observe(h, (double)millijoules / 1000 / u->completion);
+}
+
 static void account(struct call *c)
 {
     struct serve_counters *k = &c->s->counters;
@@ -252,6 +265,7 @@ static void account(struct call *c)
         histogram_observe(&k->ttft, (double)ttft / NS_PER_S);
     histogram_observe(&k->prompt_tokens, usage.prompt);
     histogram_observe(&k->generation_tokens, usage.completion);
+    observe_joules(&k->joules_per_token, &usage);
     log_debug(c->s->o.log, "serve", "request done", LOG_S("id", c->id), LOG_I("prompt_tokens", usage.prompt),
               LOG_I("completion_tokens", usage.completion), LOG_I("ttft_us", ttft / NS_PER_US),
               LOG_I("total_us", e2e / NS_PER_US));

@@ -9,6 +9,7 @@ void serve_counters_init(struct serve_counters *c)
     histogram_init(&c->e2e, &histogram_seconds);
     histogram_init(&c->prompt_tokens, &histogram_tokens);
     histogram_init(&c->generation_tokens, &histogram_tokens);
+    histogram_init(&c->joules_per_token, &histogram_joules);
 }
 
 void serve_totals_init(struct serve_totals *t)
@@ -56,9 +57,9 @@ static const size_t sums[] = {
     AT(http.writes),
 };
 static const size_t histograms[] = {
-    AT(counters.ttft), AT(counters.e2e),       AT(counters.prompt_tokens), AT(counters.generation_tokens),
-    AT(batcher.gap),   AT(batcher.queue),      AT(batcher.prefill),        AT(batcher.decode),
-    AT(batcher.step),  AT(batcher.step_batch),
+    AT(counters.ttft), AT(counters.e2e),       AT(counters.prompt_tokens),    AT(counters.generation_tokens),
+    AT(batcher.gap),   AT(batcher.queue),      AT(batcher.prefill),           AT(batcher.decode),
+    AT(batcher.step),  AT(batcher.step_batch), AT(counters.joules_per_token),
 };
 
 static void histogram_add(struct histogram *to, const struct histogram *from)

@@ -13,6 +13,7 @@ struct serve_counters {
     uint64_t aborted;           /* whose client went away */
     struct histogram ttft, e2e; /* seconds since the request's first byte */
     struct histogram prompt_tokens, generation_tokens;
+    struct histogram joules_per_token; /* of answers whose energy is known */
 };
 void serve_counters_init(struct serve_counters *c);
 

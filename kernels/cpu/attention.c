@@ -38,7 +38,7 @@ struct attention_job {
 
 /* One thread's buffers. n_query <= ITEM_HEADS * ITEM_TOKENS. */
 struct attention_scratch {
-    float *wide;      /* [64][max(d_k, d_v)]: keys or values widened from half */
+    float *wide;      /* [64][max(d_k, d_v), rounded up to whole blocks]: keys or values as float32 */
     float *panels;    /* [4][d_k][16] */
     float *scores;    /* [n_query][64] */
     float *page_out;  /* [n_query][d_v] */
@@ -55,6 +55,7 @@ static void set_scratch_sizes(struct attention_job *job)
 {
     const struct attention_shape *a = job->a;
     size_t n_query = ITEM_HEADS * ITEM_TOKENS, widest = (size_t)(a->d_k > a->d_v ? a->d_k : a->d_v);
+    widest += 2 * (K_Q8_0_ELEMS - 1); /* a head may begin and end inside of a block */
     size_t floats[7] = {
         K_PAGE_TOKENS * widest,
         K_PAGE_TOKENS * (size_t)a->d_k,
@@ -78,10 +79,26 @@ static struct attention_scratch thread_scratch(const struct attention_job *job, 
     };
 }
 
+/* The same of blocks: all those that hold any of the elements. */
+static int64_t page_blocks(const struct attention_job *job, const uint8_t *page, int32_t at, int32_t n, int32_t count,
+                           float *wide, const float **rows)
+{
+    const struct k_kv_pool *kv = job->kv;
+    int32_t begin = at / K_Q8_0_ELEMS * K_Q8_0_ELEMS;
+    int32_t width = (at + n - begin + K_Q8_0_ELEMS - 1) / K_Q8_0_ELEMS * K_Q8_0_ELEMS;
+    int64_t row_bytes = (int64_t)k_kv_row_bytes(kv->type, kv->row_elems), offset = k_kv_offset(kv, begin);
+    for (int32_t j = 0; j < count; j++)
+        job->isa->q8_0_to_f32(wide + (int64_t)j * width, page + j * row_bytes + offset, width);
+    *rows = wide + (at - begin);
+    return width;
+}
+
 /* `count` rows of one page from element `at` on, n floats each: where they lie, or widened. Returns floats per row. */
 static int64_t page_rows(const struct attention_job *job, const uint8_t *page, int32_t at, int32_t n, int32_t count,
                          float *wide, const float **rows)
 {
+    if (job->kv->type == K_Q8_0)
+        return page_blocks(job, page, at, n, count, wide, rows);
     if (job->kv->type == K_F32) {
         *rows = (const float *)page + at;
         return job->kv->row_elems;

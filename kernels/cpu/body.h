@@ -199,6 +199,18 @@ static void f16_to_f32(float *y, const uint16_t *x, int64_t n)
         y[i] = k_f16_to_f32(x[i]);
 }
 
+/* Exact: 8 bits times the 11 of a half. */
+static void q8_0_to_f32(float *y, const uint8_t *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += K_Q8_0_ELEMS, x += K_Q8_0_BYTES) {
+        uint16_t half;
+        memcpy(&half, x, sizeof half);
+        struct vf d = vf_set(EXPAND_F16(half));
+        vf_store(y + i, vf_mul(d, vf_load_i8((const int8_t *)x + 2)));
+        vf_store(y + i + 16, vf_mul(d, vf_load_i8((const int8_t *)x + 18)));
+    }
+}
+
 static void bf16_to_f32(float *y, const uint16_t *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -373,6 +385,7 @@ const struct isa ISA_TABLE = {
     .gemm_q = gemm_q,
     .gemm_f = gemm_f,
     .f16_to_f32 = f16_to_f32,
+    .q8_0_to_f32 = q8_0_to_f32,
     .bf16_to_f32 = bf16_to_f32,
     .f32_to_f16 = f32_to_f16,
     .rms_norm = rms_norm,

@@ -172,7 +172,9 @@ static void store_item(void *arg, int thread, int64_t t)
     const struct rows_job *job = arg;
     void *out = k_kv_row(job->kv, job->tok[t].page_ids, job->tok[t].pos);
     const float *row = job->x + t * job->stride;
-    if (job->kv->type == K_F32)
+    if (job->kv->type == K_Q8_0) /* one piece of scalar code for all, as the router: a row in a step is little */
+        k_kv_quantise((uint8_t *)out + k_kv_offset(job->kv, job->offset), row, job->n);
+    else if (job->kv->type == K_F32)
         memcpy((float *)out + job->offset, row, (size_t)job->n * sizeof *row);
     else
         job->isa->f32_to_f16((uint16_t *)out + job->offset, row, job->n);

@@ -60,6 +60,7 @@ struct isa {
                    int64_t n);
 
     void (*f16_to_f32)(float *y, const uint16_t *x, int64_t n);
+    void (*q8_0_to_f32)(float *y, const uint8_t *blocks, int64_t n); /* n a multiple of 32 */
     void (*bf16_to_f32)(float *y, const uint16_t *x, int64_t n);
     void (*f32_to_f16)(uint16_t *y, const float *x, int64_t n);
 

@@ -124,6 +124,13 @@ static inline struct vf vf_load_f16(const uint16_t *p)
                        _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
 }
 
+static inline struct vf vf_load_i8(const int8_t *p)
+{
+    __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return (struct vf){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
+                       _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x)))};
+}
+
 static inline void vf_store_f16(uint16_t *p, struct vf x)
 {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

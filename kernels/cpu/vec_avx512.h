@@ -117,6 +117,11 @@ static inline struct vf vf_load_f16(const uint16_t *p)
     return (struct vf){_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p))};
 }
 
+static inline struct vf vf_load_i8(const int8_t *p)
+{
+    return (struct vf){_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)))};
+}
+
 static inline void vf_store_f16(uint16_t *p, struct vf a)
 {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

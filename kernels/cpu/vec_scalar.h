@@ -141,6 +141,13 @@ static inline struct vf vf_load_f16(const uint16_t *p)
     return r;
 }
 
+static inline struct vf vf_load_i8(const int8_t *p)
+{
+    struct vf r;
+    LANES(r, (float)p[i]);
+    return r;
+}
+
 static inline void vf_store_f16(uint16_t *p, struct vf a)
 {
     for (int i = 0; i < 16; i++)

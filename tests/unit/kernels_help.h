@@ -74,7 +74,7 @@ struct help_pool {
 
 static inline struct help_pool help_pool_new(enum k_type type, int32_t row_elems, int32_t n_pages)
 {
-    size_t elem = type == K_F16 ? 2 : 4, stride = K_PAGE_TOKENS * elem * (size_t)row_elems + 64;
+    size_t stride = K_PAGE_TOKENS * k_kv_row_bytes(type, row_elems) + 64;
     struct help_pool p = {{malloc(stride * (size_t)n_pages), type, row_elems, (int64_t)stride},
                           malloc((size_t)n_pages * sizeof(int32_t))};
     memset(p.kv.data, 0xff, stride * (size_t)n_pages); /* NaN wherever nothing was stored */

@@ -230,12 +230,21 @@ static enum k_status attend(const struct k_ops *ops, struct k_ctx *c, const stru
 
 #define LARGE(n) (TEST_SANITIZED ? 65 : (n)) /* tokens where the heads are many or wide */
 static const struct attention_case attention_cases[] = {
-    {K_F32, 1, 2, 1, 16, 16},    {K_F32, 150, 6, 2, 24, 24}, {K_F16, LARGE(131), 12, 2, 128, 128},
-    {K_F16, 64, 3, 3, 17, 9},    {K_F32, 65, 20, 0, 72, 64}, {K_F16, LARGE(200), 4, 0, 576, 512},
+    {K_F32, 1, 2, 1, 16, 16},
+    {K_F32, 150, 6, 2, 24, 24},
+    {K_F16, LARGE(131), 12, 2, 128, 128},
+    {K_F16, 64, 3, 3, 17, 9},
+    {K_F32, 65, 20, 0, 72, 64},
+    {K_F16, LARGE(200), 4, 0, 576, 512},
     {K_F32, 129, 1, 1, 33, 100},
+    {K_Q8_0, 150, 6, 2, 24, 24},
+    {K_Q8_0, LARGE(131), 12, 2, 128, 128},
+    {K_Q8_0, LARGE(200), 4, 0, 576, 512},
+    {K_Q8_0, 129, 4, 4, 40, 71},
+    {K_Q8_0, 65, 20, 0, 72, 64},
 };
 
-/* Scores are dot products of terms below |q| |k| <= 9: off by d_k / 32 + 34 roundings of the sum of magnitudes; weights
+/* Against the plain ancestor, which reads the same pool. Scores are dot products of terms below |q| |k| <= 9: off by d_k / 32 + 34 roundings of the sum of magnitudes; weights
  * move by that much relatively, plus 4 ulp for exp and 70 + pages for the sums; values are below 1. */
 static void attention_is_near(void)
 {
@@ -277,7 +286,8 @@ static void attention_law(const struct attention_case *a, const char *isa, int t
         int32_t n = t + step < 2 * a->n_tok ? step : 2 * a->n_tok - t;
         for (int32_t i = t; i < t + n; i++) /* in two parts, as keys and values come */
             for (int32_t part = 0; part < 2; part++) {
-                int32_t cut = pool.kv.row_elems / 2, at = part ? cut : 0, len = part ? pool.kv.row_elems - cut : cut;
+                int32_t cut = pool.kv.row_elems / 64 * 32, at = part ? cut : 0,
+                        len = part ? pool.kv.row_elems - cut : cut;
                 k_cpu_ops.kv_store(c, &pool.kv, rows + i % a->n_tok * pool.kv.row_elems + at, 0, at, len, tok + i, 1);
             }
         CHECK_INT(attend(&k_cpu_ops, c, a, y + t * yn, q + t * qn, &pool.kv, tok + t, n), K_OK);
@@ -290,8 +300,9 @@ static void attention_law(const struct attention_case *a, const char *isa, int t
 
 static void attention_obeys_the_numerics_law(void)
 {
-    static const struct attention_case cases[] = {
-        {K_F16, 140, 10, 2, 40, 40}, {K_F32, 70, 3, 1, 33, 20}, {K_F16, 70, 10, 0, 80, 64}};
+    static const struct attention_case cases[] = {{K_F16, 140, 10, 2, 40, 40}, {K_F32, 70, 3, 1, 33, 20},
+                                                  {K_F16, 70, 10, 0, 80, 64},  {K_Q8_0, 140, 10, 2, 40, 40},
+                                                  {K_Q8_0, 70, 4, 2, 48, 32},  {K_Q8_0, 70, 10, 0, 80, 64}};
     for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
         const struct attention_case *a = &cases[k];
         struct help_pool pool = help_pool_new(a->type, row_elems(a), 5);
@@ -338,10 +349,45 @@ static void stores_round_to_half(void)
     });
     struct k_ctx *c = k_cpu_ops.ctx_new(1, 0);
     CHECK_INT(k_cpu_ops.kv_store(c, &pool.kv, row, 21, 1, 21, &tok, 1), K_BAD_SHAPE);
-    pool.kv.type = K_Q8_0;
+    pool.kv.type = K_Q4_0;
     CHECK_INT(k_cpu_ops.kv_store(c, &pool.kv, row, 21, 0, 21, &tok, 1), K_BAD_SHAPE);
     k_cpu_ops.ctx_free(c);
     help_pool_free(&pool);
+}
+
+/* Whole blocks, wherever in the row, and what the reference has; parts of blocks are refused. */
+static void stores_round_to_q8_0(void)
+{
+    struct help_pool pool = help_pool_new(K_Q8_0, 96, 2), plain = help_pool_new(K_Q8_0, 96, 2);
+    float *row = help_floats(96, 5.0f);
+    struct k_token_ref tok = {pool.page_ids, 67};
+    row[40] = INFINITY, row[70] = 1e-12f;
+    CHECK_INT(k_reference_ops.kv_store(reference, &plain.kv, row, 96, 0, 96, &tok, 1), K_OK);
+    const size_t at = (size_t)(pool.page_ids[1] * pool.kv.page_stride) + 3 * 102;
+    EACH_CONTEXT(c, {
+        uint8_t *out = (uint8_t *)pool.kv.data + at;
+        memset(out, 0xff, 102);
+        CHECK_INT(k_cpu_ops.kv_store(c, &pool.kv, row, 96, 0, 64, &tok, 1), K_OK);
+        CHECK_INT(k_cpu_ops.kv_store(c, &pool.kv, row + 64, 96, 64, 32, &tok, 1), K_OK);
+        CHECK(memcmp(out, (const uint8_t *)plain.kv.data + at, 102) == 0);
+        CHECK_INT(k_cpu_ops.kv_store(c, &pool.kv, row, 96, 16, 32, &tok, 1), K_BAD_SHAPE);
+        CHECK_INT(k_cpu_ops.kv_store(c, &pool.kv, row, 96, 32, 48, &tok, 1), K_BAD_SHAPE);
+    });
+    pool.kv.row_elems = 80; /* as many bytes, and the last block ends with the row */
+    row[79] = 9.0f;
+    EACH_CONTEXT(c, {
+        uint8_t *out = (uint8_t *)pool.kv.data + at;
+        memset(out, 0xff, 102);
+        CHECK_INT(k_cpu_ops.kv_store(c, &pool.kv, row + 64, 80, 64, 16, &tok, 1), K_OK);
+        CHECK(out[68 + 2 + 15] == 127 && out[68 + 2 + 16] == 0 && out[101] == 0 && out[67] == 0xff);
+    });
+    float back[96];
+    CHECK_INT(k_dequantise(back, (const uint8_t *)plain.kv.data + at, K_Q8_0, 96), K_OK);
+    for (int i = 0; i < 32; i++) /* half a step of the scale, and the scale's own rounding to a half */
+        CHECK(fabsf(back[i] - row[i]) <= 5.0f / 127.0f * (0.5f + 127.0f * 0x1p-11f));
+    free(row);
+    help_pool_free(&pool);
+    help_pool_free(&plain);
 }
 
 int main(void)
@@ -357,6 +403,7 @@ int main(void)
     TEST(attention_is_near);
     TEST(attention_obeys_the_numerics_law);
     TEST(stores_round_to_half);
+    TEST(stores_round_to_q8_0);
     k_reference_ops.ctx_free(reference);
     return TEST_RESULT();
 }

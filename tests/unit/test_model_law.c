@@ -51,6 +51,7 @@ static const struct synth_shape deepseek = {.arch = "deepseek2",
 static char path[] = "/tmp/spillway-law-XXXXXX";
 static struct model *model;
 static enum k_precision precision;
+static enum k_type kv_type;
 static int32_t ids[N_TOK];
 static size_t n_vocab;
 
@@ -60,6 +61,7 @@ static struct engine *new_engine(int threads, int32_t max_seqs)
     struct error e = {0};
     struct engine_options o = {.threads = threads,
                                .precision = precision,
+                               .kv_type = kv_type,
                                .n_ctx = 128,
                                .max_seqs = max_seqs,
                                .max_batch_tokens = 256,
@@ -322,6 +324,50 @@ static void classes(void)
     CHECK(strcmp(a, b) != 0);
     engine_free(en);
     precision = K_FAST;
+    kv_type = K_Q8_0;
+    en = new_engine(1, 1);
+    CHECK(strstr(engine_numerics(en), "kv=q8_0") != NULL);
+    CHECK_INT(engine_class(en, "chatml", b, &e), RC_OK);
+    CHECK(strcmp(a, b) != 0);
+    engine_free(en);
+    kv_type = K_F16; /* named, it is the default */
+    en = new_engine(1, 1);
+    CHECK_INT(engine_class(en, "chatml", b, &e), RC_OK);
+    CHECK_STR(b, a);
+    engine_free(en);
+    kv_type = 0;
+}
+
+/* Pages of Q8_0 hold as much in 17/32 of the bytes; keys that are no whole blocks, and types that are none, are refused. */
+static void pages_of_q8_0(void)
+{
+    struct error e = {0};
+    uint64_t bytes[2];
+    for (int i = 0; i < 2; i++) {
+        kv_type = i ? K_Q8_0 : K_F16;
+        struct engine *en = new_engine(1, 2);
+        bytes[i] = engine_kv_bytes(en);
+        CHECK_INT(engine_pages_total(en), 4);
+        engine_free(en);
+    }
+    CHECK_INT(bytes[1], bytes[0] * 17 / 32);
+    kv_type = 0;
+    struct engine *en = NULL;
+    struct engine_options o = {.threads = 1, .n_ctx = 128, .kv_type = K_Q4_0};
+    CHECK_INT(engine_new(&en, model, &o, &e), RC_INVALID);
+    CHECK(strstr(e.message, "f32, f16 or q8_0") != NULL);
+}
+
+static void odd_keys(void)
+{
+    struct error e = {0};
+    struct engine *en = NULL;
+    struct engine_options o = {.threads = 1, .n_ctx = 128, .kv_type = K_Q8_0};
+    CHECK_INT(engine_new(&en, model, &o, &e), RC_UNSUPPORTED);
+    CHECK(strstr(e.message, "blocks of 32") != NULL && strstr(e.message, "use f16") != NULL);
+    o.kv_type = K_F16;
+    CHECK_INT(engine_new(&en, model, &o, &e), RC_OK);
+    engine_free(en);
 }
 
 /* Not found when a test is run from elsewhere: run it from the root of the sources. */
@@ -339,6 +385,10 @@ static void with_all_models(void)
         with_file(TRAINED, law, "the trained model, Q8_0");
     else
         printf("skipped: test_model_law: there is no " TRAINED " here\n");
+    kv_type = K_Q8_0;
+    with_model(&dense, SYNTH_Q4_K_M, law, "dense, keys and values in Q8_0");
+    with_model(&deepseek, SYNTH_Q8_0, law, "deepseek, keys and values in Q8_0");
+    kv_type = 0;
     precision = K_PRECISE;
     with_model(&dense, SYNTH_Q4_K_M, law, "dense Q4_K_M");
     with_model(&deepseek, SYNTH_F32, law, "deepseek F32");
@@ -360,6 +410,11 @@ int main(void)
     with_model(&dense, SYNTH_Q4_0, refusals, "dense Q4_0");
     with_model(&dense, SYNTH_Q4_0, pool_runs_out, "dense Q4_0");
     with_model(&dense, SYNTH_Q8_0, classes, "dense Q8_0");
+    with_model(&dense, SYNTH_Q4_0, pages_of_q8_0, "dense Q4_0");
+    struct synth_shape odd = dense;
+    odd.n_embd = 160; /* one key head of 40 */
+    odd.n_kv_head = 1;
+    with_model(&odd, SYNTH_F32, odd_keys, "dense, keys of 40 elements");
     unlink(path);
     return TEST_RESULT();
 }
