@@ -260,7 +260,7 @@ static enum rc put_mark(struct closing_work *w, struct error *e)
 
 enum rc closing_copy(struct closing_work *w, struct error *e)
 {
-    static const char *const leftovers[] = {"allocations", "node_hours", "hour_rollups", "hour_charges"};
+    static const char *const leftovers[] = {"allocations", "node_hours", "hour_sums", "hour_charges"};
     static const struct {
         const char *insert, *from;
     } tables[] = {

@@ -89,6 +89,7 @@ static const char *const migrations[] = {
     ledger_books_schema,
     /* How far a spool has been replayed: spool.h. */
     "CREATE TABLE spools (id TEXT NOT NULL PRIMARY KEY, bytes INTEGER NOT NULL) STRICT;",
+    ledger_kinds_schema,
 };
 #define LEDGER_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -34,7 +34,10 @@ enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error 
 enum rc ledger_file_version(sqlite3 *db, const char *path, int *version, struct error *e) SPW_MUST_USE;
 #define LEDGER_VERSION_BUDGETS 6         /* the first that has their tables */
 #define LEDGER_VERSION_BOOKS   7         /* ... and those of bills, hours and what finance edits */
-extern const char ledger_books_schema[]; /* ledger_schema.c */
+#define LEDGER_VERSION_KINDS   9         /* ... and keeps apart what a roll-up is of */
+extern const char ledger_books_schema[], ledger_kinds_schema[]; /* ledger_schema.c */
+/* For an older file that is only read: temporary tables of hours from ?1 to ?2, where those are bound. Ends with NULL. */
+extern const char *const ledger_kinds_of_old[];
 /* Also on failure the caller ends them with ledger_file_finalize(). */
 enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error *e) SPW_MUST_USE;
 void ledger_file_finalize(struct ledger_inserts *s);
@@ -46,6 +49,7 @@ int ledger_file_run(sqlite3_stmt *s);
 /* Whoever only reads the tables of the books. r->db NULL after RC_OK: there is no file, or it has none of them yet. */
 struct books_reader {
     sqlite3 *db;
+    int version;
     const char *path; /* borrowed */
 };
 enum rc books_reader_open(struct books_reader *r, const char *path, struct error *e) SPW_MUST_USE;

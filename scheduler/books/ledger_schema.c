@@ -1,5 +1,5 @@
 /* The seventh version of the ledger's file: what a row says of the machine's work, and the tables of bills, hours and of
- * what finance edits. Headers say what they mean: ledger.h (rows, legs), meter.h (node_meters), rollup.h (node_hours,
+ * what finance edits; and the ninth, which keeps roll-ups apart from what they are of. Headers say what they mean: ledger.h (rows, legs), meter.h (node_meters), rollup.h (node_hours,
  * allocations, hours, hour_rollups, hour_charges), finance.h (finance, corrections). */
 #include "scheduler/books/ledger_internal.h"
 
@@ -96,3 +96,72 @@ const char ledger_books_schema[] =
     " charge_pusd INTEGER NOT NULL, reason TEXT NOT NULL"
     ") STRICT;"
     "CREATE INDEX corrections_by_month ON corrections (month_s);";
+
+/* What a roll-up is of, in the order of hour_rollups; and the same of `a` compared with `b`, NULL with NULL too. */
+#define KIND                                                                                                           \
+    "tenant, team, project, key_id, tags, model, pool, node, provider, market, domain, service_class, cache,"          \
+    " price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok, price_output_uusd_per_mtok, price_version"
+#define SAME_KIND(a, b)                                                                                                \
+    a ".tenant IS " b ".tenant AND " a ".team IS " b ".team AND " a ".project IS " b ".project AND " a ".key_id IS " b \
+      ".key_id AND " a ".tags IS " b ".tags AND " a ".model IS " b ".model AND " a ".pool IS " b ".pool AND " a        \
+      ".node IS " b ".node AND " a ".provider IS " b ".provider AND " a ".market IS " b ".market AND " a               \
+      ".domain IS " b ".domain AND " a ".service_class IS " b ".service_class AND " a ".cache IS " b ".cache AND " a   \
+      ".price_input_uusd_per_mtok IS " b ".price_input_uusd_per_mtok AND " a ".price_cached_input_uusd_per_mtok IS " b \
+      ".price_cached_input_uusd_per_mtok AND " a ".price_output_uusd_per_mtok IS " b                                   \
+      ".price_output_uusd_per_mtok AND " a ".price_version IS " b ".price_version"
+#define SUMS                                                                                                           \
+    "requests, failed, cancelled, streamed, continuations, tokens_input, tokens_cached_input, tokens_output,"          \
+    " tokens_reasoning, charge_pusd, saved_pusd, allocated_pusd, waste_pusd, busy_us, millijoules"
+#define NEW_SUMS                                                                                                       \
+    "NEW.requests, NEW.failed, NEW.cancelled, NEW.streamed, NEW.continuations, NEW.tokens_input,"                      \
+    " NEW.tokens_cached_input, NEW.tokens_output, NEW.tokens_reasoning, NEW.charge_pusd, NEW.saved_pusd,"              \
+    " NEW.allocated_pusd, NEW.waste_pusd, NEW.busy_us, NEW.millijoules"
+#define KINDS                                                                                                          \
+    "rollup_kinds ("                                                                                                   \
+    " kind INTEGER PRIMARY KEY, tenant TEXT, team TEXT, project TEXT, key_id TEXT, tags TEXT, model TEXT, pool TEXT,"  \
+    " node TEXT, provider TEXT, market TEXT, domain TEXT, service_class TEXT, cache TEXT,"                             \
+    " price_input_uusd_per_mtok INTEGER NOT NULL, price_cached_input_uusd_per_mtok INTEGER NOT NULL,"                  \
+    " price_output_uusd_per_mtok INTEGER NOT NULL, price_version INTEGER NOT NULL"                                     \
+    ") STRICT"
+#define KINDS_INDEX "rollup_kinds_by_all ON rollup_kinds (" KIND ")"
+#define SUMS_OF_KIND(from)                                                                                             \
+    "SELECT hour_s, kind, " SUMS " FROM " from " h CROSS JOIN rollup_kinds k WHERE " SAME_KIND("k", "h")
+
+/* The same kind comes again in each hour, and its texts are most of a row: read once, a month's report takes half the time. */
+const char ledger_kinds_schema[] =
+    "CREATE TABLE " KINDS ";"
+    "CREATE TABLE hour_sums ("
+    " hour_s INTEGER NOT NULL, kind INTEGER NOT NULL,"
+    " requests INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL, streamed INTEGER NOT NULL,"
+    " continuations INTEGER NOT NULL, tokens_input INTEGER NOT NULL, tokens_cached_input INTEGER NOT NULL,"
+    " tokens_output INTEGER NOT NULL, tokens_reasoning INTEGER NOT NULL, charge_pusd INTEGER NOT NULL,"
+    " saved_pusd INTEGER NOT NULL, allocated_pusd INTEGER NOT NULL, waste_pusd INTEGER NOT NULL,"
+    " busy_us INTEGER NOT NULL, millijoules INTEGER NOT NULL, PRIMARY KEY (hour_s, kind)"
+    ") STRICT, WITHOUT ROWID;"
+    "INSERT INTO rollup_kinds (" KIND ") SELECT DISTINCT " KIND " FROM hour_rollups;"
+    "CREATE INDEX " KINDS_INDEX ";"
+    "INSERT INTO hour_sums " SUMS_OF_KIND(
+        "hour_rollups") ";"
+                        "DROP TABLE hour_rollups;"
+                        "CREATE VIEW hour_rollups AS SELECT hour_s, " KIND ", " SUMS " FROM hour_sums"
+                        " CROSS JOIN rollup_kinds USING (kind);"
+                        "CREATE TRIGGER hour_rollups_insert INSTEAD OF INSERT ON hour_rollups BEGIN"
+                        " INSERT INTO rollup_kinds (" KIND
+                        ") SELECT NEW.tenant, NEW.team, NEW.project, NEW.key_id, NEW.tags, NEW.model,"
+                        " NEW.pool, NEW.node, NEW.provider, NEW.market, NEW.domain, NEW.service_class, NEW.cache,"
+                        " NEW.price_input_uusd_per_mtok, NEW.price_cached_input_uusd_per_mtok, "
+                        "NEW.price_output_uusd_per_mtok,"
+                        " NEW.price_version WHERE NOT EXISTS (SELECT 1 FROM rollup_kinds k WHERE " SAME_KIND(
+                            "k", "NEW") ");"
+                                        " INSERT INTO hour_sums SELECT NEW.hour_s, k.kind, " NEW_SUMS
+                                        " FROM rollup_kinds k WHERE " SAME_KIND("k", "NEW") ";"
+                                                                                            " END;";
+
+#define IN_RANGE " hour_s >= ?1 AND hour_s < ?2"
+const char *const ledger_kinds_of_old[] = {
+    "CREATE TEMP TABLE " KINDS,
+    "INSERT INTO rollup_kinds (" KIND ") SELECT DISTINCT " KIND " FROM hour_rollups WHERE" IN_RANGE,
+    "CREATE INDEX temp." KINDS_INDEX,
+    "CREATE TEMP TABLE hour_sums AS " SUMS_OF_KIND("hour_rollups") " AND" IN_RANGE,
+    NULL,
+};

@@ -1,23 +1,24 @@
 #include "scheduler/books/rollup.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "scheduler/books/ledger_internal.h"
 
 /* ---- the reader that all of them share --------------------------------------------------------------------------- */
 
 enum rc books_reader_open(struct books_reader *r, const char *path, struct error *e)
 {
-    int version = 0;
     *r = (struct books_reader){.path = path};
     if (access(path, F_OK) != 0)
         return errno == ENOENT ? RC_OK : error_set(e, RC_IO, "ledger %s: %s", path, strerror(errno));
     enum rc rc = ledger_file_open_read_only(&r->db, path, e);
     if (rc == RC_OK)
-        rc = ledger_file_version(r->db, path, &version, e);
-    if (rc != RC_OK || version < LEDGER_VERSION_BOOKS)
+        rc = ledger_file_version(r->db, path, &r->version, e);
+    if (rc != RC_OK || r->version < LEDGER_VERSION_BOOKS)
         books_reader_close(r);
     return rc;
 }
@@ -56,7 +57,6 @@ bool books_reader_step(struct books_reader *r, sqlite3_stmt *s, enum rc *code, s
 
 /* What each_row() is asked to make of a row. */
 union made {
-    struct rollup rollup;
     struct node_hour node;
     struct closed_hour hour;
     struct charge_count charges;
@@ -64,7 +64,6 @@ union made {
 typedef void make_fn(sqlite3_stmt *s, union made *m);
 
 struct teller {
-    void (*rollup)(const struct rollup *, void *);
     void (*node)(const struct node_hour *, void *);
     void (*hour)(const struct closed_hour *, void *);
     void (*charges)(const struct charge_count *, void *);
@@ -84,9 +83,7 @@ static enum rc each_row(const char *path, const char *sql, int64_t from_s, int64
     while (rc == RC_OK && books_reader_step(&r, s, &rc, e)) {
         union made m;
         make(s, &m);
-        if (t->rollup)
-            t->rollup(&m.rollup, t->arg);
-        else if (t->node)
+        if (t->node)
             t->node(&m.node, t->arg);
         else if (t->hour)
             t->hour(&m.hour, t->arg);
@@ -117,18 +114,69 @@ static void numbers(sqlite3_stmt *s, int *i, int64_t *const *to, int n)
         *to[k] = number(s, i);
 }
 
-static void make_rollup(sqlite3_stmt *s, union made *m)
+/* ---- roll-ups ---------------------------------------------------------------------------------------------------- */
+
+struct kinds {
+    struct rollup *of; /* owned; texts are the arena's */
+    int n, cap;
+    int *number; /* by the file's: index in `of` + 1; owned */
+    int64_t n_number;
+    struct arena *arena;
+    sqlite3_stmt *ask;
+};
+
+static void make_kind(sqlite3_stmt *s, struct rollup *r, struct arena *arena)
 {
-    struct rollup *r = &m->rollup;
     int i = 0;
-    r->hour_s = number(s, &i);
     const char **const t[] = {&r->tenant, &r->team,     &r->project, &r->key_id, &r->tags,          &r->model, &r->pool,
                               &r->node,   &r->provider, &r->market,  &r->domain, &r->service_class, &r->cache};
-    int64_t *const n[] = {&r->prices.input.uusd_per_mtok,
-                          &r->prices.cached_input.uusd_per_mtok,
-                          &r->prices.output.uusd_per_mtok,
-                          &r->price_version,
-                          &r->requests,
+    int64_t *const n[] = {&r->prices.input.uusd_per_mtok, &r->prices.cached_input.uusd_per_mtok,
+                          &r->prices.output.uusd_per_mtok, &r->price_version};
+    texts(s, &i, t, 13);
+    numbers(s, &i, n, 4);
+    for (int k = 0; k < 13; k++)
+        *t[k] = *t[k] ? arena_strndup(arena, *t[k], strlen(*t[k])) : NULL;
+}
+
+static struct rollup *new_kind(struct kinds *k, int64_t number)
+{
+    if (k->n == k->cap) {
+        k->cap = k->cap ? 2 * k->cap : 256;
+        k->of = spw_realloc(k->of, (size_t)k->cap * sizeof *k->of);
+    }
+    if (number >= k->n_number) {
+        const int64_t n = 2 * number + 256;
+        k->number = spw_realloc(k->number, (size_t)n * sizeof *k->number);
+        memset(k->number + k->n_number, 0, (size_t)(n - k->n_number) * sizeof *k->number);
+        k->n_number = n;
+    }
+    struct rollup *r = &k->of[k->n];
+    *r = (struct rollup){.kind = k->n++};
+    k->number[number] = k->n;
+    return r;
+}
+
+/* NULL: *rc and *e say why. */
+static struct rollup *find_kind(struct books_reader *reader, struct kinds *k, int64_t number, enum rc *rc,
+                                struct error *e)
+{
+    if (number >= 0 && number < k->n_number && k->number[number])
+        return &k->of[k->number[number] - 1];
+    struct rollup *r = NULL;
+    sqlite3_bind_int64(k->ask, 1, number);
+    if (number >= 0 && number < INT32_MAX && books_reader_step(reader, k->ask, rc, e))
+        make_kind(k->ask, r = new_kind(k, number), k->arena);
+    else if (*rc == RC_OK)
+        *rc = error_set(e, RC_INVALID, "ledger %s: a roll-up is of kind %lld, which is not there", reader->path,
+                        (long long)number);
+    sqlite3_reset(k->ask);
+    return r;
+}
+
+static void make_sums(sqlite3_stmt *s, struct rollup *r)
+{
+    int i = 2;
+    int64_t *const n[] = {&r->requests,
                           &r->failed,
                           &r->cancelled,
                           &r->streamed,
@@ -143,24 +191,76 @@ static void make_rollup(sqlite3_stmt *s, union made *m)
                           &r->waste.v,
                           &r->busy_us,
                           &r->millijoules};
-    texts(s, &i, t, 13);
-    numbers(s, &i, n, 19);
+    r->hour_s = sqlite3_column_int64(s, 0);
+    numbers(s, &i, n, 15);
+}
+
+/* A file from before kinds gets them for this reading. */
+static enum rc number_kinds(struct books_reader *r, const int64_t *range, struct error *e)
+{
+    enum rc rc = RC_OK;
+    for (int i = 0; ledger_kinds_of_old[i] && rc == RC_OK; i++) {
+        const char *sql = ledger_kinds_of_old[i];
+        sqlite3_stmt *s;
+        rc = books_reader_prepare(r, sql, &s, range, strstr(sql, "?2") ? 2 : 0, e);
+        if (rc == RC_OK)
+            (void)books_reader_step(r, s, &rc, e);
+        sqlite3_finalize(s);
+    }
+    return rc;
+}
+
+static enum rc read_rollups(struct books_reader *r, struct kinds *k, const int64_t *range,
+                            void (*each)(const struct rollup *r, void *arg), void *arg, struct error *e)
+{
+    sqlite3_stmt *s = NULL;
+    enum rc rc = r->version < LEDGER_VERSION_KINDS ? number_kinds(r, range, e) : RC_OK;
+    if (rc == RC_OK)
+        rc = books_reader_prepare(
+            r,
+            "SELECT tenant, team, project, key_id, tags, model, pool, node, provider, market, domain, service_class,"
+            " cache, price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok, price_output_uusd_per_mtok,"
+            " price_version FROM rollup_kinds WHERE kind = ?1",
+            &k->ask, NULL, 0, e);
+    if (rc == RC_OK)
+        rc = books_reader_prepare(
+            r,
+            "SELECT hour_s, kind, requests, failed, cancelled, streamed, continuations, tokens_input,"
+            " tokens_cached_input, tokens_output, tokens_reasoning, charge_pusd, saved_pusd, allocated_pusd,"
+            " waste_pusd, busy_us, millijoules FROM hour_sums WHERE hour_s >= ?1 AND hour_s < ?2"
+            " AND hour_s IN (SELECT hour_s FROM hours) ORDER BY hour_s, kind",
+            &s, range, 2, e);
+    while (rc == RC_OK && books_reader_step(r, s, &rc, e)) {
+        struct rollup *x = find_kind(r, k, sqlite3_column_int64(s, 1), &rc, e);
+        if (x) {
+            make_sums(s, x);
+            each(x, arg);
+        }
+    }
+    sqlite3_finalize(s);
+    return rc;
 }
 
 enum rc rollup_read(const char *path, int64_t from_s, int64_t until_s, void (*each)(const struct rollup *r, void *arg),
                     void *arg, struct error *e)
 {
-    const struct teller t = {.rollup = each, .arg = arg};
-    return each_row(
-        path,
-        "SELECT hour_s, tenant, team, project, key_id, tags, model, pool, node, provider, market, domain,"
-        " service_class, cache, price_input_uusd_per_mtok, price_cached_input_uusd_per_mtok,"
-        " price_output_uusd_per_mtok, price_version, requests, failed, cancelled, streamed, continuations,"
-        " tokens_input, tokens_cached_input, tokens_output, tokens_reasoning, charge_pusd, saved_pusd, allocated_pusd,"
-        " waste_pusd, busy_us, millijoules FROM hour_rollups"
-        " WHERE hour_s >= ?1 AND hour_s < ?2 AND hour_s IN (SELECT hour_s FROM hours) ORDER BY hour_s, rowid",
-        from_s, until_s, make_rollup, &t, e);
+    const int64_t range[] = {from_s, until_s};
+    struct kinds k = {0};
+    struct books_reader r;
+    enum rc rc = books_reader_open(&r, path, e);
+    if (rc != RC_OK || !r.db)
+        return rc;
+    k.arena = arena_new((size_t)1 << 40);
+    rc = read_rollups(&r, &k, range, each, arg, e);
+    sqlite3_finalize(k.ask);
+    arena_free(k.arena);
+    free(k.number);
+    free(k.of);
+    books_reader_close(&r);
+    return rc;
 }
+
+/* ---- machines, hours --------------------------------------------------------------------------------------------- */
 
 static void make_node(sqlite3_stmt *s, union made *m)
 {

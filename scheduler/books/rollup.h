@@ -4,7 +4,8 @@
  *   hours          one row per closed hour: its sums, and what did not agree (NULL: all did)
  *   node_hours     one per node and hour: the bill in its parts, and where it went; see close.h
  *   hour_rollups   requests that were finished in the hour, and what was allocated in it, by whose and what they were.
- *                  User ids are not a dimension: there may be as many as there are requests. Reports by user read rows
+ *                  User ids are not a dimension: there may be as many as there are requests. Reports by user read rows.
+ *                  A view of hour_sums (the figures) and rollup_kinds (whose and what, each once in the file)
  *   hour_charges   how many requests of a model and pool were charged how much: for percentiles
  *   corrections    by month (finance.h): never part of a closed hour
  *
@@ -18,6 +19,7 @@
 
 struct rollup {
     int64_t hour_s;
+    int kind; /* the same for the same whose and what below; from 0, in the order of their coming in this reading */
     const char *tenant, *team, *project, *key_id, *tags; /* tags: ",name=value,name=value," */
     const char *model, *pool, *node, *provider, *market, *domain;
     const char *service_class, *cache; /* cache: "hit", "collapsed", NULL: computed */
@@ -30,6 +32,7 @@ struct rollup {
     struct pusd allocated, waste; /* of nodes' bills, in this hour, for requests that may end in another one */
     int64_t busy_us, millijoules; /* likewise */
 };
+/* In the order of hours. Here strings live until the reading's end. */
 enum rc rollup_read(const char *path, int64_t from_s, int64_t until_s, void (*each)(const struct rollup *r, void *arg),
                     void *arg, struct error *e) SPW_MUST_USE;
 

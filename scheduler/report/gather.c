@@ -1,5 +1,5 @@
-/* A report's way through: what its window is, roll-ups into sums by member, day and hour, and into cells; the other parts
- * are asked in turn; then what was gathered in tables becomes arrays of the report, in order. */
+/* A report's way through: what its window is; the parts are asked in turn; then what was gathered in tables becomes arrays
+ * of the report, in order. */
 #include "scheduler/report/gather.h"
 
 #include <stdlib.h>
@@ -121,93 +121,6 @@ static void make_days(struct gather *g)
     }
     r->all_days = gather_array(g, r->n_days, sizeof *r->all_days);
     r->all_hours = gather_array(g, r->n_hours, sizeof *r->all_hours);
-}
-
-/* ---- roll-ups ---------------------------------------------------------------------------------------------------- */
-
-static void add_point(struct report_point *p, const struct rollup *r, bool with_cost)
-{
-    if (!p)
-        return;
-    p->charge += r->charge.v;
-    p->cost += with_cost ? r->allocated.v + r->waste.v : 0;
-    p->tokens += r->tokens.input + r->tokens.output;
-    p->requests += r->requests;
-}
-
-static void add_member(struct gather *g, enum report_dim d, const char *name, const struct rollup *r)
-{
-    const struct report_period *p = &g->o->period;
-    struct gather_member *m = gather_member(g, d, name);
-    const bool own = d <= REPORT_MODEL || g->o->team; /* else costs are the machines' bills */
-    if (gather_in(r->hour_s, p->from_s, p->until_s))
-        report_use_add(&m->m.use, r);
-    if (gather_in(r->hour_s, p->before_s, p->before_until_s))
-        report_use_add(&m->m.use_before, r);
-    add_point(gather_day_point(g, m->days, r->hour_s), r, own);
-    add_point(gather_hour_point(g, m->hours, r->hour_s), r, own);
-}
-
-static void add_cell(struct gather *g, const struct rollup *r)
-{
-    struct gather_cell_key k;
-    memset(&k, 0, sizeof k);
-    k.tenant = r->tenant;
-    k.team = r->team;
-    k.project = r->project;
-    k.tags = g->cells.n < GATHER_TAGGED_MAX ? r->tags : NULL;
-    k.model = r->model;
-    k.pool = r->pool;
-    k.provider = r->provider;
-    k.market = r->market;
-    k.domain = r->domain;
-    k.cache = r->cache;
-    k.prices = r->prices;
-    k.price_version = r->price_version;
-    k.day = gather_day(g, r->hour_s);
-    struct gather_cell *c = table_get(&g->cells, &k, GATHER_CELLS_MAX);
-    if (c)
-        report_use_add(&c->use, r);
-    else if (g->rc == RC_OK)
-        g->rc = error_set(g->e, RC_FULL, "report: more than %d cells; ask for a shorter period", GATHER_CELLS_MAX);
-}
-
-static void add_period(struct gather *g, const struct rollup *r)
-{
-    report_use_add(&g->r->use, r);
-    if (!r->team)
-        report_use_add(&g->r->unallocated, r);
-    for (int all = 0; all < 2; all++) {
-        struct gather_unit *u = gather_unit(g, r->model, r->pool, all);
-        if (u)
-            report_use_add(&u->use, r);
-    }
-    add_cell(g, r);
-}
-
-static void take_rollup(const struct rollup *given, void *arg)
-{
-    struct gather *g = arg;
-    struct rollup r = *given;
-    const struct report_period *p = &g->o->period;
-    const char **const texts[] = {&r.tenant, &r.team,     &r.project, &r.tags,   &r.model, &r.pool,
-                                  &r.node,   &r.provider, &r.market,  &r.domain, &r.cache, &r.key_id};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        *texts[i] = gather_text(g, *texts[i]);
-    if (g->rc != RC_OK || (g->o->team && (!r.team || strcmp(r.team, g->o->team) != 0)))
-        return;
-    if (gather_in(r.hour_s, p->from_s, p->until_s))
-        add_period(g, &r);
-    if (gather_in(r.hour_s, p->before_s, p->before_until_s))
-        report_use_add(&g->r->use_before, &r);
-    if (gather_in(r.hour_s, g->r->month_from_s, p->until_s))
-        report_use_add(&g->r->month, &r);
-    const char *const names[REPORT_DIMS] = {r.team, r.project, r.model, r.provider, r.pool, r.market};
-    for (int d = 0; d < REPORT_DIMS; d++)
-        add_member(g, (enum report_dim)d, names[d], &r);
-    add_point(gather_day_point(g, g->r->all_days, r.hour_s), &r, g->o->team != NULL);
-    add_point(gather_hour_point(g, g->r->all_hours, r.hour_s), &r, g->o->team != NULL);
-    gather_spend(g, &r);
 }
 
 /* ---- into arrays ------------------------------------------------------------------------------------------------- */
@@ -334,6 +247,7 @@ static void end(struct gather *g)
     texts_free(&g->texts);
     free(g->rules);
     free(g->day_of_hour);
+    free(g->kinds);
     free(g->references.of);
     free(g->discounts.of);
 }
@@ -343,9 +257,7 @@ static enum rc gather_all(struct gather *g)
     static enum rc (*const parts[])(struct gather * g) = {gather_nodes,        gather_units,       gather_hours,
                                                           gather_budgets,      gather_corrections, gather_discounts,
                                                           gather_cost_centres, gather_savings};
-    enum rc rc = rollup_read(g->o->ledger, g->window_s, g->o->period.until_s, take_rollup, g, g->e);
-    if (rc == RC_OK)
-        rc = g->rc;
+    enum rc rc = gather_rollups(g);
     if (rc == RC_OK)
         put_cells(g);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0] && rc == RC_OK; i++)

@@ -1,4 +1,4 @@
-/* What gather.c (the way through; roll-ups), gather_costs.c (machines, percentiles, hours), gather_budgets.c,
+/* What gather.c (the way through), gather_rollups.c, gather_costs.c (machines, percentiles, hours), gather_budgets.c,
  * gather_money.c (what finance edits) and gather_savings.c share: a report in the making. */
 #ifndef SCHEDULER_REPORT_GATHER_H
 #define SCHEDULER_REPORT_GATHER_H
@@ -52,6 +52,12 @@ struct gather_cell {
     struct gather_cell_key key;
     struct report_use use;
 };
+struct gather_kind {            /* of roll-ups: what is the same for all of them; indexes are of tables */
+    struct gather_cell_key key; /* its day: that of `cell` */
+    bool known, wanted;         /* wanted: of the report's team */
+    int members[REPORT_DIMS], units[2], cell;
+    int *budgets; /* by rule */
+};
 struct gather_node_key {
     const char *node, *pool, *provider, *market, *domain;
     int64_t day;
@@ -97,6 +103,8 @@ struct gather {
     int n_window;
     struct texts texts;
     struct table members[REPORT_DIMS], cells, nodes, units, budgets;
+    struct gather_kind *kinds; /* by rollup.kind; owned */
+    int n_kinds;
     struct gather_rule *rules;
     struct gather_changes references, discounts;
 };
@@ -114,6 +122,8 @@ void *gather_array(struct gather *g, int n, size_t bytes); /* of the report */
 /* Of a model on a pool (all 0), and on all of them (all 1: pool NULL); NULL: what has no pool, which is in the sum alone. */
 struct gather_unit *gather_unit(struct gather *g, const char *model, const char *pool, int all);
 
+/* gather_rollups.c */
+enum rc gather_rollups(struct gather *g) SPW_MUST_USE;
 /* gather_costs.c */
 enum rc gather_nodes(struct gather *g) SPW_MUST_USE;
 enum rc gather_units(struct gather *g) SPW_MUST_USE;
@@ -121,7 +131,9 @@ enum rc gather_hours(struct gather *g) SPW_MUST_USE;
 /* gather_budgets.c */
 int64_t gather_rules(struct gather *g); /* when the earliest of their periods begins */
 void gather_rule_days(struct gather *g);
-void gather_spend(struct gather *g, const struct rollup *r);
+/* The budget of this rule that it falls under; NULL: none, or g->rc says why not. */
+struct gather_budget *gather_covering(struct gather *g, int rule, const struct rollup *r);
+void gather_spend(struct gather *g, struct gather_budget *b, const struct gather_rule *rule, const struct rollup *r);
 enum rc gather_budgets(struct gather *g) SPW_MUST_USE;
 /* gather_money.c */
 enum rc gather_changes(struct gather *g, const char *kind, struct gather_changes *to) SPW_MUST_USE;

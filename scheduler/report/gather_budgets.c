@@ -56,7 +56,7 @@ static struct gather_budget *budget(struct gather *g, int rule, const char *name
     return x;
 }
 
-void gather_spend(struct gather *g, const struct rollup *r)
+struct gather_budget *gather_covering(struct gather *g, int rule, const struct rollup *r)
 {
     const struct budget_facts facts = {.organisation = r->tenant,
                                        .team = r->team,
@@ -67,19 +67,15 @@ void gather_spend(struct gather *g, const struct rollup *r)
                                        .node = r->node,
                                        .labels = r->tags ? r->tags : ""};
     char name[BUDGET_NAME_BYTES];
-    for (int i = 0; i < g->o->n_rules && r->requests; i++) {
-        const struct gather_rule *rule = &g->rules[i];
-        if (!gather_in(r->hour_s, rule->period.start_s, rule->period.end_s) ||
-            !budget_rule_covers(&g->o->rules[i], &facts, name))
-            continue;
-        struct gather_budget *b = budget(g, i, name);
-        if (!b)
-            return;
-        if (!b->days)
-            b->days = gather_array(g, rule->n_days, sizeof *b->days);
-        pusd_sum_add(&b->days[gather_day(g, r->hour_s) - rule->first_day], r->charge);
-        pusd_sum_add(&b->b.rolled, r->charge);
-    }
+    return budget_rule_covers(&g->o->rules[rule], &facts, name) ? budget(g, rule, name) : NULL;
+}
+
+void gather_spend(struct gather *g, struct gather_budget *b, const struct gather_rule *rule, const struct rollup *r)
+{
+    if (!b->days)
+        b->days = gather_array(g, rule->n_days, sizeof *b->days);
+    pusd_sum_add(&b->days[gather_day(g, r->hour_s) - rule->first_day], r->charge);
+    pusd_sum_add(&b->b.rolled, r->charge);
 }
 
 /* ---- the budgets' own books -------------------------------------------------------------------------------------- */

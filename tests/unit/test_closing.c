@@ -607,8 +607,8 @@ static void plant_in_file(struct world *w)
 {
     sqlite3 *db = NULL;
     const char *sql = w->bug == TRUNCATED   ? "UPDATE allocations SET share_pusd = share_pusd / 1000 * 1000"
-                      : w->bug == TEAM_LOST ? "DELETE FROM hour_rollups WHERE team = 't2' AND hour_s ="
-                                              " (SELECT max(hour_s) FROM hour_rollups)"
+                      : w->bug == TEAM_LOST ? "DELETE FROM hour_sums WHERE kind IN (SELECT kind FROM rollup_kinds"
+                                              " WHERE team = 't2') AND hour_s = (SELECT max(hour_s) FROM hour_sums)"
                                             : "SELECT 1";
     CHECK(sqlite3_open(path, &db) == SQLITE_OK && sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
     sqlite3_close(db);
