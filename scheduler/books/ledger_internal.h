@@ -32,9 +32,9 @@ struct ledger_inserts {
 enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error *e) SPW_MUST_USE;
 /* Is this file ours, and of which version (0: empty)? */
 enum rc ledger_file_version(sqlite3 *db, const char *path, int *version, struct error *e) SPW_MUST_USE;
-#define LEDGER_VERSION_BUDGETS 6         /* the first that has their tables */
-#define LEDGER_VERSION_BOOKS   7         /* ... and those of bills, hours and what finance edits */
-#define LEDGER_VERSION_KINDS   9         /* ... and keeps apart what a roll-up is of */
+#define LEDGER_VERSION_BUDGETS 6 /* the first that has their tables */
+#define LEDGER_VERSION_BOOKS   7 /* ... and those of bills, hours and what finance edits */
+#define LEDGER_VERSION_KINDS   9 /* ... and keeps apart what a roll-up is of */
 extern const char ledger_books_schema[], ledger_kinds_schema[]; /* ledger_schema.c */
 /* For an older file that is only read: temporary tables of hours from ?1 to ?2, where those are bound. Ends with NULL. */
 extern const char *const ledger_kinds_of_old[];
