@@ -224,6 +224,7 @@ static const struct field offer_fields[] = {
     KEY("zone", FIELD_TEXT, file_offer, zone),
     KEY("type", FIELD_TEXT, file_offer, type, .required = true),
     KEY("site", FIELD_TEXT, file_offer, site),
+    KEY("pool", FIELD_TEXT, file_offer, pool),
     KEY("market", FIELD_CHOICE, file_offer, market, .words = markets, .required = true),
     KEY("domain", FIELD_INT, file_offer, domain, .lo = 0, .hi = 1e6),
     KEY("nodes_max", FIELD_INT, file_offer, nodes_max, .lo = 0, .hi = SIM_NODES_MAX),
@@ -252,6 +253,12 @@ static const struct file_offer offer_defaults = {
     .life_years = 4,
 };
 TABLE_WITH(offer_table, offer_fields, file_offer, &offer_defaults);
+
+static const struct field pool_fields[] = {
+    KEY("name", FIELD_TEXT, file_pool, name, .required = true),
+    KEY("min", FIELD_INT, file_pool, min, .lo = 0, .hi = SIM_NODES_MAX, .required = true),
+};
+TABLE(pool_table, pool_fields, file_pool);
 
 static const struct field site_fields[] = {
     KEY("name", FIELD_TEXT, file_site, name, .required = true),
@@ -316,6 +323,7 @@ static const struct field file_fields[] = {
     KEY("models", FIELD_LIST, scenario_file, models, .nested = &model_table, .required = true),
     KEY("types", FIELD_LIST, scenario_file, types, .nested = &type_table),
     KEY("offers", FIELD_LIST, scenario_file, offers, .nested = &offer_table),
+    KEY("pools", FIELD_LIST, scenario_file, pools, .nested = &pool_table),
     KEY("sites", FIELD_LIST, scenario_file, sites, .nested = &site_table),
     KEY("apis", FIELD_LIST, scenario_file, apis, .nested = &api_table),
     KEY("budgets", FIELD_LIST, scenario_file, budgets, .nested = &budget_table),

@@ -102,7 +102,7 @@ struct file_charge { /* dollars per million tokens */
     int line;
 };
 struct file_offer {
-    const char *provider, *zone, *type, *site;
+    const char *provider, *zone, *type, *site, *pool;
     int32_t market, domain, nodes_max, running, asleep;
     struct field_list nodes; /* of a configuration; const char * */
     struct pusd price_hour;
@@ -112,6 +112,11 @@ struct file_offer {
     double losses_per_hour, life_years;
     struct pusd purchase;
     struct file_charge charge;
+    int line;
+};
+struct file_pool {
+    const char *name;
+    int32_t min;
     int line;
 };
 struct file_site {
@@ -140,7 +145,7 @@ struct scenario_file {
     const char *name, *prices, *spot, *power, *electricity;
     int64_t start_s, span_us, measure_from_us, until_us;
     int32_t seed, nodes_max, routing;
-    struct field_list traces, models, types, offers, sites, apis, budgets;
+    struct field_list traces, models, types, offers, pools, sites, apis, budgets;
     int line;
 };
 

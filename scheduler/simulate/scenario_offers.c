@@ -23,7 +23,32 @@ static enum rc find_named(const struct scenario *s, const struct file_offer *f, 
             o->site = i;
     if (f->site && o->site < 0)
         return scenario_error(s, f->line, e, "site %.80s is none of `sites`", f->site);
+    const struct file_pool *pools = s->file.pools.items;
+    o->pool = -1;
+    for (int i = 0; f->pool && i < s->file.pools.n; i++)
+        if (strcmp(pools[i].name, f->pool) == 0)
+            o->pool = i;
+    if (f->pool && o->pool < 0)
+        return scenario_error(s, f->line, e, "pool %.80s is none of `pools`", f->pool);
     return RC_OK;
+}
+
+static enum rc make_pools(struct scenario *s, struct error *e)
+{
+    const struct file_pool *f = s->file.pools.items;
+    int n = s->file.pools.n;
+    int32_t *min;
+    enum rc rc = scenario_array(s, &min, n, sizeof *min, e);
+
+    for (int i = 0; rc == RC_OK && i < n; i++) {
+        for (int k = 0; k < i; k++)
+            if (strcmp(f[k].name, f[i].name) == 0)
+                return scenario_error(s, f[i].line, e, "pool %.80s stands here a second time", f[i].name);
+        min[i] = f[i].min;
+    }
+    s->sim.pools_min = min;
+    s->sim.n_pools = n;
+    return rc;
 }
 
 /* --- prices ---------------------------------------------------------------------------------------------------------------- */
@@ -183,6 +208,8 @@ enum rc scenario_make_offers(struct scenario *s, const struct scenario_inputs *i
     int n = s->file.offers.n;
     enum rc rc = scenario_array(s, &offers, n, sizeof *offers, e);
 
+    if (rc == RC_OK)
+        rc = make_pools(s, e);
     for (int i = 0; rc == RC_OK && i < n; i++) {
         rc = make_offer(s, in, &f[i], &offers[i], e);
         if (rc == RC_OK)

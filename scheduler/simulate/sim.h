@@ -107,6 +107,7 @@ struct sim_offer {
     uint32_t type;
     enum scale_market market;
     int32_t domain; /* offers with the same one die together; >= 0 */
+    int32_t pool;   /* of pools_min; any other number: of none */
     int32_t site;   /* who pays the energy, by this tariff; -1: it is in the price */
     struct pusd price_hour;
     struct token_prices charge;   /* what teams are charged for tokens from here: counts in budgets alone */
@@ -165,6 +166,8 @@ struct sim_scenario {
     const struct sim_api *apis;
     const struct sim_budget *budgets;
     int32_t n_models, n_types, n_offers, n_sites, n_apis, n_budgets;
+    const int32_t *pools_min; /* by pool: rented nodes that autoscaling keeps of it, whatever is needed */
+    int32_t n_pools;
     enum sim_routing routing;
     uint64_t seed;
     int64_t start_unix_s;    /* of the trace's start, local time: for tariffs' and forecasts' time of the week */

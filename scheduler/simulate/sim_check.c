@@ -66,6 +66,25 @@ static enum rc check_offer(const struct sim_scenario *s, int32_t i, int *of_mode
     return error_prefix(e, "offer %d (%s %s)", i, o->provider ? o->provider : "?", o->zone ? o->zone : "?");
 }
 
+/* A pool is of one model's rented machines: whose plan would keep it else? */
+static enum rc check_pool(const struct sim_scenario *s, int32_t pool, struct error *e)
+{
+    int32_t first = -1;
+    if (s->pools_min[pool] < 0)
+        return error_set(e, RC_INVALID, "pool %d: a minimum of %d; 0 or more", pool, s->pools_min[pool]);
+    for (int32_t i = 0; i < s->n_offers; i++) {
+        const struct sim_offer *o = &s->offers[i];
+        if (o->pool != pool)
+            continue;
+        if (o->market == SCALE_ON_PREM)
+            return error_set(e, RC_INVALID, "offer %d: own machines are of no pool", i);
+        first = first < 0 ? i : first;
+        if (s->types[o->type].model != s->types[s->offers[first].type].model)
+            return error_set(e, RC_INVALID, "pool %d: offers %d and %d serve different models", pool, first, i);
+    }
+    return RC_OK;
+}
+
 static enum rc check_model(const struct sim_scenario *s, int32_t i, struct error *e)
 {
     const struct sim_model *m = &s->models[i];
@@ -98,6 +117,10 @@ enum rc sim_check(const struct sim_scenario *s, struct error *e)
             rc = error_set(e, RC_INVALID, "site %d has no tariff", i);
     for (int32_t i = 0; i < s->n_offers && rc == RC_OK; i++)
         rc = check_offer(s, i, of_model, e);
+    if (rc == RC_OK && (s->n_pools < 0 || s->n_pools > SCALE_OFFERS_MAX))
+        rc = error_set(e, RC_FULL, "%d pools: at most %d can be simulated", s->n_pools, SCALE_OFFERS_MAX);
+    for (int32_t i = 0; i < s->n_pools && rc == RC_OK; i++)
+        rc = check_pool(s, i, e);
     if (rc == RC_OK && (s->n_budgets < 0 || s->n_budgets > SIM_BUDGETS_MAX))
         rc = error_set(e, RC_FULL, "%d budgets: at most %d can be simulated", s->n_budgets, SIM_BUDGETS_MAX);
     for (int32_t i = 0; i < s->n_budgets && rc == RC_OK; i++)

@@ -137,6 +137,7 @@ static void snapshot_offers(struct sim *x, const struct sim_model_state *m)
         x->plan_offers[i] = (struct scale_offer){
             .market = o->market,
             .domain = o->domain,
+            .pool = o->pool,
             .tokens_per_s = m->capacity[i],
             .price_hour = running_price(x, offer),
             .boot_s = (int32_t)((o->boot_us + SIM_US_PER_S - 1) / SIM_US_PER_S),
@@ -352,6 +353,8 @@ static void scale(struct sim *x, int32_t model, double batch, int32_t tick_s)
         .api = config->api,
         .offers = x->plan_offers,
         .n_offers = m->n_offers,
+        .pools_min = x->s->pools_min,
+        .n_pools = x->s->n_pools,
         .nodes = x->plan_nodes,
     };
     s.limits.tick_s = tick_s;

@@ -115,6 +115,16 @@ def says_what_a_load_would_have_cost(args):
         assert by["hybrid"]["samples"], "the fleet over time"
 
 
+def a_pool_keeps_its_minimum(args):
+    with World(args.build) as w:
+        w.write("scenario.yaml", SCENARIO.replace("market: on_demand,", "market: on_demand, pool: spare,")
+                + "pools:\n  - {name: spare, min: 2}\n")
+        r = w.json("--trace", "trace.csv.gz", "--baselines", "none")["scenarios"][0]
+        rows = [m for m in r["machines"] if m["market"] == "on_demand"]
+        assert r["simulated"] and rows and rows[0]["node_hours"] > 0, r["machines"]
+        assert rows[0]["launches"] >= 2, rows
+
+
 def the_same_seed_says_the_same(args):
     with World(args.build) as w:
         flags = ["--trace", "trace.csv.gz", "--copies", "3", "--shift", "5m", "--baselines", "none", "--format", "json"]
@@ -180,6 +190,7 @@ def mistakes_are_named_with_their_place(args):
                 ("d.yaml", SCENARIO.replace("zone: X", "zone: Y"), "there is no column price_usd_mwh_Y"),
                 ("e.yaml", SCENARIO.replace("type: g6.xlarge}}\n", "type: g7.xlarge}}\n"), "no row that fits has a price on demand"),
                 ("f.yaml", SCENARIO.replace("nodes: [gpu1, gpu2], ", ""), "how many own machines there are is not said"),
+                ("h.yaml", SCENARIO.replace("market: on_demand,", "market: on_demand, pool: spare,"), "h.yaml:23: pool spare is none"),
                 ("g.yaml", SCENARIO.replace("zone: us-1a, nodes: 4", "zone: us-9z, nodes: 4"), "there is no series us-9z")):
             w.write(name, text)
             e = w.run("--config", name, "--trace", "trace.csv.gz", rc=2)
@@ -306,6 +317,6 @@ def budgets_are_kept(args):
             assert "b.yaml:11: " in err and told in err, err
 
 
-main(__doc__, [calibrated_nodes_need_no_scenario, a_type_may_name_its_record, says_what_a_load_would_have_cost, the_same_seed_says_the_same, compares_scenarios_side_by_side,
-               demand_may_be_counted_in_requests, budgets_are_kept, the_page_needs_nothing_else, own_ledger_is_a_trace,
-               mistakes_are_named_with_their_place, published_traces_run])
+main(__doc__, [calibrated_nodes_need_no_scenario, a_type_may_name_its_record, says_what_a_load_would_have_cost, a_pool_keeps_its_minimum,
+               the_same_seed_says_the_same, compares_scenarios_side_by_side, demand_may_be_counted_in_requests,
+               budgets_are_kept, the_page_needs_nothing_else, own_ledger_is_a_trace, mistakes_are_named_with_their_place, published_traces_run])

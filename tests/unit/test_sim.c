@@ -404,6 +404,33 @@ static void wrong_scenarios_are_named(void)
     CHECK_STR(e.message, "type 0 (h100): a batch of 0; 1 to 4096");
 }
 
+/* Nearly nothing is asked for: the pool's machines are there all the same, and only they. */
+static void a_pool_keeps_its_minimum(void)
+{
+    const int32_t min = 3;
+    struct world w;
+    struct error e;
+    double hours[2];
+    for (int kept = 0; kept < 2; kept++) {
+        world_init(&w);
+        w.trace.rate = 0.5;
+        w.trace.n = 1800; /* an hour */
+        w.offers[0].pool = w.offers[1].pool = -1;
+        w.offers[2].pool = 0; /* on demand */
+        w.s.pools_min = &min;
+        w.s.n_pools = kept;
+        struct sim_result r = run(&w);
+        laws(&w, &r);
+        hours[kept] = r.bills[2].node_hours;
+        sim_result_fini(&r);
+    }
+    CHECK(hours[0] < 0.1);
+    CHECK(hours[1] > 2.8 && hours[1] < 3.2);
+    w.offers[0].pool = 0;
+    CHECK_INT(sim_check(&w.s, &e), RC_INVALID);
+    CHECK_STR(e.message, "offer 0: own machines are of no pool");
+}
+
 static void steps_repeat(void)
 {
     const int64_t at[] = {0, 10, 30}, value[] = {1, 2, 3};
@@ -420,6 +447,7 @@ static void steps_repeat(void)
 
 int main(void)
 {
+    TEST(a_pool_keeps_its_minimum);
     TEST(steps_repeat);
     TEST(wrong_scenarios_are_named);
     TEST(rent_is_time_by_price);
