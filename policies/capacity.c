@@ -198,6 +198,12 @@ void capacity_planned(struct capacity *out, const struct node_curve *c, const st
         (void)capacity_at_rate(out, c, slo, mix, most);
 }
 
+double capacity_at_once(const struct capacity *c, int32_t slots)
+{
+    const double n = c->limit == CAPACITY_NONE ? 0 : c->concurrency + c->requests_per_s * c->ttft_us / US_PER_S;
+    return slots > 0 ? fmin(n, slots) : n;
+}
+
 const char *capacity_limit_name(enum capacity_limit l)
 {
     static const char *const names[] = {"compute", "ttft", "tpot", "sequences", "none"};

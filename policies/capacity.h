@@ -100,6 +100,9 @@ double capacity_saturated(const struct node_curve *curve, const struct workload_
  * tokens_per_s 0: the SLO can't be met. */
 void capacity_planned(struct capacity *out, const struct node_curve *curve, const struct capacity_slo *slo,
                       const struct workload_mix *mix, int32_t sequences_max, double load_max);
+/* Requests that a node has at once there, in the mean: those being decoded and those before their first token. slots: it is
+ * sent no more (0: not bounded). 0: the SLO can't be met. */
+double capacity_at_once(const struct capacity *c, int32_t slots);
 const char *capacity_limit_name(enum capacity_limit l); /* "compute", "ttft", "tpot", "sequences", "none" */
 
 #endif

@@ -362,6 +362,12 @@ struct prediction predict(const struct predictor *p, const struct predict_load *
     return out;
 }
 
+bool prediction_is_late(const struct prediction *p, double first_us, double tpot_us, double probability)
+{
+    return (first_us > 0 && latency_within(&p->ttft, first_us) < probability) ||
+           (tpot_us > 0 && latency_mean(&p->tpot) > tpot_us);
+}
+
 double predict_queue_us(const struct predictor *p, const struct predict_at *a, int64_t queued)
 {
     double per_token = a->per_token_us;

@@ -77,6 +77,9 @@ struct prediction {
     struct latency ttft, tpot;
 };
 struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust);
+/* Does it break a promise: a first token after first_us at the latest with that probability, tpot_us per further one in the
+ * mean? 0: not promised. */
+bool prediction_is_late(const struct prediction *p, double first_us, double tpot_us, double probability);
 /* The same in two steps, for whoever asks of many prompts at the same load: all that no prompt changes is reckoned once. It
  * holds until the load changes or something is learned. */
 struct predict_at {

@@ -150,7 +150,8 @@ struct snapshot {                             /* of one market; for one plan */
     int32_t n_pools;                          /* that have offers */
     int max, at_apis;
     double ready;
-    const struct config_node *api;
+    const struct config_node *api; /* NULL: none that could be turned to */
+    bool api_late;                 /* what goes there misses the SLO */
     struct scale_offer offers[SCALE_OFFERS_MAX];
     struct offer_ref refs[SCALE_OFFERS_MAX];
     int32_t pools_min[SCALE_OFFERS_MAX];

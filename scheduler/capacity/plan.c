@@ -183,7 +183,6 @@ static void add_others(struct snapshot *s, struct fleet *f, const struct market 
         const struct node_load l = node_load(node);
         if (!node->config->local) {
             s->at_apis += l.in_flight;
-            s->api = s->api ? s->api : node->config;
             continue;
         }
         if (l.state != NODE_READY || l.draining || s->n_offers == SCALE_OFFERS_MAX || s->n_nodes == SNAPSHOT_NODES_MAX)
@@ -197,6 +196,34 @@ static void add_others(struct snapshot *s, struct fleet *f, const struct market 
                                                         .pool = NO_POOL,
                                                         .tokens_per_s = capacity_of(f, k, node->config, &l)};
         s->ready += s->offers[s->n_offers - 1].tokens_per_s;
+    }
+}
+
+/* The API that is turned to when there are too few nodes: the first that is there and would be in time, else the first. Its
+ * entry may be another market's. */
+static void find_api(struct snapshot *s, struct fleet *f, const struct market *k)
+{
+    const struct config_aim aim = config_aim(f->config, config_model(f->config, k->model));
+    const struct node_promise promise = {.model = k->model,
+                                         .prompt = (int64_t)k->prompt,
+                                         .output = (int64_t)k->output,
+                                         .first_us =
+                                             (double)route_ttft_limit_us(aim.ttft_ms * 1000, (double)aim.ttft_per_1k_ms,
+                                                                         aim.free_tokens, (int64_t)k->prompt),
+                                         .tpot_us = (double)aim.tpot_ms * 1e3,
+                                         .probability = aim.probability_ppm / 1e6};
+    for (int i = 0; i < nodes_count(f->o.nodes); i++) {
+        struct node *node = nodes_at(f->o.nodes, i);
+        if (!node_is_there(node) || node->dynamic || node->config->local || !config_node_serves(node->config, k->model))
+            continue;
+        const struct node_load l = node_load(node);
+        if (l.draining || l.leaving || l.state == NODE_FAILING || l.state == NODE_STOPPED)
+            continue;
+        const bool late = node_is_late(node, &promise);
+        if (s->api && (late || !s->api_late))
+            continue;
+        s->api = node->config;
+        s->api_late = late;
     }
 }
 
@@ -227,8 +254,7 @@ static void gather(struct snapshot *s, struct fleet *f, struct market *k)
             add_member(s, f, k, m);
     }
     add_others(s, f, k);
-    if (!s->api) /* APIs may serve the market's model under another entry */
-        s->api = market_api(f->config, k->model);
+    find_api(s, f, k);
 }
 
 /* ---- the plan -------------------------------------------------------------------------------------------------------------------- */
@@ -278,6 +304,7 @@ static struct scale_api api_of(const struct fleet *f, const struct market *k, co
     return (struct scale_api){.allowed = true,
                               .bridge = !c->api_bridge_off,
                               .steady = !c->api_steady_off,
+                              .late = s->api_late,
                               .per_token = {(int64_t)(all / (k->prompt + k->output))}};
 }
 

@@ -291,6 +291,20 @@ struct recorder_stats nodes_recording(const struct nodes *t)
     return recorder_stats(nodes_known(t)->recorder);
 }
 
+bool node_is_late(struct node *n, const struct node_promise *p)
+{
+    const struct nodes_options *o = nodes_options(n->table);
+    struct knowledge *k = nodes_known(n->table);
+    const struct route_request q = {.input_tokens = p->prompt, .output_tokens = p->output};
+    struct route_candidate c;
+    pthread_mutex_lock(o->lock);
+    learn_all(n->table, nodes_now_us(n->table));
+    const struct router_ask ask = {.model = model_id(k, p->model), .request = &q};
+    router_candidate(k->router, &ask, n->index, &c);
+    pthread_mutex_unlock(o->lock);
+    return c.predicted && prediction_is_late(&c.latency, p->first_us, p->tpot_us, p->probability);
+}
+
 /* ---- how good is it ------------------------------------------------------------------------------------------------- */
 
 static void look_at_pair(int model, const struct predictor *p, void *arg)

@@ -318,6 +318,14 @@ void node_left_locked(struct node *n, struct router_leg *leg, double tpot_us);
 bool nodes_have_memory_locked(const struct nodes *t);
 bool nodes_records(const struct nodes *t);                    /* any thread; never changes */
 struct recorder_stats nodes_recording(const struct nodes *t); /* any thread */
+/* Would most requests like this break that promise there, by what was learned of it? Nothing learned yet: no. Takes the lock. */
+struct node_promise {
+    const char *model;
+    int64_t prompt, output;   /* tokens */
+    double first_us, tpot_us; /* 0: not promised */
+    double probability;       /* of the first token in time */
+};
+bool node_is_late(struct node *n, const struct node_promise *p);
 /* How good its predictions are: of the model that it has said most of. */
 struct node_foresight {
     uint64_t ttft_seen, tpot_seen;

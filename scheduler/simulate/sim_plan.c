@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "policies/latency.h"
 #include "scheduler/simulate/sim_internal.h"
 
 #define TICK_S_DEFAULT 10
@@ -104,9 +103,9 @@ static void capacities(struct sim *x, int32_t model)
         tell_price(x, m->offers[i]);
         if (m->hold_s <= 0 && c.requests_per_s > 0) /* until some have been served here */
             m->hold_s = c.concurrency / c.requests_per_s + c.ttft_us * 1e-6;
-        x->offers[m->offers[i]].concurrency =
-            c.limit == CAPACITY_NONE ? 0 : c.concurrency + c.requests_per_s * c.ttft_us * 1e-6;
-        set_slots(x, m->offers[i], c.limit == CAPACITY_NONE ? 0 : c.concurrency + c.requests_per_s * c.ttft_us * 1e-6);
+        const double here = capacity_at_once(&c, 0);
+        set_slots(x, m->offers[i], here);
+        x->offers[m->offers[i]].concurrency = capacity_at_once(&c, x->offers[m->offers[i]].slots);
     }
 }
 
@@ -316,18 +315,19 @@ static struct pusd api_per_token(const struct sim *x, const struct sim_model_sta
     return (struct pusd){(int64_t)(all / (m->prompt + m->output))};
 }
 
-/* Would what goes there be late? Of the mean prompt, by the quantile that is asked for. */
+/* Would what goes there be late? Of the mean prompt, by what the router knows of it. */
 static bool api_is_late(const struct sim *x, int32_t model)
 {
     const struct sim_model_state *m = &x->models[model];
     const struct sim_slo *slo = &x->s->models[model].slo;
-    if (!m->n_apis)
+    if (!m->n_apis || !router_has(x->router, x->nodes_max + m->apis[0]))
         return false;
-    const struct sim_api *a = &x->s->apis[m->apis[0]];
-    const double mean = (double)a->ttft_us + a->ttft_us_per_tok * m->prompt, sigma = sqrt(log1p(a->spread * a->spread));
-    const double asked = slo->probability > 0 && slo->probability < 1 ? slo->probability : 0.99;
-    const double first = mean * exp(sigma * normal_quantile(asked) - sigma * sigma / 2);
-    return first > sim_first_limit_us(slo, (int32_t)m->prompt) || (slo->tpot_us && a->tpot_us > slo->tpot_us);
+    const struct route_request q = {.input_tokens = (int64_t)m->prompt, .output_tokens = (int64_t)m->output};
+    const struct router_ask ask = {.model = model, .request = &q};
+    const double limit = sim_first_limit_us(slo, (int32_t)m->prompt);
+    struct route_candidate c;
+    router_candidate(x->router, &ask, x->nodes_max + m->apis[0], &c);
+    return prediction_is_late(&c.latency, isfinite(limit) ? limit : 0, (double)slo->tpot_us, sim_asked(slo));
 }
 
 static double horizon_s(const struct sim *x, const struct sim_model_state *m, int32_t tick_s)

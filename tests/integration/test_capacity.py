@@ -217,6 +217,25 @@ def test_hold(args):
     up.stop()
 
 
+def test_late_api(args):
+    """A cheap API takes what is left over as long as it keeps the SLO; one that was seen to break it does not keep us from
+    launching."""
+    only_full(args)
+    for delay, comes in ((0.0, False), (0.15, True)):
+        up = Upstream("api", default=Script(words=["from", "the", "api"], word_delay=delay))
+        api = node("api", up, models=["tiny"], price=("0.01", "0.01", "0.01"), local=False)
+        with Fleet(args, pool(price_hour="2"), nodes=[api], limits={"from_zero": "spill"},
+                   routing={"slo_tpot": "50ms"}) as f:
+            f.s.ready()
+            for _ in range(20):
+                f.ask(stream=True)
+                if "burst-1" in f.lives():
+                    break
+                time.sleep(0.2)
+            assert ("burst-1" in f.lives()) == comes, (delay, f.lives())
+        up.stop()
+
+
 def test_watts(args):
     """Two nodes of 300 W under load and 100 W idle, 450 W for the site: one of them may work. What does not fit is served by an
     API, waits where it is batch work, and waits or is shed where it must not leave."""
@@ -353,5 +372,5 @@ def test_mistakes(args):
 
 if __name__ == "__main__":
     main(__doc__, [test_from_zero, test_operator, test_dollars, test_minimum_and_reload, test_killed_scheduler,
-                   test_dead_engine, test_saturation, test_hold, test_watts, test_sleep_by_hand, test_ladder,
+                   test_dead_engine, test_saturation, test_hold, test_late_api, test_watts, test_sleep_by_hand, test_ladder,
                    test_all_asleep, test_mistakes])

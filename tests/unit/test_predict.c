@@ -219,6 +219,17 @@ static void nonsense_is_survived(void)
     }
 }
 
+static void breaks_a_promise(void)
+{
+    const struct prediction p = {.ttft = {.median_us = 400e3, .log_sd = 0.5},
+                                 .tpot = {.median_us = 30e3, .log_sd = 0.02}};
+    CHECK(!prediction_is_late(&p, 0, 0, 0.99)); /* nothing is promised */
+    CHECK(!prediction_is_late(&p, 500e3, 0, 0.6));
+    CHECK(prediction_is_late(&p, 500e3, 0, 0.7)); /* 67% are in time */
+    CHECK(!prediction_is_late(&p, 1300e3, 40e3, 0.99));
+    CHECK(prediction_is_late(&p, 1300e3, 20e3, 0.99));
+}
+
 int main(void)
 {
     TEST(finds_the_truth);
@@ -230,5 +241,6 @@ int main(void)
     TEST(more_load_is_never_faster);
     TEST(distributions);
     TEST(nonsense_is_survived);
+    TEST(breaks_a_promise);
     return TEST_RESULT();
 }
