@@ -2,7 +2,7 @@
 #ifndef SCHEDULER_CLI_REPORT_MAKE_H
 #define SCHEDULER_CLI_REPORT_MAKE_H
 
-#include "scheduler/cli/report_options.h"
+#include "scheduler/nightly/options.h"
 
 struct report_make {
     const char *period, *team, *format, *out, *focus; /* format: words with commas; out NULL: stdout, of one format */

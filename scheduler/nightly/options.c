@@ -1,4 +1,4 @@
-#include "scheduler/cli/report_options.h"
+#include "scheduler/nightly/options.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +76,7 @@ static enum rc begin(struct report_inputs *in, const char *ledger, const char *z
 enum rc report_inputs(struct report_inputs *in, const struct config *c, const char *period, struct wall now,
                       struct error *e)
 {
-    enum rc rc = begin(in, c->ledger_path, c->energy.time_zone, period, now, e);
+    enum rc rc = begin(in, c->ledger_path, c->reports.zone_name, period, now, e);
     if (rc != RC_OK)
         return rc;
     if (c->ledger_off)

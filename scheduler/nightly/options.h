@@ -1,7 +1,7 @@
 /* What the configuration says of a report: the ledger, the audit, the site's time zone and budgets, and what the same would
  * cost elsewhere, as far as the configuration has prices for it (scheduler/report/report.h). For the verb and the daemon. */
-#ifndef SCHEDULER_CLI_REPORT_OPTIONS_H
-#define SCHEDULER_CLI_REPORT_OPTIONS_H
+#ifndef SCHEDULER_NIGHTLY_OPTIONS_H
+#define SCHEDULER_NIGHTLY_OPTIONS_H
 
 #include "scheduler/config/config.h"
 #include "scheduler/report/report.h"
