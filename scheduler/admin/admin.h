@@ -19,8 +19,9 @@ struct admin_options {
     struct event_base *loop;
     const struct config *config;
     struct front *front;
-    struct fleet *fleet; /* NULL: there is none */
-    struct join *join;   /* NULL: no engine can join */
+    struct fleet *fleet;     /* NULL: there is none */
+    struct join *join;       /* NULL: no engine can join */
+    struct nightly *nightly; /* NULL: the ledger is off */
     struct ledger *ledger;
     struct audit *audit; /* NULL: none is kept */
     struct auth *auth;   /* NULL: nobody is let in on admin.listen */

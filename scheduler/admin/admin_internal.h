@@ -9,7 +9,7 @@
 #include "scheduler/admin/admin.h"
 #include "scheduler/audit/audit.h"
 
-#define ADMIN_NAME_MAX   64 /* of a node or key, as the schema has it */
+#define ADMIN_NAME_MAX   200 /* of a report's file, the longest; nodes and keys have 64, as the schema has it */
 #define ADMIN_ANSWER_MAX ((size_t)16 << 20)
 #define ADMIN_ROWS_MAX   10000 /* of the ledger in one answer */
 
@@ -80,6 +80,8 @@ admin_handler admin_get_nodes, admin_get_node, admin_drain_node, admin_undrain_n
 admin_handler admin_get_audit; /* audit_view.c */
 /* finance_view.c */
 admin_handler admin_get_finance, admin_change_finance, admin_correct_finance;
+/* reports_view.c */
+admin_handler admin_get_reports, admin_get_report, admin_post_report;
 /* join_view.c */
 admin_handler admin_get_joined, admin_token_node, admin_token_pool, admin_revoke_node;
 

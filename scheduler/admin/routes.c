@@ -198,6 +198,24 @@ const struct admin_route admin_routes[] = {
      "`tenant`, "
      "`team`, `project` say whose it is.",
      NULL, "201 `{\"version\":9}`; 400 `invalid_request`; 404 `not_found`; 503 `busy`"},
+    {"GET", V1 "/reports", admin_get_reports,
+     "The cost reports that were made, newest first, with their files and how their delivery fares (docs/REPORTS.md, "
+     "Every "
+     "night).",
+     "`last`: how many, 1 to 1000; default 40",
+     "200 `{\"reports\":[{\"period\":\"2026-11-28\",\"team\":null,\"nightly\":true,\"made\":"
+     "\"2026-11-29T06:00:01.000Z\",\"open_hours\":0,\"files\":[\"spillway-2026-11-28.html\"],\"deliveries\":[{"
+     "\"by\":\"mail\",\"to\":\"finance@example.com\",\"state\":\"waiting\",\"tries\":3,\"next\":"
+     "\"2026-11-29T06:00:15.000Z\",\"sent\":null,\"error\":\"the mail server: ...\"}]}]}`; `state`: waiting, sent, "
+     "given_up; 404 `ledger_off`; 503 `busy`"},
+    {"GET", V1 "/reports/{file}", admin_get_report, "One of these files.", NULL,
+     "200 the file, as text/html, text/csv, application/json or text/markdown; 404 `not_found`"},
+    {"POST", V1 "/reports", admin_post_report,
+     "Makes one now, beside the nightly ones, and sends it to whom they go. Body: `{\"period\":\"yesterday\"}` (as "
+     "`spillway report --period`) and, as wanted, `team`: one of reports.teams, whose share goes to its own people.",
+     NULL,
+     "200 `{\"period\":\"2026-11-28\"}` when its files are there and its deliveries wait; 400 `invalid_request`; 404 "
+     "`not_found`; 409 `limit_reached`; 503 `busy`"},
     {"GET", V1 "/config", admin_get_config,
      "The effective configuration, secrets masked, with the source of each value.", NULL,
      "200 `{\"listen\":{\"value\":\"127.0.0.1:8080\",\"source\":\"line 3\"},...,\"nodes\":[{...}],\"keys\":[{...}]}`"},

@@ -1,5 +1,5 @@
 /* `spillway report`: a period's cost; with --reconcile, and `spillway ledger verify`: do the books close? From the ledger's
- * file alone: no scheduler needs to run, and one that does is not asked. */
+ * file alone: no scheduler needs to run, and one that does is not asked; but with --send and --sent. */
 #include "scheduler/cli/cli_internal.h"
 
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "scheduler/books/reconcile.h"
 #include "scheduler/cli/report_make.h"
+#include "scheduler/cli/report_send.h"
 
 #define TEXT_MAX ((size_t)1 << 22)
 
@@ -100,8 +101,9 @@ int cli_report(int argc, char **argv)
 {
     struct span_asked r = {0};
     struct report_make m = {.format = "md", .focus = "1.4"};
-    const char *config = CLI_CONFIG_DEFAULT, *invoice = NULL;
-    bool close = false;
+    struct cli_target target = {.config = CLI_CONFIG_DEFAULT};
+    const char *invoice = NULL;
+    bool close = false, send = false, sent = false;
     int exit_code;
     struct error e;
     const struct arg_option options[] = {
@@ -114,6 +116,9 @@ int cli_report(int argc, char **argv)
         {"out", 0, ARG_STRING, &m.out, .meta = "DIR", .help = "folder to put files into; else one goes to stdout"},
         {"focus", 0, ARG_STRING, &m.focus, .meta = "VERSION", .choices = report_focus_words,
          .help = "version of FinOps FOCUS that the CSV follows"},
+        {"send", 0, ARG_FLAG, &send,
+         .help = "the running scheduler makes it now and sends it to whom the nightly ones go (reports.mail, webhook)"},
+        {"sent", 0, ARG_FLAG, &sent, .help = "what the running scheduler has reported, and how its delivery fares"},
         {"reconcile", 0, ARG_FLAG, &close, .help = "prove that the books close, and compare with an invoice"},
         {"invoice", 0, ARG_STRING, &invoice, .meta = "FILE",
          .help = "with --reconcile: a provider's, a CSV in FOCUS columns"},
@@ -124,7 +129,7 @@ int cli_report(int argc, char **argv)
         {"db", 0, ARG_STRING, &r.db, .meta = "FILE",
          .help = "read this ledger file, without a configuration: no budgets, prices elsewhere or audit"},
         {"time-zone", 0, ARG_STRING, &m.zone, .meta = "NAME", .help = "with --db: of days and months; UTC"},
-        CLI_OPTION_CONFIG(config),
+        CLI_OPTIONS_TARGET(target),
     };
     const struct arg_spec spec = {.program = "spillway",
                                   .verb = "report",
@@ -133,15 +138,24 @@ int cli_report(int argc, char **argv)
                                       "spillway report --period yesterday\n"
                                       "spillway report --period 2026-11 --format html,csv --out reports\n"
                                       "spillway report --period 2026-11-01..2026-11-08 --team search --format csv\n"
+                                      "spillway report --period yesterday --send\n"
                                       "spillway report --reconcile --invoice ec2-2026-11.csv",
                                   .options = options,
                                   .n_options = sizeof options / sizeof options[0]};
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     m.db = r.db;
-    m.config = config;
+    m.config = target.config;
+    if (sent && !m.period && !close && !send)
+        return report_sent(&target);
+    if (send && m.period && !close && !sent && !m.out && !r.db)
+        return report_send(&target, m.period, m.team);
+    if (send || sent)
+        return cli_fail(
+            "report",
+            (error_set(&e, RC_INVALID, "--send goes with --period and --team alone, --sent with neither"), &e));
     if (close && !m.period)
-        return reconcile_books(&r, config, invoice);
+        return reconcile_books(&r, target.config, invoice);
     if (m.period && !close && !invoice && !r.from && !r.to)
         return report_make(&m);
     return cli_fail("report",

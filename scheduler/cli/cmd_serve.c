@@ -33,6 +33,7 @@
 #include "scheduler/config/reload.h"
 #include "scheduler/front/who.h"
 #include "scheduler/join/join.h"
+#include "scheduler/nightly/nightly.h"
 #include "scheduler/redis/link.h"
 
 #define FLEET_GRACE_MS 5000
@@ -56,6 +57,7 @@ struct serve {
     struct front *front;
     struct fleet *fleet;
     struct bookkeeper *books; /* NULL: the ledger is off */
+    struct nightly *nightly;  /* NULL: the ledger is off */
     struct join *join;        /* NULL: no engine can join */
     struct admin *admin;
     struct auth *old_auth,
@@ -332,6 +334,7 @@ static enum rc apply_cb(struct config *next, struct error *e, void *arg)
         join_take(s->join, next);
     serve_audit_config(s->audit, s->config, next);
     bookkeeper_take(s->books, next);
+    nightly_take(s->nightly, next);
     config_free(s->config);
     s->config = next;
     __atomic_store_n(&s->log.level, next->log_level, __ATOMIC_RELAXED);
@@ -400,7 +403,7 @@ static enum rc open_join(struct serve *s, struct error *e)
     const enum rc rc = join_new(&s->join, &o, e);
     if (rc == RC_OK) {
         serve_join_fleet(s->join, s->fleet);
-        front_set_metrics(s->front, join_metrics, s->join);
+        front_add_metrics(s->front, join_metrics, s->join);
     }
     return rc;
 }
@@ -410,6 +413,15 @@ static enum rc open_books(struct serve *s, struct error *e)
     const struct bookkeeper_options o = {
         .loop = s->loop, .config = s->config, .log = &s->log, .clock = &clock_system, .nodes = front_nodes(s->front)};
     return bookkeeper_new(&s->books, &o, e);
+}
+
+static enum rc open_nightly(struct serve *s, struct error *e)
+{
+    const struct nightly_options o = {.loop = s->loop, .config = s->config, .log = &s->log, .clock = &clock_system};
+    const enum rc rc = nightly_new(&s->nightly, &o, e);
+    if (s->nightly)
+        front_add_metrics(s->front, nightly_metrics, s->nightly);
+    return rc;
 }
 
 static void finance_cb(void *arg)
@@ -424,6 +436,7 @@ static enum rc open_admin(struct serve *s, struct error *e)
                                     .front = s->front,
                                     .fleet = s->fleet,
                                     .join = s->join,
+                                    .nightly = s->nightly,
                                     .ledger = s->ledger,
                                     .audit = serve_audit_of(s->audit),
                                     .auth = s->admin_auth,
@@ -518,6 +531,8 @@ static enum rc build(struct serve *s, struct error *e)
     if (rc == RC_OK)
         rc = open_books(s, e);
     if (rc == RC_OK)
+        rc = open_nightly(s, e);
+    if (rc == RC_OK)
         rc = open_admin(s, e);
     if (rc == RC_OK)
         rc = open_service(s, e);
@@ -532,6 +547,7 @@ static void take_apart(struct serve *s)
         event_free(s->hangup);
     reload_free(s->reload); /* who waits at the admin API is told */
     admin_free(s->admin);
+    nightly_free(s->nightly);
     bookkeeper_free(s->books);
     join_free(s->join);
     fleet_free(s->fleet);

@@ -328,10 +328,11 @@ void front_set_fleet(struct front *f, const struct fleet *fleet)
     f->fleet = fleet;
 }
 
-void front_set_metrics(struct front *f, front_metrics_more *more, const void *arg)
+void front_add_metrics(struct front *f, front_metrics_more *more, const void *arg)
 {
-    f->more = more;
-    f->more_arg = arg;
+    SPW_ASSERT(f->n_more < FRONT_METRICS_MORE);
+    f->more[f->n_more] = more;
+    f->more_arg[f->n_more++] = arg;
 }
 
 int front_port(const struct front *f)

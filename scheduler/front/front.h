@@ -123,9 +123,11 @@ bool front_demand(const char *model, struct fleet_demand *d, void *arg);
 void front_comes(const char *model, enum fleet_comes comes, void *arg);
 /* Who plans capacity: for /readyz and /metrics. Borrowed; NULL: nobody. */
 void front_set_fleet(struct front *f, const struct fleet *fleet);
-/* What stands beside the front and has something to say in /metrics. arg: borrowed; NULL: nobody. Lane 0's loop. */
+/* What stands beside the front and has something to say in /metrics; at most FRONT_METRICS_MORE of them. arg: borrowed. Lane
+ * 0's loop. */
+#define FRONT_METRICS_MORE 4
 typedef enum rc front_metrics_more(const void *arg, struct strbuf *out);
-void front_set_metrics(struct front *f, front_metrics_more *more, const void *arg);
+void front_add_metrics(struct front *f, front_metrics_more *more, const void *arg);
 
 struct json_writer;
 /* Why a request went where it went: an object with its decisions (front/explain_text.h), as far as they are kept.

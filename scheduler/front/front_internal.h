@@ -273,9 +273,10 @@ struct lane {
 struct front {
     struct front_options o;
     struct nodes *nodes;
-    const struct fleet *fleet; /* NULL: nobody plans capacity */
-    front_metrics_more *more;  /* of more_arg, in /metrics; NULL: none */
-    const void *more_arg;
+    const struct fleet *fleet;                    /* NULL: nobody plans capacity */
+    front_metrics_more *more[FRONT_METRICS_MORE]; /* of more_arg, in /metrics */
+    const void *more_arg[FRONT_METRICS_MORE];
+    int n_more;
     struct lane *lanes; /* the array is whole before the first thread starts */
     int n_lanes;
     struct http_held held; /* bounds on connections and request bytes, over all lanes */

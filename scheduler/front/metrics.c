@@ -338,8 +338,8 @@ enum rc metrics_render(const struct front *f, struct strbuf *out)
         w.rc = budget_metrics_render(f, out);
     if (w.rc == RC_OK)
         w.rc = capacity_metrics_render(f, out);
-    if (w.rc == RC_OK && f->more_arg)
-        w.rc = f->more(f->more_arg, out);
+    for (int i = 0; i < f->n_more && w.rc == RC_OK; i++)
+        w.rc = f->more[i](f->more_arg[i], out);
     if (w.rc == RC_OK && f->routes)
         w.rc = route_metrics_render(f->routes, out);
     if (w.rc == RC_OK)

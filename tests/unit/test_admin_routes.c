@@ -59,7 +59,7 @@ static void test_matching(void)
     CHECK(find("GET", "/admin/v1/drain") == NULL);
     CHECK_STR(allow, "POST");
     CHECK(find("post", "/admin/v1/drain") == NULL);
-    char target[200] = "/admin/v1/nodes/";
+    char target[ADMIN_NAME_MAX + 40] = "/admin/v1/nodes/";
     memset(target + strlen(target), 'a', ADMIN_NAME_MAX);
     CHECK(find("GET", target) != NULL);
     target[strlen(target)] = 'a';
