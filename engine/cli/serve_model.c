@@ -47,6 +47,7 @@ static enum rc load_text(struct serving *v, struct serve_model *m, struct error 
         return error_set(e, RC_INVALID, "the vocabulary has %d tokens, but the model computes logits for %d only",
                          (int)vocab_size(v->vocab), (int)n_vocab);
     m->vocab = v->vocab;
+    m->n_logits = n_vocab;
     m->n_vocab = vocab_size(v->vocab); /* logits beyond it are padding: no token to choose */
     rc = chat_template_from_gguf(&m->chat, g, v->a.chat_template, e);
     if (rc == RC_NOT_FOUND) {

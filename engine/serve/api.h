@@ -2,7 +2,7 @@
  * model: plain data in, plain data out, so that it can be fuzzed and tested alone.
  *
  * Reading is strict about what it knows (type and range of every parameter, named in the error) and silent about keys
- * it does not know, as OpenAI clients expect. What we cannot do (tools, response_format, echo) is refused in
+ * it does not know, as OpenAI clients expect. What we cannot do (tools, response_format) is refused in
  * words, never ignored. */
 #ifndef ENGINE_SERVE_API_H
 #define ENGINE_SERVE_API_H
@@ -49,14 +49,16 @@ struct api_request {
     int n; /* answers to give, at most API_CHOICES_MAX; 1 where resumed */
     bool stream, include_usage;
     bool ignore_eos, thinking_off;
-    bool bare; /* of a prompt that is a text: without what the vocabulary puts around every text */
+    bool echo;      /* completion: the prompt before the answer */
+    bool no_answer; /* with echo, max_tokens 0: the prompt alone */
+    bool bare;      /* of a prompt that is a text: without what the vocabulary puts around every text */
     bool logprobs;
     bool has_seed;             /* else sampling.seed is for the caller to choose */
     bool resumed;              /* goes on after resume_ids, of which there may be none */
     const int32_t *resume_ids; /* the answer so far (arena) */
     int32_t n_resume_ids;
     const char *salt;                        /* NULL: none; whose prefixes it shares */
-    int32_t max_tokens;                      /* 0: to the end of the context */
+    int32_t max_tokens;                      /* 0: to the end of the context, but see no_answer */
     struct text_span stop[STOP_STRINGS_MAX]; /* borrowed from the tree */
     size_t n_stop;
     struct sampler_params sampling; /* bias: arena. end_ids and banned are the caller's to fill */
@@ -101,8 +103,9 @@ enum rc api_write_leaving(struct strbuf *b, int64_t ms);
 enum api_chunk_place { API_CHUNK_FIRST, API_CHUNK_LATER };
 enum rc api_write_chunk(struct strbuf *b, const struct api_answer *a, const struct batch_output *out,
                         enum api_chunk_place place, size_t *text_offset);
-/* Characters of these tokens: where text_offset of a resumed answer begins. */
+/* Characters of these tokens, and of a text: where text_offset of what follows them begins. */
 size_t api_text_offset(const struct vocab *v, const int32_t *ids, int32_t n);
+size_t api_characters(const char *text, size_t n);
 /* The extra chunk with usage and no choices, and "[DONE]". */
 enum rc api_write_usage_chunk(struct strbuf *b, const struct api_answer *a, const struct batch_usage *u);
 enum rc api_write_done(struct strbuf *b);

@@ -184,12 +184,17 @@ static void put_legacy_top(struct writer *w, const struct vocab *v, const struct
     put(w, "}");
 }
 
+size_t api_characters(const char *text, size_t n)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++)
+        found += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return found;
+}
+
 static size_t characters(struct text_span t)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < t.len; i++)
-        n += ((unsigned char)t.ptr[i] & 0xc0) != 0x80;
-    return n;
+    return api_characters(t.ptr, t.len);
 }
 
 size_t api_text_offset(const struct vocab *v, const int32_t *ids, int32_t n)
@@ -198,6 +203,23 @@ size_t api_text_offset(const struct vocab *v, const int32_t *ids, int32_t n)
     for (int32_t i = 0; i < n; i++)
         offset += characters(vocab_token_bytes(v, ids[i]));
     return offset;
+}
+
+/* The prompt's text is the client's, and a vocabulary may have put a space before it: its tokens are so many characters
+ * longer than it. The answer begins where the text ends, at *text_offset. */
+static void put_offsets(struct writer *w, const struct vocab *v, const struct batch_output *out, size_t *text_offset)
+{
+    size_t prompt = api_text_offset(v, out->ids, out->n_echo),
+           before = prompt > *text_offset ? prompt - *text_offset : 0;
+    size_t at = out->n_echo ? 0 : *text_offset;
+    for (int32_t i = 0; i < out->n_ids; i++) {
+        if (out->n_echo && i == out->n_echo)
+            at = *text_offset + before;
+        put_format(w, i ? ",%zu" : "%zu", at < before ? 0 : at - before);
+        at += characters(vocab_token_bytes(v, out->ids[i]));
+    }
+    if (out->n_ids > out->n_echo)
+        *text_offset = at - before;
 }
 
 static void put_legacy_logprobs(struct writer *w, const struct api_answer *a, const struct batch_output *out,
@@ -211,18 +233,21 @@ static void put_legacy_logprobs(struct writer *w, const struct api_answer *a, co
     put(w, "],\"token_logprobs\":[");
     for (int32_t i = 0; i < out->n_ids; i++) {
         put(w, i ? "," : "");
-        put_logprob(w, out->samples[i].logprob);
+        if (i == 0 && out->n_echo) /* nothing stands before it that could foretell it */
+            put(w, "null");
+        else
+            put_logprob(w, out->samples[i].logprob);
     }
     put(w, "],\"top_logprobs\":[");
     for (int32_t i = 0; i < out->n_ids; i++) {
         put(w, i ? "," : "");
-        put_legacy_top(w, a->vocab, &out->samples[i]);
+        if (i == 0 && out->n_echo)
+            put(w, "null");
+        else
+            put_legacy_top(w, a->vocab, &out->samples[i]);
     }
     put(w, "],\"text_offset\":[");
-    for (int32_t i = 0; i < out->n_ids; i++) {
-        put_format(w, i ? ",%zu" : "%zu", *text_offset);
-        *text_offset += characters(vocab_token_bytes(a->vocab, out->ids[i]));
-    }
+    put_offsets(w, a->vocab, out, text_offset);
     put(w, "]}");
 }
 
@@ -256,15 +281,15 @@ static void frame_open(struct writer *w, const struct api_answer *a)
     put(w, ",\"choices\":[");
 }
 
-/* The ids a frame stands for; out is NULL: none. Every frame but the usage chunk says usage: null when usage was asked
+/* The ids a frame stands for, those of the answer; out is NULL: none. Every frame but the usage chunk says usage: null when usage was asked
  * for. */
 static void frame_close(struct writer *w, const struct api_answer *a, const struct batch_output *out)
 {
     put(w, "}]");
-    if (out && a->caller == API_CALLER_SCHEDULER && out->n_ids) {
+    if (out && a->caller == API_CALLER_SCHEDULER && out->n_ids > out->n_echo) {
         put(w, ",\"spillway_ids\":[");
-        for (int32_t i = 0; i < out->n_ids; i++)
-            put_format(w, i ? ",%d" : "%d", (int)out->ids[i]);
+        for (int32_t i = out->n_echo; i < out->n_ids; i++)
+            put_format(w, i > out->n_echo ? ",%d" : "%d", (int)out->ids[i]);
         put(w, "]");
     }
     put(w, a->include_usage ? ",\"usage\":null}\n\n" : "}\n\n");
@@ -362,7 +387,7 @@ enum rc api_write_body_begin(struct strbuf *b, const struct api_answer *a)
 enum rc api_write_body_choice(struct strbuf *b, const struct api_answer *a, const struct batch_output *out)
 {
     struct writer writer = {.b = b}, *w = &writer;
-    size_t text_offset = 0;
+    size_t text_offset = out->echo_characters;
     put_format(w, a->index ? ",{\"index\":%d," : "{\"index\":%d,", a->index);
     if (a->kind == API_CHAT) {
         put(w, "\"message\":{\"role\":\"assistant\",");

@@ -58,7 +58,9 @@ struct row {
 static const struct row rows[] = {
     {"n", BOTH, ROW_INT, REQUEST(n), 1, API_CHOICES_MAX},
     {"stream", BOTH, ROW_BOOL, REQUEST(stream), 0, 0},
-    {"max_tokens", BOTH, ROW_INT, REQUEST(max_tokens), 1, INT32_MAX},
+    {"max_tokens", CHAT, ROW_INT, REQUEST(max_tokens), 1, INT32_MAX},
+    {"max_tokens", COMPLETION, ROW_INT, REQUEST(max_tokens), 0, INT32_MAX},
+    {"echo", COMPLETION, ROW_BOOL, REQUEST(echo), 0, 0},
     {"max_completion_tokens", CHAT, ROW_INT, REQUEST(max_tokens), 1, INT32_MAX}, /* after max_tokens: it wins */
     {"min_tokens", BOTH, ROW_INT, REQUEST(sampling.min_tokens), 0, INT32_MAX},
     {"ignore_eos", BOTH, ROW_BOOL, REQUEST(ignore_eos), 0, 0},
@@ -116,6 +118,12 @@ static bool check_numbers(const cJSON *root, struct api_request *r, struct api_e
     } else if (s->n_top > 0 && !r->logprobs) {
         return bad(e, "top_logprobs", "top_logprobs needs logprobs: true");
     }
+    const cJSON *max = cJSON_GetObjectItemCaseSensitive(root, "max_tokens");
+    r->no_answer = r->kind == API_COMPLETION && cJSON_IsNumber(max) && r->max_tokens == 0;
+    if (r->no_answer && !r->echo)
+        return bad(e, "max_tokens", "max_tokens must be at least 1; 0 is for echo: true, which gives the prompt alone");
+    if (r->no_answer && (s->min_tokens > 0 || r->resumed))
+        return bad(e, "max_tokens", "max_tokens is 0: there is no answer that could have min_tokens or be resumed");
     if (r->resumed && r->n != 1)
         return bad(e, "n", "n must be 1 where an answer is resumed");
     if (r->max_tokens && s->min_tokens > r->max_tokens)
@@ -132,12 +140,14 @@ static bool is_off(const cJSON *v)
 
 static bool refuse_unsupported(const cJSON *root, struct api_request *r, struct api_error *e)
 {
-    static const char *const keys[] = {"tools",       "functions",    "audio",          "echo",          "suffix",
-                                       "guided_json", "guided_regex", "guided_grammar", "guided_choice", "grammar"};
+    static const char *const keys[] = {"tools",        "functions",      "audio",         "suffix", "guided_json",
+                                       "guided_regex", "guided_grammar", "guided_choice", "grammar"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!is_off(cJSON_GetObjectItemCaseSensitive(root, keys[i])))
             return api_fail(e, 400, keys[i], "unsupported_parameter",
                             "%s is not supported by this engine; leave it out", keys[i]);
+    if (r->kind == API_CHAT && !is_off(cJSON_GetObjectItemCaseSensitive(root, "echo")))
+        return api_fail(e, 400, "echo", "unsupported_parameter", "echo belongs to /v1/completions; leave it out");
     int64_t best_of = r->n;
     struct error err = {0};
     if (json_get_int(root, "best_of", 1, API_CHOICES_MAX, &best_of, NULL, &err))
@@ -402,7 +412,7 @@ bool api_request_read(const cJSON *root, enum api_kind kind, const struct api_li
         return false;
     if (kind == API_CHAT)
         return read_messages(root, r, e);
-    if (!r->max_tokens)
+    if (!r->max_tokens && !r->no_answer)
         r->max_tokens = API_COMPLETION_TOKENS;
     return read_prompt(root, limits, arena, r, e);
 }

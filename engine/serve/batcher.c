@@ -43,7 +43,8 @@ static void output_fini(struct batch_output *o)
 
 struct batch_job *batch_job_new(const struct batch_job_options *o)
 {
-    SPW_ASSERT(o->n_resumed >= 0 && o->n_ids > o->n_resumed && o->max_tokens > o->n_resumed);
+    SPW_ASSERT(o->n_resumed >= 0 && o->n_ids > o->n_resumed);
+    SPW_ASSERT(o->no_answer || o->max_tokens > o->n_resumed);
     struct batch_job *j = spw_calloc(1, sizeof *j);
     j->ids = o->ids;
     j->n_ids = j->n_all = j->cap_ids = o->n_ids;
@@ -54,6 +55,9 @@ struct batch_job *batch_job_new(const struct batch_job_options *o)
     j->answer = o->answer;
     j->want_samples = o->want_samples;
     j->sibling = o->sibling;
+    j->no_answer = o->no_answer;
+    if (o->want_prompt)
+        j->prompt = spw_calloc((size_t)j->n_prompt, sizeof *j->prompt);
     j->pool = o->pool;
     j->on_output = o->on_output;
     j->arg = o->arg;
@@ -70,6 +74,7 @@ void batch_job_free(struct batch_job *j)
     free(j->ids);
     sampler_free(j->sampler);
     answer_free(j->answer);
+    free(j->prompt);
     free(j->pooled);
     free(j->embedding);
     output_fini(&j->out);
@@ -155,6 +160,7 @@ void publish_job_locked(struct batcher *b, struct batch_job *j)
     o->usage.n_uses = j->n_uses;
     o->first_token = j->first_token;
     o->embedding = j->embedding;
+    o->prompt = j->prompt_told ? j->prompt + 1 : NULL;
     if (j->phase == JOB_DONE) {
         o->finish = j->finish;
         o->error = j->error;
@@ -297,6 +303,8 @@ enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struc
     b->o = *o;
     if (b->o.prefill_tokens <= 0)
         b->o.prefill_tokens = PREFILL_TOKENS_DEFAULT;
+    if (b->o.n_logits == 0)
+        b->o.n_logits = b->o.n_vocab;
     b->resume_tokens = 4 * b->o.prefill_tokens;
     if (b->resume_tokens > b->o.step_tokens)
         b->resume_tokens = b->o.step_tokens;

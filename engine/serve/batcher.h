@@ -55,6 +55,7 @@ struct batcher_options {
     struct engine *engine;
     const struct clock *clock;
     int32_t n_vocab, n_ctx, n_embd;
+    int32_t n_logits;       /* floats from one row of logits to the next, >= n_vocab; 0: n_vocab */
     int32_t max_seqs;       /* sequences at once, 1 .. step_tokens */
     int32_t step_tokens;    /* most tokens in one step; at most the engine's */
     int32_t prefill_tokens; /* most prompt tokens in a step that also decodes; 0: 32 */
@@ -87,6 +88,11 @@ struct batch_output {
     int32_t *ids; /* tokens chosen, an end token included */
     int32_t n_ids, cap_ids;
     struct sample *samples; /* n_ids of them when asked for, else NULL */
+    int32_t n_echo; /* of ids, the first: they are the prompt's (0 here; for whoever puts it before the answer) */
+    size_t echo_characters; /* of its text, likewise */
+    const struct sample
+        *prompt; /* of each of the prompt's tokens but the first, from the second on; with the first output
+                                    of a job that wants them, lent until its end; else NULL */
     enum batch_finish finish;
     const float *embedding;   /* n_embd, with BATCH_STOP of a job that pools */
     struct error error;       /* BATCH_FAILED */
@@ -107,7 +113,10 @@ struct batch_job_options {
     struct sampler *sampler; /* moves; fresh: the job feeds it the prompt */
     struct answer *answer;   /* moves; open */
     bool want_samples;
-    bool sibling;               /* of a job that runs: the waiting room has let them in together, it is never full */
+    bool want_prompt; /* samples of the prompt's tokens, too. A prefix that is known has no logits any more, so it
+                                   is computed again. */
+    bool no_answer;   /* ends with BATCH_LENGTH when the prompt is computed; max_tokens is 0 */
+    bool sibling;     /* of a job that runs: the waiting room has let them in together, it is never full */
     batch_output_fn *on_output; /* loop thread; after a call with finish != BATCH_RUNNING the job is gone */
     void *arg;
 };

@@ -16,7 +16,9 @@ struct batch_job {
     int32_t n_prompt; /* of them */
     struct prefix_salt salt;
     int32_t max_tokens;
-    bool want_samples, sibling;
+    bool want_samples, sibling, no_answer;
+    struct sample *prompt; /* owned, by token of the prompt; NULL: nobody wants them */
+    bool prompt_told;      /* all of them are there */
     enum batch_pool pool;
     double *pooled;   /* n_embd: the sum so far, in order of the tokens, however they were cut into steps */
     float *embedding; /* n_embd; both NULL where nothing is pooled */

@@ -101,8 +101,9 @@ static void take_seq(struct batcher *b, struct batch_job *j, struct error *e)
         error_set(e, RC_FULL, "the engine has no sequence to give although none runs");
         return;
     }
-    /* A mean wants the states of all tokens, also of those whose keys and values are known. */
-    int32_t known = j->pool == BATCH_POOL_MEAN ? 0 : ops->seq_attach(j->seq, &j->salt, j->ids, j->n_ids);
+    /* A mean wants the states of all tokens, also of those whose keys and values are known; so do the prompt's samples. */
+    bool all = j->pool == BATCH_POOL_MEAN || (j->prompt && !j->prompt_told);
+    int32_t known = all ? 0 : ops->seq_attach(j->seq, &j->salt, j->ids, j->n_ids);
     int64_t room = b->o.n_ctx - known, need = (int64_t)j->n_ids - known + FIRST_ROOM;
     need = need < room ? need : room;
     bool tight = b->n_running > 0 && pages_of(need) + b->n_running > ops->pages_free(b->o.engine);

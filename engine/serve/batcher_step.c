@@ -6,6 +6,7 @@
 #include "engine/serve/batcher_internal.h"
 
 #define RESUME_STEP_S 0.25
+#define PROMPT_ROWS   32 /* rows of logits that a prompt's samples take of a step: each is as wide as the vocabulary */
 
 static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const int32_t *ids, int32_t n_ids,
                         bool want_logits)
@@ -60,10 +61,15 @@ static int32_t plan_prefill(struct batcher *b, int32_t n, struct batch_job *j, i
 {
     int32_t left = j->n_ids - j->n_stored;
     int32_t take = left < *budget ? left : *budget;
+    bool all_logits = j->prompt && !j->prompt_told;
+    if (all_logits && take > PROMPT_ROWS)
+        take = PROMPT_ROWS;
     if (take <= 0)
         return n;
     *budget -= take;
-    return plan_add(b, n, j, j->ids + j->n_stored, take, take == left);
+    n = plan_add(b, n, j, j->ids + j->n_stored, take, take == left);
+    b->slices[n - 1].all_logits = all_logits;
+    return n;
 }
 
 /* Fill slices: every decoding sequence, then answers that go on, then prompts, both in order of age. Returns how many;
@@ -142,7 +148,7 @@ static void job_choose_all(struct batcher *b, struct batch_job *j, const struct 
 {
     int32_t right = 0, stored = j->n_all; /* before: all but the last; the last is in this step */
     for (;; right++) {
-        job_choose(b, j, sl->logits + (size_t)right * (size_t)b->o.n_vocab, now);
+        job_choose(b, j, sl->logits + (size_t)right * (size_t)b->o.n_logits, now);
         if (j->phase == JOB_DONE || right == j->n_draft || j->ids[j->n_all - 1] != j->proposed[right + 1])
             break;
     }
@@ -230,6 +236,23 @@ static void feed_sampler(struct batch_job *j)
     j->fed = true;
 }
 
+/* What the rows of a slice say of the prompt's next tokens; afterwards the slice has its last row alone. */
+static void sample_prompt(struct batcher *b, struct batch_job *j, struct step_slice *sl)
+{
+    const int32_t at = j->n_stored - sl->n; /* the position of the slice's first row */
+    struct error e;
+    for (int32_t i = 0; i < sl->n && at + i + 1 < j->n_prompt; i++) {
+        const float *logits = sl->logits + (size_t)i * (size_t)b->o.n_logits;
+        const int32_t next = j->ids[at + i + 1];
+        if (sampler_observe(j->sampler, logits, next, &j->prompt[at + i + 1], &e) != RC_OK) {
+            job_fail(b, j, &e);
+            return;
+        }
+    }
+    j->prompt_told = j->n_stored >= j->n_prompt;
+    sl->logits += (size_t)(sl->n - 1) * (size_t)b->o.n_logits;
+}
+
 /* Take the states of a slice in. After the last one: the vector, as long as 1. */
 static void pool_slice(struct batcher *b, struct batch_job *j, const struct step_slice *sl, bool last)
 {
@@ -290,6 +313,21 @@ static void share_step(struct batcher *b, int32_t n, int64_t step_ns)
     }
 }
 
+/* What has come out of a step for one of its jobs. */
+static void job_take(struct batcher *b, struct batch_job *j, struct step_slice *sl, struct mono now)
+{
+    if (j->phase == JOB_PREFILL && sl->all_logits)
+        sample_prompt(b, j, sl);
+    if (j->phase == JOB_DONE)
+        return;
+    if (j->pool)
+        pool_slice(b, j, sl, sl->want_logits);
+    else if (sl->want_logits && j->no_answer)
+        job_leave(b, j, BATCH_LENGTH);
+    else if (sl->want_logits)
+        job_choose_all(b, j, sl, now);
+}
+
 void batcher_step(struct batcher *b)
 {
     int32_t n_prefill;
@@ -313,10 +351,7 @@ void batcher_step(struct batcher *b)
             j->n_stored += b->slices[i].n;
         if (j->n_draft == 0) /* else not all that is stored is known to be right */
             b->o.ops->seq_share(j->seq, &j->salt, j->ids);
-        if (j->pool)
-            pool_slice(b, j, &b->slices[i], b->slices[i].want_logits);
-        else if (b->slices[i].want_logits)
-            job_choose_all(b, j, &b->slices[i], now);
+        job_take(b, j, &b->slices[i], now);
     }
     count_step(b, n, n_prefill, start, now);
 }

@@ -13,6 +13,7 @@
 #ifndef ENGINE_SERVE_CALL_H
 #define ENGINE_SERVE_CALL_H
 
+#include "engine/serve/echo.h"
 #include "engine/serve/server_internal.h"
 
 #define CALL_MAGIC      0x63616c6cu
@@ -25,6 +26,7 @@ struct choice {
     struct batch_job_options job_options; /* ids, sampler and answer owned until the job is made */
     struct batch_job *job;                /* the batcher's; NULL before and after */
     bool begun;                           /* its first chunk is out */
+    bool echoed;                          /* the call's echo stands before it */
     size_t text_offset;
     struct batch_output whole; /* of an answer that is not streamed; else its usage alone */
 };
@@ -46,7 +48,8 @@ struct call {
     struct api_error error;
     bool stream;
     bool resumed;
-    enum batch_finish over; /* what a resumed answer had come to already; BATCH_RUNNING: it goes on */
+    enum batch_finish over; /* what there is no need to compute had come to already; BATCH_RUNNING: it goes on */
+    struct echo *echo;      /* owned; NULL: none. Each choice begins with it */
     struct choice *choices; /* owned; NULL before the worker has made them */
     int n;
     /* Running. */

@@ -151,7 +151,7 @@ static bool replay(struct choice *ch, const struct api_request *r, struct tokens
     }
     c->resumed = r->resumed;
     ch->job_options.n_resumed = r->n_resume_ids;
-    ch->text_offset = api_text_offset(c->s->model.vocab, r->resume_ids, r->n_resume_ids);
+    ch->text_offset += api_text_offset(c->s->model.vocab, r->resume_ids, r->n_resume_ids);
     return true;
 }
 
@@ -188,6 +188,24 @@ static bool make_choices(struct call *c, struct api_request *r, enum reasoning_s
     return true;
 }
 
+/* A leg that resumes an answer has nothing to echo: it left with the first ids, see echo.h. Its text still counts. */
+static bool make_echo(struct call *c, const struct api_request *r, const struct tokens *ids)
+{
+    if (!r->echo)
+        return true;
+    if (echo_new(c->s->model.vocab, r->prompt, ids->ids, (int32_t)ids->n, r->logprobs, &c->echo))
+        return api_fail(&c->error, 400, "echo", NULL, "the prompt is longer than this server can give back");
+    for (int i = 0; i < c->n; i++)
+        c->choices[i].text_offset = c->echo->characters;
+    if (r->n_resume_ids > 0) {
+        echo_free(c->echo);
+        c->echo = NULL;
+    }
+    if (r->no_answer && !r->logprobs)
+        c->over = BATCH_LENGTH;
+    return true;
+}
+
 /* Every choice gets ids of its own, for it will add its answer to them. */
 static void give_ids(struct call *c, const struct api_request *r, struct tokens *ids)
 {
@@ -201,6 +219,8 @@ static void give_ids(struct call *c, const struct api_request *r, struct tokens 
         o->n_ids = (int32_t)ids->n;
         o->max_tokens = c->choices[0].job_options.max_tokens;
         o->want_samples = r->logprobs;
+        o->want_prompt = c->echo && r->logprobs && i == 0;
+        o->no_answer = r->no_answer;
         o->sibling = i > 0;
         call_salt(&o->salt, r->salt);
     }
@@ -219,7 +239,7 @@ static bool prepare_request(struct call *c, struct api_request *r)
     if (ok) {
         int32_t room = m->n_ctx - (int32_t)ids.n;
         c->choices[0].job_options.max_tokens = r->max_tokens && r->max_tokens < room ? r->max_tokens : room;
-        ok = replay(&c->choices[0], r, &ids);
+        ok = make_echo(c, r, &ids) && replay(&c->choices[0], r, &ids);
     }
     if (!ok) {
         tokens_fini(&ids);

@@ -275,6 +275,7 @@ static enum rc start_batcher(struct server *s)
         .engine = m->engine,
         .clock = s->o.clock,
         .n_vocab = m->n_vocab,
+        .n_logits = m->n_logits,
         .n_ctx = m->n_ctx,
         .n_embd = m->n_embd,
         .max_seqs = s->o.max_seqs,

@@ -33,7 +33,8 @@ struct serve_model {
     const struct vocab *vocab;
     const struct chat_template *chat; /* NULL: the file has no template; chat requests are refused with ... */
     char chat_missing[512];           /* ... this */
-    int32_t n_vocab;                  /* of the logits; at least the vocabulary's */
+    int32_t n_vocab;                  /* of the vocabulary ... */
+    int32_t n_logits;                 /* ... and of a row of logits, which may have more */
     int32_t n_embd;                   /* of an embedding */
     int32_t n_ctx;
     int32_t step_tokens; /* most tokens in one step */

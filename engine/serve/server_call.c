@@ -37,6 +37,7 @@ static void call_free(struct call *c)
     for (int i = 0; i < c->n; i++)
         choice_fini(&c->choices[i]);
     c->magic = 0;
+    echo_free(c->echo);
     free(c->choices);
     free(c->body);
     free(c);
@@ -204,6 +205,10 @@ static enum rc whole_add(struct batch_output *w, const struct batch_output *out)
     enum rc rc = strbuf_append(&w->content, out->content.data, out->content.len);
     if (!rc)
         rc = strbuf_append(&w->reasoning, out->reasoning.data, out->reasoning.len);
+    if (w->n_ids == 0) {
+        w->n_echo = out->n_echo;
+        w->echo_characters = out->echo_characters;
+    }
     if (out->samples && out->n_ids) {
         size_t n = (size_t)w->n_ids + (size_t)out->n_ids;
         w->ids = spw_realloc(w->ids, n * sizeof *w->ids);
@@ -300,6 +305,26 @@ static void submit_siblings(struct call *c)
     }
 }
 
+static enum rc deliver(struct choice *ch, const struct batch_output *out)
+{
+    return ch->call->stream ? stream_output(ch, out) : gather_output(ch, out);
+}
+
+/* The first output of a choice of a call that echoes. */
+static enum rc deliver_echo(struct choice *ch, const struct batch_output *out)
+{
+    struct echo *echo = ch->call->echo;
+    struct batch_output with;
+    ch->echoed = true;
+    if (out->prompt)
+        echo_tell(echo, out->prompt);
+    enum rc rc = echo_before(echo, out, &with);
+    if (!rc)
+        rc = deliver(ch, &with);
+    echo_before_fini(&with);
+    return rc;
+}
+
 static enum rc take_output(struct choice *ch, const struct batch_output *out)
 {
     struct call *c = ch->call;
@@ -312,7 +337,7 @@ static enum rc take_output(struct choice *ch, const struct batch_output *out)
         c->first_token = out->first_token;
     if (!c->siblings)
         submit_siblings(c);
-    return c->stream ? stream_output(ch, out) : gather_output(ch, out);
+    return c->echo && !ch->echoed ? deliver_echo(ch, out) : deliver(ch, out);
 }
 
 static void on_output(struct batch_job *job, const struct batch_output *out, void *arg)
@@ -387,20 +412,25 @@ static void arm_queue_deadline(struct call *c)
         (void)event_add(c->queue_ev, &limit);
 }
 
-/* Nothing is left to compute of a resumed answer: the client lacks only its end. */
+/* Nothing is left to compute: of a resumed answer the client lacks only its end, of an echo alone nothing is asked. */
 static void answer_ended(struct call *c)
 {
-    struct choice *ch = &c->choices[0];
-    const struct answer *a = ch->job_options.answer;
     struct batch_output out = {.finish = c->over};
-    ch->whole.usage = (struct batch_usage){
-        .prompt = ch->job_options.n_ids - ch->job_options.n_resumed,
-        .completion = a->n_tokens,
-        .reasoning = a->n_reasoning,
-    };
-    c->n_ended = 1;
+    enum rc rc = RC_OK;
+    for (int i = 0; i < c->n; i++) {
+        const struct batch_job_options *o = &c->choices[i].job_options;
+        c->choices[i].whole.usage = (struct batch_usage){
+            .prompt = o->n_ids - o->n_resumed,
+            .completion = o->answer->n_tokens,
+            .reasoning = o->answer->n_reasoning,
+        };
+    }
     account(c);
-    if (stream_output(ch, &out))
+    for (int i = 0; i < c->n && !rc; i++) {
+        c->n_ended++;
+        rc = c->echo ? deliver_echo(&c->choices[i], &out) : deliver(&c->choices[i], &out);
+    }
+    if (rc)
         fail_answer(c, "the answer is larger than this server can hold");
     call_end(c);
 }

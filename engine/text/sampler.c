@@ -424,6 +424,27 @@ static void report_top(const struct sampler *s, const float *logits, double tota
     out->n_top = n;
 }
 
+/* The log probability of out->id and the alternatives. model_best: the likeliest by the model's logits. */
+static void report(const struct sampler *s, const float *logits, int32_t model_best, struct sample *out)
+{
+    double total = softmax_log_total(logits, s->n_vocab, logits[model_best]);
+    out->logprob = (float)((double)logits[out->id] - total);
+    out->n_top = 0;
+    if (s->p.n_top)
+        report_top(s, logits, total, out);
+}
+
+enum rc sampler_observe(const struct sampler *s, const float *logits, int32_t id, struct sample *out, struct error *e)
+{
+    int32_t model_best = softmax_best(logits, s->n_vocab);
+    if (model_best < 0)
+        return error_set(e, RC_INVALID, "the model's logits are not finite numbers");
+    SPW_ASSERT(id >= 0 && id < s->n_vocab);
+    out->id = id;
+    report(s, logits, model_best, out);
+    return RC_OK;
+}
+
 enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8_t *allowed,
                        struct sampler_scratch *scratch, struct sample *out, struct error *e)
 {
@@ -448,9 +469,6 @@ enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8
     out->logprob = NAN;
     if (s->p.skip_logprob && s->p.n_top == 0)
         return RC_OK;
-    double total = softmax_log_total(logits, s->n_vocab, logits[model_best]);
-    out->logprob = (float)((double)logits[out->id] - total);
-    if (s->p.n_top)
-        report_top(s, logits, total, out);
+    report(s, logits, model_best, out);
     return RC_OK;
 }

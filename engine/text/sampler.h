@@ -79,6 +79,10 @@ struct sample {
 enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8_t *allowed,
                        struct sampler_scratch *scratch, struct sample *out, struct error *e) SPW_MUST_USE;
 
+/* What `logits` say of an id that is given: sample.logprob and the alternatives. RC_INVALID: a logit is NaN. */
+enum rc sampler_observe(const struct sampler *s, const float *logits, int32_t id, struct sample *out,
+                        struct error *e) SPW_MUST_USE;
+
 /* The generator itself, for tests: four words of counter block (step, 0) under seed. */
 void sampler_philox(uint64_t seed, uint64_t step, uint32_t out[4]);
 

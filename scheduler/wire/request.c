@@ -173,11 +173,11 @@ static void count_choices(struct request_body *r, const cJSON *root)
 /* How an answer to this could go on elsewhere once it has begun. */
 static void find_continuations(struct request_body *r, const cJSON *root)
 {
-    static const char *const never[] = {"tools", "functions", "echo", "suffix"};
+    static const char *const never[] = {"tools", "functions", "suffix"};
     static const char *const never_by_text[] = {
-        "logprobs",     "continue_final_message", "add_generation_prompt", "guided_json",
-        "guided_regex", "guided_grammar",         "guided_choice",         "grammar",
-        "json_schema",  "structured_outputs"};
+        "echo",        "logprobs",     "continue_final_message", "add_generation_prompt",
+        "guided_json", "guided_regex", "guided_grammar",         "guided_choice",
+        "grammar",     "json_schema",  "structured_outputs"};
     const cJSON *prompt = json_find(root, "prompt");
     bool many = r->kind == REQUEST_COMPLETION && cJSON_IsArray(prompt) && !cJSON_IsNumber(prompt->child);
     r->resumable = is_one(root, "n") && is_one(root, "best_of") && !many;

@@ -58,19 +58,27 @@ class Engines:
         self.log.close()
 
 
+LISTS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")  # of a completion's log probabilities
+
+
 def tokens(k):
     return 200 + k % 65
 
 
+def echoes(k):
+    return k % 7 == 5
+
+
 def body(k):
-    """Request k. Every one is different."""
-    b = {"model": "tiny", "messages": [{"role": "user", "content": f"Tell me about nodes and budgets, number {k}, please."}],
-         "max_tokens": tokens(k), "ignore_eos": True, "stream": k % 9 != 8}
+    """Request k. Every one is different; some are completions that begin with their prompt."""
+    prompt = f"Tell me about nodes and budgets, number {k}, please."
+    b = {"model": "tiny", "max_tokens": tokens(k), "ignore_eos": True, "stream": k % 9 != 8}
+    b.update({"prompt": prompt, "echo": True} if echoes(k) else {"messages": [{"role": "user", "content": prompt}]})
     b.update({"temperature": 0} if k % 2 else {"temperature": 0.8, "top_p": 0.95, "seed": k})
     if b["stream"]:
         b["stream_options"] = {"include_usage": True}
     if k % 4 >= 2:
-        b.update({"logprobs": True, "top_logprobs": 1})
+        b.update({"logprobs": 1} if echoes(k) else {"logprobs": True, "top_logprobs": 1})
     return b
 
 
@@ -86,9 +94,10 @@ class Got:
             self.ids.add(c.get("id"))
             self.created.add(c.get("created"))
             for choice in c.get("choices", []):
-                said = choice["delta"] if "delta" in choice else choice["message"]
-                self.text += (said.get("reasoning_content") or "") + (said.get("content") or "")
-                self.logprobs += (choice.get("logprobs") or {}).get("content") or []
+                said = choice.get("delta") or choice.get("message") or choice
+                self.text += (said.get("reasoning_content") or "") + (said.get("content") or said.get("text") or "")
+                lp = choice.get("logprobs") or {}
+                self.logprobs += lp.get("content") or list(zip(*(lp.get(key, []) for key in LISTS)))
                 self.finish += [choice["finish_reason"]] if choice["finish_reason"] else []
         self.whole = self.whole and (not answer.events or answer.events[-1][1] == "[DONE]")
         self.usage = answer.usage() if self.whole else None
@@ -109,7 +118,8 @@ def run(port, n):
             if k is None:
                 return
             try:
-                answer = Got(Connection(port, "POST", "/v1/chat/completions", body(k), timeout=300).all())
+                path = "/v1/completions" if echoes(k) else "/v1/chat/completions"
+                answer = Got(Connection(port, "POST", path, body(k), timeout=300).all())
             except (OSError, AssertionError, ValueError, KeyError) as e:
                 answer = e
             with lock:

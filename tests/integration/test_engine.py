@@ -249,7 +249,9 @@ def errors(args):
         error_of(s.complete(temperature=-1), 400, param="temperature")
         error_of(s.complete(n=3, best_of=4), 400, "unsupported_parameter", "best_of")
         error_of(s.complete(n=129), 400, param="n")
-        error_of(s.complete(echo=True), 400, "unsupported_parameter", "echo")
+        error_of(s.chat(echo=True), 400, "unsupported_parameter", "echo")
+        error_of(s.complete(max_tokens=0), 400, param="max_tokens")
+        error_of(s.complete(max_tokens=0, echo=True, min_tokens=1), 400, param="max_tokens")
         error_of(s.complete([512]), 400, param="prompt")
         error_of(s.complete([5] * 1024), 400, "context_length_exceeded", "prompt")
         error_of(s.complete("word " * 1000), 400, "context_length_exceeded", "prompt")
@@ -624,6 +626,75 @@ def logprobs(args):
         same(s.complete(temperature=0).json()["choices"][0]["logprobs"], None)
 
 
+def echoes(args):
+    """The prompt before the answer: its text as it was sent, and of its tokens what the model says of them, though their
+    keys and values are known already."""
+    with Server(args, "--prefix-cache", "4096") as s:
+        prompt = "One, two, three. " * 30
+        ids = request(s.port, "POST", "/tokenize", {"prompt": prompt}).json()["tokens"]
+        assert len(ids) > 130, len(ids)
+        plain = s.complete(prompt, temperature=0, logprobs=2, max_tokens=12).json()["choices"][0]
+        whole = s.complete(prompt, temperature=0, echo=True, max_tokens=12)
+        same(whole.text(), prompt + plain["text"])
+        same(whole.json()["choices"][0]["logprobs"], None)
+        same(whole.usage()["completion_tokens"], 12)
+        assert whole.usage()["prompt_tokens_details"]["cached_tokens"] >= 128
+        told = s.complete(prompt, temperature=0, echo=True, logprobs=2, max_tokens=12)
+        same(told.usage()["prompt_tokens_details"]["cached_tokens"], 0)
+        lp = told.json()["choices"][0]["logprobs"]
+        same({len(lp[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")}, {len(ids) + 12})
+        same((lp["token_logprobs"][0], lp["top_logprobs"][0]), (None, None))
+        for k in ("tokens", "token_logprobs", "top_logprobs"):
+            same(lp[k][len(ids):], plain["logprobs"][k])
+        same([x - len(prompt) for x in lp["text_offset"][len(ids):]], plain["logprobs"]["text_offset"])
+        # What was the answer is a prompt now: the same ids have the same log probabilities, however they were computed.
+        answer = request(s.port, "POST", "/tokenize", {"prompt": plain["text"], "add_special_tokens": False}).json()["tokens"]
+        again = s.complete([*ids, *answer], echo=True, logprobs=2, max_tokens=0)
+        found = again.json()["choices"][0]
+        same((found["finish_reason"], again.usage()["completion_tokens"]), ("length", 0))
+        same(found["text"], prompt + plain["text"])
+        if len(answer) == 12:
+            same(found["logprobs"]["token_logprobs"], lp["token_logprobs"])
+        same(found["logprobs"]["token_logprobs"][:len(ids)], lp["token_logprobs"][:len(ids)])
+        # Alone, streamed, several, and with what ends an answer in the prompt.
+        alone = s.complete(prompt, echo=True, max_tokens=0, n=2)
+        same([c["text"] for c in alone.json()["choices"]], [prompt] * 2)
+        same(alone.usage(), {**alone.usage(), "prompt_tokens": len(ids), "completion_tokens": 0})
+        for fields in ({"max_tokens": 9}, {"max_tokens": 9, "logprobs": 2}, {"max_tokens": 0}, {"max_tokens": 0, "logprobs": 2}):
+            fields = {"echo": True, "n": 2, "seed": 3, "stop": ["two"], **fields}
+            body = s.complete(prompt, **fields).json()
+            a = s.complete(prompt, stream=True, **fields)
+            assert a.complete
+            for index in (0, 1):
+                parts = [c["choices"][0] for c in a.chunks() if c["choices"] and c["choices"][0]["index"] == index]
+                want = body["choices"][index]
+                same("".join(p["text"] for p in parts), want["text"])
+                assert want["text"].startswith(prompt)
+                same(parts[-1]["finish_reason"], want["finish_reason"])
+                if "logprobs" in fields:
+                    for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+                        same([x for p in parts for x in (p["logprobs"] or {}).get(k, [])], want["logprobs"][k])
+        same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
+
+
+def eight_bit_keys(args):
+    """--kv-type q8_0: half the memory, a class of its own, and the same whatever the company and what is known already."""
+    with Server(args, "--max-batch", "4") as f16, Server(args, "--max-batch", "4", "--kv-type", "q8_0") as q8:
+        full, half = (s.metric("spillway_engine_kv_bytes") for s in (f16, q8))
+        same(half / full, 68 / 80)  # rows of 40 elements: two blocks, where DeepSeek's 576 are eighteen, 17/32 of the bytes
+        same(*(s.metric("spillway_engine_kv_pages", state="all") for s in (f16, q8)))
+        info = [dict(labels) for (n, labels) in q8.metrics() if n == "spillway_engine_info"]
+        assert "kv=q8_0" in info[0]["numerics"], info
+        prompt = "One, two, three. " * 30
+        first = q8.complete(prompt, temperature=0, logprobs=1).json()["choices"][0]
+        again = q8.complete(prompt, temperature=0, logprobs=1)
+        assert again.usage()["prompt_tokens_details"]["cached_tokens"] >= 128
+        same(again.json()["choices"][0], first)
+        for a in in_parallel([lambda k=k: q8.complete(prompt if k == 2 else "x" * (k + 1), temperature=0, logprobs=1)
+                              for k in range(4)])[2:3]:
+            same(a.json()["choices"][0], first)
+
+
 def company_changes_nothing(args):
     """Eight clients at once get, bit for bit in text and logprobs, what each gets alone."""
     requests = []
@@ -880,6 +951,6 @@ def trained_model(args):
 if __name__ == "__main__":
     main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
                    reasoning_is_split, usage_is_exact, known_beginnings, choices, looking_ahead, the_young_give_way,
-                   embeddings, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs,
+                   embeddings, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs, echoes, eight_bit_keys,
                    company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
                    drain_deadline, metrics, idle, trained_model])

@@ -504,6 +504,20 @@ def engine_options(c):
     old = c.completions.create(model="m", prompt="The cloud", temperature=0, max_tokens=4, logprobs=2)
     assert len(old.choices[0].logprobs.tokens) == 4 and len(old.choices[0].logprobs.top_logprobs[0]) >= 2
 
+    told = c.completions.create(model="m", prompt="The cloud", temperature=0, max_tokens=4, logprobs=2, echo=True, n=2).choices
+    for x in told:
+        assert x.text.startswith("The cloud") and x.logprobs.token_logprobs[0] is None
+        assert x.logprobs.tokens[-4:] == old.choices[0].logprobs.tokens
+        assert x.logprobs.token_logprobs[-4:] == old.choices[0].logprobs.token_logprobs
+    for extra in ({}, {"logprobs": 1}):
+        alone = c.completions.create(model="m", prompt="The cloud", max_tokens=0, echo=True, **extra)
+        assert alone.choices[0].text == "The cloud" and alone.usage.completion_tokens == 0
+    parts = [x.choices[0].text for x in c.completions.create(model="m", prompt="The cloud", temperature=0, max_tokens=4, echo=True,
+                                                             stream=True)]
+    assert "".join(parts) == told[0].text
+    held = chat(temperature=0, max_completion_tokens=40, extra_body={"min_tokens": 40, "ignore_eos": True})
+    assert held.usage.completion_tokens == 40
+
     chunks = list(chat(temperature=0, stream=True, stream_options={"include_usage": True}))
     streamed = "".join((getattr(x.choices[0].delta, "reasoning_content", None) or "") + (x.choices[0].delta.content or "")
                        for x in chunks if x.choices)
