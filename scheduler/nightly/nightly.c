@@ -31,6 +31,7 @@ struct courier { /* of one kind of deliveries */
     enum outbox_kind kind;
     struct worker *worker;
     int64_t next_s; /* when to look; INT64_MAX: when something was made */
+    int misses;     /* its thread's: times in a row that nobody was there, whoever was to be served */
     bool busy;
 };
 struct nightly {
@@ -323,10 +324,12 @@ static bool send_one(struct send_task *t, struct outbox *box, const struct outbo
     struct nightly *n = t->courier->n;
     struct error e;
     const int64_t until_s = item->since_s + t->config->reports.retry_ms / 1000;
-    int64_t next_s = now_s + outbox_backoff_s(item->tries + 1, random_of(item, now_s));
     const enum rc rc = send_item(&t->config->reports, item, &n->stop, &e);
     if (rc == RC_CANCELLED)
         return false;
+    const bool nobody = rc == RC_IO || rc == RC_TIMEOUT;
+    t->courier->misses = nobody ? t->courier->misses + 1 : 0;
+    int64_t next_s = now_s + outbox_backoff_s(nobody ? t->courier->misses : item->tries + 1, random_of(item, now_s));
     const enum outbox_state state = rc == RC_OK ? OUTBOX_SENT : now_s >= until_s ? OUTBOX_GIVEN_UP : OUTBOX_WAITING;
     next_s = next_s < until_s || now_s >= until_s ? next_s : until_s;
     t->rc = outbox_note(box, item->id, state, rc == RC_OK ? "" : e.message, clock_wall(n->o.clock).ns / NS_PER_S,
@@ -338,7 +341,7 @@ static bool send_one(struct send_task *t, struct outbox *box, const struct outbo
         snprintf(t->why, sizeof t->why, "%s", e.message);
         t->attempts = item->tries + 1;
     }
-    if (rc != RC_IO && rc != RC_TIMEOUT)
+    if (!nobody)
         return t->rc == RC_OK;
     if (t->rc == RC_OK)
         t->rc = outbox_postpone(box, item->kind, next_s, &t->e);

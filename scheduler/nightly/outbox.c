@@ -299,7 +299,7 @@ enum rc outbox_take(struct outbox *o, enum outbox_kind kind, int64_t now_s, stru
                               "SELECT d.id, d.since_s, d.tries, d.target, r.subject, r.sender, r.message_id, r.run,"
                               " (SELECT group_concat(target, ', ') FROM deliveries WHERE run = r.run AND kind = 0)"
                               " FROM deliveries d JOIN runs r ON r.run = d.run WHERE d.state = 0 AND d.kind = ?1"
-                              " AND d.next_s <= ?2 ORDER BY d.next_s, d.id LIMIT 1",
+                              " AND d.next_s <= ?2 ORDER BY d.tries, d.next_s, d.id LIMIT 1",
                               numbers, 2, NULL, 0, &rc, e);
     if (s && (found = step_row(o, s, &rc, e))) {
         item->id = sqlite3_column_int64(s, 0);

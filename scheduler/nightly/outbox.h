@@ -69,7 +69,7 @@ struct outbox_item {
     struct outbox_part parts[OUTBOX_PARTS_MAX]; /* owned */
     int n_parts;
 };
-/* The one of that kind that has been due the longest. RC_NOT_FOUND: none is; *next_s: when one will be, INT64_MAX: never. In any
+/* Of those of that kind that are due the one that was tried the least, so that none which always fails stands before the others. RC_NOT_FOUND: none is; *next_s: when one will be, INT64_MAX: never. In any
  * case outbox_item_fini(). */
 enum rc outbox_take(struct outbox *o, enum outbox_kind kind, int64_t now_s, struct outbox_item *item, int64_t *next_s,
                     struct error *e) SPW_MUST_USE;

@@ -76,6 +76,7 @@ static void end(struct call *x)
 
 static enum rc failed(const struct call *x, CURLcode code, const char *whom, struct error *e)
 {
+    const char *why = x->why[0] ? x->why : curl_easy_strerror(code);
     switch (code) {
     case CURLE_OK: return RC_OK;
     case CURLE_ABORTED_BY_CALLBACK: return error_set(e, RC_CANCELLED, "the scheduler ends");
@@ -85,8 +86,11 @@ static enum rc failed(const struct call *x, CURLcode code, const char *whom, str
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_USE_SSL_FAILED:
-    case CURLE_LOGIN_DENIED: return error_set(e, RC_IO, "%s: %s", whom, curl_easy_strerror(code));
-    default: return error_set(e, RC_DENIED, "%s: %s", whom, x->why[0] ? x->why : curl_easy_strerror(code));
+    case CURLE_SEND_ERROR:
+    case CURLE_RECV_ERROR:
+    case CURLE_GOT_NOTHING:
+    case CURLE_LOGIN_DENIED: return error_set(e, RC_IO, "%s: %s", whom, why);
+    default: return error_set(e, RC_DENIED, "%s: %s", whom, why);
     }
 }
 

@@ -122,12 +122,19 @@ static void test_tries(void)
     outbox_item_fini(&item);
     CHECK(outbox_count(o, c, &e) == RC_OK);
     CHECK(c[OUTBOX_MAIL].waiting == 2 && c[OUTBOX_MAIL].failing == 1 && c[OUTBOX_WEBHOOK].waiting == 1);
+    CHECK(outbox_take(o, OUTBOX_MAIL, 1060, &item, &next, &e) == RC_OK && item.tries == 0); /* bob, who was not tried */
+    CHECK_STR(item.to, "bob@example.com");
+    outbox_item_fini(&item);
+    CHECK(outbox_take(o, OUTBOX_MAIL, 1060, &item, &next, &e) == RC_OK); /* as long as nothing is noted */
+    CHECK_STR(item.to, "bob@example.com");
+    CHECK(outbox_note(o, item.id, OUTBOX_SENT, "", 1061, 0, &e) == RC_OK);
+    outbox_item_fini(&item);
     CHECK(outbox_take(o, OUTBOX_MAIL, 1060, &item, &next, &e) == RC_OK && item.tries == 1 && item.since_s == 1000);
     CHECK(outbox_note(o, item.id, OUTBOX_SENT, "", 1061, 0, &e) == RC_OK);
     CHECK(outbox_note(o, item.id, OUTBOX_WAITING, "late", 1061, 2000, &e) == RC_OK); /* what was sent stays sent */
     outbox_item_fini(&item);
     CHECK(outbox_count(o, c, &e) == RC_OK);
-    CHECK(c[OUTBOX_MAIL].waiting == 1 && c[OUTBOX_MAIL].failing == 0);
+    CHECK(c[OUTBOX_MAIL].waiting == 0 && c[OUTBOX_MAIL].failing == 0);
     outbox_close(o);
 }
 
