@@ -184,6 +184,9 @@ struct power_outlook {
     double z;               /* 2.3: 99 times of 100 */
     int64_t now_us;         /* monotonic */
     int64_t tick_us;        /* until the next plan */
+    /* Nobody has asked for quiet_us. Past forget_us (0: never), with nothing in use, what is left of the averages is no demand:
+     * nothing is foreseen, and ski rental alone decides. */
+    int64_t quiet_us, forget_us;
 };
 void power_foresee(struct power_group *g, const struct power_outlook *o);
 

@@ -70,6 +70,11 @@ static void remember(struct power_tried *t, int64_t now_us, int64_t in_us, int64
     t->next_us = now_us + every_us;
 }
 
+static bool forgotten(const struct power_outlook *o)
+{
+    return o->forget_us > 0 && o->quiet_us > o->forget_us && o->in_use + o->waiting <= 0;
+}
+
 void power_foresee(struct power_group *g, const struct power_outlook *o)
 {
     bool kept = g->n_steps == POWER_STEPS_MAX;
@@ -97,6 +102,10 @@ void power_foresee(struct power_group *g, const struct power_outlook *o)
     g->until_us = g->steps[POWER_STEPS_MAX - 1].in_us;
     struct served next = served(o, (double)o->tick_us / 1e6);
     g->margin = fmax(next.mean + o->z * next.spread * g->tried[0].width - g->now, 0);
+    if (forgotten(o)) {
+        g->n_steps = 0;
+        g->now = g->margin = 0;
+    }
 }
 
 int64_t power_last_us(int64_t mean_us, int32_t n)

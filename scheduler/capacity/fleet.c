@@ -9,7 +9,8 @@
 
 #define TICK_MS     200  /* lives and pressure are looked at */
 #define PLAN_GAP_MS 300  /* between two plans, however pressing */
-#define LADDER_MS   1000 /* the power ladder */
+#define LADDER_MS   1000 /* the power ladder... */
+#define HURRY_MS    100  /* ...and this at least between two of its plans, while somebody waits */
 
 struct member *fleet_find(const struct fleet *f, const char *name)
 {
@@ -73,6 +74,19 @@ static bool plan_is_due(struct fleet *f, struct mono now)
     return is_due(&f->planned, f->plan_soon ? PLAN_GAP_MS : f->config->capacity.interval_ms, now);
 }
 
+/* Where somebody waits the ladder plans anew while his first token may still be in time. */
+static int64_t ladder_ms(const struct fleet *f)
+{
+    int64_t ms = LADDER_MS;
+    for (int i = 0; i < f->n_markets; i++) {
+        const struct market *k = &f->markets[i];
+        const int64_t ttft_ms = config_aim(f->config, config_model(f->config, k->model)).ttft_ms;
+        if (k->now.waiting > 0 && ttft_ms > 0 && ttft_ms / 4 < ms)
+            ms = ttft_ms / 4 > HURRY_MS ? ttft_ms / 4 : HURRY_MS;
+    }
+    return ms;
+}
+
 static void tick(struct fleet *f)
 {
     const struct mono now = clock_now(f->o.clock);
@@ -86,7 +100,7 @@ static void tick(struct fleet *f)
         f->plan_soon = false;
         plan_scale(f);
     }
-    if (is_due(&f->powered, LADDER_MS, now) || f->plan_soon)
+    if (is_due(&f->powered, ladder_ms(f), now) || f->plan_soon)
         ladder_plan(f);
     if (is_due(&f->swept, f->config->capacity.sweep_ms, now))
         sweep_all(f);

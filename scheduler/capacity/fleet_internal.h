@@ -121,6 +121,7 @@ struct market { /* where demand meets capacity */
     struct power_group group;
     struct fleet_demand last, now;
     double prompt, cached, output, prompt_sq, hold_s; /* means of what was answered of late */
+    int64_t answers;                                  /* of which those are means */
     struct mono came;                                 /* the last request; 0: there was none */
     bool known;                                       /* there was demand */
     int n_ready, n_full;                              /* nodes; full: every slot is taken */
@@ -253,6 +254,9 @@ bool plan_pressed(struct fleet *f); /* a market is full, or somebody waits, and 
 
 /* ---- plan.c */
 void plan_scale(struct fleet *f);
+/* Requests that a node can be busy with at once: at the SLO, where it is calibrated, and no more than its slots. */
+double plan_at_once(const struct fleet *f, const struct market *k, const struct config_node *c,
+                    const struct node_load *l, int32_t slots);
 void plan_tell(struct fleet *f); /* whom requests may wait for */
 
 /* ---- ladder.c */

@@ -136,7 +136,7 @@ static void state_of(const struct member *m, const struct power_levels *l, struc
     }
 }
 
-static struct power_node node_of(struct member *m, struct market *k, int32_t group, struct power_levels *levels,
+static struct power_node node_of(struct member *m, const struct market *k, int32_t group, struct power_levels *levels,
                                  struct mono now)
 {
     const struct node_load l = node_load(m->node);
@@ -146,7 +146,7 @@ static struct power_node node_of(struct member *m, struct market *k, int32_t gro
     levels->of[POWER_OFF].allowed = levels->of[POWER_OFF].allowed && can_go_off(m);
     struct power_node p = {.in_flight = l.in_flight,
                            .slots = slots,
-                           .capacity = slots,
+                           .capacity = plan_at_once(m->fleet, k, m->node->config, &l, slots),
                            .group = group,
                            .usable = m->life != LIFE_LOST && !l.leaving && !operators,
                            .pinned = m->pinned,
@@ -179,13 +179,10 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
                                     .hold_s = k->hold_s > 0 ? k->hold_s : 1,
                                     .z = Z,
                                     .now_us = clock_now(f->o.clock).ns / NS_PER_US,
-                                    .tick_us = TICK_US};
+                                    .tick_us = TICK_US,
+                                    .quiet_us = mono_since(f->o.clock, k->came) / NS_PER_US,
+                                    .forget_us = f->config->capacity.down_after_ms * NS_PER_MS / NS_PER_US};
     power_foresee(g, &o);
-    if (here + k->now.waiting == 0 && mono_since(f->o.clock, k->came) > f->config->capacity.down_after_ms * NS_PER_MS) {
-        g->n_steps =
-            0; /* what is left of the averages is no demand: as long as nobody asks, ski rental alone decides */
-        g->now = g->margin = 0;
-    }
 }
 
 /* ---- what it says is done ------------------------------------------------------------------------------------------------- */

@@ -8,7 +8,8 @@
 #include "scheduler/capacity/fleet_internal.h"
 
 #define HOLD_GUESS_S  2.0
-#define MEMORY        0.05 /* of a new answer in the means */
+#define MEAN_OVER     1000.0 /* answers, as in the simulator; until there are as many, over all, */
+#define GUESS_COUNTS  20     /* and a guess that one begins with counts as so many */
 #define OBSERVED_MOST 1000
 
 /* ---- demand --------------------------------------------------------------------------------------------------------------- */
@@ -128,10 +129,11 @@ static int32_t week_s(const struct fleet *f)
     return (int32_t)((fleet_now_s(f) + 3 * 86400) % FORECAST_WEEK_S);
 }
 
-static double toward(double mean, double value, int64_t n)
+/* The mean over the last answers, of which n, with this mean of their own, are new. */
+static void toward(double *mean, double value, int64_t n, int64_t seen)
 {
-    const double share = 1 - pow(1 - MEMORY, (double)n);
-    return mean > 0 ? mean + share * (value - mean) : value;
+    const double of = fmin((double)seen + (*mean > 0 ? GUESS_COUNTS : 0), MEAN_OVER);
+    *mean += fmin((double)n / of, 1) * (value - *mean);
 }
 
 /* What came since the last look. */
@@ -142,11 +144,12 @@ static void learn(struct fleet *f, struct market *k)
     const int64_t now_ns = clock_now(f->o.clock).ns;
     if (answers > 0) {
         const double each = (double)answers;
-        k->prompt = toward(k->prompt, (double)(d->prompt - last->prompt) / each, answers);
-        k->cached = toward(k->cached, (double)(d->cached - last->cached) / each, answers);
-        k->output = toward(k->output, (double)(d->output - last->output) / each, answers);
-        k->prompt_sq = toward(k->prompt_sq, (d->prompt_sq - last->prompt_sq) / each, answers);
-        k->hold_s = toward(k->hold_s, (double)(d->hold_us - last->hold_us) / each / 1e6, answers);
+        k->answers += answers;
+        toward(&k->prompt, (double)(d->prompt - last->prompt) / each, answers, k->answers);
+        toward(&k->cached, (double)(d->cached - last->cached) / each, answers, k->answers);
+        toward(&k->output, (double)(d->output - last->output) / each, answers, k->answers);
+        toward(&k->prompt_sq, (d->prompt_sq - last->prompt_sq) / each, answers, k->answers);
+        toward(&k->hold_s, (double)(d->hold_us - last->hold_us) / each / 1e6, answers, k->answers);
     }
     if (n > 0) {
         const int64_t calls = n < OBSERVED_MOST ? n : OBSERVED_MOST;
@@ -157,7 +160,7 @@ static void learn(struct fleet *f, struct market *k)
             forecast_observe(&k->forecast, now_ns, week_s(f), tokens / (double)calls);
             forecast_observe(&k->busy, now_ns, week_s(f), (double)n * k->hold_s / (double)calls);
         }
-    } else {
+    } else if (k->known) { /* before the first request nothing is known: that is no demand of nothing */
         forecast_observe(&k->forecast, now_ns, week_s(f), 0);
         forecast_observe(&k->busy, now_ns, week_s(f), 0);
     }

@@ -20,14 +20,10 @@
 
 /* ---- what nodes can do ------------------------------------------------------------------------------------------------------ */
 
-/* Tokens per second of one node, within the model's SLO. l: what it says of itself, {0}: nothing. */
-static double capacity_of(const struct fleet *f, const struct market *k, const struct config_node *c,
-                          const struct node_load *l)
+/* One node of those that are calibrated, within the model's SLO. l: what it says of itself, {0}: nothing. */
+static void planned(struct capacity *can, const struct fleet *f, const struct market *k, const struct config_node *c,
+                    const struct node_load *l)
 {
-    if (c->tokens_per_s)
-        return c->tokens_per_s;
-    if (!c->calibrated)
-        return CAPACITY_GUESS;
     const struct config_aim aim = config_aim(f->config, config_model(f->config, k->model));
     const double var = k->prompt_sq - k->prompt * k->prompt;
     const struct workload_mix mix = {.prompt = k->prompt > 0 ? k->prompt : OUTPUT_GUESS,
@@ -38,13 +34,35 @@ static double capacity_of(const struct fleet *f, const struct market *k, const s
                                          aim.ttft_ms ? (double)aim.ttft_ms * 1e3 - c->calibrated->curve.base_us : 0,
                                      .tpot_us = (double)aim.tpot_ms * 1e3,
                                      .probability = aim.probability_ppm / 1e6};
-    struct capacity can;
     int32_t sequences = c->slots ? c->slots : l->slots ? l->slots : c->max_batch ? c->max_batch : SEQUENCES;
     const double kv_tokens = (double)(c->kv_tokens ? c->kv_tokens : l->kv_tokens);
     if (kv_tokens > 0 && kv_tokens / (mix.prompt + mix.output) < sequences)
         sequences = (int32_t)(kv_tokens / (mix.prompt + mix.output));
-    capacity_planned(&can, &c->calibrated->curve, &slo, &mix, sequences, 0);
+    capacity_planned(can, &c->calibrated->curve, &slo, &mix, sequences, 0);
+}
+
+/* Tokens per second. */
+static double capacity_of(const struct fleet *f, const struct market *k, const struct config_node *c,
+                          const struct node_load *l)
+{
+    struct capacity can;
+    if (c->tokens_per_s)
+        return c->tokens_per_s;
+    if (!c->calibrated)
+        return CAPACITY_GUESS;
+    planned(&can, f, k, c, l);
     return can.tokens_per_s;
+}
+
+double plan_at_once(const struct fleet *f, const struct market *k, const struct config_node *c,
+                    const struct node_load *l, int32_t slots)
+{
+    struct capacity can;
+    if (!c->calibrated)
+        return slots;
+    planned(&can, f, k, c, l);
+    const double n = capacity_at_once(&can, slots);
+    return n > 0 ? n : slots;
 }
 
 /* ---- snapshots ---------------------------------------------------------------------------------------------------------------- */

@@ -162,6 +162,8 @@ struct request {
     struct node *kept; /* kept free of others for this request, which must be alone; under the lock while it waits */
     int64_t wait_forgiven_ns; /* of waited_ns: before the last new token */
     int64_t looked_us;        /* since it came, when it was last looked for a place: two looks in a row agree */
+    int64_t wake_ns;      /* waiting: from when on it may wake a node that sleeps; 0: it may already, or none does */
+    bool impatient;       /* it may wake one at once: there is no room to wait in */
     int64_t press_ns;     /* waiting: when it is to look whether a node takes it that has no memory for it; 0: never */
     struct strbuf answer; /* body of a whole answer, or of a node's refusal */
     struct strbuf out;    /* scratch for what leaves */
@@ -463,6 +465,9 @@ int64_t slot_back_us(struct request *r, struct route_decision *d);
 void slot_note_time_locked(struct request *r);
 /* Of the first token, by the SLO; 0: none, or it is out. */
 int64_t slot_ttft_limit_us(const struct request *r);
+/* So long after it came it rather waits for a place on a node that is awake than to wake another: a quarter of its time to the
+ * first token, and of the time that it may wait; a second at most. An answer that is under way: not at all. */
+int64_t slot_patience_us_locked(const struct request *r);
 /* The leg's first token has come. */
 void slot_spoke(struct request *r);
 enum slot_use { SLOT_UNUSED, SLOT_USED, SLOT_ANSWERED };

@@ -102,6 +102,8 @@ enum waiting_verdict room_enter_locked(struct request *r)
     /* From when on it presses, it may go where nothing has become free: nobody but its own timer would look then. */
     const int64_t press_ns = press_ns_locked(r);
     r->press_ns = press_ns > 0 && nodes_have_memory_locked(f->nodes) ? r->wait_since.ns + press_ns : 0;
+    const int64_t wake_ns = r->arrived.ns + slot_patience_us_locked(r) * NS_PER_US; /* likewise */
+    r->wake_ns = wake_ns > r->wait_since.ns && nodes_any_rests_locked(f->nodes) ? wake_ns : 0;
     if (v != WAITING_IN) {
         r->retry_after_s = waiting_retry_after_s(&r->room->waiting, r->urgency.class, r->wait_since.ns);
         return v;
@@ -161,6 +163,8 @@ static void sleep_on(struct request *r, int64_t now_ns)
     int64_t ms = ms_up(r->waiter.until_ns - now_ns), beat = reply_beat_ms(r);
     if (r->press_ns && ms_up(r->press_ns - now_ns) < ms)
         ms = ms_up(r->press_ns - now_ns);
+    if (r->wake_ns && ms_up(r->wake_ns - now_ns) < ms)
+        ms = ms_up(r->wake_ns - now_ns);
     int64_t here_ms = (now_ns - r->arrived.ns) / NS_PER_MS;
     int64_t turn = r->model->n_chain > 1 ? fallback_wake_ms(&r->model->rule, here_ms) : -1;
     if (turn >= 0 && turn < ms) /* then it may look further down its model's chain */
@@ -183,11 +187,14 @@ bool room_is_over(struct request *r)
     if (now_ns >= r->waiter.until_ns)
         return true;
     const bool presses = r->press_ns && now_ns >= r->press_ns;
+    const bool wakes = r->wake_ns && now_ns >= r->wake_ns;
     if (presses)
         r->press_ns = 0; /* once */
+    if (wakes)
+        r->wake_ns = 0;
     reply_beat(r);
     sleep_on(r, now_ns);
-    if (presses || r->model->n_chain > 1 || slot_ttft_limit_us(r))
+    if (presses || wakes || r->model->n_chain > 1 || slot_ttft_limit_us(r))
         rooms_grant(r->lane->front);
     return false;
 }

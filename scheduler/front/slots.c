@@ -3,7 +3,8 @@
 
 #include "base/text.h"
 
-#define RANK_FAR 1000 /* behind every rank there is */
+#define RANK_FAR         1000 /* behind every rank there is */
+#define PATIENCE_MOST_US 1000000
 
 /* Not on the premises, and of no pool. */
 static bool is_api(const struct node *n)
@@ -17,15 +18,55 @@ static bool has_room(const struct route_candidate *c)
            !c->cooling && c->wake_us <= 0 && (c->slots <= 0 || c->in_flight < c->slots);
 }
 
-/* Few full machines instead of many half empty ones (POLICIES.md, Power): nobody is woken by a request while one of ours that
- * is awake, and is to get work, has a place for it. Who is woken ahead of the need is the plan's business. */
-static void let_sleepers_lie(struct nodes *nodes, const int32_t *listed, struct route_candidate *c, int n)
+static int64_t ttft_limit_us(const struct request *r)
 {
-    bool room = false;
-    for (int i = 0; i < n && !room; i++)
-        room = has_room(&c[i]) && !is_api(nodes_at(nodes, listed ? listed[i] : i));
-    for (int i = 0; i < n && room; i++)
-        c[i].spared = c[i].wake_us > 0;
+    const struct config_aim *aim = &r->model->aim;
+    return route_ttft_limit_us(aim->ttft_ms * 1000, (double)aim->ttft_per_1k_ms, aim->free_tokens, r->input_estimate);
+}
+
+int64_t slot_ttft_limit_us(const struct request *r)
+{
+    const bool promised = r->urgency.class == WAITING_INTERACTIVE && !trail_has_said(&r->trail);
+    return promised ? ttft_limit_us(r) : 0;
+}
+
+/* Awake and ours, but full, or meant to run empty: whoever waits a little may have it. */
+static bool is_awake(const struct route_candidate *c, const struct node *n)
+{
+    return c->serves_model && c->healthy && !n->draining && !n->leaving && !c->tried && !c->unfit && !c->kept &&
+           !c->broken && !c->cooling && c->wake_us <= 0;
+}
+
+int64_t slot_patience_us_locked(const struct request *r)
+{
+    const int64_t limit_us = slot_ttft_limit_us(r), most_us = room_wait_most_us_locked(r) / 4;
+    const int64_t us = limit_us && limit_us / 4 < PATIENCE_MOST_US ? limit_us / 4 : PATIENCE_MOST_US;
+    return r->attempts > 0 || r->impatient ? 0 : us < most_us ? us : most_us;
+}
+
+/* Few full machines instead of many half empty ones (POLICIES.md, Power). Nobody is woken by a request while one of ours that
+ * is awake, and is to get work, has a place for it; nor where all of them are full, before it has waited for a little: mostly
+ * a place comes free sooner. Then one that was to run empty takes it, and only where there is none of these either somebody
+ * is woken. Who is woken ahead of the need is the plan's business. */
+static void let_sleepers_lie(const struct request *r, const int32_t *listed, struct route_candidate *c, int n)
+{
+    struct nodes *nodes = r->lane->front->nodes;
+    const bool patient = r->looked_us < slot_patience_us_locked(r);
+    bool room = false, awake = false, rested = false;
+    for (int i = 0; i < n; i++) {
+        const struct node *node = nodes_at(nodes, listed ? listed[i] : i);
+        room = room || (has_room(&c[i]) && !is_api(node));
+        awake = awake || (is_awake(&c[i], node) && !is_api(node));
+    }
+    for (int i = 0; i < n && !room && !patient; i++) {
+        const struct node *node = nodes_at(nodes, listed ? listed[i] : i);
+        if (node->resting && is_awake(&c[i], node)) {
+            c[i].draining = false;
+            rested = rested || has_room(&c[i]);
+        }
+    }
+    for (int i = 0; i < n; i++)
+        c[i].spared = c[i].wake_us > 0 && (room || rested || (awake && patient));
 }
 
 /* Among those that are worth a look. False: none of them can, and all are to be looked at, if only to say why. */
@@ -37,9 +78,9 @@ static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *n
     int32_t listed[SHORTLIST_MAX];
     struct nodes_asked asked;
     int n = nodes_list_locked(nodes, need, look->request, &asked, listed, candidates);
-    let_sleepers_lie(nodes, listed, candidates, n);
+    let_sleepers_lie(look->r, listed, candidates, n);
     nodes_choose_locked(nodes, &asked, listed, candidates, n, &few);
-    if (few.chosen < 0)
+    if (few.chosen < 0 || candidates[few.chosen].wake_us > 0) /* one that runs empty goes before one that sleeps */
         return false;
     look->candidates = candidates;
     look->listed = listed;
@@ -61,21 +102,9 @@ static double asked_probability(const struct config_aim *aim)
     return (double)aim->probability_ppm / 1e6;
 }
 
-static int64_t ttft_limit_us(const struct request *r)
-{
-    const struct config_aim *aim = &r->model->aim;
-    return route_ttft_limit_us(aim->ttft_ms * 1000, (double)aim->ttft_per_1k_ms, aim->free_tokens, r->input_estimate);
-}
-
 void slot_note_time_locked(struct request *r)
 {
     r->looked_us = mono_since(r->lane->front->o.clock, r->arrived) / NS_PER_US;
-}
-
-int64_t slot_ttft_limit_us(const struct request *r)
-{
-    const bool promised = r->urgency.class == WAITING_INTERACTIVE && !trail_has_said(&r->trail);
-    return promised ? ttft_limit_us(r) : 0;
 }
 
 /* Batch work has a deadline and no SLO. */
@@ -182,7 +211,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         return;
     struct nodes_asked asked;
     int n = nodes_snapshot_locked(nodes, &need, &q, &asked, candidates);
-    let_sleepers_lie(nodes, NULL, candidates, n);
+    let_sleepers_lie(r, NULL, candidates, n);
     for (int i = 0; i < n && budgeted_prefers_local(r); i++)
         candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
     for (int i = 0; i < n && r->moving.to; i++) /* it is known there already */
@@ -267,6 +296,22 @@ void slot_take_locked(struct request *r, struct node *node, const struct model *
         alone_take_locked(r);
 }
 
+/* There is no room to wait in, so nothing is waited for that could be had now. */
+static bool wakes_instead_locked(struct request *r, struct route_decision *d)
+{
+    struct front *f = r->lane->front;
+    struct route_decision now;
+    if (slot_patience_us_locked(r) <= 0 || !nodes_any_rests_locked(f->nodes))
+        return false;
+    r->impatient = true;
+    const struct model *as = slot_look_locked(r, f->spread++, &now, LOOK_FOR_GOOD);
+    if (now.chosen < 0)
+        return false;
+    *d = now;
+    slot_take_locked(r, nodes_at(f->nodes, d->chosen), as);
+    return true;
+}
+
 enum found slot_find(struct request *r, struct route_decision *d, enum waiting_verdict *v)
 {
     struct front *f = r->lane->front;
@@ -298,6 +343,8 @@ enum found slot_find(struct request *r, struct route_decision *d, enum waiting_v
         *v = room_enter_locked(r);
         found = *v == WAITING_IN ? FOUND_ROOM : FOUND_NO_ROOM;
     }
+    if (found == FOUND_NO_ROOM && wakes_instead_locked(r, d))
+        found = FOUND_SLOT;
     explained_found_locked(r, found, d, found == FOUND_NO_ROOM ? *v : WAITING_IN);
     front_unlock_on(r->lane);
     if (found == FOUND_ROOM)

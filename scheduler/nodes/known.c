@@ -281,6 +281,16 @@ bool nodes_have_memory_locked(const struct nodes *t)
     return nodes_known(t)->has_memory;
 }
 
+bool nodes_any_rests_locked(const struct nodes *t)
+{
+    for (int i = 0; i < nodes_count(t); i++) {
+        const struct node *n = nodes_at(t, i);
+        if (n->resting || (n->state == NODE_ASLEEP && !n->kept_asleep))
+            return true;
+    }
+    return false;
+}
+
 bool nodes_records(const struct nodes *t)
 {
     return nodes_known(t)->recorder != NULL;

@@ -316,6 +316,8 @@ void node_heard_locked(struct node *n, struct router_leg *leg, double ttft_us);
 void node_left_locked(struct node *n, struct router_leg *leg, double tpot_us);
 /* Could a request wait for the memory of a node, and not for a slot? */
 bool nodes_have_memory_locked(const struct nodes *t);
+/* Or for one that sleeps or is to run empty? */
+bool nodes_any_rests_locked(const struct nodes *t);
 bool nodes_records(const struct nodes *t);                    /* any thread; never changes */
 struct recorder_stats nodes_recording(const struct nodes *t); /* any thread */
 /* Would most requests like this break that promise there, by what was learned of it? Nothing learned yet: no. Takes the lock. */

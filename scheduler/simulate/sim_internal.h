@@ -142,8 +142,9 @@ struct sim_model_state {
     struct heap until;     /* of its waiters */
     int32_t free_slots[2]; /* anywhere; on the premises */
     struct forecast forecast;
-    struct forecast busy; /* slots: fed with the time that each request holds one; kept where a site is powered */
-    double hold_s;        /* that time, in the mean of late */
+    struct forecast busy;    /* slots: fed with the time that each request holds one; kept where a site is powered */
+    double hold_s;           /* that time, in the mean of late; a guess while n_held is 0 */
+    int64_t n_held, came_us; /* answers that it is the mean of; the last request */
     struct scale_memory memory;
     int64_t in_time, late; /* first tokens of interactive requests, by the SLO for them */
     /* Running means (of the last ~1000 requests), as the daemon's estimates would be. */

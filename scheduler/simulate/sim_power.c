@@ -125,7 +125,9 @@ static void foresee(struct sim *x, int32_t model, int32_t site)
                                     .hold_s = m->hold_s,
                                     .z = Z,
                                     .now_us = x->now_us,
-                                    .tick_us = x->power_tick_us};
+                                    .tick_us = x->power_tick_us,
+                                    .quiet_us = x->now_us - m->came_us,
+                                    .forget_us = x->s->models[model].limits.down_after_s * SIM_US_PER_S};
     power_foresee(g, &o);
 }
 

@@ -555,6 +555,7 @@ void sim_arrive(struct sim *x, const struct sim_request *r)
     team_known(x, r->team);
     struct sim_model_state *m = &x->models[r->model];
     learn(m, r);
+    m->came_us = x->now_us;
     sim_observe(x, (int32_t)r->model, r->prompt + m->output);
     if (x->powered && m->hold_s > 0)
         forecast_observe(&m->busy, x->now_us * 1000, sim_week_s(x), m->hold_s);
@@ -590,8 +591,8 @@ void sim_node_event(struct sim *x, int32_t node)
         if (l->moved && l->said && l->measured)
             x->models[l->asked].out->continued++;
         struct sim_model_state *m = &x->models[l->model];
-        const double held_s = (double)(x->now_us - l->at_us) / (double)SIM_US_PER_S;
-        m->hold_s += (held_s - m->hold_s) * (m->hold_s > 0 ? 1 / MEAN_OVER : 1);
+        const double held_s = (double)(x->now_us - l->sent_us) / (double)SIM_US_PER_S;
+        m->hold_s += (held_s - m->hold_s) / fmin((double)++m->n_held, MEAN_OVER);
         account(x, l, x->now_us + (int64_t)curve->base_us, n->offer);
         live_end(x, job);
         any = true;

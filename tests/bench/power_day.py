@@ -62,7 +62,7 @@ class World:
                   "watts": BUSY_W, "power": levels} for name in NODES]
         self.s = Scheduler(args.build, nodes, queue={"interactive": {"wait": "60s"}}, energy={"price": KWH},
                            routing={"objective": "cost", "slo_ttft": f"{args.ttft_ms}ms"},
-                           health={"interval": "2s", "timeout": "2s"}, capacity={"interval": "1s", "down_after": "2s"},
+                           health={"interval": "2s", "timeout": "2s"}, capacity={"interval": "1s", "down_after": f"{args.quiet_s}s"},
                            power={"mode": "on" if sleep else "off", "keep_warm": 1})
         wait_until(lambda: self.s.ready_nodes() == set(NODES), 120, "all engines are ready")
         self.pids = {name: 0 if self.stand_ins else self.node(name)["pid"] for name in NODES}
@@ -210,7 +210,8 @@ def sim(world, args, seconds):
     path = os.path.join(world.s.folder, "scenario.yaml")
     watts = f"{{idle: {IDLE_W}, sleep: {SLEEP_W}, prefill: {BUSY_W}, decode: [{{batch: 1, watts: {BUSY_W}}}]}}"
     with open(path, "w") as f:
-        f.write(f"scenario: as it was\nspan: {round(seconds)}s\nmodels: [{{name: synth, objective: cost, slo: {{ttft: {args.ttft_ms}ms}}}}]\n"
+        f.write(f"scenario: as it was\nspan: {round(seconds)}s\nmodels: [{{name: synth, objective: cost, slo: {{ttft: {args.ttft_ms}ms}}, "
+                f"autoscale: {{enabled: false, down_after: {args.quiet_s}s}}}}]\n"
                 f"sites: [{{name: premises, usd_per_kwh: {KWH}, powered: true, keep_warm: 1}}]\ntypes:\n")
         for name in NODES:
             f.write(f"- {{name: {name}, calibration: state/calibration/{name}.json, slots: {args.slots}, sequences_max: {args.slots}, "
@@ -336,6 +337,7 @@ def arguments():
     args.first_s, args.last_s = (float(h) * 3600 for h in args.hours.split("-"))
     if args.minutes:
         args.speed = (args.last_s - args.first_s) / 60 / args.minutes
+    args.quiet_s = max(1, round(300 / args.speed))  # capacity.down_after's five minutes
     args.nap_ms = max(50, round(args.wake / args.speed * 1000))
     args.build = os.path.abspath(args.build)
     if args.keep:

@@ -5,10 +5,15 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 
 from harness import Connection, Scheduler, Script, Skip, Upstream, chat, listens, main, node, request, wait_until
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench"))
+from stand_ins import StandIns  # noqa: E402
 
 MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/spillway-tiny.gguf")
 
@@ -336,6 +341,37 @@ def test_sleep_by_hand(args):
         wait_until(lambda: sorted(f.lives().values()) == ["ready", "sleeping"], 10, "one is awake")
 
 
+def test_patience(args):
+    """Where the one that is awake is full, a request waits for a quarter of its time to the first token before it wakes another:
+    a place that comes free sooner is taken."""
+    with tempfile.TemporaryDirectory() as folder:
+        key = os.path.join(folder, "key")
+        with open(key, "w") as out:
+            out.write("between scheduler and engines\n")
+        engines = StandIns(2, 1, 0.02, 0, 0.05).all
+        nodes = [{"name": n, "url": f"http://127.0.0.1:{e.port}", "node_key_file": key, "models": ["synth"], "slots": 1, "watts": 60,
+                  "power": {"idle_watts": 40, "sleep_watts": 1, "sleep_wake": "50ms"}} for n, e in zip("ab", engines)]
+        with Fleet(args, nodes=nodes, power={"mode": "off"}, routing={"slo_ttft": "2400ms"}, queue={"interactive": {"wait": "15s"}}) as f:
+            f.wait_lives({"a": "ready", "b": "ready"})
+            f.cli("nodes", "sleep", "b")
+            f.wait_lives({"a": "ready", "b": "sleeping"})
+
+            def behind(tokens):
+                """The node that answers beside an answer of so many tokens, and when."""
+                first = threading.Thread(target=lambda: chat(f.s.port, "x", model="synth", max_tokens=tokens, stream=True))
+                first.start()
+                wait_until(lambda: engines[0].running == 1, 5, "a is busy")
+                began = time.monotonic()
+                node = chat(f.s.port, "x", model="synth", max_tokens=1, stream=True).headers["x-spillway-node"]
+                took = time.monotonic() - began
+                first.join()
+                return node, took
+
+            assert behind(12)[0] == "a" and f.lives()["b"] == "sleeping"
+            node, took = behind(120)
+            assert node == "b" and took > 0.5, (node, took)
+
+
 def test_all_asleep(args):
     """keep_warm 0: everything sleeps, probes wake nobody, and the first request is answered by one that it wakes."""
     only_full(args)
@@ -372,5 +408,6 @@ def test_mistakes(args):
 
 if __name__ == "__main__":
     main(__doc__, [test_from_zero, test_operator, test_dollars, test_minimum_and_reload, test_killed_scheduler,
-                   test_dead_engine, test_saturation, test_hold, test_late_api, test_watts, test_sleep_by_hand, test_ladder,
+                   test_dead_engine, test_saturation, test_hold, test_late_api, test_watts, test_sleep_by_hand, test_patience,
+                   test_ladder,
                    test_all_asleep, test_mistakes])

@@ -161,6 +161,15 @@ static void names(void)
     CHECK_STR(capacity_limit_name(CAPACITY_BY_SEQUENCES), "sequences");
 }
 
+static void at_once(void)
+{
+    const struct capacity c = {.concurrency = 3.9, .requests_per_s = 2, .ttft_us = 250e3};
+    const struct capacity none = {.concurrency = 3.9, .limit = CAPACITY_NONE};
+    CHECK(fabs(capacity_at_once(&c, 0) - 4.4) < 1e-12); /* those before their first token, too */
+    CHECK(capacity_at_once(&c, 4) == 4);                /* more are never sent there */
+    CHECK(capacity_at_once(&none, 4) == 0);
+}
+
 int main(void)
 {
     TEST(memory);
@@ -170,5 +179,6 @@ int main(void)
     TEST(saturation);
     TEST(roofline);
     TEST(names);
+    TEST(at_once);
     return TEST_RESULT();
 }

@@ -126,11 +126,38 @@ static void a_pause_teaches_nothing(void)
     CHECK_INT(m.group.tried[1].n, 1);
 }
 
+static void what_nobody_asks_for_is_forgotten(void)
+{
+    static struct model m;
+    random_state = 11;
+    run(&m, 1, 10, 1);
+    struct power_outlook o = {.forecast = &m.forecast,
+                              .hold_s = HOLD_S,
+                              .z = 2.3,
+                              .now_us = DAY_S * S,
+                              .tick_us = S,
+                              .quiet_us = 299 * S,
+                              .forget_us = 300 * S};
+    power_foresee(&m.group, &o);
+    CHECK(m.group.n_steps == POWER_STEPS_MAX && m.group.margin > 0);
+    o.quiet_us = 301 * S;
+    o.in_use = 1; /* somebody is there still */
+    power_foresee(&m.group, &o);
+    CHECK(m.group.n_steps == POWER_STEPS_MAX && m.group.now > 0);
+    o.in_use = 0;
+    power_foresee(&m.group, &o);
+    CHECK(m.group.n_steps == 0 && m.group.now == 0 && m.group.margin == 0);
+    o.forget_us = 0; /* never */
+    power_foresee(&m.group, &o);
+    CHECK_INT(m.group.n_steps, POWER_STEPS_MAX);
+}
+
 int main(void)
 {
     TEST(as_seldom_as_asked);
     TEST(heaps_need_more);
     TEST(plans_in_between);
     TEST(a_pause_teaches_nothing);
+    TEST(what_nobody_asks_for_is_forgotten);
     return TEST_RESULT();
 }
