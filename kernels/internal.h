@@ -11,6 +11,7 @@
 struct quant_form {
     uint8_t group;  /* elements that share d and m: 16 or 32 */
     uint8_t offset; /* zero or a power of two */
+    uint8_t bits;   /* every q is below 2^bits */
     bool has_min;   /* m may be other than zero; offset is zero then */
 };
 const struct quant_form *k_quant_form(uint32_t type); /* NULL for float types and unknown numbers */

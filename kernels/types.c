@@ -14,10 +14,10 @@ static const struct k_type_info types[K_TYPE_COUNT] = {
 };
 
 static const struct quant_form forms[K_TYPE_COUNT] = {
-    [K_Q4_0] = {32, 8, false},  [K_Q4_1] = {32, 0, true},      [K_Q5_0] = {32, 16, false},
-    [K_Q5_1] = {32, 0, true},   [K_Q8_0] = {32, 128, false},   [K_Q2_K] = {16, 0, true},
-    [K_Q3_K] = {16, 4, false},  [K_Q4_K] = {32, 0, true},      [K_Q5_K] = {32, 0, true},
-    [K_Q6_K] = {16, 32, false}, [K_IQ4_NL] = {32, 128, false}, [K_IQ4_XS] = {32, 128, false},
+    [K_Q4_0] = {32, 8, 4, false},  [K_Q4_1] = {32, 0, 4, true},      [K_Q5_0] = {32, 16, 5, false},
+    [K_Q5_1] = {32, 0, 5, true},   [K_Q8_0] = {32, 128, 8, false},   [K_Q2_K] = {16, 0, 2, true},
+    [K_Q3_K] = {16, 4, 3, false},  [K_Q4_K] = {32, 0, 4, true},      [K_Q5_K] = {32, 0, 5, true},
+    [K_Q6_K] = {16, 32, 6, false}, [K_IQ4_NL] = {32, 128, 8, false}, [K_IQ4_XS] = {32, 128, 8, false},
 };
 
 const struct k_type_info *k_type_info(uint32_t type)

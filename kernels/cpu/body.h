@@ -105,30 +105,32 @@ static void quantise(uint8_t *out, const float *x, int64_t n, const struct act_l
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
-/* Bounds of a tile: n_tok x 16 sums. The integer kernel is bound by the dot instructions, 32 / 4 per token and group. */
+/* Bounds of a tile: n_tok x 16 sums. The integer kernel is bound by the dot instructions, 32 / 4 per token and group.
+ * The form is a constant in each copy. */
 static ALWAYS_INLINE void gemm_q_tile(float *acc, int64_t acc_stride, const struct q_panel *w, const uint8_t *const *x,
-                                      int64_t k0, int64_t n, const struct act_layout *l, int group, bool has_min,
-                                      bool wide, int n_tok)
+                                      int64_t k0, int64_t n, const struct act_layout *l, struct quant_form form,
+                                      int n_tok)
 {
     struct vf total[TILE_TOKENS];
     struct vi dot[TILE_TOKENS];
     const int8_t *q[TILE_TOKENS];
     int32_t correction[TILE_TOKENS];
+    const int group = form.group;
     for (int t = 0; t < n_tok; t++)
         total[t] = vf_load(acc + t * acc_stride);
     for (int64_t g = 0; g < n / group; g++) {
         int64_t xg = k0 / group + g;
         for (int t = 0; t < n_tok; t++) {
             q[t] = (const int8_t *)x[t] + xg * group;
-            correction[t] = ((const int32_t *)(x[t] + l->correction))[xg];
+            correction[t] = form.offset ? ((const int32_t *)(x[t] + l->correction))[xg] : 0;
         }
-        vec_dot(dot, w->q + g * group * PANEL_ROWS, q, correction, group / 4, wide, n_tok);
+        vec_dot(dot, w->q + g * group * PANEL_ROWS, q, correction, group / 4, form.bits, n_tok);
         struct vf d = vf_load(w->d + g * PANEL_ROWS);
         for (int t = 0; t < n_tok; t++) {
             float dx = ((const float *)(x[t] + l->d))[xg * group / 32];
             total[t] = vf_fma(vf_mul(d, vf_set(dx)), vf_from_vi(dot[t]), total[t]);
         }
-        if (has_min) {
+        if (form.has_min) {
             struct vf m = vf_load(w->m + g * PANEL_ROWS);
             for (int t = 0; t < n_tok; t++)
                 total[t] = vf_fma(m, vf_set(((const float *)(x[t] + l->minimum))[xg]), total[t]);
@@ -138,28 +140,51 @@ static ALWAYS_INLINE void gemm_q_tile(float *acc, int64_t acc_stride, const stru
         vf_store(acc + t * acc_stride, total[t]);
 }
 
-static ALWAYS_INLINE void gemm_q_form(float *acc, int64_t acc_stride, const struct q_panel *w, const uint8_t *const *x,
-                                      int64_t n_tok, int64_t k0, int64_t n, const struct act_layout *l, int group,
-                                      bool has_min, bool wide)
-{
-#define TILE(width) gemm_q_tile(acc + t * acc_stride, acc_stride, w, x + t, k0, n, l, group, has_min, wide, width)
-    EACH_TILE(n_tok, TILE);
-#undef TILE
-}
+typedef void gemm_q_fn(float *acc, int64_t acc_stride, const struct q_panel *w, const uint8_t *const *x, int64_t n_tok,
+                       int64_t k0, int64_t n, const struct act_layout *l);
+
+/* Full tiles and what is left, each in a function of its own for each form: together in one, compilers run out of
+ * registers for all of them. */
+#define GEMM_Q_FORM(name, ...)                                                                                         \
+    static __attribute__((noinline)) void gemm_q_##name##_tiles(                                                       \
+        float *acc, int64_t acc_stride, const struct q_panel *w, const uint8_t *const *x, int64_t n_tok, int64_t k0,   \
+        int64_t n, const struct act_layout *l)                                                                         \
+    {                                                                                                                  \
+        for (int64_t t = 0; t < n_tok; t += TILE_TOKENS)                                                               \
+            gemm_q_tile(acc + t * acc_stride, acc_stride, w, x + t, k0, n, l, (struct quant_form){__VA_ARGS__},        \
+                        TILE_TOKENS);                                                                                  \
+    }                                                                                                                  \
+    static __attribute__((noinline)) void gemm_q_##name(float *acc, int64_t acc_stride, const struct q_panel *w,       \
+                                                        const uint8_t *const *x, int64_t n_tok, int64_t k0, int64_t n, \
+                                                        const struct act_layout *l)                                    \
+    {                                                                                                                  \
+        int64_t full = n_tok / TILE_TOKENS * TILE_TOKENS;                                                              \
+        gemm_q_##name##_tiles(acc, acc_stride, w, x, full, k0, n, l);                                                  \
+        acc += full * acc_stride;                                                                                      \
+        x += full;                                                                                                     \
+        const struct quant_form form = {__VA_ARGS__};                                                                  \
+        EACH_TILE(n_tok - full, GEMM_Q_REST);                                                                          \
+    }
+#define GEMM_Q_REST(width) gemm_q_tile(acc + t * acc_stride, acc_stride, w, x + t, k0, n, l, form, width)
+
+/* Copies for the forms there are; one of more bits, or with an offset where there is none, would do as well. */
+GEMM_Q_FORM(small_min, 16, 0, 6, true)
+GEMM_Q_FORM(small, 16, 1, 6, false)
+GEMM_Q_FORM(four_min, 32, 0, 4, true)
+GEMM_Q_FORM(five_min, 32, 0, 5, true)
+GEMM_Q_FORM(four, 32, 1, 4, false)
+GEMM_Q_FORM(five, 32, 1, 5, false)
+GEMM_Q_FORM(eight, 32, 1, 8, false)
 
 static void gemm_q(float *acc, int64_t acc_stride, const struct q_panel *w, const uint8_t *const *x, int64_t n_tok,
                    int64_t k0, int64_t n, const struct act_layout *l, const struct quant_form *form)
 {
-    if (form->group == 16 && form->has_min)
-        gemm_q_form(acc, acc_stride, w, x, n_tok, k0, n, l, 16, true, false);
-    else if (form->group == 16)
-        gemm_q_form(acc, acc_stride, w, x, n_tok, k0, n, l, 16, false, false);
-    else if (form->has_min)
-        gemm_q_form(acc, acc_stride, w, x, n_tok, k0, n, l, 32, true, false);
-    else if (form->offset == 128)
-        gemm_q_form(acc, acc_stride, w, x, n_tok, k0, n, l, 32, false, true);
-    else
-        gemm_q_form(acc, acc_stride, w, x, n_tok, k0, n, l, 32, false, false);
+    gemm_q_fn *fn = form->group == 16 ? form->has_min ? gemm_q_small_min : gemm_q_small
+                    : form->has_min   ? form->bits <= 4 ? gemm_q_four_min : gemm_q_five_min
+                    : form->bits <= 4 ? gemm_q_four
+                    : form->bits <= 5 ? gemm_q_five
+                                      : gemm_q_eight;
+    fn(acc, acc_stride, w, x, n_tok, k0, n, l);
 }
 
 static ALWAYS_INLINE void gemm_f_tile(float *acc, int64_t acc_stride, const float *panel, const float *const *x,
@@ -377,8 +402,12 @@ const struct isa ISA_TABLE = {
             [K_IQ4_NL] = rows_iq4_nl,
             [K_IQ4_XS] = rows_iq4_xs,
         },
+#ifdef ISA_PANEL
+    .panel = ISA_PANEL,
+#endif
 #ifdef ISA_GEMV
     .gemv = ISA_GEMV,
+    .gemv_tokens = ISA_GEMV_TOKENS,
 #endif
     .pack = pack,
     .quantise = quantise,

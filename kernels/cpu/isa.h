@@ -13,7 +13,7 @@
 #define PANEL_ROWS    16
 #define EXPAND_ELEMS  512 /* elements of a row that are expanded at a time */
 #define EXPAND_GROUPS (EXPAND_ELEMS / 16)
-#define Q_CHUNK_ELEMS 2048 /* elements of a quantised panel that are packed before they are used */
+#define Q_CHUNK_ELEMS 1024 /* elements of a quantised panel that are packed before they are used */
 #define F_CHUNK_ELEMS 256  /* the same for float panels; a multiple of 32 */
 
 /* One activation row in 8 bits: numbers q[n], then at the given byte offsets, per 32 elements its scale
@@ -35,16 +35,20 @@ struct q_panel {
 typedef void expand_rows_fn(uint8_t *q, float *d, float *m, const uint8_t *const rows[PANEL_ROWS], int64_t n,
                             size_t ahead);
 
-/* acc[t * 16 + row] += whole rows of n elements times n_tok <= GEMV_TOKENS tokens, straight from the blocks; the order
+/* acc[t * 16 + row] += whole rows of n elements times n_tok <= gemv_tokens tokens, straight from the blocks; the order
  * of gemm_q. `ahead` as above. */
-#define GEMV_TOKENS 4
 typedef void gemv_fn(float *acc, const uint8_t *const *rows, const uint8_t *const *x, int n_tok, int64_t n,
                      const struct act_layout *l, size_t ahead);
+
+/* The same in one step: n elements (whole blocks) of 16 rows -> a panel. */
+typedef void panel_fn(const struct q_panel *panel, const uint8_t *const *rows, int64_t n, size_t ahead);
 
 struct isa {
     const char *name;
     expand_rows_fn *expand[K_TYPE_COUNT]; /* NULL for float types */
+    panel_fn *panel[K_TYPE_COUNT];        /* NULL: expanded, then packed */
     gemv_fn *gemv[K_TYPE_COUNT];          /* NULL: packing is all there is */
+    int gemv_tokens;                      /* more of them are better served by packing */
 
     /* Re-order n words of 32 bits: panel[i][row] = rows[row][i]. */
     void (*pack)(uint32_t *panel, const void *const rows[PANEL_ROWS], int64_t n);

@@ -2,6 +2,7 @@
 #include "kernels/cpu/isa.h"
 
 #include "kernels/cpu/gemv_avx2.h"
+#include "kernels/cpu/pack_avx2.h"
 #include "kernels/cpu/vec_avx2.h"
 
 #define EXPAND_F16(h) _cvtsh_ss(h)

@@ -65,6 +65,14 @@ static void pack_quantised(const struct matmul_job *job, struct panel_scratch *s
                            int64_t k0, int64_t n)
 {
     const void *q[PANEL_ROWS], *d[PANEL_ROWS], *m[PANEL_ROWS];
+    if (job->isa->panel[job->w->type]) {
+        const struct q_panel panel = {s->q, s->d, s->m};
+        const uint8_t *at[PANEL_ROWS];
+        for (int r = 0; r < PANEL_ROWS; r++)
+            at[r] = rows[r] + k_row_bytes(job->w->type, (uint64_t)k0);
+        job->isa->panel[job->w->type](&panel, at, n, job->panel_bytes);
+        return;
+    }
     for (int r = 0; r < PANEL_ROWS; r++) {
         q[r] = s->q_rows + r * EXPAND_ELEMS;
         d[r] = s->d_rows + r * EXPAND_GROUPS;
@@ -114,7 +122,7 @@ static void multiply_panel(const struct matmul_job *job, struct panel_scratch *s
     if (job->form && n_pairs <= 8)
         chunk = EXPAND_ELEMS;
     memset(s->acc, 0, (size_t)n_pairs * PANEL_ROWS * sizeof *s->acc);
-    if (job->form && n_pairs <= GEMV_TOKENS && job->isa->gemv[job->w->type]) {
+    if (job->form && n_pairs <= job->isa->gemv_tokens && job->isa->gemv[job->w->type]) {
         job->isa->gemv[job->w->type](s->acc, rows, (const uint8_t *const *)job->x + first_pair, (int)n_pairs, n,
                                      &job->layout, job->panel_bytes);
         return;

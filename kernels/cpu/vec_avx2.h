@@ -239,56 +239,71 @@ static inline __m256i set_four(const int8_t *x)
     return _mm256_set1_epi32(four);
 }
 
+/* Compilers like to begin all tokens' products before they end any, and then run out of registers. */
+#define KEEP_ORDER(v) __asm__ volatile("" : "+x"(v))
+
 /* Weights of 8 bits would overflow the 16-bit sums of pairs as unsigned numbers; as signed ones, |w| <= 128 times the
- * activation with w's sign stays below 2^15. The offset is gone then, and with it the correction. */
-static inline __attribute__((always_inline)) void dot_wide(struct vi *acc, const uint8_t *w, const int8_t *const *x,
+ * activation with w's sign stays below 2^15. The offset is gone then, and with it the correction. Half a panel at a
+ * time: the sums of both would not fit the registers. */
+static inline __attribute__((always_inline)) void dot_wide(__m256i *acc, const uint8_t *w, const int8_t *const *x,
                                                            int steps, int n_tok)
 {
     const __m256i ones = _mm256_set1_epi16(1), top = _mm256_set1_epi8(-128);
     for (int t = 0; t < n_tok; t++)
-        acc[t] = (struct vi){_mm256_setzero_si256(), _mm256_setzero_si256()};
+        acc[t] = _mm256_setzero_si256();
     for (int s = 0; s < steps; s++) {
-        __m256i wa = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + s * 64)), top);
-        __m256i wb = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + s * 64 + 32)), top);
-        __m256i abs_a = _mm256_abs_epi8(wa), abs_b = _mm256_abs_epi8(wb);
+        __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + s * 64)), top);
+        __m256i magnitudes = _mm256_abs_epi8(weights);
         for (int t = 0; t < n_tok; t++) {
-            __m256i four = set_four(x[t] + 4 * s);
-            __m256i a = _mm256_maddubs_epi16(abs_a, _mm256_sign_epi8(four, wa));
-            __m256i b = _mm256_maddubs_epi16(abs_b, _mm256_sign_epi8(four, wb));
-            acc[t].a = _mm256_add_epi32(acc[t].a, _mm256_madd_epi16(a, ones));
-            acc[t].b = _mm256_add_epi32(acc[t].b, _mm256_madd_epi16(b, ones));
+            __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(set_four(x[t] + 4 * s), weights));
+            acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(pairs, ones));
+            KEEP_ORDER(acc[t]);
         }
     }
 }
 
-/* Weights of at most 6 bits: 63 * 127 * 4 fits 16 bits, so two steps are added before they are widened. */
+/* Weights of `bits` bits, at most 6. Sums of 16 bits hold 2 * (2^bits - 1) * 127 as often as `fits`; then they are
+ * widened. */
 static inline __attribute__((always_inline)) void dot_narrow(struct vi *acc, const uint8_t *w, const int8_t *const *x,
-                                                             const int32_t *correction, int steps, int n_tok)
+                                                             const int32_t *correction, int steps, int bits, int n_tok)
 {
     const __m256i ones = _mm256_set1_epi16(1);
+    const int fits = 32767 / (2 * ((1 << bits) - 1) * 127), deep = fits < steps ? fits : steps;
     for (int t = 0; t < n_tok; t++)
         acc[t] = (struct vi){_mm256_set1_epi32(correction[t]), _mm256_set1_epi32(correction[t])};
-    for (int s = 0; s < steps; s += 2) {
-        const __m256i *line = (const __m256i *)(w + s * 64);
-        __m256i wa = _mm256_loadu_si256(line), wb = _mm256_loadu_si256(line + 1);
-        __m256i wc = _mm256_loadu_si256(line + 2), wd = _mm256_loadu_si256(line + 3);
-        for (int t = 0; t < n_tok; t++) {
-            __m256i first = set_four(x[t] + 4 * s), second = set_four(x[t] + 4 * s + 4);
-            __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(wa, first), _mm256_maddubs_epi16(wc, second));
-            __m256i b = _mm256_add_epi16(_mm256_maddubs_epi16(wb, first), _mm256_maddubs_epi16(wd, second));
-            acc[t].a = _mm256_add_epi32(acc[t].a, _mm256_madd_epi16(a, ones));
-            acc[t].b = _mm256_add_epi32(acc[t].b, _mm256_madd_epi16(b, ones));
+    for (int s0 = 0; s0 < steps; s0 += deep) {
+        struct vi part[TILE_TOKENS];
+        for (int t = 0; t < n_tok; t++)
+            part[t] = (struct vi){_mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (int s = s0; s < s0 + deep; s++) {
+            const __m256i *line = (const __m256i *)(w + s * 64);
+            __m256i wa = _mm256_loadu_si256(line), wb = _mm256_loadu_si256(line + 1);
+            for (int t = 0; t < n_tok; t++) {
+                __m256i four = set_four(x[t] + 4 * s);
+                part[t].a = _mm256_add_epi16(part[t].a, _mm256_maddubs_epi16(wa, four));
+                part[t].b = _mm256_add_epi16(part[t].b, _mm256_maddubs_epi16(wb, four));
+                KEEP_ORDER(part[t].a);
+                KEEP_ORDER(part[t].b);
+            }
         }
+        for (int t = 0; t < n_tok; t++)
+            acc[t] =
+                vi_add(acc[t], (struct vi){_mm256_madd_epi16(part[t].a, ones), _mm256_madd_epi16(part[t].b, ones)});
     }
 }
 
 static inline __attribute__((always_inline)) void vec_dot(struct vi *acc, const uint8_t *w, const int8_t *const *x,
-                                                          const int32_t *correction, int steps, bool wide, int n_tok)
+                                                          const int32_t *correction, int steps, int bits, int n_tok)
 {
-    if (wide)
-        dot_wide(acc, w, x, steps, n_tok);
-    else
-        dot_narrow(acc, w, x, correction, steps, n_tok);
+    if (bits <= 6) {
+        dot_narrow(acc, w, x, correction, steps, bits, n_tok);
+        return;
+    }
+    __m256i a[TILE_TOKENS], b[TILE_TOKENS];
+    dot_wide(a, w, x, steps, n_tok);
+    dot_wide(b, w + 32, x, steps, n_tok);
+    for (int t = 0; t < n_tok; t++)
+        acc[t] = (struct vi){a[t], b[t]};
 }
 
 #endif

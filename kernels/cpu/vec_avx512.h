@@ -211,9 +211,9 @@ static inline void vec_pack_8(uint32_t *panel, const uint8_t *const rows[PANEL_R
 }
 
 static inline __attribute__((always_inline)) void vec_dot(struct vi *acc, const uint8_t *w, const int8_t *const *x,
-                                                          const int32_t *correction, int steps, bool wide, int n_tok)
+                                                          const int32_t *correction, int steps, int bits, int n_tok)
 {
-    (void)wide;
+    (void)bits;
     for (int t = 0; t < n_tok; t++)
         acc[t].v = _mm512_set1_epi32(correction[t]);
     for (int s = 0; s < steps; s++) {

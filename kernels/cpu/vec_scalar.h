@@ -248,11 +248,11 @@ static inline void vec_pack_8(uint32_t *panel, const uint8_t *const rows[PANEL_R
             memcpy(&panel[i * PANEL_ROWS + r], rows[r] + at + 4 * i, 4);
 }
 
-/* acc[t] = correction[t] + sum of `steps` steps of 4 products in each lane. `wide`: weights use all 8 bits. */
+/* acc[t] = correction[t] + sum of `steps` steps of 4 products in each lane. Weights are below 2^bits. */
 static inline void vec_dot(struct vi *acc, const uint8_t *w, const int8_t *const *x, const int32_t *correction,
-                           int steps, bool wide, int n_tok)
+                           int steps, int bits, int n_tok)
 {
-    (void)wide;
+    (void)bits;
     for (int t = 0; t < n_tok; t++) {
         acc[t] = vi_set(correction[t]);
         for (int s = 0; s < steps; s++)
