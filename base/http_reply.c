@@ -63,21 +63,43 @@ static const char *percent_decode(struct arena *a, const char *in, size_t n)
     return out;
 }
 
+/* The value of `key` among the fields "key=value&..." of [p, end). */
+static const char *field(const struct http_exchange *x, const char *p, const char *end, const char *key)
+{
+    const size_t n_key = strlen(key);
+
+    while (p < end) {
+        const char *stop = memchr(p, '&', (size_t)(end - p));
+        stop = stop ? stop : end;
+        const size_t n = (size_t)(stop - p);
+        if (n >= n_key && memcmp(p, key, n_key) == 0 && (n == n_key || p[n_key] == '=')) {
+            const char *value = n == n_key ? stop : p + n_key + 1;
+            return percent_decode(http_exchange_arena((struct http_exchange *)(uintptr_t)x), value,
+                                  (size_t)(stop - value));
+        }
+        p = stop + 1;
+    }
+    return NULL;
+}
+
 const char *http_request_query(const struct http_exchange *x, const char *key)
 {
     const char *p = strchr(http_request_head(x)->target, '?');
-    size_t n_key = strlen(key);
-    while (p && *p) {
-        p++;
-        size_t n = strcspn(p, "&");
-        if (n >= n_key && memcmp(p, key, n_key) == 0 && (n == n_key || p[n_key] == '=')) {
-            const char *value = n == n_key ? p + n : p + n_key + 1;
-            return percent_decode(http_exchange_arena((struct http_exchange *)(uintptr_t)x), value,
-                                  (size_t)(p + n - value));
-        }
-        p += n;
-    }
-    return NULL;
+
+    return p ? field(x, p + 1, p + strlen(p), key) : NULL;
+}
+
+const char *http_request_form(const struct http_exchange *x, const char *key)
+{
+    static const char type[] = "application/x-www-form-urlencoded";
+    const char *given = http_head_get(http_request_head(x), "content-type");
+    size_t n;
+    const char *body = http_request_body(x, &n);
+
+    if (!given || strncasecmp(given, type, sizeof(type) - 1) != 0 || strcspn(given, "; ") != sizeof(type) - 1 ||
+        memchr(body, '\0', n))
+        return NULL;
+    return field(x, body, body + n, key);
 }
 
 struct arena *http_exchange_arena(struct http_exchange *x)

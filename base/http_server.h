@@ -106,6 +106,8 @@ const char *http_request_body(const struct http_exchange *x, size_t *n);    /* N
 bool http_request_path_is(const struct http_exchange *x, const char *path); /* target without its query */
 /* "key" of the query, percent-decoded into arena memory, or NULL. */
 const char *http_request_query(const struct http_exchange *x, const char *key);
+/* The same of a body that a browser's form has sent (application/x-www-form-urlencoded); NULL for any other body. */
+const char *http_request_form(const struct http_exchange *x, const char *key);
 struct arena *http_exchange_arena(struct http_exchange *x);    /* memory that lives as long as the exchange */
 int64_t http_exchange_start_ns(const struct http_exchange *x); /* CLOCK_MONOTONIC at the request's first byte */
 const char *http_exchange_peer(const struct http_exchange *x); /* "127.0.0.1", "unix" */

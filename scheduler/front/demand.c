@@ -73,6 +73,18 @@ bool front_demand(const char *model, struct fleet_demand *out, void *arg)
     return true;
 }
 
+void front_routes_each(const struct front *f, void (*each)(const struct front_route *r, void *arg), void *arg)
+{
+    const struct config *c = front_config(f);
+    for (int i = 0; i < f->n_rooms; i++) {
+        const char *model = f->rooms[i].model;
+        struct front_route r = {
+            .model = model, .served = config_model_served(c, model), .aim = config_aim(c, config_model(c, model))};
+        if (front_demand(model, &r.demand, (struct front *)(uintptr_t)f)) /* for the lock */
+            each(&r, arg);
+    }
+}
+
 void front_comes(const char *model, enum fleet_comes comes, void *arg)
 {
     struct room *room = front_room(arg, model);

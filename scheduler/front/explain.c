@@ -328,13 +328,29 @@ static bool read_once(struct place *p, struct explain_record *out)
     return atomic_load_explicit(&p->moves, memory_order_relaxed) == moves;
 }
 
-bool explain_read(const struct explain *e, uint64_t ticket, const char *request_id, struct explain_record *out)
+static bool read_ticket(const struct explain *e, uint64_t ticket, struct explain_record *out)
 {
     for (int i = 0; e && i < LOOKS; i++) {
         if (read_once(place_of(e, ticket), out))
-            return out->ticket == ticket && strncmp(out->id, request_id, EXPLAIN_ID_BYTES - 1) == 0;
+            return out->ticket == ticket;
     }
     return false;
+}
+
+bool explain_read(const struct explain *e, uint64_t ticket, const char *request_id, struct explain_record *out)
+{
+    return read_ticket(e, ticket, out) && strncmp(out->id, request_id, EXPLAIN_ID_BYTES - 1) == 0;
+}
+
+int explain_newest(const struct explain *e, struct explain_record *out, int max)
+{
+    const uint64_t next = e ? atomic_load_explicit(&e->next, memory_order_acquire) : 1;
+    const uint64_t oldest = e && next > e->keep ? next - e->keep : 1;
+    int n = 0;
+
+    for (uint64_t t = next; t-- > oldest && n < max;)
+        n += read_ticket(e, t, &out[n]);
+    return n;
 }
 
 /* Of the request, whatever its key says? */

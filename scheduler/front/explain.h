@@ -128,6 +128,9 @@ void explain_forget_locked(struct explain *e, uint64_t ticket);
 int explain_find(const struct explain *e, const char *request_id, uint64_t *tickets, int max, int *earlier);
 /* False: something else has its place by now. */
 bool explain_read(const struct explain *e, uint64_t ticket, const char *request_id, struct explain_record *out);
+/* The newest decisions of all, at most max of them, the newest first. Returns how many; one that is written over meanwhile
+ * is left out. */
+int explain_newest(const struct explain *e, struct explain_record *out, int max);
 int explain_keeps(const struct explain *e); /* how many at most */
 
 #endif

@@ -199,3 +199,19 @@ enum rc front_explain(const struct front *f, const char *request_id, struct json
         "memory, and an answer from the cache needs none",
         request_id, explain_keeps(f->explain));
 }
+
+int front_decisions(const struct front *f, struct explain_record *out, int max)
+{
+    return explain_newest(f->explain, out, max);
+}
+
+int front_decisions_of(const struct front *f, const char *request_id, struct explain_record *out, int max)
+{
+    uint64_t tickets[EXPLAINED_MAX];
+    const int found = explain_find(f->explain, request_id, tickets, max < EXPLAINED_MAX ? max : EXPLAINED_MAX, NULL);
+    int n = 0;
+
+    for (int i = 0; i < found; i++)
+        n += explain_read(f->explain, tickets[i], request_id, &out[n]);
+    return n;
+}

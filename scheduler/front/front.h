@@ -135,6 +135,22 @@ struct json_writer;
 enum rc front_explain(const struct front *f, const char *request_id, struct json_writer *w,
                       struct error *e) SPW_MUST_USE;
 
+/* The newest decisions of routing, the newest first; those about one request, the newest last. At most max; returns how
+ * many. */
+struct explain_record; /* scheduler/front/explain.h */
+int front_decisions(const struct front *f, struct explain_record *out, int max);
+int front_decisions_of(const struct front *f, const char *request_id, struct explain_record *out, int max);
+
+/* What is asked of a model since the start, and what was promised. */
+struct front_route {
+    const char *model;
+    bool served; /* a node of the configuration has it */
+    struct config_aim aim;
+    struct fleet_demand demand;
+};
+/* Of every model that a configuration has named, now or before. */
+void front_routes_each(const struct front *f, void (*each)(const struct front_route *r, void *arg), void *arg);
+
 /* ---- budgets, for the admin API: on lane 0's loop; `done` may come from inside the call ------------------------------- */
 
 struct budget_known;       /* scheduler/front/budget_desk.h */

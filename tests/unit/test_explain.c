@@ -127,6 +127,11 @@ static void the_newest_are_kept(void)
     CHECK_INT(explain_find(e, "req_00000000000000000000000007", tickets, 8, NULL), 0); /* written over */
     CHECK_INT(explain_find(e, "req_0000000000000000000000000", tickets, 8, NULL), 0);
     CHECK_INT(explain_find(e, "", tickets, 8, NULL), 0);
+    struct explain_record newest[12];
+    CHECK_INT(explain_newest(e, newest, 3), 3);
+    CHECK(newest[0].ticket > newest[1].ticket && newest[1].ticket > newest[2].ticket);
+    CHECK(explain_read(e, newest[0].ticket, newest[0].id, &r));
+    CHECK_INT(explain_newest(NULL, newest, 3), 0);
     CHECK(!explain_read(e, 29, "req_00000000000000000000000008", &r));
     CHECK(!explain_read(e, 19, "req_00000000000000000000000009", &r));
     explain_free(e);

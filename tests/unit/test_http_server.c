@@ -76,6 +76,9 @@ static void on_request(struct http_exchange *x, void *arg)
     } else if (http_request_path_is(x, "/query")) {
         const char *v = http_request_query(x, "name");
         http_reply(x, v ? 200 : 404, text, 1, v ? v : "none", v ? strlen(v) : 4);
+    } else if (http_request_path_is(x, "/form")) {
+        const char *v = http_request_form(x, "name");
+        http_reply(x, v ? 200 : 404, text, 1, v ? v : "none", v ? strlen(v) : 4);
     } else {
         http_reply(x, 200, text, 2, "hello", 5);
     }
@@ -691,6 +694,38 @@ static void decodes_the_query(void)
     http_server_free(s);
 }
 
+static void decodes_a_form(void)
+{
+#define FORM "application/x-www-form-urlencoded"
+    static const struct {
+        const char *type, *body, *want;
+    } cases[] = {
+        {FORM, "x=1&name=%2Ba+b", "+a b"},
+        {FORM "; charset=utf-8", "name=c", "c"},
+        {FORM, "name=", ""},
+        {FORM, "names=3", NULL},
+        {FORM, "", NULL},
+        {FORM, "name=%4", NULL},
+        {FORM "x", "name=a", NULL},
+        {"text/plain", "name=a", NULL},
+        {FORM, "a&&name=d&", "d"},
+    };
+    struct http_server *s = start(NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char request[300], want[64];
+        snprintf(request, sizeof(request),
+                 "POST /form?name=no HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: %s\r\n"
+                 "Content-Length: %zu\r\n\r\n%s",
+                 cases[i].type, strlen(cases[i].body), cases[i].body);
+        snprintf(want, sizeof(want), "\r\n\r\n%s", cases[i].want ? cases[i].want : "none");
+        bool closed;
+        close(talk(s, request, NULL, &closed));
+        CHECK_STR(strstr(buf, "\r\n\r\n"), want);
+    }
+    http_server_free(s);
+#undef FORM
+}
+
 /* A client that pipelines more than is held stops being read, and goes on once answers leave. */
 static void bounds_the_pipeline(void)
 {
@@ -751,6 +786,7 @@ int main(void)
     TEST(adopts_sockets);
     TEST(lets_go_of_connections);
     TEST(decodes_the_query);
+    TEST(decodes_a_form);
     event_base_free(loop);
     return TEST_RESULT();
 }
