@@ -29,31 +29,16 @@ double page_dollars(struct pusd_sum a)
     return (double)a.v / 1e12;
 }
 
-/* Without the blanks that Markdown wants. */
-static char *closed_up(const char *text, char buf[PAGE_TEXT])
-{
-    char *to = buf;
-    for (; *text && to < buf + PAGE_TEXT - 4; text++) {
-        if (*text == '-' && to == buf) {
-            memcpy(to, "\u2212", 3);
-            to += 3;
-        } else if (*text != ' ')
-            *to++ = *text;
-    }
-    *to = '\0';
-    return buf;
-}
-
 char *page_money_text(struct pusd_sum a, char buf[PAGE_TEXT])
 {
     char text[WRITE_MONEY];
-    return closed_up(write_money(a, text), buf);
+    return write_closed_up(write_money(a, text), buf, PAGE_TEXT);
 }
 
 char *page_percent_text(int64_t ppm, bool with_sign, char buf[PAGE_TEXT])
 {
     char text[WRITE_TIME];
-    return closed_up(write_percent(ppm, with_sign, text), buf);
+    return write_closed_up(write_percent(ppm, with_sign, text), buf, PAGE_TEXT);
 }
 
 void page_money(struct page *p, struct pusd_sum a)
@@ -85,51 +70,37 @@ void page_more_or_less(struct page *p, struct pusd_sum now, struct pusd_sum befo
 
 void page_section(struct page *p, const char *id, const char *title, const char *about)
 {
-    markup_put(&p->m, "<section id=%s aria-labelledby=h-%s>\n<h2 id=h-%s>%s</h2>\n", id, id, id, title);
-    if (about)
-        markup_put(&p->m, "<p class=about>%s</p>\n", about);
+    markup_section(&p->m, id, title, about);
 }
 
 void page_section_end(struct page *p)
 {
-    markup_put(&p->m, "</section>\n");
+    markup_section_end(&p->m);
 }
 
 void page_empty(struct page *p, const char *text)
 {
-    markup_put(&p->m, "<p class=empty>%s</p>\n", text);
+    markup_empty(&p->m, text);
 }
 
 void page_table(struct page *p, const char *caption, const char *columns)
 {
-    markup_put(&p->m,
-               "<div class=scroll tabindex=0 role=region aria-label=\"%s\"><table><caption>%s</caption><thead><tr>",
-               caption, caption);
-    while (*columns) {
-        const int n = (int)strcspn(columns, "|");
-        const bool text = *columns == '<';
-        markup_put(&p->m, "<th scope=col%s>%.*s</th>", text ? " class=text" : "", n - text, columns + text);
-        columns += n + (columns[n] == '|');
-    }
-    markup_put(&p->m, "</tr></thead><tbody>\n");
+    markup_table(&p->m, caption, columns);
 }
 
 void page_table_end(struct page *p)
 {
-    markup_put(&p->m, "</tbody></table></div>\n");
+    markup_table_end(&p->m);
 }
 
 void page_rest(struct page *p, int shown, int n)
 {
-    if (n > shown)
-        markup_put(&p->m, "<p class=soft><small>The first %d of %d.</small></p>\n", shown, n);
+    markup_rest(&p->m, shown, n);
 }
 
 void page_row(struct page *p, const char *name)
 {
-    markup_put(&p->m, "<tr><th scope=row>");
-    markup_name(&p->m, name);
-    markup_put(&p->m, "</th>");
+    markup_row(&p->m, name);
 }
 
 void page_cell_money(struct page *p, struct pusd_sum a)

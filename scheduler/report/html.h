@@ -14,4 +14,8 @@ enum rc report_write_mail_html(const struct report *r, FILE *out, struct error *
 /* The same as text of at most 72 columns. */
 enum rc report_write_mail_text(const struct report *r, FILE *out, struct error *e) SPW_MUST_USE;
 
+/* The page's rules, which other pages of ours go by, too; after those of the charts (svg.h). */
+extern const char report_css_text[]; /* ended by NUL */
+extern const size_t report_css_length;
+
 #endif

@@ -68,7 +68,4 @@ void page_unusual(struct page *p);
 void page_trust(struct page *p);
 void page_words(struct page *p);
 
-extern const char report_css_text[];
-extern const size_t report_css_length;
-
 #endif

@@ -125,3 +125,53 @@ int markup_id(struct markup *m)
 {
     return ++m->ids;
 }
+
+/* ---- what pages are made of ---------------------------------------------------------------------------------------------- */
+
+void markup_section(struct markup *m, const char *id, const char *title, const char *about)
+{
+    markup_put(m, "<section id=%s aria-labelledby=h-%s>\n<h2 id=h-%s>%s</h2>\n", id, id, id, title);
+    if (about)
+        markup_put(m, "<p class=about>%s</p>\n", about);
+}
+
+void markup_section_end(struct markup *m)
+{
+    markup_put(m, "</section>\n");
+}
+
+void markup_empty(struct markup *m, const char *text)
+{
+    markup_put(m, "<p class=empty>%s</p>\n", text);
+}
+
+void markup_table(struct markup *m, const char *caption, const char *columns)
+{
+    markup_put(m, "<div class=scroll tabindex=0 role=region aria-label=\"%s\"><table><caption>%s</caption><thead><tr>",
+               caption, caption);
+    while (*columns) {
+        const int n = (int)strcspn(columns, "|");
+        const bool text = *columns == '<';
+        markup_put(m, "<th scope=col%s>%.*s</th>", text ? " class=text" : "", n - text, columns + text);
+        columns += n + (columns[n] == '|');
+    }
+    markup_put(m, "</tr></thead><tbody>\n");
+}
+
+void markup_table_end(struct markup *m)
+{
+    markup_put(m, "</tbody></table></div>\n");
+}
+
+void markup_rest(struct markup *m, int shown, int n)
+{
+    if (n > shown)
+        markup_put(m, "<p class=soft><small>The first %d of %d.</small></p>\n", shown, n);
+}
+
+void markup_row(struct markup *m, const char *name)
+{
+    markup_put(m, "<tr><th scope=row>");
+    markup_name(m, name);
+    markup_put(m, "</th>");
+}

@@ -20,6 +20,19 @@ void markup_name(struct markup *m, const char *name);
 void markup_line(struct markup *m, const char *text);
 /* ... cut and filled to so many characters; columns < 0: to the right. */
 void markup_plain(struct markup *m, const char *text, int columns);
+
+/* ---- what all our pages are made of; report.css has its rules ---------------------------------------------------------- */
+
+/* title, about (NULL: none) and text: HTML of ours. id: a word. */
+void markup_section(struct markup *m, const char *id, const char *title, const char *about);
+void markup_section_end(struct markup *m);
+void markup_empty(struct markup *m, const char *text);
+/* columns: "Team|Spend|<Why": all but the first stand on the right, unless they begin with <. */
+void markup_table(struct markup *m, const char *caption, const char *columns);
+void markup_table_end(struct markup *m);
+void markup_rest(struct markup *m, int shown, int n); /* below it, if there are more */
+void markup_row(struct markup *m, const char *name);  /* begins one, and is its head */
+
 /* A number that no id of this page has had, for "t1", "d1". */
 int markup_id(struct markup *m);
 

@@ -71,6 +71,21 @@ char *write_money(struct pusd_sum a, char buf[WRITE_MONEY])
     return buf;
 }
 
+char *write_closed_up(const char *text, char *buf, size_t size)
+{
+    static const char minus[] = "\u2212";
+    char *to = buf;
+
+    for (; *text && to + sizeof minus < buf + size; text++) {
+        if (*text == '-' && to == buf)
+            to = stpcpy(to, minus);
+        else if (*text != ' ')
+            *to++ = *text;
+    }
+    *to = '\0';
+    return buf;
+}
+
 char *write_percent(int64_t ppm, bool with_sign, char buf[WRITE_TIME])
 {
     const int64_t tenths = (ppm < 0 ? -ppm : ppm) / 1000 + ((ppm < 0 ? -ppm : ppm) % 1000 >= 500);

@@ -14,6 +14,8 @@ char *write_day(const struct report *r, int day, char buf[WRITE_TIME]);
 char *write_money(struct pusd_sum a, char buf[WRITE_MONEY]);
 /* "+12.3 %", "12.3 %" of millionths; rounded to nearest. */
 char *write_percent(int64_t ppm, bool with_sign, char buf[WRITE_TIME]);
+/* Such a text as pages have it: without the blanks that Markdown wants, and with a true minus sign. */
+char *write_closed_up(const char *text, char *buf, size_t size);
 /* "1,234,567" */
 char *write_count(int64_t n, char buf[WRITE_TIME]);
 /* "1,234.5 kWh" */

@@ -76,14 +76,14 @@ static double contrast(const char *css, const char *a, const char *b)
 
 static void contrasts(void)
 {
-    static const char *const texts[] = {"fg", "soft", "good", "bad"}, *const grounds[] = {"bg", "card", "track"};
+    static const char *const texts[] = {"fg", "soft", "good", "bad", "wait"}, *const grounds[] = {"bg", "card", "track"};
     static const char *const marks[] = {"c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"};
     const char *themes[] = {chart_css_text, strstr(chart_css_text, "prefers-color-scheme:dark")};
 
     CHECK(themes[1] != NULL);
     for (int t = 0; t < 2 && themes[1]; t++)
         for (int g = 0; g < 3; g++) {
-            for (int i = 0; i < 4; i++)
+            for (int i = 0; i < 5; i++)
                 if (contrast(themes[t], texts[i], grounds[g]) < 4.5) {
                     fprintf(stderr, "theme %d: %s on %s: %.2f\n", t, texts[i], grounds[g],
                             contrast(themes[t], texts[i], grounds[g]));
