@@ -174,6 +174,8 @@ static void request_cb(struct http_exchange *x, void *arg)
         route(door, x, "socket");
         return;
     }
+    if (door->admin->o.pages && door->admin->o.pages(x, door->admin->o.pages_arg))
+        return;
     if (!door->admin->o.auth) {
         auth_refusal_set(&r, AUTH_KEY_UNKNOWN, "there are no keys");
         refuse(door, x, &r, NULL);

@@ -14,6 +14,7 @@
 #include "scheduler/front/front.h"
 
 struct admin;
+struct http_exchange;
 
 struct admin_options {
     struct event_base *loop;
@@ -31,6 +32,9 @@ struct admin_options {
     struct reload *reload;              /* POST /admin/v1/reload; NULL: there is no file to take over */
     void (*finance_changed)(void *arg); /* prices may be others now; NULL: nobody wants to know */
     void *finance_arg;
+    /* Looks at what is asked for on admin.listen before we do, without a key: true, it has answered or will. NULL: nobody. */
+    bool (*pages)(struct http_exchange *x, void *arg);
+    void *pages_arg;
     void (*drain)(void *arg); /* POST /admin/v1/drain; may be called more than once */
     void *drain_arg;
 };

@@ -35,6 +35,7 @@
 #include "scheduler/join/join.h"
 #include "scheduler/nightly/nightly.h"
 #include "scheduler/redis/link.h"
+#include "scheduler/ui/ui.h"
 
 #define FLEET_GRACE_MS 5000
 #define TAKE_OVER_MS   60000 /* what an old process may need beyond its drain */
@@ -59,6 +60,7 @@ struct serve {
     struct bookkeeper *books; /* NULL: the ledger is off */
     struct nightly *nightly;  /* NULL: the ledger is off */
     struct join *join;        /* NULL: no engine can join */
+    struct ui *ui;            /* NULL: there is no admin.listen */
     struct admin *admin;
     struct auth *old_auth,
         *old_admin_auth; /* before the last reload that changed keys: somebody may still wait there */
@@ -323,6 +325,8 @@ static enum rc apply_cb(struct config *next, struct error *e, void *arg)
         return rc;
     }
     admin_take(s->admin, next, admin_auth);
+    if (s->ui)
+        ui_take(s->ui, next, admin_auth);
     if (other) { /* who has waited there since the reload before is refused */
         drop_auth(s->old_auth, s->old_admin_auth);
         s->old_auth = s->auth;
@@ -429,6 +433,20 @@ static void finance_cb(void *arg)
     bookkeeper_finance_changed(((struct serve *)arg)->books);
 }
 
+static enum rc open_ui(struct serve *s, struct error *e)
+{
+    const struct ui_options o = {.loop = s->loop,
+                                 .config = s->config,
+                                 .front = s->front,
+                                 .fleet = s->fleet,
+                                 .audit = serve_audit_of(s->audit),
+                                 .auth = s->admin_auth,
+                                 .log = &s->log,
+                                 .clock = &clock_system};
+
+    return s->config->admin_listen ? ui_new(&s->ui, &o, e) : RC_OK;
+}
+
 static enum rc open_admin(struct serve *s, struct error *e)
 {
     const struct admin_options o = {.loop = s->loop,
@@ -446,6 +464,8 @@ static enum rc open_admin(struct serve *s, struct error *e)
                                     .reload = s->reload,
                                     .finance_changed = finance_cb,
                                     .finance_arg = s,
+                                    .pages = s->ui ? ui_request : NULL,
+                                    .pages_arg = s->ui,
                                     .drain = drain_cb,
                                     .drain_arg = s};
 
@@ -533,6 +553,8 @@ static enum rc build(struct serve *s, struct error *e)
     if (rc == RC_OK)
         rc = open_nightly(s, e);
     if (rc == RC_OK)
+        rc = open_ui(s, e);
+    if (rc == RC_OK)
         rc = open_admin(s, e);
     if (rc == RC_OK)
         rc = open_service(s, e);
@@ -547,6 +569,7 @@ static void take_apart(struct serve *s)
         event_free(s->hangup);
     reload_free(s->reload); /* who waits at the admin API is told */
     admin_free(s->admin);
+    ui_free(s->ui);
     nightly_free(s->nightly);
     bookkeeper_free(s->books);
     join_free(s->join);

@@ -318,6 +318,10 @@ struct config {
         int64_t heads_every_ms;
         const char *webhook, *webhook_token_file, *webhook_ca;
     } audit;
+    struct {
+        bool off;
+        int64_t idle_ms, session_ms;
+    } ui;                            /* scheduler/ui, on admin_listen */
     const char *simulate_scenario;   /* of `spillway simulate`; NULL: none */
     bool ledger_off;                 /* `ledger: off`, said aloud; else each request has a row */
     bool metrics_off;                /* `metrics: off`: nothing is measured and /metrics is not there */

@@ -294,6 +294,14 @@ static const struct setting main_rows[] = {
      .help = "Authorities (PEM) for the certificates of operators."},
     {"admin.tls_client_crl", SETTING_PATH, SETTING_RELOAD, MAIN(admin_tls_client_crl), .def_text = "none is withdrawn",
      .help = "The same as tls.client_crl for admin.listen."},
+    {"ui.mode", SETTING_EITHER, SETTING_RELOAD, MAIN(ui.off), .choices = on_words, .def = "on",
+     .help =
+         "The dashboard, pages under /ui on admin.listen for people with a key of scope admin. `ui: off` is short for "
+         "no such pages."},
+    {"ui.idle", SETTING_DURATION, SETTING_RELOAD, MAIN(ui.idle_ms), .lo = 60000, .hi = INT64_C(86400000), .def = "30m",
+     .help = "Who has asked for no page for so long is signed out."},
+    {"ui.session", SETTING_DURATION, SETTING_RELOAD, MAIN(ui.session_ms), .lo = 300000, .hi = INT64_C(604800000),
+     .def = "12h", .help = "After so long everybody has to sign in again."},
     {"state_dir", SETTING_PATH, MAIN(state_dir), .def = "state",
      .help = "Folder for ledger and sockets; made (mode 0750) when it is missing."},
     {"budget_slice", SETTING_INT, SETTING_RELOAD, MAIN(budget_slice), .lo = 1, .hi = 1000000, .unit = "tokens",
