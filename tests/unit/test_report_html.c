@@ -76,7 +76,8 @@ static double contrast(const char *css, const char *a, const char *b)
 
 static void contrasts(void)
 {
-    static const char *const texts[] = {"fg", "soft", "good", "bad", "wait"}, *const grounds[] = {"bg", "card", "track"};
+    static const char *const texts[] = {"fg", "soft", "good", "bad", "wait"}, *const grounds[] = {"bg", "card",
+                                                                                                  "track"};
     static const char *const marks[] = {"c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"};
     const char *themes[] = {chart_css_text, strstr(chart_css_text, "prefers-color-scheme:dark")};
 
