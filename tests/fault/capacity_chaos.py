@@ -169,6 +169,21 @@ class Fleet:
             self.files.close()
 
 
+class Census(threading.Thread):
+    """How many real engines were there at once."""
+
+    def __init__(self, fleet):
+        super().__init__(daemon=True)
+        self.fleet, self.most, self.stop = fleet, 0, threading.Event()
+
+    def run(self):
+        while not self.stop.wait(1.0):
+            try:
+                self.most = max(self.most, len(self.fleet.joined()))
+            except (OSError, AssertionError, ValueError, KeyError):
+                pass  # the scheduler was killed
+
+
 class Client(threading.Thread):
     """Asks one thing after the other, each under a key of its own, each in at most three tries."""
 
@@ -288,10 +303,11 @@ def chaos(args):
     try:
         wait_warm(fleet)
         fleet.market_opens()
-        clients = [Client(fleet, n) for n in range(shape.clients)]
-        for c in clients:
-            c.start()
+        clients, census = [Client(fleet, n) for n in range(shape.clients)], Census(fleet)
+        for t in (*clients, census):
+            t.start()
         kills = kill_again_and_again(fleet)
+        census.stop.set()
         for c in clients:
             c.stopped = True
         for c in clients:
@@ -316,7 +332,7 @@ def chaos(args):
         ends = [i.reason for i in c.instances.values()]
         print(f"        {shape.seconds} s, {kills} kills, {answered} requests answered in {tries} tries, {len(failed)} failed; "
               f"{c.launches} instances, {ends.count('Server.SpotInstanceTermination')} taken back, most at once "
-              f"{c.most_running} and {c.most_hour / 10**12:.2f} dollars per hour; {sum(fleet.cloud.calls.values())} calls; "
+              f"{c.most_running} and {c.most_hour / 10**12:.2f} dollars per hour, {census.most} real engines; {sum(fleet.cloud.calls.values())} calls; "
               f"bill {ours / 10**12:.6f}, theirs {theirs / 10**12:.6f}; {len(leaked)} leaked", flush=True)
         assert s.terminate() == 0
         twice = {k: v for k, v in charged(s.ledger_path).items() if len(v) > 1}
@@ -327,7 +343,7 @@ def chaos(args):
         assert ours == theirs, (ours, theirs, bill, differ)
         assert ends.count("Server.SpotInstanceTermination") > (3 if args.full else 0) and fleet.cloud.bad_signatures == 0
         if args.full:
-            assert c.most_running >= 30, c.most_running
+            assert c.most_running >= 30 and census.most == shape.real, (c.most_running, census.most)
     except BaseException:
         print("\n".join(str(x) for x in s.log_lines()[-60:]) if os.environ.get("CHAOS_LOG") else "")
         raise
