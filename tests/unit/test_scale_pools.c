@@ -105,6 +105,35 @@ static void pools_share_what_a_limit_leaves(void)
     CHECK(count(cheap) == 8 && count(dear) == 4);
 }
 
+/* The loss of a domain leaves enough, whatever pools keep; and what they keep is spread before spares are paid for. */
+static void pools_are_spread(void)
+{
+    uint64_t seed = 15;
+
+    for (int round = 0; round < ROUNDS(60); round++) {
+        world_init();
+        for (int32_t i = 0; i < 6; i++) {
+            int32_t o = add_offer(SCALE_SPOT, i / 2, 100 * (1 + below(&seed, 4)), 0.3 + unit(&seed), 0.1);
+            w.offers[o].pool = below(&seed, 2);
+        }
+        w.s.n_pools = 2;
+        w.pools_min[0] = below(&seed, 5);
+        w.pools_min[1] = below(&seed, 5);
+        w.s.limits.survive = 0.3 + 0.7 * unit(&seed);
+        demand(50 + below(&seed, 3000), 0);
+        steps(60);
+        CHECK(w.plan.survives >= w.s.limits.survive * w.s.demand.mean * (1 - 1e-6));
+    }
+    world_init();
+    int32_t east = add_offer(SCALE_SPOT, 0, 100, 1, 0.1), west = add_offer(SCALE_SPOT, 1, 100, 1.1, 0.1);
+    w.s.n_pools = 1;
+    w.pools_min[0] = 4;
+    w.s.limits.survive = 0.5;
+    demand(400, 0);
+    steps(20);
+    CHECK(count(east) == 2 && count(west) == 2); /* not four in the east, and two more for them */
+}
+
 /* The same with the minimum as a pool's: and spot that was just back doesn't take over. */
 static void a_pool_stands_on_the_way_back(void)
 {
@@ -155,6 +184,7 @@ int main(void)
     TEST(each_pool_keeps_its_own);
     TEST(pools_are_kept_cheaply);
     TEST(pools_share_what_a_limit_leaves);
+    TEST(pools_are_spread);
     TEST(a_pool_stands_on_the_way_back);
     TEST(the_example_of_pools);
     return TEST_RESULT();
