@@ -7,7 +7,7 @@ Without --model it makes the one of the measure itself: `spillway-engine synth -
 round: POST /sleep, wait for `asleep`, then one streamed request with a prompt of one token; the clock runs from connect()
 to the first chunk with a token. Warm: the file is in the page cache, as a sleep leaves it. --cold: it is thrown out of it
 before each wake-up (posix_fadvise), which is what a node pays whose cache others needed meanwhile. Says where the time
-went, out of the log; ends with 1 when the median of warm rounds is not below --limit."""
+went, out of the log, and how much processor time the worker took, which is less a matter of who else runs; ends with 1 when the median of warm rounds is not below --limit."""
 
 import argparse
 import json
@@ -60,6 +60,19 @@ class Node:
     def health(self):
         return request(self.port, "GET", "/health").json()["status"]
 
+    def worker_cpu_s(self):
+        """Of all threads of the worker, since it began."""
+        task = f"/proc/{self.process.pid}/task/"
+        total = 0
+        for t in os.listdir(task):
+            with open(f"{task}{t}/children") as f:
+                workers = f.read().split()
+            for w in workers:
+                for thread in os.listdir(f"/proc/{w}/task"):
+                    with open(f"/proc/{w}/task/{thread}/schedstat") as f:
+                        total += int(f.read().split()[0])
+        return total / 1e9
+
     def first_token(self):
         begin = time.monotonic()
         c = Connection(self.port, "POST", "/v1/completions",
@@ -94,13 +107,14 @@ def main():
         n = Node(args, folder)
         try:
             awake = [n.first_token() for _ in range(3)]
-            took, parts = [], []
+            took, parts, cpu = [], [], []
             for _ in range(args.rounds):
                 assert request(n.port, "POST", "/sleep", b"", KEY).status == 202
                 wait_until(lambda: n.health() == "asleep", 60, "asleep")
                 if args.cold:
                     drop_from_cache(args.model)
                 took.append(n.first_token())
+                cpu.append(n.worker_cpu_s())
                 parts.append((n.line("woken up").get("took_ms", 0), n.line("ready").get("load_ms", 0)))
         finally:
             n.process.terminate()
@@ -113,7 +127,8 @@ def main():
         "wake_to_first_token_s": {"min": round(took_s[0], 3), "median": round(statistics.median(took), 3),
                                   "max": round(took_s[-1], 3)},
         "of_it_until_ready_ms": statistics.median(a for a, _ in parts),
-        "of_it_load_ms": statistics.median(b for _, b in parts)}))
+        "of_it_load_ms": statistics.median(b for _, b in parts),
+        "worker_cpu_until_second_token_s": round(statistics.median(cpu), 3)}))
     sys.exit(not args.cold and statistics.median(took) >= args.limit)
 
 
