@@ -548,8 +548,8 @@ def engine_behind_the_scheduler(args):
 
 
 if __name__ == "__main__":
-    cases = [whole_answers, streams, models, every_option, what_foreign_nodes_answer, settings_of_a_client, refusals,
-             cancelled_tasks, errors, broken_streams, retries, timeouts,
+    cases = [retries, whole_answers, streams, models, every_option, what_foreign_nodes_answer, settings_of_a_client, refusals,
+             cancelled_tasks, errors, broken_streams, timeouts,
              asynchronous_and_parallel, engine_alone, engine_behind_the_scheduler]
     if not os.environ.get("SPILLWAY_TEST_VENV"):
         build = next((sys.argv[i + 1] for i, a in enumerate(sys.argv[:-1]) if a == "--build"), "build")
@@ -557,4 +557,4 @@ if __name__ == "__main__":
             why = enter_environment(build)
             print(f"skipped: test_openai_client: {why}")
             cases = []
-    main(__doc__, cases)
+    main(__doc__, cases, at_once=2)
