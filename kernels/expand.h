@@ -236,17 +236,23 @@ static inline void expand_iq4_nl(const uint8_t *b, uint8_t *q, float *d, float *
 }
 
 /* 136 bytes: half d, 16 bits of high parts and 4 bytes of low parts of 6-bit scales (minus 32), 128 of nibbles. */
-static inline void expand_iq4_xs(const uint8_t *b, uint8_t *q, float *d, float *m)
+static inline void expand_iq4_xs_scales(const uint8_t *b, float *d)
 {
-    (void)m;
     float scale = expand_half(b);
     uint16_t high;
     memcpy(&high, b + 2, sizeof high);
     for (int g = 0; g < 8; g++) {
         int low = b[4 + g / 2] >> (4 * (g % 2)) & 15;
         d[g] = scale * (float)((low | (high >> (2 * g) & 3) << 4) - 32);
-        expand_iq4_nibbles(q + g * 32, b + 8 + g * 16);
     }
+}
+
+static inline void expand_iq4_xs(const uint8_t *b, uint8_t *q, float *d, float *m)
+{
+    (void)m;
+    expand_iq4_xs_scales(b, d);
+    for (int g = 0; g < 8; g++)
+        expand_iq4_nibbles(q + g * 32, b + 8 + g * 16);
 }
 
 #endif

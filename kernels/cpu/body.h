@@ -70,13 +70,22 @@ static ALWAYS_INLINE void quantise_32(int8_t *q, float *d, int32_t sum[2], const
     sum[1] = vi_sum(qb);
 }
 
+static ALWAYS_INLINE void widen_32(int16_t *restrict wide, const int8_t *restrict q)
+{
+    for (int i = 0; i < 32; i++)
+        wide[i] = q[i];
+}
+
 static void quantise(uint8_t *out, const float *x, int64_t n, const struct act_layout *l)
 {
+    int16_t *wide = (int16_t *)(out + l->wide);
     float *d = (float *)(out + l->d), *minimum = (float *)(out + l->minimum);
     int32_t *correction = (int32_t *)(out + l->correction);
     for (int64_t g = 0; g < n / 32; g++) {
         int32_t sum[2];
         quantise_32((int8_t *)out + g * 32, &d[g], sum, x + g * 32);
+        if (l->wide)
+            widen_32(wide + g * 32, (const int8_t *)out + g * 32);
         if (l->group == 32) {
             correction[g] = -l->offset * (sum[0] + sum[1]);
             minimum[g] = -d[g] * (float)(sum[0] + sum[1]);
@@ -115,16 +124,16 @@ static ALWAYS_INLINE void gemm_q_tile(float *acc, int64_t acc_stride, const stru
     struct vi dot[TILE_TOKENS];
     const int8_t *q[TILE_TOKENS];
     int32_t correction[TILE_TOKENS];
-    const int group = form.group;
+    const int group = form.group, bytes = form.bits == 8 ? WIDE_BYTES : 1;
     for (int t = 0; t < n_tok; t++)
         total[t] = vf_load(acc + t * acc_stride);
     for (int64_t g = 0; g < n / group; g++) {
         int64_t xg = k0 / group + g;
         for (int t = 0; t < n_tok; t++) {
-            q[t] = (const int8_t *)x[t] + xg * group;
+            q[t] = (const int8_t *)x[t] + (bytes == 2 ? l->wide : 0) + xg * group * bytes;
             correction[t] = form.offset ? ((const int32_t *)(x[t] + l->correction))[xg] : 0;
         }
-        vec_dot(dot, w->q + g * group * PANEL_ROWS, q, correction, group / 4, form.bits, n_tok);
+        vec_dot(dot, w->q + g * group * PANEL_ROWS * bytes, q, correction, group / 4, form.bits, n_tok);
         struct vf d = vf_load(w->d + g * PANEL_ROWS);
         for (int t = 0; t < n_tok; t++) {
             float dx = ((const float *)(x[t] + l->d))[xg * group / 32];
@@ -387,6 +396,7 @@ static void merge(float *out, float *max, float *sum, const float *page_out, flo
 
 const struct isa ISA_TABLE = {
     .name = ISA_NAME,
+    .wide_bytes = WIDE_BYTES,
     .expand =
         {
             [K_Q4_0] = rows_q4_0,

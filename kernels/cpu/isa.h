@@ -18,13 +18,15 @@
 
 /* One activation row in 8 bits: numbers q[n], then at the given byte offsets, per 32 elements its scale
  * d = max |x| / 127, and per group of the weights' type -offset * sum(q) and -d * sum(q), which carry the offset and
- * the minimum of the weights. A group with infinities or NaN has d = NaN and q = 0. */
+ * the minimum of the weights. A group with infinities or NaN has d = NaN and q = 0. Where `wide` is not zero, q once more
+ * in 16 bits. */
 struct act_layout {
     int32_t group, offset;
-    size_t d, correction, minimum, row_bytes;
+    size_t d, correction, minimum, wide, row_bytes;
 };
 
-/* Part of a panel: q[n/4][16][4] bytes, d and m [n / group][16]. */
+/* Part of a panel: q[n/4][16][4] bytes, d and m [n / group][16]. For types of 8 bits where wide_bytes is 2, q is
+ * [n/2][16][2] signed numbers of 16 bits, without the offset. */
 struct q_panel {
     uint8_t *q;
     float *d, *m;
@@ -45,8 +47,9 @@ typedef void panel_fn(const struct q_panel *panel, const uint8_t *const *rows, i
 
 struct isa {
     const char *name;
+    int wide_bytes;                       /* bytes of a number of an 8-bit type in panels: 1, or 2 */
     expand_rows_fn *expand[K_TYPE_COUNT]; /* NULL for float types */
-    panel_fn *panel[K_TYPE_COUNT];        /* NULL: expanded, then packed */
+    panel_fn *panel[K_TYPE_COUNT];        /* NULL: expanded, then packed; there where wide */
     gemv_fn *gemv[K_TYPE_COUNT];          /* NULL: packing is all there is */
     int gemv_tokens;                      /* more of them are better served by packing */
 

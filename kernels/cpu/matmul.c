@@ -43,7 +43,7 @@ struct panel_scratch {
         struct {
             uint8_t q_rows[PANEL_ROWS * EXPAND_ELEMS];
             float d_rows[PANEL_ROWS * EXPAND_GROUPS], m_rows[PANEL_ROWS * EXPAND_GROUPS];
-            uint8_t q[PANEL_ROWS * Q_CHUNK_ELEMS];
+            uint8_t q[PANEL_ROWS * Q_CHUNK_ELEMS]; /* chunks are shorter where a number has two bytes */
             float d[PANEL_ROWS * Q_CHUNK_ELEMS / 16], m[PANEL_ROWS * Q_CHUNK_ELEMS / 16];
         };
         struct {
@@ -118,6 +118,8 @@ static void multiply_panel(const struct matmul_job *job, struct panel_scratch *s
                            int64_t first_pair, int64_t n_pairs)
 {
     int64_t n = job->w->ne[0], chunk = job->form ? Q_CHUNK_ELEMS : F_CHUNK_ELEMS;
+    if (job->form && job->form->bits == 8)
+        chunk /= job->isa->wide_bytes;
     /* Few tokens: keep the piece in the first-level cache between packing and use. */
     if (job->form && n_pairs <= 8)
         chunk = EXPAND_ELEMS;
@@ -197,6 +199,7 @@ static void set_layout(struct matmul_job *job, enum k_precision p)
     l->d = cpu_place(&l->row_bytes, n / 32 * sizeof(float));
     l->correction = cpu_place(&l->row_bytes, n / (size_t)l->group * sizeof(int32_t));
     l->minimum = cpu_place(&l->row_bytes, n / (size_t)l->group * sizeof(float));
+    l->wide = job->form->bits == 8 && job->isa->wide_bytes == 2 ? cpu_place(&l->row_bytes, n * sizeof(int16_t)) : 0;
 }
 
 /* Get memory for n_pairs pairs, n_matrices lists and n_x distinct activation rows, and quantise these. */

@@ -5,6 +5,7 @@
 #define KERNELS_CPU_PACK_AVX2_H
 
 #include "kernels/cpu/vec_avx2.h"
+#include "kernels/expand.h"
 
 #define PACK_INLINE static inline __attribute__((always_inline))
 #define LANE_ROWS   8
@@ -47,14 +48,6 @@ PACK_INLINE void block_q8_0(__m256i w[8], const uint8_t *const *rows, int64_t at
     words_8(w, rows, at + 2);
 }
 
-/* As panels hold it: plus 128, without a sign. */
-PACK_INLINE void block_q8_0_unsigned(__m256i w[8], const uint8_t *const *rows, int64_t at)
-{
-    block_q8_0(w, rows, at);
-    for (int i = 0; i < 8; i++)
-        w[i] = _mm256_xor_si256(w[i], _mm256_set1_epi8(-128));
-}
-
 PACK_INLINE void block_q4_0(__m256i w[8], const uint8_t *const *rows, int64_t at)
 {
     __m256i both[4];
@@ -63,6 +56,16 @@ PACK_INLINE void block_q4_0(__m256i w[8], const uint8_t *const *rows, int64_t at
         w[i] = low_nibbles(both[i]);
         w[i + 4] = high_nibbles(both[i]);
     }
+}
+
+/* The non-linear four bits stand for sixteen signed numbers. */
+PACK_INLINE void block_iq4(__m256i w[8], const uint8_t *const *rows, int64_t at)
+{
+    const __m256i values = _mm256_xor_si256(
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)expand_iq4_values)), _mm256_set1_epi8(-128));
+    block_q4_0(w, rows, at);
+    for (int i = 0; i < 8; i++)
+        w[i] = _mm256_shuffle_epi8(values, w[i]);
 }
 
 PACK_INLINE void block_q5_0(__m256i w[8], const uint8_t *const *rows, int64_t at)
@@ -231,10 +234,24 @@ PACK_INLINE void store_words(uint8_t *q, const __m256i *w, int n, int64_t at)
         _mm256_storeu_si256((__m256i *)(q + at * PANEL_ROWS + i * 4 * PANEL_ROWS), w[i]);
 }
 
+/* The same for signed bytes, as pairs of 16 bits. */
+PACK_INLINE void store_pairs(uint8_t *q, const __m256i *w, int n, int64_t at)
+{
+    const __m256i first = _mm256_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1, 0, -1, 1, -1,
+                                           4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13);
+    const __m256i second = _mm256_blendv_epi8(_mm256_add_epi8(first, _mm256_set1_epi8(2)), first, first);
+    for (int i = 0; i < n; i++) {
+        __m256i *line = (__m256i *)(q + (at + i * 4) * PANEL_ROWS * 2);
+        _mm256_storeu_si256(line, _mm256_srai_epi16(_mm256_shuffle_epi8(w[i], first), 8));
+        _mm256_storeu_si256(line + 2, _mm256_srai_epi16(_mm256_shuffle_epi8(w[i], second), 8));
+    }
+}
+
 typedef void block_fn(__m256i w[8], const uint8_t *const *rows, int64_t at);
+typedef void store_fn(uint8_t *q, const __m256i *w, int n, int64_t at);
 
 PACK_INLINE void pack_blocks(uint8_t *q, float *d, const uint8_t *const *rows, int64_t n, size_t ahead,
-                             block_fn *block_w, int64_t block_bytes)
+                             block_fn *block_w, store_fn *store, int64_t block_bytes)
 {
     struct scale_turns s = {.rows = rows, .n_blocks = n / 32, .block_bytes = block_bytes, .ahead = ahead};
     copy_turn(&s, 0);
@@ -243,8 +260,27 @@ PACK_INLINE void pack_blocks(uint8_t *q, float *d, const uint8_t *const *rows, i
         for (int64_t block = turn; block < turn + blocks_from(&s, turn); block++) {
             __m256i w[8];
             block_w(w, rows, block * block_bytes);
-            store_words(q, w, 8, block * 32);
+            store(q, w, 8, block * 32);
             _mm256_storeu_ps(d + block * PANEL_ROWS, scales_of(&s, block));
+        }
+    }
+}
+
+PACK_INLINE void pack_iq4_xs(uint8_t *q, float *d, const uint8_t *const *rows, int64_t n, size_t ahead)
+{
+    for (int64_t block = 0; block < n / 256; block++) {
+        int64_t at = block * 136;
+        prefetch_rows(rows, at + (int64_t)ahead, 136);
+        for (int g = 0; g < 8; g++) {
+            __m256i w[8];
+            block_iq4(w, rows, at + 6 + g * 16); /* whose nibbles are two bytes on */
+            store_pairs(q, w, 8, block * 256 + g * 32);
+        }
+        for (int r = 0; r < LANE_ROWS; r++) {
+            float scales[8];
+            expand_iq4_xs_scales(rows[r] + at, scales);
+            for (int g = 0; g < 8; g++)
+                d[(block * 8 + g) * PANEL_ROWS + r] = scales[g];
         }
     }
 }
@@ -298,24 +334,26 @@ PACK_INLINE void pack_sixes(uint8_t *q, float *d, const uint8_t *const *rows, in
     {                                                                                                                  \
         for (int half = 0; half < PANEL_ROWS; half += LANE_ROWS) {                                                     \
             const uint8_t *const *r = rows + half;                                                                     \
-            uint8_t *q = panel->q + half * 4;                                                                          \
+            uint8_t *q = panel->q + half * 4; /* lanes of 4 bytes */                                                   \
             float *d = panel->d + half, *m = panel->m + half;                                                          \
             (void)m;                                                                                                   \
             pack_half;                                                                                                 \
         }                                                                                                              \
     }
 
-PANEL_TYPE(q8_0, pack_blocks(q, d, r, n, ahead, block_q8_0_unsigned, 34))
-PANEL_TYPE(q4_0, pack_blocks(q, d, r, n, ahead, block_q4_0, 18))
-PANEL_TYPE(q5_0, pack_blocks(q, d, r, n, ahead, block_q5_0, 22))
+PANEL_TYPE(q8_0, pack_blocks(q, d, r, n, ahead, block_q8_0, store_pairs, 34))
+PANEL_TYPE(q4_0, pack_blocks(q, d, r, n, ahead, block_q4_0, store_words, 18))
+PANEL_TYPE(q5_0, pack_blocks(q, d, r, n, ahead, block_q5_0, store_words, 22))
 PANEL_TYPE(q4_k, pack_pairs(q, d, m, r, n, ahead, pair_q4_k, 144))
 PANEL_TYPE(q5_k, pack_pairs(q, d, m, r, n, ahead, pair_q5_k, 176))
 PANEL_TYPE(q6_k, pack_sixes(q, d, r, n, ahead))
+PANEL_TYPE(iq4_nl, pack_blocks(q, d, r, n, ahead, block_iq4, store_pairs, 18))
+PANEL_TYPE(iq4_xs, pack_iq4_xs(q, d, r, n, ahead))
 
 #define ISA_PANEL                                                                                                      \
     {                                                                                                                  \
         [K_Q8_0] = panel_q8_0, [K_Q4_0] = panel_q4_0, [K_Q5_0] = panel_q5_0, [K_Q4_K] = panel_q4_k,                    \
-        [K_Q5_K] = panel_q5_k, [K_Q6_K] = panel_q6_k,                                                                  \
+        [K_Q5_K] = panel_q5_k, [K_Q6_K] = panel_q6_k, [K_IQ4_NL] = panel_iq4_nl, [K_IQ4_XS] = panel_iq4_xs,            \
     }
 
 #endif

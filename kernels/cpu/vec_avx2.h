@@ -9,6 +9,7 @@
 #include "kernels/cpu/isa.h"
 
 #define TILE_TOKENS 4
+#define WIDE_BYTES  2 /* of a number of an 8-bit type in panels and activations */
 
 struct vf {
     __m256 a, b;
@@ -242,22 +243,22 @@ static inline __m256i set_four(const int8_t *x)
 /* Compilers like to begin all tokens' products before they end any, and then run out of registers. */
 #define KEEP_ORDER(v) __asm__ volatile("" : "+x"(v))
 
-/* Weights of 8 bits would overflow the 16-bit sums of pairs as unsigned numbers; as signed ones, |w| <= 128 times the
- * activation with w's sign stays below 2^15. The offset is gone then, and with it the correction. Half a panel at a
- * time: the sums of both would not fit the registers. */
-static inline __attribute__((always_inline)) void dot_wide(__m256i *acc, const uint8_t *w, const int8_t *const *x,
-                                                           int steps, int n_tok)
+/* Weights of 8 bits fill the 16-bit sums of a single pair, so panels and activations hold them in 16 bits, signed: the
+ * offset is gone then, and with it the correction. w: [pairs][16][2], x: the same numbers for each token. */
+static inline __attribute__((always_inline)) void dot_wide(struct vi *acc, const int16_t *w, const int8_t *const *x,
+                                                           int pairs, int n_tok)
 {
-    const __m256i ones = _mm256_set1_epi16(1), top = _mm256_set1_epi8(-128);
     for (int t = 0; t < n_tok; t++)
-        acc[t] = _mm256_setzero_si256();
-    for (int s = 0; s < steps; s++) {
-        __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(w + s * 64)), top);
-        __m256i magnitudes = _mm256_abs_epi8(weights);
+        acc[t] = (struct vi){_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int s = 0; s < pairs; s++) {
+        const __m256i *line = (const __m256i *)(w + s * 32);
+        __m256i wa = _mm256_loadu_si256(line), wb = _mm256_loadu_si256(line + 1);
         for (int t = 0; t < n_tok; t++) {
-            __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(set_four(x[t] + 4 * s), weights));
-            acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(pairs, ones));
-            KEEP_ORDER(acc[t]);
+            __m256i two = set_four(x[t] + 4 * s);
+            acc[t].a = _mm256_add_epi32(acc[t].a, _mm256_madd_epi16(wa, two));
+            acc[t].b = _mm256_add_epi32(acc[t].b, _mm256_madd_epi16(wb, two));
+            KEEP_ORDER(acc[t].a);
+            KEEP_ORDER(acc[t].b);
         }
     }
 }
@@ -299,11 +300,7 @@ static inline __attribute__((always_inline)) void vec_dot(struct vi *acc, const 
         dot_narrow(acc, w, x, correction, steps, bits, n_tok);
         return;
     }
-    __m256i a[TILE_TOKENS], b[TILE_TOKENS];
-    dot_wide(a, w, x, steps, n_tok);
-    dot_wide(b, w + 32, x, steps, n_tok);
-    for (int t = 0; t < n_tok; t++)
-        acc[t] = (struct vi){a[t], b[t]};
+    dot_wide(acc, (const int16_t *)w, x, steps * 2, n_tok);
 }
 
 #endif

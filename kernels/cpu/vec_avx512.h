@@ -9,6 +9,7 @@
 #include "kernels/cpu/isa.h"
 
 #define TILE_TOKENS 8 /* 8 integer and 8 float sums of the 32 registers */
+#define WIDE_BYTES  1
 
 struct vf {
     __m512 v;

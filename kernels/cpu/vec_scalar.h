@@ -11,6 +11,7 @@
 #include "kernels/ops.h"
 
 #define TILE_TOKENS 1
+#define WIDE_BYTES  1
 
 struct vf {
     float v[16];
