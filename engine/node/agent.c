@@ -226,7 +226,7 @@ static void on_meter(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what;
     a->power = watts_read(a->watts, a->supervisor ? supervisor_stats(a->supervisor)->batcher.step_seconds : 0);
     if (a->supervisor)
-        supervisor_power(a->supervisor, (int)a->power.source, a->power.milliwatts, a->power.millijoules);
+        supervisor_power(a->supervisor, &a->power);
 }
 
 static enum rc open_watts(struct agent *a, const struct agent_options *o, struct error *e)

@@ -32,10 +32,27 @@ static void tell(struct supervisor *s, enum node_message type, const void *data,
         (void)!channel_send(s->channel, type, data, n, -1);
 }
 
+/* The time that has passed in this state, to whatever it is of. Awake, the worker counts. */
+static void pass_time(const struct supervisor *s, struct node_counts *c)
+{
+    const uint64_t us = (uint64_t)(mono_since(s->o.clock, s->since) / NS_PER_US);
+    switch (s->state) {
+    case NODE_LOADING:
+    case NODE_WAKING:
+    case NODE_BACKOFF:
+    case NODE_FAILED: c->boot_us += us; break;
+    case NODE_ASLEEP:
+    case NODE_ENDING:
+    case NODE_ENDING_WANTED: c->asleep_us += us; break;
+    default: break;
+    }
+}
+
 struct node_counts supervisor_counts_now(const struct supervisor *s)
 {
     const struct door_counts d = door_counts(s->door);
     struct node_counts c = s->counts;
+    pass_time(s, &c);
     c.held = d.held;
     c.held_refused = d.refused;
     c.held_gone = d.gone;
@@ -356,6 +373,8 @@ void supervisor_step(struct supervisor *s, enum node_event e)
         step.next = NODE_DONE;
         step.actions |= NODE_DO_EXIT;
     }
+    pass_time(s, &s->counts);
+    s->since = clock_now(s->o.clock);
     s->state = step.next;
     bool short_one = was == NODE_ENDING_WANTED && s->state == NODE_WAKING; /* its worker has gone, too */
     if ((s->state == NODE_ASLEEP && was != NODE_ASLEEP) || short_one)
@@ -465,11 +484,13 @@ enum rc supervisor_renewed(struct supervisor *s, struct error *e)
     return tls_door_reread(s->o.tls, e);
 }
 
-void supervisor_power(struct supervisor *s, int are, int64_t milliwatts, int64_t millijoules)
+void supervisor_power(struct supervisor *s, const struct watts_reading *p)
 {
+    const int are = (int)p->source;
     s->counts.watts_are = are;
-    s->counts.watts = (double)milliwatts / 1e3;
-    s->counts.joules = (double)millijoules / 1e3;
+    s->counts.watts = (double)p->milliwatts / 1e3;
+    s->counts.joules = (double)p->millijoules / 1e3;
+    s->counts.idle_joules = (double)p->idle_millijoules / 1e3;
     if (s->state != NODE_AWAKE || !are) /* others ask the supervisor itself */
         return;
     const struct node_counts counts = supervisor_counts_now(s);
@@ -562,6 +583,8 @@ enum rc supervisor_new(struct supervisor **out, struct event_base *loop, const s
     strbuf_init(&s->scratch, SCRATCH_MAX);
     serve_totals_init(&s->before);
     serve_totals_init(&s->now);
+    s->since = clock_now(o->clock);
+    node_counts_init(&s->counts);
     s->timer = event_new(loop, -1, 0, on_timer, s);
     s->exit_timer = event_new(loop, -1, 0, on_exit_timer, s);
     s->watchdog = event_new(loop, -1, EV_PERSIST, on_watchdog, s);

@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "engine/node/state.h"
 #include "engine/node/stats.h"
+#include "engine/node/watts.h"
 #include "engine/serve/api_keys.h"
 
 struct supervisor_options {      /* all borrowed for the supervisor's life */
@@ -66,8 +67,8 @@ const char *supervisor_problem(const struct supervisor *s);
 /* Since when the drain runs and for how long still, ms; -1: it does not drain. */
 int64_t supervisor_drain_left_ms(const struct supervisor *s);
 
-/* What the machine draws, for /metrics here and in the worker; are: as node_counts.watts_are. */
-void supervisor_power(struct supervisor *s, int are, int64_t milliwatts, int64_t millijoules);
+/* What the machine draws, for /metrics and whoever keeps books, here and in the worker. */
+void supervisor_power(struct supervisor *s, const struct watts_reading *p);
 
 /* The orders. As POST /sleep and /wake_up: the state afterwards, "awake", "falling_asleep", "asleep", "waking", or NULL
  * when it is draining or has failed. A request that is held keeps the node from falling asleep. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/node/supervisor_internal.h"
+#include "engine/serve/health.h"
 #include "engine/serve/metrics.h"
 
 static void reply(struct supervisor *s, struct http_exchange *x, int status, const char *type)
@@ -25,21 +26,20 @@ static const char *reason(const struct supervisor *s)
     return s->state == NODE_FAILED || s->state == NODE_BACKOFF ? s->problem : "";
 }
 
-static void put_health(struct supervisor *s)
+static void put_health(struct supervisor *s, enum api_caller caller)
 {
-    const char *why = reason(s);
-    (void)strbuf_printf(&s->scratch, "{\"status\":\"%s\",\"model\":", node_health(s->state));
-    (void)json_append_string(&s->scratch, s->o.model_id, strlen(s->o.model_id));
-    if (*why) {
-        (void)strbuf_puts(&s->scratch, ",\"reason\":");
-        (void)json_append_string(&s->scratch, why, strlen(why));
-    }
-    (void)strbuf_puts(&s->scratch, "}");
+    const struct node_counts counts = supervisor_counts_now(s);
+    const struct health_view v = {.status = node_health(s->state),
+                                  .model_id = s->o.model_id,
+                                  .reason = reason(s),
+                                  .totals = caller == API_CALLER_SCHEDULER ? &s->now : NULL,
+                                  .node = &counts};
+    (void)!health_write(&s->scratch, &v);
 }
 
-static void get_health(struct supervisor *s, struct http_exchange *x)
+static void get_health(struct supervisor *s, struct http_exchange *x, enum api_caller caller)
 {
-    put_health(s);
+    put_health(s, caller);
     reply_json(s, x, node_health_status(s->state));
 }
 
@@ -130,7 +130,7 @@ static void answer_state(struct supervisor *s, struct http_exchange *x, const ch
 static void post_drain(struct supervisor *s, struct http_exchange *x)
 {
     supervisor_drain(s, "asked for by POST /drain", s->o.drain_ms / 1000, SUPERVISOR_THEN_WAIT);
-    put_health(s);
+    put_health(s, API_CALLER_CLIENT);
     reply_json(s, x, 200);
 }
 
@@ -145,7 +145,7 @@ void supervisor_on_request(struct http_exchange *x, void *supervisor)
         return;
     }
     switch (r->id) {
-    case GATE_HEALTH: get_health(s, x); return;
+    case GATE_HEALTH: get_health(s, x, caller); return;
     case GATE_METRICS: get_metrics(s, x); return;
     case GATE_MODELS: get_models(s, x, caller, false); return;
     case GATE_MODEL: get_models(s, x, caller, true); return;

@@ -35,6 +35,7 @@ struct supervisor {
     bool exiting;              /* done() is on its way */
     int exit_code;             /* for it */
     int crashes;               /* in a row */
+    struct mono since;         /* in this state */
     struct mono ready_at;      /* of the worker; 0: it is not ready */
     struct mono wish_at;       /* WAKING: since when */
     struct mono cut_at;        /* DRAINING, STOPPING */

@@ -26,7 +26,8 @@ struct watts {
     bool begun;
     struct mono at;
     double busy_s;
-    double rest_uj; /* less than a millijoule, not yet counted */
+    double rest_uj, idle_rest_uj;   /* less than a millijoule, not yet counted */
+    double quiet_uj, quiet_seconds; /* of readings in which nothing was computed */
     struct watts_reading last;
 };
 
@@ -166,13 +167,38 @@ static bool gpu_used(struct watts *w, double seconds, double *uj)
     return true;
 }
 
-/* Share of the time that was computed, times the declared span. */
-static double curve_used(const struct watts *w, double busy_s, double seconds)
+static double busy_share(const struct watts *w, double busy_s, double seconds)
 {
-    double share = seconds > 0 ? (busy_s - w->busy_s) / seconds : 0;
-    share = share < 0 ? 0 : share > 1 ? 1 : share;
+    const double share = seconds > 0 ? (busy_s - w->busy_s) / seconds : 0;
+    return share < 0 ? 0 : share > 1 ? 1 : share;
+}
+
+/* Share of the time that was computed, times the declared span. */
+static double curve_used(const struct watts *w, double share, double seconds)
+{
     const double mw = (double)w->o.idle_mw + share * (double)(w->o.busy_mw - w->o.idle_mw);
     return mw * seconds * 1e3;
+}
+
+/* What of a reading's microjoules is idle time's. */
+static double idle_used(struct watts *w, double uj, double share, double seconds)
+{
+    double mw = (double)w->o.idle_mw;
+    if (w->last.source == WATTS_MEASURED) {
+        w->quiet_uj += share <= 0 ? uj : 0;
+        w->quiet_seconds += share <= 0 ? seconds : 0;
+        mw = w->quiet_seconds > 0 ? w->quiet_uj / w->quiet_seconds / 1e3 : uj / seconds / 1e3;
+    }
+    const double idle = share <= 0 ? uj : (1 - share) * seconds * mw * 1e3;
+    return idle < uj ? idle : uj;
+}
+
+static void count_mj(int64_t *mj, double *rest_uj, double uj)
+{
+    *rest_uj += uj;
+    const int64_t whole = (int64_t)(*rest_uj / 1e3);
+    *mj += whole;
+    *rest_uj -= (double)whole * 1e3;
 }
 
 /* Nothing is between it and another reading yet. */
@@ -181,9 +207,9 @@ static void first(struct watts *w)
     int64_t mw = 0;
     const bool gpu = w->o.nvml && nvml_milliwatts(w->o.nvml, &mw);
     if (gpu || w->n_zones > 0)
-        w->last = (struct watts_reading){WATTS_MEASURED, gpu && w->n_zones == 0 ? mw : 0, 0};
+        w->last = (struct watts_reading){WATTS_MEASURED, gpu && w->n_zones == 0 ? mw : 0, 0, 0};
     else if (w->o.busy_mw > 0)
-        w->last = (struct watts_reading){WATTS_ESTIMATED, w->o.idle_mw, 0};
+        w->last = (struct watts_reading){WATTS_ESTIMATED, w->o.idle_mw, 0, 0};
 }
 
 struct watts_reading watts_read(struct watts *w, double busy_s)
@@ -192,6 +218,7 @@ struct watts_reading watts_read(struct watts *w, double busy_s)
     if (w->begun && ns < WATTS_LEAST_MS * NS_PER_MS)
         return w->last;
     const double seconds = (double)ns / 1e9;
+    const double share = busy_share(w, busy_s, seconds);
     double uj = 0;
     if (!w->begun) {
         first(w);
@@ -199,15 +226,13 @@ struct watts_reading watts_read(struct watts *w, double busy_s)
         const bool rapl = rapl_used(w, &uj), gpu = gpu_used(w, seconds, &uj);
         enum watts_source source = rapl || gpu ? WATTS_MEASURED : WATTS_UNKNOWN;
         if (!rapl && !gpu && w->o.busy_mw > 0) {
-            uj = curve_used(w, busy_s, seconds);
+            uj = curve_used(w, share, seconds);
             source = WATTS_ESTIMATED;
         }
         w->last.source = source;
         w->last.milliwatts = (int64_t)(uj / seconds / 1e3 + 0.5);
-        w->rest_uj += uj;
-        const int64_t mj = (int64_t)(w->rest_uj / 1e3);
-        w->last.millijoules += mj;
-        w->rest_uj -= (double)mj * 1e3;
+        count_mj(&w->last.millijoules, &w->rest_uj, uj);
+        count_mj(&w->last.idle_millijoules, &w->idle_rest_uj, idle_used(w, uj, share, seconds));
     }
     w->begun = true;
     w->at = clock_now(w->o.clock);

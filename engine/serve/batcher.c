@@ -228,12 +228,28 @@ static bool any_runnable(const struct batcher *b)
     return false;
 }
 
+int64_t batcher_account(struct batcher *b)
+{
+    const int64_t us = mono_since(b->o.clock, b->accounted) / NS_PER_US;
+    b->accounted.ns += us * NS_PER_US;
+    return us;
+}
+
+static void wait_locked(struct batcher *b)
+{
+    b->idle = true;
+    while (!b->quit && !b->kick && !any_runnable(b))
+        pthread_cond_wait(&b->wake, &b->lock);
+    b->idle = false;
+    b->stats.idle_us += (uint64_t)batcher_account(b);
+}
+
 /* Wait until there is something to do, then take in what the loop thread left. False: quit. */
 static bool collect(struct batcher *b)
 {
     pthread_mutex_lock(&b->lock);
-    while (!b->quit && !b->kick && !any_runnable(b))
-        pthread_cond_wait(&b->wake, &b->lock);
+    if (!b->quit && !b->kick && !any_runnable(b))
+        wait_locked(b);
     bool go = !b->quit;
     if (go) {
         b->kick = false;
@@ -250,6 +266,7 @@ static bool collect(struct batcher *b)
 static void *engine_thread(void *arg)
 {
     struct batcher *b = arg;
+    b->accounted = clock_now(b->o.clock);
     while (collect(b)) {
         batcher_step(b);
         publish(b);
@@ -475,5 +492,7 @@ void batcher_stats(struct batcher *b, struct batcher_stats *out)
 {
     pthread_mutex_lock(&b->lock);
     *out = b->stats;
+    if (b->idle)
+        out->idle_us += (uint64_t)(mono_since(b->o.clock, b->accounted) / NS_PER_US);
     pthread_mutex_unlock(&b->lock);
 }

@@ -153,8 +153,9 @@ struct batcher_stats {
     uint64_t prompt_tokens, generated_tokens;
     uint64_t preemptions; /* times that a job was displaced */
     uint64_t finished_stop, finished_length, finished_failed, cancelled, refused, withdrawn;
-    double step_seconds;         /* wall time spent inside steps */
-    struct histogram gap;        /* seconds between two tokens of one sequence */
+    double step_seconds;  /* busy: what was shared among sequences (share_step()), and nothing else */
+    uint64_t idle_us;     /* nothing was there to compute; with the busy time all of the thread's, to the microsecond */
+    struct histogram gap; /* seconds between two tokens of one sequence */
     struct histogram queue;      /* seconds from submit to admission */
     struct histogram prefill;    /* seconds from admission to the first token */
     struct histogram decode;     /* seconds from the first token to the last */

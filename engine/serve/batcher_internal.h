@@ -67,7 +67,8 @@ struct batcher {
     struct step_slice *slices;
     struct batch_job **slice_jobs;
     int64_t *weights, *parts; /* of the slices: share_step() */
-    int64_t left_ns;          /* of the steps' time, less than a microsecond */
+    struct mono accounted;    /* until then each microsecond is of a step or idle; under the lock while `idle` */
+    bool idle;                /* it waits for work; under the lock */
     struct sampler_scratch *scratch;
     struct step_times times;
     int32_t
@@ -96,5 +97,7 @@ void make_room(struct batcher *b);         /* before a step: for every answer's 
 
 /* batcher_step.c */
 void batcher_step(struct batcher *b); /* plan, compute, choose */
+/* batcher.c: whole microseconds that nobody has accounted for yet; they are the caller's now. The engine's thread. */
+int64_t batcher_account(struct batcher *b);
 
 #endif

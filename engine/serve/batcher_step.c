@@ -195,7 +195,8 @@ static void pace_resumes(struct batcher *b, int32_t n_slices, double seconds)
         b->resume_tokens = b->o.step_tokens;
 }
 
-static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, struct mono start, struct mono now)
+static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, int64_t shared_us, struct mono start,
+                       struct mono now)
 {
     pthread_mutex_lock(&b->lock);
     struct batcher_stats *s = &b->stats;
@@ -207,7 +208,7 @@ static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, s
     double seconds = (double)(now.ns - start.ns) / NS_PER_S;
     pace_resumes(b, n_slices, seconds);
     s->steps++;
-    s->step_seconds += seconds;
+    s->step_seconds += (double)shared_us / 1e6;
     s->prefill_tokens += (uint64_t)n_prefill;
     s->decode_tokens += (uint64_t)(n_tokens - n_prefill);
     histogram_observe(&s->step, seconds);
@@ -293,12 +294,13 @@ static struct batch_use *use_of(struct batch_job *j, int64_t hour_s)
 }
 
 /* The step's time among its sequences: by the tokens that it computed for each, and once more for each row of logits, which
- * is a product with the whole vocabulary. What is less than a microsecond goes to the next step. */
-static void share_step(struct batcher *b, int32_t n, int64_t step_ns)
+ * is a product with the whole vocabulary. It is all the time since the last step or since there was work again: what lies
+ * between two steps (tokens chosen, texts made) is the work's, too. What is less than a microsecond goes to the next step.
+ * Returns the microseconds. */
+static int64_t share_step(struct batcher *b, int32_t n)
 {
     const int64_t hour_s = clock_wall(b->o.clock).ns / NS_PER_S / 3600 * 3600;
-    const int64_t us = (step_ns + b->left_ns) / NS_PER_US;
-    b->left_ns = (step_ns + b->left_ns) % NS_PER_US;
+    const int64_t us = batcher_account(b);
     for (int32_t i = 0; i < n; i++) {
         const struct step_slice *sl = &b->slices[i];
         b->weights[i] = sl->n + (sl->all_logits ? sl->n : sl->want_logits);
@@ -311,6 +313,7 @@ static void share_step(struct batcher *b, int32_t n, int64_t step_ns)
         struct batch_use *use = use_of(b->slice_jobs[i], hour_s);
         use->millijoules = b->o.busy_mw > 0 ? use->millijoules + b->parts[i] : -1;
     }
+    return us;
 }
 
 /* What has come out of a step for one of its jobs. */
@@ -342,7 +345,7 @@ void batcher_step(struct batcher *b)
         return;
     }
     struct mono now = clock_now(b->o.clock);
-    share_step(b, n, now.ns - start.ns);
+    const int64_t shared_us = share_step(b, n);
     for (int32_t i = 0; i < n; i++) {
         struct batch_job *j = b->slice_jobs[i];
         if (!j->fed && j->sampler)
@@ -353,5 +356,5 @@ void batcher_step(struct batcher *b)
             b->o.ops->seq_share(j->seq, &j->salt, j->ids);
         job_take(b, j, &b->slices[i], now);
     }
-    count_step(b, n, n_prefill, start, now);
+    count_step(b, n, n_prefill, shared_us, start, now);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/serve/health.h"
 #include "engine/serve/server_internal.h"
 #include "kernels/ops.h"
 
@@ -40,17 +41,29 @@ static const char *health_word(const struct server *s)
     return names[s->state];
 }
 
-static void put_health(struct server *s)
+static void totals_of_all(const struct server *s, struct serve_totals *all)
 {
-    (void)strbuf_printf(&s->scratch, "{\"status\":\"%s\",\"model\":", health_word(s));
-    (void)json_append_string(&s->scratch, s->o.model_id, strlen(s->o.model_id));
-    (void)strbuf_puts(&s->scratch, "}");
+    struct serve_totals own;
+    *all = s->before;
+    server_totals(s, &own);
+    serve_totals_add(all, &own);
+}
+
+static void put_health(struct server *s, enum api_caller caller)
+{
+    struct serve_totals all;
+    struct health_view v = {.status = health_word(s), .model_id = s->o.model_id};
+    if (caller == API_CALLER_SCHEDULER) {
+        totals_of_all(s, &all);
+        v.totals = &all;
+        v.node = &s->node;
+    }
+    (void)!health_write(&s->scratch, &v);
 }
 
 static void get_health(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
-    (void)caller;
-    put_health(s);
+    put_health(s, caller);
     if (s->state == SERVER_READY) {
         reply_json(s, x, 200);
         return;
@@ -64,9 +77,8 @@ static void get_health(struct server *s, struct http_exchange *x, enum api_calle
 static void get_metrics(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
     (void)caller;
-    struct serve_totals own, all = s->before;
-    server_totals(s, &own);
-    serve_totals_add(&all, &own);
+    struct serve_totals all;
+    totals_of_all(s, &all);
     const struct metrics_node node = {.state = health_word(s), .counts = &s->node};
     bool known = s->loaded && !s->load_rc;
     struct metrics_view v = {
@@ -155,7 +167,7 @@ static void post_drain(struct server *s, struct http_exchange *x, enum api_calle
     (void)caller;
     server_begin_drain(s, s->o.drain_ms, 0);
     asked(s, SERVER_ASKED_DRAIN);
-    put_health(s);
+    put_health(s, API_CALLER_CLIENT);
     reply_json(s, x, 200);
 }
 
@@ -351,6 +363,7 @@ enum rc server_new(struct server **out, struct event_base *loop, const struct se
     s->gate = (struct gate){.keys = o->keys, .node_key = o->node_key};
     serve_counters_init(&s->counters);
     serve_totals_init(&s->before);
+    node_counts_init(&s->node);
     const struct http_server_options http = {.limits = http_limits_default, .tls = o->tls};
     const struct http_server_handlers handlers = {.on_request = on_request};
     enum rc rc = http_server_new(&s->http, loop, o->listen_on, &http, &handlers, s, e);

@@ -1,6 +1,10 @@
 #include "engine/serve/totals.h"
 
+#include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
+
+#include "base/random.h"
 
 void serve_counters_init(struct serve_counters *c)
 {
@@ -46,6 +50,7 @@ static const size_t sums[] = {
     AT(batcher.cancelled),
     AT(batcher.refused),
     AT(batcher.withdrawn),
+    AT(batcher.idle_us),
     AT(http.accepted),
     AT(http.requests),
     AT(http.refused_framing),
@@ -86,6 +91,15 @@ void serve_totals_add(struct serve_totals *to, const struct serve_totals *from)
     to->batcher.pages_kept = from->batcher.pages_kept;
     to->http.open_connections = from->http.open_connections;
     to->http.active_exchanges = from->http.active_exchanges;
+}
+
+void node_counts_init(struct node_counts *c)
+{
+    struct random_pool random = {.left = 0};
+    uint64_t life;
+    random_take(&random, &life, sizeof life);
+    *c = (struct node_counts){.restarts = 0};
+    snprintf(c->life, sizeof c->life, "%016" PRIx64, life);
 }
 
 void serve_totals_rest(struct serve_totals *t)

@@ -31,13 +31,16 @@ void serve_totals_rest(struct serve_totals *t);
 
 /* What the supervisor of a node counts (engine/node/supervisor.h). */
 struct node_counts {
+    char life[17];                          /* of its process: another text after each start */
+    uint64_t asleep_us, boot_us;            /* without a worker by wish; loading, or after a crash */
     uint64_t restarts;                      /* of workers that ended by themselves, or hung */
     uint64_t hung;                          /* of these, those whose loop did not answer and that were killed */
     uint64_t sleeps, wakes;                 /* that came to their end */
     uint64_t held, held_refused, held_gone; /* requests that waited for a worker: all, told 503, client gone */
     double wake_seconds;                    /* of the last wake-up, from the wish to ready */
-    double watts, joules;                   /* what the machine draws; since the start (engine/node/watts.h) */
+    double watts, joules, idle_joules;      /* what the machine draws; since the start (engine/node/watts.h) */
     int32_t watts_are;                      /* 0: not known; 1: estimated; 2: measured */
 };
+void node_counts_init(struct node_counts *c); /* a new life */
 
 #endif

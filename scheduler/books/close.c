@@ -50,7 +50,7 @@ static void divide_fixed(struct work *w, const struct bill *bill, const struct c
 }
 
 /* Joules of a leg that nobody knows are what its busy time is of those that are left for legs. */
-static void weigh_energy(struct work *w, const struct close_meter *m, const struct close_leg *legs)
+static void weigh_energy(struct work *w, const struct close_meter *m, struct close_leg *legs)
 {
     int64_t left = m->energy_mj - m->idle_mj - m->boot_mj;
     bool unknown = false;
@@ -62,8 +62,10 @@ static void weigh_energy(struct work *w, const struct close_meter *m, const stru
         w->weights[i] = unknown && legs[i].millijoules < 0 ? legs[i].busy_us : 0;
     if (unknown)
         divide_by_weight(left > 0 ? left : 0, w->weights, w->parts, w->n);
-    for (int i = 0; i < w->n; i++)
-        w->weights[i] = legs[i].millijoules < 0 ? w->parts[i] : legs[i].millijoules;
+    for (int i = 0; i < w->n; i++) {
+        legs[i].millijoules = legs[i].millijoules < 0 ? w->parts[i] : legs[i].millijoules;
+        w->weights[i] = legs[i].millijoules;
+    }
 }
 
 static void divide_energy(struct work *w, const struct bill *bill, const struct close_meter *m, struct close_leg *legs,

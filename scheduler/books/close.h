@@ -15,7 +15,7 @@
 
 /* One leg's part of the hour. */
 struct close_leg {
-    int64_t busy_us, millijoules; /* of this hour; millijoules -1: not known: by busy time */
+    int64_t busy_us, millijoules; /* of this hour; millijoules -1: not known, and set: by busy time */
     struct pusd tokens;           /* what they cost at the provider's price */
     bool waste;
     int64_t started_us, ended_us; /* Unix time; for close_by_flight() */

@@ -8,7 +8,8 @@
 #include "base/alloc.h"
 
 /* A cancelled leg's node may have computed a little more than its scheduler heard of. */
-#define UNHEARD_TOKENS 64
+#define UNWATCHED_LEAST_US (10 * CLOSING_US)
+#define UNHEARD_TOKENS     64
 
 /* ---- helpers of all parts ---------------------------------------------------------------------------------------- */
 
@@ -80,10 +81,22 @@ static void fill_unmetered(struct closing_work *w, struct closing_member *m)
     free(copy);
 }
 
-/* Joules of a node by flight: idle and boot draw in proportion to their time, where the meter doesn't say it. */
-static void fill_energy(struct closing_member *m)
+/* Time that is paid for, and in which no scheduler was there to send anything or to hear what the node did: idle. Seconds
+ * go to the start and the end of a program; they are what the variance is for. */
+static void fill_unwatched(struct closing_member *m)
+{
+    const int64_t unwatched = m->bill.bill.paid_us - m->meter.up_us;
+    if (m->meter.busy_us + m->meter.idle_us > 0 && unwatched > UNWATCHED_LEAST_US)
+        m->meter.idle_us += unwatched;
+}
+
+/* Joules of a node by flight: idle and boot draw in proportion to their time, where the meter doesn't say it. What a machine's
+ * own meter says is divided by busy time: its legs' joules are of a declared curve. */
+static void fill_energy(struct closing_work *w, struct closing_member *m)
 {
     struct meter *x = &m->meter;
+    for (int i = m->first; i < m->first + m->n && x->energy_is == BOOKS_ENERGY_METERED; i++)
+        w->legs[i].millijoules = -1;
     if (m->by_flight && x->energy_mj > 0 && x->idle_mj == 0 && m->bill.bill.paid_us > 0)
         x->idle_mj = (int64_t)((__int128)x->energy_mj * (x->idle_us + x->asleep_us) / m->bill.bill.paid_us);
 }
@@ -163,8 +176,9 @@ static enum rc close_node(struct closing_work *w, struct closing_member *m, stru
     rc = m->bill.by_tokens ? price_tokens(w, m, e) : RC_OK;
     if (rc != RC_OK)
         return rc;
+    fill_unwatched(m);
     fill_unmetered(w, m);
-    fill_energy(m);
+    fill_energy(w, m);
     const struct close_meter meter = {m->meter.idle_us,   m->meter.boot_us, m->meter.asleep_us,
                                       m->meter.energy_mj, m->meter.idle_mj, m->meter.boot_mj};
     close_node_hour(&m->bill.bill, &meter, w->legs + m->first, m->n, &m->result);

@@ -28,6 +28,7 @@ struct known_node {
     bool local;
     struct token_prices prices; /* of the configuration: what its provider asks, where finance has no price list */
     struct meter meter;         /* since it was written last; its texts are the above */
+    struct timesheet seen;      /* of which it has everything */
 };
 struct bookkeeper {
     struct bookkeeper_options o;
@@ -73,14 +74,23 @@ static struct known_node *known(struct bookkeeper *b, const struct node *n)
     return k;
 }
 
-static void look_at(struct bookkeeper *b, struct node *n, int64_t ns)
+/* Energy at the watts that are known of it now. */
+static int64_t energy_of(const struct node *n, int64_t us, enum books_energy *is)
 {
-    struct known_node *k = known(b, n);
-    const struct node_load load = node_load(n);
     int64_t milliwatts = 0;
-    const enum node_watts are = node_milliwatts(n, n->config, &milliwatts);
-    const int64_t us = ns / NS_PER_US, mj = are == NODE_WATTS_UNKNOWN ? 0 : us * milliwatts / 1000000;
-    k->meter.up_us += us;
+    switch (node_milliwatts(n, n->config, &milliwatts)) {
+    case NODE_WATTS_MEASURED: *is = BOOKS_ENERGY_METERED; break;
+    case NODE_WATTS_ESTIMATED: *is = BOOKS_ENERGY_MODELLED; break;
+    default: return 0;
+    }
+    return us * milliwatts / 1000000;
+}
+
+/* Of a node that does not tell how its time is spent. */
+static void guess(struct known_node *k, struct node *n, int64_t us)
+{
+    const struct node_load load = node_load(n);
+    const int64_t mj = energy_of(n, us, &k->meter.energy_is);
     k->meter.energy_mj += mj;
     if (load.state == NODE_STARTING && load.in_flight == 0) {
         k->meter.boot_us += us;
@@ -89,9 +99,40 @@ static void look_at(struct bookkeeper *b, struct node *n, int64_t ns)
         k->meter.idle_mj += mj;
         k->meter.asleep_us += load.state == NODE_ASLEEP ? us : 0;
     }
-    k->meter.energy_is = are == NODE_WATTS_MEASURED    ? BOOKS_ENERGY_METERED
-                         : are == NODE_WATTS_ESTIMATED ? BOOKS_ENERGY_MODELLED
-                                                       : k->meter.energy_is;
+}
+
+/* Energy is counted with the time, not with the clock: in parts that agree. Booting draws what idle time does. */
+static void take_sheet(struct known_node *k, const struct node *n, const struct timesheet *spent)
+{
+    struct meter *m = &k->meter;
+    const int64_t quiet_us = spent->idle_us + spent->asleep_us + spent->boot_us, all_us = quiet_us + spent->busy_us;
+    int64_t mj = spent->millijoules, quiet_mj = spent->idle_millijoules;
+    if (spent->has_energy) {
+        m->energy_is = spent->measured ? BOOKS_ENERGY_METERED : BOOKS_ENERGY_MODELLED;
+    } else {
+        mj = energy_of(n, all_us, &m->energy_is);
+        quiet_mj = all_us ? (int64_t)((__int128)mj * quiet_us / all_us) : 0;
+    }
+    const int64_t boot_mj = quiet_us ? (int64_t)((__int128)quiet_mj * spent->boot_us / quiet_us) : 0;
+    m->busy_us += spent->busy_us;
+    m->idle_us += spent->idle_us;
+    m->asleep_us += spent->asleep_us;
+    m->boot_us += spent->boot_us;
+    m->energy_mj += mj;
+    m->boot_mj += boot_mj;
+    m->idle_mj += quiet_mj - boot_mj;
+}
+
+static void look_at(struct bookkeeper *b, struct node *n, int64_t ns)
+{
+    struct known_node *k = known(b, n);
+    struct timesheet spent;
+    k->meter.up_us += ns / NS_PER_US;
+    if (timesheet_between(&k->seen, &n->sheet, &spent))
+        take_sheet(k, n, &spent);
+    else if (!n->sheet.life[0])
+        guess(k, n, ns / NS_PER_US);
+    k->seen = n->sheet;
 }
 
 /* ---- onto the disk, on the thread -------------------------------------------------------------------------------- */
@@ -323,6 +364,8 @@ static void give_back(struct bookkeeper *b, const struct task *t)
                 continue;
             to->up_us += m->up_us;
             to->boot_us += m->boot_us;
+            to->idle_us += m->idle_us;
+            to->busy_us += m->busy_us;
             to->asleep_us += m->asleep_us;
             to->energy_mj += m->energy_mj;
             to->boot_mj += m->boot_mj;

@@ -92,22 +92,24 @@ static void take_card(struct node *n)
     pthread_mutex_unlock(nodes_options(n->table)->lock);
 }
 
-/* {"status":"asleep"}, or on its way there or back: an engine's supervisor answers in the place of its worker. */
-static bool says_asleep(const struct node *n)
+/* {"status":"asleep"}, or on its way there or back: an engine's supervisor answers in the place of its worker. And how its
+ * time was spent. */
+static void take_health(struct node *n)
 {
     static const char *const words[] = {"asleep", "falling_asleep", "waking"};
     cJSON *root = NULL;
     struct error ignored;
     const char *status = NULL;
-    bool asleep = false;
+    n->probe_asleep = false;
     if (!n->spec->node_key || !n->probe_body.len ||
         json_parse(n->probe_body.data, n->probe_body.len, 8, &root, &ignored) != RC_OK)
-        return false;
-    if (cJSON_IsObject(root) && json_get_string(root, "status", &status, NULL, &ignored) == RC_OK && status)
+        return;
+    if (cJSON_IsObject(root) && json_get_string(root, "status", &status, NULL, &ignored) == RC_OK && status) {
         for (int i = 0; i < 3; i++)
-            asleep = asleep || strcmp(status, words[i]) == 0;
+            n->probe_asleep = n->probe_asleep || strcmp(status, words[i]) == 0;
+        timesheet_read(&n->sheet, root);
+    }
     cJSON_Delete(root);
-    return asleep;
 }
 
 enum probe_kind { PROBE_HEALTH, PROBE_CARD };
@@ -121,7 +123,7 @@ static void on_end(struct http_call *c, void *arg)
     (void)c;
     n->probe = NULL;
     if (!n->probe_card)
-        n->probe_asleep = says_asleep(n);
+        take_health(n);
     if (status >= 200 && status < 300 && n->probe_asleep) { /* its card is what it was */
         good(n);
     } else if (status >= 200 && status < 300 && n->spec->node_key && !n->probe_card) {
@@ -130,7 +132,7 @@ static void on_end(struct http_call *c, void *arg)
         if (n->probe_card)
             take_card(n);
         good(n);
-    } else if (n->probe_card && status == 401) {
+    } else if (n->spec->node_key && status == 401) {
         bad(n, BAD_FAILED, "it refuses our node key (401); check node_key_file");
     } else if ((status == 404 || status == 405 || status == 501) && !n->probe_models) {
         n->probe_models = true;
@@ -167,7 +169,7 @@ static void probe(struct node *n, enum probe_kind kind)
     strbuf_clear(&n->probe_body);
     if (n->spec->authorization)
         headers[n_headers++] = (struct http_header){"Authorization", n->spec->authorization};
-    if (n->probe_card)
+    if (n->spec->node_key)
         headers[n_headers++] = (struct http_header){"x-spillway-node-key", n->spec->node_key};
     struct http_request r = {
         .method = "GET",

@@ -109,6 +109,8 @@ void node_enter(struct node *n, enum node_state state, const char *reason)
               (const struct log_field[]){LOG_S("node", n->name), LOG_S("state", node_state_name(state)),
                                          LOG_S("reason", n->reason)},
               3);
+    if (changed && (state == NODE_STARTING || state == NODE_STOPPED))
+        n->sheet = (struct timesheet){.has_energy = false};
     if (changed && (state == NODE_READY || state == NODE_ASLEEP))
         o->on_capacity(o->arg);
     if (changed && __atomic_load_n(&n->table->listener, __ATOMIC_ACQUIRE))

@@ -41,6 +41,7 @@
 #include "scheduler/nodes/affinity.h"
 #include "scheduler/nodes/card.h"
 #include "scheduler/nodes/state.h"
+#include "scheduler/nodes/timesheet.h"
 #include "scheduler/record/recorder.h"
 
 struct nodes;
@@ -119,9 +120,10 @@ struct node {
     struct http_client *client; /* of health checks; NULL before there is an address */
     int pid, restarts;
     enum node_place place;
-    bool engine;  /* provider process has an instance of its name */
-    bool dynamic; /* of nodes_add() */
-    bool silent;  /* its engine has joined, and says nothing any more: out of service, whatever probes say */
+    bool engine;            /* provider process has an instance of its name */
+    bool dynamic;           /* of nodes_add() */
+    struct timesheet sheet; /* as it said last; life "": it starts, or says nothing */
+    bool silent;            /* its engine has joined, and says nothing any more: out of service, whatever probes say */
     struct event *hold_timer; /* a hold ends by itself; NULL until there was one */
     /* health check (health.c) */
     struct event *timer;     /* next probe, or the deadline of the running one */

@@ -36,6 +36,11 @@ def health(s):
     return request(s.port, "GET", "/health").json()["status"]
 
 
+def timesheet(s):
+    """How the engine says that its time was spent, in microseconds."""
+    return request(s.port, "GET", "/health", headers=NODE).json()["spillway_time"]
+
+
 def fall_asleep(s):
     same(order(s, "/sleep") in ("falling_asleep", "asleep"), True)
     wait_until(lambda: health(s) == "asleep", 10, "asleep")
@@ -95,6 +100,7 @@ def orders_and_words(args):
         models = request(s.port, "GET", "/v1/models", headers=NODE).json()
         request(s.port, "POST", COMPLETION, PROMPT, bearer)
         requests = s.metrics_of(bearer, "spillway_engine_requests_total")
+        began, before = time.monotonic(), timesheet(s)
         fall_asleep(s)
         same(order(s, "/sleep"), "asleep")
         a = request(s.port, "GET", "/health")
@@ -116,6 +122,12 @@ def orders_and_words(args):
         same(s.metrics_of(bearer, "spillway_engine_sleeps_total"), 1)
         same(s.metrics_of(bearer, "spillway_engine_wakes_total"), 1)
         assert s.metrics_of(bearer, "spillway_engine_wake_seconds") > 0
+        took, after = (time.monotonic() - began) * 1e6, timesheet(s)
+        same(after["life"], before["life"])
+        spent = {k: after[k] - before[k] for k in before if k != "life"}
+        assert min(spent.values()) > 0, spent  # it was all of these for a while
+        assert abs(sum(spent.values()) - took) < 0.05 * took + 50e3, (spent, took)
+        assert "spillway_time" not in request(s.port, "GET", "/health").json()
     with Server(args, "--no-supervisor", "--node-key-file", key_file()) as s:
         error_of(post(s, "/sleep"), 501, "no_supervisor")
         same(s.worker(), None)

@@ -72,6 +72,33 @@ static void usage_is_exact(void)
     bench_fini(&t);
 }
 
+/* Each microsecond of the engine's thread is a step's, and so some answer's, or idle: to the last one. */
+static void time_is_all_accounted_for(void)
+{
+    static struct client c[2];
+    struct bench t;
+    int64_t busy_us = 0;
+    engine_init(&t.en);
+    bench_init(&t, &(struct bench_options){.max_seqs = 2, .speculate = true}); /* with its ticking clock */
+    for (int i = 0; i < 2; i++) {
+        c[i] = (struct client){0};
+        CHECK_INT(submit(&t, &c[i], &(struct ask){.n_prompt = 33, .max_tokens = 20, .samples = true}), RC_OK);
+        CHECK(pump(&t, client_done, &c[i]));
+        for (int k = 0; k < c[i].usage.n_uses; k++)
+            busy_us += c[i].usage.uses[k].busy_us;
+    }
+    struct batcher_stats s, later;
+    batcher_stats(t.b, &s);
+    batcher_stats(t.b, &later);
+    CHECK_INT((int64_t)(s.step_seconds * 1e6 + 0.5), busy_us);
+    CHECK(busy_us > 0 && s.idle_us > 0);
+    CHECK(later.idle_us > s.idle_us); /* it waits, and that is seen while it does */
+    /* The clock moves by a millisecond when it is looked at: what was accounted for is all of it but the looks of others. */
+    const int64_t accounted = busy_us + (int64_t)later.idle_us, all = t.ticks * 1000;
+    CHECK(accounted <= all && accounted > all - 1000 * 20);
+    bench_fini(&t);
+}
+
 /* While a prompt of 400 tokens prefills, the running sequence gets a token in every step, beside at most 16 others. */
 static void decode_never_starves(void)
 {
@@ -447,6 +474,7 @@ int main(void)
 {
     TEST(company_changes_nothing);
     TEST(usage_is_exact);
+    TEST(time_is_all_accounted_for);
     TEST(decode_never_starves);
     TEST(waiting_room_is_bounded_and_fair);
     TEST(cancel_frees_the_slot);

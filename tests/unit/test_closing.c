@@ -770,6 +770,74 @@ static void test_bucket(void)
     CHECK_INT(rollup_bucket((struct pusd){0}), 0);
 }
 
+/* An owned machine of 200 W that measures itself, whose scheduler was there for half of the hour. */
+static enum rc bill_half(const struct closing_node *n, struct closing_bill *b, void *arg, struct error *e)
+{
+    (void)n, (void)arg, (void)e;
+    *b = (struct closing_bill){
+        .bill = {.paid_us = 3600 * US, .fixed = {INT64_C(3600000000000)}, .energy = {INT64_C(360000000000)}}};
+    return RC_OK;
+}
+
+static void see_half(const struct node_hour *h, void *arg)
+{
+    *(struct node_hour *)arg = *h;
+}
+
+/* What the engine measured, and the half hour of which nobody knows: idle. Its meter's joules are divided by busy time, whatever
+ * its declared curve says of a leg. */
+static void test_unwatched(void)
+{
+    static struct world w;
+    const int64_t at_us = START_S * US;
+    struct ledger_leg leg = {.leg = 1,
+                             .outcome = "ok",
+                             .started = {at_us * 1000},
+                             .ended = {(at_us + 900 * US) * 1000},
+                             .n_uses = 1,
+                             .uses = {{START_S, 600 * US, 5}}};
+    const struct ledger_row row = {.request_id = "half",
+                                   .node = "n",
+                                   .attempts = 1,
+                                   .accepted = leg.started,
+                                   .finished = leg.ended,
+                                   .http_status = 200,
+                                   .legs = &leg,
+                                   .n_legs = 1};
+    const struct meter m = {.node = "n",
+                            .quarter_s = START_S,
+                            .up_us = 1800 * US,
+                            .busy_us = 600 * US,
+                            .idle_us = 1199 * US,
+                            .energy_mj = 360000000,
+                            .idle_mj = 120000000,
+                            .energy_is = BOOKS_ENERGY_METERED};
+    const struct closing c = {.path = path, .hour_s = START_S, .now = {(START_S + 4200) * NS_PER_S}, .bill = bill_half};
+    struct node_hour h = {.hour_s = 0};
+    struct strbuf text;
+    struct error e;
+    unsigned problems;
+    strcpy(leg.node, "n");
+    begin(&w, NONE, 1);
+    put_row(&w, &row);
+    CHECK_INT(w.bad_rows, 0);
+    CHECK(ledger_file_run(w.inserts.commit) == SQLITE_OK);
+    ledger_file_finalize(&w.inserts);
+    sqlite3_close(w.db);
+    CHECK_INT(meter_add(path, &m, 1, &e), RC_OK);
+    strbuf_init(&text, 65536);
+    CHECK_INT(closing_hour(&c, &problems, &text, &e), RC_OK);
+    CHECK_INT(problems, 0);
+    CHECK_INT(rollup_read_nodes(path, START_S, START_S + 3600, see_half, &h, &e), RC_OK);
+    CHECK_INT(h.idle_us, 2999 * US);
+    CHECK_INT(h.busy_mj, 240000000);
+    CHECK_INT(h.allocated.v, INT64_C(600000000000) + INT64_C(240000000000));
+    CHECK_INT(h.idle.v, INT64_C(2999000000000) + INT64_C(120000000000));
+    CHECK_INT(h.variance.v, INT64_C(1000000000)); /* the second in which it did neither */
+    strbuf_fini(&text);
+    clean();
+}
+
 int main(int argc, char **argv)
 {
     const char *tmp = getenv("TMPDIR");
@@ -782,6 +850,7 @@ int main(int argc, char **argv)
     TEST(test_bill);
     TEST(test_flight);
     TEST(test_bucket);
+    TEST(test_unwatched);
     TEST(test_clean);
     TEST(test_planted);
     rmdir(dir);

@@ -254,6 +254,7 @@ static void totals_are_whole(void)
         EDGES(counters.e2e),
         EDGES(counters.prompt_tokens),
         EDGES(counters.generation_tokens),
+        EDGES(counters.joules_per_token),
         EDGES(batcher.gap),
         EDGES(batcher.queue),
         EDGES(batcher.prefill),
@@ -271,10 +272,17 @@ static void totals_are_whole(void)
     for (size_t i = 0; i < sizeof edges / sizeof *edges; i++)
         words[edges[i] / 8] = 0xdead; /* of another process */
     one.batcher.step_seconds = 1;
-    struct histogram *hists[] = {
-        &one.counters.ttft, &one.counters.e2e,      &one.counters.prompt_tokens, &one.counters.generation_tokens,
-        &one.batcher.gap,   &one.batcher.queue,     &one.batcher.prefill,        &one.batcher.decode,
-        &one.batcher.step,  &one.batcher.step_batch};
+    struct histogram *hists[] = {&one.counters.ttft,
+                                 &one.counters.e2e,
+                                 &one.counters.prompt_tokens,
+                                 &one.counters.generation_tokens,
+                                 &one.counters.joules_per_token,
+                                 &one.batcher.gap,
+                                 &one.batcher.queue,
+                                 &one.batcher.prefill,
+                                 &one.batcher.decode,
+                                 &one.batcher.step,
+                                 &one.batcher.step_batch};
     for (size_t i = 0; i < sizeof hists / sizeof *hists; i++)
         hists[i]->sum = 1;
     serve_totals_add(&sum, &one);

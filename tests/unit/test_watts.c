@@ -44,6 +44,12 @@ static void test_rapl(void)
     struct watts_reading r = watts_read(w, 0);
     CHECK_INT(r.milliwatts, 8000);
     CHECK_INT(r.millijoules, 16000);
+    CHECK_INT(r.idle_millijoules, 16000);           /* nothing was computed: so it idles at 8 W */
+    put("intel-rapl:0", "energy_uj", "35000000\n"); /* 40 J */
+    clock_advance(&time, 2 * NS_PER_S);
+    r = watts_read(w, 1);
+    CHECK_INT(r.millijoules, 56000);
+    CHECK_INT(r.idle_millijoules, 24000); /* one second of it */
     watts_free(w);
 }
 
@@ -63,7 +69,14 @@ static void test_curve(void)
     w = watts_new(&o);
     CHECK_INT(watts_read(w, 0).source, WATTS_ESTIMATED);
     clock_advance(&time, 2 * NS_PER_S);
-    CHECK_INT(watts_read(w, 1).milliwatts, 60000); /* half of the time */
+    struct watts_reading r = watts_read(w, 1);
+    CHECK_INT(r.milliwatts, 60000); /* half of the time */
+    CHECK_INT(r.millijoules, 120000);
+    CHECK_INT(r.idle_millijoules, 30000);
+    clock_advance(&time, 2 * NS_PER_S);
+    r = watts_read(w, 1);
+    CHECK_INT(r.millijoules, 180000);
+    CHECK_INT(r.idle_millijoules, 90000);
     watts_free(w);
 }
 
