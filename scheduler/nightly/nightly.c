@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/worker.h"
+#include "scheduler/config/change.h"
 #include "scheduler/nightly/make.h"
 #include "scheduler/nightly/schedule.h"
 #include "scheduler/nightly/send.h"
@@ -30,9 +31,9 @@ struct courier { /* of one kind of deliveries */
     struct nightly *n;
     enum outbox_kind kind;
     struct worker *worker;
-    int64_t next_s; /* when to look; INT64_MAX: when something was made */
-    int misses;     /* its thread's: times in a row that nobody was there, whoever was to be served */
-    bool busy;
+    int64_t next_s;   /* when to look; INT64_MAX: when something was made */
+    int misses;       /* its thread's: times in a row that nobody was there, whoever was to be served */
+    bool busy, hurry; /* hurry: other settings, what waits is tried at once */
 };
 struct nightly {
     struct nightly_options o;
@@ -301,6 +302,7 @@ void nightly_order_forget(struct nightly *n, const void *arg)
 struct send_task {
     struct courier *courier;
     struct config *config; /* a reference */
+    bool hurry;
     uint64_t sent, tried, given_up;
     int64_t next_s;
     int attempts; /* of the last that failed */
@@ -356,6 +358,10 @@ static void run_send(void *arg)
     char *path = nightly_outbox(t->config);
     t->rc = outbox_open(&box, path, &t->e);
     free(path);
+    if (t->rc == RC_OK && t->hurry) {
+        t->courier->misses = 0;
+        t->rc = outbox_hurry(box, t->courier->kind, clock_wall(n->o.clock).ns / NS_PER_S, &t->e);
+    }
     bool more = t->rc == RC_OK;
     t->next_s = 0;
     for (int i = 0; i < BATCH && more && !__atomic_load_n(&n->stop, __ATOMIC_RELAXED); i++) {
@@ -414,6 +420,8 @@ static void look_at_deliveries(struct courier *c, int64_t now_s)
     struct send_task *t = spw_calloc(1, sizeof *t);
     t->courier = c;
     t->config = config_ref(c->n->config);
+    t->hurry = c->hurry;
+    c->hurry = false;
     c->next_s = 1;
     c->busy = worker_submit(c->worker, run_send, send_done, t) == RC_OK;
     if (!c->busy) {
@@ -468,11 +476,14 @@ void nightly_take(struct nightly *n, const struct config *c)
 {
     if (!n)
         return;
+    const bool other = config_settings_differ(n->config, c, "reports.");
     config_free(n->config);
     n->config = config_ref(c);
     n->look_s = 0;
-    for (int k = 0; k < OUTBOX_KINDS; k++)
+    for (int k = 0; k < OUTBOX_KINDS && other; k++) {
         n->couriers[k].next_s = 0;
+        n->couriers[k].hurry = true;
+    }
 }
 
 void nightly_free(struct nightly *n)

@@ -361,6 +361,13 @@ enum rc outbox_postpone(struct outbox *o, enum outbox_kind kind, int64_t next_s,
                0, e);
 }
 
+enum rc outbox_hurry(struct outbox *o, enum outbox_kind kind, int64_t now_s, struct error *e)
+{
+    const int64_t numbers[] = {kind, now_s};
+    return run(o, "UPDATE deliveries SET next_s = ?2 WHERE state = 0 AND kind = ?1 AND next_s > ?2", numbers, 2, NULL,
+               0, e);
+}
+
 /* ---- what is known ------------------------------------------------------------------------------------------------ */
 
 enum rc outbox_count(struct outbox *o, struct outbox_counts counts[OUTBOX_KINDS], struct error *e)

@@ -79,6 +79,8 @@ enum rc outbox_note(struct outbox *o, int64_t id, enum outbox_state state, const
                     int64_t next_s, struct error *e) SPW_MUST_USE;
 /* All that wait for a mail server (or webhook) that is not there wait until then: one try for all. */
 enum rc outbox_postpone(struct outbox *o, enum outbox_kind kind, int64_t next_s, struct error *e) SPW_MUST_USE;
+/* All that wait are due now: something is said to be right again. */
+enum rc outbox_hurry(struct outbox *o, enum outbox_kind kind, int64_t now_s, struct error *e) SPW_MUST_USE;
 /* Seconds until the next try after so many: 2, 4, 8, ... to an hour, a fifth more or less by `random`. */
 int64_t outbox_backoff_s(int tries, uint32_t random);
 

@@ -56,7 +56,7 @@ def exported():
     table, routes = read("scheduler", "front", "metrics_table.c"), read("scheduler", "observe", "route_metrics.c")
     budgets = read("scheduler", "front", "budget_metrics.c")
     capacity = read("scheduler", "front", "capacity_metrics.c")
-    joining = read("scheduler", "join", "join_metrics.c")
+    joining = read("scheduler", "join", "join_metrics.c") + read("scheduler", "nightly", "nightly.c")
     plans = re.search(r"plan_names\[\] = \{([^}]*)\}", capacity).group(1)
     names = set(re.findall(r'"((?:spillway_|vllm:|gen_ai_)\w+)"', front + table + engine + routes + budgets + capacity + joining))
     names |= {"spillway_capacity_%s_tokens_per_second" % n for n in re.findall(r'"(\w+)"', plans)}
@@ -105,6 +105,8 @@ def every_label_value_exists(_):
     known = {"code": codes, "outcome": outcomes, "fault": faults, "job": set(), "node": {"cache"}}
     known["state"] = set(re.findall(r'\{"(\w+)", \d+, ', read("engine", "node", "state.c")))
     known["failure"] = set(re.findall(r'\[PROVIDER_\w+\] = "(\w+)"', read("providers", "provider.c")))
+    known["by"] = set(re.findall(r'\? "(\w+)" : "(\w+)"', read("scheduler", "nightly", "outbox.c"))[0])
+    known["result"] = set(re.findall(r'result=\\"(\w+)\\"', read("scheduler", "nightly", "nightly.c")))
     known["job"] = set(re.findall(r"job_name: ([\w-]+)", read(PROMETHEUS, "prometheus.yml")))
     for rule in rules():
         for label, values in re.findall(r'(\w+)\s*(?:=~|=|!=)\s*"([^"]*)"', rule["expr"]):

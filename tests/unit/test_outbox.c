@@ -119,6 +119,14 @@ static void test_tries(void)
     CHECK(outbox_postpone(o, OUTBOX_MAIL, 1060, &e) == RC_OK);
     CHECK(outbox_take(o, OUTBOX_MAIL, 1059, &item, &next, &e) == RC_NOT_FOUND && next == 1060); /* bob waits as well */
     CHECK(outbox_take(o, OUTBOX_WEBHOOK, 1000, &item, &next, &e) == RC_OK); /* the webhook does not */
+    struct outbox_item again;
+    CHECK(outbox_hurry(o, OUTBOX_WEBHOOK, 1010, &e) == RC_OK);
+    CHECK(outbox_take(o, OUTBOX_MAIL, 1010, &again, &next, &e) == RC_NOT_FOUND); /* another's haste is not ours */
+    outbox_item_fini(&again);
+    CHECK(outbox_hurry(o, OUTBOX_MAIL, 1010, &e) == RC_OK);
+    CHECK(outbox_take(o, OUTBOX_MAIL, 1010, &again, &next, &e) == RC_OK);
+    outbox_item_fini(&again);
+    CHECK(outbox_postpone(o, OUTBOX_MAIL, 1060, &e) == RC_OK);
     outbox_item_fini(&item);
     CHECK(outbox_count(o, c, &e) == RC_OK);
     CHECK(c[OUTBOX_MAIL].waiting == 2 && c[OUTBOX_MAIL].failing == 1 && c[OUTBOX_WEBHOOK].waiting == 1);
