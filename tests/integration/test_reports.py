@@ -25,7 +25,7 @@ import threading
 import time
 from decimal import Decimal
 
-from harness import (Scheduler, Upstream, certificate, chat, environment_with, free_port, main, node, request, wait_until)
+from harness import (Scheduler, Skip, Upstream, certificate, chat, environment_with, free_port, main, node, request, wait_until)
 from test_books import query, spillway
 
 PACKAGE = "aiosmtpd==1.4.6"
@@ -340,6 +340,39 @@ def over_tls(args):
         assert "swordfish" not in s.log_text()
 
 
+def a_night_comes(args):
+    """On a clock 144 times as fast, from three minutes before midnight: requests are answered, the hour closes ten minutes after
+    its end, and the report of the day, which was due at one past midnight, has waited for it and is all of it."""
+    preload = os.path.join(args.build, "tests", "fastclock.so")
+    if args.sanitized or not os.path.exists(preload):
+        raise Skip("tests/fastclock.so is not there, or the sanitizers' own come first")
+    midnight = int(time.time()) // 86400 * 86400 + 86400
+    day = datetime.datetime.fromtimestamp(midnight - 1, datetime.timezone.utc).strftime("%Y-%m-%d")
+    hook, up = Hook(), Upstream()
+    clock = {"LD_PRELOAD": preload, "FASTCLOCK": f"144:{midnight - 180}:{time.monotonic_ns()}"}
+    slow = {"interval": "60s", "timeout": "30s"}  # in real time a 144th
+    with contextlib.ExitStack() as stack, Scheduler(
+            args.build, [node("gpu1", up)], env=clock, health=slow, workers="1",
+            reports={"at": '"00:01"', "formats": ["json"], "webhook": {"url": hook.url}}) as s:
+        stack.callback(hook.stop)
+        stack.callback(up.stop)
+        for k in range(5):
+            assert chat(s.port, f"number {k}").status == 200
+        wait_until(lambda: len(s.rows()) == 5, 5, "rows")
+        rows = s.rows()
+        assert max(r["finished_ns"] for r in rows) < midnight * 10**9, "too slow: it was midnight before the last answer"
+        wait_until(lambda: hook.calls, 20, "the report")
+        notice = json.loads(hook.calls[0][1])
+        assert notice["period"] == day and notice["open_hours"] == 0 and notice["requests"] == 5, notice
+        assert Decimal(notice["charge_usd"]) == Decimal(sum(r["charge_pusd"] for r in rows)) / 10**12, notice
+        assert notice["made"] >= notice["until"][:11] + "00:10:00Z", notice  # not before the hour was closed
+        assert s.metrics()["spillway_reports_late_seconds"] == 0
+        with open(os.path.join(s.folder, "state", "reports", f"spillway-{day}.json")) as f:
+            assert json.load(f)["now"]["use"]["requests"] == 5
+        time.sleep(2)
+        assert len(hook.calls) == 1
+
+
 def words(args):
     """What makes no sense is refused, in words."""
     with site(args, {"formats": ["csv"]}) as s:
@@ -359,4 +392,4 @@ def words(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [nights, dead, killed, over_tls, words], at_once=3)
+    main(__doc__, [a_night_comes, nights, dead, killed, over_tls, words], at_once=3)
