@@ -9,6 +9,8 @@
 #define CHEAP_SLACK  2.0 /* cheap hours chosen: so many times what the work takes, since spot may be gone in some */
 #define HOUR_US      3600000000.0
 #define TOKENS_LEAST 1e-6
+#define DRAIN_S      600 /* what is not pressing is done within that, if machines are there for it */
+#define ROWS_A_TWICE 3   /* rows for deadlines from one time to twice that time */
 
 static double left_of(const struct progress_work *w)
 {
@@ -28,22 +30,24 @@ struct outlook {
     double even_rate; /* the largest that any deadline asks for from now on */
     double behind;    /* tokens; the most at any deadline; negative: ahead */
     double latest_us; /* the net; HUGE_VAL without on-demand */
+    int64_t due_us;   /* whose it is */
     double hard_us;   /* on-demand must compute from then on */
 };
 static void look_ahead(struct outlook *o, int64_t now_us, const struct progress_work *work, int32_t n,
                        const struct progress_market *m)
 {
-    double rate = m->on_demand_tokens_per_s, due_left = 0, due_behind = 0;
+    double rate = m->on_demand_tokens_per_s, due_left = 0, due_behind = 0, grain = 0;
     double in_hand_us = CHANGEOVERS * (double)m->changeover_us + (double)m->tick_us;
 
-    *o = (struct outlook){.behind = -HUGE_VAL, .latest_us = HUGE_VAL, .hard_us = HUGE_VAL};
+    *o = (struct outlook){.behind = -HUGE_VAL, .latest_us = HUGE_VAL, .hard_us = HUGE_VAL, .due_us = INT64_MAX};
     for (int32_t i = 0; i < n; i++) {
         SPW_ASSERT(work[i].due_us > work[i].came_us && (i == 0 || work[i - 1].due_us <= work[i].due_us));
         due_left += left_of(&work[i]);
         due_behind += even_by(&work[i], now_us) - fmin(work[i].done, work[i].tokens);
+        grain = fmax(grain, work[i].grain);
         if (due_left <= TOKENS_LEAST)
             continue;
-        double time_s = (double)(work[i].due_us - now_us) / US_PER_S, behind = due_behind;
+        double time_s = (double)(work[i].due_us - now_us) / US_PER_S, behind = due_behind - grain;
         if (m->n_hours > 0 &&
             rate > 0) /* waiting for cheap hours is no lag, as long as twice the time needed is left */
             behind = due_left - time_s * rate / CHEAP_SLACK;
@@ -52,7 +56,10 @@ static void look_ahead(struct outlook *o, int64_t now_us, const struct progress_
         if (rate > 0) {
             double start_us = (double)work[i].due_us - due_left / rate * US_PER_S;
             o->hard_us = fmin(o->hard_us, start_us);
-            o->latest_us = fmin(o->latest_us, start_us - in_hand_us);
+            if (start_us - in_hand_us < o->latest_us) {
+                o->latest_us = start_us - in_hand_us;
+                o->due_us = work[i].due_us;
+            }
         }
     }
     o->left = due_left;
@@ -133,7 +140,50 @@ void progress_decide(struct progress_decision *d, struct progress_state *s, int6
     d->even_tokens_per_s = o.even_rate;
     d->behind_tokens = o.left > TOKENS_LEAST ? o.behind : 0;
     d->latest_us = o.latest_us < 9e18 ? (int64_t)floor(o.latest_us) : INT64_MAX;
+    d->due_us = o.due_us;
+    d->left_tokens = o.left;
     s->on_demand = d->where == PROGRESS_ON_DEMAND;
+}
+
+bool progress_presses(const struct progress_decision *d)
+{
+    return d->reason == PROGRESS_DEADLINE || d->reason == PROGRESS_LATE || d->reason == PROGRESS_NO_CAPACITY;
+}
+
+double progress_asks(const struct progress_decision *d)
+{
+    if (d->where != PROGRESS_SPOT && d->where != PROGRESS_ON_DEMAND)
+        return 0;
+    if (progress_presses(d))
+        return d->tokens_per_s;
+    return fmin(d->tokens_per_s, fmax(d->even_tokens_per_s, d->left_tokens / DRAIN_S));
+}
+
+/* ---- rows ---------------------------------------------------------------------------------------------------------- */
+
+void progress_rows_add(struct progress_rows *r, int64_t now_us, int64_t came_us, int64_t due_us, double tokens)
+{
+    const double left_s = fmax((double)(due_us - now_us) / US_PER_S, 0), row = ROWS_A_TWICE * log2(1 + left_s);
+    struct progress_work *w = &r->work[row < PROGRESS_ROWS_MAX - 1 ? (int)row : PROGRESS_ROWS_MAX - 1];
+    const bool first = w->tokens <= 0;
+    w->came_us = first || came_us < w->came_us ? came_us : w->came_us;
+    w->due_us = first || due_us < w->due_us ? due_us : w->due_us;
+    w->tokens += fmax(tokens, 1);
+    w->grain = fmax(w->grain, fmax(tokens, 1));
+}
+
+void progress_rows_end(struct progress_rows *r, int64_t since_us)
+{
+    r->n = 0;
+    for (int i = 0; i < PROGRESS_ROWS_MAX; i++) {
+        struct progress_work w = r->work[i];
+        if (w.tokens <= 0)
+            continue;
+        w.came_us = w.came_us < since_us ? since_us : w.came_us;
+        if (w.due_us <= w.came_us) /* it is late */
+            w.came_us = w.due_us - 1;
+        r->work[r->n++] = w;
+    }
 }
 
 const char *progress_reason_text(enum progress_reason r)

@@ -27,7 +27,18 @@
 struct progress_work {       /* what is still to do, one row per deadline or group of them */
     int64_t came_us, due_us; /* due_us > came_us */
     double tokens, done;     /* of it in all, and done already */
+    double grain;            /* the largest piece of it, which is begun whole: so much ahead of even progress is none */
 };
+#define PROGRESS_ROWS_MAX 64
+/* Requests that wait, put together by deadline: those within about a quarter of the time that is left stand in one row, and all
+ * of it is due with the first of them. {0} to begin with; then add all, then end: work[0..n-1] is what progress_decide() wants. */
+struct progress_rows {
+    struct progress_work work[PROGRESS_ROWS_MAX];
+    int32_t n; /* after the end */
+};
+void progress_rows_add(struct progress_rows *r, int64_t now_us, int64_t came_us, int64_t due_us, double tokens);
+/* since_us: when one of them was last begun, from when on the others are to be done evenly; 0: none was. */
+void progress_rows_end(struct progress_rows *r, int64_t since_us);
 struct progress_market {
     double idle_tokens_per_s;      /* on nodes that run anyway, not needed by interactive requests now */
     double spot_tokens_per_s;      /* what spot would give now; 0: there is none */
@@ -63,11 +74,18 @@ struct progress_decision {
     double tokens_per_s;      /* to run at: what the chosen place gives, or idle capacity while it waits for more */
     double even_tokens_per_s; /* that even progress asks for from now on */
     double behind_tokens;     /* > 0: so far behind even progress */
+    double left_tokens;       /* of all */
     int64_t latest_us;        /* the net closes then: the last moment at which on-demand is early enough */
+    int64_t due_us;           /* for the work that is due by then; INT64_MAX: there is no net */
 };
 /* work: by due_us, the earliest first; n >= 0. */
 void progress_decide(struct progress_decision *d, struct progress_state *s, int64_t now_us,
                      const struct progress_work *work, int32_t n, const struct progress_market *m);
+/* Tokens per second for which machines are to be there, beside what interactive requests need. What is not pressing takes no
+ * more of them than do it evenly, or within ten minutes. */
+double progress_asks(const struct progress_decision *d);
+/* It is to run at once, wherever it can and may, if it is due by d->due_us (or, without a net, in any case). */
+bool progress_presses(const struct progress_decision *d);
 const char *progress_reason_text(enum progress_reason r);
 const char *progress_where_name(enum progress_where w);
 

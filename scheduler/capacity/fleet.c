@@ -96,6 +96,8 @@ static void tick(struct fleet *f)
         return;
     look_at_pools(f);
     plan_observe(f);
+    if (batch_is_due(f, is_due(&f->paced, BATCH_LOOK_MS, now)))
+        batch_plan(f);
     if (plan_is_due(f, now)) {
         f->plan_soon = false;
         plan_scale(f);

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "policies/progress.h"
 #include "providers/provider.h"
 #include "scheduler/capacity/guard.h"
 #include "scheduler/capacity/journal.h"
@@ -40,6 +41,12 @@ enum fleet_comes {
     FLEET_HOLDS, /* the same, and an API is not asked meanwhile */
 };
 
+/* What batch requests may do that wait for a node, until the next word. */
+struct fleet_pace {
+    bool goes;         /* take any place on machines; else those alone that leave a part of all places free */
+    int64_t urgent_us; /* who leaves the room by then (monotonic) goes wherever he can, to an API, too; 0: nobody */
+};
+
 struct fleet_options { /* all borrowed */
     struct event_base *loop;
     const struct config *config;
@@ -50,6 +57,9 @@ struct fleet_options { /* all borrowed */
     bool (*demand)(const char *model, struct fleet_demand *d, void *arg);
     /* May requests for the model wait for a node that is not there? */
     void (*comes)(const char *model, enum fleet_comes comes, void *arg);
+    /* Batch requests that wait for the model are added to rows; when one of them was begun last (monotonic; 0: none was). */
+    int64_t (*batch)(const char *model, struct progress_rows *rows, void *arg);
+    void (*pace)(const char *model, const struct fleet_pace *p, void *arg);
     void *arg;
 };
 enum rc fleet_new(struct fleet **f, const struct fleet_options *o, struct error *e) SPW_MUST_USE;

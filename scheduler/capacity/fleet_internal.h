@@ -127,7 +127,14 @@ struct market { /* where demand meets capacity */
     int n_ready, n_full;                              /* nodes; full: every slot is taken */
     bool saturated;                                   /* every ready node is full, or somebody waits */
     enum fleet_comes comes;                           /* as told */
-    bool keeps_asleep;                                /* requests go to an API rather than to one that sleeps */
+    struct progress_state progress;                   /* batch.c */
+    struct fleet_pace pace;                           /* as told, or, if not, as it is to be told */
+    bool told;
+    enum progress_reason batch_reason;
+    double batch_tokens_per_s; /* that machines are to be there for */
+    int batch_waited;          /* at the last look; since then: */
+    bool batch_news;
+    bool keeps_asleep; /* requests go to an API rather than to one that sleeps */
     struct fleet_plan_view plan;
 };
 
@@ -140,7 +147,7 @@ struct fleet_model { /* that the configuration names */
 
 #define OUTPUT_GUESS       200 /* tokens of an answer, before one was seen */
 #define SNAPSHOT_NODES_MAX 512
-#define BATCH_DRAIN_S      600
+#define BATCH_LOOK_MS      1000 /* between two looks at batch work, unless more comes */
 
 struct offer_ref { /* what an offer of a plan is; NULL: an own machine */
     struct pool *pool;
@@ -182,7 +189,7 @@ struct fleet {
     void (*stopped)(void *arg);
     void *stopped_arg;
     struct event *stop_event;
-    struct mono planned, swept, powered, watched;
+    struct mono planned, swept, powered, watched, paced;
     bool plan_soon;
     struct fleet_stats stats;
     struct site *site; /* of the ladder's plan */
@@ -257,7 +264,15 @@ void plan_scale(struct fleet *f);
 /* Requests that a node can be busy with at once: at the SLO, where it is calibrated, and no more than its slots. */
 double plan_at_once(const struct fleet *f, const struct market *k, const struct config_node *c,
                     const struct node_load *l, int32_t slots);
+struct snapshot;
+void plan_gather(struct snapshot *s, struct fleet *f, struct market *k);
 void plan_tell(struct fleet *f); /* whom requests may wait for */
+
+/* ---- batch.c */
+/* tick: it is time, whether or not more has come. */
+bool batch_is_due(struct fleet *f, bool tick);
+void batch_plan(struct fleet *f);
+void batch_tell(struct fleet *f); /* models that the front may not have heard of */
 
 /* ---- ladder.c */
 struct site *ladder_new(void);

@@ -175,7 +175,7 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
     g->spills = market_api(f->config, k->model) != NULL;
     const struct power_outlook o = {.forecast = &k->busy,
                                     .in_use = g->spills && asked > here ? asked : here,
-                                    .waiting = k->now.waiting,
+                                    .waiting = k->now.waiting + (k->pace.goes ? k->now.waiting_batch : 0),
                                     .hold_s = k->hold_s > 0 ? k->hold_s : 1,
                                     .z = Z,
                                     .now_us = clock_now(f->o.clock).ns / NS_PER_US,

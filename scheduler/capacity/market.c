@@ -96,6 +96,7 @@ void markets_take(struct fleet *f)
         if (p->config)
             p->market = plan_market(f, p->config->node.models[0]);
     }
+    batch_tell(f);
 }
 
 const struct config_node *market_api(const struct config *c, const char *model)

@@ -253,7 +253,7 @@ static const struct market *market_of_member(struct fleet *f, const struct membe
     return m->node ? market_of(f, m->node->config) : NULL;
 }
 
-static void gather(struct snapshot *s, struct fleet *f, struct market *k)
+void plan_gather(struct snapshot *s, struct fleet *f, struct market *k)
 {
     struct pool *p;
     struct member *m;
@@ -409,7 +409,7 @@ static bool is_idle(const struct fleet *f, const struct market *k, const struct 
 static void scale(struct fleet *f, struct market *k)
 {
     struct snapshot *s = f->snapshot;
-    gather(s, f, k);
+    plan_gather(s, f, k);
     if (!s->n_pool_offers && !s->n_nodes)
         return;
     const struct scale_limits limits = limits_of(f, s);
@@ -424,7 +424,7 @@ static void scale(struct fleet *f, struct market *k)
                    .mean = idle ? 0 : then.mean,
                    .sd = idle ? 0 : then.sd,
                    .queued = (k->now.waiting + (k->saturated ? s->at_apis : 0)) * each,
-                   .batch = k->now.waiting_batch ? k->now.waiting_batch * each / BATCH_DRAIN_S : 0},
+                   .batch = k->batch_tokens_per_s},
         .limits = limits,
         .api = api_of(f, k, s),
         .promise = {.asked = aim.ttft_ms ? aim.probability_ppm / 1e6 : 0,

@@ -390,6 +390,8 @@ static enum rc open_fleet(struct serve *s, struct error *e)
                                     .nodes = front_nodes(s->front),
                                     .demand = front_demand,
                                     .comes = front_comes,
+                                    .batch = front_batch,
+                                    .pace = front_pace,
                                     .arg = s->front};
 
     const enum rc rc = fleet_new(&s->fleet, &o, e);

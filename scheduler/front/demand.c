@@ -92,6 +92,48 @@ void front_comes(const char *model, enum fleet_comes comes, void *arg)
         __atomic_store_n((int *)&room->comes, (int)comes, __ATOMIC_RELAXED);
 }
 
+/* ---- batch work ------------------------------------------------------------------------------------------------------- */
+
+void demand_begun_locked(struct request *r)
+{
+    if (r->urgency.class == WAITING_BATCH && r->attempts == 0)
+        r->room->batch_begun_us = clock_now(r->lane->front->o.clock).ns / NS_PER_US;
+}
+
+int64_t front_batch(const char *model, struct progress_rows *rows, void *arg)
+{
+    struct front *f = arg;
+    struct room *room = front_room(f, model);
+    const int64_t now_us = clock_now(f->o.clock).ns / NS_PER_US;
+    const struct waiter *w;
+    if (!room)
+        return 0;
+    front_lock(f);
+    const struct waiting_line *line = &room->waiting.lines[WAITING_BATCH];
+    TAILQ_FOREACH(w, &line->by_age, age)
+    {
+        const struct request *r = request_of_waiter(w);
+        progress_rows_add(rows, now_us, r->arrived.ns / NS_PER_US, w->until_ns / NS_PER_US,
+                          (double)(r->input_estimate + request_estimate_output(&r->body)));
+    }
+    const int64_t begun_us = room->batch_begun_us;
+    front_unlock(f);
+    return begun_us;
+}
+
+void front_pace(const char *model, const struct fleet_pace *p, void *arg)
+{
+    struct front *f = arg;
+    struct room *room = front_room(f, model);
+    if (!room)
+        return;
+    front_lock(f);
+    room->pace = *p;
+    room->paced = true;
+    rooms_grant_locked(f);
+    front_unlock(f);
+}
+
 struct nodes *front_nodes(struct front *f)
 {
     return f->nodes;

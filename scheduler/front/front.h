@@ -121,6 +121,8 @@ enum rc front_node_set_drain(struct front *f, const char *name, enum front_drain
 struct nodes *front_nodes(struct front *f);
 bool front_demand(const char *model, struct fleet_demand *d, void *arg);
 void front_comes(const char *model, enum fleet_comes comes, void *arg);
+int64_t front_batch(const char *model, struct progress_rows *rows, void *arg);
+void front_pace(const char *model, const struct fleet_pace *p, void *arg);
 /* Who plans capacity: for /readyz and /metrics. Borrowed; NULL: nobody. */
 void front_set_fleet(struct front *f, const struct fleet *fleet);
 /* What stands beside the front and has something to say in /metrics; at most FRONT_METRICS_MORE of them. arg: borrowed. Lane

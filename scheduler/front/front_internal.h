@@ -211,6 +211,9 @@ struct room {
     _Atomic int64_t typical_ns;
     struct room_demand demand;
     _Atomic int comes; /* enum fleet_comes: may a request wait for a node that is not there? */
+    bool paced;        /* under the lock, as the next two: the fleet says what batch work may do */
+    struct fleet_pace pace;
+    int64_t batch_begun_us; /* when a batch request got its first slot last */
 };
 TAILQ_HEAD(request_queue, request);
 
@@ -387,6 +390,10 @@ struct admission {
 };
 void request_start(struct lane *l, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct admission *a);
+static inline struct request *request_of_waiter(const struct waiter *w)
+{
+    return (struct request *)(void *)((char *)(uintptr_t)w - offsetof(struct request, waiter));
+}
 /* Choose a node and start a leg, or wait, or fail. */
 void dispatch(struct request *r);
 /* The same for one that holds a slot already. */
@@ -496,6 +503,8 @@ void demand_came(struct request *r);
 void demand_answered(const struct request *r); /* r is settled */
 void demand_slo(const struct request *r, bool in_time);
 enum fleet_comes demand_comes(const struct model *m);
+/* It has got a slot. */
+void demand_begun_locked(struct request *r);
 
 /* rooms.c */
 void rooms_set_bounds(struct front *f, const struct config *c);
@@ -505,6 +514,8 @@ void room_entered(struct request *r);
 int64_t room_left_ms_locked(const struct request *r); /* that r may still wait */
 bool room_presses_locked(const struct request *r);    /* route_request.presses */
 int64_t room_wait_most_us_locked(const struct request *r);
+/* When it would leave the room, if it came now. */
+int64_t room_until_ns_locked(const struct request *r);
 /* The latest start that lets it end before its deadline, as long as answers of this model have taken of late. */
 int64_t room_start_by_ns(const struct request *r);
 /* The timer of one that waits: is its time over? Else it sleeps on. */

@@ -73,6 +73,14 @@ int64_t room_start_by_ns(const struct request *r)
     return r->arrived.ns + r->urgency.left_ns - r->room->typical_ns;
 }
 
+int64_t room_until_ns_locked(const struct request *r)
+{
+    if (r->waiter.waits)
+        return r->waiter.until_ns;
+    const int64_t most = clock_now(r->lane->front->o.clock).ns + patience_ns_locked(r), start = room_start_by_ns(r);
+    return start < most ? start : most;
+}
+
 static struct waiter waiter_of_locked(const struct request *r, int64_t now_ns)
 {
     struct waiter w = {
@@ -266,15 +274,10 @@ void room_correct(struct request *r)
 
 /* ---- slots for those who wait ----------------------------------------------------------------------------------- */
 
-static struct request *request_of(const struct waiter *w)
-{
-    return (struct request *)(void *)((char *)w - offsetof(struct request, waiter));
-}
-
 /* Could a node take it right now? */
 static bool fits_locked(const struct waiter *w, void *arg)
 {
-    struct request *r = request_of(w);
+    struct request *r = request_of_waiter(w);
     struct route_decision d;
     (void)arg;
     slot_note_time_locked(r);
@@ -325,7 +328,7 @@ void rooms_grant_locked(struct front *f)
         }
         if (!best)
             return;
-        grant_locked(request_of(best), now_ns);
+        grant_locked(request_of_waiter(best), now_ns);
     }
 }
 

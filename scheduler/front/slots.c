@@ -5,6 +5,7 @@
 
 #define RANK_FAR         1000 /* behind every rank there is */
 #define PATIENCE_MOST_US 1000000
+#define BATCH_LEAVES     0.25 /* of all slots, to those who come meanwhile */
 
 /* Not on the premises, and of no pool. */
 static bool is_api(const struct node *n)
@@ -164,6 +165,36 @@ static void obey_watts_locked(const struct request *r, const struct route_reques
         c[i].spared = c[i].spared || is_api(nodes_at(nodes, i));
 }
 
+/* Batch work that has not begun is held (POLICIES.md, Latency): of nodes, until more are free than those who come meanwhile may
+ * need, or it was said that it goes; of APIs, as long as there are machines, until its time is nearly over. */
+struct gate {
+    bool nodes, apis; /* shut */
+};
+
+static struct gate gate_locked(const struct request *r, const struct model *m)
+{
+    const struct room *room = r->room;
+    struct nodes *nodes = r->lane->front->nodes;
+    if (r->urgency.class != WAITING_BATCH || r->attempts > 0 || !room->paced ||
+        room_until_ns_locked(r) / NS_PER_US <= room->pace.urgent_us)
+        return (struct gate){.nodes = false};
+    bool machines = demand_comes(m) != FLEET_NOTHING_COMES, open = room->pace.goes || room_presses_locked(r);
+    int64_t slots = 0, free_slots = 0;
+    for (int i = 0; i < nodes_count(nodes); i++) {
+        const struct node *n = nodes_at(nodes, i);
+        if (!node_is_there(n) || is_api(n) || !node_serves(n, m->name))
+            continue;
+        machines = true;
+        if (n->state != NODE_READY || n->draining || n->leaving || n->resting)
+            continue;
+        const int have = n->config->slots ? n->config->slots : n->card.slots;
+        open = open || have <= 0; /* it takes as many as come */
+        slots += have;
+        free_slots += have > n->in_flight ? have - n->in_flight : 0;
+    }
+    return (struct gate){.nodes = !open && (double)free_slots <= (double)slots * BATCH_LEAVES, .apis = machines};
+}
+
 /* One model of the chain. */
 static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
                                  struct route_decision *d, enum slot_look how)
@@ -206,7 +237,9 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
     struct explained_look look = {.r = r, .model = m, .request = &q};
     const bool holds = demand_comes(m) == FLEET_HOLDS;
     const bool limited = nodes_site(nodes)->cap_mw > 0;
-    bool plain = !limited && !holds && !need.said && !q.alone && !budgeted_prefers_local(r); /* then rank is nobody's */
+    const struct gate shut = gate_locked(r, m);
+    bool plain = !limited && !holds && !shut.nodes && !shut.apis && !need.said && !q.alone &&
+                 !budgeted_prefers_local(r); /* then rank is nobody's */
     if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &look, d, how))
         return;
     struct nodes_asked asked;
@@ -218,6 +251,8 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         candidates[i].rank += i == r->moving.to - 1 ? 0 : RANK_FAR;
     for (int i = 0; i < n && holds; i++) /* a node of ours is waited for */
         candidates[i].spared = candidates[i].spared || is_api(nodes_at(nodes, i));
+    for (int i = 0; i < n && (shut.nodes || shut.apis); i++)
+        candidates[i].kept = candidates[i].kept || (is_api(nodes_at(nodes, i)) ? shut.apis : shut.nodes);
     if (limited)
         obey_watts_locked(r, &q, candidates, n);
     nodes_choose_locked(nodes, &asked, NULL, candidates, n, d);
@@ -292,6 +327,7 @@ void slot_take_locked(struct request *r, struct node *node, const struct model *
     node_spec_unref(before);
     if (r->attempts == 0)
         retry_count_request_locked(node->table);
+    demand_begun_locked(r);
     if (r->survival.alone)
         alone_take_locked(r);
 }

@@ -156,13 +156,14 @@ struct sim_model_state {
     double capacity[SCALE_OFFERS_MAX]; /* tokens/s at the SLO of one node of offers[i] */
     double demand_now, demand_mean;
     struct progress_state progress;
-    int64_t planned_us; /* last */
-    bool batch_goes;    /* on what is being, or was, launched for it: batch may fill every slot */
-    bool batch_urgent;  /* it may go to an API, too */
-    bool serving;       /* waiters are being served: no recursion */
-    struct slack slack; /* of the SLO: what came of the last interactive requests */
-    bool growing;       /* hardly a slot is free: one more request would make it one more machine */
-    int32_t slots;      /* of all nodes that accept */
+    int64_t planned_us;      /* last */
+    bool batch_goes;         /* on what is being, or was, launched for it: batch may fill every slot */
+    int64_t batch_urgent_us; /* what leaves by then must run now: it may go to an API, too; 0: nothing */
+    int64_t batch_begun_us;  /* when one of it was begun last */
+    bool serving;            /* waiters are being served: no recursion */
+    struct slack slack;      /* of the SLO: what came of the last interactive requests */
+    bool growing;            /* hardly a slot is free: one more request would make it one more machine */
+    int32_t slots;           /* of all nodes that accept */
     struct sim_model_result *out;
 };
 
@@ -233,7 +234,8 @@ void sim_drop_all(struct sim *x, int32_t node);   /* it dies: its requests go el
 void sim_serve_waiting(struct sim *x, int32_t model);
 void sim_expire(struct sim *x, int32_t model); /* waiters whose time is over */
 #define SIM_BATCH_LEAVES 0.25
-bool sim_batch_may(const struct sim_model_state *m); /* start one more of batch */
+bool sim_batch_may(const struct sim_model_state *m, int64_t until_us); /* start one more of batch, that leaves then */
+int64_t sim_batch_until_us(const struct sim *x, const struct sim_live *l);
 void sim_serve_init(struct sim *x);
 void sim_serve_fini(struct sim *x);
 

@@ -3,7 +3,6 @@
  * be. Snapshots are put together here; policies/ decide. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/alloc.h"
 #include "scheduler/simulate/sim_internal.h"
@@ -196,60 +195,26 @@ static int32_t snapshot_nodes(struct sim *x, int32_t model)
 /* --- batch work
  * --------------------------------------------------------------------------------------------------------- */
 
-#define ROWS_MAX 64
-struct rows {
-    struct progress_work work[ROWS_MAX];
-    int32_t n;
-};
-
-static int by_due(const void *a, const void *b)
+/* Waiting batch work by the time at which it leaves: its deadline, or the end of what it may wait. */
+static void batch_rows(struct sim *x, struct sim_model_state *m, struct progress_rows *r)
 {
-    const struct progress_work *v = a, *w = b;
-    return (v->due_us > w->due_us) - (v->due_us < w->due_us);
-}
-
-/* Waiting batch work by deadline; those within a 64th of the span between the first and the last stand together. */
-static void batch_rows(struct sim *x, struct sim_model_state *m, struct rows *r)
-{
-    int64_t first = INT64_MAX, last = 0;
     const struct waiter *w;
-    r->n = 0;
     TAILQ_FOREACH(w, &m->room.lines[WAITING_BATCH].by_age, age)
     {
         const struct sim_live *l = &x->live[sim_waiter_of(w)->live];
-        const int64_t due = l->due_us == INT64_MAX ? w->until_ns / 1000 : l->due_us;
-        first = due < first ? due : first;
-        last = due > last ? due : last;
+        progress_rows_add(r, x->now_us, l->at_us, w->until_ns / 1000, l->prompt + m->output);
     }
-    int32_t at[ROWS_MAX];
-    memset(at, -1, sizeof(at));
-    const int64_t width = first <= last ? (last - first) / (ROWS_MAX - 1) + 1 : 1;
-    TAILQ_FOREACH(w, &m->room.lines[WAITING_BATCH].by_age, age)
-    {
-        const struct sim_live *l = &x->live[sim_waiter_of(w)->live];
-        const int64_t due = l->due_us == INT64_MAX ? w->until_ns / 1000 : l->due_us;
-        const int64_t k = (due - first) / width;
-        if (at[k] < 0) {
-            at[k] = r->n;
-            r->work[r->n++] = (struct progress_work){.came_us = l->at_us, .due_us = due};
-        }
-        struct progress_work *row = &r->work[at[k]];
-        row->tokens += l->prompt + m->output;
-        row->came_us = l->at_us < row->came_us ? l->at_us : row->came_us;
-        row->due_us = due < row->due_us ? due : row->due_us; /* all of it by the first of them: none is late */
-        if (row->due_us <= row->came_us)
-            row->due_us = row->came_us + 1;
-    }
-    qsort(r->work, (size_t)r->n, sizeof(r->work[0]), by_due);
+    progress_rows_end(r, m->batch_begun_us);
 }
 
 /* How fast batch work shall go, and where. */
 static double batch_pace(struct sim *x, int32_t model, double demand, int32_t tick_s)
 {
     struct sim_model_state *m = &x->models[model];
-    struct rows rows;
+    struct progress_rows rows = {.n = 0};
     batch_rows(x, m, &rows);
-    m->batch_goes = m->batch_urgent = false;
+    m->batch_goes = false;
+    m->batch_urgent_us = 0;
     if (!rows.n)
         return 0;
     struct progress_market market = {.tick_us = tick_s * SIM_US_PER_S};
@@ -269,8 +234,8 @@ static double batch_pace(struct sim *x, int32_t model, double demand, int32_t ti
     struct progress_decision d;
     progress_decide(&d, &m->progress, x->now_us, rows.work, rows.n, &market);
     m->batch_goes = d.where == PROGRESS_SPOT || d.where == PROGRESS_ON_DEMAND;
-    m->batch_urgent = d.reason == PROGRESS_DEADLINE || d.reason == PROGRESS_LATE || d.reason == PROGRESS_NO_CAPACITY;
-    return m->batch_goes ? d.tokens_per_s : 0;
+    m->batch_urgent_us = progress_presses(&d) ? d.due_us : 0;
+    return progress_asks(&d);
 }
 
 /* --- autoscaling

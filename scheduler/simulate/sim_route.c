@@ -326,7 +326,8 @@ static int64_t may_wait_us(const struct sim *x, const struct sim_live *l)
 /* Half of its time is over: it goes in wherever there is a slot, and waits there. Batch work: when it must run now. */
 static bool presses(const struct sim *x, const struct sim_live *l, bool batch)
 {
-    return batch ? x->models[l->model].batch_urgent : x->now_us - l->at_us >= may_wait_us(x, l) / 2;
+    return batch ? sim_batch_until_us(x, l) <= x->models[l->model].batch_urgent_us
+                 : x->now_us - l->at_us >= may_wait_us(x, l) / 2;
 }
 
 static bool is_batch(const struct sim_live *l)
@@ -346,7 +347,7 @@ static void choose(struct sim *x, const struct sim_live *l, const struct router_
         if (l->cached > c[i].cached_tokens) /* as the trace says, wherever it goes */
             c[i].cached_tokens = l->cached;
         /* The site's limit: it may when others have finished. Batch work waits for machines as long as its time allows. */
-        c[i].kept = api ? batch && !m->batch_urgent && m->n_offers : !sim_power_admits(x, listed[i], l);
+        c[i].kept = api ? batch && !presses(x, l, batch) && m->n_offers : !sim_power_admits(x, listed[i], l);
     }
     router_choose(x->router, ask, listed, c, n, d);
 }
@@ -410,7 +411,7 @@ static void note_decision(struct sim *x, const struct sim_pick *p)
 struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread)
 {
     const struct sim_model_state *m = &x->models[l->model];
-    if (is_batch(l) && !sim_batch_may(m))
+    if (is_batch(l) && !sim_batch_may(m, sim_batch_until_us(x, l)))
         return (struct sim_pick){.node = -1, .api = -1, .may_wait = true};
     const struct sim_pick p = x->s->routing == SIM_ROUND_ROBIN ? in_turn(x, l, m) : by_policy(x, l, spread);
     note_decision(x, &p);

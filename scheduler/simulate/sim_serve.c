@@ -189,12 +189,19 @@ static double lognormal(uint64_t *random, double mean, double spread)
     return exp(log(mean) - s2 / 2 + sqrt(s2) * z);
 }
 
+static void note_begun(struct sim *x, const struct sim_live *l)
+{
+    if (l->class == WAITING_BATCH)
+        x->models[l->model].batch_begun_us = x->now_us;
+}
+
 /* Others compute it, and there is no queue: all is known at once. */
 static void serve_by_api(struct sim *x, int32_t live, int32_t api)
 {
     struct sim_live *l = &x->live[live];
     const struct sim_api *a = &x->s->apis[api];
     sim_route_by_api(x, l, api);
+    note_begun(x, l);
     const int32_t bill = x->s->n_offers + api, left = l->output - l->said;
     const double ttft = lognormal(&x->random, (double)a->ttft_us + a->ttft_us_per_tok * l->prompt, a->spread);
     const double tpot = lognormal(&x->random, (double)a->tpot_us, a->spread);
@@ -218,6 +225,7 @@ static void serve_by_node(struct sim *x, int32_t live, int32_t node)
     struct sim_live *l = &x->live[live];
     struct sim_node *n = &x->nodes[node];
     struct sim_model_state *m = &x->models[l->model];
+    note_begun(x, l);
     l->node = node;
     sim_route_sent(x, l, node);
     int32_t fresh = l->prompt + l->said - l->cached;
@@ -318,21 +326,28 @@ void sim_expire(struct sim *x, int32_t model)
     room_clock(x, model);
 }
 
-/* Batch work fills what is idle: it leaves a part of the slots to those who come meanwhile, unless machines were
- * launched
- * for it or its time is nearly over. */
-bool sim_batch_may(const struct sim_model_state *m)
+/* When it would leave the room. */
+int64_t sim_batch_until_us(const struct sim *x, const struct sim_live *l)
 {
-    return m->batch_goes || m->batch_urgent || m->free_slots[0] > m->slots * SIM_BATCH_LEAVES;
+    const int64_t most_us = l->at_us + x->s->models[l->model].waiting[WAITING_BATCH].wait_ns / 1000;
+    return l->due_us < most_us ? l->due_us : most_us;
+}
+
+/* Batch work fills what is idle: it leaves a part of the slots to those who come meanwhile, unless machines were launched for
+ * it or its time is nearly over. */
+bool sim_batch_may(const struct sim_model_state *m, int64_t until_us)
+{
+    return m->batch_goes || until_us <= m->batch_urgent_us || m->free_slots[0] > m->slots * SIM_BATCH_LEAVES;
 }
 
 static bool fits(const struct waiter *w, void *arg)
 {
     const struct sim_model_state *m = arg;
-    if (w->class == WAITING_BATCH && !w->under_way && !sim_batch_may(m))
+    const int64_t until_us = w->until_ns / 1000;
+    if (w->class == WAITING_BATCH && !w->under_way && !sim_batch_may(m, until_us))
         return false;
     return m->free_slots[w->reach == WAITING_LOCAL] > 0 ||
-           (w->class == WAITING_BATCH && m->batch_urgent && m->n_apis && w->reach == WAITING_ANYWHERE);
+           (w->class == WAITING_BATCH && until_us <= m->batch_urgent_us && m->n_apis && w->reach == WAITING_ANYWHERE);
 }
 
 enum placing { PLACED, REFUSED, MOVES, BROKE };
@@ -483,7 +498,7 @@ void sim_serve_waiting(struct sim *x, int32_t model)
     if (m->serving)
         return;
     m->serving = true;
-    while (waiting_count(&m->room) > 0 && (m->free_slots[0] > 0 || m->batch_urgent)) {
+    while (waiting_count(&m->room) > 0 && (m->free_slots[0] > 0 || m->batch_urgent_us)) {
         struct waiter *best = waiting_best(&m->room, now_ns, fits, m);
         if (!best)
             break;

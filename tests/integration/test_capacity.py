@@ -208,6 +208,43 @@ def test_saturation(args):
     own.stop()
 
 
+def test_batch(args):
+    """Batch work fills what is idle. Where nothing is, it does not cost an API's money before its deadline asks for that; then it
+    goes in time. Interactive requests go at once."""
+    up = Upstream("api", default=Script(words=["from", "the", "api"]))
+    gate = threading.Event()
+    own = Upstream("own", default=Script(gate=gate, words=["x"]))
+    api = node("api", up, models=["tiny"], price=("5", "5", "15"), local=False)
+    here = node("own", own, models=["tiny"], price=("0", "0", "0"), slots=1)
+    with Fleet(args, nodes=[here, api], limits={"interval": "20s"}) as f:
+        wait_until(lambda: f.s.ready_nodes() >= {"own", "api"}, 5, "both are ready")
+
+        def flex(**headers):
+            return chat(f.s.port, "hello", model="tiny", max_tokens=8, service_tier="flex", headers=headers)
+
+        t = threading.Thread(target=flex)
+        t.start()
+        wait_until(lambda: own.active == 1, 5, "the valley is filled at once")
+        assert f.ask().headers["x-spillway-node"] == "api"
+        began, went = time.monotonic(), []
+
+        def late():
+            a = flex(**{"x-spillway-deadline": "6s"})
+            went.append((a.status, a.headers.get("x-spillway-node"), time.monotonic() - began))
+
+        u = threading.Thread(target=late)
+        u.start()
+        time.sleep(1)
+        assert not went and len(up.requests) == 1, went
+        u.join(15)
+        assert went and went[0][:2] == (200, "api") and 1 < went[0][2] < 6, went
+        gate.set()
+        t.join()
+        assert flex(**{"x-spillway-deadline": "8s"}).headers["x-spillway-node"] == "own"
+    up.stop()
+    own.stop()
+
+
 def test_hold(args):
     """from_zero: hold: an API is there, and the first request waits for a node all the same; spill: it does not."""
     only_full(args)
@@ -408,6 +445,6 @@ def test_mistakes(args):
 
 if __name__ == "__main__":
     main(__doc__, [test_from_zero, test_operator, test_dollars, test_minimum_and_reload, test_killed_scheduler,
-                   test_dead_engine, test_saturation, test_hold, test_late_api, test_watts, test_sleep_by_hand, test_patience,
+                   test_dead_engine, test_saturation, test_batch, test_hold, test_late_api, test_watts, test_sleep_by_hand, test_patience,
                    test_ladder,
                    test_all_asleep, test_mistakes])

@@ -236,6 +236,77 @@ static void the_worked_example(void)
     CHECK_INT(d.latest_us / S, 8 * 3600 - 390); /* 2 h before the end, less 2 x 3 min and 30 s */
 }
 
+static void one_request_waits_for_its_last_moment(void)
+{
+    const struct progress_market m = {.on_demand_tokens_per_s = 100, .tick_us = S};
+    struct progress_state s = {0};
+    struct progress_decision d;
+    struct progress_rows r = {.n = 0};
+    progress_rows_add(&r, 0, 0, 50 * S, 500);
+    progress_rows_end(&r, 0);
+    CHECK_INT(r.n, 1);
+    for (int t = 0; t < 44; t++) { /* it cannot be begun in parts, so it is never behind */
+        progress_decide(&d, &s, t * S, r.work, r.n, &m);
+        CHECK(d.where == PROGRESS_WAIT && d.reason == PROGRESS_AHEAD && !progress_presses(&d) &&
+              progress_asks(&d) == 0);
+    }
+    progress_decide(&d, &s, 44 * S, r.work, r.n, &m); /* 5 s of work, one look */
+    CHECK(d.reason == PROGRESS_DEADLINE && progress_presses(&d) && d.due_us == 50 * S && d.latest_us == 44 * S);
+    CHECK(progress_asks(&d) == 100);
+}
+
+static void ten_requests_go_evenly(void)
+{
+    const struct progress_market m = {.on_demand_tokens_per_s = 1000, .tick_us = S};
+    struct progress_state s = {0};
+    int64_t begun = 0;
+    int left = 10;
+    for (int t = 1; t < 100; t++) {
+        struct progress_rows r = {.n = 0};
+        struct progress_decision d;
+        for (int i = 0; i < left; i++)
+            progress_rows_add(&r, t * S, 0, 100 * S, 100);
+        progress_rows_end(&r, begun);
+        progress_decide(&d, &s, t * S, r.work, r.n, &m);
+        if (d.where != PROGRESS_ON_DEMAND)
+            continue;
+        CHECK(t >= (11 - left) * 10 || t >= 98);
+        left -= left > 0;
+        begun = t * S;
+    }
+    CHECK_INT(left, 0);
+}
+
+static void rows_by_deadline(void)
+{
+    struct progress_rows r = {.n = 0};
+    progress_rows_add(&r, 100 * S, 40 * S, 86500 * S, 10);
+    progress_rows_add(&r, 100 * S, 50 * S, 90000 * S, 30); /* about as far away */
+    progress_rows_add(&r, 100 * S, 60 * S, 130 * S, 0);    /* nothing is known of it: it is something */
+    progress_rows_add(&r, 100 * S, 95 * S, 90 * S, 20);    /* it is late */
+    progress_rows_end(&r, 70 * S);
+    CHECK_INT(r.n, 3);
+    CHECK(r.work[0].due_us == 90 * S && r.work[0].came_us < r.work[0].due_us);
+    CHECK(r.work[1].due_us == 130 * S && r.work[1].tokens == 1 && r.work[1].came_us == 70 * S);
+    CHECK(r.work[2].due_us == 86500 * S && r.work[2].tokens == 40 && r.work[2].grain == 30);
+}
+
+static void what_is_not_pressing_asks_for_little(void)
+{
+    struct progress_decision d = {.where = PROGRESS_SPOT,
+                                  .reason = PROGRESS_SPOT_IS_THERE,
+                                  .tokens_per_s = 10000,
+                                  .even_tokens_per_s = 3,
+                                  .left_tokens = 6000};
+    CHECK(progress_asks(&d) == 10); /* within ten minutes */
+    d.even_tokens_per_s = 50;
+    CHECK(progress_asks(&d) == 50);
+    d.reason = PROGRESS_LATE;
+    CHECK(progress_asks(&d) == 10000);
+    d.where = PROGRESS_IDLE_CAPACITY;
+    CHECK(progress_asks(&d) == 0);
+}
+
 int main(void)
 {
     TEST(no_deadline_is_missed);
@@ -246,5 +317,9 @@ int main(void)
     TEST(cheap_hours_are_waited_for);
     TEST(what_cannot_be_met_is_said);
     TEST(the_worked_example);
+    TEST(one_request_waits_for_its_last_moment);
+    TEST(ten_requests_go_evenly);
+    TEST(rows_by_deadline);
+    TEST(what_is_not_pressing_asks_for_little);
     return TEST_RESULT();
 }

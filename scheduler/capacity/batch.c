@@ -1,0 +1,105 @@
+/* The pace of batch work (policies/progress.h): per market, what waits and what could compute it are put together as the
+ * simulator does (sim_plan.c), and the front is told what batch requests may do until the next look: fill what is idle, take
+ * any place on machines, or, those whose time is nearly over, go wherever they can. */
+
+#include "scheduler/capacity/fleet_internal.h"
+
+#define API_AT_ONCE 16 /* requests that an API is trusted with together, where nobody says */
+
+/* What an API does of it: all is begun at once, as far as it may be. */
+static double api_tokens_per_s(const struct market *k, const struct snapshot *s)
+{
+    const int64_t most = s->api->slots > 0 ? s->api->slots : API_AT_ONCE, waits = k->now.waiting_batch;
+    return (double)(waits < most ? waits : most) * (k->prompt + k->output) / (k->hold_s > 0 ? k->hold_s : 1);
+}
+
+/* What sleeps is had like a machine on demand, only sooner; an API at once. Where there is none of these, what runs is all that
+ * there will be. */
+static void look_at_market(struct progress_market *m, const struct market *k, const struct snapshot *s, double demand)
+{
+    *m = (struct progress_market){.idle_tokens_per_s = s->ready > demand ? s->ready - demand : 0,
+                                  .tick_us = BATCH_LOOK_MS * 1000};
+    int64_t boot_us = 0;
+    for (int i = 0; i < s->n_offers; i++) {
+        const struct scale_offer *o = &s->offers[i];
+        if (o->market == SCALE_SPOT)
+            m->spot_tokens_per_s += o->launch_max * o->tokens_per_s;
+        if (o->market != SCALE_ON_DEMAND || o->launch_max == 0)
+            continue;
+        m->on_demand_tokens_per_s += o->launch_max * o->tokens_per_s;
+        boot_us = o->boot_s * INT64_C(1000000) > boot_us ? o->boot_s * INT64_C(1000000) : boot_us;
+    }
+    for (int i = 0; i < s->n_nodes; i++) {
+        const struct member *n = s->members[i];
+        if (s->nodes[i].state != SCALE_ASLEEP || !n || !n->node || !n->node->config->levels)
+            continue;
+        const struct power_levels *l = n->node->config->levels;
+        const int64_t up_us = power_move_us(l, n->life == LIFE_OFF ? POWER_OFF : POWER_SLEEP, POWER_ACTIVE);
+        m->on_demand_tokens_per_s += s->offers[s->nodes[i].offer].tokens_per_s;
+        boot_us = up_us > boot_us ? up_us : boot_us;
+    }
+    m->changeover_us = boot_us;
+    if (m->on_demand_tokens_per_s <= 0)
+        m->on_demand_tokens_per_s = s->api ? api_tokens_per_s(k, s) : s->ready;
+}
+
+void batch_tell(struct fleet *f)
+{
+    for (int i = 0; i < f->n_models; i++)
+        f->o.pace(f->models[i].name, &f->models[i].market->pace, f->o.arg);
+}
+
+static void decide(struct fleet *f, struct market *k)
+{
+    struct progress_rows rows = {.n = 0};
+    struct progress_market market;
+    struct progress_decision d;
+    int64_t begun_us = 0;
+    const int64_t now_us = clock_now(f->o.clock).ns / NS_PER_US;
+    for (int i = 0; i < f->n_models; i++) {
+        const int64_t us = f->models[i].market == k ? f->o.batch(f->models[i].name, &rows, f->o.arg) : 0;
+        begun_us = us > begun_us ? us : begun_us;
+    }
+    progress_rows_end(&rows, begun_us);
+    plan_gather(f->snapshot, f, k);
+    look_at_market(&market, k, f->snapshot, forecast_at(&k->forecast, 0).mean);
+    progress_decide(&d, &k->progress, now_us, rows.work, rows.n, &market);
+    /* What an API, or what runs, stands in for is not launched: nothing is gained by not waiting for the last moment. */
+    const bool stands_in = market.changeover_us == 0;
+    const bool goes = d.where == PROGRESS_SPOT || (d.where == PROGRESS_ON_DEMAND && !stands_in);
+    const struct fleet_pace p = {.goes = goes, .urgent_us = progress_presses(&d) ? d.due_us : 0};
+    k->batch_tokens_per_s = goes ? progress_asks(&d) : 0;
+    if (d.reason != k->batch_reason)
+        log_info(f->o.log, "capacity", "batch work", LOG_S("model", k->model),
+                 LOG_I("waiting", rows.n ? k->now.waiting_batch : 0), LOG_S("state", progress_where_name(d.where)),
+                 LOG_S("reason", progress_reason_text(d.reason)));
+    k->batch_reason = d.reason;
+    k->told = k->told && p.goes == k->pace.goes && p.urgent_us == k->pace.urgent_us;
+    k->pace = p;
+}
+
+bool batch_is_due(struct fleet *f, bool tick)
+{
+    bool due = false;
+    for (int i = 0; i < f->n_markets; i++) {
+        struct market *k = &f->markets[i];
+        k->batch_news = k->now.waiting_batch > k->batch_waited || (tick && k->now.waiting_batch + k->batch_waited > 0);
+        due = due || k->batch_news;
+    }
+    return due;
+}
+
+void batch_plan(struct fleet *f)
+{
+    bool told = true;
+    for (int i = 0; i < f->n_markets; i++) {
+        struct market *k = &f->markets[i];
+        if (k->batch_news)
+            decide(f, k);
+        k->batch_waited = k->batch_news ? k->now.waiting_batch : k->batch_waited;
+        told = told && k->told;
+        k->told = true;
+    }
+    if (!told)
+        batch_tell(f);
+}
