@@ -151,8 +151,12 @@ void markup_table(struct markup *m, const char *caption, const char *columns)
                caption, caption);
     while (*columns) {
         const int n = (int)strcspn(columns, "|");
-        const bool text = *columns == '<';
-        markup_put(m, "<th scope=col%s>%.*s</th>", text ? " class=text" : "", n - text, columns + text);
+        const bool wide = *columns == '~', text = columns[wide] == '<';
+        markup_put(m, "<th scope=col%s%s%s>%.*s</th>", wide || text ? " class=\"" : "", text ? "text" : "",
+                   wide   ? (text ? " wide\"" : "wide\"")
+                   : text ? "\""
+                          : "",
+                   n - wide - text, columns + wide + text);
         columns += n + (columns[n] == '|');
     }
     markup_put(m, "</tr></thead><tbody>\n");

@@ -27,7 +27,8 @@ void markup_plain(struct markup *m, const char *text, int columns);
 void markup_section(struct markup *m, const char *id, const char *title, const char *about);
 void markup_section_end(struct markup *m);
 void markup_empty(struct markup *m, const char *text);
-/* columns: "Team|Spend|<Why": all but the first stand on the right, unless they begin with <. */
+/* columns: "Team|Spend|<Why": all but the first stand on the right, unless they begin with <. One that begins with ~ has the
+ * class "wide", like its cells: for wide screens. */
 void markup_table(struct markup *m, const char *caption, const char *columns);
 void markup_table_end(struct markup *m);
 void markup_rest(struct markup *m, int shown, int n); /* below it, if there are more */

@@ -186,7 +186,7 @@ static void put_bar(struct markup *m, const struct ui_page *here, const struct p
         markup_name(m, who->key_id);
         markup_put(m, "</span><button>Sign out</button></form>\n");
     }
-    markup_put(m, "</header>\n<main id=main tabindex=-1>\n");
+    markup_put(m, "</header>\n");
 }
 
 static void put_foot(struct markup *m, const struct facts *f)
@@ -208,6 +208,7 @@ enum rc sheet_write(struct strbuf *out, const struct ui_page *page, const struct
 
     put_head(&s.m, page->title);
     put_bar(&s.m, page, who);
+    markup_put(&s.m, "<main id=main tabindex=-1%s>\n", page == &ui_pages[0] ? " class=brief" : "");
     markup_put(&s.m, "<h1>%s</h1>\n<p class=lead>%s</p>\n", page->title, page->lead);
     page->put(&s);
     put_foot(&s.m, f);
@@ -247,7 +248,7 @@ enum rc sheet_write_problem(struct strbuf *out, const char *title, const char *t
 
     put_head(&m, title);
     put_bar(&m, NULL, who);
-    markup_put(&m, "<h1>%s</h1>\n<p class=lead>", title);
+    markup_put(&m, "<main id=main tabindex=-1>\n<h1>%s</h1>\n<p class=lead>", title);
     markup_text(&m, text);
     markup_put(&m, "</p>\n<p class=more><a href=\"/ui\">To the overview</a></p>\n");
     put_foot(&m, NULL);

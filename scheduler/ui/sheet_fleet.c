@@ -6,9 +6,9 @@
 
 #include "scheduler/report/svg.h"
 
-static const char *whose(const struct facts_node *n)
+static const char *how_paid(const struct facts_node *n)
 {
-    return n->rented ? "rented by the hour" : n->local ? "own" : "by the token";
+    return n->rented ? "rented by the hour" : n->local ? "our own" : "by the token";
 }
 
 static void put_price(struct sheet *s, const struct facts_node *n)
@@ -16,10 +16,10 @@ static void put_price(struct sheet *s, const struct facts_node *n)
     char in[SHEET_TEXT], out[SHEET_TEXT];
 
     if (n->rented)
-        markup_put(&s->m, "<td>%s an hour</td>", sheet_dollars(n->hour, in));
+        markup_put(&s->m, "<td class=wide>%s<br><small>an hour</small></td>", sheet_dollars(n->hour, in));
     else
-        markup_put(&s->m, "<td>%s / %s</td>", sheet_dollars((struct pusd){n->prices.input.uusd_per_mtok * 1000000}, in),
-                   sheet_dollars((struct pusd){n->prices.output.uusd_per_mtok * 1000000}, out));
+        markup_put(&s->m, "<td class=wide>$%s / $%s<br><small>a million in / out</small></td>",
+                   price_format(n->prices.input, in, sizeof in), price_format(n->prices.output, out, sizeof out));
 }
 
 static void put_load(struct sheet *s, const struct facts_node *n)
@@ -34,10 +34,12 @@ static void put_draw(struct sheet *s, const struct facts_node *n)
 {
     char text[SHEET_TEXT];
 
-    if (n->watts_are == NODE_WATTS_UNKNOWN)
-        markup_put(&s->m, "<td><span class=soft>not known</span></td>");
+    if (!n->local)
+        markup_put(&s->m, "<td class=wide>\u2013</td>");
+    else if (n->watts_are == NODE_WATTS_UNKNOWN)
+        markup_put(&s->m, "<td class=wide><span class=soft>not known</span></td>");
     else
-        markup_put(&s->m, "<td>%s%s</td>", n->watts_are == NODE_WATTS_ESTIMATED ? "about " : "",
+        markup_put(&s->m, "<td class=wide>%s%s</td>", n->watts_are == NODE_WATTS_ESTIMATED ? "about " : "",
                    sheet_watts(n->milliwatts, text));
 }
 
@@ -49,19 +51,19 @@ static void put_node(struct sheet *s, const struct facts_node *n)
     markup_put(&s->m, "<td class=text>");
     sheet_put_state(s, n->mood, n->state);
     if (n->since_s)
-        markup_put(&s->m, " <small>for %s</small>", sheet_for(s->f->now.ns / NS_PER_S - n->since_s, text));
+        markup_put(&s->m, " <small class=whole>for %s</small>", sheet_for(s->f->now.ns / NS_PER_S - n->since_s, text));
     if (n->reason[0]) {
         markup_put(&s->m, "<br><small>");
         markup_text(&s->m, n->reason);
         markup_put(&s->m, "</small>");
     }
-    markup_put(&s->m, "</td><td class=text>%s", whose(n));
+    markup_put(&s->m, "</td><td class=\"text wide\">%s", how_paid(n));
     if (n->pool[0]) {
         markup_put(&s->m, "<br><small>pool ");
         markup_name(&s->m, n->pool);
         markup_put(&s->m, "</small>");
     }
-    markup_put(&s->m, "</td><td class=text>");
+    markup_put(&s->m, "</td><td class=\"text wide\">");
     markup_text(&s->m, n->models);
     markup_put(&s->m, "</td>");
     put_load(s, n);
@@ -79,7 +81,7 @@ void sheet_put_nodes(struct sheet *s, int most)
         markup_empty(&s->m, "There is no machine yet: none is configured, and no pool has launched one.");
         return;
     }
-    markup_table(&s->m, "Machines", "Name|<State|<Whose|<Models|Requests now|Price|Draw");
+    markup_table(&s->m, "Machines", "Name|<State|~<Paid|~<Models|Requests now|~Price|~Draw");
     for (int i = 0; i < n; i++)
         put_node(s, &f->nodes[i]);
     markup_table_end(&s->m);
@@ -113,10 +115,11 @@ static void put_rate(struct sheet *s)
     markup_put(&s->m, "</tbody><tfoot><tr><th scope=row>Together</th><td>%s</td><td></td></tr></tfoot></table></div>\n",
                sheet_money(all, text));
     if (r->unmeasured)
-        markup_put(&s->m,
-                   "<p class=soft><small>Of %d machines on the premises nobody knows what they draw: set their "
-                   "<code>watts</code>.</small></p>\n",
-                   r->unmeasured);
+        markup_put(
+            &s->m,
+            "<p class=soft><small>Machines on the premises whose draw is not known, and counts as nothing: %d. Their "
+            "<code>watts</code> can be declared.</small></p>\n",
+            r->unmeasured);
     markup_section_end(&s->m);
 }
 

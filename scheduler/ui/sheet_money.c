@@ -189,21 +189,26 @@ static void put_budget(struct sheet *s, const struct facts_budget *b)
     const bool limited = b->limit.v != BUDGET_UNLIMITED;
     char spent[SHEET_TEXT], limit[SHEET_TEXT], text[SHEET_TEXT], title[3 * SHEET_TEXT];
 
-    markup_row(&s->m, b->name);
-    markup_put(&s->m, "<td class=text>");
-    if (limited) {
-        snprintf(title, sizeof title, "%s of %s spent", sheet_dollars(b->spent, spent), sheet_dollars(b->limit, limit));
+    sheet_dollars(b->spent, spent);
+    if (limited)
+        snprintf(title, sizeof title, "%s of %s spent", spent, sheet_dollars(b->limit, limit));
+    else
+        snprintf(title, sizeof title, "%s spent", spent);
+    markup_put(&s->m, "<tr><th scope=row>");
+    markup_name(&s->m, b->name);
+    markup_put(&s->m, "<small class=narrow><br>%s%s%s</small></th><td class=text>", spent, limited ? " of " : "",
+               limited ? limit : "");
+    if (limited)
         sheet_put_bar(s, share_of(b, b->spent), b->soft.v == BUDGET_UNLIMITED ? -1 : share_of(b, b->soft), mood_of(b),
                       title);
-    }
-    markup_put(&s->m, "</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td class=text>",
-               sheet_dollars(b->spent, spent), limited ? sheet_dollars(b->limit, limit) : "none",
-               limited ? sheet_percent(share_of(b, b->spent), title) : "\u2013", sheet_dollars(b->reserved, text));
+    markup_put(&s->m, "</td><td class=wide>%s</td><td class=wide>%s</td><td class=wide>%s</td><td class=text>", spent,
+               limited ? limit : "none", limited ? sheet_percent(share_of(b, b->spent), title) : "\u2013");
     sheet_put_state(s, mood_of(b), b->level == BUDGET_OK && b->exhausted_s >= 0 ? "burns too fast" : levels[b->level]);
     if (b->exhausted_s >= 0 && b->level != BUDGET_HARD)
-        markup_put(&s->m, "<br><small>used up on %s if it goes on so</small>", sheet_time(b->exhausted_s, text));
+        markup_put(&s->m, "<br><small class=wide>used up on %s if it goes on so</small>",
+                   sheet_time(b->exhausted_s, text));
     else
-        markup_put(&s->m, "<br><small>ends %s</small>", sheet_time(b->end_s, text));
+        markup_put(&s->m, "<br><small class=wide>ends %s</small>", sheet_time(b->end_s, text));
     markup_put(&s->m, "</td></tr>\n");
 }
 
@@ -222,7 +227,7 @@ void sheet_put_budget_bars(struct sheet *s, int most)
         markup_empty(&s->m, "No budget is configured: nobody's spending is limited.");
         return;
     }
-    markup_table(&s->m, "Budgets of the running periods", "Budget|<Used|Spent|Limit|Share|Reserved|<State");
+    markup_table(&s->m, "Budgets of the running periods", "Budget|<Used|~Spent|~Limit|~Share|<State");
     for (int i = 0; i < n; i++)
         put_budget(s, &f->budgets[i]);
     markup_table_end(&s->m);

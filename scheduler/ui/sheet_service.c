@@ -16,10 +16,10 @@ static void put_promise(struct sheet *s, const struct config_aim *a)
     char text[SHEET_TEXT];
 
     if (!a->ttft_ms && !a->tpot_ms) {
-        markup_put(&s->m, "<td class=text><span class=soft>none</span></td>");
+        markup_put(&s->m, "<td class=\"text wide\"><span class=soft>none</span></td>");
         return;
     }
-    markup_put(&s->m, "<td class=text>%s", sheet_percent(a->probability_ppm / 1e6, text));
+    markup_put(&s->m, "<td class=\"text wide\">%s", sheet_percent(a->probability_ppm / 1e6, text));
     if (a->ttft_ms)
         markup_put(&s->m, " begin within %.3g s", (double)a->ttft_ms / 1e3);
     if (a->tpot_ms)
@@ -48,12 +48,12 @@ static void put_route(struct sheet *s, const struct front_route *r)
     char text[SHEET_TEXT];
 
     markup_row(&s->m, r->model);
-    markup_put(&s->m, "<td class=text>%s</td>", objectives[r->aim.objective]);
+    markup_put(&s->m, "<td class=\"text wide\">%s</td>", objectives[r->aim.objective]);
     put_promise(s, &r->aim);
     put_attained(s, r);
-    markup_put(&s->m, "<td>%s</td>", sheet_count(r->demand.in_time + r->demand.late, text));
-    markup_put(&s->m, "<td>%s</td>", sheet_count(r->demand.answered, text));
-    markup_put(&s->m, "<td>%d</td></tr>\n", r->demand.waiting + r->demand.waiting_batch);
+    markup_put(&s->m, "<td class=wide>%s</td>", sheet_count(r->demand.in_time + r->demand.late, text));
+    markup_put(&s->m, "<td class=wide>%s</td>", sheet_count(r->demand.answered, text));
+    markup_put(&s->m, "<td class=wide>%d</td></tr>\n", r->demand.waiting + r->demand.waiting_batch);
 }
 
 void sheet_put_routes(struct sheet *s, int most)
@@ -66,7 +66,7 @@ void sheet_put_routes(struct sheet *s, int most)
         return;
     }
     markup_table(&s->m, "Promises kept, by model, since the start",
-                 "Model|<Chosen by|<Promised|<Kept|Share|Streams judged|Answered|Waiting");
+                 "Model|~<Chosen by|~<Promised|<Kept|Share|~Streams judged|~Answered|~Waiting");
     for (int i = 0; i < n; i++)
         put_route(s, &f->routes[i]);
     markup_table_end(&s->m);
@@ -123,9 +123,9 @@ static void put_decision(struct sheet *s, const struct explain_record *r)
     markup_text(&s->m, r->id);
     markup_put(&s->m, "</a><br><small>");
     sheet_put_ago(s, r->at_ns / NS_PER_S);
-    markup_put(&s->m, "</small></th><td class=text>");
+    markup_put(&s->m, "</small></th><td class=\"text wide\">");
     markup_text(&s->m, explain_name(r, r->model));
-    markup_put(&s->m, "</td><td class=text>");
+    markup_put(&s->m, "</td><td class=\"text wide\">");
     sheet_put_state(s, mood_of(r), outcome_word(r));
     markup_put(&s->m, "</td><td class=\"text long\">");
     markup_text(&s->m, explain_sentence(r, sentence));
@@ -142,7 +142,7 @@ void sheet_put_decisions(struct sheet *s, int most)
                                               : "None are kept: <code>routing.explain_keep</code> is 0.");
         return;
     }
-    markup_table(&s->m, "The newest decisions", "Request|<Model|<Outcome|<Why");
+    markup_table(&s->m, "The newest decisions", "Request|~<Model|~<Outcome|<Why");
     for (int i = 0; i < n; i++)
         put_decision(s, &f->decisions[i]);
     markup_table_end(&s->m);

@@ -17,7 +17,8 @@ static void put_report(struct sheet *s, const struct file_seen *f)
     const bool page = files_kind(f->name, &kind) && kind == REPORT_HTML;
     markup_put(&s->m, "<tr><th scope=row><a href=\"/ui/reports/%s\"%s>%s</a></th>", f->name, page ? "" : " download",
                f->name);
-    markup_put(&s->m, "<td class=text>%s</td><td>%s</td><td>", page ? "page, to read" : report_format_name(kind),
+    markup_put(&s->m, "<td class=\"text wide\">%s</td><td class=wide>%s</td><td>",
+               page ? "page, to read" : report_format_name(kind),
                text_format_size((f->bytes + 1023) / 1024 * 1024, size, sizeof size));
     sheet_put_ago(s, f->changed_s);
     markup_put(&s->m, "</td></tr>\n");
@@ -39,7 +40,7 @@ void sheet_put_reports(struct sheet *s, int most)
                      "<code>spillway report --period yesterday --format html --out FOLDER</code> makes one now.");
         return;
     }
-    markup_table(&s->m, "Reports", "File|<Kind|Size|Made");
+    markup_table(&s->m, "Reports", "File|~<Kind|~Size|Made");
     for (int i = 0; i < n; i++)
         put_report(s, &f->of[i]);
     markup_table_end(&s->m);
