@@ -285,6 +285,9 @@ void batcher_stats_init(struct batcher_stats *s)
     histogram_init(&s->decode, &histogram_seconds);
     histogram_init(&s->step, &histogram_gaps);
     histogram_init(&s->step_batch, &histogram_tokens);
+    histogram_init(&s->step_prefill, &histogram_tokens);
+    histogram_init(&s->step_pages, &histogram_tokens);
+    histogram_init(&s->prefix_hits, &histogram_tokens);
 }
 
 static void stats_init(struct batcher *b)

@@ -156,11 +156,14 @@ struct batcher_stats {
     double step_seconds;  /* busy: what was shared among sequences (share_step()), and nothing else */
     uint64_t idle_us;     /* nothing was there to compute; with the busy time all of the thread's, to the microsecond */
     struct histogram gap; /* seconds between two tokens of one sequence */
-    struct histogram queue;      /* seconds from submit to admission */
-    struct histogram prefill;    /* seconds from admission to the first token */
-    struct histogram decode;     /* seconds from the first token to the last */
-    struct histogram step;       /* seconds of one step */
-    struct histogram step_batch; /* tokens in one step */
+    struct histogram queue;        /* seconds from submit to admission */
+    struct histogram prefill;      /* seconds from admission to the first token */
+    struct histogram decode;       /* seconds from the first token to the last */
+    struct histogram step;         /* seconds of one step */
+    struct histogram step_batch;   /* tokens in one step */
+    struct histogram step_prefill; /* of them, of prompts */
+    struct histogram step_pages;   /* KV pages in use after one step, by sequences */
+    struct histogram prefix_hits;  /* tokens of an admitted prompt that were known already */
 };
 void batcher_stats(struct batcher *b, struct batcher_stats *out); /* any thread */
 void batcher_stats_init(struct batcher_stats *s);                 /* nothing yet */

@@ -124,7 +124,9 @@ static void count_admission_locked(struct batcher *b, struct batch_job *j)
     j->admitted = clock_now(b->o.clock);
     histogram_observe(&b->stats.queue, (double)(j->admitted.ns - j->submitted.ns) / NS_PER_S);
     b->stats.prompt_tokens += (uint64_t)j->n_prompt;
-    b->stats.cached_tokens += (uint64_t)(j->n_cached < j->n_prompt ? j->n_cached : j->n_prompt);
+    int32_t cached = j->n_cached < j->n_prompt ? j->n_cached : j->n_prompt;
+    b->stats.cached_tokens += (uint64_t)cached;
+    histogram_observe(&b->stats.prefix_hits, cached);
 }
 
 /* One job of those who wait begins, or goes on. False: not now. */

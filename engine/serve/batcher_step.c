@@ -213,6 +213,8 @@ static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, i
     s->decode_tokens += (uint64_t)(n_tokens - n_prefill);
     histogram_observe(&s->step, seconds);
     histogram_observe(&s->step_batch, n_tokens);
+    histogram_observe(&s->step_prefill, n_prefill);
+    histogram_observe(&s->step_pages, s->pages_total - b->o.ops->pages_free(b->o.engine));
     pthread_mutex_unlock(&b->lock);
     if (n_prefill == 0)
         step_times_observe(&b->times, n_tokens, seconds);

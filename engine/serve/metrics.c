@@ -252,4 +252,8 @@ void metrics_write(struct strbuf *b, const struct metrics_view *v)
     put_histogram(b, v, "vllm:request_decode_time_seconds", "From the first token to the last.", &s->decode);
     put_histogram(b, v, "spillway_engine_step_seconds", "One step.", &s->step);
     put_histogram(b, v, "spillway_engine_step_tokens", "Tokens in one step.", &s->step_batch);
+    put_histogram(b, v, "spillway_engine_step_prefill_tokens", "Of them, those of prompts.", &s->step_prefill);
+    put_histogram(b, v, "spillway_engine_step_kv_pages", "KV pages that sequences hold after a step.", &s->step_pages);
+    put_histogram(b, v, "spillway_engine_prefix_hit_tokens", "Tokens of an admitted prompt that were known already.",
+                  &s->prefix_hits);
 }

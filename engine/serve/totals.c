@@ -62,9 +62,20 @@ static const size_t sums[] = {
     AT(http.writes),
 };
 static const size_t histograms[] = {
-    AT(counters.ttft), AT(counters.e2e),       AT(counters.prompt_tokens),    AT(counters.generation_tokens),
-    AT(batcher.gap),   AT(batcher.queue),      AT(batcher.prefill),           AT(batcher.decode),
-    AT(batcher.step),  AT(batcher.step_batch), AT(counters.joules_per_token),
+    AT(counters.ttft),
+    AT(counters.e2e),
+    AT(counters.prompt_tokens),
+    AT(counters.generation_tokens),
+    AT(batcher.gap),
+    AT(batcher.queue),
+    AT(batcher.prefill),
+    AT(batcher.decode),
+    AT(batcher.step),
+    AT(batcher.step_batch),
+    AT(batcher.step_prefill),
+    AT(batcher.step_pages),
+    AT(batcher.prefix_hits),
+    AT(counters.joules_per_token),
 };
 
 static void histogram_add(struct histogram *to, const struct histogram *from)

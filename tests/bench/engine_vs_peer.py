@@ -40,7 +40,7 @@ def run(command, env=None):
 class Bench:
     def __init__(self, args):
         self.args, self.rows = args, []
-        self.env = {OURS: None, PEER: {**os.environ, "LD_LIBRARY_PATH": args.peer_dir}}
+        self.env = {OURS: None, PEER: {**os.environ, "LD_LIBRARY_PATH": args.peer_dir or ""}}
         self.rng = random.Random(args.seed)
 
     def ours(self, name):
@@ -181,7 +181,7 @@ class Bench:
                     "with / without": p99(beside) / p99(calm), "prompt alone, s": alone, "prompt beside / alone": finished[0] / alone}
 
     def stall(self):
-        for side in (OURS, PEER):
+        for side in (OURS, PEER) if self.args.peer_dir else (OURS,):
             found = self.stall_one(side)
             print(f"# stall, {side}: " + ", ".join(f"{k} {v:.3g}" for k, v in found.items())
                   + (" (floors: 2.5 and 3)" if side == OURS else ""), flush=True)
@@ -258,7 +258,7 @@ class Server:
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--build", default="build")
-    p.add_argument("--peer-dir", required=True)
+    p.add_argument("--peer-dir", help="needed for all but stall, which then is ours alone")
     p.add_argument("--model", required=True)
     p.add_argument("--only", default="raw,load,http,stall")
     p.add_argument("--rounds", type=int, default=5)
@@ -273,6 +273,8 @@ def main():
     parts = args.only.split(",")
     if wrong := set(parts) - {"raw", "load", "http", "stall"}:
         sys.exit(f"--only: {', '.join(sorted(wrong))}: expected raw, load, http, stall")
+    if not args.peer_dir and parts != ["stall"]:
+        sys.exit("--peer-dir is missing: where llama-bench, llama-batched-bench and llama-server are")
     b = Bench(args)
     for part in parts:
         getattr(b, part)()

@@ -893,7 +893,7 @@ def drain_deadline(args):
 
 
 def metrics(args):
-    with Server(args) as s:
+    with Server(args, "--watts", "50:100") as s:
         s.complete(max_tokens=10, ignore_eos=True)
         s.chat(temperature=3, ignore_eos=True)
         s.complete(temperature=-3)
@@ -910,6 +910,12 @@ def metrics(args):
             same(buckets[-1], s.metric(f"{name}_count"))
             assert buckets[-1] >= 2 and s.metric(f"{name}_sum") > 0
         same(s.metric("vllm:time_to_first_token_seconds_bucket", le="0.5") >= 0, True)
+        steps = s.metric("spillway_engine_steps_total")
+        for name in ["spillway_engine_step_tokens", "spillway_engine_step_prefill_tokens", "spillway_engine_step_kv_pages"]:
+            assert s.metric(f"{name}_count") == steps > 0 < s.metric(f"{name}_sum"), name
+        same(s.metric("spillway_engine_step_prefill_tokens_sum"), s.metric("spillway_engine_step_tokens_total", kind="prefill"))
+        same(s.metric("spillway_engine_prefix_hit_tokens_count"), 2)
+        same(s.metric("spillway_engine_joules_per_token_count"), 2)
         same(s.metric("spillway_engine_responses_total", **{"class": "4xx"}), 1)
         same(s.metric("vllm:inter_token_latency_seconds_count"), 9 + 15)
 
