@@ -12,7 +12,8 @@
 #include "engine/serve/speculate.h"
 #include "tests/unit/test.h"
 
-#define N_VOCAB    259 /* <unk>, <s>, </s>, then one token per byte */
+#define N_VOCAB    259            /* <unk>, <s>, </s>, then one token per byte */
+#define N_ROW      (N_VOCAB + 13) /* a model may have more logits than there are tokens */
 #define EOS        2
 #define BYTE(c)    (3 + (unsigned char)(c))
 #define N_CTX      512
@@ -49,9 +50,9 @@ struct engine {
     int32_t script_from;
     /* Of the last step. */
     int32_t n_slices, n_ones, n_prompt_tokens;
-    int32_t most_mixed;       /* most prompt tokens in a step that also had a slice of one token */
-    int broken;               /* our law was broken: room overrun, same sequence twice */
-    float (*logits)[N_VOCAB]; /* a row for each that a step can want */
+    int32_t most_mixed;     /* most prompt tokens in a step that also had a slice of one token */
+    int broken;             /* our law was broken: room overrun, same sequence twice */
+    float (*logits)[N_ROW]; /* a row for each that a step can want */
 };
 
 static inline struct seq *fake_seq_new(struct engine *en)
@@ -96,8 +97,8 @@ static inline enum rc fake_seq_reserve(struct seq *s, int32_t n, struct error *e
 static inline void fill_logits(const struct engine *en, const struct seq *s, float *out)
 {
     uint64_t h = s->hash[s->len];
-    for (int i = 0; i < N_VOCAB; i++)
-        out[i] = -30.0f;
+    for (int i = 0; i < N_ROW; i++)
+        out[i] = i < N_VOCAB ? -30.0f : 99.0f; /* whoever takes a row from the wrong place will see */
     for (int c = 'a'; c <= 'z'; c++) {
         h = h * 6364136223846793005u + 1442695040888963407u;
         out[BYTE(c)] = (float)(h >> 40) / (float)(1 << 23);
@@ -319,6 +320,7 @@ static inline void bench_init(struct bench *t, const struct bench_options *bo)
         .engine = &t->en,
         .clock = bo->speculate ? &t->clock : &clock_system,
         .n_vocab = N_VOCAB,
+        .n_logits = N_ROW,
         .n_ctx = N_CTX,
         .max_seqs = bo->max_seqs,
         .step_tokens = bo->step_tokens ? bo->step_tokens : 128,
@@ -349,6 +351,7 @@ struct client {
     size_t len;
     int n_ids, n_samples, calls;
     int32_t ids[256];
+    float prompt[256];  /* log probabilities of the prompt's tokens, from the second on */
     size_t len_at[256]; /* text there was when so many ids were; SIZE_MAX: that many were never seen alone */
     enum batch_finish finish;
     char error[512];
@@ -364,6 +367,7 @@ struct ask {
     uint64_t seed;
     const char *stop;
     bool ignore_eos, samples;
+    bool prompt;           /* log probabilities of its tokens, too */
     const int32_t *resume; /* the answer so far */
     int n_resume;
 };
@@ -377,6 +381,8 @@ static inline void on_output(struct batch_job *job, const struct batch_output *o
         c->len_at[c->n_ids] = i ? SIZE_MAX : c->len_at[c->n_ids];
         c->ids[c->n_ids++] = out->ids[i];
     }
+    for (int i = 0; out->prompt && i + 1 < out->usage.prompt && i < 256; i++)
+        c->prompt[i] = out->prompt[i].logprob;
     c->n_samples += out->samples ? out->n_ids : 0;
     if (out->content.len && c->len + out->content.len < sizeof c->text) {
         memcpy(c->text + c->len, out->content.data, out->content.len);
@@ -416,6 +422,7 @@ static inline struct batch_job *make_job(struct bench *t, struct client *c, cons
                                   .max_tokens = a->max_tokens,
                                   .salt = {{(uint8_t)(7 + a->tenant)}},
                                   .want_samples = a->samples,
+                                  .want_prompt = a->prompt,
                                   .on_output = on_output,
                                   .arg = c};
     o.ids = calloc((size_t)o.n_ids, sizeof *o.ids);

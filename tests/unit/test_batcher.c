@@ -231,7 +231,8 @@ static void the_young_give_way(void)
                             .max_tokens = 200,
                             .temperature = i % 2,
                             .seed = 5,
-                            .samples = i == 3};
+                            .samples = i == 3,
+                            .prompt = i == 5};
             got[tight][i].order = &order;
             CHECK_INT(submit(&t, &got[tight][i], &a), RC_OK);
         }
@@ -251,6 +252,7 @@ static void the_young_give_way(void)
         CHECK(memcmp(got[1][i].ids, got[0][i].ids, sizeof got[0][i].ids) == 0);
         CHECK_INT(got[1][i].usage.prompt, 30 + 9 * i);
         CHECK_INT(got[1][i].n_samples, got[0][i].n_samples);
+        CHECK(memcmp(got[1][i].prompt, got[0][i].prompt, sizeof got[0][i].prompt) == 0);
     }
 }
 

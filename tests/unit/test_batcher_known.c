@@ -147,10 +147,51 @@ static void resumed_goes_on(void)
     }
 }
 
+/* What the model says of a prompt's tokens, in whatever slices it comes, and though its beginning is known: that has no
+ * logits, so it is computed. */
+static void prompts_are_told(void)
+{
+    static struct client got[3];
+    memset(got, 0, sizeof got);
+    const struct ask a = {.n_prompt = 150, .max_tokens = 3, .samples = true, .prompt = true};
+    for (int way = 0; way < 3; way++) {
+        struct bench t;
+        engine_init(&t.en);
+        t.en.known = way == 1 ? 128 : 0;
+        bench_init(&t, &(struct bench_options){.max_seqs = 2, .step_tokens = way == 2 ? 7 : 128});
+        CHECK_INT(submit(&t, &got[way], &a), RC_OK);
+        CHECK(pump(&t, client_done, &got[way]));
+        CHECK_INT(got[way].usage.cached, 0);
+        CHECK_INT(got[way].n_ids, 3);
+        CHECK(memcmp(got[way].prompt, got[0].prompt, sizeof got[0].prompt) == 0);
+        CHECK(memcmp(got[way].ids, got[0].ids, sizeof got[0].ids) == 0);
+        if (way == 0) { /* and it is what the rows say, one by one */
+            struct sampler_params sp;
+            struct sampler *sampler = NULL;
+            struct sample said;
+            struct error e = {0};
+            float row[N_ROW];
+            sampler_params_init(&sp);
+            CHECK_INT(sampler_new(&sp, N_VOCAB, &sampler, &e), RC_OK);
+            struct seq *s = fake_seq_new(&t.en);
+            for (int i = 0; i + 1 < a.n_prompt; i++) {
+                seq_take(s, BYTE('a' + i * 7 % 26));
+                fill_logits(&t.en, s, row);
+                CHECK_INT(sampler_observe(sampler, row, BYTE('a' + (i + 1) * 7 % 26), &said, &e), RC_OK);
+                CHECK(said.logprob == got[0].prompt[i]);
+            }
+            fake_seq_free(s);
+            sampler_free(sampler);
+        }
+        bench_fini(&t);
+    }
+}
+
 int main(void)
 {
     TEST(known_beginnings);
     TEST(looking_ahead);
+    TEST(prompts_are_told);
     TEST(known_beginning_of_a_resumed_answer);
     TEST(resumed_goes_on);
     return TEST_RESULT();
