@@ -136,6 +136,18 @@ static void state_of(const struct member *m, const struct power_levels *l, struc
     }
 }
 
+/* Its answers may go on elsewhere, as told by power.move: reading them again is taken to cost what the node draws for them in that
+ * time. Their ages are not known here, but no less than for how long nothing new has come; and of random lengths so much is
+ * left, in the mean, as is there. */
+static void know_answers(const struct member *m, const struct market *k, struct power_node *p)
+{
+    const int64_t move_us = m->fleet->config->power.move_ms * 1000, hold_us = (int64_t)(k->hold_s * 1e6);
+    p->last_us = power_last_us(p->empties_us > hold_us ? p->empties_us : hold_us, p->in_flight);
+    if (p->in_flight > 0 && move_us > 0)
+        p->move_mj = power_mj(
+            power_draw_mw(p->levels, POWER_ACTIVE, p->in_flight) - p->levels->of[POWER_ACTIVE].idle_mw, move_us);
+}
+
 static struct power_node node_of(struct member *m, const struct market *k, int32_t group, struct power_levels *levels,
                                  struct mono now)
 {
@@ -152,7 +164,6 @@ static struct power_node node_of(struct member *m, const struct market *k, int32
                            .pinned = m->pinned,
                            .wakes = true,
                            .accepts = m->life == LIFE_READY && !l.resting,
-                           .last_us = power_last_us((int64_t)(k->hold_s * 1e6), l.in_flight),
                            .idle_us = l.in_flight ? 0 : l.idle_ns / NS_PER_US,
                            .levels = levels};
     state_of(m, levels, now, &p);
@@ -160,6 +171,7 @@ static struct power_node node_of(struct member *m, const struct market *k, int32
         p.idle_us = (now.ns - m->since.ns) / NS_PER_US; /* since it was last woken */
     if (!p.accepts && m->empties_from.ns)
         p.empties_us = (now.ns - m->empties_from.ns) / NS_PER_US;
+    know_answers(m, k, &p);
     return p;
 }
 
@@ -208,6 +220,8 @@ static void rest(struct member *m, bool resting, struct mono now)
         m->empties_from = now;
     else if (!resting)
         m->empties_from.ns = 0;
+    if (!resting)
+        node_set_emptying(m->node, false);
     node_set_resting(m->node, resting);
 }
 
@@ -231,8 +245,8 @@ static void obey(struct member *m, const struct power_node *p, const struct powe
         return;
     }
     rest(m, !c->accepts, now);
-    if (c->moves && p->in_flight)
-        node_cut(m->node);
+    if (c->moves) /* until it gets work again, or is empty */
+        node_set_emptying(m->node, true);
 }
 
 static bool has_ladder(const struct member *m)
@@ -288,7 +302,12 @@ void ladder_plan(struct fleet *f)
         node_keep_asleep(m->node, f->config->power.cap_watts > 0 || k->keeps_asleep);
         s->n++;
     }
-    if (!s->n || f->config->power.off)
+    if (f->config->power.off) {
+        for (int i = 0; i < s->n; i++)
+            rest(s->members[i], false, now);
+        return;
+    }
+    if (!s->n)
         return;
     for (int i = 0; i < f->n_markets; i++) {
         foresee(f, &f->markets[i], s, i, &f->markets[i].group);

@@ -303,7 +303,8 @@ struct config {
     struct {
         int cap_watts, base_watts; /* of the site; 0: no limit */
         int keep_warm;
-        bool off; /* nobody is put to sleep or woken by the plan */
+        int64_t move_ms; /* who would run for longer on a node that is to sleep goes on elsewhere; 0: nobody does */
+        bool off;        /* nobody is put to sleep or woken by the plan */
     } power;
     struct {                      /* scheduler/join */
         const char *listen, *url; /* NULL: no engine can join; NULL: by our host's name */

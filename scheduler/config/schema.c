@@ -657,6 +657,10 @@ static const struct setting main_rows[] = {
      .unit = "watts", .def = "0", .help = "What the site draws beside its nodes, counted against `power.cap_watts`."},
     {"power.keep_warm", SETTING_INT, SETTING_RELOAD, MAIN(power.keep_warm), .lo = 0, .hi = 1000, .unit = "nodes",
      .def = "1", .help = "So many nodes of each model stay awake, whatever the forecast says."},
+    {"power.move", SETTING_DURATION, SETTING_RELOAD, MAIN(power.move_ms), .lo = 0, .hi = 3600000, .def = "30s",
+     .help = "How long answers may still run on a node that is not needed, so that they are waited for; when more is "
+             "likely they "
+             "go on elsewhere, the same bit for bit, where there is room for all of them. 0s: they are waited for."},
     {"power.mode", SETTING_EITHER, SETTING_RELOAD, MAIN(power.off), .choices = on_words, .def = "on",
      .help =
          "`on`: engines of ours whose power.sleep_wake is given are put to sleep when they are not needed, and woken "

@@ -272,7 +272,7 @@ static void take_stream(struct request *r, const char *data, size_t n)
     pass_on(r);
     if (r->state != REQUEST_RUNNING)
         return;
-    if (r->stream.leaving && status == STREAM_MORE)
+    if (status == STREAM_MORE && (r->stream.leaving || node_is_emptying(r->leg.node)))
         move_wanted(r);
     switch (status) {
     case STREAM_MORE: budgeted_said(r); break;

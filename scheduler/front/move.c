@@ -1,7 +1,8 @@
-/* Streams leave a node that is going to be taken away before it cuts them, without their clients waiting for what has been
- * said to be computed again.
+/* Streams leave a node that is going to be taken away before it cuts them, or one that could sleep but for them, without their
+ * clients waiting for what has been said to be computed again.
  *
- * The node says in each stream that it leaves (docs/NODE_API.md, Draining). From then on, a few at a time:
+ * The node says in each stream that it leaves (docs/NODE_API.md, Draining), or the power plan has it emptied
+ * (scheduler/capacity/ladder.c, node_set_emptying()). From then on, a few at a time:
  *
  *     streams here ----> a round: prompt and answer so far are asked of another node, as for a leg that goes on; with its
  *          ^             first token all whole pages of them are known there, and the call is dropped

@@ -144,6 +144,16 @@ void node_set_resting(struct node *n, bool resting)
         o->on_capacity(o->arg);
 }
 
+void node_set_emptying(struct node *n, bool emptying)
+{
+    atomic_store_explicit(&n->emptying, emptying, memory_order_relaxed);
+}
+
+bool node_is_emptying(const struct node *n)
+{
+    return atomic_load_explicit(&n->emptying, memory_order_relaxed);
+}
+
 void node_keep_asleep(struct node *n, bool kept)
 {
     const struct nodes_options *o = nodes_options(n->table);

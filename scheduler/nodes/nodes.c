@@ -506,6 +506,7 @@ void node_clear_place(struct node *n)
     n->spec = NULL;
     n->config = &nobody;
     n->leaving = n->draining = n->resting = n->kept_asleep = false;
+    node_set_emptying(n, false);
     n->state = NODE_STOPPED;
     n->place = PLACE_RESTS;
     node_changed_locked(n);

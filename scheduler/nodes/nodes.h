@@ -98,6 +98,8 @@ struct node {
     bool draining;
     bool leaving; /* the configuration has lost it: it finishes what it has, and goes */
     bool resting; /* others are to get the work, so that it may sleep: nothing new for now */
+    _Atomic bool
+        emptying; /* what streams there goes on elsewhere, if it can: the rest would keep it awake. Any thread */
     bool claims;  /* the power ladder has it do something that may draw up to claim_mw (site.c) */
     int64_t claim_mw;
     bool kept_asleep;       /* asleep, and only the power plan may wake it: the site's watts are limited */
@@ -190,6 +192,9 @@ void node_lose(struct node *n, const char *reason);
 /* What runs there is cut, and goes on elsewhere; it stays. Best when it is draining. */
 void node_cut(struct node *n);
 void node_set_resting(struct node *n, bool resting);
+/* Its streams leave it one by one, without being cut (scheduler/front/move.c); who finds no other place stays. Any thread asks. */
+void node_set_emptying(struct node *n, bool emptying);
+bool node_is_emptying(const struct node *n);
 void node_keep_asleep(struct node *n, bool kept);
 /* ---- prices.c: prices of finance's, on the table's loop -------------------------------------------------------------- */
 

@@ -76,6 +76,7 @@ class Client(threading.Thread):
         super().__init__()
         self.port, self.k, self.tokens, self.enough = port, k, tokens, enough
         self.text, self.gap, self.error, self.pieces = "", 0.0, None, 0
+        self.node = None  # where it began
         self.done = self.left = False
 
     def run(self):
@@ -84,6 +85,7 @@ class Client(threading.Thread):
                            headers={"x-spillway-cache": "off"}, timeout=60)
             c.head()
             assert c.answer.status == 200, c.all().body
+            self.node = c.answer.headers["x-spillway-node"]
             last = None
             for event in c.events():
                 now = time.monotonic()

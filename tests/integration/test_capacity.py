@@ -12,7 +12,9 @@ import time
 
 from harness import Connection, Scheduler, Script, Skip, Upstream, chat, listens, main, node, request, wait_until
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench"))
+for folder in ("bench", "fault"):
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", folder))
+from preemption import Client, join_all, make_model, start_all, undisturbed  # noqa: E402
 from stand_ins import StandIns  # noqa: E402
 
 MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/spillway-tiny.gguf")
@@ -356,6 +358,50 @@ def test_ladder(args):
         assert f.s.metrics()["spillway_capacity_sleeps_total"] >= 3
 
 
+def test_moves(args):
+    """The last answer of a node that is not needed goes on elsewhere, the same byte for byte, and the node sleeps while it still
+    runs; with power.move 0s the node waits for it."""
+    only_full(args)
+    with tempfile.TemporaryDirectory() as folder:
+        model, slots = make_model(args, folder), 8
+        nodes = [sleeper(n, model_path=model, models=["m"], slots=slots, ctx_size=8192) for n in "ab"]
+        for node in nodes:
+            node["power"]["sleep_down"] = "200ms"
+        for move in ("1s", "0s"):
+            with Fleet(args, nodes=nodes, power={"keep_warm": 1, "move": move}, queue={"interactive": {"wait": "15s"}}) as f:
+                f.wait_lives({"a": "ready", "b": "ready"})
+                leave, end = threading.Event(), threading.Event()
+                gone = []  # clients that leave first
+                clients = [Client(f.s.port, k, 8000, lambda _, k=k: end.is_set() or (leave.is_set() and k in gone))
+                           for k in range(slots + 2)]
+                start_all(clients)
+                wait_until(lambda: all(c.pieces > 20 or c.error for c in clients), 60, "all stream")
+                assert not [c.error for c in clients if c.error], [c.error for c in clients if c.error][:2]
+                here = {n: [c for c in clients if c.node == n] for n in "ab"}
+                few, many = sorted("ab", key=lambda n: len(here[n]))
+                assert len(here[few]) >= 2, here
+                gone += [c.k for c in here[many][1:] + here[few][2:]]
+                leave.set()
+                stays = [c for c in clients if c.k not in gone]
+                began = time.monotonic()
+                if move == "1s":
+                    wait_until(lambda: f.lives()[many] == "sleeping", 30, "the node sleeps")
+                    print("        asleep %.1f s after it was needed no more" % (time.monotonic() - began))
+                    assert not any(c.done or c.left or c.error for c in stays), "an answer ended: nothing had to move"
+                else:
+                    time.sleep(8)
+                    assert f.lives() == {"a": "ready", "b": "ready"}, f.lives()
+                moves = f.s.metrics().get('spillway_moves_total{model="m"}', 0)
+                time.sleep(1)  # and are read on
+                end.set()
+                join_all(clients)
+                assert not [c.error for c in clients if c.error], [c.error for c in clients if c.error][:2]
+                assert moves == (1 if move == "1s" else 0), moves
+                if moves:
+                    print("        the longest gap was %.2f s" % max(c.gap for c in stays))
+                    undisturbed(f.s, stays, 8000)
+
+
 def test_sleep_by_hand(args):
     """An operator puts engines to sleep; a request wakes one, but not while another that is awake has room; power.mode off
     keeps the plan out of it."""
@@ -446,5 +492,5 @@ def test_mistakes(args):
 if __name__ == "__main__":
     main(__doc__, [test_from_zero, test_operator, test_dollars, test_minimum_and_reload, test_killed_scheduler,
                    test_dead_engine, test_saturation, test_batch, test_hold, test_late_api, test_watts, test_sleep_by_hand, test_patience,
-                   test_ladder,
+                   test_ladder, test_moves,
                    test_all_asleep, test_mistakes])
