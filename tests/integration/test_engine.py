@@ -39,7 +39,8 @@ def make_model(args):
     if not os.path.exists(path):
         shape = os.path.join(FOLDER, "shape.json")
         with open(shape, "w") as f:
-            json.dump(SHAPE, f)
+            # One layer of each kind is enough for sanitizers, which take ten times as long.
+            json.dump({**SHAPE, "n_layer": 2} if args.sanitized else SHAPE, f)
         subprocess.run([engine(args), "synth", "--shape", shape, "--type", "Q8_0", "--out", path], check=True)
     return path
 
@@ -373,14 +374,15 @@ def usage_is_exact(args):
         same(u["total_tokens"], 300)
         prompt = s.metric("vllm:prompt_tokens_total")
         generated = s.metric("vllm:generation_tokens_total")
-        assert prompt > 267 and generated == 4 + 10 + 67 + 68 + 133 + 30 + u["completion_tokens"], (prompt, generated)
+        same(generated, 4 + 10 + 67 + 68 + 133 + a.usage()["completion_tokens"] + u["completion_tokens"])
+        assert prompt > 267, prompt
 
 
 def known_beginnings(args):
     """What a prompt shares with an earlier one is not computed again, and the answer is the same; it can be switched off,
     it is bounded, and what was kept is given up when there is work that needs the room."""
     prompt = [3 + i * 7 % 250 for i in range(200)]
-    ask = {"max_tokens": 20, "temperature": 1, "seed": 7, "ignore_eos": True}
+    ask = {"max_tokens": 4 if args.sanitized else 20, "temperature": 1, "seed": 7, "ignore_eos": True}
     with Server(args, "--ctx-size", "256", "--max-batch", "4") as s, \
             Server(args, "--ctx-size", "256", "--max-batch", "4", "--prefix-cache", "0") as plain:
         def cached(server, ids, **fields):
@@ -460,7 +462,7 @@ def looking_ahead(args):
             dict(prompt=[5, 6, 7, 8] * 20, temperature=0, logit_bias={"5": 40, "6": 40})]
     with Server(args, "--ctx-size", "256") as s, Server(args, "--ctx-size", "256", "--no-lookahead") as plain:
         for ask in asks:
-            ask = {**ask, "max_tokens": 120, "ignore_eos": True}
+            ask = {**ask, "max_tokens": 60 if args.sanitized else 120, "ignore_eos": True}
             same(s.complete(**ask).json()["choices"], plain.complete(**ask).json()["choices"])
         proposed, accepted = (s.metric(f"vllm:spec_decode_num_{what}_tokens_total") for what in ["draft", "accepted"])
         assert proposed >= accepted > 0, (proposed, accepted)
@@ -470,13 +472,15 @@ def looking_ahead(args):
 
 def the_young_give_way(args):
     """A KV pool for two answers, and six of them: whoever is displaced goes on later, and nobody's answer changes."""
+    n = 4 if args.sanitized else 6
+
     def ask(s, i):
         return s.complete([5 + i] * (20 + 9 * i), max_tokens=180, seed=i, ignore_eos=True).json()["choices"][0]["text"]
 
-    with Server(args, "--ctx-size", "256", "--max-batch", "6", "--kv-tokens", "640") as s, \
+    with Server(args, "--ctx-size", "256", "--max-batch", "6", "--kv-tokens", "512" if args.sanitized else "640") as s, \
             Server(args, "--ctx-size", "256", "--max-batch", "6") as plain:
-        want = [ask(plain, i) for i in range(6)]
-        same(in_parallel([lambda i=i: ask(s, i) for i in range(6)]), want)
+        want = [ask(plain, i) for i in range(n)]
+        same(in_parallel([lambda i=i: ask(s, i) for i in range(n)]), want)
         assert s.metric("vllm:num_preemptions_total") > 0
         same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
         same(plain.metric("vllm:num_preemptions_total"), 0)
@@ -576,6 +580,8 @@ def stop_strings(args):
                 same(streamed.text(), text[: text.index(stop)])
                 seen += 1
                 break
+            if args.sanitized and seen == 3:
+                break
         assert seen >= 3, f"only {seen} answers had two words in a row"
 
 
@@ -630,15 +636,15 @@ def echoes(args):
     """The prompt before the answer: its text as it was sent, and of its tokens what the model says of them, though their
     keys and values are known already."""
     with Server(args, "--prefix-cache", "4096") as s:
-        prompt = "One, two, three. " * 30
+        prompt = "One, two, three. " * (8 if args.sanitized else 30)
         ids = request(s.port, "POST", "/tokenize", {"prompt": prompt}).json()["tokens"]
-        assert len(ids) > 130, len(ids)
+        assert len(ids) > 65, len(ids)
         plain = s.complete(prompt, temperature=0, logprobs=2, max_tokens=12).json()["choices"][0]
         whole = s.complete(prompt, temperature=0, echo=True, max_tokens=12)
         same(whole.text(), prompt + plain["text"])
         same(whole.json()["choices"][0]["logprobs"], None)
         same(whole.usage()["completion_tokens"], 12)
-        assert whole.usage()["prompt_tokens_details"]["cached_tokens"] >= 128
+        same(whole.usage()["prompt_tokens_details"]["cached_tokens"], (len(ids) - 1) // 64 * 64)
         told = s.complete(prompt, temperature=0, echo=True, logprobs=2, max_tokens=12)
         same(told.usage()["prompt_tokens_details"]["cached_tokens"], 0)
         lp = told.json()["choices"][0]["logprobs"]
@@ -660,7 +666,8 @@ def echoes(args):
         alone = s.complete(prompt, echo=True, max_tokens=0, n=2)
         same([c["text"] for c in alone.json()["choices"]], [prompt] * 2)
         same(alone.usage(), {**alone.usage(), "prompt_tokens": len(ids), "completion_tokens": 0})
-        for fields in ({"max_tokens": 9}, {"max_tokens": 9, "logprobs": 2}, {"max_tokens": 0}, {"max_tokens": 0, "logprobs": 2}):
+        ways = [{"max_tokens": 9, "logprobs": 2}, {"max_tokens": 0}, {"max_tokens": 9}, {"max_tokens": 0, "logprobs": 2}]
+        for fields in ways[:2] if args.sanitized else ways:
             fields = {"echo": True, "n": 2, "seed": 3, "stop": ["two"], **fields}
             body = s.complete(prompt, **fields).json()
             a = s.complete(prompt, stream=True, **fields)
@@ -685,10 +692,10 @@ def eight_bit_keys(args):
         same(*(s.metric("spillway_engine_kv_pages", state="all") for s in (f16, q8)))
         info = [dict(labels) for (n, labels) in q8.metrics() if n == "spillway_engine_info"]
         assert "kv=q8_0" in info[0]["numerics"], info
-        prompt = "One, two, three. " * 30
+        prompt = "One, two, three. " * (8 if args.sanitized else 30)
         first = q8.complete(prompt, temperature=0, logprobs=1).json()["choices"][0]
         again = q8.complete(prompt, temperature=0, logprobs=1)
-        assert again.usage()["prompt_tokens_details"]["cached_tokens"] >= 128
+        assert again.usage()["prompt_tokens_details"]["cached_tokens"] >= 64
         same(again.json()["choices"][0], first)
         for a in in_parallel([lambda k=k: q8.complete(prompt if k == 2 else "x" * (k + 1), temperature=0, logprobs=1)
                               for k in range(4)])[2:3]:
