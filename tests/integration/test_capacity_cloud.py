@@ -154,6 +154,25 @@ def test_killed_while_launching(args):
         assert known == w.alive(), (known, w.alive())
 
 
+def test_ended_at_once(args):
+    """Ended between its launch and the first look at it: it lived, so it is paid, and stands in our bill, too."""
+    with World(args, {"min": 0}, engines=False, nodes=[{"name": "x", "url": "http://127.0.0.1:1", "models": ["tiny"]}],
+               provider={"poll": "2s"}, down_after="1s") as w:
+        def launch():
+            try:
+                return w.cli("nodes", "launch", "gpu")
+            except AssertionError:
+                return None  # prices have not come yet
+        wait_until(launch, 20, "it is launched")
+        wait_until(w.alive, 10, "it is there")
+        w.fake.fault("latency", "DescribeInstances", count=1, ms=3000)  # it is looked at 200 ms after the answer
+        w.cli("nodes", "terminate", "gpu-1")
+        wait_until(lambda: not w.alive() and not w.lives_of_pools(), 20, "it is gone")
+        wait_until(lambda: w.bill()["instances"] == 1, 5, "it is in the bill")
+        bill, theirs = w.bill(), w.fake.state()["bill"] / 1e12
+        assert abs(float(bill["paid_usd"]) - theirs) <= 1e-9, (bill, theirs)
+
+
 def test_stray_is_ended(args):
     """An instance with our tag that nobody knows is ended after the grace; one of somebody else is not touched."""
     with World(args, {"min": 1}) as w:
@@ -285,5 +304,5 @@ def test_back_to_spot_at_length(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [test_restart_finds_all, test_killed_while_launching, test_stray_is_ended, test_taken_back, test_saturated, test_back_to_spot,
-                   test_back_to_spot_at_length])
+    main(__doc__, [test_restart_finds_all, test_killed_while_launching, test_ended_at_once, test_stray_is_ended, test_taken_back,
+                   test_saturated, test_back_to_spot, test_back_to_spot_at_length])
