@@ -81,7 +81,7 @@ void sheet_put_nodes(struct sheet *s, int most)
         markup_empty(&s->m, "There is no machine yet: none is configured, and no pool has launched one.");
         return;
     }
-    markup_table(&s->m, "Machines", "Name|<State|~<Paid|~<Models|Requests now|~Price|~Draw");
+    markup_table(&s->m, "Machines and their state", "Name|<State|~<Paid|~<Models|Requests now|~Price|~Draw");
     for (int i = 0; i < n; i++)
         put_node(s, &f->nodes[i]);
     markup_table_end(&s->m);

@@ -182,7 +182,7 @@ static enum facts_mood mood_of(const struct facts_budget *b)
                                                             : FACTS_WELL;
 }
 
-static const char *const levels[] = {"within", "past its soft limit", "used up"};
+static const char *const levels[] = {"within", "past soft limit", "used up"};
 
 static void put_budget(struct sheet *s, const struct facts_budget *b)
 {

@@ -142,7 +142,7 @@ void sheet_put_decisions(struct sheet *s, int most)
                                               : "None are kept: <code>routing.explain_keep</code> is 0.");
         return;
     }
-    markup_table(&s->m, "The newest decisions", "Request|~<Model|~<Outcome|<Why");
+    markup_table(&s->m, "Requests, the newest first", "Request|~<Model|~<Outcome|<Why");
     for (int i = 0; i < n; i++)
         put_decision(s, &f->decisions[i]);
     markup_table_end(&s->m);
@@ -189,7 +189,7 @@ static void put_whole(struct sheet *s, const struct explain_record *r, int n)
     char sentence[EXPLAIN_SENTENCE_MAX], id[16], title[96], at[SHEET_TEXT], in[SHEET_TEXT], out[SHEET_TEXT];
 
     snprintf(id, sizeof id, "d%d", n);
-    snprintf(title, sizeof title, "%s, %s", sheet_time(r->at_ns / NS_PER_S, at),
+    snprintf(title, sizeof title, "Choice %d, %s, %s", n + 1, sheet_time(r->at_ns / NS_PER_S, at),
              explain_attempt_name((enum explain_attempt)r->attempt));
     markup_section(&s->m, id, title, NULL);
     markup_put(&s->m, "<p>");
@@ -200,7 +200,8 @@ static void put_whole(struct sheet *s, const struct explain_record *r, int n)
     markup_name(&s->m, explain_name(r, r->model_asked));
     markup_put(&s->m, "; about %s tokens to read and %s to write; it had waited %.3g s.</p>\n",
                sheet_count(r->input_tokens, in), sheet_count(r->output_tokens, out), r->waited_ms / 1e3);
-    markup_table(&s->m, "Places it could have gone to", "Name|<Why not|Money|First token|Each token|Requests there");
+    snprintf(title, sizeof title, "The places it could have gone to, choice %d", n + 1);
+    markup_table(&s->m, title, "Name|<Why not|Money|First token|Each token|Requests there");
     for (int i = 0; i < r->n; i++)
         put_candidate(s, r, i);
     markup_table_end(&s->m);

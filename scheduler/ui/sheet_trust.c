@@ -40,7 +40,7 @@ void sheet_put_reports(struct sheet *s, int most)
                      "<code>spillway report --period yesterday --format html --out FOLDER</code> makes one now.");
         return;
     }
-    markup_table(&s->m, "Reports", "File|~<Kind|~Size|Made");
+    markup_table(&s->m, "Files of reports", "File|~<Kind|~Size|Made");
     for (int i = 0; i < n; i++)
         put_report(s, &f->of[i]);
     markup_table_end(&s->m);
