@@ -539,6 +539,10 @@ def engine_options(c):
 def engine_alone(args):
     with Engine(args) as e, client(e.port, timeout=60) as c:
         engine_options(c)
+        for pooling in ("mean", "last"):
+            a = c.embeddings.create(model="m", input=["a node", "a budget", "a node"], extra_body={"pooling": pooling})
+            assert a.data[0].embedding == a.data[2].embedding != a.data[1].embedding and a.usage.prompt_tokens > 5
+            assert abs(sum(x * x for x in a.data[0].embedding) - 1) < 1e-5
 
 
 def engine_behind_the_scheduler(args):
