@@ -15,9 +15,11 @@
  *                period is spent in the level that is cheapest for its length, known beforehand. The last needs no way back.
  * Saving = 1 - energy / energy of all on; the share is policy's saving / optimum's saving.
  *
- *   energy SHARED [70b|8b] [--fleet PERCENT] [--idle W] [--no-off] [--move] [--why] [--seed N] [--z Z] [--trust T]
+ *   energy SHARED [70b|8b] [--fleet PERCENT] [--idle W] [--no-off] [--move] [--why] [--told] [--seed N] [--z Z] [--trust T]
  * SHARED: the folder with data/traces and data/power. --fleet, --idle: rows of these alone. --why: under each row, kWh (and
- * node-hours) of policy - optimum by what they went into.
+ * node-hours) of policy - optimum by what they went into; and of the policy's serving, by what was there each second: the
+ * least for so many requests, more for standing on more nodes than hold them, more for how they lie there. --told: the policy
+ * is told what comes, as no policy can be: what is missing then is not the forecast's.
  * links: spw_sched_simulate spw_policies m */
 #include <math.h>
 #include <stdio.h>
@@ -56,7 +58,7 @@ struct request {
 };
 struct options {
     const char *shared, *only;
-    bool no_off, moves, why;
+    bool no_off, moves, why, told;
     uint64_t seed;
     double z;
     int trust, fleet, idle_w;
@@ -176,6 +178,33 @@ static void set_levels(struct bench *b, int idle_w, bool no_off)
     b->levels = l;
 }
 
+/* least[k][c]: watts of k busy nodes with c requests; c >= k. */
+static double *least_draws(const struct bench *b)
+{
+    int most = b->nodes * SLOTS + 1;
+    double *least = spw_malloc((size_t)(b->nodes + 1) * (size_t)most * sizeof *least);
+    for (int c = 0; c < most; c++)
+        least[c] = c == 0 ? 0 : INFINITY;
+    for (int k = 1; k <= b->nodes; k++)
+        for (int c = 0; c < most; c++) {
+            double best = INFINITY;
+            for (int here = 1; here <= SLOTS && here <= c; here++) {
+                double w =
+                    least[(k - 1) * most + c - here] + (double)power_draw_mw(&b->levels, POWER_ACTIVE, here) / 1000;
+                best = w < best ? w : best;
+            }
+            least[k * most + c] = best;
+        }
+    double idle = (double)b->levels.of[POWER_ACTIVE].idle_mw / 1000;
+    for (int k = 1; k < b->nodes; k++)
+        for (int c = k + 1; c <= k * SLOTS; c++)
+            if (least[(k + 1) * most + c] < least[k * most + c] + idle) {
+                fprintf(stderr, "energy: a further busy node is cheaper than an idle one: the bound does not hold\n");
+                exit(1);
+            }
+    return least;
+}
+
 /* ---- a fleet's day ----------------------------------------------------------------------------------------------- */
 
 /* Joules by what they went into: serving, awake with nothing to do, going down and coming back, asleep or off. */
@@ -209,6 +238,10 @@ struct day {
     int64_t wakes;
     double z;
     bool moves;
+    double *least;                 /* of least_draws(), owned; NULL: nobody wants to know */
+    double serves, scatters, lies; /* joules of serving: the least, for more nodes, for how they lie */
+    int *comes;                    /* owned: served at once in each second, if nobody waits; NULL: not told */
+    int n_comes;
 };
 
 static void count_energy(struct day *d, int i, int64_t now)
@@ -379,6 +412,59 @@ static void know_answers(struct day *d, int64_t now)
     }
 }
 
+/* Joules of the second that begins, if it goes on as it is now. */
+static void count_serving(struct day *d)
+{
+    const struct bench *b = d->b;
+    int most = b->nodes * SLOTS + 1, c = 0, k = 0;
+    double watts = 0;
+    for (int i = 0; i < b->nodes; i++) {
+        int here = d->nodes[i].in_flight;
+        c += here;
+        k += here > 0;
+        watts += here > 0 ? (double)power_draw_mw(&b->levels, POWER_ACTIVE, here) / 1000 : 0;
+    }
+    double least = d->least[(c + SLOTS - 1) / SLOTS * most + c], here = d->least[k * most + c];
+    d->serves += least;
+    d->scatters += here - least;
+    d->lies += watts - here;
+}
+
+/* How many are served at once, by the second, of those who are in. */
+static void know_what_comes(struct day *d)
+{
+    const struct bench *b = d->b;
+    d->n_comes = (int)(b->end_us / (int64_t)S) + 2;
+    d->comes = spw_calloc((size_t)d->n_comes, sizeof *d->comes);
+    for (int i = 0; i < b->n; i++)
+        if (b->requests[i].in) {
+            d->comes[b->requests[i].at_us / (int64_t)S]++;
+            d->comes[(b->requests[i].at_us + b->requests[i].hold_us) / (int64_t)S + 1]--;
+        }
+    for (int i = 1; i < d->n_comes; i++)
+        d->comes[i] += d->comes[i - 1];
+}
+
+/* The most from now to in_s ahead. */
+static double comes_within(const struct day *d, int64_t now, int64_t in_s)
+{
+    int64_t from = now / (int64_t)S, to = from + in_s < d->n_comes - 1 ? from + in_s : d->n_comes - 1;
+    int most = 0;
+    for (int64_t s = from; s <= to; s++)
+        most = d->comes[s] > most ? d->comes[s] : most;
+    return most;
+}
+
+static void foresee_truly(const struct day *d, struct power_group *g, int64_t now)
+{
+    for (int i = 0; i < g->n_steps; i++) {
+        g->steps[i].capacity = comes_within(d, now, g->steps[i].in_us / (int64_t)S);
+        g->steps[i].likely = fmin(g->steps[i].likely, g->steps[i].capacity);
+    }
+    g->margin = fmax(comes_within(d, now, 2) - g->now, 0);
+    g->untried = false;
+}
+
 static void plan_now(struct day *d, int64_t now)
 {
     const struct bench *b = d->b;
@@ -397,6 +483,10 @@ static void plan_now(struct day *d, int64_t now)
                               .now_us = now,
                               .tick_us = (int64_t)S};
     power_foresee(g, &o);
+    if (d->comes)
+        foresee_truly(d, g, now);
+    if (d->least)
+        count_serving(d);
     struct power_snapshot s = {
         .nodes = d->nodes, .n_nodes = d->b->nodes, .groups = g, .n_groups = 1, .hysteresis = 0.1};
     for (int i = 0; i < d->b->nodes; i++) {
@@ -490,6 +580,8 @@ static void run_day(struct day *d, bool planned, bool admit)
 static void fini_day(struct day *d)
 {
     free(d->heap);
+    free(d->least);
+    free(d->comes);
     free(d->late);
     free(d->queue);
 }
@@ -500,33 +592,6 @@ static int by_time(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return x < y ? -1 : x > y;
-}
-
-/* least[k][c]: watts of k busy nodes with c requests; c >= k. */
-static double *least_draws(const struct bench *b)
-{
-    int most = b->nodes * SLOTS + 1;
-    double *least = spw_malloc((size_t)(b->nodes + 1) * (size_t)most * sizeof *least);
-    for (int c = 0; c < most; c++)
-        least[c] = c == 0 ? 0 : INFINITY;
-    for (int k = 1; k <= b->nodes; k++)
-        for (int c = 0; c < most; c++) {
-            double best = INFINITY;
-            for (int here = 1; here <= SLOTS && here <= c; here++) {
-                double w =
-                    least[(k - 1) * most + c - here] + (double)power_draw_mw(&b->levels, POWER_ACTIVE, here) / 1000;
-                best = w < best ? w : best;
-            }
-            least[k * most + c] = best;
-        }
-    double idle = (double)b->levels.of[POWER_ACTIVE].idle_mw / 1000;
-    for (int k = 1; k < b->nodes; k++)
-        for (int c = k + 1; c <= k * SLOTS; c++)
-            if (least[(k + 1) * most + c] < least[k * most + c] + idle) {
-                fprintf(stderr, "energy: a further busy node is cheaper than an idle one: the bound does not hold\n");
-                exit(1);
-            }
-    return least;
 }
 
 static double gap_joules(const struct bench *b, int64_t us, bool last, struct spent *spent)
@@ -624,6 +689,10 @@ static void one_row(struct bench *b, const struct options *o, int idle_w, double
     init_day(&on, b, o);
     run_day(&on, false, true);
     init_day(&policy, b, o);
+    if (o->why)
+        policy.least = least_draws(b);
+    if (o->told)
+        know_what_comes(&policy);
     run_day(&policy, true, false);
     for (int i = 0; i < b->n; i++) {
         in += b->requests[i].in;
@@ -643,6 +712,10 @@ static void one_row(struct bench *b, const struct options *o, int idle_w, double
                "%.2f kWh\n",
                p->busy / 3.6e6, bs.busy / 3.6e6, p->busy_node_h, bs.busy_node_h, p->idle / 3.6e6, bs.idle / 3.6e6,
                p->idle_node_h, bs.idle_node_h, p->moves / 3.6e6, bs.moves / 3.6e6, p->down / 3.6e6, bs.down / 3.6e6);
+        printf("    serving: at least %.2f for those who were there, %.2f for more nodes than hold them, %.2f for how "
+               "they "
+               "lay\n",
+               policy.serves / 3.6e6, policy.scatters / 3.6e6, policy.lies / 3.6e6);
     }
     fflush(stdout);
     fini_day(&on);
@@ -685,6 +758,8 @@ int main(int argc, char **argv)
             o.moves = true;
         else if (strcmp(argv[i], "--why") == 0)
             o.why = true;
+        else if (strcmp(argv[i], "--told") == 0)
+            o.told = true;
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             o.seed = strtoull(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--z") == 0 && i + 1 < argc)
@@ -702,8 +777,8 @@ int main(int argc, char **argv)
     }
     if (!o.shared) {
         fprintf(stderr,
-                "usage: energy SHARED [70b|8b] [--fleet PERCENT] [--idle W] [--no-off] [--move] [--why] [--seed N] "
-                "[--z Z] [--trust T]\n");
+                "usage: energy SHARED [70b|8b] [--fleet PERCENT] [--idle W] [--no-off] [--move] [--why] [--told] "
+                "[--seed N] [--z Z] [--trust T]\n");
         return 2;
     }
     printf("# kWh of the day: all on, policy, optimum; saved by policy (of all on), by the optimum; share; requests "
