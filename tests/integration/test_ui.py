@@ -9,11 +9,12 @@ import http.client
 import json
 import os
 import re
+import ssl
 import subprocess
-import time
+import tempfile
 import urllib.parse
 
-from harness import Scheduler, Upstream, chat, key_hash, main, node, wait_until
+from harness import Scheduler, Upstream, certificate, chat, key_hash, main, node, wait_until
 
 ADMIN, PLAIN = "sk-admin-of-the-site", "sk-of-an-application"
 PAGES = ("", "/fleet", "/money", "/service", "/decisions", "/reports", "/audit")
@@ -247,6 +248,21 @@ def opens_reports(args):
     up.stop()
 
 
+def over_tls(args):
+    """The cookie is Secure and this host's alone; one by the plain name is nobody's."""
+    up = Upstream()
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = certificate(folder)
+        with scheduler(args, up, admin={"listen": "127.0.0.1:0", "tls_cert": cert, "tls_key": key}) as s:
+            b = Browser(admin_port(s), ssl.create_default_context(cafile=cert))
+            said = b.sign_in().headers["Set-Cookie"]
+            assert said.startswith("__Host-spillway=") and said.endswith("; Secure") and "Path=/;" in said, said
+            assert b.get("/ui").status == 200
+            b.cookie = b.cookie.replace("__Host-", "")
+            assert b.get("/ui").status == 303
+    up.stop()
+
+
 def can_be_off(args):
     up = Upstream()
     with scheduler(args, up, ui="off") as s:
@@ -255,4 +271,4 @@ def can_be_off(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [signs_in_and_out, refuses, ends_with_the_key, shows_decisions, opens_reports, can_be_off], at_once=3)
+    main(__doc__, [signs_in_and_out, refuses, ends_with_the_key, shows_decisions, opens_reports, over_tls, can_be_off], at_once=3)
