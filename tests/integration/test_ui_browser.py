@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The dashboard in a headless Chromium: somebody signs in, looks at every page, opens a report and signs out, by typing and clicking; a
 wrong key is refused and said so; nothing is asked of anybody else, and neither console nor policy complains. And pages of a made-up
-company, at 1440 and 390 pixels, light and dark: nothing is wider than the screen, and axe-core finds nothing wrong with names,
+company, its cost report among them, at 1440 and 390 pixels, light and dark: nothing is wider than the screen, and axe-core finds nothing wrong with names,
 roles and contrasts (WCAG 2.2, A and AA). With --pictures DIR pictures are kept there. Without Chromium, and without --full,
 skipped by name."""
 # runtest: release
@@ -22,7 +22,7 @@ from harness import Scheduler, Skip, Upstream, chat, environment_with, key_hash,
 ADMIN = "sk-admin-of-the-site"
 AXE = "axe-core-python==0.1.0"  # brings axe-core's own axe.min.js
 WIDTHS, THEMES = (1440, 390), ("light", "dark")
-EXAMPLES = ("overview", "fleet", "money", "service", "decisions", "decision", "reports", "audit", "login", "refused")
+EXAMPLES = ("overview", "fleet", "money", "service", "decisions", "decision", "reports", "audit", "login", "refused", "report")
 KEPT = {"overview": 2400}  # pictures, and how much of their height
 CHECK = """axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}).then(r => r.violations.map(v =>
     v.id + ": " + v.nodes.map(n => n.target.join(" ") + " " + (n.any[0] || n.all[0] || n.none[0] || {}).message).join("; ")))"""
@@ -56,8 +56,9 @@ def pages_in_pictures(args):
         axe = print(f"without axe-core: {e}")
     with tempfile.TemporaryDirectory() as folder, Chromium() as b:
         os.mkdir(os.path.join(folder, "ui"))
-        subprocess.run([os.path.join(args.build, "tests", "test_ui"), "--write", os.path.join(folder, "ui")], check=True,
-                       stdout=subprocess.DEVNULL)
+        for test in ("test_ui", "test_report_html"):
+            subprocess.run([os.path.join(args.build, "tests", test), "--write", os.path.join(folder, "ui")], check=True,
+                           stdout=subprocess.DEVNULL)
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for name in EXAMPLES:
