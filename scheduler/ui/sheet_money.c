@@ -234,10 +234,12 @@ void sheet_put_budget_bars(struct sheet *s, int most)
     markup_rest(&s->m, n, f->n_budgets);
 }
 
+/* Of a budget whose period has days to draw. */
 static const struct report_budget *burn_of(const struct report *r, const char *name)
 {
     for (int i = 0; r && i < r->n_budgets; i++)
-        if (strcmp(r->budgets[i].name, name) == 0 && r->budgets[i].days && r->budgets[i].n_days > 0)
+        if (strcmp(r->budgets[i].name, name) == 0 && r->budgets[i].days && r->budgets[i].n_days > 0 &&
+            r->budgets[i].days_in_all > 1)
             return &r->budgets[i];
     return NULL;
 }

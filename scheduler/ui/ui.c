@@ -158,7 +158,6 @@ bool ui_request(struct http_exchange *x, void *arg)
     struct ui *u = arg;
     const struct http_head *head = http_request_head(x);
     const size_t n = strcspn(head->target, "?");
-    const char *path = head->target + 3;
     struct asker who;
 
     if (u->config->ui.off)
@@ -167,8 +166,9 @@ bool ui_request(struct http_exchange *x, void *arg)
         ui_redirect(x, "/ui", NULL);
         return true;
     }
-    if (n < 3 || strncmp(head->target, "/ui", 3) != 0 || (n > 3 && *path != '/'))
+    if (n < 3 || strncmp(head->target, "/ui", 3) != 0 || (n > 3 && head->target[3] != '/'))
         return false;
+    const char *path = head->target + 3;
     ui_ask_who(u, x, &who);
     if (http_request_path_is(x, "/ui/style.css"))
         reply_style(x);

@@ -208,6 +208,10 @@ static void pages_are_whole(void)
         free(page);
         free(empty);
     }
+    x->books->budgets[3].days_in_all = x->books->budgets[3].n_days = 1; /* a day's: no line to draw */
+    char *money = page_of(&ui_pages[2], &x->f);
+    CHECK(strstr(money, "Budget team:search, spent by") && !strstr(money, "Budget team:research, spent by"));
+    free(money);
     char *page = page_of(&ui_pages[0], &x->f);
     CHECK(strstr(page, "$16.71") && strstr(page, "4 of 8") && strstr(page, "98.3%")); /* an hour, machines, in time */
     CHECK(strstr(page, "no answer to /health within 2 s") && strstr(page, "burns too fast"));
