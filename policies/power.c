@@ -115,6 +115,14 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+int64_t power_light_wake_us(const struct power_levels *l)
+{
+    for (int s = POWER_SLEEP; s < POWER_STATES; s++)
+        if (l->of[s].allowed)
+            return l->of[s].wake_us;
+    return 0;
+}
+
 int64_t power_move_us(const struct power_levels *l, enum power_state from, enum power_state to)
 {
     if (from == to)

@@ -70,6 +70,8 @@ int64_t power_draw_mw(const struct power_levels *l, enum power_state s, int32_t 
 int64_t power_move_mw(const struct power_levels *l, enum power_state from, enum power_state to, int32_t in_flight);
 int64_t power_move_us(const struct power_levels *l, enum power_state from, enum power_state to);
 int64_t power_move_mj(const struct power_levels *l, enum power_state from, enum power_state to);
+/* To come back from the lightest level below eco that is allowed; 0: none is. */
+int64_t power_light_wake_us(const struct power_levels *l);
 /* milliwatts for microseconds, in millijoules, rounded up. */
 int64_t power_mj(int64_t mw, int64_t us);
 
@@ -187,6 +189,10 @@ struct power_outlook {
     /* Nobody has asked for quiet_us. Past forget_us (0: never), with nothing in use, what is left of the averages is no demand:
      * nothing is foreseen, and ski rental alone decides. */
     int64_t quiet_us, forget_us;
+    /* What is promised for the first token, and what it takes to wake one that sleeps lightly (0, 0: nothing is known). Where a
+     * waking takes no more than a quarter of the promise, another quarter of which goes by before somebody is woken, chance is
+     * waited for, and not kept awake for: `margin` is what is expected. */
+    int64_t ttft_us, wake_us;
 };
 void power_foresee(struct power_group *g, const struct power_outlook *o);
 

@@ -70,6 +70,12 @@ static void remember(struct power_tried *t, int64_t now_us, int64_t in_us, int64
     t->next_us = now_us + every_us;
 }
 
+static double spreads_now(const struct power_group *g, const struct power_outlook *o)
+{
+    const bool bridged = o->wake_us > 0 && o->ttft_us > 0 && o->wake_us <= o->ttft_us / 4;
+    return bridged ? 0 : o->z * g->tried[0].width;
+}
+
 static bool forgotten(const struct power_outlook *o)
 {
     return o->forget_us > 0 && o->quiet_us > o->forget_us && o->in_use + o->waiting <= 0;
@@ -101,7 +107,7 @@ void power_foresee(struct power_group *g, const struct power_outlook *o)
     g->untried = o->forecast->error_n[2] == 0; /* a quarter of an hour ahead */
     g->until_us = g->steps[POWER_STEPS_MAX - 1].in_us;
     struct served next = served(o, (double)o->tick_us / 1e6);
-    g->margin = fmax(next.mean + o->z * next.spread * g->tried[0].width - g->now, 0);
+    g->margin = fmax(next.mean + spreads_now(g, o) * next.spread - g->now, 0);
     if (forgotten(o)) {
         g->n_steps = 0;
         g->now = g->margin = 0;

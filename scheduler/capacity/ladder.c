@@ -175,6 +175,16 @@ static struct power_node node_of(struct member *m, const struct market *k, int32
     return p;
 }
 
+/* Of those that may sleep, the longest; 0: none may. */
+static int64_t lightest_wake_us(const struct site *s, int32_t group)
+{
+    int64_t us = 0;
+    for (int i = 0; i < s->n; i++)
+        if (s->nodes[i].group == group)
+            us = power_light_wake_us(&s->levels[i]) > us ? power_light_wake_us(&s->levels[i]) : us;
+    return us;
+}
+
 static void foresee(struct fleet *f, struct market *k, const struct site *s, int32_t group, struct power_group *g)
 {
     double here = 0;
@@ -192,6 +202,8 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
                                     .z = Z,
                                     .now_us = clock_now(f->o.clock).ns / NS_PER_US,
                                     .tick_us = TICK_US,
+                                    .ttft_us = config_aim(f->config, config_model(f->config, k->model)).ttft_ms * 1000,
+                                    .wake_us = lightest_wake_us(s, group),
                                     .quiet_us = mono_since(f->o.clock, k->came) / NS_PER_US,
                                     .forget_us = f->config->capacity.down_after_ms * NS_PER_MS / NS_PER_US};
     power_foresee(g, &o);

@@ -106,6 +106,18 @@ static int32_t own_in_flight(const struct sim *x, int32_t model, int32_t site)
     return n;
 }
 
+static int64_t lightest_wake_us(const struct sim *x, int32_t model, int32_t site)
+{
+    int64_t us = 0;
+    for (int32_t i = 0; i < x->s->n_offers; i++) {
+        const struct sim_offer *o = &x->s->offers[i];
+        const struct sim_type *t = &x->s->types[o->type];
+        if (o->site == site && o->market == SCALE_ON_PREM && (int32_t)t->model == model)
+            us = power_light_wake_us(&t->levels) > us ? power_light_wake_us(&t->levels) : us;
+    }
+    return us;
+}
+
 /* What comes, in requests being served at once. What was foreseen is kept from plan to plan. */
 static void foresee(struct sim *x, int32_t model, int32_t site)
 {
@@ -126,6 +138,8 @@ static void foresee(struct sim *x, int32_t model, int32_t site)
                                     .z = Z,
                                     .now_us = x->now_us,
                                     .tick_us = x->power_tick_us,
+                                    .ttft_us = x->s->models[model].slo.ttft_us,
+                                    .wake_us = lightest_wake_us(x, model, site),
                                     .quiet_us = x->now_us - m->came_us,
                                     .forget_us = x->s->models[model].limits.down_after_s * SIM_US_PER_S};
     power_foresee(g, &o);

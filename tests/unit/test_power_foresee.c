@@ -152,6 +152,32 @@ static void what_nobody_asks_for_is_forgotten(void)
     CHECK_INT(m.group.n_steps, POWER_STEPS_MAX);
 }
 
+static void chance_is_waited_for_where_that_is_in_time(void)
+{
+    static struct model m;
+    random_state = 12;
+    run(&m, 1, 10, 1);
+    struct power_outlook o = {.forecast = &m.forecast,
+                              .in_use = 390,
+                              .hold_s = HOLD_S,
+                              .z = 2.3,
+                              .now_us = DAY_S * S,
+                              .tick_us = S,
+                              .ttft_us = 3 * S};
+    power_foresee(&m.group, &o);
+    const double careful = m.group.margin;
+    o.wake_us = S; /* too long for a promise of 3 s */
+    power_foresee(&m.group, &o);
+    CHECK(m.group.margin == careful && careful > 10);
+    o.wake_us = 750000;
+    power_foresee(&m.group, &o);
+    CHECK(m.group.margin < careful / 3);    /* what is expected within a second */
+    CHECK(m.group.steps[0].capacity > 400); /* further ahead all is as before */
+    o.ttft_us = 0;                          /* nothing is promised */
+    power_foresee(&m.group, &o);
+    CHECK(m.group.margin == careful);
+}
+
 int main(void)
 {
     TEST(as_seldom_as_asked);
@@ -159,5 +185,6 @@ int main(void)
     TEST(plans_in_between);
     TEST(a_pause_teaches_nothing);
     TEST(what_nobody_asks_for_is_forgotten);
+    TEST(chance_is_waited_for_where_that_is_in_time);
     return TEST_RESULT();
 }
