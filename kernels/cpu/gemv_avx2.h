@@ -135,19 +135,27 @@ PACK_INLINE void gemv_sixes(struct gemv *v, const uint8_t *const *rows, int64_t 
 {
     for (int64_t block = 0; block < n / 256; block++) {
         int64_t at = block * 210;
-        __m256i w[32], scales[4];
+        __m256i scales[4];
         uint16_t halves[LANE_ROWS];
         for (int r = 0; r < LANE_ROWS; r++)
             memcpy(&halves[r], rows[r] + at + 208, sizeof halves[r]);
         words_4(scales, rows, at + 192);
         prefetch_rows(rows, at + (int64_t)ahead, 210);
+        __m256 unit = halves_8(halves);
         for (int half = 0; half < 2; half++) {
-            half_q6_k(w, rows, at, half);
-            __m256 unit = halves_8(halves);
+            __m256i dot[8];
+            for (int column = 0; column < 2; column++) {
+                __m256i w[4][4];
+                column_q6_k(w, rows, at, half, column);
+                for (int layer = 0; layer < 4; layer++) {
+                    int g = layer * 2 + column;
+                    dot[g] = dot_6bit(w[layer], v->x + block * 256 + half * 128 + g * 16);
+                }
+            }
             for (int g = 0; g < 8; g++) {
                 int64_t group = block * 16 + half * 8 + g;
-                __m256i dot = corrected(v, group, dot_6bit(w + 4 * g, v->x + group * 16));
-                gemv_add(v, group / 2, scaled_signed(scales[half * 2 + g / 4], g, unit), dot);
+                __m256i scale = _mm256_srli_epi32(scales[half * 2 + g / 4], 8 * (g % 4));
+                gemv_add(v, group / 2, scaled_signed(scale, unit), corrected(v, group, dot[g]));
             }
         }
     }

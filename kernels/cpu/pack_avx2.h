@@ -113,19 +113,19 @@ PACK_INLINE void pair_q5_k(__m256i w[16], const uint8_t *const *rows, int64_t at
     }
 }
 
-/* The four layers of 32 numbers of one half of a block. */
-PACK_INLINE void half_q6_k(__m256i w[32], const uint8_t *const *rows, int64_t at, int half)
+/* One half of a block holds four layers of 32 numbers: the first (column 0) or last (1) 16 of each. */
+PACK_INLINE void column_q6_k(__m256i w[4][4], const uint8_t *const *rows, int64_t at, int half, int column)
 {
-    __m256i even[8], odd[8], high[8];
+    __m256i even[4], odd[4], high[4];
     const __m256i pair = _mm256_set1_epi8(0x30);
-    words_8(even, rows, at + half * 64);
-    words_8(odd, rows, at + half * 64 + 32);
-    words_8(high, rows, at + 128 + half * 32);
-    for (int i = 0; i < 8; i++) {
-        w[i] = _mm256_or_si256(low_nibbles(even[i]), _mm256_and_si256(_mm256_slli_epi16(high[i], 4), pair));
-        w[i + 8] = _mm256_or_si256(low_nibbles(odd[i]), _mm256_and_si256(_mm256_slli_epi16(high[i], 2), pair));
-        w[i + 16] = _mm256_or_si256(high_nibbles(even[i]), _mm256_and_si256(high[i], pair));
-        w[i + 24] = _mm256_or_si256(high_nibbles(odd[i]), _mm256_and_si256(_mm256_srli_epi16(high[i], 2), pair));
+    words_4(even, rows, at + half * 64 + column * 16);
+    words_4(odd, rows, at + half * 64 + 32 + column * 16);
+    words_4(high, rows, at + 128 + half * 32 + column * 16);
+    for (int i = 0; i < 4; i++) {
+        w[0][i] = _mm256_or_si256(low_nibbles(even[i]), _mm256_and_si256(_mm256_slli_epi16(high[i], 4), pair));
+        w[1][i] = _mm256_or_si256(low_nibbles(odd[i]), _mm256_and_si256(_mm256_slli_epi16(high[i], 2), pair));
+        w[2][i] = _mm256_or_si256(high_nibbles(even[i]), _mm256_and_si256(high[i], pair));
+        w[3][i] = _mm256_or_si256(high_nibbles(odd[i]), _mm256_and_si256(_mm256_srli_epi16(high[i], 2), pair));
     }
 }
 
@@ -218,11 +218,10 @@ PACK_INLINE __m256 scaled_byte(__m256i v, __m256 unit)
     return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(255))), unit);
 }
 
-/* Byte g % 4 of each lane, signed, times a unit. */
-PACK_INLINE __m256 scaled_signed(__m256i v, int g, __m256 unit)
+/* The same for a signed byte. */
+PACK_INLINE __m256 scaled_signed(__m256i v, __m256 unit)
 {
-    __m256i byte = _mm256_srai_epi32(_mm256_slli_epi32(v, 24 - 8 * (g % 4)), 24);
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(byte), unit);
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v, 24), 24)), unit);
 }
 
 /* ---- panels ------------------------------------------------------------------------------------------------------ */
@@ -312,19 +311,23 @@ PACK_INLINE void pack_sixes(uint8_t *q, float *d, const uint8_t *const *rows, in
 {
     for (int64_t block = 0; block < n / 256; block++) {
         int64_t at = block * 210;
-        __m256i w[32], scales[4];
+        __m256i scales[4];
         uint16_t halves[LANE_ROWS];
         for (int r = 0; r < LANE_ROWS; r++)
             memcpy(&halves[r], rows[r] + at + 208, sizeof halves[r]);
         prefetch_rows(rows, at + (int64_t)ahead, 210);
-        for (int half = 0; half < 2; half++) {
-            half_q6_k(w, rows, at, half);
-            store_words(q, w, 32, block * 256 + half * 128);
+        for (int part = 0; part < 4; part++) {
+            __m256i w[4][4];
+            int half = part / 2, column = part % 2;
+            column_q6_k(w, rows, at, half, column);
+            for (int layer = 0; layer < 4; layer++)
+                store_words(q, w[layer], 4, block * 256 + half * 128 + layer * 32 + column * 16);
         }
         words_4(scales, rows, at + 192);
         __m256 unit = halves_8(halves);
         for (int g = 0; g < 16; g++)
-            _mm256_storeu_ps(d + (block * 16 + g) * PANEL_ROWS, scaled_signed(scales[g / 4], g, unit));
+            _mm256_storeu_ps(d + (block * 16 + g) * PANEL_ROWS,
+                             scaled_signed(_mm256_srli_epi32(scales[g / 4], 8 * (g % 4)), unit));
     }
 }
 
