@@ -144,7 +144,7 @@ def answers_continue(args):
     logprobs = {"logprobs": True, "top_logprobs": 3}
     with node(args, "--ctx-size", "0", model=model) as one, node(args, "--ctx-size", "0", model=model) as two:
         for path, body in [
-            (CHAT, user("What is a spot instance?", temperature=0, max_tokens=200)),
+            (CHAT, user("What is a spot instance?", temperature=0, max_tokens=60 if args.sanitized else 200)),
             (CHAT, user("Tell me a story.", spillway_seed=7, max_tokens=40)),
             (CHAT, user("Hello!", seed=3, temperature=1.5, top_p=0.9, top_k=40, max_tokens=30)),
             (CHAT, user("What is a budget?", temperature=0, frequency_penalty=1, presence_penalty=0.5,
