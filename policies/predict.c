@@ -328,6 +328,7 @@ void predict_at(const struct predictor *p, int32_t others, int64_t queued, struc
     a->per_token_us = p->ttft.at[1];
     a->per_step_us = p->chunk ? p->ttft.at[2] + p->ttft.at[3] * crowd[1] : 0;
     a->chunk = p->chunk;
+    a->queue_us = positive((double)queued) * (a->per_token_us + (p->chunk ? 2 * a->per_step_us / a->chunk : 0));
     a->tpot_us = line_at(&p->tpot, crowd);
     a->tpot_spread = error_at(&p->tpot, a->tpot_us)->s;
     around(&a->tpot, &a->tpot_spread, a->tpot_us, 1);
@@ -341,7 +342,7 @@ static double up(double positive) /* ceil(), without the call that it is on olde
     return whole < positive ? whole + 1 : whole;
 }
 
-void predict_from(const struct predict_at *a, int64_t fresh, double trust, struct prediction *out)
+double predict_from(const struct predict_at *a, int64_t fresh, double trust, struct prediction *out)
 {
     const double tokens = positive((double)fresh);
     const double steps = a->per_step_us > 0 ? up(tokens / a->chunk) : 0;
@@ -351,6 +352,7 @@ void predict_from(const struct predict_at *a, int64_t fresh, double trust, struc
         around(&out->tpot, &a->tpot_spread, a->tpot_us, trust);
     else
         out->tpot = a->tpot;
+    return a->queue_us * (out->ttft.median_us / line);
 }
 
 struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust)
@@ -358,7 +360,7 @@ struct prediction predict(const struct predictor *p, const struct predict_load *
     struct predict_at a;
     struct prediction out;
     predict_at(p, load->others, load->queued, &a);
-    predict_from(&a, load->prompt - load->cached, trust, &out);
+    (void)predict_from(&a, load->prompt - load->cached, trust, &out);
     return out;
 }
 
@@ -366,14 +368,6 @@ bool prediction_is_late(const struct prediction *p, double first_us, double tpot
 {
     return (first_us > 0 && latency_within(&p->ttft, first_us) < probability) ||
            (tpot_us > 0 && latency_mean(&p->tpot) > tpot_us);
-}
-
-double predict_queue_us(const struct predictor *p, const struct predict_at *a, int64_t queued)
-{
-    double per_token = a->per_token_us;
-    if (a->per_step_us > 0) /* as features() has it */
-        per_token += 2 * a->per_step_us / a->chunk;
-    return positive((double)queued) * per_token * p->ttft.all.s.scale;
 }
 
 struct predict_line predict_first(const struct predictor *p, const struct predict_at *a)

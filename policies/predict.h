@@ -85,6 +85,7 @@ bool prediction_is_late(const struct prediction *p, double first_us, double tpot
 struct predict_at {
     double fixed_us, per_token_us,
         per_step_us; /* the line of TTFT: of tokens that are not cached, of steps for these */
+    double queue_us; /* of fixed_us, what the prompts before it take */
     double chunk;    /* tokens in a step; 0: unknown */
     double tpot_us;
     struct latency tpot; /* fully trusted */
@@ -92,10 +93,8 @@ struct predict_at {
     struct predict_spread sized[PREDICT_SIZES]; /* of TTFT, by the line */
 };
 void predict_at(const struct predictor *p, int32_t others, int64_t queued, struct predict_at *out);
-/* Of the time to the first token, what so many tokens of others' prompts before it take. */
-double predict_queue_us(const struct predictor *p, const struct predict_at *a, int64_t queued);
-/* fresh: prompt tokens that are not cached. */
-void predict_from(const struct predict_at *a, int64_t fresh, double trust, struct prediction *out);
+/* fresh: prompt tokens that are not cached. Returns what of the median time to the first token the prompts before it take. */
+double predict_from(const struct predict_at *a, int64_t fresh, double trust, struct prediction *out);
 /* The expected time to the first token as (fixed) + (per token that is not cached) * tokens. */
 struct predict_line {
     double fixed_us, per_token_us;

@@ -83,20 +83,38 @@ static bool too_dear(const struct route_request *r, const struct route_candidate
     return r->bounded && money_output_within(&c->prices, r->charge_max, r->input_max) < r->output_min;
 }
 
-/* Would it, on this node, be late because of those before it, or, being late itself, make others late who come after it? Then
- * it waits: the node that is first through with its queue takes it in time, or, when it is late, one whose queue is short. Where
- * nobody could be in time with no queue either, that helps no one. */
-static bool spoils(const struct route_request *r, const struct route_candidate *c)
+/* Of two numbers; fmin() and fmax() are calls. */
+static double lesser(double a, double b)
+{
+    return a < b ? a : b;
+}
+static double greater(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+/* What the prompts before it on a node would do to a request. */
+enum in_queue {
+    QUEUE_IS_SHORT,
+    QUEUE_MAKES_LATE,    /* without them it would be in time: the node that is first through with its queue takes it */
+    QUEUE_IS_FOR_OTHERS, /* it is late with or without them, and would make others late who come after it */
+};
+static enum in_queue look_at_queue(const struct route_request *r, const struct route_candidate *c)
 {
     if (!r->slo.ttft_us || r->presses || !c->predicted || c->bought || !(c->queue_us > 0))
-        return false;
+        return QUEUE_IS_SHORT;
     const double limit = (double)(r->slo.ttft_us - c->wake_us), left = limit - (double)r->waited_us;
     const double then = c->latency.ttft.median_us, alone = then - c->queue_us;
-    if (alone > limit)
-        return false;
     if (left > 0 && alone <= left)
-        return then > left;
-    return (left > 0 || r->stands_back) && c->queue_us > ROUTE_LATE_QUEUE * limit;
+        return then > left ? QUEUE_MAKES_LATE : QUEUE_IS_SHORT;
+    const bool yields = (left > 0 || r->stands_back) && c->queue_us > ROUTE_LATE_QUEUE * greater(limit, alone);
+    return yields ? QUEUE_IS_FOR_OTHERS : QUEUE_IS_SHORT;
+}
+
+static bool has_room(const struct route_request *r, const struct route_candidate *c)
+{
+    return (c->slots <= 0 || c->in_flight < c->slots) && (!r->alone || c->in_flight <= 0) &&
+           (!c->crowded || r->presses) && !c->no_watts;
 }
 
 /* Why c may not answer r, or ROUTE_CHOSEN when it may. */
@@ -124,8 +142,7 @@ static enum route_reason admit(const struct route_request *r, const struct route
         return ROUTE_COOLING_DOWN;
     if (c->kept)
         return ROUTE_KEPT;
-    if ((c->slots > 0 && c->in_flight >= c->slots) || (r->alone && c->in_flight > 0) || (c->crowded && !r->presses) ||
-        c->no_watts || spoils(r, c))
+    if (!has_room(r, c) || look_at_queue(r, c) != QUEUE_IS_SHORT)
         return ROUTE_FULL;
     return ROUTE_CHOSEN;
 }
@@ -231,6 +248,7 @@ static void admit_all(struct field *f)
 {
     struct route_decision *d = f->d;
     int32_t rank = 0;
+    bool yields = false, has_its_turn = false; /* to others; when a place comes free */
     for (int32_t i = 0; i < f->n; i++) {
         const enum route_reason why = admit(f->r, &f->c[i]);
         d->terms[i] = (struct route_terms){0};
@@ -241,10 +259,16 @@ static void admit_all(struct field *f)
             rank = f->c[i].rank;
             f->in[f->left++] = (uint8_t)i;
         } else {
-            d->busy = d->busy || why == ROUTE_FULL || why == ROUTE_KEPT;
+            const bool busy = why == ROUTE_FULL || why == ROUTE_KEPT;
+            const bool late =
+                why == ROUTE_FULL && has_room(f->r, &f->c[i]) && look_at_queue(f->r, &f->c[i]) == QUEUE_IS_FOR_OTHERS;
+            yields |= late;
+            has_its_turn |= busy && !late;
+            d->busy |= busy;
             note_wait(d, why, &f->c[i]);
         }
     }
+    d->too_late = f->left == 0 && yields && !has_its_turn;
 }
 
 static const struct route_candidate *candidate(const struct field *f, int32_t k)
@@ -278,16 +302,6 @@ static void best_rank(struct field *f)
     for (int32_t k = 0; k < f->left; k++)
         kept = stays(f, kept, k, candidate(f, k)->rank <= best, ROUTE_LESS_FIT);
     f->left = kept;
-}
-
-/* Of two numbers; fmin() and fmax() are calls. */
-static double lesser(double a, double b)
-{
-    return a < b ? a : b;
-}
-static double greater(double a, double b)
-{
-    return a > b ? a : b;
 }
 
 static bool runs_anyway(const struct route_candidate *c)

@@ -30,7 +30,8 @@
 #define ROUTE_NEAR           0.01 /* of the best: as good */
 #define ROUTE_NEAR_RISK      0.01 /* of probability */
 #define ROUTE_NEAR_SLO       0.02 /* of probability, where nobody meets it */
-#define ROUTE_LATE_QUEUE     0.25 /* of an SLO's bound: whoever is late goes only where the queue of prompts is shorter */
+#define ROUTE_LATE_QUEUE                                                                                               \
+    0.25 /* of an SLO's bound, or of what it takes itself if that is more: whoever is late waits while the queue is longer */
 
 /* A node without a declared bound counts as having this many slots, so that it neither attracts nor repels everything
  * beside a bounded one. */
@@ -80,9 +81,13 @@ static inline int64_t route_ttft_limit_us(int64_t ttft_us, double us_per_token, 
     return ttft_us ? ttft_us + (int64_t)(us_per_token * (double)above) : 0;
 }
 /* Who is late stands back for the first quarter of the time that it may wait; then it is as good as any other. */
+static inline int64_t route_stand_back_us(int64_t wait_max_us)
+{
+    return wait_max_us / 4;
+}
 static inline bool route_stands_back(int64_t ttft_limit_us, int64_t waited_us, int64_t wait_max_us)
 {
-    return ttft_limit_us > 0 && waited_us >= ttft_limit_us && waited_us < wait_max_us / 4;
+    return ttft_limit_us > 0 && waited_us >= ttft_limit_us && waited_us < route_stand_back_us(wait_max_us);
 }
 struct route_request {
     int64_t input_tokens;  /* estimate */
@@ -147,6 +152,7 @@ struct route_decision {
     int64_t back_us;  /* may_wait: it is known that nobody can before so long; 0: any moment */
     bool busy;        /* may_wait, and somebody in service is merely full, or kept */
     bool model_known; /* somebody serves the model at all */
+    bool too_late; /* nobody, only since it would make others late: it cannot be in time any more, wherever it goes */
     enum route_reason reasons[ROUTE_CANDIDATES_MAX];
     struct route_terms terms[ROUTE_CANDIDATES_MAX];
 };

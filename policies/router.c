@@ -682,10 +682,8 @@ static void set_view(const struct router *r, int32_t node, struct view *v, int m
     v->learned = pair != NULL;
     v->heard = pair ? pair->heard : 0;
     v->c.predicted = is_predicted(p, known);
-    if (v->c.predicted) {
+    if (v->c.predicted)
         predict_at(known, p->in_flight, p->queued, &v->at);
-        v->c.queue_us = predict_queue_us(known, &v->at, p->queued);
-    }
 }
 
 /* What it would come to there, money and energy. */
@@ -717,7 +715,7 @@ static void foresee(const struct router *r, const struct router_ask *a, struct v
         v->at.tpot.limit_us = limit_us;
     }
     const double trust = v->learned ? trust_of(r, v->heard) : 1;
-    predict_from(&v->at, q->input_tokens - out->cached_tokens, trust, &out->latency);
+    out->queue_us = predict_from(&v->at, q->input_tokens - out->cached_tokens, trust, &out->latency);
     if (v->full || out->crowded)
         out->latency.ttft = (struct latency){.median_us = ROUTER_LATE_US, .log_sd = LATE_SD};
     if (!(v->losses_per_us > 0))

@@ -52,6 +52,8 @@ const char *waiting_verdict_name(enum waiting_verdict v)
 
 static bool waiter_before(const struct waiter *a, const struct waiter *b)
 {
+    if (a->stands_back != b->stands_back)
+        return b->stands_back;
     return a->until_ns != b->until_ns ? a->until_ns < b->until_ns : a->order < b->order;
 }
 
@@ -65,14 +67,24 @@ static bool flow_before(const struct waiting_flow *a, const struct waiting_flow 
     return a->start != b->start ? a->start < b->start : a->order < b->order;
 }
 
+/* Those of a reach, by who would be served: a tenant of whom all stand back is behind the others. */
+static bool first_before(const struct waiting_flow *a, const struct waiting_flow *b, int reach)
+{
+    const struct waiter *v = OBJECT(heap_top(&a->waiters[reach]), const struct waiter, in_flow);
+    const struct waiter *w = OBJECT(heap_top(&b->waiters[reach]), const struct waiter, in_flow);
+    return v->stands_back != w->stands_back ? w->stands_back : flow_before(a, b);
+}
+
 static bool flow_place_before_0(const struct heap_place *a, const struct heap_place *b)
 {
-    return flow_before(OBJECT(a, const struct waiting_flow, among[0]), OBJECT(b, const struct waiting_flow, among[0]));
+    return first_before(OBJECT(a, const struct waiting_flow, among[0]), OBJECT(b, const struct waiting_flow, among[0]),
+                        0);
 }
 
 static bool flow_place_before_1(const struct heap_place *a, const struct heap_place *b)
 {
-    return flow_before(OBJECT(a, const struct waiting_flow, among[1]), OBJECT(b, const struct waiting_flow, among[1]));
+    return first_before(OBJECT(a, const struct waiting_flow, among[1]), OBJECT(b, const struct waiting_flow, among[1]),
+                        1);
 }
 
 /* ---- the rate of slots ------------------------------------------------------------------------------------------ */
@@ -201,6 +213,7 @@ void waiting_init(struct waiting *room)
         struct waiting_line *l = &room->lines[c];
         TAILQ_INIT(&l->by_age);
         TAILQ_INIT(&l->picky);
+        TAILQ_INIT(&l->standing);
         for (int i = 0; i < 2; i++)
             heap_init(&l->flows[i], before[i]);
         for (int b = 0; b < WAITING_BUCKETS; b++)
@@ -236,6 +249,8 @@ static void enter_flow(struct waiting *room, struct waiting_line *l, struct wait
         heap_push(&f->waiters[w->reach], &w->in_flow);
         if (!heap_has(&f->among[w->reach]))
             heap_push(&l->flows[w->reach], &f->among[w->reach]);
+        else
+            heap_moved(&l->flows[w->reach], &f->among[w->reach]);
     }
     TAILQ_INSERT_TAIL(&l->by_age, w, age);
     l->bytes += w->bytes;
@@ -295,6 +310,7 @@ enum waiting_verdict waiting_enter(struct waiting *room, struct waiter *w, int64
         w->cost = COST_MAX;
     w->entered_ns = now_ns;
     w->order = room->order++;
+    w->stands_back = false;
     if (w->under_way) {
         w->until_ns = w->start_by_ns;
         TAILQ_INSERT_TAIL(&room->under_way, w, age);
@@ -322,10 +338,14 @@ static void unlink_waiter(struct waiting_line *l, struct waiter *w)
     if (w->reach == WAITING_PICKY) {
         TAILQ_REMOVE(&l->picky, w, picky);
     } else {
+        /* Out of the tenants' heap first: there it stands by who is its first. */
+        heap_remove(&l->flows[w->reach], &f->among[w->reach]);
         heap_remove(&f->waiters[w->reach], &w->in_flow);
-        if (!f->waiters[w->reach].n)
-            heap_remove(&l->flows[w->reach], &f->among[w->reach]);
+        if (f->waiters[w->reach].n)
+            heap_push(&l->flows[w->reach], &f->among[w->reach]);
     }
+    if (w->stands_back)
+        TAILQ_REMOVE(&l->standing, w, standing);
     TAILQ_REMOVE(&l->by_age, w, age);
     l->n--;
     l->bytes -= w->bytes;
@@ -411,7 +431,27 @@ void waiting_correct(struct waiting *room, enum waiting_class c, const char *ten
 
 static bool goes_before(const struct waiter *a, const struct waiter *b)
 {
-    return a->flow == b->flow ? waiter_before(a, b) : flow_before(a->flow, b->flow);
+    return a->flow == b->flow || a->stands_back != b->stands_back ? waiter_before(a, b) : flow_before(a->flow, b->flow);
+}
+
+/* Begins to stand back, or does so no more. */
+static void stand_back(struct waiting_line *l, struct waiter *w, bool back)
+{
+    struct waiting_flow *f = w->flow;
+    w->stands_back = back;
+    if (back)
+        TAILQ_INSERT_TAIL(&l->standing, w, standing);
+    else
+        TAILQ_REMOVE(&l->standing, w, standing);
+    if (w->reach == WAITING_PICKY)
+        return;
+    heap_moved(&f->waiters[w->reach], &w->in_flow);
+    heap_moved(&l->flows[w->reach], &f->among[w->reach]);
+}
+
+static bool is_late(const struct waiter *w, int64_t now_ns)
+{
+    return !w->stands_back && w->late_ns <= now_ns && now_ns < w->back_ns;
 }
 
 static struct waiter *first_of_reach(const struct waiting_line *l, enum waiting_reach reach)
@@ -424,15 +464,46 @@ static struct waiter *first_of_reach(const struct waiting_line *l, enum waiting_
     return OBJECT(heap_top(&f->waiters[reach]), struct waiter, in_flow);
 }
 
-static struct waiter *best_of_line(const struct waiting_line *l, waiting_fits fits, void *arg)
+/* Whose time to stand back is over is as good as any other again; whoever would be next and is late meanwhile stands back. */
+static void note_time(struct waiting_line *l, int64_t now_ns)
 {
-    struct waiter *best = first_of_reach(l, WAITING_ANYWHERE), *w;
-    bool anywhere_asked = best != NULL;
-    if (best && !fits(best, arg))
-        best = NULL;
+    struct waiter *w;
+    while ((w = TAILQ_FIRST(&l->standing)) && w->back_ns <= now_ns)
+        stand_back(l, w, false);
+    for (int i = 0; i < 2; i++)
+        while ((w = first_of_reach(l, i == 0 ? WAITING_ANYWHERE : WAITING_LOCAL)) && is_late(w, now_ns))
+            stand_back(l, w, true);
+    int looks = 0;
+    TAILQ_FOREACH(w, &l->picky, picky)
+    {
+        if (looks++ == WAITING_LOOKS_MAX)
+            break;
+        if (is_late(w, now_ns))
+            stand_back(l, w, true);
+    }
+}
+
+/* The first of a reach, once those stand back who turn out to be late; it may not fit. */
+static struct waiter *look_at_first(struct waiting_line *l, enum waiting_reach reach, int64_t now_ns, waiting_fits fits,
+                                    void *arg, bool *fit)
+{
+    struct waiter *w;
+    while ((w = first_of_reach(l, reach)) && !(*fit = fits(w, arg)) && is_late(w, now_ns))
+        stand_back(l, w, true);
+    return w;
+}
+
+static struct waiter *best_of_line(struct waiting_line *l, int64_t now_ns, waiting_fits fits, void *arg)
+{
+    bool fit = false;
+    struct waiter *w = look_at_first(l, WAITING_ANYWHERE, now_ns, fits, arg, &fit), *best = fit ? w : NULL;
+    const bool anywhere_asked = w != NULL;
     w = first_of_reach(l, WAITING_LOCAL);
-    if (w && (best ? goes_before(w, best) : !anywhere_asked) && fits(w, arg))
-        best = w;
+    if (w && (best ? goes_before(w, best) : !anywhere_asked)) {
+        w = look_at_first(l, WAITING_LOCAL, now_ns, fits, arg, &fit);
+        if (fit && (!best || goes_before(w, best)))
+            best = w;
+    }
     int looks = 0;
     TAILQ_FOREACH(w, &l->picky, picky)
     {
@@ -451,10 +522,12 @@ static bool is_batch_due(const struct waiting *room, int64_t now_ns)
            now_ns - oldest->entered_ns >= (oldest->until_ns - oldest->entered_ns) / 2;
 }
 
-struct waiter *waiting_best(const struct waiting *room, int64_t now_ns, waiting_fits fits, void *arg)
+struct waiter *waiting_best(struct waiting *room, int64_t now_ns, waiting_fits fits, void *arg)
 {
     struct waiter *w;
     int looks = 0;
+    for (int c = 0; c < WAITING_CLASSES; c++)
+        note_time(&room->lines[c], now_ns);
     TAILQ_FOREACH(w, &room->under_way, age)
     {
         if (looks++ == WAITING_LOOKS_MAX)
@@ -463,8 +536,16 @@ struct waiter *waiting_best(const struct waiting *room, int64_t now_ns, waiting_
             return w;
     }
     enum waiting_class first = is_batch_due(room, now_ns) ? WAITING_BATCH : WAITING_INTERACTIVE;
-    w = best_of_line(&room->lines[first], fits, arg);
-    return w ? w : best_of_line(&room->lines[WAITING_CLASSES - 1 - first], fits, arg);
+    w = best_of_line(&room->lines[first], now_ns, fits, arg);
+    return w ? w : best_of_line(&room->lines[WAITING_CLASSES - 1 - first], now_ns, fits, arg);
+}
+
+bool waiting_give_way(struct waiting *room, struct waiter *w, int64_t now_ns)
+{
+    if (w->under_way || w->stands_back || now_ns >= w->back_ns)
+        return false;
+    stand_back(&room->lines[w->class], w, true);
+    return true;
 }
 
 /* ---- figures ---------------------------------------------------------------------------------------------------- */

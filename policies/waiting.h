@@ -19,6 +19,9 @@
  *      requests. Who has had less since the room filled goes first; a tenant that comes new is behind nobody but those
  *      already chosen, so however many wait before it, its first waits for at most one of each other tenant.
  *   4. Within a tenant: the earliest deadline first; equal ones in the order of arrival.
+ *   Before 3, within a class: those who can still be in time. Whoever cannot (`late_ns` has come, or waiting_give_way()) stands
+ *   back until `back_ns`: behind all who do not, of whatever tenant; else one who is late already would keep a slot from those
+ *   behind it, which it may not take itself (route.h), until they are late, too.
  * So a waiter overtakes: of its own tenant those with later deadlines, of others those whose tenants have had more, all
  * of batch (but for rule 2), and everybody whom the free slot does not suit.
  *
@@ -51,17 +54,19 @@ struct waiter {
     const char *tenant; /* borrowed until it leaves */
     enum waiting_class class;
     enum waiting_reach reach;
-    bool under_way;      /* part of its answer is said, or nodes have tried */
-    int64_t cost;        /* estimated work, in any unit that is the same for all; at least 1 */
-    int64_t bytes;       /* held while it waits */
-    int64_t start_by_ns; /* a slot after this is of no use; INT64_MAX: none named. Must be named under way */
+    bool under_way;           /* part of its answer is said, or nodes have tried */
+    int64_t cost;             /* estimated work, in any unit that is the same for all; at least 1 */
+    int64_t bytes;            /* held while it waits */
+    int64_t start_by_ns;      /* a slot after this is of no use; INT64_MAX: none named. Must be named under way */
+    int64_t late_ns, back_ns; /* interactive: from late_ns until back_ns it stands back; both 0: never */
     /* the room's */
     int64_t entered_ns, until_ns; /* until: then it is to leave without a slot */
     int64_t order;
     struct waiting_flow *flow; /* NULL: it does not wait, or is under way */
     struct heap_place in_flow;
     TAILQ_ENTRY(waiter) age, picky;
-    bool waits;
+    TAILQ_ENTRY(waiter) standing; /* while it stands back */
+    bool waits, stands_back;
 };
 TAILQ_HEAD(waiter_list, waiter);
 
@@ -84,8 +89,8 @@ struct waiting_meter {
 struct waiting_line { /* of one class */
     struct waiting_bounds bounds;
     int64_t n, bytes;
-    struct waiter_list by_age, picky;
-    struct heap flows[2]; /* with waiters of this reach, by start */
+    struct waiter_list by_age, picky, standing; /* standing: who stands back, in the order in which they began to */
+    struct heap flows[2];                       /* with waiters of this reach, by start */
     TAILQ_HEAD(waiting_flows, waiting_flow) all[WAITING_BUCKETS];
     int64_t n_active, n_idle; /* flows with waiters; without any, but remembered */
     int64_t virtual;          /* the start of what was served last */
@@ -128,11 +133,15 @@ void waiting_passed(struct waiting *room, enum waiting_class c, int64_t now_ns);
 /* It goes without one. */
 void waiting_leave(struct waiting *room, struct waiter *w);
 
-/* Is there a free slot for w? */
+/* Is there a free slot for w? Where there is none it may set w->late_ns to the past: then w stands back, and the next one is asked. */
 typedef bool (*waiting_fits)(const struct waiter *w, void *arg);
 /* Who gets the next slot, or NULL: nobody whom one fits. Of each reach only the first is asked, of picky ones and answers
  * under way WAITING_LOOKS_MAX. */
-struct waiter *waiting_best(const struct waiting *room, int64_t now_ns, waiting_fits fits, void *arg);
+struct waiter *waiting_best(struct waiting *room, int64_t now_ns, waiting_fits fits, void *arg);
+
+/* w was chosen, and is found to be late wherever it goes: from now on it stands back, so that the next one can be looked at.
+ * False: it stands back already, or its time to do so is over; nothing has changed. */
+bool waiting_give_way(struct waiting *room, struct waiter *w, int64_t now_ns);
 
 /* A request of this tenant, of which waiting_take() was told, has used so much more (less than 0: less) than its cost
  * said. Nothing happens if the room has forgotten what the tenant had. */

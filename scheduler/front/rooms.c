@@ -94,6 +94,11 @@ static struct waiter waiter_of_locked(const struct request *r, int64_t now_ns)
         .bytes = (int64_t)r->body.n,
         .start_by_ns = room_start_by_ns(r),
     };
+    const int64_t limit_us = slot_ttft_limit_us(r);
+    if (limit_us > 0 && r->urgency.class == WAITING_INTERACTIVE) {
+        w.late_ns = r->arrived.ns + limit_us * NS_PER_US;
+        w.back_ns = r->arrived.ns + route_stand_back_us(room_wait_most_us_locked(r)) * NS_PER_US;
+    }
     if (w.under_way && w.start_by_ns > now_ns + patience_ns_locked(r))
         w.start_by_ns = now_ns + patience_ns_locked(r);
     return w;
@@ -284,6 +289,8 @@ static bool fits_locked(const struct waiter *w, void *arg)
     slot_look_locked(r, 0, &d, LOOK_ONLY);
     if (d.chosen < 0 && r->survival.alone)
         alone_keep_locked(r);
+    if (d.chosen < 0 && d.too_late)
+        r->waiter.late_ns = r->arrived.ns; /* then it stands back */
     return d.chosen >= 0;
 }
 

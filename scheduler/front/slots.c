@@ -270,6 +270,7 @@ static void add_decision(struct route_decision *d, const struct route_decision *
     d->may_wait = d->may_wait || more->may_wait;
     d->busy = d->busy || more->busy;
     d->model_known = d->model_known || more->model_known;
+    d->too_late = d->too_late && more->too_late;
     for (int i = 0; i < n_nodes; i++) {
         if (d->reasons[i] == ROUTE_OTHER_MODEL)
             d->reasons[i] = more->reasons[i];

@@ -64,6 +64,7 @@ static void take_choice(const struct router_event *from, const struct record_who
     to->may_wait = d && d->may_wait;
     to->busy = d && d->busy;
     to->model_known = d && d->model_known;
+    to->too_late = d && d->too_late;
     to->back_us = d ? d->back_us : 0;
 }
 

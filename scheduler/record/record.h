@@ -67,7 +67,7 @@ struct record_choice {
     int32_t skip[SHORTLIST_SKIP_MAX];
     bool listed; /* the candidates came from the index; else all were looked at */
     int32_t chosen;
-    bool may_wait, busy, model_known;
+    bool may_wait, busy, model_known, too_late;
     int64_t back_us;
 };
 struct record_candidate {

@@ -154,6 +154,7 @@ static const struct member choice_rows[] = {
     ROW(BOOL, record_choice, may_wait, "may_wait"),
     ROW(BOOL, record_choice, busy, "busy"),
     ROW(BOOL, record_choice, model_known, "model_known"),
+    ROW(BOOL, record_choice, too_late, "too_late"),
     ROW(I64, record_choice, back_us, "back_us"),
 };
 TABLE(choice);

@@ -205,6 +205,7 @@ static void choose_again(struct replay *x)
     is.may_wait = d.may_wait;
     is.busy = d.busy;
     is.model_known = d.model_known;
+    is.too_late = d.too_late;
     is.back_us = d.back_us;
     bool other = record_choices_differ(was, &is, text);
     for (int32_t i = 0; i < was->n; i++) {

@@ -271,6 +271,7 @@ struct sim_pick {
     int32_t node; /* -1: none */
     int32_t api;  /* -1: none */
     bool may_wait;
+    bool too_late; /* nobody: it waits behind those who can be in time (route.h) */
 };
 struct sim_pick sim_route(struct sim *x, const struct sim_live *l, uint32_t spread);
 /* The node's slots or load changed; whether it accepts; what it is (its speed, its slots). */

@@ -372,7 +372,7 @@ static int all_there_are(const struct sim *x, const struct sim_live *l, uint32_t
 static struct sim_pick by_policy(struct sim *x, const struct sim_live *l, uint32_t spread)
 {
     const struct sim_model_state *m = &x->models[l->model];
-    const struct sim_pick nobody = {.node = -1, .api = -1, .may_wait = true};
+    struct sim_pick nobody = {.node = -1, .api = -1, .may_wait = true};
     const bool batch = is_batch(l);
     const struct route_slo slo = slo_of(x, l);
     const int64_t waited = slo.ttft_us && l->first_us < 0 ? x->now_us - l->at_us : 0;
@@ -397,6 +397,7 @@ static struct sim_pick by_policy(struct sim *x, const struct sim_live *l, uint32
         n = all_there_are(x, l, spread, listed);
         choose(x, l, &ask, listed, n, &d);
     }
+    nobody.too_late = d.too_late;
     return d.chosen < 0 ? nobody : pick_of(x, listed[d.chosen]);
 }
 

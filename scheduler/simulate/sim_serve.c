@@ -284,6 +284,10 @@ static void wait(struct sim *x, int32_t live)
     w->w.start_by_ns = l->due_us == INT64_MAX ? INT64_MAX : l->due_us * 1000;
     if (l->moved && w->w.start_by_ns == INT64_MAX)
         w->w.start_by_ns = now_ns + bound;
+    if (l->class == WAITING_INTERACTIVE && l->first_us < 0 && x->s->models[l->model].slo.ttft_us) {
+        w->w.late_ns = (l->at_us + (int64_t)sim_first_limit_us(&x->s->models[l->model].slo, l->prompt)) * 1000;
+        w->w.back_ns = l->at_us * 1000 + route_stand_back_us(bound / 1000) * 1000;
+    }
     const enum waiting_verdict v = waiting_enter(&m->room, &w->w, now_ns);
     if (v != WAITING_IN) {
         waiter_end(x, w);
@@ -514,8 +518,11 @@ void sim_serve_waiting(struct sim *x, int32_t model)
             moved = true;
             continue;
         }
-        if (pick.node < 0 && pick.api < 0)
-            break;
+        if (pick.node < 0 && pick.api < 0) {
+            if (!pick.too_late || !waiting_give_way(&m->room, best, now_ns))
+                break;
+            continue;
+        }
         waiting_take(&m->room, best, now_ns);
         leave_room(x, w);
         moved = true;

@@ -126,6 +126,10 @@ static void chunks_and_queues(void)
         predict_at(&p, l.others, l.queued, &loaded);
         const struct predict_line line = predict_first(&p, &loaded);
         CHECK(fabs(predict(&p, &l, 1).ttft.median_us / right - 1) < 1e-9);
+        struct prediction said;
+        const double queue_us = predict_from(&loaded, l.prompt - l.cached, 1, &said);
+        const double alone = curve_ttft_us(&c, 0, (double)(l.prompt - l.cached), l.others, 512);
+        CHECK(fabs((said.ttft.median_us - queue_us) / alone - 1) < 1e-6);
         /* as a line it is exact but for the last chunk, which is reckoned by its tokens */
         CHECK(line.fixed_us + line.per_token_us * (double)l.prompt <= right * (1 + 1e-9));
         CHECK(line.fixed_us + line.per_token_us * (double)l.prompt >= right - 10000 - 500 * l.others - 1);
@@ -143,6 +147,11 @@ static void chunks_and_queues(void)
     CHECK(fabs(predict(&p, &l, 1).ttft.median_us / (3 * curve_ttft_us(&c, 1000, 2000, 5, 512)) - 1) < 0.02);
     CHECK(fabs(predictor_curve(&p).decode_us_per_seq - 1500) < 300);
     CHECK(predict(&p, &l, 1).ttft.log_sd < 0.1);
+    struct predict_at crowded; /* however long the queue, without it the prompt takes as long as it takes */
+    struct prediction said;
+    predict_at(&p, l.others, 200000, &crowded);
+    const double queue_us = predict_from(&crowded, l.prompt, 1, &said);
+    CHECK(fabs((said.ttft.median_us - queue_us) / (3 * curve_ttft_us(&c, 0, 2000, 5, 512)) - 1) < 0.05);
 }
 
 /* What came once in a hundred times moves the median by next to nothing, and is told as what it is. */

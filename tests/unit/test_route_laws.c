@@ -82,11 +82,11 @@ static bool spoils(const struct snapshot *s, const struct route_candidate *c)
 {
     const double limit = (double)(s->r.slo.ttft_us - c->wake_us), left = limit - (double)s->r.waited_us;
     const double alone = c->latency.ttft.median_us - c->queue_us;
-    if (!s->r.slo.ttft_us || s->r.presses || c->bought || c->queue_us <= 0 || alone > limit)
+    if (!s->r.slo.ttft_us || s->r.presses || c->bought || c->queue_us <= 0)
         return false;
     if (left > 0 && alone <= left)
         return c->latency.ttft.median_us > left;
-    return (left > 0 || s->r.stands_back) && c->queue_us > ROUTE_LATE_QUEUE * limit;
+    return (left > 0 || s->r.stands_back) && c->queue_us > ROUTE_LATE_QUEUE * (alone > limit ? alone : limit);
 }
 
 static bool may(const struct snapshot *s, int32_t i)
@@ -221,6 +221,28 @@ static void admitted(const struct snapshot *s, const struct route_decision *d)
         if (s->c[i].crowded && !s->r.presses)
             CHECK(i != d->chosen && (d->reasons[i] <= ROUTE_FULL));
 }
+/* Nobody may have it, and whoever has room has not since it is late there even without a queue. */
+static void gives_way(const struct snapshot *s, const struct route_decision *d)
+{
+    bool yields = false, turn = false;
+    for (int32_t i = 0; i < s->n; i++) {
+        const struct route_candidate *c = &s->c[i];
+        const double left = (double)(s->r.slo.ttft_us - c->wake_us - s->r.waited_us);
+        const bool room = c->in_flight < c->slots && (!c->crowded || s->r.presses);
+        const bool late = room && (left <= 0 || c->latency.ttft.median_us - c->queue_us > left);
+        if (!c->healthy || (s->r.local_only && !c->local))
+            continue;
+        yields = yields || (late && spoils(s, c));
+        turn = turn || !late || may(s, i);
+    }
+    CHECK(d->too_late == (yields && !turn));
+    CHECK(!d->too_late || (d->chosen < 0 && d->may_wait));
+}
+static void whoever_is_late_everywhere_gives_way(void)
+{
+    hold(gives_way, 24);
+}
+
 /* Nobody has to wait inside a node for memory who could wait outside, for any node. */
 static void who_would_wait_inside_waits_outside(void)
 {
@@ -550,6 +572,7 @@ int main(void)
     TEST(nobody_within_the_slo_is_better);
     TEST(what_may_be_missed_saves_bought_answers_alone);
     TEST(who_would_wait_inside_waits_outside);
+    TEST(whoever_is_late_everywhere_gives_way);
     TEST(the_explanation_names_the_real_reason);
     TEST(what_is_named_is_what_decides);
     TEST(the_terms_are_the_candidates_own);

@@ -400,6 +400,67 @@ static void the_rate_follows(void)
     empty(&room);
 }
 
+/* ---- who is late ------------------------------------------------------------------------------------------------ */
+
+/* In time until the second `late`, then behind the others until the second `back`. */
+static struct waiter promised(const char *tenant, int64_t late, int64_t back)
+{
+    struct waiter w = waiter(tenant, WAITING_INTERACTIVE);
+    w.late_ns = late * S;
+    w.back_ns = back * S;
+    return w;
+}
+
+static void whoever_is_late_stands_back(void)
+{
+    struct waiting room;
+    struct waiter w[] = {promised("a", 1, 30), promised("a", 5, 30), promised("b", 1, 30), promised("b", 9, 30)};
+    make_room(&room, 100, 1000, 100 * S);
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(waiting_enter(&room, &w[i], i), WAITING_IN);
+    CHECK(waiting_best(&room, S / 2, all_fit, NULL) == &w[0]); /* nobody is late yet */
+    CHECK(give(&room, 2 * S) == &w[1]);                        /* w[0] and w[2] are: the first in time, of any tenant */
+    CHECK(give(&room, 2 * S) == &w[3]);
+    CHECK(waiting_best(&room, 2 * S, all_fit, NULL) == &w[0]); /* of the late as of the others */
+    waiting_leave(&room, &w[2]);
+    w[1] = promised("b", 60, 70);
+    CHECK_INT(waiting_enter(&room, &w[1], 3 * S), WAITING_IN);
+    CHECK(waiting_best(&room, 29 * S, all_fit, NULL) == &w[1]);
+    CHECK(waiting_best(&room, 30 * S, all_fit, NULL) == &w[0]);
+    CHECK(!w[0].stands_back); /* its time to stand back is over */
+    empty(&room);
+}
+
+/* Too late for some, who say so. */
+static bool fits_who_costs_less(const struct waiter *w, void *arg)
+{
+    if (w->cost >= *(int64_t *)arg)
+        ((struct waiter *)(uintptr_t)w)->late_ns = 0;
+    return w->cost < *(int64_t *)arg;
+}
+
+static void whoever_turns_out_to_be_late_gives_way(void)
+{
+    struct waiting room;
+    struct waiter w[4];
+    int64_t less = 100;
+    int asked = 0;
+    make_room(&room, 100, 1000, 100 * S);
+    for (int i = 0; i < 4; i++) {
+        w[i] = promised("a", 50, 60);
+        w[i].cost = i < 2 ? 100 : 99;
+        CHECK_INT(waiting_enter(&room, &w[i], i), WAITING_IN);
+    }
+    CHECK(waiting_best(&room, S, fits_who_costs_less, &less) == &w[2]); /* found while it looks */
+    CHECK(w[0].stands_back && w[1].stands_back);
+    CHECK(waiting_best(&room, S, none_fits, &asked) == NULL);
+    CHECK_INT(asked, 1);
+    CHECK(waiting_give_way(&room, &w[2], S)); /* found by whoever has looked */
+    CHECK(!waiting_give_way(&room, &w[2], S) && !waiting_give_way(&room, &w[3], 60 * S));
+    CHECK(waiting_best(&room, S, all_fit, NULL) == &w[3]);
+    empty(&room);
+}
+
 /* ---- everything at once ----------------------------------------------------------------------------------------- */
 
 static bool random_fit(const struct waiter *w, void *arg)
@@ -430,12 +491,16 @@ static void churn(void)
             x->bytes = random_below(100);
             x->under_way = random_below(20) == 0;
             x->start_by_ns = x->under_way || random_below(3) == 0 ? now + random_below(2 * S) : INF;
+            x->late_ns = now + random_below(S);
+            x->back_ns = x->class == WAITING_BATCH ? 0 : x->late_ns + random_below(S);
             waits += waiting_enter(&room, x, now) == WAITING_IN;
         }
         if (random_below(3) == 0) {
             int local = random_below(2) == 0;
             struct waiter *g = waiting_best(&room, now, random_fit, &local);
             CHECK(!g || (g->waits && random_fit(g, &local)));
+            if (g && !g->under_way && g->class == WAITING_INTERACTIVE && random_below(4) == 0)
+                (void)waiting_give_way(&room, g, now);
             if (g) {
                 waiting_take(&room, g, now);
                 waiting_correct(&room, g->class, g->tenant, random_below(200) - 100);
@@ -467,6 +532,8 @@ int main(void)
     TEST(nobody_waits_where_nobody_may);
     TEST(a_wait_in_vain_is_foreseen);
     TEST(the_rate_follows);
+    TEST(whoever_is_late_stands_back);
+    TEST(whoever_turns_out_to_be_late_gives_way);
     TEST(churn);
     return TEST_RESULT();
 }
