@@ -188,8 +188,11 @@ def planted(args, s):
             e["us"] *= 1000
             return True
 
-    def cheaper(e, run):
-        if e["event"] == "put" and e["facts"].get("price_output"):
+    chosen = []
+
+    def cheaper(e, run):  # told when all is settled: what the start tells is told again, before anybody chooses
+        chosen.extend([run] if e["event"] == "chose" else [])
+        if e["event"] == "put" and e["facts"].get("price_output") and run in chosen:
             e["facts"]["price_output"] -= 1
             return True
 
