@@ -130,7 +130,7 @@ static void look_at(struct bookkeeper *b, struct node *n, int64_t ns)
     k->meter.up_us += ns / NS_PER_US;
     if (timesheet_between(&k->seen, &n->sheet, &spent))
         take_sheet(k, n, &spent);
-    else if (!n->sheet.life[0])
+    else /* it says nothing, or has just said its first word: of this one look nobody else will tell */
         guess(k, n, ns / NS_PER_US);
     k->seen = n->sheet;
 }
