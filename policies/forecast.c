@@ -13,6 +13,7 @@
 #define ERROR_N_MIN  6    /* before errors are believed */
 #define TREND_DAMP   0.9  /* of the trend's growth in a minute that is left for the next one */
 #define GROWTH_MAX   3.0  /* by trend alone */
+#define LEAP_SPREADS 3.0  /* of what chance does to a bucket's rate: two in a row so far up are no chance */
 #define USUAL_FLOOR  0.05 /* of the week's mean: below it ratios mean nothing */
 
 static const int32_t horizon_s[FORECAST_HORIZONS] = {60, 300, 900, 3600};
@@ -161,15 +162,31 @@ static void compare_pending(struct forecast *f)
     }
 }
 
+/* A step: two buckets in a row are so far above the level that was as chance would hardly bring them. The level goes there at
+ * once, where an average would take minutes in which nobody starts a machine, and the slow average with it, since a step is no
+ * trend. Upwards alone: who keeps machines for a minute too long pays a minute, who starts them too late is late. */
+static void leap(struct forecast *f, double level_before, double rate)
+{
+    double chance = sqrt(2 * f->event_mean * level_before / FORECAST_BUCKET_S); /* as in forecast_at() */
+    bool known = f->buckets > FORECAST_LEVEL_S / FORECAST_BUCKET_S;
+
+    if (f->signal != FORECAST_SLOTS && known && fmin(rate, f->rate_before) > level_before + LEAP_SPREADS * chance) {
+        f->level = (rate + f->rate_before) / 2;
+        f->slow += f->level - level_before;
+    }
+    f->rate_before = rate;
+}
+
 static void close_bucket(struct forecast *f)
 {
     double rate = f->bucket_sum / FORECAST_BUCKET_S;
-    double n = (double)++f->buckets;
+    double n = (double)++f->buckets, level_before = f->level;
     int32_t bin = f->week_s / BIN_S;
 
     /* While younger than their time constants the averages are plain means: no start from zero. */
     f->level += (rate - f->level) * fmax(1 - exp(-(double)FORECAST_BUCKET_S / FORECAST_LEVEL_S), 1 / n);
     f->slow += (rate - f->slow) * fmax(1 - exp(-(double)FORECAST_BUCKET_S / FORECAST_SLOW_S), 1 / n);
+    leap(f, level_before, rate);
     if (bin != f->bin) {
         close_bin(f);
         f->bin = bin;

@@ -12,6 +12,9 @@
  * Granger, "The combination of forecasts", 1969). The spread is the error of that combination so far, and never
  * less than what counting so few requests leaves open.
  *
+ * Where machines are started by it, a leap of the rate is seen as one: two rates in a row that chance would not have brought
+ * (more than three spreads of counting above the level) are the level from then on.
+ *
  * A plain struct of the caller's (about 12 KiB), no allocation; one thread's. Time is an argument: monotonic
  * nanoseconds, and beside it the second of the local week, which is the caller's to know (time zone, daylight
  * saving). */
@@ -30,7 +33,11 @@
 #define FORECAST_PENDING   486 /* forecasts that wait to be compared: 6 + 30 + 90 + 360 buckets */
 
 enum forecast_model { FORECAST_AS_NOW, FORECAST_TREND, FORECAST_WEEK, FORECAST_BLEND, FORECAST_MODELS };
-enum forecast_signal { FORECAST_TOKENS, FORECAST_QPS }; /* what observe() is fed with */
+enum forecast_signal {
+    FORECAST_TOKENS,
+    FORECAST_QPS,
+    FORECAST_SLOTS /* seconds for which slots are held, so that the rate is how many; the only one without leaps */
+};                 /* what observe() is fed with */
 
 struct forecast {
     enum forecast_signal signal;
@@ -38,6 +45,7 @@ struct forecast {
     int32_t week_s;                  /* second of the week at bucket_end_ns */
     double bucket_sum;               /* in the open bucket */
     double level, slow;              /* per second */
+    double rate_before;              /* of the last bucket */
     double event_mean;               /* mean amount of one observation: a request's tokens; for the noise of counting */
     /* The week. */
     double bin_mean[FORECAST_WEEK_BINS]; /* per second */

@@ -31,7 +31,7 @@
 #define ROUTE_NEAR_RISK      0.01 /* of probability */
 #define ROUTE_NEAR_SLO       0.02 /* of probability, where nobody meets it */
 #define ROUTE_LATE_QUEUE                                                                                               \
-    0.25 /* of an SLO's bound, or of what it takes itself if that is more: whoever is late waits while the queue is longer */
+    0.05 /* of an SLO's bound, or of what it takes itself if that is more: whoever is late waits while the queue is longer */
 
 /* A node without a declared bound counts as having this many slots, so that it neither attracts nor repels everything
  * beside a bounded one. */

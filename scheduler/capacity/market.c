@@ -26,7 +26,7 @@ struct market *plan_market(struct fleet *f, const char *model)
     memset(k, 0, sizeof *k);
     snprintf(k->model, sizeof k->model, "%s", model);
     forecast_init(&k->forecast, FORECAST_TOKENS);
-    forecast_init(&k->busy, FORECAST_TOKENS);
+    forecast_init(&k->busy, FORECAST_SLOTS);
     k->output = OUTPUT_GUESS;
     k->hold_s = HOLD_GUESS_S;
     return k;

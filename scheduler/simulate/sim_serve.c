@@ -672,7 +672,7 @@ void sim_serve_init(struct sim *x)
             waiting_set_bounds(&m->room, (enum waiting_class)c, &x->s->models[i].waiting[c]);
         heap_init(&m->until, until_before);
         forecast_init(&m->forecast, x->s->models[i].signal);
-        forecast_init(&m->busy, FORECAST_TOKENS);
+        forecast_init(&m->busy, FORECAST_SLOTS);
     }
 }
 

@@ -524,7 +524,7 @@ static void init_day(struct day *d, const struct bench *b, const struct options 
     d->hold_s = HOLD_GUESS_S;
     d->group = (struct power_group){.trust = o->trust, .keep_warm = 1};
     d->moves = o->moves;
-    forecast_init(&d->forecast, FORECAST_TOKENS);
+    forecast_init(&d->forecast, FORECAST_SLOTS);
     d->queue = spw_malloc((size_t)b->n * sizeof *d->queue + 1);
     for (int i = 0; i < b->nodes; i++)
         d->nodes[i] = (struct power_node){

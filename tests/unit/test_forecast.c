@@ -130,6 +130,40 @@ static void counting_few_requests_is_uncertain(void)
     CHECK(v.sd > 50);
 }
 
+/* From one bucket to the next half as much again comes: within half a minute that is what is foreseen, as a step and not as
+ * a trend. Of slots, on which nobody waits for minutes, the average is followed. */
+static void a_leap_is_seen_at_once(void)
+{
+    for (int slots = 0; slots < 2; slots++) {
+        struct forecast f;
+        struct forecast_value v;
+        uint64_t seed = 3;
+        forecast_init(&f, slots ? FORECAST_SLOTS : FORECAST_TOKENS);
+        for (int64_t t = 0; t <= 7230; t++)
+            for (int32_t i = 0; i < (t < 7200 ? 100 : 150); i++)
+                forecast_observe(&f, t * NS, (int32_t)t, 20 * unit(&seed));
+        v = forecast_at(&f, 0);
+        CHECK(slots ? v.mean < 1350 : fabs(v.mean - 1500) < 75);
+        CHECK(slots || (f.level - f.slow < 100 && forecast_at(&f, 240).mean < 1500 * 1.1));
+    }
+}
+
+/* A day of a constant rate, by chance more or less: the level is never far from it. */
+static void chance_is_no_leap(void)
+{
+    struct forecast f;
+    uint64_t seed = 5;
+    double most = 0;
+
+    forecast_init(&f, FORECAST_TOKENS);
+    for (int64_t t = 0; t < 86400; t++) {
+        for (int32_t i = 0; i < 20; i++) /* ten arrivals a second, of sizes that vary as much as they are large */
+            forecast_observe(&f, t * NS, (int32_t)t, unit(&seed) < 0.5 ? -10 * log(1 - unit(&seed)) : 0);
+        most = t > 600 ? fmax(most, f.level) : 0;
+    }
+    CHECK(most < 130);
+}
+
 /* Less and less came than was foreseen: it may go on like that, but nothing speaks for a rise. And the other way round. */
 static void errors_have_a_side(void)
 {
@@ -150,6 +184,8 @@ int main(void)
     TEST(growth_is_seen_and_damped);
     TEST(silence_ends_demand);
     TEST(the_week_is_learnt);
+    TEST(a_leap_is_seen_at_once);
+    TEST(chance_is_no_leap);
     TEST(errors_have_a_side);
     TEST(counting_few_requests_is_uncertain);
     return TEST_RESULT();

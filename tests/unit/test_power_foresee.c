@@ -65,7 +65,7 @@ static void one_second(struct model *m, int t)
 static double run(struct model *m, int step, int ahead_s, int heap)
 {
     *m = (struct model){.heap = heap, .step = step, .ahead_s = ahead_s, .extra = m->extra};
-    forecast_init(&m->forecast, FORECAST_TOKENS);
+    forecast_init(&m->forecast, FORECAST_SLOTS);
     for (int t = 0; t < DAY_S; t++)
         one_second(m, t);
     return (double)m->exceeded / m->compared;
