@@ -9,6 +9,7 @@
 #include "policies/scale_internal.h"
 
 #define LOSS_OVERHEAD_S 120 /* beside the boot of its successor: streams that are computed again */
+#define SPREADS_WEIGHED 2.5
 #define SPARES_MAX      256
 #define HOUR_S          3600.0
 
@@ -30,6 +31,13 @@ static double mean_demand(const struct scale_snapshot *s)
     return fmax(s->demand.now, s->demand.mean) + s->demand.batch;
 }
 
+/* The spreads of the forecast up to which demand is looked at. Where misses are weighed, what is worth its money decides how many
+ * of them are held (leave_unserved()), and the limit only has to be beyond that. */
+static double spreads(const struct scale_snapshot *s)
+{
+    return scale_misses_count(s) ? fmax(s->limits.z, SPREADS_WEIGHED) : s->limits.z;
+}
+
 static double need_now(const struct scale_snapshot *s)
 {
     const struct scale_demand *d = &s->demand;
@@ -37,7 +45,7 @@ static double need_now(const struct scale_snapshot *s)
 
     if (d->queued <= 0 && d->batch <= 0 && fmax(d->now, d->mean) <= l->idle_rate)
         return 0;
-    double forecast = fmax(d->now, d->mean + l->z * d->sd);
+    double forecast = fmax(d->now, d->mean + spreads(s) * d->sd);
     return (forecast + d->batch) * (1 + l->over_provision) + d->queued / fmax(l->queue_drain_s, 1);
 }
 

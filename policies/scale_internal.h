@@ -24,6 +24,11 @@ static inline double scale_dollars(struct pusd p)
  * INT32_MAX: nothing is. */
 int32_t scale_beyond_min(const struct scale_snapshot *s, const int32_t *nodes, int32_t offer);
 
+/* Is there a promise that says how many may miss it? */
+static inline bool scale_misses_count(const struct scale_snapshot *s)
+{
+    return s->promise.asked > 0 && s->promise.asked < 1;
+}
 /* Of demand with this mean and spread, the mean rate above a capacity. */
 double scale_overflow(double mean, double sd, double capacity);
 /* What a late token costs, in dollars; learns from s->promise what has come since. 0: misses aren't weighed. */

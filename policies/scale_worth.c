@@ -61,7 +61,7 @@ static double dearest_token(const struct scale_snapshot *s)
 
 double scale_miss_price(struct scale_memory *m, const struct scale_snapshot *s)
 {
-    if (s->promise.asked <= 0 || s->promise.asked >= 1)
+    if (!scale_misses_count(s))
         return 0;
     if (!m->counts) {
         m->counts = true;

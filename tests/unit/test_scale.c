@@ -463,10 +463,12 @@ static void misses_are_weighed(void)
     CHECK(many <= w.plan.need + 1000 && w.plan.not_worth >= 0);
     double cheap = rented_after(800, true, false);
     CHECK(cheap > some);
+    CHECK(fabs(w.plan.need_now - 15000) < 1); /* worth decides, up to two and a half spreads */
     CHECK(rented_after(0, false, true) <= none);
     w.s.promise.asked = 0; /* nothing is promised: all of the need is held, at any price */
     steps(100);
     CHECK(w.plan.miss_price == 0 && w.plan.not_worth == 0 && capacity(true) >= w.plan.need);
+    CHECK(fabs(w.plan.need_now - 14000) < 1);
 }
 
 /* Whatever came of the promise, the price stays between its bounds, and rises with misses. */
