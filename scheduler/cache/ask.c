@@ -66,11 +66,12 @@ enum rc cache_ask_parse(struct cache_ask *ask, const char *cache_control, const 
     return RC_OK;
 }
 
-unsigned cache_use(const struct cache_ask *ask, const struct canonical *c)
+unsigned cache_use(const struct cache_ask *ask, enum cache_kind kind, const struct canonical *c)
 {
-    if (ask->asked == CACHE_SWITCH_OFF || !canonical_is_single(c))
+    bool vectors = kind == CACHE_EMBEDDINGS; /* the same text has the same one, and there is no other choice */
+    if (ask->asked == CACHE_SWITCH_OFF || (!vectors && !canonical_is_single(c)))
         return 0;
-    if (ask->asked != CACHE_SWITCH_ON && !canonical_is_deterministic(c))
+    if (ask->asked != CACHE_SWITCH_ON && !vectors && !canonical_is_deterministic(c))
         return 0;
     unsigned use = CACHE_READ | CACHE_STORE | CACHE_COLLAPSE;
     if (ask->no_store)

@@ -40,7 +40,7 @@ enum rc cache_ask_parse(struct cache_ask *ask, const char *cache_control, const 
 #define CACHE_COLLAPSE 4u /* share the answer with identical requests in flight */
 /* Which of these a request may do. None unless it asks for one answer, and is deterministic or says `on`. no-store: read
  * alone. no-cache: fresh from a node, then kept. `off`: nothing. */
-unsigned cache_use(const struct cache_ask *ask, const struct canonical *c);
+unsigned cache_use(const struct cache_ask *ask, enum cache_kind kind, const struct canonical *c);
 
 /* ---- the cache -------------------------------------------------------------------------------------------------- */
 

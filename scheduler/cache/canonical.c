@@ -374,7 +374,7 @@ enum rc canonical_key(struct canonical *c, const struct cache_key_input *in, str
 {
     SPW_ASSERT(in->model_identity[0]);
     strbuf_clear(&c->out);
-    enum rc rc = strbuf_puts(&c->out, in->kind == CACHE_CHAT ? KEY_VERSION " 0 " : KEY_VERSION " 1 ");
+    enum rc rc = strbuf_printf(&c->out, KEY_VERSION " %d ", (int)in->kind);
     if (rc == RC_OK)
         rc = put_part(&c->out, in->tenant);
     if (rc == RC_OK)

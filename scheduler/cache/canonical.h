@@ -15,7 +15,8 @@
  * Order inside arrays counts.
  *
  * Deterministic, by default and without asking: temperature is 0, or top_k is 1; and n and best_of are absent, null or
- * 1. A seed alone does not make it so: only some servers keep that promise, and the key cannot know which one answers.
+ * 1; embeddings always are. A seed alone does not make it so: only some servers keep that promise, and the key cannot
+ * know which one answers.
  * canonical(canonical(x)) == canonical(x). */
 #ifndef SCHEDULER_CACHE_CANONICAL_H
 #define SCHEDULER_CACHE_CANONICAL_H
@@ -28,7 +29,7 @@ struct cache_key {
     uint8_t bytes[CACHE_KEY_BYTES];
 };
 
-enum cache_kind { CACHE_CHAT, CACHE_COMPLETION };
+enum cache_kind { CACHE_CHAT, CACHE_COMPLETION, CACHE_EMBEDDINGS };
 
 /* Scratch for one request at a time; kept between requests, given back when a large one has grown it. */
 struct canonical {

@@ -82,6 +82,7 @@ struct call { /* one tool call; insides of strings */
 struct answer {
     const struct tree *tree; /* borrowed */
     bool chat;
+    bool vectors;                       /* a list of embeddings: of the rest only usage */
     struct bytes role, text, finish;    /* insides of strings; text: of a completion */
     struct bytes texts[ANSWER_N_TEXTS]; /* of a chat's message */
     struct bytes usage, fingerprint;    /* values as written; n 0: none */
@@ -177,16 +178,18 @@ static enum rc read_answer(struct answer *a, const struct tree *t)
     memset(a, 0, sizeof *a);
     a->tree = t;
     const struct tree_node *root = tree_root(t), *choices = tree_find(t, root, "choices");
-    if (!tree_is(choices, TREE_ARRAY) || !choices->count)
+    const struct tree_node *list = choices ? choices : tree_find(t, root, "data");
+    if (!tree_is(list, TREE_ARRAY) || !list->count)
         return RC_INVALID;
-    if (choices->count != 1)
+    a->vectors = !choices;
+    if (choices && choices->count != 1)
         return RC_UNSUPPORTED;
     const struct tree_node *usage = tree_find(t, root, "usage"), *print = tree_find(t, root, "system_fingerprint");
     if (tree_is(usage, TREE_OBJECT))
         a->usage = tree_text(t, usage);
     if (tree_is(print, TREE_STRING))
         a->fingerprint = tree_text(t, print);
-    return read_choice(a, tree_first(t, choices));
+    return a->vectors ? RC_OK : read_choice(a, tree_first(t, choices));
 }
 
 static enum rc parse(struct tree *t, const char *body, size_t n)
@@ -261,8 +264,8 @@ static enum rc write_missing(const struct answer *a, const struct replay *r, con
 {
     enum rc rc = RC_OK;
     for (int i = 0; i < N_OWN && rc == RC_OK; i++) {
-        bool unwanted =
-            (i == OWN_SPILLWAY && !r->spillway) || (i == OWN_TIER && !r->tier) || (i == OWN_USAGE && !r->counts);
+        bool unwanted = (i == OWN_SPILLWAY && !r->spillway) || (i == OWN_TIER && !r->tier) ||
+                        (i == OWN_USAGE && !r->counts) || (a->vectors && (i == OWN_ID || i == OWN_CREATED));
         if (seen[i] || unwanted)
             continue;
         rc = strbuf_printf(out, ",\"%s\":", own_names[i]);
@@ -456,6 +459,8 @@ enum rc replay_stream(const char *body, size_t n, const struct replay *r, struct
     enum rc rc = parse(&t, body, n);
     if (rc == RC_OK)
         rc = read_answer(&a, &t);
+    if (rc == RC_OK && a.vectors)
+        rc = RC_UNSUPPORTED;
     if (rc == RC_OK)
         rc = write_around(&c);
     if (rc == RC_OK)

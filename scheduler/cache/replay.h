@@ -4,7 +4,8 @@
  * What can be replayed: a chat.completion or text_completion with one choice of index 0 that ended by itself (stop,
  * length, tool_calls, function_call), whose message holds role, content, reasoning_content, reasoning, refusal and
  * tool_calls, and nothing else but what is null or empty. logprobs and anything we do not know in a message cannot be cut
- * into chunks; such answers are not kept. */
+ * into chunks; such answers are not kept. A list of embeddings can be replayed as a body, which gets no id and no time
+ * where it had none. */
 #ifndef SCHEDULER_CACHE_REPLAY_H
 #define SCHEDULER_CACHE_REPLAY_H
 

@@ -31,13 +31,15 @@ static int64_t said(const struct request *r)
 
 int64_t bound_output_min(const struct request *r)
 {
-    return r->body.choices * (said(r) + 1);
+    return request_traits(r->body.kind)->speaks ? r->body.choices * (said(r) + 1) : 0;
 }
 
 int64_t bound_output(const struct request *r, const struct token_prices *p)
 {
     const struct config_model *asked = r->model->config, *as = r->slot.model ? r->slot.model->config : NULL;
     int64_t most = INT64_MAX;
+    if (!request_traits(r->body.kind)->speaks)
+        return most;
     if (r->charge_bounded) {
         most = money_output_within(p, r->charge_max, request_input_max(&r->body));
         if (most != INT64_MAX)

@@ -489,7 +489,7 @@ enum budgeted_next budgeted_reserve(struct request *r)
     int64_t said = trail_said(r) * r->body.choices, want = want_of(r), ahead = said + ahead_of(r);
     b->need = (struct budget_ask){.fixed = prompt_price(r, p),
                                   .unit = {p->output.uusd_per_mtok},
-                                  .units_min = said + r->body.choices,
+                                  .units_min = bound_output_min(r),
                                   .units_want = can_be_stopped(r) && ahead < want ? ahead : want};
     if (b->need.units_want < b->need.units_min)
         b->need.units_want = b->need.units_min;

@@ -287,6 +287,13 @@ static uint64_t short_of(const struct digest *d)
     return v;
 }
 
+static enum cache_kind kind_of(const struct request *r)
+{
+    static const enum cache_kind kinds[REQUEST_KINDS] = {
+        [REQUEST_CHAT] = CACHE_CHAT, [REQUEST_COMPLETION] = CACHE_COMPLETION, [REQUEST_EMBEDDINGS] = CACHE_EMBEDDINGS};
+    return kinds[r->body.kind];
+}
+
 static enum rc make_key(struct cached *c, struct request *r)
 {
     static const char hex[] = "0123456789abcdef";
@@ -297,9 +304,7 @@ static enum rc make_key(struct cached *c, struct request *r)
         identity[2 * i + 1] = hex[d.b[i] & 15];
     }
     identity[2 * DIGEST_BYTES] = '\0';
-    struct cache_key_input in = {.kind = r->body.kind == REQUEST_CHAT ? CACHE_CHAT : CACHE_COMPLETION,
-                                 .tenant = r->who->tenant,
-                                 .model_identity = identity};
+    struct cache_key_input in = {.kind = kind_of(r), .tenant = r->who->tenant, .model_identity = identity};
     r->cached.identity = short_of(&d);
     return canonical_key(&c->canonical, &in, &r->cached.key);
 }
@@ -312,7 +317,7 @@ static unsigned use_of(struct cached *c, struct request *r)
         return 0;
     if (canonical_read(&c->canonical, r->body.text, r->body.n) != RC_OK)
         return 0;
-    unsigned use = cache_use(&r->cached.ask, &c->canonical);
+    unsigned use = cache_use(&r->cached.ask, kind_of(r), &c->canonical);
     if (c->far && model_stays_local(r->model, r->model->chain[0], r->who))
         use &= ~(CACHE_READ | CACHE_STORE);
     if (r->charge_bounded) /* it may be shorter than others would have it */
@@ -330,7 +335,7 @@ static struct replay replay_of(const struct request *r, const struct cache_entry
                                const char *bill)
 {
     /* Behind "req_": the same characters, so that whoever sees the one can find the other. */
-    snprintf(id, id_size, "%s-%s", r->body.kind == REQUEST_CHAT ? "chatcmpl" : "cmpl", r->id + 4);
+    snprintf(id, id_size, "%s-%s", request_traits(r->body.kind)->id, r->id + 4);
     size_t piece = entry->body_len / PIECES_PER_ANSWER;
     return (struct replay){.id = id,
                            .created_s = clock_wall(cached_of(r)->o.clock).ns / NS_PER_S,
@@ -616,10 +621,11 @@ enum rc cached_read_answer(struct request *r, struct token_counts *counts, bool 
 {
     struct cached *c = cached_of(r);
     const struct strbuf *body = &r->answer;
+    const char *answers = request_traits(r->body.kind)->answers;
     r->cached.replays = false;
     if (!cached_wants(r) || tree_parse(&c->scratch, body->data, body->len) != RC_OK)
-        return answer_read((struct span){body->data, body->len}, counts, known);
-    enum rc rc = answer_read_tree(&c->scratch, counts, known);
+        return answer_read((struct span){body->data, body->len}, answers, counts, known);
+    enum rc rc = answer_read_tree(&c->scratch, answers, counts, known);
     r->cached.replays = rc == RC_OK && replay_check_tree(&c->scratch) == RC_OK;
     trim_scratch(c);
     return rc;

@@ -24,7 +24,7 @@ void request_observe_all(const struct request *r, const struct node_spec *node, 
 {
     if (!r->lane->front->routes)
         return;
-    struct route_labels labels = {.operation = r->body.kind == REQUEST_CHAT ? "chat" : "text_completion",
+    struct route_labels labels = {.operation = request_traits(r->body.kind)->operation,
                                   .model = r->room->model,
                                   .node = node ? node->config->name : "cache"};
     route_metrics_observe_all(r->lane->front->routes, &labels, values, n);
@@ -153,6 +153,7 @@ static enum api_code code_of(enum leg_fault fault)
     switch (fault) {
     case FAULT_TIMEOUT: return API_UPSTREAM_TIMEOUT;
     case FAULT_BUSY: return API_UPSTREAM_BUSY;
+    case FAULT_ENDPOINT: return API_ENDPOINT_NOT_SERVED;
     default: return API_UPSTREAM;
     }
 }
@@ -169,7 +170,8 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
     metrics_add(l->metrics, METRIC_LEG_FAILURES, node->index, (int)fault, 1);
     if (r->leg.put_off) /* it is well, and will be again */
         r->slot.word = (struct leg_word){.outcome = BREAKER_NO_WORD, .cool = true, .cool_us = r->leg.put_off_us};
-    else if (node_failed(node, gone ? NODE_FAULT_CONNECT : NODE_FAULT_ANSWER, reason) || (!gone && !r->leg.stale))
+    else if (fault != FAULT_ENDPOINT && /* which says nothing of what it is there for */
+             (node_failed(node, gone ? NODE_FAULT_CONNECT : NODE_FAULT_ANSWER, reason) || (!gone && !r->leg.stale)))
         r->slot.word = (struct leg_word){.outcome = BREAKER_FAILED, .reason = reason};
     if (leg_has_progress(r)) {
         r->tried = 0;
@@ -580,7 +582,9 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     r->charge_max = a->charge_max;
     r->picky = a->charge_bounded || (a->who->n_models && a->model->n_chain > 1);
     r->input_estimate = request_estimate_input(body);
-    if (r->config->prefix_affinity && (r->config->n_nodes > 1 || r->config->n_pools)) /* one node alone is no choice */
+    /* One node alone is no choice, and whoever makes a vector keeps nothing of the prompt. */
+    if (r->config->prefix_affinity && (r->config->n_nodes > 1 || r->config->n_pools) &&
+        request_traits(body->kind)->speaks)
         affinity_read(f->affinity, &r->prefix, body, r->config->prefix_share_all ? "" : r->who->tenant);
     r->arrived = clock_now(f->o.clock);
     r->accepted = clock_wall(f->o.clock);

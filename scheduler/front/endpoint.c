@@ -29,6 +29,7 @@ struct route {
     const char *method, *path; /* a path that ends with '/' takes one more segment */
     enum access access;
     void (*handle)(struct call *c);
+    enum request_kind kind; /* of handle_generation() */
 };
 
 /* ---- ids -------------------------------------------------------------------------------------------------------- */
@@ -207,7 +208,7 @@ static void start_admitted(struct call *c, const struct request_body *body, cons
     api_error_reply_with(c->x, &refusal, c->id, headers, n);
 }
 
-static void handle_generation(struct call *c, enum request_kind kind)
+static void handle_generation(struct call *c)
 {
     struct front *f = c->f;
     struct request_body body;
@@ -225,7 +226,7 @@ static void handle_generation(struct call *c, enum request_kind kind)
         refuse_code(c, API_DRAINING);
         return;
     }
-    if (request_parse(&body, kind, text, n, &param, &e) != RC_OK) {
+    if (request_parse(&body, c->route->kind, text, n, &param, &e) != RC_OK) {
         api_error_set(&refusal, API_INVALID_BODY, param, "%s", e.message);
         refuse(c, &refusal, NULL);
         return;
@@ -251,25 +252,16 @@ static void handle_generation(struct call *c, enum request_kind kind)
     start_admitted(c, &body, model, &urgency);
 }
 
-static void handle_chat(struct call *c)
-{
-    handle_generation(c, REQUEST_CHAT);
-}
-
-static void handle_completion(struct call *c)
-{
-    handle_generation(c, REQUEST_COMPLETION);
-}
-
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
-    {"POST", "/v1/chat/completions", ACCESS_KEY, handle_chat},
-    {"POST", "/v1/completions", ACCESS_KEY, handle_completion},
-    {"GET", "/v1/models", ACCESS_KEY, handle_models},
-    {"GET", "/v1/models/", ACCESS_KEY, handle_model},
-    {"GET", "/healthz", ACCESS_OPEN, handle_healthz},
-    {"GET", "/readyz", ACCESS_OPEN, handle_readyz},
+    {"POST", "/v1/chat/completions", ACCESS_KEY, handle_generation, REQUEST_CHAT},
+    {"POST", "/v1/completions", ACCESS_KEY, handle_generation, REQUEST_COMPLETION},
+    {"POST", "/v1/embeddings", ACCESS_KEY, handle_generation, REQUEST_EMBEDDINGS},
+    {.method = "GET", .path = "/v1/models", .access = ACCESS_KEY, .handle = handle_models},
+    {.method = "GET", .path = "/v1/models/", .access = ACCESS_KEY, .handle = handle_model},
+    {.method = "GET", .path = "/healthz", .access = ACCESS_OPEN, .handle = handle_healthz},
+    {.method = "GET", .path = "/readyz", .access = ACCESS_OPEN, .handle = handle_readyz},
 };
 
 /* The route of this path, whatever the method. */

@@ -336,6 +336,14 @@ static void on_body(struct http_call *c, const char *data, size_t n, void *arg)
     }
 }
 
+/* Does the node serve the model, but not for this? For embeddings many a server has no path (404, 405), or says that it
+ * was started without them (501, as llama-server does). */
+static bool lacks_endpoint(const struct request *r)
+{
+    int status = r->leg.status;
+    return r->body.kind == REQUEST_EMBEDDINGS && (status == 404 || status == 405 || status == 501);
+}
+
 /* The node has answered with an error. Its own faults (load, keys, crashes) are worth another node; a refusal of the
  * request itself is the client's to read, unless another node has taken this very request before. */
 static void take_refusal(struct request *r)
@@ -344,6 +352,10 @@ static void take_refusal(struct request *r)
     char reason[64];
     bool of_request = status >= 400 && status < 500 && status != 401 && status != 403 && status != 404 &&
                       status != 408 && status != 409 && status != 429;
+    if (lacks_endpoint(r)) {
+        leg_failed(r, FAULT_ENDPOINT, "the node does not make embeddings");
+        return;
+    }
     if (of_request && !r->replied && !trail_has_said(&r->trail)) {
         api_error_from_node(&r->error, status, r->answer.data, r->answer.len);
         leg_over(r, "refused");
@@ -364,6 +376,8 @@ static void take_whole(struct request *r)
     r->usage_source = known ? "provider" : "counted";
     if (!known)
         r->tokens.input = r->input_estimate;
+    if (!request_traits(r->body.kind)->speaks) /* whatever the node counts */
+        r->tokens.output = 0;
     leg_done(r);
 }
 
@@ -451,7 +465,7 @@ static enum rc send_request(struct request *r, const struct slot *there, const s
     };
     struct http_request q = {
         .method = "POST",
-        .target = r->body.kind == REQUEST_CHAT ? "/v1/chat/completions" : "/v1/completions",
+        .target = request_traits(r->body.kind)->path,
         .headers = headers,
         .n_headers = 3,
     };

@@ -50,6 +50,7 @@ enum leg_fault {
     FAULT_STATUS,
     FAULT_BUSY,
     FAULT_ERROR_EVENT,
+    FAULT_ENDPOINT,
     FAULTS
 };
 const char *leg_fault_name(enum leg_fault f);

@@ -201,7 +201,8 @@ static void observe_whole(const struct request *r, struct mono now)
     int n = 1;
     if (r->billed) {
         values[n++] = (struct route_value){ROUTE_INPUT, r->tokens.input};
-        values[n++] = (struct route_value){ROUTE_OUTPUT, r->tokens.output};
+        if (request_traits(r->body.kind)->speaks)
+            values[n++] = (struct route_value){ROUTE_OUTPUT, r->tokens.output};
     }
     if (r->billed && r->body.stream && r->tokens.output > 1)
         values[n++] = (struct route_value){ROUTE_TPOT, generating / (r->tokens.output - 1)};

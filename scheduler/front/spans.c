@@ -122,12 +122,12 @@ int spans_headers(struct request *r, struct spans_texts *t, struct http_header *
 
 static const char *operation_of(const struct request *r)
 {
-    return r->body.kind == REQUEST_CHAT ? "chat" : "text_completion";
+    return request_traits(r->body.kind)->operation;
 }
 
 static const char *route_of(const struct request *r)
 {
-    return r->body.kind == REQUEST_CHAT ? "/v1/chat/completions" : "/v1/completions";
+    return request_traits(r->body.kind)->path;
 }
 
 static bool ended_well(const struct ledger_leg *leg)

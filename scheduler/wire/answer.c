@@ -22,11 +22,11 @@ static size_t text_bytes(struct span object, const char *const *keys, int n)
     return bytes;
 }
 
-static int64_t count_output(struct span choices)
+static int64_t count_output(struct span list)
 {
     static const char *const texts[] = {"text"}, *const contents[] = {"content", "reasoning_content"};
     struct span choice;
-    struct scan s = scan_array(choices);
+    struct scan s = scan_array(list);
     size_t bytes = 0;
     while (scan_element(&s, &choice))
         bytes += text_bytes(choice, texts, 1) + text_bytes(scan_find(choice, "message"), contents, 2);
@@ -35,23 +35,23 @@ static int64_t count_output(struct span choices)
 
 /* Scanned, not parsed as strictly as a request: an answer may hold what we refuse from clients (a model may well say
  * U+0000), and it is passed on as it is. */
-enum rc answer_read(struct span body, struct token_counts *counts, bool *known)
+enum rc answer_read(struct span body, const char *answers, struct token_counts *counts, bool *known)
 {
-    struct span choices = {0}, usage = {0}, choice, key, value;
+    struct span list = {0}, usage = {0}, first, key, value;
     struct scan members = scan_object(body);
     *known = false;
     while (scan_member(&members, &key, &value)) {
-        if (span_is(key, "choices"))
-            choices = value;
+        if (span_is(key, answers))
+            list = value;
         else if (span_is(key, "usage"))
             usage = value;
     }
-    struct scan s = scan_array(choices);
-    if (members.failed || !choices.n || !scan_element(&s, &choice))
+    struct scan s = scan_array(list);
+    if (members.failed || !list.n || !scan_element(&s, &first))
         return RC_INVALID;
     *known = usage_parse(usage, counts) == RC_OK;
     if (!*known)
-        counts->output = count_output(choices);
+        counts->output = count_output(list);
     return RC_OK;
 }
 
@@ -61,19 +61,19 @@ static struct span span_of(const struct tree *t, const struct tree_node *node)
     return (struct span){text.p, text.n};
 }
 
-enum rc answer_read_tree(const struct tree *t, struct token_counts *counts, bool *known)
+enum rc answer_read_tree(const struct tree *t, const char *answers, struct token_counts *counts, bool *known)
 {
-    const struct tree_node *choices = NULL, *usage = NULL;
+    const struct tree_node *list = NULL, *usage = NULL;
     for (const struct tree_node *m = tree_first(t, tree_root(t)); m; m = tree_next(t, m)) {
-        if (tree_key_is(t, m, "choices"))
-            choices = m;
+        if (tree_key_is(t, m, answers))
+            list = m;
         else if (tree_key_is(t, m, "usage"))
             usage = m;
     }
     *known = usage_parse(span_of(t, usage), counts) == RC_OK;
     if (!*known)
-        counts->output = count_output(span_of(t, choices));
-    return tree_is(choices, TREE_ARRAY) && choices->count ? RC_OK : RC_INVALID;
+        counts->output = count_output(span_of(t, list));
+    return tree_is(list, TREE_ARRAY) && list->count ? RC_OK : RC_INVALID;
 }
 
 enum rc answer_write(struct span body, const char *model, const char *tier, struct strbuf *out)

@@ -24,6 +24,7 @@ enum api_code {
     API_NOT_FOUND,           /* 404: no such endpoint */
     API_METHOD,              /* 405 */
     API_MODEL_NOT_FOUND,     /* 404 */
+    API_ENDPOINT_NOT_SERVED, /* 404: the model's nodes have no such endpoint */
     API_QUEUE_FULL,          /* 429: the waiting room is full */
     API_NO_CAPACITY,         /* 503: every node that could is full or failing, for longer than may be waited */
     API_DEADLINE,            /* 503: it would most likely not be answered before the client's deadline */

@@ -11,6 +11,35 @@
 #define TEMPLATE_TOKENS_MAX     512 /* a template's own words, such as a system message for those who have none */
 #define CHOICES_MAX             1000000
 
+static const struct request_traits traits[REQUEST_KINDS] = {
+    [REQUEST_CHAT] = {.path = "/v1/chat/completions",
+                      .operation = "chat",
+                      .id = "chatcmpl",
+                      .input = "messages",
+                      .answers = "choices",
+                      .wants = "an array with at least one message",
+                      .speaks = true},
+    [REQUEST_COMPLETION] = {.path = "/v1/completions",
+                            .operation = "text_completion",
+                            .id = "cmpl",
+                            .input = "prompt",
+                            .answers = "choices",
+                            .wants = "a string or an array",
+                            .speaks = true},
+    [REQUEST_EMBEDDINGS] = {.path = "/v1/embeddings",
+                            .operation = "embeddings",
+                            .id = "embd",
+                            .input = "input",
+                            .answers = "data",
+                            .wants = "a text, an array of token ids, or an array of either"},
+};
+
+const struct request_traits *request_traits(enum request_kind kind)
+{
+    SPW_ASSERT((unsigned)kind < REQUEST_KINDS);
+    return &traits[kind];
+}
+
 static enum rc wrong(const char **param, const char *key)
 {
     *param = key;
@@ -38,6 +67,10 @@ static enum rc check_stream(struct request_body *r, const cJSON *root, const cha
 {
     if (json_get_bool(root, "stream", &r->stream, NULL, e) != RC_OK)
         return wrong(param, "stream");
+    if (r->stream && !traits[r->kind].speaks) {
+        wrong(param, "stream");
+        return error_set(e, RC_INVALID, "'stream': there is no stream at this endpoint; leave it out");
+    }
     const cJSON *options = json_find(root, "stream_options");
     if (!options || cJSON_IsNull(options))
         return RC_OK;
@@ -57,9 +90,10 @@ static enum rc check_stream(struct request_body *r, const cJSON *root, const cha
 static enum rc check_bounds(struct request_body *r, const cJSON *root, const char **param, struct error *e)
 {
     static const char *const keys[] = {"max_tokens", "max_completion_tokens"};
-    r->output_tokens_max = -1;
-    for (int i = 0; i < 2; i++) {
-        r->bounds[i] = -1;
+    const bool speaks = traits[r->kind].speaks; /* else these are no words of ours */
+    r->output_tokens_max = speaks ? -1 : 0;
+    r->bounds[0] = r->bounds[1] = -1;
+    for (int i = 0; i < 2 && speaks; i++) {
         if (json_get_int(root, keys[i], 0, OUTPUT_TOKENS_MAX_LIMIT, &r->bounds[i], NULL, e) != RC_OK)
             return wrong(param, keys[i]);
         if (r->bounds[i] >= 0)
@@ -80,16 +114,14 @@ static enum rc check_tier(struct request_body *r, const cJSON *root, const char 
 
 static enum rc check_input(const struct request_body *r, const cJSON *root, const char **param, struct error *e)
 {
-    const char *key = r->kind == REQUEST_CHAT ? "messages" : "prompt";
-    const cJSON *input = json_find(root, key);
-    bool fine =
-        r->kind == REQUEST_CHAT ? cJSON_IsArray(input) && input->child : cJSON_IsString(input) || cJSON_IsArray(input);
-    if (fine)
+    const struct request_traits *t = &traits[r->kind];
+    const cJSON *input = json_find(root, t->input);
+    bool list = cJSON_IsArray(input) && (input->child || r->kind == REQUEST_COMPLETION);
+    bool text = cJSON_IsString(input) && r->kind != REQUEST_CHAT;
+    if (list || text)
         return RC_OK;
-    wrong(param, key);
-    if (r->kind == REQUEST_CHAT)
-        return error_set(e, RC_INVALID, "'messages' must be an array with at least one message");
-    return error_set(e, RC_INVALID, "'prompt' must be a string or an array");
+    wrong(param, t->input);
+    return error_set(e, RC_INVALID, "'%s' must be %s", t->input, t->wants);
 }
 
 /* What is between scheduler and engines no client may say. */
@@ -199,9 +231,8 @@ static void find_members(const cJSON *object, const char *const *keys, struct sp
 
 static void find_cuts(struct request_body *r, const cJSON *root)
 {
-    const char *const outer[] = {
-        "model",      "stream_options",        "stream", r->kind == REQUEST_CHAT ? "messages" : "prompt",
-        "max_tokens", "max_completion_tokens", "tools"};
+    const char *const outer[] = {"model",      "stream_options",        "stream", traits[r->kind].input,
+                                 "max_tokens", "max_completion_tokens", "tools"};
     static const char *const inner[] = {"include_usage"};
     struct span found[7] = {{0}};
     find_members(root, outer, found, 7);
@@ -216,6 +247,18 @@ static void find_cuts(struct request_body *r, const cJSON *root)
     if (options)
         find_members(options, inner, &r->usage_value, 1);
     r->inside = (const char *)memchr(r->text, '{', r->n) + 1;
+}
+
+/* What kind of an answer it may get. */
+static void find_answers(struct request_body *r, const cJSON *root)
+{
+    r->choices = 1;
+    r->maybe_determined = true; /* the same text has the same vector */
+    if (!traits[r->kind].speaks)
+        return;
+    find_continuations(r, root);
+    count_choices(r, root);
+    r->maybe_determined = is_number(root, "temperature", 0) || is_number(root, "top_k", 1);
 }
 
 enum rc request_parse(struct request_body *r, enum request_kind kind, const char *text, size_t n, const char **param,
@@ -247,9 +290,7 @@ enum rc request_parse(struct request_body *r, enum request_kind kind, const char
         rc = check_reserved(root, param, e);
     if (rc == RC_OK) {
         find_cuts(r, root);
-        find_continuations(r, root);
-        count_choices(r, root);
-        r->maybe_determined = is_number(root, "temperature", 0) || is_number(root, "top_k", 1);
+        find_answers(r, root);
     }
     json_doc_fini(&doc);
     return rc;

@@ -11,7 +11,19 @@
 
 #define REQUEST_MODEL_BYTES_MAX 256
 
-enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION };
+enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION, REQUEST_EMBEDDINGS, REQUEST_KINDS };
+
+/* What the kinds differ in. */
+struct request_traits {
+    const char *path;      /* here and at every node */
+    const char *operation; /* gen_ai.operation.name */
+    const char *id;        /* what an answer's id begins with */
+    const char *input;     /* the member that holds the prompt */
+    const char *answers;   /* the array that no answer goes without */
+    const char *wants;     /* of input, for people */
+    bool speaks; /* answers are text, token by token: they have a length, can be streamed, and go on elsewhere */
+};
+const struct request_traits *request_traits(enum request_kind kind);
 
 struct request_body {
     const char *text; /* borrowed, outlives this */
@@ -19,7 +31,7 @@ struct request_body {
     enum request_kind kind;
     char model[REQUEST_MODEL_BYTES_MAX + 1]; /* decoded */
     bool stream, usage_asked;                /* usage_asked: stream_options.include_usage */
-    int64_t output_tokens_max;               /* -1: not given */
+    int64_t output_tokens_max;               /* -1: not given; 0 where nothing is said (request_traits.speaks) */
     int64_t bounds[2];                       /* the same of max_tokens and of max_completion_tokens */
     int64_t choices;                         /* answers that are asked for: n or best_of, for each prompt */
     enum service_tier tier;
@@ -29,7 +41,7 @@ struct request_body {
     bool prefixable;       /* ... or by its text so far: no JSON, logprobs or message begun already */
     /* Where to cut. */
     struct span model_value, options_value, usage_value; /* n 0: not there */
-    struct span stream_value, input_value;               /* input: messages or prompt */
+    struct span stream_value, input_value;               /* input: request_traits.input */
     struct span bound_values[2];                         /* max_tokens, max_completion_tokens */
     struct span tools_value;
     const char *inside; /* behind the outer '{' */

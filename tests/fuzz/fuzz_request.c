@@ -122,13 +122,13 @@ static void as_legs(const char *text, size_t n)
     strbuf_fini(&out);
 }
 
-static void as_answer(const char *text, size_t n)
+static void as_answer(const char *text, size_t n, enum request_kind kind)
 {
     struct token_counts counts = {0};
     struct strbuf out;
     bool known;
     strbuf_init(&out, n + 8192);
-    if (answer_read((struct span){text, n}, &counts, &known) == RC_OK)
+    if (answer_read((struct span){text, n}, request_traits(kind)->answers, &counts, &known) == RC_OK)
         must(answer_write((struct span){text, n}, "m", n % 2 ? "flex" : NULL, &out) == RC_OK);
     strbuf_fini(&out);
 }
@@ -141,7 +141,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     char *text = malloc(n + 1); /* an end of its own, so that one byte too far is seen */
     memcpy(text, data, n);
     text[n] = '\0';
-    for (int kind = REQUEST_CHAT; kind <= REQUEST_COMPLETION; kind++) {
+    for (int kind = REQUEST_CHAT; kind < REQUEST_KINDS; kind++) {
         if (request_parse(&r, (enum request_kind)kind, text, n, &param, &e) != RC_OK)
             continue;
         splice(&r, NULL, text, n);
@@ -150,7 +150,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     }
     as_stream(text, n);
     as_legs(text, n);
-    as_answer(text, n);
+    as_answer(text, n, REQUEST_CHAT);
+    as_answer(text, n, REQUEST_EMBEDDINGS);
     free(text);
     return 0;
 }

@@ -3,6 +3,7 @@ demand, a small client that keeps times, and the count of passed and failed. Sta
 
 import argparse
 import atexit
+import base64
 import collections
 import concurrent.futures
 import hashlib
@@ -14,6 +15,7 @@ import signal
 import socket
 import sqlite3
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -81,6 +83,19 @@ class Script:
         self.choices = None  # the whole answer's choices instead of one with the words
         self.deltas = None  # choices of the stream's chunks, chunk by chunk, instead of the words
         self.__dict__.update(fields)
+
+
+def embeddings_of(body):
+    """The `data` of an answer: a vector for each input, the same for the same one."""
+    given = body["input"]
+    inputs = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
+    data = []
+    for i, one in enumerate(inputs):
+        vector = [b / 256 - 0.5 for b in hashlib.sha256(json.dumps(one).encode()).digest()[:body.get("dimensions", 8)]]
+        if body.get("encoding_format") == "base64":
+            vector = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        data.append({"object": "embedding", "index": i, "embedding": vector})
+    return data
 
 
 class Upstream:
@@ -236,7 +251,9 @@ class Upstream:
     def _usage(self, body, script, words):
         if script.usage_fields is not None:
             return script.usage_fields
-        prompt = len(json.dumps(body.get("messages", body.get("prompt", "")))) // 4
+        prompt = len(json.dumps(body.get("messages", body.get("prompt", body.get("input", ""))))) // 4
+        if "input" in body:
+            return {"prompt_tokens": prompt, "total_tokens": prompt}
         return {
             "prompt_tokens": prompt,
             "completion_tokens": words,
@@ -266,6 +283,8 @@ class Upstream:
         choice.update({"message": {"role": "assistant", "content": text}} if chat else {"text": text})
         answer = {"id": "cmpl-1", "object": "chat.completion", "created": 1, "model": model,
                   "choices": script.choices or [choice]}
+        if path.endswith("/embeddings"):
+            answer = {"object": "list", "model": model, "data": embeddings_of(body)}
         if script.usage != "none":
             answer["usage"] = self._usage(body, script, len(words))
         data = b"<html>nope</html>" if script.bad == "body" else json.dumps(answer).encode()

@@ -108,6 +108,90 @@ def whole_answer(args):
         assert up.generations()[-1][0] == "/v1/completions"
 
 
+def embed(s, given, headers=None, **fields):
+    return request(s.port, "POST", "/v1/embeddings", {"model": "m", "input": given, **fields}, headers)
+
+
+def embeddings(args):
+    """Vectors: admitted, charged, kept and tried again like any answer, but nothing is said."""
+    up = Upstream()
+    with Scheduler(args.build, [node("a", up, upstream_model="theirs")]).ready() as s:
+        sent = b'{"dimensions": 4,"model":"m","input":[[1, 2.0e0],[3]],"encoding_format":"float","max_tokens":7}'
+        a = request(s.port, "POST", "/v1/embeddings", sent, {"x-spillway-explain": "1"})
+        path, _, got = up.generations()[-1]
+        assert path == "/v1/embeddings" and got == sent.replace(b'"m"', b'"theirs"'), got
+        j, row = a.json(), s.row(a.headers["x-request-id"])
+        assert a.status == 200 and j["model"] == "m" and [len(d["embedding"]) for d in j["data"]] == [4, 4], j
+        assert row["charge_pusd"] == exact_charge(j["usage"]["prompt_tokens"], 0, 0) > 0
+        assert a.headers["x-spillway-charge-usd"] == dollars(row["charge_pusd"])
+        assert (a.headers["x-spillway-node"], a.headers["x-spillway-model"], a.headers["x-spillway-cache"]) == (
+            "a", "m", "miss") and "x-spillway-explain" in a.headers
+        assert (row["tokens_input"], row["tokens_output"], row["outcome"], row["streamed"], row["usage_source"]) == (
+            j["usage"]["prompt_tokens"], 0, 0, 0, "provider"), row
+        # The same again is known; another encoding, and a chat of the same name, are not the same.
+        again = request(s.port, "POST", "/v1/embeddings", sent)
+        assert again.headers["x-spillway-cache"] == "hit" and again.json() == j and len(up.generations()) == 1
+        assert s.row(again.headers["x-request-id"])["charge_pusd"] == 0
+        other = sent.replace(b"float", b"base64")
+        assert request(s.port, "POST", "/v1/embeddings", other).headers["x-spillway-cache"] == "miss"
+        # Without usage it is counted, and a node's odd count of output is nobody's charge.
+        up.scripts += [Script(usage="none"), Script(usage_fields={"prompt_tokens": 9, "completion_tokens": 5})]
+        row = s.row(embed(s, "uncounted").headers["x-request-id"])
+        assert row["usage_source"] == "counted" and row["tokens_input"] > 0 and row["tokens_output"] == 0
+        row = s.row(embed(s, "odd").headers["x-request-id"])
+        assert (row["tokens_input"], row["tokens_output"], row["charge_pusd"]) == (9, 0, exact_charge(9, 0, 0))
+        n = len(up.generations())
+        for given, param, fields in ((None, "input", {}), ([], "input", {}), ("x", "stream", {"stream": True})):
+            assert check_error(embed(s, given, **fields), 400, None)["param"] == param
+        check_error(embed(s, "dear", {"x-spillway-max-charge-usd": "0.0000001"}), 402, "max_charge_too_low")
+        assert len(up.generations()) == n
+        tokens = s.metrics()['spillway_tokens_total{model="m",kind="output"}']
+        assert tokens == 0 and s.metrics()[
+            'spillway_time_to_first_byte_seconds_count{operation="embeddings",model="m",node="a"}'] == 4
+        # A node that has no such endpoint, or was started without, is the client's to know of.
+        for status in (404, 405, 501):
+            up.scripts.append(Script(status=status))
+            a = embed(s, f"lacking {status}")
+            check_error(a, 404, "endpoint_not_served", "invalid_request_error")
+            row = s.row(a.headers["x-request-id"])
+            assert (row["outcome"], row["charge_pusd"], row["error"]) == (2, 0, "endpoint_not_served"), row
+            assert a.headers["x-should-retry"] == "false"
+
+
+def embeddings_elsewhere(args):
+    bad, good = Upstream("bad"), Upstream("good")
+    nodes = [node("bad", bad, price=("0", "0", "0")), node("good", good)]
+    with Scheduler(args.build, nodes, breaker={"failures": 2, "percent": 0}).ready() as s:
+        wait_until(lambda: embed(s, "x", {"x-spillway-cache": "off"}).headers["x-spillway-node"] == "bad", 3)
+        for i, fault in enumerate((404, 404, 404, 500)):  # only the last says anything about the node
+            bad.scripts.append(Script(status=fault))
+            a = embed(s, f"again {i}")
+            assert a.status == 200 and a.headers["x-spillway-node"] == "good", (fault, a.body)
+            assert s.row(a.headers["x-request-id"])["attempts"] == 2
+            assert chat(s.port).headers["x-spillway-node"] == "bad", "the breaker has not opened"
+        values = s.metrics()
+        assert values['spillway_leg_failures_total{node="bad",fault="endpoint"}'] == 3
+        assert values['spillway_node_breaker_opened_total{node="bad"}'] == 0
+
+
+def embeddings_in_a_budget(args):
+    """The prompt's most is reserved, and of an answer not one token."""
+    up = Upstream()
+    body = json.dumps({"model": "m", "input": "word " * 40}).encode()
+    most = (len(body) + 512) * PRICES["input"]
+    budget = {"name": "b", "period": "month", "hard": dollars(most)}
+    with Scheduler(args.build, [node("a", up)], budgets=[budget]).ready() as s:
+        off = {"x-spillway-cache": "off"}
+        a = request(s.port, "POST", "/v1/embeddings", body, off)
+        assert a.status == 200, a.body
+        row = s.row(a.headers["x-request-id"])
+        assert row["charge_pusd"] == exact_charge(row["tokens_input"], 0, 0) and row["reserved_pusd"] == most
+        refused = request(s.port, "POST", "/v1/embeddings", body, off)
+        error = refused.json()["error"]
+        assert refused.status == 429 and error["code"] == "insufficient_quota" and "'b'" in error["message"], error
+        assert len(up.generations()) == 1
+
+
 def passes_through_untouched(args):
     """What is not ours to change arrives byte for byte, and a client's credentials never leave."""
     up = Upstream(api_key="node-secret")
@@ -737,7 +821,8 @@ def keep_alive_and_pipelining(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [surface, request_errors, whole_answer, passes_through_untouched, model_is_renamed,
+    main(__doc__, [surface, request_errors, whole_answer, embeddings, embeddings_elsewhere, embeddings_in_a_budget,
+                   passes_through_untouched, model_is_renamed,
                    stream_without_usage_asked, stream_with_usage_asked, usage_in_odd_places, frames_stay_whole,
                    text_never_waits, keys, cheapest_first, retries, dead_node, failures_in_the_middle, client_leaves,
                    waiting, energy, drained_node,

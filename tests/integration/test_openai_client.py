@@ -250,6 +250,8 @@ def refusals(args):
                    "rate_limit_exceeded")
         assert e.response.headers["x-should-retry"] == "false" and "retry-after" not in e.response.headers
         assert time.monotonic() - begin < 1 and refused(s, "rate_limit_exceeded") == 1, "asked once"
+        raises(openai.RateLimitError, lambda: client(s.port, key="small").embeddings.create(model="m", input="word " * 9), 429,
+               "rate_limit_exceeded")
         raises(openai.NotFoundError, lambda: ask(c, model="gpt-0"), 404, "model_not_found")
         assert refused(s, "model_not_found") == 1
         e = raises(openai.BadRequestError, lambda: ask(c, stream_options={"include_usage": True}), 400)
@@ -305,7 +307,8 @@ def errors(args):
         assert e.param == "messages" and "messages" in e.message
         e = raises(openai.BadRequestError, lambda: ask(c, max_tokens=-1), 400)
         assert e.param == "max_tokens"
-        raises(openai.NotFoundError, lambda: c.embeddings.create(model="m", input="x"), 404)
+        up.scripts.append(Script(status=404))
+        raises(openai.NotFoundError, lambda: c.embeddings.create(model="m", input="x"), 404, "endpoint_not_served")
         error = {"error": {"message": "too long", "type": "invalid_request_error", "param": None,
                            "code": "context_length_exceeded"}}
         up.scripts.append(Script(status=400, error_body=json.dumps(error).encode()))
@@ -536,19 +539,29 @@ def engine_options(c):
     raises(openai.BadRequestError, lambda: ask(c, n=200), 400)
 
 
+def engine_embeddings(c):
+    for pooling in ("mean", "last"):
+        asked = {"model": "m", "input": ["a node", "a budget", "a node"], "extra_body": {"pooling": pooling}}
+        a = c.embeddings.create(**asked)  # in base64, as the package asks unless told otherwise
+        assert a.data[0].embedding == a.data[2].embedding != a.data[1].embedding and a.usage.prompt_tokens > 5
+        assert abs(sum(x * x for x in a.data[0].embedding) - 1) < 1e-5
+        told = c.embeddings.create(encoding_format="float", **asked)
+        assert all(abs(x - y) < 1e-6 for x, y in zip(told.data[1].embedding, a.data[1].embedding))
+    assert c.embeddings.create(model="m", input=[5, 6, 7]).usage.prompt_tokens == 3
+
+
 def engine_alone(args):
     with Engine(args) as e, client(e.port, timeout=60) as c:
         engine_options(c)
-        for pooling in ("mean", "last"):
-            a = c.embeddings.create(model="m", input=["a node", "a budget", "a node"], extra_body={"pooling": pooling})
-            assert a.data[0].embedding == a.data[2].embedding != a.data[1].embedding and a.usage.prompt_tokens > 5
-            assert abs(sum(x * x for x in a.data[0].embedding) - 1) < 1e-5
+        engine_embeddings(c)
 
 
 def engine_behind_the_scheduler(args):
     with Engine(args) as e, serve(args, node("a", f"http://127.0.0.1:{e.port}")) as s, client(s.port, timeout=60) as c:
         engine_options(c)
-        assert all(r["usage_source"] == "provider" for r in s.rows() if r["http_status"] == 200)
+        engine_embeddings(c)
+        rows = [r for r in s.rows() if r["http_status"] == 200]
+        assert all(r["usage_source"] == "provider" for r in rows) and rows[-1]["tokens_output"] == 0
 
 
 if __name__ == "__main__":

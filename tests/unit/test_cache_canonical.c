@@ -167,6 +167,7 @@ static void test_keys(void)
     CHECK(!same(k, key(CACHE_COMPLETION, "t", "m", text)));
     CHECK(!same(k, key(CACHE_CHAT, "u", "m", text)));
     CHECK(!same(k, key(CACHE_CHAT, "t", "n", text)));
+    CHECK(!same(k, key(CACHE_COMPLETION, "t", "m", text)) && !same(k, key(CACHE_EMBEDDINGS, "t", "m", text)));
     CHECK(!same(k, key(CACHE_CHAT, "", "m", text)));
     CHECK(!same(key(CACHE_CHAT, "ab", "c", text), key(CACHE_CHAT, "a", "bc", text)));
     CHECK(!same(key(CACHE_CHAT, "1:a", "b", text), key(CACHE_CHAT, "", "1:a1:b", text)));
@@ -202,7 +203,7 @@ static unsigned use(const char *cache_control, const char *asked, const char *bo
     struct cache_ask ask;
     CHECK(cache_ask_parse(&ask, cache_control, asked, NULL) == RC_OK);
     CHECK(canonical_read(&c, body, strlen(body)) == RC_OK);
-    return cache_use(&ask, &c);
+    return cache_use(&ask, CACHE_CHAT, &c);
 }
 
 static void test_ask(void)
@@ -212,6 +213,9 @@ static void test_ask(void)
     struct cache_ask ask;
     struct error e;
     CHECK(use(NULL, NULL, cold) == all);
+    CHECK(use(NULL, NULL, warm) == 0); /* and is in c: the same for vectors */
+    CHECK(cache_ask_parse(&ask, NULL, NULL, NULL) == RC_OK && cache_use(&ask, CACHE_EMBEDDINGS, &c) == all);
+    CHECK(cache_ask_parse(&ask, NULL, "off", NULL) == RC_OK && cache_use(&ask, CACHE_EMBEDDINGS, &c) == 0);
     CHECK(use("", NULL, cold) == all);
     CHECK(use(NULL, NULL, warm) == 0);
     CHECK(use(NULL, "on", warm) == all);

@@ -53,6 +53,17 @@ static void test_body(void)
     strbuf_clear(&out);
     CHECK(replay_stream(body, strlen(body), &r, &out, NULL) == RC_OK);
     CHECK(strstr(out.data, "\"model\":\"m\",\"service_tier\":\"default\",\"choices\""));
+    /* Embeddings have no id and no time; as a stream there are none. */
+    strbuf_clear(&out);
+    r = plain;
+    r.counts = &counts;
+    body =
+        "{\"object\":\"list\",\"data\":[{\"embedding\":[1,-2.50]},{\"embedding\":\"AA==\"}],\"model\":\"theirs\"" USAGE;
+    CHECK(replay_body(body, strlen(body), &r, &out) == RC_OK);
+    CHECK_STR(out.data,
+              "{\"object\":\"list\",\"data\":[{\"embedding\":[1,-2.50]},{\"embedding\":\"AA==\"}],\"model\":\"m\","
+              "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}");
+    CHECK(replay_stream(body, strlen(body), &r, &out, NULL) == RC_UNSUPPORTED);
     strbuf_fini(&out);
     strbuf_init(&out, 100);
     CHECK(replay_body(body, strlen(body), &r, &out) == RC_FULL);

@@ -212,6 +212,45 @@ static void choices_are_counted(void)
     CHECK_INT(choices_of(REQUEST_COMPLETION, "{\"model\":\"m\",\"prompt\":[]}"), 1);
 }
 
+static enum rc parse_embeddings(struct request_body *r, const char *text, const char **param)
+{
+    struct error e;
+    return request_parse(r, REQUEST_EMBEDDINGS, text, strlen(text), param, &e);
+}
+
+/* Nothing is said, so nothing is reserved, bounded, streamed or continued; and what we do not know passes. */
+static void embeddings_say_nothing(void)
+{
+    static const char *const fine[] = {"\"a text\"", "[\"a\",\"b\"]", "[1,2,3]", "[[1],[2,3]]", "\"\""},
+                             *const wrong[] = {"null", "[]", "7", "{}"};
+    struct request_body r;
+    const char *param;
+    char text[256];
+    for (size_t i = 0; i < sizeof fine / sizeof fine[0]; i++) {
+        snprintf(text, sizeof text, "{\"model\":\"m\",\"input\":%s,\"n\":3,\"max_tokens\":-5,\"stream\":false}",
+                 fine[i]);
+        CHECK_INT(parse_embeddings(&r, text, &param), RC_OK);
+        CHECK(r.choices == 1 && r.maybe_determined && !r.stream && !r.resumable && !r.prefixable);
+        CHECK(r.output_tokens_max == 0 && request_estimate_output(&r) == 0 && request_estimate_input(&r) > 10);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        snprintf(text, sizeof text, "{\"model\":\"m\",\"input\":%s}", wrong[i]);
+        CHECK_INT(parse_embeddings(&r, text, &param), RC_INVALID);
+        CHECK_STR(param, "input");
+    }
+    CHECK_INT(parse_embeddings(&r, "{\"model\":\"m\",\"prompt\":\"x\"}", &param), RC_INVALID);
+    CHECK_STR(param, "input");
+    CHECK_INT(parse_embeddings(&r, "{\"model\":\"m\",\"input\":\"x\",\"stream\":true}", &param), RC_INVALID);
+    CHECK_STR(param, "stream");
+    struct strbuf b;
+    strbuf_init(&b, 4096);
+    CHECK_INT(parse_embeddings(&r, "{\"model\":\"m\",\"input\": [1, 2],\"dimensions\":8,\"max_tokens\":9}", &param),
+              RC_OK);
+    CHECK_INT(request_splice(&r, &(struct request_leg){.upstream_model = "n", .salt = "s"}, &b), RC_OK);
+    CHECK_STR(b.data, "{\"spillway_salt\":\"s\",\"model\":\"n\",\"input\": [1, 2],\"dimensions\":8,\"max_tokens\":9}");
+    strbuf_fini(&b);
+}
+
 static void requests_are_checked(void)
 {
     struct request_body r;
@@ -301,11 +340,31 @@ static void parsed_answers(void)
     for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
         struct token_counts a = {0}, b = {0};
         bool known_a, known_b;
-        enum rc scanned = answer_read(span_of(bodies[i]), &a, &known_a);
+        enum rc scanned = answer_read(span_of(bodies[i]), "choices", &a, &known_a);
         if (tree_parse(&t, bodies[i], strlen(bodies[i])) != RC_OK)
             continue;
-        CHECK_INT(answer_read_tree(&t, &b, &known_b), scanned);
+        CHECK_INT(answer_read_tree(&t, "choices", &b, &known_b), scanned);
         CHECK(scanned != RC_OK || (known_a == known_b && memcmp(&a, &b, sizeof a) == 0));
+    }
+    tree_fini(&t);
+}
+
+/* Vectors are no text: nothing of them counts as output. */
+static void lists_of_embeddings(void)
+{
+    static const char *const bodies[] = {
+        "{\"object\":\"list\",\"data\":[{\"embedding\":[0.5,-1e-3],\"index\":0}],\"usage\":{\"prompt_tokens\":4}}",
+        "{\"data\":[{\"embedding\":\"AAAAPw==\"}]}", "{\"data\":[]}", "{\"choices\":[{\"text\":\"abc\"}]}"};
+    struct tree t;
+    tree_init(&t);
+    for (int i = 0; i < 4; i++) {
+        struct token_counts a = {.output = 7}, b = a;
+        bool known_a, known_b;
+        CHECK_INT(answer_read(span_of(bodies[i]), "data", &a, &known_a), i < 2 ? RC_OK : RC_INVALID);
+        CHECK_INT(tree_parse(&t, bodies[i], strlen(bodies[i])), RC_OK);
+        CHECK_INT(answer_read_tree(&t, "data", &b, &known_b), i < 2 ? RC_OK : RC_INVALID);
+        CHECK(i > 1 || (known_a == (i == 0) && known_b == known_a && a.output == 0 && b.output == 0));
+        CHECK(i > 0 || (a.input == 4 && b.input == 4));
     }
     tree_fini(&t);
 }
@@ -315,16 +374,17 @@ static void whole_answers(void)
     struct token_counts c = {0};
     bool known;
     const char *text = "{\"model\":\"n\",\"choices\":[{\"message\":{\"content\":\"abcd\\u0000efgh\"}}]}";
-    CHECK_INT(answer_read(span_of(text), &c, &known), RC_OK);
+    CHECK_INT(answer_read(span_of(text), "choices", &c, &known), RC_OK);
     CHECK(!known && c.output == 4);
-    CHECK_INT(
-        answer_read(span_of("{\"choices\":[{}],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":1}}"), &c, &known),
-        RC_OK);
+    CHECK_INT(answer_read(span_of("{\"choices\":[{}],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":1}}"),
+                          "choices", &c, &known),
+              RC_OK);
     CHECK(known && c.input == 2 && c.output == 1);
     static const char *const none[] = {"", "[]", "<html>", "{\"choices\":[]}", "{\"error\":{}}", "{\"choices\":[{]}"};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
-        CHECK_INT(answer_read(span_of(none[i]), &c, &known), RC_INVALID);
+        CHECK_INT(answer_read(span_of(none[i]), "choices", &c, &known), RC_INVALID);
     parsed_answers();
+    lists_of_embeddings();
     struct strbuf b;
     strbuf_init(&b, 4096);
     CHECK_INT(answer_write(span_of(text), "m", NULL, &b), RC_OK);
@@ -638,6 +698,7 @@ int main(void)
     TEST(odd_json_passes_untouched);
     TEST(bounds_are_lowered_and_never_raised);
     TEST(choices_are_counted);
+    TEST(embeddings_say_nothing);
     TEST(requests_are_checked);
     TEST(usage_is_read_with_suspicion);
     TEST(whole_answers);
