@@ -123,6 +123,15 @@ int64_t power_light_wake_us(const struct power_levels *l)
     return 0;
 }
 
+double power_spare_w(const struct power_levels *l, double capacity)
+{
+    int64_t least_mw = l->of[POWER_ACTIVE].idle_mw;
+    for (int s = POWER_SLEEP; s < POWER_STATES; s++)
+        if (l->of[s].allowed && l->of[s].idle_mw < least_mw)
+            least_mw = l->of[s].idle_mw;
+    return capacity > 0 ? (double)(l->of[POWER_ACTIVE].idle_mw - least_mw) / 1000 / capacity : 0;
+}
+
 int64_t power_move_us(const struct power_levels *l, enum power_state from, enum power_state to)
 {
     if (from == to)

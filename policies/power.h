@@ -72,6 +72,9 @@ int64_t power_move_us(const struct power_levels *l, enum power_state from, enum 
 int64_t power_move_mj(const struct power_levels *l, enum power_state from, enum power_state to);
 /* To come back from the lightest level below eco that is allowed; 0: none is. */
 int64_t power_light_wake_us(const struct power_levels *l);
+/* What it costs to keep room for one request ready: watts of idling beyond the deepest level that is allowed, by the
+ * requests that a node serves at once; 0 if it serves none. */
+double power_spare_w(const struct power_levels *l, double capacity);
 /* milliwatts for microseconds, in millijoules, rounded up. */
 int64_t power_mj(int64_t mw, int64_t us);
 
@@ -175,15 +178,18 @@ struct power_group {
  * number being served at once (Little's law). Of in_use requests exp(-t / hold) are still there after t; the rest of the
  * way goes to the forecast's mean, with z spreads, which grow from nothing at the same pace; a spread is the forecast's, and
  * not less than what chance alone does to the number in service (its variance is its mean, for requests that come
- * independently of each other), times what past errors say (struct power_tried). *g is kept from plan to plan ({0} at the
- * start, with the caller's settings): what was foreseen for a time h ahead fades over h, so that a dip of the forecast that
- * is shorter than a level takes to pay sends nobody there. */
+ * independently of each other), times what past errors say (struct power_tried). Beyond half a minute z is lower where spare
+ * capacity is dear (the newsvendor's rule): a missing slot is worth 28 W of it, so that one that costs 0.3 W is kept for
+ * the hundredth case, one that costs 3 W only for the tenth. *g is kept from plan to plan ({0} at the start, with the
+ * caller's settings): what was foreseen for a time h ahead fades over h, sooner where it is dear, so that a dip of the
+ * forecast that is shorter than a level takes to pay sends nobody there. */
 struct forecast;
 struct power_outlook {
     const struct forecast *forecast;
     double in_use, waiting; /* requests */
     double hold_s;          /* mean time that one holds a slot */
     double z;               /* 2.3: 99 times of 100 */
+    double spare_w;         /* what room for one request costs that is kept ready: power_spare_w(); 0: nothing */
     int64_t now_us;         /* monotonic */
     int64_t tick_us;        /* until the next plan */
     /* Nobody has asked for quiet_us. Past forget_us (0: never), with nothing in use, what is left of the averages is no demand:

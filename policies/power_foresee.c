@@ -5,17 +5,23 @@
 #include "policies/forecast.h"
 #include "policies/power.h"
 
-/* Nobody is late yet when it turns out that more is needed in some minutes than was thought: the next plan knows
- * better, and who sleeps lightly bridges what is missing. So what is far ahead is foreseen with less caution. */
-#define FAR_S       100
-#define FAR_CAUTION 0.6
-/* What was foreseen for a time h ahead falls by this share of the difference in h. */
+/* Up to here a slot that is missing is missing: it is foreseen for z. Beyond, the next plans know better and who sleeps
+ * lightly bridges the rest, so that it is a matter of price: see far_z(). */
+#define NEAR_S 30
+/* Watts of spare capacity that it may take for one request more not to wait: two to eight times what serving it draws
+ * (12 W for 70B on four H100, 3.6 W for 8B on one, in a full batch). */
+#define LATE_W    28
+#define FAR_LEAST 0.5 /* of z */
+/* What was foreseen for a time h ahead falls by this share of the difference in h; sooner if it is dear. */
 #define FORGETS   0.5
 #define LIKELY    0.7 /* spreads above the mean */
 #define TRIED_S   640 /* further ahead nothing is compared: a day has too few such times */
 #define WIDTH_MIN 0.5
 #define WIDTH_MAX 4.0
-#define LEARNS    0.05 /* of the width's logarithm, when it was too narrow once */
+/* Of the width's logarithm, when it was too narrow once. Who is wrong about what comes in a minute is wrong for a minute,
+ * so the same error is seen many times: far ahead less is learned from one. */
+#define LEARNS     0.02
+#define LEARNS_FAR 0.005
 
 static const double at_s[POWER_STEPS_MAX] = {5, 10, 20, 40, 80, 160, 320, 640, 1500, 3600};
 
@@ -33,27 +39,40 @@ static struct served served(const struct power_outlook *o, double in_s)
                            .spread = sqrt(fmax(v.up * v.up * (1 - left), chance))};
 }
 
-static double caution(double in_s)
-{
-    return in_s > FAR_S ? FAR_CAUTION : 1;
-}
-
 /* How often more may come than z spreads, for a normal error. */
 static double may_exceed(double z)
 {
     return 0.5 * erfc(z / sqrt(2));
 }
 
+/* The z that is exceeded with that probability, 0 < p <= 1/2; off by 0.00045 at most: Abramowitz and Stegun, "Handbook
+ * of Mathematical Functions" (1964), 26.2.23. */
+static double exceeded_at(double p)
+{
+    const double t = sqrt(-2 * log(p));
+    return t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)));
+}
+
+/* How many spreads are kept for what is far ahead: the newsvendor's rule (Arrow, Harris and Marschak, "Optimal
+ * inventory policy", 1951). A slot too many costs spare_w, one too few costs LATE_W: the sum is least where more comes
+ * with the probability spare_w / (spare_w + LATE_W). Never more than z, and not less than half of it. */
+static double far_z(const struct power_outlook *o)
+{
+    const double p = o->spare_w / (o->spare_w + LATE_W);
+    const double z = p <= 0 ? o->z : p < 0.5 ? exceeded_at(p) : 0;
+    return fmin(fmax(z, FAR_LEAST * o->z), o->z);
+}
+
 /* ---- what was said, and what came -------------------------------------------------------------------------------- */
 
-static void compare(struct power_tried *t, int64_t now_us, int64_t every_us, double came, double seldom)
+static void compare(struct power_tried *t, int64_t now_us, int64_t every_us, double came, double seldom, double learns)
 {
     if (t->width <= 0)
         t->width = 1;
     for (; t->n > 0 && t->waiting[t->first].due_us <= now_us; t->n--) {
         /* Not after a pause: what is known is of now, not of then. */
         if (now_us - t->waiting[t->first].due_us <= every_us) {
-            double step = LEARNS * ((came > t->waiting[t->first].said) - seldom);
+            double step = learns * ((came > t->waiting[t->first].said) - seldom);
             t->width = fmin(fmax(t->width * exp(step), WIDTH_MIN), WIDTH_MAX);
         }
         t->first = (t->first + 1) % POWER_TRIED_MAX;
@@ -88,15 +107,17 @@ void power_foresee(struct power_group *g, const struct power_outlook *o)
     g->now = o->in_use + o->waiting;
     g->n_steps = POWER_STEPS_MAX;
     g->foreseen_us = o->now_us;
+    const double later_z = far_z(o), dear = later_z > 0 ? o->z / later_z : 1, forgets = FORGETS * dear * dear;
     for (int i = 0; i < POWER_STEPS_MAX; i++) {
+        const bool far = at_s[i] > NEAR_S;
         struct power_tried *t = &g->tried[i];
         int64_t in_us = (int64_t)(at_s[i] * 1e6), every_us = in_us / (POWER_TRIED_MAX - 1);
-        double z = o->z * caution(at_s[i]);
+        double z = far ? later_z : o->z;
         every_us = every_us > o->tick_us ? every_us : o->tick_us;
-        compare(t, o->now_us, every_us, g->now, may_exceed(z));
+        compare(t, o->now_us, every_us, g->now, may_exceed(z), far ? LEARNS_FAR : LEARNS);
         struct served s = served(o, at_s[i]);
         double upper = s.mean + z * s.spread * t->width;
-        double before = kept ? g->steps[i].capacity : 0, fall = passed_s / at_s[i] * FORGETS;
+        double before = kept ? g->steps[i].capacity : 0, fall = passed_s / at_s[i] * forgets;
         if (before > upper && fall < 1)
             upper = before - (before - upper) * fall;
         if (at_s[i] <= TRIED_S)

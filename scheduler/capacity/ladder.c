@@ -175,14 +175,17 @@ static struct power_node node_of(struct member *m, const struct market *k, int32
     return p;
 }
 
-/* Of those that may sleep, the longest; 0: none may. */
-static int64_t lightest_wake_us(const struct site *s, int32_t group)
+/* The longest waking of those that may sleep, and the cheapest of their spare capacity. */
+static void know_machines(const struct site *s, int32_t group, struct power_outlook *o)
 {
-    int64_t us = 0;
-    for (int i = 0; i < s->n; i++)
-        if (s->nodes[i].group == group)
-            us = power_light_wake_us(&s->levels[i]) > us ? power_light_wake_us(&s->levels[i]) : us;
-    return us;
+    for (int i = 0; i < s->n; i++) {
+        if (s->nodes[i].group != group)
+            continue;
+        const int64_t wake_us = power_light_wake_us(&s->levels[i]);
+        const double spare_w = power_spare_w(&s->levels[i], s->nodes[i].capacity);
+        o->wake_us = wake_us > o->wake_us ? wake_us : o->wake_us;
+        o->spare_w = spare_w > 0 && (o->spare_w <= 0 || spare_w < o->spare_w) ? spare_w : o->spare_w;
+    }
 }
 
 static void foresee(struct fleet *f, struct market *k, const struct site *s, int32_t group, struct power_group *g)
@@ -195,17 +198,17 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
     g->steady = STEADY;
     g->trust = TRUST;
     g->spills = market_api(f->config, k->model) != NULL;
-    const struct power_outlook o = {.forecast = &k->busy,
-                                    .in_use = g->spills && asked > here ? asked : here,
-                                    .waiting = k->now.waiting + (k->pace.goes ? k->now.waiting_batch : 0),
-                                    .hold_s = k->hold_s > 0 ? k->hold_s : 1,
-                                    .z = Z,
-                                    .now_us = clock_now(f->o.clock).ns / NS_PER_US,
-                                    .tick_us = TICK_US,
-                                    .ttft_us = config_aim(f->config, config_model(f->config, k->model)).ttft_ms * 1000,
-                                    .wake_us = lightest_wake_us(s, group),
-                                    .quiet_us = mono_since(f->o.clock, k->came) / NS_PER_US,
-                                    .forget_us = f->config->capacity.down_after_ms * NS_PER_MS / NS_PER_US};
+    struct power_outlook o = {.forecast = &k->busy,
+                              .in_use = g->spills && asked > here ? asked : here,
+                              .waiting = k->now.waiting + (k->pace.goes ? k->now.waiting_batch : 0),
+                              .hold_s = k->hold_s > 0 ? k->hold_s : 1,
+                              .z = Z,
+                              .now_us = clock_now(f->o.clock).ns / NS_PER_US,
+                              .tick_us = TICK_US,
+                              .ttft_us = config_aim(f->config, config_model(f->config, k->model)).ttft_ms * 1000,
+                              .quiet_us = mono_since(f->o.clock, k->came) / NS_PER_US,
+                              .forget_us = f->config->capacity.down_after_ms * NS_PER_MS / NS_PER_US};
+    know_machines(s, group, &o);
     power_foresee(g, &o);
 }
 

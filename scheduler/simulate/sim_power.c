@@ -106,16 +106,19 @@ static int32_t own_in_flight(const struct sim *x, int32_t model, int32_t site)
     return n;
 }
 
-static int64_t lightest_wake_us(const struct sim *x, int32_t model, int32_t site)
+/* The longest waking of those that may sleep, and the cheapest of their spare capacity. */
+static void know_machines(const struct sim *x, int32_t model, int32_t site, struct power_outlook *o)
 {
-    int64_t us = 0;
     for (int32_t i = 0; i < x->s->n_offers; i++) {
-        const struct sim_offer *o = &x->s->offers[i];
-        const struct sim_type *t = &x->s->types[o->type];
-        if (o->site == site && o->market == SCALE_ON_PREM && (int32_t)t->model == model)
-            us = power_light_wake_us(&t->levels) > us ? power_light_wake_us(&t->levels) : us;
+        const struct sim_offer *offer = &x->s->offers[i];
+        const struct sim_type *t = &x->s->types[offer->type];
+        if (offer->site != site || offer->market != SCALE_ON_PREM || (int32_t)t->model != model)
+            continue;
+        const int64_t wake_us = power_light_wake_us(&t->levels);
+        const double spare_w = power_spare_w(&t->levels, x->offers[i].concurrency);
+        o->wake_us = wake_us > o->wake_us ? wake_us : o->wake_us;
+        o->spare_w = spare_w > 0 && (o->spare_w <= 0 || spare_w < o->spare_w) ? spare_w : o->spare_w;
     }
-    return us;
 }
 
 /* What comes, in requests being served at once. What was foreseen is kept from plan to plan. */
@@ -131,17 +134,17 @@ static void foresee(struct sim *x, int32_t model, int32_t site)
     g->spills = m->n_apis > 0 && x->s->models[model].api.allowed;
     /* What others serve because nobody here had a place counts, too: else who is asleep would stay so. */
     const double here = own_in_flight(x, model, site), asked = forecast_at(&m->busy, 0).mean;
-    const struct power_outlook o = {.forecast = &m->busy,
-                                    .in_use = g->spills && asked > here ? asked : here,
-                                    .waiting = (double)waiting_count(&m->room),
-                                    .hold_s = m->hold_s,
-                                    .z = Z,
-                                    .now_us = x->now_us,
-                                    .tick_us = x->power_tick_us,
-                                    .ttft_us = x->s->models[model].slo.ttft_us,
-                                    .wake_us = lightest_wake_us(x, model, site),
-                                    .quiet_us = x->now_us - m->came_us,
-                                    .forget_us = x->s->models[model].limits.down_after_s * SIM_US_PER_S};
+    struct power_outlook o = {.forecast = &m->busy,
+                              .in_use = g->spills && asked > here ? asked : here,
+                              .waiting = (double)waiting_count(&m->room),
+                              .hold_s = m->hold_s,
+                              .z = Z,
+                              .now_us = x->now_us,
+                              .tick_us = x->power_tick_us,
+                              .ttft_us = x->s->models[model].slo.ttft_us,
+                              .quiet_us = x->now_us - m->came_us,
+                              .forget_us = x->s->models[model].limits.down_after_s * SIM_US_PER_S};
+    know_machines(x, model, site, &o);
     power_foresee(g, &o);
 }
 

@@ -480,6 +480,7 @@ static void plan_now(struct day *d, int64_t now)
                               .waiting = waiting,
                               .hold_s = d->hold_s,
                               .z = d->z,
+                              .spare_w = power_spare_w(&b->levels, SLOTS),
                               .now_us = now,
                               .tick_us = (int64_t)S};
     power_foresee(g, &o);

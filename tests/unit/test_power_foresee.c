@@ -10,7 +10,7 @@
 #define S      INT64_C(1000000)
 #define HOLD_S 10
 #define ENDS   4096 /* a ring of seconds: how many end then */
-#define DAY_S  20000
+#define DAY_S  40000
 
 static uint64_t random_state;
 static double uniform(void)
@@ -37,6 +37,7 @@ struct model {
     double spread;                /* sum of what was foreseen beyond what was there */
     double said[128];
     int step, ahead_s, extra;
+    double spare_w;
 };
 
 static void one_second(struct model *m, int t)
@@ -50,8 +51,13 @@ static void one_second(struct model *m, int t)
             m->in_use++;
             forecast_observe(&m->forecast, t * INT64_C(1000000000), t % FORECAST_WEEK_S, HOLD_S + 0.5);
         }
-    struct power_outlook o = {
-        .forecast = &m->forecast, .in_use = m->in_use, .hold_s = HOLD_S, .z = 2.3, .now_us = t * S, .tick_us = S};
+    struct power_outlook o = {.forecast = &m->forecast,
+                              .in_use = m->in_use,
+                              .hold_s = HOLD_S,
+                              .z = 2.3,
+                              .spare_w = m->spare_w,
+                              .now_us = t * S,
+                              .tick_us = S};
     for (int i = 0; i <= m->extra; i++)
         power_foresee(&m->group, &o);
     if (t > DAY_S / 4) {
@@ -64,7 +70,7 @@ static void one_second(struct model *m, int t)
 
 static double run(struct model *m, int step, int ahead_s, int heap)
 {
-    *m = (struct model){.heap = heap, .step = step, .ahead_s = ahead_s, .extra = m->extra};
+    *m = (struct model){.heap = heap, .step = step, .ahead_s = ahead_s, .extra = m->extra, .spare_w = m->spare_w};
     forecast_init(&m->forecast, FORECAST_SLOTS);
     for (int t = 0; t < DAY_S; t++)
         one_second(m, t);
@@ -86,6 +92,30 @@ static void as_seldom_as_asked(void)
             CHECK(share < 0.025);
             CHECK(m.spread / m.compared < 400 * (heap > 1 ? 1.2 : 0.4));
         }
+}
+
+/* Far ahead more comes as often as it is worth: 28 W of spare capacity for a request that need not wait. */
+static void dear_room_is_kept_less(void)
+{
+    static const struct {
+        double spare_w, least, most;
+    } prices[] = {
+        {0.1, 0.008, 0.015}, {1.5, 0.04, 0.065}, {3, 0.08, 0.115}, {100, 0.11, 0.145}}; /* at most half of z */
+    static struct model m;
+    double spare = 1e9;
+    for (size_t i = 0; i < sizeof prices / sizeof *prices; i++) {
+        random_state = 13;
+        m.spare_w = prices[i].spare_w;
+        double share = run(&m, 4, 80, 1);
+        printf("# room for one costs %.1f W: more came %.2f%% of the time, %.0f spare in the mean\n", m.spare_w,
+               100 * share, m.spread / m.compared);
+        CHECK(share > prices[i].least && share < prices[i].most);
+        CHECK(m.spread / m.compared < spare);
+        spare = m.spread / m.compared;
+    }
+    random_state = 13; /* what is missing at once is missing, whatever it costs */
+    CHECK(run(&m, 1, 10, 1) < 0.015);
+    m.spare_w = 0;
 }
 
 static void heaps_need_more(void)
@@ -181,6 +211,7 @@ static void chance_is_waited_for_where_that_is_in_time(void)
 int main(void)
 {
     TEST(as_seldom_as_asked);
+    TEST(dear_room_is_kept_less);
     TEST(heaps_need_more);
     TEST(plans_in_between);
     TEST(a_pause_teaches_nothing);
