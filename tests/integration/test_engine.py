@@ -480,7 +480,10 @@ def the_young_give_way(args):
     with Server(args, "--ctx-size", "256", "--max-batch", "6", "--kv-tokens", "512" if args.sanitized else "640") as s, \
             Server(args, "--ctx-size", "256", "--max-batch", "6") as plain:
         want = [ask(plain, i) for i in range(n)]
-        same(in_parallel([lambda i=i: ask(s, i) for i in range(n)]), want)
+        for _ in range(20):  # a quick machine may be through with some before the others have come
+            same(in_parallel([lambda i=i: ask(s, i) for i in range(n)]), want)
+            if s.metric("vllm:num_preemptions_total") > 0:
+                break
         assert s.metric("vllm:num_preemptions_total") > 0
         same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
         same(plain.metric("vllm:num_preemptions_total"), 0)

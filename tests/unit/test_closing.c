@@ -817,7 +817,7 @@ static void test_unwatched(void)
     struct strbuf text;
     struct error e;
     unsigned problems;
-    strcpy(leg.node, "n");
+    snprintf(leg.node, sizeof leg.node, "n");
     begin(&w, NONE, 1);
     put_row(&w, &row);
     CHECK_INT(w.bad_rows, 0);

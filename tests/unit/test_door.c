@@ -261,6 +261,9 @@ static void totals_are_whole(void)
         EDGES(batcher.decode),
         EDGES(batcher.step),
         EDGES(batcher.step_batch),
+        EDGES(batcher.step_prefill),
+        EDGES(batcher.step_pages),
+        EDGES(batcher.prefix_hits),
     };
     static const struct {
         size_t from, to;
@@ -282,7 +285,10 @@ static void totals_are_whole(void)
                                  &one.batcher.prefill,
                                  &one.batcher.decode,
                                  &one.batcher.step,
-                                 &one.batcher.step_batch};
+                                 &one.batcher.step_batch,
+                                 &one.batcher.step_prefill,
+                                 &one.batcher.step_pages,
+                                 &one.batcher.prefix_hits};
     for (size_t i = 0; i < sizeof hists / sizeof *hists; i++)
         hists[i]->sum = 1;
     serve_totals_add(&sum, &one);
