@@ -158,8 +158,10 @@ static enum node_event judge_end(struct supervisor *s, int status)
     bool sound = s->ready_at.ns && mono_since(s->o.clock, s->ready_at) >= NODE_SOUND_MS * NS_PER_MS;
     bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (s->told_to_end) {
-        if (!well && s->state != NODE_DONE)
-            log_warn(s->o.log, SUPERVISOR_AREA, "the worker did not end well", LOG_S("reason", s->problem));
+        char how[sizeof s->problem];
+        child_say_status(status, how, sizeof how);
+        if (!well && !s->killed && s->state != NODE_DONE)
+            log_warn(s->o.log, SUPERVISOR_AREA, "the worker did not end well", LOG_S("reason", how));
         if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
             s->exit_code = ARGS_EXIT_FAILED;
         return NODE_GONE;
@@ -218,7 +220,7 @@ static enum rc launch(struct supervisor *s, struct error *e)
 static void start_worker(struct supervisor *s)
 {
     struct error e = {0};
-    s->unloadable = s->told_to_end = s->heard = s->spoke = s->hung = false;
+    s->unloadable = s->told_to_end = s->killed = s->heard = s->spoke = s->hung = false;
     s->silent_s = 0;
     event_del(s->timer);
     s->start_failed = launch(s, &e) != RC_OK;
@@ -315,7 +317,8 @@ static void end_worker(struct supervisor *s, unsigned actions)
     if (!s->child)
         return;
     s->told_to_end = true;
-    if (actions & NODE_DO_KILL)
+    s->killed = actions & NODE_DO_KILL;
+    if (s->killed)
         child_kill(s->child);
     else
         tell(s, MSG_END, NULL, 0);

@@ -32,6 +32,7 @@ struct supervisor {
     bool start_failed;         /* there is none: the timer tells, as from the loop */
     bool unloadable;           /* the worker said so before it ended */
     bool told_to_end;          /* it ends because we said so */
+    bool killed;               /* that is how we said it: asleep again before it had loaded, say */
     bool exiting;              /* done() is on its way */
     int exit_code;             /* for it */
     int crashes;               /* in a row */

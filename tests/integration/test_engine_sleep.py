@@ -339,7 +339,8 @@ def under_traffic(args):
         fall_asleep(s)
         wait_until(lambda: open_files(s.process.pid) <= files - 1, 5, "no descriptors are left over")
         same(text_of(request(s.port, "POST", COMPLETION, PROMPT)), want)
-        assert "does not end" not in s.log_text() and "did not end well" not in s.log_text(), s.log_text()[-3000:]
+        bad = [x for x in s.log_text().splitlines() if "does not end" in x or "did not end well" in x]
+        assert not bad, bad
         print(f"        {rounds} sleeps under {done[0]} requests, the last wake-up took "
               f"{s.metric('spillway_engine_wake_seconds') * 1000:.0f} ms")
 

@@ -291,11 +291,19 @@ def run(args, shape, seconds, share, prompts, outputs, calibration, bounds, shar
 
 
 def pieces_fit(args):
-    """Seconds of load; what other work took of the machine is allowed for, by its own measure."""
+    """Seconds of load; what other work took of the machine is allowed for, by its own measure. A neighbour that comes between
+    calibration and load is not seen by that: it does so once, perhaps twice; a simulator that is wrong is so each time."""
     if args.sanitized:
         raise Skip("sanitizers change what takes how long")
-    run(args, SMALL, 5, 0.4, 100, 24, ("--prompt", "128", "--output", "12", "--repeats", "1"),
-        {"TTFT p50": 0.35, "TPOT p50": 0.35, "energy": 0.2, "busy": 0.3, "charge": 1e-9}, shared=True)
+    for last in (False, False, True):
+        try:
+            run(args, SMALL, 5, 0.4, 100, 24, ("--prompt", "128", "--output", "12", "--repeats", "1"),
+                {"TTFT p50": 0.35, "TPOT p50": 0.35, "energy": 0.2, "busy": 0.3, "charge": 1e-9}, shared=True)
+            return
+        except AssertionError as e:
+            if last:
+                raise
+            print(f"        again: {e}")
 
 
 def ten_minutes(args):
