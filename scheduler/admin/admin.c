@@ -109,6 +109,24 @@ void admin_refuse(const struct admin_call *c, const struct error *e)
     }
 }
 
+bool admin_start(const struct admin_call *c, void (*run)(void *), void (*done)(enum rc, void *),
+                 void (*on_abort)(struct http_exchange *, void *), void *job)
+{
+    if (worker_submit(c->admin->reader, run, done, job) != RC_OK) {
+        admin_reply_error(c->x, 503, "busy", "other readers are waiting; try again");
+        return false;
+    }
+    http_exchange_set(c->x, job, on_abort);
+    return true;
+}
+
+void admin_put_time(struct json_writer *w, const char *key, int64_t at_s)
+{
+    char text[40];
+
+    json_string(w, key, at_s > 0 ? wall_format((struct wall){at_s * NS_PER_S}, text, sizeof text) : NULL);
+}
+
 static void refuse(struct admin_door *door, struct http_exchange *x, const struct auth_refusal *r, const char *key)
 {
     const char *code = r->status == 401   ? "unauthorized"

@@ -18,12 +18,6 @@ static void put_amount(struct json_writer *w, const char *key, struct pusd a)
     json_string(w, key, a.v == BUDGET_UNLIMITED || a.v < 0 ? NULL : pusd_format(a, text, sizeof text));
 }
 
-static void put_time(struct json_writer *w, const char *key, int64_t at_s)
-{
-    char text[32];
-    json_string(w, key, at_s < 0 ? NULL : wall_format((struct wall){at_s * NS_PER_S}, text, sizeof text));
-}
-
 static void put_budget(struct json_writer *w, const struct budget_known *k, int64_t now_s)
 {
     struct budget_limits l = {.hard = k->view.hard, .carry_max = k->rule->limits.carry_max};
@@ -31,8 +25,8 @@ static void put_budget(struct json_writer *w, const struct budget_known *k, int6
     json_open(w, NULL, '{');
     json_string(w, "name", k->name);
     json_string(w, "period", period_kind_name(k->rule->period.kind));
-    put_time(w, "start", k->claim.start_s);
-    put_time(w, "reset", k->claim.end_s);
+    admin_put_time(w, "start", k->claim.start_s);
+    admin_put_time(w, "reset", k->claim.end_s);
     put_amount(w, "hard_usd", k->view.hard);
     put_amount(w, "soft_usd", k->view.soft);
     put_amount(w, "limit_usd", budget_limit(&l, s));
@@ -43,7 +37,7 @@ static void put_budget(struct json_writer *w, const struct budget_known *k, int6
     put_amount(w, "carried_in_usd", s->carried_in);
     put_amount(w, "topped_up_usd", s->topped_up);
     json_string(w, "level", budget_level_name(budget_level(&l, s, k->view.soft, (struct pusd){1})));
-    put_time(w, "exhausted_forecast", budget_known_exhausted_at(k, now_s));
+    admin_put_time(w, "exhausted_forecast", budget_known_exhausted_at(k, now_s));
     json_close(w, '}');
 }
 
@@ -227,7 +221,7 @@ static void put_change(const struct ledger_budget_change *c, void *arg)
     json_string(w, "at", wall_format(c->at, at, sizeof at));
     json_string(w, "name", c->name);
     json_string(w, "change", c->change);
-    put_time(w, "period_start", c->start_s);
+    admin_put_time(w, "period_start", c->start_s);
     put_amount(w, "amount_usd", c->amount);
     put_amount(w, "soft_usd", strcmp(c->change, "set") == 0 ? c->soft : (struct pusd){-1});
     json_string(w, "request_id", c->request_id);
@@ -287,12 +281,9 @@ void admin_get_budget_changes(const struct admin_call *c)
     snprintf(j->name, sizeof j->name, "%s", name ? name : "");
     strbuf_init(&j->body, ADMIN_ANSWER_MAX);
     j->w = json_write_begin(&j->body);
-    if (worker_submit(c->admin->reader, run_job, job_done, j) != RC_OK) {
+    if (!admin_start(c, run_job, job_done, job_abort, j)) {
         strbuf_fini(&j->body);
         config_free(j->config);
         free(j);
-        admin_reply_error(c->x, 503, "busy", "other readers of the ledger are waiting; try again");
-        return;
     }
-    http_exchange_set(c->x, j, job_abort);
 }

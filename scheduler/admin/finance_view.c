@@ -93,12 +93,8 @@ static struct finance_job *new_job(const struct admin_call *c)
 
 static void start(const struct admin_call *c, struct finance_job *job, void (*run)(void *))
 {
-    if (worker_submit(c->admin->reader, run, done_cb, job) != RC_OK) {
+    if (!admin_start(c, run, done_cb, abort_cb, job))
         free_job(job);
-        admin_reply_error(c->x, 503, "busy", "other readers of the ledger are waiting; try again");
-        return;
-    }
-    http_exchange_set(c->x, job, abort_cb);
 }
 
 static void refuse(const struct admin_call *c, struct finance_job *job, const struct error *e)

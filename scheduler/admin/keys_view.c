@@ -90,24 +90,11 @@ static struct key_job *job_new(const struct admin_call *c)
 
 static void job_start(const struct admin_call *c, struct key_job *job, void (*run)(void *arg))
 {
-    if (worker_submit(c->admin->reader, run, done_cb, job) != RC_OK) {
+    if (!admin_start(c, run, done_cb, abort_cb, job))
         job_free(job);
-        admin_reply_error(c->x, 503, "busy", "other commands are waiting; try again");
-        return;
-    }
-    http_exchange_set(c->x, job, abort_cb);
 }
 
 /* ---- the list --------------------------------------------------------------------------------------------------- */
-
-static void write_time(struct json_writer *w, const char *key, int64_t s)
-{
-    char buf[64];
-    if (s)
-        json_string(w, key, wall_format((struct wall){s * NS_PER_S}, buf, sizeof buf));
-    else
-        json_null(w, key);
-}
 
 static void write_words(struct json_writer *w, const char *key, const char *const *words, int n)
 {
@@ -145,12 +132,12 @@ static void write_stored(const struct key_info *k, void *arg)
     json_string(w, "source", "store");
     json_string(w, "tail", k->tail);
     write_identity(w, &k->who, k->networks, k->who.n_networks);
-    write_time(w, "created", k->created_s);
-    write_time(w, "expires", k->expires_s);
-    write_time(w, "rotated", k->rotated_s);
-    write_time(w, "old_until", k->old_until_s);
-    write_time(w, "revoked", k->revoked_s);
-    write_time(w, "used", k->used_s);
+    admin_put_time(w, "created", k->created_s);
+    admin_put_time(w, "expires", k->expires_s);
+    admin_put_time(w, "rotated", k->rotated_s);
+    admin_put_time(w, "old_until", k->old_until_s);
+    admin_put_time(w, "revoked", k->revoked_s);
+    admin_put_time(w, "used", k->used_s);
     json_close(w, '}');
 }
 
@@ -169,7 +156,7 @@ static void write_configured(struct json_writer *w, const struct config_key *k)
     json_string(w, "source", "config");
     json_null(w, "tail");
     write_identity(w, &who, k->networks, k->n_networks);
-    write_time(w, "expires", expires_s);
+    admin_put_time(w, "expires", expires_s);
     for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++)
         json_null(w, unknown[i]);
     json_close(w, '}');

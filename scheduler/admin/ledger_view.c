@@ -90,12 +90,8 @@ static void start_job(const struct admin_call *c, int last, const char *request_
     snprintf(job->request_id, sizeof job->request_id, "%s", request_id);
     strbuf_init(&job->rows, ADMIN_ANSWER_MAX);
     job->w = json_write_begin(&job->rows);
-    if (worker_submit(c->admin->reader, read_rows, read_rows_cb, job) != RC_OK) {
+    if (!admin_start(c, read_rows, read_rows_cb, abort_cb, job))
         free_job(job);
-        admin_reply_error(c->x, 503, "busy", "other readers of the ledger are waiting; try again");
-        return;
-    }
-    http_exchange_set(c->x, job, abort_cb);
 }
 
 void admin_get_legs(const struct admin_call *c)

@@ -71,24 +71,11 @@ static bool waits(struct reports_job *job, enum rc rc)
 static void start(const struct admin_call *c, struct reports_job *job, void (*run)(void *),
                   void (*done)(enum rc, void *))
 {
-    if (worker_submit(c->admin->reader, run, done, job) != RC_OK) {
+    if (!admin_start(c, run, done, abort_cb, job))
         free_job(job);
-        admin_reply_error(c->x, 503, "busy", "other readers are waiting; try again");
-        return;
-    }
-    http_exchange_set(c->x, job, abort_cb);
 }
 
 /* ---- the list ----------------------------------------------------------------------------------------------------- */
-
-static void put_time(struct json_writer *w, const char *key, int64_t at_s)
-{
-    char text[40];
-    if (at_s > 0)
-        json_string(w, key, wall_format((struct wall){at_s * NS_PER_S}, text, sizeof text));
-    else
-        json_null(w, key);
-}
 
 static void close_run(struct reports_job *job)
 {
@@ -106,7 +93,7 @@ static void open_run(struct reports_job *job, const struct outbox_line *l)
     json_string(&job->w, "period", l->period);
     json_string(&job->w, "team", l->team);
     json_bool(&job->w, "nightly", !l->again);
-    put_time(&job->w, "made", l->made_s);
+    admin_put_time(&job->w, "made", l->made_s);
     json_int(&job->w, "open_hours", l->open_hours);
     json_open(&job->w, "files", '[');
     for (const char *at = l->files; *at; at += strcspn(at, "\n"), at += *at == '\n') {
@@ -130,8 +117,8 @@ static void each_line(const struct outbox_line *l, void *arg)
     json_string(&job->w, "to", l->kind == OUTBOX_MAIL ? l->to : NULL);
     json_string(&job->w, "state", outbox_state_name(l->state));
     json_int(&job->w, "tries", l->tries);
-    put_time(&job->w, "next", l->state == OUTBOX_WAITING ? l->next_s : 0);
-    put_time(&job->w, "sent", l->sent_s);
+    admin_put_time(&job->w, "next", l->state == OUTBOX_WAITING ? l->next_s : 0);
+    admin_put_time(&job->w, "sent", l->sent_s);
     json_string(&job->w, "error", l->error);
     json_close(&job->w, '}');
 }
