@@ -19,12 +19,15 @@ mark_as_advanced(SPILLWAY_SANITIZE)
 add_library(spillway_flags INTERFACE)
 target_include_directories(spillway_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_definitions(spillway_flags INTERFACE _GNU_SOURCE SPILLWAY_VERSION="${PROJECT_VERSION}")
-target_compile_options(spillway_flags INTERFACE -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
-                       -Wmissing-prototypes -Wpointer-arith -Wvla -fno-strict-aliasing -ffp-contract=off
-                       -fstack-protector-strong)
+set(flags_c -Wshadow -Wstrict-prototypes -Wmissing-prototypes) # C++ takes a function for the constructor of its namesake
+set(flags_host -Wall -Wextra -Werror -Wpointer-arith -Wvla -fno-strict-aliasing -ffp-contract=off
+    -fstack-protector-strong)
 if(SPILLWAY_SANITIZE)
-  target_compile_options(spillway_flags INTERFACE -fsanitize=${SPILLWAY_SANITIZE} -fno-sanitize-recover=all
-                         -fno-omit-frame-pointer)
+  list(APPEND flags_host -fsanitize=${SPILLWAY_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+endif()
+target_compile_options(spillway_flags INTERFACE "$<$<COMPILE_LANGUAGE:C>:${flags_c}>"
+                       "$<$<COMPILE_LANGUAGE:C,CXX>:${flags_host}>")
+if(SPILLWAY_SANITIZE)
   target_link_options(spillway_flags INTERFACE -fsanitize=${SPILLWAY_SANITIZE})
 endif()
 

@@ -20,6 +20,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum k_status { K_OK = 0, K_UNSUPPORTED, K_BAD_SHAPE, K_NO_MEMORY, K_DEVICE };
 
 /* Numbers are those of the GGUF specification. */
@@ -199,5 +203,9 @@ enum k_status k_quantise(void *blocks, const float *x, uint32_t type, int64_t n)
 /* IEEE half conversions, round to nearest even. */
 float k_f16_to_f32(uint16_t h);
 uint16_t k_f32_to_f16(float f);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -1,0 +1,414 @@
+/* portable.cuh for nvcc: wrappers, nothing else. Include portable.cuh, not this. */
+#ifndef KERNELS_CUDA_DEVICE_CUH
+#define KERNELS_CUDA_DEVICE_CUH
+
+#include <cuda_runtime.h>
+#include <stdio.h>
+
+/* KERNEL(name)(arguments) { ... }; KERNEL_BOUNDS also tells the compiler the block and how many stand on a multiprocessor. */
+#define KERNEL(name)                         static __global__ void name
+#define KERNEL_BOUNDS(name, threads, blocks) static __global__ void __launch_bounds__(threads, blocks) name
+#define KDEV                                 static __device__ __forceinline__
+#define KMEMBER                              __device__ __forceinline__ /* the same for a struct's function */
+#define KHOST_DEV                            static inline __host__ __device__
+#define KCONST                               static __device__ const /* a table */
+/* Shared memory: an array of n, and the part whose size the launch gives. 16-byte aligned. */
+#define SHARED(type, name, n) __shared__ __align__(16) type name[n]
+#define SHARED_DYN(type, name)                                                                                         \
+    extern __shared__ __align__(16) unsigned char spw_shared_dyn[];                                                    \
+    type *const name = (type *)spw_shared_dyn
+
+KDEV int thread_x(void)
+{
+    return (int)threadIdx.x;
+}
+KDEV int block_x(void)
+{
+    return (int)blockIdx.x;
+}
+KDEV int block_y(void)
+{
+    return (int)blockIdx.y;
+}
+KDEV int block_z(void)
+{
+    return (int)blockIdx.z;
+}
+KDEV int block_dim(void)
+{
+    return (int)blockDim.x;
+}
+KDEV int grid_x(void)
+{
+    return (int)gridDim.x;
+}
+KDEV int grid_y(void)
+{
+    return (int)gridDim.y;
+}
+
+KDEV void sync_block(void)
+{
+    __syncthreads();
+}
+KDEV void sync_warp(void)
+{
+    __syncwarp();
+}
+KDEV float shfl_xor(float v, int mask)
+{
+    return __shfl_xor_sync(0xffffffffu, v, mask);
+}
+KDEV int shfl_xor(int v, int mask)
+{
+    return __shfl_xor_sync(0xffffffffu, v, mask);
+}
+KDEV float shfl(float v, int from)
+{
+    return __shfl_sync(0xffffffffu, v, from);
+}
+KDEV int shfl(int v, int from)
+{
+    return __shfl_sync(0xffffffffu, v, from);
+}
+KDEV uint32_t warp_ballot(bool v)
+{
+    return __ballot_sync(0xffffffffu, v);
+}
+KDEV int popc(uint32_t v)
+{
+    return __popc(v);
+}
+KDEV int atomic_add_int(int *p, int v)
+{
+    return atomicAdd(p, v);
+}
+KDEV int atomic_max_int(int *p, int v)
+{
+    return atomicMax(p, v);
+}
+
+/* ---- numbers ---- */
+
+KDEV float fma_rn(float a, float b, float c)
+{
+    return __fmaf_rn(a, b, c);
+}
+KDEV float exp_exact(float x)
+{
+    return expf(x);
+}
+KDEV float exp_fast(float x) /* 2 ulp + |x| 2^-21, flushes what is subnormal */
+{
+    return __expf(x);
+}
+KDEV float sqrt_rn(float x)
+{
+    return __fsqrt_rn(x);
+}
+KDEV uint32_t f32_to_bits(float f)
+{
+    return __float_as_uint(f);
+}
+KDEV float bits_to_f32(uint32_t u)
+{
+    return __uint_as_float(u);
+}
+KDEV float f16_to_f32(uint16_t h)
+{
+    float f;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+    return f;
+}
+KDEV uint16_t f32_to_f16(float f)
+{
+    uint16_t h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
+}
+KDEV uint16_t f32_to_bf16(float f)
+{
+    uint16_t h;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
+}
+/* Two in a register, lo in the lower half. */
+KDEV uint32_t pack_bf16(float lo, float hi)
+{
+    uint32_t u;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(hi), "f"(lo));
+    return u;
+}
+KDEV uint32_t pack_f16(float lo, float hi)
+{
+    uint32_t u;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(hi), "f"(lo));
+    return u;
+}
+/* c + the sum of four products of signed bytes. */
+KDEV int dot4_s8(int a, int b, int c)
+{
+    return __dp4a(a, b, c);
+}
+/* Bytes of a (0 to 3) and b (4 to 7) by the four selecting nibbles of s. */
+KDEV uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t s)
+{
+    return __byte_perm(a, b, s);
+}
+KDEV uint32_t sub4_s8(uint32_t a, uint32_t b) /* byte by byte, wrapping */
+{
+    return __vsub4(a, b);
+}
+
+/* ---- global memory ---- */
+
+/* 16 bytes, aligned: as they are, or that are read once and by nobody written (weights). */
+KDEV struct u32x4 load16(const void *p)
+{
+    uint4 v = *(const uint4 *)p;
+    struct u32x4 r = {v.x, v.y, v.z, v.w};
+    return r;
+}
+KDEV struct u32x4 load16_stream(const void *p)
+{
+    struct u32x4 r;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+                 : "l"(p));
+    return r;
+}
+KDEV uint32_t load4_stream(const void *p)
+{
+    uint32_t r;
+    asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(r) : "l"(p));
+    return r;
+}
+KDEV uint16_t load2_stream(const void *p)
+{
+    uint16_t r;
+    asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(r) : "l"(p));
+    return r;
+}
+KDEV void store16(void *p, struct u32x4 v)
+{
+    *(uint4 *)p = make_uint4(v.x, v.y, v.z, v.w);
+}
+
+/* 16 bytes to shared memory behind the thread's back; zeros if not valid (p is then not read, but must be an address).
+ * Seen by the thread after cp_async_wait<N>(), which waits for all but its last N commits; by others after a barrier. */
+KDEV void cp_async16(void *shared, const void *p, bool valid)
+{
+    uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
+    int bytes = valid ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(p), "r"(bytes) : "memory");
+}
+KDEV void cp_async_commit(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int N> static __device__ __forceinline__ void cp_async_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+/* ---- tensor cores: d += a . b, one warp ---- */
+
+KDEV void mma_bf16_m16n8k16(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+KDEV void mma_f16_m16n8k16(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+KDEV void mma_s8_m16n8k32(int d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+/* Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8 (16 bytes, aligned). */
+KDEV void ldmatrix_x4(uint32_t r[4], const void *row)
+{
+    uint32_t from = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from)
+                 : "memory");
+}
+KDEV void ldmatrix_x4_trans(uint32_t r[4], const void *row)
+{
+    uint32_t from = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from)
+                 : "memory");
+}
+
+/* ---- host side ---- */
+
+typedef cudaStream_t stream_t;
+typedef cudaEvent_t event_t;
+typedef cudaGraphExec_t graph_t;
+
+static inline enum k_status status_of(cudaError_t e)
+{
+    return e == cudaSuccess ? K_OK : e == cudaErrorMemoryAllocation ? K_NO_MEMORY : K_DEVICE;
+}
+
+/* Shared memory beyond 48 KiB has to be asked for. A launch that cannot be is reported here; what goes wrong while it
+ * runs by the next stream_sync(). */
+template <class... P, class... A>
+static inline enum k_status launch(stream_t st, void (*kernel)(P...), struct grid3 grid, int block, size_t shared,
+                                   A... args)
+{
+    if (shared > 48 * 1024) {
+        cudaError_t e =
+            cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+        if (e != cudaSuccess)
+            return status_of(e);
+    }
+    kernel<<<dim3(grid.x, grid.y, grid.z), block, shared, st>>>((P)args...);
+    return status_of(cudaGetLastError());
+}
+
+static inline enum k_status dev_alloc(void **p, size_t n)
+{
+    return status_of(cudaMalloc(p, n));
+}
+static inline void dev_free(void *p)
+{
+    cudaFree(p);
+}
+static inline enum k_status host_pinned_alloc(void **p, size_t n)
+{
+    return status_of(cudaHostAlloc(p, n, cudaHostAllocPortable));
+}
+static inline void host_pinned_free(void *p)
+{
+    cudaFreeHost(p);
+}
+static inline enum k_status copy_in(stream_t st, void *dev, const void *host, size_t n)
+{
+    return status_of(cudaMemcpyAsync(dev, host, n, cudaMemcpyHostToDevice, st));
+}
+static inline enum k_status copy_out(stream_t st, void *host, const void *dev, size_t n)
+{
+    return status_of(cudaMemcpyAsync(host, dev, n, cudaMemcpyDeviceToHost, st));
+}
+static inline enum k_status copy_dev(stream_t st, void *to, const void *from, size_t n)
+{
+    return status_of(cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToDevice, st));
+}
+static inline enum k_status dev_set(stream_t st, void *dev, int byte, size_t n)
+{
+    return status_of(cudaMemsetAsync(dev, byte, n, st));
+}
+
+static inline enum k_status stream_new(stream_t *st)
+{
+    return status_of(cudaStreamCreateWithFlags(st, cudaStreamNonBlocking));
+}
+static inline void stream_free(stream_t st)
+{
+    cudaStreamDestroy(st);
+}
+static inline enum k_status stream_sync(stream_t st)
+{
+    return status_of(cudaStreamSynchronize(st));
+}
+static inline enum k_status event_new(event_t *ev)
+{
+    return status_of(cudaEventCreate(ev));
+}
+static inline void event_free(event_t ev)
+{
+    cudaEventDestroy(ev);
+}
+static inline enum k_status event_record(event_t ev, stream_t st)
+{
+    return status_of(cudaEventRecord(ev, st));
+}
+static inline enum k_status event_wait(stream_t st, event_t ev)
+{
+    return status_of(cudaStreamWaitEvent(st, ev, 0));
+}
+static inline enum k_status event_sync(event_t ev)
+{
+    return status_of(cudaEventSynchronize(ev));
+}
+static inline float event_ms(event_t from, event_t to)
+{
+    float ms = 0;
+    cudaEventElapsedTime(&ms, from, to);
+    return ms;
+}
+
+/* What is launched on the stream between begin and end does not run but becomes *g. */
+static inline enum k_status graph_capture_begin(stream_t st)
+{
+    return status_of(cudaStreamBeginCapture(st, cudaStreamCaptureModeThreadLocal));
+}
+static inline enum k_status graph_capture_end(stream_t st, graph_t *g)
+{
+    cudaGraph_t graph = NULL;
+    cudaError_t e = cudaStreamEndCapture(st, &graph);
+    if (e == cudaSuccess)
+        e = cudaGraphInstantiate(g, graph, 0);
+    if (graph)
+        cudaGraphDestroy(graph);
+    return status_of(e);
+}
+static inline enum k_status graph_launch(stream_t st, graph_t g)
+{
+    return status_of(cudaGraphLaunch(g, st));
+}
+static inline void graph_free(graph_t g)
+{
+    cudaGraphExecDestroy(g);
+}
+
+static inline int device_count(void)
+{
+    int n = 0;
+    return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
+}
+static inline enum k_status device_use(int device)
+{
+    return status_of(cudaSetDevice(device));
+}
+struct device_facts {
+    char name[128];
+    int major, minor; /* compute capability */
+    int n_sm;
+    size_t l2_bytes, shared_max; /* shared memory that a block may ask for */
+};
+static inline enum k_status device_facts_of(int device, struct device_facts *f)
+{
+    struct cudaDeviceProp p;
+    cudaError_t e = cudaGetDeviceProperties(&p, device);
+    if (e != cudaSuccess)
+        return status_of(e);
+    snprintf(f->name, sizeof f->name, "%s", p.name);
+    f->major = p.major, f->minor = p.minor, f->n_sm = p.multiProcessorCount;
+    f->l2_bytes = (size_t)p.l2CacheSize, f->shared_max = p.sharedMemPerBlockOptin;
+    return K_OK;
+}
+static inline enum k_status device_mem(size_t *free_bytes, size_t *total_bytes)
+{
+    return status_of(cudaMemGetInfo(free_bytes, total_bytes));
+}
+/* The runtime's words for this thread's last error. */
+static inline const char *last_error_text(void)
+{
+    return cudaGetErrorString(cudaPeekAtLastError());
+}
+
+#endif

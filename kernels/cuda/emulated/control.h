@@ -1,0 +1,27 @@
+/* What a test says to the emulated device. */
+#ifndef KERNELS_CUDA_EMULATED_CONTROL_H
+#define KERNELS_CUDA_EMULATED_CONTROL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The order in which the threads of a block run between barriers: 0 ascending, 1 descending, else shuffled by this seed.
+ * A result that changes with it is a race. */
+void cuda_emulated_order(unsigned seed);
+/* Bytes of the device's memory; what has been allocated counts. Default 4 GiB. */
+void cuda_emulated_memory(size_t bytes);
+/* From now on (or no longer) every launch, copy and wait fails, as when the device fell off the bus. */
+void cuda_emulated_lose(bool lost);
+/* Since the start of the program. */
+long cuda_emulated_launches(void);
+size_t cuda_emulated_allocated(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

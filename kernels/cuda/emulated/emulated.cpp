@@ -1,0 +1,398 @@
+/* The emulated device's memory, streams and graphs. What runs a kernel is in fibers.cpp. */
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string>
+#include <sys/mman.h>
+#include <vector>
+
+#include "kernels/cuda/emulated/control.h"
+#include "kernels/cuda/emulated/fibers.h"
+#include "kernels/cuda/portable.cuh"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define WITH_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WITH_ASAN 1
+#endif
+#endif
+
+#define PAGE_BYTES  4096
+#define ALIGN_BYTES 256 /* as cudaMalloc */
+#define GUARD_BYTE  0x5a
+#define SHARED_MAX  (227 * 1024) /* what a block may have on compute capability 9.0 */
+
+namespace
+{
+
+/* An allocation: [start, start + bytes) inside of a mapping of its own, guard bytes up to the end of the last page. */
+struct region {
+    size_t bytes, mapped;
+};
+
+struct device {
+    std::recursive_mutex lock;
+    std::map<uintptr_t, region> memory, pinned;
+    size_t total = (size_t)4 << 30, used = 0;
+    int open = 0; /* > 0: a launch or copy is under way, memory may be touched */
+    bool lost = false;
+    enum k_status last = K_OK;
+    long launches = 0;
+};
+
+device &dev()
+{
+    static device *d = new device; /* outlives everything that may still free */
+    return *d;
+}
+
+void protect(int how)
+{
+#ifndef WITH_ASAN
+    for (auto &r : dev().memory)
+        mprotect((void *)r.first, r.second.mapped, how);
+#else
+    (void)how;
+#endif
+}
+
+/* Device memory may be touched while one of these lives. */
+struct opened {
+    std::lock_guard<std::recursive_mutex> hold;
+    opened() : hold(dev().lock)
+    {
+        if (dev().open++ == 0)
+            protect(PROT_READ | PROT_WRITE);
+    }
+    ~opened()
+    {
+        if (--dev().open == 0)
+            protect(PROT_NONE);
+    }
+};
+
+bool inside(const std::map<uintptr_t, region> &in, const void *p, size_t n)
+{
+    auto r = in.upper_bound((uintptr_t)p);
+    if (r == in.begin())
+        return false;
+    --r;
+    return (uintptr_t)p - r->first <= r->second.bytes && n <= r->second.bytes - ((uintptr_t)p - r->first);
+}
+
+void want_device(const char *what, const void *p, size_t n)
+{
+    if (n > 0 && !inside(dev().memory, p, n) && !inside(dev().pinned, p, n))
+        emulated_die("%s: %zu bytes at %p are not device memory", what, n, p);
+}
+
+void want_host(const char *what, const void *p, size_t n)
+{
+    if (n > 0 && inside(dev().memory, p, 1))
+        emulated_die("%s: %p is device memory, not the host's", what, p);
+}
+
+enum k_status note(enum k_status s)
+{
+    dev().last = s;
+    return s;
+}
+
+} // namespace
+
+void emulated_die(const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    fprintf(stderr, "emulated device: block (%d, %d, %d), thread %d: ", emulated_at.block_x, emulated_at.block_y,
+            emulated_at.block_z, emulated_at.thread);
+    vfprintf(stderr, format, ap);
+    fprintf(stderr, "\n");
+    va_end(ap);
+    abort();
+}
+
+void cuda_emulated_memory(size_t bytes)
+{
+    dev().total = bytes;
+}
+
+void cuda_emulated_lose(bool lost)
+{
+    dev().lost = lost;
+}
+
+long cuda_emulated_launches(void)
+{
+    return dev().launches;
+}
+
+size_t cuda_emulated_allocated(void)
+{
+    return dev().used;
+}
+
+/* ---- memory ---- */
+
+enum k_status dev_alloc(void **p, size_t n)
+{
+    std::lock_guard<std::recursive_mutex> hold(dev().lock);
+    *p = NULL;
+    if (dev().lost)
+        return note(K_DEVICE);
+    if (n == 0)
+        return K_OK;
+    if (n > dev().total || dev().used > dev().total - n)
+        return note(K_NO_MEMORY);
+#ifdef WITH_ASAN
+    size_t mapped = n;
+    if (posix_memalign(p, ALIGN_BYTES, n))
+        return note(K_NO_MEMORY);
+#else
+    size_t mapped = (n + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    *p = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (*p == MAP_FAILED)
+        return note(K_NO_MEMORY);
+    memset((char *)*p + n, GUARD_BYTE, mapped - n);
+#endif
+    memset(*p, 0xff, n < ((size_t)16 << 20) ? n : (size_t)16 << 20); /* of what is large only the beginning */
+    dev().memory[(uintptr_t)*p] = {n, mapped};
+    dev().used += n;
+#ifndef WITH_ASAN
+    if (!dev().open)
+        mprotect(*p, mapped, PROT_NONE);
+#endif
+    return K_OK;
+}
+
+void dev_free(void *p)
+{
+    std::lock_guard<std::recursive_mutex> hold(dev().lock);
+    if (!p)
+        return;
+    auto r = dev().memory.find((uintptr_t)p);
+    if (r == dev().memory.end())
+        emulated_die("dev_free: %p is no device memory, or was freed before", p);
+    dev().used -= r->second.bytes;
+#ifdef WITH_ASAN
+    free(p);
+#else
+    mprotect(p, r->second.mapped, PROT_READ);
+    for (size_t i = r->second.bytes; i < r->second.mapped; i++)
+        if (((unsigned char *)p)[i] != GUARD_BYTE)
+            emulated_die("device memory of %zu bytes was written %zu bytes past its end", r->second.bytes,
+                         i - r->second.bytes);
+    munmap(p, r->second.mapped);
+#endif
+    dev().memory.erase(r);
+}
+
+enum k_status host_pinned_alloc(void **p, size_t n)
+{
+    std::lock_guard<std::recursive_mutex> hold(dev().lock);
+    *p = NULL;
+    if (posix_memalign(p, ALIGN_BYTES, n ? n : 1))
+        return note(K_NO_MEMORY);
+    memset(*p, 0xff, n);
+    dev().pinned[(uintptr_t)*p] = {n, n};
+    return K_OK;
+}
+
+void host_pinned_free(void *p)
+{
+    std::lock_guard<std::recursive_mutex> hold(dev().lock);
+    if (p && !dev().pinned.erase((uintptr_t)p))
+        emulated_die("host_pinned_free: %p is no pinned memory, or was freed before", p);
+    free(p);
+}
+
+void emulated_check_argument(int index, const void *p)
+{
+    std::lock_guard<std::recursive_mutex> hold(dev().lock);
+    if (p && !inside(dev().memory, p, 0) && !inside(dev().pinned, p, 0))
+        emulated_die("argument %d of a kernel, %p, is ordinary host memory", index, p);
+}
+
+/* ---- streams: all happens at once, except what is captured ---- */
+
+struct emulated_stream {
+    bool capturing;
+    std::vector<std::function<void()>> captured;
+};
+struct emulated_graph {
+    std::vector<std::function<void()>> nodes;
+};
+struct emulated_event {
+    std::chrono::steady_clock::time_point at;
+};
+
+static enum k_status enqueue(stream_t st, std::function<void()> work)
+{
+    opened memory;
+    if (dev().lost)
+        return note(K_DEVICE);
+    if (st && st->capturing)
+        st->captured.push_back(work);
+    else
+        work();
+    return K_OK;
+}
+
+enum k_status emulated_launch(stream_t st, std::function<void()> body, struct grid3 grid, int block, size_t shared)
+{
+    if (block < 1 || block > 1024 || !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 ||
+        grid.x > 0x7fffffff || shared > SHARED_MAX)
+        return note(K_DEVICE); /* cudaErrorInvalidConfiguration */
+    dev().launches++;
+    return enqueue(st, [=] { fibers_run(body, grid, block, shared, SHARED_MAX); });
+}
+
+enum k_status copy_in(stream_t st, void *to, const void *host, size_t n)
+{
+    want_device("copy_in", to, n);
+    want_host("copy_in", host, n);
+    return enqueue(st, [=] { memcpy(to, host, n); });
+}
+
+enum k_status copy_out(stream_t st, void *host, const void *from, size_t n)
+{
+    want_device("copy_out", from, n);
+    want_host("copy_out", host, n);
+    return enqueue(st, [=] { memcpy(host, from, n); });
+}
+
+enum k_status copy_dev(stream_t st, void *to, const void *from, size_t n)
+{
+    want_device("copy_dev", to, n);
+    want_device("copy_dev", from, n);
+    return enqueue(st, [=] { memmove(to, from, n); });
+}
+
+enum k_status dev_set(stream_t st, void *to, int byte, size_t n)
+{
+    want_device("dev_set", to, n);
+    return enqueue(st, [=] { memset(to, byte, n); });
+}
+
+enum k_status stream_new(stream_t *st)
+{
+    *st = new emulated_stream();
+    return K_OK;
+}
+
+void stream_free(stream_t st)
+{
+    delete st;
+}
+
+enum k_status stream_sync(stream_t st)
+{
+    if (st && st->capturing)
+        emulated_die("stream_sync while the stream is captured");
+    return dev().lost ? note(K_DEVICE) : K_OK;
+}
+
+enum k_status event_new(event_t *ev)
+{
+    *ev = new emulated_event();
+    return K_OK;
+}
+
+void event_free(event_t ev)
+{
+    delete ev;
+}
+
+enum k_status event_record(event_t ev, stream_t st)
+{
+    (void)st;
+    ev->at = std::chrono::steady_clock::now();
+    return dev().lost ? note(K_DEVICE) : K_OK;
+}
+
+enum k_status event_wait(stream_t st, event_t ev)
+{
+    (void)st, (void)ev;
+    return dev().lost ? note(K_DEVICE) : K_OK;
+}
+
+enum k_status event_sync(event_t ev)
+{
+    (void)ev;
+    return dev().lost ? note(K_DEVICE) : K_OK;
+}
+
+float event_ms(event_t from, event_t to)
+{
+    return std::chrono::duration<float, std::milli>(to->at - from->at).count();
+}
+
+enum k_status graph_capture_begin(stream_t st)
+{
+    if (st->capturing)
+        return note(K_DEVICE);
+    st->capturing = true;
+    st->captured.clear();
+    return K_OK;
+}
+
+enum k_status graph_capture_end(stream_t st, graph_t *g)
+{
+    if (!st->capturing)
+        return note(K_DEVICE);
+    st->capturing = false;
+    *g = new emulated_graph();
+    (*g)->nodes.swap(st->captured);
+    return K_OK;
+}
+
+enum k_status graph_launch(stream_t st, graph_t g)
+{
+    return enqueue(st, [=] {
+        for (auto &node : g->nodes)
+            node();
+    });
+}
+
+void graph_free(graph_t g)
+{
+    delete g;
+}
+
+/* ---- the device ---- */
+
+int device_count(void)
+{
+    return 1;
+}
+
+enum k_status device_use(int device)
+{
+    return note(device == 0 && !dev().lost ? K_OK : K_DEVICE);
+}
+
+enum k_status device_facts_of(int device, struct device_facts *f)
+{
+    if (device != 0)
+        return note(K_DEVICE);
+    *f = {};
+    snprintf(f->name, sizeof f->name, "emulated");
+    f->major = 9, f->minor = 0, f->n_sm = 4, f->l2_bytes = (size_t)1 << 20, f->shared_max = SHARED_MAX;
+    return K_OK;
+}
+
+enum k_status device_mem(size_t *free_bytes, size_t *total_bytes)
+{
+    *total_bytes = dev().total;
+    *free_bytes = dev().total > dev().used ? dev().total - dev().used : 0;
+    return dev().lost ? note(K_DEVICE) : K_OK;
+}
+
+const char *last_error_text(void)
+{
+    return dev().last == K_NO_MEMORY ? "out of memory" : dev().last == K_DEVICE ? "device lost" : "no error";
+}

@@ -1,0 +1,13 @@
+/* Runs the blocks of one launch on fibers. */
+#ifndef KERNELS_CUDA_EMULATED_FIBERS_H
+#define KERNELS_CUDA_EMULATED_FIBERS_H
+
+#include <functional>
+
+#include "kernels/cuda/portable.cuh"
+
+/* One launch at a time: the caller holds the device's lock. `shared`: dynamic bytes; with the static ones at most
+ * shared_max. */
+void fibers_run(const std::function<void()> &body, struct grid3 grid, int block, size_t shared, size_t shared_max);
+
+#endif

@@ -1,0 +1,82 @@
+/* Everything a kernel of ours may use: launches, warps, tensor cores, memory, streams. The only file that includes CUDA's
+ * headers. Compiled by nvcc these are thin wrappers; compiled as plain C++17 with SPW_CUDA_EMULATED the same names come
+ * from emulated/emulated.h, which runs each block on the host, so that every kernel is tested without a device.
+ *
+ * Rules for kernel files. C style; templates only over types and sizes; no standard library. Nothing is contracted: nvcc
+ * runs with -fmad=false, so a fused multiply-add stands where fma_rn() is written, as on the CPU. All 32 lanes of a warp
+ * take part in a warp operation; a thread that left the kernel must not be waited for by one.
+ *
+ * Sources: CUDA C++ Programming Guide; PTX ISA 8.7, sections "mma", "ldmatrix" and "cp.async" (fragment layouts). */
+#ifndef KERNELS_CUDA_PORTABLE_CUH
+#define KERNELS_CUDA_PORTABLE_CUH
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/ops.h"
+
+#define WARP 32
+
+struct grid3 {
+    unsigned x, y, z;
+};
+
+/* 16 bytes that move as one. */
+struct alignas(16) u32x4 {
+    uint32_t x, y, z, w;
+};
+
+#ifdef SPW_CUDA_EMULATED
+#include "kernels/cuda/emulated/emulated.h"
+#else
+#include "kernels/cuda/device.cuh"
+#endif
+
+/* ---- the same in both ---- */
+
+KDEV int lane(void)
+{
+    return thread_x() & (WARP - 1);
+}
+
+KDEV int warp_of_block(void)
+{
+    return thread_x() / WARP;
+}
+
+/* Sum and maximum over a warp, the same in every lane; a butterfly: partners 16, 8, 4, 2, 1 apart. */
+KDEV float warp_sum(float v)
+{
+    for (int m = WARP / 2; m > 0; m /= 2)
+        v += shfl_xor(v, m);
+    return v;
+}
+
+KDEV float warp_max(float v)
+{
+    for (int m = WARP / 2; m > 0; m /= 2) {
+        float o = shfl_xor(v, m);
+        v = o > v ? o : v;
+    }
+    return v;
+}
+
+KDEV int warp_sum_int(int v)
+{
+    for (int m = WARP / 2; m > 0; m /= 2)
+        v += shfl_xor(v, m);
+    return v;
+}
+
+KDEV float bf16_to_f32(uint16_t h)
+{
+    return bits_to_f32((uint32_t)h << 16);
+}
+
+static inline struct grid3 grid_of(int64_t x, int64_t y = 1, int64_t z = 1)
+{
+    struct grid3 g = {(unsigned)x, (unsigned)y, (unsigned)z};
+    return g;
+}
+
+#endif

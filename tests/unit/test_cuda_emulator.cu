@@ -1,0 +1,309 @@
+/* The emulated device: threads, barriers, warp operations, tensor-core fragments against plain products, asynchronous
+ * copies, memory that the host cannot touch, captured graphs; and that what would hang or crash on a device ends a child
+ * with a message.
+ * links: spw_kernels_cuda_emulated */
+#include "tests/unit/test.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernels/cuda/emulated/control.h"
+#include "kernels/cuda/portable.cuh"
+
+static stream_t st;
+
+static void *device_copy(const void *host, size_t n)
+{
+    void *p;
+    CHECK_INT(dev_alloc(&p, n), K_OK);
+    CHECK_INT(copy_in(st, p, host, n), K_OK);
+    return p;
+}
+
+/* Sums n values in a block of 64, through shared memory and by warps. */
+KERNEL(sum_block)(float *y, const float *x, int n)
+{
+    SHARED(float, part, 2);
+    SHARED_DYN(float, seen);
+    float v = 0;
+    for (int i = thread_x(); i < n; i += block_dim())
+        v += x[i];
+    seen[thread_x()] = v;
+    v = warp_sum(v);
+    if (lane() == 0)
+        part[warp_of_block()] = v;
+    sync_block();
+    if (thread_x() == 0) {
+        y[2 * block_x()] = part[0] + part[1];
+        y[2 * block_x() + 1] = 0;
+        for (int i = 0; i < block_dim(); i++)
+            y[2 * block_x() + 1] += seen[i];
+    }
+}
+
+static void sums_in_every_order(void)
+{
+    float x[200], y[6] = {0};
+    double expected = 0;
+    for (int i = 0; i < 200; i++)
+        expected += (double)(x[i] = (float)(i % 7));
+    float *dx = (float *)device_copy(x, sizeof x), *dy = (float *)device_copy(y, sizeof y);
+    for (unsigned order = 0; order < 5; order++) {
+        cuda_emulated_order(order);
+        CHECK_INT(launch(st, sum_block, grid_of(3), 64, 64 * sizeof(float), dy, dx, 200), K_OK);
+        CHECK_INT(copy_out(st, y, dy, sizeof y), K_OK);
+        for (int i = 0; i < 6; i++)
+            CHECK((double)y[i] == expected);
+    }
+    cuda_emulated_order(0);
+    dev_free(dx), dev_free(dy);
+}
+
+/* d = a . transpose(b): a [16][16], b [8][16], of 16-bit elements, by way of ldmatrix: A as it is, B rows as columns. */
+KERNEL(multiply_16)(float *d, const uint16_t *a, const uint16_t *b, int bf16, int transposed)
+{
+    SHARED(uint16_t, sa, 16 * 24);
+    SHARED(uint16_t, sb, 16 * 24);
+    for (int i = lane(); i < 32; i += WARP) {
+        cp_async16(&sa[i / 2 * 24 + i % 2 * 8], a + i * 8, true);
+        cp_async16(&sb[i / 2 * 24 + i % 2 * 8], b + i % 16 * 8, i < 16);
+    }
+    cp_async_commit();
+    cp_async_wait<0>();
+    sync_warp();
+    uint32_t ra[4], rb[4];
+    float acc[4] = {0, 0, 0, 0};
+    ldmatrix_x4(ra, &sa[(lane() % 16) * 24 + lane() / 16 * 8]);
+    if (transposed) /* rows of sa read as columns of B: matrix 0 is k 0-7, 1 is k 8-15 */
+        ldmatrix_x4_trans(rb, &sa[(lane() % 16) * 24 + lane() / 16 * 8]);
+    else
+        ldmatrix_x4(rb, &sb[(lane() % 8) * 24 + lane() / 8 % 2 * 8]);
+    if (bf16)
+        mma_bf16_m16n8k16(acc, ra, rb);
+    else
+        mma_f16_m16n8k16(acc, ra, rb);
+    int g = lane() / 4, t = lane() % 4;
+    for (int i = 0; i < 4; i++)
+        d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = acc[i];
+}
+
+static void tensor_cores_multiply(void)
+{
+    for (int bf16 = 0; bf16 < 2; bf16++)
+        for (int transposed = 0; transposed < 2; transposed++) {
+            float fa[256], fb[128], d[128] = {0};
+            uint16_t a[256], b[128];
+            for (int i = 0; i < 256; i++)
+                a[i] =
+                    bf16 ? f32_to_bf16(fa[i] = (float)(i * 7 % 13 - 6)) : f32_to_f16(fa[i] = (float)(i * 7 % 13 - 6));
+            for (int i = 0; i < 128; i++)
+                b[i] =
+                    bf16 ? f32_to_bf16(fb[i] = (float)(i * 5 % 11 - 5)) : f32_to_f16(fb[i] = (float)(i * 5 % 11 - 5));
+            uint16_t *da = (uint16_t *)device_copy(a, sizeof a), *db = (uint16_t *)device_copy(b, sizeof b);
+            float *dd = (float *)device_copy(d, sizeof d);
+            CHECK_INT(launch(st, multiply_16, grid_of(1), WARP, 0, dd, da, db, bf16, transposed), K_OK);
+            CHECK_INT(copy_out(st, d, dd, sizeof d), K_OK);
+            for (int i = 0; i < 16; i++)
+                for (int j = 0; j < 8; j++) {
+                    float sum = 0;
+                    for (int k = 0; k < 16; k++)
+                        sum += fa[i * 16 + k] * (transposed ? fa[k * 16 + j] : fb[j * 16 + k]);
+                    CHECK(d[i * 8 + j] == sum);
+                }
+            dev_free(da), dev_free(db), dev_free(dd);
+        }
+}
+
+/* d = a . transpose(b): a [16][32], b [8][32] bytes, straight from memory. */
+KERNEL(multiply_bytes)(int *d, const int8_t *a, const int8_t *b)
+{
+    int g = lane() / 4, t = lane() % 4, acc[4] = {0, 0, 0, 0};
+    uint32_t ra[4], rb[2];
+    for (int i = 0; i < 4; i++)
+        ra[i] = load4_stream(a + (g + i % 2 * 8) * 32 + 4 * t + i / 2 * 16);
+    for (int i = 0; i < 2; i++)
+        rb[i] = load4_stream(b + g * 32 + 4 * t + i * 16);
+    mma_s8_m16n8k32(acc, ra, rb);
+    for (int i = 0; i < 4; i++)
+        d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = acc[i];
+}
+
+static void tensor_cores_multiply_bytes(void)
+{
+    int8_t a[512], b[256];
+    int d[128] = {0};
+    for (int i = 0; i < 512; i++)
+        a[i] = (int8_t)(i * 37);
+    for (int i = 0; i < 256; i++)
+        b[i] = (int8_t)(i * 91);
+    int8_t *da = (int8_t *)device_copy(a, sizeof a), *db = (int8_t *)device_copy(b, sizeof b);
+    int *dd = (int *)device_copy(d, sizeof d);
+    CHECK_INT(launch(st, multiply_bytes, grid_of(1), WARP, 0, dd, da, db), K_OK);
+    CHECK_INT(copy_out(st, d, dd, sizeof d), K_OK);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 8; j++) {
+            int sum = 0;
+            for (int k = 0; k < 32; k++)
+                sum += a[i * 32 + k] * b[j * 32 + k];
+            CHECK_INT(d[i * 8 + j], sum);
+        }
+    dev_free(da), dev_free(db), dev_free(dd);
+}
+
+KERNEL(count)(int *n)
+{
+    atomic_add_int(n, 1);
+}
+
+static void graphs_replay(void)
+{
+    int n = 0;
+    int *dn = (int *)device_copy(&n, sizeof n);
+    graph_t g;
+    CHECK_INT(graph_capture_begin(st), K_OK);
+    CHECK_INT(launch(st, count, grid_of(2), 32, 0, dn), K_OK);
+    CHECK_INT(launch(st, count, grid_of(1), 1, 0, dn), K_OK);
+    CHECK_INT(graph_capture_end(st, &g), K_OK);
+    CHECK_INT(copy_out(st, &n, dn, sizeof n), K_OK);
+    CHECK_INT(n, 0);
+    for (int i = 0; i < 2; i++)
+        CHECK_INT(graph_launch(st, g), K_OK);
+    CHECK_INT(copy_out(st, &n, dn, sizeof n), K_OK);
+    CHECK_INT(n, 2 * 65);
+    graph_free(g);
+    dev_free(dn);
+}
+
+static void memory_is_counted(void)
+{
+    void *p = NULL;
+    size_t before = cuda_emulated_allocated(), left, total;
+    cuda_emulated_memory(before + 1000);
+    CHECK_INT(dev_alloc(&p, 1001), K_NO_MEMORY);
+    CHECK(p == NULL);
+    CHECK_INT(dev_alloc(&p, 600), K_OK);
+    CHECK_INT(device_mem(&left, &total), K_OK);
+    CHECK_INT(left, 400);
+    dev_free(p);
+    CHECK_INT(cuda_emulated_allocated(), before);
+    cuda_emulated_memory((size_t)4 << 30);
+    cuda_emulated_lose(true);
+    CHECK_INT(stream_sync(st), K_DEVICE);
+    CHECK_INT(dev_alloc(&p, 1), K_DEVICE);
+    cuda_emulated_lose(false);
+    CHECK_INT(launch(st, count, grid_of(1), 1025, 0, (int *)NULL), K_DEVICE);
+}
+
+/* ---- what must end the program ---- */
+
+KERNEL(half_a_block)(void)
+{
+    if (thread_x() < 40)
+        shfl_xor(1.0f, 1);
+}
+KERNEL(lanes_apart)(void)
+{
+    if (thread_x() % 2)
+        sync_warp();
+    else
+        warp_ballot(true);
+}
+KERNEL(barrier_apart)(void)
+{
+    if (thread_x() < 16)
+        sync_block();
+    else
+        sync_warp();
+}
+KERNEL(touch)(char *p, int at)
+{
+    p[at] = 1;
+}
+
+static void launch_half(void)
+{
+    (void)launch(st, half_a_block, grid_of(1), 64, 0);
+}
+static void launch_apart(void)
+{
+    (void)launch(st, lanes_apart, grid_of(1), 32, 0);
+}
+static void launch_barrier(void)
+{
+    (void)launch(st, barrier_apart, grid_of(1), 32, 0);
+}
+static void launch_on_host_memory(void)
+{
+    char c = 0;
+    (void)launch(st, touch, grid_of(1), 1, 0, &c, 0);
+}
+static void write_past_end(void)
+{
+    void *p;
+    if (dev_alloc(&p, 100) == K_OK && launch(st, touch, grid_of(1), 1, 0, (char *)p, 100) == K_OK)
+        dev_free(p);
+}
+static void touch_from_host(void)
+{
+    void *p;
+    if (!TEST_SANITIZED && dev_alloc(&p, 100) == K_OK)
+        *(volatile char *)p = 1;
+    else
+        abort(); /* with ASan device memory is the host's */
+}
+
+static void mistakes_end_the_program(void)
+{
+    static void (*const mistakes[])(void) = {launch_half,           launch_apart,   launch_barrier,
+                                             launch_on_host_memory, write_past_end, touch_from_host};
+    for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++) {
+        int status = 0;
+        pid_t child = fork();
+        if (child == 0) {
+            if (!freopen("/dev/null", "w", stderr))
+                _exit(0);
+            mistakes[i]();
+            _exit(0);
+        }
+        CHECK(child > 0 && waitpid(child, &status, 0) == child);
+        if (status == 0)
+            fprintf(stderr, "mistake %zu was not seen\n", i);
+        CHECK(status != 0);
+    }
+}
+
+/* Neighbours without a barrier between: some order shows it. */
+KERNEL(race)(int *y)
+{
+    SHARED(int, s, 32);
+    s[thread_x()] = thread_x();
+    y[thread_x()] = s[(thread_x() + 1) % 32];
+}
+
+static void races_show(void)
+{
+    int y[2][32] = {{0}};
+    int *dy = (int *)device_copy(y[0], sizeof y[0]);
+    for (unsigned order = 0; order < 2; order++) {
+        cuda_emulated_order(order);
+        CHECK_INT(launch(st, race, grid_of(1), 32, 0, dy), K_OK);
+        CHECK_INT(copy_out(st, y[order], dy, sizeof y[order]), K_OK);
+    }
+    cuda_emulated_order(0);
+    CHECK(memcmp(y[0], y[1], sizeof y[0]) != 0);
+    dev_free(dy);
+}
+
+int main(void)
+{
+    CHECK_INT(stream_new(&st), K_OK);
+    TEST(sums_in_every_order);
+    TEST(tensor_cores_multiply);
+    TEST(tensor_cores_multiply_bytes);
+    TEST(graphs_replay);
+    TEST(memory_is_counted);
+    TEST(mistakes_end_the_program);
+    TEST(races_show);
+    stream_free(st);
+    return TEST_RESULT();
+}
