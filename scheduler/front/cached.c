@@ -315,6 +315,8 @@ static unsigned use_of(struct cached *c, struct request *r)
 {
     if (!r->body.maybe_determined && r->cached.ask.asked != CACHE_SWITCH_ON)
         return 0;
+    if (!request_traits(r->body.kind)->computes)
+        return 0;
     if (canonical_read(&c->canonical, r->body.text, r->body.n) != RC_OK)
         return 0;
     unsigned use = cache_use(&r->cached.ask, kind_of(r), &c->canonical);

@@ -170,8 +170,9 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
     metrics_add(l->metrics, METRIC_LEG_FAILURES, node->index, (int)fault, 1);
     if (r->leg.put_off) /* it is well, and will be again */
         r->slot.word = (struct leg_word){.outcome = BREAKER_NO_WORD, .cool = true, .cool_us = r->leg.put_off_us};
-    else if (fault != FAULT_ENDPOINT && /* which says nothing of what it is there for */
-             (node_failed(node, gone ? NODE_FAULT_CONNECT : NODE_FAULT_ANSWER, reason) || (!gone && !r->leg.stale)))
+    else if (fault == FAULT_ENDPOINT) /* which says nothing of what it is there for */
+        node_lacks(node, r->body.kind);
+    else if (node_failed(node, gone ? NODE_FAULT_CONNECT : NODE_FAULT_ANSWER, reason) || (!gone && !r->leg.stale))
         r->slot.word = (struct leg_word){.outcome = BREAKER_FAILED, .reason = reason};
     if (leg_has_progress(r)) {
         r->tried = 0;

@@ -258,6 +258,8 @@ static const struct route routes[] = {
     {"POST", "/v1/chat/completions", ACCESS_KEY, handle_generation, REQUEST_CHAT},
     {"POST", "/v1/completions", ACCESS_KEY, handle_generation, REQUEST_COMPLETION},
     {"POST", "/v1/embeddings", ACCESS_KEY, handle_generation, REQUEST_EMBEDDINGS},
+    {"POST", "/tokenize", ACCESS_KEY, handle_generation, REQUEST_TOKENIZE},
+    {"POST", "/detokenize", ACCESS_KEY, handle_generation, REQUEST_DETOKENIZE},
     {.method = "GET", .path = "/v1/models", .access = ACCESS_KEY, .handle = handle_models},
     {.method = "GET", .path = "/v1/models/", .access = ACCESS_KEY, .handle = handle_model},
     {.method = "GET", .path = "/healthz", .access = ACCESS_OPEN, .handle = handle_healthz},

@@ -11,7 +11,8 @@
  * the loop given here. The functions below are for that loop's thread. Taken apart in this order: the threads end, then
  * listeners (what runs is cancelled and settled), ledger ports (rows are written), connections to nodes, node table.
  *
- * Public surface: POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models,
+ * Public surface: POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, POST /tokenize and
+ * /detokenize (as Spillway's engine and vLLM have them; nothing is computed, so they cost nothing), GET /v1/models,
  * GET /v1/models/{id}, GET /healthz, GET /readyz. /metrics and /admin are never here.
  * x-spillway-explain: 1 asks why the request goes where it goes; the answer says so in a header of that name (explained.h).
  * A request with an Idempotency-Key is computed and charged once (idempotency.h).

@@ -336,12 +336,12 @@ static void on_body(struct http_call *c, const char *data, size_t n, void *arg)
     }
 }
 
-/* Does the node serve the model, but not for this? For embeddings many a server has no path (404, 405), or says that it
- * was started without them (501, as llama-server does). */
+/* Does the node serve the model, but not for this? Many a server has no path for embeddings or for its tokenizer (404, 405), or
+ * says that it was started without them (501, as llama-server does). */
 static bool lacks_endpoint(const struct request *r)
 {
     int status = r->leg.status;
-    return r->body.kind == REQUEST_EMBEDDINGS && (status == 404 || status == 405 || status == 501);
+    return !request_traits(r->body.kind)->speaks && (status == 404 || status == 405 || status == 501);
 }
 
 /* The node has answered with an error. Its own faults (load, keys, crashes) are worth another node; a refusal of the
@@ -353,7 +353,7 @@ static void take_refusal(struct request *r)
     bool of_request = status >= 400 && status < 500 && status != 401 && status != 403 && status != 404 &&
                       status != 408 && status != 409 && status != 429;
     if (lacks_endpoint(r)) {
-        leg_failed(r, FAULT_ENDPOINT, "the node does not make embeddings");
+        leg_failed(r, FAULT_ENDPOINT, "the node has no such endpoint");
         return;
     }
     if (of_request && !r->replied && !trail_has_said(&r->trail)) {
@@ -366,9 +366,26 @@ static void take_refusal(struct request *r)
     leg_failed(r, status == 429 || status == 503 ? FAULT_BUSY : FAULT_STATUS, reason);
 }
 
+/* The tokenizer's: it is as the node made it, and nothing was computed that would be counted. A server that means something
+ * else by this path lacks ours. */
+static void take_text(struct request *r)
+{
+    const struct span body = {r->answer.data, r->answer.len};
+    if (!answer_has(body, request_traits(r->body.kind)->answers)) {
+        leg_failed(r, FAULT_ENDPOINT, "the node has another endpoint at this path");
+        return;
+    }
+    r->usage_source = "provider";
+    leg_done(r);
+}
+
 static void take_whole(struct request *r)
 {
     bool known = false;
+    if (!request_traits(r->body.kind)->computes) {
+        take_text(r);
+        return;
+    }
     if (cached_read_answer(r, &r->tokens, &known) != RC_OK) {
         leg_failed(r, FAULT_FRAMING, "the node's answer is not understood");
         return;

@@ -199,7 +199,7 @@ static void observe_whole(const struct request *r, struct mono now)
     struct route_value values[4] = {{ROUTE_DURATION, now.ns - r->arrived.ns}};
     int64_t generating = r->ended.ns - r->arrived.ns - r->ttft_ns;
     int n = 1;
-    if (r->billed) {
+    if (r->billed && request_traits(r->body.kind)->computes) {
         values[n++] = (struct route_value){ROUTE_INPUT, r->tokens.input};
         if (request_traits(r->body.kind)->speaks)
             values[n++] = (struct route_value){ROUTE_OUTPUT, r->tokens.output};

@@ -219,7 +219,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
     };
     struct nodes_need need = {
         .model = m->name,
-        .tried = r->tried,
+        .tried = r->tried | nodes_lacking_locked(r->lane->front->nodes, r->body.kind, m->name),
         .who = r,
         .said = trail_has_said(&r->trail),
         .by_ids = r->trail.ids_known && r->body.resumable,
@@ -449,8 +449,10 @@ int slot_return(struct request *r, enum slot_use use)
     SPW_ASSERT(together > 0);
     node_left_locked(node, &r->slot.known, use == SLOT_UNUSED ? 0 : tpot_us(r));
     node->requests -= use == SLOT_UNUSED;
-    if (use == SLOT_ANSWERED)
+    if (use == SLOT_ANSWERED) {
         room_note_answer_locked(r);
+        node_has_locked(node, r->body.kind);
+    }
     bool news = node_end_locked(node, &r->slot.breaker, &r->slot.word);
     r->slot.node = NULL;
     alone_release_locked(r);

@@ -1,11 +1,13 @@
-/* What keeps a ready node from being sent anything: its breaker, or a cool-down that it asked for (policies/breaker.h). And
- * the budget of retries. All state is routing's, under the lock; times that end are noticed by a timer on the table's
+/* What keeps a ready node from being sent anything: its breaker, or a cool-down that it asked for (policies/breaker.h), and
+ * from some things, that it has no endpoint for them. And the budget of retries. All state is routing's, under the lock; times that end are noticed by a timer on the table's
  * loop, so that whoever waits goes on then. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "scheduler/nodes/nodes.h"
+
+#define LACKS_US (INT64_C(60) * 1000000) /* an endpoint that was not there is asked for again after this */
 
 void holds_configure(struct holds *h, const struct config *c)
 {
@@ -193,7 +195,41 @@ bool node_spoke_locked(struct node *n, struct breaker_leg *leg, int64_t took_us)
 void node_forget_locked(struct node *n)
 {
     breaker_reset(&n->breaker);
+    memset(n->lacks_until_us, 0, sizeof n->lacks_until_us);
     node_changed_locked(n);
+}
+
+/* ---- endpoints that not every server has ------------------------------------------------------------------------- */
+
+void node_lacks(struct node *n, enum request_kind kind)
+{
+    const struct nodes_options *o = nodes_options(n->table);
+    pthread_mutex_lock(o->lock);
+    n->lacks_until_us[kind] = nodes_now_us(n->table) + LACKS_US;
+    nodes_holds(n->table)->lacking[kind] |= UINT64_C(1) << n->index;
+    pthread_mutex_unlock(o->lock);
+}
+
+void node_has_locked(struct node *n, enum request_kind kind)
+{
+    n->lacks_until_us[kind] = 0;
+}
+
+uint64_t nodes_lacking_locked(struct nodes *t, enum request_kind kind, const char *model)
+{
+    uint64_t *known = &nodes_holds(t)->lacking[kind], lacking = 0;
+    bool others = false;
+    if (!*known)
+        return 0;
+    for (int i = 0; i < nodes_count(t); i++) {
+        const struct node *n = nodes_at(t, i);
+        if (n->lacks_until_us[kind] > nodes_now_us(t))
+            lacking |= UINT64_C(1) << i;
+        else
+            others = others || (node_is_there(n) && node_serves(n, model));
+    }
+    *known = lacking;
+    return others ? lacking : 0;
 }
 
 /* ---- retries ---------------------------------------------------------------------------------------------------- */

@@ -43,6 +43,7 @@
 #include "scheduler/nodes/state.h"
 #include "scheduler/nodes/timesheet.h"
 #include "scheduler/record/recorder.h"
+#include "scheduler/wire/request.h"
 
 struct nodes;
 
@@ -108,14 +109,15 @@ struct node {
     struct wall state_since;
     int in_flight;
     uint64_t requests, failures;
-    struct node_target target; /* where it is now */
-    struct breaker breaker;    /* of a node that is ready: is it well enough to be sent anything? */
-    char breaker_reason[160];  /* why it opened last */
-    enum node_hold told;       /* what the log said last */
-    uint64_t opened, cooled;   /* times that its breaker opened, that it asked to be left alone */
-    SSL_CTX *tls;              /* owned; set before target.tls says so, then constant */
-    char tls_name[160];        /* as tls; "": the configuration's, or the host */
-    _Atomic int watts_are;     /* enum node_watts, and the figure itself: what its engine said last. Any thread */
+    struct node_target target;             /* where it is now */
+    struct breaker breaker;                /* of a node that is ready: is it well enough to be sent anything? */
+    char breaker_reason[160];              /* why it opened last */
+    enum node_hold told;                   /* what the log said last */
+    int64_t lacks_until_us[REQUEST_KINDS]; /* it answered that it has no such endpoint; 0: not of late */
+    uint64_t opened, cooled;               /* times that its breaker opened, that it asked to be left alone */
+    SSL_CTX *tls;                          /* owned; set before target.tls says so, then constant */
+    char tls_name[160];                    /* as tls; "": the configuration's, or the host */
+    _Atomic int watts_are; /* enum node_watts, and the figure itself: what its engine said last. Any thread */
     _Atomic int64_t milliwatts;
     /* the table's loop */
     char *address;              /* owned: "http://host:port"; NULL before there is one */
@@ -265,7 +267,7 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
 /* What a request needs of a node. */
 struct nodes_need {
     const char *model;
-    uint64_t tried;                      /* bit i: node i has failed for this request */
+    uint64_t tried;                      /* bit i: node i has failed for this request, or lacks what it asks for */
     const void *who;                     /* whom a node may be kept for */
     bool said;                           /* something has been said: the node must go on from there... */
     bool by_ids, by_text;                /* ... and this is known of it */
@@ -368,6 +370,12 @@ enum node_hold node_hold_locked(const struct node *n, int64_t *wait_us);
 void node_hold_text_locked(const struct node *n, char *text, size_t size); /* for people; "" when nothing holds it */
 /* Another process is there now. */
 void node_forget_locked(struct node *n);
+/* It says that it has no such endpoint (not every server makes embeddings): for a minute it is asked only where nobody else
+ * serves the model. Takes the lock. */
+void node_lacks(struct node *n, enum request_kind kind);
+void node_has_locked(struct node *n, enum request_kind kind); /* after all: it has answered */
+/* Bit i: node i lacks the endpoint, and others that serve the model may have it. */
+uint64_t nodes_lacking_locked(struct nodes *t, enum request_kind kind, const char *model);
 void retry_count_request_locked(struct nodes *t);
 bool retry_take(struct nodes *t); /* takes the lock */
 int64_t nodes_now_us(const struct nodes *t);
@@ -399,7 +407,8 @@ struct holds { /* of the whole table, under the lock */
     struct breaker_spec breaker;
     struct retry_spec retry;
     struct retry_budget budget;
-    uint64_t random; /* state of a generator; never 0 */
+    uint64_t random;                 /* state of a generator; never 0 */
+    uint64_t lacking[REQUEST_KINDS]; /* bit per node that has lacked the endpoint, and may again have it */
 };
 struct holds *nodes_holds(const struct nodes *t);
 void holds_configure(struct holds *h, const struct config *c);

@@ -98,7 +98,7 @@ void span_fail(struct trace_span *s, const char *type, const char *message);
 
 /* What is known of a generation; the rest stays NULL, 0 or -1 and is not written. */
 struct span_genai {
-    const char *operation, *provider; /* "chat", "text_completion", "embeddings"; "openai", "vllm", "spillway" */
+    const char *operation, *provider; /* "chat", "text_completion", "embeddings", ...; "openai", "vllm", "spillway" */
     const char *request_model, *response_model; /* as asked for; as the node names it */
     const char *response_id, *finish_reason;
     const char *server_address; /* of a client span: the node */

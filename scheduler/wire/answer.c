@@ -76,6 +76,17 @@ enum rc answer_read_tree(const struct tree *t, const char *answers, struct token
     return tree_is(list, TREE_ARRAY) && list->count ? RC_OK : RC_INVALID;
 }
 
+bool answer_has(struct span body, const char *member)
+{
+    struct span key, value, found = {0};
+    struct scan s = scan_object(body);
+    while (scan_member(&s, &key, &value)) {
+        if (span_is(key, member))
+            found = value;
+    }
+    return !s.failed && found.n && (span_is_string(found) || (found.p[0] >= '0' && found.p[0] <= '9'));
+}
+
 enum rc answer_write(struct span body, const char *model, const char *tier, struct strbuf *out)
 {
     struct span place = {0}, there = {0}, key, value;

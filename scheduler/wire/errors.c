@@ -119,7 +119,8 @@ static const struct api_error_kind rows[API_CODES] = {
                        .status = 404,
                        .text = "there is no such endpoint",
                        .when = "The path is none of Spillway's.",
-                       .remedy = "Use `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` or `/v1/models`."},
+                       .remedy = "Use `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/models`, "
+                                 "`/tokenize` or `/detokenize`."},
     [API_METHOD] = {.type = "invalid_request_error",
                     .name = "method_not_allowed",
                     .status = 405,
@@ -136,9 +137,11 @@ static const struct api_error_kind rows[API_CODES] = {
         {.type = "invalid_request_error",
          .name = "endpoint_not_served",
          .status = 404,
-         .text = "the nodes that serve this model do not make embeddings of it",
-         .when = "`/v1/embeddings` of a model whose nodes have no such endpoint (they answered 404, 405 or 501).",
-         .remedy = "Use a model for embeddings; the operator of the node may have to switch them on."},
+         .text = "the nodes that serve this model do not have this endpoint for it",
+         .when = "`/v1/embeddings`, `/tokenize` or `/detokenize` of a model whose nodes have no such endpoint (they "
+                 "answered 404, 405 or 501, or have something else at that path).",
+         .remedy = "Use a model that has it; for embeddings the operator of the node may have to switch them on. "
+                   "Texts and ids are told by Spillway's engine and by vLLM."},
     [API_QUEUE_FULL] = {.type = "rate_limit_error",
                         .name = "queue_full",
                         .status = 429,

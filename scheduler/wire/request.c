@@ -18,20 +18,35 @@ static const struct request_traits traits[REQUEST_KINDS] = {
                       .input = "messages",
                       .answers = "choices",
                       .wants = "an array with at least one message",
-                      .speaks = true},
+                      .speaks = true,
+                      .computes = true},
     [REQUEST_COMPLETION] = {.path = "/v1/completions",
                             .operation = "text_completion",
                             .id = "cmpl",
                             .input = "prompt",
                             .answers = "choices",
                             .wants = "a string or an array",
-                            .speaks = true},
+                            .speaks = true,
+                            .computes = true},
     [REQUEST_EMBEDDINGS] = {.path = "/v1/embeddings",
                             .operation = "embeddings",
                             .id = "embd",
                             .input = "input",
                             .answers = "data",
-                            .wants = "a text, an array of token ids, or an array of either"},
+                            .wants = "a text, an array of token ids, or an array of either",
+                            .computes = true},
+    [REQUEST_TOKENIZE] = {.path = "/tokenize",
+                          .operation = "tokenize",
+                          .id = "tok",
+                          .input = "prompt",
+                          .answers = "count",
+                          .wants = "a string or an array of token ids, where there are no 'messages'"},
+    [REQUEST_DETOKENIZE] = {.path = "/detokenize",
+                            .operation = "detokenize",
+                            .id = "detok",
+                            .input = "tokens",
+                            .answers = "prompt",
+                            .wants = "an array of token ids"},
 };
 
 const struct request_traits *request_traits(enum request_kind kind)
@@ -114,10 +129,12 @@ static enum rc check_tier(struct request_body *r, const cJSON *root, const char 
 
 static enum rc check_input(const struct request_body *r, const cJSON *root, const char **param, struct error *e)
 {
-    const struct request_traits *t = &traits[r->kind];
+    const bool chat = r->kind == REQUEST_TOKENIZE && json_find(root, "messages");
+    const enum request_kind as = chat ? REQUEST_CHAT : r->kind;
+    const struct request_traits *t = &traits[as];
     const cJSON *input = json_find(root, t->input);
-    bool list = cJSON_IsArray(input) && (input->child || r->kind == REQUEST_COMPLETION);
-    bool text = cJSON_IsString(input) && r->kind != REQUEST_CHAT;
+    bool list = cJSON_IsArray(input) && (input->child || as == REQUEST_COMPLETION || as == REQUEST_DETOKENIZE);
+    bool text = cJSON_IsString(input) && as != REQUEST_CHAT && as != REQUEST_DETOKENIZE;
     if (list || text)
         return RC_OK;
     wrong(param, t->input);
@@ -253,7 +270,8 @@ static void find_cuts(struct request_body *r, const cJSON *root)
 static void find_answers(struct request_body *r, const cJSON *root)
 {
     r->choices = 1;
-    r->maybe_determined = true; /* the same text has the same vector */
+    r->maybe_determined =
+        traits[r->kind].computes; /* the same text has the same vector; the rest is not worth keeping */
     if (!traits[r->kind].speaks)
         return;
     find_continuations(r, root);
@@ -457,12 +475,12 @@ enum rc request_splice(const struct request_body *r, const struct request_leg *l
 
 int64_t request_input_max(const struct request_body *r)
 {
-    return (int64_t)r->n + TEMPLATE_TOKENS_MAX;
+    return traits[r->kind].computes ? (int64_t)r->n + TEMPLATE_TOKENS_MAX : 0;
 }
 
 int64_t request_estimate_input(const struct request_body *r)
 {
-    return (int64_t)(r->n / BYTES_PER_TOKEN) + 1;
+    return traits[r->kind].computes ? (int64_t)(r->n / BYTES_PER_TOKEN) + 1 : 1;
 }
 
 int64_t request_estimate_output(const struct request_body *r)

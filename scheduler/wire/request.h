@@ -11,7 +11,14 @@
 
 #define REQUEST_MODEL_BYTES_MAX 256
 
-enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION, REQUEST_EMBEDDINGS, REQUEST_KINDS };
+enum request_kind {
+    REQUEST_CHAT,
+    REQUEST_COMPLETION,
+    REQUEST_EMBEDDINGS,
+    REQUEST_TOKENIZE,
+    REQUEST_DETOKENIZE,
+    REQUEST_KINDS
+};
 
 /* What the kinds differ in. */
 struct request_traits {
@@ -19,9 +26,10 @@ struct request_traits {
     const char *operation; /* gen_ai.operation.name */
     const char *id;        /* what an answer's id begins with */
     const char *input;     /* the member that holds the prompt */
-    const char *answers;   /* the array that no answer goes without */
+    const char *answers;   /* the member that no answer goes without; where something is computed an array */
     const char *wants;     /* of input, for people */
-    bool speaks; /* answers are text, token by token: they have a length, can be streamed, and go on elsewhere */
+    bool speaks;   /* answers are text, token by token: they have a length, can be streamed, and go on elsewhere */
+    bool computes; /* the model is put to work: tokens are counted and charged, and an answer may be kept */
 };
 const struct request_traits *request_traits(enum request_kind kind);
 
@@ -74,9 +82,9 @@ enum rc request_splice(const struct request_body *r, const struct request_leg *l
 size_t request_splice_bytes_max(const struct request_body *r, const struct request_leg *leg);
 
 /* The prompt cannot have more tokens: none is shorter than a byte, and templates add little. (What stands behind the
- * address of a picture is not in it.) */
+ * address of a picture is not in it.) 0 where nothing is computed. */
 int64_t request_input_max(const struct request_body *r);
-/* Tokens before anybody has counted them. */
+/* Tokens before anybody has counted them; at least one, so that it has a size beside others. */
 int64_t request_estimate_input(const struct request_body *r);
 int64_t request_estimate_output(const struct request_body *r);
 

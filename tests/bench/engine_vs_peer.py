@@ -155,30 +155,32 @@ class Bench:
         with Server(self, side, slots=8, context=a.long + 64) as s:
             s.wait()
             s.stream(self.prompt(8), 2)
-            begin = time.monotonic()
-            s.stream(self.prompt(a.long), 1)
-            alone = time.monotonic() - begin
-            calm, beside, finished, stop = [], [], [], threading.Event()
-
-            def talker():
-                while not stop.is_set():
-                    _, gaps = s.stream(self.prompt(32), 400, stop)
-                    for at, gap in gaps:
-                        (calm if at < started[0] else beside).append(gap)
-            started = [float("inf")]
-            threads = [threading.Thread(target=talker) for _ in range(7)]
+            alone = a.alone or self.long_one(s)
+            gaps, stop = [], threading.Event()
+            threads = [threading.Thread(target=lambda: s.stream(self.prompt(32), a.long, stop, gaps)) for _ in range(7)]
             for t in threads:
                 t.start()
+            while len(gaps) < 7 * 5:  # their own prompts are no company of theirs
+                time.sleep(0.01)
+            calm_from = time.monotonic()
             time.sleep(a.calm)
-            started[0] = time.monotonic()
-            s.stream(self.prompt(a.long), 1)
-            finished.append(time.monotonic() - started[0])
+            begin = time.monotonic()
+            beside_s = self.long_one(s)
+            end = time.monotonic()
             stop.set()
             for t in threads:
                 t.join()
+            calm = [gap for at, gap in gaps if calm_from < at < begin]
+            beside = [gap for at, gap in gaps if begin < at < end]
             p99 = lambda v: sorted(v)[int(len(v) * 0.99)] if v else float("nan")
-            return {"p99 without, ms": 1e3 * p99(calm), "p99 with, ms": 1e3 * p99(beside),
-                    "with / without": p99(beside) / p99(calm), "prompt alone, s": alone, "prompt beside / alone": finished[0] / alone}
+            return {"p99 without, ms": 1e3 * p99(calm), "p99 with, ms": 1e3 * p99(beside), "with / without": p99(beside) / p99(calm),
+                    "p50 of both": statistics.median(beside) / statistics.median(calm), "tokens without": len(calm),
+                    "tokens with": len(beside), "prompt alone, s": alone, "prompt beside / alone": beside_s / alone}
+
+    def long_one(self, s):
+        begin = time.monotonic()
+        s.stream(self.prompt(self.args.long), 1)
+        return time.monotonic() - begin
 
     def stall(self):
         for side in (OURS, PEER) if self.args.peer_dir else (OURS,):
@@ -227,11 +229,13 @@ class Server:
                 pass
             time.sleep(0.005)
 
-    def stream(self, ids, tokens, stop=None):
-        """Seconds to the first chunk, and (when, seconds since the chunk before) of the others. All tokens must have come."""
+    def stream(self, ids, tokens, stop=None, gaps=None):
+        """Seconds to the first chunk, and (when, seconds since the chunk before) of the others, into `gaps` as they come. All
+        tokens must have come, unless it was told to stop."""
         body = json.dumps({"prompt": ids, "max_tokens": tokens, "stream": True, "ignore_eos": True, "temperature": 0,
                            "cache_prompt": False}).encode()
-        first, gaps, last, rest, whole = None, [], None, b"", False
+        first, last, rest, whole = None, None, b"", False
+        gaps = [] if gaps is None else gaps
         with socket.create_connection(("127.0.0.1", self.port)) as s:
             begin = time.monotonic()
             s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -267,6 +271,7 @@ def main():
     p.add_argument("--turns", type=int, default=3, help="requests of each of the 8 clients")
     p.add_argument("--long", type=int, default=8192, help="tokens of the prompt that may stall others")
     p.add_argument("--calm", type=float, default=20, help="seconds of streams before it")
+    p.add_argument("--alone", type=float, help="seconds that it takes alone, where that is known already")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--markdown", action="store_true")
     args = p.parse_args()

@@ -71,6 +71,7 @@ class Script:
         self.error_event_after = None  # words after which an error event comes
         self.usage = "final"  # "final", "none", "content" (in the last word's chunk), "finish" (in the finish chunk)
         self.usage_fields = None  # the usage object instead of the true one
+        self.answer = None  # a whole answer's body instead of all that
         self.done = True  # ends with [DONE]
         self.finish = True
         # "json": a chunk that is no JSON; "chunk": broken HTTP; "type": wrong content type; "body": no JSON; "length":
@@ -138,7 +139,7 @@ class Upstream:
                 pass
 
     def generations(self):
-        return [r for r in self.requests if r[0].startswith("/v1/") and r[0] != "/v1/models"]
+        return [r for r in self.requests if r[0] != "/v1/models" and r[0].startswith(("/v1/", "/tokenize", "/detokenize"))]
 
     def _accept(self):
         # Polling, because closing a socket does not wake a thread that waits in accept.
@@ -285,7 +286,9 @@ class Upstream:
                   "choices": script.choices or [choice]}
         if path.endswith("/embeddings"):
             answer = {"object": "list", "model": model, "data": embeddings_of(body)}
-        if script.usage != "none":
+        if script.answer:
+            answer = script.answer
+        elif script.usage != "none":
             answer["usage"] = self._usage(body, script, len(words))
         data = b"<html>nope</html>" if script.bad == "body" else json.dumps(answer).encode()
         length = len(data) + (10 if script.bad == "length" else 0)

@@ -163,15 +163,24 @@ def embeddings_elsewhere(args):
     nodes = [node("bad", bad, price=("0", "0", "0")), node("good", good)]
     with Scheduler(args.build, nodes, breaker={"failures": 2, "percent": 0}).ready() as s:
         wait_until(lambda: embed(s, "x", {"x-spillway-cache": "off"}).headers["x-spillway-node"] == "bad", 3)
-        for i, fault in enumerate((404, 404, 404, 500)):  # only the last says anything about the node
-            bad.scripts.append(Script(status=fault))
+        for i, (fault, attempts) in enumerate(((500, 2), (404, 2), (None, 1), (None, 1))):
+            if fault:
+                bad.scripts.append(Script(status=fault))
             a = embed(s, f"again {i}")
             assert a.status == 200 and a.headers["x-spillway-node"] == "good", (fault, a.body)
-            assert s.row(a.headers["x-request-id"])["attempts"] == 2
-            assert chat(s.port).headers["x-spillway-node"] == "bad", "the breaker has not opened"
+            assert s.row(a.headers["x-request-id"])["attempts"] == attempts, "that it has no such endpoint is remembered"
+            assert chat(s.port).headers["x-spillway-node"] == "bad", "which says nothing about the node"
         values = s.metrics()
-        assert values['spillway_leg_failures_total{node="bad",fault="endpoint"}'] == 3
+        assert values['spillway_leg_failures_total{node="bad",fault="endpoint"}'] == 1
         assert values['spillway_node_breaker_opened_total{node="bad"}'] == 0
+        # Where both lack it they are asked all the same, and one that answers has it again.
+        bad.scripts.append(Script(status=501))
+        good.scripts.append(Script(status=404))
+        a = embed(s, "nobody")
+        check_error(a, 404, "endpoint_not_served")
+        a = embed(s, "somebody")
+        assert a.status == 200 and a.headers["x-spillway-node"] == "bad", a.body
+        assert embed(s, "and again").headers["x-spillway-node"] == "bad"
 
 
 def embeddings_in_a_budget(args):
@@ -190,6 +199,38 @@ def embeddings_in_a_budget(args):
         error = refused.json()["error"]
         assert refused.status == 429 and error["code"] == "insufficient_quota" and "'b'" in error["message"], error
         assert len(up.generations()) == 1
+
+
+def texts_and_ids(args):
+    """/tokenize and /detokenize: any node that has them in this form; free of charge, but counted as requests."""
+    other, ours = Upstream("other"), Upstream("ours")  # "other" has something else at that path, as llama-server does
+    other.default = Script(answer={"tokens": []})
+    told, text = {"count": 2, "max_model_len": 64, "tokens": [5, 6], "token_strs": None}, {"prompt": "a b"}
+    keys = [{"id": "k", "sha256": key_hash("spw_client"), "tenant": "t", "rate_class": "three"}]
+    auth = {"Authorization": "Bearer spw_client"}
+    limits = {"classes": [{"name": "three", "requests_per_min": 3, "tokens_per_min": 10}]}
+    budgets = [{"name": "b", "period": "month", "hard": "0.0000001"}]
+    nodes = [node("other", other, price=("0", "0", "0")), node("ours", ours, upstream_model="theirs")]
+    with Scheduler(args.build, nodes, keys=keys, limits=limits, budgets=budgets).ready() as s:
+        def ask(path, **body):
+            return request(s.port, "POST", path, {"model": "m", **body}, auth)
+
+        wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) == 2, 5, "the nodes")
+        assert request(s.port, "POST", "/tokenize", {"model": "m", "prompt": "x"}).status == 401
+        assert ask("/tokenize").json()["error"]["param"] == "prompt"
+        for i, (path, body, answer) in enumerate([("/tokenize", {"prompt": "word " * 99}, told),
+                                                  ("/tokenize", {"messages": [{"role": "user", "content": "a b"}]}, told),
+                                                  ("/detokenize", {"tokens": [5, 6]}, text)]):
+            ours.scripts.append(Script(answer=answer))
+            a = ask(path, **body)
+            assert (a.status, a.json(), a.headers["x-spillway-node"]) == (200, answer, "ours"), a.body
+            assert (a.headers["x-spillway-charge-usd"], a.headers["x-spillway-cache"]) == ("0.00", "bypass")
+            sent_to, _, sent = ours.generations()[-1]
+            assert (sent_to, json.loads(sent)) == (path, {"model": "theirs", **body})
+            row = s.row(a.headers["x-request-id"])
+            assert (row["tokens_input"], row["tokens_output"], row["charge_pusd"], row["reserved_pusd"], row["attempts"]) == (
+                0, 0, 0, 0, 1 if i == 1 else 2), row
+        check_error(ask("/tokenize", prompt="x"), 429, "rate_limit_exceeded")
 
 
 def passes_through_untouched(args):
@@ -822,7 +863,7 @@ def keep_alive_and_pipelining(args):
 
 if __name__ == "__main__":
     main(__doc__, [surface, request_errors, whole_answer, embeddings, embeddings_elsewhere, embeddings_in_a_budget,
-                   passes_through_untouched, model_is_renamed,
+                   texts_and_ids, passes_through_untouched, model_is_renamed,
                    stream_without_usage_asked, stream_with_usage_asked, usage_in_odd_places, frames_stay_whole,
                    text_never_waits, keys, cheapest_first, retries, dead_node, failures_in_the_middle, client_leaves,
                    waiting, energy, drained_node,

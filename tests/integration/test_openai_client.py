@@ -550,10 +550,26 @@ def engine_embeddings(c):
     assert c.embeddings.create(model="m", input=[5, 6, 7]).usage.prompt_tokens == 3
 
 
+def engine_texts(c, base):
+    """By requests of the package's own, as vLLM's users send them."""
+    def post(path, **body):
+        return c.post(base + path, body={"model": "m", **body}, cast_to=object)
+
+    for text in ("a node", "", "a\u00e4\U0001f30d"):
+        a = post("/tokenize", prompt=text, add_special_tokens=False)
+        assert a["count"] == len(a["tokens"]) and post("/detokenize", tokens=a["tokens"]) == {"prompt": text}
+    counted = post("/tokenize", messages=[{"role": "user", "content": "What is a spot instance?"}])["count"]
+    a = c.chat.completions.create(model="m", messages=[{"role": "user", "content": "What is a spot instance?"}], max_tokens=1)
+    assert a.usage.prompt_tokens == counted
+    e = raises(openai.BadRequestError, lambda: post("/tokenize", prompt="x", add_special_tokens=3), 400)
+    assert "add_special_tokens" in e.message
+
+
 def engine_alone(args):
     with Engine(args) as e, client(e.port, timeout=60) as c:
         engine_options(c)
         engine_embeddings(c)
+        engine_texts(c, f"http://127.0.0.1:{e.port}")
 
 
 def engine_behind_the_scheduler(args):
@@ -562,6 +578,9 @@ def engine_behind_the_scheduler(args):
         engine_embeddings(c)
         rows = [r for r in s.rows() if r["http_status"] == 200]
         assert all(r["usage_source"] == "provider" for r in rows) and rows[-1]["tokens_output"] == 0
+        engine_texts(c, f"http://127.0.0.1:{s.port}")
+        rows = [r for r in s.rows() if r["http_status"] == 200]
+        assert sum(r["tokens_input"] == 0 == r["charge_pusd"] for r in rows) == 7
 
 
 if __name__ == "__main__":

@@ -218,6 +218,43 @@ static enum rc parse_embeddings(struct request_body *r, const char *text, const 
     return request_parse(r, REQUEST_EMBEDDINGS, text, strlen(text), param, &e);
 }
 
+/* The tokenizer's endpoints: nothing is computed, so there is nothing to reserve, to keep or to stream. */
+static void texts_cost_nothing(void)
+{
+    static const struct {
+        enum request_kind kind;
+        const char *given, *wrong; /* param, or NULL: it is fine */
+    } cases[] = {
+        {REQUEST_TOKENIZE, "\"prompt\":\"\",\"add_special_tokens\":false", NULL},
+        {REQUEST_TOKENIZE, "\"prompt\":[1,2]", NULL},
+        {REQUEST_TOKENIZE, "\"messages\":[{}]", NULL},
+        {REQUEST_TOKENIZE, "\"messages\":[]", "messages"},
+        {REQUEST_TOKENIZE, "\"x\":1", "prompt"},
+        {REQUEST_TOKENIZE, "\"prompt\":\"x\",\"stream\":true", "stream"},
+        {REQUEST_DETOKENIZE, "\"tokens\":[]", NULL},
+        {REQUEST_DETOKENIZE, "\"tokens\":\"x\"", "tokens"},
+        {REQUEST_DETOKENIZE, "\"prompt\":[1]", "tokens"},
+    };
+    struct request_body r;
+    struct error e;
+    const char *param;
+    char text[256];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        snprintf(text, sizeof text, "{\"model\":\"m\",%s}", cases[i].given);
+        const enum rc rc = request_parse(&r, cases[i].kind, text, strlen(text), &param, &e);
+        CHECK_INT(rc, cases[i].wrong ? RC_INVALID : RC_OK);
+        if (cases[i].wrong)
+            CHECK_STR(param, cases[i].wrong);
+        else
+            CHECK(!r.maybe_determined && !r.resumable && request_input_max(&r) == 0 &&
+                  request_estimate_output(&r) == 0 && request_estimate_input(&r) == 1);
+    }
+    static const char *const bodies[] = {"{\"count\":0,\"tokens\":[]}", "{\"tokens\":[]}", "{\"count\":{}}", "[]",
+                                         "{\"count\":1"};
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++)
+        CHECK_INT(answer_has((struct span){bodies[i], strlen(bodies[i])}, "count"), i == 0);
+}
+
 /* Nothing is said, so nothing is reserved, bounded, streamed or continued; and what we do not know passes. */
 static void embeddings_say_nothing(void)
 {
@@ -699,6 +736,7 @@ int main(void)
     TEST(bounds_are_lowered_and_never_raised);
     TEST(choices_are_counted);
     TEST(embeddings_say_nothing);
+    TEST(texts_cost_nothing);
     TEST(requests_are_checked);
     TEST(usage_is_read_with_suspicion);
     TEST(whole_answers);
