@@ -1,0 +1,94 @@
+/* What the attention kernels are told, and the two operations for ops.cu.
+ *
+ * How a (token, head) is computed, whoever computes it and beside whom: the pages of a split (a fixed number of pages,
+ * counted from position 0) one after the other by online softmax (Milakov and Gimelshein, arXiv 1805.02867; Dao, arXiv
+ * 2307.08691), then the splits folded in order of position. Splits may be computed by different blocks (Flash-Decoding);
+ * the fold is the same. So neither the batch nor the chunk nor the number of blocks changes a bit. */
+#ifndef KERNELS_CUDA_ATTENTION_CUH
+#define KERNELS_CUDA_ATTENTION_CUH
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/portable.cuh"
+
+/* A step's tokens and what the device lends. All pointers are device memory; filled by whoever uploads the step. */
+struct attn_env {
+    stream_t stream;
+    int n_sm;
+    size_t shared_max;
+    const int32_t *pos;    /* [n_tok] */
+    const int32_t *row_of; /* [n_tok] its row of `tables` */
+    const int32_t *tables; /* [.., table_stride] page ids by position / K_PAGE_TOKENS */
+    int32_t table_stride;
+    const struct attn_run *runs; /* as attention_plan() made them */
+    int32_t n_alone, n_run;
+    int32_t n_tok;
+    int32_t pos_max;   /* no token of the step lies beyond: the context's length - 1 where a graph is captured */
+    float *part;       /* partial results of splits; whatever does not fit is computed by fewer blocks */
+    size_t part_bytes; /* 64 MiB serve every case well */
+};
+
+/* Arguments as in ops.h, checked by the caller (k_check_gqa, k_check_mla); q, y and the pool on the device. */
+enum k_status attention_gqa(const struct attn_env *env, float *y, const float *q, const struct k_kv_pool *kv,
+                            const struct k_gqa *a);
+enum k_status attention_mla(const struct attn_env *env, float *y, const float *q, const struct k_kv_pool *kv,
+                            const struct k_mla *a);
+
+/* ---- between the files of attention ---- */
+
+/* Heads that share keys (a group) of neighbouring tokens of one sequence make rows: row r of a run is its token
+ * first + r / group, head kv_head * group + r % group. */
+struct attn_args {
+    const float *q; /* [n_tok, n_head, d_k] */
+    float *y;       /* [n_tok, n_head, d_v] */
+    const uint8_t *kv;
+    int64_t page_stride;
+    enum k_type kv_type;
+    int32_t row_bytes;                              /* of the pool */
+    int32_t key_at, value_at, key_step, value_step; /* elements: of key head 0, from one to the next */
+    int32_t n_head, n_kv_head, group, d_k, d_v;
+    float scale;
+    bool latent; /* MLA: values are the first d_v elements of the keys */
+
+    const int32_t *pos, *row_of, *tables;
+    int32_t table_stride;
+    const struct attn_run *runs;
+
+    int32_t n_row_block; /* per run */
+    int32_t split_pages; /* pages of a split */
+    int32_t n_z;         /* blocks that share the splits of a row block; 1: one block folds them all into y */
+    int32_t n_split;     /* room for so many per row in `part` */
+    int32_t run_rows;    /* rows per run and key head in `part` */
+    float *part;         /* [n_run, n_kv_head, run_rows, n_split, d_v + 2]: weighed values, maximum, sum of weights */
+    int32_t n_stage;     /* 2: the next page comes while this one is worked on */
+};
+
+/* Two partial softmaxes become one: the factors that bring both to the common maximum. */
+struct attn_fold {
+    float max, keep, take;
+};
+KDEV struct attn_fold attn_fold_of(float old_max, float new_max)
+{
+    struct attn_fold f;
+    f.max = new_max > old_max ? new_max : old_max;
+    f.keep = exp_fast(old_max - f.max);
+    f.take = exp_fast(new_max - f.max);
+    return f;
+}
+#define ATTN_NONE (-__builtin_huge_valf()) /* the maximum over no position; such a part is not folded */
+
+KDEV const uint8_t *attn_page(const struct attn_args &a, int32_t token, int32_t page)
+{
+    return a.kv + (int64_t)a.tables[(int64_t)a.row_of[token] * a.table_stride + page] * a.page_stride;
+}
+
+KDEV float *attn_part(const struct attn_args &a, int32_t run, int32_t kv_head, int32_t row, int32_t split)
+{
+    int64_t i = (((int64_t)run * a.n_kv_head + kv_head) * a.run_rows + row) * a.n_split + split;
+    return a.part + i * (a.d_v + 2);
+}
+
+bool attention_tile_can(const struct attn_args *a);
+enum k_status attention_tile(const struct attn_env *env, struct attn_args *a);
+enum k_status attention_plain(const struct attn_env *env, const struct attn_args *a);
+
+#endif
