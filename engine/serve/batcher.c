@@ -8,8 +8,6 @@
 
 #include "base/thread.h"
 
-#define PREFILL_TOKENS_DEFAULT 32
-
 const struct batch_engine_ops batch_engine_ops_real = {
     .seq_new = seq_new,
     .seq_free = seq_free,
@@ -321,13 +319,9 @@ enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struc
                          (int)o->max_seqs, (int)o->step_tokens);
     struct batcher *b = spw_calloc(1, sizeof *b);
     b->o = *o;
-    if (b->o.prefill_tokens <= 0)
-        b->o.prefill_tokens = PREFILL_TOKENS_DEFAULT;
     if (b->o.n_logits == 0)
         b->o.n_logits = b->o.n_vocab;
-    b->resume_tokens = 4 * b->o.prefill_tokens;
-    if (b->resume_tokens > b->o.step_tokens)
-        b->resume_tokens = b->o.step_tokens;
+    b->resume_tokens = o->step_tokens < RESUME_TOKENS_FIRST ? o->step_tokens : RESUME_TOKENS_FIRST;
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->wake, NULL);
     b->waiting_tail = &b->waiting;

@@ -15,7 +15,7 @@
  *
  * Each step takes first one token of every decoding sequence, so that decoding never starves, then slices of prompts,
  * oldest first, out of what the token budget leaves (less while others decode, which bounds the time between their
- * tokens). By the numerics law what a sequence gets does not depend on its company, so the plan is free. A
+ * tokens: pace.h). By the numerics law what a sequence gets does not depend on its company, so the plan is free. A
  * step that only decodes may look ahead (speculate.h) and then choose several tokens of a sequence.
  *
  * Memory. A job is admitted when there are KV pages for its prompt and the beginning of its answer, less what is known of
@@ -58,7 +58,7 @@ struct batcher_options {
     int32_t n_logits;       /* floats from one row of logits to the next, >= n_vocab; 0: n_vocab */
     int32_t max_seqs;       /* sequences at once, 1 .. step_tokens */
     int32_t step_tokens;    /* most tokens in one step; at most the engine's */
-    int32_t prefill_tokens; /* most prompt tokens in a step that also decodes; 0: 32 */
+    int32_t prefill_tokens; /* most prompt tokens in a step that also decodes; 0: as pace.h says */
     bool speculate;         /* speculate.h */
     int64_t busy_mw;        /* the machine's declared draw while it computes; 0: not known */
     int32_t waiting_max;    /* jobs waiting for a slot; beyond: RC_FULL; 0: refuse what cannot start at once */

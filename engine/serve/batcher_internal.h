@@ -8,6 +8,9 @@
 #include "engine/serve/batcher.h"
 #include "engine/serve/speculate.h"
 
+#define RESUME_TOKENS_FIRST 128 /* struct batcher: resume_tokens */
+#define RESUME_TOKENS_MIN   32
+
 enum job_phase { JOB_WAITING, JOB_PREFILL, JOB_DECODE, JOB_DONE };
 
 struct batch_job {
@@ -71,6 +74,7 @@ struct batcher {
     bool idle;                /* it waits for work; under the lock */
     struct sampler_scratch *scratch;
     struct step_times times;
+    struct pace pace;
     int32_t
         resume_tokens; /* most tokens of answers that go on in a step that also decodes: as many as take RESUME_STEP_S */
     /* Under the lock. */

@@ -5,8 +5,9 @@
 #include "base/divide.h"
 #include "engine/serve/batcher_internal.h"
 
-#define RESUME_STEP_S 0.25
-#define PROMPT_ROWS   32 /* rows of logits that a prompt's samples take of a step: each is as wide as the vocabulary */
+#define RESUME_STEP_S        0.25
+#define PREFILL_TOKENS_FIRST 32 /* in a step that also decodes, before it is known what they take */
+#define PROMPT_ROWS          32 /* rows of logits that a prompt's samples take of a step: each is as wide as the vocabulary */
 
 static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const int32_t *ids, int32_t n_ids,
                         bool want_logits)
@@ -57,6 +58,17 @@ static bool goes_on(const struct batch_job *j)
     return j->phase == JOB_PREFILL && !j->skip && j->n_ids > j->n_prompt;
 }
 
+/* Tokens of prompts that a step of so many decoding sequences may take, out of `all` that it has room for. */
+static int32_t prefill_budget(const struct batcher *b, int32_t n_decode, int32_t all)
+{
+    const int32_t fixed = b->o.prefill_tokens;
+    if (n_decode == 0)
+        return all;
+    if (fixed > 0)
+        return fixed < all ? fixed : all;
+    return pace_tokens(&b->pace, n_decode, step_times_expect(&b->times, n_decode), PREFILL_TOKENS_FIRST, all);
+}
+
 static int32_t plan_prefill(struct batcher *b, int32_t n, struct batch_job *j, int32_t *budget)
 {
     int32_t left = j->n_ids - j->n_stored;
@@ -92,7 +104,7 @@ static int32_t plan(struct batcher *b, int32_t *n_prefill)
             n = plan_prefill(b, n, b->running[i], &budget);
     }
     int32_t used = before - budget;
-    budget = n_decode > 0 && all > b->o.prefill_tokens ? b->o.prefill_tokens - used : all - used;
+    budget = prefill_budget(b, n_decode, all) - used;
     for (int32_t i = 0; i < b->n_running; i++) {
         struct batch_job *j = b->running[i];
         if (j->phase == JOB_PREFILL && !j->skip && !goes_on(j))
@@ -189,10 +201,21 @@ static void pace_resumes(struct batcher *b, int32_t n_slices, double seconds)
         b->resume_tokens = b->resume_tokens / 2;
     else if (seconds < RESUME_STEP_S / 2 && tokens >= b->resume_tokens)
         b->resume_tokens *= 2;
-    if (b->resume_tokens < b->o.prefill_tokens)
-        b->resume_tokens = b->o.prefill_tokens;
+    if (b->resume_tokens < RESUME_TOKENS_MIN)
+        b->resume_tokens = RESUME_TOKENS_MIN;
     if (b->resume_tokens > b->o.step_tokens)
         b->resume_tokens = b->o.step_tokens;
+}
+
+/* A step that computes prompts alone says what they take only as long as nothing better is known: larger ones are cheaper by
+ * the token. */
+static void learn_step(struct batcher *b, int32_t n_decode, int32_t n_prefill, double seconds)
+{
+    const double decode_s = n_decode ? step_times_expect(&b->times, n_decode) : 0;
+    if (n_prefill == 0)
+        step_times_observe(&b->times, n_decode, seconds);
+    else if (decode_s > 0 || b->pace.token_s <= 0)
+        pace_observe(&b->pace, n_prefill, decode_s, seconds);
 }
 
 static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, int64_t shared_us, struct mono start,
@@ -216,8 +239,7 @@ static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, i
     histogram_observe(&s->step_prefill, n_prefill);
     histogram_observe(&s->step_pages, s->pages_total - b->o.ops->pages_free(b->o.engine));
     pthread_mutex_unlock(&b->lock);
-    if (n_prefill == 0)
-        step_times_observe(&b->times, n_tokens, seconds);
+    learn_step(b, n_tokens - n_prefill, n_prefill, seconds);
 }
 
 /* The step did not happen: its jobs end with its error, the others go on. */

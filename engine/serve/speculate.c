@@ -6,7 +6,6 @@
 #define FIRST_GUESS 0.6   /* of p; most sequences where anything is found repeat themselves */
 #define LEARN       0.15  /* weight of one proposal */
 #define RECOVER     0.002 /* of the way back to FIRST_GUESS, each time that it is not tried: luck may have turned */
-#define SMOOTH      0.2   /* weight of one step's time */
 
 static int32_t common_run(const int32_t *ids, int32_t a, int32_t b)
 {
@@ -34,29 +33,6 @@ int32_t speculate_find(const int32_t *ids, int32_t n, int32_t max, const int32_t
     return last - at < max ? last - at : max;
 }
 
-void step_times_observe(struct step_times *t, int32_t tokens, double seconds)
-{
-    if (tokens < 1 || tokens > SPECULATE_TABLE)
-        return;
-    double *s = &t->seconds[tokens];
-    *s = *s > 0 ? *s + SMOOTH * (seconds - *s) : seconds;
-}
-
-double step_times_expect(const struct step_times *t, int32_t tokens)
-{
-    int32_t below = tokens, above = tokens;
-    while (below > 0 && !(t->seconds[below] > 0))
-        below--;
-    while (above <= SPECULATE_TABLE && !(t->seconds[above] > 0))
-        above++;
-    if (above > SPECULATE_TABLE)
-        return t->seconds[below]; /* 0 where nothing is known: seconds[0] is never set */
-    if (below == 0)
-        return t->seconds[above];
-    double share = above > below ? (double)(tokens - below) / (above - below) : 0;
-    return t->seconds[below] + share * (t->seconds[above] - t->seconds[below]);
-}
-
 void speculate_observe(struct speculate_luck *l, int32_t proposed, int32_t right)
 {
     if (proposed < 1)
@@ -75,7 +51,7 @@ int32_t speculate_length(struct speculate_luck *l, const struct step_times *t, i
         l->p = FIRST_GUESS;
     if (now <= 0)
         return 0;
-    for (int32_t k = 1; k <= max && tokens + k <= SPECULATE_TABLE; k++) {
+    for (int32_t k = 1; k <= max && tokens + k <= PACE_TABLE; k++) {
         p *= l->p;
         sum += p;
         double rate = sum / step_times_expect(t, tokens + k);

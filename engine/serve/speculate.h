@@ -11,22 +11,14 @@
 
 #include <stdint.h>
 
-#define SPECULATE_MAX   8  /* ids proposed at once */
-#define SPECULATE_TABLE 64 /* steps of more tokens than this are not speculated in */
+#include "engine/serve/pace.h"
+
+#define SPECULATE_MAX 8 /* ids proposed at once */
 
 /* Ids that may follow ids[0..n): where the longest run of up to 4 last ids (2 at least) stood before, most recently, what
  * came after it. Lent: they lie inside of ids. Returns how many, at most max; 0: nothing is known. Looks back over at
  * most 16,384 ids. */
 int32_t speculate_find(const int32_t *ids, int32_t n, int32_t max, const int32_t **found);
-
-/* How long steps take, by their number of tokens. */
-struct step_times {
-    double seconds[SPECULATE_TABLE + 1]; /* smoothed; 0: not seen yet */
-};
-void step_times_observe(struct step_times *t, int32_t tokens, double seconds);
-/* What is not known is taken for what lies between its neighbours, and beyond the last for no more than it: so it is
- * tried, and known. 0: nothing is known at all. */
-double step_times_expect(const struct step_times *t, int32_t tokens);
 
 /* How often proposals of one sequence are right. {0} at its start. */
 struct speculate_luck {

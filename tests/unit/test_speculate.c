@@ -61,8 +61,8 @@ static void what_steps_take(void)
         step_times_observe(&t, 6, 0.050);
     CHECK(fabs(step_times_expect(&t, 6) - 0.050) < 1e-4);
     step_times_observe(&t, 0, 1);
-    step_times_observe(&t, SPECULATE_TABLE + 1, 1);
-    CHECK(step_times_expect(&t, SPECULATE_TABLE) < 0.06);
+    step_times_observe(&t, PACE_TABLE + 1, 1);
+    CHECK(step_times_expect(&t, PACE_TABLE) < 0.06);
 }
 
 /* A world in which one more token costs `cost` of a step's time and a proposal is right with `p`: ids per time, against
@@ -106,7 +106,7 @@ static void company_raises_the_price(void)
 {
     struct step_times t = {{0}};
     struct speculate_luck luck = {.p = 0.5};
-    for (int32_t n = 1; n <= SPECULATE_TABLE; n++)
+    for (int32_t n = 1; n <= PACE_TABLE; n++)
         step_times_observe(&t, n, n <= 8 ? 1.0 : 1.0 + 0.125 * (n - 8)); /* free up to 8, then in proportion */
     double yield = 1;
     CHECK(speculate_length(&luck, &t, 1, SPECULATE_MAX, &yield) >= 6);
@@ -114,8 +114,8 @@ static void company_raises_the_price(void)
     yield = 16;
     CHECK_INT(speculate_length(&luck, &t, 16, SPECULATE_MAX, &yield), 0);
     CHECK(yield == 16);
-    yield = SPECULATE_TABLE;
-    CHECK_INT(speculate_length(&luck, &t, SPECULATE_TABLE, SPECULATE_MAX, &yield), 0);
+    yield = PACE_TABLE;
+    CHECK_INT(speculate_length(&luck, &t, PACE_TABLE, SPECULATE_MAX, &yield), 0);
 }
 
 int main(void)
