@@ -7,7 +7,7 @@ static struct attn_args args_of(const struct attn_env *env, float *y, const floa
     a.q = q, a.y = y;
     a.kv = (const uint8_t *)kv->data, a.page_stride = kv->page_stride, a.kv_type = kv->type;
     a.row_bytes = (int32_t)k_kv_row_bytes(kv->type, kv->row_elems);
-    a.pos = env->pos, a.row_of = env->row_of, a.tables = env->tables, a.table_stride = env->table_stride;
+    a.tokens = env->tokens;
     return a;
 }
 

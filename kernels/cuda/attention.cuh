@@ -7,32 +7,24 @@
 #ifndef KERNELS_CUDA_ATTENTION_CUH
 #define KERNELS_CUDA_ATTENTION_CUH
 
-#include "kernels/cuda/attention.h"
-#include "kernels/cuda/portable.cuh"
+#include "kernels/cuda/internal.h"
 
-/* A step's tokens and what the device lends. All pointers are device memory; filled by whoever uploads the step. */
+/* A step's tokens and what the device lends. */
 struct attn_env {
     stream_t stream;
     int n_sm;
     size_t shared_max;
-    const int32_t *pos;    /* [n_tok] */
-    const int32_t *row_of; /* [n_tok] its row of `tables` */
-    const int32_t *tables; /* [.., table_stride] page ids by position / K_PAGE_TOKENS */
-    int32_t table_stride;
-    const struct attn_run *runs; /* as attention_plan() made them */
-    int32_t n_alone, n_run;
-    int32_t n_tok;
-    int32_t pos_max;   /* no token of the step lies beyond: the context's length - 1 where a graph is captured */
-    float *part;       /* partial results of splits; whatever does not fit is computed by fewer blocks */
-    size_t part_bytes; /* 64 MiB serve every case well */
+    struct cuda_tokens tokens;
+    float *part;       /* device memory for partial results of splits; what does not fit is computed by fewer blocks */
+    size_t part_bytes; /* ATTN_PART_BYTES serve every case well */
 };
+#define ATTN_PART_BYTES ((size_t)64 << 20)
 
 /* Arguments as in ops.h, checked by the caller (k_check_gqa, k_check_mla); q, y and the pool on the device. */
 enum k_status attention_gqa(const struct attn_env *env, float *y, const float *q, const struct k_kv_pool *kv,
                             const struct k_gqa *a);
 enum k_status attention_mla(const struct attn_env *env, float *y, const float *q, const struct k_kv_pool *kv,
                             const struct k_mla *a);
-
 /* ---- between the files of attention ---- */
 
 /* Heads that share keys (a group) of neighbouring tokens of one sequence make rows: row r of a run is its token
@@ -49,17 +41,15 @@ struct attn_args {
     float scale;
     bool latent; /* MLA: values are the first d_v elements of the keys */
 
-    const int32_t *pos, *row_of, *tables;
-    int32_t table_stride;
-    const struct attn_run *runs;
+    struct cuda_tokens tokens;
 
-    int32_t n_row_block; /* per run */
-    int32_t split_pages; /* pages of a split */
-    int32_t n_z;         /* blocks that share the splits of a row block; 1: one block folds them all into y */
-    int32_t n_split;     /* room for so many per row in `part` */
-    int32_t run_rows;    /* rows per run and key head in `part` */
-    float *part;         /* [n_run, n_kv_head, run_rows, n_split, d_v + 2]: weighed values, maximum, sum of weights */
-    int32_t n_stage;     /* 2: the next page comes while this one is worked on */
+    int32_t count_min, count_max; /* runs of so many tokens are this launch's */
+    int32_t n_row_block;          /* per run */
+    int32_t split_pages;          /* pages of a split */
+    int32_t n_z;                  /* blocks that share the splits of a row block; 1: one block folds them all into y */
+    int32_t n_split;              /* room for so many per row in `part` */
+    float *part;                  /* [n_tok, n_head, n_split, d_v + 2]: weighed values, maximum, sum of weights */
+    int32_t n_stage;              /* 2: the next page comes while this one is worked on */
 };
 
 /* Two partial softmaxes become one: the factors that bring both to the common maximum. */
@@ -78,13 +68,12 @@ KDEV struct attn_fold attn_fold_of(float old_max, float new_max)
 
 KDEV const uint8_t *attn_page(const struct attn_args &a, int32_t token, int32_t page)
 {
-    return a.kv + (int64_t)a.tables[(int64_t)a.row_of[token] * a.table_stride + page] * a.page_stride;
+    return a.kv + (int64_t)a.tokens.pages[a.tokens.first[token] + page] * a.page_stride;
 }
 
-KDEV float *attn_part(const struct attn_args &a, int32_t run, int32_t kv_head, int32_t row, int32_t split)
+KDEV float *attn_part(const struct attn_args &a, int32_t token, int32_t head, int32_t split)
 {
-    int64_t i = (((int64_t)run * a.n_kv_head + kv_head) * a.run_rows + row) * a.n_split + split;
-    return a.part + i * (a.d_v + 2);
+    return a.part + (((int64_t)token * a.n_head + head) * a.n_split + split) * (a.d_v + 2);
 }
 
 bool attention_tile_can(const struct attn_args *a);

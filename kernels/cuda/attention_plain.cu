@@ -41,7 +41,7 @@ KERNEL(attention_plain_kernel)(struct attn_args a)
     const int32_t token = block_x(), head = block_y(), kv_head = head / a.group;
     const int32_t key = a.key_at + kv_head * a.key_step, value = a.value_at + kv_head * a.value_step;
     const int64_t row = (int64_t)token * a.n_head + head;
-    const int32_t pos = a.pos[token];
+    const int32_t pos = a.tokens.pos[token];
     float max = ATTN_NONE, sum = 0.0f;
 
     for (int32_t i = thread_x(); i < a.d_k; i += THREADS)
@@ -80,9 +80,9 @@ KERNEL(attention_plain_kernel)(struct attn_args a)
 enum k_status attention_plain(const struct attn_env *env, const struct attn_args *a)
 {
     size_t shared = (size_t)(a->d_k + a->d_v + K_PAGE_TOKENS) * sizeof(float);
-    if (env->n_tok == 0)
+    if (env->tokens.n_tok == 0)
         return K_OK;
     if (shared > env->shared_max)
         return K_BAD_SHAPE;
-    return launch(env->stream, attention_plain_kernel, grid_of(env->n_tok, a->n_head), THREADS, shared, *a);
+    return launch(env->stream, attention_plain_kernel, grid_of(env->tokens.n_tok, a->n_head), THREADS, shared, *a);
 }

@@ -26,6 +26,16 @@
 #define P_SHIFT 8.31776617f /* 12 ln 2: weights up to 4096, so that small ones are no subnormal halves */
 #define ONES    0x3c003c00u /* two halves of 1 */
 
+/* Neighbouring tokens of one sequence at neighbouring positions. */
+struct tile_run {
+    int32_t first, count;
+};
+KDEV struct tile_run run_of(const struct cuda_tokens &t, int32_t run)
+{
+    struct tile_run r = {t.run_start[run], t.run_start[run + 1] - t.run_start[run]};
+    return r;
+}
+
 /* Where things lie in a block's shared memory. */
 struct tile_memory {
     uint16_t *k, *v;       /* of the stage in use: [64][ldk], [64][ldv]; MLA: the same */
@@ -139,7 +149,7 @@ KDEV void split_query(uint16_t *hi, uint16_t *lo, float *scale, const float *q, 
 
 /* The block's rows, from row0 of the run on. */
 template <int ROWS>
-static KMEMBER void load_queries(const struct tile_memory &s, const struct attn_args &a, struct attn_run run,
+static KMEMBER void load_queries(const struct tile_memory &s, const struct attn_args &a, struct tile_run run,
                                  int32_t row0)
 {
     for (int32_t r = warp_of_block(); r < ROWS; r += block_dim() / WARP) {
@@ -152,7 +162,7 @@ static KMEMBER void load_queries(const struct tile_memory &s, const struct attn_
         for (int32_t i = lane(); !valid && i < a.d_k; i += WARP)
             s.q_hi[r * s.ldk + i] = s.q_lo[r * s.ldk + i] = 0;
         if (lane() == 0)
-            s.row_pos[r] = valid ? a.pos[token] : -1;
+            s.row_pos[r] = valid ? a.tokens.pos[token] : -1;
         if (lane() == 0 && !valid)
             s.row_scale[r] = 0.0f;
     }
@@ -356,9 +366,9 @@ static KMEMBER void fold_split(struct warp_total<RT, NO> &to, const struct warp_
 
 /* Where a warp's row comes out. */
 struct tile_place {
-    struct attn_run run;
-    int32_t run_index, row0; /* of the block, in the run */
-    int32_t row, wn;         /* of the warp, in the block */
+    struct tile_run run;
+    int32_t row0;    /* of the block, in the run */
+    int32_t row, wn; /* of the warp, in the block */
 };
 
 template <int RT, int WN, int NO>
@@ -372,7 +382,7 @@ static KMEMBER void store_split(const struct attn_args &a, const struct tile_pla
             const int32_t row = at.row0 + at.row + t * 16 + half * 8 + lane() / 4;
             if (row >= at.run.count * a.group)
                 continue;
-            float *to = attn_part(a, at.run_index, block_y(), row, split);
+            float *to = attn_part(a, at.run.first + row / a.group, block_y() * a.group + row % a.group, split);
 #pragma unroll
             for (int o = 0; o < NO; o++) {
                 const int32_t column = (at.wn + WN * (o / 2)) * 16 + o % 2 * 8 + lane() % 4 * 2;
@@ -432,13 +442,13 @@ template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, W
     SHARED_DYN(uint16_t, base);
     struct tile_memory m = tile_memory_of<ROWS, WN>(a, base);
     struct tile_place at;
-    at.run_index = block_x() / a.n_row_block, at.row0 = block_x() % a.n_row_block * ROWS;
-    at.run = a.runs[at.run_index];
+    at.run = run_of(a.tokens, block_x() / a.n_row_block);
+    at.row0 = block_x() % a.n_row_block * ROWS;
     at.row = warp_of_block() / WN * RT * 16, at.wn = warp_of_block() % WN;
-    if (at.row0 >= at.run.count * a.group)
+    if (at.run.count < a.count_min || at.run.count > a.count_max || at.row0 >= at.run.count * a.group)
         return;
     const int32_t last_row = (at.row0 + ROWS < at.run.count * a.group ? at.row0 + ROWS : at.run.count * a.group) - 1;
-    const int32_t last_pos = a.pos[at.run.first + last_row / a.group], last_page = last_pos / PAGE;
+    const int32_t last_pos = a.tokens.pos[at.run.first + last_row / a.group], last_page = last_pos / PAGE;
     int32_t page = block_z() * a.split_pages, stage = 0;
     if (page > last_page)
         return;
@@ -493,17 +503,15 @@ template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, W
 }
 
 /* The splits of one row in order, as fold_split() folds them.
- * Grid (runs, key heads, rows of a run), 128 threads. Bytes: splits * (d_v + 2) * 4 read per row. Bound by latency:
- * the splits come one after the other. */
+ * Grid (n_tok, n_head), 128 threads. Bytes: splits * (d_v + 2) * 4 read per row. Bound by latency: the splits come one
+ * after the other. */
 KERNEL(attention_fold_kernel)(struct attn_args a)
 {
-    const struct attn_run run = a.runs[block_x()];
-    const int32_t row = block_z();
-    if (row >= run.count * a.group)
+    const int32_t token = block_x(), head = block_y(), count = run_of(a.tokens, a.tokens.run_of[token]).count;
+    if (count < a.count_min || count > a.count_max)
         return;
-    const int32_t token = run.first + row / a.group, head = block_y() * a.group + row % a.group;
-    const int32_t n = a.pos[token] / (PAGE * a.split_pages) + 1;
-    const float *part = attn_part(a, block_x(), block_y(), row, 0);
+    const int32_t n = a.tokens.pos[token] / (PAGE * a.split_pages) + 1;
+    const float *part = attn_part(a, token, head, 0);
     for (int32_t column = thread_x(); column < a.d_v; column += block_dim()) {
         float max = ATTN_NONE, sum = 0.0f, out = 0.0f;
 #pragma unroll 4
@@ -532,54 +540,59 @@ bool attention_tile_can(const struct attn_args *a)
     return a->row_bytes % 16 == 0 && a->page_stride % 16 == 0 && (uintptr_t)a->kv % 16 == 0;
 }
 
-/* The list's blocks as they are, or each row block's splits shared by n_z of them, when there would be too few. */
-static void share_splits(struct attn_args *a, const struct attn_env *env, int32_t n_run, int32_t run_tokens)
+/* The row blocks as they are, or the splits of each shared by n_z of them when there would be too few. */
+static void share_splits(struct attn_args *a, const struct attn_env *env, int64_t row_blocks)
 {
-    const int64_t blocks = (int64_t)n_run * a->n_row_block * a->n_kv_head, want = 2 * (int64_t)env->n_sm;
-    a->n_split = env->pos_max / (PAGE * a->split_pages) + 1;
-    a->run_rows = run_tokens * a->group;
+    const int64_t blocks = row_blocks * a->n_kv_head, want = 2 * (int64_t)env->n_sm;
+    a->n_split = env->tokens.pos_max / (PAGE * a->split_pages) + 1;
     a->part = env->part;
-    const double bytes = (double)n_run * a->n_kv_head * a->run_rows * a->n_split * (a->d_v + 2) * sizeof(float);
+    const double bytes = (double)env->tokens.n_tok * a->n_head * a->n_split * (a->d_v + 2) * sizeof(float);
     int64_t n_z = (want + blocks - 1) / blocks;
     n_z = n_z < a->n_split ? n_z : a->n_split;
     a->n_z = bytes <= (double)env->part_bytes ? (int32_t)n_z : 1;
 }
 
-/* n_run runs of up to run_tokens tokens. */
+/* The runs of count_min to count_max tokens. */
 template <int MT, int WM, int WN, int NO>
-static enum k_status run_list(const struct attn_env *env, struct attn_args a, const struct attn_run *runs,
-                              int32_t n_run, int32_t run_tokens)
+static enum k_status run_counts(const struct attn_env *env, struct attn_args a, int32_t count_min, int32_t count_max)
 {
-    if (n_run == 0)
+    const struct cuda_tokens *t = &env->tokens;
+    const int32_t longest = t->run_max < count_max ? t->run_max : count_max;
+    if (longest < count_min)
         return K_OK;
-    a.runs = runs;
-    a.n_row_block = (run_tokens * a.group + MT * 16 - 1) / (MT * 16);
-    share_splits(&a, env, n_run, run_tokens);
+    a.count_min = count_min, a.count_max = count_max;
+    a.n_row_block = (longest * a.group + MT * 16 - 1) / (MT * 16);
+    /* How many row blocks there will be is known on the device alone; a guess, which changes speed and no result. */
+    const int64_t guess =
+        count_min == 1 ? (int64_t)t->n_runs * a.n_row_block : (int64_t)(t->n_tok - t->n_runs) * a.group / (MT * 16);
+    share_splits(&a, env, guess > a.n_row_block ? guess : a.n_row_block);
     a.n_stage = 2;
     if (shared_bytes(a, MT * 16, WN) > env->shared_max)
         a.n_stage = 1;
     const size_t shared = shared_bytes(a, MT * 16, WN);
     if (shared > env->shared_max)
         return K_BAD_SHAPE;
-    enum k_status st = launch(env->stream, attention_tile_kernel<MT, WM, WN, NO>,
-                              grid_of((int64_t)n_run * a.n_row_block, a.n_kv_head, a.n_z), WM * WN * WARP, shared, a);
+    enum k_status st =
+        launch(env->stream, attention_tile_kernel<MT, WM, WN, NO>,
+               grid_of((int64_t)t->n_runs * a.n_row_block, a.n_kv_head, a.n_z), WM * WN * WARP, shared, a);
     if (st != K_OK || a.n_z == 1)
         return st;
-    return launch(env->stream, attention_fold_kernel, grid_of(n_run, a.n_kv_head, a.run_rows), 128, 0, a);
+    return launch(env->stream, attention_fold_kernel, grid_of(t->n_tok, a.n_head), 128, 0, a);
 }
+
+#define ALONE_MAX 3 /* longer runs are worth tiles of their own */
 
 enum k_status attention_tile(const struct attn_env *env, struct attn_args *a)
 {
-    const struct attn_run *runs = env->runs + env->n_alone;
-    const int32_t n_run = env->n_run - env->n_alone;
     /* Partial results would outgrow the cache they are read from where many heads share keys: longer splits. */
     a->split_pages = a->group <= 32 ? 4 : 16;
     enum k_status st;
     if (a->latent) {
-        st = a->group <= 16 ? run_list<1, 1, 8, 8>(env, *a, env->runs, env->n_alone, 1)
-                            : run_list<2, 1, 8, 8>(env, *a, env->runs, env->n_alone, 1);
-        return st != K_OK ? st : run_list<2, 1, 8, 8>(env, *a, runs, n_run, ATTN_RUN_TOKENS);
+        if (a->group > 16)
+            return run_counts<2, 1, 8, 8>(env, *a, 1, INT32_MAX);
+        st = run_counts<1, 1, 8, 8>(env, *a, 1, 1);
+        return st != K_OK ? st : run_counts<2, 1, 8, 8>(env, *a, 2, INT32_MAX);
     }
-    st = run_list<1, 1, 4, 4>(env, *a, env->runs, env->n_alone, 1);
-    return st != K_OK ? st : run_list<4, 2, 2, 8>(env, *a, runs, n_run, ATTN_RUN_TOKENS);
+    st = run_counts<1, 1, 4, 4>(env, *a, 1, ALONE_MAX);
+    return st != K_OK ? st : run_counts<4, 2, 2, 8>(env, *a, ALONE_MAX + 1, INT32_MAX);
 }
