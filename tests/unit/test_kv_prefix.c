@@ -2,6 +2,7 @@
  * as if it had computed them; nobody gets the pages of another salt; pages come back when they are needed, those let go
  * longest ago first; conversations by the hundred on a small pool against an engine that reuses nothing.
  * With a number: so many conversations (bar of the project: 1000).
+ * full: 1000
  * links: spw_engine_model */
 #include <stdlib.h>
 #include <unistd.h>
