@@ -25,10 +25,25 @@ static inline float help_float(void)
 
 static inline float *help_floats(int64_t n, float scale)
 {
-    float *x = malloc((size_t)n * sizeof *x + 64);
+    float *x = (float *)malloc((size_t)n * sizeof *x + 64);
     for (int64_t i = 0; i < n; i++)
         x[i] = help_float() * scale;
     return x;
+}
+
+/* Byte offset of the first or second half-precision scale inside a block, -1 for none. */
+static inline int help_half_at(enum k_type type, int which)
+{
+    switch (type) {
+    case K_Q2_K: return which ? 82 : 80;
+    case K_Q3_K: return which ? -1 : 108;
+    case K_Q6_K: return which ? -1 : 208;
+    case K_Q4_1:
+    case K_Q5_1:
+    case K_Q4_K:
+    case K_Q5_K: return which ? 2 : 0;
+    default: return which ? -1 : 0;
+    }
 }
 
 /* A tensor of random blocks: any bits for the numbers, finite scales of about `scale`. Owned by the caller. */
@@ -36,7 +51,7 @@ static inline struct k_tensor help_tensor(enum k_type type, int64_t n0, int64_t 
 {
     const struct k_type_info *info = k_type_info(type);
     size_t bytes = k_row_bytes(type, (uint64_t)n0) * (size_t)(n1 * n2);
-    uint8_t *data = malloc(bytes + 64);
+    uint8_t *data = (uint8_t *)malloc(bytes + 64);
     if (type == K_F32 || type == K_F16 || type == K_BF16) {
         for (int64_t i = 0; i < n0 * n1 * n2; i++) {
             float f = help_float();
@@ -44,19 +59,13 @@ static inline struct k_tensor help_tensor(enum k_type type, int64_t n0, int64_t 
         }
         return (struct k_tensor){data, type, {n0, n1, n2, 1}};
     }
-    /* Byte offsets of the half-precision scales inside a block, 255 for none. */
-    static const uint8_t halves[K_TYPE_COUNT][2] = {
-        [K_Q4_0] = {0, 255}, [K_Q4_1] = {0, 2},     [K_Q5_0] = {0, 255},   [K_Q5_1] = {0, 2},
-        [K_Q8_0] = {0, 255}, [K_Q2_K] = {80, 82},   [K_Q3_K] = {108, 255}, [K_Q4_K] = {0, 2},
-        [K_Q5_K] = {0, 2},   [K_Q6_K] = {208, 255}, [K_IQ4_NL] = {0, 255}, [K_IQ4_XS] = {0, 255},
-    };
     for (size_t i = 0; i < bytes; i++)
         data[i] = (uint8_t)help_bits();
     for (uint8_t *block = data; block < data + bytes; block += info->block_bytes)
         for (int i = 0; i < 2; i++)
-            if (halves[type][i] != 255) {
+            if (help_half_at(type, i) >= 0) {
                 uint16_t h = k_f32_to_f16(help_float() * 0.01f);
-                memcpy(block + halves[type][i], &h, sizeof h);
+                memcpy(block + help_half_at(type, i), &h, sizeof h);
             }
     return (struct k_tensor){data, type, {n0, n1, n2, 1}};
 }
@@ -76,7 +85,7 @@ static inline struct help_pool help_pool_new(enum k_type type, int32_t row_elems
 {
     size_t stride = K_PAGE_TOKENS * k_kv_row_bytes(type, row_elems) + 64;
     struct help_pool p = {{malloc(stride * (size_t)n_pages), type, row_elems, (int64_t)stride},
-                          malloc((size_t)n_pages * sizeof(int32_t))};
+                          (int32_t *)malloc((size_t)n_pages * sizeof(int32_t))};
     memset(p.kv.data, 0xff, stride * (size_t)n_pages); /* NaN wherever nothing was stored */
     for (int32_t i = 0; i < n_pages; i++)
         p.page_ids[i] = n_pages - 1 - i;

@@ -1,0 +1,223 @@
+/* Products with few tokens, up to GEMV_PAIRS of a matrix at once: bound by the memory that the weights come from.
+ *
+ * A block takes 16 rows of the weights, its 4 warps every fourth slice of them. Each warp has a ring of GEMV_STAGES slices
+ * on their way from memory, so that a multiprocessor with two blocks has about 100 KiB in flight, four times what latency
+ * times bandwidth asks for. A slice is multiplied with all tokens by m16n8 tensor core products, weights as A: up to eight
+ * tokens cost what one does. Slices' sums meet in shared memory and are added in order (matmul.cuh), one thread per row and
+ * token.
+ *
+ * Bytes per call: the weights once per tile of tokens, and from L2 the activations once per block: 16 rows of weights are
+ * 9 (4.5 bits) to 32 bytes per element of k, a token's activations 1.4 or 2. Flops: 2 m n tokens. */
+#include "kernels/cuda/multiply.cuh"
+#include "kernels/cuda/stage.cuh"
+
+#define GEMV_ROWS   16
+#define GEMV_WARPS  4
+#define GEMV_BLOCK  (GEMV_WARPS * WARP) /* = GEMV_ROWS * GEMV_PAIRS: a thread per sum at the end */
+#define GEMV_STAGES 3
+#define GEMV_FOLD   32 /* slices whose sums are kept until they are added */
+
+KHOST_DEV int gemv_fold(const struct mul_job *j)
+{
+    int n = j->np / SLICE;
+    return n < GEMV_FOLD ? n : GEMV_FOLD;
+}
+
+/* Shared memory: each warp's ring, then (quantised) each warp's expanded slice, then the sums [slice][row][token]. */
+KHOST_DEV int gemv_stage_bytes(const struct mul_job *j)
+{
+    return GEMV_ROWS * j->slot_bytes;
+}
+KHOST_DEV int gemv_warp_bytes(const struct mul_job *j)
+{
+    return GEMV_STAGES * gemv_stage_bytes(j) + (j->group ? EXPANDED_BYTES(GEMV_ROWS) : 0);
+}
+KHOST_DEV int gemv_shared_bytes(const struct mul_job *j)
+{
+    return GEMV_WARPS * gemv_warp_bytes(j) + gemv_fold(j) * GEMV_BLOCK * (int)sizeof(float);
+}
+
+KDEV uint8_t *gemv_stage(const struct mul_job *j, uint8_t *ring, int slice)
+{
+    return ring + slice / GEMV_WARPS % GEMV_STAGES * gemv_stage_bytes(j);
+}
+
+/* The activations of column i of the tile; columns past the last repeat it, and are not written. */
+KDEV const uint8_t *gemv_x(const struct mul_job *j, const struct mul_tile *t, int i)
+{
+    return j->x + x_row_of(j, t, i < t->count ? i : t->count - 1) * j->x_bytes;
+}
+
+/* Four sums of a warp's slice to their place: rows lane / 4 and + 8, columns 2 (lane % 4) and + 1. */
+KDEV void gemv_keep(float *sums, const float acc[4])
+{
+    float *at = sums + lane() / 4 * GEMV_PAIRS + 2 * (lane() & 3);
+    at[0] = acc[0];
+    at[1] = acc[1];
+    at[8 * GEMV_PAIRS] = acc[2];
+    at[8 * GEMV_PAIRS + 1] = acc[3];
+}
+
+KDEV void gemv_finish(const struct mul_job *j, const struct mul_tile *t, float total)
+{
+    int row = block_x() * GEMV_ROWS + thread_x() / GEMV_PAIRS, i = thread_x() % GEMV_PAIRS;
+    if (row < j->m && i < t->count)
+        y_row_of(j, t, i)[row] = finish(j, gemv_x(j, t, i), total, row);
+}
+
+/* ---- quantised ---- */
+
+struct gemv_columns {
+    const uint8_t *b, *x0, *x1; /* activations of column lane / 4, and of the columns of this lane's sums */
+};
+
+template <int GROUP>
+KDEV void gemv_multiply_q8(const struct mul_job *j, const struct expanded_tile *t, const struct gemv_columns *x,
+                           int slice, float acc[4])
+{
+    int n_groups = slice_elems(j, slice) / 32;
+    const uint8_t *xb = x->b + slice * SLICE + 4 * (lane() & 3);
+    const float *s0 = act_s(j, x->x0) + slice * (SLICE / GROUP), *s1 = act_s(j, x->x1) + slice * (SLICE / GROUP);
+    uint32_t b[SLICE / 32][2];
+    float dx[SLICE / 32][2];
+    for (int g = 0; g < SLICE / 32; g++) {
+        b[g][0] = *(const uint32_t *)(xb + 32 * g);
+        b[g][1] = *(const uint32_t *)(xb + 32 * g + 16);
+        dx[g][0] = act_d(j, x->x0)[slice * (SLICE / 32) + g];
+        dx[g][1] = act_d(j, x->x1)[slice * (SLICE / 32) + g];
+    }
+    for (int g = 0; g < SLICE / 32; g++) {
+        uint32_t a[4];
+        struct group_scales sc = {{0, 0}, {0, 0}, {dx[g][0], dx[g][1]}, {0, 0}};
+        if (g >= n_groups)
+            break;
+        ldmatrix_x4(a, t->q + lane_row_a() * Q_STRIDE + 32 * g + 16 * lane_piece_a());
+        multiply_group<GROUP>(j, t, 0, g, a, b[g], &sc, s0, s1, acc);
+    }
+}
+
+/* grid: rows / 16, tiles of pairs, matrices; block 128; shared gemv_shared_bytes(): 60 KiB for Q4_K, 78 KiB for Q8_0 at
+ * n 4096, plus 8 KiB per 4096 more up to 8192. Per 16 x 256 weights and warp about 300 instructions, a sixth of them tensor
+ * core: at 4 bits two thirds of what the issue slots have at full bandwidth. */
+KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_job j)
+{
+    SHARED_DYN(uint8_t, shared);
+    struct mul_tile tile = tile_at(&j, block_y(), GEMV_PAIRS);
+    if (tile.count == 0)
+        return;
+    uint8_t *ring = shared + warp_of_block() * gemv_warp_bytes(&j);
+    float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;
+    struct expanded_tile t = expanded_tile_at(ring + GEMV_STAGES * gemv_stage_bytes(&j), GEMV_ROWS);
+    int n_slices = j.np / SLICE, slot_at = lane() / 2 * j.slot_bytes, fold = gemv_fold(&j);
+    const uint8_t *row = weight_row(&j, tile.matrix, block_x() * GEMV_ROWS + lane() / 2); /* copied by two lanes */
+    struct gemv_columns x = {gemv_x(&j, &tile, lane() / 4), gemv_x(&j, &tile, 2 * (lane() & 3)),
+                             gemv_x(&j, &tile, 2 * (lane() & 3) + 1)};
+
+    for (int i = 0; i < GEMV_STAGES - 1; i++) {
+        int slice = warp_of_block() + i * GEMV_WARPS;
+        if (slice < n_slices)
+            raw_stage(&j, gemv_stage(&j, ring, slice) + slot_at, row, slice, lane() & 1, 2);
+        cp_async_commit();
+    }
+    for (int base = 0; base < n_slices; base += fold) {
+        int end = base + fold < n_slices ? base + fold : n_slices;
+        for (int slice = base + warp_of_block(); slice < end; slice += GEMV_WARPS) {
+            int next = slice + (GEMV_STAGES - 1) * GEMV_WARPS;
+            float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+            cp_async_wait<GEMV_STAGES - 2>();
+            sync_warp(); /* the slice is there for all lanes, and all are done with the one before */
+            if (next < n_slices)
+                raw_stage(&j, gemv_stage(&j, ring, next) + slot_at, row, next, lane() & 1, 2);
+            cp_async_commit();
+            expand_row(&j, &t, lane() / 2, raw_in_slot(&j, gemv_stage(&j, ring, slice) + slot_at, row, slice),
+                       lane() & 1, slice_elems(&j, slice));
+            sync_warp();
+            if (j.group == 16)
+                gemv_multiply_q8<16>(&j, &t, &x, slice, acc);
+            else
+                gemv_multiply_q8<32>(&j, &t, &x, slice, acc);
+            gemv_keep(sums + (slice - base) * GEMV_BLOCK, acc);
+        }
+        sync_block();
+        for (int slice = base; slice < end; slice++)
+            total += sums[(slice - base) * GEMV_BLOCK + thread_x()];
+        sync_block();
+    }
+    gemv_finish(&j, &tile, total);
+}
+
+/* ---- F16 and BF16 ---- */
+
+#define PIECES_LOG2 5 /* 32 pieces of 16 bytes in a row's slice */
+
+KDEV void gemv_stage_16(const struct mul_job *j, uint8_t *stage, int matrix, int slice)
+{
+    for (int r = 0; r < GEMV_ROWS; r++)
+        piece_16_stage(piece_16(stage, PIECES_LOG2, r, lane()), weight_row(j, matrix, block_x() * GEMV_ROWS + r),
+                       slice * SLICE + 8 * lane(), j->n, j->row_bytes % 16 == 0);
+}
+
+/* Products of 16 elements one after the other; fragments are loaded four ahead. */
+KDEV void gemv_multiply_16(const struct mul_job *j, uint8_t *stage, const uint32_t b[SLICE / 16][2], float acc[4])
+{
+    for (int k = 0; k < SLICE / 16; k += 4) {
+        uint32_t a[4][4];
+        for (int i = 0; i < 4; i++)
+            ldmatrix_x4(a[i], piece_16(stage, PIECES_LOG2, lane_row_a(), 2 * (k + i) + lane_piece_a()));
+        for (int i = 0; i < 4; i++)
+            mma_16(j->form, acc, a[i], b[k + i]);
+    }
+}
+
+/* grid, block as above; shared: 96 KiB and the sums. Per 16 x 256 weights and warp about 150 instructions, a tenth of what
+ * the issue slots have at full bandwidth. */
+KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_job j)
+{
+    SHARED_DYN(uint8_t, shared);
+    struct mul_tile tile = tile_at(&j, block_y(), GEMV_PAIRS);
+    if (tile.count == 0)
+        return;
+    uint8_t *ring = shared + warp_of_block() * gemv_warp_bytes(&j);
+    float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;
+    int n_slices = j.np / SLICE, fold = gemv_fold(&j);
+    const uint8_t *xb = gemv_x(&j, &tile, lane() / 4) + 4 * (lane() & 3);
+
+    for (int i = 0; i < GEMV_STAGES - 1; i++) {
+        int slice = warp_of_block() + i * GEMV_WARPS;
+        if (slice < n_slices)
+            gemv_stage_16(&j, gemv_stage(&j, ring, slice), tile.matrix, slice);
+        cp_async_commit();
+    }
+    for (int base = 0; base < n_slices; base += fold) {
+        int end = base + fold < n_slices ? base + fold : n_slices;
+        for (int slice = base + warp_of_block(); slice < end; slice += GEMV_WARPS) {
+            int next = slice + (GEMV_STAGES - 1) * GEMV_WARPS;
+            float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+            uint32_t b[SLICE / 16][2];
+            for (int k = 0; k < SLICE / 16; k++) {
+                b[k][0] = *(const uint32_t *)(xb + 2 * slice * SLICE + 32 * k);
+                b[k][1] = *(const uint32_t *)(xb + 2 * slice * SLICE + 32 * k + 16);
+            }
+            cp_async_wait<GEMV_STAGES - 2>();
+            sync_warp(); /* the slice is there for all lanes, and all are done with the one before */
+            if (next < n_slices)
+                gemv_stage_16(&j, gemv_stage(&j, ring, next), tile.matrix, next);
+            cp_async_commit();
+            gemv_multiply_16(&j, gemv_stage(&j, ring, slice), b, acc);
+            gemv_keep(sums + (slice - base) * GEMV_BLOCK, acc);
+        }
+        sync_block();
+        for (int slice = base; slice < end; slice++)
+            total += sums[(slice - base) * GEMV_BLOCK + thread_x()];
+        sync_block();
+    }
+    gemv_finish(&j, &tile, total);
+}
+
+enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *j, int64_t grid_tiles)
+{
+    struct grid3 grid = grid_of((j->m + GEMV_ROWS - 1) / GEMV_ROWS, grid_tiles, j->ids || j->tiles ? 1 : j->n_matrix);
+    size_t shared = (size_t)gemv_shared_bytes(j);
+    return j->group ? launch(c->stream, gemv_q8, grid, GEMV_BLOCK, shared, *j)
+                    : launch(c->stream, gemv_16, grid, GEMV_BLOCK, shared, *j);
+}

@@ -1,0 +1,205 @@
+/* What the kernels of the matrix products share: the job, activations in the form that the weights want, and the order of
+ * sums, which is the same in every kernel.
+ *
+ * A product is y[pair] = w[matrix] . x[row] for a list of pairs per matrix. The sum of one output runs in slices of SLICE
+ * elements of k. FAST, quantised weights: inside a slice the numbers of a group are multiplied and added as integers, which
+ * is exact in any order, and folded into a float one group after the other, acc = fma(d * dx, sum, acc), then with a
+ * minimum acc = fma(m, -dx * sum(q), acc). FAST, F16 and BF16: inside a slice tensor cores add 16 products at a time in
+ * order of k. Then the slices are added in order, total = total + acc from 0 on. So it is of no consequence which warp or
+ * block computes which slice, how many tokens share a tile, or whether dp4a or a tensor core makes the integers: a token's
+ * result is the same, bit for bit, alone and among others. (That an m16n8k16 product rounds the same in each of its rows and
+ * columns is how the hardware is built; tests/bench/gpu_all.sh check holds it to it.)
+ *
+ * F32 weights and PRECISE: precise.cu. */
+#ifndef KERNELS_CUDA_MATMUL_CUH
+#define KERNELS_CUDA_MATMUL_CUH
+
+#include "kernels/cuda/blocks.cuh"
+#include "kernels/cuda/internal.h"
+#include "kernels/cuda/matmul.h"
+
+/* Activations of one row, after kernels of activations.cu. n is padded to np, a multiple of SLICE, with zeros.
+ *   ACT_Q8:  int8 q[np], float d[np / 32], float s[np / group] = -d * sum(q of the group)
+ *   ACT_F16: f16 [np], float scale (a power of two: the row's values are scale times what is stored), pad to 16
+ *   ACT_BF16: bf16 [np], pad to 16 as above with scale 1
+ *   ACT_F32: the caller's floats, not copied */
+enum act_form { ACT_F32, ACT_Q8, ACT_F16, ACT_BF16 };
+
+/* One tile of pairs that share a matrix. */
+struct mul_tile {
+    int32_t matrix, first, count;
+};
+
+struct mul_job {
+    const uint8_t *w;
+    int64_t row_bytes, matrix_bytes, w_bytes; /* w_bytes: all of the tensor */
+    int32_t slice_bytes;                      /* of SLICE elements of a row */
+    int32_t slot_bytes; /* what these take in shared memory: they keep their place within 16 bytes */
+    enum k_type type;
+    int32_t group; /* of the type; 0 for floats */
+    bool has_min;
+    int32_t n, np, m; /* inputs, padded inputs, outputs */
+    enum act_form form;
+    const uint8_t *x;
+    int64_t x_bytes; /* from one activation row to the next */
+    float *y;
+    const float *bias; /* m, or NULL */
+    /* Pair p of matrix e: activation row p / x_div * mul + e * mat, output at (p * mul + e * mat) * y_stride. Plain
+     * products and experts: mul 1, mat 0; heads: mul n_head, mat 1. */
+    int32_t x_div, mul, mat;
+    int64_t y_stride;
+    int32_t n_pairs; /* of each matrix, where no list is given */
+    int32_t n_matrix;
+    /* Experts. ids alone: pair p is a tile by itself, of matrix ids[p]. With tiles: pairs list[first..first + count). */
+    const int32_t *ids, *list;
+    const struct mul_tile *tiles;
+    const int32_t *n_tiles;
+};
+
+/* Tile i of T pairs; matrices are along block_z. count 0: nothing to do. */
+KDEV struct mul_tile tile_at(const struct mul_job *j, int i, int T)
+{
+    struct mul_tile t = {block_z(), i * T, 0};
+    if (j->tiles) {
+        if (i < *j->n_tiles)
+            t = j->tiles[i];
+    } else if (j->ids) {
+        t.matrix = j->ids[i];
+        t.first = i;
+        t.count = t.matrix >= 0 && t.matrix < j->n_matrix;
+    } else {
+        t.count = j->n_pairs - t.first < T ? j->n_pairs - t.first : T;
+    }
+    return t;
+}
+
+/* Blocks that run at the same time should share what they read, of both sides: the grid, one row of blocks, is cut into
+ * bands of BAND blocks of rows, and each band goes through the tiles of pairs. */
+#define BAND 8
+KDEV struct mul_tile tile_in_band(const struct mul_job *j, int rows, int T, int *row_block)
+{
+    int n_row = (j->m + rows - 1) / rows, n_tile = grid_x() / n_row, band = block_x() / (BAND * n_tile);
+    int at = block_x() - band * BAND * n_tile, high = n_row - band * BAND < BAND ? n_row - band * BAND : BAND;
+    *row_block = band * BAND + at % high;
+    return tile_at(j, at / high, T);
+}
+static inline struct grid3 grid_in_bands(const struct mul_job *j, int rows, int64_t n_tile)
+{
+    return grid_of((j->m + rows - 1) / rows * n_tile, 1, j->ids || j->tiles ? 1 : j->n_matrix);
+}
+
+KDEV int pair_of_tile(const struct mul_job *j, const struct mul_tile *t, int i)
+{
+    return j->list ? j->list[t->first + i] : t->first + i;
+}
+
+KDEV int64_t x_row_of(const struct mul_job *j, const struct mul_tile *t, int i)
+{
+    return (int64_t)(pair_of_tile(j, t, i) / j->x_div) * j->mul + (int64_t)t->matrix * j->mat;
+}
+
+KDEV float *y_row_of(const struct mul_job *j, const struct mul_tile *t, int i)
+{
+    return j->y + ((int64_t)pair_of_tile(j, t, i) * j->mul + (int64_t)t->matrix * j->mat) * j->y_stride;
+}
+
+KDEV const uint8_t *weight_row(const struct mul_job *j, int matrix, int row)
+{
+    row = row < j->m ? row : j->m - 1; /* a last tile that is not full repeats its last row */
+    return j->w + matrix * j->matrix_bytes + row * j->row_bytes;
+}
+
+/* Of a row of activations in ACT_Q8. */
+KDEV const float *act_d(const struct mul_job *j, const uint8_t *row)
+{
+    return (const float *)(row + j->np);
+}
+KDEV const float *act_s(const struct mul_job *j, const uint8_t *row)
+{
+    return (const float *)(row + j->np + j->np / 8);
+}
+/* In ACT_F16 and ACT_BF16. */
+KDEV float act_scale(const struct mul_job *j, const uint8_t *row)
+{
+    return *(const float *)(row + 2 * (int64_t)j->np);
+}
+
+/* Integer products are added to this, the bits of 1.5 * 2^23: while a sum stays below 2^22 in magnitude the result, read
+ * as a float, is 1.5 * 2^23 + sum, and one subtraction converts it exactly. A group's sum is at most 32 * 128 * 127. */
+#define SUM_BITS  0x4b400000
+#define SUM_FLOAT 12582912.0f
+
+KDEV float sum_to_f32(int sum)
+{
+    return bits_to_f32((uint32_t)sum) - SUM_FLOAT;
+}
+
+/* One group into the four sums of an m16n8 tile: rows a and b of the weights, columns 0 and 1. */
+struct group_scales {
+    float d[2], m[2];   /* rows */
+    float dx[2], sx[2]; /* columns */
+};
+KDEV void fold_group(float acc[4], const int sum[4], const struct group_scales *g, bool has_min)
+{
+    for (int i = 0; i < 4; i++)
+        acc[i] = fma_rn(g->d[i / 2] * g->dx[i & 1], sum_to_f32(sum[i]), acc[i]);
+    if (has_min)
+        for (int i = 0; i < 4; i++)
+            acc[i] = fma_rn(g->m[i / 2], g->sx[i & 1], acc[i]);
+}
+
+KDEV void sums_begin(int sum[4])
+{
+    for (int i = 0; i < 4; i++)
+        sum[i] = SUM_BITS;
+}
+
+/* The end of every fast product. */
+KDEV float finish(const struct mul_job *j, const uint8_t *x_row, float total, int row)
+{
+    if (j->form != ACT_Q8)
+        total *= act_scale(j, x_row);
+    return j->bias ? total + j->bias[row] : total;
+}
+
+/* A slice's sums into the total: the order in which slices come. */
+template <int MT, int NT> KDEV void add_slice(float total[MT][NT][4], const float acc[MT][NT][4])
+{
+    for (int m = 0; m < MT; m++)
+        for (int i = 0; i < NT; i++)
+            for (int c = 0; c < 4; c++)
+                total[m][i][c] += acc[m][i][c];
+}
+
+/* Four sums of a tensor core's tile: rows row + lane / 4 and + 8, columns col + 2 (lane % 4) and + 1 of the tile of pairs. */
+KDEV void gemm_write(const struct mul_job *j, const struct mul_tile *t, int row, int col, const float sum[4])
+{
+    for (int i = 0; i < 4; i++) {
+        int r = row + lane() / 4 + 8 * (i / 2), p = col + 2 * (lane() & 3) + (i & 1);
+        if (r < j->m && p < t->count)
+            y_row_of(j, t, p)[r] = finish(j, j->x + x_row_of(j, t, p) * j->x_bytes, sum[i], r);
+    }
+}
+
+/* ---- host side: what the files of the products call of each other. All K_OK or what launch() says. ---- */
+
+/* Rows of n floats, x_stride apart, into j->form at `to`; sets nothing in j. */
+enum k_status mul_activations(struct k_ctx *c, const struct mul_job *j, uint8_t *to, const float *x, int64_t x_stride,
+                              int64_t n_rows);
+/* grid_tiles: how many tiles of pairs (of the kernel's size) there may be, all matrices not counted. */
+enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *j, int64_t grid_tiles);
+/* rows: of the weights in a block, 32 or 128. */
+enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles);
+/* 32 or 64 rows and 64 pairs, or 128 and 128. */
+enum k_status mul_gemm_16(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles);
+enum k_status mul_precise(struct k_ctx *c, const struct mul_job *j, int64_t grid_tiles);
+/* Sort n_pairs pairs by expert into tiles of tile_pairs: fills j->list, tiles, n_tiles. Returns with *grid_tiles the most
+ * tiles that this can give. */
+enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, int32_t n_pairs, int tile_pairs,
+                        int64_t *grid_tiles);
+
+#define GEMV_PAIRS    8
+#define GEMM_Q8_PAIRS 64
+#define PRECISE_PAIRS 8
+
+#endif
