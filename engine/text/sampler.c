@@ -27,8 +27,9 @@ struct candidate {
     int32_t id;
 };
 
-#define BANDS       1024 /* of falling likelihood, see draw_filtered() */
-#define BAND_EFOLDS 30   /* from the first to the last */
+#define BANDS       K_SAMPLE_BANDS /* of falling likelihood, see draw_filtered() */
+#define BAND_EFOLDS 30             /* from the first to the last */
+#define NOT_FINITE  "the model's logits are not finite numbers"
 #define SCALE_MAX   1e30 /* temperatures below its inverse act like it: no product overflows to 0 * infinity */
 
 struct sampler_scratch {
@@ -36,9 +37,9 @@ struct sampler_scratch {
     float *logits;          /* owned; after penalties, bias and bans */
     float *weights;         /* owned; of every id, the likeliest having 1 */
     struct candidate *heap; /* owned; those that can pass the filters */
-    double *kept;           /* owned; weights of those taken from the heap */
-    double total;           /* of the bands */
-    double band_weight[BANDS];
+    float *kept;            /* owned; weights of those taken from the heap */
+    uint64_t total;         /* of the bands */
+    uint64_t band_weight[BANDS];
     int32_t band_count[BANDS];
 };
 
@@ -222,13 +223,24 @@ void sampler_philox(uint64_t seed, uint64_t step, uint32_t out[4])
     out[3] = c3;
 }
 
-/* Uniform in [0, 1), 53 bits. */
-static double draw(const struct sampler *s)
+/* This step's 53 bits. */
+static uint64_t random_bits(const struct sampler *s)
 {
     uint32_t w[4];
 
     sampler_philox(s->p.seed, (uint64_t)s->step, w);
-    return (double)(((uint64_t)w[0] << 32 | w[1]) >> 11) * 0x1p-53;
+    return ((uint64_t)w[0] << 32 | w[1]) >> 11;
+}
+
+/* Even in [0, total). */
+static uint64_t draw(const struct sampler *s, uint64_t total)
+{
+    return (uint64_t)((unsigned __int128)random_bits(s) * total >> 53);
+}
+
+static uint64_t units(float weight)
+{
+    return (uint64_t)(weight * K_SAMPLE_UNITS);
 }
 
 /* ---- from logits to candidates ---- */
@@ -305,25 +317,23 @@ static int32_t draw_unordered(const struct sampler *s, const struct sampler_scra
 {
     const float *w = scratch->weights;
     const float floor = (float)s->p.min_p;
-    double total = 0, sum = 0;
-    int32_t last = -1;
+    uint64_t total = 0, sum = 0;
+    int32_t id = -1;
 
-    for (int32_t id = 0; id < s->n_vocab; id++)
-        total += w[id] >= floor ? (double)w[id] : 0;
-    double target = draw(s) * total;
-    for (int32_t id = 0; id < s->n_vocab && sum <= target; id++) {
-        if (w[id] < floor || w[id] <= 0)
-            continue;
-        sum += (double)w[id];
-        last = id;
+    for (int32_t i = 0; i < s->n_vocab; i++)
+        total += w[i] >= floor ? units(w[i]) : 0;
+    uint64_t target = draw(s, total);
+    while (sum <= target) { /* total is more than target: it ends within the vocabulary */
+        id++;
+        sum += w[id] >= floor ? units(w[id]) : 0;
     }
-    return last;
+    return id;
 }
 
 /* Count the ids into bands by their distance from the likeliest; the last band that top-k or top-p reaches into. */
 static int last_band(const struct sampler *s, struct sampler_scratch *scratch, float top, float bands_per_logit)
 {
-    double weight = 0;
+    uint64_t weight = 0;
     int64_t count = 0;
     int band = 0;
 
@@ -333,7 +343,7 @@ static int last_band(const struct sampler *s, struct sampler_scratch *scratch, f
         float at = (top - scratch->logits[id]) * bands_per_logit;
         if (!(at < BANDS))
             continue;
-        scratch->band_weight[(int)at] += (double)scratch->weights[id];
+        scratch->band_weight[(int)at] += units(scratch->weights[id]);
         scratch->band_count[(int)at]++;
     }
     scratch->total = 0;
@@ -342,15 +352,25 @@ static int last_band(const struct sampler *s, struct sampler_scratch *scratch, f
     for (; band < BANDS - 1; band++) {
         weight += scratch->band_weight[band];
         count += scratch->band_count[band];
-        if (s->p.top_k ? count >= s->p.top_k : weight > s->p.top_p * scratch->total)
+        if (s->p.top_k ? count >= s->p.top_k : (double)weight > s->p.top_p * (double)scratch->total)
             break;
     }
     return band;
 }
 
+static float scale_of(const struct sampler *s)
+{
+    return (float)fmin(1 / s->p.temperature, SCALE_MAX);
+}
+
+static float bands_per_logit_of(const struct sampler *s)
+{
+    return (float)fmin(BANDS / (BAND_EFOLDS * s->p.temperature), SCALE_MAX);
+}
+
 static size_t make_heap(const struct sampler *s, struct sampler_scratch *scratch, float top)
 {
-    float bands_per_logit = (float)fmin(BANDS / (BAND_EFOLDS * s->p.temperature), SCALE_MAX);
+    float bands_per_logit = bands_per_logit_of(s);
     float reach = (float)(last_band(s, scratch, top, bands_per_logit) + 1);
     size_t n = 0;
 
@@ -363,10 +383,10 @@ static size_t make_heap(const struct sampler *s, struct sampler_scratch *scratch
 }
 
 /* Take the likeliest out of the heap of n into position `taken` of the order, counted from the back. */
-static double take(struct sampler_scratch *scratch, size_t n, size_t taken)
+static float take(struct sampler_scratch *scratch, size_t n, size_t taken)
 {
     pop_likeliest(scratch->heap, n - taken);
-    return scratch->kept[taken] = (double)scratch->weights[scratch->heap[n - 1 - taken].id];
+    return scratch->kept[taken] = scratch->weights[scratch->heap[n - 1 - taken].id];
 }
 
 /* Candidates by falling weight, as many as top-k, top-p and min-p let through, then draw among those. top-p is a part
@@ -379,25 +399,23 @@ static int32_t draw_filtered(const struct sampler *s, struct sampler_scratch *sc
 {
     size_t n = make_heap(s, scratch, top), taken = 0, kept = 0;
     size_t k = s->p.top_k && (size_t)s->p.top_k < n ? (size_t)s->p.top_k : n;
-    double total = s->p.top_k ? 0 : scratch->total, sum = 0;
+    uint64_t total = s->p.top_k ? 0 : scratch->total, sum = 0;
 
     while (s->p.top_k && taken < k)
-        total += take(scratch, n, taken++);
+        total += units(take(scratch, n, taken++));
     for (; kept < k; kept++) {
         if (kept == taken)
             take(scratch, n, taken++);
-        if (kept > 0 && (scratch->kept[kept] < s->p.min_p || (s->p.top_p < 1 && sum >= s->p.top_p * total)))
+        if (kept > 0 &&
+            ((double)scratch->kept[kept] < s->p.min_p || (s->p.top_p < 1 && (double)sum >= s->p.top_p * (double)total)))
             break;
-        sum += scratch->kept[kept];
+        sum += units(scratch->kept[kept]);
     }
-    double target = draw(s) * sum;
-    sum = 0;
-    for (size_t i = 0; i < kept; i++) {
-        sum += scratch->kept[i];
-        if (sum > target)
-            return scratch->heap[n - 1 - i].id;
-    }
-    return scratch->heap[n - kept].id;
+    uint64_t target = draw(s, sum);
+    size_t i = 0;
+    for (sum = units(scratch->kept[0]); sum <= target; sum += units(scratch->kept[i]))
+        i++;
+    return scratch->heap[n - 1 - i].id;
 }
 
 /* ---- what is reported ---- */
@@ -438,7 +456,7 @@ enum rc sampler_observe(const struct sampler *s, const float *logits, int32_t id
 {
     int32_t model_best = softmax_best(logits, s->n_vocab);
     if (model_best < 0)
-        return error_set(e, RC_INVALID, "the model's logits are not finite numbers");
+        return error_set(e, RC_INVALID, NOT_FINITE);
     SPW_ASSERT(id >= 0 && id < s->n_vocab);
     out->id = id;
     report(s, logits, model_best, out);
@@ -452,7 +470,7 @@ enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8
 
     SPW_ASSERT(scratch->n_vocab == s->n_vocab);
     if (model_best < 0)
-        return error_set(e, RC_INVALID, "the model's logits are not finite numbers");
+        return error_set(e, RC_INVALID, NOT_FINITE);
     adjust(s, logits, allowed, scratch->logits);
     int32_t best = softmax_best(scratch->logits, s->n_vocab);
     if (best < 0 || scratch->logits[best] == -INFINITY)
@@ -461,8 +479,7 @@ enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8
     float top = scratch->logits[best];
     out->id = best;
     if (s->p.temperature > 0) {
-        float scale = (float)fmin(1 / s->p.temperature, SCALE_MAX);
-        softmax_weights(scratch->logits, s->n_vocab, top, scale, scratch->weights);
+        softmax_weights(scratch->logits, s->n_vocab, top, scale_of(s), scratch->weights);
         out->id = s->p.top_k == 0 && s->p.top_p == 1 ? draw_unordered(s, scratch) : draw_filtered(s, scratch, top);
     }
     out->n_top = 0;
@@ -470,5 +487,34 @@ enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8
     if (s->p.skip_logprob && s->p.n_top == 0)
         return RC_OK;
     report(s, logits, model_best, out);
+    return RC_OK;
+}
+
+/* ---- a device's choice ---- */
+
+bool sampler_offer(const struct sampler *s, struct k_sample *out)
+{
+    if (s->counts || s->n_bias || s->n_banned || s->step < s->p.min_tokens || s->p.n_top)
+        return false;
+    *out = (struct k_sample){
+        .top_k = s->p.top_k, .top_p = s->p.top_p, .min_p = s->p.min_p, .want_total = !s->p.skip_logprob};
+    if (s->p.temperature > 0) {
+        out->scale = scale_of(s);
+        out->bands_per_logit = bands_per_logit_of(s);
+        out->u53 = random_bits(s);
+    }
+    return true;
+}
+
+enum rc sampler_take(const struct sampler *s, const struct k_sampled *chosen, struct sample *out, struct error *e)
+{
+    if (chosen->state == K_SAMPLED_NOT_HERE)
+        return RC_AGAIN;
+    if (chosen->state != K_SAMPLED)
+        return error_set(e, RC_INVALID, NOT_FINITE);
+    SPW_ASSERT(chosen->id >= 0 && chosen->id < s->n_vocab);
+    *out = (struct sample){.id = chosen->id, .logprob = NAN};
+    if (!s->p.skip_logprob)
+        out->logprob = (float)((double)chosen->logit - softmax_log_of(chosen->top, chosen->total));
     return RC_OK;
 }

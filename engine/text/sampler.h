@@ -5,6 +5,8 @@
  * sequence; used by one thread at a time.
  *
  * Order: penalties, logit bias, bans, temperature, top-k, top-p, min-p, draw.
+ * Weights are summed as integers, in units of 2^-40 of the likeliest, so that a device that sums them in another order
+ * chooses the same (kernels/sample.h); what weighs less is not chosen.
  * Generator: Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3"),
  * key = seed, counter = (step, 0); the draw uses 53 bits. */
 #ifndef ENGINE_TEXT_SAMPLER_H
@@ -15,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "kernels/sample.h"
 
 #define SAMPLER_TOP_MAX  20   /* alternatives reported with a token */
 #define SAMPLER_BIAS_MAX 1024 /* entries of logit_bias */
@@ -78,6 +81,14 @@ struct sample {
  * may be chosen. Does not accept. RC_INVALID: a logit is NaN or nothing is left to choose from. */
 enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8_t *allowed,
                        struct sampler_scratch *scratch, struct sample *out, struct error *e) SPW_MUST_USE;
+
+/* The next choice as a request to a device that holds the logits. false: it needs what devices do not do (penalties, bias,
+ * bans, alternatives), that is sampler_choose(). */
+bool sampler_offer(const struct sampler *s, struct k_sample *out);
+/* What the device chose, as sampler_choose() would report it. RC_INVALID as there. RC_AGAIN: K_SAMPLED_NOT_HERE, and e
+ * is not set: fetch the logits and call sampler_choose(). */
+enum rc sampler_take(const struct sampler *s, const struct k_sampled *chosen, struct sample *out,
+                     struct error *e) SPW_MUST_USE;
 
 /* What `logits` say of an id that is given: sample.logprob and the alternatives. RC_INVALID: a logit is NaN. */
 enum rc sampler_observe(const struct sampler *s, const float *logits, int32_t id, struct sample *out,

@@ -80,6 +80,11 @@ void softmax_weights(const float *logits, int32_t n, float top, float scale, flo
     }
 }
 
+double softmax_log_of(float top, double total)
+{
+    return (double)top + log(fmax(total, DBL_MIN)); /* at least 1: top itself counts e^0 */
+}
+
 /* Sums of 128 vectors in floats, those in a double. */
 double softmax_log_total(const float *logits, int32_t n, float top)
 {
@@ -97,5 +102,5 @@ double softmax_log_total(const float *logits, int32_t n, float top)
         for (int i = 0; i < LANES; i++)
             total += (double)sum[i];
     }
-    return (double)top + log(fmax(total, DBL_MIN)); /* at least 1: top itself counts e^0 */
+    return softmax_log_of(top, total);
 }

@@ -14,5 +14,7 @@ int32_t softmax_best(const float *logits, int32_t n);
 void softmax_weights(const float *logits, int32_t n, float top, float scale, float *weights);
 /* log(sum(exp(logits))), top being the greatest. Absolute error under 1e-6. */
 double softmax_log_total(const float *logits, int32_t n, float top);
+/* The same of a sum of exp(logit - top) that a device made. */
+double softmax_log_of(float top, double total);
 
 #endif

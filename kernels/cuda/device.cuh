@@ -83,6 +83,10 @@ KDEV int atomic_add_int(int *p, int v)
 {
     return atomicAdd(p, v);
 }
+KDEV uint64_t atomic_add_u64(uint64_t *p, uint64_t v)
+{
+    return atomicAdd((unsigned long long *)p, (unsigned long long)v);
+}
 KDEV int atomic_max_int(int *p, int v)
 {
     return atomicMax(p, v);

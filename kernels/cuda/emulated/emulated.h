@@ -132,6 +132,12 @@ KDEV int atomic_add_int(int *p, int v)
     *p = old + v;
     return old;
 }
+KDEV uint64_t atomic_add_u64(uint64_t *p, uint64_t v)
+{
+    uint64_t old = *p;
+    *p = old + v;
+    return old;
+}
 KDEV int atomic_max_int(int *p, int v)
 {
     int old = *p;
