@@ -166,6 +166,12 @@ enum k_status k_check_mla(const void *y, const void *q, const struct k_kv_pool *
     return ok ? K_OK : K_BAD_SHAPE;
 }
 
+enum k_status k_check_copy(const void *y, int64_t y_stride, const void *x, int64_t x_stride, int64_t rows, int32_t n)
+{
+    bool ok = aligned(y, 4) && aligned(x, 4) && rows >= 0 && n > 0 && y_stride >= n && x_stride >= n;
+    return ok ? K_OK : K_BAD_SHAPE;
+}
+
 enum k_status k_check_values(const void *y, const void *a, const void *b, int64_t n)
 {
     return aligned(y, 4) && aligned(a, 4) && aligned(b, 4) && n >= 0 ? K_OK : K_BAD_SHAPE;

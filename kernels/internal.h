@@ -40,7 +40,18 @@ enum k_status k_check_gqa(const void *y, const void *q, const struct k_kv_pool *
                           const struct k_token_ref *tok, int32_t n_tok);
 enum k_status k_check_mla(const void *y, const void *q, const struct k_kv_pool *kv, const struct k_mla *a,
                           const struct k_token_ref *tok, int32_t n_tok);
+enum k_status k_check_copy(const void *y, int64_t y_stride, const void *x, int64_t x_stride, int64_t rows, int32_t n);
 enum k_status k_check_values(const void *y, const void *a, const void *b, int64_t n);
+
+/* Memory, copies and steps of the host backends. */
+enum k_status k_host_buf_new(struct k_ctx *c, void **p, size_t bytes, enum k_buf where);
+void k_host_buf_free(struct k_ctx *c, void *p, size_t bytes, enum k_buf where);
+enum k_status k_host_put(struct k_ctx *c, void *to, const void *from, size_t bytes);
+enum k_status k_host_copy_rows(struct k_ctx *c, float *y, int64_t y_stride, const float *x, int64_t x_stride,
+                               int64_t rows, int32_t n);
+enum k_status k_host_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint32_t shape,
+                                enum k_step *how);
+enum k_status k_host_step_end(struct k_ctx *c, enum k_status so_far);
 
 /* The router of one token; arguments are checked. ids and weights: n_used; scores: scratch of 2 * n_expert floats. */
 void k_route_token(int32_t *ids, float *weights, const float *logits, const struct k_router *r, float *scores);
@@ -70,4 +81,5 @@ static inline void *k_kv_row(const struct k_kv_pool *kv, const int32_t *page_ids
 #ifdef __cplusplus
 }
 #endif
+
 #endif

@@ -6,8 +6,9 @@
  *
  * Conventions. Activations are f32, row-major, shape [n_tok, dim]. Weights are GGUF tensors: ne[0] is the innermost
  * (input) dimension, ne[1] the outputs, ne[2] the experts or heads. Positions are int32. `out` arguments come first
- * and never overlap inputs unless the operation says so. All pointers inside one call belong to the same backend
- * (host memory for CPU backends).
+ * and never overlap inputs unless the operation says so. What an operation reads and writes is the backend's work memory
+ * (buf_new(); any host memory for host backends), weights, ids and rope frequencies included; structs and token
+ * references, and the page lists these point to, are the host's.
  *
  * The numerics law: what an operation writes for one token depends on that token's inputs alone, bit for bit: not on
  * n_tok, not on the number of threads, not on whether the keys it attends to were written one by one or in a chunk.
@@ -123,6 +124,18 @@ struct k_router {
     bool group_top2;   /* group score: sum of the two largest (V3) or the maximum (V2) */
 };
 
+/* Where memory stands: BUF_WORK is what operations work on (the device's memory); BUF_HOST is the host's, of the kind that is
+ * copied to and from the former fastest (pinned). Host backends know one kind. */
+enum k_buf { K_BUF_WORK = 0, K_BUF_HOST = 1 };
+/* What the caller does after step_begin(): the operations (as usual, or while the backend writes them down), or none because
+ * the backend repeats what it wrote down. */
+enum k_step { K_STEP_RUN = 0, K_STEP_RECORD, K_STEP_REPEAT };
+struct k_copy {
+    void *to;         /* work memory */
+    const void *from; /* the host's: any, and mapped files */
+    size_t bytes;
+};
+
 struct k_ctx; /* a backend's run-time state: thread pool and scratch, or device and stream. One thread at a time. */
 
 struct k_ops {
@@ -134,6 +147,44 @@ struct k_ops {
     /* Names the order of sums and roundings, e.g. "cpu-1"; part of the engine's numerics class. The CPU backend's order
      * is the same on every instruction set. */
     const char *(*numerics)(const struct k_ctx *c);
+
+    /* ---- memory ---- */
+
+    /* 256-byte aligned; work memory of the host backends is zeroed and takes no memory before it is touched, that of others
+     * has undefined contents. K_NO_MEMORY, *p NULL: there is none left. buf_free takes what buf_new was given. */
+    enum k_status (*buf_new)(struct k_ctx *c, void **p, size_t bytes, enum k_buf where);
+    void (*buf_free)(struct k_ctx *c, void *p, size_t bytes, enum k_buf where);
+    /* Host to work memory, in order with the operations; `from` may be used again on return. */
+    enum k_status (*put)(struct k_ctx *c, void *to, const void *from, size_t bytes);
+    /* Work memory to the host, when all before it is done; waits for that, and so also tells whether it went well. */
+    enum k_status (*get)(struct k_ctx *c, void *to, const void *from, size_t bytes);
+    /* rows of n floats: y[i * y_stride] = x[i * x_stride]; both in work memory, not overlapping. */
+    enum k_status (*copy_rows)(struct k_ctx *c, float *y, int64_t y_stride, const float *x, int64_t x_stride,
+                               int64_t rows, int32_t n);
+
+    /* The rest of this part is NULL in host backends, whose work memory is the host's: there weights are used where they are
+     * mapped, and results read where they stand. */
+
+    /* All the copies, as fast as the machine can: weights at start. Waits. */
+    enum k_status (*put_many)(struct k_ctx *c, const struct k_copy *copies, size_t n);
+    /* Bytes of work memory that are free, and that there are. */
+    enum k_status (*memory)(struct k_ctx *c, size_t *free_bytes, size_t *total_bytes);
+    /* What the device is, for people: "NVIDIA H200 (device 0)"; and in the driver's words why the last call failed. */
+    const char *(*device_text)(const struct k_ctx *c);
+    const char *(*error_text)(const struct k_ctx *c);
+
+    /* ---- a step ---- */
+
+    /* The operations that follow, until step_end(), are for these tokens: page lists and positions go where the backend wants
+     * them. `tok` stays as it is until then. Steps of equal n_tok and shape run the same operations with the same arguments,
+     * all but tok's contents and what put() brings: so the backend may say K_STEP_RECORD (run them, once more) and
+     * from then on K_STEP_REPEAT (run none). step_end() gets what became of the operations and returns what became of the
+     * step; nothing has to be finished by then. */
+    enum k_status (*step_begin)(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint32_t shape,
+                                enum k_step *how);
+    enum k_status (*step_end)(struct k_ctx *c, enum k_status so_far);
+
+    /* ---- operations ---- */
 
     /* y[n_tok, ne0] = rows ids[t] of w, dequantised. Ids are checked by the caller. */
     enum k_status (*get_rows)(struct k_ctx *c, float *y, const struct k_tensor *w, const int32_t *ids, int32_t n_tok);

@@ -33,7 +33,7 @@ struct q_panel {
 };
 
 /* n elements (a multiple of the block, at most EXPAND_ELEMS) of 16 rows -> q[16][EXPAND_ELEMS], and d and m of each
- * group [16][EXPAND_GROUPS]. */
+ * group [16][EXPAND_GROUPS]. What lies `ahead` bytes behind what is read is asked for. */
 typedef void expand_rows_fn(uint8_t *q, float *d, float *m, const uint8_t *const rows[PANEL_ROWS], int64_t n,
                             size_t ahead);
 

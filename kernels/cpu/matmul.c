@@ -2,7 +2,9 @@
  *
  *   1. Activations are brought to 8 bits once per distinct row (FAST, quantised weights), spread over the threads.
  *   2. Work is cut into runs of panels (16 weight rows of one matrix). A panel is packed piece by piece, and each piece
- *      multiplied with all tokens, so weights are read from memory once, and packing is shared by tokens.
+ *      multiplied with all tokens, so weights are read from memory once, and packing is shared by tokens. With few
+ *      tokens memory sets the pace, and it is fastest when asked for at several places at once: the rows of a run are
+ *      then dealt out as eight streams, each read from its begin to its end.
  *
  * Every (row, token) sum runs along the row in one fixed order (isa.h), whatever the tiling: neither the number of
  * tokens nor that of threads can change it. */
@@ -10,9 +12,12 @@
 
 #include <string.h>
 
-#define TOKEN_BLOCK     256 /* tokens whose sums are kept beside the panel: 16 KiB */
-#define RUNS_PER_THREAD 8   /* enough items to even out threads that run at different speeds */
-#define RUN_MAX         16
+#define TOKEN_BLOCK     256  /* tokens whose sums are kept beside the panel: 16 KiB */
+#define RUNS_PER_THREAD 8    /* enough items to even out threads that run at different speeds */
+#define RUN_MAX         16   /* panels */
+#define STREAMS         8    /* rows that a panel takes from places apart */
+#define STREAM_TOKENS   16   /* with more of them, sums are better kept together than weights apart */
+#define STREAM_AHEAD    1024 /* bytes of a row that are asked for before their use */
 
 struct matmul_job {
     const struct isa *isa;
@@ -20,9 +25,8 @@ struct matmul_job {
     const struct quant_form *form; /* NULL: float activations */
     struct act_layout layout;
     const float *bias;
-    size_t panel_bytes;
-    int64_t n_panels;                /* per matrix */
-    int64_t run;                     /* panels per item */
+    int64_t n_runs;                  /* per matrix */
+    int64_t run;                     /* rows of a matrix per item; a multiple of PANEL_ROWS */
     int32_t n_active;                /* matrices with rows to multiply */
     const int32_t *matrices, *first; /* per active matrix: its number, and its first pair; first[n_active] = n_pairs */
     const void **x;                  /* per pair */
@@ -52,12 +56,26 @@ struct panel_scratch {
     };
 };
 
-static const uint8_t *panel_row(const struct matmul_job *job, int32_t matrix, int64_t panel, int r)
+/* The rows of one panel: where they lie, and which outputs they are; -1 for a lane that only repeats a row. */
+struct panel_rows {
+    const uint8_t *at[PANEL_ROWS];
+    int64_t output[PANEL_ROWS];
+};
+
+/* Panel i of rows first .. first + n of a matrix, dealt out as STREAMS runs of neighbours: a panel takes the next two
+ * rows of each, one into its first eight lanes, one into the others. */
+static void deal_rows(const struct matmul_job *job, struct panel_rows *p, int32_t matrix, int64_t first, int64_t n,
+                      int64_t i)
 {
-    int64_t row = panel * PANEL_ROWS + r, last = job->w->ne[1] - 1;
-    row = row < last ? row : last; /* a last panel that is not full repeats its last row */
-    return (const uint8_t *)job->w->data +
-           (size_t)(matrix * job->w->ne[1] + row) * k_row_bytes(job->w->type, (uint64_t)job->w->ne[0]);
+    const size_t row_bytes = k_row_bytes(job->w->type, (uint64_t)job->w->ne[0]);
+    const uint8_t *base = (const uint8_t *)job->w->data + (size_t)(matrix * job->w->ne[1] + first) * row_bytes;
+    int64_t length = (n + STREAMS - 1) / STREAMS;
+    for (int r = 0; r < PANEL_ROWS; r++) {
+        int64_t place = 2 * i + r / STREAMS, row = r % STREAMS * length + place;
+        bool own = place < length && row < n;
+        p->at[r] = base + (size_t)(own ? row : n - 1) * row_bytes;
+        p->output[r] = own ? first + row : -1;
+    }
 }
 
 /* Elements k0 .. k0+n of 16 quantised rows -> s->q, d, m. */
@@ -70,7 +88,7 @@ static void pack_quantised(const struct matmul_job *job, struct panel_scratch *s
         const uint8_t *at[PANEL_ROWS];
         for (int r = 0; r < PANEL_ROWS; r++)
             at[r] = rows[r] + k_row_bytes(job->w->type, (uint64_t)k0);
-        job->isa->panel[job->w->type](&panel, at, n, job->panel_bytes);
+        job->isa->panel[job->w->type](&panel, at, n, STREAM_AHEAD);
         return;
     }
     for (int r = 0; r < PANEL_ROWS; r++) {
@@ -85,7 +103,7 @@ static void pack_quantised(const struct matmul_job *job, struct panel_scratch *s
         const uint8_t *at[PANEL_ROWS];
         for (int r = 0; r < PANEL_ROWS; r++)
             at[r] = rows[r] + bytes_at;
-        job->isa->expand[job->w->type](s->q_rows, s->d_rows, s->m_rows, at, part, job->panel_bytes);
+        job->isa->expand[job->w->type](s->q_rows, s->d_rows, s->m_rows, at, part, STREAM_AHEAD);
         job->isa->pack((uint32_t *)(s->q + k * PANEL_ROWS), q, part / 4);
         job->isa->pack((uint32_t *)(s->d + group_at), d, groups);
         if (job->form->has_min)
@@ -102,7 +120,7 @@ static void pack_float(const struct matmul_job *job, struct panel_scratch *s, co
         const uint8_t *at = rows[r] + k_row_bytes(job->w->type, (uint64_t)k0);
         float *wide = s->f_rows + r * F_CHUNK_ELEMS;
         for (size_t i = 0; i < k_row_bytes(job->w->type, (uint64_t)n); i += 64)
-            __builtin_prefetch(at + job->panel_bytes + i, 0, 2);
+            __builtin_prefetch(at + STREAM_AHEAD + i, 0, 2);
         from[r] = job->w->type == K_F32 ? (const void *)at : wide;
         if (job->w->type == K_F16)
             job->isa->f16_to_f32(wide, (const uint16_t *)at, n);
@@ -126,7 +144,7 @@ static void multiply_panel(const struct matmul_job *job, struct panel_scratch *s
     memset(s->acc, 0, (size_t)n_pairs * PANEL_ROWS * sizeof *s->acc);
     if (job->form && n_pairs <= job->isa->gemv_tokens && job->isa->gemv[job->w->type]) {
         job->isa->gemv[job->w->type](s->acc, rows, (const uint8_t *const *)job->x + first_pair, (int)n_pairs, n,
-                                     &job->layout, job->panel_bytes);
+                                     &job->layout, STREAM_AHEAD);
         return;
     }
     for (int64_t k0 = 0; k0 < n; k0 += chunk) {
@@ -143,39 +161,47 @@ static void multiply_panel(const struct matmul_job *job, struct panel_scratch *s
     }
 }
 
-static void one_panel(const struct matmul_job *job, struct panel_scratch *s, int64_t active, int64_t panel)
+static void one_panel(const struct matmul_job *job, struct panel_scratch *s, int64_t active, const struct panel_rows *p)
 {
-    int64_t row0 = panel * PANEL_ROWS;
-    int64_t n_rows = job->w->ne[1] - row0 < PANEL_ROWS ? job->w->ne[1] - row0 : PANEL_ROWS;
-    const uint8_t *rows[PANEL_ROWS];
-    for (int r = 0; r < PANEL_ROWS; r++)
-        rows[r] = panel_row(job, job->matrices[active], panel, r);
     for (int64_t t0 = job->first[active]; t0 < job->first[active + 1]; t0 += TOKEN_BLOCK) {
         int64_t left = job->first[active + 1] - t0, n_pairs = left < TOKEN_BLOCK ? left : TOKEN_BLOCK;
-        multiply_panel(job, s, rows, t0, n_pairs);
-        for (int64_t t = 0; t < n_pairs; t++) {
-            float *y = job->y[t0 + t] + row0;
-            for (int64_t r = 0; r < n_rows; r++)
-                y[r] = job->bias ? s->acc[t * PANEL_ROWS + r] + job->bias[row0 + r] : s->acc[t * PANEL_ROWS + r];
+        multiply_panel(job, s, p->at, t0, n_pairs);
+        for (int64_t t = 0; t < n_pairs; t++)
+            for (int r = 0; r < PANEL_ROWS; r++) {
+                int64_t out = p->output[r];
+                if (out >= 0)
+                    job->y[t0 + t][out] =
+                        job->bias ? s->acc[t * PANEL_ROWS + r] + job->bias[out] : s->acc[t * PANEL_ROWS + r];
+            }
+    }
+}
+
+/* A run of neighbouring rows of one matrix. */
+static void run_item(void *arg, int thread, int64_t item)
+{
+    const struct matmul_job *job = arg;
+    struct panel_scratch *s = (void *)(job->scratch + (size_t)thread * job->scratch_bytes);
+    int64_t active = item / job->n_runs, begin = item % job->n_runs * job->run, end = begin + job->run;
+    end = end < job->w->ne[1] ? end : job->w->ne[1];
+    int64_t n_tok = job->first[active + 1] - job->first[active], dealt = n_tok <= STREAM_TOKENS ? job->run : PANEL_ROWS;
+    for (int64_t first = begin; first < end; first += dealt) {
+        int64_t n = end - first < dealt ? end - first : dealt;
+        for (int64_t i = 0; i < (n + PANEL_ROWS - 1) / PANEL_ROWS; i++) {
+            struct panel_rows p;
+            deal_rows(job, &p, job->matrices[active], first, n, i);
+            one_panel(job, s, active, &p);
         }
     }
 }
 
-/* A run of neighbouring panels, which lie one after the other in memory. */
-static void panels_item(void *arg, int thread, int64_t item)
-{
-    const struct matmul_job *job = arg;
-    struct panel_scratch *s = (void *)(job->scratch + (size_t)thread * job->scratch_bytes);
-    int64_t n = job->n_panels * job->n_active, begin = item * job->run;
-    for (int64_t i = begin; i < n && i < begin + job->run; i++)
-        one_panel(job, s, i / job->n_panels, i % job->n_panels);
-}
-
 static void run_panels(struct k_ctx *c, struct matmul_job *job)
 {
-    int64_t n = job->n_panels * job->n_active, run = n / (pool_threads(c->pool) * RUNS_PER_THREAD);
-    job->run = run < 1 ? 1 : run > RUN_MAX ? RUN_MAX : run;
-    pool_run(c->pool, panels_item, job, (n + job->run - 1) / job->run);
+    int64_t panels = (job->w->ne[1] + PANEL_ROWS - 1) / PANEL_ROWS;
+    int64_t run = panels * job->n_active / (pool_threads(c->pool) * RUNS_PER_THREAD);
+    run = run < 1 ? 1 : run > RUN_MAX ? RUN_MAX : run;
+    job->n_runs = (panels + run - 1) / run;
+    job->run = (panels + job->n_runs - 1) / job->n_runs * PANEL_ROWS; /* all of about one length */
+    pool_run(c->pool, run_item, job, job->n_runs * job->n_active);
 }
 
 static void quantise_item(void *arg, int thread, int64_t item)
@@ -222,8 +248,6 @@ static enum k_status prepare(struct k_ctx *c, struct matmul_job *job, int64_t n_
     job->matrices = *matrices = (int32_t *)(base + at_matrices);
     job->first = *first = (int32_t *)(base + at_first);
     job->x_q = base + at_q;
-    job->n_panels = (job->w->ne[1] + PANEL_ROWS - 1) / PANEL_ROWS;
-    job->panel_bytes = PANEL_ROWS * k_row_bytes(job->w->type, (uint64_t)job->w->ne[0]);
     if (job->form)
         pool_run(c->pool, quantise_item, job, n_x);
     return K_OK;

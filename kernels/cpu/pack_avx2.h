@@ -12,13 +12,19 @@
 
 /* ---- blocks of eight rows -> w ----------------------------------------------------------------------------------- */
 
+/* The 16 bytes at `at` of rows r and r + 4. */
+PACK_INLINE __m256i two_rows(const uint8_t *const *rows, int r, int64_t at)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(rows[r] + at))),
+                                   _mm_loadu_si128((const __m128i *)(rows[r + 4] + at)), 1);
+}
+
 /* Word i of the 16 bytes at `at` of each row -> w[i]. */
 PACK_INLINE void words_4(__m256i w[4], const uint8_t *const *rows, int64_t at)
 {
     __m256i a[4];
     for (int r = 0; r < 4; r++)
-        a[r] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(rows[r] + at))),
-                                       _mm_loadu_si128((const __m128i *)(rows[r + 4] + at)), 1);
+        a[r] = two_rows(rows, r, at);
     __m256i low01 = _mm256_unpacklo_epi32(a[0], a[1]), low23 = _mm256_unpacklo_epi32(a[2], a[3]);
     __m256i high01 = _mm256_unpackhi_epi32(a[0], a[1]), high23 = _mm256_unpackhi_epi32(a[2], a[3]);
     w[0] = _mm256_unpacklo_epi64(low01, low23);
@@ -131,12 +137,7 @@ PACK_INLINE void column_q6_k(__m256i w[4][4], const uint8_t *const *rows, int64_
 
 /* ---- scales ------------------------------------------------------------------------------------------------------ */
 
-PACK_INLINE __m256 halves_8(const uint16_t halves[LANE_ROWS])
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
-}
-
-/* The bytes `ahead` of n bytes of each row are asked for. */
+/* What lies `ahead` of n bytes of each row is asked for. */
 PACK_INLINE void prefetch_rows(const uint8_t *const *rows, int64_t at, int64_t n)
 {
     for (int r = 0; r < LANE_ROWS; r++)
@@ -144,46 +145,27 @@ PACK_INLINE void prefetch_rows(const uint8_t *const *rows, int64_t at, int64_t n
             __builtin_prefetch(rows[r] + at + i, 0, 2);
 }
 
-/* The halves that begin n blocks of each row, block by block. They are copied some blocks ahead of their use, because a
- * wide load soon after narrow stores would stall. */
-#define SCALE_BLOCKS 8
-
-PACK_INLINE void copy_scales(uint16_t scales[SCALE_BLOCKS][LANE_ROWS], const uint8_t *const *rows, int64_t at,
-                             int64_t n, int64_t block_bytes)
+/* The same for small blocks: one row in its turn, for eight blocks. */
+PACK_INLINE void prefetch_turn(const uint8_t *const *rows, int64_t block, int64_t block_bytes, size_t ahead)
 {
-    for (int r = 0; r < LANE_ROWS && n == SCALE_BLOCKS; r++)
-        for (int b = 0; b < SCALE_BLOCKS; b++)
-            memcpy(&scales[b][r], rows[r] + at + b * block_bytes, sizeof scales[b][r]);
-    for (int r = 0; r < LANE_ROWS && n < SCALE_BLOCKS; r++)
-        for (int64_t b = 0; b < n; b++)
-            memcpy(&scales[b][r], rows[r] + at + b * block_bytes, sizeof scales[b][r]);
+    int64_t row = block % LANE_ROWS;
+    const uint8_t *p = rows[row] + (block - row) * block_bytes + ahead;
+    for (int64_t i = 0; i < LANE_ROWS * block_bytes; i += 64)
+        __builtin_prefetch(p + i, 0, 2);
 }
 
-/* Two turns of SCALE_BLOCKS: one in use, the next being copied. */
-struct scale_turns {
-    uint16_t halves[2][SCALE_BLOCKS][LANE_ROWS];
-    const uint8_t *const *rows;
-    int64_t n_blocks, block_bytes;
-    size_t ahead;
-};
-
-PACK_INLINE int64_t blocks_from(const struct scale_turns *s, int64_t block)
+/* The half at `at` of each row. Put together in registers: a wide load of what narrow stores wrote would have to wait
+ * for them. */
+PACK_INLINE __m256 halves_at(const uint8_t *const *rows, int64_t at)
 {
-    int64_t left = s->n_blocks - block;
-    return left < 0 ? 0 : left < SCALE_BLOCKS ? left : SCALE_BLOCKS;
-}
-
-/* Copies the turn that begins at `block`, and asks for the bytes `ahead` of it. */
-PACK_INLINE void copy_turn(struct scale_turns *s, int64_t block)
-{
-    int64_t n = blocks_from(s, block);
-    copy_scales(s->halves[block / SCALE_BLOCKS % 2], s->rows, block * s->block_bytes, n, s->block_bytes);
-    prefetch_rows(s->rows, block * s->block_bytes + (int64_t)s->ahead, n * s->block_bytes);
-}
-
-PACK_INLINE __m256 scales_of(const struct scale_turns *s, int64_t block)
-{
-    return halves_8(s->halves[block / SCALE_BLOCKS % 2][block % SCALE_BLOCKS]);
+    uint16_t h[LANE_ROWS];
+    for (int r = 0; r < LANE_ROWS; r++)
+        memcpy(&h[r], rows[r] + at, sizeof h[r]);
+    __m128i low = _mm_cvtsi32_si128(h[0]), high = _mm_cvtsi32_si128(h[4]);
+    low = _mm_insert_epi16(low, h[1], 1), high = _mm_insert_epi16(high, h[5], 1);
+    low = _mm_insert_epi16(low, h[2], 2), high = _mm_insert_epi16(high, h[6], 2);
+    low = _mm_insert_epi16(low, h[3], 3), high = _mm_insert_epi16(high, h[7], 3);
+    return _mm256_cvtph_ps(_mm_unpacklo_epi64(low, high));
 }
 
 /* expand_scales_k for eight rows at once: bytes of groups 0..3 and 4..7. */
@@ -252,16 +234,13 @@ typedef void store_fn(uint8_t *q, const __m256i *w, int n, int64_t at);
 PACK_INLINE void pack_blocks(uint8_t *q, float *d, const uint8_t *const *rows, int64_t n, size_t ahead,
                              block_fn *block_w, store_fn *store, int64_t block_bytes)
 {
-    struct scale_turns s = {.rows = rows, .n_blocks = n / 32, .block_bytes = block_bytes, .ahead = ahead};
-    copy_turn(&s, 0);
-    for (int64_t turn = 0; turn < s.n_blocks; turn += SCALE_BLOCKS) {
-        copy_turn(&s, turn + SCALE_BLOCKS);
-        for (int64_t block = turn; block < turn + blocks_from(&s, turn); block++) {
-            __m256i w[8];
-            block_w(w, rows, block * block_bytes);
-            store(q, w, 8, block * 32);
-            _mm256_storeu_ps(d + block * PANEL_ROWS, scales_of(&s, block));
-        }
+    for (int64_t block = 0; block < n / 32; block++) {
+        __m256i w[8];
+        int64_t at = block * block_bytes;
+        block_w(w, rows, at);
+        prefetch_turn(rows, block, block_bytes, ahead);
+        store(q, w, 8, block * 32);
+        _mm256_storeu_ps(d + block * PANEL_ROWS, halves_at(rows, at));
     }
 }
 
@@ -312,9 +291,6 @@ PACK_INLINE void pack_sixes(uint8_t *q, float *d, const uint8_t *const *rows, in
     for (int64_t block = 0; block < n / 256; block++) {
         int64_t at = block * 210;
         __m256i scales[4];
-        uint16_t halves[LANE_ROWS];
-        for (int r = 0; r < LANE_ROWS; r++)
-            memcpy(&halves[r], rows[r] + at + 208, sizeof halves[r]);
         prefetch_rows(rows, at + (int64_t)ahead, 210);
         for (int part = 0; part < 4; part++) {
             __m256i w[4][4];
@@ -324,7 +300,7 @@ PACK_INLINE void pack_sixes(uint8_t *q, float *d, const uint8_t *const *rows, in
                 store_words(q, w[layer], 4, block * 256 + half * 128 + layer * 32 + column * 16);
         }
         words_4(scales, rows, at + 192);
-        __m256 unit = halves_8(halves);
+        __m256 unit = halves_at(rows, at + 208);
         for (int g = 0; g < 16; g++)
             _mm256_storeu_ps(d + (block * 16 + g) * PANEL_ROWS,
                              scaled_signed(_mm256_srli_epi32(scales[g / 4], 8 * (g % 4)), unit));

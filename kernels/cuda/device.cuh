@@ -63,6 +63,10 @@ KDEV int shfl_xor(int v, int mask)
 {
     return __shfl_xor_sync(0xffffffffu, v, mask);
 }
+KDEV double shfl_xor(double v, int mask)
+{
+    return __shfl_xor_sync(0xffffffffu, v, mask);
+}
 KDEV float shfl(float v, int from)
 {
     return __shfl_sync(0xffffffffu, v, from);
@@ -105,6 +109,13 @@ KDEV float exp_exact(float x)
 KDEV float exp_fast(float x) /* 2 ulp + |x| 2^-21, flushes what is subnormal */
 {
     return __expf(x);
+}
+/* Rounded once from what double precision says, whatever the angle. */
+KDEV void sincos_exact(double angle, float *sine, float *cosine)
+{
+    double s, c;
+    sincos(angle, &s, &c);
+    *sine = (float)s, *cosine = (float)c;
 }
 KDEV float sqrt_rn(float x)
 {
@@ -389,7 +400,7 @@ static inline enum k_status device_use(int device)
     return status_of(cudaSetDevice(device));
 }
 struct device_facts {
-    char name[128];
+    char name[256];
     int major, minor; /* compute capability */
     int n_sm;
     size_t l2_bytes, shared_max; /* shared memory that a block may ask for */

@@ -2,23 +2,23 @@
 #ifndef KERNELS_CUDA_INTERNAL_H
 #define KERNELS_CUDA_INTERNAL_H
 
+#include "kernels/cuda/backend.h"
 #include "kernels/cuda/portable.cuh"
 #include "kernels/internal.h"
 
 /* A step's tokens on the device, made from the host's k_token_ref by cuda_tokens(). A run is a stretch of tokens of one
  * sequence at consecutive positions: a decode token is a run of one, a prefill slice a longer one. */
 struct cuda_tokens {
-    const int32_t *pos;    /* [n_tok] */
-    const int32_t *run_of; /* [n_tok] the token's run */
-    const int32_t *first;  /* [n_tok] where in pages[] the list of its sequence begins: position p is in page
+    const int32_t *pos;       /* [n_tok] */
+    const int32_t *run_of;    /* [n_tok] the token's run */
+    const int32_t *first;     /* [n_tok] where in pages[] the list of its sequence begins: position p is in page
                               pages[first[t] + p / K_PAGE_TOKENS] */
-    const int32_t *pages;
     const int32_t *run_start; /* [n_runs + 1] its first token; the last entry is n_tok */
+    const int32_t *pages;
     int32_t n_tok, n_runs;
     int32_t run_max; /* tokens of the longest run; 1: decode alone */
-    int32_t
-        pos_max; /* no token's position is higher. In a captured graph this is the bucket's bound, so that a grid that
-                        covers it serves every step of the bucket; the positions themselves are on the device. */
+    int32_t pos_max; /* no token's position is higher: a power of two less one, so that a grid that covers it serves a
+                        captured graph for a while; the positions themselves are on the device. */
 };
 
 /* Scratch areas: one per user, so that none is overwritten while another still needs it. They grow and are kept. */
@@ -30,22 +30,52 @@ enum cuda_scratch {
     CUDA_SCRATCH_COUNT
 };
 
+/* The steps that were captured: found by what makes their launches equal. */
+#define CUDA_GRAPHS 256
+struct cuda_graph {
+    int32_t n_tok, pos_max;
+    uint32_t shape;
+    uint32_t generation; /* of the scratch areas whose addresses it holds */
+    uint32_t used_at;    /* 0: the entry is free */
+    graph_t graph;       /* valid if recorded */
+    bool recorded;
+};
+
 struct k_ctx {
     int device;
     struct device_facts facts;
+    char numerics[64], text[288], error[192];
     stream_t stream;
     struct {
         void *data;
         size_t bytes;
     } scratch[CUDA_SCRATCH_COUNT];
+    uint32_t generation; /* counts growths */
+
+    uint8_t *staging; /* pinned; what put() brought since the last wait */
+    size_t staged;
+
+    void *plan; /* of a step's tokens, pinned, as they stand on the device */
+    size_t plan_bytes;
+    struct cuda_tokens tokens;
+    const struct k_token_ref *tokens_of; /* NULL: tokens are nobody's */
+    int32_t tokens_n;
+
+    struct cuda_graph graphs[CUDA_GRAPHS];
+    struct cuda_graph *recording;
+    uint32_t clock;
 };
 
 /* At least `bytes` of device memory, 256-byte aligned, contents undefined; valid until the same area is asked for more.
- * *status: K_OK or K_NO_MEMORY, and NULL then. Must not grow while a graph is captured (K_DEVICE): the engine runs a step of
- * each bucket before it captures one. */
+ * *status: K_OK or K_NO_MEMORY, and NULL then. It does not grow while a graph is captured (K_DEVICE): a step of each kind
+ * runs once before one is captured. */
 void *cuda_scratch(struct k_ctx *c, enum cuda_scratch which, size_t bytes, enum k_status *status);
 
 /* The tokens on the device; uploads them unless the step has begun with the same ones. Stream order. */
 enum k_status cuda_tokens(struct k_ctx *c, struct cuda_tokens *out, const struct k_token_ref *tok, int32_t n_tok);
+
+/* Remembers the driver's words for error_text() when s says that the device failed; returns s. */
+enum k_status cuda_note(struct k_ctx *c, enum k_status s);
+void cuda_graphs_free(struct k_ctx *c);
 
 #endif

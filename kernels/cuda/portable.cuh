@@ -61,6 +61,13 @@ KDEV float warp_max(float v)
     return v;
 }
 
+KDEV double warp_sum(double v)
+{
+    for (int m = WARP / 2; m > 0; m /= 2)
+        v += shfl_xor(v, m);
+    return v;
+}
+
 KDEV int warp_sum_int(int v)
 {
     for (int m = WARP / 2; m > 0; m /= 2)

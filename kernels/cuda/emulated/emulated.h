@@ -106,6 +106,10 @@ KDEV int shfl_xor(int v, int mask)
 {
     return emulated_shfl(v, thread_x() ^ mask);
 }
+KDEV double shfl_xor(double v, int mask)
+{
+    return emulated_shfl(v, thread_x() ^ mask);
+}
 KDEV float shfl(float v, int from)
 {
     return emulated_shfl(v, from);
@@ -158,6 +162,10 @@ KDEV float exp_exact(float x)
 KDEV float exp_fast(float x)
 {
     return expf(x);
+}
+KDEV void sincos_exact(double angle, float *sine, float *cosine)
+{
+    *sine = (float)sin(angle), *cosine = (float)cos(angle);
 }
 KDEV float sqrt_rn(float x)
 {
@@ -328,7 +336,7 @@ enum k_status graph_launch(stream_t st, graph_t g);
 void graph_free(graph_t g);
 
 struct device_facts {
-    char name[128];
+    char name[256];
     int major, minor;
     int n_sm;
     size_t l2_bytes, shared_max;
