@@ -40,7 +40,7 @@ enum k_status k_host_copy_rows(struct k_ctx *c, float *y, int64_t y_stride, cons
     return status;
 }
 
-enum k_status k_host_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint32_t shape,
+enum k_status k_host_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,
                                 enum k_step *how)
 {
     (void)c, (void)tok, (void)n_tok, (void)shape;

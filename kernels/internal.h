@@ -49,7 +49,7 @@ void k_host_buf_free(struct k_ctx *c, void *p, size_t bytes, enum k_buf where);
 enum k_status k_host_put(struct k_ctx *c, void *to, const void *from, size_t bytes);
 enum k_status k_host_copy_rows(struct k_ctx *c, float *y, int64_t y_stride, const float *x, int64_t x_stride,
                                int64_t rows, int32_t n);
-enum k_status k_host_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint32_t shape,
+enum k_status k_host_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,
                                 enum k_step *how);
 enum k_status k_host_step_end(struct k_ctx *c, enum k_status so_far);
 

@@ -180,7 +180,7 @@ struct k_ops {
      * all but tok's contents and what put() brings: so the backend may say K_STEP_RECORD (run them, once more) and
      * from then on K_STEP_REPEAT (run none). step_end() gets what became of the operations and returns what became of the
      * step; nothing has to be finished by then. */
-    enum k_status (*step_begin)(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint32_t shape,
+    enum k_status (*step_begin)(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,
                                 enum k_step *how);
     enum k_status (*step_end)(struct k_ctx *c, enum k_status so_far);
 

@@ -24,7 +24,7 @@ enum k_status cuda_memory(struct k_ctx *c, size_t *free_bytes, size_t *total_byt
 /* upload.cu */
 enum k_status cuda_put_many(struct k_ctx *c, const struct k_copy *copies, size_t n);
 /* step.cu */
-enum k_status cuda_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint32_t shape,
+enum k_status cuda_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,
                               enum k_step *how);
 enum k_status cuda_step_end(struct k_ctx *c, enum k_status so_far);
 /* rows.cu */

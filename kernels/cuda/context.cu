@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/internal.h"
+#include "kernels/cuda/matmul.h"
 #include "kernels/cuda/memory.h"
 
 int k_cuda_device_count(void)
@@ -52,7 +53,8 @@ struct k_ctx *cuda_ctx_new(int threads, int device)
         cuda_ctx_free(c);
         return NULL;
     }
-    snprintf(c->numerics, sizeof c->numerics, "cuda-1 sm_%d%d", c->facts.major, c->facts.minor);
+    snprintf(c->numerics, sizeof c->numerics, "cuda-1 sm_%d%d %s", c->facts.major, c->facts.minor,
+             CUDA_MATMUL_NUMERICS);
     snprintf(c->text, sizeof c->text, "%s (device %d)", c->facts.name, device);
     return c;
 }

@@ -34,7 +34,7 @@ enum cuda_scratch {
 #define CUDA_GRAPHS 256
 struct cuda_graph {
     int32_t n_tok, pos_max;
-    uint32_t shape;
+    uint64_t shape;
     uint32_t generation; /* of the scratch areas whose addresses it holds */
     uint32_t used_at;    /* 0: the entry is free */
     graph_t graph;       /* valid if recorded */

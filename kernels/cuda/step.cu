@@ -131,7 +131,7 @@ void cuda_graphs_free(struct k_ctx *c)
 }
 
 /* The entry of this kind of step; a new one takes the place of the one that was longest unused. */
-static struct cuda_graph *find_graph(struct k_ctx *c, const struct cuda_tokens *t, uint32_t shape, bool *is_new)
+static struct cuda_graph *find_graph(struct k_ctx *c, const struct cuda_tokens *t, uint64_t shape, bool *is_new)
 {
     struct cuda_graph *oldest = &c->graphs[0];
     *is_new = false;
@@ -150,7 +150,7 @@ static struct cuda_graph *find_graph(struct k_ctx *c, const struct cuda_tokens *
     return oldest;
 }
 
-enum k_status cuda_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint32_t shape,
+enum k_status cuda_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,
                               enum k_step *how)
 {
     *how = K_STEP_RUN;

@@ -1,0 +1,160 @@
+/* Operations on rows that know neither positions nor experts: lookup, copies, norm, activation, sum. All are bound by
+ * memory, and most of what they move is still in the L2 cache; what counts is that they are one short launch each. */
+#include "kernels/cuda/blocks.cuh"
+#include "kernels/cuda/internal.h"
+
+#define THREADS 256
+/* Elements that a thread of an elementwise kernel takes, a block apart, so that a warp's accesses stay side by side. */
+#define EACH 4
+
+static int64_t parts(int64_t n, int64_t size)
+{
+    return (n + size - 1) / size;
+}
+
+/* y[t] = row ids[t] of w, dequantised.
+ * Grid (n_tok, pieces of a row), 256 threads, 4 elements each. Bytes: the row once, 4 per element written. */
+KERNEL_BOUNDS(get_rows_kernel, THREADS, 2)
+(float *y, const uint8_t *w, enum k_type type, int64_t row_bytes, int32_t n, const int32_t *ids)
+{
+    const uint8_t *row = w + ids[block_x()] * row_bytes;
+    for (int e = 0; e < EACH; e++) {
+        int32_t i = (block_y() * EACH + e) * THREADS + thread_x();
+        if (i < n)
+            y[(int64_t)block_x() * n + i] = weight_at(type, row, i);
+    }
+}
+
+enum k_status cuda_get_rows(struct k_ctx *c, float *y, const struct k_tensor *w, const int32_t *ids, int32_t n_tok)
+{
+    enum k_status s = k_check_get_rows(y, w, ids, n_tok);
+    if (s != K_OK || n_tok == 0)
+        return s;
+    int32_t n = (int32_t)w->ne[0];
+    return cuda_note(c, launch(c->stream, get_rows_kernel, grid_of(n_tok, parts(n, EACH * THREADS)), THREADS, 0, y,
+                               (const uint8_t *)w->data, w->type, (int64_t)k_row_bytes(w->type, (uint64_t)n), n, ids));
+}
+
+/* Grid (elements / 1024), 256 threads, 4 elements each: y[r * y_stride + i] = x[r * x_stride + i]. 8 bytes an element. */
+KERNEL(copy_rows_kernel)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t total, int32_t n)
+{
+    for (int e = 0; e < EACH; e++) {
+        int64_t i = ((int64_t)block_x() * EACH + e) * THREADS + thread_x();
+        if (i < total)
+            y[i / n * y_stride + i % n] = x[i / n * x_stride + i % n];
+    }
+}
+
+enum k_status cuda_copy_rows(struct k_ctx *c, float *y, int64_t y_stride, const float *x, int64_t x_stride,
+                             int64_t rows, int32_t n)
+{
+    enum k_status s = k_check_copy(y, y_stride, x, x_stride, rows, n);
+    if (s != K_OK || rows == 0)
+        return s;
+    return cuda_note(c, launch(c->stream, copy_rows_kernel, grid_of(parts(rows * n, EACH * THREADS)), THREADS, 0, y,
+                               y_stride, x, x_stride, rows * n, n));
+}
+
+/* Sum over the block, the same in every thread: warps by butterfly, then warp by warp. */
+KDEV double block_sum(double v)
+{
+    SHARED(double, part, THREADS / WARP);
+    v = warp_sum(v);
+    if (lane() == 0)
+        part[warp_of_block()] = v;
+    sync_block();
+    v = 0.0;
+    for (int i = 0; i < THREADS / WARP; i++)
+        v += part[i];
+    return v;
+}
+
+KDEV float norm_scale(double sum, int32_t dim, float eps)
+{
+    return (float)(1.0 / sqrt(sum / (double)dim + (double)eps));
+}
+
+/* y = x * scale * w for one row; `at` counts the threads that share it. The second reading comes from the cache. */
+KDEV void scale_row(float *y, const float *x, const float *w, float scale, int32_t dim, int at, int threads)
+{
+    for (int32_t i = at; i < dim; i += threads)
+        y[i] = x[i] * scale * w[i];
+}
+
+/* A block per row, for long ones. Grid (rows), 256 threads. The sum in double, thread t adding elements t, t + 256, ... in
+ * order. Bytes: 4 read and 4 written per element; bound by latency for the few rows of decode. */
+KERNEL_BOUNDS(norm_block_kernel, THREADS, 2)
+(float *y, const float *x, const float *w, int32_t dim, int32_t stride, float eps)
+{
+    const float *row = x + (int64_t)block_x() * stride;
+    double sum = 0.0;
+    for (int32_t i = thread_x(); i < dim; i += THREADS)
+        sum += (double)row[i] * (double)row[i];
+    float scale = norm_scale(block_sum(sum), dim, eps);
+    scale_row(y + (int64_t)block_x() * stride, row, w, scale, dim, thread_x(), THREADS);
+}
+
+/* A warp per row, for the short rows of heads. Grid (rows / 8), 256 threads; as above with lanes for threads. */
+KERNEL_BOUNDS(norm_warp_kernel, THREADS, 2)
+(float *y, const float *x, const float *w, int64_t rows, int32_t dim, int32_t stride, float eps)
+{
+    int64_t r = (int64_t)block_x() * (THREADS / WARP) + warp_of_block();
+    if (r >= rows) /* the whole warp */
+        return;
+    double sum = 0.0;
+    for (int32_t i = lane(); i < dim; i += WARP)
+        sum += (double)x[r * stride + i] * (double)x[r * stride + i];
+    float scale = norm_scale(warp_sum(sum), dim, eps);
+    scale_row(y + r * stride, x + r * stride, w, scale, dim, lane(), WARP);
+}
+
+#define WARP_DIM_MAX 512 /* which kernel depends on dim alone */
+
+enum k_status cuda_rms_norm(struct k_ctx *c, float *y, const float *x, const float *w, int64_t rows, int32_t dim,
+                            int32_t stride, float eps)
+{
+    enum k_status s = k_check_norm(y, x, w, rows, dim, stride);
+    if (s != K_OK || rows == 0)
+        return s;
+    if (dim <= WARP_DIM_MAX)
+        return cuda_note(c, launch(c->stream, norm_warp_kernel, grid_of(parts(rows, THREADS / WARP)), THREADS, 0, y, x,
+                                   w, rows, dim, stride, eps));
+    return cuda_note(c, launch(c->stream, norm_block_kernel, grid_of(rows), THREADS, 0, y, x, w, dim, stride, eps));
+}
+
+/* Grid (n / 1024), 256 threads, 4 elements each. 12 bytes an element. */
+KERNEL(silu_mul_kernel)(float *y, const float *gate, const float *up, int64_t n)
+{
+    for (int e = 0; e < EACH; e++) {
+        int64_t i = ((int64_t)block_x() * EACH + e) * THREADS + thread_x();
+        if (i < n)
+            y[i] = gate[i] / (1.0f + exp_exact(-gate[i])) * up[i];
+    }
+}
+
+enum k_status cuda_silu_mul(struct k_ctx *c, float *y, const float *gate, const float *up, int64_t n)
+{
+    enum k_status s = k_check_values(y, gate, up, n);
+    if (s != K_OK || n == 0)
+        return s;
+    return cuda_note(c,
+                     launch(c->stream, silu_mul_kernel, grid_of(parts(n, EACH * THREADS)), THREADS, 0, y, gate, up, n));
+}
+
+/* Grid (n / 1024), 256 threads, 4 elements each. 12 bytes an element. */
+KERNEL(add_kernel)(float *y, const float *x, int64_t n)
+{
+    for (int e = 0; e < EACH; e++) {
+        int64_t i = ((int64_t)block_x() * EACH + e) * THREADS + thread_x();
+        if (i < n)
+            y[i] += x[i];
+    }
+}
+
+enum k_status cuda_add(struct k_ctx *c, float *y, const float *x, int64_t n)
+{
+    enum k_status s = k_check_values(y, x, x, n);
+    if (s != K_OK || n == 0)
+        return s;
+    return cuda_note(c, launch(c->stream, add_kernel, grid_of(parts(n, EACH * THREADS)), THREADS, 0, y, x, n));
+}
