@@ -142,7 +142,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "no-lookahead", .type = ARG_FLAG, .value = &(a).plain, .help = "never verify several tokens in one step; the output is the same with and without"}, \
     {.name = "lazy-load", .type = ARG_FLAG, .value = &(a).lazy, .help = "no read-ahead of the model file"},            \
     {.name = "no-mmap", .type = ARG_FLAG, .value = &(a).no_mmap, .help = "read the model file into memory instead of mapping it: for file systems that can fail or change under a mapping"}, \
-    {.name = "warmup", .type = ARG_INT, .value = &(a).warmup, .meta = "N", .lo = 0, .hi = 1000, .help = "empty passes before it is ready"}, \
+    {.name = "warmup", .type = ARG_INT, .value = &(a).warmup, .meta = "N", .lo = 0, .hi = 10000, .help = "empty passes before it is ready"}, \
     {.name = "alias", .type = ARG_STRING, .value = &(a).alias, .meta = "NAME", .help = "the name requests use; default: the file's name"}, \
     {.name = "api-key-file", .type = ARG_STRING, .value = &(a).key_file, .meta = "FILE", .help = "bearer keys, one per line; without it anybody may ask"}, \
     {.name = "node-key-file", .type = ARG_STRING, .value = &(a).node_key_file, .meta = "FILE", .help = "the key of the scheduler, one line: opens what docs/NODE_API.md describes"}, \

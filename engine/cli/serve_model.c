@@ -204,7 +204,9 @@ static enum rc start(struct serving *v, struct error *e)
     int64_t idle_mw = 0, busy_mw = 0;
     if (v->a.watts && watts_parse_curve(v->a.watts, &idle_mw, &busy_mw, e) != RC_OK)
         return error_prefix(e, "--watts");
+    struct stat st;
     const struct server_options o = {
+        .load_bytes = stat(v->a.model, &st) == 0 ? (int64_t)st.st_size : 0,
         .busy_mw = busy_mw,
         .listen_on = v->c.listen_on,
         .model_id = v->c.model_id,

@@ -20,5 +20,6 @@ struct metrics_view {
     const struct metrics_node *node; /* NULL: there is none */
 };
 void metrics_write(struct strbuf *b, const struct metrics_view *v);
+double metrics_resident_bytes(void); /* memory of this process, what it has of mapped files with it; 0: not known */
 
 #endif

@@ -309,6 +309,7 @@ static void load_done(struct worker_task *t)
 {
     struct server *s = (struct server *)((char *)t - offsetof(struct server, load_task));
     s->loaded = true;
+    event_del(s->progress_ev);
     if (s->state != SERVER_LOADING)
         return; /* told to drain meanwhile */
     if (!s->load_rc) {
@@ -332,6 +333,27 @@ static void load_done(struct worker_task *t)
         s->o.supervisor->ready(s->o.supervisor->arg);
 }
 
+/* A load that takes its time says every second how far it is, as far as can be seen from here: what is in memory of what there
+ * is to load. */
+static void on_progress(evutil_socket_t fd, short what, void *arg)
+{
+    struct server *s = arg;
+    const double mb = metrics_resident_bytes() / 1e6, all = (double)s->o.load_bytes / 1e6;
+    (void)fd;
+    (void)what;
+    log_info(s->o.log, AREA, "loading", LOG_S("model", s->o.model_id), LOG_I("resident_mb", mb), LOG_I("file_mb", all),
+             LOG_I("took_ms", mono_since(s->o.clock, s->started) / NS_PER_MS));
+}
+
+static enum rc watch_load(struct server *s, struct error *e)
+{
+    const struct timeval second = {.tv_sec = 1};
+    s->progress_ev = event_new(s->loop, -1, EV_PERSIST, on_progress, s);
+    if (!s->progress_ev || event_add(s->progress_ev, &second))
+        return error_set(e, RC_IO, "cannot watch the load");
+    return RC_OK;
+}
+
 /* Life. */
 
 static void worker_cb(evutil_socket_t fd, short what, void *arg)
@@ -349,6 +371,9 @@ static enum rc start_worker(struct server *s, struct error *e)
     s->worker_ev = event_new(s->loop, worker_fd(s->worker), EV_READ | EV_PERSIST, worker_cb, s);
     if (!s->worker_ev || event_add(s->worker_ev, NULL))
         return error_set(e, RC_IO, "cannot watch the worker thread");
+    rc = watch_load(s, e);
+    if (rc)
+        return rc;
     s->load_task = (struct worker_task){.run = load_run, .done = load_done};
     return worker_submit(s->worker, &s->load_task);
 }
@@ -469,6 +494,8 @@ void server_free(struct server *s)
         event_free(s->drain_ev);
     if (s->move_ev)
         event_free(s->move_ev);
+    if (s->progress_ev)
+        event_free(s->progress_ev);
     strbuf_fini(&s->scratch);
     free(s);
 }

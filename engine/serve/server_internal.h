@@ -20,7 +20,7 @@ struct server {
     struct event_base *loop; /* borrowed */
     struct http_server *http;
     struct worker *worker;
-    struct event *worker_ev, *batcher_ev, *drain_ev, *move_ev;
+    struct event *worker_ev, *batcher_ev, *drain_ev, *move_ev, *progress_ev;
     struct batcher *batcher; /* from READY on */
     bool loaded;             /* load() has come back */
     bool ending;             /* server_drain() was called: done() follows the last answer */

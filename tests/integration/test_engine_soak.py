@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
+# runtest: first
 """Mixed load on the engine for a while: prompts and answers of random lengths with and without beginnings in common, streams
 and whole answers, several choices, echo, log probabilities, embeddings, clients that leave at any moment, a KV pool that is
 too small for all of them, sleep in the middle of it. Proves that nothing is left of any of it: every client gets its answer
 or its refusal, the same question has the same answer all along, after each round no sequence runs or waits and all KV pages
 are free, and memory stays as it is (2 %).
 
-With --full half an hour (3 minutes under sanitizers), else seconds."""
+With --full half an hour, else 3 minutes that take what processor the other tests leave; under sanitizers 3 minutes, else
+seconds."""
 
 import os
 import random
 import statistics
+import sys
 import threading
 import time
 
@@ -19,6 +22,7 @@ from test_engine import FOLDER, Server
 CLIENTS = 10
 QUIET_S = 30    # after which nobody may run or wait any more
 GROWTH = 1.02
+SETTLED = 1000  # requests, and half of the time, after which it has seen a bit of everything, and memory may be judged
 NODE_KEY = "soak-key"
 PROBE = {"prompt": "One, two, three. " * 12, "temperature": 0, "max_tokens": 24, "logprobs": 1}
 WORDS = ["node", "budget", "spot", "watt", "queue", "token", "price", "drain", "model", "tenant"]
@@ -26,9 +30,9 @@ WORDS = ["node", "budget", "spot", "watt", "queue", "token", "price", "drain", "
 
 def seconds(args, part):
     """Of a case that is so much of the whole."""
-    if not args.full:
-        return 15 * part
-    return (180 if args.sanitized else 1800) * part
+    if args.sanitized:
+        return (180 if args.full else 15) * part
+    return (1800 if args.full else 180) * part
 
 
 class Load:
@@ -145,16 +149,19 @@ def awake(args):
             for what, n in load.end().items():
                 counts[what] = counts.get(what, 0) + n
             nothing_is_left(s)
-            sizes.append(resident(pid))
+            if sum(counts.values()) >= SETTLED and rounds >= 5:
+                sizes.append(resident(pid))
             rounds += 1
         assert s.worker() == pid, "it is still the same worker"
         assert s.metric("spillway_engine_requests_failed_total") == 0
-        early, late = (statistics.median(part) for part in (sizes[rounds // 3:2 * rounds // 3], sizes[2 * rounds // 3:]))
-        print(f"        {rounds} rounds, {sum(counts.values())} requests {counts}; resident {sizes[0]} .. {early:.0f} .. {late:.0f} kB")
+        print(f"        {rounds} rounds, {sum(counts.values())} requests {counts}; resident {sizes} kB")
         seen = [s.metric(name) for name in ("vllm:num_preemptions_total", "spillway_engine_requests_aborted_total")]
-        assert min(seen[0 if args.full else 1:]) > 0, seen
+        assert min(seen[1 if args.sanitized and not args.full else 0:]) > 0, seen
         # Sanitizers keep what is freed for a while, and grow by it.
-        assert args.sanitized or not args.full or late <= early * GROWTH, sizes
+        assert args.sanitized or len(sizes) >= 4 or not args.full, "the machine was too slow to say anything of memory"
+        if not args.sanitized and len(sizes) >= 4:
+            early, late = statistics.median(sizes[:len(sizes) // 2]), statistics.median(sizes[len(sizes) // 2:])
+            assert late <= early * GROWTH, sizes
 
 
 def sleep(s):
@@ -181,8 +188,10 @@ def with_sleeps(args):
         assert s.metric("spillway_engine_worker_restarts_total") == 0 and s.metric("spillway_engine_sleeps_total") >= sleeps
         print(f"        {sleeps} times asleep; the supervisor {sizes[0]} .. {sizes[-1]} kB")
         half = len(sizes) // 2
-        assert args.sanitized or not args.full or max(sizes[half:]) <= max(sizes[:half]) * GROWTH, sizes
+        assert args.sanitized or max(sizes[half:]) <= max(sizes[:half]) * GROWTH, sizes
 
 
 if __name__ == "__main__":
+    if "--full" not in sys.argv:
+        os.nice(5)
     main(__doc__, [awake, with_sleeps])
