@@ -2,7 +2,7 @@
 """The engine beside llama.cpp's, on the same file, in turns: pairwise ratios, ours by the peer's.
 
     build/spillway-engine synth --shape qwen2-1.5b --type Q4_K_M --out q.gguf
-    python3 tests/bench/engine_vs_peer.py --peer-dir DIR --model q.gguf [--only raw,load,http,stall] [--rounds 5] [--markdown]
+    python3 tests/bench/engine_vs_peer.py --peer-dir DIR --model q.gguf [--only raw,load,http,stall,lookahead] [--rounds 5] [--markdown]
 
 DIR holds llama-bench, llama-batched-bench and llama-server, built by whoever runs this; none of it is ours. What is measured:
 
@@ -11,6 +11,8 @@ DIR holds llama-bench, llama-batched-bench and llama-server, built by whoever ru
 - http: 8 clients at once, 128 tokens in, 32 out, new prompts each time: time to first token, tokens/s of all.
 - stall: 7 streams, and then one prompt of 8,192 tokens beside them: the streams' p99 between two tokens with it by the same
   without it, and what the prompt takes by what it takes alone. For each server by itself; these are no ratios of the two.
+- lookahead: ours with speculation by ours without, tokens/s of 1 and 4 streams: at random, where nothing ever comes true, and
+  greedy on a prompt that repeats itself. The first says what it costs where it does not pay.
 
 Memory of shared hosts changes its speed within minutes, so each pair stands together in time, and a plain read of memory before it
 says in which state the pair was measured. A ratio is the median of the rounds' ratios, with the least and the most."""
@@ -177,6 +179,36 @@ class Bench:
                     "p50 of both": statistics.median(beside) / statistics.median(calm), "tokens without": len(calm),
                     "tokens with": len(beside), "prompt alone, s": alone, "prompt beside / alone": beside_s / alone}
 
+    def speed(self, s, streams, **how):
+        """Tokens/s of so many streams together, from when all of them have begun."""
+        gaps, stop, prompt = [], threading.Event(), self.prompt(24) * 4
+        threads = [threading.Thread(target=lambda: s.stream(prompt, 4000, stop, gaps, **how)) for _ in range(streams)]
+        for t in threads:
+            t.start()
+        while len(gaps) < 5 * streams:
+            time.sleep(0.01)
+        before, begin = s.generated(), time.monotonic()
+        time.sleep(self.args.calm / 4)
+        tokens, took = s.generated() - before, time.monotonic() - begin
+        stop.set()
+        for t in threads:
+            t.join()
+        return tokens / took
+
+    def lookahead(self):
+        ways = {"at random": {"temperature": 1.5, "seed": 1}, "repeating": {"temperature": 0}}
+        with Server(self, OURS, 4, 8192) as ahead, Server(self, OURS, 4, 8192, flags=["--no-lookahead"]) as plain:
+            ahead.wait()
+            plain.wait()
+            for title, how in ways.items():
+                for streams in (1, 4):
+                    ratios = []
+                    for i in range(self.args.rounds):
+                        got = {s: self.speed(s, streams, **how) for s in ((ahead, plain) if i % 2 == 0 else (plain, ahead))}
+                        ratios.append(got[ahead] / got[plain])
+                    print(f"# lookahead, {title}, {streams} streams: {statistics.median(ratios):.3f} x the tokens/s without "
+                          f"({min(ratios):.3f} - {max(ratios):.3f})", flush=True)
+
     def long_one(self, s):
         begin = time.monotonic()
         s.stream(self.prompt(self.args.long), 1)
@@ -192,14 +224,14 @@ class Bench:
 class Server:
     """One side's server on a port that the kernel chose. Both speak the OpenAI API; prompts are token ids."""
 
-    def __init__(self, bench, side, slots, context, read=False):
+    def __init__(self, bench, side, slots, context, read=False, flags=()):
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         a = bench.args
         if side == OURS:
             command = [bench.ours("spillway-engine"), "serve", "--model", a.model, "--port", str(self.port), "--max-batch", str(slots),
-                       "--ctx-size", str(context), "--threads", str(a.threads)] + (["--no-mmap"] if read else [])
+                       "--ctx-size", str(context), "--threads", str(a.threads)] + (["--no-mmap"] if read else []) + list(flags)
         else:
             command = [bench.peer("llama-server"), "-m", a.model, "--host", "127.0.0.1", "--port", str(self.port), "-np", str(slots),
                        "-c", str(slots * context), "-t", str(a.threads), "-tb", str(a.threads), "--log-disable", "--no-webui",
@@ -229,11 +261,18 @@ class Server:
                 pass
             time.sleep(0.005)
 
-    def stream(self, ids, tokens, stop=None, gaps=None):
+    def generated(self):
+        """Tokens that ours has made since its start."""
+        with socket.create_connection(("127.0.0.1", self.port)) as s:
+            s.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            text = b"".join(iter(lambda: s.recv(65536), b"")).decode()
+        return float(next(line for line in text.split("\n") if line.startswith("vllm:generation_tokens_total")).split()[-1])
+
+    def stream(self, ids, tokens, stop=None, gaps=None, **how):
         """Seconds to the first chunk, and (when, seconds since the chunk before) of the others, into `gaps` as they come. All
         tokens must have come, unless it was told to stop."""
         body = json.dumps({"prompt": ids, "max_tokens": tokens, "stream": True, "ignore_eos": True, "temperature": 0,
-                           "cache_prompt": False}).encode()
+                           "cache_prompt": False, **how}).encode()
         first, last, rest, whole = None, None, b"", False
         gaps = [] if gaps is None else gaps
         with socket.create_connection(("127.0.0.1", self.port)) as s:
@@ -262,7 +301,7 @@ class Server:
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--build", default="build")
-    p.add_argument("--peer-dir", help="needed for all but stall, which then is ours alone")
+    p.add_argument("--peer-dir", help="needed for all but stall and lookahead, which then are ours alone")
     p.add_argument("--model", required=True)
     p.add_argument("--only", default="raw,load,http,stall")
     p.add_argument("--rounds", type=int, default=5)
@@ -276,9 +315,9 @@ def main():
     p.add_argument("--markdown", action="store_true")
     args = p.parse_args()
     parts = args.only.split(",")
-    if wrong := set(parts) - {"raw", "load", "http", "stall"}:
-        sys.exit(f"--only: {', '.join(sorted(wrong))}: expected raw, load, http, stall")
-    if not args.peer_dir and parts != ["stall"]:
+    if wrong := set(parts) - {"raw", "load", "http", "stall", "lookahead"}:
+        sys.exit(f"--only: {', '.join(sorted(wrong))}: expected raw, load, http, stall, lookahead")
+    if not args.peer_dir and not set(parts) <= {"stall", "lookahead"}:
         sys.exit("--peer-dir is missing: where llama-bench, llama-batched-bench and llama-server are")
     b = Bench(args)
     for part in parts:
