@@ -235,7 +235,8 @@ void metrics_write(struct strbuf *b, const struct metrics_view *v)
               (double)v->kv_bytes);
     put_gauge(b, v, "spillway_engine_ready", "1 when requests are taken; asleep they are, too.", v->ready);
     put_gauge(b, v, "spillway_engine_load_seconds", "Time from start to ready.", v->load_seconds);
-    put_gauge(b, v, "spillway_engine_resident_bytes", "Resident memory of the process that answers.", metrics_resident_bytes());
+    put_gauge(b, v, "spillway_engine_resident_bytes", "Resident memory of the process that answers.",
+              metrics_resident_bytes());
     put_info(b, v);
     const struct serve_counters *c = &v->totals->counters;
     put_histogram(b, v, "vllm:time_to_first_token_seconds", "From a request's first byte to its first token.",

@@ -73,7 +73,7 @@ struct server_options {
      * server_free(). */
     enum rc (*load)(void *load_arg, struct serve_model *m, struct error *e);
     void *load_arg;
-    int64_t load_bytes; /* how much there is to load; 0: not known */
+    int64_t load_bytes;                         /* how much there is to load; 0: not known */
     const struct server_supervisor *supervisor; /* NULL: none, /sleep is refused; borrowed */
     /* The end, on the loop thread: drained, or load() failed. May be called once. */
     void (*done)(void *done_arg);
