@@ -1,39 +1,20 @@
 /* Activations in the form that the weights want, once per distinct row. Bytes: 4 in, about 1.4 (8 bits) or 2 out per
  * element, from and to L2; a decode step's rows are a few KiB and cost a launch. */
-#include "kernels/cuda/matmul.cuh"
+#include "kernels/cuda/activations.cuh"
 
 #define ACT_BLOCK 128
+#define ACT_PART  1024
 
-/* grid: groups of 32 elements / 4, rows; block: 4 warps, one group each; no shared memory. The CPU backend's rounding:
- * d = max |x| / 127, q = round(x * (127 / max)), to nearest even; a group that is not finite has d = NaN, one below 2^-100
- * is zero. */
+/* grid: slices / 4, rows; block: 4 warps, a slice each; no shared memory. */
 KERNEL(act_to_q8)(struct mul_job j, uint8_t *to, const float *x, int64_t x_stride)
 {
-    int g = block_x() * (ACT_BLOCK / WARP) + warp_of_block(), k = 32 * g + lane();
-    if (g >= j.np / 32)
+    int slice = block_x() * (ACT_BLOCK / WARP) + warp_of_block();
+    if (slice >= j.np / SLICE)
         return;
     uint8_t *row = to + block_y() * j.x_bytes;
-    float v = k < j.n ? x[block_y() * x_stride + k] : 0.0f;
-    float top = bits_to_f32(f32_to_bits(v) & 0x7fffffffu);
-    bool finite = top <= 3.402823466e38f;
-    finite = warp_ballot(finite) == 0xffffffffu;
-    top = warp_max(top);
-    bool zero = !finite || top < 0x1p-100f;
-    /* Rounded by the addition: the sum's last bit is 1. */
-    int q = zero ? 0 : (int)(f32_to_bits(v * (127.0f / top) + SUM_FLOAT) - SUM_BITS);
-    int sum = q;
-    for (int mask = 8; mask > 0; mask /= 2)
-        sum += shfl_xor(sum, mask);
-    int other = shfl_xor(sum, 16);
-    float d = !finite ? bits_to_f32(0x7fc00000u) : zero ? 0.0f : top / 127.0f;
-    ((int8_t *)row)[k] = (int8_t)q;
-    if (lane() == 0)
-        ((float *)(row + j.np))[g] = d;
-    float *s = (float *)(row + j.np + j.np / 8);
-    if (j.group == 16 && (lane() & 15) == 0)
-        s[2 * g + lane() / 16] = -d * (float)sum;
-    if (j.group != 16 && lane() == 0)
-        s[g] = -d * (float)(sum + other);
+    act_quantise_slice(&j, x + block_y() * x_stride, slice, (int8_t *)row + slice * SLICE,
+                       (float *)(row + j.np) + slice * (SLICE / 32),
+                       (float *)(row + j.np + j.np / 8) + slice * (SLICE / j.group));
 }
 
 /* The power of two that brings the row's largest magnitude to 2^14 at most, where halves are far from their limits; what is
@@ -47,7 +28,7 @@ KDEV float f16_row_scale(float top)
     return bits_to_f32((uint32_t)((e < -100 ? -100 : e) + 127) << 23);
 }
 
-/* grid: 1, rows; block 128; the row is read twice, the second time from the cache. */
+/* grid: parts of ACT_PART elements, rows; block 128. F16: each block finds the row's maximum for itself, from the cache. */
 KERNEL(act_to_16)(struct mul_job j, uint8_t *to, const float *x, int64_t x_stride)
 {
     SHARED(float, part, ACT_BLOCK / WARP);
@@ -69,11 +50,12 @@ KERNEL(act_to_16)(struct mul_job j, uint8_t *to, const float *x, int64_t x_strid
         scale = f16_row_scale(top);
         inverse = 1.0f / scale;
     }
-    for (int k = thread_x(); k < j.np; k += ACT_BLOCK) {
+    int end = (block_x() + 1) * ACT_PART < j.np ? (block_x() + 1) * ACT_PART : j.np;
+    for (int k = block_x() * ACT_PART + thread_x(); k < end; k += ACT_BLOCK) {
         float v = k < j.n ? from[k] * inverse : 0.0f;
         row[k] = j.form == ACT_F16 ? f32_to_f16(v) : f32_to_bf16(v);
     }
-    if (thread_x() < 4)
+    if (block_x() == 0 && thread_x() < 4)
         ((float *)(row + j.np))[thread_x()] = scale;
 }
 
@@ -86,10 +68,11 @@ enum k_status mul_activations(struct k_ctx *c, const struct mul_job *j, uint8_t 
         uint8_t *at = to + r * j->x_bytes;
         const float *from = x + r * x_stride;
         if (j->form == ACT_Q8)
-            st =
-                launch(c->stream, act_to_q8, grid_of((j->np / 32 + 3) / 4, rows), ACT_BLOCK, 0, *j, at, from, x_stride);
+            st = launch(c->stream, act_to_q8, grid_of((j->np / SLICE + 3) / 4, rows), ACT_BLOCK, 0, *j, at, from,
+                        x_stride);
         else
-            st = launch(c->stream, act_to_16, grid_of(1, rows), ACT_BLOCK, 0, *j, at, from, x_stride);
+            st = launch(c->stream, act_to_16, grid_of((j->np + ACT_PART - 1) / ACT_PART, rows), ACT_BLOCK, 0, *j, at,
+                        from, x_stride);
     }
     return st;
 }

@@ -7,7 +7,9 @@
  * token.
  *
  * Bytes per call: the weights once per tile of tokens, and from L2 the activations once per block: 16 rows of weights are
- * 9 (4.5 bits) to 32 bytes per element of k, a token's activations 1.4 or 2. Flops: 2 m n tokens. */
+ * 9 (4.5 bits) to 32 bytes per element of k, a token's activations 1.4 or 2. Flops: 2 m n tokens. One or two tokens'
+ * activations (DIRECT_PAIRS) are read as floats and rounded by each block, which saves a launch. */
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/multiply.cuh"
 #include "kernels/cuda/stage.cuh"
 
@@ -23,14 +25,19 @@ KHOST_DEV int gemv_fold(const struct mul_job *j)
     return n < GEMV_FOLD ? n : GEMV_FOLD;
 }
 
-/* Shared memory: each warp's ring, then (quantised) each warp's expanded slice, then the sums [slice][row][token]. */
+/* Activations of one pair and slice that a warp has quantised for itself: q, d, s. */
+#define DIRECT_BYTES (SLICE + SLICE / 32 * 4 + GROUPS_MAX * 4)
+
+/* Shared memory: each warp's ring, then (quantised) its expanded slice and its own activations; the sums
+ * [slice][row][token]. */
 KHOST_DEV int gemv_stage_bytes(const struct mul_job *j)
 {
     return GEMV_ROWS * j->slot_bytes;
 }
 KHOST_DEV int gemv_warp_bytes(const struct mul_job *j)
 {
-    return GEMV_STAGES * gemv_stage_bytes(j) + (j->group ? EXPANDED_BYTES(GEMV_ROWS) : 0);
+    return GEMV_STAGES * gemv_stage_bytes(j) +
+           (j->group ? EXPANDED_BYTES(GEMV_ROWS) + (j->direct ? DIRECT_PAIRS * DIRECT_BYTES : 0) : 0);
 }
 KHOST_DEV int gemv_shared_bytes(const struct mul_job *j)
 {
@@ -67,32 +74,63 @@ KDEV void gemv_finish(const struct mul_job *j, const struct mul_tile *t, float t
 
 /* ---- quantised ---- */
 
+/* A slice's activations: numbers of column lane / 4, scales of the two columns of this lane's sums. */
 struct gemv_columns {
-    const uint8_t *b, *x0, *x1; /* activations of column lane / 4, and of the columns of this lane's sums */
+    const uint8_t *q;
+    const float *d[2], *s[2];
 };
+
+/* As they are in global memory. */
+KDEV struct gemv_columns columns_of_rows(const struct mul_job *j, const uint8_t *const rows[3], int slice)
+{
+    struct gemv_columns x = {rows[0] + slice * SLICE, {NULL, NULL}, {NULL, NULL}};
+    for (int i = 0; i < 2; i++) {
+        x.d[i] = act_d(j, rows[1 + i]) + slice * (SLICE / 32);
+        x.s[i] = act_s(j, rows[1 + i]) + slice * (SLICE / j->group);
+    }
+    return x;
+}
+
+/* Quantised now, at `to` in shared memory; sync_warp() before they are read. Columns past the last repeat it. */
+KDEV struct gemv_columns columns_direct(const struct mul_job *j, const struct mul_tile *t, uint8_t *to, int slice)
+{
+    for (int i = 0; i < t->count && i < DIRECT_PAIRS; i++) {
+        uint8_t *at = to + i * DIRECT_BYTES;
+        float *d = (float *)(at + SLICE);
+        act_quantise_slice(j, (const float *)gemv_x(j, t, i), slice, (int8_t *)at, d, d + SLICE / 32);
+    }
+    int last = t->count - 1, own[3] = {lane() / 4, 2 * (lane() & 3), 2 * (lane() & 3) + 1};
+    struct gemv_columns x = {to + (own[0] < last ? own[0] : last) * DIRECT_BYTES, {NULL, NULL}, {NULL, NULL}};
+    for (int i = 0; i < 2; i++) {
+        x.d[i] = (const float *)(to + (own[1 + i] < last ? own[1 + i] : last) * DIRECT_BYTES + SLICE);
+        x.s[i] = x.d[i] + SLICE / 32;
+    }
+    return x;
+}
 
 template <int GROUP>
 KDEV void gemv_multiply_q8(const struct mul_job *j, const struct expanded_tile *t, const struct gemv_columns *x,
                            int slice, float acc[4])
 {
     int n_groups = slice_elems(j, slice) / 32;
-    const uint8_t *xb = x->b + slice * SLICE + 4 * (lane() & 3);
-    const float *s0 = act_s(j, x->x0) + slice * (SLICE / GROUP), *s1 = act_s(j, x->x1) + slice * (SLICE / GROUP);
+    const uint8_t *q = x->q + 4 * (lane() & 3);
     uint32_t b[SLICE / 32][2];
     float dx[SLICE / 32][2];
+#pragma unroll
     for (int g = 0; g < SLICE / 32; g++) {
-        b[g][0] = *(const uint32_t *)(xb + 32 * g);
-        b[g][1] = *(const uint32_t *)(xb + 32 * g + 16);
-        dx[g][0] = act_d(j, x->x0)[slice * (SLICE / 32) + g];
-        dx[g][1] = act_d(j, x->x1)[slice * (SLICE / 32) + g];
+        b[g][0] = *(const uint32_t *)(q + 32 * g);
+        b[g][1] = *(const uint32_t *)(q + 32 * g + 16);
+        dx[g][0] = x->d[0][g];
+        dx[g][1] = x->d[1][g];
     }
+#pragma unroll
     for (int g = 0; g < SLICE / 32; g++) {
         uint32_t a[4];
         struct group_scales sc = {{0, 0}, {0, 0}, {dx[g][0], dx[g][1]}, {0, 0}};
         if (g >= n_groups)
             break;
         ldmatrix_x4(a, t->q + lane_row_a() * Q_STRIDE + 32 * g + 16 * lane_piece_a());
-        multiply_group<GROUP>(j, t, 0, g, a, b[g], &sc, s0, s1, acc);
+        multiply_group<GROUP>(j, t, 0, g, a, b[g], &sc, x->s[0], x->s[1], acc);
     }
 }
 
@@ -110,8 +148,9 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_job j)
     struct expanded_tile t = expanded_tile_at(ring + GEMV_STAGES * gemv_stage_bytes(&j), GEMV_ROWS);
     int n_slices = j.np / SLICE, slot_at = lane() / 2 * j.slot_bytes, fold = gemv_fold(&j);
     const uint8_t *row = weight_row(&j, tile.matrix, block_x() * GEMV_ROWS + lane() / 2); /* copied by two lanes */
-    struct gemv_columns x = {gemv_x(&j, &tile, lane() / 4), gemv_x(&j, &tile, 2 * (lane() & 3)),
-                             gemv_x(&j, &tile, 2 * (lane() & 3) + 1)};
+    const uint8_t *x_rows[3] = {gemv_x(&j, &tile, lane() / 4), gemv_x(&j, &tile, 2 * (lane() & 3)),
+                                gemv_x(&j, &tile, 2 * (lane() & 3) + 1)};
+    uint8_t *direct = (uint8_t *)t.q + EXPANDED_BYTES(GEMV_ROWS);
 
     for (int i = 0; i < GEMV_STAGES - 1; i++) {
         int slice = warp_of_block() + i * GEMV_WARPS;
@@ -131,6 +170,8 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_job j)
             cp_async_commit();
             expand_row(&j, &t, lane() / 2, raw_in_slot(&j, gemv_stage(&j, ring, slice) + slot_at, row, slice),
                        lane() & 1, slice_elems(&j, slice));
+            struct gemv_columns x =
+                j.direct ? columns_direct(&j, &tile, direct, slice) : columns_of_rows(&j, x_rows, slice);
             sync_warp();
             if (j.group == 16)
                 gemv_multiply_q8<16>(&j, &t, &x, slice, acc);
@@ -157,9 +198,26 @@ KDEV void gemv_stage_16(const struct mul_job *j, uint8_t *stage, int matrix, int
                        slice * SLICE + 8 * lane(), j->n, j->row_bytes % 16 == 0);
 }
 
+/* A slice's fragments of B: elements 2 (lane % 4) and + 1, + 8 and + 9 of each 16 of column lane / 4, whose row is x. */
+KDEV void gemv_columns_16(const struct mul_job *j, const uint8_t *x, int slice, uint32_t b[SLICE / 16][2])
+{
+    int k0 = slice * SLICE + 2 * (lane() & 3);
+#pragma unroll
+    for (int i = 0; i < 2 * (SLICE / 16); i++) {
+        int k = k0 + 8 * i;
+        if (j->direct) {
+            const float *from = (const float *)x;
+            b[i / 2][i & 1] = pack_bf16(k < j->n ? from[k] : 0.0f, k + 1 < j->n ? from[k + 1] : 0.0f);
+        } else {
+            b[i / 2][i & 1] = *(const uint32_t *)(x + 2 * k);
+        }
+    }
+}
+
 /* Products of 16 elements one after the other; fragments are loaded four ahead. */
 KDEV void gemv_multiply_16(const struct mul_job *j, uint8_t *stage, const uint32_t b[SLICE / 16][2], float acc[4])
 {
+#pragma unroll
     for (int k = 0; k < SLICE / 16; k += 4) {
         uint32_t a[4][4];
         for (int i = 0; i < 4; i++)
@@ -180,7 +238,7 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_job j)
     uint8_t *ring = shared + warp_of_block() * gemv_warp_bytes(&j);
     float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;
     int n_slices = j.np / SLICE, fold = gemv_fold(&j);
-    const uint8_t *xb = gemv_x(&j, &tile, lane() / 4) + 4 * (lane() & 3);
+    const uint8_t *xb = gemv_x(&j, &tile, lane() / 4);
 
     for (int i = 0; i < GEMV_STAGES - 1; i++) {
         int slice = warp_of_block() + i * GEMV_WARPS;
@@ -194,10 +252,7 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_job j)
             int next = slice + (GEMV_STAGES - 1) * GEMV_WARPS;
             float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
             uint32_t b[SLICE / 16][2];
-            for (int k = 0; k < SLICE / 16; k++) {
-                b[k][0] = *(const uint32_t *)(xb + 2 * slice * SLICE + 32 * k);
-                b[k][1] = *(const uint32_t *)(xb + 2 * slice * SLICE + 32 * k + 16);
-            }
+            gemv_columns_16(&j, xb, slice, b);
             cp_async_wait<GEMV_STAGES - 2>();
             sync_warp(); /* the slice is there for all lanes, and all are done with the one before */
             if (next < n_slices)

@@ -2,7 +2,7 @@
  * is chosen by how many tokens share a matrix. The choice is one of speed only (matmul.cuh). */
 #include "kernels/cuda/matmul.cuh"
 
-static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, enum k_precision p)
+static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t n_tok, enum k_precision p)
 {
     const struct quant_form *form = k_quant_form(w->type);
     *j = {};
@@ -20,6 +20,7 @@ static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, enum k_
     bool aligned = (uintptr_t)w->data % 16 == 0;
     if (j->form == ACT_F32)
         return K_OK;
+    j->direct = n_tok <= DIRECT_PAIRS && j->form != ACT_F16;
     if (form) {
         j->group = form->group;
         j->has_min = form->has_min;
@@ -36,7 +37,7 @@ static enum k_status set_activations(struct k_ctx *c, struct mul_job *j, const f
                                      int64_t n_rows)
 {
     enum k_status st;
-    if (j->form == ACT_F32) {
+    if (j->form == ACT_F32 || j->direct) {
         j->x = (const uint8_t *)x;
         j->x_bytes = x_stride * (int64_t)sizeof(float);
         return K_OK;
@@ -83,7 +84,7 @@ enum k_status cuda_matmul(struct k_ctx *c, float *y, const float *x, int64_t x_s
     enum k_status st = k_check_matmul(y, x, x_stride, w, n_tok);
     if (st != K_OK || n_tok == 0)
         return st;
-    st = job_of(&j, w, p);
+    st = job_of(&j, w, n_tok, p);
     if (st == K_OK)
         st = set_activations(c, &j, x, x_stride, n_tok);
     if (st != K_OK)
@@ -103,7 +104,7 @@ enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride
         return st;
     if (w->ne[2] > 65535 || w->ne[2] * n_tok > INT32_MAX)
         return K_BAD_SHAPE;
-    st = job_of(&j, w, p);
+    st = job_of(&j, w, n_tok, p);
     if (st == K_OK)
         st = set_activations(c, &j, x, x_head_stride, w->ne[2] * n_tok);
     if (st != K_OK)
@@ -124,7 +125,7 @@ enum k_status cuda_matmul_experts(struct k_ctx *c, float *y, const float *x, boo
     if (st != K_OK || n_tok == 0)
         return st;
     int32_t n_pairs = n_tok * n_used;
-    st = job_of(&j, w, p);
+    st = job_of(&j, w, n_tok, p);
     if (st == K_OK)
         st = set_activations(c, &j, x, w->ne[0], x_per_expert ? n_pairs : n_tok);
     if (st != K_OK)

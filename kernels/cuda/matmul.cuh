@@ -21,7 +21,7 @@
 /* Activations of one row, after kernels of activations.cu. n is padded to np, a multiple of SLICE, with zeros.
  *   ACT_Q8:  int8 q[np], float d[np / 32], float s[np / group] = -d * sum(q of the group)
  *   ACT_F16: f16 [np], float scale (a power of two: the row's values are scale times what is stored), pad to 16
- *   ACT_BF16: bf16 [np], pad to 16 as above with scale 1
+ *   ACT_BF16: bf16 [np], pad to 16
  *   ACT_F32: the caller's floats, not copied */
 enum act_form { ACT_F32, ACT_Q8, ACT_F16, ACT_BF16 };
 
@@ -42,6 +42,7 @@ struct mul_job {
     enum act_form form;
     const uint8_t *x;
     int64_t x_bytes; /* from one activation row to the next */
+    bool direct;     /* gemv.cu: x are the caller's floats, brought into the form by each block for itself */
     float *y;
     const float *bias; /* m, or NULL */
     /* Pair p of matrix e: activation row p / x_div * mul + e * mat, output at (p * mul + e * mat) * y_stride. Plain
@@ -118,7 +119,7 @@ KDEV const float *act_s(const struct mul_job *j, const uint8_t *row)
 {
     return (const float *)(row + j->np + j->np / 8);
 }
-/* In ACT_F16 and ACT_BF16. */
+/* In ACT_F16. */
 KDEV float act_scale(const struct mul_job *j, const uint8_t *row)
 {
     return *(const float *)(row + 2 * (int64_t)j->np);
@@ -157,7 +158,7 @@ KDEV void sums_begin(int sum[4])
 /* The end of every fast product. */
 KDEV float finish(const struct mul_job *j, const uint8_t *x_row, float total, int row)
 {
-    if (j->form != ACT_Q8)
+    if (j->form == ACT_F16)
         total *= act_scale(j, x_row);
     return j->bias ? total + j->bias[row] : total;
 }
@@ -199,6 +200,7 @@ enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, 
                         int64_t *grid_tiles);
 
 #define GEMV_PAIRS    8
+#define DIRECT_PAIRS  2 /* up to so many, each block quantising is cheaper than another launch */
 #define GEMM_Q8_PAIRS 64
 #define PRECISE_PAIRS 8
 
