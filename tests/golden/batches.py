@@ -22,9 +22,13 @@ SHORT = ("qwen2-f32-tied", "dsv2lite-q4_k_m", "dsv3-f16bf16", "qwen3moe-q8_0")
 KEY = {"x-spillway-node-key": "golden-key"}
 
 
+def device(args):
+    return ("--device", args.device) if args.device else ()
+
+
 def greedy_ids(args, model, case):
     out = subprocess.run([engine(args), "generate", "--model", model, "--tokens", ",".join(map(str, case["tokens"])), "-n",
-                          str(len(case["greedy"])), "--temp", "0", "--print-ids", "--threads", "1"],
+                          str(len(case["greedy"])), "--temp", "0", "--print-ids", "--threads", "1", *device(args)],
                          capture_output=True, text=True, check=True).stdout
     return [int(word) for word in out.split()]
 
@@ -64,7 +68,7 @@ def run_batch(args, model, cases, batch, seed):
                 got[i, again] = (ids, probs)
                 cached[0] += known
 
-    with Server(args, "--max-batch", str(batch), "--ctx-size", "0", "--node-key-file", key, model=model) as s:
+    with Server(args, "--max-batch", str(batch), "--ctx-size", "0", "--node-key-file", key, *device(args), model=model) as s:
         for again in (0, 1):
             todo += [(i, again) for i in range(len(cases))]
             threads = [threading.Thread(target=client) for _ in range(batch)]
@@ -83,7 +87,7 @@ def check_model(args, folder):
     failed, first = [], None
     if "f32" in name:
         failed += [f"{case['name']}: generate differs from the peer" for case, ids in zip(cases, wanted) if ids != case["greedy"]]
-    for batch in (1, 3, 8):
+    for batch in map(int, args.batches.split(",")):
         got, cached = run_batch(args, model, cases, batch, batch)
         first = first or got
         if cached < 64:
@@ -105,6 +109,8 @@ def main():
     p.add_argument("--build", default="build")
     p.add_argument("--shared", default="../shared")
     p.add_argument("--full", action="store_true")
+    p.add_argument("--batches", default="1,3,8")
+    p.add_argument("--device", help="cpu, cuda: as the engine's flag")
     args = p.parse_args()
     args.build, args.sanitized = os.path.abspath(args.build), False
     fixtures = os.path.join(args.shared, "fixtures")

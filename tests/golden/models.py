@@ -25,8 +25,8 @@ FAST = {"fast": (), "q8_0": ("--kv-type", "q8_0")}
 
 
 class Run:
-    def __init__(self, engine, tmp):
-        self.engine, self.tmp = engine, tmp
+    def __init__(self, engine, tmp, flags=()):
+        self.engine, self.tmp, self.flags = engine, tmp, flags
         self.passed = self.failed = 0
 
     def check(self, ok, what):
@@ -38,7 +38,7 @@ class Run:
     def call(self, *args):
         """stdout, or None after printing why. One thread: the bits are the same, and two of them would mostly wait for each
         other over models this small."""
-        p = subprocess.run([self.engine, *args, "--threads", "1"], capture_output=True, text=True, timeout=600)
+        p = subprocess.run([self.engine, *args, "--threads", "1", *self.flags], capture_output=True, text=True, timeout=600)
         if p.returncode:
             print("exit %d: %s: %s" % (p.returncode, " ".join(args)[:200], p.stderr.strip()))
             return None
@@ -112,6 +112,7 @@ def main():
     ap.add_argument("--build", default="build")
     ap.add_argument("--engine")
     ap.add_argument("--shared", default="../shared")
+    ap.add_argument("--device", help="cpu, cuda: as the engine's flag")
     ap.add_argument("--only", help="models whose name contains this")
     ap.add_argument("--full", action="store_true")
     ap.add_argument("--verbose", action="store_true", help="the largest differences of each model")
@@ -122,7 +123,7 @@ def main():
         return 0
     worst = {}
     with tempfile.TemporaryDirectory() as tmp:
-        r = Run(a.engine or os.path.join(a.build, "spillway-engine"), tmp)
+        r = Run(a.engine or os.path.join(a.build, "spillway-engine"), tmp, ("--device", a.device) if a.device else ())
         for name in sorted(os.listdir(fixtures)):
             folder = os.path.join(fixtures, name)
             if os.path.exists(os.path.join(folder, "cases.json")) and (a.only or "") in name:

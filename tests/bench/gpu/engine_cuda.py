@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""The engine on a GPU: decoding, prefill and serving, beside the ceilings that bench_cuda measured. gpu_all.sh runs it.
+
+    engine_cuda.py decode|prefill|serve|peer --engine FILE --ceilings FILE [--tmp DIR] [--peer-dir DIR] [--device cuda]
+
+Models are random weights in a true shape, written by `spillway-engine synth` one at a time and deleted after. A share of
+decoding is active bytes times tokens/s by the copy bandwidth; one of prefill is 2 x parameters x tokens/s by the BF16 rate.
+Watts are read from nvidia-smi while a figure is taken; nothing of the card is set."""
+
+import argparse
+import json
+import os
+import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+MODELS = {  # shape, type: floor and aim of the share at batch 1
+    "llama-8b BF16": ("llama-8b", "BF16", 0.65, 0.85),
+    "llama-8b Q8_0": ("llama-8b", "Q8_0", 0.55, 0.80),
+    "llama-8b Q4_K_M": ("llama-8b", "Q4_K_M", 0.45, 0.70),
+    "deepseek-v2-lite BF16": ("deepseek-v2-lite", "BF16", None, None),
+}
+LITE_FLOOR, LITE_AIM = 250, 400  # tokens/s
+PARAMETERS = {"llama-8b": 7.5e9}  # those that every token is multiplied with: without the embedding
+
+
+def run(command, **kw):
+    done = subprocess.run(command, capture_output=True, text=True, **kw)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+class Watts:
+    """What the card draws, by the driver's own counter, while this is open."""
+
+    def __enter__(self):
+        self.seen, self.stop = [], threading.Event()
+        self.thread = threading.Thread(target=self.read)
+        self.thread.start()
+        return self
+
+    def read(self):
+        while not self.stop.wait(0.2):
+            out = subprocess.run(["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "-i", "0"],
+                                 capture_output=True, text=True).stdout
+            if re.match(r"\s*[0-9.]+", out):
+                self.seen.append(float(out.split()[0]))
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+
+    def most(self):
+        """The median of the upper half: a figure's own time, not the loading before it."""
+        upper = sorted(self.seen)[len(self.seen) // 2:]
+        return statistics.median(upper) if upper else float("nan")
+
+
+class Bench:
+    def __init__(self, args):
+        self.args = args
+        with open(args.ceilings) as f:
+            text = f.read()
+        found = re.search(r"^copy, read and written\s+([0-9.]+)", text, re.M)
+        self.copy = float(found[1]) * 1e9 if found else float("nan")
+        found = re.search(r"^BF16 product.*?cuBLAS\s+([0-9.]+)", text, re.M)
+        self.rate = float(found[1]) * 1e12 if found else float("nan")
+
+    def model(self, name):
+        shape, kind = MODELS[name][:2]
+        path = os.path.join(self.args.tmp, "model.gguf")
+        run([self.args.engine, "synth", "--shape", shape, "--type", kind, "--layers", str(self.args.layers), "--out", path])
+        return path
+
+    def bench(self, path, *flags):
+        with Watts() as watts:
+            out = json.loads(run([self.args.engine, "bench", "-m", path, "--device", self.args.device, "--json", *flags]))
+        return out, watts.most()
+
+    def decode(self):
+        for name, (shape, kind, floor, aim) in MODELS.items():
+            path = self.model(name)
+            for batch in ("1", "8", "64", "256"):
+                out, watts = self.bench(path, "-p", "0", "-n", "128", "-b", batch, "-d", "128")
+                speed = out["decode"][0]["tok_s"]
+                share = out["active_bytes"] * speed / self.copy if batch == "1" else float("nan")
+                goal = f"floor {floor:.0%}, aim {aim:.0%}" if floor else f"floor {LITE_FLOOR}, aim {LITE_AIM} tok/s"
+                print(f"decode {name:24} batch {batch:>3}: {speed:9.1f} tok/s, {watts:5.0f} W, {watts / speed:7.3f} J/token"
+                      + (f", share of copy {share:.1%} ({goal})" if batch == "1" else ""), flush=True)
+            os.unlink(path)
+
+    def prefill(self):
+        path = self.model("llama-8b BF16")
+        for tokens in (512, 2048, 8192):
+            out, watts = self.bench(path, "-p", str(tokens), "-n", "0", "--chunk", "2048")
+            speed = out["prefill"]["tok_s"]
+            print(f"prefill llama-8b BF16 {tokens:5} tokens: {speed:9.0f} tok/s, {watts:5.0f} W, share of the BF16 rate "
+                  f"{2 * PARAMETERS['llama-8b'] * speed / self.rate:.1%}" + (" (floor 40%, aim 65%)" if tokens == 2048 else ""),
+                  flush=True)
+        os.unlink(path)
+
+    def peer(self):
+        """llama.cpp with CUDA on the same files, where --peer-dir holds its programs."""
+        program = os.path.join(self.args.peer_dir or "", "llama-bench")
+        if not self.args.peer_dir or not os.path.exists(program):
+            print("skipped: peer: no llama-bench in --peer-dir (build llama.cpp with -DGGML_CUDA=ON)")
+            return
+        for name in MODELS:
+            path = self.model(name)
+            ours = [self.bench(path, "-p", "0", "-n", "128", "-b", "1", "-d", "128")[0]["decode"][0]["tok_s"] for _ in range(3)]
+            theirs = [json.loads(run([program, "-m", path, "-ngl", "99", "-p", "0", "-n", "128", "-r", "1", "-o", "json"]))[0]
+                      ["avg_ts"] for _ in range(3)]
+            ratio = statistics.median(ours) / statistics.median(theirs)
+            print(f"peer {name:24}: ours {statistics.median(ours):.1f}, llama.cpp {statistics.median(theirs):.1f} tok/s, "
+                  f"ratio {ratio:.2f} (floor 1.1, aim 1.5)", flush=True)
+            os.unlink(path)
+
+    # serving --------------------------------------------------------------------------------------------------------------
+    def serve(self):
+        path = self.model("llama-8b BF16")
+        with Server(self.args, path, slots=256, context=2112, kv_tokens=256 * 2112 + 40960) as s, Watts() as watts:
+            s.answer(128, 8)
+            begin = time.monotonic()
+            threads = [threading.Thread(target=s.answer, args=(1024, 1024)) for _ in range(256)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            speed = 256 * 1024 / (time.monotonic() - begin)
+            print(f"serve llama-8b BF16, 256 at once, 1,024 in and out: {speed:.0f} output tok/s (floor 3000, aim 8000), "
+                  f"{watts.most():.0f} W", flush=True)
+        with Server(self.args, path, slots=17, context=33792, kv_tokens=2 * 33792 + 16 * 4096) as s:
+            self.stall(s)
+        os.unlink(path)
+
+    def stall(self, s):
+        """Sixteen streams, and a prompt of 32k tokens beside them."""
+        gaps, stop = [], threading.Event()
+        threads = [threading.Thread(target=s.stream, args=(64, 4000, gaps, stop)) for _ in range(16)]
+        for t in threads:
+            t.start()
+        while len(gaps) < 16 * 20:
+            time.sleep(0.01)
+        calm_from = time.monotonic()
+        time.sleep(5)
+        begin = time.monotonic()
+        s.answer(32768, 1)
+        end = time.monotonic()
+        stop.set()
+        for t in threads:
+            t.join()
+        p99 = lambda v: sorted(v)[int(len(v) * 0.99)] if v else float("nan")
+        calm = p99([gap for at, gap in gaps if calm_from < at < begin])
+        beside = p99([gap for at, gap in gaps if begin < at < end])
+        print(f"serve, 32k prompt beside 16 streams: p99 between tokens {1e3 * calm:.1f} ms without, {1e3 * beside:.1f} ms with, "
+              f"ratio {beside / calm:.2f} (floor 2); the prompt took {end - begin:.1f} s", flush=True)
+
+
+class Server:
+    def __init__(self, args, model, slots, context, kv_tokens):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.log = tempfile.TemporaryFile()
+        self.random = random.Random(1)
+        self.process = subprocess.Popen(
+            [args.engine, "serve", "--model", model, "--port", str(self.port), "--device", args.device, "--max-batch", str(slots),
+             "--ctx-size", str(context), "--kv-tokens", str(kv_tokens), "--queue-seconds", "0"],
+            stdout=self.log, stderr=self.log)
+
+    def __enter__(self):
+        until = time.monotonic() + 180
+        while True:
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.process.kill()
+                self.log.seek(0)
+                sys.exit(f"the server does not start:\n{self.log.read()[-2000:].decode(errors='replace')}")
+            try:
+                with socket.create_connection(("127.0.0.1", self.port)) as s:
+                    s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    if b" 200 " in s.recv(4096).split(b"\r\n")[0]:
+                        return self
+            except OSError:
+                pass
+            time.sleep(0.05)
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        self.log.close()
+
+    def ask(self, n_in, n_out, stream):
+        body = json.dumps({"prompt": [self.random.randrange(10, 30000) for _ in range(n_in)], "max_tokens": n_out, "stream": stream,
+                           "ignore_eos": True, "temperature": 0.8, "top_p": 0.95, "cache_prompt": False}).encode()
+        s = socket.create_connection(("127.0.0.1", self.port))
+        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                  b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        return s
+
+    def answer(self, n_in, n_out):
+        """One whole answer, whose usage must say n_out tokens."""
+        with self.ask(n_in, n_out, False) as s:
+            parts = []
+            while piece := s.recv(65536):
+                parts.append(piece)
+        found = re.search(rb'"completion_tokens"\s*:\s*(\d+)', b"".join(parts))
+        if not found or int(found[1]) != n_out:
+            sys.exit(f"an answer is not {n_out} tokens: {b''.join(parts)[:300]!r}")
+
+    def stream(self, n_in, n_out, gaps, stop):
+        """(when, seconds since the chunk before) of each chunk, into `gaps`."""
+        last, rest = None, b""
+        with self.ask(n_in, n_out, True) as s:
+            while not stop.is_set() and (piece := s.recv(65536)):
+                now = time.monotonic()
+                lines = (rest + piece).split(b"\n")
+                rest = lines.pop()
+                for _ in range(sum(line.startswith(b"data: {") for line in lines)):
+                    if last is not None:
+                        gaps.append((now, now - last))
+                    last = now
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("what", choices=("decode", "prefill", "serve", "peer"))
+    p.add_argument("--engine", required=True)
+    p.add_argument("--ceilings", required=True, help="what `bench_cuda ceilings` printed")
+    p.add_argument("--tmp", default="/tmp", help="where a model of up to 32 GB fits")
+    p.add_argument("--peer-dir")
+    p.add_argument("--device", default="cuda")
+    p.add_argument("--layers", type=int, default=0, help="only so many, to try this script; 0: all")
+    args = p.parse_args()
+    threading.excepthook = lambda a: (sys.__excepthook__(a.exc_type, a.exc_value, a.exc_traceback), os._exit(1))
+    getattr(Bench(args), args.what)()
+
+
+if __name__ == "__main__":
+    main()
