@@ -1,8 +1,8 @@
 #include "engine/serve/pace.h"
 
 #define SMOOTH     0.2 /* weight of one step's time */
-#define STRETCH    2.0 /* a step with a prompt takes so many times what it takes without */
-#define TOKENS_MIN 8
+#define STRETCH    2.3 /* a step with a prompt takes so many times what it takes without */
+#define TOKENS_MIN 4
 
 void step_times_observe(struct step_times *t, int32_t tokens, double seconds)
 {
@@ -37,11 +37,11 @@ void pace_observe(struct pace *p, int32_t n, double decode_s, double seconds)
 
 int32_t pace_tokens(const struct pace *p, int32_t n_decode, double decode_s, int32_t first, int32_t max)
 {
-    const int32_t least = n_decode > TOKENS_MIN ? n_decode : TOKENS_MIN;
+    const int32_t least = n_decode / 4 > TOKENS_MIN ? n_decode / 4 : TOKENS_MIN;
     int32_t n = first;
     if (p->token_s > 0 && decode_s > 0) {
         const double fits = (STRETCH - 1) * decode_s / p->token_s;
-        n = fits < max ? (int32_t)fits : max;
+        n = fits < max ? (int32_t)(fits + 0.5) : max;
     }
     n = n > least ? n : least;
     return n < max ? n : max;
