@@ -1,3 +1,4 @@
+# runtest: first
 """Streams over four real engines of which one is killed (SIGKILL) again and again and started anew: none fails, and what
 each client got is what it gets undisturbed, token for token, with one id and exact usage. Greedy and seeded, some with
 log probabilities (equal ones mean equal ids and equal logits), and whole answers among them.

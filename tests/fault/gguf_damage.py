@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# runtest: first
 """Damaged model files: a small model cut at 100 places, and with 250 single bytes of its header changed.
 
 Proves that each either is refused with exit code 1 and one line naming the file, or runs (a change may hit a name or a

@@ -1,3 +1,4 @@
+# runtest: first
 """Power cuts under load, simulated. The real scheduler runs with powercut_vfs.c as SQLite's file system, which writes
 down what is written and what is flushed. From that trace a disk is made as a cut at any place may leave it: what was
 flushed stands; of the rest, sectors of 512 bytes are lost, torn and written in any order. The scheduler is started on each

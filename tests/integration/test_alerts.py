@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# runtest: release
+# runtest: release first
 """The alert rules: promtool finds them valid and their tests pass; every metric and label value a rule names is one the
 code exports; a threshold on a histogram is one of its edges; every alert has a test that fires it, a quiet series, texts
 and a section in docs/OPERATIONS.md. What needs promtool (Debian: prometheus) is skipped by name without it."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# runtest: release
+# runtest: release first
 """Machines on the premises: switched by Redfish as vendors differ in it, by magic packets and by a command, proven once to come
 back and never switched off without that. Against scripted controllers (tests/fakes/redfish.py, whose data files cite the
 Redfish documents) and against sushy-tools' emulator (PyPI, in a virtual environment of the build folder)."""
