@@ -21,6 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/sample.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -240,6 +242,11 @@ struct k_ops {
     enum k_status (*silu_mul)(struct k_ctx *c, float *y, const float *gate, const float *up, int64_t n);
     /* y[i] += x[i]. */
     enum k_status (*add)(struct k_ctx *c, float *y, const float *x, int64_t n);
+
+    /* NULL in host backends, where engine/text/sampler.h does it: choose a token from each of n rows of logits (work memory).
+     * s and out: the host's. Waits, as get(). K_UNSUPPORTED: a vocabulary of more than half a million. */
+    enum k_status (*sample)(struct k_ctx *c, struct k_sampled *out, const float *logits, int32_t n_vocab,
+                            const struct k_sample *s, int32_t n);
 };
 
 extern const struct k_ops k_reference_ops; /* scalar, defines what is right */

@@ -13,6 +13,7 @@
 #define K_SAMPLE_BANDS 1024             /* of falling likelihood, which find what has to be put in order */
 
 struct k_sample {
+    int32_t row;           /* of the logits */
     float scale;           /* 1 / temperature; 0: the greatest, ties to the lower id */
     float bands_per_logit; /* with top_k or top_p */
     int32_t top_k;         /* 0: off */

@@ -45,6 +45,9 @@ enum k_status cuda_route(struct k_ctx *c, int32_t *ids, float *weights, const fl
                          int32_t n_tok);
 enum k_status cuda_combine_experts(struct k_ctx *c, float *y, const float *x, const float *weights, int32_t n_used,
                                    int32_t dim, int32_t n_tok);
+/* sample_ops.cu */
+enum k_status cuda_sample(struct k_ctx *c, struct k_sampled *out, const float *logits, int32_t n_vocab,
+                          const struct k_sample *s, int32_t n);
 
 #ifdef __cplusplus
 }

@@ -33,4 +33,5 @@ const struct k_ops k_cuda_ops = {
     .attention_mla = cuda_attention_mla,
     .silu_mul = cuda_silu_mul,
     .add = cuda_add,
+    .sample = cuda_sample,
 };

@@ -298,8 +298,8 @@ KERNEL_BOUNDS(sample_kernel, THREADS, 1)
 {
     SHARED(struct sample_shared, shared, 1);
     struct sample_shared *s = &shared[0];
-    const float *logits = all_logits + (int64_t)block_x() * n;
     const struct k_sample p = params[block_x()];
+    const float *logits = all_logits + (int64_t)p.row * n;
     if (thread_x() == 0)
         s->bad = 0, s->n = 0;
     sync_block();

@@ -10,6 +10,7 @@ extern "C" {
 #include "engine/text/sampler.h"
 #include "engine/text/softmax.h"
 }
+#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/emulated/control.h"
 #include "kernels/cuda/sample.cuh"
 
@@ -80,6 +81,7 @@ static void compare(int32_t n, int shape, int which, struct counts *c)
         for (uint32_t i = random_bits() % 5; i > 0; i--)
             sampler_accept(samplers[r], 0);
         CHECK(sampler_offer(samplers[r], &requests[r]));
+        requests[r].row = r;
     }
     CHECK_INT(dev_alloc(&dx, (size_t)(ROWS * n) * sizeof *x), K_OK);
     CHECK_INT(dev_alloc(&dr, sizeof requests), K_OK);
@@ -130,6 +132,8 @@ static void bad_logits_are_told(void)
     struct k_sample requests[4] = {};
     struct k_sampled answers[4];
     void *dx, *dr, *da;
+    for (int r = 0; r < 4; r++)
+        requests[r].row = r;
     CHECK_INT(dev_alloc(&dx, sizeof rows), K_OK);
     CHECK_INT(dev_alloc(&dr, sizeof requests), K_OK);
     CHECK_INT(dev_alloc(&da, sizeof answers), K_OK);
@@ -145,6 +149,27 @@ static void bad_logits_are_told(void)
     CHECK_INT(answers[3].id, 1);
     CHECK_INT(sample_rows(st, (struct k_sampled *)da, (float *)dx, 1 << 20, (struct k_sample *)dr, 1), K_UNSUPPORTED);
     dev_free(dx), dev_free(dr), dev_free(da);
+}
+
+/* As an operation: rows in any order, requests and choices in the host's memory. */
+static void chooses_as_an_operation(void)
+{
+    const float rows[3][4] = {{1, 9, 2, 3}, {4, 3, 2, 1}, {0, 0, 0, 7}};
+    struct k_sample requests[2] = {};
+    struct k_sampled out[2];
+    struct k_ctx *c = k_cuda_ops.ctx_new(0, 0);
+    void *logits;
+    CHECK(c != NULL);
+    requests[0].row = 2;
+    CHECK_INT(k_cuda_ops.buf_new(c, &logits, sizeof rows, K_BUF_WORK), K_OK);
+    CHECK_INT(k_cuda_ops.put(c, logits, rows, sizeof rows), K_OK);
+    CHECK_INT(k_cuda_ops.sample(c, out, (float *)logits, 4, requests, 2), K_OK);
+    CHECK_INT(out[0].id, 3);
+    CHECK_INT(out[1].id, 1);
+    CHECK_INT(k_cuda_ops.sample(c, out, (float *)logits, 4, requests, 0), K_OK);
+    CHECK_INT(k_cuda_ops.sample(c, NULL, (float *)logits, 4, requests, 1), K_BAD_SHAPE);
+    k_cuda_ops.buf_free(c, logits, sizeof rows, K_BUF_WORK);
+    k_cuda_ops.ctx_free(c);
 }
 
 /* What needs the host's sampler is not offered. */
@@ -183,6 +208,7 @@ int main(void)
     CHECK_INT(stream_new(&st), K_OK);
     TEST(device_chooses_as_the_sampler);
     TEST(bad_logits_are_told);
+    TEST(chooses_as_an_operation);
     TEST(offers_only_what_devices_do);
     stream_free(st);
     return TEST_RESULT();

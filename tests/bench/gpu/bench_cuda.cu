@@ -371,7 +371,7 @@ static void bench_sampling(struct bench *b)
         for (j.n = 1; j.n <= ROWS; j.n *= 16) {
             char name[64];
             for (int i = 0; i < ROWS; i++) /* the random logits are within [-1, 1): a low temperature spreads them */
-                s[i] = {20.0f, K_SAMPLE_BANDS / 30.0f * 20.0f, top_k, false, 1.0, 0.0, (uint64_t)i << 40};
+                s[i] = {i, 20.0f, K_SAMPLE_BANDS / 30.0f * 20.0f, top_k, false, 1.0, 0.0, (uint64_t)i << 40};
             must(copy_in(b->c->stream, j.s, s, sizeof s), "parameters");
             must(stream_sync(b->c->stream), "parameters");
             snprintf(name, sizeof name, "sampling, top-k %d, %d row(s) of %d", top_k, (int)j.n, VOCAB);
