@@ -8,7 +8,8 @@ over the rounds are shown with their ranges. Every request has a different body.
 
     upstream   the load straight on the upstream: what the harness itself costs
     HAProxy    one thread, keep-alive on both sides, no log
-    full       Spillway with ledger, keys, limits, cache, metrics, log and spans on
+    full       Spillway with ledger, keys, limits, cache, metrics, log and spans on, the audit off
+    full+audit the same with the audit and two budgets on; shown, not judged
     pure       Spillway with all of that off
 
 Nothing here is a test: it prints, and the reader judges. Standard library only, loopback only."""
@@ -34,6 +35,8 @@ import threading
 import time
 
 TICK = os.sysconf("SC_CLK_TCK")
+FULLS = ["full", "full+audit"]
+OURS = [*FULLS, "pure"]
 
 
 def free_port():
@@ -164,6 +167,15 @@ tracing:
   endpoint: http://127.0.0.1:{collector}
   sample: 0.01
 """
+NO_AUDIT = """audit:
+  mode: "off"
+"""
+AUDIT = """audit:
+  mode: "on"
+budgets:
+  - {name: all, period: month, hard: "1000000"}
+  - {name: teams, match: [team=*], period: day, hard: "1000000"}
+"""
 PURE = """ledger: off
 metrics: off
 auth: off
@@ -175,16 +187,17 @@ log:
 """
 
 
-def spillway(args, folder, upstream, full):
-    """full: keys, rate limits that are counted and never met, cache, spans and --full-settings; else all of it off."""
-    port, key, program = free_port(), None, os.path.join(args.build, "spillway")
+def spillway(args, folder, upstream, name):
+    """full: keys, rate limits that are counted and never met, cache, spans and --full-settings; full+audit: the audit and
+    budgets besides; pure: all of it off."""
+    port, key, program, full = free_port(), None, os.path.join(args.build, "spillway"), name in FULLS
     text = SPILLWAY.format(port=port, upstream=upstream)
     extra = args.full_settings if full else args.pure_settings
     if full:
         key = "spw_" + base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
         text += f"auth:\n  mode: keys\nkeys:\n  - id: bench\n    sha256: {hashlib.sha256(key.encode()).hexdigest()}\n"
         text += "    tenant: bench\nlog:\n  level: info\n" + ("" if args.no_limits else LIMITS)
-        text += FULL.format(collector=collector())
+        text += FULL.format(collector=collector()) + (AUDIT if name == "full+audit" else NO_AUDIT)
     else:
         text += PURE
     if extra:
@@ -193,7 +206,7 @@ def spillway(args, folder, upstream, full):
     with open(os.path.join(folder, "spillway.yaml"), "w") as f:
         f.write(text)
     command = [program, "serve", "--config", "spillway.yaml"]
-    return Proxy("full" if full else "pure", command, port, "/readyz", folder, key)
+    return Proxy(name, command, port, "/readyz", folder, key)
 
 
 def litellm(args, folder, upstream):
@@ -231,6 +244,9 @@ def collector():
     return server.server_address[1]
 
 
+PARTS = ["starts", "closed", "open", "control", "paced", "prompts"]
+
+
 class Bench:
     def __init__(self, args):
         self.args = args
@@ -242,9 +258,8 @@ class Bench:
         upstream = free_port()
         program = os.path.join(args.build, "bench", "frontdoor_upstream")
         self.upstream = Proxy("upstream", [program, str(upstream)], upstream, "/health", self.sub("upstream"))
-        self.rows = [self.upstream, haproxy(args, self.sub("haproxy"), upstream),
-                     spillway(args, self.sub("full"), upstream, True),
-                     spillway(args, self.sub("pure"), upstream, False)]
+        self.rows = [self.upstream, haproxy(args, self.sub("haproxy"), upstream)]
+        self.rows += [spillway(args, self.sub(name), upstream, name) for name in OURS if name in args.only]
         self.litellm = litellm(args, self.sub("litellm"), upstream) if args.litellm else None
 
     def sub(self, name):
@@ -402,28 +417,36 @@ class Bench:
     def run_parts(self, a):
         self.upstream.start(a.load_core)
         for row in self.rows[1:]:
-            self.start_and_idle(row)
-            note(f"{row.name}: started, {self.args.idle} idle connections held")
+            if "starts" in a.parts:
+                self.start_and_idle(row)
+                note(f"{row.name}: started, {self.args.idle} idle connections held")
+            else:
+                row.start(a.proxy_core)
         if self.litellm:
             self.litellm.start(a.proxy_core)
         for i in range(a.rounds):
             k = i % len(self.rows)
             for row in self.rows[k:] + self.rows[:k]:
-                self.throughput(row)
-                if row.name == "full":
+                if "closed" in a.parts:
+                    self.throughput(row)
+                if "open" in a.parts and row.name in FULLS:
                     self.streams_and_flushes(row)
-                else:
+                elif "open" in a.parts:
                     self.open_streams(row)
-            self.beside_flushes(self.rows[1])
+            if "control" in a.parts and ("full", "flushes") in self.results:
+                self.beside_flushes(self.rows[1])
             if self.litellm:
                 self.throughput(self.litellm)
             self.probe_sync()
             note(f"round {i + 1} of {a.rounds}: " + ", ".join(
-                f"{r.name} {self.results[r.name, 'rate'][-1]:.0f}/s" for r in self.rows))
+                f"{r.name} {self.results.get((r.name, 'rate'), [0])[-1]:.0f}/s, p99 to first byte "
+                f"{self.results.get((r.name, 'first99'), [0])[-1]:.0f} us" for r in self.rows))
         for i in range(a.slow_rounds):
             for row in self.rows:
-                self.paced(row)
-                self.prompts(row)
+                if "paced" in a.parts:
+                    self.paced(row)
+                if "prompts" in a.parts:
+                    self.prompts(row)
             note(f"slow round {i + 1} of {a.slow_rounds}")
         for row in self.rows[1:]:
             self.add(row, "rss_end", row.rss_mib())
@@ -454,16 +477,20 @@ def spread(values, digits):
 
 
 class Table:
-    HEAD = ["measure", "upstream alone", "HAProxy", "Spillway full", "against HAProxy", "Spillway pure",
-            "against HAProxy", "floor", "aim"]
-
     def __init__(self, bench):
         self.b, self.lines = bench, []
+        self.ours = [r.name for r in bench.rows[2:]]
+        self.head = ["measure", "upstream alone", "HAProxy"]
+        for name in self.ours:
+            self.head += [f"Spillway {name}", "against HAProxy"]
+        self.head += ["floor", "aim"]
 
     def median(self, row, measure):
         return statistics.median(self.b.results[row, measure])
 
     def compare(self, row, measure, how):
+        if not self.b.results.get((row, measure)):
+            return ""
         if how == "ratio":
             base = self.median("HAProxy", measure)
             return f"{self.median(row, measure) / base:.2f} x" if base else "-"
@@ -475,9 +502,11 @@ class Table:
 
     def add(self, text, measure, digits=0, how="", floor="", aim="", fold=spread):
         cells = [text]
-        for row in ["upstream", "HAProxy", "full", "pure"]:
+        if not any((row.name, measure) in self.b.results for row in self.b.rows):
+            return
+        for row in ["upstream", "HAProxy", *self.ours]:
             cells.append(fold(self.b.results.get((row, measure), []), digits))
-            if row in ("full", "pure"):
+            if row in self.ours:
                 cells.append(self.compare(row, measure, how))
         self.lines.append(cells + [floor, aim])
 
@@ -509,13 +538,13 @@ class Table:
         self.add("small requests' p99 beside them, us", "small99_big")
         self.add("small requests' p99, beside / without", "small99_times", 2, "", "1.2")
         self.lines.append(["requests answered / failed"] + [
-            x for row in ["upstream", "HAProxy", "full", "pure"]
-            for x in [f"{self.b.sent[row]:,} / {self.b.errors[row]:,}", ""][: 2 if row in ("full", "pure") else 1]]
+            x for row in ["upstream", "HAProxy", *self.ours]
+            for x in [f"{self.b.sent.get(row, 0):,} / {self.b.errors.get(row, 0):,}", ""][: 2 if row in self.ours else 1]]
             + ["0 failed", ""])
 
     def print(self, markdown):
-        rows = [self.HEAD, *self.lines]
-        widths = [max(len(r[i]) for r in rows) for i in range(len(self.HEAD))]
+        rows = [self.head, *self.lines]
+        widths = [max(len(r[i]) for r in rows) for i in range(len(self.head))]
         for i, r in enumerate(rows):
             if markdown:
                 print("| " + " | ".join(r) + " |")
@@ -556,18 +585,20 @@ def report(bench, args):
         f"Peers: {version([args.haproxy, '-v'])}; {ours}.",
         f"Rounds: {args.rounds}, interleaved, {args.seconds} s each; median (least-most). "
         f"Kernel {platform.release().split('-')[0]}, {os.cpu_count()} cores.",
-        f"full: ledger, API keys, {'' if args.no_limits else 'rate limits of key, team and model, '}LRU cache, metrics, "
+        f"full: the audit off; ledger, API keys, {'' if args.no_limits else 'rate limits of key, team and model, '}LRU cache, metrics, "
         "JSON log at info, spans of 1%, workers: auto are on; requests "
         + ("name no temperature, so the cache passes them by" if args.undetermined else
            "of temperature 0 are looked up in the cache, missed and kept")
         + (f"; settings from {os.path.basename(args.full_settings)}." if args.full_settings else "."),
+        "full+audit: the same with the audit and two budgets on, which no bar speaks of.",
         "pure: ledger, auth, limits, cache, metrics, spans off, the log at error; the admin socket stays.",
         f"fdatasync of 4 KiB in the same run: p50 {percentile(bench.sync_us, 0.5):,.0f} us, p99 "
         f"{percentile(bench.sync_us, 0.99):,.0f} us ({len(bench.sync_us)} of them).",
     ]
     lines.append(f"On the machine: load average {bench.load_average:.2f} before the run; in it, other programs and the "
                  f"system took {bench.others:.1f}% of the cores, the host took {bench.stolen:.1f}%.")
-    lines.append(control(bench))
+    if ("HAProxy", "end99 beside flushes") in bench.results:
+        lines.append(control(bench))
     for row in bench.rows[2:]:
         lines.append(f"{row.name}: {bench.ledger_rows(row):,} rows in the ledger for {bench.sent[row.name]:,} answers.")
     if bench.litellm:
@@ -587,6 +618,8 @@ def main():
     p.add_argument("--no-limits", action="store_true", help="no rate limits in the full row")
     p.add_argument("--full-settings", help="YAML that is added to the configuration of the full row")
     p.add_argument("--pure-settings", help="the same for the pure row")
+    p.add_argument("--only", default=",".join(OURS), help="rows of ours, beside upstream and HAProxy")
+    p.add_argument("--parts", default=",".join(PARTS), help="what is measured of each row")
     p.add_argument("--undetermined", action="store_true",
                    help="requests without a temperature, which the cache passes by; else each is looked up and kept")
     p.add_argument("--rounds", type=int, default=9)
@@ -604,6 +637,10 @@ def main():
     p.add_argument("--json", help="file for all values")
     args = p.parse_args()
     args.build = os.path.abspath(args.build)
+    args.only, args.parts = args.only.split(","), args.parts.split(",")
+    for given, known in ((args.only, OURS), (args.parts, PARTS)):
+        if not set(given) <= set(known):
+            p.error(f"{', '.join(given)}: there are {', '.join(known)}")
     for name in ("full_settings", "pure_settings"):
         if getattr(args, name):
             setattr(args, name, os.path.abspath(getattr(args, name)))
