@@ -439,6 +439,17 @@ static void continue_pipeline(struct conn *c)
     conn_dirty(c); /* the rest in the next run, so that one pipeline cannot starve the others */
 }
 
+void conn_push(struct conn *c)
+{
+    if (!c->out.len || c->write_wait.next) /* else the socket was full a while ago, and flush() waits for it */
+        return;
+    ptrdiff_t n = stream_write(&c->stream, bytes_at(&c->out), c->out.len);
+    if (n <= 0) /* flush() will see it, too */
+        return;
+    bytes_consume(&c->out, (size_t)n);
+    counter_add(&c->s->stats.writes, 1);
+}
+
 /* False: the connection is gone. */
 static bool flush(struct conn *c)
 {

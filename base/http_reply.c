@@ -323,6 +323,12 @@ void http_reply_write(struct http_exchange *x, const void *data, size_t n)
     conn_dirty(c);
 }
 
+void http_reply_push(struct http_exchange *x)
+{
+    SPW_ASSERT(x->state == X_STREAMING);
+    conn_push(conn_of(x));
+}
+
 void http_reply_end(struct http_exchange *x)
 {
     struct conn *c = conn_of(x);

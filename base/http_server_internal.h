@@ -11,7 +11,7 @@
  * Rule that keeps lifetimes simple: what handlers call (http_reply...) only queues bytes, sets flags and puts the
  * connection on the server's dirty list. Writing, recycling and closing happen in conn_turn(), which runs once per loop
  * turn after the callbacks that were ready; so a connection is never freed below a handler's feet, and all that was
- * written in one turn leaves with one system call.
+ * written in one turn leaves with one system call, but for what conn_push() lets leave before.
  *
  * LINGER exists because closing a socket with unread input sends a reset, which may destroy the refusal on its way. */
 #ifndef BASE_HTTP_SERVER_INTERNAL_H
@@ -124,6 +124,7 @@ struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_stora
 void conn_dirty(struct conn *c); /* conn_turn() will run this turn */
 void conn_clean(struct conn *c); /* off the list */
 void conn_turn(struct conn *c);
+void conn_push(struct conn *c); /* write some of `out`; closes nothing */
 void conn_read(struct conn *c, const char *data, size_t n); /* as if it came from the socket */
 void conn_close(struct conn *c);
 void conn_expired(struct deadline *d, int kind, void *server);

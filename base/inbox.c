@@ -9,9 +9,12 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
+#include "base/loop.h"
 #include "base/thread.h"
 
 #define PORT_MAGIC 0x494e4250u
+#define BACK_NS    (50 * INT64_C(1000)) /* of callbacks that can wait, before the loop looks what is ready */
 
 struct inbox_port {
     uint32_t magic;
@@ -21,6 +24,8 @@ struct inbox_port {
     bool closing;
     int wake_fd; /* eventfd: finished is not empty */
     struct event *wake;
+    struct inbox_list back; /* finished, and can wait */
+    struct event *back_turn, *back_late;
 
     /* Under the inbox's lock. */
     struct inbox_list finished;
@@ -121,10 +126,11 @@ void inbox_port_put(struct inbox_port *p, struct inbox_entry *x)
     inbox_list_push(&p->gathered, x);
 }
 
-void inbox_port_expect(struct inbox_port *p)
+bool inbox_port_expect(struct inbox_port *p)
 {
     if (p->inbox->direct)
         event_active(p->turn, EV_TIMEOUT, 0);
+    return p->inbox->direct;
 }
 
 bool inbox_port_is_closing(const struct inbox_port *p)
@@ -134,19 +140,83 @@ bool inbox_port_is_closing(const struct inbox_port *p)
 
 /* ---- back -------------------------------------------------------------------------------------------------------------- */
 
+static void call_back(struct inbox_entry *x)
+{
+    if (x->done)
+        x->done(x->rc, x->arg);
+    free(x);
+}
+
+/* All that has come until now. */
+static void call_back_all(struct inbox_list *q)
+{
+    struct inbox_list now;
+
+    inbox_list_init(&now);
+    inbox_list_move(&now, q, q->n);
+    while (now.head)
+        call_back(inbox_list_pop(&now));
+}
+
+static void take_finished(struct inbox_port *p, struct inbox_list *to)
+{
+    pthread_mutex_lock(&p->inbox->lock);
+    inbox_list_move(to, &p->finished, p->finished.n);
+    pthread_mutex_unlock(&p->inbox->lock);
+}
+
+static void wait_in_the_back(struct inbox_port *p)
+{
+    static const struct timeval late = {.tv_usec = INBOX_BACK_MS * 1000};
+
+    if (!p->back.head)
+        return;
+    event_active(p->back_turn, EV_TIMEOUT, 0);
+    if (!evtimer_pending(p->back_late, NULL))
+        evtimer_add(p->back_late, &late);
+}
+
+static void back_turn_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct inbox_port *p = arg;
+    const struct mono began = clock_now(&clock_system);
+
+    (void)fd;
+    (void)what;
+    while (p->back.head) {
+        call_back(inbox_list_pop(&p->back));
+        if (mono_since(&clock_system, began) >= BACK_NS)
+            break;
+    }
+    if (p->back.head)
+        event_active(p->back_turn, EV_TIMEOUT, 0);
+    else
+        evtimer_del(p->back_late);
+}
+
+static void back_late_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct inbox_port *p = arg;
+
+    (void)fd;
+    (void)what;
+    call_back_all(&p->back);
+    wait_in_the_back(p);
+}
+
+/* What can wait is left in `back`. */
 static void deliver(struct inbox_port *p)
 {
     struct inbox_list finished;
 
     inbox_list_init(&finished);
-    pthread_mutex_lock(&p->inbox->lock);
-    inbox_list_move(&finished, &p->finished, p->finished.n);
-    pthread_mutex_unlock(&p->inbox->lock);
+    take_finished(p, &finished);
     while (finished.head) {
         struct inbox_entry *x = inbox_list_pop(&finished);
-        if (x->done)
-            x->done(x->rc, x->arg);
-        free(x);
+        if (x->can_wait)
+            inbox_list_push(&p->back, x);
+        else
+            call_back(x);
     }
 }
 
@@ -157,9 +227,8 @@ static void give_back(struct inbox_port *p)
 
     pthread_mutex_lock(&q->lock);
     atomic_fetch_sub_explicit(&q->queued, p->gathered.n, memory_order_relaxed);
-    inbox_list_move(&p->finished, &p->gathered, p->gathered.n);
     pthread_mutex_unlock(&q->lock);
-    deliver(p);
+    call_back_all(&p->gathered);
 }
 
 /* What this turn has gathered goes to the writer, which is woken only if it would not look by itself. */
@@ -191,8 +260,10 @@ static void wake_cb(evutil_socket_t fd, short what, void *arg)
     uint64_t count;
 
     (void)what;
-    if (read(fd, &count, sizeof count) == sizeof count)
-        deliver(arg);
+    if (read(fd, &count, sizeof count) != sizeof count)
+        return;
+    deliver(arg);
+    wait_in_the_back(arg);
 }
 
 /* ---- ports ------------------------------------------------------------------------------------------------------------- */
@@ -208,6 +279,7 @@ enum rc inbox_port_new(struct inbox_port **out, struct inbox *q, struct event_ba
     p->inbox = q;
     inbox_list_init(&p->gathered);
     inbox_list_init(&p->finished);
+    inbox_list_init(&p->back);
     pthread_mutex_lock(&q->lock);
     q->n_ports++;
     pthread_mutex_unlock(&q->lock);
@@ -216,7 +288,11 @@ enum rc inbox_port_new(struct inbox_port **out, struct inbox *q, struct event_ba
         rc = error_set(e, RC_IO, "%s: no event descriptor: %s", what, strerror(errno));
     p->turn = event_new(loop, -1, 0, turn_cb, p);
     p->wake = event_new(loop, p->wake_fd, EV_READ | EV_PERSIST, wake_cb, p);
-    if (rc == RC_OK && (!p->turn || !p->wake || event_add(p->wake, NULL) != 0))
+    p->back_turn = event_new(loop, -1, 0, back_turn_cb, p);
+    p->back_late = evtimer_new(loop, back_late_cb, p);
+    if (p->back_turn)
+        loop_stand_back(p->back_turn);
+    if (rc == RC_OK && (!p->turn || !p->wake || !p->back_turn || !p->back_late || event_add(p->wake, NULL) != 0))
         rc = error_set(e, RC_IO, "%s: the loop takes no event", what);
     if (rc != RC_OK) {
         inbox_port_free(p);
@@ -250,13 +326,15 @@ void inbox_port_free(struct inbox_port *p)
     pass_on(p);
     wait_until_back(p);
     deliver(p);
+    call_back_all(&p->back);
     pthread_mutex_lock(&q->lock);
     q->n_ports--;
     pthread_mutex_unlock(&q->lock);
-    if (p->turn)
-        event_free(p->turn);
-    if (p->wake)
-        event_free(p->wake);
+    struct event *const events[] = {p->turn, p->wake, p->back_turn, p->back_late};
+    for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
+        if (events[i])
+            event_free(events[i]);
+    }
     if (p->wake_fd >= 0)
         close(p->wake_fd);
     p->magic = 0;

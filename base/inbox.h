@@ -4,8 +4,13 @@
  *   loop: inbox_port_put() -> gathered -> end of the turn -> waiting -> writer: takes a group, writes it, inbox_finish_locked()
  *         done(rc) <- loop <- eventfd <- finished <------------------------------------------+
  *
+ * Back on the loop, those that can wait are called one after the other while nothing else is ready, a few tens of
+ * microseconds at a time, and all of them at the latest INBOX_BACK_MS after the first came: the end of one request does not
+ * hold up the beginning of another. The others are called at once.
+ *
  * While a group is written the next entries gather in `waiting`: a group is as large as the disk is slow. All lists are first
- * in, first out, and there is one writer, so a port's callbacks come in the order of its entries. The lock guards `waiting`,
+ * in, first out, and there is one writer, so a port's callbacks come in the order of its entries, those that can wait and
+ * those that cannot each by themselves. The lock guards `waiting`,
  * the ports' `finished` and what its owner puts under it; it is never to be held over I/O, and it isn't held while a thread
  * is woken, which on a busy core would run at once and wait for it.
  *
@@ -33,8 +38,11 @@ struct inbox_entry {
     struct inbox_port *port; /* NULL: nobody's; the inbox's own, as `next` is */
     inbox_done_cb *done;     /* may be NULL */
     void *arg;
-    enum rc rc; /* what `done` is told; the writer's to set */
+    enum rc rc;    /* what `done` is told; the writer's to set */
+    bool can_wait; /* `done` ends something: nobody waits for it in order to begin */
 };
+#define INBOX_BACK_MS 2
+
 struct inbox_list {
     struct inbox_entry *head, **tail;
     int n;
@@ -89,8 +97,9 @@ void inbox_port_free(struct inbox_port *p);
 bool inbox_port_is_closing(const struct inbox_port *p); /* it takes no more */
 /* An entry that has a place. Takes no lock and makes no system call. */
 void inbox_port_put(struct inbox_port *p, struct inbox_entry *x);
-/* There will be entries in this turn: where they come back at its end, that is before what is written meanwhile leaves. */
-void inbox_port_expect(struct inbox_port *p);
+/* There may be entries in this turn: where they come back at its end (true), that is before what is written meanwhile
+ * leaves. */
+bool inbox_port_expect(struct inbox_port *p);
 
 /* ---- for the writer --------------------------------------------------------------------------------------------------- */
 

@@ -72,6 +72,7 @@ static struct entry *entry_new(const char *json, size_t n, audit_done_cb *done, 
     x->in.done = done;
     x->in.arg = arg;
     x->in.rc = RC_OK;
+    x->in.can_wait = true;
     x->n = n;
     memcpy(x->json, json, n);
     return x;

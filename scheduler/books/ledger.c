@@ -100,6 +100,7 @@ static struct entry *entry_new(const struct ledger_row *row, ledger_done_cb *don
     x->in.done = done;
     x->in.arg = arg;
     x->in.rc = RC_OK;
+    x->in.can_wait = true;
     return x;
 }
 
@@ -117,6 +118,7 @@ static enum rc append(struct ledger_port *p, const struct ledger_row *row, const
     struct entry *x = entry_new(l->inbox.direct ? &none : row, done, arg);
     if (event && !l->inbox.direct) {
         x->is_event = true;
+        x->in.can_wait = false; /* what was asked for may begin with it */
         x->event = *event;
         x->event.id = x->row.request_id;
         x->event.budgets = x->row.budgets;
@@ -139,9 +141,9 @@ enum rc ledger_append_budget(struct ledger_port *p, const struct ledger_budget_e
     return append(p, &texts, ev, done, arg);
 }
 
-void ledger_expect(struct ledger_port *p)
+bool ledger_expect(struct ledger_port *p)
 {
-    inbox_port_expect(p->port);
+    return inbox_port_expect(p->port);
 }
 
 /* --- worker thread ------------------------------------------------------------------------------------------ */

@@ -127,8 +127,8 @@ enum rc ledger_append(struct ledger_port *p, const struct ledger_row *row, ledge
                       void *arg) SPW_MUST_USE;
 
 /* Whoever is about to write to clients in this turn and then to append: without a disk to wait for, `done` is called
- * before those writes leave, and both leave together. */
-void ledger_expect(struct ledger_port *p);
+ * before those writes leave, and both leave together. True: that is so here. */
+bool ledger_expect(struct ledger_port *p);
 
 struct ledger_stats {
     uint64_t rows, commits, failed;

@@ -268,10 +268,12 @@ static void take_stream(struct request *r, const char *data, size_t n)
     int64_t pieces = r->stream.pieces - before;
     if (status == STREAM_MORE || pieces)
         note_heard(r, pieces);
-    ledger_expect(r->lane->port); /* its end may be in the same read */
+    bool together = ledger_expect(r->lane->port); /* its end may be in the same read */
     pass_on(r);
     if (r->state != REQUEST_RUNNING)
         return;
+    if (status == STREAM_MORE || !together)
+        reply_push(r); /* text waits for nobody */
     if (status == STREAM_MORE && (r->stream.leaving || node_is_emptying(r->leg.node)))
         move_wanted(r);
     switch (status) {

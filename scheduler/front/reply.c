@@ -45,6 +45,12 @@ void reply_write(struct request *r, const void *data, size_t n)
         http_reply_write(r->x, data, n);
 }
 
+void reply_push(struct request *r)
+{
+    if (r->x && r->headed)
+        http_reply_push(r->x);
+}
+
 void reply_end(struct request *r)
 {
     idempotency_keep_end(r);

@@ -18,6 +18,8 @@ void reply_end(struct request *r); /* r->x is over */
 #define REPLY_HEADERS_MAX 32
 /* All at once; status 200. At most REPLY_HEADERS_MAX. r->x is over. */
 void reply_whole(struct request *r, const struct http_header *headers, int n, const void *body, size_t bytes);
+/* What was written leaves at once, and not at the end of the turn. */
+void reply_push(struct request *r);
 /* r->error, which nobody keeps, before any head. node may be NULL. r->x is over. */
 void reply_error(struct request *r, const char *node);
 
