@@ -213,10 +213,10 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
     code = rc == SQLITE_OK ? ledger_file_version(db, o->path, &version, e) : ledger_fail(db, rc, o->path, e);
     if (code != RC_OK)
         goto out;
-    /* FULL: each commit is flushed. The log is folded back every 8 MiB: often, since rows wait while that is done, and since
-     * a flush costs less where the log is written over than where its file grows. */
+    /* FULL: each commit is flushed. The log is folded back every MiB: often, since rows wait while that is done, and for as
+     * long as there is much of it; and since a flush costs less where the log is written over than where its file grows. */
     rc = sqlite3_exec(db,
-                      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 2000;"
+                      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 250;"
                       "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF;",
                       NULL, NULL, NULL);
     code = rc == SQLITE_OK ? migrate(db, o->path, version, e) : ledger_fail(db, rc, o->path, e);
