@@ -14,6 +14,7 @@
 #include "base/text.h"
 
 #define TARGET_MAX 8192
+#define SEND_MAX   ((size_t)128 << 10) /* of one request in one turn of the loop: others wait meanwhile */
 
 /* NOLINTBEGIN(clang-analyzer-unix.Malloc,clang-analyzer-core.NullDereference): the analyzer follows neither rings (after
  * an unlink it still sees the old head) nor `busy`, which puts off the free. The tests run under a sanitizer instead. */
@@ -179,11 +180,14 @@ static void replace_link(struct http_call *call)
 static void send_some(struct link *l)
 {
     struct http_call *call = l->call;
+    size_t left = SEND_MAX;
     while (call->out.len) {
-        ptrdiff_t n = stream_write(&l->stream, bytes_at(&call->out), call->out.len);
+        ptrdiff_t n = left ? stream_write(&l->stream, bytes_at(&call->out), call->out.len < left ? call->out.len : left)
+                           : STREAM_AGAIN_WRITE;
         if (n > 0) {
             call->wrote = true;
             bytes_consume(&call->out, (size_t)n);
+            left -= (size_t)n;
             continue;
         }
         if (n == STREAM_AGAIN_READ)

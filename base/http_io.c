@@ -39,11 +39,9 @@ char *bytes_reserve(struct bytes *b, size_t n)
             size_t cap = b->cap ? b->cap : 512;
             while (cap < b->len + n)
                 cap *= 2;
-            char *data = spw_malloc(cap);
-            if (b->len)
-                memcpy(data, b->data + b->off, b->len);
-            free(b->data);
-            b->data = data;
+            if (b->off)
+                memmove(b->data, b->data + b->off, b->len);
+            b->data = spw_realloc(b->data, cap); /* a large one often grows where it is */
             b->cap = cap;
         }
         b->off = 0;
