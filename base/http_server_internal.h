@@ -124,7 +124,7 @@ struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_stora
 void conn_dirty(struct conn *c); /* conn_turn() will run this turn */
 void conn_clean(struct conn *c); /* off the list */
 void conn_turn(struct conn *c);
-void conn_push(struct conn *c); /* write some of `out`; closes nothing */
+void conn_push(struct conn *c);                             /* write some of `out`; closes nothing */
 void conn_read(struct conn *c, const char *data, size_t n); /* as if it came from the socket */
 void conn_close(struct conn *c);
 void conn_expired(struct deadline *d, int kind, void *server);

@@ -1,14 +1,20 @@
 /* Proves of the way from loops to a writer and back: each entry comes back once, on its loop's thread, each port's in order,
  * with what the writer said; a group that is put back goes first; the bound holds and is free again; a port that is freed has all
- * of its entries back; without a writer they come back by the end of the turn.
+ * of its entries back; without a writer they come back by the end of the turn; those that can wait stand back behind whatever
+ * is ready, but not for ever.
  * links: spw_base */
 #include "tests/unit/test.h"
 
 #include <limits.h>
 #include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/inbox.h"
+#include "base/loop.h"
 
 #define LOOPS   3
 #define ENTRIES 4000
@@ -198,10 +204,140 @@ static void test_without_a_writer(void)
     event_base_free(c.loop);
 }
 
+/* ---- those that can wait --------------------------------------------------------------------------------------------- */
+
+struct order {
+    char text[16];
+    struct event *other;     /* becomes ready while the first that can wait is called; NULL: does not */
+    struct event_base *loop; /* left when the last is called */
+};
+struct named {
+    struct order *order;
+    char name;
+};
+
+static void note(struct order *o, char c)
+{
+    size_t n = strlen(o->text);
+    if (n + 1 < sizeof o->text)
+        o->text[n] = c;
+}
+
+static void on_other(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    note(arg, 'o');
+}
+
+static void on_named(enum rc rc, void *arg)
+{
+    struct named *n = arg;
+    const struct timespec work = {0, 200 * 1000};
+    CHECK(rc == RC_OK);
+    note(n->order, n->name);
+    if (n->name == '1' && n->order->other)
+        event_active(n->order->other, EV_TIMEOUT, 0);
+    nanosleep(&work, NULL);
+    if (n->name == '3')
+        event_base_loopbreak(n->order->loop);
+}
+
+/* Puts '1', '2', '3', which can wait, and 'u', which cannot; what the writer does is done here. */
+static struct inbox_port *put_and_write(struct inbox *q, struct event_base *loop, struct named *named)
+{
+    struct inbox_port *port;
+    struct inbox_list group;
+    struct error e;
+    CHECK(inbox_port_new(&port, q, loop, "test", &e) == RC_OK);
+    for (int i = 0; i < 4; i++) {
+        struct entry *x = spw_calloc(1, sizeof *x);
+        x->in = (struct inbox_entry){.done = on_named, .arg = &named[i], .can_wait = named[i].name != 'u'};
+        CHECK(inbox_take_place(q));
+        inbox_port_put(port, &x->in);
+    }
+    event_base_loop(loop, EVLOOP_NONBLOCK);
+    inbox_list_init(&group);
+    pthread_mutex_lock(&q->lock);
+    inbox_list_move(&group, &q->waiting, 4);
+    CHECK_INT(group.n, 4);
+    struct inbox_port *wake = inbox_finish_locked(q, &group);
+    pthread_mutex_unlock(&q->lock);
+    inbox_wake_ports(q, wake);
+    pthread_mutex_unlock(&q->lock);
+    return port;
+}
+
+#define TRIES 50 /* a machine that stops us for INBOX_BACK_MS has made them late */
+
+static bool stands_back(void)
+{
+    struct event_base *loop = loop_new();
+    struct order o = {.loop = loop};
+    struct named named[] = {{&o, '1'}, {&o, '2'}, {&o, '3'}, {&o, 'u'}};
+    struct inbox q;
+    inbox_init(&q, 10, false);
+    o.other = event_new(loop, -1, 0, on_other, &o);
+    struct inbox_port *port = put_and_write(&q, loop, named);
+    event_base_loop(loop, EVLOOP_NO_EXIT_ON_EMPTY);
+    inbox_port_free(port);
+    event_free(o.other);
+    event_base_free(loop);
+    inbox_fini(&q);
+    return strcmp(o.text, "u1o23") == 0;
+}
+
+static void test_standing_back(void)
+{
+    int tries = 1;
+    while (!stands_back() && tries < TRIES)
+        tries++;
+    CHECK(tries < TRIES);
+}
+
+static void count_turn(evutil_socket_t fd, short what, void *arg)
+{
+    const struct timespec work = {0, 50 * 1000};
+    (void)fd, (void)what;
+    ++*(int *)arg;
+    nanosleep(&work, NULL);
+}
+
+/* Something is ready in every turn of the loop. Returns how often it was called before them. */
+static int turns_before(void)
+{
+    struct event_base *loop = loop_new();
+    struct order o = {.loop = loop};
+    struct named named[] = {{&o, '1'}, {&o, '2'}, {&o, '3'}, {&o, 'u'}};
+    struct inbox q;
+    int turns = 0, fd = eventfd(1, EFD_NONBLOCK);
+    inbox_init(&q, 10, false);
+    struct inbox_port *port = put_and_write(&q, loop, named);
+    struct event *ready = event_new(loop, fd, EV_READ | EV_PERSIST, count_turn, &turns);
+    event_add(ready, NULL);
+    event_base_loop(loop, EVLOOP_NO_EXIT_ON_EMPTY);
+    CHECK_STR(o.text, "u123");
+    inbox_port_free(port);
+    event_free(ready);
+    close(fd);
+    event_base_free(loop);
+    inbox_fini(&q);
+    return turns;
+}
+
+static void test_not_for_ever(void)
+{
+    int tries = 1;
+    while (turns_before() < 4 && tries < TRIES)
+        tries++;
+    CHECK(tries < TRIES);
+}
+
 int main(void)
 {
     TEST(test_all_come_back);
     TEST(test_bound);
     TEST(test_without_a_writer);
+    TEST(test_standing_back);
+    TEST(test_not_for_ever);
     return TEST_RESULT();
 }
