@@ -1,28 +1,38 @@
-/* Products with one token for AVX2, straight from the blocks, eight rows at a time as in pack_avx2.h. Each lane does what
- * gemm_q_tile does, rounding for rounding; whole groups are exact integers and may be added in any order. */
+/* Products with few tokens for AVX2, straight from the blocks, eight rows at a time as in pack_avx2.h. Each lane does what
+ * gemm_q_tile does, rounding for rounding; whole groups are exact integers and may be added in any order.
+ *
+ * n_tok is a constant in each copy. What is unpacked of a group stays in registers while each token takes it. */
 #ifndef KERNELS_CPU_GEMV_AVX2_H
 #define KERNELS_CPU_GEMV_AVX2_H
 
 #include "kernels/cpu/pack_avx2.h"
 
-/* The sums of eight rows, and the token's activations. */
+#define GEMV_TOKENS 4
+
+/* The sums of eight rows, and the tokens' activations. */
 struct gemv {
-    __m256 acc;
-    const uint8_t *x;
-    const float *d, *minimum;
-    const int32_t *correction;
+    __m256 acc[GEMV_TOKENS];
+    const uint8_t *const *x;
+    const struct act_layout *l;
 };
 
-/* acc += d * dx * dot for a group; at: its number, at_32: the number of its 32 activations. */
-PACK_INLINE void gemv_add(struct gemv *v, int64_t at_32, __m256 d, __m256i dot)
+/* acc += d * dx * dot for a group; at_32: the number of its 32 activations. */
+PACK_INLINE void gemv_add(struct gemv *v, int t, int64_t at_32, __m256 d, __m256i dot)
 {
-    __m256 dx = _mm256_broadcast_ss(v->d + at_32);
-    v->acc = _mm256_fmadd_ps(_mm256_mul_ps(d, dx), _mm256_cvtepi32_ps(dot), v->acc);
+    __m256 dx = _mm256_broadcast_ss((const float *)(v->x[t] + v->l->d) + at_32);
+    v->acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(d, dx), _mm256_cvtepi32_ps(dot), v->acc[t]);
 }
 
-PACK_INLINE __m256i corrected(const struct gemv *v, int64_t at, __m256i dot)
+/* acc += m * -dx * sum(q) */
+PACK_INLINE void gemv_add_min(struct gemv *v, int t, int64_t group, __m256 m)
 {
-    return _mm256_add_epi32(dot, _mm256_set1_epi32(v->correction[at]));
+    __m256 x = _mm256_broadcast_ss((const float *)(v->x[t] + v->l->minimum) + group);
+    v->acc[t] = _mm256_fmadd_ps(m, x, v->acc[t]);
+}
+
+PACK_INLINE __m256i corrected(const struct gemv *v, int t, int64_t group, __m256i dot)
+{
+    return _mm256_add_epi32(dot, _mm256_set1_epi32(((const int32_t *)(v->x[t] + v->l->correction))[group]));
 }
 
 /* ---- dot products: numbers stay in the order of their row until a group is summed ---------------------------------- */
@@ -63,17 +73,36 @@ PACK_INLINE __m256i join_rows(__m256i ab, __m256i cd)
     return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
 }
 
-typedef __m256i dot_fn(const uint8_t *const *rows, int64_t at, const uint8_t *x);
-
-PACK_INLINE __m256i dot_q4_0(const uint8_t *const *rows, int64_t at, const uint8_t *x)
+/* 32 numbers of a row and of another one, in halves of 16, times x: sums of four. */
+PACK_INLINE __m256i products_32(__m256i first, __m256i last, const uint8_t *x)
 {
-    __m256i p[4], x_low = twice(x), x_high = twice(x + 16);
+    return _mm256_add_epi16(_mm256_maddubs_epi16(first, twice(x)), _mm256_maddubs_epi16(last, twice(x + 16)));
+}
+
+PACK_INLINE __m256i sum_5bit(const __m256i p[4])
+{
+    return join_rows(fold_16(p[0], p[1]), fold_16(p[2], p[3]));
+}
+
+/* One block of 32, whose activations begin at x_at; dot: for each token. */
+typedef void dot_fn(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
+                    int n_tok);
+
+PACK_INLINE void dot_q4_0(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
+                          int n_tok)
+{
+    __m256i low[4], high[4];
     for (int r = 0; r < 4; r++) {
         __m256i both = two_rows(rows, r, at + 2);
-        p[r] = _mm256_add_epi16(_mm256_maddubs_epi16(low_nibbles(both), x_low),
-                                _mm256_maddubs_epi16(high_nibbles(both), x_high));
+        low[r] = low_nibbles(both);
+        high[r] = high_nibbles(both);
     }
-    return sum_4bit(p);
+    for (int t = 0; t < n_tok; t++) {
+        __m256i p[4];
+        for (int r = 0; r < 4; r++)
+            p[r] = products_32(low[r], high[r], x[t] + x_at);
+        dot[t] = sum_4bit(p);
+    }
 }
 
 /* Bits 8 * byte .. 8 * byte + 15 of the mask behind the scale, as bit 4 of 16 numbers. */
@@ -86,122 +115,162 @@ PACK_INLINE __m256i fifth_bits(__m256i head, int byte)
     return _mm256_and_si256(_mm256_cmpeq_epi8(bits, own), _mm256_set1_epi8(16));
 }
 
-PACK_INLINE __m256i dot_q5_0(const uint8_t *const *rows, int64_t at, const uint8_t *x)
+PACK_INLINE void dot_q5_0(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
+                          int n_tok)
 {
-    __m256i p[4], x_low = twice(x), x_high = twice(x + 16);
+    __m256i low[4], high[4];
     for (int r = 0; r < 4; r++) {
         __m256i head = two_rows(rows, r, at), both = two_rows(rows, r, at + 6);
-        __m256i low = _mm256_or_si256(low_nibbles(both), fifth_bits(head, 0));
-        __m256i high = _mm256_or_si256(high_nibbles(both), fifth_bits(head, 2));
-        p[r] = _mm256_add_epi16(_mm256_maddubs_epi16(low, x_low), _mm256_maddubs_epi16(high, x_high));
+        low[r] = _mm256_or_si256(low_nibbles(both), fifth_bits(head, 0));
+        high[r] = _mm256_or_si256(high_nibbles(both), fifth_bits(head, 2));
     }
-    return join_rows(fold_16(p[0], p[1]), fold_16(p[2], p[3]));
+    for (int t = 0; t < n_tok; t++) {
+        __m256i p[4];
+        for (int r = 0; r < 4; r++)
+            p[r] = products_32(low[r], high[r], x[t] + x_at);
+        dot[t] = sum_5bit(p);
+    }
 }
 
 /* Signed numbers fill the sums of 16 bits with a single pair. */
-PACK_INLINE __m256i dot_q8_0(const uint8_t *const *rows, int64_t at, const uint8_t *x)
+PACK_INLINE __m256i products_q8_0(__m256i w, __m256i x)
 {
-    __m256i p[LANE_ROWS], all = _mm256_loadu_si256((const __m256i *)x);
-    for (int r = 0; r < LANE_ROWS; r++) {
-        __m256i w = _mm256_loadu_si256((const __m256i *)(rows[r] + at + 2));
-        p[r] = widened(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(all, w)));
-    }
-    __m256i ab = fold_32(p[0], p[1]), cd = fold_32(p[2], p[3]), ef = fold_32(p[4], p[5]), gh = fold_32(p[6], p[7]);
-    __m256i low = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
-    __m256i high = _mm256_add_epi32(_mm256_unpacklo_epi64(ef, gh), _mm256_unpackhi_epi64(ef, gh));
-    return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31));
+    return widened(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)));
 }
 
-/* Groups 2 * pair and 2 * pair + 1 of a block of 256. */
-typedef void dot_pair_fn(__m256i dot[2], const uint8_t *const *rows, int64_t at, int pair, const uint8_t *x);
-
-PACK_INLINE void dot_pair_q4_k(__m256i dot[2], const uint8_t *const *rows, int64_t at, int pair, const uint8_t *x)
+PACK_INLINE void dot_q8_0(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
+                          int n_tok)
 {
-    __m256i low[4], high[4], x0 = twice(x), x1 = twice(x + 16), x2 = twice(x + 32), x3 = twice(x + 48);
+    __m256i two[GEMV_TOKENS][4];
+    for (int pair = 0; pair < 4; pair++) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(rows[2 * pair] + at + 2));
+        __m256i b = _mm256_loadu_si256((const __m256i *)(rows[2 * pair + 1] + at + 2));
+        for (int t = 0; t < n_tok; t++) {
+            __m256i all = _mm256_loadu_si256((const __m256i *)(x[t] + x_at));
+            two[t][pair] = fold_32(products_q8_0(a, all), products_q8_0(b, all));
+        }
+    }
+    for (int t = 0; t < n_tok; t++) {
+        __m256i *p = two[t];
+        __m256i low = _mm256_add_epi32(_mm256_unpacklo_epi64(p[0], p[1]), _mm256_unpackhi_epi64(p[0], p[1]));
+        __m256i high = _mm256_add_epi32(_mm256_unpacklo_epi64(p[2], p[3]), _mm256_unpackhi_epi64(p[2], p[3]));
+        dot[t] =
+            _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31));
+    }
+}
+
+/* Groups 2 * pair and 2 * pair + 1 of a block of 256; dot: of each for each token. */
+typedef void dot_pair_fn(__m256i dot[2][GEMV_TOKENS], const uint8_t *const *rows, int64_t at, int pair,
+                         const uint8_t *const *x, int64_t x_at, int n_tok);
+
+PACK_INLINE void dot_q4_k(__m256i dot[2][GEMV_TOKENS], const uint8_t *const *rows, int64_t at, int pair,
+                          const uint8_t *const *x, int64_t x_at, int n_tok)
+{
+    __m256i p[2][GEMV_TOKENS][4];
     for (int r = 0; r < 4; r++) {
-        __m256i a = two_rows(rows, r, at + 16 + pair * 32), b = two_rows(rows, r, at + 32 + pair * 32);
-        low[r] = _mm256_add_epi16(_mm256_maddubs_epi16(low_nibbles(a), x0), _mm256_maddubs_epi16(low_nibbles(b), x1));
-        high[r] =
-            _mm256_add_epi16(_mm256_maddubs_epi16(high_nibbles(a), x2), _mm256_maddubs_epi16(high_nibbles(b), x3));
+        __m256i first = two_rows(rows, r, at + 16 + pair * 32), last = two_rows(rows, r, at + 32 + pair * 32);
+        __m256i low[2] = {low_nibbles(first), low_nibbles(last)}, high[2] = {high_nibbles(first), high_nibbles(last)};
+        for (int t = 0; t < n_tok; t++) {
+            p[0][t][r] = products_32(low[0], low[1], x[t] + x_at);
+            p[1][t][r] = products_32(high[0], high[1], x[t] + x_at + 32);
+        }
     }
-    dot[0] = sum_4bit(low);
-    dot[1] = sum_4bit(high);
+    for (int t = 0; t < n_tok; t++) {
+        dot[0][t] = sum_4bit(p[0][t]);
+        dot[1][t] = sum_4bit(p[1][t]);
+    }
 }
 
-PACK_INLINE void dot_pair_q5_k(__m256i dot[2], const uint8_t *const *rows, int64_t at, int pair, const uint8_t *x)
+/* 16 bytes of two rows at `at` with fifth bits at `fifth_at`: bit 2 * pair is the first group's, the next one the second's. */
+PACK_INLINE void numbers_q5_k(__m256i w[2], const uint8_t *const *rows, int r, int64_t at, int64_t fifth_at, int pair)
 {
     const __m256i bit = _mm256_set1_epi8(16);
-    __m256i low[4], high[4], xs[4] = {twice(x), twice(x + 16), twice(x + 32), twice(x + 48)};
-    for (int r = 0; r < 4; r++)
-        for (int i = 0; i < 2;
-             i++) { /* bit 2 * pair of each byte belongs to the first group, the next one to the second */
-            __m256i both = two_rows(rows, r, at + 48 + pair * 32 + i * 16);
-            __m256i bits = _mm256_srli_epi16(two_rows(rows, r, at + 16 + i * 16), 2 * pair);
-            __m256i first = _mm256_or_si256(low_nibbles(both), _mm256_and_si256(_mm256_slli_epi16(bits, 4), bit));
-            __m256i second = _mm256_or_si256(high_nibbles(both), _mm256_and_si256(_mm256_slli_epi16(bits, 3), bit));
-            first = _mm256_maddubs_epi16(first, xs[i]), second = _mm256_maddubs_epi16(second, xs[i + 2]);
-            low[r] = i ? _mm256_add_epi16(low[r], first) : first;
-            high[r] = i ? _mm256_add_epi16(high[r], second) : second;
-        }
-    dot[0] = join_rows(fold_16(low[0], low[1]), fold_16(low[2], low[3]));
-    dot[1] = join_rows(fold_16(high[0], high[1]), fold_16(high[2], high[3]));
+    __m256i both = two_rows(rows, r, at), bits = _mm256_srli_epi16(two_rows(rows, r, fifth_at), 2 * pair);
+    w[0] = _mm256_or_si256(low_nibbles(both), _mm256_and_si256(_mm256_slli_epi16(bits, 4), bit));
+    w[1] = _mm256_or_si256(high_nibbles(both), _mm256_and_si256(_mm256_slli_epi16(bits, 3), bit));
 }
 
-/* Products of rows r and r + 4 with the first (column 0) or last 16 numbers of each of the four layers of a half. */
-PACK_INLINE void products_q6_k(__m256i p[4], const uint8_t *const *rows, int r, int64_t at, int half, int column,
-                               const uint8_t *x)
+PACK_INLINE void dot_q5_k(__m256i dot[2][GEMV_TOKENS], const uint8_t *const *rows, int64_t at, int pair,
+                          const uint8_t *const *x, int64_t x_at, int n_tok)
+{
+    __m256i p[2][GEMV_TOKENS][4];
+    for (int r = 0; r < 4; r++) {
+        __m256i first[2], last[2];
+        numbers_q5_k(first, rows, r, at + 48 + pair * 32, at + 16, pair);
+        numbers_q5_k(last, rows, r, at + 64 + pair * 32, at + 32, pair);
+        for (int t = 0; t < n_tok; t++) {
+            p[0][t][r] = products_32(first[0], last[0], x[t] + x_at);
+            p[1][t][r] = products_32(first[1], last[1], x[t] + x_at + 32);
+        }
+    }
+    for (int t = 0; t < n_tok; t++) {
+        dot[0][t] = sum_5bit(p[0][t]);
+        dot[1][t] = sum_5bit(p[1][t]);
+    }
+}
+
+/* The first (column 0) or last 16 numbers of each of the four layers of a half, rows r and r + 4. */
+PACK_INLINE void layers_q6_k(__m256i w[4], const uint8_t *const *rows, int r, int64_t at, int half, int column)
 {
     const __m256i pair = _mm256_set1_epi8(0x30);
     __m256i even = two_rows(rows, r, at + half * 64 + column * 16);
     __m256i odd = two_rows(rows, r, at + half * 64 + 32 + column * 16);
     __m256i high = two_rows(rows, r, at + 128 + half * 32 + column * 16);
-    p[0] = _mm256_or_si256(low_nibbles(even), _mm256_and_si256(_mm256_slli_epi16(high, 4), pair));
-    p[1] = _mm256_or_si256(low_nibbles(odd), _mm256_and_si256(_mm256_slli_epi16(high, 2), pair));
-    p[2] = _mm256_or_si256(high_nibbles(even), _mm256_and_si256(high, pair));
-    p[3] = _mm256_or_si256(high_nibbles(odd), _mm256_and_si256(_mm256_srli_epi16(high, 2), pair));
-    for (int layer = 0; layer < 4; layer++)
-        p[layer] = _mm256_maddubs_epi16(p[layer], twice(x + layer * 32));
+    w[0] = _mm256_or_si256(low_nibbles(even), _mm256_and_si256(_mm256_slli_epi16(high, 4), pair));
+    w[1] = _mm256_or_si256(low_nibbles(odd), _mm256_and_si256(_mm256_slli_epi16(high, 2), pair));
+    w[2] = _mm256_or_si256(high_nibbles(even), _mm256_and_si256(high, pair));
+    w[3] = _mm256_or_si256(high_nibbles(odd), _mm256_and_si256(_mm256_srli_epi16(high, 2), pair));
 }
 
-/* dot[layer * 2 + column]; x: of the column. */
-PACK_INLINE void dot_column_q6_k(__m256i dot[8], const uint8_t *const *rows, int64_t at, int half, int column,
-                                 const uint8_t *x)
+/* dot: of each layer for each token. */
+PACK_INLINE void dot_q6_k(__m256i dot[4][GEMV_TOKENS], const uint8_t *const *rows, int64_t at, int half, int column,
+                          const uint8_t *const *x, int64_t x_at, int n_tok)
 {
-    __m256i folded[2][4];
+    __m256i folded[GEMV_TOKENS][4][2];
     for (int two = 0; two < 2; two++) {
         __m256i a[4], b[4];
-        products_q6_k(a, rows, 2 * two, at, half, column, x);
-        products_q6_k(b, rows, 2 * two + 1, at, half, column, x);
-        for (int layer = 0; layer < 4; layer++)
-            folded[two][layer] = fold_16(a[layer], b[layer]);
+        layers_q6_k(a, rows, 2 * two, at, half, column);
+        layers_q6_k(b, rows, 2 * two + 1, at, half, column);
+        for (int t = 0; t < n_tok; t++)
+            for (int layer = 0; layer < 4; layer++) {
+                __m256i q = twice(x[t] + x_at + layer * 32);
+                folded[t][layer][two] = fold_16(_mm256_maddubs_epi16(a[layer], q), _mm256_maddubs_epi16(b[layer], q));
+            }
     }
-    for (int layer = 0; layer < 4; layer++)
-        dot[layer * 2 + column] = join_rows(folded[0][layer], folded[1][layer]);
+    for (int t = 0; t < n_tok; t++)
+        for (int layer = 0; layer < 4; layer++)
+            dot[layer][t] = join_rows(folded[t][layer][0], folded[t][layer][1]);
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
-PACK_INLINE void gemv_blocks(struct gemv *v, const uint8_t *const *rows, int64_t n, size_t ahead, dot_fn *dot,
-                             int64_t block_bytes, bool offset)
+PACK_INLINE void gemv_blocks(struct gemv *v, const uint8_t *const *rows, int64_t n, size_t ahead, int n_tok,
+                             dot_fn *dot, int64_t block_bytes, bool offset)
 {
     for (int64_t block = 0; block < n / 32; block++) {
+        __m256i sum[GEMV_TOKENS];
         int64_t at = block * block_bytes;
-        __m256i sum = dot(rows, at, v->x + block * 32);
+        dot(sum, rows, at, v->x, block * 32, n_tok);
         prefetch_turn(rows, block, block_bytes, ahead);
-        gemv_add(v, block, halves_at(rows, at), offset ? corrected(v, block, sum) : sum);
+        __m256 d = halves_at(rows, at);
+        for (int t = 0; t < n_tok; t++)
+            gemv_add(v, t, block, d, offset ? corrected(v, t, block, sum[t]) : sum[t]);
     }
 }
 
 /* One group of a pair: its scale and minimum are the lowest bytes of the lanes. */
 PACK_INLINE void gemv_group_k(struct gemv *v, const struct scales_k *k, __m256i scale, __m256i min, int64_t group,
-                              __m256i dot)
+                              const __m256i *dot, int n_tok)
 {
-    gemv_add(v, group, scaled_byte(scale, k->d), dot);
-    v->acc = _mm256_fmadd_ps(scaled_byte(min, k->dmin), _mm256_broadcast_ss(v->minimum + group), v->acc);
+    __m256 d = scaled_byte(scale, k->d), m = scaled_byte(min, k->dmin);
+    for (int t = 0; t < n_tok; t++) {
+        gemv_add(v, t, group, d, dot[t]);
+        gemv_add_min(v, t, group, m);
+    }
 }
 
-PACK_INLINE void gemv_pairs(struct gemv *v, const uint8_t *const *rows, int64_t n, size_t ahead, dot_pair_fn *dot_pair,
-                            int64_t block_bytes)
+PACK_INLINE void gemv_pairs(struct gemv *v, const uint8_t *const *rows, int64_t n, size_t ahead, int n_tok,
+                            dot_pair_fn *dot_pair, int64_t block_bytes)
 {
     for (int64_t block = 0; block < n / 256; block++) {
         int64_t at = block * block_bytes;
@@ -210,11 +279,11 @@ PACK_INLINE void gemv_pairs(struct gemv *v, const uint8_t *const *rows, int64_t 
         for (int half = 0; half < 2; half++) {
             __m256i scale = k.scale[half], min = k.min[half];
             for (int pair = 2 * half; pair < 2 * half + 2; pair++) {
-                __m256i dot[2];
+                __m256i dot[2][GEMV_TOKENS];
                 int64_t group = block * 8 + 2 * pair;
-                dot_pair(dot, rows, at, pair, v->x + group * 32);
-                gemv_group_k(v, &k, scale, min, group, dot[0]);
-                gemv_group_k(v, &k, _mm256_srli_epi32(scale, 8), _mm256_srli_epi32(min, 8), group + 1, dot[1]);
+                dot_pair(dot, rows, at, pair, v->x, group * 32, n_tok);
+                gemv_group_k(v, &k, scale, min, group, dot[0], n_tok);
+                gemv_group_k(v, &k, _mm256_srli_epi32(scale, 8), _mm256_srli_epi32(min, 8), group + 1, dot[1], n_tok);
                 scale = _mm256_srli_epi32(scale, 16);
                 min = _mm256_srli_epi32(min, 16);
             }
@@ -222,7 +291,7 @@ PACK_INLINE void gemv_pairs(struct gemv *v, const uint8_t *const *rows, int64_t 
     }
 }
 
-PACK_INLINE void gemv_sixes(struct gemv *v, const uint8_t *const *rows, int64_t n, size_t ahead)
+PACK_INLINE void gemv_sixes(struct gemv *v, const uint8_t *const *rows, int64_t n, size_t ahead, int n_tok)
 {
     for (int64_t block = 0; block < n / 256; block++) {
         int64_t at = block * 210;
@@ -231,44 +300,56 @@ PACK_INLINE void gemv_sixes(struct gemv *v, const uint8_t *const *rows, int64_t 
         prefetch_rows(rows, at + (int64_t)ahead, 210);
         __m256 unit = halves_at(rows, at + 208);
         for (int half = 0; half < 2; half++) {
-            __m256i dot[8];
+            __m256i dot[2][4][GEMV_TOKENS];
             for (int column = 0; column < 2; column++)
-                dot_column_q6_k(dot, rows, at, half, column, v->x + block * 256 + half * 128 + column * 16);
+                dot_q6_k(dot[column], rows, at, half, column, v->x, block * 256 + half * 128 + column * 16, n_tok);
             for (int g = 0; g < 8; g++) {
                 int64_t group = block * 16 + half * 8 + g;
-                __m256i scale = _mm256_srli_epi32(scales[half * 2 + g / 4], 8 * (g % 4));
-                gemv_add(v, group / 2, scaled_signed(scale, unit), corrected(v, group, dot[g]));
+                __m256 d = scaled_signed(_mm256_srli_epi32(scales[half * 2 + g / 4], 8 * (g % 4)), unit);
+                for (int t = 0; t < n_tok; t++)
+                    gemv_add(v, t, group / 2, d, corrected(v, t, group, dot[g % 2][g / 2][t]));
             }
         }
     }
 }
 
-/* gemv_NAME: both halves of the rows. */
+/* gemv_NAME: both halves of the rows, one to four tokens. product: of v, rows r and n_tok. */
 #define GEMV_TYPE(name, product)                                                                                       \
+    PACK_INLINE void gemv_##name##_tokens(float *acc, const uint8_t *const *rows, const uint8_t *const *x,             \
+                                          const int n_tok, int64_t n, const struct act_layout *l, size_t ahead)        \
+    {                                                                                                                  \
+        for (int half = 0; half < PANEL_ROWS; half += LANE_ROWS) {                                                     \
+            struct gemv v = {.x = x, .l = l};                                                                          \
+            const uint8_t *const *r = rows + half;                                                                     \
+            for (int t = 0; t < n_tok; t++)                                                                            \
+                v.acc[t] = _mm256_loadu_ps(acc + t * PANEL_ROWS + half);                                               \
+            product;                                                                                                   \
+            for (int t = 0; t < n_tok; t++)                                                                            \
+                _mm256_storeu_ps(acc + t * PANEL_ROWS + half, v.acc[t]);                                               \
+        }                                                                                                              \
+    }                                                                                                                  \
     static void gemv_##name(float *acc, const uint8_t *const *rows, const uint8_t *const *x, int n_tok, int64_t n,     \
                             const struct act_layout *l, size_t ahead)                                                  \
     {                                                                                                                  \
-        (void)n_tok;                                                                                                   \
-        for (int half = 0; half < PANEL_ROWS; half += LANE_ROWS) {                                                     \
-            struct gemv v = {.acc = _mm256_loadu_ps(acc + half),                                                       \
-                             .x = x[0],                                                                                \
-                             .d = (const float *)(x[0] + l->d),                                                        \
-                             .minimum = (const float *)(x[0] + l->minimum),                                            \
-                             .correction = (const int32_t *)(x[0] + l->correction)};                                   \
-            const uint8_t *const *r = rows + half;                                                                     \
-            product;                                                                                                   \
-            _mm256_storeu_ps(acc + half, v.acc);                                                                       \
+        switch (n_tok) {                                                                                               \
+        case 1: gemv_##name##_tokens(acc, rows, x, 1, n, l, ahead); break;                                             \
+        case 2: gemv_##name##_tokens(acc, rows, x, 2, n, l, ahead); break;                                             \
+        case 3: gemv_##name##_tokens(acc, rows, x, 3, n, l, ahead); break;                                             \
+        default: gemv_##name##_tokens(acc, rows, x, 4, n, l, ahead);                                                   \
         }                                                                                                              \
     }
 
-GEMV_TYPE(q8_0, gemv_blocks(&v, r, n, ahead, dot_q8_0, 34, false))
-GEMV_TYPE(q4_0, gemv_blocks(&v, r, n, ahead, dot_q4_0, 18, true))
-GEMV_TYPE(q5_0, gemv_blocks(&v, r, n, ahead, dot_q5_0, 22, true))
-GEMV_TYPE(q4_k, gemv_pairs(&v, r, n, ahead, dot_pair_q4_k, 144))
-GEMV_TYPE(q5_k, gemv_pairs(&v, r, n, ahead, dot_pair_q5_k, 176))
-GEMV_TYPE(q6_k, gemv_sixes(&v, r, n, ahead))
+GEMV_TYPE(q8_0, gemv_blocks(&v, r, n, ahead, n_tok, dot_q8_0, 34, false))
+GEMV_TYPE(q4_0, gemv_blocks(&v, r, n, ahead, n_tok, dot_q4_0, 18, true))
+GEMV_TYPE(q5_0, gemv_blocks(&v, r, n, ahead, n_tok, dot_q5_0, 22, true))
+GEMV_TYPE(q4_k, gemv_pairs(&v, r, n, ahead, n_tok, dot_q4_k, 144))
+GEMV_TYPE(q5_k, gemv_pairs(&v, r, n, ahead, n_tok, dot_q5_k, 176))
+GEMV_TYPE(q6_k, gemv_sixes(&v, r, n, ahead, n_tok))
 
-#define ISA_GEMV_TOKENS 1
+#define ISA_GEMV_TOKENS                                                                                                \
+    {                                                                                                                  \
+        [K_Q8_0] = 4, [K_Q4_0] = 4, [K_Q5_0] = 4, [K_Q4_K] = 3, [K_Q5_K] = 4, [K_Q6_K] = 3                             \
+    }
 #define ISA_GEMV                                                                                                       \
     {                                                                                                                  \
         [K_Q8_0] = gemv_q8_0, [K_Q4_0] = gemv_q4_0, [K_Q5_0] = gemv_q5_0, [K_Q4_K] = gemv_q4_k, [K_Q5_K] = gemv_q5_k,  \

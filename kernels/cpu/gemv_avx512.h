@@ -332,7 +332,10 @@ static void gemv_q5_k(float *acc, const uint8_t *const *rows, const uint8_t *con
     gemv_k(acc, rows, x, n_tok, n, l, ahead, true);
 }
 
-#define ISA_GEMV_TOKENS GEMV_TOKENS
+#define ISA_GEMV_TOKENS                                                                                                \
+    {                                                                                                                  \
+        [K_Q8_0] = 4, [K_Q4_0] = 4, [K_Q5_0] = 4, [K_Q4_K] = 4, [K_Q5_K] = 4, [K_Q6_K] = 4                             \
+    }
 #define ISA_GEMV                                                                                                       \
     {                                                                                                                  \
         [K_Q8_0] = gemv_q8_0, [K_Q4_0] = gemv_q4_0, [K_Q5_0] = gemv_q5_0, [K_Q4_K] = gemv_q4_k, [K_Q5_K] = gemv_q5_k,  \

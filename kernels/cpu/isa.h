@@ -37,7 +37,7 @@ struct q_panel {
 typedef void expand_rows_fn(uint8_t *q, float *d, float *m, const uint8_t *const rows[PANEL_ROWS], int64_t n,
                             size_t ahead);
 
-/* acc[t * 16 + row] += whole rows of n elements times n_tok <= gemv_tokens tokens, straight from the blocks; the order
+/* acc[t * 16 + row] += whole rows of n elements times 1 <= n_tok <= gemv_tokens tokens, straight from the blocks; the order
  * of gemm_q. `ahead` as above. */
 typedef void gemv_fn(float *acc, const uint8_t *const *rows, const uint8_t *const *x, int n_tok, int64_t n,
                      const struct act_layout *l, size_t ahead);
@@ -50,8 +50,8 @@ struct isa {
     int wide_bytes;                       /* bytes of a number of an 8-bit type in panels: 1, or 2 */
     expand_rows_fn *expand[K_TYPE_COUNT]; /* NULL for float types */
     panel_fn *panel[K_TYPE_COUNT];        /* NULL: expanded, then packed; there where wide */
-    gemv_fn *gemv[K_TYPE_COUNT];          /* NULL: packing is all there is */
-    int gemv_tokens;                      /* more of them are better served by packing */
+    gemv_fn *gemv[K_TYPE_COUNT];          /* there where gemv_tokens is not 0 */
+    uint8_t gemv_tokens[K_TYPE_COUNT];    /* more of them are better served by packing */
 
     /* Re-order n words of 32 bits: panel[i][row] = rows[row][i]. */
     void (*pack)(uint32_t *panel, const void *const rows[PANEL_ROWS], int64_t n);

@@ -142,7 +142,7 @@ static void multiply_panel(const struct matmul_job *job, struct panel_scratch *s
     if (job->form && n_pairs <= 8)
         chunk = EXPAND_ELEMS;
     memset(s->acc, 0, (size_t)n_pairs * PANEL_ROWS * sizeof *s->acc);
-    if (job->form && n_pairs <= job->isa->gemv_tokens && job->isa->gemv[job->w->type]) {
+    if (job->form && n_pairs <= job->isa->gemv_tokens[job->w->type]) {
         job->isa->gemv[job->w->type](s->acc, rows, (const uint8_t *const *)job->x + first_pair, (int)n_pairs, n,
                                      &job->layout, STREAM_AHEAD);
         return;

@@ -76,6 +76,7 @@ static void matmul_is_near_the_reference(void)
 /* y for 64 tokens at once on one thread is the yardstick; every other way must give the same bytes. */
 static void numerics_law(enum k_type type, enum k_precision p)
 {
+    static const int32_t steps[] = {1, 2, 3, 4, 7, 64};
     enum { N_TOK = TEST_SANITIZED ? 9 : 64, ROWS = 37 };
     int64_t n = k_type_info(type)->block_elems == 256 ? 2304 : 2144; /* past one packed chunk, not a multiple of 256 */
     struct k_tensor w = help_tensor(type, n, ROWS, 1);
@@ -86,7 +87,8 @@ static void numerics_law(enum k_type type, enum k_precision p)
     CHECK_INT(k_cpu_ops.matmul(base, y, x, n, &w, NULL, N_TOK, p), K_OK);
     for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++)
         for (int threads = 1; threads <= 2; threads++)
-            for (int32_t step = 1; step <= 64; step = step == 1 ? 2 : step == 2 ? 7 : step == 7 ? 64 : 65) {
+            for (size_t k = 0; k < sizeof steps / sizeof steps[0]; k++) {
+                int32_t step = steps[k];
                 struct k_ctx *c = cpu_ctx_new_isa(threads, isas[i]);
                 if (!c)
                     continue;                                /* this CPU lacks it */
