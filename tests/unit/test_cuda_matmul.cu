@@ -43,35 +43,53 @@ static float *device_floats(int64_t n) /* every byte 0xff: NaN */
     return (float *)p;
 }
 
-/* How far y may be from the exact product w . x of one row.
- *   8 bits: an activation is off by at most half a step, max |x| / 254 of its 32; three roundings per group of 16 or 32 of
- *   terms d q and m that are at most |w| + 2 max |w|, and one per slice: c k eps, c <= 4 / 16.
- *   16 bits: an activation is off by 2^-8 (BF16) or 2^-11 (F16) of itself; a tensor core's sum of 17 numbers may be cut off
- *   where it would be rounded, below 2^-22 of what it adds up, once per 16: c = 2 / 16.
- *   Float: one rounding per 32 elements in a lane, five over the lanes: c = 1 / 32. */
-static double row_bound(const struct k_tensor *t, const float *w, const float *x, enum k_precision p)
+enum rounding { EXACT, TO_Q8, TO_F16, TO_BF16 };
+
+static enum rounding rounding_of(enum k_type type, enum k_precision p)
 {
-    int64_t n = t->ne[0];
-    bool half = p == K_FAST && (t->type == K_F16 || t->type == K_BF16), q8 = p == K_FAST && !half && t->type != K_F32;
-    double activation = 0.0, magnitude = 0.0, w_max = 0.0, slack = t->type == K_F16 ? 0x1p-11 : 0x1p-8;
+    if (p == K_PRECISE || type == K_F32)
+        return EXACT;
+    return type == K_F16 ? TO_F16 : type == K_BF16 ? TO_BF16 : TO_Q8;
+}
+
+/* Activations as the product uses them, but for F16, where the bound below has the rounding. */
+static void round_activations(float *to, const float *x, int64_t n, enum rounding how)
+{
+    memcpy(to, x, (size_t)n * sizeof *x);
+    if (how == TO_BF16)
+        for (int64_t i = 0; i < n; i++) {
+            uint16_t h;
+            k_quantise(&h, x + i, K_BF16, 1);
+            k_dequantise(to + i, &h, K_BF16, 1);
+        }
+    for (int64_t g = 0; how == TO_Q8 && g < n; g += 32) {
+        float top = 0.0f;
+        for (int64_t i = g; i < g + 32; i++)
+            top = fmaxf(top, fabsf(x[i]));
+        for (int64_t i = g; i < g + 32; i++)
+            to[i] = top / 127.0f * rintf(x[i] * (127.0f / top));
+    }
+}
+
+/* How far y may be from the exact product of one row with activations that are rounded already: c k eps sum |w x|.
+ *   8 bits: three roundings per group of 16 or 32 of terms d q and m that are at most |w| + 2 max |w|, and one per slice of
+ *   256: c <= 4 / 16.
+ *   16 bits: a tensor core's sum of 17 numbers may be cut off where it would be rounded, once per 16: c = 2 / 16 and eps
+ *   twice as large. F16: an activation is off by 2^-11 of itself besides.
+ *   Float: one rounding per 32 elements in a lane, five over the lanes: c = 1 / 32. */
+static double row_bound(const float *w, const float *x, int64_t n, enum rounding how)
+{
+    double magnitude = 0.0, sizes = 0.0, w_max = 0.0, slices = (double)n / 256.0 + 3.0;
     for (int64_t i = 0; i < n; i++)
         w_max = fmax(w_max, fabs((double)w[i]));
-    for (int64_t g = 0; g < n; g += 32) {
-        int64_t end = g + 32 < n ? g + 32 : n;
-        double top = 0.0;
-        for (int64_t i = g; i < end; i++)
-            top = fmax(top, fabs((double)x[i]));
-        for (int64_t i = g; i < end; i++) {
-            double size = fabs((double)w[i]) * fabs((double)x[i]);
-            activation += q8 ? fabs((double)w[i]) * top / 254.0 : half ? size * slack : 0.0;
-            magnitude += q8 ? (fabs((double)w[i]) + 2.0 * w_max) * (fabs((double)x[i]) + top / 254.0) : size;
-        }
+    for (int64_t i = 0; i < n; i++) {
+        sizes += fabs((double)w[i]) * fabs((double)x[i]);
+        magnitude += (fabs((double)w[i]) + (how == TO_Q8 ? 2.0 * w_max : 0.0)) * fabs((double)x[i]);
     }
-    double slices = (double)n / 256.0 + 3.0;
-    double roundings = q8     ? 3.0 * (double)n / 16.0 + slices
-                       : half ? 2.0 * (double)n / 16.0 + slices
-                              : (double)n / 32.0 + 7.0;
-    return activation * 1.001 + magnitude * roundings * (half ? FLT_EPSILON : FLT_EPSILON / 2.0) + 1e-30;
+    double roundings = how == TO_Q8   ? 3.0 * (double)n / 16.0 + slices
+                       : how == EXACT ? (double)n / 32.0 + 7.0
+                                      : 2.0 * (2.0 * (double)n / 16.0 + slices);
+    return (how == TO_F16 ? sizes * 0x1.001p-11 : 0.0) + magnitude * roundings * (FLT_EPSILON / 2.0) + 1e-30;
 }
 
 /* Compares y, rows of m at y_stride, where row i is matrix e(i) of w times row i of x. */
@@ -79,17 +97,19 @@ static int count_bad(const struct k_tensor *w, int64_t matrix, const float *y, c
                      enum k_precision p)
 {
     int64_t n = w->ne[0], m = w->ne[1];
-    float *row = (float *)malloc((size_t)n * sizeof *row);
+    enum rounding how = rounding_of(w->type, p);
+    float *row = (float *)malloc((size_t)n * sizeof *row), *xr = (float *)malloc((size_t)n * sizeof *xr);
     int bad = 0;
+    round_activations(xr, x, n, how);
     for (int64_t r = 0; r < m; r++) {
         double sum = bias ? (double)bias[r] : 0.0;
         const uint8_t *at = (const uint8_t *)w->data + (size_t)(matrix * m + r) * k_row_bytes(w->type, (uint64_t)n);
         k_dequantise(row, at, w->type, n);
         for (int64_t i = 0; i < n; i++)
-            sum += (double)row[i] * (double)x[i];
-        bad += !(fabs((double)y[r] - sum) <= row_bound(w, row, x, p) + fabs(sum) * FLT_EPSILON);
+            sum += (double)row[i] * (double)xr[i];
+        bad += !(fabs((double)y[r] - sum) <= row_bound(row, xr, n, how) + fabs(sum) * FLT_EPSILON);
     }
-    free(row);
+    free(row), free(xr);
     return bad;
 }
 
