@@ -17,7 +17,7 @@
 #define GEMV_WARPS  4
 #define GEMV_BLOCK  (GEMV_WARPS * WARP) /* = GEMV_ROWS * GEMV_PAIRS: a thread per sum at the end */
 #define GEMV_STAGES 3
-#define GEMV_FOLD   32 /* slices whose sums are kept until they are added */
+#define GEMV_FOLD   16 /* slices whose sums are kept until they are added */
 
 KHOST_DEV int gemv_fold(const struct mul_job *j)
 {
@@ -134,8 +134,8 @@ KDEV void gemv_multiply_q8(const struct mul_job *j, const struct expanded_tile *
     }
 }
 
-/* grid: rows / 16, tiles of pairs, matrices; block 128; shared gemv_shared_bytes(): 60 KiB for Q4_K, 78 KiB for Q8_0 at
- * n 4096, plus 8 KiB per 4096 more up to 8192. Per 16 x 256 weights and warp about 300 instructions, a sixth of them tensor
+/* grid: rows / 16, tiles of pairs, matrices; block 128; shared gemv_shared_bytes(), with two tokens 66 KiB for Q4_K,
+ * 93 KiB for Q8_0. Per 16 x 256 weights and warp about 300 instructions, a sixth of them tensor
  * core: at 4 bits two thirds of what the issue slots have at full bandwidth. */
 KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_job j)
 {
@@ -227,7 +227,7 @@ KDEV void gemv_multiply_16(const struct mul_job *j, uint8_t *stage, const uint32
     }
 }
 
-/* grid, block as above; shared: 96 KiB and the sums. Per 16 x 256 weights and warp about 150 instructions, a tenth of what
+/* grid, block as above; shared: 96 KiB and up to 8 KiB of sums, so that two blocks fit (sm_90). Per 16 x 256 weights and warp about 150 instructions, a tenth of what
  * the issue slots have at full bandwidth. */
 KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_job j)
 {

@@ -2,7 +2,8 @@
  * is chosen by how many tokens share a matrix. The choice is one of speed only (matmul.cuh). */
 #include "kernels/cuda/matmul.cuh"
 
-static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t n_tok, enum k_precision p)
+/* tile_pairs: pairs that can share a tile, or more. */
+static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t tile_pairs, enum k_precision p)
 {
     const struct quant_form *form = k_quant_form(w->type);
     *j = {};
@@ -20,7 +21,7 @@ static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t
     bool aligned = (uintptr_t)w->data % 16 == 0;
     if (j->form == ACT_F32)
         return K_OK;
-    j->direct = n_tok <= DIRECT_PAIRS && j->form != ACT_F16;
+    j->direct = tile_pairs <= DIRECT_PAIRS && j->form != ACT_F16;
     if (form) {
         j->group = form->group;
         j->has_min = form->has_min;
@@ -125,7 +126,7 @@ enum k_status cuda_matmul_experts(struct k_ctx *c, float *y, const float *x, boo
     if (st != K_OK || n_tok == 0)
         return st;
     int32_t n_pairs = n_tok * n_used;
-    st = job_of(&j, w, n_tok, p);
+    st = job_of(&j, w, n_tok == 1 ? 1 : GEMV_PAIRS, p); /* one token's pairs are tiles of one, others' of more */
     if (st == K_OK)
         st = set_activations(c, &j, x, w->ne[0], x_per_expert ? n_pairs : n_tok);
     if (st != K_OK)

@@ -76,7 +76,7 @@ static void round_activations(float *to, const float *x, int64_t n, enum roundin
  *   256: c <= 4 / 16.
  *   16 bits: a tensor core's sum of 17 numbers may be cut off where it would be rounded, once per 16: c = 2 / 16 and eps
  *   twice as large. F16: an activation is off by 2^-11 of itself besides.
- *   Float: one rounding per 32 elements in a lane, five over the lanes: c = 1 / 32. */
+ *   Float: a rounding per 128 elements in a thread, eight over lanes and warps: c = 1 / 128. */
 static double row_bound(const float *w, const float *x, int64_t n, enum rounding how)
 {
     double magnitude = 0.0, sizes = 0.0, w_max = 0.0, slices = (double)n / 256.0 + 3.0;
@@ -87,7 +87,7 @@ static double row_bound(const float *w, const float *x, int64_t n, enum rounding
         magnitude += (fabs((double)w[i]) + (how == TO_Q8 ? 2.0 * w_max : 0.0)) * fabs((double)x[i]);
     }
     double roundings = how == TO_Q8   ? 3.0 * (double)n / 16.0 + slices
-                       : how == EXACT ? (double)n / 32.0 + 7.0
+                       : how == EXACT ? (double)n / 128.0 + 12.0
                                       : 2.0 * (2.0 * (double)n / 16.0 + slices);
     return (how == TO_F16 ? sizes * 0x1.001p-11 : 0.0) + magnitude * roundings * (FLT_EPSILON / 2.0) + 1e-30;
 }
@@ -150,34 +150,34 @@ static void products_are_near_exact_sums(void)
             check_matmul(help_types[i], n, rows[shape], toks[shape], K_PRECISE);
         }
     }
+    check_matmul(K_F32, 1023, 3, 2, K_FAST);
     check_matmul(K_BF16, 700, 130, 5, K_FAST); /* rows that begin on no multiple of 16 bytes */
 }
 
 /* y of some tokens one by one is the yardstick; every other way must give the same bytes. */
-static void numerics_law(enum k_type type)
+static void numerics_law(enum k_type type, int64_t n, int32_t n_tok)
 {
-    enum { N_TOK = 67, ROWS = 35 };
-    static const int32_t alone[] = {0, 1, 2, 30, 63, 66};
-    int64_t n = k_type_info(type)->block_elems == 256 ? 768 : 672; /* two slices and a part */
+    enum { ROWS = 35 };
+    const int32_t alone[] = {0, 1, 2, n_tok / 2, n_tok - 1};
     struct k_tensor w = help_tensor(type, n, ROWS, 1), dw = tensor_to_device(&w);
-    float *x = help_floats(N_TOK * n, 1.0f);
+    float *x = help_floats(n_tok * n, 1.0f);
     x[3] = 1e-38f, x[40] = 0.0f, x[n + 1] = 3e38f; /* extremes travel alike too */
     memset(x + 2 * n, 0, (size_t)n * sizeof *x);
-    float *dx = (float *)to_device(x, (size_t)(N_TOK * n) * sizeof *x);
-    float *dy = device_floats(N_TOK * ROWS), *one = device_floats(N_TOK * ROWS);
+    float *dx = (float *)to_device(x, (size_t)(n_tok * n) * sizeof *x);
+    float *dy = device_floats(n_tok * ROWS), *one = device_floats(n_tok * ROWS);
     for (int32_t t : alone)
         CHECK_INT(cuda_matmul(ctx, one + t * ROWS, dx + t * n, n, &dw, NULL, 1, K_FAST), K_OK);
-    float *expected = from_device(one, N_TOK * ROWS);
+    float *expected = from_device(one, n_tok * ROWS);
     static const int n_sm[] = {1, 2, 1000, 1}; /* tiles of 128, of 64 where there are such, and of 32 rows */
     for (int way = 0; way < 4; way++) {
         ctx->facts.n_sm = n_sm[way];
         cuda_emulated_order((unsigned)way);  /* threads run in another order: a race would show */
-        int32_t step = way == 3 ? 7 : N_TOK; /* the last way: few tokens at a time */
-        for (int32_t t = 0; t < N_TOK; t += step)
+        int32_t step = way == 3 ? 7 : n_tok; /* the last way: few tokens at a time */
+        for (int32_t t = 0; t < n_tok; t += step)
             CHECK_INT(
-                cuda_matmul(ctx, dy + t * ROWS, dx + t * n, n, &dw, NULL, t + step < N_TOK ? step : N_TOK - t, K_FAST),
+                cuda_matmul(ctx, dy + t * ROWS, dx + t * n, n, &dw, NULL, t + step < n_tok ? step : n_tok - t, K_FAST),
                 K_OK);
-        float *y = from_device(dy, N_TOK * ROWS);
+        float *y = from_device(dy, n_tok * ROWS);
         for (int32_t t : alone) {
             bool same = memcmp(y + t * ROWS, expected + t * ROWS, ROWS * sizeof *y) == 0;
             if (!same)
@@ -196,7 +196,9 @@ static void products_obey_the_numerics_law(void)
 {
     static const enum k_type types[] = {K_F16, K_BF16, K_Q8_0, K_Q5_1, K_Q2_K, K_Q4_K, K_Q6_K};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        numerics_law(types[i]);
+        numerics_law(types[i], k_type_info(types[i])->block_elems == 256 ? 768 : 672, 67); /* two slices and a part */
+    numerics_law(K_Q5_0, 19 * 256 + 32, 9); /* more slices than have their sums kept at once */
+    numerics_law(K_BF16, 17 * 256 + 8, 9);
 }
 
 /* The stacked products are the plain product, matrix by matrix. */
