@@ -9,6 +9,8 @@
 extern "C" {
 #endif
 
+/* Whether there is one; false where tests run on a real device (tests/bench/gpu), which the rest does not reach. */
+bool cuda_emulated(void);
 /* The order in which the threads of a block run between barriers: 0 ascending, 1 descending, else shuffled by this seed.
  * A result that changes with it is a race. */
 void cuda_emulated_order(unsigned seed);

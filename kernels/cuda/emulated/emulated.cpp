@@ -121,6 +121,11 @@ void cuda_emulated_memory(size_t bytes)
     dev().total = bytes;
 }
 
+bool cuda_emulated(void)
+{
+    return true;
+}
+
 void cuda_emulated_lose(bool lost)
 {
     dev().lost = lost;
