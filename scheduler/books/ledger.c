@@ -240,8 +240,8 @@ static bool write_group(struct ledger *l, struct inbox_list *group, char *text, 
 
 /* How long a group may gather. A quick disk makes for small groups, each of which costs a flush, a wake-up of the
  * writer and one of the loop: where rows come thick and fast, a little patience makes one of many. It is measured by
- * the disk: twice what a commit takes, so that a row waits for three flushes at most, of which there are fewer the
- * more each costs. Where rows come slowly, or where groups are large by themselves (as where a fixed number of
+ * the disk: what GATHER_COMMITS commits take, GATHER_US_MAX at most, so that there are fewer of them the more each
+ * costs. Where rows come slowly, or where groups are large by themselves (as where a fixed number of
  * clients waits for its rows: patience would only keep them from asking anew), nobody waits. */
 static int64_t patience_us_locked(const struct ledger *l)
 {
