@@ -5,9 +5,11 @@
 #include "base/divide.h"
 #include "engine/serve/batcher_internal.h"
 
-#define RESUME_STEP_S        0.25
-#define PREFILL_TOKENS_FIRST 32 /* in a step that also decodes, before it is known what they take */
-#define PROMPT_ROWS          32 /* rows of logits that a prompt's samples take of a step: each is as wide as the vocabulary */
+#define RESUME_STEP_S  0.25
+#define PREFILL_TOKENS 32   /* of prompts in a step that also decodes */
+#define LONG_PROMPT    1024 /* one of more tokens than this may take less of them, as pace.h says... */
+#define LONG_TOKENS    16   /* ...and this before it is known what they take */
+#define PROMPT_ROWS    32 /* rows of logits that a prompt's samples take of a step: each is as wide as the vocabulary */
 
 static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const int32_t *ids, int32_t n_ids,
                         bool want_logits)
@@ -61,18 +63,22 @@ static bool goes_on(const struct batch_job *j)
 /* Tokens of prompts that a step of so many decoding sequences may take, out of `all` that it has room for. */
 static int32_t prefill_budget(const struct batcher *b, int32_t n_decode, int32_t all)
 {
-    const int32_t fixed = b->o.prefill_tokens;
-    if (n_decode == 0)
-        return all;
-    if (fixed > 0)
-        return fixed < all ? fixed : all;
-    return pace_tokens(&b->pace, n_decode, step_times_expect(&b->times, n_decode), PREFILL_TOKENS_FIRST, all);
+    const int32_t most = b->o.prefill_tokens > 0 ? b->o.prefill_tokens : PREFILL_TOKENS;
+    return n_decode == 0 || most > all ? all : most;
 }
 
-static int32_t plan_prefill(struct batcher *b, int32_t n, struct batch_job *j, int32_t *budget)
+/* How much of it j may have. */
+static int32_t paced(const struct batcher *b, const struct batch_job *j, int32_t n_decode, int32_t budget)
+{
+    if (n_decode == 0 || b->o.prefill_tokens > 0 || j->n_ids <= LONG_PROMPT)
+        return budget;
+    return pace_tokens(&b->pace, n_decode, step_times_surely(&b->times, n_decode), LONG_TOKENS, budget);
+}
+
+static int32_t plan_prefill(struct batcher *b, int32_t n, struct batch_job *j, int32_t most, int32_t *budget)
 {
     int32_t left = j->n_ids - j->n_stored;
-    int32_t take = left < *budget ? left : *budget;
+    int32_t take = left < most ? left : most;
     bool all_logits = j->prompt && !j->prompt_told;
     if (all_logits && take > PROMPT_ROWS)
         take = PROMPT_ROWS;
@@ -101,14 +107,14 @@ static int32_t plan(struct batcher *b, int32_t *n_prefill)
     int32_t before = budget;
     for (int32_t i = 0; i < b->n_running; i++) {
         if (goes_on(b->running[i]))
-            n = plan_prefill(b, n, b->running[i], &budget);
+            n = plan_prefill(b, n, b->running[i], budget, &budget);
     }
     int32_t used = before - budget;
     budget = prefill_budget(b, n_decode, all) - used;
     for (int32_t i = 0; i < b->n_running; i++) {
         struct batch_job *j = b->running[i];
         if (j->phase == JOB_PREFILL && !j->skip && !goes_on(j))
-            n = plan_prefill(b, n, j, &budget);
+            n = plan_prefill(b, n, j, paced(b, j, n_decode, budget), &budget);
     }
     *n_prefill = 0;
     for (int32_t i = n_decode; i < n; i++)
@@ -211,7 +217,7 @@ static void pace_resumes(struct batcher *b, int32_t n_slices, double seconds)
  * the token. */
 static void learn_step(struct batcher *b, int32_t n_decode, int32_t n_prefill, double seconds)
 {
-    const double decode_s = n_decode ? step_times_expect(&b->times, n_decode) : 0;
+    const double decode_s = n_decode ? step_times_surely(&b->times, n_decode) : 0;
     if (n_prefill == 0)
         step_times_observe(&b->times, n_decode, seconds);
     else if (decode_s > 0 || b->pace.token_s <= 0)

@@ -1,7 +1,7 @@
 #include "engine/serve/pace.h"
 
 #define SMOOTH     0.2 /* weight of one step's time */
-#define STRETCH    2.3 /* a step with a prompt takes so many times what it takes without */
+#define STRETCH    2.1 /* a step with a prompt takes so many times what it takes without */
 #define TOKENS_MIN 4
 
 void step_times_observe(struct step_times *t, int32_t tokens, double seconds)
@@ -25,6 +25,14 @@ double step_times_expect(const struct step_times *t, int32_t tokens)
         return t->seconds[above];
     double share = above > below ? (double)(tokens - below) / (above - below) : 0;
     return t->seconds[below] + share * (t->seconds[above] - t->seconds[below]);
+}
+
+double step_times_surely(const struct step_times *t, int32_t tokens)
+{
+    int32_t above = tokens;
+    while (above <= PACE_TABLE && !(t->seconds[above] > 0))
+        above++;
+    return above <= PACE_TABLE ? step_times_expect(t, tokens) : 0;
 }
 
 void pace_observe(struct pace *p, int32_t n, double decode_s, double seconds)

@@ -1,6 +1,7 @@
-/* What steps take, as it is seen, and how much of a prompt a step may take in that also decodes: so much that those who
- * decode get their tokens less than half as often as without it (2.3 times the step). Less, and the prompt would take three
- * times as long as alone, for a few tokens are dearer than many; more, and its company would stall. Pure; no clock. */
+/* What steps take, as it is seen, and how much of a long prompt a step may take in that also decodes: so much that those who
+ * decode get their tokens less than half as often as without it (2.1 times the step). Less, and the prompt would take three
+ * times as long as alone, for a few tokens are dearer than many; more, and its company would stall. Short prompts are over soon,
+ * and are not held up for it: many of them would pile up before their first tokens. Pure; no clock. */
 #ifndef ENGINE_SERVE_PACE_H
 #define ENGINE_SERVE_PACE_H
 
@@ -16,6 +17,9 @@ void step_times_observe(struct step_times *t, int32_t tokens, double seconds);
 /* What is not known is taken for what lies between its neighbours, and beyond the last for no more than it: so it is
  * tried, and known. 0: nothing is known at all. */
 double step_times_expect(const struct step_times *t, int32_t tokens);
+
+/* The same, or 0 where nothing is known of as many tokens or more: it would be too little then. */
+double step_times_surely(const struct step_times *t, int32_t tokens);
 
 /* What a prompt's token adds to a step. {0} at the start. */
 struct pace {

@@ -1,4 +1,4 @@
-/* How much of a prompt a step takes in beside those that decode: as much as makes it 2.3 times as long, whatever a token costs, however
+/* How much of a prompt a step takes in beside those that decode: as much as makes it 2.1 times as long, whatever a token costs, however
  * many decode, and after the machine has become slower or the prompt's tokens dearer; and never nothing.
  * links: spw_engine_serve */
 #include "engine/serve/pace.h"
@@ -25,7 +25,7 @@ static void a_step_takes_so_much_longer(void)
         int32_t n_decode;
         double decode_s, token_s;
         int32_t want;
-    } rows[] = {{7, 0.2, 0.01, 26},   {1, 0.1, 0.001, 130}, {7, 0.02, 0.01, 4}, {40, 0.2, 0.01, 26},
+    } rows[] = {{7, 0.2, 0.01, 22},   {1, 0.1, 0.001, 110}, {7, 0.02, 0.01, 4}, {40, 0.2, 0.01, 22},
                 {80, 0.01, 0.01, 20}, {7, 0.2, 1e-6, MAX},  {1, 1e-6, 0.01, 4}};
     struct pace all = {0};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -47,7 +47,7 @@ static void nothing_is_known(void)
     CHECK(p.token_s == 0);
     pace_observe(&p, 10, 0, 0.1);
     CHECK_INT(pace_tokens(&p, 3, 0, FIRST, MAX), FIRST); /* what the others take is not known */
-    CHECK_INT(pace_tokens(&p, 3, 0.2, FIRST, MAX), 26);
+    CHECK_INT(pace_tokens(&p, 3, 0.2, FIRST, MAX), 22);
     CHECK_INT(pace_tokens(&p, 3, 0.2, FIRST, 12), 12);
     pace_observe(&p, 10, 0.1, 0.05); /* quicker than without: a guess too high */
     CHECK(p.token_s > 0);

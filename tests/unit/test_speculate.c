@@ -54,6 +54,8 @@ static void what_steps_take(void)
     CHECK(step_times_expect(&t, 5) == 0);
     step_times_observe(&t, 2, 0.010);
     CHECK(step_times_expect(&t, 1) == 0.010 && step_times_expect(&t, 60) == 0.010);
+    CHECK(step_times_surely(&t, 1) == 0.010 && step_times_surely(&t, 2) == 0.010);
+    CHECK(step_times_surely(&t, 3) == 0 && step_times_surely(&t, PACE_TABLE + 9) == 0);
     step_times_observe(&t, 6, 0.030);
     CHECK(fabs(step_times_expect(&t, 4) - 0.020) < 1e-12);
     CHECK(step_times_expect(&t, 7) == 0.030);
