@@ -4,6 +4,7 @@
 
 #include "base/args.h"
 #include "engine/cli/commands.h"
+#include "engine/cli/device.h"
 #include "engine/model/model.h"
 #include "engine/text/tokenizer.h"
 

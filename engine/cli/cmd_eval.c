@@ -8,7 +8,7 @@
 #define EVAL_TOKENS_MAX (1 << 20)
 
 struct eval_args {
-    const char *model, *tokens, *out, *kv_type;
+    const char *model, *tokens, *out, *kv_type, *device;
     bool all, precise, lazy;
     int64_t chunk, threads;
 };
@@ -45,7 +45,9 @@ static enum rc eval(const struct eval_args *a, const struct tokens *ids, struct 
                                .precision = a->precise ? K_PRECISE : K_FAST,
                                .kv_type = cli_kv_type(a->kv_type),
                                .max_batch_tokens = (int32_t)a->chunk};
-    enum rc rc = model_open(&ce.model, a->model, a->lazy ? GGUF_MAP_LAZY : GGUF_MAP, e);
+    enum rc rc = cli_device_options(&o, a->device, e);
+    if (!rc)
+        rc = model_open(&ce.model, a->model, a->lazy ? GGUF_MAP_LAZY : GGUF_MAP, e);
     if (rc)
         return rc;
     o.n_ctx = model_info(ce.model)->n_ctx_train;
@@ -73,6 +75,7 @@ int cmd_eval(int argc, char **argv)
         {.name = "logits-out", .type = ARG_STRING, .value = &a.out, .meta = "FILE", .help = "where the logits go: raw little-endian float32", .required = true},
         {.name = "all-logits", .type = ARG_FLAG, .value = &a.all, .help = "a row for every position, not only the last"},
         {.name = "precise", .type = ARG_FLAG, .value = &a.precise, .help = "activations, keys and values in float32"},
+        {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},
         {.name = "chunk", .type = ARG_INT, .value = &a.chunk, .meta = "N", .lo = 1, .hi = 65536, .help = "tokens in one step"},
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},

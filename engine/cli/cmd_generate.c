@@ -12,7 +12,7 @@
 #define PROMPT_BYTES_MAX  ((size_t)16 << 20)
 
 struct generate_args {
-    const char *model, *prompt, *chat, *tokens, *chat_template, *kv_type;
+    const char *model, *prompt, *chat, *tokens, *chat_template, *kv_type, *device;
     int64_t n, top_k, seed, threads;
     double temp, top_p, min_p;
     bool print_ids, precise, ignore_eos, lazy;
@@ -104,7 +104,9 @@ static enum rc make_engine(struct generation *g, struct error *e)
         return error_set(e, RC_INVALID, "the prompt has %zu tokens, but the model was trained for %lld", g->ids.n,
                          (long long)train);
     o.n_ctx = (int32_t)(want < train ? want : train);
-    enum rc rc = engine_new(&g->engine, g->model, &o, e);
+    enum rc rc = cli_device_options(&o, g->a->device, e);
+    if (!rc)
+        rc = engine_new(&g->engine, g->model, &o, e);
     if (!rc)
         g->seq = seq_new(g->engine);
     return rc;
@@ -221,6 +223,7 @@ int cmd_generate(int argc, char **argv)
         {.name = "seed", .type = ARG_INT, .value = &a.seed, .meta = "N", .lo = 0, .hi = INT64_MAX, .help = "of the random choice; the same seed gives the same text"},
         {.name = "print-ids", .type = ARG_FLAG, .value = &a.print_ids, .help = "print the ids, space separated, instead of text"},
         {.name = "precise", .type = ARG_FLAG, .value = &a.precise, .help = "activations, keys and values in float32"},
+        {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},
         {.name = "ignore-eos", .type = ARG_FLAG, .value = &a.ignore_eos, .help = "end tokens do not stop"},

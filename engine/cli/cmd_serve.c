@@ -4,28 +4,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/text.h"
+#include "engine/cli/device.h"
 #include "engine/cli/serve.h"
 #include "engine/node/join.h"
-
-/* What --device means on this machine: a name for the log, or an error that says what would be right. */
-static enum rc choose_device(const char *wanted, struct serve_common *c, struct error *e)
-{
-    int64_t index;
-    bool is_cuda = strcmp(wanted, "cuda") == 0 ||
-                   (strncmp(wanted, "cuda:", 5) == 0 && text_parse_int(wanted + 5, 0, 1023, &index) == RC_OK);
-    if (is_cuda)
-        return error_set(e, RC_UNSUPPORTED,
-                         "--device %s: this build has no CUDA backend; configure it with -DSPILLWAY_CUDA=ON, or use "
-                         "--device cpu",
-                         wanted);
-    if (strcmp(wanted, "auto") != 0 && strcmp(wanted, "cpu") != 0)
-        return error_set(e, RC_INVALID, "--device \"%.40s\": expected auto, cpu, cuda or cuda:N", wanted);
-    snprintf(c->device, sizeof c->device, "cpu");
-    log_info(&c->log, SERVE_AREA, "device chosen", LOG_S("device", c->device),
-             LOG_S("reason", strcmp(wanted, "cpu") == 0 ? "asked for" : "this build has no CUDA backend"));
-    return RC_OK;
-}
 
 /* "/models/tiny-00001-of-00002.gguf" -> "tiny". */
 static void name_model(char *id, size_t size, const char *path)
@@ -98,7 +79,7 @@ enum rc serve_common_open(struct serve_common *c, const struct serve_args *a, st
 {
     *c = (struct serve_common){.log = {.fd = STDERR_FILENO, .clock = &clock_system, .program = "spillway-engine"}};
     (void)log_level_parse(a->log_level, &c->log.level); /* one of the choices */
-    enum rc rc = choose_device(a->device, c, e);
+    enum rc rc = cli_device_check(a->device, e);
     if (!rc && a->key_file)
         rc = api_keys_open(&c->keys, a->key_file, API_KEYS_MAX, e);
     if (!rc && a->node_key_file)
@@ -132,7 +113,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "model", .letter = 'm', .type = ARG_STRING, .value = &(a).model, .meta = "FILE", .help = "GGUF model file", .env = "MODEL_PATH", .required = true}, \
     {.name = "host", .type = ARG_STRING, .value = &(a).host, .meta = "ADDRESS", .help = "address to listen on"},       \
     {.name = "port", .letter = 'p', .type = ARG_INT, .value = &(a).port, .meta = "N", .lo = 0, .hi = 65535, .help = "port; 0: any free one, told in the log line \"listening\""}, \
-    {.name = "device", .type = ARG_STRING, .value = &(a).device, .meta = "auto|cpu|cuda[:N]", .help = "where to compute"}, \
+    {.name = "device", .type = ARG_STRING, .value = &(a).device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP}, \
     {.name = "threads", .letter = 't', .type = ARG_INT, .value = &(a).threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"}, \
     {.name = "ctx-size", .letter = 'c', .type = ARG_INT, .value = &(a).n_ctx, .meta = "N", .lo = 0, .hi = 1 << 24, .help = "longest prompt and answer together, in tokens; 0: the model's, at most 8192"}, \
     {.name = "max-batch", .type = ARG_INT, .value = &(a).max_batch, .meta = "N", .lo = 1, .hi = 1024, .help = "requests computed at once; more of them wait", .env = "MAX_BATCH_SIZE"}, \

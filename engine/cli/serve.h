@@ -27,7 +27,6 @@ struct serve_args {
 /* What both processes make of them. */
 struct serve_common {
     struct log log;
-    char device[32];    /* what --device came to */
     char model_id[128]; /* what requests call the model */
     char listen_on[300];
     struct tls_door *tls;             /* owned; NULL: plain */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/cli/device.h"
 #include "engine/cli/serve.h"
 #include "engine/cli/vocab_gguf.h"
 #include "engine/node/link.h"
@@ -62,7 +63,15 @@ static enum rc load_text(struct serving *v, struct serve_model *m, struct error 
 static enum rc load_engine(struct serving *v, struct serve_model *m, struct error *e)
 {
     int32_t step_tokens = v->a.max_batch > STEP_TOKENS ? (int32_t)v->a.max_batch : STEP_TOKENS;
+    struct cli_device d;
+    enum rc rc = cli_device_choose(&d, v->a.device, e);
+    if (rc)
+        return rc;
+    log_info(&v->c.log, SERVE_AREA, "device chosen", LOG_S("device", d.name), LOG_S("reason", d.reason));
+    snprintf(m->device, sizeof m->device, "%s", d.name);
     const struct engine_options o = {
+        .ops = d.ops,
+        .device = d.index,
         .threads = (int)v->a.threads,
         .n_ctx = (int32_t)v->a.n_ctx,
         .max_seqs = (int32_t)v->a.max_batch,
@@ -71,7 +80,7 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
         .kv_pages = (int32_t)((v->a.kv_tokens + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS),
         .kept_pages = v->a.prefix_tokens < 0 ? -1 : (int32_t)(v->a.prefix_tokens / K_PAGE_TOKENS),
     };
-    enum rc rc = engine_new(&v->engine, v->model, &o, e);
+    rc = engine_new(&v->engine, v->model, &o, e);
     if (rc)
         return rc;
     m->ops = &batch_engine_ops_real;
@@ -120,7 +129,6 @@ static enum rc load(void *arg, struct serve_model *m, struct error *e)
     snprintf(m->fingerprint, sizeof m->fingerprint, "fp_%.16s", info->sha256);
     snprintf(m->arch, sizeof m->arch, "%s", info->arch);
     snprintf(m->quant, sizeof m->quant, "%s", info->quant);
-    snprintf(m->device, sizeof m->device, "%s", v->c.device);
     return rc;
 }
 

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/alloc.h"
 #include "engine/model/model_internal.h"
@@ -17,6 +16,7 @@
 #define SEQS_MAX         65536
 #define THREADS_MAX      1024
 #define PAGES_MAX        (1 << 24) /* a thousand million tokens */
+#define LOGIT_ROWS       256       /* rows of logits at a time where they have to be fetched from a device */
 
 static int cores_available(void)
 {
@@ -27,14 +27,22 @@ static int cores_available(void)
     return n < 1 ? 1 : n;
 }
 
-/* Anonymous memory that costs nothing until it is touched. NULL: the system refuses. */
-static void *map_anonymous(size_t bytes)
+/* Whether results can be read where operations leave them. */
+static bool shares_memory(const struct engine *en)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    return en->ops->put_many == NULL;
+}
+
+/* Memory of the backend; NULL: it has none left. */
+static void *work_new(struct engine *en, size_t bytes)
+{
+    void *p;
+    return en->ops->buf_new(en->ctx, &p, bytes, K_BUF_WORK) == K_OK ? p : NULL;
 }
 
 /* ---- scratch: one pass to add up the sizes, one to hand out the places ---- */
+
+#define CARVE_ALIGN 256 /* what devices load from best */
 
 struct carver {
     uint8_t *base; /* NULL in the first pass */
@@ -46,8 +54,8 @@ static void *carve(struct carver *c, int64_t rows, int64_t elems)
 {
     size_t bytes;
     void *p = c->base ? c->base + c->used : NULL;
-    if (!size_mul_add((size_t)rows * 4, (size_t)elems, 63, &bytes) ||
-        __builtin_add_overflow(c->used, bytes & ~(size_t)63, &c->used))
+    if (!size_mul_add((size_t)rows * 4, (size_t)elems, CARVE_ALIGN - 1, &bytes) ||
+        __builtin_add_overflow(c->used, bytes & ~(size_t)(CARVE_ALIGN - 1), &c->used))
         c->fits = false;
     return p;
 }
@@ -57,8 +65,11 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static void plan_scratch(struct carver *c, struct scratch *s, const struct hparams *hp, int64_t t)
+static void plan_scratch(struct carver *c, struct engine *en)
 {
+    struct scratch *s = &en->s;
+    const struct hparams *hp = &en->m->hp;
+    int64_t t = en->max_batch_tokens;
     int64_t nh = hp->n_head, wide = max64(hp->n_ff, (int64_t)hp->n_ff_exp * max64(hp->n_used, hp->n_shared));
     int64_t kv_a = hp->mla ? hp->kv_lora + hp->rope.d_rope : 0;
     s->x = carve(c, t, hp->n_embd);
@@ -78,21 +89,31 @@ static void plan_scratch(struct carver *c, struct scratch *s, const struct hpara
     s->rt_w = carve(c, t, hp->n_used);
     s->rt_id = carve(c, t, hp->n_used);
     s->last = carve(c, t, hp->n_embd);
-    s->logits = carve(c, t, hp->n_vocab);
+    s->logits = carve(c, en->logit_rows, hp->n_vocab);
+    s->ids = carve(c, t, 1);
+    s->rows = carve(c, t, 1);
+}
+
+static enum rc size_scratch(struct engine *en, struct error *e)
+{
+    struct carver c = {.fits = true};
+    en->logit_rows = shares_memory(en) || en->max_batch_tokens < LOGIT_ROWS ? en->max_batch_tokens : LOGIT_ROWS;
+    plan_scratch(&c, en);
+    en->scratch_bytes = c.used;
+    if (!c.fits)
+        return error_set(e, RC_FULL, "work buffers of %d tokens in one step pass any memory: lower max_batch_tokens",
+                         en->max_batch_tokens);
+    return RC_OK;
 }
 
 static enum rc make_scratch(struct engine *en, struct error *e)
 {
-    struct carver c = {.fits = true};
-    plan_scratch(&c, &en->s, &en->m->hp, en->max_batch_tokens);
-    if (c.fits)
-        en->scratch_mem = map_anonymous(c.used);
+    en->scratch_mem = work_new(en, en->scratch_bytes);
     if (!en->scratch_mem)
         return error_set(e, RC_FULL, "no memory for the work buffers of %d tokens in one step: lower max_batch_tokens",
                          en->max_batch_tokens);
-    en->scratch_bytes = c.used;
-    c = (struct carver){.base = en->scratch_mem, .fits = true};
-    plan_scratch(&c, &en->s, &en->m->hp, en->max_batch_tokens);
+    struct carver c = {.base = en->scratch_mem, .fits = true};
+    plan_scratch(&c, en);
     size_t t = (size_t)en->max_batch_tokens;
     en->ids = spw_calloc(t, sizeof *en->ids);
     en->toks = spw_calloc(t, sizeof *en->toks);
@@ -118,7 +139,13 @@ static enum rc check_kv_type(const struct engine *en, struct error *e)
     return RC_OK;
 }
 
-static enum rc make_kv(struct engine *en, int32_t pages, int32_t kept_pages, struct error *e)
+static enum rc kv_refused(const struct engine *en, struct error *e)
+{
+    return error_set(e, RC_FULL, "no memory for %d KV pages of %zu bytes: lower n_ctx, max_seqs or kv_pages",
+                     en->n_pages, en->layer_bytes * (size_t)en->m->hp.n_layer);
+}
+
+static enum rc size_kv(struct engine *en, int32_t pages, struct error *e)
 {
     const struct hparams *hp = &en->m->hp;
     size_t stride;
@@ -137,10 +164,17 @@ static enum rc make_kv(struct engine *en, int32_t pages, int32_t kept_pages, str
     en->n_pages = (int32_t)wanted;
     en->layer_bytes = k_kv_row_bytes(en->kv_type, en->kv_row) * K_PAGE_TOKENS;
     if (!size_mul_add(en->layer_bytes, (size_t)hp->n_layer, 0, &stride) || stride > INT64_MAX ||
-        !size_mul_add(stride, (size_t)en->n_pages, 0, &en->kv_bytes) || !(en->kv = map_anonymous(en->kv_bytes)))
-        return error_set(e, RC_FULL, "no memory for %d KV pages of %zu bytes: lower n_ctx, max_seqs or kv_pages",
-                         en->n_pages, en->layer_bytes * (size_t)hp->n_layer);
+        !size_mul_add(stride, (size_t)en->n_pages, 0, &en->kv_bytes))
+        return kv_refused(en, e);
     en->page_stride = (int64_t)stride;
+    return RC_OK;
+}
+
+static enum rc make_kv(struct engine *en, int32_t kept_pages, struct error *e)
+{
+    en->kv = work_new(en, en->kv_bytes);
+    if (!en->kv)
+        return kv_refused(en, e);
     en->pages_free = spw_calloc((size_t)en->n_pages, sizeof *en->pages_free);
     for (int32_t i = 0; i < en->n_pages; i++) /* a stack: the lowest numbers go out first */
         en->pages_free[i] = en->n_pages - 1 - i;
@@ -155,7 +189,7 @@ static enum rc make_kv(struct engine *en, int32_t pages, int32_t kept_pages, str
 
 struct k_kv_pool engine_kv_pool(const struct engine *en, int32_t layer)
 {
-    return (struct k_kv_pool){.data = en->kv + (size_t)layer * en->layer_bytes,
+    return (struct k_kv_pool){.data = (uint8_t *)en->kv + (size_t)layer * en->layer_bytes,
                               .type = en->kv_type,
                               .row_elems = en->kv_row,
                               .page_stride = en->page_stride};
@@ -198,9 +232,17 @@ enum rc engine_new(struct engine **out, const struct model *m, const struct engi
     if (!en->ctx)
         rc = error_set(e, RC_UNSUPPORTED, "backend %s cannot start on device %d", en->ops->name, o->device);
     if (!rc)
-        rc = make_kv(en, o->kv_pages, o->kept_pages, e);
+        rc = size_kv(en, o->kv_pages, e);
+    if (!rc)
+        rc = size_scratch(en, e);
+    if (!rc)
+        rc = weights_check_room(en, (uint64_t)en->page_stride, en->scratch_bytes, e);
+    if (!rc)
+        rc = make_kv(en, o->kept_pages, e);
     if (!rc)
         rc = make_scratch(en, e);
+    if (!rc)
+        rc = weights_place(en, e);
     if (rc) {
         engine_free(en);
         return rc;
@@ -216,12 +258,14 @@ void engine_free(struct engine *en)
     if (!en)
         return;
     SPW_ASSERT(en->magic == ENGINE_MAGIC);
-    if (en->ctx)
+    if (en->ctx) {
+        weights_unplace(en);
+        en->ops->buf_free(en->ctx, en->kv, en->kv_bytes, K_BUF_WORK);
+        en->ops->buf_free(en->ctx, en->scratch_mem, en->scratch_bytes, K_BUF_WORK);
+        en->ops->buf_free(en->ctx, en->out_logits, en->out_logits_bytes, K_BUF_HOST);
+        en->ops->buf_free(en->ctx, en->out_hidden, en->out_hidden_bytes, K_BUF_HOST);
         en->ops->ctx_free(en->ctx);
-    if (en->kv)
-        munmap(en->kv, en->kv_bytes);
-    if (en->scratch_mem)
-        munmap(en->scratch_mem, en->scratch_bytes);
+    }
     free(en->pages_free);
     prefix_free(en->prefix);
     free(en->seqs);
@@ -295,55 +339,129 @@ static enum rc step_failed(const struct engine *en, enum k_status s, struct erro
               [K_BAD_SHAPE] = {RC_INVALID, "refuses these shapes"},
               [K_NO_MEMORY] = {RC_FULL, "ran out of memory"},
               [K_DEVICE] = {RC_IO, "failed on the device"}};
-    return error_set(e, of[s].rc, "backend %s: layer %d: %s %s", en->ops->name, en->op_layer, en->op, of[s].why);
+    const char *text = (s == K_DEVICE || s == K_NO_MEMORY) && en->ops->error_text ? en->ops->error_text(en->ctx) : "";
+    return error_set(e, of[s].rc, "backend %s: layer %d: %s %s%s%s", en->ops->name, en->op_layer, en->op, of[s].why,
+                     text[0] ? ": " : "", text);
+}
+
+/* How many rows of what a step computes. */
+struct step_rows {
+    int32_t n_tok, n_logits, n_hidden;
+};
+
+/* Whether the slice's token j goes on to the logits. */
+static bool wants_logits(const struct step_slice *sl, int32_t j)
+{
+    return !sl->want_hidden && (sl->all_logits || (sl->want_logits && j == sl->n - 1));
 }
 
 /* One row per token; first those whose logits are wanted go on, then those whose state is. */
-static void lay_out(struct engine *en, struct step_slice *slices, int32_t n_slices, int32_t *n_rows, int32_t *n_logits)
+static struct step_rows lay_out(struct engine *en, const struct step_slice *slices, int32_t n_slices)
 {
-    int32_t row = 0, n = 0;
+    struct step_rows r = {0};
     for (int32_t i = 0; i < n_slices; i++) {
-        struct step_slice *sl = &slices[i];
-        sl->logits = sl->hidden = NULL;
-        for (int32_t j = 0; j < sl->n; j++, row++) {
-            en->ids[row] = sl->ids[j];
-            en->toks[row] = (struct k_token_ref){.page_ids = sl->seq->pages, .pos = sl->seq->len + j};
-            if (sl->want_hidden || !(sl->all_logits || (sl->want_logits && j == sl->n - 1)))
-                continue;
-            if (!sl->logits)
-                sl->logits = en->s.logits + (size_t)n * (size_t)en->m->hp.n_vocab;
-            en->last_rows[n++] = row;
+        const struct step_slice *sl = &slices[i];
+        for (int32_t j = 0; j < sl->n; j++, r.n_tok++) {
+            en->ids[r.n_tok] = sl->ids[j];
+            en->toks[r.n_tok] = (struct k_token_ref){.page_ids = sl->seq->pages, .pos = sl->seq->len + j};
+            if (wants_logits(sl, j))
+                en->last_rows[r.n_logits++] = r.n_tok;
         }
     }
-    *n_rows = row;
-    *n_logits = n;
+    for (int32_t i = 0, row = 0; i < n_slices; row += slices[i++].n)
+        for (int32_t j = 0; slices[i].want_hidden && j < slices[i].n; j++)
+            en->last_rows[r.n_logits + r.n_hidden++] = row + j;
+    return r;
 }
 
-static int32_t lay_out_hidden(struct engine *en, struct step_slice *slices, int32_t n_slices, int32_t n)
+/* Room for results in the host's memory, which grows to the largest step's. */
+static enum k_status grow_result(struct engine *en, float **p, size_t *bytes, size_t rows, int32_t elems)
 {
-    for (int32_t i = 0, row = 0; i < n_slices; row += slices[i++].n) {
-        if (!slices[i].want_hidden)
-            continue;
-        slices[i].hidden = en->s.last + (size_t)n * (size_t)en->m->hp.n_embd;
-        for (int32_t j = 0; j < slices[i].n; j++)
-            en->last_rows[n++] = row + j;
+    size_t needed = rows * (size_t)elems * sizeof **p;
+    if (needed <= *bytes)
+        return K_OK;
+    en->ops->buf_free(en->ctx, *p, *bytes, K_BUF_HOST);
+    *p = NULL, *bytes = 0;
+    void *grown;
+    enum k_status s = en->ops->buf_new(en->ctx, &grown, needed, K_BUF_HOST);
+    if (s == K_OK)
+        *p = grown, *bytes = needed;
+    return s;
+}
+
+static enum k_status fetch(struct engine *en, float *to, const float *from, int64_t elems)
+{
+    en->op = "fetching results";
+    return en->ops->get(en->ctx, to, from, (size_t)elems * sizeof *to);
+}
+
+/* What the step left on the device, and the logits of rows beyond the first logit_rows. */
+static enum k_status fetch_results(struct engine *en, const struct step_rows *r)
+{
+    const struct hparams *hp = &en->m->hp;
+    enum k_status s = grow_result(en, &en->out_logits, &en->out_logits_bytes, (size_t)r->n_logits, hp->n_vocab);
+    if (s == K_OK)
+        s = grow_result(en, &en->out_hidden, &en->out_hidden_bytes, (size_t)r->n_hidden, hp->n_embd);
+    for (int32_t at = 0; at < r->n_logits && s == K_OK; at += en->logit_rows) {
+        int32_t n = r->n_logits - at < en->logit_rows ? r->n_logits - at : en->logit_rows;
+        s = at > 0 ? graph_logits(en, at, n) : K_OK;
+        if (s == K_OK)
+            s = fetch(en, en->out_logits + (int64_t)at * hp->n_vocab, en->s.logits, (int64_t)n * hp->n_vocab);
     }
-    return n;
+    if (s == K_OK && r->n_hidden > 0)
+        s = fetch(en, en->out_hidden, en->s.last + (int64_t)r->n_logits * hp->n_embd,
+                  (int64_t)r->n_hidden * hp->n_embd);
+    return s;
+}
+
+static enum k_status compute(struct engine *en, const struct step_rows *r)
+{
+    const struct k_ops *ops = en->ops;
+    int32_t n_last = r->n_logits + r->n_hidden, n_first = r->n_logits < en->logit_rows ? r->n_logits : en->logit_rows;
+    enum k_step how;
+    en->op = "beginning the step";
+    en->op_layer = 0;
+    enum k_status s = ops->put(en->ctx, en->s.ids, en->ids, (size_t)r->n_tok * sizeof *en->ids);
+    if (s == K_OK)
+        s = ops->put(en->ctx, en->s.rows, en->last_rows, (size_t)n_last * sizeof *en->last_rows);
+    if (s == K_OK)
+        s = ops->step_begin(en->ctx, en->toks, r->n_tok, (uint64_t)n_last << 32 | (uint32_t)n_first, &how);
+    if (s != K_OK)
+        return s;
+    if (how != K_STEP_REPEAT)
+        s = graph_run(en, r->n_tok, n_last, n_first);
+    s = ops->step_end(en->ctx, s);
+    return s == K_OK && !shares_memory(en) ? fetch_results(en, r) : s;
+}
+
+/* Where each slice finds what it asked for. */
+static void point_out(const struct engine *en, struct step_slice *slices, int32_t n_slices, const struct step_rows *r)
+{
+    size_t n_vocab = (size_t)en->m->hp.n_vocab, n_embd = (size_t)en->m->hp.n_embd;
+    const float *logits = shares_memory(en) ? en->s.logits : en->out_logits;
+    const float *hidden = shares_memory(en) ? en->s.last + (size_t)r->n_logits * n_embd : en->out_hidden;
+    for (int32_t i = 0; i < n_slices; i++) {
+        struct step_slice *sl = &slices[i];
+        size_t n = sl->want_hidden ? 0 : sl->all_logits ? (size_t)sl->n : sl->want_logits;
+        sl->logits = n > 0 ? logits : NULL;
+        sl->hidden = sl->want_hidden ? hidden : NULL;
+        logits += n > 0 ? n * n_vocab : 0;
+        hidden += sl->want_hidden ? (size_t)sl->n * n_embd : 0;
+    }
 }
 
 enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e)
 {
-    int32_t n_rows, n_logits;
     enum rc rc = check_slices(en, slices, n_slices, e);
     if (rc || n_slices == 0)
         return rc;
-    lay_out(en, slices, n_slices, &n_rows, &n_logits);
-    enum k_status s = graph_run(en, n_rows, lay_out_hidden(en, slices, n_slices, n_logits), n_logits);
-    if (s != K_OK) {
-        for (int32_t i = 0; i < n_slices; i++)
-            slices[i].logits = slices[i].hidden = NULL;
+    struct step_rows r = lay_out(en, slices, n_slices);
+    enum k_status s = compute(en, &r);
+    for (int32_t i = 0; i < n_slices; i++)
+        slices[i].logits = slices[i].hidden = NULL;
+    if (s != K_OK)
         return step_failed(en, s, e);
-    }
+    point_out(en, slices, n_slices, &r);
     for (int32_t i = 0; i < n_slices; i++)
         slices[i].seq->len += slices[i].n;
     return RC_OK;

@@ -7,8 +7,6 @@
  * Sources: Llama (arXiv 2302.13971), Qwen2 (2407.10671), DeepSeek-V2 section 2.1 (2405.04434), DeepSeek-V3 section 2.1
  * (2412.19437). MLA always works on the compressed cache with the up-projections absorbed, in prefill as in decode, so
  * that a token's result does not depend on how its context was computed. */
-#include <string.h>
-
 #include "engine/model/model_internal.h"
 
 /* Name the operation for the message, run it, leave on failure. */
@@ -47,8 +45,8 @@ static enum k_status attention_gqa(struct engine *en, const struct layer *l, con
         RUN(en, "attn_k_norm", norm(en, s->k, s->k, l->k_norm, (int64_t)n * hp->n_kv_head, hp->d_k));
     }
     RUN(en, "rope of q",
-        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &hp->rope));
-    RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, k_elems, hp->n_kv_head, hp->d_k, en->toks, n, &hp->rope));
+        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &en->w.rope));
+    RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, k_elems, hp->n_kv_head, hp->d_k, en->toks, n, &en->w.rope));
     RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, k_elems, 0, k_elems, en->toks, n));
     RUN(en, "storing v", en->ops->kv_store(en->ctx, kv, s->v, v_elems, k_elems, v_elems, en->toks, n));
     RUN(en, "attention", en->ops->attention_gqa(en->ctx, s->att, s->q, kv, &shape, en->toks, n));
@@ -69,16 +67,8 @@ static enum k_status mla_queries(struct engine *en, const struct layer *l, int32
         RUN(en, "attn_q", multiply(en, s->q, s->h, &l->wq, NULL, n));
     }
     RUN(en, "rope of q",
-        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &hp->rope));
+        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &en->w.rope));
     return K_OK;
-}
-
-/* Behind the absorbed part of each head of s->q_abs stands the head's rotated part, unchanged. */
-static void copy_rope_part(struct scratch *s, const struct hparams *hp, int32_t n)
-{
-    int32_t rope = hp->rope.d_rope, wide = hp->kv_lora + rope;
-    for (int64_t i = 0; i < (int64_t)n * hp->n_head; i++)
-        memcpy(s->q_abs + i * wide + hp->kv_lora, s->q + i * hp->d_k + (hp->d_k - rope), (size_t)rope * sizeof(float));
 }
 
 /* s->h -> s->o */
@@ -89,7 +79,7 @@ static enum k_status attention_mla(struct engine *en, const struct layer *l, con
     int32_t wide = hp->kv_lora + hp->rope.d_rope;
     struct k_mla shape = {
         .n_head = hp->n_head, .kv_lora = hp->kv_lora, .d_rope = hp->rope.d_rope, .scale = hp->attn_scale};
-    struct k_rope rope_k = hp->rope;
+    struct k_rope rope_k = en->w.rope;
     rope_k.offset = hp->kv_lora;
     enum k_status st = mla_queries(en, l, n);
     if (st != K_OK)
@@ -99,7 +89,10 @@ static enum k_status attention_mla(struct engine *en, const struct layer *l, con
     RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, wide, 1, wide, en->toks, n, &rope_k));
     RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, wide, 0, wide, en->toks, n));
     RUN(en, "attn_k_b", en->ops->matmul_heads(en->ctx, s->q_abs, wide, s->q, hp->d_k, &l->wk_b, n, en->precision));
-    copy_rope_part(s, hp, n);
+    /* Behind the absorbed part of each head of q_abs stands the head's rotated part, unchanged. */
+    RUN(en, "rotated part of q",
+        en->ops->copy_rows(en->ctx, s->q_abs + hp->kv_lora, wide, s->q + (hp->d_k - hp->rope.d_rope), hp->d_k,
+                           (int64_t)n * hp->n_head, hp->rope.d_rope));
     RUN(en, "attention", en->ops->attention_mla(en->ctx, s->lat, s->q_abs, kv, &shape, en->toks, n));
     RUN(en, "attn_v_b",
         en->ops->matmul_heads(en->ctx, s->att, hp->d_v, s->lat, hp->kv_lora, &l->wv_b, n, en->precision));
@@ -144,7 +137,7 @@ static enum k_status moe(struct engine *en, const struct layer *l, float *x, int
 static enum k_status attention_block(struct engine *en, int32_t il, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
-    const struct layer *l = &en->m->layers[il];
+    const struct layer *l = &en->w.layers[il];
     struct scratch *s = &en->s;
     struct k_kv_pool kv = engine_kv_pool(en, il);
     en->op_layer = il;
@@ -160,7 +153,7 @@ static enum k_status attention_block(struct engine *en, int32_t il, int32_t n)
 static enum k_status ffn_block(struct engine *en, int32_t il, float *x, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
-    const struct layer *l = &en->m->layers[il];
+    const struct layer *l = &en->w.layers[il];
     struct scratch *s = &en->s;
     enum k_status st = K_OK;
     RUN(en, "ffn_norm", norm(en, s->h, x, l->ffn_norm, n, hp->n_embd));
@@ -175,6 +168,13 @@ static enum k_status ffn_block(struct engine *en, int32_t il, float *x, int32_t 
     return K_OK;
 }
 
+enum k_status graph_logits(struct engine *en, int32_t first, int32_t n)
+{
+    RUN(en, "output",
+        multiply(en, en->s.logits, en->s.last + (int64_t)first * en->m->hp.n_embd, &en->w.output, NULL, n));
+    return K_OK;
+}
+
 enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_t n_logits)
 {
     const struct model *m = en->m;
@@ -182,7 +182,7 @@ enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_
     int32_t last = m->hp.n_layer - 1;
     enum k_status st = K_OK;
     en->op_layer = 0;
-    RUN(en, "token_embd", en->ops->get_rows(en->ctx, s->x, &m->embd, en->ids, n_tok));
+    RUN(en, "token_embd", en->ops->get_rows(en->ctx, s->x, &en->w.embd, s->ids, n_tok));
     for (int32_t il = 0; il <= last; il++) {
         st = attention_block(en, il, n_tok);
         if (st == K_OK && il < last)
@@ -195,12 +195,10 @@ enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_
     /* Past the last attention no row looks at another: only those that are asked for go on, through the last block, and
      * where logits are wanted through the output matrix, the largest of all. */
     struct k_tensor x = {.data = s->x, .type = K_F32, .ne = {m->hp.n_embd, n_tok, 1, 1}};
-    RUN(en, "choosing rows", en->ops->get_rows(en->ctx, s->last, &x, en->last_rows, n_last));
+    RUN(en, "choosing rows", en->ops->get_rows(en->ctx, s->last, &x, s->rows, n_last));
     st = ffn_block(en, last, s->last, n_last);
     if (st != K_OK)
         return st;
-    RUN(en, "output_norm", norm(en, s->last, s->last, m->output_norm, n_last, m->hp.n_embd));
-    if (n_logits > 0)
-        RUN(en, "output", multiply(en, s->logits, s->last, &m->output, NULL, n_logits));
-    return K_OK;
+    RUN(en, "output_norm", norm(en, s->last, s->last, en->w.output_norm, n_last, m->hp.n_embd));
+    return n_logits > 0 ? graph_logits(en, 0, n_logits) : K_OK;
 }

@@ -84,6 +84,14 @@ void rope_frequencies(float *inv, const struct rope_params *p);
 enum rc weights_bind(struct model *m, struct error *e) SPW_MUST_USE;
 enum rc model_set_identity(struct model *m, struct error *e) SPW_MUST_USE; /* info.sha256 */
 
+/* What operations read, as the backend wants it: the model's own, or copies in a backend's memory (place.c). */
+struct weights {
+    struct k_tensor embd, output;
+    const float *output_norm;
+    struct layer *layers; /* [n_layer] */
+    struct k_rope rope;
+};
+
 struct seq {
     uint32_t magic;
     struct engine *en; /* NULL: free */
@@ -93,7 +101,7 @@ struct seq {
     bool in_step;    /* while engine_step() looks for a sequence that comes twice */
 };
 
-/* One allocation for all work buffers of a step, planned for max_batch_tokens (T). Rows are tokens. */
+/* One allocation of work memory for all buffers of a step, planned for max_batch_tokens (T). Rows are tokens. */
 struct scratch {
     float *x;     /* [T, n_embd] residual stream */
     float *h;     /* [T, n_embd] normed input of a block */
@@ -111,7 +119,9 @@ struct scratch {
     float *rt_w;     /* [T, n_used] */
     int32_t *rt_id;  /* [T, n_used] */
     float *last;     /* [T, n_embd] rows that go on to the end */
-    float *logits;   /* [T, n_vocab]; pages that no step touches take no memory */
+    float *logits;   /* [logit_rows, n_vocab] */
+    int32_t *ids;    /* [T] tokens */
+    int32_t *rows;   /* [T] which rows go on to the end */
 };
 
 struct engine {
@@ -124,7 +134,7 @@ struct engine {
     char numerics[160];
 
     /* KV pages: page p of layer l starts at kv + p * page_stride + l * layer_bytes. */
-    uint8_t *kv;
+    void *kv; /* work memory */
     size_t kv_bytes, layer_bytes;
     int64_t page_stride;
     enum k_type kv_type;
@@ -137,9 +147,18 @@ struct engine {
     struct seq *seqs;
     int32_t *seq_pages;
 
-    uint8_t *scratch_mem;
+    struct weights w;
+    struct layer *layers_owned; /* NULL: the model's are used */
+    void *placed;               /* work memory of the weights; NULL likewise */
+    size_t placed_bytes;
+
+    void *scratch_mem;
     size_t scratch_bytes;
     struct scratch s;
+    int32_t logit_rows; /* logits are computed for so many rows at a time */
+    /* Results for the caller, host memory: the scratch itself where that is the host's, else owned and grown. */
+    float *out_logits, *out_hidden;
+    size_t out_logits_bytes, out_hidden_bytes;
     int32_t *ids;             /* [T] */
     struct k_token_ref *toks; /* [T] */
     int32_t *last_rows;       /* [T] rows that go on to the end: first those that want logits */
@@ -148,8 +167,17 @@ struct engine {
 };
 
 struct k_kv_pool engine_kv_pool(const struct engine *en, int32_t layer);
-/* Evaluate rows 0..n_tok-1 (en->ids, en->toks). What comes of en->last_rows is left in en->s.last, and the logits of the
- * first n_logits of them in en->s.logits. */
+/* Evaluate rows 0..n_tok-1 (en->s.ids, en->toks). What comes of the n_last rows of en->s.rows is left in en->s.last, and
+ * the logits of the first n_logits of them, at most logit_rows, in en->s.logits. */
 enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_t n_logits);
+/* The logits of rows first .. first + n - 1 of en->s.last, n at most logit_rows, into en->s.logits. */
+enum k_status graph_logits(struct engine *en, int32_t first, int32_t n);
+
+/* place.c. en->w is what operations read; weights_unplace() is safe at any time before the backend is gone. */
+enum rc weights_place(struct engine *en, struct error *e) SPW_MUST_USE;
+void weights_unplace(struct engine *en);
+/* RC_FULL: weights, KV pages and work buffers do not fit in the backend's memory; says what would. */
+enum rc weights_check_room(const struct engine *en, uint64_t kv_page_bytes, uint64_t work_bytes,
+                           struct error *e) SPW_MUST_USE;
 
 #endif

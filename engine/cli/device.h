@@ -1,0 +1,27 @@
+/* What --device says, and what it comes to on this machine: a table of operations and a device's number. */
+#ifndef ENGINE_CLI_DEVICE_H
+#define ENGINE_CLI_DEVICE_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "engine/model/model.h"
+
+#define CLI_DEVICE_META "auto|cpu|cuda[:N]"
+#define CLI_DEVICE_HELP "where to compute; auto: on a CUDA device if one answers"
+
+struct cli_device {
+    const struct k_ops *ops;
+    int index;
+    char name[32];    /* "cpu", "cuda:0" */
+    char reason[320]; /* why this one, for the log: the device's name, or why it is no other */
+};
+
+/* Whether the words are known (RC_INVALID) and a device that they name is there (RC_UNSUPPORTED); auto asks for none. */
+enum rc cli_device_check(const char *wanted, struct error *e) SPW_MUST_USE;
+/* Asks the driver, which may take a second. RC_UNSUPPORTED: there is no such device, or the build has no backend for it. */
+enum rc cli_device_choose(struct cli_device *d, const char *wanted, struct error *e) SPW_MUST_USE;
+/* The same, into an engine's options; NULL means auto. */
+enum rc cli_device_options(struct engine_options *o, const char *wanted, struct error *e) SPW_MUST_USE;
+
+#endif

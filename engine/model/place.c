@@ -1,0 +1,179 @@
+/* Where an engine's weights are. A backend that works on the host's memory uses the model's tensors where they are mapped.
+ * For one with memory of its own they are laid one after the other into a single buffer of it, and the engine gets a copy of
+ * the layers that points there; the model itself, which other engines may share, stays as it is.
+ *
+ * Before anything is taken the need is added up and held against what is free, so that what does not fit is refused with the
+ * sizes that would. */
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "engine/model/model_internal.h"
+
+#define PLACE_ALIGN 256                   /* what devices load from best */
+#define RESERVE     ((uint64_t)384 << 20) /* a backend's own: partial results of attention, activations, graphs */
+
+/* ---- what there is to place ---- */
+
+struct place {
+    const void **slot; /* holds the host's address, then that in work memory */
+    size_t bytes;
+};
+struct places {
+    struct place *list; /* owned; grows */
+    size_t n, room;
+    uint64_t bytes; /* of the buffer */
+};
+
+static void add_place(struct places *p, const void **slot, uint64_t bytes)
+{
+    if (!*slot || bytes == 0)
+        return;
+    if (p->n == p->room) {
+        p->room = p->room ? 2 * p->room : 256;
+        p->list = spw_realloc(p->list, p->room * sizeof *p->list);
+    }
+    p->list[p->n++] = (struct place){slot, (size_t)bytes};
+    p->bytes += (bytes + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
+}
+
+static void add_tensor(struct places *p, struct k_tensor *t)
+{
+    if (t->data)
+        add_place(p, &t->data, k_row_bytes(t->type, (uint64_t)t->ne[0]) * (uint64_t)t->ne[1] * (uint64_t)t->ne[2]);
+}
+
+static void add_vector(struct places *p, const float **v, int64_t n)
+{
+    add_place(p, (const void **)v, (uint64_t)n * sizeof(float));
+}
+
+static void add_layer(struct places *p, struct layer *l, const struct hparams *hp)
+{
+    struct k_tensor *const tensors[] = {&l->wq,        &l->wk,      &l->wv,   &l->wo,       &l->wq_a, &l->wq_b,
+                                        &l->wkv_a,     &l->wk_b,    &l->wv_b, &l->up,       &l->gate, &l->router,
+                                        &l->gate_exps, &l->up_exps, &l->down, &l->down_exps};
+    const struct {
+        const float **v;
+        int64_t n;
+    } vectors[] = {{&l->attn_norm, hp->n_embd},    {&l->ffn_norm, hp->n_embd}, {&l->bq, l->wq.ne[1]},
+                   {&l->bk, l->wk.ne[1]},          {&l->bv, l->wv.ne[1]},      {&l->q_norm, hp->d_k},
+                   {&l->k_norm, hp->d_k},          {&l->q_a_norm, hp->q_lora}, {&l->kv_a_norm, hp->kv_lora},
+                   {&l->router_bias, hp->n_expert}};
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
+        add_tensor(p, tensors[i]);
+    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
+        add_vector(p, vectors[i].v, vectors[i].n);
+}
+
+/* Everything that operations read, in the order in which a step does. */
+static void list_places(struct places *p, struct weights *w, const struct hparams *hp)
+{
+    add_tensor(p, &w->embd);
+    for (int32_t i = 0; i < hp->n_layer; i++)
+        add_layer(p, &w->layers[i], hp);
+    add_vector(p, &w->output_norm, hp->n_embd);
+    if (w->output.data != w->embd.data)
+        add_tensor(p, &w->output);
+    add_vector(p, &w->rope.inv_freq, hp->rope.d_rope / 2);
+}
+
+static void borrow_weights(struct weights *w, const struct model *m)
+{
+    *w = (struct weights){
+        .embd = m->embd, .output = m->output, .output_norm = m->output_norm, .layers = m->layers, .rope = m->hp.rope};
+}
+
+/* ---- whether it fits ---- */
+
+static double gigabytes(uint64_t bytes)
+{
+    return (double)bytes * 1e-9;
+}
+
+enum rc weights_check_room(const struct engine *en, uint64_t kv_page_bytes, uint64_t work_bytes, struct error *e)
+{
+    size_t left = 0, total = 0;
+    struct weights w;
+    struct places p = {0};
+    if (!en->ops->memory)
+        return RC_OK;
+    if (en->ops->memory(en->ctx, &left, &total) != K_OK)
+        return error_set(e, RC_IO, "%s does not say how much memory it has: %s", en->ops->device_text(en->ctx),
+                         en->ops->error_text(en->ctx));
+    borrow_weights(&w, en->m);
+    list_places(&p, &w, &en->m->hp);
+    free(p.list);
+    uint64_t fixed = p.bytes + work_bytes + RESERVE, kv = kv_page_bytes * (uint64_t)en->n_pages;
+    if (fixed + kv <= left)
+        return RC_OK;
+    uint64_t pages = fixed < left ? (left - fixed) / kv_page_bytes : 0;
+    char text[160];
+    if (pages >= (uint64_t)en->pages_per_seq)
+        snprintf(text, sizeof text, "%llu pages (%llu tokens) would fit: lower kv_pages, or n_ctx or max_seqs",
+                 (unsigned long long)pages, (unsigned long long)pages * K_PAGE_TOKENS);
+    else if (pages > 0)
+        snprintf(text, sizeof text, "n_ctx %llu for one sequence would fit", (unsigned long long)pages * K_PAGE_TOKENS);
+    else
+        snprintf(text, sizeof text, "no context would fit: a smaller model or quantisation, or the cpu, would");
+    return error_set(
+        e, RC_FULL,
+        "%s has %.1f GB free of %.1f GB; weights take %.1f GB, %d KV pages %.1f GB, work buffers %.1f GB: %s",
+        en->ops->device_text(en->ctx), gigabytes(left), gigabytes(total), gigabytes(p.bytes), en->n_pages,
+        gigabytes(kv), gigabytes(work_bytes + RESERVE), text);
+}
+
+/* ---- placing ---- */
+
+/* Give every slot its place in the buffer, and make the list of copies. */
+static struct k_copy *assign(const struct places *p, uint8_t *base)
+{
+    struct k_copy *copies = spw_calloc(p->n, sizeof *copies);
+    uint64_t at = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        copies[i] = (struct k_copy){.to = base + at, .from = *p->list[i].slot, .bytes = p->list[i].bytes};
+        *p->list[i].slot = base + at;
+        at += (p->list[i].bytes + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
+    }
+    return copies;
+}
+
+enum rc weights_place(struct engine *en, struct error *e)
+{
+    const struct model *m = en->m;
+    struct places p = {0};
+    borrow_weights(&en->w, m);
+    if (!en->ops->put_many)
+        return RC_OK;
+    bool tied = en->w.output.data == en->w.embd.data;
+    size_t layers = (size_t)m->hp.n_layer;
+    en->layers_owned = spw_calloc(layers, sizeof *en->layers_owned);
+    memcpy(en->layers_owned, m->layers, layers * sizeof *en->layers_owned);
+    en->w.layers = en->layers_owned;
+    list_places(&p, &en->w, &m->hp);
+    en->placed_bytes = p.bytes;
+    enum k_status s = en->ops->buf_new(en->ctx, &en->placed, p.bytes, K_BUF_WORK);
+    if (s == K_OK) {
+        struct k_copy *copies = assign(&p, en->placed);
+        s = en->ops->put_many(en->ctx, copies, p.n);
+        free(copies);
+    }
+    free(p.list);
+    if (tied)
+        en->w.output.data = en->w.embd.data;
+    if (s != K_OK)
+        return error_set(e, s == K_NO_MEMORY ? RC_FULL : RC_IO, "%s: %.1f GB of weights cannot be placed: %s",
+                         en->ops->device_text(en->ctx), gigabytes(p.bytes), en->ops->error_text(en->ctx));
+    return RC_OK;
+}
+
+void weights_unplace(struct engine *en)
+{
+    if (en->placed)
+        en->ops->buf_free(en->ctx, en->placed, en->placed_bytes, K_BUF_WORK);
+    en->placed = NULL;
+    free(en->layers_owned);
+    en->layers_owned = NULL;
+}
