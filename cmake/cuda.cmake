@@ -2,6 +2,11 @@
 # device, for tests, wherever there is a C++ compiler. Neither is needed for the rest, which is C.
 
 include(CheckLanguage)
+foreach(language CXX CUDA) # a compiler cache that serves C serves these
+  if(NOT CMAKE_${language}_COMPILER_LAUNCHER AND CMAKE_C_COMPILER_LAUNCHER)
+    set(CMAKE_${language}_COMPILER_LAUNCHER "${CMAKE_C_COMPILER_LAUNCHER}")
+  endif()
+endforeach()
 if(NOT CMAKE_CXX_COMPILER AND CMAKE_C_COMPILER_ID MATCHES Clang) # sanitizers want both from one house
   string(REGEX REPLACE "clang([^/]*)$" "clang++\\1" cxx "${CMAKE_C_COMPILER}")
   if(EXISTS "${cxx}")
