@@ -60,6 +60,15 @@ static enum rc load_text(struct serving *v, struct serve_model *m, struct error 
     return rc;
 }
 
+/* Engine thread. There is nothing to end in order: what would have to be freed is the device's. The supervisor starts the
+ * next worker, which takes the device if it answers again, or with --device auto the cpu. */
+static void on_device_lost(void *arg, const struct error *e)
+{
+    struct serving *v = arg;
+    log_error(&v->c.log, SERVE_AREA, "the device is gone: this process ends", LOG_S("error", e->message));
+    _exit(ARGS_EXIT_FAILED);
+}
+
 static enum rc load_engine(struct serving *v, struct serve_model *m, struct error *e)
 {
     int32_t step_tokens = v->a.max_batch > STEP_TOKENS ? (int32_t)v->a.max_batch : STEP_TOKENS;
@@ -85,6 +94,8 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
         return rc;
     m->ops = &batch_engine_ops_real;
     m->engine = v->engine;
+    m->device_lost = on_device_lost;
+    m->device_lost_arg = v;
     m->n_ctx = engine_n_ctx(v->engine);
     m->n_embd = model_info(v->model)->n_embd;
     m->kv_bytes = engine_kv_bytes(v->engine);

@@ -62,6 +62,10 @@ struct batcher_options {
     bool speculate;         /* speculate.h */
     int64_t busy_mw;        /* the machine's declared draw while it computes; 0: not known */
     int32_t waiting_max;    /* jobs waiting for a slot; beyond: RC_FULL; 0: refuse what cannot start at once */
+    /* A step ended with RC_IO: the device is gone, and no further step can do better. Engine thread; does not return. NULL:
+     * that step's jobs fail, as of any other error. */
+    void (*device_lost)(void *arg, const struct error *e);
+    void *device_lost_arg;
 };
 
 enum batch_finish { BATCH_RUNNING, BATCH_STOP, BATCH_LENGTH, BATCH_FAILED };

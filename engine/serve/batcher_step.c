@@ -248,9 +248,11 @@ static void count_step(struct batcher *b, int32_t n_slices, int32_t n_prefill, i
     learn_step(b, n_tokens - n_prefill, n_prefill, seconds);
 }
 
-/* The step did not happen: its jobs end with its error, the others go on. */
+/* The step did not happen: its jobs end with its error, the others go on; without a device nothing does. */
 static void step_failed(struct batcher *b, int32_t n_slices, const struct error *e)
 {
+    if (e->code == RC_IO && b->o.device_lost)
+        b->o.device_lost(b->o.device_lost_arg, e);
     for (int32_t i = 0; i < n_slices; i++)
         job_fail(b, b->slice_jobs[i], e);
     pthread_mutex_lock(&b->lock);

@@ -295,6 +295,8 @@ static enum rc start_batcher(struct server *s)
         .speculate = s->o.speculate,
         .busy_mw = s->o.busy_mw,
         .waiting_max = s->o.waiting_max,
+        .device_lost = m->device_lost,
+        .device_lost_arg = m->device_lost_arg,
     };
     enum rc rc = batcher_new(&s->batcher, &o, &s->error);
     if (rc)

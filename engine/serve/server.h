@@ -42,7 +42,9 @@ struct serve_model {
     int64_t created;     /* seconds since 1970: the file's age */
     char fingerprint[40];
     char arch[32], quant[16], device[32], numerics[128];
-    char numerics_class[33]; /* 32 hex digits, docs/NODE_API.md */
+    char numerics_class[33];                               /* 32 hex digits, docs/NODE_API.md */
+    void (*device_lost)(void *arg, const struct error *e); /* batcher.h */
+    void *device_lost_arg;
 };
 
 enum server_asked { SERVER_ASKED_SLEEP, SERVER_ASKED_WAKE, SERVER_ASKED_DRAIN, SERVER_ASKED_ANSWER };

@@ -1,0 +1,228 @@
+/* A whole model on the CUDA backend, on the emulated device: logits near the reference's, dense and DeepSeek (absorbed MLA,
+ * experts), in floats and blocks; the numerics law from end to end: whole, token by token (recorded steps and repeated
+ * ones), and beside others, the same bits; hidden states; what does not fit is refused with what would; a device that is
+ * lost is told; nothing is left on the device.
+ * links: spw_engine_model spw_kernels_cuda_emulated */
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "engine/model/model.h"
+#include "engine/model/synth.h"
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/emulated/control.h"
+#include "tests/unit/test.h"
+
+#define N_TOK 9
+
+static const struct synth_shape dense = {
+    .arch = "qwen2", .n_layer = 2, .n_embd = 64, .n_head = 4, .n_kv_head = 2, .n_ff = 96, .n_vocab = 288, .n_ctx = 256};
+static const struct synth_shape deepseek = {.arch = "deepseek2",
+                                            .n_layer = 2,
+                                            .n_embd = 64,
+                                            .n_head = 2,
+                                            .n_ff = 64,
+                                            .n_vocab = 288,
+                                            .n_ctx = 256,
+                                            .q_lora = 32,
+                                            .kv_lora = 32,
+                                            .d_nope = 32,
+                                            .d_rope = 16,
+                                            .d_v = 32,
+                                            .n_dense_lead = 1,
+                                            .n_expert = 4,
+                                            .n_used = 2,
+                                            .n_shared = 1,
+                                            .n_ff_exp = 32,
+                                            .sigmoid = 1,
+                                            .weights_norm = 1,
+                                            .weights_scale = 2.5,
+                                            .tied = 1};
+
+static char path[] = "/tmp/spillway-cuda-XXXXXX";
+static struct model *model;
+static int32_t ids[N_TOK];
+static size_t n_vocab;
+
+static enum rc open_engine(struct engine **en, const struct k_ops *ops, enum k_precision precision, int32_t max_seqs,
+                           struct error *e)
+{
+    struct engine_options o = {
+        .ops = ops, .threads = 1, .precision = precision, .n_ctx = 64, .max_seqs = max_seqs, .max_batch_tokens = 32};
+    return engine_new(en, model, &o, e);
+}
+
+static struct engine *new_engine(const struct k_ops *ops, enum k_precision precision, int32_t max_seqs)
+{
+    struct engine *en = NULL;
+    struct error e = {0};
+    if (open_engine(&en, ops, precision, max_seqs, &e) != RC_OK)
+        fprintf(stderr, "%s\n", e.message);
+    SPW_ASSERT(en);
+    return en;
+}
+
+static void step(struct engine *en, struct step_slice *sl, int32_t n)
+{
+    struct error e = {0};
+    enum rc rc = RC_OK;
+    for (int32_t i = 0; i < n && !rc; i++)
+        rc = seq_reserve(sl[i].seq, sl[i].n, &e);
+    if (!rc)
+        rc = engine_step(en, sl, n, &e);
+    if (rc)
+        fprintf(stderr, "%s\n", e.message);
+    SPW_ASSERT(rc == RC_OK);
+}
+
+/* Logits of every position, `chunk` tokens a step, beside `others` sequences that are a token ahead. Caller frees. */
+static float *run(const struct k_ops *ops, enum k_precision precision, int32_t chunk, int32_t others)
+{
+    struct engine *en = new_engine(ops, precision, 1 + others);
+    struct seq *seqs[4];
+    float *all = spw_calloc(N_TOK * n_vocab, sizeof *all);
+    for (int32_t j = 0; j <= others; j++) {
+        seqs[j] = seq_new(en);
+        struct step_slice ahead = {.seq = seqs[j], .ids = ids + j, .n = 1};
+        if (j > 0)
+            step(en, &ahead, 1);
+    }
+    for (int32_t i = 0; i < N_TOK; i += chunk) {
+        struct step_slice sl[4];
+        int32_t n = N_TOK - i < chunk ? N_TOK - i : chunk;
+        for (int32_t j = 1; j <= others; j++)
+            sl[j - 1] =
+                (struct step_slice){.seq = seqs[j], .ids = ids + (i + j) % N_TOK, .n = 1, .want_logits = j == 1};
+        sl[others] = (struct step_slice){.seq = seqs[0], .ids = ids + i, .n = n, .all_logits = true};
+        step(en, sl, 1 + others);
+        memcpy(all + (size_t)i * n_vocab, sl[others].logits, (size_t)n * n_vocab * sizeof *all);
+    }
+    engine_free(en);
+    return all;
+}
+
+static double rel_rms(const float *a, const float *b)
+{
+    double off = 0.0, size = 0.0;
+    for (size_t i = 0; i < N_TOK * n_vocab; i++) {
+        off += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        size += (double)b[i] * (double)b[i];
+    }
+    return sqrt(off / size);
+}
+
+static void logits_obey(enum k_precision precision, double bound)
+{
+    float *expected = run(&k_reference_ops, K_PRECISE, N_TOK, 0);
+    float *whole = run(&k_cuda_ops, precision, N_TOK, 0), *one = run(&k_cuda_ops, precision, 1, 0);
+    float *beside = run(&k_cuda_ops, precision, 4, 2);
+    double off = rel_rms(whole, expected);
+    if (!(off <= bound))
+        fprintf(stderr, "relative RMS error %.3g\n", off);
+    CHECK(off <= bound);
+    CHECK(memcmp(whole, one, N_TOK * n_vocab * sizeof *one) == 0);
+    CHECK(memcmp(whole, beside, N_TOK * n_vocab * sizeof *one) == 0);
+    free(expected), free(whole), free(one), free(beside);
+}
+
+static void precise_logits(void)
+{
+    logits_obey(K_PRECISE, 1e-5);
+}
+
+static void fast_logits(void)
+{
+    logits_obey(K_FAST, 0.03);
+}
+
+static void hidden_states_are_near(void)
+{
+    float *hidden[2];
+    size_t n = (size_t)model_info(model)->n_embd * N_TOK;
+    for (int i = 0; i < 2; i++) {
+        struct engine *en = new_engine(i ? &k_cuda_ops : &k_reference_ops, K_PRECISE, 2);
+        struct step_slice sl[2] = {{.seq = seq_new(en), .ids = ids, .n = 3, .want_logits = true},
+                                   {.seq = seq_new(en), .ids = ids, .n = N_TOK, .want_hidden = true}};
+        step(en, sl, 2);
+        CHECK(sl[0].logits && !sl[0].hidden && sl[1].hidden && !sl[1].logits);
+        hidden[i] = spw_calloc(n, sizeof(float));
+        memcpy(hidden[i], sl[1].hidden, n * sizeof(float));
+        engine_free(en);
+    }
+    double off = 0.0;
+    for (size_t i = 0; i < n; i++)
+        off = fmax(off, fabs((double)hidden[0][i] - (double)hidden[1][i]));
+    CHECK(off < 1e-4);
+    free(hidden[0]), free(hidden[1]);
+}
+
+static void what_does_not_fit_is_refused(void)
+{
+    struct engine *en = NULL;
+    struct error e = {0};
+    cuda_emulated_memory(
+        (size_t)385 << 20); /* weights and work fit beside what the backend keeps for itself, pages do not */
+    CHECK_INT(open_engine(&en, &k_cuda_ops, K_FAST, 4096, &e), RC_FULL);
+    CHECK(strstr(e.message, "emulated (device 0) has 0.4 GB free") && strstr(e.message, "would fit"));
+    cuda_emulated_memory((size_t)1 << 20);
+    CHECK_INT(open_engine(&en, &k_cuda_ops, K_FAST, 1, &e), RC_FULL);
+    CHECK(strstr(e.message, "no context would fit"));
+    CHECK(en == NULL);
+    cuda_emulated_memory((size_t)4 << 30);
+}
+
+static void a_lost_device_is_told(void)
+{
+    struct error e = {0};
+    struct engine *en = new_engine(&k_cuda_ops, K_FAST, 1);
+    struct seq *s = seq_new(en);
+    struct step_slice sl = {.seq = s, .ids = ids, .n = 1, .want_logits = true};
+    CHECK_INT(seq_reserve(s, 1, &e), RC_OK);
+    cuda_emulated_lose(true);
+    CHECK_INT(engine_step(en, &sl, 1, &e), RC_IO);
+    CHECK_STR(e.message, "backend cuda: layer 0: beginning the step failed on the device: device lost");
+    CHECK(!sl.logits);
+    CHECK_INT(seq_len(s), 0);
+    cuda_emulated_lose(false);
+    CHECK_INT(engine_step(en, &sl, 1, &e), RC_OK);
+    engine_free(en);
+}
+
+static void open_synth(const struct synth_shape *shape, enum synth_type type)
+{
+    struct error e = {0};
+    if (synth_write(shape, type, 7, path, &e) != RC_OK || model_open(&model, path, GGUF_MAP, &e) != RC_OK)
+        fprintf(stderr, "%s\n", e.message);
+    SPW_ASSERT(model);
+    n_vocab = (size_t)model_info(model)->n_vocab;
+    for (int32_t i = 0; i < N_TOK; i++)
+        ids[i] = (i * 97 + 5) % (int32_t)n_vocab;
+}
+
+int main(void)
+{
+    static const struct {
+        const struct synth_shape *shape;
+        enum synth_type type;
+    } models[] = {{&dense, SYNTH_F32}, {&dense, SYNTH_Q8_0}, {&deepseek, SYNTH_F16}, {&deepseek, SYNTH_Q8_0}};
+    int fd = mkstemp(path);
+    SPW_ASSERT(fd >= 0);
+    close(fd);
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        open_synth(models[i].shape, models[i].type);
+        if (i % 2 == 0)
+            TEST(precise_logits);
+        TEST(fast_logits);
+        if (i == 0) {
+            TEST(hidden_states_are_near);
+            TEST(what_does_not_fit_is_refused);
+            TEST(a_lost_device_is_told);
+        }
+        model_close(model);
+        model = NULL;
+    }
+    CHECK_INT(cuda_emulated_allocated(), 0);
+    unlink(path);
+    return TEST_RESULT();
+}
