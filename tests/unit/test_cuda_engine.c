@@ -14,7 +14,7 @@
 #include "kernels/cuda/emulated/control.h"
 #include "tests/unit/test.h"
 
-#define N_TOK 9
+#define N_TOK 6
 
 static const struct synth_shape dense = {
     .arch = "qwen2", .n_layer = 2, .n_embd = 64, .n_head = 4, .n_kv_head = 2, .n_ff = 96, .n_vocab = 288, .n_ctx = 256};
@@ -205,16 +205,15 @@ int main(void)
     static const struct {
         const struct synth_shape *shape;
         enum synth_type type;
-    } models[] = {{&dense, SYNTH_F32}, {&dense, SYNTH_Q8_0}, {&deepseek, SYNTH_F16}, {&deepseek, SYNTH_Q8_0}};
+    } models[] = {{&dense, SYNTH_Q8_0}, {&deepseek, SYNTH_F16}};
     int fd = mkstemp(path);
     SPW_ASSERT(fd >= 0);
     close(fd);
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
         open_synth(models[i].shape, models[i].type);
-        if (i % 2 == 0)
-            TEST(precise_logits);
         TEST(fast_logits);
         if (i == 0) {
+            TEST(precise_logits);
             TEST(hidden_states_are_near);
             TEST(what_does_not_fit_is_refused);
             TEST(a_lost_device_is_told);
