@@ -118,6 +118,8 @@ static enum rc make_scratch(struct engine *en, struct error *e)
     en->ids = spw_calloc(t, sizeof *en->ids);
     en->toks = spw_calloc(t, sizeof *en->toks);
     en->last_rows = spw_calloc(t, sizeof *en->last_rows);
+    en->requests = spw_calloc(t, sizeof *en->requests);
+    en->choices = spw_calloc(t, sizeof *en->choices);
     return RC_OK;
 }
 
@@ -273,6 +275,8 @@ void engine_free(struct engine *en)
     free(en->ids);
     free(en->toks);
     free(en->last_rows);
+    free(en->requests);
+    free(en->choices);
     en->magic = 0;
     free(en);
 }
@@ -395,14 +399,55 @@ static enum k_status fetch(struct engine *en, float *to, const float *from, int6
     return en->ops->get(en->ctx, to, from, (size_t)elems * sizeof *to);
 }
 
+/* Rows of logits that a slice asked for. */
+static int32_t rows_of(const struct step_slice *sl)
+{
+    return sl->want_hidden ? 0 : sl->all_logits ? sl->n : sl->want_logits;
+}
+
+/* Choices made where the logits are, if every row of the step is to be chosen from and all of them are there at once; they
+ * count only when none of them needs the host, which then needs all rows. *done: no logits have to be fetched. */
+static enum k_status choose(struct engine *en, struct step_slice *slices, int32_t n_slices, const struct step_rows *r,
+                            bool *done)
+{
+    int32_t n = 0;
+    *done = false;
+    if (!en->ops->sample || r->n_logits == 0 || r->n_logits > en->logit_rows)
+        return K_OK;
+    for (int32_t i = 0; i < n_slices; i++) {
+        int32_t rows = rows_of(&slices[i]);
+        if (rows > 1 || (rows == 1 && !slices[i].sample))
+            return K_OK;
+        if (rows == 1) {
+            en->requests[n] = *slices[i].sample;
+            en->requests[n].row = n;
+            n++;
+        }
+    }
+    en->op = "sampling";
+    enum k_status s = en->ops->sample(en->ctx, en->choices, en->s.logits, en->m->hp.n_vocab, en->requests, n);
+    if (s != K_OK)
+        return s == K_UNSUPPORTED ? K_OK : s;
+    for (int32_t i = 0; i < n; i++)
+        if (en->choices[i].state == K_SAMPLED_NOT_HERE)
+            return K_OK;
+    for (int32_t i = 0, row = 0; i < n_slices; i++)
+        if (rows_of(&slices[i]) == 1) {
+            slices[i].chosen = en->choices[row++];
+            slices[i].is_chosen = true;
+        }
+    *done = true;
+    return K_OK;
+}
+
 /* What the step left on the device, and the logits of rows beyond the first logit_rows. */
-static enum k_status fetch_results(struct engine *en, const struct step_rows *r)
+static enum k_status fetch_results(struct engine *en, const struct step_rows *r, bool chosen)
 {
     const struct hparams *hp = &en->m->hp;
     enum k_status s = grow_result(en, &en->out_logits, &en->out_logits_bytes, (size_t)r->n_logits, hp->n_vocab);
     if (s == K_OK)
         s = grow_result(en, &en->out_hidden, &en->out_hidden_bytes, (size_t)r->n_hidden, hp->n_embd);
-    for (int32_t at = 0; at < r->n_logits && s == K_OK; at += en->logit_rows) {
+    for (int32_t at = 0; at < r->n_logits && s == K_OK && !chosen; at += en->logit_rows) {
         int32_t n = r->n_logits - at < en->logit_rows ? r->n_logits - at : en->logit_rows;
         s = at > 0 ? graph_logits(en, at, n) : K_OK;
         if (s == K_OK)
@@ -414,7 +459,7 @@ static enum k_status fetch_results(struct engine *en, const struct step_rows *r)
     return s;
 }
 
-static enum k_status compute(struct engine *en, const struct step_rows *r)
+static enum k_status compute(struct engine *en, struct step_slice *slices, int32_t n_slices, const struct step_rows *r)
 {
     const struct k_ops *ops = en->ops;
     int32_t n_last = r->n_logits + r->n_hidden, n_first = r->n_logits < en->logit_rows ? r->n_logits : en->logit_rows;
@@ -431,7 +476,11 @@ static enum k_status compute(struct engine *en, const struct step_rows *r)
     if (how != K_STEP_REPEAT)
         s = graph_run(en, r->n_tok, n_last, n_first);
     s = ops->step_end(en->ctx, s);
-    return s == K_OK && !shares_memory(en) ? fetch_results(en, r) : s;
+    if (s != K_OK || shares_memory(en))
+        return s;
+    bool chosen;
+    s = choose(en, slices, n_slices, r, &chosen);
+    return s == K_OK ? fetch_results(en, r, chosen) : s;
 }
 
 /* Where each slice finds what it asked for. */
@@ -442,7 +491,7 @@ static void point_out(const struct engine *en, struct step_slice *slices, int32_
     const float *hidden = shares_memory(en) ? en->s.last + (size_t)r->n_logits * n_embd : en->out_hidden;
     for (int32_t i = 0; i < n_slices; i++) {
         struct step_slice *sl = &slices[i];
-        size_t n = sl->want_hidden ? 0 : sl->all_logits ? (size_t)sl->n : sl->want_logits;
+        size_t n = sl->is_chosen ? 0 : (size_t)rows_of(sl);
         sl->logits = n > 0 ? logits : NULL;
         sl->hidden = sl->want_hidden ? hidden : NULL;
         logits += n > 0 ? n * n_vocab : 0;
@@ -456,9 +505,11 @@ enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slic
     if (rc || n_slices == 0)
         return rc;
     struct step_rows r = lay_out(en, slices, n_slices);
-    enum k_status s = compute(en, &r);
-    for (int32_t i = 0; i < n_slices; i++)
+    for (int32_t i = 0; i < n_slices; i++) {
         slices[i].logits = slices[i].hidden = NULL;
+        slices[i].is_chosen = false;
+    }
+    enum k_status s = compute(en, slices, n_slices, &r);
     if (s != K_OK)
         return step_failed(en, s, e);
     point_out(en, slices, n_slices, &r);

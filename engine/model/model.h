@@ -101,6 +101,11 @@ struct step_slice {
     bool want_hidden;    /* what the model makes of each token, for embeddings; instead of logits */
     const float *logits; /* result: [all_logits ? n : 1][n_vocab], borrowed until the next step */
     const float *hidden; /* result: [n][n_embd], after the last norm, borrowed until the next step */
+    /* NULL, or: choose from the slice's only row of logits where they are (row is filled in). Where the backend can and
+     * does, is_chosen is set and there are no logits; else they are as without. */
+    const struct k_sample *sample;
+    struct k_sampled chosen; /* result */
+    bool is_chosen;          /* result */
 };
 /* Run one step. Sum of n <= max_batch_tokens; each seq appears once and has room reserved; ids in range (RC_INVALID
  * otherwise). On failure no sequence has advanced. Blocks for the computation; call from the engine's thread. */

@@ -159,10 +159,12 @@ struct engine {
     /* Results for the caller, host memory: the scratch itself where that is the host's, else owned and grown. */
     float *out_logits, *out_hidden;
     size_t out_logits_bytes, out_hidden_bytes;
-    int32_t *ids;             /* [T] */
-    struct k_token_ref *toks; /* [T] */
-    int32_t *last_rows;       /* [T] rows that go on to the end: first those that want logits */
-    const char *op;           /* what the graph is doing, for the message when a backend refuses */
+    int32_t *ids;              /* [T] */
+    struct k_token_ref *toks;  /* [T] */
+    struct k_sample *requests; /* [T] choices that the backend makes in this step */
+    struct k_sampled *choices;
+    int32_t *last_rows; /* [T] rows that go on to the end: first those that want logits */
+    const char *op;     /* what the graph is doing, for the message when a backend refuses */
     int32_t op_layer;
 };
 

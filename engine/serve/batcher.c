@@ -307,6 +307,7 @@ static void batcher_destroy(struct batcher *b)
     free(b->weights);
     free(b->parts);
     free(b->slices);
+    free(b->requests);
     free(b->slice_jobs);
     free(b);
 }
@@ -327,6 +328,7 @@ enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struc
     b->waiting_tail = &b->waiting;
     b->dirty_tail = &b->dirty;
     b->slices = spw_calloc((size_t)o->max_seqs, sizeof *b->slices);
+    b->requests = spw_calloc((size_t)o->max_seqs, sizeof *b->requests);
     b->running = spw_calloc((size_t)o->max_seqs, sizeof(void *));    /* arrays of pointers: said so, as the analyzer */
     b->slice_jobs = spw_calloc((size_t)o->max_seqs, sizeof(void *)); /* takes a sizeof of one for a slip */
     b->weights = spw_calloc((size_t)o->max_seqs, sizeof *b->weights);

@@ -68,6 +68,7 @@ struct batcher {
     struct batch_job **running; /* in order of admission */
     int32_t n_running;
     struct step_slice *slices;
+    struct k_sample *requests; /* [max_seqs] of the slices that a device may choose for */
     struct batch_job **slice_jobs;
     int64_t *weights, *parts; /* of the slices: share_step() */
     struct mono accounted;    /* until then each microsecond is of a step or idle; under the lock while `idle` */

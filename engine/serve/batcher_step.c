@@ -133,12 +133,40 @@ static void job_add_id(struct batch_job *j, int32_t id)
     j->ids[j->n_all++] = id;
 }
 
-/* Choose one token for a job from its logits and see whether that ends it. */
-static void job_choose(struct batcher *b, struct batch_job *j, const float *logits, struct mono now)
+/* Bring a fresh sampler to where the answer stands. */
+static void feed_sampler(struct batch_job *j)
+{
+    sampler_prompt(j->sampler, j->ids, (size_t)j->n_prompt);
+    for (int32_t i = j->n_prompt; i < j->n_ids; i++)
+        sampler_accept(j->sampler, j->ids[i]);
+    j->fed = true;
+}
+
+/* Where a slice has one row of logits and nothing but a token is wanted of it, a device may choose that. */
+static void offer_choices(struct batcher *b, int32_t n_slices)
+{
+    for (int32_t i = 0; i < n_slices; i++) {
+        struct step_slice *sl = &b->slices[i];
+        struct batch_job *j = b->slice_jobs[i];
+        if (!sl->want_logits || sl->want_hidden || sl->all_logits || j->no_answer)
+            continue;
+        if (!j->fed) /* the random number is that of the step that the answer stands at */
+            feed_sampler(j);
+        if (sampler_offer(j->sampler, &b->requests[i]))
+            sl->sample = &b->requests[i];
+    }
+}
+
+/* Choose one token for a job, from row `row` of its slice's logits, and see whether that ends it. */
+static void job_choose(struct batcher *b, struct batch_job *j, const struct step_slice *sl, int32_t row,
+                       struct mono now)
 {
     struct error e;
     struct sample *s = &j->samples[j->n_new];
-    if (sampler_choose(j->sampler, logits, NULL, b->scratch, s, &e) != RC_OK) {
+    enum rc chosen = sl->is_chosen ? sampler_take(j->sampler, &sl->chosen, s, &e)
+                                   : sampler_choose(j->sampler, sl->logits + (size_t)row * (size_t)b->o.n_logits, NULL,
+                                                    b->scratch, s, &e);
+    if (chosen != RC_OK) {
         job_fail(b, j, &e);
         return;
     }
@@ -166,7 +194,7 @@ static void job_choose_all(struct batcher *b, struct batch_job *j, const struct 
 {
     int32_t right = 0, stored = j->n_all; /* before: all but the last; the last is in this step */
     for (;; right++) {
-        job_choose(b, j, sl->logits + (size_t)right * (size_t)b->o.n_logits, now);
+        job_choose(b, j, sl, right, now);
         if (j->phase == JOB_DONE || right == j->n_draft || j->ids[j->n_all - 1] != j->proposed[right + 1])
             break;
     }
@@ -258,15 +286,6 @@ static void step_failed(struct batcher *b, int32_t n_slices, const struct error 
     pthread_mutex_lock(&b->lock);
     b->stats.step_failures++;
     pthread_mutex_unlock(&b->lock);
-}
-
-/* Bring a fresh sampler to where the answer stands. */
-static void feed_sampler(struct batch_job *j)
-{
-    sampler_prompt(j->sampler, j->ids, (size_t)j->n_prompt);
-    for (int32_t i = j->n_prompt; i < j->n_ids; i++)
-        sampler_accept(j->sampler, j->ids[i]);
-    j->fed = true;
 }
 
 /* What the rows of a slice say of the prompt's next tokens; afterwards the slice has its last row alone. */
@@ -370,6 +389,7 @@ void batcher_step(struct batcher *b)
     int32_t n = plan(b, &n_prefill);
     if (n == 0)
         return;
+    offer_choices(b, n);
     struct error e = {0};
     struct mono start = clock_now(b->o.clock);
     if (b->o.ops->step(b->o.engine, b->slices, n, &e) != RC_OK) {

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "engine/serve/speculate.h"
+#include "engine/text/softmax.h"
 #include "tests/unit/test.h"
 
 #define N_VOCAB    259            /* <unk>, <s>, </s>, then one token per byte */
@@ -39,6 +40,8 @@ static inline void seq_take(struct seq *s, int32_t id)
 struct engine {
     pthread_mutex_t lock; /* guards everything: tests look in while the engine thread runs */
     pthread_cond_t changed;
+    bool chooses; /* as a device does, where it is asked to */
+    int choices;
     int permits; /* steps that may begin; -1: any number */
     int steps, seqs, fail_at;
     int32_t pages_total, pages_free;
@@ -109,6 +112,27 @@ static inline void fill_logits(const struct engine *en, const struct seq *s, flo
         out[EOS] = 100.0f;
 }
 
+/* No filters: the tests ask for none. */
+static inline void choose_as_device(struct engine *en, struct step_slice *sl)
+{
+    const struct k_sample *p = sl->sample;
+    const float *logits = sl->logits;
+    float weights[N_VOCAB];
+    uint64_t total = 0, sum = 0;
+    int32_t best = softmax_best(logits, N_VOCAB), id = 0;
+    softmax_weights(logits, N_VOCAB, logits[best], p->scale, weights);
+    for (int i = 0; i < N_VOCAB; i++)
+        total += (uint64_t)(weights[i] * K_SAMPLE_UNITS);
+    for (; id < N_VOCAB; id++)
+        if ((sum += (uint64_t)(weights[id] * K_SAMPLE_UNITS)) > (uint64_t)((unsigned __int128)p->u53 * total >> 53))
+            break;
+    id = p->scale > 0 ? id : best;
+    sl->chosen = (struct k_sampled){.id = id, .top = logits[best], .logit = logits[id], .total = 1};
+    sl->is_chosen = true;
+    sl->logits = NULL;
+    en->choices++;
+}
+
 static inline void step_slice(struct engine *en, struct step_slice *sl, int row)
 {
     struct seq *s = sl->seq;
@@ -120,6 +144,8 @@ static inline void step_slice(struct engine *en, struct step_slice *sl, int row)
     }
     if (s->len > s->room)
         en->broken++;
+    if (en->chooses && sl->sample)
+        choose_as_device(en, sl);
 }
 
 static inline enum rc fake_step(struct engine *en, struct step_slice *slices, int32_t n, struct error *e)
@@ -368,6 +394,7 @@ struct ask {
     const char *stop;
     bool ignore_eos, samples;
     bool prompt;           /* log probabilities of its tokens, too */
+    bool plain;            /* no penalty, which a device leaves to the host */
     const int32_t *resume; /* the answer so far */
     int n_resume;
 };
@@ -416,7 +443,7 @@ static inline struct batch_job *make_job(struct bench *t, struct client *c, cons
     sampler_params_init(&sp);
     sp.temperature = a->temperature;
     sp.seed = a->seed;
-    sp.frequency_penalty = a->temperature > 0 ? 0.5 : 0;
+    sp.frequency_penalty = a->temperature > 0 && !a->plain ? 0.5 : 0;
     struct batch_job_options o = {.n_ids = a->n_prompt + a->n_resume,
                                   .n_resumed = a->n_resume,
                                   .max_tokens = a->max_tokens,

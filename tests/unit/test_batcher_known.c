@@ -109,7 +109,7 @@ static void known_beginning_of_a_resumed_answer(void)
 }
 
 /* An answer that is handed over after any of its ids goes on as if nothing had happened: ids, text from where the first
- * leg's ended, usage. However many steps one call of on_output took in, the text it brought is that of the ids it brought.
+ * leg's ended, usage; also where a device makes the choices from there on. However many steps one call of on_output took in, the text it brought is that of the ids it brought.
  */
 static void resumed_goes_on(void)
 {
@@ -119,6 +119,7 @@ static void resumed_goes_on(void)
         {.n_prompt = 3, .salt = 2, .max_tokens = 70, .temperature = 1, .seed = 5, .stop = "never"},
         {.n_prompt = 1, .salt = 3, .max_tokens = 200, .temperature = 1.3, .seed = 6, .ignore_eos = true},
         {.n_prompt = 70, .salt = 4, .max_tokens = 90, .temperature = 1, .seed = 7, .samples = true},
+        {.n_prompt = 20, .salt = 5, .max_tokens = 60, .temperature = 0.9, .seed = 8, .plain = true},
     };
     for (size_t k = 0; k < sizeof asks / sizeof *asks; k++) {
         struct bench t;
@@ -130,6 +131,7 @@ static void resumed_goes_on(void)
         CHECK_INT(submit(&t, &whole, &a), RC_OK);
         CHECK(pump(&t, client_done, &whole));
         a.resume = whole.ids;
+        t.en.chooses = a.plain;
         for (a.n_resume = 0; a.n_resume < whole.n_ids; a.n_resume += 3) {
             size_t from = whole.len_at[a.n_resume];
             memset(&rest, 0, sizeof rest);
@@ -143,6 +145,7 @@ static void resumed_goes_on(void)
             CHECK(memcmp(&rest.usage, &whole.usage, offsetof(struct batch_usage, uses)) == 0 &&
                   rest.finish == whole.finish);
         }
+        CHECK(!a.plain || t.en.choices > 500);
         bench_fini(&t);
     }
 }

@@ -2,7 +2,7 @@
  * experts), in floats and blocks; the numerics law from end to end: whole, token by token (recorded steps and repeated
  * ones), and beside others, the same bits; hidden states; what does not fit is refused with what would; a device that is
  * lost is told; nothing is left on the device.
- * links: spw_engine_model spw_kernels_cuda_emulated */
+ * links: spw_engine_model spw_engine_text spw_kernels_cuda_emulated */
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "engine/model/model.h"
 #include "engine/model/synth.h"
+#include "engine/text/sampler.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/emulated/control.h"
 #include "tests/unit/test.h"
@@ -157,6 +158,52 @@ static void hidden_states_are_near(void)
     free(hidden[0]), free(hidden[1]);
 }
 
+/* Where all that a step is asked for are choices, the device makes them, and no logits come back: those of the host's sampler
+ * from the logits of the same step. Beside a slice that wants logits nothing changes. */
+static void choices_are_made_on_the_device(void)
+{
+    static const double temperatures[2] = {0, 0.8};
+    struct engine *en[2] = {new_engine(&k_cuda_ops, K_FAST, 2), new_engine(&k_cuda_ops, K_FAST, 2)};
+    struct sampler_scratch *scratch = sampler_scratch_new((int32_t)n_vocab);
+    struct seq *seqs[2][2] = {{seq_new(en[0]), seq_new(en[0])}, {seq_new(en[1]), seq_new(en[1])}};
+    struct sampler *samplers[2];
+    struct k_sample requests[2];
+    struct error e;
+    for (int i = 0; i < 2; i++) {
+        struct sampler_params p;
+        sampler_params_init(&p);
+        p.temperature = temperatures[i], p.top_k = 20, p.seed = 3;
+        CHECK_INT(sampler_new(&p, (int32_t)n_vocab, &samplers[i], &e), RC_OK);
+    }
+    for (int32_t t = 0; t < N_TOK; t++) {
+        struct step_slice sl[2][2];
+        for (int way = 0; way < 2; way++) {
+            for (int i = 0; i < 2; i++) {
+                CHECK(sampler_offer(samplers[i], &requests[i]));
+                sl[way][i] = (struct step_slice){.seq = seqs[way][i], .ids = ids + t, .n = 1, .want_logits = true};
+                sl[way][i].sample = way || (t == 4 && i) ? NULL : &requests[i];
+            }
+            step(en[way], sl[way], 2);
+        }
+        for (int i = 0; i < 2; i++) {
+            struct sample host, device;
+            CHECK(!sl[1][i].is_chosen && sl[1][i].logits && sl[0][i].is_chosen == (t != 4));
+            CHECK(!sl[0][i].logits == sl[0][i].is_chosen);
+            CHECK_INT(sampler_choose(samplers[i], sl[1][i].logits, NULL, scratch, &host, &e), RC_OK);
+            CHECK_INT(sl[0][i].is_chosen ? sampler_take(samplers[i], &sl[0][i].chosen, &device, &e)
+                                         : sampler_choose(samplers[i], sl[0][i].logits, NULL, scratch, &device, &e),
+                      RC_OK);
+            CHECK(device.id == host.id && memcmp(&device.logprob, &host.logprob, sizeof(float)) == 0);
+            sampler_accept(samplers[i], host.id);
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        sampler_free(samplers[i]);
+        engine_free(en[i]);
+    }
+    sampler_scratch_free(scratch);
+}
+
 static void what_does_not_fit_is_refused(void)
 {
     struct engine *en = NULL;
@@ -215,6 +262,7 @@ int main(void)
         if (i == 0) {
             TEST(precise_logits);
             TEST(hidden_states_are_near);
+            TEST(choices_are_made_on_the_device);
             TEST(what_does_not_fit_is_refused);
             TEST(a_lost_device_is_told);
         }
