@@ -24,7 +24,7 @@ endif()
 
 # nvcc: where it is on the PATH or where its packages put it. ON without one is an error, AUTO does without.
 set(SPILLWAY_CUDA_FOUND OFF)
-if(SPILLWAY_CUDA STREQUAL "ON") # AUTO too, once it has run on a device
+if(NOT SPILLWAY_CUDA STREQUAL "OFF")
   find_program(SPILLWAY_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATH_SUFFIXES bin)
   find_program(SPILLWAY_NVCC nvcc PATHS /usr/local/cuda/bin)
   mark_as_advanced(SPILLWAY_NVCC)
