@@ -1,6 +1,7 @@
 /* Attention for the device, on the emulated one: against the plain reference in double within a derived bound, on pools
  * full of NaN where nothing was stored; and the numerics law: alone or in a run, by one block or many, with one stage of
  * shared memory or two, in every order of threads, the same bits.
+ * runtest: release
  * links: spw_kernels_cuda_emulated */
 #include "tests/unit/test.h"
 

@@ -2,6 +2,7 @@
  * experts), in floats and blocks; the numerics law from end to end: whole, token by token (recorded steps and repeated
  * ones), and beside others, the same bits; hidden states; what does not fit is refused with what would; a device that is
  * lost is told; nothing is left on the device.
+ * runtest: release
  * links: spw_engine_model spw_engine_text spw_kernels_cuda_emulated */
 #include <math.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /* The CUDA backend's products on the emulated device: within a derived bound of exact sums for every weight type, on odd
  * sizes and poisoned outputs, and the numerics law: the same bits for any number of tokens and any size of tile.
+ * runtest: release
  * links: spw_kernels_cuda_emulated */
 #include "tests/unit/test.h"
 
