@@ -1,6 +1,6 @@
 /* What keeps a ready node from being sent anything: its breaker, or a cool-down that it asked for (policies/breaker.h), and
- * from some things, that it has no endpoint for them. And the budget of retries. All state is routing's, under the lock; times that end are noticed by a timer on the table's
- * loop, so that whoever waits goes on then. */
+ * from some things, that it has no endpoint for them. And the budget of retries. All state is routing's, under the lock;
+ * times that end are noticed by a timer on the table's loop, so that whoever waits goes on then. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,8 +103,10 @@ static void watch_hold(void *arg)
     pthread_mutex_lock(o->lock);
     enum node_hold hold = node_hold_locked(n, &us);
     pthread_mutex_unlock(o->lock);
-    if (hold == HOLD_NONE || us == 0)
+    if (hold == HOLD_NONE || us == 0) { /* over already: this loop was late */
+        on_hold_timer(-1, 0, n);
         return;
+    }
     if (!n->hold_timer)
         n->hold_timer = evtimer_new(o->loop, on_hold_timer, n);
     us += 1000; /* not a moment too early */
