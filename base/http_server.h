@@ -130,9 +130,6 @@ void http_reply_write(struct http_exchange *x, const void *data, size_t n);
 /* What is queued is written now, as far as the socket takes it, instead of at the end of the turn: for what shall not wait
  * for the rest of the work that the caller, and others who are ready, have in this turn. */
 void http_reply_push(struct http_exchange *x);
-/* What is queued is written now, as far as the socket takes it, instead of at the end of the turn: for what shall not wait
- * for what the caller, and others who are ready, have to do in this turn. */
-void http_reply_push(struct http_exchange *x);
 void http_reply_end(struct http_exchange *x);
 /* Cut the answer off: the connection is closed without a proper end, so that the client sees it is incomplete. */
 void http_reply_abort(struct http_exchange *x);

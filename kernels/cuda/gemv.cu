@@ -227,8 +227,8 @@ KDEV void gemv_multiply_16(const struct mul_job *j, uint8_t *stage, const uint32
     }
 }
 
-/* grid, block as above; shared: 96 KiB and up to 8 KiB of sums, so that two blocks fit (sm_90). Per 16 x 256 weights and warp about 150 instructions, a tenth of what
- * the issue slots have at full bandwidth. */
+/* grid, block as above; shared: 96 KiB and up to 8 KiB of sums, so that two blocks fit (sm_90). Per 16 x 256 weights and
+ * warp about 150 instructions, a tenth of what the issue slots have at full bandwidth. */
 KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_job j)
 {
     SHARED_DYN(uint8_t, shared);

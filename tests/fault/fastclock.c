@@ -4,8 +4,10 @@
  *                                from there on both clocks run FACTOR times as fast, the same in all processes that have it
  *
  * What reads time reads that clock; what waits waits 1/FACTOR as long: polls, sleeps, conditions, timers. Processor time
- * (CLOCK_*_CPUTIME_ID) stays as it is, and so do timeouts of sockets and times of files. Absolute waits of conditions do not say
- * by which clock; it is told from the number: what is far above a machine's uptime is a time of day. */
+ * (CLOCK_*_CPUTIME_ID) stays as it is, and so do timeouts of sockets, times of files, and usleep(), by which SQLite waits for
+ * a lock: whoever holds it writes to a disk that is no quicker, and five seconds' patience would be a 30th of one. Absolute
+ * waits of conditions do not say by which clock; it is told from the number: what is far above a machine's uptime is a time of
+ * day. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <poll.h>
@@ -164,12 +166,6 @@ int nanosleep(const struct timespec *asked, struct timespec *left)
     if (rc != 0 && left)
         *left = of_ns(ns_of(left) * factor);
     return rc;
-}
-
-int usleep(useconds_t us)
-{
-    const struct timespec t = of_ns((int64_t)us * 1000);
-    return nanosleep(&t, NULL);
 }
 
 unsigned sleep(unsigned s)

@@ -3,9 +3,9 @@
 """One day with the real programs on a clock 144 times as fast (tests/fault/fastclock.c): two engines of our own, two on spot
 machines of the fake EC2 that are taken back now and then, an API; three teams, of which one uses its budget up; quiet hours in
 which engines sleep; then midnight, and the nightly report. Nobody who may spend fails, refusals name their budget, nothing is
-overspent, hours asleep are in the books, and report, ledger, budgets and bills agree to the pico-dollar. The last five hours of
-it, two minutes; --full: all of it, ten minutes; FASTDAY_HOURS=2: as many. Alone, since a tenth of a second in which nobody gets a
-processor is a quarter of a minute here, for which no engine can account."""
+overspent, hours asleep are in the books, and report, ledger, budgets and bills agree to the pico-dollar. The last three hours of
+it, a minute and a half; --full: all of it, ten minutes; FASTDAY_HOURS=2: as many. Alone, since a tenth of a second in which
+nobody gets a processor is a quarter of a minute here, for which no engine can account."""
 
 import contextlib
 import datetime
@@ -168,7 +168,7 @@ def closes(args, db):
 
 
 def day(args):
-    hours = int(os.environ.get("FASTDAY_HOURS", "24" if args.full else "5"))
+    hours = int(os.environ.get("FASTDAY_HOURS", "24" if args.full else "3"))
     if args.sanitized:
         raise Skip("in the release build alone: the clock is too fast for sanitizers")
     if not os.path.exists(os.path.join(args.build, "tests", "fastclock.so")):

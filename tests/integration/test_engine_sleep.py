@@ -481,7 +481,9 @@ def workers_die_at_any_moment(args):
     with node(args) as s:
         want = text_of(request(s.port, "POST", COMPLETION, PROMPT))
         whole = cut = 0
-        for _ in range(rounds):
+        for i in range(40):
+            if i >= rounds and whole > rounds:  # some came before the kill, on a machine of any speed
+                break
             fall_asleep(s)
             same(order(s, "/wake_up"), "waking")
             clients = [raw(s, b"".join(post_bytes(PROMPT))) for _ in range(6)]

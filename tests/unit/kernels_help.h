@@ -31,6 +31,17 @@ static inline float *help_floats(int64_t n, float scale)
     return x;
 }
 
+/* Five tokens at positions near and far, and frequencies of heads of up to 64 rotated elements. */
+#define HELP_ROPE_TOK 5
+static inline void help_rope(struct k_token_ref tok[HELP_ROPE_TOK], float inv_freq[32])
+{
+    static const int32_t positions[HELP_ROPE_TOK] = {0, 1, 77, 4095, 131071};
+    for (int i = 0; i < 32; i++)
+        inv_freq[i] = (float)pow(10000.0, -i / 32.0);
+    for (int t = 0; t < HELP_ROPE_TOK; t++)
+        tok[t] = (struct k_token_ref){NULL, positions[t]};
+}
+
 /* Byte offset of the first or second half-precision scale inside a block, -1 for none. */
 static inline int help_half_at(enum k_type type, int which)
 {

@@ -76,14 +76,10 @@ static void rms_norm_is_near(void)
 /* Angles agree to 1e-10 in double; then two products and a sum, whose error is relative to |a| + |b|. */
 static void rope_is_near(void)
 {
-    enum { N_TOK = 5, HEADS = 3, HEAD = 70, ROW = HEADS * HEAD + 4 };
-    static const int32_t positions[N_TOK] = {0, 1, 77, 4095, 131071};
+    enum { N_TOK = HELP_ROPE_TOK, HEADS = 3, HEAD = 70, ROW = HEADS * HEAD + 4 };
     float inv_freq[32];
-    for (int i = 0; i < 32; i++)
-        inv_freq[i] = (float)pow(10000.0, -i / 32.0);
     struct k_token_ref tok[N_TOK];
-    for (int t = 0; t < N_TOK; t++)
-        tok[t] = (struct k_token_ref){NULL, positions[t]};
+    help_rope(tok, inv_freq);
     for (int style = 0; style < 2; style++)
         for (int32_t d_rope = 2; d_rope <= 64; d_rope += 31 * 2) {
             struct k_rope r = {inv_freq, 1.25f, d_rope, 6, (enum k_rope_style)style};

@@ -13,14 +13,6 @@
 #include "kernels/cuda/emulated/fibers.h"
 #include "kernels/cuda/portable.cuh"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
-#endif
-#endif
-
 #define PAGE_BYTES  4096
 #define ALIGN_BYTES 256 /* as cudaMalloc */
 #define GUARD_BYTE  0x5a
