@@ -133,9 +133,18 @@ enum k_buf { K_BUF_WORK = 0, K_BUF_HOST = 1 };
  * the backend repeats what it wrote down. */
 enum k_step { K_STEP_RUN = 0, K_STEP_RECORD, K_STEP_REPEAT };
 struct k_copy {
-    void *to;         /* work memory */
-    const void *from; /* the host's: any, and mapped files */
+    void *to;
+    const void *from;
     size_t bytes;
+};
+/* Something that the host computes inside of a step, beside the operations. */
+#define K_HOST_COPIES 4
+struct k_host_work {
+    struct k_copy out[K_HOST_COPIES]; /* first: work memory to K_BUF_HOST memory */
+    int32_t n_out;
+    void (*run)(void *arg); /* then, on a thread of the backend's, one at a time; calls nothing of the backend's */
+    void *arg;
+    struct k_copy back; /* last: K_BUF_HOST memory to work memory */
 };
 
 struct k_ctx; /* a backend's run-time state: thread pool and scratch, or device and stream. One thread at a time. */
@@ -164,10 +173,16 @@ struct k_ops {
     enum k_status (*copy_rows)(struct k_ctx *c, float *y, int64_t y_stride, const float *x, int64_t x_stride,
                                int64_t rows, int32_t n);
 
+    /* The same between work memory and K_BUF_HOST memory without a wait: the host's side must stay, or is not there, until the
+     * next get(). */
+    enum k_status (*send)(struct k_ctx *c, void *to, const void *from, size_t bytes);
+    enum k_status (*fetch)(struct k_ctx *c, void *to, const void *from, size_t bytes);
+
     /* The rest of this part is NULL in host backends, whose work memory is the host's: there weights are used where they are
      * mapped, and results read where they stand. */
 
-    /* All the copies, as fast as the machine can: weights at start. Waits. */
+    /* All the copies from any memory of the host's, mapped files too, to work memory, as fast as the machine can: weights.
+     * Waits. While one thread waits here another may ask for operations that have nothing to do with them. */
     enum k_status (*put_many)(struct k_ctx *c, const struct k_copy *copies, size_t n);
     /* Bytes of work memory that are free, and that there are. */
     enum k_status (*memory)(struct k_ctx *c, size_t *free_bytes, size_t *total_bytes);
@@ -185,6 +200,12 @@ struct k_ops {
     enum k_status (*step_begin)(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,
                                 enum k_step *how);
     enum k_status (*step_end)(struct k_ctx *c, enum k_status so_far);
+
+    /* NULL in host backends. What `w` says, after the operations before and beside those that follow up to host_end(), which
+     * must not touch what it copies, or only read what it reads. One at a time. A step that is repeated repeats it: so w->arg
+     * and all memory stay where they are for as long as the context, and what differs between steps comes by put(). */
+    enum k_status (*host_begin)(struct k_ctx *c, const struct k_host_work *w);
+    enum k_status (*host_end)(struct k_ctx *c);
 
     /* ---- operations ---- */
 

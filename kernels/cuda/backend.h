@@ -20,9 +20,14 @@ enum k_status cuda_buf_new(struct k_ctx *c, void **p, size_t bytes, enum k_buf w
 void cuda_buf_free(struct k_ctx *c, void *p, size_t bytes, enum k_buf where);
 enum k_status cuda_put(struct k_ctx *c, void *to, const void *from, size_t bytes);
 enum k_status cuda_get(struct k_ctx *c, void *to, const void *from, size_t bytes);
+enum k_status cuda_send(struct k_ctx *c, void *to, const void *from, size_t bytes);
+enum k_status cuda_fetch(struct k_ctx *c, void *to, const void *from, size_t bytes);
 enum k_status cuda_memory(struct k_ctx *c, size_t *free_bytes, size_t *total_bytes);
 /* upload.cu */
 enum k_status cuda_put_many(struct k_ctx *c, const struct k_copy *copies, size_t n);
+/* beside.cu */
+enum k_status cuda_host_begin(struct k_ctx *c, const struct k_host_work *w);
+enum k_status cuda_host_end(struct k_ctx *c);
 /* step.cu */
 enum k_status cuda_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,
                               enum k_step *how);

@@ -49,6 +49,7 @@ struct k_ctx *cuda_ctx_new(int threads, int device)
         return NULL;
     c->device = device;
     if (device_use(device) != K_OK || device_facts_of(device, &c->facts) != K_OK || stream_new(&c->stream) != K_OK ||
+        stream_new(&c->beside) != K_OK || event_new(&c->beside_from) != K_OK || event_new(&c->beside_to) != K_OK ||
         host_pinned_alloc((void **)&c->staging, CUDA_STAGING) != K_OK) {
         cuda_ctx_free(c);
         return NULL;
@@ -66,11 +67,19 @@ void cuda_ctx_free(struct k_ctx *c)
     (void)device_use(c->device);
     if (c->stream)
         (void)stream_sync(c->stream);
+    if (c->beside)
+        (void)stream_sync(c->beside);
     cuda_graphs_free(c);
     for (int i = 0; i < CUDA_SCRATCH_COUNT; i++)
         dev_free(c->scratch[i].data);
     host_pinned_free(c->staging);
     host_pinned_free(c->plan);
+    if (c->beside_from)
+        event_free(c->beside_from);
+    if (c->beside_to)
+        event_free(c->beside_to);
+    if (c->beside)
+        stream_free(c->beside);
     if (c->stream)
         stream_free(c->stream);
     free(c);

@@ -326,6 +326,11 @@ static inline enum k_status dev_set(stream_t st, void *dev, int byte, size_t n)
 {
     return status_of(cudaMemsetAsync(dev, byte, n, st));
 }
+/* run(arg) on a thread of the driver's, in order with the stream; it may call nothing of CUDA's. */
+static inline enum k_status host_call(stream_t st, void (*run)(void *), void *arg)
+{
+    return status_of(cudaLaunchHostFunc(st, run, arg));
+}
 
 static inline enum k_status stream_new(stream_t *st)
 {

@@ -47,6 +47,8 @@ struct k_ctx {
     struct device_facts facts;
     char numerics[64], text[288], error[192];
     stream_t stream;
+    stream_t beside;                /* the host's work and its copies (beside.cu) */
+    event_t beside_from, beside_to; /* in `stream`: it may begin; in `beside`: it is done */
     struct {
         void *data;
         size_t bytes;

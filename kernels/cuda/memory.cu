@@ -59,6 +59,18 @@ enum k_status cuda_get(struct k_ctx *c, void *to, const void *from, size_t bytes
     return s == K_OK ? wait_for_all(c) : cuda_note(c, s);
 }
 
+enum k_status cuda_send(struct k_ctx *c, void *to, const void *from, size_t bytes)
+{
+    enum k_status s = device_use(c->device);
+    return cuda_note(c, s == K_OK && bytes > 0 ? copy_in(c->stream, to, from, bytes) : s);
+}
+
+enum k_status cuda_fetch(struct k_ctx *c, void *to, const void *from, size_t bytes)
+{
+    enum k_status s = device_use(c->device);
+    return cuda_note(c, s == K_OK && bytes > 0 ? copy_out(c->stream, to, from, bytes) : s);
+}
+
 enum k_status cuda_memory(struct k_ctx *c, size_t *free_bytes, size_t *total_bytes)
 {
     enum k_status s = device_use(c->device);

@@ -343,6 +343,69 @@ static void steps_are_recorded_and_repeated(void)
     device_free(dx), device_free((void *)(uintptr_t)dr.inv_freq);
 }
 
+/* The host's part of a step: doubles what was fetched, adds the step's number. */
+struct host_part {
+    float *in, *out; /* K_BUF_HOST memory */
+    int32_t *number;
+};
+
+static void host_part_run(void *arg)
+{
+    const struct host_part *p = arg;
+    for (int i = 0; i < 8; i++)
+        p->out[i] = 2.0f * p->in[i] + (float)*p->number;
+}
+
+static void *host_buffer(size_t bytes)
+{
+    void *p;
+    CHECK_INT(ops->buf_new(c, &p, bytes, K_BUF_HOST), K_OK);
+    return p;
+}
+
+/* x += x; beside it the host makes y of what x is then; x += x again; in the end x += y: 4x + 2(2x) + number. */
+static void the_host_works_beside(void)
+{
+    float x[8], y[8], expected[8];
+    struct host_part p = {host_buffer(sizeof x), host_buffer(sizeof x), host_buffer(sizeof(int32_t))};
+    float *dx = device_copy(x, sizeof x), *dsum = device_copy(x, sizeof x), *dy = device_copy(x, sizeof x);
+    int32_t number = 0, *dnumber = device_copy(&number, sizeof number);
+    const struct k_host_work w = {.out = {{p.in, dx, sizeof x}, {p.number, dnumber, sizeof number}},
+                                  .n_out = 2,
+                                  .run = host_part_run,
+                                  .arg = &p,
+                                  .back = {dy, p.out, sizeof x}};
+    for (int32_t i = 0; i < 8; i++) { /* eagerly, then late: run, recorded, repeated twice */
+        struct k_token_ref tok[5] = {{NULL, i}, {NULL, 20}, {NULL, 24}, {NULL, 28}, {NULL, 32}};
+        enum k_step how;
+        cuda_emulated_late(i >= 4);
+        for (int j = 0; j < 8; j++)
+            x[j] = help_float(), expected[j] = 4.0f * x[j] + (4.0f * x[j] + (float)i);
+        CHECK_INT(ops->send(c, dx, memcpy(p.in, x, sizeof x), sizeof x), K_OK);
+        CHECK_INT(ops->put(c, dnumber, &i, sizeof i), K_OK);
+        CHECK_INT(ops->step_begin(c, tok, i < 4 ? 5 : 4, 9, &how), K_OK);
+        CHECK_INT(how, i % 4 == 0 ? K_STEP_RUN : i % 4 == 1 ? K_STEP_RECORD : K_STEP_REPEAT);
+        if (how != K_STEP_REPEAT) {
+            CHECK_INT(ops->add(c, dx, dx, 8), K_OK);
+            CHECK_INT(ops->host_begin(c, &w), K_OK);
+            CHECK_INT(ops->copy_rows(c, dsum, 8, dx, 8, 1, 8), K_OK); /* reads what the host's part reads */
+            CHECK_INT(ops->add(c, dsum, dsum, 8), K_OK);
+            CHECK_INT(ops->host_end(c), K_OK);
+            CHECK_INT(ops->add(c, dsum, dy, 8), K_OK);
+        }
+        CHECK_INT(ops->step_end(c, K_OK), K_OK);
+        CHECK_INT(ops->fetch(c, p.out, dsum, sizeof x), K_OK);
+        fetch(y, dsum, sizeof y);
+        CHECK(memcmp(p.out, y, sizeof y) == 0);
+        CHECK_INT(count_far(y, expected, 8, 0.0, 4.0 * FLT_EPSILON), 0);
+    }
+    cuda_emulated_late(false);
+    device_free(dx), device_free(dsum), device_free(dy), device_free(dnumber);
+    ops->buf_free(c, p.in, sizeof x, K_BUF_HOST);
+    ops->buf_free(c, p.out, sizeof x, K_BUF_HOST);
+    ops->buf_free(c, p.number, sizeof number, K_BUF_HOST);
+}
+
 static void failures_are_told(void)
 {
     void *p;
@@ -389,6 +452,7 @@ int main(void)
         run_operations();
     }
     TEST(steps_are_recorded_and_repeated);
+    TEST(the_host_works_beside);
     TEST(uploads_arrive);
     if (cuda_emulated())
         TEST(failures_are_told);

@@ -14,6 +14,9 @@ bool cuda_emulated(void);
 /* The order in which the threads of a block run between barriers: 0 ascending, 1 descending, else shuffled by this seed.
  * A result that changes with it is a race. */
 void cuda_emulated_order(unsigned seed);
+/* Whether what is asked of a stream happens when somebody waits for it, and not at once: both are allowed to a device, and
+ * a result that changes with it lacks a wait. */
+void cuda_emulated_late(bool late);
 /* Bytes of the device's memory; what has been allocated counts. Default 4 GiB. */
 void cuda_emulated_memory(size_t bytes);
 /* From now on (or no longer) every launch, copy and wait fails, as when the device fell off the bus. */

@@ -34,6 +34,7 @@ struct device {
     bool lost = false;
     enum k_status last = K_OK;
     long launches = 0;
+    bool late = false;
 };
 
 device &dev()
@@ -64,6 +65,21 @@ struct opened {
     {
         if (--dev().open == 0)
             protect(PROT_NONE);
+    }
+};
+
+/* The reverse, inside of one of them: the host at work, which has no business with the device's memory. */
+struct closed {
+    int open;
+    closed() : open(dev().open)
+    {
+        dev().open = 0;
+        protect(PROT_NONE);
+    }
+    ~closed()
+    {
+        protect(PROT_READ | PROT_WRITE);
+        dev().open = open;
     }
 };
 
@@ -121,6 +137,11 @@ bool cuda_emulated(void)
 void cuda_emulated_lose(bool lost)
 {
     dev().lost = lost;
+}
+
+void cuda_emulated_late(bool late)
+{
+    dev().late = late;
 }
 
 long cuda_emulated_launches(void)
@@ -214,17 +235,22 @@ void emulated_check_argument(int index, const void *p)
         emulated_die("argument %d of a kernel, %p, is ordinary host memory", index, p);
 }
 
-/* ---- streams: all happens at once, except what is captured ---- */
+/* ---- streams: all happens at once or as late as may be, except what is captured ---- */
+
+typedef std::vector<std::function<void()>> works;
 
 struct emulated_stream {
-    bool capturing;
-    std::vector<std::function<void()>> captured;
+    bool capturing;        /* graph_capture_begin() was said to it */
+    int forks;             /* streams that are captured with it and that it has not waited for since */
+    emulated_stream *into; /* it waited for a stream that is being captured, and so is, too */
+    works captured, late;  /* late: what nobody has waited for yet, here or while it is captured beside another */
 };
 struct emulated_graph {
-    std::vector<std::function<void()>> nodes;
+    works nodes;
 };
 struct emulated_event {
     std::chrono::steady_clock::time_point at;
+    stream_t stream; /* NULL: never recorded */
 };
 
 static enum k_status enqueue(stream_t st, std::function<void()> work)
@@ -234,9 +260,24 @@ static enum k_status enqueue(stream_t st, std::function<void()> work)
         return note(K_DEVICE);
     if (st && st->capturing)
         st->captured.push_back(work);
+    else if (st && st->into && !dev().late)
+        st->into->captured.push_back(work);
+    else if (st && (st->into || dev().late))
+        st->late.push_back(work);
     else
         work();
     return K_OK;
+}
+
+static void catch_up(stream_t st)
+{
+    works due;
+    if (!st || st->into)
+        return;
+    opened memory;
+    due.swap(st->late);
+    for (auto &work : due)
+        work();
 }
 
 enum k_status emulated_launch(stream_t st, std::function<void()> body, struct grid3 grid, int block, size_t shared)
@@ -275,6 +316,14 @@ enum k_status dev_set(stream_t st, void *to, int byte, size_t n)
     return enqueue(st, [=] { memset(to, byte, n); });
 }
 
+enum k_status host_call(stream_t st, void (*run)(void *), void *arg)
+{
+    return enqueue(st, [=] {
+        closed memory;
+        run(arg);
+    });
+}
+
 enum k_status stream_new(stream_t *st)
 {
     *st = new emulated_stream();
@@ -283,6 +332,7 @@ enum k_status stream_new(stream_t *st)
 
 void stream_free(stream_t st)
 {
+    catch_up(st);
     delete st;
 }
 
@@ -290,6 +340,7 @@ enum k_status stream_sync(stream_t st)
 {
     if (st && st->capturing)
         emulated_die("stream_sync while the stream is captured");
+    catch_up(st);
     return dev().lost ? note(K_DEVICE) : K_OK;
 }
 
@@ -306,20 +357,32 @@ void event_free(event_t ev)
 
 enum k_status event_record(event_t ev, stream_t st)
 {
-    (void)st;
+    ev->stream = st;
     ev->at = std::chrono::steady_clock::now();
     return dev().lost ? note(K_DEVICE) : K_OK;
 }
 
 enum k_status event_wait(stream_t st, event_t ev)
 {
-    (void)st, (void)ev;
+    stream_t from = ev->stream;
+    if (from && from->capturing && st != from && !st->into) { /* from here on st is captured beside it */
+        catch_up(st);
+        st->into = from;
+        from->forks++;
+    } else if (from && from->into == st && st->capturing) { /* and up to here */
+        st->captured.insert(st->captured.end(), from->late.begin(), from->late.end());
+        from->late.clear();
+        from->into = NULL;
+        st->forks--;
+    } else {
+        catch_up(from);
+    }
     return dev().lost ? note(K_DEVICE) : K_OK;
 }
 
 enum k_status event_sync(event_t ev)
 {
-    (void)ev;
+    catch_up(ev->stream);
     return dev().lost ? note(K_DEVICE) : K_OK;
 }
 
@@ -332,7 +395,9 @@ enum k_status graph_capture_begin(stream_t st)
 {
     if (st->capturing)
         return note(K_DEVICE);
+    catch_up(st);
     st->capturing = true;
+    st->forks = 0;
     st->captured.clear();
     return K_OK;
 }
@@ -342,6 +407,8 @@ enum k_status graph_capture_end(stream_t st, graph_t *g)
     if (!st->capturing)
         return note(K_DEVICE);
     st->capturing = false;
+    if (st->forks) /* cudaErrorStreamCaptureUnjoined */
+        return note(K_DEVICE);
     *g = new emulated_graph();
     (*g)->nodes.swap(st->captured);
     return K_OK;

@@ -320,6 +320,7 @@ enum k_status copy_in(stream_t st, void *dev, const void *host, size_t n);
 enum k_status copy_out(stream_t st, void *host, const void *dev, size_t n);
 enum k_status copy_dev(stream_t st, void *to, const void *from, size_t n);
 enum k_status dev_set(stream_t st, void *dev, int byte, size_t n);
+enum k_status host_call(stream_t st, void (*run)(void *), void *arg);
 
 enum k_status stream_new(stream_t *st);
 void stream_free(stream_t st);

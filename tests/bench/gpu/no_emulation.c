@@ -11,6 +11,11 @@ void cuda_emulated_order(unsigned seed)
     (void)seed;
 }
 
+void cuda_emulated_late(bool late)
+{
+    (void)late;
+}
+
 void cuda_emulated_memory(size_t bytes)
 {
     (void)bytes;
