@@ -4,7 +4,7 @@
  *   loop: inbox_port_put() -> gathered -> end of the turn -> waiting -> writer: takes a group, writes it, inbox_finish_locked()
  *         done(rc) <- loop <- eventfd <- finished <------------------------------------------+
  *
- * Back on the loop, those that can wait are called one after the other while nothing else is ready, a few tens of
+ * Back on the loop, those that can wait are called one after the other while nothing else is ready, a few hundred
  * microseconds at a time, and all of them at the latest INBOX_BACK_MS after the first came: the end of one request does not
  * hold up the beginning of another. The others are called at once.
  *

@@ -232,7 +232,7 @@ static void on_other(evutil_socket_t fd, short what, void *arg)
 static void on_named(enum rc rc, void *arg)
 {
     struct named *n = arg;
-    const struct timespec work = {0, 200 * 1000};
+    const struct timespec work = {0, 500 * 1000}; /* more than are called one after the other */
     CHECK(rc == RC_OK);
     note(n->order, n->name);
     if (n->name == '1' && n->order->other)
