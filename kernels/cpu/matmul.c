@@ -17,7 +17,7 @@
 #define RUN_MAX         16   /* panels */
 #define STREAMS         8    /* rows that a panel takes from places apart */
 #define STREAM_TOKENS   16   /* with more of them, sums are better kept together than weights apart */
-#define STREAM_AHEAD    1024 /* bytes of a row that are asked for before their use */
+#define STREAM_AHEAD    384  /* bytes of a row that are asked for before their use */
 
 struct matmul_job {
     const struct isa *isa;

@@ -142,7 +142,7 @@ PACK_INLINE void prefetch_rows(const uint8_t *const *rows, int64_t at, int64_t n
 {
     for (int r = 0; r < LANE_ROWS; r++)
         for (int64_t i = 0; i < n; i += 64)
-            __builtin_prefetch(rows[r] + at + i, 0, 2);
+            __builtin_prefetch(rows[r] + at + i, 0, 3);
 }
 
 /* The same for small blocks: one row in its turn, for eight blocks. */
@@ -151,7 +151,7 @@ PACK_INLINE void prefetch_turn(const uint8_t *const *rows, int64_t block, int64_
     int64_t row = block % LANE_ROWS;
     const uint8_t *p = rows[row] + (block - row) * block_bytes + ahead;
     for (int64_t i = 0; i < LANE_ROWS * block_bytes; i += 64)
-        __builtin_prefetch(p + i, 0, 2);
+        __builtin_prefetch(p + i, 0, 3);
 }
 
 /* The half at `at` of each row. Put together in registers: a wide load of what narrow stores wrote would have to wait
