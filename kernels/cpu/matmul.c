@@ -17,7 +17,8 @@
 #define RUN_MAX         16   /* panels */
 #define STREAMS         8    /* rows that a panel takes from places apart */
 #define STREAM_TOKENS   16   /* with more of them, sums are better kept together than weights apart */
-#define STREAM_AHEAD    384  /* bytes of a row that are asked for before their use */
+#define STREAM_AHEAD    384  /* bytes of a row that are asked for before they are multiplied */
+#define PACK_AHEAD      1024 /* the same of what is packed: other things are done meanwhile */
 
 struct matmul_job {
     const struct isa *isa;
@@ -25,6 +26,7 @@ struct matmul_job {
     const struct quant_form *form; /* NULL: float activations */
     struct act_layout layout;
     const float *bias;
+    size_t row_bytes;                /* of w */
     int64_t n_runs;                  /* per matrix */
     int64_t run;                     /* rows of a matrix per item; a multiple of PANEL_ROWS */
     int32_t n_active;                /* matrices with rows to multiply */
@@ -60,6 +62,7 @@ struct panel_scratch {
 struct panel_rows {
     const uint8_t *at[PANEL_ROWS];
     int64_t output[PANEL_ROWS];
+    bool whole; /* no lane repeats a row, so lanes r and r + STREAMS are neighbours */
 };
 
 /* Panel i of rows first .. first + n of a matrix, dealt out as STREAMS runs of neighbours: a panel takes the next two
@@ -67,14 +70,23 @@ struct panel_rows {
 static void deal_rows(const struct matmul_job *job, struct panel_rows *p, int32_t matrix, int64_t first, int64_t n,
                       int64_t i)
 {
-    const size_t row_bytes = k_row_bytes(job->w->type, (uint64_t)job->w->ne[0]);
+    const size_t row_bytes = job->row_bytes;
     const uint8_t *base = (const uint8_t *)job->w->data + (size_t)(matrix * job->w->ne[1] + first) * row_bytes;
-    int64_t length = (n + STREAMS - 1) / STREAMS;
-    for (int r = 0; r < PANEL_ROWS; r++) {
-        int64_t place = 2 * i + r / STREAMS, row = r % STREAMS * length + place;
-        bool own = place < length && row < n;
-        p->at[r] = base + (size_t)(own ? row : n - 1) * row_bytes;
-        p->output[r] = own ? first + row : -1;
+    const int64_t length = (n + STREAMS - 1) / STREAMS;
+    int64_t row = 2 * i;
+    for (int r = 0; r < STREAMS; r++, row += length) {
+        p->at[r] = base + (size_t)row * row_bytes;
+        p->at[r + STREAMS] = p->at[r] + row_bytes;
+        p->output[r] = first + row;
+        p->output[r + STREAMS] = first + row + 1;
+    }
+    p->whole = 2 * i + 1 < length && row - length + 1 < n;
+    for (int r = 0; r < PANEL_ROWS && !p->whole; r++) {
+        int64_t place = 2 * i + r / STREAMS;
+        if (place < length && p->output[r] < first + n)
+            continue;
+        p->at[r] = base + (size_t)(n - 1) * row_bytes;
+        p->output[r] = -1;
     }
 }
 
@@ -88,7 +100,7 @@ static void pack_quantised(const struct matmul_job *job, struct panel_scratch *s
         const uint8_t *at[PANEL_ROWS];
         for (int r = 0; r < PANEL_ROWS; r++)
             at[r] = rows[r] + k_row_bytes(job->w->type, (uint64_t)k0);
-        job->isa->panel[job->w->type](&panel, at, n, STREAM_AHEAD);
+        job->isa->panel[job->w->type](&panel, at, n, PACK_AHEAD);
         return;
     }
     for (int r = 0; r < PANEL_ROWS; r++) {
@@ -103,7 +115,7 @@ static void pack_quantised(const struct matmul_job *job, struct panel_scratch *s
         const uint8_t *at[PANEL_ROWS];
         for (int r = 0; r < PANEL_ROWS; r++)
             at[r] = rows[r] + bytes_at;
-        job->isa->expand[job->w->type](s->q_rows, s->d_rows, s->m_rows, at, part, STREAM_AHEAD);
+        job->isa->expand[job->w->type](s->q_rows, s->d_rows, s->m_rows, at, part, PACK_AHEAD);
         job->isa->pack((uint32_t *)(s->q + k * PANEL_ROWS), q, part / 4);
         job->isa->pack((uint32_t *)(s->d + group_at), d, groups);
         if (job->form->has_min)
@@ -120,7 +132,7 @@ static void pack_float(const struct matmul_job *job, struct panel_scratch *s, co
         const uint8_t *at = rows[r] + k_row_bytes(job->w->type, (uint64_t)k0);
         float *wide = s->f_rows + r * F_CHUNK_ELEMS;
         for (size_t i = 0; i < k_row_bytes(job->w->type, (uint64_t)n); i += 64)
-            __builtin_prefetch(at + STREAM_AHEAD + i, 0, 2);
+            __builtin_prefetch(at + PACK_AHEAD + i, 0, 2);
         from[r] = job->w->type == K_F32 ? (const void *)at : wide;
         if (job->w->type == K_F16)
             job->isa->f16_to_f32(wide, (const uint16_t *)at, n);
@@ -161,18 +173,31 @@ static void multiply_panel(const struct matmul_job *job, struct panel_scratch *s
     }
 }
 
+/* One token's sums of a panel to their outputs. */
+static void put_sums(const struct matmul_job *job, float *y, const float *sums, const struct panel_rows *p)
+{
+    if (p->whole && !job->bias) {
+        for (int r = 0; r < STREAMS; r++) {
+            float *at = y + p->output[r];
+            at[0] = sums[r];
+            at[1] = sums[r + STREAMS];
+        }
+        return;
+    }
+    for (int r = 0; r < PANEL_ROWS; r++) {
+        int64_t out = p->output[r];
+        if (out >= 0)
+            y[out] = job->bias ? sums[r] + job->bias[out] : sums[r];
+    }
+}
+
 static void one_panel(const struct matmul_job *job, struct panel_scratch *s, int64_t active, const struct panel_rows *p)
 {
     for (int64_t t0 = job->first[active]; t0 < job->first[active + 1]; t0 += TOKEN_BLOCK) {
         int64_t left = job->first[active + 1] - t0, n_pairs = left < TOKEN_BLOCK ? left : TOKEN_BLOCK;
         multiply_panel(job, s, p->at, t0, n_pairs);
         for (int64_t t = 0; t < n_pairs; t++)
-            for (int r = 0; r < PANEL_ROWS; r++) {
-                int64_t out = p->output[r];
-                if (out >= 0)
-                    job->y[t0 + t][out] =
-                        job->bias ? s->acc[t * PANEL_ROWS + r] + job->bias[out] : s->acc[t * PANEL_ROWS + r];
-            }
+            put_sums(job, job->y[t0 + t], s->acc + t * PANEL_ROWS, p);
     }
 }
 
@@ -196,6 +221,7 @@ static void run_item(void *arg, int thread, int64_t item)
 
 static void run_panels(struct k_ctx *c, struct matmul_job *job)
 {
+    job->row_bytes = k_row_bytes(job->w->type, (uint64_t)job->w->ne[0]);
     int64_t panels = (job->w->ne[1] + PANEL_ROWS - 1) / PANEL_ROWS;
     int64_t run = panels * job->n_active / (pool_threads(c->pool) * RUNS_PER_THREAD);
     run = run < 1 ? 1 : run > RUN_MAX ? RUN_MAX : run;

@@ -145,27 +145,37 @@ PACK_INLINE void prefetch_rows(const uint8_t *const *rows, int64_t at, int64_t n
             __builtin_prefetch(rows[r] + at + i, 0, 3);
 }
 
-/* The same for small blocks: one row in its turn, for eight blocks. */
-PACK_INLINE void prefetch_turn(const uint8_t *const *rows, int64_t block, int64_t block_bytes, size_t ahead)
+/* The same for small blocks, with every eighth for eight of them. */
+PACK_INLINE void prefetch_blocks(const uint8_t *const *rows, int64_t block, int64_t block_bytes, size_t ahead)
 {
-    int64_t row = block % LANE_ROWS;
-    const uint8_t *p = rows[row] + (block - row) * block_bytes + ahead;
-    for (int64_t i = 0; i < LANE_ROWS * block_bytes; i += 64)
-        __builtin_prefetch(p + i, 0, 3);
+    if (block % 8 == 0)
+        prefetch_rows(rows, block * block_bytes + (int64_t)ahead, 8 * block_bytes);
 }
 
-/* The half at `at` of each row. Put together in registers: a wide load of what narrow stores wrote would have to wait
- * for them. */
+PACK_INLINE __m128i load_16(const uint8_t *p)
+{
+    return _mm_loadu_si128((const __m128i *)p);
+}
+
+/* The half at `at` of each row, in blocks of at least 16 bytes. Put together in registers: a wide load of what narrow
+ * stores wrote would have to wait for them. */
 PACK_INLINE __m256 halves_at(const uint8_t *const *rows, int64_t at)
 {
-    uint16_t h[LANE_ROWS];
-    for (int r = 0; r < LANE_ROWS; r++)
-        memcpy(&h[r], rows[r] + at, sizeof h[r]);
-    __m128i low = _mm_cvtsi32_si128(h[0]), high = _mm_cvtsi32_si128(h[4]);
-    low = _mm_insert_epi16(low, h[1], 1), high = _mm_insert_epi16(high, h[5], 1);
-    low = _mm_insert_epi16(low, h[2], 2), high = _mm_insert_epi16(high, h[6], 2);
-    low = _mm_insert_epi16(low, h[3], 3), high = _mm_insert_epi16(high, h[7], 3);
+    __m128i two[4];
+    for (int r = 0; r < 4; r++)
+        two[r] = _mm_unpacklo_epi16(load_16(rows[2 * r] + at), load_16(rows[2 * r + 1] + at));
+    __m128i low = _mm_unpacklo_epi32(two[0], two[1]), high = _mm_unpacklo_epi32(two[2], two[3]);
     return _mm256_cvtph_ps(_mm_unpacklo_epi64(low, high));
+}
+
+/* The half that ends at `end` of each row, where a block ends. */
+PACK_INLINE __m256 halves_before(const uint8_t *const *rows, int64_t end)
+{
+    __m128i two[4];
+    for (int r = 0; r < 4; r++)
+        two[r] = _mm_unpackhi_epi16(load_16(rows[2 * r] + end - 16), load_16(rows[2 * r + 1] + end - 16));
+    __m128i low = _mm_unpackhi_epi32(two[0], two[1]), high = _mm_unpackhi_epi32(two[2], two[3]);
+    return _mm256_cvtph_ps(_mm_unpackhi_epi64(low, high));
 }
 
 /* expand_scales_k for eight rows at once: bytes of groups 0..3 and 4..7. */
@@ -238,7 +248,7 @@ PACK_INLINE void pack_blocks(uint8_t *q, float *d, const uint8_t *const *rows, i
         __m256i w[8];
         int64_t at = block * block_bytes;
         block_w(w, rows, at);
-        prefetch_turn(rows, block, block_bytes, ahead);
+        prefetch_blocks(rows, block, block_bytes, ahead);
         store(q, w, 8, block * 32);
         _mm256_storeu_ps(d + block * PANEL_ROWS, halves_at(rows, at));
     }
@@ -300,7 +310,7 @@ PACK_INLINE void pack_sixes(uint8_t *q, float *d, const uint8_t *const *rows, in
                 store_words(q, w[layer], 4, block * 256 + half * 128 + layer * 32 + column * 16);
         }
         words_4(scales, rows, at + 192);
-        __m256 unit = halves_at(rows, at + 208);
+        __m256 unit = halves_before(rows, at + 210);
         for (int g = 0; g < 16; g++)
             _mm256_storeu_ps(d + (block * 16 + g) * PANEL_ROWS,
                              scaled_signed(_mm256_srli_epi32(scales[g / 4], 8 * (g % 4)), unit));
