@@ -212,6 +212,8 @@ size_t arena_bytes(const struct arena *a)
 
 /* ---- strbuf ---- */
 
+#define STRBUF_FIRST 256 /* most hold more than that in the end, and each doubling is a walk through the heap */
+
 void strbuf_init(struct strbuf *b, size_t max)
 {
     *b = (struct strbuf){.max = max};
@@ -240,7 +242,7 @@ static enum rc strbuf_grow(struct strbuf *b, size_t n)
         return RC_OK;
     size_t cap = b->cap > SIZE_MAX / 2 ? need : b->cap * 2;
     if (cap < need)
-        cap = need < 64 ? 64 : need;
+        cap = need < STRBUF_FIRST ? STRBUF_FIRST : need;
     b->data = spw_realloc(b->data, cap);
     b->cap = cap;
     return RC_OK;
