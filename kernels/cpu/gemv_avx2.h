@@ -84,12 +84,12 @@ PACK_INLINE __m256i sum_5bit(const __m256i p[4])
     return join_rows(fold_16(p[0], p[1]), fold_16(p[2], p[3]));
 }
 
-/* One block of 32, whose activations begin at x_at; dot: for each token. */
-typedef void dot_fn(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
-                    int n_tok);
+/* One block of 32, whose activations begin at x_at; dot: for each token. Returns the scales. */
+typedef __m256 dot_fn(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
+                      int n_tok);
 
-PACK_INLINE void dot_q4_0(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
-                          int n_tok)
+PACK_INLINE __m256 dot_q4_0(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
+                            int n_tok)
 {
     __m256i low[4], high[4];
     for (int r = 0; r < 4; r++) {
@@ -103,6 +103,7 @@ PACK_INLINE void dot_q4_0(__m256i *dot, const uint8_t *const *rows, int64_t at, 
             p[r] = products_32(low[r], high[r], x[t] + x_at);
         dot[t] = sum_4bit(p);
     }
+    return halves_at(rows, at);
 }
 
 /* Bits 8 * byte .. 8 * byte + 15 of the mask behind the scale, as bit 4 of 16 numbers. */
@@ -111,25 +112,29 @@ PACK_INLINE __m256i fifth_bits(__m256i head, int byte)
     const __m256i spread = _mm256_add_epi8(_mm256_setr_epi64x(0, 0x0101010101010101, 0, 0x0101010101010101),
                                            _mm256_set1_epi8((char)(2 + byte)));
     const __m256i own = _mm256_set1_epi64x((int64_t)0x8040201008040201);
-    __m256i bits = _mm256_and_si256(_mm256_shuffle_epi8(head, spread), own);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(bits, own), _mm256_set1_epi8(16));
+    /* A place's own bit has the sign of its byte, which is that of this 16; no bit leaves 0. */
+    const __m256i sixteen = _mm256_set1_epi64x((int64_t)0xf010101010101010);
+    return _mm256_sign_epi8(sixteen, _mm256_and_si256(_mm256_shuffle_epi8(head, spread), own));
 }
 
-PACK_INLINE void dot_q5_0(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
-                          int n_tok)
+PACK_INLINE __m256 dot_q5_0(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
+                            int n_tok)
 {
-    __m256i low[4], high[4];
+    __m256i low[4], high[4], head[4];
     for (int r = 0; r < 4; r++) {
-        __m256i head = two_rows(rows, r, at), both = two_rows(rows, r, at + 6);
-        low[r] = _mm256_or_si256(low_nibbles(both), fifth_bits(head, 0));
-        high[r] = _mm256_or_si256(high_nibbles(both), fifth_bits(head, 2));
+        head[r] = two_rows(rows, r, at);
+        __m256i both = two_rows(rows, r, at + 6);
+        low[r] = _mm256_or_si256(low_nibbles(both), fifth_bits(head[r], 0));
+        high[r] = _mm256_or_si256(high_nibbles(both), fifth_bits(head[r], 2));
     }
+    __m256i d = _mm256_unpacklo_epi32(_mm256_unpacklo_epi16(head[0], head[1]), _mm256_unpacklo_epi16(head[2], head[3]));
     for (int t = 0; t < n_tok; t++) {
         __m256i p[4];
         for (int r = 0; r < 4; r++)
             p[r] = products_32(low[r], high[r], x[t] + x_at);
         dot[t] = sum_5bit(p);
     }
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(_mm256_permute4x64_epi64(d, 0x08)));
 }
 
 /* Signed numbers fill the sums of 16 bits with a single pair. */
@@ -138,8 +143,8 @@ PACK_INLINE __m256i products_q8_0(__m256i w, __m256i x)
     return widened(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)));
 }
 
-PACK_INLINE void dot_q8_0(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
-                          int n_tok)
+PACK_INLINE __m256 dot_q8_0(__m256i *dot, const uint8_t *const *rows, int64_t at, const uint8_t *const *x, int64_t x_at,
+                            int n_tok)
 {
     __m256i two[GEMV_TOKENS][4];
     for (int pair = 0; pair < 4; pair++) {
@@ -157,6 +162,7 @@ PACK_INLINE void dot_q8_0(__m256i *dot, const uint8_t *const *rows, int64_t at, 
         dot[t] =
             _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31));
     }
+    return halves_at(rows, at);
 }
 
 /* Groups 2 * pair and 2 * pair + 1 of a block of 256; dot: of each for each token. */
@@ -269,9 +275,8 @@ PACK_INLINE void gemv_blocks(struct gemv *v, const uint8_t *const *rows, int64_t
     for (int64_t block = 0; block < n / 32; block++) {
         __m256i sum[GEMV_TOKENS];
         int64_t at = block * block_bytes;
-        dot(sum, rows, at, v->x, block * 32, n_tok);
+        __m256 d = dot(sum, rows, at, v->x, block * 32, n_tok);
         prefetch_blocks(rows, block, block_bytes, ahead);
-        __m256 d = halves_at(rows, at);
         for (int t = 0; t < n_tok; t++)
             gemv_add(v, t, block, d, offset ? corrected(v, t, block, sum[t]) : sum[t]);
     }

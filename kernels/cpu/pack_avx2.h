@@ -89,8 +89,8 @@ PACK_INLINE void block_q5_0(__m256i w[8], const uint8_t *const *rows, int64_t at
             _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808, 0x0c0c0c0c),
             _mm256_set1_epi8((char)(i / 2)));
         const __m256i own = _mm256_set1_epi32(i % 2 == 0 ? 0x08040201 : (int)0x80402010);
-        __m256i bits = _mm256_and_si256(_mm256_shuffle_epi8(fifth, spread), own);
-        bits = _mm256_and_si256(_mm256_cmpeq_epi8(bits, own), _mm256_set1_epi8(16));
+        const __m256i sixteen = _mm256_set1_epi32(i % 2 == 0 ? 0x10101010 : (int)0xf0101010); /* whose sign own has */
+        __m256i bits = _mm256_sign_epi8(sixteen, _mm256_and_si256(_mm256_shuffle_epi8(fifth, spread), own));
         w[i] = _mm256_or_si256(i < 4 ? low_nibbles(both[i]) : high_nibbles(both[i - 4]), bits);
     }
 }
