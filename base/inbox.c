@@ -259,13 +259,15 @@ static void turn_cb(evutil_socket_t fd, short what, void *arg)
 
 static void wake_cb(evutil_socket_t fd, short what, void *arg)
 {
+    struct inbox_port *p = arg;
     uint64_t count;
 
     (void)what;
     if (read(fd, &count, sizeof count) != sizeof count)
         return;
-    deliver(arg);
-    wait_in_the_back(arg);
+    call_back_all(&p->back); /* no group waits behind the next */
+    deliver(p);
+    wait_in_the_back(p);
 }
 
 /* ---- ports ------------------------------------------------------------------------------------------------------------- */
