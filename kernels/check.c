@@ -40,13 +40,34 @@ enum k_status k_check_norm(const void *y, const void *x, const void *w, int64_t 
     return ok ? K_OK : K_BAD_SHAPE;
 }
 
-enum k_status k_check_matmul(const void *y, const void *x, int64_t x_stride, const struct k_tensor *w, int32_t n_tok)
+/* But for how many matrices there are. */
+static enum k_status check_product(const struct k_product *p)
 {
-    enum k_status status = check_tensor(w);
+    enum k_status status = check_tensor(p->w);
+    if (status == K_OK && p->up)
+        status = check_tensor(p->up);
     if (status != K_OK)
         return status;
-    bool ok = aligned(y, 4) && aligned(x, 4) && n_tok >= 0 && w->ne[2] == 1 && (n_tok <= 1 || x_stride >= w->ne[0]);
+    bool ok = aligned(p->y, 4) && (!p->bias || aligned(p->bias, 4));
+    if (p->up)
+        ok &= !p->bias && p->up->ne[0] == p->w->ne[0] && p->up->ne[1] == p->w->ne[1] && p->up->ne[2] == p->w->ne[2];
     return ok ? K_OK : K_BAD_SHAPE;
+}
+
+enum k_status k_check_matmul(const struct k_product *products, int32_t n, const void *x, int64_t x_stride,
+                             int32_t n_tok)
+{
+    if (!products || n < 1 || n > K_PRODUCTS_MAX || !aligned(x, 4) || n_tok < 0)
+        return K_BAD_SHAPE;
+    for (int32_t i = 0; i < n; i++) {
+        enum k_status status = check_product(&products[i]);
+        if (status != K_OK)
+            return status;
+        const struct k_tensor *w = products[i].w;
+        if (w->ne[0] != products[0].w->ne[0] || w->ne[2] != 1 || (n_tok > 1 && x_stride < w->ne[0]))
+            return K_BAD_SHAPE;
+    }
+    return K_OK;
 }
 
 enum k_status k_check_heads(const void *y, int32_t y_head_stride, const void *x, int32_t x_head_stride,
@@ -59,14 +80,14 @@ enum k_status k_check_heads(const void *y, int32_t y_head_stride, const void *x,
     return ok ? K_OK : K_BAD_SHAPE;
 }
 
-enum k_status k_check_experts(const void *y, const void *x, const struct k_tensor *w, const int32_t *ids,
-                              int32_t n_used, int32_t n_tok)
+enum k_status k_check_experts(const struct k_product *product, const void *x, const int32_t *ids, int32_t n_used,
+                              int32_t n_tok)
 {
-    enum k_status status = check_tensor(w);
+    enum k_status status = product ? check_product(product) : K_BAD_SHAPE;
     if (status != K_OK)
         return status;
-    bool ok = aligned(y, 4) && aligned(x, 4) && aligned(ids, 4) && n_tok >= 0 && n_used > 0 && n_used <= w->ne[2] &&
-              (int64_t)n_tok * n_used <= INT32_MAX;
+    bool ok = !product->bias && aligned(x, 4) && aligned(ids, 4) && n_tok >= 0 && n_used > 0 &&
+              n_used <= product->w->ne[2] && (int64_t)n_tok * n_used <= INT32_MAX;
     return ok ? K_OK : K_BAD_SHAPE;
 }
 

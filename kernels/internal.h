@@ -23,11 +23,12 @@ const struct quant_form *k_quant_form(uint32_t type); /* NULL for float types an
 /* Checks at the entry of an operation. K_OK, K_BAD_SHAPE, or K_UNSUPPORTED for a type without support. */
 enum k_status k_check_get_rows(const void *y, const struct k_tensor *w, const int32_t *ids, int32_t n_tok);
 enum k_status k_check_norm(const void *y, const void *x, const void *w, int64_t rows, int32_t dim, int32_t stride);
-enum k_status k_check_matmul(const void *y, const void *x, int64_t x_stride, const struct k_tensor *w, int32_t n_tok);
+enum k_status k_check_matmul(const struct k_product *products, int32_t n, const void *x, int64_t x_stride,
+                             int32_t n_tok);
 enum k_status k_check_heads(const void *y, int32_t y_head_stride, const void *x, int32_t x_head_stride,
                             const struct k_tensor *w, int32_t n_tok);
-enum k_status k_check_experts(const void *y, const void *x, const struct k_tensor *w, const int32_t *ids,
-                              int32_t n_used, int32_t n_tok);
+enum k_status k_check_experts(const struct k_product *product, const void *x, const int32_t *ids, int32_t n_used,
+                              int32_t n_tok);
 enum k_status k_check_route(const void *ids, const void *weights, const void *logits, const struct k_router *r,
                             int32_t n_tok);
 enum k_status k_check_combine(const void *y, const void *x, const void *weights, int32_t n_used, int32_t dim,

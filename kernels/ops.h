@@ -147,6 +147,16 @@ struct k_host_work {
     struct k_copy back; /* last: K_BUF_HOST memory to work memory */
 };
 
+/* A product of activations x: y = x . transpose(w) (+ bias), or with `up` gated: y = silu(x . transpose(w)) * (x .
+ * transpose(up)). Each matrix has its own type; w and up have one shape, and ne[0] is that of all products of a call. */
+struct k_product {
+    float *y; /* [n_tok, ne1] */
+    const struct k_tensor *w;
+    const float *bias;         /* [ne1], or NULL; NULL where it is gated */
+    const struct k_tensor *up; /* NULL: not gated */
+};
+#define K_PRODUCTS_MAX 3
+
 struct k_ctx; /* a backend's run-time state: thread pool and scratch, or device and stream. One thread at a time. */
 
 struct k_ops {
@@ -217,20 +227,22 @@ struct k_ops {
     enum k_status (*rms_norm)(struct k_ctx *c, float *y, const float *x, const float *w, int64_t rows, int32_t dim,
                               int32_t stride, float eps);
 
-    /* y[n_tok, ne1] = x[n_tok, ne0] . transpose(w) (+ bias[ne1] unless NULL). x rows are x_stride floats apart. */
-    enum k_status (*matmul)(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
-                            const float *bias, int32_t n_tok, enum k_precision p);
+    /* All of 1 <= n <= K_PRODUCTS_MAX products of x[n_tok, ne0], whose rows are x_stride floats apart; no y overlaps x or
+     * another y. Bit for bit what each product gives alone, and a gated one what silu_mul() makes of two; but what is
+     * needed once is done once: rounding x to each form that the weights want, waking threads, launching kernels. */
+    enum k_status (*matmul)(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
+                            int64_t x_stride, int32_t n_tok, enum k_precision p);
 
     /* Per-head products for MLA: for each head h: y[t, h, 0..ne1) = w[:, :, h] . x[t, h, 0..ne0).
      * x: [n_tok, n_head, x_head_stride], y: [n_tok, n_head, y_head_stride]; ne[2] = n_head. */
     enum k_status (*matmul_heads)(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x,
                                   int32_t x_head_stride, const struct k_tensor *w, int32_t n_tok, enum k_precision p);
 
-    /* Experts: y[t, j, ne1] = w[:, :, ids[t, j]] . x[t, (x_per_expert ? j : 0), ne0] for j < n_used. Grouped by
-     * expert inside, so that an expert's weights are read once per call. */
-    enum k_status (*matmul_experts)(struct k_ctx *c, float *y, const float *x, bool x_per_expert,
-                                    const struct k_tensor *w, const int32_t *ids, int32_t n_used, int32_t n_tok,
-                                    enum k_precision p);
+    /* Experts: one product without a bias, of stacks w and `up` of ne[2] matrices: y[t, j, ne1] is that of matrix ids[t, j]
+     * with x[t, (x_per_expert ? j : 0), ne0], for j < n_used. Grouped by expert inside, so that an expert's weights are
+     * read once per call. */
+    enum k_status (*matmul_experts)(struct k_ctx *c, const struct k_product *product, const float *x, bool x_per_expert,
+                                    const int32_t *ids, int32_t n_used, int32_t n_tok, enum k_precision p);
 
     /* Choose experts. logits[n_tok, n_expert] -> ids[n_tok, n_used], weights[n_tok, n_used]. Order: by selection
      * score, ties to the lower id. DeepSeek-V2 section 2.1.2 and DeepSeek-V3 section 2.1.2 (arXiv 2405.04434,
@@ -259,7 +271,7 @@ struct k_ops {
     enum k_status (*attention_mla)(struct k_ctx *c, float *y, const float *q, const struct k_kv_pool *kv,
                                    const struct k_mla *a, const struct k_token_ref *tok, int32_t n_tok);
 
-    /* y[i] = silu(gate[i]) * up[i], n values; y may equal gate. */
+    /* y[i] = silu(gate[i]) * up[i], n values; y may equal gate. The plain form of what gated products do in passing. */
     enum k_status (*silu_mul)(struct k_ctx *c, float *y, const float *gate, const float *up, int64_t n);
     /* y[i] += x[i]. */
     enum k_status (*add)(struct k_ctx *c, float *y, const float *x, int64_t n);
@@ -269,6 +281,15 @@ struct k_ops {
     enum k_status (*sample)(struct k_ctx *c, struct k_sampled *out, const float *logits, int32_t n_vocab,
                             const struct k_sample *s, int32_t n);
 };
+
+/* One plain product. */
+static inline enum k_status k_matmul(const struct k_ops *ops, struct k_ctx *c, float *y, const float *x,
+                                     int64_t x_stride, const struct k_tensor *w, const float *bias, int32_t n_tok,
+                                     enum k_precision p)
+{
+    const struct k_product product = {y, w, bias, NULL};
+    return ops->matmul(c, &product, 1, x, x_stride, n_tok, p);
+}
 
 extern const struct k_ops k_reference_ops; /* scalar, defines what is right */
 extern const struct k_ops k_cpu_ops;       /* fastest instruction set this CPU has */

@@ -79,19 +79,42 @@ static enum k_status reference_rms_norm(struct k_ctx *c, float *y, const float *
     return status;
 }
 
-static enum k_status reference_matmul(struct k_ctx *c, float *y, const float *x, int64_t x_stride,
-                                      const struct k_tensor *w, const float *bias, int32_t n_tok, enum k_precision p)
+static float silu_times(float gate, float up)
+{
+    return (float)((double)gate / (1.0 + exp(-(double)gate)) * (double)up);
+}
+
+/* One row of a product, with room for ne0 and (gated) ne1 floats more. */
+static void product_row(const struct k_product *p, int64_t y_row, const float *x, int64_t matrix, float *room)
+{
+    const int64_t m = p->w->ne[1];
+    float *y = p->y + y_row * m, *up = room + p->w->ne[0];
+    matvec(y, x, p->w, matrix, p->bias, room);
+    if (!p->up)
+        return;
+    matvec(up, x, p->up, matrix, NULL, room);
+    for (int64_t i = 0; i < m; i++)
+        y[i] = silu_times(y[i], up[i]);
+}
+
+static float *product_room(struct k_ctx *c, const struct k_product *p)
+{
+    return reference_scratch(c, (size_t)(p->w->ne[0] + (p->up ? p->w->ne[1] : 0)) * sizeof(float));
+}
+
+static enum k_status reference_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
+                                      int64_t x_stride, int32_t n_tok, enum k_precision p)
 {
     (void)p; /* the reference is always precise */
-    enum k_status status = k_check_matmul(y, x, x_stride, w, n_tok);
-    if (status != K_OK)
-        return status;
-    float *row = reference_scratch(c, (size_t)w->ne[0] * sizeof *row);
-    if (!row)
-        return K_NO_MEMORY;
-    for (int32_t t = 0; t < n_tok; t++)
-        matvec(y + t * w->ne[1], x + t * x_stride, w, 0, bias, row);
-    return K_OK;
+    enum k_status status = k_check_matmul(products, n, x, x_stride, n_tok);
+    for (int32_t i = 0; status == K_OK && i < n; i++) {
+        float *room = product_room(c, &products[i]);
+        if (!room)
+            return K_NO_MEMORY;
+        for (int32_t t = 0; t < n_tok; t++)
+            product_row(&products[i], t, x + t * x_stride, 0, room);
+    }
+    return status;
 }
 
 static enum k_status reference_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x,
@@ -113,19 +136,19 @@ static enum k_status reference_matmul_heads(struct k_ctx *c, float *y, int32_t y
     return K_OK;
 }
 
-static enum k_status reference_matmul_experts(struct k_ctx *c, float *y, const float *x, bool x_per_expert,
-                                              const struct k_tensor *w, const int32_t *ids, int32_t n_used,
-                                              int32_t n_tok, enum k_precision p)
+static enum k_status reference_matmul_experts(struct k_ctx *c, const struct k_product *product, const float *x,
+                                              bool x_per_expert, const int32_t *ids, int32_t n_used, int32_t n_tok,
+                                              enum k_precision p)
 {
     (void)p;
-    enum k_status status = k_check_experts(y, x, w, ids, n_used, n_tok);
+    enum k_status status = k_check_experts(product, x, ids, n_used, n_tok);
     if (status != K_OK)
         return status;
-    float *row = reference_scratch(c, (size_t)w->ne[0] * sizeof *row);
-    if (!row)
+    float *room = product_room(c, product);
+    if (!room)
         return K_NO_MEMORY;
     for (int32_t i = 0; i < n_tok * n_used; i++)
-        matvec(y + i * w->ne[1], x + (x_per_expert ? i : i / n_used) * w->ne[0], w, ids[i], NULL, row);
+        product_row(product, i, x + (x_per_expert ? i : i / n_used) * product->w->ne[0], ids[i], room);
     return K_OK;
 }
 
@@ -207,7 +230,7 @@ static enum k_status reference_silu_mul(struct k_ctx *c, float *y, const float *
     (void)c;
     enum k_status status = k_check_values(y, gate, up, n);
     for (int64_t i = 0; status == K_OK && i < n; i++)
-        y[i] = (float)((double)gate[i] / (1.0 + exp(-(double)gate[i])) * (double)up[i]);
+        y[i] = silu_times(gate[i], up[i]);
     return status;
 }
 

@@ -18,10 +18,15 @@
             return s_;                                                                                                 \
     } while (0)
 
-static enum k_status multiply(struct engine *en, float *y, const float *x, const struct k_tensor *w, const float *bias,
-                              int32_t n_tok)
+static enum k_status multiply(struct engine *en, float *y, const float *x, const struct k_tensor *w, int32_t n_tok)
 {
-    return en->ops->matmul(en->ctx, y, x, w->ne[0], w, bias, n_tok, en->precision);
+    return k_matmul(en->ops, en->ctx, y, x, w->ne[0], w, NULL, n_tok, en->precision);
+}
+
+/* Products of s->h. */
+static enum k_status multiply_all(struct engine *en, const struct k_product *products, int32_t n, int32_t n_tok)
+{
+    return en->ops->matmul(en->ctx, products, n, en->s.h, en->m->hp.n_embd, n_tok, en->precision);
 }
 
 static enum k_status norm(struct engine *en, float *y, const float *x, const float *w, int64_t rows, int32_t dim)
@@ -37,9 +42,9 @@ static enum k_status attention_gqa(struct engine *en, const struct layer *l, con
     int32_t k_elems = hp->n_kv_head * hp->d_k, v_elems = hp->n_kv_head * hp->d_v;
     struct k_gqa shape = {
         .n_head = hp->n_head, .n_kv_head = hp->n_kv_head, .d_k = hp->d_k, .d_v = hp->d_v, .scale = hp->attn_scale};
-    RUN(en, "attn_q", multiply(en, s->q, s->h, &l->wq, l->bq, n));
-    RUN(en, "attn_k", multiply(en, s->k, s->h, &l->wk, l->bk, n));
-    RUN(en, "attn_v", multiply(en, s->v, s->h, &l->wv, l->bv, n));
+    const struct k_product qkv[] = {
+        {s->q, &l->wq, l->bq, NULL}, {s->k, &l->wk, l->bk, NULL}, {s->v, &l->wv, l->bv, NULL}};
+    RUN(en, "attn_q, attn_k and attn_v", multiply_all(en, qkv, 3, n));
     if (hp->qk_norm) {
         RUN(en, "attn_q_norm", norm(en, s->q, s->q, l->q_norm, (int64_t)n * hp->n_head, hp->d_k));
         RUN(en, "attn_k_norm", norm(en, s->k, s->k, l->k_norm, (int64_t)n * hp->n_kv_head, hp->d_k));
@@ -50,24 +55,23 @@ static enum k_status attention_gqa(struct engine *en, const struct layer *l, con
     RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, k_elems, 0, k_elems, en->toks, n));
     RUN(en, "storing v", en->ops->kv_store(en->ctx, kv, s->v, v_elems, k_elems, v_elems, en->toks, n));
     RUN(en, "attention", en->ops->attention_gqa(en->ctx, s->att, s->q, kv, &shape, en->toks, n));
-    RUN(en, "attn_output", multiply(en, s->o, s->att, &l->wo, NULL, n));
+    RUN(en, "attn_output", multiply(en, s->o, s->att, &l->wo, n));
     return K_OK;
 }
 
-/* Queries, s->h -> s->q [n, n_head, nope | rope]. */
-static enum k_status mla_queries(struct engine *en, const struct layer *l, int32_t n)
+/* s->h -> queries s->q [n, n_head, nope | rope], not yet rotated, and s->k, what is common to all heads. */
+static enum k_status mla_inputs(struct engine *en, const struct layer *l, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     struct scratch *s = &en->s;
-    if (hp->q_lora > 0) {
-        RUN(en, "attn_q_a", multiply(en, s->q_a, s->h, &l->wq_a, NULL, n));
-        RUN(en, "attn_q_a_norm", norm(en, s->q_a, s->q_a, l->q_a_norm, n, hp->q_lora));
-        RUN(en, "attn_q_b", multiply(en, s->q, s->q_a, &l->wq_b, NULL, n));
-    } else {
-        RUN(en, "attn_q", multiply(en, s->q, s->h, &l->wq, NULL, n));
-    }
-    RUN(en, "rope of q",
-        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &en->w.rope));
+    const bool direct = hp->q_lora == 0;
+    const struct k_product both[] = {{direct ? s->q : s->q_a, direct ? &l->wq : &l->wq_a, NULL, NULL},
+                                     {s->k, &l->wkv_a, NULL, NULL}};
+    RUN(en, direct ? "attn_q and attn_kv_a" : "attn_q_a and attn_kv_a", multiply_all(en, both, 2, n));
+    if (direct)
+        return K_OK;
+    RUN(en, "attn_q_a_norm", norm(en, s->q_a, s->q_a, l->q_a_norm, n, hp->q_lora));
+    RUN(en, "attn_q_b", multiply(en, s->q, s->q_a, &l->wq_b, n));
     return K_OK;
 }
 
@@ -81,10 +85,11 @@ static enum k_status attention_mla(struct engine *en, const struct layer *l, con
         .n_head = hp->n_head, .kv_lora = hp->kv_lora, .d_rope = hp->rope.d_rope, .scale = hp->attn_scale};
     struct k_rope rope_k = en->w.rope;
     rope_k.offset = hp->kv_lora;
-    enum k_status st = mla_queries(en, l, n);
+    enum k_status st = mla_inputs(en, l, n);
     if (st != K_OK)
         return st;
-    RUN(en, "attn_kv_a", multiply(en, s->k, s->h, &l->wkv_a, NULL, n));
+    RUN(en, "rope of q",
+        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &en->w.rope));
     RUN(en, "attn_kv_a_norm", en->ops->rms_norm(en->ctx, s->k, s->k, l->kv_a_norm, n, hp->kv_lora, wide, hp->eps));
     RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, wide, 1, wide, en->toks, n, &rope_k));
     RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, wide, 0, wide, en->toks, n));
@@ -96,7 +101,7 @@ static enum k_status attention_mla(struct engine *en, const struct layer *l, con
     RUN(en, "attention", en->ops->attention_mla(en->ctx, s->lat, s->q_abs, kv, &shape, en->toks, n));
     RUN(en, "attn_v_b",
         en->ops->matmul_heads(en->ctx, s->att, hp->d_v, s->lat, hp->kv_lora, &l->wv_b, n, en->precision));
-    RUN(en, "attn_output", multiply(en, s->o, s->att, &l->wo, NULL, n));
+    RUN(en, "attn_output", multiply(en, s->o, s->att, &l->wo, n));
     return K_OK;
 }
 
@@ -104,10 +109,9 @@ static enum k_status attention_mla(struct engine *en, const struct layer *l, con
 static enum k_status ffn(struct engine *en, const struct layer *l, int32_t n)
 {
     struct scratch *s = &en->s;
-    RUN(en, "ffn_gate", multiply(en, s->gate, s->h, &l->gate, NULL, n));
-    RUN(en, "ffn_up", multiply(en, s->up, s->h, &l->up, NULL, n));
-    RUN(en, "silu", en->ops->silu_mul(en->ctx, s->gate, s->gate, s->up, (int64_t)n * l->gate.ne[1]));
-    RUN(en, "ffn_down", multiply(en, s->o, s->gate, &l->down, NULL, n));
+    const struct k_product gated = {s->gate, &l->gate, NULL, &l->up};
+    RUN(en, "ffn_gate and ffn_up", multiply_all(en, &gated, 1, n));
+    RUN(en, "ffn_down", multiply(en, s->o, s->gate, &l->down, n));
     return K_OK;
 }
 
@@ -118,17 +122,15 @@ static enum k_status moe(struct engine *en, const struct layer *l, float *x, int
     struct scratch *s = &en->s;
     struct k_router router = hp->router;
     router.bias = l->router_bias;
+    const struct k_product gated = {s->gate, &l->gate_exps, NULL, &l->up_exps};
+    const struct k_product down = {s->exp_out, &l->down_exps, NULL, NULL};
     /* Always precise: a rounding here can choose another expert. */
-    RUN(en, "ffn_gate_inp", en->ops->matmul(en->ctx, s->rt_logit, s->h, hp->n_embd, &l->router, NULL, n, K_PRECISE));
+    RUN(en, "ffn_gate_inp", k_matmul(en->ops, en->ctx, s->rt_logit, s->h, hp->n_embd, &l->router, NULL, n, K_PRECISE));
     RUN(en, "routing", en->ops->route(en->ctx, s->rt_id, s->rt_w, s->rt_logit, &router, n));
-    RUN(en, "ffn_gate_exps",
-        en->ops->matmul_experts(en->ctx, s->gate, s->h, false, &l->gate_exps, s->rt_id, hp->n_used, n, en->precision));
-    RUN(en, "ffn_up_exps",
-        en->ops->matmul_experts(en->ctx, s->up, s->h, false, &l->up_exps, s->rt_id, hp->n_used, n, en->precision));
-    RUN(en, "silu", en->ops->silu_mul(en->ctx, s->gate, s->gate, s->up, (int64_t)n * hp->n_used * hp->n_ff_exp));
+    RUN(en, "ffn_gate_exps and ffn_up_exps",
+        en->ops->matmul_experts(en->ctx, &gated, s->h, false, s->rt_id, hp->n_used, n, en->precision));
     RUN(en, "ffn_down_exps",
-        en->ops->matmul_experts(en->ctx, s->exp_out, s->gate, true, &l->down_exps, s->rt_id, hp->n_used, n,
-                                en->precision));
+        en->ops->matmul_experts(en->ctx, &down, s->gate, true, s->rt_id, hp->n_used, n, en->precision));
     RUN(en, "combining", en->ops->combine_experts(en->ctx, x, s->exp_out, s->rt_w, hp->n_used, hp->n_embd, n));
     return K_OK;
 }
@@ -170,8 +172,7 @@ static enum k_status ffn_block(struct engine *en, int32_t il, float *x, int32_t 
 
 enum k_status graph_logits(struct engine *en, int32_t first, int32_t n)
 {
-    RUN(en, "output",
-        multiply(en, en->s.logits, en->s.last + (int64_t)first * en->m->hp.n_embd, &en->w.output, NULL, n));
+    RUN(en, "output", multiply(en, en->s.logits, en->s.last + (int64_t)first * en->m->hp.n_embd, &en->w.output, n));
     return K_OK;
 }
 

@@ -37,11 +37,11 @@ void *cpu_scratch(struct scratch *s, size_t bytes);
 /* Sizes added up field by field, each rounded to 64 bytes: returns the old offset and moves *total on. */
 size_t cpu_place(size_t *total, size_t bytes);
 
-enum k_status cpu_matmul(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
-                         const float *bias, int32_t n_tok, enum k_precision p);
+enum k_status cpu_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x, int64_t x_stride,
+                         int32_t n_tok, enum k_precision p);
 enum k_status cpu_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x, int32_t x_head_stride,
                                const struct k_tensor *w, int32_t n_tok, enum k_precision p);
-enum k_status cpu_matmul_experts(struct k_ctx *c, float *y, const float *x, bool x_per_expert, const struct k_tensor *w,
+enum k_status cpu_matmul_experts(struct k_ctx *c, const struct k_product *product, const float *x, bool x_per_expert,
                                  const int32_t *ids, int32_t n_used, int32_t n_tok, enum k_precision p);
 enum k_status cpu_rope(struct k_ctx *c, float *x, int64_t row_stride, int32_t n_head, int32_t head_stride,
                        const struct k_token_ref *tok, int32_t n_tok, const struct k_rope *r);

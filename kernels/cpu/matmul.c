@@ -1,13 +1,17 @@
-/* Matrix products of the CPU backend. All three operations are one job: a list of (x, y) row pairs per weight matrix.
+/* Matrix products of the CPU backend. All three operations are one job: a list of (x, y) row pairs per weight matrix, for
+ * one or more products of the same activations.
  *
- *   1. Activations are brought to 8 bits once per distinct row (FAST, quantised weights), spread over the threads.
- *   2. Work is cut into runs of panels (16 weight rows of one matrix). A panel is packed piece by piece, and each piece
- *      multiplied with all tokens, so weights are read from memory once, and packing is shared by tokens. With few
- *      tokens memory sets the pace, and it is fastest when asked for at several places at once: the rows of a run are
- *      then dealt out as eight streams, each read from its begin to its end.
+ *   1. Activations are brought to 8 bits once per distinct row and per form that weights want (FAST, quantised weights),
+ *      spread over the threads.
+ *   2. Work is cut into runs of panels (16 weight rows of one matrix), those of all products in one list, so that small
+ *      matrices leave no thread waiting. A panel is packed piece by piece, and each piece multiplied with all tokens, so
+ *      weights are read from memory once, and packing is shared by tokens. With few tokens memory sets the pace, and it is
+ *      fastest when asked for at several places at once: the rows of a run are then dealt out as eight streams, each read
+ *      from its begin to its end. Of a gated product a run is rows of both matrices: sums of the first go to y, and those
+ *      of the second are folded into them where they lie.
  *
  * Every (row, token) sum runs along the row in one fixed order (isa.h), whatever the tiling: neither the number of
- * tokens nor that of threads can change it. */
+ * tokens nor that of threads nor what else is multiplied can change it. */
 #include "kernels/cpu/cpu.h"
 
 #include <string.h>
@@ -20,23 +24,45 @@
 #define STREAM_AHEAD    384  /* bytes of a row that are asked for before they are multiplied */
 #define PACK_AHEAD      1024 /* the same of what is packed: other things are done meanwhile */
 
+/* Activations in one form: all rows quantised, or as they came. */
+struct activations {
+    struct act_layout layout; /* row_bytes 0: float */
+    uint8_t *q;
+    const void **x; /* per pair */
+};
+
+/* A weight tensor and what it is multiplied with. */
+struct operand {
+    const struct k_tensor *w;
+    size_t row_bytes;
+    const struct quant_form *form; /* NULL: float activations */
+    const struct activations *act;
+};
+
+struct product {
+    struct operand by[2]; /* the second one, if there is: what is gated */
+    int n_by;
+    const float *bias;
+    float *y_out;
+    int64_t y_stride;
+    float **y;      /* per pair */
+    int64_t n_runs; /* per matrix */
+    int64_t run;    /* rows of a matrix per item; a multiple of PANEL_ROWS */
+};
+
+#define FORMS_MAX (2 * K_PRODUCTS_MAX)
 struct matmul_job {
     const struct isa *isa;
-    const struct k_tensor *w;
-    const struct quant_form *form; /* NULL: float activations */
-    struct act_layout layout;
-    const float *bias;
-    size_t row_bytes;                /* of w */
-    int64_t n_runs;                  /* per matrix */
-    int64_t run;                     /* rows of a matrix per item; a multiple of PANEL_ROWS */
-    int32_t n_active;                /* matrices with rows to multiply */
-    const int32_t *matrices, *first; /* per active matrix: its number, and its first pair; first[n_active] = n_pairs */
-    const void **x;                  /* per pair */
-    float **y;
+    int n_products, n_forms;
+    struct product products[K_PRODUCTS_MAX];
+    struct activations forms[FORMS_MAX];
+    int64_t n;                 /* elements of a row */
+    int32_t n_active;          /* matrices with rows to multiply */
+    int32_t *matrices, *first; /* per active matrix: its number, and its first pair; first[n_active] = n_pairs */
+    int32_t *order;            /* experts: pairs as they are grouped */
     /* Step 1 */
     const float *x_in;
-    int64_t x_in_stride;
-    uint8_t *x_q;
+    int64_t x_in_stride, n_x;
     /* Per thread */
     uint8_t *scratch;
     size_t scratch_bytes;
@@ -67,11 +93,11 @@ struct panel_rows {
 
 /* Panel i of rows first .. first + n of a matrix, dealt out as STREAMS runs of neighbours: a panel takes the next two
  * rows of each, one into its first eight lanes, one into the others. */
-static void deal_rows(const struct matmul_job *job, struct panel_rows *p, int32_t matrix, int64_t first, int64_t n,
+static void deal_rows(const struct operand *by, struct panel_rows *p, int32_t matrix, int64_t first, int64_t n,
                       int64_t i)
 {
-    const size_t row_bytes = job->row_bytes;
-    const uint8_t *base = (const uint8_t *)job->w->data + (size_t)(matrix * job->w->ne[1] + first) * row_bytes;
+    const size_t row_bytes = by->row_bytes;
+    const uint8_t *base = (const uint8_t *)by->w->data + (size_t)(matrix * by->w->ne[1] + first) * row_bytes;
     const int64_t length = (n + STREAMS - 1) / STREAMS;
     int64_t row = 2 * i;
     for (int r = 0; r < STREAMS; r++, row += length) {
@@ -91,16 +117,16 @@ static void deal_rows(const struct matmul_job *job, struct panel_rows *p, int32_
 }
 
 /* Elements k0 .. k0+n of 16 quantised rows -> s->q, d, m. */
-static void pack_quantised(const struct matmul_job *job, struct panel_scratch *s, const uint8_t *const *rows,
-                           int64_t k0, int64_t n)
+static void pack_quantised(const struct isa *isa, const struct operand *by, struct panel_scratch *s,
+                           const uint8_t *const *rows, int64_t k0, int64_t n)
 {
     const void *q[PANEL_ROWS], *d[PANEL_ROWS], *m[PANEL_ROWS];
-    if (job->isa->panel[job->w->type]) {
+    if (isa->panel[by->w->type]) {
         const struct q_panel panel = {s->q, s->d, s->m};
         const uint8_t *at[PANEL_ROWS];
         for (int r = 0; r < PANEL_ROWS; r++)
-            at[r] = rows[r] + k_row_bytes(job->w->type, (uint64_t)k0);
-        job->isa->panel[job->w->type](&panel, at, n, PACK_AHEAD);
+            at[r] = rows[r] + k_row_bytes(by->w->type, (uint64_t)k0);
+        isa->panel[by->w->type](&panel, at, n, PACK_AHEAD);
         return;
     }
     for (int r = 0; r < PANEL_ROWS; r++) {
@@ -109,74 +135,76 @@ static void pack_quantised(const struct matmul_job *job, struct panel_scratch *s
         m[r] = s->m_rows + r * EXPAND_GROUPS;
     }
     for (int64_t k = 0; k < n; k += EXPAND_ELEMS) {
-        int64_t part = n - k < EXPAND_ELEMS ? n - k : EXPAND_ELEMS, groups = part / job->form->group;
-        int64_t group_at = k / job->form->group * PANEL_ROWS;
-        size_t bytes_at = k_row_bytes(job->w->type, (uint64_t)(k0 + k));
+        int64_t part = n - k < EXPAND_ELEMS ? n - k : EXPAND_ELEMS, groups = part / by->form->group;
+        int64_t group_at = k / by->form->group * PANEL_ROWS;
+        size_t bytes_at = k_row_bytes(by->w->type, (uint64_t)(k0 + k));
         const uint8_t *at[PANEL_ROWS];
         for (int r = 0; r < PANEL_ROWS; r++)
             at[r] = rows[r] + bytes_at;
-        job->isa->expand[job->w->type](s->q_rows, s->d_rows, s->m_rows, at, part, PACK_AHEAD);
-        job->isa->pack((uint32_t *)(s->q + k * PANEL_ROWS), q, part / 4);
-        job->isa->pack((uint32_t *)(s->d + group_at), d, groups);
-        if (job->form->has_min)
-            job->isa->pack((uint32_t *)(s->m + group_at), m, groups);
+        isa->expand[by->w->type](s->q_rows, s->d_rows, s->m_rows, at, part, PACK_AHEAD);
+        isa->pack((uint32_t *)(s->q + k * PANEL_ROWS), q, part / 4);
+        isa->pack((uint32_t *)(s->d + group_at), d, groups);
+        if (by->form->has_min)
+            isa->pack((uint32_t *)(s->m + group_at), m, groups);
     }
 }
 
 /* The same in float; float32 weights are packed where they lie. */
-static void pack_float(const struct matmul_job *job, struct panel_scratch *s, const uint8_t *const *rows, int64_t k0,
-                       int64_t n)
+static void pack_float(const struct isa *isa, const struct operand *by, struct panel_scratch *s,
+                       const uint8_t *const *rows, int64_t k0, int64_t n)
 {
     const void *from[PANEL_ROWS];
     for (int r = 0; r < PANEL_ROWS; r++) {
-        const uint8_t *at = rows[r] + k_row_bytes(job->w->type, (uint64_t)k0);
+        const uint8_t *at = rows[r] + k_row_bytes(by->w->type, (uint64_t)k0);
         float *wide = s->f_rows + r * F_CHUNK_ELEMS;
-        for (size_t i = 0; i < k_row_bytes(job->w->type, (uint64_t)n); i += 64)
+        for (size_t i = 0; i < k_row_bytes(by->w->type, (uint64_t)n); i += 64)
             __builtin_prefetch(at + PACK_AHEAD + i, 0, 2);
-        from[r] = job->w->type == K_F32 ? (const void *)at : wide;
-        if (job->w->type == K_F16)
-            job->isa->f16_to_f32(wide, (const uint16_t *)at, n);
-        else if (job->w->type == K_BF16)
-            job->isa->bf16_to_f32(wide, (const uint16_t *)at, n);
-        else if (job->w->type != K_F32)
-            k_dequantise(wide, at, job->w->type, n); /* n is whole blocks: chunks are multiples of 256 */
+        from[r] = by->w->type == K_F32 ? (const void *)at : wide;
+        if (by->w->type == K_F16)
+            isa->f16_to_f32(wide, (const uint16_t *)at, n);
+        else if (by->w->type == K_BF16)
+            isa->bf16_to_f32(wide, (const uint16_t *)at, n);
+        else if (by->w->type != K_F32)
+            k_dequantise(wide, at, by->w->type, n); /* n is whole blocks: chunks are multiples of 256 */
     }
-    job->isa->pack((uint32_t *)s->f, from, n);
+    isa->pack((uint32_t *)s->f, from, n);
 }
 
-static void multiply_panel(const struct matmul_job *job, struct panel_scratch *s, const uint8_t *const *rows,
-                           int64_t first_pair, int64_t n_pairs)
+/* The sums of 16 rows of w and n_pairs pairs -> s->acc. */
+static void multiply_panel(const struct isa *isa, const struct operand *by, struct panel_scratch *s,
+                           const uint8_t *const *rows, int64_t first_pair, int64_t n_pairs)
 {
-    int64_t n = job->w->ne[0], chunk = job->form ? Q_CHUNK_ELEMS : F_CHUNK_ELEMS;
-    if (job->form && job->form->bits == 8)
-        chunk /= job->isa->wide_bytes;
+    const enum k_type type = by->w->type;
+    const void *const *x = by->act->x + first_pair;
+    int64_t n = by->w->ne[0], chunk = by->form ? Q_CHUNK_ELEMS : F_CHUNK_ELEMS;
+    if (by->form && by->form->bits == 8)
+        chunk /= isa->wide_bytes;
     /* Few tokens: keep the piece in the first-level cache between packing and use. */
-    if (job->form && n_pairs <= 8)
+    if (by->form && n_pairs <= 8)
         chunk = EXPAND_ELEMS;
     memset(s->acc, 0, (size_t)n_pairs * PANEL_ROWS * sizeof *s->acc);
-    if (job->form && n_pairs <= job->isa->gemv_tokens[job->w->type]) {
-        job->isa->gemv[job->w->type](s->acc, rows, (const uint8_t *const *)job->x + first_pair, (int)n_pairs, n,
-                                     &job->layout, STREAM_AHEAD);
+    if (by->form && n_pairs <= isa->gemv_tokens[type]) {
+        isa->gemv[type](s->acc, rows, (const uint8_t *const *)x, (int)n_pairs, n, &by->act->layout, STREAM_AHEAD);
         return;
     }
     for (int64_t k0 = 0; k0 < n; k0 += chunk) {
         int64_t part = n - k0 < chunk ? n - k0 : chunk;
-        if (job->form) {
+        if (by->form) {
             struct q_panel panel = {s->q, s->d, s->m};
-            pack_quantised(job, s, rows, k0, part);
-            job->isa->gemm_q(s->acc, PANEL_ROWS, &panel, (const uint8_t *const *)job->x + first_pair, n_pairs, k0, part,
-                             &job->layout, job->form);
+            pack_quantised(isa, by, s, rows, k0, part);
+            isa->gemm_q(s->acc, PANEL_ROWS, &panel, (const uint8_t *const *)x, n_pairs, k0, part, &by->act->layout,
+                        by->form);
         } else {
-            pack_float(job, s, rows, k0, part);
-            job->isa->gemm_f(s->acc, PANEL_ROWS, s->f, (const float *const *)job->x + first_pair, n_pairs, k0, part);
+            pack_float(isa, by, s, rows, k0, part);
+            isa->gemm_f(s->acc, PANEL_ROWS, s->f, (const float *const *)x, n_pairs, k0, part);
         }
     }
 }
 
 /* One token's sums of a panel to their outputs. */
-static void put_sums(const struct matmul_job *job, float *y, const float *sums, const struct panel_rows *p)
+static void put_sums(float *y, const float *sums, const struct panel_rows *p, const float *bias)
 {
-    if (p->whole && !job->bias) {
+    if (p->whole && !bias) {
         for (int r = 0; r < STREAMS; r++) {
             float *at = y + p->output[r];
             at[0] = sums[r];
@@ -187,124 +215,204 @@ static void put_sums(const struct matmul_job *job, float *y, const float *sums, 
     for (int r = 0; r < PANEL_ROWS; r++) {
         int64_t out = p->output[r];
         if (out >= 0)
-            y[out] = job->bias ? sums[r] + job->bias[out] : sums[r];
+            y[out] = bias ? sums[r] + bias[out] : sums[r];
     }
 }
 
-static void one_panel(const struct matmul_job *job, struct panel_scratch *s, int64_t active, const struct panel_rows *p)
+/* Into what is there: y = silu(y) * sum. */
+static void fold_sums(const struct isa *isa, float *y, const float *sums, const struct panel_rows *p)
+{
+    float gated[PANEL_ROWS];
+    for (int r = 0; r < PANEL_ROWS; r++)
+        gated[r] = p->output[r] >= 0 ? y[p->output[r]] : 0.0f;
+    isa->silu_mul(gated, gated, sums, PANEL_ROWS);
+    put_sums(y, gated, p, NULL);
+}
+
+static void one_panel(const struct matmul_job *job, const struct product *product, int which, struct panel_scratch *s,
+                      int64_t active, const struct panel_rows *p)
 {
     for (int64_t t0 = job->first[active]; t0 < job->first[active + 1]; t0 += TOKEN_BLOCK) {
         int64_t left = job->first[active + 1] - t0, n_pairs = left < TOKEN_BLOCK ? left : TOKEN_BLOCK;
-        multiply_panel(job, s, p->at, t0, n_pairs);
-        for (int64_t t = 0; t < n_pairs; t++)
-            put_sums(job, job->y[t0 + t], s->acc + t * PANEL_ROWS, p);
-    }
-}
-
-/* A run of neighbouring rows of one matrix. */
-static void run_item(void *arg, int thread, int64_t item)
-{
-    const struct matmul_job *job = arg;
-    struct panel_scratch *s = (void *)(job->scratch + (size_t)thread * job->scratch_bytes);
-    int64_t active = item / job->n_runs, begin = item % job->n_runs * job->run, end = begin + job->run;
-    end = end < job->w->ne[1] ? end : job->w->ne[1];
-    int64_t n_tok = job->first[active + 1] - job->first[active], dealt = n_tok <= STREAM_TOKENS ? job->run : PANEL_ROWS;
-    for (int64_t first = begin; first < end; first += dealt) {
-        int64_t n = end - first < dealt ? end - first : dealt;
-        for (int64_t i = 0; i < (n + PANEL_ROWS - 1) / PANEL_ROWS; i++) {
-            struct panel_rows p;
-            deal_rows(job, &p, job->matrices[active], first, n, i);
-            one_panel(job, s, active, &p);
+        multiply_panel(job->isa, &product->by[which], s, p->at, t0, n_pairs);
+        for (int64_t t = 0; t < n_pairs; t++) {
+            if (which == 0)
+                put_sums(product->y[t0 + t], s->acc + t * PANEL_ROWS, p, product->bias);
+            else
+                fold_sums(job->isa, product->y[t0 + t], s->acc + t * PANEL_ROWS, p);
         }
     }
 }
 
-static void run_panels(struct k_ctx *c, struct matmul_job *job)
+/* A run of neighbouring rows of one matrix, or of two that belong together. */
+static void run_rows(const struct matmul_job *job, const struct product *product, struct panel_scratch *s, int64_t run)
 {
-    job->row_bytes = k_row_bytes(job->w->type, (uint64_t)job->w->ne[0]);
-    int64_t panels = (job->w->ne[1] + PANEL_ROWS - 1) / PANEL_ROWS;
-    int64_t run = panels * job->n_active / (pool_threads(c->pool) * RUNS_PER_THREAD);
-    run = run < 1 ? 1 : run > RUN_MAX ? RUN_MAX : run;
-    job->n_runs = (panels + run - 1) / run;
-    job->run = (panels + job->n_runs - 1) / job->n_runs * PANEL_ROWS; /* all of about one length */
-    pool_run(c->pool, run_item, job, job->n_runs * job->n_active);
+    int64_t active = run / product->n_runs, begin = run % product->n_runs * product->run, end = begin + product->run;
+    int64_t m = product->by[0].w->ne[1];
+    end = end < m ? end : m;
+    int64_t n_tok = job->first[active + 1] - job->first[active];
+    int64_t dealt = n_tok <= STREAM_TOKENS ? product->run : PANEL_ROWS;
+    for (int64_t first = begin; first < end; first += dealt) {
+        int64_t n = end - first < dealt ? end - first : dealt;
+        for (int which = 0; which < product->n_by; which++)
+            for (int64_t i = 0; i < (n + PANEL_ROWS - 1) / PANEL_ROWS; i++) {
+                struct panel_rows p;
+                deal_rows(&product->by[which], &p, job->matrices[active], first, n, i);
+                one_panel(job, product, which, s, active, &p);
+            }
+    }
 }
 
-static void quantise_item(void *arg, int thread, int64_t item)
+static void run_item(void *arg, int thread, int64_t item)
+{
+    const struct matmul_job *job = arg;
+    const struct product *product = job->products;
+    for (; item >= product->n_runs * job->n_active; product++)
+        item -= product->n_runs * job->n_active;
+    run_rows(job, product, (void *)(job->scratch + (size_t)thread * job->scratch_bytes), item);
+}
+
+static int64_t panels_of(const struct product *product)
+{
+    return (product->by[0].w->ne[1] + PANEL_ROWS - 1) / PANEL_ROWS;
+}
+
+static void run_panels(struct k_ctx *c, struct matmul_job *job)
+{
+    int64_t panels = 0, items = 0;
+    for (int i = 0; i < job->n_products; i++)
+        panels += panels_of(&job->products[i]) * job->products[i].n_by;
+    int64_t most = panels * job->n_active / (pool_threads(c->pool) * RUNS_PER_THREAD);
+    for (int i = 0; i < job->n_products; i++) {
+        struct product *product = &job->products[i];
+        int64_t own = panels_of(product), run = most / product->n_by;
+        run = run < 1 ? 1 : run > RUN_MAX ? RUN_MAX : run;
+        product->n_runs = (own + run - 1) / run;
+        product->run = (own + product->n_runs - 1) / product->n_runs * PANEL_ROWS; /* all of about one length */
+        items += product->n_runs * job->n_active;
+    }
+    pool_run(c->pool, run_item, job, items);
+}
+
+/* A row in all forms. */
+static void quantise_item(void *arg, int thread, int64_t row)
 {
     (void)thread;
     const struct matmul_job *job = arg;
-    job->isa->quantise(job->x_q + (size_t)item * job->layout.row_bytes, job->x_in + item * job->x_in_stride,
-                       job->w->ne[0], &job->layout);
+    for (int i = 0; i < job->n_forms; i++) {
+        const struct activations *a = &job->forms[i];
+        if (a->layout.row_bytes)
+            job->isa->quantise(a->q + (size_t)row * a->layout.row_bytes, job->x_in + row * job->x_in_stride, job->n,
+                               &a->layout);
+    }
 }
 
-static void set_layout(struct matmul_job *job, enum k_precision p)
+static struct act_layout layout_of(const struct isa *isa, const struct quant_form *form, size_t n)
 {
-    job->form = p == K_FAST ? k_quant_form(job->w->type) : NULL;
-    if (!job->form)
-        return;
-    struct act_layout *l = &job->layout;
-    size_t n = (size_t)job->w->ne[0];
-    l->group = job->form->group;
-    l->offset = job->form->offset;
-    cpu_place(&l->row_bytes, n);
-    l->d = cpu_place(&l->row_bytes, n / 32 * sizeof(float));
-    l->correction = cpu_place(&l->row_bytes, n / (size_t)l->group * sizeof(int32_t));
-    l->minimum = cpu_place(&l->row_bytes, n / (size_t)l->group * sizeof(float));
-    l->wide = job->form->bits == 8 && job->isa->wide_bytes == 2 ? cpu_place(&l->row_bytes, n * sizeof(int16_t)) : 0;
+    struct act_layout l = {0};
+    if (!form)
+        return l;
+    l.group = form->group;
+    l.offset = form->offset;
+    cpu_place(&l.row_bytes, n);
+    l.d = cpu_place(&l.row_bytes, n / 32 * sizeof(float));
+    l.correction = cpu_place(&l.row_bytes, n / (size_t)l.group * sizeof(int32_t));
+    l.minimum = cpu_place(&l.row_bytes, n / (size_t)l.group * sizeof(float));
+    l.wide = form->bits == 8 && isa->wide_bytes == 2 ? cpu_place(&l.row_bytes, n * sizeof(int16_t)) : 0;
+    return l;
 }
 
-/* Get memory for n_pairs pairs, n_matrices lists and n_x distinct activation rows, and quantise these. */
-static enum k_status prepare(struct k_ctx *c, struct matmul_job *job, int64_t n_pairs, int64_t n_matrices, int64_t n_x,
-                             int32_t **matrices, int32_t **first)
+/* The operand of w; its activations are those of an operand before it where they have the same form. */
+static void set_operand(struct matmul_job *job, struct operand *by, const struct k_tensor *w, enum k_precision p)
 {
-    size_t bytes = 0, at_x = cpu_place(&bytes, (size_t)n_pairs * sizeof *job->x);
-    size_t at_y = cpu_place(&bytes, (size_t)n_pairs * sizeof *job->y);
-    size_t at_matrices = cpu_place(&bytes, (size_t)n_matrices * sizeof **matrices);
-    size_t at_first = cpu_place(&bytes, (size_t)(n_matrices + 1) * sizeof **first);
-    size_t at_q = cpu_place(&bytes, job->form ? (size_t)n_x * job->layout.row_bytes : 0);
+    by->w = w;
+    by->row_bytes = k_row_bytes(w->type, (uint64_t)w->ne[0]);
+    by->form = p == K_FAST ? k_quant_form(w->type) : NULL;
+    const struct act_layout l = layout_of(job->isa, by->form, (size_t)w->ne[0]);
+    int i = 0;
+    while (i < job->n_forms && (job->forms[i].layout.group != l.group || job->forms[i].layout.offset != l.offset ||
+                                job->forms[i].layout.row_bytes != l.row_bytes))
+        i++;
+    if (i == job->n_forms)
+        job->forms[job->n_forms++].layout = l;
+    by->act = &job->forms[i];
+}
+
+static void add_product(struct matmul_job *job, const struct k_product *from, int64_t y_stride, enum k_precision p)
+{
+    struct product *to = &job->products[job->n_products++];
+    *to = (struct product){.n_by = from->up ? 2 : 1, .bias = from->bias, .y_out = from->y, .y_stride = y_stride};
+    job->n = from->w->ne[0];
+    set_operand(job, &to->by[0], from->w, p);
+    if (from->up)
+        set_operand(job, &to->by[1], from->up, p);
+}
+
+/* Get memory for n_pairs pairs of n_matrices lists and the job's n_x distinct activation rows, and quantise these. */
+static enum k_status prepare(struct k_ctx *c, struct matmul_job *job, int64_t n_pairs, int64_t n_matrices)
+{
+    size_t bytes = 0, at_x[FORMS_MAX], at_q[FORMS_MAX], at_y[K_PRODUCTS_MAX];
+    for (int i = 0; i < job->n_products; i++)
+        at_y[i] = cpu_place(&bytes, (size_t)n_pairs * sizeof(float *));
+    for (int i = 0; i < job->n_forms; i++) {
+        at_x[i] = cpu_place(&bytes, (size_t)n_pairs * sizeof(void *));
+        at_q[i] = cpu_place(&bytes, (size_t)job->n_x * job->forms[i].layout.row_bytes);
+    }
+    size_t at_matrices = cpu_place(&bytes, (size_t)n_matrices * sizeof *job->matrices);
+    size_t at_first = cpu_place(&bytes, (size_t)(n_matrices + 1) * sizeof *job->first);
+    size_t at_order = cpu_place(&bytes, (size_t)n_pairs * sizeof *job->order);
     job->scratch_bytes = 0;
     cpu_place(&job->scratch_bytes, sizeof(struct panel_scratch));
     uint8_t *base = cpu_scratch(&c->shared, bytes);
     job->scratch = cpu_scratch(&c->per_thread, job->scratch_bytes * (size_t)pool_threads(c->pool));
     if (!base || !job->scratch)
         return K_NO_MEMORY;
-    job->x = (const void **)(base + at_x);
-    job->y = (float **)(base + at_y);
-    job->matrices = *matrices = (int32_t *)(base + at_matrices);
-    job->first = *first = (int32_t *)(base + at_first);
-    job->x_q = base + at_q;
-    if (job->form)
-        pool_run(c->pool, quantise_item, job, n_x);
+    for (int i = 0; i < job->n_products; i++)
+        job->products[i].y = (float **)(base + at_y[i]);
+    for (int i = 0; i < job->n_forms; i++) {
+        job->forms[i].x = (const void **)(base + at_x[i]);
+        job->forms[i].q = base + at_q[i];
+    }
+    job->matrices = (int32_t *)(base + at_matrices);
+    job->first = (int32_t *)(base + at_first);
+    job->order = (int32_t *)(base + at_order);
+    bool quantised = false;
+    for (int i = 0; i < job->n_forms; i++)
+        quantised |= job->forms[i].layout.row_bytes > 0;
+    if (quantised)
+        pool_run(c->pool, quantise_item, job, job->n_x);
     return K_OK;
 }
 
-/* Row i of the activations as the kernels want it. */
-static const void *x_row(const struct matmul_job *job, int64_t i)
+/* Pair `at` of the list: which row of the activations, and which of the outputs. */
+static void set_pair(struct matmul_job *job, int64_t at, int64_t x_row, int64_t y_row)
 {
-    return job->form ? (const void *)(job->x_q + (size_t)i * job->layout.row_bytes)
-                     : (const void *)(job->x_in + i * job->x_in_stride);
+    for (int i = 0; i < job->n_forms; i++) {
+        const struct activations *a = &job->forms[i];
+        a->x[at] = a->layout.row_bytes ? (const void *)(a->q + (size_t)x_row * a->layout.row_bytes)
+                                       : (const void *)(job->x_in + x_row * job->x_in_stride);
+    }
+    for (int i = 0; i < job->n_products; i++)
+        job->products[i].y[at] = job->products[i].y_out + y_row * job->products[i].y_stride;
 }
 
-enum k_status cpu_matmul(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
-                         const float *bias, int32_t n_tok, enum k_precision p)
+enum k_status cpu_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x, int64_t x_stride,
+                         int32_t n_tok, enum k_precision p)
 {
-    enum k_status status = k_check_matmul(y, x, x_stride, w, n_tok);
+    enum k_status status = k_check_matmul(products, n, x, x_stride, n_tok);
     if (status != K_OK || n_tok == 0)
         return status;
-    struct matmul_job job = {.isa = c->isa, .w = w, .bias = bias, .x_in = x, .x_in_stride = x_stride, .n_active = 1};
-    int32_t *matrices, *first;
-    set_layout(&job, p);
-    status = prepare(c, &job, n_tok, 1, n_tok, &matrices, &first);
+    struct matmul_job job = {.isa = c->isa, .x_in = x, .x_in_stride = x_stride, .n_x = n_tok, .n_active = 1};
+    for (int32_t i = 0; i < n; i++)
+        add_product(&job, &products[i], products[i].w->ne[1], p);
+    status = prepare(c, &job, n_tok, 1);
     if (status != K_OK)
         return status;
-    matrices[0] = 0;
-    first[0] = 0;
-    first[1] = n_tok;
-    for (int64_t t = 0; t < n_tok; t++) {
-        job.x[t] = x_row(&job, t);
-        job.y[t] = y + t * w->ne[1];
-    }
+    job.matrices[0] = 0;
+    job.first[0] = 0;
+    job.first[1] = n_tok;
+    for (int64_t t = 0; t < n_tok; t++)
+        set_pair(&job, t, t, t);
     run_panels(c, &job);
     return K_OK;
 }
@@ -318,31 +426,28 @@ enum k_status cpu_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride,
     int64_t n_head = w->ne[2], n_pairs = n_head * n_tok;
     if (n_pairs > INT32_MAX)
         return K_BAD_SHAPE;
-    struct matmul_job job = {.isa = c->isa, .w = w, .x_in = x, .x_in_stride = x_head_stride};
-    int32_t *matrices, *first;
-    set_layout(&job, p);
-    status = prepare(c, &job, n_pairs, n_head, n_pairs, &matrices, &first);
+    struct matmul_job job = {.isa = c->isa, .x_in = x, .x_in_stride = x_head_stride, .n_x = n_pairs};
+    const struct k_product product = {y, w, NULL, NULL};
+    add_product(&job, &product, y_head_stride, p);
+    status = prepare(c, &job, n_pairs, n_head);
     if (status != K_OK)
         return status;
     job.n_active = (int32_t)n_head;
     for (int64_t h = 0; h < n_head; h++) {
-        matrices[h] = (int32_t)h;
-        first[h] = (int32_t)(h * n_tok);
-        for (int64_t t = 0; t < n_tok; t++) {
-            job.x[h * n_tok + t] = x_row(&job, t * n_head + h);
-            job.y[h * n_tok + t] = y + (t * n_head + h) * y_head_stride;
-        }
+        job.matrices[h] = (int32_t)h;
+        job.first[h] = (int32_t)(h * n_tok);
+        for (int64_t t = 0; t < n_tok; t++)
+            set_pair(&job, h * n_tok + t, t * n_head + h, t * n_head + h);
     }
-    first[n_head] = (int32_t)n_pairs;
+    job.first[n_head] = (int32_t)n_pairs;
     run_panels(c, &job);
     return K_OK;
 }
 
-/* Pairs sorted by expert (counting sort). first: n_expert + 1 entries; on return the active experts come first. */
-static void group_by_expert(struct matmul_job *job, int32_t *matrices, int32_t *first, float *y, bool x_per_expert,
-                            const int32_t *ids, int32_t n_used, int32_t n_pairs)
+/* Pairs sorted by expert (counting sort) -> order; on return the active experts come first in matrices and first. */
+static void group_by_expert(struct matmul_job *job, const int32_t *ids, int32_t n_expert, int32_t n_pairs)
 {
-    int32_t n_expert = (int32_t)job->w->ne[2], start = 0;
+    int32_t start = 0, *matrices = job->matrices, *first = job->first;
     memset(matrices, 0, (size_t)n_expert * sizeof *matrices);
     for (int32_t i = 0; i < n_pairs; i++)
         matrices[ids[i]]++; /* counts, for now */
@@ -350,11 +455,8 @@ static void group_by_expert(struct matmul_job *job, int32_t *matrices, int32_t *
         first[e] = start;
         start += matrices[e];
     }
-    for (int32_t i = 0; i < n_pairs; i++) {
-        int32_t at = first[ids[i]]++; /* first[e] ends as the start of e + 1 */
-        job->x[at] = x_row(job, x_per_expert ? i : i / n_used);
-        job->y[at] = y + i * job->w->ne[1];
-    }
+    for (int32_t i = 0; i < n_pairs; i++)
+        job->order[first[ids[i]]++] = i; /* first[e] ends as the start of e + 1 */
     for (int32_t e = 0, begin = 0; e < n_expert; e++) {
         int32_t end = first[e];
         if (end > begin) {
@@ -366,19 +468,22 @@ static void group_by_expert(struct matmul_job *job, int32_t *matrices, int32_t *
     first[job->n_active] = n_pairs;
 }
 
-enum k_status cpu_matmul_experts(struct k_ctx *c, float *y, const float *x, bool x_per_expert, const struct k_tensor *w,
+enum k_status cpu_matmul_experts(struct k_ctx *c, const struct k_product *product, const float *x, bool x_per_expert,
                                  const int32_t *ids, int32_t n_used, int32_t n_tok, enum k_precision p)
 {
-    enum k_status status = k_check_experts(y, x, w, ids, n_used, n_tok);
+    enum k_status status = k_check_experts(product, x, ids, n_used, n_tok);
     if (status != K_OK || n_tok == 0)
         return status;
-    struct matmul_job job = {.isa = c->isa, .w = w, .x_in = x, .x_in_stride = w->ne[0]};
-    int32_t *matrices, *first, n_pairs = n_tok * n_used;
-    set_layout(&job, p);
-    status = prepare(c, &job, n_pairs, w->ne[2], x_per_expert ? n_pairs : n_tok, &matrices, &first);
+    int32_t n_pairs = n_tok * n_used;
+    const struct k_tensor *w = product->w;
+    struct matmul_job job = {.isa = c->isa, .x_in = x, .x_in_stride = w->ne[0], .n_x = x_per_expert ? n_pairs : n_tok};
+    add_product(&job, product, w->ne[1], p);
+    status = prepare(c, &job, n_pairs, w->ne[2]);
     if (status != K_OK)
         return status;
-    group_by_expert(&job, matrices, first, y, x_per_expert, ids, n_used, n_pairs);
+    group_by_expert(&job, ids, (int32_t)w->ne[2], n_pairs);
+    for (int32_t at = 0; at < n_pairs; at++)
+        set_pair(&job, at, x_per_expert ? job.order[at] : job.order[at] / n_used, job.order[at]);
     run_panels(c, &job);
     return K_OK;
 }

@@ -62,7 +62,8 @@ KDEV void stage_slice(const struct mul_job *j, const struct gemm_block *s, int m
 {
     const int parts = GEMM_BLOCK / BM;
     int r = thread_x() / parts, i = thread_x() / 4, part = thread_x() & 3, n_s = SLICE / j->group;
-    raw_stage(j, s->raw + r * j->slot_bytes, weight_row(j, matrix, row0 + r), slice, thread_x() % parts, parts);
+    raw_stage(j, s->raw + r * j->slot_bytes, weight_row(j, matrix, row0 + r), j->w + j->w_bytes, slice,
+              thread_x() % parts, parts);
     const uint8_t *x = j->x + s->x_row[i] * j->x_bytes;
     struct x_tile to = x_tile_of(s, slice);
     for (int p = part; p < SLICE / 16; p += 4)

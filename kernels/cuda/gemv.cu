@@ -8,7 +8,10 @@
  *
  * Bytes per call: the weights once per tile of tokens, and from L2 the activations once per block: 16 rows of weights are
  * 9 (4.5 bits) to 32 bytes per element of k, a token's activations 1.4 or 2. Flops: 2 m n tokens. One or two tokens'
- * activations (DIRECT_PAIRS) are read as floats and rounded by each block, which saves a launch. */
+ * activations (DIRECT_PAIRS) are read as floats and rounded by each block, which saves a launch.
+ *
+ * Products of the same activations share a launch, a block's job found by its number (mul_list). Of a gated product a block
+ * takes eight rows of one matrix and the same eight of the other, so that both sums of an output meet where they end. */
 #include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/multiply.cuh"
 #include "kernels/cuda/stage.cuh"
@@ -23,6 +26,31 @@ KHOST_DEV int gemv_fold(const struct mul_job *j)
 {
     int n = j->np / SLICE;
     return n < GEMV_FOLD ? n : GEMV_FOLD;
+}
+
+/* Outputs of a block, and the row of the weights (of w, then of w_up) that is row r of its tile; where their tensor ends. */
+KHOST_DEV int gemv_outputs(const struct mul_job *j)
+{
+    return j->w_up ? GEMV_ROWS / 2 : GEMV_ROWS;
+}
+KDEV const uint8_t *gemv_row(const struct mul_job *j, int matrix, int out0, int r)
+{
+    const uint8_t *row = weight_row(j, matrix, out0 + r % gemv_outputs(j));
+    return r < gemv_outputs(j) ? row : j->w_up + (row - j->w);
+}
+KDEV const uint8_t *gemv_stop(const struct mul_job *j, int r)
+{
+    return (r < gemv_outputs(j) ? j->w : j->w_up) + j->w_bytes;
+}
+
+/* This block's job; *out0: its first output. */
+KDEV struct mul_job gemv_job(const struct mul_list *list, int *out0)
+{
+    int i = 0;
+    while (i + 1 < list->n && block_x() >= list->first[i + 1])
+        i++;
+    *out0 = (block_x() - list->first[i]) * gemv_outputs(&list->job[i]);
+    return list->job[i];
 }
 
 /* Activations of one pair and slice that a warp has quantised for itself: q, d, s. */
@@ -65,11 +93,18 @@ KDEV void gemv_keep(float *sums, const float acc[4])
     at[8 * GEMV_PAIRS + 1] = acc[3];
 }
 
-KDEV void gemv_finish(const struct mul_job *j, const struct mul_tile *t, float total)
+/* sums: free by now. */
+KDEV void gemv_finish(const struct mul_job *j, const struct mul_tile *t, float total, int out0, float *sums)
 {
-    int row = block_x() * GEMV_ROWS + thread_x() / GEMV_PAIRS, i = thread_x() % GEMV_PAIRS;
-    if (row < j->m && i < t->count)
-        y_row_of(j, t, i)[row] = finish(j, gemv_x(j, t, i), total, row);
+    int row = thread_x() / GEMV_PAIRS, i = thread_x() % GEMV_PAIRS;
+    total = scaled(j, gemv_x(j, t, i), total);
+    if (j->w_up) {
+        sums[thread_x()] = total;
+        sync_block();
+        total = silu_times(total, sums[(thread_x() + GEMV_BLOCK / 2) % GEMV_BLOCK]);
+    }
+    if (row < gemv_outputs(j) && out0 + row < j->m && i < t->count)
+        put_out(j, y_row_of(j, t, i), total, out0 + row);
 }
 
 /* ---- quantised ---- */
@@ -134,12 +169,14 @@ KDEV void gemv_multiply_q8(const struct mul_job *j, const struct expanded_tile *
     }
 }
 
-/* grid: rows / 16, tiles of pairs, matrices; block 128; shared gemv_shared_bytes(), with two tokens 66 KiB for Q4_K,
+/* grid: rows / 16 of all jobs, tiles of pairs, matrices; block 128; shared gemv_shared_bytes(), with two tokens 66 KiB for Q4_K,
  * 93 KiB for Q8_0. Per 16 x 256 weights and warp about 300 instructions, a sixth of them tensor
  * core: at 4 bits two thirds of what the issue slots have at full bandwidth. */
-KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_job j)
+KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
 {
     SHARED_DYN(uint8_t, shared);
+    int out0;
+    const struct mul_job j = gemv_job(&list, &out0);
     struct mul_tile tile = tile_at(&j, block_y(), GEMV_PAIRS);
     if (tile.count == 0)
         return;
@@ -147,7 +184,8 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_job j)
     float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;
     struct expanded_tile t = expanded_tile_at(ring + GEMV_STAGES * gemv_stage_bytes(&j), GEMV_ROWS);
     int n_slices = j.np / SLICE, slot_at = lane() / 2 * j.slot_bytes, fold = gemv_fold(&j);
-    const uint8_t *row = weight_row(&j, tile.matrix, block_x() * GEMV_ROWS + lane() / 2); /* copied by two lanes */
+    const uint8_t *row = gemv_row(&j, tile.matrix, out0, lane() / 2),
+                  *stop = gemv_stop(&j, lane() / 2); /* of two lanes */
     const uint8_t *x_rows[3] = {gemv_x(&j, &tile, lane() / 4), gemv_x(&j, &tile, 2 * (lane() & 3)),
                                 gemv_x(&j, &tile, 2 * (lane() & 3) + 1)};
     uint8_t *direct = (uint8_t *)t.q + EXPANDED_BYTES(GEMV_ROWS);
@@ -155,7 +193,7 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_job j)
     for (int i = 0; i < GEMV_STAGES - 1; i++) {
         int slice = warp_of_block() + i * GEMV_WARPS;
         if (slice < n_slices)
-            raw_stage(&j, gemv_stage(&j, ring, slice) + slot_at, row, slice, lane() & 1, 2);
+            raw_stage(&j, gemv_stage(&j, ring, slice) + slot_at, row, stop, slice, lane() & 1, 2);
         cp_async_commit();
     }
     for (int base = 0; base < n_slices; base += fold) {
@@ -166,7 +204,7 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_job j)
             cp_async_wait<GEMV_STAGES - 2>();
             sync_warp(); /* the slice is there for all lanes, and all are done with the one before */
             if (next < n_slices)
-                raw_stage(&j, gemv_stage(&j, ring, next) + slot_at, row, next, lane() & 1, 2);
+                raw_stage(&j, gemv_stage(&j, ring, next) + slot_at, row, stop, next, lane() & 1, 2);
             cp_async_commit();
             expand_row(&j, &t, lane() / 2, raw_in_slot(&j, gemv_stage(&j, ring, slice) + slot_at, row, slice),
                        lane() & 1, slice_elems(&j, slice));
@@ -184,17 +222,17 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_job j)
             total += sums[(slice - base) * GEMV_BLOCK + thread_x()];
         sync_block();
     }
-    gemv_finish(&j, &tile, total);
+    gemv_finish(&j, &tile, total, out0, sums);
 }
 
 /* ---- F16 and BF16 ---- */
 
 #define PIECES_LOG2 5 /* 32 pieces of 16 bytes in a row's slice */
 
-KDEV void gemv_stage_16(const struct mul_job *j, uint8_t *stage, int matrix, int slice)
+KDEV void gemv_stage_16(const struct mul_job *j, uint8_t *stage, int matrix, int out0, int slice)
 {
     for (int r = 0; r < GEMV_ROWS; r++)
-        piece_16_stage(piece_16(stage, PIECES_LOG2, r, lane()), weight_row(j, matrix, block_x() * GEMV_ROWS + r),
+        piece_16_stage(piece_16(stage, PIECES_LOG2, r, lane()), gemv_row(j, matrix, out0, r),
                        slice * SLICE + 8 * lane(), j->n, j->row_bytes % 16 == 0);
 }
 
@@ -229,9 +267,11 @@ KDEV void gemv_multiply_16(const struct mul_job *j, uint8_t *stage, const uint32
 
 /* grid, block as above; shared: 96 KiB and up to 8 KiB of sums, so that two blocks fit (sm_90). Per 16 x 256 weights and
  * warp about 150 instructions, a tenth of what the issue slots have at full bandwidth. */
-KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_job j)
+KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
 {
     SHARED_DYN(uint8_t, shared);
+    int out0;
+    const struct mul_job j = gemv_job(&list, &out0);
     struct mul_tile tile = tile_at(&j, block_y(), GEMV_PAIRS);
     if (tile.count == 0)
         return;
@@ -243,7 +283,7 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_job j)
     for (int i = 0; i < GEMV_STAGES - 1; i++) {
         int slice = warp_of_block() + i * GEMV_WARPS;
         if (slice < n_slices)
-            gemv_stage_16(&j, gemv_stage(&j, ring, slice), tile.matrix, slice);
+            gemv_stage_16(&j, gemv_stage(&j, ring, slice), tile.matrix, out0, slice);
         cp_async_commit();
     }
     for (int base = 0; base < n_slices; base += fold) {
@@ -256,7 +296,7 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_job j)
             cp_async_wait<GEMV_STAGES - 2>();
             sync_warp(); /* the slice is there for all lanes, and all are done with the one before */
             if (next < n_slices)
-                gemv_stage_16(&j, gemv_stage(&j, ring, next), tile.matrix, next);
+                gemv_stage_16(&j, gemv_stage(&j, ring, next), tile.matrix, out0, next);
             cp_async_commit();
             gemv_multiply_16(&j, gemv_stage(&j, ring, slice), b, acc);
             gemv_keep(sums + (slice - base) * GEMV_BLOCK, acc);
@@ -266,13 +306,21 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_job j)
             total += sums[(slice - base) * GEMV_BLOCK + thread_x()];
         sync_block();
     }
-    gemv_finish(&j, &tile, total);
+    gemv_finish(&j, &tile, total, out0, sums);
 }
 
-enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *j, int64_t grid_tiles)
+enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles)
 {
-    struct grid3 grid = grid_of((j->m + GEMV_ROWS - 1) / GEMV_ROWS, grid_tiles, j->ids || j->tiles ? 1 : j->n_matrix);
-    size_t shared = (size_t)gemv_shared_bytes(j);
-    return j->group ? launch(c->stream, gemv_q8, grid, GEMV_BLOCK, shared, *j)
-                    : launch(c->stream, gemv_16, grid, GEMV_BLOCK, shared, *j);
+    struct mul_list list = {};
+    int blocks = 0, shared = 0;
+    for (int i = 0; i < n; i++) {
+        int own = gemv_shared_bytes(&jobs[i]);
+        list.job[list.n] = jobs[i];
+        list.first[list.n++] = blocks;
+        blocks += (jobs[i].m + gemv_outputs(&jobs[i]) - 1) / gemv_outputs(&jobs[i]);
+        shared = own > shared ? own : shared;
+    }
+    struct grid3 grid = grid_of(blocks, grid_tiles, jobs->ids || jobs->tiles ? 1 : jobs->n_matrix);
+    return jobs->group ? launch(c->stream, gemv_q8, grid, GEMV_BLOCK, (size_t)shared, list)
+                       : launch(c->stream, gemv_16, grid, GEMV_BLOCK, (size_t)shared, list);
 }

@@ -2,6 +2,8 @@
  * is chosen by how many tokens share a matrix. The choice is one of speed only (matmul.cuh). */
 #include "kernels/cuda/matmul.cuh"
 
+#define JOBS_MAX (2 * K_PRODUCTS_MAX)
+
 /* tile_pairs: pairs that can share a tile, or more. */
 static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t tile_pairs, enum k_precision p)
 {
@@ -33,21 +35,73 @@ static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t
     return (uintptr_t)w->data % 16 ? K_BAD_SHAPE : K_OK;
 }
 
-/* n_rows rows of x, x_stride floats apart, in the job's form: j->x. */
-static enum k_status set_activations(struct k_ctx *c, struct mul_job *j, const float *x, int64_t x_stride,
+/* The jobs of a product, added to jobs[*n]: one, or two of which the second folds its sums into those of the first, where
+ * the matrices of a gated product cannot share blocks. few: gemv.cu multiplies. */
+static enum k_status add_jobs(struct mul_job *jobs, int *n, const struct k_product *product, bool few,
+                              int32_t tile_pairs, enum k_precision p)
+{
+    struct mul_job *j = &jobs[(*n)++];
+    enum k_status st = job_of(j, product->w, tile_pairs, p);
+    j->y = product->y;
+    j->y_stride = j->m;
+    j->bias = product->bias;
+    if (st != K_OK || !product->up)
+        return st;
+    if (few && j->form != ACT_F32 && product->up->type == product->w->type) {
+        j->w_up = (const uint8_t *)product->up->data;
+        return (uintptr_t)j->w_up % 16 ? K_BAD_SHAPE : K_OK;
+    }
+    struct mul_job *up = &jobs[(*n)++];
+    st = job_of(up, product->up, tile_pairs, p);
+    up->y = j->y;
+    up->y_stride = j->y_stride;
+    up->gated = true;
+    return st;
+}
+
+static bool takes_floats(const struct mul_job *j)
+{
+    return j->form == ACT_F32 || j->direct;
+}
+
+/* The first of the jobs that wants activations in the form of jobs[i]. */
+static int maker_of(const struct mul_job *jobs, int i)
+{
+    int k = 0;
+    while (k < i && (jobs[k].form != jobs[i].form || jobs[k].group != jobs[i].group))
+        k++;
+    return k;
+}
+
+static int64_t activation_bytes(const struct mul_job *j, int64_t n_rows)
+{
+    return (n_rows * j->x_bytes + 255) / 256 * 256;
+}
+
+/* n_rows rows of x, x_stride floats apart, in the form of each job: its x. Each form is made once. */
+static enum k_status set_activations(struct k_ctx *c, struct mul_job *jobs, int n, const float *x, int64_t x_stride,
                                      int64_t n_rows)
 {
-    enum k_status st;
-    if (j->form == ACT_F32 || j->direct) {
-        j->x = (const uint8_t *)x;
-        j->x_bytes = x_stride * (int64_t)sizeof(float);
-        return K_OK;
+    int64_t bytes = 0;
+    enum k_status st = K_OK;
+    for (int i = 0; i < n; i++)
+        if (!takes_floats(&jobs[i]) && maker_of(jobs, i) == i)
+            bytes += activation_bytes(&jobs[i], n_rows);
+    uint8_t *to = bytes ? (uint8_t *)cuda_scratch(c, CUDA_SCRATCH_MATMUL, (size_t)bytes, &st) : NULL;
+    for (int i = 0; st == K_OK && i < n; i++) {
+        struct mul_job *j = &jobs[i], *maker = &jobs[maker_of(jobs, i)];
+        if (takes_floats(j)) {
+            j->x = (const uint8_t *)x;
+            j->x_bytes = x_stride * (int64_t)sizeof(float);
+        } else if (maker != j) {
+            j->x = maker->x;
+        } else {
+            j->x = to;
+            st = mul_activations(c, j, to, x, x_stride, n_rows);
+            to += activation_bytes(j, n_rows);
+        }
     }
-    uint8_t *to = (uint8_t *)cuda_scratch(c, CUDA_SCRATCH_MATMUL, (size_t)(n_rows * j->x_bytes), &st);
-    if (!to)
-        return st;
-    j->x = to;
-    return mul_activations(c, j, to, x, x_stride, n_rows);
+    return st;
 }
 
 /* Rows of the weights that a block of a matrix product takes: the most with which there is a block for each
@@ -63,14 +117,35 @@ static int rows_of_block(const struct k_ctx *c, const struct mul_job *j, int64_t
     return 32;
 }
 
-/* Pairs without a list: n_pairs of each of the job's matrices. */
-static enum k_status multiply(struct k_ctx *c, struct mul_job *j, int32_t n_pairs)
+/* Few pairs to a tile: jobs of a kind in one launch, and those that fold after what they fold into. */
+static enum k_status multiply_few(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles)
 {
-    j->n_pairs = n_pairs;
+    struct mul_job of_kind[2][K_PRODUCTS_MAX];
+    int count[2] = {0, 0};
+    enum k_status st = K_OK;
+    for (int i = 0; st == K_OK && i < n; i++) {
+        int quantised = jobs[i].group != 0;
+        if (jobs[i].gated)
+            continue;
+        if (jobs[i].form == ACT_F32)
+            st = mul_precise(c, &jobs[i], grid_tiles);
+        else
+            of_kind[quantised][count[quantised]++] = jobs[i];
+    }
+    for (int kind = 0; st == K_OK && kind < 2; kind++)
+        if (count[kind])
+            st = mul_gemv(c, of_kind[kind], count[kind], grid_tiles);
+    for (int i = 0; st == K_OK && i < n; i++)
+        if (jobs[i].gated)
+            st = jobs[i].form == ACT_F32 ? mul_precise(c, &jobs[i], grid_tiles) : mul_gemv(c, &jobs[i], 1, grid_tiles);
+    return st;
+}
+
+/* Many pairs without a list: a launch for each job. */
+static enum k_status multiply_many(struct k_ctx *c, const struct mul_job *j, int32_t n_pairs)
+{
     if (j->form == ACT_F32)
         return mul_precise(c, j, (n_pairs + PRECISE_PAIRS - 1) / PRECISE_PAIRS);
-    if (n_pairs <= GEMV_PAIRS)
-        return mul_gemv(c, j, 1);
     int64_t tiles = (n_pairs + 63) / 64;
     int rows = rows_of_block(c, j, tiles);
     if (j->group)
@@ -78,22 +153,32 @@ static enum k_status multiply(struct k_ctx *c, struct mul_job *j, int32_t n_pair
     return mul_gemm_16(c, j, rows, rows == 128 ? (tiles + 1) / 2 : tiles);
 }
 
-enum k_status cuda_matmul(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
-                          const float *bias, int32_t n_tok, enum k_precision p)
+/* n_pairs of each of the jobs' matrices. */
+static enum k_status multiply(struct k_ctx *c, struct mul_job *jobs, int n, int32_t n_pairs)
 {
-    struct mul_job j;
-    enum k_status st = k_check_matmul(y, x, x_stride, w, n_tok);
+    enum k_status st = K_OK;
+    for (int i = 0; i < n; i++)
+        jobs[i].n_pairs = n_pairs;
+    if (n_pairs <= GEMV_PAIRS)
+        return multiply_few(c, jobs, n, 1);
+    for (int i = 0; st == K_OK && i < n; i++)
+        st = multiply_many(c, &jobs[i], n_pairs);
+    return st;
+}
+
+enum k_status cuda_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
+                          int64_t x_stride, int32_t n_tok, enum k_precision p)
+{
+    struct mul_job jobs[JOBS_MAX];
+    int n_jobs = 0;
+    enum k_status st = k_check_matmul(products, n, x, x_stride, n_tok);
     if (st != K_OK || n_tok == 0)
         return st;
-    st = job_of(&j, w, n_tok, p);
+    for (int32_t i = 0; st == K_OK && i < n; i++)
+        st = add_jobs(jobs, &n_jobs, &products[i], n_tok <= GEMV_PAIRS, n_tok, p);
     if (st == K_OK)
-        st = set_activations(c, &j, x, x_stride, n_tok);
-    if (st != K_OK)
-        return st;
-    j.y = y;
-    j.y_stride = j.m;
-    j.bias = bias;
-    return multiply(c, &j, n_tok);
+        st = set_activations(c, jobs, n_jobs, x, x_stride, n_tok);
+    return st == K_OK ? multiply(c, jobs, n_jobs, n_tok) : st;
 }
 
 enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x, int32_t x_head_stride,
@@ -107,48 +192,62 @@ enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride
         return K_BAD_SHAPE;
     st = job_of(&j, w, n_tok, p);
     if (st == K_OK)
-        st = set_activations(c, &j, x, x_head_stride, w->ne[2] * n_tok);
+        st = set_activations(c, &j, 1, x, x_head_stride, w->ne[2] * n_tok);
     if (st != K_OK)
         return st;
     j.y = y;
     j.y_stride = y_head_stride;
     j.mul = j.n_matrix;
     j.mat = 1;
-    return multiply(c, &j, n_tok);
+    return multiply(c, &j, 1, n_tok);
 }
 
-enum k_status cuda_matmul_experts(struct k_ctx *c, float *y, const float *x, bool x_per_expert,
-                                  const struct k_tensor *w, const int32_t *ids, int32_t n_used, int32_t n_tok,
-                                  enum k_precision p)
+/* One token's experts are all different: each pair is a tile. Else pairs are sorted by expert, so that an expert's weights
+ * are read once for as many pairs as a tile holds. */
+static enum k_status set_tiles(struct k_ctx *c, struct mul_job *jobs, int n, const int32_t *ids, int32_t n_used,
+                               int32_t n_tok, int tile, int64_t *grid_tiles)
 {
-    struct mul_job j;
-    enum k_status st = k_check_experts(y, x, w, ids, n_used, n_tok);
+    enum k_status st = K_OK;
+    *grid_tiles = n_used;
+    if (n_tok == 1)
+        jobs->ids = ids;
+    else
+        st = mul_group(c, jobs, ids, n_tok * n_used, tile, grid_tiles);
+    for (int i = 1; i < n; i++) {
+        jobs[i].ids = jobs->ids;
+        jobs[i].tiles = jobs->tiles;
+        jobs[i].list = jobs->list;
+        jobs[i].n_tiles = jobs->n_tiles;
+    }
+    return st;
+}
+
+enum k_status cuda_matmul_experts(struct k_ctx *c, const struct k_product *product, const float *x, bool x_per_expert,
+                                  const int32_t *ids, int32_t n_used, int32_t n_tok, enum k_precision p)
+{
+    struct mul_job jobs[2];
+    int n = 0;
+    enum k_status st = k_check_experts(product, x, ids, n_used, n_tok);
     if (st != K_OK || n_tok == 0)
         return st;
     int32_t n_pairs = n_tok * n_used;
-    st = job_of(&j, w, n_tok == 1 ? 1 : GEMV_PAIRS, p); /* one token's pairs are tiles of one, others' of more */
+    bool floats = p == K_PRECISE || product->w->type == K_F32 || (product->up && product->up->type == K_F32);
+    bool many = !floats && n_pairs > 4 * product->w->ne[2];
+    int tile = many ? 64 : GEMV_PAIRS; /* PRECISE_PAIRS is no other */
+    int64_t grid_tiles;
+    st = add_jobs(jobs, &n, product, !many, n_tok == 1 ? 1 : GEMV_PAIRS, p);
     if (st == K_OK)
-        st = set_activations(c, &j, x, w->ne[0], x_per_expert ? n_pairs : n_tok);
-    if (st != K_OK)
-        return st;
-    j.y = y;
-    j.y_stride = j.m;
-    j.x_div = x_per_expert ? 1 : n_used;
-    /* One token's experts are all different: each pair is a tile. Else pairs are sorted by expert, so that an expert's
-     * weights are read once for as many pairs as a tile holds. */
-    int64_t grid_tiles = n_pairs;
-    bool many = j.form != ACT_F32 && n_pairs > 4 * (int64_t)j.n_matrix;
-    int tile = j.form == ACT_F32 ? PRECISE_PAIRS : many ? 64 : GEMV_PAIRS;
-    if (n_tok == 1)
-        j.ids = ids;
-    else
-        st = mul_group(c, &j, ids, n_pairs, tile, &grid_tiles);
-    if (st != K_OK)
-        return st;
-    if (j.form == ACT_F32)
-        return mul_precise(c, &j, grid_tiles);
-    if (!many || n_tok == 1)
-        return mul_gemv(c, &j, grid_tiles);
-    int rows = rows_of_block(c, &j, grid_tiles);
-    return j.group ? mul_gemm_q8(c, &j, rows, grid_tiles) : mul_gemm_16(c, &j, rows == 128 ? 64 : rows, grid_tiles);
+        st = set_activations(c, jobs, n, x, product->w->ne[0], x_per_expert ? n_pairs : n_tok);
+    for (int i = 0; i < n; i++)
+        jobs[i].x_div = x_per_expert ? 1 : n_used;
+    if (st == K_OK)
+        st = set_tiles(c, jobs, n, ids, n_used, n_tok, tile, &grid_tiles);
+    if (st == K_OK && !many)
+        return multiply_few(c, jobs, n, grid_tiles);
+    for (int i = 0; st == K_OK && i < n; i++) {
+        const struct mul_job *j = &jobs[i];
+        int rows = rows_of_block(c, j, grid_tiles);
+        st = j->group ? mul_gemm_q8(c, j, rows, grid_tiles) : mul_gemm_16(c, j, rows == 128 ? 64 : rows, grid_tiles);
+    }
+    return st;
 }

@@ -32,6 +32,8 @@ struct mul_tile {
 
 struct mul_job {
     const uint8_t *w;
+    const uint8_t
+        *w_up; /* gemv.cu: a block has rows of both matrices, and y = silu(w . x) * (w_up . x); NULL: of w alone */
     int64_t row_bytes, matrix_bytes, w_bytes; /* w_bytes: all of the tensor */
     int32_t slice_bytes;                      /* of SLICE elements of a row */
     int32_t slot_bytes; /* what these take in shared memory: they keep their place within 16 bytes */
@@ -45,6 +47,7 @@ struct mul_job {
     bool direct;     /* gemv.cu: x are the caller's floats, brought into the form by each block for itself */
     float *y;
     const float *bias; /* m, or NULL */
+    bool gated;        /* y = silu(y) * sum, not y = sum: the second of two launches */
     /* Pair p of matrix e: activation row p / x_div * mul + e * mat, output at (p * mul + e * mat) * y_stride. Plain
      * products and experts: mul 1, mat 0; heads: mul n_head, mat 1. */
     int32_t x_div, mul, mat;
@@ -55,6 +58,12 @@ struct mul_job {
     const int32_t *ids, *list;
     const struct mul_tile *tiles;
     const int32_t *n_tiles;
+};
+
+/* Jobs that share a launch: blocks from first[i] on along x are those of job[i]. */
+struct mul_list {
+    struct mul_job job[K_PRODUCTS_MAX];
+    int32_t n, first[K_PRODUCTS_MAX];
 };
 
 /* Tile i of T pairs; matrices are along block_z. count 0: nothing to do. */
@@ -155,12 +164,14 @@ KDEV void sums_begin(int sum[4])
         sum[i] = SUM_BITS;
 }
 
-/* The end of every fast product. */
-KDEV float finish(const struct mul_job *j, const uint8_t *x_row, float total, int row)
+/* The end of every fast product: what `total` is worth, then (every product) to its place. */
+KDEV float scaled(const struct mul_job *j, const uint8_t *x_row, float total)
 {
-    if (j->form == ACT_F16)
-        total *= act_scale(j, x_row);
-    return j->bias ? total + j->bias[row] : total;
+    return j->form == ACT_F16 ? total * act_scale(j, x_row) : total;
+}
+KDEV void put_out(const struct mul_job *j, float *y, float sum, int row)
+{
+    y[row] = j->gated ? silu_times(y[row], sum) : j->bias ? sum + j->bias[row] : sum;
 }
 
 /* A slice's sums into the total: the order in which slices come. */
@@ -178,7 +189,7 @@ KDEV void gemm_write(const struct mul_job *j, const struct mul_tile *t, int row,
     for (int i = 0; i < 4; i++) {
         int r = row + lane() / 4 + 8 * (i / 2), p = col + 2 * (lane() & 3) + (i & 1);
         if (r < j->m && p < t->count)
-            y_row_of(j, t, p)[r] = finish(j, j->x + x_row_of(j, t, p) * j->x_bytes, sum[i], r);
+            put_out(j, y_row_of(j, t, p), scaled(j, j->x + x_row_of(j, t, p) * j->x_bytes, sum[i]), r);
     }
 }
 
@@ -187,8 +198,9 @@ KDEV void gemm_write(const struct mul_job *j, const struct mul_tile *t, int row,
 /* Rows of n floats, x_stride apart, into j->form at `to`; sets nothing in j. */
 enum k_status mul_activations(struct k_ctx *c, const struct mul_job *j, uint8_t *to, const float *x, int64_t x_stride,
                               int64_t n_rows);
-/* grid_tiles: how many tiles of pairs (of the kernel's size) there may be, all matrices not counted. */
-enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *j, int64_t grid_tiles);
+/* 1 <= n <= K_PRODUCTS_MAX jobs in one launch: all of quantised weights, or none, and with pairs alike. grid_tiles: how many
+ * tiles of pairs (of the kernel's size) there may be, all matrices not counted; so below. */
+enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles);
 /* rows: of the weights in a block, 32 or 128. */
 enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles);
 /* 32 or 64 rows and 64 pairs, or 128 and 128. */

@@ -80,6 +80,12 @@ KDEV float bf16_to_f32(uint16_t h)
     return bits_to_f32((uint32_t)h << 16);
 }
 
+/* silu(gate) * up */
+KDEV float silu_times(float gate, float up)
+{
+    return gate / (1.0f + exp_exact(-gate)) * up;
+}
+
 static inline struct grid3 grid_of(int64_t x, int64_t y = 1, int64_t z = 1)
 {
     struct grid3 g = {(unsigned)x, (unsigned)y, (unsigned)z};

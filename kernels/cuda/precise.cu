@@ -56,7 +56,7 @@ KERNEL(mul_f32)(struct mul_job j)
         float total = 0.0f;
         for (int i = 0; i < PRECISE_WARPS; i++)
             total += part[thread_x() * PRECISE_WARPS + i];
-        y_row_of(&j, &tile, thread_x())[block_x()] = j.bias ? total + j.bias[block_x()] : total;
+        put_out(&j, y_row_of(&j, &tile, thread_x()), total, block_x());
     }
 }
 

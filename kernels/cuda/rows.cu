@@ -128,7 +128,7 @@ KERNEL(silu_mul_kernel)(float *y, const float *gate, const float *up, int64_t n)
     for (int e = 0; e < EACH; e++) {
         int64_t i = ((int64_t)block_x() * EACH + e) * THREADS + thread_x();
         if (i < n)
-            y[i] = gate[i] / (1.0f + exp_exact(-gate[i])) * up[i];
+            y[i] = silu_times(gate[i], up[i]);
     }
 }
 

@@ -14,12 +14,13 @@ KDEV const uint8_t *raw_in_slot(const struct mul_job *j, const uint8_t *slot, co
 }
 
 /* Begin to copy one row's part of a slice: pieces part, part + parts, .. of 16 bytes by this thread. Pieces begin and end
- * outside of the part, where the neighbours' bytes are; only past the tensor's end is nothing read. */
-KDEV void raw_stage(const struct mul_job *j, uint8_t *slot, const uint8_t *row, int slice, int part, int parts)
+ * outside of the part, where the neighbours' bytes are; only past the tensor's end, `stop`, is nothing read. */
+KDEV void raw_stage(const struct mul_job *j, uint8_t *slot, const uint8_t *row, const uint8_t *stop, int slice,
+                    int part, int parts)
 {
     int64_t at = (int64_t)slice * j->slice_bytes;
     int64_t left = j->row_bytes - at, bytes = left < j->slice_bytes ? left : j->slice_bytes;
-    const uint8_t *from = row + at - ((uintptr_t)(row + at) & 15), *end = row + at + bytes, *stop = j->w + j->w_bytes;
+    const uint8_t *from = row + at - ((uintptr_t)(row + at) & 15), *end = row + at + bytes;
     for (int i = 16 * part; from + i < end; i += 16 * parts) {
         if (from + i + 16 <= stop)
             cp_async16(slot + i, from + i, true);

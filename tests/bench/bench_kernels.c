@@ -77,7 +77,7 @@ static double median_matmul(struct k_ctx *c, float *y, const float *x, const str
     double seconds[RUNS];
     for (int i = 0; i < RUNS; i++) {
         double start = now();
-        if (k_cpu_ops.matmul(c, y, x, w->ne[0], w, NULL, n_tok, K_FAST) != K_OK)
+        if (k_matmul(&k_cpu_ops, c, y, x, w->ne[0], w, NULL, n_tok, K_FAST) != K_OK)
             exit(1);
         seconds[i] = now() - start;
     }
@@ -107,7 +107,7 @@ static double best_matmul(struct k_ctx *c, float *y, const float *x, const struc
     double best = 1;
     for (int i = 0; i < CACHED_RUNS; i++) {
         double start = seconds_of(CLOCK_MONOTONIC);
-        if (k_cpu_ops.matmul(c, y, x, w->ne[0], w, NULL, n_tok, K_FAST) != K_OK)
+        if (k_matmul(&k_cpu_ops, c, y, x, w->ne[0], w, NULL, n_tok, K_FAST) != K_OK)
             exit(1);
         double took = seconds_of(CLOCK_MONOTONIC) - start;
         best = took < best ? took : best;

@@ -122,7 +122,7 @@ static void check_matmul(enum k_type type, int64_t n, int64_t m, int32_t n_tok, 
     float *dx = (float *)to_device(x, (size_t)(n_tok * stride) * sizeof *x),
           *db = (float *)to_device(bias, (size_t)m * 4);
     float *dy = device_floats(n_tok * m + guard);
-    CHECK_INT(cuda_matmul(ctx, dy, dx, stride, &dw, db, n_tok, p), K_OK);
+    CHECK_INT(k_matmul(&k_cuda_ops, ctx, dy, dx, stride, &dw, db, n_tok, p), K_OK);
     float *y = from_device(dy, n_tok * m + guard);
     int bad = 0;
     for (int32_t t = 0; t < n_tok; t++)
@@ -167,7 +167,7 @@ static void numerics_law(enum k_type type, int64_t n, int32_t n_tok)
     float *dx = (float *)to_device(x, (size_t)(n_tok * n) * sizeof *x);
     float *dy = device_floats(n_tok * ROWS), *one = device_floats(n_tok * ROWS);
     for (int32_t t : alone)
-        CHECK_INT(cuda_matmul(ctx, one + t * ROWS, dx + t * n, n, &dw, NULL, 1, K_FAST), K_OK);
+        CHECK_INT(k_matmul(&k_cuda_ops, ctx, one + t * ROWS, dx + t * n, n, &dw, NULL, 1, K_FAST), K_OK);
     float *expected = from_device(one, n_tok * ROWS);
     static const int n_sm[] = {1, 2, 1000, 1}; /* tiles of 128, of 64 where there are such, and of 32 rows */
     for (int way = 0; way < 4; way++) {
@@ -175,9 +175,9 @@ static void numerics_law(enum k_type type, int64_t n, int32_t n_tok)
         cuda_emulated_order((unsigned)way);  /* threads run in another order: a race would show */
         int32_t step = way == 3 ? 7 : n_tok; /* the last way: few tokens at a time */
         for (int32_t t = 0; t < n_tok; t += step)
-            CHECK_INT(
-                cuda_matmul(ctx, dy + t * ROWS, dx + t * n, n, &dw, NULL, t + step < n_tok ? step : n_tok - t, K_FAST),
-                K_OK);
+            CHECK_INT(k_matmul(&k_cuda_ops, ctx, dy + t * ROWS, dx + t * n, n, &dw, NULL,
+                               t + step < n_tok ? step : n_tok - t, K_FAST),
+                      K_OK);
         float *y = from_device(dy, n_tok * ROWS);
         for (int32_t t : alone) {
             bool same = memcmp(y + t * ROWS, expected + t * ROWS, ROWS * sizeof *y) == 0;
@@ -235,7 +235,8 @@ static void check_experts(enum k_type type, int32_t n_tok, int32_t n_used, bool 
         ids[i] = (int32_t)((i * 3 + i / 7) % 4); /* expert 4 stays idle */
     int32_t *did = (int32_t *)to_device(ids, (size_t)pairs * 4);
     float *dy = device_floats(pairs * M + 8);
-    CHECK_INT(cuda_matmul_experts(ctx, dy, dx, per_expert, &dw, did, n_used, n_tok, p), K_OK);
+    const struct k_product product = {dy, &dw, NULL, NULL};
+    CHECK_INT(cuda_matmul_experts(ctx, &product, dx, per_expert, did, n_used, n_tok, p), K_OK);
     float *y = from_device(dy, pairs * M + 8);
     int bad = 0;
     for (int64_t i = 0; i < pairs; i++)
@@ -262,6 +263,96 @@ static void heads_and_experts_are_products(void)
     check_experts(K_Q8_0, 9, 2, true, K_PRECISE);
 }
 
+/* ---- products of the same activations: the bits of each alone ---- */
+
+static bool same_bits(const float *a, const float *b, int64_t n)
+{
+    float *x = from_device(a, n), *y = from_device(b, n);
+    bool same = memcmp(x, y, (size_t)n * sizeof *x) == 0;
+    free(x), free(y);
+    return same;
+}
+
+/* Three products, the last one gated, then the same one by one and silu_mul() of the last two. */
+static void check_together(const enum k_type types[K_PRODUCTS_MAX + 1], int32_t n_tok)
+{
+    static const int64_t rows[K_PRODUCTS_MAX + 1] = {35, 1, 21, 21};
+    enum { N = 512, X = N + 4 };
+    struct k_tensor w[K_PRODUCTS_MAX + 1], dw[K_PRODUCTS_MAX + 1];
+    float *x = help_floats(n_tok * X, 1.0f), *bias = help_floats(rows[0], 1.0f), *alone[K_PRODUCTS_MAX + 1];
+    float *dx = (float *)to_device(x, (size_t)n_tok * X * 4), *db = (float *)to_device(bias, (size_t)rows[0] * 4);
+    struct k_product together[K_PRODUCTS_MAX];
+    for (int i = 0; i <= K_PRODUCTS_MAX; i++) {
+        w[i] = help_tensor(types[i], N, rows[i], 1);
+        dw[i] = tensor_to_device(&w[i]);
+        alone[i] = device_floats(n_tok * rows[i]);
+        CHECK_INT(k_matmul(&k_cuda_ops, ctx, alone[i], dx, X, &dw[i], i == 0 ? db : NULL, n_tok, K_FAST), K_OK);
+    }
+    CHECK_INT(k_cuda_ops.silu_mul(ctx, alone[2], alone[2], alone[3], n_tok * rows[2]), K_OK);
+    for (int i = 0; i < K_PRODUCTS_MAX; i++) {
+        struct k_product p = {device_floats(n_tok * rows[i]), &dw[i], i == 0 ? db : NULL, i == 2 ? &dw[3] : NULL};
+        together[i] = p;
+    }
+    CHECK_INT(k_cuda_ops.matmul(ctx, together, K_PRODUCTS_MAX, dx, X, n_tok, K_FAST), K_OK);
+    for (int i = 0; i < K_PRODUCTS_MAX; i++) {
+        bool same = same_bits(together[i].y, alone[i], n_tok * rows[i]);
+        if (!same)
+            fprintf(stderr, "%d tokens: product %d, of %s, differs\n", n_tok, i, k_type_info(types[i])->name);
+        CHECK(same);
+    }
+    for (int i = 0; i <= K_PRODUCTS_MAX; i++) {
+        help_tensor_free(&w[i]);
+        dev_free((void *)dw[i].data), dev_free(alone[i]);
+        if (i < K_PRODUCTS_MAX)
+            dev_free(together[i].y);
+    }
+    dev_free(dx), dev_free(db);
+    free(x), free(bias);
+}
+
+static void check_gated_experts(enum k_type type, enum k_type up_type, int32_t n_tok)
+{
+    enum { N = 256, M = 21, STACK = 5, USED = 3 };
+    int64_t pairs = (int64_t)n_tok * USED;
+    struct k_tensor w = help_tensor(type, N, M, STACK), up = help_tensor(up_type, N, M, STACK);
+    struct k_tensor dw = tensor_to_device(&w), du = tensor_to_device(&up);
+    float *x = help_floats(n_tok * N, 1.0f), *dx = (float *)to_device(x, (size_t)n_tok * N * 4);
+    int32_t *ids = (int32_t *)malloc((size_t)pairs * sizeof *ids);
+    for (int64_t i = 0; i < pairs; i++)
+        ids[i] = (int32_t)((i + i / USED) % STACK);
+    int32_t *did = (int32_t *)to_device(ids, (size_t)pairs * 4);
+    float *y = device_floats(pairs * M), *gate = device_floats(pairs * M), *other = device_floats(pairs * M);
+    const struct k_product alone = {gate, &dw, NULL, NULL}, beside = {other, &du, NULL, NULL},
+                           gated = {y, &dw, NULL, &du};
+    CHECK_INT(cuda_matmul_experts(ctx, &alone, dx, false, did, USED, n_tok, K_FAST), K_OK);
+    CHECK_INT(cuda_matmul_experts(ctx, &beside, dx, false, did, USED, n_tok, K_FAST), K_OK);
+    CHECK_INT(k_cuda_ops.silu_mul(ctx, gate, gate, other, pairs * M), K_OK);
+    CHECK_INT(cuda_matmul_experts(ctx, &gated, dx, false, did, USED, n_tok, K_FAST), K_OK);
+    CHECK(same_bits(y, gate, pairs * M));
+    help_tensor_free(&w), help_tensor_free(&up);
+    dev_free((void *)dw.data), dev_free((void *)du.data), dev_free(dx), dev_free(did);
+    dev_free(y), dev_free(gate), dev_free(other);
+    free(x), free(ids);
+}
+
+static void products_together_are_products_alone(void)
+{
+    static const enum k_type types[][K_PRODUCTS_MAX + 1] = {{K_Q4_K, K_Q4_K, K_Q6_K, K_Q6_K}, /* one launch */
+                                                            {K_Q8_0, K_Q5_0, K_Q4_K, K_Q6_K}, /* two: gate, then up */
+                                                            {K_F16, K_BF16, K_BF16, K_BF16},
+                                                            {K_F32, K_F16, K_F32, K_Q8_0}};
+    static const int32_t toks[] = {1, 2, 3, 8, 9, 17};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        for (size_t t = 0; t < sizeof toks / sizeof toks[0]; t++)
+            check_together(types[i], toks[t]);
+    static const int32_t expert_toks[] = {1, 4, 40};
+    for (size_t t = 0; t < sizeof expert_toks / sizeof expert_toks[0]; t++) {
+        check_gated_experts(K_Q4_K, K_Q4_K, expert_toks[t]);
+        check_gated_experts(K_Q4_K, K_F32, expert_toks[t]);
+        check_gated_experts(K_BF16, K_Q6_K, expert_toks[t]);
+    }
+}
+
 /* A NaN in the activations reaches every output of its token and no other token. */
 static void nan_reaches_its_token_only(void)
 {
@@ -272,7 +363,7 @@ static void nan_reaches_its_token_only(void)
             float *x = help_floats(n_tok * 256, 1.0f);
             x[40] = NAN;
             float *dx = (float *)to_device(x, (size_t)n_tok * 256 * 4), *dy = device_floats(n_tok * 20);
-            CHECK_INT(cuda_matmul(ctx, dy, dx, 256, &dw, NULL, n_tok, K_FAST), K_OK);
+            CHECK_INT(k_matmul(&k_cuda_ops, ctx, dy, dx, 256, &dw, NULL, n_tok, K_FAST), K_OK);
             float *y = from_device(dy, n_tok * 20);
             for (int k = 0; k < n_tok * 20; k++)
                 CHECK((k < 20) == (isnan(y[k]) != 0));
@@ -286,15 +377,16 @@ static void bad_shapes_are_refused(void)
 {
     struct k_tensor w = help_tensor(K_Q8_0, 64, 4, 2), dw = tensor_to_device(&w);
     float *x = device_floats(128), *y = device_floats(128);
-    CHECK_INT(cuda_matmul(ctx, y, x, 64, &dw, NULL, 1, K_FAST), K_BAD_SHAPE); /* a stack is no matrix */
+    CHECK_INT(k_matmul(&k_cuda_ops, ctx, y, x, 64, &dw, NULL, 1, K_FAST), K_BAD_SHAPE); /* a stack is no matrix */
     dw.ne[2] = 1;
-    CHECK_INT(cuda_matmul(ctx, y, x, 63, &dw, NULL, 2, K_FAST), K_BAD_SHAPE);
-    CHECK_INT(cuda_matmul(ctx, y, x, 64, &dw, NULL, 0, K_FAST), K_OK);
+    CHECK_INT(k_matmul(&k_cuda_ops, ctx, y, x, 63, &dw, NULL, 2, K_FAST), K_BAD_SHAPE);
+    CHECK_INT(k_matmul(&k_cuda_ops, ctx, y, x, 64, &dw, NULL, 0, K_FAST), K_OK);
     struct k_tensor off = dw;
     off.data = (const uint8_t *)dw.data + 2;
-    CHECK_INT(cuda_matmul(ctx, y, x, 64, &off, NULL, 1, K_FAST), K_BAD_SHAPE); /* weights begin on multiples of 16 */
+    CHECK_INT(k_matmul(&k_cuda_ops, ctx, y, x, 64, &off, NULL, 1, K_FAST),
+              K_BAD_SHAPE); /* weights begin on multiples of 16 */
     dw.type = (enum k_type)4;
-    CHECK_INT(cuda_matmul(ctx, y, x, 64, &dw, NULL, 1, K_FAST), K_UNSUPPORTED);
+    CHECK_INT(k_matmul(&k_cuda_ops, ctx, y, x, 64, &dw, NULL, 1, K_FAST), K_UNSUPPORTED);
     help_tensor_free(&w);
     dev_free((void *)dw.data), dev_free(x), dev_free(y);
 }
@@ -307,6 +399,7 @@ int main(void)
     TEST(products_are_near_exact_sums);
     TEST(products_obey_the_numerics_law);
     TEST(heads_and_experts_are_products);
+    TEST(products_together_are_products_alone);
     TEST(nan_reaches_its_token_only);
     TEST(bad_shapes_are_refused);
     k_cuda_ops.ctx_free(ctx);

@@ -37,8 +37,8 @@ static void check_against_reference(struct k_ctx *c, const struct k_tensor *w, i
     float *x = help_floats(n_tok * stride, 2.0f), *bias = help_floats(m, 1.0f), *row = help_floats(n, 1.0f);
     float *y = help_floats(n_tok * m, 1.0f), *expected = help_floats(n_tok * m, 1.0f);
     struct k_ctx *r = k_reference_ops.ctx_new(1, 0);
-    CHECK_INT(k_reference_ops.matmul(r, expected, x, stride, w, bias, n_tok, p), K_OK);
-    CHECK_INT(k_cpu_ops.matmul(c, y, x, stride, w, bias, n_tok, p), K_OK);
+    CHECK_INT(k_matmul(&k_reference_ops, r, expected, x, stride, w, bias, n_tok, p), K_OK);
+    CHECK_INT(k_matmul(&k_cpu_ops, c, y, x, stride, w, bias, n_tok, p), K_OK);
     bool rounded = p == K_FAST && w->type != K_F32 && w->type != K_F16 && w->type != K_BF16;
     int bad = 0;
     for (int64_t i = 0; i < m; i++) {
@@ -84,7 +84,7 @@ static void numerics_law(enum k_type type, enum k_precision p)
     x[3] = 1e-38f, x[40] = 0.0f, x[n + 1] = 3e38f; /* extremes travel alike too */
     memset(x + 2 * n, 0, (size_t)n * sizeof *x);
     struct k_ctx *base = cpu_ctx_new_isa(1, NULL);
-    CHECK_INT(k_cpu_ops.matmul(base, y, x, n, &w, NULL, N_TOK, p), K_OK);
+    CHECK_INT(k_matmul(&k_cpu_ops, base, y, x, n, &w, NULL, N_TOK, p), K_OK);
     for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++)
         for (int threads = 1; threads <= 2; threads++)
             for (size_t k = 0; k < sizeof steps / sizeof steps[0]; k++) {
@@ -97,7 +97,8 @@ static void numerics_law(enum k_type type, enum k_precision p)
                     continue;
                 }
                 for (int32_t t = 0; t < N_TOK; t += step)
-                    k_cpu_ops.matmul(c, one + t * ROWS, x + t * n, n, &w, NULL, t + step < N_TOK ? step : N_TOK - t, p);
+                    k_matmul(&k_cpu_ops, c, one + t * ROWS, x + t * n, n, &w, NULL, t + step < N_TOK ? step : N_TOK - t,
+                             p);
                 CHECK(memcmp(y, one, N_TOK * ROWS * sizeof *y) == 0);
                 k_cpu_ops.ctx_free(c);
             }
@@ -127,23 +128,135 @@ static void heads_and_experts_are_matmuls(void)
         CHECK_INT(k_cpu_ops.matmul_heads(c, y, YS, x, XS, &w, N_TOK, K_FAST), K_OK);
         for (int t = 0; t < N_TOK * STACK; t++) {
             struct k_tensor head = {(const uint8_t *)w.data + t % STACK * matrix_bytes, types[i], {N, M, 1, 1}};
-            k_cpu_ops.matmul(c, one, x + t * XS, N, &head, NULL, 1, K_FAST);
+            k_matmul(&k_cpu_ops, c, one, x + t * XS, N, &head, NULL, 1, K_FAST);
             CHECK(memcmp(one, y + t * YS, sizeof one) == 0);
         }
+        const struct k_product plain = {y, &w, NULL, NULL};
         int32_t ids[N_TOK * USED];
         for (int t = 0; t < N_TOK * USED; t++)
             ids[t] = (t * 5 + t / 4) % 5; /* expert 5 stays idle */
         for (int per_expert = 0; per_expert < 2; per_expert++) {
-            CHECK_INT(k_cpu_ops.matmul_experts(c, y, x, per_expert, &w, ids, USED, N_TOK, K_FAST), K_OK);
+            CHECK_INT(k_cpu_ops.matmul_experts(c, &plain, x, per_expert, ids, USED, N_TOK, K_FAST), K_OK);
             for (int t = 0; t < N_TOK * USED; t++) {
                 struct k_tensor e = {(const uint8_t *)w.data + (size_t)ids[t] * matrix_bytes, types[i], {N, M, 1, 1}};
-                k_cpu_ops.matmul(c, one, x + (per_expert ? t : t / USED) * N, N, &e, NULL, 1, K_FAST);
+                k_matmul(&k_cpu_ops, c, one, x + (per_expert ? t : t / USED) * N, N, &e, NULL, 1, K_FAST);
                 CHECK(memcmp(one, y + t * M, sizeof one) == 0);
             }
         }
         help_tensor_free(&w);
         free(x), free(y);
     }
+    k_cpu_ops.ctx_free(c);
+}
+
+/* ---- products of the same activations -------------------------------------------------------------------------- */
+
+enum { SHARED_N = 512, SHARED_TOK = 17, SHARED_X = SHARED_N + 5 };
+static const int64_t shared_rows[K_PRODUCTS_MAX] = {35, 1, 150};
+/* The last column is of the matrix that the third product gates. */
+static const enum k_type shared_types[][K_PRODUCTS_MAX + 1] = {
+    {K_Q4_K, K_Q4_K, K_Q6_K, K_Q6_K}, {K_Q8_0, K_Q5_0, K_Q4_0, K_Q2_K}, {K_F32, K_BF16, K_Q8_0, K_F16}};
+
+struct shared_case {
+    struct k_tensor w[K_PRODUCTS_MAX + 1];
+    float *x, *bias, *up, *alone[K_PRODUCTS_MAX], *together[K_PRODUCTS_MAX];
+};
+
+static struct shared_case shared_case_new(const enum k_type types[K_PRODUCTS_MAX + 1])
+{
+    struct shared_case s = {.x = help_floats(SHARED_TOK * SHARED_X, 1.0f), .bias = help_floats(shared_rows[0], 1.0f)};
+    for (int i = 0; i <= K_PRODUCTS_MAX; i++)
+        s.w[i] = help_tensor(types[i], SHARED_N, shared_rows[i < K_PRODUCTS_MAX ? i : K_PRODUCTS_MAX - 1], 1);
+    for (int i = 0; i < K_PRODUCTS_MAX; i++) {
+        s.alone[i] = help_floats(SHARED_TOK * shared_rows[i], 1.0f);
+        s.together[i] = help_floats(SHARED_TOK * shared_rows[i], 1.0f);
+    }
+    s.up = help_floats(SHARED_TOK * shared_rows[K_PRODUCTS_MAX - 1], 1.0f);
+    return s;
+}
+
+static void shared_case_free(struct shared_case *s)
+{
+    for (int i = 0; i <= K_PRODUCTS_MAX; i++)
+        help_tensor_free(&s->w[i]);
+    for (int i = 0; i < K_PRODUCTS_MAX; i++)
+        free(s->alone[i]), free(s->together[i]);
+    free(s->x), free(s->bias), free(s->up);
+}
+
+/* One by one, and silu_mul() of the last two. */
+static void multiply_alone(const struct k_ops *ops, struct k_ctx *c, const struct shared_case *s, int32_t n_tok)
+{
+    for (int i = 0; i < K_PRODUCTS_MAX; i++)
+        k_matmul(ops, c, s->alone[i], s->x, SHARED_X, &s->w[i], i == 0 ? s->bias : NULL, n_tok, K_FAST);
+    k_matmul(ops, c, s->up, s->x, SHARED_X, &s->w[K_PRODUCTS_MAX], NULL, n_tok, K_FAST);
+    float *gate = s->alone[K_PRODUCTS_MAX - 1];
+    ops->silu_mul(c, gate, gate, s->up, n_tok * shared_rows[K_PRODUCTS_MAX - 1]);
+}
+
+static void check_together(const struct k_ops *ops, struct k_ctx *c, const struct shared_case *s, int32_t n_tok)
+{
+    const struct k_product products[K_PRODUCTS_MAX] = {{s->together[0], &s->w[0], s->bias, NULL},
+                                                       {s->together[1], &s->w[1], NULL, NULL},
+                                                       {s->together[2], &s->w[2], NULL, &s->w[3]}};
+    for (int i = 0; i < K_PRODUCTS_MAX; i++)
+        memset(s->together[i], 0xff, (size_t)(n_tok * shared_rows[i]) * sizeof(float));
+    CHECK_INT(ops->matmul(c, products, K_PRODUCTS_MAX, s->x, SHARED_X, n_tok, K_FAST), K_OK);
+    for (int i = 0; i < K_PRODUCTS_MAX; i++)
+        CHECK(memcmp(s->together[i], s->alone[i], (size_t)(n_tok * shared_rows[i]) * sizeof(float)) == 0);
+}
+
+/* The same bits whether they are made together or alone, of mixed types, by every number of threads. */
+static void products_together_are_products_alone(void)
+{
+    struct k_ctx *reference = k_reference_ops.ctx_new(1, 0), *base = k_cpu_ops.ctx_new(1, 0);
+    for (size_t k = 0; k < sizeof shared_types / sizeof shared_types[0]; k++) {
+        struct shared_case s = shared_case_new(shared_types[k]);
+        multiply_alone(&k_reference_ops, reference, &s, 3);
+        check_together(&k_reference_ops, reference, &s, 3);
+        for (int32_t n_tok = 1; n_tok <= SHARED_TOK; n_tok += TEST_SANITIZED && n_tok > 1 ? 5 : 1) {
+            multiply_alone(&k_cpu_ops, base, &s, n_tok);
+            for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++)
+                for (int threads = 1; threads <= 2; threads++) {
+                    struct k_ctx *c = cpu_ctx_new_isa(threads, isas[i]);
+                    if (c && (i > 0 || (n_tok == 2 && threads == 2))) /* the scalar kernels are slow */
+                        check_together(&k_cpu_ops, c, &s, n_tok);
+                    k_cpu_ops.ctx_free(c);
+                }
+        }
+        shared_case_free(&s);
+    }
+    k_reference_ops.ctx_free(reference);
+    k_cpu_ops.ctx_free(base);
+}
+
+static void gated_experts_are_products_alone(const struct k_ops *ops, struct k_ctx *c, int32_t n_tok)
+{
+    enum { N = 256, M = 37, STACK = 6, N_TOK = 9, USED = 3 };
+    struct k_tensor w = help_tensor(K_Q4_K, N, M, STACK), up = help_tensor(K_Q6_K, N, M, STACK);
+    float *x = help_floats(N_TOK * N, 1.0f), *y = help_floats(N_TOK * USED * M, 1.0f);
+    float *gate = help_floats(N_TOK * USED * M, 1.0f), *other = help_floats(N_TOK * USED * M, 1.0f);
+    int32_t ids[N_TOK * USED];
+    for (int i = 0; i < N_TOK * USED; i++)
+        ids[i] = i * 5 % STACK;
+    const struct k_product alone = {gate, &w, NULL, NULL}, beside = {other, &up, NULL, NULL},
+                           gated = {y, &w, NULL, &up};
+    ops->matmul_experts(c, &alone, x, false, ids, USED, n_tok, K_FAST);
+    ops->matmul_experts(c, &beside, x, false, ids, USED, n_tok, K_FAST);
+    ops->silu_mul(c, gate, gate, other, n_tok * USED * M);
+    CHECK_INT(ops->matmul_experts(c, &gated, x, false, ids, USED, n_tok, K_FAST), K_OK);
+    CHECK(memcmp(y, gate, (size_t)n_tok * USED * M * sizeof *y) == 0);
+    help_tensor_free(&w), help_tensor_free(&up);
+    free(x), free(y), free(gate), free(other);
+}
+
+static void gated_experts_are_gated_products(void)
+{
+    struct k_ctx *reference = k_reference_ops.ctx_new(1, 0), *c = k_cpu_ops.ctx_new(2, 0);
+    gated_experts_are_products_alone(&k_reference_ops, reference, 2);
+    gated_experts_are_products_alone(&k_cpu_ops, c, 1);
+    gated_experts_are_products_alone(&k_cpu_ops, c, 9);
+    k_reference_ops.ctx_free(reference);
     k_cpu_ops.ctx_free(c);
 }
 
@@ -154,7 +267,7 @@ static void nan_reaches_its_token_only(void)
     struct k_tensor w = help_tensor(K_Q8_0, 64, 20, 1);
     float *x = help_floats(2 * 64, 1.0f), y[40];
     x[40] = NAN;
-    CHECK_INT(k_cpu_ops.matmul(c, y, x, 64, &w, NULL, 2, K_FAST), K_OK);
+    CHECK_INT(k_matmul(&k_cpu_ops, c, y, x, 64, &w, NULL, 2, K_FAST), K_OK);
     for (int i = 0; i < 20; i++) {
         CHECK(isnan(y[i]));
         CHECK(!isnan(y[20 + i]));
@@ -169,17 +282,44 @@ static void bad_shapes_are_refused(void)
     struct k_ctx *c = k_cpu_ops.ctx_new(1, 0);
     struct k_tensor w = help_tensor(K_Q8_0, 64, 4, 2);
     float x[128] = {0}, y[128];
-    CHECK_INT(k_cpu_ops.matmul(c, y, x, 64, &w, NULL, 1, K_FAST), K_BAD_SHAPE); /* a stack is no matrix */
+    CHECK_INT(k_matmul(&k_cpu_ops, c, y, x, 64, &w, NULL, 1, K_FAST), K_BAD_SHAPE); /* a stack is no matrix */
     w.ne[2] = 1;
-    CHECK_INT(k_cpu_ops.matmul(c, y, x, 63, &w, NULL, 2, K_FAST), K_BAD_SHAPE);
-    CHECK_INT(k_cpu_ops.matmul(c, y, x, 64, &w, NULL, -1, K_FAST), K_BAD_SHAPE);
-    CHECK_INT(k_cpu_ops.matmul(c, y, x, 64, &w, NULL, 0, K_FAST), K_OK);
+    CHECK_INT(k_matmul(&k_cpu_ops, c, y, x, 63, &w, NULL, 2, K_FAST), K_BAD_SHAPE);
+    CHECK_INT(k_matmul(&k_cpu_ops, c, y, x, 64, &w, NULL, -1, K_FAST), K_BAD_SHAPE);
+    CHECK_INT(k_matmul(&k_cpu_ops, c, y, x, 64, &w, NULL, 0, K_FAST), K_OK);
     w.ne[0] = 48;
-    CHECK_INT(k_cpu_ops.matmul(c, y, x, 64, &w, NULL, 1, K_FAST), K_BAD_SHAPE); /* half a block */
+    CHECK_INT(k_matmul(&k_cpu_ops, c, y, x, 64, &w, NULL, 1, K_FAST), K_BAD_SHAPE); /* half a block */
     w.ne[0] = 64;
     w.type = (enum k_type)4;
-    CHECK_INT(k_cpu_ops.matmul(c, y, x, 64, &w, NULL, 1, K_FAST), K_UNSUPPORTED);
+    CHECK_INT(k_matmul(&k_cpu_ops, c, y, x, 64, &w, NULL, 1, K_FAST), K_UNSUPPORTED);
     help_tensor_free(&w);
+    k_cpu_ops.ctx_free(c);
+}
+
+static void bad_lists_are_refused(void)
+{
+    struct k_ctx *c = k_cpu_ops.ctx_new(1, 0);
+    struct k_tensor w = help_tensor(K_Q8_0, 64, 4, 1), shorter = w, wider = w, stack = help_tensor(K_Q8_0, 64, 4, 2);
+    float x[64] = {0}, y[3][8], bias[4] = {0};
+    int32_t ids[1] = {0};
+    shorter.ne[1] = 3, wider.ne[0] = 32;
+    struct k_product p[] = {
+        {y[0], &w, NULL, NULL}, {y[1], &w, NULL, NULL}, {y[2], &w, NULL, NULL}, {y[2], &w, NULL, NULL}};
+    CHECK_INT(k_cpu_ops.matmul(c, p, 3, x, 64, 1, K_FAST), K_OK);
+    CHECK_INT(k_cpu_ops.matmul(c, p, 0, x, 64, 1, K_FAST), K_BAD_SHAPE);
+    CHECK_INT(k_cpu_ops.matmul(c, p, 4, x, 64, 1, K_FAST), K_BAD_SHAPE);
+    p[1].w = &wider; /* other activations */
+    CHECK_INT(k_cpu_ops.matmul(c, p, 3, x, 64, 1, K_FAST), K_BAD_SHAPE);
+    p[1].w = &w, p[1].up = &shorter; /* gates nothing of its shape */
+    CHECK_INT(k_cpu_ops.matmul(c, p, 3, x, 64, 1, K_FAST), K_BAD_SHAPE);
+    p[1].up = &w, p[1].bias = bias; /* which of them is it of? */
+    CHECK_INT(k_cpu_ops.matmul(c, p, 3, x, 64, 1, K_FAST), K_BAD_SHAPE);
+    CHECK_INT(k_cpu_ops.matmul_experts(c, &p[1], x, false, ids, 1, 1, K_FAST), K_BAD_SHAPE);
+    p[1].bias = NULL;
+    CHECK_INT(k_cpu_ops.matmul(c, p, 3, x, 64, 1, K_FAST), K_OK);
+    p[1].w = &stack; /* a stack gated by one matrix */
+    CHECK_INT(k_cpu_ops.matmul_experts(c, &p[1], x, false, ids, 1, 1, K_FAST), K_BAD_SHAPE);
+    help_tensor_free(&w), help_tensor_free(&stack);
     k_cpu_ops.ctx_free(c);
 }
 
@@ -188,7 +328,10 @@ int main(void)
     TEST(matmul_is_near_the_reference);
     TEST(matmul_obeys_the_numerics_law);
     TEST(heads_and_experts_are_matmuls);
+    TEST(products_together_are_products_alone);
+    TEST(gated_experts_are_gated_products);
     TEST(nan_reaches_its_token_only);
     TEST(bad_shapes_are_refused);
+    TEST(bad_lists_are_refused);
     return TEST_RESULT();
 }

@@ -251,7 +251,7 @@ static void product_once(void *arg, int i)
     const struct product_job *j = (const struct product_job *)arg;
     struct k_tensor w = j->w;
     w.data = (const uint8_t *)w.data + (size_t)(i % j->ring) * j->bytes;
-    must(cuda_matmul(j->b->c, j->y, j->x, w.ne[0], &w, NULL, j->n_tok, K_FAST), "matmul");
+    must(k_matmul(&k_cuda_ops, j->b->c, j->y, j->x, w.ne[0], &w, NULL, j->n_tok, K_FAST), "matmul");
 }
 
 static void bench_products(struct bench *b)
