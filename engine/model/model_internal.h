@@ -103,16 +103,16 @@ struct seq {
 
 /* One allocation of work memory for all buffers of a step, planned for max_batch_tokens (T). Rows are tokens. */
 struct scratch {
-    float *x;     /* [T, n_embd] residual stream */
-    float *h;     /* [T, n_embd] normed input of a block */
-    float *q;     /* [T, n_head * d_k] */
-    float *k, *v; /* [T, n_kv_head * d_k], [T, n_kv_head * d_v]; MLA: k is [T, kv_lora + d_rope] */
-    float *q_a;   /* [T, q_lora] */
-    float *q_abs; /* [T, n_head * (kv_lora + d_rope)] */
-    float *lat;   /* [T, n_head * kv_lora] */
-    float *att;   /* [T, n_head * d_v] */
-    float *o;     /* [T, n_embd] a block's output */
-    float *gate;  /* [T, max(n_ff, n_used * n_ff_exp, n_shared * n_ff_exp)] */
+    float *x;        /* [T, n_embd] residual stream */
+    float *h;        /* [T, n_embd] normed input of a block */
+    float *q;        /* [T, n_head * d_k] */
+    float *k, *v;    /* [T, n_kv_head * d_k], [T, n_kv_head * d_v]; MLA: k is [T, kv_lora + d_rope] */
+    float *q_a;      /* [T, q_lora] */
+    float *q_abs;    /* [T, n_head * (kv_lora + d_rope)] */
+    float *lat;      /* [T, n_head * kv_lora] */
+    float *att;      /* [T, n_head * d_v] */
+    float *o;        /* [T, n_embd] a block's output */
+    float *gate;     /* [T, max(n_ff, n_used * n_ff_exp, n_shared * n_ff_exp)] */
     float *exp_out;  /* [T, n_used, n_embd] */
     float *rt_logit; /* [T, n_expert] */
     float *rt_w;     /* [T, n_used] */
