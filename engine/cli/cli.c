@@ -11,6 +11,11 @@ int cli_fail(const char *verb, const struct error *e)
     return ARGS_EXIT_FAILED;
 }
 
+int32_t cli_step_tokens(int64_t max_batch)
+{
+    return max_batch > 256 ? (int32_t)max_batch : 256; /* one of each sequence at the least */
+}
+
 enum rc cli_parse_ids(const char *text, struct tokens *ids, struct error *e)
 {
     const char *p = text;

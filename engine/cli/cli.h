@@ -13,6 +13,9 @@ int cli_fail(const char *verb, const struct error *e);
 /* "1,2,3" -> ids. Values 0..2^31-1; at least one. */
 enum rc cli_parse_ids(const char *text, struct tokens *ids, struct error *e) SPW_MUST_USE;
 
+/* What serve has at once without --max-batch, and the most tokens of one step with it. */
+#define CLI_MAX_BATCH 8
+int32_t cli_step_tokens(int64_t max_batch);
 /* The words of --kv-type, and what they stand for: NULL (not given) is engine_options' default. */
 extern const char *const cli_kv_types[];
 enum k_type cli_kv_type(const char *word);

@@ -1,4 +1,4 @@
-/* info: what a model file holds. */
+/* info: what a model file holds, and with --place where a device would have it. */
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -6,6 +6,13 @@
 
 #include "base/json.h"
 #include "engine/cli/cli.h"
+#include "kernels/cuda/cuda.h"
+
+struct info_args {
+    const char *path, *device, *kv_type;
+    bool json, place;
+    int64_t memory, n_ctx, max_batch, kv_tokens, host_layers;
+};
 
 struct type_share {
     uint32_t type;
@@ -89,20 +96,116 @@ static enum rc print_json(const struct model *m)
     return rc;
 }
 
+/* ---- --place ---- */
+
+/* What is free on the device that is meant, as an engine would find it. */
+static enum rc device_memory(const char *wanted, uint64_t *bytes, struct error *e)
+{
+    struct cli_device d;
+    enum rc rc = cli_device_choose(&d, wanted, e);
+    if (rc)
+        return rc;
+    if (!d.ops->memory)
+        return error_set(e, RC_UNSUPPORTED,
+                         "--place: no device answers (%s), and on the cpu nothing is placed: say --device-memory BYTES",
+                         d.reason);
+    struct k_ctx *c = d.ops->ctx_new(1, d.index);
+    size_t left = 0, total = 0;
+    bool ok = c && d.ops->memory(c, &left, &total) == K_OK;
+    if (c)
+        d.ops->ctx_free(c);
+    *bytes = left;
+    return ok ? RC_OK : error_set(e, RC_IO, "--place: %s does not say how much memory it has", d.name);
+}
+
+static void print_row(const char *what, const char *where, uint64_t bytes)
+{
+    printf("%-24s %-7s %15" PRIu64 "\n", what, where, bytes);
+}
+
+static void print_layers(const struct engine_plan *plan)
+{
+    const struct placement_need *n = &plan->need;
+    char what[32];
+    for (int32_t i = 0; i < n->n_layer; i++) {
+        snprintf(what, sizeof what, "layer %d", i);
+        print_row(what, "device", n->others[i]);
+        snprintf(what, sizeof what, "layer %d experts", i);
+        if (n->experts[i] > 0)
+            print_row(what, i < plan->is.first_host ? "device" : "host", n->experts[i]);
+    }
+}
+
+/* The table, and whether it fits. */
+static enum rc print_place(const struct engine_plan *plan, struct error *e)
+{
+    const struct placement_need *n = &plan->need;
+    char text[160];
+    printf("%-24s %-7s %15s\n", "what", "where", "bytes");
+    print_row("embedding and output", "device", n->ends);
+    print_layers(plan);
+    print_row("work buffers", "device", n->work);
+    snprintf(text, sizeof text, "%" PRIu64 " KV pages", n->pages);
+    print_row(text, "device", n->page * n->pages);
+    printf("\n");
+    print_row("weights", "device", plan->is.device_weights);
+    print_row("weights", "host", plan->is.host_weights);
+    print_row("memory", "device", n->device);
+    if (plan->is.fits) {
+        print_row("left", "device", plan->is.left);
+        printf("%" PRIu64 " more KV pages (%" PRIu64 " tokens) would fit; experts of %d layers are on the host\n",
+               plan->is.left / n->page, plan->is.left / n->page * K_PAGE_TOKENS, plan->is.n_host);
+        return RC_OK;
+    }
+    placement_advise(text, sizeof text, n, &plan->is);
+    return error_set(e, RC_FULL, "it does not fit into %" PRIu64 " bytes: %s", n->device, text);
+}
+
+static enum rc place(const struct info_args *a, const struct model *m, struct error *e)
+{
+    const struct engine_options o = {.n_ctx = (int32_t)a->n_ctx,
+                                     .max_seqs = (int32_t)a->max_batch,
+                                     .max_batch_tokens = cli_step_tokens(a->max_batch),
+                                     .kv_type = cli_kv_type(a->kv_type),
+                                     .kv_pages = (int32_t)((a->kv_tokens + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS),
+                                     .host_layers = (int32_t)a->host_layers};
+    struct engine_plan plan = {0};
+    uint64_t bytes = (uint64_t)a->memory;
+    enum rc rc = bytes ? RC_OK : device_memory(a->device, &bytes, e);
+    if (!rc)
+        rc = engine_plan(&plan, m, &o, bytes, e);
+    if (!rc)
+        rc = print_place(&plan, e);
+    engine_plan_fini(&plan);
+    return rc;
+}
+
+/* clang-format off */
+#define INFO_OPTIONS(a)                                                                                                \
+    {.name = "json", .type = ARG_FLAG, .value = &(a).json, .help = "one JSON object instead of lines"},                \
+    {.name = "place", .type = ARG_FLAG, .value = &(a).place, .help = "say instead where a device would have it: layers, experts, pages of keys and values, and what is left"}, \
+    {.name = "device", .type = ARG_STRING, .value = &(a).device, .meta = CLI_DEVICE_META, .help = "with --place: on which"}, \
+    {.name = "device-memory", .type = ARG_INT, .value = &(a).memory, .meta = "BYTES", .lo = 0, .hi = INT64_MAX / 2, .help = "with --place: as if so many were free, whether there is a device or not; 0: what is free on --device"}, \
+    {.name = "ctx-size", .letter = 'c', .type = ARG_INT, .value = &(a).n_ctx, .meta = "N", .lo = 0, .hi = 1 << 24, .help = "with --place: as of serve"}, \
+    {.name = "max-batch", .type = ARG_INT, .value = &(a).max_batch, .meta = "N", .lo = 1, .hi = 1024, .help = "with --place: as of serve"}, \
+    {.name = "kv-tokens", .type = ARG_INT, .value = &(a).kv_tokens, .meta = "N", .lo = 0, .hi = 1 << 30, .help = "with --place: as of serve"}, \
+    {.name = "kv-type", .type = ARG_STRING, .value = &(a).kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "with --place: as of serve"}, \
+    {.name = "host-experts", .type = ARG_INT, .value = &(a).host_layers, .meta = "N", .lo = -1, .hi = 1024, .help = "with --place: as of serve"}
+/* clang-format on */
+
 int cmd_info(int argc, char **argv)
 {
-    const char *path = NULL;
-    bool json = false;
-    const struct arg_option options[] = {
-        {.name = "json", .type = ARG_FLAG, .value = &json, .help = "one JSON object instead of lines"}};
+    struct info_args a = {.device = "auto", .max_batch = CLI_MAX_BATCH};
+    const struct arg_option options[] = {INFO_OPTIONS(a)};
     const struct arg_operand operands[] = {
-        {.meta = "MODEL", .value = &path, .help = "GGUF file, the first part of a split one", .required = true}};
+        {.meta = "MODEL", .value = &a.path, .help = "GGUF file, the first part of a split one", .required = true}};
     const struct arg_spec spec = {.program = "spillway-engine",
                                   .verb = "info",
                                   .summary = "say what a model file holds",
-                                  .example = "spillway-engine info m.gguf --json",
+                                  .example = "spillway-engine info m.gguf --json\n"
+                                             "spillway-engine info m.gguf --place --device-memory 24000000000",
                                   .options = options,
-                                  .n_options = 1,
+                                  .n_options = sizeof options / sizeof options[0],
                                   .operands = operands,
                                   .n_operands = 1};
     struct error e = {0};
@@ -110,10 +213,12 @@ int cmd_info(int argc, char **argv)
     int code;
     if (!args_run(&spec, argc, argv, &code))
         return code;
-    enum rc rc = model_open(&m, path, GGUF_MAP_LAZY, &e);
-    if (!rc && json && print_json(m))
+    enum rc rc = model_open(&m, a.path, GGUF_MAP_LAZY, &e);
+    if (!rc && a.place)
+        rc = place(&a, m, &e);
+    else if (!rc && a.json && print_json(m))
         rc = error_set(&e, RC_INTERNAL, "the answer is too long");
-    else if (!rc && !json)
+    else if (!rc && !a.json)
         print_text(m);
     model_close(m);
     return rc ? cli_fail("info", &e) : ARGS_EXIT_OK;

@@ -17,8 +17,7 @@
 #include "engine/node/watts.h"
 #include "engine/serve/server.h"
 
-#define STEP_TOKENS      256 /* most tokens in one step, unless --max-batch asks for more */
-#define WAITING_PER_SLOT 32  /* requests waiting for a slot before the next gets 503 */
+#define WAITING_PER_SLOT 32 /* requests waiting for a slot before the next gets 503 */
 #define WARMUP_TOKENS    16
 
 /* The whole program; zeroed at the start so that serving_fini() is safe at any point. */
@@ -69,9 +68,17 @@ static void on_device_lost(void *arg, const struct error *e)
     _exit(ARGS_EXIT_FAILED);
 }
 
+static void say_host_experts(struct serving *v, const struct cli_device *d, int32_t layers, uint64_t bytes)
+{
+    char text[128];
+    snprintf(text, sizeof text, "%s for those of %d layers, %.1f GB",
+             v->a.host_layers > 0 ? "asked for" : "the device has no room", (int)layers, (double)bytes * 1e-9);
+    log_warn(&v->c.log, SERVE_AREA, "the cpu computes experts beside the device", LOG_S("device", d->name),
+             LOG_S("reason", text));
+}
+
 static enum rc load_engine(struct serving *v, struct serve_model *m, struct error *e)
 {
-    int32_t step_tokens = v->a.max_batch > STEP_TOKENS ? (int32_t)v->a.max_batch : STEP_TOKENS;
     struct cli_device d;
     enum rc rc = cli_device_choose(&d, v->a.device, e);
     if (rc)
@@ -84,7 +91,8 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
         .threads = (int)v->a.threads,
         .n_ctx = (int32_t)v->a.n_ctx,
         .max_seqs = (int32_t)v->a.max_batch,
-        .max_batch_tokens = step_tokens,
+        .max_batch_tokens = cli_step_tokens(v->a.max_batch),
+        .host_layers = (int32_t)v->a.host_layers,
         .kv_type = cli_kv_type(v->a.kv_type),
         .kv_pages = (int32_t)((v->a.kv_tokens + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS),
         .kept_pages = v->a.prefix_tokens < 0 ? -1 : (int32_t)(v->a.prefix_tokens / K_PAGE_TOKENS),
@@ -92,6 +100,10 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
     rc = engine_new(&v->engine, v->model, &o, e);
     if (rc)
         return rc;
+    uint64_t on_host;
+    int32_t layers = engine_host_layers(v->engine, &on_host);
+    if (layers > 0)
+        say_host_experts(v, &d, layers, on_host);
     m->ops = &batch_engine_ops_real;
     m->engine = v->engine;
     m->device_lost = on_device_lost;

@@ -27,12 +27,6 @@ static int cores_available(void)
     return n < 1 ? 1 : n;
 }
 
-/* Whether results can be read where operations leave them. */
-static bool shares_memory(const struct engine *en)
-{
-    return en->ops->put_many == NULL;
-}
-
 /* Memory of the backend; NULL: it has none left. */
 static void *work_new(struct engine *en, size_t bytes)
 {
@@ -44,13 +38,7 @@ static void *work_new(struct engine *en, size_t bytes)
 
 #define CARVE_ALIGN 256 /* what devices load from best */
 
-struct carver {
-    uint8_t *base; /* NULL in the first pass */
-    size_t used;
-    bool fits;
-};
-
-static void *carve(struct carver *c, int64_t rows, int64_t elems)
+void *carve(struct carver *c, int64_t rows, int64_t elems)
 {
     size_t bytes;
     void *p = c->base ? c->base + c->used : NULL;
@@ -91,12 +79,13 @@ static void plan_scratch(struct carver *c, struct engine *en)
     s->logits = carve(c, en->logit_rows, hp->n_vocab);
     s->ids = carve(c, t, 1);
     s->rows = carve(c, t, 1);
+    s->counts = carve(c, 2, 1);
 }
 
 static enum rc size_scratch(struct engine *en, struct error *e)
 {
     struct carver c = {.fits = true};
-    en->logit_rows = shares_memory(en) || en->max_batch_tokens < LOGIT_ROWS ? en->max_batch_tokens : LOGIT_ROWS;
+    en->logit_rows = !en->on_device || en->max_batch_tokens < LOGIT_ROWS ? en->max_batch_tokens : LOGIT_ROWS;
     plan_scratch(&c, en);
     en->scratch_bytes = c.used;
     if (!c.fits)
@@ -214,52 +203,79 @@ static enum rc check_options(const struct engine_options *o, const struct model 
     return RC_OK;
 }
 
-enum rc engine_new(struct engine **out, const struct model *m, const struct engine_options *o, struct error *e)
+/* What the options say, and the sizes that come of it. */
+static enum rc take_options(struct engine *en, const struct model *m, const struct engine_options *o, struct error *e)
 {
     enum rc rc = check_options(o, m, e);
     if (rc)
         return rc;
-    struct engine *en = spw_calloc(1, sizeof *en);
     int32_t ctx = m->hp.n_ctx_train < CTX_DEFAULT_MAX ? m->hp.n_ctx_train : CTX_DEFAULT_MAX;
     en->magic = ENGINE_MAGIC;
     en->m = m;
     en->ops = o->ops ? o->ops : &k_cpu_ops;
+    en->host.wanted = o->host_layers == 0 ? PLACEMENT_FEWEST : o->host_layers < 0 ? 0 : o->host_layers;
     en->precision = o->precision;
     en->kv_type = o->kv_type ? o->kv_type : o->precision == K_PRECISE ? K_F32 : K_F16;
     en->n_ctx = o->n_ctx ? o->n_ctx : ctx;
     en->max_seqs = o->max_seqs ? o->max_seqs : 1;
     en->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : BATCH_DEFAULT;
-    en->ctx = en->ops->ctx_new(o->threads ? o->threads : cores_available(), o->device);
-    if (!en->ctx)
+    rc = size_kv(en, o->kv_pages, e);
+    return rc ? rc : size_scratch(en, e);
+}
+
+static void name_numerics(struct engine *en)
+{
+    int n = snprintf(en->numerics, sizeof en->numerics, "%s;act=%s;kv=%s", en->ops->numerics(en->ctx),
+                     en->precision == K_PRECISE ? "f32" : "fast", k_type_info(en->kv_type)->name);
+    if (en->host.state)
+        snprintf(en->numerics + n, sizeof en->numerics - (size_t)n, ";experts=%s from layer %d",
+                 en->host.ops->numerics(en->host.ctx), en->host.first);
+}
+
+enum rc engine_new(struct engine **out, const struct model *m, const struct engine_options *o, struct error *e)
+{
+    struct engine *en = spw_calloc(1, sizeof *en);
+    int threads = o->threads ? o->threads : cores_available();
+    en->on_device = o->ops && o->ops->put_many;
+    enum rc rc = take_options(en, m, o, e);
+    if (!rc && !(en->ctx = en->ops->ctx_new(threads, o->device)))
         rc = error_set(e, RC_UNSUPPORTED, "backend %s cannot start on device %d", en->ops->name, o->device);
     if (!rc)
-        rc = size_kv(en, o->kv_pages, e);
-    if (!rc)
-        rc = size_scratch(en, e);
-    if (!rc)
-        rc = weights_check_room(en, (uint64_t)en->page_stride, en->scratch_bytes, e);
+        rc = weights_decide(en, e);
     if (!rc)
         rc = make_kv(en, o->kept_pages, e);
     if (!rc)
         rc = make_scratch(en, e);
+    if (!rc)
+        rc = host_experts_open(en, threads, e);
     if (!rc)
         rc = weights_place(en, e);
     if (rc) {
         engine_free(en);
         return rc;
     }
-    snprintf(en->numerics, sizeof en->numerics, "%s;act=%s;kv=%s", en->ops->numerics(en->ctx),
-             en->precision == K_PRECISE ? "f32" : "fast", k_type_info(en->kv_type)->name);
+    name_numerics(en);
     *out = en;
     return RC_OK;
+}
+
+enum rc engine_plan(struct engine_plan *plan, const struct model *m, const struct engine_options *o,
+                    uint64_t device_bytes, struct error *e)
+{
+    struct engine en = {.on_device = true};
+    enum rc rc = take_options(&en, m, o, e);
+    if (!rc)
+        weights_plan(plan, &en, device_bytes);
+    return rc;
 }
 
 void engine_free(struct engine *en)
 {
     if (!en)
         return;
-    SPW_ASSERT(en->magic == ENGINE_MAGIC);
     if (en->ctx) {
+        SPW_ASSERT(en->magic == ENGINE_MAGIC);
+        host_experts_close(en);
         weights_unplace(en);
         en->ops->buf_free(en->ctx, en->kv, en->kv_bytes, K_BUF_WORK);
         en->ops->buf_free(en->ctx, en->scratch_mem, en->scratch_bytes, K_BUF_WORK);
@@ -278,6 +294,15 @@ void engine_free(struct engine *en)
     free(en->choices);
     en->magic = 0;
     free(en);
+}
+
+int32_t engine_host_layers(const struct engine *en, uint64_t *bytes)
+{
+    *bytes = en->host.bytes;
+    int32_t n = 0;
+    for (int32_t i = en->host.first; i < en->m->hp.n_layer && en->on_device; i++)
+        n += en->m->layers[i].router.data != NULL;
+    return n;
 }
 
 const char *engine_numerics(const struct engine *en)
@@ -468,6 +493,8 @@ static enum k_status compute(struct engine *en, struct step_slice *slices, int32
     enum k_status s = ops->put(en->ctx, en->s.ids, en->ids, (size_t)r->n_tok * sizeof *en->ids);
     if (s == K_OK)
         s = ops->put(en->ctx, en->s.rows, en->last_rows, (size_t)n_last * sizeof *en->last_rows);
+    if (s == K_OK && en->host.state)
+        s = ops->put(en->ctx, en->s.counts, (const int32_t[]){r->n_tok, n_last}, 2 * sizeof *en->s.counts);
     if (s == K_OK)
         s = ops->step_begin(en->ctx, en->toks, r->n_tok, (uint64_t)n_last << 32 | (uint32_t)n_first, &how);
     if (s != K_OK)
@@ -475,19 +502,24 @@ static enum k_status compute(struct engine *en, struct step_slice *slices, int32
     if (how != K_STEP_REPEAT)
         s = graph_run(en, r->n_tok, n_last, n_first);
     s = ops->step_end(en->ctx, s);
-    if (s != K_OK || shares_memory(en))
+    if (s != K_OK || !en->on_device)
         return s;
     bool chosen;
     s = choose(en, slices, n_slices, r, &chosen);
-    return s == K_OK ? fetch_results(en, r, chosen) : s;
+    if (s == K_OK)
+        s = fetch_results(en, r, chosen);
+    if (s != K_OK)
+        return s;
+    en->op = "experts on the host";
+    return host_experts_status(en);
 }
 
 /* Where each slice finds what it asked for. */
 static void point_out(const struct engine *en, struct step_slice *slices, int32_t n_slices, const struct step_rows *r)
 {
     size_t n_vocab = (size_t)en->m->hp.n_vocab, n_embd = (size_t)en->m->hp.n_embd;
-    const float *logits = shares_memory(en) ? en->s.logits : en->out_logits;
-    const float *hidden = shares_memory(en) ? en->s.last + (size_t)r->n_logits * n_embd : en->out_hidden;
+    const float *logits = en->on_device ? en->out_logits : en->s.logits;
+    const float *hidden = en->on_device ? en->out_hidden : en->s.last + (size_t)r->n_logits * n_embd;
     for (int32_t i = 0; i < n_slices; i++) {
         struct step_slice *sl = &slices[i];
         size_t n = sl->is_chosen ? 0 : (size_t)rows_of(sl);

@@ -115,23 +115,79 @@ static enum k_status ffn(struct engine *en, const struct layer *l, int32_t n)
     return K_OK;
 }
 
-/* s->h -> added to x */
-static enum k_status moe(struct engine *en, const struct layer *l, float *x, int32_t n)
+enum k_status graph_experts(const struct expert_job *job, const struct layer *l, const char **op)
+{
+    const struct k_ops *ops = job->ops;
+    const struct scratch *s = job->s;
+    const struct k_product gated = {s->gate, &l->gate_exps, NULL, &l->up_exps};
+    const struct k_product down = {s->exp_out, &l->down_exps, NULL, NULL};
+    *op = "ffn_gate_exps and ffn_up_exps";
+    enum k_status st =
+        ops->matmul_experts(job->ctx, &gated, job->x, false, job->ids, job->n_used, job->n, job->precision);
+    if (st != K_OK)
+        return st;
+    *op = "ffn_down_exps";
+    return ops->matmul_experts(job->ctx, &down, s->gate, true, job->ids, job->n_used, job->n, job->precision);
+}
+
+/* s->h -> s->rt_id, s->rt_w */
+static enum k_status choose_experts(struct engine *en, const struct layer *l, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     struct scratch *s = &en->s;
     struct k_router router = hp->router;
     router.bias = l->router_bias;
-    const struct k_product gated = {s->gate, &l->gate_exps, NULL, &l->up_exps};
-    const struct k_product down = {s->exp_out, &l->down_exps, NULL, NULL};
     /* Always precise: a rounding here can choose another expert. */
     RUN(en, "ffn_gate_inp", k_matmul(en->ops, en->ctx, s->rt_logit, s->h, hp->n_embd, &l->router, NULL, n, K_PRECISE));
     RUN(en, "routing", en->ops->route(en->ctx, s->rt_id, s->rt_w, s->rt_logit, &router, n));
-    RUN(en, "ffn_gate_exps and ffn_up_exps",
-        en->ops->matmul_experts(en->ctx, &gated, s->h, false, s->rt_id, hp->n_used, n, en->precision));
-    RUN(en, "ffn_down_exps",
-        en->ops->matmul_experts(en->ctx, &down, s->gate, true, s->rt_id, hp->n_used, n, en->precision));
+    return K_OK;
+}
+
+/* s->h -> added to x */
+static enum k_status moe(struct engine *en, const struct layer *l, float *x, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    struct scratch *s = &en->s;
+    const struct expert_job job = {.ops = en->ops,
+                                   .ctx = en->ctx,
+                                   .s = s,
+                                   .x = s->h,
+                                   .ids = s->rt_id,
+                                   .n_used = hp->n_used,
+                                   .n = n,
+                                   .precision = en->precision};
+    enum k_status st = choose_experts(en, l, n);
+    if (st == K_OK)
+        st = graph_experts(&job, l, &en->op);
+    if (st != K_OK)
+        return st;
     RUN(en, "combining", en->ops->combine_experts(en->ctx, x, s->exp_out, s->rt_w, hp->n_used, hp->n_embd, n));
+    return K_OK;
+}
+
+/* Shared experts or a dense layer: s->h -> added to x */
+static enum k_status add_ffn(struct engine *en, const struct layer *l, float *x, int32_t n)
+{
+    enum k_status st = l->gate.data ? ffn(en, l, n) : K_OK;
+    if (st != K_OK || !l->gate.data)
+        return st;
+    RUN(en, "adding ffn", en->ops->add(en->ctx, x, en->s.o, (int64_t)n * en->m->hp.n_embd));
+    return K_OK;
+}
+
+/* Experts that the host computes while the device is at the shared ones: s->h -> added to x */
+static enum k_status moe_beside(struct engine *en, int32_t il, float *x, int32_t n)
+{
+    const struct layer *l = &en->w.layers[il];
+    enum k_status st = choose_experts(en, l, n);
+    if (st != K_OK)
+        return st;
+    RUN(en, "experts on the host", host_experts_begin(en, il, n));
+    st = add_ffn(en, l, x, n);
+    if (st != K_OK)
+        return st;
+    RUN(en, "experts on the host", en->ops->host_end(en->ctx));
+    RUN(en, "adding experts", en->ops->add(en->ctx, x, en->s.exp_out, (int64_t)n * en->m->hp.n_embd));
     return K_OK;
 }
 
@@ -156,18 +212,13 @@ static enum k_status ffn_block(struct engine *en, int32_t il, float *x, int32_t 
 {
     const struct hparams *hp = &en->m->hp;
     const struct layer *l = &en->w.layers[il];
-    struct scratch *s = &en->s;
     enum k_status st = K_OK;
-    RUN(en, "ffn_norm", norm(en, s->h, x, l->ffn_norm, n, hp->n_embd));
+    RUN(en, "ffn_norm", norm(en, en->s.h, x, l->ffn_norm, n, hp->n_embd));
+    if (l->router.data && il >= en->host.first)
+        return moe_beside(en, il, x, n);
     if (l->router.data)
         st = moe(en, l, x, n);
-    if (st != K_OK || !l->gate.data)
-        return st;
-    st = ffn(en, l, n);
-    if (st != K_OK)
-        return st;
-    RUN(en, "adding ffn", en->ops->add(en->ctx, x, s->o, (int64_t)n * hp->n_embd));
-    return K_OK;
+    return st == K_OK ? add_ffn(en, l, x, n) : st;
 }
 
 enum k_status graph_logits(struct engine *en, int32_t first, int32_t n)

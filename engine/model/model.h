@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "engine/model/gguf.h"
+#include "engine/model/placement.h"
 #include "kernels/ops.h"
 
 struct model;
@@ -47,6 +48,9 @@ struct engine_options {
     int32_t kv_pages;    /* pool size in pages of K_PAGE_TOKENS; 0: max_seqs * ceil(n_ctx / page) */
     int32_t max_seqs;    /* 0: 1 */
     int32_t max_batch_tokens; /* tokens in one step; 0: 256 */
+    int32_t
+        host_layers; /* on a device: layers, counted from the last, whose experts stay in host memory and are computed
+                            by the CPU beside it; 0: as few as it takes; < 0: none. Part of the numerics class. */
     int32_t kept_pages; /* most pages kept of sequences that are gone; 0: no prefix is reused, < 0: half of the pool */
 };
 
@@ -54,6 +58,19 @@ struct engine;
 enum rc engine_new(struct engine **en, const struct model *m, const struct engine_options *o,
                    struct error *e) SPW_MUST_USE;
 void engine_free(struct engine *en);
+
+/* Where an engine with these options has its memory on a device that has device_bytes free. Takes no device and no memory to
+ * speak of; whether it fits is in the plan. */
+struct engine_plan {
+    struct placement_need need;
+    struct placement is;
+    uint64_t *experts, *others; /* owned; what need points to */
+};
+enum rc engine_plan(struct engine_plan *plan, const struct model *m, const struct engine_options *o,
+                    uint64_t device_bytes, struct error *e) SPW_MUST_USE;
+void engine_plan_fini(struct engine_plan *plan);
+/* Layers whose experts the host computes, and the bytes of these. */
+int32_t engine_host_layers(const struct engine *en, uint64_t *bytes);
 const char *engine_numerics(const struct engine *en); /* backend, instruction set, KV type: see docs */
 /* The numerics class, 32 hex digits: a hash of the above, the name of the chat template (NULL: none), the files' headers
  * (metadata, so the vocabulary and the file's own template too) and blocks of every tensor. Reads those blocks. */

@@ -5,6 +5,7 @@
 #define ENGINE_MODEL_MODEL_INTERNAL_H
 
 #include "engine/model/model.h"
+#include "engine/model/placement.h"
 #include "engine/model/prefix.h"
 
 #define MODEL_MAGIC  0x4c444f4du /* "MODL" */
@@ -121,6 +122,25 @@ struct scratch {
     float *logits;   /* [logit_rows, n_vocab] */
     int32_t *ids;    /* [T] tokens */
     int32_t *rows;   /* [T] which rows go on to the end */
+    int32_t *counts; /* [2] tokens of this step, and rows that go on to the end */
+};
+
+/* Hands out places in one allocation, one after the other: once without a base, to add up the sizes. */
+struct carver {
+    uint8_t *base; /* NULL in the first pass */
+    size_t used;
+    bool fits;
+};
+void *carve(struct carver *c, int64_t rows, int64_t elems); /* elements of four bytes */
+
+/* Experts that the host computes beside a device (host_experts.c). */
+struct host_experts {
+    int32_t wanted; /* of struct placement_need: host_layers */
+    int32_t first;  /* layers from here on; n_layer: none */
+    uint64_t bytes; /* of these experts */
+    const struct k_ops *ops;
+    struct k_ctx *ctx;
+    struct host_state *state; /* owned; NULL: there are none */
 };
 
 struct engine {
@@ -128,6 +148,8 @@ struct engine {
     const struct model *m;
     const struct k_ops *ops;
     struct k_ctx *ctx;
+    bool on_device; /* work memory is not the host's */
+    struct host_experts host;
     enum k_precision precision;
     int32_t n_ctx, max_seqs, max_batch_tokens;
     char numerics[160];
@@ -174,11 +196,33 @@ enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_
 /* The logits of rows first .. first + n - 1 of en->s.last, n at most logit_rows, into en->s.logits. */
 enum k_status graph_logits(struct engine *en, int32_t first, int32_t n);
 
-/* place.c. en->w is what operations read; weights_unplace() is safe at any time before the backend is gone. */
+/* The products of a layer's chosen experts, in the memory of `ops`. */
+struct expert_job {
+    const struct k_ops *ops;
+    struct k_ctx *ctx;
+    struct scratch *s;  /* gate is used, exp_out is the result */
+    const float *x;     /* [n, n_embd] */
+    const int32_t *ids; /* [n, n_used] */
+    int32_t n_used, n;
+    enum k_precision precision;
+};
+enum k_status graph_experts(const struct expert_job *job, const struct layer *l, const char **op);
+
+/* place.c. Which experts are the host's (en->host.first); the sizes of KV pages and work buffers are known. RC_FULL: weights,
+ * pages and buffers do not fit in the backend's memory; says what would. */
+enum rc weights_decide(struct engine *en, struct error *e) SPW_MUST_USE;
+/* en->w is what operations read; weights_unplace() is safe at any time before the backend is gone. */
 enum rc weights_place(struct engine *en, struct error *e) SPW_MUST_USE;
 void weights_unplace(struct engine *en);
-/* RC_FULL: weights, KV pages and work buffers do not fit in the backend's memory; says what would. */
-enum rc weights_check_room(const struct engine *en, uint64_t kv_page_bytes, uint64_t work_bytes,
-                           struct error *e) SPW_MUST_USE;
+void weights_plan(struct engine_plan *plan, const struct engine *en, uint64_t device_bytes);
+
+/* host_experts.c. Nothing where no layer's experts are the host's. */
+enum rc host_experts_open(struct engine *en, int threads, struct error *e) SPW_MUST_USE;
+void host_experts_close(struct engine *en);
+/* The experts of en->s.rt_id, for n rows of en->s.h, weighted by en->s.rt_w: when host_end() is past, rows of n_embd in
+ * en->s.exp_out. */
+enum k_status host_experts_begin(struct engine *en, int32_t layer, int32_t n);
+/* What became of them in steps whose results are there; a failure is told once. */
+enum k_status host_experts_status(struct engine *en);
 
 #endif

@@ -1,6 +1,7 @@
 /* Where an engine's weights are. A backend that works on the host's memory uses the model's tensors where they are mapped.
  * For one with memory of its own they are laid one after the other into a single buffer of it, and the engine gets a copy of
- * the layers that points there; the model itself, which other engines may share, stays as it is.
+ * the layers that points there; the model itself, which other engines may share, stays as it is. Experts that the device has
+ * no room for stay where they are mapped (placement.h decides, host_experts.c computes them).
  *
  * Before anything is taken the need is added up and held against what is free, so that what does not fit is refused with the
  * sizes that would. */
@@ -52,9 +53,8 @@ static void add_vector(struct places *p, const float **v, int64_t n)
 
 static void add_layer(struct places *p, struct layer *l, const struct hparams *hp)
 {
-    struct k_tensor *const tensors[] = {&l->wq,        &l->wk,      &l->wv,   &l->wo,       &l->wq_a, &l->wq_b,
-                                        &l->wkv_a,     &l->wk_b,    &l->wv_b, &l->up,       &l->gate, &l->router,
-                                        &l->gate_exps, &l->up_exps, &l->down, &l->down_exps};
+    struct k_tensor *const tensors[] = {&l->wq,   &l->wk,   &l->wv, &l->wo,   &l->wq_a,   &l->wq_b, &l->wkv_a,
+                                        &l->wk_b, &l->wv_b, &l->up, &l->gate, &l->router, &l->down};
     const struct {
         const float **v;
         int64_t n;
@@ -68,16 +68,32 @@ static void add_layer(struct places *p, struct layer *l, const struct hparams *h
         add_vector(p, vectors[i].v, vectors[i].n);
 }
 
-/* Everything that operations read, in the order in which a step does. */
-static void list_places(struct places *p, struct weights *w, const struct hparams *hp)
+static void add_experts(struct places *p, struct layer *l)
+{
+    add_tensor(p, &l->gate_exps);
+    add_tensor(p, &l->up_exps);
+    add_tensor(p, &l->down_exps);
+}
+
+/* What is of no layer. */
+static void add_ends(struct places *p, struct weights *w, const struct hparams *hp)
 {
     add_tensor(p, &w->embd);
-    for (int32_t i = 0; i < hp->n_layer; i++)
-        add_layer(p, &w->layers[i], hp);
     add_vector(p, &w->output_norm, hp->n_embd);
     if (w->output.data != w->embd.data)
         add_tensor(p, &w->output);
     add_vector(p, &w->rope.inv_freq, hp->rope.d_rope / 2);
+}
+
+/* Everything that operations of the device read: what is needed first, then layer by layer. */
+static void list_places(struct places *p, struct weights *w, const struct hparams *hp, int32_t first_host)
+{
+    add_ends(p, w, hp);
+    for (int32_t i = 0; i < hp->n_layer; i++) {
+        add_layer(p, &w->layers[i], hp);
+        if (i < first_host)
+            add_experts(p, &w->layers[i]);
+    }
 }
 
 static void borrow_weights(struct weights *w, const struct model *m)
@@ -93,36 +109,71 @@ static double gigabytes(uint64_t bytes)
     return (double)bytes * 1e-9;
 }
 
-enum rc weights_check_room(const struct engine *en, uint64_t kv_page_bytes, uint64_t work_bytes, struct error *e)
+void engine_plan_fini(struct engine_plan *plan)
 {
-    size_t left = 0, total = 0;
+    free(plan->experts);
+    free(plan->others);
+    *plan = (struct engine_plan){0};
+}
+
+void weights_plan(struct engine_plan *plan, const struct engine *en, uint64_t device_bytes)
+{
+    const struct hparams *hp = &en->m->hp;
+    size_t layers = (size_t)hp->n_layer;
     struct weights w;
     struct places p = {0};
+    *plan = (struct engine_plan){.experts = spw_calloc(layers, sizeof *plan->experts),
+                                 .others = spw_calloc(layers, sizeof *plan->others)};
+    borrow_weights(&w, en->m);
+    add_ends(&p, &w, hp);
+    uint64_t ends = p.bytes;
+    for (size_t i = 0; i < layers; i++) {
+        uint64_t before = p.bytes;
+        add_layer(&p, &w.layers[i], hp);
+        plan->others[i] = p.bytes - before;
+        add_experts(&p, &w.layers[i]);
+        plan->experts[i] = p.bytes - before - plan->others[i];
+    }
+    free(p.list);
+    plan->need = (struct placement_need){.n_layer = hp->n_layer,
+                                         .experts = plan->experts,
+                                         .others = plan->others,
+                                         .ends = ends,
+                                         .work = en->scratch_bytes + RESERVE,
+                                         .page = (uint64_t)en->page_stride,
+                                         .pages = (uint64_t)en->n_pages,
+                                         .pages_min = (uint64_t)en->pages_per_seq,
+                                         .host_layers = en->host.wanted,
+                                         .device = device_bytes};
+    plan->is = placement_decide(&plan->need);
+}
+
+enum rc weights_decide(struct engine *en, struct error *e)
+{
+    size_t left = 0, total = 0;
+    struct engine_plan plan;
+    en->host.first = en->m->hp.n_layer;
     if (!en->ops->memory)
         return RC_OK;
     if (en->ops->memory(en->ctx, &left, &total) != K_OK)
         return error_set(e, RC_IO, "%s does not say how much memory it has: %s", en->ops->device_text(en->ctx),
                          en->ops->error_text(en->ctx));
-    borrow_weights(&w, en->m);
-    list_places(&p, &w, &en->m->hp);
-    free(p.list);
-    uint64_t fixed = p.bytes + work_bytes + RESERVE, kv = kv_page_bytes * (uint64_t)en->n_pages;
-    if (fixed + kv <= left)
-        return RC_OK;
-    uint64_t pages = fixed < left ? (left - fixed) / kv_page_bytes : 0;
-    char text[160];
-    if (pages >= (uint64_t)en->pages_per_seq)
-        snprintf(text, sizeof text, "%llu pages (%llu tokens) would fit: lower kv_pages, or n_ctx or max_seqs",
-                 (unsigned long long)pages, (unsigned long long)pages * K_PAGE_TOKENS);
-    else if (pages > 0)
-        snprintf(text, sizeof text, "n_ctx %llu for one sequence would fit", (unsigned long long)pages * K_PAGE_TOKENS);
-    else
-        snprintf(text, sizeof text, "no context would fit: a smaller model or quantisation, or the cpu, would");
-    return error_set(
-        e, RC_FULL,
-        "%s has %.1f GB free of %.1f GB; weights take %.1f GB, %d KV pages %.1f GB, work buffers %.1f GB: %s",
-        en->ops->device_text(en->ctx), gigabytes(left), gigabytes(total), gigabytes(p.bytes), en->n_pages,
-        gigabytes(kv), gigabytes(work_bytes + RESERVE), text);
+    weights_plan(&plan, en, left);
+    const struct placement_need *n = &plan.need;
+    en->host.first = plan.is.first_host;
+    en->host.bytes = plan.is.host_weights;
+    enum rc rc = RC_OK;
+    if (!plan.is.fits) {
+        char text[160];
+        placement_advise(text, sizeof text, n, &plan.is);
+        rc = error_set(
+            e, RC_FULL,
+            "%s has %.1f GB free of %.1f GB; weights take %.1f GB, %d KV pages %.1f GB, work buffers %.1f GB: %s",
+            en->ops->device_text(en->ctx), gigabytes(left), gigabytes(total), gigabytes(plan.is.device_weights),
+            en->n_pages, gigabytes(n->page * n->pages), gigabytes(n->work), text);
+    }
+    engine_plan_fini(&plan);
+    return rc;
 }
 
 /* ---- placing ---- */
@@ -152,7 +203,7 @@ enum rc weights_place(struct engine *en, struct error *e)
     en->layers_owned = spw_calloc(layers, sizeof *en->layers_owned);
     memcpy(en->layers_owned, m->layers, layers * sizeof *en->layers_owned);
     en->w.layers = en->layers_owned;
-    list_places(&p, &en->w, &m->hp);
+    list_places(&p, &en->w, &m->hp, en->host.first);
     en->placed_bytes = p.bytes;
     enum k_status s = en->ops->buf_new(en->ctx, &en->placed, p.bytes, K_BUF_WORK);
     if (s == K_OK) {

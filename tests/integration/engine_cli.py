@@ -13,6 +13,10 @@ import sys
 import tempfile
 
 SHAPE = dict(arch="qwen2", name="tiny", n_layer=2, n_embd=64, n_head=4, n_kv_head=2, n_ff=96, n_vocab=300, n_ctx=128)
+MOE = dict(
+    arch="deepseek2", name="moe", n_layer=3, n_embd=64, n_head=2, n_ff=64, n_vocab=300, n_ctx=128, kv_lora=32, d_nope=32, d_rope=16,
+    d_v=32, n_dense_lead=1, n_expert=4, n_used=2, n_shared=1, n_ff_exp=32,
+)
 VERBS = ("bench", "eval", "generate", "info", "synth")
 
 
@@ -57,6 +61,32 @@ def help_and_usage(t):
     t.expect(2, "--batch", "bench", "--model", t.path("m.gguf"), "--batch", "0")
 
 
+def rows(table):
+    """{(what, where): bytes} of the table of info --place."""
+    cells = [(line[:24].rstrip(), line[25:32].rstrip(), line[33:]) for line in table.splitlines() if line[33:].strip().isdigit()]
+    return {(what, where): int(n) for what, where, n in cells}
+
+
+def where_it_goes(t):
+    """info --place without a device: sums are right, experts go to the host one layer at a time, what never fits is told."""
+    with open(t.path("moe.json"), "w") as f:
+        json.dump(MOE, f)
+    t.expect(0, "", "synth", "--shape", t.path("moe.json"), "--type", "F16", "--out", t.path("moe.gguf"))
+    place = ["info", t.path("moe.gguf"), "--place", "--device-memory"]
+    all_of_it = rows(t.expect(0, "experts of 0 layers", *place, "8000000000"))
+    parts = sum(n for (what, where), n in all_of_it.items() if what not in ("weights", "memory", "left"))
+    t.check(parts + all_of_it["left", "device"] == 8000000000, all_of_it)
+    experts = all_of_it["layer 2 experts", "device"]
+    t.check(experts == 3 * 4 * 64 * 32 * 2 and ("layer 0 experts", "device") not in all_of_it, all_of_it)
+    less = rows(t.expect(0, "experts of 1 layers", *place, str(parts - 1)))
+    t.check(less["layer 2 experts", "host"] == less["weights", "host"] == experts, less)
+    t.check(less["layer 1 experts", "device"] == experts and less["left", "device"] == experts - 1, less)
+    t.expect(0, "experts of 2 layers", *place, "8000000000", "--host-experts", "2")
+    t.expect(1, "raise host-experts", *place, str(parts - 1), "--host-experts", "-1")
+    t.expect(1, "no context would fit", *place, "1000000")
+    t.expect(1, "say --device-memory", "info", t.path("moe.gguf"), "--place", "--device", "cpu")
+
+
 def models(t):
     with open(t.path("s.json"), "w") as f:
         json.dump(SHAPE, f)
@@ -66,6 +96,7 @@ def models(t):
     os.rename(t.path("Q8_0.gguf"), t.path("m.gguf"))
     info = json.loads(t.expect(0, "", "info", t.path("m.gguf"), "--json"))
     t.check(info["layers"] == 2 and info["vocab"] == 300 and info["quant"] == "Q8_0" and len(info["sha256"]) == 64, info)
+    where_it_goes(t)
     t.expect(0, "", "synth", "--shape", t.path("s.json"), "--type", "Q8_0", "--out", t.path("again.gguf"))
     same = open(t.path("m.gguf"), "rb").read() == open(t.path("again.gguf"), "rb").read()
     t.check(same, "synth: the same seed gives the same file")

@@ -1,6 +1,7 @@
 /* A whole model on the CUDA backend, on the emulated device: logits near the reference's, dense and DeepSeek (absorbed MLA,
  * experts), in floats and blocks; the numerics law from end to end: whole, token by token (recorded steps and repeated
- * ones), and beside others, the same bits; hidden states; what does not fit is refused with what would; a device that is
+ * ones), and beside others, the same bits; experts that the host
+ * computes beside the device, as early and as late as it may; hidden states; what does not fit is refused with what would; a device that is
  * lost is told; nothing is left on the device.
  * runtest: release
  * links: spw_engine_model spw_engine_text spw_kernels_cuda_emulated */
@@ -21,7 +22,7 @@
 static const struct synth_shape dense = {
     .arch = "qwen2", .n_layer = 2, .n_embd = 64, .n_head = 4, .n_kv_head = 2, .n_ff = 96, .n_vocab = 288, .n_ctx = 256};
 static const struct synth_shape deepseek = {.arch = "deepseek2",
-                                            .n_layer = 2,
+                                            .n_layer = 3,
                                             .n_embd = 64,
                                             .n_head = 2,
                                             .n_ff = 64,
@@ -46,12 +47,18 @@ static char path[] = "/tmp/spillway-cuda-XXXXXX";
 static struct model *model;
 static int32_t ids[N_TOK];
 static size_t n_vocab;
+static int32_t host_layers; /* of engines from now on */
 
 static enum rc open_engine(struct engine **en, const struct k_ops *ops, enum k_precision precision, int32_t max_seqs,
                            struct error *e)
 {
-    struct engine_options o = {
-        .ops = ops, .threads = 1, .precision = precision, .n_ctx = 64, .max_seqs = max_seqs, .max_batch_tokens = 32};
+    struct engine_options o = {.ops = ops,
+                               .threads = 1,
+                               .precision = precision,
+                               .n_ctx = 64,
+                               .max_seqs = max_seqs,
+                               .max_batch_tokens = 32,
+                               .host_layers = host_layers};
     return engine_new(en, model, &o, e);
 }
 
@@ -205,6 +212,60 @@ static void choices_are_made_on_the_device(void)
     sampler_scratch_free(scratch);
 }
 
+/* The host computes experts of the last layer, then of both that have any: near the reference, by the law, and the same whether
+ * the host is quick or comes late. */
+static void the_host_computes_experts(void)
+{
+    for (host_layers = 1; host_layers <= 2; host_layers++) {
+        uint64_t bytes;
+        struct engine *en = new_engine(&k_cuda_ops, K_FAST, 1);
+        CHECK_INT(engine_host_layers(en, &bytes), host_layers);
+        CHECK_INT(bytes, host_layers * 3 * 4 * 64 * 32 * 2); /* three stacks of four matrices in F16 */
+        CHECK(strstr(engine_numerics(en),
+                     host_layers == 1 ? ";experts=cpu-1 from layer 2" : ";experts=cpu-1 from layer 1"));
+        engine_free(en);
+        logits_obey(K_FAST, 0.03);
+        float *early = run(&k_cuda_ops, K_PRECISE, 1, 1);
+        cuda_emulated_late(true);
+        float *late = run(&k_cuda_ops, K_PRECISE, 1, 1);
+        logits_obey(K_PRECISE, 1e-5);
+        cuda_emulated_late(false);
+        CHECK(memcmp(early, late, N_TOK * n_vocab * sizeof *late) == 0);
+        free(early), free(late);
+    }
+    host_layers = 0;
+}
+
+/* Memory that holds everything but one layer's experts, then all but a few bytes of the other's as well; not without leave. */
+static void experts_go_where_there_is_room(void)
+{
+    static const char *const expected[] = {"from layer 2", "from layer 1"};
+    const struct engine_options o = {.n_ctx = 64, .max_batch_tokens = 32};
+    struct engine_plan plan;
+    struct error e = {0};
+    CHECK_INT(engine_plan(&plan, model, &o, UINT64_MAX / 2, &e), RC_OK);
+    CHECK(plan.is.fits && plan.is.first_host == 3 && plan.is.host_weights == 0);
+    uint64_t all = plan.is.device_weights + plan.need.work + plan.need.page * plan.need.pages,
+             experts = plan.experts[2];
+    engine_plan_fini(&plan);
+    for (int i = 0; i < 2; i++) {
+        size_t bytes = all - (size_t)i * experts - 1;
+        cuda_emulated_memory(bytes);
+        CHECK_INT(engine_plan(&plan, model, &o, bytes, &e), RC_OK);
+        CHECK(plan.is.fits && plan.is.first_host == 2 - i && plan.is.host_weights == (uint64_t)(1 + i) * experts);
+        engine_plan_fini(&plan);
+        struct engine *en = new_engine(&k_cuda_ops, K_FAST, 1);
+        CHECK(strstr(engine_numerics(en), expected[i]));
+        engine_free(en);
+    }
+    struct engine *en = NULL;
+    host_layers = -1;
+    CHECK_INT(open_engine(&en, &k_cuda_ops, K_FAST, 1, &e), RC_FULL);
+    CHECK(strstr(e.message, "with the experts of 2 layers in host memory it would fit"));
+    host_layers = 0;
+    cuda_emulated_memory((size_t)4 << 30);
+}
+
 static void what_does_not_fit_is_refused(void)
 {
     struct engine *en = NULL;
@@ -260,6 +321,10 @@ int main(void)
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
         open_synth(models[i].shape, models[i].type);
         TEST(fast_logits);
+        if (models[i].shape == &deepseek) {
+            TEST(the_host_computes_experts);
+            TEST(experts_go_where_there_is_room);
+        }
         if (i == 0) {
             TEST(precise_logits);
             TEST(hidden_states_are_near);
