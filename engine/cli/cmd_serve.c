@@ -120,6 +120,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "kv-tokens", .type = ARG_INT, .value = &(a).kv_tokens, .meta = "N", .lo = 0, .hi = 1 << 30, .help = "tokens that the KV pool holds over all requests; 0: max-batch times ctx-size, so that none is ever displaced"}, \
     {.name = "kv-type", .type = ARG_STRING, .value = &(a).kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default; answers of the one are not continued by the other"}, \
     {.name = "prefix-cache", .type = ARG_INT, .value = &(a).prefix_tokens, .meta = "TOKENS", .lo = -1, .hi = 1 << 30, .help = "most tokens kept of requests that are over, for prompts that begin alike; 0: none; -1: half of the KV pool"}, \
+    {.name = "kv-spill", .type = ARG_INT, .value = &(a).spill_tokens, .meta = "TOKENS", .lo = -1, .hi = 1 << 30, .help = "most tokens whose keys and values are kept in the host's memory when the pool is full, and come back instead of being computed again; 0: none; -1: on a device as many as the pool holds, in an eighth of the machine's memory at most, on the cpu none"}, \
     {.name = "host-experts", .type = ARG_INT, .value = &(a).host_layers, .meta = "N", .lo = -1, .hi = 1024, .help = "layers, counted from the last, whose experts stay in the host's memory for the cpu to compute beside a device; 0: as few as it takes; -1: none. See info --place"}, \
     {.name = "no-lookahead", .type = ARG_FLAG, .value = &(a).plain, .help = "never verify several tokens in one step; the output is the same with and without"}, \
     {.name = "lazy-load", .type = ARG_FLAG, .value = &(a).lazy, .help = "no read-ahead of the model file"},            \
@@ -164,6 +165,7 @@ int cmd_serve(int argc, char **argv)
         .device = "auto",
         .max_batch = CLI_MAX_BATCH,
         .prefix_tokens = -1,
+        .spill_tokens = -1,
         .drain_s = 30,
         .queue_s = 300,
         .hold_s = 120,

@@ -18,8 +18,8 @@ struct serve_args {
     int64_t power_cap;         /* watts of each GPU; 0: as it is */
     char joined_files[3][512]; /* what the three of them are then */
     char state[256];           /* of state_dir, where it is not given */
-    int64_t port, threads, n_ctx, max_batch, kv_tokens, prefix_tokens, host_layers, warmup, drain_s, notice_s, queue_s,
-        hold_s, hold_max, notice_poll_s, watchdog_s;
+    int64_t port, threads, n_ctx, max_batch, kv_tokens, prefix_tokens, spill_tokens, host_layers, warmup, drain_s,
+        notice_s, queue_s, hold_s, hold_max, notice_poll_s, watchdog_s;
     bool lazy, no_mmap, plain, no_supervisor;
     int64_t worker_fd, listener_fd; /* -1: this is no worker */
 };

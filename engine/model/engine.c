@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "engine/model/model_internal.h"
@@ -160,7 +161,19 @@ static enum rc size_kv(struct engine *en, int32_t pages, struct error *e)
     return RC_OK;
 }
 
-static enum rc make_kv(struct engine *en, int32_t kept_pages, struct error *e)
+/* As many as the options say; of a device's pinned memory not so much that the machine has none left. */
+static int32_t spill_pages_max(const struct engine *en, int32_t wanted)
+{
+    if (wanted >= 0)
+        return wanted < PAGES_MAX ? wanted : PAGES_MAX;
+    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) / 8 * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t most = bytes / (uint64_t)en->page_stride;
+    if (!en->on_device)
+        return 0;
+    return most < (uint64_t)en->n_pages ? (int32_t)most : en->n_pages;
+}
+
+static enum rc make_kv(struct engine *en, int32_t kept_pages, int32_t spill_pages, struct error *e)
 {
     en->kv = work_new(en, en->kv_bytes);
     if (!en->kv)
@@ -170,8 +183,10 @@ static enum rc make_kv(struct engine *en, int32_t kept_pages, struct error *e)
         en->pages_free[i] = en->n_pages - 1 - i;
     en->n_pages_free = en->n_pages;
     en->kept_max = kept_pages < 0 ? en->n_pages / 2 : kept_pages;
-    if (en->kept_max > 0)
-        en->prefix = prefix_new(en->n_pages);
+    int32_t spilled = spill_pages_max(en, spill_pages);
+    if (en->kept_max > 0 || spilled > 0)
+        en->prefix = prefix_new(en->n_pages, kv_store_slots(spilled));
+    kv_store_init(en, spilled);
     en->seqs = spw_calloc((size_t)en->max_seqs, sizeof *en->seqs);
     en->seq_pages = spw_calloc((size_t)en->max_seqs * (size_t)en->pages_per_seq, sizeof *en->seq_pages);
     return RC_OK;
@@ -243,7 +258,7 @@ enum rc engine_new(struct engine **out, const struct model *m, const struct engi
     if (!rc)
         rc = weights_decide(en, e);
     if (!rc)
-        rc = make_kv(en, o->kept_pages, e);
+        rc = make_kv(en, o->kept_pages, o->spill_pages, e);
     if (!rc)
         rc = make_scratch(en, e);
     if (!rc)
@@ -276,6 +291,7 @@ void engine_free(struct engine *en)
     if (en->ctx) {
         SPW_ASSERT(en->magic == ENGINE_MAGIC);
         host_experts_close(en);
+        kv_store_fini(en);
         weights_unplace(en);
         en->ops->buf_free(en->ctx, en->kv, en->kv_bytes, K_BUF_WORK);
         en->ops->buf_free(en->ctx, en->scratch_mem, en->scratch_bytes, K_BUF_WORK);

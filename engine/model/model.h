@@ -51,6 +51,9 @@ struct engine_options {
     int32_t
         host_layers; /* on a device: layers, counted from the last, whose experts stay in host memory and are computed
                             by the CPU beside it; 0: as few as it takes; < 0: none. Part of the numerics class. */
+    int32_t
+        spill_pages; /* most pages kept in the host's memory when the pool is full, for sequences that come back; 0: none;
+                            < 0: on a device as many as the pool has, in an eighth of the machine's memory at most, else none */
     int32_t kept_pages; /* most pages kept of sequences that are gone; 0: no prefix is reused, < 0: half of the pool */
 };
 
@@ -81,7 +84,12 @@ int32_t engine_pages_free(const struct engine *en); /* that a sequence could hav
 int32_t engine_pages_total(const struct engine *en);
 uint64_t engine_kv_bytes(const struct engine *en);      /* of all pages */
 int32_t engine_pages_kept(const struct engine *en);     /* for prefixes, by no sequence in use */
-uint64_t engine_pages_evicted(const struct engine *en); /* kept ones given up for others, so far */
+uint64_t engine_pages_evicted(const struct engine *en); /* kept ones given up for others and forgotten, so far */
+struct kv_spill {
+    int32_t pages, pages_max; /* in the host's memory: now, and at most */
+    uint64_t out, in;         /* copied there, and back, so far */
+};
+struct kv_spill engine_spill(const struct engine *en);
 
 /* A sequence. Its pages are taken as it grows and given back by seq_free or seq_truncate. */
 struct seq;

@@ -133,6 +133,13 @@ struct carver {
 };
 void *carve(struct carver *c, int64_t rows, int64_t elems); /* elements of four bytes */
 
+/* Pages in the host's memory (kv_store.c). */
+struct kv_store {
+    int32_t max, n, per_chunk, n_chunks; /* slots: most, there are; chunks of them */
+    void **chunks;                       /* owned, K_BUF_HOST memory */
+    uint64_t spilled, returned;
+};
+
 /* Experts that the host computes beside a device (host_experts.c). */
 struct host_experts {
     int32_t wanted; /* of struct placement_need: host_layers */
@@ -163,6 +170,7 @@ struct engine {
     int32_t n_pages, n_pages_free;
     int32_t *pages_free;   /* stack */
     struct prefix *prefix; /* owned; NULL: no prefix is reused */
+    struct kv_store store;
     int32_t kept_max;
     int32_t pages_per_seq;
     struct seq *seqs;
@@ -215,6 +223,16 @@ enum rc weights_decide(struct engine *en, struct error *e) SPW_MUST_USE;
 enum rc weights_place(struct engine *en, struct error *e) SPW_MUST_USE;
 void weights_unplace(struct engine *en);
 void weights_plan(struct engine_plan *plan, const struct engine *en, uint64_t device_bytes);
+
+/* kv_store.c. pages_max 0: nothing is ever kept there. */
+void kv_store_init(struct engine *en, int32_t pages_max);
+int32_t kv_store_slots(int32_t pages_max);
+void kv_store_fini(struct engine *en);
+/* If no more than one slot is free, more of them, where there may be. */
+void kv_store_grow(struct engine *en);
+/* Copies, in order with the operations. Slots as the prefix tree numbers them. */
+enum k_status kv_store_put(struct engine *en, int32_t slot, int32_t page);
+enum k_status kv_store_get(struct engine *en, int32_t page, int32_t slot);
 
 /* host_experts.c. Nothing where no layer's experts are the host's. */
 enum rc host_experts_open(struct engine *en, int threads, struct error *e) SPW_MUST_USE;

@@ -1,6 +1,7 @@
 /* Sequences and the pages that hold their keys and values.
  *
- * Pages come from one stack of free page numbers, then from those that are kept for prefixes. A sequence has
+ * Pages come from one stack of free page numbers, then from those that are kept for prefixes, whose content may move to the
+ * host's memory (kv_store.c). A sequence has
  * ceil(len / K_PAGE_TOKENS) of them at the least, more after seq_reserve(); each page holds all layers of its
  * K_PAGE_TOKENS positions. Its first n_known ones are in the prefix tree, shared with whoever begins alike; the others
  * are its own. */
@@ -18,6 +19,24 @@ static void put_page(struct engine *en, int32_t page)
     en->pages_free[en->n_pages_free++] = page;
 }
 
+/* A kept page, for the content of which there is a slot, or nobody will know it any more. prefix_spare() is to follow. */
+static int32_t exchange_page(struct engine *en)
+{
+    int32_t slot;
+    kv_store_grow(en);
+    int32_t page = prefix_evict(en->prefix, &slot);
+    if (slot != PREFIX_NONE && kv_store_put(en, slot, page) != K_OK)
+        prefix_lose(en->prefix, slot);
+    return page;
+}
+
+static int32_t evict_page(struct engine *en)
+{
+    int32_t page = exchange_page(en);
+    prefix_spare(en->prefix);
+    return page;
+}
+
 /* The last first, as the tree wants it. */
 static void give_back(struct seq *s, int32_t keep)
 {
@@ -31,13 +50,13 @@ static void give_back(struct seq *s, int32_t keep)
         s->n_known = s->n_pages;
         prefix_release(en->prefix, page);
         if (prefix_kept(en->prefix) > en->kept_max)
-            put_page(en, prefix_evict(en->prefix));
+            put_page(en, evict_page(en));
     }
 }
 
 static int32_t take_page(struct engine *en)
 {
-    return en->n_pages_free > 0 ? en->pages_free[--en->n_pages_free] : prefix_evict(en->prefix);
+    return en->n_pages_free > 0 ? en->pages_free[--en->n_pages_free] : evict_page(en);
 }
 
 struct seq *seq_new(struct engine *en)
@@ -89,6 +108,35 @@ void seq_rewind(struct seq *s, int32_t len)
     s->len = len;
 }
 
+/* Pages that others may want before long: one for each sequence that runs beside this one, and this one's next. */
+static int32_t pages_spoken_for(const struct engine *en)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < en->max_seqs; i++)
+        n += en->seqs[i].en != NULL;
+    return n > 1 ? n + 1 : 0;
+}
+
+/* The block that follows the sequence's pages, out of its slot into a page; PREFIX_NONE if there is none to spare: what comes
+ * back only to be displaced again is better left. */
+static int32_t bring_back(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n)
+{
+    struct engine *en = s->en;
+    int32_t parent = s->n_pages > 0 ? s->pages[s->n_pages - 1] : PREFIX_NONE;
+    if (pages_for(n) - s->n_pages + pages_spoken_for(en) > engine_pages_free(en))
+        return PREFIX_NONE;
+    int32_t page = en->n_pages_free > 0 ? en->pages_free[--en->n_pages_free] : exchange_page(en);
+    int32_t slot = prefix_find(en->prefix, parent, salt, ids); /* none: a copy that failed took it along */
+    if (slot != PREFIX_NONE && kv_store_get(en, page, slot) == K_OK) {
+        prefix_return(en->prefix, slot, page);
+    } else {
+        put_page(en, page);
+        page = PREFIX_NONE;
+    }
+    prefix_spare(en->prefix);
+    return page;
+}
+
 int32_t seq_attach(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n)
 {
     struct prefix *p = s->en->prefix;
@@ -96,9 +144,12 @@ int32_t seq_attach(struct seq *s, const struct prefix_salt *salt, const int32_t 
     SPW_ASSERT(s->magic == SEQ_MAGIC && s->len == 0 && s->n_pages == 0);
     for (; p && s->len + K_PAGE_TOKENS < n; s->len += K_PAGE_TOKENS) {
         int32_t page = prefix_find(p, parent, salt, ids + s->len);
+        if (page >= s->en->n_pages)
+            page = bring_back(s, salt, ids + s->len, n);
+        else if (page != PREFIX_NONE)
+            prefix_hold(p, page);
         if (page == PREFIX_NONE)
             break;
-        prefix_hold(p, page);
         s->pages[s->n_pages++] = parent = page;
     }
     s->n_known = s->n_pages;
@@ -114,6 +165,8 @@ void seq_share(struct seq *s, const struct prefix_salt *salt, const int32_t *ids
         int32_t page = prefix_find(p, parent, salt, ids + (size_t)i * K_PAGE_TOKENS);
         if (page == PREFIX_NONE) {
             prefix_add(p, own, parent, salt, ids + (size_t)i * K_PAGE_TOKENS);
+        } else if (page >= s->en->n_pages) { /* it was computed although a slot has it: what is nearer stays */
+            prefix_return(p, page, own);
         } else { /* another computed the same meanwhile: one copy is enough */
             prefix_hold(p, page);
             s->pages[i] = page;

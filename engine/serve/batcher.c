@@ -20,6 +20,7 @@ const struct batch_engine_ops batch_engine_ops_real = {
     .pages_total = engine_pages_total,
     .pages_kept = engine_pages_kept,
     .pages_evicted = engine_pages_evicted,
+    .spill = engine_spill,
 };
 
 /* Jobs. */
@@ -187,6 +188,10 @@ static void count_pages_locked(struct batcher *b)
     b->stats.pages_free = b->o.ops->pages_free(b->o.engine);
     b->stats.pages_kept = b->o.ops->pages_kept(b->o.engine);
     b->stats.pages_evicted = b->o.ops->pages_evicted(b->o.engine);
+    const struct kv_spill spill = b->o.ops->spill(b->o.engine);
+    b->stats.pages_spilled = spill.pages;
+    b->stats.spills = spill.out;
+    b->stats.returns = spill.in;
 }
 
 bool job_runs(const struct batch_job *j)

@@ -47,6 +47,7 @@ struct batch_engine_ops {
     int32_t (*pages_total)(const struct engine *en);
     int32_t (*pages_kept)(const struct engine *en);
     uint64_t (*pages_evicted)(const struct engine *en);
+    struct kv_spill (*spill)(const struct engine *en);
 };
 extern const struct batch_engine_ops batch_engine_ops_real;
 
@@ -149,8 +150,9 @@ int batcher_fd(const struct batcher *b); /* readable when there is output; owned
 void batcher_dispatch(struct batcher *b);
 
 struct batcher_stats {
-    int32_t running, waiting, pages_free, pages_total, pages_kept;
+    int32_t running, waiting, pages_free, pages_total, pages_kept, pages_spilled;
     uint64_t pages_evicted, cached_tokens; /* of prompt_tokens: known already */
+    uint64_t spills, returns;              /* pages copied to the host's memory, and back */
     uint64_t steps, step_failures;
     uint64_t prefill_tokens, decode_tokens;    /* computed */
     uint64_t proposed_tokens, accepted_tokens; /* of decode_tokens: looked ahead, and came true */

@@ -37,6 +37,8 @@ static const size_t sums[] = {
     AT(batcher.preemptions),
     AT(batcher.pages_evicted),
     AT(batcher.cached_tokens),
+    AT(batcher.spills),
+    AT(batcher.returns),
     AT(batcher.proposed_tokens),
     AT(batcher.accepted_tokens),
     AT(batcher.step_failures),
@@ -100,6 +102,7 @@ void serve_totals_add(struct serve_totals *to, const struct serve_totals *from)
     to->batcher.pages_free = from->batcher.pages_free;
     to->batcher.pages_total = from->batcher.pages_total;
     to->batcher.pages_kept = from->batcher.pages_kept;
+    to->batcher.pages_spilled = from->batcher.pages_spilled;
     to->http.open_connections = from->http.open_connections;
     to->http.active_exchanges = from->http.active_exchanges;
 }
@@ -117,6 +120,6 @@ void serve_totals_rest(struct serve_totals *t)
 {
     t->batcher.running = t->batcher.waiting = 0;
     t->batcher.pages_free = t->batcher.pages_total;
-    t->batcher.pages_kept = 0;
+    t->batcher.pages_kept = t->batcher.pages_spilled = 0;
     t->http.open_connections = t->http.active_exchanges = 0;
 }

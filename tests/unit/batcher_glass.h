@@ -239,6 +239,12 @@ static inline uint64_t fake_pages_evicted(const struct engine *en)
     return 0;
 }
 
+static inline struct kv_spill fake_spill(const struct engine *en)
+{
+    (void)en;
+    return (struct kv_spill){0};
+}
+
 static const struct batch_engine_ops fake_ops = {
     .seq_new = fake_seq_new,
     .seq_free = fake_seq_free,
@@ -251,6 +257,7 @@ static const struct batch_engine_ops fake_ops = {
     .pages_total = fake_pages_total,
     .pages_kept = fake_pages_kept,
     .pages_evicted = fake_pages_evicted,
+    .spill = fake_spill,
 };
 
 static inline void engine_init(struct engine *en)

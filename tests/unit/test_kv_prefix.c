@@ -1,6 +1,6 @@
 /* Reuse of prefixes: a prompt that begins like an earlier one gets its pages, and what it says is the same, bit for bit,
  * as if it had computed them; nobody gets the pages of another salt; pages come back when they are needed, those let go
- * longest ago first; conversations by the hundred on a small pool against an engine that reuses nothing.
+ * longest ago first, to the host's memory where there is some, from where they come back as they were; conversations by the hundred on a small pool against an engine that reuses nothing.
  * With a number: so many conversations (bar of the project: 1000).
  * full: 1000
  * links: spw_engine_model */
@@ -45,6 +45,7 @@ static char path[] = "/tmp/spillway-prefix-XXXXXX";
 static struct model *model;
 static size_t n_vocab;
 static int n_conversations = 30;
+static int32_t spill_pages; /* of engines from now on */
 static const struct prefix_salt us = {{1}}, them = {{2}};
 
 static struct engine *new_engine(int32_t max_seqs, int32_t kv_pages, int32_t kept)
@@ -56,6 +57,7 @@ static struct engine *new_engine(int32_t max_seqs, int32_t kv_pages, int32_t kep
                                      .max_seqs = max_seqs,
                                      .kv_pages = kv_pages,
                                      .max_batch_tokens = N_CTX,
+                                     .spill_pages = spill_pages,
                                      .kept_pages = kept};
     CHECK_INT(engine_new(&en, model, &o, &e), RC_OK);
     return en;
@@ -172,6 +174,64 @@ static void the_bound(void)
     engine_free(en);
 }
 
+/* Four pages in the host's memory: what was let go last comes back, beginnings before ends, and only as much as there is room
+ * for; what is computed beside it is not changed. */
+static void pages_come_back(void)
+{
+    int32_t a[3 * PAGE + 1], b[3 * PAGE + 1], big[8 * PAGE];
+    spill_pages = 4;
+    struct engine *en = new_engine(2, 8, 8);
+    spill_pages = 0;
+    struct engine *plain = new_engine(1, 8, 0);
+    fill_ids(a, 3 * PAGE + 1, 3);
+    fill_ids(b, 3 * PAGE + 1, 4);
+    fill_ids(big, 8 * PAGE, 5);
+    visit(en, &us, a, 3 * PAGE + 1);
+    visit(en, &us, b, 3 * PAGE + 1);
+    visit(en, &us, big, 8 * PAGE - 1); /* all of the pool: of six pages two are forgotten, the ends of a */
+    CHECK_INT(engine_pages_evicted(en), 2);
+    CHECK_INT(engine_spill(en).pages, 4);
+    CHECK_INT(engine_spill(en).out, 6);
+    struct seq *s = seq_new(en), *p = seq_new(plain);
+    CHECK_INT(seq_attach(s, &us, b, 3 * PAGE + 1), 3 * PAGE);
+    CHECK_INT(engine_spill(en).in, 3);
+    const float *got = take_in(en, s, &us, b, 3 * PAGE + 1);
+    CHECK(memcmp(got, take_in(plain, p, &us, b, 3 * PAGE + 1), n_vocab * sizeof *got) == 0);
+    struct seq *t = seq_new(en);
+    CHECK_INT(seq_attach(t, &us, a, 3 * PAGE + 1), 0); /* s and it would soon take it away from each other */
+    seq_free(t);
+    seq_free(s);
+    CHECK_INT(visit(en, &us, a, 3 * PAGE + 1), PAGE);
+    CHECK_INT(engine_pages_free(en), 8);
+    CHECK(engine_spill(en).pages <= 4);
+    engine_free(en);
+    engine_free(plain);
+}
+
+/* Both compute what a slot has, too: one of them puts it into a page again. */
+static void computed_again(void)
+{
+    int32_t a[3 * PAGE + 1], big[8 * PAGE];
+    spill_pages = 8;
+    struct engine *en = new_engine(2, 8, 0);
+    spill_pages = 0;
+    fill_ids(a, 3 * PAGE + 1, 3);
+    fill_ids(big, 8 * PAGE, 5);
+    visit(en, &us, a, 3 * PAGE + 1); /* nothing is kept in pages */
+    CHECK_INT(engine_spill(en).pages, 3);
+    CHECK_INT(engine_pages_kept(en), 0);
+    struct seq *s = seq_new(en);
+    take_in(en, s, &us, a, 3 * PAGE + 1); /* without looking */
+    CHECK_INT(engine_spill(en).pages, 0);
+    CHECK_INT(engine_spill(en).in, 0);
+    seq_free(s);
+    CHECK_INT(visit(en, &us, a, 3 * PAGE + 1), 3 * PAGE);
+    visit(en, &us, big, 8 * PAGE);
+    CHECK_INT(engine_spill(en).pages, 8);
+    CHECK_INT(visit(en, &us, big, 8 * PAGE), 7 * PAGE);
+    engine_free(en);
+}
+
 /* Cut into a known page: written to again only where nobody else has it. */
 static void cut_back(void)
 {
@@ -280,7 +340,7 @@ static bool talks_step(struct talk *talks, struct engine *en, struct engine *pla
 
 static void conversations(void)
 {
-    struct engine *en = new_engine(LIVE, 40, -1), *plain = new_engine(1, 0, 0);
+    struct engine *en = new_engine(LIVE, spill_pages ? 32 : 40, spill_pages ? 8 : -1), *plain = new_engine(1, 0, 0);
     struct talk talks[LIVE] = {0};
     uint64_t random = 9, known = 0;
     bool same = true;
@@ -303,10 +363,19 @@ static void conversations(void)
     CHECK(known > 0);
     CHECK(engine_pages_evicted(en) > 0 || begun < 16); /* so few fit */
     CHECK_INT(engine_pages_free(en), engine_pages_total(en));
-    printf("%d conversations, %llu tokens known already, %llu pages given up\n", begun, (unsigned long long)known,
-           (unsigned long long)engine_pages_evicted(en));
+    CHECK((engine_spill(en).in > 0) == (engine_spill(en).pages_max > 0) || begun < 16);
+    printf("%d conversations, %llu tokens known already, %llu pages given up, %llu brought back\n", begun,
+           (unsigned long long)known, (unsigned long long)engine_pages_evicted(en),
+           (unsigned long long)engine_spill(en).in);
     engine_free(en);
     engine_free(plain);
+}
+
+static void conversations_that_spill(void)
+{
+    spill_pages = 12;
+    conversations();
+    spill_pages = 0;
 }
 
 static void with_model(const struct synth_shape *shape, enum synth_type type)
@@ -318,9 +387,12 @@ static void with_model(const struct synth_shape *shape, enum synth_type type)
     TEST(what_is_known);
     TEST(shared_while_used);
     TEST(who_is_given_up);
+    TEST(pages_come_back);
+    TEST(computed_again);
     TEST(the_bound);
     TEST(cut_back);
     TEST(conversations);
+    TEST(conversations_that_spill);
     model_close(model);
 }
 
