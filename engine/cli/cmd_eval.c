@@ -42,6 +42,7 @@ static enum rc eval(const struct eval_args *a, const struct tokens *ids, struct 
 {
     struct cli_engine ce = {0};
     struct engine_options o = {.threads = (int)a->threads,
+                               .lazy = a->lazy,
                                .precision = a->precise ? K_PRECISE : K_FAST,
                                .kv_type = cli_kv_type(a->kv_type),
                                .max_batch_tokens = (int32_t)a->chunk};
@@ -79,7 +80,7 @@ int cmd_eval(int argc, char **argv)
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},
         {.name = "chunk", .type = ARG_INT, .value = &a.chunk, .meta = "N", .lo = 1, .hi = 65536, .help = "tokens in one step"},
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},
-        {.name = "lazy-load", .type = ARG_FLAG, .value = &a.lazy, .help = "no read-ahead of the model file"},
+        {.name = "lazy-load", .type = ARG_FLAG, .value = &a.lazy, .help = "no read-ahead of the model file; on a device, weights are uploaded layer by layer in the first step"},
     };
     /* clang-format on */
     const struct arg_spec spec = {.program = "spillway-engine",

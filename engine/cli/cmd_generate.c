@@ -97,6 +97,7 @@ static enum rc make_sampler(struct generation *g, struct error *e)
 static enum rc make_engine(struct generation *g, struct error *e)
 {
     struct engine_options o = {.threads = (int)g->a->threads,
+                               .lazy = g->a->lazy,
                                .precision = g->a->precise ? K_PRECISE : K_FAST,
                                .kv_type = cli_kv_type(g->a->kv_type)};
     int64_t train = model_info(g->model)->n_ctx_train, want = (int64_t)g->ids.n + g->a->n;
@@ -228,7 +229,7 @@ int cmd_generate(int argc, char **argv)
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},
         {.name = "ignore-eos", .type = ARG_FLAG, .value = &a.ignore_eos, .help = "end tokens do not stop"},
         {.name = "chat-template", .type = ARG_STRING, .value = &a.chat_template, .meta = "NAME", .help = "instead of the one the file names"},
-        {.name = "lazy-load", .type = ARG_FLAG, .value = &a.lazy, .help = "no read-ahead of the model file"},
+        {.name = "lazy-load", .type = ARG_FLAG, .value = &a.lazy, .help = "no read-ahead of the model file; on a device, weights are uploaded layer by layer in the first step"},
     };
     /* clang-format on */
     const struct arg_spec spec = {.program = "spillway-engine",

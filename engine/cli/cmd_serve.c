@@ -123,7 +123,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "kv-spill", .type = ARG_INT, .value = &(a).spill_tokens, .meta = "TOKENS", .lo = -1, .hi = 1 << 30, .help = "most tokens whose keys and values are kept in the host's memory when the pool is full, and come back instead of being computed again; 0: none; -1: on a device as many as the pool holds, in an eighth of the machine's memory at most, on the cpu none"}, \
     {.name = "host-experts", .type = ARG_INT, .value = &(a).host_layers, .meta = "N", .lo = -1, .hi = 1024, .help = "layers, counted from the last, whose experts stay in the host's memory for the cpu to compute beside a device; 0: as few as it takes; -1: none. See info --place"}, \
     {.name = "no-lookahead", .type = ARG_FLAG, .value = &(a).plain, .help = "never verify several tokens in one step; the output is the same with and without"}, \
-    {.name = "lazy-load", .type = ARG_FLAG, .value = &(a).lazy, .help = "no read-ahead of the model file"},            \
+    {.name = "lazy-load", .type = ARG_FLAG, .value = &(a).lazy, .help = "no read-ahead of the model file; on a device, weights are uploaded layer by layer in the first step"},            \
     {.name = "no-mmap", .type = ARG_FLAG, .value = &(a).no_mmap, .help = "read the model file into memory instead of mapping it: for file systems that can fail or change under a mapping"}, \
     {.name = "warmup", .type = ARG_INT, .value = &(a).warmup, .meta = "N", .lo = 0, .hi = 10000, .help = "empty passes before it is ready"}, \
     {.name = "alias", .type = ARG_STRING, .value = &(a).alias, .meta = "NAME", .help = "the name requests use; default: the file's name"}, \

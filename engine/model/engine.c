@@ -264,7 +264,7 @@ enum rc engine_new(struct engine **out, const struct model *m, const struct engi
     if (!rc)
         rc = host_experts_open(en, threads, e);
     if (!rc)
-        rc = weights_place(en, e);
+        rc = weights_place(en, o->lazy, e);
     if (rc) {
         engine_free(en);
         return rc;
@@ -518,6 +518,7 @@ static enum k_status compute(struct engine *en, struct step_slice *slices, int32
     if (how != K_STEP_REPEAT)
         s = graph_run(en, r->n_tok, n_last, n_first);
     s = ops->step_end(en->ctx, s);
+    upload_step_over(en, s);
     if (s != K_OK || !en->on_device)
         return s;
     bool chosen;

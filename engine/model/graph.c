@@ -199,6 +199,7 @@ static enum k_status attention_block(struct engine *en, int32_t il, int32_t n)
     struct scratch *s = &en->s;
     struct k_kv_pool kv = engine_kv_pool(en, il);
     en->op_layer = il;
+    RUN(en, "uploading weights", upload_wait(en, il));
     RUN(en, "attn_norm", norm(en, s->h, s->x, l->attn_norm, n, hp->n_embd));
     enum k_status st = hp->mla ? attention_mla(en, l, &kv, n) : attention_gqa(en, l, &kv, n);
     if (st != K_OK)
@@ -234,6 +235,7 @@ enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_
     int32_t last = m->hp.n_layer - 1;
     enum k_status st = K_OK;
     en->op_layer = 0;
+    RUN(en, "uploading weights", upload_wait(en, -1));
     RUN(en, "token_embd", en->ops->get_rows(en->ctx, s->x, &en->w.embd, s->ids, n_tok));
     for (int32_t il = 0; il <= last; il++) {
         st = attention_block(en, il, n_tok);

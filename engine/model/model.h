@@ -48,12 +48,13 @@ struct engine_options {
     int32_t kv_pages;    /* pool size in pages of K_PAGE_TOKENS; 0: max_seqs * ceil(n_ctx / page) */
     int32_t max_seqs;    /* 0: 1 */
     int32_t max_batch_tokens; /* tokens in one step; 0: 256 */
-    int32_t
-        host_layers; /* on a device: layers, counted from the last, whose experts stay in host memory and are computed
-                            by the CPU beside it; 0: as few as it takes; < 0: none. Part of the numerics class. */
-    int32_t
-        spill_pages; /* most pages kept in the host's memory when the pool is full, for sequences that come back; 0: none;
-                            < 0: on a device as many as the pool has, in an eighth of the machine's memory at most, else none */
+    /* On a device: layers, counted from the last, whose experts stay in host memory and are computed by the CPU beside it; 0: as
+     * few as it takes; < 0: none. Part of the numerics class. */
+    int32_t host_layers;
+    bool lazy; /* on a device: weights are uploaded when a step first comes to their layer, the next one's meanwhile */
+    /* Most pages kept in the host's memory when the pool is full, for sequences that come back; 0: none; < 0: on a device as
+     * many as the pool has, in an eighth of the machine's memory at most, else none. */
+    int32_t spill_pages;
     int32_t kept_pages; /* most pages kept of sequences that are gone; 0: no prefix is reused, < 0: half of the pool */
 };
 

@@ -178,6 +178,7 @@ struct engine {
 
     struct weights w;
     struct layer *layers_owned; /* NULL: the model's are used */
+    struct upload *upload;      /* owned; NULL: weights are where they belong */
     void *placed;               /* work memory of the weights; NULL likewise */
     size_t placed_bytes;
 
@@ -219,10 +220,18 @@ enum k_status graph_experts(const struct expert_job *job, const struct layer *l,
 /* place.c. Which experts are the host's (en->host.first); the sizes of KV pages and work buffers are known. RC_FULL: weights,
  * pages and buffers do not fit in the backend's memory; says what would. */
 enum rc weights_decide(struct engine *en, struct error *e) SPW_MUST_USE;
-/* en->w is what operations read; weights_unplace() is safe at any time before the backend is gone. */
-enum rc weights_place(struct engine *en, struct error *e) SPW_MUST_USE;
+/* en->w is what operations read, lazy: after upload_wait(); weights_unplace() is safe at any time before the backend is gone. */
+enum rc weights_place(struct engine *en, bool lazy, struct error *e) SPW_MUST_USE;
 void weights_unplace(struct engine *en);
 void weights_plan(struct engine_plan *plan, const struct engine *en, uint64_t device_bytes);
+
+/* upload.c. first: [n_layer + 2] the first copy of each part, which are what is of no layer and then the layers; both arrays
+ * become its own. */
+struct upload *upload_new(struct engine *en, struct k_copy *copies, size_t *first);
+void upload_free(struct engine *en);
+/* The weights of this layer are there (-1: those of none). Waits for them. */
+enum k_status upload_wait(struct engine *en, int32_t layer);
+void upload_step_over(struct engine *en, enum k_status s);
 
 /* kv_store.c. pages_max 0: nothing is ever kept there. */
 void kv_store_init(struct engine *en, int32_t pages_max);

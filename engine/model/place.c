@@ -85,15 +85,18 @@ static void add_ends(struct places *p, struct weights *w, const struct hparams *
     add_vector(p, &w->rope.inv_freq, hp->rope.d_rope / 2);
 }
 
-/* Everything that operations of the device read: what is needed first, then layer by layer. */
-static void list_places(struct places *p, struct weights *w, const struct hparams *hp, int32_t first_host)
+/* Everything that operations of the device read: what is of no layer, then layer by layer; first[i] is where part i begins. */
+static void list_places(struct places *p, struct weights *w, const struct hparams *hp, int32_t first_host,
+                        size_t *first)
 {
     add_ends(p, w, hp);
     for (int32_t i = 0; i < hp->n_layer; i++) {
+        first[i + 1] = p->n;
         add_layer(p, &w->layers[i], hp);
         if (i < first_host)
             add_experts(p, &w->layers[i]);
     }
+    first[hp->n_layer + 1] = p->n;
 }
 
 static void borrow_weights(struct weights *w, const struct model *m)
@@ -191,7 +194,7 @@ static struct k_copy *assign(const struct places *p, uint8_t *base)
     return copies;
 }
 
-enum rc weights_place(struct engine *en, struct error *e)
+enum rc weights_place(struct engine *en, bool lazy, struct error *e)
 {
     const struct model *m = en->m;
     struct places p = {0};
@@ -203,14 +206,21 @@ enum rc weights_place(struct engine *en, struct error *e)
     en->layers_owned = spw_calloc(layers, sizeof *en->layers_owned);
     memcpy(en->layers_owned, m->layers, layers * sizeof *en->layers_owned);
     en->w.layers = en->layers_owned;
-    list_places(&p, &en->w, &m->hp, en->host.first);
+    size_t *first = spw_calloc(layers + 2, sizeof *first);
+    list_places(&p, &en->w, &m->hp, en->host.first, first);
     en->placed_bytes = p.bytes;
     enum k_status s = en->ops->buf_new(en->ctx, &en->placed, p.bytes, K_BUF_WORK);
     if (s == K_OK) {
         struct k_copy *copies = assign(&p, en->placed);
-        s = en->ops->put_many(en->ctx, copies, p.n);
-        free(copies);
+        if (lazy) {
+            en->upload = upload_new(en, copies, first);
+            first = NULL;
+        } else {
+            s = en->ops->put_many(en->ctx, copies, p.n);
+            free(copies);
+        }
     }
+    free(first);
     free(p.list);
     if (tied)
         en->w.output.data = en->w.embd.data;
@@ -222,6 +232,7 @@ enum rc weights_place(struct engine *en, struct error *e)
 
 void weights_unplace(struct engine *en)
 {
+    upload_free(en);
     if (en->placed)
         en->ops->buf_free(en->ctx, en->placed, en->placed_bytes, K_BUF_WORK);
     en->placed = NULL;

@@ -34,8 +34,11 @@ bool k_cuda_device_usable(int device, char *text, size_t size)
 
 enum k_status cuda_note(struct k_ctx *c, enum k_status s)
 {
-    if (s == K_DEVICE || s == K_NO_MEMORY)
+    if (s == K_DEVICE || s == K_NO_MEMORY) {
+        pthread_mutex_lock(&c->error_lock);
         snprintf(c->error, sizeof c->error, "%s", last_error_text());
+        pthread_mutex_unlock(&c->error_lock);
+    }
     return s;
 }
 
@@ -48,6 +51,7 @@ struct k_ctx *cuda_ctx_new(int threads, int device)
     if (!c)
         return NULL;
     c->device = device;
+    pthread_mutex_init(&c->error_lock, NULL);
     if (device_use(device) != K_OK || device_facts_of(device, &c->facts) != K_OK || stream_new(&c->stream) != K_OK ||
         stream_new(&c->beside) != K_OK || event_new(&c->beside_from) != K_OK || event_new(&c->beside_to) != K_OK ||
         host_pinned_alloc((void **)&c->staging, CUDA_STAGING) != K_OK) {
@@ -82,6 +86,7 @@ void cuda_ctx_free(struct k_ctx *c)
         stream_free(c->beside);
     if (c->stream)
         stream_free(c->stream);
+    pthread_mutex_destroy(&c->error_lock);
     free(c);
 }
 

@@ -2,6 +2,8 @@
 #ifndef KERNELS_CUDA_INTERNAL_H
 #define KERNELS_CUDA_INTERNAL_H
 
+#include <pthread.h>
+
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/portable.cuh"
 #include "kernels/internal.h"
@@ -46,6 +48,7 @@ struct k_ctx {
     int device;
     struct device_facts facts;
     char numerics[64], text[288], error[192];
+    pthread_mutex_t error_lock; /* several threads may fail at once; who reads it has waited for them */
     stream_t stream;
     stream_t beside;                /* the host's work and its copies (beside.cu) */
     event_t beside_from, beside_to; /* in `stream`: it may begin; in `beside`: it is done */

@@ -49,6 +49,7 @@ static struct model *model;
 static int32_t ids[N_TOK];
 static size_t n_vocab;
 static int32_t host_layers; /* of engines from now on */
+static bool lazy;
 
 static enum rc open_engine(struct engine **en, const struct k_ops *ops, enum k_precision precision, int32_t max_seqs,
                            struct error *e)
@@ -59,7 +60,8 @@ static enum rc open_engine(struct engine **en, const struct k_ops *ops, enum k_p
                                .n_ctx = 64,
                                .max_seqs = max_seqs,
                                .max_batch_tokens = 32,
-                               .host_layers = host_layers};
+                               .host_layers = host_layers,
+                               .lazy = lazy};
     return engine_new(en, model, &o, e);
 }
 
@@ -226,7 +228,7 @@ static void the_host_computes_experts(void)
                      host_layers == 1 ? ";experts=cpu-1 from layer 2" : ";experts=cpu-1 from layer 1"));
         engine_free(en);
         cuda_emulated_late(host_layers == 2);
-        logits_obey(host_layers == 2 ? K_PRECISE : K_FAST, host_layers == 2 ? 1e-5 : 0.03);
+        logits_obey(K_FAST, 0.03);
         cuda_emulated_late(false);
     }
     host_layers = 0;
@@ -262,42 +264,62 @@ static void experts_go_where_there_is_room(void)
     cuda_emulated_memory((size_t)4 << 30);
 }
 
-/* A prompt's pages go to the host's memory when another needs all there are, and come back: the same logits. */
+/* A prompt's page goes to the host's memory when another needs all there are, and comes back: the same logits. */
 static void pages_come_back(void)
 {
-    const struct engine_options o = {
-        .ops = &k_cuda_ops, .n_ctx = 192, .max_batch_tokens = 64, .kept_pages = 3, .spill_pages = 2};
+    enum { PAGE = K_PAGE_TOKENS, LONG = 2 * PAGE };
     static const struct prefix_salt salt = {{1}};
-    int32_t prompts[2][3 * K_PAGE_TOKENS];
+    const struct engine_options o = {
+        .ops = &k_cuda_ops, .n_ctx = LONG, .max_batch_tokens = LONG, .kept_pages = 2, .spill_pages = 1};
+    int32_t prompts[2][LONG];
     float *before = spw_calloc(n_vocab, sizeof *before);
     struct engine *en = NULL;
     struct error e = {0};
     CHECK_INT(engine_new(&en, model, &o, &e), RC_OK);
-    for (int i = 0; i < 2 * 3 * K_PAGE_TOKENS; i++)
-        prompts[i / (3 * K_PAGE_TOKENS)][i % (3 * K_PAGE_TOKENS)] = (i * 97 + 5) % (int32_t)n_vocab;
+    for (int i = 0; i < 2 * LONG; i++)
+        prompts[i / LONG][i % LONG] = (i * 97 + 5) % (int32_t)n_vocab;
     cuda_emulated_late(true);
     for (int i = 0; i < 3; i++) { /* the first, another that takes all pages, the first again */
-        int32_t n = i == 1 ? 3 * K_PAGE_TOKENS : 2 * K_PAGE_TOKENS + 1;
-        struct step_slice sl = {.seq = seq_new(en)};
-        int32_t known = seq_attach(sl.seq, &salt, prompts[i % 2], n);
-        CHECK_INT(known, i == 2 ? 2 * K_PAGE_TOKENS : 0);
-        for (int32_t at = known; at < n; at += sl.n) {
-            sl.ids = prompts[i % 2] + at;
-            sl.n = n - at < K_PAGE_TOKENS ? n - at : K_PAGE_TOKENS;
-            sl.want_logits = at + sl.n == n;
-            step(en, &sl, 1);
-            seq_share(sl.seq, &salt, prompts[i % 2]);
-        }
+        const int32_t *prompt = prompts[i % 2], n = i == 1 ? LONG : PAGE + 1;
+        struct step_slice sl = {.seq = seq_new(en), .want_logits = true};
+        int32_t known = seq_attach(sl.seq, &salt, prompt, n);
+        CHECK_INT(known, i == 2 ? PAGE : 0);
+        sl.ids = prompt + known, sl.n = n - known;
+        step(en, &sl, 1);
+        seq_share(sl.seq, &salt, prompt);
         if (i == 0)
             memcpy(before, sl.logits, n_vocab * sizeof *before);
         CHECK(i != 2 || memcmp(before, sl.logits, n_vocab * sizeof *before) == 0);
-        CHECK_INT(engine_spill(en).pages, i == 0 ? 0 : 2);
+        CHECK_INT(engine_spill(en).pages, i == 0 ? 0 : 1);
         seq_free(sl.seq);
     }
     cuda_emulated_late(false);
-    CHECK_INT(engine_spill(en).in, 2);
+    CHECK_INT(engine_spill(en).in, 1);
     engine_free(en);
     free(before);
+}
+
+/* Weights that come with the first step: the same logits, in every step. An upload that fails is told, and stays so for this
+ * engine; one that nobody has used is freed as it is. */
+static void weights_come_when_used(void)
+{
+    float *eager = run(&k_cuda_ops, K_FAST, 4, 1);
+    lazy = true;
+    float *late = run(&k_cuda_ops, K_FAST, 4, 1);
+    CHECK(memcmp(eager, late, N_TOK * n_vocab * sizeof *late) == 0);
+    free(eager), free(late);
+    engine_free(new_engine(&k_cuda_ops, K_FAST, 1));
+    struct engine *en = new_engine(&k_cuda_ops, K_FAST, 1);
+    struct error e = {0};
+    struct step_slice sl = {.seq = seq_new(en), .ids = ids, .n = 1, .want_logits = true};
+    CHECK_INT(seq_reserve(sl.seq, 1, &e), RC_OK);
+    for (int i = 0; i < 2; i++) {
+        cuda_emulated_no_streams(i == 0); /* which uploads need of their own */
+        CHECK_INT(engine_step(en, &sl, 1, &e), RC_IO);
+        CHECK_STR(e.message, "backend cuda: layer 0: uploading weights failed on the device: device lost");
+    }
+    engine_free(en);
+    lazy = false;
 }
 
 static void what_does_not_fit_is_refused(void)
@@ -364,6 +386,7 @@ int main(void)
             TEST(hidden_states_are_near);
             TEST(choices_are_made_on_the_device);
             TEST(pages_come_back);
+            TEST(weights_come_when_used);
             TEST(what_does_not_fit_is_refused);
             TEST(a_lost_device_is_told);
         }

@@ -34,7 +34,7 @@ struct device {
     bool lost = false;
     enum k_status last = K_OK;
     long launches = 0;
-    bool late = false;
+    bool late = false, no_streams = false;
 };
 
 device &dev()
@@ -142,6 +142,11 @@ void cuda_emulated_lose(bool lost)
 void cuda_emulated_late(bool late)
 {
     dev().late = late;
+}
+
+void cuda_emulated_no_streams(bool none)
+{
+    dev().no_streams = none;
 }
 
 long cuda_emulated_launches(void)
@@ -326,6 +331,9 @@ enum k_status host_call(stream_t st, void (*run)(void *), void *arg)
 
 enum k_status stream_new(stream_t *st)
 {
+    *st = NULL;
+    if (dev().no_streams)
+        return note(K_DEVICE);
     *st = new emulated_stream();
     return K_OK;
 }
