@@ -8,6 +8,7 @@
 #include "kernels/cpu/pack_avx2.h"
 
 #define GEMV_TOKENS 4
+#define LANES_FROM  3 /* tokens; fewer are better served by sums of rows */
 
 /* The sums of eight rows, and the tokens' activations. */
 struct gemv {
@@ -248,23 +249,64 @@ PACK_INLINE void dot_q6_k(__m256i dot[4][GEMV_TOKENS], const uint8_t *const *row
             dot[layer][t] = join_rows(folded[t][layer][0], folded[t][layer][1]);
 }
 
-/* The same for four tokens: words are transposed first, as for panels, so that a lane is a row. Dearer once, cheaper for each
- * token. */
+/* ---- dot products of several tokens: words are transposed first, as for panels, so that a lane is a row ------------- */
+/* Dearer once, cheaper for each token. KEEP_ORDER: compilers would add the sums of a token up as a tree, and keep all of
+ * its products in memory until then. */
+
+PACK_INLINE __m256i word_of(const uint8_t *x, int64_t at)
+{
+    return _mm256_castps_si256(_mm256_broadcast_ss((const float *)(x + at)));
+}
+
+/* A word of four numbers times that of each token, added to sums of 16 bits p[t]. */
+PACK_INLINE void lane_product(__m256i *p, __m256i w, const uint8_t *const *x, int64_t x_at, int n_tok)
+{
+    for (int t = 0; t < n_tok; t++) {
+        p[t] = _mm256_add_epi16(p[t], _mm256_maddubs_epi16(w, word_of(x[t], x_at)));
+        KEEP_ORDER(p[t]);
+    }
+}
+
+PACK_INLINE void lanes_zero(__m256i *p)
+{
+    for (int t = 0; t < GEMV_TOKENS; t++)
+        p[t] = _mm256_setzero_si256();
+}
+
+PACK_INLINE void lanes_q4_k(__m256i dot[2][GEMV_TOKENS], const uint8_t *const *rows, int64_t at, int pair,
+                            const uint8_t *const *x, int64_t x_at, int n_tok)
+{
+    __m256i both[4];
+    lanes_zero(dot[0]);
+    lanes_zero(dot[1]);
+    for (int i = 0; i < 8; i++) {
+        if (i % 4 == 0)
+            words_4(both, rows, at + 16 + pair * 32 + i * 4);
+        lane_product(dot[0], low_nibbles(both[i % 4]), x, x_at + 4 * i, n_tok);
+        lane_product(dot[1], high_nibbles(both[i % 4]), x, x_at + 32 + 4 * i, n_tok);
+    }
+    for (int t = 0; t < n_tok; t++) {
+        dot[0][t] = widened(dot[0][t]);
+        dot[1][t] = widened(dot[1][t]);
+    }
+}
+
 PACK_INLINE void lanes_q6_k(__m256i dot[4][GEMV_TOKENS], const uint8_t *const *rows, int64_t at, int half, int column,
                             const uint8_t *const *x, int64_t x_at, int n_tok)
 {
     __m256i w[4][4];
     column_q6_k(w, rows, at, half, column);
-    for (int layer = 0; layer < 4; layer++)
-        for (int t = 0; t < n_tok; t++) {
-            __m256i p[4];
-            for (int i = 0; i < 4; i++) {
-                const float *word = (const float *)(x[t] + x_at + layer * 32 + 4 * i);
-                p[i] = _mm256_maddubs_epi16(w[layer][i], _mm256_castps_si256(_mm256_broadcast_ss(word)));
-            }
-            dot[layer][t] =
-                _mm256_add_epi32(widened(_mm256_add_epi16(p[0], p[1])), widened(_mm256_add_epi16(p[2], p[3])));
+    for (int layer = 0; layer < 4; layer++) {
+        __m256i first[GEMV_TOKENS], last[GEMV_TOKENS];
+        lanes_zero(first);
+        lanes_zero(last);
+        for (int i = 0; i < 2; i++) {
+            lane_product(first, w[layer][i], x, x_at + layer * 32 + 4 * i, n_tok);
+            lane_product(last, w[layer][i + 2], x, x_at + layer * 32 + 8 + 4 * i, n_tok);
         }
+        for (int t = 0; t < n_tok; t++)
+            dot[layer][t] = _mm256_add_epi32(widened(first[t]), widened(last[t]));
+    }
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
@@ -370,13 +412,13 @@ PACK_INLINE void gemv_sixes(struct gemv *v, const uint8_t *const *rows, int64_t 
 GEMV_TYPE(q8_0, gemv_blocks(&v, r, n, ahead, n_tok, dot_q8_0, 34, false))
 GEMV_TYPE(q4_0, gemv_blocks(&v, r, n, ahead, n_tok, dot_q4_0, 18, true))
 GEMV_TYPE(q5_0, gemv_blocks(&v, r, n, ahead, n_tok, dot_q5_0, 22, true))
-GEMV_TYPE(q4_k, gemv_pairs(&v, r, n, ahead, n_tok, dot_q4_k, 144))
+GEMV_TYPE(q4_k, gemv_pairs(&v, r, n, ahead, n_tok, n_tok < LANES_FROM ? dot_q4_k : lanes_q4_k, 144))
 GEMV_TYPE(q5_k, gemv_pairs(&v, r, n, ahead, n_tok, dot_q5_k, 176))
-GEMV_TYPE(q6_k, gemv_sixes(&v, r, n, ahead, n_tok, n_tok < 4 ? dot_q6_k : lanes_q6_k))
+GEMV_TYPE(q6_k, gemv_sixes(&v, r, n, ahead, n_tok, n_tok < LANES_FROM ? dot_q6_k : lanes_q6_k))
 
 #define ISA_GEMV_TOKENS                                                                                                \
     {                                                                                                                  \
-        [K_Q8_0] = 4, [K_Q4_0] = 4, [K_Q5_0] = 4, [K_Q4_K] = 3, [K_Q5_K] = 4, [K_Q6_K] = 4                             \
+        [K_Q8_0] = 4, [K_Q4_0] = 4, [K_Q5_0] = 4, [K_Q4_K] = 4, [K_Q5_K] = 4, [K_Q6_K] = 4                             \
     }
 #define ISA_GEMV                                                                                                       \
     {                                                                                                                  \
