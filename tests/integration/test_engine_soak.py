@@ -16,11 +16,12 @@ import sys
 import threading
 import time
 
-from harness import Connection, main, request, wait_until
+from harness import PATIENCE, Connection, main, request, wait_until
 from test_engine import FOLDER, Server
 
 CLIENTS = 10
 QUIET_S = 30    # after which nobody may run or wait any more
+ANSWER_S = 120 * PATIENCE  # no answer for so long: a stuck sequence
 GROWTH = 1.02
 SETTLED = 1000  # requests, and half of the time, after which it has seen a bit of everything, and memory may be judged
 NODE_KEY = "soak-key"
@@ -82,27 +83,27 @@ class Load:
     def one(self, r):
         what = r.choice(["whole", "stream", "stream", "leaver", "leaver", "chat", "probe", "embedding"])
         if what == "probe":
-            a = request(self.port, "POST", "/v1/completions", PROBE, timeout=120)
+            a = request(self.port, "POST", "/v1/completions", PROBE, timeout=ANSWER_S)
             assert a.status == 200 and a.json()["choices"] == self.answer, (a.status, a.body[:300])
         elif what == "chat":
             body = {"messages": [{"role": "user", "content": " ".join(r.choices(WORDS, k=20))}], "max_tokens": r.randint(1, 40)}
-            a = request(self.port, "POST", "/v1/chat/completions", body, timeout=120)
+            a = request(self.port, "POST", "/v1/chat/completions", body, timeout=ANSWER_S)
             assert a.status == 200, (a.status, a.body[:300])
         elif what == "embedding":
-            a = request(self.port, "POST", "/v1/embeddings", {"input": [" ".join(r.choices(WORDS, k=30))] * 2}, timeout=120)
+            a = request(self.port, "POST", "/v1/embeddings", {"input": [" ".join(r.choices(WORDS, k=30))] * 2}, timeout=ANSWER_S)
             assert a.status == 200, (a.status, a.body[:300])
         elif what == "leaver":
             self.leave(r)
         else:
             stream = what == "stream"
-            a = request(self.port, "POST", "/v1/completions", {**self.body(r), "stream": stream}, timeout=120)
+            a = request(self.port, "POST", "/v1/completions", {**self.body(r), "stream": stream}, timeout=ANSWER_S)
             assert a.status == 200 and a.complete, (a.status, a.body[:300])
             assert not stream or a.events[-1][1] == "[DONE]", a.events[-1]
         self.count(what)
 
     def leave(self, r):
         """Gone before the answer begins, or after some of it."""
-        c = Connection(self.port, "POST", "/v1/completions", {**self.body(r), "stream": True}, timeout=120)
+        c = Connection(self.port, "POST", "/v1/completions", {**self.body(r), "stream": True}, timeout=ANSWER_S)
         chunks = r.choice([0, 0, 1, 3, 10])
         if chunks:
             c.head()
