@@ -5,7 +5,7 @@ set -euo pipefail
 
 build=(gcc cmake ninja-build pkg-config libc6-dev libevent-dev libcurl4-openssl-dev libssl-dev libcjson-dev libyaml-dev
        libsqlite3-dev zlib1g-dev libhiredis-dev libcjose-dev libjansson-dev libexpat1-dev ca-certificates)
-test=(g++ clang clang-format libclang-rt-14-dev llvm-14 lld cppcheck python3 git redis-server sqlite3)
+test=(g++ clang clang-format libclang-rt-14-dev llvm-14 lld cppcheck python3 git redis-server sqlite3 libsimde-dev)
 # Heavy ones whose tests are skipped by name without them. prometheus (for promtool) is 100 MB and, where systemd runs,
 # starts a server on port 9090.
 full=(prometheus python3-venv slowhttptest debootstrap dpkg-dev file)

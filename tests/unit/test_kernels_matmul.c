@@ -1,14 +1,12 @@
 /* The CPU backend's products: within a derived bound of the reference for every weight type, and the numerics law: the
  * same bits for any number of tokens, any number of threads and any instruction set.
- * links: spw_kernels */
+ * links: spw_kernels kernels_simde */
 #include "tests/unit/test.h"
 
 #include <float.h>
 
-#include "kernels/cpu/cpu.h"
 #include "tests/unit/kernels_help.h"
-
-static const char *const isas[] = {"scalar", "avx2", "avx512"};
+#include "tests/unit/kernels_isas.h"
 
 /* How far y may be from the exact product of one row. FAST: an activation is off by at most half a step, max |x| / 254
  * of its 32. Roundings: each group adds two roundings of a sum whose terms d q and m are at most |w| + 2 max |w|. */
@@ -73,6 +71,12 @@ static void matmul_is_near_the_reference(void)
     k_cpu_ops.ctx_free(c);
 }
 
+/* Few ways are enough then: what gemv, the narrow and the wide tiles do. */
+static bool is_slow(const char *isa)
+{
+    return strcmp(isa, "scalar") == 0 || strcmp(isa, HELP_BY_AVX2) == 0;
+}
+
 /* y for 64 tokens at once on one thread is the yardstick; every other way must give the same bytes. */
 static void numerics_law(enum k_type type, enum k_precision p)
 {
@@ -83,16 +87,16 @@ static void numerics_law(enum k_type type, enum k_precision p)
     float *x = help_floats(N_TOK * n, 1.0f), *y = help_floats(N_TOK * ROWS, 1.0f), *one = help_floats(N_TOK * ROWS, 1);
     x[3] = 1e-38f, x[40] = 0.0f, x[n + 1] = 3e38f; /* extremes travel alike too */
     memset(x + 2 * n, 0, (size_t)n * sizeof *x);
-    struct k_ctx *base = cpu_ctx_new_isa(1, NULL);
+    struct k_ctx *base = help_isa_ctx(1, NULL);
     CHECK_INT(k_matmul(&k_cpu_ops, base, y, x, n, &w, NULL, N_TOK, p), K_OK);
-    for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++)
+    for (size_t i = 0; i < HELP_ISAS; i++)
         for (int threads = 1; threads <= 2; threads++)
             for (size_t k = 0; k < sizeof steps / sizeof steps[0]; k++) {
                 int32_t step = steps[k];
-                struct k_ctx *c = cpu_ctx_new_isa(threads, isas[i]);
+                struct k_ctx *c = help_isa_ctx(threads, help_isas[i]);
                 if (!c)
-                    continue;                                /* this CPU lacks it */
-                if (i == 0 && (threads == 1 || step != 7)) { /* the scalar kernels are slow: once is enough */
+                    continue; /* this CPU lacks it */
+                if (is_slow(help_isas[i]) && (threads == 1 || (step != 7 && (i == 0 || (step != 3 && step != 64))))) {
                     k_cpu_ops.ctx_free(c);
                     continue;
                 }
@@ -216,9 +220,9 @@ static void products_together_are_products_alone(void)
         check_together(&k_reference_ops, reference, &s, 3);
         for (int32_t n_tok = 1; n_tok <= SHARED_TOK; n_tok += TEST_SANITIZED && n_tok > 1 ? 5 : 1) {
             multiply_alone(&k_cpu_ops, base, &s, n_tok);
-            for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++)
+            for (size_t i = 0; i < HELP_ISAS; i++)
                 for (int threads = 1; threads <= 2; threads++) {
-                    struct k_ctx *c = cpu_ctx_new_isa(threads, isas[i]);
+                    struct k_ctx *c = help_isa_ctx(threads, help_isas[i]);
                     if (c && (i > 0 || (n_tok == 2 && threads == 2))) /* the scalar kernels are slow */
                         check_together(&k_cpu_ops, c, &s, n_tok);
                     k_cpu_ops.ctx_free(c);
@@ -325,6 +329,7 @@ static void bad_lists_are_refused(void)
 
 int main(void)
 {
+    help_say_what_is_missing();
     TEST(matmul_is_near_the_reference);
     TEST(matmul_obeys_the_numerics_law);
     TEST(heads_and_experts_are_matmuls);

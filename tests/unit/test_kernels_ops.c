@@ -1,20 +1,19 @@
 /* The CPU backend's other operations against the reference, over odd sizes, tails and extremes, with derived bounds;
  * and the numerics law for attention: written one by one or in chunks, on any threads and instruction set, same bits.
- * links: spw_kernels */
+ * links: spw_kernels kernels_simde */
 #include "tests/unit/test.h"
 
 #include <float.h>
 
-#include "kernels/cpu/cpu.h"
 #include "tests/unit/kernels_help.h"
+#include "tests/unit/kernels_isas.h"
 
-static const char *const isas[] = {"scalar", "avx2", "avx512"};
 static struct k_ctx *reference;
 
 /* Run the statements with c = a context of each instruction set this CPU has, on one and on three threads. */
 #define EACH_CONTEXT(c, ...)                                                                                           \
-    for (size_t i_ = 0; i_ < 2 * sizeof isas / sizeof isas[0]; i_++) {                                                 \
-        struct k_ctx *c = cpu_ctx_new_isa(i_ % 2 ? 3 : 1, isas[i_ / 2]);                                               \
+    for (size_t i_ = 0; i_ < 2 * HELP_ISAS; i_++) {                                                                    \
+        struct k_ctx *c = help_isa_ctx(i_ % 2 ? 3 : 1, help_isas[i_ / 2]);                                             \
         if (!c)                                                                                                        \
             continue;                                                                                                  \
         __VA_ARGS__;                                                                                                   \
@@ -269,7 +268,7 @@ static void attention_is_near(void)
 static void attention_law(const struct attention_case *a, const char *isa, int threads, int32_t step, const float *rows,
                           const float *q, const float *expected)
 {
-    struct k_ctx *c = cpu_ctx_new_isa(threads, isa);
+    struct k_ctx *c = help_isa_ctx(threads, isa);
     if (!c)
         return;
     struct help_pool pool = help_pool_new(a->type, row_elems(a), 10);
@@ -309,7 +308,7 @@ static void attention_obeys_the_numerics_law(void)
         struct k_token_ref *tok = calloc((size_t)a->n_tok, sizeof *tok);
         for (int32_t t = 0; t < a->n_tok; t++)
             tok[t] = (struct k_token_ref){pool.page_ids, t};
-        struct k_ctx *c = cpu_ctx_new_isa(1, NULL);
+        struct k_ctx *c = help_isa_ctx(1, NULL);
         k_cpu_ops.kv_store(c, &pool.kv, rows, pool.kv.row_elems, 0, pool.kv.row_elems, tok, a->n_tok);
         CHECK_INT(attend(&k_cpu_ops, c, a, y, q, &pool.kv, tok, 69), K_OK);
         for (int64_t i = 0; i < 69 * a->n_head * a->d_v; i++)
@@ -317,10 +316,10 @@ static void attention_obeys_the_numerics_law(void)
                 CHECK_INT(i, -1);
         struct attention_case seen = *a;
         seen.n_tok = 69;
-        for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++)
+        for (size_t i = 0; i < HELP_ISAS; i++)
             for (int threads = 1; threads <= 2; threads++)
                 for (int32_t step = 1; step <= 138; step = step * 11 + 6) /* 1, 17 */
-                    attention_law(&seen, isas[i], threads, step, rows, q, y);
+                    attention_law(&seen, help_isas[i], threads, step, rows, q, y);
         k_cpu_ops.ctx_free(c);
         help_pool_free(&pool);
         free(rows), free(q), free(y), free(tok);
@@ -388,6 +387,7 @@ static void stores_round_to_q8_0(void)
 
 int main(void)
 {
+    help_say_what_is_missing();
     reference = k_reference_ops.ctx_new(1, 0);
     TEST(get_rows_is_dequantise);
     TEST(rms_norm_is_near);
