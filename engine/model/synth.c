@@ -339,8 +339,7 @@ static void put_f32(struct gguf_writer *w, const struct synth_shape *s, const ch
 static void put_deepseek_keys(struct gguf_writer *w, const struct synth_shape *s)
 {
     put_u32(w, s, "leading_dense_block_count", s->n_expert ? s->n_dense_lead : s->n_layer);
-    if (s->q_lora)
-        put_u32(w, s, "attention.q_lora_rank", s->q_lora);
+    put_u32(w, s, "attention.q_lora_rank", s->q_lora); /* 0, too: llama.cpp wants it of all but 27 layers */
     put_u32(w, s, "attention.kv_lora_rank", s->kv_lora);
     if (s->legacy_kv_b) {
         put_u32(w, s, "attention.key_length", s->d_nope + s->d_rope);
