@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/inbox.h"
+#include "scheduler/books/ledger_checkpoint.h"
 #include "scheduler/books/spool.h"
 
 #define LEDGER_MAGIC      0x4c444752u
@@ -37,6 +38,7 @@ struct ledger {
     uint32_t magic;
     sqlite3 *db;                   /* the worker's, once it runs */
     struct ledger_inserts inserts; /* the worker's */
+    struct ledger_checkpoint *checkpoint;
     int group_ms;
     struct spool *spool; /* the worker's; NULL: there is none */
     bool spooling;       /* the worker's: the spool is not empty */
@@ -402,6 +404,8 @@ enum rc ledger_open(struct ledger **out, const struct ledger_options *o, struct 
     if (rc == RC_OK && o->spool)
         rc = open_spool(l, o, e);
     if (rc == RC_OK)
+        rc = ledger_checkpoint_start(&l->checkpoint, l->db, o, e);
+    if (rc == RC_OK)
         rc = inbox_start(&l->inbox, "ledger", worker_main, l, e);
     if (rc != RC_OK) {
         ledger_close(l);
@@ -417,6 +421,7 @@ void ledger_close(struct ledger *l)
         return;
     SPW_ASSERT(l->magic == LEDGER_MAGIC && l->inbox.n_ports == 0);
     inbox_stop(&l->inbox);
+    ledger_checkpoint_stop(l->checkpoint);
     spool_close(l->spool);
     ledger_file_finalize(&l->inserts);
     sqlite3_close(l->db);

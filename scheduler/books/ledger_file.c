@@ -213,8 +213,8 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
     code = rc == SQLITE_OK ? ledger_file_version(db, o->path, &version, e) : ledger_fail(db, rc, o->path, e);
     if (code != RC_OK)
         goto out;
-    /* FULL: each commit is flushed. The log is folded back every MiB: often, since rows wait while that is done, and for as
-     * long as there is much of it; and since a flush costs less where the log is written over than where its file grows. */
+    /* FULL: each commit is flushed. Whoever has no thread for it (ledger_checkpoint.h) folds the log back every MiB: often, since
+     * its rows wait while that is done, and for as long as there is much of it. */
     rc = sqlite3_exec(db,
                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 250;"
                       "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF;",

@@ -1,6 +1,7 @@
 /* Proves that rows are durable when their callback comes, in order and once, that a duplicate id fails alone, that a
  * full disk or a locked file fails the group and leaves nothing of it behind, that rows survive a reopening and a
  * SIGKILL of the writer, and that foreign and newer files are left untouched.
+ * The log is folded back while rows come, and grows for a reader that stays, no longer than he does.
  * Several loops share one writer, each with callbacks in its own order on its own thread.
  * links: spw_sched_books */
 #include "tests/unit/test.h"
@@ -961,6 +962,61 @@ static void test_port_ends(void)
     clean();
 }
 
+/* ---- the log ------------------------------------------------------------------------------------------------------------ */
+
+#define LOG_GROUP  500
+#define LOG_GROUPS 60
+
+static off_t size_of(const char *suffix)
+{
+    char name[128];
+    struct stat st;
+
+    snprintf(name, sizeof name, "%s%s", path, suffix);
+    CHECK(stat(name, &st) == 0);
+    return st.st_size;
+}
+
+/* Some 4,000 pages of log, a group at a time; ids go on from `first`. */
+static void write_log(int first)
+{
+    static struct ticket tickets[LOG_GROUP];
+    char id[32];
+
+    for (int g = 0; g < LOG_GROUPS; g++) {
+        struct seen seen = {.last = -1};
+        for (int i = 0; i < LOG_GROUP; i++) {
+            snprintf(id, sizeof id, "req_%08d", first + g * LOG_GROUP + i);
+            struct ledger_row r = row(id);
+            tickets[i] = (struct ticket){&seen, i};
+            CHECK(ledger_append(port, &r, done_cb, &tickets[i]) == RC_OK);
+        }
+        wait_for(&seen, LOG_GROUP);
+        CHECK_INT(seen.ok, LOG_GROUP);
+    }
+}
+
+static void test_log_folded_back(void)
+{
+    struct ledger *l = open_ledger(NULL);
+    sqlite3 *reader;
+
+    write_log(0);
+    CHECK(size_of("") > (4 << 20));      /* in the file, before anybody closes it */
+    CHECK(size_of("-wal") < (12 << 20)); /* begun anew: all that was written are some 16 MiB */
+    CHECK(sqlite3_open(path, &reader) == SQLITE_OK);
+    CHECK(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM ledger", NULL, NULL, NULL) == SQLITE_OK);
+    write_log(LOG_GROUPS * LOG_GROUP); /* nobody waits for a reader */
+    off_t held = size_of("-wal");
+    CHECK(held > (12 << 20));
+    CHECK(sqlite3_close(reader) == SQLITE_OK);
+    write_log(2 * LOG_GROUPS * LOG_GROUP);
+    CHECK(size_of("-wal") <= held + (8 << 20)); /* and when it has gone the log is written over */
+    close_ledger(l);
+    CHECK_INT(rows_in_file(), 3 * LOG_GROUPS * LOG_GROUP);
+    clean();
+}
+
 int main(void)
 {
     const char *tmp = getenv("TMPDIR");
@@ -980,6 +1036,7 @@ int main(void)
     TEST(test_locked_file);
     TEST(test_disk_full);
     TEST(test_foreign_files);
+    TEST(test_log_folded_back);
     TEST(test_killed);
     TEST(test_first_version_and_legs);
     TEST(test_second_version);
