@@ -18,8 +18,8 @@
 #define LEDGER_GROUP_ROWS 8192 /* of one transaction: bounds what a failure takes along */
 /* See patience_us_locked(). */
 #define GATHER_US_MIN     250
-#define GATHER_US_MAX     2500
-#define GATHER_COMMITS    4
+#define GATHER_US_MAX     1000
+#define GATHER_COMMITS    1
 #define GATHER_ENOUGH     16
 #define GATHER_FOUND      6
 #define GATHER_ROWS_PER_S 2000
