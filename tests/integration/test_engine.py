@@ -487,6 +487,16 @@ def the_young_give_way(args):
         assert s.metric("vllm:num_preemptions_total") > 0
         same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
         same(plain.metric("vllm:num_preemptions_total"), 0)
+        same(s.metric("spillway_engine_kv_pages_copied_total", to="host"), 0)
+    # What the displaced had computed comes back from the host's memory.
+    with Server(args, "--ctx-size", "256", "--max-batch", "6", "--kv-tokens", "512", "--kv-spill", "2048") as s:
+        for _ in range(20):
+            same(in_parallel([lambda i=i: ask(s, i) for i in range(n)]), want)
+            if s.metric("spillway_engine_kv_pages_copied_total", to="pool") > 0:
+                break
+        assert s.metric("spillway_engine_kv_pages_copied_total", to="pool") > 0
+        same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
+        assert s.metric("spillway_engine_kv_pages", state="spilled") <= 32
 
 
 def embeddings(args):
