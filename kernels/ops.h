@@ -75,6 +75,7 @@ enum k_precision { K_FAST = 0, K_PRECISE = 1 };
  * so many blocks of 32 as hold it, zeros after its end, and what is stored at once begins with a block and ends with one or
  * with the row; heads may begin inside of one. */
 #define K_PAGE_TOKENS 64
+#define K_PAGE_NONE   (-1) /* the only page of a token that is none: step_rows() */
 struct k_kv_pool {
     void *data;
     enum k_type type;    /* K_F32, K_F16 or K_Q8_0 */
@@ -157,6 +158,8 @@ struct k_product {
 };
 #define K_PRODUCTS_MAX 3
 
+#define K_SLOTS 2
+
 struct k_ctx; /* a backend's run-time state: thread pool and scratch, or device and stream. One thread at a time. */
 
 struct k_ops {
@@ -168,6 +171,11 @@ struct k_ops {
     /* Names the order of sums and roundings, e.g. "cpu-1"; part of the engine's numerics class. The CPU backend's order
      * is the same on every instruction set. */
     const char *(*numerics)(const struct k_ctx *c);
+    /* NULL in host backends. From here on the device maker's library makes the products that it is best at (F16 and BF16
+     * weights, many tokens). numerics() names that class: the library chooses the order of its sums, and the numerics law
+     * does not hold there. file: NULL, or where the library is. text: which library it is; on failure, when nothing has
+     * changed, why not. K_UNSUPPORTED: there is none. */
+    enum k_status (*use_library)(struct k_ctx *c, const char *file, char *text, size_t size);
 
     /* ---- memory ---- */
 
@@ -202,6 +210,10 @@ struct k_ops {
 
     /* ---- a step ---- */
 
+    /* NULL: as many as there are tokens. Rows, n_tok or more, that a step of n_tok sequences with a token each is best given:
+     * those after the tokens have position 0 on page K_PAGE_NONE. For them nothing is stored, attended to or read of
+     * experts; what comes out of them has no meaning, and no other row sees it. */
+    int32_t (*step_rows)(const struct k_ctx *c, int32_t n_tok);
     /* The operations that follow, until step_end(), are for these tokens: page lists and positions go where the backend wants
      * them. `tok` stays as it is until then. Steps of equal n_tok and shape run the same operations with the same arguments,
      * all but tok's contents and what put() brings: so the backend may say K_STEP_RECORD (run them, once more) and
@@ -276,10 +288,18 @@ struct k_ops {
     /* y[i] += x[i]. */
     enum k_status (*add)(struct k_ctx *c, float *y, const float *x, int64_t n);
 
-    /* NULL in host backends, where engine/text/sampler.h does it: choose a token from each of n rows of logits (work memory).
-     * s and out: the host's. Waits, as get(). K_UNSUPPORTED: a vocabulary of more than half a million. */
-    enum k_status (*sample)(struct k_ctx *c, struct k_sampled *out, const float *logits, int32_t n_vocab,
-                            const struct k_sample *s, int32_t n);
+    /* The following are NULL in host backends, where engine/text/sampler.h does it. Choices are kept in one of K_SLOTS slots, so
+     * that a step can begin with what the one before it chose, and that be read while it runs. */
+
+    /* Choose a token from each of n rows of logits (work memory) into the slot. s: the host's. Waits for nothing.
+     * K_UNSUPPORTED: a vocabulary of more than half a million. */
+    enum k_status (*sample_begin)(struct k_ctx *c, int slot, const float *logits, int32_t n_vocab,
+                                  const struct k_sample *s, int32_t n);
+    /* The slot's first n choices to the host: waits for them, and not for what was begun after them. */
+    enum k_status (*sample_end)(struct k_ctx *c, int slot, struct k_sampled *out, int32_t n);
+    /* ids[i] (work memory) = the id of choice from[i] (the host's) of the slot; it stays as it is where from[i] is negative. A
+     * choice that could not be made here counts as id 0. */
+    enum k_status (*take_chosen)(struct k_ctx *c, int32_t *ids, int slot, const int32_t *from, int32_t n);
 };
 
 /* One plain product. */

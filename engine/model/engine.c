@@ -109,6 +109,7 @@ static enum rc make_scratch(struct engine *en, struct error *e)
     en->last_rows = spw_calloc(t, sizeof *en->last_rows);
     en->requests = spw_calloc(t, sizeof *en->requests);
     en->choices = spw_calloc(t, sizeof *en->choices);
+    en->follows = spw_calloc(t, sizeof *en->follows);
     return RC_OK;
 }
 
@@ -218,6 +219,20 @@ static enum rc check_options(const struct engine_options *o, const struct model 
     return RC_OK;
 }
 
+/* It is no failure when there is none. */
+static void take_library(struct engine *en)
+{
+    if (!en->ops->use_library)
+        snprintf(en->library_missing, sizeof en->library_missing, "backend %s has none", en->ops->name);
+    else if (en->ops->use_library(en->ctx, NULL, en->library_missing, sizeof en->library_missing) == K_OK)
+        en->library_missing[0] = 0;
+}
+
+const char *engine_library_missing(const struct engine *en)
+{
+    return en->library_missing[0] ? en->library_missing : NULL;
+}
+
 /* What the options say, and the sizes that come of it. */
 static enum rc take_options(struct engine *en, const struct model *m, const struct engine_options *o, struct error *e)
 {
@@ -255,6 +270,8 @@ enum rc engine_new(struct engine **out, const struct model *m, const struct engi
     enum rc rc = take_options(en, m, o, e);
     if (!rc && !(en->ctx = en->ops->ctx_new(threads, o->device)))
         rc = error_set(e, RC_UNSUPPORTED, "backend %s cannot start on device %d", en->ops->name, o->device);
+    if (!rc && o->library)
+        take_library(en);
     if (!rc)
         rc = weights_decide(en, e);
     if (!rc)
@@ -308,6 +325,7 @@ void engine_free(struct engine *en)
     free(en->last_rows);
     free(en->requests);
     free(en->choices);
+    free(en->follows);
     en->magic = 0;
     free(en);
 }
@@ -347,7 +365,7 @@ static enum rc check_slice(const struct engine *en, const struct step_slice *sl,
         return error_set(e, RC_INVALID, "slice %d: its sequence stands in this step already", i);
     if (sl->n > sl->seq->n_pages * K_PAGE_TOKENS - sl->seq->len || sl->n > en->n_ctx - sl->seq->len)
         return error_set(e, RC_INVALID, "slice %d: %d tokens after %d have no room reserved", i, sl->n, sl->seq->len);
-    for (int32_t j = 0; j < sl->n; j++)
+    for (int32_t j = 0; sl->ids && j < sl->n; j++)
         if (sl->ids[j] < 0 || sl->ids[j] >= en->m->hp.n_vocab)
             return error_set(e, RC_INVALID, "slice %d: id %d is not in the vocabulary of %d", i, sl->ids[j],
                              en->m->hp.n_vocab);
@@ -391,12 +409,31 @@ static enum rc step_failed(const struct engine *en, enum k_status s, struct erro
 /* How many rows of what a step computes. */
 struct step_rows {
     int32_t n_tok, n_logits, n_hidden;
+    int32_t n_pad; /* of n_tok, the last: rows of nobody */
 };
 
 /* Whether the slice's token j goes on to the logits. */
 static bool wants_logits(const struct step_slice *sl, int32_t j)
 {
     return !sl->want_hidden && (sl->all_logits || (sl->want_logits && j == sl->n - 1));
+}
+
+/* A step of one token each, whose logits are wanted, has as many rows as the backend likes: what comes after the tokens is
+ * padding. Not where the logits would not be there at once. */
+static void pad(struct engine *en, struct step_rows *r, int32_t n_slices)
+{
+    static const int32_t no_page = K_PAGE_NONE;
+    if (!en->ops->step_rows || r->n_tok != n_slices || r->n_logits != n_slices || r->n_hidden > 0)
+        return;
+    int32_t rows = en->ops->step_rows(en->ctx, r->n_tok);
+    rows = rows < en->logit_rows ? rows : en->logit_rows; /* which is not more than max_batch_tokens */
+    for (; r->n_tok < rows; r->n_tok++) {
+        en->ids[r->n_tok] = 0;
+        en->follows[r->n_tok] = -1;
+        en->toks[r->n_tok] = (struct k_token_ref){.page_ids = &no_page};
+        en->last_rows[r->n_tok] = r->n_tok;
+        r->n_pad++;
+    }
 }
 
 /* One row per token; first those whose logits are wanted go on, then those whose state is. */
@@ -406,7 +443,8 @@ static struct step_rows lay_out(struct engine *en, const struct step_slice *slic
     for (int32_t i = 0; i < n_slices; i++) {
         const struct step_slice *sl = &slices[i];
         for (int32_t j = 0; j < sl->n; j++, r.n_tok++) {
-            en->ids[r.n_tok] = sl->ids[j];
+            en->ids[r.n_tok] = sl->ids ? sl->ids[j] : 0;
+            en->follows[r.n_tok] = sl->ids ? -1 : sl->follows;
             en->toks[r.n_tok] = (struct k_token_ref){.page_ids = sl->seq->pages, .pos = sl->seq->len + j};
             if (wants_logits(sl, j))
                 en->last_rows[r.n_logits++] = r.n_tok;
@@ -415,6 +453,7 @@ static struct step_rows lay_out(struct engine *en, const struct step_slice *slic
     for (int32_t i = 0, row = 0; i < n_slices; row += slices[i++].n)
         for (int32_t j = 0; slices[i].want_hidden && j < slices[i].n; j++)
             en->last_rows[r.n_logits + r.n_hidden++] = row + j;
+    pad(en, &r, n_slices);
     return r;
 }
 
@@ -445,72 +484,99 @@ static int32_t rows_of(const struct step_slice *sl)
     return sl->want_hidden ? 0 : sl->all_logits ? sl->n : sl->want_logits;
 }
 
-/* Choices made where the logits are, if every row of the step is to be chosen from and all of them are there at once; they
- * count only when none of them needs the host, which then needs all rows. *done: no logits have to be fetched. */
-static enum k_status choose(struct engine *en, struct step_slice *slices, int32_t n_slices, const struct step_rows *r,
-                            bool *done)
+/* Choices made where the logits are, for the slices that have one row and ask for that; those that need the host after all
+ * are left to it. Nothing where the logits are not there at once. */
+static enum k_status choose(struct engine *en, struct step_slice *slices, int32_t n_slices, const struct step_rows *r)
 {
     int32_t n = 0;
-    *done = false;
-    if (!en->ops->sample || r->n_logits == 0 || r->n_logits > en->logit_rows)
+    if (!en->ops->sample_begin || r->n_logits > en->logit_rows)
         return K_OK;
-    for (int32_t i = 0; i < n_slices; i++) {
-        int32_t rows = rows_of(&slices[i]);
-        if (rows > 1 || (rows == 1 && !slices[i].sample))
-            return K_OK;
-        if (rows == 1) {
+    for (int32_t i = 0, row = 0; i < n_slices; row += rows_of(&slices[i++]))
+        if (rows_of(&slices[i]) == 1 && slices[i].sample) {
             en->requests[n] = *slices[i].sample;
-            en->requests[n].row = n;
-            n++;
+            en->requests[n++].row = row;
         }
-    }
     en->op = "sampling";
-    enum k_status s = en->ops->sample(en->ctx, en->choices, en->s.logits, en->m->hp.n_vocab, en->requests, n);
+    enum k_status s = en->ops->sample_begin(en->ctx, 0, en->s.logits, en->m->hp.n_vocab, en->requests, n);
+    if (s == K_OK)
+        s = en->ops->sample_end(en->ctx, 0, en->choices, n);
     if (s != K_OK)
         return s == K_UNSUPPORTED ? K_OK : s;
-    for (int32_t i = 0; i < n; i++)
-        if (en->choices[i].state == K_SAMPLED_NOT_HERE)
-            return K_OK;
-    for (int32_t i = 0, row = 0; i < n_slices; i++)
-        if (rows_of(&slices[i]) == 1) {
-            slices[i].chosen = en->choices[row++];
-            slices[i].is_chosen = true;
+    for (int32_t i = 0, k = 0; i < n_slices; i++)
+        if (rows_of(&slices[i]) == 1 && slices[i].sample) {
+            slices[i].chosen = en->choices[k++];
+            slices[i].is_chosen = slices[i].chosen.state != K_SAMPLED_NOT_HERE;
         }
-    *done = true;
     return K_OK;
 }
 
-/* What the step left on the device, and the logits of rows beyond the first logit_rows. */
-static enum k_status fetch_results(struct engine *en, const struct step_rows *r, bool chosen)
+/* The logits of slices that are not chosen from, one behind the other; neighbours' in one piece. */
+static enum k_status fetch_logits(struct engine *en, const struct step_slice *slices, int32_t n_slices)
+{
+    const int64_t n_vocab = en->m->hp.n_vocab;
+    float *to = en->out_logits;
+    enum k_status s = K_OK;
+    for (int32_t i = 0, row = 0; i < n_slices && s == K_OK;) {
+        int32_t rows = 0;
+        for (; i < n_slices && !slices[i].is_chosen; i++)
+            rows += rows_of(&slices[i]);
+        if (rows > 0)
+            s = fetch(en, to, en->s.logits + row * n_vocab, rows * n_vocab);
+        to += rows * n_vocab;
+        row += rows;
+        for (; i < n_slices && slices[i].is_chosen; i++)
+            row++;
+    }
+    return s;
+}
+
+/* The same where there are more than logit_rows of them, which are not chosen from. */
+static enum k_status fetch_many_logits(struct engine *en, const struct step_rows *r)
+{
+    const int64_t n_vocab = en->m->hp.n_vocab;
+    enum k_status s = K_OK;
+    for (int32_t at = 0; at < r->n_logits && s == K_OK; at += en->logit_rows) {
+        int32_t n = r->n_logits - at < en->logit_rows ? r->n_logits - at : en->logit_rows;
+        s = at > 0 ? graph_logits(en, at, n) : K_OK;
+        if (s == K_OK)
+            s = fetch(en, en->out_logits + at * n_vocab, en->s.logits, n * n_vocab);
+    }
+    return s;
+}
+
+/* What the step left on the device and somebody wants. */
+static enum k_status fetch_results(struct engine *en, const struct step_slice *slices, int32_t n_slices,
+                                   const struct step_rows *r)
 {
     const struct hparams *hp = &en->m->hp;
     enum k_status s = grow_result(en, &en->out_logits, &en->out_logits_bytes, (size_t)r->n_logits, hp->n_vocab);
     if (s == K_OK)
         s = grow_result(en, &en->out_hidden, &en->out_hidden_bytes, (size_t)r->n_hidden, hp->n_embd);
-    for (int32_t at = 0; at < r->n_logits && s == K_OK && !chosen; at += en->logit_rows) {
-        int32_t n = r->n_logits - at < en->logit_rows ? r->n_logits - at : en->logit_rows;
-        s = at > 0 ? graph_logits(en, at, n) : K_OK;
-        if (s == K_OK)
-            s = fetch(en, en->out_logits + (int64_t)at * hp->n_vocab, en->s.logits, (int64_t)n * hp->n_vocab);
-    }
+    if (s == K_OK)
+        s = r->n_logits > en->logit_rows ? fetch_many_logits(en, r) : fetch_logits(en, slices, n_slices);
     if (s == K_OK && r->n_hidden > 0)
         s = fetch(en, en->out_hidden, en->s.last + (int64_t)r->n_logits * hp->n_embd,
                   (int64_t)r->n_hidden * hp->n_embd);
     return s;
 }
 
-static enum k_status compute(struct engine *en, struct step_slice *slices, int32_t n_slices, const struct step_rows *r)
+/* The rows through the model; device backends need not be done by then. */
+static enum k_status compute(struct engine *en, const struct step_rows *r)
 {
     const struct k_ops *ops = en->ops;
-    int32_t n_last = r->n_logits + r->n_hidden, n_first = r->n_logits < en->logit_rows ? r->n_logits : en->logit_rows;
+    int32_t n_last = r->n_logits + r->n_hidden + r->n_pad, n_first = r->n_logits + r->n_pad;
     enum k_step how;
+    n_first = n_first < en->logit_rows ? n_first : en->logit_rows;
     en->op = "beginning the step";
     en->op_layer = 0;
     enum k_status s = ops->put(en->ctx, en->s.ids, en->ids, (size_t)r->n_tok * sizeof *en->ids);
     if (s == K_OK)
         s = ops->put(en->ctx, en->s.rows, en->last_rows, (size_t)n_last * sizeof *en->last_rows);
     if (s == K_OK && en->host.state)
-        s = ops->put(en->ctx, en->s.counts, (const int32_t[]){r->n_tok, n_last}, 2 * sizeof *en->s.counts);
+        s = ops->put(en->ctx, en->s.counts, (const int32_t[]){r->n_tok - r->n_pad, n_last - r->n_pad},
+                     2 * sizeof *en->s.counts);
+    if (s == K_OK && en->started > 0)
+        s = ops->take_chosen(en->ctx, en->s.ids, en->slot, en->follows, r->n_tok);
     if (s == K_OK)
         s = ops->step_begin(en->ctx, en->toks, r->n_tok, (uint64_t)n_last << 32 | (uint32_t)n_first, &how);
     if (s != K_OK)
@@ -519,16 +585,7 @@ static enum k_status compute(struct engine *en, struct step_slice *slices, int32
         s = graph_run(en, r->n_tok, n_last, n_first);
     s = ops->step_end(en->ctx, s);
     upload_step_over(en, s);
-    if (s != K_OK || !en->on_device)
-        return s;
-    bool chosen;
-    s = choose(en, slices, n_slices, r, &chosen);
-    if (s == K_OK)
-        s = fetch_results(en, r, chosen);
-    if (s != K_OK)
-        return s;
-    en->op = "experts on the host";
-    return host_experts_status(en);
+    return s;
 }
 
 /* Where each slice finds what it asked for. */
@@ -547,21 +604,94 @@ static void point_out(const struct engine *en, struct step_slice *slices, int32_
     }
 }
 
-enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e)
+static void clear_results(struct step_slice *slices, int32_t n_slices)
 {
-    enum rc rc = check_slices(en, slices, n_slices, e);
-    if (rc || n_slices == 0)
-        return rc;
-    struct step_rows r = lay_out(en, slices, n_slices);
     for (int32_t i = 0; i < n_slices; i++) {
         slices[i].logits = slices[i].hidden = NULL;
         slices[i].is_chosen = false;
     }
-    enum k_status s = compute(en, slices, n_slices, &r);
+}
+
+static void advance(struct step_slice *slices, int32_t n_slices)
+{
+    for (int32_t i = 0; i < n_slices; i++)
+        slices[i].seq->len += slices[i].n;
+}
+
+enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e)
+{
+    SPW_ASSERT(en->started == 0);
+    enum rc rc = check_slices(en, slices, n_slices, e);
+    if (rc || n_slices == 0)
+        return rc;
+    for (int32_t i = 0; i < n_slices; i++)
+        SPW_ASSERT(slices[i].ids);
+    struct step_rows r = lay_out(en, slices, n_slices);
+    clear_results(slices, n_slices);
+    enum k_status s = compute(en, &r);
+    if (s == K_OK && en->on_device)
+        s = choose(en, slices, n_slices, &r);
+    if (s == K_OK && en->on_device)
+        s = fetch_results(en, slices, n_slices, &r);
+    if (s == K_OK && en->on_device) {
+        en->op = "experts on the host";
+        s = host_experts_status(en);
+    }
     if (s != K_OK)
         return step_failed(en, s, e);
     point_out(en, slices, n_slices, &r);
-    for (int32_t i = 0; i < n_slices; i++)
-        slices[i].seq->len += slices[i].n;
+    advance(slices, n_slices);
+    return RC_OK;
+}
+
+/* ---- a step in two halves ---- */
+
+int32_t engine_overlap_max(const struct engine *en)
+{
+    /* What the host computes in a step has one place for its numbers. */
+    return en->ops->take_chosen && !en->host.state ? en->logit_rows : 0;
+}
+
+enum rc engine_step_start(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e)
+{
+    enum rc rc = check_slices(en, slices, n_slices, e);
+    if (rc)
+        return rc;
+    SPW_ASSERT(en->started < K_SLOTS && n_slices > 0 && n_slices <= engine_overlap_max(en));
+    for (int32_t i = 0; i < n_slices; i++) {
+        const struct step_slice *sl = &slices[i];
+        SPW_ASSERT(sl->n == 1 && rows_of(sl) == 1 && sl->sample && (sl->ids || en->started > 0));
+        en->requests[i] = *sl->sample;
+        en->requests[i].row = i;
+    }
+    struct step_rows r = lay_out(en, slices, n_slices);
+    clear_results(slices, n_slices);
+    enum k_status s = compute(en, &r);
+    const int slot = en->slot ^ 1;
+    if (s == K_OK) {
+        en->op = "sampling";
+        s = en->ops->sample_begin(en->ctx, slot, en->s.logits, en->m->hp.n_vocab, en->requests, n_slices);
+    }
+    if (s != K_OK)
+        return step_failed(en, s, e);
+    en->slot = slot;
+    en->started++;
+    advance(slices, n_slices);
+    return RC_OK;
+}
+
+enum rc engine_step_finish(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e)
+{
+    SPW_ASSERT(en->started > 0);
+    const int slot = en->started == K_SLOTS ? en->slot ^ 1 : en->slot;
+    en->started--;
+    en->op = "waiting for choices";
+    enum k_status s = en->ops->sample_end(en->ctx, slot, en->choices, n_slices);
+    if (s != K_OK)
+        return step_failed(en, s, e);
+    for (int32_t i = 0; i < n_slices; i++) {
+        slices[i].chosen = en->choices[i];
+        slices[i].is_chosen = slices[i].chosen.state != K_SAMPLED_NOT_HERE;
+    }
     return RC_OK;
 }

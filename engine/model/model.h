@@ -55,6 +55,9 @@ struct engine_options {
     /* Most pages kept in the host's memory when the pool is full, for sequences that come back; 0: none; < 0: on a device as
      * many as the pool has, in an eighth of the machine's memory at most, else none. */
     int32_t spill_pages;
+    bool
+        library; /* the device maker's library makes the products that it is best at: a numerics class of its own, whose
+                     results depend on what is computed beside them. Where there is none: engine_library_missing(). */
     int32_t kept_pages; /* most pages kept of sequences that are gone; 0: no prefix is reused, < 0: half of the pool */
 };
 
@@ -76,6 +79,8 @@ void engine_plan_fini(struct engine_plan *plan);
 /* Layers whose experts the host computes, and the bytes of these. */
 int32_t engine_host_layers(const struct engine *en, uint64_t *bytes);
 const char *engine_numerics(const struct engine *en); /* backend, instruction set, KV type: see docs */
+/* Why the library that was asked for is not used; NULL: it is, or nobody asked. */
+const char *engine_library_missing(const struct engine *en);
 /* The numerics class, 32 hex digits: a hash of the above, the name of the chat template (NULL: none), the files' headers
  * (metadata, so the vocabulary and the file's own template too) and blocks of every tensor. Reads those blocks. */
 enum rc engine_class(const struct engine *en, const char *template_name, char hex[33], struct error *e) SPW_MUST_USE;
@@ -120,7 +125,7 @@ void seq_share(struct seq *s, const struct prefix_salt *salt, const int32_t *ids
 /* One contiguous slice of one sequence in a step: `n` ids follow the sequence's present length. */
 struct step_slice {
     struct seq *seq;
-    const int32_t *ids;
+    const int32_t *ids; /* NULL: engine_step_start(), follows */
     int32_t n;
     bool all_logits;     /* logits for each of the n tokens, else for the last only */
     bool want_logits;    /* false: a prefill slice that isn't the prompt's last */
@@ -132,9 +137,23 @@ struct step_slice {
     const struct k_sample *sample;
     struct k_sampled chosen; /* result */
     bool is_chosen;          /* result */
+    int32_t follows;         /* with ids NULL: the slice of the step before whose choice is the one token */
 };
 /* Run one step. Sum of n <= max_batch_tokens; each seq appears once and has room reserved; ids in range (RC_INVALID
  * otherwise). On failure no sequence has advanced. Blocks for the computation; call from the engine's thread. */
 enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e) SPW_MUST_USE;
+
+/* A step in two halves, so that the next one is prepared, and waits at the device, while this one runs: each sequence has
+ * one token and all that is wanted of it is a choice (n 1, want_logits, sample). Most sequences in such a step; 0: the
+ * backend has nothing to choose with, there is engine_step() alone. */
+int32_t engine_overlap_max(const struct engine *en);
+/* Begins one, does not wait for it; the sequences have advanced. While one is begun, one more may be, for sequences of the
+ * former: a slice whose token that one has yet to choose has no ids but `follows`. */
+enum rc engine_step_start(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e) SPW_MUST_USE;
+/* Waits for the oldest that was begun, with the slices that it was begun with. A slice that is not chosen could not be: its
+ * logits are gone, seq_rewind() and engine_step() compute them again, the same. What a step made of such a choice (as id
+ * 0) is worthless, likewise what it made of one that ended a sequence. */
+enum rc engine_step_finish(struct engine *en, struct step_slice *slices, int32_t n_slices,
+                           struct error *e) SPW_MUST_USE;
 
 #endif

@@ -193,6 +193,10 @@ struct engine {
     struct k_token_ref *toks;  /* [T] */
     struct k_sample *requests; /* [T] choices that the backend makes in this step */
     struct k_sampled *choices;
+    int32_t *follows; /* [T] the choice of the step before that is a token's id; -1: the id is known */
+    int started;      /* steps begun by engine_step_start() and not finished, at most K_SLOTS */
+    int slot;         /* of the last one's choices */
+    char library_missing[256];
     int32_t *last_rows; /* [T] rows that go on to the end: first those that want logits */
     const char *op;     /* what the graph is doing, for the message when a backend refuses */
     int32_t op_layer;

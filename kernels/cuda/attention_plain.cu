@@ -42,6 +42,8 @@ KERNEL(attention_plain_kernel)(struct attn_args a)
     const int32_t key = a.key_at + kv_head * a.key_step, value = a.value_at + kv_head * a.value_step;
     const int64_t row = (int64_t)token * a.n_head + head;
     const int32_t pos = a.tokens.pos[token];
+    if (token_is_padding(a.tokens, token))
+        return;
     float max = ATTN_NONE, sum = 0.0f;
 
     for (int32_t i = thread_x(); i < a.d_k; i += THREADS)

@@ -11,8 +11,8 @@
  *
  * Rounding, against real arithmetic on the pool's values: scores (d_k + 8) * 2^-24 * scale * sum|q||k|, weights 2^-11,
  * Q8_0's numbers 2^-11 when they become halves. Positions past a row's own are left out by -infinity, and rows of a page
- * past the last token are zeros in shared memory, whatever the page holds. (An infinite value of a later token of the
- * same run is seen by the earlier: 0 * infinity. The CPU backend leaves it out.)
+ * past the last token are zeros in shared memory, whatever the page holds. Values that are not finite, of tokens that only
+ * some of the block's rows see, are taken out of the product and added to those rows alone: 0 * infinity is no number.
  *
  * Roofline. Decode: bytes = (pos + 1) * row bytes of a key head, once per token and key head; bound by memory, since a
  * 16-row tile needs 2 * 16 * (2 d_k + d_v) flops per position for 2 (d_k + d_v) bytes, 48 per byte at d = 128, a
@@ -45,6 +45,7 @@ struct tile_memory {
     float *row_scale;      /* [rows] from sums of products to scores */
     float *max;            /* [WN][rows] */
     float *sum;            /* [rows] */
+    int32_t *odd;          /* [1] whether a value that is not finite was found */
     int32_t ldk, ldv;
 };
 
@@ -56,7 +57,7 @@ KHOST_DEV size_t stage_halves(const struct attn_args &a)
 static size_t shared_bytes(const struct attn_args &a, int rows, int wn)
 {
     size_t halves = (size_t)a.n_stage * stage_halves(a) + (size_t)rows * (size_t)(2 * (a.d_k + PAD) + P_LD);
-    return halves * sizeof(uint16_t) + (size_t)rows * (size_t)(wn + 3) * sizeof(float);
+    return halves * sizeof(uint16_t) + ((size_t)rows * (size_t)(wn + 3) + 4) * sizeof(float);
 }
 
 template <int ROWS, int WN> static KMEMBER struct tile_memory tile_memory_of(const struct attn_args &a, uint16_t *base)
@@ -71,6 +72,7 @@ template <int ROWS, int WN> static KMEMBER struct tile_memory tile_memory_of(con
     s.row_scale = (float *)(s.row_pos + ROWS);
     s.max = s.row_scale + ROWS;
     s.sum = s.max + WN * ROWS;
+    s.odd = (int32_t *)(s.sum + ROWS);
     return s;
 }
 
@@ -342,6 +344,70 @@ static KMEMBER void weigh_page(struct warp_state<RT, NO> &w, const struct tile_m
     }
 }
 
+/* ---- values that are not finite ---- */
+
+KDEV bool f16_is_finite(uint16_t h)
+{
+    return (h & 0x7c00) != 0x7c00;
+}
+
+/* Sets *m.odd if there is one among positions `from` and up of the page. */
+KDEV void find_odd_values(const struct tile_memory &m, const uint16_t *v, int32_t from, int32_t d_v)
+{
+    bool odd = false;
+    for (int32_t i = from * d_v + thread_x(); i < PAGE * d_v; i += block_dim())
+        odd = odd || !f16_is_finite(v[i / d_v * m.ldv + i % d_v]);
+    if (odd)
+        *m.odd = 1;
+}
+
+/* Adds them, weighed, to the rows that see them: each thread to the elements that it holds. */
+template <int RT, int WN, int NO>
+static KMEMBER void add_odd_values(struct warp_state<RT, NO> &w, const struct tile_memory &m, const uint16_t *v,
+                                   int32_t row, int32_t wn, int32_t first_pos, int32_t from, int32_t d_v)
+{
+#pragma unroll 1
+    for (int32_t j = from; j < PAGE; j++)
+#pragma unroll
+        for (int t = 0; t < RT; t++)
+#pragma unroll
+            for (int o = 0; o < NO; o++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int32_t r = row + t * 16 + i / 2 * 8 + lane() / 4;
+                    const int32_t column = (wn + WN * (o / 2)) * 16 + o % 2 * 8 + lane() % 4 * 2 + i % 2;
+                    if (column >= d_v || first_pos + j > m.row_pos[r] || f16_is_finite(v[j * m.ldv + column]))
+                        continue;
+                    w.out[t][o][i] =
+                        fma_rn(f16_to_f32(m.p[r * P_LD + j]), f16_to_f32(v[j * m.ldv + column]), w.out[t][o][i]);
+                }
+}
+
+KDEV void drop_odd_values(const struct tile_memory &m, uint16_t *v, int32_t from, int32_t d_v)
+{
+    for (int32_t i = from * d_v + thread_x(); i < PAGE * d_v; i += block_dim()) {
+        uint16_t *x = v + i / d_v * m.ldv + i % d_v;
+        *x = f16_is_finite(*x) ? *x : (uint16_t)0;
+    }
+}
+
+/* Before weigh_page(), where the page's positions `from` and up are not seen by all rows; first_pos: of the page. */
+template <int RT, int WN, int NO>
+static KMEMBER void settle_odd_values(struct warp_state<RT, NO> &w, const struct tile_memory &m, uint16_t *v,
+                                      int32_t row, int32_t wn, int32_t first_pos, int32_t from, int32_t d_v)
+{
+    find_odd_values(m, v, from, d_v);
+    sync_block();
+    if (*m.odd == 0)
+        return;
+    add_odd_values<RT, WN, NO>(w, m, v, row, wn, first_pos, from, d_v);
+    sync_block();
+    drop_odd_values(m, v, from, d_v);
+    if (thread_x() == 0)
+        *m.odd = 0;
+    sync_block();
+}
+
 /* ---- a split is done ---- */
 
 template <int RT, int NO>
@@ -449,9 +515,12 @@ template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, W
         return;
     const int32_t last_row = (at.row0 + ROWS < at.run.count * a.group ? at.row0 + ROWS : at.run.count * a.group) - 1;
     const int32_t last_pos = a.tokens.pos[at.run.first + last_row / a.group], last_page = last_pos / PAGE;
+    const int32_t seen_by_all = a.tokens.pos[at.run.first + at.row0 / a.group]; /* up to there */
     int32_t page = block_z() * a.split_pages, stage = 0;
-    if (page > last_page)
+    if (page > last_page || token_is_padding(a.tokens, at.run.first))
         return;
+    if (thread_x() == 0)
+        *m.odd = 0;
     struct warp_state<RT, NO> w;
     struct warp_total<RT, NO> total;
     state_clear(w);
@@ -488,6 +557,9 @@ template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, W
         sync_block();
         weight_page<RT, NS, WN, ROWS, NO>(w, s, m, at.row, at.wn * NS * 8);
         sync_block();
+        if (seen_by_all < last_pos && seen_by_all < page * PAGE + PAGE - 1)
+            settle_odd_values<RT, WN, NO>(w, m, m.v + in_use, at.row, at.wn, page * PAGE,
+                                          seen_by_all < page * PAGE ? 0 : seen_by_all + 1 - page * PAGE, a.d_v);
         weigh_page<RT, WN, NO>(w, m, m.v + in_use, at.row, at.wn, a.d_v);
         if ((page + 1) % a.split_pages == 0 || next > last_page) {
             if (a.n_z > 1)
@@ -508,7 +580,7 @@ template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, W
 KERNEL(attention_fold_kernel)(struct attn_args a)
 {
     const int32_t token = block_x(), head = block_y(), count = run_of(a.tokens, a.tokens.run_of[token]).count;
-    if (count < a.count_min || count > a.count_max)
+    if (count < a.count_min || count > a.count_max || token_is_padding(a.tokens, token))
         return;
     const int32_t n = a.tokens.pos[token] / (PAGE * a.split_pages) + 1;
     const float *part = attn_part(a, token, head, 0);

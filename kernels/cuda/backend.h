@@ -15,6 +15,8 @@ void cuda_ctx_free(struct k_ctx *c);
 const char *cuda_numerics(const struct k_ctx *c);
 const char *cuda_device_text(const struct k_ctx *c);
 const char *cuda_error_text(const struct k_ctx *c);
+/* gemm_lt.cu */
+enum k_status cuda_use_library(struct k_ctx *c, const char *file, char *text, size_t size);
 /* memory.cu */
 enum k_status cuda_buf_new(struct k_ctx *c, void **p, size_t bytes, enum k_buf where);
 void cuda_buf_free(struct k_ctx *c, void *p, size_t bytes, enum k_buf where);
@@ -29,6 +31,7 @@ enum k_status cuda_put_many(struct k_ctx *c, const struct k_copy *copies, size_t
 enum k_status cuda_host_begin(struct k_ctx *c, const struct k_host_work *w);
 enum k_status cuda_host_end(struct k_ctx *c);
 /* step.cu */
+int32_t cuda_step_rows(const struct k_ctx *c, int32_t n_tok);
 enum k_status cuda_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,
                               enum k_step *how);
 enum k_status cuda_step_end(struct k_ctx *c, enum k_status so_far);
@@ -51,8 +54,10 @@ enum k_status cuda_route(struct k_ctx *c, int32_t *ids, float *weights, const fl
 enum k_status cuda_combine_experts(struct k_ctx *c, float *y, const float *x, const float *weights, int32_t n_used,
                                    int32_t dim, int32_t n_tok);
 /* sample_ops.cu */
-enum k_status cuda_sample(struct k_ctx *c, struct k_sampled *out, const float *logits, int32_t n_vocab,
-                          const struct k_sample *s, int32_t n);
+enum k_status cuda_sample_begin(struct k_ctx *c, int slot, const float *logits, int32_t n_vocab,
+                                const struct k_sample *s, int32_t n);
+enum k_status cuda_sample_end(struct k_ctx *c, int slot, struct k_sampled *out, int32_t n);
+enum k_status cuda_take_chosen(struct k_ctx *c, int32_t *ids, int slot, const int32_t *from, int32_t n);
 
 #ifdef __cplusplus
 }

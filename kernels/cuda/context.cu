@@ -74,16 +74,18 @@ void cuda_ctx_free(struct k_ctx *c)
     if (c->beside)
         (void)stream_sync(c->beside);
     cuda_graphs_free(c);
+    cuda_library_free(c);
     for (int i = 0; i < CUDA_SCRATCH_COUNT; i++)
         dev_free(c->scratch[i].data);
     host_pinned_free(c->staging);
-    host_pinned_free(c->plan);
     if (c->beside_from)
         event_free(c->beside_from);
     if (c->beside_to)
         event_free(c->beside_to);
     if (c->beside)
         stream_free(c->beside);
+    cuda_plans_free(c);
+    cuda_choices_free(c);
     if (c->stream)
         stream_free(c->stream);
     pthread_mutex_destroy(&c->error_lock);

@@ -23,13 +23,21 @@ struct cuda_tokens {
                         captured graph for a while; the positions themselves are on the device. */
 };
 
+/* Whether token t is a row of padding (K_PAGE_NONE). */
+KDEV bool token_is_padding(const struct cuda_tokens &t, int32_t token)
+{
+    return t.pages[t.first[token]] == K_PAGE_NONE;
+}
+
 /* Scratch areas: one per user, so that none is overwritten while another still needs it. They grow and are kept. */
 enum cuda_scratch {
     CUDA_SCRATCH_TOKENS,
     CUDA_SCRATCH_MATMUL,
+    CUDA_SCRATCH_GATED,
     CUDA_SCRATCH_EXPERTS,
     CUDA_SCRATCH_ATTENTION,
     CUDA_SCRATCH_SAMPLE,
+    CUDA_SCRATCH_IDS,
     CUDA_SCRATCH_COUNT
 };
 
@@ -44,10 +52,17 @@ struct cuda_graph {
     bool recorded;
 };
 
+/* Choices of tokens: on the device, and on their way to the host. */
+struct cuda_choices {
+    struct k_sampled *device, *host; /* room for `room`, the latter pinned */
+    int32_t room;
+    event_t done;
+};
+
 struct k_ctx {
     int device;
     struct device_facts facts;
-    char numerics[64], text[288], error[192];
+    char numerics[96], text[288], error[192];
     pthread_mutex_t error_lock; /* several threads may fail at once; who reads it has waited for them */
     stream_t stream;
     stream_t beside;                /* the host's work and its copies (beside.cu) */
@@ -61,11 +76,21 @@ struct k_ctx {
     uint8_t *staging; /* pinned; what put() brought since the last wait */
     size_t staged;
 
-    void *plan; /* of a step's tokens, pinned, as they stand on the device */
-    size_t plan_bytes;
+    /* A step's tokens, pinned, as they stand on the device: one is filled while the other may still be on its way. */
+    struct {
+        void *data;
+        size_t bytes;
+        event_t sent;
+        bool in_flight;
+    } plans[2];
+    int plan; /* the one used last */
+    struct cuda_choices choices[K_SLOTS];
+
     struct cuda_tokens tokens;
     const struct k_token_ref *tokens_of; /* NULL: tokens are nobody's */
     int32_t tokens_n;
+
+    struct gemm_lt *lt; /* gemm_lt.cu; NULL: our own kernels make all products */
 
     struct cuda_graph graphs[CUDA_GRAPHS];
     struct cuda_graph *recording;
@@ -83,5 +108,8 @@ enum k_status cuda_tokens(struct k_ctx *c, struct cuda_tokens *out, const struct
 /* Remembers the driver's words for error_text() when s says that the device failed; returns s. */
 enum k_status cuda_note(struct k_ctx *c, enum k_status s);
 void cuda_graphs_free(struct k_ctx *c);
+void cuda_library_free(struct k_ctx *c);
+void cuda_plans_free(struct k_ctx *c);
+void cuda_choices_free(struct k_ctx *c);
 
 #endif

@@ -1,5 +1,6 @@
 /* The three products of kernels/ops.h: a job is made of the arguments, activations are brought into its form, and a kernel
- * is chosen by how many tokens share a matrix. The choice is one of speed only (matmul.cuh). */
+ * is chosen by how many tokens share a matrix. The choice is one of speed only (matmul.cuh), but for gemm_lt.cu's. */
+#include "kernels/cuda/gemm_lt.cuh"
 #include "kernels/cuda/matmul.cuh"
 
 #define JOBS_MAX (2 * K_PRODUCTS_MAX)
@@ -146,6 +147,11 @@ static enum k_status multiply_many(struct k_ctx *c, const struct mul_job *j, int
 {
     if (j->form == ACT_F32)
         return mul_precise(c, j, (n_pairs + PRECISE_PAIRS - 1) / PRECISE_PAIRS);
+    if (gemm_lt_takes(c, j, n_pairs)) {
+        enum k_status st = gemm_lt(c, j, n_pairs);
+        if (st != K_UNSUPPORTED)
+            return cuda_note(c, st);
+    }
     int64_t tiles = (n_pairs + 63) / 64;
     int rows = rows_of_block(c, j, tiles);
     if (j->group)

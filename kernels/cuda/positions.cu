@@ -53,10 +53,13 @@ struct store {
     const int32_t *pos, *first, *pages;
 };
 
+/* NULL: of padding nothing is stored. */
 KDEV uint8_t *store_row(const struct store &s, int32_t t)
 {
     const int32_t pos = s.pos[t];
     const int32_t page = s.pages[s.first[t] + pos / K_PAGE_TOKENS];
+    if (page == K_PAGE_NONE)
+        return NULL;
     return s.data + page * s.page_stride + (int64_t)(pos % K_PAGE_TOKENS) * s.row_bytes + s.at;
 }
 
@@ -65,7 +68,7 @@ KERNEL_BOUNDS(store_floats_kernel, THREADS, 4)
 (struct store s, enum k_type type, const float *rows, int64_t stride, int32_t n)
 {
     uint8_t *to = store_row(s, block_x());
-    for (int32_t i = thread_x(); i < n; i += THREADS) {
+    for (int32_t i = thread_x(); to && i < n; i += THREADS) {
         const float v = rows[block_x() * stride + i];
         if (type == K_F32)
             ((float *)to)[i] = v;
@@ -79,7 +82,7 @@ KERNEL_BOUNDS(store_floats_kernel, THREADS, 4)
 KERNEL_BOUNDS(store_q8_kernel, THREADS, 4)(struct store s, const float *rows, int64_t stride, int32_t n)
 {
     uint8_t *to = store_row(s, block_x());
-    for (int32_t b = warp_of_block(); b * 32 < n; b += THREADS / WARP) {
+    for (int32_t b = warp_of_block(); to && b * 32 < n; b += THREADS / WARP) {
         const int32_t i = b * 32 + lane();
         const float v = i < n ? rows[block_x() * stride + i] : 0.0f, magnitude = fabsf(v);
         const float largest = warp_max(magnitude == magnitude ? magnitude : 0.0f);

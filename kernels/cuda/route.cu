@@ -77,12 +77,18 @@ KDEV void drop_groups(float *s, float *scores, const struct k_router &r)
 }
 
 /* Grid (n_tok), one warp. Shared: p, s [n_expert] and a score per group. Bytes: 4 n_expert read. Bound by latency: n_used
- * rounds of a search over n_expert / 32 scores per lane, about 1 us at 256 experts. */
-KERNEL_BOUNDS(route_kernel, WARP, 1)(int32_t *ids, float *weights, const float *logits, struct k_router r)
+ * rounds of a search over n_expert / 32 scores per lane, about 1 us at 256 experts. Rows of padding choose nobody (id -1). */
+KERNEL_BOUNDS(route_kernel, WARP, 1)
+(int32_t *ids, float *weights, const float *logits, struct k_router r, struct cuda_tokens tokens)
 {
     SHARED_DYN(float, p);
     float *s = p + r.n_expert, *group_scores = s + r.n_expert;
     const int64_t t = block_x();
+    if (tokens.n_tok > 0 && token_is_padding(tokens, block_x())) {
+        for (int j = lane(); j < r.n_used; j += WARP)
+            ids[t * r.n_used + j] = -1, weights[t * r.n_used + j] = 0.0f;
+        return;
+    }
     gate_scores(p, logits + t * r.n_expert, r);
     for (int e = lane(); e < r.n_expert; e += WARP) {
         const float select = r.bias ? p[e] + r.bias[e] : p[e];
@@ -122,7 +128,11 @@ enum k_status cuda_route(struct k_ctx *c, int32_t *ids, float *weights, const fl
     size_t shared = (2 * (size_t)r->n_expert + (size_t)(r->n_group > 1 ? r->n_group : 0)) * sizeof(float);
     if (shared > c->facts.shared_max)
         return K_UNSUPPORTED;
-    return cuda_note(c, launch(c->stream, route_kernel, grid_of(n_tok), WARP, shared, ids, weights, logits, *r));
+    /* A step that has padding has one row per token throughout. */
+    const bool by_token = c->tokens_of && c->tokens.run_max == 1 && c->tokens.n_tok == n_tok;
+    const struct cuda_tokens none = {};
+    return cuda_note(c, launch(c->stream, route_kernel, grid_of(n_tok), WARP, shared, ids, weights, logits, *r,
+                               by_token ? c->tokens : none));
 }
 
 /* y[t, i] += sum over j, ascending, of weights[t, j] * x[t, j, i].

@@ -2,7 +2,7 @@
  *
  * A decode step is a few hundred launches of a few microseconds each: launched one by one they cost the host more than the
  * device. So a step in which each sequence has one token is captured when it comes the second time, and replayed from then
- * on. Equal are steps of the same number of tokens, the same shape and the same bound of positions (a power of two);
+ * on; to a few numbers of tokens the engine pads the others (step_rows()). Equal are steps of the same number of tokens, the same shape and the same bound of positions (a power of two);
  * everything else that differs is data on the device. */
 #include <string.h>
 
@@ -70,17 +70,45 @@ static void fill_plan(int32_t *plan, const struct k_token_ref *tok, int32_t n_to
         run_start[i] = n_tok;
 }
 
-static enum k_status grow_plan(struct k_ctx *c, size_t bytes)
+/* The other plan, empty and large enough. */
+static enum k_status next_plan(struct k_ctx *c, size_t bytes)
 {
-    if (c->plan_bytes >= bytes)
-        return K_OK;
-    host_pinned_free(c->plan);
-    c->plan = NULL;
-    c->plan_bytes = 0;
-    enum k_status s = host_pinned_alloc(&c->plan, 2 * bytes);
+    enum k_status s = K_OK;
+    c->plan ^= 1;
+    auto *p = &c->plans[c->plan];
+    if (!p->sent)
+        s = event_new(&p->sent);
+    if (s == K_OK && p->in_flight)
+        s = event_sync(p->sent);
+    p->in_flight = false;
+    if (s != K_OK || p->bytes >= bytes)
+        return s;
+    host_pinned_free(p->data);
+    p->data = NULL;
+    p->bytes = 0;
+    s = host_pinned_alloc(&p->data, 2 * bytes);
     if (s == K_OK)
-        c->plan_bytes = 2 * bytes;
+        p->bytes = 2 * bytes;
     return s;
+}
+
+static enum k_status send_plan(struct k_ctx *c, void *to, size_t bytes)
+{
+    auto *p = &c->plans[c->plan];
+    enum k_status s = copy_in(c->stream, to, p->data, bytes);
+    if (s == K_OK)
+        s = event_record(p->sent, c->stream);
+    p->in_flight = s == K_OK;
+    return s;
+}
+
+void cuda_plans_free(struct k_ctx *c)
+{
+    for (int i = 0; i < 2; i++) {
+        host_pinned_free(c->plans[i].data);
+        if (c->plans[i].sent)
+            event_free(c->plans[i].sent);
+    }
 }
 
 static enum k_status upload_tokens(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok)
@@ -90,20 +118,18 @@ static enum k_status upload_tokens(struct k_ctx *c, const struct k_token_ref *to
     enum k_status s = K_OK;
     c->tokens_of = NULL;
     const int32_t *at = (const int32_t *)cuda_scratch(c, CUDA_SCRATCH_TOKENS, bytes, &s);
-    if (s == K_OK) /* the plan before may still be on its way */
-        s = stream_sync(c->stream);
     if (s == K_OK)
-        s = grow_plan(c, bytes);
+        s = next_plan(c, bytes);
     if (s != K_OK)
         return cuda_note(c, s);
-    fill_plan((int32_t *)c->plan, tok, n_tok);
+    fill_plan((int32_t *)c->plans[c->plan].data, tok, n_tok);
     t.pos = at;
     t.run_of = at + n_tok;
     t.first = at + 2 * (int64_t)n_tok;
     t.run_start = at + 3 * (int64_t)n_tok;
     t.pages = at + 4 * (int64_t)n_tok + 1;
     c->tokens = t;
-    return cuda_note(c, copy_in(c->stream, (void *)at, c->plan, bytes));
+    return cuda_note(c, send_plan(c, (void *)at, bytes));
 }
 
 enum k_status cuda_tokens(struct k_ctx *c, struct cuda_tokens *out, const struct k_token_ref *tok, int32_t n_tok)
@@ -148,6 +174,20 @@ static struct cuda_graph *find_graph(struct k_ctx *c, const struct cuda_tokens *
     oldest->shape = shape;
     *is_new = true;
     return oldest;
+}
+
+/* Powers of two, from 16 on four steps to each: 20, 24, 28, 32, 40, ... So at most a fifth of a large step is padding, and
+ * there are few kinds of steps to capture. */
+int32_t cuda_step_rows(const struct k_ctx *c, int32_t n_tok)
+{
+    (void)c;
+    int32_t power = 1;
+    while (power < n_tok && power < 1 << 30)
+        power *= 2;
+    if (power <= 16)
+        return power;
+    const int32_t step = power / 8;
+    return (n_tok + step - 1) / step * step;
 }
 
 enum k_status cuda_step_begin(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,

@@ -218,6 +218,47 @@ static void tiles_are_near_and_obey_the_law(void)
     }
 }
 
+/* What a position's first value (of the first key head) is made of: the number itself, or the scale of its block. */
+static uint16_t *first_value(const struct bench *b, int32_t seq, int32_t pos)
+{
+    const struct attention_case *a = b->a;
+    const int32_t keys = a->n_kv_head * a->d_k;
+    uint8_t *page = (uint8_t *)b->host.data + pages[seq * N_PAGES + pos / K_PAGE_TOKENS] * b->host.page_stride;
+    return (uint16_t *)(page + (size_t)(pos % K_PAGE_TOKENS) * k_kv_row_bytes(a->type, b->host.row_elems) +
+                        (a->type == K_Q8_0 ? keys / 32 * 34 : keys * 2));
+}
+
+/* Values that are not finite, of the tokens at 255 and 257 in the midst of a run: the rows before are what they were
+ * without, the others have them in their first column, and the law holds. */
+static void only_later_rows_see_what_is_not_finite(void)
+{
+    for (size_t k = 0; k < sizeof tiles / sizeof *tiles; k++) {
+        const struct attention_case *a = &tiles[k];
+        const int64_t row = (int64_t)a->n_head * a->d_v, n = N_TOK * row;
+        float *clean = random_floats(n, 1.0f), *y = random_floats(n, 1.0f), *again = random_floats(n, 1.0f);
+        struct bench b;
+        bench_make(&b, a);
+        attend(&b, clean, 0, N_TOK, 1, 232448);
+        *first_value(&b, 0, 255) = 0x7c00; /* infinity */
+        *first_value(&b, 0, 257) = 0x7e00; /* NaN */
+        CHECK_INT(copy_in(st, b.device.data, b.host.data, b.pool_bytes), K_OK);
+        attend(&b, y, 0, N_TOK, k % 2 ? 1 : 500, 232448);
+        for (int32_t t = 0; t < N_TOK; t++) {
+            const bool sees = step_seq[t] == 0 && step_pos[t] >= 255;
+            const bool same = memcmp(y + t * row, clean + t * row, (size_t)row * sizeof *y) == 0;
+            if (same == sees || (isfinite(y[t * row]) != 0) == sees)
+                fprintf(stderr, "case %zu: token %d at %d\n", k, t, step_pos[t]);
+            CHECK(same != sees && (isfinite(y[t * row]) != 0) != sees);
+        }
+        for (int32_t t = 0; k < 3 && t < N_TOK; t++)
+            attend(&b, again, t, 1, 132, 232448);
+        for (int64_t i = 0; k < 3 && i < n; i++)
+            CHECK(y[i] == again[i] || (isnan(y[i]) && isnan(again[i])));
+        bench_free(&b);
+        free(clean), free(y), free(again);
+    }
+}
+
 /* The plain kernel takes what the tiles cannot: F32, heads of odd sizes, blocks that two heads share. */
 static void plain_is_near_and_obeys_the_law(void)
 {
@@ -269,6 +310,7 @@ int main(void)
 {
     CHECK_INT(stream_new(&st), K_OK);
     TEST(tiles_are_near_and_obey_the_law);
+    TEST(only_later_rows_see_what_is_not_finite);
     TEST(plain_is_near_and_obeys_the_law);
     TEST(queries_of_any_size);
     stream_free(st);

@@ -1,6 +1,6 @@
 /* A whole model on the CUDA backend, on the emulated device: logits near the reference's, dense and DeepSeek (absorbed MLA,
  * experts), in floats and blocks; the numerics law from end to end: whole, token by token (recorded steps and repeated
- * ones), and beside others, the same bits; experts that the host
+ * ones), and beside others, the same bits, rows of padding too; steps that overlap; experts that the host
  * computes beside the device, and pages that went to the host's memory and
  * came back, as early and as late as they may; hidden states; what does not fit is refused with what would; a device that is
  * lost is told; nothing is left on the device.
@@ -169,8 +169,8 @@ static void hidden_states_are_near(void)
     free(hidden[0]), free(hidden[1]);
 }
 
-/* Where all that a step is asked for are choices, the device makes them, and no logits come back: those of the host's sampler
- * from the logits of the same step. Beside a slice that wants logits nothing changes. */
+/* Where all that a slice is asked for is a choice, the device makes it, and no logits come back: that of the host's sampler
+ * from the logits of the same step. A slice beside it that wants logits has its own. */
 static void choices_are_made_on_the_device(void)
 {
     static const double temperatures[2] = {0, 0.8};
@@ -198,7 +198,7 @@ static void choices_are_made_on_the_device(void)
         }
         for (int i = 0; i < 2; i++) {
             struct sample host, device;
-            CHECK(!sl[1][i].is_chosen && sl[1][i].logits && sl[0][i].is_chosen == (t != 4));
+            CHECK(!sl[1][i].is_chosen && sl[1][i].logits && sl[0][i].is_chosen == !(t == 4 && i));
             CHECK(!sl[0][i].logits == sl[0][i].is_chosen);
             CHECK_INT(sampler_choose(samplers[i], sl[1][i].logits, NULL, scratch, &host, &e), RC_OK);
             CHECK_INT(sl[0][i].is_chosen ? sampler_take(samplers[i], &sl[0][i].chosen, &device, &e)
@@ -322,6 +322,81 @@ static void weights_come_when_used(void)
     lazy = false;
 }
 
+/* Three sequences decode as four rows, one of them of nobody: each gets what it gets alone, and what four have recorded
+ * serves three. */
+static void padding_changes_nothing(void)
+{
+    struct engine *en = new_engine(&k_cuda_ops, K_FAST, 4), *alone = new_engine(&k_cuda_ops, K_FAST, 4);
+    struct seq *seqs[4], *twins[4];
+    for (int i = 0; i < 4; i++)
+        seqs[i] = seq_new(en), twins[i] = seq_new(alone);
+    for (int32_t t = 0; t < N_TOK; t++) {
+        struct step_slice sl[4];
+        const int32_t n = t < 3 ? 4 : 3;
+        const long before = cuda_emulated_launches();
+        for (int32_t i = 0; i < n; i++)
+            sl[i] = (struct step_slice){.seq = seqs[i], .ids = ids + (t + i) % N_TOK, .n = 1, .want_logits = true};
+        step(en, sl, n);
+        CHECK(t < 3 || cuda_emulated_launches() == before); /* run, run with all scratch there, recorded */
+        for (int32_t i = 0; i < n; i++) {
+            struct step_slice one = {.seq = twins[i], .ids = sl[i].ids, .n = 1, .want_logits = true};
+            step(alone, &one, 1);
+            CHECK(memcmp(one.logits, sl[i].logits, n_vocab * sizeof(float)) == 0);
+        }
+    }
+    engine_free(en), engine_free(alone);
+}
+
+/* Choices of three sequences, one step after the other (`ahead` false) or each begun before the one before it is read, on a
+ * device that then does everything as late as it may. */
+static void generate(int32_t out[3][N_TOK], bool ahead)
+{
+    struct engine *en = new_engine(&k_cuda_ops, K_FAST, 3);
+    struct step_slice sl[2][3];
+    struct k_sample requests[3];
+    struct error e;
+    cuda_emulated_late(ahead);
+    for (int i = 0; i < 3; i++) {
+        sl[0][i] = (struct step_slice){
+            .seq = seq_new(en), .ids = ids + i, .n = 1, .want_logits = true, .sample = &requests[i]};
+        CHECK_INT(seq_reserve(sl[0][i].seq, N_TOK + 1, &e), RC_OK);
+    }
+    for (int32_t t = 0; t <= N_TOK; t++) {
+        struct step_slice *now = sl[t % 2], *before = sl[(t + 1) % 2];
+        for (int i = 0; i < 3; i++) {
+            requests[i] = (struct k_sample){
+                .scale = i ? 1.0f : 0.0f, .top_p = 1, .u53 = (uint64_t)(t * 3 + i) * 0x9e3779b97f4a7c15 >> 11};
+            if (t > 0)
+                now[i] = before[i], now[i].ids = ahead ? NULL : &out[i][t - 1], now[i].follows = i;
+        }
+        if (ahead && t < N_TOK)
+            CHECK_INT(engine_step_start(en, now, 3, &e), RC_OK);
+        if (ahead && t > 0)
+            CHECK_INT(engine_step_finish(en, before, 3, &e), RC_OK);
+        if (!ahead && t < N_TOK)
+            CHECK_INT(engine_step(en, now, 3, &e), RC_OK);
+        const struct step_slice *done = ahead ? before : now;
+        for (int i = 0; i < 3 && (ahead ? t > 0 : t < N_TOK); i++) {
+            CHECK(done[i].is_chosen && done[i].chosen.state == K_SAMPLED);
+            out[i][ahead ? t - 1 : t] = done[i].chosen.id;
+        }
+    }
+    CHECK_INT(seq_len(sl[0][0].seq), N_TOK);
+    engine_free(en);
+    cuda_emulated_late(false);
+}
+
+static void steps_that_overlap_choose_the_same(void)
+{
+    int32_t in_turn[3][N_TOK], ahead[3][N_TOK];
+    generate(in_turn, false);
+    generate(ahead, true);
+    CHECK(memcmp(in_turn, ahead, sizeof ahead) == 0);
+    struct engine *host = new_engine(&k_reference_ops, K_FAST, 1);
+    CHECK_INT(engine_overlap_max(host), 0);
+    engine_free(host);
+}
+
 static void what_does_not_fit_is_refused(void)
 {
     struct engine *en = NULL;
@@ -381,12 +456,14 @@ int main(void)
             TEST(the_host_computes_experts);
             TEST(experts_go_where_there_is_room);
         }
+        TEST(padding_changes_nothing);
         if (i == 0) {
             TEST(precise_logits);
             TEST(hidden_states_are_near);
             TEST(choices_are_made_on_the_device);
             TEST(pages_come_back);
             TEST(weights_come_when_used);
+            TEST(steps_that_overlap_choose_the_same);
             TEST(what_does_not_fit_is_refused);
             TEST(a_lost_device_is_told);
         }

@@ -151,6 +151,28 @@ static void bad_logits_are_told(void)
     dev_free(dx), dev_free(dr), dev_free(da);
 }
 
+/* Ids of a step from the choices of another: those that follow one; what could not be chosen counts as 0. */
+static void take_choices(struct k_ctx *c)
+{
+    const float rows[2][4] = {{1, 9, 2, 3}, {NAN, 3, 2, 1}};
+    const int32_t from[3] = {1, -1, 0};
+    int32_t ids[3] = {7, 7, 7};
+    struct k_sample requests[2] = {};
+    void *logits, *there;
+    requests[1].row = 1;
+    CHECK_INT(k_cuda_ops.buf_new(c, &logits, sizeof rows, K_BUF_WORK), K_OK);
+    CHECK_INT(k_cuda_ops.buf_new(c, &there, sizeof ids, K_BUF_WORK), K_OK);
+    CHECK_INT(k_cuda_ops.put(c, logits, rows, sizeof rows), K_OK);
+    CHECK_INT(k_cuda_ops.put(c, there, ids, sizeof ids), K_OK);
+    CHECK_INT(k_cuda_ops.sample_begin(c, 1, (float *)logits, 4, requests, 2), K_OK);
+    CHECK_INT(k_cuda_ops.take_chosen(c, (int32_t *)there, 1, from, 3), K_OK);
+    CHECK_INT(k_cuda_ops.get(c, ids, there, sizeof ids), K_OK);
+    CHECK(ids[0] == 0 && ids[1] == 7 && ids[2] == 1);
+    CHECK_INT(k_cuda_ops.take_chosen(c, (int32_t *)there, 0, NULL, 1), K_BAD_SHAPE);
+    k_cuda_ops.buf_free(c, logits, sizeof rows, K_BUF_WORK);
+    k_cuda_ops.buf_free(c, there, sizeof ids, K_BUF_WORK);
+}
+
 /* As an operation: rows in any order, requests and choices in the host's memory. */
 static void chooses_as_an_operation(void)
 {
@@ -163,11 +185,18 @@ static void chooses_as_an_operation(void)
     requests[0].row = 2;
     CHECK_INT(k_cuda_ops.buf_new(c, &logits, sizeof rows, K_BUF_WORK), K_OK);
     CHECK_INT(k_cuda_ops.put(c, logits, rows, sizeof rows), K_OK);
-    CHECK_INT(k_cuda_ops.sample(c, out, (float *)logits, 4, requests, 2), K_OK);
+    CHECK_INT(k_cuda_ops.sample_begin(c, 0, (float *)logits, 4, requests, 2), K_OK);
+    CHECK_INT(k_cuda_ops.sample_begin(c, 1, (float *)logits, 4, requests + 1, 1), K_OK); /* the slots do not meet */
+    CHECK_INT(k_cuda_ops.sample_end(c, 0, out, 2), K_OK);
     CHECK_INT(out[0].id, 3);
     CHECK_INT(out[1].id, 1);
-    CHECK_INT(k_cuda_ops.sample(c, out, (float *)logits, 4, requests, 0), K_OK);
-    CHECK_INT(k_cuda_ops.sample(c, NULL, (float *)logits, 4, requests, 1), K_BAD_SHAPE);
+    CHECK_INT(k_cuda_ops.sample_end(c, 1, out, 1), K_OK);
+    CHECK_INT(out[0].id, 1);
+    CHECK_INT(k_cuda_ops.sample_begin(c, 0, (float *)logits, 4, requests, 0), K_OK);
+    CHECK_INT(k_cuda_ops.sample_end(c, 0, out, 0), K_OK);
+    CHECK_INT(k_cuda_ops.sample_end(c, 0, NULL, 1), K_BAD_SHAPE);
+    CHECK_INT(k_cuda_ops.sample_begin(c, K_SLOTS, (float *)logits, 4, requests, 1), K_BAD_SHAPE);
+    take_choices(c);
     k_cuda_ops.buf_free(c, logits, sizeof rows, K_BUF_WORK);
     k_cuda_ops.ctx_free(c);
 }

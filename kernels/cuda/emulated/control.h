@@ -26,6 +26,9 @@ void cuda_emulated_no_streams(bool none);
 /* Since the start of the program. */
 long cuda_emulated_launches(void);
 size_t cuda_emulated_allocated(void);
+/* Work that a library would do on the device, in the stream's order (captured when that is): fn gets a copy of arg and may
+ * touch device memory. */
+void cuda_emulated_call(void *stream, void (*fn)(const void *arg), const void *arg, size_t bytes);
 
 #ifdef __cplusplus
 }

@@ -294,6 +294,12 @@ enum k_status emulated_launch(stream_t st, std::function<void()> body, struct gr
     return enqueue(st, [=] { fibers_run(body, grid, block, shared, SHARED_MAX); });
 }
 
+void cuda_emulated_call(void *stream, void (*fn)(const void *arg), const void *arg, size_t bytes)
+{
+    const std::string copy((const char *)arg, bytes);
+    enqueue((stream_t)stream, [=] { fn(copy.data()); });
+}
+
 enum k_status copy_in(stream_t st, void *to, const void *host, size_t n)
 {
     want_device("copy_in", to, n);
