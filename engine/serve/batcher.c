@@ -16,6 +16,9 @@ const struct batch_engine_ops batch_engine_ops_real = {
     .seq_rewind = seq_rewind,
     .seq_reserve = seq_reserve,
     .step = engine_step,
+    .overlap_max = engine_overlap_max,
+    .step_start = engine_step_start,
+    .step_finish = engine_step_finish,
     .pages_free = engine_pages_free,
     .pages_total = engine_pages_total,
     .pages_kept = engine_pages_kept,
@@ -85,6 +88,7 @@ void batch_job_free(struct batch_job *j)
 
 void job_leave(struct batcher *b, struct batch_job *j, enum batch_finish finish)
 {
+    ahead_forget(b, j);
     if (j->seq)
         b->o.ops->seq_free(j->seq);
     j->seq = NULL;
@@ -274,6 +278,7 @@ static void *engine_thread(void *arg)
         batcher_step(b);
         publish(b);
     }
+    ahead_drop(b);
     return NULL;
 }
 
@@ -314,6 +319,9 @@ static void batcher_destroy(struct batcher *b)
     free(b->slices);
     free(b->requests);
     free(b->slice_jobs);
+    free(b->ahead.slices);
+    free(b->ahead.requests);
+    free(b->ahead.jobs);
     free(b);
 }
 
@@ -336,6 +344,9 @@ enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struc
     b->requests = spw_calloc((size_t)o->max_seqs, sizeof *b->requests);
     b->running = spw_calloc((size_t)o->max_seqs, sizeof(void *));    /* arrays of pointers: said so, as the analyzer */
     b->slice_jobs = spw_calloc((size_t)o->max_seqs, sizeof(void *)); /* takes a sizeof of one for a slip */
+    b->ahead.slices = spw_calloc((size_t)o->max_seqs, sizeof *b->ahead.slices);
+    b->ahead.requests = spw_calloc((size_t)o->max_seqs, sizeof *b->ahead.requests);
+    b->ahead.jobs = spw_calloc((size_t)o->max_seqs, sizeof(void *));
     b->weights = spw_calloc((size_t)o->max_seqs, sizeof *b->weights);
     b->parts = spw_calloc((size_t)o->max_seqs, sizeof *b->parts);
     b->scratch = sampler_scratch_new(o->n_vocab);

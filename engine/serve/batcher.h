@@ -43,6 +43,10 @@ struct batch_engine_ops {
     void (*seq_rewind)(struct seq *s, int32_t len);
     enum rc (*seq_reserve)(struct seq *s, int32_t n, struct error *e);
     enum rc (*step)(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e);
+    /* All three or none: engine_overlap_max(), engine_step_start(), engine_step_finish(). */
+    int32_t (*overlap_max)(const struct engine *en);
+    enum rc (*step_start)(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e);
+    enum rc (*step_finish)(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e);
     int32_t (*pages_free)(const struct engine *en);
     int32_t (*pages_total)(const struct engine *en);
     int32_t (*pages_kept)(const struct engine *en);

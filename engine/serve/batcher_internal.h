@@ -1,5 +1,6 @@
 /* The batcher's parts: batcher.c (life, the loop thread's calls, what is published), batcher_queue.c (who waits, who is
- * admitted, who is displaced) and batcher_step.c (what is in a step, and what is made of what comes out of it). */
+ * admitted, who is displaced), batcher_step.c (what is in a step, and what is made of what comes out of it) and
+ * batcher_ahead.c (a step that is begun before the one before it is read). */
 #ifndef ENGINE_SERVE_BATCHER_INTERNAL_H
 #define ENGINE_SERVE_BATCHER_INTERNAL_H
 
@@ -46,8 +47,9 @@ struct batch_job {
     bool fed;         /* the sampler has seen them */
     bool begun;       /* was admitted before */
     int32_t overtaken;
-    bool skip; /* paused as of this step's plan */
-    bool news; /* has something to publish */
+    bool by_host; /* its next token: a device could not choose it */
+    bool skip;    /* paused as of this step's plan */
+    bool news;    /* has something to publish */
     struct mono submitted, admitted, first_token, last_token;
     int32_t n_draft;                          /* ids that are proposed in this step */
     int32_t n_new;                            /* ids chosen in this step, not yet published */
@@ -60,6 +62,14 @@ struct batch_job {
     struct error error;
 };
 
+/* A step that is begun, and whose turn comes next; the same as slices, slice_jobs and requests of struct batcher. */
+struct batch_ahead {
+    struct step_slice *slices;
+    struct batch_job **jobs; /* NULL: has ended meanwhile */
+    struct k_sample *requests;
+    int32_t n; /* 0: there is none */
+};
+
 struct batcher {
     struct batcher_options o;
     pthread_t thread;
@@ -70,6 +80,9 @@ struct batcher {
     struct step_slice *slices;
     struct k_sample *requests; /* [max_seqs] of the slices that a device may choose for */
     struct batch_job **slice_jobs;
+    struct batch_ahead ahead;
+    bool begun;               /* the step in slices is what was ahead */
+    struct mono step_end;     /* of the last step */
     int64_t *weights, *parts; /* of the slices: share_step() */
     struct mono accounted;    /* until then each microsecond is of a step or idle; under the lock while `idle` */
     bool idle;                /* it waits for work; under the lock */
@@ -99,6 +112,18 @@ void waiting_remove_locked(struct batcher *b, struct batch_job *j);
 void heed_flags_locked(struct batcher *b); /* drop the cancelled from both lists, note who is paused */
 void admit_locked(struct batcher *b);      /* whoever has a slot and room */
 void make_room(struct batcher *b);         /* before a step: for every answer's next token */
+
+/* batcher_ahead.c */
+int32_t
+ahead_take(struct batcher *b); /* the step ahead becomes the one in `slices`; returns how many, 0: there is none */
+/* Makes the step in `slices`, and where that can be, begins one ahead before it is done. Afterwards *n is less by slices whose
+ * jobs have gone while it was ahead. */
+enum rc ahead_step(struct batcher *b, int32_t *n, int32_t n_prefill, struct error *e) SPW_MUST_USE;
+/* The step's token of j could not be chosen on the device: compute it again, for the host. */
+void ahead_again(struct batcher *b, struct batch_job *j);
+void ahead_forget(struct batcher *b, const struct batch_job *j); /* its slice ahead, if any, is nobody's */
+bool ahead_has(const struct batcher *b, const struct batch_job *j);
+void ahead_drop(struct batcher *b); /* the batcher ends */
 
 /* batcher_step.c */
 void batcher_step(struct batcher *b); /* plan, compute, choose */

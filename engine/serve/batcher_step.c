@@ -148,7 +148,9 @@ static void offer_choices(struct batcher *b, int32_t n_slices)
     for (int32_t i = 0; i < n_slices; i++) {
         struct step_slice *sl = &b->slices[i];
         struct batch_job *j = b->slice_jobs[i];
-        if (!sl->want_logits || sl->want_hidden || sl->all_logits || j->no_answer)
+        const bool by_host = j->by_host;
+        j->by_host = false;
+        if (!sl->want_logits || sl->want_hidden || sl->all_logits || j->no_answer || by_host)
             continue;
         if (!j->fed) /* the random number is that of the step that the answer stands at */
             feed_sampler(j);
@@ -382,31 +384,57 @@ static void job_take(struct batcher *b, struct batch_job *j, struct step_slice *
         job_choose_all(b, j, sl, now);
 }
 
+/* What was stored and is known becomes known to others; what a step ahead writes only once that is through. */
+static void share_pages(struct batcher *b, struct batch_job *j)
+{
+    const bool ahead = ahead_has(b, j);
+    if (j->seq && j->n_draft == 0 &&
+        !(ahead && j->n_all % K_PAGE_TOKENS == 0)) /* else not all of it is known to be right */
+        b->o.ops->seq_share(j->seq, &j->salt, j->ids);
+}
+
+/* What has come out of a step for one of its jobs, and where that leaves the job. */
+static void job_step(struct batcher *b, struct batch_job *j, struct step_slice *sl, struct mono now)
+{
+    if (!j->fed && j->sampler)
+        feed_sampler(j);
+    if (j->phase == JOB_PREFILL)
+        j->n_stored += sl->n;
+    if (sl->sample && !sl->is_chosen && !sl->logits) {
+        ahead_again(b, j);
+        return;
+    }
+    const bool ahead = ahead_has(b, j); /* then the token that is taken now is stored, too */
+    if (!ahead)
+        share_pages(b, j);
+    job_take(b, j, sl, now);
+    if (ahead)
+        share_pages(b, j);
+}
+
 void batcher_step(struct batcher *b)
 {
-    int32_t n_prefill;
-    make_room(b);
-    int32_t n = plan(b, &n_prefill);
-    if (n == 0)
-        return;
-    offer_choices(b, n);
     struct error e = {0};
-    struct mono start = clock_now(b->o.clock);
-    if (b->o.ops->step(b->o.engine, b->slices, n, &e) != RC_OK) {
+    struct mono start = b->step_end;
+    int32_t n_prefill = 0, n = ahead_take(b);
+    if (n == 0) {
+        make_room(b);
+        n = plan(b, &n_prefill);
+        if (n == 0)
+            return;
+        offer_choices(b, n);
+        start = clock_now(b->o.clock);
+    }
+    if (ahead_step(b, &n, n_prefill, &e) != RC_OK) {
         step_failed(b, n, &e);
         return;
     }
     struct mono now = clock_now(b->o.clock);
+    b->step_end = now;
+    if (n == 0)
+        return;
     const int64_t shared_us = share_step(b, n);
-    for (int32_t i = 0; i < n; i++) {
-        struct batch_job *j = b->slice_jobs[i];
-        if (!j->fed && j->sampler)
-            feed_sampler(j);
-        if (j->phase == JOB_PREFILL)
-            j->n_stored += b->slices[i].n;
-        if (j->n_draft == 0) /* else not all that is stored is known to be right */
-            b->o.ops->seq_share(j->seq, &j->salt, j->ids);
-        job_take(b, j, &b->slices[i], now);
-    }
+    for (int32_t i = 0; i < n; i++)
+        job_step(b, b->slice_jobs[i], &b->slices[i], now);
     count_step(b, n, n_prefill, shared_us, start, now);
 }

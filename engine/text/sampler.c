@@ -223,19 +223,19 @@ void sampler_philox(uint64_t seed, uint64_t step, uint32_t out[4])
     out[3] = c3;
 }
 
-/* This step's 53 bits. */
-static uint64_t random_bits(const struct sampler *s)
+/* A step's 53 bits. */
+static uint64_t random_bits(const struct sampler *s, int64_t step)
 {
     uint32_t w[4];
 
-    sampler_philox(s->p.seed, (uint64_t)s->step, w);
+    sampler_philox(s->p.seed, (uint64_t)step, w);
     return ((uint64_t)w[0] << 32 | w[1]) >> 11;
 }
 
 /* Even in [0, total). */
 static uint64_t draw(const struct sampler *s, uint64_t total)
 {
-    return (uint64_t)((unsigned __int128)random_bits(s) * total >> 53);
+    return (uint64_t)((unsigned __int128)random_bits(s, s->step) * total >> 53);
 }
 
 static uint64_t units(float weight)
@@ -492,18 +492,28 @@ enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8
 
 /* ---- a device's choice ---- */
 
-bool sampler_offer(const struct sampler *s, struct k_sample *out)
+static bool offer(const struct sampler *s, int64_t step, struct k_sample *out)
 {
-    if (s->counts || s->n_bias || s->n_banned || s->step < s->p.min_tokens || s->p.n_top)
+    if (s->counts || s->n_bias || s->n_banned || step < s->p.min_tokens || s->p.n_top)
         return false;
     *out = (struct k_sample){
         .top_k = s->p.top_k, .top_p = s->p.top_p, .min_p = s->p.min_p, .want_total = !s->p.skip_logprob};
     if (s->p.temperature > 0) {
         out->scale = scale_of(s);
         out->bands_per_logit = bands_per_logit_of(s);
-        out->u53 = random_bits(s);
+        out->u53 = random_bits(s, step);
     }
     return true;
+}
+
+bool sampler_offer(const struct sampler *s, struct k_sample *out)
+{
+    return offer(s, s->step, out);
+}
+
+bool sampler_offer_ahead(const struct sampler *s, struct k_sample *out)
+{
+    return offer(s, s->step + 1, out);
 }
 
 enum rc sampler_take(const struct sampler *s, const struct k_sampled *chosen, struct sample *out, struct error *e)

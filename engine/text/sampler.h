@@ -85,6 +85,8 @@ enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8
 /* The next choice as a request to a device that holds the logits. false: it needs what devices do not do (penalties, bias,
  * bans, alternatives), that is sampler_choose(). */
 bool sampler_offer(const struct sampler *s, struct k_sample *out);
+/* The same for the choice after the next one, before that is made. */
+bool sampler_offer_ahead(const struct sampler *s, struct k_sample *out);
 /* What the device chose, as sampler_choose() would report it. RC_INVALID as there. RC_AGAIN: K_SAMPLED_NOT_HERE, and e
  * is not set: fetch the logits and call sampler_choose(). */
 enum rc sampler_take(const struct sampler *s, const struct k_sampled *chosen, struct sample *out,

@@ -42,7 +42,11 @@ struct engine {
     pthread_cond_t changed;
     bool chooses; /* as a device does, where it is asked to */
     int choices;
-    int permits; /* steps that may begin; -1: any number */
+    bool overlaps;                               /* steps can be begun before the one before is read */
+    int forgets;                                 /* every so many choices of such a step are none; 0: all are there */
+    int begun, most_begun, ahead;                /* steps now, at once, and that were begun while another was */
+    struct k_sampled begun_choices[2][SEQS_MAX]; /* of the last two that were begun */
+    int permits;                                 /* steps that may begin; -1: any number */
     int steps, seqs, fail_at;
     int32_t pages_total, pages_free;
     int32_t known;  /* tokens of every prompt */
@@ -156,6 +160,7 @@ static inline enum rc fake_step(struct engine *en, struct step_slice *slices, in
         pthread_cond_wait(&en->changed, &en->lock);
     if (en->permits > 0)
         en->permits--;
+    en->broken += en->begun > 1;
     en->n_slices = n;
     en->n_ones = en->n_prompt_tokens = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -176,6 +181,55 @@ static inline enum rc fake_step(struct engine *en, struct step_slice *slices, in
     pthread_cond_broadcast(&en->changed);
     pthread_mutex_unlock(&en->lock);
     return rc;
+}
+
+static inline int32_t fake_overlap_max(const struct engine *en)
+{
+    return en->overlaps ? SEQS_MAX : 0;
+}
+
+static inline bool fake_forgot(const struct engine *en, const struct k_sampled *chosen)
+{
+    return en->forgets && chosen->id % en->forgets == 0;
+}
+
+/* What the device will have chosen is computed now and told later; what it could not choose goes on as id 0. */
+static inline enum rc fake_step_start(struct engine *en, struct step_slice *slices, int32_t n, struct error *e)
+{
+    struct k_sampled *before = en->begun_choices[0], *now = en->begun_choices[1];
+    struct step_slice own[SEQS_MAX];
+    int32_t ids[SEQS_MAX];
+    memcpy(before, now, sizeof en->begun_choices[0]);
+    for (int32_t i = 0; i < n; i++) {
+        own[i] = slices[i];
+        en->broken += slices[i].n != 1 || !slices[i].sample || (!slices[i].ids && en->begun != 1);
+        ids[i] = slices[i].ids                                 ? slices[i].ids[0]
+                 : fake_forgot(en, &before[slices[i].follows]) ? 0
+                                                               : before[slices[i].follows].id;
+        own[i].ids = &ids[i];
+        slices[i].is_chosen = false;
+        slices[i].logits = NULL;
+    }
+    enum rc rc = fake_step(en, own, n, e);
+    for (int32_t i = 0; i < n && !rc; i++)
+        now[i] = own[i].chosen;
+    if (!rc)
+        en->ahead += en->begun++;
+    en->most_begun = en->begun > en->most_begun ? en->begun : en->most_begun;
+    return rc;
+}
+
+static inline enum rc fake_step_finish(struct engine *en, struct step_slice *slices, int32_t n, struct error *e)
+{
+    (void)e;
+    en->broken += en->begun < 1 || en->begun > 2;
+    const struct k_sampled *chosen = en->begun_choices[en->begun == 2 ? 0 : 1];
+    en->begun--;
+    for (int32_t i = 0; i < n; i++) {
+        slices[i].chosen = chosen[i];
+        slices[i].is_chosen = !fake_forgot(en, &chosen[i]);
+    }
+    return RC_OK;
 }
 
 static inline int32_t fake_pages_free(const struct engine *en)
@@ -253,6 +307,9 @@ static const struct batch_engine_ops fake_ops = {
     .seq_rewind = fake_seq_rewind,
     .seq_reserve = fake_seq_reserve,
     .step = fake_step,
+    .overlap_max = fake_overlap_max,
+    .step_start = fake_step_start,
+    .step_finish = fake_step_finish,
     .pages_free = fake_pages_free,
     .pages_total = fake_pages_total,
     .pages_kept = fake_pages_kept,

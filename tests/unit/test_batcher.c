@@ -478,6 +478,81 @@ static void refuses_impossible_steps(void)
     CHECK_STR(e.message, "8 sequences do not fit into a step of 4 tokens; the step must hold one of each");
 }
 
+/* Answers of all kinds of ends, on an engine that lets steps begin before the one before is read, or not: the same, whether or
+ * not now and then a choice cannot be made there; and one that is cancelled leaves nothing behind. */
+static void run_ahead(struct client *out, bool overlaps, int forgets)
+{
+    struct bench t;
+    struct batcher_stats s;
+    struct client gone = {0};
+    engine_init(&t.en);
+    t.en.chooses = true, t.en.overlaps = overlaps, t.en.forgets = forgets;
+    t.en.eos_at = 240;
+    t.en.permits = 5;
+    bench_init(&t, &(struct bench_options){.max_seqs = 8, .speculate = forgets > 0});
+    CHECK_INT(submit(&t, &gone, &(struct ask){.n_prompt = 9, .salt = 99, .max_tokens = 400, .plain = true}), RC_OK);
+    CHECK(pump(&t, has_text, &gone));
+    batcher_cancel(t.b, gone.job); /* in the middle: there are permits for five steps */
+    engine_set_permits(&t.en, -1);
+    for (int i = 0; i < COMPANY; i++) {
+        struct ask a;
+        ask_of(i, &a);
+        a.plain = true, a.samples = true;
+        a.max_tokens = i % 4 == 3 ? 400 : 50 + i * 7;
+        a.stop = i % 5 == 2 ? "qz" : NULL;
+        CHECK_INT(submit(&t, &out[i], &a), RC_OK);
+    }
+    struct clients all = {out, COMPANY};
+    CHECK(pump(&t, all_done, &all));
+    CHECK(pump(&t, nothing_runs, &t));
+    batcher_stats(t.b, &s);
+    int64_t generated = 0;
+    for (int i = 0; i < COMPANY; i++)
+        generated += out[i].n_ids;
+    CHECK(s.generated_tokens > (uint64_t)generated && s.generated_tokens <= (uint64_t)generated + 6);
+    CHECK_INT(s.cancelled, 1);
+    CHECK_INT(s.finished_stop + s.finished_length, COMPANY);
+    CHECK(overlaps ? t.en.most_begun == 2 && t.en.ahead > 50 : t.en.most_begun == 0);
+    bench_fini(&t);
+}
+
+static void steps_ahead_change_nothing(void)
+{
+    static struct client in_turn[COMPANY], ahead[COMPANY];
+    memset(in_turn, 0, sizeof in_turn);
+    run_ahead(in_turn, false, 0);
+    for (int forgets = 0; forgets <= 11; forgets += 11) {
+        memset(ahead, 0, sizeof ahead);
+        run_ahead(ahead, true, forgets);
+        for (int i = 0; i < COMPANY; i++) {
+            CHECK_INT(ahead[i].n_ids, in_turn[i].n_ids);
+            CHECK(memcmp(ahead[i].ids, in_turn[i].ids, sizeof ahead[i].ids) == 0);
+            CHECK_STR(ahead[i].text, in_turn[i].text);
+            CHECK_INT(ahead[i].finish, in_turn[i].finish);
+        }
+    }
+}
+
+/* With a step ahead, too, a step's failure ends its jobs alone, and whoever comes next is served. */
+static void a_step_ahead_that_fails(void)
+{
+    static struct client c[3];
+    struct bench t;
+    memset(c, 0, sizeof c);
+    engine_init(&t.en);
+    t.en.chooses = t.en.overlaps = true;
+    t.en.fail_at = 20;
+    bench_init(&t, &(struct bench_options){.max_seqs = 4});
+    for (int i = 0; i < 2; i++)
+        CHECK_INT(submit(&t, &c[i], &(struct ask){.n_prompt = 5, .salt = i, .max_tokens = 60, .plain = true}), RC_OK);
+    struct clients all = {c, 2};
+    CHECK(pump(&t, all_done, &all));
+    CHECK_INT(submit(&t, &c[2], &(struct ask){.n_prompt = 5, .max_tokens = 10, .plain = true}), RC_OK);
+    CHECK(pump(&t, client_done, &c[2]));
+    CHECK_INT(c[2].finish, BATCH_LENGTH);
+    bench_fini(&t);
+}
+
 int main(void)
 {
     TEST(company_changes_nothing);
@@ -496,6 +571,8 @@ int main(void)
     TEST(endings);
     TEST(free_in_the_middle);
     TEST(churn);
+    TEST(steps_ahead_change_nothing);
+    TEST(a_step_ahead_that_fails);
     TEST(refuses_impossible_steps);
     return TEST_RESULT();
 }
