@@ -49,6 +49,8 @@ enum rc cli_engine_open(struct cli_engine *ce, const char *path, enum gguf_open_
     enum rc rc = model_open(&ce->model, path, mode, e);
     if (!rc)
         rc = engine_new(&ce->engine, ce->model, o, e);
+    if (!rc)
+        cli_say_library(ce->engine);
     if (rc)
         cli_engine_close(ce);
     return rc;

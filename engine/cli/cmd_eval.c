@@ -8,7 +8,7 @@
 #define EVAL_TOKENS_MAX (1 << 20)
 
 struct eval_args {
-    const char *model, *tokens, *out, *kv_type, *device;
+    const char *model, *tokens, *out, *kv_type, *device, *gemm;
     bool all, precise, lazy;
     int64_t chunk, threads;
 };
@@ -45,6 +45,7 @@ static enum rc eval(const struct eval_args *a, const struct tokens *ids, struct 
                                .lazy = a->lazy,
                                .precision = a->precise ? K_PRECISE : K_FAST,
                                .kv_type = cli_kv_type(a->kv_type),
+                               .library = cli_gemm_library(a->gemm),
                                .max_batch_tokens = (int32_t)a->chunk};
     enum rc rc = cli_device_options(&o, a->device, e);
     if (!rc)
@@ -55,6 +56,8 @@ static enum rc eval(const struct eval_args *a, const struct tokens *ids, struct 
     if (ids->n < (size_t)o.n_ctx)
         o.n_ctx = (int32_t)ids->n;
     rc = engine_new(&ce.engine, ce.model, &o, e);
+    if (!rc)
+        cli_say_library(ce.engine);
     FILE *out = rc ? NULL : fopen(a->out, "wb");
     if (!rc && !out)
         rc = error_set(e, RC_IO, "%s: %s", a->out, strerror(errno));
@@ -77,6 +80,7 @@ int cmd_eval(int argc, char **argv)
         {.name = "all-logits", .type = ARG_FLAG, .value = &a.all, .help = "a row for every position, not only the last"},
         {.name = "precise", .type = ARG_FLAG, .value = &a.precise, .help = "activations, keys and values in float32"},
         {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
+        {.name = "cuda-gemm", .type = ARG_STRING, .value = &a.gemm, .meta = CLI_GEMM_META, .choices = cli_gemms, .help = CLI_GEMM_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},
         {.name = "chunk", .type = ARG_INT, .value = &a.chunk, .meta = "N", .lo = 1, .hi = 65536, .help = "tokens in one step"},
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},

@@ -12,7 +12,7 @@
 #define PROMPT_BYTES_MAX  ((size_t)16 << 20)
 
 struct generate_args {
-    const char *model, *prompt, *chat, *tokens, *chat_template, *kv_type, *device;
+    const char *model, *prompt, *chat, *tokens, *chat_template, *kv_type, *device, *gemm;
     int64_t n, top_k, seed, threads;
     double temp, top_p, min_p;
     bool print_ids, precise, ignore_eos, lazy;
@@ -99,7 +99,8 @@ static enum rc make_engine(struct generation *g, struct error *e)
     struct engine_options o = {.threads = (int)g->a->threads,
                                .lazy = g->a->lazy,
                                .precision = g->a->precise ? K_PRECISE : K_FAST,
-                               .kv_type = cli_kv_type(g->a->kv_type)};
+                               .kv_type = cli_kv_type(g->a->kv_type),
+                               .library = cli_gemm_library(g->a->gemm)};
     int64_t train = model_info(g->model)->n_ctx_train, want = (int64_t)g->ids.n + g->a->n;
     if ((int64_t)g->ids.n >= train)
         return error_set(e, RC_INVALID, "the prompt has %zu tokens, but the model was trained for %lld", g->ids.n,
@@ -108,6 +109,8 @@ static enum rc make_engine(struct generation *g, struct error *e)
     enum rc rc = cli_device_options(&o, g->a->device, e);
     if (!rc)
         rc = engine_new(&g->engine, g->model, &o, e);
+    if (!rc)
+        cli_say_library(g->engine);
     if (!rc)
         g->seq = seq_new(g->engine);
     return rc;
@@ -225,6 +228,7 @@ int cmd_generate(int argc, char **argv)
         {.name = "print-ids", .type = ARG_FLAG, .value = &a.print_ids, .help = "print the ids, space separated, instead of text"},
         {.name = "precise", .type = ARG_FLAG, .value = &a.precise, .help = "activations, keys and values in float32"},
         {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
+        {.name = "cuda-gemm", .type = ARG_STRING, .value = &a.gemm, .meta = CLI_GEMM_META, .choices = cli_gemms, .help = CLI_GEMM_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},
         {.name = "ignore-eos", .type = ARG_FLAG, .value = &a.ignore_eos, .help = "end tokens do not stop"},

@@ -114,6 +114,7 @@ void serve_common_close(struct serve_common *c)
     {.name = "host", .type = ARG_STRING, .value = &(a).host, .meta = "ADDRESS", .help = "address to listen on"},       \
     {.name = "port", .letter = 'p', .type = ARG_INT, .value = &(a).port, .meta = "N", .lo = 0, .hi = 65535, .help = "port; 0: any free one, told in the log line \"listening\""}, \
     {.name = "device", .type = ARG_STRING, .value = &(a).device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP}, \
+    {.name = "cuda-gemm", .type = ARG_STRING, .value = &(a).gemm, .meta = CLI_GEMM_META, .choices = cli_gemms, .help = CLI_GEMM_HELP}, \
     {.name = "threads", .letter = 't', .type = ARG_INT, .value = &(a).threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"}, \
     {.name = "ctx-size", .letter = 'c', .type = ARG_INT, .value = &(a).n_ctx, .meta = "N", .lo = 0, .hi = 1 << 24, .help = "longest prompt and answer together, in tokens; 0: the model's, at most 8192"}, \
     {.name = "max-batch", .type = ARG_INT, .value = &(a).max_batch, .meta = "N", .lo = 1, .hi = 1024, .help = "requests computed at once; more of them wait", .env = "MAX_BATCH_SIZE"}, \

@@ -8,6 +8,20 @@
 
 #define DEVICES_MAX 1024
 
+const char *const cli_gemms[] = {"own", "cublaslt", NULL};
+
+bool cli_gemm_library(const char *gemm)
+{
+    return gemm && strcmp(gemm, "cublaslt") == 0;
+}
+
+void cli_say_library(const struct engine *en)
+{
+    const char *missing = engine_library_missing(en);
+    if (missing)
+        fprintf(stderr, "--cuda-gemm cublaslt: %s; our own kernels multiply\n", missing);
+}
+
 /* -1: the cpu; -2: the first that answers. */
 static bool parse(const char *wanted, int *index)
 {

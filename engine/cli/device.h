@@ -10,6 +10,17 @@
 #define CLI_DEVICE_META "auto|cpu|cuda[:N]"
 #define CLI_DEVICE_HELP "where to compute; auto: on a CUDA device if one answers"
 
+#define CLI_GEMM_META "own|cublaslt"
+#define CLI_GEMM_HELP                                                                                                  \
+    "who multiplies F16 and BF16 matrices with many tokens on a CUDA device: cublaslt is NVIDIA's library, where it "  \
+    "is "                                                                                                              \
+    "installed; an answer then depends on what is computed beside it, and is not continued by engines without"
+extern const char *const cli_gemms[];
+/* --cuda-gemm, one of cli_gemms or NULL. */
+bool cli_gemm_library(const char *gemm);
+/* On stderr, when the library was asked for and is not there. */
+void cli_say_library(const struct engine *en);
+
 struct cli_device {
     const struct k_ops *ops;
     int index;
