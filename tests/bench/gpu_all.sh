@@ -3,7 +3,7 @@
 #
 #   tests/bench/gpu_all.sh check      the kernels' tests on the device, the golden models through the engine
 #   tests/bench/gpu_all.sh decode     tokens/s, watts, joules per token; share of the copy bandwidth
-#   tests/bench/gpu_all.sh prefill    tokens/s; share of the BF16 matrix rate
+#   tests/bench/gpu_all.sh prefill    tokens/s; share of the BF16 matrix rate; our own products, and cuBLASLt's
 #   tests/bench/gpu_all.sh serve      256 requests at once through HTTP, and streams beside a prompt of 32k
 #   tests/bench/gpu_all.sh sanitize   compute-sanitizer over the kernels' tests
 #   tests/bench/gpu_all.sh peer       llama.cpp beside it, where GPU_PEER holds llama-bench
@@ -42,13 +42,19 @@ trap 'rm -rf "$tmp"' EXIT
 say() {
     echo "== $* ($(($(date +%s) - began)) s)"
 }
-# The rest of this part's time, for timeout(1).
+# The rest of this part's time, for timeout(1), to which 0 would be for ever.
 left() {
-    echo $((limit - ($(date +%s) - began)))
+    local seconds=$((limit - ($(date +%s) - began)))
+    echo $((seconds > 0 ? seconds : 1))
+}
+# Everything that takes time goes through this: what is not done when the part's time is over ends with 124, and so does the part.
+bounded() {
+    timeout --kill-after=10 "$(left)" "$@"
 }
 build_kernels() {
     say building the kernels
-    { cmake -S "$root/tests/bench/gpu" -B "$build" && cmake --build "$build" -j "$(nproc)"; } >"$tmp/build.log" 2>&1 || {
+    { bounded cmake -S "$root/tests/bench/gpu" -B "$build" && bounded cmake --build "$build" -j "$(nproc)"; } \
+        >"$tmp/build.log" 2>&1 || {
         tail -30 "$tmp/build.log"
         exit 1
     }
@@ -59,27 +65,27 @@ need_engine() {
 }
 engine_part() {
     need_engine
-    timeout "$(left)" python3 "$root/tests/bench/gpu/engine_cuda.py" "$part" --engine "$engine" \
+    bounded python3 "$root/tests/bench/gpu/engine_cuda.py" "$part" --engine "$engine" \
         --ceilings "$tmp/ceilings" --tmp "$tmp" ${GPU_PEER:+--peer-dir "$GPU_PEER"}
 }
 tests="test_cuda_attention test_cuda_matmul test_cuda_sample test_cuda_ops"
 
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
+bounded nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
 build_kernels
 say ceilings
-timeout "$(left)" "$build/bench_cuda" ceilings | tee "$tmp/ceilings"
+bounded "$build/bench_cuda" ceilings | tee "$tmp/ceilings"
 case $part in
 check)
     for t in $tests; do
         say "$t"
-        timeout "$(left)" "$build/$t"
+        bounded "$build/$t"
     done
     need_engine
     [ -d "$with/fixtures" ] || skip "golden models: no $with/fixtures"
     say golden models
-    timeout "$(left)" python3 "$root/tests/golden/models.py" --engine "$engine" --shared "$with" --device cuda --verbose
+    bounded python3 "$root/tests/golden/models.py" --engine "$engine" --shared "$with" --device cuda --verbose
     say "golden models: 1, 7 and 64 at once, prefixes known"
-    timeout "$(left)" python3 "$root/tests/golden/batches.py" --build "$with" --shared "$with" --device cuda \
+    bounded python3 "$root/tests/golden/batches.py" --build "$with" --shared "$with" --device cuda \
         --batches 1,7,64
     ;;
 sanitize)
@@ -87,7 +93,7 @@ sanitize)
     for t in $tests; do
         for tool in memcheck racecheck; do
             say "$tool $t"
-            timeout "$(left)" compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/$t" >"$tmp/log" 2>&1 || {
+            bounded compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/$t" >"$tmp/log" 2>&1 || {
                 if grep -q "not supported" "$tmp/log"; then
                     echo "skipped: $tool: compute-sanitizer does not support this device; the tests' guard bytes have to do"
                     continue
@@ -100,8 +106,8 @@ sanitize)
     done
     ;;
 kernels)
-    timeout "$(left)" "$build/bench_cuda" products
-    timeout "$(left)" "$build/bench_cuda" attention
+    bounded "$build/bench_cuda" products
+    bounded "$build/bench_cuda" attention
     ;;
 *) engine_part ;;
 esac

@@ -30,10 +30,19 @@ LITE_FLOOR, LITE_AIM = 250, 400  # tokens/s
 PARAMETERS = {"llama-8b": 7.5e9}  # those that every token is multiplied with: without the embedding
 
 
+GEMMS = ("own", "cublaslt")  # --cuda-gemm
+
+
+class Missing(Exception):
+    """What a figure needs is not on this machine."""
+
+
 def run(command, **kw):
     done = subprocess.run(command, capture_output=True, text=True, **kw)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+    if missing := re.search(r"^--cuda-gemm cublaslt: .*", done.stderr, re.M):
+        raise Missing(missing[0])
     return done.stdout
 
 
@@ -98,13 +107,21 @@ class Bench:
 
     def prefill(self):
         path = self.model("llama-8b BF16")
-        for tokens in (512, 2048, 8192):
-            out, watts = self.bench(path, "-p", str(tokens), "-n", "0", "--chunk", "2048")
-            speed = out["prefill"]["tok_s"]
-            print(f"prefill llama-8b BF16 {tokens:5} tokens: {speed:9.0f} tok/s, {watts:5.0f} W, share of the BF16 rate "
-                  f"{2 * PARAMETERS['llama-8b'] * speed / self.rate:.1%}" + (" (floor 40%, aim 65%)" if tokens == 2048 else ""),
-                  flush=True)
+        for gemm in GEMMS:
+            for tokens in (2048, 512, 8192):
+                try:
+                    speed, watts = self.prefill_speed(path, tokens, gemm)
+                except Missing as e:
+                    print(f"skipped: prefill by cuBLASLt: {e}", flush=True)
+                    break
+                print(f"prefill llama-8b BF16 {gemm:8} {tokens:5} tokens: {speed:9.0f} tok/s, {watts:5.0f} W, share of the BF16 "
+                      f"rate {2 * PARAMETERS['llama-8b'] * speed / self.rate:.1%}"
+                      + (" (floor 40%, aim 65%)" if tokens == 2048 else ""), flush=True)
         os.unlink(path)
+
+    def prefill_speed(self, path, tokens, gemm):
+        out, watts = self.bench(path, "-p", str(tokens), "-n", "0", "--chunk", "2048", "--cuda-gemm", gemm)
+        return out["prefill"]["tok_s"], watts
 
     def peer(self):
         """llama.cpp with CUDA on the same files, where --peer-dir holds its programs."""
@@ -120,7 +137,22 @@ class Bench:
             ratio = statistics.median(ours) / statistics.median(theirs)
             print(f"peer {name:24}: ours {statistics.median(ours):.1f}, llama.cpp {statistics.median(theirs):.1f} tok/s, "
                   f"ratio {ratio:.2f} (floor 1.1, aim 1.5)", flush=True)
+            if name == "llama-8b BF16":
+                self.peer_prefill(program, path)
             os.unlink(path)
+
+    def peer_prefill(self, program, path):
+        theirs = statistics.median(
+            json.loads(run([program, "-m", path, "-ngl", "99", "-p", "2048", "-n", "0", "-ub", "2048", "-r", "1", "-o", "json"]))[0]
+            ["avg_ts"] for _ in range(3))
+        for gemm in GEMMS:
+            try:
+                ours = statistics.median(self.prefill_speed(path, 2048, gemm)[0] for _ in range(3))
+            except Missing as e:
+                print(f"skipped: prefill by cuBLASLt: {e}", flush=True)
+                continue
+            print(f"peer llama-8b BF16, 2,048 tokens of a prompt, {gemm:8}: ours {ours:.0f}, llama.cpp {theirs:.0f} tok/s, "
+                  f"ratio {ours / theirs:.2f}", flush=True)
 
     # serving --------------------------------------------------------------------------------------------------------------
     def serve(self):
