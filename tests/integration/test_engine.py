@@ -291,6 +291,7 @@ def refused_starts(args):
         ([], 2, "--model"),
         (["--model", model, "--device", "cuda:0"], 1, "CUDA"),
         (["--model", model, "--device", "tpu"], 1, "expected auto, cpu"),
+        (["--model", model, "--cuda-gemm", "mkl"], 2, "cublaslt"),
         (["--model", "/nowhere.gguf"], 1, "/nowhere.gguf"),
         (["--model", model, "--chat-template", "klingon"], 1, "klingon"),
         (["--model", model, "--api-key-file", "/nowhere"], 1, "/nowhere"),
@@ -303,6 +304,13 @@ def refused_starts(args):
         assert code == status and words in text, f"{flags}: exit {code}:\n{text}"
     text = run("--model", model, "--max-batch", "0")[1]
     assert len(text.splitlines()) == 1, text
+
+
+def a_library_that_is_not_there_is_told(args):
+    with Server(args, "--device", "cpu", "--cuda-gemm", "cublaslt") as s:
+        told = [x for x in s.log_lines() if x["message"] == "no cuBLASLt: our own kernels multiply"]
+        same([x["reason"] for x in told], ["backend cpu has none"])
+        same(request(s.port, "POST", "/v1/completions", {"prompt": "x", "max_tokens": 2}).status, 200)
 
 
 def environment_stands_in(args):
@@ -981,7 +989,8 @@ def trained_model(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [surface, errors, keys, refused_starts, environment_stands_in, streaming_equals_whole, chat_streams,
+    main(__doc__, [surface, errors, keys, refused_starts, a_library_that_is_not_there_is_told, environment_stands_in,
+                   streaming_equals_whole, chat_streams,
                    reasoning_is_split, usage_is_exact, known_beginnings, choices, looking_ahead, the_young_give_way,
                    embeddings, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs, echoes, eight_bit_keys,
                    company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
