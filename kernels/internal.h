@@ -3,6 +3,8 @@
 #ifndef KERNELS_INTERNAL_H
 #define KERNELS_INTERNAL_H
 
+#include <string.h>
+
 #include "kernels/ops.h"
 
 #ifdef __cplusplus
@@ -71,6 +73,15 @@ static inline int64_t k_kv_offset(const struct k_kv_pool *kv, int64_t at)
 
 /* Quantise the n elements that begin with a block; a last block that they do not fill is filled with zeros. */
 void k_kv_quantise(uint8_t *blocks, const float *x, int64_t n);
+
+/* To BF16, nearest even; NaN stays one. */
+static inline uint16_t k_f32_to_bf16(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
+    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? quiet : nearest);
+}
 
 /* Address of a row in the pool. */
 static inline void *k_kv_row(const struct k_kv_pool *kv, const int32_t *page_ids, int32_t pos)

@@ -67,8 +67,9 @@ struct k_tensor {
 };
 
 /* How a matmul treats its activations: FAST rounds them to the partner type of the weights (Q8 blocks), which is what
- * integer dot products need; PRECISE keeps float32 throughout. */
-enum k_precision { K_FAST = 0, K_PRECISE = 1 };
+ * integer dot products need; PRECISE keeps float32 throughout. FAST_BF16 is FAST, and where weights are BF16 it rounds
+ * activations to BF16, too: what processors that multiply pairs of these do twice as fast (kernels/cpu/pairs.h). */
+enum k_precision { K_FAST = 0, K_PRECISE = 1, K_FAST_BF16 = 2 };
 
 /* One sequence's keys and values: a list of fixed-size pages out of a pool. Position p lives in page page_ids[p /
  * K_PAGE_TOKENS], row p % K_PAGE_TOKENS. A page holds K_PAGE_TOKENS rows of row_elems elements of `type`. In Q8_0 a row is
@@ -176,6 +177,8 @@ struct k_ops {
      * does not hold there. file: NULL, or where the library is. text: which library it is; on failure, when nothing has
      * changed, why not. K_UNSUPPORTED: there is none. */
     enum k_status (*use_library)(struct k_ctx *c, const char *file, char *text, size_t size);
+    /* May products be asked for with this precision? NULL: with FAST and PRECISE. Others answer K_UNSUPPORTED. */
+    bool (*has_precision)(const struct k_ctx *c, enum k_precision p);
 
     /* ---- memory ---- */
 

@@ -39,15 +39,6 @@ static float extreme(const float *x, int n)
     return best;
 }
 
-static uint16_t f32_to_bf16(float f)
-{
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    if ((bits & 0x7fffffff) > 0x7f800000)
-        return (uint16_t)(bits >> 16 | 0x40);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 static void quantise_q8_0(uint8_t *b, const float *x)
 {
     float d = finite_half(fabsf(extreme(x, 32)) / 127.0f, b);
@@ -156,7 +147,7 @@ static void quantise_q6_k(uint8_t *b, const float *x)
 static void quantise_float(uint8_t *out, const float *x, uint32_t type, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        store_half(out + 2 * i, type == K_F16 ? k_f32_to_f16(x[i]) : f32_to_bf16(x[i]));
+        store_half(out + 2 * i, type == K_F16 ? k_f32_to_f16(x[i]) : k_f32_to_bf16(x[i]));
 }
 
 typedef void quantise_fn(uint8_t *block, const float *x);

@@ -33,6 +33,7 @@ struct k_ctx *cpu_ctx_new_isa(int threads, const char *isa)
     if (!c)
         return NULL;
     c->isa = found;
+    c->pairs = pairs_find();
     c->pool = pool_new(threads < 1 ? 1 : threads);
     if (!c->pool) {
         free(c);
@@ -65,6 +66,11 @@ static const char *cpu_numerics(const struct k_ctx *c)
 {
     (void)c;
     return "cpu-1";
+}
+
+bool cpu_has_precision(const struct k_ctx *c, enum k_precision p)
+{
+    return p != K_FAST_BF16 || c->pairs != NULL;
 }
 
 /* Arguments of the operations below, as the items see them. */
@@ -230,6 +236,7 @@ const struct k_ops k_cpu_ops = {
     .ctx_new = cpu_ctx_new,
     .ctx_free = cpu_ctx_free,
     .numerics = cpu_numerics,
+    .has_precision = cpu_has_precision,
     .buf_new = k_host_buf_new,
     .buf_free = k_host_buf_free,
     .put = k_host_put,

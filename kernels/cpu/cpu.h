@@ -3,6 +3,7 @@
 #define KERNELS_CPU_CPU_H
 
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/pairs.h"
 #include "kernels/cpu/pool.h"
 
 /* A block of memory that grows to the largest size asked for, aligned to 64 bytes. */
@@ -23,6 +24,7 @@ struct rope_table {
 
 struct k_ctx {
     const struct isa *isa;
+    const struct pairs *pairs; /* NULL: this CPU has none */
     struct pool *pool;         /* owned */
     struct scratch shared;     /* activations and lists of one call */
     struct scratch per_thread; /* threads * bytes of the call */
@@ -36,6 +38,9 @@ struct k_ctx *cpu_ctx_new_isa(int threads, const char *isa);
 void *cpu_scratch(struct scratch *s, size_t bytes);
 /* Sizes added up field by field, each rounded to 64 bytes: returns the old offset and moves *total on. */
 size_t cpu_place(size_t *total, size_t bytes);
+
+/* Whether this CPU multiplies with this precision. */
+bool cpu_has_precision(const struct k_ctx *c, enum k_precision p);
 
 enum k_status cpu_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x, int64_t x_stride,
                          int32_t n_tok, enum k_precision p);

@@ -1,5 +1,6 @@
 /* Which instruction sets this CPU has. */
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/pairs.h"
 
 #include <string.h>
 
@@ -16,6 +17,16 @@ static bool has_avx512(void)
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
+}
+
+const struct pairs *pairs_find(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16") ? &pairs_avx512 : NULL;
+}
+#else
+const struct pairs *pairs_find(void)
+{
+    return NULL;
 }
 #endif
 

@@ -1,8 +1,8 @@
 /* Matrix products of the CPU backend. All three operations are one job: a list of (x, y) row pairs per weight matrix, for
  * one or more products of the same activations.
  *
- *   1. Activations are brought to 8 bits once per distinct row and per form that weights want (FAST, quantised weights),
- *      spread over the threads.
+ *   1. Activations are brought to 8 bits (FAST, quantised weights) or to BF16 (FAST_BF16, BF16 weights) once per distinct row
+ *      and per form that weights want, spread over the threads.
  *   2. Work is cut into runs of panels (16 weight rows of one matrix), those of all products in one list, so that small
  *      matrices leave no thread waiting. A panel is packed piece by piece, and each piece multiplied with all tokens, so
  *      weights are read from memory once, and packing is shared by tokens. With few tokens memory sets the pace, and it is
@@ -24,9 +24,9 @@
 #define STREAM_AHEAD    384  /* bytes of a row that are asked for before they are multiplied */
 #define PACK_AHEAD      1024 /* the same of what is packed: other things are done meanwhile */
 
-/* Activations in one form: all rows quantised, or as they came. */
+/* Activations in one form: all rows quantised, in BF16, or as they came. */
 struct activations {
-    struct act_layout layout; /* row_bytes 0: float */
+    struct act_layout layout; /* row_bytes 0: float; group 0: BF16 */
     uint8_t *q;
     const void **x; /* per pair */
 };
@@ -35,7 +35,8 @@ struct activations {
 struct operand {
     const struct k_tensor *w;
     size_t row_bytes;
-    const struct quant_form *form; /* NULL: float activations */
+    const struct quant_form *form; /* of quantised weights with activations in 8 bits */
+    const struct pairs *pairs;     /* of BF16 weights with activations in BF16. Neither: float activations */
     const struct activations *act;
 };
 
@@ -53,6 +54,7 @@ struct product {
 #define FORMS_MAX (2 * K_PRODUCTS_MAX)
 struct matmul_job {
     const struct isa *isa;
+    const struct pairs *pairs; /* NULL: none in this job's precision */
     int n_products, n_forms;
     struct product products[K_PRODUCTS_MAX];
     struct activations forms[FORMS_MAX];
@@ -78,6 +80,7 @@ struct panel_scratch {
             uint8_t q[PANEL_ROWS * Q_CHUNK_ELEMS]; /* chunks are shorter where a number has two bytes */
             float d[PANEL_ROWS * Q_CHUNK_ELEMS / 16], m[PANEL_ROWS * Q_CHUNK_ELEMS / 16];
         };
+        uint32_t pairs[PANEL_ROWS * PAIR_CHUNK_ELEMS / 2];
         struct {
             float f_rows[PANEL_ROWS * F_CHUNK_ELEMS], f[PANEL_ROWS * F_CHUNK_ELEMS];
         };
@@ -170,6 +173,40 @@ static void pack_float(const struct isa *isa, const struct operand *by, struct p
     isa->pack((uint32_t *)s->f, from, n);
 }
 
+/* The same in pairs of BF16, as they lie; a last number without a second gets a zero. */
+static void pack_pairs(const struct isa *isa, struct panel_scratch *s, const uint8_t *const *rows, int64_t k0,
+                       int64_t n)
+{
+    const void *from[PANEL_ROWS];
+    for (int r = 0; r < PANEL_ROWS; r++) {
+        from[r] = rows[r] + 2 * k0;
+        for (int64_t i = 0; i < 2 * n; i += 64)
+            __builtin_prefetch(rows[r] + 2 * k0 + PACK_AHEAD + i, 0, 2);
+    }
+    isa->pack(s->pairs, from, n / 2);
+    for (int r = 0; n % 2 && r < PANEL_ROWS; r++) {
+        uint16_t last;
+        memcpy(&last, rows[r] + 2 * (k0 + n - 1), sizeof last);
+        s->pairs[n / 2 * PANEL_ROWS + r] = last;
+    }
+}
+
+static void multiply_pairs(const struct isa *isa, const struct operand *by, struct panel_scratch *s,
+                           const uint8_t *const *rows, int64_t first_pair, int64_t n_pairs)
+{
+    int64_t n = by->w->ne[0];
+    const uint16_t *const *x = (const uint16_t *const *)by->act->x + first_pair;
+    if (n_pairs <= by->pairs->gemv_tokens) {
+        by->pairs->gemv(s->acc, rows, x, (int)n_pairs, n, STREAM_AHEAD);
+        return;
+    }
+    for (int64_t k0 = 0; k0 < n; k0 += PAIR_CHUNK_ELEMS) {
+        int64_t part = n - k0 < PAIR_CHUNK_ELEMS ? n - k0 : PAIR_CHUNK_ELEMS;
+        pack_pairs(isa, s, rows, k0, part);
+        by->pairs->gemm(s->acc, s->pairs, x, n_pairs, k0, part);
+    }
+}
+
 /* The sums of 16 rows of w and n_pairs pairs -> s->acc. */
 static void multiply_panel(const struct isa *isa, const struct operand *by, struct panel_scratch *s,
                            const uint8_t *const *rows, int64_t first_pair, int64_t n_pairs)
@@ -183,6 +220,10 @@ static void multiply_panel(const struct isa *isa, const struct operand *by, stru
     if (by->form && n_pairs <= 8)
         chunk = EXPAND_ELEMS;
     memset(s->acc, 0, (size_t)n_pairs * PANEL_ROWS * sizeof *s->acc);
+    if (by->pairs) {
+        multiply_pairs(isa, by, s, rows, first_pair, n_pairs);
+        return;
+    }
     if (by->form && n_pairs <= isa->gemv_tokens[type]) {
         isa->gemv[type](s->acc, rows, (const uint8_t *const *)x, (int)n_pairs, n, &by->act->layout, STREAM_AHEAD);
         return;
@@ -295,16 +336,26 @@ static void run_panels(struct k_ctx *c, struct matmul_job *job)
 }
 
 /* A row in all forms. */
-static void quantise_item(void *arg, int thread, int64_t row)
+static void round_item(void *arg, int thread, int64_t row)
 {
     (void)thread;
     const struct matmul_job *job = arg;
     for (int i = 0; i < job->n_forms; i++) {
         const struct activations *a = &job->forms[i];
-        if (a->layout.row_bytes)
-            job->isa->quantise(a->q + (size_t)row * a->layout.row_bytes, job->x_in + row * job->x_in_stride, job->n,
-                               &a->layout);
+        uint8_t *out = a->q + (size_t)row * a->layout.row_bytes;
+        const float *x = job->x_in + row * job->x_in_stride;
+        if (a->layout.group)
+            job->isa->quantise(out, x, job->n, &a->layout);
+        else if (a->layout.row_bytes)
+            job->pairs->round((uint16_t *)out, x, job->n);
     }
+}
+
+static struct act_layout layout_in_pairs(size_t n)
+{
+    struct act_layout l = {0};
+    cpu_place(&l.row_bytes, (n + PAIR_BLOCK - 1) / PAIR_BLOCK * PAIR_BLOCK * sizeof(uint16_t));
+    return l;
 }
 
 static struct act_layout layout_of(const struct isa *isa, const struct quant_form *form, size_t n)
@@ -327,8 +378,10 @@ static void set_operand(struct matmul_job *job, struct operand *by, const struct
 {
     by->w = w;
     by->row_bytes = k_row_bytes(w->type, (uint64_t)w->ne[0]);
-    by->form = p == K_FAST ? k_quant_form(w->type) : NULL;
-    const struct act_layout l = layout_of(job->isa, by->form, (size_t)w->ne[0]);
+    by->form = p == K_PRECISE ? NULL : k_quant_form(w->type);
+    by->pairs = w->type == K_BF16 ? job->pairs : NULL;
+    const struct act_layout l =
+        by->pairs ? layout_in_pairs((size_t)w->ne[0]) : layout_of(job->isa, by->form, (size_t)w->ne[0]);
     int i = 0;
     while (i < job->n_forms && (job->forms[i].layout.group != l.group || job->forms[i].layout.offset != l.offset ||
                                 job->forms[i].layout.row_bytes != l.row_bytes))
@@ -336,6 +389,14 @@ static void set_operand(struct matmul_job *job, struct operand *by, const struct
     if (i == job->n_forms)
         job->forms[job->n_forms++].layout = l;
     by->act = &job->forms[i];
+}
+
+/* What the job multiplies with. K_UNSUPPORTED: this CPU does not multiply that way. */
+static enum k_status set_precision(const struct k_ctx *c, struct matmul_job *job, enum k_precision p)
+{
+    job->isa = c->isa;
+    job->pairs = p == K_FAST_BF16 ? c->pairs : NULL;
+    return cpu_has_precision(c, p) ? K_OK : K_UNSUPPORTED;
 }
 
 static void add_product(struct matmul_job *job, const struct k_product *from, int64_t y_stride, enum k_precision p)
@@ -348,7 +409,7 @@ static void add_product(struct matmul_job *job, const struct k_product *from, in
         set_operand(job, &to->by[1], from->up, p);
 }
 
-/* Get memory for n_pairs pairs of n_matrices lists and the job's n_x distinct activation rows, and quantise these. */
+/* Get memory for n_pairs pairs of n_matrices lists and the job's n_x distinct activation rows, and round these. */
 static enum k_status prepare(struct k_ctx *c, struct matmul_job *job, int64_t n_pairs, int64_t n_matrices)
 {
     size_t bytes = 0, at_x[FORMS_MAX], at_q[FORMS_MAX], at_y[K_PRODUCTS_MAX];
@@ -376,11 +437,11 @@ static enum k_status prepare(struct k_ctx *c, struct matmul_job *job, int64_t n_
     job->matrices = (int32_t *)(base + at_matrices);
     job->first = (int32_t *)(base + at_first);
     job->order = (int32_t *)(base + at_order);
-    bool quantised = false;
+    bool rounded = false;
     for (int i = 0; i < job->n_forms; i++)
-        quantised |= job->forms[i].layout.row_bytes > 0;
-    if (quantised)
-        pool_run(c->pool, quantise_item, job, job->n_x);
+        rounded |= job->forms[i].layout.row_bytes > 0;
+    if (rounded)
+        pool_run(c->pool, round_item, job, job->n_x);
     return K_OK;
 }
 
@@ -402,10 +463,12 @@ enum k_status cpu_matmul(struct k_ctx *c, const struct k_product *products, int3
     enum k_status status = k_check_matmul(products, n, x, x_stride, n_tok);
     if (status != K_OK || n_tok == 0)
         return status;
-    struct matmul_job job = {.isa = c->isa, .x_in = x, .x_in_stride = x_stride, .n_x = n_tok, .n_active = 1};
+    struct matmul_job job = {.x_in = x, .x_in_stride = x_stride, .n_x = n_tok, .n_active = 1};
+    status = set_precision(c, &job, p);
     for (int32_t i = 0; i < n; i++)
         add_product(&job, &products[i], products[i].w->ne[1], p);
-    status = prepare(c, &job, n_tok, 1);
+    if (status == K_OK)
+        status = prepare(c, &job, n_tok, 1);
     if (status != K_OK)
         return status;
     job.matrices[0] = 0;
@@ -426,10 +489,12 @@ enum k_status cpu_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride,
     int64_t n_head = w->ne[2], n_pairs = n_head * n_tok;
     if (n_pairs > INT32_MAX)
         return K_BAD_SHAPE;
-    struct matmul_job job = {.isa = c->isa, .x_in = x, .x_in_stride = x_head_stride, .n_x = n_pairs};
+    struct matmul_job job = {.x_in = x, .x_in_stride = x_head_stride, .n_x = n_pairs};
+    status = set_precision(c, &job, p);
     const struct k_product product = {y, w, NULL, NULL};
     add_product(&job, &product, y_head_stride, p);
-    status = prepare(c, &job, n_pairs, n_head);
+    if (status == K_OK)
+        status = prepare(c, &job, n_pairs, n_head);
     if (status != K_OK)
         return status;
     job.n_active = (int32_t)n_head;
@@ -476,9 +541,11 @@ enum k_status cpu_matmul_experts(struct k_ctx *c, const struct k_product *produc
         return status;
     int32_t n_pairs = n_tok * n_used;
     const struct k_tensor *w = product->w;
-    struct matmul_job job = {.isa = c->isa, .x_in = x, .x_in_stride = w->ne[0], .n_x = x_per_expert ? n_pairs : n_tok};
+    struct matmul_job job = {.x_in = x, .x_in_stride = w->ne[0], .n_x = x_per_expert ? n_pairs : n_tok};
+    status = set_precision(c, &job, p);
     add_product(&job, product, w->ne[1], p);
-    status = prepare(c, &job, n_pairs, w->ne[2]);
+    if (status == K_OK)
+        status = prepare(c, &job, n_pairs, w->ne[2]);
     if (status != K_OK)
         return status;
     group_by_expert(&job, ids, (int32_t)w->ne[2], n_pairs);

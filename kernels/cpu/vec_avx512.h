@@ -186,8 +186,10 @@ static inline double vd_sum(struct vd a)
     return _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
 }
 
-/* 8 words of each of 16 rows: rows r and r + 8 share a register, and each half is transposed on its own. */
-static inline void vec_pack_8(uint32_t *panel, const uint8_t *const rows[PANEL_ROWS], int64_t at)
+/* 8 words of each of 16 rows -> lines[word], lanes in row order: rows r and r + 8 share a register, and each half is
+ * transposed on its own. */
+static inline __attribute__((always_inline)) void vec_transpose_8(__m512i lines[8],
+                                                                  const uint8_t *const rows[PANEL_ROWS], int64_t at)
 {
     const __m512i even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13),
                   odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
@@ -206,9 +208,17 @@ static inline void vec_pack_8(uint32_t *panel, const uint8_t *const rows[PANEL_R
         a[r + 3] = _mm512_unpackhi_epi64(b[r + 1], b[r + 3]);
     }
     for (int i = 0; i < 4; i++) {
-        _mm512_storeu_si512(panel + i * 16, _mm512_permutex2var_epi64(a[i], even, a[i + 4]));
-        _mm512_storeu_si512(panel + (i + 4) * 16, _mm512_permutex2var_epi64(a[i], odd, a[i + 4]));
+        lines[i] = _mm512_permutex2var_epi64(a[i], even, a[i + 4]);
+        lines[i + 4] = _mm512_permutex2var_epi64(a[i], odd, a[i + 4]);
     }
+}
+
+static inline void vec_pack_8(uint32_t *panel, const uint8_t *const rows[PANEL_ROWS], int64_t at)
+{
+    __m512i lines[8];
+    vec_transpose_8(lines, rows, at);
+    for (int i = 0; i < 8; i++)
+        _mm512_storeu_si512(panel + i * PANEL_ROWS, lines[i]);
 }
 
 static inline __attribute__((always_inline)) void vec_dot(struct vi *acc, const uint8_t *w, const int8_t *const *x,

@@ -14,6 +14,7 @@ static const char *const help_isas[] = {"scalar", "avx2", "avx512", HELP_BY_AVX2
 
 #ifdef HELP_SIMDE
 extern const struct isa isa_avx512_simde;
+extern const struct pairs pairs_avx512_simde;
 #endif
 
 /* NULL: not on this CPU, or not in this build. NULL for a name: the fastest of the CPU's own. */
@@ -23,8 +24,10 @@ static inline struct k_ctx *help_isa_ctx(int threads, const char *isa)
         return cpu_ctx_new_isa(threads, isa);
 #ifdef HELP_SIMDE
     struct k_ctx *c = cpu_ctx_new_isa(threads, "avx2");
-    if (c)
+    if (c) {
         c->isa = &isa_avx512_simde;
+        c->pairs = &pairs_avx512_simde;
+    }
     return c;
 #else
     return NULL;
