@@ -43,6 +43,19 @@ enum k_type cli_kv_type(const char *word)
     return strcmp(word, "q8_0") == 0 ? K_Q8_0 : K_F16;
 }
 
+const char *const cli_activations[] = {"fast", "bf16", NULL};
+
+enum rc cli_precision(enum k_precision *p, const char *word, bool precise, struct error *e)
+{
+    bool bf16 = word && strcmp(word, "bf16") == 0;
+    if (bf16 && precise)
+        return error_set(e, RC_INVALID,
+                         "--precise keeps activations in float32, --activations bf16 does not: "
+                         "give one of them");
+    *p = precise ? K_PRECISE : bf16 ? K_FAST_BF16 : K_FAST;
+    return RC_OK;
+}
+
 enum rc cli_engine_open(struct cli_engine *ce, const char *path, enum gguf_open_mode mode,
                         const struct engine_options *o, struct error *e)
 {

@@ -15,7 +15,7 @@
 #define REPEATS_MAX 100
 
 struct bench_args {
-    const char *model, *batches, *kv_type, *device, *gemm;
+    const char *model, *batches, *kv_type, *activations, *device, *gemm;
     int64_t prompt, decode, depth, threads, repeats, chunk;
     bool json, precise;
     int64_t batch[BATCHES_MAX];
@@ -148,13 +148,14 @@ static enum rc bench(const struct bench_args *a, struct error *e)
     for (int i = 0; i < a->n_batch; i++)
         widest = a->batch[i] > widest ? a->batch[i] : widest;
     struct engine_options o = {.threads = (int)a->threads,
-                               .precision = a->precise ? K_PRECISE : K_FAST,
                                .kv_type = cli_kv_type(a->kv_type),
                                .library = cli_gemm_library(a->gemm),
                                .n_ctx = (int32_t)longest,
                                .max_seqs = (int32_t)widest,
                                .max_batch_tokens = (int32_t)(a->chunk > widest ? a->chunk : widest)};
-    enum rc rc = cli_device_options(&o, a->device, e);
+    enum rc rc = cli_precision(&o.precision, a->activations, a->precise, e);
+    if (!rc)
+        rc = cli_device_options(&o, a->device, e);
     if (!rc)
         rc = cli_engine_open(&b.ce, a->model, GGUF_MAP, &o, e);
     if (rc)
@@ -215,6 +216,7 @@ int cmd_bench(int argc, char **argv)
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},
         {.name = "repeat", .letter = 'r', .type = ARG_INT, .value = &a.repeats, .meta = "N", .lo = 1, .hi = REPEATS_MAX, .help = "repetitions; the median is printed"},
         {.name = "precise", .type = ARG_FLAG, .value = &a.precise, .help = "activations, keys and values in float32"},
+        {.name = "activations", .type = ARG_STRING, .value = &a.activations, .meta = CLI_ACTIVATIONS_META, .choices = cli_activations, .help = CLI_ACTIVATIONS_HELP},
         {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
         {.name = "cuda-gemm", .type = ARG_STRING, .value = &a.gemm, .meta = CLI_GEMM_META, .choices = cli_gemms, .help = CLI_GEMM_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},

@@ -8,7 +8,7 @@
 #define EVAL_TOKENS_MAX (1 << 20)
 
 struct eval_args {
-    const char *model, *tokens, *out, *kv_type, *device, *gemm;
+    const char *model, *tokens, *out, *kv_type, *activations, *device, *gemm;
     bool all, precise, lazy;
     int64_t chunk, threads;
 };
@@ -41,13 +41,14 @@ static enum rc eval_chunks(const struct eval_args *a, const struct cli_engine *c
 static enum rc eval(const struct eval_args *a, const struct tokens *ids, struct error *e)
 {
     struct cli_engine ce = {0};
-    struct engine_options o = {.threads = (int)a->threads,
-                               .lazy = a->lazy,
-                               .precision = a->precise ? K_PRECISE : K_FAST,
+    struct engine_options o = {.lazy = a->lazy,
+                               .threads = (int)a->threads,
                                .kv_type = cli_kv_type(a->kv_type),
                                .library = cli_gemm_library(a->gemm),
                                .max_batch_tokens = (int32_t)a->chunk};
-    enum rc rc = cli_device_options(&o, a->device, e);
+    enum rc rc = cli_precision(&o.precision, a->activations, a->precise, e);
+    if (!rc)
+        rc = cli_device_options(&o, a->device, e);
     if (!rc)
         rc = model_open(&ce.model, a->model, a->lazy ? GGUF_MAP_LAZY : GGUF_MAP, e);
     if (rc)
@@ -79,6 +80,7 @@ int cmd_eval(int argc, char **argv)
         {.name = "logits-out", .type = ARG_STRING, .value = &a.out, .meta = "FILE", .help = "where the logits go: raw little-endian float32", .required = true},
         {.name = "all-logits", .type = ARG_FLAG, .value = &a.all, .help = "a row for every position, not only the last"},
         {.name = "precise", .type = ARG_FLAG, .value = &a.precise, .help = "activations, keys and values in float32"},
+        {.name = "activations", .type = ARG_STRING, .value = &a.activations, .meta = CLI_ACTIVATIONS_META, .choices = cli_activations, .help = CLI_ACTIVATIONS_HELP},
         {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
         {.name = "cuda-gemm", .type = ARG_STRING, .value = &a.gemm, .meta = CLI_GEMM_META, .choices = cli_gemms, .help = CLI_GEMM_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},

@@ -12,7 +12,7 @@
 #define PROMPT_BYTES_MAX  ((size_t)16 << 20)
 
 struct generate_args {
-    const char *model, *prompt, *chat, *tokens, *chat_template, *kv_type, *device, *gemm;
+    const char *model, *prompt, *chat, *tokens, *chat_template, *kv_type, *activations, *device, *gemm;
     int64_t n, top_k, seed, threads;
     double temp, top_p, min_p;
     bool print_ids, precise, ignore_eos, lazy;
@@ -96,9 +96,8 @@ static enum rc make_sampler(struct generation *g, struct error *e)
 
 static enum rc make_engine(struct generation *g, struct error *e)
 {
-    struct engine_options o = {.threads = (int)g->a->threads,
-                               .lazy = g->a->lazy,
-                               .precision = g->a->precise ? K_PRECISE : K_FAST,
+    struct engine_options o = {.lazy = g->a->lazy,
+                               .threads = (int)g->a->threads,
                                .kv_type = cli_kv_type(g->a->kv_type),
                                .library = cli_gemm_library(g->a->gemm)};
     int64_t train = model_info(g->model)->n_ctx_train, want = (int64_t)g->ids.n + g->a->n;
@@ -106,7 +105,9 @@ static enum rc make_engine(struct generation *g, struct error *e)
         return error_set(e, RC_INVALID, "the prompt has %zu tokens, but the model was trained for %lld", g->ids.n,
                          (long long)train);
     o.n_ctx = (int32_t)(want < train ? want : train);
-    enum rc rc = cli_device_options(&o, g->a->device, e);
+    enum rc rc = cli_precision(&o.precision, g->a->activations, g->a->precise, e);
+    if (!rc)
+        rc = cli_device_options(&o, g->a->device, e);
     if (!rc)
         rc = engine_new(&g->engine, g->model, &o, e);
     if (!rc)
@@ -227,6 +228,7 @@ int cmd_generate(int argc, char **argv)
         {.name = "seed", .type = ARG_INT, .value = &a.seed, .meta = "N", .lo = 0, .hi = INT64_MAX, .help = "of the random choice; the same seed gives the same text"},
         {.name = "print-ids", .type = ARG_FLAG, .value = &a.print_ids, .help = "print the ids, space separated, instead of text"},
         {.name = "precise", .type = ARG_FLAG, .value = &a.precise, .help = "activations, keys and values in float32"},
+        {.name = "activations", .type = ARG_STRING, .value = &a.activations, .meta = CLI_ACTIVATIONS_META, .choices = cli_activations, .help = CLI_ACTIVATIONS_HELP},
         {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
         {.name = "cuda-gemm", .type = ARG_STRING, .value = &a.gemm, .meta = CLI_GEMM_META, .choices = cli_gemms, .help = CLI_GEMM_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},

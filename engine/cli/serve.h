@@ -13,7 +13,7 @@
 struct serve_args {
     const char *model, *host, *device, *alias, *key_file, *node_key_file, *chat_template, *log_level, *tls_cert,
         *tls_key, *join, *token_file, *state_dir, *advertise, *notices, *end_command, *dead_man, *watts, *nvml, *rapl,
-        *name, *kv_type, *gemm;
+        *name, *kv_type, *activations, *gemm;
     const char *tls_client_ca; /* of a node that joins: its scheduler alone is let in */
     int64_t power_cap;         /* watts of each GPU; 0: as it is */
     char joined_files[3][512]; /* what the three of them are then */

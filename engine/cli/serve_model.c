@@ -85,7 +85,7 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
         return rc;
     log_info(&v->c.log, SERVE_AREA, "device chosen", LOG_S("device", d.name), LOG_S("reason", d.reason));
     snprintf(m->device, sizeof m->device, "%s", d.name);
-    const struct engine_options o = {
+    struct engine_options o = {
         .ops = d.ops,
         .device = d.index,
         .threads = (int)v->a.threads,
@@ -100,7 +100,9 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
         .spill_pages = v->a.spill_tokens < 0 ? -1 : (int32_t)(v->a.spill_tokens / K_PAGE_TOKENS),
         .kept_pages = v->a.prefix_tokens < 0 ? -1 : (int32_t)(v->a.prefix_tokens / K_PAGE_TOKENS),
     };
-    rc = engine_new(&v->engine, v->model, &o, e);
+    rc = cli_precision(&o.precision, v->a.activations, false, e);
+    if (!rc)
+        rc = engine_new(&v->engine, v->model, &o, e);
     if (rc)
         return rc;
     uint64_t on_host;

@@ -233,6 +233,19 @@ const char *engine_library_missing(const struct engine *en)
     return en->library_missing[0] ? en->library_missing : NULL;
 }
 
+/* Not every backend, and not every CPU, multiplies in every way. */
+static enum rc check_precision(const struct engine *en, struct error *e)
+{
+    const bool usual = en->precision == K_FAST || en->precision == K_PRECISE;
+    if (en->ops->has_precision ? en->ops->has_precision(en->ctx, en->precision) : usual)
+        return RC_OK;
+    return error_set(
+        e, RC_UNSUPPORTED,
+        "backend %s cannot multiply activations in bf16 here: that needs a CPU with AVX512-BF16 (avx512_bf16 in "
+        "/proc/cpuinfo); use fast",
+        en->ops->name);
+}
+
 /* What the options say, and the sizes that come of it. */
 static enum rc take_options(struct engine *en, const struct model *m, const struct engine_options *o, struct error *e)
 {
@@ -255,8 +268,9 @@ static enum rc take_options(struct engine *en, const struct model *m, const stru
 
 static void name_numerics(struct engine *en)
 {
+    static const char *const activations[] = {[K_FAST] = "fast", [K_PRECISE] = "f32", [K_FAST_BF16] = "bf16"};
     int n = snprintf(en->numerics, sizeof en->numerics, "%s;act=%s;kv=%s", en->ops->numerics(en->ctx),
-                     en->precision == K_PRECISE ? "f32" : "fast", k_type_info(en->kv_type)->name);
+                     activations[en->precision], k_type_info(en->kv_type)->name);
     if (en->host.state)
         snprintf(en->numerics + n, sizeof en->numerics - (size_t)n, ";experts=%s from layer %d",
                  en->host.ops->numerics(en->host.ctx), en->host.first);
@@ -272,6 +286,8 @@ enum rc engine_new(struct engine **out, const struct model *m, const struct engi
         rc = error_set(e, RC_UNSUPPORTED, "backend %s cannot start on device %d", en->ops->name, o->device);
     if (!rc && o->library)
         take_library(en);
+    if (!rc)
+        rc = check_precision(en, e);
     if (!rc)
         rc = weights_decide(en, e);
     if (!rc)

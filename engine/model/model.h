@@ -41,7 +41,7 @@ struct engine_options {
     const struct k_ops *ops; /* NULL: k_cpu_ops */
     int threads;             /* 0: all cores */
     int device;
-    enum k_precision precision;
+    enum k_precision precision; /* part of the numerics class. K_FAST_BF16: RC_UNSUPPORTED where a CPU lacks it */
     enum k_type kv_type; /* of keys and values: K_F16, K_Q8_0 (half the memory), or 0: F16, with K_PRECISE F32. Part of
                             the numerics class. Q8_0 needs a model whose keys and values are multiples of 32. */
     int32_t n_ctx;       /* longest sequence; 0: n_ctx_train capped at 8192 */

@@ -338,6 +338,31 @@ static void classes(void)
     kv_type = 0;
 }
 
+/* A class of its own where the CPU has AVX512-BF16, and refused in words elsewhere, and by other backends. */
+static void activations_in_bf16(void)
+{
+    struct error e = {0};
+    char fast[33], bf16[33];
+    struct engine *en = new_engine(1, 1);
+    CHECK(strstr(engine_numerics(en), ";act=fast;") != NULL);
+    CHECK_INT(engine_class(en, NULL, fast, &e), RC_OK);
+    engine_free(en);
+    struct engine_options o = {.threads = 1, .n_ctx = 128, .precision = K_FAST_BF16};
+    enum rc rc = engine_new(&en, model, &o, &e);
+    if (rc == RC_OK) {
+        CHECK(strstr(engine_numerics(en), ";act=bf16;") != NULL);
+        CHECK_INT(engine_class(en, NULL, bf16, &e), RC_OK);
+        CHECK(strcmp(fast, bf16) != 0);
+        engine_free(en);
+    } else {
+        CHECK_INT(rc, RC_UNSUPPORTED);
+        CHECK(strstr(e.message, "avx512_bf16") != NULL && strstr(e.message, "use fast") != NULL);
+    }
+    o.ops = &k_reference_ops;
+    CHECK_INT(engine_new(&en, model, &o, &e), RC_UNSUPPORTED);
+    CHECK(strstr(e.message, "backend reference") != NULL);
+}
+
 /* Pages of Q8_0 hold as much in 17/32 of the bytes; keys that are no whole blocks, and types that are none, are refused. */
 static void pages_of_q8_0(void)
 {
@@ -389,6 +414,10 @@ static void with_all_models(void)
     with_model(&dense, SYNTH_Q4_K_M, law, "dense, keys and values in Q8_0");
     with_model(&deepseek, SYNTH_Q8_0, law, "deepseek, keys and values in Q8_0");
     kv_type = 0;
+    if (__builtin_cpu_supports("avx512bf16")) {
+        precision = K_FAST_BF16;
+        with_model(&deepseek, SYNTH_BF16, law, "deepseek BF16, activations too");
+    }
     precision = K_PRECISE;
     with_model(&dense, SYNTH_Q4_K_M, law, "dense Q4_K_M");
     with_model(&deepseek, SYNTH_F32, law, "deepseek F32");
@@ -411,6 +440,7 @@ int main(void)
     with_model(&dense, SYNTH_Q4_0, pool_runs_out, "dense Q4_0");
     with_model(&dense, SYNTH_Q8_0, classes, "dense Q8_0");
     with_model(&dense, SYNTH_Q4_0, pages_of_q8_0, "dense Q4_0");
+    with_model(&dense, SYNTH_BF16, activations_in_bf16, "dense BF16");
     struct synth_shape odd = dense;
     odd.n_embd = 160; /* one key head of 40 */
     odd.n_kv_head = 1;
