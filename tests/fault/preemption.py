@@ -1,3 +1,4 @@
+# runtest: alone
 """A node is taken away with a notice: it takes nothing new, its streams move to other nodes one by one before the end, and
 no client sees more than a short pause: every byte is what it is undisturbed, no gap between two tokens is above 2 s, and
 nothing runs on the node when it ends.
