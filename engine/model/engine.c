@@ -536,10 +536,11 @@ static enum k_status fetch_logits(struct engine *en, const struct step_slice *sl
         int32_t rows = 0;
         for (; i < n_slices && !slices[i].is_chosen; i++)
             rows += rows_of(&slices[i]);
-        if (rows > 0)
+        if (rows > 0) {
             s = fetch(en, to, en->s.logits + row * n_vocab, rows * n_vocab);
-        to += rows * n_vocab;
-        row += rows;
+            to += rows * n_vocab;
+            row += rows;
+        }
         for (; i < n_slices && slices[i].is_chosen; i++)
             row++;
     }
@@ -615,8 +616,10 @@ static void point_out(const struct engine *en, struct step_slice *slices, int32_
         size_t n = sl->is_chosen ? 0 : (size_t)rows_of(sl);
         sl->logits = n > 0 ? logits : NULL;
         sl->hidden = sl->want_hidden ? hidden : NULL;
-        logits += n > 0 ? n * n_vocab : 0;
-        hidden += sl->want_hidden ? (size_t)sl->n * n_embd : 0;
+        if (sl->logits)
+            logits += n * n_vocab;
+        if (sl->hidden)
+            hidden += (size_t)sl->n * n_embd;
     }
 }
 
