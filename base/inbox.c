@@ -319,6 +319,12 @@ static void wait_until_back(struct inbox_port *p)
     pthread_mutex_unlock(&q->lock);
 }
 
+static void drop_event(struct event *x)
+{
+    if (x)
+        event_free(x);
+}
+
 void inbox_port_free(struct inbox_port *p)
 {
     if (!p)
@@ -334,11 +340,10 @@ void inbox_port_free(struct inbox_port *p)
     pthread_mutex_lock(&q->lock);
     q->n_ports--;
     pthread_mutex_unlock(&q->lock);
-    struct event *const events[] = {p->turn, p->wake, p->back_turn, p->back_late};
-    for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
-        if (events[i])
-            event_free(events[i]);
-    }
+    drop_event(p->turn);
+    drop_event(p->wake);
+    drop_event(p->back_turn);
+    drop_event(p->back_late);
     if (p->wake_fd >= 0)
         close(p->wake_fd);
     p->magic = 0;

@@ -68,7 +68,7 @@ enum rc cli_device_choose(struct cli_device *d, const char *wanted, struct error
 
 enum rc cli_device_options(struct engine_options *o, const char *wanted, struct error *e)
 {
-    struct cli_device d;
+    struct cli_device d = {0};
     enum rc rc = cli_device_choose(&d, wanted ? wanted : "auto", e);
     if (!rc) {
         o->ops = d.ops;

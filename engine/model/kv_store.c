@@ -24,7 +24,7 @@ void kv_store_init(struct engine *en, int32_t pages_max)
     st->max = slots_max;
     st->per_chunk = per_chunk < 1 ? 1 : per_chunk > (size_t)slots_max ? slots_max : (int32_t)per_chunk;
     if (slots_max > 0)
-        st->chunks = spw_calloc((size_t)(slots_max / st->per_chunk + 1), sizeof(void *));
+        st->chunks = spw_calloc((size_t)slots_max / (size_t)st->per_chunk + 1, sizeof(void *));
 }
 
 static size_t chunk_bytes(const struct engine *en)

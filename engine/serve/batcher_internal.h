@@ -73,24 +73,24 @@ struct batch_ahead {
 struct batcher {
     struct batcher_options o;
     pthread_t thread;
-    int fd;
     /* Engine thread. */
     struct batch_job **running; /* in order of admission */
     int32_t n_running;
+    int fd;
     struct step_slice *slices;
     struct k_sample *requests; /* [max_seqs] of the slices that a device may choose for */
     struct batch_job **slice_jobs;
     struct batch_ahead ahead;
-    bool begun;               /* the step in slices is what was ahead */
     struct mono step_end;     /* of the last step */
     int64_t *weights, *parts; /* of the slices: share_step() */
     struct mono accounted;    /* until then each microsecond is of a step or idle; under the lock while `idle` */
-    bool idle;                /* it waits for work; under the lock */
     struct sampler_scratch *scratch;
     struct step_times times;
     struct pace pace;
     int32_t
-        resume_tokens; /* most tokens of answers that go on in a step that also decodes: as many as take RESUME_STEP_S */
+        resume_tokens; /* of answers that go on in a step that also decodes, at most: as many as take RESUME_STEP_S */
+    bool begun;        /* the step in slices is what was ahead */
+    bool idle;         /* it waits for work; under the lock */
     /* Under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -114,8 +114,8 @@ void admit_locked(struct batcher *b);      /* whoever has a slot and room */
 void make_room(struct batcher *b);         /* before a step: for every answer's next token */
 
 /* batcher_ahead.c */
-int32_t
-ahead_take(struct batcher *b); /* the step ahead becomes the one in `slices`; returns how many, 0: there is none */
+/* The step ahead becomes the one in `slices`; returns how many, 0: there is none. */
+int32_t ahead_take(struct batcher *b);
 /* Makes the step in `slices`, and where that can be, begins one ahead before it is done. Afterwards *n is less by slices whose
  * jobs have gone while it was ahead. */
 enum rc ahead_step(struct batcher *b, int32_t *n, int32_t n_prefill, struct error *e) SPW_MUST_USE;

@@ -412,7 +412,7 @@ static void add_product(struct matmul_job *job, const struct k_product *from, in
 /* Get memory for n_pairs pairs of n_matrices lists and the job's n_x distinct activation rows, and round these. */
 static enum k_status prepare(struct k_ctx *c, struct matmul_job *job, int64_t n_pairs, int64_t n_matrices)
 {
-    size_t bytes = 0, at_x[FORMS_MAX], at_q[FORMS_MAX], at_y[K_PRODUCTS_MAX];
+    size_t bytes = 0, at_x[FORMS_MAX] = {0}, at_q[FORMS_MAX] = {0}, at_y[K_PRODUCTS_MAX] = {0};
     for (int i = 0; i < job->n_products; i++)
         at_y[i] = cpu_place(&bytes, (size_t)n_pairs * sizeof(float *));
     for (int i = 0; i < job->n_forms; i++) {
