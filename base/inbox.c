@@ -1,7 +1,6 @@
 #include "base/inbox.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -444,13 +443,12 @@ void inbox_init(struct inbox *q, int max, bool direct)
 
 enum rc inbox_start(struct inbox *q, const char *name, void *(*main)(void *), void *arg, struct error *e)
 {
-    struct sched_param none = {0};
     int failed = thread_start(&q->thread, name, main, arg);
 
     if (failed)
         return error_set(e, RC_IO, "%s: no thread: %s", name, strerror(failed));
     q->runs = true;
-    (void)pthread_setschedparam(q->thread, SCHED_BATCH, &none); /* not to be had: no harm */
+    thread_stand_back(q->thread);
     return RC_OK;
 }
 

@@ -79,8 +79,7 @@ struct inbox {
 
 void inbox_init(struct inbox *q, int max, bool direct);
 void inbox_fini(struct inbox *q); /* after inbox_stop(); frees what waits without a word */
-/* The writer: main(arg), in the background's scheduling class: where it shares a core with a loop it shall not break into its
- * turn each time that the disk is done. */
+/* The writer: main(arg), on a thread that stands back (thread.h). */
 enum rc inbox_start(struct inbox *q, const char *name, void *(*main)(void *), void *arg, struct error *e) SPW_MUST_USE;
 void inbox_stop(struct inbox *q); /* tells it so and waits for its end; also where it was never started */
 

@@ -1,5 +1,6 @@
 #include "base/thread.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -20,4 +21,11 @@ int thread_start(pthread_t *t, const char *name, void *(*run)(void *arg), void *
         (void)pthread_setname_np(*t, kept); /* without a name it works as well */
     }
     return failed;
+}
+
+void thread_stand_back(pthread_t t)
+{
+    const struct sched_param none = {0};
+
+    (void)pthread_setschedparam(t, SCHED_BATCH, &none);
 }

@@ -50,8 +50,7 @@ enum rc cli_precision(enum k_precision *p, const char *word, bool precise, struc
     bool bf16 = word && strcmp(word, "bf16") == 0;
     if (bf16 && precise)
         return error_set(e, RC_INVALID,
-                         "--precise keeps activations in float32, --activations bf16 does not: "
-                         "give one of them");
+                         "--precise keeps activations in float32, --activations bf16 does not: give one of them");
     *p = precise ? K_PRECISE : bf16 ? K_FAST_BF16 : K_FAST;
     return RC_OK;
 }

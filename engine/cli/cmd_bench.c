@@ -149,7 +149,7 @@ static enum rc bench(const struct bench_args *a, struct error *e)
         widest = a->batch[i] > widest ? a->batch[i] : widest;
     struct engine_options o = {.threads = (int)a->threads,
                                .kv_type = cli_kv_type(a->kv_type),
-                               .library = cli_gemm_library(a->gemm),
+                               .gemm_library = cli_gemm_library(a->gemm),
                                .n_ctx = (int32_t)longest,
                                .max_seqs = (int32_t)widest,
                                .max_batch_tokens = (int32_t)(a->chunk > widest ? a->chunk : widest)};

@@ -44,7 +44,7 @@ static enum rc eval(const struct eval_args *a, const struct tokens *ids, struct 
     struct engine_options o = {.lazy = a->lazy,
                                .threads = (int)a->threads,
                                .kv_type = cli_kv_type(a->kv_type),
-                               .library = cli_gemm_library(a->gemm),
+                               .gemm_library = cli_gemm_library(a->gemm),
                                .max_batch_tokens = (int32_t)a->chunk};
     enum rc rc = cli_precision(&o.precision, a->activations, a->precise, e);
     if (!rc)

@@ -99,7 +99,7 @@ static enum rc make_engine(struct generation *g, struct error *e)
     struct engine_options o = {.lazy = g->a->lazy,
                                .threads = (int)g->a->threads,
                                .kv_type = cli_kv_type(g->a->kv_type),
-                               .library = cli_gemm_library(g->a->gemm)};
+                               .gemm_library = cli_gemm_library(g->a->gemm)};
     int64_t train = model_info(g->model)->n_ctx_train, want = (int64_t)g->ids.n + g->a->n;
     if ((int64_t)g->ids.n >= train)
         return error_set(e, RC_INVALID, "the prompt has %zu tokens, but the model was trained for %lld", g->ids.n,

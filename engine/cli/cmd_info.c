@@ -180,23 +180,22 @@ static enum rc place(const struct info_args *a, const struct model *m, struct er
     return rc;
 }
 
-/* clang-format off */
-#define INFO_OPTIONS(a)                                                                                                \
-    {.name = "json", .type = ARG_FLAG, .value = &(a).json, .help = "one JSON object instead of lines"},                \
-    {.name = "place", .type = ARG_FLAG, .value = &(a).place, .help = "say instead where a device would have it: layers, experts, pages of keys and values, and what is left"}, \
-    {.name = "device", .type = ARG_STRING, .value = &(a).device, .meta = CLI_DEVICE_META, .help = "with --place: on which"}, \
-    {.name = "device-memory", .type = ARG_INT, .value = &(a).memory, .meta = "BYTES", .lo = 0, .hi = INT64_MAX / 2, .help = "with --place: as if so many were free, whether there is a device or not; 0: what is free on --device"}, \
-    {.name = "ctx-size", .letter = 'c', .type = ARG_INT, .value = &(a).n_ctx, .meta = "N", .lo = 0, .hi = 1 << 24, .help = "with --place: as of serve"}, \
-    {.name = "max-batch", .type = ARG_INT, .value = &(a).max_batch, .meta = "N", .lo = 1, .hi = 1024, .help = "with --place: as of serve"}, \
-    {.name = "kv-tokens", .type = ARG_INT, .value = &(a).kv_tokens, .meta = "N", .lo = 0, .hi = 1 << 30, .help = "with --place: as of serve"}, \
-    {.name = "kv-type", .type = ARG_STRING, .value = &(a).kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "with --place: as of serve"}, \
-    {.name = "host-experts", .type = ARG_INT, .value = &(a).host_layers, .meta = "N", .lo = -1, .hi = 1024, .help = "with --place: as of serve"}
-/* clang-format on */
-
 int cmd_info(int argc, char **argv)
 {
     struct info_args a = {.device = "auto", .max_batch = CLI_MAX_BATCH};
-    const struct arg_option options[] = {INFO_OPTIONS(a)};
+    /* clang-format off */
+    const struct arg_option options[] = {
+        {.name = "json", .type = ARG_FLAG, .value = &a.json, .help = "one JSON object instead of lines"},
+        {.name = "place", .type = ARG_FLAG, .value = &a.place, .help = "say instead where a device would have it: layers, experts, pages of keys and values, and what is left"},
+        {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = "with --place: on which"},
+        {.name = "device-memory", .type = ARG_INT, .value = &a.memory, .meta = "BYTES", .lo = 0, .hi = INT64_MAX / 2, .help = "with --place: as if so many were free, whether there is a device or not; 0: what is free on --device"},
+        {.name = "ctx-size", .letter = 'c', .type = ARG_INT, .value = &a.n_ctx, .meta = "N", .lo = 0, .hi = 1 << 24, .help = "with --place: as of serve"},
+        {.name = "max-batch", .type = ARG_INT, .value = &a.max_batch, .meta = "N", .lo = 1, .hi = 1024, .help = "with --place: as of serve"},
+        {.name = "kv-tokens", .type = ARG_INT, .value = &a.kv_tokens, .meta = "N", .lo = 0, .hi = 1 << 30, .help = "with --place: as of serve"},
+        {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "with --place: as of serve"},
+        {.name = "host-experts", .type = ARG_INT, .value = &a.host_layers, .meta = "N", .lo = -1, .hi = 1024, .help = "with --place: as of serve"},
+    };
+    /* clang-format on */
     const struct arg_operand operands[] = {
         {.meta = "MODEL", .value = &a.path, .help = "GGUF file, the first part of a split one", .required = true}};
     const struct arg_spec spec = {.program = "spillway-engine",

@@ -12,9 +12,8 @@
 
 #define CLI_GEMM_META "own|cublaslt"
 #define CLI_GEMM_HELP                                                                                                  \
-    "who multiplies F16 and BF16 matrices with many tokens on a CUDA device: cublaslt is NVIDIA's library, where it "  \
-    "is "                                                                                                              \
-    "installed; an answer then depends on what is computed beside it, and is not continued by engines without"
+    "who multiplies F16 and BF16 matrices with many tokens on a CUDA device; cublaslt: NVIDIA's library, if it is "    \
+    "there: an answer then depends on what is computed beside it, and engines without do not continue it"
 extern const char *const cli_gemms[];
 /* --cuda-gemm, one of cli_gemms or NULL. */
 bool cli_gemm_library(const char *gemm);

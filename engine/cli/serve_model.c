@@ -94,7 +94,7 @@ static enum rc load_engine(struct serving *v, struct serve_model *m, struct erro
         .max_batch_tokens = cli_step_tokens(v->a.max_batch),
         .host_layers = (int32_t)v->a.host_layers,
         .kv_type = cli_kv_type(v->a.kv_type),
-        .library = cli_gemm_library(v->a.gemm),
+        .gemm_library = cli_gemm_library(v->a.gemm),
         .kv_pages = (int32_t)((v->a.kv_tokens + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS),
         .lazy = v->a.lazy,
         .spill_pages = v->a.spill_tokens < 0 ? -1 : (int32_t)(v->a.spill_tokens / K_PAGE_TOKENS),

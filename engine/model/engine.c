@@ -284,7 +284,7 @@ enum rc engine_new(struct engine **out, const struct model *m, const struct engi
     enum rc rc = take_options(en, m, o, e);
     if (!rc && !(en->ctx = en->ops->ctx_new(threads, o->device)))
         rc = error_set(e, RC_UNSUPPORTED, "backend %s cannot start on device %d", en->ops->name, o->device);
-    if (!rc && o->library)
+    if (!rc && o->gemm_library)
         take_library(en);
     if (!rc)
         rc = check_precision(en, e);

@@ -55,9 +55,9 @@ struct engine_options {
     /* Most pages kept in the host's memory when the pool is full, for sequences that come back; 0: none; < 0: on a device as
      * many as the pool has, in an eighth of the machine's memory at most, else none. */
     int32_t spill_pages;
-    bool
-        library; /* the device maker's library makes the products that it is best at: a numerics class of its own, whose
-                     results depend on what is computed beside them. Where there is none: engine_library_missing(). */
+    /* The device maker's library makes the products that it is best at: a numerics class of its own, whose results depend on
+     * what is computed beside them. Where there is none: engine_library_missing(). */
+    bool gemm_library;
     int32_t kept_pages; /* most pages kept of sequences that are gone; 0: no prefix is reused, < 0: half of the pool */
 };
 

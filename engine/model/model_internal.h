@@ -5,7 +5,6 @@
 #define ENGINE_MODEL_MODEL_INTERNAL_H
 
 #include "engine/model/model.h"
-#include "engine/model/placement.h"
 #include "engine/model/prefix.h"
 
 #define MODEL_MAGIC  0x4c444f4du /* "MODL" */

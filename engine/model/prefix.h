@@ -2,16 +2,16 @@
  * one need not be computed again.
  *
  * A radix tree whose edges are blocks of K_PAGE_TOKENS ids. A block's node has a place: the page of the pool that holds its
- * keys and values, or a slot of a store elsewhere (kv_store.c), numbered after the pages. There is at most one node per place:
- * all memory is planned at the start, and nothing is allocated later. A node is found by its parent, the salt and its ids: the hash only says where to look, the ids are
- * compared, so nobody ever gets another prompt's page. Blocks of different salts never meet (a tenant must not be able to
- * tell by the clock what another has asked).
+ * keys and values, or a slot of a store elsewhere (kv_store.c), numbered after the pages. There is at most one node per
+ * place: all memory is planned at the start, and nothing is allocated later. A node is found by its parent, the salt and its
+ * ids: the hash only says where to look, the ids are compared, so nobody ever gets another prompt's page. Blocks of
+ * different salts never meet (a tenant must not be able to tell by the clock what another has asked).
  *
  * A page that sequences use is *held*; one that none uses is *kept* until room is needed, and then the one that was let
  * go longest ago is given up. Whoever holds a block holds all before it, and a sequence lets go of its last block first:
- * so a node is never older than those below it, and the oldest of the kept ones has no children in pages. When it has to give
- * up its page it moves to a slot, of which one is always free, and the oldest there is forgotten to make the next one free: so whatever stands in a
- * slot has children in slots only, older than itself, and the oldest has none.
+ * so a node is never older than those below it, and the oldest of the kept ones has no children in pages. When it has to
+ * give up its page it moves to a slot, of which one is always free, and the oldest there is forgotten to make the next one
+ * free: so whatever stands in a slot has children in slots only, older than itself, and the oldest has none.
  *
  * A page's content is immutable while it is known. What is in it is the same, bit for bit, whoever computed it (the
  * numerics law), so which of two equal pages is used makes no difference.

@@ -87,10 +87,9 @@ struct batcher {
     struct sampler_scratch *scratch;
     struct step_times times;
     struct pace pace;
-    int32_t
-        resume_tokens; /* of answers that go on in a step that also decodes, at most: as many as take RESUME_STEP_S */
-    bool begun;        /* the step in slices is what was ahead */
-    bool idle;         /* it waits for work; under the lock */
+    int32_t resume_tokens; /* most of answers that go on in a step that decodes: as many as take RESUME_STEP_S */
+    bool begun;            /* the step in slices is what was ahead */
+    bool idle;             /* it waits for work; under the lock */
     /* Under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t wake;

@@ -31,7 +31,7 @@ static const struct {
 static bool find_functions(struct cublaslt *lt, const char *file, char *text, size_t size)
 {
     for (size_t i = 0; i < COUNT(functions); i++) {
-        void *found = dlsym(lt->library, functions[i].name);
+        void *found = dlsym(lt->opened, functions[i].name);
         memcpy((char *)lt + functions[i].at, &found, sizeof found); /* a function's address, as POSIX has it */
         if (!found) {
             snprintf(text, size, "%s has no %s: it is no cuBLASLt of a version that we know", file, functions[i].name);
@@ -46,8 +46,8 @@ bool cublaslt_open(struct cublaslt *lt, const char *file, char *text, size_t siz
     memset(lt, 0, sizeof *lt);
     for (size_t i = 0; i < (file ? 1 : COUNT(files)); i++) {
         const char *name = file ? file : files[i];
-        lt->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-        if (!lt->library)
+        lt->opened = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+        if (!lt->opened)
             snprintf(text, size, "%s", dlerror());
         else if (find_functions(lt, name, text, size))
             return true;
@@ -58,7 +58,7 @@ bool cublaslt_open(struct cublaslt *lt, const char *file, char *text, size_t siz
 
 void cublaslt_close(struct cublaslt *lt)
 {
-    if (lt->library)
-        dlclose(lt->library);
+    if (lt->opened)
+        dlclose(lt->opened);
     memset(lt, 0, sizeof *lt);
 }

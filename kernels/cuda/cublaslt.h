@@ -45,7 +45,7 @@ struct cublaslt_heuristic {
 };
 
 struct cublaslt {
-    void *library; /* NULL: not there */
+    void *opened; /* NULL: not there */
     size_t (*version)(void);
     int (*create)(cublaslt_handle *handle);
     int (*destroy)(cublaslt_handle handle);

@@ -19,7 +19,6 @@
 /* See patience_us_locked(). */
 #define GATHER_US_MIN     250
 #define GATHER_US_MAX     1000
-#define GATHER_COMMITS    1
 #define GATHER_ENOUGH     16
 #define GATHER_FOUND      6
 #define GATHER_ROWS_PER_S 2000
@@ -49,7 +48,7 @@ struct ledger {
     /* Under the inbox's lock. */
     double rows_per_s;         /* lately */
     double found;              /* rows that were there when the worker looked, lately */
-    double commit_us;          /* that a commit takes, lately; at most GATHER_US_MAX / GATHER_COMMITS */
+    double commit_us;          /* that a commit takes, lately; at most GATHER_US_MAX */
     struct mono taken;         /* when the newest group was */
     struct ledger_stats stats; /* without queued and failing, which are above */
     char last_error[256];
@@ -242,8 +241,7 @@ static bool write_group(struct ledger *l, struct inbox_list *group, char *text, 
 
 /* How long a group may gather. A quick disk makes for small groups, each of which costs a flush, a wake-up of the
  * writer and one of the loop: where rows come thick and fast, a little patience makes one of many. It is measured by
- * the disk: what GATHER_COMMITS commits take, GATHER_US_MAX at most, so that there are fewer of them the more each
- * costs. Where rows come slowly, or where groups are large by themselves (as where a fixed number of
+ * the disk: what a commit takes, GATHER_US_MAX at most, so that there are fewer of them the more each costs. Where rows come slowly, or where groups are large by themselves (as where a fixed number of
  * clients waits for its rows: patience would only keep them from asking anew), nobody waits. */
 static int64_t patience_us_locked(const struct ledger *l)
 {
@@ -252,7 +250,7 @@ static int64_t patience_us_locked(const struct ledger *l)
     bool small = l->inbox.waiting.n < GATHER_ENOUGH && l->found < GATHER_FOUND;
     if (!small || l->rows_per_s < GATHER_ROWS_PER_S)
         return 0;
-    int64_t us = (int64_t)(GATHER_COMMITS * l->commit_us);
+    int64_t us = (int64_t)l->commit_us;
     return us < GATHER_US_MIN ? GATHER_US_MIN : us;
 }
 
@@ -269,9 +267,9 @@ static void note_rate_locked(struct ledger *l, int rows)
 /* The newest counts for a quarter, and one that the disk has held up for long for no more than may be waited. */
 static void note_commit_locked(struct ledger *l, int64_t took_ns)
 {
-    double us = (double)took_ns / NS_PER_US, most = (double)GATHER_US_MAX / GATHER_COMMITS;
+    double us = (double)took_ns / NS_PER_US;
 
-    l->commit_us += ((us < most ? us : most) - l->commit_us) / 4;
+    l->commit_us += ((us < GATHER_US_MAX ? us : GATHER_US_MAX) - l->commit_us) / 4;
 }
 
 /* Wait for rows, and then a little for more of them. With the lock; false: stopping, and all is written. */

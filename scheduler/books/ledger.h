@@ -95,7 +95,7 @@ struct ledger;
 struct ledger_options {
     const char *path;    /* NULL: off. Rows are taken, forgotten, and called durable in the same turn of the loop */
     int queue_max;       /* rows waiting; 0: 65536 */
-    int group_ms;        /* gather each group for so long; 0: up to 1.5 ms where rows come fast, else commit at once */
+    int group_ms;        /* gather each group for so long; 0: up to 1 ms where rows come fast, else commit at once */
     int busy_ms;         /* longest wait for another process that holds the file; 0: 5 s */
     const char *spool;   /* spool.h: where rows go while the file cannot be written; NULL: there is none */
     int64_t spool_bytes; /* its bound; 0: rows wait instead, but what is left in one is replayed */

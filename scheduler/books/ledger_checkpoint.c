@@ -2,7 +2,6 @@
 #include "scheduler/books/ledger_checkpoint.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,9 +35,7 @@ static void fold_back(sqlite3 *db)
 static void *thread_main(void *arg)
 {
     struct ledger_checkpoint *c = arg;
-    const struct sched_param none = {0};
 
-    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none); /* not to be had: no harm */
     pthread_mutex_lock(&c->lock);
     for (;;) {
         while (c->state != CHECKPOINT_ASKED && !c->stopping)
@@ -113,6 +110,8 @@ enum rc ledger_checkpoint_start(struct ledger_checkpoint **out, sqlite3 *writer,
     if (failed)
         rc = error_set(e, RC_IO, "ledger %s: no thread: %s", o->path, strerror(failed));
     c->runs = rc == RC_OK;
+    if (c->runs)
+        thread_stand_back(c->thread);
     if (rc != RC_OK) {
         ledger_checkpoint_stop(c);
         return rc;

@@ -207,7 +207,7 @@ static void without_a_library_nothing_changes(void)
     CHECK_STR(text, "no 32 MiB for cuBLASLt to work in: out of memory");
     cuda_emulated_memory((size_t)4 << 30);
     CHECK_STR(k_cuda_ops.numerics(other), numerics);
-    CHECK(!cublaslt_open(&lt, "/nowhere", text, sizeof text) && !lt.library);
+    CHECK(!cublaslt_open(&lt, "nowhere.so", text, sizeof text) && !lt.opened);
     k_cuda_ops.ctx_free(other);
 }
 

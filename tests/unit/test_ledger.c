@@ -4,7 +4,7 @@
  * The log is folded back while rows come, and grows for a reader that stays, no longer than he does.
  * Several loops share one writer, each with callbacks in its own order on its own thread.
  * links: spw_sched_books */
-#include "tests/unit/test.h"
+#include "tests/unit/ledger_help.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -16,133 +16,11 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "scheduler/books/ledger.h"
-
-static struct event_base *loop;
-static struct ledger_port *port; /* of the ledger that open_ledger() has opened */
-static char dir[64], path[96];
-
-static void clean(void)
-{
-    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
-
-    for (int i = 0; i < 4; i++) {
-        char name[128];
-        snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
-        unlink(name);
-    }
-}
-
-static struct ledger_row row(const char *id)
-{
-    return (struct ledger_row){
-        .request_id = id,
-        .tenant = "acme",
-        .team = "search",
-        .key_id = "k1",
-        .model = "m",
-        .node = "gpu1",
-        .provider = "static",
-        .streamed = true,
-        .attempts = 2,
-        .tokens = {1000, 400, 77},
-        .usage_source = "provider",
-        .prices = {{550000}, {140000}, {2190000}},
-        .charge = {554630000},
-        .accepted = {1700000000000000001},
-        .first_byte = {1700000000000000002},
-        .finished = {1700000000000000003},
-        .outcome = LEDGER_CANCELLED,
-        .http_status = 200,
-        .error = "client_gone",
-        .asked_model = "fast",
-        .service_class = "flex",
-        .cache = "collapsed",
-        .saved = {123456789012},
-        .idempotency_key = "order-7",
-        .repeat = 2,
-        .project = "shop",
-        .user = "ann",
-        .tags = ",env=prod,",
-        .tokens_reasoning = 33,
-        .price_version = 12,
-        .reserved = {600000000},
-        .charge_max = {700000000},
-        .market = "spot",
-        .domain = "ec2/eu-1/a/g6.xlarge",
-    };
-}
-
-struct seen {
-    int n, ok, conflict, full, again, other;
-    int last;          /* index of the last callback */
-    bool out_of_order; /* an index came before its predecessor */
-};
-struct ticket {
-    struct seen *seen;
-    int index;
-};
-
-static void done_cb(enum rc rc, void *arg)
-{
-    struct ticket *t = arg;
-
-    t->seen->n++;
-    if (t->index != t->seen->last + 1)
-        t->seen->out_of_order = true;
-    t->seen->last = t->index;
-    t->seen->ok += rc == RC_OK;
-    t->seen->conflict += rc == RC_CONFLICT;
-    t->seen->full += rc == RC_FULL;
-    t->seen->again += rc == RC_AGAIN;
-    t->seen->other += rc != RC_OK && rc != RC_CONFLICT && rc != RC_FULL && rc != RC_AGAIN;
-}
-
-static void wait_for(struct seen *seen, int n)
-{
-    while (seen->n < n && event_base_loop(loop, EVLOOP_ONCE) == 0) {
-    }
-}
-
-static struct ledger *open_ledger(const struct ledger_options *o)
-{
-    struct ledger_options options = o ? *o : (struct ledger_options){0};
-    struct ledger *l = NULL;
-    struct error e;
-
-    options.path = path;
-    if (ledger_open(&l, &options, &e) != RC_OK || ledger_port_new(&port, l, loop, &e) != RC_OK)
-        fprintf(stderr, "%s\n", e.message);
-    CHECK(l != NULL && port != NULL);
-    return l;
-}
-
-static void close_ledger(struct ledger *l)
-{
-    ledger_port_free(port);
-    port = NULL;
-    ledger_close(l);
-}
 
 static void collect(const struct ledger_row *r, void *arg)
 {
     struct strbuf *out = arg;
     CHECK(strbuf_printf(out, "%s ", r->request_id) == RC_OK);
-}
-
-static void count(const struct ledger_row *r, void *arg)
-{
-    (void)r;
-    ++*(int *)arg;
-}
-
-static int rows_in_file(void)
-{
-    struct error e;
-    int n = 0;
-
-    CHECK(ledger_read(path, 1 << 30, count, &n, &e) == RC_OK);
-    return n;
 }
 
 static void test_order_and_reading(void)
@@ -486,15 +364,6 @@ static void test_disk_full(void)
 
 /* --- files that are not ours -------------------------------------------------------------------------------- */
 
-static void make_database(const char *sql)
-{
-    sqlite3 *db = NULL;
-
-    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
-    CHECK(sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
-    sqlite3_close(db);
-}
-
 static enum rc try_open(struct error *e)
 {
     struct ledger_options o = {.path = path};
@@ -608,176 +477,6 @@ static void test_killed(void)
         CHECK(ledger_read(path, 1 << 30, count_round, of_round, &e) == RC_OK);
         CHECK(of_round[1] >= told);
     }
-    clean();
-}
-
-static void see_legs(const struct ledger_leg *leg, void *arg)
-{
-    struct strbuf *out = arg;
-    CHECK(strbuf_printf(out, "%d:%s:%s:%lld:%s ", leg->leg, leg->node, leg->outcome, (long long)leg->tokens_output,
-                        leg->numerics) == RC_OK);
-}
-
-/* One leg stands in its row, if it is the row's own; the readers see no difference. */
-static void only_legs(struct strbuf *out)
-{
-    const struct ledger_leg own = {.leg = 1,
-                                   .node = "gpu1",
-                                   .provider = "static",
-                                   .outcome = "ok",
-                                   .tokens_output = 7,
-                                   .numerics = "c",
-                                   .started = {5},
-                                   .ended = {6}};
-    struct ledger_leg other = own;
-    struct ledger *l = open_ledger(NULL);
-    struct ledger_row r = row("own");
-    struct error e;
-
-    snprintf(other.node, sizeof other.node, "gpu2");
-    r.legs = &own;
-    r.n_legs = 1;
-    CHECK_INT(ledger_append(port, &r, NULL, NULL), RC_OK);
-    r.request_id = "other";
-    r.legs = &other;
-    CHECK_INT(ledger_append(port, &r, NULL, NULL), RC_OK);
-    r.request_id = "none";
-    r.n_legs = 0;
-    CHECK_INT(ledger_append(port, &r, NULL, NULL), RC_OK);
-    close_ledger(l);
-    CHECK_INT(ledger_read_legs(path, "own", see_legs, out, &e), RC_OK);
-    CHECK_INT(ledger_read_legs(path, "none", see_legs, out, &e), RC_OK);
-    CHECK_INT(ledger_read_legs(path, "other", see_legs, out, &e), RC_OK);
-    CHECK_STR(out->data, "1:gpu1:ok:7:c 1:gpu2:ok:7:c ");
-}
-
-/* A file of the first version is read as it is, and brought up to date by its first writer; then rows have legs. */
-static void test_first_version_and_legs(void)
-{
-    static const char first[] =
-        "CREATE TABLE ledger (request_id TEXT NOT NULL PRIMARY KEY, tenant TEXT, team TEXT, key_id TEXT, model TEXT, "
-        "node "
-        "TEXT, provider TEXT, streamed INTEGER NOT NULL, attempts INTEGER NOT NULL, tokens_input INTEGER NOT NULL, "
-        "tokens_cached_input INTEGER NOT NULL, tokens_output INTEGER NOT NULL, usage_source TEXT, "
-        "price_input_uusd_per_mtok "
-        "INTEGER NOT NULL, price_cached_input_uusd_per_mtok INTEGER NOT NULL, price_output_uusd_per_mtok INTEGER NOT "
-        "NULL, "
-        "charge_pusd INTEGER NOT NULL, accepted_ns INTEGER NOT NULL, first_byte_ns INTEGER NOT NULL, finished_ns "
-        "INTEGER "
-        "NOT NULL, outcome INTEGER NOT NULL, http_status INTEGER NOT NULL, error TEXT) STRICT;"
-        "INSERT INTO ledger VALUES "
-        "('old',NULL,NULL,NULL,'m','n','static',1,1,2,0,3,'provider',1,1,1,5,1,2,3,0,200,NULL);"
-        "PRAGMA application_id = 1399879500; PRAGMA user_version = 1;";
-    struct ledger_leg legs[] = {{.leg = 1,
-                                 .node = "a",
-                                 .provider = "static",
-                                 .outcome = "cut",
-                                 .tokens_output = 5,
-                                 .numerics = "0123456789abcdef0123456789abcdef"},
-                                {.leg = 2, .node = "b", .provider = "process", .outcome = "ok", .tokens_output = 72}};
-    struct ledger_row r = row("new");
-    struct seen seen = {.last = -1};
-    struct ticket ticket = {&seen, 0};
-    struct strbuf out;
-    struct error e;
-    sqlite3 *db;
-
-    clean();
-    CHECK(sqlite3_open(path, &db) == SQLITE_OK && sqlite3_exec(db, first, NULL, NULL, NULL) == SQLITE_OK);
-    sqlite3_close(db);
-    strbuf_init(&out, 4096);
-    CHECK_INT(rows_in_file(), 1);
-    CHECK_INT(ledger_read_legs(path, "old", see_legs, &out, &e), RC_OK);
-    CHECK_INT(out.len, 0);
-    close_ledger(open_ledger(NULL));
-    CHECK_INT(rows_in_file(), 1);
-    struct ledger *l = open_ledger(NULL);
-    r.legs = legs;
-    r.n_legs = 2;
-    r.continuations = 1;
-    CHECK_INT(ledger_append(port, &r, done_cb, &ticket), RC_OK);
-    memset(legs, 0, sizeof legs); /* they were copied */
-    wait_for(&seen, 1);
-    CHECK_INT(seen.ok, 1);
-    close_ledger(l);
-    CHECK_INT(rows_in_file(), 2);
-    CHECK_INT(ledger_read_legs(path, "new", see_legs, &out, &e), RC_OK);
-    CHECK_STR(out.data, "1:a:cut:5:0123456789abcdef0123456789abcdef 2:b:ok:72: ");
-    strbuf_clear(&out);
-    only_legs(&out);
-    strbuf_fini(&out);
-    clean();
-}
-
-static int schema_version(void)
-{
-    sqlite3_stmt *s = NULL;
-    sqlite3 *db = NULL;
-    int version = -1;
-
-    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
-    CHECK(sqlite3_prepare_v2(db, "PRAGMA user_version", -1, &s, NULL) == SQLITE_OK);
-    if (sqlite3_step(s) == SQLITE_ROW)
-        version = sqlite3_column_int(s, 0);
-    sqlite3_finalize(s);
-    sqlite3_close(db);
-    return version;
-}
-
-static void second_row(const struct ledger_row *r, void *arg)
-{
-    ++*(int *)arg;
-    CHECK_STR(r->request_id, "one");
-    CHECK_INT(r->continuations, 3);
-    CHECK(r->asked_model == NULL && r->service_class == NULL && r->cache == NULL && r->idempotency_key == NULL);
-    CHECK(r->saved.v == 0 && r->repeat == 0);
-}
-
-/* What the seventh version brought. */
-#define BACK_TO_6                                                                                                      \
-    "DROP INDEX ledger_by_finished; ALTER TABLE ledger DROP COLUMN tokens_reasoning;"                                  \
-    "ALTER TABLE ledger DROP COLUMN price_version; ALTER TABLE ledger DROP COLUMN reserved_pusd;"                      \
-    "ALTER TABLE ledger DROP COLUMN market; ALTER TABLE ledger DROP COLUMN domain;"                                    \
-    "ALTER TABLE ledger DROP COLUMN charge_max_pusd; ALTER TABLE ledger DROP COLUMN busy_us; ALTER TABLE ledger DROP " \
-    "COLUMN millijoules; DROP TABLE leg_uses;"                                                                         \
-    "ALTER TABLE legs DROP COLUMN market; ALTER TABLE legs DROP COLUMN domain;"                                        \
-    "ALTER TABLE legs DROP COLUMN tokens_input; ALTER TABLE legs DROP COLUMN tokens_cached_input;"                     \
-    "ALTER TABLE legs DROP COLUMN busy_us; ALTER TABLE legs DROP COLUMN millijoules;"                                  \
-    "DROP TABLE node_meters; DROP TABLE hours; DROP TABLE node_hours; DROP TABLE allocations;"                         \
-    "DROP VIEW hour_rollups; DROP TABLE hour_sums; DROP TABLE rollup_kinds;"                                           \
-    "DROP TABLE hour_charges; DROP TABLE finance; DROP TABLE corrections; DROP TABLE spools;"
-/* A file of the second version, which has no column of the third: made from one of today by taking them away. */
-static void test_second_version(void)
-{
-    static const char back[] =
-        "DROP VIEW legs; ALTER TABLE more_legs RENAME TO legs; ALTER TABLE ledger DROP COLUMN leg_tokens_output;"
-        "ALTER TABLE ledger DROP COLUMN leg_outcome; ALTER TABLE ledger DROP COLUMN leg_started_ns;"
-        "ALTER TABLE ledger DROP COLUMN leg_ended_ns; ALTER TABLE ledger DROP COLUMN leg_numerics;"
-        "DROP INDEX ledger_repeats; ALTER TABLE ledger DROP COLUMN request_hash;"
-        "ALTER TABLE ledger DROP COLUMN asked_model;"
-        "ALTER TABLE ledger DROP COLUMN service_class; ALTER TABLE ledger DROP COLUMN cache;"
-        "ALTER TABLE ledger DROP COLUMN saved_pusd; ALTER TABLE ledger DROP COLUMN idempotency_key;"
-        "ALTER TABLE ledger DROP COLUMN repeat; ALTER TABLE ledger DROP COLUMN project;" BACK_TO_6
-        "ALTER TABLE ledger DROP COLUMN user; ALTER TABLE ledger DROP COLUMN tags; ALTER TABLE ledger DROP COLUMN "
-        "budgets;"
-        "DROP TABLE budget_totals; DROP TABLE budget_holds; DROP TABLE budget_limits; DROP TABLE budget_changes;"
-        "PRAGMA user_version = 2;";
-    struct ledger *l = open_ledger(NULL);
-    struct ledger_row r = row("one");
-    struct error e;
-    int n = 0;
-
-    r.continuations = 3;
-    CHECK(ledger_append(port, &r, NULL, NULL) == RC_OK);
-    close_ledger(l);
-    make_database(back);
-    CHECK(ledger_read(path, 10, second_row, &n, &e) == RC_OK); /* as it is */
-    CHECK_INT(n, 1);
-    CHECK_INT(schema_version(), 2);
-    close_ledger(open_ledger(NULL)); /* the first writer brings it up to date */
-    CHECK_INT(schema_version(), 9);
-    CHECK(ledger_read(path, 10, second_row, &n, &e) == RC_OK);
-    CHECK_INT(n, 2);
     clean();
 }
 
@@ -1019,14 +718,8 @@ static void test_log_folded_back(void)
 
 int main(void)
 {
-    const char *tmp = getenv("TMPDIR");
-    int failed;
-
-    snprintf(dir, sizeof dir, "%.40s/spw-ledger-XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(dir))
+    if (ledger_setup() != 0)
         return 1;
-    snprintf(path, sizeof path, "%s/ledger.db", dir);
-    loop = event_base_new();
     TEST(test_order_and_reading);
     TEST(test_restart);
     TEST(test_work);
@@ -1038,14 +731,9 @@ int main(void)
     TEST(test_foreign_files);
     TEST(test_log_folded_back);
     TEST(test_killed);
-    TEST(test_first_version_and_legs);
-    TEST(test_second_version);
     TEST(test_repeats);
     TEST(test_ports);
     TEST(test_off);
     TEST(test_port_ends);
-    failed = TEST_RESULT();
-    event_base_free(loop);
-    rmdir(dir);
-    return failed;
+    return ledger_teardown(TEST_RESULT());
 }
