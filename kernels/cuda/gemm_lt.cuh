@@ -6,8 +6,8 @@
 
 #include "kernels/cuda/matmul.cuh"
 
-#define GEMM_LT_PAIRS                                                                                                  \
-    128 /* fewer tokens leave the device waiting for memory, where gemv.cu and gemm_16.cu do as well */
+/* Fewer tokens leave the device waiting for memory, where gemv.cu and gemm_16.cu do as well. */
+#define GEMM_LT_PAIRS 128
 
 /* Whether the library is in use and can take the job with so many pairs (one matrix, rows on multiples of 16 bytes). */
 bool gemm_lt_takes(const struct k_ctx *c, const struct mul_job *j, int32_t n_pairs);
