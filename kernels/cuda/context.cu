@@ -52,6 +52,7 @@ struct k_ctx *cuda_ctx_new(int threads, int device)
         return NULL;
     c->device = device;
     pthread_mutex_init(&c->error_lock, NULL);
+    pthread_mutex_init(&c->lanes_lock, NULL);
     if (device_use(device) != K_OK || device_facts_of(device, &c->facts) != K_OK || stream_new(&c->stream) != K_OK ||
         stream_new(&c->beside) != K_OK || event_new(&c->beside_from) != K_OK || event_new(&c->beside_to) != K_OK ||
         host_pinned_alloc((void **)&c->staging, CUDA_STAGING) != K_OK) {
@@ -84,10 +85,12 @@ void cuda_ctx_free(struct k_ctx *c)
         event_free(c->beside_to);
     if (c->beside)
         stream_free(c->beside);
+    cuda_upload_free(c);
     cuda_plans_free(c);
     cuda_choices_free(c);
     if (c->stream)
         stream_free(c->stream);
+    pthread_mutex_destroy(&c->lanes_lock);
     pthread_mutex_destroy(&c->error_lock);
     free(c);
 }

@@ -278,8 +278,17 @@ static inline enum k_status status_of(cudaError_t e)
     return e == cudaSuccess ? K_OK : e == cudaErrorMemoryAllocation ? K_NO_MEMORY : K_DEVICE;
 }
 
-/* Shared memory beyond 48 KiB has to be asked for. A launch that cannot be is reported here; what goes wrong while it
- * runs by the next stream_sync(). */
+template <class... P>
+static inline cudaError_t launch_kernel(stream_t st, void (*kernel)(P...), struct grid3 grid, int block, size_t shared,
+                                        P... args)
+{
+    void *at[sizeof...(P) + 1] = {(void *)&args..., NULL};
+    return cudaLaunchKernel((const void *)kernel, dim3(grid.x, grid.y, grid.z), dim3((unsigned)block), at, shared, st);
+}
+
+/* Shared memory beyond 48 KiB has to be asked for. A launch that cannot be is reported here, by what the call returns: the
+ * runtime's last error may be an allocation's that failed earlier and was done without. What goes wrong while it runs is
+ * reported by the next stream_sync(). */
 template <class... P, class... A>
 static inline enum k_status launch(stream_t st, void (*kernel)(P...), struct grid3 grid, int block, size_t shared,
                                    A... args)
@@ -290,8 +299,7 @@ static inline enum k_status launch(stream_t st, void (*kernel)(P...), struct gri
         if (e != cudaSuccess)
             return status_of(e);
     }
-    kernel<<<dim3(grid.x, grid.y, grid.z), block, shared, st>>>((P)args...);
-    return status_of(cudaGetLastError());
+    return status_of(launch_kernel<P...>(st, kernel, grid, block, shared, (P)args...));
 }
 
 static inline enum k_status dev_alloc(void **p, size_t n)
@@ -425,7 +433,7 @@ static inline enum k_status device_mem(size_t *free_bytes, size_t *total_bytes)
 {
     return status_of(cudaMemGetInfo(free_bytes, total_bytes));
 }
-/* The runtime's words for this thread's last error. */
+/* The runtime's words for this thread's last error: it stays until the next one, and no other thread's is seen. */
 static inline const char *last_error_text(void)
 {
     return cudaGetErrorString(cudaPeekAtLastError());

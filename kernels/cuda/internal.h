@@ -73,6 +73,9 @@ struct k_ctx {
     } scratch[CUDA_SCRATCH_COUNT];
     uint32_t generation; /* counts growths */
 
+    struct upload_lane *lanes;  /* upload.cu */
+    pthread_mutex_t lanes_lock; /* whose copies go through them */
+
     uint8_t *staging; /* pinned; what put() brought since the last wait */
     size_t staged;
 
@@ -105,11 +108,13 @@ void *cuda_scratch(struct k_ctx *c, enum cuda_scratch which, size_t bytes, enum 
 /* The tokens on the device; uploads them unless the step has begun with the same ones. Stream order. */
 enum k_status cuda_tokens(struct k_ctx *c, struct cuda_tokens *out, const struct k_token_ref *tok, int32_t n_tok);
 
-/* Remembers the driver's words for error_text() when s says that the device failed; returns s. */
+/* Remembers the driver's words for error_text() when s says that the device failed; returns s. On the thread whose call
+ * failed: no other's errors are seen. */
 enum k_status cuda_note(struct k_ctx *c, enum k_status s);
 void cuda_graphs_free(struct k_ctx *c);
 void cuda_library_free(struct k_ctx *c);
 void cuda_plans_free(struct k_ctx *c);
+void cuda_upload_free(struct k_ctx *c);
 void cuda_choices_free(struct k_ctx *c);
 
 #endif

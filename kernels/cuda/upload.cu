@@ -13,12 +13,30 @@
 #define THREADS_MAX 8
 
 struct upload {
-    int device;
+    struct k_ctx *c;
     const struct k_copy *copies;
     size_t n;
     const uint64_t *first_chunk; /* [n + 1] of each copy */
     uint64_t next;               /* chunk that no thread has taken; atomic */
     int status;                  /* enum k_status; the last failure; atomic */
+};
+
+struct lane_buffer {
+    uint8_t *data;
+    event_t sent;
+    bool in_flight;
+};
+
+/* What a thread copies with. Kept from one job to the next: weights come as a job per layer, and pinning memory anew for
+ * each would take longer than the copies. */
+struct upload_lane {
+    stream_t stream;
+    struct lane_buffer buffers[2];
+};
+
+struct lane_job {
+    struct upload *upload;
+    struct upload_lane *lane;
 };
 
 /* The copy that has this chunk. */
@@ -34,12 +52,6 @@ static size_t find_copy(const struct upload *u, uint64_t chunk)
     }
     return lo;
 }
-
-struct lane_buffer {
-    uint8_t *data;
-    event_t sent;
-    bool in_flight;
-};
 
 static enum k_status send_chunk(const struct upload *u, stream_t st, struct lane_buffer *b, uint64_t chunk)
 {
@@ -70,31 +82,49 @@ static enum k_status send_chunks(struct upload *u, stream_t st, struct lane_buff
     return s == K_OK ? end : s;
 }
 
+/* What the lane does not have yet. */
+static enum k_status lane_ready(struct upload_lane *lane)
+{
+    enum k_status s = lane->stream ? K_OK : stream_new(&lane->stream);
+    for (int i = 0; i < 2 && s == K_OK; i++) {
+        struct lane_buffer *b = &lane->buffers[i];
+        b->in_flight = false;
+        if (!b->data)
+            s = host_pinned_alloc((void **)&b->data, CUDA_CHUNK);
+        if (s == K_OK && !b->sent)
+            s = event_new(&b->sent);
+    }
+    return s;
+}
+
 static void *upload_thread(void *arg)
 {
-    struct upload *u = (struct upload *)arg;
-    struct lane_buffer b[2] = {};
-    stream_t st = NULL;
-    enum k_status s = device_use(u->device);
+    const struct lane_job *job = (const struct lane_job *)arg;
+    struct upload *u = job->upload;
+    enum k_status s = device_use(u->c->device);
     if (s == K_OK)
-        s = stream_new(&st);
-    for (int i = 0; i < 2 && s == K_OK; i++) {
-        s = host_pinned_alloc((void **)&b[i].data, CUDA_CHUNK);
-        if (s == K_OK)
-            s = event_new(&b[i].sent);
-    }
+        s = lane_ready(job->lane);
     if (s == K_OK)
-        s = send_chunks(u, st, b);
-    if (s != K_OK)
+        s = send_chunks(u, job->lane->stream, job->lane->buffers);
+    if (cuda_note(u->c, s) != K_OK) /* here: the driver's words are this thread's */
         __atomic_store_n(&u->status, (int)s, __ATOMIC_RELAXED);
-    for (int i = 0; i < 2; i++) {
-        if (b[i].sent)
-            event_free(b[i].sent);
-        host_pinned_free(b[i].data);
-    }
-    if (st)
-        stream_free(st);
     return NULL;
+}
+
+void cuda_upload_free(struct k_ctx *c)
+{
+    for (int i = 0; c->lanes && i < THREADS_MAX; i++) {
+        struct upload_lane *lane = &c->lanes[i];
+        for (int k = 0; k < 2; k++) {
+            if (lane->buffers[k].sent)
+                event_free(lane->buffers[k].sent);
+            host_pinned_free(lane->buffers[k].data);
+        }
+        if (lane->stream)
+            stream_free(lane->stream);
+    }
+    free(c->lanes);
+    c->lanes = NULL;
 }
 
 /* As many threads as there are processors, chunks and sense. */
@@ -108,22 +138,39 @@ static int count_threads(uint64_t chunks)
     return n < 1 ? 1 : (int)n;
 }
 
-enum k_status cuda_put_many(struct k_ctx *c, const struct k_copy *copies, size_t n)
+/* The chunks of all copies by `wanted` threads, or by this one where there are none to be had. */
+static void run_lanes(struct upload *u, int wanted)
 {
     pthread_t threads[THREADS_MAX];
+    struct lane_job jobs[THREADS_MAX];
+    int started = 0;
+    for (; started < wanted; started++) {
+        jobs[started] = {u, &u->c->lanes[started]};
+        if (pthread_create(&threads[started], NULL, upload_thread, &jobs[started]) != 0)
+            break;
+    }
+    if (started == 0)
+        upload_thread(&jobs[0]);
+    for (int i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+}
+
+enum k_status cuda_put_many(struct k_ctx *c, const struct k_copy *copies, size_t n)
+{
     uint64_t *first = (uint64_t *)calloc(n + 1, sizeof *first);
     if (!first)
         return K_NO_MEMORY;
     for (size_t i = 0; i < n; i++)
         first[i + 1] = first[i] + (copies[i].bytes + CUDA_CHUNK - 1) / CUDA_CHUNK;
-    struct upload u = {c->device, copies, n, first, 0, K_OK};
-    int wanted = count_threads(first[n]), started = 0;
-    while (started < wanted && pthread_create(&threads[started], NULL, upload_thread, &u) == 0)
-        started++;
-    if (started == 0) /* no threads to be had: this one does it */
-        upload_thread(&u);
-    for (int i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
+    struct upload u = {c, copies, n, first, 0, K_OK};
+    pthread_mutex_lock(&c->lanes_lock);
+    if (!c->lanes)
+        c->lanes = (struct upload_lane *)calloc(THREADS_MAX, sizeof *c->lanes);
+    if (!c->lanes)
+        u.status = K_NO_MEMORY;
+    else if (first[n] > 0)
+        run_lanes(&u, count_threads(first[n]));
+    pthread_mutex_unlock(&c->lanes_lock);
     free(first);
-    return cuda_note(c, (enum k_status)u.status);
+    return (enum k_status)u.status;
 }

@@ -419,6 +419,8 @@ static void failures_are_told(void)
     cuda_emulated_memory((size_t)4 << 30);
     float x[4] = {1, 2, 3, 4}, *dx = device_copy(x, sizeof x);
     cuda_emulated_lose(true);
+    CHECK_INT(ops->put_many(c, &(struct k_copy){dx, x, sizeof x}, 1), K_DEVICE);
+    CHECK_STR(ops->error_text(c), "device lost"); /* other threads' errors, too */
     CHECK_INT(ops->add(c, dx, dx, 4), K_DEVICE);
     CHECK_INT(ops->get(c, x, dx, sizeof x), K_DEVICE);
     CHECK_STR(ops->error_text(c), "device lost");

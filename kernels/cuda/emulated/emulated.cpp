@@ -32,7 +32,6 @@ struct device {
     size_t total = (size_t)4 << 30, used = 0;
     int open = 0; /* > 0: a launch or copy is under way, memory may be touched */
     bool lost = false;
-    enum k_status last = K_OK;
     long launches = 0;
     bool late = false, no_streams = false;
 };
@@ -104,9 +103,12 @@ void want_host(const char *what, const void *p, size_t n)
         emulated_die("%s: %p is device memory, not the host's", what, p);
 }
 
+thread_local enum k_status last_error = K_OK; /* as the runtime keeps it: of this thread, until the next one */
+
 enum k_status note(enum k_status s)
 {
-    dev().last = s;
+    if (s != K_OK)
+        last_error = s;
     return s;
 }
 
@@ -472,5 +474,5 @@ enum k_status device_mem(size_t *free_bytes, size_t *total_bytes)
 
 const char *last_error_text(void)
 {
-    return dev().last == K_NO_MEMORY ? "out of memory" : dev().last == K_DEVICE ? "device lost" : "no error";
+    return last_error == K_NO_MEMORY ? "out of memory" : last_error == K_DEVICE ? "device lost" : "no error";
 }
