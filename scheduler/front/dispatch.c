@@ -154,6 +154,7 @@ static enum api_code code_of(enum leg_fault fault)
     case FAULT_TIMEOUT: return API_UPSTREAM_TIMEOUT;
     case FAULT_BUSY: return API_UPSTREAM_BUSY;
     case FAULT_ENDPOINT: return API_ENDPOINT_NOT_SERVED;
+    case FAULT_AWAY: return API_NO_CAPACITY;
     default: return API_UPSTREAM;
     }
 }
@@ -168,7 +169,9 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
              LOG_S("fault", leg_fault_name(fault)), LOG_S("reason", reason), LOG_B("after_first_byte", r->replied),
              LOG_I("attempts", r->attempts));
     metrics_add(l->metrics, METRIC_LEG_FAILURES, node->index, (int)fault, 1);
-    if (r->leg.put_off) /* it is well, and will be again */
+    if (fault == FAULT_AWAY) /* as it says itself, before the next probe would have told */
+        node_failed(node, NODE_FAULT_AWAY, reason);
+    else if (r->leg.put_off) /* it is well, and will be again */
         r->slot.word = (struct leg_word){.outcome = BREAKER_NO_WORD, .cool = true, .cool_us = r->leg.put_off_us};
     else if (fault == FAULT_ENDPOINT) /* which says nothing of what it is there for */
         node_lacks(node, r->body.kind);
@@ -180,7 +183,7 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
     }
     /* A node that took nothing, is started anew or cools down may be asked again once it is back; any other has had its
      * chance. */
-    if (!gone && !r->leg.put_off)
+    if (!gone && !r->leg.put_off && fault != FAULT_AWAY)
         r->tried |= UINT64_C(1) << node->index;
     api_error_set(&r->error, code_of(fault), NULL, "%s", "");
 }
@@ -266,12 +269,13 @@ void leg_failed(struct request *r, enum leg_fault fault, const char *reason)
         .alone = r->leg.alone,
         .progress = leg_has_progress(r),
         .said = r->replied || trail_has_said(&r->trail),
+        .not_taken = fault == FAULT_AWAY,
         .retries_max = r->config->retries,
     };
     note_failure(r, node, fault, reason);
     leg_drop(r, leg_fault_name(fault));
     end.can_continue = request_can_continue(r);
-    if (goes_on(r, &end, fault != FAULT_CONNECT)) {
+    if (goes_on(r, &end, fault != FAULT_CONNECT && fault != FAULT_AWAY)) {
         dispatch(r);
         return;
     }

@@ -346,6 +346,21 @@ static bool lacks_endpoint(const struct request *r)
     return !request_traits(r->body.kind)->speaks && (status == 404 || status == 405 || status == 501);
 }
 
+/* Is it an engine that says that it takes nothing at all now (docs/NODE_API.md)? With "queue_full" or "waking" it says no to
+ * this request only. */
+static bool is_away(const struct request *r)
+{
+    static const char *const codes[] = {"draining", "loading", "load_failed", "failed"};
+    struct api_error said;
+    if (r->leg.status != 503 || !r->slot.card.resume)
+        return false;
+    api_error_from_node(&said, r->leg.status, r->answer.data, r->answer.len);
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (strcmp(said.name, codes[i]) == 0)
+            return true;
+    return false;
+}
+
 /* The node has answered with an error. Its own faults (load, keys, crashes) are worth another node; a refusal of the
  * request itself is the client's to read, unless another node has taken this very request before. */
 static void take_refusal(struct request *r)
@@ -356,6 +371,10 @@ static void take_refusal(struct request *r)
                       status != 408 && status != 409 && status != 429;
     if (lacks_endpoint(r)) {
         leg_failed(r, FAULT_ENDPOINT, "the node has no such endpoint");
+        return;
+    }
+    if (is_away(r)) {
+        leg_failed(r, FAULT_AWAY, "the engine drains or loads, and takes nothing");
         return;
     }
     if (of_request && !r->replied && !trail_has_said(&r->trail)) {

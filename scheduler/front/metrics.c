@@ -34,9 +34,9 @@ struct metrics {
 const char *leg_fault_name(enum leg_fault f)
 {
     static const char *const names[FAULTS] = {
-        [FAULT_CONNECT] = "connect",         [FAULT_TIMEOUT] = "timeout",  [FAULT_CUT] = "cut",
-        [FAULT_FRAMING] = "framing",         [FAULT_STATUS] = "status",    [FAULT_BUSY] = "busy",
-        [FAULT_ERROR_EVENT] = "error_event", [FAULT_ENDPOINT] = "endpoint"};
+        [FAULT_CONNECT] = "connect",         [FAULT_TIMEOUT] = "timeout",   [FAULT_CUT] = "cut",
+        [FAULT_FRAMING] = "framing",         [FAULT_STATUS] = "status",     [FAULT_BUSY] = "busy",
+        [FAULT_ERROR_EVENT] = "error_event", [FAULT_ENDPOINT] = "endpoint", [FAULT_AWAY] = "away"};
     return names[f];
 }
 

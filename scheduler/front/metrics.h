@@ -51,6 +51,7 @@ enum leg_fault {
     FAULT_BUSY,
     FAULT_ERROR_EVENT,
     FAULT_ENDPOINT,
+    FAULT_AWAY, /* an engine that drains or loads: it took nothing */
     FAULTS
 };
 const char *leg_fault_name(enum leg_fault f);

@@ -646,8 +646,8 @@ bool node_failed(struct node *n, enum node_fault fault, const char *reason)
 {
     const struct nodes_options *o = &n->table->o;
     pthread_mutex_lock(o->lock);
-    n->failures++;
-    bool out = fault == NODE_FAULT_CONNECT && n->state == NODE_READY;
+    n->failures += fault != NODE_FAULT_AWAY;
+    bool out = fault != NODE_FAULT_ANSWER && n->state == NODE_READY;
     pthread_mutex_unlock(o->lock);
     if (!out)
         return false;

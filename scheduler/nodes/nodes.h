@@ -345,8 +345,9 @@ struct node_foresight {
 struct node_foresight node_foresight_locked(const struct node *n);
 
 /* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe is good: true for the leg that
- * did so, of all that break off together. Any loop. */
-enum node_fault { NODE_FAULT_CONNECT, NODE_FAULT_ANSWER };
+ * did so, of all that break off together. NODE_FAULT_AWAY: it says itself that it takes nothing now; out of service
+ * likewise, but no failure. Any loop. */
+enum node_fault { NODE_FAULT_CONNECT, NODE_FAULT_ANSWER, NODE_FAULT_AWAY };
 bool node_failed(struct node *n, enum node_fault fault, const char *reason);
 
 /* ---- holds.c: breakers, cool-downs and the budget of retries ---------------------------------------------------- */

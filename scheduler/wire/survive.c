@@ -18,5 +18,7 @@ enum verdict survive_judge(struct survival *s, const struct leg_end *end)
     /* Somebody must find out whether it is poison, and alone it harms nobody else: no budget stands in the way. */
     if (s->alone && end->retries_max > 0)
         return VERDICT_RETRY;
+    if (end->not_taken)
+        return VERDICT_RETRY;
     return s->retries++ < end->retries_max ? VERDICT_RETRY : VERDICT_GIVE_UP;
 }

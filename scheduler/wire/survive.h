@@ -1,6 +1,6 @@
 /* What becomes of a request whose leg ended early: a pure decision over what is known about its legs.
  *
- *                        leg ends early                nothing has been said: costs a retry
+ *                        leg ends early                nothing has been said: costs a retry, unless not taken
  *     RUNNING on a node ----------------> judged ---+--> RETRY     again, from the beginning
  *                                                   |
  *                                                   +--> CONTINUE  elsewhere, from where it stands; costs nothing
@@ -35,6 +35,7 @@ struct leg_end {
     bool computed;     /* the request was being computed there, not merely queued */
     bool alone;        /* and nothing else was, from the leg's beginning to its end */
     bool progress;     /* the leg brought a new token */
+    bool not_taken;    /* the node refused it unread, as it does with all now */
     bool said;         /* something has been said, by this leg or an earlier one: it can only continue */
     bool can_continue; /* it is known what has been said */
     int retries_max;

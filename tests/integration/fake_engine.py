@@ -18,12 +18,14 @@ END = 0  # the id that ends an answer
 class Fault:
     """What befalls one request. Frames are counted from the first one that this leg sends."""
 
-    def __init__(self, die=None, hang=None, cut=None, status=None, die_before_head=False, error=None):
+    def __init__(self, die=None, hang=None, cut=None, status=None, die_before_head=False, error=None,
+                 code=None):
         self.die = die  # the connection is reset instead of this frame
         self.hang = hang  # nothing comes any more
         self.cut = cut  # the answer ends as HTTP wants it, without [DONE]
         self.error = error  # an error event instead of this frame
         self.status = status
+        self.code = code  # of the error that comes with the status
         self.die_before_head = die_before_head
 
 
@@ -98,7 +100,9 @@ class Engine(Upstream):
             time.sleep(0.1)  # longer than a pooled connection that was closed before
             self._reset(c)
         if fault.status:
-            self._send(c, f"HTTP/1.1 {fault.status} X\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+            error = json.dumps({"error": {"code": fault.code}} if fault.code else {}).encode()
+            again = "Retry-After: 1\r\n" if fault.code else ""
+            self._send(c, f"HTTP/1.1 {fault.status} X\r\n{again}Content-Length: {len(error)}\r\n\r\n".encode() + error)
             return True
         return self._generate(c, path.endswith("/chat/completions"), body, fault)
 

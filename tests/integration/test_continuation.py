@@ -202,6 +202,33 @@ def drains(args):
         assert row["outcome"] == 0 and row["attempts"] >= 3
 
 
+def none_is_there(args):
+    """Every engine says that it drains or loads: nobody has had the request, so it waits until one is back."""
+    engines = [Engine(name) for name in "abcd"]
+    with Fleet(args, engines) as fleet:
+        for stream in (True, False):
+            for e, code in zip(engines, ("draining", "loading", "failed", "load_failed")):
+                wait_until(lambda: fleet.s.metrics()[f'spillway_node_up{{node="{e.name}"}}'] == 1, 5)
+                e.health = 503
+                e.faults.append(Fault(status=503, code=code))
+            back = threading.Timer(0.7, lambda: setattr(engines[2], "health", 200))
+            back.start()
+            answer = ask(fleet, seed=5, stream=stream, **(USAGE if stream else {}))
+            back.join()
+            fleet.check(answer, Expected("hi", 5, 12), 5)
+            assert answer.headers["x-spillway-node"] == "c"
+            for e in engines:
+                e.health = 200
+        counts = fleet.s.metrics()
+        assert sum(counts[f'spillway_leg_failures_total{{node="{e.name}",fault="away"}}'] for e in engines) == 8
+        # "waking" is a no to this request, from a node that takes others.
+        wait_until(lambda: fleet.s.metrics()['spillway_node_up{node="d"}'] == 1, 5)
+        for e in engines:
+            e.faults.append(Fault(status=503, code="waking"))
+        refused = ask(fleet, seed=6)
+        assert (refused.status, refused.json()["error"]["code"]) == (429, "upstream_busy"), refused.body
+
+
 def error_events(args):
     a, b = Engine("a"), Engine("b")
     with Fleet(args, [a, b]) as fleet:
@@ -430,6 +457,6 @@ def legs_are_shown(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [at_every_frame, unknown_seed, hangs, length_is_exact, again_and_again, one_engine_comes_back, drains,
+    main(__doc__, [at_every_frame, unknown_seed, hangs, length_is_exact, again_and_again, one_engine_comes_back, drains, none_is_there,
                    error_events, classes, whole_answers, poison, stays_home, secrets_stay, client_leaves, by_text,
                    legs_are_shown])

@@ -86,6 +86,7 @@ static enum verdict judge(struct survival *s, const char *what)
         .alone = strchr(what, 'a') != NULL,        /* alone */
         .progress = strchr(what, 'p') != NULL,     /* a new token */
         .said = strchr(what, 's') != NULL,         /* something has been said */
+        .not_taken = strchr(what, 'n') != NULL,    /* refused unread */
         .can_continue = strchr(what, 'k') != NULL, /* and is known */
         .retries_max = 2,
     };
@@ -103,6 +104,16 @@ static void before_the_first_token_it_costs_a_retry(void)
         CHECK_INT(judge(&after, "dcpsk"), VERDICT_CONTINUE);
     CHECK(after.retries == 0 && !after.alone);
     CHECK_INT(judge(&after, "dcps"), VERDICT_GIVE_UP);
+}
+
+/* Nobody had it: it may look on, but not for ever. */
+static void what_was_not_taken_costs_nothing(void)
+{
+    struct survival s = {0};
+    for (int i = 0; i < SURVIVE_FRUITLESS_MAX; i++)
+        CHECK_INT(judge(&s, "n"), VERDICT_RETRY);
+    CHECK_INT(s.retries, 0);
+    CHECK_INT(judge(&s, "n"), VERDICT_GIVE_UP);
 }
 
 static void poison_goes_alone_and_then_not_at_all(void)
@@ -432,6 +443,7 @@ int main(void)
     TEST(trail_keeps_ids_and_text);
     TEST(trail_believes_no_nonsense);
     TEST(before_the_first_token_it_costs_a_retry);
+    TEST(what_was_not_taken_costs_nothing);
     TEST(poison_goes_alone_and_then_not_at_all);
     TEST(deaths_in_company_do_not_refuse_it);
     TEST(a_token_clears_it_and_a_queue_is_no_guilt);
