@@ -358,7 +358,7 @@ KDEV void find_odd_values(const struct tile_memory &m, const uint16_t *v, int32_
     for (int32_t i = from * d_v + thread_x(); i < PAGE * d_v; i += block_dim())
         odd = odd || !f16_is_finite(v[i / d_v * m.ldv + i % d_v]);
     if (odd)
-        *m.odd = 1;
+        atomic_max_int(m.odd, 1);
 }
 
 /* Adds them, weighed, to the rows that see them: each thread to the elements that it holds. */

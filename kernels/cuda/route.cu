@@ -104,6 +104,7 @@ KERNEL_BOUNDS(route_kernel, WARP, 1)
             if (better(s[e], e, best))
                 best.score = s[e], best.id = e;
         best = warp_best(best);
+        sync_warp(); /* all have read the scores: a shuffle orders no memory */
         if (lane() == 0) {
             ids[t * r.n_used + j] = best.id;
             weights[t * r.n_used + j] = p[best.id];

@@ -86,7 +86,7 @@ KDEV void find_best(struct sample_shared *s, const float *logits, int32_t n)
             best = other, id = other_id;
     }
     if (bad)
-        s->bad = 1;
+        atomic_max_int(&s->bad, 1);
     if (lane() == 0)
         s->warp_best[warp_of_block()] = best, s->warp_id[warp_of_block()] = id;
     sync_block();
@@ -162,7 +162,8 @@ KDEV uint64_t find_band(struct sample_shared *s, const float *logits, int32_t n,
     uint64_t *count = s->key; /* as 64-bit numbers for scan() */
     for (int32_t i = thread_x(); i < BANDS; i += THREADS)
         s->sum[i] = 0, s->count[i] = 0;
-    s->found = BANDS - 1;
+    if (thread_x() == 0)
+        s->found = BANDS - 1;
     sync_block();
     for (int32_t i = thread_x(); i < n; i += THREADS) {
         const float at = (top - logits[i]) * p.bands_per_logit;
@@ -201,7 +202,8 @@ KDEV void sort_candidates(struct sample_shared *s, const float *logits, int32_t 
 {
     const float reach = (float)(s->found + 1);
     sync_block();
-    s->n = 0;
+    if (thread_x() == 0)
+        s->n = 0;
     sync_block();
     for (int32_t i = thread_x(); i < n; i += THREADS)
         if ((top - logits[i]) * p.bands_per_logit < reach) {
@@ -222,8 +224,10 @@ KDEV void sort_candidates(struct sample_shared *s, const float *logits, int32_t 
         for (int32_t step = run / 2; step > 0; step /= 2) {
             for (int32_t i = thread_x(); i < size; i += THREADS) {
                 const int32_t j = i ^ step;
-                const uint64_t a = s->key[i], b = s->key[j < size ? j : i];
-                if (j > i && (a > b) == !(i & run))
+                if (j < i)
+                    continue; /* the pair is the other thread's */
+                const uint64_t a = s->key[i], b = s->key[j];
+                if ((a > b) == !(i & run))
                     s->key[i] = b, s->key[j] = a;
             }
             sync_block();
@@ -249,7 +253,8 @@ KDEV void draw_filtered(struct sample_shared *s, const float *logits, int32_t n,
     const int32_t k = p.top_k && p.top_k < s->n ? p.top_k : s->n;
     total = p.top_k ? s->sum[k - 1] : total;
     const double most = p.top_p * (double)total;
-    s->found = k;
+    if (thread_x() == 0)
+        s->found = k;
     sync_block();
     for (int32_t i = 1 + thread_x(); i < k;
          i += THREADS) { /* weights fall, sums rise: one is the first to be left out */

@@ -252,10 +252,77 @@ static void touch_from_host(void)
         abort(); /* with ASan device memory is the host's */
 }
 
+#ifdef SPW_CUDA_WATCHED /* every access of a kernel is looked at (emulated/shadow.h) */
+
+enum mistake { NONE, NO_BARRIER, NO_SYNC_WARP, WRITE_AFTER_READ, SAME_WRITTEN, ATOMIC_AND_PLAIN, OFF, BEHIND, BLOCKS };
+
+/* Right in itself; `which` takes something from it. */
+KERNEL(mistaken)(int *y, enum mistake which)
+{
+    SHARED(int, s, 64);
+    SHARED(int, sum, 1);
+    const int t = thread_x();
+    s[t] = t;
+    if (t == 0 || which == SAME_WRITTEN)
+        sum[0] = 0;
+    if (which != NO_BARRIER)
+        sync_block();
+    int v = s[(t + 33) % 64];
+    if (which != WRITE_AFTER_READ)
+        sync_block();
+    s[t] = v;
+    if (which != NO_SYNC_WARP)
+        sync_warp();
+    v = (int)shfl_xor((float)s[t ^ 1], 1); /* orders no memory */
+    if (which == ATOMIC_AND_PLAIN)
+        sum[0] += v;
+    else
+        atomic_add_int(sum, v);
+    sync_block();
+    if (which == OFF)
+        v += *(const int *)(const void *)((const char *)s + 2);
+    if (which == BEHIND)
+        v += s[64 + t % 2 - 1];
+    if (which == BLOCKS || t == 0)
+        y[which == BLOCKS ? 0 : block_x()] = sum[0] + (v == -1);
+}
+
+static int *watched_y;
+
+template <int WHICH> static void launch_mistaken(void)
+{
+    (void)launch(st, mistaken, grid_of(2), 64, 0, watched_y, (enum mistake)WHICH);
+}
+#define WATCHED true
+#define WATCHED_MISTAKES                                                                                               \
+    launch_mistaken<NO_BARRIER>, launch_mistaken<NO_SYNC_WARP>, launch_mistaken<WRITE_AFTER_READ>,                     \
+        launch_mistaken<SAME_WRITTEN>, launch_mistaken<ATOMIC_AND_PLAIN>, launch_mistaken<OFF>,                        \
+        launch_mistaken<BEHIND>, launch_mistaken<BLOCKS>
+
+static void what_is_right_passes(void)
+{
+    int y[2] = {0, 0};
+    watched_y = (int *)device_copy(y, sizeof y);
+    for (unsigned order = 0; order < 4; order++) {
+        cuda_emulated_order(order);
+        launch_mistaken<NONE>();
+    }
+    cuda_emulated_order(0);
+    CHECK_INT(copy_out(st, y, watched_y, sizeof y), K_OK);
+    CHECK_INT(y[1], 64 * 63 / 2);
+}
+#else
+#define WATCHED          false
+#define WATCHED_MISTAKES touch_from_host
+static void what_is_right_passes(void)
+{
+}
+#endif
+
 static void mistakes_end_the_program(void)
 {
-    static void (*const mistakes[])(void) = {launch_half,           launch_apart,   launch_barrier,
-                                             launch_on_host_memory, write_past_end, touch_from_host};
+    static void (*const mistakes[])(void) = {launch_half,    launch_apart,    launch_barrier,  launch_on_host_memory,
+                                             write_past_end, touch_from_host, WATCHED_MISTAKES};
     for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++) {
         int status = 0;
         pid_t child = fork();
@@ -302,8 +369,10 @@ int main(void)
     TEST(tensor_cores_multiply_bytes);
     TEST(graphs_replay);
     TEST(memory_is_counted);
+    TEST(what_is_right_passes);
     TEST(mistakes_end_the_program);
-    TEST(races_show);
+    if (!WATCHED) /* there they do not get so far */
+        TEST(races_show);
     stream_free(st);
     return TEST_RESULT();
 }

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/emulated/control.h"
 #include "kernels/cuda/emulated/fibers.h"
+#include "kernels/cuda/emulated/shadow.h"
 #include "kernels/cuda/portable.cuh"
 
 #define PAGE_BYTES  4096
@@ -186,6 +187,7 @@ enum k_status dev_alloc(void **p, size_t n)
 #endif
     memset(*p, 0xff, n < ((size_t)16 << 20) ? n : (size_t)16 << 20); /* of what is large only the beginning */
     dev().memory[(uintptr_t)*p] = {n, mapped};
+    shadow_add(*p, n, SHADOW_DEVICE);
     dev().used += n;
 #ifndef WITH_ASAN
     if (!dev().open)
@@ -203,6 +205,7 @@ void dev_free(void *p)
     if (r == dev().memory.end())
         emulated_die("dev_free: %p is no device memory, or was freed before", p);
     dev().used -= r->second.bytes;
+    shadow_remove(p);
 #ifdef WITH_ASAN
     free(p);
 #else

@@ -132,20 +132,17 @@ KDEV int popc(uint32_t v)
 }
 KDEV int atomic_add_int(int *p, int v)
 {
-    int old = *p;
-    *p = old + v;
-    return old;
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
 }
 KDEV uint64_t atomic_add_u64(uint64_t *p, uint64_t v)
 {
-    uint64_t old = *p;
-    *p = old + v;
-    return old;
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
 }
 KDEV int atomic_max_int(int *p, int v)
 {
-    int old = *p;
-    *p = old > v ? old : v;
+    int old = __atomic_load_n(p, __ATOMIC_RELAXED);
+    while (old < v && !__atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
     return old;
 }
 

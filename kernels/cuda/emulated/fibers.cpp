@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/cuda/emulated/control.h"
+#include "kernels/cuda/emulated/shadow.h"
 
 #ifdef WITH_ASAN
 #include <sanitizer/asan_interface.h>
@@ -185,6 +186,8 @@ static bool warp_opens(int first)
     }
     for (int i = first; i < first + WARP; i++)
         r.fibers[i].state = READY;
+    if (op == EMULATED_SYNC_WARP)
+        shadow_sync_warp(first / WARP);
     return true;
 }
 
@@ -243,6 +246,7 @@ static bool block_opens(void)
     for (int i = 0; i < r.n; i++)
         if (r.fibers[i].state == WAITS)
             r.fibers[i].state = READY;
+    shadow_sync_block();
     return true;
 }
 
@@ -279,10 +283,12 @@ static void run_block(const std::vector<int> &warps)
         memset(s.second.first, 0xff, s.second.second);
     for (int i = 0; i < r.n; i++)
         fiber_begin(i);
+    shadow_block(true);
     do {
         for (int w : warps)
             run_warp(w * WARP);
     } while (block_opens());
+    shadow_block(false);
 }
 
 void fibers_run(const std::function<void()> &body, struct grid3 grid, int block, size_t shared, size_t shared_max)
@@ -303,6 +309,8 @@ void fibers_run(const std::function<void()> &body, struct grid3 grid, int block,
     r.shared_max = shared_max;
     if (shared && posix_memalign((void **)&r.dyn, 128, shared))
         abort();
+    shadow_launch();
+    shadow_add(r.dyn, shared, SHADOW_SHARED);
     choose_order(warps);
     emulated_at.block_dim = block, emulated_at.grid_x = (int)grid.x, emulated_at.grid_y = (int)grid.y;
     for (unsigned z = 0; z < grid.z; z++)
@@ -311,9 +319,12 @@ void fibers_run(const std::function<void()> &body, struct grid3 grid, int block,
                 emulated_at.block_x = (int)x, emulated_at.block_y = (int)y, emulated_at.block_z = (int)z;
                 run_block(warps);
             }
+    shadow_remove(r.dyn);
     free(r.dyn);
-    for (auto &s : r.shared)
+    for (auto &s : r.shared) {
+        shadow_remove(s.second.first);
         free(s.second.first);
+    }
     r.shared.clear();
 }
 
@@ -337,6 +348,7 @@ void *emulated_shared(const char *key, size_t bytes)
             abort();
         s.second = bytes;
         memset(s.first, 0xff, bytes);
+        shadow_add(s.first, bytes, SHADOW_SHARED);
     }
     return s.first;
 }
@@ -376,8 +388,11 @@ void emulated_cp_async(void *shared, const void *p, bool valid)
     async_copy c = {shared, {0}, f->commits};
     if ((uintptr_t)shared % 16 || (uintptr_t)p % 16)
         emulated_die("cp.async from %p to %p: both must be multiples of 16", p, shared);
-    if (valid)
+    if (valid) {
+        shadow_read(p, 16, false);
         memcpy(c.bytes, p, 16);
+    }
+    shadow_write(shared, 16);
     memset(shared, 0xff, 16);
     f->copies.push_back(c);
 }
@@ -392,10 +407,12 @@ void emulated_cp_async_wait(int n)
     fiber *f = &run().fibers[run().current];
     size_t kept = 0;
     for (const async_copy &c : f->copies)
-        if (c.group < f->commits - n)
+        if (c.group < f->commits - n) {
+            shadow_write(c.to, 16);
             memcpy(c.to, c.bytes, 16);
-        else
+        } else {
             f->copies[kept++] = c;
+        }
     f->copies.resize(kept);
 }
 
@@ -482,9 +499,12 @@ static const unsigned char *row_of(const unsigned char *all, int from)
 void ldmatrix_x4(uint32_t r[4], const void *row)
 {
     const unsigned char *all = emulated_exchange(EMULATED_LDMATRIX, &row, sizeof row);
-    for (int m = 0; m < 4; m++)
-        memcpy(&r[m], row_of(all, m * 8 + lane() / 4) + lane() % 4 * 4, 4);
-    sync_warp(); /* rows may be written again after */
+    for (int m = 0; m < 4; m++) {
+        const unsigned char *from = row_of(all, m * 8 + lane() / 4) + lane() % 4 * 4;
+        shadow_read(from, 4, true);
+        memcpy(&r[m], from, 4);
+    }
+    emulated_exchange(EMULATED_LDMATRIX, NULL, 0); /* rows may be written again after */
 }
 
 void ldmatrix_x4_trans(uint32_t r[4], const void *row)
@@ -492,9 +512,12 @@ void ldmatrix_x4_trans(uint32_t r[4], const void *row)
     const unsigned char *all = emulated_exchange(EMULATED_LDMATRIX, &row, sizeof row);
     for (int m = 0; m < 4; m++) {
         uint16_t pair[2];
-        for (int i = 0; i < 2; i++)
-            memcpy(&pair[i], row_of(all, m * 8 + lane() % 4 * 2 + i) + lane() / 4 * 2, 2);
+        for (int i = 0; i < 2; i++) {
+            const unsigned char *from = row_of(all, m * 8 + lane() % 4 * 2 + i) + lane() / 4 * 2;
+            shadow_read(from, 2, true);
+            memcpy(&pair[i], from, 2);
+        }
         r[m] = (uint32_t)pair[1] << 16 | pair[0];
     }
-    sync_warp();
+    emulated_exchange(EMULATED_LDMATRIX, NULL, 0);
 }
