@@ -15,6 +15,7 @@
 #define THREAD_LANES  0xfffe /* several of one warp */
 #define THREAD_MANY   0xffff /* several */
 #define WARPS_MAX     32
+#define BEHIND        64 /* bytes behind a piece of memory that nobody has any business with */
 
 namespace
 {
@@ -173,12 +174,11 @@ void shadow_add(const void *p, size_t bytes, enum shadow_kind kind)
 {
     if (bytes == 0)
         return;
-    const size_t mapped = (bytes + 15) / 16 * 16;
     void *cells =
-        mmap(NULL, mapped * sizeof(cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        mmap(NULL, bytes * sizeof(cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cells == MAP_FAILED)
         emulated_die("no memory to watch %zu bytes", bytes);
-    state().memory[(uintptr_t)p] = {bytes, mapped, (cell *)cells, kind, 0};
+    state().memory[(uintptr_t)p] = {bytes, (cell *)cells, kind, 0};
 }
 
 void shadow_remove(const void *p)
@@ -186,7 +186,7 @@ void shadow_remove(const void *p)
     auto found = state().memory.find((uintptr_t)p);
     if (found == state().memory.end())
         return;
-    munmap(found->second.cells, found->second.mapped * sizeof(cell));
+    munmap(found->second.cells, found->second.bytes * sizeof(cell));
     state().memory.erase(found);
 }
 
