@@ -11,7 +11,7 @@ import ssl
 import tempfile
 import threading
 
-from harness import Scheduler, certificate, key_hash, node, wait_until
+from harness import Scheduler, certificate, key_hash, node
 
 KEY, LOCAL_KEY, OTHER_KEY = "spw_attack_0123456789abcdef", "spw_local_0123456789abcdef", "spw_other_0123456789abcdef"
 AUTH = f"Authorization: Bearer {KEY}\r\n"
@@ -223,7 +223,7 @@ class Stage:
             more = {"tls": {"cert": cert, "key": key}, "workers": 3}
         self.scheduler = Scheduler(args.build, nodes, keys=keys, routing={"retries": 0},
                                    queue={"interactive": {"wait": "5s"}}, limits={"body": "1MiB"}, **more)
-        wait_until(lambda: sum(line.get("state") == "ready" for line in self.scheduler.log_lines()) == 3, 5, "nodes")
+        self.scheduler.nodes_ready(3)
         self.witness = self.connect()
         self.served = 0
 

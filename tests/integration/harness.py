@@ -43,12 +43,14 @@ def wait_until(condition, seconds=5.0, what="condition"):
     """`seconds` on the machine that this was written on: what must be quick is measured, not waited for."""
     seconds *= PATIENCE
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while True:
+        late = time.monotonic() >= end  # asked before the condition: who was kept from running looks once more
         value = condition()
         if value:
             return value
+        if late:
+            raise AssertionError(f"waited {seconds} s for: {what}")
         time.sleep(0.005)
-    raise AssertionError(f"waited {seconds} s for: {what}")
 
 
 # ---- the upstream -----------------------------------------------------------------------------------------------------
@@ -464,6 +466,11 @@ class Scheduler:
         """Names of the nodes that have become ready; engines that it has started write into the same log."""
         return {x["node"] for x in self.log_lines()
                 if x.get("program") == "spillway" and x.get("area") == "node" and x.get("state") == "ready"}
+
+    def nodes_ready(self, count, seconds=10.0):
+        """Wait until so many of its nodes have become ready. Other areas tell the same of a node, in lines of their own."""
+        wait_until(lambda: len(self.ready_nodes()) >= count, seconds, f"{count} nodes are ready")
+        return self
 
     def log_lines(self):
         out = []

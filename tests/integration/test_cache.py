@@ -404,7 +404,7 @@ def continued_answers(args):
         engines = [Engine("e1"), Engine("e2")]
         nodes = [node(e.name, e, price=(str(k), str(k), str(k)), node_key_file=secret) for k, e in enumerate(engines)]
         with Scheduler(args.build, nodes) as s:
-            wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) >= 2, 10, "all are ready")
+            s.nodes_ready(2)
             for stream in (True, False):
                 engines[0].faults.append(Fault(die=5))
                 wait_until(lambda: s.metrics()['spillway_node_up{node="e1"}'] == 1, 5, "e1 is ready")

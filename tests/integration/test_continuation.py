@@ -32,7 +32,7 @@ class Fleet:
         settings.setdefault("queue", {"interactive": {"wait": "5s"}})
         self.s = Scheduler(args.build, nodes + list(extra), keys=keys, routing=routing, **settings)
         count = len(nodes) + len(extra)
-        wait_until(lambda: sum(line.get("state") == "ready" for line in self.s.log_lines()) >= count, 10, "all are ready")
+        self.s.nodes_ready(count)
 
     def __enter__(self):
         return self
@@ -407,7 +407,7 @@ def by_text(args):
     a, b = Upstream("a", default=Script(word_delay=0.01)), Upstream("b", default=Script(words=[" Bye", "."]))
     nodes = [node("a", a, price=("0", "0", "0")), node("b", b, **{"continue": "prefix"})]
     with Scheduler(args.build, nodes).ready() as s:
-        wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) == 2, 5)
+        s.nodes_ready(2)
         a.scripts.append(Script(cut_after=3))
         got = chat(s.port, stream=True, max_tokens=50, **USAGE)
         assert got.events[-1][1] == "[DONE]" and got.text() == "Hello there, Bye."

@@ -19,7 +19,7 @@ KEYS = [{"id": "boss", "sha256": key_hash("boss"), "tenant": "t", "scopes": ["in
 
 def start(args, nodes, keys=None, **settings):
     s = Scheduler(args.build, nodes, keys=keys, **{"cache": {"mode": "off"}, **settings})
-    wait_until(lambda: len({x["node"] for x in s.log_lines() if x.get("state") == "ready"}) >= len(nodes), 10, "ready")
+    s.nodes_ready(len(nodes))
     return s
 
 

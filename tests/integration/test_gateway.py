@@ -215,7 +215,7 @@ def texts_and_ids(args):
         def ask(path, **body):
             return request(s.port, "POST", path, {"model": "m", **body}, auth)
 
-        wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) == 2, 5, "the nodes")
+        s.nodes_ready(2)
         assert request(s.port, "POST", "/tokenize", {"model": "m", "prompt": "x"}).status == 401
         assert ask("/tokenize").json()["error"]["param"] == "prompt"
         for i, (path, body, answer) in enumerate([("/tokenize", {"prompt": "word " * 99}, told),
@@ -819,7 +819,7 @@ def many_at_once(args):
     """64 streams at a time: every answer whole, every row exact."""
     ups = [Upstream(str(i), default=Script(word_delay=0.002)) for i in range(3)]
     with Scheduler(args.build, [node(f"n{i}", u) for i, u in enumerate(ups)]).ready() as s:
-        wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) == 3, 3)
+        s.nodes_ready(3)
         answers, lock = [], threading.Lock()
 
         def client(k):

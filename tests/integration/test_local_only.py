@@ -30,7 +30,7 @@ class World:
         settings["queue"] = {"interactive": {"wait": wait}}
         settings["auth"] = {"mode": "keys", "local_only_tenants": ["clinic"]}
         self.s = Scheduler(args.build, nodes, keys=KEYS, **settings)
-        wait_until(lambda: sum(x.get("state") == "ready" for x in self.s.log_lines()) >= len(nodes), 10, "all are ready")
+        self.s.nodes_ready(len(nodes))
 
     def __enter__(self):
         return self

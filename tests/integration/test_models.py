@@ -20,15 +20,11 @@ ROUTING = {"token": "400ms", "first_byte": "3s"}
 def serve(args, nodes, keys=None, wait="2s", **settings):
     s = Scheduler(args.build, nodes, keys=keys, routing=ROUTING, queue={"interactive": {"wait": wait}}, **settings)
     try:
-        wait_until(lambda: len(ready(s)) >= len(nodes), 10, "all nodes are ready")
+        s.nodes_ready(len(nodes))
     except BaseException:
         s.close()
         raise
     return s
-
-
-def ready(s):
-    return {line["node"] for line in s.log_lines() if line.get("state") == "ready"}
 
 
 def key(name, tenant="t", **fields):

@@ -32,7 +32,7 @@ def start(args, nodes, **settings):
     settings.setdefault("queue", wait("5s"))
     settings["breaker"] = {"failures": "5", **settings.get("breaker", {})}  # the others as they are by default
     s = Scheduler(args.build, nodes, **settings)
-    wait_until(lambda: sum(x.get("state") == "ready" for x in s.log_lines()) >= len(nodes), 10, "all are ready")
+    s.nodes_ready(len(nodes))
     return s
 
 

@@ -51,7 +51,7 @@ def ask(c, **fields):
 def serve(args, *nodes, **settings):
     keys = [{"id": "k", "sha256": key_hash(KEY), "tenant": "t"}]
     s = Scheduler(args.build, list(nodes), keys=keys, **settings).ready()
-    wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) >= len(nodes), 5, "the nodes")
+    s.nodes_ready(len(nodes))
     return s
 
 
@@ -240,7 +240,7 @@ def refusals(args):
         return s.metrics().get(f'spillway_refused_total{{code="{code}"}}', 0)
 
     with Scheduler(args.build, [node("a", Upstream(), models=("m", "other"))], keys=keys, limits=limits).ready() as s:
-        wait_until(lambda: any(line.get("state") == "ready" for line in s.log_lines()), 5, "the node")
+        s.nodes_ready(1)
         c = client(s.port, max_retries=3)
         raises(openai.PermissionDeniedError, lambda: ask(client(s.port, key="few"), model="other"), 403, "model_not_allowed")
         e = raises(openai.APIStatusError, lambda: ask(c, messages=[{"role": "user", "content": "x" * 5000}]), 413)

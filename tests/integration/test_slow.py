@@ -218,7 +218,7 @@ def slow_readers(args):
     keys = [{"id": "k", "sha256": key_hash(KEY), "tenant": "t"}]
     n = 40 if args.sanitized else 100
     with Scheduler(args.build, nodes, keys=keys).ready() as s:
-        wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) == 2, 5, "both nodes")
+        s.nodes_ready(2)
         before = p99(s.port, "n")
         one = Slow(s.port, n, asking(stream=True), read=5, buffer=2048)
         two = Slow(s.port, n, ASK_MODELS * 300, read=5, buffer=2048)
@@ -263,7 +263,7 @@ def handshakes(args):
 def serve_tls(args, cert, key):
     keys = [{"id": "k", "sha256": key_hash(KEY), "tenant": "t"}]
     s = Scheduler(args.build, [node("a", Upstream())], keys=keys, tls={"cert": cert, "key": key})
-    wait_until(lambda: any(line.get("state") == "ready" for line in s.log_lines()), 5, "the node is ready")
+    s.nodes_ready(1)
     return s
 
 

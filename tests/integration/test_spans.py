@@ -201,7 +201,7 @@ def continuations(args):
         engines = [Engine("e1"), Engine("e2")]
         nodes = [node(e.name, e, price=(str(k), str(k), str(k)), node_key_file=secret) for k, e in enumerate(engines)]
         with Collector() as c, Scheduler(args.build, nodes, tracing=tracing(c)) as s:
-            wait_until(lambda: sum(line.get("state") == "ready" for line in s.log_lines()) >= 2, 10, "all are ready")
+            s.nodes_ready(2)
             engines[0].faults.append(Fault(die=5))
             want = Expected("p", 7, 12)
             a = chat(s.port, "p", seed=7, stream=True, headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
