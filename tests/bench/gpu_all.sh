@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the engine does on a GPU, in parts of at most eight minutes each:
 #
+#   tests/bench/gpu_all.sh smoke      the first test of each family of kernels, one token by the engine: half a minute
 #   tests/bench/gpu_all.sh check      the kernels' tests on the device, the golden models through the engine
 #   tests/bench/gpu_all.sh decode     tokens/s, watts, joules per token; share of the copy bandwidth
 #   tests/bench/gpu_all.sh prefill    tokens/s; share of the BF16 matrix rate; our own products, and cuBLASLt's
@@ -15,28 +16,40 @@
 #   cmake --preset release -DSPILLWAY_CUDA=ON && cmake --build build --target engine_bundle
 #   mkdir -p .gpu && cp build/spillway-engine.bundle .gpu/spillway-engine && cp -rL ../shared/fixtures .gpu/
 #
+# Each test is a process of its own, since a kernel that faults takes its process's device with it: one that fails, crashes or
+# hangs is told with what it said (and, where compute-sanitizer is, with the line), the others go on, and the part ends with 1.
+#
 # GPU_BUILD, GPU_DIR, GPU_TMP, GPU_PEER say otherwise where build-gpu, .gpu, a temporary folder and nothing will not do.
 # Without a device, nvcc or an engine the part says "skipped" and ends well. Clocks and limits of the card stay as they are.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${GPU_BUILD:-$root/build-gpu} with=${GPU_DIR:-$root/.gpu} limit=480
 part=${1:-}
-case $part in check | decode | prefill | serve | sanitize | peer | kernels) ;; *)
-    sed -n '2,10p' "$0" | cut -c3- >&2
+case $part in smoke | check | decode | prefill | serve | sanitize | peer | kernels) ;; *)
+    sed -n '2,11p' "$0" | cut -c3- >&2
     exit 2
     ;;
 esac
+failed=()
+finish() {
+    [ ${#failed[@]} -eq 0 ] && exit 0
+    printf 'failed: %s\n' "${failed[@]}"
+    exit 1
+}
 skip() {
     echo "skipped: $part: $1"
-    exit 0
+    finish
 }
-PATH=$PATH:/usr/local/cuda/bin
+PATH=$PATH:/usr/local/cuda/bin:/usr/local/nvidia/bin
 nvidia-smi -L 2>/dev/null | grep -q GPU || skip "no NVIDIA device answers"
 for program in nvcc cmake python3; do
     command -v $program >/dev/null || skip "no $program"
 done
+command -v ninja >/dev/null || command -v make >/dev/null || skip "neither ninja nor make"
 began=$(date +%s)
-tmp=$(mktemp -d "${GPU_TMP:-/tmp}/gpu.XXXXXX")
+# Models of up to 32 GB: memory is faster than a disk, where there is enough.
+roomy() { [ "$(df --output=avail -k "$1" 2>/dev/null | tail -1)" -gt $((48 << 20)) ]; }
+tmp=$(mktemp -d "${GPU_TMP:-$(roomy /dev/shm && echo /dev/shm || echo /tmp)}/gpu.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 
 say() {
@@ -51,11 +64,38 @@ left() {
 bounded() {
     timeout --kill-after=10 "$(left)" "$@"
 }
+# What goes on whatever becomes of it: a name, then the command.
+step() {
+    local name=$1
+    shift
+    say "$name"
+    bounded "$@" || failed+=("$name")
+}
+# Where NVIDIA's libraries are that nobody has told the loader of: beside the compiler, or as packages of Python's.
+find_libraries() {
+    local folder
+    while read -r folder; do
+        export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
+    done < <(python3 - <<'PY'
+import glob, os, sys
+places = ["/usr/local/cuda/lib64"] + [f for p in sys.path for f in glob.glob(os.path.join(p, "nvidia", "*", "lib"))]
+for place in dict.fromkeys(places):
+    if glob.glob(os.path.join(place, "libcublas*.so.1?")):
+        print(place)
+PY
+    )
+}
 build_kernels() {
-    say building the kernels
-    { bounded cmake -S "$root/tests/bench/gpu" -B "$build" && bounded cmake --build "$build" -j "$(nproc)"; } \
-        >"$tmp/build.log" 2>&1 || {
-        tail -30 "$tmp/build.log"
+    local target=$1 capability generator=()
+    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -cd 0-9)
+    command -v ninja >/dev/null && generator=(-G Ninja)
+    say "building the kernels for compute capability ${capability:-that of the device}"
+    [ -f "$build/CMakeCache.txt" ] && generator=()
+    { bounded cmake "${generator[@]}" -S "$root/tests/bench/gpu" -B "$build" \
+        ${capability:+-DSPILLWAY_CUDA_ARCHITECTURES=$capability} &&
+        bounded cmake --build "$build" --target "$target" -j "$(nproc)"; } >"$tmp/build.log" 2>&1 || {
+        grep -E 'error|Error' -A5 "$tmp/build.log" | head -40
+        tail -20 "$tmp/build.log"
         exit 1
     }
 }
@@ -65,50 +105,97 @@ need_engine() {
 }
 engine_part() {
     need_engine
-    bounded python3 "$root/tests/bench/gpu/engine_cuda.py" "$part" --engine "$engine" \
+    step "$part" python3 "$root/tests/bench/gpu/engine_cuda.py" "$part" --engine "$engine" \
         --ceilings "$tmp/ceilings" --tmp "$tmp" ${GPU_PEER:+--peer-dir "$GPU_PEER"}
 }
-tests="test_cuda_attention test_cuda_matmul test_cuda_sample test_cuda_ops"
 
-bounded nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
-build_kernels
-say ceilings
-bounded "$build/bench_cuda" ceilings | tee "$tmp/ceilings"
-case $part in
-check)
-    for t in $tests; do
-        say "$t"
-        bounded "$build/$t"
+programs="test_cuda_ops test_cuda_matmul test_cuda_attention test_cuda_sample"
+# The names in a program's source, in order.
+tests_of() {
+    sed -n 's/^ *TEST(\([a-z0-9_]*\));$/\1/p' "$root"/tests/unit/"$1".c*
+}
+# One test of a program by itself; "ok" and its seconds, or what it said.
+one_test() {
+    local program=$1 name=$2 from status=0 what
+    from=$(date +%s)
+    TEST_ONLY=$name timeout --kill-after=5 "$(($(left) < 90 ? $(left) : 90))" "$build/$program" >"$tmp/log" 2>&1 || status=$?
+    if [ $status = 0 ] && ! grep -q '^1 passed, 0 failed' "$tmp/log"; then
+        echo "skipped $program $name: $(grep -m1 '^skipped' "$tmp/log" || echo "it did not run")"
+        return
+    elif [ $status = 0 ]; then
+        echo "ok      $program $name ($(($(date +%s) - from)) s)"
+        return
+    fi
+    case $status in 1) what=FAILED ;; 124 | 137) what=HANGS ;; *) what="CRASHED ($status)" ;; esac
+    echo "$what $program $name ($(($(date +%s) - from)) s)"
+    awk '!seen[$0]++' "$tmp/log" | head -12 | sed 's/^/        /'
+    failed+=("$program $name")
+    command -v compute-sanitizer >/dev/null || return 0
+    TEST_ONLY=$name timeout --kill-after=5 60 compute-sanitizer --tool memcheck --print-limit 3 "$build/$program" >"$tmp/log" 2>&1 || true
+    grep '^=========' "$tmp/log" | head -24 | sed 's/^/        /'
+}
+run_tests() {
+    local program name
+    for program in $programs; do
+        say "$program"
+        for name in $(tests_of "$program" | { [ $part = smoke ] && head -1 || cat; }); do
+            one_test "$program" "$name"
+        done
     done
+}
+engine_smoke() {
+    bounded "$engine" synth --shape llama-8b --type BF16 --layers 2 --out "$tmp/model.gguf" &&
+        bounded "$engine" bench -m "$tmp/model.gguf" --device cuda -p 512 -n 16 -b 1
+}
+
+bounded nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.max.sm --format=csv,noheader
+find_libraries
+case $part in
+smoke | check | sanitize) build_kernels tests ;;
+*)
+    build_kernels bench_cuda
+    say ceilings
+    bounded "$build/bench_cuda" ceilings | tee "$tmp/ceilings"
+    ;;
+esac
+case $part in
+smoke)
+    run_tests
+    need_engine
+    step "the engine, two layers" engine_smoke
+    ;;
+check)
+    run_tests
     need_engine
     [ -d "$with/fixtures" ] || skip "golden models: no $with/fixtures"
-    say golden models
-    bounded python3 "$root/tests/golden/models.py" --engine "$engine" --shared "$with" --device cuda --verbose
-    say "golden models: 1, 7 and 64 at once, prefixes known"
-    bounded python3 "$root/tests/golden/batches.py" --build "$with" --shared "$with" --device cuda \
-        --batches 1,7,64
+    step "golden models" python3 "$root/tests/golden/models.py" --engine "$engine" --shared "$with" --device cuda --verbose
+    step "golden models: 1, 7 and 64 at once, prefixes known" python3 "$root/tests/golden/batches.py" --build "$with" \
+        --shared "$with" --device cuda --batches 1,7,64
     ;;
 sanitize)
     command -v compute-sanitizer >/dev/null || skip "no compute-sanitizer: the tests' guard bytes have to do"
-    for t in $tests; do
+    for program in $programs; do
         for tool in memcheck racecheck; do
-            say "$tool $t"
-            bounded compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/$t" >"$tmp/log" 2>&1 || {
-                if grep -q "not supported" "$tmp/log"; then
-                    echo "skipped: $tool: compute-sanitizer does not support this device; the tests' guard bytes have to do"
-                    continue
-                fi
-                tail -40 "$tmp/log"
-                exit 1
+            say "$tool $program"
+            bounded compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/$program" >"$tmp/log" 2>&1 && {
+                tail -2 "$tmp/log"
+                continue
             }
+            if grep -q "not supported" "$tmp/log"; then
+                echo "skipped: $tool: compute-sanitizer does not support this device; the tests' guard bytes have to do"
+                continue
+            fi
+            head -40 "$tmp/log"
             tail -2 "$tmp/log"
+            failed+=("$tool $program")
         done
     done
     ;;
 kernels)
-    bounded "$build/bench_cuda" products
-    bounded "$build/bench_cuda" attention
+    step products "$build/bench_cuda" products
+    step attention "$build/bench_cuda" attention
     ;;
 *) engine_part ;;
 esac
-say "$part is done"
+say "$part is done, ${#failed[@]} failed"
+finish

@@ -8,6 +8,8 @@ decoding is active bytes times tokens/s by the copy bandwidth; one of prefill is
 Watts are read from nvidia-smi while a figure is taken; nothing of the card is set."""
 
 import argparse
+import concurrent.futures
+import contextlib
 import json
 import os
 import random
@@ -37,10 +39,14 @@ class Missing(Exception):
     """What a figure needs is not on this machine."""
 
 
+class Failed(Exception):
+    """A figure that was not to be had: the others are."""
+
+
 def run(command, **kw):
     done = subprocess.run(command, capture_output=True, text=True, **kw)
     if done.returncode:
-        sys.exit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+        raise Failed(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
     if missing := re.search(r"^--cuda-gemm cublaslt: .*", done.stderr, re.M):
         raise Missing(missing[0])
     return done.stdout
@@ -74,7 +80,7 @@ class Watts:
 
 class Bench:
     def __init__(self, args):
-        self.args = args
+        self.args, self.failed = args, 0
         with open(args.ceilings) as f:
             text = f.read()
         found = re.search(r"^copy, read and written\s+([0-9.]+)", text, re.M)
@@ -93,31 +99,50 @@ class Bench:
             out = json.loads(run([self.args.engine, "bench", "-m", path, "--device", self.args.device, "--json", *flags]))
         return out, watts.most()
 
+    @contextlib.contextmanager
+    def attempt(self, what):
+        """What fails in here is told, and the figures after it are taken all the same."""
+        try:
+            yield
+        except (Failed, OSError) as e:
+            print(f"FAILED: {what}: {e}", flush=True)
+            self.failed += 1
+
     def decode(self):
-        for name, (shape, kind, floor, aim) in MODELS.items():
-            path = self.model(name)
-            for batch in ("1", "8", "64", "256"):
-                out, watts = self.bench(path, "-p", "0", "-n", "128", "-b", batch, "-d", "128")
-                speed = out["decode"][0]["tok_s"]
-                share = out["active_bytes"] * speed / self.copy if batch == "1" else float("nan")
-                goal = f"floor {floor:.0%}, aim {aim:.0%}" if floor else f"floor {LITE_FLOOR}, aim {LITE_AIM} tok/s"
-                print(f"decode {name:24} batch {batch:>3}: {speed:9.1f} tok/s, {watts:5.0f} W, {watts / speed:7.3f} J/token"
-                      + (f", share of copy {share:.1%} ({goal})" if batch == "1" else ""), flush=True)
-            os.unlink(path)
+        for name in MODELS:
+            with self.attempt(f"decode {name}"):
+                path = self.model(name)
+                for batch in ("1", "8", "64", "256"):
+                    with self.attempt(f"decode {name} batch {batch}"):
+                        self.decode_batch(name, path, batch)
+                os.unlink(path)
+
+    def decode_batch(self, name, path, batch):
+        floor, aim = MODELS[name][2:]
+        out, watts = self.bench(path, "-p", "0", "-n", "128", "-b", batch, "-d", "128")
+        speed = out["decode"][0]["tok_s"]
+        share = out["active_bytes"] * speed / self.copy if batch == "1" else float("nan")
+        goal = f"floor {floor:.0%}, aim {aim:.0%}" if floor else f"floor {LITE_FLOOR}, aim {LITE_AIM} tok/s"
+        print(f"decode {name:24} batch {batch:>3}: {speed:9.1f} tok/s, {watts:5.0f} W, {watts / speed:7.3f} J/token"
+              + (f", share of copy {share:.1%} ({goal})" if batch == "1" else ""), flush=True)
 
     def prefill(self):
         path = self.model("llama-8b BF16")
         for gemm in GEMMS:
-            for tokens in (2048, 512, 8192):
-                try:
-                    speed, watts = self.prefill_speed(path, tokens, gemm)
-                except Missing as e:
-                    print(f"skipped: prefill by cuBLASLt: {e}", flush=True)
-                    break
-                print(f"prefill llama-8b BF16 {gemm:8} {tokens:5} tokens: {speed:9.0f} tok/s, {watts:5.0f} W, share of the BF16 "
-                      f"rate {2 * PARAMETERS['llama-8b'] * speed / self.rate:.1%}"
-                      + (" (floor 40%, aim 65%)" if tokens == 2048 else ""), flush=True)
+            with self.attempt(f"prefill by {gemm}"):
+                self.prefill_by(gemm, path)
         os.unlink(path)
+
+    def prefill_by(self, gemm, path):
+        for tokens in (2048, 512, 8192):
+            try:
+                speed, watts = self.prefill_speed(path, tokens, gemm)
+            except Missing as e:
+                print(f"skipped: prefill by cuBLASLt: {e}", flush=True)
+                break
+            print(f"prefill llama-8b BF16 {gemm:8} {tokens:5} tokens: {speed:9.0f} tok/s, {watts:5.0f} W, share of the BF16 "
+                  f"rate {2 * PARAMETERS['llama-8b'] * speed / self.rate:.1%}"
+                  + (" (floor 40%, aim 65%)" if tokens == 2048 else ""), flush=True)
 
     def prefill_speed(self, path, tokens, gemm):
         out, watts = self.bench(path, "-p", str(tokens), "-n", "0", "--chunk", "2048", "--cuda-gemm", gemm)
@@ -157,20 +182,24 @@ class Bench:
     # serving --------------------------------------------------------------------------------------------------------------
     def serve(self):
         path = self.model("llama-8b BF16")
+        with self.attempt("serve, 256 at once"):
+            self.full_house(path)
+        with self.attempt("serve, 32k prompt beside 16 streams"):
+            with Server(self.args, path, slots=17, context=33792, kv_tokens=2 * 33792 + 16 * 4096) as s:
+                self.stall(s)
+        os.unlink(path)
+
+    def full_house(self, path):
         with Server(self.args, path, slots=256, context=2112, kv_tokens=256 * 2112 + 40960) as s, Watts() as watts:
             s.answer(128, 8)
             begin = time.monotonic()
-            threads = [threading.Thread(target=s.answer, args=(1024, 1024)) for _ in range(256)]
-            for t in threads:
-                t.start()
-            for t in threads:
-                t.join()
+            with concurrent.futures.ThreadPoolExecutor(256) as pool:
+                answers = [pool.submit(s.answer, 1024, 1024) for _ in range(256)]
+                for a in concurrent.futures.as_completed(answers):
+                    a.result()
             speed = 256 * 1024 / (time.monotonic() - begin)
             print(f"serve llama-8b BF16, 256 at once, 1,024 in and out: {speed:.0f} output tok/s (floor 3000, aim 8000), "
                   f"{watts.most():.0f} W", flush=True)
-        with Server(self.args, path, slots=17, context=33792, kv_tokens=2 * 33792 + 16 * 4096) as s:
-            self.stall(s)
-        os.unlink(path)
 
     def stall(self, s):
         """Sixteen streams, and a prompt of 32k tokens beside them."""
@@ -178,7 +207,10 @@ class Bench:
         threads = [threading.Thread(target=s.stream, args=(64, 4000, gaps, stop)) for _ in range(16)]
         for t in threads:
             t.start()
+        until = time.monotonic() + 60
         while len(gaps) < 16 * 20:
+            if time.monotonic() > until:
+                raise Failed(f"16 streams brought {len(gaps)} chunks in a minute")
             time.sleep(0.01)
         calm_from = time.monotonic()
         time.sleep(5)
@@ -213,7 +245,7 @@ class Server:
             if self.process.poll() is not None or time.monotonic() > until:
                 self.process.kill()
                 self.log.seek(0)
-                sys.exit(f"the server does not start:\n{self.log.read()[-2000:].decode(errors='replace')}")
+                raise Failed(f"the server does not start:\n{self.log.read()[-2000:].decode(errors='replace')}")
             try:
                 with socket.create_connection(("127.0.0.1", self.port)) as s:
                     s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -244,7 +276,7 @@ class Server:
                 parts.append(piece)
         found = re.search(rb'"completion_tokens"\s*:\s*(\d+)', b"".join(parts))
         if not found or int(found[1]) != n_out:
-            sys.exit(f"an answer is not {n_out} tokens: {b''.join(parts)[:300]!r}")
+            raise Failed(f"an answer is not {n_out} tokens: {b''.join(parts)[:300]!r}")
 
     def stream(self, n_in, n_out, gaps, stop):
         """(when, seconds since the chunk before) of each chunk, into `gaps`."""
@@ -270,8 +302,10 @@ def main():
     p.add_argument("--device", default="cuda")
     p.add_argument("--layers", type=int, default=0, help="only so many, to try this script; 0: all")
     args = p.parse_args()
-    threading.excepthook = lambda a: (sys.__excepthook__(a.exc_type, a.exc_value, a.exc_traceback), os._exit(1))
-    getattr(Bench(args), args.what)()
+    bench = Bench(args)
+    with bench.attempt(args.what):
+        getattr(bench, args.what)()
+    sys.exit(bench.failed > 0)
 
 
 if __name__ == "__main__":
