@@ -1,5 +1,5 @@
-# `cpack -G DEB` in the build folder makes the package; `cmake --install` puts the same files elsewhere. tests/integration/
-# test_deploy.py installs it into a fresh Debian.
+# `cpack -G DEB` in the build folder (of tools/build_profiled.sh, for what is handed out) makes the package; `cmake --install`
+# puts the same files elsewhere. tests/integration/test_deploy.py installs it into a fresh Debian.
 
 include(GNUInstallDirs)
 install(TARGETS spillway spillway-engine RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})

@@ -244,6 +244,16 @@ def collector():
     return server.server_address[1]
 
 
+def load_command(build, row, mode, **options):
+    """frontdoor_load on a row; options by the names of its flags."""
+    command = [os.path.join(build, "bench", "frontdoor_load"), mode, "--port", str(row.port)]
+    if row.key:
+        command += ["--key", row.key]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return command
+
+
 PARTS = ["starts", "closed", "open", "control", "paced", "prompts"]
 
 
@@ -277,12 +287,7 @@ class Bench:
         self.results.setdefault((row.name, measure), []).append(value)
 
     def load_command(self, row, mode, **options):
-        command = [os.path.join(self.args.build, "bench", "frontdoor_load"), mode, "--port", str(row.port)]
-        if row.key:
-            command += ["--key", row.key]
-        for name, value in options.items():
-            command += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
-        return pinned(self.args.load_core, command)
+        return pinned(self.args.load_core, load_command(self.args.build, row, mode, **options))
 
     def count(self, row, answer):
         self.errors[row.name] = self.errors.get(row.name, 0) + answer["errors"]

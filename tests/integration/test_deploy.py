@@ -2,7 +2,7 @@
 # runtest: release
 """What stands around a running Spillway: systemd takes the units and finds them hardened, the compose file is one by its
 schema, the configurations that come along are good, the image's entry point starts what it says, and the package holds what it
-should. --full: it installs into a fresh Debian, whose spillway serves."""
+should. --full: what is handed out is compiled by a profile, and installs into a fresh Debian, whose spillway serves."""
 
 import glob
 import json
@@ -147,6 +147,22 @@ def the_package_holds_what_it_should(args):
             run("sh", "-n", os.path.join(control, script))
 
 
+def it_is_built_by_a_profile(args):
+    """Two builds, so it takes minutes. The one that remains has been trained, and no longer counts."""
+    if not args.full:
+        raise Skip("in --full only")
+    need("gcc")
+    need("nm")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        out = run(os.path.join(ROOT, "tools", "build_profiled.sh"), folder, "-DCMAKE_C_COMPILER=gcc", timeout=3600)
+        assert f"done: {folder}/spillway" in out, out
+        for part in ("base", "policies", "scheduler"):
+            assert glob.glob(os.path.join(folder, part, "**", "*.gcda"), recursive=True), part
+        assert "spillway" in run(os.path.join(folder, "spillway"), "version")
+        assert "__gcov" not in run("nm", os.path.join(folder, "spillway"))
+        assert os.path.exists(os.path.join(folder, "spillway-engine"))
+
+
 def it_installs_into_a_fresh_debian(args):
     if not args.full:
         raise Skip("in --full only")
@@ -186,4 +202,4 @@ def it_installs_into_a_fresh_debian(args):
 if __name__ == "__main__":
     main(__doc__, [units_are_verified, units_are_hardened, compose_follows_its_schema, configurations_are_good,
                    the_entry_point_starts_what_it_says, flags_of_the_engine_exist, the_package_holds_what_it_should,
-                   it_installs_into_a_fresh_debian])
+                   it_is_built_by_a_profile, it_installs_into_a_fresh_debian])
