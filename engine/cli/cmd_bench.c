@@ -16,7 +16,7 @@
 
 struct bench_args {
     const char *model, *batches, *kv_type, *activations, *device, *gemm;
-    int64_t prompt, decode, depth, threads, repeats, chunk;
+    int64_t prompt, decode, depth, threads, repeats, chunk, host_layers;
     bool json, precise;
     int64_t batch[BATCHES_MAX];
     int n_batch;
@@ -150,6 +150,7 @@ static enum rc bench(const struct bench_args *a, struct error *e)
     struct engine_options o = {.threads = (int)a->threads,
                                .kv_type = cli_kv_type(a->kv_type),
                                .gemm_library = cli_gemm_library(a->gemm),
+                               .host_layers = (int32_t)a->host_layers,
                                .n_ctx = (int32_t)longest,
                                .max_seqs = (int32_t)widest,
                                .max_batch_tokens = (int32_t)(a->chunk > widest ? a->chunk : widest)};
@@ -219,6 +220,7 @@ int cmd_bench(int argc, char **argv)
         {.name = "activations", .type = ARG_STRING, .value = &a.activations, .meta = CLI_ACTIVATIONS_META, .choices = cli_activations, .help = CLI_ACTIVATIONS_HELP},
         {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
         {.name = "cuda-gemm", .type = ARG_STRING, .value = &a.gemm, .meta = CLI_GEMM_META, .choices = cli_gemms, .help = CLI_GEMM_HELP},
+        {.name = "host-experts", .type = ARG_INT, .value = &a.host_layers, .meta = "N", .lo = -1, .hi = 1024, .help = CLI_HOST_EXPERTS_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},
         {.name = "json", .type = ARG_FLAG, .value = &a.json, .help = "one JSON object instead of lines"},
     };

@@ -10,7 +10,7 @@
 struct eval_args {
     const char *model, *tokens, *out, *kv_type, *activations, *device, *gemm;
     bool all, precise, lazy;
-    int64_t chunk, threads;
+    int64_t chunk, threads, host_layers;
 };
 
 /* Write the logits of each position as its chunk comes out. */
@@ -45,6 +45,7 @@ static enum rc eval(const struct eval_args *a, const struct tokens *ids, struct 
                                .threads = (int)a->threads,
                                .kv_type = cli_kv_type(a->kv_type),
                                .gemm_library = cli_gemm_library(a->gemm),
+                               .host_layers = (int32_t)a->host_layers,
                                .max_batch_tokens = (int32_t)a->chunk};
     enum rc rc = cli_precision(&o.precision, a->activations, a->precise, e);
     if (!rc)
@@ -83,6 +84,7 @@ int cmd_eval(int argc, char **argv)
         {.name = "activations", .type = ARG_STRING, .value = &a.activations, .meta = CLI_ACTIVATIONS_META, .choices = cli_activations, .help = CLI_ACTIVATIONS_HELP},
         {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
         {.name = "cuda-gemm", .type = ARG_STRING, .value = &a.gemm, .meta = CLI_GEMM_META, .choices = cli_gemms, .help = CLI_GEMM_HELP},
+        {.name = "host-experts", .type = ARG_INT, .value = &a.host_layers, .meta = "N", .lo = -1, .hi = 1024, .help = CLI_HOST_EXPERTS_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},
         {.name = "chunk", .type = ARG_INT, .value = &a.chunk, .meta = "N", .lo = 1, .hi = 65536, .help = "tokens in one step"},
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},

@@ -13,7 +13,7 @@
 
 struct generate_args {
     const char *model, *prompt, *chat, *tokens, *chat_template, *kv_type, *activations, *device, *gemm;
-    int64_t n, top_k, seed, threads;
+    int64_t n, top_k, seed, threads, host_layers;
     double temp, top_p, min_p;
     bool print_ids, precise, ignore_eos, lazy;
 };
@@ -99,7 +99,8 @@ static enum rc make_engine(struct generation *g, struct error *e)
     struct engine_options o = {.lazy = g->a->lazy,
                                .threads = (int)g->a->threads,
                                .kv_type = cli_kv_type(g->a->kv_type),
-                               .gemm_library = cli_gemm_library(g->a->gemm)};
+                               .gemm_library = cli_gemm_library(g->a->gemm),
+                               .host_layers = (int32_t)g->a->host_layers};
     int64_t train = model_info(g->model)->n_ctx_train, want = (int64_t)g->ids.n + g->a->n;
     if ((int64_t)g->ids.n >= train)
         return error_set(e, RC_INVALID, "the prompt has %zu tokens, but the model was trained for %lld", g->ids.n,
@@ -231,6 +232,7 @@ int cmd_generate(int argc, char **argv)
         {.name = "activations", .type = ARG_STRING, .value = &a.activations, .meta = CLI_ACTIVATIONS_META, .choices = cli_activations, .help = CLI_ACTIVATIONS_HELP},
         {.name = "device", .type = ARG_STRING, .value = &a.device, .meta = CLI_DEVICE_META, .help = CLI_DEVICE_HELP},
         {.name = "cuda-gemm", .type = ARG_STRING, .value = &a.gemm, .meta = CLI_GEMM_META, .choices = cli_gemms, .help = CLI_GEMM_HELP},
+        {.name = "host-experts", .type = ARG_INT, .value = &a.host_layers, .meta = "N", .lo = -1, .hi = 1024, .help = CLI_HOST_EXPERTS_HELP},
         {.name = "kv-type", .type = ARG_STRING, .value = &a.kv_type, .meta = "f16|q8_0", .choices = cli_kv_types, .help = "how keys and values are kept: q8_0 takes half the memory of f16, the default"},
         {.name = "threads", .letter = 't', .type = ARG_INT, .value = &a.threads, .meta = "N", .lo = 0, .hi = 1024, .help = "worker threads; 0: all cores"},
         {.name = "ignore-eos", .type = ARG_FLAG, .value = &a.ignore_eos, .help = "end tokens do not stop"},

@@ -14,6 +14,10 @@
 #define CLI_GEMM_HELP                                                                                                  \
     "who multiplies F16 and BF16 matrices with many tokens on a CUDA device; cublaslt: NVIDIA's library, if it is "    \
     "there: an answer then depends on what is computed beside it, and engines without do not continue it"
+#define CLI_HOST_EXPERTS_HELP                                                                                          \
+    "layers, counted from the last, whose experts stay in the host's memory for the cpu to compute beside a device; "  \
+    "0: as few as it takes; -1: none. See info --place"
+
 extern const char *const cli_gemms[];
 /* --cuda-gemm, one of cli_gemms or NULL. */
 bool cli_gemm_library(const char *gemm);

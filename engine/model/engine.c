@@ -225,7 +225,7 @@ static void take_library(struct engine *en)
     if (!en->ops->use_library)
         snprintf(en->library_missing, sizeof en->library_missing, "backend %s has none", en->ops->name);
     else if (en->ops->use_library(en->ctx, NULL, en->library_missing, sizeof en->library_missing) == K_OK)
-        en->library_missing[0] = 0;
+        en->library = true, en->library_missing[0] = 0;
 }
 
 const char *engine_library_missing(const struct engine *en)

@@ -1,6 +1,7 @@
 /* Who a model is: a digest of its files' headers, cheap enough for every opening, and the numerics class, which says
  * that two engines give the same logits for the same ids, bit for bit (docs/NODE_API.md). */
 #include <openssl/evp.h>
+#include <openssl/rand.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -93,6 +94,11 @@ enum rc engine_class(const struct engine *en, const char *template_name, char he
     snprintf(version, sizeof version, "spillway-class-%d", ENGINE_CLASS_VERSION);
     hash_text(&h, version);
     hash_text(&h, en->numerics);
+    if (en->library) { /* which keeps no law, so that there is nobody who would go on bit for bit: a class of one */
+        unsigned char nobody_else[16];
+        h.ok = h.ok && RAND_bytes(nobody_else, sizeof nobody_else) == 1;
+        hash(&h, nobody_else, sizeof nobody_else);
+    }
     hash_text(&h, template_name ? template_name : "");
     /* The one thing that comes from the system's libm: where that differs in a bit, the class does. */
     hash(&h, rope->inv_freq, (size_t)rope->d_rope / 2 * sizeof *rope->inv_freq);

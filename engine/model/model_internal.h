@@ -196,6 +196,7 @@ struct engine {
     int started;      /* steps begun by engine_step_start() and not finished, at most K_SLOTS */
     int slot;         /* of the last one's choices */
     char library_missing[256];
+    bool library;       /* it is there, and results depend on what is computed beside them */
     int32_t *last_rows; /* [T] rows that go on to the end: first those that want logits */
     const char *op;     /* what the graph is doing, for the message when a backend refuses */
     int32_t op_layer;

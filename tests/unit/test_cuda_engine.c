@@ -6,6 +6,7 @@
  * lost is told; nothing is left on the device.
  * runtest: release
  * links: spw_engine_model spw_engine_text spw_kernels_cuda_emulated */
+#include <dlfcn.h>
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -49,7 +50,7 @@ static struct model *model;
 static int32_t ids[N_TOK];
 static size_t n_vocab;
 static int32_t host_layers; /* of engines from now on */
-static bool lazy;
+static bool lazy, library;
 
 static enum rc open_engine(struct engine **en, const struct k_ops *ops, enum k_precision precision, int32_t max_seqs,
                            struct error *e)
@@ -61,7 +62,8 @@ static enum rc open_engine(struct engine **en, const struct k_ops *ops, enum k_p
                                .max_seqs = max_seqs,
                                .max_batch_tokens = 32,
                                .host_layers = host_layers,
-                               .lazy = lazy};
+                               .lazy = lazy,
+                               .gemm_library = library};
     return engine_new(en, model, &o, e);
 }
 
@@ -429,6 +431,33 @@ static void a_lost_device_is_told(void)
     engine_free(en);
 }
 
+/* NVIDIA's products keep no law: nobody goes on, bit for bit, with what such an engine has said. */
+static void a_library_makes_a_class_of_one(void)
+{
+    char file[512], classes[4][33];
+    ssize_t n = readlink("/proc/self/exe", file, sizeof file - 32);
+    SPW_ASSERT(n > 0);
+    file[n] = 0;
+    snprintf(strrchr(file, '/'), 32, "/cublaslt_fake.so");
+    void *fake = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    CHECK(fake != NULL);
+    for (int i = 0; i < 4; i++) {
+        struct error e = {0};
+        library = i >= 2;
+        struct engine *en = new_engine(&k_cuda_ops, K_FAST, 1);
+        CHECK(!engine_library_missing(en));
+        CHECK(!strstr(engine_numerics(en), "cublaslt") == !library);
+        CHECK_INT(engine_class(en, NULL, classes[i], &e), RC_OK);
+        engine_free(en);
+    }
+    library = false;
+    CHECK_STR(classes[0], classes[1]);
+    CHECK(strcmp(classes[2], classes[0]) != 0);
+    CHECK(strcmp(classes[2], classes[3]) != 0);
+    if (fake)
+        dlclose(fake);
+}
+
 static void open_synth(const struct synth_shape *shape, enum synth_type type)
 {
     struct error e = {0};
@@ -466,6 +495,7 @@ int main(void)
             TEST(steps_that_overlap_choose_the_same);
             TEST(what_does_not_fit_is_refused);
             TEST(a_lost_device_is_told);
+            TEST(a_library_makes_a_class_of_one);
         }
         model_close(model);
         model = NULL;
