@@ -103,6 +103,7 @@ static enum rc start(struct log_sink *s, struct error *e)
     int failed = thread_start(&s->thread, "log", thread_main, s);
     if (failed)
         return error_set(e, RC_IO, "log: no thread: %s", strerror(failed));
+    thread_stand_back(s->thread);
     s->runs = true;
     return RC_OK;
 }
