@@ -114,6 +114,21 @@ static void tensor_cores_multiply(void)
         }
 }
 
+/* 1 + 7 * 2^-25: rounded that would be more than 1, but each of the small ones is cut off. */
+static void tensor_cores_cut(void)
+{
+    float d[128] = {0};
+    uint16_t a[256] = {0}, b[128] = {0};
+    for (int k = 0; k < 8; k++)
+        a[k] = f32_to_f16(k ? 0x1p-12f : 1.0f), b[k] = f32_to_f16(k ? 0x1p-13f : 1.0f);
+    uint16_t *da = (uint16_t *)device_copy(a, sizeof a), *db = (uint16_t *)device_copy(b, sizeof b);
+    float *dd = (float *)device_copy(d, sizeof d);
+    CHECK_INT(launch(st, multiply_16, grid_of(1), WARP, 0, dd, da, db, 0, 0), K_OK);
+    CHECK_INT(copy_out(st, d, dd, sizeof d), K_OK);
+    CHECK(d[0] == 1.0f);
+    dev_free(da), dev_free(db), dev_free(dd);
+}
+
 /* d = a . transpose(b): a [16][32], b [8][32] bytes, straight from memory. */
 KERNEL(multiply_bytes)(int *d, const int8_t *a, const int8_t *b)
 {
@@ -366,6 +381,7 @@ int main(void)
     CHECK_INT(stream_new(&st), K_OK);
     TEST(sums_in_every_order);
     TEST(tensor_cores_multiply);
+    TEST(tensor_cores_cut);
     TEST(tensor_cores_multiply_bytes);
     TEST(graphs_replay);
     TEST(memory_is_counted);

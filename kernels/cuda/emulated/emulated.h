@@ -7,7 +7,8 @@
  * points to ordinary host memory, shared memory beyond the limit, device memory written past its end. What it makes visible:
  * shared memory and fresh device memory are filled with 0xff (NaN as a float), so is the target of a cp.async until it is
  * waited for; device memory cannot be touched by the host outside of copies (without ASan; with it, by red zones); and
- * cuda_emulated_order() changes the order in which threads run between barriers, so that a race changes the result. */
+ * cuda_emulated_order() changes the order in which threads run between barriers, so that a race changes the result. Tensor
+ * cores cut off what they do not keep of a sum, as real ones do. shadow.h looks closer. */
 #ifndef KERNELS_CUDA_EMULATED_H
 #define KERNELS_CUDA_EMULATED_H
 

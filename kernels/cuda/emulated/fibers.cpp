@@ -449,6 +449,53 @@ static double element(uint32_t pair, int upper, const float *halves)
     return (double)(halves ? halves[h] : bf16_to_f32(h));
 }
 
+/* How much of a sum a tensor core keeps: so many bits below the leading one of the largest term, the rest is cut off, of
+ * terms and sum alike; and so many products are added to the sum at once. As an A100 was found to do it (Fasi, Higham, Mikaitis
+ * and Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 2021); an H100 keeps more and adds more at
+ * once (Khattak and Mikaitis, arXiv 2512.07004). */
+#define MMA_BITS 24
+#define MMA_SUM  8
+#define SIGN     ((uint64_t)1 << 63)
+
+static uint64_t bits_of(double x)
+{
+    uint64_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static double double_of(uint64_t u)
+{
+    double x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/* sum + a[0] b[0] + ... as a tensor core does it; products of halves are exact in double. */
+static float add_products(float sum, const double *a, const double *b)
+{
+    double terms[MMA_SUM + 1] = {(double)sum};
+    uint64_t largest = bits_of(terms[0]) & ~SIGN; /* as bits: what is no number is larger than all that are */
+    for (int k = 0; k < MMA_SUM; k++) {
+        terms[k + 1] = a[k] * b[k];
+        const uint64_t size = bits_of(terms[k + 1]) & ~SIGN;
+        largest = size > largest ? size : largest;
+    }
+    const uint64_t top = largest >> 52; /* its exponent, biased */
+    int64_t kept = 0;
+    if (top > 1023 - 100 && top < 1023 + 120) { /* neither next to nothing nor no numbers */
+        const double per_unit = double_of((2046 + MMA_BITS - top) << 52);
+        for (int k = 0; k <= MMA_SUM; k++)
+            kept += (int64_t)(terms[k] * per_unit);
+        const uint64_t exact = bits_of((double)kept * double_of((top - MMA_BITS) << 52));
+        return (float)double_of(exact & ~(((uint64_t)1 << 29) - 1));
+    }
+    double plain = 0.0;
+    for (int k = 0; k <= MMA_SUM; k++)
+        plain += terms[k];
+    return (float)plain;
+}
+
 void emulated_mma_float(float d[4], const uint32_t a[4], const uint32_t b[2], bool bf16)
 {
     struct fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
@@ -464,12 +511,9 @@ void emulated_mma_float(float d[4], const uint32_t a[4], const uint32_t b[2], bo
             column[i][k] = element(fb.b[k / 8], k % 2, halves);
         }
     }
-    for (int i = 0; i < 4; i++) {
-        double sum = (double)d[i];
-        for (int k = 0; k < 16; k++)
-            sum += row[i / 2][k] * column[i % 2][k];
-        d[i] = (float)sum;
-    }
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 16; k += MMA_SUM)
+            d[i] = add_products(d[i], row[i / 2] + k, column[i % 2] + k);
 }
 
 void mma_s8_m16n8k32(int d[4], const uint32_t a[4], const uint32_t b[2])
