@@ -3,8 +3,9 @@
  *   any thread: log_write() -> log_sink_put() -> buffer -> the sink's thread: one write(2) of all that has gathered
  *
  * Lines leave LOG_SINK_GATHER_MS after the first of a batch at the latest, warnings and errors at once, and all of them
- * when the sink is freed. The thread stands back (base/thread.h): a loop whose core it shares ends its turn first. Where the reader is so slow that the buffer fills up, new lines are dropped and counted, and
- * one line says how many once there is room again: a log may be late, but never in the way. */
+ * when the sink is freed. The thread stands back (base/thread.h): a loop on the same core ends its turn first. Where
+ * the reader is so slow that the buffer fills up, new lines are dropped and counted, and one line says how many once
+ * there is room again: a log may be late, but never in the way. */
 #ifndef BASE_LOG_SINK_H
 #define BASE_LOG_SINK_H
 
