@@ -29,8 +29,9 @@ def put_load_on(row, args, cores):
     for mode, options in LOADS:
         command = load_command(args.build, row, mode, seconds=args.seconds, **options)
         answer = json.loads(subprocess.run(pinned(cores, command), check=True, capture_output=True, text=True).stdout)
-        if answer["errors"] or not answer["requests"]:
-            sys.exit(f"train_profile: {row.name}: {answer['errors']} of {answer['requests']} requests ({mode}) have failed")
+        # On a machine that builds other things besides, a few may be late; a profile of failures is none.
+        if answer["errors"] * 10 >= answer["requests"]:
+            sys.exit(f"train_profile: {row.name}: {answer['errors']} of {answer['requests']} requests ({mode}) failed")
 
 
 def train(args, folder):
