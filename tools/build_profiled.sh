@@ -11,7 +11,7 @@ export CMAKE_C_COMPILER_LAUNCHER= # a cache of objects may not look at the count
 
 configure() { cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DSPILLWAY_PROFILE="$1" "${@:2}" >"$log"; }
 log=$(mktemp)
-trap 'status=$?; [ $status -eq 0 ] || grep -vE '^\[[0-9]+/' "$log" | tail -60 >&2; rm -f "$log"; exit $status' EXIT
+trap 'status=$?; [ $status -eq 0 ] || grep -vE '^\[[0-9]+/' "$log" | tail -60 >&2 || true; rm -f "$log"; exit $status' EXIT
 
 echo "build_profiled: 1 of 3, a build that counts"
 configure generate "$@"
