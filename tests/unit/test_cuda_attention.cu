@@ -42,6 +42,15 @@ static void *device_copy(const void *host, size_t n)
     void *p;
     CHECK_INT(dev_alloc(&p, n), K_OK);
     CHECK_INT(copy_in(st, p, host, n), K_OK);
+    CHECK_INT(stream_sync(st), K_OK); /* host may go */
+    return p;
+}
+
+static void *device_poison(size_t n) /* every byte 0xff: NaN */
+{
+    void *p;
+    CHECK_INT(dev_alloc(&p, n), K_OK);
+    CHECK_INT(dev_set(st, p, 0xff, n), K_OK);
     return p;
 }
 
@@ -136,7 +145,7 @@ static void bench_make(struct bench *b, const struct attention_case *a)
     b->device = b->host;
     b->device.data = device_copy(b->host.data, b->pool_bytes);
     b->device_q = (float *)device_copy(b->q, (size_t)N_TOK * (size_t)(a->n_head * a->d_k) * sizeof(float));
-    CHECK_INT(dev_alloc(&b->part, (size_t)8 << 20), K_OK);
+    b->part = device_poison((size_t)8 << 20);
     k_reference_ops.ctx_free(c);
 }
 
@@ -155,9 +164,8 @@ static void attend(const struct bench *b, float *y, int32_t from, int32_t n, int
     const struct k_mla m = {a->n_head, a->d_v, a->d_k - a->d_v, scale};
     const int64_t q_row = (int64_t)a->n_head * a->d_k, y_row = (int64_t)a->n_head * a->d_v;
     struct step s;
-    void *dy;
     step_make(&s, from, n);
-    CHECK_INT(dev_alloc(&dy, (size_t)(n * y_row) * sizeof(float)), K_OK);
+    void *dy = device_poison((size_t)(n * y_row) * sizeof(float));
     const struct attn_env env = {st, n_sm, shared_max, s.t, (float *)b->part, (size_t)8 << 20};
     CHECK_INT(a->n_kv_head ? attention_gqa(&env, (float *)dy, b->device_q + from * q_row, &b->device, &g)
                            : attention_mla(&env, (float *)dy, b->device_q + from * q_row, &b->device, &m),
@@ -242,6 +250,7 @@ static void only_later_rows_see_what_is_not_finite(void)
         *first_value(&b, 0, 255) = 0x7c00; /* infinity */
         *first_value(&b, 0, 257) = 0x7e00; /* NaN */
         CHECK_INT(copy_in(st, b.device.data, b.host.data, b.pool_bytes), K_OK);
+        CHECK_INT(stream_sync(st), K_OK);
         attend(&b, y, 0, N_TOK, k % 2 ? 1 : 500, 232448);
         for (int32_t t = 0; t < N_TOK; t++) {
             const bool sees = step_seq[t] == 0 && step_pos[t] >= 255;

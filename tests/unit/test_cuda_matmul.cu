@@ -19,6 +19,7 @@ static void *to_device(const void *host, size_t n)
     void *p;
     CHECK_INT(dev_alloc(&p, n), K_OK);
     CHECK_INT(copy_in(ctx->stream, p, host, n), K_OK);
+    CHECK_INT(stream_sync(ctx->stream), K_OK); /* host may go */
     return p;
 }
 
@@ -41,6 +42,7 @@ static float *device_floats(int64_t n) /* every byte 0xff: NaN */
 {
     void *p;
     CHECK_INT(dev_alloc(&p, (size_t)n * sizeof(float)), K_OK);
+    CHECK_INT(dev_set(ctx->stream, p, 0xff, (size_t)n * sizeof(float)), K_OK);
     return (float *)p;
 }
 

@@ -29,6 +29,10 @@ static void *device_new(size_t bytes) /* every byte 0xff */
 {
     void *p = NULL;
     CHECK_INT(ops->buf_new(c, &p, bytes, K_BUF_WORK), K_OK);
+    uint8_t *poison = malloc(bytes + 1);
+    memset(poison, 0xff, bytes);
+    CHECK_INT(ops->put(c, p, poison, bytes), K_OK);
+    free(poison);
     return p;
 }
 

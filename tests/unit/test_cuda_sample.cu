@@ -86,6 +86,7 @@ static void compare(int32_t n, int shape, int which, struct counts *c)
     CHECK_INT(dev_alloc(&dx, (size_t)(ROWS * n) * sizeof *x), K_OK);
     CHECK_INT(dev_alloc(&dr, sizeof requests), K_OK);
     CHECK_INT(dev_alloc(&da, sizeof answers), K_OK);
+    CHECK_INT(dev_set(st, da, 0xff, sizeof answers), K_OK);
     CHECK_INT(copy_in(st, dx, x, (size_t)(ROWS * n) * sizeof *x), K_OK);
     CHECK_INT(copy_in(st, dr, requests, sizeof requests), K_OK);
     CHECK_INT(sample_rows(st, (struct k_sampled *)da, (float *)dx, n, (struct k_sample *)dr, ROWS), K_OK);
@@ -137,6 +138,7 @@ static void bad_logits_are_told(void)
     CHECK_INT(dev_alloc(&dx, sizeof rows), K_OK);
     CHECK_INT(dev_alloc(&dr, sizeof requests), K_OK);
     CHECK_INT(dev_alloc(&da, sizeof answers), K_OK);
+    CHECK_INT(dev_set(st, da, 0xff, sizeof answers), K_OK);
     CHECK_INT(copy_in(st, dx, rows, sizeof rows), K_OK);
     CHECK_INT(copy_in(st, dr, requests, sizeof requests), K_OK);
     CHECK_INT(sample_rows(st, (struct k_sampled *)da, (float *)dx, 3, (struct k_sample *)dr, 4), K_OK);
