@@ -13,10 +13,9 @@
 #include "base/thread.h"
 
 #define PORT_MAGIC 0x494e4250u
-/* Of callbacks that can wait, before the loop looks what is ready: a handful. Answers that end one right after the other
- * wake who reads them once, and to wake a core that sleeps costs as much as half of an answer's end; but who begins
- * meanwhile waits for all of them. */
-#define BACK_NS (150 * INT64_C(1000))
+/* Of callbacks that can wait, before the loop looks what is ready: about a group. Answers that end one right after the other
+ * wake who reads them once, and to wake a core that sleeps costs as much as half of an answer's end. */
+#define BACK_NS (400 * INT64_C(1000))
 
 struct inbox_port {
     uint32_t magic;
@@ -265,6 +264,7 @@ static void wake_cb(evutil_socket_t fd, short what, void *arg)
     (void)what;
     if (read(fd, &count, sizeof count) != sizeof count)
         return;
+    call_back_all(&p->back); /* no group waits behind the next */
     deliver(p);
     wait_in_the_back(p);
 }

@@ -4,9 +4,9 @@
  *   loop: inbox_port_put() -> gathered -> end of the turn -> waiting -> writer: takes a group, writes it, inbox_finish_locked()
  *         done(rc) <- loop <- eventfd <- finished <------------------------------------------+
  *
- * Back on the loop, those that can wait are called one after the other while nothing else is ready, some hundred
- * microseconds at a time, and all of them at the latest INBOX_BACK_MS after the first of them came: the end of one
- * request does not hold up the beginning of another. The others are called at once.
+ * Back on the loop, those that can wait are called one after the other while nothing else is ready, a few hundred
+ * microseconds at a time, and all of them at the latest when the next group comes, or INBOX_BACK_MS after the first of them
+ * came: the end of one request does not hold up the beginning of another. The others are called at once.
  *
  * While a group is written the next entries gather in `waiting`: a group is as large as the disk is slow. All lists are first
  * in, first out, and there is one writer, so a port's callbacks come in the order of its entries, those that can wait and
