@@ -23,9 +23,19 @@ int thread_start(pthread_t *t, const char *name, void *(*run)(void *arg), void *
     return failed;
 }
 
-void thread_stand_back(pthread_t t)
+static void set_class(pthread_t t, int class)
 {
     const struct sched_param none = {0};
 
-    (void)pthread_setschedparam(t, SCHED_BATCH, &none);
+    (void)pthread_setschedparam(t, class, &none);
+}
+
+void thread_stand_back(pthread_t t)
+{
+    set_class(t, SCHED_BATCH);
+}
+
+void thread_come_last(pthread_t t)
+{
+    set_class(t, SCHED_IDLE);
 }
