@@ -126,3 +126,20 @@ void file_sync_folder_of(const char *path)
     }
     free(folder);
 }
+
+bool file_keep_part(int fd, int64_t from, int64_t until, const char *path)
+{
+    const int to = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    char piece[16384];
+    bool ok = to >= 0;
+
+    for (int64_t at = from; ok && at < until; at += (int64_t)sizeof piece) {
+        const size_t n = until - at < (int64_t)sizeof piece ? (size_t)(until - at) : sizeof piece;
+        ok = file_read_all_at(fd, piece, n, at) && file_write_all(to, piece, n);
+    }
+    ok = ok && fsync(to) == 0;
+    if (to >= 0)
+        close(to);
+    file_sync_folder_of(path);
+    return ok;
+}

@@ -17,6 +17,8 @@ enum rc file_replace(const char *path, unsigned mode, const void *data, size_t n
 bool file_write_all(int fd, const void *data, size_t n);
 bool file_write_all_at(int fd, const void *data, size_t n, int64_t at);
 bool file_read_all_at(int fd, void *data, size_t n, int64_t at);
+/* Bytes from..until of a file into a new one of mode 0640, durably; what a damaged file has left is kept so. */
+bool file_keep_part(int fd, int64_t from, int64_t until, const char *path);
 /* The folder that holds `path` is flushed: a name that was just made in it survives a power cut. Some file systems can't
  * do that, and nothing is to be done about it then. */
 void file_sync_folder_of(const char *path);

@@ -86,17 +86,7 @@ static bool read_entry(const struct spool *s, int64_t at, int64_t size, char **s
 static bool keep_rest(const struct spool *s, int64_t size)
 {
     char *path = spw_asprintf("%s.cut-%s-%lld", s->path, s->id, (long long)s->end);
-    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    char piece[16384];
-    bool ok = fd >= 0;
-    for (int64_t at = s->end; ok && at < size; at += (int64_t)sizeof piece) {
-        const size_t n = size - at < (int64_t)sizeof piece ? (size_t)(size - at) : sizeof piece;
-        ok = file_read_all_at(s->fd, piece, n, at) && file_write_all(fd, piece, n);
-    }
-    ok = ok && fsync(fd) == 0;
-    if (fd >= 0)
-        close(fd);
-    file_sync_folder_of(path);
+    const bool ok = file_keep_part(s->fd, s->end, size, path);
     free(path);
     return ok;
 }
