@@ -168,7 +168,7 @@ static void take_finished(struct inbox_port *p, struct inbox_list *to)
 
 static void wait_in_the_back(struct inbox_port *p)
 {
-    static const struct timeval late = {.tv_usec = INBOX_BACK_MS * 1000};
+    static const struct timeval late = {.tv_usec = INBOX_BACK_US};
 
     if (!p->back.head)
         return;

@@ -5,7 +5,7 @@
  *         done(rc) <- loop <- eventfd <- finished <------------------------------------------+
  *
  * Back on the loop, those that can wait are called one after the other while nothing else is ready, a few hundred
- * microseconds at a time, and all of them at the latest when the next group comes, or INBOX_BACK_MS after the first of them
+ * microseconds at a time, and all of them at the latest when the next group comes, or INBOX_BACK_US after the first of them
  * came: the end of one request does not hold up the beginning of another. The others are called at once.
  *
  * While a group is written the next entries gather in `waiting`: a group is as large as the disk is slow. All lists are first
@@ -41,7 +41,7 @@ struct inbox_entry {
     enum rc rc;    /* what `done` is told; the writer's to set */
     bool can_wait; /* `done` ends something: nobody waits for it in order to begin */
 };
-#define INBOX_BACK_MS 2
+#define INBOX_BACK_US 700
 
 struct inbox_list {
     struct inbox_entry *head, **tail;

@@ -267,7 +267,7 @@ static struct inbox_port *put_and_write(struct inbox *q, struct event_base *loop
     return port;
 }
 
-#define TRIES 50 /* a machine that stops us for INBOX_BACK_MS has made them late */
+#define TRIES 50 /* a machine that stops us for INBOX_BACK_US has made them late */
 
 static bool stands_back(void)
 {
