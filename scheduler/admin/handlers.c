@@ -197,6 +197,7 @@ static void write_ledger(struct json_writer *w, const struct ledger *l)
     json_bool(w, "failing", s.failing);
     json_bool(w, "spooling", s.spooling);
     json_int(w, "spool_bytes", s.spool_bytes);
+    json_int(w, "journal_bytes", s.journal_bytes);
     json_string(w, "last_error", ledger_last_error(l, text, sizeof text));
     json_close(w, '}');
 }

@@ -1,7 +1,11 @@
 /* The ledger's writer: one thread that owns the SQLite connection, behind an inbox (base/inbox.h) with a port per
  * event loop.
  *
- *   loop: ledger_append() -> end of the turn -> worker: BEGIN, insert each, COMMIT -> done(rc) on the loop */
+ *   loop: ledger_append() -> end of the turn -> worker: BEGIN, insert each, COMMIT -> done(rc) on the loop
+ *                                                       or one frame of the journal
+ *
+ * Where a group goes, in this order: into the spool while there is something in it; into the journal while rows come fast, or
+ * as long as something is unfolded there; else into the file; and if that says no, into the spool. So all comes in order. */
 #include "scheduler/books/ledger_internal.h"
 
 #include <stdlib.h>
@@ -9,7 +13,9 @@
 
 #include "base/alloc.h"
 #include "base/inbox.h"
+#include "scheduler/books/folder.h"
 #include "scheduler/books/ledger_checkpoint.h"
+#include "scheduler/books/ledger_pack.h"
 #include "scheduler/books/spool.h"
 
 #define LEDGER_MAGIC      0x4c444752u
@@ -19,10 +25,15 @@
 /* See patience_us_locked(). */
 #define GATHER_US_MIN     250
 #define GATHER_US_MAX     1000
+#define GATHER_US_JOURNAL 500 /* quick as it is, its flush costs the core as much as another */
 #define GATHER_ENOUGH     16
 #define GATHER_FOUND      6
 #define GATHER_ROWS_PER_S 2000
-#define REPLAY_MS         1000 /* how often it is tried whether the file can be written again */
+/* Rows a second over PACE_MS from which the journal is worth its second writing, and below which it no longer is. */
+#define PACE_FAST 2000
+#define PACE_SLOW 1000
+#define PACE_MS   100
+#define REPLAY_MS 1000 /* how often it is tried whether the file can be written again */
 
 /* One queued row; its legs and strings stand behind it in the same allocation. */
 struct entry {
@@ -33,6 +44,13 @@ struct entry {
     struct ledger_leg legs[];
 };
 
+/* How thick and fast rows come. */
+struct pace {
+    struct mono since;
+    int rows; /* since then */
+    bool fast;
+};
+
 struct ledger {
     uint32_t magic;
     sqlite3 *db;                   /* the worker's, once it runs */
@@ -40,9 +58,13 @@ struct ledger {
     struct ledger_checkpoint *checkpoint;
     int group_ms;
     struct spool *spool; /* the worker's; NULL: there is none */
-    bool spooling;       /* the worker's: the spool is not empty */
-    struct mono tried;   /* the worker's: when a replay was tried last */
-    struct inbox inbox;  /* direct: there is no file and no worker */
+    enum ledger_journal journal;
+    struct folder *folder; /* the worker's; NULL: there is no journal. While it isn't empty db and inserts are its */
+    bool ahead;            /* the worker's: the newest group went into the journal */
+    struct pace pace;      /* the worker's */
+    bool spooling;         /* the worker's: the spool is not empty */
+    struct mono tried;     /* the worker's: when a replay was tried last */
+    struct inbox inbox;    /* direct: there is no file and no worker */
     atomic_bool failing;
 
     /* Under the inbox's lock. */
@@ -213,7 +235,9 @@ static bool replay(struct ledger *l, char *text, size_t size)
     int64_t entries;
     if (l->tried.ns && mono_since(&clock_system, l->tried) < REPLAY_MS * NS_PER_MS)
         return false;
-    enum rc rc = spool_replay(l->spool, l->db, &entries, &e);
+    enum rc rc = l->folder ? folder_drain(l->folder, &e) : RC_OK;
+    if (rc == RC_OK)
+        rc = spool_replay(l->spool, l->db, &entries, &e);
     l->tried = clock_now(&clock_system);
     l->spooling = rc != RC_OK;
     if (rc != RC_OK)
@@ -221,17 +245,88 @@ static bool replay(struct ledger *l, char *text, size_t size)
     return rc == RC_OK;
 }
 
+/* ---- the journal ------------------------------------------------------------------------------------------------- */
+
+static void note_pace(struct pace *p, int rows)
+{
+    const int64_t ns = mono_since(&clock_system, p->since);
+
+    p->rows += rows;
+    if (ns < PACE_MS * NS_PER_MS)
+        return;
+    p->fast = (double)p->rows * NS_PER_S > (double)ns * (p->fast ? PACE_SLOW : PACE_FAST);
+    p->since = clock_now(&clock_system);
+    p->rows = 0;
+}
+
+static bool goes_into_journal(struct ledger *l)
+{
+    const bool wanted = l->journal == LEDGER_JOURNAL_ALWAYS || l->pace.fast;
+
+    return l->folder && (wanted || !folder_is_empty(l->folder)) && folder_accepts(l->folder);
+}
+
+/* RC_OK: it is durable, but for rows that can be in no ledger. */
+static enum rc put_into_journal(struct ledger *l, struct inbox_list *group, struct error *e)
+{
+    struct strbuf *frame = folder_frame(l->folder);
+    int entries = 0;
+    enum rc rc = RC_OK;
+
+    for (struct inbox_entry *in = group->head; in && rc == RC_OK; in = in->next) {
+        struct entry *x = (struct entry *)in;
+        if (!x->is_event && !ledger_row_is_possible(&x->row)) {
+            in->rc = error_set(e, RC_INVALID, "request %.64s: token counts that cannot be", x->row.request_id);
+            continue;
+        }
+        rc = ledger_pack(frame, &x->row, x->is_event ? &x->event : NULL);
+        entries++;
+    }
+    return rc == RC_OK && entries ? folder_put(l->folder, entries, e) : rc;
+}
+
+/* The file is the writer's again, with all that was in the journal. */
+static bool take_file_back(struct ledger *l, struct inbox_list *group, char *text, size_t size)
+{
+    struct error e = {0};
+    enum rc rc = l->folder ? folder_drain(l->folder, &e) : RC_OK;
+
+    if (rc == RC_OK)
+        return true;
+    snprintf(text, size, "%.*s", (int)size - 1, e.message);
+    for (struct inbox_entry *x = group->head; x; x = x->next)
+        x->rc = rc;
+    return false;
+}
+
+/* Nothing was put for a while. False: the file cannot be written, as it could not before. */
+static bool help_folder(struct ledger *l)
+{
+    if (!l->folder)
+        return true;
+    folder_help(l->folder);
+    return folder_is_empty(l->folder) || !ledger_is_failing(l);
+}
+
 static bool is_of_the_file(enum rc rc)
 {
     return rc == RC_FULL || rc == RC_IO || rc == RC_AGAIN;
 }
 
-/* Into the file or, where there is one and the file says no, into the spool. True: it is durable. */
+/* See at the top. True: it is durable. */
 static bool write_group(struct ledger *l, struct inbox_list *group, char *text, size_t size)
 {
+    struct error e = {0};
     if (l->spooling && !replay(l, text, size))
         return spool_group(l, group, text, size);
-    if (!group->n || commit_group(l, group, text, size))
+    if (!group->n)
+        return help_folder(l);
+    l->ahead = goes_into_journal(l) && put_into_journal(l, group, &e) == RC_OK;
+    if (l->ahead) {
+        snprintf(text, size, "%.*s", (int)size - 1, e.message);
+        return true;
+    }
+    if (take_file_back(l, group, text, size) && commit_group(l, group, text, size))
         return true;
     if (!l->spool || !group->head || !is_of_the_file(group->head->rc))
         return false;
@@ -241,8 +336,9 @@ static bool write_group(struct ledger *l, struct inbox_list *group, char *text, 
 
 /* How long a group may gather. A quick disk makes for small groups, each of which costs a flush, a wake-up of the
  * writer and one of the loop: where rows come thick and fast, a little patience makes one of many. It is measured by
- * the disk: what a commit takes, GATHER_US_MAX at most, so that there are fewer of them the more each costs. Where rows come slowly, or where groups are large by themselves (as where a fixed number of
- * clients waits for its rows: patience would only keep them from asking anew), nobody waits. */
+ * the disk: what a commit takes, GATHER_US_MAX at most, so that there are fewer of them the more each costs. Where rows come
+ * slowly, or where groups are large by themselves (as where a fixed number of clients waits for its rows: patience would only keep
+ * them from asking anew), nobody waits. */
 static int64_t patience_us_locked(const struct ledger *l)
 {
     if (l->group_ms > 0)
@@ -251,7 +347,8 @@ static int64_t patience_us_locked(const struct ledger *l)
     if (!small || l->rows_per_s < GATHER_ROWS_PER_S)
         return 0;
     int64_t us = (int64_t)l->commit_us;
-    return us < GATHER_US_MIN ? GATHER_US_MIN : us;
+    const int64_t least = l->ahead ? GATHER_US_JOURNAL : GATHER_US_MIN;
+    return us < least ? least : us;
 }
 
 /* After a group was taken: how thick and fast? The newest group counts for a quarter. */
@@ -278,8 +375,9 @@ static bool gather_locked(struct ledger *l)
     struct inbox *q = &l->inbox;
 
     while (!q->waiting.n && !q->stopping) {
-        inbox_idle_locked(q, l->spooling ? REPLAY_MS * 1000 : -1);
-        if (l->spooling)
+        const int64_t ms = l->spooling ? REPLAY_MS : folder_bytes(l->folder) ? FOLD_LATE_MS : -1;
+        inbox_idle_locked(q, ms < 0 ? -1 : ms * 1000);
+        if (ms > 0)
             break;
     }
     l->found += (q->waiting.n - l->found) / 4;
@@ -322,9 +420,12 @@ static void *worker_main(void *arg)
         inbox_list_move(&group, &q->waiting, LEDGER_GROUP_ROWS);
         note_rate_locked(l, group.n);
         pthread_mutex_unlock(&q->lock);
+        note_pace(&l->pace, group.n);
 
         struct mono start = clock_now(&clock_system);
         bool committed = write_group(l, &group, text, sizeof text);
+        if (l->folder && !text[0])
+            (void)folder_trouble(l->folder, text, sizeof text);
         int64_t took_ns = mono_since(&clock_system, start);
 
         pthread_mutex_lock(&q->lock);
@@ -391,6 +492,7 @@ enum rc ledger_open(struct ledger **out, const struct ledger_options *o, struct 
     *out = NULL;
     l->magic = LEDGER_MAGIC;
     l->group_ms = o->group_ms;
+    l->journal = o->journal;
     inbox_init(&l->inbox, o->queue_max ? o->queue_max : LEDGER_QUEUE_MAX, !o->path);
     if (!o->path) {
         *out = l;
@@ -403,6 +505,8 @@ enum rc ledger_open(struct ledger **out, const struct ledger_options *o, struct 
         rc = open_spool(l, o, e);
     if (rc == RC_OK)
         rc = ledger_checkpoint_start(&l->checkpoint, l->db, o, e);
+    if (rc == RC_OK && o->journal != LEDGER_JOURNAL_OFF)
+        rc = folder_start(&l->folder, o, l->db, &l->inserts, e);
     if (rc == RC_OK)
         rc = inbox_start(&l->inbox, "ledger", worker_main, l, e);
     if (rc != RC_OK) {
@@ -419,6 +523,7 @@ void ledger_close(struct ledger *l)
         return;
     SPW_ASSERT(l->magic == LEDGER_MAGIC && l->inbox.n_ports == 0);
     inbox_stop(&l->inbox);
+    folder_stop(l->folder);
     ledger_checkpoint_stop(l->checkpoint);
     spool_close(l->spool);
     ledger_file_finalize(&l->inserts);
@@ -443,6 +548,7 @@ struct ledger_stats ledger_stats(const struct ledger *shared)
     s.queued = atomic_load_explicit(&l->inbox.queued, memory_order_relaxed);
     s.failing = ledger_is_failing(l);
     s.off = l->inbox.direct;
+    s.journal_bytes = folder_bytes(l->folder);
     return s;
 }
 

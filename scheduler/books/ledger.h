@@ -4,7 +4,8 @@
  * One ledger per process, one port per event loop. ledger_append() gathers a row in the loop's port and returns; at the
  * end of the loop's turn all that was gathered goes to the writer at once, and what a commit has finished comes back as
  * one batch: `done` is called on the port's loop once the row is committed (or with the error, after which the
- * configured answer applies). The queue is bounded over all ports: RC_FULL says refuse new work. Where there is a spool
+ * configured answer applies). The queue is bounded over all ports: RC_FULL says refuse new work. Where rows come thick and fast
+ * they may go into a journal first (ahead.h), which is quicker to flush, and from there into the file. Where there is a spool
  * (spool.h), rows that the file cannot take are durable there, and are replayed when it can again.
  *
  * Threads: a port belongs to its loop's thread, from ledger_port_new() to ledger_port_free(); ledger_stats(),
@@ -92,6 +93,12 @@ struct ledger_row {
 };
 
 struct ledger;
+/* Do rows go into a journal first (ahead.h), to be folded into the file many at a time? */
+enum ledger_journal {
+    LEDGER_JOURNAL_OFF,
+    LEDGER_JOURNAL_AUTO,   /* while they come thick and fast */
+    LEDGER_JOURNAL_ALWAYS, /* for tests */
+};
 struct ledger_options {
     const char *path;    /* NULL: off. Rows are taken, forgotten, and called durable in the same turn of the loop */
     int queue_max;       /* rows waiting; 0: 65536 */
@@ -99,7 +106,9 @@ struct ledger_options {
     int busy_ms;         /* longest wait for another process that holds the file; 0: 5 s */
     const char *spool;   /* spool.h: where rows go while the file cannot be written; NULL: there is none */
     int64_t spool_bytes; /* its bound; 0: rows wait instead, but what is left in one is replayed */
-    const char *vfs;     /* SQLite VFS; NULL: the system's. Tests put faults in here */
+    enum ledger_journal journal;
+    int64_t journal_bytes; /* of its ring; 0: AHEAD_BYTES */
+    const char *vfs;       /* SQLite VFS; NULL: the system's. Tests put faults in here */
 };
 /* Makes the file (mode 0640) or brings its schema up to date. RC_UNSUPPORTED: written by a newer program. RC_INVALID:
  * not a ledger. Blocks; at start. */
@@ -116,7 +125,7 @@ enum rc ledger_port_new(struct ledger_port **p, struct ledger *l, struct event_b
 void ledger_port_free(struct ledger_port *p);
 
 /* In the order of the port's appends, on its loop, never from inside ledger_append(). RC_OK: durable. RC_CONFLICT:
- * there is a row of this request_id already, which stays as it is. RC_INVALID: token counts that cannot be. RC_FULL:
+ * there is a row of this request_id already, which stays as it is (a row that goes into the journal is told RC_OK then, too). RC_INVALID: token counts that cannot be. RC_FULL:
  * the disk; RC_AGAIN: another process held the file too long; RC_IO: anything else. After an error the row is not in
  * the ledger and may be appended again (after RC_IO from a failing disk it may turn up nevertheless: the second
  * append then ends with RC_CONFLICT). */
@@ -140,6 +149,7 @@ struct ledger_stats {
     uint64_t spooled;        /* rows that have, since the start; they count in `rows`, too */
     int64_t spool_bytes;     /* that wait there */
     int64_t spool_set_aside; /* that could not be read at the start (spool.h) */
+    int64_t journal_bytes;   /* durable in the journal, and not yet in the file */
 };
 struct ledger_stats ledger_stats(const struct ledger *l);
 /* The same as stats.failing, for every request: no lock. */

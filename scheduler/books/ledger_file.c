@@ -14,6 +14,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "scheduler/books/fold.h"
 
 #define LEDGER_APPLICATION_ID 0x5370774c /* "SpwL" */
 
@@ -220,6 +221,8 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
                       "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF;",
                       NULL, NULL, NULL);
     code = rc == SQLITE_OK ? migrate(db, o->path, version, e) : ledger_fail(db, rc, o->path, e);
+    if (code == RC_OK)
+        code = fold_settle(db, o->path, true, e);
 out:
     if (code == RC_OK)
         *out = db;
@@ -472,7 +475,7 @@ void ledger_file_finalize(struct ledger_inserts *s)
 
 /* A file on a read-only disk that was closed cleanly has no -shm and none can be made: then it cannot change either,
  * and may be read without one. */
-enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error *e)
+static enum rc open_read_only(sqlite3 **db, const char *path, struct error *e)
 {
     int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, tables;
     int rc = sqlite3_open_v2(path, db, flags, NULL);
@@ -493,4 +496,10 @@ enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error 
         free(uri);
     }
     return rc == SQLITE_OK ? RC_OK : ledger_fail(*db, rc, path, e);
+}
+
+enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error *e)
+{
+    enum rc rc = open_read_only(db, path, e);
+    return rc == RC_OK ? fold_settle(*db, path, false, e) : rc;
 }

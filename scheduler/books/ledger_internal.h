@@ -7,7 +7,7 @@
 #include "scheduler/books/ledger.h"
 #include "scheduler/books/ledger_budgets.h"
 
-/* Open for writing, schema up to date. The connection may be used by one thread at a time. */
+/* Open for writing, schema up to date, and what its journal holds in it (fold.h). The connection may be used by one thread at a time. */
 enum rc ledger_file_open(sqlite3 **db, const struct ledger_options *o, struct error *e) SPW_MUST_USE;
 /* Another file on the same connection, under that name. */
 enum rc ledger_file_attach(sqlite3 *db, const char *path, const char *as, struct error *e) SPW_MUST_USE;
@@ -29,6 +29,7 @@ struct ledger_inserts {
     sqlite3_stmt *begin, *row, *leg, *use, *commit;
     struct ledger_budget_inserts budgets;
 };
+/* Likewise, for reading. */
 enum rc ledger_file_open_read_only(sqlite3 **db, const char *path, struct error *e) SPW_MUST_USE;
 /* Is this file ours, and of which version (0: empty)? */
 enum rc ledger_file_version(sqlite3 *db, const char *path, int *version, struct error *e) SPW_MUST_USE;

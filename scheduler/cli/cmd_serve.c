@@ -149,6 +149,7 @@ static enum rc open_ledger(struct serve *s, struct error *e)
 {
     const struct ledger_options o = {.path = s->config->ledger_off ? NULL : s->config->ledger_path,
                                      .queue_max = s->config->ledger_queue_max,
+                                     .journal = (enum ledger_journal)s->config->ledger_journal,
                                      .spool = s->config->ledger_off ? NULL : s->config->ledger_spool,
                                      .spool_bytes = s->config->ledger_on_failure ? s->config->ledger_spool_bytes : 0};
 

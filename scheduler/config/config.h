@@ -291,6 +291,7 @@ struct config {
     const char *state_dir;    /* ledger and sockets; default ./state */
     const char *ledger_path;  /* default STATE_DIR/ledger.db */
     int ledger_queue_max;     /* rows waiting for the disk */
+    int ledger_journal;       /* enum ledger_journal: 0: off, 1: auto, 2: always */
     int ledger_on_failure;    /* 0: refuse, 1: spool */
     const char *ledger_spool; /* default STATE_DIR/ledger.spool */
     int64_t ledger_spool_bytes;

@@ -24,7 +24,8 @@ static const char *const share_words[] = {"tenant", "all", NULL};
 static const char *const explain_words[] = {"off", "admin", "all", NULL};
 static const char *const cache_words[] = {"off", "lru", "redis", NULL};
 static const char *const store_words[] = {"memory", "redis", NULL};
-static const char *const failure_words[] = {"refuse", "continue", NULL}; /* enum audit_on_failure */
+static const char *const failure_words[] = {"refuse", "continue", NULL};    /* enum audit_on_failure */
+static const char *const journal_words[] = {"off", "auto", "always", NULL}; /* enum ledger_journal */
 static const char *const spool_words[] = {"refuse", "spool", NULL};
 static const char *const starttls_words[] = {"required", "optional", NULL}; /* enum config_starttls */
 static const char *const focus_words[] = {"1.4", "1.2", NULL};              /* enum report_focus */
@@ -198,6 +199,12 @@ static const struct setting main_rows[] = {
      .help = "The ledger's SQLite file."},
     {"ledger.queue_max", SETTING_INT, MAIN(ledger_queue_max), .lo = 64, .hi = 1000000, .unit = "rows", .def = "65536",
      .help = "Rows that may wait for the disk; beyond it new work is refused."},
+    {"ledger.journal", SETTING_CHOICE, MAIN(ledger_journal), .choices = journal_words, .def = "auto",
+     .help =
+         "A file beside the ledger's (`LEDGER.ahead`, 16 MiB) that rows go into first and are made durable in, to be "
+         "folded into "
+         "the ledger many at a time, within moments: `auto`, while more than 2000 of them come in a second; `always`, "
+         "each of them, which is for tests; `off`, none."},
     {"ledger.on_failure", SETTING_CHOICE, MAIN(ledger_on_failure), .choices = spool_words, .def = "refuse",
      .help = "When rows cannot be written (disk full or broken): `refuse`, answers wait and new requests are refused "
              "until they "

@@ -194,6 +194,12 @@ int64_t metrics_read_ledger_spooled(const struct front *f, int i)
     return ledger_stats(f->o.ledger).spool_bytes;
 }
 
+int64_t metrics_read_ledger_journal(const struct front *f, int i)
+{
+    (void)i;
+    return ledger_stats(f->o.ledger).journal_bytes;
+}
+
 static struct audit_stats audit_figures(const struct front *f)
 {
     return f->o.audit ? audit_stats(f->o.audit) : (struct audit_stats){0};

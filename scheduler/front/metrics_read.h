@@ -33,6 +33,7 @@ int64_t metrics_read_ledger_commits(const struct front *f, int i);
 int64_t metrics_read_ledger_failed(const struct front *f, int i);
 int64_t metrics_read_ledger_queued(const struct front *f, int i);
 int64_t metrics_read_ledger_spooled(const struct front *f, int i);
+int64_t metrics_read_ledger_journal(const struct front *f, int i);
 int64_t metrics_read_audit_records(const struct front *f, int i);
 int64_t metrics_read_audit_seals(const struct front *f, int i);
 int64_t metrics_read_audit_failures(const struct front *f, int i);

@@ -1,7 +1,7 @@
 /* Rows a second, each with a leg, that the ledger makes durable, a thousand under way at a time, as with a thousand requests ending; and, in the same
  * run, what a flush of as many bytes takes on the same disk.
  *
- *     build/bench/bench_ledger FILE [ROWS]        200,000 rows; FILE must not be there, and stays
+ *     build/bench/bench_ledger FILE [ROWS [journal]]      200,000 rows; FILE must not be there, and stays; journal: they go there first
  * links: spw_sched_books */
 #include <fcntl.h>
 #include <stdio.h>
@@ -94,10 +94,11 @@ static double flush_ms(const char *ledger, size_t bytes)
 int main(int argc, char **argv)
 {
     if (argc < 2 || access(argv[1], F_OK) == 0) {
-        fprintf(stderr, "usage: bench_ledger FILE [ROWS]   (FILE must not be there)\n");
+        fprintf(stderr, "usage: bench_ledger FILE [ROWS [journal]]   (FILE must not be there)\n");
         return 2;
     }
-    const struct ledger_options o = {.path = argv[1]};
+    const bool journal = argc > 3 && strcmp(argv[3], "journal") == 0;
+    const struct ledger_options o = {.path = argv[1], .journal = journal ? LEDGER_JOURNAL_ALWAYS : LEDGER_JOURNAL_OFF};
     struct event_base *loop = event_base_new();
     struct filling b = {.n = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 200000};
     struct ledger *l = NULL;

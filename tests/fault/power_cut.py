@@ -2,7 +2,8 @@
 """Power cuts under load, simulated. The real scheduler runs with powercut_vfs.c as SQLite's file system, which writes
 down what is written and what is flushed. From that trace a disk is made as a cut at any place may leave it: what was
 flushed stands; of the rest, sectors of 512 bytes are lost, torn and written in any order. The scheduler is started on each
-of these disks: each request that was answered before the cut is in the ledger once, as it was told; no row or leg is there by
+of these disks: each request that was answered before the cut is in the ledger once, as it was told, whether its row went into the
+ledger's file or into the journal before it (each second run); no row or leg is there by
 half; keys that were shown work and revoked ones do not; and the books go on. Cuts follow cuts: each disk comes from a
 run that began on one. The audit's segments are cut with the databases: each request that was told has its record, each row
 exactly one, and the chain verifies.
@@ -238,9 +239,9 @@ def look(s, text):
 # ---- one run, and what its cuts leave --------------------------------------------------------------------------------
 
 
-def scheduler(args, up, env=None):
+def scheduler(args, up, env=None, journal="auto"):
     key = {"id": "client", "sha256": key_hash(CLIENT), "tenant": "acme"}
-    return Scheduler(args.build, [node("a", up)], keys=[key], env=env, workers=2)
+    return Scheduler(args.build, [node("a", up)], keys=[key], env=env, workers=2, ledger={"journal": journal})
 
 
 def state_of(s):
@@ -313,7 +314,8 @@ class Generation:
                "SPILLWAY_POWERCUT_SYNC_US": str(rng.choice([0, 300, 3000]))}
         os.mkdir(self.folder)
         self.how = "drained" if number % 3 == 1 else "killed"
-        with scheduler(args, up, env) as s:
+        self.journal = "auto" if number % 2 == 0 else "always"
+        with scheduler(args, up, env, self.journal) as s:
             if base:
                 self._begin_on(s, base)
             s.ready()
@@ -380,7 +382,7 @@ def power_cuts(args):
                 try:
                     check_cut(s, then, rng, took)
                 except AssertionError as e:
-                    raise AssertionError(f"run {number} ({run.how}), a cut with fate '{fate}': {e}") from e
+                    raise AssertionError(f"run {number} ({run.how}, journal {run.journal}), a cut with fate '{fate}': {e}") from e
                 fates[fate] = fates.get(fate, 0) + 1
                 base, last = folder, then
             promises = last

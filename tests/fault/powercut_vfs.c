@@ -1,5 +1,5 @@
-/* A SQLite VFS that writes down what a power cut may take away, and the same for the audit's segments (*.audit), whose few
- * system calls are taken in place of the C library's. As the default VFS of an unchanged program (LD_PRELOAD)
+/* A SQLite VFS that writes down what a power cut may take away, and the same for the audit's segments (*.audit) and the ledger's
+ * journal (*.ahead), whose few system calls are taken in place of the C library's. As the default VFS of an unchanged program (LD_PRELOAD)
  * it passes everything on to the system's, and notes each write, truncation, flush and removal of a database's files in
  * a trace, in the order in which they were done. From any place of it tests/fault/power_cut.py makes what a disk may
  * hold after a cut there: what was flushed stands; of the rest each sector may be old or new.
@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -232,7 +233,7 @@ static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
     return rc;
 }
 
-/* ---- the audit's segments ---------------------------------------------------------------------------------------- */
+/* ---- the audit's segments and the ledger's journal ---------------------------------------------------------------- */
 
 #define FDS_MAX 4096
 static char segments[FDS_MAX][32]; /* of each descriptor that is one: its name; it is written by one thread */
@@ -241,7 +242,8 @@ static const char *segment_name(const char *path)
 {
     const char *name = without_folder(path);
     size_t n = strlen(name);
-    return trace_fd >= 0 && n > 6 && n < sizeof segments[0] && strcmp(name + n - 6, ".audit") == 0 ? name : NULL;
+    bool ours = n > 6 && (strcmp(name + n - 6, ".audit") == 0 || strcmp(name + n - 6, ".ahead") == 0);
+    return trace_fd >= 0 && ours && n < sizeof segments[0] ? name : NULL;
 }
 
 static const char *segment_of(int fd)

@@ -1,5 +1,5 @@
 """The scheduler is killed (SIGKILL) under load and started anew, again and again: each request that was answered is in
-the ledger, once, with the tokens and the charge that its client was told; it is ready again within a second; the engine it
+the ledger, once, with the tokens and the charge that its client was told, whether or not its row went into the journal first; it is ready again within a second; the engine it
 had started dies with it; its audit verifies, and has each answered request and each row once; its admin socket is taken over by the next.
 
     tests/fault/scheduler_kill.py --build build          6 times
@@ -60,9 +60,12 @@ def killed_under_load(args):
     up = Upstream(default=Script(word_delay=0.001))
     own = engine_node(args)
     told, took, broken, engines = [], [], 0, 0
-    with Scheduler(args.build, [node("a", up)] + ([own] if own else []), workers=2) as s:
+    nodes = [node("a", up)] + ([own] if own else [])
+    with Scheduler(args.build, nodes, workers=2) as s:
         s.ready()
         for k in range(kills):
+            # What the next start finds is what this one leaves: with all rows in the journal first, or as they come.
+            s.configure(nodes, workers=2, ledger={"journal": "always" if k % 2 == 0 else "auto"})
             load = Load(s.port, models=("m", "m", "m", "tiny") if own else ("m",))
             time.sleep(rng.uniform(0.15, 0.7))
             pids = engine_pids(s)

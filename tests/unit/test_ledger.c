@@ -324,17 +324,22 @@ static int full_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *f, i
     return rc;
 }
 
+static void register_full_vfs(void)
+{
+    full_vfs = *sqlite3_vfs_find(NULL);
+    full_vfs.zName = "full";
+    full_vfs.pAppData = sqlite3_vfs_find(NULL);
+    full_vfs.xOpen = full_open;
+    CHECK(sqlite3_vfs_register(&full_vfs, 0) == SQLITE_OK);
+}
+
 static void test_disk_full(void)
 {
     struct seen seen = {.last = -1};
     struct ticket tickets[40];
     char text[256];
 
-    full_vfs = *sqlite3_vfs_find(NULL);
-    full_vfs.zName = "full";
-    full_vfs.pAppData = sqlite3_vfs_find(NULL);
-    full_vfs.xOpen = full_open;
-    CHECK(sqlite3_vfs_register(&full_vfs, 0) == SQLITE_OK);
+    register_full_vfs();
     struct ledger_options o = {.vfs = "full", .group_ms = 20};
     struct ledger *l = open_ledger(&o);
     for (int i = 0; i < 40; i++) {
@@ -356,6 +361,38 @@ static void test_disk_full(void)
     wait_for(&seen, 40);
     CHECK_INT(seen.ok, 20);
     CHECK(!seen.out_of_order);
+    close_ledger(l);
+    CHECK_INT(rows_in_file(), 20);
+    sqlite3_vfs_unregister(&full_vfs);
+    clean();
+}
+
+/* The journal has its blocks already: rows are durable there, and go into the file when that can be written again. */
+static void test_disk_full_with_journal(void)
+{
+    struct ledger_options o = {.vfs = "full", .journal = LEDGER_JOURNAL_ALWAYS, .journal_bytes = 1 << 20};
+    struct seen seen = {.last = -1};
+    struct ticket tickets[20];
+    char text[256];
+
+    register_full_vfs();
+    struct ledger *l = open_ledger(&o);
+    __atomic_store_n(&disk_full, 1, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < 20; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "r%d", i);
+        struct ledger_row r = row(id);
+        tickets[i] = (struct ticket){&seen, i};
+        CHECK(ledger_append(port, &r, done_cb, &tickets[i]) == RC_OK);
+    }
+    wait_for(&seen, 20);
+    CHECK_INT(seen.ok, 20);
+    for (int i = 0; i < 500 && !strstr(ledger_last_error(l, text, sizeof text), "full"); i++)
+        usleep(10000);
+    CHECK(strstr(text, "full") != NULL && ledger_stats(l).journal_bytes > 0 && !ledger_stats(l).failing);
+    __atomic_store_n(&disk_full, 0, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < 1000 && ledger_stats(l).journal_bytes; i++)
+        usleep(10000);
     close_ledger(l);
     CHECK_INT(rows_in_file(), 20);
     sqlite3_vfs_unregister(&full_vfs);
@@ -728,6 +765,7 @@ int main(void)
     TEST(test_queue_bound);
     TEST(test_locked_file);
     TEST(test_disk_full);
+    TEST(test_disk_full_with_journal);
     TEST(test_foreign_files);
     TEST(test_log_folded_back);
     TEST(test_killed);

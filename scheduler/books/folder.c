@@ -1,0 +1,353 @@
+/* The lock guards what writer and thread share; it is never held over I/O. */
+#include "scheduler/books/folder.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/thread.h"
+#include "scheduler/books/ahead.h"
+#include "scheduler/books/fold.h"
+
+#define AGAIN_MS 1000 /* after something went wrong */
+
+enum state {
+    FOLDER_NO_FILE,
+    FOLDER_ASKED, /* for one: the thread is at it, or about to be */
+    FOLDER_READY,
+    FOLDER_BROKEN,
+};
+
+struct folder {
+    char *path;          /* of the journal */
+    struct ahead *ahead; /* from READY on */
+    int64_t bytes;       /* of its ring */
+    sqlite3 *db;         /* the caller's; the thread's while something is unfolded */
+    const struct ledger_inserts *inserts;
+    struct folding folding; /* likewise */
+    pthread_t thread;
+    bool runs;
+
+    pthread_mutex_t lock; /* guards everything below */
+    pthread_cond_t more;  /* for the thread */
+    pthread_cond_t less;  /* a piece is folded, or cannot be */
+    enum state state;
+    bool busy;     /* somebody is at a piece */
+    bool sleeps;   /* the thread, until something is put in */
+    bool given_up; /* what is broken was noted in the ledger */
+    bool stopping;
+    int64_t end, folded; /* places: of what is durable; of what is in the ledger */
+    int64_t entries;     /* unfolded */
+    struct mono late;    /* from then on the writer helps, too */
+    char trouble[256];
+};
+
+static void due_in_ms_locked(struct folder *f, int64_t ms)
+{
+    f->late.ns = clock_now(&clock_system).ns + ms * NS_PER_MS;
+}
+
+/* ---- folding, by either of the two ------------------------------------------------------------------------------------- */
+
+static void note_trouble_locked(struct folder *f, const char *text)
+{
+    snprintf(f->trouble, sizeof f->trouble, "%.*s", (int)sizeof f->trouble - 1, text);
+}
+
+/* A piece, while there is something and nobody is at it. */
+static enum rc fold_one_locked(struct folder *f, int most, struct error *e)
+{
+    struct folding *x = &f->folding;
+    const int64_t until = f->end;
+    enum rc rc;
+
+    f->busy = true;
+    pthread_mutex_unlock(&f->lock);
+    x->why[0] = '\0';
+    const int64_t lost = x->lost;
+    (void)fold_piece(x, until, most, &rc, e);
+    pthread_mutex_lock(&f->lock);
+    f->busy = false;
+    if (rc == RC_OK) {
+        f->folded = x->at;
+        f->entries = f->folded == f->end ? 0 : f->entries - x->entries;
+    }
+    if (x->why[0])
+        note_trouble_locked(f, x->why);
+    if (rc != RC_OK)
+        note_trouble_locked(f, e->message);
+    due_in_ms_locked(f, rc == RC_OK ? FOLD_LATE_MS : AGAIN_MS);
+    if (x->lost > lost)
+        note_trouble_locked(f, "the journal is damaged; a copy of it was kept beside it");
+    pthread_cond_broadcast(&f->less);
+    return rc;
+}
+
+/* Up to that place, and further if that comes along. */
+static enum rc fold_to_locked(struct folder *f, int64_t until, int most, struct error *e)
+{
+    enum rc rc = RC_OK;
+
+    for (;;) {
+        while (f->busy)
+            pthread_cond_wait(&f->less, &f->lock);
+        if (f->folded >= until || rc != RC_OK)
+            return rc;
+        rc = fold_one_locked(f, most, e);
+    }
+}
+
+/* ---- the thread -------------------------------------------------------------------------------------------------------- */
+
+static enum rc make_file(struct folder *f, struct error *e)
+{
+    enum rc rc = ahead_make(&f->ahead, f->path, f->bytes, e);
+
+    if (rc == RC_OK)
+        folding_init(&f->folding, f->ahead, f->db, f->inserts);
+    return rc;
+}
+
+/* One that cannot be made is not asked for again. */
+static void make_locked(struct folder *f)
+{
+    struct error e;
+
+    pthread_mutex_unlock(&f->lock);
+    enum rc rc = make_file(f, &e);
+    pthread_mutex_lock(&f->lock);
+    f->state = rc == RC_OK ? FOLDER_READY : FOLDER_BROKEN;
+    f->given_up = rc != RC_OK; /* there is nothing to give up */
+    if (rc != RC_OK)
+        note_trouble_locked(f, e.message);
+}
+
+/* Or until there are so many entries. */
+static void wait_ms_locked(struct folder *f, int64_t ms, int64_t enough)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += ms % 1000 * 1000000;
+    until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    while (!f->stopping && f->entries < enough && pthread_cond_timedwait(&f->more, &f->lock, &until) != ETIMEDOUT) {
+    }
+}
+
+static void *thread_main(void *arg)
+{
+    struct folder *f = arg;
+    struct error e;
+
+    pthread_mutex_lock(&f->lock);
+    while (!f->stopping) {
+        f->sleeps = f->folded == f->end && f->state != FOLDER_ASKED;
+        if (f->sleeps) {
+            pthread_cond_wait(&f->more, &f->lock);
+        } else if (f->state == FOLDER_ASKED) {
+            make_locked(f);
+        } else {
+            wait_ms_locked(f, FOLD_MS, FOLD_ROWS);
+            if (fold_to_locked(f, f->end, FOLD_PIECE, &e) != RC_OK)
+                wait_ms_locked(f, AGAIN_MS, INT64_MAX);
+        }
+    }
+    pthread_mutex_unlock(&f->lock);
+    return NULL;
+}
+
+/* ---- the writer -------------------------------------------------------------------------------------------------------- */
+
+bool folder_accepts(struct folder *f)
+{
+    pthread_mutex_lock(&f->lock);
+    const bool ready = f->state == FOLDER_READY, ask = f->state == FOLDER_NO_FILE;
+    if (ask)
+        f->state = FOLDER_ASKED;
+    pthread_mutex_unlock(&f->lock);
+    if (ask)
+        pthread_cond_signal(&f->more);
+    return ready;
+}
+
+bool folder_is_empty(struct folder *f)
+{
+    return folder_bytes(f) == 0;
+}
+
+struct strbuf *folder_frame(struct folder *f)
+{
+    return ahead_frame(f->ahead);
+}
+
+/* The thread does not keep up: so many entries are for the writer to fold. Where it is only late, not more than it would take
+ * itself; where half of the ring is full as many as make it worth a flush. */
+static int is_behind_locked(struct folder *f)
+{
+    const int64_t bytes = f->end - f->folded;
+
+    if (!bytes || f->busy)
+        return 0;
+    return bytes > ahead_bytes(f->ahead) / 2 ? FOLD_MOST : clock_now(&clock_system).ns >= f->late.ns ? FOLD_PIECE : 0;
+}
+
+/* For n bytes. */
+static enum rc make_room(struct folder *f, int64_t n, struct error *e)
+{
+    const int64_t bytes = ahead_bytes(f->ahead);
+    enum rc rc = RC_OK;
+
+    if (n > bytes)
+        return error_set(e, RC_FULL, "journal %s: %lld bytes at once are too many", f->path, (long long)n);
+    pthread_mutex_lock(&f->lock);
+    const int most = is_behind_locked(f);
+    if (most) /* each group folds a piece first, so that none ever has to wait for many */
+        (void)fold_one_locked(f, most, e);
+    if (f->end + n - f->folded > bytes)
+        rc = fold_to_locked(f, f->end + n - bytes, FOLD_MOST, e);
+    pthread_mutex_unlock(&f->lock);
+    return rc == RC_OK ? RC_OK : RC_FULL;
+}
+
+enum rc folder_put(struct folder *f, int entries, struct error *e)
+{
+    const int64_t n = ahead_frame_bytes(f->ahead);
+    enum rc rc = make_room(f, n, e);
+
+    if (rc != RC_OK)
+        return rc;
+    rc = ahead_write(f->ahead, f->end, entries, e); /* `end` changes here alone */
+    pthread_mutex_lock(&f->lock);
+    if (f->folded == f->end)
+        due_in_ms_locked(f, FOLD_LATE_MS);
+    if (rc == RC_OK) {
+        f->end += n;
+        f->entries += entries;
+    } else {
+        f->state = FOLDER_BROKEN;
+        note_trouble_locked(f, e->message);
+    }
+    const bool wake = f->sleeps || f->entries >= FOLD_ROWS;
+    f->sleeps = false;
+    pthread_mutex_unlock(&f->lock);
+    if (wake)
+        pthread_cond_signal(&f->more);
+    return rc == RC_OK ? RC_OK : RC_IO;
+}
+
+enum rc folder_drain(struct folder *f, struct error *e)
+{
+    pthread_mutex_lock(&f->lock);
+    enum rc rc = fold_to_locked(f, f->end, FOLD_MOST, e);
+    const bool give_up = rc == RC_OK && f->state == FOLDER_BROKEN && !f->given_up;
+    pthread_mutex_unlock(&f->lock);
+    if (give_up) {
+        rc = fold_give_up(f->db, ahead_id(f->ahead), e);
+        f->given_up = rc == RC_OK;
+    }
+    return rc;
+}
+
+void folder_help(struct folder *f)
+{
+    struct error e;
+
+    pthread_mutex_lock(&f->lock);
+    if (is_behind_locked(f))
+        (void)fold_to_locked(f, f->end, FOLD_MOST, &e); /* fails: see folder_trouble() */
+    pthread_mutex_unlock(&f->lock);
+}
+
+int64_t folder_bytes(struct folder *f)
+{
+    if (!f)
+        return 0;
+    pthread_mutex_lock(&f->lock);
+    const int64_t bytes = f->end - f->folded;
+    pthread_mutex_unlock(&f->lock);
+    return bytes;
+}
+
+bool folder_trouble(struct folder *f, char *text, size_t size)
+{
+    pthread_mutex_lock(&f->lock);
+    const bool any = f->trouble[0] != '\0';
+    if (any)
+        snprintf(text, size, "%s", f->trouble);
+    f->trouble[0] = '\0';
+    pthread_mutex_unlock(&f->lock);
+    return any;
+}
+
+/* ---- beginning and end ------------------------------------------------------------------------------------------------- */
+
+static void init_locks(struct folder *f)
+{
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&f->more, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_cond_init(&f->less, NULL);
+}
+
+enum rc folder_start(struct folder **out, const struct ledger_options *o, sqlite3 *db,
+                     const struct ledger_inserts *inserts, struct error *e)
+{
+    struct folder *f = spw_calloc(1, sizeof *f);
+    enum rc rc = RC_OK;
+
+    *out = NULL;
+    f->path = ahead_path(o->path);
+    f->bytes = o->journal_bytes ? o->journal_bytes : AHEAD_BYTES;
+    f->db = db;
+    f->inserts = inserts;
+    init_locks(f);
+    if (o->journal == LEDGER_JOURNAL_ALWAYS) {
+        rc = make_file(f, e);
+        f->state = FOLDER_READY;
+    }
+    int failed = rc == RC_OK ? thread_start(&f->thread, "fold", thread_main, f) : 0;
+    if (failed)
+        rc = error_set(e, RC_IO, "ledger %s: no thread: %s", o->path, strerror(failed));
+    f->runs = rc == RC_OK;
+    if (f->runs)
+        thread_come_last(f->thread);
+    if (rc == RC_OK)
+        *out = f;
+    else
+        folder_stop(f);
+    return rc;
+}
+
+void folder_stop(struct folder *f)
+{
+    struct error e;
+    bool done;
+
+    if (!f)
+        return;
+    if (f->runs) {
+        pthread_mutex_lock(&f->lock);
+        f->stopping = true;
+        pthread_mutex_unlock(&f->lock);
+        pthread_cond_signal(&f->more);
+        pthread_join(f->thread, NULL);
+    }
+    done = f->ahead && folder_drain(f, &e) == RC_OK;
+    folding_fini(&f->folding);
+    if (done)
+        ahead_remove(f->ahead);
+    else
+        ahead_close(f->ahead);
+    pthread_cond_destroy(&f->more);
+    pthread_cond_destroy(&f->less);
+    pthread_mutex_destroy(&f->lock);
+    free(f->path);
+    free(f);
+}
