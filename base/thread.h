@@ -10,11 +10,11 @@
 
 /* 0, or the errno of why there is none. In the thread all signals are blocked but those that its own faults raise. */
 int thread_start(pthread_t *t, const char *name, void *(*run)(void *arg), void *arg);
-/* Into the background's scheduling class: where the thread shares a core with a loop it shall not break into its turn each time
- * that a disk is done. Not to be had: no harm. */
+/* Into the background's scheduling class: where the thread shares a core with a loop it shall not break into its
+ * turn each time that a disk is done. Not to be had: no harm. */
 void thread_stand_back(pthread_t t);
-/* Behind everything: it runs while its core has nothing else to do, and is put aside at once when it has. Whoever may have to wait
- * for what such a thread does should rather do it himself. */
+/* Behind everything: it runs while its core has nothing else to do, and is put aside at once when it has. Whoever
+ * may have to wait for what such a thread does should rather do it himself. */
 void thread_come_last(pthread_t t);
 
 #endif

@@ -6,47 +6,14 @@
 
 #define LOOK_MS 5 /* how often whoever waits looks */
 
-/* ---- how far ----------------------------------------------------------------------------------------------------------- */
-
-enum rc fold_position(sqlite3 *db, const char *id, int64_t *at, struct error *e)
-{
-    sqlite3_stmt *q = NULL;
-    int rc = sqlite3_prepare_v2(db, "SELECT bytes FROM spools WHERE id = ?1", -1, &q, NULL);
-
-    *at = 0;
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_text(q, 1, id, -1, SQLITE_STATIC);
-    if (rc == SQLITE_OK && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        *at = sqlite3_column_int64(q, 0);
-        rc = SQLITE_DONE;
-    }
-    enum rc code = rc == SQLITE_DONE ? RC_OK : ledger_fail(db, rc, "journal", e);
-    sqlite3_finalize(q);
-    return code;
-}
-
-static int note_position(sqlite3 *db, const char *id, int64_t at)
-{
-    sqlite3_stmt *q = NULL;
-    int rc = sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO spools (id, bytes) VALUES (?1, ?2)", -1, &q, NULL);
-
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_text(q, 1, id, -1, SQLITE_STATIC);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int64(q, 2, at);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(q);
-    sqlite3_finalize(q);
-    return rc == SQLITE_DONE ? SQLITE_OK : rc;
-}
-
 enum rc fold_give_up(sqlite3 *db, const char *id, struct error *e)
 {
-    int rc = note_position(db, id, INT64_MAX);
+    int rc = ledger_file_note_position(db, id, INT64_MAX);
     return rc == SQLITE_OK ? RC_OK : ledger_fail(db, rc, "journal", e);
 }
 
-/* ---- a transaction ----------------------------------------------------------------------------------------------------- */
+/* ---- a transaction
+ * ----------------------------------------------------------------------------------------------------- */
 
 void folding_init(struct folding *f, struct ahead *a, sqlite3 *db, const struct ledger_inserts *s)
 {
@@ -128,7 +95,7 @@ bool fold_piece(struct folding *f, int64_t until, int most, enum rc *code, struc
         at = frame.next;
     }
     if (rc == SQLITE_OK)
-        rc = note_position(f->db, ahead_id(f->ahead), at);
+        rc = ledger_file_note_position(f->db, ahead_id(f->ahead), at);
     if (rc == SQLITE_OK)
         rc = ledger_file_run(f->inserts->commit);
     if (rc == SQLITE_OK) {
@@ -140,10 +107,11 @@ bool fold_piece(struct folding *f, int64_t until, int most, enum rc *code, struc
     return false;
 }
 
-/* ---- whoever opens the ledger ------------------------------------------------------------------------------------------ */
+/* ---- whoever opens the ledger
+ * ------------------------------------------------------------------------------------------ */
 
 /* Of somebody who is no more; then the file goes. */
-static enum rc fold_all(struct ahead **a, sqlite3 *db, struct error *e)
+static enum rc fold_all(struct ahead **a, sqlite3 *db, const char *path, struct error *e)
 {
     struct ledger_inserts inserts = {0};
     struct folding f;
@@ -151,7 +119,7 @@ static enum rc fold_all(struct ahead **a, sqlite3 *db, struct error *e)
 
     folding_init(&f, *a, db, &inserts);
     if (rc == RC_OK)
-        rc = fold_position(db, ahead_id(*a), &f.at, e);
+        rc = ledger_file_position(db, ahead_id(*a), path, &f.at, e);
     while (rc == RC_OK && fold_piece(&f, FOLD_TO_END, FOLD_MOST, &rc, e)) {
     }
     folding_fini(&f);
@@ -177,9 +145,9 @@ static enum rc wait_for(struct ahead *a, sqlite3 *db, const char *path, struct e
 {
     const struct mono began = clock_now(&clock_system);
     int64_t at, end;
-    enum rc rc = fold_position(db, ahead_id(a), &at, e);
+    enum rc rc = ledger_file_position(db, ahead_id(a), path, &at, e);
 
-    for (end = end_of(a, at); rc == RC_OK && at < end; rc = fold_position(db, ahead_id(a), &at, e)) {
+    for (end = end_of(a, at); rc == RC_OK && at < end; rc = ledger_file_position(db, ahead_id(a), path, &at, e)) {
         if (mono_since(&clock_system, began) > FOLD_WAIT_MS * NS_PER_MS)
             return error_set(e, RC_AGAIN,
                              "ledger %s: rows wait in its journal, and the scheduler does not get on with them", path);
@@ -196,7 +164,8 @@ static enum rc have_it_folded(const char *path, struct error *e)
     enum rc rc = ledger_file_open(&db, &o, e);
 
     sqlite3_close(db);
-    return rc;
+    return rc == RC_OK ? RC_OK
+                       : error_prefix(e, "rows that a scheduler left in its journal cannot be put into the ledger");
 }
 
 static enum rc settle(struct ahead **a, sqlite3 *db, const char *path, bool writable, struct error *e)
@@ -206,8 +175,8 @@ static enum rc settle(struct ahead **a, sqlite3 *db, const char *path, bool writ
     if (!ahead_try_lock(*a))
         return wait_for(*a, db, path, e);
     if (writable)
-        return fold_all(a, db, e);
-    enum rc rc = fold_position(db, ahead_id(*a), &at, e);
+        return fold_all(a, db, path, e);
+    enum rc rc = ledger_file_position(db, ahead_id(*a), path, &at, e);
     if (rc != RC_OK || end_of(*a, at) == at)
         return rc;
     ahead_close(*a); /* with its lock */

@@ -1,12 +1,12 @@
-/* From the journal (ahead.h) into the ledger, exactly once: many entries in one transaction, which also says how far it has
- * come. An entry whose request has its row already is passed over, as the ledger would have refused it.
+/* From the journal (ahead.h) into the ledger, exactly once: many entries in one transaction, which also says how far
+ * it has come. An entry whose request has its row already is passed over, as the ledger would have refused it.
  *
- * Whoever opens the ledger's file, for reading or writing, calls fold_settle() first and so sees every row that was told to be
- * durable before:
+ * Whoever opens the ledger's file, for reading or writing, calls fold_settle() first and so sees every row that was
+ * told to be durable before:
  *
  *   no journal, or nothing in it   -> goes on
  *   nobody has the journal's lock  -> a scheduler died: what it has left is folded now
- *   somebody has it                -> what is there now is waited for; its folder (folder.h) does that within moments */
+ *   somebody has it                -> what is there now is waited for: a folder (folder.h) is at it */
 #ifndef SCHEDULER_BOOKS_FOLD_H
 #define SCHEDULER_BOOKS_FOLD_H
 
@@ -14,15 +14,13 @@
 #include "scheduler/books/ledger_internal.h"
 #include "scheduler/books/ledger_pack.h"
 
-/* Entries of a transaction, or a few more, for which nobody else may write: some 3 ms, and some 25 ms where somebody waits. */
+/* Entries of a transaction, or a few more: 3 ms in which nobody else may write, or 25 where somebody waits. */
 #define FOLD_PIECE   250
 #define FOLD_MOST    2000
 #define FOLD_TO_END  INT64_MAX /* as far as there are whole frames */
 #define FOLD_WAIT_MS 10000     /* for somebody else's folder, at most */
 
-/* How far this journal is folded; 0: nothing of it is. */
-enum rc fold_position(sqlite3 *db, const char *id, int64_t *at, struct error *e) SPW_MUST_USE;
-/* Nothing of it is ever to be folded, whatever is there: it is broken, and rows go by it from here on. */
+/* Nothing more of that journal is ever to be folded, whatever is there: it is broken, and rows go by it from here on. */
 enum rc fold_give_up(sqlite3 *db, const char *id, struct error *e) SPW_MUST_USE;
 
 struct folding {
@@ -37,11 +35,12 @@ struct folding {
 };
 void folding_init(struct folding *f, struct ahead *a, sqlite3 *db, const struct ledger_inserts *s);
 void folding_fini(struct folding *f);
-/* The next entries, some `most` of them, in a transaction; f->at is behind them. `until`: the end of what is durable, or
- * FOLD_TO_END. False with RC_OK: there was nothing left. An error: nothing has changed. */
+/* The next entries, some `most` of them, in a transaction; f->at is behind them. `until`: the end of what is
+ * durable, or FOLD_TO_END. False with RC_OK: there was nothing left. An error: nothing has changed. */
 bool fold_piece(struct folding *f, int64_t until, int most, enum rc *rc, struct error *e);
 
-/* See above. `db` is open on `path`; `writable`: it may fold. RC_AGAIN: somebody has the journal and does not get on. */
+/* See above. `db` is open on `path`; `writable`: it may fold. RC_AGAIN: somebody has the journal and does not get
+ * on. */
 enum rc fold_settle(sqlite3 *db, const char *path, bool writable, struct error *e) SPW_MUST_USE;
 
 #endif

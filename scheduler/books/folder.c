@@ -49,7 +49,8 @@ static void due_in_ms_locked(struct folder *f, int64_t ms)
     f->late.ns = clock_now(&clock_system).ns + ms * NS_PER_MS;
 }
 
-/* ---- folding, by either of the two ------------------------------------------------------------------------------------- */
+/* ---- folding, by either of the two
+ * ------------------------------------------------------------------------------------- */
 
 static void note_trouble_locked(struct folder *f, const char *text)
 {
@@ -99,7 +100,8 @@ static enum rc fold_to_locked(struct folder *f, int64_t until, int most, struct 
     }
 }
 
-/* ---- the thread -------------------------------------------------------------------------------------------------------- */
+/* ---- the thread
+ * -------------------------------------------------------------------------------------------------------- */
 
 static enum rc make_file(struct folder *f, struct error *e)
 {
@@ -159,7 +161,8 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* ---- the writer -------------------------------------------------------------------------------------------------------- */
+/* ---- the writer
+ * -------------------------------------------------------------------------------------------------------- */
 
 bool folder_accepts(struct folder *f)
 {
@@ -183,8 +186,8 @@ struct strbuf *folder_frame(struct folder *f)
     return ahead_frame(f->ahead);
 }
 
-/* The thread does not keep up: so many entries are for the writer to fold. Where it is only late, not more than it would take
- * itself; where half of the ring is full as many as make it worth a flush. */
+/* The thread does not keep up: so many entries are for the writer to fold. Where it is only late, not more than it
+ * would take itself; where half of the ring is full as many as make it worth a flush. */
 static int is_behind_locked(struct folder *f)
 {
     const int64_t bytes = f->end - f->folded;
@@ -282,7 +285,8 @@ bool folder_trouble(struct folder *f, char *text, size_t size)
     return any;
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------------------------------- */
+/* ---- beginning and end
+ * ------------------------------------------------------------------------------------------------- */
 
 static void init_locks(struct folder *f)
 {

@@ -4,8 +4,9 @@
  *   loop: ledger_append() -> end of the turn -> worker: BEGIN, insert each, COMMIT -> done(rc) on the loop
  *                                                       or one frame of the journal
  *
- * Where a group goes, in this order: into the spool while there is something in it; into the journal while rows come fast, or
- * as long as something is unfolded there; else into the file; and if that says no, into the spool. So all comes in order. */
+ * Where a group goes, in this order: into the spool while there is something in it; into the journal while rows come
+ * fast, or as long as something is unfolded there; else into the file; and if that says no, into the spool. So all
+ * comes in order. */
 #include "scheduler/books/ledger_internal.h"
 
 #include <stdlib.h>
@@ -336,9 +337,9 @@ static bool write_group(struct ledger *l, struct inbox_list *group, char *text, 
 
 /* How long a group may gather. A quick disk makes for small groups, each of which costs a flush, a wake-up of the
  * writer and one of the loop: where rows come thick and fast, a little patience makes one of many. It is measured by
- * the disk: what a commit takes, GATHER_US_MAX at most, so that there are fewer of them the more each costs. Where rows come
- * slowly, or where groups are large by themselves (as where a fixed number of clients waits for its rows: patience would only keep
- * them from asking anew), nobody waits. */
+ * the disk: what a commit takes, GATHER_US_MAX at most, so that there are fewer of them the more each costs. Where
+ * rows come slowly, or where groups are large by themselves (as where a fixed number of clients waits for its rows:
+ * patience would only keep them from asking anew), nobody waits. */
 static int64_t patience_us_locked(const struct ledger *l)
 {
     if (l->group_ms > 0)

@@ -1,16 +1,17 @@
 /* The ledger: one row per request in SQLite (WAL), written by a worker thread in group commits, so that no loop ever
  * waits for a disk. A row is durable before its request's last byte leaves.
  *
- * One ledger per process, one port per event loop. ledger_append() gathers a row in the loop's port and returns; at the
- * end of the loop's turn all that was gathered goes to the writer at once, and what a commit has finished comes back as
- * one batch: `done` is called on the port's loop once the row is committed (or with the error, after which the
- * configured answer applies). The queue is bounded over all ports: RC_FULL says refuse new work. Where rows come thick and fast
- * they may go into a journal first (ahead.h), which is quicker to flush, and from there into the file. Where there is a spool
- * (spool.h), rows that the file cannot take are durable there, and are replayed when it can again.
+ * One ledger per process, one port per event loop. ledger_append() gathers a row in the loop's port and returns; at
+ * the end of the loop's turn all that was gathered goes to the writer at once, and what a commit has finished comes
+ * back as one batch: `done` is called on the port's loop once the row is committed (or with the error, after which
+ * the configured answer applies). The queue is bounded over all ports: RC_FULL says refuse new work. Where rows come
+ * thick and fast they may go into a journal first (ahead.h), which is quicker to flush, and from there into the
+ * file. Where there is a spool (spool.h), rows that the file cannot take are durable there, and are replayed when it
+ * can again.
  *
  * Threads: a port belongs to its loop's thread, from ledger_port_new() to ledger_port_free(); ledger_stats(),
- * ledger_is_failing() and ledger_last_error() are for any thread; the others are for the thread that opened the ledger.
- * Readers (ledger_read, the command line) open the file read-only on their own connection.
+ * ledger_is_failing() and ledger_last_error() are for any thread; the others are for the thread that opened the
+ * ledger. Readers (ledger_read, the command line) open the file read-only on their own connection.
  *
  * A row is never changed. What was booked wrongly is put right by another row, of a table of its own (finance.h,
  * finance_correct()). */
@@ -125,10 +126,10 @@ enum rc ledger_port_new(struct ledger_port **p, struct ledger *l, struct event_b
 void ledger_port_free(struct ledger_port *p);
 
 /* In the order of the port's appends, on its loop, never from inside ledger_append(). RC_OK: durable. RC_CONFLICT:
- * there is a row of this request_id already, which stays as it is (a row that goes into the journal is told RC_OK then, too). RC_INVALID: token counts that cannot be. RC_FULL:
- * the disk; RC_AGAIN: another process held the file too long; RC_IO: anything else. After an error the row is not in
- * the ledger and may be appended again (after RC_IO from a failing disk it may turn up nevertheless: the second
- * append then ends with RC_CONFLICT). */
+ * there is a row of this request_id already, which stays as it is (a row that goes into the journal is told RC_OK
+ * then, too). RC_INVALID: token counts that cannot be. RC_FULL: the disk; RC_AGAIN: another process held the file
+ * too long; RC_IO: anything else. After an error the row is not in the ledger and may be appended again (after RC_IO
+ * from a failing disk it may turn up nevertheless: the second append then ends with RC_CONFLICT). */
 typedef void ledger_done_cb(enum rc rc, void *arg);
 /* done may be NULL. RC_FULL: the queue's bound; RC_CANCELLED: the port is being freed; nothing was queued. Takes no
  * lock and makes no system call. */

@@ -186,8 +186,8 @@ static enum rc migrate(sqlite3 *db, const char *path, int version, struct error 
 /* SQLite would make the file with the umask alone; who used what is not for everybody. Its -wal and -shm inherit. */
 static enum rc touch(const char *path, struct error *e)
 {
-    /* Never one that is there: to close it would take this process's locks off it (fcntl), those of the writer's connection
-     * too, and another program that is done with the file would then take its log away. */
+    /* Never one that is there: to close it would take this process's locks off it (fcntl), those of the writer's
+     * connection too, and another program that is done with the file would then take its log away. */
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
 
     if (fd < 0 && errno == EEXIST)
@@ -214,8 +214,8 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
     code = rc == SQLITE_OK ? ledger_file_version(db, o->path, &version, e) : ledger_fail(db, rc, o->path, e);
     if (code != RC_OK)
         goto out;
-    /* FULL: each commit is flushed. Whoever has no thread for it (ledger_checkpoint.h) folds the log back every MiB: often, since
-     * its rows wait while that is done, and for as long as there is much of it. */
+    /* FULL: each commit is flushed. Whoever has no thread for it (ledger_checkpoint.h) folds the log back every MiB:
+     * often, since its rows wait while that is done, and for as long as there is much of it. */
     rc = sqlite3_exec(db,
                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 250;"
                       "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF;",
@@ -469,6 +469,40 @@ void ledger_file_finalize(struct ledger_inserts *s)
     sqlite3_finalize(s->use);
     ledger_budgets_finalize(&s->budgets);
     *s = (struct ledger_inserts){0};
+}
+
+/* --- how far spools and journals are ----------------------------------------------------------------------- */
+
+enum rc ledger_file_position(sqlite3 *db, const char *id, const char *path, int64_t *at, struct error *e)
+{
+    sqlite3_stmt *q = NULL;
+    int rc = sqlite3_prepare_v2(db, "SELECT bytes FROM spools WHERE id = ?1", -1, &q, NULL);
+
+    *at = 0;
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_text(q, 1, id, -1, SQLITE_STATIC);
+    if (rc == SQLITE_OK && (rc = sqlite3_step(q)) == SQLITE_ROW) {
+        *at = sqlite3_column_int64(q, 0);
+        rc = SQLITE_DONE;
+    }
+    enum rc code = rc == SQLITE_DONE ? RC_OK : ledger_fail(db, rc, path, e);
+    sqlite3_finalize(q);
+    return code;
+}
+
+int ledger_file_note_position(sqlite3 *db, const char *id, int64_t at)
+{
+    sqlite3_stmt *q = NULL;
+    int rc = sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO spools (id, bytes) VALUES (?1, ?2)", -1, &q, NULL);
+
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_text(q, 1, id, -1, SQLITE_STATIC);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int64(q, 2, at);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(q);
+    sqlite3_finalize(q);
+    return rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
 /* --- for readers ------------------------------------------------------------------------------------------ */

@@ -47,6 +47,10 @@ void ledger_file_finalize(struct ledger_inserts *s);
 int ledger_file_insert(const struct ledger_inserts *s, const struct ledger_row *row);
 /* `begin` or `commit`: SQLITE_OK or what went wrong. */
 int ledger_file_run(sqlite3_stmt *s);
+/* How far the spool or journal of that id has been put into this file (the table `spools`); 0: nothing of it has. */
+enum rc ledger_file_position(sqlite3 *db, const char *id, const char *path, int64_t *at, struct error *e) SPW_MUST_USE;
+/* In the caller's transaction. SQLITE_OK or what went wrong. */
+int ledger_file_note_position(sqlite3 *db, const char *id, int64_t at);
 /* Whoever only reads the tables of the books. r->db NULL after RC_OK: there is no file, or it has none of them yet. */
 struct books_reader {
     sqlite3 *db;

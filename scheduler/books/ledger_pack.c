@@ -112,7 +112,8 @@ _Static_assert(sizeof(struct ledger_use) == 24, "use_fields");
 _Static_assert(sizeof(struct ledger_budget_event) == 48, "event_fields");
 #endif
 
-/* ---- in ---------------------------------------------------------------------------------------------------------------- */
+/* ---- in
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 #define VARINT_MAX 10
 
@@ -199,7 +200,8 @@ enum rc ledger_pack(struct strbuf *out, const struct ledger_row *row, const stru
     return rc == RC_OK ? pack_byte(out, FORM_END) : rc;
 }
 
-/* ---- out --------------------------------------------------------------------------------------------------------------- */
+/* ---- out
+ * --------------------------------------------------------------------------------------------------------------- */
 
 struct reader {
     const char *at, *end;
@@ -288,7 +290,8 @@ static void skip(struct reader *r, unsigned form)
     } while (depth > 0 && !r->bad);
 }
 
-/* The field of that tag, or the table's end. They come in the table's order, so `from`, where the one before was, is near. */
+/* The field of that tag, or the table's end. They come in the table's order, so `from`, where the one before was, is
+ * near. */
 static const struct field *find(const struct field *fields, const struct field *from, unsigned tag)
 {
     while (from->tag && from->tag < tag)

@@ -2,11 +2,11 @@
  *
  *   entry   'r' or 'e', fields, 0
  *   field   KEY VALUE; KEY = TAG << 2 | FORM, one byte
- *           form 1: an integer (zigzag varint, as protobuf's sint64); 2: a text, its length (varint) and its bytes, of which
- *           the last is 0; 3: a part (a leg, or a use of it): fields, 0
+ *           form 1: an integer (zigzag varint, as protobuf's sint64); 2: a text, its length (varint) and its bytes,
+ *           of which the last is 0; 3: a part (a leg, or a use of it): fields, 0
  *
- * A field that is zero, NULL or empty is left out, and one whose tag is not known is passed over: a newer program reads what an
- * older one has left. Tags are never given anew. */
+ * A field that is zero, NULL or empty is left out, and one whose tag is not known is passed over: a newer program
+ * reads what an older one has left. Tags are never given anew. */
 #ifndef SCHEDULER_BOOKS_LEDGER_PACK_H
 #define SCHEDULER_BOOKS_LEDGER_PACK_H
 
@@ -29,7 +29,8 @@ void ledger_unpacked_fini(struct ledger_unpacked *u);
 /* The entry at the beginning of data[n]. Returns its bytes, 0: it is none. */
 size_t ledger_unpack(struct ledger_unpacked *u, const char *data, size_t n);
 
-/* May the row be in a ledger at all? What the file's constraints would say of it; but for its request_id's being known. */
+/* May the row be in a ledger at all? What the file's constraints would say of it; but for its request_id's being
+ * known. */
 bool ledger_row_is_possible(const struct ledger_row *row);
 
 #endif

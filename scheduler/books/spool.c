@@ -236,35 +236,6 @@ int64_t spool_bytes(const struct spool *s)
 
 /* ---- back into the ledger ---------------------------------------------------------------------------------------- */
 
-static enum rc done_so_far(const struct spool *s, sqlite3 *db, int64_t *at, struct error *e)
-{
-    sqlite3_stmt *q = NULL;
-    int rc = sqlite3_prepare_v2(db, "SELECT bytes FROM spools WHERE id = ?1", -1, &q, NULL);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_text(q, 1, s->id, -1, SQLITE_STATIC);
-    *at = HEAD_BYTES;
-    if (rc == SQLITE_OK && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        *at = sqlite3_column_int64(q, 0);
-        rc = SQLITE_DONE;
-    }
-    sqlite3_finalize(q);
-    return rc == SQLITE_DONE ? RC_OK : ledger_fail(db, rc, s->path, e);
-}
-
-static int note_done(const struct spool *s, sqlite3 *db, int64_t at)
-{
-    sqlite3_stmt *q = NULL;
-    int rc = sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO spools (id, bytes) VALUES (?1, ?2)", -1, &q, NULL);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_text(q, 1, s->id, -1, SQLITE_STATIC);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int64(q, 2, at);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(q);
-    sqlite3_finalize(q);
-    return rc == SQLITE_DONE ? SQLITE_OK : rc;
-}
-
 /* One entry: all of it, or, where its request has a row already, nothing. */
 static int redo(sqlite3 *db, const char *sql)
 {
@@ -293,7 +264,7 @@ static enum rc replay_piece(const struct spool *s, sqlite3 *db, int64_t *at, int
         return error_set(e, RC_INVALID, "spool %s: is damaged at byte %lld", s->path, (long long)next);
     }
     if (rc == SQLITE_OK)
-        rc = note_done(s, db, next);
+        rc = ledger_file_note_position(db, s->id, next);
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
     if (rc != SQLITE_OK) {
@@ -313,7 +284,9 @@ enum rc spool_replay(struct spool *s, sqlite3 *db, int64_t *entries, struct erro
     *entries = 0;
     if (!spool_bytes(s))
         return RC_OK;
-    enum rc rc = done_so_far(s, db, &at, e);
+    enum rc rc = ledger_file_position(db, s->id, s->path, &at, e);
+    if (at < HEAD_BYTES)
+        at = HEAD_BYTES;
     while (rc == RC_OK && at < s->end)
         rc = replay_piece(s, db, &at, entries, e);
     return rc == RC_OK ? begin_file(s, e) : rc; /* under another id */

@@ -1,7 +1,8 @@
-/* Rows a second, each with a leg, that the ledger makes durable, a thousand under way at a time, as with a thousand requests ending; and, in the same
- * run, what a flush of as many bytes takes on the same disk.
+/* Rows a second, each with a leg, that the ledger makes durable, a thousand under way at a time, as with a thousand
+ * requests ending; and, in the same run, what a flush of as many bytes takes on the same disk.
  *
- *     build/bench/bench_ledger FILE [ROWS [journal]]      200,000 rows; FILE must not be there, and stays; journal: they go there first
+ *     build/bench/bench_ledger FILE [ROWS [journal]]      200,000 rows; FILE must not be there, and stays;
+ *                                                         journal: they go there first
  * links: spw_sched_books */
 #include <fcntl.h>
 #include <stdio.h>

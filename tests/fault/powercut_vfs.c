@@ -1,12 +1,13 @@
-/* A SQLite VFS that writes down what a power cut may take away, and the same for the audit's segments (*.audit) and the ledger's
- * journal (*.ahead), whose few system calls are taken in place of the C library's. As the default VFS of an unchanged program (LD_PRELOAD)
- * it passes everything on to the system's, and notes each write, truncation, flush and removal of a database's files in
- * a trace, in the order in which they were done. From any place of it tests/fault/power_cut.py makes what a disk may
- * hold after a cut there: what was flushed stands; of the rest each sector may be old or new.
+/* A SQLite VFS that writes down what a power cut may take away, and the same for the audit's segments (*.audit) and
+ * the ledger's journal (*.ahead), whose few system calls are taken in place of the C library's. As the default VFS
+ * of an unchanged program (LD_PRELOAD) it passes everything on to the system's, and notes each write, truncation,
+ * flush and removal of a database's files in a trace, in the order in which they were done. From any place of it
+ * tests/fault/power_cut.py makes what a disk may hold after a cut there: what was flushed stands; of the rest each
+ * sector may be old or new.
  *
  * A flush is noted after it was done and before SQLite is told, so nobody can have been told of a row whose flush is
- * not in the trace. The trace survives SIGKILL (each record is one append). Flushes do not reach the disk: the disk is
- * the model made from the trace.
+ * not in the trace. The trace survives SIGKILL (each record is one append). Flushes do not reach the disk: the disk
+ * is the model made from the trace.
  *
  *     SPILLWAY_POWERCUT_TRACE   file to append to
  *     SPILLWAY_POWERCUT_SYNC_US how long a flush takes (default 0)
@@ -233,7 +234,8 @@ static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
     return rc;
 }
 
-/* ---- the audit's segments and the ledger's journal ---------------------------------------------------------------- */
+/* ---- the audit's segments and the ledger's journal
+ * ---------------------------------------------------------------- */
 
 #define FDS_MAX 4096
 static char segments[FDS_MAX][32]; /* of each descriptor that is one: its name; it is written by one thread */
