@@ -610,10 +610,10 @@ static void *looper_main(void *arg)
 }
 
 /* Loops of their own threads share one writer: each has its callbacks in its order, on its thread, and no row is lost. */
-static void test_ports(void)
+static void use_ports(enum ledger_journal journal)
 {
     static struct looper loopers[LOOPS];
-    struct ledger_options o = {.path = path};
+    struct ledger_options o = {.path = path, .journal = journal, .journal_bytes = 1 << 20};
     struct ledger *l = NULL;
     struct error e;
 
@@ -634,6 +634,13 @@ static void test_ports(void)
     ledger_close(l);
     CHECK_INT(rows_in_file(), LOOPS * ROWS_PER_LOOP);
     clean();
+}
+
+static void test_ports(void)
+{
+    use_ports(LEDGER_JOURNAL_OFF);
+    use_ports(LEDGER_JOURNAL_AUTO);   /* begins in the file, goes on in the journal */
+    use_ports(LEDGER_JOURNAL_ALWAYS); /* whose ring is too small for all of it */
 }
 
 /* Off: rows are called durable in the same turn, none is kept, and there is no file. */
