@@ -139,6 +139,22 @@ static void wait_ms_locked(struct folder *f, int64_t ms, int64_t enough)
     }
 }
 
+static bool is_half_full_locked(const struct folder *f)
+{
+    return f->end - f->folded > f->bytes / 2;
+}
+
+/* Until it is half full: from then on it is the writer's, who would have to wait for us, and we for a core. */
+static enum rc fold_for_a_while_locked(struct folder *f, struct error *e)
+{
+    const int64_t until = f->end;
+    enum rc rc = RC_OK;
+
+    while (f->folded < until && !f->stopping && !is_half_full_locked(f) && rc == RC_OK)
+        rc = fold_to_locked(f, f->folded + 1, FOLD_PIECE, e);
+    return rc;
+}
+
 static void *thread_main(void *arg)
 {
     struct folder *f = arg;
@@ -151,9 +167,11 @@ static void *thread_main(void *arg)
             pthread_cond_wait(&f->more, &f->lock);
         } else if (f->state == FOLDER_ASKED) {
             make_locked(f);
+        } else if (is_half_full_locked(f)) {
+            wait_ms_locked(f, FOLD_MS, INT64_MAX);
         } else {
             wait_ms_locked(f, FOLD_MS, FOLD_ROWS);
-            if (fold_to_locked(f, f->end, FOLD_PIECE, &e) != RC_OK)
+            if (fold_for_a_while_locked(f, &e) != RC_OK)
                 wait_ms_locked(f, AGAIN_MS, INT64_MAX);
         }
     }
@@ -190,11 +208,9 @@ struct strbuf *folder_frame(struct folder *f)
  * would take itself; where half of the ring is full as many as make it worth a flush. */
 static int is_behind_locked(struct folder *f)
 {
-    const int64_t bytes = f->end - f->folded;
-
-    if (!bytes || f->busy)
+    if (f->end == f->folded || f->busy)
         return 0;
-    return bytes > ahead_bytes(f->ahead) / 2 ? FOLD_MOST : clock_now(&clock_system).ns >= f->late.ns ? FOLD_PIECE : 0;
+    return is_half_full_locked(f) ? FOLD_MOST : clock_now(&clock_system).ns >= f->late.ns ? FOLD_PIECE : 0;
 }
 
 /* For n bytes. */
