@@ -423,7 +423,7 @@ static void best_value(struct field *f)
 
 static void least_risk(struct field *f)
 {
-    double least = 1;
+    double least = INFINITY;
     for (int32_t k = 0; k < f->left; k++)
         least = candidate(f, k)->risk < least ? candidate(f, k)->risk : least;
     int32_t kept = 0;
@@ -451,6 +451,7 @@ static void least_work(struct field *f)
 
 static int32_t draw_two(struct field *f)
 {
+    SPW_ASSERT(f->left > 0); /* the best of each comparison stays */
     const uint32_t left = (uint32_t)f->left, first = f->r->spread % left;
     const uint32_t second = left > 1 ? (first + 1 + f->r->spread / left % (left - 1)) % left : first;
     const int32_t a = f->in[first], b = f->in[second];

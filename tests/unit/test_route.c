@@ -348,6 +348,9 @@ static void extremes_are_survived(void)
     r.input_tokens = r.output_tokens = INT64_MIN;
     route_choose(&d, &r, c, 2);
     CHECK_INT(d.chosen, 1);
+    c[0].risk = c[1].risk = 2; /* no probability: the least is the least all the same, and somebody is left */
+    route_choose(&d, &r, c, 2);
+    CHECK_INT(d.chosen, 1);
     route_choose(&d, &r, c, 0);
     CHECK_INT(d.chosen, -1);
     CHECK(!d.model_known && !d.may_wait);
