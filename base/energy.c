@@ -2,31 +2,25 @@
 
 #include <stdio.h>
 
+#include "base/file.h"
+
 #define PACKAGES_MAX 16
 
 /* One number from .../intel-rapl:N/NAME (AMD packages appear under the same name). */
-static bool read_package(int package, const char *name, uint64_t *v)
+static bool read_package(int package, const char *name, int64_t *v)
 {
     char path[96];
     snprintf(path, sizeof path, "/sys/class/powercap/intel-rapl:%d/%s", package, name);
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return false;
-    unsigned long long value;
-    bool ok = fscanf(f, "%llu", &value) == 1;
-    fclose(f);
-    if (ok)
-        *v = value;
-    return ok;
+    return file_read_int(path, v);
 }
 
 static bool sum_packages(const char *name, uint64_t *sum)
 {
-    uint64_t v;
+    int64_t v;
     *sum = 0;
     int found = 0;
     for (int i = 0; i < PACKAGES_MAX && read_package(i, name, &v); i++, found++)
-        *sum += v;
+        *sum += (uint64_t)v;
     return found > 0;
 }
 

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/text.h"
+
 #define SECRET_BYTES_MAX ((size_t)64 << 10)
 
 enum rc file_read(struct strbuf *b, const char *path, size_t bytes_max, struct error *e)
@@ -41,6 +43,18 @@ enum rc file_read_secret(char **secret, const char *path, struct error *e)
         *secret = strbuf_take(&b);
     strbuf_fini(&b);
     return rc;
+}
+
+bool file_read_int(const char *path, int64_t *v)
+{
+    char line[32] = "";
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    const bool got = fgets(line, sizeof line, f) != NULL;
+    fclose(f);
+    line[strcspn(line, "\n")] = '\0';
+    return got && text_parse_int(line, 0, INT64_MAX / 2, v) == RC_OK;
 }
 
 bool file_write_all(int fd, const void *data, size_t n)

@@ -10,6 +10,8 @@ enum rc file_read(struct strbuf *b, const char *path, size_t bytes_max, struct e
 /* The file's text without trailing newlines, for keys and tokens; empty files are RC_INVALID. Caller frees. The content
  * never appears in errors. */
 enum rc file_read_secret(char **secret, const char *path, struct error *e) SPW_MUST_USE;
+/* The whole number >= 0 that is a file's first line, as in the kernel's. False: errno says why, or it is none. */
+bool file_read_int(const char *path, int64_t *v);
 /* All of the file is these bytes, durably, or what it was before: written beside it and renamed. mode: 0600 for
  * secrets. */
 enum rc file_replace(const char *path, unsigned mode, const void *data, size_t n, struct error *e) SPW_MUST_USE;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/text.h"
+#include "base/file.h"
 
 #define AREA      "watts"
 #define ZONES_MAX 128
@@ -37,19 +37,6 @@ const char *watts_source_name(enum watts_source s)
     return names[s];
 }
 
-/* Kernel memory, a few digits. False: errno says why. */
-static bool read_int(const char *file, int64_t *v)
-{
-    char line[32] = "";
-    FILE *f = fopen(file, "re");
-    if (!f)
-        return false;
-    const bool got = fgets(line, sizeof line, f) != NULL;
-    fclose(f);
-    line[strcspn(line, "\n")] = '\0';
-    return got && text_parse_int(line, 0, INT64_MAX / 2, v) == RC_OK;
-}
-
 static bool read_word(const char *file, char *word, size_t size)
 {
     FILE *f = fopen(file, "re");
@@ -75,11 +62,11 @@ static void add_zone(struct watts *w, const char *folder, bool *told)
     if (w->n_zones == ZONES_MAX || !counts(folder))
         return;
     snprintf(file, sizeof file, "%s/max_energy_range_uj", folder);
-    if (!read_int(file, &z.range_uj))
+    if (!file_read_int(file, &z.range_uj))
         z.range_uj = 0;
     snprintf(file, sizeof file, "%s/energy_uj", folder);
     errno = 0;
-    if (!read_int(file, &z.last_uj)) {
+    if (!file_read_int(file, &z.last_uj)) {
         if (!*told)
             log_warn(w->o.log, AREA, "what the processors draw cannot be read", LOG_S("file", file),
                      LOG_S("error", errno == EACCES || errno == EPERM
@@ -138,7 +125,7 @@ static bool rapl_used(struct watts *w, double *uj)
     for (int i = 0; i < w->n_zones; i++) {
         struct zone *z = &w->zones[i];
         int64_t now;
-        if (!read_int(z->file, &now))
+        if (!file_read_int(z->file, &now))
             continue;
         any = true;
         if (now >= z->last_uj)

@@ -488,6 +488,11 @@ static void secrets_read_without_their_newline(void)
     CHECK(write(fd, "0123456789", 10) == 10);
     CHECK_INT(file_read(&b, path, 4, &e), RC_FULL);
     strbuf_fini(&b);
+    int64_t v = -1;
+    CHECK(ftruncate(fd, 0) == 0 && pwrite(fd, "-1\n", 3, 0) == 3 && !file_read_int(path, &v) && v == -1);
+    CHECK(pwrite(fd, "262143328850\nand more\n", 22, 0) == 22 && file_read_int(path, &v));
+    CHECK_INT(v, 262143328850);
+    CHECK(ftruncate(fd, 0) == 0 && !file_read_int(path, &v));
     close(fd);
     unlink(path);
 }
