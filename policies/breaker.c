@@ -32,7 +32,7 @@ static int64_t open_time(const struct breaker *b, const struct breaker_spec *spe
     return us - us / 5 + (int64_t)(random % 1001) * (us / 5 * 2) / 1000;
 }
 
-static void open(struct breaker *b, const struct breaker_spec *spec, int64_t now_us, uint32_t random)
+static void trip(struct breaker *b, const struct breaker_spec *spec, int64_t now_us, uint32_t random)
 {
     bool again = b->state == BREAKER_HALF_OPEN || (b->opened > 0 && now_us - b->closed_at_us < b->open_us);
     b->opened = again ? b->opened + (b->opened < 63) : 1;
@@ -70,7 +70,7 @@ struct breaker_leg breaker_begin(struct breaker *b, int64_t now_us)
 static void failed(struct breaker *b, const struct breaker_spec *spec, int64_t now_us, uint32_t random)
 {
     if (b->state == BREAKER_HALF_OPEN) {
-        open(b, spec, now_us, random);
+        trip(b, spec, now_us, random);
         return;
     }
     window_add(&b->outcomes, spec->window_us, now_us, ALL, 1);
@@ -80,7 +80,7 @@ static void failed(struct breaker *b, const struct breaker_spec *spec, int64_t n
     bool in_row = spec->failures > 0 && b->in_row >= spec->failures;
     bool share = spec->percent > 0 && s.of[ALL] >= spec->volume && s.of[FAILURES] * 100 >= s.of[ALL] * spec->percent;
     if (b->state == BREAKER_CLOSED && (in_row || share))
-        open(b, spec, now_us, random);
+        trip(b, spec, now_us, random);
 }
 
 void breaker_spoke(struct breaker *b, const struct breaker_spec *spec, struct breaker_leg *leg, int64_t now_us,

@@ -7,7 +7,6 @@
 #include "base/error.h"
 
 #define NS_PER_S     1000000000ll
-#define BIN_S        (FORECAST_WEEK_S / FORECAST_WEEK_BINS)
 #define BIN_GAIN_MIN 0.3  /* of a new week in a half hour's mean: about three weeks are remembered */
 #define ERROR_MEMORY 24.0 /* horizons: errors are remembered for so many times what they look ahead */
 #define ERROR_N_MIN  6    /* before errors are believed */
@@ -15,6 +14,9 @@
 #define GROWTH_MAX   3.0  /* by trend alone */
 #define LEAP_SPREADS 3.0  /* of what chance does to a bucket's rate: two in a row so far up are no chance */
 #define USUAL_FLOOR  0.05 /* of the week's mean: below it ratios mean nothing */
+
+enum { BIN_S = FORECAST_WEEK_S / FORECAST_WEEK_BINS };
+_Static_assert(FORECAST_WEEK_S % FORECAST_WEEK_BINS == 0, "a week is a whole number of them");
 
 static const int32_t horizon_s[FORECAST_HORIZONS] = {60, 300, 900, 3600};
 

@@ -485,7 +485,7 @@ void power_plan(struct power_plan *plan, struct power_choice *choices, int32_t *
     struct walk w = {.s = s, .plan = plan};
     for (int32_t at = 0; at < s->n_nodes; at++) {
         const struct power_group *g = &s->groups[s->nodes[order[at]].group];
-        if (g != w.g)
+        if (at == 0 || g != w.g)
             w = (struct walk){.s = s, .plan = plan, .g = g};
         one_node(&w, order[at], &choices[order[at]]);
     }

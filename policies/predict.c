@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "policies/normal.h"
 
 #define FORGET        0.995 /* per observation: the last 200 count */
@@ -69,6 +70,7 @@ static struct predict_error error_of(double sd)
 static void fit_init(struct predict_fit *f, int n, const double *at, bool known, double log_sd)
 {
     memset(f, 0, sizeof *f);
+    SPW_ASSERT(n <= PREDICT_TERMS);
     f->n = n;
     f->hold = known ? HOLD_KNOWN : HOLD_GUESSED;
     for (int i = 0; i < n; i++) {
@@ -311,6 +313,7 @@ static void features(const struct predictor *p, const struct predict_load *load,
     x[1] = fresh + queued;
     if (!p->chunk) {
         x[2] = others;
+        x[3] = 0;
         return;
     }
     /* One step is under way, the queue takes at most twice the steps that full ones would (curve.h), then come its own. */
@@ -388,7 +391,7 @@ void predictor_saw_ttft(struct predictor *p, const struct predict_load *load, do
 
 void predictor_saw_tpot(struct predictor *p, const struct predict_load *load, double us)
 {
-    const double crowd[] = {1, positive(load->others)};
+    const double crowd[PREDICT_TERMS] = {1, positive(load->others)};
     learn(&p->tpot, crowd, us);
 }
 

@@ -383,7 +383,7 @@ static void end_what_is_drained(struct moves *m)
 void scale_moves(struct scale_plan *plan, struct scale_work *w, const struct scale_snapshot *s)
 {
     struct moves m = {.plan = plan, .w = w, .s = s};
-    int32_t order[SCALE_OFFERS_MAX];
+    int32_t order[SCALE_OFFERS_MAX] = {0};
 
     take_stock(&m);
     order_offers(s, order);

@@ -322,7 +322,7 @@ enum rc tariff_when_parse(const char *text, struct tariff_rule *r, struct error 
     for (const char *at = text;;) {
         at += strspn(at, " ");
         size_t len = strcspn(at, " ");
-        char word[64];
+        char word[64] = {0};
         uint16_t bits;
         if (len == 0)
             break;
