@@ -98,7 +98,8 @@ static enum rc next_line(struct lines *l, char **text, size_t *n, struct error *
             looked = have;
             if (have == LINES_BYTES_MAX) {
                 l->line++;
-                return lines_error(l, e, RC_INVALID, "the line is longer than %zu bytes", LINES_BYTES_MAX);
+                lines_error(l, e, RC_INVALID, "the line is longer than %zu bytes", LINES_BYTES_MAX);
+                return RC_INVALID;
             }
             enum rc rc = fill(l, e);
             if (rc != RC_OK)

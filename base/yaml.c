@@ -68,7 +68,7 @@ static void children_add(struct children *c, struct yaml_node *item, const char 
 {
     if (c->n == c->cap) {
         c->cap = c->cap ? c->cap * 2 : 8;
-        c->items = spw_realloc(c->items, (size_t)c->cap * sizeof *c->items);
+        c->items = spw_realloc(c->items, (size_t)c->cap * sizeof(struct yaml_node *));
         c->keys = spw_realloc(c->keys, (size_t)c->cap * sizeof *c->keys);
         c->key_lines = spw_realloc(c->key_lines, (size_t)c->cap * sizeof *c->key_lines);
     }
@@ -85,7 +85,7 @@ static void children_store(struct reader *r, struct children *c, struct yaml_nod
     node->n_items = c->n;
     if (!n)
         return;
-    node->items = memcpy(take(r, n * sizeof *c->items), c->items, n * sizeof *c->items);
+    node->items = memcpy(take(r, n * sizeof(struct yaml_node *)), c->items, n * sizeof(struct yaml_node *));
     if (node->kind == YAML_KIND_MAP) {
         node->keys = memcpy(take(r, n * sizeof *c->keys), c->keys, n * sizeof *c->keys);
         node->key_lines = memcpy(take(r, n * sizeof *c->key_lines), c->key_lines, n * sizeof *c->key_lines);

@@ -10,7 +10,7 @@
 
 /* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2)/2. ln 2 in two parts so that n * EXP_LN2_HI is exact for
  * |n| <= 127; exp(r) by its Taylor series to r^7/7!, whose remainder is below 6e-9 there. */
-#define EXP_MIN    -87.0f
+#define EXP_MIN    (-87.0f)
 #define EXP_MAX    88.0f
 #define EXP_LOG2E  0x1.715476p+0f
 #define EXP_LN2_HI 0x1.62e400p-1f

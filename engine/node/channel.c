@@ -276,7 +276,7 @@ void channel_free(struct channel *c)
     struct event *events[] = {c ? c->rd : NULL, c ? c->wr : NULL, c ? c->retry : NULL, c ? c->closed : NULL};
     if (!c)
         return;
-    for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
+    for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
         if (events[i])
             event_free(events[i]);
     }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "base/http_client.h"
 #include "base/json.h"
 #include "base/text.h"
@@ -51,6 +52,7 @@ enum rc notice_read_action(const char *text, size_t n, int64_t now_ms, int64_t *
         action = cJSON_GetStringValue(json_find(root, "instance-action"));
     if (rc == RC_OK && !action)
         rc = error_set(e, RC_INVALID, "neither \"action\" nor \"instance-action\" is in it");
+    SPW_ASSERT(rc != RC_OK || action);
     if (rc == RC_OK && strcmp(action, "terminate") != 0 && strcmp(action, "stop") != 0 &&
         strcmp(action, "hibernate") != 0)
         rc = error_set(e, RC_NOT_FOUND, "\"%.40s\" is no end", action);

@@ -2,8 +2,8 @@
 
 #include <stddef.h>
 
-#define DRAIN_KILL  NODE_DO_KILL | NODE_DO_REFUSE
-#define DRAIN_WAITS NODE_DO_TAKE | NODE_DO_TELL_DRAIN
+#define DRAIN_KILL  (NODE_DO_KILL | NODE_DO_REFUSE)
+#define DRAIN_WAITS (NODE_DO_TAKE | NODE_DO_TELL_DRAIN)
 
 /* Unwritten rows are {NODE_LOADING, 0}: no step leads there, so that next == LOADING without actions means "stays". */
 static const struct node_step table[NODE_STATES][NODE_EVENTS] = {

@@ -127,7 +127,9 @@ void tls_relays_free(struct tls_relays *all)
 {
     if (!all)
         return;
-    while (all->ring.next != &all->ring)
-        relay_free(all->ring.next);
+    for (struct relay *r = all->ring.next, *next; r != &all->ring; r = next) {
+        next = r->next;
+        relay_free(r);
+    }
     free(all);
 }

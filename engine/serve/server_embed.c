@@ -125,7 +125,7 @@ static bool read_request(void *arg, cJSON *root, struct arena *arena)
     struct embed_call *c = arg;
     const char *model = NULL;
     struct error e = {0};
-    bool last;
+    bool last = false;
     if (!cJSON_IsObject(root))
         return api_fail(&c->error, 400, NULL, NULL, "the request body must be a JSON object");
     if (json_get_string(root, "model", &model, NULL, &e))

@@ -162,7 +162,7 @@ static void fold_page(const struct attention_job *job, const struct item_view *v
         count = n > count ? n : count;
     }
     const uint8_t *page = k_kv_row(job->kv, job->tok[v->token0].page_ids, page_index * K_PAGE_TOKENS);
-    float page_max[ITEM_HEADS * ITEM_TOKENS], page_sum[ITEM_HEADS * ITEM_TOKENS];
+    float page_max[ITEM_HEADS * ITEM_TOKENS] = {0}, page_sum[ITEM_HEADS * ITEM_TOKENS] = {0};
     score_page(job, v, s, page, count);
     for (int32_t i = 0; i < v->n_tok * v->n_head; i++) {
         int32_t n = valid_rows(&job->tok[v->token0 + i / v->n_head], page_index);

@@ -124,7 +124,9 @@ static ALWAYS_INLINE void gemm_q_tile(float *acc, int64_t acc_stride, const stru
     struct vi dot[TILE_TOKENS];
     const int8_t *q[TILE_TOKENS];
     int32_t correction[TILE_TOKENS];
-    const int group = form.group, bytes = form.bits == 8 ? WIDE_BYTES : 1;
+    const int group = form.group;
+    /* NOLINTNEXTLINE(bugprone-branch-clone): WIDE_BYTES is 1 or 2 */
+    const int bytes = form.bits == 8 ? WIDE_BYTES : 1;
     for (int t = 0; t < n_tok; t++)
         total[t] = vf_load(acc + t * acc_stride);
     for (int64_t g = 0; g < n / group; g++) {
