@@ -26,7 +26,7 @@
 /* See patience_us_locked(). */
 #define GATHER_US_MIN     250
 #define GATHER_US_MAX     1000
-#define GATHER_US_JOURNAL 500 /* quick as it is, its flush costs the core as much as another */
+#define GATHER_US_JOURNAL 900 /* quick as it is, its flush costs the core as much as another */
 #define GATHER_ENOUGH     16
 #define GATHER_FOUND      6
 #define GATHER_ROWS_PER_S 2000
