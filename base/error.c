@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum rc error_set(struct error *e, enum rc code, const char *format, ...)
+enum rc(error_set)(struct error *e, enum rc code, const char *format, ...) /* in parentheses: not the macro */
 {
     if (e) {
         va_list args;

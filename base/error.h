@@ -33,6 +33,14 @@ struct error {
 
 /* Set *e (may be NULL) and return code, so that `return error_set(e, RC_INVALID, "...")` reads well. */
 enum rc error_set(struct error *e, enum rc code, const char *format, ...) SPW_PRINTF(3, 4);
+#ifdef __clang_analyzer__ /* sees one file at a time: this tells it that what error_set() returns is the code it got */
+static inline enum rc error_returned(enum rc returned, enum rc code)
+{
+    (void)returned;
+    return code;
+}
+#define error_set(e, code, ...) error_returned(error_set(e, code, __VA_ARGS__), code)
+#endif
 /* Put "prefix: " before the message, keep the code. Returns the code. */
 enum rc error_prefix(struct error *e, const char *format, ...) SPW_PRINTF(2, 3);
 const char *rc_name(enum rc code);
