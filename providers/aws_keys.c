@@ -232,9 +232,9 @@ static const char *good(struct aws_keyring *k, const struct fetch_answer *a, con
 {
     struct error mine;
     k->step = NULL;
-    if (a && a->status == 200 && a->n > 0)
-        return a->body;
-    if (!e) {
+    if (a) {
+        if (a->status == 200 && a->n > 0)
+            return a->body;
         error_set(&mine, RC_IO, "%s: HTTP status %d", what, a->status);
         e = &mine;
     }

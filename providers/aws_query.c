@@ -146,8 +146,10 @@ void aws_client_free(struct aws_client *c)
 {
     if (!c)
         return;
-    while (c->calls)
-        call_free(c->calls);
+    for (struct aws_call *call = c->calls, *next; call; call = next) {
+        next = call->next;
+        call_free(call);
+    }
     free(c->url);
     free(c->host);
     free(c->region);

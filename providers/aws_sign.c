@@ -70,7 +70,7 @@ static int split_path(const char *path, struct piece *segments)
         } else if (len > 0 && !(len == 1 && *path == '.')) {
             if (n == SEGMENTS_MAX)
                 return -1;
-            segments[n++] = (struct piece){.at = path, .n = len};
+            segments[n++] = (struct piece){path, len};
         }
         path += len + (path[len] == '/');
     }
@@ -122,8 +122,7 @@ static enum rc put_query(struct strbuf *out, const char *query, struct error *e)
             return error_set(e, RC_INVALID, "request query of more than %d parameters", QUERY_PAIRS_MAX);
         while (key < len && q[key] != '=')
             key++;
-        pairs[n].key = (struct piece){.at = q, .n = key};
-        pairs[n++].value = (struct piece){.at = q + key + (key < len), .n = len - key - (key < len)};
+        pairs[n++] = (struct query_pair){{q, key}, {q + key + (key < len), len - key - (key < len)}};
         q += len + (q[len] == '&');
     }
     qsort(pairs, (size_t)n, sizeof pairs[0], compare_pairs);

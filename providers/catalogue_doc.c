@@ -84,6 +84,7 @@ static enum rc genai_price(struct price_reading *r, const struct yaml_node *pric
 static enum rc clock_time(struct price_reading *r, const char *key, const char *text, int *minute, struct error *e)
 {
     int hours, minutes, end = 0;
+    /* NOLINTNEXTLINE(cert-err34-c): two digits each, and what was converted is counted */
     if (strlen(text) < 5 || sscanf(text, "%2d:%2d%n", &hours, &minutes, &end) != 2 || end != 5 || hours < 0 ||
         hours > 23 || minutes < 0 || minutes > 59 || (text[5] && text[strlen(text) - 1] != 'Z'))
         return price_error(r, e, "%s: \"%.40s\" is no time of day in UTC; like 00:30:00Z is right", key, text);

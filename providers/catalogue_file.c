@@ -208,12 +208,12 @@ static void compare(struct price_row *earlier, struct price_row *p)
 /* Each is compared with the one before it of another date, or with the first of the same. */
 static void relate(struct price_table *t)
 {
-    struct price_row **sorted = spw_calloc((size_t)t->n + 1, sizeof *sorted);
+    struct price_row **sorted = spw_calloc((size_t)t->n + 1, sizeof(struct price_row *));
     int first = 0; /* of those with the same thing and date */
 
     for (int i = 0; i < t->n; i++)
         sorted[i] = &t->rows[i];
-    qsort(sorted, (size_t)t->n, sizeof *sorted, by_thing);
+    qsort(sorted, (size_t)t->n, sizeof sorted[0], by_thing);
     for (int i = 1; i < t->n; i++) {
         if (same_thing(sorted[first], sorted[i]) != 0) {
             first = i;

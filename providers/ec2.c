@@ -149,8 +149,10 @@ static void ec2_close(struct provider *base)
     if (!base)
         return;
     struct ec2 *p = ec2_self(base);
-    while (p->questions)
-        ec2_question_free(p->questions);
+    for (struct ec2_question *q = p->questions, *next; q; q = next) {
+        next = q->next;
+        ec2_question_free(q);
+    }
     while (p->machines) {
         struct ec2_machine *m = p->machines;
         p->machines = m->next;

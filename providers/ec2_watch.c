@@ -228,12 +228,12 @@ static void on_candidate(const struct ec2_instance *i, void *arg)
 
 static void not_found(struct ec2_machine *m)
 {
+    /* It was not there, as expected. */
+    bool first_launch = m->n_attempts > 0 && m->attempt == 0 && m->if_not_found == PROVIDER_ENDED && !m->ending;
     if (!ec2_is_past(m->p, m->find_until)) {
         ec2_machine_begin(m, STEP_FIND, m->p->poll_ms / 3);
-    } else if (m->n_attempts > 0 && m->attempt == 0 && m->if_not_found == PROVIDER_ENDED && !m->ending) {
-        ec2_machine_begin(m, STEP_TEMPLATE, 0); /* a launch: it was not there, as expected */
-    } else if (m->n_offers == 0 && m->template) {
-        ec2_machine_begin(m, STEP_TEMPLATE, 0); /* tells why there is nothing to try */
+    } else if (first_launch || (m->n_offers == 0 && m->template)) {
+        ec2_machine_begin(m, STEP_TEMPLATE, 0); /* without offers it tells why there is nothing to try */
     } else {
         char why[200];
         snprintf(why, sizeof why, "%.180s", *m->reason ? m->reason : "it was never launched");

@@ -439,10 +439,10 @@ bool machine_proven(struct machine *m, struct proof *p, struct error *why)
     if (rc == RC_OK && strcmp(p->settings, m->settings) == 0)
         return true;
     if (rc == RC_OK)
-        rc = error_set(why, RC_DENIED,
-                       "node '%s': its power settings have changed since its way back was proven; run: spillway nodes "
-                       "enrol %s",
-                       m->name, m->name);
+        error_set(why, RC_DENIED,
+                  "node '%s': its power settings have changed since its way back was proven; run: spillway nodes "
+                  "enrol %s",
+                  m->name, m->name);
     else if (rc == RC_NOT_FOUND)
         error_set(why, RC_DENIED, "node '%s': its way back was never proven; run: spillway nodes enrol %s", m->name,
                   m->name);

@@ -34,6 +34,7 @@ const struct xml_node *xml_next(const struct xml_node *n);
 /* The text of the first element by that path; "" where there is none. Never NULL. */
 const char *xml_text(const struct xml_node *n, const char *path);
 
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): item is a name that is declared */
 #define xml_each(item, node, path) for (const struct xml_node *item = xml_find(node, path); item; item = xml_next(item))
 
 #endif
