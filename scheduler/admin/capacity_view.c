@@ -325,7 +325,7 @@ bool admin_drain_of_pool(const struct admin_call *c, bool drain)
     struct error e;
     if (!f || !fleet_get(f, c->name, &v) || !v.rented)
         return false;
-    if ((drain ? fleet_drain : fleet_undrain)(f, c->name, &e) == RC_OK)
+    if ((drain ? fleet_drain(f, c->name, &e) : fleet_undrain(f, c->name, &e)) == RC_OK)
         say_done(c, drain ? "drain" : "undrain");
     else
         admin_refuse(c, &e);

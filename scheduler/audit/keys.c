@@ -153,8 +153,9 @@ char *audit_keys_fingerprint(const struct audit_keys *k, char *out)
     uint8_t digest[HMAC_BYTES];
 
     hmac_plain(k->public_part, sizeof k->public_part, NULL, 0, digest);
-    memcpy(out, "sha256:", 7);
-    text_hex(out + 7, digest, sizeof digest);
+    static const char kind[] = "sha256:";
+    memcpy(out, kind, sizeof kind);
+    text_hex(out + sizeof kind - 1, digest, sizeof digest);
     return out;
 }
 

@@ -55,7 +55,7 @@ static void ids_sort(struct ids *x)
 
 static bool ids_have(const struct ids *x, const char *id)
 {
-    struct known k;
+    struct known k = {.ms = 0};
 
     snprintf(k.id, sizeof k.id, "%s", id);
     return x->n && bsearch(&k, x->v, (size_t)x->n, sizeof k, by_id) != NULL;

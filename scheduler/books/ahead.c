@@ -83,6 +83,7 @@ static enum rc read_head(struct ahead *a, struct error *e)
         return errno ? fail(a, "cannot be read", e) : RC_OK;
     if (text[0] == '\0')
         return RC_OK;
+    /* NOLINTNEXTLINE(cert-err34-c): what was converted is counted, and is our own writing */
     if (sscanf(text, HEAD "%d %16" SCNx64 " %" SCNd64, &format, &id, &bytes) < 1)
         return error_set(e, RC_INVALID,
                          "journal %s: this is a file of another kind; the ledger's journal needs the name", a->path);
@@ -90,6 +91,7 @@ static enum rc read_head(struct ahead *a, struct error *e)
         return error_set(e, RC_UNSUPPORTED,
                          "journal %s: has format %d, this program knows %d; use the program that wrote it", a->path,
                          format, FORMAT);
+    /* NOLINTNEXTLINE(cert-err34-c): as above */
     if (sscanf(text, HEAD "%d %16" SCNx64 " %" SCNd64 "\n", &format, &id, &bytes) != 3 || bytes < AHEAD_HEAD_BYTES)
         return error_set(e, RC_INVALID, "journal %s: its first line is damaged; set it aside to go on without it",
                          a->path);
@@ -299,6 +301,7 @@ bool ahead_read(struct ahead *a, int64_t at, struct ahead_frame *f)
 bool ahead_find(struct ahead *a, int64_t behind, int64_t *at)
 {
     char piece[PIECE];
+    const uint32_t magic = FRAME_MAGIC;
     struct frame_head head;
     struct ahead_frame f;
     bool found = false;
@@ -307,8 +310,7 @@ bool ahead_find(struct ahead *a, int64_t behind, int64_t *at)
         if (!read_ring(a, from, piece, sizeof piece))
             continue;
         const char *p = piece, *end = piece + sizeof piece;
-        while ((p = memmem(p, (size_t)(end - p), &(uint32_t){FRAME_MAGIC}, sizeof head.magic)) &&
-               p + sizeof head <= end) {
+        while ((p = memmem(p, (size_t)(end - p), &magic, sizeof magic)) && p + sizeof head <= end) {
             memcpy(&head, p++, sizeof head);
             if (head.id == a->id && head.at > behind && head.at < behind + a->bytes && (!found || head.at < *at) &&
                 ahead_read(a, head.at, &f)) {

@@ -224,8 +224,8 @@ enum rc closing_hour(const struct closing *c, unsigned *problems, struct strbuf 
 {
     const struct ledger_options o = {.path = c->path};
     struct strbuf own;
-    struct closing_work w = {.c = c, .text = text ? text : &own};
     strbuf_init(&own, (size_t)1 << 20);
+    struct closing_work w = {.c = c, .text = text ? text : &own};
     enum rc rc = ledger_file_open(&w.db, &o, e);
     if (rc == RC_OK) {
         w.arena = arena_new((size_t)1 << 40);

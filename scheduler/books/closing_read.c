@@ -60,6 +60,7 @@ static struct closing_member *member(struct closing_work *w, const char *name)
         w->nodes_cap = w->nodes_cap ? 2 * w->nodes_cap : 64;
         w->nodes = spw_realloc(w->nodes, (size_t)w->nodes_cap * sizeof *w->nodes);
     }
+    SPW_ASSERT(w->nodes);
     struct closing_member *m = &w->nodes[w->n_nodes++];
     *m = (struct closing_member){.name = name};
     return m;

@@ -57,7 +57,8 @@ enum rc finance_prices(const char *value, struct token_prices *p, struct error *
         rc = one_price(o, "input", &p->input, e);
     if (rc == RC_OK)
         rc = one_price(o, "output", &p->output, e);
-    p->cached_input = p->input;
+    if (rc == RC_OK)
+        p->cached_input = p->input;
     if (rc == RC_OK && json_find(o, "cached_input"))
         rc = one_price(o, "cached_input", &p->cached_input, e);
     cJSON_Delete(o);
@@ -68,12 +69,12 @@ enum rc finance_prices(const char *value, struct token_prices *p, struct error *
 static bool parse_date(const char *text, bool with_day, int64_t *at_s)
 {
     int64_t year, month, day = 1;
-    char y[5] = "", m[3] = "", d[3] = "";
+    char y[5], m[3], d[3];
     if (strlen(text) != (with_day ? 10u : 7u) || text[4] != '-' || (with_day && text[7] != '-'))
         return false;
-    memcpy(y, text, 4);
-    memcpy(m, text + 5, 2);
-    memcpy(d, with_day ? text + 8 : "01", 2);
+    snprintf(y, sizeof y, "%.4s", text);
+    snprintf(m, sizeof m, "%.2s", text + 5);
+    snprintf(d, sizeof d, "%.2s", with_day ? text + 8 : "01");
     if (text_parse_int(y, 1970, 9999, &year) != RC_OK || text_parse_int(m, 1, 12, &month) != RC_OK ||
         text_parse_int(d, 1, date_month_days(year, (int)month), &day) != RC_OK)
         return false;

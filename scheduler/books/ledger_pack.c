@@ -132,7 +132,7 @@ static enum rc pack_number(struct strbuf *out, unsigned tag, int64_t v)
     if (!v)
         return RC_OK;
     bytes[0] = (char)(tag << 2 | FORM_NUMBER);
-    char *end = put_varint(bytes + 1, (uint64_t)v << 1 ^ (uint64_t)(v >> 63));
+    char *end = put_varint(bytes + 1, (uint64_t)v << 1 ^ (v < 0 ? UINT64_MAX : 0));
     return strbuf_append(out, bytes, (size_t)(end - bytes));
 }
 

@@ -174,7 +174,7 @@ static void add_member(struct snapshot *s, struct fleet *f, const struct market 
         n.offer = s->n_offers;
         s->refs[s->n_offers] = (struct offer_ref){NULL, NULL};
         s->offers[s->n_offers++] = (struct scale_offer){.market = SCALE_ON_PREM,
-                                                        .domain = s->n_offers,
+                                                        .domain = n.offer,
                                                         .pool = NO_POOL,
                                                         .tokens_per_s = capacity_of(f, k, m->node->config, &l)};
         n.leaving = n.leaving || (l.draining && m->life != LIFE_DRAINING);
@@ -207,13 +207,13 @@ static void add_others(struct snapshot *s, struct fleet *f, const struct market 
             continue;
         s->refs[s->n_offers] = (struct offer_ref){NULL, NULL};
         s->members[s->n_nodes] = NULL;
-        s->nodes[s->n_nodes++] =
-            (struct scale_node){.offer = s->n_offers, .state = SCALE_READY, .in_flight = l.in_flight};
-        s->offers[s->n_offers++] = (struct scale_offer){.market = SCALE_ON_PREM,
-                                                        .domain = s->n_offers,
-                                                        .pool = NO_POOL,
-                                                        .tokens_per_s = capacity_of(f, k, node->config, &l)};
-        s->ready += s->offers[s->n_offers - 1].tokens_per_s;
+        const int offer = s->n_offers++;
+        s->nodes[s->n_nodes++] = (struct scale_node){.offer = offer, .state = SCALE_READY, .in_flight = l.in_flight};
+        s->offers[offer] = (struct scale_offer){.market = SCALE_ON_PREM,
+                                                .domain = offer,
+                                                .pool = NO_POOL,
+                                                .tokens_per_s = capacity_of(f, k, node->config, &l)};
+        s->ready += s->offers[offer].tokens_per_s;
     }
 }
 

@@ -274,6 +274,7 @@ enum rc lanes_new(struct front *f, struct error *e)
 /* Of listeners that are there already: each lane's own, or, where there are fewer, one that it shares. */
 static enum rc inherited_address(struct front *f, int lane, char *address, size_t size, struct error *e)
 {
+    SPW_ASSERT(f->o.n_listen_fds > 0);
     int n = f->o.n_listen_fds, fd = f->o.listen_fds[lane % n];
     if (lane >= n && (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
         return error_set(e, RC_IO, "inherited listener: %s", strerror(errno));
