@@ -184,6 +184,7 @@ static void collect(struct fetcher *f)
     bool gone = false;
     CURLMsg *m;
     int left;
+    /* cppcheck-suppress autoVariables; taken back below */
     f->gone = &gone;
     while ((m = curl_multi_info_read(f->multi, &left))) {
         struct fetch *t = NULL;

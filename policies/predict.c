@@ -175,7 +175,7 @@ static bool solve(const struct predict_fit *f, unsigned in, double c[PREDICT_TER
 
 static void set_line(struct predict_fit *f)
 {
-    double c[PREDICT_TERMS];
+    double c[PREDICT_TERMS] = {0};
     unsigned in = (1u << f->n) - 1;
     for (int round = 0; round < f->n && in; round++) {
         if (!solve(f, in, c))

@@ -66,7 +66,7 @@ bool audit_line_parse(const char *text, size_t n, struct audit_line *l)
 
 struct audit_hash audit_content(const char *json, size_t n)
 {
-    struct audit_hash h;
+    struct audit_hash h = {.b = {0}};
 
     hmac_plain(json, n, NULL, 0, h.b);
     return h;
@@ -88,7 +88,7 @@ struct audit_hash audit_link(const struct audit_hash *prev, int64_t seq, const u
                              const struct audit_hash *content)
 {
     char text[2 * (AUDIT_HASH_DIGITS + 1) + TEXT_INT_MAX + 1 + 2 * AUDIT_MAC_BYTES + 1], *p = text;
-    struct audit_hash h;
+    struct audit_hash h = {.b = {0}};
 
     text_hex(p, prev->b, HMAC_BYTES);
     p += AUDIT_HASH_DIGITS;

@@ -33,7 +33,8 @@ void wire_text(struct wire *w, const char *s)
 void wire_int(struct wire *w, int64_t v)
 {
     char text[TEXT_INT_MAX];
-    put(w, text, (size_t)(text_put_int(text, v) - text));
+    const char *end = text_put_int(text, v);
+    put(w, text, (size_t)(end - text));
 }
 
 static void own_key(struct wire *w, const char *epoch, const char *what, const char *instance)

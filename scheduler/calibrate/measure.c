@@ -387,7 +387,7 @@ static enum rc decode_together(struct session *s, int batch, int32_t *output, st
 static enum rc decode_point(struct session *s, int batch, struct error *e)
 {
     struct calibration *c = s->c;
-    double us[16], watts[16], context[16];
+    double us[16] = {0}, watts[16] = {0}, context[16] = {0};
     int n = s->o->repeats < 16 ? s->o->repeats : 16, n_us = 0, n_watts = 0;
     int32_t output = s->o->output;
     enum rc rc = RC_OK;

@@ -43,6 +43,7 @@ static void fill_scopes(const struct config *c, const struct identity *who, cons
 {
     /* All users of an issuer share its key id; each has the limits of a key. */
     bool token = who->key_id && strncmp(who->key_id, "oidc:", 5) == 0 && who->user;
+    /* cppcheck-suppress uninitvar; it is written here */
     put_name(n->text[0], who->key_id ? who->key_id : "", token ? "/" : "", token ? who->user : "");
     put_name(n->text[1], who->tenant, "/", who->team ? who->team : "");
     put_name(n->text[2], who->tenant, "/", model);

@@ -213,7 +213,7 @@ static int compare_digests(const void *a, const void *b)
 
 static struct digest digest_of(const void *data, size_t n)
 {
-    struct digest d;
+    struct digest d = {.b = {0}};
     sha256(data, n, d.b);
     return d;
 }

@@ -331,6 +331,7 @@ void front_set_fleet(struct front *f, const struct fleet *fleet)
 void front_add_metrics(struct front *f, front_metrics_more *more, const void *arg)
 {
     SPW_ASSERT(f->n_more < FRONT_METRICS_MORE);
+    /* cppcheck-suppress AssignmentAddressToInteger; it does not know the type of a function */
     f->more[f->n_more] = more;
     f->more_arg[f->n_more++] = arg;
 }

@@ -275,6 +275,7 @@ enum rc lanes_new(struct front *f, struct error *e)
 static enum rc inherited_address(struct front *f, int lane, char *address, size_t size, struct error *e)
 {
     SPW_ASSERT(f->o.n_listen_fds > 0);
+    /* cppcheck-suppress zerodivcond; as asserted */
     int n = f->o.n_listen_fds, fd = f->o.listen_fds[lane % n];
     if (lane >= n && (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
         return error_set(e, RC_IO, "inherited listener: %s", strerror(errno));

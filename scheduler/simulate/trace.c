@@ -92,8 +92,8 @@ double rate_curve_at(const struct rate_curve *c, int64_t at_us)
 enum rc trace_source_open(struct trace_source **s, const char *path, struct error *e)
 {
     struct lines l;
-    char *text;
-    size_t n;
+    char *text = NULL;
+    size_t n = 0;
     enum rc rc = lines_open(&l, path, e);
 
     if (rc != RC_OK)

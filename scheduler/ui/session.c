@@ -59,7 +59,7 @@ static bool read_token(const char *text, unsigned char token[BASE64URL_BYTES(SES
 
 static struct hash name_of(const unsigned char token[TOKEN_BYTES])
 {
-    struct hash h;
+    struct hash h = {.w = {0}};
     sha256(token, TOKEN_BYTES, (uint8_t *)h.w);
     return h;
 }
