@@ -351,27 +351,13 @@ void inbox_port_free(struct inbox_port *p)
 
 /* ---- the writer's ------------------------------------------------------------------------------------------------------ */
 
-static struct timespec from_now_us(int64_t us)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += us / 1000000;
-    t.tv_nsec += us % 1000000 * 1000;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000;
-    }
-    return t;
-}
-
 void inbox_idle_locked(struct inbox *q, int64_t us)
 {
     q->writer = INBOX_IDLE;
     if (us < 0) {
         pthread_cond_wait(&q->more, &q->lock);
     } else {
-        const struct timespec until = from_now_us(us);
+        const struct timespec until = thread_cond_until(us);
         pthread_cond_timedwait(&q->more, &q->lock, &until);
     }
     q->writer = INBOX_BUSY;
@@ -379,7 +365,7 @@ void inbox_idle_locked(struct inbox *q, int64_t us)
 
 void inbox_gather_locked(struct inbox *q, int enough, int64_t us)
 {
-    const struct timespec until = from_now_us(us);
+    const struct timespec until = thread_cond_until(us);
 
     q->enough = enough;
     while (!q->stopping && !q->closing && q->waiting.n < enough) {
@@ -429,15 +415,10 @@ void inbox_wake_ports(struct inbox *q, struct inbox_port *ports)
 
 void inbox_init(struct inbox *q, int max, bool direct)
 {
-    pthread_condattr_t attr;
-
     *q = (struct inbox){.max = max, .direct = direct};
     inbox_list_init(&q->waiting);
     pthread_mutex_init(&q->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&q->more, &attr);
-    pthread_condattr_destroy(&attr);
+    thread_cond_init(&q->more);
     pthread_cond_init(&q->less, NULL);
 }
 

@@ -46,19 +46,12 @@ static void write_all(int fd, const char *data, size_t n)
 /* Until there is something to write, and then a little longer for more of it. With the lock. */
 static void gather_locked(struct log_sink *s)
 {
-    struct timespec until;
-
     while (!s->n && s->dropped == s->told && !s->stopping) {
         s->asleep = true;
         pthread_cond_wait(&s->more, &s->lock);
     }
     s->asleep = false;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += LOG_SINK_GATHER_MS * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    const struct timespec until = thread_cond_until(LOG_SINK_GATHER_MS * 1000);
     while (!s->hurry && !s->stopping && pthread_cond_timedwait(&s->more, &s->lock, &until) != ETIMEDOUT) {
     }
     s->hurry = false;
@@ -111,16 +104,12 @@ static enum rc start(struct log_sink *s, struct error *e)
 enum rc log_sink_new(struct log_sink **out, int fd, struct error *e)
 {
     struct log_sink *s = spw_calloc(1, sizeof *s);
-    pthread_condattr_t attr;
 
     *out = NULL;
     s->fd = fd;
     s->filling = spw_malloc(LOG_SINK_BYTES);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->more, &attr);
-    pthread_condattr_destroy(&attr);
+    thread_cond_init(&s->more);
     enum rc rc = start(s, e);
     if (rc != RC_OK) {
         log_sink_free(s);

@@ -5,6 +5,8 @@
 #define BASE_THREAD_H
 
 #include <pthread.h>
+#include <stdint.h>
+#include <time.h>
 
 #define THREAD_NAME_MAX 15 /* bytes that Linux keeps of a name; a longer one is cut */
 
@@ -16,5 +18,9 @@ void thread_stand_back(pthread_t t);
 /* Behind everything: it runs while its core has nothing else to do, and is put aside at once when it has. Whoever
  * may have to wait for what such a thread does should rather do it himself. */
 void thread_come_last(pthread_t t);
+
+/* A condition whose timed waits go by the monotonic clock, and the end of such a wait: so many microseconds from now. */
+void thread_cond_init(pthread_cond_t *c);
+struct timespec thread_cond_until(int64_t us);
 
 #endif

@@ -129,12 +129,8 @@ static void make_locked(struct folder *f)
 /* Or until there are so many entries. */
 static void wait_ms_locked(struct folder *f, int64_t ms, int64_t enough)
 {
-    struct timespec until;
+    const struct timespec until = thread_cond_until(ms * 1000);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += ms % 1000 * 1000000;
-    until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     while (!f->stopping && f->entries < enough && pthread_cond_timedwait(&f->more, &f->lock, &until) != ETIMEDOUT) {
     }
 }
@@ -306,13 +302,8 @@ bool folder_trouble(struct folder *f, char *text, size_t size)
 
 static void init_locks(struct folder *f)
 {
-    pthread_condattr_t attr;
-
     pthread_mutex_init(&f->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&f->more, &attr);
-    pthread_condattr_destroy(&attr);
+    thread_cond_init(&f->more);
     pthread_cond_init(&f->less, NULL);
 }
 

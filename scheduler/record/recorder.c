@@ -203,11 +203,7 @@ static void write_end(struct recorder *r, const char *why, struct strbuf *text, 
 /* Until there is something to do. With the lock. */
 static void gather_locked(struct recorder *r)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += RECORDER_GATHER_MS * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+    const struct timespec until = thread_cond_until(RECORDER_GATHER_MS * 1000);
     if (!r->stopping && !r->ended)
         pthread_cond_timedwait(&r->more, &r->lock, &until);
     while (!r->n && !r->stopping && !r->ended)
@@ -268,13 +264,9 @@ static enum rc open_file(struct recorder *r, struct error *e)
 
 static void init_locks(struct recorder *r)
 {
-    pthread_condattr_t attr;
     pthread_mutex_init(&r->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->more, &attr);
+    thread_cond_init(&r->more);
     pthread_cond_init(&r->room, NULL);
-    pthread_condattr_destroy(&attr);
 }
 
 enum rc recorder_new(struct recorder **out, const struct recorder_options *o, struct error *e)

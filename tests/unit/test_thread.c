@@ -2,6 +2,7 @@
  * program is delivered to it while its own faults are. links: spw_base */
 #include "tests/unit/test.h"
 
+#include <errno.h>
 #include <signal.h>
 
 #include "base/thread.h"
@@ -52,9 +53,32 @@ static void test_signals(void)
     CHECK(sigismember(&before, SIGTERM) == 0 && sigismember(&after, SIGTERM) == 0);
 }
 
+static void test_timed_waits(void)
+{
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t never;
+    struct timespec from, now;
+
+    thread_cond_init(&never);
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    const struct timespec until = thread_cond_until(1999999), soon = thread_cond_until(3000);
+    CHECK(until.tv_nsec >= 0 && until.tv_nsec < 1000000000);
+    const int64_t ns = (until.tv_sec - from.tv_sec) * INT64_C(1000000000) + until.tv_nsec - from.tv_nsec;
+    CHECK(ns >= 1999999000);
+    pthread_mutex_lock(&lock);
+    while (pthread_cond_timedwait(&never, &lock, &soon) !=
+           ETIMEDOUT) { /* of another clock it would be over, or never */
+    }
+    pthread_mutex_unlock(&lock);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    CHECK((now.tv_sec - from.tv_sec) * INT64_C(1000000000) + now.tv_nsec - from.tv_nsec >= 3000000);
+    pthread_cond_destroy(&never);
+}
+
 int main(void)
 {
     TEST(test_names);
     TEST(test_signals);
+    TEST(test_timed_waits);
     return TEST_RESULT();
 }
