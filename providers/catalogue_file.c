@@ -213,7 +213,7 @@ static void relate(struct price_table *t)
 
     for (int i = 0; i < t->n; i++)
         sorted[i] = &t->rows[i];
-    qsort(sorted, (size_t)t->n, sizeof sorted[0], by_thing);
+    qsort(sorted, (size_t)t->n, sizeof(struct price_row *), by_thing);
     for (int i = 1; i < t->n; i++) {
         if (same_thing(sorted[first], sorted[i]) != 0) {
             first = i;

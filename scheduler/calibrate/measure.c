@@ -185,8 +185,8 @@ static enum rc refused(const struct probe *p, const struct measure_options *o, s
     const cJSON *text =
         !json ? NULL : cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(root, "error"), "message");
     enum rc rc = p->status == 401 || p->status == 403 ? RC_DENIED : p->status == 400 ? RC_UNSUPPORTED : RC_IO;
-    rc = error_set(e, rc, "%s answered %ld%s%.500s", o->url, p->status, cJSON_IsString(text) ? ": " : "",
-                   cJSON_IsString(text) ? text->valuestring : "");
+    const char *why = cJSON_GetStringValue(text);
+    rc = error_set(e, rc, "%s answered %ld%s%.500s", o->url, p->status, why ? ": " : "", why ? why : "");
     cJSON_Delete(root);
     return rc;
 }
