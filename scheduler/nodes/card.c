@@ -17,7 +17,7 @@ static const cJSON *find_model(const cJSON *list, const char *model)
         if (id && model && strcmp(id, model) == 0)
             return m;
     }
-    return list->child;
+    return cJSON_GetArrayItem(list, 0);
 }
 
 static void read_numerics(struct node_card *card, const cJSON *model)
@@ -49,4 +49,10 @@ enum rc node_card_read(struct node_card *card, const char *text, size_t n, const
     }
     cJSON_Delete(root);
     return rc == RC_OK ? RC_OK : RC_INVALID;
+}
+
+bool node_card_equal(const struct node_card *a, const struct node_card *b)
+{
+    return a->resume == b->resume && strcmp(a->numerics, b->numerics) == 0 && a->slots == b->slots &&
+           a->kv_tokens == b->kv_tokens && a->context == b->context;
 }

@@ -20,5 +20,7 @@ struct node_card {
 /* Of the model called `model`, else of the first in the list. RC_INVALID: no list of models. Without the fields: a
  * server that is none of ours, and RC_OK. */
 enum rc node_card_read(struct node_card *card, const char *text, size_t n, const char *model) SPW_MUST_USE;
+/* Say the same, whatever stands between the members and after a text's end. */
+bool node_card_equal(const struct node_card *a, const struct node_card *b);
 
 #endif

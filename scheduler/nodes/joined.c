@@ -72,7 +72,7 @@ void node_take_beat(struct node *n, const struct node_vitals *v)
     node_take_watts(n, v->watts_are, v->milliwatts);
     pthread_mutex_lock(o->lock);
     const bool known = v->card.numerics[0] != '\0';
-    const bool differs = known && memcmp(&n->card, &v->card, sizeof n->card) != 0;
+    const bool differs = known && !node_card_equal(&n->card, &v->card);
     const enum node_state state = n->state;
     if (differs) {
         n->card = v->card;

@@ -260,6 +260,27 @@ static void cards_are_read_with_suspicion(void)
     }
 }
 
+static void cards_are_equal_when_they_say_the_same(void)
+{
+    static const struct node_card said = {true, CLASS, 8, 5000, 4096};
+    struct node_card same, others[] = {said, said, said, said, said};
+    memset(&same, 0x5a, sizeof same); /* also between the members */
+    same.resume = true;
+    memcpy(same.numerics, CLASS, sizeof CLASS);
+    same.slots = 8;
+    same.kv_tokens = 5000;
+    same.context = 4096;
+    CHECK(node_card_equal(&said, &same));
+    CHECK(node_card_equal(&(struct node_card){.numerics = "ab\0c"}, &(struct node_card){.numerics = "ab"}));
+    others[0].resume = false;
+    others[1].numerics[3] = 'f';
+    others[2].slots++;
+    others[3].kv_tokens++;
+    others[4].context++;
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        CHECK(!node_card_equal(&said, &others[i]));
+}
+
 /* ---- requests of later legs ------------------------------------------------------------------------------------- */
 
 #define BODY "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]"
@@ -450,6 +471,7 @@ int main(void)
     TEST(whole_is_gathered);
     TEST(whole_has_no_place_for_more);
     TEST(cards_are_read_with_suspicion);
+    TEST(cards_are_equal_when_they_say_the_same);
     TEST(splices_of_later_legs);
     TEST(what_can_go_on);
     TEST(legs_are_one_stream);
