@@ -71,23 +71,23 @@ static void let_sleepers_lie(const struct request *r, const int32_t *listed, str
 }
 
 /* Among those that are worth a look. False: none of them can, and all are to be looked at, if only to say why. */
-static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *need, struct explained_look *look,
+static bool choose_listed_locked(struct nodes *nodes, const struct nodes_need *need, struct explained_look look,
                                  struct route_decision *d, enum slot_look how)
 {
     struct route_candidate candidates[SHORTLIST_MAX];
     struct route_decision few;
     int32_t listed[SHORTLIST_MAX];
     struct nodes_asked asked;
-    int n = nodes_list_locked(nodes, need, look->request, &asked, listed, candidates);
-    let_sleepers_lie(look->r, listed, candidates, n);
+    int n = nodes_list_locked(nodes, need, look.request, &asked, listed, candidates);
+    let_sleepers_lie(look.r, listed, candidates, n);
     nodes_choose_locked(nodes, &asked, listed, candidates, n, &few);
     if (few.chosen < 0 || candidates[few.chosen].wake_us > 0) /* one that runs empty goes before one that sleeps */
         return false;
-    look->candidates = candidates;
-    look->listed = listed;
-    look->n = n;
+    look.candidates = candidates;
+    look.listed = listed;
+    look.n = n;
     if (how == LOOK_FOR_GOOD)
-        explained_decided_locked(look, &few);
+        explained_decided_locked(&look, &few);
     *d = (struct route_decision){.chosen = listed[few.chosen], .model_known = true};
     for (int i = 0; i < nodes_count(nodes); i++)
         d->reasons[i] = ROUTE_NOT_LISTED;
@@ -240,7 +240,7 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
     const struct gate shut = gate_locked(r, m);
     bool plain = !limited && !holds && !shut.nodes && !shut.apis && !need.said && !q.alone &&
                  !budgeted_prefers_local(r); /* then rank is nobody's */
-    if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, &look, d, how))
+    if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, look, d, how))
         return;
     struct nodes_asked asked;
     int n = nodes_snapshot_locked(nodes, &need, &q, &asked, candidates);
