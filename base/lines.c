@@ -13,7 +13,7 @@
 
 #define GZ_BUFFER_BYTES (256u << 10)
 
-enum rc lines_error(const struct lines *l, struct error *e, enum rc code, const char *format, ...)
+enum rc(lines_error)(const struct lines *l, struct error *e, enum rc code, const char *format, ...) /* see error.c */
 {
     char text[384];
     va_list args;

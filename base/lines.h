@@ -30,6 +30,9 @@ enum rc lines_rewind(struct lines *l, struct error *e) SPW_MUST_USE;
 double lines_done(const struct lines *l); /* share of the file that has been read */
 /* "path:line: message"; returns code. */
 enum rc lines_error(const struct lines *l, struct error *e, enum rc code, const char *format, ...) SPW_PRINTF(4, 5);
+#ifdef __clang_analyzer__ /* see base/error.h */
+#define lines_error(l, e, code, ...) error_returned(lines_error(l, e, code, __VA_ARGS__), code)
+#endif
 
 #define CSV_FIELDS_MAX 128
 struct csv {
