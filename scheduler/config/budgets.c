@@ -1,4 +1,5 @@
 /* `budgets`, checked across rows and brought into the form of scheduler/budgets. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,7 @@ static bool amount(const struct at *at, const char *key, const char *text, struc
     if (n > 1 && text[n - 1] == '%') {
         double percent = strtod(text, &end);
         if (end == text + n - 1 && percent >= 0 && percent <= 1000 && whole.v != BUDGET_UNLIMITED) {
-            out->v = (int64_t)((__int128)whole.v * (int64_t)(percent * 10000 + 0.5) / 1000000);
+            out->v = (int64_t)((__int128)whole.v * llround(percent * 10000) / 1000000);
             return true;
         }
         problem(at, key, "a share is of the hard limit, as in 80%; give `hard`, or an amount of dollars");

@@ -1,6 +1,7 @@
 /* Budgets of a scenario, out of its file and of a configuration. */
 #include "scheduler/simulate/scenario_internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,9 +16,9 @@ static enum rc read_amount(struct scenario *s, int line, const char *key, const 
     struct error why;
     if (n > 1 && text[n - 1] == '%') {
         double percent = strtod(text, &end);
-        if (end != text + n - 1 || percent < 0 || percent > 1000 || whole.v == BUDGET_UNLIMITED)
+        if (end != text + n - 1 || !(percent >= 0 && percent <= 1000) || whole.v == BUDGET_UNLIMITED)
             return scenario_error(s, line, e, "%s: a share is of `hard`, as in 80%%; give it, or dollars", key);
-        out->v = (int64_t)((__int128)whole.v * (int64_t)(percent * 10000 + 0.5) / 1000000);
+        out->v = (int64_t)((__int128)whole.v * llround(percent * 10000) / 1000000);
         return RC_OK;
     }
     if (pusd_parse(text, out, &why) != RC_OK)

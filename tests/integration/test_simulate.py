@@ -310,7 +310,7 @@ def budgets_are_kept(args):
         assert re.search(r"^BUDGET +HARD +SPENT", table, re.M) and re.search(r"^chat +0\.40", table, re.M), table
         assert "<h2>Budgets</h2>" in w.run(*flags, "--format", "html")
         for wrong, told in (("hard: 1, match: [user=ann]", "team=NAME"), ("hard: much", "hard: "),
-                            ('hard: 1, hard_actions: ["downgrade: none"]', "model none"), ("soft: 80%", "share"),
+                            ('hard: 1, hard_actions: ["downgrade: none"]', "model none"), ("soft: 80%", "share"), ("hard: 1, soft: nan%", "share"),
                             ("match: [team=a]", "give hard")):
             w.write("b.yaml", BUDGETS.split("budgets:\n")[0] + "budgets:\n  - {name: x, " + wrong + "}\n")
             err = w.run(*flags, rc=2)
