@@ -320,7 +320,7 @@ static enum rc memory_reserve(struct budget_port *p, const char *id, const struc
     }
     if (g.refused < 0) {
         op->hold = hold_new(id, claims, n);
-        memcpy(op->hold->counters, counters, (size_t)n * sizeof counters[0]);
+        memcpy(op->hold->counters, counters, (size_t)n * sizeof(struct counter_of *));
         op->hold->base.granted = g.amount;
         op->answer.hold = &op->hold->base;
     }
@@ -403,14 +403,14 @@ static void on_changed(enum rc rc, void *arg)
 }
 
 /* What was changed in memory is written down, and then told. */
-static enum rc changed(struct budget_port *p, const struct budget_claim *claim, struct ledger_budget_event *ev,
+static enum rc changed(struct budget_port *p, const struct budget_claim *claim, struct ledger_budget_event ev,
                        struct op *op)
 {
     char line[BUDGET_NAME_BYTES + 32];
     snprintf(line, sizeof line, "%lld %s\n", (long long)claim->start_s, claim->name);
-    ev->budgets = line;
-    ev->at = clock_wall(p->store->clock);
-    enum rc rc = p->ledger ? ledger_append_budget(p->ledger, ev, on_changed, op) : RC_OK;
+    ev.budgets = line;
+    ev.at = clock_wall(p->store->clock);
+    enum rc rc = p->ledger ? ledger_append_budget(p->ledger, &ev, on_changed, op) : RC_OK;
     if (!p->ledger || rc != RC_OK)
         on_changed(rc, op);
     return RC_OK;
@@ -430,7 +430,7 @@ static enum rc memory_top_up(struct budget_port *p, const struct budget_claim *c
     c->state.topped_up.v += amount.v;
     op->views[0] = view_of(x, c, claim);
     pthread_mutex_unlock(&p->store->lock);
-    return changed(p, claim, &(struct ledger_budget_event){.kind = LEDGER_TOP_UP, .amount = amount}, op);
+    return changed(p, claim, (struct ledger_budget_event){.kind = LEDGER_TOP_UP, .amount = amount}, op);
 }
 
 static enum rc memory_set(struct budget_port *p, const struct budget_claim *claim, struct pusd hard, struct pusd soft,
@@ -452,7 +452,7 @@ static enum rc memory_set(struct budget_port *p, const struct budget_claim *clai
     soft = x->soft;
     op->views[0] = view_of(x, c, claim);
     pthread_mutex_unlock(&p->store->lock);
-    return changed(p, claim, &(struct ledger_budget_event){.kind = LEDGER_LIMITS, .amount = hard, .soft = soft}, op);
+    return changed(p, claim, (struct ledger_budget_event){.kind = LEDGER_LIMITS, .amount = hard, .soft = soft}, op);
 }
 
 /* ---- its life ---------------------------------------------------------------------------------------------------- */

@@ -453,12 +453,13 @@ static enum rc redis_set(struct budget_port *bp, const struct budget_claim *clai
 static void redis_port_free(struct budget_port *bp)
 {
     struct redis_port *p = redis_port_of(bp);
-    struct step *s;
     if (!p)
         return;
     port_stop(p);
-    while ((s = TAILQ_FIRST(&p->steps)))
+    for (struct step *s = TAILQ_FIRST(&p->steps), *later; s; s = later) {
+        later = TAILQ_NEXT(s, entry);
         step_end(s);
+    }
     leases_free(p);
     pthread_mutex_lock(&p->store->lock);
     struct redis_hold *h, *next;

@@ -59,8 +59,10 @@ void webhook_free(struct webhook *w)
 {
     if (!w)
         return;
-    while (!LIST_EMPTY(&w->notices))
-        notice_free(LIST_FIRST(&w->notices));
+    for (struct notice *x = LIST_FIRST(&w->notices), *next; x; x = next) {
+        next = LIST_NEXT(x, list);
+        notice_free(x);
+    }
     if (w->fetcher)
         fetcher_free(w->fetcher);
     free(w);

@@ -246,9 +246,7 @@ static void obey(struct member *m, const struct power_node *p, const struct powe
     const char *why = power_reason_text(c->reason);
     if (!p->usable || m->pinned || m->noticed)
         return;
-    if (!down && p->to != POWER_ACTIVE)
-        wake(m, why);
-    else if (!down && m->life == LIFE_DRAINING)
+    if (!down && (p->to != POWER_ACTIVE || m->life == LIFE_DRAINING))
         wake(m, why);
     if (m->life == LIFE_SLEEPING && c->target == POWER_OFF)
         power_order(m, false);

@@ -237,7 +237,7 @@ void svg_stack(struct markup *m, const struct svg_chart *c, const struct svg_ser
 
 static void widen(double *low, double *high, const double *values, int n)
 {
-    for (int i = 0; values && i < n; i++)
+    for (int i = 0; i < n; i++)
         if (isfinite(values[i])) {
             *low = fmin(*low, values[i]);
             *high = fmax(*high, values[i]);
@@ -371,8 +371,10 @@ void svg_lines(struct markup *m, const struct svg_chart *c, const struct svg_lin
 
     for (int k = 0; k < n_lines; k++) {
         widen(&low, &high, lines[k].of.values, c->n);
-        widen(&low, &high, lines[k].low, c->n);
-        widen(&low, &high, lines[k].high, c->n);
+        if (lines[k].low) {
+            widen(&low, &high, lines[k].low, c->n);
+            widen(&low, &high, lines[k].high, c->n);
+        }
     }
     for (int i = 0; i < n_levels; i++)
         widen(&low, &high, &levels[i].at, 1);
