@@ -49,8 +49,10 @@ static bool amount(const struct at *at, const char *key, const char *text, struc
 static bool read_start(const char *text, int64_t *local_s)
 {
     int year, month, day, hour = 0, minute = 0, n = 0;
+    /* NOLINTNEXTLINE(cert-err34-c): no more digits than fit, and what was converted is counted */
     if (sscanf(text, "%4d-%2d-%2d%n", &year, &month, &day, &n) != 3 || n != 10)
         return false;
+    /* NOLINTNEXTLINE(cert-err34-c): likewise */
     if (text[n] && (sscanf(text + n, "T%2d:%2d%n", &hour, &minute, &n) != 2 || n != 6 || text[16]))
         return false;
     if (year < 1970 || year > 2100 || month < 1 || month > 12 || day < 1 || day > date_month_days(year, month) ||

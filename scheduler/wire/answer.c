@@ -73,7 +73,7 @@ enum rc answer_read_tree(const struct tree *t, const char *answers, struct token
     *known = usage_parse(span_of(t, usage), counts) == RC_OK;
     if (!*known)
         counts->output = count_output(span_of(t, list));
-    return tree_is(list, TREE_ARRAY) && list->count ? RC_OK : RC_INVALID;
+    return list && tree_is(list, TREE_ARRAY) && list->count ? RC_OK : RC_INVALID;
 }
 
 bool answer_has(struct span body, const char *member)
