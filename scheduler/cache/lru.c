@@ -229,7 +229,7 @@ enum rc cache_memory_new(struct cache_memory **out, const struct cache_memory_op
     }
     m->mix |= 1;
     SPW_ASSERT(pthread_mutex_init(&m->lock, NULL) == 0);
-    m->buckets = spw_calloc((size_t)1 << bits, sizeof *m->buckets); /* pages come when they are touched */
+    m->buckets = spw_calloc((size_t)1 << bits, sizeof(struct item *)); /* pages come when they are touched */
     *out = m;
     return RC_OK;
 }
