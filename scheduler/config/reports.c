@@ -16,6 +16,7 @@ static void problem(struct config_loader *l, const char *key, const char *text)
 static int read_clock(const char *text)
 {
     int hour, minute, n = 0;
+    /* NOLINTNEXTLINE(cert-err34-c): two digits each, and what was converted is counted */
     if (sscanf(text, "%2d:%2d%n", &hour, &minute, &n) != 2 || n != 5 || text[n] || hour < 0 || hour > 23 ||
         minute < 0 || minute > 59)
         return -1;

@@ -751,7 +751,7 @@ static const struct setting budget_rows[] = {
 
 #define RATE(key, field, what, text)                                                                                   \
     {                                                                                                                  \
-        key, SETTING_INT, CLASS(field), .lo = 0, .hi = 2000000000, .unit = what, .def = "0", .help = text              \
+        key, SETTING_INT, CLASS(field), .lo = 0, .hi = 2000000000, .unit = (what), .def = "0", .help = (text)          \
     }
 
 static const struct setting class_rows[] = {

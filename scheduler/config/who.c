@@ -154,7 +154,7 @@ static void check_key(struct config_loader *l, const struct config_key *k, const
                 : k->networks && !k->n_networks ? "networks"
                                                 : "scopes",
                 "the list is empty, so the key could do nothing; leave the line out to allow all");
-    if (scopes_of(k->scopes, k->n_scopes, &scopes, &e) != RC_OK)
+    if (k->scopes && scopes_of(k->scopes, k->n_scopes, &scopes, &e) != RC_OK)
         problem(l, at, "scopes", e.message);
     if (k->n_scopes && at->lines[config_row(at->table, "scope")])
         problem(l, at, "scopes", "give either `scope` or `scopes`");
