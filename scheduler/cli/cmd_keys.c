@@ -345,7 +345,7 @@ static int run(const struct request *r)
 
 #define TEXT(flag, field, what, text)                                                                                  \
     {                                                                                                                  \
-        flag, 0, ARG_STRING, &r.field, .meta = what, .help = text                                                      \
+        flag, 0, ARG_STRING, &r.field, .meta = (what), .help = (text)                                                  \
     }
 
 int cli_keys(int argc, char **argv)

@@ -115,7 +115,7 @@ int cli_ledger_export(int argc, char **argv)
     struct export x = {.rows = 0};
     struct export_asked p = {0};
     int exit_code;
-    struct error e;
+    struct error e = {.code = RC_OK};
     const struct arg_option options[] = {
         {"from", 0, ARG_STRING, &p.from, .meta = "TIME", .help = "UTC; the beginning where it is left out"},
         {"to", 0, ARG_STRING, &p.to, .meta = "TIME", .help = "UTC, exclusive; now where it is left out"},
@@ -152,7 +152,7 @@ int cli_ledger_backup(int argc, char **argv)
 {
     const char *config = CLI_CONFIG_DEFAULT, *db = NULL, *to = NULL;
     int exit_code;
-    struct error e;
+    struct error e = {.code = RC_OK};
     const struct arg_option options[] = {
         {"db", 0, ARG_STRING, &db, .meta = "FILE", .help = "this ledger file"},
         CLI_OPTION_CONFIG(config),
@@ -202,7 +202,7 @@ int cli_ledger_archive(int argc, char **argv)
     const char *config = CLI_CONFIG_DEFAULT, *db = NULL;
     int64_t keep = 3;
     int exit_code;
-    struct error e;
+    struct error e = {.code = RC_OK};
     const struct arg_option options[] = {
         {"keep", 0, ARG_INT, &keep, .meta = "MONTHS", .help = "full months that stay", .lo = 1, .hi = 1200},
         {"db", 0, ARG_STRING, &db, .meta = "FILE", .help = "this ledger file"},
