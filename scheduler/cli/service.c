@@ -121,6 +121,7 @@ static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 struct start {
     char path[PATH_MAX];
     char *env[ENV_MAX];
+    char *notify; /* owned, stands in `env` too; NULL: nobody waits for word */
     char fds_text[40], pid_text[PID_TEXT + 16], word_text[64];
     int fds[SERVICE_FDS_MAX + 1]; /* the last: the pipe */
     int n;
@@ -155,9 +156,9 @@ static enum rc prepare(struct service *s, struct start *a, int word_fd, struct e
     a->env[n++] = a->fds_text;
     a->env[n++] = a->pid_text;
     a->env[n++] = a->word_text;
-    char *notify = s->notify ? spw_asprintf("NOTIFY_SOCKET=%s", s->notify) : NULL;
-    if (notify)
-        a->env[n++] = notify;
+    a->notify = s->notify ? spw_asprintf("NOTIFY_SOCKET=%s", s->notify) : NULL;
+    if (a->notify)
+        a->env[n++] = a->notify;
     a->env[n] = NULL;
     return RC_OK;
 }
@@ -249,9 +250,7 @@ static enum rc start_new(struct service *s, struct error *e)
         rc = error_set(e, RC_IO, "fork: %s", strerror(errno));
     if (fds[1] >= 0)
         close(fds[1]);
-    for (char **v = a->env; *v; v++)
-        if (s->notify && strncmp(*v, "NOTIFY_SOCKET=", 14) == 0)
-            free(*v);
+    free(a->notify);
     free(a);
     if (rc != RC_OK) {
         if (fds[0] >= 0)
