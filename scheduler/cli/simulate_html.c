@@ -198,7 +198,7 @@ static void put_comparison(struct markup *p, const struct report *r)
         put_seconds(p, &f->tpot_us, 0.99);
         put_seconds(p, &f->e2e_us, 0.99);
         markup_put(p, "<td>%lld<td>%lld<td>%lld<td>%.0f%%\n", (long long)f->preemptions, (long long)f->continued,
-                   (long long)(f->refused + f->expired), f->node_hours > 0 ? 100 * f->busy_hours / f->node_hours : 0);
+                   (long long)f->refused + f->expired, f->node_hours > 0 ? 100 * f->busy_hours / f->node_hours : 0);
     }
     markup_put(p, "</table></div>\n");
     free(f);

@@ -187,7 +187,7 @@ static void compare_row(struct cli_table *t, const struct report_column *c, cons
     seconds_cell(t, &f->e2e_us, 0.99);
     cell(t, "%lld", (long long)f->preemptions);
     cell(t, "%lld", (long long)f->continued);
-    cell(t, "%lld", (long long)(f->refused + f->expired));
+    cell(t, "%lld", (long long)f->refused + f->expired);
     free(f);
 }
 

@@ -156,7 +156,8 @@ static enum rc read_event(const cJSON *root, const struct reading *r)
 {
     const cJSON *item, *kind = json_find(root, "event");
     int k = 0;
-    while (cJSON_IsString(kind) && k < RECORD_KINDS && strcmp(record_kind_name((enum record_kind)k), kind->valuestring))
+    while (cJSON_IsString(kind) && k < RECORD_KINDS &&
+           strcmp(record_kind_name((enum record_kind)k), kind->valuestring) != 0)
         k++;
     if (!cJSON_IsString(kind) || k == RECORD_KINDS)
         return error_set(r->err, RC_INVALID, "\"event\": \"%.40s\" is no event that is known here",

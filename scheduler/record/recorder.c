@@ -77,7 +77,7 @@ static void put(struct recorder *r, const struct record_event *e, const struct r
         return;
     }
     memcpy(r->filling + r->n, e, record_event_bytes(e->kind));
-    if (candidates_of(e))
+    if (c && candidates_of(e))
         memcpy(r->filling + r->n + head, c, (size_t)candidates_of(e) * sizeof *c);
     const bool half = r->n <= RECORDER_BUFFER_BYTES / 2 && r->n + head + tail > RECORDER_BUFFER_BYTES / 2;
     r->n += head + tail;
