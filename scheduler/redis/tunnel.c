@@ -219,7 +219,7 @@ void redis_tunnel_free(struct redis_tunnel *t)
     if (!t)
         return;
     struct event *events[] = {t->tcp_read, t->tcp_write, t->inner_read, t->inner_write};
-    for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
+    for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
         if (events[i])
             event_free(events[i]);
     }
