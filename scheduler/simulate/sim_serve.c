@@ -46,7 +46,7 @@ static struct sim_waiter *waiter_new(struct sim *x)
 {
     if (x->waiter_free < 0) { /* a new chunk: waiters stay where they are, the rooms point to them */
         const int32_t first = x->n_chunks * SIM_WAITER_CHUNK;
-        x->waiters = spw_realloc(x->waiters, (size_t)(x->n_chunks + 1) * sizeof(*x->waiters));
+        x->waiters = spw_realloc(x->waiters, (size_t)(x->n_chunks + 1) * sizeof(struct sim_waiter *));
         x->waiters[x->n_chunks++] = spw_calloc(SIM_WAITER_CHUNK, sizeof(struct sim_waiter));
         x->waiter_next = spw_realloc(x->waiter_next, (size_t)x->n_chunks * SIM_WAITER_CHUNK * sizeof(int32_t));
         for (int32_t i = first + SIM_WAITER_CHUNK - 1; i >= first; i--) {
@@ -85,6 +85,7 @@ static void team_known(struct sim *x, uint32_t team)
         for (uint32_t t = 0; t < cap; t++)
             snprintf(names[t], sizeof(names[t]), "t%u", t);
         /* Rooms borrow names while somebody waits: the old ones stay until the end. */
+        /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers to names are kept */
         x->old_names = spw_realloc(x->old_names, (size_t)(x->n_old_names + 1) * sizeof(*x->old_names));
         x->old_names[x->n_old_names++] = x->team_names;
         x->team_names = names;
@@ -464,7 +465,7 @@ static void go_on(struct sim *x, int32_t live, enum placing placing, int32_t mod
 static void dispatch(struct sim *x, int32_t live)
 {
     struct sim_pick pick;
-    int32_t other, by;
+    int32_t other = -1, by = -1;
     const enum placing placing = place(x, &x->live[live], &pick, &other, &by);
     if (placing == PLACED && (pick.node >= 0 || pick.api >= 0))
         waiting_passed(&x->models[x->live[live].model].room, (enum waiting_class)x->live[live].class, x->now_us * 1000);
