@@ -31,8 +31,7 @@ void aws_form_add(struct aws_form *f, const char *name, const char *value); /* v
 /* The name is made from a format: aws_form_addf(f, zone, "Filter.%d.Value.1", n). */
 void aws_form_addf(struct aws_form *f, const char *value, const char *name_format, ...) SPW_PRINTF(3, 4);
 
-/* ---- the client
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the client -------------------------------------------------------------------------------------------------- */
 
 struct aws_client;
 struct aws_call;

@@ -56,7 +56,8 @@ struct engine_options {
      * many as the pool has, in an eighth of the machine's memory at most, else none. */
     int32_t spill_pages;
     /* The device maker's library makes the products that it is best at: a numerics class of its own, whose results depend on
-     * what is computed beside them; engine_class() then gives another class at each call, which nobody else has. Where there is none: engine_library_missing(). */
+     * what is computed beside them; engine_class() then gives another class at each call, which nobody else has. Where
+     * there is none: engine_library_missing(). */
     bool gemm_library;
     int32_t kept_pages; /* most pages kept of sequences that are gone; 0: no prefix is reused, < 0: half of the pool */
 };

@@ -49,8 +49,7 @@ char *ahead_path(const char *ledger)
     return spw_asprintf("%s.ahead", ledger);
 }
 
-/* ---- the file
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 static void set_id(struct ahead *a, uint64_t id, int64_t bytes)
 {
@@ -224,8 +223,7 @@ int64_t ahead_bytes(const struct ahead *a)
     return a->bytes;
 }
 
-/* ---- frames in
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- frames in --------------------------------------------------------------------------------------------------- */
 
 struct strbuf *ahead_frame(struct ahead *a)
 {
@@ -269,8 +267,7 @@ enum rc ahead_write(struct ahead *a, int64_t at, int entries, struct error *e)
     return RC_OK;
 }
 
-/* ---- frames out
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- frames out -------------------------------------------------------------------------------------------------- */
 
 static bool read_ring(const struct ahead *a, int64_t at, void *to, size_t n)
 {

@@ -44,8 +44,7 @@ bool ahead_try_lock(struct ahead *a);
 const char *ahead_id(const struct ahead *a); /* 16 digits; "": it was never begun */
 int64_t ahead_bytes(const struct ahead *a);  /* of its ring */
 
-/* ---- the writer's
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the writer's ------------------------------------------------------------------------------------------------ */
 
 /* An empty frame; entries are put behind what is in it. It takes no more than the ring does. */
 struct strbuf *ahead_frame(struct ahead *a);
@@ -54,8 +53,7 @@ int64_t ahead_frame_bytes(const struct ahead *a); /* with its entries */
  * before ended; the caller sees to it that there is room. */
 enum rc ahead_write(struct ahead *a, int64_t at, int entries, struct error *e) SPW_MUST_USE;
 
-/* ---- the reader's
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the reader's ------------------------------------------------------------------------------------------------ */
 
 struct ahead_frame {
     const char *data; /* until the next is read */

@@ -12,8 +12,7 @@ enum rc fold_give_up(sqlite3 *db, const char *id, struct error *e)
     return rc == SQLITE_OK ? RC_OK : ledger_fail(db, rc, "journal", e);
 }
 
-/* ---- a transaction
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- a transaction ----------------------------------------------------------------------------------------------- */
 
 void folding_init(struct folding *f, struct ahead *a, sqlite3 *db, const struct ledger_inserts *s)
 {
@@ -107,8 +106,7 @@ bool fold_piece(struct folding *f, int64_t until, int most, enum rc *code, struc
     return false;
 }
 
-/* ---- whoever opens the ledger
- * ------------------------------------------------------------------------------------------ */
+/* ---- whoever opens the ledger ------------------------------------------------------------------------------------ */
 
 /* Of somebody who is no more; then the file goes. */
 static enum rc fold_all(struct ahead **a, sqlite3 *db, const char *path, struct error *e)

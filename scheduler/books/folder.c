@@ -49,8 +49,7 @@ static void due_in_ms_locked(struct folder *f, int64_t ms)
     f->late.ns = clock_now(&clock_system).ns + ms * NS_PER_MS;
 }
 
-/* ---- folding, by either of the two
- * ------------------------------------------------------------------------------------- */
+/* ---- folding, by either of the two ------------------------------------------------------------------------------- */
 
 static void note_trouble_locked(struct folder *f, const char *text)
 {
@@ -100,8 +99,7 @@ static enum rc fold_to_locked(struct folder *f, int64_t until, int most, struct 
     }
 }
 
-/* ---- the thread
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the thread -------------------------------------------------------------------------------------------------- */
 
 static enum rc make_file(struct folder *f, struct error *e)
 {
@@ -175,8 +173,7 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* ---- the writer
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the writer -------------------------------------------------------------------------------------------------- */
 
 bool folder_accepts(struct folder *f)
 {
@@ -297,8 +294,7 @@ bool folder_trouble(struct folder *f, char *text, size_t size)
     return any;
 }
 
-/* ---- beginning and end
- * ------------------------------------------------------------------------------------------------- */
+/* ---- beginning and end ------------------------------------------------------------------------------------------- */
 
 static void init_locks(struct folder *f)
 {

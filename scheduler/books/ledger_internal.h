@@ -7,7 +7,8 @@
 #include "scheduler/books/ledger.h"
 #include "scheduler/books/ledger_budgets.h"
 
-/* Open for writing, schema up to date, and what its journal holds in it (fold.h). The connection may be used by one thread at a time. */
+/* Open for writing, schema up to date, and what its journal holds in it (fold.h). The connection may be used by one
+ * thread at a time. */
 enum rc ledger_file_open(sqlite3 **db, const struct ledger_options *o, struct error *e) SPW_MUST_USE;
 /* Another file on the same connection, under that name. */
 enum rc ledger_file_attach(sqlite3 *db, const char *path, const char *as, struct error *e) SPW_MUST_USE;

@@ -112,8 +112,7 @@ _Static_assert(sizeof(struct ledger_use) == 24, "use_fields");
 _Static_assert(sizeof(struct ledger_budget_event) == 48, "event_fields");
 #endif
 
-/* ---- in
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- in ---------------------------------------------------------------------------------------------------------- */
 
 #define VARINT_MAX 10
 
@@ -200,8 +199,7 @@ enum rc ledger_pack(struct strbuf *out, const struct ledger_row *row, const stru
     return rc == RC_OK ? pack_byte(out, FORM_END) : rc;
 }
 
-/* ---- out
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- out --------------------------------------------------------------------------------------------------------- */
 
 struct reader {
     const char *at, *end;

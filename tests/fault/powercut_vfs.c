@@ -234,8 +234,7 @@ static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
     return rc;
 }
 
-/* ---- the audit's segments and the ledger's journal
- * ---------------------------------------------------------------- */
+/* ---- the audit's segments and the ledger's journal --------------------------------------------------------------- */
 
 #define FDS_MAX 4096
 static char segments[FDS_MAX][32]; /* of each descriptor that is one: its name; it is written by one thread */

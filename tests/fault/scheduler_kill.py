@@ -1,6 +1,6 @@
 """The scheduler is killed (SIGKILL) under load and started anew, again and again: each request that was answered is in
-the ledger, once, with the tokens and the charge that its client was told, whether or not its row went into the journal first; it is ready again within a second; the engine it
-had started dies with it; its audit verifies, and has each answered request and each row once; its admin socket is taken over by the next.
+the ledger, once, with the tokens and the charge that its client was told, whether or not its row went into the journal
+first; it is ready again within a second; the engine it had started dies with it; its audit verifies, and has each answered request and each row once; its admin socket is taken over by the next.
 
     tests/fault/scheduler_kill.py --build build          6 times
     tests/fault/scheduler_kill.py --build build --full   300 times"""

@@ -457,6 +457,6 @@ def legs_are_shown(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [at_every_frame, unknown_seed, hangs, length_is_exact, again_and_again, one_engine_comes_back, drains, none_is_there,
-                   error_events, classes, whole_answers, poison, stays_home, secrets_stay, client_leaves, by_text,
-                   legs_are_shown])
+    main(__doc__, [at_every_frame, unknown_seed, hangs, length_is_exact, again_and_again, one_engine_comes_back, drains,
+                   none_is_there, error_events, classes, whole_answers, poison, stays_home, secrets_stay, client_leaves,
+                   by_text, legs_are_shown])

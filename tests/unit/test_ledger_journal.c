@@ -2,7 +2,9 @@
  * this round; what was told to be durable is in the ledger once, whatever a crash has left (a torn end, a damaged
  * middle, a journal that is folded and still there), whatever the ledger's file refuses meanwhile, and whether or
  * not the journal's own flush fails; who reads sees all of it at once; rows that come slowly, or with the journal
- * off, have none. links: spw_sched_books */
+ * off, have none.
+ *
+ * links: spw_sched_books */
 #include "tests/unit/ledger_help.h"
 
 #include <errno.h>
@@ -21,8 +23,7 @@
 #define BYTES (1 << 20)
 static const struct ledger_options always = {.journal = LEDGER_JOURNAL_ALWAYS, .journal_bytes = BYTES};
 
-/* ---- a disk that does not flush
- * ---------------------------------------------------------------------------------------- */
+/* ---- a disk that does not flush ---------------------------------------------------------------------------------- */
 
 static atomic_bool no_flush; /* of journals */
 
@@ -38,8 +39,7 @@ int fdatasync(int fd)
     return (int)syscall(SYS_fdatasync, fd);
 }
 
-/* ---- entries
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- entries ----------------------------------------------------------------------------------------------------- */
 
 static const struct ledger_leg two_legs[] = {{.leg = 1,
                                               .node = "a",
@@ -203,8 +203,7 @@ static void test_possible(void)
     CHECK(!ledger_row_is_possible(&r));
 }
 
-/* ---- the ring
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- the ring ---------------------------------------------------------------------------------------------------- */
 
 #define RING 65536
 
@@ -307,8 +306,7 @@ static void test_foreign(void)
     free(name);
 }
 
-/* ---- the ledger with it
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the ledger with it ------------------------------------------------------------------------------------------ */
 
 static void append_some(struct seen *seen, struct ticket *tickets, int from, int n)
 {
@@ -437,8 +435,7 @@ static void test_only_when_fast(void)
     clean();
 }
 
-/* ---- crashes
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- crashes ----------------------------------------------------------------------------------------------------- */
 
 /* A scheduler that dies with n rows told, each in a frame of its own, and none of them in the file: somebody has it
  * locked. */
@@ -565,8 +562,7 @@ static void test_exactly_once(void)
     clean();
 }
 
-/* ---- what goes wrong while it runs
- * ------------------------------------------------------------------------------------- */
+/* ---- what goes wrong while it runs ------------------------------------------------------------------------------- */
 
 static void test_locked_and_full(void)
 {
