@@ -131,6 +131,14 @@ def trouble(s, engines, api, r):
     time.sleep(0.4)
 
 
+WHYS = {"dearer", "draining", "unhealthy", "tried", "full"}
+
+
+def whys_of(s):
+    """Why candidates were not chosen, so far."""
+    return {c["reason"] for e in events(record_of(s)) if e["event"] == "chose" for c in e["candidates"] if "reason" in c}
+
+
 def random_days(args):
     r = random.Random(7)
     engines, api = fleet()
@@ -139,7 +147,10 @@ def random_days(args):
     with s:
         wait_ready(s, 4)
         with Load(s, seed=1) as load:
-            trouble(s, engines, api, r)
+            for _ in range(8):  # a slow machine may ask nothing in the moment in which a node drains
+                trouble(s, engines, api, r)
+                if WHYS <= whys_of(s):
+                    break
         first = load.asked
         same(replay(s), 20)  # while it goes on: what is there is as good
         assert s.terminate() == 0
@@ -158,8 +169,7 @@ def random_days(args):
         assert told["runs"] == 3 and told["runs_cut_off"] == 1 and told["ended"] == "stopped", told
         told_of = kinds(record_of(s))
         assert {"begin", "end", "node", "model", "put", "drop", "state", "tariff", "sent", "spoke", "ended", "chose"} <= told_of, told_of
-        whys = {c["reason"] for e in events(record_of(s)) if e["event"] == "chose" for c in e["candidates"] if "reason" in c}
-        assert {"dearer", "draining", "unhealthy", "tried", "full"} <= whys, whys
+        assert WHYS <= whys_of(s), WHYS - whys_of(s)
         planted(args, s)
         other_rules(args, s, engines, api)
 
