@@ -25,7 +25,7 @@ struct request { /* as given */
 /* A name that the schema would refuse later is refused now. */
 static bool check_name(const char *flag, const char *row, const char *value, struct error *e)
 {
-    const struct settings *t = &config_tables[CONFIG_TABLE_KEYS];
+    const struct settings *t = config_tables[CONFIG_TABLE_KEYS];
     char why[256];
 
     if (!value || t->rows[config_row(t, row)].check(&value, why, sizeof why))

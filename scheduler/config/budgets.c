@@ -17,7 +17,7 @@ struct at { /* one item, for messages */
 
 static void problem(const struct at *at, const char *key, const char *text)
 {
-    const struct settings *t = &config_tables[CONFIG_TABLE_BUDGETS];
+    const struct settings *t = config_tables[CONFIG_TABLE_BUDGETS];
     char name[128];
     int row = config_row(t, key);
     snprintf(name, sizeof name, "budgets[%d].%s", at->index, key);

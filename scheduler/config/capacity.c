@@ -32,7 +32,7 @@ const struct config_pool *config_pool(const struct config *c, const char *name)
 void config_server_key(const struct config *c, const struct config_node *n, const char *key, char *name, size_t size,
                        int *line)
 {
-    const struct settings *t = &config_tables[n->pool ? CONFIG_TABLE_POOLS : CONFIG_TABLE_NODES];
+    const struct settings *t = config_tables[n->pool ? CONFIG_TABLE_POOLS : CONFIG_TABLE_NODES];
     const int row = config_row(t, key);
     const int *lines = n->pool ? n->pool->lines : n->lines;
     snprintf(name, size, "%s[%d].%s", t->name, n->pool ? (int)(n->pool - c->pools) : (int)(n - c->nodes), key);
@@ -107,7 +107,7 @@ static void check_provider(struct config_loader *l, int i)
     }
     if (provider_find(p->name) && strcmp(p->name, p->type) != 0)
         config_problem(l, p->line, at.name, "\"%s\" is the name of another type; call this one differently", p->name);
-    const int row = config_row(&config_tables[CONFIG_TABLE_PROVIDERS], "settings");
+    const int row = config_row(config_tables[CONFIG_TABLE_PROVIDERS], "settings");
     snprintf(at.name, sizeof at.name, "providers[%d].settings", i);
     at.line = p->lines[row] ? p->lines[row] : p->line;
     p->settings = take(l, &at, p->ops->keys, p->pairs, p->n_pairs);
@@ -225,7 +225,7 @@ static void check_money(struct config_loader *l)
 {
     struct config_capacity *c = &l->c->capacity;
     struct error e;
-    const int row = config_row(&config_tables[CONFIG_TABLE_MAIN], "capacity.max_hour");
+    const int row = config_row(config_tables[CONFIG_TABLE_MAIN], "capacity.max_hour");
     if (strcmp(c->max_hour_text, "unlimited") == 0)
         c->max_hour.v = -1;
     else if (pusd_parse(c->max_hour_text, &c->max_hour, &e) != RC_OK)

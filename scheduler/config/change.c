@@ -119,7 +119,7 @@ static void copy_value(const struct setting *s, struct config *to, const struct 
 
 static int main_changes(const struct config *from, const struct config *to, config_change_cb *each, void *arg)
 {
-    const struct settings *t = &config_tables[CONFIG_TABLE_MAIN];
+    const struct settings *t = config_tables[CONFIG_TABLE_MAIN];
     int n = 0;
     for (int i = 0; i < t->n_rows; i++) {
         const struct setting *s = &t->rows[i];
@@ -136,7 +136,7 @@ static int main_changes(const struct config *from, const struct config *to, conf
 
 bool config_settings_differ(const struct config *from, const struct config *to, const char *prefix)
 {
-    const struct settings *t = &config_tables[CONFIG_TABLE_MAIN];
+    const struct settings *t = config_tables[CONFIG_TABLE_MAIN];
     for (int i = 0; i < t->n_rows; i++) {
         if (strncmp(t->rows[i].key, prefix, strlen(prefix)) == 0 && !same_value(&t->rows[i], from, to))
             return true;
@@ -146,7 +146,7 @@ bool config_settings_differ(const struct config *from, const struct config *to, 
 
 void config_keep(struct config *to, const struct config *from)
 {
-    const struct settings *t = &config_tables[CONFIG_TABLE_MAIN];
+    const struct settings *t = config_tables[CONFIG_TABLE_MAIN];
     for (int i = 0; i < t->n_rows; i++) {
         if (!(t->rows[i].flags & SETTING_RELOAD) && !same_value(&t->rows[i], from, to))
             copy_value(&t->rows[i], to, from);
@@ -227,8 +227,8 @@ static int list_changes(const struct settings *t, const struct config *from, con
 bool config_list_differs(const struct config *from, const struct config *to, const char *list)
 {
     for (int k = CONFIG_TABLE_MAIN + 1; k < CONFIG_N_TABLES; k++) {
-        if (strcmp(config_tables[k].name, list) == 0)
-            return list_changes(&config_tables[k], from, to, NULL, NULL) > 0;
+        if (strcmp(config_tables[k]->name, list) == 0)
+            return list_changes(config_tables[k], from, to, NULL, NULL) > 0;
     }
     SPW_ASSERT(!"a list of the schema");
     return false;
@@ -238,13 +238,13 @@ int config_changes(const struct config *from, const struct config *to, config_ch
 {
     int n = main_changes(from, to, each, arg);
     for (int k = CONFIG_TABLE_MAIN + 1; k < CONFIG_N_TABLES; k++)
-        n += list_changes(&config_tables[k], from, to, each, arg);
+        n += list_changes(config_tables[k], from, to, each, arg);
     return n;
 }
 
 bool config_node_same(const struct config_node *a, const struct config_node *b)
 {
-    const struct settings *t = &config_tables[CONFIG_TABLE_NODES];
+    const struct settings *t = config_tables[CONFIG_TABLE_NODES];
     for (int i = 0; i < t->n_rows; i++) {
         if (!(t->rows[i].flags & SETTING_RELOAD) && !same_value(&t->rows[i], a, b))
             return false;

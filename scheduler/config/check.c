@@ -17,18 +17,18 @@
 
 int config_main_line(const struct config *c, const char *key)
 {
-    const int row = config_row(&config_tables[CONFIG_TABLE_MAIN], key);
+    const int row = config_row(config_tables[CONFIG_TABLE_MAIN], key);
     return row >= 0 ? c->lines[row] : 0;
 }
 
 static int node_line(const struct config_node *n, const char *key)
 {
-    return n->lines[config_row(&config_tables[CONFIG_TABLE_NODES], key)];
+    return n->lines[config_row(config_tables[CONFIG_TABLE_NODES], key)];
 }
 
 static int key_line(const struct config_key *k, const char *key)
 {
-    return k->lines[config_row(&config_tables[CONFIG_TABLE_KEYS], key)];
+    return k->lines[config_row(config_tables[CONFIG_TABLE_KEYS], key)];
 }
 
 bool config_is_loopback(const char *address)

@@ -1,4 +1,4 @@
-/* The configuration: one YAML file, one schema table (schema.c). From a row of the table come parsing, checking, the
+/* The configuration: one YAML file, one schema (schema.c). From a row of the table come parsing, checking, the
  * masked dump, `--help` and docs/CONFIG.md. All mistakes are reported at once, each as
  * "file:line: key: what is wrong, what would be right". Built whole, then used read-only; a reload builds another one beside it
  * (change.h). */

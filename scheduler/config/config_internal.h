@@ -1,4 +1,4 @@
-/* What schema.c, load.c, check.c and print.c share. */
+/* What the schema, load.c, check.c and print.c share. */
 #ifndef SCHEDULER_CONFIG_CONFIG_INTERNAL_H
 #define SCHEDULER_CONFIG_CONFIG_INTERNAL_H
 
@@ -76,7 +76,7 @@ enum {
     CONFIG_TABLE_REPORT_TEAMS,
     CONFIG_N_TABLES,
 };
-extern const struct settings config_tables[CONFIG_N_TABLES];
+extern const struct settings *const config_tables[CONFIG_N_TABLES];
 /* Row number of a key, or -1. */
 int config_row(const struct settings *t, const char *key);
 int config_main_line(const struct config *c, const char *key); /* where it stands; 0: it does not */

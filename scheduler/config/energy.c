@@ -9,14 +9,14 @@
 
 static void main_problem(struct config_loader *l, const char *key, const char *text)
 {
-    int row = config_row(&config_tables[CONFIG_TABLE_MAIN], key);
+    int row = config_row(config_tables[CONFIG_TABLE_MAIN], key);
     config_problem(l, row >= 0 ? l->c->lines[row] : 0, key, "%s", text);
 }
 
 static void node_problem(struct config_loader *l, int i, const char *key, const char *text)
 {
     const struct config_node *n = &l->c->nodes[i];
-    int row = config_row(&config_tables[CONFIG_TABLE_NODES], key);
+    int row = config_row(config_tables[CONFIG_TABLE_NODES], key);
     char name[128];
     snprintf(name, sizeof name, "nodes[%d].%s", i, key);
     config_problem(l, row >= 0 && n->lines[row] ? n->lines[row] : n->line, name, "%s", text);
@@ -156,7 +156,7 @@ static bool hides(const struct tariff_rule *earlier, const struct tariff_rule *l
 
 void config_warn_energy(const struct config *c, struct strbuf *out, int *n)
 {
-    int row = config_row(&config_tables[CONFIG_TABLE_MAIN], "energy.hours");
+    int row = config_row(config_tables[CONFIG_TABLE_MAIN], "energy.hours");
     for (int i = 1; c->tariff && i < c->tariff->n_rules; i++)
         for (int k = 0; k < i; k++)
             if (hides(&c->tariff->rules[k], &c->tariff->rules[i])) {

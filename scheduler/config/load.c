@@ -371,7 +371,7 @@ static int known_words(const struct settings *table, const char *prefix, const c
         }
     }
     for (int i = CONFIG_TABLE_MAIN + 1; i < CONFIG_N_TABLES && n < max && !table->name; i++) {
-        const char *name = config_tables[i].name;
+        const char *name = config_tables[i]->name;
         if (strncmp(name, prefix, n_prefix) == 0 && !strchr(name + n_prefix, '.'))
             words[n++] = name + n_prefix;
     }
@@ -433,8 +433,8 @@ static int row_in_short(const struct settings *table, const char *path)
 static const struct settings *find_list(const struct settings *table, const char *path)
 {
     for (int i = CONFIG_TABLE_MAIN + 1; i < CONFIG_N_TABLES && !table->name; i++)
-        if (config_tables[i].name && strcmp(config_tables[i].name, path) == 0)
-            return &config_tables[i];
+        if (config_tables[i]->name && strcmp(config_tables[i]->name, path) == 0)
+            return config_tables[i];
     return NULL;
 }
 
@@ -546,7 +546,7 @@ static void report(struct config_loader *l, struct strbuf *out)
 static void derive(struct config_loader *l)
 {
     struct config *c = l->c;
-    int cached = config_row(&config_tables[CONFIG_TABLE_NODES], "price.cached_input");
+    int cached = config_row(config_tables[CONFIG_TABLE_NODES], "price.cached_input");
 
     if (!c->admin_socket)
         c->admin_socket = arena_printf(c->arena, "%s/admin.sock", c->state_dir);
@@ -563,7 +563,7 @@ static void derive(struct config_loader *l)
     for (int i = 0; i < c->n_nodes; i++)
         if (!c->nodes[i].lines[cached])
             c->nodes[i].prices.cached_input = c->nodes[i].prices.input;
-    cached = config_row(&config_tables[CONFIG_TABLE_POOLS], "price.cached_input");
+    cached = config_row(config_tables[CONFIG_TABLE_POOLS], "price.cached_input");
     for (int i = 0; i < c->n_pools; i++) {
         c->pools[i].node.pool = &c->pools[i];
         c->pools[i].node.line = c->pools[i].line;
@@ -578,7 +578,7 @@ static enum rc build(struct config **out, const struct yaml_doc *doc, const char
     struct arena *arena = arena_new(CONFIG_BYTES_MAX);
     struct config_problem *list = spw_calloc(CONFIG_PROBLEMS_MAX, sizeof *list);
     struct config_loader l = {.c = arena_alloc(arena, sizeof *l.c), .file = name, .dir = dir, .problems = list};
-    const struct settings *top = &config_tables[CONFIG_TABLE_MAIN];
+    const struct settings *top = config_tables[CONFIG_TABLE_MAIN];
     const struct yaml_node *root = yaml_root(doc);
 
     l.c->arena = arena;

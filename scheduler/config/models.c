@@ -109,7 +109,7 @@ int config_model_chain(const struct config *c, const char *name, const char *cha
 /* Where it is given; 0: it is not. */
 static int line_of(const struct config_model *m, const char *key)
 {
-    return m->lines[config_row(&config_tables[CONFIG_TABLE_MODELS], key)];
+    return m->lines[config_row(config_tables[CONFIG_TABLE_MODELS], key)];
 }
 
 static void problem(struct config_loader *l, const struct config_model *m, const char *key, const char *text)

@@ -105,7 +105,7 @@ void config_dump(const struct config *c, FILE *out)
 {
     fprintf(out, "# %s, with defaults filled in\n", c->path);
     for (int k = 0; k < CONFIG_N_TABLES; k++) {
-        const struct settings *t = &config_tables[k];
+        const struct settings *t = config_tables[k];
         if (!t->name) {
             dump_table(t, c, "", out);
             continue;
@@ -173,9 +173,9 @@ enum rc config_dump_json(const struct config *c, struct strbuf *out)
     enum rc rc = strbuf_puts(out, "{");
 
     if (rc == RC_OK)
-        rc = dump_table_json(&config_tables[CONFIG_TABLE_MAIN], c, out);
+        rc = dump_table_json(config_tables[CONFIG_TABLE_MAIN], c, out);
     for (int k = CONFIG_TABLE_MAIN + 1; k < CONFIG_N_TABLES && rc == RC_OK; k++)
-        rc = dump_list_json(c, &config_tables[k], out);
+        rc = dump_list_json(c, config_tables[k], out);
     return rc == RC_OK ? strbuf_puts(out, "}") : rc;
 }
 
@@ -272,7 +272,7 @@ void config_print_help(FILE *out)
     char type[128];
 
     for (int k = 0; k < CONFIG_N_TABLES; k++) {
-        const struct settings *t = &config_tables[k];
+        const struct settings *t = config_tables[k];
         if (t->name)
             fprintf(out, "\n%s: a list. %s Each entry:\n", t->name, t->help);
         for (int i = 0; i < t->n_rows; i++) {
@@ -303,7 +303,7 @@ void config_print_markdown(FILE *out)
     fprintf(out,
             "# Configuration\n\n"
             "<!-- Made from the schema by `spillway help config --markdown`; a test compares. Edit "
-            "scheduler/config/schema.c. -->\n\n"
+            "scheduler/config/schema_*.c. -->\n\n"
             "One YAML file, given as `spillway serve --config FILE`. `spillway check --config FILE` lists every "
             "mistake in it\nas `file:line: key: what is wrong, what would be right` and ends with 2 if there is one; "
             "`spillway check --dump`\nprints the effective values and where each comes from. "
@@ -315,7 +315,7 @@ void config_print_markdown(FILE *out)
             "it or, if\nthere is a mistake, nothing; what needs a restart says so below.\n\n"
             "## The file itself\n\n");
     for (int k = 0; k < CONFIG_N_TABLES; k++) {
-        const struct settings *t = &config_tables[k];
+        const struct settings *t = config_tables[k];
         if (t->name)
             fprintf(out, "\n## `%s`: a list\n\n%s\n\n", t->name, t->help);
         print_rows_markdown(t, out);

@@ -12,7 +12,7 @@
 
 static int node_row_line(const struct config_node *n, const char *key)
 {
-    const int row = config_row(&config_tables[CONFIG_TABLE_NODES], key);
+    const int row = config_row(config_tables[CONFIG_TABLE_NODES], key);
     return n->lines[row] ? n->lines[row] : n->line;
 }
 

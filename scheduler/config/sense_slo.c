@@ -22,7 +22,7 @@ struct aim_of { /* of a name that applications may ask for */
 /* Where a part of its SLO is given, and how that is called. */
 static int where(const struct aim_of *a, const char *key, char *name, size_t size)
 {
-    const int row = config_row(&config_tables[CONFIG_TABLE_MODELS], key);
+    const int row = config_row(config_tables[CONFIG_TABLE_MODELS], key);
     char main_key[64];
     if (a->m && a->m->lines[row]) {
         snprintf(name, size, "models[%d].%s", (int)(a->m - a->c->models), key);
@@ -164,7 +164,7 @@ static void warn_rules(const struct aim_of *a)
     if (a->m && a->m->n_fallbacks && a->m->fallback_when == FALLBACK_WHEN_FULL &&
         a->m->fallback_after_ms >= a->aim.ttft_ms)
         config_warn(
-            c, a->out, a->n, a->m->lines[config_row(&config_tables[CONFIG_TABLE_MODELS], "fallback_after")],
+            c, a->out, a->n, a->m->lines[config_row(config_tables[CONFIG_TABLE_MODELS], "fallback_after")],
             "models[%d].fallback_after: who has waited for %lld ms has missed %s (%lld ms) already; less would be "
             "right",
             (int)(a->m - c->models), (long long)a->m->fallback_after_ms, key, (long long)a->aim.ttft_ms);

@@ -124,7 +124,7 @@ static void check_class_name(struct config_loader *l, const struct item *at, con
     if (at)
         problem(l, at, key, text);
     else
-        config_problem(l, l->c->lines[config_row(&config_tables[CONFIG_TABLE_MAIN], key)], key, "%s", text);
+        config_problem(l, l->c->lines[config_row(config_tables[CONFIG_TABLE_MAIN], key)], key, "%s", text);
 }
 
 static void check_key(struct config_loader *l, const struct config_key *k, const struct item *at)
@@ -196,7 +196,7 @@ static void check_classes(struct config_loader *l)
 {
     for (int i = 0; i < l->c->n_classes; i++) {
         const struct config_class *c = &l->c->classes[i];
-        struct item at = {&config_tables[CONFIG_TABLE_CLASSES], c->lines, i, c->line};
+        struct item at = {config_tables[CONFIG_TABLE_CLASSES], c->lines, i, c->line};
         if (c->name && config_class(l->c, c->name) != c)
             problem(l, &at, "name", "another class has this name; every class needs its own");
         if (c->requests_burst && !c->requests_per_min)
@@ -214,9 +214,9 @@ void config_check_who(struct config_loader *l)
     const struct config *c = l->c;
     for (int i = 0; i < c->n_keys; i++)
         check_key(l, &c->keys[i],
-                  &(struct item){&config_tables[CONFIG_TABLE_KEYS], c->keys[i].lines, i, c->keys[i].line});
+                  &(struct item){config_tables[CONFIG_TABLE_KEYS], c->keys[i].lines, i, c->keys[i].line});
     for (int i = 0; i < c->n_issuers; i++)
         check_issuer(l, &c->issuers[i],
-                     &(struct item){&config_tables[CONFIG_TABLE_ISSUERS], c->issuers[i].lines, i, c->issuers[i].line});
+                     &(struct item){config_tables[CONFIG_TABLE_ISSUERS], c->issuers[i].lines, i, c->issuers[i].line});
     check_classes(l);
 }

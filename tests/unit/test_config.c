@@ -746,7 +746,7 @@ static void test_example_is_complete(void)
     CHECK(yaml_parse(&doc, all, strlen(all), "example", &e) == RC_OK);
     CHECK_STR(e.message, "");
     for (int k = 0; doc && k < CONFIG_N_TABLES; k++) {
-        const struct settings *t = &config_tables[k];
+        const struct settings *t = config_tables[k];
         const struct yaml_node *list = t->name ? find_key(yaml_root(doc), t->name) : NULL;
         for (int i = 0; i < t->n_rows; i++) {
             bool found = !t->name && find_key(yaml_root(doc), t->rows[i].key);
