@@ -68,6 +68,7 @@ class Script:
         self.retry_after = None
         self.error_body = None  # bytes instead of the default error object
         self.gate = None  # a threading.Event that answers wait for
+        self.hold = None  # one that each word of a stream waits for: the head and the role have come by then
         self.hang = None  # "head": never answers; "body": stops after cut_after words
         self.cut_after = None  # words after which the connection is cut
         self.error_event_after = None  # words after which an error event comes
@@ -343,6 +344,8 @@ class Upstream:
             self._frame(c, chunk({"role": "assistant", "content": ""}), script)
         for i, word in enumerate(words):
             self._sleep(c, script.word_delay)
+            while script.hold and not script.hold.is_set():
+                self._sleep(c, 0.005)
             if script.cut_after is not None and i >= script.cut_after:
                 if script.hang == "body":
                     self._sleep(c, 3600)

@@ -44,7 +44,7 @@ def opens_and_closes(args):
     """Five failures in a row; then one request at a time finds out whether it is well again."""
     bad, good = Upstream("bad", Script(status=500)), Upstream("good")
     nodes = [node("bad", bad, price=("0", "0", "0")), node("good", good)]
-    with start(args, nodes, breaker={"open": "300ms", "open_max": "300ms"}) as s:
+    with start(args, nodes, breaker={"open": "30s"}) as s:
         for _ in range(12):
             assert chat(s.port).headers["x-spillway-node"] == "good"
         assert len(bad.generations()) == 5, len(bad.generations())
@@ -53,13 +53,17 @@ def opens_and_closes(args):
         assert s.metrics()['spillway_node_breaker_open{node="bad"}'] == 1
         assert s.metrics()['spillway_node_breaker_open{node="good"}'] == 0
         assert s.metrics()['spillway_node_breaker_opened_total{node="bad"}'] == 1
+    with start(args, nodes, breaker={"failures": "1", "open": "300ms", "open_max": "300ms"}) as s:
+        tried = len(bad.generations())
+        assert chat(s.port).headers["x-spillway-node"] == "good"
+        assert len(bad.generations()) == tried + 1 and count(s, "breaker open", "bad") == 1
         time.sleep(0.4)
         gate = threading.Event()
         bad.default = Script(gate=gate)
         trial = []
         one = threading.Thread(target=lambda: trial.append(chat(s.port)))
         one.start()
-        wait_until(lambda: len(bad.generations()) == 6, 5, "one tries it")
+        wait_until(lambda: len(bad.generations()) == tried + 2, 5, "one tries it")
         for _ in range(5):
             assert chat(s.port).headers["x-spillway-node"] == "good"  # and nobody else
         assert state(s, "bad")[1] == "half_open"
@@ -76,20 +80,25 @@ def fails_again(args):
     """A trial that fails opens it again; a share of failures opens it as well as a row."""
     bad, good = Upstream("bad", Script(status=500)), Upstream("good")
     nodes = [node("bad", bad, price=("0", "0", "0")), node("good", good)]
-    breaker = {"failures": "0", "volume": "10", "open": "200ms", "open_max": "10s"}
-    with start(args, nodes, breaker=breaker) as s:
+    with start(args, nodes, breaker={"failures": "0", "volume": "10", "open": "30s"}) as s:
         for k in range(12):
             bad.scripts.append(Script(status=500) if k % 2 else Script())
         for _ in range(14):
             assert chat(s.port).status == 200
         assert len(bad.generations()) == 10, len(bad.generations())
-        bad.scripts.clear()
-        time.sleep(0.3)
-        assert chat(s.port).headers["x-spillway-node"] == "good"  # it tried the bad one first
-        assert len(bad.generations()) == 11
-        time.sleep(0.25)  # now it is left alone for longer than that
-        assert chat(s.port).headers["x-spillway-node"] == "good" and len(bad.generations()) == 11
-        assert s.metrics()['spillway_node_breaker_opened_total{node="bad"}'] == 2
+    bad.scripts.clear()
+    with start(args, nodes, breaker={"failures": "1", "open": "200ms", "open_max": "30s"}) as s:
+        opened, lasted = [], []  # just before it was opened, and for how long it was then left alone
+        for k in range(3):
+            before = len(bad.generations())
+            while len(bad.generations()) == before:  # it tries the bad one first, as soon as it may
+                asked = time.monotonic()
+                assert chat(s.port).headers["x-spillway-node"] == "good"
+            lasted += [time.monotonic() - opened[-1]] if opened else []
+            opened.append(asked)
+        assert s.metrics()['spillway_node_breaker_opened_total{node="bad"}'] == 3
+        # 200 ms and 400 ms, a fifth more or less.
+        assert lasted[0] > 0.159 and lasted[1] > 0.319, lasted
 
 
 def only_one_and_open(args):
@@ -98,44 +107,48 @@ def only_one_and_open(args):
     routing = {"retries": "0"}
     with start(args, [node("bad", bad)], routing=routing, breaker={"failures": "3", "open": "500ms"}) as s:
         for _ in range(3):
+            begun = time.monotonic()
             assert chat(s.port).status == 502
         bad.default = Script()
-        begun = time.monotonic()
         answers = []
         threads = [threading.Thread(target=lambda: answers.append(chat(s.port))) for _ in range(8)]
         [t.start() for t in threads]
         [t.join() for t in threads]
         assert [a.status for a in answers] == [200] * 8, [a.status for a in answers]
-        assert 0.2 < time.monotonic() - begun < 3
+        assert time.monotonic() - begun > 0.39  # a fifth less than 500 ms
         assert bad.most_active <= 8
     bad.default = Script(status=500)
-    with start(args, [node("bad", bad)], routing={"retries": "0"}, queue=wait("100ms"),
-               breaker={"failures": "3", "open": "7s"}) as s:
+    with start(args, [node("bad", bad)], routing={"retries": "0"}, queue=wait("20s"),
+               breaker={"failures": "3", "open": "30s"}) as s:
         for _ in range(3):
             assert chat(s.port).status == 502
         n = len(bad.generations())
         begun = time.monotonic()
         a = chat(s.port)
         assert a.status == 503 and a.json()["error"]["code"] == "no_capacity", (a.status, a.body)
-        assert 5 <= int(a.headers["retry-after"]) <= 9, a.headers
-        assert time.monotonic() - begun < 0.09 and len(bad.generations()) == n  # at once: it is known that waiting is vain
+        assert 20 <= int(a.headers["retry-after"]) <= 37, a.headers
+        assert time.monotonic() - begun < 10 and len(bad.generations()) == n  # at once: it is known that waiting is vain
 
 
 def one_cools_down(args):
     """Not now: another node is asked, no failure is counted, and after that time it is asked again."""
     for status in (429, 503):
-        busy, good = Upstream("busy"), Upstream("good")
-        busy.scripts.append(Script(status=status, retry_after="1"))
-        with start(args, [node("busy", busy, price=("0", "0", "0")), node("good", good)]) as s:
-            for _ in range(8):
-                assert chat(s.port).headers["x-spillway-node"] == "good"
+        busy, soon, good = Upstream("busy"), Upstream("soon"), Upstream("good")
+        busy.scripts.append(Script(status=status, retry_after="60"))
+        soon.scripts.append(Script(status=status, retry_after="1"))
+        nodes = [node("busy", busy, price=("0", "0", "0")), node("soon", soon, price=("0.1", "0", "0")), node("good", good)]
+        with start(args, nodes) as s:
+            begun = time.monotonic()
+            assert chat(s.port).headers["x-spillway-node"] == "good"
+            for _ in range(7):
+                assert chat(s.port).headers["x-spillway-node"] != "busy"
             assert len(busy.generations()) == 1
             assert state(s, "busy")[:2] == ("ready", "closed") and "cooling down" in state(s, "busy")[2], state(s, "busy")
             assert s.metrics()['spillway_node_cooling_down{node="busy"}'] == 1
             assert count(s, "cooling down", "busy") == 1
-            time.sleep(1.0)
-            assert chat(s.port).headers["x-spillway-node"] == "busy"
-            assert state(s, "busy")[2] == "" and s.metrics()['spillway_node_cooling_down{node="busy"}'] == 0
+            wait_until(lambda: chat(s.port).headers["x-spillway-node"] == "soon", 5, "it is asked again")
+            assert time.monotonic() - begun > 0.99 and soon.generations()
+            assert state(s, "soon")[2] == "" and s.metrics()['spillway_node_cooling_down{node="soon"}'] == 0
 
 
 def all_cool_down(args):
@@ -145,19 +158,22 @@ def all_cool_down(args):
         busy.scripts.append(Script(status=429, retry_after="1"))
         begun = time.monotonic()
         a = chat(s.port)  # it can wait for so long, on its open connection
-        assert a.status == 200 and 0.9 < time.monotonic() - begun < 3, (a.status, time.monotonic() - begun)
-        busy.scripts.append(Script(status=429, retry_after="30"))
-        n = len(busy.generations())
+        assert a.status == 200 and time.monotonic() - begun > 0.99, (a.status, time.monotonic() - begun)
+        assert len(busy.generations()) == 2
+        busy.scripts.append(Script(status=429, retry_after="60"))
+        told = time.monotonic()
         for _ in range(3):
             begun = time.monotonic()
             a = chat(s.port)
             assert a.status == 429 and a.json()["error"]["code"] == "upstream_busy", (a.status, a.body)
-            assert 27 <= int(a.headers["retry-after"]) <= 30, a.headers
-            assert time.monotonic() - begun < 0.5
-        assert len(busy.generations()) == n + 1  # and nobody has asked it meanwhile
+            assert 60 - (time.monotonic() - told) - 1 <= int(a.headers["retry-after"]) <= 60, a.headers
+            assert time.monotonic() - begun < 4  # nobody waited for as long as one may
+        assert len(busy.generations()) == 3  # and nobody has asked it meanwhile
     busy.scripts.append(Script(status=429, retry_after="86400"))
     with start(args, [node("busy", busy)], breaker={"cool_down_max": "20s"}) as s:
-        assert 17 <= int(chat(s.port).headers["retry-after"]) <= 20  # it is not believed without end
+        begun = time.monotonic()
+        after = int(chat(s.port).headers["retry-after"])
+        assert 20 - (time.monotonic() - begun) - 1 <= after <= 20, after  # it is not believed without end
 
 
 def not_the_nodes_fault(args):
@@ -168,13 +184,13 @@ def not_the_nodes_fault(args):
             up.scripts.append(Script(status=400))
             assert chat(s.port).status == 400
         for _ in range(6):
-            up.scripts.append(Script(word_delay=0.2))
+            up.scripts.append(Script(hang="body", cut_after=1))
             c = Connection(s.port, "POST", "/v1/chat/completions",
                            {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]})
             c.head()
             next(c.events())
             c.close()
-            up.aborted.get(timeout=3)
+            up.aborted.get(timeout=30)
         assert state(s, "up")[1] == "closed" and chat(s.port).status == 200
 
 

@@ -16,7 +16,7 @@ class World:
 
     def __init__(self, args, nodes, keys=None, **settings):
         self.build = args.build
-        self.settings = {"routing": {"retry_floor": 10000}, "queue": {"interactive": {"wait": "5s"}}, **settings}
+        self.settings = {"routing": {"retry_floor": 10000}, "queue": {"interactive": {"wait": "20s"}}, **settings}
         self.s = Scheduler(args.build, nodes, keys=keys, **self.settings)
         self.keys = keys
         self.nodes = nodes
@@ -84,7 +84,8 @@ def nodes_come_and_go(args):
 
 def what_runs_ends_where_it_is(args):
     """A node that is removed finishes what it has; a stream does not notice."""
-    a, b = Upstream("a", Script(word_delay=0.1)), Upstream("b")
+    hold = threading.Event()
+    a, b = Upstream("a", Script(hold=hold)), Upstream("b")
     with World(args, [node("a", a)]) as w:
         c = Connection(w.s.port, "POST", "/v1/chat/completions",
                        {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]})
@@ -95,6 +96,7 @@ def what_runs_ends_where_it_is(args):
         w.ready("b")
         assert w.names()["a"]["draining"]
         assert chat(w.s.port).headers["x-spillway-node"] == "b"
+        hold.set()
         for _ in events:
             pass
         assert c.answer.text() == "Hello there, world!" and c.answer.headers["x-spillway-node"] == "a"
@@ -105,8 +107,8 @@ def what_runs_ends_where_it_is(args):
 
 
 def prices_hold_for_what_began(args):
-    a = Upstream("a", Script(word_delay=0.05, usage_fields={"prompt_tokens": 1000, "completion_tokens": 1000,
-                                                            "total_tokens": 2000}))
+    gate = threading.Event()
+    a = Upstream("a", Script(gate=gate, usage_fields={"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}))
     with World(args, [node("a", a, price=("1", "1", "1"), slots=1)]) as w:
         c = Connection(w.s.port, "POST", "/v1/chat/completions",
                        {"model": "m", "messages": [{"role": "user", "content": "x"}]})
@@ -115,6 +117,7 @@ def prices_hold_for_what_began(args):
         assert changes(told) == {("nodes", "a", "changed", "slots, price.input, price.cached_input, price.output")}, told
         n = w.names()["a"]
         assert n["slots"] == 2 and float(n["price_usd_per_mtok"]["input"]) == 5 and n["state"] == "ready", n
+        gate.set()
         assert c.all().headers["x-spillway-charge-usd"] == "0.002"
         c = chat(w.s.port)
         assert c.headers["x-spillway-charge-usd"] == "0.01"
@@ -194,7 +197,7 @@ def what_needs_a_restart_says_so(args):
             return any(text in x["message"] and x.get("name") == name for x in w.s.log_lines() if x.get("area") == "config")
 
         wait_until(lambda: said("taken over", "drain"), 3, "the log says what changed")
-        assert said("needs a restart", "ledger.queue_max")
+        wait_until(lambda: said("needs a restart", "ledger.queue_max"), 3, "and what it could not take over")
         p = subprocess.run([os.path.join(args.build, "spillway"), "reload", "--config", w.s.config_path],
                            capture_output=True, text=True, cwd=w.s.folder)
         assert p.returncode == 0 and "ledger.queue_max (needs a restart)" in p.stdout, p
@@ -219,7 +222,7 @@ def timeouts_change(args):
     with World(args, [node("a", a)], routing={"first_byte": "30s", "retries": 0}) as w:
         w.reload(routing={"first_byte": "200ms", "retries": 0})
         begun = time.monotonic()
-        assert chat(w.s.port, stream=True).status == 504 and time.monotonic() - begun < 2
+        assert chat(w.s.port, stream=True).status == 504 and time.monotonic() - begun < 15  # not after 30 s
 
 
 def connections_stay(args):
@@ -227,7 +230,7 @@ def connections_stay(args):
     a = Upstream("a")
     with World(args, [node("a", a)]) as w:
         c = socket.create_connection(("127.0.0.1", w.s.port))
-        c.settimeout(5)
+        c.settimeout(30)
         body = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
         for k in range(4):
@@ -239,7 +242,8 @@ def connections_stay(args):
                 got += piece
             w.reload(nodes=[node("a", a, slots=10 + k)])
         c.close()
-        assert len(a.connections) <= 3, a.connections  # one of requests, one or two of health checks
+        # One of requests, one or two of health checks.
+        wait_until(lambda: len(a.connections) <= 3, 5, "connections are kept, not made anew")
 
 
 def under_load(args):
