@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/fnv.h"
 
 #define TILE       256
 #define POOL_TILES 1024
@@ -421,10 +422,7 @@ static float normal(uint64_t *state)
 /* Each tensor has its own stream, named by the seed and the tensor: the order of writing does not matter. */
 static uint64_t stream_of(uint64_t seed, const char *name)
 {
-    uint64_t h = 0xCBF29CE484222325u ^ seed; /* FNV-1a */
-    for (; *name; name++)
-        h = (h ^ (unsigned char)*name) * 0x100000001B3u;
-    return h;
+    return fnv_text(FNV_START ^ seed, name);
 }
 
 struct weights {

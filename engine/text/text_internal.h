@@ -3,6 +3,7 @@
 #define ENGINE_TEXT_INTERNAL_H
 
 #include "base/alloc.h"
+#include "base/fnv.h"
 #include "engine/text/pretokenize.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/unicode.h"
@@ -75,13 +76,10 @@ static inline struct text_span string_at(const struct string_table *t, int32_t i
     return (struct text_span){t->data + t->at[i], t->at[i + 1] - t->at[i]};
 }
 
-/* FNV-1a with a final mix (Fowler, Noll, Vo). */
 static inline uint64_t hash_bytes(const char *s, size_t n)
 {
-    uint64_t h = 0xcbf29ce484222325u;
+    const uint64_t h = fnv_bytes(FNV_START, s, n);
 
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ (unsigned char)s[i]) * 0x100000001b3u;
     return h ^ (h >> 29);
 }
 static inline uint64_t hash_pair(uint64_t a, uint64_t b)

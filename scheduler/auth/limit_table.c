@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "base/alloc.h"
+#include "base/fnv.h"
 
 #define ENTRIES_DEFAULT 65536
 
@@ -58,9 +59,7 @@ void limit_table_free(struct limit_table *t)
 /* FNV-1a with a secret start and a mix at the end. */
 static uint64_t hash_of(const struct limit_table *t, char kind, const char *name)
 {
-    uint64_t h = t->seed ^ (unsigned char)kind;
-    for (; *name; name++)
-        h = (h ^ (unsigned char)*name) * 0x100000001b3u;
+    uint64_t h = fnv_text(t->seed ^ (unsigned char)kind, name);
     h = (h ^ (h >> 32)) * (t->seed | 1);
     return h ^ (h >> 29);
 }

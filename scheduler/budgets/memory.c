@@ -7,6 +7,7 @@
 #include <sys/queue.h>
 
 #include "base/alloc.h"
+#include "base/fnv.h"
 #include "scheduler/books/ledger_budgets.h"
 
 #define BUCKETS     4096
@@ -59,9 +60,7 @@ struct op { /* waits for the disk */
 
 static struct instance **bucket_of(struct memory_store *s, const char *name, size_t n)
 {
-    uint64_t h = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ (unsigned char)name[i]) * 0x100000001b3u;
+    const uint64_t h = fnv_bytes(FNV_START, name, n);
     return &s->buckets[(h ^ (h >> 29)) % BUCKETS];
 }
 

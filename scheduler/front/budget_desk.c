@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "base/json_write.h"
 #include "scheduler/front/front_internal.h"
 
@@ -85,9 +86,7 @@ bool budget_desk_shared(const struct budget_desk *d, struct budget_store_stats *
 
 static struct known **bucket_of(struct budget_desk *d, const char *name)
 {
-    uint64_t h = 0xcbf29ce484222325u;
-    for (; *name; name++)
-        h = (h ^ (unsigned char)*name) * 0x100000001b3u;
+    const uint64_t h = fnv_text(FNV_START, name);
     return &d->buckets[(h ^ (h >> 29)) % BUCKETS];
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/fnv.h"
 
 #define WORD           sizeof(uint64_t)
 #define RECORD_WORDS   (sizeof(struct explain_record) / WORD)
@@ -80,10 +81,10 @@ int explain_keeps(const struct explain *e)
 /* Of an id that is padded with zeros. Ids that share one cost a look, no more. Never 0, which is nobody's. */
 static uint64_t key_of(const char id[EXPLAIN_ID_BYTES])
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325), word; /* FNV-1a, by words */
+    uint64_t h = FNV_START, word; /* by words */
     for (size_t i = 0; i < EXPLAIN_ID_BYTES; i += WORD) {
         memcpy(&word, id + i, WORD);
-        h = (h ^ word) * UINT64_C(0x100000001b3);
+        h = fnv_step(h, word);
         h ^= h >> 32;
     }
     return h | 1;

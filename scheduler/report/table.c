@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "scheduler/report/gather.h"
 
 void table_init(struct table *t, size_t item_bytes, size_t key_bytes)
@@ -23,10 +24,10 @@ void *table_at(const struct table *t, int i)
 /* FNV-1a over words, with a mixing step at the end: keys are mostly pointers, whose low bits are alike. */
 static uint64_t hash(const void *key, size_t n)
 {
-    uint64_t h = 0xcbf29ce484222325u, word;
+    uint64_t h = FNV_START, word;
     for (size_t i = 0; i + sizeof word <= n; i += sizeof word) {
         memcpy(&word, (const char *)key + i, sizeof word);
-        h = (h ^ word) * 0x100000001b3u;
+        h = fnv_step(h, word);
         h ^= h >> 29;
     }
     return h ^ h >> 32;
@@ -77,9 +78,7 @@ void *table_get(struct table *t, const void *key, int max)
 static const char **text_slot(const struct texts *t, const char *text)
 {
     const uint64_t mask = (uint64_t)t->n_slots - 1;
-    uint64_t h = 0xcbf29ce484222325u;
-    for (const char *p = text; *p; p++)
-        h = (h ^ (unsigned char)*p) * 0x100000001b3u;
+    const uint64_t h = fnv_text(FNV_START, text);
     for (uint64_t at = (h ^ h >> 32) & mask;; at = (at + 1) & mask)
         if (!t->slots[at] || strcmp(t->slots[at], text) == 0)
             return &t->slots[at];

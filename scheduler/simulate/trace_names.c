@@ -2,20 +2,12 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/fnv.h"
 #include "scheduler/simulate/trace_internal.h"
-
-static uint64_t hash_of(const char *s)
-{
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
-
-    for (; *s; s++)
-        h = (h ^ (unsigned char)*s) * 0x100000001b3u;
-    return trace_mix(h);
-}
 
 static uint32_t slot_of(const struct trace_names_table *t, const char *name)
 {
-    uint32_t slot = (uint32_t)hash_of(name) & (t->n_slots - 1);
+    uint32_t slot = (uint32_t)trace_mix(fnv_text(FNV_START, name)) & (t->n_slots - 1);
 
     while (t->slots[slot] && strcmp(t->names[t->slots[slot] - 1], name) != 0)
         slot = (slot + 1) & (t->n_slots - 1);
