@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fnv.h"
+
 /* ---- labels ------------------------------------------------------------------------------------------------------ */
 
 static bool plain(const char *p, size_t n)
@@ -79,18 +81,11 @@ static bool same(const char *value, const char *is, size_t n)
     return strncmp(value, is, n) == 0 && !value[n];
 }
 
-/* Too long for a name: its end becomes a number that stands for the whole. */
-static void shorten(char *name, const char *value, size_t n)
-{
-    uint64_t h = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ (unsigned char)value[i]) * 0x100000001b3u;
-    snprintf(name + BUDGET_NAME_BYTES - 18, 18, "~%016llx", (unsigned long long)h);
-}
-
 bool budget_rule_covers(const struct budget_rule *r, const struct budget_facts *f, char name[BUDGET_NAME_BYTES])
 {
     size_t at = (size_t)snprintf(name, BUDGET_NAME_BYTES, "%s", r->name);
+    uint64_t values = FNV_START; /* all of them: for a name that they don't fit into */
+    bool cut = false;
     for (int i = 0; i < r->n_match; i++) {
         const struct budget_match *m = &r->match[i];
         size_t n = 0;
@@ -101,12 +96,17 @@ bool budget_rule_covers(const struct budget_rule *r, const struct budget_facts *
             return false;
         if (!each)
             continue;
-        int bytes = snprintf(name + at, BUDGET_NAME_BYTES - at, "[%.*s]", (int)n, is);
-        at += (size_t)bytes;
+        values = fnv_text(fnv_bytes(values, is, n), "]");
+        at += (size_t)snprintf(name + at, BUDGET_NAME_BYTES - at, "[%.*s]", (int)n, is);
         if (at >= BUDGET_NAME_BYTES) {
-            shorten(name, is, n);
+            cut = true;
             at = BUDGET_NAME_BYTES - 1;
         }
+    }
+    if (cut) {
+        char number[sizeof "~0123456789abcdef"];
+        snprintf(number, sizeof number, "~%016llx", (unsigned long long)values);
+        memcpy(&name[BUDGET_NAME_BYTES - sizeof number], number, sizeof number);
     }
     return true;
 }

@@ -201,6 +201,38 @@ static void test_rules(void)
     CHECK(!budget_rule_covers(&r, &f, name));
 }
 
+/* Names that do not fit are cut, and end in a number: it stands for every value, not only for the one that is cut. */
+static void test_long_names(void)
+{
+    char org[65], team[2][65], name[2][BUDGET_NAME_BYTES];
+    struct budget_rule r = {.name = "a-rule-whose-name-is-as-long-as-the-configuration-lets-it-be-64",
+                            .match = {{"organisation", "*"}, {"team", "*"}, {"project", "*"}},
+                            .n_match = 3};
+    memset(org, 'o', sizeof org - 1);
+    org[sizeof org - 1] = '\0';
+    for (int i = 0; i < 2; i++) { /* they differ at their ends, which the number takes the place of */
+        memset(team[i], 't', 59);
+        snprintf(team[i] + 58, 3, "%d", i);
+        const struct budget_facts f = {.organisation = org, .team = team[i], .project = "web", .labels = ""};
+        CHECK(budget_rule_covers(&r, &f, name[i]));
+        CHECK_INT(strlen(name[i]), BUDGET_NAME_BYTES - 1);
+        CHECK(strncmp(name[i], r.name, strlen(r.name)) == 0);
+    }
+    CHECK(strcmp(name[0], name[1]) != 0);
+    /* The values, not their letters one after another. */
+    const struct budget_facts a = {.organisation = org, .team = org, .project = "abc", .labels = ""};
+    struct budget_facts b = a;
+    r.match[3] = (struct budget_match){"user", "*"};
+    r.n_match = 4;
+    b.user = "d";
+    CHECK(!budget_rule_covers(&r, &a, name[0]));
+    CHECK(budget_rule_covers(&r, &b, name[0]));
+    b.project = "ab";
+    b.user = "cd";
+    CHECK(budget_rule_covers(&r, &b, name[1]));
+    CHECK(strcmp(name[0], name[1]) != 0);
+}
+
 int main(void)
 {
     TEST(test_dates);
@@ -211,5 +243,6 @@ int main(void)
     TEST(test_like_the_library);
     TEST(test_bad_zones);
     TEST(test_rules);
+    TEST(test_long_names);
     return TEST_RESULT();
 }
