@@ -150,8 +150,8 @@ static enum rc verify_span(const char *path, int64_t from_s, int64_t until_s, vo
 enum rc archive_verify(const char *ledger, int64_t from_s, int64_t until_s, struct closing_verified *v,
                        unsigned *problems, struct strbuf *text, struct error *e)
 {
-    struct verifying x = {v, problems, text};
     *v = (struct closing_verified){0};
+    struct verifying x = {v, problems, text};
     *problems = 0;
     return each_span(ledger, from_s, until_s, verify_span, &x, e);
 }

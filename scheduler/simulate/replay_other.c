@@ -269,6 +269,7 @@ void other_hear(struct replay *x)
     struct other *o = x->other;
     const struct record_event *e = &x->event;
     struct router_event again;
+    struct router_leg none = {.node = -1};
     record_give(e, &again);
     switch ((int)e->kind) {
     case ROUTER_PUT:
@@ -281,7 +282,7 @@ void other_hear(struct replay *x)
     case ROUTER_DROP:
     case ROUTER_LIKE:
         if (router_has(o->router, e->node))
-            router_apply(o->router, &again, NULL);
+            router_apply(o->router, &again, &none);
         break;
     case ROUTER_SENT: sent(x); break;
     case ROUTER_SPOKE:
