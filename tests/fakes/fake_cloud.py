@@ -449,7 +449,8 @@ class FakeCloud:
     """In the test's own process, or alone (main). start_machine(instance) gives what runs on an instance, with stop();
     None: nothing runs there."""
 
-    def __init__(self, scale=1.0, boot_s=30.0, seed=1, network="127.77", start_machine=None, visible_after=0.0):
+    def __init__(self, scale=1.0, boot_s=30.0, seed=1, network=None, start_machine=None, visible_after=0.0):
+        network = network or f"127.{64 + os.getpid() % 128}"  # two tests at a time have no address in common
         self.cloud = Cloud(seed, scale, boot_s, network, visible_after)
         self.cloud.on_start, self.cloud.on_stop = self.machine_start, self.machine_stop
         self.start_machine = start_machine

@@ -19,7 +19,7 @@ class Fault:
     """What befalls one request. Frames are counted from the first one that this leg sends."""
 
     def __init__(self, die=None, hang=None, cut=None, status=None, die_before_head=False, error=None,
-                 code=None):
+                 code=None, gate=None, away=False):
         self.die = die  # the connection is reset instead of this frame
         self.hang = hang  # nothing comes any more
         self.cut = cut  # the answer ends as HTTP wants it, without [DONE]
@@ -27,6 +27,11 @@ class Fault:
         self.status = status
         self.code = code  # of the error that comes with the status
         self.die_before_head = die_before_head
+        self.gate = gate  # a threading.Event that the frame waits for at which something befalls it
+        self.away = away  # its health is 503 from then on, and not before
+
+    def befalls(self, frame):
+        return frame in (self.die, self.hang, self.cut, self.error)
 
 
 def token(prompt, seed, position, numerics=CLASS):
@@ -96,6 +101,8 @@ class Engine(Upstream):
             self.legs.append(body)
             fault = self.faults.popleft() if self.faults else self.fault
         fault = fault or Fault()
+        if fault.away and (fault.die_before_head or fault.status):
+            self.health = 503
         if fault.die_before_head:
             time.sleep(0.1)  # longer than a pooled connection that was closed before
             self._reset(c)
@@ -125,6 +132,10 @@ class Engine(Upstream):
                 self._sleep(c, self.delay)
             if k == 1:
                 self._sleep(c, self.prefill)
+            if fault.befalls(k):
+                while fault.gate and not fault.gate.is_set():
+                    self._sleep(c, 0.002)
+                self.health = 503 if fault.away else self.health
             if k == fault.die:
                 self._reset(c)
             if k == fault.hang:

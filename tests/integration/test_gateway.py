@@ -10,8 +10,8 @@ import tempfile
 import threading
 import time
 
-from harness import (Connection, Scheduler, Script, Upstream, certificate, chat, key_hash, main, node, request,
-                     wait_until)
+from harness import (Connection, Scheduler, Script, Stalls, Upstream, certificate, chat, key_hash, main, node, request,
+                     until_quick, wait_until)
 
 PRICES = {"input": 500000, "cached_input": 100000, "output": 1500000}  # of harness.node(), micro-dollars per million
 
@@ -346,13 +346,19 @@ def frames_stay_whole(args):
 
 
 def text_never_waits(args):
-    """Each word is with the client before the node sends what follows it, the last one before the finish frame."""
-    up = Upstream(default=Script(word_delay=0.2, finish_delay=0.2))
+    """Each word is with the client before the node sends what follows it, the last one before the finish frame: the node sends
+    nothing more until the client has it."""
+    step = threading.Semaphore(1)
+    up = Upstream(default=Script(step=step))
     with Scheduler(args.build, [node("a", up)]).ready() as s:
-        a = chat(s.port, stream=True)
-        got = [t for t, d in a.events if '"content": "' in d and '"content": ""' not in d]
-        assert len(got) == 5 and len(up.sent_at) == 6
-        assert all(t < following for t, following in zip(got, up.sent_at[1:])), (got, up.sent_at)
+        c = Connection(s.port, "POST", "/v1/chat/completions", {"model": "m", "messages": message(), "stream": True})
+        c.head()
+        got = []
+        for d in c.events():
+            if '"content": "' in d and '"content": ""' not in d:
+                got.append(d)
+                step.release()
+        assert len(got) == 5 and c.answer.events[-1][1] == "[DONE]"
 
 
 def keys(args):
@@ -390,12 +396,14 @@ def cheapest_first(args):
     nodes = [node("dear", dear, price=("2", "2", "2")), node("cheap", cheap, price=("1", "1", "1"), slots=1)]
     with Scheduler(args.build, nodes).ready() as s:
         wait_until(lambda: chat(s.port).headers["x-spillway-node"] == "cheap", 3)
-        cheap.default = dear.default = Script(head_delay=0.3)
+        gate = threading.Event()
+        cheap.default = dear.default = Script(gate=gate)
         answers = []
         threads = [threading.Thread(target=lambda: answers.append(chat(s.port))) for _ in range(3)]
         for t in threads:
             t.start()
-            time.sleep(0.05)
+        wait_until(lambda: cheap.active + dear.active == 3, what="all three are with a node")
+        gate.set()
         for t in threads:
             t.join()
         assert sorted(a.headers["x-spillway-node"] for a in answers) == ["cheap", "dear", "dear"]
@@ -404,7 +412,7 @@ def cheapest_first(args):
 def retries(args):
     bad, good = Upstream("bad"), Upstream("good")
     nodes = [node("bad", bad, price=("0", "0", "0")), node("good", good)]
-    with Scheduler(args.build, nodes, routing={"first_byte": "300ms"}).ready() as s:
+    with Scheduler(args.build, nodes).ready() as s:
         wait_until(lambda: chat(s.port).headers["x-spillway-node"] == "bad", 3)
         faults = [Script(status=500), Script(status=429, retry_after=9), Script(status=503), Script(status=401),
                   Script(status=404), Script(cut_after=0), Script(bad="type"), Script(error_event_after=0, cut_after=None)]
@@ -423,10 +431,6 @@ def retries(args):
         for fault in (Script(bad="body"), Script(bad="length", cut_after=5)):
             bad.scripts.append(fault)
             assert chat(s.port).headers["x-spillway-node"] == "good"
-        bad.scripts.append(Script(hang="head"))
-        begin = time.monotonic()
-        a = chat(s.port, stream=True)
-        assert a.headers["x-spillway-node"] == "good" and 0.25 < time.monotonic() - begin < 1.5
         # A refusal of the request itself is the client's to read, and is not tried elsewhere.
         n = len(good.generations())
         for body in (None, b'{"object":"error","message":"too long","type":"BadRequest","code":400}', b"<html>"):
@@ -445,6 +449,25 @@ def retries(args):
             2, 502, "upstream_error", 0, 2)
         bad.default = good.default = Script(status=429)
         check_error(chat(s.port), 429, "upstream_busy")
+
+
+def nothing_comes(args):
+    """routing.first_byte: a node that says nothing for so long has failed."""
+    bad, good = Upstream("bad"), Upstream("good")
+    nodes = [node("bad", bad, price=("0", "0", "0")), node("good", good)]
+    with Scheduler(args.build, nodes, routing={"first_byte": "300ms"}).ready() as s:
+        s.nodes_ready(2)
+
+        def elsewhere():
+            bad.scripts.append(Script(hang="head"))
+            begin = time.monotonic()
+            a = chat(s.port, stream=True)
+            took = time.monotonic() - begin
+            bad.scripts.clear()
+            assert took > 0.25, took
+            return took if a.status == 200 and a.headers["x-spillway-node"] == "good" else 60  # the good one was late, too
+
+        until_quick(elsewhere, 1.5)
         bad.default = good.default = Script(hang="head")
         check_error(chat(s.port, stream=True), 504, "upstream_timeout")
 
@@ -484,7 +507,12 @@ def failures_in_the_middle(args):
 def client_leaves(args):
     up = Upstream(default=Script(word_delay=0.02, repeat=200))
     with Scheduler(args.build, [node("a", up, slots=1)]).ready() as s:
-        for stream in (True, False):
+        left = 0
+
+        def leaves(stream):
+            """How long after its client has left a request is cancelled at the node."""
+            nonlocal left
+            sent = len(up.generations())
             c = Connection(s.port, "POST", "/v1/chat/completions",
                            {"model": "m", "messages": message(), "stream": stream})
             if stream:
@@ -493,28 +521,34 @@ def client_leaves(args):
                     if i == 10:
                         break
             else:
-                wait_until(lambda: up.active == 1, 3)
-            left = time.monotonic()
+                wait_until(lambda: len(up.generations()) > sent, 3)
+            begin = time.monotonic()
             c.close()
-            seen = up.aborted.get(timeout=3)
-            assert seen - left < 0.1, f"cancelled after {seen - left:.3f} s"
-            row = wait_until(lambda: next((r for r in s.rows() if r["outcome"] == 1 and r["streamed"] == stream), None), 3)
-            assert row["http_status"] == 499
+            took = up.aborted.get(timeout=30) - begin
+            left += 1
+            rows = wait_until(lambda: (lambda x: x if len(x) == left else None)(s.rows()), 3)
+            row = rows[-1]
+            assert (row["outcome"], row["http_status"], row["streamed"]) == (1, 499, stream), row
             if stream:
-                assert 9 <= row["tokens_output"] <= 20 and row["charge_pusd"] > 0
+                assert row["charge_pusd"] > 0 and 9 <= row["tokens_output"] <= 20 + 50 * took + 50 * stalls.seconds, row
             else:
                 assert row["charge_pusd"] == 0
+            return took
+
+        for stream in (True, False):
+            with Stalls() as stalls:
+                until_quick(lambda: leaves(stream), 0.1)
         # One that waits for the slot and leaves takes nothing.
         a = Connection(s.port, "POST", "/v1/chat/completions",
                        {"model": "m", "messages": message(), "stream": True})
         a.head()
         b = Connection(s.port, "POST", "/v1/chat/completions", {"model": "m", "messages": message()})
-        time.sleep(0.1)
-        b.close()
-        wait_until(lambda: s.metrics()['spillway_requests_waiting{model="m",class="interactive"}'] == 0, 3)
+        for n in (1, 0):
+            wait_until(lambda: s.metrics()['spillway_requests_waiting{model="m",class="interactive"}'] == n, 3)
+            b.close()
         a.close()
-        wait_until(lambda: sum(r["outcome"] == 1 for r in s.rows()) == 3, 3)
-        assert len(up.generations()) == 3 and len(s.rows()) == 3
+        wait_until(lambda: sum(r["outcome"] == 1 for r in s.rows()) == left + 1, 3)
+        assert len(up.generations()) == left + 1 and len(s.rows()) == left + 1
 
 
 def waiting(args):
@@ -546,25 +580,30 @@ def waiting(args):
             t.join()
         sent = [int(json.loads(body)["messages"][0]["content"]) for _, _, body in up.generations()]
         assert sorted(sent) == list(range(8)) and up.most_active == 2, (sent, up.most_active)
-        for k, i in enumerate(sent):  # two at a time, in order of arrival
-            assert abs(k - i) <= 1, sent
+        begun = [r["leg_started_ns"] for r in s.rows()]
+        assert len(begun) == 8 and begun == sorted(begun), begun  # two at a time, in order of arrival
     with Scheduler(args.build, [node("a", up, slots=1)], queue={"interactive": {"wait": "200ms"}}).ready() as s:
-        up.default = Script(word_delay=0.2)
+        gate = threading.Event()
+        up.default = Script(gate=gate)
         t = threading.Thread(target=chat, args=(s.port,))
         t.start()
         wait_until(lambda: up.active == 1, 3)
-        begin = time.monotonic()
-        check_error(chat(s.port), 503, "no_capacity")
-        assert 0.15 < time.monotonic() - begin < 0.6
+
+        def refused():
+            begin = time.monotonic()
+            check_error(chat(s.port), 503, "no_capacity")
+            return time.monotonic() - begin
+
+        assert until_quick(refused, 0.6) > 0.15
+        gate.set()
         t.join()
     with Scheduler(args.build, [node("a", up, slots=1)], queue={"interactive": {"wait": 0}}).ready() as s:
-        up.default = Script(word_delay=0.1)
+        gate.clear()
         t = threading.Thread(target=chat, args=(s.port,))
         t.start()
         wait_until(lambda: up.active == 1, 3)
-        begin = time.monotonic()
-        check_error(chat(s.port), 503, "no_capacity")
-        assert time.monotonic() - begin < 0.1
+        until_quick(refused, 0.1)
+        gate.set()
         t.join()
         assert len(s.rows()) == 1  # who was never served is not in the books
 
@@ -639,14 +678,14 @@ def drain(args):
         s.process.send_signal(15)
         time.sleep(0.1)
         try:
-            refused = chat(s.port, timeout=2)
+            refused = chat(s.port, timeout=10)
             assert refused.status == 503
         except (OSError, AssertionError):
             pass  # not even accepted
         for _ in c.events():
             pass
         assert c.answer.events[-1][1] == "[DONE]" and c.answer.text() == "Hello there, world!"
-        assert s.process.wait(5) == 0
+        assert s.process.wait(30) == 0
         assert [r["outcome"] for r in s.rows()] == [0]
     finally:
         s.close()
@@ -661,7 +700,7 @@ def drain(args):
         for _ in c.events():
             pass
         assert json.loads(c.answer.events[-1][1])["error"]["code"] == "draining" and c.answer.complete
-        assert s.process.wait(5) == 0 and 0.4 < time.monotonic() - begin < 3
+        assert s.process.wait(30) == 0 and 0.4 < time.monotonic() - begin < 8  # of the 10 s that the stream would take
         assert [r["outcome"] for r in s.rows()] == [2]
     finally:
         s.close()
@@ -675,10 +714,13 @@ def big_prompt(args):
             a = chat(s.port, text, stream=stream)
             assert a.status == 200 and a.text() == "Hello there, world!"
             assert json.loads(up.generations()[-1][2])["messages"][0]["content"] == text
-        begin = time.monotonic()
-        for _ in range(10):
-            chat(s.port, text)
-        assert time.monotonic() - begin < (10 if args.sanitized else 3)
+
+        def takes():
+            begin = time.monotonic()
+            assert chat(s.port, text).status == 200
+            return time.monotonic() - begin
+
+        assert sorted(takes() for _ in range(9))[4] < (1 if args.sanitized else 0.3)
         a = request(s.port, "POST", "/v1/chat/completions", b" " * (33 << 20))
         assert a.status == 413, a.status
 
@@ -711,7 +753,7 @@ def slow_reader(args):
                 break
         assert up.sent_bytes > sent
         c.close()
-        up.aborted.get(timeout=3)
+        up.aborted.get(timeout=30)
 
 
 def ledger_is_locked(args):
@@ -818,7 +860,8 @@ def tls_to_clients(args):
 def many_at_once(args):
     """64 streams at a time: every answer whole, every row exact."""
     ups = [Upstream(str(i), default=Script(word_delay=0.002)) for i in range(3)]
-    with Scheduler(args.build, [node(f"n{i}", u) for i, u in enumerate(ups)]).ready() as s:
+    patient = {"interval": "5s", "timeout": "5s"}  # with these threads of ours: none of the three is down for being late
+    with Scheduler(args.build, [node(f"n{i}", u) for i, u in enumerate(ups)], health=patient).ready() as s:
         s.nodes_ready(3)
         answers, lock = [], threading.Lock()
 
@@ -850,7 +893,7 @@ def keep_alive_and_pipelining(args):
         body = json.dumps({"model": "m", "messages": message()}).encode()
         one = (f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
         c = socket.create_connection(("127.0.0.1", s.port))
-        c.settimeout(5)
+        c.settimeout(30)
         c.sendall(one * 3)
         data = b""
         while data.count(b"HTTP/1.1 200") < 3 or not data.endswith(b"}"):
@@ -865,7 +908,7 @@ if __name__ == "__main__":
     main(__doc__, [surface, request_errors, whole_answer, embeddings, embeddings_elsewhere, embeddings_in_a_budget,
                    texts_and_ids, passes_through_untouched, model_is_renamed,
                    stream_without_usage_asked, stream_with_usage_asked, usage_in_odd_places, frames_stay_whole,
-                   text_never_waits, keys, cheapest_first, retries, dead_node, failures_in_the_middle, client_leaves,
+                   text_never_waits, keys, cheapest_first, retries, nothing_comes, dead_node, failures_in_the_middle, client_leaves,
                    waiting, energy, drained_node,
                    waits_for_a_node, no_health_endpoint, drain, big_prompt, slow_reader, ledger_is_locked, metrics,
                    tls_to_nodes, tls_to_clients, many_at_once,
