@@ -251,3 +251,21 @@ enum rc cli_client_post(struct cli_client *c, const char *path, const char *body
 {
     return run_call(c, "POST", path, body, root, e);
 }
+
+int cli_show(const char *verb, const struct cli_target *t, const char *method, const char *path,
+             void (*print)(const cJSON *answer))
+{
+    struct cli_client *c;
+    cJSON *root = NULL;
+    struct error e;
+
+    if (cli_client_open(&c, verb, t, &e) != RC_OK)
+        return cli_fail(verb, &e);
+    enum rc rc = cli_client_call(c, method, path, &root, &e);
+    cli_client_close(c);
+    if (rc != RC_OK)
+        return cli_fail(verb, &e);
+    print(root);
+    cJSON_Delete(root);
+    return ARGS_EXIT_OK;
+}

@@ -152,9 +152,7 @@ int cli_explain(int argc, char **argv)
                                   .n_options = 1 + CLI_N_OPTIONS_TARGET,
                                   .operands = operands,
                                   .n_operands = 1};
-    struct cli_client *c;
     struct error e;
-    cJSON *root = NULL;
     char path[128];
 
     if (!args_run(&spec, argc, argv, &exit_code))
@@ -163,17 +161,6 @@ int cli_explain(int argc, char **argv)
         error_set(&e, RC_INVALID, "\"%.80s\" is no request id; they look like req_01M86BJ8M257CGR4M2YNXMEK7G", id);
         return cli_fail("explain", &e);
     }
-    if (cli_client_open(&c, "explain", &target, &e) != RC_OK)
-        return cli_fail("explain", &e);
     snprintf(path, sizeof path, "/admin/v1/explain/%s", id);
-    enum rc rc = cli_client_call(c, "GET", path, &root, &e);
-    cli_client_close(c);
-    if (rc != RC_OK)
-        return cli_fail("explain", &e);
-    if (json)
-        cli_print_json(root);
-    else
-        cli_print_explanation(root);
-    cJSON_Delete(root);
-    return ARGS_EXIT_OK;
+    return cli_show("explain", &target, "GET", path, json ? cli_print_json : cli_print_explanation);
 }

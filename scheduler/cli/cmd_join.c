@@ -7,15 +7,13 @@
 
 #define PLAIN "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 
-static int call(const char *method, const char *path, const struct cli_target *target, cJSON **root)
+static void print_token(const cJSON *root)
 {
-    struct cli_client *c;
-    struct error e;
-    if (cli_client_open(&c, "nodes", target, &e) != RC_OK)
-        return cli_fail("nodes", &e);
-    enum rc rc = cli_client_call(c, method, path, root, &e);
-    cli_client_close(c);
-    return rc == RC_OK ? ARGS_EXIT_OK : cli_fail("nodes", &e);
+    const char *token = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "token"));
+    const char *url = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "url"));
+
+    printf("%s\n", token ? token : "");
+    fprintf(stderr, "for: spillway-engine serve ... --join %s --join-token-file FILE\n", url ? url : "URL");
 }
 
 int cli_nodes_token(int argc, char **argv)
@@ -44,7 +42,6 @@ int cli_nodes_token(int argc, char **argv)
         .n_operands = 1};
     char path[192];
     int64_t ms = 0;
-    cJSON *root = NULL;
     struct error e;
 
     if (!args_run(&spec, argc, argv, &exit_code))
@@ -60,22 +57,10 @@ int cli_nodes_token(int argc, char **argv)
     int n = snprintf(path, sizeof path, "/admin/v1/%s/%s/token", pool ? "pools" : "nodes", name);
     if (ms)
         snprintf(path + n, sizeof path - (size_t)n, "?ttl_s=%lld", (long long)(ms / 1000));
-    exit_code = call("POST", path, &target, &root);
-    if (exit_code != ARGS_EXIT_OK)
-        return exit_code;
-    const char *token = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "token"));
-    const char *url = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "url"));
-    if (json) {
-        cli_print_json(root);
-    } else {
-        printf("%s\n", token ? token : "");
-        fprintf(stderr, "for: spillway-engine serve ... --join %s --join-token-file FILE\n", url ? url : "URL");
-    }
-    cJSON_Delete(root);
-    return ARGS_EXIT_OK;
+    return cli_show("nodes", &target, "POST", path, json ? cli_print_json : print_token);
 }
 
-int cli_nodes_joined(int argc, char **argv)
+static void print_joined(const cJSON *root)
 {
     static const struct cli_column columns[] = {
         {"NODE", CLI_LEFT},      {"STATE", CLI_LEFT},
@@ -87,6 +72,23 @@ int cli_nodes_joined(int argc, char **argv)
     };
     static const char *const keys[] = {"name",         "state", "heard_ms",  "sleep", "running", "queue",
                                        "tokens_per_s", "watts", "watts_are", "until", "address"};
+    const int n = (int)(sizeof columns / sizeof *columns);
+    struct cli_table t;
+    const cJSON *m;
+    char buf[256];
+
+    cli_table_init(&t, columns, n);
+    cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(root, "joined"))
+    {
+        for (int i = 0; i < n; i++)
+            cli_table_add(&t, cli_json_text(m, keys[i], buf, sizeof buf));
+    }
+    cli_table_print(&t, stdout);
+    cli_table_fini(&t);
+}
+
+int cli_nodes_joined(int argc, char **argv)
+{
     struct cli_target target = {.config = CLI_CONFIG_DEFAULT};
     bool json = false;
     int exit_code;
@@ -100,29 +102,8 @@ int cli_nodes_joined(int argc, char **argv)
                                   .example = "spillway nodes joined",
                                   .options = options,
                                   .n_options = 1 + CLI_N_OPTIONS_TARGET};
-    const int n = (int)(sizeof columns / sizeof *columns);
-    struct cli_table t;
-    const cJSON *m;
-    cJSON *root = NULL;
-    char buf[256];
 
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
-    exit_code = call("GET", "/admin/v1/joined", &target, &root);
-    if (exit_code != ARGS_EXIT_OK)
-        return exit_code;
-    if (json) {
-        cli_print_json(root);
-    } else {
-        cli_table_init(&t, columns, n);
-        cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(root, "joined"))
-        {
-            for (int i = 0; i < n; i++)
-                cli_table_add(&t, cli_json_text(m, keys[i], buf, sizeof buf));
-        }
-        cli_table_print(&t, stdout);
-        cli_table_fini(&t);
-    }
-    cJSON_Delete(root);
-    return ARGS_EXIT_OK;
+    return cli_show("nodes", &target, "GET", "/admin/v1/joined", json ? cli_print_json : print_joined);
 }

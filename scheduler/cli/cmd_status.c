@@ -69,22 +69,8 @@ int cli_status(int argc, char **argv)
                                   .example = "spillway status --socket state/admin.sock",
                                   .options = options,
                                   .n_options = 1 + CLI_N_OPTIONS_TARGET};
-    struct cli_client *c;
-    struct error e;
-    cJSON *root = NULL;
 
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
-    if (cli_client_open(&c, "status", &target, &e) != RC_OK)
-        return cli_fail("status", &e);
-    enum rc rc = cli_client_call(c, "GET", "/admin/v1/status", &root, &e);
-    cli_client_close(c);
-    if (rc != RC_OK)
-        return cli_fail("status", &e);
-    if (json)
-        cli_print_json(root);
-    else
-        print_status(root);
-    cJSON_Delete(root);
-    return ARGS_EXIT_OK;
+    return cli_show("status", &target, "GET", "/admin/v1/status", json ? cli_print_json : print_status);
 }
