@@ -446,8 +446,8 @@ static void leave_room(struct request *r)
         slot_return(r, SLOT_UNUSED);
 }
 
-/* The node stops at once, and what the client has got until now is paid for. */
-static void cancel(struct request *r)
+/* Whatever it waits for is told that it does not any more; a node stops at once. outcome: of the leg, for the ledger. */
+static void let_go(struct request *r, const char *outcome)
 {
     if (r->state == REQUEST_ASKING)
         cached_leave(r);
@@ -456,7 +456,13 @@ static void cancel(struct request *r)
     else if (r->state == REQUEST_RESERVING)
         budgeted_leave(r);
     else
-        leg_drop(r, "cancelled");
+        leg_drop(r, outcome);
+}
+
+/* What the client has got until now is paid for. */
+static void cancel(struct request *r)
+{
+    let_go(r, "cancelled");
     if (r->attempts == 0) {
         request_refuse(r);
         return;
@@ -497,14 +503,7 @@ void request_cut(struct request *r, enum api_code code)
 {
     if (r->state == REQUEST_SETTLING)
         return;
-    if (r->state == REQUEST_ASKING)
-        cached_leave(r);
-    else if (r->state == REQUEST_WAITING)
-        leave_room(r);
-    else if (r->state == REQUEST_RESERVING)
-        budgeted_leave(r);
-    else
-        leg_drop(r, "cut");
+    let_go(r, "cut");
     api_error_set(&r->error, code, NULL, "%s", "");
     settle_failed(r);
 }
