@@ -384,15 +384,27 @@ def numerics_class(args):
 # ---- draining ----
 
 
-def drain(args):
-    n = 200 if args.sanitized else 1500
-    with node(args, "--ctx-size", "60000", "--drain-seconds", "200") as s:
+def two_that_run(s, n):
+    """A stream of which the first event has come, an answer, and how many tokens each will have: n or, where those were said
+    before both were seen to run, more."""
+    while True:
         c = s.stream(max_tokens=n, ignore_eos=True)
         c.head()
         events = c.events()
         next(events)
         other = Connection(s.port, "POST", COMPLETION, {"prompt": "y", "max_tokens": n, "ignore_eos": True})
-        wait_until(lambda: s.metric("vllm:num_requests_running") == 2, 10, "both run")
+        wait_until(lambda: s.metric("vllm:num_requests_running") in (0, 2), 10, "both run, or none any longer")
+        if s.metric("vllm:num_requests_running") == 2:
+            return c, events, other, n
+        c.close()
+        other.close()
+        n *= 4
+        assert n < 60000, "two answers are never seen to run at a time"
+
+
+def drain(args):
+    with node(args, "--ctx-size", "60000", "--drain-seconds", "200") as s:
+        c, events, other, n = two_that_run(s, 200 if args.sanitized else 1500)
         for _ in range(2):  # a second call is the same
             a = request(s.port, "POST", "/drain", b"", NODE)
             same((a.status, a.json()["status"]), (200, "draining"))
@@ -412,6 +424,14 @@ def drain(args):
 def drain_cuts(args):
     """What still runs at the deadline is cut: a stream without [DONE], an answer that has not begun with 503. SIGTERM
     after that ends the process at once."""
+    took = [cut_and_ended(args)]
+    while took[-1] > (10 if args.sanitized else 0.9) and len(took) < 4:  # the machine may have stood still
+        took.append(cut_and_ended(args))
+    assert took[-1] < (10 if args.sanitized else 0.9), took
+
+
+def cut_and_ended(args):
+    """Seconds from SIGTERM to the end."""
     with node(args, "--ctx-size", "60000", "--drain-seconds", "1", "--max-batch", "2") as s:
         c = s.stream(max_tokens=55000, ignore_eos=True)
         c.head()
@@ -429,7 +449,7 @@ def drain_cuts(args):
         wait_until(lambda: s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting") == 0, 5, "idle")
         begin = time.monotonic()
         same(s.end(signal.SIGTERM), 0)
-        assert time.monotonic() - begin < (10 if args.sanitized else 0.9)
+        return time.monotonic() - begin
 
 
 def drain_then_end(args):

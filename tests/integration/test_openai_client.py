@@ -220,12 +220,11 @@ def settings_of_a_client(args):
         with c.chat.completions.with_streaming_response.create(model="m", messages=MESSAGES, stream=True) as raw:
             assert raw.headers["content-type"].startswith("text/event-stream") and raw.headers["x-spillway-node"] == "a"
             assert list(raw.iter_lines())[-2:] == ["data: [DONE]", ""]
-        up.scripts.append(Script(head_delay=2))
+        up.default = Script(hang="head")
         begin = time.monotonic()
         raises(openai.APITimeoutError, lambda: ask(c.with_options(timeout=0.3)))
-        assert time.monotonic() - begin < 1.5
-        up.scripts.append(Script(head_delay=2))
         raises(openai.APITimeoutError, lambda: ask(c, timeout=0.3))
+        assert time.monotonic() - begin < 15  # those of the client would have ended after 20 s each
         assert openai.OpenAI(base_url=f"http://127.0.0.1:{s.port}/v1/", api_key=KEY).models.list().data  # a slash too many
 
 
@@ -245,11 +244,10 @@ def refusals(args):
         raises(openai.PermissionDeniedError, lambda: ask(client(s.port, key="few"), model="other"), 403, "model_not_allowed")
         e = raises(openai.APIStatusError, lambda: ask(c, messages=[{"role": "user", "content": "x" * 5000}]), 413)
         assert e.response.headers["x-should-retry"] == "false"
-        begin = time.monotonic()
         e = raises(openai.RateLimitError, lambda: ask(client(s.port, key="small", max_retries=3), max_tokens=50), 429,
                    "rate_limit_exceeded")
         assert e.response.headers["x-should-retry"] == "false" and "retry-after" not in e.response.headers
-        assert time.monotonic() - begin < 1 and refused(s, "rate_limit_exceeded") == 1, "asked once"
+        assert refused(s, "rate_limit_exceeded") == 1, "asked once"
         raises(openai.RateLimitError, lambda: client(s.port, key="small").embeddings.create(model="m", input="word " * 9), 429,
                "rate_limit_exceeded")
         raises(openai.NotFoundError, lambda: ask(c, model="gpt-0"), 404, "model_not_found")
@@ -263,6 +261,8 @@ def refusals(args):
 def cancelled_tasks(args):
     """An asynchronous client whose task is cancelled, whole or in the middle of a stream, ends the work on the node."""
     import asyncio
+
+    up = Upstream(default=Script(repeat=1000, word_delay=0.01))  # takes most of a minute, undisturbed
 
     async def run(port, stream):
         async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0) as c:
@@ -278,7 +278,8 @@ def cancelled_tasks(args):
             if stream:
                 await got.wait()
             else:
-                await asyncio.sleep(0.3)
+                while not up.active:
+                    await asyncio.sleep(0.01)
             left = time.monotonic()
             task.cancel()
             try:
@@ -287,11 +288,11 @@ def cancelled_tasks(args):
                 return left
             raise AssertionError("not cancelled")
 
-    up = Upstream(default=Script(repeat=1000, word_delay=0.01))
     with serve(args, node("a", up)) as s:
         for stream in (True, False):
             left = asyncio.run(run(s.port, stream))
-            assert up.aborted.get(timeout=5) - left < 0.5
+            assert up.aborted.get(timeout=30) - left < 3
+            wait_until(lambda: up.active == 0, 5, "no work goes on")
         wait_until(lambda: len(s.rows()) == 2, 5, "two rows")
         rows = s.rows()
         assert [r["http_status"] for r in rows] == [499, 499] and rows[0]["tokens_output"] > 0, rows
@@ -383,9 +384,11 @@ def timeouts(args):
     """A client that gives up, whole or in the middle of a stream, ends the work on the node."""
     up = Upstream()
     with serve(args, node("a", up)) as s:
-        up.scripts.append(Script(hang="head"))
-        raises(openai.APITimeoutError, lambda: ask(client(s.port, timeout=0.5)))
-        up.aborted.get(timeout=5)
+        up.default = Script(hang="head")
+        while not up.generations():  # one that is given up on its way to the node says nothing of that
+            raises(openai.APITimeoutError, lambda: ask(client(s.port, timeout=0.5)))
+        up.aborted.get(timeout=30)
+        up.default = Script()
         up.scripts.append(Script(repeat=1000, word_delay=0.01))
         with client(s.port) as c:
             stream = ask(c, stream=True)
@@ -394,7 +397,7 @@ def timeouts(args):
                     left = time.monotonic()
                     stream.close()
                     break
-            assert up.aborted.get(timeout=5) - left < 1
+            assert up.aborted.get(timeout=30) - left < 3  # of 50 s
         wait_until(lambda: up.active == 0, 5, "no work goes on")
         assert ask(client(s.port)).choices[0].message.content == TEXT
 

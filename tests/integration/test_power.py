@@ -89,10 +89,10 @@ def enrolled_then_switched(args):
 
 
 def vendors_differ(args):
-    for manners, resets, watts in (("action_info", ["PushPowerButton", "ForceOn"], 512000),
-                                   ("silent", ["GracefulShutdown", "ForceOff", "On"], None),
-                                   ("full_house", ["GracefulShutdown", "ForceOff", "On"], None)):
-        with Machine(manners) as m, Site(args, m.engine_port, **bmc(m, off_grace="1s")) as site:
+    for manners, grace, resets, watts in (("action_info", "20s", ["PushPowerButton", "ForceOn"], 512000),
+                                          ("silent", "20s", ["GracefulShutdown", "ForceOff", "On"], None),
+                                          ("full_house", "1s", ["GracefulShutdown", "ForceOff", "On"], None)):
+        with Machine(manners) as m, Site(args, m.engine_port, **bmc(m, off_grace=grace)) as site:
             site.run("enrol", "gpu1")
             assert m.resets == resets, (manners, m.resets)
             assert site.proof.get("milliwatts_on") == watts, (manners, site.proof)
@@ -157,6 +157,7 @@ def woken_by_packets(args):
             assert "gpu1 is on" in site.run("power", "gpu1")
             site.run("enrol", "gpu1")
             assert site.proof["ways"] == "wol" and m.power == "On" and m.resets == [], site.proof
+            wait_until(lambda: len(m.packets) >= 3, 5, "three packets")
             assert len(m.packets) == 3 and {len(p) for p in m.packets} == {108}
             site.run("power", "gpu1", "off")
             assert m.power == "Off" and "gpu1 is off; its way back is proven" in site.run("power", "gpu1")
@@ -221,6 +222,7 @@ def both_ways_are_proven(args):
                   wol_port=m.wol_port) as site:
             site.run("enrol", "gpu1")
             assert site.proof["ways"] == "redfish,wol" and m.resets == ["GracefulShutdown", "On", "GracefulShutdown"], m.resets
+            wait_until(lambda: len(m.packets) >= 3, 5, "three packets")
             assert len(m.packets) == 3 and all(p == b"\xff" * 6 + MAC * 16 for p in m.packets)
         m.wakes = False
         m.resets.clear()

@@ -27,7 +27,7 @@ class Fleet:
         self.ups = [Upstream(f"n{i}") for i in range(n)]
         nodes = [node(f"n{i}", up, price=("0", "0", "0"), slots=10, **(each(i) if each else {}))
                  for i, up in enumerate(self.ups)]
-        self.s = Scheduler(args.build, nodes, keys=keys_ or keys(), **settings).ready()
+        self.s = Scheduler(args.build, nodes, keys=keys_ or keys(), **settings).nodes_ready(n)
 
     def __enter__(self):
         return self

@@ -255,7 +255,7 @@ def what_is_passed_on(args):
 def the_collectors_troubles(args):
     """The bound on what waits is each worker's own: one of them."""
     up = Upstream()
-    limit = 3.0  # on a busy machine; whoever waited for the collector would take ten seconds
+    limit = 6.0  # on a busy machine; whoever waited for the collector would take ten seconds
 
     def quick(s, n=20):
         for _ in range(n):
@@ -267,7 +267,7 @@ def the_collectors_troubles(args):
         quick(s, 60)
         assert s.metrics()["spillway_spans_dropped_total"] > 0 and s.metrics()["spillway_spans_queued"] <= 64
         begun = time.monotonic()
-        assert s.terminate() == 0 and time.monotonic() - begun < 4
+        assert s.terminate() == 0 and time.monotonic() - begun < 8  # it tries for two seconds
     with Collector() as c:
         c.hang.set()
         with Scheduler(args.build, [node("a", up)], workers=1, tracing=tracing(c, queue_max=64)).ready() as s:

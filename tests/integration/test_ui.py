@@ -175,14 +175,22 @@ def refuses(args):
         assert b.get("/ui").status == 303
         answer = b.sign_in(PLAIN)
         assert answer.status == 403 and "scope admin" in html.unescape(answer.text) and "role=alert" in answer.text
-        statuses = [b.sign_in("sk-nobody").status for _ in range(6)]
-        assert statuses[:4] == [401] * 4 and statuses[-1] == 429, statuses
-        assert b.sign_in().status == 429  # the right one waits as well
+        statuses = [b.sign_in("sk-nobody").status for _ in range(4)]
+        assert statuses == [401] * 4, statuses
+
+        def right_one_waits():
+            """As well; tries come back with time, one in two seconds, so that a slow machine may have had one again."""
+            for _ in range(20):
+                if b.sign_in("sk-nobody").status == 429:
+                    return Browser(b.port).sign_in().status == 429
+            return False
+
+        assert any(right_one_waits() for _ in range(10))
         wait_until(lambda: b.sign_in().status == 303, 8, "who waited is let in")
         # A form of signing out is bound to its session.
         assert b.ask("POST", "/ui/logout", {"form": other.form()}).status == 403 and b.get("/ui").status == 200
-        refused = [r for r in open_audit(s) if r["k"] == "refused" and r["door"] == "ui"]
-        assert {"key_unknown", "scope"} <= {r["code"] for r in refused}, refused
+        wait_until(lambda: {"key_unknown", "scope"} <= {r["code"] for r in open_audit(s) if r["k"] == "refused" and r["door"] == "ui"},
+                   5, "the audit has what was refused")
         assert "sk-nobody" not in s.log_text()
     up.stop()
 
