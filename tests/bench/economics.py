@@ -12,7 +12,6 @@ import argparse
 import csv
 import gzip
 import json
-import math
 import os
 import subprocess
 import sys

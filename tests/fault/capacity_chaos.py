@@ -14,7 +14,6 @@ CHAOS_SECONDS=600 makes either another length; CHAOS_LOG=1 shows the scheduler's
 import csv
 import decimal
 import hashlib
-import json
 import os
 import random
 import signal

@@ -20,8 +20,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+from engine_server import engine  # noqa: E402
 from harness import Connection, Scheduler, Skip, main, node, request, wait_until  # noqa: E402
-from test_engine import engine  # noqa: E402
 from test_sim_to_real import SHAPE  # noqa: E402
 
 STREAMS, CONTEXT = 8, 8192

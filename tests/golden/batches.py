@@ -15,8 +15,8 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+from engine_server import FOLDER, Server, engine  # noqa: E402
 from harness import request  # noqa: E402
-from test_engine import FOLDER, Server, engine  # noqa: E402
 
 SHORT = ("qwen2-f32-tied", "dsv2lite-q4_k_m", "dsv3-f16bf16", "qwen3moe-q8_0")
 KEY = {"x-spillway-node-key": "golden-key"}

@@ -467,6 +467,24 @@ def thread_names(pid):
     return names
 
 
+def json_lines(text):
+    """The lines of a log that are JSON."""
+    out = []
+    for line in text.splitlines():
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            pass
+    return out
+
+
+def in_parallel(jobs):
+    """Calls them all at once; their results, in order. The first that failed is raised, when all are through."""
+    with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
+        started = [pool.submit(job) for job in jobs]
+    return [job.result() for job in started]
+
+
 class Scheduler:
     """`spillway serve` with a configuration that is written here. node(): one entry of `nodes`."""
 
@@ -539,13 +557,7 @@ class Scheduler:
         return self
 
     def log_lines(self):
-        out = []
-        for line in self.log_text().splitlines():
-            try:
-                out.append(json.loads(line))
-            except ValueError:
-                pass
-        return out
+        return json_lines(self.log_text())
 
     def line(self, **fields):
         """The first line of the log with these fields; lines come a moment after what they tell."""

@@ -7,7 +7,6 @@ second time over TLS with several workers."""
 
 import json
 import os
-import socket
 import subprocess
 import threading
 import time

@@ -17,7 +17,7 @@ import time
 from decimal import Decimal
 
 from fake_engine import Engine, Fault
-from harness import Connection, Scheduler, Upstream, chat, key_hash, main, node, request, wait_until
+from harness import Connection, Scheduler, Upstream, chat, key_hash, main, node, wait_until
 
 INPUT, OUTPUT = 2_000_000, 10_000_000  # pico-dollars per token: $2 and $10 per million
 PRICE = ("2", "2", "10")

@@ -2,7 +2,6 @@
 flight, and a Redis that is killed, hangs, is slow and comes back under load. The nodes are fakes; the Redis is a real
 redis-server, without which its cases are skipped by name."""
 
-import json
 import os
 import shutil
 import signal
@@ -13,8 +12,8 @@ import threading
 import time
 
 from fake_engine import Engine, Expected, Fault
-from harness import (Connection, Scheduler, Script, Skip, Upstream, chat, free_port, key_hash, main, node, request,
-                     wait_until)
+from harness import (Connection, Scheduler, Script, Skip, Upstream, chat, free_port, in_parallel, key_hash, main, node,
+                     request, wait_until)
 from test_doors import Authority, Folder
 
 USAGE = {"stream_options": {"include_usage": True}}
@@ -39,22 +38,7 @@ def stream_usage(answer):
 
 def together(n, call):
     """call(0..n-1), all at once; their results in order."""
-    out = [None] * n
-
-    def one(i):
-        try:
-            out[i] = call(i)
-        except Exception as e:  # noqa: BLE001: the caller looks at it
-            out[i] = e
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(n)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    for r in out:
-        if isinstance(r, Exception):
-            raise r
-    return out
+    return in_parallel([lambda i=i: call(i) for i in range(n)])
 
 
 # ---- hits ---------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 
-from harness import Scheduler, main, node, wait_until
+from harness import Scheduler, main
 
 KEY = "calibration-secret"
 BASE, PER_TOKEN, STEP, PER_SEQUENCE, CONTEXT = 0.030, 40e-6, 0.010, 0.003, 3000

@@ -365,8 +365,8 @@ def test_moves(args):
     with tempfile.TemporaryDirectory() as folder:
         model, slots = make_model(args, folder), 8
         nodes = [sleeper(n, model_path=model, models=["m"], slots=slots, ctx_size=8192) for n in "ab"]
-        for node in nodes:
-            node["power"]["sleep_down"] = "200ms"
+        for x in nodes:
+            x["power"]["sleep_down"] = "200ms"
         for move in ("1s", "0s"):
             with Fleet(args, nodes=nodes, power={"keep_warm": 1, "move": move}, queue={"interactive": {"wait": "15s"}}) as f:
                 f.wait_lives({"a": "ready", "b": "ready"})

@@ -15,8 +15,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Closed, Connection, certificate, main, request, wait_until  # noqa: E402
-from test_engine import FOLDER, Server, cpu_ticks, engine, error_of, make_model, same  # noqa: E402
+from engine_server import FOLDER, Server, error_of, make_model, same  # noqa: E402
+from harness import Connection, certificate, main, request, wait_until  # noqa: E402
 from test_node_api import COMPLETION, NODE, key_file, node  # noqa: E402
 
 PROMPT = {"prompt": "hello", "max_tokens": 8, "temperature": 0, "ignore_eos": True}

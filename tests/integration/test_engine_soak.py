@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 
+from engine_server import FOLDER, Server
 from harness import PATIENCE, Connection, main, request, wait_until
-from test_engine import FOLDER, Server
 
 CLIENTS = 10
 QUIET_S = 30    # after which nobody may run or wait any more

@@ -21,7 +21,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from ec2_stage import KEYS, POOL, SETTINGS, FileServer, Machine, cloud  # noqa: E402
-from harness import Connection, Scheduler, Skip, free_port, main, request, wait_until  # noqa: E402
+from harness import Connection, Scheduler, Skip, free_port, json_lines, main, request, wait_until  # noqa: E402
 from test_two_engines import model_file  # noqa: E402
 
 # A machine may be slow: who is not meant to be silent has time. What must be waited for is short.
@@ -139,13 +139,7 @@ class Engine:
             return f.read()
 
     def lines(self):
-        out = []
-        for line in self.text().splitlines():
-            try:
-                out.append(json.loads(line))
-            except ValueError:
-                pass
-        return out
+        return json_lines(self.text())
 
     def line(self, **fields):
         return wait_until(lambda: next((x for x in self.lines() if fields.items() <= x.items()), None), 10,

@@ -7,8 +7,8 @@ import os
 import threading
 import time
 
-from fake_engine import OTHER_CLASS, Engine, Expected, Fault
-from harness import Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, request, wait_until
+from fake_engine import OTHER_CLASS, Engine, Fault
+from harness import Scheduler, Script, Upstream, chat, key_hash, main, node, request, wait_until
 
 FREE = ("0", "0", "0")
 KEYS = [{"id": "home", "sha256": key_hash("spw_home"), "tenant": "bank", "local_only": True},

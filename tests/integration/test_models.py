@@ -12,7 +12,7 @@ import time
 from decimal import Decimal
 
 from fake_engine import OTHER_CLASS, Engine, Expected, Fault
-from harness import (Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, request, wait_until)
+from harness import Scheduler, Script, Upstream, chat, key_hash, main, node, request, wait_until
 
 ROUTING = {"token": "400ms", "first_byte": "3s"}
 

@@ -12,8 +12,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Connection, Skip, main, request, wait_until  # noqa: E402
-from test_engine import FOLDER, SHAPE, Server, engine, error_of, in_parallel, make_model, same  # noqa: E402
+from engine_server import FOLDER, SHAPE, Server, engine, error_of, make_model, same  # noqa: E402
+from harness import Connection, Skip, in_parallel, main, request, wait_until  # noqa: E402
 
 KEY = "a-node-key-for-tests"
 NODE = {"x-spillway-node-key": KEY}

@@ -2,7 +2,6 @@
 later; one that says "not now" cools down and costs nobody a failure; retries stay within their budget. And clients are
 told when to come back."""
 
-import json
 import os
 import threading
 import time

@@ -8,9 +8,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 
-from harness import Connection, Scheduler, Skip, main, request, wait_until
+from harness import Connection, Scheduler, Skip, main, wait_until
 
 CLIENTS = 16
 PRICES = {"cheap": ("0.2", "0.05", "0.6"), "dear": ("0.4", "0.1", "1.2")}  # dollars per million: input, cached, output
