@@ -157,8 +157,8 @@ def woken_by_packets(args):
             assert "gpu1 is on" in site.run("power", "gpu1")
             site.run("enrol", "gpu1")
             assert site.proof["ways"] == "wol" and m.power == "On" and m.resets == [], site.proof
-            wait_until(lambda: len(m.packets) >= 3, 5, "three packets")
-            assert len(m.packets) == 3 and {len(p) for p in m.packets} == {108}
+            # Three, one after the other; who has seen it come up sends no more.
+            assert 1 <= len(m.packets) <= 3 and {len(p) for p in m.packets} == {108}
             site.run("power", "gpu1", "off")
             assert m.power == "Off" and "gpu1 is off; its way back is proven" in site.run("power", "gpu1")
 
@@ -222,8 +222,7 @@ def both_ways_are_proven(args):
                   wol_port=m.wol_port) as site:
             site.run("enrol", "gpu1")
             assert site.proof["ways"] == "redfish,wol" and m.resets == ["GracefulShutdown", "On", "GracefulShutdown"], m.resets
-            wait_until(lambda: len(m.packets) >= 3, 5, "three packets")
-            assert len(m.packets) == 3 and all(p == b"\xff" * 6 + MAC * 16 for p in m.packets)
+            assert 1 <= len(m.packets) <= 3 and all(p == b"\xff" * 6 + MAC * 16 for p in m.packets)
         m.wakes = False
         m.resets.clear()
         with Site(args, m.engine_port, **bmc(m), mac="00:25:90:ab:cd:ef", wol_broadcast="127.255.255.255",
