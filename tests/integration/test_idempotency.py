@@ -5,11 +5,12 @@ them."""
 
 import concurrent.futures
 import json
+import signal
 import sqlite3
 import threading
 import time
 
-from harness import Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, wait_until
+from harness import Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, until_quick, wait_until
 
 KEYS = [{"id": "k1", "sha256": key_hash("sk-one"), "tenant": "acme"},
         {"id": "k2", "sha256": key_hash("sk-two"), "tenant": "other"},
@@ -113,9 +114,13 @@ def hundred_at_once(args):
 def failures_are_not_kept(args):
     up = Upstream()
     with served(args, up, routing={"retries": 0}).ready() as s:
-        up.scripts.append(Script(status=500, head_delay=0.3))
+        gate = threading.Event()
+        up.scripts.append(Script(status=500, gate=gate))
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            got = list(pool.map(lambda _: once(s, "k"), range(4)))
+            asked = [pool.submit(once, s, "k") for _ in range(4)]
+            wait_until(lambda: s.metrics()["spillway_idempotent_waits_total"] == 3, 3, "three wait")
+            gate.set()
+            got = [f.result() for f in asked]
         assert {a.status for a in got} == {502} and len(up.generations()) == 1, [a.status for a in got]
         assert len({a.headers["x-request-id"] for a in got}) == 4
         wait_until(lambda: once(s, "k").status == 200, 5, "the node is asked again")
@@ -133,7 +138,8 @@ def failures_are_not_kept(args):
 def first_leaves(args):
     """Somebody waits: it goes on. Nobody does: it is cancelled, and paid for until then."""
     for stream in (False, True):
-        up = Upstream(default=Script(word_delay=0.1))
+        gate = threading.Event()
+        up = Upstream(default=Script(gate=gate))
         with served(args, up, workers=3).ready() as s:
             first = start(s, "k", stream=stream)
             wait_until(lambda: up.active == 1, 3, "it runs")
@@ -141,6 +147,8 @@ def first_leaves(args):
                 others = [pool.submit(once, s, "k", stream=stream) for _ in range(4)]
                 wait_until(lambda: s.metrics()["spillway_idempotent_waits_total"] == 4, 3, "they wait")
                 first.close()
+                wait_until(lambda: s.metrics()["spillway_http_connections"] <= 4, 3, "the first is gone")
+                gate.set()
                 got = [f.result() for f in others]
             assert all(a.status == 200 and a.complete and is_replay(a) for a in got), [a.body for a in got]
             assert all(a.text() == "Hello there, world!" for a in got), data(got[0])
@@ -148,29 +156,40 @@ def first_leaves(args):
             row, = s.rows()
             assert row["outcome"] == 0 and row["charge_pusd"] > 0, row
 
-            first = start(s, "gone", stream=stream)
-            wait_until(lambda: up.active == 1, 3, "it runs")
-            waiter = start(s, "gone", stream=stream)
-            wait_until(lambda: s.metrics()["spillway_idempotent_waits_total"] == 5, 3, "it waits")
-            first.close()
-            time.sleep(0.15)
-            assert up.aborted.empty(), "somebody waits"
-            left = time.monotonic()
-            waiter.close()
-            assert up.aborted.get(timeout=3) - left < (1.0 if args.sanitized else 0.3), "the last has left"
-            row = wait_until(lambda: of_key(s, "gone"), 3, "its row")[0]
-            assert row["outcome"] == 1, row
-            anew = once(s, "gone", stream=stream)
-            assert anew.status == 200 and not is_replay(anew)
+            tries = iter(range(5, 99))
+
+            def cancelled():
+                """How long after the last has left."""
+                gate.clear()
+                waits = next(tries)
+                name = f"gone-{waits}"
+                first = start(s, name, stream=stream)
+                wait_until(lambda: up.active == 1, 3, "it runs")
+                waiter = start(s, name, stream=stream)
+                wait_until(lambda: s.metrics()["spillway_idempotent_waits_total"] == waits, 3, "it waits")
+                first.close()
+                time.sleep(0.15)
+                assert up.aborted.empty(), "somebody waits"
+                left = time.monotonic()
+                waiter.close()
+                took = up.aborted.get(timeout=30) - left
+                row = wait_until(lambda: of_key(s, name), 3, "its row")[0]
+                assert row["outcome"] == 1, row
+                gate.set()
+                anew = once(s, name, stream=stream)
+                assert anew.status == 200 and not is_replay(anew)
+                return took
+
+            until_quick(cancelled, 1.0 if args.sanitized else 0.3)
         up.stop()
 
 
 def streams_hear_comments(args):
     """Who waits for long hears so, and gets the frames, or an error event."""
-    up = Upstream(default=Script(head_delay=0.6))
+    up, gate = Upstream(), threading.Event()
     with served(args, up, queue={"keep_alive": "100ms"}, routing={"retries": 0}).ready() as s:
-        fails = Script(head_delay=0.6, status=500)
-        for script, last in ((Script(head_delay=0.6), "[DONE]"), (fails, "upstream_error")):
+        for script, last in ((Script(gate=gate), "[DONE]"), (Script(gate=gate, status=500), "upstream_error")):
+            gate.clear()
             up.scripts.append(script)
             first = start(s, last, stream=True)
             waits = s.metrics()["spillway_idempotent_waits_total"]
@@ -178,9 +197,13 @@ def streams_hear_comments(args):
             waiter = start(s, last, stream=True)
             wait_until(lambda: s.metrics()["spillway_idempotent_waits_total"] == waits + 1, 3, "it waits")
             assert waiter.head().status == 200 and is_replay(waiter.answer), waiter.answer.headers
-            raw = b"".join(waiter.pieces()).decode()
+            raw = ""
+            for piece in waiter.pieces():
+                raw += piece.decode()
+                if raw.count(": waiting\n\n") >= 3:
+                    gate.set()
             waiter.close()
-            assert waiter.answer.complete and raw.count(": waiting\n\n") >= 3, raw
+            assert waiter.answer.complete and gate.is_set(), raw
             frames = [f[6:] for f in raw.split("\n\n") if f.startswith("data: ")]
             assert last in frames[-1], raw
             got = first.all()
@@ -300,12 +323,16 @@ def with_the_cache(args):
 
 def drained(args):
     """Who waits gets the answer before the end."""
-    up = Upstream(default=Script(head_delay=0.6))
+    gate = threading.Event()
+    up = Upstream(default=Script(gate=gate))
     with served(args, up, workers=2).ready() as s:
         with concurrent.futures.ThreadPoolExecutor(6) as pool:
             got = [pool.submit(once, s, "k") for _ in range(6)]
             wait_until(lambda: s.metrics()["spillway_idempotent_waits_total"] == 5, 3, "they wait")
-            assert s.terminate() == 0
+            s.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "draining" in s.log_text(), 3, "it drains")
+            gate.set()
+            assert s.process.wait(30) == 0
             assert all(f.result().status == 200 for f in got)
 
 
