@@ -88,8 +88,11 @@ def life_of_a_key(args):
         assert (row["tenant"], row["team"], row["key_id"]) == ("acme", "search", name), row
         for header in ("api-key", "x-api-key"):
             assert chat(s.port, headers={header: key}).status == 200
+        begin = time.monotonic()
         second = admin(s, "POST", f"/keys/{name}/rotate", {"grace_s": 2}, 200)["key"]
-        assert chat(s.port, key=key).status == 200 and chat(s.port, key=second).status == 200
+        in_grace = chat(s.port, key=key).status
+        late = time.monotonic() - begin > 2  # on a machine that stood still for so long, it was refused once more
+        assert (in_grace == 200 or late) and chat(s.port, key=second).status == 200
         time.sleep(2.1)
         refused(chat(s.port, key=key), 401, "invalid_api_key")
         third = admin(s, "POST", f"/keys/{name}/rotate", {}, 200)["key"]
@@ -109,7 +112,7 @@ def life_of_a_key(args):
         m = s.metrics()
         assert m['spillway_auth_refused_total{reason="key_revoked"}'] == 1, m
         assert m['spillway_auth_refused_total{reason="missing"}'] == 1
-        assert m['spillway_refused_total{code="invalid_api_key"}'] == 5
+        assert m['spillway_refused_total{code="invalid_api_key"}'] == 5 + (in_grace != 200)
 
 
 def keys_outlive_a_restart(args):
@@ -131,8 +134,11 @@ def bounds_of_a_key(args):
     configured = [{"id": "old", "sha256": key_hash(KEY), "tenant": "t", "expires": "2020-01-01"}]
     with Scheduler(args.build, nodes, auth="keys", keys=configured).ready() as s:
         refused(chat(s.port, key=KEY), 401, "invalid_api_key", "expired")
-        short, _ = create(s, expires=utc(2))
-        assert chat(s.port, key=short).status == 200
+        def for_a_moment():
+            key, _ = create(s, expires=utc(2))
+            return key if chat(s.port, key=key).status == 200 else None
+
+        short = wait_until(for_a_moment, what="a key that is used before it ends")
         time.sleep(2.1)
         refused(chat(s.port, key=short), 401, "invalid_api_key", "expired")
 
@@ -302,11 +308,12 @@ def waits_for_the_issuer(args, issuer):
         leaving = Connection(s.port, "POST", "/v1/chat/completions", body.encode(), {"Authorization": f"Bearer {token}"})
         with concurrent.futures.ThreadPoolExecutor() as pool:
             waiting = [pool.submit(chat, s.port, key=token) for _ in range(4)]
+            wait_until(lambda: s.metrics()["spillway_http_connections"] == 5, what="all have come")
             time.sleep(0.3)
             assert not any(w.done() for w in waiting) and not up.generations()
             assert request(s.port, "GET", "/healthz").status == 200  # the loop goes on
             leaving.close()
-            time.sleep(0.1)
+            wait_until(lambda: s.metrics()["spillway_http_connections"] == 4, what="one has left")
             issuer.gate.set()
             assert all(w.result().status == 200 for w in waiting)
         assert len(up.generations()) == 4
@@ -334,35 +341,52 @@ def limits(classes, **which):
 
 
 def requests_per_minute(args):
+    """What comes again takes ten seconds for each request, where the count of them is looked at, and one where its pace is."""
     up = Upstream()
-    settings = limits({"c": {"requests_per_min": 60, "requests_burst": 5}, "big": {"requests_per_min": 600}}, key="c")
+    settings = limits({"c": {"requests_per_min": 6, "requests_burst": 5}, "big": {"requests_per_min": 600},
+                       "quick": {"requests_per_min": 60, "requests_burst": 1}}, key="c")
     with Scheduler(args.build, [node("a", up)], auth="keys", limits=settings).ready() as s:
         key, _ = create(s)
         left = []
         for _ in range(5):
             a = chat(s.port, key=key)
-            assert a.status == 200 and a.headers["x-ratelimit-limit-requests"] == "60", a.headers
+            assert a.status == 200 and a.headers["x-ratelimit-limit-requests"] == "6", a.headers
             assert "x-ratelimit-limit-tokens" not in a.headers
             left.append(int(a.headers["x-ratelimit-remaining-requests"]))
         assert left == [4, 3, 2, 1, 0], left
         a = chat(s.port, key=key)
         refused(a, 429, "rate_limit_exceeded")
-        assert a.headers["retry-after"] == "1", a.headers
+        assert 1 <= int(a.headers["retry-after"]) <= 10, a.headers
         assert a.headers["x-ratelimit-remaining-requests"] == "0"
-        assert re.fullmatch(r"[345]s", a.headers["x-ratelimit-reset-requests"]), a.headers
+        assert re.fullmatch(r"4\ds|50s", a.headers["x-ratelimit-reset-requests"]), a.headers
         other, _ = create(s, rate_class="big")
         stream = chat(s.port, key=other, stream=True)
         assert stream.headers["x-ratelimit-limit-requests"] == "600"
-        time.sleep(1.1)
-        assert chat(s.port, key=key).status == 200
-        refused(chat(s.port, key=key), 429, "rate_limit_exceeded")
-        assert len(up.generations()) == 7
-        assert s.metrics()['spillway_rate_limited_total{limit="requests"}'] == 2
+        assert len(up.generations()) == 6
+        assert s.metrics()['spillway_rate_limited_total{limit="requests"}'] == 1
+        paced(s)
         # Requests that come at the same time are counted one by one.
         burst, _ = create(s)
         with concurrent.futures.ThreadPoolExecutor(20) as pool:
             got = list(pool.map(lambda _: chat(s.port, key=burst).status, range(20)))
-        assert 5 <= got.count(200) <= 6 and got.count(200) + got.count(429) == 20, got
+        assert got.count(200) == 5 and got.count(429) == 15, got
+
+
+def paced(s):
+    """One a second, and not one more, whoever asks all the time."""
+    key, _ = create(s, rate_class="quick")
+    begin, answered, was_refused = time.monotonic(), 0, 0
+    while answered < 3 or not was_refused:
+        a = chat(s.port, key=key)
+        if a.status == 200:
+            answered += 1
+        else:
+            refused(a, 429, "rate_limit_exceeded")
+            assert a.headers["retry-after"] == "1", a.headers
+            was_refused += 1
+            time.sleep(0.02)
+        took = time.monotonic() - begin
+        assert answered <= 1 + took and took < 60, (answered, took)
 
 
 def tokens_per_minute(args):
@@ -371,6 +395,8 @@ def tokens_per_minute(args):
     settings = limits({"c": {"tokens_per_min": 1200}}, key="c")
     with Scheduler(args.build, [node("a", up)], auth="keys", limits=settings).ready() as s:
         key, _ = create(s)
+        begin = time.monotonic()
+        come = lambda: 20 * (time.monotonic() - begin)  # noqa: E731: tokens that have come since, at most
         a = chat(s.port, key=key, max_tokens=10)
         assert a.headers["x-ratelimit-limit-tokens"] == "1200" and a.status == 200
         first = int(a.headers["x-ratelimit-remaining-tokens"])
@@ -378,10 +404,11 @@ def tokens_per_minute(args):
         a = chat(s.port, key=key, max_tokens=10)
         assert a.status == 200
         left = int(a.headers["x-ratelimit-remaining-tokens"])
-        assert 1200 - 700 - (1200 - first) - 2 <= left <= 1200 - 700 - (1200 - first) + 60, left
+        used = 700 + 1200 - first
+        assert 1200 - used - 2 <= left <= 1200 - used + 1 + come(), left
         a = chat(s.port, key=key, max_tokens=10)  # 1400 are used: more than there were
         refused(a, 429, "rate_limit_exceeded")
-        assert 5 <= int(a.headers["retry-after"]) <= 15, a.headers
+        assert (1400 - first - come()) / 20 - 1 <= int(a.headers["retry-after"]) <= 15, a.headers
         assert s.metrics()['spillway_rate_limited_total{limit="tokens"}'] == 1
         # More than a minute allows will never fit: retrying is pointless.
         fresh, _ = create(s)
@@ -431,7 +458,7 @@ def concurrent_requests(args):
 
 def teams_and_models(args):
     up = Upstream()
-    settings = limits({"t": {"requests_per_min": 60, "requests_burst": 3}, "m": {"requests_per_min": 60, "requests_burst": 2}},
+    settings = limits({"t": {"requests_per_min": 1, "requests_burst": 3}, "m": {"requests_per_min": 1, "requests_burst": 2}},
                       team="t", model="m")
     with Scheduler(args.build, [node("a", up, models=["m", "n"])], auth="keys", limits=settings).ready() as s:
         one, _ = create(s, team="x")
