@@ -187,6 +187,40 @@ enum k_status k_check_mla(const void *y, const void *q, const struct k_kv_pool *
     return ok ? K_OK : K_BAD_SHAPE;
 }
 
+enum k_status k_check_place_gqa(const struct k_kv_pool *kv, const struct k_gqa_rows *rows, const struct k_gqa *a,
+                                const struct k_rope *r, const struct k_token_ref *tok, int32_t n_tok)
+{
+    if (!rows || !r || r->offset != 0)
+        return K_BAD_SHAPE;
+    enum k_status status = k_check_gqa(rows->v, rows->q, kv, a, tok, n_tok);
+    if (status != K_OK)
+        return status;
+    const int64_t keys = (int64_t)a->n_kv_head * a->d_k;
+    status = k_check_rope(rows->q, (int64_t)a->n_head * a->d_k, a->n_head, a->d_k, tok, n_tok, r);
+    if (status == K_OK)
+        status = k_check_rope(rows->k, keys, a->n_kv_head, a->d_k, tok, n_tok, r);
+    if (status == K_OK)
+        status = k_check_store(kv, rows->k, keys, 0, (int32_t)keys, tok, n_tok);
+    return status != K_OK ? status
+                          : k_check_store(kv, rows->v, (int64_t)a->n_kv_head * a->d_v, (int32_t)keys,
+                                          a->n_kv_head * a->d_v, tok, n_tok);
+}
+
+enum k_status k_check_place_mla(const struct k_kv_pool *kv, const struct k_mla_rows *rows, const struct k_mla *a,
+                                const struct k_rope *r, const struct k_token_ref *tok, int32_t n_tok)
+{
+    if (!rows || !r || !a || a->d_rope != r->d_rope || rows->d_q != r->offset + r->d_rope)
+        return K_BAD_SHAPE;
+    enum k_status status = k_check_mla(rows->q_abs, rows->q, kv, a, tok, n_tok);
+    if (status != K_OK)
+        return status;
+    const int32_t wide = a->kv_lora + a->d_rope;
+    status = k_check_norm(rows->k, rows->k, rows->norm, n_tok, a->kv_lora, wide);
+    if (status == K_OK)
+        status = k_check_rope(rows->q, (int64_t)a->n_head * rows->d_q, a->n_head, rows->d_q, tok, n_tok, r);
+    return status != K_OK ? status : k_check_store(kv, rows->k, wide, 0, wide, tok, n_tok);
+}
+
 enum k_status k_check_copy(const void *y, int64_t y_stride, const void *x, int64_t x_stride, int64_t rows, int32_t n)
 {
     bool ok = aligned(y, 4) && aligned(x, 4) && rows >= 0 && n > 0 && y_stride >= n && x_stride >= n;

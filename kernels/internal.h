@@ -43,6 +43,10 @@ enum k_status k_check_gqa(const void *y, const void *q, const struct k_kv_pool *
                           const struct k_token_ref *tok, int32_t n_tok);
 enum k_status k_check_mla(const void *y, const void *q, const struct k_kv_pool *kv, const struct k_mla *a,
                           const struct k_token_ref *tok, int32_t n_tok);
+enum k_status k_check_place_gqa(const struct k_kv_pool *kv, const struct k_gqa_rows *rows, const struct k_gqa *a,
+                                const struct k_rope *r, const struct k_token_ref *tok, int32_t n_tok);
+enum k_status k_check_place_mla(const struct k_kv_pool *kv, const struct k_mla_rows *rows, const struct k_mla *a,
+                                const struct k_rope *r, const struct k_token_ref *tok, int32_t n_tok);
 enum k_status k_check_copy(const void *y, int64_t y_stride, const void *x, int64_t x_stride, int64_t rows, int32_t n);
 enum k_status k_check_values(const void *y, const void *a, const void *b, int64_t n);
 

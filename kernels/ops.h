@@ -159,6 +159,35 @@ struct k_product {
 };
 #define K_PRODUCTS_MAX 3
 
+/* Queries, keys and values of n_tok tokens as they leave their products: [n_tok, n_head, d_k], [n_tok, n_kv_head, d_k] and
+ * [n_tok, n_kv_head, d_v]. */
+struct k_gqa_rows {
+    float *q, *k;
+    const float *v;
+};
+/* MLA's: queries [n_tok, n_head, d_q], whose last d_rope elements are to be rotated; what is common to all heads, k [n_tok, kv_lora
+ * + d_rope], whose latent part is to be normed by `norm`; absorbed queries [n_tok, n_head, kv_lora + d_rope], whose last d_rope
+ * elements are to be written. */
+struct k_mla_rows {
+    float *q;
+    int32_t d_q;
+    float *k;
+    const float *norm; /* [kv_lora] */
+    float eps;
+    float *q_abs;
+};
+/* The experts of a layer, and those that all tokens share: x [n_tok, n_embd] are the inputs of both. */
+struct k_moe {
+    const float *x;
+    const struct k_tensor *gate_exps, *up_exps, *down_exps;
+    const int32_t *ids;   /* [n_tok, n_used] */
+    const float *weights; /* [n_tok, n_used] */
+    int32_t n_used;
+    const struct k_tensor *gate, *up, *down; /* of the shared ones, as one; NULL: there are none */
+    /* Work memory: [n_tok, n_used, n_ff_exp], [n_tok, n_used, n_embd]; [n_tok, n_ff of the shared], [n_tok, n_embd]. */
+    float *hidden, *out, *shared_hidden, *shared_out;
+};
+
 #define K_SLOTS 2
 
 struct k_ctx; /* a backend's run-time state: thread pool and scratch, or device and stream. One thread at a time. */
@@ -290,6 +319,27 @@ struct k_ops {
     enum k_status (*silu_mul)(struct k_ctx *c, float *y, const float *gate, const float *up, int64_t n);
     /* y[i] += x[i]. */
     enum k_status (*add)(struct k_ctx *c, float *y, const float *x, int64_t n);
+
+    /* ---- several operations as one ---- */
+
+    /* NULL where nothing is saved by it; the caller then asks for the operations named, one by one. Bit for bit what these
+     * give: a backend whose launches cost as much as what they do makes fewer of them. */
+
+    /* y += w . x: matmul() of one product, and add() of what came of it. y overlaps nothing. */
+    enum k_status (*matmul_add)(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
+                                int32_t n_tok, enum k_precision p);
+    /* rope() of rows->q and rows->k, in place, kv_store() of keys and values. r->offset is 0. */
+    enum k_status (*place_gqa)(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_gqa_rows *rows,
+                               const struct k_gqa *a, const struct k_rope *r, const struct k_token_ref *tok,
+                               int32_t n_tok);
+    /* rms_norm() of the latent part of rows->k, rope() of the rest of it, kv_store() of both; rope() of the queries, and
+     * copy_rows() of what was rotated behind the absorbed queries. rows->q is as it was or rotated, afterwards. r->offset
+     * is that inside of a query. */
+    enum k_status (*place_mla)(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_mla_rows *rows,
+                               const struct k_mla *a, const struct k_rope *r, const struct k_token_ref *tok,
+                               int32_t n_tok);
+    /* matmul_experts() twice, combine_experts() into y[n_tok, n_embd]; of the shared ones matmul() twice and add(). */
+    enum k_status (*moe)(struct k_ctx *c, float *y, const struct k_moe *m, int32_t n_tok, enum k_precision p);
 
     /* The following are NULL in host backends, where engine/text/sampler.h does it. Choices are kept in one of K_SLOTS slots, so
      * that a step can begin with what the one before it chose, and that be read while it runs. */

@@ -72,6 +72,7 @@ static void plan_scratch(struct carver *c, struct engine *en)
     s->att = carve(c, t, nh * hp->d_v);
     s->o = carve(c, t, hp->n_embd);
     s->gate = carve(c, t, wide);
+    s->shared = carve(c, en->ops->moe ? t : 0, (int64_t)hp->n_shared * hp->n_ff_exp);
     s->exp_out = carve(c, t, (int64_t)hp->n_used * hp->n_embd);
     s->rt_logit = carve(c, t, hp->n_expert);
     s->rt_w = carve(c, t, hp->n_used);

@@ -23,6 +23,15 @@ static enum k_status multiply(struct engine *en, float *y, const float *x, const
     return k_matmul(en->ops, en->ctx, y, x, w->ne[0], w, NULL, n_tok, en->precision);
 }
 
+/* y += w . x */
+static enum k_status multiply_add(struct engine *en, float *y, const float *x, const struct k_tensor *w, int32_t n_tok)
+{
+    if (en->ops->matmul_add)
+        return en->ops->matmul_add(en->ctx, y, x, w->ne[0], w, n_tok, en->precision);
+    enum k_status st = multiply(en, en->s.o, x, w, n_tok);
+    return st == K_OK ? en->ops->add(en->ctx, y, en->s.o, (int64_t)n_tok * w->ne[1]) : st;
+}
+
 /* Products of s->h. */
 static enum k_status multiply_all(struct engine *en, const struct k_product *products, int32_t n, int32_t n_tok)
 {
@@ -34,12 +43,30 @@ static enum k_status norm(struct engine *en, float *y, const float *x, const flo
     return en->ops->rms_norm(en->ctx, y, x, w, rows, dim, dim, en->m->hp.eps);
 }
 
-/* s->h -> s->o */
+/* Queries and keys are rotated, keys and values stored. */
+static enum k_status place_gqa(struct engine *en, const struct k_kv_pool *kv, const struct k_gqa *shape, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    struct scratch *s = &en->s;
+    const int32_t k_elems = hp->n_kv_head * hp->d_k, v_elems = hp->n_kv_head * hp->d_v;
+    if (en->ops->place_gqa) {
+        const struct k_gqa_rows rows = {.q = s->q, .k = s->k, .v = s->v};
+        RUN(en, "placing q, k and v", en->ops->place_gqa(en->ctx, kv, &rows, shape, &en->w.rope, en->toks, n));
+        return K_OK;
+    }
+    RUN(en, "rope of q",
+        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &en->w.rope));
+    RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, k_elems, hp->n_kv_head, hp->d_k, en->toks, n, &en->w.rope));
+    RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, k_elems, 0, k_elems, en->toks, n));
+    RUN(en, "storing v", en->ops->kv_store(en->ctx, kv, s->v, v_elems, k_elems, v_elems, en->toks, n));
+    return K_OK;
+}
+
+/* s->h -> added to s->x */
 static enum k_status attention_gqa(struct engine *en, const struct layer *l, const struct k_kv_pool *kv, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     struct scratch *s = &en->s;
-    int32_t k_elems = hp->n_kv_head * hp->d_k, v_elems = hp->n_kv_head * hp->d_v;
     struct k_gqa shape = {
         .n_head = hp->n_head, .n_kv_head = hp->n_kv_head, .d_k = hp->d_k, .d_v = hp->d_v, .scale = hp->attn_scale};
     const struct k_product qkv[] = {
@@ -49,13 +76,11 @@ static enum k_status attention_gqa(struct engine *en, const struct layer *l, con
         RUN(en, "attn_q_norm", norm(en, s->q, s->q, l->q_norm, (int64_t)n * hp->n_head, hp->d_k));
         RUN(en, "attn_k_norm", norm(en, s->k, s->k, l->k_norm, (int64_t)n * hp->n_kv_head, hp->d_k));
     }
-    RUN(en, "rope of q",
-        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &en->w.rope));
-    RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, k_elems, hp->n_kv_head, hp->d_k, en->toks, n, &en->w.rope));
-    RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, k_elems, 0, k_elems, en->toks, n));
-    RUN(en, "storing v", en->ops->kv_store(en->ctx, kv, s->v, v_elems, k_elems, v_elems, en->toks, n));
+    enum k_status st = place_gqa(en, kv, &shape, n);
+    if (st != K_OK)
+        return st;
     RUN(en, "attention", en->ops->attention_gqa(en->ctx, s->att, s->q, kv, &shape, en->toks, n));
-    RUN(en, "attn_output", multiply(en, s->o, s->att, &l->wo, n));
+    RUN(en, "attn_output", multiply_add(en, s->x, s->att, &l->wo, n));
     return K_OK;
 }
 
@@ -75,7 +100,34 @@ static enum k_status mla_inputs(struct engine *en, const struct layer *l, int32_
     return K_OK;
 }
 
-/* s->h -> s->o */
+/* What is common to all heads is normed, rotated and stored; queries are rotated, and this part of them copied behind where
+ * attn_k_b leaves the absorbed part of each head. */
+static enum k_status place_mla(struct engine *en, const struct layer *l, const struct k_kv_pool *kv,
+                               const struct k_mla *shape, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    struct scratch *s = &en->s;
+    const int32_t wide = hp->kv_lora + hp->rope.d_rope;
+    struct k_rope rope_k = en->w.rope;
+    rope_k.offset = hp->kv_lora;
+    if (en->ops->place_mla) {
+        const struct k_mla_rows rows = {
+            .q = s->q, .d_q = hp->d_k, .k = s->k, .norm = l->kv_a_norm, .eps = hp->eps, .q_abs = s->q_abs};
+        RUN(en, "placing q and k", en->ops->place_mla(en->ctx, kv, &rows, shape, &en->w.rope, en->toks, n));
+        return K_OK;
+    }
+    RUN(en, "rope of q",
+        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &en->w.rope));
+    RUN(en, "attn_kv_a_norm", en->ops->rms_norm(en->ctx, s->k, s->k, l->kv_a_norm, n, hp->kv_lora, wide, hp->eps));
+    RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, wide, 1, wide, en->toks, n, &rope_k));
+    RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, wide, 0, wide, en->toks, n));
+    RUN(en, "rotated part of q",
+        en->ops->copy_rows(en->ctx, s->q_abs + hp->kv_lora, wide, s->q + (hp->d_k - hp->rope.d_rope), hp->d_k,
+                           (int64_t)n * hp->n_head, hp->rope.d_rope));
+    return K_OK;
+}
+
+/* s->h -> added to s->x */
 static enum k_status attention_mla(struct engine *en, const struct layer *l, const struct k_kv_pool *kv, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
@@ -83,35 +135,28 @@ static enum k_status attention_mla(struct engine *en, const struct layer *l, con
     int32_t wide = hp->kv_lora + hp->rope.d_rope;
     struct k_mla shape = {
         .n_head = hp->n_head, .kv_lora = hp->kv_lora, .d_rope = hp->rope.d_rope, .scale = hp->attn_scale};
-    struct k_rope rope_k = en->w.rope;
-    rope_k.offset = hp->kv_lora;
     enum k_status st = mla_inputs(en, l, n);
+    if (st == K_OK)
+        st = place_mla(en, l, kv, &shape, n);
     if (st != K_OK)
         return st;
-    RUN(en, "rope of q",
-        en->ops->rope(en->ctx, s->q, (int64_t)hp->n_head * hp->d_k, hp->n_head, hp->d_k, en->toks, n, &en->w.rope));
-    RUN(en, "attn_kv_a_norm", en->ops->rms_norm(en->ctx, s->k, s->k, l->kv_a_norm, n, hp->kv_lora, wide, hp->eps));
-    RUN(en, "rope of k", en->ops->rope(en->ctx, s->k, wide, 1, wide, en->toks, n, &rope_k));
-    RUN(en, "storing k", en->ops->kv_store(en->ctx, kv, s->k, wide, 0, wide, en->toks, n));
     RUN(en, "attn_k_b", en->ops->matmul_heads(en->ctx, s->q_abs, wide, s->q, hp->d_k, &l->wk_b, n, en->precision));
-    /* Behind the absorbed part of each head of q_abs stands the head's rotated part, unchanged. */
-    RUN(en, "rotated part of q",
-        en->ops->copy_rows(en->ctx, s->q_abs + hp->kv_lora, wide, s->q + (hp->d_k - hp->rope.d_rope), hp->d_k,
-                           (int64_t)n * hp->n_head, hp->rope.d_rope));
     RUN(en, "attention", en->ops->attention_mla(en->ctx, s->lat, s->q_abs, kv, &shape, en->toks, n));
     RUN(en, "attn_v_b",
         en->ops->matmul_heads(en->ctx, s->att, hp->d_v, s->lat, hp->kv_lora, &l->wv_b, n, en->precision));
-    RUN(en, "attn_output", multiply(en, s->o, s->att, &l->wo, n));
+    RUN(en, "attn_output", multiply_add(en, s->x, s->att, &l->wo, n));
     return K_OK;
 }
 
-/* s->h -> s->o, dense layers and shared experts */
-static enum k_status ffn(struct engine *en, const struct layer *l, int32_t n)
+/* Dense layers and shared experts: s->h -> added to x */
+static enum k_status add_ffn(struct engine *en, const struct layer *l, float *x, int32_t n)
 {
     struct scratch *s = &en->s;
     const struct k_product gated = {s->gate, &l->gate, NULL, &l->up};
+    if (!l->gate.data)
+        return K_OK;
     RUN(en, "ffn_gate and ffn_up", multiply_all(en, &gated, 1, n));
-    RUN(en, "ffn_down", multiply(en, s->o, s->gate, &l->down, n));
+    RUN(en, "ffn_down", multiply_add(en, x, s->gate, &l->down, n));
     return K_OK;
 }
 
@@ -143,11 +188,39 @@ static enum k_status choose_experts(struct engine *en, const struct layer *l, in
     return K_OK;
 }
 
+/* The chosen experts and the shared ones, as one: s->h -> added to x */
+static enum k_status moe_at_once(struct engine *en, const struct layer *l, float *x, int32_t n)
+{
+    const struct hparams *hp = &en->m->hp;
+    struct scratch *s = &en->s;
+    const struct k_moe moe = {.x = s->h,
+                              .gate_exps = &l->gate_exps,
+                              .up_exps = &l->up_exps,
+                              .down_exps = &l->down_exps,
+                              .ids = s->rt_id,
+                              .weights = s->rt_w,
+                              .n_used = hp->n_used,
+                              .gate = l->gate.data ? &l->gate : NULL,
+                              .up = &l->up,
+                              .down = &l->down,
+                              .hidden = s->gate,
+                              .out = s->exp_out,
+                              .shared_hidden = s->shared,
+                              .shared_out = s->o};
+    enum k_status st = choose_experts(en, l, n);
+    if (st != K_OK)
+        return st;
+    RUN(en, "experts", en->ops->moe(en->ctx, x, &moe, n, en->precision));
+    return K_OK;
+}
+
 /* s->h -> added to x */
 static enum k_status moe(struct engine *en, const struct layer *l, float *x, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     struct scratch *s = &en->s;
+    if (en->ops->moe)
+        return moe_at_once(en, l, x, n);
     const struct expert_job job = {.ops = en->ops,
                                    .ctx = en->ctx,
                                    .s = s,
@@ -162,17 +235,7 @@ static enum k_status moe(struct engine *en, const struct layer *l, float *x, int
     if (st != K_OK)
         return st;
     RUN(en, "combining", en->ops->combine_experts(en->ctx, x, s->exp_out, s->rt_w, hp->n_used, hp->n_embd, n));
-    return K_OK;
-}
-
-/* Shared experts or a dense layer: s->h -> added to x */
-static enum k_status add_ffn(struct engine *en, const struct layer *l, float *x, int32_t n)
-{
-    enum k_status st = l->gate.data ? ffn(en, l, n) : K_OK;
-    if (st != K_OK || !l->gate.data)
-        return st;
-    RUN(en, "adding ffn", en->ops->add(en->ctx, x, en->s.o, (int64_t)n * en->m->hp.n_embd));
-    return K_OK;
+    return add_ffn(en, l, x, n);
 }
 
 /* Experts that the host computes while the device is at the shared ones: s->h -> added to x */
@@ -194,18 +257,13 @@ static enum k_status moe_beside(struct engine *en, int32_t il, float *x, int32_t
 /* x += attention(norm(x)), s->x */
 static enum k_status attention_block(struct engine *en, int32_t il, int32_t n)
 {
-    const struct hparams *hp = &en->m->hp;
     const struct layer *l = &en->w.layers[il];
     struct scratch *s = &en->s;
     struct k_kv_pool kv = engine_kv_pool(en, il);
     en->op_layer = il;
     RUN(en, "uploading weights", upload_wait(en, il));
-    RUN(en, "attn_norm", norm(en, s->h, s->x, l->attn_norm, n, hp->n_embd));
-    enum k_status st = hp->mla ? attention_mla(en, l, &kv, n) : attention_gqa(en, l, &kv, n);
-    if (st != K_OK)
-        return st;
-    RUN(en, "adding attention", en->ops->add(en->ctx, s->x, s->o, (int64_t)n * hp->n_embd));
-    return K_OK;
+    RUN(en, "attn_norm", norm(en, s->h, s->x, l->attn_norm, n, en->m->hp.n_embd));
+    return en->m->hp.mla ? attention_mla(en, l, &kv, n) : attention_gqa(en, l, &kv, n);
 }
 
 /* x += ffn(norm(x)), n rows of x */
@@ -213,13 +271,10 @@ static enum k_status ffn_block(struct engine *en, int32_t il, float *x, int32_t 
 {
     const struct hparams *hp = &en->m->hp;
     const struct layer *l = &en->w.layers[il];
-    enum k_status st = K_OK;
     RUN(en, "ffn_norm", norm(en, en->s.h, x, l->ffn_norm, n, hp->n_embd));
     if (l->router.data && il >= en->host.first)
         return moe_beside(en, il, x, n);
-    if (l->router.data)
-        st = moe(en, l, x, n);
-    return st == K_OK ? add_ffn(en, l, x, n) : st;
+    return l->router.data ? moe(en, l, x, n) : add_ffn(en, l, x, n);
 }
 
 enum k_status graph_logits(struct engine *en, int32_t first, int32_t n)

@@ -113,6 +113,7 @@ struct scratch {
     float *att;      /* [T, n_head * d_v] */
     float *o;        /* [T, n_embd] a block's output */
     float *gate;     /* [T, max(n_ff, n_used * n_ff_exp, n_shared * n_ff_exp)] */
+    float *shared;   /* [T, n_shared * n_ff_exp] where ops has moe(), else none */
     float *exp_out;  /* [T, n_used, n_embd] */
     float *rt_logit; /* [T, n_expert] */
     float *rt_w;     /* [T, n_used] */

@@ -48,11 +48,19 @@ enum k_status cuda_rope(struct k_ctx *c, float *x, int64_t row_stride, int32_t n
                         const struct k_token_ref *tok, int32_t n_tok, const struct k_rope *r);
 enum k_status cuda_kv_store(struct k_ctx *c, const struct k_kv_pool *kv, const float *rows, int64_t stride,
                             int32_t offset, int32_t n, const struct k_token_ref *tok, int32_t n_tok);
+enum k_status cuda_place_gqa(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_gqa_rows *rows,
+                             const struct k_gqa *a, const struct k_rope *r, const struct k_token_ref *tok,
+                             int32_t n_tok);
+enum k_status cuda_place_mla(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_mla_rows *rows,
+                             const struct k_mla *a, const struct k_rope *r, const struct k_token_ref *tok,
+                             int32_t n_tok);
 /* route.cu */
 enum k_status cuda_route(struct k_ctx *c, int32_t *ids, float *weights, const float *logits, const struct k_router *r,
                          int32_t n_tok);
+/* moe.cu */
 enum k_status cuda_combine_experts(struct k_ctx *c, float *y, const float *x, const float *weights, int32_t n_used,
                                    int32_t dim, int32_t n_tok);
+enum k_status cuda_moe(struct k_ctx *c, float *y, const struct k_moe *m, int32_t n_tok, enum k_precision p);
 /* sample_ops.cu */
 enum k_status cuda_sample_begin(struct k_ctx *c, int slot, const float *logits, int32_t n_vocab,
                                 const struct k_sample *s, int32_t n);

@@ -139,7 +139,7 @@ bool gemm_lt_takes(const struct k_ctx *c, const struct mul_job *j, int32_t n_pai
 static enum k_status finish_rows(struct k_ctx *c, const struct mul_job *j, const float *sums, int32_t n_pairs)
 {
     enum k_status st = K_OK;
-    if (j->form != ACT_F16 && !j->bias && !j->gated)
+    if (j->form != ACT_F16 && !j->bias && !j->gated && !j->add)
         return K_OK;
     for (int32_t t = 0; st == K_OK && t < n_pairs; t += 32768) { /* a grid has at most 65535 rows */
         struct mul_job part = *j;
@@ -162,7 +162,7 @@ enum k_status gemm_lt(struct k_ctx *c, const struct mul_job *j, int32_t n_pairs)
         g->lt.layout_set(p->d, CUBLASLT_LAYOUT_COLS, &cols, sizeof cols) != CUBLASLT_SUCCESS)
         return K_UNSUPPORTED;
     float *sums = j->y; /* but for those that are folded into what is there */
-    if (j->gated)
+    if (j->gated || j->add)
         sums = (float *)cuda_scratch(c, CUDA_SCRATCH_GATED, (size_t)n_pairs * (size_t)j->m * sizeof *sums, &st);
     if (st != K_OK)
         return st;

@@ -178,7 +178,7 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
     int out0;
     const struct mul_job j = gemv_job(&list, &out0);
     struct mul_tile tile = tile_at(&j, block_y(), GEMV_PAIRS);
-    if (tile.count == 0)
+    if (tile.count < 1)
         return;
     uint8_t *ring = shared + warp_of_block() * gemv_warp_bytes(&j);
     float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;
@@ -273,7 +273,7 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
     int out0;
     const struct mul_job j = gemv_job(&list, &out0);
     struct mul_tile tile = tile_at(&j, block_y(), GEMV_PAIRS);
-    if (tile.count == 0)
+    if (tile.count < 1)
         return;
     uint8_t *ring = shared + warp_of_block() * gemv_warp_bytes(&j);
     float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;

@@ -121,7 +121,7 @@ static int rows_of_block(const struct k_ctx *c, const struct mul_job *j, int64_t
 /* Few pairs to a tile: jobs of a kind in one launch, and those that fold after what they fold into. */
 static enum k_status multiply_few(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles)
 {
-    struct mul_job of_kind[2][K_PRODUCTS_MAX];
+    struct mul_job of_kind[2][K_PRODUCTS_MAX]; /* as many are not gated */
     int count[2] = {0, 0};
     enum k_status st = K_OK;
     for (int i = 0; st == K_OK && i < n; i++) {
@@ -172,8 +172,9 @@ static enum k_status multiply(struct k_ctx *c, struct mul_job *jobs, int n, int3
     return st;
 }
 
-enum k_status cuda_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
-                          int64_t x_stride, int32_t n_tok, enum k_precision p)
+/* add: of one product that is not gated. */
+static enum k_status products_of(struct k_ctx *c, const struct k_product *products, int32_t n, bool add, const float *x,
+                                 int64_t x_stride, int32_t n_tok, enum k_precision p)
 {
     struct mul_job jobs[JOBS_MAX];
     int n_jobs = 0;
@@ -182,9 +183,23 @@ enum k_status cuda_matmul(struct k_ctx *c, const struct k_product *products, int
         return st;
     for (int32_t i = 0; st == K_OK && i < n; i++)
         st = add_jobs(jobs, &n_jobs, &products[i], n_tok <= GEMV_PAIRS, n_tok, p);
+    jobs[0].add = add;
     if (st == K_OK)
         st = set_activations(c, jobs, n_jobs, x, x_stride, n_tok);
     return st == K_OK ? multiply(c, jobs, n_jobs, n_tok) : st;
+}
+
+enum k_status cuda_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
+                          int64_t x_stride, int32_t n_tok, enum k_precision p)
+{
+    return products_of(c, products, n, false, x, x_stride, n_tok, p);
+}
+
+enum k_status cuda_matmul_add(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
+                              int32_t n_tok, enum k_precision p)
+{
+    const struct k_product product = {y, w, NULL, NULL};
+    return products_of(c, &product, 1, true, x, x_stride, n_tok, p);
 }
 
 enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x, int32_t x_head_stride,
@@ -256,4 +271,32 @@ enum k_status cuda_matmul_experts(struct k_ctx *c, const struct k_product *produ
         st = j->group ? mul_gemm_q8(c, j, rows, grid_tiles) : mul_gemm_16(c, j, rows == 128 ? 64 : rows, grid_tiles);
     }
     return st;
+}
+
+enum k_status mul_experts_and_shared(struct k_ctx *c, const struct k_product *experts, const float *x, bool x_each,
+                                     const struct k_product *shared, const float *x_shared, const int32_t *ids,
+                                     int32_t n_used, enum k_precision p)
+{
+    struct mul_job jobs[4];
+    int n = 0, n_experts;
+    enum k_status st = k_check_experts(experts, x, ids, n_used, 1);
+    if (st == K_OK)
+        st = k_check_matmul(shared, 1, x_shared, shared->w->ne[0], 1);
+    if (st == K_OK)
+        st = add_jobs(jobs, &n, experts, true, 1, p);
+    n_experts = n;
+    if (st == K_OK)
+        st = add_jobs(jobs, &n, shared, true, 1, p);
+    for (int i = 0; st == K_OK && i < n; i++) {
+        struct mul_job *j = &jobs[i];
+        const bool of_experts = i < n_experts;
+        if (!takes_floats(j))
+            return K_UNSUPPORTED;
+        j->x = (const uint8_t *)(of_experts ? x : x_shared);
+        j->x_bytes = j->n * (int64_t)sizeof(float);
+        j->ids = of_experts ? ids : NULL;
+        j->x_div = of_experts && !x_each ? n_used : 1;
+        j->n_pairs = 1;
+    }
+    return st == K_OK ? multiply_few(c, jobs, n, n_used) : st;
 }

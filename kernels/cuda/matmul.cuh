@@ -48,6 +48,7 @@ struct mul_job {
     float *y;
     const float *bias; /* m, or NULL */
     bool gated;        /* y = silu(y) * sum, not y = sum: the second of two launches */
+    bool add;          /* y = y + sum */
     /* Pair p of matrix e: activation row p / x_div * mul + e * mat, output at (p * mul + e * mat) * y_stride. Plain
      * products and experts: mul 1, mat 0; heads: mul n_head, mat 1. */
     int32_t x_div, mul, mat;
@@ -66,7 +67,7 @@ struct mul_list {
     int32_t n, first[K_PRODUCTS_MAX];
 };
 
-/* Tile i of T pairs; matrices are along block_z. count 0: nothing to do. */
+/* Tile i of T pairs; matrices are along block_z. count below 1: nothing to do. */
 KDEV struct mul_tile tile_at(const struct mul_job *j, int i, int T)
 {
     struct mul_tile t = {block_z(), i * T, 0};
@@ -78,7 +79,7 @@ KDEV struct mul_tile tile_at(const struct mul_job *j, int i, int T)
         t.first = i;
         t.count = t.matrix >= 0 && t.matrix < j->n_matrix;
     } else {
-        t.count = j->n_pairs - t.first < T ? j->n_pairs - t.first : T;
+        t.count = j->n_pairs - t.first < T ? j->n_pairs - t.first : T; /* below 1 where a launch has more for others */
     }
     return t;
 }
@@ -171,7 +172,7 @@ KDEV float scaled(const struct mul_job *j, const uint8_t *x_row, float total)
 }
 KDEV void put_out(const struct mul_job *j, float *y, float sum, int row)
 {
-    y[row] = j->gated ? silu_times(y[row], sum) : j->bias ? sum + j->bias[row] : sum;
+    y[row] = j->gated ? silu_times(y[row], sum) : j->add ? y[row] + sum : j->bias ? sum + j->bias[row] : sum;
 }
 
 /* A slice's sums into the total: the order in which slices come. */
@@ -210,6 +211,13 @@ enum k_status mul_precise(struct k_ctx *c, const struct mul_job *j, int64_t grid
  * tiles that this can give. */
 enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, int32_t n_pairs, int tile_pairs,
                         int64_t *grid_tiles);
+
+/* One token's product with each of its n_used experts, and one with a matrix that all tokens share, in one launch of each kind of
+ * weights; x_each: an expert's activations are a row of their own. K_UNSUPPORTED: activations need a form of their own
+ * first, and nothing was done. */
+enum k_status mul_experts_and_shared(struct k_ctx *c, const struct k_product *experts, const float *x, bool x_each,
+                                     const struct k_product *shared, const float *x_shared, const int32_t *ids,
+                                     int32_t n_used, enum k_precision p);
 
 #define GEMV_PAIRS    8
 #define DIRECT_PAIRS  2 /* up to so many, each block quantising is cheaper than another launch */

@@ -1,4 +1,4 @@
-/* Matrix products on the device: the three operations of kernels/ops.h with the same arguments, for ops.cu. All pointers
+/* Matrix products on the device: the operations of kernels/ops.h with the same arguments, for ops.cu. All pointers
  * are device memory; weights begin on a multiple of 16 bytes (K_BAD_SHAPE otherwise). Nothing is waited for: the products
  * are in the order of the context's stream, and so can be captured in a graph. */
 #ifndef KERNELS_CUDA_MATMUL_H
@@ -15,6 +15,8 @@ extern "C" {
 
 enum k_status cuda_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
                           int64_t x_stride, int32_t n_tok, enum k_precision p);
+enum k_status cuda_matmul_add(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
+                              int32_t n_tok, enum k_precision p);
 enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x, int32_t x_head_stride,
                                 const struct k_tensor *w, int32_t n_tok, enum k_precision p);
 /* ids are on the device too, and no host round trip is made for them. An id outside of 0 <= id < ne[2] gives no result. */

@@ -1,34 +1,48 @@
-/* Operations that know where a token stands: rotation, and storing keys and values. */
+/* Operations that know where a token stands: rotation, storing keys and values, and both as one for a token's queries, keys
+ * and values. */
 #include "kernels/cuda/internal.h"
+#include "kernels/cuda/norm.cuh"
 
-#define THREADS 128
+#define THREADS     128
+#define BLOCK_HEADS 4 /* heads of queries that a block of place_gqa and place_mla rotates */
 
-/* Angles pos * inv_freq[i] in double, sine and cosine rounded once, as the reference; then each head's pairs.
- * Grid (n_tok), 128 threads. Shared: d_rope floats. Bytes: 8 per rotated element; with few tokens bound by the double
+/* cosine[half], then sine[half], of angles pos * inv_freq[i] in double, rounded once, as the reference. By all threads, a
+ * barrier before they are read. */
+KDEV void rope_angles(float *cosine, int32_t pos, const struct k_rope &r)
+{
+    const int32_t half = r.d_rope / 2;
+    for (int32_t i = thread_x(); i < half; i += THREADS) {
+        float s, c;
+        sincos_exact((double)pos * (double)r.inv_freq[i], &s, &c);
+        cosine[i] = c * r.magnitude;
+        cosine[half + i] = s * r.magnitude;
+    }
+}
+
+/* The d_rope rotated elements of n heads: from heads from_stride apart to heads to_stride apart, which may be the same. */
+KDEV void rotate_heads(float *to, int64_t to_stride, const float *from, int64_t from_stride, int32_t n,
+                       const float *cosine, const struct k_rope &r)
+{
+    const int32_t half = r.d_rope / 2;
+    for (int32_t k = thread_x(); k < n * half; k += THREADS) {
+        const int32_t i = k % half, head = k / half;
+        const int32_t a = r.style == K_ROPE_NEOX ? i : 2 * i, b = r.style == K_ROPE_NEOX ? i + half : 2 * i + 1;
+        const float va = from[head * from_stride + a], vb = from[head * from_stride + b];
+        to[head * to_stride + a] = fma_rn(va, cosine[i], -(vb * cosine[half + i]));
+        to[head * to_stride + b] = fma_rn(va, cosine[half + i], vb * cosine[i]);
+    }
+}
+
+/* Grid (n_tok), 128 threads. Shared: d_rope floats. Bytes: 8 per rotated element; with few tokens bound by the double
  * arithmetic of d_rope / 2 sines, some microseconds. */
 KERNEL_BOUNDS(rope_kernel, THREADS, 4)
 (float *x, int64_t row_stride, int32_t n_head, int32_t head_stride, const int32_t *pos, struct k_rope r)
 {
     SHARED_DYN(float, cosine);
-    const int32_t half = r.d_rope / 2;
-    float *sine = cosine + half;
-    for (int32_t i = thread_x(); i < half; i += THREADS) {
-        float s, c;
-        sincos_exact((double)pos[block_x()] * (double)r.inv_freq[i], &s, &c);
-        cosine[i] = c * r.magnitude;
-        sine[i] = s * r.magnitude;
-    }
+    rope_angles(cosine, pos[block_x()], r);
     sync_block();
     float *row = x + (int64_t)block_x() * row_stride + r.offset;
-    for (int32_t k = thread_x(); k < n_head * half; k += THREADS) {
-        const int32_t i = k % half;
-        float *head = row + (int64_t)(k / half) * head_stride;
-        float *a = r.style == K_ROPE_NEOX ? &head[i] : &head[2 * i];
-        float *b = r.style == K_ROPE_NEOX ? &head[i + half] : &head[2 * i + 1];
-        const float va = *a, vb = *b;
-        *a = fma_rn(va, cosine[i], -(vb * sine[i]));
-        *b = fma_rn(va, sine[i], vb * cosine[i]);
-    }
+    rotate_heads(row, head_stride, row, head_stride, n_head, cosine, r);
 }
 
 enum k_status cuda_rope(struct k_ctx *c, float *x, int64_t row_stride, int32_t n_head, int32_t head_stride,
@@ -49,6 +63,7 @@ enum k_status cuda_rope(struct k_ctx *c, float *x, int64_t row_stride, int32_t n
 struct store {
     uint8_t *data;
     int64_t page_stride;
+    enum k_type type;
     int32_t row_bytes, at; /* bytes: of a row, and into it */
     const int32_t *pos, *first, *pages;
 };
@@ -63,28 +78,25 @@ KDEV uint8_t *store_row(const struct store &s, int32_t t)
     return s.data + page * s.page_stride + (int64_t)(pos % K_PAGE_TOKENS) * s.row_bytes + s.at;
 }
 
-/* Floats, as they are or rounded to halves. Grid (n_tok), 128 threads. Bytes: 4 read and 4 or 2 written per element. */
-KERNEL_BOUNDS(store_floats_kernel, THREADS, 4)
-(struct store s, enum k_type type, const float *rows, int64_t stride, int32_t n)
+/* n floats to the token's row, as they are or rounded to halves. */
+KDEV void store_floats(const struct store &s, int32_t t, const float *from, int32_t n)
 {
-    uint8_t *to = store_row(s, block_x());
+    uint8_t *to = store_row(s, t);
     for (int32_t i = thread_x(); to && i < n; i += THREADS) {
-        const float v = rows[block_x() * stride + i];
-        if (type == K_F32)
-            ((float *)to)[i] = v;
+        if (s.type == K_F32)
+            ((float *)to)[i] = from[i];
         else
-            ((uint16_t *)to)[i] = f32_to_f16(v);
+            ((uint16_t *)to)[i] = f32_to_f16(from[i]);
     }
 }
 
-/* Blocks of 32 with a half as scale, as k_kv_quantise() makes them: a warp per block, NaN counts as the lowest number.
- * Grid (n_tok), 128 threads. Bytes: 4 read and 34 / 32 written per element. */
-KERNEL_BOUNDS(store_q8_kernel, THREADS, 4)(struct store s, const float *rows, int64_t stride, int32_t n)
+/* Blocks of 32 with a half as scale, as k_kv_quantise() makes them: a warp per block, NaN counts as the lowest number. */
+KDEV void store_q8(const struct store &s, int32_t t, const float *from, int32_t n)
 {
-    uint8_t *to = store_row(s, block_x());
+    uint8_t *to = store_row(s, t);
     for (int32_t b = warp_of_block(); to && b * 32 < n; b += THREADS / WARP) {
         const int32_t i = b * 32 + lane();
-        const float v = i < n ? rows[block_x() * stride + i] : 0.0f, magnitude = fabsf(v);
+        const float v = i < n ? from[i] : 0.0f, magnitude = fabsf(v);
         const float largest = warp_max(magnitude == magnitude ? magnitude : 0.0f);
         const uint16_t half = f32_to_f16(fminf(largest / 127.0f, 65504.0f));
         const float d = f16_to_f32(half), ratio = d != 0.0f ? v / d : 0.0f;
@@ -92,6 +104,30 @@ KERNEL_BOUNDS(store_q8_kernel, THREADS, 4)(struct store s, const float *rows, in
             *(uint16_t *)(to + b * K_Q8_0_BYTES) = half;
         to[b * K_Q8_0_BYTES + 2 + lane()] = (uint8_t)(int8_t)(int)rintf(fminf(fmaxf(ratio, -127.0f), 127.0f));
     }
+}
+
+KDEV void store_elements(const struct store &s, int32_t t, const float *from, int32_t n)
+{
+    if (s.type == K_Q8_0)
+        store_q8(s, t, from, n);
+    else
+        store_floats(s, t, from, n);
+}
+
+/* Grid (n_tok), 128 threads. Bytes per element: 4 read, and 4, 2 or 34 / 32 written. */
+KERNEL_BOUNDS(store_kernel, THREADS, 4)(struct store s, const float *rows, int64_t stride, int32_t n)
+{
+    store_elements(s, block_x(), rows + block_x() * stride, n);
+}
+
+/* Elements `offset` and up of a token's row. */
+static struct store store_of(const struct k_kv_pool *kv, int32_t offset, const struct cuda_tokens *t)
+{
+    struct store s = {};
+    s.data = (uint8_t *)kv->data, s.page_stride = kv->page_stride, s.type = kv->type;
+    s.row_bytes = (int32_t)k_kv_row_bytes(kv->type, kv->row_elems), s.at = (int32_t)k_kv_offset(kv, offset);
+    s.pos = t->pos, s.first = t->first, s.pages = t->pages;
+    return s;
 }
 
 enum k_status cuda_kv_store(struct k_ctx *c, const struct k_kv_pool *kv, const float *rows, int64_t stride,
@@ -104,12 +140,122 @@ enum k_status cuda_kv_store(struct k_ctx *c, const struct k_kv_pool *kv, const f
     s = cuda_tokens(c, &t, tok, n_tok);
     if (s != K_OK)
         return s;
-    struct store at = {};
-    at.data = (uint8_t *)kv->data, at.page_stride = kv->page_stride;
-    at.row_bytes = (int32_t)k_kv_row_bytes(kv->type, kv->row_elems), at.at = (int32_t)k_kv_offset(kv, offset);
-    at.pos = t.pos, at.first = t.first, at.pages = t.pages;
-    if (kv->type == K_Q8_0)
-        return cuda_note(c, launch(c->stream, store_q8_kernel, grid_of(n_tok), THREADS, 0, at, rows, stride, n));
-    return cuda_note(c,
-                     launch(c->stream, store_floats_kernel, grid_of(n_tok), THREADS, 0, at, kv->type, rows, stride, n));
+    return cuda_note(
+        c, launch(c->stream, store_kernel, grid_of(n_tok), THREADS, 0, store_of(kv, offset, &t), rows, stride, n));
+}
+
+/* ---- a layer's queries, keys and values at once ---- */
+
+/* How many of n_head heads, from block_y() = before on, are this block's; *first: the first of them. */
+KDEV int32_t heads_of_block(int32_t n_head, int32_t before, int32_t *first)
+{
+    *first = (block_y() - before) * BLOCK_HEADS;
+    return n_head - *first < BLOCK_HEADS ? n_head - *first : BLOCK_HEADS;
+}
+
+/* Grid (n_tok, 2 + n_head / 4), 128 threads: a block for the keys, one for the values, the others four heads of queries each.
+ * Shared: d_rope floats. Bytes: 8 per rotated element, 6 per stored one (F16); bound by latency, of which it saves four
+ * launches' worth: sines are computed by each block for itself. */
+KERNEL_BOUNDS(place_gqa_kernel, THREADS, 4)
+(struct k_gqa_rows rows, struct k_gqa a, struct k_rope r, struct store keys, struct store values)
+{
+    SHARED_DYN(float, cosine);
+    const int64_t t = block_x();
+    if (block_y() == 1) {
+        store_elements(values, block_x(), rows.v + t * a.n_kv_head * a.d_v, a.n_kv_head * a.d_v);
+        return;
+    }
+    rope_angles(cosine, keys.pos[t], r);
+    sync_block();
+    if (block_y() == 0) {
+        float *k = rows.k + t * a.n_kv_head * a.d_k;
+        rotate_heads(k, a.d_k, k, a.d_k, a.n_kv_head, cosine, r);
+        sync_block();
+        store_elements(keys, block_x(), k, a.n_kv_head * a.d_k);
+        return;
+    }
+    int32_t first;
+    const int32_t n = heads_of_block(a.n_head, 2, &first);
+    float *q = rows.q + (t * a.n_head + first) * a.d_k;
+    rotate_heads(q, a.d_k, q, a.d_k, n, cosine, r);
+}
+
+enum k_status cuda_place_gqa(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_gqa_rows *rows,
+                             const struct k_gqa *a, const struct k_rope *r, const struct k_token_ref *tok,
+                             int32_t n_tok)
+{
+    struct cuda_tokens t;
+    enum k_status s = k_check_place_gqa(kv, rows, a, r, tok, n_tok);
+    if (s != K_OK || n_tok == 0)
+        return s;
+    s = cuda_tokens(c, &t, tok, n_tok);
+    if (s != K_OK)
+        return s;
+    return cuda_note(c, launch(c->stream, place_gqa_kernel,
+                               grid_of(n_tok, 2 + (a->n_head + BLOCK_HEADS - 1) / BLOCK_HEADS), THREADS,
+                               (size_t)r->d_rope * sizeof(float), *rows, *a, *r, store_of(kv, 0, &t),
+                               store_of(kv, a->n_kv_head * a->d_k, &t)));
+}
+
+/* Grid (n_tok, 1 + n_head / 4), 128 threads: a block for the keys, whose first warp norms the latent part while the others
+ * rotate the rest; the others four heads of queries each. Shared: d_rope floats. Bound by latency, as above. */
+KERNEL_BOUNDS(place_mla_kernel, THREADS, 4)
+(struct k_mla_rows rows, struct k_mla a, struct k_rope r, struct store keys)
+{
+    SHARED_DYN(float, cosine);
+    const int64_t t = block_x();
+    const int32_t wide = a.kv_lora + a.d_rope;
+    rope_angles(cosine, keys.pos[t], r);
+    sync_block();
+    if (block_y() == 0) {
+        float *k = rows.k + t * wide;
+        rotate_heads(k + a.kv_lora, wide, k + a.kv_lora, wide, 1, cosine, r);
+        if (warp_of_block() == 0)
+            norm_row_by_warp(k, k, rows.norm, a.kv_lora, rows.eps);
+        sync_block();
+        store_elements(keys, block_x(), k, wide);
+        return;
+    }
+    int32_t first;
+    const int32_t n = heads_of_block(a.n_head, 1, &first);
+    rotate_heads(rows.q_abs + (t * a.n_head + first) * wide + a.kv_lora, wide,
+                 rows.q + (t * a.n_head + first) * rows.d_q + r.offset, rows.d_q, n, cosine, r);
+}
+
+/* The norm of a row that is a block's, and so all of it one after the other. */
+static enum k_status place_mla_apart(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_mla_rows *rows,
+                                     const struct k_mla *a, const struct k_rope *r, const struct k_token_ref *tok,
+                                     int32_t n_tok)
+{
+    const int32_t wide = a->kv_lora + a->d_rope;
+    struct k_rope rope_k = *r;
+    rope_k.offset = a->kv_lora;
+    enum k_status s = cuda_rms_norm(c, rows->k, rows->k, rows->norm, n_tok, a->kv_lora, wide, rows->eps);
+    if (s == K_OK)
+        s = cuda_rope(c, rows->k, wide, 1, wide, tok, n_tok, &rope_k);
+    if (s == K_OK)
+        s = cuda_kv_store(c, kv, rows->k, wide, 0, wide, tok, n_tok);
+    if (s == K_OK)
+        s = cuda_rope(c, rows->q, (int64_t)a->n_head * rows->d_q, a->n_head, rows->d_q, tok, n_tok, r);
+    return s != K_OK ? s
+                     : cuda_copy_rows(c, rows->q_abs + a->kv_lora, wide, rows->q + r->offset, rows->d_q,
+                                      (int64_t)n_tok * a->n_head, a->d_rope);
+}
+
+enum k_status cuda_place_mla(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_mla_rows *rows,
+                             const struct k_mla *a, const struct k_rope *r, const struct k_token_ref *tok,
+                             int32_t n_tok)
+{
+    struct cuda_tokens t;
+    enum k_status s = k_check_place_mla(kv, rows, a, r, tok, n_tok);
+    if (s != K_OK || n_tok == 0)
+        return s;
+    if (a->kv_lora > NORM_WARP_DIM_MAX)
+        return place_mla_apart(c, kv, rows, a, r, tok, n_tok);
+    s = cuda_tokens(c, &t, tok, n_tok);
+    if (s != K_OK)
+        return s;
+    return cuda_note(c, launch(c->stream, place_mla_kernel,
+                               grid_of(n_tok, 1 + (a->n_head + BLOCK_HEADS - 1) / BLOCK_HEADS), THREADS,
+                               (size_t)r->d_rope * sizeof(float), *rows, *a, *r, store_of(kv, 0, &t)));
 }

@@ -25,7 +25,7 @@ KERNEL(mul_f32)(struct mul_job j)
 {
     SHARED(float, part, PRECISE_WARPS *PRECISE_PAIRS);
     struct mul_tile tile = tile_at(&j, block_y(), PRECISE_PAIRS);
-    if (tile.count == 0)
+    if (tile.count < 1)
         return;
     const uint8_t *w = weight_row(&j, tile.matrix, block_x());
     bool aligned = j.type == K_F32 && j.n % 4 == 0 && (uintptr_t)w % 16 == 0;

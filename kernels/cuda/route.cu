@@ -1,8 +1,6 @@
-/* The choice of experts on the device, so that decode makes no round trip to the host, and the sum of what they made.
+/* The choice of experts on the device, so that decode makes no round trip to the host.
  * What is chosen, and ties to the lower id, as in kernels/route.c (DeepSeek-V2 and -V3, section 2.1.2). */
 #include "kernels/cuda/internal.h"
-
-#define COMBINE_THREADS 256
 
 /* A score and whose it is; better: the higher score, of equals the lower id. */
 struct candidate {
@@ -134,28 +132,4 @@ enum k_status cuda_route(struct k_ctx *c, int32_t *ids, float *weights, const fl
     const struct cuda_tokens none = {};
     return cuda_note(c, launch(c->stream, route_kernel, grid_of(n_tok), WARP, shared, ids, weights, logits, *r,
                                by_token ? c->tokens : none));
-}
-
-/* y[t, i] += sum over j, ascending, of weights[t, j] * x[t, j, i].
- * Grid (n_tok, dim / 256), 256 threads. Bytes: 4 (n_used + 2) per output. */
-KERNEL(combine_kernel)(float *y, const float *x, const float *weights, int32_t n_used, int32_t dim)
-{
-    const int64_t t = block_x();
-    const int32_t i = block_y() * COMBINE_THREADS + thread_x();
-    if (i >= dim)
-        return;
-    float sum = y[t * dim + i];
-    for (int64_t j = t * n_used; j < (t + 1) * n_used; j++)
-        sum = fma_rn(weights[j], x[j * dim + i], sum);
-    y[t * dim + i] = sum;
-}
-
-enum k_status cuda_combine_experts(struct k_ctx *c, float *y, const float *x, const float *weights, int32_t n_used,
-                                   int32_t dim, int32_t n_tok)
-{
-    enum k_status s = k_check_combine(y, x, weights, n_used, dim, n_tok);
-    if (s != K_OK || n_tok == 0)
-        return s;
-    return cuda_note(c, launch(c->stream, combine_kernel, grid_of(n_tok, (dim + COMBINE_THREADS - 1) / COMBINE_THREADS),
-                               COMBINE_THREADS, 0, y, x, weights, n_used, dim));
 }

@@ -2,6 +2,7 @@
  * memory, and most of what they move is still in the L2 cache; what counts is that they are one short launch each. */
 #include "kernels/cuda/blocks.cuh"
 #include "kernels/cuda/internal.h"
+#include "kernels/cuda/norm.cuh"
 
 #define THREADS 256
 /* Elements that a thread of an elementwise kernel takes, a block apart, so that a warp's accesses stay side by side. */
@@ -69,18 +70,6 @@ KDEV double block_sum(double v)
     return v;
 }
 
-KDEV float norm_scale(double sum, int32_t dim, float eps)
-{
-    return (float)(1.0 / sqrt(sum / (double)dim + (double)eps));
-}
-
-/* y = x * scale * w for one row; `at` counts the threads that share it. The second reading comes from the cache. */
-KDEV void scale_row(float *y, const float *x, const float *w, float scale, int32_t dim, int at, int threads)
-{
-    for (int32_t i = at; i < dim; i += threads)
-        y[i] = x[i] * scale * w[i];
-}
-
 /* A block per row, for long ones. Grid (rows), 256 threads. The sum in double, thread t adding elements t, t + 256, ... in
  * order. Bytes: 4 read and 4 written per element; bound by latency for the few rows of decode. */
 KERNEL_BOUNDS(norm_block_kernel, THREADS, 2)
@@ -91,7 +80,7 @@ KERNEL_BOUNDS(norm_block_kernel, THREADS, 2)
     for (int32_t i = thread_x(); i < dim; i += THREADS)
         sum += (double)row[i] * (double)row[i];
     float scale = norm_scale(block_sum(sum), dim, eps);
-    scale_row(y + (int64_t)block_x() * stride, row, w, scale, dim, thread_x(), THREADS);
+    norm_scale_row(y + (int64_t)block_x() * stride, row, w, scale, dim, thread_x(), THREADS);
 }
 
 /* A warp per row, for the short rows of heads. Grid (rows / 8), 256 threads; as above with lanes for threads. */
@@ -101,14 +90,8 @@ KERNEL_BOUNDS(norm_warp_kernel, THREADS, 2)
     int64_t r = (int64_t)block_x() * (THREADS / WARP) + warp_of_block();
     if (r >= rows) /* the whole warp */
         return;
-    double sum = 0.0;
-    for (int32_t i = lane(); i < dim; i += WARP)
-        sum += (double)x[r * stride + i] * (double)x[r * stride + i];
-    float scale = norm_scale(warp_sum(sum), dim, eps);
-    scale_row(y + r * stride, x + r * stride, w, scale, dim, lane(), WARP);
+    norm_row_by_warp(y + r * stride, x + r * stride, w, dim, eps);
 }
-
-#define WARP_DIM_MAX 512 /* which kernel depends on dim alone */
 
 enum k_status cuda_rms_norm(struct k_ctx *c, float *y, const float *x, const float *w, int64_t rows, int32_t dim,
                             int32_t stride, float eps)
@@ -116,7 +99,7 @@ enum k_status cuda_rms_norm(struct k_ctx *c, float *y, const float *x, const flo
     enum k_status s = k_check_norm(y, x, w, rows, dim, stride);
     if (s != K_OK || rows == 0)
         return s;
-    if (dim <= WARP_DIM_MAX)
+    if (dim <= NORM_WARP_DIM_MAX)
         return cuda_note(c, launch(c->stream, norm_warp_kernel, grid_of(parts(rows, THREADS / WARP)), THREADS, 0, y, x,
                                    w, rows, dim, stride, eps));
     return cuda_note(c, launch(c->stream, norm_block_kernel, grid_of(rows), THREADS, 0, y, x, w, dim, stride, eps));

@@ -109,7 +109,7 @@ engine_part() {
         --ceilings "$tmp/ceilings" --tmp "$tmp" ${GPU_PEER:+--peer-dir "$GPU_PEER"}
 }
 
-programs="test_cuda_ops test_cuda_matmul test_cuda_attention test_cuda_sample"
+programs="test_cuda_ops test_cuda_fused test_cuda_matmul test_cuda_attention test_cuda_sample"
 # The names in a program's source, in order.
 tests_of() {
     sed -n 's/^ *TEST(\([a-z0-9_]*\));$/\1/p' "$root"/tests/unit/"$1".c*

@@ -7,12 +7,10 @@
 #include <float.h>
 #include <math.h>
 
-#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/emulated/control.h"
-#include "tests/unit/kernels_help.h"
+#include "tests/unit/cuda_help.h"
 
-static const struct k_ops *const ops = &k_cuda_ops;
-static struct k_ctx *c, *reference;
+static struct k_ctx *reference;
 
 /* |a - b| <= ulps roundings of the larger magnitude, or floor. NaN agrees with NaN. */
 static int count_far(const float *a, const float *b, int64_t n, double ulps, double floor)
@@ -23,34 +21,6 @@ static int count_far(const float *a, const float *b, int64_t n, double ulps, dou
         far += !(fabs(x - y) <= bound || x == y || (isnan(x) && isnan(y)));
     }
     return far;
-}
-
-static void *device_new(size_t bytes) /* every byte 0xff */
-{
-    void *p = NULL;
-    CHECK_INT(ops->buf_new(c, &p, bytes, K_BUF_WORK), K_OK);
-    uint8_t *poison = malloc(bytes + 1);
-    memset(poison, 0xff, bytes);
-    CHECK_INT(ops->put(c, p, poison, bytes), K_OK);
-    free(poison);
-    return p;
-}
-
-static void *device_copy(const void *host, size_t bytes)
-{
-    void *p = device_new(bytes);
-    CHECK_INT(ops->put(c, p, host, bytes), K_OK);
-    return p;
-}
-
-static void device_free(void *p)
-{
-    ops->buf_free(c, p, 0, K_BUF_WORK);
-}
-
-static void fetch(void *host, const void *p, size_t bytes)
-{
-    CHECK_INT(ops->get(c, host, p, bytes), K_OK);
 }
 
 static void get_rows_is_dequantise(void)
