@@ -159,15 +159,15 @@ struct k_product {
 };
 #define K_PRODUCTS_MAX 3
 
-/* Queries, keys and values of n_tok tokens as they leave their products: [n_tok, n_head, d_k], [n_tok, n_kv_head, d_k] and
- * [n_tok, n_kv_head, d_v]. */
+/* Queries, keys and values of n_tok tokens as they leave their products: [n_tok, n_head, d_k], [n_tok, n_kv_head,
+ * d_k] and [n_tok, n_kv_head, d_v]. */
 struct k_gqa_rows {
     float *q, *k;
     const float *v;
 };
-/* MLA's: queries [n_tok, n_head, d_q], whose last d_rope elements are to be rotated; what is common to all heads, k [n_tok, kv_lora
- * + d_rope], whose latent part is to be normed by `norm`; absorbed queries [n_tok, n_head, kv_lora + d_rope], whose last d_rope
- * elements are to be written. */
+/* MLA's: queries [n_tok, n_head, d_q], whose last d_rope elements are to be rotated; what is common to all heads, k
+ * [n_tok, kv_lora + d_rope], whose latent part is to be normed by `norm`; absorbed queries [n_tok, n_head, kv_lora +
+ * d_rope], whose last d_rope elements are to be written. */
 struct k_mla_rows {
     float *q;
     int32_t d_q;
@@ -322,8 +322,8 @@ struct k_ops {
 
     /* ---- several operations as one ---- */
 
-    /* NULL where nothing is saved by it; the caller then asks for the operations named, one by one. Bit for bit what these
-     * give: a backend whose launches cost as much as what they do makes fewer of them. */
+    /* NULL where nothing is saved by it; the caller then asks for the operations named, one by one. Bit for bit what
+     * these give: a backend whose launches cost as much as what they do makes fewer of them. */
 
     /* y += w . x: matmul() of one product, and add() of what came of it. y overlaps nothing. */
     enum k_status (*matmul_add)(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
@@ -332,9 +332,9 @@ struct k_ops {
     enum k_status (*place_gqa)(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_gqa_rows *rows,
                                const struct k_gqa *a, const struct k_rope *r, const struct k_token_ref *tok,
                                int32_t n_tok);
-    /* rms_norm() of the latent part of rows->k, rope() of the rest of it, kv_store() of both; rope() of the queries, and
-     * copy_rows() of what was rotated behind the absorbed queries. rows->q is as it was or rotated, afterwards. r->offset
-     * is that inside of a query. */
+    /* rms_norm() of the latent part of rows->k, rope() of the rest of it, kv_store() of both; rope() of the queries,
+     * and copy_rows() of what was rotated behind the absorbed queries. rows->q is as it was or rotated, afterwards.
+     * r->offset is that inside of a query. */
     enum k_status (*place_mla)(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_mla_rows *rows,
                                const struct k_mla *a, const struct k_rope *r, const struct k_token_ref *tok,
                                int32_t n_tok);

@@ -100,8 +100,8 @@ static enum k_status mla_inputs(struct engine *en, const struct layer *l, int32_
     return K_OK;
 }
 
-/* What is common to all heads is normed, rotated and stored; queries are rotated, and this part of them copied behind where
- * attn_k_b leaves the absorbed part of each head. */
+/* What is common to all heads is normed, rotated and stored; queries are rotated, and this part of them copied behind
+ * where attn_k_b leaves the absorbed part of each head. */
 static enum k_status place_mla(struct engine *en, const struct layer *l, const struct k_kv_pool *kv,
                                const struct k_mla *shape, int32_t n)
 {

@@ -212,9 +212,9 @@ enum k_status mul_precise(struct k_ctx *c, const struct mul_job *j, int64_t grid
 enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, int32_t n_pairs, int tile_pairs,
                         int64_t *grid_tiles);
 
-/* One token's product with each of its n_used experts, and one with a matrix that all tokens share, in one launch of each kind of
- * weights; x_each: an expert's activations are a row of their own. K_UNSUPPORTED: activations need a form of their own
- * first, and nothing was done. */
+/* One token's product with each of its n_used experts, and one with a matrix that all tokens share, in one launch of
+ * each kind of weights; x_each: an expert's activations are a row of their own. K_UNSUPPORTED: activations need a
+ * form of their own first, and nothing was done. */
 enum k_status mul_experts_and_shared(struct k_ctx *c, const struct k_product *experts, const float *x, bool x_each,
                                      const struct k_product *shared, const float *x_shared, const int32_t *ids,
                                      int32_t n_used, enum k_precision p);

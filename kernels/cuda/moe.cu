@@ -1,5 +1,5 @@
-/* A layer's experts, and those that all tokens share: products (matmul.cu) and the sum of what they made. For one token the
- * shared ones are more blocks of the launches of the chosen ones: three launches instead of six. */
+/* A layer's experts, and those that all tokens share: products (matmul.cu) and the sum of what they made. For one
+ * token the shared ones are more blocks of the launches of the chosen ones: three launches instead of six. */
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/matmul.cuh"
 

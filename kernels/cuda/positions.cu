@@ -1,13 +1,13 @@
-/* Operations that know where a token stands: rotation, storing keys and values, and both as one for a token's queries, keys
- * and values. */
+/* Operations that know where a token stands: rotation, storing keys and values, and both as one for a token's
+ * queries, keys and values. */
 #include "kernels/cuda/internal.h"
 #include "kernels/cuda/norm.cuh"
 
 #define THREADS     128
 #define BLOCK_HEADS 4 /* heads of queries that a block of place_gqa and place_mla rotates */
 
-/* cosine[half], then sine[half], of angles pos * inv_freq[i] in double, rounded once, as the reference. By all threads, a
- * barrier before they are read. */
+/* cosine[half], then sine[half], of angles pos * inv_freq[i] in double, rounded once, as the reference. By all
+ * threads, a barrier before they are read. */
 KDEV void rope_angles(float *cosine, int32_t pos, const struct k_rope &r)
 {
     const int32_t half = r.d_rope / 2;
@@ -19,7 +19,8 @@ KDEV void rope_angles(float *cosine, int32_t pos, const struct k_rope &r)
     }
 }
 
-/* The d_rope rotated elements of n heads: from heads from_stride apart to heads to_stride apart, which may be the same. */
+/* The d_rope rotated elements of n heads: from heads from_stride apart to heads to_stride apart, which may be the
+ * same. */
 KDEV void rotate_heads(float *to, int64_t to_stride, const float *from, int64_t from_stride, int32_t n,
                        const float *cosine, const struct k_rope &r)
 {
@@ -90,7 +91,8 @@ KDEV void store_floats(const struct store &s, int32_t t, const float *from, int3
     }
 }
 
-/* Blocks of 32 with a half as scale, as k_kv_quantise() makes them: a warp per block, NaN counts as the lowest number. */
+/* Blocks of 32 with a half as scale, as k_kv_quantise() makes them: a warp per block, NaN counts as the lowest
+ * number. */
 KDEV void store_q8(const struct store &s, int32_t t, const float *from, int32_t n)
 {
     uint8_t *to = store_row(s, t);
@@ -153,9 +155,9 @@ KDEV int32_t heads_of_block(int32_t n_head, int32_t before, int32_t *first)
     return n_head - *first < BLOCK_HEADS ? n_head - *first : BLOCK_HEADS;
 }
 
-/* Grid (n_tok, 2 + n_head / 4), 128 threads: a block for the keys, one for the values, the others four heads of queries each.
- * Shared: d_rope floats. Bytes: 8 per rotated element, 6 per stored one (F16); bound by latency, of which it saves four
- * launches' worth: sines are computed by each block for itself. */
+/* Grid (n_tok, 2 + n_head / 4), 128 threads: a block for the keys, one for the values, the others four heads of
+ * queries each. Shared: d_rope floats. Bytes: 8 per rotated element, 6 per stored one (F16); bound by latency, of
+ * which it saves four launches' worth: sines are computed by each block for itself. */
 KERNEL_BOUNDS(place_gqa_kernel, THREADS, 4)
 (struct k_gqa_rows rows, struct k_gqa a, struct k_rope r, struct store keys, struct store values)
 {
@@ -197,8 +199,8 @@ enum k_status cuda_place_gqa(struct k_ctx *c, const struct k_kv_pool *kv, const 
                                store_of(kv, a->n_kv_head * a->d_k, &t)));
 }
 
-/* Grid (n_tok, 1 + n_head / 4), 128 threads: a block for the keys, whose first warp norms the latent part while the others
- * rotate the rest; the others four heads of queries each. Shared: d_rope floats. Bound by latency, as above. */
+/* Grid (n_tok, 1 + n_head / 4), 128 threads: a block for the keys, whose first warp norms the latent part while the
+ * others rotate the rest; the others four heads of queries each. Shared: d_rope floats. Bound by latency, as above. */
 KERNEL_BOUNDS(place_mla_kernel, THREADS, 4)
 (struct k_mla_rows rows, struct k_mla a, struct k_rope r, struct store keys)
 {

@@ -1,5 +1,5 @@
-/* What the tests of the CUDA backend's table share: its state on one device, and memory there, of which every byte is 0xff before
- * it is written. */
+/* What the tests of the CUDA backend's table share: its state on one device, and memory there, of which every byte is
+ * 0xff before it is written. */
 #ifndef TESTS_UNIT_CUDA_HELP_H
 #define TESTS_UNIT_CUDA_HELP_H
 

@@ -140,8 +140,9 @@ static void logits_obey(enum k_precision precision, double bound)
     free(expected), free(whole), free(one), free(beside);
 }
 
-/* What a step of one token costs in launches, on which a small model's speed hangs: per layer of attention eight, or MLA's nine
- * with its low rank of queries, and of feed-forward three of them, six where there are experts (moe.cu). */
+/* What a step of one token costs in launches, on which a small model's speed hangs: per layer of attention eight, or
+ * MLA's nine with its low rank of queries, and of feed-forward three of them, six where there are experts (moe.cu).
+ * */
 static void launches_are_few(void)
 {
     const struct model_info *info = model_info(model);

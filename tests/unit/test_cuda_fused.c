@@ -1,5 +1,5 @@
-/* The CUDA backend's operations that are several as one: bit for bit what those give one by one, for every kind of weights and
- * pool, few tokens and many, rows of padding among them; and what they refuse.
+/* The CUDA backend's operations that are several as one: bit for bit what those give one by one, for every kind of
+ * weights and pool, few tokens and many, rows of padding among them; and what they refuse.
  * links: spw_kernels_cuda_emulated */
 #include "tests/unit/test.h"
 
