@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -16,7 +17,7 @@
 
 #define HEAD        "spillway journal "
 #define HEAD_TEXT   64 /* within a sector: it is written whole or not at all */
-#define FORMAT      1
+#define FORMAT      2
 #define FRAME_MAGIC 0x68414c53u
 #define PIECE       65536
 
@@ -34,6 +35,8 @@ struct ahead {
     char id_text[AHEAD_ID_SIZE];
     int64_t bytes;       /* of the ring; 0: it was never begun */
     struct strbuf frame; /* the writer's */
+    char *ring;          /* the writer's: what it has written, at the same places; NULL: we only read */
+    int direct;          /* the writer's: the file again, past the page cache; -1: that cannot be */
     char *entries;       /* the reader's */
     size_t entries_cap;
 };
@@ -66,6 +69,7 @@ static struct ahead *ahead_new(const char *path, int fd)
 
     a->path = spw_strdup(path);
     a->fd = fd;
+    a->direct = -1;
     strbuf_init(&a->frame, 0);
     return a;
 }
@@ -91,7 +95,8 @@ static enum rc read_head(struct ahead *a, struct error *e)
                          "journal %s: has format %d, this program knows %d; use the program that wrote it", a->path,
                          format, FORMAT);
     /* NOLINTNEXTLINE(cert-err34-c): as above */
-    if (sscanf(text, HEAD "%d %16" SCNx64 " %" SCNd64 "\n", &format, &id, &bytes) != 3 || bytes < AHEAD_HEAD_BYTES)
+    if (sscanf(text, HEAD "%d %16" SCNx64 " %" SCNd64 "\n", &format, &id, &bytes) != 3 || bytes < AHEAD_BLOCK ||
+        bytes % AHEAD_BLOCK != 0)
         return error_set(e, RC_INVALID, "journal %s: its first line is damaged; set it aside to go on without it",
                          a->path);
     set_id(a, id, bytes);
@@ -139,6 +144,12 @@ static enum rc begin(struct ahead *a, int64_t bytes, struct error *e)
         return fail(a, "cannot be begun", e);
     file_sync_folder_of(a->path);
     set_id(a, id, bytes);
+    a->ring = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (a->ring == MAP_FAILED) {
+        a->ring = NULL;
+        return fail(a, "cannot be begun", e);
+    }
+    a->direct = open(a->path, O_WRONLY | O_DIRECT | O_CLOEXEC);
     return RC_OK;
 }
 
@@ -170,7 +181,7 @@ static int open_locked(const char *path)
 
 enum rc ahead_make(struct ahead **out, const char *path, int64_t bytes, struct error *e)
 {
-    SPW_ASSERT(bytes >= PIECE);
+    SPW_ASSERT(bytes >= PIECE && bytes % AHEAD_BLOCK == 0);
     int fd = open_locked(path);
 
     *out = NULL;
@@ -200,7 +211,11 @@ void ahead_close(struct ahead *a)
     if (!a)
         return;
     close(a->fd);
+    if (a->direct >= 0)
+        close(a->direct);
     strbuf_fini(&a->frame);
+    if (a->ring)
+        munmap(a->ring, (size_t)a->bytes);
     free(a->entries);
     free(a->path);
     free(a);
@@ -234,9 +249,14 @@ struct strbuf *ahead_frame(struct ahead *a)
     return &a->frame;
 }
 
+static int64_t whole_blocks(int64_t n)
+{
+    return (n + AHEAD_BLOCK - 1) / AHEAD_BLOCK * AHEAD_BLOCK;
+}
+
 int64_t ahead_frame_bytes(const struct ahead *a)
 {
-    return (int64_t)a->frame.len;
+    return whole_blocks((int64_t)a->frame.len);
 }
 
 static uint32_t crc_of(struct frame_head head, const char *entries)
@@ -253,16 +273,48 @@ static size_t up_to_the_end(const struct ahead *a, int64_t at, size_t n)
     return (int64_t)n < left ? n : (size_t)left;
 }
 
+/* The frame as it is to lie on the disk, with zeros behind it. */
+static void put_in_ring(struct ahead *a, int64_t at)
+{
+    const struct strbuf *f = &a->frame;
+    const size_t first = up_to_the_end(a, at, f->len);
+    const int64_t end = at + (int64_t)f->len;
+
+    memcpy(a->ring + at % a->bytes, f->data, first);
+    memcpy(a->ring, f->data + first, f->len - first);
+    memset(a->ring + end % a->bytes, 0, (size_t)(whole_blocks(end) - end));
+}
+
+static bool write_ring(const struct ahead *a, int fd, int64_t at, size_t n)
+{
+    const size_t first = up_to_the_end(a, at, n);
+
+    return file_write_all_at(fd, a->ring + at % a->bytes, first, AHEAD_HEAD_BYTES + at % a->bytes) &&
+           file_write_all_at(fd, a->ring, n - first, AHEAD_HEAD_BYTES);
+}
+
+/* A file system that opens a file for it may still refuse it (EINVAL): from then on by the page cache. */
+static bool write_blocks(struct ahead *a, int64_t at, size_t n)
+{
+    if (a->direct >= 0 && write_ring(a, a->direct, at, n))
+        return true;
+    if (a->direct >= 0 && errno != EINVAL)
+        return false;
+    if (a->direct >= 0)
+        close(a->direct);
+    a->direct = -1;
+    return write_ring(a, a->fd, at, n);
+}
+
 enum rc ahead_write(struct ahead *a, int64_t at, int entries, struct error *e)
 {
     struct strbuf *f = &a->frame;
-    const size_t n = up_to_the_end(a, at, f->len);
     struct frame_head head = {FRAME_MAGIC, (uint32_t)(f->len - sizeof head), a->id, at, (uint32_t)entries, 0};
 
     head.crc = crc_of(head, f->data + sizeof head);
     memcpy(f->data, &head, sizeof head);
-    if (!file_write_all_at(a->fd, f->data, n, AHEAD_HEAD_BYTES + at % a->bytes) ||
-        !file_write_all_at(a->fd, f->data + n, f->len - n, AHEAD_HEAD_BYTES) || fdatasync(a->fd) != 0)
+    put_in_ring(a, at);
+    if (!write_blocks(a, at, (size_t)ahead_frame_bytes(a)) || fdatasync(a->fd) != 0)
         return fail(a, "cannot be written", e);
     return RC_OK;
 }
@@ -273,6 +325,11 @@ static bool read_ring(const struct ahead *a, int64_t at, void *to, size_t n)
 {
     const size_t first = up_to_the_end(a, at, n);
 
+    if (a->ring) { /* nothing needs to come back from the disk */
+        memcpy(to, a->ring + at % a->bytes, first);
+        memcpy((char *)to + first, a->ring, n - first);
+        return true;
+    }
     return file_read_all_at(a->fd, to, first, AHEAD_HEAD_BYTES + at % a->bytes) &&
            file_read_all_at(a->fd, (char *)to + first, n - first, AHEAD_HEAD_BYTES);
 }
@@ -291,7 +348,8 @@ bool ahead_read(struct ahead *a, int64_t at, struct ahead_frame *f)
     }
     if (!read_ring(a, at + (int64_t)sizeof head, a->entries, head.bytes) || crc_of(head, a->entries) != head.crc)
         return false;
-    *f = (struct ahead_frame){a->entries, head.bytes, (int)head.entries, at + (int64_t)sizeof head + head.bytes};
+    *f = (struct ahead_frame){a->entries, head.bytes, (int)head.entries,
+                              at + whole_blocks((int64_t)sizeof head + head.bytes)};
     return true;
 }
 

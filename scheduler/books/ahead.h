@@ -1,16 +1,16 @@
 /* The journal that stands in front of the ledger where rows come thick and fast: LEDGER.ahead, a file of fixed
- * length, written round and round. To put a group of rows there takes one write and one flush, of blocks that the
- * file has already, so that the file system has nothing to write down of its own; from there they are folded into
- * the ledger many at a time (fold.h).
+ * length, written round and round. To put a group of rows there takes one write and one flush, of whole blocks that the
+ * file has already, past the page cache where the file system can do that (O_DIRECT): there is nothing to look up, to
+ * keep or to write down besides. From there they are folded into the ledger many at a time (fold.h).
  *
  *   "spillway journal FORMAT ID BYTES"    the first 4 KiB: which journal this is, how long the ring is that follows
  *   ring                                  BYTES of frames; a place in it is counted from the journal's beginning, so
  *                                         that the frame at place P lies at P modulo BYTES, part of it at the ring's
  *                                         beginning perhaps
- *   frame                                 32 bytes (ID and place among them, a CRC-32 over all of it), and its entries
- *                                         (ledger_pack.h)
+ *   frame                                 32 bytes (ID and place among them, a CRC-32 over all of it), its entries
+ *                                         (ledger_pack.h), and zeros up to the end of a block of 4 KiB
  *
- * A group is one frame: it is there whole or not at all. The next is written only when it is flushed; so a frame
+ * A group is one frame: it is there whole or not at all, and no block of another is ever written again with it. The next is written only when it is flushed; so a frame
  * that cannot be read is the last, torn by a crash and told to nobody; or, if one follows, a disk has damaged it.
  * Frames of an earlier round, or of a journal of another ID, are none: their place says so.
  *
@@ -26,6 +26,7 @@
 
 #define AHEAD_BYTES      (INT64_C(16) << 20) /* of the ring: some 50,000 rows */
 #define AHEAD_HEAD_BYTES 4096
+#define AHEAD_BLOCK      4096 /* what frames begin at a multiple of: no file system or disk writes directly in larger ones */
 #define AHEAD_ID_SIZE    17
 
 struct ahead;
@@ -33,7 +34,7 @@ struct ahead;
 char *ahead_path(const char *ledger);
 /* That is there. RC_NOT_FOUND: none is. RC_INVALID: a file of another kind. RC_UNSUPPORTED: of a newer program. */
 enum rc ahead_open(struct ahead **a, const char *path, struct error *e) SPW_MUST_USE;
-/* For writing, with a ring of that length, in which everything is folded: under a new ID, from place 0, locked.
+/* For writing, with a ring of that length (whole blocks), in which everything is folded: under a new ID, from place 0, locked.
  * Waits for whoever has the lock. */
 enum rc ahead_make(struct ahead **a, const char *path, int64_t bytes, struct error *e) SPW_MUST_USE;
 void ahead_close(struct ahead *a);  /* NULL is fine */
@@ -48,7 +49,7 @@ int64_t ahead_bytes(const struct ahead *a);  /* of its ring */
 
 /* An empty frame; entries are put behind what is in it. It takes no more than the ring does. */
 struct strbuf *ahead_frame(struct ahead *a);
-int64_t ahead_frame_bytes(const struct ahead *a); /* with its entries */
+int64_t ahead_frame_bytes(const struct ahead *a); /* what it takes of the ring, with its entries */
 /* It is durable. An error: it may be there or not, and nothing is to be written behind it. `at`: where the one
  * before ended; the caller sees to it that there is room. */
 enum rc ahead_write(struct ahead *a, int64_t at, int entries, struct error *e) SPW_MUST_USE;

@@ -39,6 +39,24 @@ int fdatasync(int fd)
     return (int)syscall(SYS_fdatasync, fd);
 }
 
+/* ---- a file system that has files opened for direct writes, and then refuses them ------------------------------- */
+
+static atomic_bool no_direct;
+static atomic_int refused, direct;
+
+ssize_t pwrite(int fd, const void *data, size_t n, off_t at)
+{
+    const bool is_direct = fcntl(fd, F_GETFL) & O_DIRECT;
+
+    if (is_direct && no_direct) {
+        refused++;
+        errno = EINVAL;
+        return -1;
+    }
+    direct += is_direct;
+    return syscall(SYS_pwrite64, fd, data, n, at);
+}
+
 /* ---- entries ----------------------------------------------------------------------------------------------------- */
 
 static const struct ledger_leg two_legs[] = {{.leg = 1,
@@ -216,6 +234,7 @@ static int64_t put_frame(struct ahead *a, int64_t at, int number, size_t n)
     for (size_t i = sizeof number; i < n; i++)
         CHECK(strbuf_append(f, "x", 1) == RC_OK);
     CHECK_INT(ahead_write(a, at, number, &e), RC_OK);
+    CHECK_INT(ahead_frame_bytes(a), (int64_t)(32 + n + AHEAD_BLOCK - 1) / AHEAD_BLOCK * AHEAD_BLOCK);
     return at + ahead_frame_bytes(a);
 }
 
@@ -259,7 +278,7 @@ static void test_ring(void)
     CHECK_INT(frames_from(other, places[oldest], &first), 200 - oldest);
     CHECK_INT(first, oldest);
     CHECK_INT(frames_from(other, places[oldest - 1], &first), 0); /* written over, in part at least */
-    CHECK_INT(frames_from(other, places[oldest] + 1, &first), 0);
+    CHECK_INT(frames_from(other, places[oldest] + AHEAD_BLOCK / 2, &first), 0);
     int64_t next = 0;
     CHECK(ahead_find(other, places[oldest], &next) && next == places[oldest + 1]);
     CHECK(!ahead_find(other, places[199], &next));
@@ -284,7 +303,7 @@ static void write_file(const char *name, const char *text, size_t n)
 
 static void test_foreign(void)
 {
-    static const char other[80] = "something else", newer[80] = "spillway journal 2 0123456789abcdef 65536 more\n",
+    static const char other[80] = "something else", newer[80] = "spillway journal 3 0123456789abcdef 65536 more\n",
                       zeros[80];
     char *name = ahead_path(path);
     struct ahead *a;
@@ -372,6 +391,28 @@ static void test_always(void)
     close_ledger(l);
     CHECK(!has_journal());
     check_books(300);
+    clean();
+}
+
+/* Direct writes where they can be had, and the page cache's where not: the books are the same. */
+static void test_not_direct(void)
+{
+    static struct ticket tickets[200];
+    struct seen seen = {.last = -1};
+    struct ledger *l = open_ledger(&always);
+
+    direct = refused = 0;
+    append_some(&seen, tickets, 0, 100);
+    wait_for(&seen, 100);
+    const bool can = direct > 0; /* else the temporary folder's file system refuses them itself */
+    no_direct = true;
+    append_some(&seen, tickets, 100, 100);
+    wait_for(&seen, 200);
+    no_direct = false;
+    CHECK_INT(refused, can ? 1 : 0); /* it is not tried again */
+    CHECK_INT(seen.ok, 200);
+    close_ledger(l);
+    check_books(200);
     clean();
 }
 
@@ -515,7 +556,7 @@ static void test_torn(void)
         ends[i++] = f.next;
     ahead_close(a);
     CHECK_INT(at, ends[29]);
-    memset(data + AHEAD_HEAD_BYTES + ends[29] - 200, 0, 200); /* the newest is torn */
+    memset(data + AHEAD_HEAD_BYTES + ends[28] + 100, 0, 200); /* the newest is torn */
     write_journal(data, n);
     check_books(29);
     CHECK(!has_journal());
@@ -646,6 +687,7 @@ int main(void)
     TEST(test_ring);
     TEST(test_foreign);
     TEST(test_always);
+    TEST(test_not_direct);
     TEST(test_conflict);
     TEST(test_only_when_fast);
     TEST(test_crash);
