@@ -195,13 +195,11 @@ static struct gate gate_locked(const struct request *r, const struct model *m)
     return (struct gate){.nodes = !open && (double)free_slots <= (double)slots * BATCH_LEAVES, .apis = machines};
 }
 
-/* One model of the chain. */
-static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
-                                 struct route_decision *d, enum slot_look how)
+/* What the request asks of a model of its chain, and of a node as such. */
+static struct route_request asks_locked(const struct request *r, const struct model *m, uint32_t spread)
 {
-    struct route_candidate candidates[ROUTE_CANDIDATES_MAX];
     const int64_t limit_us = slot_ttft_limit_us(r);
-    struct route_request q = {
+    return (struct route_request){
         .input_tokens = r->input_estimate,
         .output_tokens = request_estimate_output(&r->body),
         .local_only = model_stays_local(r->model, m, r->who) || budgeted_local_only(r),
@@ -217,7 +215,11 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .slo = slo_locked(r),
         .spread = spread,
     };
-    struct nodes_need need = {
+}
+
+static struct nodes_need needs_locked(const struct request *r, const struct model *m)
+{
+    return (struct nodes_need){
         .model = m->name,
         .tried = r->tried | nodes_lacking_locked(r->lane->front->nodes, r->body.kind, m->name),
         .who = r,
@@ -229,32 +231,65 @@ static void look_at_model_locked(const struct request *r, const struct model *m,
         .prefix = &r->prefix,
         .same_class = r->served && r->served != m,
     };
+}
+
+/* What speaks against nodes, or for them, and is not known of each alone. */
+struct stakes {
+    bool limited; /* the site, in watts */
+    bool holds;   /* a node of ours is waited for */
+    struct gate shut;
+};
+
+static struct stakes stakes_locked(const struct request *r, const struct model *m)
+{
+    return (struct stakes){.limited = nodes_site(r->lane->front->nodes)->cap_mw > 0,
+                           .holds = demand_comes(m) == FLEET_HOLDS,
+                           .shut = gate_locked(r, m)};
+}
+
+/* No candidate's rank or state depends on others than itself: those that are listed will do. */
+static bool is_plain(const struct request *r, const struct stakes *x)
+{
+    return !x->limited && !x->holds && !x->shut.nodes && !x->shut.apis && !trail_has_said(&r->trail) &&
+           !r->survival.alone && !budgeted_prefers_local(r);
+}
+
+static void obey_stakes_locked(const struct request *r, const struct route_request *q, const struct stakes *x,
+                               struct route_candidate *c, int n)
+{
+    const struct nodes *nodes = r->lane->front->nodes;
+    for (int i = 0; i < n && budgeted_prefers_local(r); i++)
+        c[i].rank += c[i].local ? 0 : RANK_FAR;
+    for (int i = 0; i < n && r->moving.to; i++) /* it is known there already */
+        c[i].rank += i == r->moving.to - 1 ? 0 : RANK_FAR;
+    for (int i = 0; i < n && x->holds; i++)
+        c[i].spared = c[i].spared || is_api(nodes_at(nodes, i));
+    for (int i = 0; i < n && (x->shut.nodes || x->shut.apis); i++)
+        c[i].kept = c[i].kept || (is_api(nodes_at(nodes, i)) ? x->shut.apis : x->shut.nodes);
+    if (x->limited)
+        obey_watts_locked(r, q, c, n);
+}
+
+/* One model of the chain. */
+static void look_at_model_locked(const struct request *r, const struct model *m, uint32_t spread,
+                                 struct route_decision *d, enum slot_look how)
+{
     struct nodes *nodes = r->lane->front->nodes;
+    struct route_candidate candidates[ROUTE_CANDIDATES_MAX];
+    const struct route_request q = asks_locked(r, m, spread);
+    struct nodes_need need = needs_locked(r, m);
     struct record_who who;
     if (nodes_records(nodes))
         who = whom(r);
     need.whom = &who;
     struct explained_look look = {.r = r, .model = m, .request = &q};
-    const bool holds = demand_comes(m) == FLEET_HOLDS;
-    const bool limited = nodes_site(nodes)->cap_mw > 0;
-    const struct gate shut = gate_locked(r, m);
-    bool plain = !limited && !holds && !shut.nodes && !shut.apis && !need.said && !q.alone &&
-                 !budgeted_prefers_local(r); /* then rank is nobody's */
-    if (plain && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, look, d, how))
+    const struct stakes stakes = stakes_locked(r, m);
+    if (is_plain(r, &stakes) && nodes_count(nodes) > SHORTLIST_MAX && choose_listed_locked(nodes, &need, look, d, how))
         return;
     struct nodes_asked asked;
-    int n = nodes_snapshot_locked(nodes, &need, &q, &asked, candidates);
+    const int n = nodes_snapshot_locked(nodes, &need, &q, &asked, candidates);
     let_sleepers_lie(r, NULL, candidates, n);
-    for (int i = 0; i < n && budgeted_prefers_local(r); i++)
-        candidates[i].rank += candidates[i].local ? 0 : RANK_FAR;
-    for (int i = 0; i < n && r->moving.to; i++) /* it is known there already */
-        candidates[i].rank += i == r->moving.to - 1 ? 0 : RANK_FAR;
-    for (int i = 0; i < n && holds; i++) /* a node of ours is waited for */
-        candidates[i].spared = candidates[i].spared || is_api(nodes_at(nodes, i));
-    for (int i = 0; i < n && (shut.nodes || shut.apis); i++)
-        candidates[i].kept = candidates[i].kept || (is_api(nodes_at(nodes, i)) ? shut.apis : shut.nodes);
-    if (limited)
-        obey_watts_locked(r, &q, candidates, n);
+    obey_stakes_locked(r, &q, &stakes, candidates, n);
     nodes_choose_locked(nodes, &asked, NULL, candidates, n, d);
     look.candidates = candidates;
     look.n = n;
