@@ -281,6 +281,29 @@ void ec2_find_machine(struct ec2_machine *m)
     find_page(m, NULL);
 }
 
+/* A machine for an instance that is there: with what is known of it, and of one offer, for its price. */
+static struct ec2_machine *adopted(struct ec2 *p, const struct provider_spec *s, const struct provider_instance *known)
+{
+    struct ec2_machine *m = ec2_machine_new(p, s);
+    const char *types = provider_setting(s->settings, "types");
+    struct ec2_offer o;
+    ec2_want_prices(p, types ? types : "");
+    if (!known)
+        return m;
+    m->launched_s = known->launched_at_s;
+    m->price = known->price_hour;
+    if (!known->offer || !*known->offer)
+        return m;
+    m->offer = spw_strdup(known->offer);
+    m->offers = spw_calloc(1, sizeof m->offers[0]);
+    m->on_demand = spw_calloc(1, sizeof m->on_demand[0]);
+    if (ec2_offer_parse(m->offer, &o)) {
+        m->on_demand[0] = ec2_listed_price(p, s->settings, o.type, o.type_n);
+        m->offers[m->n_offers++] = spw_strdup(m->offer);
+    }
+    return m;
+}
+
 enum rc ec2_adopt(struct provider *base, const struct provider_spec *s, const struct provider_instance *known,
                   struct error *e)
 {
@@ -295,23 +318,7 @@ enum rc ec2_adopt(struct provider *base, const struct provider_spec *s, const st
         return error_set(e, RC_INVALID, "'%.60s' is no id of an EC2 instance: they begin with i-", id);
     struct provider_spec mine = *s;
     mine.token = token ? token : "";
-    struct ec2_machine *m = ec2_machine_new(p, &mine);
-    const char *types = provider_setting(s->settings, "types");
-    ec2_want_prices(p, types ? types : "");
-    if (known) {
-        m->launched_s = known->launched_at_s;
-        m->price = known->price_hour;
-        m->offer = known->offer && *known->offer ? spw_strdup(known->offer) : NULL;
-    }
-    if (m->offer) { /* of one offer, for its price */
-        struct ec2_offer o;
-        m->offers = spw_calloc(1, sizeof m->offers[0]);
-        m->on_demand = spw_calloc(1, sizeof m->on_demand[0]);
-        if (ec2_offer_parse(m->offer, &o)) {
-            m->on_demand[0] = ec2_listed_price(p, s->settings, o.type, o.type_n);
-            m->offers[m->n_offers++] = spw_strdup(m->offer);
-        }
-    }
+    struct ec2_machine *m = adopted(p, &mine, known);
     m->find_until = ec2_after(p, ADOPT_POLLS * p->poll_ms);
     if (!id || !*id) {
         ec2_machine_begin(m, STEP_FIND, 0);

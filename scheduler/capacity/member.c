@@ -71,9 +71,7 @@ static void enter_table(struct member *m)
         (void)!nodes_engine_key(f->o.nodes, &key, &file, &e);
     const bool v6 = strchr(m->host, ':') != NULL;
     snprintf(url, sizeof url, "http://%s%s%s:%d", v6 ? "[" : "", m->host, v6 ? "]" : "", m->port);
-    const struct offer *offer = NULL;
-    for (int i = 0; i < p->n_offers && !offer; i++)
-        offer = strcmp(p->offers[i].id, m->offer) == 0 ? &p->offers[i] : NULL;
+    const struct offer *offer = pool_offer(p, m->offer);
     const struct nodes_newcomer c = {.owner = p->owner,
                                      .like = &p->config->node,
                                      .name = m->name,

@@ -111,6 +111,20 @@ static const struct action *plan(const char *action, const char *name, const cha
     return a;
 }
 
+/* Actions with flags of their own. NULL: it is none. */
+static cli_verb *of_its_own(const char *action)
+{
+    static const struct {
+        const char *name;
+        cli_verb *run;
+    } verbs[] = {{"calibrate", cli_nodes_calibrate}, {"token", cli_nodes_token}, {"joined", cli_nodes_joined},
+                 {"enrol", cli_nodes_enrol},         {"rates", cli_nodes_rates}, {"power", cli_nodes_power}};
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        if (strcmp(verbs[i].name, action) == 0)
+            return verbs[i].run;
+    return NULL;
+}
+
 static void print_order(const cJSON *root)
 {
     char name[80], what[80];
@@ -154,18 +168,8 @@ int cli_nodes(int argc, char **argv)
     struct error e;
     cJSON *root = NULL;
 
-    if (argc > 0 && strcmp(argv[0], "calibrate") == 0)
-        return cli_nodes_calibrate(argc - 1, argv + 1);
-    if (argc > 0 && strcmp(argv[0], "token") == 0)
-        return cli_nodes_token(argc - 1, argv + 1);
-    if (argc > 0 && strcmp(argv[0], "joined") == 0)
-        return cli_nodes_joined(argc - 1, argv + 1);
-    if (argc > 0 && strcmp(argv[0], "enrol") == 0)
-        return cli_nodes_enrol(argc - 1, argv + 1);
-    if (argc > 0 && strcmp(argv[0], "rates") == 0)
-        return cli_nodes_rates(argc - 1, argv + 1);
-    if (argc > 0 && strcmp(argv[0], "power") == 0)
-        return cli_nodes_power(argc - 1, argv + 1);
+    if (argc > 0 && of_its_own(argv[0]))
+        return of_its_own(argv[0])(argc - 1, argv + 1);
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
     const struct action *a = plan(action, name, instance, (int)n, path, sizeof path, &e);
