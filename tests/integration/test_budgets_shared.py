@@ -5,12 +5,13 @@ nothing wrong and comes back; leases; dead schedulers; limits and top-ups of one
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from decimal import Decimal
 
 import harness
-from harness import Scheduler, chat, main, node, wait_until
+from harness import Scheduler, chat, main, node, until_quick, wait_until
 from redis_server import Redis
 from test_budgets import BOUND, INPUT, PRICE, PROMPT, Meter, cli, usd
 
@@ -24,7 +25,7 @@ class Stage:
     def __init__(self, args, n=2, hard="1", redis=(), tokens=3, slots=8, **store):
         self.redis, self.up, self.schedulers = Redis(*redis), Meter(tokens=tokens), []
         self.budgets = [{"name": "b", "hard": hard}]
-        self.store = {"kind": "redis", "address": f"127.0.0.1:{self.redis.port}", "ledgers": n, "dead_after": "1s", **store}
+        self.store = {"kind": "redis", "address": f"127.0.0.1:{self.redis.port}", "ledgers": n, "dead_after": "30s", **store}
         self.nodes = [node("a", self.up, price=PRICE, slots=slots)]
         try:
             wait_until(self.is_there, 10, "redis answers")
@@ -129,15 +130,19 @@ def test_forgetful(args):
 
 def test_lost(args):
     """fail_closed: 503 while it is away, in time; then everything goes on, and what was spent is all there."""
-    with Stage(args, n=2, timeout="2s" if args.sanitized else "300ms") as stage:
+    with Stage(args, n=2, timeout="1s") as stage:
         stage.open()
         a, b = stage.schedulers
         answers = [ask(a), ask(b)]
         stage.redis.kill()
-        begin = time.monotonic()
-        lost = ask(a)
-        assert lost.status == 503 and lost.json()["error"]["code"] == "budgets_unavailable", lost.body
-        assert time.monotonic() - begin < (10 if args.sanitized else 2)
+
+        def refused():
+            begin = time.monotonic()
+            lost = ask(a)
+            assert lost.status == 503 and lost.json()["error"]["code"] == "budgets_unavailable", lost.body
+            return time.monotonic() - begin
+
+        until_quick(refused, 10 if args.sanitized else 2)
         wait_until(lambda: a.metrics()["spillway_budget_store_open"] == 0, 5, "it is counted")
         p = subprocess.run([os.path.join(args.build, "spillway"), "status", "--config", a.config_path], capture_output=True,
                            text=True, timeout=20)
@@ -155,14 +160,14 @@ def test_slow_and_read_only(args):
     with Stage(args, n=1, timeout="150ms") as stage:
         stage.open()
         s = stage.schedulers[0]
-        stage.redis.ask("CLIENT", "PAUSE", "1500", "ALL")
+        stage.redis.process.send_signal(signal.SIGSTOP)
         assert ask(s).status == 503
         assert s.metrics()["spillway_budget_store_timeouts_total"] >= 1
+        stage.redis.process.send_signal(signal.SIGCONT)
         wait_until(lambda: ask(s).status == 200, 10, "it is fast again")
         assert stage.settled()["spent"] == stage.up.billed
         stage.redis.ask("REPLICAOF", "127.0.0.1", "1")
-        assert ask(s).status == 503
-        wait_until(lambda: "READONLY" in s.log_text(), 5, "the log says why")
+        wait_until(lambda: ask(s).status == 503 and "READONLY" in s.log_text(), 5, "the log says why")
         stage.redis.ask("REPLICAOF", "NO", "ONE")
         wait_until(lambda: ask(s).status == 200, 10, "it can be written")
         assert stage.settled()["spent"] == stage.up.billed
@@ -173,7 +178,7 @@ def test_leases(args):
     they spent is booked afterwards, and the other one could not spend it meanwhile."""
     allowance = 3 * BOUND * INPUT
     with Stage(args, n=2, hard=usd(20 * BOUND * INPUT), on_loss="fail_open", allowance_usd=usd(allowance),
-               timeout="150ms") as stage:
+               timeout="1s") as stage:
         stage.open()
         a, b = stage.schedulers
         assert ask(a).status == ask(b).status == 200
@@ -227,7 +232,7 @@ def test_one_limit_for_all(args):
         a, b = stage.schedulers
         assert ask(a).status == ask(b).status == 429
         assert cli(args, a, "topup", "b", usd(BOUND * INPUT))[0] == 0
-        wait_until(lambda: ask(b).status == 200, 1, "it is heard of")
+        wait_until(lambda: ask(b).status == 200, 5, "it is heard of")
         for limit in ("--soft", "--hard"):
             rc, out, err = cli(args, b, "set", "b", limit, "7")
             assert rc == 0, err
@@ -241,7 +246,7 @@ def test_one_limit_for_all(args):
 
 def test_dead(args):
     """A scheduler dies with streams under way: what they had been granted is spent, as waste, by the others' doing."""
-    with Stage(args, n=2, tokens=3000) as stage:
+    with Stage(args, n=2, tokens=3000, dead_after="1s") as stage:
         stage.up.delay = 0.005
         stage.open()
         a, b = stage.schedulers
@@ -249,8 +254,10 @@ def test_dead(args):
                                       {"model": "m", "messages": [{"role": "user", "content": PROMPT}], "stream": True})
                    for _ in range(3)]
         wait_until(lambda: stage.up.billed > 3 * 40 * 10_000_000, 10, "they run")
+        stage.up.freeze(running)
         granted = stage.redis.budget("b")["reserved"]
         a.kill()
+        stage.up.frozen = False
         for c in running:
             c.close()
         books = wait_until(lambda: (lambda x: x if not x["reserved"] else None)(stage.redis.budget("b")), 20, "they are buried")
