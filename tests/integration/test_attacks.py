@@ -14,7 +14,7 @@ import time
 from attack_stage import (
     AUTH, BODY, CHUNKS, Client, GOOD, HOST, KEY, LENGTH, LOCAL_KEY, OTHER_KEY, Reply, SMUGGLED, TE, case, cases,
     chat_body, chunked, framing, harmless, head, https_cases, https_stage, is_error, post, refused, stage)
-from harness import Scheduler, free_port, key_hash, main, node
+from harness import Scheduler, free_port, key_hash, main, node, until_quick
 
 # ---- who is right about the length ------------------------------------------------------------------------------------
 
@@ -491,29 +491,34 @@ def values_have_a_bound(args):
     for piece in (b"0,", b"[],", b'{"a":0},'):
         with Scheduler(args.build, [node("a", stage.good)]) as s:
             text = b'{"model":"nobody","messages":[{}],"a":[' + piece * ((31 << 20) // len(piece)) + b"0]}"
-            waits, done = [], threading.Event()
-
-            def others():
-                c = Client(s.port)
-                while not done.is_set():
-                    begin = time.monotonic()
-                    c.send(b"GET /healthz HTTP/1.1\r\n" + HOST.encode() + b"\r\n")
-                    assert c.reply().status == 200
-                    waits.append(time.monotonic() - begin)
-                    done.wait(0.005)
-                c.close()
-
-            t = threading.Thread(target=others)
-            t.start()
-            c = Client(s.port)
-            c.send(post(text))
-            assert c.reply().status in (400, 404, 413)
-            c.close()
-            done.set()
-            t.join()
+            until_quick(lambda: longest_wait_beside(s, text), most)
             grown = s.rss_kib() >> 10
-            assert max(waits) < most, f"{piece!r}: others waited {max(waits):.2f} s"
             assert args.sanitized or grown < 300, f"{piece!r}: {grown} MiB resident"
+
+
+def longest_wait_beside(s, text):
+    """Of others, for small answers, while this is taken."""
+    waits, done = [], threading.Event()
+
+    def others():
+        c = Client(s.port)
+        while not done.is_set():
+            begin = time.monotonic()
+            c.send(b"GET /healthz HTTP/1.1\r\n" + HOST.encode() + b"\r\n")
+            assert c.reply().status == 200
+            waits.append(time.monotonic() - begin)
+            done.wait(0.005)
+        c.close()
+
+    t = threading.Thread(target=others)
+    t.start()
+    c = Client(s.port)
+    c.send(post(text))
+    assert c.reply().status in (400, 404, 413)
+    c.close()
+    done.set()
+    t.join()
+    return max(waits, default=60)
 
 
 case("json_values_have_a_bound", values_have_a_bound)
@@ -524,7 +529,6 @@ def strangers_bodies(_):
     requests together, and everybody would get 503."""
     for lines in (["Content-Length: 1000000", "Expect: 100-continue"], ["Content-Length: 1000000"], [TE]):
         c = stage.connect()
-        c.socket.settimeout(2)
         c.send(head(*lines, auth="").encode())
         r = c.reply()
         assert r.status == 401, r.status

@@ -12,7 +12,7 @@ import threading
 import time
 
 from fake_engine import Engine, Expected, Fault
-from harness import (Connection, Scheduler, Script, Skip, Upstream, chat, free_port, in_parallel, key_hash, main, node,
+from harness import (Connection, Scheduler, Script, Skip, Stalls, Upstream, chat, free_port, in_parallel, key_hash, main, node,
                      request, wait_until)
 from test_doors import Authority, Folder
 
@@ -135,8 +135,9 @@ def who_takes_part(args):
         assert way(ask(s, "ns", headers={"Cache-Control": "max-age=0"})) == "bypass"
         assert way(ask(s, "ns", headers={"Cache-Control": "private, max-age=100"})) == "hit"
         time.sleep(1.1)
+        begin = time.monotonic()
         assert way(ask(s, "ns", headers={"Cache-Control": "max-age=1"})) == "miss"
-        assert ask(s, "ns").headers["age"] == "0" and len(up.generations()) == n + 3
+        assert int(ask(s, "ns").headers["age"]) <= time.monotonic() - begin and len(up.generations()) == n + 3
     with Scheduler(args.build, [node("a", up)], cache={"mode": "off"}).ready() as s:
         assert [way(ask(s)) for _ in range(2)] == [None, None]
 
@@ -144,11 +145,15 @@ def who_takes_part(args):
 def bounds(args):
     """Old answers, large answers, and more of them than there is room for."""
     up = Upstream(default=Script(words=["0123456789" * 10], repeat=300))
-    cache = {"ttl": "1s", "max_bytes": "64KiB", "max_entry": "64KiB"}
-    with Scheduler(args.build, [node("a", up)], cache=cache).ready() as s:
-        assert way(ask(s, "one")) == "miss" and way(ask(s, "one")) == "hit"
+    with Scheduler(args.build, [node("a", up)], cache={"ttl": "1s"}).ready() as s:
+        ways = [way(ask(s, "one"))]
+        while ways[-1] == "miss" and len(ways) < 20:  # a machine may stand still for longer than an answer holds
+            ways.append(way(ask(s, "one")))
+        assert ways == ["miss"] * (len(ways) - 1) + ["hit"], ways
         time.sleep(1.1)
-        assert way(ask(s, "one")) == "miss"
+        assert way(ask(s, "one")) == "miss" and s.metrics()["spillway_cache_expired_total"] == ways.count("miss")
+    with Scheduler(args.build, [node("a", up)], cache={"max_bytes": "64KiB", "max_entry": "64KiB"}).ready() as s:
+        assert way(ask(s, "one")) == "miss" and way(ask(s, "one")) == "hit"
         assert way(ask(s, "two")) == "miss" and way(ask(s, "three")) == "miss"
         assert way(ask(s, "one")) == "miss"  # made room
         up.default = Script(words=["0123456789" * 10], repeat=700)
@@ -156,7 +161,7 @@ def bounds(args):
             assert way(ask(s, "huge", stream=stream)) == "miss"
         m = s.metrics()
         assert m["spillway_cache_bytes"] <= 65536 and m["spillway_cache_evictions_total"] >= 1
-        assert m["spillway_cache_expired_total"] == 1
+        assert m["spillway_cache_expired_total"] == 0
 
 
 # ---- whose ---------------------------------------------------------------------------------------------------------------
@@ -182,7 +187,7 @@ def tenants_are_isolated(args):
             together(4, lambda i: ask(s, "shared", key=("t1-x", "t2-x")[i % 2]))))
         t.start()
         wait_until(lambda: len(up.generations()) == n + 2, 5, "one request per tenant is under way")
-        time.sleep(0.1)
+        wait_until(lambda: s.metrics()["spillway_cache_followers"] == 2, 5, "and one of each waits for it")
         gate.set()
         t.join()
         assert len(up.generations()) == n + 2
@@ -311,6 +316,7 @@ def a_leader_that_fails(args):
         wait_until(lambda: g.waiting() == 2, 5, "and a follower")
         g.start(2)
         follower.close()
+        wait_until(lambda: g.waiting() == 3, 5, "it has left")
         leader.close()
         wait_until(lambda: len(g.up.generations()) == 2, 5, "the next one leads")
         g.open()
@@ -368,7 +374,7 @@ def waiting_has_an_end(args):
     g.s.process.send_signal(signal.SIGTERM)
     time.sleep(0.2)
     g.open()
-    assert g.ways() == ["collapsed"] * 3 + ["miss"] and g.s.process.wait(10) == 0
+    assert g.ways() == ["collapsed"] * 3 + ["miss"] and g.s.process.wait(60) == 0
     g.s.close()
     g = Gated(args, drain="300ms")
     g.start(1)
@@ -470,8 +476,9 @@ def redis_up(s, wanted=1, seconds=10):
 
 def missed_then_hit(s):
     """Each worker has its own connection to Redis, and nobody waits for what one of them has just stored."""
+    kept = s.metrics()["spillway_cache_stores_total"]
     assert way(ask(s)) == "miss"
-    time.sleep(0.1)
+    wait_until(lambda: s.metrics()["spillway_cache_stores_total"] > kept, 5, "it is stored")
     assert way(ask(s)) == "hit"
 
 
@@ -595,7 +602,7 @@ class Load:
     def run(self, seconds):
         before = self.done
         time.sleep(seconds)
-        assert self.done > before, "nothing was answered"
+        wait_until(lambda: self.done > before, 5, "requests are answered")
 
     def stop(self):
         self.stopping.set()
@@ -608,7 +615,8 @@ def redis_under_load(args):
     over, and hits come back by themselves."""
     up = Upstream()
     phase = 6.0 if args.full else 0.7
-    with Redis() as r, Scheduler(args.build, [node("a", up)], cache=r.settings(timeout="50ms")).ready() as s:
+    with Redis() as r, Scheduler(args.build, [node("a", up)], cache=r.settings(timeout="50ms")).ready() as s, \
+            Stalls() as stalls:
         redis_up(s)
         load = Load(s)
         try:
@@ -637,7 +645,7 @@ def redis_under_load(args):
         finally:
             load.stop()
         assert load.bad == 0, f"{load.bad} of {load.done} failed"
-        limit = 5.0 if args.sanitized else 3.0
+        limit = (5.0 if args.sanitized else 3.0) + stalls.seconds
         assert load.slowest < limit, f"the slowest took {load.slowest:.2f} s"
         print(f"        {load.done} requests, 0 failed, {load.ways}, slowest {load.slowest * 1000:.0f} ms")
         rows = wait_until(lambda: (lambda x: x if len(x) == load.done else None)(s.rows()), 5, "a row each")

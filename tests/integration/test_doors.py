@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 
-from harness import Scheduler, Script, Skip, Upstream, certificate, chat, main, node, request, wait_until
+from harness import Scheduler, Script, Skip, Upstream, certificate, chat, in_parallel, main, node, request, wait_until
 
 
 warnings.simplefilter("ignore", DeprecationWarning)  # TLS 1.1 is asked for to see it refused
@@ -82,7 +82,7 @@ def believing(ca, pair=None):
 def turned_away(port, context):
     """The handshake, or the first read after it (TLS 1.3: the client is done before he is refused), fails."""
     try:
-        chat(port, tls=context, timeout=5)
+        chat(port, tls=context, timeout=20)
     except (OSError, AssertionError):
         return True
     return False
@@ -197,13 +197,13 @@ def the_admin_port(args):
             with_one = believing(ours.cert, operator)
             assert request(port, "GET", "/admin/v1/status", tls=with_one).status == 401
             try:
-                status = request(port, "GET", "/admin/v1/status", tls=believing(ours.cert), timeout=5).status
+                status = request(port, "GET", "/admin/v1/status", tls=believing(ours.cert), timeout=20).status
             except (OSError, AssertionError):
                 status = None
             assert status is None, status
 
             def serial():
-                with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+                with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:
                     with with_one.wrap_socket(raw, server_hostname="localhost") as c:
                         return c.getpeercert()["serialNumber"]
 
@@ -225,7 +225,7 @@ def a_certificate_is_replaced(args):
         def shown(s):
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            with socket.create_connection(("127.0.0.1", s.port), timeout=5) as raw:
+            with socket.create_connection(("127.0.0.1", s.port), timeout=20) as raw:
                 with context.wrap_socket(raw, server_hostname="localhost") as c:
                     return ssl.DER_cert_to_PEM_cert(c.getpeercert(binary_form=True))
 
@@ -280,7 +280,7 @@ def one_client_has_so_many(args):
             """Connections that have been answered once."""
             out = []
             for _ in range(n):
-                c = socket.create_connection(("127.0.0.1", s.port), timeout=5, source_address=(source, 0))
+                c = socket.create_connection(("127.0.0.1", s.port), timeout=20, source_address=(source, 0))
                 c.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 out.append((c, c.recv(4096)))
             return out
@@ -290,7 +290,6 @@ def one_client_has_so_many(args):
         assert all(a.startswith(b"HTTP/1.1 200 ") for _, a in mine), mine
         for c, a in held(4):
             assert a.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 1\r\n" in a and b"rate_limit_error" in a, a
-            c.settimeout(5)
             while a:
                 a = c.recv(4096)  # and closed
             c.close()
@@ -320,25 +319,25 @@ def one_client_has_so_many(args):
 def patience_is_configured(args):
     """Each deadline and bound that the configuration gives holds; 408 and 503 where an answer can be read."""
     up = Upstream(default=Script(words=["x" * 65536] * 400))
-    limits = {"slow_head": "300ms", "slow_body": "300ms", "slow_reader": "500ms", "keep_alive": "300ms", "held": "1MiB"}
+    limits = {"slow_head": "1s", "slow_body": "1s", "slow_reader": "1s", "keep_alive": "1s", "held": "1MiB"}
     post = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
 
-    def ends(s, sent, status, within=4.0):
-        c = socket.create_connection(("127.0.0.1", s.port), timeout=10)
+    def ends(s, sent, status, within=8.0):
         begin, got = time.monotonic(), b""
+        c = socket.create_connection(("127.0.0.1", s.port), timeout=20)
         c.sendall(sent)
         while piece := c.recv(65536):
             got += piece
         took = time.monotonic() - begin
-        assert got.startswith(status) and 0.2 < took < within, (sent[:60], got[:200], took)
+        assert got.startswith(status) and 0.9 < took < within, (sent[:60], got[:200], took)
         c.close()
 
     with Scheduler(args.build, [node("a", up)], limits=limits) as s:
         s.ready()
-        ends(s, b"GET /healthz HTTP/1.1\r\nHost: ", b"HTTP/1.1 408 ")
-        ends(s, post + b"100\r\n\r\n{", b"HTTP/1.1 408 ")
-        ends(s, b"", b"")  # nothing said at all
-        ends(s, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"HTTP/1.1 200 ")  # and nothing more
+        health = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        in_parallel([lambda: ends(s, health[:30], b"HTTP/1.1 408 "), lambda: ends(s, post + b"100\r\n\r\n{", b"HTTP/1.1 408 "),
+                     lambda: ends(s, b"", b""),  # nothing said at all
+                     lambda: ends(s, health, b"HTTP/1.1 200 ")])  # and nothing more
         assert s.metrics()["spillway_http_timed_out_total"] == 2
         body = b'{"model":"m","messages":[{"role":"user","content":"' + b"y" * (3 << 20) + b'"}]}'
         a = request(s.port, "POST", "/v1/chat/completions", body)
@@ -348,7 +347,7 @@ def patience_is_configured(args):
         c.connect(("127.0.0.1", s.port))
         ask = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"x"}]}'
         c.sendall(post + b"%d\r\n\r\n" % len(ask) + ask)
-        wait_until(lambda: up.active, 5, "the answer begins")
+        wait_until(up.generations, 5, "the answer begins")
         wait_until(lambda: not up.active, 10, "a reader that takes nothing is cut off, and the node is freed")
         c.close()
     up.stop()
@@ -399,7 +398,8 @@ def nodes_of_their_own(args):
             s.ready()
             for _ in range(3):
                 assert chat(s.port).text() == "Hello there, world!"
-            assert up.names == {"gpu1.test", "gpu2.test"} and up.shown == {"scheduler"}, (up.names, up.shown)
+            wait_until(lambda: up.names == {"gpu1.test", "gpu2.test"}, 5, "both names are asked for")
+            assert up.shown == {"scheduler"}, up.shown
             wait_until(lambda: up.resumed >= 2, 5, "sessions that go on")
 
             def reasons():
