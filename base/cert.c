@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/text.h"
+
 #define SERIAL_BYTES 16
 #define PEM_MAX      (1 << 20)
 
@@ -123,9 +125,7 @@ static bool add_names(X509 *x, const char *name, const X509 *by)
 /* Commas and the like would mean something to the writer of extensions. */
 static bool is_plain(const char *name)
 {
-    size_t n = strlen(name);
-    return n > 0 && n < CERT_NAME_MAX &&
-           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_. ") == n;
+    return text_is_word(name, "-_. ", CERT_NAME_MAX - 1);
 }
 
 enum rc cert_sign(X509 **cert, const struct cert_spec *spec, EVP_PKEY *subject, const X509 *by, EVP_PKEY *by_key,

@@ -11,6 +11,19 @@
 
 #define WORD_MAX 63
 
+bool text_is_word_n(const char *text, size_t n, const char *beside, size_t max)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!text_is_alnum(text[i]) && (!text[i] || !strchr(beside, text[i])))
+            return false;
+    return n > 0 && n <= max;
+}
+
+bool text_is_word(const char *text, const char *beside, size_t max)
+{
+    return text_is_word_n(text, strlen(text), beside, max);
+}
+
 char *text_hex(char *out, const void *bytes, size_t n)
 {
     static const char digits[] = "0123456789abcdef";

@@ -1,8 +1,9 @@
 /* Small text helpers that both programs need: the nearest known word for a mistyped one, and numbers with units as
- * people write them (durations, sizes). Pure functions. */
+ * people write them (durations, sizes), what names are made of. Pure functions. */
 #ifndef BASE_TEXT_H
 #define BASE_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,6 +12,16 @@
 /* The candidate within a third of the word's length (at least 2 edits; insert, delete, change, swap neighbours) of
  * `word`, or NULL: for "unknown key ...; did you mean ...?". The first of equals. Words over 63 bytes match nothing. */
 const char *text_nearest(const char *word, const char *const *candidates, int n);
+
+/* A letter or digit of ASCII, whatever the locale. */
+static inline bool text_is_alnum(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+/* 1 to `max` bytes, each of them a letter or digit of ASCII or one of `beside`: names, ids, hosts, by what is let in. */
+bool text_is_word(const char *text, const char *beside, size_t max);
+/* The same of n bytes, which need not end in NUL. */
+bool text_is_word_n(const char *text, size_t n, const char *beside, size_t max);
 
 /* A whole decimal integer, nothing around it. RC_INVALID: no number; RC_FULL: outside lo..hi. *v untouched then. */
 enum rc text_parse_int(const char *text, int64_t lo, int64_t hi, int64_t *v) SPW_MUST_USE;

@@ -1,10 +1,11 @@
 #include "scheduler/auth/identity.h"
 
-#include <ctype.h>
 #include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/text.h"
 
 static const struct {
     const char *word;
@@ -115,25 +116,14 @@ bool identity_may_use(const struct identity *who, const char *model)
     return who->n_models == 0;
 }
 
-static bool made_of(const char *text, const char *beside, size_t max)
-{
-    size_t n = strlen(text);
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c >= 0x80 || (!isalnum(c) && !strchr(beside, c)))
-            return false;
-    }
-    return n > 0 && n <= max;
-}
-
 bool identity_name_ok(const char *text)
 {
-    return made_of(text, "-_.", 64);
+    return text_is_word(text, "-_.", 64);
 }
 
 bool identity_user_ok(const char *text)
 {
-    return made_of(text, "-_.@+|:/=", 128);
+    return text_is_word(text, "-_.@+|:/=", 128);
 }
 
 bool identity_model_ok(const char *text)

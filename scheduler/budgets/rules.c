@@ -4,19 +4,13 @@
 #include <string.h>
 
 #include "base/fnv.h"
+#include "base/text.h"
 
 /* ---- labels ------------------------------------------------------------------------------------------------------ */
 
 static bool plain(const char *p, size_t n)
 {
-    if (!n || n > BUDGET_TAG_MAX)
-        return false;
-    for (size_t i = 0; i < n; i++) {
-        bool alnum = (p[i] >= '0' && p[i] <= '9') || (p[i] >= 'a' && p[i] <= 'z') || (p[i] >= 'A' && p[i] <= 'Z');
-        if (!alnum && (!p[i] || !strchr("-_.@:/+", p[i])))
-            return false;
-    }
-    return true;
+    return text_is_word_n(p, n, "-_.@:/+", BUDGET_TAG_MAX);
 }
 
 enum rc budget_labels_read(const char *text, char labels[BUDGET_LABELS_BYTES], struct error *e)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/text.h"
 
 #define FOLDER         "/usr/share/zoneinfo"
 #define FILE_BYTES_MAX 65536
@@ -255,9 +256,7 @@ enum rc zone_parse(struct zone **out, const void *bytes, size_t n, const char *n
 
 static bool name_ok(const char *name)
 {
-    size_t n = strlen(name);
-    bool plain = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-/") == n;
-    return n && n < 64 && plain && name[0] != '/';
+    return name[0] != '/' && text_is_word(name, "_+-/", 63);
 }
 
 enum rc zone_load(struct zone **out, const char *name, struct error *e)

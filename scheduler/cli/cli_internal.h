@@ -60,6 +60,9 @@ enum rc cli_finance_set(const struct cli_target *t, const char *db, const char *
 /* The ledger's file, of --db or of the configuration; the caller's. NULL: *e says why. */
 char *cli_ledger_path(const char *verb, const char *db, const char *config, struct error *e);
 
+/* Such as x-request-id says them: nothing that would mean something in a path. */
+bool cli_is_request_id(const char *text);
+
 struct cli_client;
 /* Finds the daemon's address; connects with the first call. RC_INVALID: the target makes no sense. */
 enum rc cli_client_open(struct cli_client **c, const char *verb, const struct cli_target *t,

@@ -252,6 +252,11 @@ enum rc cli_client_post(struct cli_client *c, const char *path, const char *body
     return run_call(c, "POST", path, body, root, e);
 }
 
+bool cli_is_request_id(const char *text)
+{
+    return text_is_word(text, "_-", 64);
+}
+
 int cli_show(const char *verb, const struct cli_target *t, const char *method, const char *path,
              void (*print)(const cJSON *answer))
 {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/json_write.h"
+#include "base/text.h"
 
 static const struct cli_column columns[] = {
     {"BUDGET", CLI_LEFT},      {"PERIOD", CLI_LEFT},     {"LEVEL", CLI_LEFT},    {"$ SPENT", CLI_RIGHT},
@@ -56,10 +57,10 @@ struct command {
 /* A name in a query. */
 static void put_query(char *out, size_t size, const char *path, const char *name)
 {
-    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
     size_t n = (size_t)snprintf(out, size, "%sname=", path);
     for (; *name && n + 4 < size; name++)
-        n += (size_t)snprintf(out + n, size - n, strchr(plain, *name) ? "%c" : "%%%02X", (unsigned char)*name);
+        n += (size_t)snprintf(out + n, size - n, text_is_alnum(*name) || strchr("-_.", *name) ? "%c" : "%%%02X",
+                              (unsigned char)*name);
 }
 
 static void put_limit(struct json_writer *w, const char *key, const char *value)

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "policies/capacity.h"
+#include "scheduler/auth/identity.h"
 #include "scheduler/calibrate/measure.h"
 #include "scheduler/cli/cli_internal.h"
 
@@ -144,13 +145,12 @@ static enum rc calibrate(struct plan *p, const struct config *c, struct error *e
 
 static enum rc check(const struct plan *p, struct error *e)
 {
-    static const char word[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
     if (!p->name && !p->url)
         return error_set(e, RC_INVALID, "which node? write: spillway nodes calibrate NAME, or give --url and --model");
     if (p->url && !p->out && !p->type && !p->name)
         return error_set(e, RC_INVALID, "--url alone has no name to keep the record under; give --type or --out");
-    if (p->type && (strlen(p->type) > 64 || strspn(p->type, word) != strlen(p->type)))
-        return error_set(e, RC_INVALID, "--type: letters, digits, '-', '_' and '.' are right");
+    if (p->type && !identity_name_ok(p->type))
+        return error_set(e, RC_INVALID, "--type: up to 64 letters, digits, '-', '_' and '.' are right");
     return RC_OK;
 }
 

@@ -3,9 +3,7 @@
 
 #include <string.h>
 
-#define REQUEST_ID_MAX 64
-#define ID_CHARACTERS  "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
-#define CELL           160
+#define CELL 160
 
 static const struct cli_column columns[] = {
     {"NODE", CLI_LEFT},     {"LOAD", CLI_RIGHT},   {"CACHED", CLI_RIGHT},  {"TTFT MS", CLI_RIGHT},
@@ -157,7 +155,7 @@ int cli_explain(int argc, char **argv)
 
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
-    if (strlen(id) > REQUEST_ID_MAX || strspn(id, ID_CHARACTERS) != strlen(id) || !id[0]) {
+    if (!cli_is_request_id(id)) {
         error_set(&e, RC_INVALID, "\"%.80s\" is no request id; they look like req_01M86BJ8M257CGR4M2YNXMEK7G", id);
         return cli_fail("explain", &e);
     }

@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "base/text.h"
-
-#define PLAIN "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+#include "scheduler/auth/identity.h"
 
 static void print_token(const cJSON *root)
 {
@@ -46,7 +45,7 @@ int cli_nodes_token(int argc, char **argv)
 
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
-    if (strlen(name) > 64 || strspn(name, PLAIN) != strlen(name)) {
+    if (!identity_name_ok(name)) {
         error_set(&e, RC_INVALID, "\"%.80s\" is not a name", name);
         return cli_fail("nodes", &e);
     }

@@ -8,8 +8,6 @@
 #include "scheduler/books/ledger_text.h"
 
 #define ROWS_BYTES_MAX ((size_t)1 << 30)
-#define REQUEST_ID_MAX 64
-#define ID_CHARACTERS  "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
 static const struct cli_column columns[] = {
     {"TIME", CLI_LEFT}, {"REQUEST", CLI_LEFT},   {"TENANT", CLI_LEFT},  {"MODEL", CLI_LEFT},
@@ -213,7 +211,7 @@ int cli_ledger(int argc, char **argv)
             return actions[i].run(argc - 1, argv + 1);
     if (!args_run(&spec, argc, argv, &exit_code))
         return exit_code;
-    if (legs && (strlen(legs) > REQUEST_ID_MAX || strspn(legs, ID_CHARACTERS) != strlen(legs))) {
+    if (legs && !cli_is_request_id(legs)) {
         error_set(&e, RC_INVALID, "--legs: \"%.80s\" is no request id; they look like req_01M86BJ8M257CGR4M2YNXMEK7G",
                   legs);
         return cli_fail("ledger", &e);

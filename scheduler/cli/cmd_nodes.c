@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "scheduler/auth/identity.h"
+
 static const struct cli_column columns[] = {
     {"NODE", CLI_LEFT},    {"STATE", CLI_LEFT},   {"LOAD", CLI_RIGHT},    {"REQUESTS", CLI_RIGHT},
     {"FAILED", CLI_RIGHT}, {"$/M IN", CLI_RIGHT}, {"$/M OUT", CLI_RIGHT}, {"ADDRESS", CLI_LEFT},
@@ -64,12 +66,6 @@ static const struct action {
     {"revoke", false, "NAME"},    {"launch", false, "POOL"}, {"adopt", false, "POOL"},
 };
 #define N_ACTIONS ((int)(sizeof actions / sizeof actions[0]))
-#define PLAIN     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
-
-static bool is_plain(const char *name)
-{
-    return strlen(name) <= 64 && strspn(name, PLAIN) == strlen(name);
-}
 
 /* What ACTION and NAME ask for. False: they make no sense. */
 static const struct action *plan(const char *action, const char *name, const char *instance, int n, char *path,
@@ -91,11 +87,11 @@ static const struct action *plan(const char *action, const char *name, const cha
                   action, a->of);
         return NULL;
     }
-    if (name && !is_plain(name)) {
+    if (name && !identity_name_ok(name)) {
         error_set(e, RC_INVALID, "\"%.80s\" is not a node's name", name);
         return NULL;
     }
-    if (strcmp(action, "adopt") == 0 && (!instance || !is_plain(instance))) {
+    if (strcmp(action, "adopt") == 0 && (!instance || !identity_name_ok(instance))) {
         error_set(e, RC_INVALID, "which instance? write: spillway nodes adopt POOL INSTANCE, by the provider's id");
         return NULL;
     }

@@ -1,4 +1,4 @@
-/* What a setting's value must look like, beyond its type: by name, as the rows of schema.c want it. */
+/* What a setting's value must look like, beyond its type: by name, as the schema's rows want it. */
 #include "scheduler/config/schema_check.h"
 
 #include <ctype.h>
@@ -105,11 +105,10 @@ bool check_host(const void *field, char *why, size_t size)
     const char *text = *(const char *const *)field;
     size_t n = strlen(text);
 
-    for (size_t i = 0; i < n; i++)
-        if (!isalnum((unsigned char)text[i]) && !strchr("-_.:", text[i])) {
-            snprintf(why, size, "\"%.80s\" is not a host name; write it as in api.example.com", text);
-            return false;
-        }
+    if (!text_is_word(text, "-_.:", SIZE_MAX)) {
+        snprintf(why, size, "\"%.80s\" is not a host name; write it as in api.example.com", text);
+        return false;
+    }
     if (n > 253) {
         snprintf(why, size, "the host name has %zu characters; up to 253 are allowed", n);
         return false;
@@ -170,11 +169,10 @@ bool check_name(const void *field, char *why, size_t size)
     const char *text = *(const char *const *)field;
     size_t n = strlen(text);
 
-    for (size_t i = 0; i < n; i++)
-        if (!isalnum((unsigned char)text[i]) && !strchr("-_.", text[i])) {
-            snprintf(why, size, "\"%.80s\" is not a name; letters, digits, '-', '_' and '.' are allowed", text);
-            return false;
-        }
+    if (!text_is_word(text, "-_.", SIZE_MAX)) {
+        snprintf(why, size, "\"%.80s\" is not a name; letters, digits, '-', '_' and '.' are allowed", text);
+        return false;
+    }
     if (n > 64) {
         snprintf(why, size, "the name has %zu characters; up to 64 are allowed", n);
         return false;

@@ -68,7 +68,7 @@ static enum rc parse(const char *text, size_t n, cJSON **root, struct error *e)
 /* As a host in an address: a name, or a literal without brackets. */
 static bool is_host(const char *s)
 {
-    return strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:%") == strlen(s);
+    return !*s || text_is_word(s, "-_.:%", SIZE_MAX);
 }
 
 enum rc node_hello_read(struct node_hello *h, const char *text, size_t n, struct error *e)

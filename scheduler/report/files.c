@@ -54,28 +54,28 @@ enum rc report_write(const struct report *r, enum report_format f, enum report_f
     return error_set(e, RC_INVALID, "there is no such format");
 }
 
-static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
-
+#define BESIDE         "-_." /* letters and digits, in the names of files */
+#define FILE_BYTES_MAX 255
 char *report_file_name(const struct report *r, enum report_format f)
 {
     const char *team = r->team ? r->team : "";
     uint8_t hash[SHA256_BYTES];
     char hex[2 * HASH_BYTES + 1] = "";
-    if (strspn(team, plain) != strlen(team)) {
+    if (*team && !text_is_word(team, BESIDE, SIZE_MAX)) {
         sha256(team, strlen(team), hash);
         text_hex(hex, hash, HASH_BYTES);
     }
     char *name = spw_asprintf("spillway-%s%s%.100s%s%s.%s", r->period.name, *team ? "-" : "", team, *hex ? "-" : "",
                               hex, formats[f].name);
     for (char *p = name; *p; p++)
-        if (!strchr(plain, *p))
+        if (!text_is_alnum(*p) && !strchr(BESIDE, *p))
             *p = '_';
     return name;
 }
 
 bool report_file_name_ok(const char *name)
 {
-    return name[0] && name[0] != '.' && strlen(name) < 256 && strspn(name, plain) == strlen(name);
+    return name[0] != '.' && text_is_word(name, BESIDE, FILE_BYTES_MAX);
 }
 
 enum rc report_put_file(const struct report *r, enum report_format f, enum report_focus focus, const char *folder,

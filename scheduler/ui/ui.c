@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 /* Nothing but our own rules of style and our own icon, whatever a page were made to hold. */
 #define POLICY                                                                                                         \
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri "      \
@@ -92,13 +94,12 @@ static void reply_icon(struct http_exchange *x)
 /* What stands after `begin` in the path, plain enough to be shown and looked for; NULL: nothing, or something else. */
 static const char *item_of(struct http_exchange *x, const char *path, size_t n, const char *begin)
 {
-    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
     const size_t n_begin = strlen(begin);
 
-    if (n <= n_begin || n - n_begin > FILES_NAME_MAX || strncmp(path, begin, n_begin) != 0)
+    if (n <= n_begin || strncmp(path, begin, n_begin) != 0 ||
+        !text_is_word_n(path + n_begin, n - n_begin, "-_.", FILES_NAME_MAX))
         return NULL;
-    const char *item = arena_strndup(http_exchange_arena(x), path + n_begin, n - n_begin);
-    return item && strspn(item, plain) == n - n_begin ? item : NULL;
+    return arena_strndup(http_exchange_arena(x), path + n_begin, n - n_begin);
 }
 
 static void get_page(struct ui *u, struct http_exchange *x, const char *path, size_t n, const struct asker *who)

@@ -113,6 +113,24 @@ static void test_nearest(void)
     CHECK(text_nearest(long_word, words, 5) == NULL);
 }
 
+static void test_words(void)
+{
+    for (int c = -128; c < 128; c++) { /* as the C locale has it, and nothing of another */
+        const bool is = c > 0 && strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", c);
+        CHECK(text_is_alnum((char)c) == is);
+    }
+    CHECK(text_is_word("gpu-1", "-_.", 5));
+    CHECK(!text_is_word("gpu-1", "-_.", 4));
+    CHECK(!text_is_word("gpu-1", "_.", 64));
+    CHECK(!text_is_word("", "-_.", 64));
+    CHECK(!text_is_word("gp\xc3\xbc", "-_.", 64));
+    CHECK(text_is_word("any length", " ", SIZE_MAX));
+    CHECK(text_is_word_n("ab/", 2, "-", 64));
+    CHECK(!text_is_word_n("ab/", 3, "-", 64));
+    CHECK(!text_is_word_n("a\0b", 3, "-", 64)); /* the end of `beside` is none of it */
+    CHECK(!text_is_word_n("ab", 0, "-", 64));
+}
+
 static void test_units(void)
 {
     int64_t x = -1;
@@ -148,6 +166,7 @@ int main(void)
     TEST(test_accepted);
     TEST(test_refused);
     TEST(test_nearest);
+    TEST(test_words);
     TEST(test_units);
     return TEST_RESULT();
 }
