@@ -6,12 +6,6 @@
 
 #define LOOK_MS 5 /* how often whoever waits looks */
 
-enum rc fold_give_up(sqlite3 *db, const char *id, struct error *e)
-{
-    int rc = ledger_file_note_position(db, id, INT64_MAX);
-    return rc == SQLITE_OK ? RC_OK : ledger_fail(db, rc, "journal", e);
-}
-
 /* ---- a transaction ----------------------------------------------------------------------------------------------- */
 
 void folding_init(struct folding *f, struct ahead *a, sqlite3 *db, const struct ledger_inserts *s)
@@ -78,7 +72,44 @@ static enum rc roll_back(struct folding *f, int rc, struct error *e)
     return code;
 }
 
-bool fold_piece(struct folding *f, int64_t until, int most, enum rc *code, struct error *e)
+/* A commit that is to be flushed has all before it flushed, too: they are one file. Between transactions only. Whoever
+ * else writes by this connection finds it as it was. */
+static int flush_commits(sqlite3 *db, bool flush)
+{
+    return sqlite3_exec(db, flush ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
+}
+
+/* From here on f->at is the place in the ledger. */
+static int commit(struct folding *f, int64_t at)
+{
+    const int rc = ledger_file_note_position(f->db, ahead_id(f->ahead), at);
+    return rc == SQLITE_OK ? ledger_file_run(f->inserts->commit) : rc;
+}
+
+enum rc fold_give_up(struct folding *f, struct error *e)
+{
+    const int rc = ledger_file_note_position(f->db, ahead_id(f->ahead), INT64_MAX);
+
+    if (rc != SQLITE_OK)
+        return ledger_fail(f->db, rc, "journal", e);
+    f->kept = f->at; /* that was flushed */
+    return RC_OK;
+}
+
+enum rc fold_keep(struct folding *f, struct error *e)
+{
+    if (f->kept == f->at)
+        return RC_OK;
+    int rc = ledger_file_run(f->inserts->begin);
+    if (rc == SQLITE_OK)
+        rc = commit(f, f->at);
+    if (rc != SQLITE_OK)
+        return roll_back(f, rc, e);
+    f->kept = f->at;
+    return RC_OK;
+}
+
+bool fold_piece(struct folding *f, int64_t until, int most, bool keep, enum rc *code, struct error *e)
 {
     struct ahead_frame frame;
     int64_t at = f->at;
@@ -87,23 +118,25 @@ bool fold_piece(struct folding *f, int64_t until, int most, enum rc *code, struc
     *code = RC_OK;
     if (at >= until || (!ahead_read(f->ahead, at, &frame) && !pass_over_damage(f, &at, until)))
         return false;
-    rc = ledger_file_run(f->inserts->begin);
+    rc = flush_commits(f->db, keep);
+    if (rc == SQLITE_OK)
+        rc = ledger_file_run(f->inserts->begin);
     while (rc == SQLITE_OK && entries < most && at < until && ahead_read(f->ahead, at, &frame)) {
         rc = fold_frame(f, &frame);
         entries += frame.entries;
         at = frame.next;
     }
     if (rc == SQLITE_OK)
-        rc = ledger_file_note_position(f->db, ahead_id(f->ahead), at);
-    if (rc == SQLITE_OK)
-        rc = ledger_file_run(f->inserts->commit);
+        rc = commit(f, at);
     if (rc == SQLITE_OK) {
         f->at = at;
+        f->kept = keep ? at : f->kept;
         f->entries = entries;
-        return true;
+    } else {
+        *code = roll_back(f, rc, e);
     }
-    *code = roll_back(f, rc, e);
-    return false;
+    (void)flush_commits(f->db, true);
+    return rc == SQLITE_OK;
 }
 
 /* ---- whoever opens the ledger ------------------------------------------------------------------------------------ */
@@ -118,7 +151,7 @@ static enum rc fold_all(struct ahead **a, sqlite3 *db, const char *path, struct 
     folding_init(&f, *a, db, &inserts);
     if (rc == RC_OK)
         rc = ledger_file_position(db, ahead_id(*a), path, &f.at, e);
-    while (rc == RC_OK && fold_piece(&f, FOLD_TO_END, FOLD_MOST, &rc, e)) {
+    while (rc == RC_OK && fold_piece(&f, FOLD_TO_END, FOLD_MOST, true, &rc, e)) {
     }
     folding_fini(&f);
     ledger_file_finalize(&inserts);

@@ -20,15 +20,13 @@
 #define FOLD_TO_END  INT64_MAX /* as far as there are whole frames */
 #define FOLD_WAIT_MS 10000     /* for somebody else's folder, at most */
 
-/* Nothing more of that journal is ever to be folded, whatever is there: it is broken, and rows go by it from here on. */
-enum rc fold_give_up(sqlite3 *db, const char *id, struct error *e) SPW_MUST_USE;
-
 struct folding {
     struct ahead *ahead;
     sqlite3 *db;
     const struct ledger_inserts *inserts;
     struct ledger_unpacked entry;
     int64_t at;    /* up to here it is folded */
+    int64_t kept;  /* and up to here for good: a power cut may undo the rest, and the journal is needed from here on */
     int64_t lost;  /* bytes that could not be read; a copy of the journal was kept */
     int entries;   /* of the newest piece */
     char why[128]; /* of the newest entry that was passed over; "": there was none */
@@ -36,8 +34,13 @@ struct folding {
 void folding_init(struct folding *f, struct ahead *a, sqlite3 *db, const struct ledger_inserts *s);
 void folding_fini(struct folding *f);
 /* The next entries, some `most` of them, in a transaction; f->at is behind them. `until`: the end of what is
- * durable, or FOLD_TO_END. False with RC_OK: there was nothing left. An error: nothing has changed. */
-bool fold_piece(struct folding *f, int64_t until, int most, enum rc *rc, struct error *e);
+ * durable, or FOLD_TO_END. `keep`: it is flushed, and all before it, so that f->kept is there, too. False with RC_OK:
+ * there was nothing left. An error: nothing has changed. */
+bool fold_piece(struct folding *f, int64_t until, int most, bool keep, enum rc *rc, struct error *e);
+/* What is folded is flushed. */
+enum rc fold_keep(struct folding *f, struct error *e) SPW_MUST_USE;
+/* Nothing more of that journal is ever to be folded, whatever is there: it is broken, and rows go by it from here on. */
+enum rc fold_give_up(struct folding *f, struct error *e) SPW_MUST_USE;
 
 /* See above. `db` is open on `path`; `writable`: it may fold. RC_AGAIN: somebody has the journal and does not get
  * on. */

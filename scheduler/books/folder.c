@@ -39,6 +39,7 @@ struct folder {
     bool given_up; /* what is broken was noted in the ledger */
     bool stopping;
     int64_t end, folded; /* places: of what is durable; of what is in the ledger */
+    int64_t kept;        /* of what is there for good: the ring is free up to here */
     int64_t entries;     /* unfolded */
     struct mono late;    /* from then on the writer helps, too */
     char trouble[256];
@@ -56,22 +57,27 @@ static void note_trouble_locked(struct folder *f, const char *text)
     snprintf(f->trouble, sizeof f->trouble, "%.*s", (int)sizeof f->trouble - 1, text);
 }
 
-/* A piece, while there is something and nobody is at it. */
-static enum rc fold_one_locked(struct folder *f, int most, struct error *e)
+/* A piece, or what is folded is kept, or both, while nobody is at it. */
+static enum rc fold_one_locked(struct folder *f, int most, bool keep, struct error *e)
 {
     struct folding *x = &f->folding;
     const int64_t until = f->end;
-    enum rc rc;
+    enum rc rc = RC_OK;
 
     f->busy = true;
     pthread_mutex_unlock(&f->lock);
     x->why[0] = '\0';
+    x->entries = 0;
     const int64_t lost = x->lost;
-    (void)fold_piece(x, until, most, &rc, e);
+    if (x->at < until)
+        (void)fold_piece(x, until, most, keep || x->at - x->kept > f->bytes / 4, &rc, e);
+    else if (keep)
+        rc = fold_keep(x, e);
     pthread_mutex_lock(&f->lock);
     f->busy = false;
     if (rc == RC_OK) {
         f->folded = x->at;
+        f->kept = x->kept;
         f->entries = f->folded == f->end ? 0 : f->entries - x->entries;
     }
     if (x->why[0])
@@ -95,7 +101,21 @@ static enum rc fold_to_locked(struct folder *f, int64_t until, int most, struct 
             pthread_cond_wait(&f->less, &f->lock);
         if (f->folded >= until || rc != RC_OK)
             return rc;
-        rc = fold_one_locked(f, most, e);
+        rc = fold_one_locked(f, most, false, e);
+    }
+}
+
+/* Likewise, for good. */
+static enum rc keep_to_locked(struct folder *f, int64_t until, struct error *e)
+{
+    enum rc rc = RC_OK;
+
+    for (;;) {
+        while (f->busy)
+            pthread_cond_wait(&f->less, &f->lock);
+        if (f->kept >= until || rc != RC_OK)
+            return rc;
+        rc = fold_one_locked(f, FOLD_MOST, true, e);
     }
 }
 
@@ -217,9 +237,9 @@ static enum rc make_room(struct folder *f, int64_t n, struct error *e)
     pthread_mutex_lock(&f->lock);
     const int most = is_behind_locked(f);
     if (most) /* each group folds a piece first, so that none ever has to wait for many */
-        (void)fold_one_locked(f, most, e);
-    if (f->end + n - f->folded > bytes)
-        rc = fold_to_locked(f, f->end + n - bytes, FOLD_MOST, e);
+        (void)fold_one_locked(f, most, false, e);
+    if (f->end + n - f->kept > bytes)
+        rc = keep_to_locked(f, f->end + n - bytes, e);
     pthread_mutex_unlock(&f->lock);
     return rc == RC_OK ? RC_OK : RC_FULL;
 }
@@ -257,7 +277,7 @@ enum rc folder_drain(struct folder *f, struct error *e)
     const bool give_up = rc == RC_OK && f->state == FOLDER_BROKEN && !f->given_up;
     pthread_mutex_unlock(&f->lock);
     if (give_up) {
-        rc = fold_give_up(f->db, ahead_id(f->ahead), e);
+        rc = fold_give_up(&f->folding, e);
         f->given_up = rc == RC_OK;
     }
     return rc;
@@ -346,7 +366,7 @@ void folder_stop(struct folder *f)
         pthread_cond_signal(&f->more);
         pthread_join(f->thread, NULL);
     }
-    done = f->ahead && folder_drain(f, &e) == RC_OK;
+    done = f->ahead && folder_drain(f, &e) == RC_OK && fold_keep(&f->folding, &e) == RC_OK;
     folding_fini(&f->folding);
     if (done)
         ahead_remove(f->ahead);

@@ -25,17 +25,32 @@ static const struct ledger_options always = {.journal = LEDGER_JOURNAL_ALWAYS, .
 
 /* ---- a disk that does not flush ---------------------------------------------------------------------------------- */
 
-static atomic_bool no_flush; /* of journals */
+static atomic_bool no_flush;          /* of journals */
+static atomic_int log_flushes;        /* of the ledger's log */
+static atomic_llong written, at_risk; /* bytes into journals; since the log's last flush, at most */
 
-int fdatasync(int fd)
+static bool is_called(int fd, const char *what)
 {
     char link[40], name[256] = "";
 
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (no_flush && readlink(link, name, sizeof name - 1) > 0 && strstr(name, ".ahead")) {
+    return readlink(link, name, sizeof name - 1) > 0 && strstr(name, what);
+}
+
+int fdatasync(int fd)
+{
+    static atomic_llong flushed_at;
+
+    if (no_flush && is_called(fd, ".ahead")) {
         errno = EIO;
         return -1;
     }
+    if (is_called(fd, "-wal")) {
+        log_flushes++;
+        flushed_at = written;
+    }
+    if (written - flushed_at > at_risk)
+        at_risk = written - flushed_at;
     return (int)syscall(SYS_fdatasync, fd);
 }
 
@@ -54,6 +69,7 @@ ssize_t pwrite(int fd, const void *data, size_t n, off_t at)
         return -1;
     }
     direct += is_direct;
+    written += is_called(fd, ".ahead") ? (long long)n : 0;
     return syscall(SYS_pwrite64, fd, data, n, at);
 }
 
@@ -416,6 +432,29 @@ static void test_not_direct(void)
     clean();
 }
 
+/* The ledger's log is flushed so seldom that it hardly costs, and as often as the ring needs: what it has not flushed
+ * is in the ring. */
+static void test_few_flushes(void)
+{
+    enum { N = 1200 };
+    static struct ticket tickets[N];
+    struct seen seen = {.last = -1};
+    struct ledger *l = open_ledger(&always);
+
+    log_flushes = 0;
+    written = at_risk = 0;
+    for (int i = 0; i < N; i++) { /* each in a block of its own, or nearly */
+        append_some(&seen, tickets, i, 1);
+        wait_for(&seen, i + 1);
+    }
+    CHECK(written > 4 * BYTES);
+    CHECK(at_risk <= BYTES);
+    CHECK(log_flushes >= 4 && log_flushes <= 25); /* four for each round of the ring, and for what checkpoints need */
+    close_ledger(l);
+    check_books(N);
+    clean();
+}
+
 static void test_conflict(void)
 {
     static struct ticket tickets[20];
@@ -442,37 +481,37 @@ static void test_conflict(void)
 
 static void test_only_when_fast(void)
 {
-    static struct ticket tickets[2000];
+    enum { SLOW = 20, BURST = 1000, BURSTS = 12 }; /* a burst that takes a third of a second is fast enough */
+    static struct ticket tickets[SLOW + BURSTS * BURST + 2];
     struct seen seen = {.last = -1};
     struct ledger_options o = {.journal = LEDGER_JOURNAL_AUTO, .journal_bytes = BYTES};
     struct ledger *l = open_ledger(&o);
+    int n = 0;
 
-    for (int i = 0; i < 20; i++) {
-        append_some(&seen, tickets, i, 1);
-        wait_for(&seen, i + 1);
+    for (; n < SLOW; n++) {
+        append_some(&seen, tickets, n, 1);
+        wait_for(&seen, n + 1);
         usleep(10000);
     }
     CHECK(!has_journal());
-    for (int i = 0; i < 19; i++) { /* in 200 ms or more, so that it is over the bound in each 100 */
-        append_some(&seen, tickets, 20 + i * 100, 100);
-        wait_for(&seen, 20 + (i + 1) * 100);
-        usleep(10000);
+    for (int i = 0; i < BURSTS && !has_journal(); i++, n += BURST) {
+        append_some(&seen, tickets, n, BURST);
+        wait_for(&seen, n + BURST);
     }
     CHECK(has_journal());
-    CHECK_INT(seen.ok, 1920);
-    for (int i = 1920; i < 1922;
-         i++) { /* slowly again: the first may still count as fast, the second goes into the file */
+    CHECK_INT(seen.ok, n);
+    for (int i = 0; i < 2; i++, n++) { /* slowly again: the first may still count as fast, the second does not */
         for (int k = 0; k < 1000 && ledger_stats(l).journal_bytes; k++)
             usleep(10000);
-        usleep(150000);
-        append_some(&seen, tickets, i, 1);
-        wait_for(&seen, i + 1);
+        usleep(600000);
+        append_some(&seen, tickets, n, 1);
+        wait_for(&seen, n + 1);
     }
     CHECK_INT(ledger_stats(l).journal_bytes, 0);
-    CHECK_INT(number_of("SELECT count(*) FROM ledger"), 1922);
+    CHECK_INT(number_of("SELECT count(*) FROM ledger"), n);
     close_ledger(l);
     CHECK(!has_journal());
-    check_books(1922);
+    check_books(n);
     clean();
 }
 
@@ -688,6 +727,7 @@ int main(void)
     TEST(test_foreign);
     TEST(test_always);
     TEST(test_not_direct);
+    TEST(test_few_flushes);
     TEST(test_conflict);
     TEST(test_only_when_fast);
     TEST(test_crash);
