@@ -5,6 +5,7 @@ engine_server.py."""
 import base64
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -13,8 +14,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from engine_server import FOLDER, Server, cpu_ticks, engine, error_of, make_model, same  # noqa: E402
-from harness import Connection, Skip, in_parallel, main, request, thread_names, wait_until  # noqa: E402
+from engine_server import FOLDER, Server, engine, error_of, make_model, run_ns, same  # noqa: E402
+from harness import Connection, Skip, Stalls, in_parallel, main, request, thread_names, wait_until  # noqa: E402
 
 # ---- the surface ----
 
@@ -570,6 +571,7 @@ def company_changes_nothing(args):
 
 def leaving_frees_the_slot(args):
     with Server(args, "--max-batch", "1", "--ctx-size", "60000") as s:
+        freed = []
         for _ in range(3):
             c = s.stream(max_tokens=50000, ignore_eos=True)
             c.head()
@@ -580,11 +582,11 @@ def leaving_frees_the_slot(args):
             begin = time.monotonic()
             c.close()
             wait_until(lambda: s.metric("vllm:num_requests_running") == 0, 5, "the slot is free")
-            took = time.monotonic() - begin
-            assert took < (5 if args.sanitized else 0.5), f"the slot was free after {took} s"
+            freed.append(time.monotonic() - begin)
             generated = s.metric("vllm:generation_tokens_total")
             same(s.complete(max_tokens=5, ignore_eos=True).usage()["completion_tokens"], 5)
             same(s.metric("vllm:generation_tokens_total"), generated + 5)
+        assert min(freed) < (5 if args.sanitized else 0.5), f"the slot was free after {freed} s"
         # Not streamed, and gone while it still waits.
         body = json.dumps({"prompt": "x", "max_tokens": 50000, "ignore_eos": True}).encode()
         connections = [Connection(s.port, "POST", "/v1/completions", body) for _ in range(3)]
@@ -605,19 +607,15 @@ def full_house(args):
         connections += [s.stream(max_tokens=50000, ignore_eos=True) for _ in range(40)]
         wait_until(lambda: s.metric("spillway_engine_requests_refused_total") == 8, 10, "8 refusals")
         same(s.metric("vllm:num_requests_waiting"), 32)
-        refused = 0
-        for c in connections[1:]:
-            c.socket.settimeout(0.05)
-            try:
-                a = c.all()
-            except OSError:
-                c.close()
-                continue
+        by_socket = {c.socket: c for c in connections[1:]}
+        refused = wait_until(lambda: (lambda x: x if len(x) >= 8 else None)(select.select(list(by_socket), [], [], 0)[0]), 10)
+        same(len(refused), 8)  # the others wait, and hear nothing
+        for c in refused:
+            a = by_socket.pop(c).all()
             error_of(a, 503, "queue_full")
             same(a.headers["retry-after"], "1")
-            refused += 1
-        same(refused, 8)
-        connections[0].close()
+        for c in [*by_socket.values(), connections[0]]:
+            c.close()
         wait_until(lambda: s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting") == 0, 10, "idle")
 
 
@@ -629,19 +627,36 @@ def waiting_has_an_end(args):
         begin = time.monotonic()
         waiting = [s.stream(max_tokens=5), Connection(s.port, "POST", "/v1/completions", {"prompt": "x"})]
         gone = s.stream(max_tokens=5)
-        wait_until(lambda: s.metric("vllm:num_requests_waiting") == 3, 10, "three wait")
+        expired = lambda: s.metric("spillway_engine_requests_expired_total")  # noqa: E731
+        wait_until(lambda: s.metric("vllm:num_requests_waiting") == 3 or expired(), 10, "three wait")
         gone.close()
         for w in waiting:
             a = w.all()
             error_of(a, 503, "queue_timeout")
             same(a.headers["retry-after"], "1")
-        assert 0.9 < time.monotonic() - begin < (20 if args.sanitized else 3)
-        same(s.metric("spillway_engine_requests_expired_total"), 2)
-        same((s.metric("vllm:num_requests_running"), s.metric("vllm:num_requests_waiting")), (1, 0))
-        late = s.stream(max_tokens=5, ignore_eos=True, stream_options={"include_usage": True})
-        wait_until(lambda: s.metric("vllm:num_requests_waiting") == 1, 10, "one waits")
-        c.close()  # it gets the slot in time
-        same(late.all().usage()["completion_tokens"], 5)
+        assert 0.9 < time.monotonic() - begin < 20  # and the one that runs takes its time
+        wait_until(lambda: s.metric("vllm:num_requests_waiting") == 0, 5, "nobody waits")
+        # Who had left before the end of his time has not expired.
+        same(expired() + s.metric("spillway_engine_requests_aborted_total"), 3)
+        assert expired() >= 2
+        same(s.metric("vllm:num_requests_running"), 1)
+
+        def in_time():
+            """One waits, and gets the slot while there is time; on a machine that stood still meanwhile, another one."""
+            nonlocal c
+            late = s.stream(max_tokens=5, ignore_eos=True, stream_options={"include_usage": True})
+            before = expired()
+            wait_until(lambda: s.metric("vllm:num_requests_waiting") == 1 or expired() > before, 10, "one waits")
+            c.close()
+            a = late.all()
+            if a.status == 200:
+                return a
+            error_of(a, 503, "queue_timeout")
+            c = s.stream(max_tokens=50000, ignore_eos=True)
+            c.head()
+            return None
+
+        same(wait_until(in_time, 5, "it gets the slot").usage()["completion_tokens"], 5)
 
 
 def slow_reader(args):
@@ -670,7 +685,7 @@ def slow_reader(args):
 
 def loading(args):
     passes = "600" if args.sanitized else "10000"
-    with Server(args, "--warmup", passes, wait=False) as s:
+    with Stalls() as stalls, Server(args, "--warmup", passes, wait=False) as s:
         a = request(s.port, "GET", "/health")
         same((a.status, a.json()["status"]), (503, "loading"))
         same(a.headers["retry-after"], "1")
@@ -680,10 +695,11 @@ def loading(args):
         wait_until(lambda: request(s.port, "GET", "/health").status == 200, 60, "ready")
         same(s.metric("spillway_engine_ready"), 1)
         same(s.chat().status, 200)
-        # A second or more of it is told by the second.
+        # A second or more of it is told by the second, as far as the machine goes on.
         told = [line for line in s.log_lines() if line["message"] == "loading"]
         took = next(line["load_ms"] for line in s.log_lines() if line["message"] == "ready")
-        assert abs(len(told) - took // 1000) <= 1 and (told or took < 2000), (took, told)
+        least = max(0, int(took / 1000 - stalls.seconds) - 1)
+        assert least <= len(told) <= took / 900 + 1 and (told or took - 1000 * stalls.seconds < 2000), (took, told, stalls.seconds)
         print(f"        loaded in {took} ms, told {len(told)} times")
         assert all(line["resident_mb"] > 0 and line["took_ms"] >= 900 for line in told), told
     s = Server(args, "--warmup", passes, wait=False)
@@ -699,7 +715,7 @@ def drain(args):
         next(events)
         begun = [Connection(s.port, "POST", "/v1/completions",
                             {"prompt": "y", "max_tokens": n - 100, "ignore_eos": True}) for _ in range(3)]
-        wait_until(lambda: s.metric("vllm:num_requests_running") == 4, 10, "all run")
+        wait_until(lambda: s.metric("spillway_engine_requests_total") == 4, 10, "all have begun")
         s.process.send_signal(signal.SIGTERM)
         for _ in events:
             pass
@@ -770,13 +786,10 @@ def idle(args):
         assert names[0] == "spillway-engine"[:15], names
         assert {"batcher", "prepare", "kernel-1"} <= set(names) and names[0] not in names[1:], names
 
-        def ticks():
-            return sum(cpu_ticks(pid) for pid in pids)
-
         time.sleep(0.2)
-        before = ticks()
+        before = sum(map(run_ns, pids))
         time.sleep(2)
-        used = (ticks() - before) / os.sysconf("SC_CLK_TCK") / 2
+        used = (sum(map(run_ns, pids)) - before) / 2e9
         assert used <= 0.01, f"{used:.1%} of a core"
 
 
