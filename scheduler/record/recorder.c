@@ -18,6 +18,7 @@
 #define FLUSH_AT  ((size_t)256 << 10) /* of text: one write */
 #define ROOM_MIN  (16 << 10)          /* with less a file is full */
 #define END_BYTES 256                 /* kept free in the file for the last line */
+#define HALF      (RECORDER_BUFFER_BYTES / 2)
 
 struct recorder {
     struct recorder_options o; /* path: owned */
@@ -34,6 +35,7 @@ struct recorder {
     pthread_cond_t room;  /* who waits may go on */
     char *filling;        /* owned; RECORDER_BUFFER_BYTES */
     size_t n;
+    bool asleep; /* the thread waits for a first event */
     bool stopping, ended;
     char why[RECORD_WHY_BYTES]; /* it ended; "": the last line is still to be written */
     uint64_t events, missed;
@@ -79,11 +81,12 @@ static void put(struct recorder *r, const struct record_event *e, const struct r
     memcpy(r->filling + r->n, e, record_event_bytes(e->kind));
     if (c && candidates_of(e))
         memcpy(r->filling + r->n + head, c, (size_t)candidates_of(e) * sizeof *c);
-    const bool half = r->n <= RECORDER_BUFFER_BYTES / 2 && r->n + head + tail > RECORDER_BUFFER_BYTES / 2;
+    const bool wake = r->asleep || (r->n <= HALF && r->n + head + tail > HALF);
+    r->asleep = false;
     r->n += head + tail;
     r->events++;
     pthread_mutex_unlock(&r->lock);
-    if (half)
+    if (wake)
         pthread_cond_signal(&r->more);
 }
 
@@ -200,14 +203,18 @@ static void write_end(struct recorder *r, const char *why, struct strbuf *text, 
                  LOG_S("reason", why));
 }
 
-/* Until there is something to do. With the lock. */
+/* Until there is something to do, and then a little longer for more of it. With the lock. */
 static void gather_locked(struct recorder *r)
 {
-    const struct timespec until = thread_cond_until(RECORDER_GATHER_MS * 1000);
-    if (!r->stopping && !r->ended)
-        pthread_cond_timedwait(&r->more, &r->lock, &until);
-    while (!r->n && !r->stopping && !r->ended)
+    while (!r->n && !r->stopping && !r->ended) {
+        r->asleep = true;
         pthread_cond_wait(&r->more, &r->lock);
+    }
+    r->asleep = false;
+    const struct timespec until = thread_cond_until(RECORDER_GATHER_MS * 1000);
+    while (!r->stopping && !r->ended && r->n <= HALF &&
+           pthread_cond_timedwait(&r->more, &r->lock, &until) != ETIMEDOUT) {
+    }
 }
 
 static void *thread_main(void *arg)

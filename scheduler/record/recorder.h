@@ -1,6 +1,6 @@
 /* Writes a recording (record.h) while a router lives: the router's tap copies each event into a buffer, a thread makes
- * lines of them and writes the file. A recording has no holes: where it can't go on it ends, its last line says why, and
- * what comes after is counted:
+ * lines of them and writes the file, RECORDER_GATHER_MS after the first. A recording has no holes: where it can't go on it
+ * ends, its last line says why, and what comes after is counted:
  *
  *   the file has bytes_max        it stays as it is until somebody moves it away and the scheduler starts again
  *   the disk is too slow          RECORDER_BUFFER_BYTES of events were waiting for it (but see `waits`)

@@ -16,6 +16,7 @@ from harness import Scheduler, Upstream, chat, main, node, request, wait_until
 
 RECORD = "routing.jsonl"
 ROUTING = {"record": RECORD, "retry_floor": 10000}
+BREAKER = {"failures": 2, "open": "200ms", "open_max": "200ms", "cool_down": "200ms"}
 
 
 def socket_of(s):
@@ -70,6 +71,11 @@ class Load:
         for t in self.threads:
             t.join()
 
+    def answered(self, n, seconds):
+        """Goes on for so long, and until so many have an answer."""
+        time.sleep(seconds)
+        wait_until(lambda: self.asked >= n, 20, f"{n} answers")
+
     def run(self, r):
         while not self.stop.is_set():
             headers = {}
@@ -81,7 +87,7 @@ class Load:
                 headers["x-spillway-max-charge-usd"] = "0.01"
             text = r.choice(["one ", "two ", "three "]) * r.choice([1, 20, 400, 2000])
             try:
-                chat(self.s.port, text=text, model=r.choice(["m", "m", "m", "other"]), headers=headers, timeout=5,
+                chat(self.s.port, text=text, model=r.choice(["m", "m", "m", "other"]), headers=headers, timeout=1,
                      stream=r.random() < 0.8, max_tokens=r.choice([5, 50, 500]))
                 self.asked += 1
             except (OSError, AssertionError, ValueError):
@@ -104,15 +110,33 @@ def wait_ready(s, n):
     wait_until(lambda: sum(x["state"] == "ready" for x in admin(s, "GET", "nodes").json()["nodes"]) >= n, 10, "ready")
 
 
+WHYS = {"dearer", "draining", "unhealthy", "tried", "full"}
+
+
+def whys_of(s):
+    """Why candidates were not chosen, so far."""
+    return {c["reason"] for e in events(record_of(s)) if e["event"] == "chose" for c in e["candidates"] if "reason" in c}
+
+
+def passed_by(s, why):
+    """Goes on until somebody was not chosen for this reason."""
+    def seen():
+        time.sleep(0.1)
+        return why in whys_of(s)
+
+    wait_until(seen, 10, f"a node is passed by: {why}")
+
+
 def trouble(s, engines, api, r):
     """All that can happen to nodes and configurations, once."""
-    settings = {"routing": ROUTING, "breaker": {"failures": 2, "open": "200ms", "cool_down": "200ms"}}
+    settings = {"routing": ROUTING, "breaker": BREAKER}
     for e in engines:
         for _ in range(3):
             e.faults.append(Fault(**r.choice([{"die": 3}, {"status": 503}, {"status": 429}, {"die_before_head": True}, {"error": 2}])))
     time.sleep(0.3)
+    wait_until(lambda: "chose" in kinds(record_of(s)), 5, "somebody has asked")
     assert admin(s, "POST", "nodes/gpu1/drain").status == 200
-    time.sleep(0.2)
+    passed_by(s, "draining")
     assert admin(s, "POST", "nodes/gpu1/undrain").status == 200
     s.configure(nodes_of(engines, api, prices=("0.3", "0.1", "0.1")), **{**settings, "energy": {"price": "0.30"},
                 "routing": {**ROUTING, "objective": "latency", "slo_ttft": "300ms"}})
@@ -123,7 +147,7 @@ def trouble(s, engines, api, r):
     time.sleep(0.3)
     port = engines[2].port
     engines[2].stop()  # dead, as far as anybody knows
-    time.sleep(0.4)
+    passed_by(s, "unhealthy")
     engines[2] = Engine("gpu2", slots=4, tokens=9)
     assert engines[2].port != port
     s.configure(nodes_of(engines, api), **settings)  # it is back, elsewhere, and the first one too
@@ -131,19 +155,11 @@ def trouble(s, engines, api, r):
     time.sleep(0.4)
 
 
-WHYS = {"dearer", "draining", "unhealthy", "tried", "full"}
-
-
-def whys_of(s):
-    """Why candidates were not chosen, so far."""
-    return {c["reason"] for e in events(record_of(s)) if e["event"] == "chose" for c in e["candidates"] if "reason" in c}
-
-
 def random_days(args):
     r = random.Random(7)
     engines, api = fleet()
     s = Scheduler(args.build, nodes_of(engines, api), routing=ROUTING,
-                  breaker={"failures": 2, "open": "200ms", "cool_down": "200ms"}, drain="1s")
+                  breaker=BREAKER, drain="1s")
     with s:
         wait_ready(s, 4)
         with Load(s, seed=1) as load:
@@ -151,18 +167,20 @@ def random_days(args):
                 trouble(s, engines, api, r)
                 if WHYS <= whys_of(s):
                     break
+            load.answered(50, 0)
         first = load.asked
         same(replay(s), 20)  # while it goes on: what is there is as good
         assert s.terminate() == 0
         s.restart()
         wait_ready(s, 4)
         with Load(s, seed=2) as load:
-            time.sleep(0.5)
+            load.answered(20, 0.5)
+        wait_until(lambda: sum(e["event"] == "begin" for e in events(record_of(s))) == 2, 5, "the second run is recorded")
         s.kill()
         s.restart()
         wait_ready(s, 4)
         with Load(s, seed=3) as load:
-            time.sleep(0.6)
+            load.answered(50, 0.6)
         s.terminate()
         told = replay(s)
         same(told, first)
@@ -271,7 +289,7 @@ def many_nodes(args):
     with Scheduler(args.build, nodes, routing=ROUTING) as s:
         wait_ready(s, 40)
         with Load(s, n=6, seed=4) as load:
-            time.sleep(0.8)
+            load.answered(50, 0.8)
         s.terminate()
         told = replay(s)
         same(told, load.asked)

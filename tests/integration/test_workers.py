@@ -50,22 +50,26 @@ def spread(args):
     up = Upstream()
     with Scheduler(args.build, [node("a", up)], workers=WORKERS).ready() as s:
         assert s.metrics()["spillway_workers"] == WORKERS
-        before = lane_switches(s)
+        before, asked = lane_switches(s), 0
         assert sorted(before) == ["lane-1", "lane-2"], before
         names = thread_names(s.process.pid)
         assert names[0] == "spillway" and "spillway" not in names[1:] and {"log", "ledger"} < set(names), names
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda i: chat(s.port, stream=i % 2 == 0), range(120)))
-        assert all(a.status == 200 for a in answers)
-        after = lane_switches(s)
+        for _ in range(10):  # a worker that is kept from running wakes up once for many
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                answers = list(pool.map(lambda i: chat(s.port, stream=i % 2 == 0), range(120)))
+            asked += 120
+            assert all(a.status == 200 for a in answers)
+            after = lane_switches(s)
+            if all(after[name] - before[name] > 20 for name in after):
+                break
         assert all(after[name] - before[name] > 20 for name in after), (before, after)
         m = s.metrics()
-        assert m['spillway_requests_total{model="m",outcome="ok"}'] == 120
-        assert sum(v for k, v in m.items() if k.startswith("spillway_time_to_first_byte_seconds_count{")) == 120
-        assert m['spillway_node_legs_total{node="a"}'] == 120
+        assert m['spillway_requests_total{model="m",outcome="ok"}'] == asked
+        assert sum(v for k, v in m.items() if k.startswith("spillway_time_to_first_byte_seconds_count{")) == asked
+        assert m['spillway_node_legs_total{node="a"}'] == asked
         charged = sum(r["charge_pusd"] for r in s.rows())
         assert abs(m['spillway_charge_usd_total{model="m",node="a"}'] - charged / 1e12) < 1e-9
-        assert len(s.rows()) == 120
+        assert len(s.rows()) == asked
 
 
 def limits_are_shared(args):
@@ -79,8 +83,13 @@ def limits_are_shared(args):
         counts = {200: 0, 429: 0}
         lock = threading.Lock()
 
+        def goes_on():
+            """Until it is time and enough was seen; not for ever."""
+            late = time.monotonic() - end
+            return late < 0 or (late < 60 and (up.most_active < 5 or min(counts.values()) <= 50))
+
         def client(i):
-            while time.monotonic() < end:
+            while goes_on():
                 a = chat(s.port, str(i), key="sk-k", stream=i % 2 == 0)
                 with lock:
                     counts[a.status] += 1
@@ -150,10 +159,15 @@ def waits_end_in_time(args):
     """Deadlines of waits race with slots that come free on other workers: each request has one end, no slot is lost."""
     up = Upstream(default=Script(words=["x"], word_delay=0.02))
     with Scheduler(args.build, [node("a", up, slots=1)], workers=WORKERS, queue=wait("120ms")).ready() as s:
-        for _ in range(20 if args.full else 4):
+        races = 0  # rounds in which some waited in time and some in vain; a pause as long as the wait leaves one
+        for _ in range(200):
             with concurrent.futures.ThreadPoolExecutor(24) as pool:
                 statuses = list(pool.map(lambda i: chat(s.port, str(i)).status, range(24)))
-            assert set(statuses) <= {200, 503} and statuses.count(200) >= 2, statuses
+            assert set(statuses) <= {200, 503} and 200 in statuses, statuses
+            races += statuses.count(200) >= 2 and 503 in statuses
+            if races == (20 if args.full else 4):
+                break
+        assert races >= 4, races
         at_rest(s)
         assert up.most_active == 1
         assert chat(s.port).status == 200
@@ -161,14 +175,17 @@ def waits_end_in_time(args):
 
 def drain_takes_all(args):
     """SIGTERM: streams on every worker end properly, new ones are refused, and all rows are there."""
-    up = Upstream(default=Script(word_delay=0.15))
-    with Scheduler(args.build, [node("a", up)], workers=WORKERS).ready() as s:
+    hold = threading.Event()
+    up = Upstream(default=Script(hold=hold))
+    with Scheduler(args.build, [node("a", up)], workers=WORKERS, drain="60s").ready() as s:
         with concurrent.futures.ThreadPoolExecutor(30) as pool:
             answers = [pool.submit(chat, s.port, str(i), stream=True) for i in range(30)]
             wait_until(lambda: up.active == 30, 5, "all run")
-            begin = time.monotonic()
-            status = s.terminate()
-            assert status == 0 and time.monotonic() - begin < 4, status
+            s.process.terminate()
+            wait_until(lambda: '"draining"' in s.log_text(), 5, "it drains")
+            hold.set()
+            status = s.process.wait(30)
+            assert status == 0, status
             assert all(a.result().status == 200 and b"[DONE]" in a.result().body for a in answers)
         assert [r["outcome"] for r in s.rows()] == [OK] * 30
 
@@ -188,8 +205,8 @@ def drain_cuts_all(args):
 
 def forced_end(args):
     """A second signal ends it at once with requests on every worker; their rows are written nevertheless."""
-    up = Upstream(default=Script(word_delay=1.0))
-    with Scheduler(args.build, [node("a", up, slots=10)], workers=WORKERS, queue=wait("30s")).ready() as s:
+    up = Upstream(default=Script(hold=threading.Event()))
+    with Scheduler(args.build, [node("a", up, slots=10)], workers=WORKERS, queue=wait("60s"), drain="60s").ready() as s:
         def one(i):
             try:
                 return chat(s.port, str(i), stream=True)
@@ -244,10 +261,12 @@ def connections_are_counted_once(args):
         try:
             refused = 0
             for _ in range(40):
-                c = socket.create_connection(("127.0.0.1", s.port), 5)
-                c.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-                first = c.recv(4096)
-                refused += b" 503 " in first
+                c = socket.create_connection(("127.0.0.1", s.port), 30)
+                try:
+                    c.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    refused += b" 200 " not in c.recv(4096)
+                except OSError:  # closed with what it was told unread
+                    refused += 1
                 held.append(c)
             assert 19 <= 40 - refused <= 20, refused  # the readiness probe's connection may still be closing
         finally:

@@ -291,6 +291,37 @@ static void a_crash_leaves_a_run(void)
     replay_result_fini(&r);
 }
 
+/* Waits until the file is larger than that; returns its size. */
+static int64_t grows_beyond(const char *path, int64_t size)
+{
+    struct stat st = {0};
+    for (int i = 0; i < 3000 && (stat(path, &st) != 0 || st.st_size <= size); i++)
+        usleep(10000);
+    CHECK(st.st_size > size);
+    return st.st_size;
+}
+
+/* What comes after a while in which nothing came is soon in the file, too, and not when a buffer is full. */
+static void a_quiet_router_is_written_down(void)
+{
+    const char *path = path_of("quiet");
+    const struct router_size size = {.nodes = 1, .pairs = 1};
+    struct recorder *record = record_to(path, INT64_C(1) << 30);
+    struct router *r = NULL;
+    struct error e;
+    int64_t bytes = 0;
+    CHECK(router_new(&r, &size, &e) == RC_OK);
+    recorder_listen_locked(record, r, &size);
+    for (int i = 0; i < 3; i++) {
+        bytes = grows_beyond(path, bytes);
+        usleep(3 * RECORDER_GATHER_MS * 1000);
+        recorder_name_locked(record, RECORD_NODE, 0, "first");
+    }
+    grows_beyond(path, bytes);
+    router_free(r);
+    recorder_free(record);
+}
+
 /* ---- the simulator ------------------------------------------------------------------------------------------------------- */
 
 static void listen_cb(struct router *r, const struct router_size *size, const int64_t *now_us, void *recorder)
@@ -395,6 +426,7 @@ int main(void)
     TEST(a_life_is_lived_again);
     TEST(it_ends_without_holes);
     TEST(a_crash_leaves_a_run);
+    TEST(a_quiet_router_is_written_down);
     TEST(a_simulation_is_lived_again);
     TEST(noise_is_refused);
     static const char *const names[] = {"life", "slow", "small", "crash", "simulation", "noise", "good"};
