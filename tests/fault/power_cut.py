@@ -322,6 +322,7 @@ class Generation:
             self.load = Load(s.port, key=CLIENT)
             self.keys = Keys(s, f"g{number}")
             time.sleep(0.6)
+            wait_until(lambda: len(self.load.told) > 20, 20, "requests are answered")
             if self.how == "drained":  # the logs are folded into their databases, and removed
                 self.keys.stop()
                 self.load.stop()

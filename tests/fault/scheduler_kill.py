@@ -68,6 +68,7 @@ def killed_under_load(args):
             s.configure(nodes, workers=2, ledger={"journal": "always" if k % 2 == 0 else "auto"})
             load = Load(s.port, models=("m", "m", "m", "tiny") if own else ("m",))
             time.sleep(rng.uniform(0.15, 0.7))
+            wait_until(lambda: len(load.told) > 10, 20, "requests are answered")
             pids = engine_pids(s)
             s.kill()
             told += load.stop()

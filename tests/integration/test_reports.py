@@ -224,8 +224,8 @@ def nights(args):
         assert len(refused) == 2 and all("550" in d["error"] or d["tries"] == 0 for d in refused), refused
         metrics = s.metrics()
         assert metrics["spillway_reports_made_total"] == 4 and metrics["spillway_reports_late_seconds"] == 0
-        assert metrics['spillway_report_deliveries_total{by="mail",result="sent"}'] == 6
-        assert metrics['spillway_report_deliveries_failing{by="mail"}'] >= 1
+        wait_until(lambda: s.metrics()['spillway_report_deliveries_total{by="mail",result="sent"}'] == 6, 5, "all are counted")
+        wait_until(lambda: s.metrics()['spillway_report_deliveries_failing{by="mail"}'] >= 1, 5, "what was refused is counted")
         s.terminate()
         assert "secret-path" not in s.log_text() and "open sesame" not in s.log_text()
         s.restart()  # nothing is made or sent twice
@@ -272,7 +272,7 @@ def dead(args):
             begin = time.monotonic()
             assert chat(s.port, f"number {k}").status == 200
             slowest = max(slowest, time.monotonic() - begin)
-        assert slowest < (3 if args.sanitized else 1), slowest
+        assert slowest < 5, slowest  # whoever waited for that server would take ten seconds, or more
         assert send(s, s.day).status == 200  # also another report is made meanwhile
         silent.close()
         taken.close()
@@ -341,7 +341,7 @@ def over_tls(args):
 
 
 def a_night_comes(args):
-    """On a clock 144 times as fast, from three minutes before midnight: requests are answered, the hour closes ten minutes after
+    """On a clock 144 times as fast, from eight minutes before midnight: requests are answered, the hour closes ten minutes after
     its end, and the report of the day, which was due at one past midnight, has waited for it and is all of it."""
     preload = os.path.join(args.build, "tests", "fastclock.so")
     if args.sanitized or not os.path.exists(preload):
@@ -349,10 +349,11 @@ def a_night_comes(args):
     midnight = int(time.time()) // 86400 * 86400 + 86400
     day = datetime.datetime.fromtimestamp(midnight - 1, datetime.timezone.utc).strftime("%Y-%m-%d")
     hook, up = Hook(), Upstream()
-    clock = {"LD_PRELOAD": preload, "FASTCLOCK": f"144:{midnight - 180}:{time.monotonic_ns()}"}
-    slow = {"interval": "60s", "timeout": "30s"}  # in real time a 144th
+    clock = {"LD_PRELOAD": preload, "FASTCLOCK": f"144:{midnight - 480}:{time.monotonic_ns()}"}
+    patient = {"health": {"interval": "60s", "timeout": "60s"}, "routing": {"first_byte": "20m"},  # in real time a 144th
+               "queue": {"interactive": {"wait": "20m"}}}
     with contextlib.ExitStack() as stack, Scheduler(
-            args.build, [node("gpu1", up)], env=clock, health=slow, workers="1",
+            args.build, [node("gpu1", up)], env=clock, workers="1", **patient,
             reports={"at": '"00:01"', "formats": ["json"], "webhook": {"url": hook.url}}) as s:
         stack.callback(hook.stop)
         stack.callback(up.stop)
@@ -371,7 +372,9 @@ def a_night_comes(args):
             assert json.load(f)["now"]["use"]["requests"] == 5
         time.sleep(2)
         ended = [day] + ([day[:7]] if datetime.datetime.fromtimestamp(midnight, datetime.timezone.utc).day == 1 else [])
-        assert [json.loads(body)["period"] for _, body in hook.calls] == ended, hook.calls
+        # Who has not answered after half a minute, which is short here, is told once more.
+        assert list(dict.fromkeys(json.loads(body)["period"] for _, body in hook.calls)) == ended, hook.calls
+        assert s.metrics()["spillway_reports_made_total"] == len(ended)
 
 
 def words(args):

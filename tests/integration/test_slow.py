@@ -76,11 +76,15 @@ def p99(port, model="m", n=300):
     return sorted(times)[int(n * 0.99)]
 
 
-def undisturbed(port, before, what, model="m"):
+def undisturbed(args, port, before, what, model="m"):
     """Within twice the p99 of before, in one of five rounds, for this machine has other things to do as well; below 5 ms
-    the machine's own jitter is larger than what is looked for."""
+    the machine's own jitter is larger than what is looked for. If it has become slower since, it is so for a scheduler without
+    slow clients, too: with that the last rounds are compared."""
     seen = []
-    for _ in range(5):
+    for k in range(5):
+        if k >= 2:
+            with serve(args, Upstream()) as calm:
+                before = max(before, p99(calm.port))
         seen.append(p99(port, model))
         if seen[-1] <= 2 * max(before, 0.005):
             print(f"        {what}: p99 {before * 1e3:.2f} ms, with {SLOW} slow ones {seen[-1] * 1e3:.2f} ms")
@@ -129,22 +133,25 @@ class Slow:
             time.sleep(self.every)
 
     def _step(self, s, tick):
+        """Reads first: what is sent to one who has closed takes what it had said along."""
         try:
-            if self.drip:
-                s.send(self.drip(tick))
-        except BlockingIOError:
-            pass
-        except OSError:
-            pass  # reading says why
-        try:
-            piece = s.recv(self.read or 65536)
-            self.got[s] += piece
+            while piece := s.recv(self.read or 65536):
+                self.got[s] += piece
+                if self.read:
+                    break
             if not piece:
                 self.closed_at[s] = time.monotonic() - self.began
+                return
         except BlockingIOError:
             pass
         except OSError:
             self.closed_at[s] = time.monotonic() - self.began
+            return
+        try:
+            if self.drip:
+                s.send(self.drip(tick))
+        except OSError:
+            pass  # reading says why
 
     def standing(self):
         return len(self.got) - len(self.closed_at)
@@ -183,8 +190,8 @@ def slow_heads(args):
     heads.scheduler = serve(args, Upstream())
     before = p99(heads.scheduler.port)
     heads.slow = Slow(heads.scheduler.port, SLOW, SLOW_HEAD, drip_header)
-    undisturbed(heads.scheduler.port, before, "slow heads")
-    assert heads.slow.standing() == SLOW
+    undisturbed(args, heads.scheduler.port, before, "slow heads")
+    assert heads.slow.standing() == SLOW or time.monotonic() - heads.slow.began > HEAD_SECONDS - 1
 
 
 def slow_bodies(args):
@@ -193,7 +200,7 @@ def slow_bodies(args):
         before = p99(s.port)
         one = Slow(s.port, SLOW // 2, SLOW_BODY, lambda _: b" ")
         two = Slow(s.port, SLOW // 2, SLOW_CHUNKS, lambda _: b"1\r\n \r\n")
-        undisturbed(s.port, before, "slow bodies")
+        undisturbed(args, s.port, before, "slow bodies")
         assert one.standing() + two.standing() == SLOW
         one.end()
         two.end()
@@ -204,7 +211,7 @@ def silence(args):
     with serve(args, Upstream()) as s:
         before = p99(s.port)
         one, two = Slow(s.port, SLOW // 2, b""), Slow(s.port, SLOW // 2, b"GET /v1")
-        undisturbed(s.port, before, "silence")
+        undisturbed(args, s.port, before, "silence")
         one.end()
         two.end()
 
@@ -222,7 +229,7 @@ def slow_readers(args):
         before = p99(s.port, "n")
         one = Slow(s.port, n, asking(stream=True), read=5, buffer=2048)
         two = Slow(s.port, n, ASK_MODELS * 300, read=5, buffer=2048)
-        undisturbed(s.port, before, "slow readers", "n")
+        undisturbed(args, s.port, before, "slow readers", "n")
         assert one.standing() + two.standing() == 2 * n
         # Every answer has 320 KB, of which the sockets hold some; the scheduler itself holds little.
         if not args.sanitized:
@@ -237,7 +244,7 @@ def ranges(args):
     with serve(args, Upstream()) as s:
         before = p99(s.port)
         slow = Slow(s.port, SLOW, RANGES, drip_header)
-        undisturbed(s.port, before, "range heads")
+        undisturbed(args, s.port, before, "range heads")
         slow.end()
         a = request(s.port, "GET", "/v1/models", headers={"Range": "bytes=0-" + ",5-6" * 3000,
                                                           "Authorization": f"Bearer {KEY}"})
@@ -294,11 +301,12 @@ def cap(args):
             c.close()
         crowd = [socket.create_connection(("127.0.0.1", s.port), timeout=10) for _ in range(SLOW)]
         after = min(sorted(inside[0].ask() for _ in range(200))[197] for _ in range(4))
-        assert after <= 2 * max(before, 0.01), (before, after)
         for c in crowd:  # told so, or closed at once
             data = read_all(c)
             assert data == b"" or data.startswith(b"HTTP/1.1 503 "), data
             c.close()
+        calm = sorted(inside[0].ask() for _ in range(200))[197]
+        assert after <= 2 * max(before, calm, 0.01), (before, after, calm)
         for a in inside:
             a.ask()
         inside.pop().socket.close()
@@ -397,7 +405,7 @@ def the_real_one(args):
                 time.sleep(4)  # all its connections are there
                 # Ranges are answered at once, and that is the end of them; the others must still hang.
                 assert name == "range" or p.poll() is None, p.communicate()[0][-2000:]
-                undisturbed(s.port, before, f"slowhttptest, {name}")
+                undisturbed(args, s.port, before, f"slowhttptest, {name}")
                 out = p.communicate(timeout=60)[0]
                 assert p.returncode in (0, 1), out[-2000:]  # 1: all its connections were closed
             finally:
