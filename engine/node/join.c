@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "base/tls.h"
+#include "base/url.h"
 
 #define AREA       "join"
 #define FILE_MAX   ((size_t)64 << 10)
@@ -27,8 +28,8 @@ struct join_client {
     struct join_client_options o;
     struct event_base *loop;
     char *pair_file, *authority_file, *key_file, *name_file, *pending_file; /* owned */
-    char host[256];                                                         /* of the scheduler */
-    int port, own_port;
+    struct url at;                                                          /* of the scheduler */
+    int own_port;
     char name[80];
     int64_t from_s, until_s; /* of the certificate; until 0: none */
     unsigned char pin[TLS_PIN_BYTES];
@@ -251,7 +252,7 @@ static enum rc need_client(struct join_client *j, bool pinned, struct error *e)
     o.limits.body_bytes_max = BODY_MAX;
     j->client_is_pinned = pinned;
     j->client_is_stale = false;
-    return http_client_new(&j->client, j->loop, j->host, j->port, &o, e);
+    return http_client_new(&j->client, j->loop, j->at.host, j->at.port, &o, e);
 }
 
 /* Said once as long as it stays the same. */
@@ -587,23 +588,11 @@ bool join_client_told(const struct join_client *j)
 
 static enum rc parse_url(struct join_client *j, struct error *e)
 {
-    const char *host = j->o.url + 8;
-    if (strncmp(j->o.url, "https://", 8) != 0 || !*host)
-        return error_set(e, RC_INVALID, "--join \"%.120s\": write https://HOST:PORT", j->o.url);
-    const size_t n = strcspn(host, "/?#");
-    const char *close = *host == '[' ? memchr(host, ']', n) : NULL;
-    const char *from = close ? close : host;
-    const char *colon = memchr(from, ':', n - (size_t)(from - host)), *begin = close ? host + 1 : host;
-    const size_t length = (size_t)((close ? close : colon ? colon : host + n) - begin);
-    char digits[8] = "443";
-    int64_t port;
-    if (colon)
-        snprintf(digits, sizeof digits, "%.*s", (int)(host + n - colon - 1), colon + 1);
-    if (!length || length >= sizeof j->host || (host[n] && strcmp(host + n, "/") != 0) ||
-        text_parse_int(digits, 1, 65535, &port) != RC_OK)
-        return error_set(e, RC_INVALID, "--join \"%.120s\": write https://HOST:PORT, nothing after it", j->o.url);
-    memcpy(j->host, begin, length);
-    j->port = (int)port;
+    struct error why;
+    if (url_parse(&j->at, j->o.url, &why) != RC_OK)
+        return error_set(e, RC_INVALID, "--join: %s", why.message);
+    if (!j->at.tls)
+        return error_set(e, RC_INVALID, "--join: \"%.120s\" is not encrypted; write https://HOST:PORT", j->o.url);
     return RC_OK;
 }
 

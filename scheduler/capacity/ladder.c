@@ -27,7 +27,7 @@ static void watch_machine(struct member *m, const struct config_node *c)
     struct error e;
     if (!c->machine_settings || !s || m->owned_known || !s->ops->adopt)
         return;
-    const struct node_target at = m->node->target; /* set before it is listed, and by this loop alone */
+    const struct url at = m->node->target.at; /* set before it is listed, and by this loop alone */
     const struct provider_spec spec = {.name = m->name, .settings = c->machine_settings, .port = at.port};
     const struct provider_instance known = {
         .name = m->name, .state = INSTANCE_RUNNING, .host = at.host[0] ? at.host : NULL, .port = at.port, .reason = ""};

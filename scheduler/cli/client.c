@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "base/tls.h"
+#include "base/url.h"
 #include "scheduler/config/config_internal.h"
 
 #define ANSWER_MAX ((size_t)32 << 20)
@@ -32,60 +33,25 @@ struct cli_client {
 
 /* --- where the daemon is ------------------------------------------------------------------------------------ */
 
-/* "https://host:8090" into host and port. */
-static enum rc split_url(const char *url, bool *https, char **host, int *port, struct error *e)
-{
-    int64_t number;
-
-    *https = strncmp(url, "https://", 8) == 0;
-    if (!*https && strncmp(url, "http://", 7) != 0)
-        return error_set(e, RC_INVALID, "--url: \"%.80s\" is not a URL; write https://HOST:PORT", url);
-    const char *start = url + (*https ? 8 : 7);
-    size_t n = strcspn(start, "/?#");
-    if (start[n] != '\0' && strcmp(start + n, "/") != 0)
-        return error_set(e, RC_INVALID, "--url: \"%.80s\" has a path; write https://HOST:PORT", url);
-    char *text = spw_strndup(start, n), *colon = strrchr(text, ':');
-    *port = *https ? 443 : 80;
-    if (colon && !strchr(colon, ']')) {
-        if (text_parse_int(colon + 1, 1, 65535, &number) != RC_OK) {
-            free(text);
-            return error_set(e, RC_INVALID, "--url: \"%.80s\": the port is not a number from 1 to 65535", url);
-        }
-        *port = (int)number;
-        *colon = '\0';
-    }
-    if (!*https && strcmp(text, "localhost") != 0 && strncmp(text, "127.", 4) != 0 && strcmp(text, "[::1]") != 0) {
-        free(text);
-        return error_set(e, RC_INVALID, "--url: \"%.80s\" would send the key in the clear; use https", url);
-    }
-    size_t length = strlen(text);
-    if (text[0] == '[' && text[length - 1] == ']') { /* the client wants the address alone */
-        memmove(text, text + 1, length - 2);
-        text[length - 2] = '\0';
-    }
-    *host = text;
-    return RC_OK;
-}
-
 static enum rc open_url(struct cli_client *c, const struct cli_target *t, struct error *e)
 {
     struct http_client_options o = {.head_ms = ANSWER_MS, .idle_body_ms = ANSWER_MS};
-    char *host = NULL;
-    bool https;
-    int port = 0;
+    struct url u;
+    struct error why;
 
     if (!t->key_file)
         return error_set(e, RC_INVALID, "--url needs --key-file: a file that holds an admin key");
-    enum rc rc = split_url(t->url, &https, &host, &port, e);
-    if (rc == RC_OK)
-        rc = file_read_secret(&c->token, t->key_file, e);
-    if (rc == RC_OK && https)
+    if (url_parse(&u, t->url, &why) != RC_OK)
+        return error_set(e, RC_INVALID, "--url: %s", why.message);
+    if (!u.tls && !url_is_loopback(t->url + strlen("http://")))
+        return error_set(e, RC_INVALID, "--url: \"%.80s\" would send the key in the clear; use https", t->url);
+    enum rc rc = file_read_secret(&c->token, t->key_file, e);
+    if (rc == RC_OK && u.tls)
         rc = tls_client_new(&c->tls, &(struct tls_client_files){.ca = t->ca_file}, e);
     o.tls = c->tls;
     if (rc == RC_OK)
-        rc = http_client_new(&c->http, c->loop, host, port, &o, e);
+        rc = http_client_new(&c->http, c->loop, u.host, u.port, &o, e);
     c->address = spw_strdup(t->url);
-    free(host);
     return rc;
 }
 

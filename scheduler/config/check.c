@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/tls.h"
+#include "base/url.h"
 #include "scheduler/auth/identity.h"
 #include "scheduler/redis/address.h"
 
@@ -33,8 +34,7 @@ static int key_line(const struct config_key *k, const char *key)
 
 bool config_is_loopback(const char *address)
 {
-    return strncmp(address, "unix:", 5) == 0 || strncmp(address, "127.", 4) == 0 ||
-           strncmp(address, "[::1]:", 6) == 0 || strncmp(address, "localhost:", 10) == 0;
+    return strncmp(address, "unix:", 5) == 0 || url_is_loopback(address);
 }
 
 struct tls_server_files config_tls(const struct config *c)

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/url.h"
 #include "policies/tariff.h"
 #include "scheduler/config/config_internal.h"
 
@@ -84,8 +85,7 @@ static void check_login(struct config_loader *l)
         problem(l, "reports.mail.user", "needs reports.mail.password_file beside it");
     if (r->mail.password_file && !r->mail.user)
         problem(l, "reports.mail.password_file", "needs reports.mail.user beside it");
-    if (r->mail.user && host && r->mail.starttls == CONFIG_STARTTLS_OPTIONAL && strncmp(host, "127.", 4) != 0 &&
-        strncmp(host, "localhost", 9) != 0 && strncmp(host, "[::1]", 5) != 0)
+    if (r->mail.user && host && r->mail.starttls == CONFIG_STARTTLS_OPTIONAL && !url_is_loopback(host))
         problem(l, "reports.mail.starttls",
                 "the password could go over the wire in the clear; write required, or smtps:// above");
     config_check_main_file(l, "reports.mail.password_file", r->mail.password_file);

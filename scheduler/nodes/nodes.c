@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/text.h"
 #include "base/tls.h"
 #include "scheduler/nodes/node_key.h"
 
@@ -127,34 +126,6 @@ enum node_state node_state_now(const struct node *n)
 
 /* ---- addresses -------------------------------------------------------------------------------------------------- */
 
-/* "http://host[:port]" or "https://...", a trailing slash at most: the configuration has checked it already, but what
- * follows depends on it. */
-static enum rc parse_url(struct node_target *a, const char *url, struct error *e)
-{
-    const char *p = url;
-    int64_t port;
-    a->tls = strncmp(url, "https://", 8) == 0;
-    if (!a->tls && strncmp(url, "http://", 7) != 0)
-        return error_set(e, RC_INVALID, "'%s' is no address: it starts with http:// or https://", url);
-    p += a->tls ? 8 : 7;
-    const char *end = p + strcspn(p, "/?#"), *close = *p == '[' ? memchr(p, ']', (size_t)(end - p)) : NULL;
-    const char *colon = memchr(close ? close : p, ':', (size_t)(end - (close ? close : p)));
-    const char *host = close ? p + 1 : p, *host_end = close ? close : colon ? colon : end;
-    if (host_end <= host || (size_t)(host_end - host) >= sizeof a->host || (*end && strcmp(end, "/") != 0))
-        return error_set(e, RC_INVALID, "'%s' is no base address: write it as in http://10.0.0.5:8000", url);
-    memcpy(a->host, host, (size_t)(host_end - host));
-    a->host[host_end - host] = '\0';
-    a->port = a->tls ? 443 : 80;
-    if (colon) {
-        char digits[16];
-        snprintf(digits, sizeof digits, "%.*s", (int)(end - colon - 1), colon + 1);
-        if (text_parse_int(digits, 1, 65535, &port) != RC_OK)
-            return error_set(e, RC_INVALID, "'%s': the port is from 1 to 65535", url);
-        a->port = (int)port;
-    }
-    return RC_OK;
-}
-
 enum rc node_client_new(struct node *n, struct event_base *loop, struct http_client **c, unsigned *generation,
                         struct error *e)
 {
@@ -163,7 +134,7 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
     struct node_target target = n->target;
     struct node_spec *spec = node_spec_ref(n->spec);
     pthread_mutex_unlock(t->o.lock);
-    if (!target.host[0]) {
+    if (!target.at.host[0]) {
         node_spec_unref(spec);
         return error_set(e, RC_AGAIN, "node '%s' has no address at the moment", n->name);
     }
@@ -171,12 +142,12 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
         /* no limits on silence here: requests and probes have their own */
         .limits = http_limits_default,
         .connect_ms = CONNECT_MS,
-        .tls = target.tls ? n->tls : NULL,
+        .tls = target.at.tls ? n->tls : NULL,
         .tls_name = n->tls_name[0] ? n->tls_name : spec->config->tls_name,
     };
     o.limits.body_bytes_max = 0;
     *generation = target.generation;
-    enum rc rc = http_client_new(c, loop, target.host, target.port, &o, e);
+    enum rc rc = http_client_new(c, loop, target.at.host, target.at.port, &o, e);
     node_spec_unref(spec);
     return rc;
 }
@@ -208,10 +179,10 @@ static enum rc open_tls(struct node *n, struct error *e)
 enum rc node_connect(struct node *n, const char *url, struct error *e)
 {
     struct nodes *t = n->table;
-    struct node_target a = {.port = 0};
+    struct node_target a = {.generation = 0};
     unsigned generation;
-    enum rc rc = parse_url(&a, url, e);
-    if (rc == RC_OK && a.tls && !n->tls)
+    enum rc rc = url_parse(&a.at, url, e);
+    if (rc == RC_OK && a.at.tls && !n->tls)
         rc = open_tls(n, e);
     if (rc != RC_OK)
         return rc;
@@ -226,7 +197,7 @@ enum rc node_connect(struct node *n, const char *url, struct error *e)
 
 void node_disconnect(struct node *n)
 {
-    unsigned generation = move_to(n, (struct node_target){.host = ""});
+    unsigned generation = move_to(n, (struct node_target){.generation = 0});
     health_stop(n);
     http_client_free(n->client);
     free(n->address);

@@ -31,6 +31,7 @@
 #include "base/http_client.h"
 #include "base/log.h"
 #include "base/mailbox.h"
+#include "base/url.h"
 #include "policies/breaker.h"
 #include "policies/power.h"
 #include "policies/retry_budget.h"
@@ -61,9 +62,7 @@ enum node_hold { HOLD_NONE, HOLD_BREAKER, HOLD_COOLING };
 
 struct node_target {
     unsigned generation; /* counts up with each change of the rest; 0: there was no address yet */
-    char host[256];      /* "": nowhere at the moment */
-    int port;
-    bool tls;
+    struct url at;       /* host "": nowhere at the moment */
 };
 
 /* What the configuration says of a node. Counted and never changed: a reload gives the node another one, and a leg keeps
@@ -115,7 +114,7 @@ struct node {
     enum node_hold told;                   /* what the log said last */
     int64_t lacks_until_us[REQUEST_KINDS]; /* it answered that it has no such endpoint; 0: not of late */
     uint64_t opened, cooled;               /* times that its breaker opened, that it asked to be left alone */
-    SSL_CTX *tls;                          /* owned; set before target.tls says so, then constant */
+    SSL_CTX *tls;                          /* owned; set before target.at.tls says so, then constant */
     char tls_name[160];                    /* as tls; "": the configuration's, or the host */
     _Atomic int watts_are; /* enum node_watts, and the figure itself: what its engine said last. Any thread */
     _Atomic int64_t milliwatts;

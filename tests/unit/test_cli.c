@@ -217,7 +217,10 @@ static void test_targets(void)
     CHECK_STR(err, "spillway status: --url needs --key-file: a file that holds an admin key\n");
     CHECK_INT(RUN("status", "--url", "http://10.0.0.1:8090", "--key-file", "/dev/null"), 2);
     CHECK_STR(err, "spillway status: --url: \"http://10.0.0.1:8090\" would send the key in the clear; use https\n");
+    CHECK_INT(RUN("status", "--url", "http://127.0.0.1.example.com", "--key-file", "/dev/null"), 2); /* a name */
+    CHECK(strstr(err, "would send the key in the clear") != NULL);
     CHECK_INT(RUN("status", "--url", "ftp://h", "--key-file", "/dev/null"), 2);
+    CHECK_STR(err, "spillway status: --url: \"ftp://h\" is not a URL; write https://HOST:PORT\n");
     CHECK_INT(RUN("status", "--url", "https://h:99999", "--key-file", "/dev/null"), 2);
     CHECK_INT(RUN("status", "--url", "https://h/x", "--key-file", "/dev/null"), 2);
     CHECK_INT(RUN("nodes", "drain", "-s", "/no/such.sock"), 2);

@@ -295,6 +295,13 @@ static void test_reports(void)
           "f.yaml:5: reports.mail.starttls: the password could go over the wire in the clear; write required, or "
           "smtps:// above\n"
           "f.yaml:5: reports.mail.password_file: /dev/zero is not a file\n");
+    /* A name is not this machine because it begins like it. */
+    WRONG(OFF NODE
+          "reports: {at: '06:00', mail: {server: 'smtp://localhost.example.com:25', starttls: optional, user: u, "
+          "password_file: spillway.yaml, from: a@x, to: [b@x]}}\n",
+          "f.yaml:4: reports.mail.starttls: the password could go over the wire in the clear; write required, or "
+          "smtps:// above\n"
+          "f.yaml:4: reports.mail.password_file: spillway.yaml: No such file or directory\n");
     struct config *c = parse(OFF NODE "energy: {time_zone: Europe/Berlin}\nreports: {at: '06:30', periods: [month], "
                                       "mail: {server: 'smtps://mail', from: a@x, to: [b@x]}}\n");
     CHECK(c && c->reports.at_s == 23400 && c->reports.by_month && !c->reports.by_day);
