@@ -21,7 +21,7 @@ import threading
 import time
 
 from books import Load, audit_compare, check_ready, compare, read_books, summary
-from harness import Scheduler, Script, Skip, Upstream, chat, key_hash, main, node, request
+from harness import Scheduler, Script, Skip, Upstream, chat, key_hash, main, node, request, wait_until
 
 SECTOR = 512
 RECORD = struct.Struct("<IBBHqq")
