@@ -31,10 +31,12 @@ static inline void peer_pump(struct event_base *loop)
     nanosleep(&nap, NULL);
 }
 
+#define PEER_STEPS 20 /* at least: whoever is kept from running has had its time, and no turn of the loop */
+
 static inline bool peer_wait(struct event_base *loop, const volatile int *flag, int at_least, int ms)
 {
     int64_t end = peer_ms() + ms;
-    while (*flag < at_least && peer_ms() < end)
+    for (int i = 0; *flag < at_least && (i < PEER_STEPS || peer_ms() < end); i++)
         peer_pump(loop);
     return *flag >= at_least;
 }
@@ -42,7 +44,7 @@ static inline bool peer_wait(struct event_base *loop, const volatile int *flag, 
 static inline void peer_run_ms(struct event_base *loop, int ms)
 {
     int64_t end = peer_ms() + ms;
-    while (peer_ms() < end)
+    for (int i = 0; i < PEER_STEPS || peer_ms() < end; i++)
         peer_pump(loop);
 }
 

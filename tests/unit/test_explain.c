@@ -259,7 +259,8 @@ static void writing_takes_no_memory(void)
 struct race {
     struct explain *e;
     _Atomic bool over;
-    uint64_t whole, gone, torn;
+    _Atomic uint64_t whole;
+    uint64_t gone, torn;
 };
 
 /* All that is in a record says k, its name as many times as k has it. */
@@ -322,8 +323,9 @@ static void a_record_is_read_whole_or_not_at_all(void)
     CHECK(pthread_create(&reader, NULL, read_on, &race) == 0);
     for (int k = 1; k < 30000; k++)
         note_k(race.e, k);
-    struct timespec rest = {.tv_nsec = 20000000};
-    nanosleep(&rest, NULL); /* now it can read some in peace */
+    const struct timespec rest = {.tv_nsec = 20000000};
+    for (int i = 0; i < 1000 && !race.whole; i++)
+        nanosleep(&rest, NULL); /* now it can read some in peace */
     race.over = true;
     pthread_join(reader, NULL);
     CHECK(race.torn == 0 && race.whole > 0);

@@ -41,19 +41,23 @@ static long faults_of_reading(const struct prefault_span *s)
 
 static void takes_the_faults_away(void)
 {
-    struct prefault_span plain = map_file(BYTES), s = map_file(BYTES);
+    struct prefault_span plain = map_file(BYTES);
     void *probe = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     bool supported = madvise(probe, 4096, 22 /* MADV_POPULATE_READ */) == 0;
     long without = faults_of_reading(&plain), with = without;
-    struct prefault *p = prefault_start(&s, 1);
-    CHECK(p);
-    struct timespec nap = {.tv_nsec = 300000000}; /* long enough, most often; what is not there yet is read as before */
-    nanosleep(&nap, NULL);
-    with = faults_of_reading(&s);
-    prefault_stop(p);
+    for (int i = 0; i < 10 && supported && with >= without; i++) { /* a machine may have no time for it */
+        struct prefault_span s = map_file(BYTES);
+        struct prefault *p = prefault_start(&s, 1);
+        CHECK(p);
+        struct timespec nap = {.tv_nsec =
+                                   300000000}; /* long enough, most often; what is not there yet is read as before */
+        nanosleep(&nap, NULL);
+        with = faults_of_reading(&s);
+        prefault_stop(p);
+        munmap((void *)(uintptr_t)s.data, s.bytes);
+    }
     CHECK(!supported || with < without);
     munmap(probe, 4096);
-    munmap((void *)(uintptr_t)s.data, s.bytes);
     munmap((void *)(uintptr_t)plain.data, plain.bytes);
 }
 

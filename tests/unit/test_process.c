@@ -108,6 +108,16 @@ static bool log_has(struct fixture *f, const char *text)
     return strstr(buf, text) != NULL;
 }
 
+/* What it says comes by the loop. */
+static bool says(struct fixture *f, const char *text)
+{
+    for (int i = 0; i < 2000 && !log_has(f, text); i++) {
+        event_base_loop(f->loop, EVLOOP_NONBLOCK);
+        usleep(10000);
+    }
+    return log_has(f, text);
+}
+
 static void starts_and_ends_kindly(void)
 {
     struct fixture f;
@@ -119,7 +129,7 @@ static void starts_and_ends_kindly(void)
     int pid = f.pid;
     CHECK(pid > 0 && alive(pid) && f.port > 0 && getpgid(pid) == pid);
     CHECK_INT(f.p->ops->terminate(f.p, "b", 100, on_end, &f), RC_NOT_FOUND);
-    usleep(100000); /* let the script say its words */
+    CHECK(says(&f, "{\"node\":\"a\",\"k\":1}\n"));
     CHECK_INT(f.p->ops->terminate(f.p, "a", 5000, on_end, &f), RC_OK);
     CHECK_INT(f.ended, 0);
     run(&f, INSTANCE_STARTING);
@@ -138,10 +148,10 @@ static void starts_and_ends_kindly(void)
 static void stubborn_is_killed(void)
 {
     struct fixture f;
-    setup(&f, "trap '' TERM; sleep 60 & while :; do wait; sleep 1; done");
+    setup(&f, "trap '' TERM; echo deaf; sleep 60 & while :; do wait; sleep 1; done");
     CHECK_INT(launch(&f), RC_OK);
     run(&f, INSTANCE_RUNNING);
-    usleep(100000);
+    CHECK(says(&f, "deaf"));
     CHECK_INT(f.p->ops->terminate(f.p, "a", 60000, on_end, &f), RC_OK);
     CHECK_INT(f.p->ops->terminate(f.p, "a", 100, on_end, &f), RC_OK); /* shortens */
     run(&f, INSTANCE_GONE);
@@ -250,11 +260,7 @@ static void of_a_pool_and_listed(void)
     CHECK(l.done && l.n == 1 && l.port == f.port);
     CHECK_STR(l.token, "tok");
     CHECK_STR(l.pool, "p");
-    for (int i = 0; i < 100 && !log_has(&f, "--threads 3"); i++) { /* what it says comes by the loop */
-        event_base_loop(f.loop, EVLOOP_NONBLOCK);
-        usleep(10000);
-    }
-    CHECK(log_has(&f, "--model m.gguf") && log_has(&f, "--threads 3"));
+    CHECK(says(&f, "--threads 3") && log_has(&f, "--model m.gguf"));
     f.p->ops->list(f.p, on_listed, on_list_end, &l); /* closed before the answer */
     teardown(&f);
 }
@@ -281,7 +287,7 @@ static void nothing_outlives_us(void)
     kill(scheduler, SIGKILL);
     waitpid(scheduler, NULL, 0);
     bool dead = false;
-    for (int i = 0; i < 100 && !dead; i++) {
+    for (int i = 0; i < 2000 && !dead; i++) {
         char path[64], stat[256] = "";
         snprintf(path, sizeof path, "/proc/%d/stat", pid);
         int fd = open(path, O_RDONLY);
