@@ -380,33 +380,25 @@ static bool response_has_no_body(const struct http_parser *p)
     return p->no_body || p->head.status == 204 || p->head.status == 304;
 }
 
-/* Framing, once all headers are known (RFC 9112 6.3). */
-static bool finish_head(struct http_parser *p)
+/* What only a request's head as a whole can be wrong in. */
+static bool finish_request(struct http_parser *p)
 {
     struct http_head *h = &p->head;
-    for (int i = 0; i < p->n_headers; i++) {
-        p->headers[i].name = p->buf + (size_t)p->headers[i].name;
-        p->headers[i].value = p->buf + (size_t)p->headers[i].value;
+    if (!p->have_host && h->minor == 1)
+        return fail(p, 400, "Host is missing");
+    if (h->minor == 0) {
+        h->expect_continue = false;
+        if (h->content_length > 0 &&
+            (strcmp(h->method, "GET") == 0 || strcmp(h->method, "HEAD") == 0 || strcmp(h->method, "DELETE") == 0))
+            return fail(p, 400, "HTTP/1.0 request of this method with a body");
     }
-    h->headers = p->headers;
-    h->n_headers = p->n_headers;
-    h->keep_alive = !p->connection_close && (h->minor == 1 || p->connection_keep);
-    if (p->have_te && p->have_cl)
-        return fail(p, 400, "both Transfer-Encoding and Content-Length");
-    if (p->have_te && h->minor == 0)
-        return fail(p, 400, "Transfer-Encoding in HTTP/1.0");
-    if (p->kind == HTTP_REQUEST) {
-        if (!p->have_host && h->minor == 1)
-            return fail(p, 400, "Host is missing");
-        if (h->minor == 0) {
-            h->expect_continue = false;
-            if (h->content_length > 0 &&
-                (strcmp(h->method, "GET") == 0 || strcmp(h->method, "HEAD") == 0 || strcmp(h->method, "DELETE") == 0))
-                return fail(p, 400, "HTTP/1.0 request of this method with a body");
-        }
-        if (!resolve_target(p))
-            return false;
-    }
+    return resolve_target(p);
+}
+
+/* What comes after the head (RFC 9112 6.3). */
+static bool begin_body(struct http_parser *p)
+{
+    struct http_head *h = &p->head;
     p->state = ST_DONE;
     if (p->kind == HTTP_RESPONSE && response_has_no_body(p))
         return true; /* whatever its headers promise */
@@ -422,6 +414,24 @@ static bool finish_head(struct http_parser *p)
         p->state = ST_BODY_CLOSE;
     }
     return true;
+}
+
+/* Framing, once all headers are known. */
+static bool finish_head(struct http_parser *p)
+{
+    struct http_head *h = &p->head;
+    for (int i = 0; i < p->n_headers; i++) {
+        p->headers[i].name = p->buf + (size_t)p->headers[i].name;
+        p->headers[i].value = p->buf + (size_t)p->headers[i].value;
+    }
+    h->headers = p->headers;
+    h->n_headers = p->n_headers;
+    h->keep_alive = !p->connection_close && (h->minor == 1 || p->connection_keep);
+    if (p->have_te && p->have_cl)
+        return fail(p, 400, "both Transfer-Encoding and Content-Length");
+    if (p->have_te && h->minor == 0)
+        return fail(p, 400, "Transfer-Encoding in HTTP/1.0");
+    return (p->kind == HTTP_RESPONSE || finish_request(p)) && begin_body(p);
 }
 
 /* 1xx: forget it and read the real head. 101 would change the protocol, which nobody here asked for. */

@@ -45,6 +45,13 @@ static void add_time(cJSON *o, const char *key, int64_t at_s)
     add_text(o, key, at_s ? write_utc(at_s, text) : NULL);
 }
 
+static cJSON *add_object(cJSON *array)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddItemToArray(array, o);
+    return o;
+}
+
 /* ---- sums -------------------------------------------------------------------------------------------------------- */
 
 static cJSON *use(const struct report_use *u)
@@ -113,7 +120,7 @@ static cJSON *days(const struct report *r, const struct report_point *points, in
     cJSON *all = cJSON_CreateArray();
     char text[WRITE_TIME];
     for (int i = from; i < r->n_days; i++) {
-        cJSON *o = cJSON_CreateObject();
+        cJSON *o = add_object(all);
         add_text(o, "day", write_day(r, i, text));
         add_time(o, "from", r->days[i].start_s);
         add_time(o, "until", r->days[i].end_s);
@@ -121,7 +128,6 @@ static cJSON *days(const struct report *r, const struct report_point *points, in
         add_amount(o, "cost_usd", (struct pusd){points[i].cost});
         add_count(o, "tokens", points[i].tokens);
         add_count(o, "requests", points[i].requests);
-        cJSON_AddItemToArray(all, o);
     }
     return all;
 }
@@ -131,13 +137,12 @@ static cJSON *axis(const struct report *r, enum report_dim d)
     cJSON *all = cJSON_CreateArray();
     for (int i = 0; i < r->axes[d].n; i++) {
         const struct report_member *m = &r->axes[d].of[i];
-        cJSON *o = cJSON_CreateObject();
+        cJSON *o = add_object(all);
         add_text(o, "name", m->others ? "(others)" : m->name);
         add_sum(o, "cost_usd", report_member_cost(d, m));
         cJSON_AddItemToObject(o, "now", sums(&m->use, &m->cost, m->corrected));
         cJSON_AddItemToObject(o, "before", sums(&m->use_before, &m->cost_before, m->corrected_before));
         cJSON_AddItemToObject(o, "days", days(r, m->days, r->day_from));
-        cJSON_AddItemToArray(all, o);
     }
     return all;
 }
@@ -147,7 +152,7 @@ static cJSON *units(const struct report *r)
     cJSON *all = cJSON_CreateArray();
     for (int i = 0; i < r->n_units; i++) {
         const struct report_unit *u = &r->units[i];
-        cJSON *o = cJSON_CreateObject();
+        cJSON *o = add_object(all);
         add_text(o, "model", u->model);
         add_text(o, "pool", u->pool ? u->pool : "(all)");
         add_count(o, "answered_whole", u->requests);
@@ -159,7 +164,6 @@ static cJSON *units(const struct report *r)
         add_sum(o, "cost_per_million_tokens_usd",
                 report_per_million((struct pusd_sum){u->use.allocated.v + u->use.waste.v}, report_tokens(&u->use)));
         cJSON_AddItemToObject(o, "use", use(&u->use));
-        cJSON_AddItemToArray(all, o);
     }
     return all;
 }
@@ -179,7 +183,7 @@ static cJSON *budgets(const struct report *r)
     cJSON *all = cJSON_CreateArray();
     for (int i = 0; i < r->n_budgets; i++) {
         const struct report_budget *b = &r->budgets[i];
-        cJSON *o = cJSON_CreateObject(), *burn = cJSON_AddArrayToObject(o, "spent_by_day_usd");
+        cJSON *o = add_object(all), *burn = cJSON_AddArrayToObject(o, "spent_by_day_usd");
         add_text(o, "name", b->name);
         add_text(o, "period", period_kind_name(b->kind));
         add_time(o, "from", b->start_s);
@@ -194,7 +198,6 @@ static cJSON *budgets(const struct report *r)
             char text[64];
             cJSON_AddItemToArray(burn, cJSON_CreateString(pusd_sum_format(b->days[k], text, sizeof text)));
         }
-        cJSON_AddItemToArray(all, o);
     }
     return all;
 }
@@ -216,7 +219,7 @@ static cJSON *savings(const struct report *r)
     cJSON *used = cJSON_AddArrayToObject(all, "prices");
     for (int i = 0; i < r->n_prices_used; i++) {
         const struct report_price_used *p = &r->prices_used[i];
-        cJSON *o = cJSON_CreateObject();
+        cJSON *o = add_object(used);
         add_text(o, "subject", p->subject);
         add_text(o, "source", p->source);
         if (p->by_hour) {
@@ -226,7 +229,6 @@ static cJSON *savings(const struct report *r)
             add_price(o, "cached_input_per_million_usd", p->prices.cached_input);
             add_price(o, "output_per_million_usd", p->prices.output);
         }
-        cJSON_AddItemToArray(used, o);
     }
     return all;
 }
@@ -236,7 +238,7 @@ static cJSON *corrections(const struct report *r)
     cJSON *all = cJSON_CreateArray();
     for (int i = 0; i < r->n_corrections; i++) {
         const struct report_correction *c = &r->corrections[i];
-        cJSON *o = cJSON_CreateObject();
+        cJSON *o = add_object(all);
         add_time(o, "at", c->at_s);
         add_count(o, "version", c->version);
         add_text(o, "request_id", c->request_id);
@@ -244,7 +246,6 @@ static cJSON *corrections(const struct report *r)
         add_text(o, "model", c->model);
         add_amount(o, "charge_usd", c->charge);
         add_text(o, "reason", c->reason);
-        cJSON_AddItemToArray(all, o);
     }
     return all;
 }
@@ -253,11 +254,10 @@ static cJSON *discounts(const struct report *r)
 {
     cJSON *all = cJSON_CreateArray();
     for (int i = 0; i < r->n_discounts; i++) {
-        cJSON *o = cJSON_CreateObject();
+        cJSON *o = add_object(all);
         add_text(o, "subject", r->discounts[i].subject);
         add_sum(o, "charge_usd", r->discounts[i].charge);
         add_sum(o, "discount_usd", r->discounts[i].discount);
-        cJSON_AddItemToArray(all, o);
     }
     return all;
 }
