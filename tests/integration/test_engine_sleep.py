@@ -216,41 +216,71 @@ def a_request_wakes(args):
 # ---- races ----
 
 
+def hold_worker(s):
+    """The worker stands still where it is, until goes_on(pid): what is to happen meanwhile has time. Its pid, or None: there is
+    none, or it ended just now."""
+
+    def state_of(pid):
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0]
+
+    pid = s.worker()
+    try:
+        os.kill(pid or 0x7fffffff, signal.SIGSTOP)
+        return pid if wait_until(lambda: state_of(pid) in "TZX" and state_of(pid), 5, "it stands still") == "T" else None
+    except OSError:
+        return None
+
+
+def goes_on(pid):
+    os.kill(pid, signal.SIGCONT)
+
+
 def falling_asleep_with_answers(args):
     """What runs is answered to its end; who comes meanwhile is answered, too, and keeps it awake; a wish takes it back."""
     with node(args, "--ctx-size", "60000") as s:
         long = {"prompt": "x", "max_tokens": 200 if args.sanitized else 600, "ignore_eos": True, "stream": True}
 
         def begin():
+            """An answer under way, its worker told to sleep, and held."""
             c = Connection(s.port, "POST", COMPLETION, long)
             c.head()
             events = c.events()
             next(events)
             same(order(s, "/sleep"), "falling_asleep")
-            wait_until(lambda: health(s) == "falling_asleep", 5, "falling asleep")
-            return c, events
+            pid = hold_worker(s)
+            if pid and health(s) == "falling_asleep":
+                return c, events, pid
+            if pid:
+                goes_on(pid)
+            end(c, events)  # it was over before we came
+            return None
 
         def end(c, events):
             for _ in events:
                 pass
             assert c.answer.complete and c.answer.events[-1][1] == "[DONE]"
 
-        c, events = begin()
+        c, events, pid = wait_until(begin, 5, "falling asleep")
         same(order(s, "/sleep"), "falling_asleep")
+        goes_on(pid)
         end(c, events)
         wait_until(lambda: health(s) == "asleep", 10, "asleep")
         same(text_of(request(s.port, "POST", COMPLETION, PROMPT)) != "", True)
-        pid = s.worker()
-        c, events = begin()
-        same(text_of(request(s.port, "POST", COMPLETION, PROMPT)) != "", True)  # by the same worker
+        c, events, pid = wait_until(begin, 5, "falling asleep")
+        another = Connection(s.port, "POST", COMPLETION, PROMPT)
+        goes_on(pid)
+        same(text_of(another.all()) != "", True)  # by the same worker
         same((health(s), s.worker()), ("ok", pid))
         end(c, events)
-        c, events = begin()
+        c, events, pid = wait_until(begin, 5, "falling asleep")
         same(order(s, "/wake_up"), "awake")
+        goes_on(pid)
         same((health(s), s.worker()), ("ok", pid))
         end(c, events)
-        c, events = begin()
+        c, events, pid = wait_until(begin, 5, "falling asleep")
         c.close()  # the last one goes away
+        goes_on(pid)
         wait_until(lambda: health(s) == "asleep", 10, "asleep")
 
 
@@ -263,6 +293,7 @@ def sleep_while_loading(args):
         same(order(s, "/wake_up"), "waking")
         same(order(s, "/sleep"), "falling_asleep")
         same(order(s, "/wake_up"), "waking")
+        pid = wait_until(lambda: hold_worker(s), 5, "it loads")
         same(health(s), "waking")
         held = [Connection(s.port, "POST", COMPLETION, PROMPT) for _ in range(2)]
         wait_until(lambda: s.metric("spillway_engine_held_requests_total") == 2, 5, "two are held")
@@ -272,6 +303,7 @@ def sleep_while_loading(args):
         same(a.headers["retry-after"], "1")
         held.pop().close()
         wait_until(lambda: s.metric("spillway_engine_held_requests_gone_total") == 1, 5, "one has gone")
+        goes_on(pid)
         same(held.pop().all().status, 200)
         same(s.metric("spillway_engine_held_requests_refused_total"), 1)
         fall_asleep(s)
