@@ -39,7 +39,7 @@ class Load:
     def __init__(self, port, clients=8, models=("m",), key=None):
         self.told, self.broken, self.sent = [], 0, 0
         self.stopped = False
-        self.threads = [threading.Thread(target=self._run, args=(port, models, key, k)) for k in range(clients)]
+        self.threads = [threading.Thread(target=self._run, args=(port, models, key, k), daemon=True) for k in range(clients)]
         for t in self.threads:
             t.start()
 

@@ -200,7 +200,7 @@ def survive(args, how, n, every, token="10s"):
                     every = max(every, (time.monotonic() - begin) / 15)
                 assert all(isinstance(g, Got) and g.whole for g in calm.values()), "undisturbed"
                 stop = threading.Event()
-                killer = threading.Thread(target=disturb, args=(engines, how, every, stop))
+                killer = threading.Thread(target=disturb, daemon=True, args=(engines, how, every, stop))
                 begin = time.monotonic()
                 killer.start()
                 rough = run(s.port, n)

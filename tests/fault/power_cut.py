@@ -186,7 +186,7 @@ class Keys:
         self.socket = os.path.join(s.folder, "state", "admin.sock")
         self.shown, self.ended = [], []  # (time, id, text)
         self.stopped, self.prefix = False, prefix
-        self.thread = threading.Thread(target=self._run)
+        self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _post(self, path, body, status):
