@@ -51,7 +51,7 @@ class Provider:
     def close(self):
         if self.process.poll() is None:
             self.process.stdin.close()
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         for t in self.readers:
             t.join()
         self.process.stdout.close()
@@ -66,7 +66,7 @@ class Provider:
         self.process.stdin.write(" ".join(words) + "\n")
         self.process.stdin.flush()
 
-    def until(self, seconds=10, **fields):
+    def until(self, seconds=60, **fields):
         """The first event not looked at yet that has all of these fields."""
         end = time.monotonic() + seconds
         while True:

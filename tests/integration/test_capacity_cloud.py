@@ -209,7 +209,7 @@ def test_taken_back(args):
         assert 0.095 < m[losses] < 0.1, m[losses]  # the prior's one in 20 hours, and this one
         w.s.kill()
         w.s.restart()
-        assert 0.095 < w.s.metrics()[losses] < 0.1
+        wait_until(lambda: 0.095 < w.s.metrics().get(losses, 0) < 0.1, 5, "it is remembered")
 
 
 def test_saturated(args):
@@ -268,9 +268,10 @@ def back_to_spot(w, dry_s, most_s):
     stock(w, 0)
     wait_until(lambda: markets(w) == ["on-demand"] * 2, 120, "on-demand stands in")
     w.ready(2, 120)
-    asked = w.fake.state()["calls"]["CreateFleet"]
+    asked, dry_since = w.fake.state()["calls"]["CreateFleet"], time.monotonic()
     time.sleep(dry_s)
     asked = w.fake.state()["calls"]["CreateFleet"] - asked
+    dry_for = time.monotonic() - dry_since  # on a machine that stood still, longer
     assert markets(w) == ["on-demand"] * 2
     stock(w, 1000)
     began = time.monotonic()
@@ -285,13 +286,14 @@ def back_to_spot(w, dry_s, most_s):
         dry_s, asked, took, len(answers)))
     assert set(answers) <= {200}, answers
     assert w.fake.state()["most_running"] <= 4
-    return asked
+    return asked, dry_for
 
 
 def test_back_to_spot(args):
     """Scaled down: what waits seconds here waits tens of seconds in the field (the next case)."""
     with World(args, ENOUGH, provider={"cold": "1s"}, return_after="1s") as w:
-        assert back_to_spot(w, 2, 60) <= 3
+        asked, dry_for = back_to_spot(w, 2, 60)
+        assert asked <= dry_for + 1
 
 
 def test_back_to_spot_at_length(args):
@@ -300,7 +302,7 @@ def test_back_to_spot_at_length(args):
     with World(args, {**ENOUGH, "boot": "30s"}, interval="5s", down_after="5m", return_after="20s", sweep="30s",
                provider={"poll": "10s"}) as w:
         w.fake.cloud.boot_s = 30
-        assert back_to_spot(w, 130, 120) <= 4
+        assert back_to_spot(w, 130, 120)[0] <= 4
 
 
 if __name__ == "__main__":

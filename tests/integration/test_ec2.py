@@ -12,7 +12,7 @@ import time
 import urllib.request
 
 from ec2_stage import A5, A6, B5, B6, OD, FileServer, Machine, Provider, cloud
-from harness import Skip, free_port, main, wait_until
+from harness import Skip, Stalls, free_port, main, wait_until
 from test_two_engines import model_file
 
 
@@ -66,30 +66,36 @@ def run_instances(args):
 
 
 def no_capacity_then_cold(args):
-    with cloud() as c, Provider(args.build, c.url, {"cold": "1s"}) as p:
+    with cloud() as c, Provider(args.build, c.url, {"cold": "60s"}) as p:
         for pool in c.cloud.pools.values():
             pool.capacity = 0
         e = p.launch("n1", A5, A6, state="gone")
         assert e["failure"] == "no_capacity" and "InsufficientInstanceCapacity" in e["reason"], e
         offers = p.offers()
-        assert not offers[A5]["launchable"] and 0 < offers[A5]["cold_s"] <= 1 and offers[B5]["launchable"]
+        assert not offers[A5]["launchable"] and 0 < offers[A5]["cold_s"] <= 60 and offers[B5]["launchable"]
         calls = c.calls["CreateFleet"]
         e = p.launch("n2", A5, A6, state="gone")  # not asked again while it is cold
         assert e["failure"] == "no_capacity" and c.calls["CreateFleet"] == calls
         for pool in c.cloud.pools.values():
             pool.capacity = 10
         assert p.launch("n3", A5, B5)["offer"] == B5  # the warm one
+    with cloud() as c, Provider(args.build, c.url, {"cold": "1s"}) as p:
+        c.cloud.pools["us-east-1a", "g5.xlarge"].capacity = 0
+        assert p.launch("n1", A5, state="gone")["failure"] == "no_capacity"
+        c.cloud.pools["us-east-1a", "g5.xlarge"].capacity = 10
         time.sleep(1.1)
-        assert p.launch("n4", A5)["offer"] == A5
+        assert p.launch("n2", A5)["offer"] == A5
 
 
 def next_market_at_once(args):
     with cloud() as c, Provider(args.build, c.url) as p:
         for pool in c.cloud.pools.values():
             pool.capacity = 0
-        begin = time.monotonic()
-        e = p.launch("n1", A5, B5, A6, B6, OD)
-        assert e["offer"] == OD and e["price"] == "1.006" and time.monotonic() - begin < 2, e
+        with Stalls() as stalls:
+            begin = time.monotonic()
+            e = p.launch("n1", A5, B5, A6, B6, OD)
+            took = time.monotonic() - begin
+        assert e["offer"] == OD and e["price"] == "1.006" and took < 2 + stalls.seconds, (e, took)
 
 
 def a_fleet_with_nothing(args):
@@ -104,7 +110,7 @@ def a_fleet_with_nothing(args):
 
 
 def quota(args):
-    with cloud() as c, Provider(args.build, c.url, {"quota_pause": "1s"}) as p:
+    with cloud() as c, Provider(args.build, c.url, {"quota_pause": "60s"}) as p:
         c.cloud.quota["spot"] = 1
         p.launch("n1", A5)
         e = p.launch("n2", A5, B5, state="gone")
@@ -145,13 +151,13 @@ def lost_answers(args):
         for n in range(12):
             p.say("launch", f"m{n}", f"many{n}", A5, B5, A6)
         for n in range(12):
-            p.until(event="change", state="running", seconds=30)
+            p.until(event="change", state="running")
         tokens = [i.tags["spillway-token"] for i in c.alive()]
         assert len(tokens) == len(set(tokens)) == 12, tokens
         for n in range(12):
             p.say("terminate", f"m{n}")
         for n in range(12):
-            assert p.until(event="done", seconds=30)["failure"] == "fine"
+            assert p.until(event="done")["failure"] == "fine"
         assert not c.alive()
 
 
@@ -167,7 +173,7 @@ def an_outcome_that_is_not_known(args):
         p.say("launch", "n2", "token-n2", A5)
         time.sleep(1.5)
         p.say("terminate", "n2")
-        e = p.until(event="change", name="n2", state="gone", seconds=45)
+        e = p.until(event="change", name="n2", state="gone")
         assert c.cloud.launches == 1, e
 
 
@@ -359,7 +365,7 @@ def wrong_clock(args):
 def bad_settings(args):
     def refused(text, **more):
         p = Provider(args.build, "http://127.0.0.1:9", **more)
-        assert p.process.wait(10) == 1
+        assert p.process.wait(60) == 1
         p.readers[1].join()
         assert text in p.log[-1], p.log
 
@@ -448,7 +454,7 @@ def ends_itself(args):
     pool = {"engine_url": "http://127.0.0.1:9/engine", "engine_sha256": "0" * 64, "boot_max": "1s"}
     with cloud(start_machine=Machine) as c, Provider(args.build, c.url, pool=pool) as p:
         p.launch("n1", A5)
-        e = p.until(event="change", name="n1", state="gone", seconds=15)
+        e = p.until(event="change", name="n1", state="gone")
         assert e["failure"] == "ended" and "InstanceInitiatedShutdown" in e["reason"], e
         assert not c.alive()
 

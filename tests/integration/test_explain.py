@@ -257,11 +257,11 @@ def an_slo(args):
     slow, fast = Upstream(default=Script(head_delay=0.6)), Upstream()
     nodes = [node("slow", slow, price=("0.1", "0.1", "0.1")), node("fast", fast, price=("2", "2", "2"))]
     with start(args, nodes, routing={"slo_ttft": "300ms", "slo_probability": "0.9"}) as s:
-        for _ in range(12):
+        for _ in range(60):
             d, = explain(s, chat(s.port, stream=True).headers["x-request-id"])
             assert d["objective"] == "cost" and d["slo"]["ttft_ms"] == 300 and 0 < d["slo"]["probability"] <= 0.9, d
-            if d["chosen"] == "fast" and d["candidates"][0]["ttft_ms_p50"] is not None:
-                break  # it was the unknown one, which somebody has to try, and is known now
+            if reasons(d) == {"fast": "chosen", "slow": "misses_slo"} and d["candidates"][0]["ttft_ms_p50"] is not None:
+                break  # before, it was the unknown one, which somebody has to try; or a pause of the machine's looked like its own
         assert reasons(d) == {"fast": "chosen", "slow": "misses_slo"}, d
         won, lost = d["candidates"]
         assert won["ttft_ms_p50"] < lost["ttft_ms_p50"] < lost["ttft_ms_p99"] and lost["p_slo"] < won["p_slo"] <= 1, d
