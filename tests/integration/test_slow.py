@@ -262,7 +262,8 @@ def handshakes(args):
             for _ in range(20):
                 a = chat(s.port, key=KEY, tls=context)
                 assert a.status == 200 and a.text() == "Hello there, world!"
-            assert slow.standing() + nothing.standing() == SLOW
+            late = time.monotonic() - slow.began > HEAD_SECONDS - 1
+            assert late or slow.standing() + nothing.standing() == SLOW
             slow.end()
             nothing.end()
 
