@@ -63,9 +63,10 @@ def ask(s, results, stop, rng):
 
 
 def kill_at_random(schedulers, redis, seconds, rng):
+    """For so long, and until both were: how often each."""
     kills = [0, 0]
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or (min(kills) == 0 and time.monotonic() < end + 60):
         time.sleep(rng.uniform(0.3, 0.9))
         if rng.random() < 0.5:
             s = rng.choice(schedulers)
@@ -209,6 +210,7 @@ def test_used_up(args):
     try:
         wait_until(lambda: limit - stage.redis.budget("org")["spent"] < LEAST, 20, "refused though it fits: it is used up")
         time.sleep(0.3)
+        wait_until(lambda: any(t.budget and not t.early for t in stage.results), 20, "somebody is refused")
         stage.end()
         b, _ = check_books(stage, "org", stage.up.billed, limit)
         assert b["waste"] == 0, b
