@@ -37,7 +37,8 @@ struct fetch_answer {
 const char *fetch_answer_header(const struct fetch_answer *a, const char *name);
 /* "sha256:AB:CD:..", "AB:CD:.." or 64 digits, as `openssl x509 -fingerprint -sha256` prints it: 32 bytes. */
 enum rc fetch_pin_parse(const char *text, unsigned char pin[32], struct error *e) SPW_MUST_USE;
-/* RC_DENIED: the server's certificate is not one that is believed; RC_TIMEOUT, RC_FULL, else RC_IO. Exactly one of answer and error is not NULL. On the loop, never from inside fetch_start(). */
+/* RC_DENIED: the server's certificate is not one that is believed; RC_TIMEOUT, RC_FULL, else RC_IO. Exactly one of
+ * answer and error is not NULL. On the loop, never from inside fetch_start(). */
 typedef void fetch_cb(const struct fetch_answer *answer, const struct error *e, void *arg);
 enum rc fetch_start(struct fetcher *f, const struct fetch_request *r, fetch_cb *cb, void *arg, struct fetch **out,
                     struct error *e) SPW_MUST_USE;

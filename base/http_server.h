@@ -47,8 +47,9 @@ struct http_server_options {
 
 struct http_server_handlers {
     /* NULL, or called with the head of a request whose body is still to come, before it is read (and before the client is
-     * told to go on; a small body that came with its head is here already): may refuse it with http_reply(), so that strangers cannot make us hold what they send. The body is then
-     * not read, the connection is closed after the answer, and on_request is not called. */
+     * told to go on; a small body that came with its head is here already): may refuse it with http_reply(), so that
+     * strangers cannot make us hold what they send. The body is then not read, the connection is closed after the
+     * answer, and on_request is not called. */
     void (*on_head)(struct http_exchange *x, void *arg);
     /* A complete request. head and body are valid while the exchange is. */
     void (*on_request)(struct http_exchange *x, void *arg);
@@ -60,7 +61,8 @@ struct http_server_handlers {
 enum rc http_server_new(struct http_server **s, struct event_base *loop, const char *listen_on,
                         const struct http_server_options *o, const struct http_server_handlers *h, void *arg,
                         struct error *e) SPW_MUST_USE;
-/* The same listening socket (non-blocking) without a server, the caller's; *unix_path is owned by the caller, NULL for TCP. */
+/* The same listening socket (non-blocking) without a server, the caller's; *unix_path is owned by the caller, NULL for
+ * TCP. */
 enum rc http_listen(const char *listen_on, enum http_sharing sharing, int *fd, int *port, char **unix_path,
                     struct error *e) SPW_MUST_USE;
 /* Closes everything at once; running exchanges get on_abort. Not from inside on_request or on_abort; drain's `done` may. */

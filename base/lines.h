@@ -46,7 +46,8 @@ struct csv {
 /* Opens and reads the head line. */
 enum rc csv_open(struct csv *c, const char *path, struct error *e) SPW_MUST_USE;
 void csv_close(struct csv *c);
-/* As lines_next(); a row with another number of fields than the head is RC_INVALID. Quotes as RFC 4180 has them, within a line. */
+/* As lines_next(); a row with another number of fields than the head is RC_INVALID. Quotes as RFC 4180 has them, within
+ * a line. */
 enum rc csv_next(struct csv *c, struct error *e) SPW_MUST_USE;
 enum rc csv_rewind(struct csv *c, struct error *e) SPW_MUST_USE; /* to the first row */
 /* The column of this name (any case), or -1. */

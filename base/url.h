@@ -17,8 +17,8 @@ struct url {
 /* Nothing may follow but a slash. RC_INVALID: *e says what it is instead, and what would be right; it does not say whose. */
 enum rc url_parse(struct url *u, const char *text, struct error *e) SPW_MUST_USE;
 
-/* HOST[:PORT] (port 0: any), with an IPv6 address in brackets: is it this machine and can be no other, whatever names are resolved to?
- * True of localhost, ::1 and all of 127.0.0.0/8; a name that only begins like them is none of them. */
+/* HOST[:PORT] (port 0: any), with an IPv6 address in brackets: is it this machine and can be no other, whatever names
+ * are resolved to? True of localhost, ::1 and all of 127.0.0.0/8; a name that only begins like them is none of them. */
 bool url_is_loopback(const char *address);
 
 #endif

@@ -15,7 +15,8 @@ struct node_curve { /* microseconds; all >= 0 */
     double base_us, prefill_us_per_tok, decode_us_base, decode_us_per_seq;
 };
 
-/* What the lines leave out, where it was measured; the simulator's node heeds it, and who draws lines may mend them by it. 0: not known.
+/* What the lines leave out, where it was measured; the simulator's node heeds it, and who draws lines may mend them by
+ * it. 0: not known.
  *   a step of a batch whose sequences hold `context` tokens in all:  + decode_us_per_ctx_tok * context
  *   prompts beside decoding:  mixed_chunk tokens of them in each step at most, at mixed_us_per_tok each */
 struct curve_detail {
@@ -23,9 +24,10 @@ struct curve_detail {
     int32_t chunk, mixed_chunk; /* tokens of prompts in a step that decodes nothing, and in one that does */
 };
 
-/* When a prompt of `fresh` tokens has its first token at the latest on a node that has `queued` tokens of other prompts before it
- * and decodes `batch` sequences meanwhile: prompts are computed in the order they came, up to `chunk` tokens in each step, none
- * cut to fill one up, which takes at most twice the steps that full ones would (next-fit); a step is under way. */
+/* When a prompt of `fresh` tokens has its first token at the latest on a node that has `queued` tokens of other prompts
+ * before it and decodes `batch` sequences meanwhile: prompts are computed in the order they came, up to `chunk` tokens
+ * in each step, none cut to fill one up, which takes at most twice the steps that full ones would (next-fit); a step is
+ * under way. */
 static inline double curve_ttft_us(const struct node_curve *c, double queued, double fresh, int batch, int chunk)
 {
     double own = (double)(long long)((fresh + chunk - 1) / chunk);

@@ -7,8 +7,9 @@
  *
  * (the conjugate prior: Gelman et al., "Bayesian Data Analysis", 3rd ed., sec. 2.6). The prior, one loss in 20 node-hours, is
  * what 0.05 an hour says of a machine of which nothing is known, and counts as much as 20 hours of watching: after 200 hours
- * without a loss the rate is 0.0045, after 3 losses in 10 hours 0.13. Markets change, so what was seen fades: half of it counts
- * after LOSSES_HALF_LIFE_S. Losses of one domain come together; each counts, since each costs its own change-over.
+ * without a loss the rate is 0.0045, after 3 losses in 10 hours 0.13. Markets change, so what was seen fades: half of
+ * it counts after LOSSES_HALF_LIFE_S. Losses of one domain come together; each counts, since each costs its own
+ * change-over.
  *
  * Pure; the memory is the caller's. */
 #ifndef POLICIES_LOSSES_H

@@ -101,9 +101,9 @@ enum power_state power_offline(const struct power_levels *l, int64_t idle_us, in
 struct power_forecast {
     bool known;
     int64_t left_us; /* it lasts so long still, as far as can be told; INT64_MAX: no end in sight */
-    /* How much it is believed, 0 to 1000. lambda = 1 - trust/1000. A level that pays after T is entered when the node has been
-     * idle for lambda T and (1 - lambda) T or more is left; else not before T / lambda. 0: not at all, ski rental. 1000: at
-     * once, or not at all. */
+    /* How much it is believed, 0 to 1000. lambda = 1 - trust/1000. A level that pays after T is entered when the node
+     * has been idle for lambda T and (1 - lambda) T or more is left; else not before T / lambda. 0: not at all, ski
+     * rental. 1000: at once, or not at all. */
     int32_t trust;
 };
 /* The level for a node that has been idle for idle_us.
@@ -192,12 +192,12 @@ struct power_outlook {
     double spare_w;         /* what room for one request costs that is kept ready: power_spare_w(); 0: nothing */
     int64_t now_us;         /* monotonic */
     int64_t tick_us;        /* until the next plan */
-    /* Nobody has asked for quiet_us. Past forget_us (0: never), with nothing in use, what is left of the averages is no demand:
-     * nothing is foreseen, and ski rental alone decides. */
+    /* Nobody has asked for quiet_us. Past forget_us (0: never), with nothing in use, what is left of the averages is no
+     * demand: nothing is foreseen, and ski rental alone decides. */
     int64_t quiet_us, forget_us;
-    /* What is promised for the first token, and what it takes to wake one that sleeps lightly (0, 0: nothing is known). Where a
-     * waking takes no more than a quarter of the promise, another quarter of which goes by before somebody is woken, chance is
-     * waited for, and not kept awake for: `margin` is what is expected. */
+    /* What is promised for the first token, and what it takes to wake one that sleeps lightly (0, 0: nothing is known).
+     * Where a waking takes no more than a quarter of the promise, another quarter of which goes by before somebody is
+     * woken, chance is waited for, and not kept awake for: `margin` is what is expected. */
     int64_t ttft_us, wake_us;
 };
 void power_foresee(struct power_group *g, const struct power_outlook *o);

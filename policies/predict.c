@@ -135,8 +135,8 @@ static inline void around(struct latency *t, const struct predict_spread *s, dou
     }
 }
 
-/* square * c = right for the coefficients that are in; the others are 0. By Cholesky's way: square is positive definite, since
- * `hold` is never forgotten. False: numbers ran out. */
+/* square * c = right for the coefficients that are in; the others are 0. By Cholesky's way: square is positive
+ * definite, since `hold` is never forgotten. False: numbers ran out. */
 static bool solve(const struct predict_fit *f, unsigned in, double c[PREDICT_TERMS])
 {
     double l[PREDICT_TERMS][PREDICT_TERMS], y[PREDICT_TERMS];

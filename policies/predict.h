@@ -11,10 +11,11 @@
  * learned from every answer: least squares of relative errors with exponential forgetting, held to where they began by a term
  * that is never forgotten (Tikhonov), so that what is seldom seen, or only together with something else, stays as it was; no
  * coefficient below 0 (the most negative is set to nothing, and the others are solved anew). Around the lines the times are
- * taken to be lognormal, with a spread of its own on each side (latency.h); spreads and offset are moving averages of the logarithm of (observed / predicted), so that a node
- * that has become slow is believed slow after a few answers even if the lines have not followed yet. What is more than three
- * spreads off counts as three (Huber), unless it goes on: one stall is not the rule. How often that happens on the late
- * side, and how late it is then, is kept beside it (`odd`).
+ * taken to be lognormal, with a spread of its own on each side (latency.h); spreads and offset are moving averages of
+ * the logarithm of (observed / predicted), so that a node that has become slow is believed slow after a few answers
+ * even if the lines have not followed yet. What is more than three spreads off counts as three (Huber), unless it goes
+ * on: one stall is not the rule. How often that happens on the late side, and how late it is then, is kept beside it
+ * (`odd`).
  *
  * Of a curve errors are kept by size, since a wait of a few steps is much for a short prompt and nothing for a long one: four
  * classes of the expected time, each four times the one before.

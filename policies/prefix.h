@@ -64,7 +64,8 @@ struct prefix_stats {
     int64_t evicted; /* of them had to go for others, ever */
 };
 
-/* For node ids 0..n_nodes-1 <= 65535. RC_INVALID: cap_bytes is below PREFIX_BYTES_MIN or above 64 GiB, or n_nodes is wrong. */
+/* For node ids 0..n_nodes-1 <= 65535. RC_INVALID: cap_bytes is below PREFIX_BYTES_MIN or above 64 GiB, or n_nodes is
+ * wrong. */
 enum rc prefix_new(struct prefix_map **m, int64_t cap_bytes, int32_t n_nodes, struct error *e) SPW_MUST_USE;
 void prefix_free(struct prefix_map *m); /* NULL is fine */
 /* What its KV cache has room for; <= 0: it does not say. */

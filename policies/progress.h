@@ -30,8 +30,9 @@ struct progress_work {       /* what is still to do, one row per deadline or gro
     double grain;            /* the largest piece of it, which is begun whole: so much ahead of even progress is none */
 };
 #define PROGRESS_ROWS_MAX 64
-/* Requests that wait, put together by deadline: those within about a quarter of the time that is left stand in one row, and all
- * of it is due with the first of them. {0} to begin with; then add all, then end: work[0..n-1] is what progress_decide() wants. */
+/* Requests that wait, put together by deadline: those within about a quarter of the time that is left stand in one row,
+ * and all of it is due with the first of them. {0} to begin with; then add all, then end: work[0..n-1] is what
+ * progress_decide() wants. */
 struct progress_rows {
     struct progress_work work[PROGRESS_ROWS_MAX];
     int32_t n; /* after the end */

@@ -326,8 +326,8 @@ static void likely_in_time(struct field *f)
     f->left = kept;
 }
 
-/* Only answers that are bought are left, and they would be late, while a node of ours is merely full: for the first half of its
- * time a request waits for that one. */
+/* Only answers that are bought are left, and they would be late, while a node of ours is merely full: for the first
+ * half of its time a request waits for that one. */
 static bool waiting_may_help(struct field *f)
 {
     const struct route_request *r = f->r;

@@ -429,8 +429,8 @@ int32_t router_in_flight(const struct router *r, int32_t node)
 
 /* ---- the index --------------------------------------------------------------------------------------------------- */
 
-/* The index gets coarse figures, so that near equals are equal there: of equals it looks at a few, of others at all that could
- * be better, and it changes less often. Candidates are judged by exact ones. */
+/* The index gets coarse figures, so that near equals are equal there: of equals it looks at a few, of others at all
+ * that could be better, and it changes less often. Candidates are judged by exact ones. */
 static float coarse_us(double us)
 {
     return (float)(ceil(us / COARSE_US) * COARSE_US);
@@ -446,8 +446,8 @@ static float coarse(double v) /* up by 3% at most */
     return f;
 }
 
-/* Would one that takes so much memory wait inside for somebody to end? Two more that are as long are reckoned with, since some
- * turn out longer than expected. */
+/* Would one that takes so much memory wait inside for somebody to end? Two more that are as long are reckoned with,
+ * since some turn out longer than expected. */
 static int64_t kv_left(const struct place *p)
 {
     return p->facts.kv_tokens > 0 && p->in_flight > 0 ? p->facts.kv_tokens - p->held : INT64_MAX;

@@ -98,7 +98,8 @@ struct router_leg {
 void router_sent(struct router *r, int32_t node, const struct router_work *w, struct router_leg *leg);
 /* Its first token came so long after it was sent; <= 0: it came, but its time says nothing. Once; later calls are nothing. */
 void router_spoke(struct router *r, struct router_leg *leg, double ttft_us);
-/* It has ended, in whatever way. tpot_us: the mean time per output token after the first; <= 0: unknown. The leg is none then. */
+/* It has ended, in whatever way. tpot_us: the mean time per output token after the first; <= 0: unknown. The leg is
+ * none then. */
 void router_ended(struct router *r, struct router_leg *leg, double tpot_us);
 int32_t router_in_flight(const struct router *r, int32_t node);
 

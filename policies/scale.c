@@ -31,8 +31,8 @@ static double mean_demand(const struct scale_snapshot *s)
     return fmax(s->demand.now, s->demand.mean) + s->demand.batch;
 }
 
-/* The spreads of the forecast up to which demand is looked at. Where misses are weighed, what is worth its money decides how many
- * of them are held (leave_unserved()), and the limit only has to be beyond that. */
+/* The spreads of the forecast up to which demand is looked at. Where misses are weighed, what is worth its money
+ * decides how many of them are held (leave_unserved()), and the limit only has to be beyond that. */
 static double spreads(const struct scale_snapshot *s)
 {
     return scale_misses_count(s) ? fmax(s->limits.z, SPREADS_WEIGHED) : s->limits.z;

@@ -6,10 +6,9 @@
  *  1. Never more than nodes_max nodes nor more dollars per hour than hour_max: whatever is alive counts (also
  *     booting and draining), and so does what the API is planned to be paid. Above the limit (it was lowered, a
  *     price rose) the dearest capacity is drained until it holds.
- *  2. need = (max(now, mean + z * sd) + batch) * (1 + over_provision) + queued / queue_drain_s; where misses are weighed (9), z
- *     is 2.5 at least, so that 9 decides what is held. It falls only
- *     after it has been lower, by more than down_band, for down_after_s (the largest need of one to two such
- *     windows counts): no flapping.
+ *  2. need = (max(now, mean + z * sd) + batch) * (1 + over_provision) + queued / queue_drain_s; where misses are
+ *     weighed (9), z is 2.5 at least, so that 9 decides what is held. It falls only after it has been lower, by more
+ *     than down_band, for down_after_s (the largest need of one to two such windows counts): no flapping.
  *  3. Own machines first: awake, then asleep, by marginal price. What they can't cover comes from the cheapest set of
  *     offers (types x zones x markets; a knapsack by dynamic programming), at prices that include what a
  *     pre-emption costs. Nodes on their way count. What runs is kept unless the better set saves `replace_saving`,

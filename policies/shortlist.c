@@ -15,8 +15,8 @@
 #define VISITS_MAX   1024
 #define FRONTIER_MAX 1024
 #define FASTEST      2
-/* The best so many are surely the best, within a thousandth; the others are the best of those that were seen. With fewer, what
- * comes is spread over fewer nodes where all are nearly equal, and waits there. */
+/* The best so many are surely the best, within a thousandth; the others are the best of those that were seen. With
+ * fewer, what comes is spread over fewer nodes where all are nearly equal, and waits there. */
 #define EXACT      8
 #define TERM_MAX   1e18f
 #define NEAR_BITS  (1u << 10) /* of VALUE_BITS of a float: from 0.05% to 0.1% of its value */
@@ -25,8 +25,8 @@
 #define USUAL_IN   128.0f     /* until shortlist_usual() says else */
 #define USUAL_OUT  256.0f
 
-/* T_USUAL: time of a request of the usual size. The least of a sum is more than the sum of the leasts: with it the bound of the
- * time of any request that is not far from usual is nearly what one node comes to. */
+/* T_USUAL: time of a request of the usual size. The least of a sum is more than the sum of the leasts: with it the
+ * bound of the time of any request that is not far from usual is nearly what one node comes to. */
 enum {
     T_STATE,
     T_MONEY,
@@ -469,8 +469,8 @@ void shortlist_order(struct shortlist *s)
 /* ---- search ------------------------------------------------------------------------------------------------------ */
 
 /* A rating is one number, less is better: the level, and below it the value's bits, which are in the order of the values
- * where none is negative (IEEE 754), but for the last three: a millionth. With the leaf below it, it also says who: ties go to
- * the lower leaf. So does what was not looked into yet: rating, level, block. */
+ * where none is negative (IEEE 754), but for the last three: a millionth. With the leaf below it, it also says who:
+ * ties go to the lower leaf. So does what was not looked into yet: rating, level, block. */
 #define LEAF_BITS  16
 #define VALUE_BITS 28
 #define NO_RATING  UINT64_MAX

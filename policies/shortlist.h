@@ -9,8 +9,9 @@
  * hold anything better than the eighth best that it has, by more than a thousandth: it finds as good as looking at every
  * node would. Leaves are ordered so
  * that like nodes are neighbours (shortlist_order()), which makes bounds tight; nothing but speed depends on that. An
- * update changes one leaf and the least terms on the way to the root, and stops where they stay the same. (Best-first branch and bound over a tree of
- * componentwise bounds: Hjaltason and Samet, "Distance browsing in spatial databases", TODS 1999.)
+ * update changes one leaf and the least terms on the way to the root, and stops where they stay the same. (Best-first
+ * branch and bound over a tree of componentwise bounds: Hjaltason and Samet, "Distance browsing in spatial databases",
+ * TODS 1999.)
  *
  * Memory: all of it is taken in shortlist_new(). No clock, no I/O, no globals. Not locked: the caller's lock, or one
  * thread. Deterministic: equal indexes answer equal queries alike, ties go to the lower leaf. */
@@ -87,7 +88,8 @@ void shortlist_put(struct shortlist *s, int32_t node, const struct shortlist_kin
 /* Its load, state or price has changed. The hot path: well below a microsecond among 10,000. It is there. */
 void shortlist_update(struct shortlist *s, int32_t node, const struct shortlist_terms *terms);
 void shortlist_drop(struct shortlist *s, int32_t node); /* one that is not there: nothing happens */
-/* Most requests are about of this size: bounds are tight for those. Changes no node's rating. As long as it takes to update all. */
+/* Most requests are about of this size: bounds are tight for those. Changes no node's rating. As long as it takes to
+ * update all. */
 void shortlist_usual(struct shortlist *s, float input_tokens, float output_tokens);
 int32_t shortlist_count(const struct shortlist *s);
 /* Like nodes become neighbours: after many were put. Milliseconds for 10,000; allocates nothing. */

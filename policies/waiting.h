@@ -127,13 +127,14 @@ const char *waiting_verdict_name(enum waiting_verdict v);
 enum waiting_verdict waiting_enter(struct waiting *room, struct waiter *w, int64_t now_ns) SPW_MUST_USE;
 /* It gets a slot: its tenant is charged for it. It does not wait any more. */
 void waiting_take(struct waiting *room, struct waiter *w, int64_t now_ns);
-/* Somebody who does not wait got a slot meanwhile, since it suits none of those who do (or only worse): slots are given faster
- * than those who wait see. */
+/* Somebody who does not wait got a slot meanwhile, since it suits none of those who do (or only worse): slots are given
+ * faster than those who wait see. */
 void waiting_passed(struct waiting *room, enum waiting_class c, int64_t now_ns);
 /* It goes without one. */
 void waiting_leave(struct waiting *room, struct waiter *w);
 
-/* Is there a free slot for w? Where there is none it may set w->late_ns to the past: then w stands back, and the next one is asked. */
+/* Is there a free slot for w? Where there is none it may set w->late_ns to the past: then w stands back, and the next
+ * one is asked. */
 typedef bool (*waiting_fits)(const struct waiter *w, void *arg);
 /* Who gets the next slot, or NULL: nobody whom one fits. Of each reach only the first is asked, of picky ones and answers
  * under way WAITING_LOOKS_MAX. */

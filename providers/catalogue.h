@@ -1,9 +1,9 @@
 /* Price lists as files: what instances cost by the hour, and what APIs cost by the token, each from a date on. One reader for
  * providers, the simulator, the plan and `spillway prices`.
  *
- * Price lists are dirty. A row's doubtful figures are not used, its flags say why, and the table counts them, so that a report
- * can say what it left out. A row that cannot be read is told with file, line, column and what would be right; whoever reads
- * the list decides whether that ends it (price_table_read) or only costs the row (price_table_load).
+ * Price lists are dirty. A row's doubtful figures are not used, its flags say why, and the table counts them, so that a
+ * report can say what it left out. A row that cannot be read is told with file, line, column and what would be right;
+ * whoever reads the list decides whether that ends it (price_table_read) or only costs the row (price_table_load).
  *
  * Files:
  *   CSV, plain or gzip, a row each; columns by name, in any order and case, others are passed over:
@@ -15,9 +15,9 @@
  *     genai-prices: {unit, models: [{provider, model, prices}]} or [{id, models: [{id, prices}]}]
  *     litellm: {unit, models: {NAME: {input, cache_hit, output}}} or {NAME: {input_cost_per_token, ...}}
  *
- * Only US dollars are taken: money is booked in them, and a rate of exchange is somebody's decision. Money is integer from the
- * first digit on; digits beyond what is booked (pico-dollars) are rounded. Of rows for the same thing, a later effective_from
- * ends the earlier one.
+ * Only US dollars are taken: money is booked in them, and a rate of exchange is somebody's decision. Money is integer
+ * from the first digit on; digits beyond what is booked (pico-dollars) are rounded. Of rows for the same thing, a later
+ * effective_from ends the earlier one.
  *
  * Tables own their text. One thread. Blocks (files). */
 #ifndef PROVIDERS_CATALOGUE_H
@@ -89,7 +89,8 @@ enum rc price_table_load(struct price_table *t, const char *path, price_problem_
 void price_table_fini(struct price_table *t); /* {0} is fine */
 
 enum price_market { PRICE_ON_DEMAND, PRICE_SPOT };
-/* The cheapest usable row that fits; NULL or "" as cloud, type, accelerator, region, zone fits all, accelerators 0 too. NULL: none. */
+/* The cheapest usable row that fits; NULL or "" as cloud, type, accelerator, region, zone fits all, accelerators 0 too.
+ * NULL: none. */
 const struct price_row *price_cheapest(const struct price_table *t, const struct price_row *like,
                                        enum price_market market);
 /* Does the row answer that question, and has it a usable price then? */

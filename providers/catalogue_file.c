@@ -1,5 +1,5 @@
-/* Price lists from files: CSV by columns, documents by catalogue_doc.c; then what rows say of each other: hosts that are billed
- * apart, repetitions, contradictions, and which of them ends which. */
+/* Price lists from files: CSV by columns, documents by catalogue_doc.c; then what rows say of each other: hosts that
+ * are billed apart, repetitions, contradictions, and which of them ends which. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

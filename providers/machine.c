@@ -572,8 +572,8 @@ static enum rc take_probe(struct machine *m, const char *probe, struct error *e)
     return RC_OK;
 }
 
-/* What says how its power is reached, in the table's order: other words, another proof. Secrets are not in it, since only their
- * files' names are settings. */
+/* What says how its power is reached, in the table's order: other words, another proof. Secrets are not in it, since
+ * only their files' names are settings. */
 static void fingerprint(struct machine *m, const struct provider_settings *s)
 {
     static const char *const all[] = {"bmc",        "bmc_system",      "mac",        "wol_broadcast", "wol_port",

@@ -1,6 +1,6 @@
-/* Provider `openai`: paid APIs as capacity without nodes. Nothing to launch and nothing to end: what it can be asked is what a
- * token costs there (from a price list, by the day and hour) and whether the account works: its key, the models that it may
- * use, and what is left of its quota.
+/* Provider `openai`: paid APIs as capacity without nodes. Nothing to launch and nothing to end: what it can be asked is
+ * what a token costs there (from a price list, by the day and hour) and whether the account works: its key, the models
+ * that it may use, and what is left of its quota.
  *
  * Requests themselves go to nodes of the configuration whose url is the API's; how its 429s are respected is the business of
  * the front (scheduler/nodes/holds.c). What check() is told by a 429 holds back this provider's offers for as long.

@@ -7,9 +7,9 @@
  * borrowed for that callback.
  *
  * Launches are idempotent: one `spec.token` is at most one instance, also after a retry, also after a restart of ours: it
- * is on disk before launch() is called, and the same token is only ever used with the same spec. A provider retries by itself, with
- * full jitter and within a deadline, what was throttled, and what may or may not have been done with the same token and the
- * same body; only then the failure goes up. It bounds its own rate of calls.
+ * is on disk before launch() is called, and the same token is only ever used with the same spec. A provider retries by
+ * itself, with full jitter and within a deadline, what was throttled, and what may or may not have been done with the
+ * same token and the same body; only then the failure goes up. It bounds its own rate of calls.
  *
  * Life of an instance (only the provider moves it; each move is one on_change call, see there):
  *

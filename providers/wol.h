@@ -1,7 +1,7 @@
 /* Wake-on-LAN: the magic packet (six bytes FF, then the machine's MAC address sixteen times: 102 bytes), with a SecureOn
  * password of 4 or 6 bytes behind it where the card wants one, as UDP to a broadcast address. Nothing answers: whether it
- * woke somebody has to be seen elsewhere. It is sent three times, since nothing repeats a lost one; routers do not pass it on,
- * so the broadcast must be one of a network that we are in. Pure, but for wol_send(), which does not block. */
+ * woke somebody has to be seen elsewhere. It is sent three times, since nothing repeats a lost one; routers do not pass
+ * it on, so the broadcast must be one of a network that we are in. Pure, but for wol_send(), which does not block. */
 #ifndef PROVIDERS_WOL_H
 #define PROVIDERS_WOL_H
 

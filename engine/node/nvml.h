@@ -1,9 +1,9 @@
-/* NVIDIA's management library, if it is there: opened at run time (libnvidia-ml.so.1), so that the engine needs none. It makes
- * no CUDA context, and an engine that sleeps may go on asking it. Each of its symbols may be missing, and each question may be
- * refused in a virtual machine or a container; then that one has no answer.
+/* NVIDIA's management library, if it is there: opened at run time (libnvidia-ml.so.1), so that the engine needs none.
+ * It makes no CUDA context, and an engine that sleeps may go on asking it. Each of its symbols may be missing, and each
+ * question may be refused in a virtual machine or a container; then that one has no answer.
  *
- * Power caps. The limit before is written to a file before it is changed; nvml_uncap() puts it back and removes the file. After
- * a crash the next start finds the file and puts it back first.
+ * Power caps. The limit before is written to a file before it is changed; nvml_uncap() puts it back and removes the
+ * file. After a crash the next start finds the file and puts it back first.
  *
  * Blocks for as long as the driver takes (milliseconds; seconds when the driver is cold): start and end, and readings once
  * a second. One thread. NVML API reference: nvmlDeviceGetPowerUsage (mW), nvmlDeviceGetTotalEnergyConsumption (mJ since the

@@ -30,8 +30,8 @@ struct watts_reading {
     enum watts_source source;
     int64_t milliwatts;  /* mean since the last reading; at the first one of what can be asked for, else 0 */
     int64_t millijoules; /* since the start */
-    /* Of these, while nothing was computed: idle time at the declared idle draw, or, measured, at the mean draw of readings in
-     * which nothing was computed (before the first of these: at each reading's own mean). */
+    /* Of these, while nothing was computed: idle time at the declared idle draw, or, measured, at the mean draw of
+     * readings in which nothing was computed (before the first of these: at each reading's own mean). */
     int64_t idle_millijoules;
 };
 struct watts;

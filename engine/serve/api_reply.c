@@ -281,8 +281,8 @@ static void frame_open(struct writer *w, const struct api_answer *a)
     put(w, ",\"choices\":[");
 }
 
-/* The ids a frame stands for, those of the answer; out is NULL: none. Every frame but the usage chunk says usage: null when usage was asked
- * for. */
+/* The ids a frame stands for, those of the answer; out is NULL: none. Every frame but the usage chunk says usage: null
+ * when usage was asked for. */
 static void frame_close(struct writer *w, const struct api_answer *a, const struct batch_output *out)
 {
     put(w, "}]");

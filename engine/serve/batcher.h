@@ -88,7 +88,8 @@ struct batch_usage {
     int n_uses;
 };
 
-/* An embedding instead of an answer: the states of all tokens of the prompt, or of the last one, as one vector of length 1. */
+/* An embedding instead of an answer: the states of all tokens of the prompt, or of the last one, as one vector of
+ * length 1. */
 enum batch_pool { BATCH_NO_POOL, BATCH_POOL_MEAN, BATCH_POOL_LAST };
 
 /* What came out of a job since the last call. Lent for the call. */

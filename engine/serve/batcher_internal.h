@@ -115,8 +115,8 @@ void make_room(struct batcher *b);         /* before a step: for every answer's 
 /* batcher_ahead.c */
 /* The step ahead becomes the one in `slices`; returns how many, 0: there is none. */
 int32_t ahead_take(struct batcher *b);
-/* Makes the step in `slices`, and where that can be, begins one ahead before it is done. Afterwards *n is less by slices whose
- * jobs have gone while it was ahead. */
+/* Makes the step in `slices`, and where that can be, begins one ahead before it is done. Afterwards *n is less by
+ * slices whose jobs have gone while it was ahead. */
 enum rc ahead_step(struct batcher *b, int32_t *n, int32_t n_prefill, struct error *e) SPW_MUST_USE;
 /* The step's token of j could not be chosen on the device: compute it again, for the host. */
 void ahead_again(struct batcher *b, struct batch_job *j);

@@ -1,7 +1,7 @@
 /* What steps take, as it is seen, and how much of a long prompt a step may take in that also decodes: so much that those who
  * decode get their tokens less than half as often as without it (2.1 times the step). Less, and the prompt would take three
- * times as long as alone, for a few tokens are dearer than many; more, and its company would stall. Short prompts are over soon,
- * and are not held up for it: many of them would pile up before their first tokens. Pure; no clock. */
+ * times as long as alone, for a few tokens are dearer than many; more, and its company would stall. Short prompts are
+ * over soon, and are not held up for it: many of them would pile up before their first tokens. Pure; no clock. */
 #ifndef ENGINE_SERVE_PACE_H
 #define ENGINE_SERVE_PACE_H
 

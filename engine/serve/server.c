@@ -335,8 +335,8 @@ static void load_done(struct worker_task *t)
         s->o.supervisor->ready(s->o.supervisor->arg);
 }
 
-/* A load that takes its time says every second how far it is, as far as can be seen from here: what is in memory of what there
- * is to load. */
+/* A load that takes its time says every second how far it is, as far as can be seen from here: what is in memory of
+ * what there is to load. */
 static void on_progress(evutil_socket_t fd, short what, void *arg)
 {
     struct server *s = arg;

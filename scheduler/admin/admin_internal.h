@@ -69,8 +69,8 @@ void admin_reply_json(struct http_exchange *x, int status, const struct json_wri
 void admin_reply_error(struct http_exchange *x, int status, const char *code, const char *format, ...) SPW_PRINTF(4, 5);
 void admin_refuse(const struct admin_call *c, const struct error *e); /* by its code */
 
-/* The call's exchange waits for what run(job) does on the reader's thread, then done(rc, job). False: too much waits already; it
- * was told so, and the job is still the caller's. */
+/* The call's exchange waits for what run(job) does on the reader's thread, then done(rc, job). False: too much waits
+ * already; it was told so, and the job is still the caller's. */
 bool admin_start(const struct admin_call *c, void (*run)(void *job), void (*done)(enum rc rc, void *job),
                  void (*on_abort)(struct http_exchange *x, void *job), void *job);
 /* Seconds since 1970; none (0 or below): null. */

@@ -16,7 +16,7 @@ static bool there_is_one(const struct admin_call *c)
     return c->admin->o.fleet != NULL;
 }
 
-/* ---- looking ------------------------------------------------------------------------------------------------------------ */
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 void admin_write_life(struct json_writer *w, const struct fleet_view *v)
 {
@@ -175,7 +175,7 @@ void admin_get_providers(const struct admin_call *c)
     admin_reply_json(c->x, 200, &w);
 }
 
-/* ---- checking a provider -------------------------------------------------------------------------------------------------- */
+/* ---- checking a provider ----------------------------------------------------------------------------------------- */
 
 struct check {
     struct http_exchange *x; /* NULL: its client has left */
@@ -246,7 +246,7 @@ void admin_check_provider(const struct admin_call *c)
     admin_reply_error(c->x, 404, "not_found", "%s", e.message);
 }
 
-/* ---- orders ------------------------------------------------------------------------------------------------------------------ */
+/* ---- orders ------------------------------------------------------------------------------------------------------ */
 
 static void say_done(const struct admin_call *c, const char *what)
 {

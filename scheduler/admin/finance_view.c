@@ -1,5 +1,5 @@
-/* /admin/v1/finance: what finance edits (books/finance.h), and corrections. As with all actions here the audit has each before it
- * is carried out, with its body. Files may wait for a disk, so that each runs on the reader's thread:
+/* /admin/v1/finance: what finance edits (books/finance.h), and corrections. As with all actions here the audit has each
+ * before it is carried out, with its body. Files may wait for a disk, so that each runs on the reader's thread:
  *
  *   loop: body read, job made -> thread: the file -> loop: answered, or dropped when the client has left
  *

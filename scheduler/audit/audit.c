@@ -1,5 +1,5 @@
-/* The writer: one thread that owns the store, behind an inbox (base/inbox.h) with a port per event loop. A group that fails goes
- * back to the front of what waits, whole and in order, unless it is to be given up (audit.h). */
+/* The writer: one thread that owns the store, behind an inbox (base/inbox.h) with a port per event loop. A group that
+ * fails goes back to the front of what waits, whole and in order, unless it is to be given up (audit.h). */
 #include "scheduler/audit/audit.h"
 
 #include <errno.h>

@@ -16,8 +16,9 @@ struct audit_reconciled {
 enum rc audit_reconcile(struct audit *a, const char *dir, const char *ledger_path, struct audit_reconciled *r,
                         struct error *e) SPW_MUST_USE;
 
-/* For an auditor: each row of the ledger that has no record in the chain, and each record (not declared void) that has no row.
- * Rows that were finished before the chain began are nobody's business. Reads all of both. Blocks; command line. */
+/* For an auditor: each row of the ledger that has no record in the chain, and each record (not declared void) that has
+ * no row. Rows that were finished before the chain began are nobody's business. Reads all of both. Blocks; command
+ * line. */
 enum audit_lack { AUDIT_ROW_WITHOUT_RECORD, AUDIT_RECORD_WITHOUT_ROW };
 struct audit_compared {
     int rows, records, lacking;

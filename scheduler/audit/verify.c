@@ -1,6 +1,6 @@
-/* Segment after segment, line after line. Where all is well (numbers, links, MACs, and the signature of a segment's last seal,
- * which vouches for every line before it) nothing is kept; a segment where anything is not is read into memory and goes to
- * verify_detail.c. */
+/* Segment after segment, line after line. Where all is well (numbers, links, MACs, and the signature of a segment's
+ * last seal, which vouches for every line before it) nothing is kept; a segment where anything is not is read into
+ * memory and goes to verify_detail.c. */
 #include "scheduler/audit/verify.h"
 
 #include <errno.h>

@@ -10,9 +10,10 @@
  *   frame                                 32 bytes (ID and place among them, a CRC-32 over all of it), its entries
  *                                         (ledger_pack.h), and zeros up to the end of a block of 4 KiB
  *
- * A group is one frame: it is there whole or not at all, and no block of another is ever written again with it. The next is written only when it is flushed; so a frame
- * that cannot be read is the last, torn by a crash and told to nobody; or, if one follows, a disk has damaged it.
- * Frames of an earlier round, or of a journal of another ID, are none: their place says so.
+ * A group is one frame: it is there whole or not at all, and no block of another is ever written again with it. The
+ * next is written only when it is flushed; so a frame that cannot be read is the last, torn by a crash and told to
+ * nobody; or, if one follows, a disk has damaged it. Frames of an earlier round, or of a journal of another ID, are
+ * none: their place says so.
  *
  * How far it is folded stands in the ledger, in the transaction that did it (the table `spools`); what is folded may
  * be written over. While somebody writes to it he holds a lock on it (flock), which ends with his process: whoever
@@ -34,8 +35,8 @@ struct ahead;
 char *ahead_path(const char *ledger);
 /* That is there. RC_NOT_FOUND: none is. RC_INVALID: a file of another kind. RC_UNSUPPORTED: of a newer program. */
 enum rc ahead_open(struct ahead **a, const char *path, struct error *e) SPW_MUST_USE;
-/* For writing, with a ring of that length (whole blocks), in which everything is folded: under a new ID, from place 0, locked.
- * Waits for whoever has the lock. */
+/* For writing, with a ring of that length (whole blocks), in which everything is folded: under a new ID, from place 0,
+ * locked. Waits for whoever has the lock. */
 enum rc ahead_make(struct ahead **a, const char *path, int64_t bytes, struct error *e) SPW_MUST_USE;
 void ahead_close(struct ahead *a);  /* NULL is fine */
 void ahead_remove(struct ahead *a); /* whose lock we have, and of which everything is folded: the file goes, too */

@@ -126,7 +126,8 @@ static int64_t clip(int64_t v, int64_t lo, int64_t hi)
     return v < lo ? lo : v > hi ? hi : v;
 }
 
-/* `us` among those that are in flight (a list of their numbers). The odd microseconds go round, so that nobody gets them all. */
+/* `us` among those that are in flight (a list of their numbers). The odd microseconds go round, so that nobody gets
+ * them all. */
 static void share_out(struct close_leg *legs, const int *flight, int n, int64_t us, int64_t *turn)
 {
     for (int i = 0; i < n; i++)

@@ -90,8 +90,8 @@ static void fill_unwatched(struct closing_member *m)
         m->meter.idle_us += unwatched;
 }
 
-/* Joules of a node by flight: idle and boot draw in proportion to their time, where the meter doesn't say it. What a machine's
- * own meter says is divided by busy time: its legs' joules are of a declared curve. */
+/* Joules of a node by flight: idle and boot draw in proportion to their time, where the meter doesn't say it. What a
+ * machine's own meter says is divided by busy time: its legs' joules are of a declared curve. */
 static void fill_energy(struct closing_work *w, struct closing_member *m)
 {
     struct meter *x = &m->meter;

@@ -47,7 +47,8 @@ struct closing {
  * appended to `text` where that is not NULL. */
 enum rc closing_hour(const struct closing *c, unsigned *problems, struct strbuf *text, struct error *e) SPW_MUST_USE;
 
-/* Are closed hours still the sums of what they are made from, and rows in themselves right? The file is only read. As above. */
+/* Are closed hours still the sums of what they are made from, and rows in themselves right? The file is only read. As
+ * above. */
 struct closing_verified {
     int64_t hours, rows, node_hours, allocations;
 };

@@ -10,9 +10,9 @@
  * The thread folds what has waited for FOLD_MS, or is FOLD_ROWS; behind all others that want the processor, since
  * nobody waits for it but readers. Where it is late by FOLD_LATE_MS, or where the writer needs the room, or the
  * file, he folds himself. Only where a quarter of the ring is folded and not flushed, or the room is needed, is a
- * transaction flushed: until then the journal has it all, and the disk is the groups'. What cannot be folded (the file is locked, or full) is durable where it is, and tried
- * again. While anything is unfolded the ledger's connection is nobody's but this module's; else it is the writer's,
- * and only he puts something in.
+ * transaction flushed: until then the journal has it all, and the disk is the groups'. What cannot be folded (the file
+ * is locked, or full) is durable where it is, and tried again. While anything is unfolded the ledger's connection is
+ * nobody's but this module's; else it is the writer's, and only he puts something in.
  *
  * All functions but folder_bytes() and folder_trouble() are for the writer's thread. */
 #ifndef SCHEDULER_BOOKS_FOLDER_H

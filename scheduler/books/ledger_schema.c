@@ -1,6 +1,7 @@
 /* The seventh version of the ledger's file: what a row says of the machine's work, and the tables of bills, hours and of
- * what finance edits; and the ninth, which keeps roll-ups apart from what they are of. Headers say what they mean: ledger.h (rows, legs), meter.h (node_meters), rollup.h (node_hours,
- * allocations, hours, hour_rollups, hour_charges), finance.h (finance, corrections). */
+ * what finance edits; and the ninth, which keeps roll-ups apart from what they are of. Headers say what they mean:
+ * ledger.h (rows, legs), meter.h (node_meters), rollup.h (node_hours, allocations, hours, hour_rollups, hour_charges),
+ * finance.h (finance, corrections). */
 #include "scheduler/books/ledger_internal.h"
 
 const char ledger_books_schema[] =
@@ -127,7 +128,8 @@ const char ledger_books_schema[] =
 #define SUMS_OF_KIND(from)                                                                                             \
     "SELECT hour_s, kind, " SUMS " FROM " from " h CROSS JOIN rollup_kinds k WHERE " SAME_KIND("k", "h")
 
-/* The same kind comes again in each hour, and its texts are most of a row: read once, a month's report takes half the time. */
+/* The same kind comes again in each hour, and its texts are most of a row: read once, a month's report takes half the
+ * time. */
 const char ledger_kinds_schema[] =
     "CREATE TABLE " KINDS ";"
     "CREATE TABLE hour_sums ("

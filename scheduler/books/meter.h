@@ -1,10 +1,11 @@
 /* What was measured of nodes, by quarter-hour: the ground that bills of energy and the close of an hour stand on. One row of
  * node_meters per node and quarter, to which is added while it lasts and never after its hour is closed.
  *
- * Times are microseconds of the quarter, in which the machine was up (paid for or owned), booting, idle (ready, and nothing to
- * compute), asleep, busy (computing; of engines that tell: the sum of all steps). Energy is what the machine drew, in all, and
- * of it while booting and while idle or asleep. Tokens are those that the engine counted, of requests that ended in the quarter:
- * the other hand, against which the rows are held; counted: how many such requests, 0 where the node doesn't tell. */
+ * Times are microseconds of the quarter, in which the machine was up (paid for or owned), booting, idle (ready, and
+ * nothing to compute), asleep, busy (computing; of engines that tell: the sum of all steps). Energy is what the machine
+ * drew, in all, and of it while booting and while idle or asleep. Tokens are those that the engine counted, of requests
+ * that ended in the quarter: the other hand, against which the rows are held; counted: how many such requests, 0 where
+ * the node doesn't tell. */
 #ifndef SCHEDULER_BOOKS_METER_H
 #define SCHEDULER_BOOKS_METER_H
 

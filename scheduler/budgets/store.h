@@ -90,8 +90,8 @@ struct budget_store_ops {
     /* A loop's way to the store. ledger: that loop's port, for what is to be made durable; NULL: none. */
     enum rc (*port_new)(struct budget_store *s, struct event_base *loop, struct ledger_port *ledger,
                         struct budget_port **p, struct error *e);
-    /* After its last call has been answered; holds that are still open stay as they would with a dead scheduler. NULL is fine.
-     */
+    /* After its last call has been answered; holds that are still open stay as they would with a dead scheduler. NULL
+     * is fine. */
     void (*port_free)(struct budget_port *p);
     /* id: of the request, unique; 1..63 bytes. 1 <= n <= BUDGET_SET_MAX, names distinct. RC_FULL: too much is under way. */
     enum rc (*reserve)(struct budget_port *p, const char *id, const struct budget_claim *claims, int n,
@@ -107,8 +107,8 @@ struct budget_store_ops {
     /* amount > 0: more for this period alone. With done's views as it stands afterwards. */
     enum rc (*top_up)(struct budget_port *p, const struct budget_claim *claim, struct pusd amount, budget_done_cb *done,
                       void *arg);
-    /* Limits from now on instead of the configured ones, in this and all later periods. A v of -1: the configured one again; -2: as it is now.
-     */
+    /* Limits from now on instead of the configured ones, in this and all later periods. A v of -1: the configured one
+     * again; -2: as it is now. */
     enum rc (*set)(struct budget_port *p, const struct budget_claim *claim, struct pusd hard, struct pusd soft,
                    budget_done_cb *done, void *arg);
     void (*free)(struct budget_store *s); /* after the last port */

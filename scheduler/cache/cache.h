@@ -111,9 +111,9 @@ void cache_put_kept(struct cache *c, const struct cache_key *key, struct blob *k
 /* *entry borrows from it. RC_INVALID: of another key. */
 enum rc cache_read_kept(const struct blob *kept, const struct cache_key *key, struct cache_entry *entry) SPW_MUST_USE;
 
-/* Both at once. Keep an answer; all of it is copied. RC_FULL: larger than entry_bytes_max; RC_UNSUPPORTED: an answer that could not be
- * replayed both ways (replay_check()); RC_INVALID: impossible figures or texts. Whether it then reaches a Redis is told
- * by nobody but the counters. */
+/* Both at once. Keep an answer; all of it is copied. RC_FULL: larger than entry_bytes_max; RC_UNSUPPORTED: an answer
+ * that could not be replayed both ways (replay_check()); RC_INVALID: impossible figures or texts. Whether it then
+ * reaches a Redis is told by nobody but the counters. */
 enum rc cache_put(struct cache *c, const struct cache_key *key, const struct cache_entry *entry);
 
 struct cache_stats {

@@ -9,7 +9,8 @@
 #include "scheduler/cache/cache_internal.h"
 
 #define BYTES_PER_ENTRY INT64_C(1024) /* assumed, for the number of buckets and the bound on entries */
-/* Most buckets are empty: who asks for what is not there, as most do, need not look at an entry, which is in no cache of the processor. */
+/* Most buckets are empty: who asks for what is not there, as most do, need not look at an entry, which is in no cache
+ * of the processor. */
 #define BUCKETS_PER_ENTRY 4
 #define ENTRIES_MIN       INT64_C(64)
 #define ENTRIES_MAX       (INT64_C(1) << 20)

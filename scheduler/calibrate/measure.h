@@ -2,8 +2,8 @@
  *
  * Prefill: prompts of growing size, each new, alone on the node: the time to the first token, by the tokens that the node
  * says it had not seen before. Decode: 1, 2, 4... streams at once, from the moment at which all of them have begun to that
- * at which the first one ends: the mean time between two tokens of one. Detail: the gaps of a stream while another's prompt is
- * computed, and steps with long contexts. The node should have nothing else to do. */
+ * at which the first one ends: the mean time between two tokens of one. Detail: the gaps of a stream while another's
+ * prompt is computed, and steps with long contexts. The node should have nothing else to do. */
 #ifndef SCHEDULER_CALIBRATE_MEASURE_H
 #define SCHEDULER_CALIBRATE_MEASURE_H
 

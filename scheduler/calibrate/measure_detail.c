@@ -1,5 +1,5 @@
-/* What the two lines leave out. Prompts beside decoding: a stream's gaps while another's prompt is computed; how many are longer
- * tells how many steps the prompt took. Context: the same batch again after long prompts. */
+/* What the two lines leave out. Prompts beside decoding: a stream's gaps while another's prompt is computed; how many
+ * are longer tells how many steps the prompt took. Context: the same batch again after long prompts. */
 #include "scheduler/calibrate/measure_internal.h"
 
 #include <math.h>
@@ -30,8 +30,8 @@ static double nearest_round(double chunk)
     return fabs(chunk / two - 1) < ROUND_SHARE ? two : floor(chunk);
 }
 
-/* From the stalls of `a` while the prompt of `b` was computed: what is beyond an undisturbed step is the prompt's, and as many
- * steps as are longer by half of what the others are longer by were full of it. False: they don't tell. */
+/* From the stalls of `a` while the prompt of `b` was computed: what is beyond an undisturbed step is the prompt's, and
+ * as many steps as are longer by half of what the others are longer by were full of it. False: they don't tell. */
 static bool read_stalls(const struct probe *a, const struct probe *b, double *us_per_tok, double *chunk)
 {
     double *us = spw_calloc(GAPS_MAX, sizeof *us), *longer = spw_calloc(GAPS_MAX, sizeof *longer), stalled = 0;

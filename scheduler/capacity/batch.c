@@ -13,8 +13,8 @@ static double api_tokens_per_s(const struct market *k, const struct snapshot *s)
     return (double)(waits < most ? waits : most) * (k->prompt + k->output) / (k->hold_s > 0 ? k->hold_s : 1);
 }
 
-/* What sleeps is had like a machine on demand, only sooner; an API at once. Where there is none of these, what runs is all that
- * there will be. */
+/* What sleeps is had like a machine on demand, only sooner; an API at once. Where there is none of these, what runs is
+ * all that there will be. */
 static void look_at_market(struct progress_market *m, const struct market *k, const struct snapshot *s, double demand)
 {
     *m = (struct progress_market){.idle_tokens_per_s = s->ready > demand ? s->ready - demand : 0,

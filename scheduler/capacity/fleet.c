@@ -33,7 +33,7 @@ void fleet_plan_soon(struct fleet *f)
     f->plan_soon = true;
 }
 
-/* ---- the tick --------------------------------------------------------------------------------------------------------------- */
+/* ---- the tick ---------------------------------------------------------------------------------------------------- */
 
 static bool is_due(struct mono *last, int64_t ms, struct mono now)
 {
@@ -123,7 +123,7 @@ static void on_nodes(void *arg)
         event_active(f->soon, EV_TIMEOUT, 0);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
 static struct guard_limits limits_of(const struct config *c)
 {
@@ -191,7 +191,7 @@ enum rc fleet_take(struct fleet *f, const struct config *c, struct error *e)
     return RC_OK;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 static void on_stopped(evutil_socket_t fd, short what, void *arg)
 {
@@ -260,7 +260,7 @@ void fleet_free(struct fleet *f)
     free(f);
 }
 
-/* ---- seen from outside --------------------------------------------------------------------------------------------------------- */
+/* ---- seen from outside ------------------------------------------------------------------------------------------- */
 
 static void view_of(const struct member *m, struct fleet_view *v)
 {
@@ -348,7 +348,7 @@ enum rc fleet_check(struct fleet *f, const char *name, provider_check_cb *each, 
     return RC_OK;
 }
 
-/* ---- orders ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- orders ------------------------------------------------------------------------------------------------------ */
 
 static struct member *rented(struct fleet *f, const char *name, struct error *e)
 {

@@ -73,7 +73,7 @@ void fleet_free(struct fleet *f); /* NULL is fine */
  * changed needs a restart, and *e says so. */
 enum rc fleet_take(struct fleet *f, const struct config *c, struct error *e) SPW_MUST_USE;
 
-/* ---- orders of an operator: RC_NOT_FOUND, RC_INVALID, RC_CONFLICT, RC_FULL (a limit), with a text ------------------------- */
+/* ---- orders of an operator: RC_NOT_FOUND, RC_INVALID, RC_CONFLICT, RC_FULL (a limit), with a text ---------------- */
 
 /* What an operator launches or takes over stays until he drains it: plans count on it, and leave it alone. */
 enum rc fleet_launch(struct fleet *f, const char *pool, int n, struct error *e) SPW_MUST_USE;
@@ -85,7 +85,7 @@ enum rc fleet_adopt(struct fleet *f, const char *pool, const char *id, struct er
 enum rc fleet_sleep(struct fleet *f, const char *name,
                     struct error *e) SPW_MUST_USE; /* and stays so until it is woken */
 enum rc fleet_wake(struct fleet *f, const char *name, struct error *e) SPW_MUST_USE;
-/* ---- with scheduler/join, which lets launched engines in: whoever puts both together passes its calls on ------------------ */
+/* ---- with scheduler/join, which lets launched engines in: whoever puts both together passes its calls on --------- */
 
 #define FLEET_JOIN_TOKEN_MAX 256
 struct fleet_join {
@@ -99,8 +99,8 @@ struct fleet_join {
 void fleet_set_join(struct fleet *f, const struct fleet_join *j);
 /* Of one that joined: where it is. RC_NOT_FOUND: the fleet knows none of that name. */
 enum rc fleet_joined(struct fleet *f, const char *name, const struct node_place_at *at, struct error *e) SPW_MUST_USE;
-/* It is about to be taken away: it is drained, and what still runs shortly before its end is moved. left_ms < 0: maybe, nobody
- * knows when: it has as long as any drain. */
+/* It is about to be taken away: it is drained, and what still runs shortly before its end is moved. left_ms < 0: maybe,
+ * nobody knows when: it has as long as any drain. */
 enum rc fleet_notice(struct fleet *f, const char *name, const char *what, int64_t left_ms,
                      struct error *e) SPW_MUST_USE;
 

@@ -8,9 +8,9 @@
  * the next one, which looks for its token in the provider's list. Beside that it is the bill: from when to when what cost
  * how much.
  *
- * The loop's thread only; what is handed over is written in order. An intent that cannot be written is told RC_IO, and nothing
- * is launched. Anything else is tried again every second and counted, and what comes after it waits, intents too: a disk that
- * fails keeps no promises. */
+ * The loop's thread only; what is handed over is written in order. An intent that cannot be written is told RC_IO, and
+ * nothing is launched. Anything else is tried again every second and counted, and what comes after it waits, intents
+ * too: a disk that fails keeps no promises. */
 #ifndef SCHEDULER_CAPACITY_JOURNAL_H
 #define SCHEDULER_CAPACITY_JOURNAL_H
 

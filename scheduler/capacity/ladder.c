@@ -13,7 +13,7 @@
 #define SLOTS_ASSUMED 4
 #define TICK_US       INT64_C(1000000)
 
-/* ---- who there is ------------------------------------------------------------------------------------------------------- */
+/* ---- who there is ------------------------------------------------------------------------------------------------ */
 
 static bool is_ours(const struct config_node *c)
 {
@@ -79,7 +79,7 @@ void ladder_sync(struct fleet *f)
     }
 }
 
-/* ---- the snapshot ------------------------------------------------------------------------------------------------------- */
+/* ---- the snapshot ------------------------------------------------------------------------------------------------ */
 
 static bool can_go_off(const struct member *m)
 {
@@ -136,9 +136,9 @@ static void state_of(const struct member *m, const struct power_levels *l, struc
     }
 }
 
-/* Its answers may go on elsewhere, as told by power.move: reading them again is taken to cost what the node draws for them in that
- * time. Their ages are not known here, but no less than for how long nothing new has come; and of random lengths so much is
- * left, in the mean, as is there. */
+/* Its answers may go on elsewhere, as told by power.move: reading them again is taken to cost what the node draws for
+ * them in that time. Their ages are not known here, but no less than for how long nothing new has come; and of random
+ * lengths so much is left, in the mean, as is there. */
 static void know_answers(const struct member *m, const struct market *k, struct power_node *p)
 {
     const int64_t move_us = m->fleet->config->power.move_ms * 1000, hold_us = (int64_t)(k->hold_s * 1e6);
@@ -212,7 +212,7 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
     power_foresee(g, &o);
 }
 
-/* ---- what it says is done ------------------------------------------------------------------------------------------------- */
+/* ---- what it says is done ---------------------------------------------------------------------------------------- */
 
 static void wake(struct member *m, const char *reason)
 {
@@ -340,7 +340,7 @@ void ladder_plan(struct fleet *f)
     }
 }
 
-/* ---- an operator's word ----------------------------------------------------------------------------------------------------- */
+/* ---- an operator's word ------------------------------------------------------------------------------------------ */
 
 enum rc fleet_sleep(struct fleet *f, const char *name, struct error *e)
 {

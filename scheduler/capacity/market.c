@@ -1,5 +1,5 @@
-/* Markets: where the demand for a model, as the front has counted it, meets who serves it. What is foreseen of it, and whether
- * it is pressing. */
+/* Markets: where the demand for a model, as the front has counted it, meets who serves it. What is foreseen of it, and
+ * whether it is pressing. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 #define GUESS_COUNTS  20     /* and a guess that one begins with counts as so many */
 #define OBSERVED_MOST 1000
 
-/* ---- demand --------------------------------------------------------------------------------------------------------------- */
+/* ---- demand ------------------------------------------------------------------------------------------------------ */
 
 struct market *plan_market(struct fleet *f, const char *model)
 {
@@ -181,7 +181,7 @@ void plan_observe(struct fleet *f)
         learn(f, &f->markets[i]);
 }
 
-/* ---- pressure -------------------------------------------------------------------------------------------------------------- */
+/* ---- pressure ---------------------------------------------------------------------------------------------------- */
 
 static void count(struct market *k, struct node *n)
 {

@@ -37,7 +37,7 @@ void member_free(struct member *m)
     free(m);
 }
 
-/* ---- the node table ----------------------------------------------------------------------------------------------------- */
+/* ---- the node table ---------------------------------------------------------------------------------------------- */
 
 static void leave_table(struct member *m, const char *reason)
 {
@@ -92,7 +92,7 @@ static void enter_table(struct member *m)
     }
 }
 
-/* ---- ending it ------------------------------------------------------------------------------------------------------------ */
+/* ---- ending it --------------------------------------------------------------------------------------------------- */
 
 struct ending { /* a terminate() under way; its member may be gone when it is answered */
     struct fleet *fleet;
@@ -143,7 +143,7 @@ static void terminate(struct member *m)
     /* else its list says whether it is there: sweep.c */
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
 static int64_t end_of(const struct member *m)
 {
@@ -258,7 +258,7 @@ void member_undrain(struct member *m, const char *reason)
     member_event(m, LIFE_UNDRAIN, reason);
 }
 
-/* ---- what the provider says ------------------------------------------------------------------------------------------------- */
+/* ---- what the provider says -------------------------------------------------------------------------------------- */
 
 static struct member *member_of(struct source *s, const struct provider_instance *i)
 {
@@ -343,7 +343,7 @@ void member_on_change(const struct provider_instance *i, void *arg)
     }
 }
 
-/* ---- what node table and clock say -------------------------------------------------------------------------------------------- */
+/* ---- what node table and clock say ------------------------------------------------------------------------------- */
 
 static bool look_at_node(struct member *m, struct mono now)
 {

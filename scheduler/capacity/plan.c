@@ -18,7 +18,7 @@
 #define OFFERS_NEAR    4    /* of one launch: others that may stand in, */
 #define NEAR_PRICE     1.25 /* dearer by no more than this */
 
-/* ---- what nodes can do ------------------------------------------------------------------------------------------------------ */
+/* ---- what nodes can do ------------------------------------------------------------------------------------------- */
 
 /* One node of those that are calibrated, within the model's SLO. l: what it says of itself, {0}: nothing. */
 static void planned(struct capacity *can, const struct fleet *f, const struct market *k, const struct config_node *c,
@@ -65,7 +65,7 @@ double plan_at_once(const struct fleet *f, const struct market *k, const struct 
     return n > 0 ? n : slots;
 }
 
-/* ---- snapshots ---------------------------------------------------------------------------------------------------------------- */
+/* ---- snapshots --------------------------------------------------------------------------------------------------- */
 
 static int alive_of(const struct fleet *f, const struct pool *p, const char *offer)
 {
@@ -275,7 +275,7 @@ void plan_gather(struct snapshot *s, struct fleet *f, struct market *k)
     find_api(s, f, k);
 }
 
-/* ---- the plan -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the plan ---------------------------------------------------------------------------------------------------- */
 
 static struct scale_limits limits_of(const struct fleet *f, const struct snapshot *s)
 {
@@ -349,8 +349,8 @@ static int offers_for(const struct snapshot *s, int at, struct offer *out[OFFERS
     return n;
 }
 
-/* Nobody says when spot is back: it is tried. One launch tries it, while what is dearer goes on serving, and the others follow
- * when it was had. */
+/* Nobody says when spot is back: it is tried. One launch tries it, while what is dearer goes on serving, and the others
+ * follow when it was had. */
 static int so_many(const struct fleet *f, const struct pool *p, const struct offer *o, const struct scale_action *a)
 {
     const struct member *m;
@@ -455,7 +455,7 @@ static void scale(struct fleet *f, struct market *k)
         act(f, s, &f->plan->actions[i]);
 }
 
-/* ---- whom requests may wait for ---------------------------------------------------------------------------------------------------- */
+/* ---- whom requests may wait for ---------------------------------------------------------------------------------- */
 
 static bool can_come(struct fleet *f, const char *model, bool *awake)
 {

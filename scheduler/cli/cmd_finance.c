@@ -1,5 +1,6 @@
 /* `spillway finance`: what finance edits (scheduler/books/finance.h), and corrections of what was booked wrongly. By
- * the scheduler that runs; where none answers, on its ledger's file. Either way the audit has each change before it is made. */
+ * the scheduler that runs; where none answers, on its ledger's file. Either way the audit has each change before it is
+ * made. */
 #include "scheduler/cli/cli_internal.h"
 
 #include <pwd.h>

@@ -132,7 +132,7 @@ static void print_difference(const char *path, const struct replay_difference *d
     cJSON_Delete(is);
 }
 
-/* ---- for people --------------------------------------------------------------------------------------------------------- */
+/* ---- for people -------------------------------------------------------------------------------------------------- */
 
 static void print_share(const char *label, int64_t part, int64_t of)
 {
@@ -196,7 +196,7 @@ static void print_result(const char *path, const char *under, const struct repla
         print_other(under, &r->other);
 }
 
-/* ---- as JSON ------------------------------------------------------------------------------------------------------------ */
+/* ---- as JSON ----------------------------------------------------------------------------------------------------- */
 
 static void add_difference(cJSON *root, const struct replay_difference *d)
 {
@@ -255,7 +255,7 @@ static void print_json(const char *path, const char *under, const struct replay_
     cJSON_Delete(root);
 }
 
-/* ---- the verb ------------------------------------------------------------------------------------------------------------- */
+/* ---- the verb ---------------------------------------------------------------------------------------------------- */
 
 int cli_replay(int argc, char **argv)
 {

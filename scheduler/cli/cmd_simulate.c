@@ -46,7 +46,7 @@ struct run {
     int64_t start_unix_s;
 };
 
-/* --- lists of the command line ------------------------------------------------------------------------------------------- */
+/* --- lists of the command line ------------------------------------------------------------------------------------ */
 
 /* "a,b" into at most `most` parts of `copy`, which is the caller's. -1: more. */
 static int split(const char *text, char **copy, const char **parts, int most)
@@ -85,7 +85,7 @@ static enum rc take_power(const char *list, char **copy, struct scenario_inputs 
     return RC_OK;
 }
 
-/* --- loading --------------------------------------------------------------------------------------------------------------- */
+/* --- loading ------------------------------------------------------------------------------------------------------ */
 
 static enum rc is_scenario(const char *path, bool *yes, struct error *e)
 {
@@ -246,7 +246,7 @@ static void free_side(struct side *s)
     config_free(s->config);
 }
 
-/* --- the trace ---------------------------------------------------------------------------------------------------------------- */
+/* --- the trace ---------------------------------------------------------------------------------------------------- */
 
 static void show_bar(double done, int64_t requests, void *arg)
 {
@@ -336,7 +336,7 @@ static enum rc next_request(void *arg, struct sim_request *q, struct error *e)
     return rc;
 }
 
-/* --- what routing is told and decides, for `spillway replay` ------------------------------------------------------------- */
+/* --- what routing is told and decides, for `spillway replay` ------------------------------------------------------ */
 
 static struct mono sim_now(void *run)
 {
@@ -368,7 +368,7 @@ static void node_cb(int32_t node, const char *name, void *arg)
     recorder_name_locked(r->recorder, RECORD_NODE, node, name);
 }
 
-/* --- running -------------------------------------------------------------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------------------------------------------------ */
 
 static enum rc run_one(struct run *r, const struct sim_scenario *s, const char *name, struct error *e)
 {
@@ -496,7 +496,7 @@ static enum rc run_all(struct run *r, struct error *e)
     return rc;
 }
 
-/* --- the answer -------------------------------------------------------------------------------------------------------------------- */
+/* --- the answer --------------------------------------------------------------------------------------------------- */
 
 static enum rc write_report(const struct run *r, FILE *out, struct error *e)
 {

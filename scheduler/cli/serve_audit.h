@@ -1,5 +1,6 @@
-/* The daemon's audit: opened beside the ledger, reconciled with it, told of starts, ends and changed configurations, its heads
- * exported to a file and a webhook every audit.heads.every. On the loop's thread; files are written by a worker. */
+/* The daemon's audit: opened beside the ledger, reconciled with it, told of starts, ends and changed configurations,
+ * its heads exported to a file and a webhook every audit.heads.every. On the loop's thread; files are written by a
+ * worker. */
 #ifndef SCHEDULER_CLI_SERVE_AUDIT_H
 #define SCHEDULER_CLI_SERVE_AUDIT_H
 

@@ -1,4 +1,5 @@
-/* Puts those that join (scheduler/join) and those that were launched (scheduler/capacity) together: neither knows the other. */
+/* Puts those that join (scheduler/join) and those that were launched (scheduler/capacity) together: neither knows the
+ * other. */
 #include "scheduler/capacity/fleet.h"
 #include "scheduler/cli/cli_internal.h"
 #include "scheduler/join/join.h"

@@ -1,6 +1,6 @@
-/* Finance's prices in a running scheduler: what holds now is read from the ledger's file at the start, every PRICES_EVERY_S and
- * whenever the admin API has changed something, and laid over the configuration's (nodes.h, prices.c). So routing, budgets and
- * charges go by it, and a row names the version that it was charged by. */
+/* Finance's prices in a running scheduler: what holds now is read from the ledger's file at the start, every
+ * PRICES_EVERY_S and whenever the admin API has changed something, and laid over the configuration's (nodes.h,
+ * prices.c). So routing, budgets and charges go by it, and a row names the version that it was charged by. */
 #ifndef SCHEDULER_CLI_SERVE_PRICES_H
 #define SCHEDULER_CLI_SERVE_PRICES_H
 

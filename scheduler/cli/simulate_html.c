@@ -1,5 +1,5 @@
-/* The report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere. Charts are inline SVG and
- * take their colours from the page, light or dark as the reader's system is. */
+/* The report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere. Charts are inline
+ * SVG and take their colours from the page, light or dark as the reader's system is. */
 #include "scheduler/cli/simulate_report.h"
 
 #include <math.h>
@@ -25,7 +25,7 @@ static const char style[] =
 static const struct svg_series kinds[KINDS] = {
     {"own machines", 0, NULL}, {"spot", 1, NULL}, {"on demand", 2, NULL}, {"API", 3, NULL}};
 
-/* --- charts ---------------------------------------------------------------------------------------------------------------- */
+/* --- charts ------------------------------------------------------------------------------------------------------- */
 
 static void put_money_bars(struct markup *p, const struct report *r)
 {
@@ -153,7 +153,7 @@ static void put_ttft(struct markup *p, const struct hist *hist)
     svg_curve(p, &c, xs, ys, n, 3, 1);
 }
 
-/* --- tables ----------------------------------------------------------------------------------------------------------------- */
+/* --- tables ------------------------------------------------------------------------------------------------------- */
 
 static void put_seconds(struct markup *p, const struct hist *h, double q)
 {
@@ -284,7 +284,7 @@ static void put_budgets(struct markup *p, const struct sim_result *r)
     markup_put(p, "</table></div>\n");
 }
 
-/* --- the page ------------------------------------------------------------------------------------------------------------------ */
+/* --- the page ----------------------------------------------------------------------------------------------------- */
 
 static void put_first(struct markup *p, const struct report *rep)
 {

@@ -135,7 +135,7 @@ const char *report_team(const struct report *p, const struct sim_result *r, int 
     return name ? name : "?";
 }
 
-/* --- tables -------------------------------------------------------------------------------------------------------------- */
+/* --- tables ------------------------------------------------------------------------------------------------------- */
 
 static void cell(struct cli_table *t, const char *format, ...) SPW_PRINTF(2, 3);
 static void cell(struct cli_table *t, const char *format, ...)

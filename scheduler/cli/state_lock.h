@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 
-/* Makes the folder where it is missing. *fd >= 0 holds the lock, and is the caller's to close, even after a failure. RC_CONFLICT: for
- * wait_ms another process has had it. Blocks. */
+/* Makes the folder where it is missing. *fd >= 0 holds the lock, and is the caller's to close, even after a failure.
+ * RC_CONFLICT: for wait_ms another process has had it. Blocks. */
 enum rc state_lock(const char *dir, int64_t wait_ms, int *fd, struct error *e) SPW_MUST_USE;
 
 #endif

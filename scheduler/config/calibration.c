@@ -1,6 +1,6 @@
-/* How fast each node is, by the record that `spillway nodes calibrate` wrote of it or of its type. A record that the file names
- * must be good; the one that lies in the state folder was nobody's wish in particular: what is wrong with it is said, and the
- * node counts as not calibrated. */
+/* How fast each node is, by the record that `spillway nodes calibrate` wrote of it or of its type. A record that the
+ * file names must be good; the one that lies in the state folder was nobody's wish in particular: what is wrong with it
+ * is said, and the node counts as not calibrated. */
 #include <string.h>
 #include <time.h>
 

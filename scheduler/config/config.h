@@ -1,7 +1,7 @@
 /* The configuration: one YAML file, one schema (schema.c). From a row of the table come parsing, checking, the
  * masked dump, `--help` and docs/CONFIG.md. All mistakes are reported at once, each as
- * "file:line: key: what is wrong, what would be right". Built whole, then used read-only; a reload builds another one beside it
- * (change.h). */
+ * "file:line: key: what is wrong, what would be right". Built whole, then used read-only; a reload builds another one
+ * beside it (change.h). */
 #ifndef SCHEDULER_CONFIG_CONFIG_H
 #define SCHEDULER_CONFIG_CONFIG_H
 

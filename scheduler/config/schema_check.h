@@ -1,5 +1,5 @@
-/* What the schema's rows ask of texts: field is the const char * of a setting. False: why says what is wrong with it, and what
- * would be right. */
+/* What the schema's rows ask of texts: field is the const char * of a setting. False: why says what is wrong with it,
+ * and what would be right. */
 #ifndef SCHEDULER_CONFIG_SCHEMA_CHECK_H
 #define SCHEDULER_CONFIG_SCHEMA_CHECK_H
 

@@ -159,7 +159,7 @@ static void warn_never_woken(const struct config *c, struct strbuf *out, int *n)
     }
 }
 
-/* ---- sleeping and waking ------------------------------------------------------------------------------------------------ */
+/* ---- sleeping and waking ----------------------------------------------------------------------------------------- */
 
 /* All that serve it may be asleep when somebody comes, and the quickest takes longer to wake than he may wait. */
 static void warn_wakes_late(const struct config *c, const char *model, struct strbuf *out, int *n)
@@ -241,7 +241,7 @@ static void warn_useless_levels(const struct config *c, struct strbuf *out, int 
     }
 }
 
-/* ---- tariffs ------------------------------------------------------------------------------------------------------------ */
+/* ---- tariffs ----------------------------------------------------------------------------------------------------- */
 
 #define DAYS   7
 #define MONTHS 12

@@ -1,5 +1,6 @@
-/* SLOs that nobody can meet, and settings that are in their way: allowed, but probably not meant. A node's figures are those of
- * its calibration, alone with one request; where any node that may answer has none, nothing is known, and nothing is said. */
+/* SLOs that nobody can meet, and settings that are in their way: allowed, but probably not meant. A node's figures are
+ * those of its calibration, alone with one request; where any node that may answer has none, nothing is known, and
+ * nothing is said. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

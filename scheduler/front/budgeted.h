@@ -8,8 +8,8 @@
  *                       refused goes on to what it has, less the lead; then it ends with finish_reason "length"
  *   budgeted_settle()   what was spent; the rest is free
  *
- * A node that cannot be stopped (its answer comes whole), or for which less than a slice and the lead was left, is told a max_tokens that
- * is paid for. A node without prices takes nothing from any budget.
+ * A node that cannot be stopped (its answer comes whole), or for which less than a slice and the lead was left, is told
+ * a max_tokens that is paid for. A node without prices takes nothing from any budget.
  *
  * Without budgets in the configuration r->budget is NULL and nothing here takes a lock or memory. */
 #ifndef SCHEDULER_FRONT_BUDGETED_H

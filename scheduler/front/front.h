@@ -21,8 +21,9 @@
  * Answers carry x-request-id (ours; a client's is not believed) and x-spillway-node. The charge is in the header
  * x-spillway-charge-usd, or, when streaming, in the final usage chunk as
  * "spillway":{"node":NAME,"charge_usd":"0.0012","joules_estimated":41.25} (charge: a string, exact decimal dollars).
- * Joules, in a whole answer the header x-spillway-joules-estimated: the node's watts x the seconds it worked / the requests it
- * had at the end; left out where no watts are known. Where engines measured them: joules_measured, ...-joules-measured. */
+ * Joules, in a whole answer the header x-spillway-joules-estimated: the node's watts x the seconds it worked / the
+ * requests it had at the end; left out where no watts are known. Where engines measured them: joules_measured,
+ * ...-joules-measured. */
 #ifndef SCHEDULER_FRONT_FRONT_H
 #define SCHEDULER_FRONT_FRONT_H
 

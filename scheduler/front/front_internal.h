@@ -472,8 +472,8 @@ int64_t slot_back_us(struct request *r, struct route_decision *d);
 void slot_note_time_locked(struct request *r);
 /* Of the first token, by the SLO; 0: none, or it is out. */
 int64_t slot_ttft_limit_us(const struct request *r);
-/* So long after it came it rather waits for a place on a node that is awake than to wake another: a quarter of its time to the
- * first token, and of the time that it may wait; a second at most. An answer that is under way: not at all. */
+/* So long after it came it rather waits for a place on a node that is awake than to wake another: a quarter of its time
+ * to the first token, and of the time that it may wait; a second at most. An answer that is under way: not at all. */
 int64_t slot_patience_us_locked(const struct request *r);
 /* The leg's first token has come. */
 void slot_spoke(struct request *r);

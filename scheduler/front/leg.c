@@ -338,8 +338,8 @@ static void on_body(struct http_call *c, const char *data, size_t n, void *arg)
     }
 }
 
-/* Does the node serve the model, but not for this? Many a server has no path for embeddings or for its tokenizer (404, 405), or
- * says that it was started without them (501, as llama-server does). */
+/* Does the node serve the model, but not for this? Many a server has no path for embeddings or for its tokenizer (404,
+ * 405), or says that it was started without them (501, as llama-server does). */
 static bool lacks_endpoint(const struct request *r)
 {
     int status = r->leg.status;

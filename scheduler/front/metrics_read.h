@@ -1,5 +1,5 @@
-/* What the table of metrics reads that somebody else counts: the value of cell i, in the metric's unit (metrics_internal.h). Each
- * takes the lock that it needs, from the thread that shows metrics. */
+/* What the table of metrics reads that somebody else counts: the value of cell i, in the metric's unit
+ * (metrics_internal.h). Each takes the lock that it needs, from the thread that shows metrics. */
 #ifndef SCHEDULER_FRONT_METRICS_READ_H
 #define SCHEDULER_FRONT_METRICS_READ_H
 

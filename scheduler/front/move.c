@@ -1,5 +1,5 @@
-/* Streams leave a node that is going to be taken away before it cuts them, or one that could sleep but for them, without their
- * clients waiting for what has been said to be computed again.
+/* Streams leave a node that is going to be taken away before it cuts them, or one that could sleep but for them,
+ * without their clients waiting for what has been said to be computed again.
  *
  * The node says in each stream that it leaves (docs/NODE_API.md, Draining), or the power plan has it emptied
  * (scheduler/capacity/ladder.c, node_set_emptying()). From then on, a few at a time:

@@ -1,4 +1,5 @@
-/* Slots on nodes: looked for, taken, and given back to whoever waits for them. All of it is decided under the front's lock. */
+/* Slots on nodes: looked for, taken, and given back to whoever waits for them. All of it is decided under the front's
+ * lock. */
 #include "scheduler/front/front_internal.h"
 
 #include "base/text.h"
@@ -165,8 +166,9 @@ static void obey_watts_locked(const struct request *r, const struct route_reques
         c[i].spared = c[i].spared || is_api(nodes_at(nodes, i));
 }
 
-/* Batch work that has not begun is held (POLICIES.md, Latency): of nodes, until more are free than those who come meanwhile may
- * need, or it was said that it goes; of APIs, as long as there are machines, until its time is nearly over. */
+/* Batch work that has not begun is held (POLICIES.md, Latency): of nodes, until more are free than those who come
+ * meanwhile may need, or it was said that it goes; of APIs, as long as there are machines, until its time is nearly
+ * over. */
 struct gate {
     bool nodes, apis; /* shut */
 };

@@ -16,8 +16,8 @@ struct make_order { /* all borrowed */
     int64_t wait_until_s; /* until then hours that are not closed are waited for */
     enum outbox_why why;
 };
-/* *made: whether it was; it is not when hours are waited for. RC_INVALID: the period makes no sense, now or ever. A message and
- * files that were made by a call which failed are made anew by the next. */
+/* *made: whether it was; it is not when hours are waited for. RC_INVALID: the period makes no sense, now or ever. A
+ * message and files that were made by a call which failed are made anew by the next. */
 enum rc make_report(const struct make_order *o, bool *made, struct error *e) SPW_MUST_USE;
 
 #endif

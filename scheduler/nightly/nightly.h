@@ -31,9 +31,9 @@ void nightly_take(struct nightly *n, const struct config *c); /* a reload; NULL 
 /* What is being sent is cut off, and sent again after the next start. NULL is fine. */
 void nightly_free(struct nightly *n);
 
-/* Make this one now, beside the nightly ones, and send it to whom they go. team: one of reports.teams; NULL: everything. cb comes
- * on the loop when it is in the outbox: with the period's name, or with why it is not. RC_INVALID, RC_NOT_FOUND (no such team):
- * at once, without cb. RC_FULL: others wait already. */
+/* Make this one now, beside the nightly ones, and send it to whom they go. team: one of reports.teams; NULL:
+ * everything. cb comes on the loop when it is in the outbox: with the period's name, or with why it is not. RC_INVALID,
+ * RC_NOT_FOUND (no such team): at once, without cb. RC_FULL: others wait already. */
 typedef void nightly_order_cb(const char *period, const struct error *e, void *arg);
 enum rc nightly_order(struct nightly *n, const char *period, const char *team, nightly_order_cb *cb, void *arg,
                       struct error *e) SPW_MUST_USE;

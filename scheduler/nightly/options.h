@@ -13,8 +13,8 @@ struct report_inputs {
     int n_texts;
     struct zone *zone; /* owned */
 };
-/* period: words (report_period_parse()). RC_INVALID: they make no sense. The configuration outlives it. In any case the caller
- * ends it with report_inputs_fini(). */
+/* period: words (report_period_parse()). RC_INVALID: they make no sense. The configuration outlives it. In any case the
+ * caller ends it with report_inputs_fini(). */
 enum rc report_inputs(struct report_inputs *in, const struct config *c, const char *period, struct wall now,
                       struct error *e) SPW_MUST_USE;
 /* Without a configuration: of a ledger's file alone. zone: NULL or a name. */

@@ -5,8 +5,8 @@
  *   outbox_take() the next that is due --> it is delivered --> outbox_note(): sent, or when it is tried again, or given up
  *
  * Each recipient is a delivery of his own: one whose server refuses him delays nobody else. Between the delivery and its note
- * a crash may come; it is then sent again under the same Message-ID (a webhook: the same id), by which the other side knows it.
- * What was sent to everybody keeps its line; its parts are dropped.
+ * a crash may come; it is then sent again under the same Message-ID (a webhook: the same id), by which the other side
+ * knows it. What was sent to everybody keeps its line; its parts are dropped.
  *
  * An object is a connection, one thread's at a time; several may have the file open. Blocks. */
 #ifndef SCHEDULER_NIGHTLY_OUTBOX_H
@@ -56,7 +56,8 @@ enum rc outbox_done(struct outbox *o, int64_t *done_s, struct error *e) SPW_MUST
 enum rc outbox_set_done(struct outbox *o, int64_t done_s, struct error *e) SPW_MUST_USE;
 /* Was this one's nightly report made? */
 enum rc outbox_has(struct outbox *o, const char *period, const char *team, bool *has, struct error *e) SPW_MUST_USE;
-/* OUTBOX_NIGHTLY: once for a period and team; the second time nothing happens. OUTBOX_AGAIN: because somebody asked for it. */
+/* OUTBOX_NIGHTLY: once for a period and team; the second time nothing happens. OUTBOX_AGAIN: because somebody asked for
+ * it. */
 enum outbox_why { OUTBOX_NIGHTLY, OUTBOX_AGAIN };
 enum rc outbox_put(struct outbox *o, const struct outbox_run *r, enum outbox_why why, struct error *e) SPW_MUST_USE;
 
@@ -69,8 +70,8 @@ struct outbox_item {
     struct outbox_part parts[OUTBOX_PARTS_MAX]; /* owned */
     int n_parts;
 };
-/* Of those of that kind that are due the one that was tried the least, so that none which always fails stands before the others. RC_NOT_FOUND: none is; *next_s: when one will be, INT64_MAX: never. In any
- * case outbox_item_fini(). */
+/* Of those of that kind that are due the one that was tried the least, so that none which always fails stands before
+ * the others. RC_NOT_FOUND: none is; *next_s: when one will be, INT64_MAX: never. In any case outbox_item_fini(). */
 enum rc outbox_take(struct outbox *o, enum outbox_kind kind, int64_t now_s, struct outbox_item *item, int64_t *next_s,
                     struct error *e) SPW_MUST_USE;
 void outbox_item_fini(struct outbox_item *item);
@@ -104,7 +105,8 @@ struct outbox_line {                                /* borrowed for the call */
 typedef void outbox_line_cb(const struct outbox_line *l, void *arg);
 /* The newest `last` reports, newest first, a line for each delivery of theirs. */
 enum rc outbox_list(struct outbox *o, int last, outbox_line_cb *each, void *arg, struct error *e) SPW_MUST_USE;
-/* Reports that were made before that go, the oldest first; each() has the names of their files, unless a newer one has them. */
+/* Reports that were made before that go, the oldest first; each() has the names of their files, unless a newer one has
+ * them. */
 typedef void outbox_file_cb(const char *files, void *arg);
 enum rc outbox_forget(struct outbox *o, int64_t before_s, outbox_file_cb *each, void *arg,
                       struct error *e) SPW_MUST_USE;

@@ -1,8 +1,9 @@
 /* Which nights' reports are due. Pure: a clock's reading and what was done last go in.
  *
- * A *night* is a local date: its moment is `at_s` seconds after midnight by the zone's clock (a time that the clock leaves out
- * means the moment at which it is changed, one that comes twice its first), so there is one for each date, also where days
- * have 23 or 25 hours. At it the report of the date before is due, and on the first that of the month before. */
+ * A *night* is a local date: its moment is `at_s` seconds after midnight by the zone's clock (a time that the clock
+ * leaves out means the moment at which it is changed, one that comes twice its first), so there is one for each date,
+ * also where days have 23 or 25 hours. At it the report of the date before is due, and on the first that of the month
+ * before. */
 #ifndef SCHEDULER_NIGHTLY_SCHEDULE_H
 #define SCHEDULER_NIGHTLY_SCHEDULE_H
 
@@ -22,8 +23,8 @@ struct schedule_night {
 /* The first moment after that. */
 int64_t schedule_next(const struct schedule *s, int64_t after_s);
 /* The nights whose moment came after done_s, the one that was done last, and not after now_s; in their order. Of more than
- * SCHEDULE_NIGHTS_MAX the newest. A done_s more than a day ahead was written by a clock that went wrong: only the newest night
- * is due then. Returns how many; *next_s is the moment of the first that is not due yet. */
+ * SCHEDULE_NIGHTS_MAX the newest. A done_s more than a day ahead was written by a clock that went wrong: only the
+ * newest night is due then. Returns how many; *next_s is the moment of the first that is not due yet. */
 int schedule_due(const struct schedule *s, int64_t done_s, int64_t now_s,
                  struct schedule_night nights[SCHEDULE_NIGHTS_MAX], int64_t *next_s);
 

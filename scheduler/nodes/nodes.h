@@ -193,15 +193,16 @@ void node_lose(struct node *n, const char *reason);
 /* What runs there is cut, and goes on elsewhere; it stays. Best when it is draining. */
 void node_cut(struct node *n);
 void node_set_resting(struct node *n, bool resting);
-/* Its streams leave it one by one, without being cut (scheduler/front/move.c); who finds no other place stays. Any thread asks. */
+/* Its streams leave it one by one, without being cut (scheduler/front/move.c); who finds no other place stays. Any
+ * thread asks. */
 void node_set_emptying(struct node *n, bool emptying);
 bool node_is_emptying(const struct node *n);
 void node_keep_asleep(struct node *n, bool kept);
 /* ---- prices.c: prices of finance's, on the table's loop -------------------------------------------------------------- */
 
 /* What one of its changes says (books/finance.h): of a node, a pool's nodes, or, only of a price, the nodes that serve
- * that model and no other; the first of these that there is counts. A rate is what is charged, a price what a provider asks and,
- * where there is no rate, what is charged. Without either the configuration's prices hold. */
+ * that model and no other; the first of these that there is counts. A rate is what is charged, a price what a provider
+ * asks and, where there is no rate, what is charged. Without either the configuration's prices hold. */
 struct node_price {
     char subject[128];
     bool is_rate;
@@ -212,7 +213,7 @@ struct node_price {
 void nodes_set_prices(struct nodes *t, const struct node_price *list, int n);
 const struct token_prices *node_prices_configured(const struct node_spec *s); /* the file's */
 
-/* ---- joined.c: nodes whose engines come by themselves (scheduler/join), on the table's loop ------------------------------ */
+/* ---- joined.c: nodes whose engines come by themselves (scheduler/join), on the table's loop ---------------------- */
 
 /* Where one that has joined is reached. All borrowed. */
 struct node_place_at {
@@ -328,7 +329,8 @@ bool nodes_have_memory_locked(const struct nodes *t);
 bool nodes_any_rests_locked(const struct nodes *t);
 bool nodes_records(const struct nodes *t);                    /* any thread; never changes */
 struct recorder_stats nodes_recording(const struct nodes *t); /* any thread */
-/* Would most requests like this break that promise there, by what was learned of it? Nothing learned yet: no. Takes the lock. */
+/* Would most requests like this break that promise there, by what was learned of it? Nothing learned yet: no. Takes the
+ * lock. */
 struct node_promise {
     const char *model;
     int64_t prompt, output;   /* tokens */
@@ -380,7 +382,7 @@ void retry_count_request_locked(struct nodes *t);
 bool retry_take(struct nodes *t); /* takes the lock */
 int64_t nodes_now_us(const struct nodes *t);
 
-/* ---- site.c: the site's limit in watts (policies/power.h) ---------------------------------------------------------------- */
+/* ---- site.c: the site's limit in watts (policies/power.h) -------------------------------------------------------- */
 
 struct nodes_watts {    /* under the lock */
     int64_t cap_mw;     /* 0: none */

@@ -1,5 +1,5 @@
-/* Roll-ups into sums by member, day and hour, and into cells. Whatever is the same for all roll-ups of a kind (its texts, where
- * its sums go, which budgets cover it) is looked up when the first one comes: a month has millions. */
+/* Roll-ups into sums by member, day and hour, and into cells. Whatever is the same for all roll-ups of a kind (its
+ * texts, where its sums go, which budgets cover it) is looked up when the first one comes: a month has millions. */
 #include <stdlib.h>
 #include <string.h>
 

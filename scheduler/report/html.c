@@ -17,7 +17,7 @@
 static const char *const months[] = {"January", "February", "March",     "April",   "May",      "June",
                                      "July",    "August",   "September", "October", "November", "December"};
 
-/* ---- shared by all sections ---------------------------------------------------------------------------------------------- */
+/* ---- shared by all sections -------------------------------------------------------------------------------------- */
 
 struct pusd_sum page_spend(const struct report_use *u, struct pusd_sum corrected)
 {
@@ -131,7 +131,7 @@ void page_cell_count(struct page *p, int64_t n)
     markup_put(&p->m, "<td>%s</td>", write_count(n, text));
 }
 
-/* ---- the month -------------------------------------------------------------------------------------------------------------- */
+/* ---- the month --------------------------------------------------------------------------------------------------- */
 
 static bool is_whole(const struct report_day *d)
 {
@@ -256,7 +256,7 @@ static void put_month(struct page *p, const struct page_month *x)
     page_section_end(p);
 }
 
-/* ---- the headline ----------------------------------------------------------------------------------------------------------- */
+/* ---- the headline ------------------------------------------------------------------------------------------------ */
 
 void page_period(struct page *p)
 {
@@ -426,7 +426,7 @@ static void put_warnings(struct page *p)
     markup_put(&p->m, "See <a href=\"#trust\">Can these numbers be trusted?</a></p>\n");
 }
 
-/* ---- by day, by team ---------------------------------------------------------------------------------------------------------- */
+/* ---- by day, by team --------------------------------------------------------------------------------------------- */
 
 /* Charges (or costs) of a member by slot, of days or of weeks. */
 static void fill(const struct report *r, const struct report_point *days, int per, double *out)
@@ -532,7 +532,7 @@ static void put_spend(struct page *p)
     page_section_end(p);
 }
 
-/* ---- the frame -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the frame --------------------------------------------------------------------------------------------------- */
 
 static void put_style(struct page *p)
 {

@@ -11,7 +11,7 @@
 #define PRICES_SHOWN  20
 #define BURN_DAYS     400
 
-/* ---- budgets --------------------------------------------------------------------------------------------------------------- */
+/* ---- budgets ----------------------------------------------------------------------------------------------------- */
 
 static bool is_limited(const struct report_budget *b)
 {
@@ -114,7 +114,7 @@ void page_budgets(struct page *p)
     page_section_end(p);
 }
 
-/* ---- what a token costs ------------------------------------------------------------------------------------------------------- */
+/* ---- what a token costs ------------------------------------------------------------------------------------------ */
 
 static void put_unit(struct page *p, const struct report_unit *u)
 {
@@ -159,7 +159,7 @@ void page_units(struct page *p)
     page_section_end(p);
 }
 
-/* ---- savings -------------------------------------------------------------------------------------------------------------------- */
+/* ---- savings ----------------------------------------------------------------------------------------------------- */
 
 const char *const page_saving_names[REPORT_SAVINGS] = {"All by paid APIs", "All on demand", "Spot, not on demand",
                                                        "Answers from the cache"};

@@ -10,7 +10,7 @@
 #define ODD_OF_ONE    8
 #define ODD_LEAST     0.05 /* of a mean day's spend: less is not worth anybody's look */
 
-/* ---- drivers ------------------------------------------------------------------------------------------------------------- */
+/* ---- drivers ----------------------------------------------------------------------------------------------------- */
 
 /* Corrections are no price of tokens: they count as price, which is what was put right. */
 static struct driver split(const struct report_axis *axis, int i)
@@ -101,7 +101,7 @@ void page_why(struct page *p)
     page_section_end(p);
 }
 
-/* ---- what is unusual ------------------------------------------------------------------------------------------------------- */
+/* ---- what is unusual --------------------------------------------------------------------------------------------- */
 
 struct odd {
     struct anomaly a;

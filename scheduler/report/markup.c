@@ -126,7 +126,7 @@ int markup_id(struct markup *m)
     return ++m->ids;
 }
 
-/* ---- what pages are made of ---------------------------------------------------------------------------------------------- */
+/* ---- what pages are made of -------------------------------------------------------------------------------------- */
 
 void markup_section(struct markup *m, const char *id, const char *title, const char *about)
 {

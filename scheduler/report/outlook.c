@@ -176,7 +176,7 @@ void driver_sort(struct driver *d, int n)
         qsort(d, (size_t)n, sizeof(*d), by_change);
 }
 
-/* ---- what is unusual ---------------------------------------------------------------------------------------------------- */
+/* ---- what is unusual --------------------------------------------------------------------------------------------- */
 
 /* z of hour i, and what is usual then. false: there are too few other weeks. */
 static bool judge(const double *hours, int n, int i, double *usual, double *z)

@@ -10,7 +10,8 @@
  * The band is the middle 80 % of a normal distribution (1.2816 standard deviations) with the variance
  *   L^2 (h s^2 + h^2 (pi/2) s^2 / 14 + w^2 h^3 / 21)        of h days to come:
  * each day's noise, the error of a median of 14, and the integral of a level that wanders (of a Wiener process, t^3 / 3, t in
- * weeks). Seasons and spread by medians: Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd ed. 2021, 3 and 5.5.
+ * weeks). Seasons and spread by medians: Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd ed. 2021,
+ * 3 and 5.5.
  *
  * What made the difference. A member's amount is tokens x what a token cost on average; its change splits, by Bennet's
  * indicator (J. Royal Stat. Soc. 83, 1920; Diewert, J. Econ. Soc. Meas. 30, 2005), into
@@ -55,7 +56,7 @@ struct driver driver_split(int member, struct pusd_sum before, int64_t tokens_be
 /* The largest change first, whichever way; ties by member. */
 void driver_sort(struct driver *d, int n);
 
-/* ---- what is unusual ---------------------------------------------------------------------------------------------------- */
+/* ---- what is unusual --------------------------------------------------------------------------------------------- */
 
 #define ANOMALY_WEEKS_LEAST 3
 #define ANOMALY_Z           3.5

@@ -233,7 +233,7 @@ void svg_stack(struct markup *m, const struct svg_chart *c, const struct svg_ser
     markup_put(m, "</svg>\n");
 }
 
-/* ---- lines --------------------------------------------------------------------------------------------------------------- */
+/* ---- lines ------------------------------------------------------------------------------------------------------- */
 
 static void widen(double *low, double *high, const double *values, int n)
 {
@@ -415,7 +415,7 @@ void svg_curve(struct markup *m, const struct svg_chart *c, const double *xs, co
     markup_put(m, "</svg>\n");
 }
 
-/* ---- bars that lie ------------------------------------------------------------------------------------------------------- */
+/* ---- bars that lie ----------------------------------------------------------------------------------------------- */
 
 #define BAR_ROW    46
 #define BAR_TOP    22
@@ -484,7 +484,7 @@ void svg_bars(struct markup *m, const char *title, const char *desc, const struc
     markup_put(m, "</svg>\n");
 }
 
-/* ---- small ones ------------------------------------------------------------------------------------------------------------ */
+/* ---- small ones -------------------------------------------------------------------------------------------------- */
 
 void svg_spark(struct markup *m, const double *values, int n, int colour, const char *title)
 {

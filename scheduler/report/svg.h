@@ -1,6 +1,6 @@
-/* Charts as inline SVG, for every page of ours (the cost report, the simulator's). No script, no style attribute, nothing from
- * elsewhere: colours are the variables --c0 to --c7 of the page (chart.css), so that they are light or dark as the
- * reader's system is, and that print has its own.
+/* Charts as inline SVG, for every page of ours (the cost report, the simulator's). No script, no style attribute,
+ * nothing from elsewhere: colours are the variables --c0 to --c7 of the page (chart.css), so that they are light or
+ * dark as the reader's system is, and that print has its own.
  *
  * Wide screens and telephones: positions are in percent of whatever width the chart has, sizes of text and strokes are not,
  * so that nothing is squeezed. Lines are drawn in a square of 1,000 units that is stretched (preserveAspectRatio none)

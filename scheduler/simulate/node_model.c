@@ -119,8 +119,8 @@ static bool cuts(const struct node_spec *s)
     return s->detail.mixed_chunk > 0;
 }
 
-/* May the next one start? One alone is always let in: what never fits was not to be sent here, and must not block the others for
- * ever. */
+/* May the next one start? One alone is always let in: what never fits was not to be sent here, and must not block the
+ * others for ever. */
 static bool may_start(const struct node_model *m, const struct node_job *job)
 {
     const bool alone = !m->n && !m->n_group;

@@ -11,9 +11,9 @@
  * processor sharing: a sequence that gets its first token at step v is through at step v + output - 1, whatever happens
  * meanwhile, and the sequences wait in a heap ordered by that step. Between events the steps' length is constant.
  *
- * Where it was measured (spec.detail, spec.step_us), a step also takes longer by the context that its sequences hold, and beside
- * decoding prompts are computed in smaller pieces (as Sarathi-Serve, vLLM and our own engine do). Context grows while a step's
- * length is held constant; it is taken as it will be half way to the next event.
+ * Where it was measured (spec.detail, spec.step_us), a step also takes longer by the context that its sequences hold,
+ * and beside decoding prompts are computed in smaller pieces (as Sarathi-Serve, vLLM and our own engine do). Context
+ * grows while a step's length is held constant; it is taken as it will be half way to the next event.
  *
  * Prompts are computed in the order they came, as a group: as many as fit in one chunk together, or one that is longer
  * and takes
@@ -37,7 +37,8 @@
 struct node_spec {
     struct node_curve curve;
     int32_t chunk, sequences; /* both >= 1 */
-    /* Measured of this very node. With detail.mixed_chunk a prompt is cut where a step is full, and the next one fills the rest. */
+    /* Measured of this very node. With detail.mixed_chunk a prompt is cut where a step is full, and the next one fills
+     * the rest. */
     struct curve_detail detail;
     const float *step_us; /* [sequences + 1]: a step of so many sequences without its context; NULL: by the curve */
     int64_t kv_tokens;    /* 0: never short */

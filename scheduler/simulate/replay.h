@@ -71,8 +71,8 @@ struct replay_result {
     struct replay_under_other other;
 };
 
-/* RC_OK: it could be read, whether or not all is the same. RC_NOT_FOUND, RC_IO; RC_INVALID: path:line and what is wrong there;
- * a line that is cut off is none, where its run ends with it. other may be NULL. */
+/* RC_OK: it could be read, whether or not all is the same. RC_NOT_FOUND, RC_IO; RC_INVALID: path:line and what is wrong
+ * there; a line that is cut off is none, where its run ends with it. other may be NULL. */
 enum rc replay_run(const char *path, const struct replay_other *other, struct replay_result *out,
                    struct error *e) SPW_MUST_USE;
 void replay_result_fini(struct replay_result *r); /* {0} is fine */

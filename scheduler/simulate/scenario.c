@@ -38,7 +38,7 @@ enum rc scenario_array(struct scenario *s, void *items_pp, int n, size_t size, s
     return items ? RC_OK : error_set(e, RC_FULL, "%s: comes to more than %zu bytes", s->path, SCENARIO_BYTES_MAX);
 }
 
-/* --- tables -------------------------------------------------------------------------------------------------------------- */
+/* --- tables ------------------------------------------------------------------------------------------------------- */
 
 static enum rc note_prices(struct scenario *s, const char *path)
 {
@@ -76,7 +76,7 @@ static enum rc read_tables(struct scenario *s, const struct scenario_inputs *in,
     return rc;
 }
 
-/* --- traces -------------------------------------------------------------------------------------------------------------- */
+/* --- traces ------------------------------------------------------------------------------------------------------- */
 
 static enum rc make_trace(struct scenario *s, const struct file_trace *f, struct trace_file *t, struct error *e)
 {
@@ -112,7 +112,7 @@ static enum rc make_traces(struct scenario *s, struct error *e)
     return rc;
 }
 
-/* --- all of it ------------------------------------------------------------------------------------------------------------ */
+/* --- all of it ---------------------------------------------------------------------------------------------------- */
 
 static enum rc make(struct scenario *s, const struct scenario_inputs *in, struct error *e)
 {

@@ -1,6 +1,6 @@
 /* A scenario as a file says it (YAML), with the tables it names, made into what sim_run() takes. docs/SIMULATE.md describes
- * the file; a configuration may stand beside it and brings the own machines, the paid APIs with their price lists, and the bounds
- * of the waiting rooms.
+ * the file; a configuration may stand beside it and brings the own machines, the paid APIs with their price lists, and
+ * the bounds of the waiting rooms.
  *
  * One thread. Blocks (files). */
 #ifndef SCHEDULER_SIMULATE_SCENARIO_H
@@ -55,7 +55,8 @@ enum rc scenario_load(struct scenario **s, const struct scenario_inputs *in, str
 void scenario_free(struct scenario *s); /* NULL is fine */
 /* Borrowed. start_unix_s is -1 where the file does not say when the trace starts. */
 struct sim_scenario *scenario_sim(struct scenario *s);
-/* The traces that the file names, for trace_open(); n 0: none. Paths are made good: relative ones start at the file's folder. */
+/* The traces that the file names, for trace_open(); n 0: none. Paths are made good: relative ones start at the file's
+ * folder. */
 const struct trace_file *scenario_traces(const struct scenario *s, int *n);
 /* Teams of budgets have numbers once the trace is open that they come from. */
 enum rc scenario_find_teams(struct scenario *s, struct trace *t, struct error *e) SPW_MUST_USE;

@@ -1,5 +1,5 @@
-/* How fast a type is by a record of `spillway nodes calibrate`, and the scenario that a configuration alone makes: its own machines
- * as they were calibrated, nothing scaled, and its paid APIs. */
+/* How fast a type is by a record of `spillway nodes calibrate`, and the scenario that a configuration alone makes: its
+ * own machines as they were calibrated, nothing scaled, and its paid APIs. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -175,8 +175,8 @@ const char *scenario_path(struct scenario *s, const char *path);
 /* n zeroed items in the arena, or RC_FULL. */
 enum rc scenario_array(struct scenario *s, void *items_pp, int n, size_t size, struct error *e) SPW_MUST_USE;
 
-/* scenario_calibration.c: speed, and draws where none are known yet, by the record that the type names, or else by that of a node
- * of the configuration. Nothing where there is none. */
+/* scenario_calibration.c: speed, and draws where none are known yet, by the record that the type names, or else by that
+ * of a node of the configuration. Nothing where there is none. */
 enum rc scenario_take_calibration(struct scenario *s, const struct scenario_inputs *in, const struct file_type *f,
                                   struct sim_type *t, struct error *e) SPW_MUST_USE;
 /* Fills s->doc with what the configuration's nodes alone come to. */

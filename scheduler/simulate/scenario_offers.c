@@ -51,7 +51,7 @@ static enum rc make_pools(struct scenario *s, struct error *e)
     return rc;
 }
 
-/* --- prices ---------------------------------------------------------------------------------------------------------------- */
+/* --- prices ------------------------------------------------------------------------------------------------------- */
 
 static bool has_list_price(const struct file_list_price *l)
 {
@@ -85,7 +85,7 @@ static struct pusd write_off(const struct file_offer *f)
     return (struct pusd){(int64_t)((double)f->purchase.v / (f->life_years * 365.25 * 24))};
 }
 
-/* --- availability ------------------------------------------------------------------------------------------------------------ */
+/* --- availability ------------------------------------------------------------------------------------------------- */
 
 static enum rc take_availability(struct scenario *s, const struct file_offer *f, struct sim_offer *o, struct error *e)
 {
@@ -120,7 +120,7 @@ static enum rc take_availability(struct scenario *s, const struct file_offer *f,
     return RC_OK;
 }
 
-/* --- own machines -------------------------------------------------------------------------------------------------------------- */
+/* --- own machines ------------------------------------------------------------------------------------------------- */
 
 static struct token_prices node_prices(const struct scenario_inputs *in, const char *name)
 {

@@ -79,10 +79,10 @@ static enum rc find_model(const struct scenario *s, const char *name, int line, 
     return scenario_error(s, line, e, "model %.80s is none of `models`", name);
 }
 
-/* --- types --------------------------------------------------------------------------------------------------------------- */
+/* --- types -------------------------------------------------------------------------------------------------------- */
 
-/* A straight line through the measured steps, by least squares: time between tokens against batch. Weighted by 1/step, so that
- * a small batch's error counts as much in per cent. */
+/* A straight line through the measured steps, by least squares: time between tokens against batch. Weighted by 1/step,
+ * so that a small batch's error counts as much in per cent. */
 static void fit_steps(const struct power_row *rows, int n, double *base_us, double *per_seq_us)
 {
     double w = 0, x = 0, y = 0, xx = 0, xy = 0;
@@ -274,7 +274,7 @@ enum rc scenario_make_types(struct scenario *s, const struct scenario_inputs *in
     return rc;
 }
 
-/* --- sites ------------------------------------------------------------------------------------------------------------------ */
+/* --- sites -------------------------------------------------------------------------------------------------------- */
 
 /* The table's hours; `from` moves them, so that the trace starts in that hour. */
 static enum rc take_hours(struct scenario *s, const struct file_site *f, const char *path, struct tariff *t,
@@ -368,7 +368,7 @@ enum rc scenario_make_sites(struct scenario *s, const struct scenario_inputs *in
     return rc;
 }
 
-/* --- APIs --------------------------------------------------------------------------------------------------------------------- */
+/* --- APIs --------------------------------------------------------------------------------------------------------- */
 
 static const struct scenario_node *node_of(const struct scenario_inputs *in, const char *name)
 {

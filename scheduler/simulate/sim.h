@@ -83,7 +83,8 @@ struct sim_type { /* one kind of machine as it serves one model */
     const char *name;
     uint32_t model;
     struct node_curve curve;
-    /* Measured beside the lines (a calibration): zeros, NULL where it was not. step_us: as node_spec.step_us, [sequences_max + 1]. */
+    /* Measured beside the lines (a calibration): zeros, NULL where it was not. step_us: as node_spec.step_us,
+     * [sequences_max + 1]. */
     struct curve_detail detail;
     const float *step_us;
     int32_t chunk_tokens;  /* of prefill in one step; 0: 2048 */

@@ -205,7 +205,8 @@ static int64_t usual_memory(const struct sim_model_state *m, const struct sim_li
 
 /* --- a request's way ------------------------------------------------------------------------------------------------ */
 
-/* What a node sets aside it says of itself; the daemon's is told, by max_tokens. The node was chosen: what of the prompt does it have already? It has all of it from now on. */
+/* What a node sets aside it says of itself; the daemon's is told, by max_tokens. The node was chosen: what of the
+ * prompt does it have already? It has all of it from now on. */
 void sim_route_sent(struct sim *x, struct sim_live *l, int32_t node)
 {
     prefix_sent(x, l, node);

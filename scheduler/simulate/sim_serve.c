@@ -393,7 +393,8 @@ static enum sim_budget_verdict pay(struct sim *x, struct sim_live *l, const stru
     return sim_budget_take(x, l, prices_of(x, p), local, by);
 }
 
-/* Where it goes, paid for. Nobody has a place: pick is nobody. MOVES: to `model`, by a budget. BROKE: until `by` has money. */
+/* Where it goes, paid for. Nobody has a place: pick is nobody. MOVES: to `model`, by a budget. BROKE: until `by` has
+ * money. */
 static enum placing place(struct sim *x, struct sim_live *l, struct sim_pick *pick, int32_t *model, int32_t *by)
 {
     bool local_first = false;

@@ -65,7 +65,8 @@ struct trace_file { /* all but path may be left 0 */
     int copies;                /* 0: 1 */
     int64_t shift_us;          /* copies are shifted by 0 to so much, by chance; 0 with several copies: 10 minutes */
     bool tile;                 /* repeated without end: then trace_options.span_us is needed */
-    /* Tiled and thinned, so that the rate follows this; copies are then chosen as needed. Borrowed while the trace is open. */
+    /* Tiled and thinned, so that the rate follows this; copies are then chosen as needed. Borrowed while the trace is
+     * open. */
     const struct rate_curve *curve;
     double factor; /* times the curve; 0: 1 */
 };

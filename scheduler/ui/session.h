@@ -1,8 +1,9 @@
 /* Who is signed in at the dashboard. In memory alone: a restart signs everybody out.
  *
  * A browser holds a token of 32 random bytes in a cookie. What is kept here is its SHA-256, and the API key that it was
- * given for, sealed with the token (a one-time pad: SHAKE-256 of the token, FIPS 202): the key is checked anew with each page, so that a
- * session ends with it, and yet neither key nor token can be read from our memory while its browser asks for nothing.
+ * given for, sealed with the token (a one-time pad: SHAKE-256 of the token, FIPS 202): the key is checked anew with
+ * each page, so that a session ends with it, and yet neither key nor token can be read from our memory while its
+ * browser asks for nothing.
  *
  * A form carries HMAC-SHA-256 of the token under a secret of this process. Who has no session has a token all the same,
  * from the page with the form to sign in on, so that nobody else's page can sign anybody in.

@@ -7,7 +7,7 @@
 #include "scheduler/front/explain_text.h"
 #include "scheduler/report/write.h"
 
-/* ---- routes --------------------------------------------------------------------------------------------------------------- */
+/* ---- routes ------------------------------------------------------------------------------------------------------ */
 
 static const char *const objectives[] = {"cost", "latency", "energy", "balanced"};
 
@@ -92,7 +92,7 @@ void sheet_draw_service(struct sheet *s)
     markup_section_end(&s->m);
 }
 
-/* ---- decisions --------------------------------------------------------------------------------------------------------------- */
+/* ---- decisions --------------------------------------------------------------------------------------------------- */
 
 static enum facts_mood mood_of(const struct explain_record *r)
 {

@@ -245,7 +245,7 @@ void ui_sign_in(struct ui *u, struct http_exchange *x, const struct asker *who)
         refuse(u, x, who, &r, key_id);
 }
 
-/* ---- out ---------------------------------------------------------------------------------------------------------------- */
+/* ---- out --------------------------------------------------------------------------------------------------------- */
 
 void ui_sign_out(struct ui *u, struct http_exchange *x, const struct asker *who)
 {

@@ -1,20 +1,20 @@
-/* The dashboard: pages under /ui on admin.listen, for people with a key of scope admin. They show what there is; nothing can be
- * changed from them yet.
+/* The dashboard: pages under /ui on admin.listen, for people with a key of scope admin. They show what there is;
+ * nothing can be changed from them yet.
  *
  *   GET  /ui                       overview; without a session: to the form to sign in on
  *   GET  /ui/fleet ... /ui/audit   a page per subject (sheet.h has the list)
  *   GET  /ui/reports/NAME          a report of reports.folder, as it is
  *   GET  /ui/login, POST /ui/login, POST /ui/logout
  *
- * Signing in takes an API key and gives a cookie (session.h): HttpOnly, SameSite=Strict, over TLS Secure and bound to the host.
- * The key stands in no address, page or log. It is asked about again with each page, so that a session ends with it. Signing in
- * and out, and keys that are refused, are in the audit; who is refused too often has to wait.
+ * Signing in takes an API key and gives a cookie (session.h): HttpOnly, SameSite=Strict, over TLS Secure and bound to
+ * the host. The key stands in no address, page or log. It is asked about again with each page, so that a session ends
+ * with it. Signing in and out, and keys that are refused, are in the audit; who is refused too often has to wait.
  *
- * Pages are made here, whole: no script, nothing from elsewhere, and a Content-Security-Policy that says so. What they show is
- * copied first (facts.h), then written by pure functions (sheet.h).
+ * Pages are made here, whole: no script, nothing from elsewhere, and a Content-Security-Policy that says so. What they
+ * show is copied first (facts.h), then written by pure functions (sheet.h).
  *
- * Lane 0's loop, which never blocks: files (the ledger's closed hours, the folder of reports) are read by a thread of its own.
- * Everything in the options is borrowed and outlives it. */
+ * Lane 0's loop, which never blocks: files (the ledger's closed hours, the folder of reports) are read by a thread of
+ * its own. Everything in the options is borrowed and outlives it. */
 #ifndef SCHEDULER_UI_UI_H
 #define SCHEDULER_UI_UI_H
 

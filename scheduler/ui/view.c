@@ -3,8 +3,9 @@
  *
  *   ui_view() -> month, where there is none yet -> files -> budgets -> finish()
  *
- * The figures of the month come from all of its closed hours, so they are kept for a while: MONTH_FRESH_S, or MONTH_SHARE times as
- * long as they took, so that looking at pages never keeps a core busy. Stale ones are shown while new ones are made.
+ * The figures of the month come from all of its closed hours, so they are kept for a while: MONTH_FRESH_S, or
+ * MONTH_SHARE times as long as they took, so that looking at pages never keeps a core busy. Stale ones are shown while
+ * new ones are made.
  *
  * A browser that leaves takes the exchange with it (x is NULL then); the view itself ends with its last call back, which then
  * touches nothing else: the dashboard may be gone as well. */
@@ -162,7 +163,7 @@ static bool waits_for_month(struct view *v)
     return true;
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 static void list_run(void *arg)
 {
@@ -183,7 +184,7 @@ static bool waits_for_files(struct view *v)
     return worker_submit(v->ui->reader, list_run, list_done, v) == RC_OK;
 }
 
-/* ---- budgets -------------------------------------------------------------------------------------------------------------- */
+/* ---- budgets ----------------------------------------------------------------------------------------------------- */
 
 static void budgets_cb(enum rc rc, const char *why, const struct budget_known *k, int n, void *arg)
 {
@@ -209,7 +210,7 @@ static bool waits_for_budgets(struct view *v)
     return rc == RC_OK && !v->over;
 }
 
-/* ---- the page ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the page ---------------------------------------------------------------------------------------------------- */
 
 static void finish(struct view *v)
 {
@@ -260,7 +261,7 @@ void ui_view(struct ui *u, struct http_exchange *x, const struct ui_page *page, 
     go_on(v);
 }
 
-/* ---- a report ------------------------------------------------------------------------------------------------------------------ */
+/* ---- a report ---------------------------------------------------------------------------------------------------- */
 
 struct opening {
     struct ui *ui;
