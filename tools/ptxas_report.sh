@@ -32,7 +32,7 @@ awk '
     /Used [0-9]+ registers/ { match($0, /Used [0-9]+/); registers = substr($0, RSTART + 5, RLENGTH - 5)
         shared = match($0, /[0-9]+ bytes smem/) ? substr($0, RSTART, RLENGTH - 11) : 0
         threads = 32 * int(65536 / (int((registers + 7) / 8) * 256))
-        printf "%-6s %-42s %9d %6d %6d %6d %7d %8d\n", sm, name, registers, stack, stores, loads, shared, threads > 2048 ? 2048 : threads
+        printf "%-6s %-42s %9d %6d %6d %6d %7d %8d\n", sm, name, registers, stack, stores, loads, shared, (threads > 2048 ? 2048 : threads)
         known = name == "attention_tile_kernel<4, 2, 2, 8>" ? 96 : 0
         if (loads > known || stores > known) { bad++; print "        it spills" } }
     END { if (bad) exit 1 }' "$work"/*.txt

@@ -17,7 +17,6 @@
 #define PAGE_BYTES  4096
 #define ALIGN_BYTES 256 /* as cudaMalloc */
 #define GUARD_BYTE  0x5a
-#define SHARED_MAX  (227 * 1024) /* what a block may have on compute capability 9.0 */
 
 namespace
 {
@@ -27,7 +26,30 @@ struct region {
     size_t bytes, mapped;
 };
 
+/* What a kernel's tiles are chosen by. Shared memory: of a block (CUDA C++ Programming Guide, "Compute Capabilities"). */
+struct card {
+    const char *name; /* in CUDA_EMULATED_CARD */
+    int major, minor, n_sm;
+    size_t l2_bytes, shared_max;
+};
+const struct card cards[] = {
+    {"small", 9, 0, 4, (size_t)1 << 20,
+     227 * 1024}, /* few multiprocessors: tiles are large where a test's sizes are not */
+    {"a100", 8, 0, 108, (size_t)40 << 20, 163 * 1024},
+    {"h200", 9, 0, 132, (size_t)50 << 20, 227 * 1024},
+};
+
+const struct card &card_in_use()
+{
+    const char *wanted = getenv("CUDA_EMULATED_CARD");
+    for (const struct card &c : cards)
+        if (!wanted || !strcmp(wanted, c.name))
+            return c;
+    emulated_die("CUDA_EMULATED_CARD: there is no %s, but small, a100 and h200", wanted);
+}
+
 struct device {
+    const struct card card = card_in_use();
     std::recursive_mutex lock;
     std::map<uintptr_t, region> memory, pinned;
     size_t total = (size_t)4 << 30, used = 0;
@@ -293,10 +315,10 @@ static void catch_up(stream_t st)
 enum k_status emulated_launch(stream_t st, std::function<void()> body, struct grid3 grid, int block, size_t shared)
 {
     if (block < 1 || block > 1024 || !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 ||
-        grid.x > 0x7fffffff || shared > SHARED_MAX)
+        grid.x > 0x7fffffff || shared > dev().card.shared_max)
         return note(K_DEVICE); /* cudaErrorInvalidConfiguration */
     dev().launches++;
-    return enqueue(st, [=] { fibers_run(body, grid, block, shared, SHARED_MAX); });
+    return enqueue(st, [=] { fibers_run(body, grid, block, shared, dev().card.shared_max); });
 }
 
 void cuda_emulated_call(void *stream, void (*fn)(const void *arg), const void *arg, size_t bytes)
@@ -463,8 +485,10 @@ enum k_status device_facts_of(int device, struct device_facts *f)
     if (device != 0)
         return note(K_DEVICE);
     *f = {};
+    const struct card &card = dev().card;
     snprintf(f->name, sizeof f->name, "emulated");
-    f->major = 9, f->minor = 0, f->n_sm = 4, f->l2_bytes = (size_t)1 << 20, f->shared_max = SHARED_MAX;
+    f->major = card.major, f->minor = card.minor, f->n_sm = card.n_sm;
+    f->l2_bytes = card.l2_bytes, f->shared_max = card.shared_max;
     return K_OK;
 }
 
