@@ -36,6 +36,7 @@ KDEV void score_page(float *scores, const float *q, const struct attn_args &a, c
  * flops 2 * (pos + 1) * (d_k + d_v). Bound by latency: a barrier per page. */
 KERNEL(attention_plain_kernel)(struct attn_args a)
 {
+    let_next_begin();
     SHARED_DYN(float, q);
     float *out = q + a.d_k, *scores = out + a.d_v;
     const int32_t token = block_x(), head = block_y(), kv_head = head / a.group;

@@ -504,6 +504,7 @@ KDEV int32_t page_after(const struct attn_args &a, int32_t page)
  * d = 128, 224 KiB for MLA's 32 heads by 576. */
 template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, WM *WN *WARP, 1)(struct attn_args a)
 {
+    let_next_begin();
     enum { RT = MT / WM, NS = PAGE / 8 / WN, ROWS = MT * 16 };
     SHARED_DYN(uint16_t, base);
     struct tile_memory m = tile_memory_of<ROWS, WN>(a, base);
@@ -579,6 +580,7 @@ template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, W
  * after the other. */
 KERNEL(attention_fold_kernel)(struct attn_args a)
 {
+    let_next_begin();
     const int32_t token = block_x(), head = block_y(), count = run_of(a.tokens, a.tokens.run_of[token]).count;
     if (count < a.count_min || count > a.count_max || token_is_padding(a.tokens, token))
         return;

@@ -59,6 +59,7 @@ struct k_ctx *cuda_ctx_new(int threads, int device)
         cuda_ctx_free(c);
         return NULL;
     }
+    c->early = cuda_early_works(c);
     snprintf(c->numerics, sizeof c->numerics, "cuda-1 sm_%d%d %s", c->facts.major, c->facts.minor,
              CUDA_MATMUL_NUMERICS);
     snprintf(c->text, sizeof c->text, "%s (device %d)", c->facts.name, device);

@@ -55,6 +55,19 @@ KDEV void sync_warp(void)
 {
     __syncwarp();
 }
+/* portable.cuh, launch_early(). PTX ISA, "griddepcontrol". */
+KDEV void let_next_begin(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+KDEV void wait_for_before(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 KDEV float shfl_xor(float v, int mask)
 {
     return __shfl_xor_sync(0xffffffffu, v, mask);
@@ -279,19 +292,29 @@ static inline enum k_status status_of(cudaError_t e)
 }
 
 template <class... P>
-static inline cudaError_t launch_kernel(stream_t st, void (*kernel)(P...), struct grid3 grid, int block, size_t shared,
-                                        P... args)
+static inline cudaError_t launch_kernel(stream_t st, bool early, void (*kernel)(P...), struct grid3 grid, int block,
+                                        size_t shared, P... args)
 {
     void *at[sizeof...(P) + 1] = {(void *)&args..., NULL};
-    return cudaLaunchKernel((const void *)kernel, dim3(grid.x, grid.y, grid.z), dim3((unsigned)block), at, shared, st);
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
+    config.gridDim = dim3(grid.x, grid.y, grid.z);
+    config.blockDim = dim3((unsigned)block);
+    config.dynamicSmemBytes = shared;
+    config.stream = st;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = early ? 1 : 0;
+    return cudaLaunchKernelExC(&config, (const void *)kernel, at);
 }
 
 /* Shared memory beyond 48 KiB has to be asked for. A launch that cannot be is reported here, by what the call returns: the
  * runtime's last error may be an allocation's that failed earlier and was done without. What goes wrong while it runs is
  * reported by the next stream_sync(). */
 template <class... P, class... A>
-static inline enum k_status launch(stream_t st, void (*kernel)(P...), struct grid3 grid, int block, size_t shared,
-                                   A... args)
+static inline enum k_status launch_early(stream_t st, bool early, void (*kernel)(P...), struct grid3 grid, int block,
+                                         size_t shared, A... args)
 {
     if (shared > 48 * 1024) {
         cudaError_t e =
@@ -299,7 +322,13 @@ static inline enum k_status launch(stream_t st, void (*kernel)(P...), struct gri
         if (e != cudaSuccess)
             return status_of(e);
     }
-    return status_of(launch_kernel<P...>(st, kernel, grid, block, shared, (P)args...));
+    return status_of(launch_kernel<P...>(st, early, kernel, grid, block, shared, (P)args...));
+}
+template <class... P, class... A>
+static inline enum k_status launch(stream_t st, void (*kernel)(P...), struct grid3 grid, int block, size_t shared,
+                                   A... args)
+{
+    return launch_early(st, false, kernel, grid, block, shared, args...);
 }
 
 static inline enum k_status dev_alloc(void **p, size_t n)

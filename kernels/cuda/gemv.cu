@@ -10,6 +10,9 @@
  * 9 (4.5 bits) to 32 bytes per element of k, a token's activations 1.4 or 2. Flops: 2 m n tokens. One or two tokens'
  * activations (DIRECT_PAIRS) are read as floats and rounded by each block, which saves a launch.
  *
+ * The first slices of a block's weights are asked for before the kernels before this one are done (launch_early()), so
+ * that memory is at work while those end and this one begins.
+ *
  * Products of the same activations share a launch, a block's job found by its number (mul_list). Of a gated product a block
  * takes eight rows of one matrix and the same eight of the other, so that both sums of an output meet where they end. */
 #include "kernels/cuda/activations.cuh"
@@ -51,6 +54,16 @@ KDEV struct mul_job gemv_job(const struct mul_list *list, int *out0)
         i++;
     *out0 = (block_x() - list->first[i]) * gemv_outputs(&list->job[i]);
     return list->job[i];
+}
+
+/* This block's tile. Which expert's it is, kernels before this one say; else its weights are known at once, and come
+ * while those are still at their end. */
+KDEV struct mul_tile gemv_tile(const struct mul_job *j)
+{
+    let_next_begin();
+    if (j->ids || j->tiles)
+        wait_for_before();
+    return tile_at(j, block_y(), GEMV_PAIRS);
 }
 
 /* Activations of one pair and slice that a warp has quantised for itself: q, d, s. */
@@ -177,7 +190,7 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
     SHARED_DYN(uint8_t, shared);
     int out0;
     const struct mul_job j = gemv_job(&list, &out0);
-    struct mul_tile tile = tile_at(&j, block_y(), GEMV_PAIRS);
+    struct mul_tile tile = gemv_tile(&j);
     if (tile.count < 1)
         return;
     uint8_t *ring = shared + warp_of_block() * gemv_warp_bytes(&j);
@@ -196,6 +209,7 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
             raw_stage(&j, gemv_stage(&j, ring, slice) + slot_at, row, stop, slice, lane() & 1, 2);
         cp_async_commit();
     }
+    wait_for_before(); /* whoever waited for its tile does not wait again */
     for (int base = 0; base < n_slices; base += fold) {
         int end = base + fold < n_slices ? base + fold : n_slices;
         for (int slice = base + warp_of_block(); slice < end; slice += GEMV_WARPS) {
@@ -272,7 +286,7 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
     SHARED_DYN(uint8_t, shared);
     int out0;
     const struct mul_job j = gemv_job(&list, &out0);
-    struct mul_tile tile = tile_at(&j, block_y(), GEMV_PAIRS);
+    struct mul_tile tile = gemv_tile(&j);
     if (tile.count < 1)
         return;
     uint8_t *ring = shared + warp_of_block() * gemv_warp_bytes(&j);
@@ -286,6 +300,7 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
             gemv_stage_16(&j, gemv_stage(&j, ring, slice), tile.matrix, out0, slice);
         cp_async_commit();
     }
+    wait_for_before(); /* whoever waited for its tile does not wait again */
     for (int base = 0; base < n_slices; base += fold) {
         int end = base + fold < n_slices ? base + fold : n_slices;
         for (int slice = base + warp_of_block(); slice < end; slice += GEMV_WARPS) {
@@ -321,6 +336,6 @@ enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *jobs, int n, int64
         shared = own > shared ? own : shared;
     }
     struct grid3 grid = grid_of(blocks, grid_tiles, jobs->ids || jobs->tiles ? 1 : jobs->n_matrix);
-    return jobs->group ? launch(c->stream, gemv_q8, grid, GEMV_BLOCK, (size_t)shared, list)
-                       : launch(c->stream, gemv_16, grid, GEMV_BLOCK, (size_t)shared, list);
+    return jobs->group ? launch_early(c->stream, c->early, gemv_q8, grid, GEMV_BLOCK, (size_t)shared, list)
+                       : launch_early(c->stream, c->early, gemv_16, grid, GEMV_BLOCK, (size_t)shared, list);
 }

@@ -72,6 +72,7 @@ struct k_ctx {
         size_t bytes;
     } scratch[CUDA_SCRATCH_COUNT];
     uint32_t generation; /* counts growths */
+    bool early;          /* kernels may begin before what is before them has run (early.cu) */
 
     struct upload_lane *lanes;  /* upload.cu */
     pthread_mutex_t lanes_lock; /* whose copies go through them */
@@ -111,6 +112,7 @@ enum k_status cuda_tokens(struct k_ctx *c, struct cuda_tokens *out, const struct
 /* Remembers the driver's words for error_text() when s says that the device failed; returns s. On the thread whose call
  * failed: no other's errors are seen. */
 enum k_status cuda_note(struct k_ctx *c, enum k_status s);
+bool cuda_early_works(struct k_ctx *c); /* early.cu; waits */
 void cuda_graphs_free(struct k_ctx *c);
 void cuda_library_free(struct k_ctx *c);
 void cuda_plans_free(struct k_ctx *c);

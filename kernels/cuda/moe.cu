@@ -10,6 +10,7 @@
 KERNEL(combine_kernel)
 (float *y, const float *x, const float *weights, const float *extra, int32_t n_used, int32_t dim)
 {
+    let_next_begin();
     const int64_t t = block_x();
     const int32_t i = block_y() * COMBINE_THREADS + thread_x();
     if (i >= dim)

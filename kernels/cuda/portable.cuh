@@ -1,12 +1,15 @@
-/* Everything a kernel of ours may use: launches, warps, tensor cores, memory, streams. The only file that includes CUDA's
- * headers. Compiled by nvcc these are thin wrappers; compiled as plain C++17 with SPW_CUDA_EMULATED the same names come
- * from emulated/emulated.h, which runs each block on the host, so that every kernel is tested without a device.
- *
- * Rules for kernel files. C style; templates only over types and sizes; no standard library. Nothing is contracted: nvcc
- * runs with -fmad=false, so a fused multiply-add stands where fma_rn() is written, as on the CPU. All 32 lanes of a warp
- * take part in a warp operation; a thread that left the kernel must not be waited for by one.
- *
- * Sources: CUDA C++ Programming Guide; PTX ISA 8.7, sections "mma", "ldmatrix" and "cp.async" (fragment layouts). */
+/* Everything a kernel of ours may use: launches, warps, tensor cores, memory, streams. The only file that includes
+ * CUDA's headers. Compiled by nvcc these are thin wrappers; compiled as plain C++17 with SPW_CUDA_EMULATED the same
+ * names come from emulated/emulated.h, which runs each block on the host, so that every kernel is tested without a
+ * device.  Rules for kernel files. C style; templates only over types and sizes; no standard library. Nothing is
+ * contracted: nvcc runs with -fmad=false, so a fused multiply-add stands where fma_rn() is written, as on the CPU.
+ * All 32 lanes of a warp take part in a warp operation; a thread that left the kernel must not be waited for by one.
+ * A kernel that is launched by launch_early(.., true, ..) may begin before the one before it in its stream is done,
+ * when each of that one's blocks has called let_next_begin() or ended. So up to wait_for_before(), which all its
+ * threads call, it touches no device memory that a kernel writes: it reads weights, which come to shared memory while
+ * the others are at their end. Behind it all is as it always is. Others may be launched before and after as usual
+ * (CUDA C++ Programming Guide, "Programmatic Dependent Launch"; from compute capability 9.0 on).  Sources: CUDA C++
+ * Programming Guide; PTX ISA 8.7, sections "mma", "ldmatrix" and "cp.async" (fragment layouts). */
 #ifndef KERNELS_CUDA_PORTABLE_CUH
 #define KERNELS_CUDA_PORTABLE_CUH
 

@@ -161,6 +161,7 @@ KDEV int32_t heads_of_block(int32_t n_head, int32_t before, int32_t *first)
 KERNEL_BOUNDS(place_gqa_kernel, THREADS, 4)
 (struct k_gqa_rows rows, struct k_gqa a, struct k_rope r, struct store keys, struct store values)
 {
+    let_next_begin();
     SHARED_DYN(float, cosine);
     const int64_t t = block_x();
     if (block_y() == 1) {
@@ -204,6 +205,7 @@ enum k_status cuda_place_gqa(struct k_ctx *c, const struct k_kv_pool *kv, const 
 KERNEL_BOUNDS(place_mla_kernel, THREADS, 4)
 (struct k_mla_rows rows, struct k_mla a, struct k_rope r, struct store keys)
 {
+    let_next_begin();
     SHARED_DYN(float, cosine);
     const int64_t t = block_x();
     const int32_t wide = a.kv_lora + a.d_rope;

@@ -23,6 +23,7 @@ KDEV void weights_4(const struct mul_job *j, const uint8_t *w, int k, bool align
  * 40 instructions per 32 elements and a quarter more per token. */
 KERNEL(mul_f32)(struct mul_job j)
 {
+    let_next_begin();
     SHARED(float, part, PRECISE_WARPS *PRECISE_PAIRS);
     struct mul_tile tile = tile_at(&j, block_y(), PRECISE_PAIRS);
     if (tile.count < 1)

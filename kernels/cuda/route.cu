@@ -79,6 +79,7 @@ KDEV void drop_groups(float *s, float *scores, const struct k_router &r)
 KERNEL_BOUNDS(route_kernel, WARP, 1)
 (int32_t *ids, float *weights, const float *logits, struct k_router r, struct cuda_tokens tokens)
 {
+    let_next_begin();
     SHARED_DYN(float, p);
     float *s = p + r.n_expert, *group_scores = s + r.n_expert;
     const int64_t t = block_x();

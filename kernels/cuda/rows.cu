@@ -75,6 +75,7 @@ KDEV double block_sum(double v)
 KERNEL_BOUNDS(norm_block_kernel, THREADS, 2)
 (float *y, const float *x, const float *w, int32_t dim, int32_t stride, float eps)
 {
+    let_next_begin();
     const float *row = x + (int64_t)block_x() * stride;
     double sum = 0.0;
     for (int32_t i = thread_x(); i < dim; i += THREADS)
@@ -87,6 +88,7 @@ KERNEL_BOUNDS(norm_block_kernel, THREADS, 2)
 KERNEL_BOUNDS(norm_warp_kernel, THREADS, 2)
 (float *y, const float *x, const float *w, int64_t rows, int32_t dim, int32_t stride, float eps)
 {
+    let_next_begin();
     int64_t r = (int64_t)block_x() * (THREADS / WARP) + warp_of_block();
     if (r >= rows) /* the whole warp */
         return;
@@ -127,6 +129,7 @@ enum k_status cuda_silu_mul(struct k_ctx *c, float *y, const float *gate, const 
 /* Grid (n / 1024), 256 threads, 4 elements each. 12 bytes an element. */
 KERNEL(add_kernel)(float *y, const float *x, int64_t n)
 {
+    let_next_begin();
     for (int e = 0; e < EACH; e++) {
         int64_t i = ((int64_t)block_x() * EACH + e) * THREADS + thread_x();
         if (i < n)

@@ -308,11 +308,49 @@ template <int WHICH> static void launch_mistaken(void)
 {
     (void)launch(st, mistaken, grid_of(2), 64, 0, watched_y, (enum mistake)WHICH);
 }
+
+/* Launched early: a sum of what is nobody's and what kernels write. */
+KERNEL(early)(const int *weight, int *y, bool wait)
+{
+    int v = weight[thread_x()];
+    let_next_begin();
+    if (wait)
+        wait_for_before();
+    y[thread_x()] += v;
+}
+KERNEL(early_reader)(const int *y, int *to)
+{
+    int v = y[thread_x()];
+    wait_for_before();
+    to[thread_x()] = v;
+}
+
+static void write_too_early(void)
+{
+    int *y = (int *)device_copy("1234567", 8);
+    (void)launch_early(st, true, early, grid_of(1), 2, 0, watched_y, y, false);
+}
+static void read_too_early(void)
+{
+    int *to = (int *)device_copy("1234567", 8);
+    (void)launch_early(st, true, early_reader, grid_of(1), 2, 0, to, watched_y); /* of a copy's: right */
+    (void)launch_early(st, true, early_reader, grid_of(1), 2, 0, watched_y, to);
+}
+static void early_in_time(void)
+{
+    int weights[2] = {1, 2}, zero[2] = {0, 0};
+    int *w = (int *)device_copy(weights, sizeof weights), *y = (int *)device_copy(zero, sizeof zero);
+    for (int i = 0; i < 3; i++)
+        CHECK_INT(launch_early(st, true, early, grid_of(1), 2, 0, w, y, true), K_OK);
+    CHECK_INT(copy_out(st, zero, y, sizeof zero), K_OK);
+    CHECK_INT(zero[1], 6);
+    dev_free(w), dev_free(y);
+}
 #define WATCHED true
 #define WATCHED_MISTAKES                                                                                               \
     launch_mistaken<NO_BARRIER>, launch_mistaken<NO_SYNC_WARP>, launch_mistaken<WRITE_AFTER_READ>,                     \
         launch_mistaken<SAME_WRITTEN>, launch_mistaken<ATOMIC_AND_PLAIN>, launch_mistaken<OFF>,                        \
-        launch_mistaken<BEHIND>, launch_mistaken<BLOCKS>
+        launch_mistaken<BEHIND>, launch_mistaken<BLOCKS>, write_too_early, read_too_early
 
 static void what_is_right_passes(void)
 {
@@ -325,6 +363,7 @@ static void what_is_right_passes(void)
     cuda_emulated_order(0);
     CHECK_INT(copy_out(st, y, watched_y, sizeof y), K_OK);
     CHECK_INT(y[1], 64 * 63 / 2);
+    early_in_time();
 }
 #else
 #define WATCHED          false

@@ -26,7 +26,8 @@ struct region {
     size_t bytes, mapped;
 };
 
-/* What a kernel's tiles are chosen by. Shared memory: of a block (CUDA C++ Programming Guide, "Compute Capabilities"). */
+/* What a kernel's tiles are chosen by. Shared memory: of a block (CUDA C++ Programming Guide, "Compute
+ * Capabilities"). */
 struct card {
     const char *name; /* in CUDA_EMULATED_CARD */
     int major, minor, n_sm;
@@ -312,13 +313,16 @@ static void catch_up(stream_t st)
         work();
 }
 
-enum k_status emulated_launch(stream_t st, std::function<void()> body, struct grid3 grid, int block, size_t shared)
+enum k_status emulated_launch(stream_t st, bool early, std::function<void()> body, struct grid3 grid, int block,
+                              size_t shared)
 {
     if (block < 1 || block > 1024 || !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 ||
         grid.x > 0x7fffffff || shared > dev().card.shared_max)
         return note(K_DEVICE); /* cudaErrorInvalidConfiguration */
+    if (early && dev().card.major < 9)
+        emulated_die("a launch before its time: compute capability 9.0 is needed");
     dev().launches++;
-    return enqueue(st, [=] { fibers_run(body, grid, block, shared, dev().card.shared_max); });
+    return enqueue(st, [=] { fibers_run(early, body, grid, block, shared, dev().card.shared_max); });
 }
 
 void cuda_emulated_call(void *stream, void (*fn)(const void *arg), const void *arg, size_t bytes)

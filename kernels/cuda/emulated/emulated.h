@@ -92,6 +92,15 @@ KDEV void sync_warp(void)
 {
     emulated_exchange(EMULATED_SYNC_WARP, NULL, 0);
 }
+/* The kernel before has always run; what is done too early is seen by shadow.h. */
+void emulated_wait_for_before(void);
+KDEV void let_next_begin(void)
+{
+}
+KDEV void wait_for_before(void)
+{
+    emulated_wait_for_before();
+}
 template <class T> static inline T emulated_shfl(T v, int from)
 {
     T r;
@@ -291,7 +300,8 @@ typedef struct emulated_stream *stream_t;
 typedef struct emulated_event *event_t;
 typedef struct emulated_graph *graph_t;
 
-enum k_status emulated_launch(stream_t st, std::function<void()> body, struct grid3 grid, int block, size_t shared);
+enum k_status emulated_launch(stream_t st, bool early, std::function<void()> body, struct grid3 grid, int block,
+                              size_t shared);
 void emulated_check_argument(int index, const void *p);
 
 template <class T> static inline void emulated_check(int index, const T &argument)
@@ -301,13 +311,19 @@ template <class T> static inline void emulated_check(int index, const T &argumen
 }
 
 template <class... P, class... A>
-static inline enum k_status launch(stream_t st, void (*kernel)(P...), struct grid3 grid, int block, size_t shared,
-                                   A... args)
+static inline enum k_status launch_early(stream_t st, bool early, void (*kernel)(P...), struct grid3 grid, int block,
+                                         size_t shared, A... args)
 {
     int index = 0;
     (emulated_check<P>(index++, (P)args), ...);
     return emulated_launch(
-        st, [=] { kernel((P)args...); }, grid, block, shared);
+        st, early, [=] { kernel((P)args...); }, grid, block, shared);
+}
+template <class... P, class... A>
+static inline enum k_status launch(stream_t st, void (*kernel)(P...), struct grid3 grid, int block, size_t shared,
+                                   A... args)
+{
+    return launch_early(st, false, kernel, grid, block, shared, args...);
 }
 
 enum k_status dev_alloc(void **p, size_t n);

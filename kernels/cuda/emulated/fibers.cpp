@@ -291,7 +291,8 @@ static void run_block(const std::vector<int> &warps)
     shadow_block(false);
 }
 
-void fibers_run(const std::function<void()> &body, struct grid3 grid, int block, size_t shared, size_t shared_max)
+void fibers_run(bool early, const std::function<void()> &body, struct grid3 grid, int block, size_t shared,
+                size_t shared_max)
 {
     runner &r = run();
     std::vector<int> warps;
@@ -309,7 +310,7 @@ void fibers_run(const std::function<void()> &body, struct grid3 grid, int block,
     r.shared_max = shared_max;
     if (shared && posix_memalign((void **)&r.dyn, 128, shared))
         abort();
-    shadow_launch();
+    shadow_launch(early);
     shadow_add(r.dyn, shared, SHADOW_SHARED);
     choose_order(warps);
     emulated_at.block_dim = block, emulated_at.grid_x = (int)grid.x, emulated_at.grid_y = (int)grid.y;
@@ -364,6 +365,11 @@ static void wait_for(enum emulated_op op)
     f->state = WAITS;
     f->op = op;
     to_main(false);
+}
+
+void emulated_wait_for_before(void)
+{
+    shadow_wait_for_before();
 }
 
 void emulated_sync_block(void)

@@ -17,6 +17,7 @@
 
 /* One launch at a time: the caller holds the device's lock. `shared`: dynamic bytes; with the static ones at most
  * shared_max. */
-void fibers_run(const std::function<void()> &body, struct grid3 grid, int block, size_t shared, size_t shared_max);
+void fibers_run(bool early, const std::function<void()> &body, struct grid3 grid, int block, size_t shared,
+                size_t shared_max);
 
 #endif

@@ -39,6 +39,8 @@ struct shadow {
     uint32_t phase = 1, launch_phase = 1, block_phase = 1;
     uint16_t turn[WARPS_MAX];
     bool runs = false;
+    bool early = false;            /* the launch is, and */
+    bool waited[WARPS_MAX * WARP]; /* these threads of its block have waited for what is before it */
 };
 
 shadow &state()
@@ -150,6 +152,8 @@ void look(const access &a, bool aligned)
         die(a, at, "it leaves that memory");
     if (aligned && (uintptr_t)a.p % a.bytes)
         die(a, at, "its address is no multiple of its size");
+    if (w.kind == SHADOW_DEVICE && s.early && !s.waited[emulated_at.thread] && (a.writes || w.written > 0))
+        die(a, at, "what kernels write is touched before wait_for_before()");
     if (w.kind == SHADOW_DEVICE && !a.writes && w.written < s.launch_phase)
         return;
     const uint32_t pc = (uint32_t)(a.writes ? offset_of(a.pc) : 0);
@@ -190,9 +194,15 @@ void shadow_remove(const void *p)
     state().memory.erase(found);
 }
 
-void shadow_launch(void)
+void shadow_launch(bool early)
 {
     state().launch_phase = state().phase + 1;
+    state().early = early;
+}
+
+void shadow_wait_for_before(void)
+{
+    state().waited[emulated_at.thread] = true;
 }
 
 void shadow_block(bool runs)
@@ -202,6 +212,7 @@ void shadow_block(bool runs)
     s.block_phase = ++s.phase;
     for (int i = 0; i < WARPS_MAX; i++)
         s.turn[i] = 1;
+    memset(s.waited, 0, sizeof s.waited);
 }
 
 void shadow_sync_block(void)
