@@ -309,7 +309,8 @@ static inline cudaError_t launch_kernel(stream_t st, bool early, void (*kernel)(
     return cudaLaunchKernelExC(&config, (const void *)kernel, at);
 }
 
-/* Shared memory beyond 48 KiB has to be asked for. A launch that cannot be is reported here, by what the call returns: the
+/* Shared memory beyond 48 KiB has to be asked for, and then as much of the multiprocessor's as there is: several blocks are
+ * meant to stand there. A launch that cannot be is reported here, by what the call returns: the
  * runtime's last error may be an allocation's that failed earlier and was done without. What goes wrong while it runs is
  * reported by the next stream_sync(). */
 template <class... P, class... A>
@@ -319,6 +320,9 @@ static inline enum k_status launch_early(stream_t st, bool early, void (*kernel)
     if (shared > 48 * 1024) {
         cudaError_t e =
             cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+        if (e == cudaSuccess)
+            e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                     cudaSharedmemCarveoutMaxShared);
         if (e != cudaSuccess)
             return status_of(e);
     }

@@ -168,7 +168,8 @@ check)
     run_tests
     need_engine
     [ -d "$with/fixtures" ] || skip "golden models: no $with/fixtures"
-    step "golden models" python3 "$root/tests/golden/models.py" --engine "$engine" --shared "$with" --device cuda --verbose
+    step "golden models" python3 "$root/tests/golden/models.py" --engine "$engine" --shared "$with" --device cuda --verbose \
+        --jobs 8
     step "golden models: 1, 7 and 64 at once, prefixes known" python3 "$root/tests/golden/batches.py" --build "$with" \
         --shared "$with" --device cuda --batches 1,7,64
     ;;

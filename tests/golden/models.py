@@ -11,6 +11,7 @@ Proves, for every case of every model:
     python3 tests/golden/models.py --build build [--shared ../shared] [--only NAME]
 """
 import argparse
+import concurrent.futures
 import json
 import math
 import os
@@ -115,28 +116,35 @@ def main():
     ap.add_argument("--device", help="cpu, cuda: as the engine's flag")
     ap.add_argument("--only", help="models whose name contains this")
     ap.add_argument("--full", action="store_true")
+    ap.add_argument("--jobs", type=int, default=1, help="models at once: where a process begins slowly, as on a GPU")
     ap.add_argument("--verbose", action="store_true", help="the largest differences of each model")
     a = ap.parse_args()
     fixtures = os.path.join(a.shared, "fixtures")
     if not os.path.isdir(fixtures):
         print("skipped: models: no %s" % fixtures)
         return 0
+    names = [n for n in sorted(os.listdir(fixtures))
+             if os.path.exists(os.path.join(fixtures, n, "cases.json")) and (a.only or "") in n]
+    stories = os.path.join(a.shared, "stories260K")
     worst = {}
-    with tempfile.TemporaryDirectory() as tmp:
-        r = Run(a.engine or os.path.join(a.build, "spillway-engine"), tmp, ("--device", a.device) if a.device else ())
-        for name in sorted(os.listdir(fixtures)):
-            folder = os.path.join(fixtures, name)
-            if os.path.exists(os.path.join(folder, "cases.json")) and (a.only or "") in name:
-                check_model(r, folder, name, worst)
-        stories = os.path.join(a.shared, "stories260K")
+    with tempfile.TemporaryDirectory() as tmp, concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
+        def run(check, folder, *more):
+            r = Run(a.engine or os.path.join(a.build, "spillway-engine"), tempfile.mkdtemp(dir=tmp),
+                    ("--device", a.device) if a.device else ())
+            check(r, folder, *more)
+            return r
+
+        runs = [pool.submit(run, check_model, os.path.join(fixtures, n), n, worst) for n in names]
         if os.path.isdir(stories) and not a.only:
-            check_stories(r, stories)
+            runs.append(pool.submit(run, check_stories, stories))
+        runs = [r.result() for r in runs]
+    passed, failed = sum(r.passed for r in runs), sum(r.failed for r in runs)
     if a.verbose:
-        for name, errors in worst.items():
+        for name, errors in sorted(worst.items()):
             print("%-24s precise max |diff| %.2e   relative RMS" % (name, errors[0]),
                   ", ".join("%s %.4f" % pair for pair in zip(FAST, errors[1:])))
-    print("%d passed, %d failed" % (r.passed, r.failed))
-    return r.failed != 0
+    print("%d passed, %d failed" % (passed, failed))
+    return failed != 0
 
 
 if __name__ == "__main__":
