@@ -1,7 +1,10 @@
 /* A clock that runs faster, for programs that are to live through a day in minutes: goes into them by LD_PRELOAD.
  *
- *   FASTCLOCK=FACTOR:WALL:MONO   the real CLOCK_MONOTONIC at which it begins is MONO ns, and then it is WALL seconds of 1970;
- *                                from there on both clocks run FACTOR times as fast, the same in all processes that have it
+ *   FASTCLOCK=FACTOR:WALL:MONO         the real CLOCK_MONOTONIC at which it begins is MONO ns, and then it is WALL seconds of
+ *                                      1970; from there on both clocks run FACTOR times as fast, the same in all processes that
+ *                                      have it
+ *   FASTCLOCK=FACTOR:WALL:MONO:FILE    they run as long as somebody says again and again in FILE (struct beat) that the machine
+ *                                      runs: when it stands still, so do they, a moment later
  *
  * What reads time reads that clock; what waits waits 1/FACTOR as long: polls, sleeps, conditions, timers. Processor time
  * (CLOCK_*_CPUTIME_ID) stays as it is, and so do timeouts of sockets, times of files, and usleep(), by which SQLite waits for
@@ -10,13 +13,16 @@
  * day. */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
@@ -26,7 +32,18 @@
 #define NS     INT64_C(1000000000)
 #define WALL_S INT64_C(500000000) /* seconds above this are a time of day */
 
+/* At real_ns of the real clock, elapsed_ns had passed on this one; more than most_ns of the real one do not count until the next
+ * beat. Beat n stands in at[n % 2]. */
+struct beat {
+    volatile int64_t n;
+    volatile int64_t most_ns;
+    struct {
+        volatile int64_t real_ns, elapsed_ns;
+    } at[2];
+};
+
 static int64_t factor = 1, wall_s, mono_ns;
+static const struct beat *beat;
 static int (*real_gettime)(clockid_t, struct timespec *);
 
 static void *next(const char *name)
@@ -45,11 +62,20 @@ __attribute__((constructor)) static void begin(void)
 {
     const char *text = getenv("FASTCLOCK");
     long long f, w, m;
-    if (text && sscanf(text, "%lld:%lld:%lld", &f, &w, &m) == 3 && f > 0) {
-        factor = f;
-        wall_s = w;
-        mono_ns = m;
-    }
+    int path = 0;
+    if (!text || sscanf(text, "%lld:%lld:%lld:%n", &f, &w, &m, &path) != 3 || f <= 0)
+        return;
+    factor = f;
+    wall_s = w;
+    mono_ns = m;
+    if (!path)
+        return;
+    int fd = open(text + path, O_RDONLY | O_CLOEXEC);
+    void *p = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *beat, PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        abort();
+    beat = p;
+    close(fd);
 }
 
 static int64_t ns_of(const struct timespec *t)
@@ -74,7 +100,18 @@ static int64_t real_now(clockid_t id)
 /* Since it began, in its own time. */
 static int64_t elapsed(void)
 {
-    return (real_now(CLOCK_MONOTONIC) - mono_ns) * factor;
+    if (!beat)
+        return (real_now(CLOCK_MONOTONIC) - mono_ns) * factor;
+    for (;;) {
+        const int64_t n = __atomic_load_n(&beat->n, __ATOMIC_ACQUIRE);
+        const int64_t real_ns = beat->at[n & 1].real_ns, elapsed_ns = beat->at[n & 1].elapsed_ns;
+        int64_t since = real_now(CLOCK_MONOTONIC) - real_ns;
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (__atomic_load_n(&beat->n, __ATOMIC_ACQUIRE) != n)
+            continue; /* it has been written meanwhile */
+        since = since < 0 ? 0 : since < beat->most_ns ? since : beat->most_ns;
+        return elapsed_ns + since * factor;
+    }
 }
 
 int clock_gettime(clockid_t id, struct timespec *t)
@@ -180,12 +217,13 @@ unsigned sleep(unsigned s)
 /* A moment of the fast clock as one of the real clock of the same kind. */
 static struct timespec when(const struct timespec *at)
 {
-    const int64_t ns = ns_of(at);
-    if (at->tv_sec < WALL_S)
-        return of_ns(mono_ns + (ns > mono_ns ? (ns - mono_ns + factor - 1) / factor : 0));
-    const int64_t real_wall0 = real_now(CLOCK_REALTIME) - (real_now(CLOCK_MONOTONIC) - mono_ns);
-    const int64_t since = wall_s ? ns - wall_s * NS : ns - real_wall0;
-    return of_ns(real_wall0 + (since > 0 ? (since + factor - 1) / factor : 0));
+    const int64_t ns = ns_of(at), passed = elapsed();
+    const bool wall = at->tv_sec >= WALL_S;
+    const int64_t real = real_now(wall ? CLOCK_REALTIME : CLOCK_MONOTONIC);
+    if (wall && !wall_s) /* this one is not fast, but waits are as short */
+        return of_ns(ns > real ? real + (ns - real + factor - 1) / factor : real);
+    const int64_t left = ns - (wall ? wall_s * NS : mono_ns) - passed;
+    return of_ns(left > 0 ? real + (left + factor - 1) / factor : real);
 }
 
 int clock_nanosleep(clockid_t id, int flags, const struct timespec *asked, struct timespec *left)
