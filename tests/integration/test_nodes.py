@@ -153,7 +153,7 @@ def one_cools_down(args):
 def all_cool_down(args):
     """429 reaches the client only when nobody else can serve, with the time that the node asked for."""
     busy = Upstream("busy")
-    with start(args, [node("busy", busy)]) as s:
+    with start(args, [node("busy", busy)], queue=wait("20s")) as s:
         busy.scripts.append(Script(status=429, retry_after="1"))
         begun = time.monotonic()
         a = chat(s.port)  # it can wait for so long, on its open connection
@@ -166,7 +166,7 @@ def all_cool_down(args):
             a = chat(s.port)
             assert a.status == 429 and a.json()["error"]["code"] == "upstream_busy", (a.status, a.body)
             assert 60 - (time.monotonic() - told) - 1 <= int(a.headers["retry-after"]) <= 60, a.headers
-            assert time.monotonic() - begun < 4  # nobody waited for as long as one may
+            assert time.monotonic() - begun < 10  # nobody waited for as long as one may
         assert len(busy.generations()) == 3  # and nobody has asked it meanwhile
     busy.scripts.append(Script(status=429, retry_after="86400"))
     with start(args, [node("busy", busy)], breaker={"cool_down_max": "20s"}) as s:

@@ -92,16 +92,17 @@ static void time_is_all_accounted_for(void)
     struct batcher_stats s, later;
     batcher_stats(t.b, &s);
     batcher_stats(t.b, &later);
-    for (int k = 0; k < 10 && later.idle_us <= s.idle_us; k++) { /* it has not come to wait yet */
+    int looks = 0;
+    for (; looks < 1000 && later.idle_us <= s.idle_us; looks++) { /* it has not come to wait yet */
         usleep(20000);
         batcher_stats(t.b, &later);
     }
     CHECK_INT((int64_t)(s.step_seconds * 1e6 + 0.5), busy_us);
-    CHECK(busy_us > 0 && s.idle_us > 0);
+    CHECK(busy_us > 0);
     CHECK(later.idle_us > s.idle_us); /* it waits, and that is seen while it does */
     /* The clock moves by a millisecond when it is looked at: what was accounted for is all of it but the looks of others. */
     const int64_t accounted = busy_us + (int64_t)later.idle_us, all = t.ticks * 1000;
-    CHECK(accounted <= all && accounted > all - 1000 * 20);
+    CHECK(accounted <= all && accounted > all - (int64_t)1000 * (20 + looks));
     bench_fini(&t);
 }
 

@@ -136,7 +136,7 @@ static void test_silence(void)
     CHECK(redis_dial(&d, &how, &e) == RC_OK);
     CHECK(!is_status(say(&d, "SELECT", "0", 1)));
     redis_hang_up(&d);
-    CHECK(peer_ms() - before < 5000);
+    CHECK(peer_ms() - before < 30000); /* nobody ever answers */
     close(fd);
     CHECK(redis_dial(&d, &how, &e) == RC_IO && !d.c && !d.pump);
     SSL_CTX_free(ctx);
@@ -179,7 +179,7 @@ static struct redis_link *link_new(SSL_CTX *ctx)
 
 static bool comes_up(struct redis_link *l)
 {
-    for (int64_t end = peer_ms() + 8000; peer_ms() < end && !redis_link_ready(l);)
+    for (int64_t end = peer_ms() + 20000; peer_ms() < end && !redis_link_ready(l);)
         peer_pump(loop);
     return redis_link_ready(l);
 }
@@ -199,7 +199,7 @@ static void test_on_a_loop(void)
     help_server_kill(&server); /* under way: answered with nothing, and it comes back */
     if (redis_link_send(l, 2, argv, lengths, on_reply, &got[5]))
         CHECK(peer_wait(loop, &got[5].called, 1, 8000) && got[5].nothing);
-    for (int64_t end = peer_ms() + 5000; peer_ms() < end && redis_link_ready(l);)
+    for (int64_t end = peer_ms() + 20000; peer_ms() < end && redis_link_ready(l);)
         peer_pump(loop);
     CHECK(!redis_link_ready(l) && start() && comes_up(l));
     CHECK(redis_link_stats(l).connects == 2);
