@@ -241,10 +241,12 @@ def a_told_stream_fails_with_an_event(args):
     with Crowd(args, keep_alive="100ms", interactive={"wait": "500ms"}) as c:
         for n in range(1, 11):  # a machine that stands still says less
             a = chat(c.s.port, key=KEYS["guest"], stream=True)
-            assert a.status == 200 and len(a.events) == 1, (a.comments, a.events)
+            assert c.s.metrics()[REFUSED % ("interactive", "timeout")] == n
+            if a.status == 503 and not a.comments:
+                continue
+            assert a.status == 200 and len(a.events) == 1, (a.status, a.comments, a.events)
             e = json.loads(a.events[0][1])["error"]
             assert e["code"] == "no_capacity" and a.complete, e
-            assert c.s.metrics()[REFUSED % ("interactive", "timeout")] == n
             if len(a.comments) >= 3:
                 break
         assert len(a.comments) >= 3, a.comments
