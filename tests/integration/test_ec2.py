@@ -241,7 +241,7 @@ def ended_while_it_launches(args):
     with cloud() as c, Provider(args.build, c.url) as p:
         c.fault("latency", "CreateFleet", ms=500)
         p.say("launch", "n1", "t1", A5)
-        time.sleep(0.2)
+        wait_until(lambda: c.faults[0]["count"] == 0, 5, "the launch is under way")
         assert p.terminate("n1")["failure"] == "fine"
         assert c.cloud.launches == 1 and not c.alive()
 
