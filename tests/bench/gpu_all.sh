@@ -64,12 +64,13 @@ left() {
 bounded() {
     timeout --kill-after=10 "$(left)" "$@"
 }
-# What goes on whatever becomes of it: a name, then the command.
+# What goes on whatever becomes of it: a name, then the command; or a function of ours, which bounds what it runs itself.
 step() {
-    local name=$1
+    local name=$1 by=bounded
     shift
     say "$name"
-    bounded "$@" || failed+=("$name")
+    [ "$(type -t "$1")" = function ] && by=
+    $by "$@" || failed+=("$name")
 }
 # Where NVIDIA's libraries are that nobody has told the loader of: beside the compiler, or as packages of Python's.
 find_libraries() {
