@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/internal.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/sample.cuh"
