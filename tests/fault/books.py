@@ -139,8 +139,8 @@ READY_S = 1.0  # from the start of the process until it takes requests
 
 
 def check_ready(args, durations):
-    """In the short form, which runs beside other tests on a machine that now and then stands still, a quarter of them tells
-    whether it is the program that takes long."""
+    """In the short form, which runs beside other tests on a machine that now and then stands still, a quarter of them
+    tells whether it is the program that takes long."""
     d = sorted(durations)
     longest = d[-1] if args.full else d[len(d) // 4]
     assert args.sanitized or longest < READY_S, f"ready only after {longest:.2f} s"

@@ -1,10 +1,10 @@
 /* A clock that runs faster, for programs that are to live through a day in minutes: goes into them by LD_PRELOAD.
  *
- *   FASTCLOCK=FACTOR:WALL:MONO         the real CLOCK_MONOTONIC at which it begins is MONO ns, and then it is WALL seconds of
- *                                      1970; from there on both clocks run FACTOR times as fast, the same in all processes that
- *                                      have it
- *   FASTCLOCK=FACTOR:WALL:MONO:FILE    they run as long as somebody says again and again in FILE (struct beat) that the machine
- *                                      runs: when it stands still, so do they, a moment later
+ *   FASTCLOCK=FACTOR:WALL:MONO       the real CLOCK_MONOTONIC at which it begins is MONO ns, and then it is WALL seconds
+ *                                    of 1970; from there on both clocks run FACTOR times as fast, the same in all
+ *                                    processes that have it
+ *   FASTCLOCK=FACTOR:WALL:MONO:FILE  they run as long as somebody says again and again in FILE (struct beat) that the
+ *                                    machine runs: when it stands still, so do they, a moment later
  *
  * What reads time reads that clock; what waits waits 1/FACTOR as long: polls, sleeps, conditions, timers. Processor time
  * (CLOCK_*_CPUTIME_ID) stays as it is, and so do timeouts of sockets, times of files, and usleep(), by which SQLite waits for
@@ -32,8 +32,8 @@
 #define NS     INT64_C(1000000000)
 #define WALL_S INT64_C(500000000) /* seconds above this are a time of day */
 
-/* At real_ns of the real clock, elapsed_ns had passed on this one; more than most_ns of the real one do not count until the next
- * beat. Beat n stands in at[n % 2]. */
+/* At real_ns of the real clock, elapsed_ns had passed on this one; more than most_ns of the real one do not count until
+ * the next beat. Beat n stands in at[n % 2]. */
 struct beat {
     volatile int64_t n;
     volatile int64_t most_ns;

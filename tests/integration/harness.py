@@ -32,8 +32,8 @@ def listens(path):
 
 
 def free_port():
-    """For somebody else to listen on, soon. Below the ports that the kernel gives to whoever asks for any: neither a connection
-    nor another test gets it meanwhile, nor while its owner is down."""
+    """For somebody else to listen on, soon. Below the ports that the kernel gives to whoever asks for any: neither a
+    connection nor another test gets it meanwhile, nor while its owner is down."""
     while True:
         port = random.randrange(10000, 32000)
         with socket.socket() as s:
@@ -48,8 +48,8 @@ PATIENCE = float(os.environ.get("SPILLWAY_TEST_PATIENCE", 6))  # machines differ
 
 
 def wait_until(condition, seconds=5.0, what="condition"):
-    """`seconds` on the machine that this was written on: what must be quick is measured, not waited for. A look that took for
-    ever, because nobody could run, counts for five of them."""
+    """`seconds` on the machine that this was written on: what must be quick is measured, not waited for. A look that took
+    for ever, because nobody could run, counts for five of them."""
     seconds *= PATIENCE
     left, last = seconds, time.monotonic()
     while True:
@@ -65,8 +65,8 @@ def wait_until(condition, seconds=5.0, what="condition"):
 
 
 class Stalls:
-    """How long this machine has stood still, as far as a thread can see that wants to run each few milliseconds: where a bound on
-    a time is what is tested, what nobody could have done anything in is not counted.
+    """How long this machine has stood still, as far as a thread can see that wants to run each few milliseconds: where a
+    bound on a time is what is tested, what nobody could have done anything in is not counted.
 
         with Stalls() as stalls:
             ...
@@ -97,8 +97,8 @@ class Stalls:
 
 
 def until_quick(attempt, bound, tries=5):
-    """attempt() does what must be quick and returns how long it took, in seconds: it is, where one of several tries is. A machine
-    may keep anybody waiting now and then; what is slow by itself is slow each time."""
+    """attempt() does what must be quick and returns how long it took, in seconds: it is, where one of several tries is. A
+    machine may keep anybody waiting now and then; what is slow by itself is slow each time."""
     took = []
     while len(took) < tries:
         took.append(attempt())

@@ -341,7 +341,8 @@ def limits(classes, **which):
 
 
 def requests_per_minute(args):
-    """What comes again takes ten seconds for each request, where the count of them is looked at, and one where its pace is."""
+    """What comes again takes ten seconds for each request, where the count of them is looked at, and one where its pace
+    is."""
     up = Upstream()
     settings = limits({"c": {"requests_per_min": 6, "requests_burst": 5}, "big": {"requests_per_min": 600},
                        "quick": {"requests_per_min": 60, "requests_burst": 1}}, key="c")
@@ -458,8 +459,8 @@ def concurrent_requests(args):
 
 def teams_and_models(args):
     up = Upstream()
-    settings = limits({"t": {"requests_per_min": 1, "requests_burst": 3}, "m": {"requests_per_min": 1, "requests_burst": 2}},
-                      team="t", model="m")
+    settings = limits({"t": {"requests_per_min": 1, "requests_burst": 3},
+                       "m": {"requests_per_min": 1, "requests_burst": 2}}, team="t", model="m")
     with Scheduler(args.build, [node("a", up, models=["m", "n"])], auth="keys", limits=settings).ready() as s:
         one, _ = create(s, team="x")
         two, _ = create(s, team="x")

@@ -45,7 +45,8 @@ class Meter(Upstream):
             self.said += 1
 
     def freeze(self, connections):
-        """No further word, and all that was said has come: what is billed went through the scheduler, as slow as that may be."""
+        """No further word, and all that was said has come: what is billed went through the scheduler, as slow as that may
+        be."""
         self.frozen = True
 
         def read(c):
@@ -58,7 +59,7 @@ class Meter(Upstream):
         for c in connections:
             c.head()
             threading.Thread(target=read, args=(c,), daemon=True).start()
-        wait_until(lambda: sum(len(c.answer.events) for c in connections) == self.said, 10, "all that was said has come")
+        wait_until(lambda: sum(len(c.answer.events) for c in connections) == self.said, 10, "all of it has come")
 
     def _answer(self, c, path, body, script):
         prompt = sum(len(m["content"]) for m in body["messages"]) // 4 + 4

@@ -25,7 +25,8 @@ class Stage:
     def __init__(self, args, n=2, hard="1", redis=(), tokens=3, slots=8, **store):
         self.redis, self.up, self.schedulers = Redis(*redis), Meter(tokens=tokens), []
         self.budgets = [{"name": "b", "hard": hard}]
-        self.store = {"kind": "redis", "address": f"127.0.0.1:{self.redis.port}", "ledgers": n, "dead_after": "30s", **store}
+        self.store = {"kind": "redis", "address": f"127.0.0.1:{self.redis.port}", "ledgers": n, "dead_after": "30s",
+                      **store}
         self.nodes = [node("a", self.up, price=PRICE, slots=slots)]
         try:
             wait_until(self.is_there, 10, "redis answers")

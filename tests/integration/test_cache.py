@@ -12,8 +12,8 @@ import threading
 import time
 
 from fake_engine import Engine, Expected, Fault
-from harness import (Connection, Scheduler, Script, Skip, Stalls, Upstream, chat, free_port, in_parallel, key_hash, main, node,
-                     request, wait_until)
+from harness import (Connection, Scheduler, Script, Skip, Stalls, Upstream, chat, free_port, in_parallel, key_hash, main,
+                     node, request, wait_until)
 from test_doors import Authority, Folder
 
 USAGE = {"stream_options": {"include_usage": True}}

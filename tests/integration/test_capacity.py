@@ -10,7 +10,8 @@ import tempfile
 import threading
 import time
 
-from harness import Connection, Scheduler, Script, Skip, Stalls, Upstream, chat, listens, main, node, request, wait_until
+from harness import (Connection, Scheduler, Script, Skip, Stalls, Upstream, chat, listens, main, node, request,
+                     wait_until)
 
 for folder in ("bench", "fault"):
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", folder))

@@ -12,14 +12,15 @@ import threading
 import time
 
 from fake_engine import CLASS, OTHER_CLASS, Engine, Expected, Fault, piece
-from harness import (Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, request, until_quick, wait_until)
+from harness import (Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, request, until_quick,
+                     wait_until)
 
 USAGE = {"stream_options": {"include_usage": True}}
 
 
 class Fleet:
-    """Engines behind a scheduler. The first is the cheapest, so that it gets the first leg. Nobody is taken for hung, and nobody
-    waits in vain, unless that is what a case is about."""
+    """Engines behind a scheduler. The first is the cheapest, so that it gets the first leg. Nobody is taken for hung, and
+    nobody waits in vain, unless that is what a case is about."""
 
     def __init__(self, args, engines, extra=(), keys=None, fields=None, **settings):
         self.engines = engines

@@ -4,9 +4,9 @@
 machines of the fake EC2 that are taken back now and then, an API; three teams, of which one uses its budget up; quiet hours in
 which engines sleep; then midnight, and the nightly report. Nobody who may spend fails, refusals name their budget, nothing is
 overspent, hours asleep are in the books, and report, ledger, budgets and bills agree to the pico-dollar. The last three hours of
-it, a minute and a half; --full: all of it, ten minutes; FASTDAY_HOURS=2: as many. Alone, since a tenth of a second in which
-an engine gets no processor is a quarter of a minute here, for which it cannot account; while nobody gets one, the clock stands
-still."""
+it, a minute and a half; --full: all of it, ten minutes; FASTDAY_HOURS=2: as many. Alone, since a tenth of a second in
+which an engine gets no processor is a quarter of a minute here, for which it cannot account; while nobody gets one, the
+clock stands still."""
 
 import array
 import contextlib
@@ -35,7 +35,8 @@ OPS_USD = "0.0004"
 
 
 class Clock:
-    """The fast one, for what runs in this process, and whoever has env(): it goes on as long as a thread of ours comes to run."""
+    """The fast one, for what runs in this process, and whoever has env(): it goes on as long as a thread of ours comes to
+    run."""
 
     MOST_NS = 30_000_000  # so long without it, and the clock waits
 
@@ -147,7 +148,8 @@ class Team(threading.Thread):
             except (OSError, AssertionError) as e:
                 self.answers.append((0, repr(e), False))
             now = self.clock.time()
-            self.clock.sleep_until(now + (1800 if int(now) // 3600 % 24 >= QUIET_H or int(now) // 3600 % 24 < 6 else 90))
+            hour = int(now) // 3600 % 24
+            self.clock.sleep_until(now + (1800 if hour >= QUIET_H or hour < 6 else 90))
 
 
 def preemptions(clock, fake, end_s):

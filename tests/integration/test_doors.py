@@ -335,7 +335,8 @@ def patience_is_configured(args):
     with Scheduler(args.build, [node("a", up)], limits=limits) as s:
         s.ready()
         health = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        in_parallel([lambda: ends(s, health[:30], b"HTTP/1.1 408 "), lambda: ends(s, post + b"100\r\n\r\n{", b"HTTP/1.1 408 "),
+        in_parallel([lambda: ends(s, health[:30], b"HTTP/1.1 408 "),
+                     lambda: ends(s, post + b"100\r\n\r\n{", b"HTTP/1.1 408 "),
                      lambda: ends(s, b"", b""),  # nothing said at all
                      lambda: ends(s, health, b"HTTP/1.1 200 ")])  # and nothing more
         assert s.metrics()["spillway_http_timed_out_total"] == 2

@@ -608,7 +608,9 @@ def full_house(args):
         wait_until(lambda: s.metric("spillway_engine_requests_refused_total") == 8, 10, "8 refusals")
         same(s.metric("vllm:num_requests_waiting"), 32)
         by_socket = {c.socket: c for c in connections[1:]}
-        refused = wait_until(lambda: (lambda x: x if len(x) >= 8 else None)(select.select(list(by_socket), [], [], 0)[0]), 10)
+        answered = lambda: select.select(list(by_socket), [], [], 0)[0]  # noqa: E731
+        wait_until(lambda: len(answered()) >= 8, 10, "eight have an answer")
+        refused = answered()
         same(len(refused), 8)  # the others wait, and hear nothing
         for c in refused:
             a = by_socket.pop(c).all()
@@ -642,7 +644,7 @@ def waiting_has_an_end(args):
         same(s.metric("vllm:num_requests_running"), 1)
 
         def in_time():
-            """One waits, and gets the slot while there is time; on a machine that stood still meanwhile, another one."""
+            """One waits, and gets the slot while there is time; on a machine that stood still meanwhile, another."""
             nonlocal c
             late = s.stream(max_tokens=5, ignore_eos=True, stream_options={"include_usage": True})
             before = expired()
@@ -699,7 +701,7 @@ def loading(args):
         told = [line for line in s.log_lines() if line["message"] == "loading"]
         took = next(line["load_ms"] for line in s.log_lines() if line["message"] == "ready")
         least = max(0, int(took / 1000 - stalls.seconds) - 1)
-        assert least <= len(told) <= took / 900 + 1 and (told or took - 1000 * stalls.seconds < 2000), (took, told, stalls.seconds)
+        assert least <= len(told) <= took / 900 + 1, (took, told, stalls.seconds)
         print(f"        loaded in {took} ms, told {len(told)} times")
         assert all(line["resident_mb"] > 0 and line["took_ms"] >= 900 for line in told), told
     s = Server(args, "--warmup", passes, wait=False)

@@ -217,8 +217,8 @@ def a_request_wakes(args):
 
 
 def hold_worker(s):
-    """The worker stands still where it is, until goes_on(pid): what is to happen meanwhile has time. Its pid, or None: there is
-    none, or it ended just now."""
+    """The worker stands still where it is, until goes_on(pid): what is to happen meanwhile has time. Its pid, or None:
+    there is none, or it ended just now."""
 
     def state_of(pid):
         with open(f"/proc/{pid}/stat") as f:
@@ -227,7 +227,8 @@ def hold_worker(s):
     pid = s.worker()
     try:
         os.kill(pid or 0x7fffffff, signal.SIGSTOP)
-        return pid if wait_until(lambda: state_of(pid) in "TZX" and state_of(pid), 5, "it stands still") == "T" else None
+        wait_until(lambda: state_of(pid) in "TZX", 5, "it stands still")
+        return pid if state_of(pid) == "T" else None
     except OSError:
         return None
 

@@ -261,7 +261,7 @@ def an_slo(args):
             d, = explain(s, chat(s.port, stream=True).headers["x-request-id"])
             assert d["objective"] == "cost" and d["slo"]["ttft_ms"] == 300 and 0 < d["slo"]["probability"] <= 0.9, d
             if reasons(d) == {"fast": "chosen", "slow": "misses_slo"} and d["candidates"][0]["ttft_ms_p50"] is not None:
-                break  # before, it was the unknown one, which somebody has to try; or a pause of the machine's looked like its own
+                break  # before, it was the unknown one, which somebody has to try, or seemed slow for a pause of all
         assert reasons(d) == {"fast": "chosen", "slow": "misses_slo"}, d
         won, lost = d["candidates"]
         assert won["ttft_ms_p50"] < lost["ttft_ms_p50"] < lost["ttft_ms_p99"] and lost["p_slo"] < won["p_slo"] <= 1, d

@@ -346,8 +346,8 @@ def frames_stay_whole(args):
 
 
 def text_never_waits(args):
-    """Each word is with the client before the node sends what follows it, the last one before the finish frame: the node sends
-    nothing more until the client has it."""
+    """Each word is with the client before the node sends what follows it, the last one before the finish frame: the node
+    sends nothing more until the client has it."""
     step = threading.Semaphore(1)
     up = Upstream(default=Script(step=step))
     with Scheduler(args.build, [node("a", up)]).ready() as s:
@@ -465,7 +465,8 @@ def nothing_comes(args):
             took = time.monotonic() - begin
             bad.scripts.clear()
             assert took > 0.25, took
-            return took if a.status == 200 and a.headers["x-spillway-node"] == "good" else 60  # the good one was late, too
+            good_in_time = a.status == 200 and a.headers["x-spillway-node"] == "good"
+            return took if good_in_time else 60
 
         until_quick(elsewhere, 1.5)
         bad.default = good.default = Script(hang="head")
@@ -860,7 +861,7 @@ def tls_to_clients(args):
 def many_at_once(args):
     """64 streams at a time: every answer whole, every row exact."""
     ups = [Upstream(str(i), default=Script(word_delay=0.002)) for i in range(3)]
-    patient = {"interval": "5s", "timeout": "5s"}  # with these threads of ours: none of the three is down for being late
+    patient = {"interval": "5s", "timeout": "5s"}  # with so many threads here: none of the three is down for being late
     with Scheduler(args.build, [node(f"n{i}", u) for i, u in enumerate(ups)], health=patient).ready() as s:
         s.nodes_ready(3)
         answers, lock = [], threading.Lock()
@@ -908,7 +909,8 @@ if __name__ == "__main__":
     main(__doc__, [surface, request_errors, whole_answer, embeddings, embeddings_elsewhere, embeddings_in_a_budget,
                    texts_and_ids, passes_through_untouched, model_is_renamed,
                    stream_without_usage_asked, stream_with_usage_asked, usage_in_odd_places, frames_stay_whole,
-                   text_never_waits, keys, cheapest_first, retries, nothing_comes, dead_node, failures_in_the_middle, client_leaves,
+                   text_never_waits, keys, cheapest_first, retries, nothing_comes, dead_node, failures_in_the_middle,
+                   client_leaves,
                    waiting, energy, drained_node,
                    waits_for_a_node, no_health_endpoint, drain, big_prompt, slow_reader, ledger_is_locked, metrics,
                    tls_to_nodes, tls_to_clients, many_at_once,

@@ -401,7 +401,7 @@ def a_signal_is_announced(args):
 
 def dead_mans_switch(args):
     with Place(args) as p:
-        for seconds in (6, 12, 24) if args.sanitized else (3, 6, 12):  # it counts from the start: until it has joined, too
+        for seconds in (6, 12, 24) if args.sanitized else (3, 6, 12):  # from the start: until it has joined, too
             e = p.start("e1", p.token(), "--dead-man", f"{seconds}s", "--end-command", "echo the-end-command")
             begin = time.monotonic()
             wait_until(lambda: p.state() == "ready" or e.process.poll() is not None, 10, "it is ready")

@@ -182,7 +182,8 @@ def busy_is_not_down(args):
             wait_until(lambda: local.active == 1, 5, "the slot is taken")
 
             def comes_free():
-                wait_until(lambda: sum(v for k, v in s.metrics().items() if k.startswith("spillway_requests_waiting{")) == 1, 5)
+                waiting = "spillway_requests_waiting{"
+                wait_until(lambda: sum(v for k, v in s.metrics().items() if k.startswith(waiting)) == 1, 5, "it waits")
                 time.sleep(0.3)
                 gate.set()
 
@@ -190,7 +191,8 @@ def busy_is_not_down(args):
                 begin = time.monotonic()
                 a = chat(s.port, model="deepseek-r1")
                 took = time.monotonic() - begin
-                assert a.status == 200 and a.headers["x-spillway-model"] == ("spot-r1" if fell else "local-r1"), (when, a.headers)
+                by = "spot-r1" if fell else "local-r1"
+                assert a.status == 200 and a.headers["x-spillway-model"] == by, (when, a.headers)
                 return took
 
             free = threading.Thread(target=comes_free)
@@ -244,7 +246,8 @@ def never_where_one_may_not(args):
 
 
 def drained_meanwhile(s, engine, cut, ask):
-    """The answer to ask(), which this engine begins, and cuts at that frame; it is drained before: it is not asked again."""
+    """The answer to ask(), which this engine begins, and cuts at that frame; it is drained before: it is not asked
+    again."""
     gate, legs = threading.Event(), len(engine.legs)
     engine.faults.append(Fault(cut=cut, gate=gate))
 
