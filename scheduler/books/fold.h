@@ -17,6 +17,7 @@
 /* Entries of a transaction, or a few more: 3 ms in which nobody else may write, or 25 where somebody waits. */
 #define FOLD_PIECE   250
 #define FOLD_MOST    2000
+#define FOLD_TURN    4         /* some 40 us */
 #define FOLD_TO_END  INT64_MAX /* as far as there are whole frames */
 #define FOLD_WAIT_MS 10000     /* for somebody else's folder, at most */
 
@@ -25,11 +26,12 @@ struct folding {
     sqlite3 *db;
     const struct ledger_inserts *inserts;
     struct ledger_unpacked entry;
-    int64_t at;    /* up to here it is folded */
-    int64_t kept;  /* and up to here for good: a power cut may undo the rest, and the journal is needed from here on */
-    int64_t lost;  /* bytes that could not be read; a copy of the journal was kept */
-    int entries;   /* of the newest piece */
-    char why[128]; /* of the newest entry that was passed over; "": there was none */
+    int64_t at;     /* up to here it is folded */
+    int64_t kept;   /* and up to here for good: a power cut may undo the rest, and the journal is needed from here on */
+    int64_t lost;   /* bytes that could not be read; a copy of the journal was kept */
+    int entries;    /* of the newest piece */
+    bool gives_way; /* its thread comes last (thread.h): it lets others go first, each FOLD_TURN entries */
+    char why[128];  /* of the newest entry that was passed over; "": there was none */
 };
 void folding_init(struct folding *f, struct ahead *a, sqlite3 *db, const struct ledger_inserts *s);
 void folding_fini(struct folding *f);

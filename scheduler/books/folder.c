@@ -67,6 +67,7 @@ static enum rc fold_one_locked(struct folder *f, int most, bool keep, struct err
     f->busy = true;
     pthread_mutex_unlock(&f->lock);
     x->why[0] = '\0';
+    x->gives_way = pthread_equal(pthread_self(), f->thread);
     x->entries = 0;
     const int64_t lost = x->lost;
     if (x->at < until)
