@@ -41,9 +41,11 @@ static int fold_frame(struct folding *f, const struct ahead_frame *frame)
     int rc = SQLITE_OK;
     size_t used = 0;
 
-    for (size_t at = 0, n = 1; at < frame->n && rc == SQLITE_OK; at += used, n++) {
+    for (size_t at = 0; at < frame->n && rc == SQLITE_OK; at += used) {
         rc = fold_entry(f, &used, frame->data + at, frame->n - at);
-        if (f->gives_way && n % FOLD_TURN == 0)
+        if (++f->turn == FOLD_TURN)
+            f->turn = 0;
+        if (f->gives_way && f->turn == 0)
             (void)sched_yield();
     }
     return rc;

@@ -30,6 +30,7 @@ struct folding {
     int64_t kept;   /* and up to here for good: a power cut may undo the rest, and the journal is needed from here on */
     int64_t lost;   /* bytes that could not be read; a copy of the journal was kept */
     int entries;    /* of the newest piece */
+    int turn;       /* entries since the last FOLD_TURN of them, whatever frames they are in */
     bool gives_way; /* its thread comes last (thread.h): it lets others go first, each FOLD_TURN entries */
     char why[128];  /* of the newest entry that was passed over; "": there was none */
 };

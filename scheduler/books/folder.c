@@ -92,31 +92,17 @@ static enum rc fold_one_locked(struct folder *f, int most, bool keep, struct err
     return rc;
 }
 
-/* Up to that place, and further if that comes along. */
-static enum rc fold_to_locked(struct folder *f, int64_t until, int most, struct error *e)
+/* Until `place`, which is f->folded or (for good) f->kept, has come to `until`. */
+static enum rc get_to_locked(struct folder *f, const int64_t *place, int64_t until, int most, struct error *e)
 {
     enum rc rc = RC_OK;
 
     for (;;) {
         while (f->busy)
             pthread_cond_wait(&f->less, &f->lock);
-        if (f->folded >= until || rc != RC_OK)
+        if (*place >= until || rc != RC_OK)
             return rc;
-        rc = fold_one_locked(f, most, false, e);
-    }
-}
-
-/* Likewise, for good. */
-static enum rc keep_to_locked(struct folder *f, int64_t until, struct error *e)
-{
-    enum rc rc = RC_OK;
-
-    for (;;) {
-        while (f->busy)
-            pthread_cond_wait(&f->less, &f->lock);
-        if (f->kept >= until || rc != RC_OK)
-            return rc;
-        rc = fold_one_locked(f, FOLD_MOST, true, e);
+        rc = fold_one_locked(f, most, place == &f->kept, e);
     }
 }
 
@@ -166,7 +152,7 @@ static enum rc fold_for_a_while_locked(struct folder *f, struct error *e)
     enum rc rc = RC_OK;
 
     while (f->folded < until && !f->stopping && !is_half_full_locked(f) && rc == RC_OK)
-        rc = fold_to_locked(f, f->folded + 1, FOLD_PIECE, e);
+        rc = get_to_locked(f, &f->folded, f->folded + 1, FOLD_PIECE, e);
     return rc;
 }
 
@@ -240,7 +226,7 @@ static enum rc make_room(struct folder *f, int64_t n, struct error *e)
     if (most) /* each group folds a piece first, so that none ever has to wait for many */
         (void)fold_one_locked(f, most, false, e);
     if (f->end + n - f->kept > bytes)
-        rc = keep_to_locked(f, f->end + n - bytes, e);
+        rc = get_to_locked(f, &f->kept, f->end + n - bytes, FOLD_MOST, e);
     pthread_mutex_unlock(&f->lock);
     return rc == RC_OK ? RC_OK : RC_FULL;
 }
@@ -274,7 +260,7 @@ enum rc folder_put(struct folder *f, int entries, struct error *e)
 enum rc folder_drain(struct folder *f, struct error *e)
 {
     pthread_mutex_lock(&f->lock);
-    enum rc rc = fold_to_locked(f, f->end, FOLD_MOST, e);
+    enum rc rc = get_to_locked(f, &f->folded, f->end, FOLD_MOST, e);
     const bool give_up = rc == RC_OK && f->state == FOLDER_BROKEN && !f->given_up;
     pthread_mutex_unlock(&f->lock);
     if (give_up) {
@@ -290,7 +276,7 @@ void folder_help(struct folder *f)
 
     pthread_mutex_lock(&f->lock);
     if (is_behind_locked(f))
-        (void)fold_to_locked(f, f->end, FOLD_MOST, &e); /* fails: see folder_trouble() */
+        (void)get_to_locked(f, &f->folded, f->end, FOLD_MOST, &e); /* fails: see folder_trouble() */
     pthread_mutex_unlock(&f->lock);
 }
 
