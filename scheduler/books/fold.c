@@ -80,11 +80,23 @@ static enum rc roll_back(struct folding *f, int rc, struct error *e)
     return code;
 }
 
-/* A commit that is to be flushed has all before it flushed, too: they are one file. Between transactions only. Whoever
- * else writes by this connection finds it as it was. */
-static int flush_commits(sqlite3 *db, bool flush)
+/* A commit that is to be flushed has all before it flushed, too: they are one file. Between transactions only. */
+static int flush_commits(struct folding *f, bool flush)
 {
-    return sqlite3_exec(db, flush ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
+    const char *how = flush ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL";
+
+    if (f->lax == !flush)
+        return SQLITE_OK;
+    const int rc = sqlite3_exec(f->db, how, NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        f->lax = !flush;
+    return rc;
+}
+
+enum rc fold_hand_back(struct folding *f, struct error *e)
+{
+    const int rc = flush_commits(f, true);
+    return rc == SQLITE_OK ? RC_OK : ledger_fail(f->db, rc, "journal", e);
 }
 
 /* From here on f->at is the place in the ledger. */
@@ -108,7 +120,9 @@ enum rc fold_keep(struct folding *f, struct error *e)
 {
     if (f->kept == f->at)
         return RC_OK;
-    int rc = ledger_file_run(f->inserts->begin);
+    int rc = flush_commits(f, true);
+    if (rc == SQLITE_OK)
+        rc = ledger_file_run(f->inserts->begin);
     if (rc == SQLITE_OK)
         rc = commit(f, f->at);
     if (rc != SQLITE_OK)
@@ -126,7 +140,7 @@ bool fold_piece(struct folding *f, int64_t until, int most, bool keep, enum rc *
     *code = RC_OK;
     if (at >= until || (!ahead_read(f->ahead, at, &frame) && !pass_over_damage(f, &at, until)))
         return false;
-    rc = flush_commits(f->db, keep);
+    rc = flush_commits(f, keep);
     if (rc == SQLITE_OK)
         rc = ledger_file_run(f->inserts->begin);
     while (rc == SQLITE_OK && entries < most && at < until && ahead_read(f->ahead, at, &frame)) {
@@ -143,7 +157,6 @@ bool fold_piece(struct folding *f, int64_t until, int most, bool keep, enum rc *
     } else {
         *code = roll_back(f, rc, e);
     }
-    (void)flush_commits(f->db, true);
     return rc == SQLITE_OK;
 }
 

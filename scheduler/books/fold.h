@@ -31,6 +31,7 @@ struct folding {
     int64_t lost;   /* bytes that could not be read; a copy of the journal was kept */
     int entries;    /* of the newest piece */
     int turn;       /* entries since the last FOLD_TURN of them, whatever frames they are in */
+    bool lax;       /* commits of this connection are not flushed: it is not to be anybody else's */
     bool gives_way; /* its thread comes last (thread.h): it lets others go first, each FOLD_TURN entries */
     char why[128];  /* of the newest entry that was passed over; "": there was none */
 };
@@ -40,6 +41,8 @@ void folding_fini(struct folding *f);
  * durable, or FOLD_TO_END. `keep`: it is flushed, and all before it, so that f->kept is there, too. False with RC_OK:
  * there was nothing left. An error: nothing has changed. */
 bool fold_piece(struct folding *f, int64_t until, int most, bool keep, enum rc *rc, struct error *e);
+/* Whoever else writes by this connection has his commits flushed. An error: he may not have it yet. */
+enum rc fold_hand_back(struct folding *f, struct error *e) SPW_MUST_USE;
 /* What is folded is flushed. */
 enum rc fold_keep(struct folding *f, struct error *e) SPW_MUST_USE;
 /* Nothing more of that journal is ever to be folded, whatever is there: it is broken, and rows go by it from here on. */

@@ -74,6 +74,8 @@ static enum rc fold_one_locked(struct folder *f, int most, bool keep, struct err
         (void)fold_piece(x, until, most, keep || x->at - x->kept > f->bytes / 4, &rc, e);
     else if (keep)
         rc = fold_keep(x, e);
+    if (rc == RC_OK)
+        rc = fold_hand_back(x, e);
     pthread_mutex_lock(&f->lock);
     f->busy = false;
     if (rc == RC_OK) {
