@@ -9,7 +9,8 @@
 
 #define STARTING_INTERVAL_MS 100
 #define FAILING_INTERVAL_MS  1000
-#define MISSES_MAX           2 /* checks without an answer in time; a busy node may miss one */
+#define AGAIN_MS             50 /* a request has met something that the last probe did not see, or could not */
+#define MISSES_MAX           2  /* checks without an answer in time; a busy node may miss one */
 
 static int64_t interval_ms(const struct node *n)
 {
@@ -30,9 +31,8 @@ static void good(struct node *n)
     const struct nodes_options *o = nodes_options(n->table);
     n->probe_misses = 0;
     n->probe_us = mono_since(o->clock, n->probe_started) / NS_PER_US;
-    if (!n->silent)
-        node_enter(n, n->probe_asleep ? NODE_ASLEEP : NODE_READY, "");
-    arm(n, interval_ms(n));
+    bool taken = n->silent || node_probed_well(n, n->probe_asleep ? NODE_ASLEEP : NODE_READY, n->probe_doubts);
+    arm(n, taken ? interval_ms(n) : AGAIN_MS);
 }
 
 /* loading: it says itself that it will come. */
@@ -177,8 +177,10 @@ static void probe(struct node *n, enum probe_kind kind)
         .headers = headers,
         .n_headers = n_headers,
     };
-    if (kind == PROBE_HEALTH)
+    if (kind == PROBE_HEALTH) {
         n->probe_started = clock_now(o->clock);
+        n->probe_doubts = node_doubts_now(n);
+    }
     n->probe_status = 0;
     if (http_call_start(n->client, &r, &handlers, n, &n->probe, &e) == RC_OK) {
         arm(n, o->config->health_timeout_ms);
@@ -224,5 +226,5 @@ void health_stop(struct node *n)
 void health_probe_soon(struct node *n)
 {
     if (n->timer && !n->probe)
-        arm(n, 50);
+        arm(n, AGAIN_MS);
 }

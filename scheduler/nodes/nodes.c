@@ -89,10 +89,15 @@ static void tell_listener(void *arg)
         t->listener(t->listener_arg);
 }
 
-void node_enter(struct node *n, enum node_state state, const char *reason)
+/* doubts: NULL, or those that `state` was found out under. */
+static bool enter(struct node *n, enum node_state state, const char *reason, const unsigned *doubts)
 {
     const struct nodes_options *o = &n->table->o;
     pthread_mutex_lock(o->lock);
+    if (doubts && *doubts != n->doubts) {
+        pthread_mutex_unlock(o->lock);
+        return false;
+    }
     bool changed = n->state != state, other_reason = strcmp(n->reason, reason) != 0;
     n->state = state;
     node_changed_locked(n);
@@ -102,7 +107,7 @@ void node_enter(struct node *n, enum node_state state, const char *reason)
         n->state_since = clock_wall(o->clock);
     pthread_mutex_unlock(o->lock);
     if (!changed && !other_reason)
-        return;
+        return true;
     log_write(o->log, state == NODE_FAILING || state == NODE_STOPPED ? LOG_WARN : LOG_INFO, "node",
               changed ? "state changed" : "reason changed",
               (const struct log_field[]){LOG_S("node", n->name), LOG_S("state", node_state_name(state)),
@@ -114,6 +119,25 @@ void node_enter(struct node *n, enum node_state state, const char *reason)
         o->on_capacity(o->arg);
     if (changed && __atomic_load_n(&n->table->listener, __ATOMIC_ACQUIRE))
         mailbox_call(o->mail, tell_listener, n->table);
+    return true;
+}
+
+void node_enter(struct node *n, enum node_state state, const char *reason)
+{
+    enter(n, state, reason, NULL);
+}
+
+bool node_probed_well(struct node *n, enum node_state state, unsigned doubts)
+{
+    return enter(n, state, "", &doubts);
+}
+
+unsigned node_doubts_now(const struct node *n)
+{
+    pthread_mutex_lock(n->table->o.lock);
+    unsigned doubts = n->doubts;
+    pthread_mutex_unlock(n->table->o.lock);
+    return doubts;
 }
 
 enum node_state node_state_now(const struct node *n)
@@ -618,6 +642,7 @@ bool node_failed(struct node *n, enum node_fault fault, const char *reason)
     const struct nodes_options *o = &n->table->o;
     pthread_mutex_lock(o->lock);
     n->failures += fault != NODE_FAULT_AWAY;
+    n->doubts += fault != NODE_FAULT_ANSWER;
     bool out = fault != NODE_FAULT_ANSWER && n->state == NODE_READY;
     pthread_mutex_unlock(o->lock);
     if (!out)

@@ -108,6 +108,7 @@ struct node {
     struct wall state_since;
     int in_flight;
     uint64_t requests, failures;
+    unsigned doubts; /* times that a request found it gone or away: what a probe asked before that does not count */
     struct node_target target;             /* where it is now */
     struct breaker breaker;                /* of a node that is ready: is it well enough to be sent anything? */
     char breaker_reason[160];              /* why it opened last */
@@ -132,9 +133,10 @@ struct node {
     struct event *timer;     /* next probe, or the deadline of the running one */
     struct http_call *probe; /* NULL: none runs */
     int probe_status, probe_misses;
-    bool probe_models; /* it has no /health: ask /v1/models */
-    bool probe_card;   /* the running probe asks /v1/models under the node key */
-    bool probe_asleep; /* /health said so */
+    unsigned probe_doubts; /* `doubts` as it was asked */
+    bool probe_models;     /* it has no /health: ask /v1/models */
+    bool probe_card;       /* the running probe asks /v1/models under the node key */
+    bool probe_asleep;     /* /health said so */
     struct strbuf probe_body;
     struct mono probe_started;
     int64_t probe_us;
@@ -345,9 +347,9 @@ struct node_foresight {
 };
 struct node_foresight node_foresight_locked(const struct node *n);
 
-/* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe is good: true for the leg that
- * did so, of all that break off together. NODE_FAULT_AWAY: it says itself that it takes nothing now; out of service
- * likewise, but no failure. Any loop. */
+/* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe that was asked after it is good:
+ * true for the leg that did so, of all that break off together. NODE_FAULT_AWAY: it says itself that it takes nothing now;
+ * out of service likewise, but no failure. Any loop. */
 enum node_fault { NODE_FAULT_CONNECT, NODE_FAULT_ANSWER, NODE_FAULT_AWAY };
 bool node_failed(struct node *n, enum node_fault fault, const char *reason);
 
@@ -404,6 +406,9 @@ enum power_verdict node_admit_locked(const struct node *n, int64_t ceiling_mw, c
 /* Any loop. */
 void node_enter(struct node *n, enum node_state state, const char *reason);
 enum node_state node_state_now(const struct node *n);
+/* A probe that was asked under so many doubts was good: into `state`, unless a request has met worse since (false). */
+bool node_probed_well(struct node *n, enum node_state state, unsigned doubts) SPW_MUST_USE;
+unsigned node_doubts_now(const struct node *n);
 const struct nodes_options *nodes_options(const struct nodes *t);
 struct holds { /* of the whole table, under the lock */
     struct breaker_spec breaker;

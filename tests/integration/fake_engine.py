@@ -71,12 +71,19 @@ class Engine(Upstream):
         self.fault = None  # of all further requests
         self.legs = []  # bodies
         self.bad = []  # what no scheduler should have sent
+        self.card_gate = None  # a threading.Event that its card waits for
+        self.cards_waiting = 0  # times that it has begun to
         super().__init__(name, address=address)
 
     def _get(self, c, path, headers):
         if path != "/v1/models":
             return super()._get(c, path, headers)
         key = headers.get("x-spillway-node-key")
+        gate = self.card_gate
+        if gate:
+            self.cards_waiting += 1
+            while not gate.is_set():
+                self._sleep(c, 0.002)
         model = {"id": "m", "object": "model", "created": 1, "owned_by": "spillway"}
         status = 200
         if key == self.key:

@@ -254,6 +254,21 @@ def none_is_there(args):
         assert (refused.status, refused.json()["error"]["code"]) == (429, "upstream_busy"), refused.body
 
 
+def an_older_probe(args):
+    """A probe that was asked before the engine said that it is away, and answered well after, does not bring it back."""
+    a, b = Engine("a"), Engine("b")
+    with Fleet(args, [a, b], health={"interval": "3s", "timeout": "3s"}) as fleet:
+        a.card_gate = gate = threading.Event()
+        wait_until(lambda: a.cards_waiting, 10, "its health was good and its card is asked for")
+        a.faults.append(Fault(status=503, code="draining", away=True))
+        assert ask(fleet, seed=4).headers["x-spillway-node"] == "b"
+        a.card_gate = None
+        gate.set()
+        fleet.s.line(message="reason changed", node="a", reason="it is not ready (503)")
+        states = [x["state"] for x in fleet.s.log_lines() if x.get("message") == "state changed" and x.get("node") == "a"]
+        assert states == ["ready", "failing"], states
+
+
 def error_events(args):
     a, b = Engine("a"), Engine("b")
     with Fleet(args, [a, b]) as fleet:
@@ -482,5 +497,5 @@ def legs_are_shown(args):
 
 if __name__ == "__main__":
     main(__doc__, [at_every_frame, unknown_seed, hangs, length_is_exact, again_and_again, one_engine_comes_back, drains,
-                   none_is_there, error_events, classes, whole_answers, poison, stays_home, secrets_stay, client_leaves,
-                   by_text, legs_are_shown])
+                   none_is_there, an_older_probe, error_events, classes, whole_answers, poison, stays_home, secrets_stay,
+                   client_leaves, by_text, legs_are_shown])
