@@ -12,6 +12,7 @@
 #include "base/http_server_internal.h"
 
 #define ACCEPT_PER_TURN 64
+#define ACCEPT_AGAIN_MS 100  /* out of descriptors: whoever gives one back need not be a connection of ours */
 #define PART_MS         200  /* a request may be on its way over an idle connection as we part */
 #define FIRST_MS        2000 /* the first one of a connection with TLS, whose hands are just being shaken */
 
@@ -58,6 +59,34 @@ static struct conn *admit(struct http_server *s, int fd, const struct sockaddr_s
     return c;
 }
 
+/* Out of descriptors or memory. The backlog stays readable and would spin the loop: it is left alone until a connection of
+ * ours closes, or for a moment, since the last descriptor may be another server's, a node's or a file's. */
+static void pause_listening(struct http_server *s)
+{
+    const struct timeval again = {.tv_usec = ACCEPT_AGAIN_MS * 1000};
+
+    s->listener_paused = true;
+    event_del(s->listener);
+    event_add(s->again, &again);
+}
+
+static void resume_listening(struct http_server *s)
+{
+    if (!s->listener_paused || !s->listener)
+        return;
+    s->listener_paused = false;
+    event_del(s->again);
+    if (s->accepting == HTTP_ACCEPT)
+        event_add(s->listener, NULL);
+}
+
+static void again_cb(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    resume_listening(arg);
+}
+
 static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
 {
     (void)what;
@@ -69,11 +98,8 @@ static void accept_cb(evutil_socket_t listen_fd, short what, void *arg)
         memset(&peer, 0, sizeof(peer));
         int fd = accept4(listen_fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-                /* The backlog stays readable and would spin the loop: wait until a connection closes. */
-                s->listener_paused = true;
-                event_del(s->listener);
-            }
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                pause_listening(s);
             if (errno != EINTR && errno != ECONNABORTED)
                 return;
             continue;
@@ -143,11 +169,7 @@ static void drained_cb(evutil_socket_t fd, short what, void *arg)
 void server_conn_gone(struct http_server *s)
 {
     counter_add(&s->stats.open_connections, -1);
-    if (s->listener_paused && s->listener) {
-        s->listener_paused = false;
-        if (s->accepting == HTTP_ACCEPT)
-            event_add(s->listener, NULL);
-    }
+    resume_listening(s);
     if ((s->draining || s->let_go.empty) && counter_get(&s->stats.open_connections) == 0)
         event_active(s->drained, EV_TIMEOUT, 0);
 }
@@ -157,6 +179,7 @@ static void stop_listening(struct http_server *s)
     if (!s->listener)
         return;
     event_free(s->listener);
+    event_del(s->again);
     s->listener = NULL;
     close(s->listen_fd);
     struct stat st;
@@ -259,8 +282,9 @@ enum rc http_server_new(struct http_server **out, struct event_base *loop, const
     s->turn = event_new(loop, -1, 0, turn_cb, s);
     s->drained = event_new(loop, -1, 0, drained_cb, s);
     s->part = evtimer_new(loop, part_cb, s);
+    s->again = evtimer_new(loop, again_cb, s);
     s->listener = event_new(loop, fd, EV_READ | EV_PERSIST, accept_cb, s);
-    SPW_ASSERT(s->turn && s->drained && s->part && s->listener);
+    SPW_ASSERT(s->turn && s->drained && s->part && s->again && s->listener);
     event_add(s->listener, NULL);
     *out = s;
     return RC_OK;
@@ -278,6 +302,7 @@ void http_server_free(struct http_server *s)
     event_free(s->turn);
     event_free(s->drained);
     event_free(s->part);
+    event_free(s->again);
     deadlines_fini(&s->deadlines);
     free(s->unix_path);
     free(s);

@@ -90,6 +90,7 @@ struct http_server {
     int listen_fd, port;
     struct event *listener; /* owned; NULL once drained */
     bool listener_paused;   /* out of file descriptors */
+    struct event *again;    /* owned; while it is paused: another try */
     enum http_accepting accepting;
     struct http_letting_go let_go;
     char *unix_path; /* owned; NULL for TCP */

@@ -2,6 +2,7 @@
  * drain. The peers are raw sockets, so that they can be as rude as they like.
  * links: spw_base */
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -366,6 +367,31 @@ static void a_client_that_leaves_aborts_its_exchange(void)
     http_server_free(s);
     CHECK_INT(seen.aborts, 2);
     close(fd);
+}
+
+/* Without a descriptor for who has come, and without a connection of its own that could give one back: he is heard when
+ * there is one again, whoever gave it. */
+static void out_of_descriptors(void)
+{
+    struct http_server *s = start(NULL);
+    int fd = peer_connect(http_server_port(s)), taken[64], n = 0;
+    struct rlimit before, few;
+    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    few = (struct rlimit){.rlim_cur = (rlim_t)fd + 8, .rlim_max = before.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    while (n < 64 && (taken[n] = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+        n++;
+    CHECK(n < 64);
+    peer_send(loop, fd, GET("/"));
+    peer_run_ms(loop, 50);
+    CHECK_INT(seen.requests, 0);
+    while (n > 0)
+        close(taken[--n]);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    buf[0] = '\0';
+    CHECK(peer_read(loop, fd, buf, sizeof(buf), "hello", NULL, 3000));
+    close(fd);
+    http_server_free(s);
 }
 
 static void a_cut_answer_has_no_proper_end(void)
@@ -776,6 +802,7 @@ int main(void)
     TEST(a_refusal_survives_the_upload);
     TEST(slow_heads_and_bodies_are_timed_out);
     TEST(a_client_that_leaves_aborts_its_exchange);
+    TEST(out_of_descriptors);
     TEST(a_cut_answer_has_no_proper_end);
     TEST(a_slow_reader_holds_the_source_back);
     TEST(bounds_connections_and_memory);
