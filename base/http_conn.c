@@ -2,6 +2,7 @@
  * lifetimes are in http_server_internal.h. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -266,11 +267,36 @@ static bool take_body(struct conn *c, const char *data, size_t n)
     return false;
 }
 
+/* Who is not read is not heard to leave, either, and what runs for nobody costs money: he is looked at now and then. (Not
+ * by EV_CLOSED: libevent does not report a reset to an event that asks for nothing else, and its loop would spin.) */
+static void watch_unread(struct conn *c)
+{
+    deadline_start(&c->s->deadlines, &c->wait, WAIT_GONE, c->s->now_ns);
+}
+
+static bool has_left(const struct conn *c)
+{
+    struct pollfd p = {.fd = c->stream.fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) == 1 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
+}
+
+static void look_after_unread(struct conn *c)
+{
+    if (c->x.state == X_DONE) /* it is answered: what is to be written will tell */
+        return;
+    if (has_left(c))
+        conn_close(c);
+    else
+        watch_unread(c);
+}
+
 static void dispatch(struct conn *c)
 {
     struct http_server *s = c->s;
     *bytes_reserve(&c->body, 1) = '\0';
     deadline_stop(&c->wait);
+    if (c->paused)
+        watch_unread(c);
     c->state = CONN_BUSY;
     c->x.state = X_OPEN;
     counter_add(&s->stats.requests, 1);
@@ -330,12 +356,19 @@ static void pause_reading(struct conn *c)
     event_del(&c->rd);
 }
 
+/* The same while a request runs, for as long as it does. */
+static void leave_unread(struct conn *c)
+{
+    pause_reading(c);
+    watch_unread(c);
+}
+
 /* Bytes behind a running request: kept in order, within a bound. */
 static void read_ahead(struct conn *c, const char *data, size_t n)
 {
     bytes_append(&c->in, data, n);
     if (!retain(c) || c->in.len >= PIPELINE_MAX)
-        pause_reading(c);
+        leave_unread(c);
 }
 
 /* The peer sends no more. One that still waits for the rest of an answer gets it; a request that runs for nobody ends
@@ -363,7 +396,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     do {
         if (c->state == CONN_BUSY &&
             atomic_load_explicit(&c->s->held->retained, memory_order_relaxed) >= c->s->o.retained_bytes_max) {
-            pause_reading(c);
+            leave_unread(c);
             return;
         }
         ptrdiff_t n = stream_read(&c->stream, buf, sizeof(buf));
@@ -537,6 +570,7 @@ void conn_expired(struct deadline *d, int kind, void *server)
                                         : (struct conn *)((char *)d - offsetof(struct conn, wait));
     SPW_ASSERT(c->magic == CONN_MAGIC);
     switch ((enum conn_wait)kind) {
+    case WAIT_GONE: look_after_unread(c); return;
     case WAIT_IDLE:
     case WAIT_LINGER: conn_close(c); return;
     case WAIT_WRITE:

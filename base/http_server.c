@@ -279,6 +279,7 @@ enum rc http_server_new(struct http_server **out, struct event_base *loop, const
     s->deadlines.kinds[WAIT_BODY].after_ns = ms_or(s->o.body_ms, 120000);
     s->deadlines.kinds[WAIT_WRITE].after_ns = ms_or(s->o.write_ms, 60000);
     s->deadlines.kinds[WAIT_LINGER].after_ns = ms_or(LINGER_MS, 0);
+    s->deadlines.kinds[WAIT_GONE].after_ns = ms_or(GONE_MS, 0);
     s->turn = event_new(loop, -1, 0, turn_cb, s);
     s->drained = event_new(loop, -1, 0, drained_cb, s);
     s->part = evtimer_new(loop, part_cb, s);

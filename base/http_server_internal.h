@@ -28,13 +28,14 @@
 #define PIPELINE_MAX      (64 * 1024)  /* unread requests held behind a running one; then the socket waits */
 #define OUT_HIGH          (256 * 1024) /* the next pipelined request waits until the last answer is below */
 #define OUT_KEEP          2048         /* of an idle connection */
+#define GONE_MS           50           /* between looks at a peer that is not read: is it still there? */
 #define LINGER_MS         1000
 #define LINGER_BYTES_MAX  (256u * 1024 * 1024)
 #define ARENA_BYTES_MAX   (16u * 1024 * 1024)
 #define PIPELINE_PER_TURN 16
 #define TURNED_AWAY_MAX   64 /* connections beyond connections_max that are being told so */
 
-enum conn_wait { WAIT_IDLE, WAIT_HEAD, WAIT_BODY, WAIT_WRITE, WAIT_LINGER };
+enum conn_wait { WAIT_IDLE, WAIT_HEAD, WAIT_BODY, WAIT_WRITE, WAIT_LINGER, WAIT_GONE };
 enum conn_state { CONN_READ, CONN_BUSY, CONN_LINGER };
 enum exchange_state { X_NONE, X_OPEN, X_STREAMING, X_DONE };
 

@@ -369,6 +369,29 @@ static void a_client_that_leaves_aborts_its_exchange(void)
     close(fd);
 }
 
+/* Nor does one keep its node busy that sent more than is held of it, and so is not read when it leaves: neither with a
+ * farewell nor with a reset. One that stays is not taken for gone. */
+static void a_client_that_is_not_read_leaves(void)
+{
+    static char mass[100 << 10]; /* a part is held, the rest stands in the socket, a farewell behind it */
+    struct http_server *s = start(NULL);
+    memset(mass, 'x', sizeof(mass));
+    for (int i = 0; i < 2; i++) {
+        int fd = peer_connect(http_server_port(s));
+        peer_send(loop, fd, "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+        CHECK(peer_wait(loop, &seen.requests, i + 1, 2000));
+        peer_send_n(loop, fd, mass, sizeof(mass));
+        peer_run_ms(loop, 150);
+        CHECK_INT(seen.aborts, i);
+        struct linger hard = {.l_onoff = i};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+        close(fd);
+        CHECK(peer_wait(loop, &seen.aborts, i + 1, 2000));
+    }
+    CHECK_INT(http_server_stats(s).open_connections, 0);
+    http_server_free(s);
+}
+
 /* Without a descriptor for who has come, and without a connection of its own that could give one back: he is heard when
  * there is one again, whoever gave it. */
 static void out_of_descriptors(void)
@@ -802,6 +825,7 @@ int main(void)
     TEST(a_refusal_survives_the_upload);
     TEST(slow_heads_and_bodies_are_timed_out);
     TEST(a_client_that_leaves_aborts_its_exchange);
+    TEST(a_client_that_is_not_read_leaves);
     TEST(out_of_descriptors);
     TEST(a_cut_answer_has_no_proper_end);
     TEST(a_slow_reader_holds_the_source_back);
