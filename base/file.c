@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -156,4 +157,23 @@ bool file_keep_part(int fd, int64_t from, int64_t until, const char *path)
         close(to);
     file_sync_folder_of(path);
     return ok;
+}
+
+static int64_t files_of(rlim_t limit)
+{
+    return limit == RLIM_INFINITY || limit > INT64_MAX ? INT64_MAX : (int64_t)limit;
+}
+
+int64_t file_may_open(int64_t wanted)
+{
+    struct rlimit files, more;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return 0;
+    more = files;
+    if (files_of(files.rlim_cur) < wanted)
+        more.rlim_cur = files_of(files.rlim_max) < wanted ? files.rlim_max : (rlim_t)wanted;
+    if (more.rlim_cur != files.rlim_cur && setrlimit(RLIMIT_NOFILE, &more) == 0)
+        files = more;
+    return files_of(files.rlim_cur);
 }

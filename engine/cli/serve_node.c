@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "engine/cli/serve.h"
 #include "engine/node/agent.h"
@@ -84,15 +84,6 @@ static void make_worker_argv(struct node *n, int argc, char **argv)
         n->worker_argv[i] = first[i];
     for (int i = 0; i < argc; i++)
         n->worker_argv[WORKER_FLAGS + i] = argv[i];
-}
-
-static void want_files(void)
-{
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= FILES_WANTED)
-        return;
-    files.rlim_cur = files.rlim_max < FILES_WANTED ? files.rlim_max : FILES_WANTED;
-    (void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
 static enum rc heed_signals(struct node *n, struct error *e)
@@ -222,7 +213,7 @@ int serve_node(const struct serve_args *a, int argc, char **argv)
     struct node n = {.a = a};
     struct error e = {0};
     signal(SIGPIPE, SIG_IGN);
-    want_files();
+    (void)file_may_open(FILES_WANTED);
     make_worker_argv(&n, argc, argv);
     if (start(&n, &e)) {
         node_fini(&n);

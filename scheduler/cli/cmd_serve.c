@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,7 @@
 
 #define FLEET_GRACE_MS 5000
 #define TAKE_OVER_MS   60000 /* what an old process may need beyond its drain */
+#define FILES_BESIDE   1024  /* open ones that are no request's: ledger, audit, admin API, providers */
 #define ADMIN_DRAIN_MS 1000  /* for answers of the admin API once the front is empty */
 
 struct serve {
@@ -284,6 +286,22 @@ static void log_warnings(const struct serve *s)
         log_warn(&s->log, "config", p);
     }
     strbuf_fini(&warnings);
+}
+
+/* A connection from an application is one, and a request on it has another to its node. */
+static void want_files(const struct serve *s)
+{
+    const int64_t connections = s->config->connections_max, wanted = 2 * connections + FILES_BESIDE;
+    const int64_t may = file_may_open(wanted);
+    char text[320];
+
+    if (may >= wanted)
+        return;
+    snprintf(text, sizeof text,
+             "limits.connections is %" PRId64 ", which may take %" PRId64 " open files and sockets, and only %" PRId64
+             " are allowed here; raise the hard limit (ulimit -Hn, LimitNOFILE=) or lower limits.connections",
+             connections, wanted, may);
+    log_warn(&s->log, "serve", text);
 }
 
 /* --- reload ------------------------------------------------------------------------------------------------- */
@@ -605,6 +623,7 @@ static int run(struct serve *s)
     struct error e;
 
     log_warnings(s);
+    want_files(s);
     service_can_take_over(&s->service);
     if (build(s, &e) != RC_OK) {
         log_error(&s->log, "serve", e.message, LOG_S("code", rc_name(e.code)));

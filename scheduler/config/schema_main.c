@@ -238,7 +238,10 @@ static const struct setting main_rows[] = {
     {"limits.body", SETTING_SIZE, MAIN(body_bytes_max), .lo = 1024, .hi = INT64_C(1) << 30, .def = "32MiB",
      .help = "Largest request body; a larger one is answered with 413."},
     {"limits.connections", SETTING_INT, MAIN(connections_max), .lo = 1, .hi = 1000000, .unit = "connections",
-     .def = "20000", .help = "Open connections from applications; one more is answered with 503."},
+     .def = "20000",
+     .help =
+         "Open connections from applications; one more is answered with 503. Twice as many files and sockets may be "
+         "open, where the hard limit of the process allows it; else it warns at the start."},
     {"limits.connections_per_client", SETTING_INT, SETTING_RELOAD, MAIN(connections_per_client), .lo = 0, .hi = 1000000,
      .unit = "connections", .def = "0",
      .help =

@@ -9,6 +9,7 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -275,6 +276,21 @@ def connections_are_counted_once(args):
         wait_until(lambda: request(s.port, "GET", "/healthz").status == 200, 5, "there is room again")
 
 
+def files_are_enough(args):
+    """Descriptors for all connections that it takes, whatever its shell's soft limit is; where the hard one stands in the
+    way, a word at the start."""
+    up, program = Upstream(), os.path.abspath(os.path.join(args.build, "spillway"))
+    with tempfile.TemporaryDirectory() as folder:
+        script = os.path.join(folder, "spillway")
+        for flag, told in (("-Sn", False), ("-n", True)):
+            with open(script, "w") as f:
+                f.write(f'#!/bin/sh\nulimit {flag} 300 && exec "{program}" "$@"\n')
+            os.chmod(script, 0o755)
+            with Scheduler(folder, [node("a", up)], limits={"connections": 500}).ready() as s:
+                assert s.metrics()["process_max_fds"] == (300 if told else 2024), s.metrics()["process_max_fds"]
+                assert ("limits.connections is 500, which may take 2024" in s.log_text()) == told, s.log_text()
+
+
 def as_with_one(case):
     """A case of another suite, over several workers."""
     @functools.wraps(case)
@@ -307,5 +323,5 @@ ESSENTIAL = [test_gateway.retries, test_gateway.dead_node, test_gateway.failures
 
 if __name__ == "__main__":
     main(__doc__, [spread, limits_are_shared, rooms_are_shared, order_over_workers, waits_end_in_time, drain_takes_all,
-                   drain_cuts_all, forced_end, unix_socket, port_is_taken, connections_are_counted_once,
+                   drain_cuts_all, forced_end, unix_socket, port_is_taken, connections_are_counted_once, files_are_enough,
                    *map(as_with_one, ESSENTIAL), other_suites])

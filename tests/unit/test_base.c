@@ -2,6 +2,7 @@
  * links: spw_base */
 #include <limits.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -497,6 +498,21 @@ static void secrets_read_without_their_newline(void)
     unlink(path);
 }
 
+/* Up to the hard limit, and never down. */
+static void more_files_may_be_open(void)
+{
+    struct rlimit before, few, now;
+    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0 && before.rlim_max >= 64);
+    few = (struct rlimit){.rlim_cur = 40, .rlim_max = before.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    CHECK_INT(file_may_open(20), 40);
+    CHECK_INT(file_may_open(50), 50);
+    const int64_t all = file_may_open(INT64_MAX);
+    CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == before.rlim_max && now.rlim_max == before.rlim_max);
+    CHECK(before.rlim_max == RLIM_INFINITY ? all == INT64_MAX : all == (int64_t)before.rlim_max);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+}
+
 static void bytes_are_written_as_text(void)
 {
     char hex[7], *code;
@@ -530,6 +546,7 @@ int main(void)
     TEST(yaml_keeps_lines);
     TEST(log_lines_are_whole_json);
     TEST(secrets_read_without_their_newline);
+    TEST(more_files_may_be_open);
     TEST(bytes_are_written_as_text);
     return TEST_RESULT();
 }
