@@ -83,6 +83,7 @@ struct batcher {
     struct batch_ahead ahead;
     struct mono step_end;     /* of the last step */
     int64_t *weights, *parts; /* of the slices: share_step() */
+    int64_t nanojoules;       /* of the steps so far, that no job was told yet: less than a millijoule */
     struct mono accounted;    /* until then each microsecond is of a step or idle; under the lock while `idle` */
     struct sampler_scratch *scratch;
     struct step_times times;

@@ -9,6 +9,7 @@
 #define PREFILL_TOKENS 32   /* of prompts in a step that also decodes */
 #define LONG_PROMPT    1024 /* one of more tokens than this may take less of them, as pace.h says... */
 #define LONG_TOKENS    16   /* ...and this before it is known what they take */
+#define NJ_PER_MJ      INT64_C(1000000)
 #define PROMPT_ROWS    32 /* rows of logits that a prompt's samples take of a step: each is as wide as the vocabulary */
 
 static int32_t plan_add(struct batcher *b, int32_t n, struct batch_job *j, const int32_t *ids, int32_t n_ids,
@@ -348,8 +349,8 @@ static struct batch_use *use_of(struct batch_job *j, int64_t hour_s)
 
 /* The step's time among its sequences: by the tokens that it computed for each, and once more for each row of logits, which
  * is a product with the whole vocabulary. It is all the time since the last step or since there was work again: what lies
- * between two steps (tokens chosen, texts made) is the work's, too. What is less than a microsecond goes to the next step.
- * Returns the microseconds. */
+ * between two steps (tokens chosen, texts made) is the work's, too. What is less than a microsecond, or a millijoule, goes to
+ * the next step. Returns the microseconds. */
 static int64_t share_step(struct batcher *b, int32_t n)
 {
     const int64_t hour_s = clock_wall(b->o.clock).ns / NS_PER_S / 3600 * 3600;
@@ -361,7 +362,9 @@ static int64_t share_step(struct batcher *b, int32_t n)
     divide_by_weight(us, b->weights, b->parts, n);
     for (int32_t i = 0; i < n; i++)
         use_of(b->slice_jobs[i], hour_s)->busy_us += b->parts[i];
-    divide_by_weight((int64_t)((double)us * (double)b->o.busy_mw / 1e6), b->weights, b->parts, n);
+    b->nanojoules += us * b->o.busy_mw;
+    divide_by_weight(b->nanojoules / NJ_PER_MJ, b->weights, b->parts, n);
+    b->nanojoules %= NJ_PER_MJ;
     for (int32_t i = 0; i < n; i++) {
         struct batch_use *use = use_of(b->slice_jobs[i], hour_s);
         use->millijoules = b->o.busy_mw > 0 ? use->millijoules + b->parts[i] : -1;

@@ -397,6 +397,7 @@ struct bench {
 struct bench_options {
     int32_t max_seqs, step_tokens, prefill_tokens, waiting_max;
     bool speculate;
+    int64_t busy_mw;
 };
 
 static inline void bench_init(struct bench *t, const struct bench_options *bo)
@@ -416,6 +417,7 @@ static inline void bench_init(struct bench *t, const struct bench_options *bo)
         .step_tokens = bo->step_tokens ? bo->step_tokens : 128,
         .prefill_tokens = bo->prefill_tokens,
         .speculate = bo->speculate,
+        .busy_mw = bo->busy_mw,
         .waiting_max = bo->waiting_max ? bo->waiting_max : 64,
     };
     CHECK_INT(batcher_new(&t->b, &o, &e), RC_OK);

@@ -74,20 +74,21 @@ static void usage_is_exact(void)
     bench_fini(&t);
 }
 
-/* Each microsecond of the engine's thread is a step's, and so some answer's, or idle: to the last one. */
+/* Each microsecond of the engine's thread is a step's, and so some answer's, or idle: to the last one. So is each millijoule,
+ * though a step of some milliseconds draws few. */
 static void time_is_all_accounted_for(void)
 {
     static struct client c[2];
     struct bench t;
-    int64_t busy_us = 0;
+    int64_t busy_us = 0, millijoules = 0;
     engine_init(&t.en);
-    bench_init(&t, &(struct bench_options){.max_seqs = 2, .speculate = true}); /* with its ticking clock */
+    bench_init(&t, &(struct bench_options){.max_seqs = 2, .speculate = true, .busy_mw = 1777}); /* with its ticking clock */
     for (int i = 0; i < 2; i++) {
         c[i] = (struct client){0};
         CHECK_INT(submit(&t, &c[i], &(struct ask){.n_prompt = 33, .max_tokens = 20, .samples = true}), RC_OK);
         CHECK(pump(&t, client_done, &c[i]));
         for (int k = 0; k < c[i].usage.n_uses; k++)
-            busy_us += c[i].usage.uses[k].busy_us;
+            busy_us += c[i].usage.uses[k].busy_us, millijoules += c[i].usage.uses[k].millijoules;
     }
     struct batcher_stats s, later;
     batcher_stats(t.b, &s);
@@ -99,6 +100,7 @@ static void time_is_all_accounted_for(void)
     }
     CHECK_INT((int64_t)(s.step_seconds * 1e6 + 0.5), busy_us);
     CHECK(busy_us > 0);
+    CHECK_INT(millijoules, busy_us * 1777 / 1000000);
     CHECK(later.idle_us > s.idle_us); /* it waits, and that is seen while it does */
     /* The clock moves by a millisecond when it is looked at: what was accounted for is all of it but the looks of others. */
     const int64_t accounted = busy_us + (int64_t)later.idle_us, all = t.ticks * 1000;
@@ -423,6 +425,31 @@ static void withdrawn_while_waiting(void)
     bench_fini(&t);
 }
 
+/* Whoever runs is not given back, at whatever moment it is asked for: also while the step that chooses its first token runs.
+ * (Whether asking is a race, the thread sanitizer says.) */
+static void who_runs_is_not_withdrawn(void)
+{
+    static struct client c;
+    struct bench t;
+    for (int i = 0; i < 20; i++) {
+        struct batcher_stats s = {0};
+        engine_init(&t.en);
+        t.en.permits = 0;
+        bench_init(&t, &(struct bench_options){.max_seqs = 1});
+        c = (struct client){0};
+        CHECK_INT(submit(&t, &c, &(struct ask){.n_prompt = 5, .max_tokens = 60}), RC_OK);
+        while (s.running == 0)
+            batcher_stats(t.b, &s);
+        engine_set_permits(&t.en, -1);
+        while (c.job) {
+            CHECK(!batcher_withdraw(t.b, c.job));
+            batcher_dispatch(t.b);
+        }
+        CHECK_INT(c.finish, BATCH_LENGTH);
+        bench_fini(&t);
+    }
+}
+
 /* Freed with jobs waiting, running, and ended but not fetched: nothing leaks (the sanitizer looks on), nobody is called. */
 static void free_in_the_middle(void)
 {
@@ -564,6 +591,7 @@ int main(void)
     TEST(cancel_frees_the_slot);
     TEST(cancel_while_waiting);
     TEST(withdrawn_while_waiting);
+    TEST(who_runs_is_not_withdrawn);
     TEST(pages_gate_admission);
     TEST(the_young_give_way);
     TEST(a_flood_is_not_everything);
