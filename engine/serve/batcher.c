@@ -441,7 +441,8 @@ void batcher_cancel(struct batcher *b, struct batch_job *j)
 bool batcher_withdraw(struct batcher *b, struct batch_job *j)
 {
     pthread_mutex_lock(&b->lock);
-    bool found = j->phase == JOB_WAITING && !j->begun;
+    /* In this order: once it has begun, its phase is the engine thread's, and changes without the lock. */
+    bool found = !j->begun && j->phase == JOB_WAITING;
     if (found) {
         waiting_remove_locked(b, j);
         b->stats.withdrawn++;
