@@ -90,6 +90,7 @@ static bool make_sampler(struct choice *ch, struct api_request *r)
     struct error e = {0};
     struct sampler_params p = r->sampling;
     p.seed += (uint64_t)ch->index;
+    p.skip_logprob = !r->logprobs;
     if (sampler_new(&p, c->s->model.n_vocab, &ch->job_options.sampler, &e))
         return fail_rc(&c->error, NULL, &e);
     return true;

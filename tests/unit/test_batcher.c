@@ -82,7 +82,8 @@ static void time_is_all_accounted_for(void)
     struct bench t;
     int64_t busy_us = 0, millijoules = 0;
     engine_init(&t.en);
-    bench_init(&t, &(struct bench_options){.max_seqs = 2, .speculate = true, .busy_mw = 1777}); /* with its ticking clock */
+    /* With its ticking clock. */
+    bench_init(&t, &(struct bench_options){.max_seqs = 2, .speculate = true, .busy_mw = 1777});
     for (int i = 0; i < 2; i++) {
         c[i] = (struct client){0};
         CHECK_INT(submit(&t, &c[i], &(struct ask){.n_prompt = 33, .max_tokens = 20, .samples = true}), RC_OK);
