@@ -61,7 +61,9 @@ enum rc node_place(struct node *n, const struct node_place_at *at, struct error 
         node_disconnect(n);
     take_key(n, at->node_key);
     node_enter(n, NODE_STARTING, "its engine has joined");
+    pthread_mutex_lock(nodes_options(n->table)->lock); /* a loop may be about to connect to where it was */
     text_put(n->tls_name, n->tls_name + sizeof n->tls_name, at->tls_name);
+    pthread_mutex_unlock(nodes_options(n->table)->lock);
     return node_connect(n, at->url, e);
 }
 

@@ -154,9 +154,15 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
                         struct error *e)
 {
     struct nodes *t = n->table;
+    char tls_name[sizeof n->tls_name];
+    /* All of it at once: from here on the node may move, or its place be cleared. */
     pthread_mutex_lock(t->o.lock);
     struct node_target target = n->target;
     struct node_spec *spec = node_spec_ref(n->spec);
+    SSL_CTX *tls = target.at.host[0] && target.at.tls ? n->tls : NULL;
+    if (tls)
+        SSL_CTX_up_ref(tls);
+    memcpy(tls_name, n->tls_name, sizeof tls_name);
     pthread_mutex_unlock(t->o.lock);
     if (!target.at.host[0]) {
         node_spec_unref(spec);
@@ -166,12 +172,13 @@ enum rc node_client_new(struct node *n, struct event_base *loop, struct http_cli
         /* no limits on silence here: requests and probes have their own */
         .limits = http_limits_default,
         .connect_ms = CONNECT_MS,
-        .tls = target.at.tls ? n->tls : NULL,
-        .tls_name = n->tls_name[0] ? n->tls_name : spec->config->tls_name,
+        .tls = tls,
+        .tls_name = tls_name[0] ? tls_name : spec->config->tls_name,
     };
     o.limits.body_bytes_max = 0;
     *generation = target.generation;
     enum rc rc = http_client_new(c, loop, target.at.host, target.at.port, &o, e);
+    SSL_CTX_free(tls);
     node_spec_unref(spec);
     return rc;
 }
@@ -493,12 +500,12 @@ void node_clear_place(struct node *n)
     if (n->client)
         node_disconnect(n);
     node_hold_stop(n);
-    SSL_CTX_free(n->tls);
-    n->tls = NULL;
     strbuf_fini(&n->probe_body);
     pthread_mutex_lock(t->o.lock);
     struct node_spec *spec = n->spec;
+    SSL_CTX *tls = n->tls;
     n->spec = NULL;
+    n->tls = NULL;
     n->config = &nobody;
     n->leaving = n->draining = n->resting = n->kept_asleep = false;
     node_set_emptying(n, false);
@@ -506,6 +513,7 @@ void node_clear_place(struct node *n)
     n->place = PLACE_RESTS;
     node_changed_locked(n);
     pthread_mutex_unlock(t->o.lock);
+    SSL_CTX_free(tls);
     node_spec_unref(spec);
 }
 

@@ -115,8 +115,8 @@ struct node {
     enum node_hold told;                   /* what the log said last */
     int64_t lacks_until_us[REQUEST_KINDS]; /* it answered that it has no such endpoint; 0: not of late */
     uint64_t opened, cooled;               /* times that its breaker opened, that it asked to be left alone */
-    SSL_CTX *tls;                          /* owned; set before target.at.tls says so, then constant */
-    char tls_name[160];                    /* as tls; "": the configuration's, or the host */
+    SSL_CTX *tls;          /* owned; set before target.at.tls says so, then constant until its place is cleared */
+    char tls_name[160];    /* as tls; "": the configuration's, or the host */
     _Atomic int watts_are; /* enum node_watts, and the figure itself: what its engine said last. Any thread */
     _Atomic int64_t milliwatts;
     /* the table's loop */
