@@ -9,6 +9,7 @@
 
 #define HELD_BYTES_MAX  ((size_t)8 << 20)
 #define USAGE_BYTES_MAX ((size_t)64 << 10)
+#define NAME_BYTES_MAX  8192 /* of a model, whatever has to be escaped in it */
 
 void stream_init(struct stream *s, const char *model, bool usage_asked)
 {
@@ -16,8 +17,12 @@ void stream_init(struct stream *s, const char *model, bool usage_asked)
     strbuf_init(&s->held, HELD_BYTES_MAX);
     strbuf_init(&s->like, STREAM_FRAME_BYTES_MAX);
     strbuf_init(&s->usage, USAGE_BYTES_MAX);
+    strbuf_init(&s->name, NAME_BYTES_MAX);
     pattern_init(&s->pattern);
-    s->model = model;
+    if (model) {
+        enum rc rc = json_append_string(&s->name, model, strlen(model));
+        SPW_ASSERT(rc == RC_OK);
+    }
     s->usage_asked = usage_asked;
 }
 
@@ -57,6 +62,7 @@ void stream_fini(struct stream *s)
     strbuf_fini(&s->held);
     strbuf_fini(&s->like);
     strbuf_fini(&s->usage);
+    strbuf_fini(&s->name);
     pattern_fini(&s->pattern);
 }
 
@@ -190,14 +196,10 @@ static enum rc write_frame(struct span text, struct edit *edits, int n_edits, st
     return rc == RC_OK ? strbuf_append(out, "\n\n", 2) : rc;
 }
 
-static enum rc model_edit(const struct stream *s, struct span place, struct strbuf *name, struct edit *edits, int *n)
+static void model_edit(const struct stream *s, struct span place, struct edit *edits, int *n)
 {
-    if (!s->model || !span_is_string(place))
-        return RC_OK;
-    enum rc rc = json_append_string(name, s->model, strlen(s->model));
-    if (rc == RC_OK)
-        edits[(*n)++] = edit_of(place, name);
-    return rc;
+    if (s->name.len && span_is_string(place))
+        edits[(*n)++] = edit_of(place, &s->name);
 }
 
 /* Without that member, and without one of the commas beside it. */
@@ -240,10 +242,8 @@ static enum rc write_chunk(const struct stream *s, const struct chunk *c, struct
 {
     char tier[TIER_EDIT_BYTES];
     struct edit edits[7];
-    struct strbuf name;
     int n = 0;
-    strbuf_init(&name, 8192);
-    enum rc rc = model_edit(s, c->model, &name, edits, &n);
+    model_edit(s, c->model, edits, &n);
     n += tier_edit(s->tier, c->model, c->tier, tier, &edits[n]); /* before the ids, which may begin where this is put */
     if (!span_is_null(c->usage))
         edits[n++] = (struct edit){c->usage.p, c->usage.n, "null", 4};
@@ -252,10 +252,7 @@ static enum rc write_chunk(const struct stream *s, const struct chunk *c, struct
     if (c->use.n)
         edits[n++] = member_edit(c, c->use_member);
     identity_edits(s, c, edits, &n);
-    if (rc == RC_OK)
-        rc = write_frame(c->text, edits, n, out);
-    strbuf_fini(&name);
-    return rc;
+    return write_frame(c->text, edits, n, out);
 }
 
 /* It has been passed on, and will not be said again. */
@@ -466,17 +463,15 @@ enum rc stream_cut(struct stream *s, bool chat, int64_t choices)
     struct span text = {s->like.data, s->like.len};
     char tier[TIER_EDIT_BYTES];
     struct edit edits[8];
-    struct strbuf name, put;
+    struct strbuf put;
     struct chunk c;
     int n = 0;
     if (!text.n || !read_chunk(&c, text) || !c.choices.n)
         return RC_INVALID;
-    strbuf_init(&name, 8192);
     strbuf_init(&put, CUT_BYTES_MAX);
     enum rc rc = put_cut_choices(chat, choices, &put);
     edits[n++] = edit_of(c.choices, &put);
-    if (rc == RC_OK)
-        rc = model_edit(s, c.model, &name, edits, &n);
+    model_edit(s, c.model, edits, &n);
     n += tier_edit(s->tier, c.model, c.tier, tier, &edits[n]);
     if (!span_is_null(c.usage))
         edits[n++] = (struct edit){c.usage.p, c.usage.n, "null", 4};
@@ -489,7 +484,6 @@ enum rc stream_cut(struct stream *s, bool chat, int64_t choices)
     if (rc == RC_OK)
         rc = s->whole ? edits_apply(text, edits, n, &s->held) : write_frame(text, edits, n, &s->held);
     s->finished = rc == RC_OK;
-    strbuf_fini(&name);
     strbuf_fini(&put);
     return rc;
 }
@@ -501,12 +495,11 @@ static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct 
     struct span text = {s->like.data, s->like.len};
     char tier[TIER_EDIT_BYTES];
     struct edit edits[10];
-    struct strbuf name;
     struct chunk c;
     int n = 0;
-    strbuf_init(&name, 8192);
     bool readable = read_chunk(&c, text); /* it was, when it came */
-    enum rc rc = readable ? model_edit(s, c.model, &name, edits, &n) : RC_INTERNAL;
+    if (readable)
+        model_edit(s, c.model, edits, &n);
     n += readable && tier_edit(s->tier, c.model, c.tier, tier, &edits[n]);
     while (text.n && text.p[text.n - 1] != '}')
         text.n--;
@@ -528,10 +521,7 @@ static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct 
         edits[n++] = member_edit(&c, c.ids_member);
     if (readable)
         identity_edits(s, &c, edits, &n);
-    if (rc == RC_OK)
-        rc = write_frame(text, edits, n, out);
-    strbuf_fini(&name);
-    return rc;
+    return readable ? write_frame(text, edits, n, out) : RC_INTERNAL;
 }
 
 enum rc stream_usage(const struct stream *s, const struct token_counts *counts, struct strbuf *b)

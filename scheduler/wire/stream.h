@@ -39,7 +39,8 @@ struct stream {
     struct strbuf like; /* a chunk of this stream, after which the final usage chunk is made */
     struct pattern pattern;
     struct strbuf usage; /* the node's usage object, as it wrote it */
-    const char *model;   /* shown to the client instead of the node's own name, or NULL; borrowed */
+    struct strbuf
+        name; /* of the model, as JSON, shown to the client instead of the node's own; empty: the node's stays */
     const char *tier;    /* that the chunks shall say they were served as, or NULL; static */
     bool usage_asked;    /* by the client */
     bool usage_known;    /* counts are the node's figures */
@@ -61,6 +62,7 @@ enum stream_status {
     STREAM_BROKEN, /* not what an OpenAI stream looks like, or over a bound */
 };
 
+/* model: shown to the client instead of the name that the node uses, copied; NULL: the node's stays. */
 void stream_init(struct stream *s, const char *model, bool usage_asked);
 /* Before the first byte: each chunk says which service_tier it was, unless the node says one. NULL: none does. */
 void stream_say_tier(struct stream *s, const char *tier);
