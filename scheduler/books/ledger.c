@@ -17,19 +17,13 @@
 #include "scheduler/books/folder.h"
 #include "scheduler/books/ledger_checkpoint.h"
 #include "scheduler/books/ledger_pack.h"
+#include "scheduler/books/patience.h"
 #include "scheduler/books/spool.h"
 
 #define LEDGER_MAGIC      0x4c444752u
 #define PORT_MAGIC        0x4c445054u
 #define LEDGER_QUEUE_MAX  65536
 #define LEDGER_GROUP_ROWS 8192 /* of one transaction: bounds what a failure takes along */
-/* See patience_us_locked(). */
-#define GATHER_US_MIN     250
-#define GATHER_US_MAX     1000
-#define GATHER_US_JOURNAL 900 /* quick as it is, its flush costs the core as much as another */
-#define GATHER_ENOUGH     16
-#define GATHER_FOUND      6
-#define GATHER_ROWS_PER_S 2000
 /* Rows a second over PACE_MS from which the journal is worth its second writing, and below which it no longer is. */
 #define PACE_FAST 2000
 #define PACE_SLOW 1000
@@ -69,10 +63,7 @@ struct ledger {
     atomic_bool failing;
 
     /* Under the inbox's lock. */
-    double rows_per_s;         /* lately */
-    double found;              /* rows that were there when the worker looked, lately */
-    double commit_us;          /* that a commit takes, lately; at most GATHER_US_MAX */
-    struct mono taken;         /* when the newest group was */
+    struct patience patience;
     struct ledger_stats stats; /* without queued and failing, which are above */
     char last_error[256];
 };
@@ -335,39 +326,17 @@ static bool write_group(struct ledger *l, struct inbox_list *group, char *text, 
     return spool_group(l, group, text, size);
 }
 
-/* How long a group may gather. A quick disk makes for small groups, each of which costs a flush, a wake-up of the
- * writer and one of the loop: where rows come thick and fast, a little patience makes one of many. It is measured by
- * the disk: what a commit takes, GATHER_US_MAX at most, so that there are fewer of them the more each costs. Where
- * rows come slowly, or where groups are large by themselves (as where a fixed number of clients waits for its rows:
- * patience would only keep them from asking anew), nobody waits. */
-static int64_t patience_us_locked(const struct ledger *l)
+static void wait_for_more_locked(struct ledger *l)
 {
-    if (l->group_ms > 0)
-        return (int64_t)l->group_ms * 1000;
-    bool small = l->inbox.waiting.n < GATHER_ENOUGH && l->found < GATHER_FOUND;
-    if (!small || l->rows_per_s < GATHER_ROWS_PER_S)
-        return 0;
-    int64_t us = (int64_t)l->commit_us;
-    const int64_t least = l->ahead ? GATHER_US_JOURNAL : GATHER_US_MIN;
-    return us < least ? least : us;
-}
+    struct inbox *q = &l->inbox;
 
-/* After a group was taken: how thick and fast? The newest group counts for a quarter. */
-static void note_rate_locked(struct ledger *l, int rows)
-{
-    struct mono now = clock_now(&clock_system);
-    int64_t ns = now.ns - l->taken.ns;
-
-    l->taken = now;
-    l->rows_per_s += ((double)rows * 1e9 / (double)(ns > 0 ? ns : 1) - l->rows_per_s) / 4;
-}
-
-/* The newest counts for a quarter, and one that the disk has held up for long for no more than may be waited. */
-static void note_commit_locked(struct ledger *l, int64_t took_ns)
-{
-    double us = (double)took_ns / NS_PER_US;
-
-    l->commit_us += ((us < GATHER_US_MAX ? us : GATHER_US_MAX) - l->commit_us) / 4;
+    if (l->group_ms > 0) {
+        inbox_gather_locked(q, LEDGER_GROUP_ROWS, (int64_t)l->group_ms * 1000);
+        return;
+    }
+    const int64_t us = patience_us(&l->patience, q->waiting.n, l->ahead, clock_now(&clock_system));
+    if (us)
+        inbox_gather_locked(q, PATIENCE_ENOUGH, us);
 }
 
 /* Wait for rows, and then a little for more of them. With the lock; false: stopping, and all is written. */
@@ -381,10 +350,9 @@ static bool gather_locked(struct ledger *l)
         if (ms > 0)
             break;
     }
-    l->found += (q->waiting.n - l->found) / 4;
-    int64_t us = q->stopping || !q->waiting.n ? 0 : patience_us_locked(l);
-    if (us)
-        inbox_gather_locked(q, l->group_ms > 0 ? LEDGER_GROUP_ROWS : GATHER_ENOUGH, us);
+    patience_found(&l->patience, q->waiting.n);
+    if (q->waiting.n && !q->stopping)
+        wait_for_more_locked(l);
     return q->waiting.n > 0 || !q->stopping;
 }
 
@@ -419,7 +387,7 @@ static void *worker_main(void *arg)
         char text[256] = "";
         inbox_list_init(&group);
         inbox_list_move(&group, &q->waiting, LEDGER_GROUP_ROWS);
-        note_rate_locked(l, group.n);
+        patience_taken(&l->patience, group.n, clock_now(&clock_system));
         pthread_mutex_unlock(&q->lock);
         note_pace(&l->pace, group.n);
 
@@ -431,7 +399,7 @@ static void *worker_main(void *arg)
 
         pthread_mutex_lock(&q->lock);
         if (group.n)
-            note_commit_locked(l, took_ns);
+            patience_committed(&l->patience, took_ns);
         book_locked(l, &group, committed, took_ns, text);
         struct inbox_port *wake = inbox_finish_locked(q, &group);
         pthread_mutex_unlock(&q->lock);
