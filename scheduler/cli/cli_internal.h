@@ -107,6 +107,8 @@ void cli_table_fini(struct cli_table *t);
 /* Members of a JSON object as text: strings as they are, numbers in full; NULL for null or missing. buf is used for
  * numbers. */
 const char *cli_json_text(const cJSON *object, const char *key, char *buf, size_t size);
+/* An array's objects as a table: a line each, of its members keys[0..n_columns). `array` may be NULL: the titles alone. */
+void cli_print_objects(const cJSON *array, const struct cli_column *columns, const char *const *keys, int n_columns);
 void cli_print_json(const cJSON *root);
 /* What GET /admin/v1/explain/ID says, for people. */
 void cli_print_explanation(const cJSON *root);

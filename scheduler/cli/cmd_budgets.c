@@ -18,17 +18,7 @@ static void print_budgets(const cJSON *root)
     static const char *const keys[N_COLUMNS] = {
         "name",          "period",    "level",    "spent_usd", "reserved_usd",
         "available_usd", "limit_usd", "soft_usd", "reset",     "exhausted_forecast"};
-    struct cli_table t;
-    const cJSON *b;
-    char buf[64];
-    cli_table_init(&t, columns, N_COLUMNS);
-    cJSON_ArrayForEach(b, cJSON_GetObjectItemCaseSensitive(root, "budgets"))
-    {
-        for (int i = 0; i < N_COLUMNS; i++)
-            cli_table_add(&t, cli_json_text(b, keys[i], buf, sizeof buf));
-    }
-    cli_table_print(&t, stdout);
-    cli_table_fini(&t);
+    cli_print_objects(cJSON_GetObjectItemCaseSensitive(root, "budgets"), columns, keys, N_COLUMNS);
 }
 
 static void print_changes(const cJSON *changes)
@@ -36,17 +26,7 @@ static void print_changes(const cJSON *changes)
     static const struct cli_column c[] = {
         {"AT", CLI_LEFT}, {"CHANGE", CLI_LEFT}, {"$", CLI_RIGHT}, {"$ SOFT", CLI_RIGHT}, {"REQUEST", CLI_LEFT}};
     static const char *const keys[] = {"at", "change", "amount_usd", "soft_usd", "request_id"};
-    struct cli_table t;
-    const cJSON *x;
-    char buf[64];
-    cli_table_init(&t, c, 5);
-    cJSON_ArrayForEach(x, changes)
-    {
-        for (int i = 0; i < 5; i++)
-            cli_table_add(&t, cli_json_text(x, keys[i], buf, sizeof buf));
-    }
-    cli_table_print(&t, stdout);
-    cli_table_fini(&t);
+    cli_print_objects(changes, c, keys, 5);
 }
 
 struct command {

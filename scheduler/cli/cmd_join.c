@@ -71,19 +71,8 @@ static void print_joined(const cJSON *root)
     };
     static const char *const keys[] = {"name",         "state", "heard_ms",  "sleep", "running", "queue",
                                        "tokens_per_s", "watts", "watts_are", "until", "address"};
-    const int n = (int)(sizeof columns / sizeof *columns);
-    struct cli_table t;
-    const cJSON *m;
-    char buf[256];
-
-    cli_table_init(&t, columns, n);
-    cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(root, "joined"))
-    {
-        for (int i = 0; i < n; i++)
-            cli_table_add(&t, cli_json_text(m, keys[i], buf, sizeof buf));
-    }
-    cli_table_print(&t, stdout);
-    cli_table_fini(&t);
+    cli_print_objects(cJSON_GetObjectItemCaseSensitive(root, "joined"), columns, keys,
+                      (int)(sizeof columns / sizeof *columns));
 }
 
 int cli_nodes_joined(int argc, char **argv)

@@ -34,18 +34,7 @@ struct wanted {
 
 static void print_legs(const cJSON *root)
 {
-    const cJSON *r;
-    struct cli_table t;
-    char buf[64];
-
-    cli_table_init(&t, leg_columns, N_LEG_COLUMNS);
-    cJSON_ArrayForEach(r, cJSON_GetObjectItemCaseSensitive(root, "legs"))
-    {
-        for (int i = 0; i < N_LEG_COLUMNS; i++)
-            cli_table_add(&t, cli_json_text(r, leg_keys[i], buf, sizeof buf));
-    }
-    cli_table_print(&t, stdout);
-    cli_table_fini(&t);
+    cli_print_objects(cJSON_GetObjectItemCaseSensitive(root, "legs"), leg_columns, leg_keys, N_LEG_COLUMNS);
 }
 
 /* The outcome and what is remarkable about it: "ok (cache hit)", "failed (no_capacity, flex)". */

@@ -81,3 +81,19 @@ void cli_print_json(const cJSON *root)
         puts(text);
     cJSON_free(text);
 }
+
+void cli_print_objects(const cJSON *array, const struct cli_column *columns, const char *const *keys, int n_columns)
+{
+    struct cli_table t;
+    const cJSON *object;
+    char buf[256];
+
+    cli_table_init(&t, columns, n_columns);
+    cJSON_ArrayForEach(object, array)
+    {
+        for (int i = 0; i < n_columns; i++)
+            cli_table_add(&t, cli_json_text(object, keys[i], buf, sizeof buf));
+    }
+    cli_table_print(&t, stdout);
+    cli_table_fini(&t);
+}
