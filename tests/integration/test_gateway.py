@@ -361,6 +361,30 @@ def text_never_waits(args):
         assert len(got) == 5 and c.answer.events[-1][1] == "[DONE]"
 
 
+class AtOnce(Upstream):
+    """All of an answer leaves in one write."""
+
+    def _send(self, c, data):
+        self.local.parts = getattr(self.local, "parts", b"") + data
+        if b"Transfer-Encoding" not in self.local.parts or data.endswith(b"\r\n0\r\n\r\n") or data == b"0\r\n\r\n":
+            c.sendall(self.local.parts)
+            self.local.parts = b""
+
+
+def one_write_for_each_read(args):
+    """What one read from a node brings leaves in one write, the end in another: a stream that comes at once takes two, one
+    that comes word by word one for each."""
+    script = Script(repeat=20)
+    for up, most in ((AtOnce(default=script), 3), (Upstream(default=Script(repeat=20, word_delay=0.003)), 106)):
+        with Scheduler(args.build, [node("a", up)]).ready() as s:
+            before = s.metrics()["spillway_http_writes_total"]
+            a = chat(s.port, stream=True)
+            assert a.text() == "Hello there, world!" * 20
+            writes = s.metrics()["spillway_http_writes_total"] - before
+            assert 1 <= writes <= most, writes
+            assert most < 10 or writes > 10, writes  # else it would prove nothing
+
+
 def keys(args):
     cloud, local = Upstream("cloud"), Upstream("local")
     entries = [{"id": "free", "sha256": key_hash("spw_free"), "tenant": "acme", "team": "x"},
@@ -909,8 +933,8 @@ if __name__ == "__main__":
     main(__doc__, [surface, request_errors, whole_answer, embeddings, embeddings_elsewhere, embeddings_in_a_budget,
                    texts_and_ids, passes_through_untouched, model_is_renamed,
                    stream_without_usage_asked, stream_with_usage_asked, usage_in_odd_places, frames_stay_whole,
-                   text_never_waits, keys, cheapest_first, retries, nothing_comes, dead_node, failures_in_the_middle,
-                   client_leaves,
+                   text_never_waits, one_write_for_each_read, keys, cheapest_first, retries, nothing_comes, dead_node,
+                   failures_in_the_middle, client_leaves,
                    waiting, energy, drained_node,
                    waits_for_a_node, no_health_endpoint, drain, big_prompt, slow_reader, ledger_is_locked, metrics,
                    tls_to_nodes, tls_to_clients, many_at_once,
