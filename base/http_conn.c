@@ -507,7 +507,7 @@ static bool flush(struct conn *c)
         return false;
     }
     deadline_stop(&c->write_wait);
-    bytes_trim(&c->out, OUT_KEEP);
+    bytes_trim(&c->out, c->x.state == X_STREAMING ? OUT_KEEP_STREAM : OUT_KEEP);
     return true;
 }
 

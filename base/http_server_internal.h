@@ -28,6 +28,7 @@
 #define PIPELINE_MAX      (64 * 1024)  /* unread requests held behind a running one; then the socket waits */
 #define OUT_HIGH          (256 * 1024) /* the next pipelined request waits until the last answer is below */
 #define OUT_KEEP          2048         /* of an idle connection */
+#define OUT_KEEP_STREAM   (16 * 1024)  /* of one with a stream, which writes as much again and again */
 #define GONE_MS           50           /* between looks at a peer that is not read: is it still there? */
 #define LINGER_MS         1000
 #define LINGER_BYTES_MAX  (256u * 1024 * 1024)

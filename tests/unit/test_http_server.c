@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "allocations.h"
 #include "base/http_server.h"
 #include "http_peer.h"
 #include "test.h"
@@ -158,6 +159,31 @@ static void streams_in_chunks(void)
     close(fd);
     fd = talk(s, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "hello", &closed);
     CHECK(!closed && strstr(buf, "Connection: keep-alive\r\n"));
+    close(fd);
+    http_server_free(s);
+}
+
+/* Of pieces that each leave before the next one comes, as tokens with their log probabilities do. */
+static void a_stream_allocates_nothing(void)
+{
+    static char piece[4000];
+    struct http_server *s = start(NULL);
+    int fd = peer_connect(http_server_port(s));
+    long before = 0;
+    memset(piece, 'p', sizeof(piece));
+    peer_send(loop, fd, GET("/hold"));
+    CHECK(peer_wait(loop, &seen.requests, 1, 2000));
+    http_reply_start(seen.held, 200, NULL, 0);
+    for (int i = 0; i < 50; i++) {
+        if (i == 5)
+            before = allocations;
+        http_reply_write(seen.held, piece, sizeof(piece));
+        buf[0] = '\0';
+        CHECK(peer_read(loop, fd, buf, sizeof(buf), "p\r\n", NULL, 3000));
+    }
+    CHECK_INT(allocations - before, 0);
+    http_reply_end(seen.held);
+    CHECK(peer_read(loop, fd, buf, sizeof(buf), "0\r\n\r\n", NULL, 3000));
     close(fd);
     http_server_free(s);
 }
@@ -817,6 +843,7 @@ int main(void)
     loop = event_base_new();
     TEST(answers_and_keeps_the_connection);
     TEST(streams_in_chunks);
+    TEST(a_stream_allocates_nothing);
     TEST(head_and_204_have_no_body);
     TEST(pipelines_in_order);
     TEST(takes_chunked_uploads);

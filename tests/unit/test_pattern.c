@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "scheduler/wire/stream.h"
+#include "tests/unit/allocations.h"
 
 #define CHUNK(text)                                                                                                    \
     "data: "                                                                                                           \
@@ -143,39 +144,6 @@ static void in_any_order(void)
         strbuf_fini(&all);
     }
 }
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTS_CALLS 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define COUNTS_CALLS 0
-#endif
-#endif
-#ifndef COUNTS_CALLS
-#define COUNTS_CALLS 1
-#endif
-
-static long allocations;
-#if COUNTS_CALLS /* in the place of the C library's own, which have these names, too; sanitizers bring theirs */
-extern void *__libc_malloc(size_t n);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *p, size_t n);
-void *malloc(size_t n)
-{
-    allocations++;
-    return __libc_malloc(n);
-}
-void *calloc(size_t n, size_t size)
-{
-    allocations++;
-    return __libc_calloc(n, size);
-}
-void *realloc(void *p, size_t n)
-{
-    allocations++;
-    return __libc_realloc(p, n);
-}
-#endif
 
 /* Calls of the allocator from the tenth chunk to the thousandth. `chunk` has one %03d. */
 static long allocations_of(const char *chunk, enum trail_keep keep, bool later)
