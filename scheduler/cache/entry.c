@@ -69,7 +69,7 @@ static bool text_ok(const char *s, size_t n)
 static bool figures_ok(const struct cache_entry *e)
 {
     const struct token_counts *t = &e->tokens;
-    return e->status >= 100 && e->status <= 599 && e->charge.v >= 0 && t->cached_input >= 0 &&
+    return e->status >= 100 && e->status <= 599 && e->charge.v >= 0 && e->stored.ns >= 0 && t->cached_input >= 0 &&
            t->cached_input <= t->input && t->input <= TOKENS_LIMIT && t->output >= 0 && t->output <= TOKENS_LIMIT;
 }
 

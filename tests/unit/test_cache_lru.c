@@ -313,6 +313,8 @@ static void test_entry_damage(void)
     }
     blob_unref(b);
     CHECK(entry_encode(&k, &e, 100, &b) == RC_FULL);
+    e.stored.ns = -1; /* before 1970: its age would not be a number that fits */
+    CHECK(entry_encode(&k, &e, 1 << 16, &b) == RC_INVALID);
 }
 
 int main(void)
