@@ -109,7 +109,8 @@ static void fake_say(const struct fake *f, const char *text)
 static bool fake_closed(const struct fake *f)
 {
     char buf[256];
-    for (int64_t end = peer_ms() + 3000; peer_ms() < end; peer_pump(loop)) {
+    int64_t end = peer_ms() + 3000;
+    for (int i = 0; i < PEER_STEPS || peer_ms() < end; i++, peer_pump(loop)) {
         ssize_t n = recv(f->fd, buf, sizeof buf, 0);
         if (n == 0 || (n < 0 && errno != EAGAIN))
             return true;
