@@ -314,6 +314,7 @@ static void batcher_destroy(struct batcher *b)
         close(b->fd);
     sampler_scratch_free(b->scratch);
     free(b->running);
+    free(b->back);
     free(b->weights);
     free(b->parts);
     free(b->slices);
@@ -344,6 +345,7 @@ enum rc batcher_new(struct batcher **out, const struct batcher_options *o, struc
     b->requests = spw_calloc((size_t)o->max_seqs, sizeof *b->requests);
     b->running = spw_calloc((size_t)o->max_seqs, sizeof(void *));    /* arrays of pointers: said so, as the analyzer */
     b->slice_jobs = spw_calloc((size_t)o->max_seqs, sizeof(void *)); /* takes a sizeof of one for a slip */
+    b->back = spw_calloc((size_t)o->max_seqs, sizeof(void *));
     b->ahead.slices = spw_calloc((size_t)o->max_seqs, sizeof *b->ahead.slices);
     b->ahead.requests = spw_calloc((size_t)o->max_seqs, sizeof *b->ahead.requests);
     b->ahead.jobs = spw_calloc((size_t)o->max_seqs, sizeof(void *));

@@ -15,8 +15,9 @@
  *
  * Each step takes first one token of every decoding sequence, so that decoding never starves, then slices of prompts,
  * oldest first, out of what the token budget leaves (less while others decode, which bounds the time between their
- * tokens: pace.h). By the numerics law what a sequence gets does not depend on its company, so the plan is free. A
- * step that only decodes may look ahead (speculate.h) and then choose several tokens of a sequence.
+ * tokens: pace.h). Whose prompt is through lets other tenants' prompts pass before his next one; and long prompts leave
+ * half of the budget to short ones. By the numerics law what a sequence gets does not depend on its company, so the plan
+ * is free. A step that only decodes may look ahead (speculate.h) and then choose several tokens of a sequence.
  *
  * Memory. A job is admitted when there are KV pages for its prompt and the beginning of its answer, less what is known of
  * the prompt's beginning (seq_attach); it takes more as it goes. When there are none left the youngest job is *displaced*:

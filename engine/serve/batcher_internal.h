@@ -74,7 +74,8 @@ struct batcher {
     struct batcher_options o;
     pthread_t thread;
     /* Engine thread. */
-    struct batch_job **running; /* in order of admission */
+    struct batch_job **running; /* in order of admission, but for stand_back() */
+    struct batch_job **back;    /* stand_back()'s */
     int32_t n_running;
     int fd;
     struct step_slice *slices;

@@ -76,23 +76,63 @@ static int32_t paced(const struct batcher *b, const struct batch_job *j, int32_t
     return pace_tokens(&b->pace, n_decode, step_times_surely(&b->times, n_decode), LONG_TOKENS, budget);
 }
 
+/* All prompt tokens of j that can be in one step. */
+static int32_t prompt_left(const struct batch_job *j)
+{
+    const int32_t left = j->n_ids - j->n_stored;
+    return j->prompt && !j->prompt_told && left > PROMPT_ROWS ? PROMPT_ROWS : left;
+}
+
 static int32_t plan_prefill(struct batcher *b, int32_t n, struct batch_job *j, int32_t most, int32_t *budget)
 {
-    int32_t left = j->n_ids - j->n_stored;
-    int32_t take = left < most ? left : most;
-    bool all_logits = j->prompt && !j->prompt_told;
-    if (all_logits && take > PROMPT_ROWS)
-        take = PROMPT_ROWS;
+    const int32_t left = prompt_left(j), take = left < most ? left : most;
     if (take <= 0)
         return n;
     *budget -= take;
-    n = plan_add(b, n, j, j->ids + j->n_stored, take, take == left);
-    b->slices[n - 1].all_logits = all_logits;
+    n = plan_add(b, n, j, j->ids + j->n_stored, take, j->n_stored + take == j->n_ids);
+    b->slices[n - 1].all_logits = j->prompt && !j->prompt_told;
     return n;
 }
 
-/* Fill slices: every decoding sequence, then answers that go on, then prompts, both in order of age. Returns how many;
- * *n_prefill tokens of prompts. */
+/* Its answer has not begun. */
+static bool is_new(const struct batch_job *j)
+{
+    return j->phase == JOB_PREFILL && !j->skip && j->n_ids == j->n_prompt;
+}
+
+static bool is_long(const struct batch_job *j)
+{
+    return j->n_ids - j->n_stored > LONG_PROMPT;
+}
+
+/* What long prompts may take of the budget: half, or what the short ones do not want. */
+static int32_t share_of_long(const struct batcher *b, int32_t budget)
+{
+    int64_t wanted = 0;
+    for (int32_t i = 0; i < b->n_running; i++)
+        if (is_new(b->running[i]) && !is_long(b->running[i]))
+            wanted += prompt_left(b->running[i]);
+    return wanted < budget / 2 ? budget - (int32_t)wanted : budget - budget / 2;
+}
+
+/* Prompts whose answers have not begun, as they stand in `running`. */
+static int32_t plan_new(struct batcher *b, int32_t n, int32_t n_decode, int32_t budget)
+{
+    int32_t for_long = share_of_long(b, budget);
+    for (int32_t i = 0; i < b->n_running; i++) {
+        struct batch_job *j = b->running[i];
+        const int32_t before = budget, most = is_long(j) && for_long < budget ? for_long : budget;
+        const bool counts = is_long(j);
+        if (!is_new(j))
+            continue;
+        n = plan_prefill(b, n, j, paced(b, j, n_decode, most), &budget);
+        for_long -= counts ? before - budget : 0;
+    }
+    return n;
+}
+
+/* Fill slices: every decoding sequence, then answers that go on, then prompts. Returns how many; *n_prefill tokens of
+ * prompts. */
 static int32_t plan(struct batcher *b, int32_t *n_prefill)
 {
     int32_t n = 0;
@@ -111,18 +151,28 @@ static int32_t plan(struct batcher *b, int32_t *n_prefill)
             n = plan_prefill(b, n, b->running[i], budget, &budget);
     }
     int32_t used = before - budget;
-    budget = prefill_budget(b, n_decode, all) - used;
-    for (int32_t i = 0; i < b->n_running; i++) {
-        struct batch_job *j = b->running[i];
-        if (j->phase == JOB_PREFILL && !j->skip && !goes_on(j))
-            n = plan_prefill(b, n, j, paced(b, j, n_decode, budget), &budget);
-    }
+    n = plan_new(b, n, n_decode, prefill_budget(b, n_decode, all) - used);
     *n_prefill = 0;
     for (int32_t i = n_decode; i < n; i++)
         *n_prefill += b->slices[i].n;
     if (b->o.speculate && *n_prefill == 0)
         propose_all(b, n_decode);
     return n;
+}
+
+/* A prompt of this tenant is through: its next ones go behind those of others. */
+static void stand_back(struct batcher *b, const struct prefix_salt *tenant)
+{
+    int32_t kept = 0, n_back = 0;
+    for (int32_t i = 0; i < b->n_running; i++) {
+        struct batch_job *j = b->running[i];
+        if (is_new(j) && memcmp(&j->salt, tenant, sizeof *tenant) == 0)
+            b->back[n_back++] = j;
+        else
+            b->running[kept++] = j;
+    }
+    for (int32_t i = 0; i < n_back; i++)
+        b->running[kept++] = b->back[i];
 }
 
 static void job_add_id(struct batch_job *j, int32_t id)
@@ -403,6 +453,7 @@ static void job_step(struct batcher *b, struct batch_job *j, struct step_slice *
         feed_sampler(j);
     if (j->phase == JOB_PREFILL)
         j->n_stored += sl->n;
+    const bool read = is_new(j) && j->n_stored == j->n_ids;
     if (sl->sample && !sl->is_chosen && !sl->logits) {
         ahead_again(b, j);
         return;
@@ -413,6 +464,8 @@ static void job_step(struct batcher *b, struct batch_job *j, struct step_slice *
     job_take(b, j, sl, now);
     if (ahead)
         share_pages(b, j);
+    if (read)
+        stand_back(b, &j->salt);
 }
 
 void batcher_step(struct batcher *b)

@@ -17,7 +17,7 @@
 #define N_ROW      (N_VOCAB + 13) /* a model may have more logits than there are tokens */
 #define EOS        2
 #define BYTE(c)    (3 + (unsigned char)(c))
-#define N_CTX      512
+#define N_CTX      2048
 #define SEQS_MAX   64
 #define PAGE       K_PAGE_TOKENS
 #define PATIENCE_S 20

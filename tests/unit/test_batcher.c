@@ -221,20 +221,20 @@ static void pages_gate_admission(void)
 }
 
 /* A pool for one long answer and a half: the young give way to the old, and in the end everybody has said what he would
- * have said with room for all. */
+ * have said with room for all; also where some look ahead, and may be through before the oldest is. */
 static void the_young_give_way(void)
 {
-    static struct client got[2][6];
+    static struct client got[3][6];
     memset(got, 0, sizeof got);
-    for (int tight = 0; tight < 2; tight++) {
+    for (int tight = 0; tight < 3; tight++) {
         struct bench t;
         struct batcher_stats s;
         int order = 0;
         engine_init(&t.en);
         if (tight)
-            t.en.pages_total = t.en.pages_free = 12; /* N_CTX is 8 */
+            t.en.pages_total = t.en.pages_free = 12; /* an answer takes five at most */
         t.en.permits = 0;                            /* until all are there */
-        bench_init(&t, &(struct bench_options){.max_seqs = 6, .speculate = tight});
+        bench_init(&t, &(struct bench_options){.max_seqs = 6, .speculate = tight == 2});
         for (int i = 0; i < 6; i++) {
             struct ask a = {.n_prompt = 30 + 9 * i,
                             .salt = i,
@@ -257,12 +257,14 @@ static void the_young_give_way(void)
         bench_fini(&t);
     }
     CHECK_INT(got[1][0].place, 1); /* the oldest was never displaced */
-    for (int i = 0; i < 6; i++) {
-        CHECK_INT(got[1][i].n_ids, got[0][i].n_ids);
-        CHECK(memcmp(got[1][i].ids, got[0][i].ids, sizeof got[0][i].ids) == 0);
-        CHECK_INT(got[1][i].usage.prompt, 30 + 9 * i);
-        CHECK_INT(got[1][i].n_samples, got[0][i].n_samples);
-        CHECK(memcmp(got[1][i].prompt, got[0][i].prompt, sizeof got[0][i].prompt) == 0);
+    for (int k = 0; k < 12; k++) {
+        const int i = k % 6;
+        const struct client *c = &got[1 + k / 6][i];
+        CHECK_INT(c->n_ids, got[0][i].n_ids);
+        CHECK(memcmp(c->ids, got[0][i].ids, sizeof c->ids) == 0);
+        CHECK_INT(c->usage.prompt, 30 + 9 * i);
+        CHECK_INT(c->n_samples, got[0][i].n_samples);
+        CHECK(memcmp(c->prompt, got[0][i].prompt, sizeof c->prompt) == 0);
     }
 }
 
@@ -298,6 +300,73 @@ static void a_flood_is_not_everything(void)
     CHECK(c[FLOOD - 1].place < FLOOD + FEW + AFTER); /* thirty newcomers with a tenant each don't starve it... */
     CHECK(c[2].place <= OVERTAKEN + 6);              /* ...for nobody lets more than eight pass */
     bench_fini(&t);
+}
+
+static bool five_run(void *arg)
+{
+    struct batcher_stats s;
+    batcher_stats(((struct bench *)arg)->b, &s);
+    return s.running == 5;
+}
+
+/* Five prompts of one tenant, all admitted, and then two of another's: his first is read after the first of the five, and his
+ * second after the second. */
+static void prompts_take_turns(void)
+{
+    enum { FLOOD = 5, FEW = 2 };
+    static struct client c[FLOOD + FEW];
+    struct bench t;
+    int order = 0;
+    memset(c, 0, sizeof c);
+    engine_init(&t.en);
+    t.en.permits = 0;
+    bench_init(&t, &(struct bench_options){.max_seqs = 8, .step_tokens = 64});
+    for (int i = 0; i < FLOOD + FEW; i++) {
+        struct ask a = {.n_prompt = 300, .salt = i, .max_tokens = 1, .tenant = i < FLOOD ? 1 : 2};
+        c[i].order = &order;
+        CHECK_INT(submit(&t, &c[i], &a), RC_OK);
+        if (i == 0)
+            engine_set_permits(&t.en, 1);
+        if (i == FLOOD - 1)
+            CHECK(pump(&t, five_run, &t));
+    }
+    engine_set_permits(&t.en, -1);
+    struct clients all = {c, FLOOD + FEW};
+    CHECK(pump(&t, all_done, &all));
+    const int places[] = {1, 3, 5, 6, 7, 2, 4};
+    for (int i = 0; i < FLOOD + FEW; i++)
+        CHECK_INT(c[i].place, places[i]);
+    bench_fini(&t);
+}
+
+/* While a prompt of 1,500 tokens is read, alone or beside a stream, one of 90 has its answer within a few steps; and the long
+ * one takes what is left of each step. */
+static void long_prompts_let_short_ones_pass(void)
+{
+    static struct client stream, slow, quick;
+    for (int beside = 0; beside < 2; beside++) {
+        struct bench t;
+        engine_init(&t.en);
+        t.en.permits = 0;
+        bench_init(&t, &(struct bench_options){.max_seqs = 4, .step_tokens = 64});
+        stream = slow = quick = (struct client){0};
+        if (beside)
+            CHECK_INT(submit(&t, &stream, &(struct ask){.n_prompt = 4, .max_tokens = 1500}), RC_OK);
+        CHECK_INT(submit(&t, &slow, &(struct ask){.n_prompt = 1500, .salt = 1, .max_tokens = 1}), RC_OK);
+        CHECK_INT(submit(&t, &quick, &(struct ask){.n_prompt = 90, .salt = 2, .max_tokens = 1}), RC_OK);
+        engine_set_permits(&t.en, 10);
+        CHECK(pump(&t, client_done, &quick));
+        CHECK_INT(slow.finish, BATCH_RUNNING);
+        engine_set_permits(&t.en, -1);
+        CHECK(pump(&t, client_done, &slow));
+        if (!beside) {
+            struct batcher_stats s;
+            batcher_stats(t.b, &s);
+            CHECK_INT(s.prefill_tokens, 1590);
+            CHECK_INT(s.steps, (1590 + 63) / 64); /* all full but the last */
+        }
+        bench_fini(&t);
+    }
 }
 
 static void pause_and_resume(void)
@@ -596,6 +665,8 @@ int main(void)
     TEST(pages_gate_admission);
     TEST(the_young_give_way);
     TEST(a_flood_is_not_everything);
+    TEST(prompts_take_turns);
+    TEST(long_prompts_let_short_ones_pass);
     TEST(pause_and_resume);
     TEST(failed_step_ends_its_jobs_only);
     TEST(endings);
