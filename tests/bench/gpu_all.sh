@@ -6,6 +6,7 @@
 #   tests/bench/gpu_all.sh decode     tokens/s, watts, joules per token; share of the copy bandwidth
 #   tests/bench/gpu_all.sh prefill    tokens/s; share of the BF16 matrix rate; our own products, and cuBLASLt's
 #   tests/bench/gpu_all.sh serve      256 requests at once through HTTP, and streams beside a prompt of 32k
+#   tests/bench/gpu_all.sh wake       from asleep to the first token, beside starting on the device and copying the weights
 #   tests/bench/gpu_all.sh sanitize   compute-sanitizer over the kernels' tests
 #   tests/bench/gpu_all.sh peer       llama.cpp beside it, where GPU_PEER holds llama-bench
 #   tests/bench/gpu_all.sh kernels    each kernel by itself
@@ -19,14 +20,17 @@
 # Each test is a process of its own, since a kernel that faults takes its process's device with it: one that fails, crashes or
 # hangs is told with what it said (and, where compute-sanitizer is, with the line), the others go on, and the part ends with 1.
 #
+# Where there is nothing but the driver and python3, a build-gpu from a machine that has them will do: programs that are there
+# already are used as they are where nvcc or CMake is not.
+#
 # GPU_BUILD, GPU_DIR, GPU_TMP, GPU_PEER say otherwise where build-gpu, .gpu, a temporary folder and nothing will not do.
 # Without a device, nvcc or an engine the part says "skipped" and ends well. Clocks and limits of the card stay as they are.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${GPU_BUILD:-$root/build-gpu} with=${GPU_DIR:-$root/.gpu} limit=480
 part=${1:-}
-case $part in smoke | check | decode | prefill | serve | sanitize | peer | kernels) ;; *)
-    sed -n '2,11p' "$0" | cut -c3- >&2
+case $part in smoke | check | decode | prefill | serve | wake | sanitize | peer | kernels) ;; *)
+    sed -n '2,12p' "$0" | cut -c3- >&2
     exit 2
     ;;
 esac
@@ -41,11 +45,8 @@ skip() {
     finish
 }
 PATH=$PATH:/usr/local/cuda/bin:/usr/local/nvidia/bin
-nvidia-smi -L 2>/dev/null | grep -q GPU || skip "no NVIDIA device answers"
-for program in nvcc cmake python3; do
-    command -v $program >/dev/null || skip "no $program"
-done
-command -v ninja >/dev/null || command -v make >/dev/null || skip "neither ninja nor make"
+[[ $(nvidia-smi -L 2>/dev/null) == *GPU* ]] || skip "no NVIDIA device answers"
+command -v python3 >/dev/null || skip "no python3"
 began=$(date +%s)
 # Models of up to 32 GB: memory is faster than a disk, where there is enough.
 roomy() { [ "$(df --output=avail -k "$1" 2>/dev/null | tail -1)" -gt $((48 << 20)) ]; }
@@ -72,7 +73,8 @@ step() {
     [ "$(type -t "$1")" = function ] && by=
     $by "$@" || failed+=("$name")
 }
-# Where NVIDIA's libraries are that nobody has told the loader of: beside the compiler, or as packages of Python's.
+# Where NVIDIA's libraries are that nobody has told the loader of: the driver's in a container, those beside the compiler, or
+# packages of Python's.
 find_libraries() {
     local folder
     while read -r folder; do
@@ -83,11 +85,22 @@ places = ["/usr/local/cuda/lib64"] + [f for p in sys.path for f in glob.glob(os.
 for place in dict.fromkeys(places):
     if glob.glob(os.path.join(place, "libcublas*.so.1?")):
         print(place)
+if os.path.exists("/usr/local/nvidia/lib64/libcuda.so.1"):
+    print("/usr/local/nvidia/lib64")
 PY
     )
 }
 build_kernels() {
-    local target=$1 capability generator=()
+    local target=$1 capability generator=() program
+    shift
+    if ! command -v nvcc >/dev/null || ! command -v cmake >/dev/null; then
+        for program in "$@"; do
+            [ -x "$build/$program" ] || skip "no nvcc or no cmake, and no $build/$program from elsewhere"
+        done
+        say "no nvcc or no cmake: the programs in $build as they are"
+        return
+    fi
+    command -v ninja >/dev/null || command -v make >/dev/null || skip "neither ninja nor make"
     capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -cd 0-9)
     command -v ninja >/dev/null && generator=(-G Ninja)
     say "building the kernels for compute capability ${capability:-that of the device}"
@@ -120,7 +133,7 @@ one_test() {
     local program=$1 name=$2 from status=0 what
     from=$(date +%s)
     TEST_ONLY=$name timeout --kill-after=5 "$(($(left) < 90 ? $(left) : 90))" "$build/$program" >"$tmp/log" 2>&1 || status=$?
-    if [ $status = 0 ] && ! grep -q '^1 passed, 0 failed' "$tmp/log"; then
+    if [ $status = 0 ] && ! grep -q '^[1-9][0-9]* passed, 0 failed' "$tmp/log"; then
         echo "skipped $program $name: $(grep -m1 '^skipped' "$tmp/log" || echo "it did not run")"
         return
     elif [ $status = 0 ]; then
@@ -152,9 +165,9 @@ engine_smoke() {
 bounded nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.max.sm --format=csv,noheader
 find_libraries
 case $part in
-smoke | check | sanitize) build_kernels tests ;;
+smoke | check | sanitize) build_kernels tests $programs ;;
 *)
-    build_kernels bench_cuda
+    build_kernels bench_cuda bench_cuda
     say ceilings
     bounded "$build/bench_cuda" ceilings | tee "$tmp/ceilings"
     ;;

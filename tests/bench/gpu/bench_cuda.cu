@@ -1,8 +1,10 @@
 /* Speed of the device's kernels beside what the device can do at best. One line per figure: name, value, unit, share.
  *
- *     bench_cuda ceilings        copy bandwidth, BF16 matrix rate (cuBLAS by dlopen), pinned copies
+ *     bench_cuda ceilings        copy bandwidth, BF16 matrix rate (cuBLAS by dlopen), pinned copies, starting on the device
  *     bench_cuda products        GEMV of each weight type for 1, 4 and 8 tokens, GEMM for 2,048
  *     bench_cuda attention       decode and prefill, GQA and MLA; sampling
+ *
+ * "small" behind these: all of it once at sizes that mean nothing, so that the emulated device can show that it runs.
  *
  * Weights come from a ring larger than any cache. Medians of RUNS, each of as many launches as last a few milliseconds;
  * times are the device's own (events). Clocks and limits of the card are left as they are. */
@@ -10,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/backend.h"
@@ -21,11 +24,15 @@
 #define RUNS       7
 #define RING_BYTES ((size_t)2 << 30)
 #define COPY_BYTES ((size_t)4 << 30)
+#define PINNED     ((size_t)1 << 30)
+#define SMALL      ((size_t)1 << 20)
 
 struct bench {
     struct k_ctx *c;
     event_t from, to;
     double copy_gb_s, bf16_tflop_s;
+    uint64_t steps; /* begun so far */
+    bool small;
 };
 
 static void must(enum k_status s, const char *what)
@@ -128,9 +135,11 @@ static int compare(const void *a, const void *b)
 static double seconds(struct bench *b, int n, void (*work)(void *arg, int i), void *arg)
 {
     double all[RUNS];
+    const int runs = b->small ? 1 : RUNS;
+    n = b->small ? 1 : n;
     for (int i = 0; i < n; i++)
         work(arg, i);
-    for (int r = 0; r < RUNS; r++) {
+    for (int r = 0; r < runs; r++) {
         must(event_record(b->from, b->c->stream), "event");
         for (int i = 0; i < n; i++)
             work(arg, r * n + i);
@@ -138,8 +147,8 @@ static double seconds(struct bench *b, int n, void (*work)(void *arg, int i), vo
         must(event_sync(b->to), "waiting");
         all[r] = (double)event_ms(b->from, b->to) * 1e-3 / n;
     }
-    qsort(all, RUNS, sizeof *all, compare);
-    return all[RUNS / 2];
+    qsort(all, (size_t)runs, sizeof *all, compare);
+    return all[runs / 2];
 }
 
 static void say(const char *name, double value, const char *unit, double of)
@@ -175,12 +184,13 @@ static void copy_up(void *arg, int i)
 
 static void bench_copy(struct bench *b)
 {
-    struct copy_job j = {b, memory(COPY_BYTES), memory(COPY_BYTES), COPY_BYTES};
-    random_bits(b, j.from, COPY_BYTES);
-    b->copy_gb_s = 2 * (double)COPY_BYTES / seconds(b, 2, copy_once, &j) * 1e-9;
+    const size_t bytes = b->small ? SMALL : COPY_BYTES;
+    struct copy_job j = {b, memory(bytes), memory(bytes), bytes};
+    random_bits(b, j.from, bytes);
+    b->copy_gb_s = 2 * (double)bytes / seconds(b, 2, copy_once, &j) * 1e-9;
     say("copy, read and written", b->copy_gb_s, "GB/s", 0);
     dev_free(j.from);
-    j.bytes = (size_t)1 << 30;
+    j.bytes = b->small ? SMALL : PINNED;
     must(host_pinned_alloc(&j.from, j.bytes), "pinned memory");
     memset(j.from, 1, j.bytes);
     say("copy from pinned memory", (double)j.bytes / seconds(b, 1, copy_up, &j) * 1e-9, "GB/s", 0);
@@ -259,23 +269,25 @@ static void bench_products(struct bench *b)
 {
     static const enum k_type types[] = {K_BF16, K_F16,  K_Q8_0, K_Q4_0, K_Q4_K,   K_Q5_K,   K_Q6_K, K_Q4_1,
                                         K_Q5_0, K_Q5_1, K_Q2_K, K_Q3_K, K_IQ4_NL, K_IQ4_XS, K_F32};
-    enum { N = 4096, M = 14336, N_TOK = 2048 };
-    struct product_job j = {b, {memory(RING_BYTES), K_F32, {N, M, 1, 1}}, 0,
-                            0, random_floats(b, (int64_t)N_TOK * N),      random_floats(b, (int64_t)N_TOK * M),
+    const int32_t n = b->small ? 512 : 4096, m = b->small ? 40 : 14336, many = b->small ? 70 : 2048;
+    const int32_t tokens[] = {1, 4, 8, many};
+    const size_t ring = b->small ? SMALL : RING_BYTES;
+    struct product_job j = {b, {memory(ring), K_F32, {n, m, 1, 1}}, 0,
+                            0, random_floats(b, (int64_t)many * n), random_floats(b, (int64_t)many * m),
                             1};
     for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
-        static const int32_t tokens[] = {1, 4, 8, N_TOK};
         char name[64];
         j.w.type = types[k];
-        j.bytes = k_row_bytes(types[k], N) * M;
-        j.ring = (int)(RING_BYTES / j.bytes);
+        j.bytes = k_row_bytes(types[k], (uint64_t)n) * (size_t)m;
+        j.ring = (int)(ring / j.bytes);
         make_weights(b, (void *)j.w.data, (size_t)j.ring * j.bytes, types[k]);
         for (int t = 0; t < 4; t++) {
             j.n_tok = tokens[t];
             const double s = seconds(b, j.n_tok > 8 ? 4 : j.ring, product_once, &j);
-            snprintf(name, sizeof name, "%s 4096 x 14336, %d token(s)", k_type_info(types[k])->name, (int)j.n_tok);
+            snprintf(name, sizeof name, "%s %d x %d, %d token(s)", k_type_info(types[k])->name, (int)n, (int)m,
+                     (int)j.n_tok);
             if (j.n_tok > 8)
-                say(name, 2.0 * N * M * N_TOK / s * 1e-12, "TFLOP/s", b->bf16_tflop_s);
+                say(name, 2.0 * n * m * many / s * 1e-12, "TFLOP/s", b->bf16_tflop_s);
             else
                 say(name, (double)j.bytes / s * 1e-9, "GB/s", b->copy_gb_s);
         }
@@ -328,7 +340,8 @@ static void bench_attention(struct bench *b, const char *what, const struct k_gq
         j.mla = *mla;
     else
         j.gqa = *gqa;
-    must(cuda_step_begin(b->c, j.tok, j.n_tok, 0, &how), "step");
+    /* Of a shape of its own, or one that comes again would be captured and not run. */
+    must(cuda_step_begin(b->c, j.tok, j.n_tok, b->steps++, &how), "step");
     const double s = seconds(b, 20, attention_once, &j);
     must(cuda_step_end(b->c, K_OK), "step");
     char name[96];
@@ -360,22 +373,23 @@ static void sample_once(void *arg, int i)
 
 static void bench_sampling(struct bench *b)
 {
-    enum { VOCAB = 152064, ROWS = 256 };
+    enum { ROWS = 256 };
+    const int32_t vocab = b->small ? 1000 : 152064;
     struct k_sample s[ROWS] = {};
     struct sample_job j = {b,
-                           random_floats(b, (int64_t)VOCAB * ROWS),
+                           random_floats(b, (int64_t)vocab * ROWS),
                            (struct k_sample *)memory(sizeof s),
                            (struct k_sampled *)memory(sizeof(struct k_sampled) * ROWS),
-                           VOCAB,
+                           vocab,
                            1};
     for (int top_k = 0; top_k <= 40; top_k += 40)
-        for (j.n = 1; j.n <= ROWS; j.n *= 16) {
+        for (j.n = 1; j.n <= (b->small ? 16 : ROWS); j.n *= 16) {
             char name[64];
             for (int i = 0; i < ROWS; i++) /* the random logits are within [-1, 1): a low temperature spreads them */
                 s[i] = {i, 20.0f, K_SAMPLE_BANDS / 30.0f * 20.0f, top_k, false, 1.0, 0.0, (uint64_t)i << 40};
             must(copy_in(b->c->stream, j.s, s, sizeof s), "parameters");
             must(stream_sync(b->c->stream), "parameters");
-            snprintf(name, sizeof name, "sampling, top-k %d, %d row(s) of %d", top_k, (int)j.n, VOCAB);
+            snprintf(name, sizeof name, "sampling, top-k %d, %d row(s) of %d", top_k, (int)j.n, (int)vocab);
             say(name, seconds(b, 20, sample_once, &j) * 1e6, "us", 0);
         }
     dev_free(j.logits), dev_free(j.s), dev_free(j.out);
@@ -386,26 +400,37 @@ static void bench_attentions(struct bench *b)
     static const struct k_gqa llama = {32, 8, 128, 128, 0.0884f}, qwen = {28, 4, 128, 128, 0.0884f};
     static const struct k_mla lite = {16, 512, 64, 0.0722f}, v3 = {128, 512, 64, 0.0722f};
     static const int32_t decodes[][2] = {{1, 2048}, {1, 32768}, {8, 4096}, {64, 2048}, {256, 1536}};
-    for (size_t i = 0; i < sizeof decodes / sizeof *decodes; i++) {
-        bench_attention(b, "llama-8b decode", &llama, NULL, decodes[i][0], decodes[i][1], 1);
-        bench_attention(b, "qwen2-7b decode", &qwen, NULL, decodes[i][0], decodes[i][1], 1);
-        bench_attention(b, "deepseek-v2-lite decode", NULL, &lite, decodes[i][0], decodes[i][1], 1);
-        bench_attention(b, "deepseek-v3 decode", NULL, &v3, decodes[i][0], decodes[i][1], 1);
+    const int32_t less = b->small ? 64 : 1;
+    for (size_t i = 0; i < (b->small ? 2 : sizeof decodes / sizeof *decodes); i++) {
+        const int32_t n = decodes[i][0], context = decodes[i][1] / less;
+        bench_attention(b, "llama-8b decode", &llama, NULL, n, context, 1);
+        bench_attention(b, "qwen2-7b decode", &qwen, NULL, n, context, 1);
+        bench_attention(b, "deepseek-v2-lite decode", NULL, &lite, n, context, 1);
+        bench_attention(b, "deepseek-v3 decode", NULL, &v3, n, context, 1);
     }
-    bench_attention(b, "llama-8b prefill", &llama, NULL, 1, 2048, 2048);
-    bench_attention(b, "llama-8b prefill", &llama, NULL, 1, 32768, 2048);
-    bench_attention(b, "deepseek-v2-lite prefill", NULL, &lite, 1, 2048, 2048);
-    bench_attention(b, "deepseek-v3 prefill", NULL, &v3, 1, 2048, 512);
+    bench_attention(b, "llama-8b prefill", &llama, NULL, 1, 2048 / less, 2048 / less);
+    bench_attention(b, "llama-8b prefill", &llama, NULL, 1, 32768 / less, 2048 / less);
+    bench_attention(b, "deepseek-v2-lite prefill", NULL, &lite, 1, 2048 / less, 2048 / less);
+    bench_attention(b, "deepseek-v3 prefill", NULL, &v3, 1, 2048 / less, 512 / less);
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
     struct bench b = {};
-    if (strcmp(what, "ceilings") && strcmp(what, "products") && strcmp(what, "attention")) {
-        fprintf(stderr, "usage: bench_cuda ceilings|products|attention\n");
+    b.small = argc == 3 && !strcmp(argv[2], "small");
+    if ((strcmp(what, "ceilings") && strcmp(what, "products") && strcmp(what, "attention")) || argc > 2 + b.small) {
+        fprintf(stderr, "usage: bench_cuda ceilings|products|attention [small]\n");
         return 2;
     }
+    const double begun_ms = now_ms();
     if (!(b.c = cuda_ctx_new(0, 0))) {
         printf("skipped: bench_cuda: no CUDA device\n");
         return 0;
@@ -413,8 +438,10 @@ int main(int argc, char **argv)
     must(event_new(&b.from), "event");
     must(event_new(&b.to), "event");
     printf("%s, %s\n", cuda_device_text(b.c), cuda_numerics(b.c));
+    say("starting on the device", now_ms() - begun_ms, "ms", 0);
     bench_copy(&b);
-    bench_matrix_rate(&b);
+    if (!b.small)
+        bench_matrix_rate(&b);
     if (!strcmp(what, "products"))
         bench_products(&b);
     if (!strcmp(what, "attention")) {

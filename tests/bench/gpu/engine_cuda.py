@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""The engine on a GPU: decoding, prefill and serving, beside the ceilings that bench_cuda measured. gpu_all.sh runs it.
+"""The engine on a GPU: decoding, prefill, serving and waking up, beside the ceilings that bench_cuda measured. gpu_all.sh runs
+it.
 
-    engine_cuda.py decode|prefill|serve|peer --engine FILE --ceilings FILE [--tmp DIR] [--peer-dir DIR] [--device cuda]
+    engine_cuda.py decode|prefill|serve|wake|peer --engine FILE --ceilings FILE [--tmp DIR] [--peer-dir DIR] [--device cuda]
 
 Models are random weights in a true shape, written by `spillway-engine synth` one at a time and deleted after. A share of
 decoding is active bytes times tokens/s by the copy bandwidth; one of prefill is 2 x parameters x tokens/s by the BF16 rate.
-Watts are read from nvidia-smi while a figure is taken; nothing of the card is set."""
+Watts are the card's own count of joules (NVML) while a figure is taken; nothing of the card is set."""
 
 import argparse
 import concurrent.futures
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -53,20 +55,33 @@ def run(command, **kw):
 
 
 class Watts:
-    """What the card draws, by the driver's own counter, while this is open."""
+    """What the first card draws, by its own count of joules, while this is open. Its watts are means over a second there
+    (NVML API reference, nvmlDeviceGetPowerUsage), longer than many a figure takes."""
+
+    def __init__(self):
+        self.seen, self.stop, self.device = [], threading.Event(), ctypes.c_void_p()
+        self.thread = threading.Thread(target=self.read)
+        try:
+            self.nvml = ctypes.CDLL("libnvidia-ml.so.1")
+            if self.nvml.nvmlInit_v2() or self.nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self.device)):
+                self.nvml = None
+        except (OSError, AttributeError):
+            self.nvml = None
 
     def __enter__(self):
-        self.seen, self.stop = [], threading.Event()
-        self.thread = threading.Thread(target=self.read)
         self.thread.start()
         return self
 
     def read(self):
-        while not self.stop.wait(0.2):
-            out = subprocess.run(["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "-i", "0"],
-                                 capture_output=True, text=True).stdout
-            if re.match(r"\s*[0-9.]+", out):
-                self.seen.append(float(out.split()[0]))
+        last, last_at, mj = None, 0, ctypes.c_ulonglong()
+        while self.nvml and not self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.device, ctypes.byref(mj)):
+            at = time.monotonic()
+            if last is None or (mj.value != last and at > last_at + 0.1):  # it moves some ten times a second
+                if last is not None:
+                    self.seen.append((mj.value - last) / 1e3 / (at - last_at))
+                last, last_at = mj.value, at
+            if self.stop.wait(0.01):
+                break
 
     def __exit__(self, *_):
         self.stop.set()
@@ -87,6 +102,10 @@ class Bench:
         self.copy = float(found[1]) * 1e9 if found else float("nan")
         found = re.search(r"^BF16 product.*?cuBLAS\s+([0-9.]+)", text, re.M)
         self.rate = float(found[1]) * 1e12 if found else float("nan")
+        found = re.search(r"^copy from pinned memory\s+([0-9.]+)", text, re.M)
+        self.pinned = float(found[1]) * 1e9 if found else float("nan")
+        found = re.search(r"^starting on the device\s+([0-9.]+)", text, re.M)
+        self.starting = float(found[1]) * 1e-3 if found else float("nan")
 
     def model(self, name):
         shape, kind = MODELS[name][:2]
@@ -119,7 +138,7 @@ class Bench:
 
     def decode_batch(self, name, path, batch):
         floor, aim = MODELS[name][2:]
-        out, watts = self.bench(path, "-p", "0", "-n", "128", "-b", batch, "-d", "128")
+        out, watts = self.bench(path, "-p", "0", "-n", "512", "-b", batch, "-d", "128")
         speed = out["decode"][0]["tok_s"]
         share = out["active_bytes"] * speed / self.copy if batch == "1" else float("nan")
         goal = f"floor {floor:.0%}, aim {aim:.0%}" if floor else f"floor {LITE_FLOOR}, aim {LITE_AIM} tok/s"
@@ -178,6 +197,20 @@ class Bench:
                 continue
             print(f"peer llama-8b BF16, 2,048 tokens of a prompt, {gemm:8}: ours {ours:.0f}, llama.cpp {theirs:.0f} tok/s, "
                   f"ratio {ours / theirs:.2f}", flush=True)
+
+    def wake(self):
+        """Asleep there is no worker: waking up is a process that starts on the device and brings it the weights again."""
+        path = self.model("llama-8b BF16")
+        here = os.path.dirname(os.path.abspath(__file__))
+        out = json.loads(run([sys.executable, os.path.join(here, "..", "wake.py"), "--build", os.path.dirname(self.args.engine),
+                              "--model", path, "--rounds", "5", "--limit", "inf", "--", "--device", self.args.device]))
+        took, copying = out["wake_to_first_token_s"]["median"], os.path.getsize(path) / self.pinned
+        print(f"wake llama-8b BF16, {out['model_gb']:.1f} GB: {took:.2f} s to the first token, "
+              f"{out['of_it_until_ready_ms'] / 1e3:.2f} s of them until it is ready, {out['of_it_load_ms'] / 1e3:.2f} s of these "
+              f"loading; awake it comes after {out['first_token_awake_s']:.2f} s. Starting on the device {self.starting:.2f} s and "
+              f"copying at {self.pinned * 1e-9:.1f} GB/s {copying:.2f} s: ratio {took / (self.starting + copying):.2f} (bar 1.2)",
+              flush=True)
+        os.unlink(path)
 
     # serving --------------------------------------------------------------------------------------------------------------
     def serve(self):
@@ -294,7 +327,7 @@ class Server:
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("decode", "prefill", "serve", "peer"))
+    p.add_argument("what", choices=("decode", "prefill", "serve", "wake", "peer"))
     p.add_argument("--engine", required=True)
     p.add_argument("--ceilings", required=True, help="what `bench_cuda ceilings` printed")
     p.add_argument("--tmp", default="/tmp", help="where a model of up to 32 GB fits")
