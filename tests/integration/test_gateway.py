@@ -260,6 +260,34 @@ def passes_through_untouched(args):
         os.unlink(secret)
 
 
+def nothing_said_is_logged(args):
+    """At the loudest level neither the log nor a file of the state holds a word of a prompt, of an answer, or of what a node
+    says about them, whatever becomes of the request."""
+    words = [b"WHATISASKED", b"WHATISSAID", b"WHATISWRONG"]
+    wrong = json.dumps({"error": {"message": "WHATISWRONG: WHATISASKED", "type": "WHATISWRONG",
+                                  "code": "WHATISWRONG"}}).encode()
+    up = Upstream(default=Script(words=["WHATISSAID"] * 3))
+    with Scheduler(args.build, [node("a", up)], log={"level": "debug"}, routing={"retries": 0}).ready() as s:
+        for script in (None, Script(status=400, error_body=wrong), Script(status=500, error_body=wrong),
+                       Script(bad="json"), Script(bad="body"), Script(error_event_after=1), Script(cut_after=2),
+                       Script(bad="type")):
+            for stream in (False, True):
+                script.__dict__.update(words=["WHATISSAID"] * 3) if script else None
+                up.scripts.extend([script] if script else [])
+                chat(s.port, "WHATISASKED", stream=stream, temperature=0, user="WHATISASKED",
+                     headers={"Idempotency-Key": f"key-{len(up.requests)}"})
+        for body in (b'{"WHATISASKED":1,"WHATISASKED":2}', b'{"model":"m","messages":"WHATISASKED"}', b"WHATISASKED",
+                     b'{"model":"m","messages":[{"role":"user","content":"WHATISASKED"}],"max_tokens":"WHATISASKED"}'):
+            assert request(s.port, "POST", "/v1/chat/completions", body).status == 400
+        assert any(line["level"] == "debug" for line in s.log_lines())
+        state = os.walk(os.path.join(s.folder, "state"))
+        for path in [s.log_path] + [os.path.join(folder, name) for folder, _, names in state for name in names
+                                    if not name.endswith(".sock")]:
+            with open(path, "rb") as f:
+                data = f.read()
+            assert not [w for w in words if w in data], (path, [w for w in words if w in data])
+
+
 def model_is_renamed(args):
     up = Upstream()
     with Scheduler(args.build, [node("a", up, upstream_model="real/name")]).ready() as s:
@@ -931,7 +959,7 @@ def keep_alive_and_pipelining(args):
 
 if __name__ == "__main__":
     main(__doc__, [surface, request_errors, whole_answer, embeddings, embeddings_elsewhere, embeddings_in_a_budget,
-                   texts_and_ids, passes_through_untouched, model_is_renamed,
+                   texts_and_ids, passes_through_untouched, nothing_said_is_logged, model_is_renamed,
                    stream_without_usage_asked, stream_with_usage_asked, usage_in_odd_places, frames_stay_whole,
                    text_never_waits, one_write_for_each_read, keys, cheapest_first, retries, nothing_comes, dead_node,
                    failures_in_the_middle, client_leaves,
