@@ -114,6 +114,10 @@ enum rc api_write_done(struct strbuf *b);
 enum rc api_write_body_begin(struct strbuf *b, const struct api_answer *a);
 enum rc api_write_body_choice(struct strbuf *b, const struct api_answer *a, const struct batch_output *out);
 enum rc api_write_body_end(struct strbuf *b, const struct batch_usage *u);
+/* What steps were for it, as the text of API_USE_HEADER: for an answer that has no usage chunk (docs/NODE_API.md). */
+#define API_USE_HEADER "x-spillway-use"
+#define API_USE_BYTES  (BATCH_USES * 66 + 3) /* its end included */
+void api_write_use(char text[API_USE_BYTES], const struct batch_usage *u);
 
 struct api_model_card {
     const char *id;

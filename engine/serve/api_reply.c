@@ -72,13 +72,22 @@ static void put_usage(struct writer *w, const struct batch_usage *u)
 }
 
 /* docs/NODE_API.md, Usage. */
+void api_write_use(char text[API_USE_BYTES], const struct batch_usage *u)
+{
+    size_t n = (size_t)snprintf(text, API_USE_BYTES, "[");
+    for (int i = 0; i < u->n_uses; i++)
+        n += (size_t)snprintf(text + n, API_USE_BYTES - n, "%s[%lld,%lld,%lld]", i ? "," : "",
+                              (long long)u->uses[i].hour_s, (long long)u->uses[i].busy_us,
+                              (long long)u->uses[i].millijoules);
+    snprintf(text + n, API_USE_BYTES - n, "]"); /* a figure has 20 characters at most: it fits */
+}
+
 static void put_uses(struct writer *w, const struct batch_usage *u)
 {
-    put(w, ",\"spillway_use\":[");
-    for (int i = 0; i < u->n_uses; i++)
-        put_format(w, "%s[%lld,%lld,%lld]", i ? "," : "", (long long)u->uses[i].hour_s, (long long)u->uses[i].busy_us,
-                   (long long)u->uses[i].millijoules);
-    put(w, "]");
+    char text[API_USE_BYTES];
+    api_write_use(text, u);
+    put(w, ",\"spillway_use\":");
+    put(w, text);
 }
 
 static const char *finish_name(enum batch_finish f)

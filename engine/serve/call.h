@@ -69,6 +69,8 @@ void call_read(char **body, size_t n, struct api_error *error,
 /* The prompt's ids, however many, and how the reasoning parser has to start. Worker thread. */
 bool call_ids(const struct serve_model *m, const struct api_request *r, struct tokens *ids,
               enum reasoning_start *reasoning, struct api_error *error);
+/* What another job of the same request has used is added. */
+void call_add_uses(struct batch_usage *to, const struct batch_usage *u);
 void call_salt(struct prefix_salt *salt, const char *text); /* NULL: none was sent */
 /* model may be NULL: not given. */
 bool call_names_us(const struct server *s, const char *model, struct api_error *e);

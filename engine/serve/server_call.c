@@ -145,7 +145,7 @@ static void fail_answer(struct call *c, const char *message)
 }
 
 /* Hours are in order, and each choice has some of the same. */
-static void add_uses(struct batch_usage *to, const struct batch_usage *u)
+void call_add_uses(struct batch_usage *to, const struct batch_usage *u)
 {
     for (int i = 0; i < u->n_uses; i++) {
         int at = 0;
@@ -167,7 +167,7 @@ static struct batch_usage total_usage(const struct call *c)
     for (int i = 1; i < c->n; i++) {
         all.completion += c->choices[i].whole.usage.completion;
         all.reasoning += c->choices[i].whole.usage.reasoning;
-        add_uses(&all, &c->choices[i].whole.usage);
+        call_add_uses(&all, &c->choices[i].whole.usage);
     }
     return all;
 }
@@ -224,7 +224,9 @@ static enum rc whole_add(struct batch_output *w, const struct batch_output *out)
 static enum rc send_body(struct call *c)
 {
     struct strbuf *b = &c->s->scratch;
-    const struct http_header h[] = {{"content-type", "application/json"}, {"x-request-id", c->id}};
+    char use[API_USE_BYTES];
+    const struct http_header h[] = {
+        {"content-type", "application/json"}, {"x-request-id", c->id}, {API_USE_HEADER, use}};
     struct batch_usage usage = total_usage(c);
     enum rc rc = api_write_body_begin(b, &c->answer);
     for (int i = 0; i < c->n && !rc; i++) {
@@ -236,7 +238,8 @@ static enum rc send_body(struct call *c)
     if (rc)
         return rc;
     c->s->counters.responses[2]++;
-    http_reply(c->x, 200, h, 2, b->data, b->len);
+    api_write_use(use, &usage);
+    http_reply(c->x, 200, h, c->answer.caller == API_CALLER_SCHEDULER ? 3 : 2, b->data, b->len);
     strbuf_clear(b);
     return RC_OK;
 }

@@ -35,7 +35,8 @@ struct embed_call {
     struct embedding *inputs; /* owned */
     int n, n_started, n_done;
     int64_t tokens;
-    struct api_error error; /* status 0: none */
+    struct batch_usage usage; /* only what steps were for it */
+    struct api_error error;   /* status 0: none */
 };
 
 static void embed_free(struct embed_call *c)
@@ -204,7 +205,9 @@ static void cancel_jobs(struct embed_call *c)
 static void embed_end(struct embed_call *c)
 {
     struct strbuf b;
-    const struct http_header h[] = {{"content-type", "application/json"}};
+    char use[API_USE_BYTES];
+    const struct http_header h[] = {{"content-type", "application/json"}, {API_USE_HEADER, use}};
+    api_write_use(use, &c->usage);
     cancel_jobs(c);
     strbuf_init(&b, API_BODY_BYTES_MAX);
     if (!c->error.status && put_answer(&b, c))
@@ -213,7 +216,7 @@ static void embed_end(struct embed_call *c)
         server_reply_error(c->s, c->x, &c->error);
     } else {
         c->s->counters.responses[2]++;
-        http_reply(c->x, 200, h, 1, b.data, b.len);
+        http_reply(c->x, 200, h, c->caller == API_CALLER_SCHEDULER ? 2 : 1, b.data, b.len);
     }
     strbuf_fini(&b);
     embed_free(c);
@@ -237,6 +240,7 @@ static void on_output(struct batch_job *job, const struct batch_output *out, voi
     size_t bytes = (size_t)c->s->model.n_embd * sizeof *e->vector;
     e->vector = spw_calloc(bytes, 1);
     memcpy(e->vector, out->embedding, bytes);
+    call_add_uses(&c->usage, &out->usage);
     c->n_done++;
     start_some(c);
 }

@@ -71,7 +71,7 @@ static void note_leg(struct request *r, const char *outcome)
     text_put(leg->node, leg->node + sizeof leg->node, c->name);
     text_put(leg->provider, leg->provider + sizeof leg->provider, settle_provider(c));
     text_put(leg->numerics, leg->numerics + sizeof leg->numerics, r->leg.numerics);
-    for (int i = 0; i < r->stream.n_uses && r->leg.to_engine && i < LEDGER_USES; i++)
+    for (int i = 0; i < r->stream.n_uses && r->slot.spec->node_key && i < LEDGER_USES; i++)
         leg->uses[leg->n_uses++] =
             (struct ledger_use){r->stream.uses[i].hour_s, r->stream.uses[i].busy_us, r->stream.uses[i].millijoules};
     text_put(leg->domain, leg->domain + sizeof leg->domain, c->domain ? c->domain : "");
@@ -315,6 +315,9 @@ static void on_head(struct http_call *c, const struct http_head *head, void *arg
     r->leg.status = head->status;
     note_put_off(r, head);
     strbuf_clear(&r->answer);
+    const char *use = http_head_get(head, "x-spillway-use"); /* of an answer without a usage chunk */
+    if (use)
+        stream_take_use(&r->stream, (struct span){use, strlen(use)});
     if (head->status != 200 || !r->leg.streamed)
         return;
     const char *type = http_head_get(head, "content-type");

@@ -354,8 +354,7 @@ static bool read_number(struct span text, int64_t *v)
     return text_parse_int(digits, below ? -1 : 0, INT64_C(1) << 53, v) == RC_OK;
 }
 
-/* [[hour, microseconds, millijoules], ...]: anything else is as if it were not there. */
-static void take_use(struct stream *s, struct span list)
+void stream_take_use(struct stream *s, struct span list)
 {
     struct span hour, figure;
     struct scan hours = scan_array(list);
@@ -385,7 +384,7 @@ static enum rc take_chunk(struct stream *s, const struct chunk *c, struct strbuf
         rc = keep(&s->usage, c->usage);
     }
     if (c->use.n)
-        take_use(s, c->use);
+        stream_take_use(s, c->use);
     s->content_chunks += c->n_content;
     s->finished = s->finished || c->n_finish > 0;
     return rc == RC_OK && !only_usage ? forward(s, c, out) : rc;

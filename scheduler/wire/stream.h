@@ -76,6 +76,9 @@ void stream_tap_held(const struct stream *s);
 void stream_fini(struct stream *s);
 /* Appends to `out` what may leave now: whole frames, ready to be written. */
 enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out) SPW_MUST_USE;
+/* [[hour, microseconds, millijoules], ...], as the usage chunk has it, from elsewhere; anything else is as if it were not
+ * there. */
+void stream_take_use(struct stream *s, struct span list);
 /* The node closed its answer. Some end without [DONE] after a finish_reason: that is an end; anything else is a cut. */
 enum stream_status stream_eof(struct stream *s, struct strbuf *out);
 /* The usage object that the client is told: the node's, else counts. */

@@ -354,6 +354,31 @@ def node_key(args):
         assert p.returncode == 1 and words in p.stderr, p
 
 
+def what_it_took(args):
+    """Streams, whole answers, several choices and embeddings, some at once: what all are told adds up to what the engine was
+    busy with, to the microsecond, and to the millijoule of its declared draw."""
+    kinds = [(COMPLETION, {"prompt": "x" * 50, "max_tokens": 20}), (COMPLETION, {"prompt": "x" * 40, "n": 3, "max_tokens": 9}),
+             ("/v1/embeddings", {"input": ["a node", "a budget", "a spot"]}), (CHAT, {**user("x"), "max_tokens": 5}),
+             (COMPLETION, {"prompt": "y", "n": 2, "max_tokens": 9, "stream": True, "stream_options": {"include_usage": True}})]
+
+    def told(s, path, body):
+        a = request(s.port, "POST", path, body, NODE)
+        same(a.status, 200)
+        assert b"spillway_use" not in a.body or a.events
+        uses = json.loads(a.events[-2][1])["spillway_use"] if a.events else json.loads(a.headers["x-spillway-use"])
+        assert uses and all(hour % 3600 == 0 and us > 0 for hour, us, _ in uses), uses
+        return [sum(u[1] for u in uses), sum(u[2] for u in uses)]
+
+    with node(args, "--watts", "50:100", "--max-batch", "3") as s:
+        parts = in_parallel([lambda k=k: told(s, *kinds[k % len(kinds)]) for k in range(10)])
+        busy_us, millijoules = map(sum, zip(*parts))
+        same(request(s.port, "GET", "/health", headers=NODE).json()["spillway_time"]["busy_us"], busy_us)
+        same(millijoules, busy_us // 10)  # 100 W: 100,000 mW * us / 10^6
+        for path, body in kinds:
+            a = request(s.port, "POST", path, body)
+            assert a.status == 200 and "x-spillway-use" not in a.headers and b"spillway" not in a.body, a.headers
+
+
 def numerics_class(args):
     """The same everywhere for the same model, whatever else is set; another for other weights, even one value of them."""
     model = make_model(args)
@@ -482,5 +507,5 @@ def drain_while_loading(args):
 
 if __name__ == "__main__":
     main(__doc__, [answers_continue, stops_continue, odd_bytes_and_thoughts_continue, three_legs, legs_in_company,
-                   ends_and_refusals, seeds_of_the_scheduler, salts_keep_apart, node_key, numerics_class, drain, drain_cuts, drain_then_end,
-                   drain_while_loading])
+                   ends_and_refusals, seeds_of_the_scheduler, salts_keep_apart, node_key, what_it_took, numerics_class, drain,
+                   drain_cuts, drain_then_end, drain_while_loading])

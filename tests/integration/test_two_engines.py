@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 
-from harness import Connection, Scheduler, Skip, main, wait_until
+from harness import Connection, Scheduler, Skip, main, request, wait_until
 
 CLIENTS = 16
 PRICES = {"cheap": ("0.2", "0.05", "0.6"), "dear": ("0.4", "0.1", "1.2")}  # dollars per million: input, cached, output
@@ -127,6 +127,12 @@ def two_hundred(args):
                 assert (usage["prompt_tokens"], usage["completion_tokens"]) == (row["tokens_input"], row["tokens_output"])
         assert told > n // 2
         assert {r["node"] for r in rows.values()} == set(PRICES), "both engines have worked"
+        for path, body in (("/v1/completions", {"prompt": "One, two", "n": 2, "max_tokens": 8}),
+                           ("/v1/completions", {"prompt": "One, two", "n": 2, "max_tokens": 8, "stream": True}),
+                           ("/v1/embeddings", {"input": ["a node", "a budget"]})):
+            a = request(s.port, "POST", path, {"model": "tiny", **body}, timeout=60)
+            assert a.status == 200 and "x-spillway-use" not in a.headers and b"spillway_use" not in a.body, a.headers
+            assert s.row(a.headers["x-request-id"])["busy_us"] > 0, path  # also where nothing could go on by its ids
 
 
 def one_is_killed(args):
