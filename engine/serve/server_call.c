@@ -399,20 +399,23 @@ static void queue_deadline_cb(evutil_socket_t fd, short what, void *arg)
         return;
     batch_job_free(first->job);
     first->job = NULL;
-    api_fail(&c->error, 503, NULL, "queue_timeout", "no slot was free for %lld seconds; try again shortly",
-             (long long)c->s->o.queue_ms / 1000);
+    (void)server_queue_timeout(c->s, &c->error);
     reply_and_end(c);
 }
 
-static void arm_queue_deadline(struct call *c)
+bool server_queue_timeout(const struct server *s, struct api_error *e)
 {
-    int64_t ms = c->s->o.queue_ms;
-    struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-    if (ms == 0)
-        return;
-    c->queue_ev = event_new(c->s->loop, -1, 0, queue_deadline_cb, c);
-    if (c->queue_ev)
-        (void)event_add(c->queue_ev, &limit);
+    return api_fail(e, 503, NULL, "queue_timeout", "no slot was free for %lld seconds; try again shortly",
+                    (long long)s->o.queue_ms / 1000);
+}
+
+struct event *server_queue_deadline(struct server *s, event_callback_fn cb, void *arg)
+{
+    const struct timeval limit = {.tv_sec = s->o.queue_ms / 1000, .tv_usec = s->o.queue_ms % 1000 * 1000};
+    struct event *ev = s->o.queue_ms > 0 ? event_new(s->loop, -1, 0, cb, arg) : NULL;
+    if (ev)
+        (void)event_add(ev, &limit);
+    return ev;
 }
 
 /* Nothing is left to compute: of a resumed answer the client lacks only its end, of an echo alone nothing is asked. */
@@ -461,7 +464,7 @@ static void prepare_done(struct worker_task *t)
         reply_and_end(c);
         return;
     }
-    arm_queue_deadline(c);
+    c->queue_ev = server_queue_deadline(c->s, queue_deadline_cb, c);
 }
 
 static void make_id(char *buf, size_t size, const char *prefix)
@@ -480,10 +483,15 @@ static void call_link(struct call *c, struct server *s)
     s->calls = c;
 }
 
+bool server_cut_error(struct api_error *e)
+{
+    return api_fail(e, 503, NULL, "draining", "this engine is shutting down, and its time for answers is over");
+}
+
 static void call_cut(struct call *c)
 {
     struct api_error e;
-    api_fail(&e, 503, NULL, "draining", "this engine is shutting down, and its time for answers is over");
+    (void)server_cut_error(&e);
     if (c->begun)
         http_reply_abort(c->x);
     else

@@ -25,7 +25,9 @@ struct embedding {
 struct embed_call {
     struct worker_task task;
     struct server *s;
-    struct http_exchange *x; /* NULL: the client is gone */
+    struct embed_call *next, **link; /* in the server's list; *link is this */
+    struct event *queue_ev;          /* the end of its patience while the first input waits for a slot, or NULL */
+    struct http_exchange *x;         /* NULL: the client is gone */
     enum api_caller caller;
     char *body; /* owned */
     size_t body_len;
@@ -41,6 +43,11 @@ struct embed_call {
 
 static void embed_free(struct embed_call *c)
 {
+    if (c->queue_ev)
+        event_free(c->queue_ev);
+    *c->link = c->next;
+    if (c->next)
+        c->next->link = c->link;
     for (int i = 0; i < c->n; i++) {
         SPW_ASSERT(!c->inputs[i].job);
         free(c->inputs[i].ids);
@@ -272,6 +279,21 @@ static void start_some(struct embed_call *c)
         embed_end(c);
 }
 
+/* It may run by now: only the batcher knows. What waits beside the first was let in with it, and leaves with it. */
+static void queue_deadline_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct embed_call *c = arg;
+    struct embedding *first = &c->inputs[0];
+    (void)fd;
+    (void)what;
+    if (!first->job || !batcher_withdraw(c->s->batcher, first->job))
+        return;
+    batch_job_free(first->job);
+    first->job = NULL;
+    (void)server_queue_timeout(c->s, &c->error);
+    embed_end(c);
+}
+
 static void embed_done(struct worker_task *t)
 {
     struct embed_call *c = (struct embed_call *)((char *)t - offsetof(struct embed_call, task));
@@ -281,10 +303,30 @@ static void embed_done(struct worker_task *t)
     }
     if (!c->error.status && c->n == 0) /* never ran: the server is going down */
         api_fail(&c->error, 503, NULL, "draining", "this engine is shutting down");
-    if (c->error.status)
+    if (c->error.status) {
         embed_end(c);
-    else
-        start_some(c);
+        return;
+    }
+    c->queue_ev = server_queue_deadline(c->s, queue_deadline_cb, c);
+    start_some(c);
+}
+
+void server_embeds_cut(struct server *s)
+{
+    for (struct embed_call *c = s->embeds, *next; c; c = next) {
+        struct api_error e;
+        next = c->next;
+        if (!c->x)
+            continue; /* only its task is left */
+        (void)server_cut_error(&e);
+        if (c->n_started > 0) {
+            c->error = e;
+            embed_end(c);
+        } else { /* with the worker, which gives it back to embed_done() */
+            server_reply_error(s, c->x, &e);
+            c->x = NULL;
+        }
+    }
 }
 
 static void on_abort(struct http_exchange *x, void *state)
@@ -302,7 +344,15 @@ static void on_abort(struct http_exchange *x, void *state)
 void server_embed_start(struct server *s, struct http_exchange *x, enum api_caller caller)
 {
     struct embed_call *c = spw_calloc(1, sizeof *c);
-    *c = (struct embed_call){.s = s, .x = x, .caller = caller, .task = {.run = embed_run, .done = embed_done}};
+    *c = (struct embed_call){.s = s,
+                             .next = s->embeds,
+                             .link = &s->embeds,
+                             .x = x,
+                             .caller = caller,
+                             .task = {.run = embed_run, .done = embed_done}};
+    if (c->next)
+        c->next->link = &c->next;
+    s->embeds = c;
     const char *body = http_request_body(x, &c->body_len);
     c->body = spw_strndup(body, c->body_len);
     s->counters.requests++;

@@ -38,9 +38,10 @@ struct server {
     struct serve_counters counters;
     struct serve_totals before; /* of workers before this one */
     struct node_counts node;
-    struct mono cut_at; /* when DRAINING */
-    bool leaving;       /* ... because the machine is taken away: streams are to move */
-    struct call *calls; /* all that have no answer yet, newest first */
+    struct mono cut_at;        /* when DRAINING */
+    bool leaving;              /* ... because the machine is taken away: streams are to move */
+    struct call *calls;        /* all that have no answer yet, newest first */
+    struct embed_call *embeds; /* likewise */
 };
 
 void server_done(struct server *s); /* tell the owner, once */
@@ -50,11 +51,16 @@ void server_reply_error(struct server *s, struct http_exchange *x, const struct 
 void server_call_start(struct server *s, struct http_exchange *x, enum api_kind kind, enum api_caller caller);
 /* Take a POST to /v1/embeddings. */
 void server_embed_start(struct server *s, struct http_exchange *x, enum api_caller caller);
+/* For when whoever begins to wait for a slot now has waited long enough; the caller's. NULL: there is no limit. */
+struct event *server_queue_deadline(struct server *s, event_callback_fn cb, void *arg);
+bool server_queue_timeout(const struct server *s, struct api_error *e); /* what he is told then; false */
 /* POST /tokenize and /detokenize. */
 enum text_kind { TEXT_TOKENIZE, TEXT_DETOKENIZE };
 void server_text_start(struct server *s, struct http_exchange *x, enum text_kind kind, enum api_caller caller);
 /* End every call now: a stream without [DONE], the others with 503. */
 void server_calls_cut(struct server *s);
+void server_embeds_cut(struct server *s);
+bool server_cut_error(struct api_error *e); /* what they are told; false */
 /* The scheduler's streams, also those that begin from now on, are told how long there is to move them: until cut_at. */
 void server_calls_tell_leaving(struct server *s);
 /* The stream that has run longest, whose way to another node takes longest. How many are left. */

@@ -43,6 +43,7 @@ static void drain_deadline_cb(evutil_socket_t fd, short what, void *arg)
     log_warn(s->o.log, AREA, "drain deadline reached; cutting off what still runs",
              LOG_I("exchanges", http_server_stats(s->http).active_exchanges));
     server_calls_cut(s);
+    server_embeds_cut(s);
     if (s->ending)
         server_done(s);
 }

@@ -641,6 +641,8 @@ def waiting_has_an_end(args):
         # Who had left before the end of his time has not expired.
         same(expired() + s.metric("spillway_engine_requests_aborted_total"), 3)
         assert expired() >= 2
+        error_of(request(s.port, "POST", "/v1/embeddings", {"input": ["x"] * 6}), 503, "queue_timeout")
+        wait_until(lambda: s.metric("vllm:num_requests_waiting") == 0, 5, "none of its inputs waits")
         same(s.metric("vllm:num_requests_running"), 1)
 
         def in_time():

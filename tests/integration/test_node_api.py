@@ -464,6 +464,8 @@ def cut_and_ended(args):
         whole = [Connection(s.port, "POST", COMPLETION, {"prompt": "y", "max_tokens": 55000, "ignore_eos": True})
                  for _ in range(3)]  # one of them runs, two wait
         wait_until(lambda: s.metric("vllm:num_requests_waiting") == 2, 10, "two wait")
+        whole.append(Connection(s.port, "POST", "/v1/embeddings", {"input": ["y"] * 6}))
+        wait_until(lambda: s.metric("vllm:num_requests_waiting") == 6, 10, "four of its inputs, too")
         same(request(s.port, "POST", "/drain", b"", NODE).status, 200)
         for _ in c.events():
             pass
