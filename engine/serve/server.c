@@ -210,6 +210,23 @@ static void post_wake(struct server *s, struct http_exchange *x, enum api_caller
     sleep_or_wake(s, x, SERVER_ASKED_WAKE, "awake");
 }
 
+/* The route of a request that may be answered; NULL: *e says why not. */
+static const struct gate_route *admit(const struct server *s, const struct http_exchange *x, enum api_caller *caller,
+                                      struct api_error *e)
+{
+    const struct gate_route *r = gate_admit(&s->gate, http_request_head(x), caller, e);
+    return r && (!(r->needs & GATE_NEEDS_READY) || ready(s, e)) ? r : NULL;
+}
+
+/* Before a body is read: whoever may not ask does not make us hold one. */
+static void on_head(struct http_exchange *x, void *arg)
+{
+    struct api_error e;
+    enum api_caller caller;
+    if (!admit(arg, x, &caller, &e))
+        server_reply_error(arg, x, &e);
+}
+
 static void on_request(struct http_exchange *x, void *arg)
 {
     static void (*const run[])(struct server *, struct http_exchange *, enum api_caller) = {
@@ -229,8 +246,8 @@ static void on_request(struct http_exchange *x, void *arg)
     struct server *s = arg;
     struct api_error e;
     enum api_caller caller;
-    const struct gate_route *r = gate_admit(&s->gate, http_request_head(x), &caller, &e);
-    if (r && (!(r->needs & GATE_NEEDS_READY) || ready(s, &e)))
+    const struct gate_route *r = admit(s, x, &caller, &e);
+    if (r)
         run[r->id](s, x, caller);
     else
         server_reply_error(s, x, &e);
@@ -392,7 +409,7 @@ enum rc server_new(struct server **out, struct event_base *loop, const struct se
     serve_totals_init(&s->before);
     node_counts_init(&s->node);
     const struct http_server_options http = {.limits = http_limits_default, .tls = o->tls};
-    const struct http_server_handlers handlers = {.on_request = on_request};
+    const struct http_server_handlers handlers = {.on_head = on_head, .on_request = on_request};
     enum rc rc = http_server_new(&s->http, loop, o->listen_on, &http, &handlers, s, e);
     if (!rc)
         rc = start_worker(s, e);

@@ -84,6 +84,10 @@ def keys(args):
                 same(a.headers["www-authenticate"], "Bearer")
         for key in ["secret-key-1", "secret-key-2"]:
             same(request(s.port, "GET", "/metrics", headers={"Authorization": f"Bearer {key}"}).status, 200)
+        # A stranger's body is not waited for.
+        with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+            c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\n\r\n{")
+            assert b" 401 " in c.recv(65536).split(b"\r\n")[0]
         assert "secret" not in s.log_text()
 
 
