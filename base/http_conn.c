@@ -38,11 +38,11 @@ void conn_clean(struct conn *c)
     c->s->n_dirty--;
 }
 
-/* Count what this connection holds of requests. False: the process holds too much. */
-static bool retain(struct conn *c)
+bool conn_retain(struct conn *c)
 {
     struct http_server *s = c->s;
-    size_t now = c->in.cap + c->body.cap + http_parser_held(c->parser);
+    size_t unread = c->out.cap > OUT_KEEP_STREAM ? c->out.cap : 0; /* else it is no more than what each may have */
+    size_t now = c->in.cap + c->body.cap + http_parser_held(c->parser) + unread;
     size_t total = atomic_load_explicit(&s->held->retained, memory_order_relaxed);
     if (now != c->retained) /* modulo 2^64: less is more, too */
         total =
@@ -191,7 +191,7 @@ void conn_refuse(struct conn *c, int status, const char *text)
     bytes_append(&c->out, body, (size_t)n);
     bytes_fini(&c->in);
     bytes_fini(&c->body);
-    retain(c);
+    conn_retain(c);
     conn_dirty(c);
 }
 
@@ -249,7 +249,7 @@ static bool refused_at_head(struct conn *c, size_t here)
     deadline_stop(&c->wait);
     c->state = CONN_LINGER;
     bytes_fini(&c->in);
-    retain(c);
+    conn_retain(c);
     return true;
 }
 
@@ -261,7 +261,7 @@ static bool take_body(struct conn *c, const char *data, size_t n)
     if (c->body.cap == 0 && h->content_length > 0)
         bytes_reserve(&c->body, h->content_length < 65536 ? (size_t)h->content_length + 1 : n + 1);
     bytes_append(&c->body, data, n);
-    if (retain(c))
+    if (conn_retain(c))
         return true;
     refuse_full(c);
     return false;
@@ -331,14 +331,14 @@ void conn_read(struct conn *c, const char *data, size_t n)
             break;
         case HTTP_END:
             bytes_append(&c->in, data, n);
-            if (!retain(c))
+            if (!conn_retain(c))
                 refuse_full(c);
             else
                 dispatch(c);
             return;
         case HTTP_ERROR: refuse_framing(c); return;
         case HTTP_NEED_MORE:
-            if (!retain(c)) {
+            if (!conn_retain(c)) {
                 refuse_full(c);
                 return;
             }
@@ -367,7 +367,7 @@ static void leave_unread(struct conn *c)
 static void read_ahead(struct conn *c, const char *data, size_t n)
 {
     bytes_append(&c->in, data, n);
-    if (!retain(c) || c->in.len >= PIPELINE_MAX)
+    if (!conn_retain(c) || c->in.len >= PIPELINE_MAX)
         leave_unread(c);
 }
 
@@ -446,7 +446,7 @@ static void recycle(struct conn *c)
         bytes_trim(&c->in, 0);
         deadline_start(&s->deadlines, &c->wait, WAIT_IDLE, s->now_ns);
     }
-    retain(c);
+    conn_retain(c);
 }
 
 /* Serve what is already here of the next requests. */
@@ -488,6 +488,7 @@ static bool flush(struct conn *c)
 {
     struct http_server *s = c->s;
     bool progress = false;
+    (void)conn_retain(c); /* who may come in is asked where requests are read */
     while (c->out.len) {
         ptrdiff_t n = stream_write(&c->stream, bytes_at(&c->out), c->out.len);
         if (n > 0) {
@@ -508,6 +509,7 @@ static bool flush(struct conn *c)
     }
     deadline_stop(&c->write_wait);
     bytes_trim(&c->out, c->x.state == X_STREAMING ? OUT_KEEP_STREAM : OUT_KEEP);
+    (void)conn_retain(c);
     return true;
 }
 

@@ -289,6 +289,7 @@ void http_reply(struct http_exchange *x, int status, const struct http_header *h
     conn_put_head(c, status, headers, n_headers, status == 204 || status == 304 ? -2 : (int64_t)n);
     if (!answer_has_no_body(c, status))
         bytes_append(&c->out, body, n);
+    (void)conn_retain(c); /* at once: many may be answered in one turn */
     answer_done(c);
 }
 
@@ -320,6 +321,8 @@ void http_reply_write(struct http_exchange *x, const void *data, size_t n)
     } else {
         bytes_append(&c->out, data, n);
     }
+    if (n > OUT_KEEP_STREAM)
+        (void)conn_retain(c);
     conn_dirty(c);
 }
 

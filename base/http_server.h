@@ -38,7 +38,8 @@ struct http_server_options {
     int64_t idle_ms;           /* keep-alive between requests; 0: 75 s */
     int64_t write_ms;          /* no progress towards a reader; 0: 60 s */
     int connections_max;       /* accepted beyond it: 503 and closed; 0: 20000 */
-    size_t retained_bytes_max; /* request bytes held over all connections; beyond: 503; 0: 1 GiB */
+    size_t retained_bytes_max; /* of requests, and of large answers that are not read yet, held over all connections;
+                                  beyond it requests get a 503; 0: 1 GiB */
     struct tls_door *tls;      /* NULL: plain; borrowed */
     struct peers *peers;       /* NULL: no bound on one client's connections; beyond it: 429 and closed; borrowed */
     struct http_held *held;    /* NULL: the two bounds above are this server's alone; borrowed */

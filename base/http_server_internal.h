@@ -72,7 +72,7 @@ struct conn {
     struct deadline wait, write_wait;
     struct http_parser *parser; /* owned */
     struct bytes in, out, body;
-    size_t retained; /* counted in s->held->retained */
+    size_t retained; /* counted in s->held->retained: of requests, and of answers that are large and unread */
     size_t lingered;
     struct http_exchange x;
     char peer[46];
@@ -127,6 +127,8 @@ struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_stora
 void conn_dirty(struct conn *c); /* conn_turn() will run this turn */
 void conn_clean(struct conn *c); /* off the list */
 void conn_turn(struct conn *c);
+/* Count what this connection holds now. False: the process holds too much. */
+bool conn_retain(struct conn *c);
 void conn_push(struct conn *c);                             /* write some of `out`; closes nothing */
 void conn_read(struct conn *c, const char *data, size_t n); /* as if it came from the socket */
 void conn_close(struct conn *c);

@@ -256,8 +256,9 @@ static const struct setting main_rows[] = {
     {"limits.keep_alive", SETTING_DURATION, MAIN(client_idle_ms), .lo = 100, .hi = 86400000, .def = "75s",
      .help = "A connection without a request is closed after so long."},
     {"limits.held", SETTING_SIZE, MAIN(held_bytes_max), .lo = 1048576, .hi = INT64_C(1) << 40, .def = "1GiB",
-     .help = "Bytes of requests held in memory at once, over all connections; beyond it requests are answered with "
-             "503."},
+     .help =
+         "Bytes of requests, and of large answers that their clients have yet to read, held in memory at once, over "
+         "all connections; beyond it requests are answered with 503."},
     {"limits.key", SETTING_TEXT, SETTING_RELOAD, MAIN(class_key), .check = check_name, .def_text = "no limit",
      .help = "Class of limits for each key, and each user of an issuer, that has no rate_class itself."},
     {"limits.team", SETTING_TEXT, SETTING_RELOAD, MAIN(class_team), .check = check_name, .def_text = "no limit",

@@ -277,8 +277,8 @@ def connections_are_counted_once(args):
 
 
 def files_are_enough(args):
-    """Descriptors for all connections that it takes, whatever its shell's soft limit is; where the hard one stands in the
-    way, a word at the start."""
+    """Descriptors for all connections that it takes, whatever its shell's soft limit is; where the hard one stands in
+    the way, a word at the start."""
     up, program = Upstream(), os.path.abspath(os.path.join(args.build, "spillway"))
     with tempfile.TemporaryDirectory() as folder:
         script = os.path.join(folder, "spillway")
@@ -323,5 +323,5 @@ ESSENTIAL = [test_gateway.retries, test_gateway.dead_node, test_gateway.failures
 
 if __name__ == "__main__":
     main(__doc__, [spread, limits_are_shared, rooms_are_shared, order_over_workers, waits_end_in_time, drain_takes_all,
-                   drain_cuts_all, forced_end, unix_socket, port_is_taken, connections_are_counted_once, files_are_enough,
-                   *map(as_with_one, ESSENTIAL), other_suites])
+                   drain_cuts_all, forced_end, unix_socket, port_is_taken, connections_are_counted_once,
+                   files_are_enough, *map(as_with_one, ESSENTIAL), other_suites])

@@ -47,6 +47,8 @@ static void stream_more(struct http_exchange *x, void *state)
     http_reply_end(x);
 }
 
+static char fat[4 << 20]; /* more than two sockets' buffers take */
+
 static void on_request(struct http_exchange *x, void *arg)
 {
     (void)arg;
@@ -73,6 +75,8 @@ static void on_request(struct http_exchange *x, void *arg)
         seen.streamed = seen.pending_peak = 0;
         http_reply_start(x, 200, text, 2);
         stream_more(x, NULL);
+    } else if (http_request_path_is(x, "/fat")) {
+        http_reply(x, 200, text, 1, fat, sizeof(fat));
     } else if (http_request_path_is(x, "/empty")) {
         http_reply(x, 204, NULL, 0, NULL, 0);
     } else if (http_request_path_is(x, "/query")) {
@@ -530,6 +534,30 @@ static void bounds_connections_and_memory(void)
     http_server_free(s);
 }
 
+/* Answers that nobody reads are held, too: of those who ask for them again and again only so many get one. Whoever goes,
+ * or reads what he was given, makes room. */
+static void bounds_unread_answers(void)
+{
+    struct http_server_options o = {.retained_bytes_max = 3 * sizeof(fat)};
+    struct http_server *s = start(&o);
+    int fds[8], small = 4096;
+    for (int i = 0; i < 8; i++) {
+        fds[i] = peer_connect(http_server_port(s));
+        setsockopt(fds[i], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+        peer_send(loop, fds[i], GET("/fat"));
+        int64_t end = peer_ms() + 3000;
+        while (seen.requests + (int)http_server_stats(s).refused_full <= i && peer_ms() < end)
+            peer_pump(loop);
+    }
+    CHECK(seen.requests > 0 && seen.requests < 5);
+    CHECK_INT(http_server_stats(s).refused_full, 8 - seen.requests);
+    for (int i = 0; i < 8; i++)
+        close(fds[i]);
+    peer_run_ms(loop, 50);
+    close(talk(s, GET("/"), "hello", NULL));
+    http_server_free(s);
+}
+
 static void on_head(struct http_exchange *x, void *arg)
 {
     (void)arg;
@@ -857,6 +885,7 @@ int main(void)
     TEST(a_cut_answer_has_no_proper_end);
     TEST(a_slow_reader_holds_the_source_back);
     TEST(bounds_connections_and_memory);
+    TEST(bounds_unread_answers);
     TEST(strangers_are_refused_at_the_head);
     TEST(bounds_the_pipeline);
     TEST(drains);
