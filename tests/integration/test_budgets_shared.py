@@ -122,8 +122,13 @@ def test_forgetful(args):
         stage.redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         stage.redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         wait_until(lambda: s.metrics()["spillway_budget_store_open"] == 0, 10, "it is seen")
-        a = ask(s)
-        assert a.status == 503 and "noeviction" in a.body.decode(), a.body
+
+        def says_why():  # once it has a connection again, which it looks over
+            a = ask(s)
+            assert a.status == 503, a.body
+            return "noeviction" in a.body.decode()
+
+        wait_until(says_why, 10, "what to set is said")
         stage.redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
         stage.open(15)
         assert ask(s).status == 200
