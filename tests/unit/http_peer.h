@@ -31,13 +31,18 @@ static inline void peer_pump(struct event_base *loop)
     nanosleep(&nap, NULL);
 }
 
-#define PEER_STEPS 20 /* at least: whoever is kept from running has had its time, and no turn of the loop */
+#define PEER_STEPS    20 /* at least: whoever is kept from running has had its time, and no turn of the loop */
+#define PEER_STALL_MS 50 /* a step that took longer counts for so much: nobody could run */
 
 static inline bool peer_wait(struct event_base *loop, const volatile int *flag, int at_least, int ms)
 {
-    int64_t end = peer_ms() + ms;
-    for (int i = 0; *flag < at_least && (i < PEER_STEPS || peer_ms() < end); i++)
+    int64_t left = ms, last = peer_ms();
+    for (int i = 0; *flag < at_least && (i < PEER_STEPS || left > 0); i++) {
         peer_pump(loop);
+        const int64_t now = peer_ms(), took = now - last;
+        left -= took < PEER_STALL_MS ? took : PEER_STALL_MS;
+        last = now;
+    }
     return *flag >= at_least;
 }
 
