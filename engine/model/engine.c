@@ -186,8 +186,7 @@ static enum rc make_kv(struct engine *en, int32_t kept_pages, int32_t spill_page
     en->n_pages_free = en->n_pages;
     en->kept_max = kept_pages < 0 ? en->n_pages / 2 : kept_pages;
     int32_t spilled = spill_pages_max(en, spill_pages);
-    if (en->kept_max > 0 || spilled > 0)
-        en->prefix = prefix_new(en->n_pages, kv_store_slots(spilled));
+    en->prefix = prefix_new(en->n_pages, kv_store_slots(spilled));
     kv_store_init(en, spilled);
     en->seqs = spw_calloc((size_t)en->max_seqs, sizeof *en->seqs);
     en->seq_pages = spw_calloc((size_t)en->max_seqs * (size_t)en->pages_per_seq, sizeof *en->seq_pages);

@@ -82,7 +82,7 @@ enum k_status kv_store_get(struct engine *en, int32_t page, int32_t slot)
 
 struct kv_spill engine_spill(const struct engine *en)
 {
-    return (struct kv_spill){.pages = en->prefix ? prefix_in_slots(en->prefix) : 0,
+    return (struct kv_spill){.pages = prefix_in_slots(en->prefix),
                              .pages_max = en->store.max > 0 ? en->store.max - 1 : 0,
                              .out = en->store.spilled,
                              .in = en->store.returned};

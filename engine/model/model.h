@@ -59,7 +59,7 @@ struct engine_options {
      * what is computed beside them; engine_class() then gives another class at each call, which nobody else has. Where
      * there is none: engine_library_missing(). */
     bool gemm_library;
-    int32_t kept_pages; /* most pages kept of sequences that are gone; 0: no prefix is reused, < 0: half of the pool */
+    int32_t kept_pages; /* most pages kept of sequences that are gone; 0: none, but who runs shares; < 0: half of all */
 };
 
 struct engine;

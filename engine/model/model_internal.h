@@ -169,7 +169,7 @@ struct engine {
     int32_t kv_row; /* elements */
     int32_t n_pages, n_pages_free;
     int32_t *pages_free;   /* stack */
-    struct prefix *prefix; /* owned; NULL: no prefix is reused */
+    struct prefix *prefix; /* owned */
     struct kv_store store;
     int32_t kept_max;
     int32_t pages_per_seq;

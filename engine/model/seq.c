@@ -142,7 +142,7 @@ int32_t seq_attach(struct seq *s, const struct prefix_salt *salt, const int32_t 
     struct prefix *p = s->en->prefix;
     int32_t parent = PREFIX_NONE;
     SPW_ASSERT(s->magic == SEQ_MAGIC && s->len == 0 && s->n_pages == 0);
-    for (; p && s->len + K_PAGE_TOKENS < n; s->len += K_PAGE_TOKENS) {
+    for (; s->len + K_PAGE_TOKENS < n; s->len += K_PAGE_TOKENS) {
         int32_t page = prefix_find(p, parent, salt, ids + s->len);
         if (page >= s->en->n_pages)
             page = bring_back(s, salt, ids + s->len, n);
@@ -160,7 +160,7 @@ void seq_share(struct seq *s, const struct prefix_salt *salt, const int32_t *ids
 {
     struct prefix *p = s->en->prefix;
     SPW_ASSERT(s->magic == SEQ_MAGIC);
-    for (int32_t i = s->n_known; p && (i + 1) * K_PAGE_TOKENS <= s->len; i = ++s->n_known) {
+    for (int32_t i = s->n_known; (i + 1) * K_PAGE_TOKENS <= s->len; i = ++s->n_known) {
         int32_t parent = i > 0 ? s->pages[i - 1] : PREFIX_NONE, own = s->pages[i];
         int32_t page = prefix_find(p, parent, salt, ids + (size_t)i * K_PAGE_TOKENS);
         if (page == PREFIX_NONE) {
@@ -198,12 +198,12 @@ int32_t engine_pages_free(const struct engine *en)
 
 int32_t engine_pages_kept(const struct engine *en)
 {
-    return en->prefix ? prefix_kept(en->prefix) : 0;
+    return prefix_kept(en->prefix);
 }
 
 uint64_t engine_pages_evicted(const struct engine *en)
 {
-    return en->prefix ? prefix_evicted(en->prefix) : 0;
+    return prefix_evicted(en->prefix);
 }
 
 uint64_t engine_kv_bytes(const struct engine *en)

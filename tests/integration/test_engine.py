@@ -266,6 +266,12 @@ def choices(args):
         roles = [c["choices"][0]["index"] for c in s.chat(n=3, stream=True).chunks()
                  if c["choices"] and "role" in c["choices"][0]["delta"]]
         same(sorted(roles), [0, 1, 2])
+        # The prompt is shared as well where nothing is kept of requests that are over.
+        with Server(args, "--ctx-size", "256", "--max-batch", "3", "--prefix-cache", "0") as forgets:
+            same(texts(forgets.complete(prompt, **ask, n=5, seed=7)), alone)
+            same(forgets.metric("spillway_engine_step_tokens_total", kind="prefill"), 150 + 4 * (150 - 128))
+            same(forgets.metric("spillway_engine_kv_pages", state="kept"), 0)
+            same(forgets.metric("spillway_engine_kv_pages", state="free"), forgets.metric("spillway_engine_kv_pages", state="all"))
         # Whoever leaves frees all of them.
         c = s.stream(prompt, **{**ask, "max_tokens": 100}, n=8)
         c.head()
