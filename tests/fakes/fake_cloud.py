@@ -445,12 +445,27 @@ class MetadataHandler(Handler):
 # ---- all of it --------------------------------------------------------------------------------------------------------
 
 
+def own_network():
+    """A 127.x in which no other cloud on this machine has an address, and a socket: while it is open, nobody else gets x."""
+    begin = random.SystemRandom().randrange(128)
+    for k in range(128):
+        network, held = f"127.{64 + (begin + k) % 128}", socket.socket()
+        try:
+            held.bind((network + ".255.254", 8080))  # no instance has it, see Instance
+            return network, held
+        except OSError:
+            held.close()
+    raise OSError("127.64 to 127.191 are all taken: 128 clouds on one machine")
+
+
 class FakeCloud:
     """In the test's own process, or alone (main). start_machine(instance) gives what runs on an instance, with stop();
     None: nothing runs there."""
 
     def __init__(self, scale=1.0, boot_s=30.0, seed=1, network=None, start_machine=None, visible_after=0.0):
-        network = network or f"127.{64 + os.getpid() % 128}"  # two tests at a time have no address in common
+        self.held = None
+        if not network:
+            network, self.held = own_network()
         self.cloud = Cloud(seed, scale, boot_s, network, visible_after)
         self.cloud.on_start, self.cloud.on_stop = self.machine_start, self.machine_stop
         self.start_machine = start_machine
@@ -493,6 +508,8 @@ class FakeCloud:
         with self.cloud.lock:
             for i in self.cloud.instances.values():
                 self.machine_stop(i)
+        if self.held:
+            self.held.close()
 
     def ticks(self):
         while not self.stopping.wait(0.02):
