@@ -10,7 +10,7 @@
 
 /* Raise it when anything outside the kernels changes what an answer is: graphs, rotary tables, tokenizer, templates,
  * sampler, stop strings, reasoning. The kernels have a number of their own, in their `numerics`. */
-#define ENGINE_CLASS_VERSION 1
+#define ENGINE_CLASS_VERSION 2
 
 /* Of a tensor's bytes: all when there are few, else so many blocks at even distances, first and last bytes included.
  * Weights that differ from others' in a few values only are told apart by luck; a fine-tuning, another quantisation or

@@ -47,6 +47,7 @@ static enum rc pass_on(struct answer *a)
 {
     int hit = -1;
     strbuf_clear(&a->passed);
+    stop_set_mode(a->stop, a->n_tokens > a->options.min_tokens ? STOP_HEEDS : STOP_IGNORES);
     enum rc rc = stop_push(a->stop, a->decoded.data ? a->decoded.data : "", a->decoded.len, &a->passed, &hit);
     if (rc == RC_OK && a->passed.len)
         rc = reasoning_push(&a->split, a->passed.data, a->passed.len, &a->reasoning, &a->content);

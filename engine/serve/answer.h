@@ -20,7 +20,8 @@ struct answer_options {
     size_t n_stop;
     const int32_t *end_ids; /* ids that end the answer, ascending; borrowed for the answer's life */
     size_t n_end_ids;
-    bool ignore_end; /* end ids are tokens like any other */
+    bool ignore_end;    /* end ids are tokens like any other */
+    int32_t min_tokens; /* stop strings that are complete within so many tokens are text */
     enum reasoning_start reasoning;
 };
 

@@ -107,6 +107,7 @@ static bool make_answer(struct choice *ch, const struct api_request *r, enum rea
         .end_ids = c->s->end_ids,
         .n_end_ids = c->s->n_end_ids,
         .ignore_end = r->ignore_eos,
+        .min_tokens = r->sampling.min_tokens,
         .reasoning = reasoning,
     };
     if (answer_new(&o, &ch->job_options.answer, &e))

@@ -16,6 +16,7 @@ struct stop {
     char held[STOP_BYTES_MAX]; /* the last n_held bytes of the input, not yet let out */
     size_t n_held;
     int hit;
+    enum stop_mode mode;
 };
 
 static void prepare(struct stop_string *s, struct text_span text)
@@ -68,6 +69,11 @@ void stop_free(struct stop *s)
     free(s);
 }
 
+void stop_set_mode(struct stop *s, enum stop_mode mode)
+{
+    s->mode = mode;
+}
+
 /* One more byte of input for one string. */
 static void advance(struct stop_string *s, char c)
 {
@@ -103,6 +109,8 @@ enum rc stop_push(struct stop *s, const char *text, size_t n, struct strbuf *out
         for (size_t k = 0; k < s->n; k++) {
             struct stop_string *t = &s->strings[k];
             advance(t, text[i]);
+            if (t->matched == t->len && s->mode == STOP_IGNORES)
+                t->matched = t->back[t->len - 1]; /* the next one may begin within this one */
             if (t->matched == t->len && (s->hit < 0 || t->len > s->strings[s->hit].len))
                 s->hit = (int)k;
             if (t->matched > keep)

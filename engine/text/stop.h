@@ -20,6 +20,9 @@ void stop_free(struct stop *s);
 /* Feed text[0..n). Appends to *out what is now known to be no part of a stop string. *hit is the index of the string
  * found, or -1; after a hit the rest of the input is dropped, and so is all that follows. RC_FULL: *out is. */
 enum rc stop_push(struct stop *s, const char *text, size_t n, struct strbuf *out, int *hit) SPW_MUST_USE;
+/* From now on: strings that are complete are text like any other, or (at first) they stop. What has begun by then counts. */
+enum stop_mode { STOP_HEEDS, STOP_IGNORES };
+void stop_set_mode(struct stop *s, enum stop_mode mode);
 /* The end of the stream without a hit: what was held back comes out. */
 enum rc stop_finish(struct stop *s, struct strbuf *out) SPW_MUST_USE;
 /* Bytes held back now. */

@@ -447,6 +447,8 @@ def bias_penalties_and_end(args):
         same(end.json()["choices"][0]["finish_reason"], "stop")
         later = s.complete(max_tokens=50, logit_bias={"507": 100}, min_tokens=9)
         same(later.usage()["completion_tokens"], 10)
+        held = s.complete(max_tokens=50, logit_bias={"97": 100}, stop="aaa", min_tokens=9)
+        same((held.text(), held.usage()["completion_tokens"]), ("a" * 7, 10))  # min_tokens holds against a stop, too
         never = s.complete(max_tokens=50, logit_bias={"507": 100}, ignore_eos=True)
         same((never.text(), never.usage()["completion_tokens"]), ("", 50))
 

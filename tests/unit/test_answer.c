@@ -39,6 +39,7 @@ struct plan {
     size_t n_stop;
     enum reasoning_start reasoning;
     bool ignore_end;
+    int32_t min_tokens;
     int32_t ids[N_IDS];
     int n;                     /* ids until the answer ends */
     size_t sent[N_IDS + 1][2]; /* content and reasoning after n ids */
@@ -55,6 +56,7 @@ static struct answer *fresh(const struct plan *p)
                                      .end_ids = &end_id,
                                      .n_end_ids = 1,
                                      .ignore_end = p->ignore_end,
+                                     .min_tokens = p->min_tokens,
                                      .reasoning = p->reasoning};
     if (answer_new(&o, &a, &e) != RC_OK) {
         fprintf(stderr, "%s\n", e.message);
@@ -88,6 +90,7 @@ static int32_t random_id(void)
 static void make_plan(struct plan *p)
 {
     *p = (struct plan){.n_stop = below(4), .reasoning = (enum reasoning_start)below(3), .ignore_end = below(3) == 0};
+    p->min_tokens = below(3) ? 0 : (int32_t)below(N_IDS);
     for (size_t i = 0; i < p->n_stop; i++) {
         const char *s = stops[below(N_STOPS)];
         p->stop[i] = (struct text_span){s, strlen(s)};
@@ -184,6 +187,23 @@ static void the_end_lets_go(void)
     answer_free(a);
 }
 
+/* A stop string within the first tokens is text; the next one ends the answer. */
+static void no_stop_before_its_time(void)
+{
+    struct plan p = {.stop = {{"STOP", 4}}, .n_stop = 1, .min_tokens = 3};
+    struct error e = {0};
+    struct answer *a = fresh(&p);
+    const int32_t whole = first_piece + 10, other = first_piece + 15; /* STOP, a */
+    const int32_t ids[] = {whole, other, whole, other, whole};
+    for (int i = 0; i < 5; i++) {
+        CHECK_INT(a->state, ANSWER_OPEN);
+        CHECK_INT(answer_push(a, ids[i], &e), RC_OK);
+    }
+    CHECK_INT(a->state, ANSWER_ENDED);
+    CHECK_STR(a->content.data, "STOPaSTOPa");
+    answer_free(a);
+}
+
 int main(void)
 {
     static struct tiny t;
@@ -197,6 +217,7 @@ int main(void)
     TEST(every_index_continues);
     TEST(the_rounds_were_varied);
     TEST(the_end_lets_go);
+    TEST(no_stop_before_its_time);
     vocab_free(vocab);
     return TEST_RESULT();
 }

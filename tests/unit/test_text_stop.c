@@ -57,6 +57,32 @@ static void test_found_across_pieces(void)
     CHECK_STR(stream(NULL, 0, "all of it", 4), "all of it");
 }
 
+/* Strings that are complete while they are ignored are text, also where the end of one is the beginning of the next. */
+static void test_ignored_for_a_while(void)
+{
+    for (size_t piece = 1; piece < 8; piece++) {
+        const struct text_span spans[] = {span("aba"), span("aa")};
+        struct strbuf out;
+        struct stop *s;
+        struct error e = {0};
+        int hit = -1;
+        CHECK_INT(stop_new(spans, 2, &s, &e), RC_OK);
+        strbuf_init(&out, 4000);
+        stop_set_mode(s, STOP_IGNORES);
+        for (const char *text = "xabaaab"; *text; text += strlen(text) < piece ? strlen(text) : piece)
+            CHECK_INT(stop_push(s, text, strlen(text) < piece ? strlen(text) : piece, &out, &hit), RC_OK);
+        CHECK_INT(hit, -1);
+        CHECK_STR(out.data, "xabaa"); /* "ab" may go on */
+        CHECK_INT(stop_held(s), 2);
+        stop_set_mode(s, STOP_HEEDS);
+        CHECK_INT(stop_push(s, "ax", 2, &out, &hit), RC_OK);
+        CHECK_INT(hit, 0);
+        CHECK_STR(out.data, "xabaa");
+        strbuf_fini(&out);
+        stop_free(s);
+    }
+}
+
 static void test_holds_back_only_what_may_be_a_stop(void)
 {
     struct text_span strings[] = {span("<|im_end|>")};
@@ -150,6 +176,7 @@ static void test_bad_strings(void)
 int main(void)
 {
     TEST(test_found_across_pieces);
+    TEST(test_ignored_for_a_while);
     TEST(test_holds_back_only_what_may_be_a_stop);
     TEST(test_random_against_naive);
     TEST(test_bad_strings);
