@@ -6,8 +6,8 @@ too small for all of them, sleep in the middle of it. Proves that nothing is lef
 or its refusal, the same question has the same answer all along, after each round no sequence runs or waits and all KV pages
 are free, and memory stays as it is (2 %).
 
-With --full half an hour, else a minute that takes what processor the other tests leave, in which memory seldom settles
-so far that anything could be said of it; under sanitizers 3 minutes, else seconds."""
+With --full half an hour, else 3 minutes that take what processor the other tests leave; under sanitizers 3 minutes, else
+seconds."""
 
 import os
 import random
@@ -33,7 +33,7 @@ def seconds(args, part):
     """Of a case that is so much of the whole."""
     if args.sanitized:
         return (180 if args.full else 15) * part
-    return (1800 if args.full else 60) * part
+    return (1800 if args.full else 180) * part
 
 
 class Load:
