@@ -14,7 +14,8 @@ static struct attn_args args_of(const struct attn_env *env, float *y, const floa
 static enum k_status attend(const struct attn_env *env, struct attn_args *a)
 {
     a->group = a->n_head / a->n_kv_head;
-    return attention_tile_can(a) ? attention_tile(env, a) : attention_plain(env, a);
+    enum k_status st = attention_tile_can(a) ? attention_tile(env, a) : K_UNSUPPORTED;
+    return st == K_UNSUPPORTED ? attention_plain(env, a) : st;
 }
 
 enum k_status attention_gqa(const struct attn_env *env, float *y, const float *q, const struct k_kv_pool *kv,

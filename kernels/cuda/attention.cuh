@@ -77,6 +77,7 @@ KDEV float *attn_part(const struct attn_args &a, int32_t token, int32_t head, in
 }
 
 bool attention_tile_can(const struct attn_args *a);
+/* K_UNSUPPORTED: a block may not have the shared memory that heads of this size take; nothing was done. */
 enum k_status attention_tile(const struct attn_env *env, struct attn_args *a);
 enum k_status attention_plain(const struct attn_env *env, const struct attn_args *a);
 

@@ -654,10 +654,19 @@ static enum k_status run_counts(const struct attn_env *env, struct attn_args a, 
     return launch(env->stream, attention_fold_kernel, grid_of(t->n_tok, a.n_head), 128, 0, a);
 }
 
+/* Whether a block of the larger of the two kernels that such heads may need has its shared memory. */
+static bool tiles_fit(const struct attn_env *env, struct attn_args a)
+{
+    a.n_stage = 1;
+    return (a.latent ? shared_bytes(a, 32, 8) : shared_bytes(a, 64, 2)) <= env->shared_max;
+}
+
 #define ALONE_MAX 3 /* longer runs are worth tiles of their own */
 
 enum k_status attention_tile(const struct attn_env *env, struct attn_args *a)
 {
+    if (!tiles_fit(env, *a))
+        return K_UNSUPPORTED;
     /* Partial results would outgrow the cache they are read from where many heads share keys: longer splits. */
     a->split_pages = a->group <= 32 ? 4 : 16;
     enum k_status st;

@@ -143,6 +143,8 @@ template <int BM> KERNEL_BOUNDS(gemm_q8, GEMM_BLOCK, 1)(struct mul_job j)
 
 enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles)
 {
+    if ((size_t)gemm_shared_bytes(j, rows) > c->facts.shared_max)
+        rows = 32;
     struct grid3 grid = grid_in_bands(j, rows, grid_tiles);
     size_t shared = (size_t)gemm_shared_bytes(j, rows);
     return rows == 32 ? launch(c->stream, gemm_q8<32>, grid, GEMM_BLOCK, shared, *j)

@@ -23,13 +23,7 @@
 #define GEMV_WARPS  4
 #define GEMV_BLOCK  (GEMV_WARPS * WARP) /* = GEMV_ROWS * GEMV_PAIRS: a thread per sum at the end */
 #define GEMV_STAGES 3
-#define GEMV_FOLD   16 /* slices whose sums are kept until they are added */
-
-KHOST_DEV int gemv_fold(const struct mul_job *j)
-{
-    int n = j->np / SLICE;
-    return n < GEMV_FOLD ? n : GEMV_FOLD;
-}
+#define GEMV_FOLD   16 /* mul_job.fold at most */
 
 /* Outputs of a block, and the row of the weights (of w, then of w_up) that is row r of its tile; where their tensor ends. */
 KHOST_DEV int gemv_outputs(const struct mul_job *j)
@@ -82,7 +76,7 @@ KHOST_DEV int gemv_warp_bytes(const struct mul_job *j)
 }
 KHOST_DEV int gemv_shared_bytes(const struct mul_job *j)
 {
-    return GEMV_WARPS * gemv_warp_bytes(j) + gemv_fold(j) * GEMV_BLOCK * (int)sizeof(float);
+    return GEMV_WARPS * gemv_warp_bytes(j) + j->fold * GEMV_BLOCK * (int)sizeof(float);
 }
 
 KDEV uint8_t *gemv_stage(const struct mul_job *j, uint8_t *ring, int slice)
@@ -196,7 +190,7 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
     uint8_t *ring = shared + warp_of_block() * gemv_warp_bytes(&j);
     float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;
     struct expanded_tile t = expanded_tile_at(ring + GEMV_STAGES * gemv_stage_bytes(&j), GEMV_ROWS);
-    int n_slices = j.np / SLICE, slot_at = lane() / 2 * j.slot_bytes, fold = gemv_fold(&j);
+    int n_slices = j.np / SLICE, slot_at = lane() / 2 * j.slot_bytes, fold = j.fold;
     const uint8_t *row = gemv_row(&j, tile.matrix, out0, lane() / 2),
                   *stop = gemv_stop(&j, lane() / 2); /* of two lanes */
     const uint8_t *x_rows[3] = {gemv_x(&j, &tile, lane() / 4), gemv_x(&j, &tile, 2 * (lane() & 3)),
@@ -291,7 +285,7 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
         return;
     uint8_t *ring = shared + warp_of_block() * gemv_warp_bytes(&j);
     float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;
-    int n_slices = j.np / SLICE, fold = gemv_fold(&j);
+    int n_slices = j.np / SLICE, fold = j.fold;
     const uint8_t *xb = gemv_x(&j, &tile, lane() / 4);
 
     for (int i = 0; i < GEMV_STAGES - 1; i++) {
@@ -324,16 +318,27 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
     gemv_finish(&j, &tile, total, out0, sums);
 }
 
+/* All slices, or as many rounds of the warps as there is shared memory for: a warp's slices are GEMV_WARPS apart. */
+static int fold_of(const struct k_ctx *c, const struct mul_job *j)
+{
+    int n = j->np / SLICE, fold = GEMV_FOLD;
+    while (fold > GEMV_WARPS &&
+           (size_t)(GEMV_WARPS * gemv_warp_bytes(j) + fold * GEMV_BLOCK * (int)sizeof(float)) > c->facts.shared_max)
+        fold -= GEMV_WARPS;
+    return n < fold ? n : fold;
+}
+
 enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles)
 {
     struct mul_list list = {};
     int blocks = 0, shared = 0;
     for (int i = 0; i < n; i++) {
-        int own = gemv_shared_bytes(&jobs[i]);
-        list.job[list.n] = jobs[i];
+        struct mul_job *j = &list.job[list.n];
+        *j = jobs[i];
+        j->fold = fold_of(c, j);
         list.first[list.n++] = blocks;
-        blocks += (jobs[i].m + gemv_outputs(&jobs[i]) - 1) / gemv_outputs(&jobs[i]);
-        shared = own > shared ? own : shared;
+        blocks += (j->m + gemv_outputs(j) - 1) / gemv_outputs(j);
+        shared = gemv_shared_bytes(j) > shared ? gemv_shared_bytes(j) : shared;
     }
     struct grid3 grid = grid_of(blocks, grid_tiles, jobs->ids || jobs->tiles ? 1 : jobs->n_matrix);
     return jobs->group ? launch_early(c->stream, c->early, gemv_q8, grid, GEMV_BLOCK, (size_t)shared, list)

@@ -31,7 +31,8 @@ static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t
     }
     j->slice_bytes = (int32_t)k_row_bytes(w->type, SLICE);
     aligned &= j->slice_bytes % 16 == 0 && j->row_bytes % 16 == 0;
-    j->slot_bytes = (j->slice_bytes + 15) / 16 * 16 + (aligned ? 0 : 16);
+    j->slot_bytes =
+        (j->slice_bytes + 15) / 16 * 16 + (aligned || !form ? 0 : 16); /* floats come element by element then */
     j->x_bytes = form ? j->np + j->np / 8 + 4 * (j->np / j->group) : 2 * j->np + 16;
     return (uintptr_t)w->data % 16 ? K_BAD_SHAPE : K_OK;
 }

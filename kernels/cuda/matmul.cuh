@@ -44,6 +44,7 @@ struct mul_job {
     enum act_form form;
     const uint8_t *x;
     int64_t x_bytes; /* from one activation row to the next */
+    int32_t fold;    /* gemv.cu: slices whose sums are kept until they are added; a matter of room only */
     bool direct;     /* gemv.cu: x are the caller's floats, brought into the form by each block for itself */
     float *y;
     const float *bias; /* m, or NULL */
@@ -202,7 +203,7 @@ enum k_status mul_activations(struct k_ctx *c, const struct mul_job *j, uint8_t 
 /* 1 <= n <= K_PRODUCTS_MAX jobs in one launch: all of quantised weights, or none, and with pairs alike. grid_tiles: how many
  * tiles of pairs (of the kernel's size) there may be, all matrices not counted; so below. */
 enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles);
-/* rows: of the weights in a block, 32 or 128. */
+/* rows: of the weights in a block, 32 or 128; 32 where a block may not have the shared memory of 128. */
 enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles);
 /* 32 or 64 rows and 64 pairs, or 128 and 128. */
 enum k_status mul_gemm_16(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles);

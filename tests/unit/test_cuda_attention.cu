@@ -155,7 +155,8 @@ static void bench_free(struct bench *b)
     free(b->host.data), free(b->q), free(b->expected);
 }
 
-/* Tokens [from, from + n) in one step on a device of n_sm multiprocessors, into y. */
+/* Tokens [from, from + n) in one step, into y, on a device of n_sm multiprocessors, a block of which may have shared_max of
+ * shared memory, if this one's may. */
 static void attend(const struct bench *b, float *y, int32_t from, int32_t n, int n_sm, size_t shared_max)
 {
     const struct attention_case *a = b->a;
@@ -163,8 +164,11 @@ static void attend(const struct bench *b, float *y, int32_t from, int32_t n, int
     const struct k_gqa g = {a->n_head, a->n_kv_head, a->d_k, a->d_v, scale};
     const struct k_mla m = {a->n_head, a->d_v, a->d_k - a->d_v, scale};
     const int64_t q_row = (int64_t)a->n_head * a->d_k, y_row = (int64_t)a->n_head * a->d_v;
+    struct device_facts facts;
     struct step s;
     step_make(&s, from, n);
+    CHECK_INT(device_facts_of(0, &facts), K_OK);
+    shared_max = shared_max < facts.shared_max ? shared_max : facts.shared_max;
     void *dy = device_poison((size_t)(n * y_row) * sizeof(float));
     const struct attn_env env = {st, n_sm, shared_max, s.t, (float *)b->part, (size_t)8 << 20};
     CHECK_INT(a->n_kv_head ? attention_gqa(&env, (float *)dy, b->device_q + from * q_row, &b->device, &g)
@@ -224,6 +228,24 @@ static void tiles_are_near_and_obey_the_law(void)
         bench_free(&b);
         free(y), free(again);
     }
+}
+
+/* Cards of compute capability 8.6 and 8.9 give a block 99 KiB: what does not fit there is computed all the same, every token
+ * of it in the same way. */
+static void without_shared_memory_the_plain_kernel_attends(void)
+{
+    static const struct attention_case wide = {K_F16, 2, 0, 576, 512};
+    const int64_t n = (int64_t)N_TOK * wide.n_head * wide.d_v;
+    float *y = random_floats(n, 1.0f), *again = random_floats(n, 1.0f);
+    struct bench b;
+    bench_make(&b, &wide);
+    attend(&b, y, 0, N_TOK, 142, 99 * 1024);
+    check_near(&wide, y, b.expected, false);
+    for (int32_t t = 0; t < N_TOK; t++)
+        attend(&b, again, t, 1, 142, 99 * 1024);
+    CHECK(memcmp(y, again, (size_t)n * sizeof *y) == 0);
+    bench_free(&b);
+    free(y), free(again);
 }
 
 /* What a position's first value (of the first key head) is made of: the number itself, or the scale of its block. */
@@ -319,6 +341,7 @@ int main(void)
 {
     CHECK_INT(stream_new(&st), K_OK);
     TEST(tiles_are_near_and_obey_the_law);
+    TEST(without_shared_memory_the_plain_kernel_attends);
     TEST(only_later_rows_see_what_is_not_finite);
     TEST(plain_is_near_and_obeys_the_law);
     TEST(queries_of_any_size);

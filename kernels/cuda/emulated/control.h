@@ -1,5 +1,5 @@
 /* What a test says to the emulated device. Which card it is, the environment says when a program begins:
- * CUDA_EMULATED_CARD=small (the default), a100 or h200: multiprocessors, compute capability and the shared memory of
+ * CUDA_EMULATED_CARD=small (the default), a100, l40s or h200: multiprocessors, compute capability and the shared memory of
  * a block. */
 #ifndef KERNELS_CUDA_EMULATED_CONTROL_H
 #define KERNELS_CUDA_EMULATED_CONTROL_H

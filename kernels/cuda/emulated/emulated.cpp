@@ -37,6 +37,7 @@ const struct card cards[] = {
     {"small", 9, 0, 4, (size_t)1 << 20,
      227 * 1024}, /* few multiprocessors: tiles are large where a test's sizes are not */
     {"a100", 8, 0, 108, (size_t)40 << 20, 163 * 1024},
+    {"l40s", 8, 9, 142, (size_t)48 << 20, 99 * 1024},
     {"h200", 9, 0, 132, (size_t)50 << 20, 227 * 1024},
 };
 
@@ -46,7 +47,7 @@ const struct card &card_in_use()
     for (const struct card &c : cards)
         if (!wanted || !strcmp(wanted, c.name))
             return c;
-    emulated_die("CUDA_EMULATED_CARD: there is no %s, but small, a100 and h200", wanted);
+    emulated_die("CUDA_EMULATED_CARD: there is no %s, but small, a100, l40s and h200", wanted);
 }
 
 struct device {
