@@ -441,8 +441,7 @@ static void job_take(struct batcher *b, struct batch_job *j, struct step_slice *
 static void share_pages(struct batcher *b, struct batch_job *j)
 {
     const bool ahead = ahead_has(b, j);
-    if (j->seq && j->n_draft == 0 &&
-        !(ahead && j->n_all % K_PAGE_TOKENS == 0)) /* else not all of it is known to be right */
+    if (j->seq && !(ahead && j->n_all % K_PAGE_TOKENS == 0)) /* else not all of it is known to be right */
         b->o.ops->seq_share(j->seq, &j->salt, j->ids);
 }
 
@@ -458,11 +457,12 @@ static void job_step(struct batcher *b, struct batch_job *j, struct step_slice *
         ahead_again(b, j);
         return;
     }
-    const bool ahead = ahead_has(b, j); /* then the token that is taken now is stored, too */
-    if (!ahead)
+    /* Of a step ahead the token that is taken now is stored, too; of proposed ones it is not known yet which are right. */
+    const bool later = ahead_has(b, j) || j->n_draft > 0;
+    if (!later)
         share_pages(b, j);
     job_take(b, j, sl, now);
-    if (ahead)
+    if (later)
         share_pages(b, j);
     if (read)
         stand_back(b, &j->salt);

@@ -50,6 +50,7 @@ struct engine {
     int steps, seqs, fail_at;
     int32_t pages_total, pages_free;
     int32_t known;  /* tokens of every prompt */
+    int32_t shared; /* most tokens of a sequence that were made known */
     int salts;      /* first bytes of the salts seen, added up */
     int32_t eos_at; /* sequences say EOS at this length; 0: never */
     const char
@@ -270,6 +271,7 @@ static inline void fake_seq_share(struct seq *s, const struct prefix_salt *salt,
     for (int32_t i = 0; i < s->len; i++)
         hash = (hash ^ (uint64_t)(ids[i] + 1)) * 1099511628211u;
     s->en->broken += hash != s->hash[s->len];
+    s->en->shared = s->len > s->en->shared ? s->len : s->en->shared;
     pthread_mutex_unlock(&s->en->lock);
 }
 

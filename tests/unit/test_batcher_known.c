@@ -53,6 +53,7 @@ static void looking_ahead(void)
     for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
         struct client got[2][3] = {0};
         struct batcher_stats stats[2];
+        int shared[2];
         for (int ahead = 0; ahead < 2; ahead++) {
             struct bench t;
             engine_init(&t.en);
@@ -67,6 +68,7 @@ static void looking_ahead(void)
             struct clients all = {got[ahead], 3};
             CHECK(pump(&t, all_done, &all));
             batcher_stats(t.b, &stats[ahead]);
+            shared[ahead] = engine_get(&t.en, &t.en.shared);
             bench_fini(&t);
         }
         for (int k = 0; k < 3; k++) {
@@ -83,6 +85,8 @@ static void looking_ahead(void)
         CHECK(stats[1].accepted_tokens <= stats[1].proposed_tokens);
         CHECK_INT(stats[1].decode_tokens,
                   stats[1].generated_tokens - 3 + stats[1].proposed_tokens - stats[1].accepted_tokens);
+        CHECK(shared[1] <= shared[0] &&
+              shared[1] >= shared[0] - SPECULATE_MAX); /* but for what the last step brought */
         if (i == 0)
             CHECK(stats[1].steps < stats[0].steps && stats[1].accepted_tokens > 30);
     }
