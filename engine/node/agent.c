@@ -225,8 +225,9 @@ static void on_meter(evutil_socket_t fd, short what, void *arg)
     struct agent *a = arg;
     (void)fd, (void)what;
     a->power = watts_read(a->watts, a->supervisor ? supervisor_stats(a->supervisor)->batcher.step_seconds : 0);
+    const struct nvml_state gpus = nvml_state(a->nvml);
     if (a->supervisor)
-        supervisor_power(a->supervisor, &a->power);
+        supervisor_power(a->supervisor, &a->power, &gpus);
 }
 
 static enum rc open_watts(struct agent *a, const struct agent_options *o, struct error *e)

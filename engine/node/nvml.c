@@ -19,9 +19,16 @@ typedef int nvml_u32_fn(void *device, unsigned *v);
 typedef int nvml_u64_fn(void *device, unsigned long long *v);
 typedef int nvml_bounds_fn(void *device, unsigned *lo, unsigned *hi);
 typedef int nvml_set_fn(void *device, unsigned v);
+struct nvml_memory {
+    unsigned long long total, free, used;
+};
+typedef int nvml_memory_fn(void *device, struct nvml_memory *m);
+typedef int nvml_clock_fn(void *device, int which, unsigned *mhz);
 typedef const char *nvml_text_fn(int result);
 
 #define NO_PERMISSION 4
+#define CLOCK_SM      1
+#define CLOCK_MEMORY  2
 #define UUID_MAX      96
 #define FILE_MAX      ((size_t)64 << 10)
 
@@ -33,6 +40,8 @@ struct nvml {
     nvml_u64_fn *energy;
     nvml_bounds_fn *bounds;
     nvml_set_fn *set_limit;
+    nvml_memory_fn *memory;
+    nvml_clock_fn *clock;
     nvml_text_fn *text;
     void *gpus[NVML_GPUS_MAX];
     int n;
@@ -91,6 +100,8 @@ enum rc nvml_open(struct nvml **out, const char *library, struct error *e)
     find(n, "nvmlDeviceGetPowerManagementLimit", &n->limit);
     find(n, "nvmlDeviceGetPowerManagementLimitConstraints", &n->bounds);
     find(n, "nvmlDeviceSetPowerManagementLimit", &n->set_limit);
+    find(n, "nvmlDeviceGetMemoryInfo", &n->memory);
+    find(n, "nvmlDeviceGetClockInfo", &n->clock);
     *out = n;
     return RC_OK;
 }
@@ -135,6 +146,28 @@ bool nvml_millijoules(struct nvml *n, int64_t *mj)
         *mj += (int64_t)v;
     }
     return n->energy != NULL;
+}
+
+static void keep_lowest(const struct nvml *n, void *gpu, int which, uint64_t *hz)
+{
+    unsigned mhz = 0;
+    if (n->clock && n->clock(gpu, which, &mhz) == 0 && (*hz == 0 || (uint64_t)mhz * 1000000 < *hz))
+        *hz = (uint64_t)mhz * 1000000;
+}
+
+struct nvml_state nvml_state(struct nvml *n)
+{
+    struct nvml_state s = {0};
+    for (int i = 0; n && i < n->n; i++) {
+        struct nvml_memory m;
+        if (n->memory && n->memory(n->gpus[i], &m) == 0) {
+            s.memory_bytes += m.total;
+            s.memory_used_bytes += m.used;
+        }
+        keep_lowest(n, n->gpus[i], CLOCK_SM, &s.sm_hz);
+        keep_lowest(n, n->gpus[i], CLOCK_MEMORY, &s.memory_hz);
+    }
+    return s;
 }
 
 /* ---- caps ------------------------------------------------------------------------------------------------------- */

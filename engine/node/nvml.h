@@ -7,7 +7,8 @@
  *
  * Blocks for as long as the driver takes (milliseconds; seconds when the driver is cold): start and end, and readings once
  * a second. One thread. NVML API reference: nvmlDeviceGetPowerUsage (mW), nvmlDeviceGetTotalEnergyConsumption (mJ since the
- * driver was loaded), nvmlDeviceSetPowerManagementLimit (mW). */
+ * driver was loaded), nvmlDeviceSetPowerManagementLimit (mW), nvmlDeviceGetMemoryInfo (bytes), nvmlDeviceGetClockInfo
+ * (MHz). */
 #ifndef ENGINE_NODE_NVML_H
 #define ENGINE_NODE_NVML_H
 
@@ -26,6 +27,12 @@ int nvml_count(const struct nvml *n);
 /* Sums over the GPUs that answer; false: none does. */
 bool nvml_milliwatts(struct nvml *n, int64_t *mw);
 bool nvml_millijoules(struct nvml *n, int64_t *mj); /* of all of them, else false: only differences mean something */
+/* What else the GPUs say of themselves; 0: none says it. */
+struct nvml_state {
+    uint64_t memory_bytes, memory_used_bytes; /* all of them together; used by whatever program */
+    uint64_t sm_hz, memory_hz;                /* the lowest clocks of any: one that is throttled shows */
+};
+struct nvml_state nvml_state(struct nvml *n); /* NULL: all 0 */
 
 /* Cap each GPU at so many watts, its own bounds kept, old limits in `file` first. RC_DENIED: not allowed (it takes root, and
  * no container in between); what was changed is put back then. */

@@ -487,14 +487,18 @@ enum rc supervisor_renewed(struct supervisor *s, struct error *e)
     return tls_door_reread(s->o.tls, e);
 }
 
-void supervisor_power(struct supervisor *s, const struct watts_reading *p)
+void supervisor_power(struct supervisor *s, const struct watts_reading *p, const struct nvml_state *gpus)
 {
     const int are = (int)p->source;
     s->counts.watts_are = are;
     s->counts.watts = (double)p->milliwatts / 1e3;
     s->counts.joules = (double)p->millijoules / 1e3;
     s->counts.idle_joules = (double)p->idle_millijoules / 1e3;
-    if (s->state != NODE_AWAKE || !are) /* others ask the supervisor itself */
+    s->counts.gpu_memory_bytes = gpus->memory_bytes;
+    s->counts.gpu_memory_used_bytes = gpus->memory_used_bytes;
+    s->counts.gpu_sm_hz = gpus->sm_hz;
+    s->counts.gpu_memory_hz = gpus->memory_hz;
+    if (s->state != NODE_AWAKE || (!are && !gpus->memory_bytes)) /* others ask the supervisor itself */
         return;
     const struct node_counts counts = supervisor_counts_now(s);
     tell(s, MSG_AWAKE, &counts, sizeof counts); /* it stays awake */

@@ -67,8 +67,9 @@ const char *supervisor_problem(const struct supervisor *s);
 /* Since when the drain runs and for how long still, ms; -1: it does not drain. */
 int64_t supervisor_drain_left_ms(const struct supervisor *s);
 
-/* What the machine draws, for /metrics and whoever keeps books, here and in the worker. */
-void supervisor_power(struct supervisor *s, const struct watts_reading *p);
+/* What the machine draws, and what its GPUs say of themselves, for /metrics and whoever keeps books, here and in the
+ * worker. */
+void supervisor_power(struct supervisor *s, const struct watts_reading *p, const struct nvml_state *gpus);
 
 /* The orders. As POST /sleep and /wake_up: the state afterwards, "awake", "falling_asleep", "asleep", "waking", or NULL
  * when it is draining or has failed. A request that is held keeps the node from falling asleep. */

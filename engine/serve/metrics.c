@@ -167,6 +167,27 @@ static const struct row node_rows[] = {
      "Requests whose client went away while they were held."},
 };
 
+/* One family of two rows, told if there is anything to tell. */
+static void put_pair(struct strbuf *b, const struct metrics_view *v, const char *name, const char *help,
+                     const char *const extras[2], const uint64_t values[2])
+{
+    if (!values[0] && !values[1])
+        return;
+    put_head(b, name, "gauge", help);
+    for (int i = 0; i < 2; i++)
+        put_sample(b, v, name, extras[i], (double)values[i]);
+}
+
+static void put_gpus(struct strbuf *b, const struct metrics_view *v, const struct node_counts *c)
+{
+    static const char *const memory[] = {"state=\"total\"", "state=\"used\""};
+    static const char *const clocks[] = {"clock=\"sm\"", "clock=\"memory\""};
+    put_pair(b, v, "spillway_engine_gpu_memory_bytes", "Of all GPUs; what is used, by whatever program.", memory,
+             (const uint64_t[]){c->gpu_memory_bytes, c->gpu_memory_used_bytes});
+    put_pair(b, v, "spillway_engine_gpu_clock_hertz", "The lowest of all GPUs' clocks, now.", clocks,
+             (const uint64_t[]){c->gpu_sm_hz, c->gpu_memory_hz});
+}
+
 static void put_node(struct strbuf *b, const struct metrics_view *v)
 {
     static const char *const states[] = {"ok",         "falling_asleep", "asleep", "waking",
@@ -185,6 +206,7 @@ static void put_node(struct strbuf *b, const struct metrics_view *v)
         put_head(b, "spillway_engine_joules_total", "counter", "The same, added up since the start.");
         put_sample(b, v, "spillway_engine_joules_total", source, v->node->counts->joules);
     }
+    put_gpus(b, v, v->node->counts);
 }
 
 double metrics_resident_bytes(void)

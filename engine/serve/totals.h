@@ -40,6 +40,8 @@ struct node_counts {
     double wake_seconds;                    /* of the last wake-up, from the wish to ready */
     double watts, joules, idle_joules;      /* what the machine draws; since the start (engine/node/watts.h) */
     int32_t watts_are;                      /* 0: not known; 1: estimated; 2: measured */
+    /* Of the GPUs, all programs' together (engine/node/nvml.h); 0: not known. */
+    uint64_t gpu_memory_bytes, gpu_memory_used_bytes, gpu_sm_hz, gpu_memory_hz;
 };
 void node_counts_init(struct node_counts *c); /* a new life */
 

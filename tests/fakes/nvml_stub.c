@@ -1,5 +1,5 @@
 /* A stand-in for NVIDIA's management library: one GPU whose power limit (milliwatts) stands in the file that NVML_STUB names,
- * which draws 75 W, and counts the millijoules that that makes. Results and signatures: NVML API reference. */
+ * which draws 75 W, and counts the millijoules that that makes; it has 80 GB, 20 of them used, and two clocks. Results and signatures: NVML API reference. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +62,27 @@ int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *mj)
     clock_gettime(CLOCK_MONOTONIC, &t);
     *mj = (unsigned long long)t.tv_sec * 75000 + (unsigned long long)(t.tv_nsec / 1000000) * 75;
     return 0;
+}
+
+struct memory {
+    unsigned long long total, free, used;
+};
+
+int nvmlDeviceGetMemoryInfo(void *device, struct memory *m);
+int nvmlDeviceGetMemoryInfo(void *device, struct memory *m)
+{
+    (void)device;
+    *m = (struct memory){80000000000, 60000000000, 20000000000};
+    return 0;
+}
+
+/* Of which: 1 the multiprocessors, 2 the memory. */
+int nvmlDeviceGetClockInfo(void *device, int which, unsigned *mhz);
+int nvmlDeviceGetClockInfo(void *device, int which, unsigned *mhz)
+{
+    (void)device;
+    *mhz = which == 1 ? 1410 : 1593;
+    return which == 1 || which == 2 ? 0 : 2;
 }
 
 int nvmlDeviceGetPowerManagementLimit(void *device, unsigned *mw);

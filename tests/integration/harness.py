@@ -821,6 +821,17 @@ class Skip(Exception):
     pass
 
 
+def nvml_stub(folder):
+    """The stand-in for NVIDIA's management library, compiled into the folder."""
+    cc = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not cc:
+        raise Skip("no C compiler for the stub of NVML")
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fakes", "nvml_stub.c")
+    out = os.path.join(folder, "libnvidia-ml-stub.so")
+    subprocess.run([cc, "-shared", "-fPIC", "-o", out, source], check=True)
+    return out
+
+
 def environment_with(build, package, interpreter=sys.executable, *others):
     """A Python that has this package ("name==version"), made once for all builds, beside them. Skip, where that cannot be."""
     home = os.path.join(os.path.dirname(os.path.abspath(build)), "build-venv", package.partition("==")[0])

@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from engine_server import FOLDER, Server, error_of, make_model, run_ns, same  # noqa: E402
-from harness import Connection, certificate, main, request, wait_until  # noqa: E402
+from harness import Connection, certificate, main, nvml_stub, request, wait_until  # noqa: E402
 from test_node_api import COMPLETION, NODE, key_file, node  # noqa: E402
 
 PROMPT = {"prompt": "hello", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
@@ -127,6 +127,22 @@ def orders_and_words(args):
         error_of(post(s, "/sleep"), 501, "no_supervisor")
         same(s.worker(), None)
         same(s.complete().status, 200)
+
+
+def gpus_are_told(args):
+    """Awake by the worker, asleep by the supervisor."""
+    expected = {("memory_bytes", "state", "total"): 80e9, ("memory_bytes", "state", "used"): 20e9,
+                ("clock_hertz", "clock", "sm"): 1410e6, ("clock_hertz", "clock", "memory"): 1593e6}
+
+    def told(s):
+        return {key: s.metrics_of(NODE, "spillway_engine_gpu_" + key[0], **{key[1]: key[2]}) for key in expected}
+
+    with node(args, "--nvml-library", nvml_stub(FOLDER)) as s:
+        wait_until(lambda: told(s) == expected, 10, "the worker has heard of it")
+        fall_asleep(s)
+        same(told(s), expected)
+    with node(args, "--nvml-library", "none") as s:
+        assert b"spillway_engine_gpu_" not in request(s.port, "GET", "/metrics", headers=NODE).body
 
 
 def probes_never_wake(args):
@@ -609,6 +625,6 @@ def nobody_is_left_behind(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [orders_and_words, probes_never_wake, a_request_wakes, falling_asleep_with_answers, sleep_while_loading,
-                   under_traffic, over_tls, crashes_are_mended, crash_loops_end, a_model_that_went_away, workers_die_at_any_moment,
+    main(__doc__, [orders_and_words, gpus_are_told, probes_never_wake, a_request_wakes, falling_asleep_with_answers,
+                   sleep_while_loading, under_traffic, over_tls, crashes_are_mended, crash_loops_end, a_model_that_went_away, workers_die_at_any_moment,
                    hung_workers_are_replaced, drains_asleep, nobody_is_left_behind])

@@ -21,7 +21,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from ec2_stage import KEYS, POOL, SETTINGS, FileServer, Machine, cloud  # noqa: E402
-from harness import Connection, Scheduler, Skip, free_port, json_lines, main, request, wait_until  # noqa: E402
+from harness import (Connection, Scheduler, Skip, free_port, json_lines, main, nvml_stub, request,  # noqa: E402
+                     wait_until)
 from test_two_engines import model_file  # noqa: E402
 
 # A machine may be slow: who is not meant to be silent has time. What must be waited for is short.
@@ -416,19 +417,9 @@ def dead_mans_switch(args):
         p.s.line(message="serving")
 
 
-def stub_library(p):
-    cc = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not cc:
-        raise Skip("no C compiler for the stub of NVML")
-    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fakes", "nvml_stub.c")
-    out = os.path.join(p.folder, "libnvidia-ml-stub.so")
-    subprocess.run([cc, "-shared", "-fPIC", "-o", out, source], check=True)
-    return out
-
-
 def watts_and_caps(args):
     with Place(args) as p:
-        library, card = stub_library(p), os.path.join(p.folder, "card")
+        library, card = nvml_stub(p.folder), os.path.join(p.folder, "card")
         with open(card, "w") as f:
             f.write("350000\n")
 
