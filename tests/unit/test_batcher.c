@@ -325,10 +325,10 @@ static void prompts_take_turns(void)
         struct ask a = {.n_prompt = 300, .salt = i, .max_tokens = 1, .tenant = i < FLOOD ? 1 : 2};
         c[i].order = &order;
         CHECK_INT(submit(&t, &c[i], &a), RC_OK);
-        if (i == 0)
-            engine_set_permits(&t.en, 1);
-        if (i == FLOOD - 1)
+        if (i == FLOOD - 1) {
+            engine_set_permits(&t.en, 1); /* whoever was not there before this step is admitted after it */
             CHECK(pump(&t, five_run, &t));
+        }
     }
     engine_set_permits(&t.en, -1);
     struct clients all = {c, FLOOD + FEW};
