@@ -1,5 +1,5 @@
-/* Stop strings and the reasoning splitter over wild streams: what comes out does not depend on how the stream was cut,
- * and without a hit nothing is lost.
+/* Stop strings (heeded from the beginning or after some bytes) and the reasoning splitter over wild streams: what comes out does
+ * not depend on how the stream was cut, and without a hit nothing is lost.
  * links: spw_engine_text */
 #include <stddef.h>
 #include <stdint.h>
@@ -11,8 +11,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-static int run_stop(const struct text_span *strings, size_t n_strings, const char *text, size_t n, size_t piece,
-                    struct strbuf *out)
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static int run_stop(const struct text_span *strings, size_t n_strings, size_t ignored, const char *text, size_t n,
+                    size_t piece, struct strbuf *out)
 {
     struct stop *s;
     struct error e;
@@ -20,9 +25,14 @@ static int run_stop(const struct text_span *strings, size_t n_strings, const cha
 
     if (stop_new(strings, n_strings, &s, &e) != RC_OK)
         return -2;
-    for (size_t at = 0; at < n; at += piece)
-        if (stop_push(s, text + at, n - at < piece ? n - at : piece, out, &hit) != RC_OK)
+    for (size_t at = 0, len; at < n; at += len) {
+        len = least(piece, at < ignored ? least(ignored, n) - at : n - at);
+        stop_set_mode(s, at < ignored ? STOP_IGNORES : STOP_HEEDS);
+        if (stop_push(s, text + at, len, out, &hit) != RC_OK)
             abort();
+        if (hit >= 0 && at + len <= ignored)
+            abort();
+    }
     if (stop_finish(s, out) != RC_OK)
         abort();
     stop_free(s);
@@ -69,8 +79,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     const char *text = (const char *)data + at;
     strbuf_init(&a, 1 << 20);
     strbuf_init(&b, 1 << 20);
-    int hit = run_stop(strings, n_strings, text, n - at, n, &a);
-    if (run_stop(strings, n_strings, text, n - at, 1 + data[1] % 5, &b) != hit || !same(&a, &b))
+    size_t ignored = data[0] >> 3; /* 0 to 31 */
+    int hit = run_stop(strings, n_strings, ignored, text, n - at, n, &a);
+    if (run_stop(strings, n_strings, ignored, text, n - at, 1 + data[1] % 5, &b) != hit || !same(&a, &b))
         abort();
     if (hit == -1 && (a.len != n - at || (a.len && memcmp(a.data, text, a.len) != 0)))
         abort();
