@@ -111,6 +111,7 @@ static void decide(struct progress_decision *d, const struct progress_state *s, 
     double idle = m->idle_tokens_per_s, spot = m->spot_tokens_per_s, demand = m->on_demand_tokens_per_s;
     double now = (double)now_us, boot = s->on_demand ? 0 : (double)m->changeover_us;
     bool cheap = hour_is_cheap(m, now_us, work, n);
+    bool priced = m->n_hours > 0 && m->hours_on_demand && spot <= 0;
 
     if (o->left <= TOKENS_LEAST)
         choose(d, PROGRESS_WAIT, PROGRESS_NOTHING_TO_DO, 0);
@@ -118,7 +119,10 @@ static void decide(struct progress_decision *d, const struct progress_state *s, 
         choose(d, PROGRESS_ON_DEMAND, now + boot > o->hard_us ? PROGRESS_LATE : PROGRESS_DEADLINE, demand + idle);
     else if (idle >= o->even_rate)
         choose(d, PROGRESS_IDLE_CAPACITY, PROGRESS_FILLS_VALLEY, idle);
-    else if (demand > 0 && s->on_demand && o->behind > -CHANGEOVERS * (double)m->changeover_us / US_PER_S * demand)
+    else if (demand > 0 && priced && cheap)
+        choose(d, PROGRESS_ON_DEMAND, PROGRESS_CHEAP_HOUR, demand + idle);
+    else if (demand > 0 && s->on_demand && cheap &&
+             o->behind > -CHANGEOVERS * (double)m->changeover_us / US_PER_S * demand)
         choose(d, PROGRESS_ON_DEMAND, PROGRESS_STAYS, demand + idle);
     else if (spot > 0 && (cheap || o->behind > 0))
         choose(d, PROGRESS_SPOT, m->n_hours > 0 && cheap ? PROGRESS_CHEAP_HOUR : PROGRESS_SPOT_IS_THERE, spot + idle);

@@ -2,6 +2,7 @@
  * simulator does (sim_plan.c), and the front is told what batch requests may do until the next look: fill what is idle, take
  * any place on machines, or, those whose time is nearly over, go wherever they can. */
 
+#include "policies/batch_market.h"
 #include "scheduler/capacity/fleet_internal.h"
 
 #define API_AT_ONCE 16 /* requests that an API is trusted with together, where nobody says */
@@ -13,34 +14,25 @@ static double api_tokens_per_s(const struct market *k, const struct snapshot *s)
     return (double)(waits < most ? waits : most) * (k->prompt + k->output) / (k->hold_s > 0 ? k->hold_s : 1);
 }
 
-/* What sleeps is had like a machine on demand, only sooner; an API at once. Where there is none of these, what runs is
- * all that there will be. */
-static void look_at_market(struct progress_market *m, const struct market *k, const struct snapshot *s, double demand)
+static void add_sleepers(struct batch_market *b, const struct fleet *f, const struct snapshot *s)
 {
-    *m = (struct progress_market){.idle_tokens_per_s = s->ready > demand ? s->ready - demand : 0,
-                                  .tick_us = BATCH_LOOK_MS * 1000};
-    int64_t boot_us = 0;
-    for (int i = 0; i < s->n_offers; i++) {
-        const struct scale_offer *o = &s->offers[i];
-        if (o->market == SCALE_SPOT)
-            m->spot_tokens_per_s += o->launch_max * o->tokens_per_s;
-        if (o->market != SCALE_ON_DEMAND || o->launch_max == 0)
-            continue;
-        m->on_demand_tokens_per_s += o->launch_max * o->tokens_per_s;
-        boot_us = o->boot_s * INT64_C(1000000) > boot_us ? o->boot_s * INT64_C(1000000) : boot_us;
-    }
     for (int i = 0; i < s->n_nodes; i++) {
         const struct member *n = s->members[i];
-        if (s->nodes[i].state != SCALE_ASLEEP || !n || !n->node || !n->node->config->levels)
-            continue;
-        const struct power_levels *l = n->node->config->levels;
-        const int64_t up_us = power_move_us(l, n->life == LIFE_OFF ? POWER_OFF : POWER_SLEEP, POWER_ACTIVE);
-        m->on_demand_tokens_per_s += s->offers[s->nodes[i].offer].tokens_per_s;
-        boot_us = up_us > boot_us ? up_us : boot_us;
+        if (s->nodes[i].state == SCALE_ASLEEP && n && n->node && n->node->config->levels)
+            batch_market_sleeper(b, s->offers[s->nodes[i].offer].tokens_per_s, n->node->config->levels,
+                                 n->life == LIFE_OFF ? POWER_OFF : POWER_SLEEP, f->config->tariff, 1);
     }
-    m->changeover_us = boot_us;
-    if (m->on_demand_tokens_per_s <= 0)
-        m->on_demand_tokens_per_s = s->api ? api_tokens_per_s(k, s) : s->ready;
+}
+
+/* Where nothing can be launched or woken an API stands in, and without one what runs: all that there will be. */
+static void look_at_market(struct batch_market *b, const struct fleet *f, const struct market *k,
+                           const struct snapshot *s)
+{
+    batch_market_init(b, s->ready, forecast_at(&k->forecast, 0).mean, BATCH_LOOK_MS * 1000);
+    for (int i = 0; i < s->n_offers; i++)
+        batch_market_offer(b, &s->offers[i]);
+    add_sleepers(b, f, s);
+    batch_market_stand_in(b, s->api ? api_tokens_per_s(k, s) : s->ready);
 }
 
 void batch_tell(struct fleet *f)
@@ -52,7 +44,7 @@ void batch_tell(struct fleet *f)
 static void decide(struct fleet *f, struct market *k)
 {
     struct progress_rows rows = {.n = 0};
-    struct progress_market market;
+    struct batch_market market;
     struct progress_decision d;
     int64_t begun_us = 0;
     const int64_t now_us = clock_now(f->o.clock).ns / NS_PER_US;
@@ -62,13 +54,12 @@ static void decide(struct fleet *f, struct market *k)
     }
     progress_rows_end(&rows, begun_us);
     plan_gather(f->snapshot, f, k);
-    look_at_market(&market, k, f->snapshot, forecast_at(&k->forecast, 0).mean);
-    progress_decide(&d, &k->progress, now_us, rows.work, rows.n, &market);
-    /* What an API, or what runs, stands in for is not launched: nothing is gained by not waiting for the last moment. */
-    const bool stands_in = market.changeover_us == 0;
-    const bool goes = d.where == PROGRESS_SPOT || (d.where == PROGRESS_ON_DEMAND && !stands_in);
-    const struct fleet_pace p = {.goes = goes, .urgent_us = progress_presses(&d) ? d.due_us : 0};
-    k->batch_tokens_per_s = goes ? progress_asks(&d) : 0;
+    look_at_market(&market, f, k, f->snapshot);
+    batch_market_hours(&market, clock_wall(f->o.clock).ns / NS_PER_US,
+                       rows.n ? rows.work[rows.n - 1].due_us - now_us : 0);
+    progress_decide(&d, &k->progress, now_us, rows.work, rows.n, &market.m);
+    const struct fleet_pace p = {.goes = batch_market_goes(&market, &d), .urgent_us = batch_market_urgent_us(&d)};
+    k->batch_tokens_per_s = p.goes ? progress_asks(&d) : 0;
     if (d.reason != k->batch_reason)
         log_info(f->o.log, "capacity", "batch work", LOG_S("model", k->model),
                  LOG_I("waiting", rows.n ? k->now.waiting_batch : 0), LOG_S("state", progress_where_name(d.where)),

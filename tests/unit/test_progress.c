@@ -22,6 +22,7 @@ struct world {
     struct pusd prices[96];
     double spot_share, idle_share; /* of ticks */
     double spot_s, demand_s, idle_s, missed, dear_s;
+    double dollars; /* of on demand, by the hours' prices, whether or not the rule knows them */
     int switches;
 };
 
@@ -65,7 +66,9 @@ static void run(struct world *w, uint64_t *seed)
         double computes_s = fmax((double)(now + tick - (ready_us > now ? ready_us : now)) / 1e6, 0);
         w->demand_s += d.where == PROGRESS_ON_DEMAND ? (double)tick / 1e6 : 0;
         w->spot_s += d.where == PROGRESS_SPOT ? (double)tick / 1e6 : 0;
-        if (d.where == PROGRESS_SPOT && n_hours && w->m.hour_prices[0].v > w->prices[n_hours - 1].v)
+        w->dollars += d.where == PROGRESS_ON_DEMAND ? (double)w->prices[hour].v * 1e-12 * (double)tick / 3.6e9 : 0;
+        if ((d.where == PROGRESS_SPOT || (d.where == PROGRESS_ON_DEMAND && w->m.hours_on_demand)) && n_hours &&
+            w->m.hour_prices[0].v > w->prices[n_hours - 1].v)
             w->dear_s += (double)tick / 1e6;
         /* What is done by each deadline is what counts: work past a deadline within this tick is cut there. */
         double done = rented * computes_s + w->m.idle_tokens_per_s * (double)tick / 1e6;
@@ -121,6 +124,47 @@ static void no_deadline_is_missed(void)
     }
     CHECK(missed == 0);
     CHECK(demand < all * 0.8); /* and yet spot did a good part */
+}
+
+/* Own machines that sleep, under a tariff: rows of hours, as tariffs have them. */
+static void random_hours(struct world *w, uint64_t *seed)
+{
+    w->spot_share = 0;
+    w->m.spot_tokens_per_s = 0;
+    w->m.changeover_us /= 6;
+    w->m.n_hours = 96;
+    w->m.hours_on_demand = true;
+    for (int i = 0; i < 96; i++)
+        w->prices[i].v =
+            i && next_random(seed) % 4 ? w->prices[i - 1].v : (int64_t)(1 + next_random(seed) % 5) * 1000000000000;
+}
+
+/* Against the same rule that does not know the prices. Where nothing is idle it is never dearer by more than 15% and three
+ * minutes (twice the time is taken for it, so it may begin in a dearer hour than even progress would), and a seventh
+ * cheaper in the mean. A free valley that comes later is one that it cannot know of. */
+static void hours_cost_no_deadline_and_save_money(void)
+{
+    uint64_t seed = 11;
+
+    for (int valleys = 0; valleys < 2; valleys++) {
+        double with = 0, without = 0;
+        for (int round = 0; round < 1500; round++) {
+            struct world w;
+            random_world(&w, &seed);
+            random_hours(&w, &seed);
+            w.idle_share *= valleys;
+            struct world blind = w;
+            uint64_t same = seed;
+            blind.m.n_hours = 0;
+            run(&w, &seed);
+            run(&blind, &same);
+            CHECK(w.missed == 0 && blind.missed == 0);
+            CHECK(valleys || w.dollars <= 1.15 * blind.dollars + 5 * 0.05);
+            with += w.dollars;
+            without += blind.dollars;
+        }
+        CHECK(with < without * (valleys ? 0.95 : 0.86));
+    }
 }
 
 static struct world one_job(double hours_of_work, double hours)
@@ -193,6 +237,55 @@ static void cheap_hours_are_waited_for(void)
     CHECK(w.missed == 0);
     CHECK(w.dear_s == 0);
     CHECK(w.demand_s < 600);
+}
+
+/* Own machines that sleep: 0 to n hours of price[i] dollars each. */
+static struct world own_job(double hours_of_work, int n, int (*price)(int hour))
+{
+    struct world w = one_job(hours_of_work, n);
+
+    w.m.spot_tokens_per_s = 0;
+    w.m.n_hours = n;
+    w.m.hours_on_demand = true;
+    for (int i = 0; i < n; i++)
+        w.prices[i].v = price(i) * INT64_C(1000000000000);
+    return w;
+}
+
+static int cheap_at_the_end(int hour)
+{
+    return hour < 12 ? 3 : 1;
+}
+
+static int cheap_twice(int hour)
+{
+    return hour >= 4 && hour < 12 ? 3 : 1;
+}
+
+static int three_prices(int hour)
+{
+    return hour < 8 ? 3 : hour < 10 ? 1 : 2;
+}
+
+static void a_day_of_two_prices_runs_in_its_cheap_hours(void)
+{
+    struct world w = own_job(3, 20, cheap_at_the_end);
+    uint64_t seed = 1;
+
+    run(&w, &seed);
+    CHECK(w.missed == 0 && w.dear_s == 0);
+    CHECK(fabs(w.dollars - 3.05) < 0.01); /* three hours and a start */
+    w = own_job(6, 20, cheap_twice);      /* four of them now, and not a tick longer */
+    run(&w, &seed);
+    CHECK(w.missed == 0 && w.dear_s == 0 && w.switches == 4);
+    CHECK(fabs(w.dollars - 6.1) < 0.01);
+    w = own_job(5, 20, cheap_at_the_end); /* it takes ten of eight hours by the rule: one is run at once */
+    run(&w, &seed);
+    CHECK(w.missed == 0 && w.dear_s > 3600 && w.dear_s < 1.1 * 3600);
+    w = own_job(2, 20, three_prices); /* the two that cost 1, and the first minutes that cost 2 for the start's */
+    run(&w, &seed);
+    CHECK(w.missed == 0 && w.dear_s == 0 && w.switches == 2);
+    CHECK(fabs(w.dollars - 2.1) < 0.02);
 }
 
 static void what_cannot_be_met_is_said(void)
@@ -310,11 +403,13 @@ static void what_is_not_pressing_asks_for_little(void)
 int main(void)
 {
     TEST(no_deadline_is_missed);
+    TEST(hours_cost_no_deadline_and_save_money);
     TEST(spot_that_stays_does_all);
     TEST(without_spot_it_runs_about_its_hours_on_demand);
     TEST(it_does_not_flap);
     TEST(valleys_are_filled_and_nothing_rented);
     TEST(cheap_hours_are_waited_for);
+    TEST(a_day_of_two_prices_runs_in_its_cheap_hours);
     TEST(what_cannot_be_met_is_said);
     TEST(the_worked_example);
     TEST(one_request_waits_for_its_last_moment);
