@@ -1,5 +1,6 @@
 #include "policies/batch_market.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -30,9 +31,15 @@ void batch_market_offer(struct batch_market *b, const struct scale_offer *o)
         add_on_demand(b, o->launch_max * o->tokens_per_s, o->boot_s * US_PER_S);
 }
 
-static void add_draw(struct batch_market *b, const struct tariff *t, int64_t mw)
+/* What a machine draws at work beyond what it draws in that state. */
+static void add_draw(struct batch_market *b, const struct power_levels *l, enum power_state state,
+                     const struct tariff *t, double overhead)
 {
+    const double more = (double)(power_draw_mw(l, POWER_ACTIVE, INT32_MAX) - l->of[state].idle_mw);
+    const int64_t mw = (int64_t)(more * overhead);
     int i = 0;
+    if (!t || mw <= 0)
+        return;
     while (i < b->n_draws && b->draws[i].tariff != t)
         i++;
     b->crowded = b->crowded || i == BATCH_TARIFFS_MAX;
@@ -45,18 +52,21 @@ static void add_draw(struct batch_market *b, const struct tariff *t, int64_t mw)
 void batch_market_sleeper(struct batch_market *b, double tokens_per_s, const struct power_levels *l,
                           enum power_state state, const struct tariff *t, double overhead)
 {
-    const int64_t mw = power_draw_mw(l, POWER_ACTIVE, INT32_MAX) - l->of[state].idle_mw;
     add_on_demand(b, tokens_per_s, power_move_us(l, state, POWER_ACTIVE));
-    if (t && mw > 0)
-        add_draw(b, t, (int64_t)((double)mw * overhead));
+    add_draw(b, l, state, t, overhead);
 }
 
-void batch_market_stand_in(struct batch_market *b, double tokens_per_s)
+void batch_market_surplus(struct batch_market *b, double tokens_per_s, const struct power_levels *l,
+                          const struct tariff *t, double overhead)
 {
-    if (b->m.on_demand_tokens_per_s > 0)
-        return;
-    b->m.on_demand_tokens_per_s = tokens_per_s;
-    b->stands_in = true;
+    b->surplus_tokens_per_s += tokens_per_s;
+    add_draw(b, l, l->of[POWER_SLEEP].allowed ? POWER_SLEEP : POWER_OFF, t, overhead);
+}
+
+int32_t batch_market_beyond(int32_t awake, int32_t keep_warm, double interactive, double each)
+{
+    const double needed = fmax(each > 0 ? ceil(interactive / each) : awake, keep_warm);
+    return needed < awake ? awake - (int32_t)needed : 0;
 }
 
 /* ---- what an hour costs ------------------------------------------------------------------------------------------ */
@@ -95,10 +105,20 @@ void batch_market_hours(struct batch_market *b, int64_t wall_us, int64_t left_us
     }
     if (!differ)
         return;
+    b->m.idle_tokens_per_s = fmax(b->m.idle_tokens_per_s - b->surplus_tokens_per_s, 0);
+    b->m.on_demand_tokens_per_s += b->surplus_tokens_per_s;
     b->m.hour_prices = b->hours;
     b->m.n_hours = n;
     b->m.hour_left_us = HOUR_US - gone_us;
     b->m.hours_on_demand = true;
+}
+
+void batch_market_stand_in(struct batch_market *b, double tokens_per_s)
+{
+    if (b->m.on_demand_tokens_per_s > 0)
+        return;
+    b->m.on_demand_tokens_per_s = tokens_per_s;
+    b->stands_in = true;
 }
 
 /* ---- what was decided -------------------------------------------------------------------------------------------- */
@@ -106,6 +126,11 @@ void batch_market_hours(struct batch_market *b, int64_t wall_us, int64_t left_us
 bool batch_market_goes(const struct batch_market *b, const struct progress_decision *d)
 {
     return d->where == PROGRESS_SPOT || (d->where == PROGRESS_ON_DEMAND && !b->stands_in);
+}
+
+bool batch_market_holds(const struct progress_decision *d)
+{
+    return d->reason == PROGRESS_DEAR_HOUR;
 }
 
 int64_t batch_market_urgent_us(const struct progress_decision *d)

@@ -13,9 +13,9 @@
  *             and nothing else, until it is done
  * Added to the paper: many deadlines at once (for each, all work due by it must fit; earliest deadline first), and
  * hours of different prices: dear is an hour while those that cost less before each deadline are twice as many as the
- * work needs. A dear hour is treated as one without spot, and on demand isn't stayed in it. Where the prices are those of
- * on demand itself (own machines that sleep, by their tariff) any other hour is used at once: of hours that cost the same
- * the first.
+ * work needs. A dear hour is treated as one without spot, and on demand isn't stayed in it. Where the prices are
+ * those of on demand itself (own machines that sleep, by their tariff) any other hour is used at once: of hours that
+ * cost the same the first.
  *
  * Pure; the little memory is the caller's struct. */
 #ifndef POLICIES_PROGRESS_H
@@ -48,8 +48,8 @@ struct progress_market {
     double on_demand_tokens_per_s; /* what on-demand, launched now, would give; 0: not allowed */
     int64_t changeover_us;         /* until a launched node computes: boot, load, warm-up */
     int64_t tick_us;               /* until this is asked again */
-    /* Prices per hour from now on (the first is the hour under way, hour_left_us of it left); n_hours 0: every hour is as
-     * good. Of what spot_tokens_per_s stands for, which comes and goes; or, hours_on_demand, of what
+    /* Prices per hour from now on (the first is the hour under way, hour_left_us of it left); n_hours 0: every hour is
+     * as good. Of what spot_tokens_per_s stands for, which comes and goes; or, hours_on_demand, of what
      * on_demand_tokens_per_s does, and there is no spot. batch_market.h knows them of machines that sleep. */
     const struct pusd *hour_prices;
     int32_t n_hours;

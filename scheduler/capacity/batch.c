@@ -26,12 +26,13 @@ static void add_sleepers(struct batch_market *b, const struct fleet *f, const st
 
 /* Where nothing can be launched or woken an API stands in, and without one what runs: all that there will be. */
 static void look_at_market(struct batch_market *b, const struct fleet *f, const struct market *k,
-                           const struct snapshot *s)
+                           const struct snapshot *s, int64_t left_us)
 {
     batch_market_init(b, s->ready, forecast_at(&k->forecast, 0).mean, BATCH_LOOK_MS * 1000);
     for (int i = 0; i < s->n_offers; i++)
         batch_market_offer(b, &s->offers[i]);
     add_sleepers(b, f, s);
+    batch_market_hours(b, clock_wall(f->o.clock).ns / NS_PER_US, left_us);
     batch_market_stand_in(b, s->api ? api_tokens_per_s(k, s) : s->ready);
 }
 
@@ -54,9 +55,7 @@ static void decide(struct fleet *f, struct market *k)
     }
     progress_rows_end(&rows, begun_us);
     plan_gather(f->snapshot, f, k);
-    look_at_market(&market, f, k, f->snapshot);
-    batch_market_hours(&market, clock_wall(f->o.clock).ns / NS_PER_US,
-                       rows.n ? rows.work[rows.n - 1].due_us - now_us : 0);
+    look_at_market(&market, f, k, f->snapshot, rows.n ? rows.work[rows.n - 1].due_us - now_us : 0);
     progress_decide(&d, &k->progress, now_us, rows.work, rows.n, &market.m);
     const struct fleet_pace p = {.goes = batch_market_goes(&market, &d), .urgent_us = batch_market_urgent_us(&d)};
     k->batch_tokens_per_s = p.goes ? progress_asks(&d) : 0;

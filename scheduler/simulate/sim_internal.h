@@ -111,6 +111,7 @@ struct sim_offer_state {
     double capacity;             /* of one node: tokens/s at the SLO, as last reckoned */
     double told_share;           /* price / capacity, as routing was told last */
     int32_t slots;               /* of one node */
+    int32_t batch_in_flight;     /* batch requests on its nodes */
     double concurrency;          /* of one node: requests being served at the SLO at its capacity */
     struct pusd price;           /* per hour, now */
     struct marginal_rates rates; /* energy of one more token on a node that is awake */
@@ -142,9 +143,10 @@ struct sim_model_state {
     struct heap until;     /* of its waiters */
     int32_t free_slots[2]; /* anywhere; on the premises */
     struct forecast forecast;
-    struct forecast busy;    /* slots: fed with the time that each request holds one; kept where a site is powered */
-    double hold_s;           /* that time, in the mean of late; a guess while n_held is 0 */
-    int64_t n_held, came_us; /* answers that it is the mean of; the last request */
+    struct forecast busy;     /* slots: fed with the time that each request holds one; kept where a site is powered */
+    struct forecast busy_now; /* the same of interactive ones alone */
+    double hold_s;            /* that time, in the mean of late; a guess while n_held is 0 */
+    int64_t n_held, came_us;  /* answers that it is the mean of; the last request */
     struct scale_memory memory;
     int64_t in_time, late; /* first tokens of interactive requests, by the SLO for them */
     /* Running means (of the last ~1000 requests), as the daemon's estimates would be. */
@@ -158,6 +160,7 @@ struct sim_model_state {
     struct progress_state progress;
     int64_t planned_us;      /* last */
     bool batch_goes;         /* on what is being, or was, launched for it: batch may fill every slot */
+    bool batch_holds;        /* cheaper hours suffice for it: nobody is woken, or kept awake, for it */
     int64_t batch_urgent_us; /* what leaves by then must run now: it may go to an API, too; 0: nothing */
     int64_t batch_begun_us;  /* when one of it was begun last */
     bool serving;            /* waiters are being served: no recursion */
@@ -340,6 +343,8 @@ int32_t sim_week_s(const struct sim *x);
 void sim_power_init(struct sim *x);
 void sim_power_fini(struct sim *x);
 void sim_power_event(struct sim *x, int32_t site);
+/* Requests of the model on own machines of the site (-1: of all); interactive: of those alone. */
+int32_t sim_own_in_flight(const struct sim *x, int32_t model, int32_t site, bool interactive);
 void sim_power_soon(struct sim *x, int32_t model);
 /* The node's load or state changed: its part of the site's ceiling does. */
 void sim_power_changed(struct sim *x, int32_t node);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "policies/batch_market.h"
 #include "scheduler/simulate/sim_internal.h"
 
 #define TICK_S_DEFAULT 10
@@ -207,35 +208,75 @@ static void batch_rows(struct sim *x, struct sim_model_state *m, struct progress
     progress_rows_end(r, m->batch_begun_us);
 }
 
+/* Own machines: those that sleep, and, of those that are awake and may sleep, the ones that interactive requests do not
+ * need. */
+static void batch_own(const struct sim *x, int32_t offer, int32_t beyond, struct batch_market *b)
+{
+    const struct sim_offer *o = &x->s->offers[offer];
+    const struct power_levels *l = &x->s->types[o->type].levels;
+    const struct sim_site *site = o->site >= 0 ? &x->s->sites[o->site] : NULL;
+    const struct tariff *t = site ? site->tariff : NULL;
+    const double rate = x->offers[offer].capacity, overhead = site && site->overhead > 0 ? site->overhead : 1;
+    for (int32_t i = 0; i < x->n_nodes; i++) {
+        const struct sim_node *n = &x->nodes[i];
+        if (n->offer == offer && (n->state == SIM_ASLEEP || n->state == SIM_FALLING_ASLEEP))
+            batch_market_sleeper(b, rate, l, n->asleep_in, t, overhead);
+    }
+    for (int32_t i = 0; i < beyond; i++)
+        batch_market_surplus(b, rate, l, t, overhead);
+}
+
+static bool may_sleep(const struct sim *x, int32_t offer)
+{
+    const struct sim_offer *o = &x->s->offers[offer];
+    const struct power_levels *l = &x->s->types[o->type].levels;
+    return o->market == SCALE_ON_PREM && o->site >= 0 && x->s->sites[o->site].powered &&
+           (l->of[POWER_SLEEP].allowed || l->of[POWER_OFF].allowed);
+}
+
+/* What could compute it. For a model that is not scaled nothing is rented. */
+static void batch_market(const struct sim *x, int32_t model, double demand, int32_t tick_s, struct batch_market *b)
+{
+    const struct sim_model_state *m = &x->models[model];
+    double ready = 0;
+    for (int32_t i = 0; i < m->n_offers; i++)
+        ready += x->offers[m->offers[i]].n_accepting * x->plan_offers[i].tokens_per_s;
+    batch_market_init(b, ready, demand, tick_s * SIM_US_PER_S);
+    double interactive = sim_own_in_flight(x, model, -1, true) + waiting_count_of(&m->room, WAITING_INTERACTIVE);
+    for (int32_t i = 0; i < m->n_offers; i++) {
+        const int32_t offer = m->offers[i], awake = x->offers[offer].n_accepting;
+        const double each = x->offers[offer].concurrency;
+        if (x->s->models[model].scaled)
+            batch_market_offer(b, &x->plan_offers[i]);
+        if (!sim_local(x, offer))
+            continue;
+        const int32_t warm = may_sleep(x, offer) ? x->s->sites[x->s->offers[offer].site].keep_warm : awake;
+        const int32_t beyond = batch_market_beyond(awake, warm, interactive, each);
+        interactive = fmax(interactive - (awake - beyond) * each, 0);
+        batch_own(x, offer, beyond, b);
+    }
+}
+
 /* How fast batch work shall go, and where. */
 static double batch_pace(struct sim *x, int32_t model, double demand, int32_t tick_s)
 {
     struct sim_model_state *m = &x->models[model];
     struct progress_rows rows = {.n = 0};
+    struct batch_market market;
+    struct progress_decision d;
     batch_rows(x, m, &rows);
-    m->batch_goes = false;
+    m->batch_goes = m->batch_holds = false;
     m->batch_urgent_us = 0;
     if (!rows.n)
         return 0;
-    struct progress_market market = {.tick_us = tick_s * SIM_US_PER_S};
-    double ready = 0;
-    for (int32_t i = 0; i < m->n_offers; i++) {
-        const struct scale_offer *o = &x->plan_offers[i];
-        ready += x->offers[m->offers[i]].n_accepting * o->tokens_per_s;
-        if (o->market == SCALE_SPOT && x->s->models[model].scaled)
-            market.spot_tokens_per_s += o->launch_max * o->tokens_per_s;
-        if (o->market == SCALE_ON_DEMAND && x->s->models[model].scaled) {
-            market.on_demand_tokens_per_s += o->launch_max * o->tokens_per_s;
-            const int64_t boot = o->boot_s * SIM_US_PER_S;
-            market.changeover_us = boot > market.changeover_us ? boot : market.changeover_us;
-        }
-    }
-    market.idle_tokens_per_s = ready > demand ? ready - demand : 0;
-    struct progress_decision d;
-    progress_decide(&d, &m->progress, x->now_us, rows.work, rows.n, &market);
-    m->batch_goes = d.where == PROGRESS_SPOT || d.where == PROGRESS_ON_DEMAND;
-    m->batch_urgent_us = progress_presses(&d) ? d.due_us : 0;
-    return progress_asks(&d);
+    batch_market(x, model, demand, tick_s, &market);
+    batch_market_hours(&market, x->s->start_unix_s * SIM_US_PER_S + x->now_us,
+                       rows.work[rows.n - 1].due_us - x->now_us);
+    progress_decide(&d, &m->progress, x->now_us, rows.work, rows.n, &market.m);
+    m->batch_goes = batch_market_goes(&market, &d);
+    m->batch_holds = batch_market_holds(&d);
+    m->batch_urgent_us = batch_market_urgent_us(&d);
+    return m->batch_goes ? progress_asks(&d) : 0;
 }
 
 /* --- autoscaling

@@ -97,12 +97,19 @@ bool sim_power_admits(const struct sim *x, int32_t node, const struct sim_live *
 /* --- the plan
  * ----------------------------------------------------------------------------------------------------------- */
 
-static int32_t own_in_flight(const struct sim *x, int32_t model, int32_t site)
+int32_t sim_own_in_flight(const struct sim *x, int32_t model, int32_t site, bool interactive)
 {
     int32_t n = 0;
-    for (int32_t i = 0; i < x->n_nodes; i++)
-        if (at_site(x, &x->nodes[i], site) && sim_model_of(x, i) == model)
-            n += node_model_in_flight(&x->nodes[i].m);
+    for (int32_t i = 0; i < x->n_nodes; i++) {
+        const struct sim_node *node = &x->nodes[i];
+        if (at_site(x, node, site < 0 ? x->s->offers[node->offer].site : site) && sim_model_of(x, i) == model)
+            n += node_model_in_flight(&node->m);
+    }
+    for (int32_t i = 0; interactive && i < x->s->n_offers; i++) {
+        const struct sim_offer *o = &x->s->offers[i];
+        if (o->market == SCALE_ON_PREM && (site < 0 || o->site == site) && (int32_t)x->s->types[o->type].model == model)
+            n -= x->offers[i].batch_in_flight;
+    }
     return n;
 }
 
@@ -128,15 +135,19 @@ static void foresee(struct sim *x, int32_t model, int32_t site)
     struct sim_model_state *m = &x->models[model];
     struct power_group *g = &x->power_groups[site * x->s->n_models + model];
     forecast_observe(&m->busy, x->now_us * 1000, sim_week_s(x), 0);
+    forecast_observe(&m->busy_now, x->now_us * 1000, sim_week_s(x), 0);
+    /* Where batch work waits for a cheaper hour nobody is awake for it. */
+    const struct forecast *busy = m->batch_holds ? &m->busy_now : &m->busy;
     g->keep_warm = s->keep_warm;
     g->trust = s->trust;
     g->steady = STEADY;
     g->spills = m->n_apis > 0 && x->s->models[model].api.allowed;
     /* What others serve because nobody here had a place counts, too: else who is asleep would stay so. */
-    const double here = own_in_flight(x, model, site), asked = forecast_at(&m->busy, 0).mean;
-    struct power_outlook o = {.forecast = &m->busy,
+    const double here = sim_own_in_flight(x, model, site, m->batch_holds), asked = forecast_at(busy, 0).mean;
+    struct power_outlook o = {.forecast = busy,
                               .in_use = g->spills && asked > here ? asked : here,
-                              .waiting = (double)waiting_count(&m->room),
+                              .waiting = m->batch_holds ? waiting_count_of(&m->room, WAITING_INTERACTIVE)
+                                                        : waiting_count(&m->room),
                               .hold_s = m->hold_s,
                               .z = Z,
                               .now_us = x->now_us,

@@ -228,6 +228,7 @@ static void serve_by_node(struct sim *x, int32_t live, int32_t node)
     struct sim_model_state *m = &x->models[l->model];
     note_begun(x, l);
     l->node = node;
+    x->offers[n->offer].batch_in_flight += l->class == WAITING_BATCH;
     sim_route_sent(x, l, node);
     int32_t fresh = l->prompt + l->said - l->cached;
     if (fresh < 1)
@@ -583,6 +584,8 @@ void sim_arrive(struct sim *x, const struct sim_request *r)
     sim_observe(x, (int32_t)r->model, r->prompt + m->output);
     if (x->powered && m->hold_s > 0)
         forecast_observe(&m->busy, x->now_us * 1000, sim_week_s(x), m->hold_s);
+    if (x->powered && m->hold_s > 0 && !r->batch)
+        forecast_observe(&m->busy_now, x->now_us * 1000, sim_week_s(x), m->hold_s);
     x->r->requests++;
     if (l->measured)
         class_of(x, l)->requests++;
@@ -610,6 +613,7 @@ void sim_node_event(struct sim *x, int32_t node)
             first = true;
             continue;
         }
+        x->offers[n->offer].batch_in_flight -= l->class == WAITING_BATCH;
         sim_route_ended(x, l, x->jobs[job].output);
         use(x, l, n->offer, x->jobs[job].fresh, x->jobs[job].output);
         if (l->moved && l->said && l->measured)
@@ -641,6 +645,7 @@ void sim_drop_all(struct sim *x, int32_t node)
         struct sim_live *l = &x->live[job];
         if (said > 0 || l->first_us < 0 || l->said)
             use(x, l, n->offer, x->jobs[job].fresh, said);
+        x->offers[n->offer].batch_in_flight -= l->class == WAITING_BATCH;
         sim_route_ended(x, l, said);
         l->said += said;
         l->node = -1;
@@ -675,6 +680,7 @@ void sim_serve_init(struct sim *x)
         heap_init(&m->until, until_before);
         forecast_init(&m->forecast, x->s->models[i].signal);
         forecast_init(&m->busy, FORECAST_SLOTS);
+        forecast_init(&m->busy_now, FORECAST_SLOTS);
     }
 }
 

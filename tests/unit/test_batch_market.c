@@ -1,6 +1,5 @@
-/* What could compute batch work: rates, change-overs and the hours' prices, and that where hours do not matter every decision
- * is the one that it would be without them.
- * links: spw_policies */
+/* What could compute batch work: rates, change-overs and the hours' prices, and that where hours do not matter every
+ * decision is the one that it would be without them. links: spw_policies */
 #include <string.h>
 
 #include "policies/batch_market.h"
@@ -100,6 +99,31 @@ static void an_hour_costs_what_the_machines_would_draw(void)
     CHECK_INT(b.n_draws, 2);
     batch_market_hours(&b, MONDAY + 20 * HOUR, 3650 * 24 * HOUR);
     CHECK_INT(b.m.n_hours, BATCH_HOURS_MAX);
+}
+
+/* Those that are awake for batch work alone are no valley, where hours have prices; else they are what they were. */
+static void who_is_awake_for_batch_is_not_idle(void)
+{
+    const struct power_levels l = machine();
+    const struct tariff flat = {.uusd_per_kwh = 200000};
+
+    CHECK_INT(batch_market_beyond(6, 1, 0, 32), 5);
+    CHECK_INT(batch_market_beyond(6, 0, 0, 32), 6);
+    CHECK_INT(batch_market_beyond(6, 1, 33, 32), 4);
+    CHECK_INT(batch_market_beyond(6, 1, 1000, 32), 0);
+    CHECK_INT(batch_market_beyond(6, 8, 0, 32), 0);
+    CHECK_INT(batch_market_beyond(6, 1, 0, 0), 0); /* nothing is known of what they can do */
+    for (int k = 0; k < 2; k++) {
+        struct batch_market b;
+        batch_market_init(&b, 300, 20, S);
+        batch_market_surplus(&b, 200, &l, k ? &night : &flat, 1);
+        batch_market_hours(&b, MONDAY + 12 * HOUR, 12 * HOUR);
+        batch_market_stand_in(&b, 9);
+        CHECK(b.m.idle_tokens_per_s == (k ? 80 : 280));
+        CHECK(b.m.on_demand_tokens_per_s == (k ? 200 : 9) && b.stands_in == !k);
+        if (k)
+            CHECK_INT(b.hours[0].v, DOLLAR * 980 / 1000 * 3 / 10);
+    }
 }
 
 static void where_no_hour_is_better_there_are_none(void)
@@ -213,6 +237,7 @@ int main(void)
     TEST(rates_add_up);
     TEST(what_stands_in_is_not_launched);
     TEST(an_hour_costs_what_the_machines_would_draw);
+    TEST(who_is_awake_for_batch_is_not_idle);
     TEST(where_no_hour_is_better_there_are_none);
     TEST(a_flat_tariff_decides_nothing);
     TEST(the_worked_example);

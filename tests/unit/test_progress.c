@@ -139,9 +139,9 @@ static void random_hours(struct world *w, uint64_t *seed)
             i && next_random(seed) % 4 ? w->prices[i - 1].v : (int64_t)(1 + next_random(seed) % 5) * 1000000000000;
 }
 
-/* Against the same rule that does not know the prices. Where nothing is idle it is never dearer by more than 15% and three
- * minutes (twice the time is taken for it, so it may begin in a dearer hour than even progress would), and a seventh
- * cheaper in the mean. A free valley that comes later is one that it cannot know of. */
+/* Against the same rule that does not know the prices. Where nothing is idle it is never dearer by more than 15% and
+ * three minutes (twice the time is taken for it, so it may begin in a dearer hour than even progress would), and a
+ * seventh cheaper in the mean. A free valley that comes later is one that it cannot know of. */
 static void hours_cost_no_deadline_and_save_money(void)
 {
     uint64_t seed = 11;
@@ -288,6 +288,25 @@ static void a_day_of_two_prices_runs_in_its_cheap_hours(void)
     CHECK(fabs(w.dollars - 2.1) < 0.02);
 }
 
+/* Not two change-overs ahead, four minutes before it gets cheap. */
+static void nobody_stays_on_demand_in_a_dear_hour(void)
+{
+    struct world w = own_job(3.97, 9, cheap_twice);
+    struct progress_state s = {.on_demand = true};
+    struct progress_decision d;
+
+    w.prices[0].v *= 3;
+    w.m.hour_prices = w.prices;
+    for (int i = 1; i < 9; i++)
+        w.prices[i].v = w.prices[0].v / 3;
+    w.m.hour_left_us = 240 * S;
+    w.work[0].due_us = 8 * 3600 * S + 240 * S;
+    progress_decide(&d, &s, 0, w.work, 1, &w.m);
+    CHECK_INT(d.where, PROGRESS_WAIT);
+    CHECK_INT(d.reason, PROGRESS_DEAR_HOUR);
+    CHECK(d.behind_tokens < 0 && d.behind_tokens > -2 * 180 * 1000);
+}
+
 static void what_cannot_be_met_is_said(void)
 {
     struct progress_market m = {.on_demand_tokens_per_s = 100, .changeover_us = 60 * S, .tick_us = 10 * S};
@@ -410,6 +429,7 @@ int main(void)
     TEST(valleys_are_filled_and_nothing_rented);
     TEST(cheap_hours_are_waited_for);
     TEST(a_day_of_two_prices_runs_in_its_cheap_hours);
+    TEST(nobody_stays_on_demand_in_a_dear_hour);
     TEST(what_cannot_be_met_is_said);
     TEST(the_worked_example);
     TEST(one_request_waits_for_its_last_moment);

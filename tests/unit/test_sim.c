@@ -10,6 +10,7 @@
 
 #define DOLLAR INT64_C(1000000000000)
 #define HOUR   INT64_C(3600000000)
+#define SIM_US INT64_C(1000000)
 
 static struct tariff tariff = {.uusd_per_kwh = 120000};
 static struct sim_site site = {.name = "cellar", .tariff = &tariff, .overhead = 1.2};
@@ -242,6 +243,53 @@ static void local_only_stays(void)
     sim_result_fini(&r);
 }
 
+/* Share of the energy that is drawn from 07:00 to 22:00. */
+static double by_day(const struct world *w, const struct sim_result *r)
+{
+    double by[2] = {0};
+    for (int32_t i = 0; i + 1 < r->n_samples; i++) {
+        const int64_t hour = (w->s.start_unix_s + r->samples[i].at_us / SIM_US) / 3600 % 24;
+        by[hour >= 7 && hour < 22] += r->samples[i].watts * (double)(r->samples[i + 1].at_us - r->samples[i].at_us);
+    }
+    return by[1] / (by[0] + by[1]);
+}
+
+/* Batch work comes from 08:00 to 18:00, due within 20 hours; a kWh costs a third from 22:00 on. Six machines that sleep are
+ * woken for it then, and none before; at one price all day it is done as it comes. */
+static void batch_waits_for_cheap_hours(void)
+{
+    static const struct tariff flat = {.uusd_per_kwh = 300000};
+    static const struct tariff night = {.uusd_per_kwh = 100000,
+                                        .rules = {{TARIFF_EVERY_DAY, TARIFF_EVERY_MONTH, 7 * 60, 22 * 60, 300000}},
+                                        .n_rules = 1};
+    double dollars[2], day[2];
+    for (int k = 0; k < 2; k++) {
+        struct world w;
+        struct sim_site hall = {.name = "hall", .tariff = k ? &night : &flat, .powered = true, .trust = 800};
+        world_init(&w);
+        w.type.levels.of[POWER_SLEEP].idle_mw = 10;
+        w.s.sites = &hall;
+        w.s.n_offers = 1;
+        w.s.start_unix_s = 1767571200 + 8 * 3600;
+        w.model.scaled = false;
+        w.offers[0].running = 0;
+        w.offers[0].asleep = 6;
+        w.trace.rate = 0.5;
+        w.trace.n = 18000;
+        w.trace.batch = 1;
+        w.trace.deadline_us = 20 * HOUR;
+        struct sim_result r = run(&w);
+        laws(&w, &r);
+        CHECK_INT(r.models[0].of[WAITING_BATCH].in_slo, w.trace.n);
+        dollars[k] = (double)r.bills[0].energy.v * 1e-12;
+        day[k] = by_day(&w, &r);
+        sim_result_fini(&r);
+    }
+    CHECK(day[0] > 0.9);
+    CHECK(day[1] < 0.05); /* what they draw asleep */
+    CHECK(dollars[1] < dollars[0] / 3);
+}
+
 static void batch_waits_and_is_in_time(void)
 {
     struct world w;
@@ -455,6 +503,7 @@ int main(void)
     TEST(same_seed_same_result);
     TEST(own_machines_fail_and_come_back);
     TEST(local_only_stays);
+    TEST(batch_waits_for_cheap_hours);
     TEST(batch_waits_and_is_in_time);
     TEST(machines_sleep_under_a_limit);
     TEST(budgets_hold);
