@@ -19,8 +19,13 @@ bool k_cuda_device_usable(int device, char *text, size_t size)
     char ignored[1];
     if (!text)
         text = ignored, size = 1;
-    if (device < 0 || device >= device_count()) {
-        snprintf(text, size, "there is no device %d: the driver shows %d", device, device_count());
+    const int n = device_count();
+    if (n == 0) {
+        device_none_text(text, size);
+        return false;
+    }
+    if (device < 0 || device >= n) {
+        snprintf(text, size, "there is no device %d: the driver shows %d", device, n);
         return false;
     }
     if (device_facts_of(device, &f) != K_OK) {

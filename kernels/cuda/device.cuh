@@ -441,6 +441,21 @@ static inline int device_count(void)
     int n = 0;
     return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
 }
+/* Why there is none. */
+static inline void device_none_text(char *text, size_t size)
+{
+    int n = 0, driver = 0, needed = 0; /* versions: 1000 * major + 10 * minor; driver 0: there is none */
+    const cudaError_t e = cudaGetDeviceCount(&n);
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&needed);
+    if (driver == 0)
+        snprintf(text, size, "no CUDA device: there is no NVIDIA driver");
+    else if (e == cudaErrorInsufficientDriver)
+        snprintf(text, size, "no CUDA device: the NVIDIA driver is of CUDA %d.%d, and this program needs one of %d.%d",
+                 driver / 1000, driver % 1000 / 10, needed / 1000, needed % 1000 / 10);
+    else
+        snprintf(text, size, "no CUDA device: %s", cudaGetErrorString(e == cudaSuccess ? cudaErrorNoDevice : e));
+}
 static inline enum k_status device_use(int device)
 {
     return status_of(cudaSetDevice(device));

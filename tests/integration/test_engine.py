@@ -117,6 +117,13 @@ def refused_starts(args):
     assert len(text.splitlines()) == 1, text
 
 
+def the_device_is_told(args):
+    with Server(args) as s:
+        told = [x for x in s.log_lines() if x["message"] == "device chosen"]
+        same(len(told), 1)
+        assert told[0]["device"].startswith("cuda:") or (told[0]["device"] == "cpu" and "CUDA" in told[0]["reason"]), told
+
+
 def a_library_that_is_not_there_is_told(args):
     with Server(args, "--device", "cpu", "--cuda-gemm", "cublaslt") as s:
         told = [x for x in s.log_lines() if x["message"] == "no cuBLASLt: our own kernels multiply"]
@@ -824,9 +831,8 @@ def trained_model(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [surface, errors, keys, refused_starts, a_library_that_is_not_there_is_told, environment_stands_in,
-                   streaming_equals_whole, chat_streams,
-                   reasoning_is_split, usage_is_exact, known_beginnings, choices, looking_ahead, the_young_give_way,
+    main(__doc__, [surface, errors, keys, refused_starts, the_device_is_told, a_library_that_is_not_there_is_told,
+                   environment_stands_in, streaming_equals_whole, chat_streams, reasoning_is_split, usage_is_exact, known_beginnings, choices, looking_ahead, the_young_give_way,
                    embeddings, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs, echoes, eight_bit_keys,
                    company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
                    drain_deadline, metrics, idle, trained_model])

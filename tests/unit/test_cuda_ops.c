@@ -405,6 +405,11 @@ static void failures_are_told(void)
     CHECK(!k_cuda_device_usable(7, text, sizeof text));
     CHECK_STR(text, "there is no device 7: the driver shows 1");
     CHECK(k_cuda_device_usable(0, text, sizeof text));
+    cuda_emulated_none(true);
+    CHECK(!k_cuda_device_usable(0, text, sizeof text));
+    CHECK_STR(text, "no CUDA device: there is no NVIDIA driver");
+    CHECK(!k_cuda_ops.ctx_new(1, 0));
+    cuda_emulated_none(false);
 }
 
 static void run_operations(void)

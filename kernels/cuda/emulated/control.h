@@ -23,6 +23,8 @@ void cuda_emulated_late(bool late);
 void cuda_emulated_memory(size_t bytes);
 /* From now on (or no longer) every launch, copy and wait fails, as when the device fell off the bus. */
 void cuda_emulated_lose(bool lost);
+/* From now on (or no longer) the driver shows no device. */
+void cuda_emulated_none(bool none);
 /* From now on (or no longer) no new stream is to be had. */
 void cuda_emulated_no_streams(bool none);
 /* Since the start of the program. */

@@ -58,7 +58,7 @@ struct device {
     int open = 0; /* > 0: a launch or copy is under way, memory may be touched */
     bool lost = false;
     long launches = 0;
-    bool late = false, no_streams = false;
+    bool late = false, no_streams = false, none = false;
 };
 
 device &dev()
@@ -164,6 +164,11 @@ bool cuda_emulated(void)
 void cuda_emulated_lose(bool lost)
 {
     dev().lost = lost;
+}
+
+void cuda_emulated_none(bool none)
+{
+    dev().none = none;
 }
 
 void cuda_emulated_late(bool late)
@@ -477,7 +482,12 @@ void graph_free(graph_t g)
 
 int device_count(void)
 {
-    return 1;
+    return dev().none ? 0 : 1;
+}
+
+void device_none_text(char *text, size_t size)
+{
+    snprintf(text, size, "no CUDA device: there is no NVIDIA driver");
 }
 
 enum k_status device_use(int device)

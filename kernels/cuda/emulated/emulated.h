@@ -357,6 +357,7 @@ struct device_facts {
     size_t l2_bytes, shared_max;
 };
 int device_count(void);
+void device_none_text(char *text, size_t size);
 enum k_status device_use(int device);
 enum k_status device_facts_of(int device, struct device_facts *f);
 enum k_status device_mem(size_t *free_bytes, size_t *total_bytes);

@@ -21,6 +21,11 @@ void cuda_emulated_memory(size_t bytes)
     (void)bytes;
 }
 
+void cuda_emulated_none(bool none)
+{
+    (void)none;
+}
+
 void cuda_emulated_lose(bool lost)
 {
     (void)lost;
