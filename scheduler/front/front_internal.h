@@ -269,7 +269,7 @@ struct lane {
     int n_moving;                 /* of them, taken out of it: those whose new places are made ready now */
     struct request_queue granted; /* under front.lock: have a slot and do not know it yet */
     struct mail told;             /* that there are some */
-    bool telling;                 /* under front.lock: it is on its way */
+    bool telling;                 /* under front.lock: it is on its way, or about to be, until it is delivered */
     bool server_drained;
     bool empty; /* said to lane 0: nothing is left here */
     struct mail emptied;

@@ -243,9 +243,10 @@ bool room_leave(struct request *r)
 void rooms_take_granted(struct lane *l)
 {
     struct front *f = l->front;
-    for (;;) {
+    for (bool first = true;; first = false) {
         front_lock(f);
-        l->telling = false;
+        if (first) /* the message is delivered; later on another may be about to be posted, and must not be twice */
+            l->telling = false;
         struct request *r = TAILQ_FIRST(&l->granted);
         if (r)
             TAILQ_REMOVE(&l->granted, r, granted);
