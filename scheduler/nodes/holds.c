@@ -100,6 +100,8 @@ static void watch_hold(void *arg)
     struct node *n = arg;
     const struct nodes_options *o = nodes_options(n->table);
     int64_t us;
+    if (!node_is_there(n)) /* it has left while this was on its way: nobody would end its timer */
+        return;
     pthread_mutex_lock(o->lock);
     enum node_hold hold = node_hold_locked(n, &us);
     pthread_mutex_unlock(o->lock);
