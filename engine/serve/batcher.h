@@ -22,7 +22,8 @@
  * Memory. A job is admitted when there are KV pages for its prompt and the beginning of its answer, less what is known of
  * the prompt's beginning (seq_attach); it takes more as it goes. When there are none left the youngest job is *displaced*:
  * its pages go to the older ones, it waits at the head of the queue, and computes again what is not known any more by
- * then. So the oldest always goes on, and everybody becomes the oldest.
+ * then. So the oldest always goes on, and everybody becomes the oldest. A paused job is displaced when somebody waits for
+ * its slot, and stands at the head of the queue once it may go on.
  *
  * Order. Whoever has begun goes first, then the oldest of the tenant (salt) that has the fewest running; nobody lets
  * more than a few pass. */
@@ -149,7 +150,7 @@ void batcher_cancel(struct batcher *b, struct batch_job *job);
 /* Take a job back that nobody has begun. True: it waited, and is the caller's again: batch_job_free(). False: it runs or
  * has ended, and nothing has changed. */
 bool batcher_withdraw(struct batcher *b, struct batch_job *job);
-/* Back-pressure: a paused job keeps its place and pages but chooses no tokens. */
+/* Back-pressure: a paused job chooses no tokens; it keeps its place and pages until others want them. */
 enum batch_flow { BATCH_FLOW, BATCH_PAUSE };
 void batcher_set_flow(struct batcher *b, struct batch_job *job, enum batch_flow flow);
 int batcher_fd(const struct batcher *b); /* readable when there is output; owned by the batcher */

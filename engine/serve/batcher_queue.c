@@ -39,12 +39,15 @@ static int32_t running_of(const struct batcher *b, const struct prefix_salt *sal
 }
 
 /* Who is next: whoever has begun already or has been overtaken too often, else the oldest of the tenant with the fewest
- * running. */
+ * running. Not whose reader is behind. NULL: nobody. */
 static struct batch_job *waiting_next_locked(struct batcher *b)
 {
-    struct batch_job *best = b->waiting;
+    struct batch_job *best = NULL;
     int32_t looked = 0, fewest = INT32_MAX;
-    for (struct batch_job *j = b->waiting; j && looked < FAIR_LOOK; j = j->next, looked++) {
+    for (struct batch_job *j = b->waiting; j && looked < FAIR_LOOK; j = j->next) {
+        if (j->pause)
+            continue;
+        looked++;
         if (j->begun || j->overtaken >= OVERTAKEN_MAX)
             return j;
         int32_t n = running_of(b, &j->salt);
@@ -130,9 +133,8 @@ static void count_admission_locked(struct batcher *b, struct batch_job *j)
 }
 
 /* One job of those who wait begins, or goes on. False: not now. */
-static bool admit_one_locked(struct batcher *b)
+static bool admit_one_locked(struct batcher *b, struct batch_job *j)
 {
-    struct batch_job *j = waiting_next_locked(b);
     struct error e = {0};
     take_seq(b, j, &e);
     if (!j->seq && b->n_running > 0)
@@ -149,23 +151,49 @@ static bool admit_one_locked(struct batcher *b)
     return true;
 }
 
-void admit_locked(struct batcher *b)
+/* It gives its pages to others, and waits for its turn to go on; what it has said so far becomes part of what is to be
+ * computed, where it is not known any more by then. */
+static void displace_locked(struct batcher *b, struct batch_job *j)
 {
-    while (b->waiting && b->n_running < b->o.max_seqs && admit_one_locked(b))
-        ;
-}
-
-/* It gives its pages to older ones, and waits for its turn to go on; what it has said so far becomes part of what is to
- * be computed, where it is not known any more by then. */
-static void displace(struct batcher *b, struct batch_job *j)
-{
+    ahead_forget(b, j);
     b->o.ops->seq_free(j->seq);
     j->seq = NULL;
     j->n_ids = j->n_all;
-    pthread_mutex_lock(&b->lock);
     j->phase = JOB_WAITING;
     waiting_insert_locked(b, j);
     b->stats.preemptions++;
+}
+
+/* A job whose reader is behind gives up its slot and pages: who does not read must not keep others from being answered.
+ * False: none does. */
+static bool make_way_locked(struct batcher *b)
+{
+    int32_t at = -1;
+    for (int32_t i = 0; i < b->n_running; i++) {
+        if (!job_runs(b->running[i]))
+            return false; /* it has just been cancelled, and makes way with this step */
+        at = b->running[i]->skip ? i : at;
+    }
+    if (at < 0)
+        return false;
+    displace_locked(b, b->running[at]);
+    b->n_running--;
+    memmove(&b->running[at], &b->running[at + 1], (size_t)(b->n_running - at) * sizeof(void *));
+    return true;
+}
+
+void admit_locked(struct batcher *b)
+{
+    struct batch_job *next;
+    bool may = true;
+    while (may && (next = waiting_next_locked(b)))
+        may = (b->n_running < b->o.max_seqs && admit_one_locked(b, next)) || make_way_locked(b);
+}
+
+static void displace(struct batcher *b, struct batch_job *j)
+{
+    pthread_mutex_lock(&b->lock);
+    displace_locked(b, j);
     pthread_mutex_unlock(&b->lock);
 }
 

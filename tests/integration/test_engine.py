@@ -698,6 +698,12 @@ def slow_reader(args):
         wait_until(stalled, 60, "its sequence pauses")
         same(s.metric("vllm:num_requests_running"), 1)
         same(s.complete(max_tokens=20, ignore_eos=True).usage()["completion_tokens"], 20)
+        endless = s.stream(max_tokens=50000, ignore_eos=True)  # now both slots are taken
+        endless.head()
+        same(s.complete(max_tokens=20, ignore_eos=True).usage()["completion_tokens"], 20)
+        same(s.metric("vllm:num_preemptions_total"), 1)
+        endless.close()
+        wait_until(lambda: s.metric("vllm:num_requests_running") == 0, 10, "nobody runs: he still does not read")
         before = s.metric("vllm:generation_tokens_total")
         received = 0
         while received < 4 << 20 and s.metric("vllm:generation_tokens_total") == before:

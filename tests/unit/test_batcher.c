@@ -391,6 +391,45 @@ static void pause_and_resume(void)
     bench_fini(&t);
 }
 
+/* Who does not read keeps nobody from the slot (1), nor from the pages (2); when he reads on, his answer is what it would have
+ * been. */
+static void a_slow_reader_gives_way(void)
+{
+    static struct client got[3], quick[3];
+    const struct ask text = {.n_prompt = 90, .max_tokens = 80, .temperature = 1, .seed = 4};
+    struct bench t;
+    struct batcher_stats s;
+    for (int paused = 0; paused < 3; paused++) {
+        struct client *c = &got[paused];
+        engine_init(&t.en);
+        t.en.permits = 5;
+        if (paused == 2)
+            t.en.pages_total = t.en.pages_free = 4; /* he has three of them, the others want two each */
+        bench_init(&t, &(struct bench_options){.max_seqs = paused == 2 ? 3 : 1});
+        memset(quick, 0, sizeof quick);
+        *c = (struct client){0};
+        CHECK_INT(submit(&t, c, &text), RC_OK);
+        CHECK(pump(&t, has_text, c));
+        if (paused)
+            batcher_set_flow(t.b, c->job, BATCH_PAUSE);
+        engine_set_permits(&t.en, -1);
+        for (int i = 0; i < 3 && paused; i++) {
+            CHECK_INT(submit(&t, &quick[i], &(struct ask){.n_prompt = 9, .max_tokens = 30, .salt = 1 + i}), RC_OK);
+            CHECK(pump(&t, client_done, &quick[i]));
+            CHECK_INT(c->finish, BATCH_RUNNING);
+        }
+        if (paused)
+            batcher_set_flow(t.b, c->job, BATCH_FLOW);
+        CHECK(pump(&t, client_done, c));
+        batcher_stats(t.b, &s);
+        CHECK_INT(s.preemptions, paused > 0);
+        CHECK_INT(s.waiting, 0);
+        bench_fini(&t);
+        CHECK_STR(c->text, got[0].text);
+        CHECK_INT(c->usage.completion, 80);
+    }
+}
+
 static void failed_step_ends_its_jobs_only(void)
 {
     static struct client first, second;
@@ -668,6 +707,7 @@ int main(void)
     TEST(prompts_take_turns);
     TEST(long_prompts_let_short_ones_pass);
     TEST(pause_and_resume);
+    TEST(a_slow_reader_gives_way);
     TEST(failed_step_ends_its_jobs_only);
     TEST(endings);
     TEST(free_in_the_middle);
