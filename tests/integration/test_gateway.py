@@ -10,8 +10,8 @@ import tempfile
 import threading
 import time
 
-from harness import (Connection, Scheduler, Script, Stalls, Upstream, certificate, chat, key_hash, main, node, request,
-                     until_quick, wait_until)
+from harness import (Closed, Connection, Scheduler, Script, Stalls, Upstream, certificate, chat, key_hash, main, node,
+                     request, until_quick, wait_until)
 
 PRICES = {"input": 500000, "cached_input": 100000, "output": 1500000}  # of harness.node(), micro-dollars per million
 
@@ -722,19 +722,21 @@ def no_health_endpoint(args):
 
 
 def drain(args):
-    up = Upstream(default=Script(word_delay=0.1))
-    s = Scheduler(args.build, [node("a", up)]).ready()
+    hold = threading.Event()
+    up = Upstream(default=Script(hold=hold))
+    s = Scheduler(args.build, [node("a", up)], drain="60s").ready()
     try:
         c = Connection(s.port, "POST", "/v1/chat/completions",
                        {"model": "m", "messages": message(), "stream": True})
         c.head()
         s.process.send_signal(15)
-        time.sleep(0.1)
+        s.line(message="draining")
         try:
-            refused = chat(s.port, timeout=10)
-            assert refused.status == 503
-        except (OSError, AssertionError):
-            pass  # not even accepted
+            refused = chat(s.port, timeout=10).status
+        except (OSError, Closed):
+            refused = 503  # not even accepted
+        assert refused == 503, refused
+        hold.set()
         for _ in c.events():
             pass
         assert c.answer.events[-1][1] == "[DONE]" and c.answer.text() == "Hello there, world!"
