@@ -372,7 +372,7 @@ def waiting_has_an_end(args):
     g.start(1)
     g.start(3)
     g.s.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
+    g.s.line(message="draining")
     g.open()
     assert g.ways() == ["collapsed"] * 3 + ["miss"] and g.s.process.wait(60) == 0
     g.s.close()
