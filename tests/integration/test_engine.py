@@ -838,7 +838,8 @@ def trained_model(args):
 
 if __name__ == "__main__":
     main(__doc__, [surface, errors, keys, refused_starts, the_device_is_told, a_library_that_is_not_there_is_told,
-                   environment_stands_in, streaming_equals_whole, chat_streams, reasoning_is_split, usage_is_exact, known_beginnings, choices, looking_ahead, the_young_give_way,
-                   embeddings, texts_and_ids, stop_strings, seeds, bias_penalties_and_end, logprobs, echoes, eight_bit_keys,
-                   company_changes_nothing, leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain,
-                   drain_deadline, metrics, idle, trained_model])
+                   environment_stands_in, streaming_equals_whole, chat_streams, reasoning_is_split, usage_is_exact,
+                   known_beginnings, choices, looking_ahead, the_young_give_way, embeddings, texts_and_ids, stop_strings,
+                   seeds, bias_penalties_and_end, logprobs, echoes, eight_bit_keys, company_changes_nothing,
+                   leaving_frees_the_slot, full_house, waiting_has_an_end, slow_reader, loading, drain, drain_deadline,
+                   metrics, idle, trained_model])
