@@ -48,6 +48,7 @@ struct engine {
     struct k_sampled begun_choices[2][SEQS_MAX]; /* of the last two that were begun */
     int permits;                                 /* steps that may begin; -1: any number */
     int steps, seqs, fail_at;
+    bool lost; /* at fail_at the device goes, and does not come back */
     int32_t pages_total, pages_free;
     int32_t known;  /* tokens of every prompt */
     int32_t shared; /* most tokens of a sequence that were made known */
@@ -174,8 +175,8 @@ static inline enum rc fake_step(struct engine *en, struct step_slice *slices, in
     }
     if (en->n_ones && en->n_prompt_tokens > en->most_mixed)
         en->most_mixed = en->n_prompt_tokens;
-    if (++en->steps == en->fail_at)
-        rc = error_set(e, RC_INTERNAL, "the device fell over");
+    if (++en->steps == en->fail_at || (en->lost && en->steps > en->fail_at))
+        rc = error_set(e, en->lost ? RC_IO : RC_INTERNAL, "the device fell over");
     int row = 0;
     for (int32_t i = 0; i < n && !rc; i++)
         step_slice(en, &slices[i], row), row += slices[i].all_logits ? slices[i].n : 1;
@@ -400,6 +401,8 @@ struct bench_options {
     int32_t max_seqs, step_tokens, prefill_tokens, waiting_max;
     bool speculate;
     int64_t busy_mw;
+    void (*device_lost)(void *arg, const struct error *e);
+    void *device_lost_arg;
 };
 
 static inline void bench_init(struct bench *t, const struct bench_options *bo)
@@ -421,6 +424,8 @@ static inline void bench_init(struct bench *t, const struct bench_options *bo)
         .speculate = bo->speculate,
         .busy_mw = bo->busy_mw,
         .waiting_max = bo->waiting_max ? bo->waiting_max : 64,
+        .device_lost = bo->device_lost,
+        .device_lost_arg = bo->device_lost_arg,
     };
     CHECK_INT(batcher_new(&t->b, &o, &e), RC_OK);
 }

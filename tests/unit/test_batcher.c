@@ -448,6 +448,36 @@ static void failed_step_ends_its_jobs_only(void)
     bench_fini(&t);
 }
 
+static void count_lost(void *arg, const struct error *e)
+{
+    int *lost = arg;
+    CHECK_STR(e->message, "the device fell over");
+    __atomic_add_fetch(lost, 1, __ATOMIC_RELAXED);
+}
+
+/* Of a device that is gone the owner hears, before anybody is told of the step; of other failures it does not. In turn, and
+ * with steps that are begun ahead. */
+static void a_device_that_is_gone_is_told(void)
+{
+    for (int i = 0; i < 4; i++) {
+        static struct client c;
+        struct bench t;
+        int lost = 0;
+        engine_init(&t.en);
+        t.en.fail_at = 5;
+        t.en.lost = i % 2;
+        t.en.chooses = t.en.overlaps = i >= 2;
+        bench_init(&t, &(struct bench_options){.max_seqs = 1, .device_lost = count_lost, .device_lost_arg = &lost});
+        c = (struct client){0};
+        CHECK_INT(submit(&t, &c, &(struct ask){.n_prompt = 4, .max_tokens = 50, .plain = i >= 2}), RC_OK);
+        CHECK(pump(&t, client_done, &c));
+        CHECK_INT(c.finish, i == 2 ? BATCH_LENGTH : BATCH_FAILED); /* a step ahead that fails once is made again */
+        CHECK_INT(t.en.most_begun, i >= 2 ? 2 : 0);
+        CHECK_INT(__atomic_load_n(&lost, __ATOMIC_RELAXED), t.en.lost);
+        bench_fini(&t);
+    }
+}
+
 static void run_one(struct engine *en, const struct ask *a, struct client *c)
 {
     struct bench t;
@@ -709,6 +739,7 @@ int main(void)
     TEST(pause_and_resume);
     TEST(a_slow_reader_gives_way);
     TEST(failed_step_ends_its_jobs_only);
+    TEST(a_device_that_is_gone_is_told);
     TEST(endings);
     TEST(free_in_the_middle);
     TEST(churn);
