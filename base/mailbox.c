@@ -26,6 +26,7 @@ void mailbox_deliver(struct mailbox *b)
     pthread_mutex_unlock(&b->lock);
     while (m) {
         struct mail *next = m->next; /* m is the receiver's once it is delivered */
+        m->posted = false;
         m->deliver(m);
         m = next;
     }
@@ -76,8 +77,10 @@ void mailbox_free(struct mailbox *b)
 /* True: the list was empty, so that nobody has woken the loop yet. */
 static bool append(struct mailbox *b, struct mail *m)
 {
-    m->next = NULL;
     pthread_mutex_lock(&b->lock);
+    SPW_ASSERT(!m->posted); /* twice, and the list would end here, or never */
+    m->posted = true;
+    m->next = NULL;
     bool first = b->head == NULL;
     *b->tail = m;
     b->tail = &m->next;

@@ -7,11 +7,13 @@
 #define BASE_MAILBOX_H
 
 #include <event2/event.h>
+#include <stdbool.h>
 
 #include "base/error.h"
 
-struct mail {
+struct mail { /* all zero but for deliver, before it is posted first */
     struct mail *next;
+    bool posted; /* the mailbox's; who posts what is posted already has made a mistake, which is asserted */
     /* On the loop's thread, never from inside mailbox_post(). m is the receiver's again: it may be posted anew, or freed. */
     void (*deliver)(struct mail *m);
 };
