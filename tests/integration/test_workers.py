@@ -204,6 +204,33 @@ def drain_cuts_all(args):
         assert [r["outcome"] for r in s.rows()] == [FAILED] * 20
 
 
+def slots_cross_workers(args):
+    """Few slots, many who wait on many workers, answers at once: slots go from one worker to another all the time, and none
+    of them stands still afterwards. (What it looks for takes luck, half a minute of it or so: --full has one.)"""
+    up, seconds = Upstream(default=Script(words=["a"])), 60 if args.full else 2
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]}).encode()
+    asking = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with Scheduler(args.build, [node(f"n{i}", up, slots=1) for i in range(6)], workers=12,
+                   queue={"interactive": {"wait": "60s", "max": 200}}).nodes_ready(6) as s:
+        end = time.monotonic() + seconds
+
+        def ask_on(_):
+            with socket.create_connection(("127.0.0.1", s.port), 30) as c:
+                answers = 0
+                while time.monotonic() < end:
+                    c.sendall(asking)
+                    got = b""
+                    while not got.endswith(b"}"):
+                        piece = c.recv(65536)
+                        assert piece, got
+                        got += piece
+                    assert got.startswith(b"HTTP/1.1 200 "), got
+                    answers += 1
+                return answers
+        with concurrent.futures.ThreadPoolExecutor(96) as pool:
+            assert sum(pool.map(ask_on, range(96))) > 96
+
+
 def forced_end(args):
     """A second signal ends it at once with requests on every worker; their rows are written nevertheless."""
     up = Upstream(default=Script(hold=threading.Event()))
@@ -323,5 +350,5 @@ ESSENTIAL = [test_gateway.retries, test_gateway.dead_node, test_gateway.failures
 
 if __name__ == "__main__":
     main(__doc__, [spread, limits_are_shared, rooms_are_shared, order_over_workers, waits_end_in_time, drain_takes_all,
-                   drain_cuts_all, forced_end, unix_socket, port_is_taken, connections_are_counted_once,
-                   files_are_enough, *map(as_with_one, ESSENTIAL), other_suites])
+                   drain_cuts_all, slots_cross_workers, forced_end, unix_socket, port_is_taken,
+                   connections_are_counted_once, files_are_enough, *map(as_with_one, ESSENTIAL), other_suites])
