@@ -106,11 +106,11 @@ def catalogue(args):
                 assert a.status == 200
                 return {m["id"]: m for m in a.json()["data"]}
 
+            wait_until(lambda: listed("all")["home"]["context_length"] == 4096, 5, "the engine's card")
             every = listed("all")
             assert list(every) == ["home", "away", "far", "r1"]
             assert all(m["object"] == "model" and isinstance(m["created"], int) for m in every.values())
             home, r1 = every["home"], every["r1"]
-            wait_until(lambda: listed("all")["home"]["context_length"] == 4096, 5, "the engine's card")
             assert home["pricing"] == {"currency": "USD", "unit": "1M tokens", "input": "0.10", "cached_input": "0.05",
                                        "output": "0.40"}
             assert home["local"] == "all" and "continuation" in home["capabilities"] and home["fallbacks"] == []
