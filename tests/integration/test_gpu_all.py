@@ -66,6 +66,7 @@ def expect(m, part, status, *texts):
 
 def test_quick(m):
     assert m.run("nonsense")[0] == 2
+    m.script(m.path, "nvidia-smi", "exit 9\n")  # as it does without a driver
     expect(m, "check", 0, "skipped: check: no NVIDIA device answers")
     m.script(m.path, "nvidia-smi", NVIDIA_SMI)
     expect(m, "smoke", 0, "skipped: smoke: no nvcc or no cmake, and no", "/test_cuda_ops from elsewhere")
