@@ -27,12 +27,14 @@ struct fleet;
 /* Of one model, as its requests are counted by the front. Counts go up since the start. */
 struct fleet_demand {
     int64_t requests, input;        /* that came and needed a node; their prompts' tokens, estimated */
+    int64_t batch;                  /* of those requests, batch work */
     int64_t answered;               /* whose tokens and times are known: */
     int64_t prompt, cached, output; /* tokens */
     double prompt_sq;               /* sum of squares of the prompts' tokens */
     int64_t hold_us;                /* from the slot to the end */
     int64_t in_time, late;          /* interactive ones, by the SLO */
     int waiting, waiting_batch;     /* now, in the room */
+    int batch_in_flight;            /* now, on machines */
 };
 
 enum fleet_comes {
@@ -44,6 +46,7 @@ enum fleet_comes {
 /* What batch requests may do that wait for a node, until the next word. */
 struct fleet_pace {
     bool goes;         /* take any place on machines; else those alone that leave a part of all places free */
+    bool holds;        /* cheaper hours suffice: wake nobody, however long they have waited */
     int64_t urgent_us; /* who leaves the room by then (monotonic) goes wherever he can, to an API, too; 0: nobody */
 };
 

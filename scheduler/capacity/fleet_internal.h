@@ -117,6 +117,7 @@ struct market { /* where demand meets capacity */
     char model[129];
     struct forecast forecast; /* tokens */
     struct forecast busy;     /* seconds of slots */
+    struct forecast busy_now; /* of interactive requests alone */
     struct scale_memory memory;
     struct power_group group;
     struct fleet_demand last, now;
@@ -147,6 +148,7 @@ struct fleet_model { /* that the configuration names */
 
 #define OUTPUT_GUESS       200 /* tokens of an answer, before one was seen */
 #define SNAPSHOT_NODES_MAX 512
+#define SLOTS_ASSUMED      4    /* of a node of which nobody says */
 #define BATCH_LOOK_MS      1000 /* between two looks at batch work, unless more comes */
 
 struct offer_ref { /* what an offer of a plan is; NULL: an own machine */

@@ -6,12 +6,11 @@
 #include "base/alloc.h"
 #include "scheduler/capacity/fleet_internal.h"
 
-#define Z             2.3 /* 99 times of 100 */
-#define STEADY        0.7
-#define HYSTERESIS    0.1
-#define TRUST         800 /* in the forecast, once it has been tried */
-#define SLOTS_ASSUMED 4
-#define TICK_US       INT64_C(1000000)
+#define Z          2.3 /* 99 times of 100 */
+#define STEADY     0.7
+#define HYSTERESIS 0.1
+#define TRUST      800 /* in the forecast, once it has been tried */
+#define TICK_US    INT64_C(1000000)
 
 /* ---- who there is ------------------------------------------------------------------------------------------------ */
 
@@ -193,12 +192,16 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
     double here = 0;
     for (int i = 0; i < s->n; i++)
         here += s->nodes[i].group == group ? s->nodes[i].in_flight : 0;
-    const double asked = forecast_at(&k->busy, 0).mean;
+    /* Where batch work waits for a cheaper hour nobody is awake for it. */
+    const struct forecast *busy = k->pace.holds ? &k->busy_now : &k->busy;
+    if (k->pace.holds)
+        here = fmax(here - k->now.batch_in_flight, 0);
+    const double asked = forecast_at(busy, 0).mean;
     g->keep_warm = f->config->power.keep_warm;
     g->steady = STEADY;
     g->trust = TRUST;
     g->spills = market_api(f->config, k->model) != NULL;
-    struct power_outlook o = {.forecast = &k->busy,
+    struct power_outlook o = {.forecast = busy,
                               .in_use = g->spills && asked > here ? asked : here,
                               .waiting = k->now.waiting + (k->pace.goes ? k->now.waiting_batch : 0),
                               .hold_s = k->hold_s > 0 ? k->hold_s : 1,

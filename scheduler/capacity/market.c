@@ -27,6 +27,7 @@ struct market *plan_market(struct fleet *f, const char *model)
     snprintf(k->model, sizeof k->model, "%s", model);
     forecast_init(&k->forecast, FORECAST_TOKENS);
     forecast_init(&k->busy, FORECAST_SLOTS);
+    forecast_init(&k->busy_now, FORECAST_SLOTS);
     k->output = OUTPUT_GUESS;
     k->hold_s = HOLD_GUESS_S;
     return k;
@@ -111,6 +112,7 @@ const struct config_node *market_api(const struct config *c, const char *model)
 static void add(struct fleet_demand *to, const struct fleet_demand *d)
 {
     to->requests += d->requests;
+    to->batch += d->batch;
     to->input += d->input;
     to->answered += d->answered;
     to->prompt += d->prompt;
@@ -122,6 +124,7 @@ static void add(struct fleet_demand *to, const struct fleet_demand *d)
     to->late += d->late;
     to->waiting += d->waiting;
     to->waiting_batch += d->waiting_batch;
+    to->batch_in_flight += d->batch_in_flight;
 }
 
 /* Monday is the first day of the week; 1970 began on a Thursday. */
@@ -142,6 +145,7 @@ static void learn(struct fleet *f, struct market *k)
 {
     const struct fleet_demand *d = &k->now, *last = &k->last;
     const int64_t n = d->requests - last->requests, answers = d->answered - last->answered;
+    const int64_t interactive = n - (d->batch - last->batch);
     const int64_t now_ns = clock_now(f->o.clock).ns;
     if (answers > 0) {
         const double each = (double)answers;
@@ -160,10 +164,12 @@ static void learn(struct fleet *f, struct market *k)
         for (int64_t i = 0; i < calls; i++) {
             forecast_observe(&k->forecast, now_ns, week_s(f), tokens / (double)calls);
             forecast_observe(&k->busy, now_ns, week_s(f), (double)n * k->hold_s / (double)calls);
+            forecast_observe(&k->busy_now, now_ns, week_s(f), (double)interactive * k->hold_s / (double)calls);
         }
     } else if (k->known) { /* before the first request nothing is known: that is no demand of nothing */
         forecast_observe(&k->forecast, now_ns, week_s(f), 0);
         forecast_observe(&k->busy, now_ns, week_s(f), 0);
+        forecast_observe(&k->busy_now, now_ns, week_s(f), 0);
     }
     k->last = k->now;
 }

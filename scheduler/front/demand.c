@@ -22,6 +22,7 @@ void demand_came(struct request *r)
         return;
     r->counted = true;
     add(&d->requests, 1);
+    add(&d->batch, r->urgency.class == WAITING_BATCH);
     add(&d->input, r->input_estimate);
 }
 
@@ -57,6 +58,7 @@ bool front_demand(const char *model, struct fleet_demand *out, void *arg)
         return false;
     const struct room_demand *d = &room->demand;
     *out = (struct fleet_demand){.requests = get(&d->requests),
+                                 .batch = get(&d->batch),
                                  .input = get(&d->input),
                                  .answered = get(&d->answered),
                                  .prompt = get(&d->prompt),
@@ -69,6 +71,7 @@ bool front_demand(const char *model, struct fleet_demand *out, void *arg)
     front_lock(f);
     out->waiting = waiting_count_of(&room->waiting, WAITING_INTERACTIVE);
     out->waiting_batch = waiting_count_of(&room->waiting, WAITING_BATCH);
+    out->batch_in_flight = room->batch_in_flight;
     front_unlock(f);
     return true;
 }

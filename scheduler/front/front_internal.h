@@ -74,6 +74,7 @@ struct slot {
     struct router_leg known;   /* what routing keeps of it */
     struct leg_word word;      /* what its end says about the node, as it is given back */
     const struct model *model; /* the one of the chain that it is to answer as */
+    struct room *batch_of;     /* whose batch requests on machines it is one of; NULL: none */
 };
 
 struct leg {
@@ -198,7 +199,7 @@ struct request {
 
 /* Counts since the start, by any lane. */
 struct room_demand {
-    _Atomic int64_t requests, input, answered, prompt, prompt_sq, cached, output, hold_us, in_time, late;
+    _Atomic int64_t requests, batch, input, answered, prompt, prompt_sq, cached, output, hold_us, in_time, late;
 };
 
 /* A waiting room: the requests for one model that have no slot. */
@@ -214,6 +215,7 @@ struct room {
     bool paced;        /* under the lock, as the next two: the fleet says what batch work may do */
     struct fleet_pace pace;
     int64_t batch_begun_us; /* when a batch request got its first slot last */
+    int batch_in_flight;    /* batch requests that have a slot on a machine */
 };
 TAILQ_HEAD(request_queue, request);
 

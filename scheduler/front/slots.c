@@ -168,9 +168,9 @@ static void obey_watts_locked(const struct request *r, const struct route_reques
 
 /* Batch work that has not begun is held (POLICIES.md, Latency): of nodes, until more are free than those who come
  * meanwhile may need, or it was said that it goes; of APIs, as long as there are machines, until its time is nearly
- * over. */
+ * over; of those that sleep, in a dear hour. */
 struct gate {
-    bool nodes, apis; /* shut */
+    bool nodes, apis, sleepers; /* shut */
 };
 
 static struct gate gate_locked(const struct request *r, const struct model *m)
@@ -194,7 +194,9 @@ static struct gate gate_locked(const struct request *r, const struct model *m)
         slots += have;
         free_slots += have > n->in_flight ? have - n->in_flight : 0;
     }
-    return (struct gate){.nodes = !open && (double)free_slots <= (double)slots * BATCH_LEAVES, .apis = machines};
+    return (struct gate){.nodes = !open && (double)free_slots <= (double)slots * BATCH_LEAVES,
+                         .apis = machines,
+                         .sleepers = room->pace.holds};
 }
 
 /* What the request asks of a model of its chain, and of a node as such. */
@@ -252,8 +254,8 @@ static struct stakes stakes_locked(const struct request *r, const struct model *
 /* No candidate's rank or state depends on others than itself: those that are listed will do. */
 static bool is_plain(const struct request *r, const struct stakes *x)
 {
-    return !x->limited && !x->holds && !x->shut.nodes && !x->shut.apis && !trail_has_said(&r->trail) &&
-           !r->survival.alone && !budgeted_prefers_local(r);
+    return !x->limited && !x->holds && !x->shut.nodes && !x->shut.apis && !x->shut.sleepers &&
+           !trail_has_said(&r->trail) && !r->survival.alone && !budgeted_prefers_local(r);
 }
 
 static void obey_stakes_locked(const struct request *r, const struct route_request *q, const struct stakes *x,
@@ -266,8 +268,9 @@ static void obey_stakes_locked(const struct request *r, const struct route_reque
         c[i].rank += i == r->moving.to - 1 ? 0 : RANK_FAR;
     for (int i = 0; i < n && x->holds; i++)
         c[i].spared = c[i].spared || is_api(nodes_at(nodes, i));
-    for (int i = 0; i < n && (x->shut.nodes || x->shut.apis); i++)
-        c[i].kept = c[i].kept || (is_api(nodes_at(nodes, i)) ? x->shut.apis : x->shut.nodes);
+    for (int i = 0; i < n && (x->shut.nodes || x->shut.apis || x->shut.sleepers); i++)
+        c[i].kept = c[i].kept || (is_api(nodes_at(nodes, i)) ? x->shut.apis : x->shut.nodes) ||
+                    (c[i].wake_us > 0 && x->shut.sleepers);
     if (x->limited)
         obey_watts_locked(r, q, c, n);
 }
@@ -361,7 +364,10 @@ void slot_take_locked(struct request *r, struct node *node, const struct model *
                             .breaker = node_begin_locked(node),
                             .known = known,
                             .word = {.outcome = BREAKER_NO_WORD},
-                            .model = as};
+                            .model = as,
+                            .batch_of = r->urgency.class == WAITING_BATCH && !is_api(node) ? r->room : NULL};
+    if (r->slot.batch_of)
+        r->slot.batch_of->batch_in_flight++;
     node_spec_unref(before);
     if (r->attempts == 0)
         retry_count_request_locked(node->table);
@@ -492,6 +498,9 @@ int slot_return(struct request *r, enum slot_use use)
     }
     bool news = node_end_locked(node, &r->slot.breaker, &r->slot.word);
     r->slot.node = NULL;
+    if (r->slot.batch_of)
+        r->slot.batch_of->batch_in_flight--;
+    r->slot.batch_of = NULL;
     alone_release_locked(r);
     rooms_grant_locked(f);
     front_unlock_on(r->lane);

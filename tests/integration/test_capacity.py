@@ -483,6 +483,32 @@ def test_all_asleep(args):
         wait_until(lambda: sorted(f.lives().values()) == ["sleeping", "sleeping"], 60, "all sleep again")
 
 
+def test_cheap_hours(args):
+    """Everything sleeps, and a kWh costs less in two hours: a flex request that has the time waits for that, and says why in the
+    log. With the prices the other way round its machine is woken at once."""
+    hour = time.gmtime().tm_hour
+    soon = '"%02d:00-%02d:00 %%s"' % (hour, (hour + 2) % 24)
+
+    def energy(now, later):
+        return {"energy": {"price": '"%s"' % later, "hours": [soon % now]}, "power": {"keep_warm": 0},
+                "queue": {"batch": {"wait": "6h"}}}
+
+    answers, node_a = [], sleeper("a")
+    node_a["power"]["sleep_down"] = "200ms"
+    with Fleet(args, nodes=[node_a], **energy("0.30", "0.10")) as f:
+        f.wait_lives({"a": "sleeping"}, 30)
+        t = threading.Thread(target=lambda: answers.append(f.ask(service_tier="flex")))
+        t.start()
+        wait_until(lambda: "cheaper hours before the deadline suffice" in f.s.log_text(), 10, "it waits for cheaper hours")
+        time.sleep(1.5)
+        assert not answers and f.lives() == {"a": "sleeping"}, (answers, f.lives())
+        f.s.configure([node_a], capacity=capacity(), **energy("0.10", "0.30"))
+        f.cli("reload")
+        t.join(20)
+        assert [a.status for a in answers] == [200], answers
+        assert "one of the cheapest hours before the deadline" in f.s.log_text()
+
+
 def test_mistakes(args):
     """The configuration's mistakes are named with their place."""
     with Fleet(args, pool()) as f:
@@ -505,4 +531,4 @@ if __name__ == "__main__":
     main(__doc__, [test_from_zero, test_operator, test_dollars, test_minimum_and_reload, test_killed_scheduler,
                    test_dead_engine, test_saturation, test_batch, test_hold, test_late_api, test_watts, test_sleep_by_hand, test_patience,
                    test_ladder, test_moves,
-                   test_all_asleep, test_mistakes])
+                   test_all_asleep, test_cheap_hours, test_mistakes])

@@ -1,5 +1,6 @@
 /* What could compute batch work: rates, change-overs and the hours' prices, and that where hours do not matter every
- * decision is the one that it would be without them. links: spw_policies */
+ * decision is the one that it would be without them.
+ * links: spw_policies */
 #include <string.h>
 
 #include "policies/batch_market.h"
