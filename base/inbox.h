@@ -41,7 +41,7 @@ struct inbox_entry {
     enum rc rc;    /* what `done` is told; the writer's to set */
     bool can_wait; /* `done` ends something: nobody waits for it in order to begin */
 };
-#define INBOX_BACK_US 700
+#define INBOX_BACK_US 300
 
 struct inbox_list {
     struct inbox_entry *head, **tail;
