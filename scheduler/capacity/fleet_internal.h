@@ -124,6 +124,7 @@ struct market { /* where demand meets capacity */
     double prompt, cached, output, prompt_sq, hold_s; /* means of what was answered of late */
     int64_t answers;                                  /* of which those are means */
     struct mono came;                                 /* the last request; 0: there was none */
+    struct mono came_now;                             /* the last interactive one */
     bool known;                                       /* there was demand */
     int n_ready, n_full;                              /* nodes; full: every slot is taken */
     bool saturated;                                   /* every ready node is full, or somebody waits */

@@ -209,7 +209,7 @@ static void foresee(struct fleet *f, struct market *k, const struct site *s, int
                               .now_us = clock_now(f->o.clock).ns / NS_PER_US,
                               .tick_us = TICK_US,
                               .ttft_us = config_aim(f->config, config_model(f->config, k->model)).ttft_ms * 1000,
-                              .quiet_us = mono_since(f->o.clock, k->came) / NS_PER_US,
+                              .quiet_us = mono_since(f->o.clock, k->pace.holds ? k->came_now : k->came) / NS_PER_US,
                               .forget_us = f->config->capacity.down_after_ms * NS_PER_MS / NS_PER_US};
     know_machines(s, group, &o);
     power_foresee(g, &o);

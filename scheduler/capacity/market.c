@@ -161,6 +161,7 @@ static void learn(struct fleet *f, struct market *k)
         const double tokens = (double)(d->input - last->input) + (double)n * k->output;
         k->known = true;
         k->came = clock_now(f->o.clock);
+        k->came_now = interactive > 0 ? k->came : k->came_now;
         for (int64_t i = 0; i < calls; i++) {
             forecast_observe(&k->forecast, now_ns, week_s(f), tokens / (double)calls);
             forecast_observe(&k->busy, now_ns, week_s(f), (double)n * k->hold_s / (double)calls);

@@ -147,6 +147,7 @@ struct sim_model_state {
     struct forecast busy_now; /* the same of interactive ones alone */
     double hold_s;            /* that time, in the mean of late; a guess while n_held is 0 */
     int64_t n_held, came_us;  /* answers that it is the mean of; the last request */
+    int64_t came_now_us;      /* the last interactive one */
     struct scale_memory memory;
     int64_t in_time, late; /* first tokens of interactive requests, by the SLO for them */
     /* Running means (of the last ~1000 requests), as the daemon's estimates would be. */

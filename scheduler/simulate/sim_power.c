@@ -153,7 +153,7 @@ static void foresee(struct sim *x, int32_t model, int32_t site)
                               .now_us = x->now_us,
                               .tick_us = x->power_tick_us,
                               .ttft_us = x->s->models[model].slo.ttft_us,
-                              .quiet_us = x->now_us - m->came_us,
+                              .quiet_us = x->now_us - (m->batch_holds ? m->came_now_us : m->came_us),
                               .forget_us = x->s->models[model].limits.down_after_s * SIM_US_PER_S};
     know_machines(x, model, site, &o);
     power_foresee(g, &o);

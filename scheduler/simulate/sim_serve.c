@@ -581,6 +581,7 @@ void sim_arrive(struct sim *x, const struct sim_request *r)
     struct sim_model_state *m = &x->models[r->model];
     learn(m, r);
     m->came_us = x->now_us;
+    m->came_now_us = r->batch ? m->came_now_us : x->now_us;
     sim_observe(x, (int32_t)r->model, r->prompt + m->output);
     if (x->powered && m->hold_s > 0)
         forecast_observe(&m->busy, x->now_us * 1000, sim_week_s(x), m->hold_s);

@@ -254,40 +254,47 @@ static double by_day(const struct world *w, const struct sim_result *r)
     return by[1] / (by[0] + by[1]);
 }
 
-/* Batch work comes from 08:00 to 18:00, due within 20 hours; a kWh costs a third from 22:00 on. Six machines that sleep are
- * woken for it then, and none before; at one price all day it is done as it comes. */
+/* A hall of six machines that sleep, and batch work for it: `hours` long, from the hour `from` on, due 20 hours after it
+ * came. *dollars: of energy. Returns the share of it that is drawn by day. */
+static double batch_in_a_hall(const struct tariff *t, int from, int hours, double *dollars)
+{
+    struct world w;
+    struct sim_site hall = {.name = "hall", .tariff = t, .powered = true, .trust = 800};
+    world_init(&w);
+    w.type.levels.of[POWER_SLEEP].idle_mw = 10;
+    w.s.sites = &hall;
+    w.s.n_offers = 1;
+    w.s.start_unix_s = 1767571200 + from * 3600;
+    w.model.scaled = false;
+    w.offers[0].running = 0;
+    w.offers[0].asleep = 6;
+    w.trace.rate = 0.5;
+    w.trace.n = 1800 * hours;
+    w.trace.batch = 1;
+    w.trace.deadline_us = 20 * HOUR;
+    struct sim_result r = run(&w);
+    laws(&w, &r);
+    CHECK_INT(r.models[0].of[WAITING_BATCH].in_slo, w.trace.n);
+    *dollars = (double)r.bills[0].energy.v * 1e-12;
+    const double day = by_day(&w, &r);
+    sim_result_fini(&r);
+    return day;
+}
+
+/* A kWh costs a third from 22:00 to 07:00. What comes by day waits, and six machines that sleep are woken for it then, and
+ * none before; what comes by night is done as it comes, and what is left at 07:00 does not keep them awake. At one price
+ * all is done as it comes. */
 static void batch_waits_for_cheap_hours(void)
 {
     static const struct tariff flat = {.uusd_per_kwh = 300000};
     static const struct tariff night = {.uusd_per_kwh = 100000,
                                         .rules = {{TARIFF_EVERY_DAY, TARIFF_EVERY_MONTH, 7 * 60, 22 * 60, 300000}},
                                         .n_rules = 1};
-    double dollars[2], day[2];
-    for (int k = 0; k < 2; k++) {
-        struct world w;
-        struct sim_site hall = {.name = "hall", .tariff = k ? &night : &flat, .powered = true, .trust = 800};
-        world_init(&w);
-        w.type.levels.of[POWER_SLEEP].idle_mw = 10;
-        w.s.sites = &hall;
-        w.s.n_offers = 1;
-        w.s.start_unix_s = 1767571200 + 8 * 3600;
-        w.model.scaled = false;
-        w.offers[0].running = 0;
-        w.offers[0].asleep = 6;
-        w.trace.rate = 0.5;
-        w.trace.n = 18000;
-        w.trace.batch = 1;
-        w.trace.deadline_us = 20 * HOUR;
-        struct sim_result r = run(&w);
-        laws(&w, &r);
-        CHECK_INT(r.models[0].of[WAITING_BATCH].in_slo, w.trace.n);
-        dollars[k] = (double)r.bills[0].energy.v * 1e-12;
-        day[k] = by_day(&w, &r);
-        sim_result_fini(&r);
-    }
-    CHECK(day[0] > 0.9);
-    CHECK(day[1] < 0.05); /* what they draw asleep */
-    CHECK(dollars[1] < dollars[0] / 3);
+    double at_one_price, dollars;
+    CHECK(batch_in_a_hall(&flat, 8, 10, &at_one_price) > 0.9);
+    CHECK(batch_in_a_hall(&night, 8, 10, &dollars) < 0.05);
+    CHECK(dollars < at_one_price / 3);
+    CHECK(batch_in_a_hall(&night, 5, 5, &dollars) < 0.08); /* a few minutes until all have fallen asleep */
 }
 
 static void batch_waits_and_is_in_time(void)
