@@ -17,6 +17,7 @@
 /* Entries of a transaction, or a few more: 3 ms in which nobody else may write, or 25 where somebody waits. */
 #define FOLD_PIECE   250
 #define FOLD_MOST    2000
+#define FOLD_SHARE   32        /* at least, where the writer does it between two groups */
 #define FOLD_TURN    4         /* some 40 us */
 #define FOLD_TO_END  INT64_MAX /* as far as there are whole frames */
 #define FOLD_WAIT_MS 10000     /* for somebody else's folder, at most */

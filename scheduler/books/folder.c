@@ -206,17 +206,21 @@ struct strbuf *folder_frame(struct folder *f)
     return ahead_frame(f->ahead);
 }
 
-/* The thread does not keep up: so many entries are for the writer to fold. Where it is only late, not more than it
- * would take itself; where half of the ring is full as many as make it worth a flush. */
-static int is_behind_locked(struct folder *f)
+/* The thread does not keep up: it is late, or half of the ring is full. */
+static bool is_behind_locked(const struct folder *f)
 {
-    if (f->end == f->folded || f->busy)
-        return 0;
-    return is_half_full_locked(f) ? FOLD_MOST : clock_now(&clock_system).ns >= f->late.ns ? FOLD_PIECE : 0;
+    return f->end != f->folded && !f->busy && (is_half_full_locked(f) || clock_now(&clock_system).ns >= f->late.ns);
 }
 
-/* For n bytes. */
-static enum rc make_room(struct folder *f, int64_t n, struct error *e)
+/* Entries that the writer folds before so many more are put in: twice as many, so that there will be fewer of them. Not
+ * all that were left: 2,000 take 25 ms, and this group, and all who come meanwhile, would wait for them. */
+static int share_of(int entries)
+{
+    return 2 * entries > FOLD_SHARE ? 2 * entries : FOLD_SHARE;
+}
+
+/* For so many entries, of n bytes. */
+static enum rc make_room(struct folder *f, int entries, int64_t n, struct error *e)
 {
     const int64_t bytes = ahead_bytes(f->ahead);
     enum rc rc = RC_OK;
@@ -224,9 +228,8 @@ static enum rc make_room(struct folder *f, int64_t n, struct error *e)
     if (n > bytes)
         return error_set(e, RC_FULL, "journal %s: %lld bytes at once are too many", f->path, (long long)n);
     pthread_mutex_lock(&f->lock);
-    const int most = is_behind_locked(f);
-    if (most) /* each group folds a piece first, so that none ever has to wait for many */
-        (void)fold_one_locked(f, most, false, e);
+    if (is_behind_locked(f))
+        (void)fold_one_locked(f, share_of(entries), false, e);
     if (f->end + n - f->kept > bytes)
         rc = get_to_locked(f, &f->kept, f->end + n - bytes, FOLD_MOST, e);
     pthread_mutex_unlock(&f->lock);
@@ -236,7 +239,7 @@ static enum rc make_room(struct folder *f, int64_t n, struct error *e)
 enum rc folder_put(struct folder *f, int entries, struct error *e)
 {
     const int64_t n = ahead_frame_bytes(f->ahead);
-    enum rc rc = make_room(f, n, e);
+    enum rc rc = make_room(f, entries, n, e);
 
     if (rc != RC_OK)
         return rc;
