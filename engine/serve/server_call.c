@@ -395,10 +395,8 @@ static void queue_deadline_cb(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     SPW_ASSERT(c->magic == CALL_MAGIC);
-    if (!first->job || !batcher_withdraw(c->s->batcher, first->job))
+    if (!server_withdraw(c->s, &first->job))
         return;
-    batch_job_free(first->job);
-    first->job = NULL;
     (void)server_queue_timeout(c->s, &c->error);
     reply_and_end(c);
 }
@@ -407,6 +405,15 @@ bool server_queue_timeout(const struct server *s, struct api_error *e)
 {
     return api_fail(e, 503, NULL, "queue_timeout", "no slot was free for %lld seconds; try again shortly",
                     (long long)s->o.queue_ms / 1000);
+}
+
+bool server_withdraw(struct server *s, struct batch_job **job)
+{
+    if (!*job || !batcher_withdraw(s->batcher, *job))
+        return false;
+    batch_job_free(*job);
+    *job = NULL;
+    return true;
 }
 
 struct event *server_queue_deadline(struct server *s, event_callback_fn cb, void *arg)

@@ -286,10 +286,8 @@ static void queue_deadline_cb(evutil_socket_t fd, short what, void *arg)
     struct embedding *first = &c->inputs[0];
     (void)fd;
     (void)what;
-    if (!first->job || !batcher_withdraw(c->s->batcher, first->job))
+    if (!server_withdraw(c->s, &first->job))
         return;
-    batch_job_free(first->job);
-    first->job = NULL;
     (void)server_queue_timeout(c->s, &c->error);
     embed_end(c);
 }

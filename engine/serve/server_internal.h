@@ -54,6 +54,8 @@ void server_embed_start(struct server *s, struct http_exchange *x, enum api_call
 /* For when whoever begins to wait for a slot now has waited long enough; the caller's. NULL: there is no limit. */
 struct event *server_queue_deadline(struct server *s, event_callback_fn cb, void *arg);
 bool server_queue_timeout(const struct server *s, struct api_error *e); /* what he is told then; false */
+/* His job is taken back, freed, and *job NULL. False: there is none, or it runs: only the batcher knows. */
+bool server_withdraw(struct server *s, struct batch_job **job);
 /* POST /tokenize and /detokenize. */
 enum text_kind { TEXT_TOKENIZE, TEXT_DETOKENIZE };
 void server_text_start(struct server *s, struct http_exchange *x, enum text_kind kind, enum api_caller caller);
