@@ -1,11 +1,15 @@
 /* Proves that messages from several threads all arrive on the loop's thread, each sender's in order, that a message may be
- * posted again from its own delivery, and that freeing delivers what is left. And that servers of one process share a
+ * posted again from its own delivery but not before, and that freeing delivers what is left. And that servers of one process share a
  * TCP port and their bounds, while a stranger to the port is told that it is taken.
  * links: spw_base */
 #include "tests/unit/test.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/http_server.h"
 #include "base/mailbox.h"
@@ -73,6 +77,34 @@ static void deliver_again(struct mail *m)
         mailbox_post_here(box, m);
 }
 
+/* How a process ends that posts a message so many times before it is delivered. */
+static int end_of_posting(int times)
+{
+    int status = 0;
+    const pid_t child = fork();
+    if (child == 0) {
+        static struct mail m = {.deliver = deliver_again};
+        if (times > 1) /* it says what is wrong */
+            (void)!freopen("/dev/null", "w", stderr);
+        while (times-- > 0)
+            mailbox_post(box, &m);
+        _exit(0);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    return status;
+}
+
+/* The list would end there, or never. */
+static void test_posted_twice(void)
+{
+    struct error e;
+    CHECK(mailbox_new(&box, loop, &e) == RC_OK);
+    CHECK_INT(end_of_posting(1), 0);
+    const int status = end_of_posting(2);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    mailbox_free(box);
+}
+
 static int called;
 static void call(void *arg)
 {
@@ -136,6 +168,7 @@ int main(void)
     loop = event_base_new();
     TEST(test_many_senders);
     TEST(test_again_and_free);
+    TEST(test_posted_twice);
     TEST(test_shared_port);
     event_base_free(loop);
     return TEST_RESULT();
