@@ -1,4 +1,5 @@
-/* Signing in and out: a key comes in by a form, a cookie goes out; what is done is in the audit before it is. */
+/* Signing in and out: a key comes in by a form, a cookie goes out. Who signs in is in the audit before he is let in; nobody
+ * is kept from signing out, so that is recorded meanwhile. */
 #include "scheduler/ui/ui_internal.h"
 
 #include <openssl/crypto.h>

@@ -11,10 +11,13 @@ import os
 import re
 import ssl
 import subprocess
+import sys
 import tempfile
 import urllib.parse
 
-from harness import Scheduler, Upstream, certificate, chat, key_hash, main, node, wait_until
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fault"))
+from books import audit_records  # noqa: E402
+from harness import Scheduler, Upstream, certificate, chat, key_hash, main, node, wait_until  # noqa: E402
 
 ADMIN, PLAIN = "sk-admin-of-the-site", "sk-of-an-application"
 PAGES = ("", "/fleet", "/money", "/service", "/decisions", "/reports", "/audit")
@@ -108,6 +111,10 @@ def check_page(answer, title):
     return page
 
 
+def of_kind(s, kind):
+    return [r for r in audit_records(s) if r["k"] == kind]
+
+
 def signs_in_and_out(args):
     up = Upstream()
     with scheduler(args, up) as s:
@@ -139,26 +146,14 @@ def signs_in_and_out(args):
         assert b.ask("POST", "/ui/logout", {"form": b.form("/ui")}).status == 303
         stranger.cookie = signed
         assert stranger.get("/ui").status == 303 and b.get("/ui").status == 303
+        s.line(message="signed out of the dashboard")
         text = s.log_text()
         assert ADMIN not in text and signed.partition("=")[2] not in text
-        audit = open_audit(s)
-        acts = [r for r in audit if r["k"] == "admin"]
+        # Signing out does not wait for its record.
+        acts = wait_until(lambda: (found := of_kind(s, "admin"))[1:] and found, 5, "both are in the audit")
         assert [(r["path"], r["by"]) for r in acts] == [("/ui/login", "root"), ("/ui/logout", "root")], acts
-        assert ADMIN not in json.dumps(audit)
+        assert ADMIN not in json.dumps(audit_records(s))
     up.stop()
-
-
-def open_audit(s):
-    folder = os.path.join(s.folder, "state", "audit")
-    records = []
-    for name in sorted(os.listdir(folder)):
-        if name.endswith((".log", ".chain", ".seg")) or "segment" in name or re.match(r"\d", name):
-            with open(os.path.join(folder, name), errors="replace") as f:
-                for line in f:
-                    start = line.find('{"k"')
-                    if start >= 0:
-                        records.append(json.loads(line[start:]))
-    return records
 
 
 def refuses(args):
@@ -189,8 +184,8 @@ def refuses(args):
         wait_until(lambda: b.sign_in().status == 303, 8, "who waited is let in")
         # A form of signing out is bound to its session.
         assert b.ask("POST", "/ui/logout", {"form": other.form()}).status == 403 and b.get("/ui").status == 200
-        wait_until(lambda: {"key_unknown", "scope"} <= {r["code"] for r in open_audit(s) if r["k"] == "refused" and r["door"] == "ui"},
-                   5, "the audit has what was refused")
+        wait_until(lambda: {"key_unknown", "scope"} <= {r["code"] for r in of_kind(s, "refused") if r["door"] == "ui"}, 5,
+                   "the audit has what was refused")
         assert "sk-nobody" not in s.log_text()
     up.stop()
 
