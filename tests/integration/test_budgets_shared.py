@@ -268,7 +268,7 @@ def test_dead(args):
             c.close()
         books = wait_until(lambda: (lambda x: x if not x["reserved"] else None)(stage.redis.budget("b")), 20, "they are buried")
         assert books["waste"] == books["spent"] >= max(granted, stage.up.billed), (books, granted, stage.up.billed)
-        assert b.metrics()["spillway_budget_store_buried_total"] == 3
+        wait_until(lambda: b.metrics()["spillway_budget_store_buried_total"] == 3, 5, "it has heard what it did")
 
 
 def without_redis(_):
