@@ -30,6 +30,7 @@ PRICE, INPUT, OUTPUT = ("0.2", "0.2", "100"), 200_000, 100_000_000
 LEAST = 1100 * INPUT + 2 * OUTPUT  # more than a request of these needs to be granted
 NEED = 800 * INPUT + OUTPUT  # the price of the prompt's bound (a token a byte, and the template) and of one token: at most
 WAIT_S = 0.2  # budget_wait_ms
+WORD_S = 0.004  # no faster than what is paid for before a node's pace is known: so there is a second to stop it in
 
 
 class Meter(test_budgets.Meter):
@@ -180,7 +181,7 @@ def test_hammer(args, seconds=None):
     seconds = seconds or (120 if args.full else 6)
     lab, org = (2_000_000_000_000, 10**15) if seconds > 60 else (500_000_000_000, 10**14)
     budgets = [{"name": "org", "hard": usd(org)}, {"name": "lab", "match": ["model=n"], "hard": usd(lab)}]
-    stage = Stage(args, budgets, 0.002, {"org": org, "lab": lab}, dead_after="1s")
+    stage = Stage(args, budgets, WORD_S, {"org": org, "lab": lab}, dead_after="1s")
     try:
         more = TopUps(args, stage.schedulers, "lab", 8 * LEAST, 1.5, random.Random(5))
         kills = kill_at_random(stage.schedulers, stage.redis, seconds, random.Random(64))
@@ -206,7 +207,7 @@ def test_hammer(args, seconds=None):
 def test_used_up(args):
     """Without faults, until nothing is left: not a pico-dollar more, and nobody is refused while it fits."""
     limit = 600_000_000_000
-    stage = Stage(args, [{"name": "org", "hard": usd(limit)}], 0.002, {"org": limit})
+    stage = Stage(args, [{"name": "org", "hard": usd(limit)}], WORD_S, {"org": limit})
     try:
         wait_until(lambda: limit - stage.redis.budget("org")["spent"] < LEAST, 20, "refused though it fits: it is used up")
         time.sleep(0.3)
