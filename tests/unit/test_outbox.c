@@ -1,10 +1,12 @@
 /* Proves that what is put into the outbox is sent once to each recipient: nothing is taken before it is due, a failure is tried
  * again later and later and given up in the end, a kill at any instant loses no delivery and changes no Message-ID, parts go
- * when nobody waits for them any more, and a nightly report is put there once.
+ * when nobody waits for them any more, a nightly report is put there once, and a file that is just being made is waited for.
  * links: spw_sched_nightly spw_base */
 #include "tests/unit/test.h"
 
+#include <pthread.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -275,6 +277,28 @@ static void test_newer(void)
     rmdir(path);
 }
 
+static void *opens(void *arg)
+{
+    struct outbox *o = open_it();
+    outbox_close(o);
+    return arg;
+}
+
+/* Mail, webhook and maker look for the first time at the same moment. */
+static void test_new_and_taken(void)
+{
+    sqlite3 *other;
+    pthread_t thread;
+    begin();
+    CHECK(sqlite3_open(path, &other) == SQLITE_OK);
+    CHECK(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
+    CHECK(pthread_create(&thread, NULL, opens, NULL) == 0);
+    usleep(100000); /* who gives up at once has done so by then */
+    CHECK(sqlite3_exec(other, "COMMIT", NULL, NULL, NULL) == SQLITE_OK);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(sqlite3_close(other) == SQLITE_OK);
+}
+
 int main(void)
 {
     if (!mkdtemp(folder))
@@ -287,6 +311,7 @@ int main(void)
     TEST(test_killed);
     TEST(test_list_and_forget);
     TEST(test_newer);
+    TEST(test_new_and_taken);
     begin();
     rmdir(folder);
     return TEST_RESULT();
