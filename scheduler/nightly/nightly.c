@@ -41,17 +41,32 @@ struct nightly {
     struct event *timer;
     struct worker *maker;
     struct courier couriers[OUTBOX_KINDS];
-    int64_t look_s; /* when nights are looked at again */
+    int64_t look_s; /* when nights are looked at again; 0: now, with other settings */
     bool making, failing, stop;
     struct make_task *orders[ORDERS_MAX]; /* under way */
     int n_orders;
-    pthread_mutex_t lock; /* of stats */
+    pthread_mutex_t counting; /* held by who counts until it is told: the newest count is told last */
+    pthread_mutex_t lock;     /* of stats */
     struct stats stats;
 };
 
 char *nightly_outbox(const struct config *c)
 {
     return spw_asprintf("%s/reports.db", c->state_dir);
+}
+
+/* On any of the threads. */
+static enum rc count_deliveries(struct nightly *n, struct outbox *box, struct error *e)
+{
+    struct outbox_counts counts[OUTBOX_KINDS];
+    pthread_mutex_lock(&n->counting);
+    const enum rc rc = outbox_count(box, counts, e);
+    pthread_mutex_lock(&n->lock);
+    if (rc == RC_OK)
+        memcpy(n->stats.counts, counts, sizeof counts);
+    pthread_mutex_unlock(&n->lock);
+    pthread_mutex_unlock(&n->counting);
+    return rc;
 }
 
 /* ---- making, on its thread ---------------------------------------------------------------------------------------- */
@@ -70,7 +85,6 @@ struct make_task {
     char skipped_why[sizeof(((struct error *)NULL)->message)];
     enum rc rc;
     struct error e;
-    struct outbox_counts counts[OUTBOX_KINDS];
 };
 
 static bool stopped(const struct make_task *t)
@@ -172,7 +186,7 @@ static void run_make(void *arg)
         t->rc = outbox_forget(box, t->now.ns / NS_PER_S - t->config->reports.keep_days * DAY_S, drop_files, t->config,
                               &t->e);
     if (t->rc == RC_OK)
-        t->rc = outbox_count(box, t->counts, &t->e);
+        t->rc = count_deliveries(t->n, box, &t->e);
     outbox_close(box);
 }
 
@@ -194,8 +208,6 @@ static void note_made(struct nightly *n, const struct make_task *t)
     n->stats.failed += t->rc != RC_OK;
     if (!t->order)
         n->stats.due_s = t->due_s;
-    if (t->rc == RC_OK)
-        memcpy(n->stats.counts, t->counts, sizeof t->counts);
     pthread_mutex_unlock(&n->lock);
     for (int k = 0; k < OUTBOX_KINDS && t->made; k++)
         n->couriers[k].next_s = 0;
@@ -226,7 +238,8 @@ static void make_done(enum rc rc, void *arg)
             log_error(n->o.log, "report", "a report cannot be made: tried again", LOG_S("reason", t->e.message));
         if (!t->order) {
             n->failing = t->rc != RC_OK;
-            n->look_s = t->rc == RC_OK && !t->waits ? t->due_s : clock_wall(n->o.clock).ns / NS_PER_S + AGAIN_S;
+            if (n->look_s > 0) /* 0: a reload came meanwhile */
+                n->look_s = t->rc == RC_OK && !t->waits ? t->due_s : clock_wall(n->o.clock).ns / NS_PER_S + AGAIN_S;
         }
     }
     if (t->order) {
@@ -252,6 +265,7 @@ static void look_at_nights(struct nightly *n, int64_t now_s)
     if (n->config->reports.at_s < 0 || n->making || (now_s < n->look_s && n->look_s < now_s + 2 * DAY_S))
         return;
     struct make_task *t = new_task(n);
+    n->look_s = 1;
     n->making = worker_submit(n->maker, run_make, make_done, t) == RC_OK;
     if (!n->making)
         free_task(t);
@@ -309,7 +323,6 @@ struct send_task {
     char why[sizeof(((struct error *)NULL)->message)];
     enum rc rc;
     struct error e;
-    struct outbox_counts counts[OUTBOX_KINDS];
 };
 
 static uint32_t random_of(const struct outbox_item *item, int64_t now_s)
@@ -374,7 +387,7 @@ static void run_send(void *arg)
     if (t->rc == RC_NOT_FOUND)
         t->rc = RC_OK;
     if (t->rc == RC_OK)
-        t->rc = outbox_count(box, t->counts, &t->e);
+        t->rc = count_deliveries(t->courier->n, box, &t->e);
     outbox_close(box);
 }
 
@@ -392,8 +405,6 @@ static void send_done(enum rc rc, void *arg)
         n->stats.sent[c->kind] += t->sent;
         n->stats.tried[c->kind] += t->tried;
         n->stats.given_up[c->kind] += t->given_up;
-        if (t->rc == RC_OK)
-            n->stats.counts[c->kind] = t->counts[c->kind];
         pthread_mutex_unlock(&n->lock);
         if (c->next_s > 0) /* 0: something was made meanwhile */
             c->next_s = t->next_s;
@@ -454,6 +465,7 @@ enum rc nightly_new(struct nightly **out, const struct nightly_options *o, struc
     struct nightly *n = spw_calloc(1, sizeof *n);
     n->o = *o;
     n->config = config_ref(o->config);
+    pthread_mutex_init(&n->counting, NULL);
     pthread_mutex_init(&n->lock, NULL);
     enum rc rc = worker_new(&n->maker, "reports", o->loop, ORDERS_MAX + 1, e);
     for (int k = 0; k < OUTBOX_KINDS; k++) {
@@ -497,6 +509,7 @@ void nightly_free(struct nightly *n)
         worker_free(n->couriers[k].worker);
     worker_free(n->maker);
     config_free(n->config);
+    pthread_mutex_destroy(&n->counting);
     pthread_mutex_destroy(&n->lock);
     free(n);
     curl_global_cleanup();
