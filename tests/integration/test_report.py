@@ -188,8 +188,7 @@ def running(args):
         s.terminate()
         date_back(s.ledger_path)
         s.restart()
-        wait_until(lambda: query(s.ledger_path, "SELECT count(*) FROM hours")[0][0] >= 1, 20, "the hour is closed")
-        hour = query(s.ledger_path, "SELECT hour_s FROM hours WHERE requests > 0")[0][0]
+        hour = wait_until(lambda: query(s.ledger_path, "SELECT hour_s FROM hours WHERE requests > 0"), 20, "the hour is closed")[0][0]
         day = datetime.datetime.fromtimestamp(hour, datetime.timezone.utc).strftime("%Y-%m-%d")
         done = subprocess.run([s.program, "report", "--period", day, "--format", "json", "-c", s.config_path],
                               capture_output=True, text=True, timeout=60, cwd=s.folder)

@@ -222,8 +222,8 @@ def nights(args):
         assert notice["files"] == [f"spillway-{s.day}.html", f"spillway-{s.day}.csv"], notice
         refused = [d for d in deliveries(s) if d["to"] == "nobody@example.com"]
         assert len(refused) == 2 and all("550" in d["error"] or d["tries"] == 0 for d in refused), refused
-        metrics = s.metrics()
-        assert metrics["spillway_reports_made_total"] == 4 and metrics["spillway_reports_late_seconds"] == 0
+        wait_until(lambda: s.metrics()["spillway_reports_made_total"] == 4, 5, "what was made is counted")
+        assert s.metrics()["spillway_reports_late_seconds"] == 0
         wait_until(lambda: s.metrics()['spillway_report_deliveries_total{by="mail",result="sent"}'] == 6, 5, "all are counted")
         wait_until(lambda: s.metrics()['spillway_report_deliveries_failing{by="mail"}'] >= 1, 5, "what was refused is counted")
         s.terminate()
@@ -258,7 +258,7 @@ def dead(args):
         wait_until(lambda: deliveries(s) and deliveries(s)[0]["tries"] >= 1, 8, "a try")
         first = deliveries(s)[0]
         assert first["state"] == "waiting" and "connect" in first["error"].lower(), first
-        assert s.metrics()['spillway_report_deliveries_failing{by="mail"}'] == 1
+        wait_until(lambda: s.metrics()['spillway_report_deliveries_failing{by="mail"}'] == 1, 5, "it is counted")
         s.line(area="report", what="mail")
         # The one that is silent holds its thread, and nothing else.
         text = open(s.config_path).read()
@@ -367,7 +367,7 @@ def a_night_comes(args):
         assert notice["period"] == day and notice["open_hours"] == 0 and notice["requests"] == 5, notice
         assert Decimal(notice["charge_usd"]) == Decimal(sum(r["charge_pusd"] for r in rows)) / 10**12, notice
         assert notice["made"] >= notice["until"][:11] + "00:10:00Z", notice  # not before the hour was closed
-        assert s.metrics()["spillway_reports_late_seconds"] == 0
+        wait_until(lambda: s.metrics()["spillway_reports_late_seconds"] == 0, 5, "nothing is left to make")
         with open(os.path.join(s.folder, "state", "reports", f"spillway-{day}.json")) as f:
             assert json.load(f)["now"]["use"]["requests"] == 5
         time.sleep(2)

@@ -121,7 +121,8 @@ def sockets_come_from_the_manager(args):
             wait_until(lambda: len(m.heard("WATCHDOG=1")) >= 3, 5, "the watchdog is fed")
             os.kill(m.process.pid, signal.SIGTERM)
             m.process.wait(20)
-            assert m.process.returncode == 0 and m.heard("STOPPING=1")
+            assert m.process.returncode == 0
+            wait_until(lambda: m.heard("STOPPING=1"), 5, "it has said so")
             # The queue is still there: who connects now is served by the next start.
             with socket.create_connection(("127.0.0.1", m.port), 2):
                 pass
