@@ -22,7 +22,7 @@ struct askers {
 struct reload {
     struct reload_options o;
     struct worker *worker; /* made with the first question */
-    bool running;
+    bool running, ending;
     struct askers now, next; /* of the one that runs; of the one after it */
     /* the thread's while it loads */
     struct config *loaded;
@@ -224,8 +224,8 @@ static void on_loaded(enum rc rc, void *arg)
     struct reload *r = arg;
     char none[] = "";
     r->running = false;
-    if (rc != RC_OK) {
-        tell_failure(r, rc, "the scheduler is ending", none);
+    if (rc != RC_OK || r->ending) { /* who ends takes nothing over, and begins no other */
+        tell_failure(r, RC_CANCELLED, "the scheduler is ending", none);
         return;
     }
     if (r->rc == RC_OK)
@@ -248,6 +248,8 @@ static void start(struct reload *r)
 enum rc reload_ask(struct reload *r, reload_done_cb *done, void *arg)
 {
     struct error e;
+    if (r->ending)
+        return RC_CANCELLED;
     if (!r->worker && worker_new(&r->worker, "reload", r->o.loop, 1, &e) != RC_OK)
         return e.code;
     if (r->next.n == RELOAD_ASKERS_MAX)
@@ -263,6 +265,7 @@ void reload_free(struct reload *r)
     char none[] = "";
     if (!r)
         return;
+    r->ending = true; /* one that is loaded meanwhile is told of from inside */
     worker_free(r->worker);
     config_free(r->loaded);
     if (r->next.n) {

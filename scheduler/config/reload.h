@@ -39,7 +39,8 @@ typedef void reload_done_cb(const struct reload_report *r, void *arg);
 struct reload;
 void reload_new(struct reload **r, const struct reload_options *o);
 void reload_free(struct reload *r); /* who waits is told RC_CANCELLED from inside; NULL is fine */
-/* done(arg), once, on the loop, never from inside; NULL: nobody needs to be told. RC_FULL: too many wait already. */
+/* done(arg), once, on the loop, never from inside; NULL: nobody needs to be told. RC_FULL: too many wait already.
+ * RC_CANCELLED: reload_free() is telling those who wait. */
 enum rc reload_ask(struct reload *r, reload_done_cb *done, void *arg) SPW_MUST_USE;
 
 #endif

@@ -1,9 +1,12 @@
 /* Proves that a changed file is taken over whole or, with every mistake told, not at all; that what needs a restart is
- * named and keeps its value; that a change between reading and answering is not lost; and that nobody waits for ever.
+ * named and keeps its value; that a change between reading and answering is not lost; and that nobody waits for ever, the
+ * end of the scheduler included, which takes nothing over.
  * links: spw_sched_config */
 #include "tests/unit/test.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "scheduler/config/reload.h"
@@ -157,6 +160,30 @@ static void nobody_waits_for_ever(void)
     CHECK_INT(t.told, 2);
 }
 
+static void asks_again(const struct reload_report *report, void *arg)
+{
+    done(report, NULL);
+    CHECK_INT(report->rc, RC_CANCELLED);
+    CHECK_INT(reload_ask(arg, done, NULL), RC_CANCELLED);
+}
+
+/* The end comes while the first of two is read, from a pipe that says so: it is not taken over, and the second not begun. */
+static void nothing_is_taken_over_at_the_end(void)
+{
+    struct reload *r = begin(FILE_TEXT("1", "1"));
+    const char text[] = FILE_TEXT("1", "2");
+    SPW_ASSERT(unlink(t.path) == 0 && mkfifo(t.path, 0600) == 0);
+    CHECK_INT(reload_ask(r, asks_again, r), RC_OK);
+    CHECK_INT(reload_ask(r, done, NULL), RC_OK);
+    int fd = open(t.path, O_WRONLY | O_CLOEXEC); /* once the thread has opened it, too */
+    CHECK(write(fd, text, sizeof text - 1) == sizeof text - 1);
+    close(fd);
+    end(r);
+    CHECK_INT(t.told, 2);
+    CHECK_INT(t.rc, RC_CANCELLED);
+    CHECK_INT(t.applied, 0);
+}
+
 int main(void)
 {
     snprintf(t.path, sizeof t.path, "/tmp/spillway-reload-XXXXXX");
@@ -169,6 +196,7 @@ int main(void)
     TEST(who_applies_may_say_no);
     TEST(a_change_in_between_is_not_lost);
     TEST(nobody_waits_for_ever);
+    TEST(nothing_is_taken_over_at_the_end);
     event_base_free(t.loop);
     unlink(t.path);
     return TEST_RESULT();
