@@ -499,6 +499,7 @@ class Scheduler:
         self.configure(nodes, keys, **settings)
         self.program, self.env = os.path.join(build, "spillway"), {**os.environ, **(env or {})}
         self.log = open(self.log_path, "ab")
+        self.unsaid = []
         atexit.register(lambda: self.close() if hasattr(self, "process") else None)  # whatever became of the test
         self._start()
 
@@ -548,6 +549,15 @@ class Scheduler:
     def log_text(self):
         with open(self.log_path, errors="replace") as f:
             return f.read()
+
+    def never_says(self, *words):
+        """None of them is in the log, nor when it has ended: lines come a moment after what they tell."""
+        self.unsaid += words
+        self._check_unsaid()
+
+    def _check_unsaid(self):
+        text = self.log_text()
+        assert not [w for w in self.unsaid if w in text], [w for w in self.unsaid if w in text]
 
     def ready_nodes(self):
         """Names of the nodes that have become ready; engines that it has started write into the same log."""
@@ -626,7 +636,10 @@ class Scheduler:
             # Every test ends with a clean drain, which under sanitizers includes the leak check.
             status = self.terminate()
             text = self.log_text()
-            self.close()
+            try:
+                self._check_unsaid()
+            finally:
+                self.close()
             assert status == 0, f"the scheduler ended with status {status}:\n{text[-4000:]}"
             return
         if kind is not None:
@@ -723,7 +736,10 @@ class Connection:
         if data is not None:
             lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
         lines += [f"{k}: {v}" for k, v in (headers or {}).items()]
-        self.socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + (data or b""))
+        try:
+            self.socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + (data or b""))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # who has answered need not read the rest for ever: the answer is there, or head() says that none is
         self.answer = Answer()
         self.raw = b""
         self.pending = ""

@@ -416,7 +416,7 @@ def secrets_stay(args):
             assert b"spillway_ids" not in answer.body
         models = request(fleet.s.port, "GET", "/v1/models")
         assert b"spillway_numerics" not in models.body
-        assert "node-secret" not in fleet.s.log_text()
+        fleet.s.never_says("node-secret")
     wrong = Engine("b", key="another")
     with tempfile.NamedTemporaryFile("w") as f:
         f.write("node-secret\n")
