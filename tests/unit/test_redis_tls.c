@@ -169,7 +169,7 @@ static struct redis_link *link_new(SSL_CTX *ctx)
                                          .host = "127.0.0.1",
                                          .tls = ctx,
                                          .port = tls_port,
-                                         .timeout_ms = 5000,
+                                         .timeout_ms = 20000, /* nobody waits in vain */
                                          .reply_bytes_max = LARGE * 2,
                                          .commands_max = 100};
     CHECK(redis_link_new(&l, &o, &e) == RC_OK);
