@@ -11,6 +11,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fakes"))
 from fake_cloud import FakeCloud, Machine  # noqa: E402, F401
+from harness import wait_until  # noqa: E402
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "secret+test/key"}
 SETTINGS = {"region": "us-east-1", "poll": "200ms", "call_deadline": "10s", "calls_per_s": "200", "calls_burst": "200"}
@@ -138,6 +139,16 @@ class FileServer:
     def close(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+def boots(machine, condition, seconds, what):
+    """wait_until(); where that is in vain, what the machine has said is shown."""
+    try:
+        wait_until(condition, seconds, what)
+    except AssertionError:
+        with open(machine.log.name, errors="replace") as f:
+            print(f.read()[-3000:], file=sys.stderr)
+        raise
 
 
 def cloud(boot_s=0.1, **more):

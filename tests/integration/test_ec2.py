@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 
-from ec2_stage import A5, A6, B5, B6, OD, FileServer, Machine, Provider, cloud
+from ec2_stage import A5, A6, B5, B6, OD, FileServer, Machine, Provider, boots, cloud
 from harness import Skip, Stalls, free_port, main, wait_until
 from test_two_engines import model_file
 
@@ -400,9 +400,10 @@ def user_data_runs(args):
     with cloud(start_machine=Machine) as c, \
             Provider(args.build, c.url, pool=pool, JOIN_URL="https://10.0.0.1:8443", JOIN_TOKEN="once-only") as p:
         p.launch("n1", A5)
-        root = c.alive()[0].machine.root + "/var"
-        wait_until(lambda: os.path.exists(root + "/arguments") and "once-only" in open(root + "/arguments").read(), 20,
-                   "the engine")
+        machine = c.alive()[0].machine
+        root = machine.root + "/var"
+        boots(machine, lambda: os.path.exists(root + "/arguments") and "once-only" in open(root + "/arguments").read(), 20,
+              "the engine")
         said = open(root + "/arguments").read()
         imds = said.split("\n")[6]
         assert imds.startswith("http://"), said
@@ -437,7 +438,7 @@ def a_real_engine(args):
             except OSError:
                 return False
 
-        wait_until(answers, 30, "the engine")
+        boots(c.alive()[0].machine, answers, 30, "the engine")
         body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}).encode()
         r = urllib.request.Request(url + "/v1/chat/completions", body, {"Content-Type": "application/json"})
         assert json.load(urllib.request.urlopen(r, timeout=30))["usage"]["completion_tokens"] >= 1
