@@ -37,6 +37,8 @@ enum rc json_doc_parse(struct json_doc *d, const char *text, size_t n, int depth
 void json_doc_fini(struct json_doc *d); /* {0} is fine */
 /* The value's bytes in the text that was parsed, without blanks around them. item: of a document. */
 const char *json_doc_text(const cJSON *item, size_t *n);
+/* A member's name as it is written, inside its quotes. */
+const char *json_doc_name(const cJSON *object, const cJSON *member, size_t *n);
 
 /* The same as a tree of its own. The caller owns *root: cJSON_Delete(). */
 enum rc json_parse(const char *text, size_t n, int depth_max, cJSON **root, struct error *e) SPW_MUST_USE;

@@ -552,3 +552,18 @@ const char *json_doc_text(const cJSON *item, size_t *n)
     *n = node->n;
     return node->text;
 }
+
+/* Not kept, since hardly anybody asks: between what stands before a member and its value there are blanks, a comma, the
+ * name in its quotes, and a colon. */
+const char *json_doc_name(const cJSON *object, const cJSON *member, size_t *n)
+{
+    const struct json_node *node = (const struct json_node *)member;
+    const bool first = member == object->child;
+    const struct json_node *before = (const struct json_node *)(first ? object : member->prev);
+    const char *from = before->text + (first ? 1 : before->n), *open = memchr(from, '"', (size_t)(node->text - from));
+    const char *close = node->text - 1;
+    while (*close != '"')
+        close--;
+    *n = (size_t)(close - open - 1);
+    return open + 1;
+}

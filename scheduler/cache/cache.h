@@ -8,10 +8,10 @@
  *
  * The life of a request in it (dispatch's side of each step is in scheduler/cache/README.md):
  *
- *     cache_ask_parse, canonical_read, cache_use  ->  canonical_key  ->  cache_get  ->  hit: replay
- *                                                                          |
- *                                                                          v miss
- *                                                     flight_join: leader computes, then cache_put + flight_finish */
+ *     cache_ask_parse, cache_use  ->  canonical_key  ->  cache_get  ->  hit: replay
+ *                                                          |
+ *                                                          v miss
+ *                                     flight_join: leader computes, then cache_put + flight_finish */
 #ifndef SCHEDULER_CACHE_CACHE_H
 #define SCHEDULER_CACHE_CACHE_H
 
@@ -40,7 +40,7 @@ enum rc cache_ask_parse(struct cache_ask *ask, const char *cache_control, const 
 #define CACHE_COLLAPSE 4u /* share the answer with identical requests in flight */
 /* Which of these a request may do. None unless it asks for one answer, and is deterministic or says `on`. no-store: read
  * alone. no-cache: fresh from a node, then kept. `off`: nothing. */
-unsigned cache_use(const struct cache_ask *ask, enum cache_kind kind, const struct canonical *c);
+unsigned cache_use(const struct cache_ask *ask, enum cache_kind kind, const cJSON *root);
 
 /* ---- the cache -------------------------------------------------------------------------------------------------- */
 

@@ -1,27 +1,24 @@
 #include "scheduler/cache/canonical.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/sha256.h"
+#include "scheduler/wire/scan.h"
 
+#define TEXT_BYTES_MAX   ((size_t)32 << 20)
 #define KEEP_BYTES_MAX   ((size_t)1 << 20) /* scratch beyond this goes back after use */
-#define OUT_BYTES_MAX    (2 * TREE_BYTES_MAX + 65536)
 #define EXPONENT_MAX     INT64_C(1000000000)
 #define MEMBERS_ON_STACK 24
 #define KEY_VERSION      "spillway cache key 1" /* change it with whatever changes the form: old entries then miss */
 
-void canonical_init(struct canonical *c)
+/* As written. */
+static struct span text_of(const cJSON *item)
 {
-    tree_init(&c->tree);
-    strbuf_init(&c->out, OUT_BYTES_MAX);
-}
-
-void canonical_fini(struct canonical *c)
-{
-    tree_fini(&c->tree);
-    strbuf_fini(&c->out);
+    struct span text;
+    text.p = json_doc_text(item, &text.n);
+    return text;
 }
 
 /* ---- numbers ---------------------------------------------------------------------------------------------------- */
@@ -47,9 +44,9 @@ static int64_t read_exponent(const char *p, const char *end)
 }
 
 /* False: the number is zero. text is a number as JSON writes it. */
-static bool read_decimal(struct decimal *d, const char *text, size_t n)
+static bool read_decimal(struct decimal *d, struct span text)
 {
-    const char *end = text + n, *e = text, *point = NULL;
+    const char *end = text.p + text.n, *e = text.p, *point = NULL;
     while (e < end && *e != 'e' && *e != 'E') {
         if (*e == '.')
             point = e;
@@ -57,7 +54,7 @@ static bool read_decimal(struct decimal *d, const char *text, size_t n)
     }
     d->exponent = e < end ? read_exponent(e + 1, end) : 0;
     d->first = NULL;
-    for (const char *p = text; p < e; p++) {
+    for (const char *p = text.p; p < e; p++) {
         if (is_digit(*p) && *p != '0') {
             d->first = d->first ? d->first : p;
             d->last = p;
@@ -70,10 +67,10 @@ static bool read_decimal(struct decimal *d, const char *text, size_t n)
     return true;
 }
 
-static enum rc write_number(struct bytes text, struct strbuf *out)
+static enum rc write_number(struct span text, struct strbuf *out)
 {
     struct decimal d;
-    if (!read_decimal(&d, text.p, text.n))
+    if (!read_decimal(&d, text))
         return strbuf_puts(out, "0"); /* -0 too: no server tells them apart */
     if (d.exponent > EXPONENT_MAX || d.exponent < -EXPONENT_MAX)
         return RC_UNSUPPORTED;
@@ -85,8 +82,8 @@ static enum rc write_number(struct bytes text, struct strbuf *out)
     if (rc == RC_OK)
         rc = strbuf_append(out, rest, (size_t)(d.last + 1 - rest));
     if (rc == RC_OK && d.exponent)
-        rc = strbuf_printf(out, "e%" PRId64, d.exponent);
-    return rc;
+        rc = strbuf_append(out, "e", 1);
+    return rc == RC_OK && d.exponent ? strbuf_int(out, d.exponent) : rc;
 }
 
 /* ---- strings ---------------------------------------------------------------------------------------------------- */
@@ -131,73 +128,64 @@ static enum rc put_character(unsigned c, struct strbuf *out)
         return strbuf_printf(out, "\\%c", (int)c);
     if (c >= 8 && c <= 13 && letters[c - 8])
         return strbuf_printf(out, "\\%c", letters[c - 8]);
-    if (c < 0x20 || (c >= 0xD800 && c <= 0xDFFF))
-        return strbuf_printf(out, "\\u%04x", c);
-    return put_utf8(c, out);
+    return c < 0x20 ? strbuf_printf(out, "\\u%04x", c) : put_utf8(c, out);
 }
 
-/* One escape at *p. A pair of surrogates is one character; a lone one stays an escape. */
-static enum rc put_escape(const char **p, const char *end, struct strbuf *out)
+/* One \/ or \uXXXX at *p; behind one half of a pair of surrogates stands the other. */
+static enum rc put_escape(const char **p, struct strbuf *out)
 {
     const char *at = *p;
-    if (at[1] != 'u') {
+    if (at[1] == '/') {
         *p = at + 2;
-        return at[1] == '/' ? strbuf_puts(out, "/") : strbuf_append(out, at, 2);
+        return strbuf_append(out, "/", 1);
     }
     unsigned c = hex4(at + 2);
     *p = at + 6;
-    if (c >= 0xD800 && c < 0xDC00 && end - *p >= 6 && (*p)[0] == '\\' && (*p)[1] == 'u') {
-        unsigned low = hex4(*p + 2);
-        if (low >= 0xDC00 && low <= 0xDFFF) {
-            *p += 6;
-            c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
-        }
+    if (c >= 0xD800 && c < 0xDC00) {
+        c = 0x10000 + ((c - 0xD800) << 10) + (hex4(at + 8) - 0xDC00);
+        *p = at + 12;
     }
     return put_character(c, out);
 }
 
-/* The inside of a string. */
-static enum rc write_text(struct bytes text, struct strbuf *out)
+/* The inside of a string. All escapes of two bytes but one are as short as can be. */
+static enum rc write_text(struct span text, struct strbuf *out)
 {
-    const char *p = text.p, *end = text.p + text.n;
+    const char *run = text.p, *p = run, *end = run + text.n;
     enum rc rc = RC_OK;
-    while (p < end && rc == RC_OK) {
-        const char *stop = memchr(p, '\\', (size_t)(end - p));
-        stop = stop ? stop : end;
-        rc = strbuf_append(out, p, (size_t)(stop - p));
-        p = stop;
-        if (rc == RC_OK && p < end)
-            rc = put_escape(&p, end, out);
+    while (rc == RC_OK && (p = memchr(p, '\\', (size_t)(end - p)))) {
+        if (p[1] != 'u' && p[1] != '/') {
+            p += 2;
+            continue;
+        }
+        rc = strbuf_append(out, run, (size_t)(p - run));
+        if (rc == RC_OK)
+            rc = put_escape(&p, out);
+        run = p;
     }
-    return rc;
-}
-
-static enum rc write_string(struct bytes inside, struct strbuf *out)
-{
-    enum rc rc = strbuf_append(out, "\"", 1);
-    if (rc == RC_OK)
-        rc = write_text(inside, out);
-    return rc == RC_OK ? strbuf_append(out, "\"", 1) : rc;
+    return rc == RC_OK ? strbuf_append(out, run, (size_t)(end - run)) : rc;
 }
 
 /* ---- objects ---------------------------------------------------------------------------------------------------- */
 
 struct member {
-    struct bytes key; /* canonical */
-    const struct tree_node *node;
+    struct span key; /* canonical */
+    const cJSON *value;
     char *owned; /* the key's memory, when it had escapes */
 };
 
+/* No two are the same: the parse would have refused them. */
 static int compare_members(const void *a, const void *b)
 {
-    struct bytes x = ((const struct member *)a)->key, y = ((const struct member *)b)->key;
+    struct span x = ((const struct member *)a)->key, y = ((const struct member *)b)->key;
     int order = memcmp(x.p, y.p, x.n < y.n ? x.n : y.n);
     return order ? order : (x.n > y.n) - (x.n < y.n);
 }
 
-static void take_key(struct member *m, const struct tree *t, const struct tree_node *node)
+static void take_key(struct member *m, const cJSON *object, const cJSON *value)
 {
-    *m = (struct member){{t->text + node->key, node->key_n}, node, NULL};
+    *m = (struct member){.value = value};
+    m->key.p = json_doc_name(object, value, &m->key.n);
     if (!memchr(m->key.p, '\\', m->key.n))
         return;
     struct strbuf b;
@@ -207,65 +195,42 @@ static void take_key(struct member *m, const struct tree *t, const struct tree_n
     m->key.p = m->owned = strbuf_take(&b);
 }
 
-static bool ignored(const struct tree *t, const struct tree_node *m)
-{
-#define NAME(s)                                                                                                        \
-    {                                                                                                                  \
-        s, sizeof(s) - 1                                                                                               \
-    }
-    static const struct bytes names[] = {NAME("model"),
-                                         NAME("stream"),
-                                         NAME("stream_options"),
-                                         NAME("user"),
-                                         NAME("metadata"),
-                                         NAME("store"),
-                                         NAME("safety_identifier"),
-                                         NAME("idempotency_key"),
-                                         NAME("spillway"),
-                                         NAME("prompt_cache_key"),
-                                         NAME("prompt_cache_retention"),
-                                         NAME("service_tier")};
-#undef NAME
-    static const char prefix[] = "spillway_";
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (m->key_n == names[i].n && memcmp(t->text + m->key, names[i].p, names[i].n) == 0)
-            return true;
-    }
-    return m->key_n >= sizeof prefix - 1 && memcmp(t->text + m->key, prefix, sizeof prefix - 1) == 0;
-}
+static enum rc write_value(const cJSON *item, struct strbuf *out);
 
-static enum rc write_value(const struct tree *t, const struct tree_node *node, struct strbuf *out);
-
-static enum rc write_members(const struct tree *t, const struct member *m, size_t n, struct strbuf *out)
+static enum rc write_members(const struct member *m, size_t n, struct strbuf *out)
 {
     enum rc rc = strbuf_append(out, "{", 1);
     for (size_t i = 0; i < n && rc == RC_OK; i++) {
-        if (i && compare_members(&m[i - 1], &m[i]) == 0)
-            return RC_INVALID;
         rc = i ? strbuf_append(out, ",\"", 2) : strbuf_append(out, "\"", 1);
         if (rc == RC_OK)
             rc = strbuf_append(out, m[i].key.p, m[i].key.n);
         if (rc == RC_OK)
             rc = strbuf_append(out, "\":", 2);
         if (rc == RC_OK)
-            rc = write_value(t, m[i].node, out);
+            rc = write_value(m[i].value, out);
     }
     return rc == RC_OK ? strbuf_append(out, "}", 1) : rc;
 }
 
-static enum rc write_object(const struct tree *t, const struct tree_node *node, struct strbuf *out)
+static bool always(const cJSON *member)
+{
+    (void)member;
+    return true;
+}
+
+static enum rc write_object(const cJSON *object, bool (*counts)(const cJSON *member), struct strbuf *out)
 {
     struct member few[MEMBERS_ON_STACK], *members = few;
-    size_t n = 0;
-    if (node->count > MEMBERS_ON_STACK)
-        members = spw_calloc(node->count, sizeof *members);
-    for (const struct tree_node *m = tree_first(t, node); m; m = tree_next(t, m)) {
-        if (node != tree_root(t) || !ignored(t, m))
-            take_key(&members[n++], t, m);
+    size_t n = 0, n_max = (size_t)cJSON_GetArraySize(object);
+    if (n_max > MEMBERS_ON_STACK)
+        members = spw_calloc(n_max, sizeof *members);
+    for (const cJSON *m = object->child; m; m = m->next) {
+        if (counts(m))
+            take_key(&members[n++], object, m);
     }
     if (n > 1)
         qsort(members, n, sizeof *members, compare_members);
-    enum rc rc = write_members(t, members, n, out);
+    enum rc rc = write_members(members, n, out);
     for (size_t i = 0; i < n; i++)
         free(members[i].owned);
     if (members != few)
@@ -273,82 +238,84 @@ static enum rc write_object(const struct tree *t, const struct tree_node *node, 
     return rc;
 }
 
-static enum rc write_array(const struct tree *t, const struct tree_node *node, struct strbuf *out)
+static enum rc write_array(const cJSON *array, struct strbuf *out)
 {
     enum rc rc = strbuf_append(out, "[", 1);
-    const struct tree_node *first = tree_first(t, node);
-    for (const struct tree_node *m = first; m && rc == RC_OK; m = tree_next(t, m)) {
-        if (m != first)
+    for (const cJSON *m = array->child; m && rc == RC_OK; m = m->next) {
+        if (m != array->child)
             rc = strbuf_append(out, ",", 1);
         if (rc == RC_OK)
-            rc = write_value(t, m, out);
+            rc = write_value(m, out);
     }
     return rc == RC_OK ? strbuf_append(out, "]", 1) : rc;
 }
 
-/* Recursive, as deep as TREE_DEPTH_MAX. */
-static enum rc write_value(const struct tree *t, const struct tree_node *node, struct strbuf *out)
+/* Recursive, as deep as the parse allows. */
+static enum rc write_value(const cJSON *item, struct strbuf *out)
 {
-    struct bytes text = tree_text(t, node);
-    switch ((enum tree_type)node->type) {
-    case TREE_OBJECT: return write_object(t, node, out);
-    case TREE_ARRAY: return write_array(t, node, out);
-    case TREE_STRING: return write_string(tree_inside(t, node), out);
-    case TREE_NUMBER: return write_number(text, out);
-    default: return strbuf_append(out, text.p, text.n);
+    switch (item->type) {
+    case cJSON_Object: return write_object(item, always, out);
+    case cJSON_Array: return write_array(item, out);
+    case cJSON_Number: return write_number(text_of(item), out);
+    default: return write_text(text_of(item), out); /* a string with its quotes, or a word */
     }
 }
 
 /* ---- the request ------------------------------------------------------------------------------------------------ */
 
-enum rc canonical_read(struct canonical *c, const char *text, size_t n)
+/* Does this outer member change what is answered? */
+static bool changes_answers(const cJSON *member)
 {
-    enum rc rc = tree_parse(&c->tree, text, n);
-    if (rc != RC_OK)
-        return rc;
-    const struct tree_node *root = tree_root(&c->tree);
-    if (!tree_is(root, TREE_OBJECT))
-        return RC_INVALID;
-    for (const struct tree_node *m = tree_first(&c->tree, root); m; m = tree_next(&c->tree, m)) {
-        if (memchr(text + m->key, '\\', m->key_n))
-            return RC_UNSUPPORTED;
+    static const char *const names[] = {"model",    "stream",       "stream_options",    "user",
+                                        "metadata", "store",        "safety_identifier", "idempotency_key",
+                                        "spillway", "service_tier", "prompt_cache_key",  "prompt_cache_retention"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (member->string[0] == names[i][0] && strcmp(member->string, names[i]) == 0)
+            return false;
     }
-    return RC_OK;
+    return strncmp(member->string, "spillway_", 9) != 0;
 }
 
 /* Is the member `key` this small whole number, however it is written? */
-static bool member_is(const struct tree *t, const char *key, int value)
+static bool member_is(const cJSON *root, const char *key, int value)
 {
-    const struct tree_node *m = tree_find(t, tree_root(t), key);
+    const cJSON *m = json_find(root, key);
     struct decimal d;
-    if (!tree_is(m, TREE_NUMBER))
+    if (!cJSON_IsNumber(m))
         return false;
-    struct bytes text = tree_text(t, m);
-    if (!read_decimal(&d, text.p, text.n))
+    struct span text = text_of(m);
+    if (!read_decimal(&d, text))
         return value == 0;
     return text.p[0] != '-' && d.exponent == 0 && d.first == d.last && *d.first - '0' == value;
 }
 
-static bool absent_or_one(const struct tree *t, const char *key)
+static bool absent_or_one(const cJSON *root, const char *key)
 {
-    const struct tree_node *m = tree_find(t, tree_root(t), key);
-    return !m || tree_is(m, TREE_NULL) || member_is(t, key, 1);
+    const cJSON *m = json_find(root, key);
+    return !m || cJSON_IsNull(m) || member_is(root, key, 1);
 }
 
-bool canonical_is_single(const struct canonical *c)
+bool canonical_is_single(const cJSON *root)
 {
-    return absent_or_one(&c->tree, "n") && absent_or_one(&c->tree, "best_of");
+    return absent_or_one(root, "n") && absent_or_one(root, "best_of");
 }
 
-bool canonical_is_deterministic(const struct canonical *c)
+bool canonical_is_deterministic(const cJSON *root)
 {
-    const struct tree *t = &c->tree;
-    return canonical_is_single(c) && (member_is(t, "temperature", 0) || member_is(t, "top_k", 1));
+    return canonical_is_single(root) && (member_is(root, "temperature", 0) || member_is(root, "top_k", 1));
 }
 
-enum rc canonical_write(const struct canonical *c, struct strbuf *out)
+enum rc canonical_write(const cJSON *root, struct strbuf *out)
 {
-    return write_value(&c->tree, tree_root(&c->tree), out);
+    if (text_of(root).n > TEXT_BYTES_MAX)
+        return RC_FULL;
+    for (const cJSON *m = root->child; m; m = m->next) {
+        size_t n;
+        (void)json_doc_name(root, m, &n);
+        if (n != strlen(m->string))
+            return RC_UNSUPPORTED;
+    }
+    return write_object(root, changes_answers, out);
 }
 
 /* With its length in front, so that no two pairs of texts run together into one. */
@@ -361,28 +328,25 @@ static enum rc put_part(struct strbuf *out, const char *text)
     return rc == RC_OK ? strbuf_append(out, text, n) : rc;
 }
 
-static void trim(struct canonical *c)
+static enum rc write_input(const cJSON *root, const struct cache_key_input *in, struct strbuf *out)
 {
-    strbuf_clear(&c->out);
-    if (c->out.cap > KEEP_BYTES_MAX)
-        strbuf_fini(&c->out);
-    if (c->tree.cap * sizeof *c->tree.nodes > KEEP_BYTES_MAX)
-        tree_fini(&c->tree);
+    enum rc rc = strbuf_printf(out, KEY_VERSION " %d ", (int)in->kind);
+    if (rc == RC_OK)
+        rc = put_part(out, in->tenant);
+    if (rc == RC_OK)
+        rc = put_part(out, in->model_identity);
+    return rc == RC_OK ? canonical_write(root, out) : rc;
 }
 
-enum rc canonical_key(struct canonical *c, const struct cache_key_input *in, struct cache_key *key)
+enum rc canonical_key(const cJSON *root, const struct cache_key_input *in, struct strbuf *scratch,
+                      struct cache_key *key)
 {
     SPW_ASSERT(in->model_identity[0]);
-    strbuf_clear(&c->out);
-    enum rc rc = strbuf_printf(&c->out, KEY_VERSION " %d ", (int)in->kind);
+    strbuf_clear(scratch);
+    enum rc rc = write_input(root, in, scratch);
     if (rc == RC_OK)
-        rc = put_part(&c->out, in->tenant);
-    if (rc == RC_OK)
-        rc = put_part(&c->out, in->model_identity);
-    if (rc == RC_OK)
-        rc = canonical_write(c, &c->out);
-    if (rc == RC_OK)
-        sha256(c->out.data, c->out.len, key->bytes);
-    trim(c);
+        sha256(scratch->data, scratch->len, key->bytes);
+    if (scratch->cap > KEEP_BYTES_MAX)
+        strbuf_fini(scratch);
     return rc;
 }

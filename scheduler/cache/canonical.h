@@ -1,5 +1,6 @@
 /* When two requests are the same, and when their answers must be: the canonical form of a request's body and the key
- * made from it. Pure but for scratch memory; loop thread.
+ * made from it. Written from the document that the one parse of a body has left, by a walk over it: what spelling decides
+ * (numbers, escapes) is looked up in the text, at the places that the parse has found. Pure.
  *
  * Canonical form: the same JSON without blanks; members of every object sorted by key (bytes); strings with as few
  * escapes as can be; numbers as exact decimals ("1.50", "15e-1" and "1.5" are one, 9007199254740993 is not its
@@ -21,7 +22,9 @@
 #ifndef SCHEDULER_CACHE_CANONICAL_H
 #define SCHEDULER_CACHE_CANONICAL_H
 
-#include "scheduler/wire/tree.h"
+#include <cjson/cJSON.h>
+
+#include "base/alloc.h"
 
 #define CACHE_KEY_BYTES 32
 
@@ -31,23 +34,14 @@ struct cache_key {
 
 enum cache_kind { CACHE_CHAT, CACHE_COMPLETION, CACHE_EMBEDDINGS };
 
-/* Scratch for one request at a time; kept between requests, given back when a large one has grown it. */
-struct canonical {
-    struct tree tree;
-    struct strbuf out;
-};
-void canonical_init(struct canonical *c);
-void canonical_fini(struct canonical *c);
-
-/* Take one body (an object; `text` must live until the calls below are done). RC_INVALID: no JSON object; RC_FULL: too
- * large for a cache; RC_UNSUPPORTED: an outer key is written with escapes, and we will not guess what a node reads. */
-enum rc canonical_read(struct canonical *c, const char *text, size_t n) SPW_MUST_USE;
-bool canonical_is_deterministic(const struct canonical *c);
+/* root: an object, of a json_doc whose text is still there. Exact: a temperature of 1e-400 is not 0. */
+bool canonical_is_deterministic(const cJSON *root);
 /* Exactly one answer is asked for. Others are never kept. */
-bool canonical_is_single(const struct canonical *c);
+bool canonical_is_single(const cJSON *root);
 
-/* Append the canonical form. RC_INVALID: a key appears twice; RC_UNSUPPORTED: a number beyond 10^(10^9); RC_FULL. */
-enum rc canonical_write(const struct canonical *c, struct strbuf *out) SPW_MUST_USE;
+/* Append the canonical form. RC_UNSUPPORTED: a number beyond 10^(10^9), or an outer key that is written with escapes, since
+ * we will not guess what a node reads; RC_FULL: too large for a cache, or for out. */
+enum rc canonical_write(const cJSON *root, struct strbuf *out) SPW_MUST_USE;
 
 struct cache_key_input {
     enum cache_kind kind;
@@ -57,7 +51,10 @@ struct cache_key_input {
      * nowhere. Not empty. */
     const char *model_identity;
 };
-/* SHA-256 of both and the canonical form. Errors as canonical_write(). */
-enum rc canonical_key(struct canonical *c, const struct cache_key_input *in, struct cache_key *key) SPW_MUST_USE;
+/* SHA-256 of both and the canonical form. Errors as canonical_write(). scratch: kept between requests, born with this
+ * bound; what a large one has made it grow to goes back. */
+#define CANONICAL_SCRATCH_BYTES_MAX (((size_t)64 << 20) + 65536)
+enum rc canonical_key(const cJSON *root, const struct cache_key_input *in, struct strbuf *scratch,
+                      struct cache_key *key) SPW_MUST_USE;
 
 #endif

@@ -41,13 +41,13 @@ struct identity_memo {
 struct cached {
     struct cached_options o;
     struct cache *cache;
-    struct canonical canonical;
     struct tree scratch;                       /* of one answer, or of one chunk */
     struct assembler *spare[SPARE_ASSEMBLERS]; /* owned; with the memory they had, for streams to come */
     int n_spare;
     struct identity_memo identities[IDENTITIES];
-    struct strbuf identity; /* scratch */
-    struct strbuf made;     /* scratch: a stream's whole answer */
+    struct strbuf identity; /* scratch, as the next two */
+    struct strbuf form;     /* a request's canonical one */
+    struct strbuf made;     /* a stream's whole answer */
     bool far;               /* a Redis that is not said to be on the premises */
     size_t entry_bytes_max;
 };
@@ -135,9 +135,9 @@ enum rc cached_new(struct cached **out, const struct cached_options *o, struct e
         return RC_OK;
     struct cached *c = spw_calloc(1, sizeof *c);
     c->o = *o;
-    canonical_init(&c->canonical);
     tree_init(&c->scratch);
     strbuf_init(&c->identity, IDENTITY_TEXT_BYTES);
+    strbuf_init(&c->form, CANONICAL_SCRATCH_BYTES_MAX);
     strbuf_init(&c->made, (size_t)o->config->cache.entry_bytes_max + USAGE_BYTES_MAX);
     for (int i = 0; i < IDENTITIES; i++)
         strbuf_init(&c->identities[i].texts, IDENTITY_TEXT_BYTES);
@@ -162,9 +162,9 @@ void cached_free(struct cached *c)
         assembler_fini(c->spare[--c->n_spare]);
         free(c->spare[c->n_spare]);
     }
-    canonical_fini(&c->canonical);
     tree_fini(&c->scratch);
     strbuf_fini(&c->identity);
+    strbuf_fini(&c->form);
     strbuf_fini(&c->made);
     for (int i = 0; i < IDENTITIES; i++)
         strbuf_fini(&c->identities[i].texts);
@@ -294,7 +294,7 @@ static enum cache_kind kind_of(const struct request *r)
     return kinds[r->body.kind];
 }
 
-static enum rc make_key(struct cached *c, struct request *r)
+static enum rc make_key(struct cached *c, struct request *r, const cJSON *root)
 {
     static const char hex[] = "0123456789abcdef";
     struct digest d = model_identity(r);
@@ -306,20 +306,15 @@ static enum rc make_key(struct cached *c, struct request *r)
     identity[2 * DIGEST_BYTES] = '\0';
     struct cache_key_input in = {.kind = kind_of(r), .tenant = r->who->tenant, .model_identity = identity};
     r->cached.identity = short_of(&d);
-    return canonical_key(&c->canonical, &in, &r->cached.key);
+    return canonical_key(root, &in, &c->form, &r->cached.key);
 }
 
-/* What r may do here; its key is made if that is anything. Most requests are not determined: a glance at what was parsed
- * already spares them the second parse that a key takes. */
-static unsigned use_of(struct cached *c, struct request *r)
+/* What r may do here; its key is made if that is anything. */
+static unsigned use_of(struct cached *c, struct request *r, const cJSON *root)
 {
-    if (!r->body.maybe_determined && r->cached.ask.asked != CACHE_SWITCH_ON)
-        return 0;
     if (!request_traits(r->body.kind)->computes)
         return 0;
-    if (canonical_read(&c->canonical, r->body.text, r->body.n) != RC_OK)
-        return 0;
-    unsigned use = cache_use(&r->cached.ask, kind_of(r), &c->canonical);
+    unsigned use = cache_use(&r->cached.ask, kind_of(r), root);
     if (c->far && model_stays_local(r->model, r->model->chain[0], r->who))
         use &= ~(CACHE_READ | CACHE_STORE);
     if (r->charge_bounded) /* it may be shorter than others would have it */
@@ -328,7 +323,7 @@ static unsigned use_of(struct cached *c, struct request *r)
         use = 0;
     if (!r->config->cache.collapse_ms)
         use &= ~CACHE_COLLAPSE;
-    return use && make_key(c, r) == RC_OK ? use : 0;
+    return use && make_key(c, r, root) == RC_OK ? use : 0;
 }
 
 /* ---- an answer that was found ------------------------------------------------------------------------------------- */
@@ -518,14 +513,14 @@ static void on_flight(enum flight_event event, const struct blob *result, void *
     go(r);
 }
 
-bool cached_begin(struct request *r)
+bool cached_begin(struct request *r, const cJSON *root)
 {
     struct cached *c = cached_of(r);
     struct cached_request *q = &r->cached;
     if (!c)
         return false;
     q->way = CACHED_BYPASS;
-    q->use = use_of(c, r);
+    q->use = use_of(c, r, root);
     if (!(q->use & CACHE_READ) || cache_misses(c->cache, &q->key)) {
         if (q->use & CACHE_READ)
             q->way = CACHED_MISS;

@@ -89,8 +89,8 @@ struct cache_memory_stats cached_memory_figures(struct cached_shared *s);
 
 /* What its headers ask. RC_DENIED: *e is a 400. */
 enum rc cached_ask(struct http_exchange *x, struct cache_ask *ask, struct api_error *e) SPW_MUST_USE;
-/* True: r is taken: it waits, or is answered and gone. False: dispatch it. */
-bool cached_begin(struct request *r);
+/* root: what r's body says. True: r is taken: it waits, or is answered and gone. False: dispatch it. */
+bool cached_begin(struct request *r, const cJSON *root);
 /* The timer of a request that is REQUEST_ASKING: it has waited for long enough. */
 void cached_turn(struct request *r);
 /* It goes no further here: whatever it waits for is let go, and whoever waits for it hears so. Idempotent. */

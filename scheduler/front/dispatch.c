@@ -603,6 +603,6 @@ void request_start(struct lane *l, struct http_exchange *x, const char *id, cons
     spans_begin(r);
     if (!budgeted_begin(r, a->labels))
         request_refuse(r);
-    else if (!cached_begin(r))
+    else if (!cached_begin(r, a->root))
         dispatch(r);
 }

@@ -173,10 +173,10 @@ static bool may_ask(const struct identity *who, const struct model *model)
 }
 
 /* Against its limits; then it is a request. */
-static void start_admitted(struct call *c, const struct request_body *body, const struct model *model,
-                           const struct urgency *urgency)
+static void start_admitted(struct call *c, const struct request_body *body, const cJSON *root,
+                           const struct model *model, const struct urgency *urgency)
 {
-    struct admission a = {.model = model, .urgency = *urgency};
+    struct admission a = {.root = root, .model = model, .urgency = *urgency};
     char labels[BUDGET_LABELS_BYTES];
     struct api_error refusal;
     if (cached_ask(c->x, &a.ask, &refusal) != RC_OK ||
@@ -208,33 +208,16 @@ static void start_admitted(struct call *c, const struct request_body *body, cons
     api_error_reply_with(c->x, &refusal, c->id, headers, n);
 }
 
-static void handle_generation(struct call *c)
+/* Is what its body says something that this caller may ask of somebody? */
+static void handle_parsed(struct call *c, const struct request_body *body, const cJSON *root)
 {
-    struct front *f = c->f;
-    struct request_body body;
     struct urgency urgency;
     struct api_error refusal;
     struct error e;
-    const char *param;
-    size_t n;
-    const char *text = http_request_body(c->x, &n);
-    if (f->ledger_failing || ledger_is_failing(f->o.ledger) || !audited_takes_work(c->l)) {
-        refuse_code(c, API_LEDGER);
-        return;
-    }
-    if (f->draining && !f->queue_stays) { /* else who was accepted is served: he will not come again */
-        refuse_code(c, API_DRAINING);
-        return;
-    }
-    if (request_parse(&body, c->route->kind, text, n, &param, &e) != RC_OK) {
-        api_error_set(&refusal, API_INVALID_BODY, param, "%s", e.message);
-        refuse(c, &refusal, NULL);
-        return;
-    }
-    const struct model *model = model_table_find(c->l->config->model_table, body.model);
+    const struct model *model = model_table_find(c->l->config->model_table, body->model);
     if (!model) {
         api_error_set(&refusal, API_MODEL_NOT_FOUND, "model",
-                      "no node serves the model '%.200s'; GET /v1/models lists what is served", body.model);
+                      "no node serves the model '%.200s'; GET /v1/models lists what is served", body->model);
         refuse(c, &refusal, NULL);
         return;
     }
@@ -243,13 +226,40 @@ static void handle_generation(struct call *c)
         return;
     }
     const char *deadline = http_head_get(http_request_head(c->x), URGENCY_HEADER);
-    if (urgency_read(&urgency, body.tier, deadline, clock_wall(f->o.clock), c->l->config->batch_after_ms, &e) !=
+    if (urgency_read(&urgency, body->tier, deadline, clock_wall(c->f->o.clock), c->l->config->batch_after_ms, &e) !=
         RC_OK) {
         api_error_set(&refusal, API_INVALID_BODY, URGENCY_HEADER, "%s", e.message);
         refuse(c, &refusal, NULL);
         return;
     }
-    start_admitted(c, &body, model, &urgency);
+    start_admitted(c, body, root, model, &urgency);
+}
+
+static void handle_generation(struct call *c)
+{
+    struct front *f = c->f;
+    struct request_body body;
+    struct json_doc doc;
+    struct api_error refusal;
+    struct error e;
+    const char *param;
+    struct span text;
+    text.p = http_request_body(c->x, &text.n);
+    if (f->ledger_failing || ledger_is_failing(f->o.ledger) || !audited_takes_work(c->l)) {
+        refuse_code(c, API_LEDGER);
+        return;
+    }
+    if (f->draining && !f->queue_stays) { /* else who was accepted is served: he will not come again */
+        refuse_code(c, API_DRAINING);
+        return;
+    }
+    if (request_parse(&body, &doc, c->route->kind, text, &param, &e) != RC_OK) {
+        api_error_set(&refusal, API_INVALID_BODY, param, "%s", e.message);
+        refuse(c, &refusal, NULL);
+        return;
+    }
+    handle_parsed(c, &body, doc.root);
+    json_doc_fini(&doc);
 }
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */

@@ -388,7 +388,8 @@ struct admission {
     bool explain; /* it asks why it goes where it goes */
     bool charge_bounded;
     struct pusd charge_max;
-    const char *labels; /* where there are budgets; for the call */
+    const char *labels; /* where there are budgets; for the call, as the next */
+    const cJSON *root;  /* what the body says, in a json_doc */
 };
 void request_start(struct lane *l, struct http_exchange *x, const char *id, const struct request_body *body,
                    const struct admission *a);

@@ -177,12 +177,6 @@ static bool is_one(const cJSON *root, const char *key)
     return !v || cJSON_IsNull(v) || (cJSON_IsNumber(v) && v->valuedouble == 1);
 }
 
-static bool is_number(const cJSON *root, const char *key, double value)
-{
-    const cJSON *v = json_find(root, key);
-    return cJSON_IsNumber(v) && v->valuedouble == value;
-}
-
 static bool wants_plain_text(const cJSON *root)
 {
     const cJSON *format = json_find(root, "response_format");
@@ -270,32 +264,17 @@ static void find_cuts(struct request_body *r, const cJSON *root)
 static void find_answers(struct request_body *r, const cJSON *root)
 {
     r->choices = 1;
-    r->maybe_determined =
-        traits[r->kind].computes; /* the same text has the same vector; the rest is not worth keeping */
     if (!traits[r->kind].speaks)
         return;
     find_continuations(r, root);
     count_choices(r, root);
-    r->maybe_determined = is_number(root, "temperature", 0) || is_number(root, "top_k", 1);
 }
 
-enum rc request_parse(struct request_body *r, enum request_kind kind, const char *text, size_t n, const char **param,
-                      struct error *e)
+static enum rc check(struct request_body *r, const cJSON *root, const char **param, struct error *e)
 {
-    struct json_doc doc;
-    *param = NULL;
-    memset(r, 0, sizeof(*r));
-    r->text = text;
-    r->n = n;
-    r->kind = kind;
-    enum rc rc = json_doc_parse(&doc, text, n, JSON_DEPTH_MAX, e);
-    if (rc != RC_OK)
-        return RC_INVALID;
-    const cJSON *root = doc.root;
     if (!cJSON_IsObject(root))
-        rc = error_set(e, RC_INVALID, "the body must be a JSON object");
-    if (rc == RC_OK)
-        rc = check_model(r, root, param, e);
+        return error_set(e, RC_INVALID, "the body must be a JSON object");
+    enum rc rc = check_model(r, root, param, e);
     if (rc == RC_OK)
         rc = check_stream(r, root, param, e);
     if (rc == RC_OK)
@@ -304,14 +283,27 @@ enum rc request_parse(struct request_body *r, enum request_kind kind, const char
         rc = check_tier(r, root, param, e);
     if (rc == RC_OK)
         rc = check_input(r, root, param, e);
-    if (rc == RC_OK)
-        rc = check_reserved(root, param, e);
-    if (rc == RC_OK) {
-        find_cuts(r, root);
-        find_answers(r, root);
+    return rc == RC_OK ? check_reserved(root, param, e) : rc;
+}
+
+enum rc request_parse(struct request_body *r, struct json_doc *doc, enum request_kind kind, struct span text,
+                      const char **param, struct error *e)
+{
+    *param = NULL;
+    memset(r, 0, sizeof(*r));
+    r->text = text.p;
+    r->n = text.n;
+    r->kind = kind;
+    if (json_doc_parse(doc, text.p, text.n, JSON_DEPTH_MAX, e) != RC_OK)
+        return RC_INVALID;
+    enum rc rc = check(r, doc->root, param, e);
+    if (rc != RC_OK) {
+        json_doc_fini(doc);
+        return rc;
     }
-    json_doc_fini(&doc);
-    return rc;
+    find_cuts(r, doc->root);
+    find_answers(r, doc->root);
+    return RC_OK;
 }
 
 void request_move(struct request_body *r, const char *text)

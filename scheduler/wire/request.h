@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "base/alloc.h"
+#include "base/json.h"
 #include "scheduler/wire/scan.h"
 #include "scheduler/wire/urgency.h"
 
@@ -43,10 +43,9 @@ struct request_body {
     int64_t bounds[2];                       /* the same of max_tokens and of max_completion_tokens */
     int64_t choices;                         /* answers that are asked for: n or best_of, for each prompt */
     enum service_tier tier;
-    bool tier_asked;       /* it says which; then the answer says which it was */
-    bool resumable;        /* one choice of plain tokens: it may go on by its ids */
-    bool maybe_determined; /* it looks as if there were one right answer: worth a look in the cache */
-    bool prefixable;       /* ... or by its text so far: no JSON, logprobs or message begun already */
+    bool tier_asked; /* it says which; then the answer says which it was */
+    bool resumable;  /* one choice of plain tokens: it may go on by its ids */
+    bool prefixable; /* ... or by its text so far: no JSON, logprobs or message begun already */
     /* Where to cut. */
     struct span model_value, options_value, usage_value; /* n 0: not there */
     struct span stream_value, input_value;               /* input: request_traits.input */
@@ -55,9 +54,10 @@ struct request_body {
     const char *inside; /* behind the outer '{' */
 };
 
-/* RC_INVALID: e says what is wrong; *param names the key (static text) or is NULL. */
-enum rc request_parse(struct request_body *r, enum request_kind kind, const char *text, size_t n, const char **param,
-                      struct error *e) SPW_MUST_USE;
+/* RC_OK: *doc is the caller's to end, for whoever wants to know more of the body: it is read only once. RC_INVALID: e says
+ * what is wrong; *param names the key (static text) or is NULL. */
+enum rc request_parse(struct request_body *r, struct json_doc *doc, enum request_kind kind, struct span text,
+                      const char **param, struct error *e) SPW_MUST_USE;
 
 /* The text stands elsewhere now, byte for byte. */
 void request_move(struct request_body *r, const char *text);

@@ -1,9 +1,10 @@
-/* JSON text as a flat tree of places in it: one strict pass, no copies, nodes in one array that is used again and again.
+/* A node's answer in JSON as a flat tree of places in it: one strict pass, no copies, nodes in one array that is used again
+ * and again.
  *
  * Beside base/json.h because a cache must not lose what cJSON loses: integers past 2^53, the spelling of numbers, and
  * U+0000 or lone surrogates in strings, which a model may well say. Accepts exactly RFC 8259 with the bounds below;
- * whether bytes of 0x80 and more are UTF-8 is not checked (front and nodes' answers are checked elsewhere, and equal
- * bytes stay equal bytes). Pure; one thread per tree. */
+ * whether bytes of 0x80 and more are UTF-8 is not checked (answers are checked elsewhere, and equal bytes stay equal
+ * bytes). Pure; one thread per tree. */
 #ifndef SCHEDULER_WIRE_TREE_H
 #define SCHEDULER_WIRE_TREE_H
 

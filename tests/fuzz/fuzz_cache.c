@@ -1,11 +1,13 @@
 /* Any bytes as a request, as an answer, and as a stream's chunk: nothing crashes; the canonical form of a canonical form
- * is itself and is JSON; what replay_check() accepts can be replayed, and what the assembler makes of its stream says the
+ * is itself and is JSON; what a request may be, answers may be, too, and both readers find the same places in it; what
+ * replay_check() accepts can be replayed, and what the assembler makes of its stream says the
  * same again.
  * links: spw_sched_cache */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/sse.h"
 #include "scheduler/cache/assemble.h"
 #include "scheduler/cache/cache.h"
@@ -21,29 +23,77 @@ static void must(bool condition)
         abort();
 }
 
+static void same_place(struct bytes b, const char *p, size_t n)
+{
+    must(b.n == n && b.p == p);
+}
+
+static void same_tree(const struct tree *t, const struct tree_node *node, const cJSON *item)
+{
+    static const int types[] = {cJSON_Object, cJSON_Array, cJSON_String, cJSON_Number,
+                                cJSON_True,   cJSON_False, cJSON_NULL};
+    size_t n;
+    must(item->type == types[node->type]);
+    const char *p = json_doc_text(item, &n);
+    same_place(tree_text(t, node), p, n);
+    const struct tree_node *there = tree_first(t, node);
+    for (const cJSON *m = item->child; m; m = m->next, there = tree_next(t, there)) {
+        must(there != NULL);
+        if (cJSON_IsObject(item)) {
+            p = json_doc_name(item, m, &n);
+            same_place((struct bytes){t->text + there->key, there->key_n}, p, n);
+        }
+        same_tree(t, there, m);
+    }
+    must(there == NULL);
+}
+
+static void as_both(const struct json_doc *d, const char *text, size_t n)
+{
+    struct tree t;
+    tree_init(&t);
+    must(tree_parse(&t, text, n) == RC_OK);
+    same_tree(&t, tree_root(&t), d->root);
+    tree_fini(&t);
+}
+
+/* The form of a request: of itself the same, and the same key. */
+static void again(const struct strbuf *form, const struct cache_key *key, bool deterministic)
+{
+    struct json_doc d;
+    struct strbuf twice;
+    struct cache_key k;
+    const struct cache_key_input in = {CACHE_CHAT, "t", "m"};
+    strbuf_init(&twice, 2 * form->len + 64);
+    must(json_doc_parse(&d, form->data, form->len, JSON_DEPTH_MAX, NULL) == RC_OK);
+    must(canonical_write(d.root, &twice) == RC_OK);
+    must(form->len == twice.len && memcmp(form->data, twice.data, twice.len) == 0);
+    must(canonical_is_deterministic(d.root) == deterministic);
+    must(canonical_key(d.root, &in, &twice, &k) == RC_OK);
+    must(memcmp(&k, key, sizeof k) == 0);
+    json_doc_fini(&d);
+    strbuf_fini(&twice);
+}
+
 static void as_request(const char *text, size_t n)
 {
-    struct canonical c;
-    struct strbuf once, twice;
-    struct cache_key a, b;
-    struct cache_key_input in = {CACHE_CHAT, "t", "m"};
-    canonical_init(&c);
-    strbuf_init(&once, 4 * n + 64);
-    strbuf_init(&twice, 4 * n + 64);
-    if (canonical_read(&c, text, n) == RC_OK && canonical_write(&c, &once) == RC_OK) {
-        bool deterministic = canonical_is_deterministic(&c);
-        must(once.len <= 2 * n + 64);
-        must(canonical_key(&c, &in, &a) == RC_OK);
-        must(canonical_read(&c, once.data, once.len) == RC_OK);
-        must(canonical_write(&c, &twice) == RC_OK);
-        must(once.len == twice.len && memcmp(once.data, twice.data, once.len) == 0);
-        must(canonical_is_deterministic(&c) == deterministic);
-        must(canonical_key(&c, &in, &b) == RC_OK);
-        must(memcmp(&a, &b, sizeof a) == 0);
+    struct json_doc d;
+    struct strbuf form, other;
+    struct cache_key key;
+    const struct cache_key_input in = {CACHE_CHAT, "t", "m"};
+    if (json_doc_parse(&d, text, n, JSON_DEPTH_MAX, NULL) != RC_OK)
+        return;
+    as_both(&d, text, n);
+    strbuf_init(&form, 4 * n + 64);
+    strbuf_init(&other, 4 * n + 64);
+    if (cJSON_IsObject(d.root) && canonical_write(d.root, &form) == RC_OK) {
+        must(form.len <= 2 * n + 64);
+        must(canonical_key(d.root, &in, &other, &key) == RC_OK);
+        again(&form, &key, canonical_is_deterministic(d.root));
     }
-    canonical_fini(&c);
-    strbuf_fini(&once);
-    strbuf_fini(&twice);
+    json_doc_fini(&d);
+    strbuf_fini(&form);
+    strbuf_fini(&other);
 }
 
 static enum rc on_frame(const struct sse_frame *f, void *arg)

@@ -136,14 +136,16 @@ static void as_answer(const char *text, size_t n, enum request_kind kind)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     struct request_body r;
+    struct json_doc doc;
     const char *param;
     struct error e;
     char *text = malloc(n + 1); /* an end of its own, so that one byte too far is seen */
     memcpy(text, data, n);
     text[n] = '\0';
     for (int kind = REQUEST_CHAT; kind < REQUEST_KINDS; kind++) {
-        if (request_parse(&r, (enum request_kind)kind, text, n, &param, &e) != RC_OK)
+        if (request_parse(&r, &doc, (enum request_kind)kind, (struct span){text, n}, &param, &e) != RC_OK)
             continue;
+        json_doc_fini(&doc);
         splice(&r, NULL, text, n);
         splice(&r, "other \"name\"", text, n);
         splice_later(&r);

@@ -324,7 +324,8 @@ static void json_documents_are_cjsons_trees(void)
         cJSON_Delete(copy);
     }
     const char *text = "{ \"a\" : [1, 2 ] ,\"\\u0062\":\"x\\n\" , \"c\":-1.5e3}";
-    const char *wants[] = {"[1, 2 ]", "\"x\\n\"", "-1.5e3"}, *names[] = {"a", "b", "c"};
+    const char *wants[] = {"[1, 2 ]", "\"x\\n\"", "-1.5e3"}, *names[] = {"a", "b", "c"},
+               *written[] = {"a", "\\u0062", "c"};
     struct json_doc d;
     CHECK_INT(json_doc_parse(&d, text, strlen(text), 8, NULL), RC_OK);
     for (int i = 0; i < 3; i++) {
@@ -332,7 +333,15 @@ static void json_documents_are_cjsons_trees(void)
         size_t n = 0;
         const char *at = item ? json_doc_text(item, &n) : "";
         CHECK(n == strlen(wants[i]) && memcmp(at, wants[i], n) == 0);
+        const char *name = item ? json_doc_name(d.root, item, &n) : "";
+        CHECK(n == strlen(written[i]) && memcmp(name, written[i], n) == 0);
     }
+    json_doc_fini(&d);
+    const char *odd = "{\"\":0,\n\"a,\\\"\\\\\" :\t\":\"}";
+    size_t n;
+    CHECK_INT(json_doc_parse(&d, odd, strlen(odd), 8, NULL), RC_OK);
+    CHECK(json_doc_name(d.root, d.root->child, &n) == odd + 2 && n == 0);
+    CHECK(json_doc_name(d.root, d.root->child->next, &n) == odd + 8 && n == 6);
     json_doc_fini(&d);
 }
 

@@ -5,18 +5,32 @@
 
 #include <stdlib.h>
 
+#include "base/json.h"
 #include "scheduler/cache/cache.h"
 
-static struct canonical c;
+/* As request_parse() does it. */
+static enum rc read_body(struct json_doc *d, const char *text, size_t n)
+{
+    return json_doc_parse(d, text, n, JSON_DEPTH_MAX, NULL);
+}
+
+static enum rc write_form(const char *text, size_t n, struct strbuf *out)
+{
+    struct json_doc d;
+    enum rc rc = read_body(&d, text, n);
+    if (rc != RC_OK)
+        return rc;
+    rc = canonical_write(d.root, out);
+    json_doc_fini(&d);
+    return rc;
+}
 
 /* The canonical form, or the error's name. Caller frees. */
 static char *form(const char *text)
 {
     struct strbuf out;
     strbuf_init(&out, 1 << 20);
-    enum rc rc = canonical_read(&c, text, strlen(text));
-    if (rc == RC_OK)
-        rc = canonical_write(&c, &out);
+    enum rc rc = write_form(text, strlen(text), &out);
     if (rc != RC_OK) {
         strbuf_fini(&out);
         return spw_strdup(rc_name(rc));
@@ -31,6 +45,13 @@ static void expect(const char *text, const char *wanted)
     CHECK_STR(again, wanted); /* the form of a form is itself */
     free(got);
     free(again);
+}
+
+static void expect_error(const char *text, enum rc rc)
+{
+    char *got = form(text);
+    CHECK_STR(got, rc_name(rc));
+    free(got);
 }
 
 static void test_members(void)
@@ -56,9 +77,7 @@ static void test_numbers(void)
     expect("{\"n\":[9007199254740993,9007199254740992]}", "{\"n\":[9007199254740993,9007199254740992]}");
     expect("{\"n\":0.1000000000000000055511151231257827}", "{\"n\":1000000000000000055511151231257827e-34}");
     expect("{\"n\":10e999999999}", "{\"n\":1e1000000000}");
-    char *got = form("{\"n\":10e1000000000}");
-    CHECK_STR(got, rc_name(RC_UNSUPPORTED));
-    free(got);
+    expect_error("{\"n\":10e1000000000}", RC_UNSUPPORTED);
 }
 
 static void test_strings(void)
@@ -66,61 +85,90 @@ static void test_strings(void)
     expect("{\"s\":\"\\u0041\\/\\u00e9\\u20AC\\ud83d\\uDE00\"}", "{\"s\":\"A/\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\"}");
     expect("{\"s\":\"\\n\\u000a\\t\\b\\f\\r\\\"\\u0022\\\\\\u005C\"}",
            "{\"s\":\"\\n\\n\\t\\b\\f\\r\\\"\\\"\\\\\\\\\"}");
-    /* What cJSON cannot hold. */
-    expect("{\"s\":\"a\\u0000b\"}", "{\"s\":\"a\\u0000b\"}");
-    expect("{\"s\":\"\\uD83Dx\\uDE00\\uD83D\\u0041\"}", "{\"s\":\"\\ud83dx\\ude00\\ud83dA\"}");
-    expect("{\"s\":\"\\uD83D\\uD83D\\uDE00\"}", "{\"s\":\"\\ud83d\xF0\x9F\x98\x80\"}");
     expect("{\"s\":\"\\u001F\\u007f\\u000B\"}", "{\"s\":\"\\u001f\x7f\\u000b\"}");
+    /* Runs of escapes that stay, before and behind ones that do not. */
+    expect("{\"s\":\"a\\n\\\\u0041\\n\\\\\\u0041\\/\\/\\\"\"}", "{\"s\":\"a\\n\\\\u0041\\n\\\\A//\\\"\"}");
 }
 
 static void test_refused(void)
 {
     static const char *const invalid[] = {
-        "",           "[1]",         "{\"a\":1,\"a\":1}",   "{\"x\":{\"a\":1,\"\\u0061\":2}}",
+        "",           "{,}",         "{\"a\":1,\"a\":1}",   "{\"x\":{\"a\":1,\"\\u0061\":2}}",
         "{",          "{\"a\"}",     "{\"a\":1,}",          "[1,]",
         "{\"a\":01}", "{\"a\":1.}",  "{\"a\":.5}",          "{\"a\":+1}",
         "{\"a\":1e}", "{\"a\":tru}", "{\"a\":1}x",          "{\"a\":\"\n\"}",
         "{a:1}",      "{\"a\":NaN}", "{\"a\":\"\\u12g4\"}", "{\"a\":\"\\x\"}",
         "{\"a\":1",   "{\"a\":[1}",  "{\"a\":\"\\",         "{\"a\" 1}",
-        "{,}",        "[,1]",        "{\"a\":1 \"b\":2}",   "[1 2]"};
-    for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++) {
-        char *got = form(invalid[i]);
-        CHECK_STR(got, rc_name(RC_INVALID));
-        free(got);
-    }
-    char *got = form("{\"\\u0074emperature\":1}");
-    CHECK_STR(got, rc_name(RC_UNSUPPORTED));
-    free(got);
-    char deep[2 * TREE_DEPTH_MAX + 16];
+        "[,1]",       "[1 2]",       "{\"a\":1 \"b\":2}"};
+    for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++)
+        expect_error(invalid[i], RC_INVALID);
+    /* What cJSON cannot hold. */
+    expect_error("{\"s\":\"a\\u0000b\"}", RC_INVALID);
+    expect_error("{\"s\":\"\\uD83Dx\\uDE00\\uD83D\\u0041\"}", RC_INVALID);
+    expect_error("{\"s\":\"\\uD83D\\uD83D\\uDE00\"}", RC_INVALID);
+    expect_error("{\"\\u0074emperature\":1}", RC_UNSUPPORTED);
+    char deep[2 * JSON_DEPTH_MAX + 16];
     size_t n = 0;
     n += (size_t)snprintf(deep, sizeof deep, "{\"a\":");
-    memset(deep + n, '[', TREE_DEPTH_MAX);
-    memset(deep + n + TREE_DEPTH_MAX, ']', TREE_DEPTH_MAX);
-    deep[n + 2 * TREE_DEPTH_MAX] = '}';
-    CHECK(canonical_read(&c, deep, n + 2 * TREE_DEPTH_MAX + 1) == RC_INVALID);
+    memset(deep + n, '[', JSON_DEPTH_MAX);
+    memset(deep + n + JSON_DEPTH_MAX, ']', JSON_DEPTH_MAX);
+    deep[n + 2 * JSON_DEPTH_MAX] = '}';
+    struct strbuf out;
+    strbuf_init(&out, sizeof deep);
+    CHECK_INT(write_form(deep, n + 2 * JSON_DEPTH_MAX + 1, &out), RC_INVALID);
     deep[n] = ' ';
-    deep[n + 2 * TREE_DEPTH_MAX - 1] = ' ';
-    CHECK(canonical_read(&c, deep, n + 2 * TREE_DEPTH_MAX + 1) == RC_OK);
+    deep[n + 2 * JSON_DEPTH_MAX - 1] = ' ';
+    CHECK_INT(write_form(deep, n + 2 * JSON_DEPTH_MAX + 1, &out), RC_OK);
+    CHECK_INT((int64_t)out.len, (int64_t)n + 2 * JSON_DEPTH_MAX - 1);
+    strbuf_fini(&out);
 }
 
+/* As many as a body may have. */
 static void test_many_values(void)
 {
-    struct strbuf b;
+    struct strbuf b, out;
     strbuf_init(&b, 1 << 24);
+    strbuf_init(&out, 1 << 24);
     CHECK(strbuf_puts(&b, "{\"a\":[0") == RC_OK);
-    for (unsigned i = 3; i < TREE_NODES_MAX; i++)
+    for (int i = 3; i < JSON_VALUES_MAX; i++)
         CHECK(strbuf_puts(&b, ",0") == RC_OK);
     CHECK(strbuf_puts(&b, "]}") == RC_OK);
-    CHECK(canonical_read(&c, b.data, b.len) == RC_OK);
-    b.len -= 2;
-    CHECK(strbuf_puts(&b, ",0]}") == RC_OK);
-    CHECK(canonical_read(&c, b.data, b.len) == RC_FULL);
+    CHECK_INT(write_form(b.data, b.len, &out), RC_OK);
+    CHECK(out.len == b.len && memcmp(out.data, b.data, b.len) == 0);
     strbuf_fini(&b);
+    strbuf_fini(&out);
+}
+
+/* 32 MiB have a key, a byte more has none. */
+static void test_large(void)
+{
+    const size_t n = (size_t)32 << 20;
+    char *text = spw_malloc(n + 1);
+    struct cache_key k;
+    struct cache_key_input in = {CACHE_CHAT, "t", "m"};
+    struct strbuf scratch;
+    struct json_doc d;
+    strbuf_init(&scratch, CANONICAL_SCRATCH_BYTES_MAX);
+    memset(text, 'x', n + 1);
+    memcpy(text, "{\"a\":\"", 6);
+    for (size_t more = 0; more < 2; more++) {
+        memcpy(text + n + more - 2, "\"}", 2);
+        CHECK_INT(read_body(&d, text, n + more), RC_OK);
+        CHECK_INT(canonical_key(d.root, &in, &scratch, &k), more ? RC_FULL : RC_OK);
+        json_doc_fini(&d);
+        text[n - 2] = 'x';
+    }
+    strbuf_fini(&scratch);
+    free(text);
 }
 
 static bool deterministic(const char *text)
 {
-    return canonical_read(&c, text, strlen(text)) == RC_OK && canonical_is_deterministic(&c);
+    struct json_doc d;
+    CHECK_INT(read_body(&d, text, strlen(text)), RC_OK);
+    bool is = canonical_is_deterministic(d.root);
+    json_doc_fini(&d);
+    return is;
 }
 
 static void test_deterministic(void)
@@ -132,6 +180,8 @@ static void test_deterministic(void)
     CHECK(!deterministic("{}"));
     CHECK(!deterministic("{\"seed\":7}"));
     CHECK(!deterministic("{\"temperature\":0.0001}"));
+    CHECK(!deterministic("{\"temperature\":1e-400}"));
+    CHECK(!deterministic("{\"top_k\":1.00000000000000000001}"));
     CHECK(!deterministic("{\"temperature\":\"0\"}"));
     CHECK(!deterministic("{\"temperature\":null}"));
     CHECK(!deterministic("{\"top_k\":-1}"));
@@ -147,8 +197,13 @@ static struct cache_key key(enum cache_kind kind, const char *tenant, const char
 {
     struct cache_key k = {{0}};
     struct cache_key_input in = {kind, tenant, identity};
-    CHECK(canonical_read(&c, text, strlen(text)) == RC_OK);
-    CHECK(canonical_key(&c, &in, &k) == RC_OK);
+    struct strbuf scratch;
+    struct json_doc d;
+    strbuf_init(&scratch, CANONICAL_SCRATCH_BYTES_MAX);
+    CHECK_INT(read_body(&d, text, strlen(text)), RC_OK);
+    CHECK_INT(canonical_key(d.root, &in, &scratch, &k), RC_OK);
+    json_doc_fini(&d);
+    strbuf_fini(&scratch);
     return k;
 }
 
@@ -181,6 +236,20 @@ static void test_keys(void)
     CHECK(!same(key(CACHE_CHAT, "t", "m", "{\"s\":null}"), key(CACHE_CHAT, "t", "m", "{}")));
 }
 
+/* What schedulers with one Redis agree on, old and new ones: SHA-256 of
+ * spillway cache key 1 0 1:t2:id{"messages":[{"content":"hi","role":"user"}],"temperature":0,"x":[15e-1,1e1]} */
+static void test_key_is_known(void)
+{
+    const char *wanted = "5e0151a2cc6b0f8d64468d06d638a6234d715a5b49355d214c2b13c6328380b8";
+    struct cache_key k = key(CACHE_CHAT, "t", "id",
+                             "{\"model\":\"m\",\"x\":[1.50,10],\"temperature\":0.0,\"messages\":[{\"role\":"
+                             "\"us\\u0065r\",\"content\":\"hi\"}]}");
+    char hex[2 * CACHE_KEY_BYTES + 1];
+    for (int i = 0; i < CACHE_KEY_BYTES; i++)
+        snprintf(hex + 2 * (size_t)i, 3, "%02x", k.bytes[i]);
+    CHECK_STR(hex, wanted);
+}
+
 /* A large request leaves no large scratch behind. */
 static void test_scratch(void)
 {
@@ -192,18 +261,31 @@ static void test_scratch(void)
     CHECK(strbuf_puts(&b, "\"}") == RC_OK);
     struct cache_key k;
     struct cache_key_input in = {CACHE_CHAT, "t", "m"};
-    CHECK(canonical_read(&c, b.data, b.len) == RC_OK);
-    CHECK(canonical_key(&c, &in, &k) == RC_OK);
-    CHECK(c.out.cap <= 1 << 20);
+    struct strbuf scratch;
+    struct json_doc d;
+    strbuf_init(&scratch, CANONICAL_SCRATCH_BYTES_MAX);
+    CHECK_INT(read_body(&d, b.data, b.len), RC_OK);
+    CHECK_INT(canonical_key(d.root, &in, &scratch, &k), RC_OK);
+    CHECK(scratch.cap <= 1 << 20);
+    json_doc_fini(&d);
+    strbuf_fini(&scratch);
     strbuf_fini(&b);
+}
+
+static unsigned use_as(enum cache_kind kind, const char *cache_control, const char *asked, const char *body)
+{
+    struct cache_ask ask;
+    struct json_doc d;
+    CHECK(cache_ask_parse(&ask, cache_control, asked, NULL) == RC_OK);
+    CHECK_INT(read_body(&d, body, strlen(body)), RC_OK);
+    unsigned use = cache_use(&ask, kind, d.root);
+    json_doc_fini(&d);
+    return use;
 }
 
 static unsigned use(const char *cache_control, const char *asked, const char *body)
 {
-    struct cache_ask ask;
-    CHECK(cache_ask_parse(&ask, cache_control, asked, NULL) == RC_OK);
-    CHECK(canonical_read(&c, body, strlen(body)) == RC_OK);
-    return cache_use(&ask, CACHE_CHAT, &c);
+    return use_as(CACHE_CHAT, cache_control, asked, body);
 }
 
 static void test_ask(void)
@@ -213,9 +295,9 @@ static void test_ask(void)
     struct cache_ask ask;
     struct error e;
     CHECK(use(NULL, NULL, cold) == all);
-    CHECK(use(NULL, NULL, warm) == 0); /* and is in c: the same for vectors */
-    CHECK(cache_ask_parse(&ask, NULL, NULL, NULL) == RC_OK && cache_use(&ask, CACHE_EMBEDDINGS, &c) == all);
-    CHECK(cache_ask_parse(&ask, NULL, "off", NULL) == RC_OK && cache_use(&ask, CACHE_EMBEDDINGS, &c) == 0);
+    CHECK(use(NULL, NULL, warm) == 0);
+    CHECK(use_as(CACHE_EMBEDDINGS, NULL, NULL, warm) == all);
+    CHECK(use_as(CACHE_EMBEDDINGS, NULL, "off", warm) == 0);
     CHECK(use("", NULL, cold) == all);
     CHECK(use(NULL, NULL, warm) == 0);
     CHECK(use(NULL, "on", warm) == all);
@@ -237,16 +319,16 @@ static void test_ask(void)
 
 int main(void)
 {
-    canonical_init(&c);
     TEST(test_members);
     TEST(test_numbers);
     TEST(test_strings);
     TEST(test_refused);
     TEST(test_many_values);
+    TEST(test_large);
     TEST(test_deterministic);
     TEST(test_keys);
+    TEST(test_key_is_known);
     TEST(test_scratch);
     TEST(test_ask);
-    canonical_fini(&c);
     return TEST_RESULT();
 }

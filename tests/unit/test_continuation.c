@@ -288,8 +288,12 @@ static void cards_are_equal_when_they_say_the_same(void)
 static enum rc parse(struct request_body *r, const char *text, enum request_kind kind)
 {
     const char *param;
+    struct json_doc doc;
     struct error e;
-    return request_parse(r, kind, text, strlen(text), &param, &e);
+    enum rc rc = request_parse(r, &doc, kind, (struct span){text, strlen(text)}, &param, &e);
+    if (rc == RC_OK)
+        json_doc_fini(&doc);
+    return rc;
 }
 
 static void check_splice(const char *in, enum request_kind kind, struct request_leg leg, const char *out)

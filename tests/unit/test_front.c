@@ -70,10 +70,19 @@ static void scan_is_linear(void)
 
 /* ---- requests --------------------------------------------------------------------------------------------------- */
 
+static enum rc parse_as(struct request_body *r, enum request_kind kind, const char *text, const char **param)
+{
+    struct json_doc doc;
+    struct error e;
+    enum rc rc = request_parse(r, &doc, kind, (struct span){text, strlen(text)}, param, &e);
+    if (rc == RC_OK)
+        json_doc_fini(&doc);
+    return rc;
+}
+
 static enum rc parse(struct request_body *r, const char *text, const char **param)
 {
-    struct error e;
-    return request_parse(r, REQUEST_CHAT, text, strlen(text), param, &e);
+    return parse_as(r, REQUEST_CHAT, text, param);
 }
 
 /* in, spliced for `model`, is out. */
@@ -191,9 +200,8 @@ static void bounds_are_lowered_and_never_raised(void)
 static int64_t choices_of(enum request_kind kind, const char *text)
 {
     struct request_body r;
-    struct error e;
     const char *param;
-    CHECK_INT(request_parse(&r, kind, text, strlen(text), &param, &e), RC_OK);
+    CHECK_INT(parse_as(&r, kind, text, &param), RC_OK);
     CHECK(request_input_max(&r) > (int64_t)strlen(text));
     return r.choices;
 }
@@ -214,8 +222,7 @@ static void choices_are_counted(void)
 
 static enum rc parse_embeddings(struct request_body *r, const char *text, const char **param)
 {
-    struct error e;
-    return request_parse(r, REQUEST_EMBEDDINGS, text, strlen(text), param, &e);
+    return parse_as(r, REQUEST_EMBEDDINGS, text, param);
 }
 
 /* The tokenizer's endpoints: nothing is computed, so there is nothing to reserve, to keep or to stream. */
@@ -236,18 +243,17 @@ static void texts_cost_nothing(void)
         {REQUEST_DETOKENIZE, "\"prompt\":[1]", "tokens"},
     };
     struct request_body r;
-    struct error e;
     const char *param;
     char text[256];
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         snprintf(text, sizeof text, "{\"model\":\"m\",%s}", cases[i].given);
-        const enum rc rc = request_parse(&r, cases[i].kind, text, strlen(text), &param, &e);
+        const enum rc rc = parse_as(&r, cases[i].kind, text, &param);
         CHECK_INT(rc, cases[i].wrong ? RC_INVALID : RC_OK);
         if (cases[i].wrong)
             CHECK_STR(param, cases[i].wrong);
         else
-            CHECK(!r.maybe_determined && !r.resumable && request_input_max(&r) == 0 &&
-                  request_estimate_output(&r) == 0 && request_estimate_input(&r) == 1);
+            CHECK(!r.resumable && request_input_max(&r) == 0 && request_estimate_output(&r) == 0 &&
+                  request_estimate_input(&r) == 1);
     }
     static const char *const bodies[] = {"{\"count\":0,\"tokens\":[]}", "{\"tokens\":[]}", "{\"count\":{}}", "[]",
                                          "{\"count\":1"};
@@ -267,7 +273,7 @@ static void embeddings_say_nothing(void)
         snprintf(text, sizeof text, "{\"model\":\"m\",\"input\":%s,\"n\":3,\"max_tokens\":-5,\"stream\":false}",
                  fine[i]);
         CHECK_INT(parse_embeddings(&r, text, &param), RC_OK);
-        CHECK(r.choices == 1 && r.maybe_determined && !r.stream && !r.resumable && !r.prefixable);
+        CHECK(r.choices == 1 && !r.stream && !r.resumable && !r.prefixable);
         CHECK(r.output_tokens_max == 0 && request_estimate_output(&r) == 0 && request_estimate_input(&r) > 10);
     }
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
