@@ -187,7 +187,7 @@ def test_hammer(args, seconds=None):
         kills = kill_at_random(stage.schedulers, stage.redis, seconds, random.Random(64))
         more.stop()
         wait_until(lambda: lab + stage.redis.budget("lab")["topped_up"] - stage.redis.budget("lab")["spent"] < LEAST,
-                   120 if args.full else 20, "refused though it fits: lab is used up")
+                   120 if args.full else 20, "lab is used up: refused though it fits, or there is reserved what nobody has")
         stage.end()
         b, _ = check_books(stage, "org", stage.up.billed, org)
         l, limit = check_books(stage, "lab", stage.up.of["n"], lab)

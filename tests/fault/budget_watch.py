@@ -122,4 +122,5 @@ class Judge:
                 break
             if s.begin >= t.at - self.wait_s:
                 inside.append(s.limit - s.spent - s.reserved)
-        return "after a wait", len(inside) >= 10, inside and min(inside) >= t.need
+        in_time = t.at - t.sent < 1.5 * self.wait_s  # told later, the refusal is of before those looks, perhaps
+        return "after a wait", in_time and len(inside) >= 10, inside and min(inside) >= t.need

@@ -506,7 +506,7 @@ def test_cheap_hours(args):
         f.cli("reload")
         t.join(20)
         assert [a.status for a in answers] == [200], answers
-        assert "one of the cheapest hours before the deadline" in f.s.log_text()
+        f.s.line(area="capacity", reason="one of the cheapest hours before the deadline")
 
 
 def test_mistakes(args):
