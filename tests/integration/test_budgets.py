@@ -458,7 +458,7 @@ def test_webhook(args):
             assert sorted(events) == ["budget.hard", "budget.soft"], events
             assert all(g[0] == f"Bearer {folder_token}" for g in got)
             assert all(g[1]["budget"] == "b" and g[1]["reset"].startswith("20") for g in got), got
-            assert folder_token not in s.log_text() and "secret-path" not in s.log_text()
+            s.never_says(folder_token, "secret-path")
         assert len(got) == 2, got
     finally:
         os.unlink(path)

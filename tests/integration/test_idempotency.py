@@ -271,7 +271,7 @@ def after_a_restart(args):
 
 def killed_while_it_runs(args):
     """Nothing was answered, so nothing was charged: the repeat is the first."""
-    up = Upstream(default=Script(head_delay=5))
+    up = Upstream(default=Script(hang="head"))
     with served(args, up).ready() as s:
         c = start(s, "k")
         wait_until(lambda: up.active == 1, 3, "it runs")
