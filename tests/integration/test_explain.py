@@ -272,7 +272,8 @@ def many_nodes(args):
     """Those that were not worth a look are counted."""
     up = Upstream()
     nodes = [node(f"n{i:02}", up, price=(f"{1 + i}", "1", "1")) for i in range(20)]
-    with start(args, nodes, routing={"explain_header": "all"}) as s:
+    patient = {"interval": "5s", "timeout": "5s"}  # one server says for all of them that they are well
+    with start(args, nodes, routing={"explain_header": "all"}, health=patient) as s:
         a = chat(s.port, headers=ASK)
         d, = explain(s, a.headers["x-request-id"])
         assert d["chosen"] == "n00" and len(d["candidates"]) == 16 and d["others"] == {"not_listed": 4}, d
