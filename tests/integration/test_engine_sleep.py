@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import random
+import select
 import signal
 import socket
 import ssl
@@ -253,6 +254,31 @@ def goes_on(pid):
     os.kill(pid, signal.SIGCONT)
 
 
+def held_in_its_load(s):
+    """It wakes, and the worker stands still before it is ready, as by hold_worker(). None: that one was too quick for us,
+    and it sleeps again."""
+
+    def readies():
+        return sum(x["message"] == "ready" for x in s.log_lines())  # a worker says so before it tells its supervisor
+
+    before = readies()
+    same(order(s, "/wake_up"), "waking")
+    pid = wait_until(lambda: hold_worker(s), 5, "it loads")
+    if readies() == before:
+        return pid
+    goes_on(pid)
+    fall_asleep(s)
+    return None
+
+
+def is_over(c, events):
+    """All of it has been sent: what there is to read is read."""
+    while select.select([c.socket], [], [], 0)[0]:
+        if next(events, None) is None:
+            return True
+    return False
+
+
 def falling_asleep_with_answers(args):
     """What runs is answered to its end; who comes meanwhile is answered, too, and keeps it awake; a wish takes it back."""
     with node(args, "--ctx-size", "60000") as s:
@@ -266,7 +292,7 @@ def falling_asleep_with_answers(args):
             next(events)
             same(order(s, "/sleep"), "falling_asleep")
             pid = hold_worker(s)
-            if pid and health(s) == "falling_asleep":
+            if pid and health(s) == "falling_asleep" and not is_over(c, events):
                 return c, events, pid
             if pid:
                 goes_on(pid)
@@ -307,10 +333,12 @@ def sleep_while_loading(args):
         same(order(s, "/sleep"), "falling_asleep")  # nobody waits: the load is not worth ending
         wait_until(lambda: health(s) == "asleep", 5, "asleep")
         same(s.worker(), None)
-        same(order(s, "/wake_up"), "waking")
+        wait_until(lambda: held_in_its_load(s), 5, "it loads")
         same(order(s, "/sleep"), "falling_asleep")
-        same(order(s, "/wake_up"), "waking")
-        pid = wait_until(lambda: hold_worker(s), 5, "it loads")
+        same(order(s, "/wake_up"), "waking")  # as soon as that worker is gone
+        wait_until(lambda: health(s) == "ok", 60, "the next one is there")
+        fall_asleep(s)
+        pid = wait_until(lambda: held_in_its_load(s), 5, "it loads")
         same(health(s), "waking")
         held = [Connection(s.port, "POST", COMPLETION, PROMPT) for _ in range(2)]
         wait_until(lambda: s.metric("spillway_engine_held_requests_total") == 2, 5, "two are held")
@@ -594,10 +622,11 @@ def drains_asleep(args):
             begin = time.monotonic()
             same(s.end(number), 0)
             assert time.monotonic() - begin < (1 if args.full else 10)  # and not the 30 s that a worker would have
-    with node(args, "--warmup", "600" if args.sanitized else "10000", wait=False) as s:  # somebody is held, for seconds
+    with node(args, "--warmup", "50" if args.sanitized else "500", wait=False) as s:
         fall_asleep(s)
+        wait_until(lambda: held_in_its_load(s), 5, "it loads")
         c = Connection(s.port, "POST", COMPLETION, PROMPT)
-        wait_until(lambda: health(s) == "waking", 5, "waking")
+        wait_until(lambda: s.metric("spillway_engine_held_requests_total") == 1, 5, "somebody is held")
         s.process.send_signal(signal.SIGTERM)
         error_of(c.all(), 503, "draining")
         same(s.end(), 0)
