@@ -280,6 +280,22 @@ def bills(fleet):
     return int(decimal.Decimal(a["paid_usd"]) * 10**12), fleet.cloud.state()["bill"], a
 
 
+def settled_bills(fleet):
+    """bills(), once they agree, and some time later still: that the last ones have ended is told when a call gets
+    through. Or as they are when there was time enough for that."""
+
+    def agree():
+        ours, theirs, _ = bills(fleet)
+        return ours == theirs
+
+    try:
+        wait_until(agree, 10, "the bills to agree")
+    except AssertionError:
+        pass
+    time.sleep(3)
+    return bills(fleet)
+
+
 def explain_bills(fleet):
     """Instance by instance, where the two differ."""
     import sqlite3
@@ -324,8 +340,7 @@ def chaos(args):
         except AssertionError:
             pass
         leaked = [(i.id, i.tags.get("spillway-name")) for i in fleet.alive()]
-        time.sleep(3)
-        ours, theirs, bill = bills(fleet)
+        ours, theirs, bill = settled_bills(fleet)
         differ = explain_bills(fleet) if ours != theirs else []
         c = fleet.cloud.cloud
         ends = [i.reason for i in c.instances.values()]
