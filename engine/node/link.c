@@ -19,6 +19,7 @@ struct link {
     struct server *server; /* borrowed */
     struct server_supervisor supervisor;
     bool leaving;   /* told to fall asleep or to drain: connections are given back */
+    bool passed_on; /* a wish to sleep, which the supervisor may not have heard yet */
     uint64_t round; /* of that order */
 };
 
@@ -76,12 +77,16 @@ static void on_asked(enum server_asked what, void *arg)
     struct link *l = arg;
     const struct node_asked sleep = {NODE_ASKED_SLEEP}, drain = {NODE_ASKED_DRAIN};
     switch (what) {
-    case SERVER_ASKED_SLEEP: tell(l, MSG_ASKED, &sleep, sizeof sleep, -1); break;
+    case SERVER_ASKED_SLEEP:
+        tell(l, MSG_ASKED, &sleep, sizeof sleep, -1);
+        l->passed_on = true;
+        break;
     case SERVER_ASKED_DRAIN: tell(l, MSG_ASKED, &drain, sizeof drain, -1); break;
     case SERVER_ASKED_WAKE:
     case SERVER_ASKED_ANSWER:
-        if (l->leaving)
+        if (l->leaving || l->passed_on)
             tell(l, MSG_WANTED, NULL, 0, -1);
+        l->passed_on = false; /* this is the later wish, and is heard later */
         break;
     }
 }

@@ -37,6 +37,15 @@ def make_model(args):
     return path
 
 
+def state_of(pid):
+    """Of a process, as ps(1) has it: R, S, T, Z, ...; X: there is none."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "X"
+
+
 class Server:
     """`spillway-engine serve`. Leaving the block ends it with SIGTERM, and wants exit status 0 (under sanitizers that
     includes the check for leaks)."""
@@ -75,15 +84,12 @@ class Server:
 
     def worker(self):
         """The pid of the process with the model, or None: it is asleep."""
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                with open(f"/proc/{pid}/stat") as f:
-                    state, parent = f.read().rsplit(")", 1)[1].split()[:2]
-            except OSError:
-                continue
-            if int(parent) == self.process.pid and state != "Z":
-                return int(pid)
-        return None
+        try:
+            with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as f:
+                pids = [int(pid) for pid in f.read().split()]
+        except OSError:
+            return None
+        return next((pid for pid in pids if state_of(pid) not in "ZX"), None)
 
     def log_text(self):
         with open(self.log_path, errors="replace") as f:

@@ -16,7 +16,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from engine_server import FOLDER, Server, error_of, make_model, run_ns, same  # noqa: E402
+from engine_server import FOLDER, Server, error_of, make_model, run_ns, same, state_of  # noqa: E402
 from harness import Connection, certificate, main, nvml_stub, request, wait_until  # noqa: E402
 from test_node_api import COMPLETION, NODE, key_file, node  # noqa: E402
 
@@ -233,21 +233,21 @@ def a_request_wakes(args):
 # ---- races ----
 
 
-def hold_worker(s):
-    """The worker stands still where it is, until goes_on(pid): what is to happen meanwhile has time. Its pid, or None:
-    there is none, or it ended just now."""
-
-    def state_of(pid):
-        with open(f"/proc/{pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0]
-
-    pid = s.worker()
+def hold(pid):
+    """That process stands still where it is, until goes_on(pid): what is to happen meanwhile has time. False: it ended just
+    now."""
     try:
-        os.kill(pid or 0x7fffffff, signal.SIGSTOP)
-        wait_until(lambda: state_of(pid) in "TZX", 5, "it stands still")
-        return pid if state_of(pid) == "T" else None
+        os.kill(pid, signal.SIGSTOP)
     except OSError:
-        return None
+        return False
+    wait_until(lambda: state_of(pid) in "TZX", 5, "it stands still")
+    return state_of(pid) == "T"
+
+
+def hold_worker(s):
+    """The pid of the worker, which stands still, or None: there is none."""
+    pid = s.worker()
+    return pid if pid and hold(pid) else None
 
 
 def goes_on(pid):
@@ -327,8 +327,29 @@ def falling_asleep_with_answers(args):
         wait_until(lambda: health(s) == "asleep", 10, "asleep")
 
 
+def wishes_are_in_order(args):
+    """The worker has told that it is to sleep, its supervisor has not heard it yet, and somebody wants the node: that is
+    the later wish."""
+
+    def states():
+        return [x["message"] for x in s.log_lines() if "was" in x]
+
+    with node(args) as s:
+        for wish in [lambda: same(order(s, "/wake_up"), "awake"), lambda: text_of(request(s.port, "POST", COMPLETION, PROMPT))]:
+            seen = len(states())
+            assert hold(s.process.pid)
+            try:
+                same(order(s, "/sleep"), "falling_asleep")
+                wish()
+            finally:
+                goes_on(s.process.pid)
+            wait_until(lambda: len(states()) >= seen + 2, 5, "it has heard of both")
+            same(states()[seen:], ["falling asleep", "awake"])
+            same(health(s), "ok")
+
+
 def sleep_while_loading(args):
-    passes = "50" if args.sanitized else "500"
+    passes = "200" if args.sanitized else "2000"
     with node(args, "--warmup", passes, "--hold-max", "2", wait=False) as s:
         same(order(s, "/sleep"), "falling_asleep")  # nobody waits: the load is not worth ending
         wait_until(lambda: health(s) == "asleep", 5, "asleep")
@@ -622,7 +643,7 @@ def drains_asleep(args):
             begin = time.monotonic()
             same(s.end(number), 0)
             assert time.monotonic() - begin < (1 if args.full else 10)  # and not the 30 s that a worker would have
-    with node(args, "--warmup", "50" if args.sanitized else "500", wait=False) as s:
+    with node(args, "--warmup", "200" if args.sanitized else "2000", wait=False) as s:
         fall_asleep(s)
         wait_until(lambda: held_in_its_load(s), 5, "it loads")
         c = Connection(s.port, "POST", COMPLETION, PROMPT)
@@ -655,5 +676,5 @@ def nobody_is_left_behind(args):
 
 if __name__ == "__main__":
     main(__doc__, [orders_and_words, gpus_are_told, probes_never_wake, a_request_wakes, falling_asleep_with_answers,
-                   sleep_while_loading, under_traffic, over_tls, crashes_are_mended, crash_loops_end, a_model_that_went_away, workers_die_at_any_moment,
-                   hung_workers_are_replaced, drains_asleep, nobody_is_left_behind])
+                   wishes_are_in_order, sleep_while_loading, under_traffic, over_tls, crashes_are_mended, crash_loops_end,
+                   a_model_that_went_away, workers_die_at_any_moment, hung_workers_are_replaced, drains_asleep, nobody_is_left_behind])
