@@ -155,11 +155,11 @@ def drain(engines, i):
     engines.kills += 1
 
 
-def disturb(engines, how, every, stop, may):
-    """One engine after the other, and may() says whether it is time for the next."""
+def disturb(engines, how, every, stop, is_back):
+    """One engine after the other, the next once is_back(the one before)."""
     i = 0
     while not stop.wait(every):
-        if may():
+        if i == 0 or is_back((i - 1) % ENGINES):
             how(engines, i % ENGINES)
             i += 1
 
@@ -194,10 +194,10 @@ def survive(args, how, n, every, token="10s"):
         try:
             with Scheduler(args.build, engines.nodes(), routing={"token": token}, queue={"interactive": {"wait": "120s"}},
                            health={"interval": "200ms", "timeout": "200ms"}).ready(60) as s:
-                def all_ready():
-                    return sum(m.startswith("spillway_node_up{") and v == 1 for m, v in s.metrics().items()) == ENGINES
+                def is_up(i):
+                    return s.metrics()[f'spillway_node_up{{node="e{i}"}}'] == 1
 
-                wait_until(all_ready, 60, "all engines are ready")
+                wait_until(lambda: all(map(is_up, range(ENGINES))), 60, "all engines are ready")
                 begin = time.monotonic()
                 calm = run(s.port, n)
                 if not args.full:  # on a busy machine faults come slower, too: a token must have time to come between two
@@ -206,8 +206,8 @@ def survive(args, how, n, every, token="10s"):
                 stop = threading.Event()
                 # Where engines take long to start, tokens take long to come: an answer that dies four times without one
                 # is poison. So the last one is back before the next goes.
-                may = (lambda: True) if args.full else all_ready
-                killer = threading.Thread(target=disturb, daemon=True, args=(engines, how, every, stop, may))
+                is_back = (lambda i: True) if args.full else is_up
+                killer = threading.Thread(target=disturb, daemon=True, args=(engines, how, every, stop, is_back))
                 begin = time.monotonic()
                 killer.start()
                 rough = run(s.port, n)

@@ -140,6 +140,19 @@ def long_enough(s, streams, seconds):
     return int(min(CONTEXT - 100, max(120, 60 / (time.monotonic() - begin - host.stall) * seconds)))
 
 
+def streams_under_way(s, streams, tokens, seconds, enough):
+    """Clients that have been told something of their answers for so long, and have most of it before them; and how many
+    tokens those have: `tokens` or, where that was reckoned while the machine was slower than it is now, more."""
+    while True:
+        clients = start_all([Client(s.port, k, tokens, enough) for k in range(streams)])
+        wait_until(lambda: all(c.pieces for c in clients), 30, "all streams run")
+        time.sleep(seconds)
+        if tokens == CONTEXT - 100 or all(c.pieces < tokens / 2 for c in clients):
+            return clients, tokens
+        join_all(clients)
+        tokens = min(2 * tokens, CONTEXT - 100)
+
+
 def undisturbed(s, clients, tokens):
     """The same answers, computed once more, as far as they were read."""
     def as_far_as(c):
@@ -168,11 +181,9 @@ def taken_away(args, notice_s, streams=STREAMS, last_s=None):
                 before_s = last_s / 4  # so that there is something to be known elsewhere
                 tokens = long_enough(s, streams, before_s + last_s * 1.1 + 1)
                 end = []  # when there has been enough of it: as fast as now it may not stay, with more on fewer nodes
-                clients = start_all([Client(s.port, k, tokens, lambda text: end and time.monotonic() > end[0])
-                                     for k in range(streams)])
-                victim = wait_until(lambda: max(engines, key=Engine.running) if all(c.pieces for c in clients) else None, 30,
-                                    "all streams run")
-                time.sleep(before_s)
+                clients, tokens = streams_under_way(s, streams, tokens, before_s,
+                                                    lambda text: end and time.monotonic() > end[0])
+                victim = max(engines, key=Engine.running)
                 there, host = victim.running(), Host()
                 host.start()
                 begin = time.monotonic()
