@@ -510,7 +510,8 @@ class Scheduler:
             lines.append(f"auth: {'keys' if keys else 'off'}")
         # One worker wherever a suite runs; SPILLWAY_TEST_WORKERS=3 runs it over several.
         defaults = {"listen": "127.0.0.1:0", "workers": os.environ.get("SPILLWAY_TEST_WORKERS", "1"),
-                    "health": {"interval": "300ms", "timeout": "300ms"}, "drain": "5s",
+                    # Who is gone refuses, and is seen to be within a second; who is late is a fake on a busy machine.
+                    "health": {"interval": "1s", "timeout": "1s"}, "drain": "5s",
                     # Nodes that fail on purpose are asked again at once; test_nodes.py is about what happens otherwise.
                     "breaker": {"failures": 0, "percent": 0, "cool_down_max": 0}}
         for key, value in {**defaults, **settings}.items():
