@@ -265,7 +265,7 @@ def cancelled_tasks(args):
     up = Upstream(default=Script(repeat=1000, word_delay=0.01))  # takes most of a minute, undisturbed
 
     async def run(port, stream):
-        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0) as c:
+        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0, timeout=60) as c:
             got = asyncio.Event()
 
             async def read():
@@ -406,7 +406,7 @@ def asynchronous_and_parallel(args):
     import asyncio
 
     async def run(port):
-        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0) as c:
+        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0, timeout=60) as c:
 
             async def one(i):
                 if i % 2:
