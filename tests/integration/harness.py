@@ -488,6 +488,11 @@ def in_parallel(jobs):
     return [job.result() for job in started]
 
 
+# Of nodes that are to be there, whatever keeps them from answering for a moment: where it is exact who gets what, or where so
+# much goes on here that they are late.
+PATIENT_HEALTH = {"interval": "5s", "timeout": "5s"}
+
+
 class Scheduler:
     """`spillway serve` with a configuration that is written here. node(): one entry of `nodes`."""
 

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 
-from harness import Scheduler, Script, Upstream, chat, key_hash, main, node, request, wait_until
+from harness import PATIENT_HEALTH, Scheduler, Script, Upstream, chat, key_hash, main, node, request, wait_until
 
 NODES = 48
 PROSE = "what somebody said about something, at length, before. " * 60
@@ -20,7 +20,7 @@ class Crowd:
         order = [(i * 29) % NODES for i in range(NODES)]  # so that the cheap ones stand anywhere
         nodes = [node(f"n{i}", self.up, price=("1" if equal else str(1 + i),) * 3, slots=1, **(each(i) if each else {}))
                  for i in order]
-        self.s = Scheduler(args.build, nodes, **settings).nodes_ready(NODES)
+        self.s = Scheduler(args.build, nodes, health=PATIENT_HEALTH, **settings).nodes_ready(NODES)
 
     def __enter__(self):
         return self

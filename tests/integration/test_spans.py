@@ -10,7 +10,8 @@ import threading
 import time
 
 from fake_engine import Engine, Expected, Fault
-from harness import Scheduler, Script, Upstream, chat, free_port, key_hash, main, node, request, wait_until
+from harness import (PATIENT_HEALTH, Scheduler, Script, Upstream, chat, free_port, key_hash, main, node, request,
+                     wait_until)
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SERVER, CLIENT, ERROR = 2, 3, 2
@@ -142,7 +143,8 @@ def a_request_and_its_leg(args):
 def failed_legs(args):
     bad, good = Upstream("bad", default=Script(status=500)), Upstream("good")
     nodes = [node("bad", bad, price=("0", "0", "0")), node("good", good)]
-    with Collector() as c, Scheduler(args.build, nodes, tracing=tracing(c), routing={"retries": 1}).ready() as s:
+    with Collector() as c, Scheduler(args.build, nodes, tracing=tracing(c), routing={"retries": 1},
+                                     health=PATIENT_HEALTH).ready() as s:
         wait_until(lambda: s.metrics()['spillway_node_up{node="bad"}'] == 1 == s.metrics()['spillway_node_up{node="good"}'],
                    5, "both are ready")
         assert chat(s.port).status == 200
@@ -263,7 +265,7 @@ def the_collectors_troubles(args):
             begun = time.monotonic()
             assert chat(s.port).status == 200
             assert time.monotonic() - begun < limit
-    with Scheduler(args.build, [node("a", up)], workers=1,
+    with Scheduler(args.build, [node("a", up)], workers=1, health=PATIENT_HEALTH,
                    tracing=tracing(f"http://127.0.0.1:{free_port()}", queue_max=64)).ready() as s:
         quick(s, 60)
         assert s.metrics()["spillway_spans_dropped_total"] > 0 and s.metrics()["spillway_spans_queued"] <= 64
@@ -271,7 +273,8 @@ def the_collectors_troubles(args):
         assert s.terminate() == 0 and time.monotonic() - begun < 8  # it tries for two seconds
     with Collector() as c:
         c.hang.set()
-        with Scheduler(args.build, [node("a", up)], workers=1, tracing=tracing(c, queue_max=64)).ready() as s:
+        with Scheduler(args.build, [node("a", up)], workers=1, health=PATIENT_HEALTH,
+                       tracing=tracing(c, queue_max=64)).ready() as s:
             quick(s, 60)
             wait_until(lambda: c.posts, 5, "it has been asked")
             quick(s)
@@ -281,7 +284,7 @@ def the_collectors_troubles(args):
             wait_until(lambda: len(c.spans) >= 64, 8, "it gets them later")
     with Collector() as c:
         c.status = 503
-        with Scheduler(args.build, [node("a", up)], tracing=tracing(c)).ready() as s:
+        with Scheduler(args.build, [node("a", up)], health=PATIENT_HEALTH, tracing=tracing(c)).ready() as s:
             quick(s, 3)
             wait_until(lambda: c.posts, 5, "it has been asked")
             c.status = 200

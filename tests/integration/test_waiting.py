@@ -6,7 +6,8 @@ import statistics
 import threading
 import time
 
-from harness import Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, request, wait_until
+from harness import (PATIENT_HEALTH, Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, request,
+                     wait_until)
 
 KEYS = {"crowd": "sk-crowd", "guest": "sk-guest"}
 WAITING = 'spillway_requests_waiting{model="m",class="%s"}'
@@ -305,7 +306,8 @@ def three_times_too_much(args):
     the machine stood still is left out, and it has to hold in one of five rounds."""
     ups = [Upstream(default=Script(head_delay=0.1, words=["x"])) for _ in range(2)]
     nodes = [node(f"n{i}", u, slots=3) for i, u in enumerate(ups)]
-    with Scheduler(args.build, nodes, keys=keys(), queue={"interactive": {"wait": "1s"}}).ready() as s:
+    with Scheduler(args.build, nodes, keys=keys(), health=PATIENT_HEALTH,
+                   queue={"interactive": {"wait": "1s"}}).ready() as s:
         s.nodes_ready(2)
         peak = saturate(s, 12, 1.5)
         rss = s.rss_kib()

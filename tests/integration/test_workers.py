@@ -14,8 +14,8 @@ import threading
 import time
 
 import test_gateway
-from harness import (Connection, Scheduler, Script, Skip, Upstream, chat, key_hash, main, node, request, thread_names,
-                     wait_until)
+from harness import (PATIENT_HEALTH, Connection, Scheduler, Script, Skip, Upstream, chat, key_hash, main, node, request,
+                     thread_names, wait_until)
 
 WORKERS = 3
 OK, CANCELLED, FAILED = range(3)  # in the ledger
@@ -78,7 +78,7 @@ def limits_are_shared(args):
     up = Upstream(default=Script(word_delay=0.002))
     classes = [{"name": "five", "concurrent": 5}]
     keys = [{"id": "k", "sha256": key_hash("sk-k"), "tenant": "acme"}]
-    with Scheduler(args.build, [node("a", up)], keys=keys, workers=WORKERS,
+    with Scheduler(args.build, [node("a", up)], keys=keys, workers=WORKERS, health=PATIENT_HEALTH,
                    limits={"classes": classes, "key": "five"}).ready() as s:
         end = time.monotonic() + (20 if args.full else 2)
         counts = {200: 0, 429: 0}
