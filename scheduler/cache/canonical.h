@@ -1,5 +1,5 @@
 /* When two requests are the same, and when their answers must be: the canonical form of a request's body and the key
- * made from it. Written from the document that the one parse of a body has left, by a walk over it: what spelling decides
+ * made from it. Written by a walk over the document that the one parse of a body has left: what spelling decides
  * (numbers, escapes) is looked up in the text, at the places that the parse has found. Pure.
  *
  * Canonical form: the same JSON without blanks; members of every object sorted by key (bytes); strings with as few
@@ -39,8 +39,8 @@ bool canonical_is_deterministic(const cJSON *root);
 /* Exactly one answer is asked for. Others are never kept. */
 bool canonical_is_single(const cJSON *root);
 
-/* Append the canonical form. RC_UNSUPPORTED: a number beyond 10^(10^9), or an outer key that is written with escapes, since
- * we will not guess what a node reads; RC_FULL: too large for a cache, or for out. */
+/* Append the canonical form. RC_UNSUPPORTED: a number beyond 10^(10^9), or an outer key that is written with escapes:
+ * we will not guess what a node reads. RC_FULL: too large for a cache, or for out. */
 enum rc canonical_write(const cJSON *root, struct strbuf *out) SPW_MUST_USE;
 
 struct cache_key_input {

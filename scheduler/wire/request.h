@@ -54,8 +54,8 @@ struct request_body {
     const char *inside; /* behind the outer '{' */
 };
 
-/* RC_OK: *doc is the caller's to end, for whoever wants to know more of the body: it is read only once. RC_INVALID: e says
- * what is wrong; *param names the key (static text) or is NULL. */
+/* RC_OK: *doc is the caller's to end, for whoever wants to know more of the body, which is read only once. RC_INVALID:
+ * e says what is wrong; *param names the key (static text) or is NULL. */
 enum rc request_parse(struct request_body *r, struct json_doc *doc, enum request_kind kind, struct span text,
                       const char **param, struct error *e) SPW_MUST_USE;
 

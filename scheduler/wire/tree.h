@@ -1,5 +1,5 @@
-/* A node's answer in JSON as a flat tree of places in it: one strict pass, no copies, nodes in one array that is used again
- * and again.
+/* A node's answer in JSON as a flat tree of places in it: one strict pass, no copies, nodes in one array that is used
+ * again and again.
  *
  * Beside base/json.h because a cache must not lose what cJSON loses: integers past 2^53, the spelling of numbers, and
  * U+0000 or lone surrogates in strings, which a model may well say. Accepts exactly RFC 8259 with the bounds below;
