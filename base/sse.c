@@ -1,7 +1,8 @@
 /* The frame splitter: see sse.h.
  *
- * Lines are found with memchr; a frame that arrives whole is delivered from the input without a copy, only a tail is
- * kept. `scanned` and `line` are offsets into the frame being read, so that no byte is looked at twice. */
+ * Lines are found with memchr and understood at once; a frame that arrives whole is delivered from the input without a
+ * copy, only a tail is kept. What is known of the frame being read are offsets into it, so that no byte is looked at
+ * twice, wherever the input was cut. */
 #include "base/sse.h"
 
 #include <stdlib.h>
@@ -9,15 +10,22 @@
 
 #include "base/alloc.h"
 
+struct part { /* of the frame being read */
+    size_t at, n;
+};
+
 struct sse {
     size_t max;
     char *tail; /* owned: the begun frame */
     size_t len, cap;
     size_t scanned; /* of the frame: bytes known to hold no unhandled line end */
     size_t line;    /* offset of the line being read */
-    bool bare_cr;   /* the last line of this frame ended in CR alone */
-    bool drop_lf;   /* the frame before ended in CR; an LF here is still its */
-    bool started;   /* past a byte order mark */
+    struct part data, event;
+    bool has_data;
+    bool several; /* data lines: data.n bytes of `joined` */
+    bool bare_cr; /* the last line of this frame ended in CR alone */
+    bool drop_lf; /* the frame before ended in CR; an LF here is still its */
+    bool started; /* past a byte order mark */
     enum rc failed;
     char *joined; /* owned: of frames with several data lines */
     size_t joined_cap;
@@ -52,25 +60,22 @@ static bool find_line_end(const char *line, size_t n, size_t *n_line, size_t *n_
     return true;
 }
 
-static void join(struct sse *s, struct sse_frame *f, const char *value, size_t n)
+static void join(struct sse *s, const char *frame, const char *value, size_t n)
 {
-    size_t need = f->data_len + 1 + n;
+    size_t need = s->data.n + 1 + n;
     if (need > s->joined_cap) {
-        char *grown = spw_malloc(need * 2);
-        memcpy(grown, f->data, f->data_len);
-        free(s->joined);
-        s->joined = grown;
+        s->joined = spw_realloc(s->joined, need * 2);
         s->joined_cap = need * 2;
-    } else if (f->data != s->joined) {
-        memcpy(s->joined, f->data, f->data_len);
     }
-    s->joined[f->data_len] = '\n';
-    memcpy(s->joined + f->data_len + 1, value, n);
-    f->data = s->joined;
-    f->data_len = need;
+    if (!s->several)
+        memcpy(s->joined, frame + s->data.at, s->data.n);
+    s->several = true;
+    s->joined[s->data.n] = '\n';
+    memcpy(s->joined + s->data.n + 1, value, n);
+    s->data.n = need;
 }
 
-static void take_field(struct sse *s, struct sse_frame *f, const char *line, size_t n)
+static void take_field(struct sse *s, const char *frame, const char *line, size_t n)
 {
     const char *colon = memchr(line, ':', n);
     size_t n_name = colon ? (size_t)(colon - line) : n;
@@ -80,37 +85,41 @@ static void take_field(struct sse *s, struct sse_frame *f, const char *line, siz
         value++;
         n_value--;
     }
+    const struct part part = {(size_t)(value - frame), n_value};
     if (n_name == 4 && memcmp(line, "data", 4) == 0) {
-        if (f->has_data) {
-            join(s, f, value, n_value);
-        } else {
-            f->has_data = true;
-            f->data = value;
-            f->data_len = n_value;
-        }
+        if (s->has_data)
+            join(s, frame, value, n_value);
+        else
+            s->data = part;
+        s->has_data = true;
     } else if (n_name == 5 && memcmp(line, "event", 5) == 0) {
-        f->event = value;
-        f->event_len = n_value;
+        s->event = part;
     }
 }
 
-static enum rc deliver(struct sse *s, const char *frame, size_t n, sse_frame_cb *cb, void *arg)
+/* The line that begins at s->line. The stream's first one may have a byte order mark. */
+static void take_line(struct sse *s, const char *frame, size_t end)
 {
-    struct sse_frame f = {.raw = frame, .raw_len = n, .data = "", .event = ""};
-    const char *line = frame;
-    size_t left = n, n_line, n_end;
-    if (!s->started && n >= 3 && memcmp(frame, "\xef\xbb\xbf", 3) == 0) {
+    const char *line = frame + s->line;
+    size_t n = end - s->line;
+    if (!s->started && n >= 3 && memcmp(line, "\xef\xbb\xbf", 3) == 0) {
         line += 3;
-        left -= 3;
+        n -= 3;
     }
     s->started = true;
-    while (left && find_line_end(line, left, &n_line, &n_end)) {
-        if (n_line)
-            take_field(s, &f, line, n_line);
-        line += n_line + n_end;
-        left -= n_line + n_end;
-    }
-    return cb(&f, arg);
+    take_field(s, frame, line, n);
+}
+
+static struct sse_frame frame_of(const struct sse *s, const char *frame, size_t n)
+{
+    const char *data = s->several ? s->joined : s->has_data ? frame + s->data.at : "";
+    return (struct sse_frame){.raw = frame,
+                              .raw_len = n,
+                              .has_data = s->has_data,
+                              .data = data,
+                              .data_len = s->data.n,
+                              .event = s->event.n ? frame + s->event.at : "",
+                              .event_len = s->event.n};
 }
 
 /* Look for the end of the frame that starts at `frame`. Its length, or 0: not here yet. */
@@ -131,6 +140,7 @@ static size_t scan(struct sse *s, const char *frame, size_t n, bool ended)
         s->bare_cr = n_end == 1 && frame[end] == '\r';
         if (blank)
             return end + n_end;
+        take_line(s, frame, end);
         s->scanned = s->line = end + n_end;
     }
     s->scanned = n;
@@ -140,7 +150,9 @@ static size_t scan(struct sse *s, const char *frame, size_t n, bool ended)
 static void begin_frame(struct sse *s)
 {
     s->scanned = s->line = 0;
-    s->bare_cr = false;
+    s->data = s->event = (struct part){0};
+    s->has_data = s->several = s->bare_cr = false;
+    s->started = true;
 }
 
 /* All whole frames of in; *used says how far. */
@@ -160,10 +172,10 @@ static enum rc frames(struct sse *s, const char *in, size_t n, bool ended, size_
             return RC_FULL;
         if (!frame)
             return RC_OK;
+        const struct sse_frame f = frame_of(s, in + *used, frame);
         begin_frame(s);
-        const char *at = in + *used;
         *used += frame;
-        enum rc rc = deliver(s, at, frame, cb, arg);
+        enum rc rc = cb(&f, arg);
         if (rc != RC_OK)
             return rc;
     }

@@ -330,7 +330,11 @@ static enum rc put_part(struct strbuf *out, const char *text)
 
 static enum rc write_input(const cJSON *root, const struct cache_key_input *in, struct strbuf *out)
 {
-    enum rc rc = strbuf_printf(out, KEY_VERSION " %d ", (int)in->kind);
+    enum rc rc = strbuf_puts(out, KEY_VERSION " ");
+    if (rc == RC_OK)
+        rc = strbuf_int(out, in->kind);
+    if (rc == RC_OK)
+        rc = strbuf_append(out, " ", 1);
     if (rc == RC_OK)
         rc = put_part(out, in->tenant);
     if (rc == RC_OK)
