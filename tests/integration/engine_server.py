@@ -119,6 +119,11 @@ class Server:
         m = parse_metrics(request(self.port, "GET", "/metrics", headers=headers).body.decode())
         return sum(v for (n, ls), v in m.items() if n == name and labels.items() <= dict(ls).items())
 
+    def is_idle(self):
+        """Nothing runs and nothing waits, at the same moment: from one question to the next who waits may begin to run."""
+        names = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+        return sum(v for (name, _), v in self.metrics().items() if name in names) == 0
+
     def end(self, signal_number=signal.SIGTERM, seconds=30):
         if self.process.poll() is None:
             self.process.send_signal(signal_number)

@@ -144,7 +144,7 @@ def a_node_of_the_configuration(args):
     with World(args) as w, Scheduler(args.build, [engine]) as s:
         s.ready(60)
         config = os.path.join(s.folder, "spillway.yaml")
-        few = ["--prompt", "256", "--output", "16", "--batch", "2", "--repeats", "1"]
+        few = ["--prompt", "256", "--output", "64", "--batch", "2", "--repeats", "1"]
         path = os.path.join(s.folder, "state", "calibration", "cpu1.json")
         r, _ = undisturbed(lambda: (w.calibrate("cpu1", "--config", config, *few), path),
                            lambda r: len(r["decode"]) == 2)

@@ -283,7 +283,7 @@ def choices(args):
         c = s.stream(prompt, **{**ask, "max_tokens": 100}, n=8)
         c.head()
         c.close()
-        wait_until(lambda: s.metric("vllm:num_requests_running") == s.metric("vllm:num_requests_waiting") == 0)
+        wait_until(s.is_idle)
         same(s.metric("spillway_engine_kv_pages", state="free"), s.metric("spillway_engine_kv_pages", state="all"))
 
 
@@ -612,7 +612,7 @@ def leaving_frees_the_slot(args):
         wait_until(lambda: s.metric("vllm:num_requests_waiting") == 2, 10, "two wait")
         for c in reversed(connections):
             c.close()
-        wait_until(lambda: s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting") == 0, 5, "idle")
+        wait_until(s.is_idle, 5, "idle")
         same(s.metric("spillway_engine_requests_aborted_total"), 6)
         same(s.metric("vllm:request_success_total", finished_reason="abort"), 6)
         same(s.metric("vllm:kv_cache_usage_perc"), 0)
@@ -637,7 +637,7 @@ def full_house(args):
             same(a.headers["retry-after"], "1")
         for c in [*by_socket.values(), connections[0]]:
             c.close()
-        wait_until(lambda: s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting") == 0, 10, "idle")
+        wait_until(s.is_idle, 10, "idle")
 
 
 def waiting_has_an_end(args):

@@ -122,11 +122,7 @@ def resident(pid):
 
 def nothing_is_left(s):
     """Nobody runs, nobody waits, and all pages are free."""
-    def quiet():
-        m = s.metrics()
-        return sum(v for (name, _), v in m.items() if name in ("vllm:num_requests_running", "vllm:num_requests_waiting")) == 0
-
-    wait_until(quiet, QUIET_S, "all sequences have ended")
+    wait_until(s.is_idle, QUIET_S, "all sequences have ended")
     free, all_pages = (s.metric("spillway_engine_kv_pages", state=state) for state in ("free", "all"))
     assert free == all_pages > 0, (free, all_pages)
 

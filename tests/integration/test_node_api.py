@@ -473,7 +473,7 @@ def cut_and_ended(args):
         assert "[DONE]" not in [d for _, d in c.answer.events]
         for w in whole:
             error_of(w.all(), 503, "draining")
-        wait_until(lambda: s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting") == 0, 5, "idle")
+        wait_until(s.is_idle, 5, "idle")
         begin = time.monotonic()
         same(s.end(signal.SIGTERM), 0)
         return time.monotonic() - begin
