@@ -188,14 +188,16 @@ bool tier_edit(const char *tier, struct span model, struct span there, char *put
 enum rc edits_apply(struct span text, struct edit *edits, int n, struct strbuf *out)
 {
     const char *from = text.p, *end = text.p + text.n;
-    enum rc rc = RC_OK;
-    for (int i = 1; i < n; i++) {
+    size_t whole = text.n;
+    for (int i = 0; i < n; i++) {
+        whole += edits[i].put_n - edits[i].cut;
         for (int k = i; k > 0 && edits[k].at < edits[k - 1].at; k--) {
             struct edit swap = edits[k];
             edits[k] = edits[k - 1];
             edits[k - 1] = swap;
         }
     }
+    enum rc rc = strbuf_reserve(out, whole); /* in one piece: to grow is to copy what may be a long prompt */
     for (int i = 0; i < n && rc == RC_OK; i++) {
         SPW_ASSERT(edits[i].at >= from && edits[i].cut <= (size_t)(end - edits[i].at));
         rc = strbuf_append(out, from, (size_t)(edits[i].at - from));
