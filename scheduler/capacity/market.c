@@ -146,7 +146,8 @@ static void learn(struct fleet *f, struct market *k)
     const struct fleet_demand *d = &k->now, *last = &k->last;
     const int64_t n = d->requests - last->requests, answers = d->answered - last->answered;
     const int64_t interactive = n - (d->batch - last->batch);
-    const int64_t now_ns = clock_now(f->o.clock).ns;
+    const struct mono now = clock_now(f->o.clock);
+    const int32_t week = week_s(f);
     if (answers > 0) {
         const double each = (double)answers;
         k->answers += answers;
@@ -160,17 +161,17 @@ static void learn(struct fleet *f, struct market *k)
         const int64_t calls = n < OBSERVED_MOST ? n : OBSERVED_MOST;
         const double tokens = (double)(d->input - last->input) + (double)n * k->output;
         k->known = true;
-        k->came = clock_now(f->o.clock);
+        k->came = now;
         k->came_now = interactive > 0 ? k->came : k->came_now;
         for (int64_t i = 0; i < calls; i++) {
-            forecast_observe(&k->forecast, now_ns, week_s(f), tokens / (double)calls);
-            forecast_observe(&k->busy, now_ns, week_s(f), (double)n * k->hold_s / (double)calls);
-            forecast_observe(&k->busy_now, now_ns, week_s(f), (double)interactive * k->hold_s / (double)calls);
+            forecast_observe(&k->forecast, now.ns, week, tokens / (double)calls);
+            forecast_observe(&k->busy, now.ns, week, (double)n * k->hold_s / (double)calls);
+            forecast_observe(&k->busy_now, now.ns, week, (double)interactive * k->hold_s / (double)calls);
         }
     } else if (k->known) { /* before the first request nothing is known: that is no demand of nothing */
-        forecast_observe(&k->forecast, now_ns, week_s(f), 0);
-        forecast_observe(&k->busy, now_ns, week_s(f), 0);
-        forecast_observe(&k->busy_now, now_ns, week_s(f), 0);
+        forecast_observe(&k->forecast, now.ns, week, 0);
+        forecast_observe(&k->busy, now.ns, week, 0);
+        forecast_observe(&k->busy_now, now.ns, week, 0);
     }
     k->last = k->now;
 }
