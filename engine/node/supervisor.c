@@ -162,7 +162,7 @@ static enum node_event judge_end(struct supervisor *s, int status)
         child_say_status(status, how, sizeof how);
         if (!well && !s->killed && s->state != NODE_DONE)
             log_warn(s->o.log, SUPERVISOR_AREA, "the worker did not end well", LOG_S("reason", how));
-        if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
+        if (WIFEXITED(status) && WEXITSTATUS(status) != 0 && !s->killed) /* who was killed owes nobody a good end */
             s->exit_code = ARGS_EXIT_FAILED;
         return NODE_GONE;
     }

@@ -629,6 +629,43 @@ def hung_workers_are_replaced(args):
 # ---- the end ----
 
 
+def write_once(pipe, text):
+    """As soon as somebody reads."""
+    with open(pipe, "w") as f:
+        f.write(text)
+
+
+def a_start_that_is_given_up(args):
+    """A worker that is still starting is killed when its engine drains: if it has just failed by itself, that is no failure
+    of the engine's. It reads its keys from a pipe, and has failed before the engine, which was stopped, hears of the
+    drain."""
+    keys = os.path.join(FOLDER, "keys")
+    os.mkfifo(keys)
+
+    def status():
+        threading.Thread(target=write_once, args=(keys, "spw_a_key\n"), daemon=True).start()  # the engine's own look
+        s = node(args, "--api-key-file", keys, wait=False)
+        try:
+            c = socket.create_connection(("127.0.0.1", s.port), 20)
+            key = NODE["x-spillway-node-key"]
+            head = f"HTTP/1.1\r\nHost: a\r\nx-spillway-node-key: {key}\r\nContent-Length: 0\r\n\r\n"
+            c.sendall(f"GET /health {head}".encode())
+            same(c.recv(4096)[:12], b"HTTP/1.1 503")
+            s.process.send_signal(signal.SIGSTOP)
+            c.sendall(f"POST /drain {head}".encode())
+            write_once(keys, "short\n")
+            wait_until(lambda: s.worker() is None, 10, "the worker has ended")
+            s.process.send_signal(signal.SIGCONT)
+            ended = s.end()
+            c.close()
+            return None if "the worker ended by itself" in s.log_text() else (ended,)
+        finally:
+            s.process.kill()
+            s.process.wait()
+
+    same(wait_until(status, 20, "the drain is heard before the worker's end"), (0,))
+
+
 def drains_asleep(args):
     with node(args) as s:
         fall_asleep(s)
@@ -680,4 +717,5 @@ def nobody_is_left_behind(args):
 if __name__ == "__main__":
     main(__doc__, [orders_and_words, gpus_are_told, probes_never_wake, a_request_wakes, falling_asleep_with_answers,
                    wishes_are_in_order, sleep_while_loading, under_traffic, over_tls, crashes_are_mended, crash_loops_end,
-                   a_model_that_went_away, workers_die_at_any_moment, hung_workers_are_replaced, drains_asleep, nobody_is_left_behind])
+                   a_model_that_went_away, workers_die_at_any_moment, hung_workers_are_replaced, a_start_that_is_given_up,
+                   drains_asleep, nobody_is_left_behind])
