@@ -275,8 +275,12 @@ def choices(args):
         same(sorted(roles), [0, 1, 2])
         # The prompt is shared as well where nothing is kept of requests that are over.
         with Server(args, "--ctx-size", "256", "--max-batch", "3", "--prefix-cache", "0") as forgets:
-            same(texts(forgets.complete(prompt, **ask, n=5, seed=7)), alone)
-            same(forgets.metric("spillway_engine_step_tokens_total", kind="prefill"), 150 + 4 * (150 - 128))
+            read = []  # in each try: where the first choice is over before the others come, it has nothing to share any more
+            while 150 + 4 * (150 - 128) not in read:
+                assert len(read) < 10, read
+                before = forgets.metric("spillway_engine_step_tokens_total", kind="prefill")
+                same(texts(forgets.complete(prompt, **ask, n=5, seed=7)), alone)
+                read.append(forgets.metric("spillway_engine_step_tokens_total", kind="prefill") - before)
             same(forgets.metric("spillway_engine_kv_pages", state="kept"), 0)
             same(forgets.metric("spillway_engine_kv_pages", state="free"), forgets.metric("spillway_engine_kv_pages", state="all"))
         # Whoever leaves frees all of them.
