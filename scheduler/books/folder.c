@@ -142,18 +142,18 @@ static void wait_ms_locked(struct folder *f, int64_t ms, int64_t enough)
     }
 }
 
-static bool is_half_full_locked(const struct folder *f)
+static bool is_piling_up_locked(const struct folder *f)
 {
-    return f->end - f->folded > f->bytes / 2;
+    return f->end - f->folded > f->bytes / FOLD_PILE;
 }
 
-/* Until it is half full: from then on it is the writer's, who would have to wait for us, and we for a core. */
+/* Until it piles up: from then on it is the writer's, who would have to wait for us, and we for a core. */
 static enum rc fold_for_a_while_locked(struct folder *f, struct error *e)
 {
     const int64_t until = f->end;
     enum rc rc = RC_OK;
 
-    while (f->folded < until && !f->stopping && !is_half_full_locked(f) && rc == RC_OK)
+    while (f->folded < until && !f->stopping && !is_piling_up_locked(f) && rc == RC_OK)
         rc = get_to_locked(f, &f->folded, f->folded + 1, FOLD_PIECE, e);
     return rc;
 }
@@ -170,7 +170,7 @@ static void *thread_main(void *arg)
             pthread_cond_wait(&f->more, &f->lock);
         } else if (f->state == FOLDER_ASKED) {
             make_locked(f);
-        } else if (is_half_full_locked(f)) {
+        } else if (is_piling_up_locked(f)) {
             wait_ms_locked(f, FOLD_MS, INT64_MAX);
         } else {
             wait_ms_locked(f, FOLD_MS, FOLD_ROWS);
@@ -206,10 +206,10 @@ struct strbuf *folder_frame(struct folder *f)
     return ahead_frame(f->ahead);
 }
 
-/* The thread does not keep up: it is late, or half of the ring is full. */
+/* The thread does not keep up: it is late, or more piles up than it should. */
 static bool is_behind_locked(const struct folder *f)
 {
-    return f->end != f->folded && !f->busy && (is_half_full_locked(f) || clock_now(&clock_system).ns >= f->late.ns);
+    return f->end != f->folded && !f->busy && (is_piling_up_locked(f) || clock_now(&clock_system).ns >= f->late.ns);
 }
 
 /* Entries that the writer folds before so many more are put in: twice as many, so that there will be fewer of them. Not

@@ -2,7 +2,7 @@
  *
  *            folder_accepts()                folder_put()            all folded, and nothing put since
  *   NO FILE -----------------> being made -> EMPTY -----> FILLED ------------------------------------> EMPTY
- *                                              ^            | half full, or late: the writer folds, too
+ *                                              ^            | piles up, or late: the writer folds, too
  *                                              |            | a write or a flush fails: BROKEN
  *   BROKEN: what was put before is folded; then the writer gives the journal up, and rows go by it until the next
  *   start.
@@ -23,6 +23,7 @@
 #define FOLD_MS      100 /* what has come meanwhile is folded together */
 #define FOLD_LATE_MS 300
 #define FOLD_ROWS    1000 /* or these, if they come before */
+#define FOLD_PILE    16   /* of the ring, a part: 3,000 rows. More is work that those who come later would pay for */
 
 struct folder;
 /* For the ledger of these options, open in `db`, in whose journal nothing is. Where rows always go there its file is
