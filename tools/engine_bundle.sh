@@ -11,7 +11,7 @@ cp "$engine" "$work/engine/spillway-engine"
 strip --strip-debug "$work/engine/spillway-engine"
 size=$(stat -c %s "$work/engine/spillway-engine") most=$((32 << 20)) # with the CUDA backend and its runtime in it
 [ "$size" -le $most ] || { echo "engine_bundle: the engine takes $size bytes, more than $most" >&2 && exit 1; }
-ldd "$engine" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' |
+env -u LD_PRELOAD ldd "$engine" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' |
     grep -vE '/(libc|libm|libdl|libpthread|librt|libresolv|ld-linux-x86-64)\.so' |
     while read -r library; do cp -L "$library" "$work/engine/$(basename "$library")"; done || true
 # The same bytes from the same engine: no times, no names, in order.

@@ -442,7 +442,8 @@ def a_real_engine(args):
         body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}).encode()
         r = urllib.request.Request(url + "/v1/chat/completions", body, {"Content-Type": "application/json"})
         assert json.load(urllib.request.urlopen(r, timeout=30))["usage"]["completion_tokens"] >= 1
-        ldd = subprocess.run(["ldd", os.path.join(args.build, "spillway-engine.linked")], capture_output=True, text=True)
+        ldd = subprocess.run(["env", "-u", "LD_PRELOAD", "ldd", os.path.join(args.build, "spillway-engine.linked")],
+                             capture_output=True, text=True)
         needed = {line.split()[0].split("/")[-1].partition(".so")[0] for line in ldd.stdout.splitlines() if line.strip()}
         assert needed <= {"linux-vdso", "libcjson", "libm", "libc", "ld-linux-x86-64"}, needed
         assert p.terminate("n1")["failure"] == "fine"
