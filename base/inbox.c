@@ -111,10 +111,18 @@ static void unlock_and_wake(struct inbox *q)
         inbox_wake(q);
 }
 
+/* One entry or more come to those that wait. */
+static void begin_to_wait_locked(struct inbox *q)
+{
+    if (!q->waiting.n)
+        q->since = clock_now(&clock_system);
+}
+
 void inbox_put(struct inbox *q, struct inbox_entry *x)
 {
     x->port = NULL;
     pthread_mutex_lock(&q->lock);
+    begin_to_wait_locked(q);
     inbox_list_push(&q->waiting, x);
     unlock_and_wake(q);
 }
@@ -245,6 +253,7 @@ static void pass_on(struct inbox_port *p)
     }
     pthread_mutex_lock(&q->lock);
     p->under_way += p->gathered.n;
+    begin_to_wait_locked(q);
     inbox_list_move(&q->waiting, &p->gathered, p->gathered.n);
     unlock_and_wake(q);
 }
@@ -422,9 +431,19 @@ void inbox_init(struct inbox *q, int max, bool direct)
     pthread_cond_init(&q->less, NULL);
 }
 
+static void *writer_main(void *arg)
+{
+    struct inbox *q = arg;
+
+    thread_wake_on_time();
+    return q->main(q->arg);
+}
+
 enum rc inbox_start(struct inbox *q, const char *name, void *(*main)(void *), void *arg, struct error *e)
 {
-    int failed = thread_start(&q->thread, name, main, arg);
+    q->main = main;
+    q->arg = arg;
+    int failed = thread_start(&q->thread, name, writer_main, q);
 
     if (failed)
         return error_set(e, RC_IO, "%s: no thread: %s", name, strerror(failed));

@@ -27,6 +27,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 struct inbox_port;
@@ -41,7 +42,7 @@ struct inbox_entry {
     enum rc rc;    /* what `done` is told; the writer's to set */
     bool can_wait; /* `done` ends something: nobody waits for it in order to begin */
 };
-#define INBOX_BACK_US 300
+#define INBOX_BACK_US 100
 
 struct inbox_list {
     struct inbox_entry *head, **tail;
@@ -65,12 +66,15 @@ struct inbox {
     bool direct; /* there is no writer: entries come back RC_OK at the end of the turn */
     atomic_int queued;
     pthread_t thread;
+    void *(*main)(void *); /* the thread's, and what it is called with */
+    void *arg;
     bool runs;
 
     pthread_mutex_t lock; /* guards everything below */
     pthread_cond_t more;  /* for the writer */
     pthread_cond_t less;  /* for ports that are being freed: entries have come back */
     struct inbox_list waiting;
+    struct mono since; /* the first of them waits */
     enum inbox_writer writer;
     int enough;
     int n_ports, closing; /* ports; those that wait for their end */
@@ -79,7 +83,7 @@ struct inbox {
 
 void inbox_init(struct inbox *q, int max, bool direct);
 void inbox_fini(struct inbox *q); /* after inbox_stop(); frees what waits without a word */
-/* The writer: main(arg), on a thread that stands back (thread.h). */
+/* The writer: main(arg), on a thread that stands back and wakes on time (thread.h). */
 enum rc inbox_start(struct inbox *q, const char *name, void *(*main)(void *), void *arg, struct error *e) SPW_MUST_USE;
 void inbox_stop(struct inbox *q); /* tells it so and waits for its end; also where it was never started */
 

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 
 int thread_start(pthread_t *t, const char *name, void *(*run)(void *arg), void *arg)
 {
@@ -21,6 +22,11 @@ int thread_start(pthread_t *t, const char *name, void *(*run)(void *arg), void *
         (void)pthread_setname_np(*t, kept); /* without a name it works as well */
     }
     return failed;
+}
+
+void thread_wake_on_time(void)
+{
+    (void)prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0); /* ns */
 }
 
 static void set_class(pthread_t t, int class)

@@ -334,7 +334,7 @@ static void wait_for_more_locked(struct ledger *l)
         inbox_gather_locked(q, LEDGER_GROUP_ROWS, (int64_t)l->group_ms * 1000);
         return;
     }
-    const int64_t us = patience_us(&l->patience, q->waiting.n, l->ahead, clock_now(&clock_system));
+    const int64_t us = patience_us(&l->patience, q->waiting.n, l->ahead, mono_since(&clock_system, q->since));
     if (us)
         inbox_gather_locked(q, PATIENCE_ENOUGH, us);
 }

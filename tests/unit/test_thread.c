@@ -1,9 +1,11 @@
 /* Proves that a started thread has its name, cut where Linux would refuse it whole, and that no signal meant for the
- * program is delivered to it while its own faults are. links: spw_base */
+ * program is delivered to it while its own faults are; that who wakes on time says so to the kernel, and nobody else does.
+ * links: spw_base */
 #include "tests/unit/test.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include "base/thread.h"
 
@@ -75,8 +77,28 @@ static void test_timed_waits(void)
     pthread_cond_destroy(&never);
 }
 
+static void *slack_of(void *on_time)
+{
+    if (*(bool *)on_time)
+        thread_wake_on_time();
+    *(bool *)on_time = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0) == 1000;
+    return NULL;
+}
+
+static void test_on_time(void)
+{
+    bool asked = true, plain = false;
+    pthread_t t;
+    CHECK_INT(thread_start(&t, "asked", slack_of, &asked), 0);
+    pthread_join(t, NULL);
+    CHECK_INT(thread_start(&t, "plain", slack_of, &plain), 0);
+    pthread_join(t, NULL);
+    CHECK(asked && !plain);
+}
+
 int main(void)
 {
+    TEST(test_on_time);
     TEST(test_names);
     TEST(test_signals);
     TEST(test_timed_waits);
