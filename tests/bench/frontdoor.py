@@ -3,8 +3,8 @@
     cmake -S . -B build -G Ninja && ninja -C build spillway frontdoor_upstream frontdoor_load disk_flush
     python3 tests/bench/frontdoor.py --build build --haproxy /usr/sbin/haproxy --markdown
 
-Load and upstream share one core, the proxy has the other to itself; the rows take turns in every round, and the medians
-over the rounds are shown with their ranges. Every request has a different body. Rows:
+Load and upstream share one core, the proxy has the other to itself; the rows take turns in each part of every round, and
+the medians over the rounds are shown with their ranges. Every request has a different body. Rows:
 
     upstream   the load straight on the upstream: what the harness itself costs
     HAProxy    one thread, keep-alive on both sides, no log
@@ -372,6 +372,9 @@ class Bench:
         self.open_streams(row)
         self.add(row, "flushes", (self.commits(row) - before) / (time.monotonic() - begin))
 
+    def fixed_rate(self, row):
+        (self.streams_and_flushes if row.name in FULLS else self.open_streams)(row)
+
     def beside_flushes(self, row):
         """The control: a bystander on the proxy's core flushes about as often as the ledger of `full` did. On a machine
         whose host charges its guests for their disk, that alone makes tails, whoever the proxy is."""
@@ -431,13 +434,11 @@ class Bench:
             self.litellm.start(a.proxy_core)
         for i in range(a.rounds):
             k = i % len(self.rows)
-            for row in self.rows[k:] + self.rows[:k]:
-                if "closed" in a.parts:
-                    self.throughput(row)
-                if "open" in a.parts and row.name in FULLS:
-                    self.streams_and_flushes(row)
-                elif "open" in a.parts:
-                    self.open_streams(row)
+            order = self.rows[k:] + self.rows[:k]
+            parts = [self.throughput] * ("closed" in a.parts) + [self.fixed_rate] * ("open" in a.parts)
+            for part, row in ([(p, r) for r in order for p in parts] if a.back_to_back else
+                              [(p, r) for p in parts for r in order]):
+                part(row)
             if "control" in a.parts and ("full", "flushes") in self.results:
                 self.beside_flushes(self.rows[1])
             if self.litellm:
@@ -625,6 +626,9 @@ def main():
     p.add_argument("--pure-settings", help="the same for the pure row")
     p.add_argument("--only", default=",".join(OURS), help="rows of ours, beside upstream and HAProxy")
     p.add_argument("--parts", default=",".join(PARTS), help="what is measured of each row")
+    p.add_argument("--back-to-back", action="store_true",
+                   help="a row's fixed rate right after its 64 connections, with what they have left behind; else all rows "
+                        "have one part after the other, so that what is compared is measured in the same seconds")
     p.add_argument("--undetermined", action="store_true",
                    help="requests without a temperature, which the cache passes by; else each is looked up and kept")
     p.add_argument("--rounds", type=int, default=9)
