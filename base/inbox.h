@@ -74,7 +74,7 @@ struct inbox {
     pthread_cond_t more;  /* for the writer */
     pthread_cond_t less;  /* for ports that are being freed: entries have come back */
     struct inbox_list waiting;
-    struct mono since; /* the first of them waits */
+    struct mono since; /* when the first of them came */
     enum inbox_writer writer;
     int enough;
     int n_ports, closing; /* ports; those that wait for their end */

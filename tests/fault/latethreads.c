@@ -6,8 +6,8 @@
  *
  * Half of a program's threads, its first one in a fifth of the runs, are drawn to be late: three of ten times that such a
  * thread wakes, writes, sends, flushes or wakes somebody else, it first sleeps for up to US microseconds, and now and then
- * for up to five times as long. Nobody is late about a lock that he holds: a condition's waiter has let go of it. What must
- * hold whatever the threads do holds with them too; bounds of time may not. */
+ * for up to five times as long. A condition's waiter is late without its lock; whoever writes or signals under one keeps it
+ * for so long. What must hold whatever the threads do holds with them too; bounds of time may not. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
