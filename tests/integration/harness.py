@@ -45,6 +45,7 @@ def free_port():
 
 
 PATIENCE = float(os.environ.get("SPILLWAY_TEST_PATIENCE", 6))  # machines differ, and some are busy
+LATE_PROBES = float(os.environ.get("SPILLWAY_TEST_LATE_PROBES", 0))  # seconds: how late a fake answers a GET at most
 
 
 def wait_until(condition, seconds=5.0, what="condition"):
@@ -257,6 +258,7 @@ class Upstream:
             headers[key.lower()] = value.strip()
         body = reader.read(int(headers.get("content-length", 0)))
         if method == "GET":
+            time.sleep(random.uniform(0, LATE_PROBES))
             return self._get(c, path, headers)
         with self.lock:
             self.requests.append((path, headers, body))
@@ -583,8 +585,19 @@ class Scheduler:
         return wait_until(lambda: next((x for x in self.log_lines() if fields.items() <= x.items()), None), 5, f"a line {fields}")
 
     def ready(self, seconds=5.0):
+        """It takes requests, and all its nodes may have them: where one is ready, the others have been asked as well. Those
+        that are still starting after a second are to be so."""
         wait_until(lambda: request(self.port, "GET", "/readyz").status == 200, seconds, "the scheduler is ready")
+        end = time.monotonic() + 1 + LATE_PROBES
+        while any(n["state"] == "starting" for n in self.nodes()) and time.monotonic() < end:
+            time.sleep(0.002)
         return self
+
+    def nodes(self):
+        """As the admin API tells of them."""
+        a = request(os.path.join(self.folder, "state", "admin.sock"), "GET", "/admin/v1/nodes")
+        assert a.status == 200, (a.status, a.body)
+        return a.json()["nodes"]
 
     def rows(self):
         with sqlite3.connect(f"file:{self.ledger_path}?mode=ro", uri=True) as db:
