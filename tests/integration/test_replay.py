@@ -222,19 +222,31 @@ def legs_of_the_busiest(path):
     return max(legs.values(), key=len)
 
 
+def put_looked_at(path):
+    """The first put after a run's first choice (what the start tells is told again, before anybody chooses) whose node was a
+    candidate before it was put anew."""
+    for e in events(path):
+        if e["event"] == "begin":
+            put, chosen = {}, False
+        elif e["event"] == "put" and chosen and e["facts"].get("price_output"):
+            put[e.get("node", 0)] = e
+        elif e["event"] == "chose":
+            chosen = True
+            for c in e["candidates"]:
+                if c.get("node", 0) in put:
+                    return put[c.get("node", 0)]
+
+
 def planted(args, s):
-    busy = legs_of_the_busiest(record_of(s))
+    busy, put = legs_of_the_busiest(record_of(s)), put_looked_at(record_of(s))
 
     def longer(e, run):  # a first token came late
         if e["event"] == "spoke" and e.get("us", 0) > 0 and run == 3 and e.get("leg", 0) in busy:  # where nobody forgets it
             e["us"] *= 1000
             return True
 
-    chosen = []
-
-    def cheaper(e, run):  # told when all is settled: what the start tells is told again, before anybody chooses
-        chosen.extend([run] if e["event"] == "chose" else [])
-        if e["event"] == "put" and e["facts"].get("price_output") and run in chosen:
+    def cheaper(e, run):
+        if e == put:
             e["facts"]["price_output"] -= 1
             return True
 
@@ -250,9 +262,10 @@ def planted(args, s):
                 return True
 
     def gone(e, run):
-        if e["event"] == "chose" and len(e.get("candidates", [])) > 1 and "model_known" in e:
-            e["candidates"][0]["healthy"] = not e["candidates"][0].get("healthy", False)
-            return True
+        for c in e["candidates"] if e["event"] == "chose" else []:
+            if c.get("reason") in (None, "dearer", "unhealthy"):  # others may not be asked whether they are well
+                c["healthy"] = not c.get("healthy", False)
+                return True
 
     for change in (longer, cheaper, another_choice, last_bit, gone):
         path, at = rewritten(s, change)
