@@ -380,8 +380,8 @@ def waiting_has_an_end(args):
     g.start(1)
     g.start(3)
     assert g.s.terminate() == 0
+    g.open()  # all have been told; they have heard it when they are through
     assert sorted(a.status for a in g.answers) == [503] * 4, [a.status for a in g.answers]
-    g.open()
     g.s.close()
 
 
