@@ -63,7 +63,7 @@ class Crowd:
         t.start()
         self.threads.append(t)
         if waits:
-            wait_until(lambda: self.waiting() == before + 1, 5, f"{name} waits")
+            wait_until(lambda: self.waiting() == before + 1 and name in self.answers, 5, f"{name} waits")
 
     def open(self):
         self.gate.set()
