@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "tests/unit/folder_help.h"
 #include "tests/unit/test.h"
 
 static char dir[] = "/tmp/spillway-gguf-XXXXXX";
@@ -435,12 +436,6 @@ int main(void)
     TEST(read_whole);
     TEST(several_files);
     TEST(not_files);
-    static const char *const names[] = {"m.gguf", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "other.gguf"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        char path[256];
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        unlink(path);
-    }
-    rmdir(dir);
+    help_remove_folder(dir);
     return TEST_RESULT();
 }

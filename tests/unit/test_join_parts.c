@@ -5,7 +5,6 @@
  * links: spw_sched_join spw_base */
 #include "tests/unit/test.h"
 
-#include <ftw.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "base/tls.h"
 #include "scheduler/join/beat.h"
 #include "scheduler/join/tokens.h"
+#include "tests/unit/folder_help.h"
 
 #define NOW INT64_C(1790000000)
 
@@ -305,12 +305,6 @@ static void test_notices(void)
     CHECK(node_notice_read(&x, "{\"what\":\"A b\"}", 14, &e) != RC_OK);
 }
 
-static int drop(const char *path, const struct stat *st, int type, struct FTW *f)
-{
-    (void)st, (void)type, (void)f;
-    return remove(path);
-}
-
 int main(void)
 {
     snprintf(dir, sizeof dir, "/tmp/spillway-join-XXXXXX");
@@ -324,6 +318,6 @@ int main(void)
     TEST(test_hello);
     TEST(test_beats);
     TEST(test_notices);
-    nftw(dir, drop, 8, FTW_DEPTH | FTW_PHYS);
+    help_remove_folder(dir);
     return TEST_RESULT();
 }

@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "providers/provider.h"
+#include "tests/unit/folder_help.h"
 #include "tests/unit/test.h"
 
 struct fixture {
@@ -73,9 +74,7 @@ static void teardown(struct fixture *f)
     provider_process.close(f->p);
     event_base_free(f->loop);
     close(f->log.fd);
-    unlink(f->script);
-    unlink(f->log_path);
-    rmdir(f->dir);
+    help_remove_folder(f->dir);
 }
 
 static enum rc launch(struct fixture *f)
@@ -268,7 +267,8 @@ static void of_a_pool_and_listed(void)
 /* A scheduler that is killed outright takes its engines with it. */
 static void nothing_outlives_us(void)
 {
-    int fds[2], pid = 0;
+    int fds[2];
+    struct fixture its = {0}; /* as its process has it */
     CHECK_INT(pipe(fds), 0);
     pid_t scheduler = fork();
     if (scheduler == 0) {
@@ -277,19 +277,19 @@ static void nothing_outlives_us(void)
         if (launch(&f) != RC_OK)
             _exit(1);
         run(&f, INSTANCE_RUNNING);
-        ssize_t ignored = write(fds[1], &f.pid, sizeof f.pid);
+        ssize_t ignored = write(fds[1], &f, sizeof f);
         (void)ignored;
         for (;;)
             pause();
     }
-    CHECK_INT(read(fds[0], &pid, sizeof pid), sizeof pid);
-    CHECK(pid > 0 && alive(pid));
+    CHECK_INT(read(fds[0], &its, sizeof its), sizeof its);
+    CHECK(its.pid > 0 && alive(its.pid));
     kill(scheduler, SIGKILL);
     waitpid(scheduler, NULL, 0);
     bool dead = false;
     for (int i = 0; i < 2000 && !dead; i++) {
         char path[64], stat[256] = "";
-        snprintf(path, sizeof path, "/proc/%d/stat", pid);
+        snprintf(path, sizeof path, "/proc/%d/stat", its.pid);
         int fd = open(path, O_RDONLY);
         dead = fd < 0 || read(fd, stat, sizeof stat - 1) <= 0 || strstr(stat, ") Z ");
         if (fd >= 0)
@@ -297,6 +297,7 @@ static void nothing_outlives_us(void)
         usleep(10000);
     }
     CHECK(dead);
+    help_remove_folder(its.dir);
     close(fds[0]);
     close(fds[1]);
 }

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "folder_help.h"
 #include "router_life.h"
 #include "scheduler/record/record_tables.h"
 #include "scheduler/simulate/replay.h"
@@ -429,9 +430,6 @@ int main(void)
     TEST(a_quiet_router_is_written_down);
     TEST(a_simulation_is_lived_again);
     TEST(noise_is_refused);
-    static const char *const names[] = {"life", "slow", "small", "crash", "simulation", "noise", "good"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        unlink(path_of(names[i]));
-    rmdir(folder);
+    help_remove_folder(folder);
     return TEST_RESULT();
 }

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/tls_door.h"
 #include "scheduler/config/config.h"
+#include "tests/unit/folder_help.h"
 #include "tests/unit/tls_make.h"
 
 static char dir[64], cert[96], key[96], other_key[96], text[96];
@@ -484,10 +485,6 @@ int main(void)
     TEST(test_tickets_do_not_open_other_doors);
     TEST(test_replacement);
     TEST(test_replaced_while_read);
-    const char *const all[] = {cert,   key,         other_key,  text,          ca,
-                               ca_key, client_cert, client_key, stranger_cert, stranger_key};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        unlink(all[i]);
-    rmdir(dir);
+    help_remove_folder(dir);
     return TEST_RESULT();
 }
