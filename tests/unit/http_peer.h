@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -82,6 +83,24 @@ static inline int peer_listen(int *port)
         abort();
     *port = ntohs(a.sin_port);
     return fd;
+}
+
+/* For somebody else to listen on, soon, or for nobody. Below the ports that the kernel gives to whoever asks for any: no
+ * connection and no other test gets it meanwhile, nor while its owner is down. */
+static inline int peer_free_port(void)
+{
+    for (;;) {
+        uint32_t draw;
+        if (getrandom(&draw, sizeof draw, 0) != sizeof draw)
+            abort();
+        const int port = 10000 + (int)(draw % 22000), fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+        a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        const bool is_free = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+        close(fd);
+        if (is_free)
+            return port;
+    }
 }
 
 static inline int peer_accept(struct event_base *loop, int listen_fd, int ms)

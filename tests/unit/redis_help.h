@@ -30,7 +30,7 @@ static inline bool help_server_start(struct help_server *s, const char *const *m
         snprintf(s->folder, sizeof s->folder, "/tmp/spw_redis_XXXXXX");
         if (!mkdtemp(s->folder))
             return false;
-        close(peer_listen(&s->port));
+        s->port = peer_free_port();
     }
     argv[8] = s->folder;
     while (*more)

@@ -287,9 +287,7 @@ static void test_auth(void)
 
 static void test_dead(void)
 {
-    int dead_port, fd = peer_listen(&dead_port);
-    close(fd);
-    struct cache *c = cache_at("127.0.0.1", dead_port, NULL, NULL, 0);
+    struct cache *c = cache_at("127.0.0.1", peer_free_port(), NULL, NULL, 0);
     for (int i = 0; i < 20; i++) {
         CHECK(!help_hit(loop, c, i, NULL));
         CHECK(help_put(c, i, 10, 0) == RC_OK);

@@ -198,7 +198,7 @@ int main(void)
 {
     loop = event_base_new();
     log_ = help_log();
-    close(peer_listen(&port)); /* a port that is free */
+    port = peer_free_port();
     if (!mkdtemp(folder) || !server_start()) {
         printf("skipped: test_cache_redis_live: no redis-server\n0 passed, 0 failed\n");
         return 0;

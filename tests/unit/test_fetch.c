@@ -143,11 +143,8 @@ static void refuses_other_protocols(void)
     CHECK_INT(fetch_start(fetcher, &(struct fetch_request){.url = url("/"), .headers = &split, .n_headers = 1},
                           on_answer, NULL, &t, &e),
               RC_INVALID);
-    int port;
-    int fd = peer_listen(&port);
     char gone[64];
-    close(fd);
-    snprintf(gone, sizeof(gone), "http://127.0.0.1:%d/", port);
+    snprintf(gone, sizeof(gone), "http://127.0.0.1:%d/", peer_free_port());
     get((struct fetch_request){.url = gone});
     CHECK(peer_wait(loop, &seen.done, 1, 3000));
     CHECK_INT(seen.rc, RC_IO);

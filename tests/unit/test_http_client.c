@@ -455,10 +455,8 @@ static void pausing_stops_the_peer(void)
 
 static void connecting_fails_with_words(void)
 {
-    int port, fd = peer_listen(&port);
     struct error e;
-    close(fd);
-    client = client_for("127.0.0.1", port, NULL);
+    client = client_for("127.0.0.1", peer_free_port(), NULL);
     get(client, "/");
     CHECK(peer_wait(loop, &seen.fails, 1, 2000));
     CHECK_INT(seen.rc, RC_IO);

@@ -394,10 +394,8 @@ static void rejected_spans_are_counted_and_gone(void)
 
 static void a_dead_collector_costs_spans_and_nothing_else(void)
 {
-    int port, fd = peer_listen(&port);
     char endpoint[64];
-    close(fd);
-    snprintf(endpoint, sizeof endpoint, "http://127.0.0.1:%d/", port);
+    snprintf(endpoint, sizeof endpoint, "http://127.0.0.1:%d/", peer_free_port());
     memset(&collector, 0, sizeof collector);
     struct otlp *o = exporter((struct otlp_options){.endpoint = endpoint,
                                                     .queue_max = 95,
@@ -437,10 +435,9 @@ static void a_silent_collector_is_left_in_time(void)
 
 static void the_collector_comes_back(void)
 {
-    int port, fd = peer_listen(&port);
+    const int port = peer_free_port();
     char address[64], endpoint[64];
     struct error e;
-    close(fd);
     snprintf(address, sizeof address, "127.0.0.1:%d", port);
     snprintf(endpoint, sizeof endpoint, "http://127.0.0.1:%d", port);
     memset(&collector, 0, sizeof collector);

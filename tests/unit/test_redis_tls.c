@@ -47,7 +47,7 @@ static bool start(void)
         "--tls-port", number, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca, "--appendonly",
         "no",         NULL};
     if (!tls_port)
-        close(peer_listen(&tls_port));
+        tls_port = peer_free_port();
     snprintf(number, sizeof number, "%d", tls_port);
     return help_server_start(&server, more);
 }
@@ -129,7 +129,7 @@ static void test_silence(void)
 {
     SSL_CTX *ctx = context(ca, NULL, NULL);
     int port, fd = peer_listen(&port);
-    const struct redis_dial how = {.host = "127.0.0.1", .port = port, .tls = ctx, .limit_s = 1};
+    struct redis_dial how = {.host = "127.0.0.1", .port = port, .tls = ctx, .limit_s = 1};
     struct redis_dialed d;
     struct error e;
     int64_t before = peer_ms();
@@ -138,6 +138,7 @@ static void test_silence(void)
     redis_hang_up(&d);
     CHECK(peer_ms() - before < 30000); /* nobody ever answers */
     close(fd);
+    how.port = peer_free_port();
     CHECK(redis_dial(&d, &how, &e) == RC_IO && !d.c && !d.pump);
     SSL_CTX_free(ctx);
 }
