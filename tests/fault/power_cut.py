@@ -278,7 +278,7 @@ def check_cut(s, promises, rng, took):
     spoil_index(s, rng)
     begin = time.monotonic()
     s.restart()
-    s.ready()
+    s.takes_requests()
     took.append(time.monotonic() - begin)
     for _, name, text in rng.sample(promises.shown, min(20, len(promises.shown))) + promises.shown[-3:]:
         assert look(s, text) == 200, f"key {name} was shown and is not known"

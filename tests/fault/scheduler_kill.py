@@ -48,8 +48,9 @@ def start(s):
     """Anew; seconds from the start of the process until it takes requests."""
     begin = time.monotonic()
     s.restart()
-    s.ready()
+    s.takes_requests()
     took = time.monotonic() - begin
+    s.ready()
     assert admin(s, "/status")["ready"], "the admin socket is the new one's"
     return took
 

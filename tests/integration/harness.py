@@ -584,13 +584,19 @@ class Scheduler:
         """The first line of the log with these fields; lines come a moment after what they tell."""
         return wait_until(lambda: next((x for x in self.log_lines() if fields.items() <= x.items()), None), 5, f"a line {fields}")
 
+    def takes_requests(self, seconds=5.0):
+        """One of its nodes may have them."""
+        wait_until(lambda: request(self.port, "GET", "/readyz").status == 200, seconds, "the scheduler is ready")
+
     def ready(self, seconds=5.0):
         """It takes requests, and all its nodes may have them: where one is ready, the others have been asked as well. Those
-        that are still starting after a second are to be so."""
-        wait_until(lambda: request(self.port, "GET", "/readyz").status == 200, seconds, "the scheduler is ready")
-        end = time.monotonic() + 1 + LATE_PROBES
-        while any(n["state"] == "starting" for n in self.nodes()) and time.monotonic() < end:
+        that are still starting after a second, in which this machine went on, are to be so."""
+        self.takes_requests(seconds)
+        left, last = 1 + LATE_PROBES, time.monotonic()
+        while left > 0 and any(n["state"] == "starting" for n in self.nodes()):
             time.sleep(0.002)
+            now = time.monotonic()
+            left, last = left - min(now - last, 0.02), now
         return self
 
     def nodes(self):
