@@ -188,6 +188,7 @@ def test_hammer(args, seconds=None):
         more.stop()
         wait_until(lambda: lab + stage.redis.budget("lab")["topped_up"] - stage.redis.budget("lab")["spent"] < LEAST,
                    120 if args.full else 20, "lab is used up: refused though it fits, or there is reserved what nobody has")
+        wait_until(lambda: any(t.budget == "lab" for t in stage.results), 20, "somebody is refused by it")
         stage.end()
         b, _ = check_books(stage, "org", stage.up.billed, org)
         l, limit = check_books(stage, "lab", stage.up.of["n"], lab)
