@@ -11,7 +11,8 @@
 #include "scheduler/books/ahead.h"
 #include "scheduler/books/fold.h"
 
-#define AGAIN_MS 1000 /* after something went wrong */
+#define AGAIN_MS  1000 /* after something went wrong */
+#define LOCKED_MS 20   /* after another process had the file locked */
 
 enum state {
     FOLDER_NO_FILE,
@@ -24,6 +25,7 @@ struct folder {
     char *path;          /* of the journal */
     struct ahead *ahead; /* from READY on */
     int64_t bytes;       /* of its ring */
+    int busy_ms;         /* a file that is locked for longer is trouble */
     sqlite3 *db;         /* the caller's; the thread's while something is unfolded */
     const struct ledger_inserts *inserts;
     struct folding folding; /* likewise */
@@ -41,13 +43,15 @@ struct folder {
     int64_t end, folded; /* places: of what is durable; of what is in the ledger */
     int64_t kept;        /* of what is there for good: the ring is free up to here */
     int64_t entries;     /* unfolded */
-    struct mono late;    /* from then on the writer helps, too */
+    struct mono late;    /* from then on the writer helps, too, */
+    struct mono again;   /* but not before this: it has just failed */
+    struct mono locked;  /* since then the file has been; 0: it is not known to be */
     char trouble[256];
 };
 
-static void due_in_ms_locked(struct folder *f, int64_t ms)
+static void late_from_now_locked(struct folder *f)
 {
-    f->late.ns = clock_now(&clock_system).ns + ms * NS_PER_MS;
+    f->late.ns = clock_now(&clock_system).ns + FOLD_LATE_MS * NS_PER_MS;
 }
 
 /* ---- folding, by either of the two ------------------------------------------------------------------------------- */
@@ -57,37 +61,72 @@ static void note_trouble_locked(struct folder *f, const char *text)
     snprintf(f->trouble, sizeof f->trouble, "%.*s", (int)sizeof f->trouble - 1, text);
 }
 
-/* A piece, or what is folded is kept, or both, while nobody is at it. */
-static enum rc fold_one_locked(struct folder *f, int most, bool keep, struct error *e)
+/* How a piece is folded. */
+struct piece {
+    int most;   /* entries */
+    bool keep;  /* for good */
+    bool waits; /* for another process that has the file locked; else RC_AGAIN at once */
+};
+
+static enum rc fold_some(struct folder *f, int64_t until, struct piece p, struct error *e)
 {
     struct folding *x = &f->folding;
-    const int64_t until = f->end;
     enum rc rc = RC_OK;
 
-    f->busy = true;
-    pthread_mutex_unlock(&f->lock);
     x->why[0] = '\0';
     x->gives_way = pthread_equal(pthread_self(), f->thread);
     x->entries = 0;
-    const int64_t lost = x->lost;
+    (void)sqlite3_busy_timeout(f->db, p.waits ? f->busy_ms : 0);
     if (x->at < until)
-        (void)fold_piece(x, until, most, keep || x->at - x->kept > f->bytes / 4, &rc, e);
-    else if (keep)
+        (void)fold_piece(x, until, p.most, p.keep || x->at - x->kept > f->bytes / 4, &rc, e);
+    else if (p.keep)
         rc = fold_keep(x, e);
     if (rc == RC_OK)
         rc = fold_hand_back(x, e);
+    (void)sqlite3_busy_timeout(f->db, f->busy_ms); /* the writer's, where nothing is left */
+    return rc;
+}
+
+static void note_progress_locked(struct folder *f)
+{
+    const struct folding *x = &f->folding;
+
+    f->folded = x->at;
+    f->kept = x->kept;
+    f->entries = f->folded == f->end ? 0 : f->entries - x->entries;
+    f->locked.ns = f->again.ns = 0;
+    late_from_now_locked(f);
+}
+
+static void note_failure_locked(struct folder *f, enum rc rc, struct piece p, const struct error *e)
+{
+    const struct mono now = clock_now(&clock_system);
+    const bool locked = rc == RC_AGAIN && !p.waits;
+
+    if (locked && !f->locked.ns)
+        f->locked = now;
+    if (!locked || now.ns - f->locked.ns > f->busy_ms * NS_PER_MS)
+        note_trouble_locked(f, e->message);
+    f->again.ns = now.ns + (locked ? LOCKED_MS : AGAIN_MS) * NS_PER_MS;
+}
+
+/* A piece, or what is folded is kept, or both, while nobody is at it. */
+static enum rc fold_one_locked(struct folder *f, struct piece p, struct error *e)
+{
+    const struct folding *x = &f->folding;
+    const int64_t until = f->end, lost = x->lost;
+
+    f->busy = true;
+    pthread_mutex_unlock(&f->lock);
+    const enum rc rc = fold_some(f, until, p, e);
     pthread_mutex_lock(&f->lock);
     f->busy = false;
-    if (rc == RC_OK) {
-        f->folded = x->at;
-        f->kept = x->kept;
-        f->entries = f->folded == f->end ? 0 : f->entries - x->entries;
-    }
     if (x->why[0])
         note_trouble_locked(f, x->why);
-    if (rc != RC_OK)
-        note_trouble_locked(f, e->message);
-    due_in_ms_locked(f, rc == RC_OK ? FOLD_LATE_MS : AGAIN_MS);
+    if (rc == RC_OK)
+        note_progress_locked(f);
+    else
+        note_failure_locked(f, rc, p, e);
     if (x->lost > lost)
         note_trouble_locked(f, "the journal is damaged; a copy of it was kept beside it");
     pthread_cond_broadcast(&f->less);
@@ -95,16 +134,17 @@ static enum rc fold_one_locked(struct folder *f, int most, bool keep, struct err
 }
 
 /* Until `place`, which is f->folded or (for good) f->kept, has come to `until`. */
-static enum rc get_to_locked(struct folder *f, const int64_t *place, int64_t until, int most, struct error *e)
+static enum rc get_to_locked(struct folder *f, const int64_t *place, int64_t until, struct piece p, struct error *e)
 {
     enum rc rc = RC_OK;
 
+    p.keep = place == &f->kept;
     for (;;) {
         while (f->busy)
             pthread_cond_wait(&f->less, &f->lock);
         if (*place >= until || rc != RC_OK)
             return rc;
-        rc = fold_one_locked(f, most, place == &f->kept, e);
+        rc = fold_one_locked(f, p, e);
     }
 }
 
@@ -154,7 +194,7 @@ static enum rc fold_for_a_while_locked(struct folder *f, struct error *e)
     enum rc rc = RC_OK;
 
     while (f->folded < until && !f->stopping && !is_piling_up_locked(f) && rc == RC_OK)
-        rc = get_to_locked(f, &f->folded, f->folded + 1, FOLD_PIECE, e);
+        rc = get_to_locked(f, &f->folded, f->folded + 1, (struct piece){.most = FOLD_PIECE}, e);
     return rc;
 }
 
@@ -174,8 +214,9 @@ static void *thread_main(void *arg)
             wait_ms_locked(f, FOLD_MS, INT64_MAX);
         } else {
             wait_ms_locked(f, FOLD_MS, FOLD_ROWS);
-            if (fold_for_a_while_locked(f, &e) != RC_OK)
-                wait_ms_locked(f, AGAIN_MS, INT64_MAX);
+            const enum rc rc = fold_for_a_while_locked(f, &e);
+            if (rc != RC_OK)
+                wait_ms_locked(f, rc == RC_AGAIN ? LOCKED_MS : AGAIN_MS, INT64_MAX);
         }
     }
     pthread_mutex_unlock(&f->lock);
@@ -209,7 +250,9 @@ struct strbuf *folder_frame(struct folder *f)
 /* The thread does not keep up: it is late, or more piles up than it should. */
 static bool is_behind_locked(const struct folder *f)
 {
-    return f->end != f->folded && !f->busy && (is_piling_up_locked(f) || clock_now(&clock_system).ns >= f->late.ns);
+    const int64_t now_ns = clock_now(&clock_system).ns;
+
+    return f->end != f->folded && !f->busy && now_ns >= f->again.ns && (is_piling_up_locked(f) || now_ns >= f->late.ns);
 }
 
 /* Entries that the writer folds before so many more are put in: twice as many, so that there will be fewer of them. Not
@@ -229,9 +272,9 @@ static enum rc make_room(struct folder *f, int entries, int64_t n, struct error 
         return error_set(e, RC_FULL, "journal %s: %lld bytes at once are too many", f->path, (long long)n);
     pthread_mutex_lock(&f->lock);
     if (is_behind_locked(f))
-        (void)fold_one_locked(f, share_of(entries), false, e);
+        (void)fold_one_locked(f, (struct piece){.most = share_of(entries)}, e);
     if (f->end + n - f->kept > bytes)
-        rc = get_to_locked(f, &f->kept, f->end + n - bytes, FOLD_MOST, e);
+        rc = get_to_locked(f, &f->kept, f->end + n - bytes, (struct piece){.most = FOLD_MOST, .waits = true}, e);
     pthread_mutex_unlock(&f->lock);
     return rc == RC_OK ? RC_OK : RC_FULL;
 }
@@ -246,7 +289,7 @@ enum rc folder_put(struct folder *f, int entries, struct error *e)
     rc = ahead_write(f->ahead, f->end, entries, e); /* `end` changes here alone */
     pthread_mutex_lock(&f->lock);
     if (f->folded == f->end)
-        due_in_ms_locked(f, FOLD_LATE_MS);
+        late_from_now_locked(f);
     if (rc == RC_OK) {
         f->end += n;
         f->entries += entries;
@@ -265,7 +308,7 @@ enum rc folder_put(struct folder *f, int entries, struct error *e)
 enum rc folder_drain(struct folder *f, struct error *e)
 {
     pthread_mutex_lock(&f->lock);
-    enum rc rc = get_to_locked(f, &f->folded, f->end, FOLD_MOST, e);
+    enum rc rc = get_to_locked(f, &f->folded, f->end, (struct piece){.most = FOLD_MOST, .waits = true}, e);
     const bool give_up = rc == RC_OK && f->state == FOLDER_BROKEN && !f->given_up;
     pthread_mutex_unlock(&f->lock);
     if (give_up) {
@@ -281,7 +324,7 @@ void folder_help(struct folder *f)
 
     pthread_mutex_lock(&f->lock);
     if (is_behind_locked(f))
-        (void)get_to_locked(f, &f->folded, f->end, FOLD_MOST, &e); /* fails: see folder_trouble() */
+        (void)get_to_locked(f, &f->folded, f->end, (struct piece){.most = FOLD_MOST}, &e); /* see folder_trouble() */
     pthread_mutex_unlock(&f->lock);
 }
 
@@ -324,6 +367,7 @@ enum rc folder_start(struct folder **out, const struct ledger_options *o, sqlite
     *out = NULL;
     f->path = ahead_path(o->path);
     f->bytes = o->journal_bytes ? o->journal_bytes : AHEAD_BYTES;
+    f->busy_ms = ledger_file_busy_ms(o);
     f->db = db;
     f->inserts = inserts;
     init_locks(f);

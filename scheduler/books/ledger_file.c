@@ -199,6 +199,11 @@ static enum rc touch(const char *path, struct error *e)
     return RC_OK;
 }
 
+int ledger_file_busy_ms(const struct ledger_options *o)
+{
+    return o->busy_ms ? o->busy_ms : 5000;
+}
+
 enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct error *e)
 {
     sqlite3 *db = NULL;
@@ -210,7 +215,7 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
         return code;
     int rc = sqlite3_open_v2(o->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, o->vfs);
     if (rc == SQLITE_OK)
-        rc = sqlite3_busy_timeout(db, o->busy_ms ? o->busy_ms : 5000);
+        rc = sqlite3_busy_timeout(db, ledger_file_busy_ms(o));
     code = rc == SQLITE_OK ? ledger_file_version(db, o->path, &version, e) : ledger_fail(db, rc, o->path, e);
     if (code != RC_OK)
         goto out;

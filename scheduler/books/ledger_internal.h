@@ -10,6 +10,7 @@
 /* Open for writing, schema up to date, and what its journal holds in it (fold.h). The connection may be used by one
  * thread at a time. */
 enum rc ledger_file_open(sqlite3 **db, const struct ledger_options *o, struct error *e) SPW_MUST_USE;
+int ledger_file_busy_ms(const struct ledger_options *o); /* see busy_ms */
 /* Another file on the same connection, under that name. */
 enum rc ledger_file_attach(sqlite3 *db, const char *path, const char *as, struct error *e) SPW_MUST_USE;
 /* An empty one in memory. */

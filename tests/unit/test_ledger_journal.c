@@ -18,6 +18,7 @@
 
 #include "base/alloc.h"
 #include "scheduler/books/ahead.h"
+#include "scheduler/books/folder.h"
 #include "scheduler/books/ledger_pack.h"
 
 #define BYTES (1 << 20)
@@ -683,6 +684,42 @@ static void test_locked_and_full(void)
     clean();
 }
 
+/* While somebody has the file for longer than is waited for, all is durable as soon as ever, late or piling up; and is in the
+ * file soon after. */
+static void test_locked_for_long(void)
+{
+    enum { BURST = 300, MOST = 400, BUSY_MS = 20000 };
+    static struct ticket tickets[MOST];
+    struct seen seen = {.last = -1};
+    const struct ledger_options o = {.journal = LEDGER_JOURNAL_ALWAYS, .journal_bytes = BYTES, .busy_ms = BUSY_MS};
+    struct ledger *l = open_ledger(&o);
+    sqlite3 *other = NULL;
+    const struct mono began = clock_now(&clock_system);
+
+    CHECK(sqlite3_open(path, &other) == SQLITE_OK);
+    CHECK(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
+    append_some(&seen, tickets, 0, BURST); /* they pile up before the thread is at it */
+    wait_for(&seen, BURST);
+    for (int n = BURST; n < MOST; n++) {
+        append_some(&seen, tickets, n, 1);
+        wait_for(&seen, n + 1);
+        if (n == MOST - 20)
+            usleep(FOLD_LATE_MS * 2000); /* the writer has nothing else to do */
+    }
+    CHECK_INT(seen.ok, MOST);
+    CHECK(ledger_stats(l).journal_bytes > BYTES / FOLD_PILE);
+    CHECK(!ledger_stats(l).failing);
+    CHECK(sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_close(other);
+    for (int k = 0; k < 1000 && ledger_stats(l).journal_bytes; k++)
+        usleep(10000);
+    CHECK_INT(ledger_stats(l).journal_bytes, 0);
+    CHECK(mono_since(&clock_system, began) < BUSY_MS * NS_PER_MS); /* nobody has waited for it */
+    close_ledger(l);
+    check_books(MOST);
+    clean();
+}
+
 /* Its flush fails: the group goes into the file, behind all that was in the journal, which is not used any more; and
  * what the disk may have of it is never folded. */
 static void test_no_flush(void)
@@ -734,6 +771,7 @@ int main(void)
     TEST(test_torn);
     TEST(test_exactly_once);
     TEST(test_locked_and_full);
+    TEST(test_locked_for_long);
     TEST(test_no_flush);
     return ledger_teardown(TEST_RESULT());
 }
