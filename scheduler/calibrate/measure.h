@@ -26,7 +26,7 @@ struct measure_options {
     FILE *progress;                   /* a line per point; NULL: quiet */
 };
 /* Fills everything but node, node_type, numerics and measured_at. RC_IO, RC_TIMEOUT, RC_DENIED: the node did not answer as
- * it must, *e says how; RC_UNSUPPORTED: it answers, but too little to draw a line. */
+ * it must, *e says how; RC_UNSUPPORTED: it answers, but too little to draw a line, or one that falls. */
 enum rc measure_node(const struct measure_options *o, struct calibration *c, struct error *e) SPW_MUST_USE;
 
 #endif

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from unittest import mock
 
 from harness import Scheduler, main
 
@@ -22,6 +23,7 @@ class Curve(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     active, lock, usage, refuse = 0, threading.Lock(), True, None
+    prefill, still = staticmethod(lambda words: BASE + PER_TOKEN * words), 0  # seconds; answers for which all stands still
 
     def log_message(self, *_):
         pass
@@ -56,7 +58,10 @@ class Curve(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
 
     def stream(self, words, n):
-        due = time.monotonic() + BASE + PER_TOKEN * words
+        due = time.monotonic() + self.prefill(words)
+        if Curve.still > 0:
+            Curve.still -= 1
+            due += 0.5
         time.sleep(due - time.monotonic())
         with self.lock:
             Curve.active += 1
@@ -96,9 +101,9 @@ class World:
         command = [os.path.join(self.build, "spillway"), "nodes", "calibrate", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.folder.name)
 
-    def of_url(self, *arguments, key=None, url=None):
-        return self.calibrate("--url", url or self.url, "--model", "m", "--type", "known", "--repeats", "2", "--batch", "4",
-                              "--output", "24", "--api-key-file", key or self.key, *arguments)
+    def of_url(self, *arguments, key=None, url=None, repeats=2, batch=4):
+        return self.calibrate("--url", url or self.url, "--model", "m", "--type", "known", "--repeats", str(repeats),
+                              "--batch", str(batch), "--output", "24", "--api-key-file", key or self.key, *arguments)
 
 
 def undisturbed(measure, is_good):
@@ -156,6 +161,23 @@ def a_node_of_the_configuration(args):
                 assert abs(line - point[y]) / point[y] <= r["curve_error"][error] * 1.001 + 1e-4, (points, point, line)
 
 
+def a_line_that_falls_is_drawn_again(args):
+    """It stood still while it was asked short prompts; of one that computes long prompts no later nothing is written."""
+    with World(args) as w:
+        path = os.path.join(w.folder.name, "calibration", "known.json")
+
+        def measure():
+            Curve.still = 2  # one to warm up, and the first of two points
+            return w.of_url("--prompt", "64", repeats=1, batch=1), path
+
+        r, p = undisturbed(measure, lambda r: len(r["prefill"]) == 2 and r["curve"]["base_us"] < 0.4e6)
+        assert r["curve"]["prefill_us_per_tok"] > 0 and p.stdout.count("to the first token") >= 4, p.stdout
+        os.remove(path)
+        with mock.patch.object(Curve, "prefill", staticmethod(lambda words: 1 / (10 + words))):
+            p = w.of_url("--prompt", "300", repeats=1)
+        assert p.returncode == 1 and "longer prompts take no longer" in p.stderr and not os.path.exists(path), p.stderr
+
+
 def what_cannot_be_measured_is_said(args):
     with World(args) as w:
         wrong = os.path.join(w.folder.name, "wrong")
@@ -178,7 +200,7 @@ def what_cannot_be_measured_is_said(args):
         assert not os.path.exists(os.path.join(w.folder.name, "calibration"))
 
 
-CASES = [a_known_curve_is_found, a_node_of_the_configuration, what_cannot_be_measured_is_said]
+CASES = [a_known_curve_is_found, a_line_that_falls_is_drawn_again, a_node_of_the_configuration, what_cannot_be_measured_is_said]
 
 if __name__ == "__main__":
     main(__doc__, CASES)
