@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "scheduler/auth/keystore_internal.h"
+#include "scheduler/store/store.h"
 
 #define FORMAT_VERSION 1
 #define BUSY_MS        5000
@@ -116,9 +117,7 @@ static enum rc prepare_database(struct keyfile *f, struct error *e)
     sqlite3_stmt *s = NULL;
     int version = -1;
 
-    sqlite3_busy_timeout(f->db, BUSY_MS);
-    if (sqlite3_exec(f->db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF", NULL, NULL,
-                     NULL) != SQLITE_OK)
+    if (store_use(f->db, BUSY_MS) != SQLITE_OK)
         return db_failed(f, e);
     if (sqlite3_prepare_v2(f->db, "PRAGMA user_version", -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
         version = sqlite3_column_int(s, 0);

@@ -15,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "scheduler/books/fold.h"
+#include "scheduler/store/store.h"
 
 #define LEDGER_APPLICATION_ID 0x5370774c /* "SpwL" */
 
@@ -215,16 +216,16 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
         return code;
     int rc = sqlite3_open_v2(o->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, o->vfs);
     if (rc == SQLITE_OK)
-        rc = sqlite3_busy_timeout(db, ledger_file_busy_ms(o));
+        rc = sqlite3_busy_timeout(db, ledger_file_busy_ms(o)); /* before it is known to be ours nothing is changed */
     code = rc == SQLITE_OK ? ledger_file_version(db, o->path, &version, e) : ledger_fail(db, rc, o->path, e);
     if (code != RC_OK)
         goto out;
-    /* FULL: each commit is flushed. Whoever has no thread for it (ledger_checkpoint.h) folds the log back every MiB:
-     * often, since its rows wait while that is done, and for as long as there is much of it. */
-    rc = sqlite3_exec(db,
-                      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 250;"
-                      "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF;",
-                      NULL, NULL, NULL);
+    rc = store_use(db, ledger_file_busy_ms(o));
+    /* Whoever has no thread for it (ledger_checkpoint.h) folds the log back every MiB: often, since its rows wait while that
+     * is done, and for as long as there is much of it. */
+    if (rc == SQLITE_OK)
+        rc =
+            sqlite3_exec(db, "PRAGMA wal_autocheckpoint = 250; PRAGMA journal_size_limit = 67108864", NULL, NULL, NULL);
     code = rc == SQLITE_OK ? migrate(db, o->path, version, e) : ledger_fail(db, rc, o->path, e);
     if (code == RC_OK)
         code = fold_settle(db, o->path, true, e);

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/text.h"
 #include "base/worker.h"
+#include "scheduler/store/store.h"
 
 #define FORMAT_VERSION 1
 #define AGAIN_MS       1000
@@ -80,9 +81,7 @@ static int one_number(struct journal *j, const char *sql)
 
 static enum rc prepare_file(struct journal *j, struct error *e)
 {
-    sqlite3_busy_timeout(j->db, 2000);
-    if (sqlite3_exec(j->db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF", NULL, NULL,
-                     NULL) != SQLITE_OK)
+    if (store_use(j->db, 2000) != SQLITE_OK)
         return failed(j, e);
     const int version = one_number(j, "PRAGMA user_version");
     if (version > FORMAT_VERSION)

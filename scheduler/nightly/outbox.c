@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "scheduler/store/store.h"
 
 #define FORMAT_VERSION 1
 #define BUSY_MS        5000
-#define BUSY_STEP_MS   20
 #define FIRST_S        2
 #define MOST_S         3600
 
@@ -129,18 +129,6 @@ static enum rc end(struct outbox *o, enum rc rc, struct error *e)
     return rc;
 }
 
-/* While somebody else has a file that is still new, SQLite says so at once, whatever the time that it may wait. */
-static int use_wal(struct outbox *o)
-{
-    int code = SQLITE_BUSY;
-    for (int ms = 0; code == SQLITE_BUSY && ms < BUSY_MS; ms += BUSY_STEP_MS) {
-        if (ms)
-            sqlite3_sleep(BUSY_STEP_MS);
-        code = sqlite3_exec(o->db, "PRAGMA journal_mode=WAL", NULL, NULL, NULL);
-    }
-    return code;
-}
-
 enum rc outbox_open(struct outbox **out, const char *path, struct error *e)
 {
     struct outbox *o = spw_calloc(1, sizeof *o);
@@ -150,8 +138,7 @@ enum rc outbox_open(struct outbox **out, const char *path, struct error *e)
     enum rc rc = RC_OK;
     if (sqlite3_open_v2(path, &o->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) !=
             SQLITE_OK ||
-        sqlite3_busy_timeout(o->db, BUSY_MS) != SQLITE_OK || use_wal(o) != SQLITE_OK ||
-        sqlite3_exec(o->db, "PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF", NULL, NULL, NULL) != SQLITE_OK)
+        store_use(o->db, BUSY_MS) != SQLITE_OK)
         rc = failed(o, e);
     if (rc == RC_OK)
         rc = one_number(o, "PRAGMA user_version", NULL, 0, 0, &version, e);
