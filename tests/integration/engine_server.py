@@ -146,15 +146,6 @@ class Server:
         assert status == 0, f"exit status {status}:\n{self.log_text()[-6000:]}"
 
 
-def run_ns(pid):
-    """Of all its threads: /proc/PID/schedstat is of the first alone."""
-    total = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat") as f:
-            total += int(f.read().split()[0])
-    return total
-
-
 def parse_metrics(text):
     """Prometheus' text format, strictly: every sample belongs to a TYPE that stands before it."""
     samples, types = {}, {}

@@ -472,6 +472,15 @@ def thread_names(pid):
     return names
 
 
+def run_ns(pid):
+    """The processor's time that all threads of a process have had: /proc/PID/schedstat is of the first alone."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+            total += int(f.read().split()[0])
+    return total
+
+
 def json_lines(text):
     """The lines of a log that are JSON."""
     out = []

@@ -8,7 +8,7 @@ import threading
 import time
 
 from ec2_stage import KEYS, POOL, SETTINGS, FakeCloud
-from harness import Scheduler, Script, Upstream, chat, main, node, request, wait_until
+from harness import Scheduler, Script, Upstream, chat, main, node, request, until_quick, wait_until
 from test_capacity import MODEL, only_full
 
 SECRET = "k" * 64
@@ -228,18 +228,19 @@ def test_saturated(args):
             began = time.time()
             full.start()
             wait_until(lambda: own.active == 1, 10, "it is full")
-            took = []
-            for _ in range(5):
+
+            def elsewhere():
                 at = time.monotonic()
                 a = w.ask()
-                took.append(1000 * (time.monotonic() - at))
                 assert a.status == 200 and a.headers["x-spillway-node"] == "api", a.headers
+                return time.monotonic() - at
+
+            took = until_quick(elsewhere, 0.1, tries=20)
             first = wait_until(lambda: w.fake.alive(), 10, "spot is launched")[0]
             asked = first.launched_exactly - began
-            print("        served elsewhere after %.0f to %.0f ms; %s asked for after %.2f s" % (
-                min(took), max(took), first.market, asked))
+            print("        served elsewhere after %.0f ms; %s asked for after %.2f s" % (1000 * took, first.market, asked))
             assert first.market == "spot"
-            assert min(took) < 100 and asked < (1 if args.full else 4), (took, asked)
+            assert asked < (1 if args.full else 4), asked
             gate.set()
             full.join()
     finally:

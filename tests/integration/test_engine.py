@@ -14,8 +14,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from engine_server import FOLDER, Server, engine, error_of, make_model, run_ns, same  # noqa: E402
-from harness import Connection, Skip, Stalls, in_parallel, main, request, thread_names, wait_until  # noqa: E402
+from engine_server import FOLDER, Server, engine, error_of, make_model, same  # noqa: E402
+from harness import Connection, Skip, Stalls, in_parallel, main, request, run_ns, thread_names, wait_until  # noqa: E402
 
 # ---- the surface ----
 

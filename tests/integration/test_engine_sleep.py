@@ -16,8 +16,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from engine_server import FOLDER, Server, error_of, make_model, run_ns, same, state_of  # noqa: E402
-from harness import Connection, certificate, main, nvml_stub, request, wait_until  # noqa: E402
+from engine_server import FOLDER, Server, error_of, make_model, same, state_of  # noqa: E402
+from harness import Connection, certificate, main, nvml_stub, request, run_ns, wait_until  # noqa: E402
 from test_node_api import COMPLETION, NODE, key_file, node  # noqa: E402
 
 PROMPT = {"prompt": "hello", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
