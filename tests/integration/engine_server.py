@@ -1,16 +1,13 @@
 """What the tests of the engine share: `spillway-engine serve` on a free loopback port, with a tiny model of the DeepSeek-V3
 architecture that `spillway-engine synth` makes (random weights, real tokenizer and template)."""
 
-import atexit
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
-import tempfile
 
-from harness import Connection, json_lines, request, wait_until
+from harness import Connection, json_lines, lasting_folder, request, wait_until
 
 SHAPE = {
     "arch": "deepseek2", "n_layer": 3, "n_embd": 64, "n_head": 4, "n_ff": 128, "n_vocab": 512, "n_ctx": 65536,
@@ -18,8 +15,7 @@ SHAPE = {
     "n_shared": 1, "n_ff_exp": 32, "sigmoid": 1, "weights_norm": 1, "n_group": 2, "n_group_used": 1,
     "weights_scale": 2.5,
 }
-FOLDER = tempfile.mkdtemp(prefix="spillway-engine-it-")
-atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+FOLDER = lasting_folder("spillway-engine-it-")
 
 
 def engine(args):

@@ -44,6 +44,13 @@ def free_port():
                 continue
 
 
+def lasting_folder(prefix):
+    """One that is there until the tests' program ends."""
+    folder = tempfile.mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 PATIENCE = float(os.environ.get("SPILLWAY_TEST_PATIENCE", 6))  # machines differ, and some are busy
 LATE_PROBES = float(os.environ.get("SPILLWAY_TEST_LATE_PROBES", 0))  # seconds: how late a fake answers a GET at most
 

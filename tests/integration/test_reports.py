@@ -6,6 +6,7 @@ share alone; the webhook's signature is right. A mail server that is dead, or ta
 request; its mail is delivered once it is back. SIGKILL while a message is under way: it comes again under the same Message-ID,
 and only that one. Over TLS the server's certificate is checked, and a password goes to nobody else."""
 
+import atexit
 import contextlib
 import csv
 import datetime
@@ -25,7 +26,8 @@ import threading
 import time
 from decimal import Decimal
 
-from harness import (Scheduler, Skip, Upstream, certificate, chat, environment_with, free_port, main, node, request, wait_until)
+from harness import (Scheduler, Skip, Upstream, certificate, chat, environment_with, free_port, lasting_folder, main, node,
+                     request, wait_until)
 from test_books import query, spillway
 
 PACKAGE = "aiosmtpd==1.4.6"
@@ -38,10 +40,11 @@ class Mailbox:
     """The server, and what it got."""
 
     def __init__(self, args, *tls, port=None):
-        self.folder = tempfile.mkdtemp(prefix="spillway-mail-")
+        self.folder = lasting_folder("spillway-mail-")
         with LOCK:
             self.python = environment_with(args.build, PACKAGE)
         self.tls, self.port, self.process = tls, port or free_port(), None
+        atexit.register(self.stop)  # whatever became of the test
 
     def start(self):
         program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "smtp_server.py")
@@ -196,7 +199,7 @@ def looked(s):
 def nights(args):
     """Two nights were missed while the scheduler was down."""
     box, hook = Mailbox(args).start(), Hook()
-    keys = tempfile.mkdtemp(prefix="spillway-keys-")
+    keys = lasting_folder("spillway-keys-")
     reports = {"at": '"00:00"', "periods": ["day"],
                "mail": {"server": f"smtp://127.0.0.1:{box.port}", "starttls": "optional", "from": "spillway@example.com",
                         "to": ["ann@example.com", "bob@example.com", "nobody@example.com"]},
@@ -318,7 +321,7 @@ def killed(args):
 
 def over_tls(args):
     """smtps:// and STARTTLS with a log-in; a certificate of another authority gets nothing, and no password."""
-    keys = tempfile.mkdtemp(prefix="spillway-keys-")
+    keys = lasting_folder("spillway-keys-")
     cert, key = certificate(keys)
     os.mkdir(os.path.join(keys, "other"))
     other, _ = certificate(os.path.join(keys, "other"))
