@@ -85,7 +85,7 @@ static __int128 bill_sum(const struct sim_bill *b)
 /* Each bill is split by use; what is lost by rounding, and what nobody used, is nobody's: the last row. */
 static void share(struct sim *x, int32_t bill, struct sim_team_result *teams, int32_t n)
 {
-    const double *usage = x->usage + (size_t)bill * x->team_cap;
+    const double *usage = n ? x->usage + (size_t)bill * x->team_cap : NULL;
     const __int128 sum = bill_sum(&x->r->bills[bill]);
     __int128 left = sum;
     double all = 0;
