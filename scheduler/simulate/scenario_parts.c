@@ -177,6 +177,18 @@ static enum rc take_measured(struct scenario *s, const struct file_type *f, stru
 
 static const struct workload_mix usual_mix = {.prompt = 1000, .output = 300};
 
+/* How fast it does so is known. A line through points that were measured may have no slope, or begin at nought; of one that
+ * is written, both numbers are wanted. */
+static bool reads(const struct node_curve *c)
+{
+    return c->base_us + c->prefill_us_per_tok > 0;
+}
+
+static bool writes(const struct node_curve *c)
+{
+    return c->decode_us_base + c->decode_us_per_seq > 0;
+}
+
 /* From the model's shape and the GPU's data sheet: prefill, steps where nothing was measured, and KV memory. */
 static void take_data_sheet(const struct file_type *f, struct sim_type *t)
 {
@@ -205,7 +217,7 @@ static void take_data_sheet(const struct file_type *f, struct sim_type *t)
     if (m->layers > 0 && g->memory_gb > 0 && (m->kv_latent > 0 || (m->kv_heads > 0 && m->head_dim > 0))) {
         capacity_memory(&memory, &shape, &gpu, &usual_mix);
         t->kv_tokens = memory.fits ? memory.kv_tokens : 0;
-        if (t->curve.decode_us_base <= 0 && g->bandwidth_gb_s > 0)
+        if (!writes(&t->curve) && g->bandwidth_gb_s > 0)
             capacity_curve(&t->curve, &shape, &gpu, &usual_mix);
     }
 }
@@ -243,13 +255,14 @@ static enum rc make_type(struct scenario *s, const struct scenario_inputs *in, c
     if (rc != RC_OK)
         return rc;
     take_data_sheet(f, t);
+    const bool reads_known = reads(&t->curve), writes_known = writes(&t->curve);
     take_written(f, t);
-    if (t->curve.prefill_us_per_tok <= 0)
+    if (reads_known ? !reads(&t->curve) : t->curve.prefill_us_per_tok <= 0)
         return scenario_error(s, f->line, e,
                               "type %.60s: how fast it reads prompts is not said; give "
                               "calibration, curve.prefill_us_per_token, or shape and gpu",
                               f->name);
-    if (t->curve.decode_us_base <= 0)
+    if (writes_known ? !writes(&t->curve) : t->curve.decode_us_base <= 0)
         return scenario_error(
             s, f->line, e,
             "type %.60s: how fast it writes is not said; give calibration, curve.decode_us, measured, or "

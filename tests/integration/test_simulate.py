@@ -190,6 +190,11 @@ def mistakes_are_named_with_their_place(args):
                 ("d.yaml", SCENARIO.replace("zone: X", "zone: Y"), "there is no column price_usd_mwh_Y"),
                 ("e.yaml", SCENARIO.replace("type: g6.xlarge}}\n", "type: g7.xlarge}}\n"), "no row that fits has a price on demand"),
                 ("f.yaml", SCENARIO.replace("nodes: [gpu1, gpu2], ", ""), "how many own machines there are is not said"),
+                ("i.yaml", SCENARIO.replace("curve: {base_us: 5000, prefill_us_per_token: 40}", "curve: {base_us: 5000}"),
+                 "how fast it reads prompts is not said"),
+                ("j.yaml", SCENARIO.replace("measured: {model: a/8B, gpu: H100, gpus: 1}", "sequences_max: 8").replace(
+                    "prefill_us_per_token: 40}", "prefill_us_per_token: 40, decode_us_per_sequence: 60}"),
+                 "how fast it writes is not said"),
                 ("h.yaml", SCENARIO.replace("market: on_demand,", "market: on_demand, pool: spare,"), "h.yaml:23: pool spare is none"),
                 ("g.yaml", SCENARIO.replace("zone: us-1a, nodes: 4", "zone: us-9z, nodes: 4"), "there is no series us-9z")):
             w.write(name, text)
@@ -253,6 +258,10 @@ def a_type_may_name_its_record(args):
             tpot.append(r["scenarios"][0]["routes"][0]["interactive"]["tpot_us"]["p50"])
         assert "measured 2020-01-01T00:00:00Z, which is long ago" in r["notes"], r["notes"]
         assert tpot[1] > 2 * tpot[0], tpot
+        # What was measured on a busy machine: both lines are as good as any.
+        w.write("slow.json", json.dumps({**RECORD, "decode": [], "context": [], "curve": {
+            "base_us": 9000, "prefill_us_per_tok": 0, "decode_us_base": 0, "decode_us_per_seq": 4000}}))
+        assert w.json("--scenario", "slow.yaml", "--trace", "trace.csv.gz", "--baselines", "none", "--span", "3m")["scenarios"][0]["done"]
         w.write("bad.json", json.dumps({**RECORD, "curve": {"base_us": 1}}))
         for name, says in (("none.json", "none.json: No such file"), ("bad.json", "bad.json: curve.prefill_us_per_tok: missing")):
             w.write("scenario.yaml", text.replace("fast.json", name))
@@ -317,6 +326,8 @@ def budgets_are_kept(args):
             assert "b.yaml:11: " in err and told in err, err
 
 
-main(__doc__, [calibrated_nodes_need_no_scenario, a_type_may_name_its_record, says_what_a_load_would_have_cost, a_pool_keeps_its_minimum,
-               the_same_seed_says_the_same, compares_scenarios_side_by_side, demand_may_be_counted_in_requests,
-               budgets_are_kept, the_page_needs_nothing_else, own_ledger_is_a_trace, mistakes_are_named_with_their_place, published_traces_run])
+if __name__ == "__main__":
+    main(__doc__, [calibrated_nodes_need_no_scenario, a_type_may_name_its_record, says_what_a_load_would_have_cost,
+                   a_pool_keeps_its_minimum, the_same_seed_says_the_same, compares_scenarios_side_by_side,
+                   demand_may_be_counted_in_requests, budgets_are_kept, the_page_needs_nothing_else, own_ledger_is_a_trace,
+                   mistakes_are_named_with_their_place, published_traces_run])
