@@ -332,7 +332,10 @@ def silence(args):
         a = c.answer
         assert a.events[-1][1] == "[DONE]" and a.text() == whole, (a.text()[:80], whole[:80])
         m = p.s.metrics()
-        assert m['spillway_continuations_total{model="tiny"}'] >= 1 and m["spillway_join_lost_total"] == 1, m
+        assert m['spillway_continuations_total{model="tiny"}'] >= 1, m
+        p.s.line(area="join", message="lost", node="gpu1")
+        lost = [x["node"] for x in p.s.log_lines() if x.get("area") == "join" and x["message"] == "lost"]
+        assert lost.count("gpu1") == 1 and m["spillway_join_lost_total"] == len(lost), (lost, m)
         e1.signal_all(signal.SIGCONT)
         p.ready("gpu1")
         assert p.joined("gpu1")["state"] == "here"

@@ -359,10 +359,16 @@ def a_night_comes(args):
     preload = os.path.join(args.build, "tests", "fastclock.so")
     if args.sanitized or not os.path.exists(preload):
         raise Skip("tests/fastclock.so is not there, or the sanitizers' own come first")
+    # A machine that is too slow for the last answer to come before midnight begins earlier, still in the day's last hour.
+    assert any(night(args, preload, minutes) for minutes in (8, 16, 32, 55)), "it was midnight before the last answer"
+
+
+def night(args, preload, minutes):
+    """So long before midnight it begins. False: too late."""
     midnight = int(time.time()) // 86400 * 86400 + 86400
     day = datetime.datetime.fromtimestamp(midnight - 1, datetime.timezone.utc).strftime("%Y-%m-%d")
     hook, up = Hook(), Upstream()
-    clock = {"LD_PRELOAD": preload, "FASTCLOCK": f"144:{midnight - 480}:{time.monotonic_ns()}"}
+    clock = {"LD_PRELOAD": preload, "FASTCLOCK": f"144:{midnight - 60 * minutes}:{time.monotonic_ns()}"}
     patient = {"health": {"interval": "60s", "timeout": "60s"}, "routing": {"first_byte": "20m"},  # in real time a 144th
                "queue": {"interactive": {"wait": "20m"}}}
     with contextlib.ExitStack() as stack, Scheduler(
@@ -374,7 +380,8 @@ def a_night_comes(args):
             assert chat(s.port, f"number {k}").status == 200
         wait_until(lambda: len(s.rows()) == 5, 5, "rows")
         rows = s.rows()
-        assert max(r["finished_ns"] for r in rows) < midnight * 10**9, "too slow: it was midnight before the last answer"
+        if max(r["finished_ns"] for r in rows) >= midnight * 10**9:
+            return False
         wait_until(lambda: hook.calls, 20, "the report")
         notice = json.loads(hook.calls[0][1])  # the day's; at the end of a month, that of the month comes after it
         assert notice["period"] == day and notice["open_hours"] == 0 and notice["requests"] == 5, notice
@@ -388,6 +395,7 @@ def a_night_comes(args):
         # Who has not answered after half a minute, which is short here, is told once more.
         assert list(dict.fromkeys(json.loads(body)["period"] for _, body in hook.calls)) == ended, hook.calls
         assert s.metrics()["spillway_reports_made_total"] == len(ended)
+    return True
 
 
 def words(args):
