@@ -287,10 +287,24 @@ static void lose(struct join *j, struct member *m, int64_t ms)
         node_cut(n);
 }
 
+/* While this loop stood still it heard nobody, and what they have said meanwhile it may have yet to read: that time is no
+ * silence of theirs. */
+static void leave_out_own_pauses(struct join *j)
+{
+    const struct mono now = clock_now(j->o.clock);
+    const int64_t late = now.ns - j->ticked.ns - TICK_MS * NS_PER_MS;
+    for (int i = 0; j->ticked.ns && late >= TICK_MS * NS_PER_MS && i < JOIN_MEMBERS_MAX; i++) {
+        struct member *m = &j->members[i];
+        m->heard.ns = m->heard.ns + late < now.ns ? m->heard.ns + late : now.ns;
+    }
+    j->ticked = now;
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     struct join *j = arg;
     (void)fd, (void)what;
+    leave_out_own_pauses(j);
     for (int i = 0; i < JOIN_MEMBERS_MAX; i++) {
         struct member *m = &j->members[i];
         const int64_t ms = m->taken ? mono_since(j->o.clock, m->heard) / NS_PER_MS : 0;

@@ -22,7 +22,7 @@ struct member {                                      /* one that has joined sinc
     bool revoked;  /* since it came */
     char life[17]; /* of its hello */
     enum join_state state;
-    struct mono heard;
+    struct mono heard; /* moved on by what our loop stood still since */
     int64_t until_s;
     struct node_beat beat;
     enum join_order order;
@@ -41,6 +41,7 @@ struct join {
     struct tls_door *door;
     struct http_server *server;
     struct event *timer;
+    struct mono ticked; /* when it last came; 0: not yet */
     char *url;
     struct member members[JOIN_MEMBERS_MAX];
     struct join_stats stats;

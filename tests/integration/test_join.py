@@ -341,6 +341,22 @@ def silence(args):
         assert p.joined("gpu1")["state"] == "here"
 
 
+def a_scheduler_that_stood_still(args):
+    """What engines said meanwhile it reads afterwards: nobody was silent."""
+    with Place(args, names=("gpu1", "gpu2"), silent_after="3s", lost_after="4s") as p:
+        for name, state in (("gpu1", "e1"), ("gpu2", "e2")):
+            p.start(state, p.token(name))
+            p.ready(name)
+        for _ in range(2):
+            p.s.process.send_signal(signal.SIGSTOP)
+            time.sleep(5)
+            p.s.process.send_signal(signal.SIGCONT)
+            beats = p.s.metrics()["spillway_join_beats_total"]
+            wait_until(lambda: p.s.metrics()["spillway_join_beats_total"] > beats + 8, 10, "their hearts beat")
+        m = p.s.metrics()
+        assert m["spillway_join_silent_total"] == m["spillway_join_lost_total"] == 0, p.s.log_text()
+
+
 def children(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as f:
         return [int(x) for x in f.read().split()]
@@ -525,5 +541,6 @@ def launched_joined_revoked(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [launched_joined_revoked, dead_mans_switch, is_renewed, silence, runs_out, joins_and_serves, tokens_work_once, wrong_authority,
-                   is_revoked, notice_of_the_cloud, a_signal_is_announced, watts_and_caps], at_once=4)
+    main(__doc__, [launched_joined_revoked, dead_mans_switch, is_renewed, silence, a_scheduler_that_stood_still, runs_out,
+                   joins_and_serves, tokens_work_once, wrong_authority, is_revoked, notice_of_the_cloud, a_signal_is_announced,
+                   watts_and_caps], at_once=4)
