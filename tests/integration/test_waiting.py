@@ -374,6 +374,8 @@ def overload(s, peak, seconds, exact, capacity=60, settled=1.5):
     stalls.ended.set()
     stood, inside = (0, 0) if exact else (stalls.seconds(begin, end), stalls.seconds(begin + settled, end))
     goodput = len(good) / (end - begin - settled - inside)
+    if not refused:
+        return ["nobody was refused: this machine did not ask for too much"]
     vain, took = late() - before, statistics.median(d[1] - d[0] for d in refused)
     print(f"        peak {peak:.0f}/s, goodput {goodput:.0f}/s, {len(refused)} refused in {took * 1e3:.1f} ms (median),"
           f" {vain:.0f} after a wait in vain, at most {most:.0f} waited; the machine stood still for {stood:.2f} s")
