@@ -331,7 +331,7 @@ void member_on_change(const struct provider_instance *i, void *arg)
     case INSTANCE_BACKOFF: member_event(m, LIFE_RESTARTS, reason ? reason : "its engine ended"); break;
     case INSTANCE_STOPPING: break;
     case INSTANCE_GONE:
-        if (i->id && *i->id && !m->id[0]) /* ended before anything was told of it: it is paid all the same */
+        if (i->id && *i->id) /* ended before anything was told of it, or at another price: paid it is */
             launch_known(m, i);
         m->ended_s = i->ended_at_s;
         note_failure(m, i);

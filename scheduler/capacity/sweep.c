@@ -86,7 +86,7 @@ static void on_listed(const struct provider_instance *i, void *arg)
 {
     struct source *s = arg;
     struct member *m, *known = NULL;
-    if (i->state == INSTANCE_GONE || i->state == INSTANCE_STOPPING)
+    if (i->state == INSTANCE_GONE)
         return;
     TAILQ_FOREACH(m, &s->fleet->members, next)
     {
@@ -94,11 +94,15 @@ static void on_listed(const struct provider_instance *i, void *arg)
         if (m->pool && m->pool->source == s && (by_token || (i->id && m->id[0] && strcmp(m->id, i->id) == 0)))
             known = m;
     }
-    if (!known || (known->id[0] && i->id && strcmp(known->id, i->id) != 0)) {
-        note_stray(s, i, known != NULL);
+    const bool other = known && known->id[0] && i->id && strcmp(known->id, i->id) != 0;
+    if (known && !other)
+        known->listed = true;
+    if (i->state == INSTANCE_STOPPING) /* its end was asked for */
+        return;
+    if (!known || other) {
+        note_stray(s, i, other);
         return;
     }
-    known->listed = true;
     if (known->life == LIFE_REQUESTED || known->life == LIFE_LOST) {
         launch_known(known, i);
         member_event(known, LIFE_LAUNCHED, "found in the provider's list");

@@ -1,6 +1,7 @@
 """Capacity from a cloud that takes instances back, loses answers and bills: the fake EC2 of tests/fakes, whose instances run real
 engines. Whatever happens to the scheduler, no instance is launched twice, and none is left behind."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -113,6 +114,9 @@ class World:
     def lives_of_pools(self):
         return {n["name"]: n["life"] for n in json.loads(self.cli("nodes", "list", "--json"))["nodes"] if n.get("pool")}
 
+    def sweeps(self):
+        return self.s.metrics()["spillway_capacity_sweeps_total"]
+
     def bill(self):
         return request(self.socket, "GET", "/admin/v1/capacity").json()["bill"]
 
@@ -154,23 +158,67 @@ def test_killed_while_launching(args):
         assert known == w.alive(), (known, w.alive())
 
 
+def launched(w):
+    """One instance, by hand."""
+    def launch():
+        try:
+            return w.cli("nodes", "launch", "gpu")
+        except AssertionError:
+            return None  # prices have not come yet
+    wait_until(launch, 20, "it is launched")
+    wait_until(w.alive, 10, "it is there")
+
+
 def test_ended_at_once(args):
     """Ended between its launch and the first look at it: it lived, so it is paid, and stands in our bill, too."""
     with World(args, {"min": 0}, engines=False, nodes=[{"name": "x", "url": "http://127.0.0.1:1", "models": ["tiny"]}],
                provider={"poll": "2s"}, down_after="1s") as w:
-        def launch():
-            try:
-                return w.cli("nodes", "launch", "gpu")
-            except AssertionError:
-                return None  # prices have not come yet
-        wait_until(launch, 20, "it is launched")
-        wait_until(w.alive, 10, "it is there")
+        launched(w)
         w.fake.fault("latency", "DescribeInstances", count=1, ms=3000)  # it is looked at 200 ms after the answer
         w.cli("nodes", "terminate", "gpu-1")
         wait_until(lambda: not w.alive() and not w.lives_of_pools(), 20, "it is gone")
         wait_until(lambda: w.bill()["instances"] == 1, 5, "it is in the bill")
         bill, theirs = w.bill(), w.fake.state()["bill"] / 1e12
         assert abs(float(bill["paid_usd"]) - theirs) <= 1e-9, (bill, theirs)
+
+
+@contextlib.contextmanager
+def refuses_to_end(args, **provider):
+    """A world of one instance whose end is wanted, and refused."""
+    with World(args, {"min": 0}, engines=False, provider=provider,
+               nodes=[{"name": "x", "url": "http://127.0.0.1:1", "models": ["tiny"]}]) as w:
+        launched(w)
+        wait_until(lambda: w.bill()["instances"], 10, "it is known")
+        w.fake.fault("error", "TerminateInstances", count=-1, code="InternalError")
+        w.cli("nodes", "terminate", "gpu-1")
+        wait_until(lambda: w.fake.calls.get("TerminateInstances"), 10, "it is to end")
+        yield w
+        wait_until(lambda: not w.alive() and not w.lives_of_pools(), 20, "it is gone")
+        wait_until(lambda: abs(float(w.bill()["paid_usd"]) - w.fake.state()["bill"] / 1e12) <= 1e-9, 5, "the bills agree")
+
+
+def test_price_while_it_ends(args):
+    """A price that changes while an instance waits for its end: what is left of it is paid at that price."""
+    with refuses_to_end(args, spot_prices="300ms", call_deadline="60s") as w:
+        time.sleep(1.1)  # bills count whole seconds
+        i = w.fake.alive()[0]
+        w.fake.control("price", {"zone": i.pool.zone, "type": i.pool.kind, "price": "0.90"})
+        seen = w.fake.calls["DescribeSpotPriceHistory"]
+        wait_until(lambda: w.fake.calls["DescribeSpotPriceHistory"] >= seen + 4, 10, "the price is known")
+        time.sleep(1.1)
+        w.fake.control("clear", {})
+
+
+def test_end_is_refused(args):
+    """An end that the cloud refuses for longer than it is asked for: what is in its list is not gone."""
+    with refuses_to_end(args, call_deadline="1s") as w:
+        w.s.line(message="could not be ended; it is tried again")
+        seen = w.sweeps()
+        wait_until(lambda: w.sweeps() >= seen + 2, 20, "it is looked for")
+        assert w.lives_of_pools() == {"gpu-1": "ending"} and len(w.alive()) == 1, w.lives_of_pools()
+        i = w.fake.alive()[0]
+        with w.fake.cloud.lock:
+            w.fake.cloud.end(i, time.time(), "Client.UserInitiatedShutdown")
 
 
 def test_stray_is_ended(args):
@@ -308,5 +356,5 @@ def test_back_to_spot_at_length(args):
 
 
 if __name__ == "__main__":
-    main(__doc__, [test_restart_finds_all, test_killed_while_launching, test_ended_at_once, test_stray_is_ended, test_taken_back,
-                   test_saturated, test_back_to_spot, test_back_to_spot_at_length])
+    main(__doc__, [test_restart_finds_all, test_killed_while_launching, test_ended_at_once, test_price_while_it_ends,
+                   test_end_is_refused, test_stray_is_ended, test_taken_back, test_saturated, test_back_to_spot, test_back_to_spot_at_length])
