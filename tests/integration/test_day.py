@@ -9,6 +9,7 @@ which an engine gets no processor is a quarter of a minute here, for which it ca
 clock stands still."""
 
 import array
+import atexit
 import contextlib
 import datetime
 import json
@@ -49,6 +50,7 @@ class Clock:
         self.n, self.at = 0, (self.mono_ns, 0)
         self.words[:4] = array.array("q", [0, self.MOST_NS, *self.at])
         threading.Thread(target=self._beat, daemon=True).start()
+        atexit.register(self.file.close)  # its thread never lets go of it
 
     def _elapsed_ns(self, at, now):
         return at[1] + min(max(now - at[0], 0), self.MOST_NS) * FACTOR
