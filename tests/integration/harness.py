@@ -104,7 +104,7 @@ class Stalls:
         self.thread.join()
 
 
-def until_quick(attempt, bound, tries=5):
+def until_quick(attempt, bound, tries=9):
     """attempt() does what must be quick and returns how long it took, in seconds: it is, where one of several tries is. A
     machine may keep anybody waiting now and then; what is slow by itself is slow each time."""
     took = []
