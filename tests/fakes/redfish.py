@@ -9,6 +9,7 @@ import base64
 import http.server
 import json
 import os
+import random
 import socket
 import ssl
 import threading
@@ -39,9 +40,15 @@ class Machine:
 
     @staticmethod
     def _free():
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return s.getsockname()[1]
+        """For an engine that comes and goes: below the ports that the kernel gives to whoever asks for any."""
+        while True:
+            port = random.randrange(10000, 32000)
+            with socket.socket() as s:
+                try:
+                    s.bind(("127.0.0.1", port))
+                    return port
+                except OSError:
+                    continue
 
     # ---- power
 

@@ -65,7 +65,7 @@ class Provider:
 
     def submit(self, path, fields):
         """A form: (status, where it leads, body)."""
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         c.request("POST", path, urllib.parse.urlencode(fields), {"Content-Type": "application/x-www-form-urlencoded"})
         a = c.getresponse()
         body = a.read()

@@ -114,7 +114,7 @@ def certificates_are_pinned(args):
                 assert "gpu1 is on" in site.run("power", "gpu1")
             before = len(m.seen)
             for wrong in ({"bmc_pin": pin(other[0])}, {}, {"bmc_ca": other[0]}):
-                with Site(args, m.engine_port, **bmc(m, **wrong), power_deadline="3s", off_grace="0") as site:
+                with Site(args, m.engine_port, **bmc(m, **wrong), power_deadline="30s", off_grace="0") as site:
                     out = site.run("power", "gpu1", expect=1)
                     assert "certificate" in out, out
             assert len(m.seen) == before  # nothing was told to who could not show that it is the controller
