@@ -148,6 +148,7 @@ enum rc front_new(struct front **out, const struct front_options *o, struct erro
     pthread_mutex_init(&f->lock, NULL);
     pthread_mutex_init(&f->limits_lock, NULL);
     f->limits = limit_table_new(0);
+    f->created = clock_now(o->clock);
     f->created_s = clock_wall(o->clock).ns / NS_PER_S;
     f->first = config_ref(c);
     f->o.config = config_ref(c);
@@ -357,6 +358,8 @@ bool front_is_ready(const struct front *f, const char **why)
         reason = "the audit cannot be written";
     else if (!nodes_any_ready(f->nodes) && !front_config(f)->n_pools)
         reason = "no node is ready";
+    else if (nodes_any_starting(f->nodes) && mono_since(f->o.clock, f->created) < FRONT_ASKED_MS * NS_PER_MS)
+        reason = "nodes are being asked how they are";
     if (why)
         *why = reason;
     return !*reason;

@@ -81,7 +81,10 @@ bool front_is_draining(const struct front *f);
  * connections as it says. Connections that are open stay as they are. All of it or, with *e, nothing. Reads the files of
  * the certificate (blocks for as long as that takes); the loop of front_options. */
 enum rc front_take_doors(struct front *f, const struct config *config, struct error *e) SPW_MUST_USE;
-/* Ready: not draining, the ledger takes rows, at least one node is healthy. *why (may be NULL): static text, or "". */
+/* Ready: not draining, the ledger takes rows, at least one node is healthy; and for FRONT_ASKED_MS after the start all are
+ * waited for, so that the first requests do not go to a dear one because it was asked first how it is. *why (may be NULL):
+ * static text, or "". */
+#define FRONT_ASKED_MS 250
 bool front_is_ready(const struct front *f, const char **why);
 
 /* ---- for the admin API -------------------------------------------------------------------------------------- */

@@ -311,7 +311,8 @@ struct front {
     struct explain *explain;      /* decisions; written under the lock, read without. NULL: none are kept */
     struct route_metrics *routes; /* of all lanes */
     _Atomic bool ledger_failing;  /* rows cannot be written: no new work until one can */
-    int64_t created_s;            /* for /v1/models */
+    struct mono created;
+    int64_t created_s; /* for /v1/models */
     /* drain; lane 0 but for the first */
     _Atomic bool draining;
     _Atomic bool queue_stays; /* the listener outlives us: others accept from it while we drain, or after */

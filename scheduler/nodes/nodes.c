@@ -610,6 +610,14 @@ bool nodes_any_ready(const struct nodes *t)
     return false;
 }
 
+bool nodes_any_starting(const struct nodes *t)
+{
+    for (int i = 0; i < t->n; i++)
+        if (node_is_there(&t->nodes[i]) && node_state_now(&t->nodes[i]) == NODE_STARTING)
+            return true;
+    return false;
+}
+
 bool node_serves(const struct node *n, const char *model)
 {
     return config_node_serves(n->config, model);

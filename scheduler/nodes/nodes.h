@@ -259,6 +259,7 @@ bool node_is_there(const struct node *n);
 struct node *nodes_at(const struct nodes *t, int index);
 struct node *nodes_find(const struct nodes *t, const char *name);
 bool nodes_any_ready(const struct nodes *t);
+bool nodes_any_starting(const struct nodes *t);
 bool node_serves(const struct node *n, const char *model);
 void node_set_drain(struct node *n, bool draining);
 /* A pool of connections to where the node is now, for `loop`; *generation says which place that is. RC_AGAIN: it is
