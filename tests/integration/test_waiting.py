@@ -9,6 +9,7 @@ import time
 from harness import (PATIENT_HEALTH, Connection, Scheduler, Script, Upstream, chat, key_hash, main, node, request,
                      wait_until)
 
+PATIENTLY = "120s"  # nobody is to be refused while a slow machine sets the stage
 KEYS = {"crowd": "sk-crowd", "guest": "sk-guest"}
 WAITING = 'spillway_requests_waiting{model="m",class="%s"}'
 REFUSED = 'spillway_waiting_refused_total{class="%s",reason="%s"}'
@@ -31,7 +32,7 @@ class Crowd:
     def __init__(self, args, **queue):
         self.gate = threading.Event()
         self.up = Upstream(default=Script(gate=self.gate, words=["x"]))
-        queue = {"interactive": {"wait": "20s"}, **queue}
+        queue = {"interactive": {"wait": PATIENTLY}, **queue}
         self.s = Scheduler(args.build, [node("a", self.up, slots=1)], keys=keys(), queue=queue).ready()
         self.threads, self.answers = [], {}
         self.ask("first", waits=False)
@@ -55,7 +56,7 @@ class Crowd:
         def one():
             body = {"model": "m", "messages": [{"role": "user", "content": name}], **fields}
             c = Connection(self.s.port, "POST", "/v1/chat/completions", body,
-                           {**(headers or {}), "Authorization": f"Bearer {KEYS[tenant]}"})
+                           {**(headers or {}), "Authorization": f"Bearer {KEYS[tenant]}"}, timeout=120)
             self.answers[name] = c.answer  # as far as it has come
             c.all()
 
@@ -134,7 +135,7 @@ def deadlines_order_and_refuse(args):
         c.ask("soon", headers={"x-spillway-deadline": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(soon))})
         begin = time.monotonic()
         a = chat(c.s.port, "hopeless", key=KEYS["guest"], headers={"x-spillway-deadline": "300ms"})
-        assert 0.25 < time.monotonic() - begin < 10  # not after the 20 s that others wait
+        assert 0.25 < time.monotonic() - begin < 10  # not after the two minutes that others wait
         error_of(a, 503, "deadline_unreachable")
         assert a.headers["retry-after"] == "1" and "x-spillway-deadline" in a.json()["error"]["message"]
         assert c.order() == ["soon", "late", "none"], c.order()
@@ -156,7 +157,7 @@ def what_cannot_be_understood(args):
 
 
 def bounds_are_told(args):
-    with Crowd(args, interactive={"max": 20, "wait": "20s"}, batch={"bytes": "4KiB", "wait": "20s"}) as c:
+    with Crowd(args, interactive={"max": 20, "wait": PATIENTLY}, batch={"bytes": "4KiB", "wait": PATIENTLY}) as c:
         for i in range(18):
             c.ask(f"crowd {i}")
         e = error_of(chat(c.s.port, key=KEYS["crowd"]), 429, "queue_full")
@@ -178,11 +179,11 @@ def bounds_are_told(args):
 
 
 def bounds_change_without_a_restart(args):
-    with Crowd(args, interactive={"max": 2, "wait": "20s"}) as c:
+    with Crowd(args, interactive={"max": 2, "wait": PATIENTLY}) as c:
         c.ask("one")
         c.ask("two")
         error_of(chat(c.s.port, key=KEYS["guest"]), 429, "queue_full")
-        c.s.configure([node("a", c.up, slots=1)], keys(), queue={"interactive": {"max": 3, "wait": "20s"}})
+        c.s.configure([node("a", c.up, slots=1)], keys(), queue={"interactive": {"max": 3, "wait": PATIENTLY}})
         a = request(f"{c.s.folder}/state/admin.sock", "POST", "/admin/v1/reload")
         assert a.status == 200 and "queue.interactive.max" in a.body.decode(), a.body
         c.ask("three")
