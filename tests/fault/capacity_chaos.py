@@ -303,11 +303,13 @@ def explain_bills(fleet):
                 if f.startswith("capacity") and f.endswith(".db"))
     db = sqlite3.connect(path)
     ours = {r[0]: r[1:] for r in db.execute("select id, launched_s, ended_s, token, end_reason from instances where id != ''")}
-    out = []
-    for i in fleet.cloud.state()["instances"]:
-        mine = ours.get(i["id"])
-        if not mine or mine[:2] != (i["launched"], i["ended"]):
-            out.append((i["id"], i["launched"], i["ended"], i["reason"], mine))
+    c, out = fleet.cloud.cloud, []
+    for i in c.instances.values():
+        mine = ours.get(i.id)
+        steps = [(at, price) for at, price in i.pool.series if i.market == "spot" and i.launched < at < i.ended]
+        paid = list(db.execute("select at_s, price_hour from prices where token = ?", (mine[2],))) if mine else []
+        if not mine or mine[:2] != (i.launched, i.ended) or len(paid) != len(steps) + 1:
+            out.append((i.id, i.market, i.launched, i.ended, i.reason, steps, mine, paid))
     return out[:10]
 
 

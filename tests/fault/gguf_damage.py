@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -68,14 +69,17 @@ def try_file(engine, data, folder, i):
     path = os.path.join(folder, "damaged-%d.gguf" % i)
     with open(path, "wb") as f:
         f.write(data)
-    command = [engine, "generate", "--model", path, "--prompt", "ab", "-n", "2", "--temp", "0", "--threads", "1"]
+    command = ["sh", "-c", "ulimit -t %d; exec \"$@\"" % SECONDS, "sh"]  # of processor time: the machine may be busy
+    command += [engine, "generate", "--model", path, "--prompt", "ab", "-n", "2", "--temp", "0", "--threads", "1"]
     try:
-        p = subprocess.run(command, capture_output=True, timeout=SECONDS)
+        p = subprocess.run(command, capture_output=True, timeout=12 * SECONDS)
     except subprocess.TimeoutExpired:
-        return "more than %d s" % SECONDS
+        return "more than %d s, in which it waited" % (12 * SECONDS)
     finally:
         os.unlink(path)
     text = p.stderr.decode(errors="replace")
+    if p.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "more than %d s" % SECONDS
     if p.returncode == 0:
         return None
     if p.returncode != 1:
