@@ -27,6 +27,7 @@ SMALL = {**SHAPE, "n_layer": 3, "n_embd": 512, "n_head": 8, "n_ff": 2048}
 NODES, SLOTS = ("one", "two"), 8
 OBJECTIVE = "latency"
 QUIET = 1.15  # seconds of a busy engine by CPU seconds: it has a core to itself
+CROWDED = 2.5  # it has less than half of one: how long anything takes is chance
 IDLE_W, BUSY_W, USD_PER_KWH = 40, 100, 0.25
 CHUNK = 512  # of the engine, in a step that decodes nothing
 SCENARIO = f"""scenario: as it was
@@ -281,11 +282,13 @@ def run(args, shape, seconds, share, prompts, outputs, calibration, bounds, shar
                 with open(os.path.join(keep, "seen.json"), "w") as f:
                     json.dump(load.seen, f)
             assert sim["done"] == len(rows), sim["done"]
-            if shared and (full > 0.85 or not 1 / 3 < factor < 3):  # times say nothing, then
+            worst = max(before, before * factor)
+            if shared and (full > 0.85 or not 1 / 3 < factor < 3 or worst > CROWDED):  # times say nothing, then
                 compare(measured(rows, load, busy, took), simulated(sim), {"charge": 1e-9})
-                raise Skip(f"others took too much of the machine ({full * 100:.0f}% full): all fits, but times were not looked at")
+                raise Skip(f"others took too much of the machine ({full * 100:.0f}% full, {worst:.2f} s for a CPU second): all fits, "
+                           "but times were not looked at")
             assert shared or full <= 0.6, "the load was more than 60%"
-            if shared and max(before, before * factor) > QUIET:  # so much at one time, so little at another
+            if shared and worst > QUIET:  # so much at one time, so little at another
                 bounds = {k: 3 * b if b > 1e-3 else b for k, b in bounds.items()}
             compare(measured(rows, load, busy, took), simulated(sim), bounds)
 
