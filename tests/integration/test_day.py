@@ -193,7 +193,7 @@ def unnoticed_pusd(s, fake):
 def closes(args, db, unnoticed):
     """Each hour's parts are its bill. A process that starts takes milliseconds, here a second or two each, of which no engine can
     tell; so the variance is held to its bound over the day, and an hour with several starts may pass it. How late an end is
-    noticed is the machine's doing: half a second is more than a minute here."""
+    noticed is the machine's doing: half a second is more than a minute here, and the short form is run on any machine."""
     parts = "allocated_pusd + idle_pusd + boot_pusd + waste_pusd + variance_pusd"
     assert query(db, f"SELECT count(*) FROM node_hours WHERE bill_pusd <> {parts}")[0][0] == 0
     bill, variance = query(db, "SELECT sum(bill_pusd), sum(abs(variance_pusd)) FROM node_hours")[0]
@@ -205,7 +205,7 @@ def closes(args, db, unnoticed):
     above = done.stdout.count("more than 0.5 %")
     print("        variance %.3f %% of the bills, %d hours of nodes above the bound; while ends were not noticed: %.3f %%" % (
         100 * variance / bill, above, 100 * unnoticed / bill))
-    assert (variance - unnoticed) * 200 <= bill, (variance, unnoticed, bill)
+    assert (variance - (0 if args.full else unnoticed)) * 200 <= bill, (variance, unnoticed, bill)
 
 
 def day(args):
