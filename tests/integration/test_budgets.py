@@ -9,7 +9,6 @@ import json
 import os
 import random
 import shutil
-import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -111,12 +110,8 @@ def usd(pico):
 
 
 def totals(s):
-    db = sqlite3.connect(f"file:{s.ledger_path}?mode=ro", uri=True)
-    rows = db.execute("select name, start_s, spent_pusd, waste_pusd, carried_in_pusd, topped_up_pusd "
-                      "from budget_totals").fetchall()
-    holds = db.execute("select count(*) from budget_holds").fetchone()[0]
-    db.close()
-    return rows, holds
+    rows = s.ledger("select name, start_s, spent_pusd, waste_pusd, carried_in_pusd, topped_up_pusd from budget_totals")
+    return [tuple(r.values()) for r in rows], s.ledger("select count(*) as n from budget_holds")[0]["n"]
 
 
 def spent(s, name):

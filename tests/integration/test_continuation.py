@@ -5,7 +5,6 @@ known; tests/fault/continuation.py does the same to real ones."""
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -49,11 +48,7 @@ class Fleet:
 
     def legs(self, request_id):
         self.s.row(request_id)
-        with sqlite3.connect(f"file:{self.s.ledger_path}?mode=ro", uri=True) as db:
-            db.row_factory = sqlite3.Row
-            rows = [dict(r) for r in db.execute("select * from legs where request_id = ? order by leg", [request_id])]
-        db.close()
-        return rows
+        return self.s.ledger("select * from legs where request_id = ? order by leg", request_id)
 
     def check(self, a, want, n_legs, chat=True):
         """A stream or a whole answer says what it should, and so do its row and its legs."""
