@@ -124,7 +124,7 @@ def audit_compare(s, told):
     for r in audit_records(s):
         if r["k"] in ("request", "void"):
             by_id[r["id"]].append(r)
-    rows = read_books(s.ledger_path)[0]
+    rows = read_books(s.folded().ledger_path)[0]
     for t in told:
         (r,) = by_id[t.id]
         assert "recovered" not in r and "response_hmac" in r and (r["in"], r["out"]) == (t.input, t.output), (t, r)

@@ -539,7 +539,7 @@ class Scheduler:
                     # Nodes that fail on purpose are asked again at once; test_nodes.py is about what happens otherwise.
                     "breaker": {"failures": 0, "percent": 0, "cool_down_max": 0}}
         if "SPILLWAY_TEST_JOURNAL" in os.environ:  # "always": the journal's way for rows, as under much load
-            defaults["ledger"] = {"journal": os.environ["SPILLWAY_TEST_JOURNAL"]}
+            settings["ledger"] = {"journal": os.environ["SPILLWAY_TEST_JOURNAL"], **settings.get("ledger", {})}
         for key, value in {**defaults, **settings}.items():
             lines += to_yaml(key, value)
         if keys:
@@ -624,12 +624,17 @@ class Scheduler:
         assert a.status == 200, (a.status, a.body)
         return a.json()["nodes"]
 
-    def ledger(self, sql, *values):
-        """What a query says of the ledger's file, as dicts. Rows that are durable in its journal alone come into the file a
-        moment later: they are waited for, where nothing else comes."""
+    def folded(self):
+        """Rows that are durable in the ledger's journal alone come into its file a moment later: where nothing else comes,
+        they are there now."""
         end = time.monotonic() + 3
         while self.process.poll() is None and time.monotonic() < end and self.metrics().get("spillway_ledger_journal_bytes"):
             time.sleep(0.01)
+        return self
+
+    def ledger(self, sql, *values):
+        """What a query says of the ledger's file, as dicts."""
+        self.folded()
         with contextlib.closing(sqlite3.connect(f"file:{self.ledger_path}?mode=ro", uri=True)) as db:
             db.row_factory = sqlite3.Row
             return [dict(r) for r in db.execute(sql, values)]

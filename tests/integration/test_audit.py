@@ -204,7 +204,7 @@ def killed_under_load(args):
             s.ready()
             took.append(time.monotonic() - begin)
         assert chat(s.port, key=KEY).status == 200
-        compare(read_books(s.ledger_path), told)
+        compare(read_books(s.folded().ledger_path), told)
         recovered, voided = audit_compare(s, told)
         print(f"        {kills} kills, {len(told)} answered; {recovered} records recovered, {voided} void; "
               f"{summary('ready again', took)}", flush=True)

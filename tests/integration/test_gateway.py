@@ -849,7 +849,7 @@ def slow_reader(args):
 def ledger_is_locked(args):
     """While the books cannot be written text still flows, but no answer ends; then everything ends, once."""
     up = Upstream(default=Script(word_delay=0.02))
-    with Scheduler(args.build, [node("a", up)]).ready() as s:
+    with Scheduler(args.build, [node("a", up)], ledger={"journal": "off"}).ready() as s:
         chat(s.port)
         lock = sqlite3.connect(s.ledger_path, isolation_level=None)
         lock.execute("begin immediate")
