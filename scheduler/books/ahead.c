@@ -123,8 +123,10 @@ enum rc ahead_open(struct ahead **out, const char *path, struct error *e)
 static bool fill(int fd, int64_t size)
 {
     static const char zeros[PIECE];
-    bool ok = posix_fallocate(fd, 0, size) == 0;
+    const int failed = posix_fallocate(fd, 0, size); /* leaves errno alone */
+    bool ok = failed == 0;
 
+    errno = failed;
     for (int64_t at = 0; ok && at < size; at += PIECE)
         ok = file_write_all_at(fd, zeros, size - at < PIECE ? (size_t)(size - at) : PIECE, at);
     return ok && fdatasync(fd) == 0;

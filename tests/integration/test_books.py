@@ -245,7 +245,7 @@ def full_disk(args):
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=64", "none", small], capture_output=True).returncode != 0:
             raise Skip("no tmpfs can be mounted here")
         for how in ("refuse", "spool") * (25 if args.full else 1):
-            ledger = {"path": os.path.join(small, "ledger.db"), "on_failure": how,
+            ledger = {"path": os.path.join(small, "ledger.db"), "on_failure": how, "journal": "auto",
                       "spool": {"path": os.path.join(spools, "spool"), "max": "1MiB"}}
             with Scheduler(args.build, [node("gpu1", up)], ledger=ledger, audit="off") as s:
                 s.ledger_path = ledger["path"]

@@ -10,8 +10,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -339,6 +341,24 @@ static void test_foreign(void)
     write_file(name, zeros, 10);
     CHECK_INT(ahead_make(&a, name, RING, &e), RC_OK);
     ahead_remove(a);
+    free(name);
+}
+
+static void test_no_room(void)
+{
+    char *name = ahead_path(path);
+    struct ahead *a;
+    struct error e;
+    struct rlimit before, none = {.rlim_cur = 4096};
+
+    CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0);
+    none.rlim_max = before.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    CHECK(setrlimit(RLIMIT_FSIZE, &none) == 0);
+    CHECK_INT(ahead_make(&a, name, RING, &e), RC_IO);
+    CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0);
+    CHECK(strstr(e.message, name) != NULL && strstr(e.message, strerror(EFBIG)) != NULL);
+    unlink(name);
     free(name);
 }
 
@@ -763,6 +783,7 @@ int main(void)
     TEST(test_possible);
     TEST(test_ring);
     TEST(test_foreign);
+    TEST(test_no_room);
     TEST(test_always);
     TEST(test_not_direct);
     TEST(test_few_flushes);
