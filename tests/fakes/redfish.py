@@ -9,11 +9,12 @@ import base64
 import http.server
 import json
 import os
-import random
 import socket
 import ssl
 import threading
 import time
+
+from harness import free_port
 
 USER, PASSWORD = "operator", "not-a-secret-1"
 MAC = bytes.fromhex("002590abcdef")
@@ -33,22 +34,10 @@ class Machine:
         self.stopping = False
         self._serve(tls)
         self._listen_for_packets()
-        self.engine_port, self.engine = self._free(), None
+        self.engine_port, self.engine = free_port(), None  # it comes and goes
         self._settle()
         self.clockwork = threading.Thread(target=self._clockwork, daemon=True)
         self.clockwork.start()
-
-    @staticmethod
-    def _free():
-        """For an engine that comes and goes: below the ports that the kernel gives to whoever asks for any."""
-        while True:
-            port = random.randrange(10000, 32000)
-            with socket.socket() as s:
-                try:
-                    s.bind(("127.0.0.1", port))
-                    return port
-                except OSError:
-                    continue
 
     # ---- power
 
