@@ -177,13 +177,8 @@ static enum rc take_measured(struct scenario *s, const struct file_type *f, stru
 
 static const struct workload_mix usual_mix = {.prompt = 1000, .output = 300};
 
-/* How fast it does so is known. A line through points that were measured may have no slope, or begin at nought; of one that
- * is written, both numbers are wanted. */
-static bool reads(const struct node_curve *c)
-{
-    return c->base_us + c->prefill_us_per_tok > 0;
-}
-
+/* How fast it does so is known. A line through points that were measured may begin at nought; of one that is written both
+ * numbers are wanted. */
 static bool writes(const struct node_curve *c)
 {
     return c->decode_us_base + c->decode_us_per_seq > 0;
@@ -255,9 +250,9 @@ static enum rc make_type(struct scenario *s, const struct scenario_inputs *in, c
     if (rc != RC_OK)
         return rc;
     take_data_sheet(f, t);
-    const bool reads_known = reads(&t->curve), writes_known = writes(&t->curve);
+    const bool writes_known = writes(&t->curve);
     take_written(f, t);
-    if (reads_known ? !reads(&t->curve) : t->curve.prefill_us_per_tok <= 0)
+    if (t->curve.prefill_us_per_tok <= 0)
         return scenario_error(s, f->line, e,
                               "type %.60s: how fast it reads prompts is not said; give "
                               "calibration, curve.prefill_us_per_token, or shape and gpu",

@@ -725,31 +725,6 @@ def waits_for_a_node(args):
         assert answers[0].status == 200
 
 
-def ready_when_all_were_asked(args):
-    """The first request is not the dear node's because that one's probe was answered first; but nobody waits for ever."""
-    class Late(Upstream):
-        def _get(self, *request):
-            time.sleep(0.05)
-            return super()._get(*request)
-
-    class Silent(Upstream):
-        def _get(self, *_):
-            time.sleep(3)
-            return False
-
-    def first(*nodes):
-        with Scheduler(args.build, list(nodes)) as s:
-            wait_until(lambda: request(s.port, "GET", "/readyz").status == 200, 5)
-            return {n["name"]: n["state"] for n in s.nodes()}, chat(s.port).headers["x-spillway-node"]
-
-    dear, cheap, silent = Upstream(), Late(), Silent()
-    prices = {"dear": ("9", "9", "9"), "cheap": ("1", "1", "1")}
-    both = [node("dear", dear, price=prices["dear"]), node("cheap", cheap, price=prices["cheap"])]
-    assert first(*both) == ({"dear": "ready", "cheap": "ready"}, "cheap")
-    states, by = first(both[0], node("silent", silent, price=prices["cheap"]))
-    assert states["dear"] == "ready" and by == "dear", (states, by)
-
-
 def no_health_endpoint(args):
     up = Upstream(health=404)
     with Scheduler(args.build, [node("a", up)]).ready() as s:
@@ -1001,7 +976,7 @@ if __name__ == "__main__":
                    text_never_waits, one_write_for_each_read, keys, cheapest_first, retries, nothing_comes, dead_node,
                    failures_in_the_middle, client_leaves,
                    waiting, energy, drained_node,
-                   waits_for_a_node, ready_when_all_were_asked, no_health_endpoint, drain, big_prompt, slow_reader,
+                   waits_for_a_node, no_health_endpoint, drain, big_prompt, slow_reader,
                    ledger_is_locked, metrics,
                    tls_to_nodes, tls_to_clients, many_at_once,
                    keep_alive_and_pipelining])

@@ -4,8 +4,6 @@
 
 #include <pthread.h>
 #include <sqlite3.h>
-#include <stdatomic.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "scheduler/store/store.h"
