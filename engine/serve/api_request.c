@@ -106,8 +106,8 @@ static bool read_row(const cJSON *root, const struct row *row, struct api_reques
 static bool check_numbers(const cJSON *root, struct api_request *r, struct api_error *e)
 {
     struct sampler_params *s = &r->sampling;
-    if (s->top_p <= 0)
-        return bad(e, "top_p", "top_p must be above 0 and at most 1");
+    if (s->top_p == 0) /* OpenAI allows it: the likeliest token alone */
+        s->top_p = 1, s->temperature = 0;
     if (s->repetition_penalty <= 0)
         return bad(e, "repetition_penalty", "repetition_penalty must be above 0 and at most 10");
     if (s->top_k < 0)

@@ -78,6 +78,8 @@ static bool add_input(struct embed_call *c, const cJSON *input, struct arena *ar
     bool is_ids = cJSON_IsArray(input) && cJSON_IsNumber(input->child);
     if (!cJSON_IsString(input) && !is_ids)
         return api_fail(&c->error, 400, "input", NULL, "input %d must be a text or an array of token ids", c->n);
+    if (!is_ids && !input->valuestring[0]) /* a mark of the beginning may stand before it, and means nothing alone */
+        return api_fail(&c->error, 400, "input", NULL, "input %d is an empty text", c->n);
     cJSON *root = cJSON_CreateObject();
     cJSON_AddItemReferenceToObject(root, "prompt", (cJSON *)(uintptr_t)input);
     tokens_init(&ids, CALL_TOKENS_MAX);

@@ -406,7 +406,7 @@ static bool take_route(struct call *c)
         c->route = route;
         return true;
     }
-    api_error_set(&e, API_METHOD, NULL, "%s", "");
+    api_error_set(&e, API_METHOD, NULL, "this endpoint takes %s alone", route->method);
     refuse(c, &e, route->method);
     return false;
 }

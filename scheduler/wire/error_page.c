@@ -48,8 +48,8 @@ void api_errors_print_markdown(FILE *out)
     for (int i = 0; i < API_CODES; i++)
         print_row(api_error_kind((enum api_code)i), out);
     fprintf(out, "\nWhat a node says of the request itself (400, 413, 422: too long a context, an option it does not "
-                 "have) is passed on as\nit is, with the node's status, type and code (`upstream_rejected` in metrics "
-                 "and ledger).\n\n"
+                 "have) is passed on as\nit is, with the node's status, type, code and param (`upstream_rejected` in "
+                 "metrics and ledger).\n\n"
                  "**In the middle of a stream** the status has left already. What cannot continue on another node ends "
                  "with one event\n`data: {\"error\": {...}}` and without `[DONE]`; what came until then is in the "
                  "ledger, and charged.\n\n"

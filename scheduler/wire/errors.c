@@ -117,14 +117,15 @@ static const struct api_error_kind rows[API_CODES] = {
     [API_NOT_FOUND] = {.type = "invalid_request_error",
                        .label = "not_found",
                        .status = 404,
-                       .text = "there is no such endpoint",
+                       .text = "there is no such endpoint; a client's base URL ends in /v1, and behind it are "
+                               "chat/completions, completions, embeddings and models",
                        .when = "The path is none of Spillway's.",
                        .remedy = "Use `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/models`, "
                                  "`/tokenize` or `/detokenize`."},
     [API_METHOD] = {.type = "invalid_request_error",
                     .name = "method_not_allowed",
                     .status = 405,
-                    .text = "this endpoint does not take this method",
+                    .text = "this endpoint takes another method",
                     .when = "The path exists, for the method that `Allow` names.",
                     .remedy = "Use that method."},
     [API_MODEL_NOT_FOUND] = {.type = "invalid_request_error",
@@ -277,7 +278,7 @@ enum rc api_error_write(const struct api_error *e, struct strbuf *out)
     if (rc == RC_OK)
         rc = strbuf_puts(out, ",");
     if (rc == RC_OK)
-        rc = put_member(out, "param", e->param);
+        rc = put_member(out, "param", e->field[0] ? e->field : e->param);
     if (rc == RC_OK)
         rc = strbuf_puts(out, ",");
     if (rc == RC_OK)
@@ -350,6 +351,7 @@ void api_error_from_node(struct api_error *e, int status, const char *body, size
         copy_text(e->message, sizeof e->message, from, "message");
         copy_text(e->type, sizeof e->type, from, "type");
         copy_text(e->name, sizeof e->name, from, "code");
+        copy_text(e->field, sizeof e->field, from, "param");
     }
     cJSON_Delete(root);
 }

@@ -54,10 +54,10 @@ struct api_error {
     enum api_code code;
     const char *param; /* or NULL */
     char message[512];
-    /* A node's own refusal of the request (400, 413, 422...) is passed on instead: its status, type and code. */
-    int status;              /* 0: the table's */
-    int retry_after_s;       /* 0: the table's; -1: retrying is pointless */
-    char type[64], name[64]; /* "": the table's */
+    /* A node's own refusal of the request (400, 413, 422...) is passed on instead: its status, type, code and param. */
+    int status;                         /* 0: the table's */
+    int retry_after_s;                  /* 0: the table's; -1: retrying is pointless */
+    char type[64], name[64], field[64]; /* "": the table's; of field: param */
 };
 
 /* "": the table's own text. */

@@ -252,6 +252,8 @@ def refusals(args):
                "rate_limit_exceeded")
         raises(openai.NotFoundError, lambda: ask(c, model="gpt-0"), 404, "model_not_found")
         assert refused(s, "model_not_found") == 1
+        e = raises(openai.NotFoundError, lambda: c.responses.create(model="m", input="hello"), 404, None)
+        assert "chat/completions" in e.message, "what there is instead"
         e = raises(openai.BadRequestError, lambda: ask(c, stream_options={"include_usage": True}), 400)
         assert e.param == "stream_options"
         e = raises(openai.BadRequestError, lambda: ask(c, extra_body={"spillway_salt": "x"}), 400)
@@ -533,7 +535,8 @@ def engine_options(c):
 
     raises(openai.NotFoundError, lambda: ask(c, model="gpt-0"), 404, "model_not_found")
     e = raises(openai.BadRequestError, lambda: ask(c, temperature=-1), 400)
-    assert "temperature" in e.message
+    assert "temperature" in e.message and e.param == "temperature"
+    assert words(chat(top_p=0, temperature=1.5)) == words(greedy), "the likeliest token alone"
     raises(openai.BadRequestError, lambda: ask(c, messages=[{"role": "user", "content": "word " * 2000}]), 400,
            "context_length_exceeded")
     three = chat(n=3, seed=7)
@@ -551,6 +554,8 @@ def engine_embeddings(c):
         told = c.embeddings.create(encoding_format="float", **asked)
         assert all(abs(x - y) < 1e-6 for x, y in zip(told.data[1].embedding, a.data[1].embedding))
     assert c.embeddings.create(model="m", input=[5, 6, 7]).usage.prompt_tokens == 3
+    for empty in ("", ["a node", ""]):
+        raises(openai.BadRequestError, lambda: c.embeddings.create(model="m", input=empty), 400)
 
 
 def engine_texts(c, base):

@@ -112,7 +112,7 @@ static void refusals(void)
     static const struct refusal rows[] = {
         {API_CHAT, "\"temperature\":-0.1", "temperature"},
         {API_CHAT, "\"temperature\":\"hot\"", "temperature"},
-        {API_CHAT, "\"top_p\":0", "top_p"},
+        {API_CHAT, "\"top_p\":-0.1", "top_p"},
         {API_CHAT, "\"top_p\":1.01", "top_p"},
         {API_CHAT, "\"top_k\":1.5", "top_k"},
         {API_CHAT, "\"min_p\":2", "min_p"},
