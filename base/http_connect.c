@@ -135,6 +135,14 @@ void link_open(struct http_client *c, struct http_call *call)
     }
 }
 
+static void not_connected(const struct http_client *c, int code, struct error *e)
+{
+    if (strncmp(c->host, "unix:", 5) == 0)
+        error_set(e, RC_IO, "connect to %s: %s", c->host, strerror(code));
+    else
+        error_set(e, RC_IO, "connect to %s port %d: %s", c->host, c->port, strerror(code));
+}
+
 static void drop_socket(struct link *l)
 {
     if (l->stream.fd < 0)
@@ -160,7 +168,7 @@ void link_connect_next(struct link *l, const struct error *last)
             continue;
         }
         if (connect(fd, (const struct sockaddr *)&a->addr, a->len) != 0 && errno != EINPROGRESS) {
-            error_set(&e, RC_IO, "connect to %s port %d: %s", c->host, c->port, strerror(errno));
+            not_connected(c, errno, &e);
             close(fd);
             continue;
         }
@@ -205,7 +213,7 @@ void link_connected(struct link *l)
     if (getsockopt(l->stream.fd, SOL_SOCKET, SO_ERROR, &code, &n) != 0)
         code = errno;
     if (code) {
-        error_set(&e, RC_IO, "connect to %s port %d: %s", c->host, c->port, strerror(code));
+        not_connected(c, code, &e);
         link_connect_next(l, &e);
         return;
     }

@@ -225,7 +225,7 @@ static enum rc open_door(struct admin *a, struct admin_door *door, const char *a
     o.retained_bytes_max = (size_t)8 << 20;
     door->admin = a;
     enum rc rc = http_server_new(&door->server, a->o.loop, address, &o, &handlers, door, e);
-    return rc == RC_OK ? rc : error_prefix(e, "admin");
+    return rc == RC_OK ? rc : error_prefix(e, door == &a->remote ? "admin.listen" : "admin.socket");
 }
 
 static enum rc open_remote(struct admin *a, struct error *e)

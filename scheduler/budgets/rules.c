@@ -114,6 +114,32 @@ bool budget_rule_asks_provider(const struct budget_rule *r)
     return false;
 }
 
+/* One letter too many, too few or another one. */
+static bool nearly(const char *a, const char *b)
+{
+    size_t na = strlen(a), nb = strlen(b), head = 0;
+    while (a[head] && a[head] == b[head])
+        head++;
+    while (na > head && nb > head && a[na - 1] == b[nb - 1])
+        na--, nb--;
+    return na - head <= 1 && nb - head <= 1 && na + nb > 2 * head;
+}
+
+const char *budget_match_meant(const struct budget_match *m)
+{
+    static const char *const facts[] = {"organisation", "team", "project", "user", "key", "model", "provider"};
+    const char *meant = NULL;
+    if (strcmp(m->key, "tenant") == 0 || strcmp(m->key, "org") == 0) /* as keys call it */
+        return facts[0];
+    for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
+        if (strcmp(m->key, facts[i]) == 0)
+            return NULL;
+        if (nearly(m->key, facts[i]))
+            meant = facts[i];
+    }
+    return meant;
+}
+
 bool budget_match_parse(char *text, struct budget_match *m)
 {
     char *is = strchr(text, '=');

@@ -41,6 +41,8 @@ bool budget_rule_covers(const struct budget_rule *r, const struct budget_facts *
 bool budget_rule_asks_provider(const struct budget_rule *r);
 /* "NAME=VALUE" of the configuration; the text is borrowed. */
 bool budget_match_parse(char *text, struct budget_match *m);
+/* A label may have any name. The fact that was meant, if it looks like one ("teams", "tenant"); NULL: it does not. */
+const char *budget_match_meant(const struct budget_match *m);
 /* As the store is asked, at this moment. name is borrowed. */
 struct budget_claim budget_rule_claim(const struct budget_rule *r, const char *name, int64_t now_s);
 

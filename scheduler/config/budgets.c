@@ -215,7 +215,11 @@ static void warn_match(const struct config *c, int i, struct strbuf *out, int *n
     const struct budget_rule *r = &c->budget_rules[i];
     for (int k = 0; k < r->n_match; k++) {
         const struct budget_match *m = &r->match[k];
+        const char *meant = budget_match_meant(m);
         bool model = strcmp(m->key, "model") == 0, provider = strcmp(m->key, "provider") == 0;
+        if (meant)
+            config_warn(c, out, n, c->budgets[i].line,
+                        "budgets[%d].match: \"%s\" is a label of x-spillway-tags; did you mean %s?", i, m->key, meant);
         if (strcmp(m->value, "*") == 0)
             continue;
         if ((model && !config_model_served(c, m->value)) || (provider && !provider_is_there(c, m->value)))

@@ -19,6 +19,15 @@ static bool check_port(const char *port, char *why, size_t size)
     return true;
 }
 
+/* What stands before an '@' may be a password: no message repeats it. */
+static bool names_nobody(const char *text, char *why, size_t size)
+{
+    if (!strchr(text, '@'))
+        return true;
+    snprintf(why, size, "an address holds no credentials; user and file of the password have keys of their own");
+    return false;
+}
+
 /* HOST:PORT, [V6]:PORT or unix:PATH. */
 bool check_address(const void *field, char *why, size_t size)
 {
@@ -32,16 +41,18 @@ bool check_address(const void *field, char *why, size_t size)
         }
         return true;
     }
+    if (!names_nobody(text, why, size))
+        return false;
+    if (strpbrk(text, " \t/")) {
+        snprintf(why, size, "\"%.80s\" is not an address; write HOST:PORT without scheme or path", text);
+        return false;
+    }
     if (!colon || colon == text) {
         snprintf(why, size, "\"%.80s\" is not an address; write HOST:PORT, as in 127.0.0.1:8080", text);
         return false;
     }
     if (text[0] == '[' ? colon[-1] != ']' : memchr(text, ':', (size_t)(colon - text)) != NULL) {
         snprintf(why, size, "\"%.80s\" is ambiguous; put an IPv6 address into brackets, as in [::1]:8080", text);
-        return false;
-    }
-    if (strcspn(text, " \t/@") != strlen(text)) {
-        snprintf(why, size, "\"%.80s\" is not an address; write HOST:PORT without scheme or path", text);
         return false;
     }
     return check_port(colon + 1, why, size);
@@ -66,12 +77,12 @@ bool check_url(const void *field, char *why, size_t size)
                        : strncmp(text, "https://", 8) == 0 ? text + 8
                                                            : NULL;
 
-    if (!host || host[0] == '\0') {
-        snprintf(why, size, "\"%.80s\" is not a URL; write http://HOST:PORT or https://HOST:PORT", text);
+    if (strpbrk(text, "@ \t")) {
+        snprintf(why, size, "a URL holds no credentials or blanks; put the node's key into api_key_file");
         return false;
     }
-    if (strcspn(host, "@ \t") != strlen(host)) {
-        snprintf(why, size, "a URL holds no credentials or blanks; put the node's key into api_key_file");
+    if (!host || host[0] == '\0') {
+        snprintf(why, size, "\"%.80s\" is not a URL; write http://HOST:PORT or https://HOST:PORT", text);
         return false;
     }
     size_t n = strcspn(host, "/?#");
@@ -92,6 +103,8 @@ bool check_https(const void *field, char *why, size_t size)
 {
     const char *text = *(const char *const *)field;
 
+    if (!names_nobody(text, why, size))
+        return false;
     if (strncmp(text, "https://", 8) != 0) {
         snprintf(why, size, "\"%.80s\" is not it; write https://HOST:PORT: engines join over TLS", text);
         return false;
@@ -121,11 +134,13 @@ bool check_collector(const void *field, char *why, size_t size)
 {
     const char *text = *(const char *const *)field;
 
+    if (!names_nobody(text, why, size))
+        return false;
     if (strncmp(text, "http://", 7) != 0 && strncmp(text, "https://", 8) != 0) {
         snprintf(why, size, "\"%.80s\" is not a URL; write http://HOST:4318 or https://HOST:4318", text);
         return false;
     }
-    if (strcspn(text, "?#@ \t") != strlen(text)) {
+    if (strpbrk(text, "?# \t")) {
         snprintf(why, size,
                  "a collector's address holds no query, blanks or credentials; put a token into "
                  "tracing.headers_file");
@@ -153,7 +168,9 @@ bool check_mail_server(const void *field, char *why, size_t size)
     const char *text = *(const char *const *)field;
     const char *host = strncmp(text, "smtp://", 7) == 0 ? text + 7 : strncmp(text, "smtps://", 8) == 0 ? text + 8 : "";
 
-    if (!host[0] || host[strcspn(host, "/?#@ \t")]) {
+    if (!names_nobody(text, why, size))
+        return false;
+    if (!host[0] || strpbrk(host, "/?# \t")) {
         snprintf(why, size,
                  "\"%.80s\" is not a mail server; write smtp://HOST:587 or smtps://HOST:465, without credentials",
                  text);

@@ -329,7 +329,7 @@ enum rc lanes_listen(struct front *f, struct error *e)
         if (rc == RC_OK)
             rc = http_server_new(&l->server, l->loop, address, &o, &handlers, l, e);
     }
-    return rc;
+    return rc == RC_OK ? rc : error_prefix(e, "listen");
 }
 
 int front_listeners(const struct front *f, int *fds, int max)

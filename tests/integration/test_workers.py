@@ -277,7 +277,7 @@ def port_is_taken(args):
         try:
             other = Scheduler(args.build, [node("a", up)], workers=WORKERS, listen=f"127.0.0.1:{s.port}")
         except AssertionError as e:
-            assert "Address already in use" in str(e), e
+            assert f"listen: 127.0.0.1:{s.port}: Address already in use" in str(e), e
         else:
             other.close()
             raise AssertionError("a second scheduler took the port")

@@ -191,8 +191,18 @@ static void test_addresses(void)
     WRONG(OFF NODE "listen: ::1:80\n",
           "f.yaml:4: listen: \"::1:80\" is ambiguous; put an IPv6 address into brackets, as in [::1]:8080\n");
     WRONG(OFF NODE "listen: http://127.0.0.1:80\n",
-          "f.yaml:4: listen: \"http://127.0.0.1:80\" is ambiguous; put an IPv6 address into brackets, as in "
-          "[::1]:8080\n");
+          "f.yaml:4: listen: \"http://127.0.0.1:80\" is not an address; write HOST:PORT without scheme or path\n");
+    /* What may be a password is not shown, whatever else is wrong. */
+    WRONG(OFF NODE "listen: u:secret@h:1\ncache: {mode: redis, redis: {address: 'redis://u:secret@h:1'}}\n"
+                   "reports: {mail: {server: 'mail://u:secret@h', from: a@x, to: [a@x]}}\n"
+                   "tracing: {endpoint: 'otlp://u:secret@h'}\n",
+          "f.yaml:4: listen: an address holds no credentials; user and file of the password have keys of their own\n"
+          "f.yaml:5: cache.redis.address: an address holds no credentials; user and file of the password have keys of "
+          "their own\n"
+          "f.yaml:6: reports.mail.server: an address holds no credentials; user and file of the password have keys of "
+          "their own\n"
+          "f.yaml:7: tracing.endpoint: an address holds no credentials; user and file of the password have keys of "
+          "their own\n");
     WRONG(OFF NODE "listen: unix:sock\n",
           "f.yaml:4: listen: \"unix:sock\" needs an absolute path, as in unix:/run/spillway.sock\n");
     WRONG(OFF NODE "admin: {listen: '0.0.0.0:9000'}\n",
@@ -221,8 +231,9 @@ static void test_node_mistakes(void)
           "f.yaml:3: nodes[0].url: \"ftp://h:2\" is not a URL; write http://HOST:PORT or https://HOST:PORT\n");
     WRONG(OFF "nodes:\n- {name: a, url: 'http://h:2/v1', models: [m]}\n",
           "f.yaml:3: nodes[0].url: \"http://h:2/v1\" has a path; write http://h:2, /v1/... is added\n");
-    WRONG(OFF "nodes:\n- {name: a, url: 'http://u:p@h:2', models: [m]}\n",
-          "f.yaml:3: nodes[0].url: a URL holds no credentials or blanks; put the node's key into api_key_file\n");
+    WRONG(OFF "nodes:\n- {name: a, url: 'http://u:p@h:2', models: [m]}\n- {name: b, url: 'u:p@h:2', models: [m]}\n",
+          "f.yaml:3: nodes[0].url: a URL holds no credentials or blanks; put the node's key into api_key_file\n"
+          "f.yaml:4: nodes[1].url: a URL holds no credentials or blanks; put the node's key into api_key_file\n");
     WRONG(OFF "nodes:\n- {name: a, url: 'http://h:x', models: [m]}\n",
           "f.yaml:3: nodes[0].url: \"x\" is not a port; 0 to 65535 is allowed\n");
     WRONG(OFF "nodes:\n- {name: a, url: 'http://h', models: []}\n",
@@ -565,6 +576,16 @@ static void test_warnings(void)
     CHECK_STR(out.data, "f.yaml:4: keys[0].models: \"al\" is an alias and opens nothing; write \"v\"\n"
                         "f.yaml:4: keys[0].models: \"v\" stands for models that this key may not use, so it opens "
                         "nothing; add \"m\"\n");
+    config_free(c);
+    strbuf_clear(&out);
+    c = parse(NODE "keys: [{id: k, tenant: t, sha256: " HASH_A "}]\nbudgets:\n"
+                   "- {name: a, period: day, hard: 1, match: [tenant=t, env=prod, team=x]}\n"
+                   "- {name: b, period: day, hard: 1, match: [tem=x, 'users=*', tier=gold]}\n");
+    CHECK_INT(config_warnings(c, &out), 3);
+    CHECK_STR(out.data,
+              "f.yaml:5: budgets[0].match: \"tenant\" is a label of x-spillway-tags; did you mean organisation?\n"
+              "f.yaml:6: budgets[1].match: \"tem\" is a label of x-spillway-tags; did you mean team?\n"
+              "f.yaml:6: budgets[1].match: \"users\" is a label of x-spillway-tags; did you mean user?\n");
     config_free(c);
     strbuf_fini(&out);
 }
