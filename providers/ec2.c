@@ -14,6 +14,8 @@
 
 #include "providers/ec2_internal.h"
 
+#define HISTORY_S 86400 /* what ended before us may have ended at a price that nobody has heard of */
+
 struct ec2 *ec2_self(struct provider *p)
 {
     SPW_ASSERT(p->ops == &provider_ec2);
@@ -142,6 +144,7 @@ static void take_settings(struct ec2 *p)
         p->poll_ms = 100;
     if (p->prices_ms < 100)
         p->prices_ms = 100;
+    p->history_s = p->next_round_s = clock_wall(p->env.clock).ns / NS_PER_S - HISTORY_S;
 }
 
 static void ec2_close(struct provider *base)
@@ -177,6 +180,7 @@ static void ec2_close(struct provider *base)
         free(s->zone);
         free(s);
     }
+    free(p->rows);
     price_table_fini(&p->listed);
     aws_client_free(p->client);
     aws_client_free(p->quotas);

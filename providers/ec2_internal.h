@@ -81,9 +81,15 @@ struct ec2_cold { /* an offer, or a whole quota, to be left alone */
     struct mono until;
 };
 
-struct ec2_spot_price {
+struct ec2_spot_price { /* the newest */
     struct ec2_spot_price *next;
     char *type, *zone; /* owned */
+    struct pusd hour;
+    int64_t at_s;
+};
+
+struct ec2_price_row { /* of the history */
+    struct ec2_spot_price *of;
     struct pusd hour;
     int64_t at_s;
 };
@@ -113,7 +119,12 @@ struct ec2 {
     char *price_types;     /* owned: those that prices are asked for, with commas */
     struct mono prices_at; /* when they were asked last; 0: never */
     struct aws_call *price_call;
-    int price_pages;           /* asked for in this round */
+    int price_pages;            /* asked for in this round */
+    struct ec2_price_row *rows; /* owned; what they said */
+    int n_rows, rows_cap;
+    int64_t history_s;           /* from then on all prices are told (Unix time, like those that follow) */
+    int64_t round_s, round_at_s; /* this round: the prices since then; when it was asked for */
+    int64_t next_round_s;
     struct event *price_timer; /* owned */
 
     struct event *poll_timer; /* owned */
@@ -184,5 +195,7 @@ void ec2_mark_quota(struct ec2 *p, const char *offer);
 /* 0: it can be had as far as we know; else for how many ms it is to be left alone, and whether that is a quota. */
 int64_t ec2_cold_ms(struct ec2 *p, const char *offer, bool *quota);
 void ec2_want_prices(struct ec2 *p, const char *types);
+/* From at_s on all prices are to be told: the next round does so. */
+void ec2_want_history(struct ec2 *p, int64_t at_s);
 
 #endif

@@ -6,6 +6,8 @@
 #include "providers/ec2_internal.h"
 
 #define PRICE_PAGES_MAX 50
+#define PRICE_ROWS_MAX  (PRICE_PAGES_MAX * 1000)
+#define LATE_S          600  /* by so much EC2 may be late with a price */
 #define PRICES_MAX      4096 /* types x zones: far more than any pool names */
 #define BILLING_MIN_S   60   /* "Per-second billing, with a minimum of 60 seconds" (EC2 pricing, Linux) */
 
@@ -110,10 +112,9 @@ struct pusd ec2_price_of(const struct ec2 *p, const struct ec2_offer *o, struct 
     return s ? s->hour : (struct pusd){0};
 }
 
-static void on_price(const struct ec2_price *price, void *arg)
+static struct ec2_spot_price *keep_price(struct ec2 *p, const struct ec2_price *price)
 {
-    struct ec2 *p = arg;
-    struct ec2_offer o = {
+    const struct ec2_offer o = {
         .zone = price->zone, .zone_n = strlen(price->zone), .type = price->type, .type_n = strlen(price->type)};
     struct ec2_spot_price *s = find_price(p, &o);
     if (!s && p->n_prices == PRICES_MAX) {
@@ -121,19 +122,63 @@ static void on_price(const struct ec2_price *price, void *arg)
             log_warn(p->env.log, "provider", "more spot prices than are kept; the others are not known",
                      LOG_S("provider", p->env.name), LOG_I("kept", PRICES_MAX));
         p->prices_full = true;
-        return;
-    }
-    if (!s) {
+    } else if (!s) {
         p->n_prices++;
         s = spw_calloc(1, sizeof(*s));
         *s = (struct ec2_spot_price){
             .next = p->prices, .type = spw_strdup(price->type), .zone = spw_strdup(price->zone)};
         p->prices = s;
     }
-    if (price->at_s >= s->at_s) { /* the answer may hold older ones, in no promised order */
-        s->hour = price->hour;
-        s->at_s = price->at_s;
+    return s;
+}
+
+static void on_price(const struct ec2_price *price, void *arg)
+{
+    struct ec2 *p = arg;
+    struct ec2_spot_price *of = keep_price(p, price);
+    if (!of || p->n_rows == PRICE_ROWS_MAX)
+        return;
+    if (p->n_rows == p->rows_cap) {
+        p->rows_cap = p->rows_cap ? 2 * p->rows_cap : 64;
+        p->rows = spw_realloc(p->rows, (size_t)p->rows_cap * sizeof p->rows[0]);
     }
+    p->rows[p->n_rows++] = (struct ec2_price_row){.of = of, .hour = price->hour, .at_s = price->at_s};
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const int64_t x = ((const struct ec2_price_row *)a)->at_s, y = ((const struct ec2_price_row *)b)->at_s;
+    return (x > y) - (x < y);
+}
+
+/* The answers come in no promised order. Rounds overlap, so most of what they say was told before. */
+static void take_history(struct ec2 *p)
+{
+    const bool all = p->round_s == p->history_s;
+    if (p->n_rows > 0)
+        qsort(p->rows, (size_t)p->n_rows, sizeof p->rows[0], by_time);
+    for (int i = 0; i < p->n_rows; i++) {
+        const struct ec2_price_row *row = &p->rows[i];
+        struct ec2_spot_price *of = row->of;
+        if ((all || row->at_s > of->at_s) && p->env.on_price) {
+            char *offer = spw_asprintf("%s/%s/%s", of->zone, of->type, provider_market_name(PROVIDER_SPOT));
+            p->env.on_price(offer, row->hour, row->at_s, p->env.arg);
+            free(offer);
+        }
+        if (row->at_s >= of->at_s) {
+            of->hour = row->hour;
+            of->at_s = row->at_s;
+        }
+    }
+    if (p->next_round_s == p->round_s) /* nobody wants more of what was before */
+        p->next_round_s = p->round_at_s - LATE_S;
+}
+
+void ec2_want_history(struct ec2 *p, int64_t at_s)
+{
+    if (at_s >= p->history_s)
+        return;
+    p->history_s = p->next_round_s = at_s;
 }
 
 /* Those that run on spot cost something else now. */
@@ -170,9 +215,11 @@ static void ask_prices(struct ec2 *p, const char *next)
     struct aws_form f;
     if (!next) {
         p->prices_at = clock_now(p->env.clock);
-        p->price_pages = 0;
+        p->price_pages = p->n_rows = 0;
+        p->round_at_s = clock_wall(p->env.clock).ns / NS_PER_S;
+        p->round_s = p->next_round_s;
     }
-    ec2_prices_form(&f, p->price_types, clock_wall(p->env.clock).ns / NS_PER_S, next);
+    ec2_prices_form(&f, p->price_types, p->round_s, next);
     p->price_call = ec2_call(p, &f, on_prices, p);
 }
 
@@ -189,8 +236,14 @@ static void on_prices(const struct aws_reply *r, void *arg)
         ask_prices(p, next);
         return;
     }
+    if (*next)
+        log_warn(p->env.log, "provider", "more spot prices than are read; the oldest are not known",
+                 LOG_S("provider", p->env.name), LOG_I("read", p->n_rows));
     arm_prices(p);
-    tell_prices(p);
+    if (r->failure == PROVIDER_FINE) { /* else the next round asks for the same again */
+        take_history(p);
+        tell_prices(p);
+    }
     answer_offers(p, r->failure, r->text);
 }
 
@@ -228,6 +281,7 @@ void ec2_want_prices(struct ec2 *p, const char *types)
     if (!more)
         return;
     p->prices_at = (struct mono){0};
+    p->next_round_s = p->history_s;
     if (!p->price_call) { /* else the next round has them */
         struct timeval now = {0};
         evtimer_add(p->price_timer, &now);

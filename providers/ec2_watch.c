@@ -48,6 +48,10 @@ static bool take_facts(struct ec2_machine *m, const struct ec2_instance *i)
     }
     if (i->launched_s)
         m->launched_s = i->launched_s;
+    if (i->launched_s && i->market == PROVIDER_SPOT) { /* no pool may name its type any more */
+        ec2_want_prices(m->p, i->type);
+        ec2_want_history(m->p, i->launched_s);
+    }
     const char *host = m->public_address ? i->public_ip : i->private_ip;
     return (*host && replace(&m->host, host)) || changed;
 }

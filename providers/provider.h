@@ -173,6 +173,10 @@ struct provider_env { /* all borrowed, outlive the provider */
     /* Every change of state of any instance but to STOPPING (whoever called terminate() knows), and a RUNNING one whose
      * address, price or restarts changed, on the loop. May call launch and terminate, not close. */
     void (*on_change)(const struct provider_instance *i, void *arg);
+    /* Of a market whose prices move: what an offer has cost since at_s (Unix time). Every change, those of one offer in
+     * the order of time, but maybe long after; some again. It also holds for instances that are gone by now. NULL: no
+     * bill is made. */
+    void (*on_price)(const char *offer, struct pusd price_hour, int64_t at_s, void *arg);
     void *arg;
 };
 

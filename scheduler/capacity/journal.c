@@ -17,8 +17,9 @@
 #define FORMAT_VERSION 1
 #define AGAIN_MS       1000
 #define OWNER_BYTES    16
+#define MARKET_S       "86400" /* prices of a market that are older are in what was launched */
 
-enum op_kind { OP_INTEND, OP_KNOWN, OP_PRICE, OP_END, OP_BILL, OP_LOSSES };
+enum op_kind { OP_INTEND, OP_KNOWN, OP_PRICE, OP_MARKET, OP_END, OP_BILL, OP_LOSSES };
 struct op {
     STAILQ_ENTRY(op) next;
     struct journal *journal;
@@ -50,7 +51,10 @@ struct journal {
 /* What later versions brought, and earlier ones leave alone. */
 static const char additions[] =
     "CREATE TABLE IF NOT EXISTS losses(pool TEXT PRIMARY KEY, lost REAL NOT NULL, hours REAL NOT NULL,"
-    " at_s INTEGER NOT NULL) WITHOUT ROWID";
+    " at_s INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS market(provider TEXT NOT NULL, offer TEXT NOT NULL, at_s INTEGER NOT NULL,"
+    " price_hour INTEGER NOT NULL, PRIMARY KEY(provider, offer, at_s)) WITHOUT ROWID;"
+    "CREATE INDEX IF NOT EXISTS instances_of_offer ON instances(provider, offer)";
 static const char schema[] =
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE instances(token TEXT PRIMARY KEY, name TEXT NOT NULL, provider TEXT NOT NULL, pool TEXT NOT NULL,"
@@ -144,6 +148,26 @@ static bool write_price(struct journal *j, const char *token, struct pusd price,
     return RUN(j, "INSERT OR REPLACE INTO prices VALUES(?1, ?2, ?3)", texts, numbers);
 }
 
+/* The prices of a market in what was launched there: the last one before its launch, and all until its end. */
+#define TAKE_MARKET(of)                                                                                                \
+    "INSERT OR REPLACE INTO prices SELECT token, max(at_s, launched_s), market.price_hour FROM instances JOIN market"  \
+    " USING(provider, offer) WHERE launched_s > 0 AND (ended_s = 0 OR at_s < max(ended_s, launched_s + "               \
+    "billing_min_s))"                                                                                                  \
+    " AND " of " ORDER BY at_s"
+
+static bool write_market(struct journal *j, const struct op *o)
+{
+    const char *const texts[] = {o->entry.provider, o->entry.offer};
+    const int64_t numbers[] = {o->at_s, o->entry.price_hour.v};
+    return RUN(j, "INSERT OR REPLACE INTO market VALUES(?1, ?2, ?3, ?4)", texts, numbers) &&
+           run_sql(j, TAKE_MARKET("provider = ?1 AND offer = ?2"), texts, 2, NULL, 0) &&
+           run_sql(
+               j,
+               "DELETE FROM market WHERE provider = ?1 AND offer = ?2 AND at_s < (SELECT max(at_s) FROM market WHERE"
+               " provider = ?1 AND offer = ?2 AND at_s <= ?3 - " MARKET_S ")",
+               texts, 2, numbers, 1);
+}
+
 static bool write_intent(struct journal *j, const struct op *o)
 {
     const struct journal_entry *i = &o->entry;
@@ -163,7 +187,8 @@ static bool write_known(struct journal *j, const struct op *o)
     const int64_t numbers[] = {i->launched_s, i->price_hour.v};
     return RUN(j, "UPDATE instances SET id = ?2, offer = ?3, launched_s = ?4, price_hour = ?5 WHERE token = ?1", texts,
                numbers) &&
-           write_price(j, i->token, i->price_hour, i->launched_s);
+           write_price(j, i->token, i->price_hour, i->launched_s) &&
+           run_sql(j, TAKE_MARKET("token = ?1"), texts, 1, NULL, 0);
 }
 
 static bool write_end(struct journal *j, const struct op *o)
@@ -252,6 +277,7 @@ static bool do_op(struct journal *j, struct op *o)
         return RUN(j, "UPDATE instances SET price_hour = ?2 WHERE token = ?1", texts, numbers) &&
                write_price(j, o->entry.token, o->entry.price_hour, o->at_s);
     }
+    case OP_MARKET: return write_market(j, o);
     case OP_END: return write_end(j, o);
     case OP_LOSSES: return write_losses(j, o);
     case OP_BILL: o->bill = (struct journal_bill){.instances = 0}; return read_bill(j, o);
@@ -378,6 +404,16 @@ void journal_known(struct journal *j, const char *token, const char *id, const c
 void journal_price(struct journal *j, const char *token, struct pusd price_hour, int64_t at_s)
 {
     struct op *o = new_op(j, OP_PRICE, token);
+    o->entry.price_hour = price_hour;
+    o->at_s = at_s;
+    put(j, o);
+}
+
+void journal_market(struct journal *j, const char *provider, const char *offer, struct pusd price_hour, int64_t at_s)
+{
+    struct op *o = new_op(j, OP_MARKET, "");
+    snprintf(o->entry.provider, sizeof o->entry.provider, "%s", provider);
+    snprintf(o->entry.offer, sizeof o->entry.offer, "%s", offer);
     o->entry.price_hour = price_hour;
     o->at_s = at_s;
     put(j, o);

@@ -52,6 +52,9 @@ void journal_known(struct journal *j, const char *token, const char *id, const c
 /* It costs so much from then on. */
 void journal_price(struct journal *j, const char *token, struct pusd price_hour, int64_t at_s);
 void journal_end(struct journal *j, const char *token, int64_t at_s, const char *reason);
+/* An offer costs so much from then on: so does all that was launched of it and lived longer, whether it is there still, or
+ * known already, or neither. Later ones come later. Again is fine. */
+void journal_market(struct journal *j, const char *provider, const char *offer, struct pusd price_hour, int64_t at_s);
 
 /* What is known of how often a pool's spot nodes are taken back. */
 void journal_losses(struct journal *j, const char *pool, const struct losses *l);

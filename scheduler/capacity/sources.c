@@ -24,6 +24,12 @@ struct source *source_find(struct fleet *f, const char *name)
     return NULL;
 }
 
+static void on_price(const char *offer, struct pusd price_hour, int64_t at_s, void *arg)
+{
+    const struct source *s = arg;
+    journal_market(s->fleet->journal, s->name, offer, price_hour, at_s);
+}
+
 static enum rc open_source(struct fleet *f, const struct config *c, const char *name, const struct provider_ops *ops,
                            const struct provider_settings *settings, struct error *e)
 {
@@ -41,6 +47,7 @@ static enum rc open_source(struct fleet *f, const struct config *c, const char *
                                      .owner = f->owner,
                                      .state_dir = s->config->state_dir,
                                      .on_change = member_on_change,
+                                     .on_price = on_price,
                                      .arg = s};
     enum rc rc = ops->open(&s->provider, &env, e);
     if (rc != RC_OK) {

@@ -57,6 +57,10 @@ def iso(at):
     return datetime.datetime.fromtimestamp(at, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
+def seconds(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
 def listed(form, prefix):
     """{prefix}.1, {prefix}.2, ..."""
     out = []
@@ -110,6 +114,7 @@ class Api:
     def __init__(self, server):
         self.server = server
         self.cloud = server.cloud
+        self.opened = time.time()
 
     def request(self):
         return f"{self.cloud.random.getrandbits(64):016x}"
@@ -252,12 +257,17 @@ class Api:
         return fill("CreateTags.xml", request=self.request())
 
     def DescribeSpotPriceHistory(self, form, now):
-        kinds = listed(form, "InstanceType")
-        rows = [(p, at, price) for p in self.cloud.pools.values() if not kinds or p.kind in kinds
-                for at, price in reversed([s for s in p.series if s[0] <= now][-1:])]
+        """What changed from StartTime on, and the last change before it; the newest come first."""
+        kinds, start = listed(form, "InstanceType"), seconds(form["StartTime"])
+        rows = []
+        for p in self.cloud.pools.values():
+            series = [s for s in p.series if s[0] <= now and (not kinds or p.kind in kinds)]
+            before = [s for s in series if s[0] <= start][-1:]
+            rows += [(at or self.opened - 3600, price, p) for at, price in before + [s for s in series if s[0] > start]]
+        rows.sort(key=lambda row: -row[0])
         first = int(form.get("NextToken") or "0")
-        items = "".join(fill("price.xml", type=p.kind, price=price, at=iso(at or now - 3600), zone=p.zone)
-                        for p, at, price in rows[first : first + self.server.page])
+        items = "".join(fill("price.xml", type=p.kind, price=price, at=iso(at), zone=p.zone)
+                        for at, price, p in rows[first : first + self.server.page])
         more = str(first + self.server.page) if first + self.server.page < len(rows) else ""
         return fill("DescribeSpotPriceHistory.xml", request=self.request(), items_xml=items, next=more)
 

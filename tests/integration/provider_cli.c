@@ -72,6 +72,18 @@ static void on_change(const struct provider_instance *i, void *arg)
     say_instance("change", i);
 }
 
+static void on_price(const char *offer, struct pusd price_hour, int64_t at_s, void *arg)
+{
+    struct strbuf b;
+    char price[48];
+    (void)arg;
+    event(&b, "price");
+    put(&b, "offer", offer);
+    put(&b, "price", pusd_format(price_hour, price, sizeof price));
+    strbuf_printf(&b, ",\"at\":%lld", (long long)at_s);
+    say(&b);
+}
+
 static void on_listed(const struct provider_instance *i, void *arg)
 {
     (void)arg;
@@ -224,7 +236,8 @@ static int serve(struct cli *c, const struct provider_ops *ops)
                                .name = ops->name,
                                .settings = &c->own_settings,
                                .owner = c->owner,
-                               .on_change = on_change};
+                               .on_change = on_change,
+                               .on_price = on_price};
     struct error e;
     if (ops->open(&c->p, &env, &e) != RC_OK) {
         fprintf(stderr, "%s\n", e.message);

@@ -134,6 +134,7 @@ def test_restart_finds_all(args):
         after = w.ready(2)
         assert after == before and w.alive() == ids and w.fake.state()["launches"] == launches, (before, after)
         assert w.ask().status == 200
+        time.sleep(1.1)  # bills count whole seconds
         w.end_all()
         bill, theirs = w.bill(), w.fake.state()["bill"] / 1e12
         print("        bill: ours %s, theirs %s" % (bill["paid_usd"], theirs))
@@ -183,30 +184,72 @@ def test_ended_at_once(args):
 
 
 @contextlib.contextmanager
-def refuses_to_end(args, **provider):
-    """A world of one instance whose end is wanted, and refused."""
+def one_instance(args, **provider):
     with World(args, {"min": 0}, engines=False, provider=provider,
                nodes=[{"name": "x", "url": "http://127.0.0.1:1", "models": ["tiny"]}]) as w:
         launched(w)
         wait_until(lambda: w.bill()["instances"], 10, "it is known")
+        yield w
+
+
+def gone(w):
+    wait_until(lambda: not w.alive() and not w.lives_of_pools(), 20, "it is gone")
+
+
+def reprice(w, *prices):
+    """What the one instance costs, each price for a second at least, since bills count whole ones."""
+    i = w.fake.alive()[0]
+    for price in prices:
+        time.sleep(1.1)
+        w.fake.control("price", {"zone": i.pool.zone, "type": i.pool.kind, "price": price})
+    time.sleep(1.1)
+
+
+def bills_agree(w):
+    wait_until(lambda: abs(float(w.bill()["paid_usd"]) - w.fake.state()["bill"] / 1e12) <= 1e-9, 5, "the bills agree")
+
+
+@contextlib.contextmanager
+def refuses_to_end(args, **provider):
+    """A world of one instance whose end is wanted, and refused."""
+    with one_instance(args, **provider) as w:
         w.fake.fault("error", "TerminateInstances", count=-1, code="InternalError")
         w.cli("nodes", "terminate", "gpu-1")
         wait_until(lambda: w.fake.calls.get("TerminateInstances"), 10, "it is to end")
         yield w
-        wait_until(lambda: not w.alive() and not w.lives_of_pools(), 20, "it is gone")
-        wait_until(lambda: abs(float(w.bill()["paid_usd"]) - w.fake.state()["bill"] / 1e12) <= 1e-9, 5, "the bills agree")
+        gone(w)
+        bills_agree(w)
 
 
 def test_price_while_it_ends(args):
     """A price that changes while an instance waits for its end: what is left of it is paid at that price."""
     with refuses_to_end(args, spot_prices="300ms", call_deadline="60s") as w:
-        time.sleep(1.1)  # bills count whole seconds
-        i = w.fake.alive()[0]
-        w.fake.control("price", {"zone": i.pool.zone, "type": i.pool.kind, "price": "0.90"})
+        reprice(w, "0.90")
         seen = w.fake.calls["DescribeSpotPriceHistory"]
         wait_until(lambda: w.fake.calls["DescribeSpotPriceHistory"] >= seen + 4, 10, "the price is known")
-        time.sleep(1.1)
         w.fake.control("clear", {})
+
+
+def test_prices_told_late(args):
+    """What an instance cost is only heard of when it is gone: each of its seconds is paid at the price that held."""
+    with one_instance(args, spot_prices="300ms", call_deadline="1s") as w:
+        w.fake.fault("error", "DescribeSpotPriceHistory", count=-1, code="InternalError")
+        reprice(w, "0.90", "0.05", "0.70")
+        w.cli("nodes", "terminate", "gpu-1")
+        gone(w)
+        w.fake.control("clear", {})
+        bills_agree(w)
+
+
+def test_prices_while_nobody_looks(args):
+    """Prices that change while no scheduler is there."""
+    with one_instance(args, spot_prices="300ms") as w:
+        w.s.kill()
+        reprice(w, "0.90", "0.05", "0.70")
+        w.s.restart()
+        w.cli("nodes", "terminate", "gpu-1")
+        gone(w)
+        bills_agree(w)
 
 
 def test_end_is_refused(args):
@@ -357,4 +400,5 @@ def test_back_to_spot_at_length(args):
 
 if __name__ == "__main__":
     main(__doc__, [test_restart_finds_all, test_killed_while_launching, test_ended_at_once, test_price_while_it_ends,
-                   test_end_is_refused, test_stray_is_ended, test_taken_back, test_saturated, test_back_to_spot, test_back_to_spot_at_length])
+                   test_prices_told_late, test_prices_while_nobody_looks, test_end_is_refused, test_stray_is_ended,
+                   test_taken_back, test_saturated, test_back_to_spot, test_back_to_spot_at_length])

@@ -284,6 +284,35 @@ def prices(args):
         assert len(offers) == 8 and not any(o["launchable"] for o in offers.values())
 
 
+def price_history(args):
+    """Every change is told, in order, whenever it is heard of: after errors, and from the launch on of what was there before us."""
+    def change(p):
+        e = p.until(event="price", offer=A5)
+        return e["price"], e["at"]
+
+    with cloud() as c, Provider(args.build, c.url, {"spot_prices": "300ms", "call_deadline": "1s"}) as p:
+        c.page = 2
+        series, now = c.cloud.pools["us-east-1a", "g5.xlarge"].series, int(time.time())
+        series += [(now - 90000, "0.1"), (now - 80000, "0.2")]
+        p.offers()
+        first = [e for e in p.seen if e["event"] == "price" and e["offer"] == A5]
+        assert [(e["price"], e["at"]) for e in first] == [("0.10", now - 90000), ("0.20", now - 80000)], first
+        c.fault("error", "DescribeSpotPriceHistory", count=-1, code="InternalError")
+        calls = c.calls["DescribeSpotPriceHistory"]
+        series += [(now - 20, "0.3"), (now - 10, "0.4")]
+        wait_until(lambda: c.calls["DescribeSpotPriceHistory"] > calls, 10, "it was asked in vain")
+        c.control("clear", {})
+        assert [change(p), change(p)] == [("0.30", now - 20), ("0.40", now - 10)]
+        p.launch("n1", A5)
+        p.say("forget", "n1")
+        i, = c.alive()
+        i.launched -= 200000
+        series[1:1] = [(now - 300000, "0.8"), (now - 250000, "0.9")]
+        p.say("adopt", "n1", i.id, "token-n1")
+        assert [change(p) for _ in range(5)] == [("0.90", now - 250000), ("0.10", now - 90000), ("0.20", now - 80000),
+                                                 ("0.30", now - 20), ("0.40", now - 10)]
+
+
 def price_list(args):
     """What a pool says goes before the list; the list knows dates and regions; what is in neither is not launched."""
     with tempfile.TemporaryDirectory() as d:
@@ -482,5 +511,6 @@ if __name__ == "__main__":
     sys.exit(main(__doc__, [life_of_an_instance, one_template_for_a_pool, run_instances, no_capacity_then_cold,
                             next_market_at_once, a_fleet_with_nothing, quota, throttled, lost_answers,
                             an_outcome_that_is_not_known, token_of_the_process_before, adopted_by_hand, preempted,
-                            eventual_consistency, ended_while_it_launches, strays, prices, price_list, keys_of_every_kind,
-                            wrong_keys_and_rights, wrong_clock, bad_settings, user_data_runs, a_real_engine, ends_itself, the_bill]))
+                            eventual_consistency, ended_while_it_launches, strays, prices, price_history, price_list,
+                            keys_of_every_kind, wrong_keys_and_rights, wrong_clock, bad_settings, user_data_runs, a_real_engine,
+                            ends_itself, the_bill]))

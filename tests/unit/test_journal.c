@@ -160,6 +160,34 @@ static void bills_by_the_price_that_held(void)
     teardown(&f);
 }
 
+/* Of a market: heard of before, while and after an instance is there, and each for the seconds in which it held. */
+static void prices_of_a_market(void)
+{
+    struct fixture f;
+    setup(&f);
+    journal_market(f.j, "cloud", "z/spot", (struct pusd){8 * DOLLAR}, 1000);
+    journal_market(f.j, "cloud", "z/spot", (struct pusd){DOLLAR}, 9000);
+    journal_market(f.j, "cloud", "z/spot", (struct pusd){2 * DOLLAR}, 10900); /* before it is known what was launched */
+    intend(&f, "a");
+    journal_known(f.j, "a", "i-a", "z/spot", 10000, (struct pusd){2 * DOLLAR});
+    CHECK_INT(bill(&f, 0, 11800), DOLLAR / 4 + DOLLAR / 2);
+    journal_market(f.j, "cloud", "y/spot", (struct pusd){9 * DOLLAR}, 11800);
+    journal_market(f.j, "elsewhere", "z/spot", (struct pusd){9 * DOLLAR}, 11800);
+    journal_end(f.j, "a", 13600, "");
+    CHECK_INT(bill(&f, 0, 99999), DOLLAR / 4 + 3 * DOLLAR / 2);
+    journal_market(f.j, "cloud", "z/spot", (struct pusd){4 * DOLLAR}, 11800); /* its end is known already */
+    journal_market(f.j, "cloud", "z/spot", (struct pusd){9 * DOLLAR}, 13600); /* not any more */
+    CHECK_INT(bill(&f, 0, 99999), DOLLAR / 4 + DOLLAR / 2 + 2 * DOLLAR);
+    journal_market(f.j, "cloud", "z/spot", (struct pusd){8 * DOLLAR}, 1000); /* once more, from the start */
+    CHECK_INT(bill(&f, 0, 99999), DOLLAR / 4 + DOLLAR / 2 + 2 * DOLLAR);
+    journal_market(f.j, "cloud", "z/spot", (struct pusd){3 * DOLLAR}, 1000000); /* days later the old ones are let go */
+    CHECK_INT(bill(&f, 0, 99999), DOLLAR / 4 + DOLLAR / 2 + 2 * DOLLAR);
+    intend(&f, "b");
+    journal_known(f.j, "b", "i-b", "z/spot", 999000, (struct pusd){DOLLAR});
+    CHECK_INT(bill(&f, 999000, 1003600), 1000 * DOLLAR / 400 + 3 * DOLLAR); /* but for the one that held */
+    teardown(&f);
+}
+
 /* ---- killed at any instant ---------------------------------------------------------------------------------------- */
 
 /* Stands for a provider: what it was asked for is in its own book, at once. */
@@ -275,6 +303,7 @@ int main(void)
 {
     TEST(intents_live_on);
     TEST(bills_by_the_price_that_held);
+    TEST(prices_of_a_market);
     TEST(whoever_is_killed_is_found_out);
     TEST(losses_are_kept);
     return TEST_RESULT();
