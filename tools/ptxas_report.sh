@@ -24,7 +24,8 @@ for text in "$work"/*.txt; do
     [ -f "${text%.txt}.o" ] || { cat "$text" && exit 1; }
 done
 printf '%-6s %-42s %9s %6s %6s %6s %7s %8s\n' sm kernel registers stack stores loads shared threads
-# Prefill's tile keeps 128 sums to a thread; what does not fit is a few words outside of its inner loops.
+# Prefill's tile and that of MLA's many heads keep 128 sums to a thread; what does not fit is a few words outside of
+# their inner loops.
 awk '
     /Compiling entry function/ { match($0, /'"'"'[^'"'"']*'"'"'/); name = substr($0, RSTART + 1, RLENGTH - 2)
         sub(/^void /, "", name); sub(/\(.*/, "", name); match($0, /sm_[0-9]+/); sm = substr($0, RSTART + 3, RLENGTH - 3) }
@@ -33,6 +34,6 @@ awk '
         shared = match($0, /[0-9]+ bytes smem/) ? substr($0, RSTART, RLENGTH - 11) : 0
         threads = 32 * int(65536 / (int((registers + 7) / 8) * 256))
         printf "%-6s %-42s %9d %6d %6d %6d %7d %8d\n", sm, name, registers, stack, stores, loads, shared, (threads > 2048 ? 2048 : threads)
-        known = name == "attention_tile_kernel<4, 2, 2, 8>" ? 96 : 0
+        known = name == "attention_tile_kernel<4, 2, 2, 8>" ? 96 : name == "attention_tile_kernel<2, 1, 8, 8>" ? 8 : 0
         if (loads > known || stores > known) { bad++; print "        it spills" } }
     END { if (bad) exit 1 }' "$work"/*.txt

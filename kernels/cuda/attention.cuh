@@ -3,7 +3,8 @@
  * How a (token, head) is computed, whoever computes it and beside whom: the pages of a split (a fixed number of pages,
  * counted from position 0) one after the other by online softmax (Milakov and Gimelshein, arXiv 1805.02867; Dao, arXiv
  * 2307.08691), then the splits folded in order of position. Splits may be computed by different blocks (Flash-Decoding);
- * the fold is the same. So neither the batch nor the chunk nor the number of blocks changes a bit. */
+ * the fold is the same. So neither the batch nor the chunk nor the number of blocks changes a bit. What blocks computed
+ * apart the last of them folds, or, where that is more than a block should read, a launch of its own. */
 #ifndef KERNELS_CUDA_ATTENTION_CUH
 #define KERNELS_CUDA_ATTENTION_CUH
 
@@ -17,8 +18,13 @@ struct attn_env {
     struct cuda_tokens tokens;
     float *part;       /* device memory for partial results of splits; what does not fit is computed by fewer blocks */
     size_t part_bytes; /* ATTN_PART_BYTES serve every case well */
+    size_t fold_bytes; /* of partial results are folded by the last block that made some, if no more than that */
+    uint32_t *arrived; /* [CUDA_ARRIVED] */
 };
 #define ATTN_PART_BYTES ((size_t)64 << 20)
+/* A block reads some 100 GB/s from L2, so much in what a launch costs: 128 splits of four heads of 128, or eight of 16
+ * heads of 512. */
+#define ATTN_FOLD_BYTES ((size_t)272 << 10)
 
 /* Arguments as in ops.h, checked by the caller (k_check_gqa, k_check_mla); q, y and the pool on the device. */
 enum k_status attention_gqa(const struct attn_env *env, float *y, const float *q, const struct k_kv_pool *kv,
@@ -48,7 +54,9 @@ struct attn_args {
     int32_t split_pages;          /* pages of a split */
     int32_t n_z;                  /* blocks that share the splits of a row block; 1: one block folds them all into y */
     int32_t n_split;              /* room for so many per row in `part` */
-    float *part;                  /* [n_tok, n_head, n_split, d_v + 2]: weighed values, maximum, sum of weights */
+    float *part;                  /* [n_tok, n_head, n_split, d_v + 4]: weighed values, maximum, sum of weights, - */
+    uint32_t *arrived;            /* [n_tok, n_head] blocks that have stored their splits of the rows from this one on;
+                                     NULL: a launch of its own folds them */
     int32_t n_stage;              /* 2: the next page comes while this one is worked on */
 };
 
@@ -71,9 +79,14 @@ KDEV const uint8_t *attn_page(const struct attn_args &a, int32_t token, int32_t 
     return a.kv + (int64_t)a.tokens.pages[a.tokens.first[token] + page] * a.page_stride;
 }
 
-KDEV float *attn_part(const struct attn_args &a, int32_t token, int32_t head, int32_t split)
+/* row: token * n_head + head. 16-byte aligned, as a part is a multiple of that. */
+KHOST_DEV int32_t attn_part_floats(const struct attn_args &a)
 {
-    return a.part + (((int64_t)token * a.n_head + head) * a.n_split + split) * (a.d_v + 2);
+    return a.d_v + 4;
+}
+KDEV float *attn_part(const struct attn_args &a, int64_t row, int32_t split)
+{
+    return a.part + (row * a.n_split + split) * attn_part_floats(a);
 }
 
 bool attention_tile_can(const struct attn_args *a);

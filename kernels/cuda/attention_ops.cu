@@ -8,9 +8,11 @@ static enum k_status env_of(struct attn_env *env, struct k_ctx *c, const struct 
     enum k_status st;
     *env = {};
     env->stream = c->stream, env->n_sm = c->facts.n_sm, env->shared_max = c->facts.shared_max;
-    env->part_bytes = ATTN_PART_BYTES;
+    env->part_bytes = ATTN_PART_BYTES, env->fold_bytes = ATTN_FOLD_BYTES;
     env->part = (float *)cuda_scratch(c, CUDA_SCRATCH_ATTENTION, env->part_bytes, &st);
-    return env->part ? cuda_tokens(c, &env->tokens, tok, n_tok) : st;
+    if (st == K_OK)
+        env->arrived = cuda_arrived(c, &st);
+    return st == K_OK ? cuda_tokens(c, &env->tokens, tok, n_tok) : st;
 }
 
 enum k_status cuda_attention_gqa(struct k_ctx *c, float *y, const float *q, const struct k_kv_pool *kv,

@@ -26,6 +26,9 @@
 #define P_SHIFT 8.31776617f /* 12 ln 2: weights up to 4096, so that small ones are no subnormal halves */
 #define ONES    0x3c003c00u /* two halves of 1 */
 
+/* The tile of prefill folds nothing: it has no register to spare, and there a launch more does not count. */
+#define PREFILL_MT 4
+
 /* Neighbouring tokens of one sequence at neighbouring positions. */
 struct tile_run {
     int32_t first, count;
@@ -34,6 +37,12 @@ KDEV struct tile_run run_of(const struct cuda_tokens &t, int32_t run)
 {
     struct tile_run r = {t.run_start[run], t.run_start[run + 1] - t.run_start[run]};
     return r;
+}
+
+/* The (token, head) that is row `row` of the run, counted over all. */
+KDEV int64_t head_of_row(const struct attn_args &a, struct tile_run run, int32_t row)
+{
+    return (int64_t)(run.first + row / a.group) * a.n_head + block_y() * a.group + row % a.group;
 }
 
 /* Where things lie in a block's shared memory. */
@@ -157,10 +166,9 @@ static KMEMBER void load_queries(const struct tile_memory &s, const struct attn_
     for (int32_t r = warp_of_block(); r < ROWS; r += block_dim() / WARP) {
         const int32_t row = row0 + r, token = run.first + row / a.group;
         const bool valid = row < run.count * a.group;
-        if (valid) {
-            const int64_t at = (int64_t)token * a.n_head + block_y() * a.group + row % a.group;
-            split_query(s.q_hi + r * s.ldk, s.q_lo + r * s.ldk, s.row_scale + r, a.q + at * a.d_k, a.d_k, a.scale);
-        }
+        if (valid)
+            split_query(s.q_hi + r * s.ldk, s.q_lo + r * s.ldk, s.row_scale + r, a.q + head_of_row(a, run, row) * a.d_k,
+                        a.d_k, a.scale);
         for (int32_t i = lane(); !valid && i < a.d_k; i += WARP)
             s.q_hi[r * s.ldk + i] = s.q_lo[r * s.ldk + i] = 0;
         if (lane() == 0)
@@ -448,7 +456,7 @@ static KMEMBER void store_split(const struct attn_args &a, const struct tile_pla
             const int32_t row = at.row0 + at.row + t * 16 + half * 8 + lane() / 4;
             if (row >= at.run.count * a.group)
                 continue;
-            float *to = attn_part(a, at.run.first + row / a.group, block_y() * a.group + row % a.group, split);
+            float *to = attn_part(a, head_of_row(a, at.run, row), split);
 #pragma unroll
             for (int o = 0; o < NO; o++) {
                 const int32_t column = (at.wn + WN * (o / 2)) * 16 + o % 2 * 8 + lane() % 4 * 2;
@@ -479,18 +487,73 @@ static KMEMBER void store_total(const struct attn_args &a, const struct tile_pla
             const int32_t r = at.row + t * 16 + half * 8 + lane() / 4, row = at.row0 + r;
             if (row >= at.run.count * a.group)
                 continue;
-            const int64_t head =
-                (int64_t)(at.run.first + row / a.group) * a.n_head + block_y() * a.group + row % a.group;
+            float *to = a.y + head_of_row(a, at.run, row) * a.d_v;
             const float sum = m.sum[r];
 #pragma unroll
             for (int o = 0; o < NO; o++) {
                 const int32_t column = (at.wn + WN * (o / 2)) * 16 + o % 2 * 8 + lane() % 4 * 2;
-                if (column < a.d_v) {
-                    a.y[head * a.d_v + column] = w.out[t][o][half * 2] / sum;
-                    a.y[head * a.d_v + column + 1] = w.out[t][o][half * 2 + 1] / sum;
-                }
+                if (column < a.d_v)
+                    to[column] = w.out[t][o][half * 2] / sum, to[column + 1] = w.out[t][o][half * 2 + 1] / sum;
             }
         }
+}
+
+/* ---- splits that several blocks computed ---- */
+
+KDEV int32_t splits_up_to(const struct attn_args &a, int32_t pos)
+{
+    return pos / (PAGE * a.split_pages) + 1;
+}
+
+/* Four columns of a row in n splits, in order, as fold_split() folds them; so many splits are on their way at once. */
+#define FOLD_AHEAD 4
+KDEV void fold_columns(const struct attn_args &a, int64_t row, int32_t n, int32_t column)
+{
+    float max = ATTN_NONE, sum = 0.0f, out[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int32_t first = 0; first < n; first += FOLD_AHEAD) {
+        struct u32x4 value[FOLD_AHEAD], weight[FOLD_AHEAD];
+#pragma unroll
+        for (int i = 0; i < FOLD_AHEAD; i++) {
+            const float *part = attn_part(a, row, first + i < n ? first + i : n - 1);
+            value[i] = load16(part + column), weight[i] = load16(part + a.d_v);
+        }
+#pragma unroll
+        for (int i = 0; i < FOLD_AHEAD; i++) {
+            const bool is = first + i < n; /* chosen, not branched on: a load would wait for its branch */
+            const struct attn_fold f = attn_fold_of(max, bits_to_f32(weight[i].x));
+            const uint32_t v[4] = {value[i].x, value[i].y, value[i].z, value[i].w};
+            max = is ? f.max : max;
+            sum = is ? fma_rn(sum, f.keep, bits_to_f32(weight[i].y) * f.take) : sum;
+            for (int c = 0; c < 4; c++)
+                out[c] = is ? fma_rn(out[c], f.keep, bits_to_f32(v[c]) * f.take) : out[c];
+        }
+    }
+    for (int c = 0; c < 4; c++)
+        a.y[row * a.d_v + column + c] = out[c] / sum;
+}
+
+/* The block has stored its splits; so have, if it is the last of n, all others that have splits of its rows. */
+KDEV bool is_last_of_rows(const struct attn_args &a, const struct tile_memory &m, const struct tile_place &at,
+                          int32_t n)
+{
+    sync_block();
+    if (thread_x() == 0)
+        *m.odd = arrive_last(a.arrived + head_of_row(a, at.run, at.row0), n);
+    sync_block();
+    return *m.odd != 0;
+}
+
+/* The block's rows. */
+template <int ROWS> static KMEMBER void fold_rows(const struct attn_args &a, const struct tile_place &at)
+{
+    const int32_t n_quad = a.d_v / 4;
+    for (int32_t i = thread_x(); i < ROWS * n_quad; i += block_dim()) {
+        const int32_t row = at.row0 + i / n_quad;
+        if (row >= at.run.count * a.group)
+            return;
+        const int32_t pos = a.tokens.pos[at.run.first + row / a.group];
+        fold_columns(a, head_of_row(a, at.run, row), splits_up_to(a, pos), i % n_quad * 4);
+    }
 }
 
 /* The page after this one that the block works on: its splits are n_z apart. */
@@ -501,7 +564,8 @@ KDEV int32_t page_after(const struct attn_args &a, int32_t page)
 }
 
 /* Grid (runs * row blocks, key heads, n_z), 32 * WM * WN threads. Shared: shared_bytes(), 80 KiB for a decode tile of
- * d = 128, 224 KiB for MLA's 32 heads by 576. */
+ * d = 128, 224 KiB for MLA's 32 heads by 576. The last of the blocks that share a row block's splits reads these from
+ * L2, rows * splits * (d_v + 4) * 4 bytes and no more than ATTN_FOLD_BYTES. */
 template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, WM *WN *WARP, 1)(struct attn_args a)
 {
     let_next_begin();
@@ -571,34 +635,23 @@ template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, W
         }
         stage ^= a.n_stage == 2;
     }
+    const int32_t n_split = last_page / a.split_pages + 1;
     if (a.n_z == 1)
         store_total<RT, WN, NO>(a, at, m, total);
+    else if (MT < PREFILL_MT && a.arrived && is_last_of_rows(a, m, at, n_split < a.n_z ? n_split : a.n_z))
+        fold_rows<ROWS>(a, at);
 }
 
-/* The splits of one row in order, as fold_split() folds them.
- * Grid (n_tok, n_head), 128 threads. Bytes: splits * (d_v + 2) * 4 read per row. Bound by latency: the splits come one
- * after the other. */
+/* The same in a launch of its own, for more splits than a block should read: a block per row.
+ * Grid (n_tok, n_head), 128 threads. Bytes: splits * (d_v + 4) * 4 read per row. Bound by latency. */
 KERNEL(attention_fold_kernel)(struct attn_args a)
 {
     let_next_begin();
-    const int32_t token = block_x(), head = block_y(), count = run_of(a.tokens, a.tokens.run_of[token]).count;
+    const int32_t token = block_x(), count = run_of(a.tokens, a.tokens.run_of[token]).count;
     if (count < a.count_min || count > a.count_max || token_is_padding(a.tokens, token))
         return;
-    const int32_t n = a.tokens.pos[token] / (PAGE * a.split_pages) + 1;
-    const float *part = attn_part(a, token, head, 0);
-    for (int32_t column = thread_x(); column < a.d_v; column += block_dim()) {
-        float max = ATTN_NONE, sum = 0.0f, out = 0.0f;
-#pragma unroll 4
-        for (int32_t i = 0; i < n; i++) {
-            const float *p = part + (int64_t)i * (a.d_v + 2);
-            const float value = p[column], part_max = p[a.d_v], part_sum = p[a.d_v + 1];
-            const struct attn_fold f = attn_fold_of(max, part_max);
-            max = f.max;
-            sum = fma_rn(sum, f.keep, part_sum * f.take);
-            out = fma_rn(out, f.keep, value * f.take);
-        }
-        a.y[((int64_t)token * a.n_head + head) * a.d_v + column] = out / sum;
-    }
+    for (int32_t column = thread_x() * 4; column < a.d_v; column += block_dim() * 4)
+        fold_columns(a, (int64_t)token * a.n_head + block_y(), splits_up_to(a, a.tokens.pos[token]), column);
 }
 
 /* ---- host ---- */
@@ -614,16 +667,18 @@ bool attention_tile_can(const struct attn_args *a)
     return a->row_bytes % 16 == 0 && a->page_stride % 16 == 0 && (uintptr_t)a->kv % 16 == 0;
 }
 
-/* The row blocks as they are, or the splits of each shared by n_z of them when there would be too few. */
-static void share_splits(struct attn_args *a, const struct attn_env *env, int64_t row_blocks)
+/* The row blocks as they are, or the splits of each shared by n_z of them when there would be too few. rows: of one. */
+static void share_splits(struct attn_args *a, const struct attn_env *env, int64_t row_blocks, int32_t rows)
 {
     const int64_t blocks = row_blocks * a->n_kv_head, want = 2 * (int64_t)env->n_sm;
     a->n_split = env->tokens.pos_max / (PAGE * a->split_pages) + 1;
     a->part = env->part;
-    const double bytes = (double)env->tokens.n_tok * a->n_head * a->n_split * (a->d_v + 2) * sizeof(float);
+    const double part_bytes = (double)a->n_split * attn_part_floats(*a) * sizeof(float);
+    const double n_rows = (double)env->tokens.n_tok * a->n_head;
     int64_t n_z = (want + blocks - 1) / blocks;
     n_z = n_z < a->n_split ? n_z : a->n_split;
-    a->n_z = bytes <= (double)env->part_bytes ? (int32_t)n_z : 1;
+    a->n_z = n_rows * part_bytes <= (double)env->part_bytes ? (int32_t)n_z : 1;
+    a->arrived = rows * part_bytes <= (double)env->fold_bytes && n_rows <= CUDA_ARRIVED ? env->arrived : NULL;
 }
 
 /* The runs of count_min to count_max tokens. */
@@ -639,7 +694,10 @@ static enum k_status run_counts(const struct attn_env *env, struct attn_args a, 
     /* How many row blocks there will be is known on the device alone; a guess, which changes speed and no result. */
     const int64_t guess =
         count_min == 1 ? (int64_t)t->n_runs * a.n_row_block : (int64_t)(t->n_tok - t->n_runs) * a.group / (MT * 16);
-    share_splits(&a, env, guess > a.n_row_block ? guess : a.n_row_block);
+    share_splits(&a, env, guess > a.n_row_block ? guess : a.n_row_block,
+                 longest * a.group < MT * 16 ? longest * a.group : MT * 16);
+    if (MT == PREFILL_MT)
+        a.arrived = NULL;
     a.n_stage = 2;
     if (shared_bytes(a, MT * 16, WN) > env->shared_max)
         a.n_stage = 1;
@@ -649,7 +707,7 @@ static enum k_status run_counts(const struct attn_env *env, struct attn_args a, 
     enum k_status st =
         launch(env->stream, attention_tile_kernel<MT, WM, WN, NO>,
                grid_of((int64_t)t->n_runs * a.n_row_block, a.n_kv_head, a.n_z), WM * WN * WARP, shared, a);
-    if (st != K_OK || a.n_z == 1)
+    if (st != K_OK || a.n_z == 1 || a.arrived)
         return st;
     return launch(env->stream, attention_fold_kernel, grid_of(t->n_tok, a.n_head), 128, 0, a);
 }
@@ -677,5 +735,5 @@ enum k_status attention_tile(const struct attn_env *env, struct attn_args *a)
         return st != K_OK ? st : run_counts<2, 1, 8, 8>(env, *a, 2, INT32_MAX);
     }
     st = run_counts<1, 1, 4, 4>(env, *a, 1, ALONE_MAX);
-    return st != K_OK ? st : run_counts<4, 2, 2, 8>(env, *a, ALONE_MAX + 1, INT32_MAX);
+    return st != K_OK ? st : run_counts<PREFILL_MT, 2, 2, 8>(env, *a, ALONE_MAX + 1, INT32_MAX);
 }

@@ -143,3 +143,12 @@ void *cuda_scratch(struct k_ctx *c, enum cuda_scratch which, size_t bytes, enum 
     c->generation++;
     return grown;
 }
+
+uint32_t *cuda_arrived(struct k_ctx *c, enum k_status *status)
+{
+    const void *before = c->scratch[CUDA_SCRATCH_ARRIVED].data;
+    void *at = cuda_scratch(c, CUDA_SCRATCH_ARRIVED, CUDA_ARRIVED * sizeof(uint32_t), status);
+    if (at && !before)
+        *status = cuda_note(c, dev_set(c->stream, at, 0, CUDA_ARRIVED * sizeof(uint32_t)));
+    return *status == K_OK ? (uint32_t *)at : NULL;
+}

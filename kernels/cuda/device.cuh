@@ -109,6 +109,15 @@ KDEV int atomic_max_int(int *p, int v)
     return atomicMax(p, v);
 }
 
+/* portable.cuh. The fences stand for the block's other threads, too: barriers are before and behind. */
+KDEV bool arrive_last(uint32_t *counter, int n)
+{
+    __threadfence();
+    const bool last = atomicInc(counter, (unsigned)n - 1) == (unsigned)n - 1;
+    __threadfence();
+    return last;
+}
+
 /* ---- numbers ---- */
 
 KDEV float fma_rn(float a, float b, float c)

@@ -38,6 +38,7 @@ enum cuda_scratch {
     CUDA_SCRATCH_ATTENTION,
     CUDA_SCRATCH_SAMPLE,
     CUDA_SCRATCH_IDS,
+    CUDA_SCRATCH_ARRIVED,
     CUDA_SCRATCH_COUNT
 };
 
@@ -105,6 +106,11 @@ struct k_ctx {
  * *status: K_OK or K_NO_MEMORY, and NULL then. It does not grow while a graph is captured (K_DEVICE): a step of each kind
  * runs once before one is captured. */
 void *cuda_scratch(struct k_ctx *c, enum cuda_scratch which, size_t bytes, enum k_status *status);
+
+/* CUDA_ARRIVED zeros on the device, for arrive_last() (portable.cuh); one area for all, as a launch leaves zeros behind
+ * and none that counts begins before the one before it is done. *status as above. */
+uint32_t *cuda_arrived(struct k_ctx *c, enum k_status *status);
+#define CUDA_ARRIVED 65536
 
 /* The tokens on the device; uploads them unless the step has begun with the same ones. Stream order. */
 enum k_status cuda_tokens(struct k_ctx *c, struct cuda_tokens *out, const struct k_token_ref *tok, int32_t n_tok);

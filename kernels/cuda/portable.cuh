@@ -8,8 +8,12 @@
  * when each of that one's blocks has called let_next_begin() or ended. So up to wait_for_before(), which all its
  * threads call, it touches no device memory that a kernel writes: it reads weights, which come to shared memory while
  * the others are at their end. Behind it all is as it always is. Others may be launched before and after as usual
- * (CUDA C++ Programming Guide, "Programmatic Dependent Launch"; from compute capability 9.0 on).  Sources: CUDA C++
- * Programming Guide; PTX ISA 8.7, sections "mma", "ldmatrix" and "cp.async" (fragment layouts). */
+ * (CUDA C++ Programming Guide, "Programmatic Dependent Launch"; from compute capability 9.0 on).
+ * Blocks of a launch run in any order and wait for no other. What they make together the last of them ends: each, when
+ * it has written its part and met at a barrier, has one thread say arrive_last(counter, n), and the one that is told
+ * yes may, behind a barrier, read what the others wrote. The counter, zero before the first, is zero again behind the
+ * last, so that a captured launch can be replayed.  Sources: CUDA C++ Programming Guide ("Memory Fence Functions" for
+ * the last block); PTX ISA 8.7, sections "mma", "ldmatrix" and "cp.async" (fragment layouts), "atom" (inc). */
 #ifndef KERNELS_CUDA_PORTABLE_CUH
 #define KERNELS_CUDA_PORTABLE_CUH
 

@@ -1,6 +1,7 @@
 /* Attention for the device, on the emulated one: against the plain reference in double within a derived bound, on pools
- * full of NaN where nothing was stored; and the numerics law: alone or in a run, by one block or many, with one stage of
- * shared memory or two, in every order of threads, the same bits.
+ * full of NaN where nothing was stored; and the numerics law: alone or in a run, by one block or many, whoever folds
+ * their splits, beside rows of padding, with one stage of shared memory or two, in every order of blocks and threads,
+ * the same bits.
  * runtest: release
  * links: spw_kernels_cuda_emulated */
 #include "tests/unit/test.h"
@@ -22,6 +23,9 @@ struct attention_case {
 
 static stream_t st;
 static uint32_t random_state = 1;
+/* Of steps from now on: partial results that a block may fold, and rows of padding behind the tokens. */
+static size_t fold_bytes = ATTN_FOLD_BYTES;
+static int32_t padding;
 
 static float random_float(void) /* even in [-1, 1) */
 {
@@ -58,11 +62,12 @@ static void *device_poison(size_t n) /* every byte 0xff: NaN */
 
 static const int32_t step_pos[N_TOK] = {0, 250, 251, 252, 253, 254, 255, 256, 257, 258, 259, 260, 299, 63, 64, 64, 130};
 static const int32_t step_seq[N_TOK] = {1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0};
-static int32_t pages[2 * N_PAGES]; /* page ids of both sequences, scattered */
+static int32_t pages[2 * N_PAGES + 1]; /* page ids of both sequences, scattered, and that of none */
 
-/* What cuda_tokens() makes of tokens [from, from + n) of the step. */
+/* What cuda_tokens() makes of tokens [from, from + n) of the step and the rows of padding. */
+#define ROWS_MAX (N_TOK + 3)
 struct step {
-    int32_t pos[N_TOK], run_of[N_TOK], first[N_TOK], run_start[N_TOK + 1];
+    int32_t pos[ROWS_MAX], run_of[ROWS_MAX], first[ROWS_MAX], run_start[ROWS_MAX + 1];
     struct cuda_tokens t; /* on the device */
 };
 
@@ -70,19 +75,19 @@ static void step_make(struct step *s, int32_t from, int32_t n)
 {
     int32_t n_runs = 0;
     s->t = {};
-    for (int32_t i = 0; i < n; i++) {
-        s->pos[i] = step_pos[from + i];
-        s->first[i] = step_seq[from + i] * N_PAGES;
+    for (int32_t i = 0; i < n + padding; i++) {
+        s->pos[i] = i < n ? step_pos[from + i] : 0;
+        s->first[i] = (i < n ? step_seq[from + i] : 2) * N_PAGES;
         if (i == 0 || s->first[i] != s->first[i - 1] || s->pos[i] != s->pos[i - 1] + 1)
             s->run_start[n_runs++] = i;
         s->run_of[i] = n_runs - 1;
         s->t.pos_max = s->pos[i] > s->t.pos_max ? s->pos[i] : s->t.pos_max;
     }
-    s->run_start[n_runs] = n;
+    s->run_start[n_runs] = n + padding;
     for (int32_t i = 0; i < n_runs; i++)
         s->t.run_max =
             s->run_start[i + 1] - s->run_start[i] > s->t.run_max ? s->run_start[i + 1] - s->run_start[i] : s->t.run_max;
-    s->t.n_tok = n, s->t.n_runs = n_runs;
+    s->t.n_tok = n + padding, s->t.n_runs = n_runs;
     s->t.pos = (int32_t *)device_copy(s->pos, sizeof s->pos);
     s->t.run_of = (int32_t *)device_copy(s->run_of, sizeof s->run_of);
     s->t.first = (int32_t *)device_copy(s->first, sizeof s->first);
@@ -105,6 +110,7 @@ struct bench {
     float *q, *device_q; /* [N_TOK, n_head, d_k] */
     float *expected;     /* [N_TOK, n_head, d_v] */
     void *part;
+    uint32_t *arrived; /* zeros, before a step and behind it */
 };
 
 static enum k_status attend_host(const struct bench *b, struct k_ctx *c, const struct k_token_ref *tok)
@@ -130,6 +136,7 @@ static void bench_make(struct bench *b, const struct attention_case *a)
     memset(b->host.data, 0xff, b->pool_bytes);
     for (int32_t i = 0; i < 2 * N_PAGES; i++)
         pages[i] = (7 * i + 3) % (2 * N_PAGES);
+    pages[2 * N_PAGES] = K_PAGE_NONE;
     for (int32_t s = 0; s < 2; s++) {
         float *rows = random_floats((int64_t)N_POS * row, 1.0f);
         for (int32_t i = 0; i < N_POS; i++)
@@ -146,12 +153,14 @@ static void bench_make(struct bench *b, const struct attention_case *a)
     b->device.data = device_copy(b->host.data, b->pool_bytes);
     b->device_q = (float *)device_copy(b->q, (size_t)N_TOK * (size_t)(a->n_head * a->d_k) * sizeof(float));
     b->part = device_poison((size_t)8 << 20);
+    b->arrived = (uint32_t *)device_poison((size_t)ROWS_MAX * (size_t)a->n_head * sizeof *b->arrived);
+    CHECK_INT(dev_set(st, b->arrived, 0, (size_t)ROWS_MAX * (size_t)a->n_head * sizeof *b->arrived), K_OK);
     k_reference_ops.ctx_free(c);
 }
 
 static void bench_free(struct bench *b)
 {
-    dev_free(b->device.data), dev_free(b->device_q), dev_free(b->part);
+    dev_free(b->device.data), dev_free(b->device_q), dev_free(b->part), dev_free(b->arrived);
     free(b->host.data), free(b->q), free(b->expected);
 }
 
@@ -169,8 +178,8 @@ static void attend(const struct bench *b, float *y, int32_t from, int32_t n, int
     step_make(&s, from, n);
     CHECK_INT(device_facts_of(0, &facts), K_OK);
     shared_max = shared_max < facts.shared_max ? shared_max : facts.shared_max;
-    void *dy = device_poison((size_t)(n * y_row) * sizeof(float));
-    const struct attn_env env = {st, n_sm, shared_max, s.t, (float *)b->part, (size_t)8 << 20};
+    void *dy = device_poison((size_t)((n + padding) * y_row) * sizeof(float));
+    const struct attn_env env = {st, n_sm, shared_max, s.t, (float *)b->part, (size_t)8 << 20, fold_bytes, b->arrived};
     CHECK_INT(a->n_kv_head ? attention_gqa(&env, (float *)dy, b->device_q + from * q_row, &b->device, &g)
                            : attention_mla(&env, (float *)dy, b->device_q + from * q_row, &b->device, &m),
               K_OK);
@@ -216,8 +225,11 @@ static void tiles_are_near_and_obey_the_law(void)
         attend(&b, y, 0, N_TOK, 1, 232448); /* one block for all splits */
         check_near(a, y, b.expected, true);
         cuda_emulated_order(1);
-        attend(&b, again, 0, N_TOK, 500, 232448); /* splits shared out */
-        CHECK(memcmp(y, again, (size_t)n * sizeof *y) == 0);
+        for (fold_bytes = 0; fold_bytes <= ATTN_FOLD_BYTES; fold_bytes += ATTN_FOLD_BYTES) { /* splits shared out */
+            attend(&b, again, 0, N_TOK, 500, 232448);
+            CHECK(memcmp(y, again, (size_t)n * sizeof *y) == 0);
+        }
+        fold_bytes = ATTN_FOLD_BYTES;
         cuda_emulated_order((unsigned)k + 2);
         for (int32_t t = 0; k % 2 == 0 && t < N_TOK; t += 1 + (int32_t)k) { /* in small steps, one stage */
             int32_t count = N_TOK - t < 1 + (int32_t)k ? N_TOK - t : 1 + (int32_t)k;
@@ -228,6 +240,36 @@ static void tiles_are_near_and_obey_the_law(void)
         bench_free(&b);
         free(y), free(again);
     }
+}
+
+/* A token at 299, whose two splits are those of two blocks: the last of them folds, in one launch and as often as it is
+ * asked to, and rows of padding have no part in it. */
+static void the_last_block_folds(void)
+{
+    const struct attention_case *a = &tiles[0];
+    const int64_t n = (int64_t)a->n_head * a->d_v;
+    float *y = random_floats(N_TOK * n, 1.0f), *again = random_floats(N_TOK * n, 1.0f);
+    struct bench b;
+    bench_make(&b, a);
+    attend(&b, y, 12, 1, 1, 232448);
+    for (unsigned order = 0; order < 3; order++) {
+        const long before = cuda_emulated_launches();
+        cuda_emulated_order(order);
+        padding = (int32_t)order;
+        attend(&b, again, 12, 1, 500, 232448);
+        CHECK_INT(cuda_emulated_launches() - before, cuda_emulated() ? 1 : 0);
+        CHECK(memcmp(y + 12 * n, again + 12 * n, (size_t)n * sizeof *y) == 0);
+        again[12 * n] = NAN;
+    }
+    fold_bytes = 0;
+    const long before = cuda_emulated_launches();
+    attend(&b, again, 12, 1, 500, 232448);
+    CHECK_INT(cuda_emulated_launches() - before, cuda_emulated() ? 2 : 0);
+    CHECK(memcmp(y + 12 * n, again + 12 * n, (size_t)n * sizeof *y) == 0);
+    fold_bytes = ATTN_FOLD_BYTES, padding = 0;
+    cuda_emulated_order(0);
+    bench_free(&b);
+    free(y), free(again);
 }
 
 /* Cards of compute capability 8.6 and 8.9 give a block 99 KiB: what does not fit there is computed all the same, every token
@@ -341,6 +383,7 @@ int main(void)
 {
     CHECK_INT(stream_new(&st), K_OK);
     TEST(tiles_are_near_and_obey_the_law);
+    TEST(the_last_block_folds);
     TEST(without_shared_memory_the_plain_kernel_attends);
     TEST(only_later_rows_see_what_is_not_finite);
     TEST(plain_is_near_and_obeys_the_law);

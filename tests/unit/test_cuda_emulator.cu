@@ -165,6 +165,42 @@ static void tensor_cores_multiply_bytes(void)
     dev_free(da), dev_free(db), dev_free(dd);
 }
 
+/* What each block wrote, added up by the last; y[1 + block]: its part. */
+KERNEL(sum_blocks)(int *y, uint32_t *arrived, int n)
+{
+    SHARED(int, last, 1);
+    if (thread_x() == 32)
+        y[1 + block_x()] = block_x() + 1;
+    sync_block();
+    if (thread_x() == 0)
+        *last = arrive_last(arrived, n);
+    sync_block();
+    if (thread_x() == 40 && *last) {
+        y[0] = block_x();
+        for (int i = 0; i < n; i++)
+            y[1 + n] += y[1 + i];
+    }
+}
+
+static void the_last_block_ends_it(void)
+{
+    enum { N = 6 };
+    int y[N + 2] = {0}, lasts[4];
+    uint32_t none = 0;
+    int *dy = (int *)device_copy(y, sizeof y);
+    uint32_t *arrived = (uint32_t *)device_copy(&none, sizeof none);
+    for (unsigned order = 0; order < 4; order++) {
+        cuda_emulated_order(order);
+        CHECK_INT(launch(st, sum_blocks, grid_of(N), 64, 0, dy, arrived, N), K_OK);
+        CHECK_INT(copy_out(st, y, dy, sizeof y), K_OK);
+        CHECK_INT(y[N + 1], (int)(order + 1) * N * (N + 1) / 2);
+        lasts[order] = y[0];
+    }
+    cuda_emulated_order(0);
+    CHECK(lasts[0] == N - 1 && lasts[1] == 0 && lasts[2] != lasts[3]);
+    dev_free(dy), dev_free(arrived);
+}
+
 KERNEL(count)(int *n)
 {
     atomic_add_int(n, 1);
@@ -258,6 +294,14 @@ static void write_past_end(void)
     if (dev_alloc(&p, 100) == K_OK && launch(st, touch, grid_of(1), 1, 0, (char *)p, 100) == K_OK)
         dev_free(p);
 }
+/* A counter that was not left at zero. */
+static void arrive_too_often(void)
+{
+    uint32_t before = 5;
+    int y[8] = {0};
+    (void)launch(st, sum_blocks, grid_of(2), 64, 0, (int *)device_copy(y, sizeof y),
+                 (uint32_t *)device_copy(&before, sizeof before), 5);
+}
 static void touch_from_host(void)
 {
     void *p;
@@ -346,11 +390,42 @@ static void early_in_time(void)
     CHECK_INT(zero[1], 6);
     dev_free(w), dev_free(y);
 }
+/* A sum of what both blocks wrote; `which` of what makes it right is missing. */
+enum unmet { MET, NO_BARRIER_BEFORE, NO_BARRIER_BEHIND, WRITTEN_BEHIND, NOT_ARRIVED };
+KERNEL(unmet)(int *y, uint32_t *arrived, enum unmet which)
+{
+    SHARED(int, last, 1);
+    const int t = thread_x();
+    if (t == 32 && which != WRITTEN_BEHIND)
+        y[block_x()] = 1;
+    if (which != NO_BARRIER_BEFORE)
+        sync_block();
+    if (t == 0)
+        *last = which == NOT_ARRIVED ? block_x() : arrive_last(arrived, 2);
+    if (t == 0 && which == NO_BARRIER_BEHIND && *last)
+        y[2] = y[0];
+    sync_block();
+    if (t == 32 && which == WRITTEN_BEHIND)
+        y[block_x()] = 1;
+    if (t == 0 && *last)
+        y[2] = y[0] + y[1];
+}
+template <int WHICH> static void launch_unmet(void)
+{
+    int y[3] = {0};
+    uint32_t none = 0;
+    uint32_t *arrived = (uint32_t *)device_copy(&none, sizeof none);
+    int *dy = (int *)device_copy(y, sizeof y);
+    (void)launch(st, unmet, grid_of(2), 64, 0, dy, arrived, (enum unmet)WHICH);
+    dev_free(dy), dev_free(arrived);
+}
 #define WATCHED true
 #define WATCHED_MISTAKES                                                                                               \
     launch_mistaken<NO_BARRIER>, launch_mistaken<NO_SYNC_WARP>, launch_mistaken<WRITE_AFTER_READ>,                     \
         launch_mistaken<SAME_WRITTEN>, launch_mistaken<ATOMIC_AND_PLAIN>, launch_mistaken<OFF>,                        \
-        launch_mistaken<BEHIND>, launch_mistaken<BLOCKS>, write_too_early, read_too_early
+        launch_mistaken<BEHIND>, launch_mistaken<BLOCKS>, write_too_early, read_too_early,                             \
+        launch_unmet<NO_BARRIER_BEFORE>, launch_unmet<NO_BARRIER_BEHIND>, launch_unmet<WRITTEN_BEHIND>,                \
+        launch_unmet<NOT_ARRIVED>
 
 static void what_is_right_passes(void)
 {
@@ -359,6 +434,7 @@ static void what_is_right_passes(void)
     for (unsigned order = 0; order < 4; order++) {
         cuda_emulated_order(order);
         launch_mistaken<NONE>();
+        launch_unmet<MET>();
     }
     cuda_emulated_order(0);
     CHECK_INT(copy_out(st, y, watched_y, sizeof y), K_OK);
@@ -375,8 +451,8 @@ static void what_is_right_passes(void)
 
 static void mistakes_end_the_program(void)
 {
-    static void (*const mistakes[])(void) = {launch_half,    launch_apart,    launch_barrier,  launch_on_host_memory,
-                                             write_past_end, touch_from_host, WATCHED_MISTAKES};
+    static void (*const mistakes[])(void) = {launch_half,    launch_apart,     launch_barrier,  launch_on_host_memory,
+                                             write_past_end, arrive_too_often, touch_from_host, WATCHED_MISTAKES};
     for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++) {
         int status = 0;
         pid_t child = fork();
@@ -422,6 +498,7 @@ int main(void)
     TEST(tensor_cores_multiply);
     TEST(tensor_cores_cut);
     TEST(tensor_cores_multiply_bytes);
+    TEST(the_last_block_ends_it);
     TEST(graphs_replay);
     TEST(memory_is_counted);
     TEST(what_is_right_passes);

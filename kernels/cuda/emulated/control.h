@@ -13,8 +13,8 @@ extern "C" {
 
 /* Whether there is one; false where tests run on a real device (tests/bench/gpu), which the rest does not reach. */
 bool cuda_emulated(void);
-/* The order in which the threads of a block run between barriers: 0 ascending, 1 descending, else shuffled by this seed.
- * A result that changes with it is a race. */
+/* The order in which a launch's blocks run, and the threads of each between barriers: 0 ascending, 1 descending, else
+ * shuffled by this seed. A result that changes with it is a race. */
 void cuda_emulated_order(unsigned seed);
 /* Whether what is asked of a stream happens when somebody waits for it, and not at once: both are allowed to a device, and
  * a result that changes with it lacks a wait. */

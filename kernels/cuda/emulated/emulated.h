@@ -7,8 +7,8 @@
  * points to ordinary host memory, shared memory beyond the limit, device memory written past its end. What it makes visible:
  * shared memory and fresh device memory are filled with 0xff (NaN as a float), so is the target of a cp.async until it is
  * waited for; device memory cannot be touched by the host outside of copies (without ASan; with it, by red zones); and
- * cuda_emulated_order() changes the order in which threads run between barriers, so that a race changes the result. Tensor
- * cores cut off what they do not keep of a sum, as real ones do. shadow.h looks closer. */
+ * cuda_emulated_order() changes the order in which blocks run, and threads between barriers, so that a race changes the
+ * result. Tensor cores cut off what they do not keep of a sum, as real ones do. shadow.h looks closer. */
 #ifndef KERNELS_CUDA_EMULATED_H
 #define KERNELS_CUDA_EMULATED_H
 
@@ -154,6 +154,13 @@ KDEV int atomic_max_int(int *p, int v)
     while (old < v && !__atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         ;
     return old;
+}
+
+/* shadow.h holds the others to what it promises. */
+bool emulated_arrive_last(uint32_t *counter, int n);
+KDEV bool arrive_last(uint32_t *counter, int n)
+{
+    return emulated_arrive_last(counter, n);
 }
 
 /* ---- numbers ---- */

@@ -274,6 +274,16 @@ static void choose_order(std::vector<int> &warps)
         std::swap(warps[(size_t)w], warps[next_random(&state) % (unsigned)(w + 1)]);
 }
 
+/* Where block i of `grid` stands, counted in the order that was chosen: from either end, or by strides of a prime. */
+static void place_block(const struct grid3 &grid, uint64_t i)
+{
+    const uint64_t n = (uint64_t)grid.x * grid.y * grid.z, order = run().order;
+    const uint64_t at = order == 0 ? i : order == 1 ? n - 1 - i : n % 1000003 ? (i * 1000003 + order) % n : i;
+    emulated_at.block_x = (int)(at % grid.x);
+    emulated_at.block_y = (int)(at / grid.x % grid.y);
+    emulated_at.block_z = (int)(at / grid.x / grid.y);
+}
+
 static void run_block(const std::vector<int> &warps)
 {
     runner &r = run();
@@ -308,18 +318,16 @@ void fibers_run(bool early, const std::function<void()> &body, struct grid3 grid
     r.dyn = NULL;
     r.dyn_bytes = r.shared_used = shared;
     r.shared_max = shared_max;
-    if (shared && posix_memalign((void **)&r.dyn, 128, shared))
+    if (shared && posix_memalign((void **)&r.dyn, 128, shared + SHADOW_BEHIND))
         abort();
     shadow_launch(early);
     shadow_add(r.dyn, shared, SHADOW_SHARED);
     choose_order(warps);
     emulated_at.block_dim = block, emulated_at.grid_x = (int)grid.x, emulated_at.grid_y = (int)grid.y;
-    for (unsigned z = 0; z < grid.z; z++)
-        for (unsigned y = 0; y < grid.y; y++)
-            for (unsigned x = 0; x < grid.x; x++) {
-                emulated_at.block_x = (int)x, emulated_at.block_y = (int)y, emulated_at.block_z = (int)z;
-                run_block(warps);
-            }
+    for (uint64_t i = 0; i < (uint64_t)grid.x * grid.y * grid.z; i++) {
+        place_block(grid, i);
+        run_block(warps);
+    }
     shadow_remove(r.dyn);
     free(r.dyn);
     for (auto &s : r.shared) {
@@ -345,7 +353,7 @@ void *emulated_shared(const char *key, size_t bytes)
         if (r.shared_used > r.shared_max)
             emulated_die("%zu bytes of shared memory, more than the %zu that a block may have", r.shared_used,
                          r.shared_max);
-        if (posix_memalign((void **)&s.first, 128, bytes))
+        if (posix_memalign((void **)&s.first, 128, bytes + SHADOW_BEHIND))
             abort();
         s.second = bytes;
         memset(s.first, 0xff, bytes);
@@ -370,6 +378,16 @@ static void wait_for(enum emulated_op op)
 void emulated_wait_for_before(void)
 {
     shadow_wait_for_before();
+}
+
+bool emulated_arrive_last(uint32_t *counter, int n)
+{
+    shadow_arrive(counter);
+    const uint32_t before = *counter;
+    if (before >= (uint32_t)n)
+        emulated_die("%u blocks of %d have arrived: the counter was not zero before the launch", before, n);
+    *counter = before + 1 == (uint32_t)n ? 0 : before + 1;
+    return *counter == 0;
 }
 
 void emulated_sync_block(void)

@@ -8,6 +8,7 @@
 #include <map>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <vector>
 
 #include "kernels/cuda/portable.cuh"
 
@@ -15,7 +16,6 @@
 #define THREAD_LANES  0xfffe /* several of one warp */
 #define THREAD_MANY   0xffff /* several */
 #define WARPS_MAX     32
-#define BEHIND        64 /* bytes behind a piece of memory that nobody has any business with */
 
 namespace
 {
@@ -34,8 +34,16 @@ struct watched {
     uint32_t written; /* phase of the last write */
 };
 
+/* Phases [from, to) of a block: what it wrote before the barrier that is before its arrival. */
+struct arrival {
+    uint32_t from, to;
+};
+
 struct shadow {
     std::map<uintptr_t, watched> memory;
+    std::map<const void *, std::vector<arrival>> arrivals; /* of the launch, by counter */
+    std::vector<arrival> seen;                             /* by the running block, */
+    uint32_t seen_after = 0;                               /* behind this phase */
     uint32_t phase = 1, launch_phase = 1, block_phase = 1;
     uint16_t turn[WARPS_MAX];
     bool runs = false;
@@ -97,13 +105,22 @@ bool ordered(const shadow &s, unsigned thread, unsigned turn, unsigned me)
     return thread == me || (thread < THREAD_ATOMIC && warp_of(thread) == warp_of(me) && turn < s.turn[warp_of(me)]);
 }
 
+/* Was it written by a block that arrived before the running one did? */
+bool arrived(const shadow &s, uint32_t phase)
+{
+    bool found = false;
+    for (const arrival &a : s.seen)
+        found = found || (phase >= a.from && phase < a.to && s.phase > s.seen_after);
+    return found;
+}
+
 /* Beside what was written before; true if it is somebody else's, unordered. */
 void check_write_before(const shadow &s, const access &a, const cell &c, size_t at, bool shared)
 {
     const unsigned me = (unsigned)emulated_at.thread;
     if (c.w_phase < (shared ? s.block_phase : s.launch_phase) || (a.atomic && c.w_thread == THREAD_ATOMIC))
         return;
-    if (c.w_phase < s.block_phase)
+    if (c.w_phase < s.block_phase && !arrived(s, c.w_phase))
         die_of_race(a, at, "beside a write in another block,", c.w_thread, c.w_pc);
     if (c.w_phase == s.phase && !ordered(s, c.w_thread, c.w_turn, me))
         die_of_race(a, at, "without a barrier after a write", c.w_thread, c.w_pc);
@@ -146,7 +163,7 @@ void look(const access &a, bool aligned)
         return;
     watched &w = (--found)->second;
     const size_t at = (size_t)((uintptr_t)a.p - found->first);
-    if (at >= w.bytes + BEHIND)
+    if (at >= w.bytes + SHADOW_BEHIND)
         return;
     if (at >= w.bytes || a.bytes > w.bytes - at)
         die(a, at, "it leaves that memory");
@@ -198,6 +215,7 @@ void shadow_launch(bool early)
 {
     state().launch_phase = state().phase + 1;
     state().early = early;
+    state().arrivals.clear();
 }
 
 void shadow_wait_for_before(void)
@@ -205,10 +223,21 @@ void shadow_wait_for_before(void)
     state().waited[emulated_at.thread] = true;
 }
 
+void shadow_arrive(const void *counter)
+{
+    shadow &s = state();
+    look({counter, __builtin_return_address(0), 4, true, true, false}, true);
+    std::vector<arrival> &before = s.arrivals[counter];
+    s.seen.insert(s.seen.end(), before.begin(), before.end());
+    s.seen_after = s.phase;
+    before.push_back({s.block_phase, s.phase});
+}
+
 void shadow_block(bool runs)
 {
     shadow &s = state();
     s.runs = runs;
+    s.seen.clear();
     s.block_phase = ++s.phase;
     for (int i = 0; i < WARPS_MAX; i++)
         s.turn[i] = 1;

@@ -5,7 +5,8 @@
  * that orders them: sync_block(), or in one warp   sync_warp(). Shuffles, votes and products of a warp are none: they
  * order no memory (CUDA C++ Programming Guide, "Warp Shuffle   Functions"). ldmatrix reads at once for all lanes.
  * Atomics go well with each other, not with plain accesses. - Blocks of one launch do not touch what another of them
- * writes.  - A thread of a kernel that is launched early leaves alone, up to wait_for_before(), all device memory
+ * writes, but for what that one wrote up to a barrier before its arrive_last(), behind a barrier after their own at the
+ * same counter.  - A thread of a kernel that is launched early leaves alone, up to wait_for_before(), all device memory
  * that any kernel has   written since it was allocated, and writes none.  Of device memory reads are not kept, so
  * that a write after a read shows in the other order of threads only (cuda_emulated_order()). Without
  * SPW_CUDA_WATCHED all of this is empty. */
@@ -15,6 +16,7 @@
 #include <stddef.h>
 
 enum shadow_kind { SHADOW_DEVICE, SHADOW_SHARED };
+#define SHADOW_BEHIND 64 /* bytes behind a piece of memory that nobody has any business with */
 
 #ifdef SPW_CUDA_WATCHED
 /* Memory that is watched from now on, and no longer. */
@@ -23,6 +25,7 @@ void shadow_remove(const void *p);
 void shadow_launch(bool early); /* a launch begins */
 void shadow_block(bool runs);   /* a block of it begins, or is done */
 void shadow_wait_for_before(void);
+void shadow_arrive(const void *counter);
 void shadow_sync_block(void); /* its threads go on behind a barrier */
 void shadow_sync_warp(int warp);
 /* What the emulated device does for the running thread; `collective`: for its warp at once. */
@@ -39,6 +42,9 @@ static inline void shadow_launch(bool)
 {
 }
 static inline void shadow_wait_for_before(void)
+{
+}
+static inline void shadow_arrive(const void *)
 {
 }
 static inline void shadow_block(bool)

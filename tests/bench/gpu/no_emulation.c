@@ -31,6 +31,11 @@ void cuda_emulated_lose(bool lost)
     (void)lost;
 }
 
+long cuda_emulated_launches(void)
+{
+    return 0;
+}
+
 size_t cuda_emulated_allocated(void)
 {
     return 0;
