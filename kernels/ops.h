@@ -176,6 +176,14 @@ struct k_mla_rows {
     float eps;
     float *q_abs;
 };
+/* The router of a layer: x [n_tok, n_embd] gives logits [n_tok, n_expert], which are work memory, and these ids and
+ * weights [n_tok, n_used]. */
+struct k_choice {
+    int32_t *ids;
+    float *weights, *logits;
+    const float *x;
+    const struct k_tensor *w;
+};
 /* The experts of a layer, and those that all tokens share: x [n_tok, n_embd] are the inputs of both. */
 struct k_moe {
     const float *x;
@@ -338,6 +346,8 @@ struct k_ops {
     enum k_status (*place_mla)(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_mla_rows *rows,
                                const struct k_mla *a, const struct k_rope *r, const struct k_token_ref *tok,
                                int32_t n_tok);
+    /* matmul() with the router's matrix, K_PRECISE, and route(). */
+    enum k_status (*choose)(struct k_ctx *c, const struct k_choice *m, const struct k_router *r, int32_t n_tok);
     /* matmul_experts() twice, combine_experts() into y[n_tok, n_embd]; of the shared ones matmul() twice and add(). */
     enum k_status (*moe)(struct k_ctx *c, float *y, const struct k_moe *m, int32_t n_tok, enum k_precision p);
 

@@ -182,6 +182,12 @@ static enum k_status choose_experts(struct engine *en, const struct layer *l, in
     struct scratch *s = &en->s;
     struct k_router router = hp->router;
     router.bias = l->router_bias;
+    if (en->ops->choose) {
+        const struct k_choice choice = {
+            .ids = s->rt_id, .weights = s->rt_w, .logits = s->rt_logit, .x = s->h, .w = &l->router};
+        RUN(en, "ffn_gate_inp and routing", en->ops->choose(en->ctx, &choice, &router, n));
+        return K_OK;
+    }
     /* Always precise: a rounding here can choose another expert. */
     RUN(en, "ffn_gate_inp", k_matmul(en->ops, en->ctx, s->rt_logit, s->h, hp->n_embd, &l->router, NULL, n, K_PRECISE));
     RUN(en, "routing", en->ops->route(en->ctx, s->rt_id, s->rt_w, s->rt_logit, &router, n));

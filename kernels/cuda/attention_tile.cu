@@ -532,17 +532,6 @@ KDEV void fold_columns(const struct attn_args &a, int64_t row, int32_t n, int32_
         a.y[row * a.d_v + column + c] = out[c] / sum;
 }
 
-/* The block has stored its splits; so have, if it is the last of n, all others that have splits of its rows. */
-KDEV bool is_last_of_rows(const struct attn_args &a, const struct tile_memory &m, const struct tile_place &at,
-                          int32_t n)
-{
-    sync_block();
-    if (thread_x() == 0)
-        *m.odd = arrive_last(a.arrived + head_of_row(a, at.run, at.row0), n);
-    sync_block();
-    return *m.odd != 0;
-}
-
 /* The block's rows. */
 template <int ROWS> static KMEMBER void fold_rows(const struct attn_args &a, const struct tile_place &at)
 {
@@ -635,10 +624,11 @@ template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, W
         }
         stage ^= a.n_stage == 2;
     }
-    const int32_t n_split = last_page / a.split_pages + 1;
+    const int32_t n_split = last_page / a.split_pages + 1, n_block = n_split < a.n_z ? n_split : a.n_z;
     if (a.n_z == 1)
         store_total<RT, WN, NO>(a, at, m, total);
-    else if (MT < PREFILL_MT && a.arrived && is_last_of_rows(a, m, at, n_split < a.n_z ? n_split : a.n_z))
+    else if (MT < PREFILL_MT && a.arrived &&
+             last_of_blocks(a.arrived + head_of_row(a, at.run, at.row0), n_block, m.odd))
         fold_rows<ROWS>(a, at);
 }
 

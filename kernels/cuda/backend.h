@@ -57,6 +57,7 @@ enum k_status cuda_place_mla(struct k_ctx *c, const struct k_kv_pool *kv, const 
 /* route.cu */
 enum k_status cuda_route(struct k_ctx *c, int32_t *ids, float *weights, const float *logits, const struct k_router *r,
                          int32_t n_tok);
+enum k_status cuda_choose(struct k_ctx *c, const struct k_choice *m, const struct k_router *r, int32_t n_tok);
 /* moe.cu */
 enum k_status cuda_combine_experts(struct k_ctx *c, float *y, const float *x, const float *weights, int32_t n_used,
                                    int32_t dim, int32_t n_tok);

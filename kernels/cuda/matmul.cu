@@ -106,6 +106,21 @@ static enum k_status set_activations(struct k_ctx *c, struct mul_job *jobs, int 
     return st;
 }
 
+enum k_status mul_precise_job(struct mul_job *j, const struct k_product *product, const float *x, int64_t x_stride,
+                              int32_t n_tok)
+{
+    int n = 0;
+    enum k_status st = k_check_matmul(product, 1, x, x_stride, n_tok);
+    if (st == K_OK)
+        st = add_jobs(j, &n, product, false, n_tok, K_PRECISE);
+    if (st != K_OK)
+        return st;
+    j->x = (const uint8_t *)x;
+    j->x_bytes = x_stride * (int64_t)sizeof(float);
+    j->n_pairs = n_tok;
+    return K_OK;
+}
+
 /* Rows of the weights that a block of a matrix product takes: the most with which there is a block for each
  * multiprocessor, as larger blocks read less. */
 static int rows_of_block(const struct k_ctx *c, const struct mul_job *j, int64_t n_tiles_64)

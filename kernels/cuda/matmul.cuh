@@ -208,6 +208,9 @@ enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, int rows, in
 /* 32 or 64 rows and 64 pairs, or 128 and 128. */
 enum k_status mul_gemm_16(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles);
 enum k_status mul_precise(struct k_ctx *c, const struct mul_job *j, int64_t grid_tiles);
+/* Checks n_tok of a plain product and makes its job, in float32: for a kernel that goes on with what it gives. */
+enum k_status mul_precise_job(struct mul_job *j, const struct k_product *product, const float *x, int64_t x_stride,
+                              int32_t n_tok);
 /* Sort n_pairs pairs by expert into tiles of tile_pairs: fills j->list, tiles, n_tiles. Returns with *grid_tiles the most
  * tiles that this can give. */
 enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, int32_t n_pairs, int tile_pairs,

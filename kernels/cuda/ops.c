@@ -42,6 +42,7 @@ const struct k_ops k_cuda_ops = {
     .matmul_add = cuda_matmul_add,
     .place_gqa = cuda_place_gqa,
     .place_mla = cuda_place_mla,
+    .choose = cuda_choose,
     .moe = cuda_moe,
     .sample_begin = cuda_sample_begin,
     .sample_end = cuda_sample_end,

@@ -9,11 +9,12 @@
  * threads call, it touches no device memory that a kernel writes: it reads weights, which come to shared memory while
  * the others are at their end. Behind it all is as it always is. Others may be launched before and after as usual
  * (CUDA C++ Programming Guide, "Programmatic Dependent Launch"; from compute capability 9.0 on).
- * Blocks of a launch run in any order and wait for no other. What they make together the last of them ends: each, when
- * it has written its part and met at a barrier, has one thread say arrive_last(counter, n), and the one that is told
- * yes may, behind a barrier, read what the others wrote. The counter, zero before the first, is zero again behind the
- * last, so that a captured launch can be replayed.  Sources: CUDA C++ Programming Guide ("Memory Fence Functions" for
- * the last block); PTX ISA 8.7, sections "mma", "ldmatrix" and "cp.async" (fragment layouts), "atom" (inc). */
+ * Blocks of a launch run in any order and wait for no other. What they make together the last of them ends
+ * (last_of_blocks()): each, when it has written its part and met at a barrier, has one thread say arrive_last(counter,
+ * n), and the one that is told yes may, behind a barrier, read what the others wrote. The counter, zero before the
+ * first, is zero again behind the last, so that a captured launch can be replayed.
+ * Sources: CUDA C++ Programming Guide ("Memory Fence Functions" for the last block); PTX ISA 8.7, sections "mma",
+ * "ldmatrix" and "cp.async" (fragment layouts), "atom" (inc). */
 #ifndef KERNELS_CUDA_PORTABLE_CUH
 #define KERNELS_CUDA_PORTABLE_CUH
 
@@ -80,6 +81,17 @@ KDEV int warp_sum_int(int v)
     for (int m = WARP / 2; m > 0; m /= 2)
         v += shfl_xor(v, m);
     return v;
+}
+
+/* Whether this block is the last of the n that call it with `counter`, so that what the others wrote before is there
+ * behind it. All its threads call it; said: the block's, in shared memory. */
+KDEV bool last_of_blocks(uint32_t *counter, int n, int32_t *said)
+{
+    sync_block();
+    if (thread_x() == 0)
+        *said = arrive_last(counter, n);
+    sync_block();
+    return *said != 0;
 }
 
 KDEV float bf16_to_f32(uint16_t h)

@@ -182,6 +182,48 @@ static void latents_go_to_their_places(void)
 
 /* ---- experts ---- */
 
+/* A router of n_expert with its product, for n_tok tokens; of a type that has to be dequantised, too. */
+static void choosing_is_two_operations(const struct k_router *r, enum k_type type, int32_t n_tok)
+{
+    enum { EMBD = 256 };
+    struct k_tensor w = device_tensor(type, EMBD, r->n_expert, 1);
+    float *x = device_floats((int64_t)n_tok * EMBD);
+    const size_t used = (size_t)(n_tok * r->n_used) * 4, all = (size_t)(n_tok * r->n_expert) * 4;
+    struct k_choice m[2];
+    for (int i = 0; i < 2; i++)
+        m[i] = (struct k_choice){device_new(used), device_new(used), device_new(all), x, &w};
+    CHECK_INT(k_matmul(ops, c, m[0].logits, x, EMBD, &w, NULL, n_tok, K_PRECISE), K_OK);
+    CHECK_INT(ops->route(c, m[0].ids, m[0].weights, m[0].logits, r, n_tok), K_OK);
+    const long before = cuda_emulated_launches();
+    CHECK_INT(ops->choose(c, &m[1], r, n_tok), K_OK);
+    CHECK_INT(cuda_emulated_launches() - before, !cuda_emulated() ? 0 : n_tok <= 8 ? 1 : 2);
+    CHECK(same(m[0].ids, m[1].ids, used) && same(m[0].weights, m[1].weights, used));
+    CHECK(same(m[0].logits, m[1].logits, all));
+    struct k_router other = *r;
+    other.n_expert++;
+    CHECK_INT(ops->choose(c, &m[1], &other, n_tok), K_BAD_SHAPE);
+    for (int i = 0; i < 2; i++)
+        device_free(m[i].ids), device_free(m[i].weights), device_free(m[i].logits);
+    device_free(x);
+    tensor_free(&w);
+}
+
+static void experts_are_chosen_with_the_product(void)
+{
+    float *bias = device_floats(60);
+    const struct k_router routers[] = {
+        {64, 6, 1, 1, K_GATE_SOFTMAX, false, 1.0f, NULL, false},
+        {60, 5, 6, 3, K_GATE_SIGMOID, true, 2.5f, bias, true},
+    };
+    for (size_t i = 0; i < sizeof routers / sizeof routers[0]; i++) {
+        choosing_is_two_operations(&routers[i], K_F32, 1);
+        choosing_is_two_operations(&routers[i], K_BF16, 2);
+        choosing_is_two_operations(&routers[i], K_F32, 8);
+        choosing_is_two_operations(&routers[i], K_F32, 9);
+    }
+    device_free(bias);
+}
+
 struct moe_case {
     enum k_type gate, up, down, shared; /* the latter two matrices' of the shared ones, K_TYPE_COUNT: there are none */
     int32_t n_tok;
@@ -255,6 +297,7 @@ int main(void)
         cuda_emulated_order(order);
         TEST(grouped_queries_go_to_their_places);
         TEST(latents_go_to_their_places);
+        TEST(experts_are_chosen_with_the_product);
         TEST(experts_are_one_operation);
     }
     TEST(a_product_is_added);
