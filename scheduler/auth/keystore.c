@@ -353,7 +353,9 @@ static enum rc look_up(struct keystore *k, const char *id, bool *revoked, bool *
         *expired = r->expires_s && now >= r->expires_s;
     }
     pthread_mutex_unlock(&k->lock);
-    return i >= 0 ? RC_OK : error_set(e, RC_NOT_FOUND, "there is no key '%.64s'", id);
+    return i >= 0 ? RC_OK
+                  : error_set(e, RC_NOT_FOUND,
+                              "no key '%.64s' was made here; one of the configuration is changed there", id);
 }
 
 enum rc keystore_rotate(struct keystore *k, const char *id, int64_t grace_s, char text[KEYSTORE_TEXT_BYTES],

@@ -600,14 +600,14 @@ struct node *nodes_find(const struct nodes *t, const char *name)
 
 bool nodes_any_ready(const struct nodes *t)
 {
-    for (int i = 0; i < t->n; i++) {
-        if (!node_is_there(&t->nodes[i]))
-            continue;
-        const enum node_state state = node_state_now(&t->nodes[i]);
-        if (state == NODE_READY || state == NODE_ASLEEP)
-            return true;
+    bool found = false;
+    pthread_mutex_lock(t->o.lock);
+    for (int i = 0; i < t->n && !found; i++) {
+        const struct node *n = &t->nodes[i];
+        found = node_is_there(n) && (n->state == NODE_READY || n->state == NODE_ASLEEP) && !n->draining && !n->leaving;
     }
-    return false;
+    pthread_mutex_unlock(t->o.lock);
+    return found;
 }
 
 bool nodes_any_starting(const struct nodes *t)

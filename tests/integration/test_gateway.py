@@ -706,7 +706,9 @@ def drained_node(args):
         assert list(c.events())[-1] == "[DONE]" and c.answer.text() == "Hello there, world!"
         assert request(admin, "POST", "/admin/v1/nodes/b/drain").status == 200
         check_error(chat(s.port), 503, "no_capacity")
+        assert request(s.port, "GET", "/readyz").json() == {"status": "not ready", "reason": "no node is ready"}
         assert request(admin, "POST", "/admin/v1/nodes/a/undrain").status == 200
+        assert request(s.port, "GET", "/readyz").status == 200
         assert chat(s.port).headers["x-spillway-node"] == "a"
 
 
