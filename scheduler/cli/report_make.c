@@ -6,6 +6,7 @@
 
 #include "scheduler/cli/cli_internal.h"
 #include "scheduler/report/files.h"
+#include "scheduler/report/write.h"
 
 const char *const report_focus_words[] = {"1.4", "1.2", NULL}; /* enum report_focus */
 
@@ -60,8 +61,9 @@ static void warn(const struct report *r)
 {
     char at[40];
     if (r->hours.open)
-        fprintf(stderr, "spillway report: %" PRId64 " hours are not closed yet and not in it, from %.16sZ on\n",
-                r->hours.open, wall_format((struct wall){r->hours.first_open_s * NS_PER_S}, at, sizeof at));
+        fprintf(stderr, "spillway report: %" PRId64 " %s not closed yet and not in it, from %.16sZ on\n", r->hours.open,
+                write_hours_are(r->hours.open),
+                wall_format((struct wall){r->hours.first_open_s * NS_PER_S}, at, sizeof at));
     if (r->hours.wrong)
         fprintf(stderr, "spillway report: %" PRId64 " hours do not close: see spillway report --reconcile\n",
                 r->hours.wrong);

@@ -250,7 +250,8 @@ static void put_month(struct page *p, const struct page_month *x)
         "Each day to come is expected to cost what its weekday usually does, at the level of the last two weeks. In "
         "four months of five the end lies within the band. Single odd days hardly move it.");
     if (!x->ahead.known)
-        page_empty(p, "There is no forecast yet: it takes three whole days.");
+        page_empty(p, x->whole >= x->days ? "The month is over: nothing is left to forecast."
+                                          : "There is no forecast yet: it takes three whole days.");
     if (x->days > 0)
         put_month_chart(p, x);
     page_section_end(p);
@@ -422,7 +423,7 @@ static void put_warnings(struct page *p)
     if (h->wrong)
         markup_put(&p->m, "%lld closed hours do not add up. ", (long long)h->wrong);
     if (h->open)
-        markup_put(&p->m, "%lld hours are not closed yet and are missing here. ", (long long)h->open);
+        markup_put(&p->m, "%lld %s not closed yet and missing here. ", (long long)h->open, write_hours_are(h->open));
     markup_put(&p->m, "See <a href=\"#trust\">Can these numbers be trusted?</a></p>\n");
 }
 
@@ -478,6 +479,22 @@ static void put_days_chart(struct page *p, int n, int per)
     free(values);
 }
 
+static void put_members_total(struct page *p, struct pusd_sum all)
+{
+    const struct report *r = p->r;
+    const int64_t tokens = report_tokens(&r->use);
+
+    markup_total(&p->m);
+    markup_put(&p->m, "<td></td>");
+    page_cell_money(p, all);
+    page_cell_percent(p, report_ppm(all, all));
+    page_cell_change(p, all, page_spend(&r->use_before, r->corrected_before));
+    page_cell_count(p, r->use.requests);
+    page_cell_count(p, tokens);
+    page_cell_money(p, report_per_million(r->use.charge, tokens));
+    markup_total_end(&p->m);
+}
+
 static void put_members(struct page *p, enum report_dim d, const char *caption, const char *columns)
 {
     const struct report *r = p->r;
@@ -505,7 +522,10 @@ static void put_members(struct page *p, enum report_dim d, const char *caption, 
         page_cell_money(p, report_per_million(x->use.charge, report_tokens(&x->use)));
         markup_put(&p->m, "</tr>\n");
     }
-    page_table_end(p);
+    if (r->axes[d].n > 1)
+        put_members_total(p, all);
+    else
+        page_table_end(p);
     page_rest(p, ROWS_MAX, r->axes[d].n);
 }
 

@@ -162,7 +162,8 @@ static void put_notes(struct mail *x)
     if (r->hours.wrong)
         markup_put(m, "%sAttention: %lld closed hours do not add up.%s", open, (long long)r->hours.wrong, close);
     if (r->hours.open)
-        markup_put(m, "%s%lld hours are not closed yet and are missing.%s", open, (long long)r->hours.open, close);
+        markup_put(m, "%s%lld %s not closed yet and missing.%s", open, (long long)r->hours.open,
+                   write_hours_are(r->hours.open), close);
     if (r->has_head) {
         char text[2 * sizeof(r->head.hash) + 1];
         page_hash_text(r, text);

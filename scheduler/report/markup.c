@@ -167,6 +167,16 @@ void markup_table_end(struct markup *m)
     markup_put(m, "</tbody></table></div>\n");
 }
 
+void markup_total(struct markup *m)
+{
+    markup_put(m, "</tbody><tfoot><tr><th scope=row>Together</th>");
+}
+
+void markup_total_end(struct markup *m)
+{
+    markup_put(m, "</tr></tfoot></table></div>\n");
+}
+
 void markup_rest(struct markup *m, int shown, int n)
 {
     if (n > shown)

@@ -31,6 +31,9 @@ void markup_empty(struct markup *m, const char *text);
  * class "wide", like its cells: for wide screens. */
 void markup_table(struct markup *m, const char *caption, const char *columns);
 void markup_table_end(struct markup *m);
+/* Instead of that end: a last row of sums, whose cells stand between the two. */
+void markup_total(struct markup *m);
+void markup_total_end(struct markup *m);
 void markup_rest(struct markup *m, int shown, int n); /* below it, if there are more */
 void markup_row(struct markup *m, const char *name);  /* begins one, and is its head */
 

@@ -44,7 +44,7 @@ static void put_cell_change(const struct md *m, struct pusd_sum now, struct pusd
     char text[WRITE_TIME];
     bool known;
     const int64_t ppm = write_change(now, before, &known);
-    fprintf(m->out, " | %s", known ? write_percent(ppm, true, text) : "new");
+    fprintf(m->out, " | %s", known ? write_percent(ppm, true, text) : now.v ? "new" : "-");
 }
 
 static void head(const struct md *m, const char *title, const char *columns)
@@ -88,7 +88,7 @@ static void headline(const struct md *m)
         fputs(", team ", m->out);
         put_name(m, r->team);
     }
-    fprintf(m->out, "\n\n%s to %s (exclusive), days of %s.", write_utc(r->period.from_s, from),
+    fprintf(m->out, "\n\n%s to %s (exclusive), days of %s.\n", write_utc(r->period.from_s, from),
             write_utc(r->period.until_s, until), r->zone_name);
     head(m, "Headline", "amount | this period | the one before | change | month so far");
     line(m, "Charged", plus(r->use.charge, r->corrected), plus(r->use_before.charge, r->corrected_before),
@@ -98,44 +98,70 @@ static void headline(const struct md *m)
              plus(r->use_before.allocated, r->use_before.waste), plus(r->month.allocated, r->month.waste));
     else
         line(m, "Cost (bills)", r->cost.bill, r->cost_before.bill, r->month_cost.bill);
-    fputs("\nCharged is what users are charged: tokens at their prices. Cost is what machines and providers cost.\n",
-          m->out);
+    fputs(
+        "\nCharged is what users are charged: tokens at their prices. Cost is what machines and providers cost; of a\n"
+        "team or a model what its own work took, since idle time and starts are nobody's.\n",
+        m->out);
     if (r->hours.open)
-        fprintf(m->out, "\n**%" PRId64 " hours are not closed yet and not in here**, from %s on.\n", r->hours.open,
-                write_utc(r->hours.first_open_s, from));
+        fprintf(m->out, "\n**%" PRId64 " %s not closed yet and not in here**, from %s on.\n", r->hours.open,
+                write_hours_are(r->hours.open), write_utc(r->hours.first_open_s, from));
     if (r->hours.wrong)
-        fprintf(m->out, "\n**%" PRId64 " hours do not close** (the first: %s); see `spillway report --reconcile`.\n",
+        fprintf(m->out,
+                "\n**Hours that do not close: %" PRId64 "** (the first: %s); see `spillway report --reconcile`.\n",
                 r->hours.wrong, write_utc(r->hours.first_wrong_s, from));
 }
 
 /* ---- by what ----------------------------------------------------------------------------------------------------- */
 
+struct by_row {
+    const char *name;
+    struct pusd_sum charged, before, cost;
+    const struct report_use *use;
+};
+
+static void by_row(const struct md *m, const struct by_row *x)
+{
+    const int64_t tokens = report_tokens(x->use);
+    fputs("| ", m->out);
+    put_name(m, x->name);
+    put_cell_money(m, x->charged);
+    put_cell_change(m, x->charged, x->before);
+    put_cell_money(m, x->cost);
+    put_cell_count(m, x->use->requests);
+    put_cell_count(m, tokens);
+    put_cell_money(m, report_per_million(x->use->charge, tokens));
+    fputs(" |\n", m->out);
+}
+
 static void by(const struct md *m, enum report_dim d, const char *title)
 {
-    const struct report_axis *a = &m->r->axes[d];
-    head(m, title, "name | charged | change | cost | requests | tokens | per million tokens");
+    const struct report *r = m->r;
+    const struct report_axis *a = &r->axes[d];
+    struct by_row all = {
+        "together", plus(r->use.charge, r->corrected), plus(r->use_before.charge, r->corrected_before), {0}, &r->use};
     int shown = 0;
-    for (int i = 0; i < a->n && shown < ROWS_MAX; i++) {
+    for (int i = 0; i < a->n; i++) {
         const struct report_member *x = &a->of[i];
-        const struct pusd_sum charged = plus(x->use.charge, x->corrected), cost = report_member_cost(d, x);
-        if (!charged.v && !cost.v && !x->use.requests)
+        const struct by_row row = {report_member_name(d, x), plus(x->use.charge, x->corrected),
+                                   plus(x->use_before.charge, x->corrected_before), report_member_cost(d, x), &x->use};
+        all.cost = plus(all.cost, row.cost);
+        if ((!row.charged.v && !row.cost.v && !x->use.requests) || shown == ROWS_MAX)
             continue;
-        shown++;
-        fputs("| ", m->out);
-        put_name(m, report_member_name(d, x));
-        put_cell_money(m, charged);
-        put_cell_change(m, charged, plus(x->use_before.charge, x->corrected_before));
-        put_cell_money(m, cost);
-        put_cell_count(m, x->use.requests);
-        put_cell_count(m, report_tokens(&x->use));
-        put_cell_money(m, report_per_million(x->use.charge, report_tokens(&x->use)));
-        fputs(" |\n", m->out);
+        if (shown++ == 0)
+            head(m, title, "name | charged | change | cost | requests | tokens | per million tokens");
+        by_row(m, &row);
     }
+    if (shown > 1)
+        by_row(m, &all);
+    else if (!shown)
+        fprintf(m->out, "\n## %s\n\nThere were no requests.\n", title);
 }
 
 static void units(const struct md *m)
 {
     const struct report *r = m->r;
+    if (!r->n_units)
+        return;
     head(m, "What a request costs",
          "model | pool | requests | p50 | p99 | charged per million tokens | cost per million tokens");
     for (int i = 0; i < r->n_units && i < 2 * ROWS_MAX; i++) {
@@ -191,9 +217,13 @@ static void savings(const struct md *m)
     for (int i = 0; i < REPORT_SAVINGS; i++) {
         const struct report_saving *s = &r->savings[i];
         fprintf(m->out, "| %s", write_saving_names[i]);
-        put_cell_money(m, s->would);
-        put_cell_money(m, s->is);
-        put_cell_money(m, s->saved);
+        if (!s->known_ppm && !s->would.v && !s->saved.v) {
+            fputs(" | - | - | not known", m->out);
+        } else {
+            put_cell_money(m, s->would);
+            put_cell_money(m, s->is);
+            put_cell_money(m, s->saved);
+        }
         fprintf(m->out, " | %s |\n", write_percent(s->known_ppm, false, text));
     }
     fputc('\n', m->out);

@@ -38,6 +38,11 @@ static char *grouped(unsigned __int128 v, char *end)
     return p;
 }
 
+const char *write_hours_are(int64_t n)
+{
+    return n == 1 ? "hour is" : "hours are";
+}
+
 char *write_count(int64_t n, char buf[WRITE_TIME])
 {
     char text[48];

@@ -18,6 +18,7 @@ char *write_percent(int64_t ppm, bool with_sign, char buf[WRITE_TIME]);
 char *write_closed_up(const char *text, char *buf, size_t size);
 /* "1,234,567" */
 char *write_count(int64_t n, char buf[WRITE_TIME]);
+const char *write_hours_are(int64_t n); /* "hour is", "hours are" */
 /* "1,234.5 kWh" */
 char *write_kwh(int64_t millijoules, char buf[WRITE_TIME]);
 /* How much more than before, in millionths; *known false: there was nothing before. */

@@ -112,8 +112,9 @@ static void put_rate(struct sheet *s)
     put_rate_part(s, "Energy on the premises", r->energy, "what the machines draw, at the tariff of this hour");
     put_rate_part(s, "Own machines", r->standing, "written off, or rented for longer");
     put_rate_part(s, "Paid services", r->by_token, "their tokens of the last closed hour");
-    markup_put(&s->m, "</tbody><tfoot><tr><th scope=row>Together</th><td>%s</td><td></td></tr></tfoot></table></div>\n",
-               sheet_money(all, text));
+    markup_total(&s->m);
+    markup_put(&s->m, "<td>%s</td><td></td>", sheet_money(all, text));
+    markup_total_end(&s->m);
     if (r->unmeasured)
         markup_put(
             &s->m,

@@ -583,6 +583,13 @@ static void test_books(void)
     }
     char *json = written(month, report_write_json), *md = written(month, report_write_md);
     CHECK(strstr(json, "\"all_on_demand\"") && strstr(md, "## Where the bill went"));
+    char sums[120], text[WRITE_MONEY];
+    int tables = 0;
+    snprintf(sums, sizeof sums, "| together | %s |",
+             write_money((struct pusd_sum){month->use.charge.v + month->corrected.v}, text));
+    for (const char *at = md; (at = strstr(at, sums)); at++)
+        tables++;
+    CHECK_INT(tables, 4); /* teams, models, providers, markets */
     free(json);
     free(md);
     for (int i = 0; i < 3; i++)
@@ -612,6 +619,19 @@ static void test_older(void)
         free(json[i]);
 }
 
+/* A month of which nothing is known says so instead of showing empty tables. */
+static void test_nothing(void)
+{
+    make_small();
+    const struct report_options o = options("2020-02", NULL);
+    struct report *r = gather(&o);
+    char *md = written(r, report_write_md);
+    CHECK(strstr(md, "## By team\n\nThere were no requests.\n") && strstr(md, "| Charged | $ 0.00 | $ 0.00 | - |"));
+    CHECK(strstr(md, "| all by API | - | - | not known |") && !strstr(md, "What a request costs"));
+    free(md);
+    report_free(r);
+}
+
 /* An hour with rows that is not closed yet is missing, and the report says so. */
 static void test_open(void)
 {
@@ -627,7 +647,7 @@ static void test_open(void)
     CHECK_INT(r->hours.wrong, 1);
     CHECK_STR(r->hours.first_problem, "something");
     char *md = written(r, report_write_md);
-    CHECK(strstr(md, "1 hours are not closed yet") != NULL);
+    CHECK(strstr(md, "1 hour is not closed yet") != NULL);
     free(md);
     report_free(r);
 }
@@ -661,6 +681,7 @@ int main(void)
     TEST(test_csv_line);
     TEST(test_books);
     TEST(test_older);
+    TEST(test_nothing);
     TEST(test_open);
     TEST(test_text);
     clean();

@@ -191,6 +191,7 @@ static void whole_page(void)
                                         "What changed, and why",
                                         "even pace",
                                         "Per million tokens",
+                                        "<th scope=row>Together</th>",
                                         "p99",
                                         "All by paid APIs",
                                         "Pre-emptions survived",
@@ -224,6 +225,7 @@ static void nothing_there(void)
     check_page(page);
     CHECK(strstr(page, "No request was answered") && strstr(page, "No budget is set") && strstr(page, "a &lt;b&gt; c"));
     CHECK(strstr(page, "nothing to compare with") && strstr(page, "No machine"));
+    CHECK(strstr(page, "The month is over"));
     free(page);
     page = written(report_write_mail_text, &r);
     CHECK(strstr(page, "No request was answered"));
