@@ -90,7 +90,7 @@ def books(args, s):
         os.remove(more)
     filler = os.path.join(args.build, "integration", "report_ledger")
     subprocess.run([filler, s.ledger_path, str(int(start.timestamp())), "28", "40"], check=True, timeout=120)
-    subprocess.run([s.program, "report", "--config", s.config_path, "--period", "month", "--format", "html", "--out",
+    subprocess.run([s.program, "report", "--config", s.config_path, "--period", f"{start:%Y-%m}", "--format", "html", "--out",
                     os.path.join(s.folder, "state", "reports")], check=True, capture_output=True)
 
 
