@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What nvcc's assembler says of each CUDA kernel: registers, stack, bytes of registers spilled to memory and read back, static
 # shared memory, and how many threads a multiprocessor can hold for its registers' sake. tools/ptxas_report.sh [ARCHITECTURE...],
-# without any 80 and 90. Ends with 1 if a kernel spills more than the little that is known of (below). Takes a minute or two.
+# without any 80 and 90; with 90 goes what is for 90a alone. Ends with 1 if a kernel spills more than the little that is known
+# of (below), or has to wait for a warpgroup's products where it did not ask to. Takes a minute or two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/local/cuda/bin
@@ -10,10 +11,16 @@ command -v nvcc >/dev/null || { echo "skipped: ptxas_report: no nvcc" && exit 0;
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 report() { # architecture, file
-    nvcc -std=c++17 -I. -D_GNU_SOURCE -fmad=false -gencode="arch=compute_$1,code=sm_$1" -Xptxas -v -c "$2" \
-        -o "$work/$1.$(basename "$2").o" 2>&1 | c++filt >"$work/$1.$(basename "$2").txt"
+    local architecture=$1
+    case $2 in */hopper/*)
+        [ "$1" = 90 ] || return 0
+        architecture=90a
+        ;;
+    esac
+    nvcc -std=c++17 -I. -D_GNU_SOURCE -fmad=false -gencode="arch=compute_$architecture,code=sm_$architecture" -Xptxas -v \
+        -c "$2" -o "$work/$1.$(basename "$2").o" 2>&1 | c++filt >"$work/$1.$(basename "$2").txt"
 }
-for file in kernels/cuda/*.cu; do
+for file in kernels/cuda/*.cu kernels/cuda/hopper/*.cu; do
     for architecture in "$@"; do
         while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
         report "$architecture" "$file" &
@@ -36,4 +43,5 @@ awk '
         printf "%-6s %-42s %9d %6d %6d %6d %7d %8d\n", sm, name, registers, stack, stores, loads, shared, (threads > 2048 ? 2048 : threads)
         known = name == "attention_tile_kernel<4, 2, 2, 8>" ? 96 : name == "attention_tile_kernel<2, 1, 8, 8>" ? 8 : 0
         if (loads > known || stores > known) { bad++; print "        it spills" } }
+    /\(C75[0-9]*\)/ { bad++; print }
     END { if (bad) exit 1 }' "$work"/*.txt

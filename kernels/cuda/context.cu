@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/hopper/hopper.h"
 #include "kernels/cuda/internal.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/memory.h"
@@ -65,6 +66,7 @@ struct k_ctx *cuda_ctx_new(int threads, int device)
         return NULL;
     }
     c->early = cuda_early_works(c);
+    c->wgmma = hopper_works(c);
     snprintf(c->numerics, sizeof c->numerics, "cuda-1 sm_%d%d %s", c->facts.major, c->facts.minor,
              CUDA_MATMUL_NUMERICS);
     snprintf(c->text, sizeof c->text, "%s (device %d)", c->facts.name, device);

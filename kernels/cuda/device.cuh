@@ -289,6 +289,97 @@ KDEV void ldmatrix_x4_trans(uint32_t r[4], const void *row)
                  : "memory");
 }
 
+/* ---- Hopper's products of a warpgroup, four warps from a multiple of four on: for kernels compiled for sm_90a. PTX ISA 8.7,
+ * "Asynchronous Warpgroup Level Matrix Instructions". They run behind the threads' backs:
+ *
+ *     wgmma_begin(); wgmma<BF16, NT>(d, ..) for 16 elements of k after the other; wgmma_end(); .. wgmma_wait<N>();
+ *
+ * where the last N of these may still be running. Until it is waited for nobody touches d, and nobody writes what is read:
+ * shared memory that came there before a barrier, and each thread that brought some says shared_to_wgmma() before that
+ * barrier. ---- */
+
+/* Rows of 64 16-bit numbers as piece_16(.., 3, ..) orders them (the PTX ISA's swizzle of 128 bytes), from a row on that is a
+ * multiple of 8, in shared memory from a multiple of WGMMA_ALIGN bytes on. */
+#define WGMMA_ALIGN 1024
+struct wgmma_rows {
+    uint64_t descriptor;
+};
+KDEV struct wgmma_rows wgmma_rows_at(const void *shared)
+{
+    /* In units of 16 bytes: the address, and what eight rows take; then the code of the swizzle. */
+    uint64_t at = (uint64_t)__cvta_generic_to_shared(shared) >> 4;
+    struct wgmma_rows r = {(at & 0x3fff) | (uint64_t)(WGMMA_ALIGN >> 4) << 32 | (uint64_t)1 << 62};
+    return r;
+}
+/* The same rows from their element 16 i on, i < 4. */
+KDEV struct wgmma_rows wgmma_rows_from(struct wgmma_rows rows, int i)
+{
+    rows.descriptor += (uint64_t)(2 * i);
+    return rows;
+}
+KDEV void shared_to_wgmma(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+KDEV void wgmma_begin(void)
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+KDEV void wgmma_end(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int N> static __device__ __forceinline__ void wgmma_wait(void)
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+
+#define WGMMA_4(d, i)  "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
+#define WGMMA_16(d, i) WGMMA_4(d, i), WGMMA_4(d, i + 1), WGMMA_4(d, i + 2), WGMMA_4(d, i + 3)
+#define WGMMA_32(d, i) WGMMA_16(d, i), WGMMA_16(d, i + 4)
+#define WGMMA_REGISTERS_32                                                                                             \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,"   \
+    "%30,%31"
+#define WGMMA_REGISTERS_64                                                                                             \
+    WGMMA_REGISTERS_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54," \
+                       "%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define WGMMA_REGISTERS_96                                                                                             \
+    WGMMA_REGISTERS_64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86," \
+                       "%87,%88,%89,%90,%91,%92,%93,%94,%95"
+/* One instruction; rest: the operands behind its registers, which are a, b and whether to add to d. */
+#define WGMMA(n, type, registers, a, b, add, ...)                                                                      \
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %" #add ", 0; wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type   \
+                 "." type " {" registers "}, %" #a ", %" #b ", p, 1, 1, 0, 0; }"                                       \
+                 : __VA_ARGS__                                                                                         \
+                 : "l"(x.descriptor), "l"(y.descriptor), "r"((int)to_d))
+
+/* d = x . y or, to_d, d += x . y: 64 rows of x, 8 NT rows of y, 16 elements. Warp w of the group has rows 16 w on, in NT tiles
+ * like those of mma_bf16_m16n8k16(). */
+template <bool BF16>
+static __device__ __forceinline__ void wgmma(float (&d)[8][4], struct wgmma_rows x, struct wgmma_rows y, bool to_d)
+{
+    if (BF16)
+        WGMMA(64, "bf16", WGMMA_REGISTERS_32, 32, 33, 34, WGMMA_32(d, 0));
+    else
+        WGMMA(64, "f16", WGMMA_REGISTERS_32, 32, 33, 34, WGMMA_32(d, 0));
+}
+template <bool BF16>
+static __device__ __forceinline__ void wgmma(float (&d)[16][4], struct wgmma_rows x, struct wgmma_rows y, bool to_d)
+{
+    if (BF16)
+        WGMMA(128, "bf16", WGMMA_REGISTERS_64, 64, 65, 66, WGMMA_32(d, 0), WGMMA_32(d, 8));
+    else
+        WGMMA(128, "f16", WGMMA_REGISTERS_64, 64, 65, 66, WGMMA_32(d, 0), WGMMA_32(d, 8));
+}
+template <bool BF16>
+static __device__ __forceinline__ void wgmma(float (&d)[24][4], struct wgmma_rows x, struct wgmma_rows y, bool to_d)
+{
+    if (BF16)
+        WGMMA(192, "bf16", WGMMA_REGISTERS_96, 96, 97, 98, WGMMA_32(d, 0), WGMMA_32(d, 8), WGMMA_32(d, 16));
+    else
+        WGMMA(192, "f16", WGMMA_REGISTERS_96, 96, 97, 98, WGMMA_32(d, 0), WGMMA_32(d, 8), WGMMA_32(d, 16));
+}
+
 /* ---- host side ---- */
 
 typedef cudaStream_t stream_t;

@@ -6,36 +6,14 @@
  * Bytes per call: weights once per BN pairs, activations once per BM rows, from L2; flops: 2 m n pairs. 128 x 128: per 16
  * elements of k a block's warps read 24 KiB of shared memory, 192 cycles, for 128 products of 2048 multiplications: at the
  * rate of mma.sync (A100: 1024 a cycle, H100: about 1300) 200 to 256 cycles. Bound by the tensor cores, shared memory close
- * behind. The smaller tiles are for fewer pairs, when blocks would be too few to fill the device. */
-#include "kernels/cuda/stage.cuh"
+ * behind. The smaller tiles are for fewer pairs, when blocks would be too few to fill the device: there it is memory that
+ * bounds, and a ring is as long as it takes to have 28 KiB of the weights under way with one block to a multiprocessor, which
+ * is latency times bandwidth. hopper/gemm.cu is faster where there is such a device and more to do. */
+#include "kernels/cuda/gemm_16.cuh"
 
-#define GEMM_BLOCK  256
-#define WARPS_M     2
-#define WARPS_N     4
-#define PIECE_K     64 /* elements of k in a stage */
-#define PIECES_LOG2 3  /* 8 pieces of 16 bytes to a row */
-#define STAGES      3
-#define PER_SLICE   (SLICE / PIECE_K)
-
-template <int BM, int BN> struct gemm_16_shared {
-    uint8_t w[STAGES][BM * 2 * PIECE_K], x[STAGES][BN * 2 * PIECE_K];
-    int32_t x_row[BN];
-};
-
-/* Begin to copy piece `at` of k, eight threads to a row. */
-template <int BM, int BN>
-KDEV void stage_piece(const struct mul_job *j, struct gemm_16_shared<BM, BN> *s, int matrix, int row0, int at)
-{
-    int r = thread_x() / 8, p = thread_x() & 7, k = at * PIECE_K + 8 * p;
-    if (k < j->np) {
-        for (int i = r; i < BM; i += GEMM_BLOCK / 8)
-            piece_16_stage(piece_16(s->w[at % STAGES], PIECES_LOG2, i, p), weight_row(j, matrix, row0 + i), k, j->n,
-                           j->row_bytes % 16 == 0);
-        for (int i = r; i < BN; i += GEMM_BLOCK / 8)
-            cp_async16(piece_16(s->x[at % STAGES], PIECES_LOG2, i, p), j->x + s->x_row[i] * j->x_bytes + 2 * k, true);
-    }
-    cp_async_commit();
-}
+#define GEMM_BLOCK 256
+#define WARPS_M    2
+#define WARPS_N    4
 
 /* A warp's MT x NT products of 16 rows and 8 pairs with one stage. */
 template <int MT, int NT>
@@ -53,12 +31,12 @@ KDEV void multiply_piece(enum act_form form, uint8_t *w, uint8_t *x, int row, in
     }
 }
 
-/* grid: rows / BM times tiles of BN pairs, 1, matrices; block 256, 8 warps of BM / 2 rows and BN / 4 pairs; shared: 96 KiB for 128 x
- * 128, 48 and 36 for the others. */
-template <int BM, int BN> KERNEL_BOUNDS(gemm_16, GEMM_BLOCK, 1)(struct mul_job j)
+/* grid: rows / BM times tiles of BN pairs, 1, matrices; block 256, 8 warps of BM / 2 rows and BN / 4 pairs; shared: 97 to 98
+ * KiB, whose two blocks fit a multiprocessor from 9.0 on. */
+template <int BM, int BN, int STAGES> KERNEL_BOUNDS(gemm_16, GEMM_BLOCK, 1)(struct mul_job j)
 {
     const int MT = BM / WARPS_M / 16, NT = BN / WARPS_N / 8;
-    typedef struct gemm_16_shared<BM, BN> shared_t;
+    typedef struct gemm_16_shared<BM, BN, STAGES> shared_t;
     SHARED_DYN(shared_t, s);
     int row_block;
     struct mul_tile tile = tile_in_band(&j, BM, BN, &row_block);
@@ -66,39 +44,41 @@ template <int BM, int BN> KERNEL_BOUNDS(gemm_16, GEMM_BLOCK, 1)(struct mul_job j
         return;
     int n_pieces = j.np / PIECE_K, row0 = row_block * BM;
     int row = warp_of_block() / WARPS_N * (BM / WARPS_M), col = warp_of_block() % WARPS_N * (BN / WARPS_N);
+    bool aligned = j.row_bytes % 16 == 0;
+    struct gemm_16_part part = gemm_16_part_of(&j, tile.matrix, row0);
     float total[MT][NT][4] = {};
 
-    for (int i = thread_x(); i < BN; i += GEMM_BLOCK)
-        s->x_row[i] = (int32_t)x_row_of(&j, &tile, i < tile.count ? i : tile.count - 1);
+    find_columns(&j, &tile, s->columns, BN);
     sync_block();
     for (int at = 0; at < STAGES - 1; at++)
-        stage_piece<BM, BN>(&j, s, tile.matrix, row0, at);
-    for (int at = 0; at < n_pieces; at += PER_SLICE) {
+        stage_piece<GEMM_BLOCK>(&j, s, part, at, at, aligned);
+    int slot = 0, next = STAGES - 1;
+    for (int first = 0; first < n_pieces; first += PER_SLICE) {
         float acc[MT][NT][4] = {};
-        for (int i = at; i < at + PER_SLICE; i++) {
+        for (int i = 0; i < PER_SLICE; i++) {
             cp_async_wait<STAGES - 2>();
             sync_block(); /* the piece is there, and the one before has been multiplied */
-            stage_piece<BM, BN>(&j, s, tile.matrix, row0, i + STAGES - 1);
-            multiply_piece<MT, NT>(j.form, s->w[i % STAGES], s->x[i % STAGES], row, col, acc);
+            stage_piece<GEMM_BLOCK>(&j, s, part, first + i + STAGES - 1, next, aligned);
+            multiply_piece<MT, NT>(j.form, s->w[slot], s->x[slot], row, col, acc);
+            slot = slot + 1 < STAGES ? slot + 1 : 0;
+            next = next + 1 < STAGES ? next + 1 : 0;
         }
         add_slice<MT, NT>(total, acc);
     }
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int i = 0; i < NT; i++)
-            gemm_write(&j, &tile, row0 + row + 16 * m, col + 8 * i, total[m][i]);
+    gemm_write<MT, NT>(&j, s->columns + col, row0 + row, total);
 }
 
-template <int BM, int BN> static enum k_status launch_gemm(struct k_ctx *c, const struct mul_job *j, int64_t grid_tiles)
+template <int BM, int BN, int STAGES>
+static enum k_status launch_gemm(struct k_ctx *c, const struct mul_job *j, int64_t grid_tiles)
 {
     struct grid3 grid = grid_in_bands(j, BM, grid_tiles);
-    return launch(c->stream, gemm_16<BM, BN>, grid, GEMM_BLOCK, sizeof(struct gemm_16_shared<BM, BN>), *j);
+    return launch(c->stream, gemm_16<BM, BN, STAGES>, grid, GEMM_BLOCK, sizeof(struct gemm_16_shared<BM, BN, STAGES>),
+                  *j);
 }
 
-enum k_status mul_gemm_16(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles)
+enum k_status mul_gemm_16(struct k_ctx *c, const struct mul_job *j, struct mul_shape shape, int64_t grid_tiles)
 {
-    return rows == 32   ? launch_gemm<32, 64>(c, j, grid_tiles)
-           : rows == 64 ? launch_gemm<64, 64>(c, j, grid_tiles)
-                        : launch_gemm<128, 128>(c, j, grid_tiles);
+    return shape.rows == 32   ? launch_gemm<32, 64, 8>(c, j, grid_tiles)
+           : shape.rows == 64 ? launch_gemm<64, 64, 6>(c, j, grid_tiles)
+                              : launch_gemm<128, 128, 3>(c, j, grid_tiles);
 }

@@ -23,17 +23,17 @@ struct x_tile {
 };
 #define X_BYTES (BN * (Q_STRIDE + SLICE / 32 * 4 + GROUPS_MAX * 4))
 
-/* A block's shared memory: the rows' blocks, expanded rows, activations twice, and the pairs' activation rows. */
+/* A block's shared memory: the rows' blocks, expanded rows, activations twice, and where the pairs' are. */
 struct gemm_block {
     uint8_t *raw;
     struct expanded_tile t;
     uint8_t *x;
-    int32_t *x_row;
+    struct tile_column *columns;
 };
 
 KHOST_DEV int gemm_shared_bytes(const struct mul_job *j, int bm)
 {
-    return bm * j->slot_bytes + EXPANDED_BYTES(bm) + 2 * X_BYTES + BN * 4;
+    return bm * j->slot_bytes + EXPANDED_BYTES(bm) + 2 * X_BYTES + BN * (int)sizeof(struct tile_column);
 }
 
 KDEV struct gemm_block gemm_block_at(const struct mul_job *j, uint8_t *shared, int bm)
@@ -44,7 +44,7 @@ KDEV struct gemm_block gemm_block_at(const struct mul_job *j, uint8_t *shared, i
     s.t = expanded_tile_at(shared, bm);
     shared += EXPANDED_BYTES(bm);
     s.x = shared;
-    s.x_row = (int32_t *)(shared + 2 * X_BYTES);
+    s.columns = (struct tile_column *)(shared + 2 * X_BYTES);
     return s;
 }
 
@@ -64,7 +64,7 @@ KDEV void stage_slice(const struct mul_job *j, const struct gemm_block *s, int m
     int r = thread_x() / parts, i = thread_x() / 4, part = thread_x() & 3, n_s = SLICE / j->group;
     raw_stage(j, s->raw + r * j->slot_bytes, weight_row(j, matrix, row0 + r), j->w + j->w_bytes, slice,
               thread_x() % parts, parts);
-    const uint8_t *x = j->x + s->x_row[i] * j->x_bytes;
+    const uint8_t *x = column_x(j, &s->columns[i]);
     struct x_tile to = x_tile_of(s, slice);
     for (int p = part; p < SLICE / 16; p += 4)
         cp_async16(to.q + i * Q_STRIDE + 16 * p, x + slice * SLICE + 16 * p, true);
@@ -111,8 +111,7 @@ template <int BM> KERNEL_BOUNDS(gemm_q8, GEMM_BLOCK, 1)(struct mul_job j)
     int row = warp_of_block() / WARPS_N * (BM / WARPS_M), col = warp_of_block() % WARPS_N * (BN / WARPS_N);
     float total[MT][NT][4] = {};
 
-    if (thread_x() < BN)
-        s.x_row[thread_x()] = (int32_t)x_row_of(&j, &tile, thread_x() < tile.count ? thread_x() : tile.count - 1);
+    find_columns(&j, &tile, s.columns, BN);
     sync_block();
     stage_slice<BM>(&j, &s, tile.matrix, row0, 0);
     for (int slice = 0; slice < n_slices; slice++) {
@@ -134,17 +133,12 @@ template <int BM> KERNEL_BOUNDS(gemm_q8, GEMM_BLOCK, 1)(struct mul_job j)
             multiply_slice<MT, 32>(&j, &s.t, &x, row, col, n, acc);
         add_slice<MT, NT>(total, acc);
     }
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int i = 0; i < NT; i++)
-            gemm_write(&j, &tile, row0 + row + 16 * m, col + 8 * i, total[m][i]);
+    gemm_write<MT, NT>(&j, s.columns + col, row0 + row, total);
 }
 
-enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles)
+enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, struct mul_shape shape, int64_t grid_tiles)
 {
-    if ((size_t)gemm_shared_bytes(j, rows) > c->facts.shared_max)
-        rows = 32;
+    int rows = (size_t)gemm_shared_bytes(j, shape.rows) > c->facts.shared_max ? 32 : shape.rows;
     struct grid3 grid = grid_in_bands(j, rows, grid_tiles);
     size_t shared = (size_t)gemm_shared_bytes(j, rows);
     return rows == 32 ? launch(c->stream, gemm_q8<32>, grid, GEMM_BLOCK, shared, *j)

@@ -239,9 +239,10 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
 
 KDEV void gemv_stage_16(const struct mul_job *j, uint8_t *stage, int matrix, int out0, int slice)
 {
+    int k = slice * SLICE + 8 * lane();
     for (int r = 0; r < GEMV_ROWS; r++)
-        piece_16_stage(piece_16(stage, PIECES_LOG2, r, lane()), gemv_row(j, matrix, out0, r),
-                       slice * SLICE + 8 * lane(), j->n, j->row_bytes % 16 == 0);
+        piece_16_stage(piece_16(stage, PIECES_LOG2, r, lane()), gemv_row(j, matrix, out0, r) + 2 * k, j->n - k,
+                       j->row_bytes % 16 == 0);
 }
 
 /* A slice's fragments of B: elements 2 (lane % 4) and + 1, + 8 and + 9 of each 16 of column lane / 4, whose row is x. */

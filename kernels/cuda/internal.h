@@ -74,6 +74,7 @@ struct k_ctx {
     } scratch[CUDA_SCRATCH_COUNT];
     uint32_t generation; /* counts growths */
     bool early;          /* kernels may begin before what is before them has run (early.cu) */
+    bool wgmma;          /* Hopper's products of a warpgroup are to be had (hopper/hopper.h) */
 
     struct upload_lane *lanes;  /* upload.cu */
     pthread_mutex_t lanes_lock; /* whose copies go through them */

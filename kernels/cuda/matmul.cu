@@ -1,6 +1,9 @@
 /* The three products of kernels/ops.h: a job is made of the arguments, activations are brought into its form, and a kernel
  * is chosen by how many tokens share a matrix. The choice is one of speed only (matmul.cuh), but for gemm_lt.cu's. */
+#include <float.h>
+
 #include "kernels/cuda/gemm_lt.cuh"
+#include "kernels/cuda/hopper/hopper.h"
 #include "kernels/cuda/matmul.cuh"
 
 #define JOBS_MAX (2 * K_PRODUCTS_MAX)
@@ -121,17 +124,48 @@ enum k_status mul_precise_job(struct mul_job *j, const struct k_product *product
     return K_OK;
 }
 
-/* Rows of the weights that a block of a matrix product takes: the most with which there is a block for each
- * multiprocessor, as larger blocks read less. */
-static int rows_of_block(const struct k_ctx *c, const struct mul_job *j, int64_t n_tiles_64)
+/* The shape of a block with which a product is done first, as reckoned: a multiprocessor makes its share of the blocks, and
+ * each takes, for an element of k, the time of rows times pairs products and then that of rows plus pairs numbers from L2, in
+ * cycles of an H100; others are slower in both. */
+struct mul_shape mul_best_shape(const struct mul_shape *shapes, int n, int n_sm, int32_t m, int32_t n_pairs,
+                                int64_t matrices)
 {
-    int64_t matrices = j->tiles ? 1 : j->n_matrix;
-    for (int rows = 128; rows > 32; rows /= 2) {
-        int64_t tiles = rows == 128 && !j->group ? (n_tiles_64 + 1) / 2 : n_tiles_64;
-        if ((j->m + rows - 1) / rows * tiles * matrices >= c->facts.n_sm && (rows == 128 || !j->group))
-            return rows;
+    struct mul_shape best = shapes[0];
+    double least = DBL_MAX;
+    for (int i = 0; i < n; i++) {
+        const struct mul_shape s = shapes[i];
+        int64_t blocks = (m + s.rows - 1) / s.rows * ((n_pairs + s.pairs - 1) / s.pairs) * matrices;
+        double cycles = s.rows * s.pairs / 2048.0 + (s.rows + s.pairs) / 32.0;
+        double time = (double)((blocks + n_sm - 1) / n_sm) * cycles;
+        if (time < least)
+            best = s, least = time;
     }
-    return 32;
+    return best;
+}
+
+static bool for_hopper(const struct k_ctx *c, const struct mul_job *j)
+{
+    return c->wgmma && !j->group && j->row_bytes % 16 == 0;
+}
+
+static struct mul_shape shape_of(const struct k_ctx *c, const struct mul_job *j, int32_t n_pairs, int64_t matrices)
+{
+    static const struct mul_shape q8[] = {{128, GEMM_Q8_PAIRS}, {32, GEMM_Q8_PAIRS}},
+                                  mma[] = {{128, 128}, {64, 64}, {32, 64}},
+                                  wgmma[] = {{128, 192}, {128, 128}, {128, 64}, {64, 64}, {32, 64}};
+    if (j->group)
+        return mul_best_shape(q8, 2, c->facts.n_sm, j->m, n_pairs, matrices);
+    return for_hopper(c, j) ? mul_best_shape(wgmma, 5, c->facts.n_sm, j->m, n_pairs, matrices)
+                            : mul_best_shape(mma, 3, c->facts.n_sm, j->m, n_pairs, matrices);
+}
+
+/* hopper/ has no block of 32 rows: what wants one waits for memory, and not for products. */
+static enum k_status multiply_blocks(struct k_ctx *c, const struct mul_job *j, struct mul_shape shape, int64_t n_tiles)
+{
+    if (j->group)
+        return mul_gemm_q8(c, j, shape, n_tiles);
+    return for_hopper(c, j) && shape.rows > 32 ? mul_gemm_hopper(c, j, shape, n_tiles)
+                                               : mul_gemm_16(c, j, shape, n_tiles);
 }
 
 /* Few pairs to a tile: jobs of a kind in one launch, and those that fold after what they fold into. */
@@ -168,11 +202,8 @@ static enum k_status multiply_many(struct k_ctx *c, const struct mul_job *j, int
         if (st != K_UNSUPPORTED)
             return cuda_note(c, st);
     }
-    int64_t tiles = (n_pairs + 63) / 64;
-    int rows = rows_of_block(c, j, tiles);
-    if (j->group)
-        return mul_gemm_q8(c, j, rows, tiles);
-    return mul_gemm_16(c, j, rows, rows == 128 ? (tiles + 1) / 2 : tiles);
+    const struct mul_shape shape = shape_of(c, j, n_pairs, j->n_matrix);
+    return multiply_blocks(c, j, shape, (n_pairs + shape.pairs - 1) / shape.pairs);
 }
 
 /* n_pairs of each of the jobs' matrices. */
@@ -281,11 +312,8 @@ enum k_status cuda_matmul_experts(struct k_ctx *c, const struct k_product *produ
         st = set_tiles(c, jobs, n, ids, n_used, n_tok, tile, &grid_tiles);
     if (st == K_OK && !many)
         return multiply_few(c, jobs, n, grid_tiles);
-    for (int i = 0; st == K_OK && i < n; i++) {
-        const struct mul_job *j = &jobs[i];
-        int rows = rows_of_block(c, j, grid_tiles);
-        st = j->group ? mul_gemm_q8(c, j, rows, grid_tiles) : mul_gemm_16(c, j, rows == 128 ? 64 : rows, grid_tiles);
-    }
+    for (int i = 0; st == K_OK && i < n; i++)
+        st = multiply_blocks(c, &jobs[i], shape_of(c, &jobs[i], tile, grid_tiles), grid_tiles);
     return st;
 }
 

@@ -62,6 +62,11 @@ struct mul_job {
     const int32_t *n_tiles;
 };
 
+/* What a block of a matrix product makes: so many rows of the weights times so many pairs. */
+struct mul_shape {
+    int rows, pairs;
+};
+
 /* Jobs that share a launch: blocks from first[i] on along x are those of job[i]. */
 struct mul_list {
     struct mul_job job[K_PRODUCTS_MAX];
@@ -171,9 +176,30 @@ KDEV float scaled(const struct mul_job *j, const uint8_t *x_row, float total)
 {
     return j->form == ACT_F16 ? total * act_scale(j, x_row) : total;
 }
+/* What becomes of a sum, the same for all of a job; old: what stands in its place. */
+enum put_how { PUT_PLAIN, PUT_BIASED, PUT_ADDED, PUT_GATED };
+KDEV enum put_how how_to_put(const struct mul_job *j)
+{
+    return j->gated ? PUT_GATED : j->add ? PUT_ADDED : j->bias ? PUT_BIASED : PUT_PLAIN;
+}
+KDEV bool put_needs_old(enum put_how how)
+{
+    return how == PUT_GATED || how == PUT_ADDED;
+}
+KDEV float put_value(const struct mul_job *j, enum put_how how, float old, float sum, int row)
+{
+    switch (how) {
+    case PUT_GATED: return silu_times(old, sum);
+    case PUT_ADDED: return old + sum;
+    case PUT_BIASED: return sum + j->bias[row];
+    case PUT_PLAIN: break;
+    }
+    return sum;
+}
 KDEV void put_out(const struct mul_job *j, float *y, float sum, int row)
 {
-    y[row] = j->gated ? silu_times(y[row], sum) : j->add ? y[row] + sum : j->bias ? sum + j->bias[row] : sum;
+    enum put_how how = how_to_put(j);
+    y[row] = put_value(j, how, put_needs_old(how) ? y[row] : 0.0f, sum, row);
 }
 
 /* A slice's sums into the total: the order in which slices come. */
@@ -185,13 +211,65 @@ template <int MT, int NT> KDEV void add_slice(float total[MT][NT][4], const floa
                 total[m][i][c] += acc[m][i][c];
 }
 
-/* Four sums of a tensor core's tile: rows row + lane / 4 and + 8, columns col + 2 (lane % 4) and + 1 of the tile of pairs. */
-KDEV void gemm_write(const struct mul_job *j, const struct mul_tile *t, int row, int col, const float sum[4])
+/* What a block with many pairs knows of each of its tile, found once, in shared memory; a barrier before it is read. */
+struct alignas(16) tile_column {
+    float *y;      /* its outputs; NULL past the tile's last pair */
+    float scale;   /* what a sum is multiplied with */
+    uint32_t x_at; /* its activations, in 16 bytes from j->x; those of the last pair past that */
+};
+KDEV void find_columns(const struct mul_job *j, const struct mul_tile *t, struct tile_column *columns, int n)
 {
-    for (int i = 0; i < 4; i++) {
-        int r = row + lane() / 4 + 8 * (i / 2), p = col + 2 * (lane() & 3) + (i & 1);
-        if (r < j->m && p < t->count)
-            put_out(j, y_row_of(j, t, p), scaled(j, j->x + x_row_of(j, t, p) * j->x_bytes, sum[i]), r);
+    for (int i = thread_x(); i < n; i += block_dim()) {
+        int p = i < t->count ? i : t->count - 1;
+        int64_t row = x_row_of(j, t, p);
+        struct tile_column c = {i < t->count ? y_row_of(j, t, p) : NULL,
+                                j->form == ACT_F16 ? act_scale(j, j->x + row * j->x_bytes) : 1.0f,
+                                (uint32_t)(row * (j->x_bytes / 16))};
+        columns[i] = c;
+    }
+}
+KDEV const uint8_t *column_x(const struct mul_job *j, const struct tile_column *c)
+{
+    return j->x + 16 * (int64_t)c->x_at;
+}
+
+/* The sums of a warp's tiles to their place: of 16 MT rows from `row` on and 8 NT columns, as tensor cores leave them: rows
+ * lane / 4 and + 8 of each tile, columns 2 (lane % 4) and + 1. What stands there is asked for 16 at a time: one
+ * after the other each would wait for memory. */
+template <enum put_how HOW, int MT, int NT>
+KDEV void gemm_put(const struct mul_job *j, const struct tile_column *columns, int row, const float total[MT][NT][4])
+{
+    const int TOGETHER = 8 / MT < 2 * NT ? 8 / MT : 2 * NT;
+#pragma unroll
+    for (int first = 0; first < 2 * NT; first += TOGETHER) {
+        float old[TOGETHER][2 * MT];
+#pragma unroll
+        for (int pass = put_needs_old(HOW) ? 0 : 1; pass < 2; pass++)
+#pragma unroll
+            for (int i = first; i < first + TOGETHER; i++) {
+                const struct tile_column c = columns[8 * (i / 2) + 2 * (lane() & 3) + (i & 1)];
+#pragma unroll
+                for (int h = 0; h < 2 * MT; h++) {
+                    int r = row + lane() / 4 + 8 * h;
+                    if (!c.y || r >= j->m)
+                        continue;
+                    if (pass == 0)
+                        old[i - first][h] = c.y[r];
+                    else
+                        c.y[r] = put_value(j, HOW, old[i - first][h],
+                                           total[h / 2][i / 2][2 * (h & 1) + (i & 1)] * c.scale, r);
+                }
+            }
+    }
+}
+template <int MT, int NT>
+KDEV void gemm_write(const struct mul_job *j, const struct tile_column *columns, int row, const float total[MT][NT][4])
+{
+    switch (how_to_put(j)) {
+    case PUT_GATED: gemm_put<PUT_GATED, MT, NT>(j, columns, row, total); break;
+    case PUT_ADDED: gemm_put<PUT_ADDED, MT, NT>(j, columns, row, total); break;
+    case PUT_BIASED: gemm_put<PUT_BIASED, MT, NT>(j, columns, row, total); break;
+    case PUT_PLAIN: gemm_put<PUT_PLAIN, MT, NT>(j, columns, row, total); break;
     }
 }
 
@@ -203,14 +281,17 @@ enum k_status mul_activations(struct k_ctx *c, const struct mul_job *j, uint8_t 
 /* 1 <= n <= K_PRODUCTS_MAX jobs in one launch: all of quantised weights, or none, and with pairs alike. grid_tiles: how many
  * tiles of pairs (of the kernel's size) there may be, all matrices not counted; so below. */
 enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles);
-/* rows: of the weights in a block, 32 or 128; 32 where a block may not have the shared memory of 128. */
-enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles);
+/* 32 or 128 rows and 64 pairs; 32 where a block may not have the shared memory of 128. */
+enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, struct mul_shape shape, int64_t grid_tiles);
 /* 32 or 64 rows and 64 pairs, or 128 and 128. */
-enum k_status mul_gemm_16(struct k_ctx *c, const struct mul_job *j, int rows, int64_t grid_tiles);
+enum k_status mul_gemm_16(struct k_ctx *c, const struct mul_job *j, struct mul_shape shape, int64_t grid_tiles);
 enum k_status mul_precise(struct k_ctx *c, const struct mul_job *j, int64_t grid_tiles);
 /* Checks n_tok of a plain product and makes its job, in float32: for a kernel that goes on with what it gives. */
 enum k_status mul_precise_job(struct mul_job *j, const struct k_product *product, const float *x, int64_t x_stride,
                               int32_t n_tok);
+/* Of n shapes that a kernel has; n_pairs of each of the matrices. */
+struct mul_shape mul_best_shape(const struct mul_shape *shapes, int n, int n_sm, int32_t m, int32_t n_pairs,
+                                int64_t matrices);
 /* Sort n_pairs pairs by expert into tiles of tile_pairs: fills j->list, tiles, n_tiles. Returns with *grid_tiles the most
  * tiles that this can give. */
 enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, int32_t n_pairs, int tile_pairs,

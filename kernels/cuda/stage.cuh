@@ -37,16 +37,16 @@ KDEV uint8_t *piece_16(uint8_t *tile, int log2, int row, int piece)
     return tile + (((row << log2) + (piece ^ (row & 7))) << 4);
 }
 
-/* Begin to copy the eight numbers from k on of a row of n of them, zeros from n on. `aligned`: all rows begin on a
- * multiple of 16 bytes (and n is then a multiple of 8). */
-KDEV void piece_16_stage(uint8_t *to, const uint8_t *row, int64_t k, int64_t n, bool aligned)
+/* Begin to copy eight numbers, of which the first `left` are there: all others are zeros. `aligned`: `from` is a multiple of
+ * 16 bytes, and `left` no number between 0 and 8. */
+KDEV void piece_16_stage(uint8_t *to, const uint8_t *from, int left, bool aligned)
 {
     if (aligned) {
-        cp_async16(to, k < n ? row + 2 * k : row, k < n);
+        cp_async16(to, from, left > 0);
         return;
     }
     for (int i = 0; i < 8; i++)
-        ((uint16_t *)to)[i] = k + i < n ? ((const uint16_t *)row)[k + i] : (uint16_t)0;
+        ((uint16_t *)to)[i] = i < left ? ((const uint16_t *)from)[i] : (uint16_t)0;
 }
 
 /* The addresses that lane l gives ldmatrix_x4 for 16 rows x 32 bytes, piece the first of two: of A (rows 0-7 and 8-15 of

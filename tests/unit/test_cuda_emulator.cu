@@ -114,19 +114,32 @@ static void tensor_cores_multiply(void)
         }
 }
 
-/* 1 + 7 * 2^-25: rounded that would be more than 1, but each of the small ones is cut off. */
-static void tensor_cores_cut(void)
+static bool has_wgmma(void)
+{
+    struct device_facts f;
+    return device_facts_of(0, &f) == K_OK && f.major == 9;
+}
+
+/* 1 + 7 e^2 as a tensor core makes it. */
+static float one_and_seven(float e)
 {
     float d[128] = {0};
     uint16_t a[256] = {0}, b[128] = {0};
     for (int k = 0; k < 8; k++)
-        a[k] = f32_to_f16(k ? 0x1p-12f : 1.0f), b[k] = f32_to_f16(k ? 0x1p-13f : 1.0f);
+        a[k] = f32_to_f16(k ? e : 1.0f), b[k] = f32_to_f16(k ? e : 1.0f);
     uint16_t *da = (uint16_t *)device_copy(a, sizeof a), *db = (uint16_t *)device_copy(b, sizeof b);
     float *dd = (float *)device_copy(d, sizeof d);
     CHECK_INT(launch(st, multiply_16, grid_of(1), WARP, 0, dd, da, db, 0, 0), K_OK);
     CHECK_INT(copy_out(st, d, dd, sizeof d), K_OK);
-    CHECK(d[0] == 1.0f);
     dev_free(da), dev_free(db), dev_free(dd);
+    return d[0];
+}
+
+/* Rounded that would be more than 1, but each of the small ones is cut off: an A100 keeps 24 bits, an H100 25. */
+static void tensor_cores_cut(void)
+{
+    CHECK(one_and_seven(0x1p-13f) == 1.0f);
+    CHECK(one_and_seven(0x1.bcp-13f) == (has_wgmma() ? 1.0f + 0x1p-23f : 1.0f)); /* seven of 1.5 * 2^-25 */
 }
 
 /* d = a . transpose(b): a [16][32], b [8][32] bytes, straight from memory. */
@@ -449,10 +462,97 @@ static void what_is_right_passes(void)
 }
 #endif
 
+/* ---- a warpgroup's products: y[64][64] = a . transpose(b), both [64][64] BF16, and each way to get it wrong ---- */
+
+enum wgmma_mistake { RIGHT, NOT_BEGUN, NOT_TOLD, NOT_WAITED, WRITTEN_BEFORE_WAIT, READ_BEFORE_WAIT, OFF_ROWS };
+
+template <int MISTAKE> KERNEL(multiply_wgmma)(float *y, const uint16_t *a, const uint16_t *b)
+{
+    SHARED_DYN(uint8_t, dyn);
+    uint8_t *w = dyn + (WGMMA_ALIGN - ((uintptr_t)dyn & (WGMMA_ALIGN - 1))) % WGMMA_ALIGN, *x = w + 64 * 128;
+    float d[8][4] = {}, early = 0.0f;
+    for (int i = thread_x(); i < 64 * 8; i += block_dim()) {
+        int r = i / 8, at = (r * 8 + ((i % 8) ^ (r & 7))) * 16; /* piece_16() */
+        cp_async16(w + at, a + i * 8, true);
+        cp_async16(x + at, b + i * 8, true);
+    }
+    cp_async_commit();
+    cp_async_wait<0>();
+    if (MISTAKE != NOT_TOLD)
+        shared_to_wgmma();
+    sync_block();
+    struct wgmma_rows rw = wgmma_rows_at(w + (MISTAKE == OFF_ROWS ? 4 * 128 : 0)), rx = wgmma_rows_at(x);
+    if (MISTAKE != NOT_BEGUN)
+        wgmma_begin();
+    for (int k = 0; k < 4; k++)
+        wgmma<true>(d, wgmma_rows_from(rw, k), wgmma_rows_from(rx, k), k > 0);
+    wgmma_end();
+    if (MISTAKE == WRITTEN_BEFORE_WAIT) {
+        *(uint32_t *)(w + 4 * thread_x()) = 0;
+        sync_block();
+    }
+    if (MISTAKE == READ_BEFORE_WAIT)
+        early = d[0][0];
+    if (MISTAKE != NOT_WAITED)
+        wgmma_wait<0>();
+    for (int i = 0; i < 32; i++) {
+        int row = warp_of_block() * 16 + lane() / 4 + 8 * (i % 4 / 2), col = i / 4 * 8 + 2 * (lane() & 3) + i % 2;
+        y[row * 64 + col] = d[i / 4][i % 4] + early;
+    }
+}
+
+template <int MISTAKE> static void launch_wgmma(float *y)
+{
+    uint16_t a[64 * 64], b[64 * 64];
+    for (int i = 0; i < 64 * 64; i++)
+        a[i] = f32_to_bf16((float)(i * 7 % 31 - 15)), b[i] = f32_to_bf16((float)(i * 5 % 23 - 11));
+    uint16_t *da = (uint16_t *)device_copy(a, sizeof a), *db = (uint16_t *)device_copy(b, sizeof b);
+    float *dy = (float *)device_copy(y, 64 * 64 * sizeof *y);
+    CHECK_INT(launch(st, multiply_wgmma<MISTAKE>, grid_of(1), 128, (2 * 64 * 128) + WGMMA_ALIGN, dy, da, db), K_OK);
+    CHECK_INT(copy_out(st, y, dy, 64 * 64 * sizeof *y), K_OK);
+    dev_free(da), dev_free(db), dev_free(dy);
+}
+
+static void warpgroups_multiply(void)
+{
+    static float y[64 * 64];
+    if (!has_wgmma())
+        return;
+    launch_wgmma<RIGHT>(y);
+    for (int i = 0; i < 64; i++)
+        for (int j = 0; j < 64; j++) {
+            int sum = 0;
+            for (int k = 0; k < 64; k++)
+                sum += ((i * 64 + k) * 7 % 31 - 15) * ((j * 64 + k) * 5 % 23 - 11);
+            CHECK(y[i * 64 + j] == (float)sum);
+        }
+    launch_wgmma<READ_BEFORE_WAIT>(y); /* what is there before is no number */
+    CHECK(y[0] != y[0]);
+}
+
+template <int MISTAKE> static void wgmma_wrong(void)
+{
+    static float y[64 * 64];
+    if (!has_wgmma()) /* it ends there, too */
+        launch_wgmma<RIGHT>(y);
+    launch_wgmma<MISTAKE>(y);
+}
+
 static void mistakes_end_the_program(void)
 {
-    static void (*const mistakes[])(void) = {launch_half,    launch_apart,     launch_barrier,  launch_on_host_memory,
-                                             write_past_end, arrive_too_often, touch_from_host, WATCHED_MISTAKES};
+    static void (*const mistakes[])(void) = {launch_half,
+                                             launch_apart,
+                                             launch_barrier,
+                                             launch_on_host_memory,
+                                             write_past_end,
+                                             arrive_too_often,
+                                             touch_from_host,
+                                             wgmma_wrong<NOT_BEGUN>,
+                                             wgmma_wrong<NOT_TOLD>,
+                                             wgmma_wrong<NOT_WAITED>,
+                                             wgmma_wrong<WRITTEN_BEFORE_WAIT>,
+                                             wgmma_wrong<OFF_ROWS>,
+                                             WATCHED_MISTAKES};
     for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++) {
         int status = 0;
         pid_t child = fork();
@@ -499,6 +599,7 @@ int main(void)
     TEST(tensor_cores_cut);
     TEST(tensor_cores_multiply_bytes);
     TEST(the_last_block_ends_it);
+    TEST(warpgroups_multiply);
     TEST(graphs_replay);
     TEST(memory_is_counted);
     TEST(what_is_right_passes);

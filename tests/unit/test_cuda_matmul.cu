@@ -9,7 +9,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/emulated/control.h"
 #include "kernels/cuda/internal.h"
-#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/matmul.cuh"
 #include "tests/unit/kernels_help.h"
 
 static struct k_ctx *ctx;
@@ -154,13 +154,23 @@ static void products_are_near_exact_sums(void)
         }
     }
     check_matmul(K_F32, 1023, 3, 2, K_FAST);
-    check_matmul(K_BF16, 700, 130, 5, K_FAST); /* rows that begin on no multiple of 16 bytes */
+    check_matmul(K_BF16, 700, 130, 5, K_FAST);   /* rows that begin on no multiple of 16 bytes */
+    check_matmul(K_BF16, 712, 130, 200, K_FAST); /* the largest block, more than one of it */
+    check_matmul(K_F16, 704, 65, 70, K_FAST);
 }
+
+/* The ways to multiply: how many multiprocessors there seem to be, by which a block's shape is chosen (shapes_are_chosen()),
+ * with or without Hopper's products, all tokens or a few at a time. */
+struct way {
+    int n_sm;
+    bool wgmma;
+    int32_t step;
+};
 
 /* y of some tokens one by one is the yardstick; every other way must give the same bytes. */
 static void numerics_law(enum k_type type, int64_t n, int32_t n_tok)
 {
-    enum { ROWS = 35 };
+    enum { ROWS = 100 };
     const int32_t alone[] = {0, 1, 2, n_tok / 2, n_tok - 1};
     struct k_tensor w = help_tensor(type, n, ROWS, 1), dw = tensor_to_device(&w);
     float *x = help_floats(n_tok * n, 1.0f);
@@ -171,24 +181,30 @@ static void numerics_law(enum k_type type, int64_t n, int32_t n_tok)
     for (int32_t t : alone)
         CHECK_INT(k_matmul(&k_cuda_ops, ctx, one + t * ROWS, dx + t * n, n, &dw, NULL, 1, K_FAST), K_OK);
     float *expected = from_device(one, n_tok * ROWS);
-    static const int n_sm[] = {1, 2, 1000, 1}; /* tiles of 128, of 64 where there are such, and of 32 rows */
-    for (int way = 0; way < 4; way++) {
-        ctx->facts.n_sm = n_sm[way];
-        cuda_emulated_order((unsigned)way);  /* threads run in another order: a race would show */
-        int32_t step = way == 3 ? 7 : n_tok; /* the last way: few tokens at a time */
-        for (int32_t t = 0; t < n_tok; t += step)
+    const bool hopper = ctx->wgmma, floats = type == K_F16 || type == K_BF16;
+    const struct way ways[] = {{1, false, n_tok}, {2, false, n_tok},  {4, false, n_tok},  {1000, false, n_tok},
+                               {1000, false, 7},  {1, hopper, n_tok}, {2, hopper, n_tok}, {4, hopper, n_tok}};
+    for (int i = 0; i < (floats && hopper ? 8 : 5); i++) {
+        const struct way *way = &ways[i];
+        ctx->facts.n_sm = way->n_sm;
+        ctx->wgmma = way->wgmma;
+        cuda_emulated_order((unsigned)i); /* threads run in another order: a race would show */
+        CHECK_INT(dev_set(ctx->stream, dy, 0xff, (size_t)n_tok * ROWS * sizeof *dy), K_OK);
+        for (int32_t t = 0; t < n_tok; t += way->step)
             CHECK_INT(k_matmul(&k_cuda_ops, ctx, dy + t * ROWS, dx + t * n, n, &dw, NULL,
-                               t + step < n_tok ? step : n_tok - t, K_FAST),
+                               t + way->step < n_tok ? way->step : n_tok - t, K_FAST),
                       K_OK);
         float *y = from_device(dy, n_tok * ROWS);
         for (int32_t t : alone) {
             bool same = memcmp(y + t * ROWS, expected + t * ROWS, ROWS * sizeof *y) == 0;
             if (!same)
-                fprintf(stderr, "%s: token %d differs, way %d\n", k_type_info(type)->name, t, way);
+                fprintf(stderr, "%s: token %d differs, way %d\n", k_type_info(type)->name, t, i);
             CHECK(same);
         }
         free(y);
     }
+    ctx->wgmma = hopper;
+    ctx->facts.n_sm = 1;
     cuda_emulated_order(0);
     help_tensor_free(&w);
     dev_free((void *)dw.data), dev_free(dx), dev_free(dy), dev_free(one);
@@ -200,8 +216,41 @@ static void products_obey_the_numerics_law(void)
     static const enum k_type types[] = {K_F16, K_BF16, K_Q8_0, K_Q5_1, K_Q2_K, K_Q4_K, K_Q6_K};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         numerics_law(types[i], k_type_info(types[i])->block_elems == 256 ? 768 : 672, 67); /* two slices and a part */
+    numerics_law(K_BF16, 672, 140);                                                        /* the largest block */
+    numerics_law(K_F16, 264, 140);
     numerics_law(K_Q5_0, 19 * 256 + 32, 9); /* more slices than have their sums kept at once */
     numerics_law(K_BF16, 17 * 256 + 8, 9);
+    numerics_law(K_BF16, 300, 20); /* rows that begin on no multiple of 16 bytes */
+}
+
+static void expect_shape(int n_sm, int32_t m, int32_t n_pairs, int64_t matrices, int rows, int pairs)
+{
+    static const struct mul_shape all[] = {{128, 192}, {128, 128}, {128, 64}, {64, 64}, {32, 64}};
+    const struct mul_shape s = mul_best_shape(all, 5, n_sm, m, n_pairs, matrices);
+    CHECK_INT(s.rows, rows);
+    CHECK_INT(s.pairs, pairs);
+}
+
+/* Large blocks read less, and blocks for all multiprocessors come first. The first lines are those of numerics_law(). */
+static void shapes_are_chosen(void)
+{
+    expect_shape(1, 100, 67, 1, 128, 128);
+    expect_shape(2, 100, 67, 1, 128, 64);
+    expect_shape(4, 100, 67, 1, 64, 64);
+    expect_shape(1000, 100, 67, 1, 32, 64);
+    expect_shape(1, 100, 140, 1, 128, 192);
+    expect_shape(132, 14336, 2048, 1, 128, 192); /* llama-8b's gate on an H200 */
+    expect_shape(132, 14336, 256, 1, 128, 128);
+    expect_shape(132, 14336, 64, 1, 128, 64);
+    expect_shape(132, 4096, 64, 1, 32, 64);
+    expect_shape(132, 1408, 64, 512, 128, 64); /* experts of deepseek-v2-lite: tiles of 64 */
+    expect_shape(1, 1, 1, 1, 32, 64);
+}
+
+/* On such a device both kinds of products round alike, which the law stands on; elsewhere there is one kind. */
+static void hopper_is_used_where_it_is(void)
+{
+    CHECK(ctx->wgmma == (ctx->facts.major == 9 && ctx->facts.minor == 0));
 }
 
 /* The stacked products are the plain product, matrix by matrix. */
@@ -398,6 +447,8 @@ int main(void)
     ctx = k_cuda_ops.ctx_new(1, 0);
     CHECK(ctx != NULL);
     ctx->facts.n_sm = 1;
+    TEST(hopper_is_used_where_it_is);
+    TEST(shapes_are_chosen);
     TEST(products_are_near_exact_sums);
     TEST(products_obey_the_numerics_law);
     TEST(heads_and_experts_are_products);

@@ -12,6 +12,7 @@
 #include "kernels/cuda/emulated/control.h"
 #include "kernels/cuda/emulated/fibers.h"
 #include "kernels/cuda/emulated/shadow.h"
+#include "kernels/cuda/emulated/tensor.h"
 #include "kernels/cuda/portable.cuh"
 
 #define PAGE_BYTES  4096
@@ -138,6 +139,11 @@ enum k_status note(enum k_status s)
 }
 
 } // namespace
+
+bool tensor_core_is_hopper(void)
+{
+    return dev().card.major == 9;
+}
 
 void emulated_die(const char *format, ...)
 {

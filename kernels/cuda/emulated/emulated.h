@@ -40,7 +40,8 @@ enum emulated_op {
     EMULATED_SHFL,
     EMULATED_BALLOT,
     EMULATED_MMA,
-    EMULATED_LDMATRIX
+    EMULATED_LDMATRIX,
+    EMULATED_WGMMA
 };
 #define EMULATED_SLOT 32 /* bytes that a lane can show to its warp */
 
@@ -300,6 +301,32 @@ KDEV void mma_f16_m16n8k16(float d[4], const uint32_t a[4], const uint32_t b[2])
 void mma_s8_m16n8k32(int d[4], const uint32_t a[4], const uint32_t b[2]);
 void ldmatrix_x4(uint32_t r[4], const void *row);
 void ldmatrix_x4_trans(uint32_t r[4], const void *row);
+
+/* Of a warpgroup: what each thread began is made when it is waited for, and is no number before. */
+#define WGMMA_ALIGN 1024
+struct wgmma_rows {
+    const unsigned char *at;
+};
+struct wgmma_rows wgmma_rows_at(const void *shared);
+KDEV struct wgmma_rows wgmma_rows_from(struct wgmma_rows rows, int i)
+{
+    rows.at += 32 * i;
+    return rows;
+}
+void shared_to_wgmma(void);
+void wgmma_begin(void);
+void wgmma_end(void);
+void emulated_wgmma(float *d, int tiles, struct wgmma_rows x, struct wgmma_rows y, bool bf16, bool to_d);
+void emulated_wgmma_wait(int n);
+template <int N> static inline void wgmma_wait(void)
+{
+    emulated_wgmma_wait(N);
+}
+template <bool BF16, int NT>
+static inline void wgmma(float (&d)[NT][4], struct wgmma_rows x, struct wgmma_rows y, bool to_d)
+{
+    emulated_wgmma(d[0], NT, x, y, BF16, to_d);
+}
 
 /* ---- host side ---- */
 

@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/emulated/control.h"
 #include "kernels/cuda/emulated/shadow.h"
+#include "kernels/cuda/emulated/tensor.h"
 
 #ifdef WITH_ASAN
 #include <sanitizer/asan_interface.h>
@@ -24,8 +25,6 @@
 #ifndef __x86_64__
 #include <ucontext.h>
 #endif
-
-#define MAX_THREADS 1024
 
 __thread struct emulated_place emulated_at;
 
@@ -226,8 +225,8 @@ static void hangs(void)
             emulated_at.thread = i;
     emulated_die(
         "the block hangs: %d of %d threads returned, %d wait at a block barrier, %d at sync_warp, %d in shfl, %d in "
-        "ballot, %d in mma, %d in ldmatrix; whole warps must reach the last five",
-        done, r.n, at[1], at[2], at[3], at[4], at[5], at[6]);
+        "ballot, %d in mma, %d in ldmatrix, %d in wgmma; whole warps must reach the last six",
+        done, r.n, at[1], at[2], at[3], at[4], at[5], at[6], at[7]);
 }
 
 /* All wait at a block barrier, or have returned: let them go on. false: all have returned. */
@@ -247,6 +246,7 @@ static bool block_opens(void)
         if (r.fibers[i].state == WAITS)
             r.fibers[i].state = READY;
     shadow_sync_block();
+    tensor_sync_block(r.n);
     return true;
 }
 
@@ -293,11 +293,13 @@ static void run_block(const std::vector<int> &warps)
         memset(s.second.first, 0xff, s.second.second);
     for (int i = 0; i < r.n; i++)
         fiber_begin(i);
+    tensor_begin(r.n);
     shadow_block(true);
     do {
         for (int w : warps)
             run_warp(w * WARP);
     } while (block_opens());
+    tensor_end(r.n);
     shadow_block(false);
 }
 
@@ -434,158 +436,9 @@ void emulated_cp_async_wait(int n)
         if (c.group < f->commits - n) {
             shadow_write(c.to, 16);
             memcpy(c.to, c.bytes, 16);
+            tensor_copied();
         } else {
             f->copies[kept++] = c;
         }
     f->copies.resize(kept);
-}
-
-/* ---- tensor cores. PTX ISA, "Matrix Fragments for mma.m16n8k16": lane l is group g = l / 4 and place t = l % 4. Register
- * i of A holds row g + 8 (i % 2), columns 2 t + 8 (i / 2) and the next; of B column g, rows 2 t + 8 i and the next; of C
- * row g + 8 (i / 2), column 2 t + i % 2. With bytes (m16n8k32) four columns from 4 t + 16 (i / 2). ---- */
-
-struct fragments {
-    uint32_t a[4], b[2];
-};
-
-static struct fragments fragments_of(const unsigned char *all, int from)
-{
-    struct fragments f;
-    memcpy(&f, all + from * EMULATED_SLOT, sizeof f);
-    return f;
-}
-
-/* All halves as floats, made once: most of a test's time goes into these products. */
-static const float *half_values(void)
-{
-    static const std::vector<float> values = [] {
-        std::vector<float> v(65536);
-        for (uint32_t h = 0; h < 65536; h++)
-            v[h] = f16_to_f32((uint16_t)h);
-        return v;
-    }();
-    return values.data();
-}
-
-static double element(uint32_t pair, int upper, const float *halves)
-{
-    uint16_t h = (uint16_t)(pair >> (upper ? 16 : 0));
-    return (double)(halves ? halves[h] : bf16_to_f32(h));
-}
-
-/* How much of a sum a tensor core keeps: so many bits below the leading one of the largest term, the rest is cut off, of
- * terms and sum alike; and so many products are added to the sum at once. As an A100 was found to do it (Fasi, Higham, Mikaitis
- * and Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 2021); an H100 keeps more and adds more at
- * once (Khattak and Mikaitis, arXiv 2512.07004). */
-#define MMA_BITS 24
-#define MMA_SUM  8
-#define SIGN     ((uint64_t)1 << 63)
-
-static uint64_t bits_of(double x)
-{
-    uint64_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-static double double_of(uint64_t u)
-{
-    double x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-/* sum + a[0] b[0] + ... as a tensor core does it; products of halves are exact in double. */
-static float add_products(float sum, const double *a, const double *b)
-{
-    double terms[MMA_SUM + 1] = {(double)sum};
-    uint64_t largest = bits_of(terms[0]) & ~SIGN; /* as bits: what is no number is larger than all that are */
-    for (int k = 0; k < MMA_SUM; k++) {
-        terms[k + 1] = a[k] * b[k];
-        const uint64_t size = bits_of(terms[k + 1]) & ~SIGN;
-        largest = size > largest ? size : largest;
-    }
-    const uint64_t top = largest >> 52; /* its exponent, biased */
-    int64_t kept = 0;
-    if (top > 1023 - 100 && top < 1023 + 120) { /* neither next to nothing nor no numbers */
-        const double per_unit = double_of((2046 + MMA_BITS - top) << 52);
-        for (int k = 0; k <= MMA_SUM; k++)
-            kept += (int64_t)(terms[k] * per_unit);
-        const uint64_t exact = bits_of((double)kept * double_of((top - MMA_BITS) << 52));
-        return (float)double_of(exact & ~(((uint64_t)1 << 29) - 1));
-    }
-    double plain = 0.0;
-    for (int k = 0; k <= MMA_SUM; k++)
-        plain += terms[k];
-    return (float)plain;
-}
-
-void emulated_mma_float(float d[4], const uint32_t a[4], const uint32_t b[2], bool bf16)
-{
-    struct fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-    const unsigned char *all = emulated_exchange(EMULATED_MMA, &mine, sizeof mine);
-    const float *halves = bf16 ? NULL : half_values();
-    int g = lane() / 4, t = lane() % 4;
-    double row[2][16], column[2][16]; /* of the results in d */
-    for (int k = 0; k < 16; k++) {
-        struct fragments fa = fragments_of(all, g * 4 + k % 8 / 2);
-        for (int i = 0; i < 2; i++) {
-            struct fragments fb = fragments_of(all, (2 * t + i) * 4 + k % 8 / 2);
-            row[i][k] = element(fa.a[i + 2 * (k / 8)], k % 2, halves);
-            column[i][k] = element(fb.b[k / 8], k % 2, halves);
-        }
-    }
-    for (int i = 0; i < 4; i++)
-        for (int k = 0; k < 16; k += MMA_SUM)
-            d[i] = add_products(d[i], row[i / 2] + k, column[i % 2] + k);
-}
-
-void mma_s8_m16n8k32(int d[4], const uint32_t a[4], const uint32_t b[2])
-{
-    struct fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-    const unsigned char *all = emulated_exchange(EMULATED_MMA, &mine, sizeof mine);
-    int g = lane() / 4, t = lane() % 4;
-    for (int i = 0; i < 4; i++) {
-        int row_half = i / 2, column = 2 * t + i % 2;
-        for (int k = 0; k < 32; k += 4) {
-            struct fragments fa = fragments_of(all, g * 4 + k % 16 / 4),
-                             fb = fragments_of(all, column * 4 + k % 16 / 4);
-            d[i] = dot4_s8((int)fa.a[row_half + 2 * (k / 16)], (int)fb.b[k / 16], d[i]);
-        }
-    }
-}
-
-static const unsigned char *row_of(const unsigned char *all, int from)
-{
-    const unsigned char *row;
-    memcpy(&row, all + from * EMULATED_SLOT, sizeof row);
-    if ((uintptr_t)row % 16)
-        emulated_die("ldmatrix: row %p is not a multiple of 16", (const void *)row);
-    return row;
-}
-
-void ldmatrix_x4(uint32_t r[4], const void *row)
-{
-    const unsigned char *all = emulated_exchange(EMULATED_LDMATRIX, &row, sizeof row);
-    for (int m = 0; m < 4; m++) {
-        const unsigned char *from = row_of(all, m * 8 + lane() / 4) + lane() % 4 * 4;
-        shadow_read(from, 4, true);
-        memcpy(&r[m], from, 4);
-    }
-    emulated_exchange(EMULATED_LDMATRIX, NULL, 0); /* rows may be written again after */
-}
-
-void ldmatrix_x4_trans(uint32_t r[4], const void *row)
-{
-    const unsigned char *all = emulated_exchange(EMULATED_LDMATRIX, &row, sizeof row);
-    for (int m = 0; m < 4; m++) {
-        uint16_t pair[2];
-        for (int i = 0; i < 2; i++) {
-            const unsigned char *from = row_of(all, m * 8 + lane() % 4 * 2 + i) + lane() / 4 * 2;
-            shadow_read(from, 2, true);
-            memcpy(&pair[i], from, 2);
-        }
-        r[m] = (uint32_t)pair[1] << 16 | pair[0];
-    }
-    emulated_exchange(EMULATED_LDMATRIX, NULL, 0);
 }

@@ -15,6 +15,8 @@
 #endif
 #endif
 
+#define MAX_THREADS 1024
+
 /* One launch at a time: the caller holds the device's lock. `shared`: dynamic bytes; with the static ones at most
  * shared_max. */
 void fibers_run(bool early, const std::function<void()> &body, struct grid3 grid, int block, size_t shared,

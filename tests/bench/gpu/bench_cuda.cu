@@ -1,7 +1,7 @@
 /* Speed of the device's kernels beside what the device can do at best. One line per figure: name, value, unit, share.
  *
  *     bench_cuda ceilings        copy bandwidth, BF16 matrix rate (cuBLAS by dlopen), pinned copies, starting on the device
- *     bench_cuda products        GEMV of each weight type for 1, 4 and 8 tokens, GEMM for 2,048
+ *     bench_cuda products        each weight type with 1, 4, 8, 64, 256 and 2,048 tokens; these once more without wgmma
  *     bench_cuda attention       decode and prefill, GQA and MLA; sampling
  *
  * "small" behind these: all of it once at sizes that mean nothing, so that the emulated device can show that it runs.
@@ -265,31 +265,42 @@ static void product_once(void *arg, int i)
     must(k_matmul(&k_cuda_ops, j->b->c, j->y, j->x, w.ne[0], &w, NULL, j->n_tok, K_FAST), "matmul");
 }
 
+/* Up to 64 tokens are a matter of memory. */
+static void bench_product(struct product_job *j, int32_t n_tok, const char *how)
+{
+    char name[80];
+    j->n_tok = n_tok;
+    const double s = seconds(j->b, n_tok > 8 ? 4 : j->ring, product_once, j);
+    snprintf(name, sizeof name, "%s %d x %d, %d token(s)%s", k_type_info(j->w.type)->name, (int)j->w.ne[0],
+             (int)j->w.ne[1], (int)n_tok, how);
+    if (n_tok <= 64)
+        say(name, (double)j->bytes / s * 1e-9, "GB/s", j->b->copy_gb_s);
+    else
+        say(name, 2.0 * (double)(j->w.ne[0] * j->w.ne[1]) * n_tok / s * 1e-12, "TFLOP/s", j->b->bf16_tflop_s);
+}
+
 static void bench_products(struct bench *b)
 {
     static const enum k_type types[] = {K_BF16, K_F16,  K_Q8_0, K_Q4_0, K_Q4_K,   K_Q5_K,   K_Q6_K, K_Q4_1,
                                         K_Q5_0, K_Q5_1, K_Q2_K, K_Q3_K, K_IQ4_NL, K_IQ4_XS, K_F32};
-    const int32_t n = b->small ? 512 : 4096, m = b->small ? 40 : 14336, many = b->small ? 70 : 2048;
-    const int32_t tokens[] = {1, 4, 8, many};
+    static const int32_t tokens[] = {1, 4, 8, 64, 256, 2048};
+    const int32_t n = b->small ? 512 : 4096, m = b->small ? 40 : 14336, most = b->small ? 70 : 2048;
     const size_t ring = b->small ? SMALL : RING_BYTES;
+    const bool wgmma = b->c->wgmma;
     struct product_job j = {b, {memory(ring), K_F32, {n, m, 1, 1}}, 0,
-                            0, random_floats(b, (int64_t)many * n), random_floats(b, (int64_t)many * m),
+                            0, random_floats(b, (int64_t)most * n), random_floats(b, (int64_t)most * m),
                             1};
     for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
-        char name[64];
         j.w.type = types[k];
         j.bytes = k_row_bytes(types[k], (uint64_t)n) * (size_t)m;
         j.ring = (int)(ring / j.bytes);
         make_weights(b, (void *)j.w.data, (size_t)j.ring * j.bytes, types[k]);
-        for (int t = 0; t < 4; t++) {
-            j.n_tok = tokens[t];
-            const double s = seconds(b, j.n_tok > 8 ? 4 : j.ring, product_once, &j);
-            snprintf(name, sizeof name, "%s %d x %d, %d token(s)", k_type_info(types[k])->name, (int)n, (int)m,
-                     (int)j.n_tok);
-            if (j.n_tok > 8)
-                say(name, 2.0 * n * m * many / s * 1e-12, "TFLOP/s", b->bf16_tflop_s);
-            else
-                say(name, (double)j.bytes / s * 1e-9, "GB/s", b->copy_gb_s);
+        for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
+            bench_product(&j, tokens[t] < most ? tokens[t] : most, "");
+        if (wgmma && (types[k] == K_BF16 || types[k] == K_F16)) {
+            b->c->wgmma = false;
+            bench_product(&j, most, " by mma");
+            b->c->wgmma = wgmma;
         }
     }
     dev_free((void *)j.w.data), dev_free(j.x), dev_free(j.y);
