@@ -125,7 +125,7 @@ enum rc report_period_parse(const char *text, const struct zone *zone, int64_t n
     const bool cut = now < p->until_s;
     p->until_s = cut ? now : p->until_s;
     if (p->until_s <= p->from_s)
-        return error_set(e, RC_INVALID, "--period: of %s no hour is over yet", from);
+        return error_set(e, RC_INVALID, "of %s no hour is over yet", from); /* a page may say so, too */
     p->before_s = before(&a, &b, zone);
     p->before_until_s =
         cut && p->before_s + p->until_s - p->from_s < p->from_s ? p->before_s + p->until_s - p->from_s : p->from_s;

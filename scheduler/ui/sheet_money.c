@@ -61,6 +61,8 @@ static void put_month_figures(struct sheet *s)
     sheet_figure_sub(s);
     if (r)
         put_change(s, r->cost.bill, r->cost_before.bill);
+    else
+        markup_put(&s->m, "no hour is closed yet");
     sheet_figure_end(s);
 }
 

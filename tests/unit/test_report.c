@@ -140,6 +140,9 @@ static void test_periods(void)
                                       "2026-1-1"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         check_period(bad[i], NULL, "2026-11-29T10:30:00Z", "wrong");
+    struct report_period none;
+    CHECK_INT(report_period_parse("month", NULL, START_S + 3599, &none, &e), RC_INVALID);
+    CHECK_STR(e.message, "of 2026-11 no hour is over yet"); /* as a page says it, too: of no option */
     if (zone_load(&berlin, "Europe/Berlin", &e) == RC_OK && zone_load(&kolkata, "Asia/Kolkata", &e) == RC_OK) {
         check_period("yesterday", berlin, "2026-11-28T23:30:00Z",
                      "2026-11-28 2026-11-27T23:00:00Z 2026-11-28T23:00:00Z 2026-11-26T23:00:00Z 2026-11-27T23:00:00Z");
