@@ -117,6 +117,9 @@ enum rc scenario_take_calibration(struct scenario *s, const struct scenario_inpu
     }
     if (!r)
         return RC_OK;
+    if (f->curve.line) /* one number of another line would fit none of the points */
+        return scenario_error(s, f->curve.line, e, "type %.60s: curve stands beside the record %.200s; leave one out",
+                              f->name, from);
     t->curve = r->curve;
     t->detail = r->detail;
     t->sequences_max = f->sequences_max ? f->sequences_max : r->n_decode ? (int32_t)r->decode[r->n_decode - 1].x : 256;

@@ -184,7 +184,7 @@ static bool writes(const struct node_curve *c)
     return c->decode_us_base + c->decode_us_per_seq > 0;
 }
 
-/* From the model's shape and the GPU's data sheet: prefill, steps where nothing was measured, and KV memory. */
+/* From the model's shape and the GPU's data sheet: prefill and steps where nothing was measured, and KV memory. */
 static void take_data_sheet(const struct file_type *f, struct sim_type *t)
 {
     const struct file_shape *m = &f->shape;
@@ -208,7 +208,8 @@ static void take_data_sheet(const struct file_type *f, struct sim_type *t)
 
     if (m->params_b <= 0 || g->gpus < 1)
         return;
-    t->curve.prefill_us_per_tok = 2 * shape.active_params / (gpu.flops * gpu.flops_share * gpu.gpus) * 1e6;
+    if (t->curve.prefill_us_per_tok <= 0)
+        t->curve.prefill_us_per_tok = 2 * shape.active_params / (gpu.flops * gpu.flops_share * gpu.gpus) * 1e6;
     if (m->layers > 0 && g->memory_gb > 0 && (m->kv_latent > 0 || (m->kv_heads > 0 && m->head_dim > 0))) {
         capacity_memory(&memory, &shape, &gpu, &usual_mix);
         t->kv_tokens = memory.fits ? memory.kv_tokens : 0;

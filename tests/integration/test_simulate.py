@@ -258,6 +258,16 @@ def a_type_may_name_its_record(args):
             tpot.append(r["scenarios"][0]["routes"][0]["interactive"]["tpot_us"]["p50"])
         assert "measured 2020-01-01T00:00:00Z, which is long ago" in r["notes"], r["notes"]
         assert tpot[1] > 2 * tpot[0], tpot
+        # A data sheet says nothing of what was measured, and a line of the file's own would fit none of it.
+        sheet = ("    calibration: fast.json\n    shape: {params_b: 8}\n"
+                 "    gpu: {gpus: 1, memory_gb: 80, bandwidth_gb_s: 3000, tflops: 1}\n")
+        w.write("sheet.yaml", text.replace("    calibration: fast.json\n", sheet))
+        ttft = [w.json("--scenario", name, "--trace", "trace.csv.gz", "--baselines", "none", "--span", "3m")
+                ["scenarios"][0]["routes"][0]["interactive"]["ttft_us"] for name in ("scenario.yaml", "sheet.yaml")]
+        assert ttft[0] == ttft[1], ttft
+        w.write("both.yaml", text.replace("    calibration: fast.json\n", "    calibration: fast.json\n    curve: {base_us: 1}\n"))
+        e = w.run("--scenario", "both.yaml", "--trace", "trace.csv.gz", rc=2)
+        assert "both.yaml:15: type gpu1: curve stands beside the record" in e, e
         # Lines that begin at nought are as good as any.
         w.write("slow.json", json.dumps({**RECORD, "decode": [], "context": [], "curve": {
             "base_us": 0, "prefill_us_per_tok": 90, "decode_us_base": 0, "decode_us_per_seq": 4000}}))
