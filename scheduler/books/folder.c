@@ -267,12 +267,13 @@ static enum rc make_room(struct folder *f, int entries, int64_t n, struct error 
 {
     const int64_t bytes = ahead_bytes(f->ahead);
     enum rc rc = RC_OK;
+    struct error ignored; /* see folder_trouble() */
 
     if (n > bytes)
         return error_set(e, RC_FULL, "journal %s: %lld bytes at once are too many", f->path, (long long)n);
     pthread_mutex_lock(&f->lock);
     if (is_behind_locked(f))
-        (void)fold_one_locked(f, (struct piece){.most = share_of(entries)}, e);
+        (void)fold_one_locked(f, (struct piece){.most = share_of(entries)}, &ignored);
     if (f->end + n - f->kept > bytes)
         rc = get_to_locked(f, &f->kept, f->end + n - bytes, (struct piece){.most = FOLD_MOST, .waits = true}, e);
     pthread_mutex_unlock(&f->lock);

@@ -5,8 +5,8 @@
  *                                                       or one frame of the journal
  *
  * Where a group goes, in this order: into the spool while there is something in it; into the journal while rows come
- * fast, or as long as something is unfolded there; else into the file; and if that says no, into the spool. So all
- * comes in order. */
+ * fast, or as long as something is unfolded there; else into the file; if somebody else has that for long, into the
+ * journal after all; and if it says no, into the spool. So all comes in order. */
 #include "scheduler/books/ledger_internal.h"
 
 #include <stdlib.h>
@@ -29,6 +29,9 @@
 #define PACE_SLOW 1000
 #define PACE_MS   100
 #define REPLAY_MS 1000 /* how often it is tried whether the file can be written again */
+/* While somebody else has the file it is looked for so often; after so many times the journal will do as well. */
+#define LOCKED_MS    5
+#define LOCKED_LOOKS 4
 
 /* One queued row; its legs and strings stand behind it in the same allocation. */
 struct entry {
@@ -51,7 +54,8 @@ struct ledger {
     sqlite3 *db;                   /* the worker's, once it runs */
     struct ledger_inserts inserts; /* the worker's */
     struct ledger_checkpoint *checkpoint;
-    int group_ms;
+    int group_ms, busy_ms;
+    bool locked;         /* the worker's: somebody else has the file, and the journal is ready */
     struct spool *spool; /* the worker's; NULL: there is none */
     enum ledger_journal journal;
     struct folder *folder; /* the worker's; NULL: there is no journal. While it isn't empty db and inserts are its */
@@ -174,10 +178,30 @@ static void group_failed(struct ledger *l, struct inbox_list *group, int rc, cha
         x->rc = code == RC_OK || code == RC_CONFLICT ? RC_IO : code;
 }
 
+static int on_locked(void *arg, int looks)
+{
+    struct ledger *l = arg;
+
+    l->locked = looks >= LOCKED_LOOKS && l->folder && folder_accepts(l->folder);
+    if (l->locked || looks * LOCKED_MS >= l->busy_ms)
+        return 0;
+    sqlite3_sleep(LOCKED_MS);
+    return 1;
+}
+
+/* SQLITE_OK or what went wrong. */
+static int begin(struct ledger *l)
+{
+    sqlite3_busy_handler(l->db, on_locked, l);
+    const int rc = ledger_file_run(l->inserts.begin);
+    sqlite3_busy_timeout(l->db, l->busy_ms);
+    return rc;
+}
+
 /* One transaction. A row that breaks a constraint (a request_id that is known) fails alone. True: committed. */
 static bool commit_group(struct ledger *l, struct inbox_list *group, char *text, size_t size)
 {
-    int rc = ledger_file_run(l->inserts.begin);
+    int rc = begin(l);
 
     for (struct inbox_entry *in = group->head; in && rc == SQLITE_OK; in = in->next) {
         struct entry *x = (struct entry *)in;
@@ -251,7 +275,7 @@ static void note_pace(struct pace *p, int rows)
     p->rows = 0;
 }
 
-static bool goes_into_journal(struct ledger *l)
+static bool prefers_journal(struct ledger *l)
 {
     const bool wanted = l->journal == LEDGER_JOURNAL_ALWAYS || l->pace.fast;
 
@@ -267,6 +291,7 @@ static enum rc put_into_journal(struct ledger *l, struct inbox_list *group, stru
 
     for (struct inbox_entry *in = group->head; in && rc == RC_OK; in = in->next) {
         struct entry *x = (struct entry *)in;
+        in->rc = RC_OK; /* the file may have said no */
         if (!x->is_event && !ledger_row_is_possible(&x->row)) {
             in->rc = error_set(e, RC_INVALID, "request %.64s: token counts that cannot be", x->row.request_id);
             continue;
@@ -275,6 +300,28 @@ static enum rc put_into_journal(struct ledger *l, struct inbox_list *group, stru
         entries++;
     }
     return rc == RC_OK && entries ? folder_put(l->folder, entries, e) : rc;
+}
+
+static bool into_journal(struct ledger *l, struct inbox_list *group, char *text, size_t size)
+{
+    struct error e = {0};
+
+    l->ahead = put_into_journal(l, group, &e) == RC_OK;
+    if (l->ahead)
+        snprintf(text, size, "%.*s", (int)size - 1, e.message);
+    return l->ahead;
+}
+
+/* The file said no. */
+static bool into_journal_after_all(struct ledger *l, struct inbox_list *group, char *text, size_t size)
+{
+    if (!l->locked)
+        return false;
+    if (into_journal(l, group, text, size))
+        return true;
+    for (struct inbox_entry *x = group->head; x; x = x->next)
+        x->rc = RC_AGAIN;
+    return false;
 }
 
 /* The file is the writer's again, with all that was in the journal. */
@@ -308,17 +355,17 @@ static bool is_of_the_file(enum rc rc)
 /* See at the top. True: it is durable. */
 static bool write_group(struct ledger *l, struct inbox_list *group, char *text, size_t size)
 {
-    struct error e = {0};
+    l->locked = false;
     if (l->spooling && !replay(l, text, size))
         return spool_group(l, group, text, size);
     if (!group->n)
         return help_folder(l);
-    l->ahead = goes_into_journal(l) && put_into_journal(l, group, &e) == RC_OK;
-    if (l->ahead) {
-        snprintf(text, size, "%.*s", (int)size - 1, e.message);
+    l->ahead = false;
+    if (prefers_journal(l) && into_journal(l, group, text, size))
         return true;
-    }
     if (take_file_back(l, group, text, size) && commit_group(l, group, text, size))
+        return true;
+    if (into_journal_after_all(l, group, text, size))
         return true;
     if (!l->spool || !group->head || !is_of_the_file(group->head->rc))
         return false;
@@ -461,6 +508,7 @@ enum rc ledger_open(struct ledger **out, const struct ledger_options *o, struct 
     *out = NULL;
     l->magic = LEDGER_MAGIC;
     l->group_ms = o->group_ms;
+    l->busy_ms = ledger_file_busy_ms(o);
     l->journal = o->journal;
     inbox_init(&l->inbox, o->queue_max ? o->queue_max : LEDGER_QUEUE_MAX, !o->path);
     if (!o->path) {

@@ -97,7 +97,7 @@ struct ledger;
 /* Do rows go into a journal first (ahead.h), to be folded into the file many at a time? */
 enum ledger_journal {
     LEDGER_JOURNAL_OFF,
-    LEDGER_JOURNAL_AUTO,   /* while they come thick and fast */
+    LEDGER_JOURNAL_AUTO,   /* while they come thick and fast, or somebody else has the file */
     LEDGER_JOURNAL_ALWAYS, /* for tests */
 };
 struct ledger_options {

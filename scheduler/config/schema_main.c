@@ -181,7 +181,7 @@ static const struct setting main_rows[] = {
      .help =
          "A file beside the ledger's (`LEDGER.ahead`, 16 MiB) that rows go into first and are made durable in, to be "
          "folded into the ledger many at a time, within moments: `auto`, while more than 2000 of them come in a "
-         "second; `always`, each of them, which is for tests; `off`, none."},
+         "second, or another process has the ledger locked; `always`, each of them, which is for tests; `off`, none."},
     {"ledger.on_failure", SETTING_CHOICE, MAIN(ledger_on_failure), .choices = spool_words, .def = "refuse",
      .help = "When rows cannot be written (disk full or broken): `refuse`, answers wait and new requests are refused "
              "until they "

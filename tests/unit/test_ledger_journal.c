@@ -741,6 +741,42 @@ static void test_locked_for_long(void)
     clean();
 }
 
+/* Rows that come too slowly for a journal take its way nevertheless, while somebody has the file for long. */
+static void test_locked_without_journal(void)
+{
+    enum { MOST = 30, BUSY_MS = 20000 };
+    static struct ticket tickets[MOST];
+    struct seen seen = {.last = -1};
+    const struct ledger_options o = {.journal = LEDGER_JOURNAL_AUTO, .journal_bytes = BYTES, .busy_ms = BUSY_MS};
+    struct ledger *l = open_ledger(&o);
+    sqlite3 *other = NULL;
+    char text[256];
+
+    append_some(&seen, tickets, 0, 1);
+    wait_for(&seen, 1);
+    CHECK(!has_journal());
+    CHECK(sqlite3_open(path, &other) == SQLITE_OK);
+    CHECK(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
+    const struct mono began = clock_now(&clock_system);
+    for (int n = 1; n < MOST - 1; n++) {
+        append_some(&seen, tickets, n, 1);
+        wait_for(&seen, n + 1);
+    }
+    CHECK(mono_since(&clock_system, began) < BUSY_MS * NS_PER_MS); /* it is not waited for */
+    CHECK(seen.ok == MOST - 1 && !ledger_stats(l).failing && ledger_stats(l).failed == 0);
+    CHECK_STR(ledger_last_error(l, text, sizeof text), "");
+    CHECK(sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_close(other);
+    for (int k = 0; k < 1000 && ledger_stats(l).journal_bytes; k++)
+        usleep(10000);
+    append_some(&seen, tickets, MOST - 1, 1);
+    wait_for(&seen, MOST);
+    CHECK_INT(number_of("SELECT count(*) FROM ledger"), MOST); /* the last one has gone there at once */
+    close_ledger(l);
+    check_books(MOST);
+    clean();
+}
+
 /* Its flush fails: the group goes into the file, behind all that was in the journal, which is not used any more; and
  * what the disk may have of it is never folded. */
 static void test_no_flush(void)
@@ -794,6 +830,7 @@ int main(void)
     TEST(test_exactly_once);
     TEST(test_locked_and_full);
     TEST(test_locked_for_long);
+    TEST(test_locked_without_journal);
     TEST(test_no_flush);
     return ledger_teardown(TEST_RESULT());
 }
