@@ -14,7 +14,7 @@ import harness
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROMETHEUS = os.path.join(ROOT, "deploy", "prometheus")
 RULES = ("spillway.rules.yml", "gpu.rules.yml")
-TESTS = "spillway.test.yml"
+TESTS = ("spillway.test.yml", "spillway.day.test.yml")
 FOREIGN = {"up", "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_RESERVED"}  # Prometheus, DCGM exporter
 KEYWORDS = {"and", "or", "unless", "on", "ignoring", "by", "without", "group_left", "group_right", "bool", "offset", "le"}
 
@@ -142,7 +142,7 @@ def the_requirements_are_met(_):
 
 
 def every_alert_is_tested_and_explained(_):
-    tests = read(PROMETHEUS, "rules", TESTS)
+    tests = "".join(read(PROMETHEUS, "rules", name) for name in TESTS)
     quiet = tests[tests.index("- name: \"quiet") : tests.index("# ---- the thresholds")]
     operations = read("docs", "OPERATIONS.md")
     sections = dict(re.findall(r"^### (\w+)\n(.+(?:\n.+)*)", operations, re.M))
@@ -180,7 +180,7 @@ def promtool_takes_the_rules(_):
 
 
 def promtool_passes_the_tests(_):
-    promtool("test", "rules", os.path.join("rules", TESTS))
+    promtool("test", "rules", *(os.path.join("rules", name) for name in TESTS))
 
 
 if __name__ == "__main__":
