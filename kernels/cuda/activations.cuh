@@ -5,6 +5,24 @@
 
 #include "kernels/cuda/matmul.cuh"
 
+/* Elements slice * SLICE + 8 lane and up of the row x, of j->n elements: eight, zeros after these. */
+KDEV void act_load(const struct mul_job *j, const float *x, int slice, float v[8])
+{
+    int k = slice * SLICE + 8 * lane();
+    if (((uintptr_t)x & 15) == 0 && k + 8 <= j->n) {
+#pragma unroll
+        for (int i = 0; i < 8; i += 4) {
+            const struct u32x4 four = load16(x + k + i);
+            v[i] = bits_to_f32(four.x), v[i + 1] = bits_to_f32(four.y);
+            v[i + 2] = bits_to_f32(four.z), v[i + 3] = bits_to_f32(four.w);
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        v[i] = k + i < j->n ? x[k + i] : 0.0f;
+}
+
 /* Elements slice * SLICE and up of the row x, of j->n elements, zeros after these -> q[SLICE] (8-byte aligned), d[SLICE / 32],
  * s[SLICE / group]. The CPU backend's rounding: d = max |x| / 127, q = round(x * (127 / max)), to nearest even; a group that
  * is not finite has d = NaN and q = 0, one below 2^-100 is zero. Lane l has eight elements, four lanes a group of 32. */
@@ -12,9 +30,9 @@ KDEV void act_quantise_slice(const struct mul_job *j, const float *x, int slice,
 {
     float v[8], top = 0.0f;
     uint32_t finite = 1, packed[2] = {0, 0};
-    int k = slice * SLICE + 8 * lane(), sum = 0;
+    int sum = 0;
+    act_load(j, x, slice, v);
     for (int i = 0; i < 8; i++) {
-        v[i] = k + i < j->n ? x[k + i] : 0.0f;
         float size = bits_to_f32(f32_to_bits(v[i]) & 0x7fffffffu);
         finite &= size <= 3.402823466e38f;
         top = size > top ? size : top;

@@ -10,7 +10,7 @@
 
 #define SLICE 256 /* elements of a row whose products are summed as one: see matmul.cuh */
 
-/* What blocks_expand() fills for one row: 256 numbers, and d and m of group g at d[g * step], m[g * step]. */
+/* What blocks_expand() fills for half of a slice of a row: 128 numbers, and d and m of its group g at d[g * step], m[g * step]. */
 struct expanded {
     int8_t *q; /* 16-byte aligned */
     float *d, *m;
@@ -110,14 +110,14 @@ KDEV void expand_32(enum k_type type, const uint8_t *b, int8_t *q, float *d, flo
 KDEV void expand_q2_k(const uint8_t *b, int h, const struct expanded *e)
 {
     float scale = half_at(b + 80), min = half_at(b + 82);
-    for (int g = 8 * h; g < 8 * h + 8; g++) {
-        e->d[g * e->step] = scale * (float)(b[g] & 15);
-        e->m[g * e->step] = min * (float)(b[g] >> 4);
+    for (int g = 0; g < 8; g++) {
+        e->d[g * e->step] = scale * (float)(b[8 * h + g] & 15);
+        e->m[g * e->step] = min * (float)(b[8 * h + g] >> 4);
     }
     for (int i = 0; i < 8; i++) {
         uint32_t v = word4(b + 16 + 32 * h + 4 * i);
         for (int layer = 0; layer < 4; layer++)
-            put4(e->q + 128 * h + 32 * layer + 4 * i, v >> (2 * layer) & 0x03030303u);
+            put4(e->q + 32 * layer + 4 * i, v >> (2 * layer) & 0x03030303u);
     }
 }
 
@@ -127,13 +127,13 @@ KDEV void expand_q3_k(const uint8_t *b, int h, const struct expanded *e)
     float scale = half_at(b + 108);
     for (int i = 0; i < 8; i++) {
         int g = 8 * h + i, low = s[i] >> (4 * h) & 15, high = s[8 + i % 4] >> (2 * (g / 4)) & 3;
-        e->d[g * e->step] = scale * (float)((low | high << 4) - 32);
+        e->d[i * e->step] = scale * (float)((low | high << 4) - 32);
     }
     for (int i = 0; i < 8; i++) {
         uint32_t v = word2(b + 32 + 32 * h + 4 * i), third = word2(b + 4 * i) >> (4 * h);
         for (int layer = 0; layer < 4; layer++) {
             uint32_t q = (v >> (2 * layer) & 0x03030303u) | (third >> layer & 0x01010101u) << 2;
-            put4(e->q + 128 * h + 32 * layer + 4 * i, sub4_s8(q, 0x04040404u));
+            put4(e->q + 32 * layer + 4 * i, sub4_s8(q, 0x04040404u));
         }
     }
 }
@@ -146,8 +146,8 @@ KDEV void scales_k(const uint8_t *b, int h, const struct expanded *e)
     uint32_t minima = h ? (s2 >> 4 & 0x0f0f0f0fu) | (s1 >> 2 & 0x30303030u) : s1 & 0x3f3f3f3fu;
     float scale = half_at(b), min = half_at(b + 2);
     for (int i = 0; i < 4; i++) {
-        e->d[(4 * h + i) * e->step] = scale * (float)(scales >> (8 * i) & 255);
-        e->m[(4 * h + i) * e->step] = min * (float)(minima >> (8 * i) & 255);
+        e->d[i * e->step] = scale * (float)(scales >> (8 * i) & 255);
+        e->m[i * e->step] = min * (float)(minima >> (8 * i) & 255);
     }
 }
 
@@ -162,7 +162,7 @@ KDEV void expand_q4_k(const uint8_t *b, int h, const struct expanded *e)
             hi[j] = lo[j] >> 4 & 0x0f0f0f0fu;
             lo[j] &= 0x0f0f0f0fu;
         }
-        int8_t *q = e->q + 128 * h + 64 * (i / 2) + 16 * (i & 1);
+        int8_t *q = e->q + 64 * (i / 2) + 16 * (i & 1);
         put16(q, lo);
         put16(q + 32, hi);
     }
@@ -176,8 +176,8 @@ KDEV void expand_q5_k(const uint8_t *b, int h, const struct expanded *e)
         for (int p = 0; p < 2; p++) {
             int pair = 2 * h + p;
             uint32_t v = word4(b + 48 + 32 * pair + 4 * i);
-            put4(e->q + 64 * pair + 4 * i, (v & 0x0f0f0f0fu) | (fifth >> (2 * p) & 0x01010101u) << 4);
-            put4(e->q + 64 * pair + 32 + 4 * i, (v >> 4 & 0x0f0f0f0fu) | (fifth >> (2 * p + 1) & 0x01010101u) << 4);
+            put4(e->q + 64 * p + 4 * i, (v & 0x0f0f0f0fu) | (fifth >> (2 * p) & 0x01010101u) << 4);
+            put4(e->q + 64 * p + 32 + 4 * i, (v >> 4 & 0x0f0f0f0fu) | (fifth >> (2 * p + 1) & 0x01010101u) << 4);
         }
     }
 }
@@ -185,8 +185,8 @@ KDEV void expand_q5_k(const uint8_t *b, int h, const struct expanded *e)
 KDEV void expand_q6_k(const uint8_t *b, int h, const struct expanded *e)
 {
     float scale = half_at(b + 208);
-    for (int g = 8 * h; g < 8 * h + 8; g++)
-        e->d[g * e->step] = scale * (float)(int8_t)b[192 + g];
+    for (int g = 0; g < 8; g++)
+        e->d[g * e->step] = scale * (float)(int8_t)b[192 + 8 * h + g];
     for (int i = 0; i < 2; i++) { /* 16 numbers of each layer */
         uint32_t layer[4][4];
         for (int j = 0; j < 4; j++) {
@@ -200,7 +200,7 @@ KDEV void expand_q6_k(const uint8_t *b, int h, const struct expanded *e)
         for (int l = 0; l < 4; l++) {
             for (int j = 0; j < 4; j++)
                 layer[l][j] = sub4_s8(layer[l][j], 0x20202020u);
-            put16(e->q + 128 * h + 32 * l + 16 * i, layer[l]);
+            put16(e->q + 32 * l + 16 * i, layer[l]);
         }
     }
 }
@@ -213,11 +213,11 @@ KDEV float iq4_xs_scale(const uint8_t *b, int g)
 
 KDEV void expand_iq4_xs(const uint8_t *b, int h, const struct expanded *e)
 {
-    for (int g = 4 * h; g < 4 * h + 4; g++) {
-        e->d[g * e->step] = iq4_xs_scale(b, g);
+    for (int g = 0; g < 4; g++) {
+        e->d[g * e->step] = iq4_xs_scale(b, 4 * h + g);
         for (int i = 0; i < 4; i++) {
             uint32_t lo, hi;
-            iq4_values(word4(b + 8 + 16 * g + 4 * i), &lo, &hi);
+            iq4_values(word4(b + 8 + 16 * (4 * h + g) + 4 * i), &lo, &hi);
             put4(e->q + 32 * g + 4 * i, lo);
             put4(e->q + 32 * g + 16 + 4 * i, hi);
         }
@@ -237,9 +237,9 @@ KDEV void blocks_expand(enum k_type type, const uint8_t *b, int h, int n, const 
     case K_IQ4_XS: expand_iq4_xs(b, h, e); break;
     default: {
         int bytes = type == K_Q8_0 ? 34 : type == K_Q5_1 ? 24 : type == K_Q5_0 ? 22 : type == K_Q4_1 ? 20 : 18;
-        for (int g = 4 * h; g < 4 * h + 4; g++)
-            if (32 * g < n)
-                expand_32(type, b + g * bytes, e->q + 32 * g, &e->d[g * e->step], &e->m[g * e->step]);
+        for (int g = 0; g < 4; g++)
+            if (128 * h + 32 * g < n)
+                expand_32(type, b + (4 * h + g) * bytes, e->q + 32 * g, &e->d[g * e->step], &e->m[g * e->step]);
     }
     }
 }

@@ -60,10 +60,11 @@ KDEV struct mul_tile gemv_tile(const struct mul_job *j)
     return tile_at(j, block_y(), GEMV_PAIRS);
 }
 
-/* Activations of one pair and slice that a warp has quantised for itself: q, d, s. */
-#define DIRECT_BYTES (SLICE + SLICE / 32 * 4 + GROUPS_MAX * 4)
+/* Activations of one pair and slice that a warp has brought into their form for itself: q, d, s; or BF16. */
+#define DIRECT_BYTES    (SLICE + SLICE / 32 * 4 + GROUPS_MAX * 4)
+#define DIRECT_16_BYTES (2 * SLICE + 16) /* ldmatrix is free of bank conflicts */
 
-/* Shared memory: each warp's ring, then (quantised) its expanded slice and its own activations; the sums
+/* Shared memory: each warp's ring, then (quantised) its expanded slice, then its own activations; the sums
  * [slice][row][token]. */
 KHOST_DEV int gemv_stage_bytes(const struct mul_job *j)
 {
@@ -71,8 +72,8 @@ KHOST_DEV int gemv_stage_bytes(const struct mul_job *j)
 }
 KHOST_DEV int gemv_warp_bytes(const struct mul_job *j)
 {
-    return GEMV_STAGES * gemv_stage_bytes(j) +
-           (j->group ? EXPANDED_BYTES(GEMV_ROWS) + (j->direct ? DIRECT_PAIRS * DIRECT_BYTES : 0) : 0);
+    return GEMV_STAGES * gemv_stage_bytes(j) + (j->group ? EXPANDED_BYTES(GEMV_ROWS) : 0) +
+           (j->direct ? DIRECT_PAIRS * (j->group ? DIRECT_BYTES : DIRECT_16_BYTES) : 0);
 }
 KHOST_DEV int gemv_shared_bytes(const struct mul_job *j)
 {
@@ -237,28 +238,85 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
 
 #define PIECES_LOG2 5 /* 32 pieces of 16 bytes in a row's slice */
 
-KDEV void gemv_stage_16(const struct mul_job *j, uint8_t *stage, int matrix, int out0, int slice)
+/* Where a block's rows begin, eight one after the other from each of two places, and how many of these there are. */
+struct gemv_halves {
+    const uint8_t *row[2];
+    int left[2];
+};
+KDEV struct gemv_halves gemv_halves_of(const struct mul_job *j, int matrix, int out0)
 {
-    int k = slice * SLICE + 8 * lane();
-    for (int r = 0; r < GEMV_ROWS; r++)
-        piece_16_stage(piece_16(stage, PIECES_LOG2, r, lane()), gemv_row(j, matrix, out0, r) + 2 * k, j->n - k,
-                       j->row_bytes % 16 == 0);
+    const int half = GEMV_ROWS / 2;
+    const uint8_t *row = weight_row(j, matrix, out0);
+    struct gemv_halves h = {{row, j->w_up ? j->w_up + (row - j->w) : row + half * j->row_bytes},
+                            {j->m - out0, j->m - out0 - (j->w_up ? 0 : half)}};
+    return h;
 }
 
-/* A slice's fragments of B: elements 2 (lane % 4) and + 1, + 8 and + 9 of each 16 of column lane / 4, whose row is x. */
-KDEV void gemv_columns_16(const struct mul_job *j, const uint8_t *x, int slice, uint32_t b[SLICE / 16][2])
+/* Begin to copy a slice of the rows, a lane eight elements of each; zeros past the last row. */
+KDEV void gemv_stage_16(const struct mul_job *j, const struct gemv_halves *rows, uint8_t *stage, int slice)
 {
-    int k0 = slice * SLICE + 2 * (lane() & 3);
+    int k = slice * SLICE + 8 * lane();
+    bool aligned = j->row_bytes % 16 == 0;
 #pragma unroll
-    for (int i = 0; i < 2 * (SLICE / 16); i++) {
-        int k = k0 + 8 * i;
-        if (j->direct) {
-            const float *from = (const float *)x;
-            b[i / 2][i & 1] = pack_bf16(k < j->n ? from[k] : 0.0f, k + 1 < j->n ? from[k + 1] : 0.0f);
+    for (int h = 0; h < 2; h++) {
+        const uint8_t *from = rows->row[h] + 2 * k;
+        if (aligned) {
+#pragma unroll
+            for (int r = 0; r < GEMV_ROWS / 2; r++, from += j->row_bytes)
+                cp_async16(piece_16(stage, PIECES_LOG2, GEMV_ROWS / 2 * h + r, lane()), from,
+                           k < j->n && r < rows->left[h]);
         } else {
-            b[i / 2][i & 1] = *(const uint32_t *)(x + 2 * k);
+#pragma unroll 1
+            for (int r = 0; r < GEMV_ROWS / 2; r++, from += j->row_bytes)
+                piece_16_stage(piece_16(stage, PIECES_LOG2, GEMV_ROWS / 2 * h + r, lane()), from,
+                               r < rows->left[h] ? j->n - k : 0, false);
         }
     }
+}
+
+/* One or two tokens' activations of a slice: lane l has eight numbers of each. They are asked for in one go, before the slice's
+ * weights are waited for. */
+struct gemv_floats {
+    float v[DIRECT_PAIRS][8];
+};
+KDEV void gemv_load_floats(const struct mul_job *j, const struct mul_tile *t, int slice, struct gemv_floats *f)
+{
+#pragma unroll
+    for (int i = 0; i < DIRECT_PAIRS; i++)
+        if (i < t->count)
+            act_load(j, (const float *)gemv_x(j, t, i), slice, f->v[i]);
+}
+/* To where the warp's fragments are made of them. */
+KDEV void gemv_store_floats(const struct mul_tile *t, const struct gemv_floats *f, uint8_t *to)
+{
+#pragma unroll
+    for (int i = 0; i < DIRECT_PAIRS; i++) {
+        const float *v = f->v[i];
+        const struct u32x4 packed = {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
+                                     pack_bf16(v[6], v[7])};
+        if (i < t->count)
+            store16(to + i * DIRECT_16_BYTES + 16 * lane(), packed);
+    }
+}
+
+/* A slice's fragments of B: elements 2 (lane % 4) and + 1, + 8 and + 9 of each 16 of column lane / 4; columns past the last
+ * repeat it. Of floats that were stored, then of a row in global memory. */
+KDEV void gemv_columns_stored(const struct mul_tile *t, const uint8_t *stored, uint32_t b[SLICE / 16][2])
+{
+    int last = t->count - 1, column = (lane() & 7) < last ? lane() & 7 : last;
+#pragma unroll
+    for (int k = 0; k < SLICE / 16; k += 2) {
+        uint32_t r[4];
+        ldmatrix_x4(r, stored + column * DIRECT_16_BYTES + 32 * k + 16 * (lane() >> 3));
+        b[k][0] = r[0], b[k][1] = r[1];
+        b[k + 1][0] = r[2], b[k + 1][1] = r[3];
+    }
+}
+KDEV void gemv_columns_16(const uint8_t *x, int slice, uint32_t b[SLICE / 16][2])
+{
+#pragma unroll
+    for (int i = 0; i < 2 * (SLICE / 16); i++)
+        b[i / 2][i & 1] = *(const uint32_t *)(x + 2 * (slice * SLICE + 2 * (lane() & 3) + 8 * i));
 }
 
 /* Products of 16 elements one after the other; fragments are loaded four ahead. */
@@ -275,7 +333,7 @@ KDEV void gemv_multiply_16(const struct mul_job *j, uint8_t *stage, const uint32
 }
 
 /* grid, block as above; shared: 96 KiB and up to 8 KiB of sums, so that two blocks fit (sm_90). Per 16 x 256 weights and
- * warp about 150 instructions, a tenth of what the issue slots have at full bandwidth. */
+ * warp about 380 instructions (disassembled), a fifth of what the issue slots have at full bandwidth. */
 KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
 {
     SHARED_DYN(uint8_t, shared);
@@ -288,11 +346,13 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
     float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;
     int n_slices = j.np / SLICE, fold = j.fold;
     const uint8_t *xb = gemv_x(&j, &tile, lane() / 4);
+    uint8_t *direct = ring + GEMV_STAGES * gemv_stage_bytes(&j);
+    const struct gemv_halves rows = gemv_halves_of(&j, tile.matrix, out0);
 
     for (int i = 0; i < GEMV_STAGES - 1; i++) {
         int slice = warp_of_block() + i * GEMV_WARPS;
         if (slice < n_slices)
-            gemv_stage_16(&j, gemv_stage(&j, ring, slice), tile.matrix, out0, slice);
+            gemv_stage_16(&j, &rows, gemv_stage(&j, ring, slice), slice);
         cp_async_commit();
     }
     wait_for_before(); /* whoever waited for its tile does not wait again */
@@ -302,12 +362,21 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
             int next = slice + (GEMV_STAGES - 1) * GEMV_WARPS;
             float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
             uint32_t b[SLICE / 16][2];
-            gemv_columns_16(&j, xb, slice, b);
+            struct gemv_floats floats;
+            if (j.direct)
+                gemv_load_floats(&j, &tile, slice, &floats);
+            else
+                gemv_columns_16(xb, slice, b);
             cp_async_wait<GEMV_STAGES - 2>();
             sync_warp(); /* the slice is there for all lanes, and all are done with the one before */
             if (next < n_slices)
-                gemv_stage_16(&j, gemv_stage(&j, ring, next), tile.matrix, out0, next);
+                gemv_stage_16(&j, &rows, gemv_stage(&j, ring, next), next);
             cp_async_commit();
+            if (j.direct) {
+                gemv_store_floats(&tile, &floats, direct);
+                sync_warp();
+                gemv_columns_stored(&tile, direct, b);
+            }
             gemv_multiply_16(&j, gemv_stage(&j, ring, slice), b, acc);
             gemv_keep(sums + (slice - base) * GEMV_BLOCK, acc);
         }

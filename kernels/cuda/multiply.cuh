@@ -30,7 +30,8 @@ KDEV void expand_row(const struct mul_job *j, const struct expanded_tile *t, int
 {
     if (128 * h >= n)
         return;
-    struct expanded e = {t->q + row * Q_STRIDE, t->d + row, t->m + row, t->rows};
+    int group0 = h * (128 / j->group) * t->rows;
+    struct expanded e = {t->q + row * Q_STRIDE + 128 * h, t->d + group0 + row, t->m + group0 + row, t->rows};
     blocks_expand(j->type, blocks, h, n, &e);
 }
 
