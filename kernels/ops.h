@@ -159,6 +159,22 @@ struct k_product {
 };
 #define K_PRODUCTS_MAX 3
 
+/* What follows an operation: y = rms_norm() with w of the rows it gave, which follow each other; y may be those rows. y
+ * NULL: nothing does. */
+struct k_norm {
+    float *y;
+    const float *w;
+    float eps;
+};
+/* y[n_tok, ne1] += w . x[n_tok, ne0], whose rows are x_stride floats apart. */
+struct k_added {
+    float *y;
+    const float *x;
+    int64_t x_stride;
+    const struct k_tensor *w;
+    struct k_norm norm;
+};
+
 /* Queries, keys and values of n_tok tokens as they leave their products: [n_tok, n_head, d_k], [n_tok, n_kv_head,
  * d_k] and [n_tok, n_kv_head, d_v]. */
 struct k_gqa_rows {
@@ -194,6 +210,7 @@ struct k_moe {
     const struct k_tensor *gate, *up, *down; /* of the shared ones, as one; NULL: there are none */
     /* Work memory: [n_tok, n_used, n_ff_exp], [n_tok, n_used, n_embd]; [n_tok, n_ff of the shared], [n_tok, n_embd]. */
     float *hidden, *out, *shared_hidden, *shared_out;
+    struct k_norm norm; /* of what they are added to */
 };
 
 #define K_SLOTS 2
@@ -333,9 +350,8 @@ struct k_ops {
     /* NULL where nothing is saved by it; the caller then asks for the operations named, one by one. Bit for bit what
      * these give: a backend whose launches cost as much as what they do makes fewer of them. */
 
-    /* y += w . x: matmul() of one product, and add() of what came of it. y overlaps nothing. */
-    enum k_status (*matmul_add)(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
-                                int32_t n_tok, enum k_precision p);
+    /* matmul() of one product, add() of what came of it, and the norm. y overlaps nothing else. */
+    enum k_status (*matmul_add)(struct k_ctx *c, const struct k_added *m, int32_t n_tok, enum k_precision p);
     /* rope() of rows->q and rows->k, in place, kv_store() of keys and values. r->offset is 0. */
     enum k_status (*place_gqa)(struct k_ctx *c, const struct k_kv_pool *kv, const struct k_gqa_rows *rows,
                                const struct k_gqa *a, const struct k_rope *r, const struct k_token_ref *tok,
@@ -348,7 +364,8 @@ struct k_ops {
                                int32_t n_tok);
     /* matmul() with the router's matrix, K_PRECISE, and route(). */
     enum k_status (*choose)(struct k_ctx *c, const struct k_choice *m, const struct k_router *r, int32_t n_tok);
-    /* matmul_experts() twice, combine_experts() into y[n_tok, n_embd]; of the shared ones matmul() twice and add(). */
+    /* matmul_experts() twice, combine_experts() into y[n_tok, n_embd]; of the shared ones matmul() twice and add(); and
+     * the norm. */
     enum k_status (*moe)(struct k_ctx *c, float *y, const struct k_moe *m, int32_t n_tok, enum k_precision p);
 
     /* The following are NULL in host backends, where engine/text/sampler.h does it. Choices are kept in one of K_SLOTS slots, so

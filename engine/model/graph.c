@@ -23,15 +23,6 @@ static enum k_status multiply(struct engine *en, float *y, const float *x, const
     return k_matmul(en->ops, en->ctx, y, x, w->ne[0], w, NULL, n_tok, en->precision);
 }
 
-/* y += w . x */
-static enum k_status multiply_add(struct engine *en, float *y, const float *x, const struct k_tensor *w, int32_t n_tok)
-{
-    if (en->ops->matmul_add)
-        return en->ops->matmul_add(en->ctx, y, x, w->ne[0], w, n_tok, en->precision);
-    enum k_status st = multiply(en, en->s.o, x, w, n_tok);
-    return st == K_OK ? en->ops->add(en->ctx, y, en->s.o, (int64_t)n_tok * w->ne[1]) : st;
-}
-
 /* Products of s->h. */
 static enum k_status multiply_all(struct engine *en, const struct k_product *products, int32_t n, int32_t n_tok)
 {
@@ -41,6 +32,35 @@ static enum k_status multiply_all(struct engine *en, const struct k_product *pro
 static enum k_status norm(struct engine *en, float *y, const float *x, const float *w, int64_t rows, int32_t dim)
 {
     return en->ops->rms_norm(en->ctx, y, x, w, rows, dim, dim, en->m->hp.eps);
+}
+
+/* What follows a block: the norm of its x for the next one, into s->h, or none. */
+static struct k_norm norm_for(const struct engine *en, float *y, const float *w)
+{
+    return (struct k_norm){.y = y, .w = w, .eps = en->m->hp.eps};
+}
+
+static const struct k_norm nothing = {0};
+
+static enum k_status norm_after(struct engine *en, const float *x, const struct k_norm *then, int32_t n)
+{
+    if (then->y)
+        RUN(en, "norm", norm(en, then->y, x, then->w, n, en->m->hp.n_embd));
+    return K_OK;
+}
+
+/* y += w . x */
+static enum k_status multiply_add(struct engine *en, float *y, const float *x, const struct k_tensor *w,
+                                  const struct k_norm *then, int32_t n_tok)
+{
+    if (en->ops->matmul_add) {
+        const struct k_added added = {.y = y, .x = x, .x_stride = w->ne[0], .w = w, .norm = *then};
+        return en->ops->matmul_add(en->ctx, &added, n_tok, en->precision);
+    }
+    enum k_status st = multiply(en, en->s.o, x, w, n_tok);
+    if (st == K_OK)
+        st = en->ops->add(en->ctx, y, en->s.o, (int64_t)n_tok * w->ne[1]);
+    return st == K_OK ? norm_after(en, y, then, n_tok) : st;
 }
 
 /* Queries and keys are rotated, keys and values stored. */
@@ -63,7 +83,8 @@ static enum k_status place_gqa(struct engine *en, const struct k_kv_pool *kv, co
 }
 
 /* s->h -> added to s->x */
-static enum k_status attention_gqa(struct engine *en, const struct layer *l, const struct k_kv_pool *kv, int32_t n)
+static enum k_status attention_gqa(struct engine *en, const struct layer *l, const struct k_kv_pool *kv,
+                                   const struct k_norm *then, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     struct scratch *s = &en->s;
@@ -80,7 +101,7 @@ static enum k_status attention_gqa(struct engine *en, const struct layer *l, con
     if (st != K_OK)
         return st;
     RUN(en, "attention", en->ops->attention_gqa(en->ctx, s->att, s->q, kv, &shape, en->toks, n));
-    RUN(en, "attn_output", multiply_add(en, s->x, s->att, &l->wo, n));
+    RUN(en, "attn_output", multiply_add(en, s->x, s->att, &l->wo, then, n));
     return K_OK;
 }
 
@@ -128,7 +149,8 @@ static enum k_status place_mla(struct engine *en, const struct layer *l, const s
 }
 
 /* s->h -> added to s->x */
-static enum k_status attention_mla(struct engine *en, const struct layer *l, const struct k_kv_pool *kv, int32_t n)
+static enum k_status attention_mla(struct engine *en, const struct layer *l, const struct k_kv_pool *kv,
+                                   const struct k_norm *then, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     struct scratch *s = &en->s;
@@ -144,19 +166,19 @@ static enum k_status attention_mla(struct engine *en, const struct layer *l, con
     RUN(en, "attention", en->ops->attention_mla(en->ctx, s->lat, s->q_abs, kv, &shape, en->toks, n));
     RUN(en, "attn_v_b",
         en->ops->matmul_heads(en->ctx, s->att, hp->d_v, s->lat, hp->kv_lora, &l->wv_b, n, en->precision));
-    RUN(en, "attn_output", multiply_add(en, s->x, s->att, &l->wo, n));
+    RUN(en, "attn_output", multiply_add(en, s->x, s->att, &l->wo, then, n));
     return K_OK;
 }
 
 /* Dense layers and shared experts: s->h -> added to x */
-static enum k_status add_ffn(struct engine *en, const struct layer *l, float *x, int32_t n)
+static enum k_status add_ffn(struct engine *en, const struct layer *l, float *x, const struct k_norm *then, int32_t n)
 {
     struct scratch *s = &en->s;
     const struct k_product gated = {s->gate, &l->gate, NULL, &l->up};
     if (!l->gate.data)
-        return K_OK;
+        return norm_after(en, x, then, n);
     RUN(en, "ffn_gate and ffn_up", multiply_all(en, &gated, 1, n));
-    RUN(en, "ffn_down", multiply_add(en, x, s->gate, &l->down, n));
+    RUN(en, "ffn_down", multiply_add(en, x, s->gate, &l->down, then, n));
     return K_OK;
 }
 
@@ -195,7 +217,8 @@ static enum k_status choose_experts(struct engine *en, const struct layer *l, in
 }
 
 /* The chosen experts and the shared ones, as one: s->h -> added to x */
-static enum k_status moe_at_once(struct engine *en, const struct layer *l, float *x, int32_t n)
+static enum k_status moe_at_once(struct engine *en, const struct layer *l, float *x, const struct k_norm *then,
+                                 int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     struct scratch *s = &en->s;
@@ -212,7 +235,8 @@ static enum k_status moe_at_once(struct engine *en, const struct layer *l, float
                               .hidden = s->gate,
                               .out = s->exp_out,
                               .shared_hidden = s->shared,
-                              .shared_out = s->o};
+                              .shared_out = s->o,
+                              .norm = *then};
     enum k_status st = choose_experts(en, l, n);
     if (st != K_OK)
         return st;
@@ -221,12 +245,12 @@ static enum k_status moe_at_once(struct engine *en, const struct layer *l, float
 }
 
 /* s->h -> added to x */
-static enum k_status moe(struct engine *en, const struct layer *l, float *x, int32_t n)
+static enum k_status moe(struct engine *en, const struct layer *l, float *x, const struct k_norm *then, int32_t n)
 {
     const struct hparams *hp = &en->m->hp;
     struct scratch *s = &en->s;
     if (en->ops->moe)
-        return moe_at_once(en, l, x, n);
+        return moe_at_once(en, l, x, then, n);
     const struct expert_job job = {.ops = en->ops,
                                    .ctx = en->ctx,
                                    .s = s,
@@ -241,46 +265,63 @@ static enum k_status moe(struct engine *en, const struct layer *l, float *x, int
     if (st != K_OK)
         return st;
     RUN(en, "combining", en->ops->combine_experts(en->ctx, x, s->exp_out, s->rt_w, hp->n_used, hp->n_embd, n));
-    return add_ffn(en, l, x, n);
+    return add_ffn(en, l, x, then, n);
 }
 
 /* Experts that the host computes while the device is at the shared ones: s->h -> added to x */
-static enum k_status moe_beside(struct engine *en, int32_t il, float *x, int32_t n)
+static enum k_status moe_beside(struct engine *en, int32_t il, float *x, const struct k_norm *then, int32_t n)
 {
     const struct layer *l = &en->w.layers[il];
     enum k_status st = choose_experts(en, l, n);
     if (st != K_OK)
         return st;
     RUN(en, "experts on the host", host_experts_begin(en, il, n));
-    st = add_ffn(en, l, x, n);
+    st = add_ffn(en, l, x, &nothing, n);
     if (st != K_OK)
         return st;
     RUN(en, "experts on the host", en->ops->host_end(en->ctx));
     RUN(en, "adding experts", en->ops->add(en->ctx, x, en->s.exp_out, (int64_t)n * en->m->hp.n_embd));
-    return K_OK;
+    return norm_after(en, x, then, n);
 }
 
-/* x += attention(norm(x)), s->x */
-static enum k_status attention_block(struct engine *en, int32_t il, int32_t n)
+/* x += attention(norm(x)), s->x, of which s->h is the norm. */
+static enum k_status attention_block(struct engine *en, int32_t il, const struct k_norm *then, int32_t n)
 {
     const struct layer *l = &en->w.layers[il];
-    struct scratch *s = &en->s;
     struct k_kv_pool kv = engine_kv_pool(en, il);
     en->op_layer = il;
-    RUN(en, "uploading weights", upload_wait(en, il));
-    RUN(en, "attn_norm", norm(en, s->h, s->x, l->attn_norm, n, en->m->hp.n_embd));
-    return en->m->hp.mla ? attention_mla(en, l, &kv, n) : attention_gqa(en, l, &kv, n);
+    return en->m->hp.mla ? attention_mla(en, l, &kv, then, n) : attention_gqa(en, l, &kv, then, n);
 }
 
-/* x += ffn(norm(x)), n rows of x */
-static enum k_status ffn_block(struct engine *en, int32_t il, float *x, int32_t n)
+/* x += ffn(norm(x)), n rows of x, of which s->h is the norm. */
+static enum k_status ffn_block(struct engine *en, int32_t il, float *x, const struct k_norm *then, int32_t n)
 {
-    const struct hparams *hp = &en->m->hp;
     const struct layer *l = &en->w.layers[il];
-    RUN(en, "ffn_norm", norm(en, en->s.h, x, l->ffn_norm, n, hp->n_embd));
     if (l->router.data && il >= en->host.first)
-        return moe_beside(en, il, x, n);
-    return l->router.data ? moe(en, l, x, n) : add_ffn(en, l, x, n);
+        return moe_beside(en, il, x, then, n);
+    return l->router.data ? moe(en, l, x, then, n) : add_ffn(en, l, x, then, n);
+}
+
+/* All layers but the last one's ffn: s->x -> s->x. A layer's weights are waited for before its first norm is made. */
+static enum k_status run_layers(struct engine *en, int32_t n)
+{
+    struct scratch *s = &en->s;
+    const struct layer *layers = en->w.layers;
+    const int32_t last = en->m->hp.n_layer - 1;
+    RUN(en, "uploading weights", upload_wait(en, 0));
+    RUN(en, "attn_norm", norm(en, s->h, s->x, layers[0].attn_norm, n, en->m->hp.n_embd));
+    for (int32_t il = 0; il < last; il++) {
+        const struct k_norm of_ffn = norm_for(en, s->h, layers[il].ffn_norm);
+        const struct k_norm of_next = norm_for(en, s->h, layers[il + 1].attn_norm);
+        enum k_status st = attention_block(en, il, &of_ffn, n);
+        if (st != K_OK)
+            return st;
+        RUN(en, "uploading weights", upload_wait(en, il + 1));
+        st = ffn_block(en, il, s->x, &of_next, n);
+        if (st != K_OK)
+            return st;
+    }
+    return attention_block(en, last, &nothing, n);
 }
 
 enum k_status graph_logits(struct engine *en, int32_t first, int32_t n)
@@ -293,27 +334,21 @@ enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_
 {
     const struct model *m = en->m;
     struct scratch *s = &en->s;
-    int32_t last = m->hp.n_layer - 1;
-    enum k_status st = K_OK;
+    const int32_t last = m->hp.n_layer - 1;
     en->op_layer = 0;
     RUN(en, "uploading weights", upload_wait(en, -1));
     RUN(en, "token_embd", en->ops->get_rows(en->ctx, s->x, &en->w.embd, s->ids, n_tok));
-    for (int32_t il = 0; il <= last; il++) {
-        st = attention_block(en, il, n_tok);
-        if (st == K_OK && il < last)
-            st = ffn_block(en, il, s->x, n_tok);
-        if (st != K_OK)
-            return st;
-    }
-    if (n_last == 0)
-        return K_OK;
+    enum k_status st = run_layers(en, n_tok);
+    if (st != K_OK || n_last == 0)
+        return st;
     /* Past the last attention no row looks at another: only those that are asked for go on, through the last block, and
      * where logits are wanted through the output matrix, the largest of all. */
     struct k_tensor x = {.data = s->x, .type = K_F32, .ne = {m->hp.n_embd, n_tok, 1, 1}};
     RUN(en, "choosing rows", en->ops->get_rows(en->ctx, s->last, &x, s->rows, n_last));
-    st = ffn_block(en, last, s->last, n_last);
+    RUN(en, "ffn_norm", norm(en, s->h, s->last, en->w.layers[last].ffn_norm, n_last, m->hp.n_embd));
+    const struct k_norm of_output = norm_for(en, s->last, en->w.output_norm);
+    st = ffn_block(en, last, s->last, &of_output, n_last);
     if (st != K_OK)
         return st;
-    RUN(en, "output_norm", norm(en, s->last, s->last, en->w.output_norm, n_last, m->hp.n_embd));
     return n_logits > 0 ? graph_logits(en, 0, n_logits) : K_OK;
 }

@@ -13,6 +13,9 @@
  * The first slices of a block's weights are asked for before the kernels before this one are done (launch_early()), so
  * that memory is at work while those end and this one begins.
  *
+ * The norm of the rows that one or two tokens' product is added to is the last block's (norm.cuh): that saves a launch.
+ * As the beginning of the products behind it, it would have each of their blocks read the norm's weights, too.
+ *
  * Products of the same activations share a launch, a block's job found by its number (mul_list). Of a gated product a block
  * takes eight rows of one matrix and the same eight of the other, so that both sums of an output meet where they end. */
 #include "kernels/cuda/activations.cuh"
@@ -113,6 +116,7 @@ KDEV void gemv_finish(const struct mul_job *j, const struct mul_tile *t, float t
     }
     if (row < gemv_outputs(j) && out0 + row < j->m && i < t->count)
         put_out(j, y_row_of(j, t, i), total, out0 + row);
+    norm_by_last<GEMV_BLOCK>(j->norm, 0, grid_x(), j->y, j->n_pairs, j->m, (struct norm_room *)sums);
 }
 
 /* ---- quantised ---- */

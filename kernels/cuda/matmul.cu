@@ -2,6 +2,7 @@
  * is chosen by how many tokens share a matrix. The choice is one of speed only (matmul.cuh), but for gemm_lt.cu's. */
 #include <float.h>
 
+#include "kernels/cuda/backend.h"
 #include "kernels/cuda/gemm_lt.cuh"
 #include "kernels/cuda/hopper/hopper.h"
 #include "kernels/cuda/matmul.cuh"
@@ -219,9 +220,8 @@ static enum k_status multiply(struct k_ctx *c, struct mul_job *jobs, int n, int3
     return st;
 }
 
-/* add: of one product that is not gated. */
-static enum k_status products_of(struct k_ctx *c, const struct k_product *products, int32_t n, bool add, const float *x,
-                                 int64_t x_stride, int32_t n_tok, enum k_precision p)
+enum k_status cuda_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
+                          int64_t x_stride, int32_t n_tok, enum k_precision p)
 {
     struct mul_job jobs[JOBS_MAX];
     int n_jobs = 0;
@@ -230,23 +230,34 @@ static enum k_status products_of(struct k_ctx *c, const struct k_product *produc
         return st;
     for (int32_t i = 0; st == K_OK && i < n; i++)
         st = add_jobs(jobs, &n_jobs, &products[i], n_tok <= GEMV_PAIRS, n_tok, p);
-    jobs[0].add = add;
     if (st == K_OK)
         st = set_activations(c, jobs, n_jobs, x, x_stride, n_tok);
     return st == K_OK ? multiply(c, jobs, n_jobs, n_tok) : st;
 }
 
-enum k_status cuda_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
-                          int64_t x_stride, int32_t n_tok, enum k_precision p)
+enum k_status cuda_matmul_add(struct k_ctx *c, const struct k_added *m, int32_t n_tok, enum k_precision p)
 {
-    return products_of(c, products, n, false, x, x_stride, n_tok, p);
-}
-
-enum k_status cuda_matmul_add(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
-                              int32_t n_tok, enum k_precision p)
-{
-    const struct k_product product = {y, w, NULL, NULL};
-    return products_of(c, &product, 1, true, x, x_stride, n_tok, p);
+    const struct k_product product = {m->y, m->w, NULL, NULL};
+    struct mul_job j;
+    int n = 0;
+    enum k_status st = k_check_matmul(&product, 1, m->x, m->x_stride, n_tok);
+    if (st == K_OK && m->norm.y)
+        st = k_check_norm(m->norm.y, m->y, m->norm.w, n_tok, (int32_t)m->w->ne[1], (int32_t)m->w->ne[1]);
+    if (st != K_OK || n_tok == 0)
+        return st;
+    st = add_jobs(&j, &n, &product, n_tok <= GEMV_PAIRS, n_tok, p);
+    j.add = true;
+    if (st == K_OK)
+        st = set_activations(c, &j, 1, m->x, m->x_stride, n_tok);
+    /* One block norms the rows one after the other: of more than these the norm's own launch is done sooner. */
+    const bool norm = m->norm.y && n_tok <= DIRECT_PAIRS && j.form != ACT_F32;
+    if (st == K_OK && norm)
+        j.norm.of = m->norm, j.norm.arrived = cuda_arrived(c, &st);
+    if (st == K_OK)
+        st = multiply(c, &j, 1, n_tok);
+    if (st != K_OK || norm || !m->norm.y)
+        return st;
+    return cuda_rms_norm(c, m->norm.y, m->y, m->norm.w, n_tok, j.m, j.m, m->norm.eps);
 }
 
 enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x, int32_t x_head_stride,

@@ -17,6 +17,7 @@
 #include "kernels/cuda/blocks.cuh"
 #include "kernels/cuda/internal.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/norm.cuh"
 
 /* Activations of one row, after kernels of activations.cu. n is padded to np, a multiple of SLICE, with zeros.
  *   ACT_Q8:  int8 q[np], float d[np / 32], float s[np / group] = -d * sum(q of the group)
@@ -47,9 +48,10 @@ struct mul_job {
     int32_t fold;    /* gemv.cu: slices whose sums are kept until they are added; a matter of room only */
     bool direct;     /* gemv.cu: x are the caller's floats, brought into the form by each block for itself */
     float *y;
-    const float *bias; /* m, or NULL */
-    bool gated;        /* y = silu(y) * sum, not y = sum: the second of two launches */
-    bool add;          /* y = y + sum */
+    const float *bias;      /* m, or NULL */
+    bool gated;             /* y = silu(y) * sum, not y = sum: the second of two launches */
+    bool add;               /* y = y + sum */
+    struct norm_after norm; /* gemv.cu: of the rows y, which then follow each other; of the only job of a launch */
     /* Pair p of matrix e: activation row p / x_div * mul + e * mat, output at (p * mul + e * mat) * y_stride. Plain
      * products and experts: mul 1, mat 0; heads: mul n_head, mat 1. */
     int32_t x_div, mul, mat;

@@ -15,8 +15,7 @@ extern "C" {
 
 enum k_status cuda_matmul(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
                           int64_t x_stride, int32_t n_tok, enum k_precision p);
-enum k_status cuda_matmul_add(struct k_ctx *c, float *y, const float *x, int64_t x_stride, const struct k_tensor *w,
-                              int32_t n_tok, enum k_precision p);
+enum k_status cuda_matmul_add(struct k_ctx *c, const struct k_added *m, int32_t n_tok, enum k_precision p);
 enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x, int32_t x_head_stride,
                                 const struct k_tensor *w, int32_t n_tok, enum k_precision p);
 /* ids are on the device too, and no host round trip is made for them. An id outside of 0 <= id < ne[2] gives no result. */

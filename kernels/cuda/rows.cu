@@ -56,32 +56,15 @@ enum k_status cuda_copy_rows(struct k_ctx *c, float *y, int64_t y_stride, const 
                                y_stride, x, x_stride, rows * n, n));
 }
 
-/* Sum over the block, the same in every thread: warps by butterfly, then warp by warp. */
-KDEV double block_sum(double v)
-{
-    SHARED(double, part, THREADS / WARP);
-    v = warp_sum(v);
-    if (lane() == 0)
-        part[warp_of_block()] = v;
-    sync_block();
-    v = 0.0;
-    for (int i = 0; i < THREADS / WARP; i++)
-        v += part[i];
-    return v;
-}
-
-/* A block per row, for long ones. Grid (rows), 256 threads. The sum in double, thread t adding elements t, t + 256, ... in
- * order. Bytes: 4 read and 4 written per element; bound by latency for the few rows of decode. */
+/* A block per row, for long ones. Grid (rows), 256 threads. Bytes: 4 read and 4 written per element; bound by latency
+ * for the few rows of decode. */
 KERNEL_BOUNDS(norm_block_kernel, THREADS, 2)
 (float *y, const float *x, const float *w, int32_t dim, int32_t stride, float eps)
 {
     let_next_begin();
-    const float *row = x + (int64_t)block_x() * stride;
-    double sum = 0.0;
-    for (int32_t i = thread_x(); i < dim; i += THREADS)
-        sum += (double)row[i] * (double)row[i];
-    float scale = norm_scale(block_sum(sum), dim, eps);
-    norm_scale_row(y + (int64_t)block_x() * stride, row, w, scale, dim, thread_x(), THREADS);
+    SHARED(struct norm_room, room, 1);
+    const int64_t at = (int64_t)block_x() * stride;
+    norm_row_by_block<THREADS>(y + at, x + at, w, dim, eps, room);
 }
 
 /* A warp per row, for the short rows of heads. Grid (rows / 8), 256 threads; as above with lanes for threads. */

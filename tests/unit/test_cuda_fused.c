@@ -45,24 +45,46 @@ static bool same(const void *a, const void *b, size_t bytes)
     return equal;
 }
 
+/* A product of m outputs, added to y; then the norm of that, into rows of their own or in place. */
+static void adding_is_three_operations(enum k_type type, int32_t m, int32_t n_tok, bool in_place)
+{
+    enum { N = 512, STRIDE = N + 4 };
+    struct k_tensor w = device_tensor(type, N, m, 1);
+    const size_t bytes = (size_t)(n_tok * m) * sizeof(float);
+    float *x = device_floats((int64_t)n_tok * STRIDE), *norm = device_floats(m), *y[2], *rows[2];
+    float *product = device_new(bytes);
+    device_twins(y, (int64_t)n_tok * m);
+    for (int i = 0; i < 2; i++)
+        rows[i] = in_place ? y[i] : device_new(bytes);
+    CHECK_INT(k_matmul(ops, c, product, x, STRIDE, &w, NULL, n_tok, K_FAST), K_OK);
+    CHECK_INT(ops->add(c, y[0], product, (int64_t)n_tok * m), K_OK);
+    CHECK_INT(ops->rms_norm(c, rows[0], y[0], norm, n_tok, m, m, 1e-5f), K_OK);
+    const struct k_added added = {y[1], x, STRIDE, &w, {rows[1], norm, 1e-5f}};
+    CHECK_INT(ops->matmul_add(c, &added, n_tok, K_FAST), K_OK);
+    CHECK(same(y[0], y[1], bytes) && same(rows[0], rows[1], bytes));
+    struct k_added plain = added;
+    plain.norm.y = NULL;
+    CHECK_INT(ops->add(c, y[0], product, (int64_t)n_tok * m), K_OK);
+    CHECK_INT(ops->matmul_add(c, &plain, n_tok, K_FAST), K_OK);
+    CHECK(same(y[0], y[1], bytes));
+    for (int i = 0; i < 2; i++) {
+        device_free(y[i]);
+        if (!in_place)
+            device_free(rows[i]);
+    }
+    tensor_free(&w);
+    device_free(x), device_free(norm), device_free(product);
+}
+
 static void a_product_is_added(void)
 {
-    enum { N = 512, M = 40, STRIDE = N + 4 };
     static const enum k_type types[] = {K_F32, K_F16, K_BF16, K_Q8_0, K_Q4_K};
-    static const int32_t counts[] = {1, 7, 70};
+    static const int32_t counts[] = {1, 2, 7, 70};
     for (size_t k = 0; k < sizeof types / sizeof types[0]; k++)
-        for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-            const int32_t n_tok = counts[i];
-            struct k_tensor w = device_tensor(types[k], N, M, 1);
-            float *x = device_floats((int64_t)n_tok * STRIDE), *y[2], *product = device_new((size_t)n_tok * M * 4);
-            device_twins(y, (int64_t)n_tok * M);
-            CHECK_INT(k_matmul(ops, c, product, x, STRIDE, &w, NULL, n_tok, K_FAST), K_OK);
-            CHECK_INT(ops->add(c, y[0], product, (int64_t)n_tok * M), K_OK);
-            CHECK_INT(ops->matmul_add(c, y[1], x, STRIDE, &w, n_tok, K_FAST), K_OK);
-            CHECK(same(y[0], y[1], (size_t)n_tok * M * 4));
-            tensor_free(&w);
-            device_free(x), device_free(y[0]), device_free(y[1]), device_free(product);
-        }
+        for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) /* a row's norm is a warp's, or a block's */
+            adding_is_three_operations(types[k], counts[i] <= 2 ? 520 : 40, counts[i], k % 2);
+    adding_is_three_operations(K_BF16, 40, 1, false);
+    adding_is_three_operations(K_Q8_0, 512, 2, true);
 }
 
 /* ---- queries, keys and values to their places ---- */
@@ -231,7 +253,7 @@ struct moe_case {
 
 static void moe_is_its_operations(const struct moe_case *a)
 {
-    enum { EMBD = 256, FF = 512, SHARED_FF = 256, EXPERTS = 6, USED = 3, TOK_MAX = 40 };
+    enum { EMBD = 768, FF = 256, SHARED_FF = 256, EXPERTS = 6, USED = 3, TOK_MAX = 40 };
     const bool shared = a->shared != K_TYPE_COUNT;
     const int32_t n = a->n_tok;
     struct k_tensor w[6] = {device_tensor(a->gate, EMBD, FF, EXPERTS), device_tensor(a->up, EMBD, FF, EXPERTS),
@@ -245,6 +267,8 @@ static void moe_is_its_operations(const struct moe_case *a)
     ids = device_copy(chosen, (size_t)(n * USED) * sizeof *ids);
     float *x = device_floats((int64_t)n * EMBD), *weights = device_floats((int64_t)n * USED), *y[2];
     device_twins(y, (int64_t)n * EMBD);
+    float *norm = device_floats(EMBD),
+          *rows[2] = {device_new((size_t)(n * EMBD) * 4), device_new((size_t)(n * EMBD) * 4)};
     const struct k_moe m = {.x = x,
                             .gate_exps = &w[0],
                             .up_exps = &w[1],
@@ -258,7 +282,8 @@ static void moe_is_its_operations(const struct moe_case *a)
                             .hidden = device_new((size_t)(n * USED * FF) * 4),
                             .out = device_new((size_t)(n * USED * EMBD) * 4),
                             .shared_hidden = device_new((size_t)(n * SHARED_FF) * 4),
-                            .shared_out = device_new((size_t)(n * EMBD) * 4)};
+                            .shared_out = device_new((size_t)(n * EMBD) * 4),
+                            .norm = {rows[1], norm, 1e-6f}};
     const struct k_product gated = {m.hidden, &w[0], NULL, &w[1]}, down = {m.out, &w[2], NULL, NULL};
     const struct k_product shared_gated = {m.shared_hidden, &w[3], NULL, &w[4]};
     CHECK_INT(ops->matmul_experts(c, &gated, x, false, ids, USED, n, K_FAST), K_OK);
@@ -269,10 +294,13 @@ static void moe_is_its_operations(const struct moe_case *a)
         CHECK_INT(k_matmul(ops, c, m.shared_out, m.shared_hidden, SHARED_FF, &w[5], NULL, n, K_FAST), K_OK);
         CHECK_INT(ops->add(c, y[0], m.shared_out, (int64_t)n * EMBD), K_OK);
     }
+    CHECK_INT(ops->rms_norm(c, rows[0], y[0], norm, n, EMBD, EMBD, 1e-6f), K_OK);
     CHECK_INT(ops->moe(c, y[1], &m, n, K_FAST), K_OK);
     CHECK(same(y[0], y[1], (size_t)(n * EMBD) * sizeof(float)));
+    CHECK(same(rows[0], rows[1], (size_t)(n * EMBD) * sizeof(float)));
     for (int i = 0; i < (shared ? 6 : 3); i++)
         tensor_free(&w[i]);
+    device_free(norm), device_free(rows[0]), device_free(rows[1]);
     device_free(ids), device_free(x), device_free(weights), device_free(y[0]), device_free(y[1]);
     device_free(m.hidden), device_free(m.out), device_free(m.shared_hidden), device_free(m.shared_out);
 }
@@ -299,8 +327,8 @@ int main(void)
         TEST(latents_go_to_their_places);
         TEST(experts_are_chosen_with_the_product);
         TEST(experts_are_one_operation);
+        TEST(a_product_is_added);
     }
-    TEST(a_product_is_added);
     ops->ctx_free(c);
     CHECK_INT(cuda_emulated_allocated(), 0);
     return TEST_RESULT();
