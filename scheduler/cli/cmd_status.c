@@ -11,9 +11,29 @@ static void line(const char *title, const cJSON *object, const char *const *keys
     char buf[64];
 
     printf("%-9s", title);
-    for (int i = 0; i < n; i++)
-        printf("%s%s %s", i ? ", " : " ", text(object, keys[i], buf, sizeof buf), keys[i]);
+    for (int i = 0; i < n; i++) {
+        printf("%s%s ", i ? ", " : " ", text(object, keys[i], buf, sizeof buf));
+        for (const char *p = keys[i]; *p; p++)
+            putchar(*p == '_' ? ' ' : *p);
+    }
     putchar('\n');
+}
+
+static void print_ledger(const cJSON *ledger)
+{
+    char a[64], b[64], c[64], d[64], why[256];
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(ledger, "off"))) {
+        printf("%-9s off: nothing is written down\n", "ledger");
+        return;
+    }
+    printf("%-9s %s rows, %s queued, %s writes failed, the last took %s us\n", "ledger",
+           text(ledger, "rows", a, sizeof a), text(ledger, "queued", b, sizeof b), text(ledger, "failed", c, sizeof c),
+           text(ledger, "last_commit_us", d, sizeof d));
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(ledger, "failing")))
+        printf("%-9s cannot be written: %s\n", "", text(ledger, "last_error", why, sizeof why));
+    else if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(ledger, "spooling")))
+        printf("%-9s its file cannot be written: %s; in the spool are %s bytes\n", "",
+               text(ledger, "last_error", why, sizeof why), text(ledger, "spool_bytes", a, sizeof a));
 }
 
 /* Nothing where budgets are this scheduler's alone. */
@@ -33,7 +53,6 @@ static void print_status(const cJSON *root)
 {
     static const char *const requests[] = {"running", "waiting", "ok", "cancelled", "failed", "refused", "retries"};
     static const char *const tokens[] = {"input", "cached_input", "output"};
-    static const char *const ledger[] = {"rows", "queued", "failed", "last_commit_us"};
     char a[64], b[64], c[64];
     const char *reason = cli_json_text(root, "reason", a, sizeof a);
     bool draining = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "draining"));
@@ -50,7 +69,7 @@ static void print_status(const cJSON *root)
     line("requests", cJSON_GetObjectItemCaseSensitive(root, "requests"), requests, 7);
     line("tokens", cJSON_GetObjectItemCaseSensitive(root, "tokens"), tokens, 3);
     printf("%-9s $%s\n", "charge", text(root, "charge_usd", a, sizeof a));
-    line("ledger", cJSON_GetObjectItemCaseSensitive(root, "ledger"), ledger, 4);
+    print_ledger(cJSON_GetObjectItemCaseSensitive(root, "ledger"));
     print_budget_store(cJSON_GetObjectItemCaseSensitive(root, "budget_store"));
 }
 

@@ -299,9 +299,10 @@ static void on_committed(enum rc rc, void *arg)
         log_error(f->o.log, "ledger", "a row was refused", LOG_S("request_id", r->id));
     /* RC_CONFLICT: it was written by the attempt before, whose answer said otherwise. */
     if (rc != RC_OK && rc != RC_CONFLICT && rc != RC_INVALID) {
+        char why[256];
         if (!f->ledger_failing)
             log_error(f->o.log, "ledger", "rows cannot be written: answers wait, new requests are refused",
-                      LOG_S("reason", rc_name(rc)));
+                      LOG_S("reason", *ledger_last_error(f->o.ledger, why, sizeof why) ? why : rc_name(rc)));
         f->ledger_failing = true;
         request_arm(r, COMMIT_AGAIN_MS);
         return;

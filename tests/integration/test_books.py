@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -273,8 +274,11 @@ def fill_up_and_free(s, how, filler):
         n = len(load.told)
         wait_until(lambda: len(load.told) > n + 10, 10, "answers go on")
         assert not state()["failing"] and request(s.port, "GET", "/readyz").status == 200
+        assert re.search(r"its file cannot be written: \S.*; in the spool are \d+ bytes\n", on(s, "status"))
     else:
         wait_until(lambda: state()["failing"], 10, "rows cannot be written")
+        assert re.search(r"^ledger .*\n +cannot be written: \S.*full", on(s, "status"), re.M), on(s, "status")
+        assert "disk is full" in s.line(message="rows cannot be written: answers wait, new requests are refused")["reason"]
         wait_until(lambda: request(s.port, "GET", "/readyz").status == 503, 10, "not ready")
     os.unlink(filler)
     wait_until(lambda: not state()["failing"] and state()["spool_bytes"] == 0, 10, "it is written again")
