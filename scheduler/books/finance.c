@@ -227,6 +227,19 @@ static enum rc check_month(const struct finance_change *c, struct error *e)
         return error_set(e, RC_INVALID, "subject: \"%.80s\" is no month like 2026-10", c->subject);
     return RC_OK;
 }
+/* A month may be closed when nothing more can happen in it. */
+static enum rc check_lock(const struct finance_change *c, struct error *e)
+{
+    int64_t at_s = 0, year;
+    int month, day;
+    enum rc rc = check_month(c, e);
+    if (rc != RC_OK || !parse_date(c->subject, false, &at_s))
+        return rc;
+    date_from_days(c->at.ns / NS_PER_S / 86400, &year, &month, &day);
+    if (at_s >= date_to_days(year, month, 1) * 86400)
+        return error_set(e, RC_INVALID, "subject: %s is not over yet", c->subject);
+    return RC_OK;
+}
 static enum rc check_nothing(const struct finance_change *c, struct error *e)
 {
     (void)c, (void)e;
@@ -242,7 +255,7 @@ static const struct {
     {"discount", check_discount, true},   {"cost_centre", check_cost_centre, true},
     {"asset", check_asset, true},         {"rent", check_rent, true},
     {"utilisation", check_percent, true}, {"rate", check_prices, true},
-    {"reference", check_reference, true}, {"lock", check_month, false},
+    {"reference", check_reference, true}, {"lock", check_lock, false},
     {"unlock", check_month, false},       {"correction", check_nothing, false},
 };
 #define N_KINDS (sizeof kinds / sizeof kinds[0])

@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fault"))
 from books import Load, compare, read_books  # noqa: E402
@@ -169,6 +170,7 @@ def check_refusals(s):
             ({"kind": "price", "subject": "m", "value": {"input": "1"}}, 400, "output: is missing"),
             ({"kind": "prize", "subject": "m"}, 400, "is none of"),
             ({"kind": "lock", "subject": "2026-13"}, 400, "is no month"),
+            ({"kind": "lock", "subject": time.strftime("%Y-%m", time.gmtime())}, 400, "is not over yet"),
             ({"kind": "price", "subject": "m", "value": "1"}, 400, "JSON object"),
             ({"kind": "unlock", "subject": "2026-01"}, 409, "is not locked"),
             ({"kind": "price", "subject": "m", "sum": 1}, 400, "is not known here")):
