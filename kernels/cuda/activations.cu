@@ -8,6 +8,8 @@
 /* grid: slices / 4, rows; block: 4 warps, a slice each; no shared memory. */
 KERNEL(act_to_q8)(struct mul_job j, uint8_t *to, const float *x, int64_t x_stride)
 {
+    let_next_begin();
+    wait_for_before();
     int slice = block_x() * (ACT_BLOCK / WARP) + warp_of_block();
     if (slice >= j.np / SLICE)
         return;
@@ -31,6 +33,8 @@ KDEV float f16_row_scale(float top)
 /* grid: parts of ACT_PART elements, rows; block 128. F16: each block finds the row's maximum for itself, from the cache. */
 KERNEL(act_to_16)(struct mul_job j, uint8_t *to, const float *x, int64_t x_stride)
 {
+    let_next_begin();
+    wait_for_before();
     SHARED(float, part, ACT_BLOCK / WARP);
     const float *from = x + block_y() * x_stride;
     uint16_t *row = (uint16_t *)(to + block_y() * j.x_bytes);
@@ -68,11 +72,11 @@ enum k_status mul_activations(struct k_ctx *c, const struct mul_job *j, uint8_t 
         uint8_t *at = to + r * j->x_bytes;
         const float *from = x + r * x_stride;
         if (j->form == ACT_Q8)
-            st = launch(c->stream, act_to_q8, grid_of((j->np / SLICE + 3) / 4, rows), ACT_BLOCK, 0, *j, at, from,
-                        x_stride);
+            st = launch_early(c->stream, c->early, act_to_q8, grid_of((j->np / SLICE + 3) / 4, rows), ACT_BLOCK, 0, *j,
+                              at, from, x_stride);
         else
-            st = launch(c->stream, act_to_16, grid_of((j->np + ACT_PART - 1) / ACT_PART, rows), ACT_BLOCK, 0, *j, at,
-                        from, x_stride);
+            st = launch_early(c->stream, c->early, act_to_16, grid_of((j->np + ACT_PART - 1) / ACT_PART, rows),
+                              ACT_BLOCK, 0, *j, at, from, x_stride);
     }
     return st;
 }

@@ -20,6 +20,7 @@ struct attn_env {
     size_t part_bytes; /* ATTN_PART_BYTES serve every case well */
     size_t fold_bytes; /* of partial results are folded by the last block that made some, if no more than that */
     uint32_t *arrived; /* [CUDA_ARRIVED] */
+    bool early;        /* launches may be (launch_early()) */
 };
 #define ATTN_PART_BYTES ((size_t)64 << 20)
 /* A block reads some 100 GB/s from L2, so much in what a launch costs: 128 splits of four heads of 128, or eight of 16

@@ -8,7 +8,7 @@ static enum k_status env_of(struct attn_env *env, struct k_ctx *c, const struct 
     enum k_status st;
     *env = {};
     env->stream = c->stream, env->n_sm = c->facts.n_sm, env->shared_max = c->facts.shared_max;
-    env->part_bytes = ATTN_PART_BYTES, env->fold_bytes = ATTN_FOLD_BYTES;
+    env->part_bytes = ATTN_PART_BYTES, env->fold_bytes = ATTN_FOLD_BYTES, env->early = c->early;
     env->part = (float *)cuda_scratch(c, CUDA_SCRATCH_ATTENTION, env->part_bytes, &st);
     if (st == K_OK)
         env->arrived = cuda_arrived(c, &st);

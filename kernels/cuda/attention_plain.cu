@@ -37,6 +37,7 @@ KDEV void score_page(float *scores, const float *q, const struct attn_args &a, c
 KERNEL(attention_plain_kernel)(struct attn_args a)
 {
     let_next_begin();
+    wait_for_before();
     SHARED_DYN(float, q);
     float *out = q + a.d_k, *scores = out + a.d_v;
     const int32_t token = block_x(), head = block_y(), kv_head = head / a.group;
@@ -87,5 +88,6 @@ enum k_status attention_plain(const struct attn_env *env, const struct attn_args
         return K_OK;
     if (shared > env->shared_max)
         return K_BAD_SHAPE;
-    return launch(env->stream, attention_plain_kernel, grid_of(env->tokens.n_tok, a->n_head), THREADS, shared, *a);
+    return launch_early(env->stream, env->early, attention_plain_kernel, grid_of(env->tokens.n_tok, a->n_head), THREADS,
+                        shared, *a);
 }

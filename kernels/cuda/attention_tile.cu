@@ -558,6 +558,7 @@ KDEV int32_t page_after(const struct attn_args &a, int32_t page)
 template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, WM *WN *WARP, 1)(struct attn_args a)
 {
     let_next_begin();
+    wait_for_before();
     enum { RT = MT / WM, NS = PAGE / 8 / WN, ROWS = MT * 16 };
     SHARED_DYN(uint16_t, base);
     struct tile_memory m = tile_memory_of<ROWS, WN>(a, base);
@@ -637,6 +638,7 @@ template <int MT, int WM, int WN, int NO> KERNEL_BOUNDS(attention_tile_kernel, W
 KERNEL(attention_fold_kernel)(struct attn_args a)
 {
     let_next_begin();
+    wait_for_before();
     const int32_t token = block_x(), count = run_of(a.tokens, a.tokens.run_of[token]).count;
     if (count < a.count_min || count > a.count_max || token_is_padding(a.tokens, token))
         return;
@@ -695,11 +697,11 @@ static enum k_status run_counts(const struct attn_env *env, struct attn_args a, 
     if (shared > env->shared_max)
         return K_BAD_SHAPE;
     enum k_status st =
-        launch(env->stream, attention_tile_kernel<MT, WM, WN, NO>,
-               grid_of((int64_t)t->n_runs * a.n_row_block, a.n_kv_head, a.n_z), WM * WN * WARP, shared, a);
+        launch_early(env->stream, env->early, attention_tile_kernel<MT, WM, WN, NO>,
+                     grid_of((int64_t)t->n_runs * a.n_row_block, a.n_kv_head, a.n_z), WM * WN * WARP, shared, a);
     if (st != K_OK || a.n_z == 1 || a.arrived)
         return st;
-    return launch(env->stream, attention_fold_kernel, grid_of(t->n_tok, a.n_head), 128, 0, a);
+    return launch_early(env->stream, env->early, attention_fold_kernel, grid_of(t->n_tok, a.n_head), 128, 0, a);
 }
 
 /* Whether a block of the larger of the two kernels that such heads may need has its shared memory. */

@@ -11,6 +11,8 @@
 KERNEL_BOUNDS(group_pairs, GROUP_BLOCK, 1)
 (int32_t *list, struct mul_tile *tiles, int32_t *n_tiles, const int32_t *ids, int n_pairs, int n_expert, int T)
 {
+    let_next_begin();
+    wait_for_before();
     SHARED_DYN(int, count);
     int *begin = count + n_expert, *tile = begin + n_expert;
     for (int e = thread_x(); e < n_expert; e += GROUP_BLOCK)
@@ -68,6 +70,6 @@ enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, 
     int32_t *list = (int32_t *)(tiles + most);
     j->n_tiles = at, j->tiles = tiles, j->list = list;
     *grid_tiles = most;
-    return launch(c->stream, group_pairs, grid_of(1), GROUP_BLOCK, 3 * (size_t)n_expert * sizeof(int), list, tiles, at,
-                  ids, (int)n_pairs, (int)n_expert, tile_pairs);
+    return launch_early(c->stream, c->early, group_pairs, grid_of(1), GROUP_BLOCK, 3 * (size_t)n_expert * sizeof(int),
+                        list, tiles, at, ids, (int)n_pairs, (int)n_expert, tile_pairs);
 }

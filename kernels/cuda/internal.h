@@ -109,7 +109,7 @@ struct k_ctx {
 void *cuda_scratch(struct k_ctx *c, enum cuda_scratch which, size_t bytes, enum k_status *status);
 
 /* CUDA_ARRIVED zeros on the device, for arrive_last() (portable.cuh); one area for all, as a launch leaves zeros behind
- * and none that counts begins before the one before it is done. *status as above. */
+ * and none counts before the one before it is done. *status as above. */
 uint32_t *cuda_arrived(struct k_ctx *c, enum k_status *status);
 #define CUDA_ARRIVED 65536
 

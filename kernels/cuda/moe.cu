@@ -19,6 +19,7 @@ struct combined {
 KERNEL_BOUNDS(combine_kernel, COMBINE_THREADS, 2)(struct combined a)
 {
     let_next_begin();
+    wait_for_before();
     SHARED(struct norm_room, room, 1);
     const int64_t t = block_x();
     const int32_t i = block_y() * COMBINE_THREADS + thread_x(), dim = a.dim;
@@ -44,7 +45,7 @@ static enum k_status combine(struct k_ctx *c, struct combined *a, int32_t n_tok)
     if (n_tok > CUDA_ARRIVED) /* the norm by itself */
         a->norm.of.y = NULL;
     const struct grid3 grid = grid_of(n_tok, (a->dim + COMBINE_THREADS - 1) / COMBINE_THREADS);
-    s = cuda_note(c, launch(c->stream, combine_kernel, grid, COMBINE_THREADS, 0, *a));
+    s = cuda_note(c, launch_early(c->stream, c->early, combine_kernel, grid, COMBINE_THREADS, 0, *a));
     if (s != K_OK || norm.y == a->norm.of.y)
         return s;
     return cuda_rms_norm(c, norm.y, a->y, norm.w, n_tok, a->dim, a->dim, norm.eps);

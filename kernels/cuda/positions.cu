@@ -157,7 +157,8 @@ KDEV int32_t heads_of_block(int32_t n_head, int32_t before, int32_t *first)
 
 /* Grid (n_tok, 2 + n_head / 4), 128 threads: a block for the keys, one for the values, the others four heads of
  * queries each. Shared: d_rope floats. Bytes: 8 per rotated element, 6 per stored one (F16); bound by latency, of
- * which it saves four launches' worth: sines are computed by each block for itself. */
+ * which it saves four launches' worth: sines are computed by each block for itself, while the product before is at its
+ * end. */
 KERNEL_BOUNDS(place_gqa_kernel, THREADS, 4)
 (struct k_gqa_rows rows, struct k_gqa a, struct k_rope r, struct store keys, struct store values)
 {
@@ -165,10 +166,12 @@ KERNEL_BOUNDS(place_gqa_kernel, THREADS, 4)
     SHARED_DYN(float, cosine);
     const int64_t t = block_x();
     if (block_y() == 1) {
+        wait_for_before();
         store_elements(values, block_x(), rows.v + t * a.n_kv_head * a.d_v, a.n_kv_head * a.d_v);
         return;
     }
     rope_angles(cosine, keys.pos[t], r);
+    wait_for_before();
     sync_block();
     if (block_y() == 0) {
         float *k = rows.k + t * a.n_kv_head * a.d_k;
@@ -194,10 +197,10 @@ enum k_status cuda_place_gqa(struct k_ctx *c, const struct k_kv_pool *kv, const 
     s = cuda_tokens(c, &t, tok, n_tok);
     if (s != K_OK)
         return s;
-    return cuda_note(c, launch(c->stream, place_gqa_kernel,
-                               grid_of(n_tok, 2 + (a->n_head + BLOCK_HEADS - 1) / BLOCK_HEADS), THREADS,
-                               (size_t)r->d_rope * sizeof(float), *rows, *a, *r, store_of(kv, 0, &t),
-                               store_of(kv, a->n_kv_head * a->d_k, &t)));
+    return cuda_note(c, launch_early(c->stream, c->early, place_gqa_kernel,
+                                     grid_of(n_tok, 2 + (a->n_head + BLOCK_HEADS - 1) / BLOCK_HEADS), THREADS,
+                                     (size_t)r->d_rope * sizeof(float), *rows, *a, *r, store_of(kv, 0, &t),
+                                     store_of(kv, a->n_kv_head * a->d_k, &t)));
 }
 
 /* Grid (n_tok, 1 + n_head / 4), 128 threads: a block for the keys, whose first warp norms the latent part while the
@@ -210,6 +213,7 @@ KERNEL_BOUNDS(place_mla_kernel, THREADS, 4)
     const int64_t t = block_x();
     const int32_t wide = a.kv_lora + a.d_rope;
     rope_angles(cosine, keys.pos[t], r);
+    wait_for_before();
     sync_block();
     if (block_y() == 0) {
         float *k = rows.k + t * wide;
@@ -259,7 +263,7 @@ enum k_status cuda_place_mla(struct k_ctx *c, const struct k_kv_pool *kv, const 
     s = cuda_tokens(c, &t, tok, n_tok);
     if (s != K_OK)
         return s;
-    return cuda_note(c, launch(c->stream, place_mla_kernel,
-                               grid_of(n_tok, 1 + (a->n_head + BLOCK_HEADS - 1) / BLOCK_HEADS), THREADS,
-                               (size_t)r->d_rope * sizeof(float), *rows, *a, *r, store_of(kv, 0, &t)));
+    return cuda_note(c, launch_early(c->stream, c->early, place_mla_kernel,
+                                     grid_of(n_tok, 1 + (a->n_head + BLOCK_HEADS - 1) / BLOCK_HEADS), THREADS,
+                                     (size_t)r->d_rope * sizeof(float), *rows, *a, *r, store_of(kv, 0, &t)));
 }

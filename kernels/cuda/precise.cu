@@ -8,6 +8,7 @@
 KERNEL(mul_f32)(struct mul_job j)
 {
     let_next_begin();
+    wait_for_before();
     struct mul_tile tile = tile_at(&j, block_y(), PRECISE_PAIRS);
     if (tile.count > 0)
         precise_row(&j, &tile, block_x());
@@ -18,5 +19,5 @@ enum k_status mul_precise(struct k_ctx *c, const struct mul_job *j, int64_t grid
     int64_t matrices = j->ids || j->tiles ? 1 : j->n_matrix;
     if (grid_tiles > 65535)
         return K_BAD_SHAPE;
-    return launch(c->stream, mul_f32, grid_of(j->m, grid_tiles, matrices), PRECISE_BLOCK, 0, *j);
+    return launch_early(c->stream, c->early, mul_f32, grid_of(j->m, grid_tiles, matrices), PRECISE_BLOCK, 0, *j);
 }

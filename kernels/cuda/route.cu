@@ -136,6 +136,7 @@ KDEV void route_token(const struct routing &to, int32_t t, float *p)
 KERNEL_BOUNDS(route_kernel, WARP, 1)(struct routing to)
 {
     let_next_begin();
+    wait_for_before();
     SHARED_DYN(float, p);
     route_token(to, block_x(), p);
 }
@@ -145,6 +146,7 @@ KERNEL_BOUNDS(route_kernel, WARP, 1)(struct routing to)
 KERNEL_BOUNDS(choose_kernel, PRECISE_BLOCK, 1)(struct mul_job j, struct routing to, uint32_t *arrived)
 {
     let_next_begin();
+    wait_for_before();
     SHARED_DYN(float, p);
     SHARED(int32_t, said, 1);
     struct mul_tile tile = tile_at(&j, 0, PRECISE_PAIRS);
@@ -175,8 +177,8 @@ enum k_status cuda_route(struct k_ctx *c, int32_t *ids, float *weights, const fl
     const size_t shared = (size_t)route_floats(*r) * sizeof(float);
     if (shared > c->facts.shared_max)
         return K_UNSUPPORTED;
-    return cuda_note(c, launch(c->stream, route_kernel, grid_of(n_tok), WARP, shared,
-                               routing_of(c, ids, weights, logits, r, n_tok)));
+    return cuda_note(c, launch_early(c->stream, c->early, route_kernel, grid_of(n_tok), WARP, shared,
+                                     routing_of(c, ids, weights, logits, r, n_tok)));
 }
 
 /* Product and choice one after the other. */
@@ -201,6 +203,6 @@ enum k_status cuda_choose(struct k_ctx *c, const struct k_choice *m, const struc
     uint32_t *arrived = s == K_OK ? cuda_arrived(c, &s) : NULL;
     if (s != K_OK)
         return s;
-    return cuda_note(c, launch(c->stream, choose_kernel, grid_of(j.m), PRECISE_BLOCK, shared, j,
-                               routing_of(c, m->ids, m->weights, m->logits, r, n_tok), arrived));
+    return cuda_note(c, launch_early(c->stream, c->early, choose_kernel, grid_of(j.m), PRECISE_BLOCK, shared, j,
+                                     routing_of(c, m->ids, m->weights, m->logits, r, n_tok), arrived));
 }

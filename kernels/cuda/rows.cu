@@ -62,6 +62,7 @@ KERNEL_BOUNDS(norm_block_kernel, THREADS, 2)
 (float *y, const float *x, const float *w, int32_t dim, int32_t stride, float eps)
 {
     let_next_begin();
+    wait_for_before();
     SHARED(struct norm_room, room, 1);
     const int64_t at = (int64_t)block_x() * stride;
     norm_row_by_block<THREADS>(y + at, x + at, w, dim, eps, room);
@@ -72,6 +73,7 @@ KERNEL_BOUNDS(norm_warp_kernel, THREADS, 2)
 (float *y, const float *x, const float *w, int64_t rows, int32_t dim, int32_t stride, float eps)
 {
     let_next_begin();
+    wait_for_before();
     int64_t r = (int64_t)block_x() * (THREADS / WARP) + warp_of_block();
     if (r >= rows) /* the whole warp */
         return;
@@ -85,9 +87,10 @@ enum k_status cuda_rms_norm(struct k_ctx *c, float *y, const float *x, const flo
     if (s != K_OK || rows == 0)
         return s;
     if (dim <= NORM_WARP_DIM_MAX)
-        return cuda_note(c, launch(c->stream, norm_warp_kernel, grid_of(parts(rows, THREADS / WARP)), THREADS, 0, y, x,
-                                   w, rows, dim, stride, eps));
-    return cuda_note(c, launch(c->stream, norm_block_kernel, grid_of(rows), THREADS, 0, y, x, w, dim, stride, eps));
+        return cuda_note(c, launch_early(c->stream, c->early, norm_warp_kernel, grid_of(parts(rows, THREADS / WARP)),
+                                         THREADS, 0, y, x, w, rows, dim, stride, eps));
+    return cuda_note(
+        c, launch_early(c->stream, c->early, norm_block_kernel, grid_of(rows), THREADS, 0, y, x, w, dim, stride, eps));
 }
 
 /* Grid (n / 1024), 256 threads, 4 elements each. 12 bytes an element. */

@@ -179,7 +179,8 @@ static void attend(const struct bench *b, float *y, int32_t from, int32_t n, int
     CHECK_INT(device_facts_of(0, &facts), K_OK);
     shared_max = shared_max < facts.shared_max ? shared_max : facts.shared_max;
     void *dy = device_poison((size_t)((n + padding) * y_row) * sizeof(float));
-    const struct attn_env env = {st, n_sm, shared_max, s.t, (float *)b->part, (size_t)8 << 20, fold_bytes, b->arrived};
+    const struct attn_env env = {st,         n_sm,       shared_max,      s.t, (float *)b->part, (size_t)8 << 20,
+                                 fold_bytes, b->arrived, facts.major >= 9};
     CHECK_INT(a->n_kv_head ? attention_gqa(&env, (float *)dy, b->device_q + from * q_row, &b->device, &g)
                            : attention_mla(&env, (float *)dy, b->device_q + from * q_row, &b->device, &m),
               K_OK);
