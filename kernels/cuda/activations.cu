@@ -14,9 +14,10 @@ KERNEL(act_to_q8)(struct mul_job j, uint8_t *to, const float *x, int64_t x_strid
     if (slice >= j.np / SLICE)
         return;
     uint8_t *row = to + block_y() * j.x_bytes;
-    act_quantise_slice(&j, x + block_y() * x_stride, slice, (int8_t *)row + slice * SLICE,
-                       (float *)(row + j.np) + slice * (SLICE / 32),
-                       (float *)(row + j.np + j.np / 8) + slice * (SLICE / j.group));
+    float v[8];
+    act_load(&j, x + block_y() * x_stride, slice, v);
+    act_quantise(&j, v, (int8_t *)row + slice * SLICE, (float *)(row + j.np) + slice * (SLICE / 32),
+                 (float *)(row + j.np + j.np / 8) + slice * (SLICE / j.group));
 }
 
 /* The power of two that brings the row's largest magnitude to 2^14 at most, where halves are far from their limits; what is

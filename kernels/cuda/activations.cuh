@@ -23,15 +23,13 @@ KDEV void act_load(const struct mul_job *j, const float *x, int slice, float v[8
         v[i] = k + i < j->n ? x[k + i] : 0.0f;
 }
 
-/* Elements slice * SLICE and up of the row x, of j->n elements, zeros after these -> q[SLICE] (8-byte aligned), d[SLICE / 32],
- * s[SLICE / group]. The CPU backend's rounding: d = max |x| / 127, q = round(x * (127 / max)), to nearest even; a group that
+/* A slice's values, as act_load() brings them -> q[SLICE] (8-byte aligned), d[SLICE / 32], s[SLICE / group]. The CPU backend's rounding: d = max |x| / 127, q = round(x * (127 / max)), to nearest even; a group that
  * is not finite has d = NaN and q = 0, one below 2^-100 is zero. Lane l has eight elements, four lanes a group of 32. */
-KDEV void act_quantise_slice(const struct mul_job *j, const float *x, int slice, int8_t *q, float *d, float *s)
+KDEV void act_quantise(const struct mul_job *j, const float v[8], int8_t *q, float *d, float *s)
 {
-    float v[8], top = 0.0f;
+    float top = 0.0f;
     uint32_t finite = 1, packed[2] = {0, 0};
     int sum = 0;
-    act_load(j, x, slice, v);
     for (int i = 0; i < 8; i++) {
         float size = bits_to_f32(f32_to_bits(v[i]) & 0x7fffffffu);
         finite &= size <= 3.402823466e38f;

@@ -8,7 +8,8 @@
  *
  * Bytes per call: the weights once per tile of tokens, and from L2 the activations once per block: 16 rows of weights are
  * 9 (4.5 bits) to 32 bytes per element of k, a token's activations 1.4 or 2. Flops: 2 m n tokens. One or two tokens'
- * activations (DIRECT_PAIRS) are read as floats and rounded by each block, which saves a launch.
+ * activations (DIRECT_PAIRS) are read as floats and rounded by each block, which saves a launch; of quantised weights those
+ * are gemv_dot.cu's.
  *
  * The first slices of a block's weights are asked for before the kernels before this one are done (launch_early()), so
  * that memory is at work while those end and this one begins.
@@ -18,53 +19,21 @@
  *
  * Products of the same activations share a launch, a block's job found by its number (mul_list). Of a gated product a block
  * takes eight rows of one matrix and the same eight of the other, so that both sums of an output meet where they end. */
-#include "kernels/cuda/activations.cuh"
+#include "kernels/cuda/gemv.cuh"
 #include "kernels/cuda/multiply.cuh"
-#include "kernels/cuda/stage.cuh"
 
-#define GEMV_ROWS   16
-#define GEMV_WARPS  4
-#define GEMV_BLOCK  (GEMV_WARPS * WARP) /* = GEMV_ROWS * GEMV_PAIRS: a thread per sum at the end */
 #define GEMV_STAGES 3
 #define GEMV_FOLD   16 /* mul_job.fold at most */
-
-/* Outputs of a block, and the row of the weights (of w, then of w_up) that is row r of its tile; where their tensor ends. */
-KHOST_DEV int gemv_outputs(const struct mul_job *j)
-{
-    return j->w_up ? GEMV_ROWS / 2 : GEMV_ROWS;
-}
-KDEV const uint8_t *gemv_row(const struct mul_job *j, int matrix, int out0, int r)
-{
-    const uint8_t *row = weight_row(j, matrix, out0 + r % gemv_outputs(j));
-    return r < gemv_outputs(j) ? row : j->w_up + (row - j->w);
-}
-KDEV const uint8_t *gemv_stop(const struct mul_job *j, int r)
-{
-    return (r < gemv_outputs(j) ? j->w : j->w_up) + j->w_bytes;
-}
 
 /* This block's job; *out0: its first output. */
 KDEV struct mul_job gemv_job(const struct mul_list *list, int *out0)
 {
-    int i = 0;
-    while (i + 1 < list->n && block_x() >= list->first[i + 1])
-        i++;
+    int i = gemv_job_of(list);
     *out0 = (block_x() - list->first[i]) * gemv_outputs(&list->job[i]);
     return list->job[i];
 }
 
-/* This block's tile. Which expert's it is, kernels before this one say; else its weights are known at once, and come
- * while those are still at their end. */
-KDEV struct mul_tile gemv_tile(const struct mul_job *j)
-{
-    let_next_begin();
-    if (j->ids || j->tiles)
-        wait_for_before();
-    return tile_at(j, block_y(), GEMV_PAIRS);
-}
-
-/* Activations of one pair and slice that a warp has brought into their form for itself: q, d, s; or BF16. */
-#define DIRECT_BYTES    (SLICE + SLICE / 32 * 4 + GROUPS_MAX * 4)
+/* Activations of one pair and slice that a warp has rounded to BF16 for itself. */
 #define DIRECT_16_BYTES (2 * SLICE + 16) /* ldmatrix is free of bank conflicts */
 
 /* Shared memory: each warp's ring, then (quantised) its expanded slice, then its own activations; the sums
@@ -76,7 +45,7 @@ KHOST_DEV int gemv_stage_bytes(const struct mul_job *j)
 KHOST_DEV int gemv_warp_bytes(const struct mul_job *j)
 {
     return GEMV_STAGES * gemv_stage_bytes(j) + (j->group ? EXPANDED_BYTES(GEMV_ROWS) : 0) +
-           (j->direct ? DIRECT_PAIRS * (j->group ? DIRECT_BYTES : DIRECT_16_BYTES) : 0);
+           (j->direct ? DIRECT_PAIRS * DIRECT_16_BYTES : 0);
 }
 KHOST_DEV int gemv_shared_bytes(const struct mul_job *j)
 {
@@ -86,12 +55,6 @@ KHOST_DEV int gemv_shared_bytes(const struct mul_job *j)
 KDEV uint8_t *gemv_stage(const struct mul_job *j, uint8_t *ring, int slice)
 {
     return ring + slice / GEMV_WARPS % GEMV_STAGES * gemv_stage_bytes(j);
-}
-
-/* The activations of column i of the tile; columns past the last repeat it, and are not written. */
-KDEV const uint8_t *gemv_x(const struct mul_job *j, const struct mul_tile *t, int i)
-{
-    return j->x + x_row_of(j, t, i < t->count ? i : t->count - 1) * j->x_bytes;
 }
 
 /* Four sums of a warp's slice to their place: rows lane / 4 and + 8, columns 2 (lane % 4) and + 1. */
@@ -138,23 +101,6 @@ KDEV struct gemv_columns columns_of_rows(const struct mul_job *j, const uint8_t 
     return x;
 }
 
-/* Quantised now, at `to` in shared memory; sync_warp() before they are read. Columns past the last repeat it. */
-KDEV struct gemv_columns columns_direct(const struct mul_job *j, const struct mul_tile *t, uint8_t *to, int slice)
-{
-    for (int i = 0; i < t->count && i < DIRECT_PAIRS; i++) {
-        uint8_t *at = to + i * DIRECT_BYTES;
-        float *d = (float *)(at + SLICE);
-        act_quantise_slice(j, (const float *)gemv_x(j, t, i), slice, (int8_t *)at, d, d + SLICE / 32);
-    }
-    int last = t->count - 1, own[3] = {lane() / 4, 2 * (lane() & 3), 2 * (lane() & 3) + 1};
-    struct gemv_columns x = {to + (own[0] < last ? own[0] : last) * DIRECT_BYTES, {NULL, NULL}, {NULL, NULL}};
-    for (int i = 0; i < 2; i++) {
-        x.d[i] = (const float *)(to + (own[1 + i] < last ? own[1 + i] : last) * DIRECT_BYTES + SLICE);
-        x.s[i] = x.d[i] + SLICE / 32;
-    }
-    return x;
-}
-
 template <int GROUP>
 KDEV void gemv_multiply_q8(const struct mul_job *j, const struct expanded_tile *t, const struct gemv_columns *x,
                            int slice, float acc[4])
@@ -181,9 +127,9 @@ KDEV void gemv_multiply_q8(const struct mul_job *j, const struct expanded_tile *
     }
 }
 
-/* grid: rows / 16 of all jobs, tiles of pairs, matrices; block 128; shared gemv_shared_bytes(), with two tokens 66 KiB for Q4_K,
- * 93 KiB for Q8_0. Per 16 x 256 weights and warp about 300 instructions, a sixth of them tensor
- * core: at 4 bits two thirds of what the issue slots have at full bandwidth. */
+/* grid: rows / 16 of all jobs, tiles of pairs, matrices; block 128; shared gemv_shared_bytes(), 60 KiB for Q4_K,
+ * 85 KiB for Q8_0. Per 16 x 256 weights and warp some 700 instructions (disassembled): at 8 bits two thirds of what the
+ * issue slots have at full bandwidth, at 4.5 bits a quarter more than they have. */
 KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
 {
     SHARED_DYN(uint8_t, shared);
@@ -200,7 +146,6 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
                   *stop = gemv_stop(&j, lane() / 2); /* of two lanes */
     const uint8_t *x_rows[3] = {gemv_x(&j, &tile, lane() / 4), gemv_x(&j, &tile, 2 * (lane() & 3)),
                                 gemv_x(&j, &tile, 2 * (lane() & 3) + 1)};
-    uint8_t *direct = (uint8_t *)t.q + EXPANDED_BYTES(GEMV_ROWS);
 
     for (int i = 0; i < GEMV_STAGES - 1; i++) {
         int slice = warp_of_block() + i * GEMV_WARPS;
@@ -221,8 +166,7 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
             cp_async_commit();
             expand_row(&j, &t, lane() / 2, raw_in_slot(&j, gemv_stage(&j, ring, slice) + slot_at, row, slice),
                        lane() & 1, slice_elems(&j, slice));
-            struct gemv_columns x =
-                j.direct ? columns_direct(&j, &tile, direct, slice) : columns_of_rows(&j, x_rows, slice);
+            struct gemv_columns x = columns_of_rows(&j, x_rows, slice);
             sync_warp();
             if (j.group == 16)
                 gemv_multiply_q8<16>(&j, &t, &x, slice, acc);
@@ -392,12 +336,21 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
     gemv_finish(&j, &tile, total, out0, sums);
 }
 
+static bool fits_with(const struct k_ctx *c, const struct mul_job *j, int fold)
+{
+    return (size_t)(GEMV_WARPS * gemv_warp_bytes(j) + fold * GEMV_BLOCK * (int)sizeof(float)) <= c->facts.shared_max;
+}
+
+bool mul_gemv_fits(const struct k_ctx *c, const struct mul_job *j)
+{
+    return fits_with(c, j, GEMV_WARPS);
+}
+
 /* All slices, or as many rounds of the warps as there is shared memory for: a warp's slices are GEMV_WARPS apart. */
 static int fold_of(const struct k_ctx *c, const struct mul_job *j)
 {
     int n = j->np / SLICE, fold = GEMV_FOLD;
-    while (fold > GEMV_WARPS &&
-           (size_t)(GEMV_WARPS * gemv_warp_bytes(j) + fold * GEMV_BLOCK * (int)sizeof(float)) > c->facts.shared_max)
+    while (fold > GEMV_WARPS && !fits_with(c, j, fold))
         fold -= GEMV_WARPS;
     return n < fold ? n : fold;
 }

@@ -10,7 +10,8 @@
 #define JOBS_MAX (2 * K_PRODUCTS_MAX)
 
 /* tile_pairs: pairs that can share a tile, or more. */
-static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t tile_pairs, enum k_precision p)
+static enum k_status job_of(const struct k_ctx *c, struct mul_job *j, const struct k_tensor *w, int32_t tile_pairs,
+                            enum k_precision p)
 {
     const struct quant_form *form = k_quant_form(w->type);
     *j = {};
@@ -28,7 +29,6 @@ static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t
     bool aligned = (uintptr_t)w->data % 16 == 0;
     if (j->form == ACT_F32)
         return K_OK;
-    j->direct = tile_pairs <= DIRECT_PAIRS && j->form != ACT_F16;
     if (form) {
         j->group = form->group;
         j->has_min = form->has_min;
@@ -38,16 +38,18 @@ static enum k_status job_of(struct mul_job *j, const struct k_tensor *w, int32_t
     j->slot_bytes =
         (j->slice_bytes + 15) / 16 * 16 + (aligned || !form ? 0 : 16); /* floats come element by element then */
     j->x_bytes = form ? j->np + j->np / 8 + 4 * (j->np / j->group) : 2 * j->np + 16;
+    j->direct = tile_pairs <= DIRECT_PAIRS && j->form != ACT_F16;
+    j->direct = j->direct && (form ? mul_dot_fits(c, j, tile_pairs) : mul_gemv_fits(c, j));
     return (uintptr_t)w->data % 16 ? K_BAD_SHAPE : K_OK;
 }
 
 /* The jobs of a product, added to jobs[*n]: one, or two of which the second folds its sums into those of the first, where
  * the matrices of a gated product cannot share blocks. few: gemv.cu multiplies. */
-static enum k_status add_jobs(struct mul_job *jobs, int *n, const struct k_product *product, bool few,
-                              int32_t tile_pairs, enum k_precision p)
+static enum k_status add_jobs(const struct k_ctx *c, struct mul_job *jobs, int *n, const struct k_product *product,
+                              bool few, int32_t tile_pairs, enum k_precision p)
 {
     struct mul_job *j = &jobs[(*n)++];
-    enum k_status st = job_of(j, product->w, tile_pairs, p);
+    enum k_status st = job_of(c, j, product->w, tile_pairs, p);
     j->y = product->y;
     j->y_stride = j->m;
     j->bias = product->bias;
@@ -58,7 +60,7 @@ static enum k_status add_jobs(struct mul_job *jobs, int *n, const struct k_produ
         return (uintptr_t)j->w_up % 16 ? K_BAD_SHAPE : K_OK;
     }
     struct mul_job *up = &jobs[(*n)++];
-    st = job_of(up, product->up, tile_pairs, p);
+    st = job_of(c, up, product->up, tile_pairs, p);
     up->y = j->y;
     up->y_stride = j->y_stride;
     up->gated = true;
@@ -116,7 +118,7 @@ enum k_status mul_precise_job(struct mul_job *j, const struct k_product *product
     int n = 0;
     enum k_status st = k_check_matmul(product, 1, x, x_stride, n_tok);
     if (st == K_OK)
-        st = add_jobs(j, &n, product, false, n_tok, K_PRECISE);
+        st = add_jobs(NULL, j, &n, product, false, n_tok, K_PRECISE);
     if (st != K_OK)
         return st;
     j->x = (const uint8_t *)x;
@@ -169,27 +171,40 @@ static enum k_status multiply_blocks(struct k_ctx *c, const struct mul_job *j, s
                                                : mul_gemm_16(c, j, shape, n_tiles);
 }
 
-/* Few pairs to a tile: jobs of a kind in one launch, and those that fold after what they fold into. */
+/* Few pairs to a tile. */
+enum few_kind { FEW_16, FEW_Q8, FEW_DOT, FEW_KINDS };
+static enum few_kind kind_of(const struct mul_job *j)
+{
+    return !j->group ? FEW_16 : j->direct ? FEW_DOT : FEW_Q8;
+}
+static enum k_status launch_few(struct k_ctx *c, enum few_kind kind, const struct mul_job *jobs, int n,
+                                int64_t grid_tiles)
+{
+    return kind == FEW_DOT ? mul_gemv_dot(c, jobs, n, grid_tiles) : mul_gemv(c, jobs, n, grid_tiles);
+}
+
+/* Jobs of a kind in one launch, and those that fold after what they fold into. */
 static enum k_status multiply_few(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles)
 {
-    struct mul_job of_kind[2][K_PRODUCTS_MAX]; /* as many are not gated */
-    int count[2] = {0, 0};
+    struct mul_job of_kind[FEW_KINDS][K_PRODUCTS_MAX]; /* as many are not gated */
+    int count[FEW_KINDS] = {0};
     enum k_status st = K_OK;
     for (int i = 0; st == K_OK && i < n; i++) {
-        int quantised = jobs[i].group != 0;
+        enum few_kind kind = kind_of(&jobs[i]);
         if (jobs[i].gated)
             continue;
         if (jobs[i].form == ACT_F32)
             st = mul_precise(c, &jobs[i], grid_tiles);
         else
-            of_kind[quantised][count[quantised]++] = jobs[i];
+            of_kind[kind][count[kind]++] = jobs[i];
     }
-    for (int kind = 0; st == K_OK && kind < 2; kind++)
+    for (int kind = 0; st == K_OK && kind < FEW_KINDS; kind++)
         if (count[kind])
-            st = mul_gemv(c, of_kind[kind], count[kind], grid_tiles);
+            st = launch_few(c, (enum few_kind)kind, of_kind[kind], count[kind], grid_tiles);
     for (int i = 0; st == K_OK && i < n; i++)
         if (jobs[i].gated)
-            st = jobs[i].form == ACT_F32 ? mul_precise(c, &jobs[i], grid_tiles) : mul_gemv(c, &jobs[i], 1, grid_tiles);
+            st = jobs[i].form == ACT_F32 ? mul_precise(c, &jobs[i], grid_tiles)
+                                         : launch_few(c, kind_of(&jobs[i]), &jobs[i], 1, grid_tiles);
     return st;
 }
 
@@ -229,7 +244,7 @@ enum k_status cuda_matmul(struct k_ctx *c, const struct k_product *products, int
     if (st != K_OK || n_tok == 0)
         return st;
     for (int32_t i = 0; st == K_OK && i < n; i++)
-        st = add_jobs(jobs, &n_jobs, &products[i], n_tok <= GEMV_PAIRS, n_tok, p);
+        st = add_jobs(c, jobs, &n_jobs, &products[i], n_tok <= GEMV_PAIRS, n_tok, p);
     if (st == K_OK)
         st = set_activations(c, jobs, n_jobs, x, x_stride, n_tok);
     return st == K_OK ? multiply(c, jobs, n_jobs, n_tok) : st;
@@ -245,7 +260,7 @@ enum k_status cuda_matmul_add(struct k_ctx *c, const struct k_added *m, int32_t 
         st = k_check_norm(m->norm.y, m->y, m->norm.w, n_tok, (int32_t)m->w->ne[1], (int32_t)m->w->ne[1]);
     if (st != K_OK || n_tok == 0)
         return st;
-    st = add_jobs(&j, &n, &product, n_tok <= GEMV_PAIRS, n_tok, p);
+    st = add_jobs(c, &j, &n, &product, n_tok <= GEMV_PAIRS, n_tok, p);
     j.add = true;
     if (st == K_OK)
         st = set_activations(c, &j, 1, m->x, m->x_stride, n_tok);
@@ -269,7 +284,7 @@ enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride
         return st;
     if (w->ne[2] > 65535 || w->ne[2] * n_tok > INT32_MAX)
         return K_BAD_SHAPE;
-    st = job_of(&j, w, n_tok, p);
+    st = job_of(c, &j, w, n_tok, p);
     if (st == K_OK)
         st = set_activations(c, &j, 1, x, x_head_stride, w->ne[2] * n_tok);
     if (st != K_OK)
@@ -314,7 +329,7 @@ enum k_status cuda_matmul_experts(struct k_ctx *c, const struct k_product *produ
     bool many = !floats && n_pairs > 4 * product->w->ne[2];
     int tile = many ? 64 : GEMV_PAIRS; /* PRECISE_PAIRS is no other */
     int64_t grid_tiles;
-    st = add_jobs(jobs, &n, product, !many, n_tok == 1 ? 1 : GEMV_PAIRS, p);
+    st = add_jobs(c, jobs, &n, product, !many, n_tok == 1 ? 1 : GEMV_PAIRS, p);
     if (st == K_OK)
         st = set_activations(c, jobs, n, x, product->w->ne[0], x_per_expert ? n_pairs : n_tok);
     for (int i = 0; i < n; i++)
@@ -338,10 +353,10 @@ enum k_status mul_experts_and_shared(struct k_ctx *c, const struct k_product *ex
     if (st == K_OK)
         st = k_check_matmul(shared, 1, x_shared, shared->w->ne[0], 1);
     if (st == K_OK)
-        st = add_jobs(jobs, &n, experts, true, 1, p);
+        st = add_jobs(c, jobs, &n, experts, true, 1, p);
     n_experts = n;
     if (st == K_OK)
-        st = add_jobs(jobs, &n, shared, true, 1, p);
+        st = add_jobs(c, jobs, &n, shared, true, 1, p);
     for (int i = 0; st == K_OK && i < n; i++) {
         struct mul_job *j = &jobs[i];
         const bool of_experts = i < n_experts;

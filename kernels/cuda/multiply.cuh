@@ -35,12 +35,6 @@ KDEV void expand_row(const struct mul_job *j, const struct expanded_tile *t, int
     blocks_expand(j->type, blocks, h, n, &e);
 }
 
-/* Elements of a row in the slice. */
-KDEV int slice_elems(const struct mul_job *j, int slice)
-{
-    return j->n - slice * SLICE < SLICE ? j->n - slice * SLICE : SLICE;
-}
-
 /* Group g of 32 (two of 16) into the sums of 16 rows from `row` on and 8 columns; a, b: fragments of the 32 elements;
  * sc: dx is set; s0, s1: the two columns' s. */
 template <int GROUP>

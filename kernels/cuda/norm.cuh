@@ -13,11 +13,22 @@ KDEV float norm_scale(double sum, int32_t dim, float eps)
     return (float)(1.0 / sqrt(sum / (double)dim + (double)eps));
 }
 
-/* y = x * scale * w for one row; `at` counts the threads that share it. The second reading comes from the cache. */
+/* y = x * scale * w for one row; `at` counts the threads that share it. The second reading comes from the cache, eight
+ * elements of a thread at a time: y may be x, so that nothing is read behind a write that could have gone before it. */
 KDEV void norm_scale_row(float *y, const float *x, const float *w, float scale, int32_t dim, int at, int threads)
 {
-    for (int32_t i = at; i < dim; i += threads)
-        y[i] = x[i] * scale * w[i];
+    const int TOGETHER = 8;
+    for (int32_t first = at; first < dim; first += TOGETHER * threads) {
+        float v[TOGETHER], by[TOGETHER];
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++)
+            if (first + k * threads < dim)
+                v[k] = x[first + k * threads], by[k] = w[first + k * threads];
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++)
+            if (first + k * threads < dim)
+                y[first + k * threads] = v[k] * scale * by[k];
+    }
 }
 
 /* The sum in double, lane l adding elements l, l + 32, ... in order, then a butterfly. y may be x. */
@@ -41,7 +52,7 @@ template <int THREADS> static KMEMBER double norm_sum(const float *x, int32_t di
 {
     enum { EACH = NORM_LANES / THREADS }; /* lanes of a thread */
     double sum[EACH] = {};
-#pragma unroll 4
+#pragma unroll 16 / EACH /* so many are asked for at a time */
     for (int32_t first = thread_x(); first < dim; first += NORM_LANES)
 #pragma unroll
         for (int e = 0; e < EACH; e++) {

@@ -157,6 +157,9 @@ static void products_are_near_exact_sums(void)
     check_matmul(K_BF16, 700, 130, 5, K_FAST);   /* rows that begin on no multiple of 16 bytes */
     check_matmul(K_BF16, 712, 130, 200, K_FAST); /* the largest block, more than one of it */
     check_matmul(K_F16, 704, 65, 70, K_FAST);
+    check_matmul(K_Q8_0, 131072, 17, 1, K_FAST); /* no block of gemv_dot.cu has the shared memory for its activations */
+    for (size_t i = 0; i < HELP_TYPES; i++)      /* many tiles of rows to a block, the last one in part */
+        check_matmul(help_types[i], 4096, 150, 2, K_FAST);
 }
 
 /* The ways to multiply: how many multiprocessors there seem to be, by which a block's shape is chosen (shapes_are_chosen()),
@@ -182,9 +185,10 @@ static void numerics_law(enum k_type type, int64_t n, int32_t n_tok)
         CHECK_INT(k_matmul(&k_cuda_ops, ctx, one + t * ROWS, dx + t * n, n, &dw, NULL, 1, K_FAST), K_OK);
     float *expected = from_device(one, n_tok * ROWS);
     const bool hopper = ctx->wgmma, floats = type == K_F16 || type == K_BF16;
-    const struct way ways[] = {{1, false, n_tok}, {2, false, n_tok},  {4, false, n_tok},  {1000, false, n_tok},
-                               {1000, false, 7},  {1, hopper, n_tok}, {2, hopper, n_tok}, {4, hopper, n_tok}};
-    for (int i = 0; i < (floats && hopper ? 8 : 5); i++) {
+    const struct way ways[] = {{1, false, n_tok},    {2, false, n_tok},  {4, false, n_tok},
+                               {1000, false, n_tok}, {1000, false, 7},   {1, false, 2},
+                               {1, hopper, n_tok},   {2, hopper, n_tok}, {4, hopper, n_tok}};
+    for (int i = 0; i < (floats && hopper ? 9 : 6); i++) {
         const struct way *way = &ways[i];
         ctx->facts.n_sm = way->n_sm;
         ctx->wgmma = way->wgmma;
