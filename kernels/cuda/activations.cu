@@ -55,10 +55,17 @@ KERNEL(act_to_16)(struct mul_job j, uint8_t *to, const float *x, int64_t x_strid
         scale = f16_row_scale(top);
         inverse = 1.0f / scale;
     }
-    int end = (block_x() + 1) * ACT_PART < j.np ? (block_x() + 1) * ACT_PART : j.np;
-    for (int k = block_x() * ACT_PART + thread_x(); k < end; k += ACT_BLOCK) {
-        float v = k < j.n ? from[k] * inverse : 0.0f;
-        row[k] = j.form == ACT_F16 ? f32_to_f16(v) : f32_to_bf16(v);
+    float v[ACT_PART / ACT_BLOCK]; /* all are read before one is written: no compiler knows that these are two places */
+#pragma unroll
+    for (int i = 0; i < ACT_PART / ACT_BLOCK; i++) {
+        int k = block_x() * ACT_PART + i * ACT_BLOCK + thread_x();
+        v[i] = k < j.n ? from[k] * inverse : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < ACT_PART / ACT_BLOCK; i++) {
+        int k = block_x() * ACT_PART + i * ACT_BLOCK + thread_x();
+        if (k < j.np)
+            row[k] = j.form == ACT_F16 ? f32_to_f16(v[i]) : f32_to_bf16(v[i]);
     }
     if (block_x() == 0 && thread_x() < 4)
         ((float *)(row + j.np))[thread_x()] = scale;

@@ -110,10 +110,13 @@ KDEV void load_q8_0(uint16_t *to, int32_t ld, const uint8_t *from, int32_t row_b
         const uint16_t *b = (const uint16_t *)(from + (int64_t)row * row_bytes + block * 34);
         uint32_t *out = (uint32_t *)(to + row * ld + block * 32);
         const float d = row < rows ? f16_to_f32(b[0]) : 0.0f;
-        for (int32_t j = 0; j < 16; j++) {
-            const uint32_t two = row < rows ? b[1 + j] : 0u;
-            out[j] = pack_f16(d * (float)(int8_t)(two & 0xff), d * (float)(int8_t)(two >> 8));
-        }
+        uint32_t two[16]; /* all of them, then the writes, which a compiler lets no read pass */
+#pragma unroll
+        for (int32_t j = 0; j < 16; j++)
+            two[j] = row < rows ? b[1 + j] : 0u;
+#pragma unroll
+        for (int32_t j = 0; j < 16; j++)
+            out[j] = pack_f16(d * (float)(int8_t)(two[j] & 0xff), d * (float)(int8_t)(two[j] >> 8));
     }
 }
 
@@ -139,20 +142,30 @@ KDEV void load_page(const struct tile_memory &s, const struct attn_args &a, int3
 
 /* ---- queries ---- */
 
-/* One row, a warp: q * 2^e = hi + lo with the largest element in [2^7, 2^8), far from the limits of a half. */
+/* One row, a warp: q * 2^e = hi + lo with the largest element in [2^7, 2^8), far from the limits of a half. The whole row is
+ * asked for at once. */
+#define QUERY_EACH (576 / WARP) /* attention_tile_can() */
 KDEV void split_query(uint16_t *hi, uint16_t *lo, float *scale, const float *q, int32_t n, float attn_scale)
 {
-    float top = 0.0f;
-    for (int32_t i = lane(); i < n; i += WARP)
-        top = fmaxf(top, fabsf(q[i]));
+    float v[QUERY_EACH], top = 0.0f;
+#pragma unroll
+    for (int e = 0; e < QUERY_EACH; e++)
+        v[e] = e * WARP + lane() < n ? q[e * WARP + lane()] : 0.0f;
+#pragma unroll
+    for (int e = 0; e < QUERY_EACH; e++)
+        top = fmaxf(top, fabsf(v[e]));
     top = warp_max(top);
     int32_t e = (int32_t)(f32_to_bits(top) >> 23); /* biased */
     e = e < 16 ? 16 : e > 250 ? 250 : e;
     const float up = bits_to_f32((uint32_t)(127 + 134 - e) << 23);
-    for (int32_t i = lane(); i < n; i += WARP) {
-        const float x = q[i] * up;
-        hi[i] = f32_to_f16(x);
-        lo[i] = f32_to_f16(x - f16_to_f32(hi[i]));
+#pragma unroll
+    for (int i = 0; i < QUERY_EACH; i++) {
+        const float x = v[i] * up;
+        const uint16_t half = f32_to_f16(x);
+        if (i * WARP + lane() < n) {
+            hi[i * WARP + lane()] = half;
+            lo[i * WARP + lane()] = f32_to_f16(x - f16_to_f32(half));
+        }
     }
     if (lane() == 0)
         *scale = attn_scale * bits_to_f32((uint32_t)(e - 134 + 127) << 23);

@@ -5,6 +5,7 @@
 
 #define THREADS     128
 #define BLOCK_HEADS 4 /* heads of queries that a block of place_gqa and place_mla rotates */
+#define TOGETHER    8 /* elements that a thread asks for before it uses one */
 
 /* cosine[half], then sine[half], of angles pos * inv_freq[i] in double, rounded once, as the reference. By all
  * threads, a barrier before they are read. */
@@ -20,17 +21,31 @@ KDEV void rope_angles(float *cosine, int32_t pos, const struct k_rope &r)
 }
 
 /* The d_rope rotated elements of n heads: from heads from_stride apart to heads to_stride apart, which may be the
- * same. */
+ * same: so a thread asks for all that it rotates in a round before it writes any. */
 KDEV void rotate_heads(float *to, int64_t to_stride, const float *from, int64_t from_stride, int32_t n,
                        const float *cosine, const struct k_rope &r)
 {
     const int32_t half = r.d_rope / 2;
-    for (int32_t k = thread_x(); k < n * half; k += THREADS) {
-        const int32_t i = k % half, head = k / half;
-        const int32_t a = r.style == K_ROPE_NEOX ? i : 2 * i, b = r.style == K_ROPE_NEOX ? i + half : 2 * i + 1;
-        const float va = from[head * from_stride + a], vb = from[head * from_stride + b];
-        to[head * to_stride + a] = fma_rn(va, cosine[i], -(vb * cosine[half + i]));
-        to[head * to_stride + b] = fma_rn(va, cosine[half + i], vb * cosine[i]);
+    for (int32_t first = thread_x(); first < n * half; first += TOGETHER * THREADS) {
+        float va[TOGETHER], vb[TOGETHER];
+#pragma unroll
+        for (int e = 0; e < TOGETHER; e++) {
+            const int32_t k = first + e * THREADS, i = k % half;
+            if (k < n * half) {
+                va[e] = from[k / half * from_stride + (r.style == K_ROPE_NEOX ? i : 2 * i)];
+                vb[e] = from[k / half * from_stride + (r.style == K_ROPE_NEOX ? i + half : 2 * i + 1)];
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < TOGETHER; e++) {
+            const int32_t k = first + e * THREADS, i = k % half;
+            if (k < n * half) {
+                float *head = to + k / half * to_stride;
+                head[r.style == K_ROPE_NEOX ? i : 2 * i] = fma_rn(va[e], cosine[i], -(vb[e] * cosine[half + i]));
+                head[r.style == K_ROPE_NEOX ? i + half : 2 * i + 1] =
+                    fma_rn(va[e], cosine[half + i], vb[e] * cosine[i]);
+            }
+        }
     }
 }
 
@@ -83,11 +98,20 @@ KDEV uint8_t *store_row(const struct store &s, int32_t t)
 KDEV void store_floats(const struct store &s, int32_t t, const float *from, int32_t n)
 {
     uint8_t *to = store_row(s, t);
-    for (int32_t i = thread_x(); to && i < n; i += THREADS) {
-        if (s.type == K_F32)
-            ((float *)to)[i] = from[i];
-        else
-            ((uint16_t *)to)[i] = f32_to_f16(from[i]);
+    for (int32_t first = thread_x(); to && first < n; first += TOGETHER * THREADS) {
+        float v[TOGETHER];
+#pragma unroll
+        for (int e = 0; e < TOGETHER; e++)
+            if (first + e * THREADS < n)
+                v[e] = from[first + e * THREADS];
+#pragma unroll
+        for (int e = 0; e < TOGETHER; e++) {
+            const int32_t i = first + e * THREADS;
+            if (i < n && s.type == K_F32)
+                ((float *)to)[i] = v[e];
+            else if (i < n)
+                ((uint16_t *)to)[i] = f32_to_f16(v[e]);
+        }
     }
 }
 

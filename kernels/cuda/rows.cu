@@ -5,7 +5,8 @@
 #include "kernels/cuda/norm.cuh"
 
 #define THREADS 256
-/* Elements that a thread of an elementwise kernel takes, a block apart, so that a warp's accesses stay side by side. */
+/* Elements that a thread of an elementwise kernel takes, a block apart, so that a warp's accesses stay side by side. It reads all
+ * of them before it writes one: where it may write is where it may read, as far as a compiler knows. */
 #define EACH 4
 
 static int64_t parts(int64_t n, int64_t size)
@@ -19,11 +20,15 @@ KERNEL_BOUNDS(get_rows_kernel, THREADS, 2)
 (float *y, const uint8_t *w, enum k_type type, int64_t row_bytes, int32_t n, const int32_t *ids)
 {
     const uint8_t *row = w + ids[block_x()] * row_bytes;
-    for (int e = 0; e < EACH; e++) {
-        int32_t i = (block_y() * EACH + e) * THREADS + thread_x();
-        if (i < n)
-            y[(int64_t)block_x() * n + i] = weight_at(type, row, i);
-    }
+    const int32_t first = block_y() * EACH * THREADS + thread_x();
+    float v[EACH];
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+        v[e] = first + e * THREADS < n ? weight_at(type, row, first + e * THREADS) : 0.0f;
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+        if (first + e * THREADS < n)
+            y[(int64_t)block_x() * n + first + e * THREADS] = v[e];
 }
 
 enum k_status cuda_get_rows(struct k_ctx *c, float *y, const struct k_tensor *w, const int32_t *ids, int32_t n_tok)
@@ -39,10 +44,19 @@ enum k_status cuda_get_rows(struct k_ctx *c, float *y, const struct k_tensor *w,
 /* Grid (elements / 1024), 256 threads, 4 elements each: y[r * y_stride + i] = x[r * x_stride + i]. 8 bytes an element. */
 KERNEL(copy_rows_kernel)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t total, int32_t n)
 {
+    const int64_t first = (int64_t)block_x() * EACH * THREADS + thread_x();
+    float v[EACH];
+#pragma unroll
     for (int e = 0; e < EACH; e++) {
-        int64_t i = ((int64_t)block_x() * EACH + e) * THREADS + thread_x();
+        const int64_t i = first + e * THREADS;
         if (i < total)
-            y[i / n * y_stride + i % n] = x[i / n * x_stride + i % n];
+            v[e] = x[i / n * x_stride + i % n];
+    }
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        const int64_t i = first + e * THREADS;
+        if (i < total)
+            y[i / n * y_stride + i % n] = v[e];
     }
 }
 
@@ -96,11 +110,16 @@ enum k_status cuda_rms_norm(struct k_ctx *c, float *y, const float *x, const flo
 /* Grid (n / 1024), 256 threads, 4 elements each. 12 bytes an element. */
 KERNEL(silu_mul_kernel)(float *y, const float *gate, const float *up, int64_t n)
 {
-    for (int e = 0; e < EACH; e++) {
-        int64_t i = ((int64_t)block_x() * EACH + e) * THREADS + thread_x();
-        if (i < n)
-            y[i] = silu_times(gate[i], up[i]);
-    }
+    const int64_t first = (int64_t)block_x() * EACH * THREADS + thread_x();
+    float a[EACH], b[EACH];
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+        if (first + e * THREADS < n)
+            a[e] = gate[first + e * THREADS], b[e] = up[first + e * THREADS];
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+        if (first + e * THREADS < n)
+            y[first + e * THREADS] = silu_times(a[e], b[e]);
 }
 
 enum k_status cuda_silu_mul(struct k_ctx *c, float *y, const float *gate, const float *up, int64_t n)
@@ -116,11 +135,16 @@ enum k_status cuda_silu_mul(struct k_ctx *c, float *y, const float *gate, const 
 KERNEL(add_kernel)(float *y, const float *x, int64_t n)
 {
     let_next_begin();
-    for (int e = 0; e < EACH; e++) {
-        int64_t i = ((int64_t)block_x() * EACH + e) * THREADS + thread_x();
-        if (i < n)
-            y[i] += x[i];
-    }
+    const int64_t first = (int64_t)block_x() * EACH * THREADS + thread_x();
+    float a[EACH], b[EACH];
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+        if (first + e * THREADS < n)
+            a[e] = y[first + e * THREADS], b[e] = x[first + e * THREADS];
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+        if (first + e * THREADS < n)
+            y[first + e * THREADS] = a[e] + b[e];
 }
 
 enum k_status cuda_add(struct k_ctx *c, float *y, const float *x, int64_t n)

@@ -13,6 +13,7 @@
 #define CHUNK    512  /* logits whose exponentials are summed in floats, four lanes (engine/text/softmax.c) */
 #define LANES    4
 #define SUMS_MAX 4096 /* lanes of chunks in shared memory: up to half a million ids */
+#define AHEAD    16   /* logits that a thread asks for before it looks at one: a row is read by one block */
 
 struct sample_shared {
     uint64_t sum[SORT_MAX]; /* of bands, then of candidates; inclusive from the front */
@@ -67,17 +68,30 @@ KDEV uint64_t drawn(uint64_t u53, uint64_t total)
     return (uint64_t)((unsigned __int128)u53 * total >> 53);
 }
 
+/* Logits i, i + step and so on, AHEAD of them below n; past that -infinity. */
+KDEV void read_ahead(float v[AHEAD], const float *logits, int32_t i, int32_t step, int32_t n)
+{
+#pragma unroll
+    for (int k = 0; k < AHEAD; k++)
+        v[k] = i + k * step < n ? logits[i + k * step] : -__builtin_huge_valf();
+}
+
 /* The greatest logit and the lowest id that has it; s->bad if one is NaN or +infinity. */
 KDEV void find_best(struct sample_shared *s, const float *logits, int32_t n)
 {
     float best = -__builtin_huge_valf();
     int32_t id = n;
     bool bad = false;
-    for (int32_t i = thread_x(); i < n; i += THREADS) {
-        const float v = logits[i];
-        bad = bad || !(v < __builtin_huge_valf());
-        if (v > best || id == n)
-            best = v, id = i;
+    for (int32_t first = thread_x(); first < n; first += AHEAD * THREADS) {
+        float v[AHEAD];
+        read_ahead(v, logits, first, THREADS, n);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const int32_t i = first + k * THREADS;
+            bad = bad || !(v[k] < __builtin_huge_valf());
+            if (i < n && (v[k] > best || id == n))
+                best = v[k], id = i;
+        }
     }
     for (int m = WARP / 2; m > 0; m /= 2) {
         const float other = shfl_xor(best, m);
@@ -107,9 +121,14 @@ KDEV void draw_unordered(struct sample_shared *s, const float *logits, int32_t n
     const int32_t stretch = (n + WARPS * WARP - 1) / (WARPS * WARP) * WARP, from = warp_of_block() * stretch;
     const int32_t to = from + stretch < n ? from + stretch : n;
     uint64_t sum = 0, total = 0, before = 0;
-    for (int32_t i = from + lane(); i < to; i += WARP) {
-        const float w = sample_exp((logits[i] - top) * p.scale);
-        sum += w >= floor ? units_of(w) : 0;
+    for (int32_t first = from + lane(); first < to; first += AHEAD * WARP) {
+        float v[AHEAD];
+        read_ahead(v, logits, first, WARP, to);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const float w = sample_exp((v[k] - top) * p.scale);
+            sum += first + k * WARP < to && w >= floor ? units_of(w) : 0;
+        }
     }
     sum = shfl_u64(warp_scan(sum), WARP - 1);
     if (lane() == 0)
@@ -165,12 +184,17 @@ KDEV uint64_t find_band(struct sample_shared *s, const float *logits, int32_t n,
     if (thread_x() == 0)
         s->found = BANDS - 1;
     sync_block();
-    for (int32_t i = thread_x(); i < n; i += THREADS) {
-        const float at = (top - logits[i]) * p.bands_per_logit;
-        if (!(at < BANDS))
-            continue;
-        atomic_add_u64(&s->sum[(int)at], units_of(sample_exp((logits[i] - top) * p.scale)));
-        atomic_add_int(&s->count[(int)at], 1);
+    for (int32_t first = thread_x(); first < n; first += AHEAD * THREADS) {
+        float v[AHEAD];
+        read_ahead(v, logits, first, THREADS, n);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const float at = (top - v[k]) * p.bands_per_logit;
+            if (first + k * THREADS >= n || !(at < BANDS))
+                continue;
+            atomic_add_u64(&s->sum[(int)at], units_of(sample_exp((v[k] - top) * p.scale)));
+            atomic_add_int(&s->count[(int)at], 1);
+        }
     }
     sync_block();
     for (int32_t i = thread_x(); i < BANDS; i += THREADS)
@@ -205,12 +229,17 @@ KDEV void sort_candidates(struct sample_shared *s, const float *logits, int32_t 
     if (thread_x() == 0)
         s->n = 0;
     sync_block();
-    for (int32_t i = thread_x(); i < n; i += THREADS)
-        if ((top - logits[i]) * p.bands_per_logit < reach) {
-            const int at = atomic_add_int(&s->n, 1);
-            if (at < SORT_MAX)
-                s->key[at] = key_of(logits[i], i);
-        }
+    for (int32_t first = thread_x(); first < n; first += AHEAD * THREADS) {
+        float v[AHEAD];
+        read_ahead(v, logits, first, THREADS, n);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++)
+            if (first + k * THREADS < n && (top - v[k]) * p.bands_per_logit < reach) {
+                const int at = atomic_add_int(&s->n, 1);
+                if (at < SORT_MAX)
+                    s->key[at] = key_of(v[k], first + k * THREADS);
+            }
+    }
     sync_block();
     int32_t size = THREADS;
     while (size < s->n)
