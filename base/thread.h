@@ -18,8 +18,8 @@ void thread_wake_on_time(void);
 /* Into the background's scheduling class: where the thread shares a core with a loop it shall not break into its
  * turn each time that a disk is done. Not to be had: no harm. */
 void thread_stand_back(pthread_t t);
-/* Behind everything: it runs while its core has nothing else to do, and is put aside at once when it has. Whoever
- * may have to wait for what such a thread does should rather do it himself. */
+/* Behind everything: it runs while its core has nothing else to do, and is put aside at once when it has, for as long as that
+ * lasts, and may not come back out of it (that takes a right). So it holds no lock, and nobody waits for it: see leisure.h. */
 void thread_come_last(pthread_t t);
 
 /* A condition whose timed waits go by the monotonic clock, and the end of such a wait: so many microseconds from now. */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #define LOOK_MS 5 /* how often whoever waits looks */
+#define LONG_US 500
 
 /* ---- a transaction ----------------------------------------------------------------------------------------------- */
 
@@ -34,8 +35,16 @@ static int fold_entry(struct folding *f, size_t *used, const char *data, size_t 
     return step == SQLITE_DONE ? SQLITE_OK : step;
 }
 
-/* Whoever comes last is put aside at once where somebody else is woken, as far as the kernel hears of it: a core of a
- * virtual machine that only computes may do so for a millisecond more. So it asks. */
+/* A core of a virtual machine that only computes may hear of a wake-up a millisecond late. So it asks. But a loop's turn is
+ * short: whoever takes the core for longer would have it again and again in one piece, and others wait for the file. */
+static void give_way(struct folding *f)
+{
+    const struct mono before = clock_now(&clock_system);
+
+    (void)sched_yield();
+    f->contested = mono_since(&clock_system, before) > LONG_US * NS_PER_US;
+}
+
 static int fold_frame(struct folding *f, const struct ahead_frame *frame)
 {
     int rc = SQLITE_OK;
@@ -45,8 +54,8 @@ static int fold_frame(struct folding *f, const struct ahead_frame *frame)
         rc = fold_entry(f, &used, frame->data + at, frame->n - at);
         if (++f->turn == FOLD_TURN)
             f->turn = 0;
-        if (f->gives_way && f->turn == 0)
-            (void)sched_yield();
+        if (f->gives_way && !f->contested && f->turn == 0)
+            give_way(f);
     }
     return rc;
 }
@@ -143,6 +152,7 @@ bool fold_piece(struct folding *f, int64_t until, int most, bool keep, enum rc *
     rc = flush_commits(f, keep);
     if (rc == SQLITE_OK)
         rc = ledger_file_run(f->inserts->begin);
+    f->contested = false;
     while (rc == SQLITE_OK && entries < most && at < until && ahead_read(f->ahead, at, &frame)) {
         rc = fold_frame(f, &frame);
         entries += frame.entries;

@@ -32,8 +32,9 @@ struct folding {
     int64_t lost;   /* bytes that could not be read; a copy of the journal was kept */
     int entries;    /* of the newest piece */
     int turn;       /* entries since the last FOLD_TURN of them, whatever frames they are in */
+    bool contested; /* in this piece others have had the core for long */
     bool lax;       /* commits of this connection are not flushed: it is not to be anybody else's */
-    bool gives_way; /* its thread comes last (thread.h): it lets others go first, each FOLD_TURN entries */
+    bool gives_way; /* it lets others go first, each FOLD_TURN entries, but where they have the core for long */
     char why[128];  /* of the newest entry that was passed over; "": there was none */
 };
 void folding_init(struct folding *f, struct ahead *a, sqlite3 *db, const struct ledger_inserts *s);

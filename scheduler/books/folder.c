@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/leisure.h"
 #include "base/thread.h"
 #include "scheduler/books/ahead.h"
 #include "scheduler/books/fold.h"
@@ -31,6 +32,7 @@ struct folder {
     struct folding folding; /* likewise */
     pthread_t thread;
     bool runs;
+    struct leisure *leisure; /* the thread's */
 
     pthread_mutex_t lock; /* guards everything below */
     pthread_cond_t more;  /* for the thread */
@@ -187,14 +189,25 @@ static bool is_piling_up_locked(const struct folder *f)
     return f->end - f->folded > f->bytes / FOLD_PILE;
 }
 
-/* Until it piles up: from then on it is the writer's, who would have to wait for us, and we for a core. */
+static bool goes_on_locked(const struct folder *f, int64_t until)
+{
+    return f->folded < until && !f->stopping && !is_piling_up_locked(f);
+}
+
+/* Each piece when a core has nothing else to do. Until it piles up: from then on it is the writer's, who would have to wait
+ * for us. */
 static enum rc fold_for_a_while_locked(struct folder *f, struct error *e)
 {
     const int64_t until = f->end;
     enum rc rc = RC_OK;
 
-    while (f->folded < until && !f->stopping && !is_piling_up_locked(f) && rc == RC_OK)
-        rc = get_to_locked(f, &f->folded, f->folded + 1, (struct piece){.most = FOLD_PIECE}, e);
+    while (goes_on_locked(f, until) && rc == RC_OK) {
+        pthread_mutex_unlock(&f->lock);
+        leisure_wait(f->leisure);
+        pthread_mutex_lock(&f->lock);
+        if (goes_on_locked(f, until))
+            rc = get_to_locked(f, &f->folded, f->folded + 1, (struct piece){.most = FOLD_PIECE}, e);
+    }
     return rc;
 }
 
@@ -376,12 +389,14 @@ enum rc folder_start(struct folder **out, const struct ledger_options *o, sqlite
         rc = make_file(f, e);
         f->state = FOLDER_READY;
     }
-    int failed = rc == RC_OK ? thread_start(&f->thread, "fold", thread_main, f) : 0;
+    int failed = rc == RC_OK ? leisure_start(&f->leisure, "leisure") : 0;
+    if (rc == RC_OK && !failed)
+        failed = thread_start(&f->thread, "fold", thread_main, f);
     if (failed)
         rc = error_set(e, RC_IO, "ledger %s: no thread: %s", o->path, strerror(failed));
     f->runs = rc == RC_OK;
     if (f->runs)
-        thread_come_last(f->thread);
+        thread_stand_back(f->thread);
     if (rc == RC_OK)
         *out = f;
     else
@@ -401,8 +416,10 @@ void folder_stop(struct folder *f)
         f->stopping = true;
         pthread_mutex_unlock(&f->lock);
         pthread_cond_signal(&f->more);
+        leisure_wake(f->leisure);
         pthread_join(f->thread, NULL);
     }
+    leisure_stop(f->leisure);
     done = f->ahead && folder_drain(f, &e) == RC_OK && fold_keep(&f->folding, &e) == RC_OK;
     folding_fini(&f->folding);
     if (done)

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -55,6 +56,29 @@ int fdatasync(int fd)
     if (written - flushed_at > at_risk)
         at_risk = written - flushed_at;
     return (int)syscall(SYS_fdatasync, fd);
+}
+
+/* ---- a core that others want ------------------------------------------------------------------------------------- */
+
+static atomic_int yields, yields_put_aside, yields_in_a_row, most_in_a_row, yield_ms;
+
+int sched_yield(void)
+{
+    const int row = ++yields_in_a_row;
+
+    yields++;
+    most_in_a_row = row > most_in_a_row ? row : most_in_a_row;
+    yields_put_aside += sched_getscheduler(0) == SCHED_IDLE;
+    usleep((useconds_t)yield_ms * 1000);
+    return (int)syscall(SYS_sched_yield);
+}
+
+/* Of the ledger's log: something is committed. */
+ssize_t pwrite64(int fd, const void *data, size_t n, off_t at)
+{
+    if (is_called(fd, "-wal"))
+        yields_in_a_row = 0;
+    return syscall(SYS_pwrite64, fd, data, n, at);
 }
 
 /* ---- a file system that has files opened for direct writes, and then refuses them ------------------------------- */
@@ -741,6 +765,31 @@ static void test_locked_for_long(void)
     clean();
 }
 
+/* Others want the thread's core: what it does in a transaction it does not do behind all of them, and when they have it for
+ * long it lets them go first once, and no more, until that is committed. */
+static void test_contested(void)
+{
+    enum { ROWS = 400, LONG_MS = 20 };
+    static struct ticket tickets[ROWS];
+    struct seen seen = {.last = -1};
+    struct ledger *l = open_ledger(&(struct ledger_options){.journal = LEDGER_JOURNAL_ALWAYS});
+
+    yields = yields_put_aside = yields_in_a_row = most_in_a_row = 0;
+    yield_ms = LONG_MS;
+    for (int n = 0; n < ROWS; n++) {
+        append_some(&seen, tickets, n, 1);
+        wait_for(&seen, n + 1);
+    }
+    while (ledger_stats(l).journal_bytes)
+        usleep(1000);
+    CHECK(yields > 0 && yields_put_aside == 0);
+    CHECK_INT(most_in_a_row, 1);
+    yield_ms = 0;
+    close_ledger(l);
+    check_books(ROWS);
+    clean();
+}
+
 /* Rows that come too slowly for a journal take its way nevertheless, while somebody has the file for long. */
 static void test_locked_without_journal(void)
 {
@@ -831,6 +880,7 @@ int main(void)
     TEST(test_locked_and_full);
     TEST(test_locked_for_long);
     TEST(test_locked_without_journal);
+    TEST(test_contested);
     TEST(test_no_flush);
     return ledger_teardown(TEST_RESULT());
 }
