@@ -442,12 +442,17 @@ static void check_cache(struct config_loader *l)
             (long long)c->entry_bytes_max, (long long)c->bytes_max);
 }
 
-static void check_tracing(struct config_loader *l)
+/* Of those who are told: where spans, limits of budgets and heads of the audit go. */
+static void check_told(struct config_loader *l)
 {
-    const struct config_tracing *t = &l->c->tracing;
+    const struct config *c = l->c;
 
-    config_check_main_file(l, "tracing.headers_file", t->headers_file);
-    config_check_main_file(l, "tracing.ca_file", t->ca_file);
+    config_check_main_file(l, "tracing.headers_file", c->tracing.headers_file);
+    config_check_main_file(l, "tracing.ca_file", c->tracing.ca_file);
+    config_check_main_file(l, "budget_webhook.token_file", c->budget_webhook_token_file);
+    config_check_main_file(l, "budget_webhook.ca", c->budget_webhook_ca);
+    config_check_main_file(l, "audit.heads.token_file", c->audit.webhook_token_file);
+    config_check_main_file(l, "audit.heads.ca", c->audit.webhook_ca);
 }
 
 void config_check(struct config_loader *l)
@@ -460,7 +465,7 @@ void config_check(struct config_loader *l)
     config_check_models(l);
     check_cache(l);
     check_budget_store(l);
-    check_tracing(l);
+    check_told(l);
     config_check_who(l);
     config_check_budgets(l);
     config_check_energy(l);

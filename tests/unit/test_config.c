@@ -482,6 +482,12 @@ static void test_cache_and_tracing(void)
     WRONG(OFF NODE "cache: {max_bytes: 1MiB, max_entry: 2MiB}\n",
           "f.yaml:4: cache.max_entry: one answer may be larger (2097152 bytes) than all of them together (1048576 "
           "bytes)\n");
+    WRONG(OFF NODE "budget_webhook: {url: 'http://h/x', token_file: /no/t, ca: /no/c}\n"
+                   "audit: {heads: {webhook: 'http://h/x', token_file: /no/t, ca: /no/c}}\n",
+          "f.yaml:4: budget_webhook.token_file: /no/t: No such file or directory\n"
+          "f.yaml:4: budget_webhook.ca: /no/c: No such file or directory\n"
+          "f.yaml:5: audit.heads.token_file: /no/t: No such file or directory\n"
+          "f.yaml:5: audit.heads.ca: /no/c: No such file or directory\n");
     WRONG(OFF NODE "cache: {mode: redis, redis: {username: u}}\n",
           "f.yaml:4: cache.redis.username: needs cache.redis.password_file beside it\n");
     /* TLS by the address's scheme. */
