@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # runtest: release
 """What a newcomer runs first: ./quickstart asks one question and leaves nothing behind; with --keep it ends, too, and what it
-leaves is where it says. The programs are those that were built already: nothing is installed or compiled here."""
+leaves is where it says. Then what README.md says under Run, word by word. The programs are those that were built already:
+nothing is installed or compiled here."""
 
 import os
 import re
@@ -11,13 +12,13 @@ import socket
 import subprocess
 import tempfile
 
-from harness import main, request, wait_until
+from harness import free_port, main, request, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def quickstart(args, folder, *flags):
-    """Its output to the end: a process that it leaves and that held the pipe would keep us waiting."""
+def clone(args, folder):
+    """Of a clone what both need. Returns the environment."""
     os.makedirs(os.path.join(folder, "tools"))
     os.makedirs(os.path.join(folder, "bin"))
     for name in ("tools/deps.sh", "bin/ninja"):
@@ -27,7 +28,12 @@ def quickstart(args, folder, *flags):
     shutil.copy(os.path.join(ROOT, "quickstart"), folder)
     os.symlink(os.path.abspath(args.build), os.path.join(folder, "build"))
     os.symlink(os.path.join(ROOT, "models"), os.path.join(folder, "models"))
-    env = {**os.environ, "TMPDIR": folder, "PATH": os.path.join(folder, "bin") + ":" + os.environ["PATH"]}
+    return {**os.environ, "TMPDIR": folder, "PATH": os.path.join(folder, "bin") + ":" + os.environ["PATH"]}
+
+
+def quickstart(args, folder, *flags):
+    """Its output to the end: a process that it leaves and that held the pipe would keep us waiting."""
+    env = clone(args, folder)
     done = subprocess.run(["./quickstart", *flags], cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -58,5 +64,19 @@ def keeps_what_it_says(args):
             wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) != 0, what="the scheduler's end")
 
 
+def readme(args):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        said = re.search(r"## Run\n\n```sh\n(.*?)```", f.read(), re.S).group(1)
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()  # 8080 may be somebody's
+        said = said.replace("<<END\n", f"<<END\nlisten: 127.0.0.1:{port}\n").replace("ask ", f"ask --url http://127.0.0.1:{port} ")
+        script = f"set -e\ntrap 'kill $!; wait' EXIT\n{said}"
+        done = subprocess.run(["sh", "-c", script], cwd=folder, env=clone(args, folder), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "good: 1 node, 1 model" in done.stdout and re.search(r"^charge +\$0\.0", done.stdout, re.M), done.stdout
+        assert re.search(r"this-machine .* ok \(interactive\)$", done.stdout, re.M), done.stdout
+        assert re.search(r"^this-machine +ready ", done.stdout, re.M), done.stdout
+
+
 if __name__ == "__main__":
-    main(__doc__, [leaves_nothing, keeps_what_it_says])
+    main(__doc__, [leaves_nothing, keeps_what_it_says, readme])
