@@ -49,17 +49,12 @@ void *carve(struct carver *c, int64_t rows, int64_t elems)
     return p;
 }
 
-static int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 static void plan_scratch(struct carver *c, struct engine *en)
 {
     struct scratch *s = &en->s;
     const struct hparams *hp = &en->m->hp;
     int64_t t = en->max_batch_tokens;
-    int64_t nh = hp->n_head, wide = max64(hp->n_ff, (int64_t)hp->n_ff_exp * max64(hp->n_used, hp->n_shared));
+    int64_t nh = hp->n_head, wide = hparams_hidden(hp);
     int64_t kv_a = hp->mla ? hp->kv_lora + hp->rope.d_rope : 0;
     s->x = carve(c, t, hp->n_embd);
     s->h = carve(c, t, hp->n_embd);

@@ -365,6 +365,13 @@ enum rc hparams_read(struct hparams *hp, const struct gguf *g, const char *path,
     return r.rc;
 }
 
+int64_t hparams_hidden(const struct hparams *hp)
+{
+    const int32_t at_once = hp->n_used > hp->n_shared ? hp->n_used : hp->n_shared;
+    const int64_t experts = (int64_t)hp->n_ff_exp * at_once;
+    return hp->n_ff > experts ? hp->n_ff : experts;
+}
+
 void hparams_fini(struct hparams *hp)
 {
     free(hp->inv_freq_owned);

@@ -69,6 +69,8 @@ struct model {
 /* Read and check the keys. Messages are prefixed with the path. hparams_fini() is safe on zeroed storage. */
 enum rc hparams_read(struct hparams *hp, const struct gguf *g, const char *path, struct error *e) SPW_MUST_USE;
 void hparams_fini(struct hparams *hp);
+/* The most numbers that a token has between the two products of a feed-forward block: its chosen experts' together. */
+int64_t hparams_hidden(const struct hparams *hp);
 
 /* What the keys say about rotary embedding, before it is turned into frequencies. */
 enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_YARN };

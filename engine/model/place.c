@@ -14,7 +14,7 @@
 #include "engine/model/model_internal.h"
 
 #define PLACE_ALIGN 256                   /* what devices load from best */
-#define RESERVE     ((uint64_t)384 << 20) /* a backend's own: partial results of attention, activations, graphs */
+#define RESERVE     ((uint64_t)256 << 20) /* a backend's own: partial results of attention, captured steps, choices */
 
 /* ---- what there is to place ---- */
 
@@ -112,6 +112,19 @@ static double gigabytes(uint64_t bytes)
     return (double)bytes * 1e-9;
 }
 
+/* What the backend takes besides what it is given: RESERVE, and for a step's tokens the activations of its widest product once
+ * more, in the form that the weights want (2 bytes, or two forms of 1.4); a library's sums before they go where they belong. */
+static uint64_t backend_bytes(const struct engine *en)
+{
+    const struct hparams *hp = &en->m->hp;
+    const int64_t inputs[] = {hp->n_embd, (int64_t)hp->n_head * hp->d_k, (int64_t)hp->n_head * hp->d_v,
+                              (int64_t)hp->n_head * hp->kv_lora};
+    int64_t hidden = hparams_hidden(hp), widest = hidden;
+    for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++)
+        widest = inputs[i] > widest ? inputs[i] : widest;
+    return RESERVE + (uint64_t)en->max_batch_tokens * (uint64_t)(3 * widest + (en->library ? 4 * hidden : 0));
+}
+
 void engine_plan_fini(struct engine_plan *plan)
 {
     free(plan->experts);
@@ -142,7 +155,7 @@ void weights_plan(struct engine_plan *plan, const struct engine *en, uint64_t de
                                          .experts = plan->experts,
                                          .others = plan->others,
                                          .ends = ends,
-                                         .work = en->scratch_bytes + RESERVE,
+                                         .work = en->scratch_bytes + backend_bytes(en),
                                          .page = (uint64_t)en->page_stride,
                                          .pages = (uint64_t)en->n_pages,
                                          .pages_min = (uint64_t)en->pages_per_seq,

@@ -423,9 +423,9 @@ static void what_does_not_fit_is_refused(void)
     struct engine *en = NULL;
     struct error e = {0};
     cuda_emulated_memory(
-        (size_t)385 << 20); /* weights and work fit beside what the backend keeps for itself, pages do not */
+        (size_t)257 << 20); /* weights and work fit beside what the backend keeps for itself, pages do not */
     CHECK_INT(open_engine(&en, &k_cuda_ops, K_FAST, 4096, &e), RC_FULL);
-    CHECK(strstr(e.message, "emulated (device 0) has 0.4 GB free") && strstr(e.message, "would fit"));
+    CHECK(strstr(e.message, "emulated (device 0) has 0.3 GB free") && strstr(e.message, "would fit"));
     cuda_emulated_memory((size_t)1 << 20);
     CHECK_INT(open_engine(&en, &k_cuda_ops, K_FAST, 1, &e), RC_FULL);
     CHECK(strstr(e.message, "no context would fit"));
