@@ -143,7 +143,7 @@ static enum rc take_operand(const struct arg_spec *s, int *n, const char *text, 
 {
     if (*n >= s->n_operands) {
         if (s->n_operands == 0)
-            return error_set(e, RC_INVALID, "%s %s takes no operand, but got \"%.80s\"", s->program, s->verb, text);
+            return error_set(e, RC_INVALID, "takes no operand, but got \"%.80s\"", text);
         return error_set(e, RC_INVALID, "\"%.80s\" is one operand too many", text);
     }
     *s->operands[(*n)++].value = text;

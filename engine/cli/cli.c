@@ -8,7 +8,8 @@
 int cli_fail(const char *verb, const struct error *e)
 {
     fprintf(stderr, "spillway-engine %s: %s\n", verb, e->message);
-    return ARGS_EXIT_FAILED;
+    /* A text that begins with a flag is about what was typed, and not about what a file holds. */
+    return e->code == RC_INVALID && strncmp(e->message, "--", 2) == 0 ? ARGS_EXIT_USAGE : ARGS_EXIT_FAILED;
 }
 
 int32_t cli_step_tokens(int64_t max_batch)

@@ -80,10 +80,10 @@ enum rc serve_common_open(struct serve_common *c, const struct serve_args *a, st
     *c = (struct serve_common){.log = {.fd = STDERR_FILENO, .clock = &clock_system, .program = "spillway-engine"}};
     (void)log_level_parse(a->log_level, &c->log.level); /* one of the choices */
     enum rc rc = cli_device_check(a->device, e);
-    if (!rc && a->key_file)
-        rc = api_keys_open(&c->keys, a->key_file, API_KEYS_MAX, e);
-    if (!rc && a->node_key_file)
-        rc = api_keys_open(&c->node_key, a->node_key_file, 1, e);
+    if (!rc && a->key_file && (rc = api_keys_open(&c->keys, a->key_file, API_KEYS_MAX, e)))
+        error_prefix(e, "--api-key-file");
+    if (!rc && a->node_key_file && (rc = api_keys_open(&c->node_key, a->node_key_file, 1, e)))
+        error_prefix(e, a->join ? "--state-dir" : "--node-key-file");
     if (!rc && (a->tls_cert || a->tls_key))
         rc = open_tls(c, a, e);
     if (rc)

@@ -59,6 +59,12 @@ def help_and_usage(t):
     t.expect(2, "--temp", "generate", "--model", t.path("m.gguf"), "--prompt", "a", "--temp", "hot")
     t.expect(2, "--tokens", "eval", "--model", t.path("m.gguf"), "--tokens", "1,,2", "--logits-out", t.path("l"))
     t.expect(2, "--batch", "bench", "--model", t.path("m.gguf"), "--batch", "0")
+    t.expect(2, "serve: takes no operand", "serve", "--model", t.path("m.gguf"), "8081")
+    for flags, says in ((("--watts", "much"), "as in 30:90"), (("--join", "http://x"), "write https://"), (("--device", "tpu"), "expected"),
+                        (("--notices", "gcp"), "write http://"), (("--tls-cert", "c.pem"), "go together")):
+        t.expect(2, says, "serve", "--model", t.path("m.gguf"), "--port", "0", *flags)
+    for flag in ("--api-key-file", "--node-key-file"):
+        t.expect(1, flag + ": /nowhere: No such file", "serve", "--model", t.path("m.gguf"), "--port", "0", flag, "/nowhere")
 
 
 def rows(table):
@@ -102,7 +108,7 @@ def models(t):
     t.check(same, "synth: the same seed gives the same file")
     t.expect(1, "cannot be opened", "info", t.path("none.gguf"))
     t.expect(1, "not a GGUF file", "info", t.path("s.json"))
-    t.expect(1, 'did you mean qwen2-7b', "synth", "--shape", "qwen-7b", "--out", t.path("x.gguf"))
+    t.expect(2, 'did you mean qwen2-7b', "synth", "--shape", "qwen-7b", "--out", t.path("x.gguf"))
     with open(t.path("bad.json"), "w") as f:
         json.dump(dict(SHAPE, n_layers=3), f)
     t.expect(1, 'did you mean "n_layer"', "synth", "--shape", t.path("bad.json"), "--out", t.path("x.gguf"))

@@ -101,7 +101,7 @@ def refused_starts(args):
     for flags, status, words in [
         ([], 2, "--model"),
         (["--model", model, "--device", "cuda:0"], 1, "CUDA"),
-        (["--model", model, "--device", "tpu"], 1, "expected auto, cpu"),
+        (["--model", model, "--device", "tpu"], 2, "expected auto, cpu"),
         (["--model", model, "--cuda-gemm", "mkl"], 2, "cublaslt"),
         (["--model", "/nowhere.gguf"], 1, "/nowhere.gguf"),
         (["--model", model, "--chat-template", "klingon"], 1, "klingon"),
