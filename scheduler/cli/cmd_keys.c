@@ -184,6 +184,9 @@ static int show_key(const struct request *r, cJSON *root)
     } else if (key && id) {
         printf("%s\n", key);
         fprintf(stderr, "\nThis is key \"%s\". It is shown this once; it works from now on.\n", id);
+        if (strcmp(r->action, "rotate") == 0)
+            fprintf(stderr, "The text before it %s%s.\n", r->grace ? "still works for " : "works no more",
+                    r->grace ? r->grace : "");
     }
     if (key)
         explicit_bzero(key, strlen(key));

@@ -178,12 +178,16 @@ def by_command_line(args):
         assert "k1" in table and "m,n" in table and "valid" in table and key not in table
         second = json.loads(cli(args, s, "rotate", "k1", "--grace", "1m", "--json").stdout)["key"]
         assert chat(s.port, key=key).status == 200 and chat(s.port, key=second).status == 200
-        cli(args, s, "revoke", "k1")
+        assert "still works for 1m" in cli(args, s, "rotate", "k1", "--grace", "1m").stderr
+        rotated = cli(args, s, "rotate", "k1")
+        assert "works no more" in rotated.stderr and chat(s.port, key=rotated.stdout.strip()).status == 200
         refused(chat(s.port, key=second), 401, "invalid_api_key")
+        cli(args, s, "revoke", "k1")
+        refused(chat(s.port, key=rotated.stdout.strip()), 401, "invalid_api_key")
         assert "revoked" in cli(args, s, "list", "--tenant", "acme").stdout
         assert "acme" not in cli(args, s, "list", "--tenant", "other").stdout
         assert "k1" in cli(args, s, "rotate", "k1", status=1).stderr
-        cli(args, s, "revoke", "nobody", status=1)
+        assert "of the configuration" in cli(args, s, "revoke", "nobody", status=1).stderr
         cli(args, s, "create", "--tenant", "acme", "--scopes", "root", status=2)
         secrets_stay_out(s, key, second)
 
