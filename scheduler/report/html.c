@@ -485,7 +485,7 @@ static void put_members_total(struct page *p, struct pusd_sum all)
     const int64_t tokens = report_tokens(&r->use);
 
     markup_total(&p->m);
-    markup_put(&p->m, "<td></td>");
+    markup_put(&p->m, "<td class=wide></td>");
     page_cell_money(p, all);
     page_cell_percent(p, report_ppm(all, all));
     page_cell_change(p, all, page_spend(&r->use_before, r->corrected_before));
@@ -508,7 +508,7 @@ static void put_members(struct page *p, enum report_dim d, const char *caption, 
         const struct pusd_sum now = page_spend(&x->use, x->corrected);
         double values[SPARK_DAYS];
         page_row(p, report_member_name(d, x));
-        markup_put(&p->m, "<td>");
+        markup_put(&p->m, "<td class=wide>");
         for (int k = from; k < r->n_days; k++)
             values[k - from] = (double)x->days[k].charge / 1e12;
         snprintf(title, sizeof(title), "spend of the last %d days, by day", r->n_days - from);
@@ -545,9 +545,9 @@ static void put_spend(struct page *p)
             put_days_chart(p, (days + per - 1) / per, per);
         if (!r->team)
             put_members(p, REPORT_TEAM, "By team",
-                        "Team|Last days|Spend|Share|Change|Requests|Tokens|Per million tokens");
+                        "Team|~Last days|Spend|Share|Change|Requests|Tokens|Per million tokens");
         put_members(p, REPORT_MODEL, "By model",
-                    "Model|Last days|Spend|Share|Change|Requests|Tokens|Per million tokens");
+                    "Model|~Last days|Spend|Share|Change|Requests|Tokens|Per million tokens");
     }
     page_section_end(p);
 }

@@ -191,7 +191,7 @@ static void whole_page(void)
                                         "What changed, and why",
                                         "even pace",
                                         "Per million tokens",
-                                        "<th scope=row>Together</th>",
+                                        "<th scope=row>Together</th><td class=wide></td>",
                                         "p99",
                                         "All by paid APIs",
                                         "Pre-emptions survived",
