@@ -386,7 +386,9 @@ void config_warn_budgets(const struct config *c, struct strbuf *out, int *n)
             config_warn(c, out, n, line,
                         "budgets[%d].hard_actions: deny is what is left when nothing else helps; it changes nothing",
                         i);
-        if (c->budgets[i].n_soft_actions && ((r->soft_actions | r->hard_actions) & BUDGET_NOTIFY) && !c->budget_webhook)
+        const bool says_so = (c->budgets[i].n_soft_actions && (r->soft_actions & BUDGET_NOTIFY)) ||
+                             (c->budgets[i].n_hard_actions && (r->hard_actions & BUDGET_NOTIFY)); /* the default may */
+        if (says_so && !c->budget_webhook)
             config_warn(c, out, n, line, "budgets[%d]: notify tells nobody without budget_webhook.url", i);
     }
 }

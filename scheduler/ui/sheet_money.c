@@ -12,9 +12,11 @@
 #define CHARTS_MAX 12
 #define LABEL      8
 
+/* NULL: there is none, or nothing in it yet; then nothing is less than last month's, either. */
 static const struct report *report_of(const struct sheet *s)
 {
-    return s->f->month ? s->f->month->report : NULL;
+    const struct report *r = s->f->month ? s->f->month->report : NULL;
+    return r && r->hours.closed ? r : NULL;
 }
 
 static void put_no_month(struct sheet *s)

@@ -586,12 +586,15 @@ static void test_warnings(void)
     strbuf_clear(&out);
     c = parse(NODE "keys: [{id: k, tenant: t, sha256: " HASH_A "}]\nbudgets:\n"
                    "- {name: a, period: day, hard: 1, match: [tenant=t, env=prod, team=x]}\n"
-                   "- {name: b, period: day, hard: 1, match: [tem=x, 'users=*', tier=gold]}\n");
-    CHECK_INT(config_warnings(c, &out), 3);
+                   "- {name: b, period: day, hard: 1, match: [tem=x, 'users=*', tier=gold]}\n"
+                   "- {name: c, period: day, hard: 2, soft: 1, soft_actions: [prefer_local]}\n"
+                   "- {name: d, period: week, hard: 2, soft: 1, soft_actions: [prefer_local, notify]}\n");
+    CHECK_INT(config_warnings(c, &out), 4);
     CHECK_STR(out.data,
               "f.yaml:5: budgets[0].match: \"tenant\" is a label of x-spillway-tags; did you mean organisation?\n"
               "f.yaml:6: budgets[1].match: \"tem\" is a label of x-spillway-tags; did you mean team?\n"
-              "f.yaml:6: budgets[1].match: \"users\" is a label of x-spillway-tags; did you mean user?\n");
+              "f.yaml:6: budgets[1].match: \"users\" is a label of x-spillway-tags; did you mean user?\n"
+              "f.yaml:8: budgets[3]: notify tells nobody without budget_webhook.url\n");
     config_free(c);
     strbuf_fini(&out);
 }

@@ -249,6 +249,18 @@ static void names_are_escaped(void)
     ui_example_free(x);
 }
 
+/* While its first hour is not closed, a month has no figures: not nought, and not 100 % less than the one before. */
+static void a_month_begins(void)
+{
+    struct ui_example *x = ui_example_new();
+    x->books->r.hours.closed = 0;
+    char *page = page_of(&ui_pages[0], &x->f);
+    CHECK(strstr(page, "no hour is closed yet") && strstr(page, "There are no figures of the month"));
+    CHECK(!strstr(page, "this day of last month"));
+    free(page);
+    ui_example_free(x);
+}
+
 static void a_bound_is_told(void)
 {
     struct ui_example *x = ui_example_new();
@@ -302,6 +314,7 @@ int main(int argc, char **argv)
     TEST(no_name_leads_out);
     TEST(pages_are_whole);
     TEST(names_are_escaped);
+    TEST(a_month_begins);
     TEST(a_bound_is_told);
     return TEST_RESULT();
 }
