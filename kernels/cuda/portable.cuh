@@ -1,19 +1,26 @@
 /* Everything a kernel of ours may use: launches, warps, tensor cores, memory, streams. The only file that includes
  * CUDA's headers. Compiled by nvcc these are thin wrappers; compiled as plain C++17 with SPW_CUDA_EMULATED the same
  * names come from emulated/emulated.h, which runs each block on the host, so that every kernel is tested without a
- * device.  Rules for kernel files. C style; templates only over types and sizes; no standard library. Nothing is
- * contracted: nvcc runs with -fmad=false, so a fused multiply-add stands where fma_rn() is written, as on the CPU.
- * All 32 lanes of a warp take part in a warp operation; a thread that left the kernel must not be waited for by one.
- * A kernel that is launched by launch_early(.., true, ..) may begin before the one before it in its stream is done,
- * when each of that one's blocks has called let_next_begin() or ended. So up to wait_for_before(), which all its
- * threads call, it touches no device memory that a kernel writes: it reads weights, which come to shared memory while
- * the others are at their end. Behind it all is as it always is. Others may be launched before and after as usual
- * (CUDA C++ Programming Guide, "Programmatic Dependent Launch"; from compute capability 9.0 on).
- * Blocks of a launch run in any order and wait for no other. What they make together the last of them ends
- * (last_of_blocks()): each, when it has written its part and met at a barrier, has one thread say arrive_last(counter,
- * n), and the one that is told yes may, behind a barrier, read what the others wrote. The counter, zero before the
- * first, is zero again behind the last, so that a captured launch can be replayed.
- * Sources: CUDA C++ Programming Guide ("Memory Fence Functions" for the last block); PTX ISA 8.7, sections "mma",
+ * device.
+ *
+ * Rules for kernel files.
+ * - C style; templates only over types and sizes; no standard library.
+ * - Nothing is contracted: nvcc runs with -fmad=false, so a fused multiply-add stands where fma_rn() is written, as on
+ *   the CPU.
+ * - All 32 lanes of a warp take part in a warp operation; a thread that left the kernel must not be waited for by one.
+ * - What a thread reads of memory in a loop it asks for in one go, into an array of its own, before it writes: a compiler
+ *   lets no read pass a write that may be to the same place, and one load after the other is what takes the time.
+ * - A kernel that is launched by launch_early(.., true, ..) may begin before the one before it in its stream is done,
+ *   when each of that one's blocks has called let_next_begin() or ended. So up to wait_for_before(), which all its
+ *   threads call, it touches no device memory that a kernel writes: it reads weights, which come to shared memory while
+ *   the others are at their end. Behind it all is as it always is. Others may be launched before and after as usual
+ *   (CUDA C++ Programming Guide, "Programmatic Dependent Launch"; from compute capability 9.0 on).
+ * - Blocks of a launch run in any order and wait for no other. What they make together the last of them ends
+ *   (last_of_blocks()): each, when it has written its part and met at a barrier, has one thread say arrive_last(counter,
+ *   n), and the one that is told yes may, behind a barrier, read what the others wrote. The counter, zero before the
+ *   first, is zero again behind the last, so that a captured launch can be replayed.
+ *
+ * Sources: CUDA C++ Programming Guide ("Memory Fence Functions" for the last block); PTX ISA 8.7, sections "mma", "wgmma",
  * "ldmatrix" and "cp.async" (fragment layouts), "atom" (inc). */
 #ifndef KERNELS_CUDA_PORTABLE_CUH
 #define KERNELS_CUDA_PORTABLE_CUH

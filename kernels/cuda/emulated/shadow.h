@@ -1,15 +1,19 @@
 /* A second look at what kernels do to memory, for builds whose kernels are compiled with -fsanitize=thread and linked
  * with shadow.cpp in place of that sanitizer's library (spw_kernels_cuda_watched): every access of a kernel comes by,
- * and is held to what a device asks for.  - An address is a multiple of the access's size, and the access stays
- * inside of its array or allocation. - Two threads touch a byte, one of them to write, only with a barrier between
- * that orders them: sync_block(), or in one warp   sync_warp(). Shuffles, votes and products of a warp are none: they
- * order no memory (CUDA C++ Programming Guide, "Warp Shuffle   Functions"). ldmatrix reads at once for all lanes.
- * Atomics go well with each other, not with plain accesses. - Blocks of one launch do not touch what another of them
- * writes, but for what that one wrote up to a barrier before its arrive_last(), behind a barrier after their own at the
- * same counter.  - A thread of a kernel that is launched early leaves alone, up to wait_for_before(), all device memory
- * that any kernel has   written since it was allocated, and writes none.  Of device memory reads are not kept, so
- * that a write after a read shows in the other order of threads only (cuda_emulated_order()). Without
- * SPW_CUDA_WATCHED all of this is empty. */
+ * and is held to what a device asks for.
+ *
+ * - An address is a multiple of the access's size, and the access stays inside of its array or allocation.
+ * - Two threads touch a byte, one of them to write, only with a barrier between that orders them: sync_block(), or in one
+ *   warp sync_warp(). Shuffles, votes and products of a warp are none: they order no memory (CUDA C++ Programming Guide,
+ *   "Warp Shuffle Functions"). ldmatrix reads at once for all lanes. Atomics go well with each other, not with plain
+ *   accesses.
+ * - Blocks of one launch do not touch what another of them writes, but for what that one wrote up to a barrier before its
+ *   arrive_last(), behind a barrier after their own at the same counter.
+ * - A thread of a kernel that is launched early leaves alone, up to wait_for_before(), all device memory that any kernel
+ *   has written since it was allocated, and writes none.
+ *
+ * Of device memory reads are not kept, so that a write after a read shows in the other order of threads only
+ * (cuda_emulated_order()). Without SPW_CUDA_WATCHED all of this is empty. */
 #ifndef KERNELS_CUDA_EMULATED_SHADOW_H
 #define KERNELS_CUDA_EMULATED_SHADOW_H
 
