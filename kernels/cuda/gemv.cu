@@ -8,8 +8,7 @@
  *
  * Bytes per call: the weights once per tile of tokens, and from L2 the activations once per block: 16 rows of weights are
  * 9 (4.5 bits) to 32 bytes per element of k, a token's activations 1.4 or 2. Flops: 2 m n tokens. One or two tokens'
- * activations (DIRECT_PAIRS) are read as floats and rounded by each block, which saves a launch; of quantised weights those
- * are gemv_dot.cu's.
+ * are gemv_direct.cu's where it has room.
  *
  * The first slices of a block's weights are asked for before the kernels before this one are done (launch_early()), so
  * that memory is at work while those end and this one begins.
@@ -33,19 +32,14 @@ KDEV struct mul_job gemv_job(const struct mul_list *list, int *out0)
     return list->job[i];
 }
 
-/* Activations of one pair and slice that a warp has rounded to BF16 for itself. */
-#define DIRECT_16_BYTES (2 * SLICE + 16) /* ldmatrix is free of bank conflicts */
-
-/* Shared memory: each warp's ring, then (quantised) its expanded slice, then its own activations; the sums
- * [slice][row][token]. */
+/* Shared memory: each warp's ring, then (quantised) its expanded slice; the sums [slice][row][token]. */
 KHOST_DEV int gemv_stage_bytes(const struct mul_job *j)
 {
     return GEMV_ROWS * j->slot_bytes;
 }
 KHOST_DEV int gemv_warp_bytes(const struct mul_job *j)
 {
-    return GEMV_STAGES * gemv_stage_bytes(j) + (j->group ? EXPANDED_BYTES(GEMV_ROWS) : 0) +
-           (j->direct ? DIRECT_PAIRS * DIRECT_16_BYTES : 0);
+    return GEMV_STAGES * gemv_stage_bytes(j) + (j->group ? EXPANDED_BYTES(GEMV_ROWS) : 0);
 }
 KHOST_DEV int gemv_shared_bytes(const struct mul_job *j)
 {
@@ -184,82 +178,7 @@ KERNEL_BOUNDS(gemv_q8, GEMV_BLOCK, 2)(struct mul_list list)
 
 /* ---- F16 and BF16 ---- */
 
-#define PIECES_LOG2 5 /* 32 pieces of 16 bytes in a row's slice */
-
-/* Where a block's rows begin, eight one after the other from each of two places, and how many of these there are. */
-struct gemv_halves {
-    const uint8_t *row[2];
-    int left[2];
-};
-KDEV struct gemv_halves gemv_halves_of(const struct mul_job *j, int matrix, int out0)
-{
-    const int half = GEMV_ROWS / 2;
-    const uint8_t *row = weight_row(j, matrix, out0);
-    struct gemv_halves h = {{row, j->w_up ? j->w_up + (row - j->w) : row + half * j->row_bytes},
-                            {j->m - out0, j->m - out0 - (j->w_up ? 0 : half)}};
-    return h;
-}
-
-/* Begin to copy a slice of the rows, a lane eight elements of each; zeros past the last row. */
-KDEV void gemv_stage_16(const struct mul_job *j, const struct gemv_halves *rows, uint8_t *stage, int slice)
-{
-    int k = slice * SLICE + 8 * lane();
-    bool aligned = j->row_bytes % 16 == 0;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const uint8_t *from = rows->row[h] + 2 * k;
-        if (aligned) {
-#pragma unroll
-            for (int r = 0; r < GEMV_ROWS / 2; r++, from += j->row_bytes)
-                cp_async16(piece_16(stage, PIECES_LOG2, GEMV_ROWS / 2 * h + r, lane()), from,
-                           k < j->n && r < rows->left[h]);
-        } else {
-#pragma unroll 1
-            for (int r = 0; r < GEMV_ROWS / 2; r++, from += j->row_bytes)
-                piece_16_stage(piece_16(stage, PIECES_LOG2, GEMV_ROWS / 2 * h + r, lane()), from,
-                               r < rows->left[h] ? j->n - k : 0, false);
-        }
-    }
-}
-
-/* One or two tokens' activations of a slice: lane l has eight numbers of each. They are asked for in one go, before the slice's
- * weights are waited for. */
-struct gemv_floats {
-    float v[DIRECT_PAIRS][8];
-};
-KDEV void gemv_load_floats(const struct mul_job *j, const struct mul_tile *t, int slice, struct gemv_floats *f)
-{
-#pragma unroll
-    for (int i = 0; i < DIRECT_PAIRS; i++)
-        if (i < t->count)
-            act_load(j, (const float *)gemv_x(j, t, i), slice, f->v[i]);
-}
-/* To where the warp's fragments are made of them. */
-KDEV void gemv_store_floats(const struct mul_tile *t, const struct gemv_floats *f, uint8_t *to)
-{
-#pragma unroll
-    for (int i = 0; i < DIRECT_PAIRS; i++) {
-        const float *v = f->v[i];
-        const struct u32x4 packed = {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
-                                     pack_bf16(v[6], v[7])};
-        if (i < t->count)
-            store16(to + i * DIRECT_16_BYTES + 16 * lane(), packed);
-    }
-}
-
-/* A slice's fragments of B: elements 2 (lane % 4) and + 1, + 8 and + 9 of each 16 of column lane / 4; columns past the last
- * repeat it. Of floats that were stored, then of a row in global memory. */
-KDEV void gemv_columns_stored(const struct mul_tile *t, const uint8_t *stored, uint32_t b[SLICE / 16][2])
-{
-    int last = t->count - 1, column = (lane() & 7) < last ? lane() & 7 : last;
-#pragma unroll
-    for (int k = 0; k < SLICE / 16; k += 2) {
-        uint32_t r[4];
-        ldmatrix_x4(r, stored + column * DIRECT_16_BYTES + 32 * k + 16 * (lane() >> 3));
-        b[k][0] = r[0], b[k][1] = r[1];
-        b[k + 1][0] = r[2], b[k + 1][1] = r[3];
-    }
-}
+/* A slice's fragments of B: elements 2 (lane % 4) and + 1, + 8 and + 9 of each 16 of column lane / 4, whose row is x. */
 KDEV void gemv_columns_16(const uint8_t *x, int slice, uint32_t b[SLICE / 16][2])
 {
 #pragma unroll
@@ -267,21 +186,8 @@ KDEV void gemv_columns_16(const uint8_t *x, int slice, uint32_t b[SLICE / 16][2]
         b[i / 2][i & 1] = *(const uint32_t *)(x + 2 * (slice * SLICE + 2 * (lane() & 3) + 8 * i));
 }
 
-/* Products of 16 elements one after the other; fragments are loaded four ahead. */
-KDEV void gemv_multiply_16(const struct mul_job *j, uint8_t *stage, const uint32_t b[SLICE / 16][2], float acc[4])
-{
-#pragma unroll
-    for (int k = 0; k < SLICE / 16; k += 4) {
-        uint32_t a[4][4];
-        for (int i = 0; i < 4; i++)
-            ldmatrix_x4(a[i], piece_16(stage, PIECES_LOG2, lane_row_a(), 2 * (k + i) + lane_piece_a()));
-        for (int i = 0; i < 4; i++)
-            mma_16(j->form, acc, a[i], b[k + i]);
-    }
-}
-
 /* grid, block as above; shared: 96 KiB and up to 8 KiB of sums, so that two blocks fit (sm_90). Per 16 x 256 weights and
- * warp about 380 instructions (disassembled), a fifth of what the issue slots have at full bandwidth. */
+ * warp about 350 instructions (disassembled), a fifth of what the issue slots have at full bandwidth. */
 KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
 {
     SHARED_DYN(uint8_t, shared);
@@ -294,7 +200,6 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
     float *sums = (float *)(shared + GEMV_WARPS * gemv_warp_bytes(&j)), total = 0.0f;
     int n_slices = j.np / SLICE, fold = j.fold;
     const uint8_t *xb = gemv_x(&j, &tile, lane() / 4);
-    uint8_t *direct = ring + GEMV_STAGES * gemv_stage_bytes(&j);
     const struct gemv_halves rows = gemv_halves_of(&j, tile.matrix, out0);
 
     for (int i = 0; i < GEMV_STAGES - 1; i++) {
@@ -310,22 +215,13 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
             int next = slice + (GEMV_STAGES - 1) * GEMV_WARPS;
             float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
             uint32_t b[SLICE / 16][2];
-            struct gemv_floats floats;
-            if (j.direct)
-                gemv_load_floats(&j, &tile, slice, &floats);
-            else
-                gemv_columns_16(xb, slice, b);
+            gemv_columns_16(xb, slice, b);
             cp_async_wait<GEMV_STAGES - 2>();
             sync_warp(); /* the slice is there for all lanes, and all are done with the one before */
             if (next < n_slices)
                 gemv_stage_16(&j, &rows, gemv_stage(&j, ring, next), next);
             cp_async_commit();
-            if (j.direct) {
-                gemv_store_floats(&tile, &floats, direct);
-                sync_warp();
-                gemv_columns_stored(&tile, direct, b);
-            }
-            gemv_multiply_16(&j, gemv_stage(&j, ring, slice), b, acc);
+            gemv_multiply_16(j.form, gemv_stage(&j, ring, slice), b, acc);
             gemv_keep(sums + (slice - base) * GEMV_BLOCK, acc);
         }
         sync_block();
@@ -336,21 +232,12 @@ KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
     gemv_finish(&j, &tile, total, out0, sums);
 }
 
-static bool fits_with(const struct k_ctx *c, const struct mul_job *j, int fold)
-{
-    return (size_t)(GEMV_WARPS * gemv_warp_bytes(j) + fold * GEMV_BLOCK * (int)sizeof(float)) <= c->facts.shared_max;
-}
-
-bool mul_gemv_fits(const struct k_ctx *c, const struct mul_job *j)
-{
-    return fits_with(c, j, GEMV_WARPS);
-}
-
 /* All slices, or as many rounds of the warps as there is shared memory for: a warp's slices are GEMV_WARPS apart. */
 static int fold_of(const struct k_ctx *c, const struct mul_job *j)
 {
     int n = j->np / SLICE, fold = GEMV_FOLD;
-    while (fold > GEMV_WARPS && !fits_with(c, j, fold))
+    while (fold > GEMV_WARPS &&
+           (size_t)(GEMV_WARPS * gemv_warp_bytes(j) + fold * GEMV_BLOCK * (int)sizeof(float)) > c->facts.shared_max)
         fold -= GEMV_WARPS;
     return n < fold ? n : fold;
 }

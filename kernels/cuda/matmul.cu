@@ -38,8 +38,7 @@ static enum k_status job_of(const struct k_ctx *c, struct mul_job *j, const stru
     j->slot_bytes =
         (j->slice_bytes + 15) / 16 * 16 + (aligned || !form ? 0 : 16); /* floats come element by element then */
     j->x_bytes = form ? j->np + j->np / 8 + 4 * (j->np / j->group) : 2 * j->np + 16;
-    j->direct = tile_pairs <= DIRECT_PAIRS && j->form != ACT_F16;
-    j->direct = j->direct && (form ? mul_dot_fits(c, j, tile_pairs) : mul_gemv_fits(c, j));
+    j->direct = tile_pairs <= DIRECT_PAIRS && j->form != ACT_F16 && mul_direct_fits(c, j, tile_pairs);
     return (uintptr_t)w->data % 16 ? K_BAD_SHAPE : K_OK;
 }
 
@@ -172,15 +171,15 @@ static enum k_status multiply_blocks(struct k_ctx *c, const struct mul_job *j, s
 }
 
 /* Few pairs to a tile. */
-enum few_kind { FEW_16, FEW_Q8, FEW_DOT, FEW_KINDS };
+enum few_kind { FEW_DIRECT, FEW_16, FEW_Q8, FEW_KINDS };
 static enum few_kind kind_of(const struct mul_job *j)
 {
-    return !j->group ? FEW_16 : j->direct ? FEW_DOT : FEW_Q8;
+    return j->direct ? FEW_DIRECT : j->group ? FEW_Q8 : FEW_16;
 }
 static enum k_status launch_few(struct k_ctx *c, enum few_kind kind, const struct mul_job *jobs, int n,
                                 int64_t grid_tiles)
 {
-    return kind == FEW_DOT ? mul_gemv_dot(c, jobs, n, grid_tiles) : mul_gemv(c, jobs, n, grid_tiles);
+    return kind == FEW_DIRECT ? mul_gemv_direct(c, jobs, n, grid_tiles) : mul_gemv(c, jobs, n, grid_tiles);
 }
 
 /* Jobs of a kind in one launch, and those that fold after what they fold into. */

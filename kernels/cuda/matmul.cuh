@@ -46,7 +46,7 @@ struct mul_job {
     const uint8_t *x;
     int64_t x_bytes; /* from one activation row to the next */
     int32_t fold;    /* gemv.cu: slices whose sums are kept until they are added; a matter of room only */
-    bool direct;     /* gemv*.cu: x are the caller's floats, brought into the form by each block for itself */
+    bool direct;     /* gemv_direct.cu: x are the caller's floats, brought into the form by each block for itself */
     float *y;
     const float *bias;      /* m, or NULL */
     bool gated;             /* y = silu(y) * sum, not y = sum: the second of two launches */
@@ -289,11 +289,9 @@ enum k_status mul_activations(struct k_ctx *c, const struct mul_job *j, uint8_t 
 /* 1 <= n <= K_PRODUCTS_MAX jobs in one launch: all of quantised weights, or none, and with pairs alike. grid_tiles: how many
  * tiles of pairs (of the kernel's size) there may be, all matrices not counted; so below. */
 enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles);
-/* The same of jobs that are direct, of quantised weights. */
-enum k_status mul_gemv_dot(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles);
-/* Whether a block may have the shared memory for the job, n_tok of it. */
-bool mul_gemv_fits(const struct k_ctx *c, const struct mul_job *j);
-bool mul_dot_fits(const struct k_ctx *c, const struct mul_job *j, int n_tok);
+/* The same of jobs that are direct. fits: whether a block may have the shared memory for n_tok of the job. */
+enum k_status mul_gemv_direct(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles);
+bool mul_direct_fits(const struct k_ctx *c, const struct mul_job *j, int n_tok);
 /* 32 or 128 rows and 64 pairs; 32 where a block may not have the shared memory of 128. */
 enum k_status mul_gemm_q8(struct k_ctx *c, const struct mul_job *j, struct mul_shape shape, int64_t grid_tiles);
 /* 32 or 64 rows and 64 pairs, or 128 and 128. */

@@ -157,8 +157,9 @@ static void products_are_near_exact_sums(void)
     check_matmul(K_BF16, 700, 130, 5, K_FAST);   /* rows that begin on no multiple of 16 bytes */
     check_matmul(K_BF16, 712, 130, 200, K_FAST); /* the largest block, more than one of it */
     check_matmul(K_F16, 704, 65, 70, K_FAST);
-    check_matmul(K_Q8_0, 131072, 17, 1, K_FAST); /* no block of gemv_dot.cu has the shared memory for its activations */
-    for (size_t i = 0; i < HELP_TYPES; i++)      /* many tiles of rows to a block, the last one in part */
+    check_matmul(K_Q8_0, 131072, 17, 1,
+                 K_FAST);                   /* no block of gemv_direct.cu has the shared memory for its activations */
+    for (size_t i = 0; i < HELP_TYPES; i++) /* many tiles of rows to a block, the last one in part */
         check_matmul(help_types[i], 4096, 150, 2, K_FAST);
 }
 
