@@ -1,6 +1,7 @@
 """The scheduler between applications and OpenAI-compatible nodes: its surface, its charges, and what it does when nodes
 or clients misbehave. The nodes here are fakes (harness.Upstream)."""
 
+import http.client
 import json
 import os
 import socket
@@ -59,6 +60,12 @@ def surface(args):
         check_error(request(s.port, "POST", "/v1/models", {}), 405, "method_not_allowed")
         assert request(s.port, "GET", "/healthz").status == 200
         assert request(s.port, "GET", "/readyz").status == 200
+        kept = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+        for path in ("/healthz", "/readyz", "/v1/models", "/healthz"):  # what follows on the connection is framed right
+            kept.request("HEAD", path)
+            a = kept.getresponse()
+            assert (a.status, a.read()) == (200, b"") and int(a.headers["content-length"]) > 10, path
+        kept.close()
         ids = {request(s.port, "GET", "/v1/models", headers={"X-Request-Id": "mine"}).headers["x-request-id"]
                for _ in range(3)}
         assert len(ids) == 3 and "mine" not in ids and all(i.startswith("req_") and len(i) == 30 for i in ids), ids
