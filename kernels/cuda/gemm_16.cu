@@ -45,7 +45,7 @@ template <int BM, int BN, int STAGES> KERNEL_BOUNDS(gemm_16, GEMM_BLOCK, 1)(stru
     int n_pieces = j.np / PIECE_K, row0 = row_block * BM;
     int row = warp_of_block() / WARPS_N * (BM / WARPS_M), col = warp_of_block() % WARPS_N * (BN / WARPS_N);
     bool aligned = j.row_bytes % 16 == 0;
-    struct gemm_16_part part = gemm_16_part_of(&j, tile.matrix, row0);
+    struct gemm_16_part part = gemm_16_part_of<GEMM_BLOCK, BM>(&j, tile.matrix, row0);
     float total[MT][NT][4] = {};
 
     find_columns(&j, &tile, s->columns, BN);

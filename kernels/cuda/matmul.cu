@@ -42,8 +42,14 @@ static enum k_status job_of(const struct k_ctx *c, struct mul_job *j, const stru
     return (uintptr_t)w->data % 16 ? K_BAD_SHAPE : K_OK;
 }
 
+/* Whether hopper/ can multiply with many pairs. */
+static bool for_hopper(const struct k_ctx *c, const struct mul_job *j)
+{
+    return c->wgmma && !j->group && j->row_bytes % 16 == 0;
+}
+
 /* The jobs of a product, added to jobs[*n]: one, or two of which the second folds its sums into those of the first, where
- * the matrices of a gated product cannot share blocks. few: gemv.cu multiplies. */
+ * the matrices of a gated product cannot share blocks. few: gemv.cu or gemv_direct.cu multiplies. */
 static enum k_status add_jobs(const struct k_ctx *c, struct mul_job *jobs, int *n, const struct k_product *product,
                               bool few, int32_t tile_pairs, enum k_precision p)
 {
@@ -54,7 +60,7 @@ static enum k_status add_jobs(const struct k_ctx *c, struct mul_job *jobs, int *
     j->bias = product->bias;
     if (st != K_OK || !product->up)
         return st;
-    if (few && j->form != ACT_F32 && product->up->type == product->w->type) {
+    if (product->up->type == product->w->type && j->form != ACT_F32 && (few || (for_hopper(c, j) && !c->lt))) {
         j->w_up = (const uint8_t *)product->up->data;
         return (uintptr_t)j->w_up % 16 ? K_BAD_SHAPE : K_OK;
     }
@@ -145,11 +151,6 @@ struct mul_shape mul_best_shape(const struct mul_shape *shapes, int n, int n_sm,
     return best;
 }
 
-static bool for_hopper(const struct k_ctx *c, const struct mul_job *j)
-{
-    return c->wgmma && !j->group && j->row_bytes % 16 == 0;
-}
-
 static struct mul_shape shape_of(const struct k_ctx *c, const struct mul_job *j, int32_t n_pairs, int64_t matrices)
 {
     static const struct mul_shape q8[] = {{128, GEMM_Q8_PAIRS}, {32, GEMM_Q8_PAIRS}},
@@ -157,6 +158,8 @@ static struct mul_shape shape_of(const struct k_ctx *c, const struct mul_job *j,
                                   wgmma[] = {{128, 192}, {128, 128}, {128, 64}, {64, 64}, {32, 64}};
     if (j->group)
         return mul_best_shape(q8, 2, c->facts.n_sm, j->m, n_pairs, matrices);
+    if (j->w_up) /* two groups, of 64 rows */
+        return mul_best_shape(wgmma, 3, c->facts.n_sm, 2 * j->m, n_pairs, matrices);
     return for_hopper(c, j) ? mul_best_shape(wgmma, 5, c->facts.n_sm, j->m, n_pairs, matrices)
                             : mul_best_shape(mma, 3, c->facts.n_sm, j->m, n_pairs, matrices);
 }

@@ -33,8 +33,7 @@ struct mul_tile {
 
 struct mul_job {
     const uint8_t *w;
-    const uint8_t
-        *w_up; /* gemv.cu: a block has rows of both matrices, and y = silu(w . x) * (w_up . x); NULL: of w alone */
+    const uint8_t *w_up; /* not NULL: a block has rows of both matrices, and y = silu(w . x) * (w_up . x) */
     int64_t row_bytes, matrix_bytes, w_bytes; /* w_bytes: all of the tensor */
     int32_t slice_bytes;                      /* of SLICE elements of a row */
     int32_t slot_bytes; /* what these take in shared memory: they keep their place within 16 bytes */

@@ -397,7 +397,7 @@ static void products_together_are_products_alone(void)
                                                             {K_Q8_0, K_Q5_0, K_Q4_K, K_Q6_K}, /* two: gate, then up */
                                                             {K_F16, K_BF16, K_BF16, K_BF16},
                                                             {K_F32, K_F16, K_F32, K_Q8_0}};
-    static const int32_t toks[] = {1, 2, 3, 8, 9, 17};
+    static const int32_t toks[] = {1, 2, 3, 8, 9, 17, 67, 140};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         for (size_t t = 0; t < sizeof toks / sizeof toks[0]; t++)
             check_together(types[i], toks[t]);
