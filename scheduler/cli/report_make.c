@@ -69,6 +69,8 @@ static void warn(const struct report *r)
                 r->hours.wrong);
     if (!r->hours.closed && !r->hours.open)
         fprintf(stderr, "spillway report: nothing is in the books of this period\n");
+    else if (r->team && !r->use.requests)
+        fprintf(stderr, "spillway report: no request of a team %.80s is in the books of this period\n", r->team);
 }
 
 static enum rc make(const struct report_make *m, struct report_inputs *in, const bool *wanted, struct error *e)

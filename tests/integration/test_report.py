@@ -111,6 +111,9 @@ def tables(args):
             assert {r["ChargePeriodStart"][:10] for r in rows} == {b.day(n)}
         path, = b.report(b.whole(), "--format", "csv", "--team", "search")
         check_sums(b, focus.read(path)[1], "team = 'search'")
+        done = subprocess.run([os.path.join(args.build, "spillway"), "report", "--period", b.whole(), "--db", b.db, "--team", "serch"],
+                              capture_output=True, text=True, timeout=60, check=True)
+        assert "no request of a team serch is in the books" in done.stderr, done.stderr
         check_json(b)
 
 
