@@ -8,7 +8,7 @@
 int cli_fail(const char *verb, const struct error *e)
 {
     fprintf(stderr, "spillway-engine %s: %s\n", verb, e->message);
-    /* A text that begins with a flag is about what was typed, and not about what a file holds. */
+    /* A text that begins with a flag is about the command line and what it names as settings; models are not. */
     return e->code == RC_INVALID && strncmp(e->message, "--", 2) == 0 ? ARGS_EXIT_USAGE : ARGS_EXIT_FAILED;
 }
 

@@ -351,7 +351,7 @@ def node_key(args):
     for text, words in [("", "no key"), ("short\n", "at least"), ("one-key-here\nanother-key\n", "more than 1 key")]:
         p = subprocess.run([engine(args), "serve", "--port", "0", "--model", make_model(args), "--node-key-file",
                             key_file(text, "bad-key")], capture_output=True, text=True, timeout=30)
-        assert p.returncode == 1 and words in p.stderr, p
+        assert p.returncode == 2 and words in p.stderr, p
 
 
 def what_it_took(args):
