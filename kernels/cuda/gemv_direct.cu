@@ -396,9 +396,8 @@ enum k_status mul_gemv_direct(struct k_ctx *c, const struct mul_job *jobs, int n
         const int64_t bytes = direct_shared_bytes(j, j->ids ? 1 : j->n_pairs);
         shared = bytes > shared ? bytes : shared;
         tiles[i] = (j->m + gemv_outputs(j) - 1) / gemv_outputs(j);
-        all += tiles[i] *
-               (j->ids ? grid_tiles : j->n_matrix); /* one without experts has blocks beside each tile of pairs, too,
-                                                                 which leave at once */
+        /* One without experts has blocks beside each tile of pairs, too, which leave at once. */
+        all += tiles[i] * (j->ids ? grid_tiles : j->n_matrix);
     }
     /* As many as there is room for at a time; a multiprocessor has little more than its largest block may have. */
     int64_t room = (int64_t)c->facts.shared_max / (shared + 1024), most;

@@ -1,14 +1,17 @@
 /* Products of F16 and BF16 weights with many tokens by Hopper's warpgroup products, compiled for sm_90a alone. The same sums
  * as in gemm_16.cu: 16 products of 16 elements one after the other to a slice, then the slices in order, as the two kinds of
- * products of this device round alike (probe.cu).
+ * products of this device round alike (works.cu).
  *
- * A block's G warpgroups have 64 rows each and all its 8 NT pairs; of a gated product one has rows of w, the other those of
- * w_up, and their sums meet. While a piece is multiplied the pieces behind it are on
- * their way, and the next product is asked for before this one is done, but where a slice ends: there its sums are added, in
- * a sixteenth of the time that a slice takes, and the tensor cores wait. Bytes per call: weights once per 8 NT pairs,
- * activations once per 64 G rows, from L2; flops: 2 m n pairs. 128 x 192: per piece 768 cycles of the tensor cores, 40 KiB
- * from L2, 53 bytes a cycle of the multiprocessor's 64 or, when all ask at once, some 30: bound by L2, tensor cores close
- * behind. */
+ * A block's G warpgroups have 64 rows each and all its 8 NT pairs; of a gated product one has rows of w, the other those
+ * of w_up, and their sums meet. While a piece is multiplied the pieces behind it are on their way, and the next product is
+ * asked for before this one is done, but where a slice ends: there its sums are added, in a sixteenth of the time that a
+ * slice takes, and the tensor cores wait.
+ *
+ * Bytes per call: weights once per 8 NT pairs, activations once per 64 G rows, from L2; flops: 2 m n pairs. 128 x 192: per
+ * piece 768 cycles of the tensor cores, 40 KiB from L2, 53 bytes a cycle of the multiprocessor's 64 or, when all ask at
+ * once, some 30: bound by L2, tensor cores close behind. */
+#include "kernels/cuda/hopper/hopper.h"
+
 #include "kernels/cuda/gemm_16.cuh"
 
 #define GROUP_ROWS 64
