@@ -54,10 +54,10 @@ KERNEL_BOUNDS(group_pairs, GROUP_BLOCK, 1)
             list[atomic_add_int(&begin[ids[p]], 1)] = p;
 }
 
-enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, int32_t n_pairs, int tile_pairs,
-                        int64_t *grid_tiles)
+enum k_status mul_sort(struct k_ctx *c, struct mul_sorted *s, const int32_t *ids, int32_t n_pairs, int64_t n_expert,
+                       int tile_pairs)
 {
-    int64_t n_expert = j->n_matrix, most = (n_pairs < n_expert ? n_pairs : n_expert) + n_pairs / tile_pairs;
+    int64_t most = (n_pairs < n_expert ? n_pairs : n_expert) + n_pairs / tile_pairs;
     enum k_status st;
     if (n_expert > EXPERTS_MAX)
         return K_UNSUPPORTED;
@@ -68,8 +68,7 @@ enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, 
         return st;
     struct mul_tile *tiles = (struct mul_tile *)(at + 4);
     int32_t *list = (int32_t *)(tiles + most);
-    j->n_tiles = at, j->tiles = tiles, j->list = list;
-    *grid_tiles = most;
+    *s = {tile_pairs, list, tiles, at, most};
     return launch_early(c->stream, c->early, group_pairs, grid_of(1), GROUP_BLOCK, 3 * (size_t)n_expert * sizeof(int),
                         list, tiles, at, ids, (int)n_pairs, (int)n_expert, tile_pairs);
 }

@@ -300,49 +300,53 @@ enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride
 
 /* One token's experts are all different: each pair is a tile. Else pairs are sorted by expert, so that an expert's weights
  * are read once for as many pairs as a tile holds. */
-static enum k_status set_tiles(struct k_ctx *c, struct mul_job *jobs, int n, const int32_t *ids, int32_t n_used,
-                               int32_t n_tok, int tile, int64_t *grid_tiles)
+static enum k_status set_tiles(struct k_ctx *c, struct mul_job *jobs, int n, struct mul_experts *e, int tile_pairs)
 {
+    struct mul_sorted *s = &e->sorted;
     enum k_status st = K_OK;
-    *grid_tiles = n_used;
-    if (n_tok == 1)
-        jobs->ids = ids;
-    else
-        st = mul_group(c, jobs, ids, n_tok * n_used, tile, grid_tiles);
-    for (int i = 1; i < n; i++) {
-        jobs[i].ids = jobs->ids;
-        jobs[i].tiles = jobs->tiles;
-        jobs[i].list = jobs->list;
-        jobs[i].n_tiles = jobs->n_tiles;
+    if (e->n_tok == 1)
+        s->grid_tiles = e->n_used;
+    else if (s->tile_pairs != tile_pairs)
+        st = mul_sort(c, s, e->ids, e->n_tok * e->n_used, jobs->n_matrix, tile_pairs);
+    for (int i = 0; i < n; i++) {
+        jobs[i].ids = e->n_tok == 1 ? e->ids : NULL;
+        jobs[i].list = s->list, jobs[i].tiles = s->tiles, jobs[i].n_tiles = s->n_tiles;
     }
+    return st;
+}
+
+enum k_status mul_by_experts(struct k_ctx *c, struct mul_experts *e, const struct k_product *product, const float *x,
+                             bool x_each)
+{
+    struct mul_job jobs[2];
+    int n = 0;
+    enum k_status st = k_check_experts(product, x, e->ids, e->n_used, e->n_tok);
+    if (st != K_OK || e->n_tok == 0)
+        return st;
+    int32_t n_pairs = e->n_tok * e->n_used;
+    bool floats = e->p == K_PRECISE || product->w->type == K_F32 || (product->up && product->up->type == K_F32);
+    bool many = !floats && n_pairs > 4 * product->w->ne[2];
+    int tile = many ? 64 : GEMV_PAIRS; /* PRECISE_PAIRS is no other */
+    st = add_jobs(c, jobs, &n, product, !many, e->n_tok == 1 ? 1 : GEMV_PAIRS, e->p);
+    if (st == K_OK)
+        st = set_activations(c, jobs, n, x, product->w->ne[0], x_each ? n_pairs : e->n_tok);
+    for (int i = 0; i < n; i++)
+        jobs[i].x_div = x_each ? 1 : e->n_used;
+    if (st == K_OK)
+        st = set_tiles(c, jobs, n, e, tile);
+    const int64_t grid_tiles = e->sorted.grid_tiles;
+    if (st == K_OK && !many)
+        return multiply_few(c, jobs, n, grid_tiles);
+    for (int i = 0; st == K_OK && i < n; i++)
+        st = multiply_blocks(c, &jobs[i], shape_of(c, &jobs[i], tile, grid_tiles), grid_tiles);
     return st;
 }
 
 enum k_status cuda_matmul_experts(struct k_ctx *c, const struct k_product *product, const float *x, bool x_per_expert,
                                   const int32_t *ids, int32_t n_used, int32_t n_tok, enum k_precision p)
 {
-    struct mul_job jobs[2];
-    int n = 0;
-    enum k_status st = k_check_experts(product, x, ids, n_used, n_tok);
-    if (st != K_OK || n_tok == 0)
-        return st;
-    int32_t n_pairs = n_tok * n_used;
-    bool floats = p == K_PRECISE || product->w->type == K_F32 || (product->up && product->up->type == K_F32);
-    bool many = !floats && n_pairs > 4 * product->w->ne[2];
-    int tile = many ? 64 : GEMV_PAIRS; /* PRECISE_PAIRS is no other */
-    int64_t grid_tiles;
-    st = add_jobs(c, jobs, &n, product, !many, n_tok == 1 ? 1 : GEMV_PAIRS, p);
-    if (st == K_OK)
-        st = set_activations(c, jobs, n, x, product->w->ne[0], x_per_expert ? n_pairs : n_tok);
-    for (int i = 0; i < n; i++)
-        jobs[i].x_div = x_per_expert ? 1 : n_used;
-    if (st == K_OK)
-        st = set_tiles(c, jobs, n, ids, n_used, n_tok, tile, &grid_tiles);
-    if (st == K_OK && !many)
-        return multiply_few(c, jobs, n, grid_tiles);
-    for (int i = 0; st == K_OK && i < n; i++)
-        st = multiply_blocks(c, &jobs[i], shape_of(c, &jobs[i], tile, grid_tiles), grid_tiles);
-    return st;
+    struct mul_experts e = {ids, n_used, n_tok, p, {}};
+    return mul_by_experts(c, &e, product, x, x_per_expert);
 }
 
 enum k_status mul_experts_and_shared(struct k_ctx *c, const struct k_product *experts, const float *x, bool x_each,

@@ -302,10 +302,27 @@ enum k_status mul_precise_job(struct mul_job *j, const struct k_product *product
 /* Of n shapes that a kernel has; n_pairs of each of the matrices. */
 struct mul_shape mul_best_shape(const struct mul_shape *shapes, int n, int n_sm, int32_t m, int32_t n_pairs,
                                 int64_t matrices);
-/* Sort n_pairs pairs by expert into tiles of tile_pairs: fills j->list, tiles, n_tiles. Returns with *grid_tiles the most
- * tiles that this can give. */
-enum k_status mul_group(struct k_ctx *c, struct mul_job *j, const int32_t *ids, int32_t n_pairs, int tile_pairs,
-                        int64_t *grid_tiles);
+/* Pairs sorted by expert, into tiles of tile_pairs (0: not sorted yet): of use to all products of the same ids, until
+ * others are sorted. grid_tiles: the most tiles that this can give. */
+struct mul_sorted {
+    int tile_pairs;
+    const int32_t *list;
+    const struct mul_tile *tiles;
+    const int32_t *n_tiles;
+    int64_t grid_tiles;
+};
+enum k_status mul_sort(struct k_ctx *c, struct mul_sorted *s, const int32_t *ids, int32_t n_pairs, int64_t n_expert,
+                       int tile_pairs);
+
+/* matmul_experts() (kernels/ops.h), by pairs that are sorted if they are not yet. */
+struct mul_experts {
+    const int32_t *ids;
+    int32_t n_used, n_tok;
+    enum k_precision p;
+    struct mul_sorted sorted;
+};
+enum k_status mul_by_experts(struct k_ctx *c, struct mul_experts *e, const struct k_product *product, const float *x,
+                             bool x_each);
 
 /* One token's product with each of its n_used experts, and one with a matrix that all tokens share, in one launch of
  * each kind of weights; x_each: an expert's activations are a row of their own. K_UNSUPPORTED: activations need a

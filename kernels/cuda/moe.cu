@@ -1,5 +1,6 @@
 /* A layer's experts, and those that all tokens share: products (matmul.cu) and the sum of what they made. For one
- * token the shared ones are more blocks of the launches of the chosen ones: three launches instead of six. */
+ * token the shared ones are more blocks of the launches of the chosen ones: three launches instead of six. More tokens'
+ * pairs are sorted once for both products. */
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/matmul.cuh"
 
@@ -99,9 +100,10 @@ enum k_status cuda_moe(struct k_ctx *c, float *y, const struct k_moe *m, int32_t
     enum k_status s = m->gate && n_tok == 1 ? moe_one_token(c, y, m, p) : K_UNSUPPORTED;
     if (s != K_UNSUPPORTED)
         return s;
-    s = cuda_matmul_experts(c, &all.gated, m->x, false, m->ids, m->n_used, n_tok, p);
+    struct mul_experts e = {m->ids, m->n_used, n_tok, p, {}};
+    s = mul_by_experts(c, &e, &all.gated, m->x, false);
     if (s == K_OK)
-        s = cuda_matmul_experts(c, &all.down, m->hidden, true, m->ids, m->n_used, n_tok, p);
+        s = mul_by_experts(c, &e, &all.down, m->hidden, true);
     if (s == K_OK)
         s = combine_moe(c, y, m, false, n_tok);
     if (s != K_OK || !m->gate)
