@@ -2,8 +2,10 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -62,14 +64,22 @@ static enum rc load_pair_once(SSL_CTX *ctx, const char *cert_file, const char *k
         rc = check_file(key_file, e);
     if (rc != RC_OK)
         return rc;
-    if (SSL_CTX_use_certificate_chain_file(ctx, cert_file) != 1)
-        return error_set(e, RC_INVALID, "%s: no certificate chain in PEM form: %s", cert_file, reason());
-    if (SSL_CTX_use_PrivateKey_file(ctx, key_file, SSL_FILETYPE_PEM) != 1)
-        return error_set(e, RC_INVALID, "%s: no unencrypted private key in PEM form that fits %s: %s", key_file,
-                         cert_file, reason());
-    if (SSL_CTX_check_private_key(ctx) != 1)
-        return error_set(e, RC_INVALID, "%s: not the private key of %s: %s", key_file, cert_file, reason());
-    return RC_OK;
+    /* Both halves of one file are read of what one opening of it shows: it may be replaced in between. */
+    const int fd = strcmp(cert_file, key_file) == 0 ? open(cert_file, O_RDONLY | O_CLOEXEC) : -1;
+    char opened[32];
+    snprintf(opened, sizeof opened, "/proc/self/fd/%d", fd);
+    const bool is_one = fd >= 0 && access(opened, R_OK) == 0;
+    const char *cert_path = is_one ? opened : cert_file, *key_path = is_one ? opened : key_file;
+    if (SSL_CTX_use_certificate_chain_file(ctx, cert_path) != 1)
+        rc = error_set(e, RC_INVALID, "%s: no certificate chain in PEM form: %s", cert_file, reason());
+    else if (SSL_CTX_use_PrivateKey_file(ctx, key_path, SSL_FILETYPE_PEM) != 1)
+        rc = error_set(e, RC_INVALID, "%s: no unencrypted private key in PEM form that fits %s: %s", key_file,
+                       cert_file, reason());
+    else if (SSL_CTX_check_private_key(ctx) != 1)
+        rc = error_set(e, RC_INVALID, "%s: not the private key of %s: %s", key_file, cert_file, reason());
+    if (fd >= 0)
+        close(fd);
+    return rc;
 }
 
 static bool is_same_file(const struct stat *a, const struct stat *b)
@@ -78,7 +88,7 @@ static bool is_same_file(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* A pair that was replaced between the reading of its halves is read again; so is one in a single file. */
+/* A pair that was replaced between the reading of its halves is read again. */
 static enum rc load_pair(SSL_CTX *ctx, const char *cert_file, const char *key_file, struct error *e)
 {
     struct stat before[2] = {{.st_ino = 0}}, after[2] = {{.st_ino = 0}};
