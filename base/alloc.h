@@ -18,8 +18,9 @@ void *spw_realloc(void *p, size_t bytes); /* never NULL */
 char *spw_strdup(const char *s);
 char *spw_strndup(const char *s, size_t n);
 char *spw_asprintf(const char *format, ...) SPW_PRINTF(1, 2); /* caller frees */
-/* For servers, once at the start: memory that a large request has had is kept for the next one, up to ALLOC_KEPT_BYTES of
- * each thread's heap, and not given back and fetched anew, page by page, each time. Nothing where the C library can't. */
+/* For servers, once at the start: memory that a large request has had is kept for the next one, up to ALLOC_KEPT_BYTES
+ * of each thread's heap, and not given back and fetched anew, page by page, each time. Nothing where the C library
+ * can't. */
 #define ALLOC_KEPT_BYTES (16 << 20)
 void alloc_keep_freed(void);
 /* a * b + c, or false when that does not fit. */

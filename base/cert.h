@@ -1,5 +1,6 @@
-/* Keys and certificates of our own making (EC P-256, X.509 v3): what a scheduler's own authority signs with, and what an
- * engine asks it for. Times are Unix seconds. No files, no clock; any thread. Objects of OpenSSL are freed by its calls. */
+/* Keys and certificates of our own making (EC P-256, X.509 v3): what a scheduler's own authority signs with, and what
+ * an engine asks it for. Times are Unix seconds. No files, no clock; any thread. Objects of OpenSSL are freed by its
+ * calls. */
 #ifndef BASE_CERT_H
 #define BASE_CERT_H
 
@@ -27,8 +28,8 @@ enum rc cert_sign(X509 **cert, const struct cert_spec *spec, EVP_PKEY *subject, 
 enum rc cert_read(X509 **cert, const char *pem, size_t n, struct error *e) SPW_MUST_USE; /* the first in the text */
 enum rc cert_write(const X509 *cert, struct strbuf *pem, struct error *e) SPW_MUST_USE;  /* appended */
 
-/* A request for a certificate (PKCS #10, PEM). It holds the public key and the proof that one has the private one; the name
- * is for the authority to say. Reading checks the proof, and that it is a key of our kind. */
+/* A request for a certificate (PKCS #10, PEM). It holds the public key and the proof that one has the private one; the
+ * name is for the authority to say. Reading checks the proof, and that it is a key of our kind. */
 enum rc cert_request_write(EVP_PKEY *key, struct strbuf *pem, struct error *e) SPW_MUST_USE;
 enum rc cert_request_read(EVP_PKEY **key, const char *pem, size_t n, struct error *e) SPW_MUST_USE;
 

@@ -1,6 +1,6 @@
-/* A whole number divided in proportion to weights, so that the parts add up to it exactly: each is rounded down, and what is
- * left goes, one by one, to the largest remainders, ties to the first (Hamilton's method of largest remainders). For money,
- * time and energy that is shared. */
+/* A whole number divided in proportion to weights, so that the parts add up to it exactly: each is rounded down, and
+ * what is left goes, one by one, to the largest remainders, ties to the first (Hamilton's method of largest
+ * remainders). For money, time and energy that is shared. */
 #ifndef BASE_DIVIDE_H
 #define BASE_DIVIDE_H
 

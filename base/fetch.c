@@ -3,7 +3,8 @@
  * A fetch: fetch_start() --added--> running --curl says done--> cb, freed.  fetch_cancel() at any point before cb.
  *
  * curl's own callbacks never touch fetches: what has finished is collected after curl_multi_socket_action() returned,
- * since curl forbids removing a handle from inside. cb may start, cancel and free: `gone` notes that the fetcher went. */
+ * since curl forbids removing a handle from inside. cb may start, cancel and free: `gone` notes that the fetcher
+ * went. */
 #include "base/fetch.h"
 
 #include <curl/curl.h>

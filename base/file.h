@@ -25,8 +25,8 @@ bool file_keep_part(int fd, int64_t from, int64_t until, const char *path);
 /* The folder that holds `path` is flushed: a name that was just made in it survives a power cut. Some file systems
  * can't do that, and nothing is to be done about it then. */
 void file_sync_folder_of(const char *path);
-/* How many files and sockets this process may have open at a time: raised to `wanted`, or to what the system lets it have
- * (the hard limit), and never lowered. Returns what holds now; INT64_MAX: there is no limit. */
+/* How many files and sockets this process may have open at a time: raised to `wanted`, or to what the system lets it
+ * have (the hard limit), and never lowered. Returns what holds now; INT64_MAX: there is no limit. */
 int64_t file_may_open(int64_t wanted);
 
 #endif

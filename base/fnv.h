@@ -1,6 +1,6 @@
-/* FNV-1a of 64 bits (Fowler, Noll, Vo; RFC 9923): short keys of tables and names, quick and good enough. Nobody is kept from
- * choosing keys that collide: what strangers choose is hashed from a secret start, or by SHA-256. Its low bits are its
- * weakest: mix high ones in before they become a place in a table. */
+/* FNV-1a of 64 bits (Fowler, Noll, Vo; RFC 9923): short keys of tables and names, quick and good enough. Nobody is kept
+ * from choosing keys that collide: what strangers choose is hashed from a secret start, or by SHA-256. Its low bits are
+ * its weakest: mix high ones in before they become a place in a table. */
 #ifndef BASE_FNV_H
 #define BASE_FNV_H
 

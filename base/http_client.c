@@ -16,8 +16,9 @@
 #define TARGET_MAX 8192
 #define SEND_MAX   ((size_t)128 << 10) /* of one request in one turn of the loop: others wait meanwhile */
 
-/* NOLINTBEGIN(clang-analyzer-unix.Malloc,clang-analyzer-core.NullDereference): the analyzer follows neither rings (after
- * an unlink it still sees the old head) nor `busy`, which puts off the free. The tests run under a sanitizer instead. */
+/* NOLINTBEGIN(clang-analyzer-unix.Malloc,clang-analyzer-core.NullDereference): the analyzer follows neither rings
+ * (after an unlink it still sees the old head) nor `busy`, which puts off the free. The tests run under a sanitizer
+ * instead. */
 
 /* ---- the life of a connection ---- */
 
@@ -223,8 +224,8 @@ void link_active(struct link *l)
     else
         event_add(&l->rd, NULL);
     start_wait(l);
-    /* Behind whatever else is ready in this turn: requests that came together leave together, one right after the other, by
-     * code that is in the cache by then; and who reads them wakes up once. */
+    /* Behind whatever else is ready in this turn: requests that came together leave together, one right after the
+     * other, by code that is in the cache by then; and who reads them wakes up once. */
     event_active(&l->wr, EV_WRITE, 0);
 }
 

@@ -1,5 +1,5 @@
-/* One server connection: reading and framing, the per-turn work, deadlines, closing. The state machine and the rule about
- * lifetimes are in http_server_internal.h. */
+/* One server connection: reading and framing, the per-turn work, deadlines, closing. The state machine and the rule
+ * about lifetimes are in http_server_internal.h. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -267,8 +267,9 @@ static bool take_body(struct conn *c, const char *data, size_t n)
     return false;
 }
 
-/* Who is not read is not heard to leave, either, and what runs for nobody costs money: he is looked at now and then. (Not
- * by EV_CLOSED: libevent does not report a reset to an event that asks for nothing else, and its loop would spin.) */
+/* Who is not read is not heard to leave, either, and what runs for nobody costs money: he is looked at now and then.
+ * (Not by EV_CLOSED: libevent does not report a reset to an event that asks for nothing else, and its loop would
+ * spin.) */
 static void watch_unread(struct conn *c)
 {
     deadline_start(&c->s->deadlines, &c->wait, WAIT_GONE, c->s->now_ns);

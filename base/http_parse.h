@@ -3,9 +3,9 @@
  *
  * What is refused, always: bare LF, NUL or control bytes in the head, obsolete folding, space before the colon, names
  * that are no tokens, Content-Length that is not plain digits or is repeated, Content-Length beside Transfer-Encoding,
- * any Transfer-Encoding but exactly "chunked", more than one or no Host, more than one Authorization, bodies on HTTP/1.0
- * with TE, chunk sizes over 16 hex digits or with signs, trailers (refused unless empty), heads over the limits. Refusing
- * closes the connection: nothing after a bad byte is believed. */
+ * any Transfer-Encoding but exactly "chunked", more than one or no Host, more than one Authorization, bodies on
+ * HTTP/1.0 with TE, chunk sizes over 16 hex digits or with signs, trailers (refused unless empty), heads over the
+ * limits. Refusing closes the connection: nothing after a bad byte is believed. */
 #ifndef BASE_HTTP_PARSE_H
 #define BASE_HTTP_PARSE_H
 

@@ -21,8 +21,8 @@ static int64_t ms_or(int64_t ms, int64_t otherwise_ms)
     return (ms ? ms : otherwise_ms) * 1000000;
 }
 
-/* Beyond a bound on connections: told so, and let go of within LINGER_MS. A few at a time, since they cost a connection,
- * too; the rest, and who has to shake hands first, are closed without a word. */
+/* Beyond a bound on connections: told so, and let go of within LINGER_MS. A few at a time, since they cost a
+ * connection, too; the rest, and who has to shake hands first, are closed without a word. */
 static void turn_away(struct http_server *s, int fd, const struct sockaddr_storage *peer, bool client_full)
 {
     counter_add(client_full ? &s->stats.refused_client : &s->stats.refused_full, 1);
@@ -59,8 +59,8 @@ static struct conn *admit(struct http_server *s, int fd, const struct sockaddr_s
     return c;
 }
 
-/* Out of descriptors or memory. The backlog stays readable and would spin the loop: it is left alone until a connection of
- * ours closes, or for a moment, since the last descriptor may be another server's, a node's or a file's. */
+/* Out of descriptors or memory. The backlog stays readable and would spin the loop: it is left alone until a connection
+ * of ours closes, or for a moment, since the last descriptor may be another server's, a node's or a file's. */
 static void pause_listening(struct http_server *s)
 {
     const struct timeval again = {.tv_usec = ACCEPT_AGAIN_MS * 1000};

@@ -28,8 +28,8 @@ struct http_held {
     _Atomic size_t retained;
 };
 
-/* Several servers of a process may listen on one TCP port, each with a socket of its own, among which the kernel spreads
- * the clients. The first of them still finds out when somebody else listens there. */
+/* Several servers of a process may listen on one TCP port, each with a socket of its own, among which the kernel
+ * spreads the clients. The first of them still finds out when somebody else listens there. */
 enum http_sharing { HTTP_LISTEN_ALONE, HTTP_LISTEN_FIRST, HTTP_LISTEN_JOIN };
 
 struct http_server_options {
@@ -47,8 +47,8 @@ struct http_server_options {
 };
 
 struct http_server_handlers {
-    /* NULL, or called with the head of a request whose body is still to come, before it is read (and before the client is
-     * told to go on; a small body that came with its head is here already): may refuse it with http_reply(), so that
+    /* NULL, or called with the head of a request whose body is still to come, before it is read (and before the client
+     * is told to go on; a small body that came with its head is here already): may refuse it with http_reply(), so that
      * strangers cannot make us hold what they send. The body is then not read, the connection is closed after the
      * answer, and on_request is not called. */
     void (*on_head)(struct http_exchange *x, void *arg);
@@ -56,9 +56,9 @@ struct http_server_handlers {
     void (*on_request)(struct http_exchange *x, void *arg);
 };
 
-/* listen_on: "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:0" (port 0: any free one), "unix:/path" (mode 0660; a stale socket
- * is replaced, a live one is RC_CONFLICT), "fd:N" (a listening socket that was inherited; it becomes the server's).
- * Host names are resolved once, at start. */
+/* listen_on: "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:0" (port 0: any free one), "unix:/path" (mode 0660; a stale
+ * socket is replaced, a live one is RC_CONFLICT), "fd:N" (a listening socket that was inherited; it becomes the
+ * server's). Host names are resolved once, at start. */
 enum rc http_server_new(struct http_server **s, struct event_base *loop, const char *listen_on,
                         const struct http_server_options *o, const struct http_server_handlers *h, void *arg,
                         struct error *e) SPW_MUST_USE;
@@ -76,13 +76,13 @@ void http_server_adopt_plain(struct http_server *s, int fd, const void *read, si
 int http_server_port(const struct http_server *s); /* bound TCP port, 0 for unix */
 /* Its listening socket, -1 once it is closed. A dup() of it, as "fd:N", lets another server accept from the same queue. */
 int http_server_fd(const struct http_server *s);
-/* Take no more connections from the listening socket, or take them again; what comes meanwhile waits in its queue, for us
- * or for another process that has the socket, too. */
+/* Take no more connections from the listening socket, or take them again; what comes meanwhile waits in its queue, for
+ * us or for another process that has the socket, too. */
 enum http_accepting { HTTP_ACCEPT, HTTP_LEAVE };
 void http_server_accepting(struct http_server *s, enum http_accepting a);
 /* Let go of connections: from now on each one that has no request running and nothing left to send is given away, from
- * the loop, those that are idle now in its next turn. With TLS it ends instead, as in a drain: after the answer that runs
- * ("Connection: close"), or when no request was on its way. All members NULL: keep them again. */
+ * the loop, those that are idle now in its next turn. With TLS it ends instead, as in a drain: after the answer that
+ * runs ("Connection: close"), or when no request was on its way. All members NULL: keep them again. */
 struct http_letting_go {
     /* fd is the taker's. read[0 .. n): what was read of its next request already, often nothing. */
     void (*take)(int fd, const void *read, size_t n, void *arg);
@@ -130,8 +130,8 @@ void http_reply_start(struct http_exchange *x, int status, const struct http_hea
 /* Copied. A handler that ignores http_reply_pending() is cut off (on_abort) at HTTP_REPLY_PENDING_MAX. */
 void http_reply_write(struct http_exchange *x, const void *data, size_t n);
 #define HTTP_REPLY_PENDING_MAX (64u * 1024 * 1024)
-/* What is queued is written now, as far as the socket takes it, instead of at the end of the turn: for what shall not wait
- * for the rest of the work that the caller, and others who are ready, have in this turn. */
+/* What is queued is written now, as far as the socket takes it, instead of at the end of the turn: for what shall not
+ * wait for the rest of the work that the caller, and others who are ready, have in this turn. */
 void http_reply_push(struct http_exchange *x);
 void http_reply_end(struct http_exchange *x);
 /* Cut the answer off: the connection is closed without a proper end, so that the client sees it is incomplete. */

@@ -13,8 +13,8 @@
 #include "base/thread.h"
 
 #define PORT_MAGIC 0x494e4250u
-/* Of callbacks that can wait, before the loop looks what is ready: about a group. Answers that end one right after the other
- * wake who reads them once, and to wake a core that sleeps costs as much as half of an answer's end. */
+/* Of callbacks that can wait, before the loop looks what is ready: about a group. Answers that end one right after the
+ * other wake who reads them once, and to wake a core that sleeps costs as much as half of an answer's end. */
 #define BACK_NS (400 * INT64_C(1000))
 
 struct inbox_port {

@@ -1,23 +1,23 @@
-/* The way to a thread that writes, and back: entries from many event loops, taken in groups. The ledger and the audit stand
- * on it; what an entry holds and how a group is written is theirs.
+/* The way to a thread that writes, and back: entries from many event loops, taken in groups. The ledger and the audit
+ * stand on it; what an entry holds and how a group is written is theirs.
  *
  *   loop: inbox_port_put() -> gathered -> end of the turn -> waiting -> writer: takes a group, writes it, inbox_finish_locked()
  *         done(rc) <- loop <- eventfd <- finished <------------------------------------------+
  *
  * Back on the loop, those that can wait are called one after the other while nothing else is ready, a few hundred
- * microseconds at a time, and all of them at the latest when the next group comes, or INBOX_BACK_US after the first of them
- * came: the end of one request does not hold up the beginning of another. The others are called at once.
+ * microseconds at a time, and all of them at the latest when the next group comes, or INBOX_BACK_US after the first of
+ * them came: the end of one request does not hold up the beginning of another. The others are called at once.
  *
- * While a group is written the next entries gather in `waiting`: a group is as large as the disk is slow. All lists are first
- * in, first out, and there is one writer, so a port's callbacks come in the order of its entries, those that can wait and
- * those that cannot each by themselves. The lock guards `waiting`,
- * the ports' `finished` and what its owner puts under it; it is never to be held over I/O, and it isn't held while a thread
- * is woken, which on a busy core would run at once and wait for it.
+ * While a group is written the next entries gather in `waiting`: a group is as large as the disk is slow. All lists are
+ * first in, first out, and there is one writer, so a port's callbacks come in the order of its entries, those that can
+ * wait and those that cannot each by themselves. The lock guards `waiting`, the ports' `finished` and what its owner
+ * puts under it; it is never to be held over I/O, and it isn't held while a thread is woken, which on a busy core would
+ * run at once and wait for it.
  *
  * Bounded: inbox_take_place() counts entries from there until they are finished.
  *
- * Threads: a port belongs to its loop's thread; inbox_take_place() and inbox_put() are for any; functions that end in _locked
- * want the lock; init, start, stop and fini are for the thread that owns it all. */
+ * Threads: a port belongs to its loop's thread; inbox_take_place() and inbox_put() are for any; functions that end in
+ * _locked want the lock; init, start, stop and fini are for the thread that owns it all. */
 #ifndef BASE_INBOX_H
 #define BASE_INBOX_H
 

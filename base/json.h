@@ -1,8 +1,8 @@
 /* JSON on cJSON: bounded parsing of input from outside, typed access that says what is wrong, and writing.
  *
- * Parsing refuses: bytes that are not UTF-8, nesting deeper than `depth_max`, too many values, duplicate keys in objects
- * (smuggling), trailing data, unpaired surrogates, control bytes as blanks, and numbers like 01, 1. and -.5. cJSON is
- * wrapped, not hidden: callers walk the tree with cJSON's own calls. */
+ * Parsing refuses: bytes that are not UTF-8, nesting deeper than `depth_max`, too many values, duplicate keys in
+ * objects (smuggling), trailing data, unpaired surrogates, control bytes as blanks, and numbers like 01, 1. and -.5.
+ * cJSON is wrapped, not hidden: callers walk the tree with cJSON's own calls. */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
 
@@ -19,8 +19,8 @@
 #define JSON_VALUES_MAX 300000
 
 /* A text, parsed for a short life: the tree is cJSON's to walk, but it and its strings stand in a few blocks of memory
- * that go with the document. Nothing of it may be changed or cJSON_Delete()d. For hot paths; also says where in the text
- * each value stands. */
+ * that go with the document. Nothing of it may be changed or cJSON_Delete()d. For hot paths; also says where in the
+ * text each value stands. */
 struct json_block;
 #define JSON_DOC_NODES_BYTES 2576 /* 32 nodes */
 #define JSON_DOC_TEXT_BYTES  512
@@ -61,8 +61,8 @@ enum rc json_get_string(const cJSON *obj, const char *key, const char **v, bool 
  * hot paths. */
 enum rc json_append_string(struct strbuf *b, const char *s, size_t n);
 
-/* How many bytes from s on stand for themselves in a string literal and are ASCII: no quote, backslash or control byte. For
- * who walks over literals that may be large. */
+/* How many bytes from s on stand for themselves in a string literal and are ASCII: no quote, backslash or control byte.
+ * For who walks over literals that may be large. */
 size_t json_plain_bytes(const char *s, const char *end);
 
 /* Length of the valid UTF-8 prefix of s; == n when all of it is valid. An incomplete sequence at the end is counted

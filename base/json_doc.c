@@ -115,8 +115,8 @@ static void skip_blanks(struct parser *p)
 
 /* ---- strings ----------------------------------------------------------------------------------------------------- */
 
-/* Eight bytes at a time: a set high bit in `odd` marks a byte that does not stand for itself, or one behind such a byte,
- * which a borrow has reached: the first mark is always true. */
+/* Eight bytes at a time: a set high bit in `odd` marks a byte that does not stand for itself, or one behind such a
+ * byte, which a borrow has reached: the first mark is always true. */
 size_t json_plain_bytes(const char *s, const char *end)
 {
     const char *p = s;

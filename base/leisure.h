@@ -1,9 +1,10 @@
-/* When does a core have nothing else to do? A thread that comes last (thread.h) is asked, and answers once it has come to run.
+/* When does a core have nothing else to do? A thread that comes last (thread.h) is asked, and answers once it has come
+ * to run.
  *
  *   leisure_wait() -- asked --> the thread, behind all that want its core -- found --> leisure_wait() returns
  *
- * It does nothing but that and holds nothing, since it may be put aside for seconds where others want the processor; whoever
- * waited goes on in a class of his own, and nobody who waits for him waits for such a thread. */
+ * It does nothing but that and holds nothing, since it may be put aside for seconds where others want the processor;
+ * whoever waited goes on in a class of his own, and nobody who waits for him waits for such a thread. */
 #ifndef BASE_LEISURE_H
 #define BASE_LEISURE_H
 

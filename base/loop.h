@@ -10,8 +10,9 @@ void loop_threads_init(void);
 /* A loop without locks. NULL: the system has no descriptor for it (errno). Its events are of one priority unless
  * loop_stand_back() says otherwise. */
 struct event_base *loop_new(void);
-/* `ev` is of a loop made by loop_new(), and not pending. It gives way: it is called only when nothing else is ready, once,
- * and then the loop looks again whether something is. Bounding how long it may have to wait is its owner's business. */
+/* `ev` is of a loop made by loop_new(), and not pending. It gives way: it is called only when nothing else is ready,
+ * once, and then the loop looks again whether something is. Bounding how long it may have to wait is its owner's
+ * business. */
 void loop_stand_back(struct event *ev);
 
 #endif

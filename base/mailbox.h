@@ -20,8 +20,8 @@ struct mail { /* all zero but for deliver, before it is posted first */
 
 struct mailbox;
 enum rc mailbox_new(struct mailbox **b, struct event_base *loop, struct error *e) SPW_MUST_USE;
-/* On the loop's thread, or when that has ended; nobody posts any more. What is still in it is delivered from inside. NULL
- * is fine. */
+/* On the loop's thread, or when that has ended; nobody posts any more. What is still in it is delivered from inside.
+ * NULL is fine. */
 void mailbox_free(struct mailbox *b);
 void mailbox_post(struct mailbox *b, struct mail *m); /* any thread */
 /* The same from the loop's own thread, without a system call. */

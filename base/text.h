@@ -33,8 +33,8 @@ enum rc text_parse_size(const char *text, int64_t *bytes) SPW_MUST_USE;
  * dear. */
 #define TEXT_INT_MAX 20
 char *text_put_int(char *at, int64_t v);
-/* As much of s as fits below `end`, where a NUL follows it: a piece of a text in a buffer of fixed size. Returns where the
- * next piece goes, which is where that NUL is. at < end. */
+/* As much of s as fits below `end`, where a NUL follows it: a piece of a text in a buffer of fixed size. Returns where
+ * the next piece goes, which is where that NUL is. at < end. */
 char *text_put(char *at, const char *end, const char *s);
 /* Two lower-case digits for each of n bytes, and a NUL. Returns out. */
 char *text_hex(char *out, const void *bytes, size_t n);

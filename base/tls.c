@@ -337,8 +337,8 @@ static X509 *find_pinned(STACK_OF(X509) * chain, const unsigned char *pin)
     return NULL;
 }
 
-/* In the place of OpenSSL's own verification: the same one, with the pinned certificate as the only authority. The trusted
- * stack replaces the context's store, which is empty. */
+/* In the place of OpenSSL's own verification: the same one, with the pinned certificate as the only authority. The
+ * trusted stack replaces the context's store, which is empty. */
 static int verify_pinned(X509_STORE_CTX *c, void *pin)
 {
     X509 *authority = find_pinned(X509_STORE_CTX_get0_untrusted(c), pin);

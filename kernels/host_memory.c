@@ -1,5 +1,5 @@
-/* What the host backends do where others have memory of their own: pages from the system, plain copies, steps that need no
- * preparation. */
+/* What the host backends do where others have memory of their own: pages from the system, plain copies, steps that need
+ * no preparation. */
 #include <string.h>
 #include <sys/mman.h>
 

@@ -5,8 +5,8 @@
  * policy. kernels/ depends on nothing else of ours, so errors come back as enum k_status.
  *
  * Conventions. Activations are f32, row-major, shape [n_tok, dim]. Weights are GGUF tensors: ne[0] is the innermost
- * (input) dimension, ne[1] the outputs, ne[2] the experts or heads. Positions are int32. `out` arguments come first
- * and never overlap inputs unless the operation says so. What an operation reads and writes is the backend's work memory
+ * (input) dimension, ne[1] the outputs, ne[2] the experts or heads. Positions are int32. `out` arguments come first and
+ * never overlap inputs unless the operation says so. What an operation reads and writes is the backend's work memory
  * (buf_new(); any host memory for host backends), weights, ids and rope frequencies included; structs and token
  * references, and the page lists these point to, are the host's.
  *
@@ -72,9 +72,9 @@ struct k_tensor {
 enum k_precision { K_FAST = 0, K_PRECISE = 1, K_FAST_BF16 = 2 };
 
 /* One sequence's keys and values: a list of fixed-size pages out of a pool. Position p lives in page page_ids[p /
- * K_PAGE_TOKENS], row p % K_PAGE_TOKENS. A page holds K_PAGE_TOKENS rows of row_elems elements of `type`. In Q8_0 a row is
- * so many blocks of 32 as hold it, zeros after its end, and what is stored at once begins with a block and ends with one or
- * with the row; heads may begin inside of one. */
+ * K_PAGE_TOKENS], row p % K_PAGE_TOKENS. A page holds K_PAGE_TOKENS rows of row_elems elements of `type`. In Q8_0 a row
+ * is so many blocks of 32 as hold it, zeros after its end, and what is stored at once begins with a block and ends with
+ * one or with the row; heads may begin inside of one. */
 #define K_PAGE_TOKENS 64
 #define K_PAGE_NONE   (-1) /* the only page of a token that is none: step_rows() */
 struct k_kv_pool {
@@ -128,11 +128,11 @@ struct k_router {
     bool group_top2;   /* group score: sum of the two largest (V3) or the maximum (V2) */
 };
 
-/* Where memory stands: BUF_WORK is what operations work on (the device's memory); BUF_HOST is the host's, of the kind that is
- * copied to and from the former fastest (pinned). Host backends know one kind. */
+/* Where memory stands: BUF_WORK is what operations work on (the device's memory); BUF_HOST is the host's, of the kind
+ * that is copied to and from the former fastest (pinned). Host backends know one kind. */
 enum k_buf { K_BUF_WORK = 0, K_BUF_HOST = 1 };
-/* What the caller does after step_begin(): the operations (as usual, or while the backend writes them down), or none because
- * the backend repeats what it wrote down. */
+/* What the caller does after step_begin(): the operations (as usual, or while the backend writes them down), or none
+ * because the backend repeats what it wrote down. */
 enum k_step { K_STEP_RUN = 0, K_STEP_RECORD, K_STEP_REPEAT };
 struct k_copy {
     void *to;
@@ -150,7 +150,8 @@ struct k_host_work {
 };
 
 /* A product of activations x: y = x . transpose(w) (+ bias), or with `up` gated: y = silu(x . transpose(w)) * (x .
- * transpose(up)). Each matrix has its own type; w and up have one shape, and ne[0] is that of all products of a call. */
+ * transpose(up)). Each matrix has its own type; w and up have one shape, and ne[0] is that of all products of a
+ * call. */
 struct k_product {
     float *y; /* [n_tok, ne1] */
     const struct k_tensor *w;
@@ -226,18 +227,19 @@ struct k_ops {
     /* Names the order of sums and roundings, e.g. "cpu-1"; part of the engine's numerics class. The CPU backend's order
      * is the same on every instruction set. */
     const char *(*numerics)(const struct k_ctx *c);
-    /* NULL in host backends. From here on the device maker's library makes the products that it is best at (F16 and BF16
-     * weights, many tokens). numerics() names that class: the library chooses the order of its sums, and the numerics law
-     * does not hold there. file: NULL, or where the library is. text: which library it is; on failure, when nothing has
-     * changed, why not. K_UNSUPPORTED: there is none. */
+    /* NULL in host backends. From here on the device maker's library makes the products that it is best at (F16 and
+     * BF16 weights, many tokens). numerics() names that class: the library chooses the order of its sums, and the
+     * numerics law does not hold there. file: NULL, or where the library is. text: which library it is; on failure,
+     * when nothing has changed, why not. K_UNSUPPORTED: there is none. */
     enum k_status (*use_library)(struct k_ctx *c, const char *file, char *text, size_t size);
     /* May products be asked for with this precision? NULL: with FAST and PRECISE. Others answer K_UNSUPPORTED. */
     bool (*has_precision)(const struct k_ctx *c, enum k_precision p);
 
     /* ---- memory ---- */
 
-    /* 256-byte aligned; work memory of the host backends is zeroed and takes no memory before it is touched, that of others
-     * has undefined contents. K_NO_MEMORY, *p NULL: there is none left. buf_free takes what buf_new was given. */
+    /* 256-byte aligned; work memory of the host backends is zeroed and takes no memory before it is touched, that of
+     * others has undefined contents. K_NO_MEMORY, *p NULL: there is none left. buf_free takes what buf_new was
+     * given. */
     enum k_status (*buf_new)(struct k_ctx *c, void **p, size_t bytes, enum k_buf where);
     void (*buf_free)(struct k_ctx *c, void *p, size_t bytes, enum k_buf where);
     /* Host to work memory, in order with the operations; `from` may be used again on return. */
@@ -248,16 +250,16 @@ struct k_ops {
     enum k_status (*copy_rows)(struct k_ctx *c, float *y, int64_t y_stride, const float *x, int64_t x_stride,
                                int64_t rows, int32_t n);
 
-    /* The same between work memory and K_BUF_HOST memory without a wait: the host's side must stay, or is not there, until the
-     * next get(). */
+    /* The same between work memory and K_BUF_HOST memory without a wait: the host's side must stay, or is not there,
+     * until the next get(). */
     enum k_status (*send)(struct k_ctx *c, void *to, const void *from, size_t bytes);
     enum k_status (*fetch)(struct k_ctx *c, void *to, const void *from, size_t bytes);
 
-    /* The rest of this part is NULL in host backends, whose work memory is the host's: there weights are used where they are
-     * mapped, and results read where they stand. */
+    /* The rest of this part is NULL in host backends, whose work memory is the host's: there weights are used where
+     * they are mapped, and results read where they stand. */
 
-    /* All the copies from any memory of the host's, mapped files too, to work memory, as fast as the machine can: weights.
-     * Waits. While one thread waits here another may ask for operations that have nothing to do with them. */
+    /* All the copies from any memory of the host's, mapped files too, to work memory, as fast as the machine can:
+     * weights. Waits. While one thread waits here another may ask for operations that have nothing to do with them. */
     enum k_status (*put_many)(struct k_ctx *c, const struct k_copy *copies, size_t n);
     /* Bytes of work memory that are free, and that there are. */
     enum k_status (*memory)(struct k_ctx *c, size_t *free_bytes, size_t *total_bytes);
@@ -267,22 +269,23 @@ struct k_ops {
 
     /* ---- a step ---- */
 
-    /* NULL: as many as there are tokens. Rows, n_tok or more, that a step of n_tok sequences with a token each is best given:
-     * those after the tokens have position 0 on page K_PAGE_NONE. For them nothing is stored, attended to or read of
-     * experts; what comes out of them has no meaning, and no other row sees it. */
+    /* NULL: as many as there are tokens. Rows, n_tok or more, that a step of n_tok sequences with a token each is best
+     * given: those after the tokens have position 0 on page K_PAGE_NONE. For them nothing is stored, attended to or
+     * read of experts; what comes out of them has no meaning, and no other row sees it. */
     int32_t (*step_rows)(const struct k_ctx *c, int32_t n_tok);
-    /* The operations that follow, until step_end(), are for these tokens: page lists and positions go where the backend wants
-     * them. `tok` stays as it is until then. Steps of equal n_tok and shape run the same operations with the same arguments,
-     * all but tok's contents and what put() brings: so the backend may say K_STEP_RECORD (run them, once more) and
-     * from then on K_STEP_REPEAT (run none). step_end() gets what became of the operations and returns what became of the
-     * step; nothing has to be finished by then. */
+    /* The operations that follow, until step_end(), are for these tokens: page lists and positions go where the backend
+     * wants them. `tok` stays as it is until then. Steps of equal n_tok and shape run the same operations with the same
+     * arguments, all but tok's contents and what put() brings: so the backend may say K_STEP_RECORD (run them, once
+     * more) and from then on K_STEP_REPEAT (run none). step_end() gets what became of the operations and returns what
+     * became of the step; nothing has to be finished by then. */
     enum k_status (*step_begin)(struct k_ctx *c, const struct k_token_ref *tok, int32_t n_tok, uint64_t shape,
                                 enum k_step *how);
     enum k_status (*step_end)(struct k_ctx *c, enum k_status so_far);
 
-    /* NULL in host backends. What `w` says, after the operations before and beside those that follow up to host_end(), which
-     * must not touch what it copies, or only read what it reads. One at a time. A step that is repeated repeats it: so w->arg
-     * and all memory stay where they are for as long as the context, and what differs between steps comes by put(). */
+    /* NULL in host backends. What `w` says, after the operations before and beside those that follow up to host_end(),
+     * which must not touch what it copies, or only read what it reads. One at a time. A step that is repeated repeats
+     * it: so w->arg and all memory stay where they are for as long as the context, and what differs between steps comes
+     * by put(). */
     enum k_status (*host_begin)(struct k_ctx *c, const struct k_host_work *w);
     enum k_status (*host_end)(struct k_ctx *c);
 
@@ -296,9 +299,9 @@ struct k_ops {
     enum k_status (*rms_norm)(struct k_ctx *c, float *y, const float *x, const float *w, int64_t rows, int32_t dim,
                               int32_t stride, float eps);
 
-    /* All of 1 <= n <= K_PRODUCTS_MAX products of x[n_tok, ne0], whose rows are x_stride floats apart; no y overlaps x or
-     * another y. Bit for bit what each product gives alone, and a gated one what silu_mul() makes of two; but what is
-     * needed once is done once: rounding x to each form that the weights want, waking threads, launching kernels. */
+    /* All of 1 <= n <= K_PRODUCTS_MAX products of x[n_tok, ne0], whose rows are x_stride floats apart; no y overlaps x
+     * or another y. Bit for bit what each product gives alone, and a gated one what silu_mul() makes of two; but what
+     * is needed once is done once: rounding x to each form that the weights want, waking threads, launching kernels. */
     enum k_status (*matmul)(struct k_ctx *c, const struct k_product *products, int32_t n, const float *x,
                             int64_t x_stride, int32_t n_tok, enum k_precision p);
 
@@ -307,9 +310,9 @@ struct k_ops {
     enum k_status (*matmul_heads)(struct k_ctx *c, float *y, int32_t y_head_stride, const float *x,
                                   int32_t x_head_stride, const struct k_tensor *w, int32_t n_tok, enum k_precision p);
 
-    /* Experts: one product without a bias, of stacks w and `up` of ne[2] matrices: y[t, j, ne1] is that of matrix ids[t, j]
-     * with x[t, (x_per_expert ? j : 0), ne0], for j < n_used. Grouped by expert inside, so that an expert's weights are
-     * read once per call. */
+    /* Experts: one product without a bias, of stacks w and `up` of ne[2] matrices: y[t, j, ne1] is that of matrix
+     * ids[t, j] with x[t, (x_per_expert ? j : 0), ne0], for j < n_used. Grouped by expert inside, so that an expert's
+     * weights are read once per call. */
     enum k_status (*matmul_experts)(struct k_ctx *c, const struct k_product *product, const float *x, bool x_per_expert,
                                     const int32_t *ids, int32_t n_used, int32_t n_tok, enum k_precision p);
 
@@ -368,8 +371,8 @@ struct k_ops {
      * the norm. */
     enum k_status (*moe)(struct k_ctx *c, float *y, const struct k_moe *m, int32_t n_tok, enum k_precision p);
 
-    /* The following are NULL in host backends, where engine/text/sampler.h does it. Choices are kept in one of K_SLOTS slots, so
-     * that a step can begin with what the one before it chose, and that be read while it runs. */
+    /* The following are NULL in host backends, where engine/text/sampler.h does it. Choices are kept in one of K_SLOTS
+     * slots, so that a step can begin with what the one before it chose, and that be read while it runs. */
 
     /* Choose a token from each of n rows of logits (work memory) into the slot. s: the host's. Waits for nothing.
      * K_UNSUPPORTED: a vocabulary of more than half a million. */
@@ -377,8 +380,8 @@ struct k_ops {
                                   const struct k_sample *s, int32_t n);
     /* The slot's first n choices to the host: waits for them, and not for what was begun after them. */
     enum k_status (*sample_end)(struct k_ctx *c, int slot, struct k_sampled *out, int32_t n);
-    /* ids[i] (work memory) = the id of choice from[i] (the host's) of the slot; it stays as it is where from[i] is negative. A
-     * choice that could not be made here counts as id 0. */
+    /* ids[i] (work memory) = the id of choice from[i] (the host's) of the slot; it stays as it is where from[i] is
+     * negative. A choice that could not be made here counts as id 0. */
     enum k_status (*take_chosen)(struct k_ctx *c, int32_t *ids, int slot, const int32_t *from, int32_t n);
 };
 

@@ -1,7 +1,7 @@
-/* The choice of experts, shared by the host backends. DeepSeek-V2 and -V3, section 2.1.2 (arXiv 2405.04434, 2412.19437):
- * scores are a softmax or sigmoids of the logits; a bias shifts the scores that select but never those that weigh;
- * groups are kept by the sum of their two best scores (V3) or their best (V2), and experts of other groups are out
- * altogether (not merely at score 0, which a negative bias could fall below). */
+/* The choice of experts, shared by the host backends. DeepSeek-V2 and -V3, section 2.1.2 (arXiv 2405.04434,
+ * 2412.19437): scores are a softmax or sigmoids of the logits; a bias shifts the scores that select but never those
+ * that weigh; groups are kept by the sum of their two best scores (V3) or their best (V2), and experts of other groups
+ * are out altogether (not merely at score 0, which a negative bias could fall below). */
 #include "kernels/internal.h"
 #include "kernels/scalar_math.h"
 

@@ -1,8 +1,8 @@
-/* A token's choice as a backend with the logits in its own memory makes it: the plain cases of engine/text/sampler.h, and
- * the same id from the same logits as there.
+/* A token's choice as a backend with the logits in its own memory makes it: the plain cases of engine/text/sampler.h,
+ * and the same id from the same logits as there.
  *
- * Weights are exp((logit - greatest) * scale), rounded down to units of 1 / K_SAMPLE_UNITS when they are summed: sums of
- * integers do not depend on their order. A number of 53 random bits is turned into a unit of the sum. */
+ * Weights are exp((logit - greatest) * scale), rounded down to units of 1 / K_SAMPLE_UNITS when they are summed: sums
+ * of integers do not depend on their order. A number of 53 random bits is turned into a unit of the sum. */
 #ifndef KERNELS_SAMPLE_H
 #define KERNELS_SAMPLE_H
 

@@ -42,15 +42,15 @@ void batch_market_offer(struct batch_market *b, const struct scale_offer *o);
  * tariff it pays; NULL: its energy costs nothing. overhead: of power beside the machines (PUE), >= 1. */
 void batch_market_sleeper(struct batch_market *b, double tokens_per_s, const struct power_levels *l,
                           enum power_state state, const struct tariff *t, double overhead);
-/* One own machine that is awake and would sleep if there were no batch work: counted in `ready` so far. Where hours have
- * prices it is not idle, but had on demand like one that sleeps. */
+/* One own machine that is awake and would sleep if there were no batch work: counted in `ready` so far. Where hours
+ * have prices it is not idle, but had on demand like one that sleeps. */
 void batch_market_surplus(struct batch_market *b, double tokens_per_s, const struct power_levels *l,
                           const struct tariff *t, double overhead);
 /* How many of `awake` own machines that may sleep are that: those beyond keep_warm, and beyond what so many interactive
  * requests at once need, `each` to a machine. */
 int32_t batch_market_beyond(int32_t awake, int32_t keep_warm, double interactive, double each);
-/* After all rows. wall_us: microseconds since 1970. left_us: from then to the last deadline; of more than a week the first
- * counts. */
+/* After all rows. wall_us: microseconds since 1970. left_us: from then to the last deadline; of more than a week the
+ * first counts. */
 void batch_market_hours(struct batch_market *b, int64_t wall_us, int64_t left_us);
 /* Where nothing can be launched or woken. Comes last. */
 void batch_market_stand_in(struct batch_market *b, double tokens_per_s);

@@ -1,4 +1,5 @@
-/* Budgets: how much may be spent, as pure arithmetic over plain states of the caller's. No clock, no I/O, no allocation.
+/* Budgets: how much may be spent, as pure arithmetic over plain states of the caller's. No clock, no I/O, no
+ * allocation.
  *
  * A budget counts one period at a time. In each:
  *     limit     = hard limit + carried over from the period before + top-ups
@@ -9,8 +10,8 @@
  * that is lowered below what is spent already makes nothing available; it takes nothing back.)
  *
  * A reservation belongs to the period in which it was taken, with all its extensions and its settlement, also when they
- * come after the period's end. What is unused at the end may be carried over, up to carry_max; what is still reserved then
- * is not unused. What was carried over is carried out of the old period, so that it cannot be spent twice. */
+ * come after the period's end. What is unused at the end may be carried over, up to carry_max; what is still reserved
+ * then is not unused. What was carried over is carried out of the old period, so that it cannot be spent twice. */
 #ifndef POLICIES_BUDGET_H
 #define POLICIES_BUDGET_H
 
@@ -68,8 +69,9 @@ struct budget_grant {
 /* Take as much as all of them have, or nothing. n <= BUDGET_SET_MAX; n 0 grants everything. The states are distinct. */
 struct budget_grant budget_reserve(const struct budget_limits *limits, struct budget_state *const *states, int n,
                                    const struct budget_ask *ask);
-/* `granted` was taken from each, over all steps; `spent` of it was used. The rest is free. spent > granted is possible only
- * if somebody counts more than there can be: it is booked as it is (books do not lie), and returned as the excess. */
+/* `granted` was taken from each, over all steps; `spent` of it was used. The rest is free. spent > granted is possible
+ * only if somebody counts more than there can be: it is booked as it is (books do not lie), and returned as the
+ * excess. */
 struct pusd budget_settle(struct budget_state *const *states, int n, struct pusd granted, struct pusd spent);
 /* The period is over: what the next one begins with. Marks it in `old` as carried out. Once per period. */
 struct pusd budget_carry(const struct budget_limits *l, struct budget_state *old);
@@ -83,9 +85,9 @@ const char *budget_level_name(enum budget_level l); /* "ok", "soft", "hard" */
 enum budget_level budget_level(const struct budget_limits *l, const struct budget_state *s, struct pusd soft,
                                struct pusd least);
 
-/* When the limit is reached if spending goes on as it has since the period began, in seconds since 1970. -1: not within the
- * period, or nothing can be said. While less than 1/50 of the period has passed the rate of the period before counts
- * instead, if it is known (before_rate, pico-dollars per second; 0: unknown). */
+/* When the limit is reached if spending goes on as it has since the period began, in seconds since 1970. -1: not within
+ * the period, or nothing can be said. While less than 1/50 of the period has passed the rate of the period before
+ * counts instead, if it is known (before_rate, pico-dollars per second; 0: unknown). */
 int64_t budget_exhausted_at(struct pusd limit, struct pusd spent, int64_t start_s, int64_t end_s, int64_t now_s,
                             int64_t before_rate);
 

@@ -96,12 +96,12 @@ bool capacity_at_rate(struct capacity *out, const struct node_curve *curve, cons
  * x * (P + s * output + b * output / sequences_max) = 1. What share of it keeps the SLO depends on how many nodes share
  * the load and how requests are routed, and is measured. */
 double capacity_saturated(const struct node_curve *curve, const struct workload_mix *mix, int32_t sequences_max);
-/* What a fleet is planned with: at the SLO, and, where load_max > 0, busy for no more than that share of what saturates it.
- * tokens_per_s 0: the SLO can't be met. */
+/* What a fleet is planned with: at the SLO, and, where load_max > 0, busy for no more than that share of what saturates
+ * it. tokens_per_s 0: the SLO can't be met. */
 void capacity_planned(struct capacity *out, const struct node_curve *curve, const struct capacity_slo *slo,
                       const struct workload_mix *mix, int32_t sequences_max, double load_max);
-/* Requests that a node has at once there, in the mean: those being decoded and those before their first token. slots: it is
- * sent no more (0: not bounded). 0: the SLO can't be met. */
+/* Requests that a node has at once there, in the mean: those being decoded and those before their first token. slots:
+ * it is sent no more (0: not bounded). 0: the SLO can't be met. */
 double capacity_at_once(const struct capacity *c, int32_t slots);
 const char *capacity_limit_name(enum capacity_limit l); /* "compute", "ttft", "tpot", "sequences", "none" */
 

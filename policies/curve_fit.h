@@ -11,8 +11,8 @@ struct line {
     double at_0, slope;
     double error; /* the largest |line - point| / point */
 };
-/* The line of least squares of relative deviations, so that short prompts count as much as long ones. n >= 1; of points with
- * one x alone the line is level. */
+/* The line of least squares of relative deviations, so that short prompts count as much as long ones. n >= 1; of points
+ * with one x alone the line is level. */
 struct line curve_fit_line(const struct curve_point *p, int n);
 /* Both lines. Each n >= 1. */
 struct node_curve curve_fit(const struct curve_point *prefill, int n_prefill, const struct curve_point *decode,

@@ -164,10 +164,10 @@ static void compare_pending(struct forecast *f)
     }
 }
 
-/* A step: two buckets in a row are so far above the level that was as chance would hardly bring them. The level goes there at
- * once, where an average would take minutes in which nobody starts a machine, and the slow average with it, since a
- * step is no trend. Upwards alone: who keeps machines for a minute too long pays a minute, who starts them too late is
- * late. */
+/* A step: two buckets in a row are so far above the level that was as chance would hardly bring them. The level goes
+ * there at once, where an average would take minutes in which nobody starts a machine, and the slow average with it,
+ * since a step is no trend. Upwards alone: who keeps machines for a minute too long pays a minute, who starts them too
+ * late is late. */
 static void leap(struct forecast *f, double level_before, double rate)
 {
     double chance = sqrt(2 * f->event_mean * level_before / FORECAST_BUCKET_S); /* as in forecast_at() */

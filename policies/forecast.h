@@ -12,8 +12,8 @@
  * Granger, "The combination of forecasts", 1969). The spread is the error of that combination so far, and never
  * less than what counting so few requests leaves open.
  *
- * Where machines are started by it, a leap of the rate is seen as one: two rates in a row that chance would not have brought
- * (more than three spreads of counting above the level) are the level from then on.
+ * Where machines are started by it, a leap of the rate is seen as one: two rates in a row that chance would not have
+ * brought (more than three spreads of counting above the level) are the level from then on.
  *
  * A plain struct of the caller's (about 12 KiB), no allocation; one thread's. Time is an argument: monotonic
  * nanoseconds, and beside it the second of the local week, which is the caller's to know (time zone, daylight

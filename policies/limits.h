@@ -2,9 +2,9 @@
  * passes the time in and keeps the state (one per key, team, model ...); a zeroed state is one that was never used.
  *
  * The algorithm is the token bucket in its "how much is used" form, which is GCRA with another name for the same number
- * (ITU-T I.371, annex A): what is used drains at the limit's rate; an admission adds to it and may not take it above the
- * burst. One request or token is LIMIT_UNITS units and the clock counts microseconds, so that a rate of L per minute
- * drains exactly L units per microsecond: integers throughout, nothing is ever rounded in the caller's favour or
+ * (ITU-T I.371, annex A): what is used drains at the limit's rate; an admission adds to it and may not take it above
+ * the burst. One request or token is LIMIT_UNITS units and the clock counts microseconds, so that a rate of L per
+ * minute drains exactly L units per microsecond: integers throughout, nothing is ever rounded in the caller's favour or
  * against him.
  *
  * What is promised, for any window of w microseconds and any order of calls:

@@ -1,5 +1,5 @@
-/* What one more request adds to what the organisation pays, and to what it draws: the money that routing minimises. It is
- * neither the charge (tokens at the node's price list) nor a share of anybody's bill.
+/* What one more request adds to what the organisation pays, and to what it draws: the money that routing minimises. It
+ * is neither the charge (tokens at the node's price list) nor a share of anybody's bill.
  *
  *   metered   an API: what it will charge, cached input at its own price.
  *   owned     a machine that is there anyway, awake: the energy of computing it, at the tariff of now; asleep: that and
@@ -7,11 +7,11 @@
  *   rented    a machine that is paid by the hour, spot or on demand: nothing, as long as those that run have room; once
  *             the load is such that one more would have to be rented, its share of that one's hour.
  *
- * Energy: watts above those of an idle machine, for the machine's time that a token takes when the machine is as full as it
- * should be: a prompt token its share of prefill, an output token a step of the full batch divided by those in it. So a
- * token costs the same on a node that happens to be empty as on its neighbour that is not: who gets it is a
- * matter of load, not of a thousandth of a cent, and emptying machines is power.h's. Where watts are not known, nor is the
- * energy, and an owned machine counts with the price list that it was given.
+ * Energy: watts above those of an idle machine, for the machine's time that a token takes when the machine is as full
+ * as it should be: a prompt token its share of prefill, an output token a step of the full batch divided by those in
+ * it. So a token costs the same on a node that happens to be empty as on its neighbour that is not: who gets it is a
+ * matter of load, not of a thousandth of a cent, and emptying machines is power.h's. Where watts are not known, nor is
+ * the energy, and an owned machine counts with the price list that it was given.
  *
  * Pure. Rates are doubles, amounts integers. */
 #ifndef POLICIES_MARGINAL_H
@@ -29,8 +29,8 @@ enum marginal_kind { MARGINAL_METERED, MARGINAL_OWNED, MARGINAL_RENTED };
 struct marginal_facts {
     enum marginal_kind kind;
     struct token_prices listed; /* its price list */
-    /* Draws of the whole node, milliwatts: idle, with a full batch, while it computes prompts (0: as with a full batch).
-     * busy_mw 0: not known. Where the rent has the energy in it, leave them out. */
+    /* Draws of the whole node, milliwatts: idle, with a full batch, while it computes prompts (0: as with a full
+     * batch). busy_mw 0: not known. Where the rent has the energy in it, leave them out. */
     int64_t idle_mw, busy_mw, prefill_mw;
     int32_t full;         /* requests in a full batch; 0: 1 */
     struct pusd per_hour; /* rented */

@@ -1,6 +1,6 @@
-/* The logarithm and the normal distribution, for those who ask 16 times for a decision: by tables, without a call, and the
- * same to the last bit on every machine (a C library takes other instructions, and other roundings, where it finds them).
- * Pure.
+/* The logarithm and the normal distribution, for those who ask 16 times for a decision: by tables, without a call, and
+ * the same to the last bit on every machine (a C library takes other instructions, and other roundings, where it finds
+ * them). Pure.
  *
  *   ln x: x = m * 2^e with 1 <= m < 2, and c the middle of that 128th of [1, 2) which m is in. ln x = e ln 2 + ln c +
  *   ln(1 + r), r = m / c - 1; |r| < 1/256, so that five terms of the series are right to 1e-16 of 1. Table: 1 / c, -ln(1 / c).

@@ -68,8 +68,8 @@ int64_t zone_to_local(const struct zone *z, int64_t at_s)
     return at_s + zone_offset(z, at_s);
 }
 
-/* The first moment whose local time is at least that: the times that are left out fall on the change, of those that come
- * twice the first counts. Offsets are within a day of zero, so only changes within two days of it matter. */
+/* The first moment whose local time is at least that: the times that are left out fall on the change, of those that
+ * come twice the first counts. Offsets are within a day of zero, so only changes within two days of it matter. */
 int64_t zone_to_utc(const struct zone *z, int64_t local_s)
 {
     if (!z)

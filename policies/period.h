@@ -1,12 +1,12 @@
 /* Periods of budgets on a calendar: hour, day, week and month, from any start, in any time zone.
  *
- * Pure arithmetic. What a zone's clocks do comes in as a table (scheduler/budgets/zone.h reads the system's); no table is
- * UTC. All times are seconds since 1970 in UTC unless they are called local.
+ * Pure arithmetic. What a zone's clocks do comes in as a table (scheduler/budgets/zone.h reads the system's); no table
+ * is UTC. All times are seconds since 1970 in UTC unless they are called local.
  *
- * The anchor is a local date and time at which some period begins; the others follow in both directions: a month begins on
- * the anchor's day at its time (on the last day of months that are shorter), a week on its weekday, a day at its time, an
- * hour 3,600 s after the other. So a day lasts 23 or 25 hours where clocks are changed. A local time that is left out
- * means the moment at which it is; one that comes twice means its first. */
+ * The anchor is a local date and time at which some period begins; the others follow in both directions: a month begins
+ * on the anchor's day at its time (on the last day of months that are shorter), a week on its weekday, a day at its
+ * time, an hour 3,600 s after the other. So a day lasts 23 or 25 hours where clocks are changed. A local time that is
+ * left out means the moment at which it is; one that comes twice means its first. */
 #ifndef POLICIES_PERIOD_H
 #define POLICIES_PERIOD_H
 

@@ -48,12 +48,12 @@ struct power_point {
 struct power_level {
     bool allowed; /* ACTIVE always is */
     int64_t idle_mw;
-    /* From ACTIVE into this level, and back until it serves: time, and the most that is drawn meanwhile. From a shallower
-     * level into a deeper one costs the difference of the two. */
+    /* From ACTIVE into this level, and back until it serves: time, and the most that is drawn meanwhile. From a
+     * shallower level into a deeper one costs the difference of the two. */
     int64_t down_us, down_mw;
     int64_t wake_us, wake_mw;
-    /* ACTIVE and ECO: draw by requests in flight, rising, at least the true one; a straight line between points, constant
-     * past the last; from idle_mw at 0. n_points 0: idle_mw, whatever it does. */
+    /* ACTIVE and ECO: draw by requests in flight, rising, at least the true one; a straight line between points,
+     * constant past the last; from idle_mw at 0. n_points 0: idle_mw, whatever it does. */
     int n_points;
     struct power_point points[POWER_POINTS_MAX];
     double speed; /* ECO: of ACTIVE's capacity, 0 < speed <= 1 */
@@ -78,14 +78,14 @@ double power_spare_w(const struct power_levels *l, double capacity);
 /* milliwatts for microseconds, in millijoules, rounded up. */
 int64_t power_mj(int64_t mw, int64_t us);
 
-/* When the last of n answers will be over, each of which has mean_us left in the mean: mean_us (1 + 1/2 + ... + 1/n), for
- * exponential ones. */
+/* When the last of n answers will be over, each of which has mean_us left in the mean: mean_us (1 + 1/2 + ... + 1/n),
+ * for exponential ones. */
 int64_t power_last_us(int64_t mean_us, int32_t n);
 
 /* --- how deep, for how long idle ------------------------------------------------------------------------------ */
 
-/* The steps of the ladder that are worth it: level[i] is the cheapest for idle periods from after_us[i] to after_us[i + 1],
- * all joules of going there and coming back counted: the lower envelope of the levels' cost lines. */
+/* The steps of the ladder that are worth it: level[i] is the cheapest for idle periods from after_us[i] to after_us[i +
+ * 1], all joules of going there and coming back counted: the lower envelope of the levels' cost lines. */
 struct power_ladder {
     int n;
     enum power_state level[POWER_STATES];
@@ -108,13 +108,14 @@ struct power_forecast {
 };
 /* The level for a node that has been idle for idle_us.
  *
- * Without a forecast: ski rental. A level is entered when the node has been idle for as long as the level takes to pay (the
- * points of the ladder). Whatever happens then, the energy is at most twice the offline optimum's: Karlin, Manasse,
- * McGeoch and Owicki, "Competitive randomized algorithms for nonuniform problems" (1994), and for several levels Irani,
- * Shukla and Gupta, "Online strategies for dynamic power management in systems with multiple power-saving states" (2003).
- * With one: Purohit, Svitkina and Kumar, "Improving online algorithms via ML predictions" (2018), sec. 2, for each point of
- * the ladder, with lambda = 1 - trust/1000: at most 1 + lambda times the optimum if the forecast was right, at most
- * 1 + 1 / lambda times if it was wrong. What the forecast says may change meanwhile: it is asked for what is left. */
+ * Without a forecast: ski rental. A level is entered when the node has been idle for as long as the level takes to pay
+ * (the points of the ladder). Whatever happens then, the energy is at most twice the offline optimum's: Karlin,
+ * Manasse, McGeoch and Owicki, "Competitive randomized algorithms for nonuniform problems" (1994), and for several
+ * levels Irani, Shukla and Gupta, "Online strategies for dynamic power management in systems with multiple power-saving
+ * states" (2003). With one: Purohit, Svitkina and Kumar, "Improving online algorithms via ML predictions" (2018), sec.
+ * 2, for each point of the ladder, with lambda = 1 - trust/1000: at most 1 + lambda times the optimum if the forecast
+ * was right, at most 1 + 1 / lambda times if it was wrong. What the forecast says may change meanwhile: it is asked for
+ * what is left. */
 enum power_state power_depth(const struct power_ladder *ladder, int64_t idle_us, const struct power_forecast *f);
 /* When power_depth() will next say something deeper if the node stays idle; INT64_MAX: never. For a timer. */
 int64_t power_next_us(const struct power_ladder *ladder, int64_t idle_us, const struct power_forecast *f);
@@ -133,8 +134,9 @@ struct power_node {
     bool pinned;              /* an operator holds it in its state */
     bool wakes;               /* its way back has been proven; else it isn't sent deeper than eco */
     bool accepts;             /* it is sent new work now */
-    /* Answers may be moved off a node that runs empty: cut, and continued on another, which reads prompt and answer again.
-     * Reading all of its answers costs move_mj (0: they aren't moved); left alone, its last would be over in last_us. */
+    /* Answers may be moved off a node that runs empty: cut, and continued on another, which reads prompt and answer
+     * again. Reading all of its answers costs move_mj (0: they aren't moved); left alone, its last would be over in
+     * last_us. */
     int64_t move_mj, last_us;
     int64_t empties_us;                /* since accepts was last set; 0 while it is */
     const struct power_levels *levels; /* borrowed */
@@ -173,16 +175,16 @@ struct power_group {
     int64_t foreseen_us;
     struct power_tried tried[POWER_STEPS_MAX];
 };
-/* Fills in what comes: `now`, `margin`, `steps` and `until_us`. The unit of capacity is one request being served: a request
- * that holds a slot for h seconds adds h to what the forecast was fed with (forecast_observe), so that its level is the
- * number being served at once (Little's law). Of in_use requests exp(-t / hold) are still there after t; the rest of the
- * way goes to the forecast's mean, with z spreads, which grow from nothing at the same pace; a spread is the forecast's, and
- * not less than what chance alone does to the number in service (its variance is its mean, for requests that come
- * independently of each other), times what past errors say (struct power_tried). Beyond half a minute z is lower where spare
- * capacity is dear (the newsvendor's rule): a missing slot is worth 28 W of it, so that one that costs 0.3 W is kept for
- * the hundredth case, one that costs 3 W only for the tenth. *g is kept from plan to plan ({0} at the start, with the
- * caller's settings): what was foreseen for a time h ahead fades over h, sooner where it is dear, so that a dip of the
- * forecast that is shorter than a level takes to pay sends nobody there. */
+/* Fills in what comes: `now`, `margin`, `steps` and `until_us`. The unit of capacity is one request being served: a
+ * request that holds a slot for h seconds adds h to what the forecast was fed with (forecast_observe), so that its
+ * level is the number being served at once (Little's law). Of in_use requests exp(-t / hold) are still there after t;
+ * the rest of the way goes to the forecast's mean, with z spreads, which grow from nothing at the same pace; a spread
+ * is the forecast's, and not less than what chance alone does to the number in service (its variance is its mean, for
+ * requests that come independently of each other), times what past errors say (struct power_tried). Beyond half a
+ * minute z is lower where spare capacity is dear (the newsvendor's rule): a missing slot is worth 28 W of it, so that
+ * one that costs 0.3 W is kept for the hundredth case, one that costs 3 W only for the tenth. *g is kept from plan to
+ * plan ({0} at the start, with the caller's settings): what was foreseen for a time h ahead fades over h, sooner where
+ * it is dear, so that a dip of the forecast that is shorter than a level takes to pay sends nobody there. */
 struct forecast;
 struct power_outlook {
     const struct forecast *forecast;
@@ -275,8 +277,8 @@ struct power_ask {
     bool batch;                        /* waits rather than costs money elsewhere */
     bool spills;                       /* another place, outside the limit, may and can serve it */
 };
-/* ceiling_mw: of the site, everything already admitted, told or under way counted. freed_us: when draw is expected to be
- * given back, -1: not known. Batch queues before it spills; interactive work spills before it queues, and queues
+/* ceiling_mw: of the site, everything already admitted, told or under way counted. freed_us: when draw is expected to
+ * be given back, -1: not known. Batch queues before it spills; interactive work spills before it queues, and queues
  * only if it is expected to get its turn in time. */
 enum power_verdict power_admit(int64_t cap_mw, int64_t ceiling_mw, int64_t freed_us, const struct power_ask *a);
 /* What admitting it can add to the ceiling. */

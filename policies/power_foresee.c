@@ -18,8 +18,8 @@
 #define TRIED_S   640 /* further ahead nothing is compared: a day has too few such times */
 #define WIDTH_MIN 0.5
 #define WIDTH_MAX 4.0
-/* Of the width's logarithm, when it was too narrow once. Who is wrong about what comes in a minute is wrong for a minute,
- * so the same error is seen many times: far ahead less is learned from one. */
+/* Of the width's logarithm, when it was too narrow once. Who is wrong about what comes in a minute is wrong for a
+ * minute, so the same error is seen many times: far ahead less is learned from one. */
 #define LEARNS     0.02
 #define LEARNS_FAR 0.005
 

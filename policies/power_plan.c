@@ -302,8 +302,9 @@ static bool gets_work(const struct walk *w, const struct power_node *n, bool war
     return over > (n->accepts ? 0 : w->s->hysteresis * n->capacity) + LEAST_CAPACITY;
 }
 
-/* Is it worth reading its answers again elsewhere? That is a level like sleep: it costs move_mj to get there, and saves what
- * serving draws beyond idling until the last answer would be over, or until so much comes that the node serves again. */
+/* Is it worth reading its answers again elsewhere? That is a level like sleep: it costs move_mj to get there, and saves
+ * what serving draws beyond idling until the last answer would be over, or until so much comes that the node serves
+ * again. */
 static void move_work(struct walk *w, const struct power_node *n, struct power_choice *c)
 {
     int64_t mw = power_draw_mw(n->levels, n->to, n->in_flight) - n->levels->of[n->to].idle_mw;

@@ -226,8 +226,8 @@ static double believed(struct predict_error *e, double surprise)
     return within(surprise, again > 0 ? ldexp(usual, again < 20 ? again : 20) : usual);
 }
 
-/* taken: what the line has taken over of the surprise, which is no offset any more. The offset is to be the median: it is
- * pulled by no surprise more than by a usual one, unless they come in a row. */
+/* taken: what the line has taken over of the surprise, which is no offset any more. The offset is to be the median: it
+ * is pulled by no surprise more than by a usual one, unless they come in a row. */
 static void learn_error(struct predict_error *e, double surprise, double taken)
 {
     /* The first ones count for more, so that a guess is soon forgotten. */

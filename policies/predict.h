@@ -17,15 +17,16 @@
  * on: one stall is not the rule. How often that happens on the late side, and how late it is then, is kept beside it
  * (`odd`).
  *
- * Of a curve errors are kept by size, since a wait of a few steps is much for a short prompt and nothing for a long one: four
- * classes of the expected time, each four times the one before.
+ * Of a curve errors are kept by size, since a wait of a few steps is much for a short prompt and nothing for a long
+ * one: four classes of the expected time, each four times the one before.
  *
  * Trust. A node that is thought slow gets no requests, and so could never show that it is not. What was learned of its
- * offset, its spread and its stalls therefore counts for less, the longer it was not heard of: the caller says by how much
- * (`trust`, 1: as much as ever, 0: as in the beginning), and sooner or later it is tried again.
+ * offset, its spread and its stalls therefore counts for less, the longer it was not heard of: the caller says by how
+ * much (`trust`, 1: as much as ever, 0: as in the beginning), and sooner or later it is tried again.
  *
  * Is it any good? Each observation is placed in the distribution that had been predicted for it; if predictions are
- * calibrated, all tenths of it are hit equally often (probability integral transform: Dawid 1984). The counts are exported.
+ * calibrated, all tenths of it are hit equally often (probability integral transform: Dawid 1984). The counts are
+ * exported.
  *
  * Plain state; no clock, I/O, lock or allocation. Doubles: none of this is money. */
 #ifndef POLICIES_PREDICT_H
@@ -78,11 +79,11 @@ struct prediction {
     struct latency ttft, tpot;
 };
 struct prediction predict(const struct predictor *p, const struct predict_load *load, double trust);
-/* Does it break a promise: a first token after first_us at the latest with that probability, tpot_us per further one in the
- * mean? 0: not promised. */
+/* Does it break a promise: a first token after first_us at the latest with that probability, tpot_us per further one in
+ * the mean? 0: not promised. */
 bool prediction_is_late(const struct prediction *p, double first_us, double tpot_us, double probability);
-/* The same in two steps, for whoever asks of many prompts at the same load: all that no prompt changes is reckoned once. It
- * holds until the load changes or something is learned. */
+/* The same in two steps, for whoever asks of many prompts at the same load: all that no prompt changes is reckoned
+ * once. It holds until the load changes or something is learned. */
 struct predict_at {
     double fixed_us, per_token_us,
         per_step_us; /* the line of TTFT: of tokens that are not cached, of steps for these */

@@ -14,8 +14,8 @@
 
 /* ---- hashing ----------------------------------------------------------------------------------------------------- */
 
-/* wyhash's mixing step and constants (Wang Yi, "Modern non-cryptographic hash function and pseudorandom number generator",
- * 2019; public domain): the 128-bit product of two words, folded. */
+/* wyhash's mixing step and constants (Wang Yi, "Modern non-cryptographic hash function and pseudorandom number
+ * generator", 2019; public domain): the 128-bit product of two words, folded. */
 static const uint64_t secrets[4] = {0xa0761d6478bd642fu, 0xe7037ed1a0b428dbu, 0x8ebc6af09c88c6e3u, 0x589965cc75374cc3u};
 
 static uint64_t mix(uint64_t a, uint64_t b)
@@ -244,8 +244,8 @@ static uint32_t age(const struct prefix_node *n, uint32_t stamp)
     return n->count - stamp;
 }
 
-/* A block has an age of 0 as it is sent, and of 1 when another new one has come: with room for one block it is forgotten
- * then. */
+/* A block has an age of 0 as it is sent, and of 1 when another new one has come: with room for one block it is
+ * forgotten then. */
 static bool remembers(const struct prefix_node *n, uint32_t stamp)
 {
     return age(n, stamp) < n->room && age(n, stamp) <= n->filled;

@@ -1,17 +1,17 @@
 /* Prefix affinity: which node was sent the beginning of this prompt before, and so may have it in its KV cache still?
  *
- * A prompt's canonical bytes are cut into blocks of 1 KiB; what is left at the end counts for nothing. A block is known by
- * the hash of its bytes and of all blocks before it, begun with a salt: equal hashes mean equal beginnings. The salt
- * holds tenant and model, so that nobody can learn by an answer's speed what another tenant has asked. The map remembers
- * for each block up to four nodes that were sent it, newest first.
+ * A prompt's canonical bytes are cut into blocks of 1 KiB; what is left at the end counts for nothing. A block is known
+ * by the hash of its bytes and of all blocks before it, begun with a salt: equal hashes mean equal beginnings. The salt
+ * holds tenant and model, so that nobody can learn by an answer's speed what another tenant has asked. The map
+ * remembers for each block up to four nodes that were sent it, newest first.
  *
- * Ageing: a node keeps what fits in its KV cache and forgets what it has not used for longest. Each node has a count of the
- * blocks that were new to it; a block is taken for forgotten once as many new ones came after its last use as the node's
- * KV cache has room for, a prompt's end before its beginning. A node that was started anew has forgotten all.
+ * Ageing: a node keeps what fits in its KV cache and forgets what it has not used for longest. Each node has a count of
+ * the blocks that were new to it; a block is taken for forgotten once as many new ones came after its last use as the
+ * node's KV cache has room for, a prompt's end before its beginning. A node that was started anew has forgotten all.
  *
- * Memory: a table of fixed size, taken in prefix_new(), never above the cap. Sets of eight blocks: where a ninth
- * comes, the one that was not used for longest goes. Hashes have 64 bits and the salt is secret, so a false match is too
- * rare to matter, and costs a guess that is off, never a wrong answer.
+ * Memory: a table of fixed size, taken in prefix_new(), never above the cap. Sets of eight blocks: where a ninth comes,
+ * the one that was not used for longest goes. Hashes have 64 bits and the salt is secret, so a false match is too rare
+ * to matter, and costs a guess that is off, never a wrong answer.
  *
  * No clock, no I/O, no globals, no allocation after prefix_new(). Not locked: the caller's lock, or one thread. */
 #ifndef POLICIES_PREFIX_H
@@ -47,8 +47,8 @@ struct prefix_hasher {
 };
 void prefix_hasher_init(struct prefix_hasher *h, uint64_t salt, uint64_t *hashes, int max);
 void prefix_hasher_feed(struct prefix_hasher *h, const char *bytes, size_t n);
-/* The same for a JSON value: blanks outside strings are nothing, the rest counts as it is spelt. Broken JSON is no error,
- * its hashes are as good as any. */
+/* The same for a JSON value: blanks outside strings are nothing, the rest counts as it is spelt. Broken JSON is no
+ * error, its hashes are as good as any. */
 void prefix_hasher_feed_json(struct prefix_hasher *h, const char *text, size_t n);
 
 /* ---- the map ----------------------------------------------------------------------------------------------------- */

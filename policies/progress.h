@@ -86,8 +86,8 @@ struct progress_decision {
 /* work: by due_us, the earliest first; n >= 0. */
 void progress_decide(struct progress_decision *d, struct progress_state *s, int64_t now_us,
                      const struct progress_work *work, int32_t n, const struct progress_market *m);
-/* Tokens per second for which machines are to be there, beside what interactive requests need. What is not pressing takes no
- * more of them than do it evenly, or within ten minutes. */
+/* Tokens per second for which machines are to be there, beside what interactive requests need. What is not pressing
+ * takes no more of them than do it evenly, or within ten minutes. */
 double progress_asks(const struct progress_decision *d);
 /* It is to run at once, wherever it can and may, if it is due by d->due_us (or, without a net, in any case). */
 bool progress_presses(const struct progress_decision *d);

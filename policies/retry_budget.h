@@ -1,9 +1,9 @@
-/* How many requests of a process may be tried again: a share of what comes in, plus a floor for quiet times. Without it,
- * nodes that fail under load would be sent every request several times, which is the load that keeps them failing. Pure:
- * plain state, time passed in.
+/* How many requests of a process may be tried again: a share of what comes in, plus a floor for quiet times. Without
+ * it, nodes that fail under load would be sent every request several times, which is the load that keeps them failing.
+ * Pure: plain state, time passed in.
  *
- * What is promised, whenever one is granted: retries in the last RETRY_WINDOW_US <= percent of the requests in it + per_s
- * for each of its seconds (to a tenth of the window). A retry sends again what a node has had already; going on
+ * What is promised, whenever one is granted: retries in the last RETRY_WINDOW_US <= percent of the requests in it +
+ * per_s for each of its seconds (to a tenth of the window). A retry sends again what a node has had already; going on
  * with an answer that has begun elsewhere, and trying another node when nothing could be sent, are none. */
 #ifndef POLICIES_RETRY_BUDGET_H
 #define POLICIES_RETRY_BUDGET_H

@@ -1,13 +1,13 @@
-/* See route.h. Who may still be chosen is in the field; each step of the rule takes some out and writes down why, the last
- * one leaves one. */
+/* See route.h. Who may still be chosen is in the field; each step of the rule takes some out and writes down why, the
+ * last one leaves one. */
 #include "policies/route.h"
 
 #include <math.h>
 
 #include "base/error.h"
 
-/* A node that holds the whole prompt is preferred to one that holds nothing of it and has fewer requests, as long as they
- * differ by less than 1 / PROMPTS_PER_SLOTS of their slots: affinity must not make a hot spot. */
+/* A node that holds the whole prompt is preferred to one that holds nothing of it and has fewer requests, as long as
+ * they differ by less than 1 / PROMPTS_PER_SLOTS of their slots: affinity must not make a hot spot. */
 #define PROMPTS_PER_SLOTS 2
 
 const char *route_objective_name(enum route_objective o)
@@ -184,8 +184,8 @@ static int64_t cached_of(const struct route_request *r, const struct route_candi
     return cached < input ? cached : input;
 }
 
-/* <0, 0, >0 as the request means less, the same or more work on a than on b: load and what is left of the prompt to read,
- * as fractions of slots and of the prompt. Exact: products of two int32 and a prompt, in 128 bits. */
+/* <0, 0, >0 as the request means less, the same or more work on a than on b: load and what is left of the prompt to
+ * read, as fractions of slots and of the prompt. Exact: products of two int32 and a prompt, in 128 bits. */
 static int compare_work(const struct route_request *r, const struct route_candidate *a, const struct route_candidate *b)
 {
     __extension__ typedef __int128 wide;

@@ -1,5 +1,5 @@
-/* Which node answers a request: a pure function over a snapshot. No clock, no I/O, no globals, no allocation; the daemon,
- * the simulator and the tests run this same code.
+/* Which node answers a request: a pure function over a snapshot. No clock, no I/O, no globals, no allocation; the
+ * daemon, the simulator and the tests run this same code.
  *
  * The rule. Of the nodes that serve the model, are healthy, admit the request's privacy and are not full, each step leaves
  * those that are best by its measure, and names the reason for the others:
@@ -69,9 +69,9 @@ struct route_candidate {
 struct route_slo {
     int64_t ttft_us, tpot_us; /* 0: not bounded */
     double probability;       /* asked of both together, 0..1 */
-    /* `probability` may be lowered by what may be missed, so that no answers are bought and no machines woken for it. Between
-     * machines that run anyway nothing is saved by it: of those that are no likelier than this nobody is chosen who is
-     * less likely than the likeliest (but for ROUTE_NEAR_SLO). 0: as `probability`. */
+    /* `probability` may be lowered by what may be missed, so that no answers are bought and no machines woken for it.
+     * Between machines that run anyway nothing is saved by it: of those that are no likelier than this nobody is chosen
+     * who is less likely than the likeliest (but for ROUTE_NEAR_SLO). 0: as `probability`. */
     double sure;
 };
 /* An SLO's bound for the first token of this prompt: so much more per token above those that are free. 0: there is none. */

@@ -32,8 +32,9 @@ struct pair {
     int32_t next;   /* of the node, or free */
     int16_t model;
 };
-/* What any request of a model would find on a node: reckoned when one asks, and good until something happens there. All that
- * a candidate is made of is here, side by side: of places and predictors, which are large, nothing is read for it. */
+/* What any request of a model would find on a node: reckoned when one asks, and good until something happens there. All
+ * that a candidate is made of is here, side by side: of places and predictors, which are large, nothing is read for
+ * it. */
 struct view {
     int16_t model;                    /* NONE: of no use, something has happened */
     bool here, listed, learned, full; /* listed: money is the price list's; learned: trust matters; full: the batch */

@@ -8,13 +8,14 @@
  *   router_choose()     decides (route.h)
  *   router_sent(), router_spoke(), router_ended()  what becomes of it, from which the next prediction is made
  *
- * What is learned is kept by (node, model), for as many pairs as there is room; beyond that a node is predicted by what it
- * was when it came, and router_stats counts it.
+ * What is learned is kept by (node, model), for as many pairs as there is room; beyond that a node is predicted by what
+ * it was when it came, and router_stats counts it.
  *
  * Whatever it is told and asked can be listened to (router_tap()), and told again: router_event.h.
  *
- * All memory is taken in router_new(). No clock, no I/O, no globals; deterministic: the same calls give the same answers.
- * Not locked: the caller's lock, or one thread. Node ids are the caller's, 0..nodes-1; model ids are the shortlist's. */
+ * All memory is taken in router_new(). No clock, no I/O, no globals; deterministic: the same calls give the same
+ * answers. Not locked: the caller's lock, or one thread. Node ids are the caller's, 0..nodes-1; model ids are the
+ * shortlist's. */
 #ifndef POLICIES_ROUTER_H
 #define POLICIES_ROUTER_H
 
@@ -53,8 +54,8 @@ struct router_facts {
     int32_t site;                   /* whose tariff it pays, 0..ROUTER_SITES_MAX-1 */
     struct marginal_facts money;
 };
-/* It is there (anew), or is what it was and its facts have changed: what is in flight and what was learned stays, unless the
- * curve is another. A new one is SHORTLIST_DOWN until router_state() says else. */
+/* It is there (anew), or is what it was and its facts have changed: what is in flight and what was learned stays,
+ * unless the curve is another. A new one is SHORTLIST_DOWN until router_state() says else. */
 void router_put(struct router *r, int32_t node, const struct router_facts *f);
 /* It is gone; what is in flight there ends without a word. One that is not there: nothing happens. */
 void router_drop(struct router *r, int32_t node);
@@ -80,8 +81,8 @@ struct router_work {
     int model;
     int64_t prompt, cached; /* tokens; cached: held by the node, as far as is known */
     int64_t output;         /* expected */
-    /* KV tokens that it is reckoned with while it runs; 0: prompt and output. Those that are there at a time are longer than
-     * the mean of those that come, since long ones are there for longer: whoever knows by how much says so. */
+    /* KV tokens that it is reckoned with while it runs; 0: prompt and output. Those that are there at a time are longer
+     * than the mean of those that come, since long ones are there for longer: whoever knows by how much says so. */
     int64_t held;
 };
 /* A request on a node: the caller keeps it from sent to ended. */
@@ -120,8 +121,8 @@ struct router_ask {
 };
 /* The nodes that are worth a look, at most SHORTLIST_MAX. Not const: it first learns what has changed. */
 int router_list(struct router *r, const struct router_ask *a, int32_t out[SHORTLIST_MAX]);
-/* All that is known of the pair. Left alone, as their caller knows them, and false or 0 here: draining, tried, unfit, kept,
- * broken, cooling, back_us, rank. healthy: it is there and neither down nor leaving nor held. */
+/* All that is known of the pair. Left alone, as their caller knows them, and false or 0 here: draining, tried, unfit,
+ * kept, broken, cooling, back_us, rank. healthy: it is there and neither down nor leaving nor held. */
 void router_candidate(const struct router *r, const struct router_ask *a, int32_t node, struct route_candidate *out);
 /* route_choose() between candidates c[0..n-1], which are nodes[0..n-1], or nodes 0..n-1 where `nodes` is NULL. */
 void router_choose(const struct router *r, const struct router_ask *a, const int32_t *nodes,
@@ -146,8 +147,8 @@ const struct shortlist *router_shortlist(const struct router *r);
 
 struct router_event; /* router_event.h */
 typedef void router_tap_fn(void *arg, const struct router_event *e);
-/* From now on tap is told of every call above that changes something, and of every decision; NULL: nobody is. What an event
- * points at is there until tap returns. It may not call the router. */
+/* From now on tap is told of every call above that changes something, and of every decision; NULL: nobody is. What an
+ * event points at is there until tap returns. It may not call the router. */
 void router_tap(struct router *r, router_tap_fn *tap, void *arg);
 
 #endif

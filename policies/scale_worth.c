@@ -15,8 +15,8 @@
 #include "policies/scale_internal.h"
 
 #define HOUR_S 3600.0
-/* Where to begin. With an API to turn to, though it is late, a miss stays one and is mild; without, whoever is late makes
- * others late. */
+/* Where to begin. With an API to turn to, though it is late, a miss stays one and is mild; without, whoever is late
+ * makes others late. */
 #define WEIGHT_START     1.75
 #define WEIGHT_START_API 0.4
 #define WEIGHT_LEAST     0.25

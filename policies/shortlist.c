@@ -1,5 +1,5 @@
-/* See shortlist.h. Blocks are laid out term by term with the eight children side by side, so that all eight are rated in
- * one go. */
+/* See shortlist.h. Blocks are laid out term by term with the eight children side by side, so that all eight are rated
+ * in one go. */
 #include "policies/shortlist.h"
 
 #include <math.h>
@@ -468,9 +468,9 @@ void shortlist_order(struct shortlist *s)
 
 /* ---- search ------------------------------------------------------------------------------------------------------ */
 
-/* A rating is one number, less is better: the level, and below it the value's bits, which are in the order of the values
- * where none is negative (IEEE 754), but for the last three: a millionth. With the leaf below it, it also says who:
- * ties go to the lower leaf. So does what was not looked into yet: rating, level, block. */
+/* A rating is one number, less is better: the level, and below it the value's bits, which are in the order of the
+ * values where none is negative (IEEE 754), but for the last three: a millionth. With the leaf below it, it also says
+ * who: ties go to the lower leaf. So does what was not looked into yet: rating, level, block. */
 #define LEAF_BITS  16
 #define VALUE_BITS 28
 #define NO_RATING  UINT64_MAX
@@ -552,8 +552,9 @@ static bool is_skipped(const struct shortlist_query *q, int32_t node)
     return false;
 }
 
-/* Only who is better than this is of interest, once there are as many as are wanted. By less than a thousandth is not better:
- * bounds are a little below what is there, and where many are as good as each other all of them would be opened for it. */
+/* Only who is better than this is of interest, once there are as many as are wanted. By less than a thousandth is not
+ * better: bounds are a little below what is there, and where many are as good as each other all of them would be opened
+ * for it. */
 static inline uint64_t hopeless_from(const struct search *x)
 {
     if (x->best[x->want - 1] == NO_RATING)

@@ -1,17 +1,16 @@
 /* The few nodes that are worth a closer look: an index of up to some 10,000 nodes that gives routing at most 16
  * candidates for a request without looking at the others. The daemon and the simulator run this same code.
  *
- * How: the nodes are the leaves of a tree, eight children to a block. Of each child a block knows the least of every term
- * below it (money, microseconds, millijoules...) among those in the best state that there is, which models are served there,
- * and whether any node there is local. What a request would come to grows with every term, so what it comes to at the least
- * of all terms is a bound for everything below; the time of a request of usual size is one of the terms, since the least of a
- * sum is more than the sum of the leasts. The search opens the most promising block first and ends when no block left can
- * hold anything better than the eighth best that it has, by more than a thousandth: it finds as good as looking at every
- * node would. Leaves are ordered so
- * that like nodes are neighbours (shortlist_order()), which makes bounds tight; nothing but speed depends on that. An
- * update changes one leaf and the least terms on the way to the root, and stops where they stay the same. (Best-first
- * branch and bound over a tree of componentwise bounds: Hjaltason and Samet, "Distance browsing in spatial databases",
- * TODS 1999.)
+ * How: the nodes are the leaves of a tree, eight children to a block. Of each child a block knows the least of every
+ * term below it (money, microseconds, millijoules...) among those in the best state that there is, which models are
+ * served there, and whether any node there is local. What a request would come to grows with every term, so what it
+ * comes to at the least of all terms is a bound for everything below; the time of a request of usual size is one of the
+ * terms, since the least of a sum is more than the sum of the leasts. The search opens the most promising block first
+ * and ends when no block left can hold anything better than the eighth best that it has, by more than a thousandth: it
+ * finds as good as looking at every node would. Leaves are ordered so that like nodes are neighbours
+ * (shortlist_order()), which makes bounds tight; nothing but speed depends on that. An update changes one leaf and the
+ * least terms on the way to the root, and stops where they stay the same. (Best-first branch and bound over a tree of
+ * componentwise bounds: Hjaltason and Samet, "Distance browsing in spatial databases", TODS 1999.)
  *
  * Memory: all of it is taken in shortlist_new(). No clock, no I/O, no globals. Not locked: the caller's lock, or one
  * thread. Deterministic: equal indexes answer equal queries alike, ties go to the lower leaf. */

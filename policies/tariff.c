@@ -112,8 +112,8 @@ int64_t tariff_at(const struct tariff *t, int64_t at_s)
     return t->uusd_per_kwh;
 }
 
-/* The rules' next edge on the local clock, no later than the next full hour in UTC: clocks are changed on no other moment
- * that matters, and an hour more of looking costs nothing. */
+/* The rules' next edge on the local clock, no later than the next full hour in UTC: clocks are changed on no other
+ * moment that matters, and an hour more of looking costs nothing. */
 static int64_t rules_until(const struct tariff *t, int64_t at_s)
 {
     int64_t local = zone_to_local(t->zone, at_s), day = floor_div(local, DAY_S), second = local - day * DAY_S;

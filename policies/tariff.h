@@ -1,11 +1,12 @@
-/* What a kilowatt-hour costs, and when: one price, prices by hour, weekday and month in a site's time zone, or a series (a
- * day-ahead market). And what a draw costs over an interval, which is how energy becomes money everywhere.
+/* What a kilowatt-hour costs, and when: one price, prices by hour, weekday and month in a site's time zone, or a series
+ * (a day-ahead market). And what a draw costs over an interval, which is how energy becomes money everywhere.
  *
- * A price is integer micro-dollars per kWh ("$0.12/kWh" is 120000); markets' prices may be below zero. One kWh is 3.6e9 mJ,
- * so that a millijoule at p costs p / 3600 pico-dollars. Sums are exact (128 bits) and rounded once, at the end, to the
- * nearest pico-dollar, halves away from zero: cutting an interval in two changes the sum by a pico-dollar at most.
+ * A price is integer micro-dollars per kWh ("$0.12/kWh" is 120000); markets' prices may be below zero. One kWh is 3.6e9
+ * mJ, so that a millijoule at p costs p / 3600 pico-dollars. Sums are exact (128 bits) and rounded once, at the end, to
+ * the nearest pico-dollar, halves away from zero: cutting an interval in two changes the sum by a pico-dollar at most.
  *
- * Times are seconds since 1970 in UTC; microseconds where the name says so. Pure; what is pointed to is the caller's. */
+ * Times are seconds since 1970 in UTC; microseconds where the name says so. Pure; what is pointed to is the
+ * caller's. */
 #ifndef POLICIES_TARIFF_H
 #define POLICIES_TARIFF_H
 
@@ -56,15 +57,15 @@ struct pusd tariff_cost(const struct tariff *t, int64_t from_us, int64_t to_us, 
 struct pusd tariff_energy_cost(int64_t millijoules, int64_t uusd_per_kwh);
 
 /* When to run something of length_us (> 0) that may begin at from_us and must be over by by_us: the earliest of the
- * cheapest beginnings, to the granularity of price changes; from_us where it doesn't fit. Looks at TARIFF_LOOKS_MAX price
- * changes ahead at most (a week of hours). */
+ * cheapest beginnings, to the granularity of price changes; from_us where it doesn't fit. Looks at TARIFF_LOOKS_MAX
+ * price changes ahead at most (a week of hours). */
 #define TARIFF_LOOKS_MAX 192
 int64_t tariff_cheapest_start_us(const struct tariff *t, int64_t from_us, int64_t by_us, int64_t length_us);
 
 /* "0.12", "-0.01": dollars per kWh with at most 6 decimals. */
 enum rc tariff_price_parse(const char *text, int64_t *uusd_per_kwh, struct error *e) SPW_MUST_USE;
-/* "mon-fri 07:00-22:00", "sat,sun 00:00-24:00 jan-mar", "22:00-06:00": days, hours, months, in any order; what is left out
- * is all of it. Sets all of r but its price. */
+/* "mon-fri 07:00-22:00", "sat,sun 00:00-24:00 jan-mar", "22:00-06:00": days, hours, months, in any order; what is left
+ * out is all of it. Sets all of r but its price. */
 enum rc tariff_when_parse(const char *text, struct tariff_rule *r, struct error *e) SPW_MUST_USE;
 
 #endif

@@ -1,6 +1,6 @@
-/* A waiting room: who waits for a slot of one model, who is let in, and who gets the next slot. Plain state: no clock, no
- * I/O, no lock; times are monotonic nanoseconds that the caller passes in. The daemon, the simulator and the tests run
- * this same code.
+/* A waiting room: who waits for a slot of one model, who is let in, and who gets the next slot. Plain state: no clock,
+ * no I/O, no lock; times are monotonic nanoseconds that the caller passes in. The daemon, the simulator and the tests
+ * run this same code.
  *
  * Who is let in. Each class is bounded by itself, in waiters, in bytes that they hold, and in time:
  *   - a tenant that waits already is let in only while it holds less than WAITING_SHARE times what is free, in places and
@@ -122,8 +122,8 @@ enum waiting_verdict {
 };
 const char *waiting_verdict_name(enum waiting_verdict v);
 
-/* WAITING_IN: w stays, by reference, until waiting_take() or waiting_leave(); w->until_ns is when the caller should make
- * it leave. Else: it was not let in. O(log n). */
+/* WAITING_IN: w stays, by reference, until waiting_take() or waiting_leave(); w->until_ns is when the caller should
+ * make it leave. Else: it was not let in. O(log n). */
 enum waiting_verdict waiting_enter(struct waiting *room, struct waiter *w, int64_t now_ns) SPW_MUST_USE;
 /* It gets a slot: its tenant is charged for it. It does not wait any more. */
 void waiting_take(struct waiting *room, struct waiter *w, int64_t now_ns);
@@ -136,12 +136,12 @@ void waiting_leave(struct waiting *room, struct waiter *w);
 /* Is there a free slot for w? Where there is none it may set w->late_ns to the past: then w stands back, and the next
  * one is asked. */
 typedef bool (*waiting_fits)(const struct waiter *w, void *arg);
-/* Who gets the next slot, or NULL: nobody whom one fits. Of each reach only the first is asked, of picky ones and answers
- * under way WAITING_LOOKS_MAX. */
+/* Who gets the next slot, or NULL: nobody whom one fits. Of each reach only the first is asked, of picky ones and
+ * answers under way WAITING_LOOKS_MAX. */
 struct waiter *waiting_best(struct waiting *room, int64_t now_ns, waiting_fits fits, void *arg);
 
-/* w was chosen, and is found to be late wherever it goes: from now on it stands back, so that the next one can be looked at.
- * False: it stands back already, or its time to do so is over; nothing has changed. */
+/* w was chosen, and is found to be late wherever it goes: from now on it stands back, so that the next one can be
+ * looked at. False: it stands back already, or its time to do so is over; nothing has changed. */
 bool waiting_give_way(struct waiting *room, struct waiter *w, int64_t now_ns);
 
 /* A request of this tenant, of which waiting_take() was told, has used so much more (less than 0: less) than its cost

@@ -1,5 +1,5 @@
-/* Price lists as files: what instances cost by the hour, and what APIs cost by the token, each from a date on. One reader for
- * providers, the simulator, the plan and `spillway prices`.
+/* Price lists as files: what instances cost by the hour, and what APIs cost by the token, each from a date on. One
+ * reader for providers, the simulator, the plan and `spillway prices`.
  *
  * Price lists are dirty. A row's doubtful figures are not used, its flags say why, and the table counts them, so that a
  * report can say what it left out. A row that cannot be read is told with file, line, column and what would be right;
@@ -102,8 +102,8 @@ struct price_spread {
 };
 struct price_spread price_spread(const struct price_table *t, const struct price_row *like, enum price_market market);
 
-/* What this provider's API costs for the model then (Unix time); provider NULL: the cheapest by output. NULL: not known. A
- * price for certain hours of the day goes before one for all, a later effective_from before an earlier one. */
+/* What this provider's API costs for the model then (Unix time); provider NULL: the cheapest by output. NULL: not
+ * known. A price for certain hours of the day goes before one for all, a later effective_from before an earlier one. */
 const struct price_api *price_api_find(const struct price_table *t, const char *provider, const char *model,
                                        int64_t unix_s);
 

@@ -1,6 +1,6 @@
-/* Price lists as documents: YAML and JSON, read as one tree with line numbers, whose scalars are still text. Three shapes:
- * ours (lists of rows by the columns' names), genai-prices, litellm. Values that are nested deeper (price per request, audio,
- * searches) are passed over: only tokens of text are priced here. */
+/* Price lists as documents: YAML and JSON, read as one tree with line numbers, whose scalars are still text. Three
+ * shapes: ours (lists of rows by the columns' names), genai-prices, litellm. Values that are nested deeper (price per
+ * request, audio, searches) are passed over: only tokens of text are priced here. */
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>

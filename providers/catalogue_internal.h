@@ -50,8 +50,8 @@ enum rc price_read_api(struct price_reading *r, struct error *e);
 /* Takes over *a but for its flags' counts; strings are in the arena. */
 enum rc price_add_api(struct price_reading *r, const struct price_api *a, struct error *e);
 const char *price_keep(struct price_reading *r, const char *text); /* NULL: the table is full */
-/* Decimal text, also with an exponent, in units of 10^-places; blanks and a $ around it are fine. *v -1: "" and words for
- * none. Digits below the unit are rounded. */
+/* Decimal text, also with an exponent, in units of 10^-places; blanks and a $ around it are fine. *v -1: "" and words
+ * for none. Digits below the unit are rounded. */
 enum rc price_decimal(struct price_reading *r, const char *key, const char *text, int places, int64_t most, int64_t *v,
                       struct error *e);
 enum rc price_check_currency(struct price_reading *r, const char *text, struct error *e);

@@ -1,5 +1,5 @@
-/* A program of the operator's, run as it is written, without a shell: words, no input, no output, a deadline after which its
- * whole process group is killed. Loop thread; does not block. */
+/* A program of the operator's, run as it is written, without a shell: words, no input, no output, a deadline after
+ * which its whole process group is killed. Loop thread; does not block. */
 #ifndef PROVIDERS_COMMAND_H
 #define PROVIDERS_COMMAND_H
 

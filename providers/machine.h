@@ -1,13 +1,13 @@
-/* The power of one machine on the premises: by its management controller (redfish.h), by Wake-on-LAN with a command that
- * switches it off, or both. One act at a time.
+/* The power of one machine on the premises: by its management controller (redfish.h), by Wake-on-LAN with a command
+ * that switches it off, or both. One act at a time.
  *
  *   on:    Redfish and, where that fails or there is none, magic packets (the order is `power_on`'s); done when seen on
  *   off:   Redfish, or off_command; done when seen off
  *   prove: for each way that is configured: off, seen off, on by that way, seen on, the engine answers
  *
- * What "seen" means: the controller's power state, else whether the host takes or refuses a TCP connection (three silences in
- * a row are "off"). A way back is proven by prove() alone, and the proof is bound to the settings that it was made with
- * (proof.h). Off is refused without it. Loop thread; does not block but for small local files. */
+ * What "seen" means: the controller's power state, else whether the host takes or refuses a TCP connection (three
+ * silences in a row are "off"). A way back is proven by prove() alone, and the proof is bound to the settings that it
+ * was made with (proof.h). Off is refused without it. Loop thread; does not block but for small local files. */
 #ifndef PROVIDERS_MACHINE_H
 #define PROVIDERS_MACHINE_H
 
@@ -24,8 +24,8 @@ struct machine_env { /* borrowed, outlives the machine */
     const struct clock *clock;
     const struct log *log;
 };
-/* settings: by machine_keys; NULL or without bmc and mac: the machine has no power that we know how to switch, and every act
- * is PROVIDER_INVALID. host, port: of its engine. proof_path: NULL: nothing can be proven. All is copied. */
+/* settings: by machine_keys; NULL or without bmc and mac: the machine has no power that we know how to switch, and
+ * every act is PROVIDER_INVALID. host, port: of its engine. proof_path: NULL: nothing can be proven. All is copied. */
 enum rc machine_new(struct machine **m, const struct machine_env *env, const char *name,
                     const struct provider_settings *settings, const char *host, int port, const char *proof_path,
                     struct error *e) SPW_MUST_USE;

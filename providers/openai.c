@@ -2,10 +2,12 @@
  * what a token costs there (from a price list, by the day and hour) and whether the account works: its key, the models
  * that it may use, and what is left of its quota.
  *
- * Requests themselves go to nodes of the configuration whose url is the API's; how its 429s are respected is the business of
- * the front (scheduler/nodes/holds.c). What check() is told by a 429 holds back this provider's offers for as long.
+ * Requests themselves go to nodes of the configuration whose url is the API's; how its 429s are respected is the
+ * business of the front (scheduler/nodes/holds.c). What check() is told by a 429 holds back this provider's offers for
+ * as long.
  *
- * The key comes from a file or from the environment, is read for each call, and goes to the configured address alone. */
+ * The key comes from a file or from the environment, is read for each call, and goes to the configured address
+ * alone. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* Is a host up? One TCP connection: taken or refused, its system is there; silence, or nobody on the way who knows it, and it
- * is not. Names are resolved without blocking. Loop thread. */
+/* Is a host up? One TCP connection: taken or refused, its system is there; silence, or nobody on the way who knows it,
+ * and it is not. Names are resolved without blocking. Loop thread. */
 #ifndef PROVIDERS_PROBE_H
 #define PROVIDERS_PROBE_H
 

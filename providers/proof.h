@@ -1,6 +1,6 @@
-/* The proof that a machine comes back after it was switched off: a small file, written once by `spillway nodes enrol`. It
- * holds only for the way that was tried: other settings, and the machine has to be enrolled again. Blocks (a local file of a
- * few hundred bytes). */
+/* The proof that a machine comes back after it was switched off: a small file, written once by `spillway nodes enrol`.
+ * It holds only for the way that was tried: other settings, and the machine has to be enrolled again. Blocks (a local
+ * file of a few hundred bytes). */
 #ifndef PROVIDERS_PROOF_H
 #define PROVIDERS_PROOF_H
 

@@ -1,15 +1,15 @@
 /* Providers: effects on capacity behind one table of functions. The core asks what a provider can do (`caps`), never
- * what it is called. A new provider is a file of its own, a row in provider_list[] and a test: the keys that it has in the
- * configuration stand in its own table.
+ * what it is called. A new provider is a file of its own, a row in provider_list[] and a test: the keys that it has in
+ * the configuration stand in its own table.
  *
  * Rules for every provider: loop thread only; no call blocks; callbacks come on the loop and never from inside the call
- * that started them; whatever waits has a deadline. Strings in a spec are copied by the call; what a callback is handed is
- * borrowed for that callback.
+ * that started them; whatever waits has a deadline. Strings in a spec are copied by the call; what a callback is handed
+ * is borrowed for that callback.
  *
- * Launches are idempotent: one `spec.token` is at most one instance, also after a retry, also after a restart of ours: it
- * is on disk before launch() is called, and the same token is only ever used with the same spec. A provider retries by
- * itself, with full jitter and within a deadline, what was throttled, and what may or may not have been done with the
- * same token and the same body; only then the failure goes up. It bounds its own rate of calls.
+ * Launches are idempotent: one `spec.token` is at most one instance, also after a retry, also after a restart of ours:
+ * it is on disk before launch() is called, and the same token is only ever used with the same spec. A provider retries
+ * by itself, with full jitter and within a deadline, what was throttled, and what may or may not have been done with
+ * the same token and the same body; only then the failure goes up. It bounds its own rate of calls.
  *
  * Life of an instance (only the provider moves it; each move is one on_change call, see there):
  *
@@ -208,12 +208,12 @@ struct provider_ops {
                    provider_done_cb *done, void *arg);
 
     /* With CAN_LAUNCH. RC_CONFLICT: an instance of that name is there and not GONE. RC_INVALID, RC_IO: it could not be
-     * started at all (no such program). RC_OK: on_change tells the rest; what could not be had goes to GONE with the failure.
-     * May be called again for another name at any time. */
+     * started at all (no such program). RC_OK: on_change tells the rest; what could not be had goes to GONE with the
+     * failure. May be called again for another name at any time. */
     enum rc (*launch)(struct provider *p, const struct provider_spec *spec, struct error *e);
     /* With CAN_LAUNCH. Ends it kindly where that is possible, and after grace_ms by force; then cb (may be NULL), after
-     * on_change said GONE. RC_NOT_FOUND: no such instance; cb is not called. A second call for one that is already stopping
-     * adds its cb to the same end and may only shorten the grace. A failure: it may still be there. */
+     * on_change said GONE. RC_NOT_FOUND: no such instance; cb is not called. A second call for one that is already
+     * stopping adds its cb to the same end and may only shorten the grace. A failure: it may still be there. */
     enum rc (*terminate)(struct provider *p, const char *name, int64_t grace_ms, provider_done_cb *cb, void *arg);
     /* With IS_CLOUD: ends an instance by its id, which need not be known to us; for strays. */
     enum rc (*terminate_id)(struct provider *p, const char *id, provider_done_cb *cb, void *arg);
@@ -222,15 +222,15 @@ struct provider_ops {
     void (*list)(struct provider *p, provider_instance_cb *each, provider_done_cb *done, void *arg);
 
     /* With CAN_ADOPT. Watches an instance that is there already: one of ours after a restart (known->id, or only
-     * known->token when the crash came before the answer), or a machine that is there anyhow (spec->settings say how it is
-     * reached). on_change tells its state, at least once. RC_CONFLICT: it knows one of that name. */
+     * known->token when the crash came before the answer), or a machine that is there anyhow (spec->settings say how it
+     * is reached). on_change tells its state, at least once. RC_CONFLICT: it knows one of that name. */
     enum rc (*adopt)(struct provider *p, const struct provider_spec *spec, const struct provider_instance *known,
                      struct error *e);
     /* Watches it no longer; no on_change follows. */
     void (*forget)(struct provider *p, const char *name);
 
-    /* With CAN_POWER, of an adopted machine. On and off are done when the state was seen. Off is PROVIDER_DENIED as long
-     * as coming back was not proven. */
+    /* With CAN_POWER, of an adopted machine. On and off are done when the state was seen. Off is PROVIDER_DENIED as
+     * long as coming back was not proven. */
     enum rc (*power)(struct provider *p, const char *name, bool on, provider_done_cb *cb, void *arg);
     enum rc (*power_state)(struct provider *p, const char *name, provider_power_cb *cb, void *arg);
     /* Proves it once: off, seen off, on, seen on. The provider remembers it in its state_dir. Nothing may run there. */

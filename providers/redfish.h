@@ -1,8 +1,8 @@
 /* One machine's power by its management controller (BMC), over Redfish (DMTF DSP0266).
  *
- * Everything is read from the controller's own documents: where sessions are opened, which system there is, which types of
- * reset it takes and where they are sent. 200, 202 and 204 all mean that a reset was accepted; what counts is the power
- * state, which is polled until it is as asked or the deadline is over.
+ * Everything is read from the controller's own documents: where sessions are opened, which system there is, which types
+ * of reset it takes and where they are sent. 200, 202 and 204 all mean that a reset was accepted; what counts is the
+ * power state, which is polled until it is as asked or the deadline is over.
  *
  * One act at a time; others wait in line (at most REDFISH_WAITING_MAX, then RC_FULL):
  *
@@ -11,12 +11,13 @@
  *                                          v  | every poll_ms
  *                                        reset          no answer, 5xx, 429: again after a pause, until the deadline
  *
- * A session is opened per act and deleted at its end, whatever the end: controllers hold few. Where there are none to be
- * had (no such service, or the limit is reached), the act uses basic authentication. A login that is refused is not tried
- * again: controllers lock accounts. If we are freed in the middle of an act, the controller's own time-out ends the session.
+ * A session is opened per act and deleted at its end, whatever the end: controllers hold few. Where there are none to
+ * be had (no such service, or the limit is reached), the act uses basic authentication. A login that is refused is not
+ * tried again: controllers lock accounts. If we are freed in the middle of an act, the controller's own time-out ends
+ * the session.
  *
- * The certificate is checked by the system's authorities, by `ca_file`, or is the pinned one. Loop thread; does not block but
- * for reading the password's file at the start of an act (a local file). */
+ * The certificate is checked by the system's authorities, by `ca_file`, or is the pinned one. Loop thread; does not
+ * block but for reading the password's file at the start of an act (a local file). */
 #ifndef PROVIDERS_REDFISH_H
 #define PROVIDERS_REDFISH_H
 

@@ -26,8 +26,8 @@ const char *redfish_reset_name(unsigned bit)
     return "?";
 }
 
-/* The first of the three that is allowed. Not a loop over a table of them: gcc 12.2 at -O2 made "allowed & 1" of its last
- * turn (the test of this file saw it). */
+/* The first of the three that is allowed. Not a loop over a table of them: gcc 12.2 at -O2 made "allowed & 1" of its
+ * last turn (the test of this file saw it). */
 static unsigned first_of(unsigned allowed, unsigned a, unsigned b, unsigned c)
 {
     return allowed & a ? a : allowed & b ? b : allowed & c;

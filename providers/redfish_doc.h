@@ -1,6 +1,6 @@
-/* What Redfish documents say, as plain data. Vendors differ: each reader takes what DMTF's DSP0266 (protocol) and DSP2046
- * (resource guide: ComputerSystem, ActionInfo, EnvironmentMetrics, Power) allow, and what controllers were seen to do. Pure;
- * input is never trusted. */
+/* What Redfish documents say, as plain data. Vendors differ: each reader takes what DMTF's DSP0266 (protocol) and
+ * DSP2046 (resource guide: ComputerSystem, ActionInfo, EnvironmentMetrics, Power) allow, and what controllers were seen
+ * to do. Pure; input is never trusted. */
 #ifndef PROVIDERS_REDFISH_DOC_H
 #define PROVIDERS_REDFISH_DOC_H
 
@@ -24,9 +24,9 @@ const char *redfish_reset_name(unsigned bit); /* the protocol's word */
  * where there is nothing better: what it does depends on the state, which the caller has just read. */
 unsigned redfish_reset_choose(unsigned allowed, bool on, bool gentle);
 
-/* A reference as a path of our controller. "/redfish/..", "relative/to/document" and "https://host/redfish/.." are all seen;
- * of the last one the host is left out: credentials go to the configured controller only, whatever it calls itself. False:
- * too long, or not a path. */
+/* A reference as a path of our controller. "/redfish/..", "relative/to/document" and "https://host/redfish/.." are all
+ * seen; of the last one the host is left out: credentials go to the configured controller only, whatever it calls
+ * itself. False: too long, or not a path. */
 bool redfish_path(const char *document, const char *reference, char path[REDFISH_PATH_MAX]);
 
 struct redfish_root {

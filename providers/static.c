@@ -1,7 +1,7 @@
-/* Provider `static`: machines that are there whether we like it or not. Nothing to launch, nothing to end; the address comes
- * from the configuration. It watches those that it is told of (adopt) and switches them on and off (machine.h): off only
- * where their way back was proven. Each adopted machine is RUNNING, in the sense that it has an address; whether it is on is
- * asked by power_state. */
+/* Provider `static`: machines that are there whether we like it or not. Nothing to launch, nothing to end; the address
+ * comes from the configuration. It watches those that it is told of (adopt) and switches them on and off (machine.h):
+ * off only where their way back was proven. Each adopted machine is RUNNING, in the sense that it has an address;
+ * whether it is on is asked by power_state. */
 #include <stdlib.h>
 #include <string.h>
 

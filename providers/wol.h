@@ -1,7 +1,8 @@
-/* Wake-on-LAN: the magic packet (six bytes FF, then the machine's MAC address sixteen times: 102 bytes), with a SecureOn
- * password of 4 or 6 bytes behind it where the card wants one, as UDP to a broadcast address. Nothing answers: whether it
- * woke somebody has to be seen elsewhere. It is sent three times, since nothing repeats a lost one; routers do not pass
- * it on, so the broadcast must be one of a network that we are in. Pure, but for wol_send(), which does not block. */
+/* Wake-on-LAN: the magic packet (six bytes FF, then the machine's MAC address sixteen times: 102 bytes), with a
+ * SecureOn password of 4 or 6 bytes behind it where the card wants one, as UDP to a broadcast address. Nothing answers:
+ * whether it woke somebody has to be seen elsewhere. It is sent three times, since nothing repeats a lost one; routers
+ * do not pass it on, so the broadcast must be one of a network that we are in. Pure, but for wol_send(), which does not
+ * block. */
 #ifndef PROVIDERS_WOL_H
 #define PROVIDERS_WOL_H
 
@@ -35,8 +36,8 @@ size_t wol_packet(const struct wol_target *t, unsigned char packet[WOL_BYTES_MAX
 /* Once. */
 enum rc wol_send(const struct wol_target *t, struct error *e) SPW_MUST_USE;
 
-/* WOL_TIMES times, WOL_PAUSE_MS apart, the first one at once. cb: when all are out, or with what went wrong (RC_OK if any
- * went out); not after wol_stop(). The caller keeps *w until then and stops it before the loop goes. */
+/* WOL_TIMES times, WOL_PAUSE_MS apart, the first one at once. cb: when all are out, or with what went wrong (RC_OK if
+ * any went out); not after wol_stop(). The caller keeps *w until then and stops it before the loop goes. */
 struct wol_volley {
     struct wol_target target;
     struct event *timer;

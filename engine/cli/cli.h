@@ -19,8 +19,8 @@ int32_t cli_step_tokens(int64_t max_batch);
 /* The words of --kv-type, and what they stand for: NULL (not given) is engine_options' default. */
 extern const char *const cli_kv_types[];
 enum k_type cli_kv_type(const char *word);
-/* The words of --activations, its help, and what they stand for together with --precise, which contradicts "bf16". NULL: not
- * given, "fast". */
+/* The words of --activations, its help, and what they stand for together with --precise, which contradicts "bf16".
+ * NULL: not given, "fast". */
 #define CLI_ACTIVATIONS_META "fast|bf16"
 #define CLI_ACTIVATIONS_HELP                                                                                           \
     "how activations meet weights in bf16: as they are, or rounded to bf16, which CPUs with AVX512-BF16 multiply "     \

@@ -1,5 +1,5 @@
-/* The verb `serve`, in three files: cmd_serve.c (the command line, and which of the two), serve_node.c (the supervisor's
- * process), serve_model.c (the process with the model: a supervisor's worker, or all there is). */
+/* The verb `serve`, in three files: cmd_serve.c (the command line, and which of the two), serve_node.c (the
+ * supervisor's process), serve_model.c (the process with the model: a supervisor's worker, or all there is). */
 #ifndef ENGINE_CLI_SERVE_H
 #define ENGINE_CLI_SERVE_H
 

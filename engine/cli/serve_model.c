@@ -1,6 +1,6 @@
-/* The process with the model: loads it on the server's worker thread while the server listens already, and ends in order.
- * As a supervisor's worker it is told when to accept and when to end over its channel; alone (--no-supervisor), SIGTERM and
- * SIGINT tell it (a second one ends at once). Logs JSON lines on stderr. */
+/* The process with the model: loads it on the server's worker thread while the server listens already, and ends in
+ * order. As a supervisor's worker it is told when to accept and when to end over its channel; alone (--no-supervisor),
+ * SIGTERM and SIGINT tell it (a second one ends at once). Logs JSON lines on stderr. */
 #include <event2/event.h>
 #include <signal.h>
 #include <stdio.h>
@@ -59,8 +59,8 @@ static enum rc load_text(struct serving *v, struct serve_model *m, struct error 
     return rc;
 }
 
-/* Engine thread. There is nothing to end in order: what would have to be freed is the device's. The supervisor starts the
- * next worker, which takes the device if it answers again, or with --device auto the cpu. */
+/* Engine thread. There is nothing to end in order: what would have to be freed is the device's. The supervisor starts
+ * the next worker, which takes the device if it answers again, or with --device auto the cpu. */
 static void on_device_lost(void *arg, const struct error *e)
 {
     struct serving *v = arg;

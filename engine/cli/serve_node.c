@@ -1,5 +1,5 @@
-/* The supervisor's process: listens, keeps a worker, understands signals. The first SIGTERM or SIGINT drains and ends, a
- * second one ends at once. */
+/* The supervisor's process: listens, keeps a worker, understands signals. The first SIGTERM or SIGINT drains and ends,
+ * a second one ends at once. */
 #include <errno.h>
 #include <event2/event.h>
 #include <signal.h>

@@ -429,8 +429,8 @@ static bool wants_logits(const struct step_slice *sl, int32_t j)
     return !sl->want_hidden && (sl->all_logits || (sl->want_logits && j == sl->n - 1));
 }
 
-/* A step of one token each, whose logits are wanted, has as many rows as the backend likes: what comes after the tokens is
- * padding. Not where the logits would not be there at once. */
+/* A step of one token each, whose logits are wanted, has as many rows as the backend likes: what comes after the tokens
+ * is padding. Not where the logits would not be there at once. */
 static void pad(struct engine *en, struct step_rows *r, int32_t n_slices)
 {
     static const int32_t no_page = K_PAGE_NONE;
@@ -495,8 +495,8 @@ static int32_t rows_of(const struct step_slice *sl)
     return sl->want_hidden ? 0 : sl->all_logits ? sl->n : sl->want_logits;
 }
 
-/* Choices made where the logits are, for the slices that have one row and ask for that; those that need the host after all
- * are left to it. Nothing where the logits are not there at once. */
+/* Choices made where the logits are, for the slices that have one row and ask for that; those that need the host after
+ * all are left to it. Nothing where the logits are not there at once. */
 static enum k_status choose(struct engine *en, struct step_slice *slices, int32_t n_slices, const struct step_rows *r)
 {
     int32_t n = 0;

@@ -46,8 +46,8 @@ enum gguf_open_mode {
 enum rc gguf_open(struct gguf **g, const char *path, enum gguf_open_mode mode, struct error *e) SPW_MUST_USE;
 void gguf_close(struct gguf *g);
 
-/* Typed look-ups of metadata. Any integer width is accepted where it fits, integers also as f64. Missing: RC_NOT_FOUND (no error text set);
- * another type: RC_INVALID with text. */
+/* Typed look-ups of metadata. Any integer width is accepted where it fits, integers also as f64. Missing: RC_NOT_FOUND
+ * (no error text set); another type: RC_INVALID with text. */
 enum rc gguf_get_u64(const struct gguf *g, const char *key, uint64_t *v, struct error *e) SPW_MUST_USE;
 enum rc gguf_get_f64(const struct gguf *g, const char *key, double *v, struct error *e) SPW_MUST_USE;
 enum rc gguf_get_bool(const struct gguf *g, const char *key, bool *v, struct error *e) SPW_MUST_USE;

@@ -1,6 +1,7 @@
-/* Routed experts that a device has no room for: the CPU's operations compute them where they are mapped, while the device goes
- * on with what does not need them (the shared experts). What goes over the bus is a row per token there, with the chosen ids
- * and weights, and one back; the weighted sum over a token's experts is made here, in the order of combine_experts().
+/* Routed experts that a device has no room for: the CPU's operations compute them where they are mapped, while the
+ * device goes on with what does not need them (the shared experts). What goes over the bus is a row per token there,
+ * with the chosen ids and weights, and one back; the weighted sum over a token's experts is made here, in the order of
+ * combine_experts().
  *
  * The numerics law holds as it does for the two backends: a token's row depends on that token alone. */
 #include "engine/model/model_internal.h"

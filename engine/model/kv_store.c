@@ -1,9 +1,9 @@
-/* Pages of keys and values that the pool has no room for: kept in the host's memory, pinned where the backend is a device, and
- * copied back when a sequence that begins with them comes (again), which takes a hundredth of the time of computing them. The
- * prefix tree knows what is where (prefix.h); here are the slots.
+/* Pages of keys and values that the pool has no room for: kept in the host's memory, pinned where the backend is a
+ * device, and copied back when a sequence that begins with them comes (again), which takes a hundredth of the time of
+ * computing them. The prefix tree knows what is where (prefix.h); here are the slots.
  *
- * Slots are taken in chunks as they are needed, up to a bound; memory that is not to be had lowers the bound. Copies are in
- * order with the backend's operations and nobody waits for them: the host never looks into a slot. */
+ * Slots are taken in chunks as they are needed, up to a bound; memory that is not to be had lowers the bound. Copies
+ * are in order with the backend's operations and nobody waits for them: the host never looks into a slot. */
 #include <stdlib.h>
 
 #include "base/alloc.h"

@@ -48,16 +48,16 @@ struct engine_options {
     int32_t kv_pages;    /* pool size in pages of K_PAGE_TOKENS; 0: max_seqs * ceil(n_ctx / page) */
     int32_t max_seqs;    /* 0: 1 */
     int32_t max_batch_tokens; /* tokens in one step; 0: 256 */
-    /* On a device: layers, counted from the last, whose experts stay in host memory and are computed by the CPU beside it; 0: as
-     * few as it takes; < 0: none. Part of the numerics class. */
+    /* On a device: layers, counted from the last, whose experts stay in host memory and are computed by the CPU beside
+     * it; 0: as few as it takes; < 0: none. Part of the numerics class. */
     int32_t host_layers;
     bool lazy; /* on a device: weights are uploaded when a step first comes to their layer, the next one's meanwhile */
-    /* Most pages kept in the host's memory when the pool is full, for sequences that come back; 0: none; < 0: on a device as
-     * many as the pool has, in an eighth of the machine's memory at most, else none. */
+    /* Most pages kept in the host's memory when the pool is full, for sequences that come back; 0: none; < 0: on a
+     * device as many as the pool has, in an eighth of the machine's memory at most, else none. */
     int32_t spill_pages;
-    /* The device maker's library makes the products that it is best at: a numerics class of its own, whose results depend on
-     * what is computed beside them; engine_class() then gives another class at each call, which nobody else has. Where
-     * there is none: engine_library_missing(). */
+    /* The device maker's library makes the products that it is best at: a numerics class of its own, whose results
+     * depend on what is computed beside them; engine_class() then gives another class at each call, which nobody else
+     * has. Where there is none: engine_library_missing(). */
     bool gemm_library;
     int32_t kept_pages; /* most pages kept of sequences that are gone; 0: none, but who runs shares; < 0: half of all */
 };
@@ -67,8 +67,8 @@ enum rc engine_new(struct engine **en, const struct model *m, const struct engin
                    struct error *e) SPW_MUST_USE;
 void engine_free(struct engine *en);
 
-/* Where an engine with these options has its memory on a device that has device_bytes free. Takes no device and no memory to
- * speak of; whether it fits is in the plan. */
+/* Where an engine with these options has its memory on a device that has device_bytes free. Takes no device and no
+ * memory to speak of; whether it fits is in the plan. */
 struct engine_plan {
     struct placement_need need;
     struct placement is;
@@ -82,8 +82,9 @@ int32_t engine_host_layers(const struct engine *en, uint64_t *bytes);
 const char *engine_numerics(const struct engine *en); /* backend, instruction set, KV type: see docs */
 /* Why the library that was asked for is not used; NULL: it is, or nobody asked. */
 const char *engine_library_missing(const struct engine *en);
-/* The numerics class, 32 hex digits: a hash of the above, the name of the chat template (NULL: none), the files' headers
- * (metadata, so the vocabulary and the file's own template too) and blocks of every tensor. Reads those blocks. */
+/* The numerics class, 32 hex digits: a hash of the above, the name of the chat template (NULL: none), the files'
+ * headers (metadata, so the vocabulary and the file's own template too) and blocks of every tensor. Reads those
+ * blocks. */
 enum rc engine_class(const struct engine *en, const char *template_name, char hex[33], struct error *e) SPW_MUST_USE;
 int32_t engine_n_ctx(const struct engine *en);
 int32_t engine_max_batch_tokens(const struct engine *en);
@@ -115,12 +116,13 @@ enum rc seq_reserve(struct seq *s, int32_t n, struct error *e) SPW_MUST_USE;
 struct prefix_salt {
     uint8_t bytes[16];
 };
-/* Let a new sequence (nothing stored, nothing reserved) begin with what is known of ids[0..n): whole pages, and never all
- * n tokens, so that there is something left to compute. Returns how many tokens it has now; by the numerics law what
- * follows is the same, bit for bit, as if it had computed them. */
+/* Let a new sequence (nothing stored, nothing reserved) begin with what is known of ids[0..n): whole pages, and never
+ * all n tokens, so that there is something left to compute. Returns how many tokens it has now; by the numerics law
+ * what follows is the same, bit for bit, as if it had computed them. */
 int32_t seq_attach(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n);
 /* Make known what the sequence has stored, whole pages of it: ids are its tokens from the first on, seq_len() of them;
- * the salt is always the same. Cheap when there is no new page. They stay known for as long as nobody needs the room. */
+ * the salt is always the same. Cheap when there is no new page. They stay known for as long as nobody needs the
+ * room. */
 void seq_share(struct seq *s, const struct prefix_salt *salt, const int32_t *ids);
 
 /* One contiguous slice of one sequence in a step: `n` ids follow the sequence's present length. */
@@ -144,12 +146,12 @@ struct step_slice {
  * otherwise). On failure no sequence has advanced. Blocks for the computation; call from the engine's thread. */
 enum rc engine_step(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e) SPW_MUST_USE;
 
-/* A step in two halves, so that the next one is prepared, and waits at the device, while this one runs: each sequence has
- * one token and all that is wanted of it is a choice (n 1, want_logits, sample). Most sequences in such a step; 0: the
- * backend has nothing to choose with, there is engine_step() alone. */
+/* A step in two halves, so that the next one is prepared, and waits at the device, while this one runs: each sequence
+ * has one token and all that is wanted of it is a choice (n 1, want_logits, sample). Most sequences in such a step; 0:
+ * the backend has nothing to choose with, there is engine_step() alone. */
 int32_t engine_overlap_max(const struct engine *en);
-/* Begins one, does not wait for it; the sequences have advanced. While one is begun, one more may be, for sequences of the
- * former: a slice whose token that one has yet to choose has no ids but `follows`. */
+/* Begins one, does not wait for it; the sequences have advanced. While one is begun, one more may be, for sequences of
+ * the former: a slice whose token that one has yet to choose has no ids but `follows`. */
 enum rc engine_step_start(struct engine *en, struct step_slice *slices, int32_t n_slices, struct error *e) SPW_MUST_USE;
 /* Waits for the oldest that was begun, with the slices that it was begun with. A slice that is not chosen could not be: its
  * logits are gone, seq_rewind() and engine_step() compute them again, the same. What a step made of such a choice (as id

@@ -206,8 +206,8 @@ struct engine {
 };
 
 struct k_kv_pool engine_kv_pool(const struct engine *en, int32_t layer);
-/* Evaluate rows 0..n_tok-1 (en->s.ids, en->toks). What comes of the n_last rows of en->s.rows is left in en->s.last, and
- * the logits of the first n_logits of them, at most logit_rows, in en->s.logits. */
+/* Evaluate rows 0..n_tok-1 (en->s.ids, en->toks). What comes of the n_last rows of en->s.rows is left in en->s.last,
+ * and the logits of the first n_logits of them, at most logit_rows, in en->s.logits. */
 enum k_status graph_run(struct engine *en, int32_t n_tok, int32_t n_last, int32_t n_logits);
 /* The logits of rows first .. first + n - 1 of en->s.last, n at most logit_rows, into en->s.logits. */
 enum k_status graph_logits(struct engine *en, int32_t first, int32_t n);
@@ -224,16 +224,16 @@ struct expert_job {
 };
 enum k_status graph_experts(const struct expert_job *job, const struct layer *l, const char **op);
 
-/* place.c. Which experts are the host's (en->host.first); the sizes of KV pages and work buffers are known. RC_FULL: weights,
- * pages and buffers do not fit in the backend's memory; says what would. */
+/* place.c. Which experts are the host's (en->host.first); the sizes of KV pages and work buffers are known. RC_FULL:
+ * weights, pages and buffers do not fit in the backend's memory; says what would. */
 enum rc weights_decide(struct engine *en, struct error *e) SPW_MUST_USE;
 /* en->w is what operations read, lazy: after upload_wait(); weights_unplace() is safe at any time before the backend is gone. */
 enum rc weights_place(struct engine *en, bool lazy, struct error *e) SPW_MUST_USE;
 void weights_unplace(struct engine *en);
 void weights_plan(struct engine_plan *plan, const struct engine *en, uint64_t device_bytes);
 
-/* upload.c. first: [n_layer + 2] the first copy of each part, which are what is of no layer and then the layers; both arrays
- * become its own. */
+/* upload.c. first: [n_layer + 2] the first copy of each part, which are what is of no layer and then the layers; both
+ * arrays become its own. */
 struct upload *upload_new(struct engine *en, struct k_copy *copies, size_t *first);
 void upload_free(struct engine *en);
 /* The weights of this layer are there (-1: those of none). Waits for them. */

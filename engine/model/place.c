@@ -1,10 +1,10 @@
-/* Where an engine's weights are. A backend that works on the host's memory uses the model's tensors where they are mapped.
- * For one with memory of its own they are laid one after the other into a single buffer of it, and the engine gets a copy of
- * the layers that points there; the model itself, which other engines may share, stays as it is. Experts that the device has
- * no room for stay where they are mapped (placement.h decides, host_experts.c computes them).
+/* Where an engine's weights are. A backend that works on the host's memory uses the model's tensors where they are
+ * mapped. For one with memory of its own they are laid one after the other into a single buffer of it, and the engine
+ * gets a copy of the layers that points there; the model itself, which other engines may share, stays as it is. Experts
+ * that the device has no room for stay where they are mapped (placement.h decides, host_experts.c computes them).
  *
- * Before anything is taken the need is added up and held against what is free, so that what does not fit is refused with the
- * sizes that would. */
+ * Before anything is taken the need is added up and held against what is free, so that what does not fit is refused
+ * with the sizes that would. */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,8 +112,9 @@ static double gigabytes(uint64_t bytes)
     return (double)bytes * 1e-9;
 }
 
-/* What the backend takes besides what it is given: RESERVE, and for a step's tokens the activations of its widest product once
- * more, in the form that the weights want (2 bytes, or two forms of 1.4); a library's sums before they go where they belong. */
+/* What the backend takes besides what it is given: RESERVE, and for a step's tokens the activations of its widest
+ * product once more, in the form that the weights want (2 bytes, or two forms of 1.4); a library's sums before they go
+ * where they belong. */
 static uint64_t backend_bytes(const struct engine *en)
 {
     const struct hparams *hp = &en->m->hp;

@@ -1,9 +1,9 @@
 /* Which layers' routed experts a device keeps and which the host, as a pure function of sizes.
  *
- * Everything else is the device's: attention, routers, shared experts, embedding and output, the pages of keys and values,
- * work buffers. What is left of its memory goes to experts, layer by layer from the first one on. The host gets the last
- * ones: of the very last layer a step computes only the rows that are asked for. The pages that are asked for come before
- * experts: who wants more of these on the device lowers them. */
+ * Everything else is the device's: attention, routers, shared experts, embedding and output, the pages of keys and
+ * values, work buffers. What is left of its memory goes to experts, layer by layer from the first one on. The host gets
+ * the last ones: of the very last layer a step computes only the rows that are asked for. The pages that are asked for
+ * come before experts: who wants more of these on the device lowers them. */
 #ifndef ENGINE_MODEL_PLACEMENT_H
 #define ENGINE_MODEL_PLACEMENT_H
 

@@ -1,7 +1,7 @@
 /* Puts a mapped file into the page tables, front to back, on a thread of its own while the model is set up: the first
- * token then touches weights without half a million faults on its way (a third of the time that a node takes to wake up,
- * tests/bench/wake.py). A file that is not in the page cache is read in the order in which it is needed. A hint, like any
- * read-ahead: it fails silently, and stays away from files that do not fit into memory. */
+ * token then touches weights without half a million faults on its way (a third of the time that a node takes to wake
+ * up, tests/bench/wake.py). A file that is not in the page cache is read in the order in which it is needed. A hint,
+ * like any read-ahead: it fails silently, and stays away from files that do not fit into memory. */
 #ifndef ENGINE_MODEL_PREFAULT_H
 #define ENGINE_MODEL_PREFAULT_H
 

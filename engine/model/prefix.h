@@ -1,17 +1,18 @@
-/* Which pages of keys and values are known by the ids that they stand for, so that a prompt which begins like an earlier
- * one need not be computed again.
+/* Which pages of keys and values are known by the ids that they stand for, so that a prompt which begins like an
+ * earlier one need not be computed again.
  *
- * A radix tree whose edges are blocks of K_PAGE_TOKENS ids. A block's node has a place: the page of the pool that holds its
- * keys and values, or a slot of a store elsewhere (kv_store.c), numbered after the pages. There is at most one node per
- * place: all memory is planned at the start, and nothing is allocated later. A node is found by its parent, the salt and its
- * ids: the hash only says where to look, the ids are compared, so nobody ever gets another prompt's page. Blocks of
- * different salts never meet (a tenant must not be able to tell by the clock what another has asked).
+ * A radix tree whose edges are blocks of K_PAGE_TOKENS ids. A block's node has a place: the page of the pool that holds
+ * its keys and values, or a slot of a store elsewhere (kv_store.c), numbered after the pages. There is at most one node
+ * per place: all memory is planned at the start, and nothing is allocated later. A node is found by its parent, the
+ * salt and its ids: the hash only says where to look, the ids are compared, so nobody ever gets another prompt's page.
+ * Blocks of different salts never meet (a tenant must not be able to tell by the clock what another has asked).
  *
  * A page that sequences use is *held*; one that none uses is *kept* until room is needed, and then the one that was let
- * go longest ago is given up. Whoever holds a block holds all before it, and a sequence lets go of its last block first:
- * so a node is never older than those below it, and the oldest of the kept ones has no children in pages. When it has to
- * give up its page it moves to a slot, of which one is always free, and the oldest there is forgotten to make the next one
- * free: so whatever stands in a slot has children in slots only, older than itself, and the oldest has none.
+ * go longest ago is given up. Whoever holds a block holds all before it, and a sequence lets go of its last block
+ * first: so a node is never older than those below it, and the oldest of the kept ones has no children in pages. When
+ * it has to give up its page it moves to a slot, of which one is always free, and the oldest there is forgotten to make
+ * the next one free: so whatever stands in a slot has children in slots only, older than itself, and the oldest has
+ * none.
  *
  * A page's content is immutable while it is known. What is in it is the same, bit for bit, whoever computed it (the
  * numerics law), so which of two equal pages is used makes no difference.
@@ -27,8 +28,8 @@
 #define PREFIX_NONE (-1) /* no place; as a parent: the block is a prompt's first */
 
 struct prefix;
-/* Pages 0 .. n_pages - 1, slots n_pages .. n_pages + n_slots - 1, none of which may be used before prefix_limit(). 300 bytes for
- * each. */
+/* Pages 0 .. n_pages - 1, slots n_pages .. n_pages + n_slots - 1, none of which may be used before prefix_limit(). 300
+ * bytes for each. */
 struct prefix *prefix_new(int32_t n_pages, int32_t n_slots);
 void prefix_free(struct prefix *p); /* NULL is fine */
 
@@ -40,9 +41,9 @@ void prefix_add(struct prefix *p, int32_t page, int32_t parent, const struct pre
 void prefix_hold(struct prefix *p, int32_t page);
 /* One less; with the last it is kept. */
 void prefix_release(struct prefix *p, int32_t page);
-/* Give up the page that was let go longest ago, and return it: it may be written to when its content is in *slot, which is
- * PREFIX_NONE where the block is forgotten. PREFIX_NONE: none is kept. Between this and prefix_spare() nothing is forgotten in
- * slots, so that a block can be brought back into the page although all others are full. */
+/* Give up the page that was let go longest ago, and return it: it may be written to when its content is in *slot, which
+ * is PREFIX_NONE where the block is forgotten. PREFIX_NONE: none is kept. Between this and prefix_spare() nothing is
+ * forgotten in slots, so that a block can be brought back into the page although all others are full. */
 int32_t prefix_evict(struct prefix *p, int32_t *slot);
 /* There is a free slot again, if the oldest has to be forgotten for it. */
 void prefix_spare(struct prefix *p);

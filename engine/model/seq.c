@@ -1,10 +1,9 @@
 /* Sequences and the pages that hold their keys and values.
  *
- * Pages come from one stack of free page numbers, then from those that are kept for prefixes, whose content may move to the
- * host's memory (kv_store.c). A sequence has
- * ceil(len / K_PAGE_TOKENS) of them at the least, more after seq_reserve(); each page holds all layers of its
- * K_PAGE_TOKENS positions. Its first n_known ones are in the prefix tree, shared with whoever begins alike; the others
- * are its own. */
+ * Pages come from one stack of free page numbers, then from those that are kept for prefixes, whose content may move to
+ * the host's memory (kv_store.c). A sequence has ceil(len / K_PAGE_TOKENS) of them at the least, more after
+ * seq_reserve(); each page holds all layers of its K_PAGE_TOKENS positions. Its first n_known ones are in the prefix
+ * tree, shared with whoever begins alike; the others are its own. */
 #include <string.h>
 
 #include "engine/model/model_internal.h"
@@ -117,8 +116,8 @@ static int32_t pages_spoken_for(const struct engine *en)
     return n > 1 ? n + 1 : 0;
 }
 
-/* The block that follows the sequence's pages, out of its slot into a page; PREFIX_NONE if there is none to spare: what comes
- * back only to be displaced again is better left. */
+/* The block that follows the sequence's pages, out of its slot into a page; PREFIX_NONE if there is none to spare: what
+ * comes back only to be displaced again is better left. */
 static int32_t bring_back(struct seq *s, const struct prefix_salt *salt, const int32_t *ids, int32_t n)
 {
     struct engine *en = s->en;

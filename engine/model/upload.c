@@ -1,6 +1,6 @@
-/* Weights that go to a device when they are first used: a step asks for each layer before its operations. The first step
- * starts a thread that uploads layer after layer, so that the next one is on its way while this one is computed; when that
- * step is over all are there, and there is no thread any more. What fails stays failed: each step is told. */
+/* Weights that go to a device when they are first used: a step asks for each layer before its operations. The first
+ * step starts a thread that uploads layer after layer, so that the next one is on its way while this one is computed;
+ * when that step is over all are there, and there is no thread any more. What fails stays failed: each step is told. */
 #include <pthread.h>
 #include <stdlib.h>
 

@@ -1,13 +1,14 @@
-/* What a node's supervisor does beside its worker's life, all in its own process, so that it goes on while the worker sleeps:
- * membership and heartbeats (join.h), notices of its end (notice.h, signals), the dead man's switch, watts and the power cap
- * (watts.h, nvml.h).
+/* What a node's supervisor does beside its worker's life, all in its own process, so that it goes on while the worker
+ * sleeps: membership and heartbeats (join.h), notices of its end (notice.h, signals), the dead man's switch, watts and
+ * the power cap (watts.h, nvml.h).
  *
  *   agent_new() --> [joins, when asked to: agent_may_serve()] --> agent_serve(supervisor) --> agent_free()
  *
  * Its end. By a signal, by the scheduler's order or by the dead man's switch: the scheduler is told (for at most
  * AGENT_TELL_MS), nothing new is taken, what runs may finish, the process ends. A notice of the cloud: the same within
- * what is left (SUPERVISOR_TAKEN_AWAY), what still runs is cut in time, one by one, so that the scheduler goes on elsewhere.
- * A rebalance recommendation is told and nothing else: whether to go is the scheduler's to say. Loop thread. */
+ * what is left (SUPERVISOR_TAKEN_AWAY), what still runs is cut in time, one by one, so that the scheduler goes on
+ * elsewhere. A rebalance recommendation is told and nothing else: whether to go is the scheduler's to say. Loop
+ * thread. */
 #ifndef ENGINE_NODE_AGENT_H
 #define ENGINE_NODE_AGENT_H
 

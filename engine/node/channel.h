@@ -2,8 +2,8 @@
  * (SOCK_SEQPACKET): a type, up to CHANNEL_BYTES_MAX bytes, and maybe one file descriptor that goes along (SCM_RIGHTS).
  * Both ends are the same program, so that structs go as they are; the receiver checks each one's length.
  *
- * What the kernel does not take at once waits here, in order, at most CHANNEL_QUEUE_MAX messages. Loop thread only; calls
- * back from the loop, never from inside a call. */
+ * What the kernel does not take at once waits here, in order, at most CHANNEL_QUEUE_MAX messages. Loop thread only;
+ * calls back from the loop, never from inside a call. */
 #ifndef ENGINE_NODE_CHANNEL_H
 #define ENGINE_NODE_CHANNEL_H
 
@@ -35,11 +35,11 @@ enum rc channel_new(struct channel **c, struct event_base *loop, int fd, const s
                     struct error *e) SPW_MUST_USE;
 /* What waits is not sent any more; descriptors with it are closed. May be called from inside a handler. NULL is fine. */
 void channel_free(struct channel *c);
-/* fd (-1: none) becomes the channel's, also on failure. RC_FULL: too many messages wait (the other end is stuck). RC_IO:
- * the other end is gone; on_closed follows if it was not called, after what it had sent before. */
+/* fd (-1: none) becomes the channel's, also on failure. RC_FULL: too many messages wait (the other end is stuck).
+ * RC_IO: the other end is gone; on_closed follows if it was not called, after what it had sent before. */
 enum rc channel_send(struct channel *c, uint32_t type, const void *data, size_t n, int fd) SPW_MUST_USE;
-/* Hand over now what has arrived: for who learns otherwise that the other end is gone, and wants its last words. Not from
- * inside a handler. */
+/* Hand over now what has arrived: for who learns otherwise that the other end is gone, and wants its last words. Not
+ * from inside a handler. */
 void channel_receive(struct channel *c);
 
 #endif

@@ -1,6 +1,6 @@
-/* The door of a node: connections while no worker takes them. Accepts, reads one request head of each, and asks whose it is:
- * one the supervisor answers itself goes to its own HTTP server with what was read, and comes back when it has been answered;
- * a real one is held, unread beyond that, until the worker takes it.
+/* The door of a node: connections while no worker takes them. Accepts, reads one request head of each, and asks whose
+ * it is: one the supervisor answers itself goes to its own HTTP server with what was read, and comes back when it has
+ * been answered; a real one is held, unread beyond that, until the worker takes it.
  *
  *    accept, door_give() --> READING --head, or what is none--> judge() --ANSWER--> answer(): the socket is theirs
  *                              |  |                                |
@@ -10,8 +10,9 @@
  *                            READING, HELD --DOOR_PASS--> PASSED --door_taken()--> closed here, the worker has it
  *                                                            \--door_untaken()--> READING with what was read
  *
- * Held connections are passed first, in the order in which they came. Bounds: DOOR_CONNECTIONS_MAX in all, hold_max held,
- * DOOR_READ_MAX bytes of each (the rest waits in the kernel and slows the sender down). Real time: sockets have no other. */
+ * Held connections are passed first, in the order in which they came. Bounds: DOOR_CONNECTIONS_MAX in all, hold_max
+ * held, DOOR_READ_MAX bytes of each (the rest waits in the kernel and slows the sender down). Real time: sockets have
+ * no other. */
 #ifndef ENGINE_NODE_DOOR_H
 #define ENGINE_NODE_DOOR_H
 
@@ -35,8 +36,8 @@ struct door_options {
     int listen_fd; /* borrowed, non-blocking */
     int64_t hold_ms;
     int hold_max;
-    /* What to read of a connection that was accepted: fd, another descriptor in its place, or -1 when it is closed. NULL:
-     * fd. */
+    /* What to read of a connection that was accepted: fd, another descriptor in its place, or -1 when it is closed.
+     * NULL: fd. */
     int (*unwrap)(int fd, void *arg);
     enum door_verdict (*judge)(const struct http_head *h, void *arg);
     /* fd is theirs. read[0 .. n) was read of it. */

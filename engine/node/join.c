@@ -144,8 +144,8 @@ static enum rc read_token(struct join_client *j, char **token, struct error *e)
     return rc;
 }
 
-/* A token for another authority than the one that we know: that scheduler has been set up anew, and what it gave before is
- * worth nothing. */
+/* A token for another authority than the one that we know: that scheduler has been set up anew, and what it gave before
+ * is worth nothing. */
 static void forget_other_authority(struct join_client *j)
 {
     struct strbuf pem;

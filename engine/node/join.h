@@ -1,4 +1,5 @@
-/* A node's membership: how an engine finds its scheduler, proves who it is, and tells how it is (docs/NODE_API.md, Joining).
+/* A node's membership: how an engine finds its scheduler, proves who it is, and tells how it is (docs/NODE_API.md,
+ * Joining).
  *
  *   no certificate, or it has run out:  token phase. TLS to the authority whose fingerprint the token names; a key of our own
  *                                       and the token are exchanged for a certificate, a name and the node key
@@ -10,9 +11,10 @@
  *                                   |   retry, with jitter +-- 401 expired: the token again
  *                                   +---- no answer -------+-- 403 revoked: on_order(END)
  *
- * What it keeps, in the state folder (mode 0700): node.pem (0600: certificate, authority and key, replaced whole), ca.pem,
- * node.key (0600: the node key), name, pending.key (0600: of a token's exchange whose answer was not heard; a retry with the
- * same key is the same use). Files are read and written at a join alone, a few milliseconds every some hours.
+ * What it keeps, in the state folder (mode 0700): node.pem (0600: certificate, authority and key, replaced whole),
+ * ca.pem, node.key (0600: the node key), name, pending.key (0600: of a token's exchange whose answer was not heard; a
+ * retry with the same key is the same use). Files are read and written at a join alone, a few milliseconds every some
+ * hours.
  *
  * The scheduler's certificate must be for JOIN_SCHEDULER_NAME, whatever its address is. No proxy. Loop thread. */
 #ifndef ENGINE_NODE_JOIN_H

@@ -1,5 +1,5 @@
-/* The worker's end of the channel to its supervisor (supervisor.h): does what it is told with the server of this process,
- * and tells what happens there. Loop thread. */
+/* The worker's end of the channel to its supervisor (supervisor.h): does what it is told with the server of this
+ * process, and tells what happens there. Loop thread. */
 #ifndef ENGINE_NODE_LINK_H
 #define ENGINE_NODE_LINK_H
 

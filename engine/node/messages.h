@@ -1,5 +1,6 @@
-/* What a supervisor and its worker say to each other over their channel. From the first second on the worker's loop says
- * something each second, whatever its threads compute: a supervisor that hears nothing for long takes it for hung. */
+/* What a supervisor and its worker say to each other over their channel. From the first second on the worker's loop
+ * says something each second, whatever its threads compute: a supervisor that hears nothing for long takes it for
+ * hung. */
 #ifndef ENGINE_NODE_MESSAGES_H
 #define ENGINE_NODE_MESSAGES_H
 

@@ -5,8 +5,8 @@
  *                                                            places with the key "instance-action"
  *   GET  /latest/meta-data/events/recommendations/rebalance  404 until the risk is raised; then {"noticeTime": ...}
  *
- * Never through a proxy; short deadlines. Each notice is told once. Loop thread. Facts: the EC2 user guide, "Spot Instance
- * interruption notices" and "EC2 instance rebalance recommendations". */
+ * Never through a proxy; short deadlines. Each notice is told once. Loop thread. Facts: the EC2 user guide, "Spot
+ * Instance interruption notices" and "EC2 instance rebalance recommendations". */
 #ifndef ENGINE_NODE_NOTICE_H
 #define ENGINE_NODE_NOTICE_H
 

@@ -5,10 +5,10 @@
  * Power caps. The limit before is written to a file before it is changed; nvml_uncap() puts it back and removes the
  * file. After a crash the next start finds the file and puts it back first.
  *
- * Blocks for as long as the driver takes (milliseconds; seconds when the driver is cold): start and end, and readings once
- * a second. One thread. NVML API reference: nvmlDeviceGetPowerUsage (mW), nvmlDeviceGetTotalEnergyConsumption (mJ since the
- * driver was loaded), nvmlDeviceSetPowerManagementLimit (mW), nvmlDeviceGetMemoryInfo (bytes), nvmlDeviceGetClockInfo
- * (MHz). */
+ * Blocks for as long as the driver takes (milliseconds; seconds when the driver is cold): start and end, and readings
+ * once a second. One thread. NVML API reference: nvmlDeviceGetPowerUsage (mW), nvmlDeviceGetTotalEnergyConsumption (mJ
+ * since the driver was loaded), nvmlDeviceSetPowerManagementLimit (mW), nvmlDeviceGetMemoryInfo (bytes),
+ * nvmlDeviceGetClockInfo (MHz). */
 #ifndef ENGINE_NODE_NVML_H
 #define ENGINE_NODE_NVML_H
 
@@ -34,8 +34,8 @@ struct nvml_state {
 };
 struct nvml_state nvml_state(struct nvml *n); /* NULL: all 0 */
 
-/* Cap each GPU at so many watts, its own bounds kept, old limits in `file` first. RC_DENIED: not allowed (it takes root, and
- * no container in between); what was changed is put back then. */
+/* Cap each GPU at so many watts, its own bounds kept, old limits in `file` first. RC_DENIED: not allowed (it takes
+ * root, and no container in between); what was changed is put back then. */
 enum rc nvml_cap(struct nvml *n, int64_t watts, const char *file, struct error *e) SPW_MUST_USE;
 /* Put back what the file says and remove it; RC_NOT_FOUND: there is no file, nothing was capped. On failure it stays. */
 enum rc nvml_uncap(struct nvml *n, const char *file, struct error *e) SPW_MUST_USE;

@@ -23,8 +23,8 @@
  *   DRAINING          a signal; what runs is cut at the drain's deadline and the worker ends
  *   STOPPING          the drain's deadline, then NODE_END_MS
  *
- * Until it has been ready once, a node fails as its worker does: who started it sees the exit status. Afterwards a worker
- * that ends by itself is started again. */
+ * Until it has been ready once, a node fails as its worker does: who started it sees the exit status. Afterwards a
+ * worker that ends by itself is started again. */
 #ifndef ENGINE_NODE_STATE_H
 #define ENGINE_NODE_STATE_H
 
@@ -92,12 +92,12 @@ struct node_step node_step(enum node_state s, enum node_event e);
 
 const char *node_state_name(enum node_state s); /* "falling asleep": for logs */
 const char *node_event_name(enum node_event e);
-/* As /health says it ("ok" when AWAKE), and with which status: 200 when a request would be answered here, if need be after
- * waking up. */
+/* As /health says it ("ok" when AWAKE), and with which status: 200 when a request would be answered here, if need be
+ * after waking up. */
 const char *node_health(enum node_state s);
 int node_health_status(enum node_state s);
-/* As /sleep and /wake_up answer: "awake", "falling_asleep", "asleep", "waking"; NULL: none of them, the request is refused
- * with 503. */
+/* As /sleep and /wake_up answer: "awake", "falling_asleep", "asleep", "waking"; NULL: none of them, the request is
+ * refused with 503. */
 const char *node_sleep_state(enum node_state s);
 /* May a real request be held until the worker is there? */
 bool node_holds(enum node_state s);

@@ -1,5 +1,5 @@
-/* The supervisor of a node: owns the listening socket and the life of the worker, the process that owns the model and the
- * device. Awake, the worker accepts on the listener it inherited, and the supervisor does nothing; otherwise the
+/* The supervisor of a node: owns the listening socket and the life of the worker, the process that owns the model and
+ * the device. Awake, the worker accepts on the listener it inherited, and the supervisor does nothing; otherwise the
  * supervisor accepts (door.h) and answers what needs no model itself.
  *
  *                      the listening socket (one queue of connections, two processes that may take from it)
@@ -13,11 +13,12 @@
  *            +------------------------------+                +------------------------+
  *
  * The states and what moves them are drawn in state.h. No connection is lost at a switch: those in the listener's queue
- * belong to the socket, not to a process; those that are accepted travel, with what was read of them. The supervisor keeps
- * its copy of one it passed on until the worker says MSG_TAKEN; a worker that dies before leaves it held, for the next.
+ * belong to the socket, not to a process; those that are accepted travel, with what was read of them. The supervisor
+ * keeps its copy of one it passed on until the worker says MSG_TAKEN; a worker that dies before leaves it held, for the
+ * next.
  *
- * A worker that hangs (its process lives, but its loop does not turn: messages.h) is killed, which is a crash like any other.
- * Seconds are counted one by one, so that a machine that stood still as a whole kills nobody.
+ * A worker that hangs (its process lives, but its loop does not turn: messages.h) is killed, which is a crash like any
+ * other. Seconds are counted one by one, so that a machine that stood still as a whole kills nobody.
  *
  * One thread, one loop, no timer while asleep. The worker dies with it (PR_SET_PDEATHSIG), and with the channel. */
 #ifndef ENGINE_NODE_SUPERVISOR_H
@@ -78,17 +79,18 @@ const char *supervisor_wake(struct supervisor *s);
 /* Take no new work from now on; what still runs after min(seconds, --drain-seconds) is cut, without [DONE], so that the
  * scheduler goes on elsewhere. THEN_END: the process ends afterwards. why: for the log and /health ("" : nobody said).
  * A later call may bring the deadline nearer, or add the end, never the contrary. */
-/* TAKEN_AWAY: the machine ends after so many seconds, whatever we want (a notice of its cloud): --drain-seconds does not
- * count, the deadline is a little before the end, and in the second half of the time streams are cut one by one, the longest
- * first, so that each finds room elsewhere. With THEN_END the process ends when it is done, else it stays and answers. */
+/* TAKEN_AWAY: the machine ends after so many seconds, whatever we want (a notice of its cloud): --drain-seconds does
+ * not count, the deadline is a little before the end, and in the second half of the time streams are cut one by one,
+ * the longest first, so that each finds room elsewhere. With THEN_END the process ends when it is done, else it stays
+ * and answers. */
 enum supervisor_then { SUPERVISOR_THEN_WAIT = 0, SUPERVISOR_THEN_END = 1, SUPERVISOR_TAKEN_AWAY = 2 };
 void supervisor_drain(struct supervisor *s, const char *why, int64_t seconds, unsigned then);
 
 /* The process ends at once, whatever runs: a second signal. done() is called from inside. */
 void supervisor_stop_now(struct supervisor *s);
 
-/* The files of options.tls hold a renewed certificate: shown from now on, by the worker as well. Reads them (small, blocks).
- * On an error the old one is shown. */
+/* The files of options.tls hold a renewed certificate: shown from now on, by the worker as well. Reads them (small,
+ * blocks). On an error the old one is shown. */
 enum rc supervisor_renewed(struct supervisor *s, struct error *e) SPW_MUST_USE;
 
 /* Called on the loop at each change of state, after it: may call what is above, not supervisor_free(). One watcher. */

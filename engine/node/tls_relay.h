@@ -1,7 +1,7 @@
-/* TLS in front of a door: ends the TLS of a connection and relays its plain bytes over a socket pair, whose other end is
- * handled, held, passed on and answered like any plain connection (door.h), by the supervisor or by a worker. For those that
- * come while there is no worker: awake, the worker ends TLS itself on what it accepts. A connection keeps its relay for its
- * life; its TLS cannot move to another process.
+/* TLS in front of a door: ends the TLS of a connection and relays its plain bytes over a socket pair, whose other end
+ * is handled, held, passed on and answered like any plain connection (door.h), by the supervisor or by a worker. For
+ * those that come while there is no worker: awake, the worker ends TLS itself on what it accepts. A connection keeps
+ * its relay for its life; its TLS cannot move to another process.
  *
  *     client ==TLS== relay (supervisor) --socket pair-- door, supervisor's server, or worker
  *

@@ -5,9 +5,9 @@
  *   ESTIMATED  a declared curve: idle + (busy - idle) x the share of the time that steps were being computed
  *   UNKNOWN    neither
  *
- * RAPL (/sys/class/powercap/intel-rapl:N): energy_uj counts up and starts again at max_energy_range_uj, after a quarter of an
- * hour or more at full draw; so it must be looked at that often. Files of kernel memory: reading them does not block. Read
- * by one thread. Linux, Documentation/power/powercap/powercap.rst. */
+ * RAPL (/sys/class/powercap/intel-rapl:N): energy_uj counts up and starts again at max_energy_range_uj, after a quarter
+ * of an hour or more at full draw; so it must be looked at that often. Files of kernel memory: reading them does not
+ * block. Read by one thread. Linux, Documentation/power/powercap/powercap.rst. */
 #ifndef ENGINE_NODE_WATTS_H
 #define ENGINE_NODE_WATTS_H
 

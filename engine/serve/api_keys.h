@@ -1,5 +1,5 @@
-/* The keys of a server that guards itself: a file with one key per line, '#' starts a comment line. Only SHA-256 digests
- * are kept. Immutable after opening. The API's keys and the scheduler's node key are both such a set. */
+/* The keys of a server that guards itself: a file with one key per line, '#' starts a comment line. Only SHA-256
+ * digests are kept. Immutable after opening. The API's keys and the scheduler's node key are both such a set. */
 #ifndef ENGINE_SERVE_API_KEYS_H
 #define ENGINE_SERVE_API_KEYS_H
 

@@ -16,14 +16,14 @@
  * Each step takes first one token of every decoding sequence, so that decoding never starves, then slices of prompts,
  * oldest first, out of what the token budget leaves (less while others decode, which bounds the time between their
  * tokens: pace.h). Whose prompt is through lets other tenants' prompts pass before his next one; and long prompts leave
- * half of the budget to short ones. By the numerics law what a sequence gets does not depend on its company, so the plan
- * is free. A step that only decodes may look ahead (speculate.h) and then choose several tokens of a sequence.
+ * half of the budget to short ones. By the numerics law what a sequence gets does not depend on its company, so the
+ * plan is free. A step that only decodes may look ahead (speculate.h) and then choose several tokens of a sequence.
  *
- * Memory. A job is admitted when there are KV pages for its prompt and the beginning of its answer, less what is known of
- * the prompt's beginning (seq_attach); it takes more as it goes. When there are none left the youngest job is *displaced*:
- * its pages go to the older ones, it waits at the head of the queue, and computes again what is not known any more by
- * then. So the oldest always goes on, and everybody becomes the oldest. A paused job is displaced when somebody waits for
- * its slot, and stands at the head of the queue once it may go on.
+ * Memory. A job is admitted when there are KV pages for its prompt and the beginning of its answer, less what is known
+ * of the prompt's beginning (seq_attach); it takes more as it goes. When there are none left the youngest job is
+ * *displaced*: its pages go to the older ones, it waits at the head of the queue, and computes again what is not known
+ * any more by then. So the oldest always goes on, and everybody becomes the oldest. A paused job is displaced when
+ * somebody waits for its slot, and stands at the head of the queue once it may go on.
  *
  * Order. Whoever has begun goes first, then the oldest of the tenant (salt) that has the fewest running; nobody lets
  * more than a few pass. */
@@ -69,16 +69,16 @@ struct batcher_options {
     bool speculate;         /* speculate.h */
     int64_t busy_mw;        /* the machine's declared draw while it computes; 0: not known */
     int32_t waiting_max;    /* jobs waiting for a slot; beyond: RC_FULL; 0: refuse what cannot start at once */
-    /* A step ended with RC_IO: the device is gone, and no further step can do better. Engine thread; does not return. NULL:
-     * that step's jobs fail, as of any other error. */
+    /* A step ended with RC_IO: the device is gone, and no further step can do better. Engine thread; does not return.
+     * NULL: that step's jobs fail, as of any other error. */
     void (*device_lost)(void *arg, const struct error *e);
     void *device_lost_arg;
 };
 
 enum batch_finish { BATCH_RUNNING, BATCH_STOP, BATCH_LENGTH, BATCH_FAILED };
 
-/* What steps were for a job: each step's time, and the energy that it drew, divided among its sequences by weighted tokens
- * (base/divide.h), so that over all jobs they add up to the steps exactly. By hours of the wall clock. */
+/* What steps were for a job: each step's time, and the energy that it drew, divided among its sequences by weighted
+ * tokens (base/divide.h), so that over all jobs they add up to the steps exactly. By hours of the wall clock. */
 #define BATCH_USES 4 /* the last takes what is beyond */
 struct batch_use {
     int64_t hour_s, busy_us, millijoules; /* millijoules -1: not known */
@@ -147,8 +147,8 @@ void batcher_free(struct batcher *b);
 enum rc batcher_submit(struct batcher *b, struct batch_job *job, struct error *e) SPW_MUST_USE;
 /* The client is gone: no further call for this job, its slot is free after the step that runs now. */
 void batcher_cancel(struct batcher *b, struct batch_job *job);
-/* Take a job back that nobody has begun. True: it waited, and is the caller's again: batch_job_free(). False: it runs or
- * has ended, and nothing has changed. */
+/* Take a job back that nobody has begun. True: it waited, and is the caller's again: batch_job_free(). False: it runs
+ * or has ended, and nothing has changed. */
 bool batcher_withdraw(struct batcher *b, struct batch_job *job);
 /* Back-pressure: a paused job chooses no tokens; it keeps its place and pages until others want them. */
 enum batch_flow { BATCH_FLOW, BATCH_PAUSE };

@@ -1,12 +1,12 @@
-/* Steps ahead: the next step is planned and given to the device while one runs, which then finds its work waiting instead of
- * waiting for tokens to be read, texts to be made and a plan. For backends that choose tokens themselves
+/* Steps ahead: the next step is planned and given to the device while one runs, which then finds its work waiting
+ * instead of waiting for tokens to be read, texts to be made and a plan. For backends that choose tokens themselves
  * (engine_step_start()), where every running answer decodes and nothing else is to be done; a newcomer is admitted a
  * step later at most.
  *
  * What is not known yet is whether an answer ends with the token that is being chosen. If it does, what the step ahead
- * computes for it is thrown away: its slice has no job any more, nobody is told or charged, and the sequence may be freed
- * while it is computed, since what is written to its pages later comes later on the device. An answer that is known to end
- * (its length) is left out.
+ * computes for it is thrown away: its slice has no job any more, nobody is told or charged, and the sequence may be
+ * freed while it is computed, since what is written to its pages later comes later on the device. An answer that is
+ * known to end (its length) is left out.
  *
  *     plan -> started --------------> finished -> tokens taken
  *                 \-> planned ahead, started -> ... */

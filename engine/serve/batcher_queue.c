@@ -94,8 +94,8 @@ static int32_t pages_of(int64_t tokens)
     return (int32_t)((tokens + K_PAGE_TOKENS - 1) / K_PAGE_TOKENS);
 }
 
-/* A sequence for the job, with what is known of its prompt and pages for the rest and the beginning of its answer; or none,
- * and why. Something stays free for the answers that run: who comes shall not be displaced at once. */
+/* A sequence for the job, with what is known of its prompt and pages for the rest and the beginning of its answer; or
+ * none, and why. Something stays free for the answers that run: who comes shall not be displaced at once. */
 static void take_seq(struct batcher *b, struct batch_job *j, struct error *e)
 {
     const struct batch_engine_ops *ops = b->o.ops;
@@ -208,8 +208,8 @@ static struct batch_job *youngest(const struct batcher *b)
     return found;
 }
 
-/* Every answer that goes on gets room for its next token, if need be at the cost of the youngest. The oldest always gets
- * it, for the pool holds at least one whole sequence: nobody waits for ever. */
+/* Every answer that goes on gets room for its next token, if need be at the cost of the youngest. The oldest always
+ * gets it, for the pool holds at least one whole sequence: nobody waits for ever. */
 void make_room(struct batcher *b)
 {
     struct error e;

@@ -271,8 +271,8 @@ static void count_tokens_locked(struct batcher *b, struct batch_job *j, struct m
     j->last_token = now;
 }
 
-/* Steps with answers that go on take about RESUME_STEP_S, whatever they compute on: less, and their clients wait for longer;
- * more, and the others do. */
+/* Steps with answers that go on take about RESUME_STEP_S, whatever they compute on: less, and their clients wait for
+ * longer; more, and the others do. */
 static void pace_resumes(struct batcher *b, int32_t n_slices, double seconds)
 {
     int32_t tokens = 0;
@@ -294,8 +294,8 @@ static void pace_resumes(struct batcher *b, int32_t n_slices, double seconds)
         b->resume_tokens = b->o.step_tokens;
 }
 
-/* A step that computes prompts alone says what they take only as long as nothing better is known: larger ones are cheaper by
- * the token. */
+/* A step that computes prompts alone says what they take only as long as nothing better is known: larger ones are
+ * cheaper by the token. */
 static void learn_step(struct batcher *b, int32_t n_decode, int32_t n_prefill, double seconds)
 {
     const double decode_s = n_decode ? step_times_surely(&b->times, n_decode) : 0;
@@ -397,10 +397,10 @@ static struct batch_use *use_of(struct batch_job *j, int64_t hour_s)
     return &j->uses[j->n_uses - 1];
 }
 
-/* The step's time among its sequences: by the tokens that it computed for each, and once more for each row of logits, which
- * is a product with the whole vocabulary. It is all the time since the last step or since there was work again: what lies
- * between two steps (tokens chosen, texts made) is the work's, too. What is less than a microsecond, or a millijoule, goes to
- * the next step. Returns the microseconds. */
+/* The step's time among its sequences: by the tokens that it computed for each, and once more for each row of logits,
+ * which is a product with the whole vocabulary. It is all the time since the last step or since there was work again:
+ * what lies between two steps (tokens chosen, texts made) is the work's, too. What is less than a microsecond, or a
+ * millijoule, goes to the next step. Returns the microseconds. */
 static int64_t share_step(struct batcher *b, int32_t n)
 {
     const int64_t hour_s = clock_wall(b->o.clock).ns / NS_PER_S / 3600 * 3600;

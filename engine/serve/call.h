@@ -1,5 +1,5 @@
-/* One completion request: what its two halves share. call_prepare.c turns bytes into what the batcher wants, on the worker
- * thread; server_call.c is its life on the loop thread.
+/* One completion request: what its two halves share. call_prepare.c turns bytes into what the batcher wants, on the
+ * worker thread; server_call.c is its life on the loop thread.
  *
  *     start --worker: parse, template, tokenise--> prepared --submit--> running --output*--> ended
  *        \                    \--error reply--------> ended               |
@@ -8,8 +8,8 @@
  * A call belongs to the loop thread, except while its task is with the worker; then only `x` (NULL: the client is gone)
  * may be touched there.
  *
- * Of n choices the first one computes the prompt; the others are submitted with its first token, and begin with the pages
- * that it has made known (prefix.h): the prompt is computed once, but for its last, unfinished page. */
+ * Of n choices the first one computes the prompt; the others are submitted with its first token, and begin with the
+ * pages that it has made known (prefix.h): the prompt is computed once, but for its last, unfinished page. */
 #ifndef ENGINE_SERVE_CALL_H
 #define ENGINE_SERVE_CALL_H
 

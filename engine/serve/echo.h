@@ -1,7 +1,7 @@
 /* `echo`: the prompt before the answer, its text and, where log probabilities are wanted, its tokens.
  *
- * It leaves with the first id of the answer, in the same frame: whoever continues a stream elsewhere after some ids has the
- * echo already, and whoever begins it anew has none of it. Made on the worker thread, then the loop thread's. */
+ * It leaves with the first id of the answer, in the same frame: whoever continues a stream elsewhere after some ids has
+ * the echo already, and whoever begins it anew has none of it. Made on the worker thread, then the loop thread's. */
 #ifndef ENGINE_SERVE_ECHO_H
 #define ENGINE_SERVE_ECHO_H
 

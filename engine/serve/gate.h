@@ -1,5 +1,5 @@
-/* Which paths there are, and who may ask for them. Shared by the server and by the supervisor that stands in for it while
- * there is no worker (engine/node/supervisor.h), so that both refuse in the same words. */
+/* Which paths there are, and who may ask for them. Shared by the server and by the supervisor that stands in for it
+ * while there is no worker (engine/node/supervisor.h), so that both refuse in the same words. */
 #ifndef ENGINE_SERVE_GATE_H
 #define ENGINE_SERVE_GATE_H
 

@@ -1,7 +1,8 @@
-/* What steps take, as it is seen, and how much of a long prompt a step may take in that also decodes: so much that those who
- * decode get their tokens less than half as often as without it (2.1 times the step). Less, and the prompt would take three
- * times as long as alone, for a few tokens are dearer than many; more, and its company would stall. Short prompts are
- * over soon, and are not held up for it: many of them would pile up before their first tokens. Pure; no clock. */
+/* What steps take, as it is seen, and how much of a long prompt a step may take in that also decodes: so much that
+ * those who decode get their tokens less than half as often as without it (2.1 times the step). Less, and the prompt
+ * would take three times as long as alone, for a few tokens are dearer than many; more, and its company would stall.
+ * Short prompts are over soon, and are not held up for it: many of them would pile up before their first tokens. Pure;
+ * no clock. */
 #ifndef ENGINE_SERVE_PACE_H
 #define ENGINE_SERVE_PACE_H
 
@@ -27,8 +28,8 @@ struct pace {
 };
 /* A step took so long, of which decode_s would have gone by without its n tokens of prompts. */
 void pace_observe(struct pace *p, int32_t n, double decode_s, double seconds);
-/* How many to take beside n_decode tokens that take decode_s by themselves: `first` where nothing is known, else never fewer
- * than 4, nor than one for four that decode, and never more than max. */
+/* How many to take beside n_decode tokens that take decode_s by themselves: `first` where nothing is known, else never
+ * fewer than 4, nor than one for four that decode, and never more than max. */
 int32_t pace_tokens(const struct pace *p, int32_t n_decode, double decode_s, int32_t first, int32_t max);
 
 #endif

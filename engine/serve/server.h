@@ -71,8 +71,8 @@ struct server_options {
     int64_t drain_ms;                /* how long a drain waits for answers */
     const struct log *log;
     const struct clock *clock;
-    /* Load the model: called once, on the worker thread. Fills *m; what it made is freed by whoever owns load_arg, after
-     * server_free(). */
+    /* Load the model: called once, on the worker thread. Fills *m; what it made is freed by whoever owns load_arg,
+     * after server_free(). */
     enum rc (*load)(void *load_arg, struct serve_model *m, struct error *e);
     void *load_arg;
     int64_t load_bytes;                         /* how much there is to load; 0: not known */
@@ -103,8 +103,8 @@ void server_totals(const struct server *s, struct serve_totals *t);
 void server_came_before(struct server *s, const struct serve_totals *before, const struct node_counts *counts);
 void server_counts(struct server *s, const struct node_counts *counts); /* newer ones */
 /* Refuse new work; after drain_ms what still runs is cut. A later call may only bring the deadline nearer. In the last
- * move_ms before it streams are cut one by one, at even distances: who continues them elsewhere has to compute again what
- * each has said, and all at once would wait for each other. */
+ * move_ms before it streams are cut one by one, at even distances: who continues them elsewhere has to compute again
+ * what each has said, and all at once would wait for each other. */
 void server_refuse(struct server *s, int64_t drain_ms, int64_t move_ms);
 void server_free(struct server *s); /* NULL is fine */
 

@@ -1,6 +1,6 @@
-/* POST /v1/embeddings: {"input": text | ids | a list of either, "encoding_format": "float" | "base64", "pooling": "mean" |
- * "last"} -> one vector of length 1 for each input, in OpenAI's form. "pooling" is ours; the mean of the states of all
- * tokens is what a model that was not trained for embeddings is asked for most.
+/* POST /v1/embeddings: {"input": text | ids | a list of either, "encoding_format": "float" | "base64", "pooling":
+ * "mean" | "last"} -> one vector of length 1 for each input, in OpenAI's form. "pooling" is ours; the mean of the
+ * states of all tokens is what a model that was not trained for embeddings is asked for most.
  *
  *     start --worker: parse, tokenise--> prepared --a few jobs at once, until all inputs are through--> answer
  *

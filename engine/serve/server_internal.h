@@ -1,5 +1,5 @@
-/* Shared by server.c (life, routes), server_node.c (what a scheduler may ask for), server_call.c (one completion request
- * from bytes to answer) and server_text.c (texts to ids and back). */
+/* Shared by server.c (life, routes), server_node.c (what a scheduler may ask for), server_call.c (one completion
+ * request from bytes to answer) and server_text.c (texts to ids and back). */
 #ifndef ENGINE_SERVE_SERVER_INTERNAL_H
 #define ENGINE_SERVE_SERVER_INTERNAL_H
 
@@ -69,8 +69,8 @@ void server_calls_tell_leaving(struct server *s);
 int server_calls_cut_one(struct server *s);
 
 /* server_node.c. */
-/* Refuse new work from now on; calls that still run when the deadline passes are cut, streams one by one in the last move_ms
- * before it. */
+/* Refuse new work from now on; calls that still run when the deadline passes are cut, streams one by one in the last
+ * move_ms before it. */
 void server_begin_drain(struct server *s, int64_t drain_ms, int64_t move_ms);
 
 #endif

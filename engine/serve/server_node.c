@@ -48,8 +48,8 @@ static void drain_deadline_cb(evutil_socket_t fd, short what, void *arg)
         server_done(s);
 }
 
-/* A second drain keeps the first one's deadline, or brings it nearer; once that has passed, it sets a new one for what is
- * left. */
+/* A second drain keeps the first one's deadline, or brings it nearer; once that has passed, it sets a new one for what
+ * is left. */
 static bool arm_deadline(struct server *s, int64_t ms)
 {
     if (!s->drain_ev)

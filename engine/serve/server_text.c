@@ -4,7 +4,8 @@
  *         -> {"count": 3, "max_model_len": 8192, "tokens": [...], "token_strs": [...] | null}
  *     {"tokens": [...]} -> {"prompt": "..."}
  *
- * A request is read and answered on the worker thread, for a long text takes its time; the loop only sends what came out. */
+ * A request is read and answered on the worker thread, for a long text takes its time; the loop only sends what came
+ * out. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -82,8 +82,8 @@ struct sample {
 enum rc sampler_choose(const struct sampler *s, const float *logits, const uint8_t *allowed,
                        struct sampler_scratch *scratch, struct sample *out, struct error *e) SPW_MUST_USE;
 
-/* The next choice as a request to a device that holds the logits. false: it needs what devices do not do (penalties, bias,
- * bans, alternatives), that is sampler_choose(). */
+/* The next choice as a request to a device that holds the logits. false: it needs what devices do not do (penalties,
+ * bias, bans, alternatives), that is sampler_choose(). */
 bool sampler_offer(const struct sampler *s, struct k_sample *out);
 /* The same for the choice after the next one, before that is made. */
 bool sampler_offer_ahead(const struct sampler *s, struct k_sample *out);

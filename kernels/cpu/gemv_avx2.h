@@ -1,5 +1,5 @@
-/* Products with few tokens for AVX2, straight from the blocks, eight rows at a time as in pack_avx2.h. Each lane does what
- * gemm_q_tile does, rounding for rounding; whole groups are exact integers and may be added in any order.
+/* Products with few tokens for AVX2, straight from the blocks, eight rows at a time as in pack_avx2.h. Each lane does
+ * what gemm_q_tile does, rounding for rounding; whole groups are exact integers and may be added in any order.
  *
  * n_tok is a constant in each copy. What is unpacked of a group stays in registers while each token takes it. */
 #ifndef KERNELS_CPU_GEMV_AVX2_H
@@ -250,8 +250,8 @@ PACK_INLINE void dot_q6_k(__m256i dot[4][GEMV_TOKENS], const uint8_t *const *row
 }
 
 /* ---- dot products of several tokens: words are transposed first, as for panels, so that a lane is a row ------------- */
-/* Dearer once, cheaper for each token. KEEP_ORDER: compilers would add the sums of a token up as a tree, and keep all of
- * its products in memory until then. */
+/* Dearer once, cheaper for each token. KEEP_ORDER: compilers would add the sums of a token up as a tree, and keep all
+ * of its products in memory until then. */
 
 PACK_INLINE __m256i word_of(const uint8_t *x, int64_t at)
 {

@@ -16,10 +16,10 @@
 #define Q_CHUNK_ELEMS 1024 /* elements of a quantised panel that are packed before they are used */
 #define F_CHUNK_ELEMS 256  /* the same for float panels; a multiple of 32 */
 
-/* One activation row in 8 bits: numbers q[n], then at the given byte offsets, per 32 elements its scale
- * d = max |x| / 127, and per group of the weights' type -offset * sum(q) and -d * sum(q), which carry the offset and
- * the minimum of the weights. A group with infinities or NaN has d = NaN and q = 0. Where `wide` is not zero, q once more
- * in 16 bits. */
+/* One activation row in 8 bits: numbers q[n], then at the given byte offsets, per 32 elements its scale d = max |x| /
+ * 127, and per group of the weights' type -offset * sum(q) and -d * sum(q), which carry the offset and the minimum of
+ * the weights. A group with infinities or NaN has d = NaN and q = 0. Where `wide` is not zero, q once more in 16
+ * bits. */
 struct act_layout {
     int32_t group, offset;
     size_t d, correction, minimum, wide, row_bytes;
@@ -37,8 +37,8 @@ struct q_panel {
 typedef void expand_rows_fn(uint8_t *q, float *d, float *m, const uint8_t *const rows[PANEL_ROWS], int64_t n,
                             size_t ahead);
 
-/* acc[t * 16 + row] += whole rows of n elements times 1 <= n_tok <= gemv_tokens tokens, straight from the blocks; the order
- * of gemm_q. `ahead` as above. */
+/* acc[t * 16 + row] += whole rows of n elements times 1 <= n_tok <= gemv_tokens tokens, straight from the blocks; the
+ * order of gemm_q. `ahead` as above. */
 typedef void gemv_fn(float *acc, const uint8_t *const *rows, const uint8_t *const *x, int n_tok, int64_t n,
                      const struct act_layout *l, size_t ahead);
 

@@ -1,5 +1,5 @@
-/* Matrix products of the CPU backend. All three operations are one job: a list of (x, y) row pairs per weight matrix, for
- * one or more products of the same activations.
+/* Matrix products of the CPU backend. All three operations are one job: a list of (x, y) row pairs per weight matrix,
+ * for one or more products of the same activations.
  *
  *   1. Activations are brought to 8 bits (FAST, quantised weights) or to BF16 (FAST_BF16, BF16 weights) once per distinct row
  *      and per form that weights want, spread over the threads.

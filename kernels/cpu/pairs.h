@@ -1,5 +1,5 @@
-/* Products of BF16 weights with activations that are rounded to BF16, two numbers at a time, as AVX512-BF16 has them. They
- * are a numerics class of their own (K_FAST_BF16 in kernels/ops.h): no other instruction set multiplies like that.
+/* Products of BF16 weights with activations that are rounded to BF16, two numbers at a time, as AVX512-BF16 has them.
+ * They are a numerics class of their own (K_FAST_BF16 in kernels/ops.h): no other instruction set multiplies like that.
  *
  * One step, vdpbf16ps (Intel SDM volume 2, VDPBF16PS), takes a sum and two numbers of weights and of activations:
  *     sum = fma(w[2i + 1], x[2i + 1], sum), then sum = fma(w[2i], x[2i], sum)
@@ -19,7 +19,8 @@ struct pairs {
     void (*round)(uint16_t *out, const float *x, int64_t n);
 
     /* acc[t * PANEL_ROWS + row] += n elements from k0 on, a multiple of PAIR_BLOCK, for 16 rows and n_tok tokens.
-     * panel: [(n + 1) / 2][16] pairs; where n is odd, the last pair's second number is zero. x: rows as round() leaves. */
+     * panel: [(n + 1) / 2][16] pairs; where n is odd, the last pair's second number is zero. x: rows as round()
+     * leaves. */
     void (*gemm)(float *acc, const uint32_t *panel, const uint16_t *const *x, int64_t n_tok, int64_t k0, int64_t n);
 
     /* The same for whole rows of n elements and 1 <= n_tok <= gemv_tokens, straight from the weights. What lies `ahead`

@@ -1,5 +1,5 @@
-/* Products of BF16 pairs for AVX-512 with BF16; compiled with those flags, called only where the CPU has them. What they
- * compute: pairs.h. Lanes are weight rows, as everywhere. */
+/* Products of BF16 pairs for AVX-512 with BF16; compiled with those flags, called only where the CPU has them. What
+ * they compute: pairs.h. Lanes are weight rows, as everywhere. */
 #include "kernels/cpu/pairs.h"
 
 #include "kernels/cpu/vec_avx512.h"

@@ -3,7 +3,8 @@
  * nothing, so the caller waits for items, never for workers to wake.
  *
  * Order that matters: the ticket is closed (next item NO_ITEM) before fn, arg and n_items change, and opened after. A
- * claim that succeeds therefore proves that the fields, read between loading the ticket and swapping it, belong to it. */
+ * claim that succeeds therefore proves that the fields, read between loading the ticket and swapping it, belong to
+ * it. */
 #include "kernels/cpu/pool.h"
 
 #include <limits.h>

@@ -20,8 +20,8 @@ KERNEL(act_to_q8)(struct mul_job j, uint8_t *to, const float *x, int64_t x_strid
                  (float *)(row + j.np + j.np / 8) + slice * (SLICE / j.group));
 }
 
-/* The power of two that brings the row's largest magnitude to 2^14 at most, where halves are far from their limits; what is
- * not finite keeps 1 and stays infinite or NaN. One warp's share of the maximum is in part[]. */
+/* The power of two that brings the row's largest magnitude to 2^14 at most, where halves are far from their limits;
+ * what is not finite keeps 1 and stays infinite or NaN. One warp's share of the maximum is in part[]. */
 KDEV float f16_row_scale(float top)
 {
     uint32_t exponent = f32_to_bits(top) >> 23;

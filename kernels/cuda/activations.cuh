@@ -1,5 +1,5 @@
-/* A slice of activations in 8 bits, by one warp: into global memory for many rows of weights, or for the few tokens of a
- * decode step into the shared memory of each block that wants it. */
+/* A slice of activations in 8 bits, by one warp: into global memory for many rows of weights, or for the few tokens of
+ * a decode step into the shared memory of each block that wants it. */
 #ifndef KERNELS_CUDA_ACTIVATIONS_CUH
 #define KERNELS_CUDA_ACTIVATIONS_CUH
 
@@ -23,8 +23,9 @@ KDEV void act_load(const struct mul_job *j, const float *x, int slice, float v[8
         v[i] = k + i < j->n ? x[k + i] : 0.0f;
 }
 
-/* A slice's values, as act_load() brings them -> q[SLICE] (8-byte aligned), d[SLICE / 32], s[SLICE / group]. The CPU backend's rounding: d = max |x| / 127, q = round(x * (127 / max)), to nearest even; a group that
- * is not finite has d = NaN and q = 0, one below 2^-100 is zero. Lane l has eight elements, four lanes a group of 32. */
+/* A slice's values, as act_load() brings them -> q[SLICE] (8-byte aligned), d[SLICE / 32], s[SLICE / group]. The CPU
+ * backend's rounding: d = max |x| / 127, q = round(x * (127 / max)), to nearest even; a group that is not finite has d
+ * = NaN and q = 0, one below 2^-100 is zero. Lane l has eight elements, four lanes a group of 32. */
 KDEV void act_quantise(const struct mul_job *j, const float v[8], int8_t *q, float *d, float *s)
 {
     float top = 0.0f;

@@ -10,14 +10,15 @@
  * in order of d_k, or of position. Rows of other tokens or heads never meet.
  *
  * Rounding, against real arithmetic on the pool's values: scores (d_k + 8) * 2^-24 * scale * sum|q||k|, weights 2^-11,
- * Q8_0's numbers 2^-11 when they become halves. Positions past a row's own are left out by -infinity, and rows of a page
- * past the last token are zeros in shared memory, whatever the page holds. Values that are not finite, of tokens that only
- * some of the block's rows see, are taken out of the product and added to those rows alone: 0 * infinity is no number.
+ * Q8_0's numbers 2^-11 when they become halves. Positions past a row's own are left out by -infinity, and rows of a
+ * page past the last token are zeros in shared memory, whatever the page holds. Values that are not finite, of tokens
+ * that only some of the block's rows see, are taken out of the product and added to those rows alone: 0 * infinity is
+ * no number.
  *
  * Roofline. Decode: bytes = (pos + 1) * row bytes of a key head, once per token and key head; bound by memory, since a
- * 16-row tile needs 2 * 16 * (2 d_k + d_v) flops per position for 2 (d_k + d_v) bytes, 48 per byte at d = 128, a
- * tenth of the chip's balance. Prefill: 2 * rows * (2 d_k + d_v) flops per position, bound by the tensor cores' mma.sync
- * rate (about 60 % of wgmma's on Hopper) and by shared memory's 128 bytes per clock, both about equally. */
+ * 16-row tile needs 2 * 16 * (2 d_k + d_v) flops per position for 2 (d_k + d_v) bytes, 48 per byte at d = 128, a tenth
+ * of the chip's balance. Prefill: 2 * rows * (2 d_k + d_v) flops per position, bound by the tensor cores' mma.sync rate
+ * (about 60 % of wgmma's on Hopper) and by shared memory's 128 bytes per clock, both about equally. */
 #include "kernels/cuda/attention.cuh"
 
 #define PAGE    K_PAGE_TOKENS
@@ -142,8 +143,8 @@ KDEV void load_page(const struct tile_memory &s, const struct attn_args &a, int3
 
 /* ---- queries ---- */
 
-/* One row, a warp: q * 2^e = hi + lo with the largest element in [2^7, 2^8), far from the limits of a half. The whole row is
- * asked for at once. */
+/* One row, a warp: q * 2^e = hi + lo with the largest element in [2^7, 2^8), far from the limits of a half. The whole
+ * row is asked for at once. */
 #define QUERY_EACH (576 / WARP) /* attention_tile_can() */
 KDEV void split_query(uint16_t *hi, uint16_t *lo, float *scale, const float *q, int32_t n, float attn_scale)
 {

@@ -1,5 +1,5 @@
-/* The operations of the CUDA backend besides products (matmul.h) and attention (attention.h), for the table in ops.c; the
- * contracts are those of kernels/ops.h. */
+/* The operations of the CUDA backend besides products (matmul.h) and attention (attention.h), for the table in ops.c;
+ * the contracts are those of kernels/ops.h. */
 #ifndef KERNELS_CUDA_BACKEND_H
 #define KERNELS_CUDA_BACKEND_H
 

@@ -1,6 +1,7 @@
-/* Work of the host inside of a step: a second stream copies what it needs to pinned memory, has it called, and copies what came
- * of it back, while the first goes on with operations that do not need that. The two are tied by events alone, so that a
- * captured step has the host's part in it as a node like others, and is repeated without the host asking for anything.
+/* Work of the host inside of a step: a second stream copies what it needs to pinned memory, has it called, and copies
+ * what came of it back, while the first goes on with operations that do not need that. The two are tied by events
+ * alone, so that a captured step has the host's part in it as a node like others, and is repeated without the host
+ * asking for anything.
  *
  * Cost beside the work itself: a host node of a graph is called some 10 to 20 us after what it waits for (reckoned). */
 #include "kernels/cuda/internal.h"

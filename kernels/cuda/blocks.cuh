@@ -224,8 +224,9 @@ KDEV void expand_iq4_xs(const uint8_t *b, int h, const struct expanded *e)
     }
 }
 
-/* Half h (elements 128 h to 128 h + 127) of the SLICE elements at `b`, of which only n, whole blocks, are the row's. The
- * branch on the type is the same for all threads. d and m of groups outside of n, and q there, stay as they were. */
+/* Half h (elements 128 h to 128 h + 127) of the SLICE elements at `b`, of which only n, whole blocks, are the row's.
+ * The branch on the type is the same for all threads. d and m of groups outside of n, and q there, stay as they
+ * were. */
 KDEV void blocks_expand(enum k_type type, const uint8_t *b, int h, int n, const struct expanded *e)
 {
     switch (type) {
@@ -292,8 +293,8 @@ KDEV float value_k(enum k_type type, const uint8_t *b, int k)
     }
 }
 
-/* Element k of the row at `row`, of any supported type, dequantised as k_dequantise() does. Plain, and the ancestor that
- * the tests hold the fast forms to. */
+/* Element k of the row at `row`, of any supported type, dequantised as k_dequantise() does. Plain, and the ancestor
+ * that the tests hold the fast forms to. */
 KDEV float weight_at(enum k_type type, const uint8_t *row, int64_t k)
 {
     const uint8_t *b = row;

@@ -118,8 +118,8 @@ const char *cuda_error_text(const struct k_ctx *c)
     return c->error;
 }
 
-/* Half as much again as asked for, so that a longer and longer context does not move it every time; memory is short rather
- * than that: then what was asked for. */
+/* Half as much again as asked for, so that a longer and longer context does not move it every time; memory is short
+ * rather than that: then what was asked for. */
 void *cuda_scratch(struct k_ctx *c, enum cuda_scratch which, size_t bytes, enum k_status *status)
 {
     *status = K_OK;

@@ -1,7 +1,9 @@
-/* NVIDIA's matrix products, cuBLASLt, as a library that may or may not be there: found by dlopen, its functions and types
- * declared here, so that neither its header nor its file is needed to build or to start. What gemm_lt.cu does with it.
+/* NVIDIA's matrix products, cuBLASLt, as a library that may or may not be there: found by dlopen, its functions and
+ * types declared here, so that neither its header nor its file is needed to build or to start. What gemm_lt.cu does
+ * with it.
  *
- * Source: cuBLAS Library documentation, section "Using the cuBLASLt API" (names, numbers and sizes of versions 12 and 13). */
+ * Source: cuBLAS Library documentation, section "Using the cuBLASLt API" (names, numbers and sizes of versions 12 and
+ * 13). */
 #ifndef KERNELS_CUDA_CUBLASLT_H
 #define KERNELS_CUDA_CUBLASLT_H
 
@@ -68,8 +70,8 @@ struct cublaslt {
                   void *workspace, size_t workspace_bytes, void *stream);
 };
 
-/* file NULL: the versions that we know, by the names under which the system's loader finds them. false: it is not there or
- * lacks a function, text says what was looked for and why it will not do, and lt is empty. */
+/* file NULL: the versions that we know, by the names under which the system's loader finds them. false: it is not there
+ * or lacks a function, text says what was looked for and why it will not do, and lt is empty. */
 bool cublaslt_open(struct cublaslt *lt, const char *file, char *text, size_t size);
 void cublaslt_close(struct cublaslt *lt); /* an empty one is fine */
 

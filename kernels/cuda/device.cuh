@@ -232,7 +232,8 @@ KDEV void store16(void *p, struct u32x4 v)
 }
 
 /* 16 bytes to shared memory behind the thread's back; zeros if not valid (p is then not read, but must be an address).
- * Seen by the thread after cp_async_wait<N>(), which waits for all but its last N commits; by others after a barrier. */
+ * Seen by the thread after cp_async_wait<N>(), which waits for all but its last N commits; by others after a
+ * barrier. */
 KDEV void cp_async16(void *shared, const void *p, bool valid)
 {
     uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
@@ -294,12 +295,12 @@ KDEV void ldmatrix_x4_trans(uint32_t r[4], const void *row)
  *
  *     wgmma_begin(); wgmma<BF16, NT>(d, ..) for 16 elements of k after the other; wgmma_end(); .. wgmma_wait<N>();
  *
- * where the last N of these may still be running. Until it is waited for nobody touches d, and nobody writes what is read:
- * shared memory that came there before a barrier, and each thread that brought some says shared_to_wgmma() before that
- * barrier. ---- */
+ * where the last N of these may still be running. Until it is waited for nobody touches d, and nobody writes what is
+ * read: shared memory that came there before a barrier, and each thread that brought some says shared_to_wgmma() before
+ * that barrier. ---- */
 
-/* Rows of 64 16-bit numbers as piece_16(.., 3, ..) orders them (the PTX ISA's swizzle of 128 bytes), from a row on that is a
- * multiple of 8, in shared memory from a multiple of WGMMA_ALIGN bytes on. */
+/* Rows of 64 16-bit numbers as piece_16(.., 3, ..) orders them (the PTX ISA's swizzle of 128 bytes), from a row on that
+ * is a multiple of 8, in shared memory from a multiple of WGMMA_ALIGN bytes on. */
 #define WGMMA_ALIGN 1024
 struct wgmma_rows {
     uint64_t descriptor;
@@ -353,8 +354,8 @@ template <int N> static __device__ __forceinline__ void wgmma_wait(void)
                  : __VA_ARGS__                                                                                         \
                  : "l"(x.descriptor), "l"(y.descriptor), "r"((int)to_d))
 
-/* d = x . y or, to_d, d += x . y: 64 rows of x, 8 NT rows of y, 16 elements. Warp w of the group has rows 16 w on, in NT tiles
- * like those of mma_bf16_m16n8k16(). */
+/* d = x . y or, to_d, d += x . y: 64 rows of x, 8 NT rows of y, 16 elements. Warp w of the group has rows 16 w on, in
+ * NT tiles like those of mma_bf16_m16n8k16(). */
 template <bool BF16>
 static __device__ __forceinline__ void wgmma(float (&d)[8][4], struct wgmma_rows x, struct wgmma_rows y, bool to_d)
 {
@@ -409,10 +410,10 @@ static inline cudaError_t launch_kernel(stream_t st, bool early, void (*kernel)(
     return cudaLaunchKernelExC(&config, (const void *)kernel, at);
 }
 
-/* Shared memory beyond 48 KiB has to be asked for, and then as much of the multiprocessor's as there is: several blocks are
- * meant to stand there. A launch that cannot be is reported here, by what the call returns: the
- * runtime's last error may be an allocation's that failed earlier and was done without. What goes wrong while it runs is
- * reported by the next stream_sync(). */
+/* Shared memory beyond 48 KiB has to be asked for, and then as much of the multiprocessor's as there is: several blocks
+ * are meant to stand there. A launch that cannot be is reported here, by what the call returns: the runtime's last
+ * error may be an allocation's that failed earlier and was done without. What goes wrong while it runs is reported by
+ * the next stream_sync(). */
 template <class... P, class... A>
 static inline enum k_status launch_early(stream_t st, bool early, void (*kernel)(P...), struct grid3 grid, int block,
                                          size_t shared, A... args)

@@ -5,9 +5,9 @@
 #define GROUP_BLOCK 1024
 #define EXPERTS_MAX 8192
 
-/* One block; shared: 3 numbers per expert. A counting sort: pairs per expert, where each expert's pairs and tiles begin, then
- * each pair to its place. In which order an expert's pairs come is left to chance: no result depends on it. 4 bytes of ids
- * and 4 of list per pair: latency, a few microseconds. */
+/* One block; shared: 3 numbers per expert. A counting sort: pairs per expert, where each expert's pairs and tiles
+ * begin, then each pair to its place. In which order an expert's pairs come is left to chance: no result depends on it.
+ * 4 bytes of ids and 4 of list per pair: latency, a few microseconds. */
 KERNEL_BOUNDS(group_pairs, GROUP_BLOCK, 1)
 (int32_t *list, struct mul_tile *tiles, int32_t *n_tiles, const int32_t *ids, int n_pairs, int n_expert, int T)
 {

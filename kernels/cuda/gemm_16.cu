@@ -1,14 +1,15 @@
-/* Products of F16 and BF16 weights with many tokens, on the tensor cores, float sums. A block makes the outputs of BM rows
- * and BN pairs; pieces of 64 elements of k of both sides come through a ring of cp.async stages. Slices' sums are the same
- * as in gemv.cu, 16 products of 16 elements one after the other, and then added in order: which costs a second set of
- * registers, and one addition per sum and slice, a sixteenth of the products' number.
+/* Products of F16 and BF16 weights with many tokens, on the tensor cores, float sums. A block makes the outputs of BM
+ * rows and BN pairs; pieces of 64 elements of k of both sides come through a ring of cp.async stages. Slices' sums are
+ * the same as in gemv.cu, 16 products of 16 elements one after the other, and then added in order: which costs a second
+ * set of registers, and one addition per sum and slice, a sixteenth of the products' number.
  *
- * Bytes per call: weights once per BN pairs, activations once per BM rows, from L2; flops: 2 m n pairs. 128 x 128: per 16
- * elements of k a block's warps read 24 KiB of shared memory, 192 cycles, for 128 products of 2048 multiplications: at the
- * rate of mma.sync (A100: 1024 a cycle, H100: about 1300) 200 to 256 cycles. Bound by the tensor cores, shared memory close
- * behind. The smaller tiles are for fewer pairs, when blocks would be too few to fill the device: there it is memory that
- * bounds, and a ring is as long as it takes to have 28 KiB of the weights under way with one block to a multiprocessor, which
- * is latency times bandwidth. hopper/gemm.cu is faster where there is such a device and more to do. */
+ * Bytes per call: weights once per BN pairs, activations once per BM rows, from L2; flops: 2 m n pairs. 128 x 128: per
+ * 16 elements of k a block's warps read 24 KiB of shared memory, 192 cycles, for 128 products of 2048 multiplications:
+ * at the rate of mma.sync (A100: 1024 a cycle, H100: about 1300) 200 to 256 cycles. Bound by the tensor cores, shared
+ * memory close behind. The smaller tiles are for fewer pairs, when blocks would be too few to fill the device: there it
+ * is memory that bounds, and a ring is as long as it takes to have 28 KiB of the weights under way with one block to a
+ * multiprocessor, which is latency times bandwidth. hopper/gemm.cu is faster where there is such a device and more to
+ * do. */
 #include "kernels/cuda/gemm_16.cuh"
 
 #define GEMM_BLOCK 256
@@ -31,8 +32,8 @@ KDEV void multiply_piece(enum act_form form, uint8_t *w, uint8_t *x, int row, in
     }
 }
 
-/* grid: rows / BM times tiles of BN pairs, 1, matrices; block 256, 8 warps of BM / 2 rows and BN / 4 pairs; shared: 97 to 98
- * KiB, whose two blocks fit a multiprocessor from 9.0 on. */
+/* grid: rows / BM times tiles of BN pairs, 1, matrices; block 256, 8 warps of BM / 2 rows and BN / 4 pairs; shared: 97
+ * to 98 KiB, whose two blocks fit a multiprocessor from 9.0 on. */
 template <int BM, int BN, int STAGES> KERNEL_BOUNDS(gemm_16, GEMM_BLOCK, 1)(struct mul_job j)
 {
     const int MT = BM / WARPS_M / 16, NT = BN / WARPS_N / 8;

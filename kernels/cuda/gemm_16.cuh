@@ -1,5 +1,5 @@
-/* What gemm_16.cu and hopper/gemm.cu share: how a block's tile of F16 or BF16 weights and activations comes to shared memory
- * by cp.async, in pieces of 64 elements of k, a ring of STAGES of them. */
+/* What gemm_16.cu and hopper/gemm.cu share: how a block's tile of F16 or BF16 weights and activations comes to shared
+ * memory by cp.async, in pieces of 64 elements of k, a ring of STAGES of them. */
 #ifndef KERNELS_CUDA_GEMM_16_CUH
 #define KERNELS_CUDA_GEMM_16_CUH
 
@@ -15,8 +15,8 @@ template <int BM, int BN, int STAGES> struct gemm_16_shared {
     struct tile_column columns[BN];
 };
 
-/* Which rows of the weights a thread copies 16 bytes of, of each piece: every (THREADS / 8)-th from w[0] on, in the block's
- * second half from w[1] on, which are w_up's in a gated product; while rows[] of them are left. */
+/* Which rows of the weights a thread copies 16 bytes of, of each piece: every (THREADS / 8)-th from w[0] on, in the
+ * block's second half from w[1] on, which are w_up's in a gated product; while rows[] of them are left. */
 struct gemm_16_part {
     const uint8_t *w[2];
     int rows[2];
@@ -34,8 +34,8 @@ template <int THREADS, int BM> KDEV struct gemm_16_part gemm_16_part_of(const st
     return part;
 }
 
-/* Begin to copy piece `at` of k to the ring's slot, zeros for rows past the last; a commit in any case. aligned: rows of the
- * weights begin on multiples of 16 bytes. */
+/* Begin to copy piece `at` of k to the ring's slot, zeros for rows past the last; a commit in any case. aligned: rows
+ * of the weights begin on multiples of 16 bytes. */
 template <int THREADS, int BM, int BN, int STAGES>
 KDEV void stage_piece(const struct mul_job *j, struct gemm_16_shared<BM, BN, STAGES> *s, struct gemm_16_part part,
                       int at, int slot, bool aligned)

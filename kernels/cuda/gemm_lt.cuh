@@ -1,6 +1,6 @@
-/* Products by NVIDIA's library (cublaslt.h) in place of gemm_16.cu, where that was asked for: F16 and BF16 matrices, many
- * tokens. A numerics class of its own: the order of a sum is the library's choice and may depend on how many tokens there
- * are, so that a token's result depends on its company. */
+/* Products by NVIDIA's library (cublaslt.h) in place of gemm_16.cu, where that was asked for: F16 and BF16 matrices,
+ * many tokens. A numerics class of its own: the order of a sum is the library's choice and may depend on how many
+ * tokens there are, so that a token's result depends on its company. */
 #ifndef KERNELS_CUDA_GEMM_LT_CUH
 #define KERNELS_CUDA_GEMM_LT_CUH
 

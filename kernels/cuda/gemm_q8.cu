@@ -1,11 +1,11 @@
-/* Products of quantised weights with many tokens, on the tensor cores in 8 bits. A block makes the outputs of BM rows and 64
- * pairs: per slice of k it expands the rows' blocks once, in shared memory, and multiplies them with all pairs. The slices'
- * sums are the same as in gemv.cu, group by group.
+/* Products of quantised weights with many tokens, on the tensor cores in 8 bits. A block makes the outputs of BM rows
+ * and 64 pairs: per slice of k it expands the rows' blocks once, in shared memory, and multiplies them with all pairs.
+ * The slices' sums are the same as in gemv.cu, group by group.
  *
- * While a slice is multiplied the next one's blocks and activations are on their way. Bytes per call: weights once per 64
- * pairs, activations once per BM rows, from L2; flops: 2 m n pairs. Bound by the float folding of the groups: per m16n8k32
- * product, 4 cycles of a tensor core at its 8-bit rate, a warp folds 4 sums with 3 (a minimum: 4) instructions each, 12 to 16
- * cycles of its scheduler: about a quarter of the 8-bit rate, half of the 16-bit one. */
+ * While a slice is multiplied the next one's blocks and activations are on their way. Bytes per call: weights once per
+ * 64 pairs, activations once per BM rows, from L2; flops: 2 m n pairs. Bound by the float folding of the groups: per
+ * m16n8k32 product, 4 cycles of a tensor core at its 8-bit rate, a warp folds 4 sums with 3 (a minimum: 4) instructions
+ * each, 12 to 16 cycles of its scheduler: about a quarter of the 8-bit rate, half of the 16-bit one. */
 #include "kernels/cuda/multiply.cuh"
 #include "kernels/cuda/stage.cuh"
 

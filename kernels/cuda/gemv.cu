@@ -1,14 +1,14 @@
 /* Products with few tokens, up to GEMV_PAIRS of a matrix at once: bound by the memory that the weights come from.
  *
- * A block takes 16 rows of the weights, its 4 warps every fourth slice of them. Each warp has a ring of GEMV_STAGES slices
- * on their way from memory, so that a multiprocessor with two blocks has about 100 KiB in flight, four times what latency
- * times bandwidth asks for. A slice is multiplied with all tokens by m16n8 tensor core products, weights as A: up to eight
- * tokens cost what one does. Slices' sums meet in shared memory and are added in order (matmul.cuh), one thread per row and
- * token.
+ * A block takes 16 rows of the weights, its 4 warps every fourth slice of them. Each warp has a ring of GEMV_STAGES
+ * slices on their way from memory, so that a multiprocessor with two blocks has about 100 KiB in flight, four times
+ * what latency times bandwidth asks for. A slice is multiplied with all tokens by m16n8 tensor core products, weights
+ * as A: up to eight tokens cost what one does. Slices' sums meet in shared memory and are added in order (matmul.cuh),
+ * one thread per row and token.
  *
- * Bytes per call: the weights once per tile of tokens, and from L2 the activations once per block: 16 rows of weights are
- * 9 (4.5 bits) to 32 bytes per element of k, a token's activations 1.4 or 2. Flops: 2 m n tokens. One or two tokens'
- * are gemv_direct.cu's where it has room.
+ * Bytes per call: the weights once per tile of tokens, and from L2 the activations once per block: 16 rows of weights
+ * are 9 (4.5 bits) to 32 bytes per element of k, a token's activations 1.4 or 2. Flops: 2 m n tokens. One or two
+ * tokens' are gemv_direct.cu's where it has room.
  *
  * The first slices of a block's weights are asked for before the kernels before this one are done (launch_early()), so
  * that memory is at work while those end and this one begins.
@@ -16,8 +16,9 @@
  * The norm of the rows that one or two tokens' product is added to is the last block's (norm.cuh): that saves a launch.
  * As the beginning of the products behind it, it would have each of their blocks read the norm's weights, too.
  *
- * Products of the same activations share a launch, a block's job found by its number (mul_list). Of a gated product a block
- * takes eight rows of one matrix and the same eight of the other, so that both sums of an output meet where they end. */
+ * Products of the same activations share a launch, a block's job found by its number (mul_list). Of a gated product a
+ * block takes eight rows of one matrix and the same eight of the other, so that both sums of an output meet where they
+ * end. */
 #include "kernels/cuda/gemv.cuh"
 #include "kernels/cuda/multiply.cuh"
 
@@ -186,8 +187,8 @@ KDEV void gemv_columns_16(const uint8_t *x, int slice, uint32_t b[SLICE / 16][2]
         b[i / 2][i & 1] = *(const uint32_t *)(x + 2 * (slice * SLICE + 2 * (lane() & 3) + 8 * i));
 }
 
-/* grid, block as above; shared: 96 KiB and up to 8 KiB of sums, so that two blocks fit (sm_90). Per 16 x 256 weights and
- * warp about 350 instructions (disassembled), a fifth of what the issue slots have at full bandwidth. */
+/* grid, block as above; shared: 96 KiB and up to 8 KiB of sums, so that two blocks fit (sm_90). Per 16 x 256 weights
+ * and warp about 350 instructions (disassembled), a fifth of what the issue slots have at full bandwidth. */
 KERNEL_BOUNDS(gemv_16, GEMV_BLOCK, 2)(struct mul_list list)
 {
     SHARED_DYN(uint8_t, shared);

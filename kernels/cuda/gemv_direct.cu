@@ -1,22 +1,23 @@
-/* Products with one or two tokens, whose activations each block rounds for itself: what a decode step of one sequence mostly
- * is. Quantised weights and BF16; the same sums as gemv.cu's, bit for bit.
+/* Products with one or two tokens, whose activations each block rounds for itself: what a decode step of one sequence
+ * mostly is. Quantised weights and BF16; the same sums as gemv.cu's, bit for bit.
  *
- * There are as many blocks as multiprocessors hold at a time, and each goes through its share of the tiles of 16 rows: so
- * activations are rounded once per block, and weights come without a pause. Each warp has a ring of slices on their way, of
- * every fourth slice of each of its block's tiles. Sums of slices are kept twice: while one warp adds a tile's, and writes, the
- * others go on.
+ * There are as many blocks as multiprocessors hold at a time, and each goes through its share of the tiles of 16 rows:
+ * so activations are rounded once per block, and weights come without a pause. Each warp has a ring of slices on their
+ * way, of every fourth slice of each of its block's tiles. Sums of slices are kept twice: while one warp adds a tile's,
+ * and writes, the others go on.
  *
- * Quantised weights are multiplied by dot products of four bytes. Tensor cores would multiply with eight columns, seven of them
- * for nothing, and each lane would fold groups of eight columns: about 1,000 instructions to a slice of 16 rows, twice what the
- * issue slots have at full bandwidth with 4.5 bits to a weight. Here a lane has half of a row's slice, in registers: lane l row
- * l % 16, half l / 16. It makes the integers of its groups; the first half's are folded, then the second half's on top of
- * that, so that groups come in order. Disassembled: 270 instructions a slice of Q4_K, 300 of Q8_0, with one token.
+ * Quantised weights are multiplied by dot products of four bytes. Tensor cores would multiply with eight columns, seven
+ * of them for nothing, and each lane would fold groups of eight columns: about 1,000 instructions to a slice of 16
+ * rows, twice what the issue slots have at full bandwidth with 4.5 bits to a weight. Here a lane has half of a row's
+ * slice, in registers: lane l row l % 16, half l / 16. It makes the integers of its groups; the first half's are
+ * folded, then the second half's on top of that, so that groups come in order. Disassembled: 270 instructions a slice
+ * of Q4_K, 300 of Q8_0, with one token.
  *
  * BF16 takes tensor cores, whose sums are theirs alone; a slice is 250 instructions, an eighth of the issue slots.
  *
- * Bytes per call: the weights once, from L2 a token's activations once per block; flops: 2 m n tokens. Bound by memory: of Q4_K
- * 83 KiB are on their way to a multiprocessor with three blocks, of BF16 128 KiB with two, of Q8_0 102 KiB with two; latency
- * times bandwidth is 26 KiB. */
+ * Bytes per call: the weights once, from L2 a token's activations once per block; flops: 2 m n tokens. Bound by memory:
+ * of Q4_K 83 KiB are on their way to a multiprocessor with three blocks, of BF16 128 KiB with two, of Q8_0 102 KiB with
+ * two; latency times bandwidth is 26 KiB. */
 #include "kernels/cuda/gemv.cuh"
 
 #define DIRECT_BLOCKS 3 /* on a multiprocessor, at most */
@@ -107,8 +108,8 @@ struct direct_share {
 
 /* ---- weights on their way ---- */
 
-/* What a type's blocks are, known when a kernel is compiled: bytes of a slice, elements of a group, whether these have minima. Of
- * BF16 the ring's length alone is asked for. */
+/* What a type's blocks are, known when a kernel is compiled: bytes of a slice, elements of a group, whether these have
+ * minima. Of BF16 the ring's length alone is asked for. */
 template <enum k_type TYPE> struct direct_type {
     static const int BYTES = TYPE == K_Q8_0                                         ? 272
                              : TYPE == K_Q5_1                                       ? 192
@@ -124,8 +125,8 @@ template <enum k_type TYPE> struct direct_type {
     static const bool MIN = TYPE == K_Q4_1 || TYPE == K_Q5_1 || TYPE == K_Q2_K || TYPE == K_Q4_K || TYPE == K_Q5_K;
 };
 
-/* What this lane copies next. Quantised: half of a row's pieces; the row, and where its tensor ends. BF16: eight elements of
- * each row. */
+/* What this lane copies next. Quantised: half of a row's pieces; the row, and where its tensor ends. BF16: eight
+ * elements of each row. */
 struct direct_cursor {
     const uint8_t *row, *stop;
     struct gemv_halves halves;
@@ -204,8 +205,8 @@ template <int GROUP> struct dot_half {
     float d[128 / GROUP], m[128 / GROUP];
 };
 
-/* The groups' integer sums with a token's activations, folded on top of acc: q, d and s are the half's. left: elements of the
- * row from the half's first on. */
+/* The groups' integer sums with a token's activations, folded on top of acc: q, d and s are the half's. left: elements
+ * of the row from the half's first on. */
 template <int GROUP, bool MIN>
 KDEV float dot_fold(const struct dot_half<GROUP> *w, const int *sum, const float *d, const float *s, int left,
                     float acc)
@@ -351,8 +352,8 @@ KDEV void direct_tiles(const struct mul_job *j, const struct mul_tile *t, const 
 #define DIRECT_TILES(TYPE)                                                                                             \
     case TYPE: direct_tiles<TYPE>(&j, &t, &share, next); break;
 
-/* grid: blocks of all jobs, tiles of pairs, matrices; block 128; shared direct_shared_bytes(): with one token and 4,096 inputs 46
- * KiB for Q4_K, 78 for Q8_0. */
+/* grid: blocks of all jobs, tiles of pairs, matrices; block 128; shared direct_shared_bytes(): with one token and 4,096
+ * inputs 46 KiB for Q4_K, 78 for Q8_0. */
 KERNEL_BOUNDS(gemv_direct, GEMV_BLOCK, DIRECT_BLOCKS)(struct mul_list list)
 {
     SHARED_DYN(uint8_t, shared);

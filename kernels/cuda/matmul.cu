@@ -1,5 +1,6 @@
-/* The three products of kernels/ops.h: a job is made of the arguments, activations are brought into its form, and a kernel
- * is chosen by how many tokens share a matrix. The choice is one of speed only (matmul.cuh), but for gemm_lt.cu's. */
+/* The three products of kernels/ops.h: a job is made of the arguments, activations are brought into its form, and a
+ * kernel is chosen by how many tokens share a matrix. The choice is one of speed only (matmul.cuh), but for
+ * gemm_lt.cu's. */
 #include <float.h>
 
 #include "kernels/cuda/backend.h"
@@ -48,8 +49,8 @@ static bool for_hopper(const struct k_ctx *c, const struct mul_job *j)
     return c->wgmma && !j->group && j->row_bytes % 16 == 0;
 }
 
-/* The jobs of a product, added to jobs[*n]: one, or two of which the second folds its sums into those of the first, where
- * the matrices of a gated product cannot share blocks. few: gemv.cu or gemv_direct.cu multiplies. */
+/* The jobs of a product, added to jobs[*n]: one, or two of which the second folds its sums into those of the first,
+ * where the matrices of a gated product cannot share blocks. few: gemv.cu or gemv_direct.cu multiplies. */
 static enum k_status add_jobs(const struct k_ctx *c, struct mul_job *jobs, int *n, const struct k_product *product,
                               bool few, int32_t tile_pairs, enum k_precision p)
 {
@@ -132,9 +133,9 @@ enum k_status mul_precise_job(struct mul_job *j, const struct k_product *product
     return K_OK;
 }
 
-/* The shape of a block with which a product is done first, as reckoned: a multiprocessor makes its share of the blocks, and
- * each takes, for an element of k, the time of rows times pairs products and then that of rows plus pairs numbers from L2, in
- * cycles of an H100; others are slower in both. */
+/* The shape of a block with which a product is done first, as reckoned: a multiprocessor makes its share of the blocks,
+ * and each takes, for an element of k, the time of rows times pairs products and then that of rows plus pairs numbers
+ * from L2, in cycles of an H100; others are slower in both. */
 struct mul_shape mul_best_shape(const struct mul_shape *shapes, int n, int n_sm, int32_t m, int32_t n_pairs,
                                 int64_t matrices)
 {
@@ -298,8 +299,8 @@ enum k_status cuda_matmul_heads(struct k_ctx *c, float *y, int32_t y_head_stride
     return multiply(c, &j, 1, n_tok);
 }
 
-/* One token's experts are all different: each pair is a tile. Else pairs are sorted by expert, so that an expert's weights
- * are read once for as many pairs as a tile holds. */
+/* One token's experts are all different: each pair is a tile. Else pairs are sorted by expert, so that an expert's
+ * weights are read once for as many pairs as a tile holds. */
 static enum k_status set_tiles(struct k_ctx *c, struct mul_job *jobs, int n, struct mul_experts *e, int tile_pairs)
 {
     struct mul_sorted *s = &e->sorted;

@@ -1,14 +1,15 @@
-/* What the kernels of the matrix products share: the job, activations in the form that the weights want, and the order of
- * sums, which is the same in every kernel.
+/* What the kernels of the matrix products share: the job, activations in the form that the weights want, and the order
+ * of sums, which is the same in every kernel.
  *
- * A product is y[pair] = w[matrix] . x[row] for a list of pairs per matrix. The sum of one output runs in slices of SLICE
- * elements of k. FAST, quantised weights: inside a slice the numbers of a group are multiplied and added as integers, which
- * is exact in any order, and folded into a float one group after the other, acc = fma(d * dx, sum, acc), then with a
- * minimum acc = fma(m, -dx * sum(q), acc). FAST, F16 and BF16: inside a slice tensor cores add 16 products at a time in
- * order of k. Then the slices are added in order, total = total + acc from 0 on. So it is of no consequence which warp or
- * block computes which slice, how many tokens share a tile, or whether dp4a or a tensor core makes the integers: a token's
- * result is the same, bit for bit, alone and among others. (That an m16n8k16 product rounds the same in each of its rows and
- * columns is how the hardware is built; tests/bench/gpu_all.sh check holds it to it.)
+ * A product is y[pair] = w[matrix] . x[row] for a list of pairs per matrix. The sum of one output runs in slices of
+ * SLICE elements of k. FAST, quantised weights: inside a slice the numbers of a group are multiplied and added as
+ * integers, which is exact in any order, and folded into a float one group after the other, acc = fma(d * dx, sum,
+ * acc), then with a minimum acc = fma(m, -dx * sum(q), acc). FAST, F16 and BF16: inside a slice tensor cores add 16
+ * products at a time in order of k. Then the slices are added in order, total = total + acc from 0 on. So it is of no
+ * consequence which warp or block computes which slice, how many tokens share a tile, or whether dp4a or a tensor core
+ * makes the integers: a token's result is the same, bit for bit, alone and among others. (That an m16n8k16 product
+ * rounds the same in each of its rows and columns is how the hardware is built; tests/bench/gpu_all.sh check holds it
+ * to it.)
  *
  * F32 weights and PRECISE: precise.cu. */
 #ifndef KERNELS_CUDA_MATMUL_CUH
@@ -148,8 +149,9 @@ KDEV float act_scale(const struct mul_job *j, const uint8_t *row)
     return *(const float *)(row + 2 * (int64_t)j->np);
 }
 
-/* Integer products are added to this, the bits of 1.5 * 2^23: while a sum stays below 2^22 in magnitude the result, read
- * as a float, is 1.5 * 2^23 + sum, and one subtraction converts it exactly. A group's sum is at most 32 * 128 * 127. */
+/* Integer products are added to this, the bits of 1.5 * 2^23: while a sum stays below 2^22 in magnitude the result,
+ * read as a float, is 1.5 * 2^23 + sum, and one subtraction converts it exactly. A group's sum is at most 32 * 128 *
+ * 127. */
 #define SUM_BITS  0x4b400000
 #define SUM_FLOAT 12582912.0f
 
@@ -240,8 +242,8 @@ KDEV const uint8_t *column_x(const struct mul_job *j, const struct tile_column *
     return j->x + 16 * (int64_t)c->x_at;
 }
 
-/* The sums of a warp's tiles to their place: of 16 MT rows from `row` on and 8 NT columns, as tensor cores leave them: rows
- * lane / 4 and + 8 of each tile, columns 2 (lane % 4) and + 1. What stands there is asked for 16 at a time: one
+/* The sums of a warp's tiles to their place: of 16 MT rows from `row` on and 8 NT columns, as tensor cores leave them:
+ * rows lane / 4 and + 8 of each tile, columns 2 (lane % 4) and + 1. What stands there is asked for 16 at a time: one
  * after the other each would wait for memory. */
 template <enum put_how HOW, int MT, int NT>
 KDEV void gemm_put(const struct mul_job *j, const struct tile_column *columns, int row, const float total[MT][NT][4])
@@ -285,8 +287,8 @@ KDEV void gemm_write(const struct mul_job *j, const struct tile_column *columns,
 /* Rows of n floats, x_stride apart, into j->form at `to`; sets nothing in j. */
 enum k_status mul_activations(struct k_ctx *c, const struct mul_job *j, uint8_t *to, const float *x, int64_t x_stride,
                               int64_t n_rows);
-/* 1 <= n <= K_PRODUCTS_MAX jobs in one launch: all of quantised weights, or none, and with pairs alike. grid_tiles: how many
- * tiles of pairs (of the kernel's size) there may be, all matrices not counted; so below. */
+/* 1 <= n <= K_PRODUCTS_MAX jobs in one launch: all of quantised weights, or none, and with pairs alike. grid_tiles: how
+ * many tiles of pairs (of the kernel's size) there may be, all matrices not counted; so below. */
 enum k_status mul_gemv(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles);
 /* The same of jobs that are direct. fits: whether a block may have the shared memory for n_tok of the job. */
 enum k_status mul_gemv_direct(struct k_ctx *c, const struct mul_job *jobs, int n, int64_t grid_tiles);

@@ -1,5 +1,5 @@
-/* Matrix products on the device: the operations of kernels/ops.h with the same arguments, for ops.cu. All pointers
- * are device memory; weights begin on a multiple of 16 bytes (K_BAD_SHAPE otherwise). Nothing is waited for: the products
+/* Matrix products on the device: the operations of kernels/ops.h with the same arguments, for ops.cu. All pointers are
+ * device memory; weights begin on a multiple of 16 bytes (K_BAD_SHAPE otherwise). Nothing is waited for: the products
  * are in the order of the context's stream, and so can be captured in a graph. */
 #ifndef KERNELS_CUDA_MATMUL_H
 #define KERNELS_CUDA_MATMUL_H

@@ -1,5 +1,5 @@
-/* One slice of quantised weights, expanded in shared memory, times activations in 8 bits, by one warp: 16 rows (A) and 8
- * columns (B) of the tensor core's product. The one place where the order of a slice's sum is written. */
+/* One slice of quantised weights, expanded in shared memory, times activations in 8 bits, by one warp: 16 rows (A) and
+ * 8 columns (B) of the tensor core's product. The one place where the order of a slice's sum is written. */
 #ifndef KERNELS_CUDA_MULTIPLY_CUH
 #define KERNELS_CUDA_MULTIPLY_CUH
 

@@ -20,7 +20,8 @@
  *   n), and the one that is told yes may, behind a barrier, read what the others wrote. The counter, zero before the
  *   first, is zero again behind the last, so that a captured launch can be replayed.
  *
- * Sources: CUDA C++ Programming Guide ("Memory Fence Functions" for the last block); PTX ISA 8.7, sections "mma", "wgmma",
+ * Sources: CUDA C++ Programming Guide ("Memory Fence Functions" for the last block); PTX ISA 8.7, sections "mma",
+ * "wgmma",
  * "ldmatrix" and "cp.async" (fragment layouts), "atom" (inc). */
 #ifndef KERNELS_CUDA_PORTABLE_CUH
 #define KERNELS_CUDA_PORTABLE_CUH

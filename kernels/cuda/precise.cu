@@ -1,5 +1,5 @@
-/* Products in float32 throughout: of F32 weights, and of any under PRECISE. One plain kernel for any number of tokens; also
- * the ancestor that the tests hold the fast ones to. */
+/* Products in float32 throughout: of F32 weights, and of any under PRECISE. One plain kernel for any number of tokens;
+ * also the ancestor that the tests hold the fast ones to. */
 #include "kernels/cuda/precise.cuh"
 
 /* grid: rows, tiles of 8 pairs, matrices; block: 128, one row. Weights are read once per 8 pairs. F32 (the routers): a

@@ -19,8 +19,8 @@ KDEV void weights_4(const struct mul_job *j, const uint8_t *w, int k, bool align
         v[i] = k + i < j->n ? weight_at(j->type, w, k + i) : 0.0f;
 }
 
-/* PRECISE_BLOCK threads, 128 bytes of shared memory. Thread t adds products 4 t .. 4 t + 3, 512 + 4 t .. in order, then the
- * lanes are added by warp_sum(), then the warps in order. */
+/* PRECISE_BLOCK threads, 128 bytes of shared memory. Thread t adds products 4 t .. 4 t + 3, 512 + 4 t .. in order, then
+ * the lanes are added by warp_sum(), then the warps in order. */
 KDEV void precise_row(const struct mul_job *j, const struct mul_tile *tile, int row)
 {
     SHARED(float, part, PRECISE_WARPS *PRECISE_PAIRS);

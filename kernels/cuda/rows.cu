@@ -5,8 +5,8 @@
 #include "kernels/cuda/norm.cuh"
 
 #define THREADS 256
-/* Elements that a thread of an elementwise kernel takes, a block apart, so that a warp's accesses stay side by side. It reads all
- * of them before it writes one: where it may write is where it may read, as far as a compiler knows. */
+/* Elements that a thread of an elementwise kernel takes, a block apart, so that a warp's accesses stay side by side. It
+ * reads all of them before it writes one: where it may write is where it may read, as far as a compiler knows. */
 #define EACH 4
 
 static int64_t parts(int64_t n, int64_t size)

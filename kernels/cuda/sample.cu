@@ -1,9 +1,10 @@
 /* Choosing tokens on the device: what engine/text/sampler.c does with logits that nothing has to be done to first, and
- * bit for bit the same choice. That is possible because weights are summed as integers (units of 2^-40 of the likeliest),
- * so that no order of summing matters, and because the exponential is the sampler's own polynomial.
+ * bit for bit the same choice. That is possible because weights are summed as integers (units of 2^-40 of the
+ * likeliest), so that no order of summing matters, and because the exponential is the sampler's own polynomial.
  *
- * A row's logits are read from L2 two to four times: greatest, weights (by band or by warp), candidates, log of the sum.
- * Nothing but the choice goes to the host: at 152,064 ids that saves 608 KB per row over the bus and 0.2 ms of a core. */
+ * A row's logits are read from L2 two to four times: greatest, weights (by band or by warp), candidates, log of the
+ * sum. Nothing but the choice goes to the host: at 152,064 ids that saves 608 KB per row over the bus and 0.2 ms of a
+ * core. */
 #include "kernels/cuda/sample.cuh"
 
 #define THREADS  512

@@ -13,8 +13,8 @@ KDEV const uint8_t *raw_in_slot(const struct mul_job *j, const uint8_t *slot, co
     return slot + ((uintptr_t)(row + (int64_t)slice * j->slice_bytes) & 15);
 }
 
-/* Begin to copy one row's part of a slice: pieces part, part + parts, .. of 16 bytes by this thread. Pieces begin and end
- * outside of the part, where the neighbours' bytes are; only past the tensor's end, `stop`, is nothing read. */
+/* Begin to copy one row's part of a slice: pieces part, part + parts, .. of 16 bytes by this thread. Pieces begin and
+ * end outside of the part, where the neighbours' bytes are; only past the tensor's end, `stop`, is nothing read. */
 KDEV void raw_stage(const struct mul_job *j, uint8_t *slot, const uint8_t *row, const uint8_t *stop, int slice,
                     int part, int parts)
 {
@@ -30,15 +30,15 @@ KDEV void raw_stage(const struct mul_job *j, uint8_t *slot, const uint8_t *row, 
     }
 }
 
-/* 16-bit numbers in a tile of rows of 2^log2 pieces (of 16 bytes, eight numbers) each: piece p of row r. Eight rows' equal
- * pieces lie in eight different groups of banks. */
+/* 16-bit numbers in a tile of rows of 2^log2 pieces (of 16 bytes, eight numbers) each: piece p of row r. Eight rows'
+ * equal pieces lie in eight different groups of banks. */
 KDEV uint8_t *piece_16(uint8_t *tile, int log2, int row, int piece)
 {
     return tile + (((row << log2) + (piece ^ (row & 7))) << 4);
 }
 
-/* Begin to copy eight numbers, of which the first `left` are there: all others are zeros. `aligned`: `from` is a multiple of
- * 16 bytes, and `left` no number between 0 and 8. */
+/* Begin to copy eight numbers, of which the first `left` are there: all others are zeros. `aligned`: `from` is a
+ * multiple of 16 bytes, and `left` no number between 0 and 8. */
 KDEV void piece_16_stage(uint8_t *to, const uint8_t *from, int left, bool aligned)
 {
     if (aligned) {
@@ -49,8 +49,8 @@ KDEV void piece_16_stage(uint8_t *to, const uint8_t *from, int left, bool aligne
         ((uint16_t *)to)[i] = i < left ? ((const uint16_t *)from)[i] : (uint16_t)0;
 }
 
-/* The addresses that lane l gives ldmatrix_x4 for 16 rows x 32 bytes, piece the first of two: of A (rows 0-7 and 8-15 of
- * the first piece, then of the second) and of two B tiles of 8 columns (both pieces of rows 0-7, then of 8-15). */
+/* The addresses that lane l gives ldmatrix_x4 for 16 rows x 32 bytes, piece the first of two: of A (rows 0-7 and 8-15
+ * of the first piece, then of the second) and of two B tiles of 8 columns (both pieces of rows 0-7, then of 8-15). */
 KDEV int lane_row_a(void)
 {
     return lane() & 15;

@@ -1,9 +1,10 @@
 /* A step: its tokens on the device, and the launches of steps that come again, as CUDA graphs.
  *
- * A decode step is a few hundred launches of a few microseconds each: launched one by one they cost the host more than the
- * device. So a step in which each sequence has one token is captured when it comes the second time, and replayed from then
- * on; to a few numbers of tokens the engine pads the others (step_rows()). Equal are steps of the same number of tokens, the same shape and the same bound of positions (a power of two);
- * everything else that differs is data on the device. */
+ * A decode step is a few hundred launches of a few microseconds each: launched one by one they cost the host more than
+ * the device. So a step in which each sequence has one token is captured when it comes the second time, and replayed
+ * from then on; to a few numbers of tokens the engine pads the others (step_rows()). Equal are steps of the same number
+ * of tokens, the same shape and the same bound of positions (a power of two); everything else that differs is data on
+ * the device. */
 #include <string.h>
 
 #include "kernels/cuda/internal.h"
@@ -176,8 +177,8 @@ static struct cuda_graph *find_graph(struct k_ctx *c, const struct cuda_tokens *
     return oldest;
 }
 
-/* Powers of two, from 16 on four steps to each: 20, 24, 28, 32, 40, ... So at most a fifth of a large step is padding, and
- * there are few kinds of steps to capture. */
+/* Powers of two, from 16 on four steps to each: 20, 24, 28, 32, 40, ... So at most a fifth of a large step is padding,
+ * and there are few kinds of steps to capture. */
 int32_t cuda_step_rows(const struct k_ctx *c, int32_t n_tok)
 {
     (void)c;

@@ -1,7 +1,8 @@
-/* Weights to the device: many copies as one job. Reading a mapped file costs a thread more (page faults, one copy) than the
- * bus; so several threads each fill one of their two pinned buffers while the other is on its way.
+/* Weights to the device: many copies as one job. Reading a mapped file costs a thread more (page faults, one copy) than
+ * the bus; so several threads each fill one of their two pinned buffers while the other is on its way.
  *
- * Bound: the bus (a PCIe 5.0 x16 link moves about 55 GB/s from pinned memory) or, before the file is in memory, the disk. */
+ * Bound: the bus (a PCIe 5.0 x16 link moves about 55 GB/s from pinned memory) or, before the file is in memory, the
+ * disk. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +28,8 @@ struct lane_buffer {
     bool in_flight;
 };
 
-/* What a thread copies with. Kept from one job to the next: weights come as a job per layer, and pinning memory anew for
- * each would take longer than the copies. */
+/* What a thread copies with. Kept from one job to the next: weights come as a job per layer, and pinning memory anew
+ * for each would take longer than the copies. */
 struct upload_lane {
     stream_t stream;
     struct lane_buffer buffers[2];

@@ -57,8 +57,8 @@ extern const int admin_n_routes;
 const struct admin_route *admin_route_find(const char *method, const char *target, char *name, char *allow,
                                            size_t allow_size);
 
-/* audit_view.c: an action is recorded and then, when that is durable, carried out; not at all if it can't be recorded (unless
- * the configuration says to go on) or the client leaves before. */
+/* audit_view.c: an action is recorded and then, when that is durable, carried out; not at all if it can't be recorded
+ * (unless the configuration says to go on) or the client leaves before. */
 void admin_record_action(struct admin_door *door, struct http_exchange *x, const struct admin_route *route,
                          const char *name, const char *who);
 void admin_record_refusal(struct admin *a, struct http_exchange *x, const struct auth_refusal *why, const char *key);

@@ -140,8 +140,8 @@ static void base64(const uint8_t *bytes, int n, char *out)
     EVP_EncodeBlock((unsigned char *)out, bytes, n);
 }
 
-/* Exactly n bytes, n % 3 of whose last block are padded; text has exactly 4 * ceil(n / 3) characters. One spelling alone is
- * right, so that no bit of a signature can be changed unseen. */
+/* Exactly n bytes, n % 3 of whose last block are padded; text has exactly 4 * ceil(n / 3) characters. One spelling
+ * alone is right, so that no bit of a signature can be changed unseen. */
 static bool unbase64(const char *text, size_t digits, uint8_t *out, size_t n)
 {
     unsigned char decoded[96];

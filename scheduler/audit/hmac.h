@@ -1,6 +1,6 @@
-/* HMAC-SHA-256 (RFC 2104) piece by piece, without an allocation: a key is two states of SHA-256 that have taken its padded
- * bytes already, a running one is another such state. That costs a request's hot path two block steps and no call of
- * malloc(), where OpenSSL's own HMAC costs several allocations for each text. Pure; any thread. */
+/* HMAC-SHA-256 (RFC 2104) piece by piece, without an allocation: a key is two states of SHA-256 that have taken its
+ * padded bytes already, a running one is another such state. That costs a request's hot path two block steps and no
+ * call of malloc(), where OpenSSL's own HMAC costs several allocations for each text. Pure; any thread. */
 #ifndef SCHEDULER_AUDIT_HMAC_H
 #define SCHEDULER_AUDIT_HMAC_H
 

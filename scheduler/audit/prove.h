@@ -1,6 +1,6 @@
-/* What an auditor needs of one request: its record, the path from it to the next signed head, the head, the public key, and
- * how to check all that. It comes as a shell script of comments and data that checks itself with sha256sum and openssl and
- * nothing of ours. It tells nothing of other records but their hashes. Blocks; command line. */
+/* What an auditor needs of one request: its record, the path from it to the next signed head, the head, the public key,
+ * and how to check all that. It comes as a shell script of comments and data that checks itself with sha256sum and
+ * openssl and nothing of ours. It tells nothing of other records but their hashes. Blocks; command line. */
 #ifndef SCHEDULER_AUDIT_PROVE_H
 #define SCHEDULER_AUDIT_PROVE_H
 

@@ -239,8 +239,8 @@ enum rc audit_reconcile(struct audit *a, const char *dir, const char *ledger_pat
         return RC_OK; /* rows from before there was an audit have no records */
     strbuf_init(&j.text, AUDIT_JSON_BYTES_MAX);
     enum rc rc = read_chain(dir, &j.records, e);
-    /* What an earlier start has reconciled stands before all that came in the ordinary course after it. Seals say nothing: a
-     * start that was cut off has its own, and may not have come to this. */
+    /* What an earlier start has reconciled stands before all that came in the ordinary course after it. Seals say
+     * nothing: a start that was cut off has its own, and may not have come to this. */
     j.since_ms = j.records.newest_ms ? j.records.newest_ms - SLACK_MS : j.records.began_ms;
     if (rc == RC_OK)
         rc = read_rows(&j, ledger_path, &n, e);

@@ -1,8 +1,8 @@
-/* Ledger and audit are written at the same time by two threads, so a crash may leave a row without its record, or a record
- * without its row; in either case of a request that was not answered whole. At the start, before there is new work, each such
- * row gets a record that says "recovered":"ledger" (what its bodies were is not known any more), and each such record one of
- * kind "void" behind it. Only what is about as young as the newest record of a request, or the newest row, is looked
- * at: what is older was reconciled before, or is not a crash's doing. */
+/* Ledger and audit are written at the same time by two threads, so a crash may leave a row without its record, or a
+ * record without its row; in either case of a request that was not answered whole. At the start, before there is new
+ * work, each such row gets a record that says "recovered":"ledger" (what its bodies were is not known any more), and
+ * each such record one of kind "void" behind it. Only what is about as young as the newest record of a request, or the
+ * newest row, is looked at: what is older was reconciled before, or is not a crash's doing. */
 #ifndef SCHEDULER_AUDIT_RECONCILE_H
 #define SCHEDULER_AUDIT_RECONCILE_H
 
@@ -11,8 +11,8 @@
 struct audit_reconciled {
     int recovered, voided;
 };
-/* dir: of the audit. The ledger is at rest. RC_OK also where there is no ledger file yet, or no chain before this start.
- * Blocks; at start. */
+/* dir: of the audit. The ledger is at rest. RC_OK also where there is no ledger file yet, or no chain before this
+ * start. Blocks; at start. */
 enum rc audit_reconcile(struct audit *a, const char *dir, const char *ledger_path, struct audit_reconciled *r,
                         struct error *e) SPW_MUST_USE;
 

@@ -1,5 +1,6 @@
-/* What records say, as JSON on one line. Texts of people that could be anything are escaped by JSON; the contents of prompts
- * and answers are never in a record, only their HMACs under the tenant's key. Members whose value is not known are left out.
+/* What records say, as JSON on one line. Texts of people that could be anything are escaped by JSON; the contents of
+ * prompts and answers are never in a record, only their HMACs under the tenant's key. Members whose value is not known
+ * are left out.
  *
  *   kind      | when                                        | beside "k" and "t" (UTC)
  *   request   | a request is settled                        | struct record_request

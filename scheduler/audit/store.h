@@ -1,13 +1,13 @@
-/* The chain's files, for whoever writes them: one thread. Append-only: what was sealed is never written again. A group of
- * records and its seal are one write and one flush.
+/* The chain's files, for whoever writes them: one thread. Append-only: what was sealed is never written again. A group
+ * of records and its seal are one write and one flush.
  *
- * After a crash the last segment may end behind its last seal. Records there that are whole, linked and bear our MAC are
- * kept (they were on their way, though nobody was told); the rest is cut off, and the next record says so: {"k":"recovered",
- * "kept":records,"dropped":bytes}. If the last seal that is there does not hold, somebody else has been at work, and the
- * chain does not go on by itself: store_open() says RC_CONFLICT, and what to do.
+ * After a crash the last segment may end behind its last seal. Records there that are whole, linked and bear our MAC
+ * are kept (they were on their way, though nobody was told); the rest is cut off, and the next record says so:
+ * {"k":"recovered", "kept":records,"dropped":bytes}. If the last seal that is there does not hold, somebody else has
+ * been at work, and the chain does not go on by itself: store_open() says RC_CONFLICT, and what to do.
  *
- * A write or flush that fails leaves the chain as it was before its group: the file is cut back (at the latest before the
- * next group), and the same records may be tried again. */
+ * A write or flush that fails leaves the chain as it was before its group: the file is cut back (at the latest before
+ * the next group), and the same records may be tried again. */
 #ifndef SCHEDULER_AUDIT_STORE_H
 #define SCHEDULER_AUDIT_STORE_H
 
@@ -42,8 +42,8 @@ struct store {
     int64_t kept, dropped;    /* by store_open(): records, bytes behind the last seal */
     struct strbuf out, text;  /* scratch */
 };
-/* Finds the end of the chain in dir, which is there. io NULL: the system's. Blocks, but for the last segment's tail only:
- * it does not grow with the chain. RC_CONFLICT: the chain is not ours to go on with. */
+/* Finds the end of the chain in dir, which is there. io NULL: the system's. Blocks, but for the last segment's tail
+ * only: it does not grow with the chain. RC_CONFLICT: the chain is not ours to go on with. */
 enum rc store_open(struct store *s, const char *dir, const struct audit_keys *keys, const struct store_io *io,
                    struct error *e) SPW_MUST_USE;
 void store_close(struct store *s);

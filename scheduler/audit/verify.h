@@ -1,10 +1,11 @@
-/* Reads a chain as somebody who trusts nothing in it, and says which record was changed, removed, inserted, reordered or
- * cut off. Never changes a file. Blocks; command line and worker threads.
+/* Reads a chain as somebody who trusts nothing in it, and says which record was changed, removed, inserted, reordered
+ * or cut off. Never changes a file. Blocks; command line and worker threads.
  *
- * With the signing key, the MACs tell for each line whether it is ours and which number it had, so that a record is named
- * even if all hashes after it were made anew; without, such a forgery is found at the first seal whose signature does not
- * hold, and the records that it seals are named. A tail that was cut off at a seal is found by exported heads, which may be
- * older than the end. A later insertion is not told from a cut-off one by the chain: heads are what an auditor keeps. */
+ * With the signing key, the MACs tell for each line whether it is ours and which number it had, so that a record is
+ * named even if all hashes after it were made anew; without, such a forgery is found at the first seal whose signature
+ * does not hold, and the records that it seals are named. A tail that was cut off at a seal is found by exported heads,
+ * which may be older than the end. A later insertion is not told from a cut-off one by the chain: heads are what an
+ * auditor keeps. */
 #ifndef SCHEDULER_AUDIT_VERIFY_H
 #define SCHEDULER_AUDIT_VERIFY_H
 

@@ -1,7 +1,7 @@
-/* What is wrong with a segment. First each line is asked what it is: with the signing key by its MAC, which only we can have
- * made and which holds for one number alone; without, by its link to whatever line claims the number before. Then the
- * numbers are read in order: what fails is missing, stands elsewhere, stands there twice, or is not ours. Last, seals: where
- * all lines agree with each other and a signature still does not hold, the hashes were made anew. */
+/* What is wrong with a segment. First each line is asked what it is: with the signing key by its MAC, which only we can
+ * have made and which holds for one number alone; without, by its link to whatever line claims the number before. Then
+ * the numbers are read in order: what fails is missing, stands elsewhere, stands there twice, or is not ours. Last,
+ * seals: where all lines agree with each other and a signature still does not hold, the hashes were made anew. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,8 +97,8 @@ static bool mac_holds(const struct verify *v, const struct seen *s, int64_t seq)
     return memcmp(mac, s->mac, sizeof mac) == 0;
 }
 
-/* Of a line whose MAC does not hold for its number: for which does it? `near`: what it would be if nothing were amiss; it may
- * have been moved about in its segment, or others removed before it. */
+/* Of a line whose MAC does not hold for its number: for which does it? `near`: what it would be if nothing were amiss;
+ * it may have been moved about in its segment, or others removed before it. */
 static int64_t find_number(const struct verify *v, const struct seen *s, int64_t near, int64_t within, int64_t *tries)
 {
     for (int64_t d = 0; d <= within && d <= TRIES_AHEAD && *tries > 0; d++) {

@@ -9,8 +9,8 @@
  *        |  \--RC_DENIED--> refusal
  *        +--RC_AGAIN--> auth_cb later, or auth_cancel() when the client leaves first
  *
- * The time it takes says nothing about what is stored (hash_table.h). No text of ours quotes a credential. One per loop;
- * the key store behind it may be shared by several. */
+ * The time it takes says nothing about what is stored (hash_table.h). No text of ours quotes a credential. One per
+ * loop; the key store behind it may be shared by several. */
 #ifndef SCHEDULER_AUTH_AUTH_H
 #define SCHEDULER_AUTH_AUTH_H
 

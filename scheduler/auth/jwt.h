@@ -1,10 +1,10 @@
 /* One signed token (JWS compact form, RFC 7515; JWT, RFC 7519; the advice of RFC 8725): taken apart, and its signature
  * checked against one key. What its claims mean is claims.c's, which key is jwks.c's.
  *
- * The token is read strictly before the JOSE library sees it: exactly three canonical base64url parts, at most 8 KiB, JSON
- * without duplicate names or deep nesting, an algorithm of the table (no `none`, no HMAC), no `crit`, a `typ` that is an
- * access token's. Keys in a header (jwk, jku, x5c, x5u) are never looked at. Signatures are verified by cjose, and
- * Ed25519, which it lacks, by OpenSSL. */
+ * The token is read strictly before the JOSE library sees it: exactly three canonical base64url parts, at most 8 KiB,
+ * JSON without duplicate names or deep nesting, an algorithm of the table (no `none`, no HMAC), no `crit`, a `typ` that
+ * is an access token's. Keys in a header (jwk, jku, x5c, x5u) are never looked at. Signatures are verified by cjose,
+ * and Ed25519, which it lacks, by OpenSSL. */
 #ifndef SCHEDULER_AUTH_JWT_H
 #define SCHEDULER_AUTH_JWT_H
 

@@ -1,5 +1,5 @@
-/* Keys for the configuration, which holds nothing but their hash: "spw_" and 43 characters of base64url, 32 random bytes,
- * so that a plain SHA-256 cannot be guessed back and needs no salt. Keys of the store are keystore.h's. */
+/* Keys for the configuration, which holds nothing but their hash: "spw_" and 43 characters of base64url, 32 random
+ * bytes, so that a plain SHA-256 cannot be guessed back and needs no salt. Keys of the store are keystore.h's. */
 #ifndef SCHEDULER_AUTH_KEY_TEXT_H
 #define SCHEDULER_AUTH_KEY_TEXT_H
 

@@ -14,8 +14,8 @@
  *       v
  *     valid, with an old text until old_until_s
  *
- * Threads: keystore_find() may be called by any, takes a short lock and does no I/O. Everything else blocks on the file:
- * command line, start, or a worker thread (base/worker.h), never the loop. Errors hold no keys. */
+ * Threads: keystore_find() may be called by any, takes a short lock and does no I/O. Everything else blocks on the
+ * file: command line, start, or a worker thread (base/worker.h), never the loop. Errors hold no keys. */
 #ifndef SCHEDULER_AUTH_KEYSTORE_H
 #define SCHEDULER_AUTH_KEYSTORE_H
 

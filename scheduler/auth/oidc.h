@@ -1,6 +1,7 @@
 /* Bearer tokens of OpenID Connect issuers: finds the issuer, has its public keys ready, and says whose token it is.
  *
- * Keys come from the issuer's JWKS (through its discovery document, unless the JWKS is configured), fetched on the loop:
+ * Keys come from the issuer's JWKS (through its discovery document, unless the JWKS is configured), fetched on the
+ * loop:
  *
  *     no keys --fetch--> keys --refresh_ms later, at the next token: fetch behind the request's back--> keys
  *        |                 +--a key id that is not among them, or a bad signature that names no key:
@@ -29,8 +30,8 @@
 struct oidc;
 struct auth_wait; /* a request that waits for keys */
 
-/* Exactly one of who (a reference, the receiver's) and refusal is not NULL. On the loop, never from inside the call that
- * asked. May ask again and cancel others; may not free what was asked. */
+/* Exactly one of who (a reference, the receiver's) and refusal is not NULL. On the loop, never from inside the call
+ * that asked. May ask again and cancel others; may not free what was asked. */
 typedef void auth_cb(struct identity *who, const struct auth_refusal *refusal, void *arg);
 
 /* Issuers are copied; everything else is borrowed. Begins to fetch the keys. log: NULL for none. */

@@ -14,8 +14,8 @@ struct work {
     int64_t *weights, *parts; /* n + OTHERS */
 };
 
-/* `amount`, by the weights; `all`: their sum, were everything accounted for. Where more than that is claimed, the claims
- * cost more than the bill, each as much as it would have, and what is too much stands as lost, below zero. */
+/* `amount`, by the weights; `all`: their sum, were everything accounted for. Where more than that is claimed, the
+ * claims cost more than the bill, each as much as it would have, and what is too much stands as lost, below zero. */
 static void divide(struct work *w, int64_t amount, int64_t all)
 {
     int64_t claimed = 0;

@@ -3,9 +3,9 @@
  *   bill = allocations + idle + boot + waste + variance        for every node and hour, exactly
  *
  * Each part of a bill follows its cause: what is paid for time by busy time, energy by joules, tokens by their price.
- * Allocations are what served an answer; waste is the same of legs whose work nobody got (failed, cancelled). Idle and boot
- * are measured on their own, never what is left over; what is left over is the variance, which therefore says how well the
- * measurements agree: time that nobody accounts for makes it positive, time that is claimed twice negative.
+ * Allocations are what served an answer; waste is the same of legs whose work nobody got (failed, cancelled). Idle and
+ * boot are measured on their own, never what is left over; what is left over is the variance, which therefore says how
+ * well the measurements agree: time that nobody accounts for makes it positive, time that is claimed twice negative.
  *
  * Rounding: by largest remainder (base/divide.h). */
 #ifndef SCHEDULER_BOOKS_CLOSE_H
@@ -35,8 +35,8 @@ struct close_result {
 void close_node_hour(const struct bill *bill, const struct close_meter *m, struct close_leg *legs, int n,
                      struct close_result *out);
 
-/* For nodes that do not tell: the hour's time, shared at each moment by those that are in flight. Sets busy_us (exactly: they
- * add up to the time in which any was) and returns that time; the rest of the hour is idle. */
+/* For nodes that do not tell: the hour's time, shared at each moment by those that are in flight. Sets busy_us
+ * (exactly: they add up to the time in which any was) and returns that time; the rest of the hour is idle. */
 int64_t close_by_flight(struct close_leg *legs, int n, int64_t from_us, int64_t until_us);
 
 /* Does it close? Each a bit. The figures on the other side are of other hands: the engine's own counters, the provider. */

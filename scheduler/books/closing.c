@@ -81,8 +81,8 @@ static void fill_unmetered(struct closing_work *w, struct closing_member *m)
     free(copy);
 }
 
-/* Time that is paid for, and in which no scheduler was there to send anything or to hear what the node did: idle. Seconds
- * go to the start and the end of a program; they are what the variance is for. */
+/* Time that is paid for, and in which no scheduler was there to send anything or to hear what the node did: idle.
+ * Seconds go to the start and the end of a program; they are what the variance is for. */
 static void fill_unwatched(struct closing_member *m)
 {
     const int64_t unwatched = m->bill.bill.paid_us - m->meter.up_us;

@@ -1,17 +1,17 @@
-/* The close of an hour in the ledger's file: rows and meters in, bills divided (close.h), roll-ups out (rollup.h), all of it
- * held against each other.
+/* The close of an hour in the ledger's file: rows and meters in, bills divided (close.h), roll-ups out (rollup.h), all
+ * of it held against each other.
  *
  *   rows, legs, uses (ledger.h) --+                        +--> allocations, node_hours
  *   node_meters (meter.h) --------+--> closing_hour() -----+--> hour_rollups, hour_charges
  *   bills (the caller's) ---------+                        +--> hours: the mark that it is closed
  *
- * An hour is closed once, some minutes after its end, so that what ran over it has its row; what was not known then is part
- * of its variance. The writer of rows is not kept waiting: everything is reckoned in a temporary database, then copied in
- * pieces of CLOSING_PIECE rows. What a crash leaves of an hour without its mark is removed by the next try; readers look at
- * marked hours only.
+ * An hour is closed once, some minutes after its end, so that what ran over it has its row; what was not known then is
+ * part of its variance. The writer of rows is not kept waiting: everything is reckoned in a temporary database, then
+ * copied in pieces of CLOSING_PIECE rows. What a crash leaves of an hour without its mark is removed by the next try;
+ * readers look at marked hours only.
  *
- * Problems that were found stand in words in the mark, and the hour is closed nevertheless: nothing is hidden, and the rows
- * are as they are. Blocking; worker threads and the command line. */
+ * Problems that were found stand in words in the mark, and the hour is closed nevertheless: nothing is hidden, and the
+ * rows are as they are. Blocking; worker threads and the command line. */
 #ifndef SCHEDULER_BOOKS_CLOSING_H
 #define SCHEDULER_BOOKS_CLOSING_H
 
@@ -43,8 +43,8 @@ struct closing {
     closing_bill_cb *bill;
     void *arg;
 };
-/* RC_CONFLICT: it is closed already. *problems: bits of enum close_problem; their words, one per line and with names, are
- * appended to `text` where that is not NULL. */
+/* RC_CONFLICT: it is closed already. *problems: bits of enum close_problem; their words, one per line and with names,
+ * are appended to `text` where that is not NULL. */
 enum rc closing_hour(const struct closing *c, unsigned *problems, struct strbuf *text, struct error *e) SPW_MUST_USE;
 
 /* Are closed hours still the sums of what they are made from, and rows in themselves right? The file is only read. As

@@ -1,5 +1,5 @@
-/* What closing.c (an hour's way through), closing_read.c (what it is made from), closing_rollup.c (sums) and closing_verify.c
- * (do they agree?) share. */
+/* What closing.c (an hour's way through), closing_read.c (what it is made from), closing_rollup.c (sums) and
+ * closing_verify.c (do they agree?) share. */
 #ifndef SCHEDULER_BOOKS_CLOSING_INTERNAL_H
 #define SCHEDULER_BOOKS_CLOSING_INTERNAL_H
 

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Legs that were under way in the hour [?1, ?2), of rows that had ended by ?3; ?4 is the hour in seconds. What a leg took is
- * said by hour in leg_uses, or else all of it was in the hour in which it ended. */
+/* Legs that were under way in the hour [?1, ?2), of rows that had ended by ?3; ?4 is the hour in seconds. What a leg
+ * took is said by hour in leg_uses, or else all of it was in the hour in which it ended. */
 #define USES                                                                                                           \
     ", (SELECT count(*) FROM leg_uses u WHERE u.request_id = x.id AND u.leg = x.leg),"                                 \
     " (SELECT busy_us FROM leg_uses u WHERE u.request_id = x.id AND u.leg = x.leg AND u.hour_s = ?4),"                 \

@@ -1,5 +1,5 @@
-/* Rows that are wrong in themselves, and closed hours that are no longer what they were made from. Everything is reckoned
- * anew, from what is there now: nothing that the close itself has written is taken at its word. */
+/* Rows that are wrong in themselves, and closed hours that are no longer what they were made from. Everything is
+ * reckoned anew, from what is there now: nothing that the close itself has written is taken at its word. */
 #include "scheduler/books/closing_internal.h"
 
 #include <inttypes.h>
@@ -10,9 +10,9 @@
 
 #define NAMED_MAX 5 /* of each kind, by name; the others are counted */
 
-/* Each finds a text that names what is wrong. ?1, ?2: from and until, nanoseconds. A price below what the tokens cost is
- * right where the client's own bound cut it, and a repeat under an idempotency key has prices of 0. A change takes effect
- * within a minute. */
+/* Each finds a text that names what is wrong. ?1, ?2: from and until, nanoseconds. A price below what the tokens cost
+ * is right where the client's own bound cut it, and a repeat under an idempotency key has prices of 0. A change takes
+ * effect within a minute. */
 static const struct {
     enum close_problem problem;
     const char *what, *sql;

@@ -1,6 +1,6 @@
-/* What finance edits: one table of changes, each with a version, a date on which it was made, one from which it holds, who
- * made it, and why. Nothing is edited in place: today's price list is the newest change that holds today, last month's that
- * of last month, and a ledger row names the version that it was charged by.
+/* What finance edits: one table of changes, each with a version, a date on which it was made, one from which it holds,
+ * who made it, and why. Nothing is edited in place: today's price list is the newest change that holds today, last
+ * month's that of last month, and a ledger row names the version that it was charged by.
  *
  *   kind           subject                     value (JSON)
  *   price          node, pool or model         {"input": "0.55", "cached_input": "0.14", "output": "2.19"}  $ per million tokens
@@ -14,8 +14,8 @@
  *   reference      model; node or pool         as price; or {"hour": "2.10"}: what it would cost elsewhere, for reports' savings
  *   lock, unlock   "2026-10"                   {}                                     the month is closed
  *
- * All go through finance_change(), the only writer, whose options carry a hook for the audit. Each value is checked: what
- * is wrong is said in words. A change that would hold from within a locked month is refused (RC_CONFLICT), as is a
+ * All go through finance_change(), the only writer, whose options carry a hook for the audit. Each value is checked:
+ * what is wrong is said in words. A change that would hold from within a locked month is refused (RC_CONFLICT), as is a
  * correction of it; corrections of its requests count in the first open month.
  *
  * Blocking; command line and worker threads. The file may be the running scheduler's: a busy one is waited for. */
@@ -33,8 +33,8 @@ struct finance_change { /* strings are the caller's; of those that are read they
     int64_t from_s; /* holds from then on; 0: from now */
 };
 
-/* Told of a change after it was checked and before it is committed; what it returns other than RC_OK undoes it: so the audit
- * either has it too, or it never was. */
+/* Told of a change after it was checked and before it is committed; what it returns other than RC_OK undoes it: so the
+ * audit either has it too, or it never was. */
 typedef enum rc finance_hook(const struct finance_change *c, void *arg, struct error *e);
 
 /* *version: of the change. RC_INVALID: the value, the kind or the date; RC_CONFLICT: a locked month, or a lock that is there
@@ -56,8 +56,8 @@ enum rc finance_amount(const char *text, struct pusd *a,
                        struct error *e) SPW_MUST_USE; /* dollars, with a sign or without */
 enum rc finance_percent_ppm(const char *value, int64_t *ppm, struct error *e) SPW_MUST_USE;
 
-/* A correction: an amount that is added (or, below zero, taken back) in the first open month, of a request (its teams and
- * model are the row's) or, request_id NULL, of none. Goes through finance_change(): kind "correction". */
+/* A correction: an amount that is added (or, below zero, taken back) in the first open month, of a request (its teams
+ * and model are the row's) or, request_id NULL, of none. Goes through finance_change(): kind "correction". */
 struct finance_correction {
     const char *request_id, *tenant, *team, *project, *reason;
     struct pusd charge;

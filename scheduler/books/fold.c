@@ -35,8 +35,9 @@ static int fold_entry(struct folding *f, size_t *used, const char *data, size_t 
     return step == SQLITE_DONE ? SQLITE_OK : step;
 }
 
-/* A core of a virtual machine that only computes may hear of a wake-up a millisecond late. So it asks. But a loop's turn is
- * short: whoever takes the core for longer would have it again and again in one piece, and others wait for the file. */
+/* A core of a virtual machine that only computes may hear of a wake-up a millisecond late. So it asks. But a loop's
+ * turn is short: whoever takes the core for longer would have it again and again in one piece, and others wait for the
+ * file. */
 static void give_way(struct folding *f)
 {
     const struct mono before = clock_now(&clock_system);

@@ -194,8 +194,8 @@ static bool goes_on_locked(const struct folder *f, int64_t until)
     return f->folded < until && !f->stopping && !is_piling_up_locked(f);
 }
 
-/* Each piece when a core has nothing else to do. Until it piles up: from then on it is the writer's, who would have to wait
- * for us. */
+/* Each piece when a core has nothing else to do. Until it piles up: from then on it is the writer's, who would have to
+ * wait for us. */
 static enum rc fold_for_a_while_locked(struct folder *f, struct error *e)
 {
     const int64_t until = f->end;

@@ -7,13 +7,14 @@
  *   BROKEN: what was put before is folded; then the writer gives the journal up, and rows go by it until the next
  *   start.
  *
- * The thread folds what has waited for FOLD_MS, or is FOLD_ROWS; each piece when a core has nothing else to do (leisure.h),
- * since nobody waits for it but readers. Whoever has the file is not put aside, though: others may wait for that. Where it is late by FOLD_LATE_MS, or where the writer needs the room, or the
- * file, he folds himself. Only where a quarter of the ring is folded and not flushed, or the room is needed, is a
- * transaction flushed: until then the journal has it all, and the disk is the groups'. What cannot be folded (the file
- * is locked, or full) is durable where it is, and tried again: for another process that has it locked
- * nobody waits but the writer, once the ring is full. While anything is unfolded the ledger's connection is
- * nobody's but this module's; else it is the writer's, and only he puts something in.
+ * The thread folds what has waited for FOLD_MS, or is FOLD_ROWS; each piece when a core has nothing else to do
+ * (leisure.h), since nobody waits for it but readers. Whoever has the file is not put aside, though: others may wait
+ * for that. Where it is late by FOLD_LATE_MS, or where the writer needs the room, or the file, he folds himself. Only
+ * where a quarter of the ring is folded and not flushed, or the room is needed, is a transaction flushed: until then
+ * the journal has it all, and the disk is the groups'. What cannot be folded (the file is locked, or full) is durable
+ * where it is, and tried again: for another process that has it locked nobody waits but the writer, once the ring is
+ * full. While anything is unfolded the ledger's connection is nobody's but this module's; else it is the writer's, and
+ * only he puts something in.
  *
  * All functions but folder_bytes() and folder_trouble() are for the writer's thread. */
 #ifndef SCHEDULER_BOOKS_FOLDER_H

@@ -1,10 +1,10 @@
-/* What the ledger keeps of budgets, so that they survive the scheduler: totals by budget and period, which change in the
- * same transaction as the rows that they are the sums of; holds, which are what running requests have been granted; and
- * every change that somebody made, with its date.
+/* What the ledger keeps of budgets, so that they survive the scheduler: totals by budget and period, which change in
+ * the same transaction as the rows that they are the sums of; holds, which are what running requests have been granted;
+ * and every change that somebody made, with its date.
  *
  * `budgets` names instances and periods as lines "START NAME\n": the period's start in seconds since 1970, a blank, the
- * instance's name, which holds no line break. A row with such lines adds its charge to each of those totals and ends the
- * hold under its request_id. (A row that is a repeat of a known request_id does neither: its first did.) */
+ * instance's name, which holds no line break. A row with such lines adds its charge to each of those totals and ends
+ * the hold under its request_id. (A row that is a repeat of a known request_id does neither: its first did.) */
 #ifndef SCHEDULER_BOOKS_LEDGER_BUDGETS_H
 #define SCHEDULER_BOOKS_LEDGER_BUDGETS_H
 
@@ -53,8 +53,8 @@ enum rc ledger_read_budgets(const char *path, int64_t since_s, const struct ledg
  * ledger is opened for writing, or at least before anything is held. *waste: what was booked, once per hold. Blocks. */
 enum rc ledger_book_waste(const char *path, struct wall at, struct pusd_sum *waste, struct error *e) SPW_MUST_USE;
 
-/* A budget that is new begins its period with what was spent before; where the period is known nothing is changed. Before
- * the ledger is opened for writing. Blocks. */
+/* A budget that is new begins its period with what was spent before; where the period is known nothing is changed.
+ * Before the ledger is opened for writing. Blocks. */
 enum rc ledger_begin_budget(const char *path, const char *name, int64_t start_s, struct pusd spent,
                             struct error *e) SPW_MUST_USE;
 /* What rows say was spent by requests like these since then; NULL: any. For a budget that is new. Blocks, reads every row. */

@@ -221,8 +221,8 @@ enum rc ledger_file_open(sqlite3 **out, const struct ledger_options *o, struct e
     if (code != RC_OK)
         goto out;
     rc = store_use(db, ledger_file_busy_ms(o));
-    /* Whoever has no thread for it (ledger_checkpoint.h) folds the log back every MiB: often, since its rows wait while that
-     * is done, and for as long as there is much of it. */
+    /* Whoever has no thread for it (ledger_checkpoint.h) folds the log back every MiB: often, since its rows wait while
+     * that is done, and for as long as there is much of it. */
     if (rc == SQLITE_OK)
         rc =
             sqlite3_exec(db, "PRAGMA wal_autocheckpoint = 250; PRAGMA journal_size_limit = 67108864", NULL, NULL, NULL);

@@ -44,8 +44,8 @@ extern const char *const ledger_kinds_of_old[];
 /* Also on failure the caller ends them with ledger_file_finalize(). */
 enum rc ledger_file_prepare(sqlite3 *db, struct ledger_inserts *s, struct error *e) SPW_MUST_USE;
 void ledger_file_finalize(struct ledger_inserts *s);
-/* A row and its legs. SQLite's result: SQLITE_DONE, SQLITE_CONSTRAINT for a known request_id (nothing was inserted), or an
- * error of the file. */
+/* A row and its legs. SQLite's result: SQLITE_DONE, SQLITE_CONSTRAINT for a known request_id (nothing was inserted), or
+ * an error of the file. */
 int ledger_file_insert(const struct ledger_inserts *s, const struct ledger_row *row);
 /* `begin` or `commit`: SQLITE_OK or what went wrong. */
 int ledger_file_run(sqlite3_stmt *s);

@@ -1,5 +1,5 @@
-/* The seventh version of the ledger's file: what a row says of the machine's work, and the tables of bills, hours and of
- * what finance edits; and the ninth, which keeps roll-ups apart from what they are of. Headers say what they mean:
+/* The seventh version of the ledger's file: what a row says of the machine's work, and the tables of bills, hours and
+ * of what finance edits; and the ninth, which keeps roll-ups apart from what they are of. Headers say what they mean:
  * ledger.h (rows, legs), meter.h (node_meters), rollup.h (node_hours, allocations, hours, hour_rollups, hour_charges),
  * finance.h (finance, corrections). */
 #include "scheduler/books/ledger_internal.h"

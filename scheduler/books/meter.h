@@ -1,5 +1,5 @@
-/* What was measured of nodes, by quarter-hour: the ground that bills of energy and the close of an hour stand on. One row of
- * node_meters per node and quarter, to which is added while it lasts and never after its hour is closed.
+/* What was measured of nodes, by quarter-hour: the ground that bills of energy and the close of an hour stand on. One
+ * row of node_meters per node and quarter, to which is added while it lasts and never after its hour is closed.
  *
  * Times are microseconds of the quarter, in which the machine was up (paid for or owned), booting, idle (ready, and
  * nothing to compute), asleep, busy (computing; of engines that tell: the sum of all steps). Energy is what the machine

@@ -9,8 +9,8 @@
  *   hour_charges   how many requests of a model and pool were charged how much: for percentiles
  *   corrections    by month (finance.h): never part of a closed hour
  *
- * All amounts are pico-dollars, all times UTC; an hour is [hour_s, hour_s + 3600). Strings live for the call. NULL: none.
- * Readers open the file read-only; they block: command line and worker threads only. No file: no rows. */
+ * All amounts are pico-dollars, all times UTC; an hour is [hour_s, hour_s + 3600). Strings live for the call. NULL:
+ * none. Readers open the file read-only; they block: command line and worker threads only. No file: no rows. */
 #ifndef SCHEDULER_BOOKS_ROLLUP_H
 #define SCHEDULER_BOOKS_ROLLUP_H
 

@@ -82,8 +82,8 @@ static bool read_entry(const struct spool *s, int64_t at, int64_t size, char **s
     return false;
 }
 
-/* What follows the last whole entry into a file of its own, SPOOL.cut-ID-BYTE: a crash tears nothing but what was told to
- * nobody, but a disk may damage anything, and then an operator has it. */
+/* What follows the last whole entry into a file of its own, SPOOL.cut-ID-BYTE: a crash tears nothing but what was told
+ * to nobody, but a disk may damage anything, and then an operator has it. */
 static bool keep_rest(const struct spool *s, int64_t size)
 {
     char *path = spw_asprintf("%s.cut-%s-%lld", s->path, s->id, (long long)s->end);

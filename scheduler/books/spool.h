@@ -6,12 +6,12 @@
  *   -- BYTES CRC32                    before each entry, of its bytes
  *   INSERT INTO ledger ...;           what the entry does to the file, as SQL
  *
- * The statements are those that the writer would have run, with their values: an entry is done to an empty twin of
- * the ledger in memory, and what SQLite runs there is written down. So a spool that an older program has left can be
- * replayed, and an operator can read it. Each group of entries is flushed before anybody is told that it is durable;
- * an end that a crash has torn, which was told to nobody, is set aside in SPOOL.cut-ID-BYTE, and so is what a damaged disk
- * makes unreadable. How far a spool has been replayed stands in the
- * ledger, in the same transaction: exactly once. An entry whose request has its row already is passed over.
+ * The statements are those that the writer would have run, with their values: an entry is done to an empty twin of the
+ * ledger in memory, and what SQLite runs there is written down. So a spool that an older program has left can be
+ * replayed, and an operator can read it. Each group of entries is flushed before anybody is told that it is durable; an
+ * end that a crash has torn, which was told to nobody, is set aside in SPOOL.cut-ID-BYTE, and so is what a damaged disk
+ * makes unreadable. How far a spool has been replayed stands in the ledger, in the same transaction: exactly once. An
+ * entry whose request has its row already is passed over.
  *
  * The writer's thread alone; blocks. */
 #ifndef SCHEDULER_BOOKS_SPOOL_H

@@ -1,11 +1,12 @@
 /* The embedded store: budgets of one process, in memory, made durable by the ledger (ledger.h: holds, totals, changes).
  *
- * What is granted is durable before it is told: a hold's row is committed with whatever else the writer has. At the next
- * start memory_store_load() books the holds of a scheduler that died as waste and takes the totals. With no ledger port
- * (ledger: off) nothing is durable and all answers come from inside the calls.
+ * What is granted is durable before it is told: a hold's row is committed with whatever else the writer has. At the
+ * next start memory_store_load() books the holds of a scheduler that died as waste and takes the totals. With no ledger
+ * port (ledger: off) nothing is durable and all answers come from inside the calls.
  *
- * One lock, held for the arithmetic of one call. Bounded: BUDGET_INSTANCES_MAX instances; one more is refused (RC_FULL).
- * Periods that are over are forgotten when nothing is reserved in them any more, but for the newest of those. */
+ * One lock, held for the arithmetic of one call. Bounded: BUDGET_INSTANCES_MAX instances; one more is refused
+ * (RC_FULL). Periods that are over are forgotten when nothing is reserved in them any more, but for the newest of
+ * those. */
 #ifndef SCHEDULER_BUDGETS_MEMORY_H
 #define SCHEDULER_BUDGETS_MEMORY_H
 

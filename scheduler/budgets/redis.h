@@ -1,5 +1,5 @@
-/* The store that several schedulers share: budgets in a Redis, changed by the script redis.lua, one atomic step per call.
- * Same promises as the embedded store (store.h), however many schedulers, crashes and lost replies there are:
+/* The store that several schedulers share: budgets in a Redis, changed by the script redis.lua, one atomic step per
+ * call. Same promises as the embedded store (store.h), however many schedulers, crashes and lost replies there are:
  *
  *  - A step whose reply is lost is sent again, by the same name, and has its effect once. Each connection has a fencing
  *    token: what an older one of the same instance still had under way is refused.
@@ -37,11 +37,11 @@ struct redis_store_options { /* texts are copied */
     int ledgers;                     /* schedulers that must have told; 0: 1 */
 };
 
-/* Asks the Redis once, blocking, at start. RC_UNSUPPORTED: it may lose or evict what it was told, or its password is wrong;
- * e says what to set. RC_IO: it cannot be asked now, which need not stay so. */
+/* Asks the Redis once, blocking, at start. RC_UNSUPPORTED: it may lose or evict what it was told, or its password is
+ * wrong; e says what to set. RC_IO: it cannot be asked now, which need not stay so. */
 enum rc redis_store_check(const struct redis_store_options *o, struct error *e) SPW_MUST_USE;
-/* At start: the question above, where RC_IO is only logged; what requests of this ledger held when its scheduler died is
- * booked there as waste; the store. Blocks. */
+/* At start: the question above, where RC_IO is only logged; what requests of this ledger held when its scheduler died
+ * is booked there as waste; the store. Blocks. */
 enum rc redis_store_start(struct budget_store **s, const struct redis_store_options *o, struct error *e) SPW_MUST_USE;
 struct budget_store *redis_store_new(const struct redis_store_options *o);
 

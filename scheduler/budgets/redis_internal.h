@@ -1,6 +1,6 @@
 /* What the files of the Redis store share: redis.c (the store's functions, the queue of steps), redis_port.c (a port's
- * connection: checks, hello, heartbeats), redis_wire.c (steps as commands, replies as answers), redis_lease.c (what may be
- * granted while Redis is lost), redis_rebuild.c (telling what the ledger knows; blocking, on a thread of its own).
+ * connection: checks, hello, heartbeats), redis_wire.c (steps as commands, replies as answers), redis_lease.c (what may
+ * be granted while Redis is lost), redis_rebuild.c (telling what the ledger knows; blocking, on a thread of its own).
  *
  * A port:
  *
@@ -9,8 +9,8 @@
  *      ^                |  wrong: REFUSED, asked again later         |  closed: CLOSED, rebuild, hello again
  *      +----------------+-------------------------------------------+  fenced, epoch: hello again
  *
- * Steps are sent in OPEN, in their order, and stay in the queue until they are answered; whatever is unanswered when the
- * connection is lost is sent again on the next one. */
+ * Steps are sent in OPEN, in their order, and stay in the queue until they are answered; whatever is unanswered when
+ * the connection is lost is sent again on the next one. */
 #ifndef SCHEDULER_BUDGETS_REDIS_INTERNAL_H
 #define SCHEDULER_BUDGETS_REDIS_INTERNAL_H
 

@@ -1,5 +1,5 @@
-/* What a ledger must know of shared budgets so that they can be rebuilt: holds, top-ups and limits, beside its rows. The
- * Redis has it first; nobody waits for these. */
+/* What a ledger must know of shared budgets so that they can be rebuilt: holds, top-ups and limits, beside its rows.
+ * The Redis has it first; nobody waits for these. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

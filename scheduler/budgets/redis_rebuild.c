@@ -1,6 +1,6 @@
-/* Redis has no epoch: it is new, or has lost its data. Each scheduler tells what its ledger says was spent, and what its
- * requests hold now, which counts as spent from here on: their new reservations are beside it. A thread of its own, with
- * a connection of its own, because reading a ledger blocks. Also the one question at start. */
+/* Redis has no epoch: it is new, or has lost its data. Each scheduler tells what its ledger says was spent, and what
+ * its requests hold now, which counts as spent from here on: their new reservations are beside it. A thread of its own,
+ * with a connection of its own, because reading a ledger blocks. Also the one question at start. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>

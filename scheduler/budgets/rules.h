@@ -34,8 +34,8 @@ struct budget_facts {
 /* "name=value, name=value" of the header, into ",name=value,...,". NULL or "": none. RC_INVALID: e says what is wrong. */
 enum rc budget_labels_read(const char *text, char labels[BUDGET_LABELS_BYTES], struct error *e) SPW_MUST_USE;
 
-/* Does it? Then `name` is the instance's: the rule's, with [value] for each "*"; where they don't fit, the end is a number
- * that stands for all of them. A provider's value may be a node's name. */
+/* Does it? Then `name` is the instance's: the rule's, with [value] for each "*"; where they don't fit, the end is a
+ * number that stands for all of them. A provider's value may be a node's name. */
 bool budget_rule_covers(const struct budget_rule *r, const struct budget_facts *f, char name[BUDGET_NAME_BYTES]);
 /* Who answers matters. */
 bool budget_rule_asks_provider(const struct budget_rule *r);

@@ -1,23 +1,24 @@
-/* Where budgets are counted: a table of asynchronous functions, so that one process (memory.h, made durable by the ledger)
- * or several (Redis) can keep the same books with the same guarantees.
+/* Where budgets are counted: a table of asynchronous functions, so that one process (memory.h, made durable by the
+ * ledger) or several (Redis) can keep the same books with the same guarantees.
  *
- * A store knows instances of budgets by name ("research", or "each-user[alice]"), and for each the periods that are in use.
- * What the limits are comes with each call out of the caller's configuration; top-ups and limits that were set at run time
- * are the store's, and are added there. The arithmetic is policies/budget.h: all budgets of a call in one atomic step.
+ * A store knows instances of budgets by name ("research", or "each-user[alice]"), and for each the periods that are in
+ * use. What the limits are comes with each call out of the caller's configuration; top-ups and limits that were set at
+ * run time are the store's, and are added there. The arithmetic is policies/budget.h: all budgets of a call in one
+ * atomic step.
  *
  * Life of a reservation:
  *
  *     reserve() --> granted --> [ extend() ... ] --> settle(spent)        spent 0: it is released
  *               \-> refused
  *
- * What reserve() and extend() grant is durable before they say so: should the scheduler die, all that was granted counts as
- * spent (booked as waste), and what was asked but not granted is void. settle() says nothing back; the memory store's is
- * durable with the request's ledger row, which carries hold->name and start_s (ledger.h).
+ * What reserve() and extend() grant is durable before they say so: should the scheduler die, all that was granted
+ * counts as spent (booked as waste), and what was asked but not granted is void. settle() says nothing back; the memory
+ * store's is durable with the request's ledger row, which carries hold->name and start_s (ledger.h).
  *
  * Threads: a port belongs to one event loop and is used on its thread alone; store functions without a port are for any
  * thread. `done` comes exactly once per call that returned RC_OK, on the port's loop, and MAY COME FROM INSIDE the call
- * (memory without a ledger). The caller may settle() while an extend() has not answered: then its done never comes, and what
- * it is granted is given back. Nothing blocks. */
+ * (memory without a ledger). The caller may settle() while an extend() has not answered: then its done never comes, and
+ * what it is granted is given back. Nothing blocks. */
 #ifndef SCHEDULER_BUDGETS_STORE_H
 #define SCHEDULER_BUDGETS_STORE_H
 
@@ -96,8 +97,8 @@ struct budget_store_ops {
     /* id: of the request, unique; 1..63 bytes. 1 <= n <= BUDGET_SET_MAX, names distinct. RC_FULL: too much is under way. */
     enum rc (*reserve)(struct budget_port *p, const char *id, const struct budget_claim *claims, int n,
                        const struct budget_ask *ask, budget_done_cb *done, void *arg);
-    /* More for a hold, from the same periods of the same budgets. ask->fixed too. At most one at a time per hold. claims: as
-     * with reserve(), for the limits that hold now. */
+    /* More for a hold, from the same periods of the same budgets. ask->fixed too. At most one at a time per hold.
+     * claims: as with reserve(), for the limits that hold now. */
     enum rc (*extend)(struct budget_port *p, struct budget_hold *hold, const struct budget_claim *claims, int n,
                       const struct budget_ask *ask, budget_done_cb *done, void *arg);
     /* Takes the hold. Returns what was spent beyond what was granted: 0, unless somebody counts more than there can be. */

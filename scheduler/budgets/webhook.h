@@ -1,6 +1,6 @@
 /* Notices to a webhook: POSTs of JSON by libcurl on the loop, tried three times, never waited for. Bounded: at most
- * WEBHOOK_PENDING_MAX under way; what comes beyond is dropped and counted. Neither the URL nor the token is logged (either
- * may hold a secret). */
+ * WEBHOOK_PENDING_MAX under way; what comes beyond is dropped and counted. Neither the URL nor the token is logged
+ * (either may hold a secret). */
 #ifndef SCHEDULER_BUDGETS_WEBHOOK_H
 #define SCHEDULER_BUDGETS_WEBHOOK_H
 

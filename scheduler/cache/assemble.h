@@ -29,8 +29,8 @@ struct assembler {
 void assembler_init(struct assembler *a, size_t bytes_max, struct tree *scratch);
 void assembler_fini(struct assembler *a);
 /* One chunk's JSON (the data of one SSE frame, not "[DONE]"). RC_UNSUPPORTED: this stream cannot be kept (several
- * choices, logprobs, fields of a delta that we do not know); RC_FULL: over bytes_max; RC_INVALID: no chunk. Anything but
- * RC_OK is final and everything kept is given back. */
+ * choices, logprobs, fields of a delta that we do not know); RC_FULL: over bytes_max; RC_INVALID: no chunk. Anything
+ * but RC_OK is final and everything kept is given back. */
 enum rc assembler_feed(struct assembler *a, const char *chunk, size_t n);
 /* A chunk like one before it, but for its plain text (the inside of a string): the same without a look at the rest. */
 enum rc assembler_text(struct assembler *a, struct bytes inside);
@@ -38,8 +38,8 @@ enum rc assembler_text(struct assembler *a, struct bytes inside);
 enum rc assembler_usage(struct assembler *a, struct bytes object);
 /* For another stream, with the same bounds: nothing is kept, but the memory it took. */
 void assembler_reset(struct assembler *a);
-/* Append the whole answer: what replay_check() accepts; of tools alone, it may not. counts: put in when the node gave no
- * usage of its own. RC_AGAIN: no finish_reason has come. */
+/* Append the whole answer: what replay_check() accepts; of tools alone, it may not. counts: put in when the node gave
+ * no usage of its own. RC_AGAIN: no finish_reason has come. */
 enum rc assembler_finish(const struct assembler *a, const struct token_counts *counts, struct strbuf *out) SPW_MUST_USE;
 
 #endif

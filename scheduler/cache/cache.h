@@ -1,10 +1,10 @@
 /* Exact-match cache of finished answers. It keeps whole answers, as bodies of /v1/chat/completions or /v1/completions,
  * under the keys of canonical.h; replay.h turns them into what a client gets.
  *
- * Two back ends behind one small table: `memory` (an LRU of our own, lru.c) and `redis` (redis.c). A cache never makes a
- * request fail: whatever goes wrong is a miss, counted. A cache belongs to one loop and its thread, and nothing blocks;
- * with several loops each has its own, and those of mode memory share what they keep (struct cache_memory). cache_stats()
- * alone may be called from any thread.
+ * Two back ends behind one small table: `memory` (an LRU of our own, lru.c) and `redis` (redis.c). A cache never makes
+ * a request fail: whatever goes wrong is a miss, counted. A cache belongs to one loop and its thread, and nothing
+ * blocks; with several loops each has its own, and those of mode memory share what they keep (struct cache_memory).
+ * cache_stats() alone may be called from any thread.
  *
  * The life of a request in it (dispatch's side of each step is in scheduler/cache/README.md):
  *
@@ -38,8 +38,8 @@ enum rc cache_ask_parse(struct cache_ask *ask, const char *cache_control, const 
 #define CACHE_READ     1u /* look it up */
 #define CACHE_STORE    2u /* keep the answer */
 #define CACHE_COLLAPSE 4u /* share the answer with identical requests in flight */
-/* Which of these a request may do. None unless it asks for one answer, and is deterministic or says `on`. no-store: read
- * alone. no-cache: fresh from a node, then kept. `off`: nothing. */
+/* Which of these a request may do. None unless it asks for one answer, and is deterministic or says `on`. no-store:
+ * read alone. no-cache: fresh from a node, then kept. `off`: nothing. */
 unsigned cache_use(const struct cache_ask *ask, enum cache_kind kind, const cJSON *root);
 
 /* ---- the cache -------------------------------------------------------------------------------------------------- */

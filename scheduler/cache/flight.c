@@ -1,5 +1,5 @@
-/* A seat is what a ticket has in a flight. It outlives its ticket while a message to it is under way, and its parts have
- * different owners: `ticket` its own loop's, the rest the lock's. */
+/* A seat is what a ticket has in a flight. It outlives its ticket while a message to it is under way, and its parts
+ * have different owners: `ticket` its own loop's, the rest the lock's. */
 #include "scheduler/cache/flight.h"
 
 #include <pthread.h>

@@ -12,8 +12,8 @@
  *       |      +---------------------------------------> idle
  *       +-> FLIGHT_ROLE_ALONE: a bound is reached; nothing is kept, the request goes its own way
  *
- * A ticket lies inside the request and is either idle or in one flight. Deadlines are the request's: when a follower has
- * waited too long, it leaves and goes its own way.
+ * A ticket lies inside the request and is either idle or in one flight. Deadlines are the request's: when a follower
+ * has waited too long, it leaves and goes its own way.
  *
  * Threads: one table for all loops, behind one short lock. A ticket belongs to the loop of the mailbox that it joined
  * with; its callback comes there, by a message and so in a turn of its own, and may do whatever it likes. Who leaves

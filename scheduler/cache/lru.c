@@ -1,6 +1,6 @@
 /* The back end in our own memory: a hash table of fixed size and one list in order of use, shared by the caches of all
- * loops. Every operation is O(1) under one lock; an entry that is too old goes when it is asked for, or when its place is
- * needed. Only references are taken and given under the lock; entries are made and freed outside of it. */
+ * loops. Every operation is O(1) under one lock; an entry that is too old goes when it is asked for, or when its place
+ * is needed. Only references are taken and given under the lock; entries are made and freed outside of it. */
 #include <openssl/rand.h>
 #include <pthread.h>
 #include <stdlib.h>

@@ -1,11 +1,11 @@
-/* A stored answer on its way to another client: the same body with an id and a time of its own, or the stream that would
- * have brought it. Works on places in the text, so that whatever a model said comes out as it went in. Pure.
+/* A stored answer on its way to another client: the same body with an id and a time of its own, or the stream that
+ * would have brought it. Works on places in the text, so that whatever a model said comes out as it went in. Pure.
  *
  * What can be replayed: a chat.completion or text_completion with one choice of index 0 that ended by itself (stop,
  * length, tool_calls, function_call), whose message holds role, content, reasoning_content, reasoning, refusal and
- * tool_calls, and nothing else but what is null or empty. logprobs and anything we do not know in a message cannot be cut
- * into chunks; such answers are not kept. A list of embeddings can be replayed as a body, which gets no id and no time
- * where it had none. */
+ * tool_calls, and nothing else but what is null or empty. logprobs and anything we do not know in a message cannot be
+ * cut into chunks; such answers are not kept. A list of embeddings can be replayed as a body, which gets no id and no
+ * time where it had none. */
 #ifndef SCHEDULER_CACHE_REPLAY_H
 #define SCHEDULER_CACHE_REPLAY_H
 
@@ -30,8 +30,8 @@ struct replay {
 /* Append to out. RC_FULL at its bound, RC_INVALID and RC_UNSUPPORTED as replay_check(): out then holds rubbish, and the
  * hit is better taken for a miss. */
 enum rc replay_body(const char *body, size_t n, const struct replay *r, struct strbuf *out) SPW_MUST_USE;
-/* The whole stream: role, text in pieces, tool calls, finish, usage when asked, [DONE]. *tail (may be NULL): where in out
- * the finish begins, which must not leave before the books are written. */
+/* The whole stream: role, text in pieces, tool calls, finish, usage when asked, [DONE]. *tail (may be NULL): where in
+ * out the finish begins, which must not leave before the books are written. */
 enum rc replay_stream(const char *body, size_t n, const struct replay *r, struct strbuf *out,
                       size_t *tail) SPW_MUST_USE;
 

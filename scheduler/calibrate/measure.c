@@ -325,8 +325,8 @@ static enum rc measure_prefill(struct session *s, struct error *e)
         s->o->url);
 }
 
-/* From when all have begun to when the first one ends; 0: there is no such time. *context: what all of them hold then, in the
- * mean. */
+/* From when all have begun to when the first one ends; 0: there is no such time. *context: what all of them hold then,
+ * in the mean. */
 static double step_us(const struct probe *p, int n, double *context)
 {
     int64_t from = 0, to = INT64_MAX;

@@ -1,9 +1,9 @@
 /* Measuring a node over its OpenAI API, by streams like any client's. Blocks; command line only.
  *
- * Prefill: prompts of growing size, each new, alone on the node: the time to the first token, by the tokens that the node
- * says it had not seen before. Decode: 1, 2, 4... streams at once, from the moment at which all of them have begun to that
- * at which the first one ends: the mean time between two tokens of one. Detail: the gaps of a stream while another's
- * prompt is computed, and steps with long contexts. The node should have nothing else to do. */
+ * Prefill: prompts of growing size, each new, alone on the node: the time to the first token, by the tokens that the
+ * node says it had not seen before. Decode: 1, 2, 4... streams at once, from the moment at which all of them have begun
+ * to that at which the first one ends: the mean time between two tokens of one. Detail: the gaps of a stream while
+ * another's prompt is computed, and steps with long contexts. The node should have nothing else to do. */
 #ifndef SCHEDULER_CALIBRATE_MEASURE_H
 #define SCHEDULER_CALIBRATE_MEASURE_H
 
@@ -25,8 +25,8 @@ struct measure_options {
     bool local;                       /* the node runs on this machine: its energy counters tell of it */
     FILE *progress;                   /* a line per point; NULL: quiet */
 };
-/* Fills everything but node, node_type, numerics and measured_at. RC_IO, RC_TIMEOUT, RC_DENIED: the node did not answer as
- * it must, *e says how; RC_UNSUPPORTED: it answers, but too little to draw a line, or one that falls. */
+/* Fills everything but node, node_type, numerics and measured_at. RC_IO, RC_TIMEOUT, RC_DENIED: the node did not answer
+ * as it must, *e says how; RC_UNSUPPORTED: it answers, but too little to draw a line, or one that falls. */
 enum rc measure_node(const struct measure_options *o, struct calibration *c, struct error *e) SPW_MUST_USE;
 
 #endif

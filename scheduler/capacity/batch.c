@@ -1,6 +1,6 @@
-/* The pace of batch work (policies/progress.h): per market, what waits and what could compute it are put together as the
- * simulator does (sim_plan.c), and the front is told what batch requests may do until the next look: fill what is idle, take
- * any place on machines, or, those whose time is nearly over, go wherever they can. */
+/* The pace of batch work (policies/progress.h): per market, what waits and what could compute it are put together as
+ * the simulator does (sim_plan.c), and the front is told what batch requests may do until the next look: fill what is
+ * idle, take any place on machines, or, those whose time is nearly over, go wherever they can. */
 
 #include "policies/batch_market.h"
 #include "scheduler/capacity/fleet_internal.h"

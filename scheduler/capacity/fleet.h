@@ -1,5 +1,6 @@
 /* The fleet: what pools have launched, and the sleep of all engines of ours. It gathers what policies/scale.h and
- * policies/power.h want to know, asks them every few seconds and at once when somebody waits, a node is lost or the fleet is
+ * policies/power.h want to know, asks them every few seconds and at once when somebody waits, a node is lost or the
+ * fleet is
  * full, and carries out what they say: through providers, the node table and the engines' own HTTP.
  *
  *   demand (front) --> forecast --> scale_plan()  --> guard --> journal --> provider->launch() --> nodes_add()
@@ -68,12 +69,12 @@ struct fleet_options { /* all borrowed */
 enum rc fleet_new(struct fleet **f, const struct fleet_options *o, struct error *e) SPW_MUST_USE;
 /* The scheduler drains: nothing is planned any more, what is there finishes. NULL is fine. */
 void fleet_pause(struct fleet *f);
-/* No more is launched; what cannot live without us is ended, what can is left for the next scheduler. done(arg) once, on
- * the loop. */
+/* No more is launched; what cannot live without us is ended, what can is left for the next scheduler. done(arg) once,
+ * on the loop. */
 void fleet_stop(struct fleet *f, int64_t grace_ms, void (*done)(void *arg), void *arg);
 void fleet_free(struct fleet *f); /* NULL is fine */
-/* A reload: pools that are gone are drained, limits hold from now on. Providers that are new are opened; one whose settings
- * changed needs a restart, and *e says so. */
+/* A reload: pools that are gone are drained, limits hold from now on. Providers that are new are opened; one whose
+ * settings changed needs a restart, and *e says so. */
 enum rc fleet_take(struct fleet *f, const struct config *c, struct error *e) SPW_MUST_USE;
 
 /* ---- orders of an operator: RC_NOT_FOUND, RC_INVALID, RC_CONFLICT, RC_FULL (a limit), with a text ---------------- */

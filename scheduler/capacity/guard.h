@@ -1,5 +1,5 @@
-/* The last gate before a provider's launch(): nodes, dollars per hour, launches per minute. It keeps its own book of what
- * is there and believes nobody's plan, so that no mistake elsewhere can rent more than the configuration allows.
+/* The last gate before a provider's launch(): nodes, dollars per hour, launches per minute. It keeps its own book of
+ * what is there and believes nobody's plan, so that no mistake elsewhere can rent more than the configuration allows.
  *
  * Integers only; no clock, no I/O. One thread's. What may be there counts: from the moment it is admitted until the
  * provider has said that it is gone. */

@@ -1,12 +1,12 @@
-/* What we have asked providers for, on disk before they are asked: an SQLite file in the state folder, written on a thread of
- * its own.
+/* What we have asked providers for, on disk before they are asked: an SQLite file in the state folder, written on a
+ * thread of its own.
  *
  *   journal_intend(token, ...) --> done(RC_OK): it is durable --> provider->launch() --> journal_known(id, price)
  *                                                                        ... journal_price() ... --> journal_end()
  *
- * So whenever this process ends, by whatever: either the provider was never asked, or the intent is found again, open, by
- * the next one, which looks for its token in the provider's list. Beside that it is the bill: from when to when what cost
- * how much.
+ * So whenever this process ends, by whatever: either the provider was never asked, or the intent is found again, open,
+ * by the next one, which looks for its token in the provider's list. Beside that it is the bill: from when to when what
+ * cost how much.
  *
  * The loop's thread only; what is handed over is written in order. An intent that cannot be written is told RC_IO, and
  * nothing is launched. Anything else is tried again every second and counted, and what comes after it waits, intents
@@ -52,8 +52,8 @@ void journal_known(struct journal *j, const char *token, const char *id, const c
 /* It costs so much from then on. */
 void journal_price(struct journal *j, const char *token, struct pusd price_hour, int64_t at_s);
 void journal_end(struct journal *j, const char *token, int64_t at_s, const char *reason);
-/* An offer costs so much from then on: so does all that was launched of it and lived longer, whether it is there still, or
- * known already, or neither. Later ones come later. Again is fine. */
+/* An offer costs so much from then on: so does all that was launched of it and lived longer, whether it is there still,
+ * or known already, or neither. Later ones come later. Again is fine. */
 void journal_market(struct journal *j, const char *provider, const char *offer, struct pusd price_hour, int64_t at_s);
 
 /* What is known of how often a pool's spot nodes are taken back. */
@@ -68,8 +68,8 @@ struct journal_stats {
 };
 struct journal_stats journal_stats(const struct journal *j);
 
-/* What was paid, or is owed by now, for what was alive between the two (Unix seconds): each second at the price that held,
- * and at least billing_min_s of each that ended. Read on the journal's thread. */
+/* What was paid, or is owed by now, for what was alive between the two (Unix seconds): each second at the price that
+ * held, and at least billing_min_s of each that ended. Read on the journal's thread. */
 struct journal_bill {
     struct pusd_sum paid;
     int64_t seconds; /* of instances */
@@ -78,8 +78,9 @@ struct journal_bill {
 typedef void journal_bill_cb(enum rc rc, const struct journal_bill *b, void *arg);
 void journal_bill(struct journal *j, int64_t from_s, int64_t until_s, journal_bill_cb *done, void *arg);
 
-/* What one name was rented as, for the books: every instance whose paid time reaches into [from_s, until_s), with all of
- * its prices, ascending; they live for the call. Opens the file read-only; any thread that may block. No file: none. */
+/* What one name was rented as, for the books: every instance whose paid time reaches into [from_s, until_s), with all
+ * of its prices, ascending; they live for the call. Opens the file read-only; any thread that may block. No file:
+ * none. */
 struct journal_price {
     int64_t at_s;
     struct pusd hour;

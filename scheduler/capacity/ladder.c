@@ -1,5 +1,5 @@
-/* The power ladder: which of our own engines are awake. The snapshot is put together as the simulator does it (sim_power.c),
- * policies/power.h decides, and what it says is done through sleep.c. */
+/* The power ladder: which of our own engines are awake. The snapshot is put together as the simulator does it
+ * (sim_power.c), policies/power.h decides, and what it says is done through sleep.c. */
 #include <math.h>
 #include <string.h>
 
@@ -271,8 +271,8 @@ static bool has_ladder(const struct member *m)
     return !m->pool && l && (l->of[POWER_SLEEP].allowed || l->of[POWER_OFF].allowed);
 }
 
-/* What it may draw until it has done what it is told is claimed first: requests are admitted all the while, on other loops. A
- * waking for which nothing is left does not happen. */
+/* What it may draw until it has done what it is told is claimed first: requests are admitted all the while, on other
+ * loops. A waking for which nothing is left does not happen. */
 static void claim(struct member *m, const struct power_node *p, struct power_choice *c)
 {
     const bool wakes = c->target < POWER_SLEEP && p->state >= POWER_SLEEP && p->to == p->state;

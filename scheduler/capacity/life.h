@@ -13,10 +13,10 @@
  *        |           ^  \__ deadline: ended once more
  *        +-----------+  deadline: LOST, since nobody knows whether it is there
  *
- * Every state but GONE has a deadline, and something happens at it. A *rented* node (whoever launched it can end it) that
- * does not come, does not answer or does not empty is ended; an *owned* one is there whatever we do: it stays LOST until it
- * answers, and one that does not run empty is taken back into service. What an event does not mean in a state changes
- * nothing. */
+ * Every state but GONE has a deadline, and something happens at it. A *rented* node (whoever launched it can end it)
+ * that does not come, does not answer or does not empty is ended; an *owned* one is there whatever we do: it stays LOST
+ * until it answers, and one that does not run empty is taken back into service. What an event does not mean in a state
+ * changes nothing. */
 #ifndef SCHEDULER_CAPACITY_LIFE_H
 #define SCHEDULER_CAPACITY_LIFE_H
 
@@ -60,8 +60,8 @@ const char *life_event_name(enum life_event e);
 /* The state after it; the same state: it changes nothing. */
 enum life_state life_next(enum life_state s, enum life_event e, bool rented);
 
-/* For how long a node may be in a state, milliseconds. READY and SLEEPING: without a sign of life (whoever sees one begins
- * the time anew). OFF: until its power is looked at again. */
+/* For how long a node may be in a state, milliseconds. READY and SLEEPING: without a sign of life (whoever sees one
+ * begins the time anew). OFF: until its power is looked at again. */
 struct life_times {
     int64_t of[LIFE_STATES]; /* GONE: 0 */
 };

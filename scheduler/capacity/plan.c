@@ -1,5 +1,5 @@
-/* Autoscaling: demand (market.c), what can be had, and who is there become the snapshot that policies/scale.h decides by; as
- * in the simulator (sim_plan.c). */
+/* Autoscaling: demand (market.c), what can be had, and who is there become the snapshot that policies/scale.h decides
+ * by; as in the simulator (sim_plan.c). */
 #include <math.h>
 #include <string.h>
 
@@ -217,8 +217,8 @@ static void add_others(struct snapshot *s, struct fleet *f, const struct market 
     }
 }
 
-/* The API that is turned to when there are too few nodes: the first that is there and would be in time, else the first. Its
- * entry may be another market's. */
+/* The API that is turned to when there are too few nodes: the first that is there and would be in time, else the first.
+ * Its entry may be another market's. */
 static void find_api(struct snapshot *s, struct fleet *f, const struct market *k)
 {
     const struct config_aim aim = config_aim(f->config, config_model(f->config, k->model));
@@ -395,8 +395,8 @@ static void act(struct fleet *f, const struct snapshot *s, const struct scale_ac
         member_end(m, why);
 }
 
-/* Averages fade slowly. When nobody has asked for as long as capacity is kept, and no more than that is foreseen, then there
- * is no demand. */
+/* Averages fade slowly. When nobody has asked for as long as capacity is kept, and no more than that is foreseen, then
+ * there is no demand. */
 static bool is_idle(const struct fleet *f, const struct market *k, const struct snapshot *s, double now, double then)
 {
     int in_flight = s->at_apis + k->now.waiting + k->now.waiting_batch;

@@ -1,5 +1,5 @@
-/* Sleep and power of one node: POST /sleep and /wake_up under its key (docs/NODE_API.md), or its provider's switch. What came
- * of it is seen by the health check; an order that got no answer is given again. */
+/* Sleep and power of one node: POST /sleep and /wake_up under its key (docs/NODE_API.md), or its provider's switch.
+ * What came of it is seen by the health check; an order that got no answer is given again. */
 #include <stdlib.h>
 #include <string.h>
 

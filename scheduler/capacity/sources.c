@@ -216,8 +216,8 @@ struct offer *pool_offer(struct pool *p, const char *id)
     return NULL;
 }
 
-/* Cold for so long from now on. It is a return to it that waits longer each time it was too early; what is missing is still
- * tried there as soon as it is not cold any more. */
+/* Cold for so long from now on. It is a return to it that waits longer each time it was too early; what is missing is
+ * still tried there as soon as it is not cold any more. */
 static void cool_for(struct pool *p, struct offer *o, int64_t ms)
 {
     const int64_t more = (INT64_C(1) << o->flaps) - 1;

@@ -79,8 +79,8 @@ cJSON *cli_client_answer(const struct cli_client *c);
 /* The same with a JSON body, by POST. */
 enum rc cli_client_post(struct cli_client *c, const char *path, const char *body, cJSON **root,
                         struct error *e) SPW_MUST_USE;
-/* All that a verb has to do where it is one call (method: GET or POST) whose answer is printed. Its exit code; what failed
- * has been said. */
+/* All that a verb has to do where it is one call (method: GET or POST) whose answer is printed. Its exit code; what
+ * failed has been said. */
 int cli_show(const char *verb, const struct cli_target *t, const char *method, const char *path,
              void (*print)(const cJSON *answer));
 

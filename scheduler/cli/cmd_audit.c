@@ -1,5 +1,5 @@
-/* `spillway audit verify | prove | key | heads`: on the chain's files; no scheduler needs to run, and one that does is not
- * disturbed. */
+/* `spillway audit verify | prove | key | heads`: on the chain's files; no scheduler needs to run, and one that does is
+ * not disturbed. */
 #include "scheduler/cli/cli_internal.h"
 
 #include <inttypes.h>

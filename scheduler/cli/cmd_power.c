@@ -1,6 +1,6 @@
-/* `spillway nodes enrol` and `spillway nodes power`: the power of own machines, by the same provider as the daemon's, in this
- * process. Enrolling proves once that a machine comes back: the daemon, where one runs, drains the node before and
- * takes it back after; the proof is a file in state_dir, which the daemon looks for whenever it would switch a node
+/* `spillway nodes enrol` and `spillway nodes power`: the power of own machines, by the same provider as the daemon's,
+ * in this process. Enrolling proves once that a machine comes back: the daemon, where one runs, drains the node before
+ * and takes it back after; the proof is a file in state_dir, which the daemon looks for whenever it would switch a node
  * off. */
 #include "scheduler/cli/cli_internal.h"
 

@@ -1,5 +1,5 @@
-/* `spillway report`: a period's cost; with --reconcile, and `spillway ledger verify`: do the books close? From the ledger's
- * file alone: no scheduler needs to run, and one that does is not asked; but with --send and --sent. */
+/* `spillway report`: a period's cost; with --reconcile, and `spillway ledger verify`: do the books close? From the
+ * ledger's file alone: no scheduler needs to run, and one that does is not asked; but with --send and --sent. */
 #include "scheduler/cli/cli_internal.h"
 
 #include <stdlib.h>

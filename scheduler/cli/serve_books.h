@@ -1,5 +1,5 @@
-/* The daemon's bookkeeper: it looks at the node table every second and writes down what nodes were doing (meter.h), and some
- * minutes after each hour's end it closes the hour (closing.h), with bills by where a node comes from:
+/* The daemon's bookkeeper: it looks at the node table every second and writes down what nodes were doing (meter.h), and
+ * some minutes after each hour's end it closes the hour (closing.h), with bills by where a node comes from:
  *
  *   launched by a pool      what the journal says it cost, second by second, with its billing minimum
  *   an asset of finance's   written off; and its energy at the tariff of the quarter-hour

@@ -6,8 +6,8 @@
 
 _Static_assert(FLEET_JOIN_TOKEN_MAX >= TOKEN_TEXT_MAX, "a token fits");
 
-/* RC_NOT_FOUND: it is none of the fleet's; anything else that went wrong is told by its own log lines, and tried again when
- * its engine does. */
+/* RC_NOT_FOUND: it is none of the fleet's; anything else that went wrong is told by its own log lines, and tried again
+ * when its engine does. */
 static bool joined_cb(const char *name, const struct node_place_at *at, void *arg)
 {
     struct error e;

@@ -163,8 +163,8 @@ static enum rc prepare(struct service *s, struct start *a, int word_fd, struct e
     return RC_OK;
 }
 
-/* After the fork: calls that are safe there alone. All descriptors go up first, so that none is overwritten on its way to its
- * place. */
+/* After the fork: calls that are safe there alone. All descriptors go up first, so that none is overwritten on its way
+ * to its place. */
 static _Noreturn void become_new(struct start *a, char *const *argv)
 {
     sigset_t none;

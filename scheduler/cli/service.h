@@ -1,4 +1,5 @@
-/* What a service manager and we say to each other, without its library, and how a new process takes the place of an old one.
+/* What a service manager and we say to each other, without its library, and how a new process takes the place of an old
+ * one.
  *
  *   sockets in     LISTEN_FDS (sd_listen_fds(3)): the listener is there already, whatever `listen` says. One per worker may be
  *                  handed over; a manager hands one, which all workers share.
@@ -45,8 +46,8 @@ struct service {
     void *arg;
 };
 
-/* Takes what stands in the environment, and out of it, so that no child of ours believes it. RC_INVALID: LISTEN_FDS makes no
- * sense. */
+/* Takes what stands in the environment, and out of it, so that no child of ours believes it. RC_INVALID: LISTEN_FDS
+ * makes no sense. */
 enum rc service_init(struct service *s, struct error *e) SPW_MUST_USE;
 /* Before waiting for what the old process holds: the configuration is good, let it drain. */
 void service_can_take_over(struct service *s);

@@ -54,8 +54,8 @@ struct config_node {
     const struct power_levels *levels; /* of these figures, in the configuration's arena; NULL: not enough is known */
     const char
         *calibration; /* a record of `spillway nodes calibrate`; NULL: STATE_DIR/calibration/NAME.json if it is there */
-    /* That record, in the configuration's arena: how fast the node is, and what it draws. NULL: there is none, or it can't be
-     * used, and then calibration_why says why not (NULL: it is simply not there). */
+    /* That record, in the configuration's arena: how fast the node is, and what it draws. NULL: there is none, or it
+     * can't be used, and then calibration_why says why not (NULL: it is simply not there). */
     const struct calibration *calibrated;
     const char *calibration_why;
     int kv_tokens;                 /* that its KV cache has room for, where it does not say so; 0: unknown */
@@ -65,8 +65,8 @@ struct config_node {
     int n_machine;
     const struct provider_settings *machine_settings; /* the same, checked; NULL: none */
     const struct config_pool *pool;                   /* whose template this is; NULL: a node of its own */
-    /* Of one that a pool has launched; NULL: not known. market: static text (provider_market_name()), rows outlive nodes;
-     * domain: cloud/region/zone/type. */
+    /* Of one that a pool has launched; NULL: not known. market: static text (provider_market_name()), rows outlive
+     * nodes; domain: cloud/region/zone/type. */
     const char *market, *domain;
     /* provider process */
     const char *engine; /* path of spillway-engine; NULL: beside our own binary */
@@ -400,8 +400,8 @@ enum rc config_load(struct config **c, const char *path, struct strbuf *problems
 /* The same from text in memory; `name` stands for the file in messages. Paths in it are taken as they are. */
 enum rc config_parse(struct config **c, const char *text, size_t n, const char *name,
                      struct strbuf *problems) SPW_MUST_USE;
-/* It is counted: whoever needs it for longer than the scheduler runs with it (a request, a node) holds a reference. From
- * any thread. */
+/* It is counted: whoever needs it for longer than the scheduler runs with it (a request, a node) holds a reference.
+ * From any thread. */
 struct config *config_ref(const struct config *c);
 void config_free(struct config *c); /* gives a reference back, the loader's or one of config_ref(); NULL is fine */
 

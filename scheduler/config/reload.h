@@ -22,8 +22,8 @@ struct reload_options { /* all borrowed */
     const struct log *log;
     /* The configuration that runs. */
     const struct config *(*current)(void *arg);
-    /* Take `next` over, all of it or, with *e, nothing. It is checked, and what needs a restart is as it was. On RC_OK the
-     * reference is the callee's. */
+    /* Take `next` over, all of it or, with *e, nothing. It is checked, and what needs a restart is as it was. On RC_OK
+     * the reference is the callee's. */
     enum rc (*apply)(struct config *next, struct error *e, void *arg);
     void *arg;
 };

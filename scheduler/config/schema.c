@@ -1,6 +1,6 @@
-/* Every setting, one row each, in tables by what they say something of. A new setting is a field in struct config and a row
- * in schema_main.c (the file itself), schema_nodes.c or schema_who.c (items of its lists); parsing, bounds, `check`,
- * `--help`, docs/CONFIG.md and the masked dump follow. */
+/* Every setting, one row each, in tables by what they say something of. A new setting is a field in struct config and a
+ * row in schema_main.c (the file itself), schema_nodes.c or schema_who.c (items of its lists); parsing, bounds,
+ * `check`, `--help`, docs/CONFIG.md and the masked dump follow. */
 #include "scheduler/config/schema_table.h"
 
 #include <string.h>

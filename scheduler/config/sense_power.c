@@ -1,5 +1,5 @@
-/* Power and energy settings that make no sense together: allowed, but probably not meant. What is said must be true whatever
- * the policy does, so draws are the least that can be. */
+/* Power and energy settings that make no sense together: allowed, but probably not meant. What is said must be true
+ * whatever the policy does, so draws are the least that can be. */
 #include <stdio.h>
 #include <string.h>
 

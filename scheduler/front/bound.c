@@ -1,9 +1,9 @@
 /* What an answer may come to: in tokens by its model's max_output, in money by the client's x-spillway-max-charge-usd.
  *
- * Money is turned into tokens before a node is asked: the prompt reckoned at its most and at the node's dearest price, and
- * max_tokens so that the rest pays for it. A node at whose prices not even one more token is paid for is no candidate,
- * also when an answer is to go on there: it would be charged whole by that node's prices. So the bound holds by
- * construction, unless a node counts more than there can be (pictures, or an untruth): then the charge is cut, and
+ * Money is turned into tokens before a node is asked: the prompt reckoned at its most and at the node's dearest price,
+ * and max_tokens so that the rest pays for it. A node at whose prices not even one more token is paid for is no
+ * candidate, also when an answer is to go on there: it would be charged whole by that node's prices. So the bound holds
+ * by construction, unless a node counts more than there can be (pictures, or an untruth): then the charge is cut, and
  * counted. */
 #include <inttypes.h>
 #include <string.h>

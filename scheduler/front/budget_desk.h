@@ -1,5 +1,5 @@
-/* What is last known of every instance of a budget, for refusals at the door, notices and the admin API; and each lane's way
- * to the store. One lock of its own, never held over I/O or a call back. */
+/* What is last known of every instance of a budget, for refusals at the door, notices and the admin API; and each
+ * lane's way to the store. One lock of its own, never held over I/O or a call back. */
 #ifndef SCHEDULER_FRONT_BUDGET_DESK_H
 #define SCHEDULER_FRONT_BUDGET_DESK_H
 
@@ -25,8 +25,8 @@ bool budget_desk_shared(const struct budget_desk *d, struct budget_store_stats *
 enum rc budget_access_new(struct budget_access **a, struct lane *l, struct error *e) SPW_MUST_USE;
 void budget_access_free(struct budget_access *a); /* after the lane's ledger port; NULL is fine */
 
-/* The store has said how an instance stands. refused: it has just refused, for good, what is not much. Tells the webhook,
- * the log and the metrics when a limit is reached, once per period and limit. */
+/* The store has said how an instance stands. refused: it has just refused, for good, what is not much. Tells the
+ * webhook, the log and the metrics when a limit is reached, once per period and limit. */
 void budget_desk_note(struct lane *l, const struct budget_rule *rule, const struct budget_claim *claim,
                       const struct budget_view *view, bool refused);
 /* What a request gave back, and spent, of an instance's period. */

@@ -189,9 +189,9 @@ static int64_t max_of(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* Tokens that the node may say before what we do about its last one takes effect: they are always paid for beforehand, so
- * that its own count never exceeds what is reserved. What it says in REACT_MS at the pace it has shown, or at a
- * fast one. */
+/* Tokens that the node may say before what we do about its last one takes effect: they are always paid for beforehand,
+ * so that its own count never exceeds what is reserved. What it says in REACT_MS at the pace it has shown, or at a fast
+ * one. */
 static int64_t lead_of(const struct request *r)
 {
     const struct budgeted *b = r->budget;
@@ -652,8 +652,8 @@ struct pusd budgeted_waste(const struct request *r)
     return r->budget ? r->budget->waste : (struct pusd){0};
 }
 
-/* A leg that we ended, or that broke off, without the node's own count: it may have said a little more than we have read,
- * and that is paid for as well. */
+/* A leg that we ended, or that broke off, without the node's own count: it may have said a little more than we have
+ * read, and that is paid for as well. */
 static struct pusd waste_of(const struct request *r)
 {
     const struct budgeted *b = r->budget;

@@ -1,5 +1,6 @@
 /* A request and its budgets: which it falls under, what it has reserved there, and what becomes of it when there is too
- * little. The rules are scheduler/budgets/rules.h, the books scheduler/budgets/store.h, the arithmetic policies/budget.h.
+ * little. The rules are scheduler/budgets/rules.h, the books scheduler/budgets/store.h, the arithmetic
+ * policies/budget.h.
  *
  *   budgeted_begin()    what its budgets say already: another model, batch, premises only, or a refusal
  *   budgeted_reserve()  with a slot in hand, for the node it is on: the prompt's bound, the first slice, and a lead: what the

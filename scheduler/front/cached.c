@@ -219,8 +219,8 @@ static struct digest digest_of(const void *data, size_t n)
 }
 
 /* What decides an answer beside the request: the model's public name, and of each node that serves it what it calls the
- * model and, from engines, the numerics class, which has the hash of the weights in it. One text each, ended by a NUL, in
- * the order of the configuration. */
+ * model and, from engines, the numerics class, which has the hash of the weights in it. One text each, ended by a NUL,
+ * in the order of the configuration. */
 static void identity_texts(const struct request *r, struct strbuf *out)
 {
     struct front *f = r->lane->front;
@@ -637,8 +637,8 @@ void cached_restart(struct request *r)
 void cached_failed(struct request *r)
 {
     struct flight_ticket *t = &r->cached.ticket;
-    /* What one was refused for would meet the others too; and what has killed its nodes must not be tried on more of them.
-     * Any other failure says nothing about the next try. */
+    /* What one was refused for would meet the others too; and what has killed its nodes must not be tried on more of
+     * them. Any other failure says nothing about the next try. */
     bool failed = r->outcome == LEDGER_FAILED && flight_leads(t);
     if (failed && r->error.code == API_POISON)
         flight_refuse(t);

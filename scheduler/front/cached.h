@@ -1,5 +1,5 @@
-/* The cache on a request's way through the front: looked up before a node is chosen, shared with identical requests that
- * are under way, kept when it has been computed. scheduler/cache has the parts; this is who calls them, and when.
+/* The cache on a request's way through the front: looked up before a node is chosen, shared with identical requests
+ * that are under way, kept when it has been computed. scheduler/cache has the parts; this is who calls them, and when.
  *
  *     cached_begin() --+-> BYPASS or MISS: dispatch, as if there were no cache
  *                      |
@@ -11,8 +11,8 @@
  *     dispatch ... cached_take() per chunk ... settle --+-> cached_done(): kept, and given to those who wait for it
  *                                                       +-> cached_failed(): the next of them has to compute it
  *
- * Who may be served what: an answer belongs to its tenant and its model's identity, which are in the key. A request that
- * is bound to the premises may be served from there, since nothing of it leaves; but it touches a Redis only where
+ * Who may be served what: an answer belongs to its tenant and its model's identity, which are in the key. A request
+ * that is bound to the premises may be served from there, since nothing of it leaves; but it touches a Redis only where
  * cache.redis.local says that it stands there. Limits count a hit as a request of no tokens.
  *
  * Never longer than redis.timeout and cache.collapse: what goes wrong is a miss. On the request's own loop. */
@@ -107,8 +107,8 @@ void cached_restart(struct request *r);
 void cached_failed(struct request *r);
 /* Would anybody have r's answer? */
 bool cached_wants(const struct request *r);
-/* r's row is durable and its answer written: keep it, and hand it on. body: of a whole answer, as it left; n 0: it could
- * not be written. */
+/* r's row is durable and its answer written: keep it, and hand it on. body: of a whole answer, as it left; n 0: it
+ * could not be written. */
 void cached_done(struct request *r, struct bytes body);
 
 static inline bool cached_answered(const struct cached_request *c)

@@ -1,5 +1,5 @@
-/* What is asked of each model, counted for those who plan capacity; and what they say of it: whether a node can come that
- * requests may wait for. */
+/* What is asked of each model, counted for those who plan capacity; and what they say of it: whether a node can come
+ * that requests may wait for. */
 #include "scheduler/front/front_internal.h"
 
 #include <string.h>

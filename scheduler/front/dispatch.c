@@ -188,8 +188,8 @@ static void note_failure(struct request *r, struct node *node, enum leg_fault fa
     api_error_set(&r->error, code_of(fault), NULL, "%s", "");
 }
 
-/* Was it being computed, and not merely queued? An engine says how many it computes at once; of others we know only that
- * they have begun to answer. */
+/* Was it being computed, and not merely queued? An engine says how many it computes at once; of others we know only
+ * that they have begun to answer. */
 static bool was_computed(const struct request *r)
 {
     if (leg_has_progress(r) || r->leg.alone)
@@ -366,8 +366,8 @@ static void note_sent(struct request *r)
                   told > 0 ? told : configured);
 }
 
-/* To the node whose slot it holds. False: nothing could be sent (the pool is full, the address gone, the request unfit),
- * and it is to look for another. */
+/* To the node whose slot it holds. False: nothing could be sent (the pool is full, the address gone, the request
+ * unfit), and it is to look for another. */
 static bool start_leg(struct request *r)
 {
     struct node *node = r->slot.node;

@@ -425,8 +425,8 @@ static void never_called(struct identity *who, const struct auth_refusal *refusa
 }
 
 /* Before a body is read: what will be refused for its head alone is refused now, so that strangers cannot make us hold
- * bodies. Who he is, is asked once more when the body is there: a key may have been revoked meanwhile, and nothing has to
- * be kept until then. Tokens whose issuer's keys are not there yet pass: endpoint_handle() waits for them. */
+ * bodies. Who he is, is asked once more when the body is there: a key may have been revoked meanwhile, and nothing has
+ * to be kept until then. Tokens whose issuer's keys are not there yet pass: endpoint_handle() waits for them. */
 void endpoint_head(struct http_exchange *x, void *arg)
 {
     char id[REQUEST_ID_BYTES];

@@ -158,8 +158,8 @@ static uint16_t put_name(struct explain_record *r, const char *name, size_t most
     return (uint16_t)at;
 }
 
-/* Which are listed, in their order: all, or those that came furthest. Those of other models and those that were not worth
- * a look come last. */
+/* Which are listed, in their order: all, or those that came furthest. Those of other models and those that were not
+ * worth a look come last. */
 static int32_t pick(const struct route_decision *d, int32_t n, bool listed[ROUTE_CANDIDATES_MAX])
 {
     static const uint8_t nothing_to_say[] = {ROUTE_NOT_LISTED, ROUTE_OTHER_MODEL};

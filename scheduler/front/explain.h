@@ -2,15 +2,15 @@
  * afterwards (`spillway explain`) or with the request itself (x-spillway-explain). explain_text.h puts them into words.
  *
  * A ring of records of EXPLAIN_BYTES each: its memory is that times `keep` (1000: 2 MiB), taken in explain_new(); the
- * newest decision takes the place of the oldest. A record holds copies, names too, so that it outlives request, nodes and
- * configuration. Of more than EXPLAIN_CANDIDATES_MAX candidates those that came furthest are listed and the others
+ * newest decision takes the place of the oldest. A record holds copies, names too, so that it outlives request, nodes
+ * and configuration. Of more than EXPLAIN_CANDIDATES_MAX candidates those that came furthest are listed and the others
  * counted by their reasons.
  *
  * Threads: a name that ends with _locked wants the front's lock (one writer at a time); it is on the path of every
  * request, so it neither allocates nor formats: about 100 ns for 3 candidates. Readers need no lock and never hold a
- * writer up: each record has a counter that is odd while it is written, and who sees it move has read nothing (a sequence
- * lock; of its words, too, every access is atomic: Boehm, "Can Seqlocks Get Along With Programming Language Memory
- * Models?", 2012). */
+ * writer up: each record has a counter that is odd while it is written, and who sees it move has read nothing (a
+ * sequence lock; of its words, too, every access is atomic: Boehm, "Can Seqlocks Get Along With Programming Language
+ * Memory Models?", 2012). */
 #ifndef SCHEDULER_FRONT_EXPLAIN_H
 #define SCHEDULER_FRONT_EXPLAIN_H
 
@@ -123,13 +123,13 @@ void explain_forget_locked(struct explain *e, uint64_t ticket);
 
 /* ---- reading: any thread ------------------------------------------------------------------------------------------- */
 
-/* The request's newest decisions, at most max of them, in order: the newest last. Returns how many; *earlier (may be NULL)
- * is how many more there are. */
+/* The request's newest decisions, at most max of them, in order: the newest last. Returns how many; *earlier (may be
+ * NULL) is how many more there are. */
 int explain_find(const struct explain *e, const char *request_id, uint64_t *tickets, int max, int *earlier);
 /* False: something else has its place by now. */
 bool explain_read(const struct explain *e, uint64_t ticket, const char *request_id, struct explain_record *out);
-/* The newest decisions of all, at most max of them, the newest first. Returns how many; one that is written over meanwhile
- * is left out. */
+/* The newest decisions of all, at most max of them, the newest first. Returns how many; one that is written over
+ * meanwhile is left out. */
 int explain_newest(const struct explain *e, struct explain_record *out, int max);
 int explain_keeps(const struct explain *e); /* how many at most */
 

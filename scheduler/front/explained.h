@@ -1,6 +1,6 @@
-/* A request that asks why it goes where it goes: x-spillway-explain: 1. Its decisions (explain.h) are copied as they are
- * taken, since the ring may have turned by the time the answer leaves; the answer carries them in a header of that name.
- * Whoever may not be told is answered all the same, and the header says so. A request's own lane. */
+/* A request that asks why it goes where it goes: x-spillway-explain: 1. Its decisions (explain.h) are copied as they
+ * are taken, since the ring may have turned by the time the answer leaves; the answer carries them in a header of that
+ * name. Whoever may not be told is answered all the same, and the header says so. A request's own lane. */
 #ifndef SCHEDULER_FRONT_EXPLAINED_H
 #define SCHEDULER_FRONT_EXPLAINED_H
 

@@ -1,8 +1,8 @@
 /* The front: the public OpenAI endpoint, the node table, routing, dispatch, settlement and the metrics of one process.
  *
  * Owns: the public listener (config.listen), the nodes and the engines that provider `process` starts for them, and
- * every request between its arrival and its ledger row. Leaves to others: configuration, ledger and keys (borrowed), the
- * admin API and the command line (which read it through the accessors below), signals and the loop itself (main).
+ * every request between its arrival and its ledger row. Leaves to others: configuration, ledger and keys (borrowed),
+ * the admin API and the command line (which read it through the accessors below), signals and the loop itself (main).
  *
  * Life: front_new() -> serving -> front_drain() -> done(arg) -> front_free(). front_free() without a drain closes at
  * once. Everything borrowed outlives the front; nothing blocks but front_free(), for the rows still to be written.
@@ -11,14 +11,13 @@
  * the loop given here. The functions below are for that loop's thread. Taken apart in this order: the threads end, then
  * listeners (what runs is cancelled and settled), ledger ports (rows are written), connections to nodes, node table.
  *
- * Public surface: POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, POST /tokenize and
- * /detokenize (as Spillway's engine and vLLM have them; nothing is computed, so they cost nothing), GET /v1/models,
- * GET /v1/models/{id}, GET /healthz, GET /readyz. /metrics and /admin are never here.
- * x-spillway-explain: 1 asks why the request goes where it goes; the answer says so in a header of that name (explained.h).
- * A request with an Idempotency-Key is computed and charged once (idempotency.h).
- * `service_tier` and x-spillway-deadline say how urgent a request is (urgency.h). A stream that had to wait may begin with
- * comments, and then lacks x-spillway-node.
- * Answers carry x-request-id (ours; a client's is not believed) and x-spillway-node. The charge is in the header
+ * Public surface: POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, POST /tokenize and /detokenize
+ * (as Spillway's engine and vLLM have them; nothing is computed, so they cost nothing), GET /v1/models, GET
+ * /v1/models/{id}, GET /healthz, GET /readyz. /metrics and /admin are never here. x-spillway-explain: 1 asks why the
+ * request goes where it goes; the answer says so in a header of that name (explained.h). A request with an
+ * Idempotency-Key is computed and charged once (idempotency.h). `service_tier` and x-spillway-deadline say how urgent a
+ * request is (urgency.h). A stream that had to wait may begin with comments, and then lacks x-spillway-node. Answers
+ * carry x-request-id (ours; a client's is not believed) and x-spillway-node. The charge is in the header
  * x-spillway-charge-usd, or, when streaming, in the final usage chunk as
  * "spillway":{"node":NAME,"charge_usd":"0.0012","joules_estimated":41.25} (charge: a string, exact decimal dollars).
  * Joules, in a whole answer the header x-spillway-joules-estimated: the node's watts x the seconds it worked / the
@@ -68,8 +67,8 @@ enum rc front_new(struct front **f, const struct front_options *o, struct error 
 void front_drain(struct front *f, void (*done)(void *arg), void *arg);
 void front_free(struct front *f); /* engines that still run are killed and reaped; NULL is fine */
 /* A configuration that was checked and whose restart-only settings are as before is taken over, all of it or, with *e,
- * nothing. auth: lane 0's, as in front_options; new_auth says that it is another one, and that the others are to be made
- * anew. What is under way ends with what it began with. */
+ * nothing. auth: lane 0's, as in front_options; new_auth says that it is another one, and that the others are to be
+ * made anew. What is under way ends with what it began with. */
 enum rc front_take(struct front *f, const struct config *c, struct auth *auth, bool new_auth,
                    struct error *e) SPW_MUST_USE;
 /* The listening sockets, still the front's: at most max. */
@@ -78,12 +77,12 @@ void front_hand_over(struct front *f); /* another process has them: what belongs
 int front_port(const struct front *f); /* bound TCP port */
 bool front_is_draining(const struct front *f);
 /* Show the certificate of `config`, read anew, ask what it asks of clients' certificates, and allow each client as many
- * connections as it says. Connections that are open stay as they are. All of it or, with *e, nothing. Reads the files of
- * the certificate (blocks for as long as that takes); the loop of front_options. */
+ * connections as it says. Connections that are open stay as they are. All of it or, with *e, nothing. Reads the files
+ * of the certificate (blocks for as long as that takes); the loop of front_options. */
 enum rc front_take_doors(struct front *f, const struct config *config, struct error *e) SPW_MUST_USE;
-/* Ready: not draining, the ledger takes rows, at least one node is healthy; and for FRONT_ASKED_MS after the start all are
- * waited for, so that the first requests do not go to a dear one because it was asked first how it is. *why (may be NULL):
- * static text, or "". */
+/* Ready: not draining, the ledger takes rows, at least one node is healthy; and for FRONT_ASKED_MS after the start all
+ * are waited for, so that the first requests do not go to a dear one because it was asked first how it is. *why (may be
+ * NULL): static text, or "". */
 #define FRONT_ASKED_MS 250
 bool front_is_ready(const struct front *f, const char **why);
 
@@ -130,8 +129,8 @@ int64_t front_batch(const char *model, struct progress_rows *rows, void *arg);
 void front_pace(const char *model, const struct fleet_pace *p, void *arg);
 /* Who plans capacity: for /readyz and /metrics. Borrowed; NULL: nobody. */
 void front_set_fleet(struct front *f, const struct fleet *fleet);
-/* What stands beside the front and has something to say in /metrics; at most FRONT_METRICS_MORE of them. arg: borrowed. Lane
- * 0's loop. */
+/* What stands beside the front and has something to say in /metrics; at most FRONT_METRICS_MORE of them. arg: borrowed.
+ * Lane 0's loop. */
 #define FRONT_METRICS_MORE 4
 typedef enum rc front_metrics_more(const void *arg, struct strbuf *out);
 void front_add_metrics(struct front *f, front_metrics_more *more, const void *arg);

@@ -46,14 +46,14 @@
  *         WAITING ----------------------> dispatch() <--- leg_failed()                            |
  *            +------------------------------------------------------------------------------------+
  *
- * Between the slot and the leg it may be RESERVING, while its budgets are asked; one that waits for room in a budget that is
- * used up (queue) is RESERVING without a slot.
+ * Between the slot and the leg it may be RESERVING, while its budgets are asked; one that waits for room in a budget
+ * that is used up (queue) is RESERVING without a slot.
  *
- * Before all that it may be ASKING whether its answer is known already, or about to be: then no node has it at all.
- * It outlives its exchange: a client that leaves takes x away, but the row is still written, and what others wait for
- * (idempotency.h) goes on. One leg at a time; a leg is
- * one attempt on one node. leg_failed() is also the way on after the first byte: what has been said so far is in `trail`,
- * and the next leg goes on from there (survive.h says when). */
+ * Before all that it may be ASKING whether its answer is known already, or about to be: then no node has it at all. It
+ * outlives its exchange: a client that leaves takes x away, but the row is still written, and what others wait for
+ * (idempotency.h) goes on. One leg at a time; a leg is one attempt on one node. leg_failed() is also the way on after
+ * the first byte: what has been said so far is in `trail`, and the next leg goes on from there (survive.h says
+ * when). */
 enum request_state {
     REQUEST_ASKING, /* the cache, or a like request's answer: cached.h */
     REQUEST_WAITING,
@@ -62,8 +62,8 @@ enum request_state {
     REQUEST_SETTLING
 };
 
-/* A place on a node, from the choice of the node until the leg ends, or until it is given back unused. What routing knew
- * of the node as it was taken goes with it, so that nothing of the node has to be read afterwards. */
+/* A place on a node, from the choice of the node until the leg ends, or until it is given back unused. What routing
+ * knew of the node as it was taken goes with it, so that nothing of the node has to be read afterwards. */
 struct slot {
     struct node *node;      /* NULL: none is held; the rest then tells of the last one */
     int position;           /* requests on the node as it was taken, with this one */
@@ -222,18 +222,18 @@ TAILQ_HEAD(request_queue, request);
 /* ---- lanes -------------------------------------------------------------------------------------------------------
  *
  * A lane is one event loop with all that its requests need: listener, connections to the nodes, callers' credentials,
- * metrics. Lane 0 is the loop of front_options and does what there is once: nodes, health checks, providers, the admin API,
- * the drain. The others have a thread each. What a lane holds is touched by its own thread only, but for counts, its
- * mailbox and `granted`.
+ * metrics. Lane 0 is the loop of front_options and does what there is once: nodes, health checks, providers, the admin
+ * API, the drain. The others have a thread each. What a lane holds is touched by its own thread only, but for counts,
+ * its mailbox and `granted`.
  *
- * What the lanes share stands behind front.lock: routing's part of the nodes (nodes.h), the rooms, the lanes' `granted`.
- * It is held for one decision and never over I/O, a log line or anybody's callback. Looking for a slot, taking it or else
- * queueing for one is one decision, so that no slot can come free in between unseen.
+ * What the lanes share stands behind front.lock: routing's part of the nodes (nodes.h), the rooms, the lanes'
+ * `granted`. It is held for one decision and never over I/O, a log line or anybody's callback. Looking for a slot,
+ * taking it or else queueing for one is one decision, so that no slot can come free in between unseen.
  *
- * A waiting request is, under the lock, in exactly one list: its room's queue or, once whichever lane gave a slot back has
- * taken that slot for it, its own lane's `granted`. Any lane moves it from the one to the other; only its own takes it out
- * of either. What routing reads of a request does not change while it is in the queue; and who leaves early gives back the
- * slot that he was granted. */
+ * A waiting request is, under the lock, in exactly one list: its room's queue or, once whichever lane gave a slot back
+ * has taken that slot for it, its own lane's `granted`. Any lane moves it from the one to the other; only its own takes
+ * it out of either. What routing reads of a request does not change while it is in the queue; and who leaves early
+ * gives back the slot that he was granted. */
 #define LANES_MAX 64 /* they are bits of front.to_tell */
 
 struct tls_watch; /* tls_watch.h */
@@ -438,8 +438,8 @@ void leg_stop(struct request *r);
 /* The same, and the call is cancelled. Without a leg: nothing happens. */
 void leg_drop(struct request *r, const char *outcome);
 void leg_late(struct request *r); /* the timer of a running leg */
-/* What a leg on `there` (node, generation, card, spec and model) would be sent now, to handlers with r as their argument,
- * whatever r's own leg does. RC_INVALID: it could not go on there by its ids. */
+/* What a leg on `there` (node, generation, card, spec and model) would be sent now, to handlers with r as their
+ * argument, whatever r's own leg does. RC_INVALID: it could not go on there by its ids. */
 enum rc leg_send_ahead(struct request *r, const struct slot *there, const struct http_call_handlers *h,
                        struct http_call **call, struct error *e) SPW_MUST_USE;
 /* r->numerics tells of what has been said until now, the running leg's part with it. */
@@ -467,8 +467,9 @@ const struct model *slot_look_locked(const struct request *r, uint32_t spread, s
                                      enum slot_look how);
 void slot_take_locked(struct request *r, struct node *node, const struct model *as);
 enum found { FOUND_SLOT, FOUND_ROOM, FOUND_NOBODY, FOUND_TOO_LATE, FOUND_NO_ROOM };
-/* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. FOUND_TOO_LATE: all that could are held
- * (nodes.h) for longer than r may wait, d->back_us. FOUND_NO_ROOM: *v says why, and r->retry_after_s until when. */
+/* A slot for r, or (ROOM) a place in its waiting room. FOUND_NOBODY: *d says why. FOUND_TOO_LATE: all that could are
+ * held (nodes.h) for longer than r may wait, d->back_us. FOUND_NO_ROOM: *v says why, and r->retry_after_s until
+ * when. */
 enum found slot_find(struct request *r, struct route_decision *d, enum waiting_verdict *v);
 /* When can somebody be asked again? Microseconds; 0: that is not known, or at any moment. */
 int64_t slot_back_us(struct request *r, struct route_decision *d);

@@ -418,8 +418,8 @@ static void lane_fini(struct lane *l)
         fetcher_free(l->fetcher);
 }
 
-/* Step by step over all lanes, because each step may still concern requests of another lane: a slot that one gives back is
- * granted to a waiter of the other. */
+/* Step by step over all lanes, because each step may still concern requests of another lane: a slot that one gives back
+ * is granted to a waiter of the other. */
 void lanes_free(struct front *f)
 {
     for (int i = 0; i < f->n_lanes; i++)

@@ -5,10 +5,10 @@
  *                  tokens (routing.token)
  *               -> leg_done(), or leg_failed() in dispatch.c
  *
- * Invariants: a slot is held exactly while r->leg.node is set (and given back by leg_drop() or leg_over()), and before that
- * by whoever called leg_start(); r->body's text is only read while somebody wants the answer (r->x, or repeats that wait:
- * idempotency.h), which is as long as legs can start; after settle() nothing here touches r but the end of a call that
- * still runs (on_end of a stream that has said [DONE]). */
+ * Invariants: a slot is held exactly while r->leg.node is set (and given back by leg_drop() or leg_over()), and before
+ * that by whoever called leg_start(); r->body's text is only read while somebody wants the answer (r->x, or repeats
+ * that wait: idempotency.h), which is as long as legs can start; after settle() nothing here touches r but the end of a
+ * call that still runs (on_end of a stream that has said [DONE]). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,8 +36,8 @@ bool leg_has_progress(const struct request *r)
     return said(r) > r->leg.said_before;
 }
 
-/* A node's draw, shared among the requests that it has at the leg's end: as good a guess as there is without a meter of each.
- * The draw itself may be measured, by an engine that joined; else it is declared, or its engine's estimate. */
+/* A node's draw, shared among the requests that it has at the leg's end: as good a guess as there is without a meter of
+ * each. The draw itself may be measured, by an engine that joined; else it is declared, or its engine's estimate. */
 static void note_energy(struct request *r, const struct node *n, int together)
 {
     int64_t us = mono_since(r->lane->front->o.clock, r->leg.started) / NS_PER_US, milliwatts;
@@ -349,8 +349,8 @@ static bool lacks_endpoint(const struct request *r)
     return !request_traits(r->body.kind)->speaks && (status == 404 || status == 405 || status == 501);
 }
 
-/* Is it an engine that says that it takes nothing at all now (docs/NODE_API.md)? With "queue_full" or "waking" it says no to
- * this request only. */
+/* Is it an engine that says that it takes nothing at all now (docs/NODE_API.md)? With "queue_full" or "waking" it says
+ * no to this request only. */
 static bool is_away(const struct request *r)
 {
     static const char *const codes[] = {"draining", "loading", "load_failed", "failed"};
@@ -390,8 +390,8 @@ static void take_refusal(struct request *r)
     leg_failed(r, status == 429 || status == 503 ? FAULT_BUSY : FAULT_STATUS, reason);
 }
 
-/* The tokenizer's: it is as the node made it, and nothing was computed that would be counted. A server that means something
- * else by this path lacks ours. */
+/* The tokenizer's: it is as the node made it, and nothing was computed that would be counted. A server that means
+ * something else by this path lacks ours. */
 static void take_text(struct request *r)
 {
     const struct span body = {r->answer.data, r->answer.len};

@@ -1,6 +1,6 @@
 /* What GET /v1/models says of a model: OpenAI's four fields, and beside them what a program wants to know before it
- * chooses: context, prices, where it is computed, what it can. Only what the caller may have: the facts are gathered from
- * the nodes that could answer him. Pure. */
+ * chooses: context, prices, where it is computed, what it can. Only what the caller may have: the facts are gathered
+ * from the nodes that could answer him. Pure. */
 #ifndef SCHEDULER_FRONT_MODEL_PAGE_H
 #define SCHEDULER_FRONT_MODEL_PAGE_H
 

@@ -1,6 +1,6 @@
-/* The models that applications may ask for: every name that a node serves and every entry of `models`, with their aliases
- * and the chain that each stands for. Built once from a configuration, which it borrows from; read-only afterwards, so
- * any thread may read it. */
+/* The models that applications may ask for: every name that a node serves and every entry of `models`, with their
+ * aliases and the chain that each stands for. Built once from a configuration, which it borrows from; read-only
+ * afterwards, so any thread may read it. */
 #ifndef SCHEDULER_FRONT_MODEL_TABLE_H
 #define SCHEDULER_FRONT_MODEL_TABLE_H
 

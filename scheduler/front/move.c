@@ -10,10 +10,10 @@
  *          |                 v
  *          +-- nobody   moved: the leg ends, the next begins on that node, which has little left to compute
  *
- * This is how machines are moved while they run: copy, copy what has changed since, stop, copy the rest (Clark et al., "Live
- * Migration of Virtual Machines", NSDI 2005). Nothing depends on it: a stream that has not moved when its node cuts it goes
- * on as ever (leg_failed()), and whatever of it is known somewhere by then is of use. Only nodes of the numerics class of
- * what has been said are asked, for pages of others would be of none.
+ * This is how machines are moved while they run: copy, copy what has changed since, stop, copy the rest (Clark et al.,
+ * "Live Migration of Virtual Machines", NSDI 2005). Nothing depends on it: a stream that has not moved when its node
+ * cuts it goes on as ever (leg_failed()), and whatever of it is known somewhere by then is of use. Only nodes of the
+ * numerics class of what has been said are asked, for pages of others would be of none.
  *
  * Of a lane, on its thread. A request is queued or has a call only while its leg runs. */
 #include "scheduler/front/front_internal.h"

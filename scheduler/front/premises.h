@@ -1,6 +1,7 @@
-/* What never leaves the organisation's own premises: requests of a credential, a tenant or a model that is `local_only`,
- * and those that say so themselves. A tenant's and a request's label become part of the caller's identity before anything
- * is decided, so that routing, waiting, retries, continuation and the cache have one thing to look at. */
+/* What never leaves the organisation's own premises: requests of a credential, a tenant or a model that is
+ * `local_only`, and those that say so themselves. A tenant's and a request's label become part of the caller's identity
+ * before anything is decided, so that routing, waiting, retries, continuation and the cache have one thing to look
+ * at. */
 #ifndef SCHEDULER_FRONT_PREMISES_H
 #define SCHEDULER_FRONT_PREMISES_H
 

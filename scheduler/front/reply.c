@@ -1,8 +1,9 @@
 /* Towards the client. Every byte of an answer passes here, and what has to be kept of it for repeats (idempotency.h) is
  * kept here, whether or not the client is still there to read it.
  *
- * Before there is an answer, a stream has its head, and comments so that nobody in between takes the connection for dead.
- * A comment is a line that begins with a colon; clients skip it (the event stream format of HTML), and nobody keeps it. */
+ * Before there is an answer, a stream has its head, and comments so that nobody in between takes the connection for
+ * dead. A comment is a line that begins with a colon; clients skip it (the event stream format of HTML), and nobody
+ * keeps it. */
 #include "scheduler/front/reply.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* What leaves towards a request's client: every byte of its answer goes through here, and what is kept of it for repeats
- * (idempotency.h) is kept here. Without a client (r->x NULL) it is kept all the same.
+/* What leaves towards a request's client: every byte of its answer goes through here, and what is kept of it for
+ * repeats (idempotency.h) is kept here. Without a client (r->x NULL) it is kept all the same.
  *
  * Where it says that r->x is over, it is NULL afterwards. On the request's own loop. */
 #ifndef SCHEDULER_FRONT_REPLY_H

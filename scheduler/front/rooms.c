@@ -1,10 +1,10 @@
-/* Waiting rooms: one per model, by the rules of policies/waiting.h. A freed slot goes to the best waiter whom it suits, on
- * whichever lane that is. Between rooms, for nodes that serve several models: answers under way first, interactive before
- * batch, then the longest wait.
+/* Waiting rooms: one per model, by the rules of policies/waiting.h. A freed slot goes to the best waiter whom it suits,
+ * on whichever lane that is. Between rooms, for nodes that serve several models: answers under way first, interactive
+ * before batch, then the longest wait.
  *
- * A stream that waits for longer than queue.keep_alive gets its head and a comment, and then a comment each time: proxies
- * and load balancers cut connections on which nothing happens. From then on a failure is an error event in the stream,
- * and the node's name, which nobody knows yet, is not among the headers. */
+ * A stream that waits for longer than queue.keep_alive gets its head and a comment, and then a comment each time:
+ * proxies and load balancers cut connections on which nothing happens. From then on a failure is an error event in the
+ * stream, and the node's name, which nobody knows yet, is not among the headers. */
 #include <inttypes.h>
 
 #include "scheduler/front/front_internal.h"

@@ -46,10 +46,10 @@ int64_t slot_patience_us_locked(const struct request *r)
     return r->attempts > 0 || r->impatient ? 0 : us < most_us ? us : most_us;
 }
 
-/* Few full machines instead of many half empty ones (POLICIES.md, Power). Nobody is woken by a request while one of ours that
- * is awake, and is to get work, has a place for it; nor where all of them are full, before it has waited for a little: mostly
- * a place comes free sooner. Then one that was to run empty takes it, and only where there is none of these either somebody
- * is woken. Who is woken ahead of the need is the plan's business. */
+/* Few full machines instead of many half empty ones (POLICIES.md, Power). Nobody is woken by a request while one of
+ * ours that is awake, and is to get work, has a place for it; nor where all of them are full, before it has waited for
+ * a little: mostly a place comes free sooner. Then one that was to run empty takes it, and only where there is none of
+ * these either somebody is woken. Who is woken ahead of the need is the plan's business. */
 static void let_sleepers_lie(const struct request *r, const int32_t *listed, struct route_candidate *c, int n)
 {
     struct nodes *nodes = r->lane->front->nodes;
@@ -142,8 +142,8 @@ static struct record_who whom(const struct request *r)
     return w;
 }
 
-/* Who could break the site's limit in watts counts as full. Batch work waits for him rather than to cost money elsewhere;
- * whether anybody's wait is worth it, the room says. */
+/* Who could break the site's limit in watts counts as full. Batch work waits for him rather than to cost money
+ * elsewhere; whether anybody's wait is worth it, the room says. */
 static void obey_watts_locked(const struct request *r, const struct route_request *q, struct route_candidate *c, int n)
 {
     struct nodes *nodes = r->lane->front->nodes;

@@ -1,12 +1,12 @@
-/* Traces of requests: what a client's traceparent says is passed on to nodes; requests that are recorded become a span of
- * ours and one per leg, which go to the collector of tracing.endpoint. scheduler/observe has the parts.
+/* Traces of requests: what a client's traceparent says is passed on to nodes; requests that are recorded become a span
+ * of ours and one per leg, which go to the collector of tracing.endpoint. scheduler/observe has the parts.
  *
  *     spans_begin() -> spans_headers() per leg -> spans_leg() as it ends -> spans_end() when the request is settled
  *
- * A request that is not recorded costs two calls that touch no memory but its own. A collector that is slow or dead costs
- * spans. What a known caller is refused before it becomes a request (beyond a limit, malformed, no such model) has one span
- * that says why. Strangers have none, lest they crowd out those of others; they are counted in the metrics. On the request's
- * own loop. */
+ * A request that is not recorded costs two calls that touch no memory but its own. A collector that is slow or dead
+ * costs spans. What a known caller is refused before it becomes a request (beyond a limit, malformed, no such model)
+ * has one span that says why. Strangers have none, lest they crowd out those of others; they are counted in the
+ * metrics. On the request's own loop. */
 #ifndef SCHEDULER_FRONT_SPANS_H
 #define SCHEDULER_FRONT_SPANS_H
 

@@ -1,6 +1,6 @@
-/* Looks every minute whether the files of a listener's certificate were replaced, and shows the new ones then; what cannot
- * be used is told in the log, again each minute, and the old ones stay. Looking and reading happen on a thread of its
- * own. The rest is the loop's. */
+/* Looks every minute whether the files of a listener's certificate were replaced, and shows the new ones then; what
+ * cannot be used is told in the log, again each minute, and the old ones stay. Looking and reading happen on a thread
+ * of its own. The rest is the loop's. */
 #ifndef SCHEDULER_FRONT_TLS_WATCH_H
 #define SCHEDULER_FRONT_TLS_WATCH_H
 

@@ -1,5 +1,5 @@
-/* What engines say to their scheduler (docs/NODE_API.md, Joining), read with suspicion. Pure: no clock, no I/O. Everything
- * is bounded; unknown members are left alone, so that an engine may be newer than its scheduler. */
+/* What engines say to their scheduler (docs/NODE_API.md, Joining), read with suspicion. Pure: no clock, no I/O.
+ * Everything is bounded; unknown members are left alone, so that an engine may be newer than its scheduler. */
 #ifndef SCHEDULER_JOIN_BEAT_H
 #define SCHEDULER_JOIN_BEAT_H
 

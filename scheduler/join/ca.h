@@ -9,7 +9,8 @@
  *
  * Nodes get short ones, and renew them over the old one. A certificate says one name: NAME.node.spillway for a node,
  * scheduler.spillway for the scheduler. Addresses change, names don't: each side checks the other's name whatever the
- * address was. A node's certificate is good for both directions, but a node takes orders from the scheduler's name alone.
+ * address was. A node's certificate is good for both directions, but a node takes orders from the scheduler's name
+ * alone.
  *
  * ca_open() reads and writes files (blocks); the rest computes. One thread at a time. */
 #ifndef SCHEDULER_JOIN_CA_H
@@ -22,8 +23,8 @@
 #define CA_NODE_SUFFIX    ".node.spillway"
 
 struct ca;
-/* RC_INVALID: a file is damaged, or may be read by others; the text says which. Missing ones are made; an authority that is
- * new makes the old nodes' certificates and tokens worthless. */
+/* RC_INVALID: a file is damaged, or may be read by others; the text says which. Missing ones are made; an authority
+ * that is new makes the old nodes' certificates and tokens worthless. */
 enum rc ca_open(struct ca **ca, const char *dir, int64_t now_s, struct error *e) SPW_MUST_USE;
 void ca_free(struct ca *ca); /* NULL is fine */
 /* For the node of this name, for so long from now on; request: of cert_request_write(). PEM, appended. */

@@ -287,8 +287,8 @@ static void lose(struct join *j, struct member *m, int64_t ms)
         node_cut(n);
 }
 
-/* While this loop stood still it heard nobody, and what they have said meanwhile it may have yet to read: that time is no
- * silence of theirs. */
+/* While this loop stood still it heard nobody, and what they have said meanwhile it may have yet to read: that time is
+ * no silence of theirs. */
 static void leave_out_own_pauses(struct join *j)
 {
     const struct mono now = clock_now(j->o.clock);

@@ -1,5 +1,5 @@
-/* Engines that come by themselves: the listener `join.listen`, where an engine turns a one-time token into a short-lived
- * certificate of the scheduler's own authority, says every few seconds how it is, and announces its end.
+/* Engines that come by themselves: the listener `join.listen`, where an engine turns a one-time token into a
+ * short-lived certificate of the scheduler's own authority, says every few seconds how it is, and announces its end.
  *
  *   token phase: TLS; the engine believes the authority whose fingerprint is part of its token
  *   afterwards:  mutual TLS, both ways: the engine calls here, the scheduler calls the engine's own TLS port
@@ -15,12 +15,12 @@
  *   LOST    what ran there is cut and goes on elsewhere. One that came by a pool's token leaves the table
  *   REVOKED its certificates and tokens are worth nothing; its beats are refused with the order to end
  *
- * Who may join: a node of the configuration without a url; whoever the hooks know (the fleet's instances); and by a token
- * for a pool, a new node of it. Others are polled as ever and need none of this.
+ * Who may join: a node of the configuration without a url; whoever the hooks know (the fleet's instances); and by a
+ * token for a pool, a new node of it. Others are polled as ever and need none of this.
  *
- * A scheduler that is started again knows nobody, believes the certificates that it gave before, and asks each engine to
- * join again over its certificate. Loop of lane 0 only; tokens are written down by a thread (base/worker.h) before they
- * count; join_new() blocks. */
+ * A scheduler that is started again knows nobody, believes the certificates that it gave before, and asks each engine
+ * to join again over its certificate. Loop of lane 0 only; tokens are written down by a thread (base/worker.h) before
+ * they count; join_new() blocks. */
 #ifndef SCHEDULER_JOIN_JOIN_H
 #define SCHEDULER_JOIN_JOIN_H
 
@@ -34,8 +34,8 @@
 
 struct join;
 
-/* What the fleet (scheduler/capacity) wants to know of its own; each may be NULL. True: the node is the fleet's, which does
- * what is to be done; false: we do. On the loop, never from inside a call to join_*(). */
+/* What the fleet (scheduler/capacity) wants to know of its own; each may be NULL. True: the node is the fleet's, which
+ * does what is to be done; false: we do. On the loop, never from inside a call to join_*(). */
 struct join_hooks {
     /* One with a token or certificate of this name wants in: is it ours to let in? at: borrowed. */
     bool (*joined)(const char *name, const struct node_place_at *at, void *arg);
@@ -61,12 +61,12 @@ int join_port(const struct join *j);
 /* How engines find us: join.url, else https://HOSTNAME:PORT. */
 const char *join_url(const struct join *j);
 
-/* A token that lets the node in once, within ttl_ms (0: join.token_life). Writes nothing. kind TOKEN_POOL: name is a pool's,
- * and who comes gets a name of its own. RC_NOT_FOUND: nobody may join under that name. */
+/* A token that lets the node in once, within ttl_ms (0: join.token_life). Writes nothing. kind TOKEN_POOL: name is a
+ * pool's, and who comes gets a name of its own. RC_NOT_FOUND: nobody may join under that name. */
 enum rc join_token_new(struct join *j, enum token_kind kind, const char *name, int64_t ttl_ms, char out[TOKEN_TEXT_MAX],
                        struct error *e) SPW_MUST_USE;
-/* Its certificates and tokens so far are worth nothing from now on: it was terminated, or its key may have been seen. Any
- * name. Durable a little later; in this process at once. */
+/* Its certificates and tokens so far are worth nothing from now on: it was terminated, or its key may have been seen.
+ * Any name. Durable a little later; in this process at once. */
 enum rc join_revoke(struct join *j, const char *name, struct error *e) SPW_MUST_USE;
 
 /* With the answer to its next beat, again until it says that it heard. RC_NOT_FOUND: nobody of that name is here. */

@@ -199,8 +199,8 @@ static void name_of_token(const struct token *t, char name[TOKEN_NAME_MAX])
 }
 
 /* What the token's node had before is worth nothing: there is one of each name. Not what it renewed after the token was
- * made: revoking up to now would revoke the token with it, and so the retry of one whose answer was lost. Who moves a name
- * to another machine while the old one runs makes the token last, or revokes the name first. */
+ * made: revoking up to now would revoke the token with it, and so the retry of one whose answer was lost. Who moves a
+ * name to another machine while the old one runs makes the token last, or revokes the name first. */
 static enum rc revoke_older(struct join *j, struct pending *p, int64_t now, struct error *e)
 {
     const int64_t until = p->token.issued_s - 1, forget = now + JOIN_LONGEST_S;

@@ -1,9 +1,9 @@
 /* One-time tokens that let an engine join, and which certificates are worth nothing any more.
  *
- * A token says for which node (or pool) it is, and until when; the authority's secret proves it (HMAC), so that making one
- * writes nothing and nothing on disk can be turned into one. What is used is written down by its hash, durably, before a
- * certificate is given for it, and stays until it would have run out; so it works once, also across a restart. A repeat by
- * the very same key (the answer was lost on its way) is the same use.
+ * A token says for which node (or pool) it is, and until when; the authority's secret proves it (HMAC), so that making
+ * one writes nothing and nothing on disk can be turned into one. What is used is written down by its hash, durably,
+ * before a certificate is given for it, and stays until it would have run out; so it works once, also across a restart.
+ * A repeat by the very same key (the answer was lost on its way) is the same use.
  *
  *   spwj1.<base64url: version, kind, issued, expires, nonce, name, proof>.<64 hex digits: SHA-256 of the authority>
  *
@@ -42,14 +42,14 @@ struct book;
 /* Reads the file, forgets what is out of date, writes it anew (blocks). */
 enum rc book_open(struct book **b, const char *path, int64_t now_s, struct error *e) SPW_MUST_USE;
 void book_close(struct book *b);
-/* RC_OK: it is free, and is this key's from now on, or was already (*again: then nothing needs to be written). RC_DENIED:
- * somebody else used it. RC_AGAIN: it is this key's, but that is not on disk yet. RC_FULL. */
+/* RC_OK: it is free, and is this key's from now on, or was already (*again: then nothing needs to be written).
+ * RC_DENIED: somebody else used it. RC_AGAIN: it is this key's, but that is not on disk yet. RC_FULL. */
 enum rc book_use(struct book *b, const struct token *t, const uint8_t key_hash[32], int64_t now_s, bool *again,
                  struct error *e) SPW_MUST_USE;
 void book_unuse(struct book *b, const struct token *t); /* it could not be written */
 void book_used(struct book *b, const struct token *t);  /* it was */
-/* Certificates and tokens of the node that were given at or before issued_until_s are worth nothing; forget_s: when none of
- * them can be alive any more. */
+/* Certificates and tokens of the node that were given at or before issued_until_s are worth nothing; forget_s: when
+ * none of them can be alive any more. */
 enum rc book_revoke(struct book *b, const char *name, int64_t issued_until_s, int64_t forget_s, int64_t now_s,
                     struct error *e) SPW_MUST_USE;
 bool book_is_revoked(const struct book *b, const char *name, int64_t issued_s);

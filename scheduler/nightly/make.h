@@ -1,5 +1,5 @@
-/* One report of the night: gathered, put into the folder, and into the outbox for whom it is meant. Blocks: a thread of its
- * own. */
+/* One report of the night: gathered, put into the folder, and into the outbox for whom it is meant. Blocks: a thread of
+ * its own. */
 #ifndef SCHEDULER_NIGHTLY_MAKE_H
 #define SCHEDULER_NIGHTLY_MAKE_H
 

@@ -1,12 +1,12 @@
-/* The nightly reports in the daemon: once a second it looks whether a night is due (schedule.h) and whether a delivery is
- * (outbox.h); both are done on threads of their own, so that neither a large report nor a mail server that does not answer
- * delays anything.
+/* The nightly reports in the daemon: once a second it looks whether a night is due (schedule.h) and whether a delivery
+ * is (outbox.h); both are done on threads of their own, so that neither a large report nor a mail server that does not
+ * answer delays anything.
  *
  *   a night is due -> thread `reports`: hours closed? -> files, outbox -> done; else again in a minute
  *   a delivery is due -> thread `reports-mail`, `reports-hook`: tried -> sent; else again later, at last given up
  *
- * Hours of the period that are not closed yet are waited for, but not for ever: after NIGHTLY_WAIT_S the report is made and
- * says what is missing. */
+ * Hours of the period that are not closed yet are waited for, but not for ever: after NIGHTLY_WAIT_S the report is made
+ * and says what is missing. */
 #ifndef SCHEDULER_NIGHTLY_NIGHTLY_H
 #define SCHEDULER_NIGHTLY_NIGHTLY_H
 

@@ -1,5 +1,6 @@
-/* What the configuration says of a report: the ledger, the audit, the site's time zone and budgets, and what the same would
- * cost elsewhere, as far as the configuration has prices for it (scheduler/report/report.h). For the verb and the daemon. */
+/* What the configuration says of a report: the ledger, the audit, the site's time zone and budgets, and what the same
+ * would cost elsewhere, as far as the configuration has prices for it (scheduler/report/report.h). For the verb and the
+ * daemon. */
 #ifndef SCHEDULER_NIGHTLY_OPTIONS_H
 #define SCHEDULER_NIGHTLY_OPTIONS_H
 

@@ -1,12 +1,12 @@
-/* What has been reported and to whom it is still to be sent: a SQLite file, so that neither a crash nor a restart loses a
- * delivery or makes two of one.
+/* What has been reported and to whom it is still to be sent: a SQLite file, so that neither a crash nor a restart loses
+ * a delivery or makes two of one.
  *
  *   outbox_put()  a report, what is sent of it and to whom: all of it in one step, or nothing
  *   outbox_take() the next that is due --> it is delivered --> outbox_note(): sent, or when it is tried again, or given up
  *
- * Each recipient is a delivery of his own: one whose server refuses him delays nobody else. Between the delivery and its note
- * a crash may come; it is then sent again under the same Message-ID (a webhook: the same id), by which the other side
- * knows it. What was sent to everybody keeps its line; its parts are dropped.
+ * Each recipient is a delivery of his own: one whose server refuses him delays nobody else. Between the delivery and
+ * its note a crash may come; it is then sent again under the same Message-ID (a webhook: the same id), by which the
+ * other side knows it. What was sent to everybody keeps its line; its parts are dropped.
  *
  * An object is a connection, one thread's at a time; several may have the file open. Blocks. */
 #ifndef SCHEDULER_NIGHTLY_OUTBOX_H

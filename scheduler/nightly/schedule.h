@@ -22,8 +22,8 @@ struct schedule_night {
 };
 /* The first moment after that. */
 int64_t schedule_next(const struct schedule *s, int64_t after_s);
-/* The nights whose moment came after done_s, the one that was done last, and not after now_s; in their order. Of more than
- * SCHEDULE_NIGHTS_MAX the newest. A done_s more than a day ahead was written by a clock that went wrong: only the
+/* The nights whose moment came after done_s, the one that was done last, and not after now_s; in their order. Of more
+ * than SCHEDULE_NIGHTS_MAX the newest. A done_s more than a day ahead was written by a clock that went wrong: only the
  * newest night is due then. Returns how many; *next_s is the moment of the first that is not due yet. */
 int schedule_due(const struct schedule *s, int64_t done_s, int64_t now_s,
                  struct schedule_night nights[SCHEDULE_NIGHTS_MAX], int64_t *next_s);

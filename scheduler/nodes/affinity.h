@@ -1,9 +1,9 @@
 /* Prefix affinity in the front: policies/prefix.h behind a lock of its own. A request is hashed once, as it comes in;
  * whoever looks for a node asks who holds its beginning; and what a leg sends is remembered.
  *
- * Threads: affinity_* may be called on any lane. The lock is taken inside, over nothing but the map; it may be taken while
- * front.lock is held, never the other way round. What a request knows (request_prefix) changes only on its lane, and not
- * while it waits, so that whoever grants slots may read it. */
+ * Threads: affinity_* may be called on any lane. The lock is taken inside, over nothing but the map; it may be taken
+ * while front.lock is held, never the other way round. What a request knows (request_prefix) changes only on its lane,
+ * and not while it waits, so that whoever grants slots may read it. */
 #ifndef SCHEDULER_NODES_AFFINITY_H
 #define SCHEDULER_NODES_AFFINITY_H
 

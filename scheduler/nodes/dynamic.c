@@ -1,5 +1,5 @@
-/* Nodes that come and go without a configuration that lists them: they are made from a pool's template, on the table's own
- * loop. Who leaves takes the way of changes.c. */
+/* Nodes that come and go without a configuration that lists them: they are made from a pool's template, on the table's
+ * own loop. Who leaves takes the way of changes.c. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -92,8 +92,8 @@ static void take_card(struct node *n)
     pthread_mutex_unlock(nodes_options(n->table)->lock);
 }
 
-/* {"status":"asleep"}, or on its way there or back: an engine's supervisor answers in the place of its worker. And how its
- * time was spent. */
+/* {"status":"asleep"}, or on its way there or back: an engine's supervisor answers in the place of its worker. And how
+ * its time was spent. */
 static void take_health(struct node *n)
 {
     static const char *const words[] = {"asleep", "falling_asleep", "waking"};

@@ -1,6 +1,6 @@
-/* What keeps a ready node from being sent anything: its breaker, or a cool-down that it asked for (policies/breaker.h), and
- * from some things, that it has no endpoint for them. And the budget of retries. All state is routing's, under the lock;
- * times that end are noticed by a timer on the table's loop, so that whoever waits goes on then. */
+/* What keeps a ready node from being sent anything: its breaker, or a cool-down that it asked for (policies/breaker.h),
+ * and from some things, that it has no endpoint for them. And the budget of retries. All state is routing's, under the
+ * lock; times that end are noticed by a timer on the table's loop, so that whoever waits goes on then. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Nodes whose engines come by themselves (scheduler/join): where they are, what they say of themselves, and their silence.
- * On the table's own loop. */
+/* Nodes whose engines come by themselves (scheduler/join): where they are, what they say of themselves, and their
+ * silence. On the table's own loop. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
-/* What routing knows of the nodes: policies/router.h, kept as nodes change. Whoever changes something that routing looks at
- * says so (node_changed_locked()), and before the next choice the router learns what has become of it; what is in flight, and
- * how it went, it is told at once. It knows nothing of one request's own needs, such as to go on with an answer: these
- * are added here, candidate by candidate. */
+/* What routing knows of the nodes: policies/router.h, kept as nodes change. Whoever changes something that routing
+ * looks at says so (node_changed_locked()), and before the next choice the router learns what has become of it; what is
+ * in flight, and how it went, it is told at once. It knows nothing of one request's own needs, such as to go on with an
+ * answer: these are added here, candidate by candidate. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -65,8 +65,8 @@ struct node_target {
     struct url at;       /* host "": nowhere at the moment */
 };
 
-/* What the configuration says of a node. Counted and never changed: a reload gives the node another one, and a leg keeps
- * the one that it began with, and with it its prices and names. Any thread. */
+/* What the configuration says of a node. Counted and never changed: a reload gives the node another one, and a leg
+ * keeps the one that it began with, and with it its prices and names. Any thread. */
 struct node_spec {
     int refs;
     struct config *owner; /* a reference; config is part of it */
@@ -166,9 +166,9 @@ void nodes_free(struct nodes *t);
 /* End the engines that we started; done(arg) on the loop once all are gone, also when there are none. */
 void nodes_stop(struct nodes *t, int64_t grace_ms, void (*done)(void *arg), void *arg);
 
-/* A reload, in two steps: what can fail, and what cannot. The plan is for one commit or discard. Nodes that are named as
- * before and differ only in what a running node can take over get the new specification; those that are gone or differ in
- * more leave; new ones are started, when there is a place and no engine of that name left. */
+/* A reload, in two steps: what can fail, and what cannot. The plan is for one commit or discard. Nodes that are named
+ * as before and differ only in what a running node can take over get the new specification; those that are gone or
+ * differ in more leave; new ones are started, when there is a place and no engine of that name left. */
 struct nodes_plan;
 enum rc nodes_prepare(struct nodes *t, const struct config *c, struct nodes_plan **plan, struct error *e) SPW_MUST_USE;
 void nodes_commit(struct nodes *t, struct nodes_plan *plan);
@@ -286,8 +286,8 @@ struct nodes_asked {
     struct router_holder holders[PREFIX_HOLDERS_MAX];
     int32_t skip[SHORTLIST_SKIP_MAX];
 };
-/* What nodes_choose_locked() sees. Best suited to go on is a node of the same numerics class, then one of another class,
- * then one that goes on by text. Returns the count. */
+/* What nodes_choose_locked() sees. Best suited to go on is a node of the same numerics class, then one of another
+ * class, then one that goes on by text. Returns the count. */
 int nodes_snapshot_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
                           struct nodes_asked *asked, struct route_candidate out[ROUTE_CANDIDATES_MAX]);
 
@@ -311,8 +311,8 @@ void node_facts(const struct config_node *c, int (*model)(void *arg, const char 
                 struct router_facts *out);
 /* Something that routing looks at: its state, holds or specification. Its load is known already. */
 void node_changed_locked(struct node *n);
-/* The nodes that are worth a look for q, of all that serve the model and have not failed for it: their indexes, and what
- * routing sees of each. Returns the count. */
+/* The nodes that are worth a look for q, of all that serve the model and have not failed for it: their indexes, and
+ * what routing sees of each. Returns the count. */
 int nodes_list_locked(struct nodes *t, const struct nodes_need *need, const struct route_request *q,
                       struct nodes_asked *asked, int32_t listed[SHORTLIST_MAX],
                       struct route_candidate out[SHORTLIST_MAX]);
@@ -348,9 +348,9 @@ struct node_foresight {
 };
 struct node_foresight node_foresight_locked(const struct node *n);
 
-/* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe that was asked after it is good:
- * true for the leg that did so, of all that break off together. NODE_FAULT_AWAY: it says itself that it takes nothing now;
- * out of service likewise, but no failure. Any loop. */
+/* A leg failed on it. NODE_FAULT_CONNECT takes it out of service at once, until a probe that was asked after it is
+ * good: true for the leg that did so, of all that break off together. NODE_FAULT_AWAY: it says itself that it takes
+ * nothing now; out of service likewise, but no failure. Any loop. */
 enum node_fault { NODE_FAULT_CONNECT, NODE_FAULT_ANSWER, NODE_FAULT_AWAY };
 bool node_failed(struct node *n, enum node_fault fault, const char *reason);
 
@@ -375,8 +375,8 @@ enum node_hold node_hold_locked(const struct node *n, int64_t *wait_us);
 void node_hold_text_locked(const struct node *n, char *text, size_t size); /* for people; "" when nothing holds it */
 /* Another process is there now. */
 void node_forget_locked(struct node *n);
-/* It says that it has no such endpoint (not every server makes embeddings): for a minute it is asked only where nobody else
- * serves the model. Takes the lock. */
+/* It says that it has no such endpoint (not every server makes embeddings): for a minute it is asked only where nobody
+ * else serves the model. Takes the lock. */
 void node_lacks(struct node *n, enum request_kind kind);
 void node_has_locked(struct node *n, enum request_kind kind); /* after all: it has answered */
 /* Bit i: node i lacks the endpoint, and others that serve the model may have it. */
@@ -396,8 +396,8 @@ struct nodes_watts *nodes_site(const struct nodes *t);
 void nodes_limit_watts(struct nodes *t, int64_t cap_mw, int64_t base_mw); /* takes the lock */
 /* All that may be drawn: what serves by its requests, what the ladder moves by its claim, and the base. */
 int64_t nodes_ceiling_mw_locked(const struct nodes *t);
-/* From now on it may draw so much, whatever its load (-1: what its load says). wakes: false, and nothing has changed, if that
- * could break the limit. Takes the lock. */
+/* From now on it may draw so much, whatever its load (-1: what its load says). wakes: false, and nothing has changed,
+ * if that could break the limit. Takes the lock. */
 bool node_claim_watts(struct node *n, int64_t mw, bool wakes);
 /* May it be given one more request? Of `rest` the node's own part is filled in. */
 enum power_verdict node_admit_locked(const struct node *n, int64_t ceiling_mw, const struct power_ask *rest);

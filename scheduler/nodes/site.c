@@ -1,5 +1,5 @@
-/* The site's limit in watts, which no request and no machine that wakes may break: all that is drawn is one sum, under the
- * lock. */
+/* The site's limit in watts, which no request and no machine that wakes may break: all that is drawn is one sum, under
+ * the lock. */
 #include "policies/power.h"
 #include "scheduler/nodes/nodes.h"
 

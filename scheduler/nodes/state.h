@@ -12,8 +12,8 @@ enum node_state {
 };
 const char *node_state_name(enum node_state s);
 
-/* Where a node's watts come from: declared in the configuration or reckoned by its engine from a declared curve, or measured
- * by its engine (RAPL, NVML). */
+/* Where a node's watts come from: declared in the configuration or reckoned by its engine from a declared curve, or
+ * measured by its engine (RAPL, NVML). */
 enum node_watts { NODE_WATTS_UNKNOWN, NODE_WATTS_ESTIMATED, NODE_WATTS_MEASURED };
 const char *node_watts_name(enum node_watts w); /* "unknown", "estimated", "measured" */
 

@@ -2,8 +2,8 @@
  *
  * Life of a span: otlp_submit() writes it into the open batch at once (the caller's struct is free again) -> the batch
  * closes when it is full, long enough or delay_ms old -> it waits its turn -> one POST at a time -> gone, or tried
- * again. Answers 429, 502, 503, 504 and a collector that cannot be reached are tried again with exponential back-off and
- * jitter, and not before the time that the collector's Retry-After asks for (up to five minutes), at most tries_max
+ * again. Answers 429, 502, 503, 504 and a collector that cannot be reached are tried again with exponential back-off
+ * and jitter, and not before the time that the collector's Retry-After asks for (up to five minutes), at most tries_max
  * times; every other answer ends the batch, as the specification demands.
  *
  * Bounds: queue_max spans in all batches together, the one under way included; OTLP_BATCH_BYTES of text per batch. A

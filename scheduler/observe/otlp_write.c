@@ -1,5 +1,5 @@
-/* Spans as OTLP/JSON: protobuf's JSON mapping with the specification's exceptions. Ids are hex, enums are numbers, 64-bit
- * integers are decimal strings, names are lowerCamelCase, what is not set is left out. */
+/* Spans as OTLP/JSON: protobuf's JSON mapping with the specification's exceptions. Ids are hex, enums are numbers,
+ * 64-bit integers are decimal strings, names are lowerCamelCase, what is not set is left out. */
 #include "scheduler/observe/otlp_internal.h"
 
 #include <inttypes.h>

@@ -1,5 +1,5 @@
-/* What this process uses of its machine, under the names that every Prometheus client has: CPU, memory, open files, when
- * it started. Linux; reads /proc, which does not wait for a disk. Any thread. */
+/* What this process uses of its machine, under the names that every Prometheus client has: CPU, memory, open files,
+ * when it started. Linux; reads /proc, which does not wait for a disk. Any thread. */
 #ifndef SCHEDULER_OBSERVE_PROCESS_METRICS_H
 #define SCHEDULER_OBSERVE_PROCESS_METRICS_H
 

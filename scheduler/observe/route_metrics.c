@@ -258,8 +258,8 @@ static void put_series(struct writer *w, const struct family *f, const struct se
     put(w, " %" PRIu64 "\n", h->n);
 }
 
-/* Series only ever grow in number and are never freed while there are metrics, so one at a time is copied under the lock:
- * a scrape must not hold up every request for as long as it takes to write a megabyte. */
+/* Series only ever grow in number and are never freed while there are metrics, so one at a time is copied under the
+ * lock: a scrape must not hold up every request for as long as it takes to write a megabyte. */
 enum rc route_metrics_render(struct route_metrics *m, struct strbuf *out)
 {
     struct writer w = {.out = out, .rc = RC_OK};

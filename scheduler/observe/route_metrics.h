@@ -1,11 +1,11 @@
 /* Distributions by route and node: how long answers take, and how many tokens they have. A route is an operation (chat,
- * text completion) on a model. Two families of names come from one observation: ours, with buckets fine enough for what a
- * proxy adds, and OpenTelemetry's GenAI semantic conventions (status Development, as of 2026) with the buckets that they
- * ask for.
+ * text completion) on a model. Two families of names come from one observation: ours, with buckets fine enough for what
+ * a proxy adds, and OpenTelemetry's GenAI semantic conventions (status Development, as of 2026) with the buckets that
+ * they ask for.
  *
- * Labels come from the configuration, and there may be many: the first ROUTE_SERIES_MAX combinations have a series each,
- * all later ones share one whose labels are `other`. Any thread; one short lock, held over a hash lookup and a few
- * additions, or over the copy of the figures that rendering makes. */
+ * Labels come from the configuration, and there may be many: the first ROUTE_SERIES_MAX combinations have a series
+ * each, all later ones share one whose labels are `other`. Any thread; one short lock, held over a hash lookup and a
+ * few additions, or over the copy of the figures that rendering makes. */
 #ifndef SCHEDULER_OBSERVE_ROUTE_METRICS_H
 #define SCHEDULER_OBSERVE_ROUTE_METRICS_H
 

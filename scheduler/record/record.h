@@ -1,5 +1,5 @@
-/* A run of routing, written down: every event that a router was told (policies/router_event.h) and every decision with its
- * terms, one JSON object per line, so that the run can be replayed, under the same rules or under others.
+/* A run of routing, written down: every event that a router was told (policies/router_event.h) and every decision with
+ * its terms, one JSON object per line, so that the run can be replayed, under the same rules or under others.
  *
  *     {"event":"begin","format":1,...}       a router that knows nothing; a file may hold several runs, one after the other
  *     {"event":"node","id":2,"name":"gpu1"}  from here on that is who node 2 is; "model" alike
@@ -7,8 +7,9 @@
  *     {"event":"listed"} {"event":"chose"}   what it was asked, and what came of it
  *     {"event":"end","why":...}              the recording ended, and why; it has no holes before that
  *
- * Members that are 0, false or empty are left out. Numbers are exact: what is read is what was written, to the last bit.
- * There is no text of anybody's prompt in it, but request ids, the names of nodes and models, prices and token counts.
+ * Members that are 0, false or empty are left out. Numbers are exact: what is read is what was written, to the last
+ * bit. There is no text of anybody's prompt in it, but request ids, the names of nodes and models, prices and token
+ * counts.
  *
  * One table per struct (record_tables.c) writes, reads and compares it. Pure; recorder.h writes files. */
 #ifndef SCHEDULER_RECORD_RECORD_H

@@ -1,6 +1,6 @@
 /* Writes a recording (record.h) while a router lives: the router's tap copies each event into a buffer, a thread makes
- * lines of them and writes the file, RECORDER_GATHER_MS after the first. A recording has no holes: where it can't go on it
- * ends, its last line says why, and what comes after is counted:
+ * lines of them and writes the file, RECORDER_GATHER_MS after the first. A recording has no holes: where it can't go on
+ * it ends, its last line says why, and what comes after is counted:
  *
  *   the file has bytes_max        it stays as it is until somebody moves it away and the scheduler starts again
  *   the disk is too slow          RECORDER_BUFFER_BYTES of events were waiting for it (but see `waits`)
@@ -8,7 +8,8 @@
  *
  * A file that is there already goes on with another run (`begin`), if it has room.
  *
- * Threads: names with _locked want the lock that the router is under; none of them waits for the disk. The rest: any. */
+ * Threads: names with _locked want the lock that the router is under; none of them waits for the disk. The rest:
+ * any. */
 #ifndef SCHEDULER_RECORD_RECORDER_H
 #define SCHEDULER_RECORD_RECORDER_H
 
@@ -28,8 +29,8 @@ struct recorder_options {
     const char *version;
     bool waits; /* a full buffer is waited for: of who has time, and no loop */
 };
-/* Opens the file, makes it if need be (mode 0640), and starts the thread. RC_IO names the file. One that is full already is
- * no failure: nothing is recorded then, and the log says so. */
+/* Opens the file, makes it if need be (mode 0640), and starts the thread. RC_IO names the file. One that is full
+ * already is no failure: nothing is recorded then, and the log says so. */
 enum rc recorder_new(struct recorder **r, const struct recorder_options *o, struct error *e) SPW_MUST_USE;
 /* Writes what is there and "end". NULL is fine. After the router was told to let go of the tap. */
 void recorder_free(struct recorder *r);

@@ -1,5 +1,5 @@
-/* Where a Redis is, as the configuration has it: "HOST:PORT", "[ADDRESS]:PORT" or "unix:PATH", the first two maybe behind
- * "rediss://" (TLS) or "redis://". Checked by the configuration's schema. */
+/* Where a Redis is, as the configuration has it: "HOST:PORT", "[ADDRESS]:PORT" or "unix:PATH", the first two maybe
+ * behind "rediss://" (TLS) or "redis://". Checked by the configuration's schema. */
 #ifndef SCHEDULER_REDIS_ADDRESS_H
 #define SCHEDULER_REDIS_ADDRESS_H
 

@@ -1,5 +1,5 @@
-/* The connection itself: hiredis on libevent, names that are looked up without blocking, and mistrust: hiredis' reader is
- * given functions of ours that refuse replies which nobody asked for, and too large ones, before anything is made of
+/* The connection itself: hiredis on libevent, names that are looked up without blocking, and mistrust: hiredis' reader
+ * is given functions of ours that refuse replies which nobody asked for, and too large ones, before anything is made of
  * them. */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* Commands, in order, with a deadline each. One that is late is answered with NULL at its deadline, BREAK_AFTER of them in
- * a row give the connection up, and while there is none nothing is sent at all. */
+/* Commands, in order, with a deadline each. One that is late is answered with NULL at its deadline, BREAK_AFTER of them
+ * in a row give the connection up, and while there is none nothing is sent at all. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

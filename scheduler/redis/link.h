@@ -14,9 +14,9 @@
  * Every command that was taken is answered once: with its reply, or with NULL when its deadline passes, when the
  * connection is lost, or when the link is freed. NULL says nothing about whether the server has done it.
  *
- * hiredis' asynchronous API (0.14 as in Debian 12) has no time limits, looks names up blocking, speaks no TLS (tunnel.h), and
- * trusts its server: replies that nobody asked for trip an assertion there, and a reply may be as large as it likes. All that
- * is ours.
+ * hiredis' asynchronous API (0.14 as in Debian 12) has no time limits, looks names up blocking, speaks no TLS
+ * (tunnel.h), and trusts its server: replies that nobody asked for trip an assertion there, and a reply may be as large
+ * as it likes. All that is ours.
  *
  * Thread: the loop's; redis_link_stats() for any. */
 #ifndef SCHEDULER_REDIS_LINK_H

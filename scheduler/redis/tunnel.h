@@ -3,9 +3,9 @@
  *
  *     hiredis <--> inner == tunnel == tcp <--> server
  *
- * The server's chain is verified against the context's authorities, and its name. When either side closes, or the handshake
- * fails, the other side is closed: hiredis sees the end of its connection, and redis_tunnel_why() says why it was. Keeps one
- * TLS record in each direction; more waits in the sockets. Thread: the loop's. */
+ * The server's chain is verified against the context's authorities, and its name. When either side closes, or the
+ * handshake fails, the other side is closed: hiredis sees the end of its connection, and redis_tunnel_why() says why it
+ * was. Keeps one TLS record in each direction; more waits in the sockets. Thread: the loop's. */
 #ifndef SCHEDULER_REDIS_TUNNEL_H
 #define SCHEDULER_REDIS_TUNNEL_H
 

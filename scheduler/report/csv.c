@@ -1,5 +1,5 @@
-/* The report as a table in the columns of FinOps FOCUS (https://focus.finops.org), 1.4 or 1.2. One list of columns, from
- * which head and rows come; one row per day and what is alike.
+/* The report as a table in the columns of FinOps FOCUS (https://focus.finops.org), 1.4 or 1.2. One list of columns,
+ * from which head and rows come; one row per day and what is alike.
  *
  *   a cell's tokens   up to four rows, one per meter: input, cached input, output, reasoning. BilledCost: its tokens at
  *                     its price; EffectiveCost: its part of what was allocated, by largest remainder
@@ -8,9 +8,9 @@
  *   a machine's day   idle and booting time (Usage), variance (Adjustment)
  *   corrections       each (ChargeClass Correction)
  *
- * Sums: BilledCost of all but corrections and discounts is the ledger's charges, to the pico-dollar; EffectiveCost of all is
- * the bills. A row's counts that are of its whole cell (requests, joules, savings) stand in the cell's first row alone, so
- * that columns can be added up. */
+ * Sums: BilledCost of all but corrections and discounts is the ledger's charges, to the pico-dollar; EffectiveCost of
+ * all is the bills. A row's counts that are of its whole cell (requests, joules, savings) stand in the cell's first row
+ * alone, so that columns can be added up. */
 #include <inttypes.h>
 #include <stddef.h>
 #include <string.h>

@@ -13,8 +13,8 @@ bool report_format_parse(const char *name, size_t n, enum report_format *f);
 enum rc report_write(const struct report *r, enum report_format f, enum report_focus focus, FILE *out,
                      struct error *e) SPW_MUST_USE;
 
-/* "spillway-2026-11-28-search.csv"; what a file's name should not hold becomes "_", and then a hash keeps two teams apart.
- * The caller's. */
+/* "spillway-2026-11-28-search.csv"; what a file's name should not hold becomes "_", and then a hash keeps two teams
+ * apart. The caller's. */
 char *report_file_name(const struct report *r, enum report_format f);
 /* Could a report have this name? What is not made of letters, digits, "-", "_", ".", or hidden, is none. */
 bool report_file_name_ok(const char *name);

@@ -1,5 +1,5 @@
-/* A report's way through: what its window is; the parts are asked in turn; then what was gathered in tables becomes arrays
- * of the report, in order. */
+/* A report's way through: what its window is; the parts are asked in turn; then what was gathered in tables becomes
+ * arrays of the report, in order. */
 #include "scheduler/report/gather.h"
 
 #include <stdlib.h>

@@ -22,8 +22,8 @@ struct table {
 };
 void table_init(struct table *t, size_t item_bytes, size_t key_bytes);
 void table_free(struct table *t);
-/* The item of this key; a new one is all zero but for it. NULL: there is none, and there are `max` already. Valid until the
- * next call that makes one. */
+/* The item of this key; a new one is all zero but for it. NULL: there is none, and there are `max` already. Valid until
+ * the next call that makes one. */
 void *table_get(struct table *t, const void *key, int max);
 void *table_at(const struct table *t, int i);
 

@@ -1,5 +1,5 @@
-/* What the same would have cost elsewhere. Integer all the way; what no reference price is known for is taken at what it
- * did cost, so that nothing is claimed to be saved on it. */
+/* What the same would have cost elsewhere. Integer all the way; what no reference price is known for is taken at what
+ * it did cost, so that nothing is claimed to be saved on it. */
 #include "scheduler/report/gather.h"
 
 #include <string.h>

@@ -1,6 +1,7 @@
-/* The report as pages: one file for browsers, and the body of a mail. All HTML: every text of data is escaped (markup.h), no
- * script, nothing from elsewhere (its own Content-Security-Policy forbids it; rules of style are one element whose
- * hash it names, and there are no style attributes). html.c puts the page together; html_*.c are its sections. */
+/* The report as pages: one file for browsers, and the body of a mail. All HTML: every text of data is escaped
+ * (markup.h), no script, nothing from elsewhere (its own Content-Security-Policy forbids it; rules of style are one
+ * element whose hash it names, and there are no style attributes). html.c puts the page together; html_*.c are its
+ * sections. */
 #ifndef SCHEDULER_REPORT_HTML_H
 #define SCHEDULER_REPORT_HTML_H
 

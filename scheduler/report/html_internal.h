@@ -1,5 +1,5 @@
-/* What html.c (the page, its headline), html_why.c (drivers, what is unusual), html_money.c (budgets, prices of a token,
- * savings) and html_fleet.c (machines, trust, words) share. */
+/* What html.c (the page, its headline), html_why.c (drivers, what is unusual), html_money.c (budgets, prices of a
+ * token, savings) and html_fleet.c (machines, trust, words) share. */
 #ifndef SCHEDULER_REPORT_HTML_INTERNAL_H
 #define SCHEDULER_REPORT_HTML_INTERNAL_H
 

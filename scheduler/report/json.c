@@ -1,5 +1,5 @@
-/* The report as JSON: sums, days, budgets, savings. Amounts are exact decimal dollars in texts ("0.000001"), since numbers of
- * JSON are floating point in most readers; counts are numbers. */
+/* The report as JSON: sums, days, budgets, savings. Amounts are exact decimal dollars in texts ("0.000001"), since
+ * numbers of JSON are floating point in most readers; counts are numbers. */
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdlib.h>

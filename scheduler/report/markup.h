@@ -1,5 +1,5 @@
-/* HTML written piece by piece into a strbuf. The first failure sticks and is there at the end: no call needs to be checked.
- * What is ours goes through markup_put(), what comes from data through markup_text() and its kin, always. */
+/* HTML written piece by piece into a strbuf. The first failure sticks and is there at the end: no call needs to be
+ * checked. What is ours goes through markup_put(), what comes from data through markup_text() and its kin, always. */
 #ifndef SCHEDULER_REPORT_MARKUP_H
 #define SCHEDULER_REPORT_MARKUP_H
 
@@ -27,8 +27,8 @@ void markup_plain(struct markup *m, const char *text, int columns);
 void markup_section(struct markup *m, const char *id, const char *title, const char *about);
 void markup_section_end(struct markup *m);
 void markup_empty(struct markup *m, const char *text);
-/* columns: "Team|Spend|<Why": all but the first stand on the right, unless they begin with <. One that begins with ~ has the
- * class "wide", like its cells: for wide screens. */
+/* columns: "Team|Spend|<Why": all but the first stand on the right, unless they begin with <. One that begins with ~
+ * has the class "wide", like its cells: for wide screens. */
 void markup_table(struct markup *m, const char *caption, const char *columns);
 void markup_table_end(struct markup *m);
 /* Instead of that end: a last row of sums, whose cells stand between the two. */

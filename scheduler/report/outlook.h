@@ -1,5 +1,5 @@
-/* What the books say beyond their sums: where a month will end, what made the difference, what is unusual. Pure functions of
- * plain numbers; estimates are doubles (nothing of them is booked), differences of money are exact.
+/* What the books say beyond their sums: where a month will end, what made the difference, what is unusual. Pure
+ * functions of plain numbers; estimates are doubles (nothing of them is booked), differences of money are exact.
  *
  * Where the month will end. Spent so far, and for each day to come level x its weekday's factor:
  *   factor   of a weekday: median of day / mean of the seven days around it, scaled to a mean of 1; needs two whole weeks
@@ -40,8 +40,8 @@ struct outlook {
     double expected, low, high; /* for the days to come together; low >= 0 */
     double path[OUTLOOK_DAYS_MAX], path_low[OUTLOOK_DAYS_MAX], path_high[OUTLOOK_DAYS_MAX]; /* summed up, by day */
 };
-/* days[0..n): whole days in order, the newest last; weekday of the first (0..6, any first day). ahead: days to come, >= 0;
- * those beyond OUTLOOK_DAYS_MAX are not reckoned. */
+/* days[0..n): whole days in order, the newest last; weekday of the first (0..6, any first day). ahead: days to come, >=
+ * 0; those beyond OUTLOOK_DAYS_MAX are not reckoned. */
 struct outlook outlook_month(const double *days, int n, int first_weekday, int ahead);
 
 /* ---- what made the difference ------------------------------------------------------------------------------------------ */
@@ -65,9 +65,9 @@ struct anomaly {
     double spent, usual; /* over these hours */
     double z;            /* the largest of them, with its sign */
 };
-/* hours[0..n): amounts >= 0 by hour. Hours from `first` on are judged, each by the same hour of other weeks; with fewer than
- * ANOMALY_WEEKS_LEAST of these, not at all: *judged counts the hours that were. An event's |spent - usual| is `least` or
- * more. Returns how many of out[0..max) there are, by time; of more, the largest. */
+/* hours[0..n): amounts >= 0 by hour. Hours from `first` on are judged, each by the same hour of other weeks; with fewer
+ * than ANOMALY_WEEKS_LEAST of these, not at all: *judged counts the hours that were. An event's |spent - usual| is
+ * `least` or more. Returns how many of out[0..max) there are, by time; of more, the largest. */
 int anomaly_find(const double *hours, int n, int first, double least, struct anomaly *out, int max, int *judged);
 
 #endif

@@ -1,5 +1,5 @@
-/* The cost report's model: everything that its pages and tables show, as numbers, gathered once for a period. Who writes
- * (report_write_*(): json, CSV, Markdown, HTML) does no sums of his own over the ledger.
+/* The cost report's model: everything that its pages and tables show, as numbers, gathered once for a period. Who
+ * writes (report_write_*(): json, CSV, Markdown, HTML) does no sums of his own over the ledger.
  *
  *   ledger: hours, hour_rollups, node_hours, hour_charges, corrections, finance, budgets --+
  *   audit: the newest signed head ---------------------------------------------------------+--> report_gather()
@@ -16,9 +16,9 @@
  *   cost     what machines and providers cost: bill = allocated + idle + boot + waste + variance, for every node and hour.
  *            Of a team, project or model: allocated + waste; idle, boot and variance are nobody's
  *
- * Time. A period is [from_s, until_s), UTC, whole hours. Days are those of the site's time zone: an hour belongs to the day
- * in which it begins there. Days and hours of a *window* are kept, which begins long before the period: for what came
- * before, trends and what is usual.
+ * Time. A period is [from_s, until_s), UTC, whole hours. Days are those of the site's time zone: an hour belongs to the
+ * day in which it begins there. Days and hours of a *window* are kept, which begins long before the period: for what
+ * came before, trends and what is usual.
  *
  * Strings are the report's own and live as long as it does; NULL: not known, or none. Amounts are pico-dollars, sums of
  * them 128 bit; nothing is rounded but what is said to be. Blocks: worker threads and the command line. A report is
@@ -43,9 +43,9 @@ struct report_period {
                                          that is not over, as much of it */
     char name[48];      /* of files and titles: "2026-11-28", "2026-11", "2026-11-01..2026-11-08" */
 };
-/* "yesterday", "today", "month" (so far), "2026-11", "2026-11-28", "A..B" from the beginning of A to the beginning of B,
- * both days or both months; in the zone (NULL: UTC). RC_INVALID: none of these, or B is not after A. What lies after now_s
- * is cut off, at a whole hour; nothing is left of it: RC_INVALID. */
+/* "yesterday", "today", "month" (so far), "2026-11", "2026-11-28", "A..B" from the beginning of A to the beginning of
+ * B, both days or both months; in the zone (NULL: UTC). RC_INVALID: none of these, or B is not after A. What lies after
+ * now_s is cut off, at a whole hour; nothing is left of it: RC_INVALID. */
 enum rc report_period_parse(const char *text, const struct zone *zone, int64_t now_s, struct report_period *p,
                             struct error *e) SPW_MUST_USE;
 

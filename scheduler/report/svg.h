@@ -2,26 +2,27 @@
  * nothing from elsewhere: colours are the variables --c0 to --c7 of the page (chart.css), so that they are light or
  * dark as the reader's system is, and that print has its own.
  *
- * Wide screens and telephones: positions are in percent of whatever width the chart has, sizes of text and strokes are not,
- * so that nothing is squeezed. Lines are drawn in a square of 1,000 units that is stretched (preserveAspectRatio none)
- * with strokes that do not scale.
+ * Wide screens and telephones: positions are in percent of whatever width the chart has, sizes of text and strokes are
+ * not, so that nothing is squeezed. Lines are drawn in a square of 1,000 units that is stretched (preserveAspectRatio
+ * none) with strokes that do not scale.
  *
- * Accessible: role=img, named by <title>, described by <desc>; each bar and point has its own <title>, which browsers show
- * beside the pointer. Labels come from data and are escaped. Values are doubles: these are pictures, never sums. */
+ * Accessible: role=img, named by <title>, described by <desc>; each bar and point has its own <title>, which browsers
+ * show beside the pointer. Labels come from data and are escaped. Values are doubles: these are pictures, never
+ * sums. */
 #ifndef SCHEDULER_REPORT_SVG_H
 #define SCHEDULER_REPORT_SVG_H
 
 #include "scheduler/report/markup.h"
 
-/* How values are written. `step`: what neighbours on an axis differ by, for its decimals; 0: a value by itself. buf >= 32
- * bytes. Returns buf. */
+/* How values are written. `step`: what neighbours on an axis differ by, for its decimals; 0: a value by itself. buf >=
+ * 32 bytes. Returns buf. */
 typedef char *svg_format_fn(double v, double step, char *buf, size_t size);
 char *svg_number(double v, double step, char *buf, size_t size);  /* 950, 1.2k, 3.4M */
 char *svg_dollars(double v, double step, char *buf, size_t size); /* $0.05, $950, $1.2k, $3.4M */
 char *svg_percent(double v, double step, char *buf, size_t size); /* of 1 */
 
-/* Ticks at 1, 2, 2.5 or 5 times a power of ten, at most `most` (>= 2) of them, such that low..high is inside first..first +
- * step * (n - 1). 0 is in it. Not finite, or low == high == 0: 0..1. */
+/* Ticks at 1, 2, 2.5 or 5 times a power of ten, at most `most` (>= 2) of them, such that low..high is inside
+ * first..first + step * (n - 1). 0 is in it. Not finite, or low == high == 0: 0..1. */
 struct svg_ticks {
     double first, step;
     int n;
@@ -65,8 +66,8 @@ void svg_lines(struct markup *m, const struct svg_chart *c, const struct svg_lin
 void svg_curve(struct markup *m, const struct svg_chart *c, const double *xs, const double *ys, int n, int colour,
                double most);
 
-/* Bars that lie, one below the other, label and value above each: for money by whom. Parts are drawn one after the other;
- * values < 0 go to the left of a common zero. */
+/* Bars that lie, one below the other, label and value above each: for money by whom. Parts are drawn one after the
+ * other; values < 0 go to the left of a common zero. */
 struct svg_bar {
     const char *label, *value; /* value: as text, since sums are exact there */
     const double *parts;       /* n_parts */

@@ -1,5 +1,5 @@
-/* A YAML map into a struct, by a table: one row per key. Unknown keys, wrong types and values out of bounds are errors that
- * say "file:line: key: what is wrong, what would be right"; the first one ends the reading. */
+/* A YAML map into a struct, by a table: one row per key. Unknown keys, wrong types and values out of bounds are errors
+ * that say "file:line: key: what is wrong, what would be right"; the first one ends the reading. */
 #ifndef SCHEDULER_SIMULATE_FIELDS_H
 #define SCHEDULER_SIMULATE_FIELDS_H
 

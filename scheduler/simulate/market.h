@@ -1,5 +1,6 @@
-/* Whether capacity can be had, and what it draws: recorded spot availability, power by batch size, and electricity by the
- * hour, read from CSV (plain or gzip) into plain tables. What instances cost is in price lists (providers/catalogue.h).
+/* Whether capacity can be had, and what it draws: recorded spot availability, power by batch size, and electricity by
+ * the hour, read from CSV (plain or gzip) into plain tables. What instances cost is in price lists
+ * (providers/catalogue.h).
  *
  * Tables own their text. One thread. Blocks (files). */
 #ifndef SCHEDULER_SIMULATE_MARKET_H

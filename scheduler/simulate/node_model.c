@@ -190,8 +190,8 @@ static void hasten_group(struct node_model *m)
     set_group(m, us > 0 ? m->group_us * (m->group_ends - m->step) / us : 1);
 }
 
-/* A new group, if there can be one, and how fast it goes. Its prompts' time is spread evenly over its steps, so a batch that
- * changes meanwhile changes only the rest. */
+/* A new group, if there can be one, and how fast it goes. Its prompts' time is spread evenly over its steps, so a batch
+ * that changes meanwhile changes only the rest. */
 static void plan(struct node_model *m, struct node_job *jobs)
 {
     int64_t tokens = 0;

@@ -1,10 +1,12 @@
-/* A recorded run of the daemon's routing (scheduler/record/record.h), lived again: a router that knows nothing is told the
- * very same events, asked the same questions, and must decide the same, to the last bit of every term. What the recording
- * cannot tell again is taken from it: what only the daemon knew of a candidate (tried, kept, its breaker's word).
+/* A recorded run of the daemon's routing (scheduler/record/record.h), lived again: a router that knows nothing is told
+ * the very same events, asked the same questions, and must decide the same, to the last bit of every term. What the
+ * recording cannot tell again is taken from it: what only the daemon knew of a candidate (tried, kept, its breaker's
+ * word).
  *
- * With another configuration a second router lives beside the first: the same requests, told that its nodes are what that
- * configuration says, and asked under its objectives and SLOs. Each decision is taken with the load as it was, since nobody
- * knows how nodes that were not asked would have done: what follows from other decisions is `spillway simulate`'s to say.
+ * With another configuration a second router lives beside the first: the same requests, told that its nodes are what
+ * that configuration says, and asked under its objectives and SLOs. Each decision is taken with the load as it was,
+ * since nobody knows how nodes that were not asked would have done: what follows from other decisions is `spillway
+ * simulate`'s to say.
  *
  * One thread; blocks. */
 #ifndef SCHEDULER_SIMULATE_REPLAY_H
@@ -49,8 +51,8 @@ struct replay_under_other { /* of decisions that sent a request somewhere */
     int64_t sent;           /* of these: */
     int64_t elsewhere;      /* would have gone to another node, or... */
     int64_t nobody;         /* ...would not have found anybody then */
-    /* Of those that would have found somebody: what was expected where they went and where they would have gone, each under
-     * its own configuration; money_stay: where they went, under the other one. */
+    /* Of those that would have found somebody: what was expected where they went and where they would have gone, each
+     * under its own configuration; money_stay: where they went, under the other one. */
     double money_was, money_would, money_stay; /* pico-dollars, marginal */
     int64_t stay;            /* of which money_stay is known: the node is there and serves the model */
     int64_t timed;           /* of which both are known */

@@ -1,6 +1,6 @@
-/* The recorded requests under another configuration: a router of its own hears what the first one hears, but of nodes what
- * that configuration says of them. Nodes that are new there get numbers after the recorded ones; nobody is sent to them, so
- * they are judged by what is said of them. */
+/* The recorded requests under another configuration: a router of its own hears what the first one hears, but of nodes
+ * what that configuration says of them. Nodes that are new there get numbers after the recorded ones; nobody is sent to
+ * them, so they are judged by what is said of them. */
 #include <stdlib.h>
 #include <string.h>
 

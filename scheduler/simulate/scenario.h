@@ -1,6 +1,6 @@
-/* A scenario as a file says it (YAML), with the tables it names, made into what sim_run() takes. docs/SIMULATE.md describes
- * the file; a configuration may stand beside it and brings the own machines, the paid APIs with their price lists, and
- * the bounds of the waiting rooms.
+/* A scenario as a file says it (YAML), with the tables it names, made into what sim_run() takes. docs/SIMULATE.md
+ * describes the file; a configuration may stand beside it and brings the own machines, the paid APIs with their price
+ * lists, and the bounds of the waiting rooms.
  *
  * One thread. Blocks (files). */
 #ifndef SCHEDULER_SIMULATE_SCENARIO_H

@@ -177,8 +177,8 @@ static enum rc take_measured(struct scenario *s, const struct file_type *f, stru
 
 static const struct workload_mix usual_mix = {.prompt = 1000, .output = 300};
 
-/* How fast it does so is known. A line through points that were measured may begin at nought; of one that is written both
- * numbers are wanted. */
+/* How fast it does so is known. A line through points that were measured may begin at nought; of one that is written
+ * both numbers are wanted. */
 static bool writes(const struct node_curve *c)
 {
     return c->decode_us_base + c->decode_us_per_seq > 0;

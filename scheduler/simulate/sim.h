@@ -143,9 +143,10 @@ struct sim_api {
     double spread;            /* sd / mean of both, lognormal; 0: always the same */
 };
 
-/* What may be spent by our price list (sim_offer.charge, sim_api.prices). Actions are enum budget_action's and do what they
- * do in the daemon: soft ones NOTIFY, PREFER_LOCAL, LOCAL_ONLY, DOWNGRADE, QUEUE (as batch) and DENY; hard ones, in this
- * order, LOCAL_ONLY, DOWNGRADE, QUEUE (until the next period, as long as batch may wait), else the request is refused. */
+/* What may be spent by our price list (sim_offer.charge, sim_api.prices). Actions are enum budget_action's and do what
+ * they do in the daemon: soft ones NOTIFY, PREFER_LOCAL, LOCAL_ONLY, DOWNGRADE, QUEUE (as batch) and DENY; hard ones,
+ * in this order, LOCAL_ONLY, DOWNGRADE, QUEUE (until the next period, as long as batch may wait), else the request is
+ * refused. */
 struct sim_budget {
     const char *name;
     const char *team_name;          /* whose requests; NULL: all. `team` follows from it once the trace is open */
@@ -296,16 +297,16 @@ struct sim_result {
     double kwh;
     int64_t requests, events, end_us; /* all that came, measured or not; end: of the clock */
     int64_t requests_done;
-    /* A hash over who was chosen for whom, in order: two runs that agree in it decided alike. It tells whether a change of
-     * the policies' code changed a decision. */
+    /* A hash over who was chosen for whom, in order: two runs that agree in it decided alike. It tells whether a change
+     * of the policies' code changed a decision. */
     uint64_t decisions;
     int32_t nodes_peak;
 };
 /* On failure nothing is held. `progress` (NULL: nobody asks) is called about every 100,000 requests. */
 struct sim_options {
     void (*progress)(int64_t at_us, int64_t requests, void *arg);
-    /* The router that will decide, of this size, as it is made: for who wants to listen to it (router_tap()); *now_us is the
-     * simulation's time while it runs. And the nodes that it is told of, before it is. NULL: nobody listens. */
+    /* The router that will decide, of this size, as it is made: for who wants to listen to it (router_tap()); *now_us
+     * is the simulation's time while it runs. And the nodes that it is told of, before it is. NULL: nobody listens. */
     void (*router)(struct router *r, const struct router_size *size, const int64_t *now_us, void *arg);
     void (*node)(int32_t node, const char *name, void *arg);
     void *arg;

@@ -262,8 +262,8 @@ enum sim_budget_verdict {
 };
 /* Actions of the budgets whose soft limit is reached. *model: of DOWNGRADE; else -1. */
 unsigned sim_budget_soft(struct sim *x, const struct sim_live *l, int32_t *model);
-/* Take what it comes to at these prices from all; its answer may become shorter. local: by an own machine. *by: the budget
- * that does not let it. */
+/* Take what it comes to at these prices from all; its answer may become shorter. local: by an own machine. *by: the
+ * budget that does not let it. */
 enum sim_budget_verdict sim_budget_take(struct sim *x, struct sim_live *l, const struct token_prices *p, bool local,
                                         int32_t *by);
 int64_t sim_budget_next_us(const struct sim *x, int32_t budget); /* its next period */

@@ -279,8 +279,8 @@ static struct sim_pick in_turn(struct sim *x, const struct sim_live *l, const st
     return (struct sim_pick){.node = -1, .api = -1, .may_wait = true};
 }
 
-/* A prompt that is longer may take longer; of those who have waited, the time that is left is not looked at: they are late
- * by then, and the quickest is still the best. */
+/* A prompt that is longer may take longer; of those who have waited, the time that is left is not looked at: they are
+ * late by then, and the quickest is still the best. */
 static struct route_slo slo_of(const struct sim *x, const struct sim_live *l)
 {
     const struct sim_slo *s = &x->s->models[l->model].slo;

@@ -339,8 +339,8 @@ int64_t sim_batch_until_us(const struct sim *x, const struct sim_live *l)
     return l->due_us < most_us ? l->due_us : most_us;
 }
 
-/* Batch work fills what is idle: it leaves a part of the slots to those who come meanwhile, unless machines were launched for
- * it or its time is nearly over. */
+/* Batch work fills what is idle: it leaves a part of the slots to those who come meanwhile, unless machines were
+ * launched for it or its time is nearly over. */
 bool sim_batch_may(const struct sim_model_state *m, int64_t until_us)
 {
     return m->batch_goes || until_us <= m->batch_urgent_us || m->free_slots[0] > m->slots * SIM_BATCH_LEAVES;

@@ -1,5 +1,5 @@
-/* Traces: what was asked, when, and how long the answers were. Requests come out one by one, in time order, and are never
- * held in memory all at once, so that a trace may be of any length.
+/* Traces: what was asked, when, and how long the answers were. Requests come out one by one, in time order, and are
+ * never held in memory all at once, so that a trace may be of any length.
  *
  * Read are (plain or gzip, told apart by what stands in the file):
  *   CSV with a head line      Azure LLM 2023 (TIMESTAMP, ContextTokens, GeneratedTokens), ServeGen samples (arrival_s, client,
@@ -8,9 +8,9 @@
  *   JSON Lines                Mooncake (timestamp in ms, input_length, output_length, hash_ids: prefix blocks of 512 tokens)
  *   a ledger of ours          SQLite: last month under another policy
  *
- * What can be done to a file before it is replayed, in this order: a span is cut out; it is repeated end to end ("tile");
- * it is laid N times over itself, each copy shifted by a random time; it is thinned so that the rate follows a curve.
- * Several files are merged. The same seed gives the same requests.
+ * What can be done to a file before it is replayed, in this order: a span is cut out; it is repeated end to end
+ * ("tile"); it is laid N times over itself, each copy shifted by a random time; it is thinned so that the rate follows
+ * a curve. Several files are merged. The same seed gives the same requests.
  *
  * A row that can't be read is an error that names file, line and what would be right; up to `bad_rows_max` of them are
  * passed to a callback and left out instead. Rows must be in time order.

@@ -26,8 +26,8 @@ struct trace_defaults { /* of rows that say nothing */
 };
 struct trace_source;
 struct trace_source_ops {
-    /* RC_OK: *r but for `copy`; at_us is the file's own time and may start anywhere. Blocks are the source's until its next
-     * call. RC_NOT_FOUND: the end. RC_INVALID: this row is bad, the next may be read. Anything else is final. */
+    /* RC_OK: *r but for `copy`; at_us is the file's own time and may start anywhere. Blocks are the source's until its
+     * next call. RC_NOT_FOUND: the end. RC_INVALID: this row is bad, the next may be read. Anything else is final. */
     enum rc (*next)(struct trace_source *s, struct sim_request *r, struct error *e);
     enum rc (*rewind)(struct trace_source *s, struct error *e);
     double (*done)(const struct trace_source *s); /* share that has been read */

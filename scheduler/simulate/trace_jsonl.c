@@ -1,5 +1,5 @@
-/* JSON Lines traces, as Mooncake publishes them: {"timestamp": ms, "input_length": n, "output_length": n, "hash_ids": [...]}.
- * Each hash stands for 512 tokens of the prompt and all that is before them. */
+/* JSON Lines traces, as Mooncake publishes them: {"timestamp": ms, "input_length": n, "output_length": n, "hash_ids":
+ * [...]}. Each hash stands for 512 tokens of the prompt and all that is before them. */
 #include <stdlib.h>
 
 #include "base/alloc.h"

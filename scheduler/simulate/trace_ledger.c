@@ -1,6 +1,7 @@
-/* Our own ledger as a trace, in the order of arrival. Ledgers of older versions lack some columns; what is not there is left
- * at its default. Rows that were no work for a node are passed over and counted: answers out of the cache or shared with
- * another request, and failures that gave no token, of which nobody knows how long the answer would have been. */
+/* Our own ledger as a trace, in the order of arrival. Ledgers of older versions lack some columns; what is not there is
+ * left at its default. Rows that were no work for a node are passed over and counted: answers out of the cache or
+ * shared with another request, and failures that gave no token, of which nobody knows how long the answer would have
+ * been. */
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>

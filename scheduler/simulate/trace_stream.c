@@ -1,8 +1,8 @@
 /* One file and what is done to it: cut, repeated, laid over itself, thinned.
  *
  * Copies share one reading of the file: its rows stand in a ring for as long as the copy that is furthest behind needs
- * them, and each copy has a place of its own in it. So memory goes with rate x shift, not with the number of copies or the
- * length of the file. The copies' next requests are in a binary heap by time. */
+ * them, and each copy has a place of its own in it. So memory goes with rate x shift, not with the number of copies or
+ * the length of the file. The copies' next requests are in a binary heap by time. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* What every SQLite file of ours has: a write-ahead log, commits that are flushed, no trust in what functions its schema
- * names, and patience with other processes. */
+/* What every SQLite file of ours has: a write-ahead log, commits that are flushed, no trust in what functions its
+ * schema names, and patience with other processes. */
 #ifndef SCHEDULER_STORE_STORE_H
 #define SCHEDULER_STORE_STORE_H
 

@@ -1,6 +1,6 @@
-/* What pages show: plain data, copied from whoever knows it, so that pages are written by pure functions. Strings and arrays
- * live in `arena` unless it says otherwise; "" and 0 where nothing is known. Amounts are pico-dollars, times seconds since
- * 1970 in UTC. */
+/* What pages show: plain data, copied from whoever knows it, so that pages are written by pure functions. Strings and
+ * arrays live in `arena` unless it says otherwise; "" and 0 where nothing is known. Amounts are pico-dollars, times
+ * seconds since 1970 in UTC. */
 #ifndef SCHEDULER_UI_FACTS_H
 #define SCHEDULER_UI_FACTS_H
 
@@ -31,8 +31,8 @@ struct facts_node {
     int64_t since_s; /* in this state; 0: not known */
     uint64_t requests, failures;
 };
-/* What an hour like this moment costs. Rents and energy are of now; what is written off, and what APIs ask, as in the newest
- * closed hour. */
+/* What an hour like this moment costs. Rents and energy are of now; what is written off, and what APIs ask, as in the
+ * newest closed hour. */
 struct facts_rate {
     struct pusd_sum rents, energy, standing, by_token;
     int64_t milliwatts; /* on the premises */

@@ -1,5 +1,5 @@
-/* Signing in and out: a key comes in by a form, a cookie goes out. Who signs in is in the audit before he is let in; nobody
- * is kept from signing out, so that is recorded meanwhile. */
+/* Signing in and out: a key comes in by a form, a cookie goes out. Who signs in is in the audit before he is let in;
+ * nobody is kept from signing out, so that is recorded meanwhile. */
 #include "scheduler/ui/ui_internal.h"
 
 #include <openssl/crypto.h>
@@ -9,8 +9,8 @@
 
 #include "scheduler/audit/record.h"
 
-/* A key that is refused costs as much as so many forged signatures: five at once from an address, then one in two seconds;
- * of all addresses together ten times that. */
+/* A key that is refused costs as much as so many forged signatures: five at once from an address, then one in two
+ * seconds; of all addresses together ten times that. */
 #define REFUSAL_COSTS 10
 
 #define COOKIE       "spillway"

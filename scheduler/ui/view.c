@@ -1,5 +1,5 @@
-/* A page in the making: what it needs is asked for step by step (files on the thread, budgets of their store), then what can
- * be told at once is copied, and the page written in one go.
+/* A page in the making: what it needs is asked for step by step (files on the thread, budgets of their store), then
+ * what can be told at once is copied, and the page written in one go.
  *
  *   ui_view() -> month, where there is none yet -> files -> budgets -> finish()
  *
@@ -7,8 +7,8 @@
  * MONTH_SHARE times as long as they took, so that looking at pages never keeps a core busy. Stale ones are shown while
  * new ones are made.
  *
- * A browser that leaves takes the exchange with it (x is NULL then); the view itself ends with its last call back, which then
- * touches nothing else: the dashboard may be gone as well. */
+ * A browser that leaves takes the exchange with it (x is NULL then); the view itself ends with its last call back,
+ * which then touches nothing else: the dashboard may be gone as well. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -16,8 +16,8 @@ enum rc answer_read_tree(const struct tree *t, const char *answers, struct token
                          bool *known) SPW_MUST_USE;
 /* Is it an object with this member, and that a number or a string? */
 bool answer_has(struct span body, const char *member);
-/* The body as the client shall see it: with `model` (NULL: the node's own) as its model, and saying that it was served as
- * `tier` (NULL: nobody asked). Appends to out. */
+/* The body as the client shall see it: with `model` (NULL: the node's own) as its model, and saying that it was served
+ * as `tier` (NULL: nobody asked). Appends to out. */
 enum rc answer_write(struct span body, const char *model, const char *tier, struct strbuf *out) SPW_MUST_USE;
 
 #endif

@@ -1,8 +1,9 @@
 /* The shape of a stream's plain chunks. Nearly all chunks of a stream are the same but for one string, so the first one
- * that was read with care tells how to read and write the others: what stands before and after the text must be the same,
- * byte for byte; then the text is copied between the beginning and the end that the first one was written with.
+ * that was read with care tells how to read and write the others: what stands before and after the text must be the
+ * same, byte for byte; then the text is copied between the beginning and the end that the first one was written with.
  *
- * A chunk that differs in anything is none of the pattern's, and is read with care. Pure; no allocation once learned. */
+ * A chunk that differs in anything is none of the pattern's, and is read with care. Pure; no allocation once
+ * learned. */
 #ifndef SCHEDULER_WIRE_PATTERN_H
 #define SCHEDULER_WIRE_PATTERN_H
 
@@ -27,8 +28,8 @@ static inline bool pattern_wanted(const struct pattern *p)
 {
     return p->misses < PATTERN_MISSES_MAX;
 }
-/* The chunk `text` with its string `literal` (quotes included) was written as put, in which the literal stands put_at bytes
- * from the beginning. Too long a one is not kept. */
+/* The chunk `text` with its string `literal` (quotes included) was written as put, in which the literal stands put_at
+ * bytes from the beginning. Too long a one is not kept. */
 void pattern_learn(struct pattern *p, struct span text, struct span literal, struct span put, size_t put_at);
 /* Is it of this shape? *literal: its string, quotes included, not empty. */
 bool pattern_match(struct pattern *p, struct span text, struct span *literal);

@@ -1,6 +1,6 @@
-/* How long a node wants to be left alone, from the head of its 429 or 503: `retry-after-ms`, or `Retry-After` in seconds
- * or as a date; without either, `x-ratelimit-reset-requests` and `-tokens` of what `x-ratelimit-remaining-*` says is used
- * up. Pure. */
+/* How long a node wants to be left alone, from the head of its 429 or 503: `retry-after-ms`, or `Retry-After` in
+ * seconds or as a date; without either, `x-ratelimit-reset-requests` and `-tokens` of what `x-ratelimit-remaining-*`
+ * says is used up. Pure. */
 #ifndef SCHEDULER_WIRE_RETRY_AFTER_H
 #define SCHEDULER_WIRE_RETRY_AFTER_H
 

@@ -1,5 +1,5 @@
-/* Places in JSON text, without a tree and without memory: which bytes are the value of which key. For splicing a request
- * or a chunk instead of printing it anew, so that what we do not know passes through untouched.
+/* Places in JSON text, without a tree and without memory: which bytes are the value of which key. For splicing a
+ * request or a chunk instead of printing it anew, so that what we do not know passes through untouched.
  *
  * A scan checks only what it walks over: brackets and quotes must balance; what a number or word looks like is not its
  * business. Requests are parsed strictly before they are scanned; of chunks from nodes a broken one fails the scan.
@@ -62,13 +62,13 @@ struct edit {
     const char *put;
     size_t put_n;
 };
-/* Edits that make an answer or a chunk say its service_tier: `model` is the value of its member of that name, `there` that of
- * "service_tier". A node that says one knows best. put: at least TIER_EDIT_BYTES, lives as long as the edit. False: there is
- * nothing to do. */
+/* Edits that make an answer or a chunk say its service_tier: `model` is the value of its member of that name, `there`
+ * that of "service_tier". A node that says one knows best. put: at least TIER_EDIT_BYTES, lives as long as the edit.
+ * False: there is nothing to do. */
 #define TIER_EDIT_BYTES 48
 bool tier_edit(const char *tier, struct span model, struct span there, char *put, struct edit *edit);
-/* text with the edits done, appended to out. Edits lie within text, do not overlap, and are sorted here (there are few).
- * RC_FULL at the bound of out. */
+/* text with the edits done, appended to out. Edits lie within text, do not overlap, and are sorted here (there are
+ * few). RC_FULL at the bound of out. */
 enum rc edits_apply(struct span text, struct edit *edits, int n, struct strbuf *out) SPW_MUST_USE;
 
 #endif

@@ -274,8 +274,8 @@ static bool is_plain(const struct chunk *c)
            !c->ids.n && !c->use.n && span_is_null(c->usage) && c->plain.n;
 }
 
-/* It was just written as out[from..]. The edits of a plain chunk keep off its text, so that is found from whichever end is
- * written as it came. */
+/* It was just written as out[from..]. The edits of a plain chunk keep off its text, so that is found from whichever end
+ * is written as it came. */
 static void learn(struct stream *s, const struct chunk *c, const struct strbuf *out, size_t from)
 {
     struct span put = {out->data + from, out->len - from};
@@ -487,8 +487,8 @@ enum rc stream_cut(struct stream *s, bool chat, int64_t choices)
     return rc;
 }
 
-/* The usage chunk is one of the stream's own chunks with other choices and usage: id, created and whatever else the node
- * puts beside them stay right. */
+/* The usage chunk is one of the stream's own chunks with other choices and usage: id, created and whatever else the
+ * node puts beside them stay right. */
 static enum rc final_usage(const struct stream *s, struct strbuf *usage, struct strbuf *extra, struct strbuf *out)
 {
     struct span text = {s->like.data, s->like.len};

@@ -1,13 +1,13 @@
-/* A streamed answer on its way from a node to a client. Only whole frames are forwarded; text leaves at once; the finish
- * frame, the usage frame and [DONE] are held back until the caller says that the ledger row is committed.
+/* A streamed answer on its way from a node to a client. Only whole frames are forwarded; text leaves at once; the
+ * finish frame, the usage frame and [DONE] are held back until the caller says that the ledger row is committed.
  *
  * Usage is asked of every node (request_splice) and believed in whichever chunk carries it. The client gets it only if
- * it asked: in one last chunk without choices, as OpenAI sends it, with "spillway":{"node","charge_usd"} and, where it is
- * known, "joules_estimated" beside it.
+ * it asked: in one last chunk without choices, as OpenAI sends it, with "spillway":{"node","charge_usd"} and, where it
+ * is known, "joules_estimated" beside it.
  *
  * An answer may take several legs. What has left is noted in the trail; a later leg's chunks get the first one's id and
- * created, its role chunk is dropped, and token ids, which are the scheduler's business, are cut out. With a `whole` the
- * chunks are gathered there instead of being written.
+ * created, its role chunk is dropped, and token ids, which are the scheduler's business, are cut out. With a `whole`
+ * the chunks are gathered there instead of being written.
  *
  * No I/O here: bytes in, bytes out. One struct stream per leg that has begun to answer. */
 #ifndef SCHEDULER_WIRE_STREAM_H
@@ -76,8 +76,8 @@ void stream_tap_held(const struct stream *s);
 void stream_fini(struct stream *s);
 /* Appends to `out` what may leave now: whole frames, ready to be written. */
 enum stream_status stream_feed(struct stream *s, const char *data, size_t n, struct strbuf *out) SPW_MUST_USE;
-/* [[hour, microseconds, millijoules], ...], as the usage chunk has it, from elsewhere; anything else is as if it were not
- * there. */
+/* [[hour, microseconds, millijoules], ...], as the usage chunk has it, from elsewhere; anything else is as if it were
+ * not there. */
 void stream_take_use(struct stream *s, struct span list);
 /* The node closed its answer. Some end without [DONE] after a finish_reason: that is an end; anything else is a cut. */
 enum stream_status stream_eof(struct stream *s, struct strbuf *out);
@@ -92,8 +92,8 @@ struct stream_bill {
 };
 /* With a whole, after STREAM_DONE: what was held goes there, too. */
 enum rc stream_gather_held(struct stream *s) SPW_MUST_USE;
-/* The answer ends here, by our will: what is held now is a finish chunk ("length") for each of so many choices, made after
- * a chunk of this stream. RC_INVALID: there was none yet. */
+/* The answer ends here, by our will: what is held now is a finish chunk ("length") for each of so many choices, made
+ * after a chunk of this stream. RC_INVALID: there was none yet. */
 enum rc stream_cut(struct stream *s, bool chat, int64_t choices) SPW_MUST_USE;
 /* After the commit: held frames, the usage chunk if the client asked, [DONE]. counts: what the ledger says. */
 enum rc stream_final(const struct stream *s, const struct stream_bill *bill, const struct token_counts *counts,

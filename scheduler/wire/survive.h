@@ -10,10 +10,10 @@
  *                                                   +--> POISON    it kills whoever computes it
  *
  * Poison: a request that was being computed on two nodes as they died, with no new token between, may be what kills
- * them. It goes on alone, so that it takes nobody along; if two more die under it alone, that is enough. What dies under
- * it in company proves nothing more, however often: engines that end faster than one token comes (a machine that is being
- * restarted again and again) end under somebody. Any new token clears it. Continuing is bounded by what it achieves,
- * not by a budget: only legs without a new token count. */
+ * them. It goes on alone, so that it takes nobody along; if two more die under it alone, that is enough. What dies
+ * under it in company proves nothing more, however often: engines that end faster than one token comes (a machine that
+ * is being restarted again and again) end under somebody. Any new token clears it. Continuing is bounded by what it
+ * achieves, not by a budget: only legs without a new token count. */
 #ifndef SCHEDULER_WIRE_SURVIVE_H
 #define SCHEDULER_WIRE_SURVIVE_H
 

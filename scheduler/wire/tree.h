@@ -42,8 +42,8 @@ struct tree {
 
 void tree_init(struct tree *t);
 void tree_fini(struct tree *t);
-/* RC_INVALID: not JSON, or nested deeper than TREE_DEPTH_MAX; RC_FULL: over a bound. The tree is empty then. `text` must
- * live as long as the tree is looked at. */
+/* RC_INVALID: not JSON, or nested deeper than TREE_DEPTH_MAX; RC_FULL: over a bound. The tree is empty then. `text`
+ * must live as long as the tree is looked at. */
 enum rc tree_parse(struct tree *t, const char *text, size_t n) SPW_MUST_USE;
 
 /* Walking. NULL is a fine node everywhere: it has no members and is of no type. Keys compare as written: one that hides

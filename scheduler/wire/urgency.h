@@ -6,10 +6,10 @@
  *   flex                      batch
  *   auto, null, none          by the deadline: batch when it is at least `queue.batch_after` away, else interactive
  *
- * x-spillway-deadline says by when the whole answer is wanted: a duration from now ("1500ms", "30s", "5m", "2h", or whole
- * seconds, "30") or a time as RFC 3339 writes it ("2027-01-31T18:00:00Z", "2027-01-31T19:00:00.5+01:00"). It orders a
- * tenant's waiting requests, and a request that will most likely not be answered by then is refused instead of being
- * computed in vain. An answer that has begun is never cut off for it. */
+ * x-spillway-deadline says by when the whole answer is wanted: a duration from now ("1500ms", "30s", "5m", "2h", or
+ * whole seconds, "30") or a time as RFC 3339 writes it ("2027-01-31T18:00:00Z", "2027-01-31T19:00:00.5+01:00"). It
+ * orders a tenant's waiting requests, and a request that will most likely not be answered by then is refused instead of
+ * being computed in vain. An answer that has begun is never cut off for it. */
 #ifndef SCHEDULER_WIRE_URGENCY_H
 #define SCHEDULER_WIRE_URGENCY_H
 
@@ -29,8 +29,8 @@ struct urgency {
     bool has_deadline;
     int64_t left_ns; /* until it; has_deadline alone */
 };
-/* deadline: the header's value, or NULL. RC_INVALID: it cannot be read, has passed or is too far away; e says what would
- * be right. */
+/* deadline: the header's value, or NULL. RC_INVALID: it cannot be read, has passed or is too far away; e says what
+ * would be right. */
 enum rc urgency_read(struct urgency *u, enum service_tier tier, const char *deadline, struct wall now,
                      int64_t batch_after_ms, struct error *e) SPW_MUST_USE;
 

@@ -6,7 +6,8 @@
 #include "scheduler/wire/scan.h"
 
 /* Fields: prompt_tokens, completion_tokens, prompt_tokens_details.cached_tokens (else prompt_cache_hit_tokens).
- * RC_INVALID: it is no object, prompt_tokens is missing, or a figure is negative or absurd; cached is cut to the input. */
+ * RC_INVALID: it is no object, prompt_tokens is missing, or a figure is negative or absurd; cached is cut to the
+ * input. */
 enum rc usage_parse(struct span object, struct token_counts *counts) SPW_MUST_USE;
 
 /* How many of the output were for thinking, by the same object; 0 where it doesn't say. */

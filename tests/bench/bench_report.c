@@ -1,5 +1,5 @@
-/* How long a month's report takes, and that it does not grow with the rows: fills a ledger (tests/unit/books_fill.h), closes
- * its hours, then gathers the month's report and writes it, three times.
+/* How long a month's report takes, and that it does not grow with the rows: fills a ledger (tests/unit/books_fill.h),
+ * closes its hours, then gathers the month's report and writes it, three times.
  *
  *   bench_report FILE [ROWS [HOURS]]     rows in all; 5,000,000 and 720. FILE stays; one that is there is only read
  * Prints milliseconds: the median of three.

@@ -1,5 +1,5 @@
-/* A bystander for frontdoor.py: overwrites a file bit by bit and flushes each bit to the disk, as a ledger does, and nothing
- * else. What a proxy's latency becomes beside it is the machine's doing, not the proxy's.
+/* A bystander for frontdoor.py: overwrites a file bit by bit and flushes each bit to the disk, as a ledger does, and
+ * nothing else. What a proxy's latency becomes beside it is the machine's doing, not the proxy's.
  *
  *     disk_flush FILE PAUSE_US BYTES     until SIGTERM; then prints how many flushes there were
  *

@@ -1,5 +1,5 @@
-/* How much of the energy that could be saved the power policy saves: the sampled deepseek-r1 day on fleets of 50% and 120%
- * of its peak, idle watts swept, against the offline optimum that knows all arrivals.
+/* How much of the energy that could be saved the power policy saves: the sampled deepseek-r1 day on fleets of 50% and
+ * 120% of its peak, idle watts swept, against the offline optimum that knows all arrivals.
  *
  * Everybody serves the same requests (those that a fleet without power states can take: the rest is somebody else's) at
  * the same speed (each holds a slot for the time it takes in a full batch) with the same table of watts.
@@ -152,8 +152,8 @@ static void read_requests(struct bench *b, const struct options *o)
     trace_close(t);
 }
 
-/* Per GPU. Holding a context draws 26 to 50 W more than none on HBM parts, whatever is loaded (arXiv 2605.23918): sleep is
- * 38 W below idle. Off: the board's share. Waking and booting draw 50 W more than idle. Assumed: all but idle. */
+/* Per GPU. Holding a context draws 26 to 50 W more than none on HBM parts, whatever is loaded (arXiv 2605.23918): sleep
+ * is 38 W below idle. Off: the board's share. Waking and booting draw 50 W more than idle. Assumed: all but idle. */
 static void set_levels(struct bench *b, int idle_w, bool no_off)
 {
     int64_t gpu = 1000 * b->class->gpus;

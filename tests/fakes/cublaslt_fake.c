@@ -1,7 +1,7 @@
-/* A stand-in for NVIDIA's cuBLASLt: checks what it is told as the documentation has it (types, transposes, dimensions, leading
- * dimensions, alignment, workspace, that an algorithm is used for the shape that it was chosen for) and computes the product
- * on the host, in double. Signatures and numbers: cuBLAS Library documentation, "Using the cuBLASLt API"; on purpose it does
- * not include kernels/cuda/cublaslt.h, whose slips it shall find. */
+/* A stand-in for NVIDIA's cuBLASLt: checks what it is told as the documentation has it (types, transposes, dimensions,
+ * leading dimensions, alignment, workspace, that an algorithm is used for the shape that it was chosen for) and
+ * computes the product on the host, in double. Signatures and numbers: cuBLAS Library documentation, "Using the
+ * cuBLASLt API"; on purpose it does not include kernels/cuda/cublaslt.h, whose slips it shall find. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

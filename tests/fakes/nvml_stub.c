@@ -1,5 +1,6 @@
-/* A stand-in for NVIDIA's management library: one GPU whose power limit (milliwatts) stands in the file that NVML_STUB names,
- * which draws 75 W, and counts the millijoules that that makes; it has 80 GB, 20 of them used, and two clocks. Results and signatures: NVML API reference. */
+/* A stand-in for NVIDIA's management library: one GPU whose power limit (milliwatts) stands in the file that NVML_STUB
+ * names, which draws 75 W, and counts the millijoules that that makes; it has 80 GB, 20 of them used, and two clocks.
+ * Results and signatures: NVML API reference. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -6,11 +6,11 @@
  *   FASTCLOCK=FACTOR:WALL:MONO:FILE  they run as long as somebody says again and again in FILE (struct beat) that the
  *                                    machine runs: when it stands still, so do they, a moment later
  *
- * What reads time reads that clock; what waits waits 1/FACTOR as long: polls, sleeps, conditions, timers. Processor time
- * (CLOCK_*_CPUTIME_ID) stays as it is, and so do timeouts of sockets, times of files, and usleep(), by which SQLite waits for
- * a lock: whoever holds it writes to a disk that is no quicker, and five seconds' patience would be a 30th of one. Absolute
- * waits of conditions do not say by which clock; it is told from the number: what is far above a machine's uptime is a time of
- * day. */
+ * What reads time reads that clock; what waits waits 1/FACTOR as long: polls, sleeps, conditions, timers. Processor
+ * time (CLOCK_*_CPUTIME_ID) stays as it is, and so do timeouts of sockets, times of files, and usleep(), by which
+ * SQLite waits for a lock: whoever holds it writes to a disk that is no quicker, and five seconds' patience would be a
+ * 30th of one. Absolute waits of conditions do not say by which clock; it is told from the number: what is far above a
+ * machine's uptime is a time of day. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,13 +1,13 @@
-/* Threads that are late, so that tests meet the orders of events that a busy machine makes once in a thousand runs: goes
- * into programs by LD_PRELOAD.
+/* Threads that are late, so that tests meet the orders of events that a busy machine makes once in a thousand runs:
+ * goes into programs by LD_PRELOAD.
  *
  *   LATETHREADS=US    spillway, spillway-engine and unit tests (test_*); other programs are left alone, so that it may
  *                     stand in the environment of a whole suite
  *
- * Half of a program's threads, its first one in a fifth of the runs, are drawn to be late: three of ten times that such a
- * thread wakes, writes, sends, flushes or wakes somebody else, it first sleeps for up to US microseconds, and now and then
- * for up to five times as long. A condition's waiter is late without its lock; whoever writes or signals under one keeps it
- * for so long. What must hold whatever the threads do holds with them too; bounds of time may not. */
+ * Half of a program's threads, its first one in a fifth of the runs, are drawn to be late: three of ten times that such
+ * a thread wakes, writes, sends, flushes or wakes somebody else, it first sleeps for up to US microseconds, and now and
+ * then for up to five times as long. A condition's waiter is late without its lock; whoever writes or signals under one
+ * keeps it for so long. What must hold whatever the threads do holds with them too; bounds of time may not. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
-/* Any bytes as the body of a completion request: a checked struct or an error that names what is wrong; and whatever was
- * taken must be fit for use: in range, and accepted by the sampler and the stop matcher.
+/* Any bytes as the body of a completion request: a checked struct or an error that names what is wrong; and whatever
+ * was taken must be fit for use: in range, and accepted by the sampler and the stop matcher.
  *
  * links: spw_engine_serve */
 #include <stdlib.h>

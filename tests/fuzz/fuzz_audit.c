@@ -1,5 +1,6 @@
-/* Fuzzes the readers of the audit's files: what somebody may have put in the place of a segment or an exported head is read as
- * far as it goes, and never believed. First byte: a head, a line, or a segment that is verified with the key or without.
+/* Fuzzes the readers of the audit's files: what somebody may have put in the place of a segment or an exported head is
+ * read as far as it goes, and never believed. First byte: a head, a line, or a segment that is verified with the key or
+ * without.
  * links: spw_sched_audit */
 #include <fcntl.h>
 #include <stdlib.h>

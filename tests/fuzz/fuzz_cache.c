@@ -1,7 +1,6 @@
-/* Any bytes as a request, as an answer, and as a stream's chunk: nothing crashes; the canonical form of a canonical form
- * is itself and is JSON; what a request may be, answers may be, too, and both readers find the same places in it; what
- * replay_check() accepts can be replayed, and what the assembler makes of its stream says the
- * same again.
+/* Any bytes as a request, as an answer, and as a stream's chunk: nothing crashes; the canonical form of a canonical
+ * form is itself and is JSON; what a request may be, answers may be, too, and both readers find the same places in it;
+ * what replay_check() accepts can be replayed, and what the assembler makes of its stream says the same again.
  * links: spw_sched_cache */
 #include <stdint.h>
 #include <stdlib.h>

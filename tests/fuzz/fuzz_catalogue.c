@@ -1,5 +1,5 @@
-/* Any bytes as a price list, CSV or document: never a crash, every refusal and every lost row says why, and no figure that is
- * used is out of bounds. The first byte says which.
+/* Any bytes as a price list, CSV or document: never a crash, every refusal and every lost row says why, and no figure
+ * that is used is out of bounds. The first byte says which.
  * links: spw_providers */
 #include <stddef.h>
 #include <stdint.h>

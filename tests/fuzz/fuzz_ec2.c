@@ -1,5 +1,5 @@
-/* Any text as an answer of EC2: never a crash, bounded, and every reader of answers finds its way through whatever tree came
- * of it; as keys from a file or of a role, too.
+/* Any text as an answer of EC2: never a crash, bounded, and every reader of answers finds its way through whatever tree
+ * came of it; as keys from a file or of a role, too.
  * links: spw_providers */
 #include <stdint.h>
 #include <stdlib.h>

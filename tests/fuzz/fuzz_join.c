@@ -1,5 +1,5 @@
-/* Fuzzes what engines say to their scheduler. First byte: which of the three bodies, or a request for a certificate, follows.
- * What is accepted must be within bounds.
+/* Fuzzes what engines say to their scheduler. First byte: which of the three bodies, or a request for a certificate,
+ * follows. What is accepted must be within bounds.
  * links: spw_sched_join */
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* Fuzzes all that reads signed tokens. First byte: how the rest is taken: a token; header and claims (split at a line
- * break) that are signed with a real key; a key set; claims; a network. Nothing unsigned may verify; what is signed must,
- * once it parses and names the key; identities hold only names that are allowed.
+ * break) that are signed with a real key; a key set; claims; a network. Nothing unsigned may verify; what is signed
+ * must, once it parses and names the key; identities hold only names that are allowed.
  * links: spw_sched_auth */
 #include <jansson.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
-/* Prompts and the map of prefixes. Bytes as JSON, broken or not: blanks between do not count, pieces do not matter, what is
- * read ends where the text does. Bytes as operations on a small map: who is said to hold something was sent it, as many
- * blocks as it is said to hold and no more than the prompt has, and the memory stays what it is.
+/* Prompts and the map of prefixes. Bytes as JSON, broken or not: blanks between do not count, pieces do not matter,
+ * what is read ends where the text does. Bytes as operations on a small map: who is said to hold something was sent it,
+ * as many blocks as it is said to hold and no more than the prompt has, and the memory stays what it is.
  * links: spw_policies */
 #include <stdint.h>
 #include <stdlib.h>

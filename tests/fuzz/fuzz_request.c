@@ -1,5 +1,5 @@
-/* A request's body through parsing and splicing, and the same bytes as a node's stream and answer: nothing crashes, what
- * was valid stays valid JSON and says the same but for what was spliced.
+/* A request's body through parsing and splicing, and the same bytes as a node's stream and answer: nothing crashes,
+ * what was valid stays valid JSON and says the same but for what was spliced.
  * links: spw_sched_front */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* Fuzzes the event stream splitter. First byte: how the input is cut. Frames must not depend on the cuts, must be within
- * the bound, must end in a blank line, and together must be the input (less the one dropped LF sse.h speaks of).
+/* Fuzzes the event stream splitter. First byte: how the input is cut. Frames must not depend on the cuts, must be
+ * within the bound, must end in a blank line, and together must be the input (less the one dropped LF sse.h speaks of).
  * links: spw_base */
 #include <stdint.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Stop strings (heeded from the beginning or after some bytes) and the reasoning splitter over wild streams: what comes out does
- * not depend on how the stream was cut, and without a hit nothing is lost.
+/* Stop strings (heeded from the beginning or after some bytes) and the reasoning splitter over wild streams: what comes
+ * out does not depend on how the stream was cut, and without a hit nothing is lost.
  * links: spw_engine_text */
 #include <stddef.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
-/* A node's stream, taken once by the shape of the chunks before and once with care and in other cuts: the client gets the
- * same bytes, the same is counted and remembered, and it ends the same way. First byte: how the input is cut.
+/* A node's stream, taken once by the shape of the chunks before and once with care and in other cuts: the client gets
+ * the same bytes, the same is counted and remembered, and it ends the same way. First byte: how the input is cut.
  * links: spw_sched_front */
 #include <stdint.h>
 #include <stdlib.h>

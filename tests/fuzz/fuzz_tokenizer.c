@@ -1,5 +1,5 @@
-/* Vocabularies and texts from anywhere: nothing crashes, ids are in range, and where all bytes have tokens the text comes
- * back byte for byte. The first byte chooses between a good vocabulary with a wild text and a wild vocabulary.
+/* Vocabularies and texts from anywhere: nothing crashes, ids are in range, and where all bytes have tokens the text
+ * comes back byte for byte. The first byte chooses between a good vocabulary with a wild text and a wild vocabulary.
  * links: spw_engine_text */
 #include <stddef.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* Signs what it is told, for comparison with botocore: one JSON object a line on stdin, its signature a line on stdout.
- * {"method", "host", "path", "query", "headers": [[name, value], ...], "body" (base64), "id", "secret", "token", "time",
- * "region", "service"}
+ * {"method", "host", "path", "query", "headers": [[name, value], ...], "body" (base64), "id", "secret", "token",
+ * "time", "region", "service"}
  * links: spw_providers */
 #include <openssl/evp.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
-/* In the place of the compiler's <immintrin.h>, for tests: AVX-512 by means of AVX2 (SIMDe), so that what is written for
- * AVX-512 runs, and is compared, on machines without it. First the intrinsics that SIMDe has, then those of ours that it
- * lacks, after Intel's intrinsics guide: a register is two halves, and each half is what the AVX2 intrinsic of the same name
- * makes of it. Nothing here is for speed.
+/* In the place of the compiler's <immintrin.h>, for tests: AVX-512 by means of AVX2 (SIMDe), so that what is written
+ * for AVX-512 runs, and is compared, on machines without it. First the intrinsics that SIMDe has, then those of ours
+ * that it lacks, after Intel's intrinsics guide: a register is two halves, and each half is what the AVX2 intrinsic of
+ * the same name makes of it. Nothing here is for speed.
  *
  * It stands in an include path before the compiler's, and the sources that are tested know nothing of it. */
 #ifndef TESTS_SIMDE_IMMINTRIN_H
@@ -153,8 +153,8 @@ SHIM __m512i shim_srli_epi16(__m512i a, unsigned n)
     return shim_join_i(_mm256_srli_epi16(shim_low_i(a), (int)n), _mm256_srli_epi16(shim_high_i(a), (int)n));
 }
 
-/* VDPBF16PS after the Intel SDM: the second numbers of all pairs, then the first ones; denormals are zeros on both sides, and
- * the control register does not count. One piece of assembly: compilers know nothing of that register. */
+/* VDPBF16PS after the Intel SDM: the second numbers of all pairs, then the first ones; denormals are zeros on both
+ * sides, and the control register does not count. One piece of assembly: compilers know nothing of that register. */
 SHIM __m256 shim_dpbf16_half(__m256 sum, __m256i a, __m256i b)
 {
     const uint32_t flush = 0x9fc0, before = _mm_getcsr();

@@ -1,5 +1,5 @@
-/* Counts the program's calls of the allocator: for tests that something allocates nothing. Under sanitizers, which bring
- * an allocator of their own, it counts none. To be included by one file of a program. */
+/* Counts the program's calls of the allocator: for tests that something allocates nothing. Under sanitizers, which
+ * bring an allocator of their own, it counts none. To be included by one file of a program. */
 #ifndef TESTS_UNIT_ALLOCATIONS_H
 #define TESTS_UNIT_ALLOCATIONS_H
 

@@ -1,5 +1,6 @@
-/* The batcher's tests run it over an engine made of glass: it computes the next id from a hash of the sequence's ids, so any
- * id lost, doubled or mixed up between sequences changes everything after it. Included by test_batcher*.c alone. */
+/* The batcher's tests run it over an engine made of glass: it computes the next id from a hash of the sequence's ids,
+ * so any id lost, doubled or mixed up between sequences changes everything after it. Included by test_batcher*.c
+ * alone. */
 #ifndef TESTS_UNIT_BATCHER_GLASS_H
 #define TESTS_UNIT_BATCHER_GLASS_H
 

@@ -1,8 +1,7 @@
-/* Books that look like a site's, for tests and the bench of reports: so many requests an hour of seven teams (one of them
- * nobody's), five models, own machines, spot, on demand and an API, with cache hits, cancels, failures, answers that went on
- * elsewhere, client's bounds, a price change, a discount, corrections and a budget; every hour is closed as the daemon closes
- * it. The same options give the same books.
- * Needs: spw_sched_books. */
+/* Books that look like a site's, for tests and the bench of reports: so many requests an hour of seven teams (one of
+ * them nobody's), five models, own machines, spot, on demand and an API, with cache hits, cancels, failures, answers
+ * that went on elsewhere, client's bounds, a price change, a discount, corrections and a budget; every hour is closed
+ * as the daemon closes it. The same options give the same books. Needs: spw_sched_books. */
 #ifndef TESTS_UNIT_BOOKS_FILL_H
 #define TESTS_UNIT_BOOKS_FILL_H
 

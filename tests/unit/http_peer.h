@@ -85,8 +85,8 @@ static inline int peer_listen(int *port)
     return fd;
 }
 
-/* For somebody else to listen on, soon, or for nobody. Below the ports that the kernel gives to whoever asks for any: no
- * connection and no other test gets it meanwhile, nor while its owner is down. */
+/* For somebody else to listen on, soon, or for nobody. Below the ports that the kernel gives to whoever asks for any:
+ * no connection and no other test gets it meanwhile, nor while its owner is down. */
 static inline int peer_free_port(void)
 {
     for (;;) {

@@ -1,5 +1,6 @@
-/* A report as the books of a small company would give it: a month under way and the two before, three teams (of which one has
- * grown, and had a bad night), own machines, spot and an API. Numbers are made so that parts add up to their sums. */
+/* A report as the books of a small company would give it: a month under way and the two before, three teams (of which
+ * one has grown, and had a bad night), own machines, spot and an API. Numbers are made so that parts add up to their
+ * sums. */
 #ifndef TESTS_UNIT_REPORT_EXAMPLE_H
 #define TESTS_UNIT_REPORT_EXAMPLE_H
 

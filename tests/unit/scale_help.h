@@ -1,5 +1,5 @@
-/* A world for autoscaling's laws: it carries plans out, its machines boot, are lost and billed; and the best of all sets,
- * by trying every one. One per test program. */
+/* A world for autoscaling's laws: it carries plans out, its machines boot, are lost and billed; and the best of all
+ * sets, by trying every one. One per test program. */
 #ifndef TESTS_UNIT_SCALE_HELP_H
 #define TESTS_UNIT_SCALE_HELP_H
 

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sanitized code is many times slower, and looked at for other things than figures: there a part of the rounds is enough,
- * and planted mistakes, which ask whether a law can fail, have been caught by the plain build. */
+/* Sanitized code is many times slower, and looked at for other things than figures: there a part of the rounds is
+ * enough, and planted mistakes, which ask whether a law can fail, have been caught by the plain build. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define TEST_SANITIZED true
 #elif defined(__has_feature)

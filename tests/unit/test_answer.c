@@ -1,7 +1,7 @@
 /* The law that lets a stream go on elsewhere: the text that has left after ids 0..n depends on those ids alone. For
- * thousands of random answers (characters cut between tokens, tags of reasoning and stop strings that come whole, cut, or
- * to nothing, ends of text) and every index n: an answer that replays ids 0..n in silence sends exactly what the first
- * had not sent yet, counts the same tokens, and ends at the same id.
+ * thousands of random answers (characters cut between tokens, tags of reasoning and stop strings that come whole, cut,
+ * or to nothing, ends of text) and every index n: an answer that replays ids 0..n in silence sends exactly what the
+ * first had not sent yet, counts the same tokens, and ends at the same id.
  *
  * links: spw_engine_serve */
 #include "engine/serve/answer.h"

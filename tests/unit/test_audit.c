@@ -1,7 +1,7 @@
-/* Proves the audit's format against OpenSSL's own primitives, that a chain goes on over days and restarts, that whatever a
- * crash leaves behind the last seal is mended and said, that a full disk loses nothing (or counts what it loses, as
- * configured), that callbacks come in order and once, after their record is under a signed head, and that keys are made
- * private and never replaced. With `bench N` it measures instead.
+/* Proves the audit's format against OpenSSL's own primitives, that a chain goes on over days and restarts, that
+ * whatever a crash leaves behind the last seal is mended and said, that a full disk loses nothing (or counts what it
+ * loses, as configured), that callbacks come in order and once, after their record is under a signed head, and that
+ * keys are made private and never replaced. With `bench N` it measures instead.
  * links: spw_sched_audit */
 #include "tests/unit/test.h"
 
@@ -234,8 +234,8 @@ static void test_days_and_restarts(void)
     audit_keys_fini(&k);
 }
 
-/* Cut at every byte of the last two groups: what comes up again is sound, has all that was sealed before, and says what it
- * kept and dropped. */
+/* Cut at every byte of the last two groups: what comes up again is sound, has all that was sealed before, and says what
+ * it kept and dropped. */
 static void test_torn_tails(void)
 {
     struct audit_keys k = audit_key_pair();

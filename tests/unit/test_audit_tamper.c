@@ -1,8 +1,9 @@
-/* Proves that whatever somebody without the signing key does to the chain's files is found, and located: records, numbers,
- * hashes, MACs and seals changed, records removed, inserted, copied, swapped and moved, ends cut off, segments taken away,
- * bytes flipped; by one who does not care for the hashes, by one who makes all later ones anew, and by one who also numbers
- * the records anew. Checked against the last exported head, as the operator (with the key: the record itself is named) and
- * as an auditor (with the public part: the record, or the seal under which it stands). An argument --full tries 10,000.
+/* Proves that whatever somebody without the signing key does to the chain's files is found, and located: records,
+ * numbers, hashes, MACs and seals changed, records removed, inserted, copied, swapped and moved, ends cut off, segments
+ * taken away, bytes flipped; by one who does not care for the hashes, by one who makes all later ones anew, and by one
+ * who also numbers the records anew. Checked against the last exported head, as the operator (with the key: the record
+ * itself is named) and as an auditor (with the public part: the record, or the seal under which it stands). An argument
+ * --full tries 10,000.
  * links: spw_sched_audit
  * full: --full */
 #include "tests/unit/test.h"

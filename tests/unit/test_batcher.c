@@ -1,5 +1,5 @@
-/* The batcher and who shares it: what a sequence gets does not depend on its company, decoding never starves, limits hold, the
- * cancelled leave, and nobody is forgotten.
+/* The batcher and who shares it: what a sequence gets does not depend on its company, decoding never starves, limits
+ * hold, the cancelled leave, and nobody is forgotten.
  *
  * links: spw_engine_serve */
 #include "tests/unit/batcher_glass.h"
@@ -74,8 +74,8 @@ static void usage_is_exact(void)
     bench_fini(&t);
 }
 
-/* Each microsecond of the engine's thread is a step's, and so some answer's, or idle: to the last one. So is each millijoule,
- * though a step of some milliseconds draws few. */
+/* Each microsecond of the engine's thread is a step's, and so some answer's, or idle: to the last one. So is each
+ * millijoule, though a step of some milliseconds draws few. */
 static void time_is_all_accounted_for(void)
 {
     static struct client c[2];
@@ -309,8 +309,8 @@ static bool five_run(void *arg)
     return s.running == 5;
 }
 
-/* Five prompts of one tenant, all admitted, and then two of another's: his first is read after the first of the five, and his
- * second after the second. */
+/* Five prompts of one tenant, all admitted, and then two of another's: his first is read after the first of the five,
+ * and his second after the second. */
 static void prompts_take_turns(void)
 {
     enum { FLOOD = 5, FEW = 2 };
@@ -339,8 +339,8 @@ static void prompts_take_turns(void)
     bench_fini(&t);
 }
 
-/* While a prompt of 1,500 tokens is read, alone or beside a stream, one of 90 has its answer within a few steps; and the long
- * one takes what is left of each step. */
+/* While a prompt of 1,500 tokens is read, alone or beside a stream, one of 90 has its answer within a few steps; and
+ * the long one takes what is left of each step. */
 static void long_prompts_let_short_ones_pass(void)
 {
     static struct client stream, slow, quick;
@@ -391,8 +391,8 @@ static void pause_and_resume(void)
     bench_fini(&t);
 }
 
-/* Who does not read keeps nobody from the slot (1), nor from the pages (2); when he reads on, his answer is what it would have
- * been. */
+/* Who does not read keeps nobody from the slot (1), nor from the pages (2); when he reads on, his answer is what it
+ * would have been. */
 static void a_slow_reader_gives_way(void)
 {
     static struct client got[3], quick[3];
@@ -455,8 +455,8 @@ static void count_lost(void *arg, const struct error *e)
     __atomic_add_fetch(lost, 1, __ATOMIC_RELAXED);
 }
 
-/* Of a device that is gone the owner hears, before anybody is told of the step; of other failures it does not. In turn, and
- * with steps that are begun ahead. */
+/* Of a device that is gone the owner hears, before anybody is told of the step; of other failures it does not. In turn,
+ * and with steps that are begun ahead. */
 static void a_device_that_is_gone_is_told(void)
 {
     for (int i = 0; i < 4; i++) {
@@ -564,8 +564,8 @@ static void withdrawn_while_waiting(void)
     bench_fini(&t);
 }
 
-/* Whoever runs is not given back, at whatever moment it is asked for: also while the step that chooses its first token runs.
- * (Whether asking is a race, the thread sanitizer says.) */
+/* Whoever runs is not given back, at whatever moment it is asked for: also while the step that chooses its first token
+ * runs. (Whether asking is a race, the thread sanitizer says.) */
 static void who_runs_is_not_withdrawn(void)
 {
     static struct client c;
@@ -645,8 +645,8 @@ static void refuses_impossible_steps(void)
     CHECK_STR(e.message, "8 sequences do not fit into a step of 4 tokens; the step must hold one of each");
 }
 
-/* Answers of all kinds of ends, on an engine that lets steps begin before the one before is read, or not: the same, whether or
- * not now and then a choice cannot be made there; and one that is cancelled leaves nothing behind. */
+/* Answers of all kinds of ends, on an engine that lets steps begin before the one before is read, or not: the same,
+ * whether or not now and then a choice cannot be made there; and one that is cancelled leaves nothing behind. */
 static void run_ahead(struct client *out, bool overlaps, int forgets)
 {
     struct bench t;

@@ -1,5 +1,5 @@
-/* The batcher where something is known already: the beginning of a prompt, what most likely comes next, the answer so far of a
- * stream that goes on here. What a client gets does not depend on any of it.
+/* The batcher where something is known already: the beginning of a prompt, what most likely comes next, the answer so
+ * far of a stream that goes on here. What a client gets does not depend on any of it.
  *
  * links: spw_engine_serve */
 #include "tests/unit/batcher_glass.h"

@@ -1,7 +1,7 @@
 /* Proves that a node's breaker opens for failures in a row and for a share of them, not for less, not for what clients
  * do, and once for many legs that die together; that it lets one request try when its time is over, waits twice as long
- * when that fails and closes when that speaks; that a cool-down is no failure; and that retries stay within their share of
- * the requests plus a floor, in any window, whatever is asked.
+ * when that fails and closes when that speaks; that a cool-down is no failure; and that retries stay within their share
+ * of the requests plus a floor, in any window, whatever is asked.
  * links: spw_policies */
 #include "tests/unit/test.h"
 

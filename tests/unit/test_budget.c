@@ -1,6 +1,6 @@
 /* Proves that budgets cannot be overspent: random operations on the embedded store against a naive model that adds up
- * every reservation anew; laws of the arithmetic over random states, and planted mutants of it, each of which a law must
- * catch. An argument gives the number of operations (default: a million).
+ * every reservation anew; laws of the arithmetic over random states, and planted mutants of it, each of which a law
+ * must catch. An argument gives the number of operations (default: a million).
  * links: spw_sched_budgets spw_policies */
 #include "tests/unit/test.h"
 

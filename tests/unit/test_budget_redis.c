@@ -1,6 +1,6 @@
-/* Proves the store that several schedulers share against a real redis-server that is killed, stopped, emptied and set up
- * wrongly: what is granted never exceeds the limit, every call is answered, nothing is lost and nothing counted twice.
- * Skipped by name where there is no redis-server.
+/* Proves the store that several schedulers share against a real redis-server that is killed, stopped, emptied and set
+ * up wrongly: what is granted never exceeds the limit, every call is answered, nothing is lost and nothing counted
+ * twice. Skipped by name where there is no redis-server.
  * links: spw_sched_budgets */
 #include "tests/unit/test.h"
 

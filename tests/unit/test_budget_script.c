@@ -1,7 +1,7 @@
 /* Proves the script of shared budgets against a real redis-server: amounts up to 2^63 are exact; over random steps of
  * several schedulers, with lost replies, dead schedulers, new periods, top-ups and leases, all figures are those of a
- * simple model in 128-bit integers; stale connections are fenced off; budgets without their epoch stay closed until every
- * ledger has told its part. Skipped by name where there is no redis-server. Arguments: steps, seed.
+ * simple model in 128-bit integers; stale connections are fenced off; budgets without their epoch stay closed until
+ * every ledger has told its part. Skipped by name where there is no redis-server. Arguments: steps, seed.
  * full: 1000000
  * links: spw_sched_budgets */
 #include "tests/unit/test.h"

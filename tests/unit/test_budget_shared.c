@@ -1,6 +1,6 @@
-/* Proves that three schedulers that share a real redis-server through the store's own functions keep the books of a simple
- * model: random reservations, extensions, settlements, looks, top-ups, other limits and new periods, many under way at
- * once, while the Redis is killed and schedulers die with what they hold. Arguments: operations, seed.
+/* Proves that three schedulers that share a real redis-server through the store's own functions keep the books of a
+ * simple model: random reservations, extensions, settlements, looks, top-ups, other limits and new periods, many under
+ * way at once, while the Redis is killed and schedulers die with what they hold. Arguments: operations, seed.
  * full: 1000000
  * Skipped by name where there is no redis-server.
  * links: spw_sched_budgets */

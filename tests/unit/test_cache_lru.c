@@ -1,6 +1,6 @@
-/* Proves the cache in memory: it finds exactly what a simple model of "least recently used, bounded in entries and bytes,
- * with an age" would find, over random operations; that lookups answer in a turn of their own, once, or not at all when
- * they were cancelled; what is refused; and that damaged or foreign bytes are never an entry.
+/* Proves the cache in memory: it finds exactly what a simple model of "least recently used, bounded in entries and
+ * bytes, with an age" would find, over random operations; that lookups answer in a turn of their own, once, or not at
+ * all when they were cancelled; what is refused; and that damaged or foreign bytes are never an entry.
  * links: spw_sched_cache */
 #include "tests/unit/test.h"
 

@@ -1,6 +1,6 @@
-/* Proves the cache against a real redis-server: what is stored is found, by another process's connection too; entries end
- * with their time; and while the server is killed and started again under load, every lookup is answered, none wrongly,
- * and hits come back by themselves. Skipped by name where there is no redis-server.
+/* Proves the cache against a real redis-server: what is stored is found, by another process's connection too; entries
+ * end with their time; and while the server is killed and started again under load, every lookup is answered, none
+ * wrongly, and hits come back by themselves. Skipped by name where there is no redis-server.
  * links: spw_sched_cache */
 #include "tests/unit/test.h"
 

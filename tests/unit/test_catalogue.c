@@ -1,6 +1,6 @@
-/* Price lists as they are found: what is dirty in them is told row by row, with file, line, column and what would be right,
- * costs that row alone, and no figure that is doubtful is used. Dates end older prices; hours of the day and tiers are
- * understood; only dollars are taken; no digit goes through floating point.
+/* Price lists as they are found: what is dirty in them is told row by row, with file, line, column and what would be
+ * right, costs that row alone, and no figure that is doubtful is used. Dates end older prices; hours of the day and
+ * tiers are understood; only dollars are taken; no digit goes through floating point.
  * links: spw_providers */
 #include "test.h"
 

@@ -1,9 +1,9 @@
-/* Proves that the books close: simulated hours of 20 nodes of five kinds (own machines with meters and a tariff by the hour,
- * spot with pre-emptions and moving prices, on demand with a billing minimum, an API by the token, own machines that tell
- * nothing), with continuous batching, cancels, continued streams, cache hits and a price change. Every node's hour closes
- * exactly with a variance of 0.5 % at most, the rows' tokens are those that the engines counted, roll-ups are the sums of
- * their rows, bills are what providers ask for, second by second. And that each of 14 planted accounting mistakes is found.
- * Every planted one runs over 2 hours, the clean run over 4; `--full`: over 48.
+/* Proves that the books close: simulated hours of 20 nodes of five kinds (own machines with meters and a tariff by the
+ * hour, spot with pre-emptions and moving prices, on demand with a billing minimum, an API by the token, own machines
+ * that tell nothing), with continuous batching, cancels, continued streams, cache hits and a price change. Every node's
+ * hour closes exactly with a variance of 0.5 % at most, the rows' tokens are those that the engines counted, roll-ups
+ * are the sums of their rows, bills are what providers ask for, second by second. And that each of 14 planted
+ * accounting mistakes is found. Every planted one runs over 2 hours, the clean run over 4; `--full`: over 48.
  * links: spw_sched_books */
 #include "tests/unit/test.h"
 
@@ -784,8 +784,8 @@ static void see_half(const struct node_hour *h, void *arg)
     *(struct node_hour *)arg = *h;
 }
 
-/* What the engine measured, and the half hour of which nobody knows: idle. Its meter's joules are divided by busy time, whatever
- * its declared curve says of a leg. */
+/* What the engine measured, and the half hour of which nobody knows: idle. Its meter's joules are divided by busy time,
+ * whatever its declared curve says of a leg. */
 static void test_unwatched(void)
 {
     static struct world w;

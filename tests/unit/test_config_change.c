@@ -1,5 +1,6 @@
-/* Proves that every difference between two configurations is told, once, by name, and nothing else is; that no secret is
- * part of it; that what needs a restart is named and kept; and that a configuration lives as long as anybody holds it.
+/* Proves that every difference between two configurations is told, once, by name, and nothing else is; that no secret
+ * is part of it; that what needs a restart is named and kept; and that a configuration lives as long as anybody holds
+ * it.
  * links: spw_sched_config */
 #include "tests/unit/test.h"
 

@@ -1,6 +1,6 @@
-/* What a configuration may say and hardly means: SLOs that no node can meet by its calibration, rules in their way, power
- * settings and tariffs that make no sense. Each warning names its node, its figure and what would be right, and is not there
- * once that is so.
+/* What a configuration may say and hardly means: SLOs that no node can meet by its calibration, rules in their way,
+ * power settings and tariffs that make no sense. Each warning names its node, its figure and what would be right, and
+ * is not there once that is so.
  * links: spw_sched_config */
 #include <stdarg.h>
 #include <unistd.h>

@@ -164,8 +164,8 @@ static void bench_free(struct bench *b)
     free(b->host.data), free(b->q), free(b->expected);
 }
 
-/* Tokens [from, from + n) in one step, into y, on a device of n_sm multiprocessors, a block of which may have shared_max of
- * shared memory, if this one's may. */
+/* Tokens [from, from + n) in one step, into y, on a device of n_sm multiprocessors, a block of which may have
+ * shared_max of shared memory, if this one's may. */
 static void attend(const struct bench *b, float *y, int32_t from, int32_t n, int n_sm, size_t shared_max)
 {
     const struct attention_case *a = b->a;
@@ -191,8 +191,8 @@ static void attend(const struct bench *b, float *y, int32_t from, int32_t n, int
 }
 
 /* How far from the reference, which works in double on the same pool: scores are below S = Q_MAX * sqrt(d_k) in sums of
- * magnitudes and off by e_s * S; a weight moves by that, and by its own rounding e_w; so does their sum; values are below
- * 1, and Q8_0's are rounded to halves once more. */
+ * magnitudes and off by e_s * S; a weight moves by that, and by its own rounding e_w; so does their sum; values are
+ * below 1, and Q8_0's are rounded to halves once more. */
 static double bound(const struct attention_case *a, bool tensor_cores)
 {
     const double eps = 0x1p-24, half = 0x1p-11, s = (double)Q_MAX * sqrt((double)a->d_k);
@@ -273,8 +273,8 @@ static void the_last_block_folds(void)
     free(y), free(again);
 }
 
-/* Cards of compute capability 8.6 and 8.9 give a block 99 KiB: what does not fit there is computed all the same, every token
- * of it in the same way. */
+/* Cards of compute capability 8.6 and 8.9 give a block 99 KiB: what does not fit there is computed all the same, every
+ * token of it in the same way. */
 static void without_shared_memory_the_plain_kernel_attends(void)
 {
     static const struct attention_case wide = {K_F16, 2, 0, 576, 512};

@@ -1,6 +1,6 @@
 /* The emulated device: threads, barriers, warp operations, tensor-core fragments against plain products, asynchronous
- * copies, memory that the host cannot touch, captured graphs; and that what would hang or crash on a device ends a child
- * with a message.
+ * copies, memory that the host cannot touch, captured graphs; and that what would hang or crash on a device ends a
+ * child with a message.
  * links: spw_kernels_cuda_emulated */
 #include "tests/unit/test.h"
 

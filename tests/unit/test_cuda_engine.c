@@ -1,9 +1,9 @@
-/* A whole model on the CUDA backend, on the emulated device: logits near the reference's, dense and DeepSeek (absorbed MLA,
- * experts), in floats and blocks; the numerics law from end to end: whole, token by token (recorded steps and repeated
- * ones), and beside others, the same bits, rows of padding too; steps that overlap; experts that the host
- * computes beside the device, and pages that went to the host's memory and
- * came back, as early and as late as they may; hidden states; what does not fit is refused with what would; a device that is
- * lost is told; nothing is left on the device.
+/* A whole model on the CUDA backend, on the emulated device: logits near the reference's, dense and DeepSeek (absorbed
+ * MLA, experts), in floats and blocks; the numerics law from end to end: whole, token by token (recorded steps and
+ * repeated ones), and beside others, the same bits, rows of padding too; steps that overlap; experts that the host
+ * computes beside the device, and pages that went to the host's memory and came back, as early and as late as they may;
+ * hidden states; what does not fit is refused with what would; a device that is lost is told; nothing is left on the
+ * device.
  * runtest: release
  * links: spw_engine_model spw_engine_text spw_kernels_cuda_emulated */
 #include <dlfcn.h>
@@ -190,8 +190,8 @@ static void hidden_states_are_near(void)
     free(hidden[0]), free(hidden[1]);
 }
 
-/* Where all that a slice is asked for is a choice, the device makes it, and no logits come back: that of the host's sampler
- * from the logits of the same step. A slice beside it that wants logits has its own. */
+/* Where all that a slice is asked for is a choice, the device makes it, and no logits come back: that of the host's
+ * sampler from the logits of the same step. A slice beside it that wants logits has its own. */
 static void choices_are_made_on_the_device(void)
 {
     static const double temperatures[2] = {0, 0.8};
@@ -236,8 +236,8 @@ static void choices_are_made_on_the_device(void)
     sampler_scratch_free(scratch);
 }
 
-/* The host computes experts of the last layer, then of both that have any: near the reference and by the law, whether the host
- * is quick or comes late. */
+/* The host computes experts of the last layer, then of both that have any: near the reference and by the law, whether
+ * the host is quick or comes late. */
 static void the_host_computes_experts(void)
 {
     for (host_layers = 1; host_layers <= 2; host_layers++) {
@@ -320,8 +320,8 @@ static void pages_come_back(void)
     free(before);
 }
 
-/* Weights that come with the first step: the same logits, in every step. An upload that fails is told, and stays so for this
- * engine; one that nobody has used is freed as it is. */
+/* Weights that come with the first step: the same logits, in every step. An upload that fails is told, and stays so for
+ * this engine; one that nobody has used is freed as it is. */
 static void weights_come_when_used(void)
 {
     float *eager = run(&k_cuda_ops, K_FAST, 4, 1);
@@ -368,8 +368,8 @@ static void padding_changes_nothing(void)
     engine_free(en), engine_free(alone);
 }
 
-/* Choices of three sequences, one step after the other (`ahead` false) or each begun before the one before it is read, on a
- * device that then does everything as late as it may. */
+/* Choices of three sequences, one step after the other (`ahead` false) or each begun before the one before it is read,
+ * on a device that then does everything as late as it may. */
 static void generate(int32_t out[3][N_TOK], bool ahead)
 {
     struct engine *en = new_engine(&k_cuda_ops, K_FAST, 3);

@@ -1,7 +1,7 @@
-/* Products by cuBLASLt on the emulated device, a stand-in library in its place that checks what it is told: products are near
- * exact sums, with bias and a row's scale; an algorithm is chosen once per shape; a captured product is repeated; what the
- * library does not take our own kernels make; its class has a name of its own; without a library, one without its functions
- * or one that is asked for something that it refuses nothing changes; nothing is left.
+/* Products by cuBLASLt on the emulated device, a stand-in library in its place that checks what it is told: products
+ * are near exact sums, with bias and a row's scale; an algorithm is chosen once per shape; a captured product is
+ * repeated; what the library does not take our own kernels make; its class has a name of its own; without a library,
+ * one without its functions or one that is asked for something that it refuses nothing changes; nothing is left.
  * runtest: release
  * links: spw_kernels_cuda_emulated */
 #include "tests/unit/test.h"
@@ -73,8 +73,8 @@ static enum k_status multiply(const struct product *p, bool with_bias)
     return cuda_matmul(ctx, &product, 1, p->dx, p->n, p->n_tok, K_FAST);
 }
 
-/* The exact product of row r and token t, and how far from it roundings may be: of an activation to 16 bits (2^-9 or 2^-11 of
- * itself), and of n sums in float, whatever their order (n eps sum |w x|). */
+/* The exact product of row r and token t, and how far from it roundings may be: of an activation to 16 bits (2^-9 or
+ * 2^-11 of itself), and of n sums in float, whatever their order (n eps sum |w x|). */
 static double exact(const struct product *p, const struct k_tensor *w, int64_t r, int32_t t, double *bound)
 {
     float *row = (float *)malloc((size_t)p->n * sizeof *row);

@@ -1,5 +1,5 @@
-/* The CUDA backend's products on the emulated device: within a derived bound of exact sums for every weight type, on odd
- * sizes and poisoned outputs, and the numerics law: the same bits for any number of tokens and any size of tile.
+/* The CUDA backend's products on the emulated device: within a derived bound of exact sums for every weight type, on
+ * odd sizes and poisoned outputs, and the numerics law: the same bits for any number of tokens and any size of tile.
  * runtest: release
  * links: spw_kernels_cuda_emulated */
 #include "tests/unit/test.h"
@@ -163,8 +163,8 @@ static void products_are_near_exact_sums(void)
         check_matmul(help_types[i], 4096, 150, 2, K_FAST);
 }
 
-/* The ways to multiply: how many multiprocessors there seem to be, by which a block's shape is chosen (shapes_are_chosen()),
- * with or without Hopper's products, all tokens or a few at a time. */
+/* The ways to multiply: how many multiprocessors there seem to be, by which a block's shape is chosen
+ * (shapes_are_chosen()), with or without Hopper's products, all tokens or a few at a time. */
 struct way {
     int n_sm;
     bool wgmma;

@@ -1,6 +1,6 @@
-/* The CUDA backend's small operations on the emulated device, against the reference, on odd sizes and poisoned outputs, in
- * several orders of threads; its memory, uploads and steps: what is repeated from a recorded step is what running gives; and
- * what it says when memory is short or the device is gone.
+/* The CUDA backend's small operations on the emulated device, against the reference, on odd sizes and poisoned outputs,
+ * in several orders of threads; its memory, uploads and steps: what is repeated from a recorded step is what running
+ * gives; and what it says when memory is short or the device is gone.
  * links: spw_kernels_cuda_emulated */
 #include "tests/unit/test.h"
 

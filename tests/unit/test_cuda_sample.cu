@@ -1,5 +1,6 @@
 /* Sampling on the device chooses what engine/text/sampler.c chooses, bit for bit, and reports the same log probability:
- * random logits of many shapes and vocabularies, all filters, ties, banned ids, and what the device hands back to the host.
+ * random logits of many shapes and vocabularies, all filters, ties, banned ids, and what the device hands back to the
+ * host.
  * links: spw_engine_text spw_kernels_cuda_emulated */
 #include "tests/unit/test.h"
 

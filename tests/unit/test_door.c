@@ -1,6 +1,6 @@
-/* The door of a node over real sockets: what is held, for how long, how many and how many bytes of each; who is answered at
- * once; what is passed, in which order, with which bytes; nobody and no descriptor is lost, whatever happens when. And what
- * was counted goes on from one process to the next.
+/* The door of a node over real sockets: what is held, for how long, how many and how many bytes of each; who is
+ * answered at once; what is passed, in which order, with which bytes; nobody and no descriptor is lost, whatever
+ * happens when. And what was counted goes on from one process to the next.
  *
  * links: spw_engine_node */
 #include "engine/node/door.h"

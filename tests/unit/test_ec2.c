@@ -1,5 +1,5 @@
-/* What EC2 is asked and what it answers, without a cloud: error classes, answers good and damaged, forms, tokens, user data,
- * keys from a file and from a role.
+/* What EC2 is asked and what it answers, without a cloud: error classes, answers good and damaged, forms, tokens, user
+ * data, keys from a file and from a role.
  * links: spw_providers */
 #include "base/text.h"
 #include "providers/aws_errors.h"

@@ -1,6 +1,7 @@
 /* Proves that decisions are kept and told as they were taken: the newest ones, in order, each whole or not at all while
- * others are written over it; of many candidates those that came furthest, the others counted; that what a loser is said
- * to have lost by is its own figure, worse than the winner's; and that the header always fits and is one line of JSON.
+ * others are written over it; of many candidates those that came furthest, the others counted; that what a loser is
+ * said to have lost by is its own figure, worse than the winner's; and that the header always fits and is one line of
+ * JSON.
  * links: spw_sched_front */
 #include <malloc.h>
 #include <math.h>
@@ -314,8 +315,8 @@ static void *read_on(void *arg)
     return NULL;
 }
 
-/* A ring so small that each record is soon written over, and readers all the time: what is read is one decision. Goes on
- * until both have happened. */
+/* A ring so small that each record is soon written over, and readers all the time: what is read is one decision. Goes
+ * on until both have happened. */
 static void a_record_is_read_whole_or_not_at_all(void)
 {
     struct race race = {.e = explain_new(3)};

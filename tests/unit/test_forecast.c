@@ -130,8 +130,8 @@ static void counting_few_requests_is_uncertain(void)
     CHECK(v.sd > 50);
 }
 
-/* From one bucket to the next half as much again comes: within half a minute that is what is foreseen, as a step and not as
- * a trend. Of slots, on which nobody waits for minutes, the average is followed. */
+/* From one bucket to the next half as much again comes: within half a minute that is what is foreseen, as a step and
+ * not as a trend. Of slots, on which nobody waits for minutes, the average is followed. */
 static void a_leap_is_seen_at_once(void)
 {
     for (int slots = 0; slots < 2; slots++) {

@@ -534,8 +534,8 @@ static void bounds_connections_and_memory(void)
     http_server_free(s);
 }
 
-/* Answers that nobody reads are held, too: of those who ask for them again and again only so many get one. Whoever goes,
- * or reads what he was given, makes room. */
+/* Answers that nobody reads are held, too: of those who ask for them again and again only so many get one. Whoever
+ * goes, or reads what he was given, makes room. */
 static void bounds_unread_answers(void)
 {
     struct http_server_options o = {.retained_bytes_max = 3 * sizeof(fat)};
@@ -718,8 +718,8 @@ static void emptied(void *arg)
     gone.empties++;
 }
 
-/* Idle connections go at once, one in the middle of a request when it's answered, with what it has sent of the next; the
- * rest of that is still in its socket. A server that takes no more leaves new ones in the queue. */
+/* Idle connections go at once, one in the middle of a request when it's answered, with what it has sent of the next;
+ * the rest of that is still in its socket. A server that takes no more leaves new ones in the queue. */
 static void lets_go_of_connections(void)
 {
     static const struct http_letting_go go = {take, emptied, NULL}, keep = {0};

@@ -1,7 +1,7 @@
-/* Proves of the way from loops to a writer and back: each entry comes back once, on its loop's thread, each port's in order,
- * with what the writer said; a group that is put back goes first; the bound holds and is free again; a port that is freed has all
- * of its entries back; without a writer they come back by the end of the turn; those that can wait stand back behind whatever
- * is ready, but not for ever.
+/* Proves of the way from loops to a writer and back: each entry comes back once, on its loop's thread, each port's in
+ * order, with what the writer said; a group that is put back goes first; the bound holds and is free again; a port that
+ * is freed has all of its entries back; without a writer they come back by the end of the turn; those that can wait
+ * stand back behind whatever is ready, but not for ever.
  * links: spw_base */
 #include "tests/unit/test.h"
 

@@ -1,7 +1,7 @@
-/* Proves that the scheduler's authority keeps its key to itself, is the same after a restart, and signs only for the name
- * that it was told; that a client that pins it believes it and no other; that a token works once, for its node, in its time,
- * also across restarts and lost answers; that a damaged or cut book is told or mended; and that whatever engines may send is
- * read or refused.
+/* Proves that the scheduler's authority keeps its key to itself, is the same after a restart, and signs only for the
+ * name that it was told; that a client that pins it believes it and no other; that a token works once, for its node, in
+ * its time, also across restarts and lost answers; that a damaged or cut book is told or mended; and that whatever
+ * engines may send is read or refused.
  * links: spw_sched_join spw_base */
 #include "tests/unit/test.h"
 

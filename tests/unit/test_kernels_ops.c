@@ -239,8 +239,9 @@ static const struct attention_case attention_cases[] = {
     {K_Q8_0, 65, 20, 0, 72, 64},
 };
 
-/* Against the plain ancestor, which reads the same pool. Scores are dot products of terms below |q| |k| <= 9: off by d_k / 32 + 34 roundings of the sum of magnitudes; weights
- * move by that much relatively, plus 4 ulp for exp and 70 + pages for the sums; values are below 1. */
+/* Against the plain ancestor, which reads the same pool. Scores are dot products of terms below |q| |k| <= 9: off by
+ * d_k / 32 + 34 roundings of the sum of magnitudes; weights move by that much relatively, plus 4 ulp for exp and 70 +
+ * pages for the sums; values are below 1. */
 static void attention_is_near(void)
 {
     for (size_t k = 0; k < sizeof attention_cases / sizeof attention_cases[0]; k++) {

@@ -1,7 +1,7 @@
-/* BF16 weights times activations rounded to BF16 (K_FAST_BF16): bit for bit what plain C makes of Intel's description of
- * VDPBF16PS in the order of kernels/cpu/pairs.h, for any number of tokens and threads; within a derived bound of the exact
- * product; refused where the processor has no such instruction. Runs with the processor's own, where it has one, and with
- * what tests/simde/ makes of it.
+/* BF16 weights times activations rounded to BF16 (K_FAST_BF16): bit for bit what plain C makes of Intel's description
+ * of VDPBF16PS in the order of kernels/cpu/pairs.h, for any number of tokens and threads; within a derived bound of the
+ * exact product; refused where the processor has no such instruction. Runs with the processor's own, where it has one,
+ * and with what tests/simde/ makes of it.
  * links: spw_kernels kernels_simde */
 #include "tests/unit/test.h"
 
@@ -124,8 +124,8 @@ static void bits_are_those_of_the_description(void)
     }
 }
 
-/* An activation is off by at most 2^-9 of itself. Each element takes part in 32 roundings within its block and in one of the
- * sum for each block; what is flushed is below FLT_MIN each time. */
+/* An activation is off by at most 2^-9 of itself. Each element takes part in 32 roundings within its block and in one
+ * of the sum for each block; what is flushed is below FLT_MIN each time. */
 static void products_are_near_the_reference(void)
 {
     enum { N = 1500, M = 21, N_TOK = 6 };

@@ -142,8 +142,8 @@ static void halves_round_to_nearest_even(void)
     CHECK(isnan(k_f16_to_f32(k_f32_to_f16(NAN))));
 }
 
-/* Half a step where codes reach both ends of [-1, 1]; a whole one where the positive end has a code less and is clipped.
- * Scales of 6 (8) bits are off by up to 1 / 126 (1 / 254) of the largest, and so is a minimum. */
+/* Half a step where codes reach both ends of [-1, 1]; a whole one where the positive end has a code less and is
+ * clipped. Scales of 6 (8) bits are off by up to 1 / 126 (1 / 254) of the largest, and so is a minimum. */
 static void quantising_loses_at_most_a_step(void)
 {
     static const struct {

@@ -1,7 +1,8 @@
-/* Reuse of prefixes: a prompt that begins like an earlier one gets its pages, and what it says is the same, bit for bit,
- * as if it had computed them; nobody gets the pages of another salt; pages come back when they are needed, those let go
- * longest ago first, to the host's memory where there is some, from where they come back as they were; conversations by the hundred on a small pool against an engine that reuses nothing.
- * With a number: so many conversations (bar of the project: 1000).
+/* Reuse of prefixes: a prompt that begins like an earlier one gets its pages, and what it says is the same, bit for
+ * bit, as if it had computed them; nobody gets the pages of another salt; pages come back when they are needed, those
+ * let go longest ago first, to the host's memory where there is some, from where they come back as they were;
+ * conversations by the hundred on a small pool against an engine that reuses nothing. With a number: so many
+ * conversations (bar of the project: 1000).
  * full: 1000
  * links: spw_engine_model */
 #include <stdlib.h>
@@ -174,8 +175,8 @@ static void the_bound(void)
     engine_free(en);
 }
 
-/* Four pages in the host's memory: what was let go last comes back, beginnings before ends, and only as much as there is room
- * for; what is computed beside it is not changed. */
+/* Four pages in the host's memory: what was let go last comes back, beginnings before ends, and only as much as there
+ * is room for; what is computed beside it is not changed. */
 static void pages_come_back(void)
 {
     int32_t a[3 * PAGE + 1], b[3 * PAGE + 1], big[8 * PAGE];

@@ -1,9 +1,9 @@
-/* Proves of the ledger's other files. Archives: an old month goes to a file of its own with all that belongs to it,
- * row for row; what is read over both files is what was read before; a move that was cut off between copy and
- * removal is finished; what came after the copy is not removed; a month that is not over or not closed stays.
- * Backup: a copy made while rows are written is whole. Spool: what the file cannot take is durable there, goes into
- * the ledger in order and once, also when its end is torn (set aside, as what a disk has damaged) and when the replay was cut off; beyond its bound rows are
- * refused; what is no spool is left alone. And CSV: texts that need it are quoted, amounts are exact.
+/* Proves of the ledger's other files. Archives: an old month goes to a file of its own with all that belongs to it, row
+ * for row; what is read over both files is what was read before; a move that was cut off between copy and removal is
+ * finished; what came after the copy is not removed; a month that is not over or not closed stays. Backup: a copy made
+ * while rows are written is whole. Spool: what the file cannot take is durable there, goes into the ledger in order and
+ * once, also when its end is torn (set aside, as what a disk has damaged) and when the replay was cut off; beyond its
+ * bound rows are refused; what is no spool is left alone. And CSV: texts that need it are quoted, amounts are exact.
  * links: spw_sched_books */
 #include "tests/unit/test.h"
 

@@ -729,8 +729,8 @@ static void test_locked_and_full(void)
     clean();
 }
 
-/* While somebody has the file for longer than is waited for, all is durable as soon as ever, late or piling up; and is in the
- * file soon after. */
+/* While somebody has the file for longer than is waited for, all is durable as soon as ever, late or piling up; and is
+ * in the file soon after. */
 static void test_locked_for_long(void)
 {
     enum { BURST = 300, MOST = 400, BUSY_MS = 20000 };
@@ -765,8 +765,8 @@ static void test_locked_for_long(void)
     clean();
 }
 
-/* Others want the thread's core: what it does in a transaction it does not do behind all of them, and when they have it for
- * long it lets them go first once, and no more, until that is committed. */
+/* Others want the thread's core: what it does in a transaction it does not do behind all of them, and when they have it
+ * for long it lets them go first once, and no more, until that is committed. */
 static void test_contested(void)
 {
     enum { ROWS = 400, LONG_MS = 20 };

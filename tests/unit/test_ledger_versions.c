@@ -1,5 +1,5 @@
-/* Proves that files of earlier versions are read as they are and brought up to date by their first writer, and that rows
- * have their legs again, whether these stand in the row or beside it.
+/* Proves that files of earlier versions are read as they are and brought up to date by their first writer, and that
+ * rows have their legs again, whether these stand in the row or beside it.
  * links: spw_sched_books */
 #include "tests/unit/ledger_help.h"
 

@@ -1,5 +1,5 @@
-/* The life of a node: every state has a deadline and a way out, whatever happens leads somewhere sensible, and the moves
- * that the drawing shows.
+/* The life of a node: every state has a deadline and a way out, whatever happens leads somewhere sensible, and the
+ * moves that the drawing shows.
  * links: spw_sched_capacity */
 #include "scheduler/capacity/life.h"
 #include "tests/unit/test.h"

@@ -1,6 +1,6 @@
 /* Proves that rate limits never admit more than burst + rate in any window (against a list of all admissions), never
- * refuse what a naive exact model admits, say truly how long to wait, take from all scopes or none; and that the bounded
- * table of them cannot be used to reset a limit.
+ * refuse what a naive exact model admits, say truly how long to wait, take from all scopes or none; and that the
+ * bounded table of them cannot be used to reset a limit.
  * links: spw_sched_auth spw_policies */
 #include "tests/unit/test.h"
 

@@ -1,6 +1,6 @@
-/* Proves that messages from several threads all arrive on the loop's thread, each sender's in order, that a message may be
- * posted again from its own delivery but not before, and that freeing delivers what is left. And that servers of one process share a
- * TCP port and their bounds, while a stranger to the port is told that it is taken.
+/* Proves that messages from several threads all arrive on the loop's thread, each sender's in order, that a message may
+ * be posted again from its own delivery but not before, and that freeing delivers what is left. And that servers of one
+ * process share a TCP port and their bounds, while a stranger to the port is told that it is taken.
  * links: spw_base */
 #include "tests/unit/test.h"
 

@@ -1,8 +1,8 @@
 /* Proves the numerics law from end to end: the logits after a token depend on the ids before it and nothing else, bit
  * for bit: not on how the prompt was cut into steps, not on which other sequences share a step, not on the number of
- * threads, not on which pages hold the keys or who computed them, not on whether an id was decoded or came back as part of a prompt. Runs on
- * small models of random weights, dense and DeepSeek, in both precisions and in quantised types, and on the trained one.
- * Also: what engine_step() refuses, that pages come back, and what makes a numerics class.
+ * threads, not on which pages hold the keys or who computed them, not on whether an id was decoded or came back as part
+ * of a prompt. Runs on small models of random weights, dense and DeepSeek, in both precisions and in quantised types,
+ * and on the trained one. Also: what engine_step() refuses, that pages come back, and what makes a numerics class.
  * links: spw_engine_model */
 #include <stdlib.h>
 #include <unistd.h>
@@ -157,8 +157,9 @@ static void run_rewound(const float *want)
     engine_free(en);
 }
 
-/* What a stream that goes on elsewhere does: prompt and answer so far come as one prompt, in slices that are cut anywhere
- * and share steps with another sequence that decodes; from there on it decodes, and every row is the undisturbed one's. */
+/* What a stream that goes on elsewhere does: prompt and answer so far come as one prompt, in slices that are cut
+ * anywhere and share steps with another sequence that decodes; from there on it decodes, and every row is the
+ * undisturbed one's. */
 static void run_handed_over(int threads, const float *want)
 {
     for (int32_t at = 1; at < N_TOK; at += 13) {

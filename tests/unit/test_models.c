@@ -1,5 +1,6 @@
-/* When a request leaves its model for the next of the chain: every combination of what routing can say and what the rule
- * allows. And the table of models: names, aliases and chains as the configuration gives them, and what is shown of them.
+/* When a request leaves its model for the next of the chain: every combination of what routing can say and what the
+ * rule allows. And the table of models: names, aliases and chains as the configuration gives them, and what is shown of
+ * them.
  * links: spw_sched_front */
 #include "policies/fallback.h"
 #include "scheduler/config/config.h"

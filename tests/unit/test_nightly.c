@@ -1,5 +1,5 @@
-/* Proves that settings which come while the nights are being looked at hold from the next look on, however late this one
- * ends.
+/* Proves that settings which come while the nights are being looked at hold from the next look on, however late this
+ * one ends.
  * links: spw_sched_nightly spw_sched_config spw_base */
 #include "tests/unit/test.h"
 

@@ -1,6 +1,6 @@
-/* Proves that each local date has one night, whatever its clock does, that missed nights are made up in order and bounded, that
- * the day and the month before are what is reported, and that a clock which went wrong stops nothing for good. The laws are
- * held against planted mistakes as well: each of them is found.
+/* Proves that each local date has one night, whatever its clock does, that missed nights are made up in order and
+ * bounded, that the day and the month before are what is reported, and that a clock which went wrong stops nothing for
+ * good. The laws are held against planted mistakes as well: each of them is found.
  * links: spw_sched_nightly spw_sched_budgets spw_policies */
 #include "tests/unit/test.h"
 
@@ -77,8 +77,8 @@ static void test_wrong_clock(void)
 
 typedef int due_fn(const struct schedule *s, int64_t done_s, int64_t now_s, struct schedule_night *n, int64_t *next_s);
 
-/* Looking every `step` seconds through a year, being off now and then: every date once, in order, never early, and never more
- * than a step late while somebody looked. */
+/* Looking every `step` seconds through a year, being off now and then: every date once, in order, never early, and
+ * never more than a step late while somebody looked. */
 static bool laws_hold(due_fn *due, const struct schedule *s, int64_t step)
 {
     struct schedule_night n[SCHEDULE_NIGHTS_MAX];

@@ -1,6 +1,6 @@
-/* A node's life and the channel to its worker: every state has a way out, no event leads where it may not; messages come
- * whole, in order and with their descriptors, also when the kernel takes no more for a while, and an end that goes is
- * heard after its last words.
+/* A node's life and the channel to its worker: every state has a way out, no event leads where it may not; messages
+ * come whole, in order and with their descriptors, also when the kernel takes no more for a while, and an end that goes
+ * is heard after its last words.
  *
  * links: spw_engine_node */
 #include <event2/event.h>

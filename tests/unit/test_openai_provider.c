@@ -1,5 +1,5 @@
-/* Provider `openai`: an account is checked (key from a file or the environment, models, quota by its headers), what it costs is
- * read from a price list off the loop, and a 429 holds its offers back for as long as it asks.
+/* Provider `openai`: an account is checked (key from a file or the environment, models, quota by its headers), what it
+ * costs is read from a price list off the loop, and a 429 holds its offers back for as long as it asks.
  * links: spw_providers */
 #include "http_peer.h"
 #include "test.h"

@@ -1,5 +1,5 @@
-/* The span exporter against a collector of our own: valid OTLP/JSON, batches, what is tried again and what is not, bounds
- * when the collector is slow, refuses, or is not there.
+/* The span exporter against a collector of our own: valid OTLP/JSON, batches, what is tried again and what is not,
+ * bounds when the collector is slow, refuses, or is not there.
  * links: spw_sched_observe */
 #include <stdlib.h>
 #include <unistd.h>

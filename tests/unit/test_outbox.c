@@ -1,6 +1,7 @@
-/* Proves that what is put into the outbox is sent once to each recipient: nothing is taken before it is due, a failure is tried
- * again later and later and given up in the end, a kill at any instant loses no delivery and changes no Message-ID, parts go
- * when nobody waits for them any more, a nightly report is put there once, and a file that is just being made is waited for.
+/* Proves that what is put into the outbox is sent once to each recipient: nothing is taken before it is due, a failure
+ * is tried again later and later and given up in the end, a kill at any instant loses no delivery and changes no
+ * Message-ID, parts go when nobody waits for them any more, a nightly report is put there once, and a file that is just
+ * being made is waited for.
  * links: spw_sched_nightly spw_base */
 #include "tests/unit/test.h"
 

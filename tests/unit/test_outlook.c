@@ -1,5 +1,5 @@
-/* What the cost report says beyond sums: a month's end lies in its band as often as it says, whatever single days do; changes
- * split exactly; planted odd hours are found, and hardly any others.
+/* What the cost report says beyond sums: a month's end lies in its band as often as it says, whatever single days do;
+ * changes split exactly; planted odd hours are found, and hardly any others.
  * links: spw_sched_report m */
 #include "scheduler/report/outlook.h"
 

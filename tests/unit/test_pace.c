@@ -1,5 +1,6 @@
-/* How much of a prompt a step takes in beside those that decode: as much as makes it 2.1 times as long, whatever a token costs, however
- * many decode, and after the machine has become slower or the prompt's tokens dearer; and never nothing.
+/* How much of a prompt a step takes in beside those that decode: as much as makes it 2.1 times as long, whatever a
+ * token costs, however many decode, and after the machine has become slower or the prompt's tokens dearer; and never
+ * nothing.
  * links: spw_engine_serve */
 #include "engine/serve/pace.h"
 

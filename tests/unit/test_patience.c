@@ -1,6 +1,6 @@
-/* Proves of how long rows wait for others: as long as the disk takes, or what the journal's flush is worth, less the pause
- * before the first of them; from when that one came; not at all where rows come slowly, or where groups are large by
- * themselves; and one commit that takes for ever makes nobody wait for ever.
+/* Proves of how long rows wait for others: as long as the disk takes, or what the journal's flush is worth, less the
+ * pause before the first of them; from when that one came; not at all where rows come slowly, or where groups are large
+ * by themselves; and one commit that takes for ever makes nobody wait for ever.
  * links: spw_sched_books spw_base */
 #include "scheduler/books/patience.h"
 

@@ -1,6 +1,6 @@
-/* Proves that chunks which are taken by their pattern come out as those which are read with care: the same bytes, the same
- * counts, the same trail, whatever their texts hold and wherever their shape changes, at every cut of the input; and that
- * the steady state of a stream allocates nothing.
+/* Proves that chunks which are taken by their pattern come out as those which are read with care: the same bytes, the
+ * same counts, the same trail, whatever their texts hold and wherever their shape changes, at every cut of the input;
+ * and that the steady state of a stream allocates nothing.
  * links: spw_sched_front */
 #include "tests/unit/test.h"
 

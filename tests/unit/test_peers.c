@@ -1,5 +1,5 @@
-/* Proves that clients are counted by IPv4 address and IPv6 /64, that the bound holds for each alone, that it can change,
- * and that nothing is left of those who have gone.
+/* Proves that clients are counted by IPv4 address and IPv6 /64, that the bound holds for each alone, that it can
+ * change, and that nothing is left of those who have gone.
  * links: spw_base */
 #include "base/peers.h"
 

@@ -1,6 +1,6 @@
-/* Proves that periods cover time without gaps or overlaps in any zone, that days are 23 and 25 hours long where clocks are
- * changed, that months begin on the anchor's day or the month's last, and that the system's time zones are read as its own
- * library reads them (skipped where there is no tz data).
+/* Proves that periods cover time without gaps or overlaps in any zone, that days are 23 and 25 hours long where clocks
+ * are changed, that months begin on the anchor's day or the month's last, and that the system's time zones are read as
+ * its own library reads them (skipped where there is no tz data).
  * links: spw_sched_budgets spw_policies */
 #include "tests/unit/test.h"
 

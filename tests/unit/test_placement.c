@@ -1,5 +1,6 @@
-/* Which experts go to the host, on tables of made-up sizes: all on the device while they fit, then the last layers first, dense
- * ones passed over; pages come before experts; a number that is asked for is taken; and what is advised where nothing fits.
+/* Which experts go to the host, on tables of made-up sizes: all on the device while they fit, then the last layers
+ * first, dense ones passed over; pages come before experts; a number that is asked for is taken; and what is advised
+ * where nothing fits.
  * links: spw_engine_model */
 #include "engine/model/placement.h"
 #include "tests/unit/test.h"

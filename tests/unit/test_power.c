@@ -1,7 +1,7 @@
-/* Proves the laws of power (policies/power.h): the site's limit holds at every instant of a random site's life, keep_warm
- * and work keep nodes awake, the ladder costs at most twice the offline optimum (and what the forecast promises), nothing
- * goes deeper before it pays, work stands on few nodes, and nodes are up by when they are needed. Each law catches planted
- * mistakes.
+/* Proves the laws of power (policies/power.h): the site's limit holds at every instant of a random site's life,
+ * keep_warm and work keep nodes awake, the ladder costs at most twice the offline optimum (and what the forecast
+ * promises), nothing goes deeper before it pays, work stands on few nodes, and nodes are up by when they are needed.
+ * Each law catches planted mistakes.
  * links: spw_policies */
 #include "policies/power.h"
 #include "tests/unit/test.h"
@@ -297,8 +297,8 @@ static void law_ahead(const struct site *w)
     }
 }
 
-/* Those who get work are needed: without any one of them the need, keep_warm, or the edge would not be covered. And while
- * there is need and somebody awake, somebody gets work. */
+/* Those who get work are needed: without any one of them the need, keep_warm, or the edge would not be covered. And
+ * while there is need and somebody awake, somebody gets work. */
 static void law_packed(const struct site *w)
 {
     for (int g = 0; g < 2; g++) {
@@ -493,8 +493,8 @@ static enum power_state depth(const struct power_ladder *ladder, int64_t idle_us
     return power_depth(ladder, mistake == SLEEPS_EARLY ? idle_us * 2 : idle_us, &more);
 }
 
-/* What the ladder's advice costs over an idle period, followed on a grid of steps: joules in millijoules. total_us < 0: no
- * forecast; else what the forecast says the whole period will last. */
+/* What the ladder's advice costs over an idle period, followed on a grid of steps: joules in millijoules. total_us < 0:
+ * no forecast; else what the forecast says the whole period will last. */
 static double follow(const struct power_levels *l, int64_t idle_us, int64_t foretold_us, int32_t trust)
 {
     struct power_ladder ladder;
@@ -636,8 +636,8 @@ static void bad_levels(void)
     CHECK_INT(power_levels_check(&l, NULL), RC_INVALID);
 }
 
-/* Four nodes of ten; 12 in use. Two serve, the third runs empty, the fourth sleeps on; 35 needed in 300 s: the fourth is
- * needed then, and wakes when its 10 s are due. */
+/* Four nodes of ten; 12 in use. Two serve, the third runs empty, the fourth sleeps on; 35 needed in 300 s: the fourth
+ * is needed then, and wakes when its 10 s are due. */
 static void a_small_site(void)
 {
     struct power_node n[4];

@@ -1,5 +1,6 @@
-/* Proves what power_foresee() promises: whoever is in service later is more than what was foreseen as seldom as was asked,
- * whether requests come one by one or in heaps; a longer pause teaches nothing; plans made in between change nothing.
+/* Proves what power_foresee() promises: whoever is in service later is more than what was foreseen as seldom as was
+ * asked, whether requests come one by one or in heaps; a longer pause teaches nothing; plans made in between change
+ * nothing.
  * links: spw_policies m */
 #include <math.h>
 

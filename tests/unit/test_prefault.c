@@ -1,5 +1,5 @@
-/* A mapped file gets into the page tables by itself, so that who reads it takes no faults; it can be stopped at any moment,
- * and small files are left alone.
+/* A mapped file gets into the page tables by itself, so that who reads it takes no faults; it can be stopped at any
+ * moment, and small files are left alone.
  *
  * links: spw_engine_model */
 #include "engine/model/prefault.h"

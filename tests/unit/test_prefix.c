@@ -1,5 +1,5 @@
-/* The map of prefixes beside a simple model that keeps every event and counts them anew for each question; hashing beside
- * its own definition; the bound on memory.
+/* The map of prefixes beside a simple model that keeps every event and counts them anew for each question; hashing
+ * beside its own definition; the bound on memory.
  * links: spw_policies */
 #include <stdbool.h>
 #include <stdlib.h>

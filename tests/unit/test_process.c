@@ -1,5 +1,5 @@
-/* Provider `process`: starts, watches, restarts, ends by SIGTERM then SIGKILL, and nothing outlives us. The engines here
- * are shell scripts.
+/* Provider `process`: starts, watches, restarts, ends by SIGTERM then SIGKILL, and nothing outlives us. The engines
+ * here are shell scripts.
  * links: spw_providers */
 #include <fcntl.h>
 #include <signal.h>

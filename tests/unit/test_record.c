@@ -1,5 +1,6 @@
-/* Recordings: every member comes back as it was, to the last bit; what a router lived is lived again; so is a simulation,
- * which decides by the same calls; a recording that ends early has no holes; what is no recording is refused.
+/* Recordings: every member comes back as it was, to the last bit; what a router lived is lived again; so is a
+ * simulation, which decides by the same calls; a recording that ends early has no holes; what is no recording is
+ * refused.
  * links: spw_sched_simulate m */
 #include "scheduler/record/recorder.h"
 

@@ -1,6 +1,6 @@
-/* What Redfish documents say, as vendors write them: reset types told in the action, in an ActionInfo, or nowhere; relative,
- * absolute and foreign targets; several systems; watts in either place. And Wake-on-LAN's packet, byte by byte, as it arrives
- * on the loopback, three times. The certificate's fingerprint as people write it.
+/* What Redfish documents say, as vendors write them: reset types told in the action, in an ActionInfo, or nowhere;
+ * relative, absolute and foreign targets; several systems; watts in either place. And Wake-on-LAN's packet, byte by
+ * byte, as it arrives on the loopback, three times. The certificate's fingerprint as people write it.
  * links: spw_providers */
 #include "base/fetch.h"
 #include "http_peer.h"

@@ -1,6 +1,6 @@
-/* Proves that a Redis is spoken to over TLS, blocking and from a loop: large values come through whole, its certificate must
- * be for the host and of an authority that is believed, ours is shown, whoever ends it says why, and a server that says
- * nothing holds nobody up for longer than was said. Skipped by name where there is no redis-server.
+/* Proves that a Redis is spoken to over TLS, blocking and from a loop: large values come through whole, its certificate
+ * must be for the host and of an authority that is believed, ours is shown, whoever ends it says why, and a server that
+ * says nothing holds nobody up for longer than was said. Skipped by name where there is no redis-server.
  * links: spw_sched_redis */
 #include "tests/unit/test.h"
 

@@ -1,6 +1,6 @@
 /* Proves that a changed file is taken over whole or, with every mistake told, not at all; that what needs a restart is
- * named and keeps its value; that a change between reading and answering is not lost; and that nobody waits for ever, the
- * end of the scheduler included, which takes nothing over.
+ * named and keeps its value; that a change between reading and answering is not lost; and that nobody waits for ever,
+ * the end of the scheduler included, which takes nothing over.
  * links: spw_sched_config */
 #include "tests/unit/test.h"
 

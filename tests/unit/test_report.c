@@ -1,7 +1,7 @@
-/* Proves the report's figures by hand: periods in words and time zones, sums and what came before, by team and by machine,
- * percentiles, budgets with burn-down, savings, corrections, discounts, one team alone; that the CSV of both versions adds up
- * to the books to the pico-dollar, over books that were closed as the daemon closes them; and that hours which are open are
- * said to be missing.
+/* Proves the report's figures by hand: periods in words and time zones, sums and what came before, by team and by
+ * machine, percentiles, budgets with burn-down, savings, corrections, discounts, one team alone; that the CSV of both
+ * versions adds up to the books to the pico-dollar, over books that were closed as the daemon closes them; and that
+ * hours which are open are said to be missing.
  * links: spw_sched_report spw_sched_books spw_policies */
 #include "tests/unit/test.h"
 
@@ -161,8 +161,8 @@ static void test_periods(void)
 
 /* ---- sums by hand ------------------------------------------------------------------------------------------------- */
 
-/* Two days. Yesterday: search 100 + 50 tokens on gpu-1, nobody 10 on openai. The day before: search 40. Then a machine that
- * costs $4 an hour for two hours. */
+/* Two days. Yesterday: search 100 + 50 tokens on gpu-1, nobody 10 on openai. The day before: search 40. Then a machine
+ * that costs $4 an hour for two hours. */
 static void make_small(void)
 {
     const int64_t yesterday = START_S + 29 * DAY_S;

@@ -1,6 +1,6 @@
-/* The cost report as a page and as a mail, of a made-up company: everything of data is escaped, nothing is asked of elsewhere,
- * charts have names and roles, text can be read in both themes (WCAG 2.2, AA), empty reports say so. `--write DIR` writes
- * the page and the mails there, to be looked at (integration/test_report_pictures.py).
+/* The cost report as a page and as a mail, of a made-up company: everything of data is escaped, nothing is asked of
+ * elsewhere, charts have names and roles, text can be read in both themes (WCAG 2.2, AA), empty reports say so.
+ * `--write DIR` writes the page and the mails there, to be looked at (integration/test_report_pictures.py).
  * links: spw_sched_report spw_base m */
 #include "report_example.h"
 

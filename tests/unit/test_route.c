@@ -85,8 +85,8 @@ static double model_load(const struct snapshot *s, int32_t i)
     return (double)s->c[i].in_flight / (s->c[i].slots ? s->c[i].slots : 256);
 }
 
-/* With what is left of the prompt to read, a whole one being as much as half of the slots; in integers, whose least common
- * denominator is that of slots of 2, 4, 6 and 256 and of prompts of 500 and 1000 tokens. */
+/* With what is left of the prompt to read, a whole one being as much as half of the slots; in integers, whose least
+ * common denominator is that of slots of 2, 4, 6 and 256 and of prompts of 500 and 1000 tokens. */
 static int64_t model_work(const struct snapshot *s, int32_t i)
 {
     int64_t slots = s->c[i].slots ? s->c[i].slots : 256, input = s->request.input_tokens, unit = INT64_C(768) * 1000;

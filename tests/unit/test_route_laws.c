@@ -1,5 +1,5 @@
-/* Laws of routing by objective and SLO, over random snapshots: what holds whatever the numbers are. tests/unit/test_route.c has
- * those of admission and of the plain price.
+/* Laws of routing by objective and SLO, over random snapshots: what holds whatever the numbers are.
+ * tests/unit/test_route.c has those of admission and of the plain price.
  * links: spw_policies */
 #include <math.h>
 

@@ -1,4 +1,5 @@
-/* What routing knows of its nodes: loads, what was learned, marginal money, and that the index and the candidates agree.
+/* What routing knows of its nodes: loads, what was learned, marginal money, and that the index and the candidates
+ * agree.
  * links: spw_policies */
 #include "policies/router.h"
 
@@ -266,8 +267,8 @@ static void the_list_has_the_best(void)
     router_free(r);
 }
 
-/* A node that is thought slow gets nothing, and so cannot show that it is well again: after a while it is not thought of so
- * badly any more. */
+/* A node that is thought slow gets nothing, and so cannot show that it is well again: after a while it is not thought
+ * of so badly any more. */
 static void who_was_slow_is_tried_again(void)
 {
     uint64_t random = 12;

@@ -254,8 +254,8 @@ static double by_day(const struct world *w, const struct sim_result *r)
     return by[1] / (by[0] + by[1]);
 }
 
-/* A hall of six machines that sleep, and batch work for it: `hours` long, from the hour `from` on, due 20 hours after it
- * came. *dollars: of energy. Returns the share of it that is drawn by day. */
+/* A hall of six machines that sleep, and batch work for it: `hours` long, from the hour `from` on, due 20 hours after
+ * it came. *dollars: of energy. Returns the share of it that is drawn by day. */
 static double batch_in_a_hall(const struct tariff *t, int from, int hours, double *dollars)
 {
     struct world w;
@@ -281,9 +281,9 @@ static double batch_in_a_hall(const struct tariff *t, int from, int hours, doubl
     return day;
 }
 
-/* A kWh costs a third from 22:00 to 07:00. What comes by day waits, and six machines that sleep are woken for it then, and
- * none before; what comes by night is done as it comes, and what is left at 07:00 does not keep them awake. At one price
- * all is done as it comes. */
+/* A kWh costs a third from 22:00 to 07:00. What comes by day waits, and six machines that sleep are woken for it then,
+ * and none before; what comes by night is done as it comes, and what is left at 07:00 does not keep them awake. At one
+ * price all is done as it comes. */
 static void batch_waits_for_cheap_hours(void)
 {
     static const struct tariff flat = {.uusd_per_kwh = 300000};

@@ -133,8 +133,8 @@ static void step_through(const struct node_spec *s, struct stepped *r, const str
     }
 }
 
-/* In closed form between events the model says what stepping through says: each request's first and last token within a few
- * per cent of its time in the node, and the means closer. */
+/* In closed form between events the model says what stepping through says: each request's first and last token within a
+ * few per cent of its time in the node, and the means closer. */
 static void as_if_stepped(void)
 {
     static float step_us[9] = {0, 20000, 22000, 25000, 27000, 31000, 34000, 38000, 41000};

@@ -1,6 +1,6 @@
-/* Proposals: what followed before, most recently and after the longest run; and how many are worth their time: none where
- * they are wrong or a step of more tokens takes as much longer, as many as come true where they cost little; and that luck
- * and cost are learned, and unlearned.
+/* Proposals: what followed before, most recently and after the longest run; and how many are worth their time: none
+ * where they are wrong or a step of more tokens takes as much longer, as many as come true where they cost little; and
+ * that luck and cost are learned, and unlearned.
  * links: spw_engine_serve */
 #include "engine/serve/speculate.h"
 

@@ -1,5 +1,5 @@
-/* Proves tariffs (policies/tariff.h): which price holds when, across midnight, months and changes of the clocks; that money
- * is exact and adds up; that cheap hours are found; and what texts mean.
+/* Proves tariffs (policies/tariff.h): which price holds when, across midnight, months and changes of the clocks; that
+ * money is exact and adds up; that cheap hours are found; and what texts mean.
  * links: spw_policies */
 #include "policies/tariff.h"
 #include "tests/unit/test.h"

@@ -1,5 +1,6 @@
 /* Proves that a started thread has its name, cut where Linux would refuse it whole, and that no signal meant for the
- * program is delivered to it while its own faults are; that who wakes on time says so to the kernel, and nobody else does.
+ * program is delivered to it while its own faults are; that who wakes on time says so to the kernel, and nobody else
+ * does.
  * links: spw_base */
 #include "tests/unit/test.h"
 

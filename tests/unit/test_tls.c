@@ -1,6 +1,6 @@
-/* Proves that a listener's certificate and key are loaded when they fit, that each way in which they do not says so; that
- * a client believes the certificate it was given for the right name and no other; that clients' certificates are asked
- * for and checked; and that a door's files are replaced while sessions live on, unless something else is asked of
+/* Proves that a listener's certificate and key are loaded when they fit, that each way in which they do not says so;
+ * that a client believes the certificate it was given for the right name and no other; that clients' certificates are
+ * asked for and checked; and that a door's files are replaced while sessions live on, unless something else is asked of
  * clients now, and at whatever moment.
  * links: spw_base spw_sched_config */
 #include "tests/unit/test.h"

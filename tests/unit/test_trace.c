@@ -1,4 +1,5 @@
-/* Trace context: what is believed of a client's headers, ids, who is recorded, what a node is told; spans within bounds.
+/* Trace context: what is believed of a client's headers, ids, who is recorded, what a node is told; spans within
+ * bounds.
  * links: spw_sched_observe */
 #include "scheduler/observe/span.h"
 #include "test.h"

@@ -1,6 +1,7 @@
-/* The dashboard's parts: sessions end when they have to and forms belong to one browser alone, no name leads out of the folder of
- * reports, and pages escape what comes from data, name what they show, and hold neither scripts nor styles of their own.
- * `--write DIR` writes the pages of a made-up company there, to be looked at (integration/test_ui_browser.py).
+/* The dashboard's parts: sessions end when they have to and forms belong to one browser alone, no name leads out of the
+ * folder of reports, and pages escape what comes from data, name what they show, and hold neither scripts nor styles of
+ * their own. `--write DIR` writes the pages of a made-up company there, to be looked at
+ * (integration/test_ui_browser.py).
  * links: spw_sched_ui spw_sched_report spw_base m */
 #include "test.h"
 #include "ui_example.h"

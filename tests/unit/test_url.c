@@ -1,4 +1,5 @@
-/* Proves what is taken for the address of a server, and that nothing is taken for this machine that only begins like it.
+/* Proves what is taken for the address of a server, and that nothing is taken for this machine that only begins like
+ * it.
  * links: spw_base */
 #include "tests/unit/test.h"
 

@@ -1,6 +1,6 @@
-/* Proves the laws of waiting rooms (policies/waiting.h): who is let in at the bounds and by foresight, and in which order
- * slots are given: answers under way, classes with a turn for batch, fair shares between tenants, deadlines within one,
- * and past everybody whom a slot does not suit.
+/* Proves the laws of waiting rooms (policies/waiting.h): who is let in at the bounds and by foresight, and in which
+ * order slots are given: answers under way, classes with a turn for batch, fair shares between tenants, deadlines
+ * within one, and past everybody whom a slot does not suit.
  * links: spw_policies */
 #include "tests/unit/test.h"
 

@@ -1,5 +1,6 @@
-/* Proves that RAPL's counters are added up over packages and their memory, also over their wrap, that parts of a package are
- * not counted twice, that a declared curve is marked as an estimate, and that EC2's notices are read in both spellings.
+/* Proves that RAPL's counters are added up over packages and their memory, also over their wrap, that parts of a
+ * package are not counted twice, that a declared curve is marked as an estimate, and that EC2's notices are read in
+ * both spellings.
  * links: spw_engine_node */
 #include "tests/unit/test.h"
 

@@ -1,5 +1,6 @@
-/* Proves that tasks run off the loop's thread, complete on it in order and once, that the bound refuses, and that freeing
- * with tasks waiting calls each of them back exactly once. And that JSON is written with its commas and exact integers.
+/* Proves that tasks run off the loop's thread, complete on it in order and once, that the bound refuses, and that
+ * freeing with tasks waiting calls each of them back exactly once. And that JSON is written with its commas and exact
+ * integers.
  * links: spw_base */
 #include "tests/unit/test.h"
 

@@ -1,5 +1,5 @@
-/* What the dashboard of a small company would show on a working morning: own machines, spot, an API; one machine that fails, one
- * that is on its way, one budget that burns too fast. The month is that of report_example.h. */
+/* What the dashboard of a small company would show on a working morning: own machines, spot, an API; one machine that
+ * fails, one that is on its way, one budget that burns too fast. The month is that of report_example.h. */
 #ifndef TESTS_UNIT_UI_EXAMPLE_H
 #define TESTS_UNIT_UI_EXAMPLE_H
 

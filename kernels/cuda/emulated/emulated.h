@@ -1,14 +1,14 @@
 /* portable.cuh without a device: the same names, run on the host. A launch runs its blocks one after another; each CUDA
- * thread of a block is a fiber, and a barrier or a warp operation switches to the next one. A test's tool: right and strict,
- * not fast. Include portable.cuh, not this.
+ * thread of a block is a fiber, and a barrier or a warp operation switches to the next one. A test's tool: right and
+ * strict, not fast. Include portable.cuh, not this.
  *
  * What it refuses with a message and abort(), because a device would hang, crash or answer nonsense: a barrier or warp
  * operation that not all reach, lanes in different warp operations, misaligned 16-byte accesses, a kernel argument that
- * points to ordinary host memory, shared memory beyond the limit, device memory written past its end. What it makes visible:
- * shared memory and fresh device memory are filled with 0xff (NaN as a float), so is the target of a cp.async until it is
- * waited for; device memory cannot be touched by the host outside of copies (without ASan; with it, by red zones); and
- * cuda_emulated_order() changes the order in which blocks run, and threads between barriers, so that a race changes the
- * result. Tensor cores cut off what they do not keep of a sum, as real ones do. shadow.h looks closer. */
+ * points to ordinary host memory, shared memory beyond the limit, device memory written past its end. What it makes
+ * visible: shared memory and fresh device memory are filled with 0xff (NaN as a float), so is the target of a cp.async
+ * until it is waited for; device memory cannot be touched by the host outside of copies (without ASan; with it, by red
+ * zones); and cuda_emulated_order() changes the order in which blocks run, and threads between barriers, so that a race
+ * changes the result. Tensor cores cut off what they do not keep of a sum, as real ones do. shadow.h looks closer. */
 #ifndef KERNELS_CUDA_EMULATED_H
 #define KERNELS_CUDA_EMULATED_H
 

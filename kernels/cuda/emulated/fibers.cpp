@@ -1,8 +1,8 @@
 /* A block of CUDA threads on the host: a fiber each, run in turn until all wait for the same barrier or have returned.
  *
- * A fiber's life: fresh -> running <-> waiting (block or warp) -> done. One warp is run until none of its lanes can go on,
- * then the next; when no warp can, a block barrier that all have reached is opened, else the launch hangs on a device too
- * and the program ends with a message. */
+ * A fiber's life: fresh -> running <-> waiting (block or warp) -> done. One warp is run until none of its lanes can go
+ * on, then the next; when no warp can, a block barrier that all have reached is opened, else the launch hangs on a
+ * device too and the program ends with a message. */
 #include "kernels/cuda/emulated/fibers.h"
 
 #include <map>
@@ -151,8 +151,8 @@ static void fiber_begin(int i)
     __asan_unpoison_memory_region(stack_of(i), STACK_BYTES);
 #endif
 #ifdef __x86_64__
-    /* As emulated_switch() left it: six registers, then where to return to; the stack is 8 off a multiple of 16 there, as
-     * after a call. */
+    /* As emulated_switch() left it: six registers, then where to return to; the stack is 8 off a multiple of 16 there,
+     * as after a call. */
     void **sp = (void **)(stack_of(i) + STACK_BYTES - 16);
     *--sp = NULL;
     *--sp = (void *)fiber_main;

@@ -1,5 +1,5 @@
-/* Who touched each byte last. Time is counted in phases, which a block's barriers part, and inside of a phase, for each warp, in
- * turns, which its sync_warp() part. Blocks run one after the other, so that phases tell them apart, too. */
+/* Who touched each byte last. Time is counted in phases, which a block's barriers part, and inside of a phase, for each
+ * warp, in turns, which its sync_warp() part. Blocks run one after the other, so that phases tell them apart, too. */
 #include "kernels/cuda/emulated/shadow.h"
 
 #ifdef SPW_CUDA_WATCHED

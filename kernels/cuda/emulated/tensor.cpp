@@ -223,8 +223,8 @@ void tensor_sync_block(int threads)
         warpgroups.unfenced |= warpgroups.threads[i].unfenced;
 }
 
-/* PTX ISA, "Shared Memory Matrix Layout": the swizzle of 128 bytes. Row r's 16 numbers from where the address says, each half of
- * them 16 bytes. */
+/* PTX ISA, "Shared Memory Matrix Layout": the swizzle of 128 bytes. Row r's 16 numbers from where the address says,
+ * each half of them 16 bytes. */
 static const unsigned char *half_row(const unsigned char *at, int r, int half)
 {
     uintptr_t plain = (uintptr_t)at + (uintptr_t)(r / 8 * WGMMA_ALIGN + r % 8 * 128 + 16 * half);

@@ -1,15 +1,15 @@
-/* Products of F16 and BF16 weights with many tokens by Hopper's warpgroup products, compiled for sm_90a alone. The same sums
- * as in gemm_16.cu: 16 products of 16 elements one after the other to a slice, then the slices in order, as the two kinds of
- * products of this device round alike (works.cu).
+/* Products of F16 and BF16 weights with many tokens by Hopper's warpgroup products, compiled for sm_90a alone. The same
+ * sums as in gemm_16.cu: 16 products of 16 elements one after the other to a slice, then the slices in order, as the
+ * two kinds of products of this device round alike (works.cu).
  *
- * A block's G warpgroups have 64 rows each and all its 8 NT pairs; of a gated product one has rows of w, the other those
- * of w_up, and their sums meet. While a piece is multiplied the pieces behind it are on their way, and the next product is
- * asked for before this one is done, but where a slice ends: there its sums are added, in a sixteenth of the time that a
- * slice takes, and the tensor cores wait.
+ * A block's G warpgroups have 64 rows each and all its 8 NT pairs; of a gated product one has rows of w, the other
+ * those of w_up, and their sums meet. While a piece is multiplied the pieces behind it are on their way, and the next
+ * product is asked for before this one is done, but where a slice ends: there its sums are added, in a sixteenth of the
+ * time that a slice takes, and the tensor cores wait.
  *
- * Bytes per call: weights once per 8 NT pairs, activations once per 64 G rows, from L2; flops: 2 m n pairs. 128 x 192: per
- * piece 768 cycles of the tensor cores, 40 KiB from L2, 53 bytes a cycle of the multiprocessor's 64 or, when all ask at
- * once, some 30: bound by L2, tensor cores close behind. */
+ * Bytes per call: weights once per 8 NT pairs, activations once per 64 G rows, from L2; flops: 2 m n pairs. 128 x 192:
+ * per piece 768 cycles of the tensor cores, 40 KiB from L2, 53 bytes a cycle of the multiprocessor's 64 or, when all
+ * ask at once, some 30: bound by L2, tensor cores close behind. */
 #include "kernels/cuda/hopper/hopper.h"
 
 #include "kernels/cuda/gemm_16.cuh"
@@ -17,8 +17,8 @@
 #define GROUP_ROWS 64
 #define GROUP      (4 * WARP)
 
-/* The second group's sums, of w_up, go to the first, which ends both; false: this is the second. room: the rings, which nobody
- * reads any more. */
+/* The second group's sums, of w_up, go to the first, which ends both; false: this is the second. room: the rings, which
+ * nobody reads any more. */
 template <int NT> KDEV bool hopper_gate(float *room, float total[NT][4])
 {
     float *at = room + thread_x() % GROUP;
@@ -36,8 +36,8 @@ template <int NT> KDEV bool hopper_gate(float *room, float total[NT][4])
     return true;
 }
 
-/* grid: rows / 64 G times tiles of 8 NT pairs, 1, matrices; block 128 G; shared: gemm_16_shared and what aligns it, 204 KiB
- * for 128 x 192, 195 for 128 x 128, 98 for the smaller ones, of which two stand on a multiprocessor. */
+/* grid: rows / 64 G times tiles of 8 NT pairs, 1, matrices; block 128 G; shared: gemm_16_shared and what aligns it, 204
+ * KiB for 128 x 192, 195 for 128 x 128, 98 for the smaller ones, of which two stand on a multiprocessor. */
 template <int G, int NT, int STAGES, bool BF16> KERNEL_BOUNDS(gemm_hopper, G *GROUP, NT > 8 ? 1 : 2)(struct mul_job j)
 {
     typedef struct gemm_16_shared<G * GROUP_ROWS, 8 * NT, STAGES> shared_t;

@@ -1,6 +1,6 @@
-/* hopper_works(). What is known of the hardware says that both kinds add 16 products and the sum so far at once and keep 25
- * bits below the largest of them (Xie, Wang, Yang and Yang, "MMA-Sim", arXiv 2511.10909, which was held to an H100, bit for bit);
- * this looks at the device at hand. */
+/* hopper_works(). What is known of the hardware says that both kinds add 16 products and the sum so far at once and
+ * keep 25 bits below the largest of them (Xie, Wang, Yang and Yang, "MMA-Sim", arXiv 2511.10909, which was held to an
+ * H100, bit for bit); this looks at the device at hand. */
 #include <stdlib.h>
 #include <string.h>
 
