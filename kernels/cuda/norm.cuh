@@ -20,10 +20,7 @@ KDEV void norm_scale_row(float *y, const float *x, const float *w, float scale, 
     const int TOGETHER = 8;
     for (int32_t first = at; first < dim; first += TOGETHER * threads) {
         float v[TOGETHER], by[TOGETHER];
-#pragma unroll
-        for (int k = 0; k < TOGETHER; k++)
-            if (first + k * threads < dim)
-                v[k] = x[first + k * threads], by[k] = w[first + k * threads];
+        read_together<TOGETHER>(v, by, x, w, first, threads, dim);
 #pragma unroll
         for (int k = 0; k < TOGETHER; k++)
             if (first + k * threads < dim)

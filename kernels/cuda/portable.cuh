@@ -102,6 +102,16 @@ KDEV bool last_of_blocks(uint32_t *counter, int n, int32_t *said)
     return *said != 0;
 }
 
+/* Elements first, first + step and so on of x and of y, N of them as far as they are below n, asked for in one go. */
+template <int N>
+KDEV void read_together(float a[N], float b[N], const float *x, const float *y, int64_t first, int step, int64_t n)
+{
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        if (first + k * step < n)
+            a[k] = x[first + k * step], b[k] = y[first + k * step];
+}
+
 KDEV float bf16_to_f32(uint16_t h)
 {
     return bits_to_f32((uint32_t)h << 16);

@@ -112,10 +112,7 @@ KERNEL(silu_mul_kernel)(float *y, const float *gate, const float *up, int64_t n)
 {
     const int64_t first = (int64_t)block_x() * EACH * THREADS + thread_x();
     float a[EACH], b[EACH];
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
-        if (first + e * THREADS < n)
-            a[e] = gate[first + e * THREADS], b[e] = up[first + e * THREADS];
+    read_together<EACH>(a, b, gate, up, first, THREADS, n);
 #pragma unroll
     for (int e = 0; e < EACH; e++)
         if (first + e * THREADS < n)
@@ -137,10 +134,7 @@ KERNEL(add_kernel)(float *y, const float *x, int64_t n)
     let_next_begin();
     const int64_t first = (int64_t)block_x() * EACH * THREADS + thread_x();
     float a[EACH], b[EACH];
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
-        if (first + e * THREADS < n)
-            a[e] = y[first + e * THREADS], b[e] = x[first + e * THREADS];
+    read_together<EACH>(a, b, y, x, first, THREADS, n);
 #pragma unroll
     for (int e = 0; e < EACH; e++)
         if (first + e * THREADS < n)
