@@ -107,44 +107,34 @@ enum k_status cuda_rms_norm(struct k_ctx *c, float *y, const float *x, const flo
         c, launch_early(c->stream, c->early, norm_block_kernel, grid_of(rows), THREADS, 0, y, x, w, dim, stride, eps));
 }
 
-/* Grid (n / 1024), 256 threads, 4 elements each. 12 bytes an element. */
-KERNEL(silu_mul_kernel)(float *y, const float *gate, const float *up, int64_t n)
+/* y = a + b, or silu(a) * b. Grid (n / 1024), 256 threads, 4 elements each. 12 bytes an element. */
+template <bool SUM> KERNEL(of_two_kernel)(float *y, const float *a, const float *b, int64_t n)
 {
+    let_next_begin();
     const int64_t first = (int64_t)block_x() * EACH * THREADS + thread_x();
-    float a[EACH], b[EACH];
-    read_together<EACH>(a, b, gate, up, first, THREADS, n);
+    float va[EACH], vb[EACH];
+    read_together<EACH>(va, vb, a, b, first, THREADS, n);
 #pragma unroll
     for (int e = 0; e < EACH; e++)
         if (first + e * THREADS < n)
-            y[first + e * THREADS] = silu_times(a[e], b[e]);
+            y[first + e * THREADS] = SUM ? va[e] + vb[e] : silu_times(va[e], vb[e]);
+}
+
+template <bool SUM> static enum k_status of_two(struct k_ctx *c, float *y, const float *a, const float *b, int64_t n)
+{
+    enum k_status s = k_check_values(y, a, b, n);
+    if (s != K_OK || n == 0)
+        return s;
+    return cuda_note(c,
+                     launch(c->stream, of_two_kernel<SUM>, grid_of(parts(n, EACH * THREADS)), THREADS, 0, y, a, b, n));
 }
 
 enum k_status cuda_silu_mul(struct k_ctx *c, float *y, const float *gate, const float *up, int64_t n)
 {
-    enum k_status s = k_check_values(y, gate, up, n);
-    if (s != K_OK || n == 0)
-        return s;
-    return cuda_note(c,
-                     launch(c->stream, silu_mul_kernel, grid_of(parts(n, EACH * THREADS)), THREADS, 0, y, gate, up, n));
-}
-
-/* Grid (n / 1024), 256 threads, 4 elements each. 12 bytes an element. */
-KERNEL(add_kernel)(float *y, const float *x, int64_t n)
-{
-    let_next_begin();
-    const int64_t first = (int64_t)block_x() * EACH * THREADS + thread_x();
-    float a[EACH], b[EACH];
-    read_together<EACH>(a, b, y, x, first, THREADS, n);
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
-        if (first + e * THREADS < n)
-            y[first + e * THREADS] = a[e] + b[e];
+    return of_two<false>(c, y, gate, up, n);
 }
 
 enum k_status cuda_add(struct k_ctx *c, float *y, const float *x, int64_t n)
 {
-    enum k_status s = k_check_values(y, x, x, n);
-    if (s != K_OK || n == 0)
-        return s;
-    return cuda_note(c, launch(c->stream, add_kernel, grid_of(parts(n, EACH * THREADS)), THREADS, 0, y, x, n));
+    return of_two<true>(c, y, y, x, n);
 }

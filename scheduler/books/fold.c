@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define LOOK_MS 5 /* how often whoever waits looks */
-#define LONG_US 500
+#define LOOK_MS 5   /* how often whoever waits looks */
+#define LONG_US 500 /* others have had the core for long: see give_way() */
 
 /* ---- a transaction ----------------------------------------------------------------------------------------------- */
 

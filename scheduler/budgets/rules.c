@@ -1,5 +1,6 @@
 #include "scheduler/budgets/rules.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -50,21 +51,28 @@ static const char *label(const char *labels, const char *name, size_t *n)
 
 /* ---- rules ------------------------------------------------------------------------------------------------------- */
 
+/* What a condition may ask for; any other name is that of a label. */
+static const struct {
+    const char *key;
+    size_t at;
+} known[] = {
+    {"organisation", offsetof(struct budget_facts, organisation)},
+    {"team", offsetof(struct budget_facts, team)},
+    {"project", offsetof(struct budget_facts, project)},
+    {"user", offsetof(struct budget_facts, user)},
+    {"key", offsetof(struct budget_facts, key)},
+    {"model", offsetof(struct budget_facts, model)},
+    {"provider", offsetof(struct budget_facts, provider)},
+};
+#define N_KNOWN (sizeof known / sizeof known[0])
+
 static const char *fact(const struct budget_facts *f, const char *key, size_t *n)
 {
-    const struct {
-        const char *key, *value;
-    } known[] = {{"organisation", f->organisation},
-                 {"team", f->team},
-                 {"project", f->project},
-                 {"user", f->user},
-                 {"key", f->key},
-                 {"model", f->model},
-                 {"provider", f->provider}};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+    for (size_t i = 0; i < N_KNOWN; i++) {
         if (strcmp(key, known[i].key) == 0) {
-            *n = known[i].value ? strlen(known[i].value) : 0;
-            return known[i].value;
+            const char *value = *(const char *const *)((const char *)f + known[i].at);
+            *n = value ? strlen(value) : 0;
+            return value;
         }
     }
     return label(f->labels, key, n);
@@ -127,15 +135,14 @@ static bool nearly(const char *a, const char *b)
 
 const char *budget_match_meant(const struct budget_match *m)
 {
-    static const char *const facts[] = {"organisation", "team", "project", "user", "key", "model", "provider"};
     const char *meant = NULL;
     if (strcmp(m->key, "tenant") == 0 || strcmp(m->key, "org") == 0) /* as keys call it */
-        return facts[0];
-    for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
-        if (strcmp(m->key, facts[i]) == 0)
+        return "organisation";
+    for (size_t i = 0; i < N_KNOWN; i++) {
+        if (strcmp(m->key, known[i].key) == 0)
             return NULL;
-        if (nearly(m->key, facts[i]))
-            meant = facts[i];
+        if (nearly(m->key, known[i].key))
+            meant = known[i].key;
     }
     return meant;
 }
